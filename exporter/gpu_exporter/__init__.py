@@ -1,0 +1,3 @@
+"""Per-node exporter of GPU and host metrics for Prometheus."""
+
+__version__ = "0.1.0"

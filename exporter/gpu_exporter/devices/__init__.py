@@ -1,0 +1,12 @@
+"""GPU drivers: one file a vendor, one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gpu_exporter.devices.base import Driver
+from gpu_exporter.devices.nvidia import NvidiaDriver
+
+DRIVERS: dict[str, Callable[[], Driver]] = {
+    "nvidia": NvidiaDriver,
+}

@@ -1,0 +1,42 @@
+"""What a host collector's file has to provide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from gpu_exporter.metrics import Samples
+
+#: node_exporter's own defaults (its collector/filesystem_linux.go and collector/diskstats_common.go).
+MOUNT_POINTS_EXCLUDE = r"^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)"
+FS_TYPES_EXCLUDE = (
+    r"^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|fusectl|hugetlbfs|iso9660|mqueue|nsfs|overlay"
+    r"|proc|procfs|pstore|rpc_pipefs|securityfs|selinuxfs|squashfs|erofs|sysfs|tracefs)$"
+)
+DISK_EXCLUDE = r"^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$"
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """Where the host's files are and what is left out of them. Spelled on the command line as node_exporter does."""
+
+    procfs: Path = Path("/proc")
+    sysfs: Path = Path("/sys")
+    rootfs: Path = Path("/")
+    mount_points_exclude: str = MOUNT_POINTS_EXCLUDE
+    fs_types_exclude: str = FS_TYPES_EXCLUDE
+    disk_exclude: str = DISK_EXCLUDE
+    net_exclude: str = ""
+
+
+class HostCollector(Protocol):
+    """Reads one thing of the host. The sampler calls `collect` at its interval, always from the same thread."""
+
+    def collect(self) -> Iterable[Samples]:
+        """Families under node_exporter's own names and labels.
+
+        What the kernel does not have is left out. Raises OSError or ValueError if the collector as a whole failed.
+        """
+        ...

@@ -1,0 +1,132 @@
+"""What a metric family is, and the one catalogue of the device and self families.
+
+Host collectors declare theirs beside the code that reads them, under node_exporter's own names and labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+MetricType = Literal["counter", "gauge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric family: the name, type, help and label names that all its samples share."""
+
+    name: str
+    type: MetricType
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Samples of one family: `(label values in the order of family.labels, value)`."""
+
+    family: Family
+    rows: tuple[tuple[tuple[str, ...], float], ...]
+
+
+def one(family: Family, value: float) -> Samples:
+    """A family without labels has one sample."""
+    return Samples(family, (((), value),))
+
+
+def _gpu(name: str, type_: MetricType, help_: str, *extra: str) -> Family:
+    """Device series carry `uuid` and what tells their own rows apart; everything else is in gpu_info."""
+    return Family(name, type_, help_, ("uuid", *extra))
+
+
+INFO = Family(
+    "gpu_info",
+    "gauge",
+    "Identity of a GPU, always 1. Join it on uuid.",
+    (
+        "uuid", "index", "name", "vendor", "pci_bus_id", "driver_version", "parent_uuid", "mig_profile", "nodename",
+    ),
+)  # fmt: skip
+UP = _gpu("gpu_up", "gauge", "1 if the last reading of the GPU succeeded, 0 if the GPU is lost or does not answer.")
+DOWN_INFO = _gpu("gpu_down_info", "gauge", "Why gpu_up is 0; absent while the GPU is up.", "reason")
+ABSENT_INFO = _gpu("gpu_family_absent_info", "gauge", "Why a family has no value for this GPU.", "family", "reason")
+
+UTILIZATION = _gpu(
+    "gpu_utilization_ratio",
+    "gauge",
+    "Share of the driver's last sampling period (1/6 to 1 s) in which a kernel was running. "
+    "Duty cycle, not how much of the GPU is used; for means take rate(gpu_busy_seconds_total).",
+)
+BUSY = _gpu(
+    "gpu_busy_seconds_total", "counter", "Time in which at least one kernel was running, within the observed time."
+)
+OBSERVED = _gpu("gpu_observed_seconds_total", "counter", "Time covered by gpu_busy_seconds_total.")
+MEMORY_TOTAL = _gpu("gpu_memory_total_bytes", "gauge", "Memory of the GPU.")
+MEMORY_USED = _gpu("gpu_memory_used_bytes", "gauge", "Memory allocated by processes; what the driver reserves is not in it.")
+MEMORY_RESERVED = _gpu("gpu_memory_reserved_bytes", "gauge", "Memory that the driver keeps for itself.")
+MEMORY_ACTIVITY = _gpu(
+    "gpu_memory_activity_ratio", "gauge", "Share of the driver's last sampling period in which memory was read or written."
+)
+TEMPERATURE = _gpu("gpu_temperature_celsius", "gauge", "Temperature of the GPU core.")
+POWER = _gpu("gpu_power_watts", "gauge", "Power drawn by the whole board.")
+POWER_LIMIT = _gpu("gpu_power_limit_watts", "gauge", "Power limit in force.")
+ENERGY = _gpu("gpu_energy_joules_total", "counter", "Energy used since the driver was loaded.")
+SM_CLOCK = _gpu("gpu_sm_clock_hertz", "gauge", "Present clock of the streaming multiprocessors.")
+SM_CLOCK_MAX = _gpu("gpu_sm_clock_max_hertz", "gauge", "Highest clock of the streaming multiprocessors.")
+MEMORY_CLOCK = _gpu("gpu_memory_clock_hertz", "gauge", "Present clock of the memory.")
+FAN_SPEED = _gpu("gpu_fan_speed_ratio", "gauge", "Fan speed asked for, as a share of the highest.")
+PERFORMANCE_STATE = _gpu("gpu_performance_state", "gauge", "Performance state: 0 is the fastest, 15 the slowest.")
+ENCODER = _gpu("gpu_encoder_utilization_ratio", "gauge", "Share of the sampling period in which the video encoder was busy.")
+DECODER = _gpu("gpu_decoder_utilization_ratio", "gauge", "Share of the sampling period in which the video decoder was busy.")
+PCIE_GENERATION = _gpu("gpu_pcie_link_generation", "gauge", "Present generation of the PCIe link.")
+PCIE_WIDTH = _gpu("gpu_pcie_link_width", "gauge", "Present number of PCIe lanes.")
+PCIE_REPLAYS = _gpu("gpu_pcie_replays_total", "counter", "PCIe packets that had to be sent again.")
+THROTTLED = _gpu("gpu_throttle_active", "gauge", "1 while the driver holds the clocks down for this reason.", "reason")
+ECC_ERRORS = _gpu("gpu_ecc_errors_total", "counter", "Memory errors over the life of the GPU.", "error_type")
+REMAPPED_ROWS = _gpu("gpu_remapped_rows", "gauge", "Memory rows replaced after errors.", "cause")
+PROCESSES = _gpu("gpu_processes", "gauge", "Processes with a compute context on the GPU.")
+
+DEVICE_FAMILIES: tuple[Family, ...] = (
+    INFO, UP, DOWN_INFO, ABSENT_INFO, UTILIZATION, BUSY, OBSERVED, MEMORY_TOTAL, MEMORY_USED, MEMORY_RESERVED,
+    MEMORY_ACTIVITY, TEMPERATURE, POWER, POWER_LIMIT, ENERGY, SM_CLOCK, SM_CLOCK_MAX, MEMORY_CLOCK, FAN_SPEED,
+    PERFORMANCE_STATE, ENCODER, DECODER, PCIE_GENERATION, PCIE_WIDTH, PCIE_REPLAYS, THROTTLED, ECC_ERRORS,
+    REMAPPED_ROWS, PROCESSES,
+)  # fmt: skip
+
+BUILD_INFO = Family(
+    "gpu_exporter_build_info", "gauge", "Version of the exporter, always 1.", ("version", "python_version")
+)
+SIMULATED = Family(
+    "gpu_exporter_simulated_info", "gauge", "Present, and 1, if the GPUs of this exporter are simulated.", ("fleet",)
+)
+DRIVER_INFO = Family(
+    "gpu_exporter_driver_info",
+    "gauge",
+    "State of each GPU driver, always 1: ok, absent (not installed), no_permission, failed, hung.",
+    ("driver", "state"),
+)
+COLLECTOR_SUCCESS = Family(
+    "gpu_exporter_collector_success", "gauge", "1 if the collector's last run succeeded in time.", ("collector",)
+)
+COLLECTOR_DURATION = Family(
+    "gpu_exporter_collector_duration_seconds", "gauge", "How long the collector's last finished run took.", ("collector",)
+)
+COLLECTOR_LAST_SUCCESS = Family(
+    "gpu_exporter_collector_last_success_timestamp_seconds",
+    "gauge",
+    "When the collector last succeeded, in seconds since 1970.",
+    ("collector",),
+)
+
+SELF_FAMILIES: tuple[Family, ...] = (
+    BUILD_INFO, SIMULATED, DRIVER_INFO, COLLECTOR_SUCCESS, COLLECTOR_DURATION, COLLECTOR_LAST_SUCCESS,
+)  # fmt: skip
+
+
+def by_family(readings: Iterable[tuple[Family, tuple[str, ...], float]]) -> list[Samples]:
+    """Group loose readings by family, in the order in which the families first appear."""
+    rows: dict[Family, list[tuple[tuple[str, ...], float]]] = {}
+    for family, labels, value in readings:
+        rows.setdefault(family, []).append((labels, value))
+    return [Samples(family, tuple(values)) for family, values in rows.items()]

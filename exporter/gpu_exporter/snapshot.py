@@ -1,0 +1,106 @@
+"""What was read from the devices: data and health kept apart, immutable.
+
+A reading that failed publishes no value. Whether a device or a family is healthy is an explicit field,
+never inferred from a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from gpu_exporter import metrics
+from gpu_exporter.metrics import Family, Samples, by_family
+
+
+class DownReason(str, Enum):
+    """Why a GPU is down."""
+
+    LOST = "lost"
+    HUNG = "hung"
+    DRIVER_GONE = "driver_gone"
+    ERROR = "error"
+
+
+class AbsentReason(str, Enum):
+    """Why a family has no value on a GPU that is up."""
+
+    UNSUPPORTED = "unsupported"
+    NO_PERMISSION = "no_permission"
+    ERROR = "error"
+
+
+class DriverState(str, Enum):
+    OK = "ok"
+    ABSENT = "absent"
+    NO_PERMISSION = "no_permission"
+    FAILED = "failed"
+    HUNG = "hung"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a GPU is. Empty text where the vendor has no such thing."""
+
+    uuid: str
+    index: str
+    name: str
+    vendor: str
+    pci_bus_id: str = ""
+    driver_version: str = ""
+    parent_uuid: str = ""
+    mig_profile: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One value in the family's own unit; `labels` are the values of the family's labels after `uuid`."""
+
+    family: Family
+    value: float
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """A family that this GPU has no value for, and why."""
+
+    family: Family
+    reason: AbsentReason
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReading:
+    """One GPU at one moment. `down` is None for a GPU that answered."""
+
+    identity: Identity
+    readings: tuple[Reading, ...] = ()
+    absences: tuple[Absence, ...] = ()
+    down: DownReason | None = None
+
+    def gone(self, reason: DownReason) -> DeviceReading:
+        """The same GPU when it does not answer: its identity stays, its values go."""
+        return DeviceReading(self.identity, down=reason)
+
+
+def device_samples(devices: Iterable[DeviceReading], nodename: str) -> list[Samples]:
+    """The families of these GPUs, ready to be rendered."""
+    return by_family(row for device in devices for row in _rows(device, nodename))
+
+
+def _rows(device: DeviceReading, nodename: str) -> Iterator[tuple[Family, tuple[str, ...], float]]:
+    identity = device.identity
+    uuid = identity.uuid
+    info = (
+        uuid, identity.index, identity.name, identity.vendor, identity.pci_bus_id, identity.driver_version,
+        identity.parent_uuid, identity.mig_profile, nodename,
+    )  # fmt: skip
+    yield metrics.INFO, info, 1
+    yield metrics.UP, (uuid,), 0 if device.down else 1
+    if device.down:
+        yield metrics.DOWN_INFO, (uuid, device.down.value), 1
+    for reading in device.readings:
+        yield reading.family, (uuid, *reading.labels), reading.value
+    for absence in device.absences:
+        yield metrics.ABSENT_INFO, (uuid, absence.family.name, absence.reason.value), 1
