@@ -1,0 +1,51 @@
+"""Where samples come from: one interface, whatever is behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Protocol
+
+from gpu_advisor.expressions import Expression, Labels, Vector
+
+#: Values on a time grid, (seconds since 1970, value), oldest first; grid points without a value are not in it.
+Trail = tuple[tuple[float, float], ...]
+
+
+class SourceErrorKind(str, Enum):
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    UNAUTHORIZED = "unauthorized"
+    BAD_ANSWER = "bad_answer"
+    QUERY_ERROR = "query_error"
+    PARTIAL = "partial"
+
+
+class SourceError(Exception):
+    """The source did not answer as it should. The message says what happened and what to do about it.
+
+    A half answer is an error too: what is missing from it must not look like what is not there.
+    """
+
+    def __init__(self, kind: SourceErrorKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Source(Protocol):
+    """Answers expressions at a pinned time."""
+
+    name: str  # "prometheus" or "embedded", shown to people
+    address: str  # what a person would look at: a URL or a path, without secrets
+
+    def instant(self, expressions: Mapping[str, Expression], at: float) -> Mapping[str, Vector]:
+        """Each expression at time `at` (seconds since 1970). One query each. Raises SourceError."""
+        ...
+
+    def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
+        """One expression at start, start + step, ... up to end. One query. Raises SourceError."""
+        ...
+
+    def close(self) -> None:
+        """Release connections and files."""
+        ...
