@@ -78,11 +78,10 @@ class Affine:
 Expression = Select | Aggregate | Ratio | Affine
 
 
-def narrowed(expression: Expression, labels: Mapping[str, str]) -> Expression:
-    """The same expression for the one thing that has these labels: what a person pastes to check one number."""
+def narrowed(expression: Expression, *matchers: Matcher) -> Expression:
+    """The same expression for those things alone that match: what a person pastes to check one number."""
     if isinstance(expression, Select):
-        extra = tuple(Matcher(name, "=", value) for name, value in sorted(labels.items()))
-        return replace(expression, matchers=(*expression.matchers, *extra))
+        return replace(expression, matchers=(*expression.matchers, *matchers))
     if isinstance(expression, Ratio):
-        return Ratio(narrowed(expression.top, labels), narrowed(expression.bottom, labels))
-    return replace(expression, of=narrowed(expression.of, labels))
+        return Ratio(narrowed(expression.top, *matchers), narrowed(expression.bottom, *matchers))
+    return replace(expression, of=narrowed(expression.of, *matchers))

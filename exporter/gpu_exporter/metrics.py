@@ -63,10 +63,14 @@ BUSY = _gpu(
 )
 OBSERVED = _gpu("gpu_observed_seconds_total", "counter", "Time covered by gpu_busy_seconds_total.")
 MEMORY_TOTAL = _gpu("gpu_memory_total_bytes", "gauge", "Memory of the GPU.")
-MEMORY_USED = _gpu("gpu_memory_used_bytes", "gauge", "Memory allocated by processes; what the driver reserves is not in it.")
+MEMORY_USED = _gpu(
+    "gpu_memory_used_bytes", "gauge", "Memory allocated by processes; what the driver reserves is not in it."
+)
 MEMORY_RESERVED = _gpu("gpu_memory_reserved_bytes", "gauge", "Memory that the driver keeps for itself.")
 MEMORY_ACTIVITY = _gpu(
-    "gpu_memory_activity_ratio", "gauge", "Share of the driver's last sampling period in which memory was read or written."
+    "gpu_memory_activity_ratio",
+    "gauge",
+    "Share of the driver's last sampling period in which memory was read or written.",
 )
 TEMPERATURE = _gpu("gpu_temperature_celsius", "gauge", "Temperature of the GPU core.")
 POWER = _gpu("gpu_power_watts", "gauge", "Power drawn by the whole board.")
@@ -77,8 +81,12 @@ SM_CLOCK_MAX = _gpu("gpu_sm_clock_max_hertz", "gauge", "Highest clock of the str
 MEMORY_CLOCK = _gpu("gpu_memory_clock_hertz", "gauge", "Present clock of the memory.")
 FAN_SPEED = _gpu("gpu_fan_speed_ratio", "gauge", "Fan speed asked for, as a share of the highest.")
 PERFORMANCE_STATE = _gpu("gpu_performance_state", "gauge", "Performance state: 0 is the fastest, 15 the slowest.")
-ENCODER = _gpu("gpu_encoder_utilization_ratio", "gauge", "Share of the sampling period in which the video encoder was busy.")
-DECODER = _gpu("gpu_decoder_utilization_ratio", "gauge", "Share of the sampling period in which the video decoder was busy.")
+ENCODER = _gpu(
+    "gpu_encoder_utilization_ratio", "gauge", "Share of the sampling period in which the video encoder was busy."
+)
+DECODER = _gpu(
+    "gpu_decoder_utilization_ratio", "gauge", "Share of the sampling period in which the video decoder was busy."
+)
 PCIE_GENERATION = _gpu("gpu_pcie_link_generation", "gauge", "Present generation of the PCIe link.")
 PCIE_WIDTH = _gpu("gpu_pcie_link_width", "gauge", "Present number of PCIe lanes.")
 PCIE_REPLAYS = _gpu("gpu_pcie_replays_total", "counter", "PCIe packets that had to be sent again.")
@@ -110,7 +118,10 @@ COLLECTOR_SUCCESS = Family(
     "gpu_exporter_collector_success", "gauge", "1 if the collector's last run succeeded in time.", ("collector",)
 )
 COLLECTOR_DURATION = Family(
-    "gpu_exporter_collector_duration_seconds", "gauge", "How long the collector's last finished run took.", ("collector",)
+    "gpu_exporter_collector_duration_seconds",
+    "gauge",
+    "How long the collector's last finished run took.",
+    ("collector",),
 )
 COLLECTOR_LAST_SUCCESS = Family(
     "gpu_exporter_collector_last_success_timestamp_seconds",

@@ -1,0 +1,66 @@
+"""Samples -> the Prometheus text format 0.0.4, and -> OpenMetrics with timestamps for a simulated past."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+from gpu_exporter.metrics import Family, Samples
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def render(samples: Iterable[Samples]) -> bytes:
+    """The text of these families, one block each. A family must not come twice: parsers refuse it."""
+    lines: list[str] = []
+    for family, rows in ((s.family, s.rows) for s in samples):
+        lines.append(_header(family))
+        name = family.name
+        lines += [f"{name}{_label_text(family.labels, labels)} {number(value)}" for labels, value in rows]
+    lines.append("")
+    return "\n".join(lines).encode()
+
+
+def render_history(history: Iterable[tuple[float, Iterable[Samples]]]) -> Iterator[str]:
+    """Lines of OpenMetrics text, for `promtool tsdb create-blocks-from openmetrics` and for the advisor's own history.
+
+    `history` is (seconds since 1970, samples), oldest first. The format wants a family's samples together and a
+    series' samples in the order of time, so everything is held in memory: about 100 bytes a sample.
+    """
+    families: dict[Family, dict[str, list[str]]] = {}
+    for at, samples in history:
+        stamp = f"{at:.3f}".rstrip("0").rstrip(".")
+        for family, rows in ((s.family, s.rows) for s in samples):
+            series = families.setdefault(family, {})
+            for labels, value in rows:
+                series.setdefault(_label_text(family.labels, labels), []).append(f"{number(value)} {stamp}")
+    for family, by_labels in families.items():
+        base = family.name.removesuffix("_total") if family.type == "counter" else family.name
+        yield f"# HELP {base} {_escape(family.help)}"
+        yield f"# TYPE {base} {family.type}"
+        for label_text, points in by_labels.items():
+            yield from (f"{family.name}{label_text} {point}" for point in points)
+    yield "# EOF"
+
+
+def number(value: float) -> str:
+    """Shortest text that reads back as the same number."""
+    return str(int(value)) if value == value and abs(value) < 1e15 and value == int(value) else repr(float(value))
+
+
+@lru_cache(maxsize=4096)
+def _header(family: Family) -> str:
+    help_text = family.help.replace("\\", r"\\").replace("\n", r"\n")
+    return f"# HELP {family.name} {help_text}\n# TYPE {family.name} {family.type}"
+
+
+# Label sets hardly change between two readings, and building them is most of the work of rendering.
+@lru_cache(maxsize=65536)
+def _label_text(names: tuple[str, ...], values: tuple[str, ...]) -> str:
+    if not names:
+        return ""
+    return "{" + ",".join(f'{name}="{_escape(value)}"' for name, value in zip(names, values, strict=True)) + "}"
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
