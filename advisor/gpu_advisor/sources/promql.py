@@ -1,0 +1,102 @@
+"""An expression as PromQL text: what is sent to a Prometheus, and what a person pastes to check a number."""
+
+from __future__ import annotations
+
+import math
+
+from gpu_advisor.expressions import Affine, Aggregate, Expression, Function, Matcher, Ratio, Select
+
+_OVER_TIME: dict[Function, str] = {
+    "mean": "avg_over_time",
+    "min": "min_over_time",
+    "max": "max_over_time",
+    "quantile": "quantile_over_time",
+    "rate": "rate",
+    "increase": "increase",
+    "count": "count_over_time",
+}
+_UNITS = ((604800, "w"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def to_promql(expression: Expression, at: float | None = None) -> str:
+    """The query text, the same for equal expressions.
+
+    With `at` (seconds since 1970) every selector is pinned to that time, so that the text gives the same number
+    whenever it is run. Raises ValueError for numbers or characters that PromQL cannot hold.
+    """
+    if isinstance(expression, Select):
+        return _select(expression, at)
+    if isinstance(expression, Aggregate):
+        by = f" by ({', '.join(expression.by)}) " if expression.by else ""
+        return f"{expression.op}{by}({to_promql(expression.of, at)})"
+    if isinstance(expression, Ratio):
+        # The filter makes a division by zero drop out here, before an aggregation around it turns into NaN as a whole.
+        return f"{_operand(expression.top, at)} / ({_operand(expression.bottom, at)} != 0)"
+    return _affine(expression, at)
+
+
+def quote(text: str) -> str:
+    """A PromQL string literal. Raises ValueError for text that is not Unicode (lone surrogates)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"a label value must be Unicode text, which {text!r} is not") from error
+    return '"' + "".join(_escaped(character) for character in text) + '"'
+
+
+def duration(seconds: int) -> str:
+    """The shortest exact PromQL duration in one unit: 30m, 90s. Raises ValueError if not positive."""
+    if seconds <= 0:
+        raise ValueError(f"a window must be longer than 0 s, not {seconds} s")
+    size, unit = next((size, unit) for size, unit in _UNITS if seconds % size == 0)
+    return f"{seconds // size}{unit}"
+
+
+def _select(select: Select, at: float | None) -> str:
+    text = select.metric
+    if select.matchers:
+        text += "{" + ",".join(_matcher(matcher) for matcher in select.matchers) + "}"
+    if select.window_seconds is not None:
+        text += f"[{duration(select.window_seconds)}]"
+    if at is not None:
+        text += f" @ {at:.3f}"
+    if select.function == "last":
+        return text
+    arguments = text if select.q is None else f"{_number(select.q)}, {text}"
+    return f"{_OVER_TIME[select.function]}({arguments})"
+
+
+def _matcher(matcher: Matcher) -> str:
+    return f"{matcher.label}{matcher.op}{quote(matcher.value)}"
+
+
+def _affine(expression: Affine, at: float | None) -> str:
+    text = _operand(expression.of, at)
+    if expression.scale != 1:
+        text = f"{_number(expression.scale)} * {text}"
+    if expression.offset != 0:
+        sign = "-" if expression.offset < 0 else "+"
+        text = f"{text} {sign} {_number(abs(expression.offset))}"
+    return text
+
+
+def _operand(expression: Expression, at: float | None) -> str:
+    text = to_promql(expression, at)
+    return f"({text})" if isinstance(expression, Ratio | Affine) else text
+
+
+def _number(value: float) -> str:
+    if not math.isfinite(value):
+        raise ValueError(f"a number in an expression must be finite, not {value}")
+    return repr(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
+
+
+def _escaped(character: str) -> str:
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    if ord(character) < 0x20 or ord(character) == 0x7F:
+        return f"\\x{ord(character):02x}"
+    if character == "\ufffd":  # PromQL's scanner takes this very character for broken UTF-8
+        return "\\ufffd"
+    return character

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+
+from gpu_advisor.expressions import Affine, Aggregate, Expression, Matcher, Ratio, Select, narrowed
+from gpu_advisor.sources.promql import duration, quote, to_promql
+
+BUSY = Select("gpu_busy_seconds_total", "rate", 1800, matchers=(Matcher("uuid", "=~", "GPU-.*"),))
+UP = Select("gpu_up")
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        (UP, "gpu_up"),
+        (Select("x", "mean", 90), "avg_over_time(x[90s])"),
+        (Select("x", "min", 60), "min_over_time(x[1m])"),
+        (Select("x", "max", 60), "max_over_time(x[1m])"),
+        (Select("x", "count", 60), "count_over_time(x[1m])"),
+        (Select("x", "increase", 3600), "increase(x[1h])"),
+        (Select("x", "quantile", 60, q=0.95), "quantile_over_time(0.95, x[1m])"),
+        (Select("x", "quantile", 60, q=1.0), "quantile_over_time(1, x[1m])"),
+        (BUSY, 'rate(gpu_busy_seconds_total{uuid=~"GPU-.*"}[30m])'),
+        (
+            Select("x", matchers=(Matcher("b", "!=", ""), Matcher("a", "!~", "y|z"))),
+            'x{b!="",a!~"y|z"}',
+        ),
+        (Aggregate("sum", ("uuid", "job"), UP), "sum by (uuid, job) (gpu_up)"),
+        (Aggregate("count", (), UP), "count(gpu_up)"),
+        (Ratio(UP, BUSY), 'gpu_up / (rate(gpu_busy_seconds_total{uuid=~"GPU-.*"}[30m]) != 0)'),
+        (Ratio(Ratio(UP, UP), Ratio(UP, UP)), "(gpu_up / (gpu_up != 0)) / ((gpu_up / (gpu_up != 0)) != 0)"),
+        (Affine(UP, scale=0.01), "0.01 * gpu_up"),
+        (Affine(UP, scale=-1, offset=1), "-1 * gpu_up + 1"),
+        (Affine(UP, offset=-273.15), "gpu_up - 273.15"),
+        (Affine(Affine(UP, offset=1), scale=2), "2 * (gpu_up + 1)"),
+        (Affine(UP, scale=1e-9), "1e-09 * gpu_up"),
+    ],
+)
+def test_text(expression: Expression, text: str):
+    assert to_promql(expression) == text
+
+
+def test_every_selector_is_pinned():
+    expression = Aggregate("avg", ("uuid",), Ratio(BUSY, UP))
+    assert to_promql(expression, at=1700000000.5) == (
+        'avg by (uuid) (rate(gpu_busy_seconds_total{uuid=~"GPU-.*"}[30m] @ 1700000000.500)'
+        " / (gpu_up @ 1700000000.500 != 0))"
+    )
+
+
+def test_narrowed_text():
+    assert to_promql(narrowed(UP, {"uuid": 'GPU-"1"'})) == 'gpu_up{uuid="GPU-\\"1\\""}'
+
+
+@pytest.mark.parametrize(
+    ("text", "literal"),
+    [
+        ('a"b', '"a\\"b"'),
+        ("a\\b", '"a\\\\b"'),
+        ("a\nb\tc\rd", '"a\\nb\\tc\\rd"'),
+        ("\x00\x1f\x7f", '"\\x00\\x1f\\x7f"'),
+        ("🚀 é", '"🚀 é"'),
+        ("\ufffd", '"\\ufffd"'),
+        ("it's", '"it\'s"'),
+    ],
+)
+def test_quote(text: str, literal: str):
+    assert quote(text) == literal
+
+
+def test_quote_refuses_what_is_not_text():
+    with pytest.raises(ValueError, match="Unicode"):
+        quote("\ud800")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1, "1s"), (90, "90s"), (120, "2m"), (1800, "30m"), (5400, "90m"), (86400, "1d"), (604800, "1w"), (3601, "3601s")],
+)
+def test_duration(seconds: int, text: str):
+    assert duration(seconds) == text
+
+
+def test_refused_numbers():
+    with pytest.raises(ValueError, match="longer than 0"):
+        to_promql(Select("x", "mean", 0))
+    with pytest.raises(ValueError, match="finite"):
+        to_promql(Affine(UP, scale=float("nan")))
