@@ -1,0 +1,30 @@
+"""The host collectors, by node_exporter's own names for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gpu_exporter.host.base import HostCollector, HostSettings
+from gpu_exporter.host.cpu import CpuCollector
+from gpu_exporter.host.diskstats import DiskstatsCollector
+from gpu_exporter.host.filesystem import FilesystemCollector
+from gpu_exporter.host.loadavg import LoadavgCollector
+from gpu_exporter.host.meminfo import MeminfoCollector
+from gpu_exporter.host.netclass import NetclassCollector
+from gpu_exporter.host.netdev import NetdevCollector
+from gpu_exporter.host.pressure import PressureCollector
+from gpu_exporter.host.stat import StatCollector
+from gpu_exporter.host.uname import UnameCollector
+
+COLLECTORS: dict[str, Callable[[HostSettings], HostCollector]] = {
+    "cpu": CpuCollector,
+    "diskstats": DiskstatsCollector,
+    "filesystem": FilesystemCollector,
+    "loadavg": LoadavgCollector,
+    "meminfo": MeminfoCollector,
+    "netclass": NetclassCollector,
+    "netdev": NetdevCollector,
+    "pressure": PressureCollector,
+    "stat": StatCollector,
+    "uname": UnameCollector,
+}

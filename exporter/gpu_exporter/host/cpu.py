@@ -1,0 +1,84 @@
+"""Where each CPU's time goes, in seconds since boot."""
+
+from __future__ import annotations
+
+import os
+
+from gpu_exporter.host.base import HostSettings
+from gpu_exporter.host.files import read, unsigned
+from gpu_exporter.metrics import Family, Samples
+
+CPU_SECONDS = Family(
+    "node_cpu_seconds_total", "counter", "Time that each CPU spent in each mode. Guests are also in user and nice.",
+    ("cpu", "mode"),
+)  # fmt: skip
+GUEST_SECONDS = Family(
+    "node_cpu_guest_seconds_total", "counter", "Time that each CPU spent running virtual machines, by priority.",
+    ("cpu", "mode"),
+)  # fmt: skip
+
+#: In the order of the columns of a cpu line; the guests' columns follow. Old kernels print fewer.
+MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+GUEST_MODES = ("user", "nice")
+COLUMNS = len(MODES) + len(GUEST_MODES)
+MIN_COLUMNS = 4
+IDLE = MODES.index("idle")
+
+#: The kernel estimates idle and iowait anew on each reading, and they may go back a little. A CPU that was switched
+#: off and on again starts anew, by far more. node_exporter draws the line at the same number.
+RESET_SECONDS = 3.0
+
+
+class CpuCollector:
+    def __init__(self, settings: HostSettings) -> None:
+        self._path = f"{settings.procfs}/stat"
+        self._tick_rate = os.sysconf("SC_CLK_TCK")
+        self._seconds: dict[bytes, list[float]] = {}
+        self._labels: dict[bytes, tuple[tuple[str, str], ...]] = {}
+
+    def collect(self) -> list[Samples]:
+        """Counters by CPU and mode. Raises OSError, or ValueError if no CPU's line could be understood."""
+        # A CPU that is not in the file any more is forgotten with the old dictionary.
+        self._seconds = {cpu: self._forward(cpu, seconds) for cpu, seconds in self._read().items()}
+        if not self._seconds:
+            raise ValueError(f"{self._path}: no cpu line could be understood")
+        times: list[tuple[tuple[str, ...], float]] = []
+        guests: list[tuple[tuple[str, ...], float]] = []
+        split = len(MODES)
+        for cpu, seconds in self._seconds.items():
+            labels = self._labels_of(cpu)
+            times.extend(zip(labels, seconds[:split], strict=False))
+            guests.extend(zip(labels, seconds[split:], strict=False))
+        samples = [Samples(CPU_SECONDS, tuple(times))]
+        return [*samples, Samples(GUEST_SECONDS, tuple(guests))] if guests else samples
+
+    def _read(self) -> dict[bytes, list[float]]:
+        rate = self._tick_rate
+        cpus = {}
+        for line in read(self._path).split(b"\n"):
+            if not line.startswith(b"cpu"):
+                continue
+            word, *fields = line.split()
+            # The line "cpu" without a number is the sum of the others.
+            if not word[3:].isdigit() or len(fields) < MIN_COLUMNS:
+                continue
+            try:
+                cpus[word[3:]] = [unsigned(field) / rate for field in fields[:COLUMNS]]
+            except ValueError:
+                continue
+        return cpus
+
+    def _forward(self, cpu: bytes, now: list[float]) -> list[float]:
+        """The counters as they are published: they go back only when the CPU started anew."""
+        before = self._seconds.get(cpu)
+        if before is None or len(before) != len(now) or before[IDLE] - now[IDLE] >= RESET_SECONDS:
+            return now
+        return list(map(max, before, now))
+
+    def _labels_of(self, cpu: bytes) -> tuple[tuple[str, str], ...]:
+        labels = self._labels.get(cpu)
+        if labels is None:
+            number = cpu.decode()
+            # The guests' modes have the names of the first modes, so their labels are the first of these.
+            labels = self._labels[cpu] = tuple((number, mode) for mode in MODES)
+        return labels

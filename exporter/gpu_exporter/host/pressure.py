@@ -1,0 +1,64 @@
+"""Pressure stall information: time lost to waiting for CPU, I/O and memory."""
+
+from __future__ import annotations
+
+from gpu_exporter.host.base import HostSettings
+from gpu_exporter.host.files import read, unsigned
+from gpu_exporter.metrics import Family, Samples, one
+
+
+def _pressure(resource: str, kind: str, help_: str) -> Family:
+    return Family(f"node_pressure_{resource}_{kind}_seconds_total", "counter", help_)
+
+
+CPU_WAITING = _pressure("cpu", "waiting", "Time in which at least one task waited for a CPU.")
+IO_WAITING = _pressure("io", "waiting", "Time in which at least one task waited for I/O.")
+IO_STALLED = _pressure("io", "stalled", "Time in which all tasks with work to do waited for I/O.")
+MEMORY_WAITING = _pressure("memory", "waiting", "Time in which at least one task waited for memory.")
+MEMORY_STALLED = _pressure("memory", "stalled", "Time in which all tasks with work to do waited for memory.")
+IRQ_STALLED = _pressure("irq", "stalled", "Time in which tasks were held up by interrupts.")
+
+#: By file and the first word of its line. A node as a whole never lacks a CPU for all tasks, so that is no family.
+FAMILIES: dict[str, dict[bytes, Family]] = {
+    "cpu": {b"some": CPU_WAITING},
+    "io": {b"some": IO_WAITING, b"full": IO_STALLED},
+    "memory": {b"some": MEMORY_WAITING, b"full": MEMORY_STALLED},
+    "irq": {b"full": IRQ_STALLED},  # few kernels keep it
+}
+MICROSECONDS_A_SECOND = 1e6
+
+
+class PressureCollector:
+    def __init__(self, settings: HostSettings) -> None:
+        self._folder = f"{settings.procfs}/pressure"
+
+    def collect(self) -> list[Samples]:
+        """Counters in seconds. Raises OSError or ValueError if no resource could be read."""
+        found: list[Samples] = []
+        failures: list[OSError] = []
+        for resource, families in FAMILIES.items():
+            try:
+                found += _samples(read(f"{self._folder}/{resource}"), families)
+            except OSError as error:
+                failures.append(error)
+        if found:
+            return found
+        if len(failures) == len(FAMILIES):
+            raise OSError(
+                f"no pressure stall information: {failures[0]}; boot with psi=1, or switch the collector off"
+            ) from failures[0]
+        raise ValueError(f"{self._folder}: no line could be understood")
+
+
+def _samples(data: bytes, families: dict[bytes, Family]) -> list[Samples]:
+    found: dict[Family, Samples] = {}
+    for line in data.split(b"\n"):
+        family = families.get(line.partition(b" ")[0])
+        _, total, microseconds = line.partition(b" total=")
+        if family is None or not total:
+            continue
+        try:
+            found[family] = one(family, unsigned(microseconds) / MICROSECONDS_A_SECOND)
+        except ValueError:
+            continue
+    return list(found.values())

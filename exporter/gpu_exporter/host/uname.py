@@ -1,0 +1,34 @@
+"""What the node says it is: kernel, machine, name."""
+
+from __future__ import annotations
+
+import os
+
+from gpu_exporter.host.base import HostSettings
+from gpu_exporter.host.files import label, read
+from gpu_exporter.metrics import Family, Samples
+
+INFO = Family(
+    "node_uname_info",
+    "gauge",
+    "What the uname call says of the node, always 1.",
+    ("sysname", "release", "version", "machine", "nodename", "domainname"),
+)
+
+
+class UnameCollector:
+    def __init__(self, settings: HostSettings) -> None:
+        # Python's uname leaves the NIS domain out.
+        self._domainname = f"{settings.procfs}/sys/kernel/domainname"
+
+    def collect(self) -> list[Samples]:
+        """One sample; the domain name is empty if it cannot be read. Raises OSError."""
+        name = os.uname()
+        labels = (name.sysname, name.release, name.version, name.machine, name.nodename, self._domain())
+        return [Samples(INFO, ((tuple(label(os.fsencode(text)) for text in labels), 1),))]
+
+    def _domain(self) -> str:
+        try:
+            return os.fsdecode(read(self._domainname).strip())
+        except OSError:
+            return ""

@@ -1,0 +1,176 @@
+"""The host collectors beside a real node_exporter on the same node: the same names, types, labels and values."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+from gpu_exporter.host import COLLECTORS
+from gpu_exporter.host.base import HostSettings
+from prometheus_client.parser import text_string_to_metric_families
+
+BINARY = shutil.which("prometheus-node-exporter") or shutil.which("node_exporter")
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.skipif(BINARY is None, reason="needs prometheus-node-exporter (or node_exporter) on PATH"),
+]
+
+#: What is ours and node_exporter 1.5 does not have yet (1.9 does).
+NEWER = {"node_pressure_irq_stalled_seconds_total"}
+#: How far a busy node may move between the two readings, in the family's own unit.
+MOVES = {
+    "node_memory_": 256 * 2**20,
+    "node_filesystem_": 256 * 2**20,
+    "node_disk_": 256 * 2**20,
+    "node_network_": 64 * 2**20,
+    "node_cpu_": 30,
+    "node_pressure_": 30,
+    "node_load": 5,
+    "node_procs_": 100,
+    "node_context_switches_total": 1e6,
+    "node_intr_total": 1e6,
+    "node_forks_total": 1e4,
+    "node_boot_time_seconds": 1,
+}
+
+
+class Found(NamedTuple):
+    type: str
+    labels: frozenset[str]
+    rows: dict[frozenset[tuple[str, str]], float]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def fetch(url: str, process: subprocess.Popen[bytes]) -> str:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as reply:
+                text: str = reply.read().decode()
+                return text
+        except urllib.error.URLError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def command(port: int) -> list[str]:
+    """The same settings as ours; versions differ in their defaults."""
+    settings = HostSettings()
+    assert BINARY
+    return [
+        BINARY,
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--web.disable-exporter-metrics",
+        "--collector.disable-defaults",
+        f"--collector.filesystem.mount-points-exclude={settings.mount_points_exclude}",
+        f"--collector.filesystem.fs-types-exclude={settings.fs_types_exclude}",
+        f"--collector.diskstats.device-exclude={settings.disk_exclude}",
+        "--collector.netdev.device-exclude=^$",
+        *(f"--collector.{name}" for name in COLLECTORS),
+    ]
+
+
+def parse(text: str) -> dict[str, Found]:
+    found: dict[str, Found] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            entry = found.setdefault(sample.name, Found(family.type, frozenset(sample.labels), {}))
+            entry.rows[frozenset(sample.labels.items())] = sample.value
+    return found
+
+
+def collect() -> dict[str, Found]:
+    found: dict[str, Found] = {}
+    for make in COLLECTORS.values():
+        for samples in make(HostSettings()).collect():
+            family = samples.family
+            entry = found.setdefault(family.name, Found(family.type, frozenset(family.labels), {}))
+            for labels, value in samples.rows:
+                entry.rows[frozenset(zip(family.labels, labels, strict=True))] = value
+    return found
+
+
+@pytest.fixture(scope="module")
+def both() -> Iterator[tuple[dict[str, Found], dict[str, Found]]]:
+    port = free_port()
+    with subprocess.Popen(command(port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            theirs = parse(fetch(f"http://127.0.0.1:{port}/metrics", process))
+            yield theirs, collect()
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+Both = tuple[dict[str, Found], dict[str, Found]]
+
+
+def allowed_move(name: str) -> float:
+    return next((move for prefix, move in MOVES.items() if name.startswith(prefix)), 0)
+
+
+def known(name: str, rows: dict[frozenset[tuple[str, str]], float]) -> dict[frozenset[tuple[str, str]], float]:
+    """Without the rows in which node_exporter publishes a number for what is not known: here they are absent."""
+    if name == "node_network_speed_bytes":
+        return {labels: value for labels, value in rows.items() if value > 0}
+    if name.startswith(("node_filesystem_size", "node_filesystem_files")):
+        return {labels: value for labels, value in rows.items() if value}
+    return rows
+
+
+def test_no_family_is_made_up(both: Both) -> None:
+    theirs, ours = both
+    assert set(ours) - set(theirs) - NEWER == set()
+
+
+def test_each_collector_has_its_families(both: Both) -> None:
+    theirs, ours = both
+    succeeded = theirs["node_scrape_collector_success"].rows
+    assert len(succeeded) == len(COLLECTORS)
+    for prefix in (
+        "node_cpu_seconds",
+        "node_disk_",
+        "node_filesystem_",
+        "node_load",
+        "node_memory_",
+        "node_network_up",
+    ):
+        assert any(name.startswith(prefix) for name in ours) == any(name.startswith(prefix) for name in theirs)
+    memory = {name for name in theirs if name.startswith("node_memory_")}
+    assert memory == {name for name in ours if name.startswith("node_memory_")}
+
+
+def test_types_and_label_names(both: Both) -> None:
+    theirs, ours = both
+    for name in set(theirs) & set(ours):
+        assert (name, ours[name].type, ours[name].labels) == (name, theirs[name].type, theirs[name].labels)
+
+
+def test_label_values(both: Both) -> None:
+    theirs, ours = both
+    for name in set(theirs) & set(ours):
+        assert set(ours[name].rows) == set(known(name, theirs[name].rows)), name
+
+
+def test_values(both: Both) -> None:
+    theirs, ours = both
+    for name in set(theirs) & set(ours):
+        for labels, value in ours[name].rows.items():
+            if labels in theirs[name].rows:
+                expected = theirs[name].rows[labels]
+                # Exact but for what moves between the two readings.
+                assert value == pytest.approx(expected, rel=1e-9, abs=allowed_move(name)), (name, labels)
