@@ -1,0 +1,131 @@
+"""Turns utilization readings into two counters: busy seconds, and the seconds in which we know.
+
+A gauge that is read every 15 s misses what happens in between; `rate(busy) / rate(observed)` is the true mean over any
+window. Two sources: the driver's sample buffer, whose samples each stand for the period that ended at their time stamp,
+and, where there is none, the gauge at the moments when it is read.
+
+Pure: times are passed in. The caller's clock is monotonic; the samples' time stamps are the driver's, which may be the
+wall clock or the time since boot, and may step. They are only ever compared with each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import Enum
+
+LONGEST_PERIOD = 1.5
+"""Seconds. NVML's documented sample periods are 1/6 to 1 s: time stamps further apart have a hole between them."""
+
+LONGEST_GAP = 5.0
+"""Seconds. A gauge read less often than this says nothing about the time in between."""
+
+Sample = tuple[int, float]
+"""When the period ended, in microseconds of the driver's clock, and the utilization in percent."""
+
+
+class BusySource(str, Enum):
+    """Where the last accounted time came from."""
+
+    NONE = "none"
+    BUFFER = "buffer"
+    GAUGE = "gauge"
+
+
+class BusyMeter:
+    """Busy and observed time of one GPU. Both only grow, and busy <= observed <= elapsed.
+
+    The last holds by construction: time that elapses on the caller's clock is a credit, and only credit can become
+    observed time. So two sources that overlap, or a driver's clock that steps, cannot count a second twice.
+    """
+
+    def __init__(self, longest_period: float = LONGEST_PERIOD, longest_gap: float = LONGEST_GAP) -> None:
+        self.busy = 0.0
+        self.observed = 0.0
+        self.source = BusySource.NONE
+        self._longest_period = longest_period
+        self._longest_gap = longest_gap
+        self._now: float | None = None
+        self._credit = 0.0
+        self._seen = 0
+        self._fresh_at = 0.0
+
+    @property
+    def since(self) -> int:
+        """Time stamp after which samples are wanted, in the driver's microseconds; 0 wants all there are.
+
+        When the buffer has been silent for longer than a period, the driver's clock may have stepped back, and
+        asking for what is newer than the last sample would hide all samples until it has caught up.
+        """
+        return 0 if self._silent(self._now) else self._seen
+
+    def update(self, now: float, samples: Sequence[Sample] | None, percent: float | None) -> None:
+        """Account for the time since the last update.
+
+        `now` is the caller's clock in seconds. `samples` are the driver's, oldest first, empty if it has no new ones,
+        None if it keeps no buffer. `percent` is the utilization gauge at `now`, None if it could not be read.
+        """
+        elapsed = self._earn(now)
+        fresh = self._fresh(samples or ())
+        if fresh:
+            self._fresh_at = now
+            self.source = BusySource.BUFFER
+            self._account(fresh)
+        elif samples is None or self._silent(now):
+            # Some GPUs keep no samples while they are idle: silence is no proof of anything, the gauge is.
+            self._account_gauge(elapsed, percent)
+        else:
+            return  # the period that is running has not ended yet
+        # What is left is the period still running. Anything older was a gap, which no later reading may claim.
+        self._credit = min(self._credit, self._longest_period)
+
+    def _earn(self, now: float) -> float:
+        if self._now is None:
+            self._now = self._fresh_at = now
+        elapsed = max(0.0, now - self._now)
+        self._now = now
+        self._credit += elapsed
+        return elapsed
+
+    def _silent(self, now: float | None) -> bool:
+        return now is None or now - self._fresh_at > self._longest_period
+
+    def _fresh(self, samples: Sequence[Sample]) -> list[tuple[float, float]]:
+        """(length in seconds, percent) of the periods not seen before, oldest first; holes are left out."""
+        run = _newest_run(samples)
+        if run and run[-1][0] < self._seen:
+            self._seen = run[-1][0]  # the driver's clock stepped back: start anew from here
+            return []
+        periods = []
+        for end, percent in run:
+            if end > self._seen:
+                periods.append(((end - self._seen) / 1e6, percent))
+                self._seen = end
+        return periods
+
+    def _account(self, periods: Iterable[tuple[float, float]]) -> None:
+        # Newest first: if the credit does not reach for all, the oldest were accounted for by the other source.
+        for length, percent in reversed(list(periods)):
+            if length <= self._longest_period:
+                self._spend(length, percent)
+
+    def _account_gauge(self, elapsed: float, percent: float | None) -> None:
+        if percent is None or elapsed > self._longest_gap:
+            self._credit = 0.0
+            return
+        self.source = BusySource.GAUGE
+        self._spend(self._credit, percent)
+
+    def _spend(self, seconds: float, percent: float) -> None:
+        taken = min(seconds, self._credit)
+        self._credit -= taken
+        if 0 <= percent <= 100:  # neither garbage nor NaN: else the period is spent, but not observed
+            self.observed += taken
+            self.busy += taken * (percent / 100)
+
+
+def _newest_run(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """The samples after the last step back of the driver's clock."""
+    for i in range(len(samples) - 1, 0, -1):
+        if samples[i][0] < samples[i - 1][0]:
+            return samples[i:]
+    return samples

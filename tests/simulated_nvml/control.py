@@ -1,0 +1,118 @@
+"""Says what the simulated NVML simulates: a `Control` holds the settings, `write()` puts them in force.
+
+control = Control(tmp_path / "control", gpus=[Gpu(level=60), Gpu(lost=True)])
+control.write()
+...
+control.gpus[1].lost = False
+control.write()
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+NOT_SUPPORTED = 3
+NO_PERMISSION = 4
+UNKNOWN = 999
+
+ALL_ONES_32 = 0xFFFFFFFF
+ALL_ONES_64 = 0xFFFFFFFFFFFFFFFF
+
+
+@dataclass
+class Gpu:
+    """One simulated GPU. None leaves it to the library, which simulates an H100 80GB under that load."""
+
+    name: str | None = None
+    uuid: str | None = None
+    bus_id: str | None = None
+    level: float | None = None  # percent of utilization while on
+    period: float | None = None  # seconds of a square wave; None: always on
+    duty: float | None = None  # share of the period that is on
+    power: float | None = None  # watts
+    power_limit: float | None = None  # watts
+    temperature: float | None = None  # degrees Celsius
+    memory_total: int | None = None  # MiB
+    memory_reserved: int | None = None  # MiB
+    memory_used: int | None = None  # MiB
+    memory_activity: float | None = None  # percent
+    encoder: float | None = None  # percent
+    decoder: float | None = None  # percent
+    sm_clock: float | None = None  # MHz
+    sm_clock_max: float | None = None  # MHz
+    memory_clock: float | None = None  # MHz
+    fan: float | None = None  # percent; None: no fan
+    pstate: int | None = None
+    pcie_generation: int | None = None
+    pcie_width: int | None = None
+    pcie_replays: int | None = None
+    ecc_corrected: int | None = None
+    ecc_uncorrected: int | None = None
+    rows_correctable: int | None = None
+    rows_uncorrectable: int | None = None
+    throttle: int | None = None  # bit mask, as NVML has it
+    processes: int | None = None  # made-up pids from 4100000 on
+    delay_us: float | None = None  # CPU time of each call
+    lost: bool = False  # fell off the bus: every call says so
+    missing: bool = False  # not in the enumeration
+    mig: bool = False
+    dry_when_idle: bool = False  # samples of 0 % are not kept, as on some GPUs
+    pids: Sequence[int] = ()  # real pids, at most 64
+    errors: Mapping[str, int] = field(default_factory=dict)  # NVML function -> error code
+    raw: Mapping[str, int] = field(default_factory=dict)  # NVML function -> the number it returns instead
+    hang: Mapping[str, float] = field(default_factory=dict)  # NVML function -> seconds that it sleeps
+
+    def settings(self) -> Iterator[str]:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is None or value is False:
+                continue
+            if isinstance(value, Mapping):
+                prefix = "error" if item.name == "errors" else item.name
+                yield from (f"{prefix}.{function}={number}" for function, number in value.items())
+            elif isinstance(value, str):
+                yield f"{item.name}={value.replace(' ', '_')}"
+            elif isinstance(value, Sequence):
+                if value:
+                    yield f"{item.name}={','.join(map(str, value))}"
+            else:
+                yield f"{item.name}={int(value) if isinstance(value, bool) else value}"
+
+
+@dataclass
+class Control:
+    """The control file. `now` freezes the simulated clock (seconds since 1970); None lets it run."""
+
+    path: Path
+    gpus: list[Gpu] = field(default_factory=list)
+    driver: str = "590.48.01"
+    loaded: bool = True
+    loads: int = 1  # raise it to reload the driver: open sessions die
+    now: float | None = None
+    clock_offset: float = 0.0  # seconds: a step of the wall clock, seen in the samples' time stamps
+    delay_us: float = 0.0
+    errors: Mapping[str, int] = field(default_factory=dict)  # for functions that have no GPU
+
+    def text(self) -> str:
+        lines = [
+            f"driver {self.driver}",
+            f"gpus {len(self.gpus)}",
+            f"loaded {int(self.loaded)}",
+            f"loads {self.loads}",
+            f"clock_offset {self.clock_offset}",
+            f"delay_us {self.delay_us}",
+        ]
+        if self.now is not None:
+            lines.append(f"now {self.now:.6f}")
+        lines += [f"error {function} {code}" for function, code in self.errors.items()]
+        lines += [f"gpu {index} {' '.join(gpu.settings())}" for index, gpu in enumerate(self.gpus)]
+        return "\n".join(lines) + "\n"
+
+    def write(self) -> None:
+        """Put the settings in force. Replaces the file in one step: the library never sees half of it."""
+        temporary = self.path.with_suffix(".new")
+        temporary.write_text(self.text(), encoding="utf-8")
+        os.replace(temporary, self.path)
