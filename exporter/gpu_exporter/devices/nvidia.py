@@ -156,7 +156,7 @@ class _Values:
 
 
 Known = dict[Call, tuple[Any, list[Reading]]]
-"""The last answer to each call and the readings made of it. Most answers repeat: their readings need not be made anew."""
+"""The last answer to each call and the readings made of it: most answers repeat, and so do their readings."""
 
 
 def _carry_out(nvml: Nvml, handle: Any, plan: Plan, known: Known) -> _Values:

@@ -1,0 +1,55 @@
+"""The simulated NVML, loaded once into this process, and a control file for each test."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gpu_exporter.devices.nvidia import NvidiaDriver
+
+from tests.simulated_nvml.build import CONTROL_VARIABLE, NoCompilerError, build
+from tests.simulated_nvml.control import Control, Gpu
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled library, mapped: whoever asks for libnvidia-ml.so.1 now gets this one, real driver or not."""
+    try:
+        library = build(tmp_path_factory.mktemp("nvml"))
+    except NoCompilerError as error:
+        pytest.skip(str(error))
+    ctypes.CDLL(str(library))
+    return library
+
+
+class Machine:
+    """A simulated machine, its NvidiaDriver, and one clock for both: nothing here waits for real time to pass."""
+
+    def __init__(self, control: Control) -> None:
+        self.control = control
+        self.time = 1_700_000_000.0
+        self.driver = NvidiaDriver(clock=lambda: self.time)
+
+    @property
+    def gpus(self) -> list[Gpu]:
+        return self.control.gpus
+
+    def write(self) -> None:
+        self.control.now = self.time
+        self.control.write()
+
+    def wait(self, seconds: float) -> None:
+        self.time += seconds
+        self.write()
+
+
+@pytest.fixture
+def machine(nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """A machine without GPUs yet: set `machine.gpus`, then call `machine.write()`."""
+    control = Control(tmp_path / "control")
+    monkeypatch.setenv(CONTROL_VARIABLE, str(control.path))
+    machine = Machine(control)
+    yield machine
+    machine.driver.close()

@@ -1,0 +1,208 @@
+"""BusyMeter against a driver's buffer made up here: waves, jitter, gaps, stepping clocks, garbage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+from gpu_exporter.devices.busy import BusyMeter, BusySource, Sample
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+PERIOD = 1 / 6
+BUFFER = 100
+
+patient = settings(deadline=None, max_examples=60)  # a busy machine is no failure
+
+
+def busy_until(t: float, period: float, duty: float) -> float:
+    """Busy seconds of a square wave from 0 to t."""
+    whole, rest = divmod(t, period)
+    return whole * period * duty + min(rest, period * duty)
+
+
+class Buffer:
+    """The driver's ring: a sample each 1/6 s, stamped by a clock that may be off."""
+
+    def __init__(self, period: float, duty: float, offset: Callable[[float], float] = lambda t: 0.0) -> None:
+        self.wave = (period, duty)
+        self.offset = offset
+
+    def since(self, seen: int, now: float) -> list[Sample]:
+        last = int(now / PERIOD)
+        samples = []
+        for tick in range(max(1, last - BUFFER + 1), last + 1):
+            end = tick * PERIOD
+            stamp = round((end + 1e6 + self.offset(end)) * 1e6)
+            if stamp > seen:
+                busy = busy_until(end, *self.wave) - busy_until(end - PERIOD, *self.wave)
+                samples.append((stamp, float(round(100 * busy / PERIOD))))
+        return samples
+
+    def mean(self, start: float, end: float) -> float:
+        return (busy_until(end, *self.wave) - busy_until(start, *self.wave)) / (end - start)
+
+
+waves = {"period": st.floats(0.05, 30), "duty": st.floats(0, 1)}
+gaps_between_reads = st.lists(st.floats(0.05, 10), min_size=20, max_size=60)
+
+
+@patient
+@given(**waves, steps=gaps_between_reads)
+def test_mean_from_the_buffer_is_within_a_point_whatever_the_wave_and_the_jitter_of_reads(
+    period: float, duty: float, steps: list[float]
+) -> None:
+    buffer, meter = Buffer(period, duty), BusyMeter()
+    start = now = 20.0
+    meter.update(now, buffer.since(meter.since, now), None)
+    for step in steps:
+        now += step
+        meter.update(now, buffer.since(meter.since, now), None)
+    # The first and the last period are cut off by the reads, not by the samples: 1/6 s each at most.
+    slack = 2 * PERIOD / (now - start)
+    assert meter.busy / meter.observed == pytest.approx(buffer.mean(start, now), abs=0.0099 + slack)
+    assert now - start - meter.observed < 2 * PERIOD + 1e-6
+    assert meter.source is BusySource.BUFFER
+
+
+@pytest.mark.parametrize("duty", [0.0, 0.2, 0.5, 0.97, 1.0])
+def test_mean_over_an_hour_is_within_a_point(duty: float) -> None:
+    buffer, meter = Buffer(0.7, duty), BusyMeter()
+    for i in range(3600):
+        meter.update(float(i), buffer.since(meter.since, float(i)), None)
+    assert meter.busy / meter.observed == pytest.approx(duty, abs=0.01)
+    assert meter.observed == pytest.approx(3599, abs=0.5)
+
+
+anything = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.floats(0, 100))
+a_sample = st.tuples(st.integers(0, 10**8), anything)
+a_read = st.tuples(
+    st.floats(-5, 100), st.one_of(st.none(), st.lists(a_sample, max_size=8)), st.one_of(st.none(), anything)
+)
+
+
+@patient
+@given(reads=st.lists(a_read, max_size=30))
+def test_counters_never_fall_and_never_exceed_the_time_that_passed(
+    reads: list[tuple[float, list[Sample] | None, float | None]],
+) -> None:
+    meter = BusyMeter()
+    now, elapsed = 100.0, 0.0
+    meter.update(now, None, None)
+    before = (0.0, 0.0)
+    for step, samples, percent in reads:
+        now += step
+        elapsed += max(0.0, step)
+        meter.update(now, samples, percent)
+        assert before[0] <= meter.busy
+        assert before[1] <= meter.observed
+        assert meter.busy <= meter.observed + 1e-9
+        assert meter.observed <= elapsed + 1e-6
+        before = (meter.busy, meter.observed)
+
+
+@patient
+@given(step=st.floats(-3600, 3600).filter(lambda s: abs(s) > 2), reading=st.floats(0.2, 3))
+def test_a_step_of_the_drivers_clock_costs_seconds_not_the_mean(step: float, reading: float) -> None:
+    buffer = Buffer(1.0, 0.3, offset=lambda t: step if t > 60 else 0.0)
+    meter = BusyMeter()
+    now = 0.0
+    while now < 180:
+        meter.update(now, buffer.since(meter.since, now), None)
+        now += reading
+    assert meter.observed <= 180
+    assert meter.observed > 180 - 30  # at most the buffer (17 s) and some reads are lost; never "until it catches up"
+    assert meter.busy / meter.observed == pytest.approx(0.3, abs=0.02)
+
+
+def test_an_overrun_buffer_is_a_gap_not_idle_time() -> None:
+    buffer, meter = Buffer(1.0, 1.0), BusyMeter()
+    meter.update(0.0, buffer.since(meter.since, 0.0), None)
+    for now in (10.0, 70.0, 80.0):  # a call that hung for a minute: the ring keeps 17 s of it
+        meter.update(now, buffer.since(meter.since, now), None)
+    assert meter.observed == pytest.approx(10 + 100 / 6 + 10, abs=0.4)
+    assert meter.busy == pytest.approx(meter.observed)
+
+
+def test_garbage_samples_go_with_their_period() -> None:
+    meter = BusyMeter()
+    meter.update(0.0, [(1_000_000, 50.0)], None)
+    meter.update(1.0, [(1_250_000, 50.0), (1_500_000, 250.0), (1_750_000, math.nan), (2_000_000, -1.0)], None)
+    assert meter.observed == 0.25
+    assert meter.busy == 0.125
+
+
+def test_the_same_samples_again_count_once() -> None:
+    samples = [(1_000_000, 100.0), (1_500_000, 100.0), (2_000_000, 100.0)]
+    meter = BusyMeter()
+    meter.update(0.0, samples[:1], None)
+    meter.update(1.0, samples, None)
+    meter.update(1.2, samples, None)
+    assert meter.observed == 1.0
+
+
+def test_gauge_is_held_for_the_time_since_the_last_reading() -> None:
+    meter = BusyMeter()
+    for now, percent in enumerate((10.0, 100.0, 50.0)):
+        meter.update(float(now), None, percent)
+    assert (meter.busy, meter.observed) == (1.5, 2.0)
+    assert meter.source is BusySource.GAUGE
+
+
+@pytest.mark.parametrize("percent", [None, math.nan, 101.0, -1.0])
+def test_a_bad_gauge_reading_is_unobserved_and_the_next_does_not_claim_its_time(percent: float | None) -> None:
+    meter = BusyMeter()
+    meter.update(0.0, None, 100.0)
+    meter.update(1.0, None, percent)
+    meter.update(2.0, None, 100.0)
+    assert (meter.busy, meter.observed) == (1.0, 1.0)
+
+
+def test_a_long_gap_between_gauge_readings_is_unobserved() -> None:
+    meter = BusyMeter(longest_gap=5.0)
+    meter.update(0.0, None, 100.0)
+    meter.update(60.0, None, 100.0)
+    assert meter.observed == 0.0
+    meter.update(61.0, None, 100.0)
+    assert meter.observed == 1.0
+
+
+def test_a_clock_of_the_caller_that_runs_back_adds_nothing() -> None:
+    meter = BusyMeter()
+    meter.update(100.0, None, 100.0)
+    meter.update(40.0, None, 100.0)
+    assert meter.observed == 0.0
+    meter.update(41.0, None, 100.0)
+    assert meter.observed == 1.0
+
+
+def test_a_buffer_that_runs_dry_while_idle_hands_over_to_the_gauge_and_back() -> None:
+    """Some GPUs keep no samples while idle: idle time must not be missing, or the mean of an idle GPU is its peak."""
+    meter = BusyMeter()
+    stamp = 10**6
+    now = 0.0
+    meter.update(now, [(stamp, 100.0)], 100.0)
+    for _ in range(100):  # ten busy seconds
+        now, stamp = now + 0.1, stamp + 100_000
+        meter.update(now, [(stamp, 100.0)], 100.0)
+    assert meter.source.value == "buffer"
+    for _ in range(20):  # twenty idle seconds without a sample
+        now, stamp = now + 1, stamp + 1_000_000
+        meter.update(now, [], 0.0)
+    assert meter.source.value == "gauge"
+    assert meter.busy == pytest.approx(10)
+    assert meter.observed == pytest.approx(30, abs=0.1)
+    for _ in range(100):
+        now, stamp = now + 0.1, stamp + 100_000
+        meter.update(now, [(stamp, 100.0)], 100.0)
+    assert meter.source.value == "buffer"
+    assert meter.busy == pytest.approx(20, abs=0.2)
+    assert meter.observed == pytest.approx(40, abs=0.2)
+
+
+def test_without_any_reading_nothing_is_observed() -> None:
+    meter = BusyMeter()
+    for now in range(5):
+        meter.update(float(now), None, None)
+    assert (meter.busy, meter.observed, meter.source) == (0.0, 0.0, BusySource.NONE)

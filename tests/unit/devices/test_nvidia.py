@@ -1,0 +1,469 @@
+"""NvidiaDriver through the real pynvml, on the simulated NVML."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pynvml
+import pytest
+from gpu_exporter import metrics
+from gpu_exporter.devices import nvidia
+from gpu_exporter.devices.base import DriverUnavailable
+from gpu_exporter.devices.busy import BusySource
+from gpu_exporter.devices.nvidia import NvidiaDriver
+from gpu_exporter.metrics import Family
+from gpu_exporter.snapshot import AbsentReason, DeviceReading, DownReason, DriverState, Identity
+
+from tests.simulated_nvml.build import CONTROL_VARIABLE
+from tests.simulated_nvml.control import ALL_ONES_32, ALL_ONES_64, NO_PERMISSION, NOT_SUPPORTED, UNKNOWN, Control, Gpu
+from tests.unit.devices.conftest import Machine
+
+MIB = 1024 * 1024
+RATES = "nvmlDeviceGetUtilizationRates"
+
+
+def values(device: DeviceReading) -> dict[Any, float]:
+    """Name of the family -> value; of a family with rows: (name, label) -> value."""
+    return {
+        (reading.family.name, *reading.labels) if reading.labels else reading.family.name: reading.value
+        for reading in device.readings
+    }
+
+
+def absent(device: DeviceReading) -> dict[str, str]:
+    return {absence.family.name: absence.reason.value for absence in device.absences}
+
+
+def downs(devices: tuple[DeviceReading, ...]) -> list[DownReason | None]:
+    return [device.down for device in devices]
+
+
+def uuid(index: int) -> str:
+    return f"GPU-5e000000-0000-4000-8000-{index:012x}"
+
+
+def the_one(machine: Machine, gpu: Gpu) -> DeviceReading:
+    machine.control.gpus = [gpu]
+    machine.write()
+    (device,) = machine.driver.read()
+    return device
+
+
+def test_healthy_gpu_in_base_units(machine: Machine) -> None:
+    device = the_one(
+        machine,
+        Gpu(
+            level=73, memory_activity=21, memory_used=19818, temperature=59, power=631.95, fan=40, pstate=2, encoder=60,
+            decoder=5, sm_clock=1755, pcie_generation=4, pcie_width=8, pcie_replays=9, throttle=0x4 | 0x80,
+            ecc_corrected=12, ecc_uncorrected=1, rows_correctable=3, rows_uncorrectable=2, processes=3,
+        ),
+    )  # fmt: skip
+    energy = values(device)["gpu_energy_joules_total"]
+    assert values(device) == {
+        "gpu_utilization_ratio": 0.73,
+        "gpu_busy_seconds_total": 0,
+        "gpu_observed_seconds_total": 0,
+        "gpu_memory_total_bytes": 81559 * MIB,
+        "gpu_memory_used_bytes": 19818 * MIB,
+        "gpu_memory_reserved_bytes": 479 * MIB,
+        "gpu_memory_activity_ratio": 0.21,
+        "gpu_temperature_celsius": 59,
+        "gpu_power_watts": 631.95,
+        "gpu_power_limit_watts": 700,
+        "gpu_energy_joules_total": energy,
+        "gpu_sm_clock_hertz": 1_755_000_000,
+        "gpu_sm_clock_max_hertz": 1_980_000_000,
+        "gpu_memory_clock_hertz": 2_619_000_000,
+        "gpu_fan_speed_ratio": 0.4,
+        "gpu_performance_state": 2,
+        "gpu_encoder_utilization_ratio": 0.6,
+        "gpu_decoder_utilization_ratio": 0.05,
+        "gpu_pcie_link_generation": 4,
+        "gpu_pcie_link_width": 8,
+        "gpu_pcie_replays_total": 9,
+        ("gpu_throttle_active", "application_clocks"): 0,
+        ("gpu_throttle_active", "sw_power_cap"): 1,
+        ("gpu_throttle_active", "hw_slowdown"): 0,
+        ("gpu_throttle_active", "sync_boost"): 0,
+        ("gpu_throttle_active", "sw_thermal"): 0,
+        ("gpu_throttle_active", "hw_thermal"): 0,
+        ("gpu_throttle_active", "hw_power_brake"): 1,
+        ("gpu_throttle_active", "display_clocks"): 0,
+        ("gpu_ecc_errors_total", "corrected"): 12,
+        ("gpu_ecc_errors_total", "uncorrected"): 1,
+        ("gpu_remapped_rows", "correctable"): 3,
+        ("gpu_remapped_rows", "uncorrectable"): 2,
+        "gpu_processes": 3,
+    }
+    assert device.absences == ()
+    assert device.down is None
+    assert device.identity == Identity(uuid(0), "0", "NVIDIA H100 80GB HBM3", "nvidia", "00000000:10:00.0", "590.48.01")
+    machine.wait(10)
+    (device,) = machine.driver.read()
+    assert values(device)["gpu_energy_joules_total"] - energy == pytest.approx(6319.5, abs=0.1)
+
+
+def test_every_device_family_is_read_or_declared_absent(machine: Machine) -> None:
+    device = the_one(machine, Gpu())
+    told = {reading.family for reading in device.readings} | {absence.family for absence in device.absences}
+    assert told == set(metrics.DEVICE_FAMILIES) - {metrics.INFO, metrics.UP, metrics.DOWN_INFO, metrics.ABSENT_INFO}
+
+
+def test_numbers_asked_for_are_those_of_pynvml() -> None:
+    assert nvidia.CORE == pynvml.NVML_TEMPERATURE_GPU
+    assert (nvidia.SM, nvidia.MEMORY) == (pynvml.NVML_CLOCK_SM, pynvml.NVML_CLOCK_MEM)
+    assert nvidia.CORRECTED == pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED
+    assert nvidia.UNCORRECTED == pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED
+    assert nvidia.LIFETIME == pynvml.NVML_AGGREGATE_ECC
+    assert pynvml.nvmlMemory_v2 == nvidia.MEMORY_V2
+    bits = set(nvidia.THROTTLE_REASONS.values())
+    assert sum(bits) | pynvml.nvmlClocksEventReasonGpuIdle == pynvml.nvmlClocksEventReasonAll
+
+
+def test_changing_values_are_read_anew(machine: Machine) -> None:
+    for power, throttle in ((100, 0), (100, 0x8), (250, 0)):
+        seen = values(the_one(machine, Gpu(power=power, throttle=throttle)))
+        assert seen["gpu_power_watts"] == power
+        assert seen["gpu_throttle_active", "hw_slowdown"] == bool(throttle)
+
+
+def test_an_idle_gpu_is_not_throttled(machine: Machine) -> None:
+    seen = values(the_one(machine, Gpu(level=0)))
+    assert {key: value for key, value in seen.items() if key[0] == "gpu_throttle_active" and value} == {}
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 64])
+def test_any_number_of_gpus(machine: Machine, count: int) -> None:
+    machine.control.gpus = [Gpu(level=index) for index in range(count)]
+    machine.write()
+    devices = machine.driver.read()
+    assert [device.identity.uuid for device in devices] == [uuid(index) for index in range(count)]
+    assert [values(device)["gpu_utilization_ratio"] for device in devices] == [index / 100 for index in range(count)]
+
+
+def test_two_thousand_processes(machine: Machine) -> None:
+    assert values(the_one(machine, Gpu(processes=2000)))["gpu_processes"] == 2000
+
+
+# ---- busy time --------------------------------------------------------------------------------------------------
+
+
+def test_busy_time_is_the_true_mean_of_a_wave_that_the_gauge_cannot_see(machine: Machine) -> None:
+    """Read once a second, a wave of 1 s shows the gauge one phase only."""
+    machine.control.gpus = [Gpu(level=100, period=1.0, duty=0.35)]
+    machine.write()
+    for _ in range(120):
+        machine.wait(1.0)
+        (device,) = machine.driver.read()
+    seen = values(device)
+    assert seen["gpu_observed_seconds_total"] == pytest.approx(119, abs=0.4)
+    assert seen["gpu_busy_seconds_total"] / seen["gpu_observed_seconds_total"] == pytest.approx(0.35, abs=0.01)
+    assert machine.driver.busy_sources == {uuid(0): BusySource.BUFFER}
+
+
+def test_busy_time_without_a_sample_buffer_comes_from_the_gauge(machine: Machine) -> None:
+    machine.control.gpus = [Gpu(level=40, errors={"nvmlDeviceGetSamples": NOT_SUPPORTED})]
+    machine.write()
+    machine.driver.read()
+    machine.wait(2.0)
+    (device,) = machine.driver.read()
+    assert values(device)["gpu_busy_seconds_total"] == pytest.approx(0.8)
+    assert machine.driver.busy_sources == {uuid(0): BusySource.GAUGE}
+
+
+def test_idle_time_counts_where_the_buffer_keeps_no_idle_samples(machine: Machine) -> None:
+    machine.control.gpus = [Gpu(level=0, dry_when_idle=True)]
+    machine.write()
+    for _ in range(20):
+        (device,) = machine.driver.read()
+        machine.wait(1.0)
+    assert values(device)["gpu_busy_seconds_total"] == 0
+    assert values(device)["gpu_observed_seconds_total"] == pytest.approx(19, abs=0.1)
+
+
+def test_the_wall_clock_set_back_does_not_stop_busy_time(machine: Machine) -> None:
+    machine.control.gpus = [Gpu(level=100)]
+    machine.write()
+    for second in range(60):
+        if second == 20:
+            machine.control.clock_offset = -3600
+        machine.wait(1.0)
+        (device,) = machine.driver.read()
+    assert values(device)["gpu_observed_seconds_total"] > 55
+    assert machine.driver.busy_sources == {uuid(0): BusySource.BUFFER}
+
+
+def test_busy_time_survives_a_loss_and_never_falls(machine: Machine) -> None:
+    machine.control.gpus = [Gpu(level=100)]
+    machine.write()
+    machine.driver.read()
+    machine.wait(5.0)
+    (before,) = machine.driver.read()
+    machine.gpus[0].lost = True
+    machine.wait(30.0)
+    machine.driver.read()
+    machine.gpus[0].lost = False
+    machine.wait(1.0)
+    (after,) = machine.driver.read()
+    assert values(before)["gpu_busy_seconds_total"] == pytest.approx(5, abs=0.2)
+    # The buffer kept the last 17 s, the rest of the loss is unobserved.
+    assert 5 < values(after)["gpu_observed_seconds_total"] < 5 + 31
+
+
+# ---- absent families --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", nvidia.LIVE + nvidia.FIXED, ids=lambda line: line.family.name)
+@pytest.mark.parametrize(
+    ("code", "reason"), [(NOT_SUPPORTED, "unsupported"), (NO_PERMISSION, "no_permission"), (UNKNOWN, "error")]
+)
+def test_a_refused_call_is_an_absence_never_a_zero(machine: Machine, line: nvidia.Line, code: int, reason: str) -> None:
+    ours = {
+        "compute_process_count": "nvmlDeviceGetComputeRunningProcesses_v3",
+        "nvmlDeviceGetMemoryInfo": "nvmlDeviceGetMemoryInfo_v2",
+    }
+    function = ours.get(line.call.function, line.call.function)
+    device = the_one(machine, Gpu(fan=30, errors={function: code}))
+    assert device.down is None
+    assert absent(device)[line.family.name] == reason
+    assert line.family not in {reading.family for reading in device.readings}
+
+
+GARBAGE: list[tuple[Family, str, int]] = [
+    (metrics.UTILIZATION, RATES, 101),
+    (metrics.UTILIZATION, RATES, ALL_ONES_32),
+    (metrics.MEMORY_USED, "nvmlDeviceGetMemoryInfo_v2", 81560 * MIB),
+    (metrics.MEMORY_USED, "nvmlDeviceGetMemoryInfo_v2", ALL_ONES_64),
+    (metrics.TEMPERATURE, "nvmlDeviceGetTemperature", ALL_ONES_32),
+    (metrics.TEMPERATURE, "nvmlDeviceGetTemperature", ALL_ONES_32 - 4),  # -5 as an unsigned number
+    (metrics.POWER, "nvmlDeviceGetPowerUsage", ALL_ONES_32),
+    (metrics.POWER_LIMIT, "nvmlDeviceGetEnforcedPowerLimit", ALL_ONES_32),
+    (metrics.ENERGY, "nvmlDeviceGetTotalEnergyConsumption", ALL_ONES_64),
+    (metrics.SM_CLOCK, "nvmlDeviceGetClockInfo", ALL_ONES_32),
+    (metrics.SM_CLOCK_MAX, "nvmlDeviceGetMaxClockInfo", ALL_ONES_32),
+    (metrics.FAN_SPEED, "nvmlDeviceGetFanSpeed", ALL_ONES_32),
+    (metrics.PERFORMANCE_STATE, "nvmlDeviceGetPerformanceState", 32),
+    (metrics.ENCODER, "nvmlDeviceGetEncoderUtilization", 250),
+    (metrics.PCIE_WIDTH, "nvmlDeviceGetCurrPcieLinkWidth", 0),
+    (metrics.PCIE_REPLAYS, "nvmlDeviceGetPcieReplayCounter", ALL_ONES_32),
+    (metrics.ECC_ERRORS, "nvmlDeviceGetTotalEccErrors", ALL_ONES_64),
+    (metrics.REMAPPED_ROWS, "nvmlDeviceGetRemappedRows", ALL_ONES_32),
+]
+
+
+@pytest.mark.parametrize(("family", "function", "number"), GARBAGE)
+def test_garbage_is_an_error_at_every_read(machine: Machine, family: Family, function: str, number: int) -> None:
+    machine.control.gpus = [Gpu(level=50, raw={function: number})]
+    machine.write()
+    for _ in range(2):
+        (device,) = machine.driver.read()
+        assert absent(device)[family.name] == "error"
+        assert family not in {reading.family for reading in device.readings}
+        assert device.down is None
+
+
+def test_garbage_utilization_is_not_counted_as_busy_time(machine: Machine) -> None:
+    machine.control.gpus = [Gpu(raw={RATES: 255, "nvmlDeviceGetSamples": 255})]
+    machine.write()
+    machine.driver.read()
+    machine.wait(10)
+    (device,) = machine.driver.read()
+    assert values(device)["gpu_observed_seconds_total"] == 0
+
+
+def test_a_static_fact_that_failed_is_asked_for_again(machine: Machine) -> None:
+    assert "gpu_sm_clock_max_hertz" in absent(the_one(machine, Gpu(errors={"nvmlDeviceGetMaxClockInfo": UNKNOWN})))
+    assert values(the_one(machine, Gpu()))["gpu_sm_clock_max_hertz"] == 1_980_000_000
+
+
+def test_a_gpu_in_mig_mode_has_no_utilization(machine: Machine) -> None:
+    machine.control.gpus = [Gpu(level=100, mig=True, memory_used=11125)]
+    machine.write()
+    machine.driver.read()
+    machine.wait(3)
+    (device,) = machine.driver.read()
+    for family in (metrics.UTILIZATION, metrics.MEMORY_ACTIVITY, metrics.BUSY, metrics.OBSERVED, metrics.ENCODER):
+        assert absent(device)[family.name] == "unsupported"
+        assert family.name not in values(device)
+    assert values(device)["gpu_memory_used_bytes"] == 11125 * MIB
+    assert device.down is None
+
+
+# ---- GPUs and drivers that go away ------------------------------------------------------------------------------
+
+
+def test_a_lost_gpu_keeps_its_identity_and_its_place_and_comes_back(machine: Machine) -> None:
+    machine.control.gpus = [Gpu(level=50) for _ in range(3)]
+    machine.write()
+    healthy = machine.driver.read()
+    machine.gpus[1].lost = True
+    machine.write()
+    devices = machine.driver.read()
+    assert downs(devices) == [None, DownReason.LOST, None]
+    assert [device.identity for device in devices] == [device.identity for device in healthy]
+    assert devices[1].readings == ()
+    machine.wait(120)  # long enough for a new session, which cannot open the GPU either
+    for _ in range(3):
+        assert downs(machine.driver.read()) == [None, DownReason.LOST, None]
+    machine.gpus[1].lost = False
+    machine.wait(1)
+    assert downs(machine.driver.read()) == [None, None, None]
+
+
+@pytest.mark.parametrize("code", [15, 16, 28], ids=["lost", "reset required", "not found"])
+def test_what_counts_as_lost(machine: Machine, code: int) -> None:
+    assert the_one(machine, Gpu(errors={RATES: code})).down is DownReason.LOST
+
+
+def test_all_gpus_lost(machine: Machine) -> None:
+    machine.control.gpus = [Gpu() for _ in range(8)]
+    machine.write()
+    machine.driver.read()
+    for gpu in machine.gpus:
+        gpu.lost = True
+    machine.write()
+    devices = machine.driver.read()
+    assert downs(devices) == [DownReason.LOST] * 8
+    assert [device.identity.uuid for device in devices] == [uuid(index) for index in range(8)]
+
+
+def test_a_card_that_left_the_enumeration_stays_as_lost(machine: Machine) -> None:
+    machine.control.gpus = [Gpu(level=10), Gpu(level=20), Gpu(level=30)]
+    machine.write()
+    machine.driver.read()
+    machine.gpus[1].missing = True
+    machine.write()
+    devices = machine.driver.read()
+    assert downs(devices) == [None, DownReason.LOST, None]
+    assert devices[1].identity.uuid == uuid(1)
+    assert values(devices[2])["gpu_utilization_ratio"] == 0.3
+
+
+def test_a_replaced_card_is_forgotten(machine: Machine) -> None:
+    the_one(machine, Gpu())
+    machine.control.loads = 2
+    devices = [the_one(machine, Gpu(uuid="GPU-new")) for _ in range(2)][-1:]
+    assert [(device.identity.uuid, device.down) for device in devices] == [("GPU-new", None)]
+
+
+def test_a_gpu_that_was_lost_before_the_start_is_shown_by_its_index(machine: Machine) -> None:
+    machine.control.gpus = [Gpu(), Gpu(lost=True)]
+    machine.write()
+    devices = machine.driver.read()
+    assert [(device.identity.uuid, device.down) for device in devices] == [
+        (uuid(0), None),
+        ("nvidia-index-1", DownReason.LOST),
+    ]
+    machine.gpus[1].lost = False
+    machine.write()
+    assert [device.identity.uuid for device in machine.driver.read()] == [uuid(0), uuid(1)]
+
+
+def test_a_gpu_that_answers_nothing_but_errors_is_down(machine: Machine) -> None:
+    functions = {line.call.function for line in nvidia.LIVE} | {
+        "nvmlDeviceGetSamples", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetComputeRunningProcesses_v3",
+    }  # fmt: skip
+    assert the_one(machine, Gpu(errors=dict.fromkeys(functions, UNKNOWN))).down is DownReason.ERROR
+
+
+def test_a_reloaded_driver_is_found_again(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    machine.control.gpus = [Gpu(level=50), Gpu(level=50)]
+    machine.write()
+    before = machine.driver.read()
+    machine.control.loaded = False
+    machine.write()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):  # the dead session first, then refused attempts to open one
+            devices = machine.driver.read()
+            assert downs(devices) == [DownReason.DRIVER_GONE] * 2
+            assert [device.identity for device in devices] == [device.identity for device in before]
+    assert len(caplog.records) == 1
+    machine.control.loaded, machine.control.loads, machine.control.driver = True, 2, "595.80"
+    machine.write()
+    devices = machine.driver.read()
+    assert downs(devices) == [None, None]
+    assert {device.identity.driver_version for device in devices} == {"595.80"}
+
+
+def test_a_driver_reloaded_between_two_reads_costs_one_reading(machine: Machine) -> None:
+    the_one(machine, Gpu())
+    machine.control.loads = 2
+    machine.write()
+    assert downs(machine.driver.read()) == [DownReason.DRIVER_GONE]
+    assert downs(machine.driver.read()) == [None]
+
+
+@pytest.mark.parametrize(
+    ("code", "state"),
+    [(9, DriverState.FAILED), (4, DriverState.NO_PERMISSION), (18, DriverState.FAILED), (999, DriverState.FAILED)],
+)
+def test_a_driver_that_refuses_from_the_start(machine: Machine, code: int, state: DriverState) -> None:
+    machine.control.errors = {"nvmlInitWithFlags": code}
+    machine.write()
+    for _ in range(2):
+        with pytest.raises(DriverUnavailable) as refusal:
+            machine.driver.read()
+        assert refusal.value.state is state
+    machine.control.errors = {}
+    assert the_one(machine, Gpu()).down is None
+
+
+def test_permission_withdrawn_later_takes_the_gpus_down(machine: Machine) -> None:
+    the_one(machine, Gpu())
+    machine.control.errors = {"nvmlDeviceGetCount_v2": NO_PERMISSION}
+    machine.write()
+    assert downs(machine.driver.read()) == [DownReason.ERROR]
+
+
+def test_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_there(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(pynvml, "CDLL", not_there)
+    with pytest.raises(DriverUnavailable, match="install the NVIDIA driver") as refusal:
+        NvidiaDriver().read()
+    assert refusal.value.state is DriverState.ABSENT
+
+
+def test_close_and_read_again(machine: Machine) -> None:
+    the_one(machine, Gpu())
+    machine.driver.close()
+    machine.driver.close()
+    assert downs(machine.driver.read()) == [None]
+
+
+def test_importing_loads_no_pynvml_and_closing_unmaps_the_library(nvml_library: Path, tmp_path: Path) -> None:
+    """In a process of its own: here the library is held by the fixture."""
+    control = Control(tmp_path / "control", gpus=[Gpu(), Gpu()])
+    control.write()
+    program = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from gpu_exporter.devices.nvidia import NvidiaDriver
+        mapped = lambda: "libnvidia-ml" in Path("/proc/self/maps").read_text()
+        driver = NvidiaDriver()
+        print("pynvml" in sys.modules, mapped())
+        print(len(driver.read()), mapped())
+        driver.close()
+        print(mapped(), len(driver.read()), mapped())
+        """
+    )
+    environment = os.environ | {"LD_LIBRARY_PATH": str(nvml_library.parent), CONTROL_VARIABLE: str(control.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines() == ["False False", "2 True", "False 2 True"]
+
+
+def test_readings_are_immutable_and_the_old_ones_stay(machine: Machine) -> None:
+    first = the_one(machine, Gpu(power=100))
+    the_one(machine, Gpu(power=200))
+    assert values(first)["gpu_power_watts"] == 100
+    assert AbsentReason.ERROR.value not in absent(first).values()
