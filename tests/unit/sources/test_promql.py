@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-
 from gpu_advisor.expressions import Affine, Aggregate, Expression, Matcher, Ratio, Select, narrowed
 from gpu_advisor.sources.promql import duration, quote, to_promql
 
@@ -49,7 +48,7 @@ def test_every_selector_is_pinned():
 
 
 def test_narrowed_text():
-    assert to_promql(narrowed(UP, {"uuid": 'GPU-"1"'})) == 'gpu_up{uuid="GPU-\\"1\\""}'
+    assert to_promql(narrowed(UP, Matcher("uuid", "=", 'GPU-"1"'))) == 'gpu_up{uuid="GPU-\\"1\\""}'
 
 
 @pytest.mark.parametrize(

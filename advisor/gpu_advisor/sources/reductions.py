@@ -1,0 +1,167 @@
+"""What Prometheus computes from the samples of one series in one window, in numpy, to the last digit or nearly.
+
+Times are milliseconds since 1970 (int64, rising), values float64. The rules are those of Prometheus 2.42, read from its
+source (promql/functions.go, quantile.go, engine.go) and compared with the real server in the tests. Prometheus 3 opens
+the window on the left (`left_closed=False`) and looks at zero after, not before, it limits how far `rate` reaches
+to the left; the second difference is not reproduced.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_advisor.expressions import Function
+
+Times = NDArray[np.int64]
+Values = NDArray[np.float64]
+
+LOOK_BACK_MS: Final = 300_000
+
+#: The bits of the NaN by which Prometheus marks "this series ended here". Any other NaN is a value that was measured.
+STALE_BITS: Final = 0x7FF0000000000002
+
+_REACH = 1.1  # a window's edge that is nearer than this many sample distances counts as covered
+
+
+def is_stale(values: Values) -> NDArray[np.bool_]:
+    """Which values are staleness markers."""
+    found: NDArray[np.bool_] = values.view(np.int64) == STALE_BITS
+    return found
+
+
+def reduce(
+    function: Function,
+    times: Times,
+    values: Values,
+    at_ms: int,
+    window_ms: int | None = None,
+    q: float | None = None,
+    *,
+    left_closed: bool = True,
+) -> float | None:
+    """The function at one time, from samples that may reach beyond the window. None where Prometheus gives nothing.
+
+    `last` takes no window, all others need one; `quantile` needs `q`. The result may be NaN or infinite.
+    """
+    if function == "last":
+        return last(times, values, at_ms, left_closed=left_closed)
+    if window_ms is None:
+        raise ValueError(f"{function} needs a window")
+    times, values = window(times, values, at_ms, window_ms, left_closed=left_closed)
+    if function == "rate":
+        return increase(times, values, at_ms, window_ms, per_seconds=window_ms / 1000)
+    if function == "increase":
+        return increase(times, values, at_ms, window_ms)
+    if values.size == 0:
+        return None
+    if function == "mean":
+        return mean(values)
+    if function == "min":
+        return float(np.fmin.reduce(values))  # NaN only if there is nothing else
+    if function == "max":
+        return float(np.fmax.reduce(values))
+    if function == "count":
+        return float(values.size)
+    if q is None:
+        raise ValueError("quantile needs q")
+    return quantile(values, q)
+
+
+def window(
+    times: Times, values: Values, at_ms: int, window_ms: int, *, left_closed: bool = True
+) -> tuple[Times, Values]:
+    """The samples of the window that ends at `at_ms`, without staleness markers."""
+    first = np.searchsorted(times, at_ms - window_ms, side="left" if left_closed else "right")
+    end = np.searchsorted(times, at_ms, side="right")
+    times, values = times[first:end], values[first:end]
+    stale = is_stale(values)
+    return (times[~stale], values[~stale]) if stale.any() else (times, values)
+
+
+def last(times: Times, values: Values, at_ms: int, *, left_closed: bool = True) -> float | None:
+    """The newest value within the look-back of 5 minutes; None if there is none, or if the series ended after it."""
+    newest = int(np.searchsorted(times, at_ms, side="right")) - 1
+    if newest < 0:
+        return None
+    age = at_ms - int(times[newest])
+    if age > LOOK_BACK_MS or (age == LOOK_BACK_MS and not left_closed):
+        return None
+    return None if is_stale(values[newest : newest + 1])[0] else float(values[newest])
+
+
+def increase(
+    times: Times, values: Values, at_ms: int, window_ms: int, *, per_seconds: float | None = None
+) -> float | None:
+    """How much a counter grew in the window, resets added back and the growth extrapolated to the window's edges.
+
+    None for fewer than two samples. With `per_seconds` the result is divided by it, in Prometheus' order of operations.
+    """
+    if values.size < 2:
+        return None
+    first = float(values[0])
+    grown = float(values[-1]) - first
+    for before in values[:-1][values[1:] < values[:-1]]:
+        grown += float(before)
+
+    sampled = (int(times[-1]) - int(times[0])) / 1000
+    distance = sampled / (values.size - 1)
+    to_start = (int(times[0]) - (at_ms - window_ms)) / 1000
+    to_end = (at_ms - int(times[-1])) / 1000
+    if grown > 0 and first >= 0:
+        # A counter was never below zero: do not reach back to before it was there.
+        to_start = min(to_start, sampled * (first / grown))
+    covered = sampled
+    for edge in (to_start, to_end):
+        covered += edge if edge < distance * _REACH else distance / 2
+    factor = covered / sampled
+    if per_seconds is not None:
+        factor /= per_seconds
+    return grown * factor
+
+
+def mean(values: Values) -> float:
+    """The arithmetic mean.
+
+    Prometheus adds up `value / n - mean / n` with Neumaier's compensation. For values of one sign that cannot differ
+    from the plain mean by more than a few units in the last place; for others it is repeated step by step.
+    """
+    smallest, largest = float(values.min()), float(values.max())
+    if (smallest >= 0 and largest < 1e290) or (smallest > -1e290 and largest <= 0):
+        return float(values.mean())
+    return _compensated_mean(values)
+
+
+def quantile(values: Values, q: float) -> float:
+    """The q-quantile, interpolated between the two nearest values; NaN sorts below everything."""
+    if math.isnan(q):
+        return math.nan
+    if not 0 <= q <= 1:
+        return math.copysign(math.inf, q)
+    ordered = np.sort(values)  # numpy puts NaN at the end
+    missing = int(np.isnan(ordered).sum())
+    if missing:
+        ordered = np.roll(ordered, missing)
+    rank = q * (values.size - 1)
+    lower = math.floor(rank)
+    upper = min(values.size - 1, lower + 1)
+    weight = rank - lower
+    return float(ordered[lower]) * (1 - weight) + float(ordered[upper]) * weight
+
+
+def _compensated_mean(values: Values) -> float:
+    average = compensation = 0.0
+    for count, value in enumerate(values.tolist(), start=1):
+        if math.isinf(average) and not math.isnan(value) and (not math.isinf(value) or (average > 0) == (value > 0)):
+            continue  # infinity stays; only its opposite or NaN change it
+        step = value / count - average / count
+        total = average + step
+        if abs(average) >= abs(step):
+            compensation += (average - total) + step
+        else:
+            compensation += (step - total) + average
+        average = total
+    return average if math.isinf(average) else average + compensation
