@@ -85,3 +85,12 @@ def narrowed(expression: Expression, *matchers: Matcher) -> Expression:
     if isinstance(expression, Ratio):
         return Ratio(narrowed(expression.top, *matchers), narrowed(expression.bottom, *matchers))
     return replace(expression, of=narrowed(expression.of, *matchers))
+
+
+def metrics_of(expression: Expression) -> frozenset[str]:
+    """The names of all series that an expression reads."""
+    if isinstance(expression, Select):
+        return frozenset({expression.metric})
+    if isinstance(expression, Ratio):
+        return metrics_of(expression.top) | metrics_of(expression.bottom)
+    return metrics_of(expression.of)

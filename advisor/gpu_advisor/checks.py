@@ -1,0 +1,263 @@
+"""The checklist: per GPU, node, pool and fleet. Met, missed (by how much) or unknown (why)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gpu_advisor.facts import Facts, Gpu
+from gpu_advisor.pools import Pool
+from gpu_advisor.recommendation import Abstention, Check, Evidence, Reason, Scope, Severity, Status
+from gpu_advisor.settings import PoolSettings, Settings
+from gpu_advisor.signals import (
+    MEMORY_USED,
+    NODE_CPU,
+    NODE_DISK_BUSY,
+    NODE_IO_PRESSURE,
+    NODE_MEMORY,
+    NODE_RECEIVE,
+    NODE_TRANSMIT,
+    UTILIZATION,
+    UTILIZATION_COVERAGE,
+    Signal,
+)
+
+#: Tasks waiting for storage more than a tenth of the time are a bottleneck; a disk or link is full before its 100 %.
+IO_PRESSURE_LIMIT = 0.10
+DISK_BUSY_LIMIT = 0.90
+NETWORK_LIMIT = 0.80
+NODE_MEMORY_LIMIT = 0.95
+
+FLEET = Scope("fleet", "fleet")
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Where a value should be, edges included. What is below may be worth less of a stir than what is above."""
+
+    low: float
+    high: float
+    below: Severity = "warning"
+    above: Severity = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeItem:
+    """An item judged by the first of its signals that has a value, or by the worst of all."""
+
+    name: str
+    title: str
+    signals: tuple[tuple[Signal, Callable[[Settings], Band]], ...]
+    pick: Literal["first", "worst"] = "first"
+
+
+def _cpu_band(settings: Settings) -> Band:
+    cpu = settings.resources.cpu
+    return Band(
+        max(0.0, (cpu.target_usage - cpu.tolerance) / 100), min(1.0, (cpu.target_usage + cpu.tolerance) / 100), "info"
+    )
+
+
+def _at_most(limit: float) -> Callable[[Settings], Band]:
+    return lambda _: Band(0.0, limit)
+
+
+NODE_ITEMS: tuple[NodeItem, ...] = (
+    NodeItem("cpu", "CPU utilization", ((NODE_CPU, _cpu_band),)),
+    NodeItem("memory", "memory of the node", ((NODE_MEMORY, _at_most(NODE_MEMORY_LIMIT)),)),
+    NodeItem(
+        "storage",
+        "storage I/O is not a bottleneck",
+        ((NODE_IO_PRESSURE, _at_most(IO_PRESSURE_LIMIT)), (NODE_DISK_BUSY, _at_most(DISK_BUSY_LIMIT))),
+    ),
+    NodeItem(
+        "network",
+        "network bandwidth is sufficient",
+        ((NODE_RECEIVE, _at_most(NETWORK_LIMIT)), (NODE_TRANSMIT, _at_most(NETWORK_LIMIT))),
+        "worst",
+    ),
+)
+
+
+def utilization_band(settings: Settings, pool: PoolSettings) -> Band:
+    """The target judges training; a serving pool meets its item between its thresholds."""
+    limits = settings.limits(pool)
+    if pool.kind == "serving":
+        return Band(limits.scale_down_threshold / 100, limits.scale_up_threshold / 100)
+    return Band(limits.target_utilization / 100, 1.0)
+
+
+def memory_band(settings: Settings) -> Band:
+    memory = settings.resources.memory
+    return Band(
+        max(0.0, (memory.target_usage - memory.tolerance) / 100),
+        min(1.0, (memory.target_usage + memory.tolerance) / 100),
+    )
+
+
+def run(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> tuple[Check, ...]:
+    """The whole checklist: fleet first, then pools, nodes and GPUs."""
+    return (
+        *_fleet(facts, settings, pools),
+        *_groups(facts, settings, pools),
+        *_nodes(facts, settings),
+        *_gpus(facts, settings, pools),
+    )
+
+
+def _fleet(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[Check]:
+    everything = Pool(PoolSettings(name="fleet"), tuple(gpu for pool in pools for gpu in pool.gpus))
+    if everything.gpus:
+        yield from _group(facts, settings, everything, FLEET)
+    else:
+        absent = no_gpus(facts)
+        for item, title in (("gpu_utilization", "GPU utilization"), ("gpu_memory", "GPU memory")):
+            yield _unknown(item, title, FLEET, absent)
+    yield cost(facts, settings)
+
+
+def _groups(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[Check]:
+    for pool in pools:
+        if pool.gpus:
+            yield from _group(facts, settings, pool, pool.scope)
+        else:
+            message = f"no GPU matches pool {pool.settings.name}: check its selectors"
+            yield _unknown(
+                "gpu_utilization",
+                "GPU utilization",
+                pool.scope,
+                Abstention(Reason.NO_DATA, "pool", pool.scope, message),
+            )
+    nodes: dict[str, list[Gpu]] = {}
+    for pool in pools:
+        for gpu in pool.gpus:
+            nodes.setdefault(gpu.node, []).append(gpu)
+    for node, gpus in sorted(nodes.items()):
+        yield from _group(facts, settings, Pool(PoolSettings(name=node), tuple(gpus)), Scope("node", node))
+
+
+def _group(facts: Facts, settings: Settings, pool: Pool, scope: Scope) -> Iterator[Check]:
+    known = tuple(gpu.uuid for gpu in pool.gpus if _covered(facts, gpu.uuid))
+    yield _mean(
+        facts,
+        "gpu_utilization",
+        "GPU utilization",
+        UTILIZATION,
+        known,
+        pool,
+        scope,
+        utilization_band(settings, pool.settings),
+    )
+    held = tuple(gpu.uuid for gpu in pool.gpus if facts.value(MEMORY_USED, gpu.uuid) is not None)
+    yield _mean(facts, "gpu_memory", "GPU memory", MEMORY_USED, held, pool, scope, memory_band(settings))
+
+
+def _mean(
+    facts: Facts, item: str, title: str, signal: Signal, known: tuple[str, ...], pool: Pool, scope: Scope, band: Band
+) -> Check:
+    if not known:
+        abstention = _why_unknown(facts, signal, pool.gpus[0], scope)
+        return _unknown(item, title, scope, abstention)
+    evidence = facts.evidence(signal, known, band.low, coverage=len(known) / len(pool.gpus))
+    return _judged(item, title, scope, evidence, band)
+
+
+def _gpus(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[Check]:
+    for pool in pools:
+        band = utilization_band(settings, pool.settings)
+        for gpu in pool.gpus:
+            yield _gpu(facts, "gpu_utilization", "GPU utilization", UTILIZATION, gpu, band, _covered(facts, gpu.uuid))
+            has_memory = facts.value(MEMORY_USED, gpu.uuid) is not None
+            yield _gpu(facts, "gpu_memory", "GPU memory", MEMORY_USED, gpu, memory_band(settings), has_memory)
+
+
+def _gpu(facts: Facts, item: str, title: str, signal: Signal, gpu: Gpu, band: Band, known: bool) -> Check:
+    if not known:
+        return _unknown(item, title, gpu.scope, _why_unknown(facts, signal, gpu, gpu.scope))
+    coverage = facts.value(UTILIZATION_COVERAGE, gpu.uuid) if signal is UTILIZATION else None
+    return _judged(item, title, gpu.scope, facts.evidence(signal, (gpu.uuid,), band.low, coverage=coverage), band)
+
+
+def _covered(facts: Facts, uuid: str) -> bool:
+    """Enough of the window was observed. An exporter that does not tell is believed."""
+    if facts.value(UTILIZATION, uuid) is None:
+        return False
+    coverage = facts.value(UTILIZATION_COVERAGE, uuid)
+    return not facts.supports(UTILIZATION_COVERAGE) or (
+        coverage is not None and coverage >= facts.evaluation.min_coverage
+    )
+
+
+def _why_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope) -> Abstention:
+    if signal is UTILIZATION and gpu.up and facts.value(UTILIZATION, gpu.uuid) is not None:
+        coverage = facts.value(UTILIZATION_COVERAGE, gpu.uuid) or 0.0
+        message = (
+            f"{coverage:.0%} of the last {facts.evaluation.window_seconds} s was observed; "
+            f"{facts.evaluation.min_coverage:.0%} is needed: wait"
+        )
+        return Abstention(Reason.INSUFFICIENT_HISTORY, signal.name, scope, message)
+    return facts.missing(signal, scope, gpu)
+
+
+def _nodes(facts: Facts, settings: Settings) -> Iterator[Check]:
+    for node in facts.nodes:
+        for item in NODE_ITEMS:
+            judged = [
+                _judged(item.name, item.title, node.scope, facts.evidence(signal, (node.name,), band.high), band)
+                for signal, band in ((signal, band(settings)) for signal, band in item.signals)
+                if facts.value(signal, node.name) is not None
+            ]
+            if not judged:
+                yield _unknown(item.name, item.title, node.scope, facts.missing(item.signals[0][0], node.scope))
+            elif item.pick == "first":
+                yield judged[0]
+            else:
+                yield max(judged, key=lambda check: check.value or 0.0)
+
+
+def cost(facts: Facts, settings: Settings) -> Check:
+    """Cost of all GPUs within the budget. Unknown without a budget, or with a GPU that has no price."""
+    prices, budget = settings.cost.gpu_price_per_hour, settings.cost.budget_per_hour
+    unpriced = sorted({gpu.name for gpu in facts.gpus if gpu.name not in prices})
+    if budget is None:
+        mend = "set cost.budget_per_hour and cost.gpu_price_per_hour in the settings"
+    elif unpriced:
+        mend = f"no price for {', '.join(unpriced)}: set it under cost.gpu_price_per_hour in the settings"
+    else:
+        spent = sum(prices[gpu.name] for gpu in facts.gpus)
+        met = spent <= budget
+        return Check(
+            "cost", "cost is within the budget", FLEET, Status.MET if met else Status.MISSED,
+            "info" if met else "warning", spent, None, budget, None if met else spent - budget,
+        )  # fmt: skip
+    return _unknown("cost", "cost is within the budget", FLEET, Abstention(Reason.UNSUPPORTED, "cost", FLEET, mend))
+
+
+def no_gpus(facts: Facts) -> Abstention:
+    """Why there is no GPU to speak of."""
+    if facts.silent_targets:
+        message = f"no answer from {', '.join(facts.silent_targets[:3])}: see if the exporter runs there"
+        return Abstention(Reason.NO_DATA, "gpus", FLEET, message)
+    if not facts.nodes:
+        return Abstention(Reason.NO_DATA, "gpus", FLEET, "no exporter's metrics were found: is one scraped?")
+    states = "; ".join(f"driver {name}: {', '.join(sorted(found))}" for name, found in sorted(facts.drivers.items()))
+    message = "no GPU was found on any node" + (f" ({states})" if states else "")
+    return Abstention(Reason.UNSUPPORTED, "gpus", FLEET, message)
+
+
+def _judged(item: str, title: str, scope: Scope, evidence: Evidence, band: Band) -> Check:
+    value = evidence.value
+    if value is None:  # cannot be: whoever calls has looked
+        raise ValueError(f"{item} of {scope} has no value to judge")
+    if value < band.low:
+        status, severity, missed_by = Status.MISSED, band.below, value - band.low
+    elif value > band.high:
+        status, severity, missed_by = Status.MISSED, band.above, value - band.high
+    else:
+        return Check(item, title, scope, Status.MET, "info", value, band.low, band.high, evidence=(evidence,))
+    return Check(item, title, scope, status, severity, value, band.low, band.high, missed_by, evidence=(evidence,))
+
+
+def _unknown(item: str, title: str, scope: Scope, why: Abstention) -> Check:
+    return Check(item, title, scope, Status.UNKNOWN, "info", None, None, None, reason=why.reason, message=why.message)

@@ -1,0 +1,85 @@
+"""`gpu-advisor up`: an exporter beside the advisor, in one process group, for one machine without anything else."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gpu_advisor.sources.history import History
+from gpu_advisor.sources.openmetrics import import_openmetrics
+from gpu_advisor.wiring import StartError
+
+log = logging.getLogger(__name__)
+
+#: A simulated fleet brings this much of its past, so that a demonstration shows recommendations at once.
+SIMULATED_PAST = "3h"
+
+READY_SECONDS = 15.0
+_PR_SET_PDEATHSIG = 1
+
+
+def state_dir_for(state_dir: Path, simulate: str) -> Path:
+    """A simulated fleet has its own state: it must never mix with what was real."""
+    return state_dir / "simulated" / re.sub(r"[^\w.-]+", "_", simulate) if simulate else state_dir
+
+
+@contextmanager
+def exporter(address: str, simulate: str) -> Iterator[subprocess.Popen[str]]:
+    """A gpu-exporter as a child process, ready to be scraped; ended with the block. Raises StartError."""
+    command = [sys.executable, "-m", "gpu_exporter", "--web.listen-address", address, "--log.level", "warning"]
+    if simulate:
+        command += ["--simulate", simulate]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_end_with_parent)
+    try:
+        _wait_until_ready(child, address)
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(timeout=3)
+        except subprocess.TimeoutExpired:
+            child.kill()
+
+
+def _end_with_parent() -> None:
+    """Linux: the kernel ends the child when the advisor dies in any way, so that no exporter keeps the address."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _wait_until_ready(child: subprocess.Popen[str], address: str) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        if child.poll() is not None:
+            said = child.stderr.read().strip() if child.stderr else ""
+            raise StartError(_in_our_words(said) or f"the exporter ended with exit code {child.returncode}")
+        try:
+            with urllib.request.urlopen(f"http://{address}/-/healthy", timeout=1):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.05)
+    raise StartError(f"the exporter did not answer at {address} within {READY_SECONDS:g} s")
+
+
+def _in_our_words(said: str) -> str:
+    """The exporter's last line, with the flag as it is called here."""
+    line = said.splitlines()[-1] if said else ""
+    return line.removeprefix("gpu-exporter: ").replace("--web.listen-address", "--exporter-address")
+
+
+def import_simulated_past(history: History, address: str, simulate: str) -> int:
+    """Fill the history with the simulated fleet's past, as the exporter tells it. Returns the number of samples."""
+    command = [sys.executable, "-m", "gpu_exporter", "--simulate", simulate, "--simulate.history", SIMULATED_PAST]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        if child.stdout is None:
+            raise StartError("the exporter's past cannot be read")
+        return import_openmetrics(history, child.stdout, address)

@@ -1,0 +1,125 @@
+"""Idle reclaim: GPUs on which nothing ran for the whole idle window go back, but for the pool's minimum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gpu_advisor.diagnosis import IDLE_HOLDING_MEMORY, idle_window_covered, idleness
+from gpu_advisor.facts import Facts, Gpu
+from gpu_advisor.policies.base import cost_change
+from gpu_advisor.pools import Pool
+from gpu_advisor.recommendation import (
+    Abstention,
+    Alternative,
+    Confidence,
+    Evidence,
+    Projection,
+    Reason,
+    Recommendation,
+    Scope,
+)
+from gpu_advisor.settings import Settings
+from gpu_advisor.signals import IDLE_COVERAGE, IDLE_SAMPLES, IDLE_UTILIZATION, MEMORY_USED
+
+KIND = "idle_reclaim"
+
+#: Evidence lists single GPUs up to this many; the means over all idle GPUs are always there.
+MOST_SINGLE_GPUS = 8
+
+
+def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation | Abstention]:
+    if pool.settings.kind == "serving":
+        return  # sized by demand, idle replicas included
+    untold = [gpu for gpu in pool.gpus if not _told(facts, gpu)]
+    if untold:
+        yield _abstain(facts, pool.scope, untold, len(pool.gpus))
+    idle = [gpu for gpu in pool.gpus if idleness(facts, gpu)]
+    keep = max(settings.limits(pool.settings).min, len(pool.gpus) - len(idle))
+    if keep < len(pool.gpus):
+        yield _recommendation(facts, settings, pool, idle, keep)
+
+
+def _told(facts: Facts, gpu: Gpu) -> bool:
+    has_value = facts.value(IDLE_UTILIZATION, gpu.uuid) is not None
+    return bool(gpu.up) and has_value and idle_window_covered(facts, facts.value(IDLE_COVERAGE, gpu.uuid))
+
+
+def _abstain(facts: Facts, scope: Scope, untold: list[Gpu], of: int) -> Abstention:
+    gpu = untold[0]
+    if gpu.up and facts.value(IDLE_UTILIZATION, gpu.uuid) is not None:
+        observed = (facts.value(IDLE_COVERAGE, gpu.uuid) or 0.0) * facts.evaluation.idle_window_seconds
+        why = f"{observed:.0f} of {facts.evaluation.idle_window_seconds} s were observed: wait"
+        return Abstention(Reason.INSUFFICIENT_HISTORY, KIND, scope, f"{len(untold)} of {of} GPUs: {why}")
+    missing = facts.missing(IDLE_UTILIZATION, scope, gpu)
+    return Abstention(missing.reason, KIND, scope, f"{len(untold)} of {of} GPUs: {missing.message}")
+
+
+def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu], keep: int) -> Recommendation:
+    capacity, given_back = len(pool.gpus), len(pool.gpus) - keep
+    holding = [gpu for gpu in idle if idleness(facts, gpu) == IDLE_HOLDING_MEMORY]
+    diagnosis = IDLE_HOLDING_MEMORY if holding else next(d for d in (idleness(facts, gpu) for gpu in idle) if d)
+    minutes = facts.evaluation.idle_window_seconds / 60
+    held = f", {len(holding)} of them holding memory" if holding else ""
+    keeps = keep - (capacity - len(idle))
+    rejected = [Alternative("wait longer", f"nothing ran for {minutes:g} minutes, the whole idle window")]
+    if keeps:
+        rejected.append(Alternative(f"give back all {len(idle)}", f"the pool keeps at least {keep} (gpu.min)"))
+    return Recommendation(
+        kind=KIND,
+        direction="down",
+        scope=pool.scope,
+        severity="warning",
+        summary=(
+            f"Give back {given_back} of {capacity} GPUs of {pool.scope}: {len(idle)} idle for {minutes:g} min{held}"
+        ),
+        current=capacity,
+        recommended=keep,
+        unit="GPUs",
+        diagnosis=diagnosis.name,
+        explanation=diagnosis.explanation,
+        confidence=_confidence(facts, idle),
+        projection=_projection(facts, settings, pool, keep),
+        evidence=tuple(_evidence(facts, idle)),
+        rejected=tuple(rejected),
+        apply=tuple(_apply(idle, holding)),
+        gpus=tuple(gpu.uuid for gpu in idle),
+        nodes=tuple(sorted({gpu.node for gpu in idle})),
+    )
+
+
+def _evidence(facts: Facts, idle: list[Gpu]) -> Iterator[Evidence]:
+    uuids = tuple(gpu.uuid for gpu in idle)
+    threshold = facts.evaluation.idle_utilization / 100
+    groups = [uuids, *((uuid,) for uuid in uuids[:MOST_SINGLE_GPUS] if len(uuids) > 1)]
+    for group in groups:
+        coverage = min(facts.value(IDLE_COVERAGE, uuid) or 0.0 for uuid in group)
+        samples = [facts.value(IDLE_SAMPLES, uuid) for uuid in group]
+        count = int(min(found for found in samples if found is not None)) if any(samples) else None
+        yield facts.evidence(IDLE_UTILIZATION, group, threshold, count, coverage)
+    yield facts.evidence(IDLE_COVERAGE, uuids, facts.evaluation.min_coverage)
+    if facts.supports(MEMORY_USED):
+        yield facts.evidence(MEMORY_USED, uuids)
+
+
+def _confidence(facts: Facts, idle: list[Gpu]) -> Confidence:
+    """High where the whole window was seen; the share of the window that was not seen may have been busy."""
+    worst = min(facts.value(IDLE_COVERAGE, gpu.uuid) or 0.0 for gpu in idle)
+    return "high" if worst >= 0.98 else "medium"
+
+
+def _projection(facts: Facts, settings: Settings, pool: Pool, keep: int) -> Projection:
+    busy = [facts.value(IDLE_UTILIZATION, gpu.uuid) for gpu in pool.gpus]
+    known = [value for value in busy if value is not None]
+    utilization = min(1.0, sum(known) / keep) if keep and len(known) == len(busy) else None
+    return Projection(
+        utilization_ratio=utilization, cost_change_per_hour=cost_change(settings, pool, keep - len(pool.gpus))
+    )
+
+
+def _apply(idle: list[Gpu], holding: list[Gpu]) -> Iterator[str]:
+    for gpu in (holding or idle)[:MOST_SINGLE_GPUS]:
+        if gpu.vendor == "nvidia":
+            yield f"# on {gpu.node}: who holds GPU {gpu.index}?"
+            yield f"nvidia-smi -i {gpu.uuid} --query-compute-apps=pid,process_name,used_memory --format=csv"
+    yield "# end those processes, or delete the pods that requested the GPUs"
+    yield "# GPUs without an owner: remove the nodes or stop the instances"

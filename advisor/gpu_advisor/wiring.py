@@ -1,0 +1,126 @@
+"""Settings -> running parts: the one place where everything is put together."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gpu_advisor import signals
+from gpu_advisor.engine import compile_signals
+from gpu_advisor.expressions import metrics_of
+from gpu_advisor.publish.alertmanager import Alertmanagers
+from gpu_advisor.publish.ledger import Ledger
+from gpu_advisor.service import Service
+from gpu_advisor.settings import ConfigError, EmbeddedSource, PrometheusSource, Settings
+from gpu_advisor.sources.base import Source
+from gpu_advisor.sources.embedded import EmbeddedSource as Embedded
+from gpu_advisor.sources.history import History, HistoryError
+from gpu_advisor.sources.mapping import mappings
+from gpu_advisor.sources.prometheus import PrometheusSettings
+from gpu_advisor.sources.prometheus import PrometheusSource as Prometheus
+from gpu_advisor.sources.scrape import Scraper
+
+log = logging.getLogger(__name__)
+
+
+class StartError(Exception):
+    """The advisor cannot start. The message tells the mend."""
+
+
+@dataclass
+class Advisor:
+    """All running parts of one advisor. `close` stops them in the order in which nothing is lost."""
+
+    service: Service
+    source: Source
+    history: History | None = None
+    _closers: list[Callable[[], object]] = field(default_factory=list)
+
+    def close(self) -> None:
+        for close in reversed(self._closers):
+            close()
+
+
+def build(settings: Settings, prepare: Callable[[History], None] | None = None) -> Advisor:
+    """Open source, history and ledger and start scraping; the service is started by the caller.
+
+    `prepare` may fill an embedded history before scraping begins. Raises StartError or ConfigError.
+    """
+    state_dir = Path(settings.state_dir)
+    closers: list[Callable[[], object]] = []
+    history = None
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        if settings.source.prometheus:
+            source: Source = Prometheus(_prometheus(settings.source.prometheus))
+        else:
+            history = History(state_dir / "history.db")
+            closers.append(history.close)
+            source = Embedded(history)
+        closers.append(source.close)
+        ledger = Ledger(state_dir / "ledger.db")
+        closers.append(ledger.close)
+    except (OSError, HistoryError, sqlite3.Error) as error:
+        for close in reversed(closers):
+            close()
+        raise StartError(f"{state_dir}: {error}; is it writable, and is no other advisor using it?") from error
+    if history is not None:
+        if prepare:
+            prepare(history)
+        scraper = _scraper(settings, history)
+        scraper.start()
+        closers.append(lambda: scraper.stop(timeout_seconds=2))
+    alertmanagers = Alertmanagers(settings.alertmanagers, settings.evaluation.interval_seconds)
+    closers.append(alertmanagers.close)
+    service = Service(settings, source, ledger, alertmanagers, _retention(settings, history))
+    closers.append(service.stop)
+    return Advisor(service, source, history, closers)
+
+
+def _retention(settings: Settings, history: History | None) -> Callable[[float], None]:
+    """What the service does after each round to keep its house in order."""
+    embedded = settings.source.embedded or EmbeddedSource()
+    last = 0.0
+
+    def tidy(now: float) -> None:
+        nonlocal last
+        if history is not None and now - last > 600:
+            last = now
+            history.delete_before(now - embedded.retention_days * 86400)
+
+    return tidy
+
+
+def _scraper(settings: Settings, history: History) -> Scraper:
+    embedded = settings.source.embedded or EmbeddedSource()
+    expressions = [*signals.IDENTITY.values(), *compile_signals(mappings(), settings).values()]
+    wanted = frozenset(name for expression in expressions for name in metrics_of(expression))
+    try:
+        return Scraper(history, embedded.targets, embedded.scrape_interval_seconds, wanted)
+    except ValueError as error:
+        raise ConfigError(f"source.embedded.targets: {error}") from error
+
+
+def _prometheus(settings: PrometheusSource) -> PrometheusSettings:
+    token = settings.bearer_token.get_secret_value()
+    try:
+        if settings.bearer_token_file:
+            token = Path(settings.bearer_token_file).read_text(encoding="utf-8").strip()
+        return PrometheusSettings(
+            url=settings.url,
+            timeout_seconds=settings.timeout_seconds,
+            retries=settings.retries,
+            headers={name: value.get_secret_value() for name, value in settings.headers.items()},
+            username=settings.username or None,
+            password=settings.password.get_secret_value() or None,
+            bearer_token=token or None,
+            ca_file=settings.ca_file or None,
+            cert_file=settings.cert_file or None,
+            key_file=settings.key_file or None,
+            insecure_skip_verify=settings.insecure_skip_verify,
+        )
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"source.prometheus: {error}") from error
