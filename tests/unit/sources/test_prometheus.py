@@ -190,6 +190,7 @@ def test_name_lookup_that_hangs(monkeypatch: pytest.MonkeyPatch):
     assert time.monotonic() - began < 3
 
 
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS")
 def test_tls_certificate(tmp_path: Path):
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"

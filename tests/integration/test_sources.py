@@ -1,0 +1,388 @@
+"""The two sources side by side on the same samples: a real Prometheus, and the embedded history."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from gpu_advisor.expressions import Affine, Aggregate, AggregateOp, Expression, Function, Matcher, Ratio, Select
+from gpu_advisor.sources.base import SourceError, SourceErrorKind
+from gpu_advisor.sources.embedded import EmbeddedSource
+from gpu_advisor.sources.history import History
+from gpu_advisor.sources.openmetrics import import_openmetrics
+from gpu_advisor.sources.prometheus import PrometheusSettings, PrometheusSource
+from gpu_advisor.sources.promql import quote, to_promql
+from gpu_advisor.sources.scrape import Scraper
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.servers import Prometheus, prometheus
+from tests.unit.sources.fake_http import fake_http, reply
+
+pytestmark = pytest.mark.servers
+
+START = 1_700_000_000.0
+TARGET = 'instance="a:1",job="gpu-exporter"'
+LABELS = (("instance", "a:1"), ("job", "gpu-exporter"))
+WINDOWED: list[Function] = ["mean", "min", "max", "quantile", "rate", "increase", "count"]
+
+
+class Both(NamedTuple):
+    prometheus: PrometheusSource
+    embedded: EmbeddedSource
+    server: Prometheus
+
+    def instant(self, expression: Expression, at: float) -> Mapping[tuple[tuple[str, str], ...], float]:
+        """The embedded source's answer, which is Prometheus' too."""
+        ours = self.embedded.instant({"x": expression}, at)["x"]
+        theirs = self.prometheus.instant({"x": expression}, at)["x"]
+        assert ours.keys() == theirs.keys(), to_promql(expression)
+        for labels, value in theirs.items():
+            assert ours[labels] == pytest.approx(value, rel=1e-9, abs=0), (to_promql(expression), labels)
+        return ours
+
+
+def same_samples(folder: Path, series: Mapping[str, list[tuple[float, float]]]) -> tuple[Path, History]:
+    """A file for promtool, and the same in a history. Keys are `name{label="value"`, without the closing brace."""
+    past = folder / "past.txt"
+    with past.open("w") as file:
+        for name, samples in series.items():
+            comma = "" if name.endswith("{") else ","
+            file.writelines(f"{name}{comma}{TARGET}}} {text(value)} {at:.3f}\n" for at, value in samples)
+        file.write("# EOF\n")
+    history = History(folder / "history.db")
+    import_openmetrics(
+        history,
+        (f"{name}}} {text(value)} {at:.3f}\n" for name, samples in series.items() for at, value in samples),
+        instance="a:1",
+    )
+    return past, history
+
+
+def text(value: float) -> str:
+    return "NaN" if math.isnan(value) else repr(value).replace("inf", "Inf")
+
+
+# --- every function, many histories
+
+
+def random_history(rng: np.random.Generator) -> list[tuple[float, float]]:
+    """Some minutes of one series: any shape of time and of values that an exporter could produce, and a few more."""
+    distance = float(rng.choice([1, 5, 15, 60]))
+    count = int(rng.choice([1, 2, 3, rng.integers(4, int(1200 // distance) + 5)]))
+    times = START + distance * np.arange(count)
+    if rng.random() < 0.5:
+        times = times + rng.uniform(-0.45, 0.45, count) * distance
+    if rng.random() < 0.4:
+        times = times + rng.uniform(0, 700)
+    keep = rng.random(count) > rng.choice([0, 0, 0.1, 0.6])
+    if rng.random() < 0.4:  # a gap
+        middle = rng.uniform(START, START + 1200)
+        keep &= np.abs(times - middle) > rng.uniform(0, 400)
+    scale = 10.0 ** float(rng.choice([0, 0, 2, 6, 15, -12, -300, 290]))
+    kind = rng.integers(0, 8)
+    if kind <= 2:  # a counter, perhaps with resets
+        values = np.cumsum(rng.exponential(1, count) * rng.choice([0, 1], count)) + float(rng.choice([0, 0, 1e3]))
+        for reset in rng.integers(0, count, int(rng.integers(0, 4))):
+            values[reset:] -= values[reset] * float(rng.choice([1, 0.5]))
+    elif kind == 3:
+        values = np.full(count, float(rng.choice([0, 1, -1, 0.1, 3])))
+    elif kind == 4:
+        values = rng.normal(0, 1, count)
+    elif kind == 5:
+        values = rng.integers(0, 101, count) / 100
+    elif kind == 6:
+        values = -rng.exponential(1, count) * 10.0 ** rng.integers(-8, 8, count)
+    else:
+        values = rng.normal(0, 1, count)
+        values[rng.random(count) < 0.05] = np.nan
+        values[rng.random(count) < 0.05] = np.inf * float(rng.choice([-1, 1]))
+    times = np.round(times[keep], 3)
+    return list(zip(times.tolist(), (values[keep] * scale).tolist(), strict=True))
+
+
+@settings(
+    max_examples=2,
+    deadline=None,
+    phases=[Phase.generate],  # an example costs seconds: it is not shrunk, it holds 100 histories and names the bad one
+    suppress_health_check=list(HealthCheck),
+)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_all_functions_on_random_histories(tmp_path_factory: pytest.TempPathFactory, seed: int):
+    rng = np.random.default_rng(seed)
+    folder = tmp_path_factory.mktemp("random")
+    past, history = same_samples(folder, {f'x{{h="{number}"': random_history(rng) for number in range(100)})
+    with prometheus(folder, backfill=past) as server:
+        theirs = PrometheusSource(PrometheusSettings(server.url))
+        ours = EmbeddedSource(history)
+        compared = 0
+        selects = [Select("x")]
+        for window in (60, int(rng.integers(2, 1500))):
+            q = float(rng.random())
+            selects += [Select("x", name, window, q if name == "quantile" else None) for name in WINDOWED]
+        selects += [Select("x", "quantile", 90, q) for q in (0.0, 1.0)]
+        for select in selects:
+            # One grid hits the samples' own times and the windows' very edges, the other is somewhere in between.
+            for start, step in ((START - 30, 15.0), (START + float(rng.uniform(0, 60)), float(rng.uniform(20, 60)))):
+                grid = start, start + 1700, step
+                mine, right = ours.range(select, *grid), theirs.range(select, *grid)
+                assert mine.keys() == right.keys(), (to_promql(select), grid)
+                for labels, trail in right.items():
+                    assert [at for at, _ in mine[labels]] == [at for at, _ in trail], (to_promql(select), labels)
+                    got, wanted = (np.array([value for _, value in points]) for points in (mine[labels], trail))
+                    assert np.allclose(got, wanted, rtol=1e-9, atol=0), (to_promql(select), labels, grid)
+                    compared += len(trail)
+        theirs.close()
+        history.close()
+    assert compared > 10_000
+
+
+# --- expressions, labels, pins
+
+
+ODD_VALUES = [
+    'quote"inside',
+    "back\\slash",
+    "new\nline",
+    "\\n",
+    "emoji 🚀",
+    "brace}",
+    "comma, space = {x}",
+    "# hash 1 2",
+    "a",
+    "ab",
+    "b",
+    "A",
+    "a.c",
+    "abc",
+    "$1",
+    "\ufffd",
+    " lead",
+]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
+    rng = np.random.default_rng(7)
+    times = [START + 5 * step for step in range(400)]
+    series: dict[str, list[tuple[float, float]]] = {}
+    for gpu in range(6):
+        where = f'uuid="GPU-{gpu}",node="n{gpu // 2}"'
+        series[f"busy_total{{{where}"] = list(zip(times, np.cumsum(rng.random(400) * 5).tolist(), strict=True))
+        if gpu != 4:
+            total = [0.0 if gpu == 5 else 80.0 + gpu] * 400
+            series[f"total_bytes{{{where}"] = list(zip(times, total, strict=True))
+        series[f"used_bytes{{{where}"] = list(zip(times, (rng.random(400) * 80).tolist(), strict=True))
+    series["no_labels{"] = list(zip(times, rng.random(400).tolist(), strict=True))
+    for number, value in enumerate(ODD_VALUES):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        series[f'odd{{v="{escaped}",n="{number}"'] = [(START, float(number))]
+    series['odd{n="none"'] = [(START, -1.0)]
+    series['mixed{v="nan"'] = [(START, math.nan)]
+    series['mixed{v="inf"'] = [(START, math.inf)]
+    series['mixed{v="one"'] = [(START, 1.0)]
+    for milliseconds in range(0, 1000, 37):
+        series[f"at_{milliseconds}{{"] = [(START + 1e6 + milliseconds / 1000, 1.0)]
+    folder = tmp_path_factory.mktemp("both")
+    past, history = same_samples(folder, series)
+    with prometheus(folder, backfill=past) as server:
+        source = PrometheusSource(PrometheusSettings(server.url))
+        yield Both(source, EmbeddedSource(history), server)
+        source.close()
+        history.close()
+
+
+USED, TOTAL = Select("used_bytes"), Select("total_bytes")
+BUSY = Select("busy_total", "rate", 300)
+FULL = Ratio(Select("used_bytes", "mean", 300), TOTAL)
+
+
+@pytest.mark.parametrize(
+    ("expression", "results"),
+    [
+        (FULL, 4),  # one GPU has no total, one has a total of zero
+        (Ratio(TOTAL, Aggregate("sum", ("node",), USED)), 0),  # no labels are equal
+        (Ratio(Aggregate("sum", ("node",), USED), Aggregate("sum", ("node",), TOTAL)), 2),
+        (Ratio(BUSY, BUSY), 6),
+        (Aggregate("count", ("node",), FULL), 2),
+        (Aggregate("avg", (), FULL), 1),  # not NaN for the GPU with a total of zero
+        (Aggregate("max", ("node", "uuid"), BUSY), 6),
+        (Aggregate("sum", ("nothing",), USED), 1),
+        (Aggregate("min", ("node",), Affine(USED, scale=-2, offset=100)), 3),
+        (Affine(FULL, scale=100), 4),
+        (Affine(Aggregate("avg", ("node",), BUSY), scale=-1, offset=1), 3),
+        (Affine(Affine(USED, offset=-3.5), scale=1e-9), 6),
+        (Select("no_labels"), 1),
+        (Ratio(Select("no_labels"), Select("no_labels", "max", 60)), 1),
+        (Select("not_there"), 0),
+        (Ratio(USED, Select("not_there")), 0),
+        (Aggregate("sum", (), Select("not_there")), 0),  # nothing, not zero
+        (Select("mixed"), 1),
+        (Aggregate("sum", (), Select("mixed")), 0),
+    ],
+)
+def test_expressions(both: Both, expression: Expression, results: int):
+    at = START if "mixed" in to_promql(expression) else START + 1234.567
+    assert len(both.instant(expression, at)) == results
+
+
+@pytest.mark.parametrize("op", ["sum", "avg", "min", "max", "count"])
+def test_aggregations_of_what_is_not_finite(both: Both, op: AggregateOp):
+    for value in ("nan|inf", "nan|one", "inf|one", "nan"):
+        both.instant(Aggregate(op, (), Select("mixed", matchers=(Matcher("v", "=~", value),))), START)
+
+
+@pytest.mark.parametrize(
+    ("matchers", "found"),
+    [
+        ([Matcher("v", "=~", "a")], {"a"}),  # anchored at both ends
+        ([Matcher("v", "=~", "a|b")], {"a", "b"}),
+        ([Matcher("v", "=~", "a.*")], {"a", "ab", "a.c", "abc"}),
+        ([Matcher("v", "=~", "a\\.c")], {"a.c"}),
+        ([Matcher("v", "=~", "(?i)a")], {"a", "A"}),
+        ([Matcher("v", "=~", "new.line")], set()),  # a dot is not a line's end
+        ([Matcher("v", "=~", "new(?s:.)line")], {"new\nline"}),
+        ([Matcher("v", "=~", "new\\sline")], {"new\nline"}),
+        ([Matcher("v", "=", "")], {None}),  # a label that is not there is empty
+        ([Matcher("v", "!=", "")], set(ODD_VALUES)),
+        ([Matcher("v", "=~", "|a")], {None, "a"}),
+        ([Matcher("v", "!~", "(?s).+")], {None}),
+        ([Matcher("v", "!~", "[a-z]+"), Matcher("v", "=~", "\\w*")], {None, "A"}),
+        ([Matcher("n", "=", "none"), Matcher("absent", "!=", "x")], {None}),
+        ([Matcher("v", "!=", "a"), Matcher("v", "=~", "a|ab")], {"ab"}),
+    ],
+)
+def test_matchers(both: Both, matchers: list[Matcher], found: set[str | None]):
+    answer = both.instant(Select("odd", matchers=tuple(matchers)), START)
+    assert {dict(labels).get("v") for labels in answer} == found
+
+
+@pytest.mark.parametrize("value", ODD_VALUES)
+def test_label_values_survive(both: Both, value: str):
+    for matcher in (Matcher("v", "=", value), Matcher("v", "=~", re.escape(value))):
+        (labels,) = both.instant(Select("odd", matchers=(matcher,)), START)
+        assert dict(labels)["v"] == value
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=st.text())
+def test_every_text_can_be_quoted(both: Both, value: str):
+    assert both.server.query(quote(value))[1] == value  # type: ignore[comparison-overlap]
+
+
+@pytest.mark.parametrize("expression", ["(", "*", "a(?=b)", "(a)\\1", "a++", "[[:alpha:]", "(?P=x)"])
+def test_refused_regular_expressions(both: Both, expression: str):
+    select = Select("odd", matchers=(Matcher("v", "=~", expression),))
+    for source in (both.prometheus, both.embedded):
+        with pytest.raises(SourceError) as caught:
+            source.instant({"x": select}, START)
+        assert caught.value.kind is SourceErrorKind.QUERY_ERROR
+
+
+def test_a_second_name_is_refused(both: Both):
+    for source in (both.prometheus, both.embedded):
+        with pytest.raises(SourceError) as caught:
+            source.instant({"x": Select("odd", matchers=(Matcher("__name__", "=~", "o.*"),))}, START)
+        assert caught.value.kind is SourceErrorKind.QUERY_ERROR
+
+
+@pytest.mark.parametrize("grid", [(START, START + 60_000, 5.0), (START + 60, START, 15.0)])
+def test_refused_ranges(both: Both, grid: tuple[float, float, float]):
+    for source in (both.prometheus, both.embedded):
+        with pytest.raises(SourceError) as caught:
+            source.range(USED, *grid)
+        assert caught.value.kind is SourceErrorKind.QUERY_ERROR
+
+
+def test_range_of_an_expression(both: Both):
+    expression = Aggregate("avg", ("node",), FULL)
+    grid = (START - 100.25, START + 2400, 33.5)
+    ours, theirs = both.embedded.range(expression, *grid), both.prometheus.range(expression, *grid)
+    assert ours.keys() == theirs.keys()
+    assert len(ours) == 2
+    for labels, trail in theirs.items():
+        assert len(trail) > 50
+        assert [at for at, _ in ours[labels]] == [at for at, _ in trail]
+        assert [value for _, value in ours[labels]] == pytest.approx([value for _, value in trail], rel=1e-9)
+
+
+@pytest.mark.parametrize("at", [START + 1000, START + 1234.567, START + 1999.999, START + 0.001])
+def test_pinned_text_gives_the_same_number_later(both: Both, at: float):
+    expression = Affine(Aggregate("max", ("node",), Ratio(BUSY, Select("used_bytes", "mean", 600))), scale=100)
+    now = both.instant(expression, at)
+    later = both.server.query(to_promql(expression, at), time=START + 9999)
+    assert {tuple(sorted(item["metric"].items())): float(item["value"][1]) for item in later} == pytest.approx(now)
+    assert at < START + 1 or len(now) == 3
+
+
+@pytest.mark.parametrize("milliseconds", range(0, 1000, 37))
+def test_times_are_exact_to_the_millisecond(both: Both, milliseconds: int):
+    """A time sent as a float may arrive one millisecond early, and this sample would not be there yet."""
+    name = f"at_{milliseconds}"
+    assert both.instant(Select(name), START + 1e6 + milliseconds / 1000) == {LABELS: 1.0}
+    assert both.instant(Select(name), START + 1e6 + (milliseconds - 1) / 1000) == {}
+
+
+def test_version(both: Both):
+    assert (both.prometheus.version() or "").startswith("2.")
+
+
+# --- series that end
+
+
+def wait_until(what: str, condition: Callable[[], bool], seconds: float = 8) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
+
+
+def test_staleness_as_prometheus_has_it(tmp_path: Path):
+    page = ['x{a="1"} 1\nx{a="2"} 2\nx{a="",b="3",instance="mine"} 3\n']
+
+    def answer(handler: BaseHTTPRequestHandler, number: int) -> None:
+        reply(200, page[0], "text/plain; version=0.0.4")(handler, number)
+
+    history = History(tmp_path / "history.db")
+    with (
+        fake_http(answer) as exporter,
+        prometheus(tmp_path, scrape={"gpu-exporter": [exporter.address]}, scrape_interval="200ms") as server,
+    ):
+        theirs, ours = PrometheusSource(PrometheusSettings(server.url)), EmbeddedSource(history)
+        scraper = Scraper(history, [exporter.address], 0.2, {"x"})
+        scraper.start()
+
+        def now(expression: Expression) -> tuple[object, object]:
+            at = time.time()
+            return ours.instant({"x": expression}, at)["x"], theirs.instant({"x": expression}, at)["x"]
+
+        def agree(expression: Expression, values: list[float]) -> Callable[[], bool]:
+            def check() -> bool:
+                mine, right = now(expression)
+                return mine == right and sorted(mine.values()) == values  # type: ignore[attr-defined]
+
+            return check
+
+        wait_until("all series, with the target's labels and the hidden one's", agree(Select("x"), [1, 2, 3]))
+        wait_until("up", agree(Select("up"), [1]))
+        page[0] = 'x{a="1"} 1\n'
+        wait_until("what left the page is gone at once", agree(Select("x"), [1]))
+        page[0] = 'x{a="1"} 1\nx{a="2"} 4\n'
+        wait_until("and can come back", agree(Select("x"), [1, 4]))
+        page[0] = "x{ half a li"
+        wait_until("a page that is broken is a target that is down", agree(Select("up"), [0]))
+        wait_until("and all of it is gone", agree(Select("x"), []))
+        page[0] = 'x{a="1"} 5\n'
+        wait_until("up again", agree(Select("x"), [5]))
+        scraper.stop()
+        theirs.close()
+        # The markers themselves are no samples: this counts what was scraped and no more.
+        assert set(ours.instant({"x": Select("x", "min", 300)}, time.time())["x"].values()) == {1, 2, 3}
+    history.close()
