@@ -56,7 +56,7 @@ class Gpu:
     throttle: int | None = None  # bit mask, as NVML has it
     processes: int | None = None  # made-up pids from 4100000 on
     delay_us: float | None = None  # CPU time of each call
-    lost: bool = False  # fell off the bus: every call says so
+    lost: bool = False  # fell off the bus; once seen so, only a new session can have it back
     missing: bool = False  # not in the enumeration
     mig: bool = False
     dry_when_idle: bool = False  # samples of 0 % are not kept, as on some GPUs

@@ -65,6 +65,7 @@ struct gpu {
     unsigned segment_count;
     struct segment segments[MAX_SEGMENTS];
     double joules, joules_at;
+    unsigned lost_in;                    /* session that saw it lost: only a later one can have it back */
 };
 
 static struct {
@@ -79,7 +80,7 @@ static struct {
 } world;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static unsigned sessions;
+static unsigned sessions, session_number;
 static long session_loads;
 
 /* ---- time and load ------------------------------------------------------------------------------------------- */
@@ -155,6 +156,7 @@ static void defaults(struct gpu *g, unsigned index)
     memcpy(g->segments, kept.segments, sizeof g->segments);
     g->joules = kept.joules_at > 0 ? kept.joules : 1e6;
     g->joules_at = kept.joules_at;
+    g->lost_in = kept.lost_in;
     snprintf(g->name, sizeof g->name, "NVIDIA H100 80GB HBM3");
     snprintf(g->uuid, sizeof g->uuid, "GPU-5e000000-0000-4000-8000-%012x", index);
     snprintf(g->bus_id, sizeof g->bus_id, "00000000:%02X:00.0", 0x10 + index);
@@ -354,6 +356,12 @@ static void hang(double seconds)
     if (seconds > 0) nanosleep(&t, NULL);
 }
 
+static int is_lost(struct gpu *g)
+{
+    if (g->lost) g->lost_in = session_number;
+    return g->lost_in == session_number;
+}
+
 struct call { struct gpu *gpu; const struct rule *rule; };
 
 static int begin(const char *function, void *device, int needs_device, struct call *call)
@@ -372,7 +380,7 @@ static int begin(const char *function, void *device, int needs_device, struct ca
             if (strcmp(owner->rules[i].function, function) == 0) call->rule = &owner->rules[i];
         if (!world.loaded) code = DRIVER_NOT_LOADED;
         else if (sessions == 0 || session_loads != world.loads) code = UNINITIALIZED;
-        else if (needs_device && (g->lost || g->missing)) code = GPU_IS_LOST;
+        else if (needs_device && (g->missing || is_lost(g))) code = GPU_IS_LOST;
         else code = (int)call->rule->code;
     }
     double delay = world.delay_us + (needs_device && code != INVALID_ARGUMENT ? g->delay_us : 0);
@@ -418,7 +426,10 @@ int nvmlInitWithFlags(unsigned flags)
         if (strcmp(world.system.rules[i].function, "nvmlInitWithFlags") == 0) rule = &world.system.rules[i];
     int code = rule && rule->code ? (int)rule->code : world.loaded ? SUCCESS : DRIVER_NOT_LOADED;
     if (code == SUCCESS) {
-        if (sessions++ == 0) session_loads = world.loads;
+        if (sessions++ == 0) {
+            session_loads = world.loads;
+            session_number++;
+        }
     }
     pthread_mutex_unlock(&lock);
     return code;
@@ -473,7 +484,7 @@ int nvmlDeviceGetCount_v2(unsigned *out)
 
 static int hand_out(struct gpu *g, void **out)
 {
-    if (g->lost) return GPU_IS_LOST;
+    if (is_lost(g)) return GPU_IS_LOST;
     *out = g;
     return SUCCESS;
 }

@@ -24,7 +24,7 @@ Sample = tuple[int, float]
 
 
 class BusySource(str, Enum):
-    """Where the last accounted time came from."""
+    """What a meter counts by."""
 
     NONE = "none"
     BUFFER = "buffer"
@@ -41,13 +41,18 @@ class BusyMeter:
     def __init__(self, longest_period: float = LONGEST_PERIOD, longest_gap: float = LONGEST_GAP) -> None:
         self.busy = 0.0
         self.observed = 0.0
-        self.source = BusySource.NONE
+        self._source = BusySource.NONE
         self._longest_period = longest_period
         self._longest_gap = longest_gap
         self._now: float | None = None
         self._credit = 0.0
         self._seen = 0
         self._fresh_at = 0.0
+
+    @property
+    def source(self) -> BusySource:
+        """Where the time accounted for last came from."""
+        return self._source
 
     @property
     def since(self) -> int:
@@ -68,7 +73,7 @@ class BusyMeter:
         fresh = self._fresh(samples or ())
         if fresh:
             self._fresh_at = now
-            self.source = BusySource.BUFFER
+            self._source = BusySource.BUFFER
             self._account(fresh)
         elif samples is None or self._silent(now):
             # Some GPUs keep no samples while they are idle: silence is no proof of anything, the gauge is.
@@ -112,7 +117,7 @@ class BusyMeter:
         if percent is None or elapsed > self._longest_gap:
             self._credit = 0.0
             return
-        self.source = BusySource.GAUGE
+        self._source = BusySource.GAUGE
         self._spend(self._credit, percent)
 
     def _spend(self, seconds: float, percent: float) -> None:

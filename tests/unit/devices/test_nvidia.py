@@ -16,7 +16,7 @@ from gpu_exporter import metrics
 from gpu_exporter.devices import nvidia
 from gpu_exporter.devices.base import DriverUnavailable
 from gpu_exporter.devices.busy import BusySource
-from gpu_exporter.devices.nvidia import NvidiaDriver
+from gpu_exporter.devices.nvidia import RETRY_LOST_SECONDS, NvidiaDriver
 from gpu_exporter.metrics import Family
 from gpu_exporter.snapshot import AbsentReason, DeviceReading, DownReason, DriverState, Identity
 
@@ -209,6 +209,7 @@ def test_busy_time_survives_a_loss_and_never_falls(machine: Machine) -> None:
     machine.wait(30.0)
     machine.driver.read()
     machine.gpus[0].lost = False
+    machine.driver.close()
     machine.wait(1.0)
     (after,) = machine.driver.read()
     assert values(before)["gpu_busy_seconds_total"] == pytest.approx(5, abs=0.2)
@@ -295,6 +296,12 @@ def test_a_gpu_in_mig_mode_has_no_utilization(machine: Machine) -> None:
     assert device.down is None
 
 
+def test_the_buffer_is_not_believed_where_the_gauge_is_unsupported(machine: Machine) -> None:
+    device = the_one(machine, Gpu(level=100, errors={RATES: NOT_SUPPORTED}))
+    assert absent(device)["gpu_busy_seconds_total"] == "unsupported"
+    assert machine.driver.busy_sources == {uuid(0): BusySource.NONE}
+
+
 # ---- GPUs and drivers that go away ------------------------------------------------------------------------------
 
 
@@ -308,11 +315,12 @@ def test_a_lost_gpu_keeps_its_identity_and_its_place_and_comes_back(machine: Mac
     assert downs(devices) == [None, DownReason.LOST, None]
     assert [device.identity for device in devices] == [device.identity for device in healthy]
     assert devices[1].readings == ()
-    machine.wait(120)  # long enough for a new session, which cannot open the GPU either
     for _ in range(3):
+        machine.wait(RETRY_LOST_SECONDS + 1)  # long enough for a new session, which cannot open the GPU either
         assert downs(machine.driver.read()) == [None, DownReason.LOST, None]
     machine.gpus[1].lost = False
-    machine.wait(1)
+    machine.wait(RETRY_LOST_SECONDS + 1)
+    machine.driver.read()
     assert downs(machine.driver.read()) == [None, None, None]
 
 
@@ -361,7 +369,8 @@ def test_a_gpu_that_was_lost_before_the_start_is_shown_by_its_index(machine: Mac
         ("nvidia-index-1", DownReason.LOST),
     ]
     machine.gpus[1].lost = False
-    machine.write()
+    machine.wait(RETRY_LOST_SECONDS + 1)
+    machine.driver.read()
     assert [device.identity.uuid for device in machine.driver.read()] == [uuid(0), uuid(1)]
 
 
@@ -435,6 +444,8 @@ def test_close_and_read_again(machine: Machine) -> None:
     the_one(machine, Gpu())
     machine.driver.close()
     machine.driver.close()
+    assert pynvml.nvmlLib is None
+    assert pynvml._nvmlGetFunctionPointer_cache == {}  # its entries point into the library that was unmapped
     assert downs(machine.driver.read()) == [None]
 
 
@@ -446,20 +457,29 @@ def test_importing_loads_no_pynvml_and_closing_unmaps_the_library(nvml_library: 
         """
         import sys
         from pathlib import Path
-        from gpu_exporter.devices.nvidia import NvidiaDriver
+        from gpu_exporter.devices.nvidia import RETRY_LOST_SECONDS, NvidiaDriver
         mapped = lambda: "libnvidia-ml" in Path("/proc/self/maps").read_text()
         driver = NvidiaDriver()
         print("pynvml" in sys.modules, mapped())
         print(len(driver.read()), mapped())
         driver.close()
         print(mapped(), len(driver.read()), mapped())
+        driver.close()
+        Path(sys.argv[1]).write_text("loaded 0\\n")
+        devices = driver.read()
+        print(devices[0].down.value, mapped())
         """
     )
     environment = os.environ | {"LD_LIBRARY_PATH": str(nvml_library.parent), CONTROL_VARIABLE: str(control.path)}
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program, str(control.path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
-    assert done.stdout.splitlines() == ["False False", "2 True", "False 2 True"]
+    assert done.stdout.splitlines() == ["False False", "2 True", "False 2 True", "driver_gone False"]
 
 
 def test_readings_are_immutable_and_the_old_ones_stay(machine: Machine) -> None:
