@@ -1,0 +1,178 @@
+"""Panels as all dashboards have them: our look, our data source, and what the builder library leaves unset."""
+
+# The builder library's types need Python 3.11; checked as 3.10, its enums look like text and what its methods return is
+# unknown.
+# mypy: disable-error-code="arg-type, no-any-return"
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from string import ascii_uppercase
+
+from grafana_foundation_sdk.builders import dashboard as build
+from grafana_foundation_sdk.builders import prometheus, stat, table, timeseries
+from grafana_foundation_sdk.builders.common import (
+    GraphThresholdsStyleConfig,
+    ReduceDataOptions,
+    VizLegendOptions,
+    VizTooltipOptions,
+)
+from grafana_foundation_sdk.models import dashboard as model
+from grafana_foundation_sdk.models.common import (
+    BigValueColorMode,
+    BigValueGraphMode,
+    DataSourceRef,
+    GraphThresholdsStyleMode,
+    LegendDisplayMode,
+    LegendPlacement,
+    SortOrder,
+    TooltipDisplayMode,
+    VisibilityMode,
+)
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+#: The reader chooses it; the provisioned one is the default.
+DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+
+GOOD, MIDDLING, BAD, PLAIN = "green", "orange", "red", "text"
+
+
+def steps(base: str, *above: tuple[float, str]) -> build.ThresholdsConfig:
+    """Colours by value: `base` at the bottom, then each from its value on."""
+    thresholds = [model.Threshold(None, base), *(model.Threshold(value, color) for value, color in above)]
+    return build.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(thresholds)
+
+
+def texts(mapping: Mapping[str, tuple[str, str]]) -> list[model.ValueMapping]:
+    """Show a value as a text in a colour."""
+    results = {
+        value: model.ValueMappingResult(text=text, color=color, index=i)
+        for i, (value, (text, color)) in enumerate(mapping.items())
+    }
+    return [model.ValueMap(options=results)]
+
+
+def now(expr: str, letter: str = "A") -> prometheus.Dataquery:
+    """One value at the end of the time range."""
+    return prometheus.Dataquery().ref_id(letter).expr(expr).instant()
+
+
+def rows(expr: str, letter: str = "A") -> prometheus.Dataquery:
+    """One value at the end of the time range, labels as columns."""
+    return now(expr, letter).format(PromQueryFormat.TABLE)
+
+
+def over_time(expr: str, legend: str, letter: str = "A") -> prometheus.Dataquery:
+    return prometheus.Dataquery().ref_id(letter).expr(expr).legend_format(legend).range()
+
+
+def number(title: str, description: str, expr: str, thresholds: build.ThresholdsConfig) -> stat.Panel:
+    """One large number. Without data it says so; it does not say 0."""
+    return (
+        stat.Panel()
+        .title(title)
+        .description(description)
+        .datasource(DATASOURCE)
+        .with_target(now(expr))
+        .thresholds(thresholds)
+        .no_value("no data")
+        .color_mode(BigValueColorMode.VALUE)
+        .graph_mode(BigValueGraphMode.NONE)
+        .reduce_options(ReduceDataOptions().calcs(["lastNotNull"]))
+        .span(4)
+        .height(4)
+    )
+
+
+def lines(title: str, description: str, expr: str, legend: str, unit: str) -> timeseries.Panel:
+    """Lines over time. Gaps stay gaps."""
+    return (
+        timeseries.Panel()
+        .title(title)
+        .description(description)
+        .datasource(DATASOURCE)
+        .with_target(over_time(expr, legend))
+        .unit(unit)
+        .min(0)
+        .span_nulls(False)
+        .show_points(VisibilityMode.NEVER)
+        .legend(
+            VizLegendOptions()
+            .show_legend(True)
+            .display_mode(LegendDisplayMode.TABLE)
+            .placement(LegendPlacement.RIGHT)
+            .calcs(["lastNotNull"])
+        )
+        .tooltip(VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
+        .span(12)
+        .height(8)
+    )
+
+
+def target_line(panel: timeseries.Panel, value: float, color: str) -> timeseries.Panel:
+    """A dashed line at the target."""
+    style = GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED)
+    return panel.thresholds(steps("transparent", (value, color))).thresholds_style(style)
+
+
+def listing(
+    title: str,
+    description: str,
+    queries: Sequence[str],
+    columns: Mapping[str, str],
+) -> table.Panel:
+    """A table of the queries' results, merged on the labels they share.
+
+    `columns` are the columns to show, in this order, with their headings: labels, `Value #A` for the first query's
+    value and so on.
+    """
+    panel = table.Panel().title(title).description(description).datasource(DATASOURCE).no_value("-")
+    for letter, query in zip(ascii_uppercase, queries, strict=False):
+        panel = panel.with_target(rows(query, letter))
+    # One query's value is plainly `Value`.
+    keys = {key if len(queries) > 1 or not key.startswith("Value") else "Value": head for key, head in columns.items()}
+    organize = {
+        "includeByName": dict.fromkeys(keys, True),
+        "indexByName": {key: i for i, key in enumerate(keys)},
+        "renameByName": keys,
+    }
+    return (
+        panel.with_transformation(model.DataTransformerConfig(id_val="merge", options={}))
+        .with_transformation(model.DataTransformerConfig(id_val="organize", options=organize))
+        .filterable(True)
+        .span(24)
+        .height(8)
+    )
+
+
+def column(panel: table.Panel, heading: str, **properties: object) -> table.Panel:
+    """Field options of one column; keywords are Grafana's names of them."""
+    return panel.override_by_name(heading, [model.DynamicConfigValue(key, value) for key, value in properties.items()])
+
+
+def datasource_variable() -> build.DatasourceVariable:
+    return build.DatasourceVariable("datasource").label("Data source").type("prometheus")
+
+
+def choice(name: str, label: str, metric: str, matchers: str = "") -> build.QueryVariable:
+    """Choose among the values of a label of `metric`: none, one or several. The variable has the label's name."""
+    return (
+        build.QueryVariable(name)
+        .label(label)
+        .datasource(DATASOURCE)
+        .query(f"label_values({metric}{matchers}, {name})")
+        .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(model.VariableSort.NATURAL_ASC)
+        .multi(True)
+        .include_all(True)
+        .all_value(".*")
+        .current(model.VariableOption(selected=True, text="All", value="$__all"))
+    )
+
+
+def numbered(board: build.Dashboard) -> model.Dashboard:
+    """The finished dashboard. The builder leaves the panels' ids unset, and links to a panel go by them."""
+    built = board.build()
+    for number_, panel in enumerate(built.panels or [], start=1):
+        panel.id_val = number_
+    return built

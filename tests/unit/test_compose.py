@@ -1,0 +1,211 @@
+"""The composed stack and its images: whole, hardened, pinned."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from gpu_exporter.config import load
+from gpu_exporter.devices import DRIVERS
+from gpu_exporter.devices.simulated import SCENARIOS, parse_fleet
+from gpu_exporter.host import COLLECTORS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def substituted(text: str, variables: dict[str, str]) -> str:
+    """As compose does it: `${NAME:-default}`."""
+    return re.sub(r"\$\{(\w+):-([^}]*)\}", lambda m: variables.get(m[1]) or m[2], text)
+
+
+def compose(name: str = "docker-compose.yml", **variables: str) -> dict[str, Any]:
+    loaded = yaml.safe_load(substituted((ROOT / name).read_text(), variables))
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+SERVICES = compose()["services"]
+OWN = {"exporter": 9816, "advisor": 9817}
+
+
+def mounts() -> Iterator[tuple[str, str, str]]:
+    for name, service in SERVICES.items():
+        for volume in service.get("volumes", []):
+            source, target, *options = volume.split(":")
+            yield name, source, ",".join(options)
+            assert target.startswith("/")
+
+
+def test_all_are_there():
+    assert set(SERVICES) == {"exporter", "exporter-demo", "advisor", "prometheus", "alertmanager", "grafana"}
+
+
+def test_old_and_new_compose_take_the_file():
+    for name in ("docker-compose.yml", "docker-compose.nvidia.yml"):
+        assert not {"name", "version"} & compose(name).keys(), "refused by 1.29, or deprecated"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_hardened(name):
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert "privileged" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not service["user"].startswith(("0:", "root"))
+    assert service["mem_limit"]
+    assert service["pids_limit"]
+    assert service["tmpfs"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_ports_are_open_to_this_machine_only(name):
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
+    assert "network_mode" not in SERVICES[name]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_an_image_is_pinned_or_built_here(name):
+    service = SERVICES[name]
+    if "build" in service:
+        assert service["image"].endswith(":local")
+        assert f" AS {service['build']['target']}\n" in (ROOT / "Dockerfile").read_text()
+    else:
+        assert re.search(r":v?\d+\.\d+\.\d+$", service["image"])
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"exporter", "exporter-demo", "advisor"}))
+def test_other_peoples_images_are_asked_how_they_are(name):
+    assert SERVICES[name]["healthcheck"]["test"][-1].startswith("http://127.0.0.1:")
+
+
+def test_who_waits_for_health_waits_for_somebody_who_tells():
+    for service in SERVICES.values():
+        for other, how in service.get("depends_on", {}).items():
+            assert other in SERVICES
+            if how["condition"] == "service_healthy":
+                assert "healthcheck" in SERVICES[other] or other in OWN
+
+
+def test_mounted_files_are_there_and_read_only():
+    volumes = compose()["volumes"]
+    for name, source, options in mounts():
+        if source.startswith("./"):
+            assert (ROOT / source).exists(), f"{name}: {source}"
+        if source.startswith(("./", "/")):
+            assert "ro" in options.split(","), f"{name}: {source}"
+        else:
+            assert source in volumes, f"{name}: {source}"
+
+
+def test_there_are_no_secrets():
+    for name, service in compose(GRAFANA_ADMIN_PASSWORD="")["services"].items():
+        for key, value in service.get("environment", {}).items():
+            assert not (re.search("PASSWORD|TOKEN|SECRET|KEY", key) and value), f"{name}: {key}"
+
+
+@pytest.mark.parametrize("fleet", ["", "8xH100-80GB:training"])
+def test_the_exporter_takes_its_command(fleet):
+    command = compose(SIMULATE=fleet)["services"]["exporter"]["command"]
+    settings = load(command, ("host", *DRIVERS, *COLLECTORS))
+    assert settings.simulate == fleet
+    assert settings.address == ("0.0.0.0", OWN["exporter"])
+    targets = [volume.split(":")[1] for volume in SERVICES["exporter"]["volumes"]]
+    assert {settings.path_procfs, settings.path_sysfs, settings.path_rootfs} == set(targets)
+
+
+def test_the_demo_shows_every_kind_of_trouble():
+    settings = load(SERVICES["exporter-demo"]["command"], ("host", *DRIVERS, *COLLECTORS))
+    assert parse_fleet(settings.simulate, 0)
+    assert {part.split(":")[1] for part in settings.simulate.split(",")} == SCENARIOS.keys()
+    assert SERVICES["exporter-demo"]["profiles"] == ["demo"]
+
+
+def test_the_advisor_takes_its_settings():
+    settings = pytest.importorskip("gpu_advisor.settings")
+    loaded = settings.load(ROOT / "docker" / "advisor.yml")
+    prometheus = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
+    assert loaded.cluster == prometheus["global"]["external_labels"]["cluster"]
+    assert loaded.web.listen_address == f"0.0.0.0:{OWN['advisor']}"
+    assert any(source == "advisor-data" for name, source, _ in mounts() if name == "advisor")
+
+
+def test_prometheus_asks_services_that_there_are():
+    prometheus = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
+    for job in prometheus["scrape_configs"]:
+        hosts = [t.split(":")[0] for static in job.get("static_configs", []) for t in static["targets"]]
+        hosts += [host for found in job.get("dns_sd_configs", []) for host in found["names"]]
+        assert set(hosts) <= SERVICES.keys() | {"127.0.0.1"}
+
+
+def test_the_nvidia_override_is_for_a_service_that_there_is():
+    override = compose("docker-compose.nvidia.yml")["services"]
+    assert override.keys() <= SERVICES.keys()
+    (device,) = override["exporter"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device["driver"] == "nvidia"
+    assert "gpu" in device["capabilities"]
+
+
+def test_the_images_are_small_and_not_root():
+    text = (ROOT / "Dockerfile").read_text()
+    assert not re.search(r"^RUN --mount", text, re.MULTILINE), "the legacy builder does not know it"
+    assert re.search(r"^ARG PYTHON_IMAGE=python:\d+\.\d+\.\d+-slim", text, re.MULTILINE)
+    assert not re.search(r"\b(apt-get|curl|gcc)\b", text)
+    runtime = text.split(" AS runtime\n")[1]
+    assert re.search(r"^USER 10001:10001$", runtime, re.MULTILINE)
+    for target, port in OWN.items():
+        image = runtime.split(f" AS {target}\n")[1].split("\nFROM ")[0]
+        assert "HEALTHCHECK" in image
+        assert f"EXPOSE {port}" in image
+        assert f"http://127.0.0.1:{port}/-/healthy" in image
+
+
+def test_what_the_image_is_made_of_is_sent_to_the_builder():
+    sent = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert sorted(" ".join(copied).split()) == sorted(sent)
+    assert all((ROOT / path).exists() for path in sent)
+
+
+class _Server(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/good" else 503)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), _Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(("path", "healthy"), [("/good", True), ("/bad", False)])
+def test_the_health_check_tells_good_from_bad(address, path, healthy):
+    # A proxy that is not there must not matter.
+    done = _check(address + path, http_proxy="http://127.0.0.1:1")
+    assert (done.returncode == 0) is healthy, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_health_check_of_nothing_fails():
+    assert _check("http://127.0.0.1:1/").returncode == 1
+
+
+def _check(url: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-I", str(ROOT / "docker" / "healthcheck.py"), url]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

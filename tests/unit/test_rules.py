@@ -1,0 +1,118 @@
+"""The alert rules and the configuration of Prometheus and Alertmanager, judged by their own tools."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.unit.test_dashboards import known_metrics, metrics_in
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMETHEUS = ROOT / "prometheus"
+RUNBOOKS = ROOT / "docs" / "runbooks"
+#: Sent by the advisor itself, not by a rule.
+RECOMMENDATIONS = {"GpuAdvisorIdleReclaim", "GpuAdvisorScaleUp", "GpuAdvisorScaleDown"}
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    groups = [g for path in sorted(PROMETHEUS.glob("rules/*.yml")) for g in yaml.safe_load(path.read_text())["groups"]]
+    rules = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    found = {rule["alert"]: rule for rule in rules}
+    assert len(found) == len(rules), "an alert's name is there twice"
+    return found
+
+
+def run(tool: str, *arguments: str) -> str:
+    """What the tool says; the test is skipped without it, or fails where it must not be missing."""
+    if not shutil.which(tool):
+        package = {"amtool": "prometheus-alertmanager", "promtool": "prometheus"}[tool]
+        message = f"{tool} is missing: apt-get install {package}"
+        if os.environ.get("GPU_ADVISOR_REQUIRE_SERVERS") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    done = subprocess.run([tool, *arguments], capture_output=True, text=True, timeout=120, cwd=PROMETHEUS, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.servers
+def test_prometheus_takes_its_configuration():
+    assert "WARNING" not in run("promtool", "check", "config", "prometheus.yml")
+
+
+@pytest.mark.servers
+def test_prometheus_takes_the_rules():
+    run("promtool", "check", "rules", "--lint=all", "--lint-fatal", *map(str, sorted(PROMETHEUS.glob("rules/*.yml"))))
+
+
+@pytest.mark.servers
+def test_the_rules_fire_when_they_should_and_only_then():
+    run("promtool", "test", "rules", *map(str, sorted(PROMETHEUS.glob("tests/*.yml"))))
+
+
+@pytest.mark.servers
+def test_alertmanager_takes_its_configuration():
+    run("amtool", "check-config", "alertmanager.yml")
+
+
+@pytest.mark.parametrize("name", alerts())
+def test_an_alert_says_how_bad_it_is_and_what_to_do(name):
+    rule = alerts()[name]
+    base = re.search(r"^    (https://\S+/)$", (RUNBOOKS / "README.md").read_text(), re.MULTILINE)
+    assert base, "docs/runbooks/README.md does not tell the base of the runbooks' addresses"
+    assert rule["labels"]["severity"] in ("critical", "warning", "info")
+    assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+    assert rule["annotations"]["runbook_url"] == f"{base[1]}{name}.md"
+
+
+@pytest.mark.parametrize("name", sorted(alerts().keys() | RECOMMENDATIONS))
+def test_an_alert_has_a_runbook(name):
+    text = (RUNBOOKS / f"{name}.md").read_text()
+    assert text.startswith(f"# {name}\n")
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Impact", "Diagnosis", "Mitigation"]
+    assert f"[{name}]({name}.md)" in (RUNBOOKS / "README.md").read_text()
+
+
+def test_runbooks_are_of_alerts_and_link_to_what_is_there():
+    names = {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"}
+    assert names == alerts().keys() | RECOMMENDATIONS
+    for path in RUNBOOKS.glob("*.md"):
+        for target in re.findall(r"\]\((\w+\.md)\)", path.read_text()):
+            assert (RUNBOOKS / target).exists(), f"{path.name} links to {target}"
+
+
+def test_each_alert_has_a_test_that_fires_and_one_that_does_not():
+    tests = [t for path in PROMETHEUS.glob("tests/*.yml") for t in yaml.safe_load(path.read_text())["tests"]]
+    cases = [case for test in tests for case in test.get("alert_rule_test", [])]
+    assert {case["alertname"] for case in cases if case["exp_alerts"]} == alerts().keys()
+    assert {case["alertname"] for case in cases if not case["exp_alerts"]} == alerts().keys()
+
+
+@pytest.mark.parametrize("name", alerts())
+def test_an_alert_asks_for_metrics_that_there_are(name):
+    rule = alerts()[name]
+    assert metrics_in(rule["expr"]) <= known_metrics()
+    queried = re.findall(r'printf "((?:[^"\\]|\\.)*)" [^|]*\| query', rule["annotations"]["description"])
+    assert {m for query in queried for m in metrics_in(query.replace("%q", '""'))} <= known_metrics()
+
+
+def test_inhibitions_name_alerts_that_there_are():
+    config = yaml.safe_load((PROMETHEUS / "alertmanager.yml").read_text())
+    names = alerts().keys()
+    for rule in config["inhibit_rules"]:
+        for matcher in rule["source_matchers"] + rule["target_matchers"]:
+            pattern = matcher.split('"')[1]
+            for part in pattern.split("|"):
+                assert any(re.fullmatch(part, name) for name in names), f"{part}: no such alert"
+
+
+def test_there_are_no_secrets():
+    text = (PROMETHEUS / "alertmanager.yml").read_text()
+    assert not re.search(r"(?:password|api_url|token|credentials)\s*:\s*\S", text)
