@@ -29,6 +29,9 @@ DISK_BUSY_LIMIT = 0.90
 NETWORK_LIMIT = 0.80
 NODE_MEMORY_LIMIT = 0.95
 
+#: A mean is exact to rounding only: what is this near to an edge is on it.
+ROUNDING = 1e-9
+
 FLEET = Scope("fleet", "fleet")
 
 
@@ -88,6 +91,13 @@ def utilization_band(settings: Settings, pool: PoolSettings) -> Band:
     return Band(limits.target_utilization / 100, 1.0)
 
 
+def mean_band(settings: Settings, pools: Sequence[Pool]) -> Band:
+    """Where the mean over GPUs of several pools should be: met if each of them met its own pool's band."""
+    bands = [(utilization_band(settings, pool.settings), len(pool.gpus)) for pool in pools if pool.gpus]
+    count = sum(gpus for _, gpus in bands)
+    return Band(sum(b.low * gpus for b, gpus in bands) / count, sum(b.high * gpus for b, gpus in bands) / count)
+
+
 def memory_band(settings: Settings) -> Band:
     memory = settings.resources.memory
     return Band(
@@ -107,9 +117,8 @@ def run(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> tuple[Check,
 
 
 def _fleet(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[Check]:
-    everything = Pool(PoolSettings(name="fleet"), tuple(gpu for pool in pools for gpu in pool.gpus))
-    if everything.gpus:
-        yield from _group(facts, settings, everything, FLEET)
+    if facts.gpus:
+        yield from _group(facts, settings, pools, FLEET)
     else:
         absent = no_gpus(facts)
         for item, title in (("gpu_utilization", "GPU utilization"), ("gpu_memory", "GPU memory")):
@@ -120,7 +129,7 @@ def _fleet(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[
 def _groups(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[Check]:
     for pool in pools:
         if pool.gpus:
-            yield from _group(facts, settings, pool, pool.scope)
+            yield from _group(facts, settings, [pool], pool.scope)
         else:
             message = f"no GPU matches pool {pool.settings.name}: check its selectors"
             yield _unknown(
@@ -129,37 +138,39 @@ def _groups(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator
                 pool.scope,
                 Abstention(Reason.NO_DATA, "pool", pool.scope, message),
             )
-    nodes: dict[str, list[Gpu]] = {}
+    nodes: dict[str, dict[str, list[Gpu]]] = {}
     for pool in pools:
         for gpu in pool.gpus:
-            nodes.setdefault(gpu.node, []).append(gpu)
-    for node, gpus in sorted(nodes.items()):
-        yield from _group(facts, settings, Pool(PoolSettings(name=node), tuple(gpus)), Scope("node", node))
+            nodes.setdefault(gpu.node, {}).setdefault(pool.settings.name, []).append(gpu)
+    settings_of = {pool.settings.name: pool.settings for pool in pools}
+    for node, parts in sorted(nodes.items()):
+        there = [Pool(settings_of[name], tuple(gpus)) for name, gpus in parts.items()]
+        yield from _group(facts, settings, there, Scope("node", node))
 
 
-def _group(facts: Facts, settings: Settings, pool: Pool, scope: Scope) -> Iterator[Check]:
-    known = tuple(gpu.uuid for gpu in pool.gpus if _covered(facts, gpu.uuid))
-    yield _mean(
-        facts,
-        "gpu_utilization",
-        "GPU utilization",
-        UTILIZATION,
-        known,
-        pool,
-        scope,
-        utilization_band(settings, pool.settings),
-    )
-    held = tuple(gpu.uuid for gpu in pool.gpus if facts.value(MEMORY_USED, gpu.uuid) is not None)
-    yield _mean(facts, "gpu_memory", "GPU memory", MEMORY_USED, held, pool, scope, memory_band(settings))
+def _group(facts: Facts, settings: Settings, pools: Sequence[Pool], scope: Scope) -> Iterator[Check]:
+    gpus = [gpu for pool in pools for gpu in pool.gpus]
+    known = tuple(gpu.uuid for gpu in gpus if _covered(facts, gpu.uuid))
+    band = mean_band(settings, pools)
+    yield _mean(facts, "gpu_utilization", "GPU utilization", UTILIZATION, known, gpus, scope, band)
+    held = tuple(gpu.uuid for gpu in gpus if facts.value(MEMORY_USED, gpu.uuid) is not None)
+    yield _mean(facts, "gpu_memory", "GPU memory", MEMORY_USED, held, gpus, scope, memory_band(settings))
 
 
 def _mean(
-    facts: Facts, item: str, title: str, signal: Signal, known: tuple[str, ...], pool: Pool, scope: Scope, band: Band
+    facts: Facts,
+    item: str,
+    title: str,
+    signal: Signal,
+    known: tuple[str, ...],
+    gpus: Sequence[Gpu],
+    scope: Scope,
+    band: Band,
 ) -> Check:
     if not known:
-        abstention = _why_unknown(facts, signal, pool.gpus[0], scope)
+        abstention = _why_unknown(facts, signal, gpus[0], scope)
         return _unknown(item, title, scope, abstention)
-    evidence = facts.evidence(signal, known, band.low, coverage=len(known) / len(pool.gpus))
+    evidence = facts.evidence(signal, known, band.low, coverage=len(known) / len(gpus))
     return _judged(item, title, scope, evidence, band)
 
 
@@ -206,7 +217,7 @@ def _nodes(facts: Facts, settings: Settings) -> Iterator[Check]:
             judged = [
                 _judged(item.name, item.title, node.scope, facts.evidence(signal, (node.name,), band.high), band)
                 for signal, band in ((signal, band(settings)) for signal, band in item.signals)
-                if facts.value(signal, node.name) is not None
+                if _is_measured(facts.value(signal, node.name))
             ]
             if not judged:
                 yield _unknown(item.name, item.title, node.scope, facts.missing(item.signals[0][0], node.scope))
@@ -216,12 +227,19 @@ def _nodes(facts: Facts, settings: Settings) -> Iterator[Check]:
                 yield max(judged, key=lambda check: check.value or 0.0)
 
 
+def _is_measured(value: float | None) -> bool:
+    """node_exporter gives a link of unknown speed the speed -1 Mbit/s: a share of that is not a measurement."""
+    return value is not None and value >= -ROUNDING
+
+
 def cost(facts: Facts, settings: Settings) -> Check:
-    """Cost of all GPUs within the budget. Unknown without a budget, or with a GPU that has no price."""
+    """Cost of all GPUs within the budget. Unknown without a budget, without a GPU, or with one that has no price."""
     prices, budget = settings.cost.gpu_price_per_hour, settings.cost.budget_per_hour
     unpriced = sorted({gpu.name for gpu in facts.gpus if gpu.name not in prices})
     if budget is None:
         mend = "set cost.budget_per_hour and cost.gpu_price_per_hour in the settings"
+    elif not facts.gpus:
+        return _unknown("cost", "cost is within the budget", FLEET, no_gpus(facts))
     elif unpriced:
         mend = f"no price for {', '.join(unpriced)}: set it under cost.gpu_price_per_hour in the settings"
     else:
@@ -250,9 +268,9 @@ def _judged(item: str, title: str, scope: Scope, evidence: Evidence, band: Band)
     value = evidence.value
     if value is None:  # cannot be: whoever calls has looked
         raise ValueError(f"{item} of {scope} has no value to judge")
-    if value < band.low:
+    if value < band.low - ROUNDING:
         status, severity, missed_by = Status.MISSED, band.below, value - band.low
-    elif value > band.high:
+    elif value > band.high + ROUNDING:
         status, severity, missed_by = Status.MISSED, band.above, value - band.high
     else:
         return Check(item, title, scope, Status.MET, "info", value, band.low, band.high, evidence=(evidence,))

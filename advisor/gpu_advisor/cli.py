@@ -14,7 +14,7 @@ import click
 
 from gpu_advisor import __version__
 from gpu_advisor.local import exporter, import_simulated_past, state_dir_for
-from gpu_advisor.settings import ConfigError, EmbeddedSource, Settings, SourceSettings, Web, load
+from gpu_advisor.settings import ConfigError, EmbeddedSource, Settings, SourceSettings, host_and_port, load
 from gpu_advisor.sources.history import History
 from gpu_advisor.web import WebServer
 from gpu_advisor.wiring import Advisor, StartError, build
@@ -38,10 +38,17 @@ def cli() -> None:
     """
 
 
+def _address(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    try:
+        return host_and_port(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @cli.command()
 @click.option("--simulate", default="", metavar="FLEET", help="Simulated GPUs, as in 8xH100-80GB:idle-hoarder.")
-@click.option("--exporter-address", default="127.0.0.1:9816", show_default=True, metavar="HOST:PORT")
-@click.option("--advisor-address", default="127.0.0.1:9817", show_default=True, metavar="HOST:PORT")
+@click.option("--exporter-address", default="127.0.0.1:9816", show_default=True, metavar="HOST:PORT", callback=_address)
+@click.option("--advisor-address", default="127.0.0.1:9817", show_default=True, metavar="HOST:PORT", callback=_address)
 @click.option(
     "--state-dir", type=click.Path(file_okay=False, path_type=Path), default=default_state_dir,
     show_default="~/.local/state/gpu-advisor", help="Where history and ledger are kept.",
@@ -59,7 +66,7 @@ def up(simulate: str, exporter_address: str, advisor_address: str, state_dir: Pa
     changed = {
         "source": SourceSettings(embedded=embedded),
         "state_dir": str(state_dir_for(state_dir, simulate)),
-        "web": Web.model_validate({**settings.web.model_dump(), "listen_address": advisor_address}),
+        "web": settings.web.model_copy(update={"listen_address": advisor_address}),
     }
     settings = settings.model_copy(update=changed)
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpu_advisor import checks, signals
-from gpu_advisor.expressions import Expression, Select
-from gpu_advisor.facts import Facts, build_gpus, build_nodes, by_thing
+from gpu_advisor.expressions import Expression, Select, Vector
+from gpu_advisor.facts import Facts, build_gpus, build_nodes, by_thing, silent_targets
 from gpu_advisor.policies import POLICIES, scale
 from gpu_advisor.pools import Pool, PoolNumbers, assign, numbers
 from gpu_advisor.recommendation import Abstention, Check, Recommendation
@@ -15,6 +15,10 @@ from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import Source, Trail
 from gpu_advisor.sources.mapping import Mapping as ExporterMapping
 from gpu_advisor.sources.mapping import mappings
+
+#: While a target is silent, it is also asked who was there so long ago (seconds): the GPUs behind an exporter that
+#: died must not drop out of their pool with the idle window. One that is silent for a day is taken for gone.
+MEMORY_SECONDS = (3600, 6 * 3600, 24 * 3600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +57,16 @@ def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
     """Read and decide at time `at` (seconds since 1970). Raises SourceError: a half answer decides nothing."""
     expressions = compile_signals(mappings(), settings)
     identity = {**signals.IDENTITY, "gpu_seen": Select("gpu_info", "count", settings.evaluation.idle_window_seconds)}
-    answers = source.instant({**identity, **expressions}, at)
+    answers = dict(source.instant({**identity, **expressions}, at))
+    remembered = MEMORY_SECONDS if any(up == 0 for up in answers["targets"].values()) else ()
+    for ago in remembered:
+        former = source.instant({"gpu_info": signals.IDENTITY["gpu_info"]}, at - ago)
+        answers["gpu_seen"] = {**former["gpu_info"], **answers["gpu_seen"]}
     trail = expressions.get(signals.UTILIZATION.name)
     trails = _trails(source, trail, settings, at) if trail and _has_serving(settings) else {}
     facts = build_facts(answers, expressions, trails, settings, at)
-    return decide(facts, settings, queries=len(identity) + len(expressions) + bool(trails))
+    queries = len(identity) + len(expressions) + len(remembered) + bool(trails)
+    return decide(facts, settings, queries=queries)
 
 
 def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
@@ -91,7 +100,7 @@ def compile_signals(found: Sequence[ExporterMapping], settings: Settings) -> dic
 
 
 def build_facts(
-    answers: Mapping[str, Mapping[tuple[tuple[str, str], ...], float]],
+    answers: Mapping[str, Vector],
     expressions: Mapping[str, Expression],
     trails: Mapping[str, Trail],
     settings: Settings,
@@ -113,15 +122,21 @@ def build_facts(
         drivers.setdefault(each.get("driver", ""), set()).add(each.get("state", ""))
     return Facts(
         at=at,
-        gpus=build_gpus(answers["gpu_info"], answers["gpu_seen"], values[signals.GPU_UP.name], answers["targets"]),
+        gpus=build_gpus(
+            answers["gpu_info"],
+            answers["gpu_seen"],
+            values[signals.GPU_UP.name],
+            answers["targets"],
+            answers["drivers"],
+        ),
         nodes=nodes,
         values=values,
         expressions=expressions,
         evaluation=settings.evaluation,
         trails=trails,
         drivers={name: frozenset(states) for name, states in drivers.items()},
-        silent_targets=tuple(
-            sorted(dict(labels).get("instance", "") for labels, up in answers["targets"].items() if up == 0)
+        silent_targets=silent_targets(
+            answers["targets"], [*answers["gpu_info"], *answers["gpu_seen"], *answers["drivers"]]
         ),
         simulated=bool(answers["simulated"]),
     )

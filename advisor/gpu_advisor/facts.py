@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import fsum
 
 from gpu_advisor.expressions import Expression, Labels, Vector
 from gpu_advisor.recommendation import Abstention, Evidence, Reason, Scope
@@ -82,7 +83,7 @@ class Facts:
             unit=signal.unit,
             statistic=signal.reduction,
             window_seconds=signal.window_seconds(self.evaluation),
-            value=sum(values) / len(values) if values else None,
+            value=fsum(values) / len(values) if values else None,
             at=self.at,
             expression=held,
             threshold=threshold,
@@ -109,15 +110,26 @@ class Facts:
         return Abstention(reason, signal.name, scope, message)
 
 
-def build_gpus(info: Vector, seen: Vector, up: Mapping[str, float], targets: Vector) -> tuple[Gpu, ...]:
+#: States of a GPU driver in which an exporter names no GPUs because it cannot, not because there are none.
+BLIND_DRIVERS = frozenset({"failed", "hung", "no_permission"})
+
+
+def build_gpus(
+    info: Vector, seen: Vector, up: Mapping[str, float], targets: Vector, drivers: Vector
+) -> tuple[Gpu, ...]:
     """The GPUs there now, and those there lately whose exporter is silent: that must not look like fewer GPUs.
 
-    `info` are the identity series there now, `seen` those of the idle window, `up` the GPUs' health by uuid, `targets`
-    the health of what is scraped. A GPU that an answering exporter no longer names is gone, and so is one whose
-    exporter is no longer scraped at all.
+    `info` are the identity series there now, `seen` those of the time before, `up` the GPUs' health by uuid, `targets`
+    the health of what is scraped, `drivers` the state of the exporters' drivers. A GPU that an answering exporter no
+    longer names is gone, and so is one whose exporter is no longer scraped at all.
     """
-    health = by_thing(targets, "instance")
-    lost = [labels for labels in sorted(seen) if not health or health.get(dict(labels).get("instance", "")) == 0]
+    health = {target_of(labels): value for labels, value in targets.items()}
+    blind = {target_of(labels) for labels in drivers if dict(labels).get("state") in BLIND_DRIVERS}
+    lost = [
+        labels
+        for labels in sorted(seen)
+        if not health or health.get(target_of(labels)) == 0 or target_of(labels) in blind
+    ]
     found: dict[str, Gpu] = {}
     for labels in (*lost, *sorted(info)):  # the present identity wins over a former one
         each = dict(labels)
@@ -129,7 +141,20 @@ def build_gpus(info: Vector, seen: Vector, up: Mapping[str, float], targets: Vec
                 uuid, each.get("index", ""), each.get("name", ""), each.get("vendor", ""), node,
                 None if state is None else state > 0,
             )  # fmt: skip
-    return tuple(sorted(found.values(), key=lambda gpu: (gpu.node, int(gpu.index) if gpu.index.isdigit() else 0, gpu)))
+    return tuple(sorted(found.values(), key=lambda gpu: (gpu.node, gpu.index.zfill(6), gpu.uuid)))
+
+
+def target_of(labels: Labels) -> tuple[str, str]:
+    """Which scraped target a series is of: one address may be scraped by several jobs."""
+    each = dict(labels)
+    return each.get("job", ""), each.get("instance", "")
+
+
+def silent_targets(targets: Vector, gpu_series: Iterable[Labels]) -> tuple[str, ...]:
+    """Addresses that do not answer, of the jobs that watch GPUs; of all jobs while none is known to."""
+    jobs = {target_of(labels)[0] for labels in gpu_series}
+    silent = {target_of(labels) for labels, value in targets.items() if value == 0}
+    return tuple(sorted({instance for job, instance in silent if not jobs or job in jobs}))
 
 
 def build_nodes(info: Vector) -> tuple[Node, ...]:
@@ -152,7 +177,3 @@ def by_thing(vector: Vector, label: str, rename: Mapping[str, str] | None = None
         if name is not None:
             values[name] = value
     return values
-
-
-def label_values(vectors: Iterable[Labels], label: str) -> frozenset[str]:
-    return frozenset(value for labels in vectors for name, value in labels if name == label)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import logging
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -42,6 +44,8 @@ def exporter(address: str, simulate: str) -> Iterator[subprocess.Popen[str]]:
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_end_with_parent)
     try:
         _wait_until_ready(child, address)
+        # Nobody reads what it says from here on; a full pipe would stop it at its next word.
+        threading.Thread(target=shutil.copyfileobj, args=(child.stderr, sys.stderr), daemon=True).start()
         yield child
     finally:
         child.terminate()

@@ -44,11 +44,16 @@ def assign(gpus: Sequence[Gpu], configured: Sequence[PoolSettings]) -> tuple[Poo
     settings = {pool.name: pool for pool in configured}
     for gpu in gpus:
         pool = next((pool for pool in configured if _matches(pool, gpu)), None)
-        name = pool.name if pool else gpu.name or gpu.vendor or "GPUs"
+        name = pool.name if pool else _name_of_the_rest(gpu, configured)
         if name not in settings:
             settings[name] = PoolSettings(name=name)
         members.setdefault(name, []).append(gpu)
     return tuple(Pool(settings[name], tuple(found)) for name, found in members.items())
+
+
+def _name_of_the_rest(gpu: Gpu, configured: Sequence[PoolSettings]) -> str:
+    name = gpu.name or gpu.vendor or "GPUs"
+    return f"{name} (others)" if any(pool.name == name for pool in configured) else name
 
 
 def _matches(pool: PoolSettings, gpu: Gpu) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from gpu_advisor.continuity import held_ids
@@ -42,6 +43,7 @@ class Service:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._failures: Counter[str] = Counter()
+        self._active = ledger.active()
         self._alerts = ledger.alerts()
         self.view = View(
             settings.cluster, SourceState(source.name, source.address, False, "not_yet", "not asked yet: wait a moment")
@@ -60,66 +62,81 @@ class Service:
         interval, first = self.settings.evaluation.interval_seconds, time.monotonic()
         while not self._stop.is_set():
             begun = time.monotonic()
-            try:
-                self.round()
-                self._tidy(self._clock())
-            except Exception:
-                # The edge of the loop: a defect in one round must not end all rounds; the metric tells.
-                log.exception("the evaluation failed; the last good answer stays, and the next round tries again")
-                self._failures["internal"] += 1
+            self.attempt()
             young = time.monotonic() - first < 2 * interval
             pause = min(2.0, interval) if young else interval  # a new user should not look at an empty page
             self._stop.wait(max(0.1, pause - (time.monotonic() - begun)))
 
+    def attempt(self) -> None:
+        """The edge of the loop: a defect in one round must not end all rounds, nor make an answer look current."""
+        try:
+            self.round()
+        except Exception:
+            log.exception("the evaluation failed; the last good answer stays, and the next round tries again")
+            self._go_on("internal", "an error within the advisor itself: see its log, and report it")
+        try:
+            self._tidy(self._clock())
+        except Exception:
+            log.exception("the old history could not be tidied up; the next round tries again")
+
     def round(self) -> View:
         """One evaluation, and its publication."""
         now, begun = round(self._clock(), 3), time.monotonic()
-        before = self.view
         try:
             evaluation = evaluate(self._source, self.settings, now)
         except SourceError as error:
-            self.view = self._failed(before, error)
-            self._tell(now, firing=None, held=frozenset())
+            if self.view.source.error != error.kind.value:
+                log.warning("source %s: %s", self._source.address, error)
+            self._go_on(error.kind.value, str(error))
             return self.view
         issued, held = self._issue(evaluation, now)
         self.view = replace(
-            before,
+            self.view,
             source=SourceState(self._source.name, self._source.address, True, last_success=now),
             evaluation=evaluation,
             issued=issued,
             duration_seconds=time.monotonic() - begun,
-            evaluations=before.evaluations + 1,
+            evaluations=self.view.evaluations + 1,
             failures=tuple(sorted(self._failures.items())),
         )
-        self._tell(now, firing=issued, held=held)
+        self._tell([each for each in issued if not each.held], held)
         return self.view
 
-    def _failed(self, before: View, error: SourceError) -> View:
-        self._failures[error.kind.value] += 1
-        if before.source.error != error.kind.value:
-            log.warning("source %s: %s", self._source.address, error)
-        state = replace(before.source, up=False, error=error.kind.value, message=str(error))
-        return replace(before, source=state, failures=tuple(sorted(self._failures.items())))
+    def _go_on(self, error: str, message: str) -> None:
+        """Nothing new is known: the last good answer stays, marked stale, and all alerts go on as they are."""
+        self._failures[error] += 1
+        state = replace(self.view.source, up=False, error=error, message=message)
+        self.view = replace(self.view, source=state, failures=tuple(sorted(self._failures.items())))
+        self._tell((), frozenset(alert.id for alert in self._alerts))
 
     def _issue(self, evaluation: Evaluation, now: float) -> tuple[tuple[Issued, ...], frozenset[str]]:
         """This round's advice with its since, and the former advice that is held."""
         fresh = {advice.id(self.settings.cluster): advice for advice in evaluation.recommendations}
-        active = {id_: scope for id_, (_, scope) in self._ledger.active().items()}
-        held = held_ids(active.items(), frozenset(fresh), evaluation)
-        since = self._ledger.record(now, {id_: (advice.kind, advice.scope) for id_, advice in fresh.items()}, held)
-        issued = [Issued(id_, since[id_], advice) for id_, advice in fresh.items()]
+        before = self._active
+        held = held_ids(((id_, scope) for id_, (_, scope) in before.items()), frozenset(fresh), evaluation)
+        self._active = {
+            **{id_: before[id_] for id_ in held},
+            **{id_: before.get(id_, (now, advice.scope)) for id_, advice in fresh.items()},
+        }
+        issued = [Issued(id_, self._active[id_][0], advice) for id_, advice in fresh.items()]
+        seen = {each.id: (each.since, each.recommendation.kind, each.recommendation.scope) for each in issued}
+        self._remember(lambda: self._ledger.record(now, seen, held))
         issued += [replace(former, held=True) for former in self.view.issued if former.id in held]
         return tuple(issued), held
 
-    def _tell(self, now: float, firing: tuple[Issued, ...] | None, held: frozenset[str]) -> None:
-        """Send what is true; with `firing` None nothing is known, and all alerts go on as they are."""
-        if firing is None:
-            held = frozenset(alert.id for alert in self._alerts)
-        fresh = [
-            alerts.from_issued(each, self.settings.cluster, self.settings.web.external_url)
-            for each in firing or ()
-            if not each.held
-        ]
-        self._alerts = alerts.updated(self._alerts, fresh, held, now)
-        self._ledger.keep_alerts(self._alerts)
+    def _tell(self, firing: Iterable[Issued], held: frozenset[str]) -> None:
+        """Send what is true. By the clock of now: the evaluation may have taken its time, and alerts run out."""
+        now, before = self._clock(), self._alerts
+        fresh = [alerts.from_issued(each, self.settings.cluster, self.settings.web.external_url) for each in firing]
+        self._alerts = alerts.updated(before, fresh, held, now)
+        if self._alerts != before:
+            self._remember(lambda: self._ledger.keep_alerts(self._alerts))
         self.alertmanagers.send(self._alerts, now)
+
+    def _remember(self, write: Callable[[], object]) -> None:
+        """A full disk costs the memory of a restart, never an answer or an alert."""
+        try:
+            write()
+        except sqlite3.Error as error:
+            self._failures["ledger"] += 1
+            log.warning("the ledger cannot be written (%s): see to the disk of %s", error, self.settings.state_dir)

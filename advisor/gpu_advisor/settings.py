@@ -7,9 +7,20 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 PoolKind = Literal["serving", "training", "undecided"]
 
@@ -19,11 +30,17 @@ class ConfigError(Exception):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
+
+#: Keys whose values are not repeated in a message, however wrong they are.
+SECRET_KEYS = frozenset({"password", "bearer_token", "headers"})
+
+#: What autoscalers take for close enough to the target: above 100 / 1.1 they would never see too much utilization.
+AUTOSCALER_TOLERANCE = 0.1
 
 Percent = Annotated[float, Field(gt=0, le=100)]
-Seconds = Annotated[int, Field(gt=0, description="seconds")]
+Seconds = Annotated[int, Field(gt=0, le=366 * 86400, description="seconds")]
 
 
 def _is_regex(text: str) -> str:
@@ -35,6 +52,22 @@ def _is_regex(text: str) -> str:
 
 
 Regex = Annotated[str, AfterValidator(_is_regex)]
+
+
+def _is_url(text: str) -> str:
+    """An address without a login: addresses are shown in logs, metrics and pages. Never repeats the text."""
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise ValueError("not a URL: write it as in http://127.0.0.1:9090") from error
+    if "@" in text:
+        raise ValueError("a URL must not hold a login, as it is shown to people: use username and password")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("not a URL: write it as in http://127.0.0.1:9090")
+    return text
+
+
+Url = Annotated[str, AfterValidator(_is_url)]
 
 
 class GpuLimits(_Strict):
@@ -99,7 +132,7 @@ class PoolSettings(_Strict):
     """GPUs that belong together. The first pool whose selectors all match takes a GPU."""
 
     name: str = Field(min_length=1)
-    kind: PoolKind = Field("undecided", description="serving and training pools are sized; undecided ones only checked")
+    kind: PoolKind = Field("undecided", description="serving pools are scaled, all others watched for idle GPUs")
     match: dict[Literal["uuid", "name", "node", "vendor"], Regex] = Field(
         default_factory=dict, description="regular expressions, each matching the whole of a GPU's property"
     )
@@ -118,7 +151,7 @@ class PoolSettings(_Strict):
 class PrometheusSource(_Strict):
     """A Prometheus or anything that answers like one (Thanos, Mimir, VictoriaMetrics)."""
 
-    url: str = Field(pattern=r"^https?://.+", description="as in http://127.0.0.1:9090")
+    url: Url = Field(description="as in http://127.0.0.1:9090")
     timeout_seconds: float = Field(10, gt=0, le=300)
     retries: int = Field(2, ge=0, le=10)
     headers: dict[str, SecretStr] = Field(default_factory=dict, description="as in X-Scope-OrgID: team-a")
@@ -200,21 +233,22 @@ class Cost(_Strict):
 
 
 class AlertmanagerSettings(_Strict):
-    url: str = Field(pattern=r"^https?://.+", description="as in http://127.0.0.1:9093")
+    url: Url = Field(description="as in http://127.0.0.1:9093")
     timeout_seconds: float = Field(5, gt=0, le=60)
     username: str = ""
     password: SecretStr = SecretStr("")
 
 
-def _address(text: str) -> str:
+def host_and_port(text: str) -> str:
+    """HOST:PORT as it is, or ValueError."""
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise ValueError(f"{text!r} is not HOST:PORT, as in 127.0.0.1:9817")
     return text
 
 
 class Web(_Strict):
-    listen_address: Annotated[str, AfterValidator(_address)] = "127.0.0.1:9817"
+    listen_address: Annotated[str, AfterValidator(host_and_port)] = "127.0.0.1:9817"
     external_url: str = Field("", description="where people reach the page; alerts link to it")
 
 
@@ -231,13 +265,34 @@ class Settings(_Strict):
     alertmanagers: list[AlertmanagerSettings] = Field(default_factory=list)
     web: Web = Web()
 
-    @model_validator(mode="after")
-    def _distinct_pools(self) -> Settings:
-        names = [pool.name for pool in self.pools]
+    @field_validator("pools")
+    @classmethod
+    def _distinct_pools(cls, pools: list[PoolSettings]) -> list[PoolSettings]:
+        names = [pool.name for pool in pools]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"pools: {', '.join(twice)} is there more than once: give each pool its own name")
-        return self
+            raise ValueError(f"{', '.join(twice)} is there more than once: give each pool its own name")
+        return pools
+
+    @field_validator("pools")
+    @classmethod
+    def _sizable_pools(cls, pools: list[PoolSettings], info: ValidationInfo) -> list[PoolSettings]:
+        resources: Resources = info.data.get("resources", Resources())
+        highest = 100 / (1 + AUTOSCALER_TOLERANCE)
+        for pool in pools:
+            limits = pool.gpu or resources.gpu
+            fewest, most = -(-limits.min // pool.gpus_per_replica), limits.max // pool.gpus_per_replica
+            if pool.kind != "undecided" and fewest > most:
+                raise ValueError(
+                    f"{pool.name}: no whole number of replicas of {pool.gpus_per_replica} GPUs lies between min "
+                    f"({limits.min}) and max ({limits.max}): set gpu.min and gpu.max of the pool to multiples"
+                )
+            if pool.kind == "serving" and limits.target_utilization >= highest:
+                raise ValueError(
+                    f"{pool.name}: target_utilization ({limits.target_utilization:g}) of a serving pool must be below "
+                    f"{highest:.1f}: autoscalers overlook {AUTOSCALER_TOLERANCE:.0%}, and it would never grow"
+                )
+        return pools
 
     def limits(self, pool: PoolSettings) -> GpuLimits:
         return pool.gpu or self.resources.gpu
@@ -249,15 +304,23 @@ def load(path: Path) -> Settings:
         text = path.read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
+        lines = dict(_lines(root, ())) if root else {}
+        doubled = list(_doubled(root, ())) if root else []
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give the path of a readable YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
-    lines = dict(_lines(root, ())) if root else {}
-    doubled = sorted(key for key, line in _doubled(root, ())) if root else []
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8 text: save it as UTF-8") from error
+    except yaml.MarkedYAMLError as error:  # its own text would show the line, which may hold a secret
+        where = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{path}:{where}: not YAML: {error.problem}: see to quotes, brackets and indents") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}:1: not YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}:1: an alias within itself, or nested without end: write it out plainly") from error
     if doubled:
         raise ConfigError(
-            "\n".join(f"{path}:{lines[key]}: {_dotted(key)}: is there twice: remove one" for key in doubled)
+            "\n".join(f"{path}:{line}: {_dotted(key)}: is there twice: remove one" for key, line in doubled)
         )
     try:
         return Settings.model_validate({} if values is None else values)
@@ -306,8 +369,11 @@ def _explain(path: Path, lines: dict[_Path, int], problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(), n=1)
         message = "unknown key; " + (f"did you mean {near[0]}?" if near else "remove it, or see the documentation")
-    elif "input" in problem and isinstance(problem["input"], str | int | float | bool | None):
-        message = f"{message}, not {problem['input']!r}"
+    elif problem["type"] in ("model_type", "dict_type"):
+        message = "give keys with values here"
+    elif not SECRET_KEYS & set(problem["loc"]) and problem["loc"][-1:] != ("url",):
+        given = problem.get("input")
+        message += f", not {given!r}" if isinstance(given, str | int | float | bool | None) else ""
     return f"{path}:{lines.get(place, 1)}: {key}: {message}"
 
 

@@ -96,11 +96,6 @@ def compile_signal(signal: Signal, mapping: Mapping, settings: Evaluation) -> Ex
     return mapping.expression(signal.quantity, signal.reduction, signal.window_seconds(settings))
 
 
-def trail_expression(mapping: Mapping, settings: Evaluation) -> Expression | None:
-    """Mean utilization by GPU over the checks' window, which scaling looks at point by point."""
-    return compile_signal(UTILIZATION, mapping, settings)
-
-
 def for_things(expression: Expression, label: str, values: tuple[str, ...], everything: bool) -> Expression:
     """The expression of one thing, or the mean over several: what evidence shows and a person pastes."""
     if len(values) == 1:

@@ -6,6 +6,7 @@ import logging
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 
 from gpu_advisor import signals
@@ -19,7 +20,7 @@ from gpu_advisor.sources.base import Source
 from gpu_advisor.sources.embedded import EmbeddedSource as Embedded
 from gpu_advisor.sources.history import History, HistoryError
 from gpu_advisor.sources.mapping import mappings
-from gpu_advisor.sources.prometheus import PrometheusSettings
+from gpu_advisor.sources.prometheus import MAX_IN_FLIGHT, PrometheusSettings
 from gpu_advisor.sources.prometheus import PrometheusSource as Prometheus
 from gpu_advisor.sources.scrape import Scraper
 
@@ -73,11 +74,19 @@ def build(settings: Settings, prepare: Callable[[History], None] | None = None) 
         scraper = _scraper(settings, history)
         scraper.start()
         closers.append(lambda: scraper.stop(timeout_seconds=2))
-    alertmanagers = Alertmanagers(settings.alertmanagers, settings.evaluation.interval_seconds)
+    alertmanagers = Alertmanagers(settings.alertmanagers, longest_round_seconds(settings))
     closers.append(alertmanagers.close)
     service = Service(settings, source, ledger, alertmanagers, _retention(settings, history))
     closers.append(service.stop)
     return Advisor(service, source, history, closers)
+
+
+def longest_round_seconds(settings: Settings) -> float:
+    """From one round to the next at the worst: alerts must outlive a source that is slow, but within its time limit."""
+    prometheus = settings.source.prometheus
+    queries = len(signals.IDENTITY) + len(signals.CATALOGUE)
+    slowest = prometheus.timeout_seconds * ceil(queries / MAX_IN_FLIGHT) if prometheus else 0.0
+    return max(settings.evaluation.interval_seconds, slowest)
 
 
 def _retention(settings: Settings, history: History | None) -> Callable[[float], None]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
+from math import ceil
 
 from gpu_advisor.diagnosis import IDLE_HOLDING_MEMORY, idle_window_covered, idleness
 from gpu_advisor.facts import Facts, Gpu
@@ -34,7 +36,8 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
     if untold:
         yield _abstain(facts, pool.scope, untold, len(pool.gpus))
     idle = [gpu for gpu in pool.gpus if idleness(facts, gpu)]
-    keep = max(settings.limits(pool.settings).min, len(pool.gpus) - len(idle))
+    gang = pool.settings.gpus_per_replica
+    keep = ceil(max(settings.limits(pool.settings).min, len(pool.gpus) - len(idle)) / gang) * gang
     if keep < len(pool.gpus):
         yield _recommendation(facts, settings, pool, idle, keep)
 
@@ -63,7 +66,9 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
     keeps = keep - (capacity - len(idle))
     rejected = [Alternative("wait longer", f"nothing ran for {minutes:g} minutes, the whole idle window")]
     if keeps:
-        rejected.append(Alternative(f"give back all {len(idle)}", f"the pool keeps at least {keep} (gpu.min)"))
+        least, gang = settings.limits(pool.settings).min, pool.settings.gpus_per_replica
+        whole = f", in whole groups of {gang} (gpus_per_replica)" if gang > 1 else ""
+        rejected.append(Alternative(f"give back all {len(idle)}", f"the pool keeps at least {least} (gpu.min){whole}"))
     return Recommendation(
         kind=KIND,
         direction="down",
@@ -117,9 +122,15 @@ def _projection(facts: Facts, settings: Settings, pool: Pool, keep: int) -> Proj
 
 
 def _apply(idle: list[Gpu], holding: list[Gpu]) -> Iterator[str]:
+    """Lines to paste into a shell: what came from labels is quoted, and cannot begin a line of its own."""
     for gpu in (holding or idle)[:MOST_SINGLE_GPUS]:
         if gpu.vendor == "nvidia":
-            yield f"# on {gpu.node}: who holds GPU {gpu.index}?"
-            yield f"nvidia-smi -i {gpu.uuid} --query-compute-apps=pid,process_name,used_memory --format=csv"
+            yield f"# on {_one_line(gpu.node)}: who holds GPU {_one_line(gpu.index)}?"
+            uuid = shlex.quote(_one_line(gpu.uuid))
+            yield f"nvidia-smi -i {uuid} --query-compute-apps=pid,process_name,used_memory --format=csv"
     yield "# end those processes, or delete the pods that requested the GPUs"
     yield "# GPUs without an owner: remove the nodes or stop the instances"
+
+
+def _one_line(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)

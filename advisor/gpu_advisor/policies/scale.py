@@ -62,11 +62,13 @@ class Sizing:
 def size(trail: tuple[Point, ...], replicas: int, limits: Limits, evaluation: Evaluation, at: float) -> Sizing:
     """How many replicas a serving pool should have. Pure, so that a replay decides as the live engine does.
 
-    Missing points are never read as idle: with too few of them in a stabilization window it stays as it is.
+    Missing points are never read as idle: with too few of them in a stabilization window it stays as it is. Points at
+    which GPUs were missing are not looked at: the mean of the others is not the pool's, and just after a growth it is
+    the former pool's.
     """
-    up = _stretch(trail, at, evaluation.scale_up_stabilization_seconds)
-    down = _stretch(trail, at, evaluation.scale_down_stabilization_seconds)
-    whole = replicas * limits.per_replica
+    whole = tuple(point for point in trail if point.gpus >= replicas * limits.per_replica)
+    up = _stretch(whole, at, evaluation.scale_up_stabilization_seconds)
+    down = _stretch(whole, at, evaluation.scale_down_stabilization_seconds)
     if not _complete(up, evaluation.scale_up_stabilization_seconds, evaluation):
         return Sizing(
             replicas, _short(up, evaluation.scale_up_stabilization_seconds, evaluation), Reason.INSUFFICIENT_HISTORY
@@ -82,7 +84,7 @@ def size(trail: tuple[Point, ...], replicas: int, limits: Limits, evaluation: Ev
         return Sizing(
             replicas, _short(down, evaluation.scale_down_stabilization_seconds, evaluation), Reason.INSUFFICIENT_HISTORY
         )
-    if any(point.gpus < whole for point in _stretch(trail, at, evaluation.cooldown_seconds)):
+    if set(_stretch(trail, at, evaluation.cooldown_seconds)) - set(whole):
         return Sizing(replicas, f"grown within the cool-down of {evaluation.cooldown_seconds} s", basis=highest)
     return _shrunk(highest, replicas, limits)
 

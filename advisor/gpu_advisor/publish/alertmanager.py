@@ -27,6 +27,8 @@ class AlertmanagerState:
 
 
 class Alertmanagers:
+    """`interval_seconds` is the longest time that passes between two calls of `send` while all is well."""
+
     def __init__(self, configured: Iterable[AlertmanagerSettings], interval_seconds: float) -> None:
         self._configured = tuple(configured)
         self._interval = interval_seconds
@@ -53,12 +55,16 @@ class Alertmanagers:
         login = (each.username, each.password.get_secret_value()) if each.username else None
         try:
             answer = self._session.post(
-                f"{each.url.rstrip('/')}/api/v2/alerts", json=body, timeout=each.timeout_seconds, auth=login
+                f"{each.url.rstrip('/')}/api/v2/alerts",
+                json=body,
+                timeout=each.timeout_seconds,
+                auth=login,
+                allow_redirects=False,  # followed as a GET, which would succeed and tell nothing
             )
         except requests.RequestException as error:
             return f"does not answer ({type(error).__name__}): see if it runs and if the address is right"
         if answer.status_code != 200:
-            return f"answers {answer.status_code}: {answer.text[:200]}"
+            return f"answers {answer.status_code}: {answer.text[:200]!r}"
         return ""
 
     def close(self) -> None:

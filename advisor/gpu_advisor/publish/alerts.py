@@ -71,12 +71,14 @@ def updated(before: Iterable[Alert], firing: Iterable[Alert], held: frozenset[st
 
 def payload(alerts: Iterable[Alert], now: float, interval_seconds: float) -> list[dict[str, Any]]:
     """The body of POST /api/v2/alerts (Alertmanager's OpenAPI: postableAlerts)."""
+    ends = now + ROUNDS_TO_LIVE * interval_seconds
     return [
         {
             "labels": dict(alert.labels),
             "annotations": dict(alert.annotations),
-            "startsAt": _rfc3339(alert.started),
-            "endsAt": _rfc3339(now + ROUNDS_TO_LIVE * interval_seconds if alert.resolved is None else alert.resolved),
+            # An end before the start is refused, and a clock that was set back makes one.
+            "startsAt": _rfc3339(min(alert.started, now if alert.resolved is None else alert.resolved)),
+            "endsAt": _rfc3339(ends if alert.resolved is None else alert.resolved),
             **({"generatorURL": alert.url} if alert.url else {}),
         }
         for alert in alerts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
+from typing import get_args
 
 from flask import Flask, Response, jsonify, request
 
@@ -12,7 +13,7 @@ from gpu_advisor.publish import document, metrics, problem
 from gpu_advisor.publish.alertmanager import AlertmanagerState
 from gpu_advisor.publish.page import register as register_page
 from gpu_advisor.publish.problem import Problem
-from gpu_advisor.recommendation import Status
+from gpu_advisor.recommendation import Severity, Status
 from gpu_advisor.view import Issued, View
 
 MOST_PER_PAGE = 1000
@@ -107,11 +108,15 @@ def _only(allowed: Sequence[str]) -> None:
             HTTPStatus.BAD_REQUEST,
             f"unknown parameter {unknown[0]!r}; " + (f"there are {', '.join(allowed)}" if allowed else "there is none"),
         )
+    twice = sorted(name for name, values in request.args.lists() if len(values) > 1)
+    if twice:
+        raise Problem(HTTPStatus.BAD_REQUEST, f"{twice[0]!r} is given more than once: give it once")
 
 
 def _chosen(issued: Sequence[Issued]) -> list[Issued]:
     wanted = {name: request.args[name] for name in FILTERS if name in request.args}
-    return [each for each in issued if all(FILTERS[name](each, value) for name, value in wanted.items())]
+    _choice("severity", get_args(Severity), "")
+    return [each for each in issued if all(FILTERS[name](each, value) for name, value in wanted.items() if value)]
 
 
 def _choice(name: str, choices: Sequence[str], default: str) -> str:

@@ -178,7 +178,7 @@ def _leading_checks(view: View) -> list[Check]:
 
 def as_csv(chosen: Iterable[Issued]) -> str:
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(out, lineterminator="\r\n")  # RFC 4180; a lone \r in a field is quoted only so
     writer.writerow(CSV_COLUMNS)
     for issued in chosen:
         of = issued.recommendation

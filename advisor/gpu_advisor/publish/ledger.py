@@ -44,22 +44,18 @@ class Ledger:
             ).fetchall()
         return {id_: (since, Scope(kind, name)) for id_, since, kind, name in rows}
 
-    def record(self, now: float, seen: Mapping[str, tuple[str, Scope]], held: Iterable[str]) -> dict[str, float]:
-        """Note what is advised now (id -> kind, scope), end what is neither seen nor held. Returns id -> since."""
-        keep = {*seen, *held}
+    def record(self, now: float, seen: Mapping[str, tuple[float, str, Scope]], held: Iterable[str]) -> None:
+        """Note what is advised now (id -> since, kind, scope), and end what is neither seen nor held."""
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            since = dict(self._db.execute("SELECT id, since FROM advice WHERE ended IS NULL").fetchall())
-            for id_, (kind, scope) in seen.items():
-                since.setdefault(id_, now)
-                self._db.execute(
-                    "INSERT INTO advice (id, since, last_seen, scope_kind, scope_name, kind) VALUES (?, ?, ?, ?, ?, ?)"
-                    " ON CONFLICT DO UPDATE SET last_seen = excluded.last_seen, ended = NULL",
-                    (id_, since[id_], now, scope.kind, scope.name, kind),
-                )
-            for id_ in since.keys() - keep:
+            active = {id_ for (id_,) in self._db.execute("SELECT id FROM advice WHERE ended IS NULL")}
+            for id_ in active - {*seen, *held}:
                 self._db.execute("UPDATE advice SET ended = ? WHERE id = ? AND ended IS NULL", (now, id_))
-        return {id_: since[id_] for id_ in keep if id_ in since}
+            self._db.executemany(
+                "INSERT INTO advice (id, since, last_seen, scope_kind, scope_name, kind) VALUES (?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET last_seen = excluded.last_seen, ended = NULL",
+                [(id_, since, now, scope.kind, scope.name, kind) for id_, (since, kind, scope) in seen.items()],
+            )
 
     def alerts(self) -> tuple[Alert, ...]:
         """What Alertmanager was last told, to go on from after a restart."""

@@ -25,7 +25,9 @@ CATALOGUE: dict[str, tuple[Literal["gauge", "counter"], str, tuple[str, ...]]] =
     "gpu_advisor_evaluation_duration_seconds": ("gauge", "How long the last successful evaluation took.", ()),
     "gpu_advisor_evaluation_queries": ("gauge", "Queries of the last evaluation; independent of the fleet's size.", ()),
     "gpu_advisor_evaluations_total": ("counter", "Evaluations that succeeded.", ()),
-    "gpu_advisor_evaluation_failures_total": ("counter", "Evaluations that failed, by kind of failure.", ("kind",)),
+    "gpu_advisor_evaluation_failures_total": (
+        "counter", "Evaluations that failed, by kind of failure; ledger: succeeded, but not remembered.", ("kind",),
+    ),
     "gpu_advisor_recommendation_info": (
         "gauge", "A recommendation given now, always 1.", ("id", "kind", "scope_kind", "scope", "severity"),
     ),
@@ -93,7 +95,7 @@ def _conclusions(view: View) -> Iterator[Row]:
         labels = (issued.id, issued.recommendation.kind, scope.kind, scope.name, issued.recommendation.severity)
         yield "gpu_advisor_recommendation_info", labels, 1
         yield "gpu_advisor_recommendation_since_timestamp_seconds", (issued.id,), issued.since
-    for said in {(a.reason.value, a.subject, a.scope.kind, a.scope.name) for a in abstentions(view)}:
+    for said in sorted({(a.reason.value, a.subject, a.scope.kind, a.scope.name) for a in abstentions(view)}):
         yield "gpu_advisor_abstention_info", said, 1
     if view.evaluation is None:
         return
