@@ -157,11 +157,11 @@ def checks() -> Table:
     # Two queries, because a check of unknown outcome has no value.
     panel = listing(
         "Which targets are met?",
-        f"Each check against its target: GPU {GPU_TARGET:.0%}, memory {MEMORY_TARGET:.0%}, CPU {CPU_TARGET:.0%} unless "
-        "the advisor is set otherwise. Unknown means too little data, not zero.",
+        f"Each check of fleet, pools and nodes against its target: GPU {GPU_TARGET:.0%}, memory {MEMORY_TARGET:.0%}, "
+        f"CPU {CPU_TARGET:.0%} unless the advisor is set otherwise. Unknown means too little data, not zero.",
         [
-            CHECK.format(", status", "gpu_advisor_check_status == 1"),
-            CHECK.format("", "gpu_advisor_check_value_ratio"),
+            CHECK.format(", status", 'gpu_advisor_check_status{scope_kind!="gpu"} == 1'),
+            CHECK.format("", 'gpu_advisor_check_value_ratio{scope_kind!="gpu"}'),
         ],
         {"item": "What", "scope_kind": "Of", "scope": "Which", "status": "Target", "Value #B": "Measured"},
     ).span(12)
