@@ -1,0 +1,1 @@
+"""Each claim on speed or quality as one command: `python -m benchmarks.NAME`, figures in `benchmarks/results/`."""

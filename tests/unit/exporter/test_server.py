@@ -1,0 +1,341 @@
+"""The HTTP server against clients that behave and clients that do not."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from gpu_exporter import server as http_server
+from gpu_exporter.server import BadAddress, BadRequest, MetricsServer, accepts_gzip, parse
+
+PAGE = b"# HELP up One.\n# TYPE up gauge\n" + b"".join(b'up{n="%d"} 1\n' % n for n in range(1000))
+GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+LAST_GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+@contextmanager
+def serving(page=lambda: PAGE, host: str = "127.0.0.1") -> Iterator[MetricsServer]:
+    server = MetricsServer((host, 0), "/metrics", page)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[MetricsServer]:
+    with serving() as server:
+        yield server
+
+
+def address(server: MetricsServer) -> tuple[str, int]:
+    host, port = server.server_address[:2]
+    assert isinstance(host, str)
+    return host, port
+
+
+def connect(server: MetricsServer) -> socket.socket:
+    return socket.create_connection(address(server), timeout=5)
+
+
+def http_client(server: MetricsServer) -> http.client.HTTPConnection:
+    host, port = address(server)
+    return http.client.HTTPConnection(host, port, timeout=5)
+
+
+def ask(server: MetricsServer, *parts: bytes) -> bytes:
+    """All that the server answers to these bytes until it closes the connection."""
+    with connect(server) as client:
+        for part in parts:
+            client.sendall(part)
+            time.sleep(0.01)
+        return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def get(server: MetricsServer, path: str = "/metrics", method: str = "GET", **fields: str):
+    client = http_client(server)
+    client.request(method, path, headers={name.replace("_", "-"): value for name, value in fields.items()})
+    answer = client.getresponse()
+    body = answer.read()
+    client.close()
+    return answer, body
+
+
+def test_page(server):
+    answer, body = get(server)
+    assert (answer.status, body) == (200, PAGE)
+    assert answer.getheader("Content-Type") == "text/plain; version=0.0.4; charset=utf-8"
+    assert answer.getheader("Content-Encoding") is None
+    assert answer.getheader("Date", "").endswith(" GMT")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "content"),
+    [
+        ("/metrics?name=x", 200, PAGE),
+        ("/-/healthy", 200, b"ok\n"),
+        ("/-/ready", 200, b"ok\n"),
+        ("/", 200, b'<a href="/metrics">'),
+        ("/metrics/", 404, b"metrics are at /metrics"),
+        ("/favicon.ico", 404, b"metrics are at /metrics"),
+        ("*", 404, b"metrics are at /metrics"),
+        ("http://node:9816/metrics", 200, PAGE),
+    ],
+)
+def test_paths(server, path, status, content):
+    answer, body = get(server, path)
+    assert answer.status == status
+    assert content in body
+
+
+def test_gzip_only_for_those_who_take_it(server):
+    answer, body = get(server, Accept_Encoding="gzip, deflate")
+    assert answer.getheader("Content-Encoding") == "gzip"
+    assert int(answer.getheader("Content-Length", "0")) == len(body) < len(PAGE)
+    assert gzip.decompress(body) == PAGE
+    assert get(server, Accept_Encoding="gzip;q=0, identity")[1] == PAGE
+    assert get(server, "/-/healthy", Accept_Encoding="gzip")[1] == b"ok\n"
+
+
+@pytest.mark.parametrize(
+    ("accept_encoding", "accepts"),
+    [
+        ("gzip", True),
+        ("deflate, GZIP", True),
+        ("br;q=1, gzip;q=0.5", True),
+        ("gzip;q=0.01", True),
+        ("gzip; q=0", False),
+        ("gzip;q=0.000", False),
+        ("", False),
+        ("br, identity", False),
+    ],
+)
+def test_accepts_gzip(accept_encoding, accepts):
+    assert accepts_gzip(accept_encoding) is accepts
+
+
+def test_head_is_get_without_the_body(server):
+    answer, body = get(server, method="HEAD")
+    assert (answer.status, body, answer.getheader("Content-Length")) == (200, b"", str(len(PAGE)))
+    head = ask(server, LAST_GET.replace(b"GET", b"HEAD"))
+    assert head.endswith(b"\r\n\r\n")
+    assert head.count(b"\r\n\r\n") == 1
+
+
+def test_connection_is_kept(server):
+    client = http_client(server)
+    ports = set()
+    for path in ("/metrics", "/nothing", "/metrics"):
+        client.request("GET", path)
+        client.getresponse().read()
+        ports.add(client.sock.getsockname())
+    client.close()
+    assert len(ports) == 1
+
+
+@pytest.mark.parametrize(
+    ("request_", "kept"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", True),
+        (b"GET / HTTP/1.1\r\nConnection: Close\r\n\r\n", False),
+        (b"GET / HTTP/1.0\r\n\r\n", False),
+        (b"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", True),
+    ],
+)
+def test_who_closes_the_connection(server, request_, kept):
+    with connect(server) as client:
+        client.sendall(request_)
+        client.settimeout(0.3)
+        received = b""
+        try:
+            while data := client.recv(65536):
+                received += data
+            closed = True
+        except TimeoutError:
+            closed = False
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert closed is not kept
+    assert (b"Connection: keep-alive" if kept else b"Connection: close") in received
+
+
+def test_pipelined_requests_are_answered_in_turn(server):
+    answers = ask(server, GET + GET.replace(b"/metrics", b"/nothing") + LAST_GET)
+    statuses = [part[:3] for part in answers.split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [b"200", b"404", b"200"]
+    assert answers.count(PAGE) == 2
+
+
+def test_request_in_pieces(server):
+    assert ask(server, b"\r\n\r\nGE", b"T /metr", b"ics HTTP/1.1\r", b"\nConnection: close\r\n", b"\r", b"\n").endswith(
+        PAGE
+    )
+
+
+def test_bare_line_feeds_as_typed_by_hand(server):
+    assert ask(server, b"GET /metrics HTTP/1.0\n\n").endswith(PAGE)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"rubbish\r\n\r\n", 400),
+        (b"GET\r\n\r\n", 400),
+        (b"GET /metrics\r\n\r\n", 400),
+        (b"GET  /metrics HTTP/1.1\r\n\r\n", 400),
+        (b"GET /a b HTTP/1.1\r\n\r\n", 400),
+        (b"GET /metrics HTTP/1.1 \r\n\r\n", 400),
+        (b"GET /\xff HTTP/1.1\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),  # TLS
+        (b"GET /metrics HTTP/1.1\r\nno colon\r\n\r\n", 400),
+        (b"GET /metrics HTTP/1.1\r\nHost : x\r\n\r\n", 400),
+        (b"GET /metrics HTTP/1.1\r\nA: b\r\n folded\r\n\r\n", 400),
+        (b"GET /metrics HTTP/1.1\r\nA: \x00\r\n\r\n", 400),
+        (b"GET /metrics HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", 400),
+        (b"GET /metrics HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\nhello", 400),
+        (b"GET /metrics HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        (b"POST /metrics HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", 405),
+        (b"DELETE /metrics HTTP/1.1\r\n\r\n", 405),
+        (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 5_000 + b"\r\n", 431),
+        (b"A" * 100_000, 431),
+    ],
+)
+def test_refused_and_closed(server, request_, status):
+    answer = ask(server, request_)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert answer.count(b"\r\nServer: ") == 1
+    assert b"\r\nConnection: close\r\n" in answer
+    assert (b"\r\nAllow: GET, HEAD\r\n" in answer) is (status == 405)
+    assert get(server)[1] == PAGE
+
+
+def test_refusal_reaches_a_client_that_is_still_sending(server):
+    assert ask(server, b"POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n", *[b"x" * 10_000] * 10).startswith(
+        b"HTTP/1.1 405 "
+    )
+
+
+def test_repeated_fields_are_joined():
+    request = parse(b"GET / HTTP/1.1\r\nAccept-Encoding: br\r\naccept-encoding:gzip  ")
+    assert request.fields == {"accept-encoding": "br, gzip"}
+    with pytest.raises(BadRequest):
+        parse(b"")
+
+
+def test_slow_client_is_cut_off_however_it_dawdles(server, monkeypatch):
+    monkeypatch.setattr(http_server, "CLIENT_TIMEOUT_SECONDS", 0.3)
+    begun = time.monotonic()
+    with connect(server) as client, connect(server) as silent, connect(server) as empty:
+        received = b""
+        client.settimeout(0.05)
+        try:
+            while time.monotonic() - begun < 5:
+                client.sendall(b"G")
+                empty.sendall(b"\r\n")
+                try:
+                    received += client.recv(65536)
+                    break
+                except TimeoutError:
+                    continue
+        except OSError:
+            pass  # closed before the last byte was sent
+        assert received.startswith(b"HTTP/1.1 408 ")
+        assert silent.recv(1) == b""
+    assert time.monotonic() - begun < 2
+
+
+def test_client_that_does_not_take_its_answer_is_cut_off(monkeypatch):
+    monkeypatch.setattr(http_server, "CLIENT_TIMEOUT_SECONDS", 0.3)
+    large = b"x" * 50_000_000
+    with serving(lambda: large) as server, connect(server) as client:
+        client.sendall(GET)
+        until(lambda: server._connections)
+        until(lambda: not server._connections)
+
+
+def test_idle_connection_is_closed_after_a_while(server, monkeypatch):
+    monkeypatch.setattr(http_server, "CLIENT_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(http_server, "IDLE_TIMEOUT_SECONDS", 0.6)
+    with connect(server) as client:
+        for _ in range(2):  # the second after longer than a request may take
+            client.sendall(GET.replace(b"/metrics", b"/-/ready"))
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+            time.sleep(0.3)
+        begun = time.monotonic()
+        assert client.recv(1) == b""
+        assert time.monotonic() - begun < 2
+
+
+def test_hundred_open_connections_hold_up_nobody(server):
+    with ExitStack() as stack:
+        for begun in range(100):
+            client = stack.enter_context(connect(server))
+            if begun % 2:
+                client.sendall(b"GET /metrics HT")
+        assert get(server)[1] == PAGE
+
+
+def test_one_connection_too_many_closes_the_most_useless(server, monkeypatch):
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 3)
+    with ExitStack() as stack:
+        used, useless, other = (stack.enter_context(connect(server)) for _ in range(3))
+        until(lambda: len(server._connections) == 3)
+        used.sendall(GET.replace(b"/metrics", b"/-/ready"))
+        assert used.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert get(server)[1] == PAGE
+        assert useless.recv(1) == b""
+        used.sendall(GET.replace(b"/metrics", b"/-/ready"))
+        assert used.recv(65536).startswith(b"HTTP/1.1 200 ")
+        other.sendall(LAST_GET)
+        assert other.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_scrapers_at_once_all_get_the_page(server):
+    pages = []
+    scrapers = [threading.Thread(target=lambda: pages.append(get(server)[1])) for _ in range(50)]
+    for scraper in scrapers:
+        scraper.start()
+    for scraper in scrapers:
+        scraper.join()
+    assert pages == [PAGE] * 50
+
+
+def test_page_that_cannot_be_made_is_an_error_and_logged(caplog):
+    def page() -> bytes:
+        raise ValueError("no page today")
+
+    with serving(page) as server:
+        assert get(server)[0].status == 500
+        assert get(server, "/-/healthy")[0].status == 200
+    assert "no page today" in caplog.text
+
+
+def test_address_in_use_tells_the_mend(server):
+    with pytest.raises(BadAddress, match=r"--web\.listen-address"):
+        MetricsServer(("127.0.0.1", server.server_address[1]), "/metrics", lambda: PAGE)
+
+
+def test_ipv6():
+    try:
+        with serving(host="::1") as server:
+            assert get(server)[1] == PAGE
+    except BadAddress as error:
+        pytest.skip(str(error))
