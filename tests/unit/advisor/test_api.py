@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import html
+import io
+import re
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from gpu_advisor.engine import evaluate
+from gpu_advisor.publish import metrics
+from gpu_advisor.publish.alertmanager import AlertmanagerState
+from gpu_advisor.publish.api import create_app
+from gpu_advisor.settings import Settings
+from gpu_advisor.view import Issued, SourceState, View
+from prometheus_client.parser import text_string_to_metric_families
+
+from .build import AT, Card, FakeSource, Target
+
+SENDERS = (AlertmanagerState("http://a:9093", True, 3), AlertmanagerState("http://b:9093"))
+HOSTILE = {
+    "html": "<script>alert(1)</script>",
+    "attribute": '"\' onmouseover=alert(1) x="',
+    "template": "{{ view.__class__ }}{% raise %}",
+    "newlines": "a\nb\r\nc\td",
+    "emoji and right to left": "🔥\u202eGPU\u0000مرحبا",
+    "long": "x" * 10_000,
+    "formula": '=HYPERLINK("http://evil")',
+    "carriage return": "\r=1+1",
+}
+
+
+def view_of(targets: list[Target], settings: Settings | None = None) -> View:
+    chosen = settings or Settings()
+    evaluation = evaluate(FakeSource(targets, chosen), chosen, AT)
+    issued = tuple(Issued(advice.id("c"), AT - 60, advice) for advice in evaluation.recommendations)
+    source = SourceState("fake", "memory", True, last_success=AT)
+    return View("c", source, evaluation, issued, 0.1, 1, (("timeout", 2),))
+
+
+def serving(count: int) -> Settings:
+    pools = [{"name": f"s{i}", "kind": "serving", "match": {"node": f"s{i}"}} for i in range(count)]
+    return Settings.model_validate({"pools": pools, "cost": {"gpu_price_per_hour": {"NVIDIA H100": 2}}})
+
+
+def whole() -> View:
+    """Advice of three kinds: one pool with idle GPUs, two that should grow, one that should shrink."""
+    cards = [Card("GPU-0", 0.0), Card("GPU-1", 0.0, index="1"), Card("GPU-lost", None, up=False)]
+    for i, value in enumerate((0.95, 1.0, 0.1)):
+        points = tuple((AT - 60 * step, value) for step in reversed(range(16)))
+        cards += [Card(f"GPU-s{i}-{n}", value, node=f"s{i}", trail=points) for n in (0, 1)]
+    return view_of([Target("a:1", cards)], serving(3))
+
+
+@pytest.fixture(scope="module")
+def view() -> View:
+    return whole()
+
+
+@pytest.fixture(scope="module")
+def client(view: View) -> FlaskClient:
+    return of(view)
+
+
+def of(view: View) -> FlaskClient:
+    return create_app(lambda: view, lambda: SENDERS).test_client()
+
+
+def got(client: FlaskClient, path: str) -> dict[str, Any]:
+    answer = client.get(path)
+    assert (answer.status_code, answer.content_type) == (200, "application/json")
+    found: dict[str, Any] = answer.get_json()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("query", "kinds"),
+    [
+        ("", ["idle_reclaim", "scale_up", "scale_up", "scale_down"]),
+        ("kind=scale_up", ["scale_up", "scale_up"]),
+        ("severity=info", ["scale_down"]),
+        ("pool=s0", ["scale_up"]),
+        ("node=node-a", ["idle_reclaim"]),
+        ("node=s1&kind=scale_up", ["scale_up"]),
+        ("node=s1&kind=scale_down", []),
+        ("pool=GPU-0", []),
+        ("per_page=3", ["idle_reclaim", "scale_up", "scale_up"]),
+        ("per_page=3&page=2", ["scale_down"]),
+        ("page=99", []),
+    ],
+)
+def test_filters_and_pages(client: FlaskClient, query: str, kinds: list[str]) -> None:
+    answer = got(client, f"/recommendations?{query}")
+    assert sorted(each["kind"] for each in answer["recommendations"]) == sorted(kinds)
+    if "page" in query:
+        assert answer["total"] == 4
+    else:
+        assert answer["total"] == len(kinds)
+
+
+def test_document(client: FlaskClient, view: View) -> None:
+    answer = got(client, "/recommendations")
+    assert (answer["at"], answer["stale"], answer["source"]["up"]) == ("2027-01-15T08:00:00.000Z", False, True)
+    assert answer["checks"]["counts"]["unknown"] >= 1
+    assert {word["reason"] for word in answer["abstentions"]} == {"no_data", "saturated"}
+    pools = {pool["name"]: pool for pool in answer["pools"]}
+    assert (pools["s0"]["capacity_gpus"], pools["s0"]["busy_gpus"]) == (2, 1.9)
+    assert pools["NVIDIA H100"]["busy_gpus"] is None  # of one of its GPUs nothing is known, which is not nothing
+    for each in answer["recommendations"]:
+        assert got(client, f"/recommendations/{each['id']}")["recommendation"] == each
+        assert each["evidence"]
+        assert all(f"@ {AT:.3f}" in evidence["promql"] for evidence in each["evidence"])
+        assert each["since"] == "2027-01-15T07:59:00.000Z"
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("status=unknown&item=gpu_utilization&scope_kind=gpu", 1),
+        ("scope=GPU-lost", 2),
+        ("scope_kind=gpu&per_page=5&page=2", 5),
+        ("item=cost", 1),
+        ("item=nothing", 0),
+    ],
+)
+def test_checks(client: FlaskClient, query: str, count: int) -> None:
+    assert len(got(client, f"/checks?{query}")["checks"]) == count
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/recommendations?knd=x", 400, ("knd", "kind, severity, node, pool, format, page, per_page")),
+        ("/recommendations?severity=loud", 400, ("severity", "info, warning, critical")),
+        ("/recommendations?format=xml", 400, ("format", "json, csv")),
+        ("/recommendations?page=0", 400, ("page", "whole number from 1")),
+        ("/recommendations?page=²", 400, ("page", "whole number")),
+        ("/recommendations?page=" + "9" * 5000, 400, ("page", "whole number")),
+        ("/recommendations?per_page=1001", 400, ("per_page", "to 1000")),
+        ("/recommendations?pool=a&pool=b", 400, ("pool", "once")),
+        ("/checks?status=bad", 400, ("status", "met, missed, unknown")),
+        ("/checks?scope_kind=rack", 400, ("scope_kind", "fleet, pool, node, gpu")),
+        ("/checks?page=x", 400, ("page", "whole number")),
+        ("/recommendations/0123456789abcdef", 404, ("0123456789abcdef", "GET /recommendations lists")),
+        ("/recommendations/0?x=1", 400, ("x", "there is none")),
+        ("/page/0123456789abcdef", 404, ("0123456789abcdef", "lists them")),
+        ("/nothing", 404, ("not found",)),
+    ],
+)
+def test_problems_name_the_parameter_and_the_mend(
+    client: FlaskClient, path: str, status: int, words: tuple[str, ...]
+) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
+    document = answer.get_json()
+    assert document["status"] == status
+    assert all(word in document["detail"] for word in words)
+
+
+def test_a_wrong_method_and_a_defect_are_problems_too(view: View) -> None:
+    refused = of(view).post("/recommendations")
+    assert (refused.status_code, refused.content_type) == (405, "application/problem+json")
+    assert "GET" in refused.headers["Allow"]
+
+    def broken() -> View:
+        raise ZeroDivisionError
+
+    answer = create_app(broken, lambda: SENDERS).test_client().get("/recommendations")
+    assert (answer.status_code, answer.content_type) == (500, "application/problem+json")
+    assert "ZeroDivision" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/recommendations", "/recommendations?format=csv", "/checks"])
+def test_etag(view: View, path: str) -> None:
+    first = of(view).get(path)
+    again = of(view).get(path, headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+    assert first.headers["Cache-Control"] == "no-cache"
+    changed = dataclasses.replace(view, cluster="other", issued=view.issued[:1])
+    assert of(changed).get(path, headers={"If-None-Match": first.headers["ETag"]}).status_code == 200
+
+
+def renamed(name: str) -> View:
+    cards = [Card(name, 0.0, node=name, name=name, index=name), Card("b", 0.0, node=name, name=name)]
+    return view_of([Target("a:1", cards)])
+
+
+@pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
+def test_csv(name: str) -> None:
+    answer = of(renamed(name)).get("/recommendations?format=csv")
+    assert answer.content_type == "text/csv; charset=utf-8"
+    header, row = csv.reader(io.StringIO(answer.data.decode(), newline=""))
+    found = dict(zip(header, row, strict=True))
+    assert found["scope"].removeprefix("'") == name
+    assert (found["kind"], found["current"], found["recommended"], found["held"]) == ("idle_reclaim", "2", "1", "false")
+    assert found["cost_change_per_hour"] == ""  # no price is not a price of nothing
+    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row)
+
+
+@pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_labels_are_text_everywhere(name: str) -> None:
+    client = of(renamed(name))
+    (advice,) = got(client, "/recommendations")["recommendations"]
+    assert advice["scope"]["name"] == name
+    assert set(advice["gpus"]) == {name, "b"}
+    for path in ("/", f"/page/{advice['id']}"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.mimetype) == (200, "text/html")
+        assert "script-src 'self'" in answer.headers["Content-Security-Policy"]
+        text = answer.data.decode()
+        assert not re.search(r"<script(?! src=\"/static/page\.js\" defer>)", text)
+        assert "<" not in name or name not in text
+        assert not re.search(r"<[^<>]*\sonmouseover=", re.sub(r'"[^"]*"', '""', text))
+        assert " ".join(name.split()) in " ".join(html.unescape(text.replace("&#34;", '"')).split())
+    samples = [
+        sample
+        for family in text_string_to_metric_families(client.get("/metrics").data.decode())
+        for sample in family.samples
+    ]
+    assert name in {sample.labels.get("pool") for sample in samples}
+
+
+def test_metrics(client: FlaskClient) -> None:
+    answer = client.get("/metrics")
+    assert answer.content_type.startswith("text/plain; version=0.0.4")
+    text = answer.data.decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    catalogue = {name.removesuffix("_total"): labels for name, (_, _, labels) in metrics.CATALOGUE.items()}
+    assert set(families) == set(catalogue)  # nothing that is not in the catalogue, and this view has all of it
+    seen = set()
+    for name, family in families.items():
+        for sample in family.samples:
+            assert set(sample.labels) == set(catalogue[name])
+            key = (sample.name, *sample.labels.items())
+            assert key not in seen
+            seen.add(key)
+    values = {(s.name, *s.labels.values()): s.value for f in families.values() for s in f.samples}
+    assert values["gpu_advisor_desired_replicas", "s0"] == 3
+    assert values["gpu_advisor_desired_replicas", "s2"] == 1
+    assert values["gpu_advisor_pool_gpus", "s0", "busy"] == 1.9
+    assert ("gpu_advisor_pool_gpus", "NVIDIA H100", "busy") not in values
+    assert values["gpu_advisor_alerts_sent_total", "http://a:9093"] == 3
+    assert ("gpu_advisor_alertmanager_up", "http://b:9093") not in values  # nothing was sent there yet
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
+def test_promtool_has_nothing_to_say(client: FlaskClient) -> None:
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"], input=client.get("/metrics").data, capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
+
+
+def test_with_the_source_away(view: View) -> None:
+    state = SourceState("prometheus", "http://p", False, "timeout", "no answer: see what keeps it busy", AT - 90)
+    client = of(dataclasses.replace(view, source=state))
+    for path in ("/-/healthy", "/-/ready"):
+        assert (client.get(path).status_code, client.get(path).data) == (200, b"ok\n")
+    answer = got(client, "/recommendations")
+    assert (answer["stale"], answer["source"]["error"], answer["total"]) == (True, "timeout", 4)
+    assert answer["abstentions"][0]["reason"] == "stale"
+    text = client.get("/metrics").data.decode()
+    assert "gpu_advisor_stale 1.0" in text
+    assert 'gpu_advisor_source_up{source="prometheus"} 0.0' in text
+    assert "gpu_advisor_recommendation_info" in text
+    assert "gpu_advisor_desired_replicas{" not in text  # nothing scales by an old answer
+    page = client.get("/").data.decode()
+    assert "no answer: see what keeps it busy" in page
+    assert "stale" in page
+
+
+def test_before_the_first_answer() -> None:
+    client = of(View("c", SourceState("fake", "memory", False, "not_yet", "wait a moment")))
+    answer = got(client, "/recommendations")
+    assert (answer["at"], answer["stale"], answer["recommendations"], answer["simulated"]) == (None, False, [], None)
+    assert [word["reason"] for word in answer["abstentions"]] == ["no_data"]
+    assert client.get("/-/ready").status_code == client.get("/").status_code == client.get("/checks").status_code == 200
+    assert "gpu_advisor_evaluation_queries" not in client.get("/metrics").data.decode()

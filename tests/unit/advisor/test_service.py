@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gpu_advisor.engine import evaluate
+from gpu_advisor.publish.alerts import RESOLVED_RESENT_SECONDS, Alert, payload, updated
+from gpu_advisor.settings import Settings
+from gpu_advisor.view import View
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from .build import AT, Card, Clock, FakeSource, Running, Target, fails
+
+HOUR = 3600.0
+IDLE = [Card("GPU-0", 0.0), Card("GPU-1", 0.0, index="1"), Card("GPU-2", 0.7, index="2")]
+BUSY = [dataclasses.replace(card, utilization=0.95) for card in IDLE]
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """A service on the same ledger each time it is called; a first call sets up an idle fleet."""
+    running: list[Running] = []
+    clock, source = Clock(), FakeSource([Target("a:1", IDLE), Target("b:1", [Card("GPU-9", 0.95, node="b")])])
+
+    def begin(**settings: Any) -> Running:
+        for each in running:
+            each.close()
+        running.append(Running(tmp_path, source, clock, Settings.model_validate(settings)))
+        return running[-1]
+
+    yield begin
+    running[-1].close()
+
+
+def test_a_restart_changes_neither_ids_nor_since(start: Start, tmp_path: Path) -> None:
+    first = start().after(0).given
+    assert [since for since, _ in first.values()] == [AT]
+    again = start().after(600)
+    assert again.given == first
+    assert again.heard.firing == set(first)
+    again.close()
+    for file in tmp_path.iterdir():
+        file.unlink()
+    anew = start().after(600).given
+    assert set(anew) == set(first)
+    assert [since for since, _ in anew.values()] == [AT + 1200]
+
+
+def test_while_the_source_fails_the_last_advice_is_stale_and_alerts_go_on(start: Start) -> None:
+    advisor = start(pools=[{"name": "p", "kind": "serving", "match": {"node": "b"}}]).after(0)
+    given = advisor.given
+    assert given
+    for round_ in range(1, 4):
+        advisor.source.failure = fails()
+        advisor.after(15)
+        view = advisor.service.view
+        assert (view.stale, view.source.error, advisor.given) == (True, "unreachable", given)
+        assert dict(view.failures) == {"unreachable": round_}
+        assert advisor.heard.firing == set(given)
+    # Restarted meanwhile, it has nothing to serve, and yet ends no alert.
+    blind = start().after(15)
+    assert (blind.service.view.stale, blind.given, blind.heard.firing) == (False, {}, set(given))
+    blind.source.failure = None
+    assert blind.after(15).given == given
+    assert not blind.service.view.stale
+
+
+@settings(max_examples=25)
+@given(st.lists(st.sampled_from(["answers", "fails", "breaks", "exporter silent"]), min_size=1, max_size=12))
+def test_a_flapping_source_ends_nothing(tmp_path_factory: pytest.TempPathFactory, rounds: list[str]) -> None:
+    source = FakeSource([Target("a:1", IDLE)])
+    advisor = Running(tmp_path_factory.mktemp("flapping"), source, Clock()).after(0)
+    given = set(advisor.given)
+    for each in rounds:
+        source.failure = {"fails": fails(), "breaks": RuntimeError("a defect")}.get(each)
+        source.targets[0].up = each != "exporter silent"
+        source.lost_at = None if source.targets[0].up else advisor.clock.now
+        advisor.after(15)
+        assert set(advisor.given) == advisor.heard.firing == given
+        assert {since for since, _ in advisor.given.values()} == {AT}
+        assert advisor.service.view.stale == (source.failure is not None)
+    advisor.close()
+
+
+def test_a_defect_in_a_round_does_not_pass_for_a_current_answer(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    advisor = start().after(0)
+    advisor.source.failure = ZeroDivisionError("odd")
+    advisor.after(15)
+    view = advisor.service.view
+    assert (view.stale, view.source.error, dict(view.failures)) == (True, "internal", {"internal": 1})
+    assert "ZeroDivisionError" in caplog.text
+    assert advisor.heard.firing == set(advisor.given)
+
+
+@pytest.mark.parametrize("silent_for", [15.0, 0.4 * HOUR, 1.5 * HOUR, 20 * HOUR])
+@pytest.mark.parametrize("how", ["exporter", "driver"])
+def test_advice_is_held_while_its_exporter_is_silent(start: Start, silent_for: float, how: str) -> None:
+    """Beyond the idle window as well, in which its GPUs were last seen."""
+    advisor = start().after(0)
+    (id_,) = advisor.given
+    target = advisor.source.targets[0]
+    target.up, target.driver = how == "driver", "failed" if how == "driver" else "ok"
+    advisor.source.targets.append(Target("other:1", up=False, job="other"))
+    advisor.source.lost_at = advisor.clock.now + 1
+    if how == "driver" and silent_for > HOUR:
+        target.up = False  # how long ago is asked only while a target is silent
+    advisor.after(silent_for)
+    assert advisor.given == {id_: (AT, True)}
+    assert advisor.heard.firing == {id_}
+    assert {gpu.uuid: gpu.up for gpu in advisor.service.view.evaluation.facts.gpus}["GPU-0"] is None  # type: ignore[union-attr]
+    target.up, target.driver, advisor.source.lost_at = True, "ok", None
+    assert advisor.after(15).given == {id_: (AT, False)}
+
+
+@pytest.mark.parametrize("silent_for", [15.0, 1.5 * HOUR, 20 * HOUR])
+def test_a_silent_exporter_never_makes_a_serving_pool_smaller(silent_for: float) -> None:
+    chosen = Settings.model_validate({"pools": [{"name": "p", "kind": "serving", "match": {"node": ".*"}}]})
+    at = AT + silent_for
+    low = tuple((at - 60 * i, 0.1) for i in reversed(range(16)))
+    cards = [Card(f"GPU-{i}", 0.1, trail=low) for i in range(4)]
+    source = FakeSource([Target("a:1", cards), Target("b:1", [Card("GPU-9", 0.9, node="b")], up=False)], chosen)
+    source.lost_at = AT
+    evaluation = evaluate(source, chosen, at)
+    assert (evaluation.recommendations, evaluation.desired_replicas) == ((), ())
+    source.targets = source.targets[:1]  # taken off the list: gone on purpose
+    assert dict(evaluate(source, chosen, at).desired_replicas) == {"p": 1}
+
+
+def test_when_the_cause_is_over_the_alert_is_resolved_and_re_sent(start: Start) -> None:
+    advisor = start().after(0)
+    (id_,) = advisor.given
+    advisor.source.targets[0].cards = BUSY
+    advisor.after(15)
+    assert (advisor.given, advisor.heard.resolved) == ({}, {id_})
+    ended = advisor.heard.rounds[-1][id_].resolved
+    assert start().after(RESOLVED_RESENT_SECONDS - 15).heard.rounds[-1][id_].resolved == ended
+    assert start().after(16).heard.rounds[-1] == {}
+    again = start()
+    again.source.targets[0].cards = IDLE
+    again.after(15)
+    assert again.given == {id_: (again.clock.now, False)}
+    assert again.heard.firing == {id_}
+
+
+def test_a_gpu_that_was_taken_away_ends_its_advice(start: Start) -> None:
+    advisor = start().after(0)
+    advisor.source.targets.append(Target("web:80", up=False, job="blackbox"))  # what else is down does not matter
+    advisor.source.targets[0].cards = []
+    advisor.source.targets[1].cards = [Card("GPU-9", 0.95, node="b", name="NVIDIA L4")]
+    assert advisor.after(2 * HOUR).given == {}
+    assert len(advisor.heard.resolved) == 1
+
+
+def test_a_full_disk_costs_no_answer_and_no_alert(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    advisor = start()
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(advisor.ledger, "record", full)
+    monkeypatch.setattr(advisor.ledger, "keep_alerts", full)
+    first = advisor.after(0).given
+    assert advisor.after(15).given == first
+    assert [since for since, _ in first.values()] == [AT]
+    assert not advisor.service.view.stale
+    assert dict(advisor.service.view.failures)["ledger"] >= 1
+    assert advisor.heard.firing == set(first)
+
+
+@pytest.mark.parametrize("index", ["²", "9" * 5000, "", "-1", "٣", "1\n"])
+def test_odd_indexes_do_not_end_the_round(start: Start, index: str) -> None:
+    advisor = start()
+    advisor.source.targets[0].cards = [*IDLE, Card("GPU-x", 0.5, index=index)]
+    assert advisor.after(0).given
+
+
+def test_gpus_are_in_the_order_of_their_indexes_and_the_answer_the_same_in_any_order() -> None:
+    cards = [Card(f"GPU-{n}", 0.0, index=n) for n in ("10", "9", "1")]
+    views = [
+        evaluate(FakeSource([Target(f"{i}:1", [card]) for i, card in enumerate(order)]), Settings(), AT)
+        for order in (cards, cards[::-1])
+    ]
+    assert [gpu.index for gpu in views[0].facts.gpus] == ["1", "9", "10"]
+    assert views[0].checks == views[1].checks
+    assert views[0].recommendations == views[1].recommendations
+
+
+def test_of_one_address_scraped_by_two_jobs_each_counts_for_itself() -> None:
+    targets = [Target("a:1", IDLE, up=False), Target("a:1", [], job="z-other")]
+    source = FakeSource(targets)
+    source.lost_at = AT - 5
+    assert {gpu.up for gpu in evaluate(source, Settings(), AT).facts.gpus} == {None}
+
+
+# Alerts
+
+
+def alert(id_: str, resolved: float | None = None, started: float = AT) -> Alert:
+    return Alert(id_, {"alertname": "X"}, {"summary": "s"}, started, resolved, "http://a/recommendations/1")
+
+
+def seconds(text: str) -> float:
+    assert text.endswith("Z")
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def test_payload() -> None:
+    (one,) = payload([alert("1")], AT + 100, 15)
+    assert set(one) == {"labels", "annotations", "startsAt", "endsAt", "generatorURL"}
+    assert (one["labels"], one["generatorURL"]) == ({"alertname": "X"}, "http://a/recommendations/1")
+    assert seconds(one["startsAt"]) == AT
+    assert seconds(one["endsAt"]) >= AT + 100 + 3 * 15
+    (over,) = payload([alert("1", AT + 5)], AT + 100, 15)
+    assert seconds(over["endsAt"]) == AT + 5
+
+
+@given(st.floats(-1e6, 1e6), st.booleans())
+def test_no_alert_ends_before_it_starts_whatever_the_clock_does(step: float, over: bool) -> None:
+    (one,) = payload([alert("1", AT + step if over else None)], AT + step, 15)
+    assert seconds(one["startsAt"]) <= seconds(one["endsAt"])
+
+
+@given(st.sets(st.sampled_from("abc")), st.sets(st.sampled_from("abcd")), st.sets(st.sampled_from("abc")))
+def test_an_alert_ends_only_if_it_neither_came_again_nor_is_held(
+    before: set[str], firing: set[str], held: set[str]
+) -> None:
+    after = {each.id: each for each in updated(map(alert, before), map(alert, firing), frozenset(held), AT + 15)}
+    assert set(after) == before | firing
+    assert {id_ for id_, each in after.items() if each.resolved} == before - firing - held
+
+
+def test_labels_stay_the_same_while_values_change(start: Start) -> None:
+    advisor = start(cluster="c", web={"external_url": "http://advisor/"}).after(0)
+    advisor.source.targets[0].cards = [*IDLE, Card("GPU-3", 0.0, index="3")]
+    advisor.after(15)
+    (then,), (now,) = (round_.values() for round_ in advisor.heard.rounds)
+    assert then.labels == now.labels
+    assert then.annotations != now.annotations
+    assert dict(now.labels) == {
+        "alertname": "GpuAdvisorIdleReclaim",
+        "severity": "warning",
+        "cluster": "c",
+        "kind": "idle_reclaim",
+        "scope_kind": "pool",
+        "scope": "NVIDIA H100",
+        "recommendation_id": now.id,
+    }
+    assert now.url == f"http://advisor/recommendations/{now.id}"
+    assert now.annotations["runbook_url"].endswith("/GpuAdvisorIdleReclaim.md")
+
+
+def test_a_view_before_any_answer_is_not_stale_but_says_why(start: Start) -> None:
+    view: View = start().service.view
+    assert (view.stale, view.source.up, view.source.error) == (False, False, "not_yet")

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from gpu_advisor.cli import main
+from gpu_advisor.settings import ConfigError, Settings, load
+
+SECRET = "hunter2"
+
+EXAMPLE = """\
+resources:
+  gpu: {min: 1, max: 8, target_utilization: 90, scale_up_threshold: 85, scale_down_threshold: 60}
+  memory: {min_gb: 8, max_gb: 128, target_usage: 85}
+  cpu: {min_cores: 4, max_cores: 32, target_usage: 80}
+"""
+
+#: text -> line, key, and words of the message. The mend is part of it.
+BAD = {
+    "resources:\n  gpu:\n    target_utilisation: 90\n": (3, "resources.gpu.target_utilisation", "mean target_util"),
+    "xyzzy: 1\n": (1, "xyzzy", "unknown key; remove it"),
+    "resources:\n  gpu:\n    target_utilization: ninety\n": (3, "resources.gpu.target_utilization", "not 'ninety'"),
+    "cluster: a\nevaluation: {interval_seconds: true}\n": (2, "evaluation.interval_seconds", "valid integer, not True"),
+    "resources:\n  gpu: 5\n": (2, "resources.gpu", "give keys with values here"),
+    "- a\n- b\n": (1, "the file", "give keys with values here"),
+    "resources:\n  gpu: {min: 9}\n": (2, "resources.gpu", "make max at least 9"),
+    "\nresources:\n  gpu: {scale_down_threshold: 88}\n": (3, "resources.gpu", "must be below scale_up_threshold"),
+    "resources:\n  gpu:\n    target_utilization: 80\n": (2, "resources.gpu", "at most target_utilization (80)"),
+    "cost: {budget_per_hour: .inf}\n": (1, "cost.budget_per_hour", "finite number"),
+    "cost: {budget_per_hour: .nan}\n": (1, "cost.budget_per_hour", "finite number"),
+    "evaluation:\n  interval_seconds: 99999999999\n": (2, "evaluation.interval_seconds", "less than or equal"),
+    "evaluation:\n  idle_window_seconds: 60\n": (1, "evaluation", "at least the window of the checks"),
+    "evaluation:\n  step_seconds: 400\n": (1, "evaluation", "make it smaller"),
+    "cluster: a\nstate_dir: b\ncluster: c\n": (3, "cluster", "is there twice: remove one"),
+    "pools: [{name: a, name: b}]\npools: {x: 1, x: 2}\n": (1, "pools.0.name", "is there twice"),
+    "cluster: a\npools:\n  - name: p\n  - name: p\n": (2, "pools", "give each pool its own name"),
+    "pools:\n  - name: p\n    match: {hostname: x}\n": (3, "pools.0.match.hostname", "'node'"),
+    "pools:\n  - name: p\n    match: {node: '('}\n": (3, "pools.0.match.node", "not a regular expression"),
+    "pools:\n  - {name: p, kind: serving, gpus_per_replica: 16}\n": (1, "pools", "set gpu.min and gpu.max"),
+    "resources: {gpu: {target_utilization: 95}}\npools:\n  - {name: p, kind: serving}\n": (2, "pools", "below 90.9"),
+    "source:\n  prometheus: {url: 'http://p'}\n  embedded: {}\n": (1, "source", "keep one of them"),
+    "source: {prometheus: {url: 'ftp://p'}}\n": (1, "source.prometheus.url", "as in http://127.0.0.1:9090"),
+    "web:\n  listen_address: '127.0.0.1:²'\n": (2, "web.listen_address", "not HOST:PORT"),
+    "cluster: a\nresources: [\n": (3, "not YAML", "see to quotes"),
+    "cluster: a\nx: &x [*x]\n": (1, "an alias within itself", "write it out"),
+    "[" * 600: (1, "an alias within itself, or nested", "write it out"),
+    "cluster: a\n\x00": (1, "not YAML", "special characters"),
+    f"alertmanagers:\n  - url: http://me:{SECRET}@am:9093\n": (2, "alertmanagers.0.url", "use username and password"),
+    f"source: {{prometheus: {{url: 'me:{SECRET}@p'}}}}\n": (1, "source.prometheus.url", "must not hold a login"),
+    f"source:\n  prometheus:\n    url: http://p\n    headers: {SECRET}\n": (4, "source.prometheus.headers", "give"),
+    f"alertmanagers: [{{url: 'http://a', password: [{SECRET}]}}]\n": (1, "alertmanagers.0.password", "valid string"),
+    f'cluster: a\npassword: "{SECRET}\n': (3, "not YAML", "see to quotes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BAD, ids=[f"{key}-{words[:16]}" for _, key, words in BAD.values()])
+def test_bad_input_names_file_line_key_and_mend(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "advisor.yaml"
+    file.write_text(text, encoding="utf-8")
+    line, key, words = BAD[text]
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    first = str(caught.value).splitlines()[0]
+    assert first.startswith(f"{file}:{line}: {key}")
+    assert words in first
+    assert SECRET not in str(caught.value)
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "advisor.yaml"
+    file.write_text("clustr: a\nweb: {listen_address: x}\n")
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["web.listen_address", "clustr"]
+
+
+@pytest.mark.parametrize("value", [1234567, True, 1.5])
+@pytest.mark.parametrize("key", ["password", "bearer_token"])
+def test_a_secret_of_the_wrong_type_is_not_repeated(tmp_path: Path, key: str, value: object) -> None:
+    file = tmp_path / "advisor.yaml"
+    file.write_text(f"source: {{prometheus: {{url: 'http://p', {key}: {value}}}}}")
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert str(value) not in str(caught.value).removeprefix(str(file))
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes(b"cluster: a\ncluster: \xe9\n")
+    for path, words in (
+        (tmp_path / "absent.yaml", "No such file"),
+        (tmp_path, "readable YAML file"),
+        (latin, f"{latin}:2: not UTF-8"),
+    ):
+        with pytest.raises(ConfigError, match=words.replace(str(tmp_path), ".*")):
+            load(path)
+
+
+@pytest.mark.parametrize("text", ["", "\n# nothing yet\n", "---\n", "{}"])
+def test_an_empty_file_is_the_defaults(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "advisor.yaml"
+    file.write_text(text)
+    assert load(file) == Settings()
+
+
+def test_the_shape_of_the_documentation_loads(tmp_path: Path) -> None:
+    file = tmp_path / "advisor.yaml"
+    file.write_text(EXAMPLE)
+    assert load(file).resources == Settings().resources
+    file.write_text(EXAMPLE.replace("max: 8", "max: 16"))
+    assert load(file).resources.gpu.max == 16
+
+
+def test_secrets_are_not_in_a_repr() -> None:
+    login = {"url": "http://p", "username": "me", "password": SECRET, "headers": {"X-Token": SECRET}}
+    settings = Settings.model_validate(
+        {"source": {"prometheus": login}, "alertmanagers": [{"url": "http://a", "password": SECRET}]}
+    )
+    assert SECRET not in repr(settings) + str(settings.model_dump())
+
+
+@pytest.mark.parametrize("option", ["--exporter-address", "--advisor-address"])
+def test_an_address_that_is_none_is_one_line(
+    option: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["gpu-advisor", "up", option, "nonsense"])
+    assert main() == 2
+    assert "not HOST:PORT" in capsys.readouterr().err

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from gpu_advisor import signals
+from gpu_advisor.engine import compile_signals
+from gpu_advisor.expressions import metrics_of
+from gpu_advisor.settings import Settings
+from gpu_advisor.sources.mapping import Mapping, Reduction, mappings
+from gpu_advisor.sources.promql import to_promql
+from gpu_exporter.metrics import DEVICE_FAMILIES
+
+from .build import AT, Card, facts
+
+
+def test_every_signal_compiles_over_metrics_that_our_exporter_has() -> None:
+    compiled = compile_signals(mappings(), Settings())
+    assert list(compiled) == [signal.name for signal in signals.CATALOGUE]
+    ours = {family.name for family in DEVICE_FAMILIES}
+    for signal in signals.CATALOGUE:
+        read = metrics_of(compiled[signal.name])
+        assert all(metric.startswith("node_") for metric in read) if signal.scope == "node" else read <= ours
+        grouped = "(instance)" if signal.scope == "node" else "(uuid)"
+        assert grouped in to_promql(compiled[signal.name])  # results carry the label that they are told apart by
+
+
+UP = signals.IDENTITY["targets"]
+
+
+def test_every_metric_named_by_our_mapping_exists() -> None:
+    ours = {family.name for family in DEVICE_FAMILIES}
+    mapping = next(each for each in mappings() if each.name == "gpu-exporter")
+    named = {
+        metric
+        for quantity in mapping.quantities
+        for reduction in ("last", "mean", "coverage", "rate")
+        for metric in metrics_of(mapping.expression(quantity, reduction, None if reduction == "last" else 60) or UP)
+    }
+    assert named - {"up"} <= ours
+    assert {family for family in named if "busy" in family} == {"gpu_busy_seconds_total"}
+
+
+QUANTITIES: dict[str, Any] = {
+    "share": {"share": {"part": {"metric": "p", "match": {"mode": "idle"}}, "whole": {"metric": "w"}}},
+    "rest": {"share": {"part": {"metric": "p"}, "whole": {"metric": "w"}, "complement": True}},
+    "level": {"level": {"part": {"metric": "p"}, "whole": {"metric": "w"}}},
+    "free": {"level": {"part": {"metric": "p"}, "whole": {"metric": "w"}, "complement": True}},
+    "gauge": {"gauge": {"metric": "g", "scale": 0.01}},
+    "plain": {"gauge": {"metric": "g"}},
+    "link": {"each": ["id", "device"], "counter": {"metric": "c", "per": {"metric": "speed"}}},
+    "counter": {"counter": {"metric": "c"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("quantity", "reduction", "q", "promql"),
+    [
+        ("share", "mean", None, 'sum by (id) (rate(p{mode="idle"}[1m])) / (sum by (id) (rate(w[1m])) != 0)'),
+        ("share", "coverage", None, "sum by (id) (rate(w[1m]))"),
+        ("share", "samples", None, "sum by (id) (count_over_time(w[1m]))"),
+        ("share", "max", None, None),
+        ("rest", "mean", None, "-1 * (sum by (id) (rate(p[1m])) / (sum by (id) (rate(w[1m])) != 0)) + 1"),
+        ("level", "mean", None, "max by (id) (avg_over_time(p[1m])) / (max by (id) (w) != 0)"),
+        # Of what is used the highest is where what is free is lowest.
+        ("free", "max", None, "-1 * (max by (id) (min_over_time(p[1m])) / (max by (id) (w) != 0)) + 1"),
+        (
+            "free", "quantile", 0.75,
+            "-1 * (max by (id) (quantile_over_time(0.25, p[1m])) / (max by (id) (w) != 0)) + 1",
+        ),
+        ("gauge", "mean", None, "0.01 * max by (id) (avg_over_time(g[1m]))"),
+        ("plain", "last", None, "max by (id) (g)"),
+        ("plain", "rate", None, None),
+        ("counter", "increase", None, "sum by (id) (increase(c[1m]))"),
+        (
+            "link", "rate", None,
+            "max by (id) (sum by (id, device) (rate(c[1m])) / (max by (id, device) (speed) != 0))",
+        ),
+        ("absent", "mean", None, None),
+    ],
+)  # fmt: skip
+def test_shape_of_expressions(quantity: str, reduction: Reduction, q: float | None, promql: str | None) -> None:
+    mapping = Mapping.model_validate({"name": "x", "scope": "gpu", "by": ["id"], "quantities": QUANTITIES})
+    built = mapping.expression(quantity, reduction, None if reduction == "last" else 60, q)
+    assert (None if built is None else to_promql(built)) == promql
+
+
+def test_a_mapping_file_with_a_slip_is_refused() -> None:
+    with pytest.raises(ValueError, match="guage"):
+        Mapping.model_validate({"name": "x", "scope": "gpu", "by": ["id"], "quantities": {"q": {"guage": {}}}})
+
+
+def test_evidence_of_one_and_of_several() -> None:
+    odd = 'GPU-a.b|c"\\'
+    fleet = facts([Card("GPU-1", 0.2), Card(odd, 0.4), Card("GPU-3", 0.9)])
+    one = fleet.evidence(signals.MEMORY_USED, ("GPU-1",))
+    assert one.promql == (
+        f'max by (uuid) (avg_over_time(gpu_memory_used_bytes{{uuid="GPU-1"}}[5m] @ {AT:.3f}))'
+        f' / (max by (uuid) (gpu_memory_total_bytes{{uuid="GPU-1"}} @ {AT:.3f}) != 0)'
+    )
+    two = fleet.evidence(signals.UTILIZATION, ("GPU-1", odd), 0.9)
+    # RE2's own special characters alone are quoted, and then the string as PromQL has it.
+    assert r'{uuid=~"GPU-1|GPU-a\\.b\\|c\"\\\\"}' in (two.promql or "")
+    assert two.value == pytest.approx(0.3)
+    assert (two.threshold, two.at) == (0.9, AT)
+    all_of_them = fleet.evidence(signals.UTILIZATION, ("GPU-1", odd, "GPU-3"))
+    assert (all_of_them.promql or "").startswith("avg(")
+    assert "{" not in (all_of_them.promql or "")
+    nothing = fleet.evidence(signals.NODE_CPU, ("unknown-node",))
+    assert (nothing.value, nothing.promql) == (None, None)
