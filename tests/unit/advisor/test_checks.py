@@ -37,6 +37,7 @@ def gpu(card: Card, item: str = "gpu_utilization", settings: Settings | None = N
     ("card", "item", "status", "missed_by"),
     [
         (Card("a", utilization=0.90), "gpu_utilization", "met", None),  # the edge is within
+        (Card("a", utilization=0.9 - 1e-12), "gpu_utilization", "met", None),  # rounding is no miss
         (Card("a", utilization=0.899), "gpu_utilization", "missed", -0.001),
         (Card("a", utilization=1.0), "gpu_utilization", "met", None),
         (Card("a", memory=0.80), "gpu_memory", "met", None),

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 from gpu_advisor.engine import evaluate
+from gpu_advisor.publish.alertmanager import Alertmanagers
 from gpu_advisor.publish.alerts import RESOLVED_RESENT_SECONDS, Alert, payload, updated
-from gpu_advisor.settings import Settings
+from gpu_advisor.settings import AlertmanagerSettings, Settings
 from gpu_advisor.view import View
+from gpu_advisor.wiring import longest_round_seconds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ..sources.fake_http import fake_http, reply
 from .build import AT, Card, Clock, FakeSource, Running, Target, fails
 
 HOUR = 3600.0
@@ -259,3 +262,24 @@ def test_labels_stay_the_same_while_values_change(start: Start) -> None:
 def test_a_view_before_any_answer_is_not_stale_but_says_why(start: Start) -> None:
     view: View = start().service.view
     assert (view.stale, view.source.up, view.source.error) == (False, False, "not_yet")
+
+
+@pytest.mark.parametrize(
+    ("status", "up", "words"),
+    [(200, True, ""), (302, False, "answers 302"), (400, False, "answers 400: '<oops>"), (503, False, "answers 503")],
+)
+def test_what_an_alertmanager_did_not_take_is_not_counted(status: int, up: bool, words: str) -> None:
+    """A redirect among them: followed as a GET it would end in a success that told nothing."""
+    with fake_http(reply(status, "<oops>\n", Location="/-/ready")) as server:
+        sender = Alertmanagers([AlertmanagerSettings(url=server.url)], 15)
+        sender.send([alert("1")], AT)
+        sender.close()
+    (state,) = sender.states
+    assert (state.up, state.sent) == (up, int(up))
+    assert words in state.message
+
+
+def test_alerts_outlive_a_source_that_is_slow_within_its_limit() -> None:
+    slow = Settings.model_validate({"source": {"prometheus": {"url": "http://p", "timeout_seconds": 60}}})
+    assert longest_round_seconds(slow) >= 60
+    assert longest_round_seconds(Settings()) == Settings().evaluation.interval_seconds
