@@ -76,7 +76,7 @@ def text(value: float) -> str:
 def random_history(rng: np.random.Generator) -> list[tuple[float, float]]:
     """Some minutes of one series: any shape of time and of values that an exporter could produce, and a few more."""
     distance = float(rng.choice([1, 5, 15, 60]))
-    count = int(rng.choice([1, 2, 3, rng.integers(4, int(1200 // distance) + 5)]))
+    count = int(rng.choice([1, 2, 3, int(rng.integers(4, int(1200 // distance) + 5))]))
     times = START + distance * np.arange(count)
     if rng.random() < 0.5:
         times = times + rng.uniform(-0.45, 0.45, count) * distance

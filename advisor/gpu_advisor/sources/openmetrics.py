@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
 
 from gpu_advisor.expressions import Labels
@@ -35,37 +34,41 @@ def with_target_labels(labels: dict[str, str], target: dict[str, str]) -> Labels
 
 
 def _samples(lines: Iterable[str], target: dict[str, str]) -> Iterator[tuple[str, Labels, float, float]]:
-    """Each line split from the right; the client's slow parser sees a series once, and lines that do not split so."""
+    """Each line split from the right; the client library's slow parser sees each series once."""
     known: dict[str, tuple[str, Labels]] = {}
     for number, line in enumerate(lines, start=1):
         if line.startswith("#") or not line.strip():
             continue
         try:
-            series, value, at = line.rsplit(None, 2)
-            # Only a series that the parser has seen whole: a label may hold text that looks like a value and a time.
-            name, labels = known.get(series) or known.setdefault(series, _series(series, target))
-            sample = (name, labels, float(value), float(at))
-        except ValueError:
-            sample = _odd_sample(line, number, target)
-        yield sample
+            yield _sample(line, known, target)
+        except ValueError as error:
+            plain, exemplar, _ = line.rpartition(" # {")
+            if not exemplar:
+                raise _not_a_sample(line, number) from error
+            try:
+                yield _sample(plain, known, target)
+            except ValueError as worse:
+                raise _not_a_sample(line, number) from worse
+
+
+def _sample(
+    line: str, known: dict[str, tuple[str, Labels]], target: dict[str, str]
+) -> tuple[str, Labels, float, float]:
+    series, value, at = line.rsplit(None, 2)
+    # Known only if the parser has seen it whole: a label may hold text that looks like a value and a time.
+    name, labels = known.get(series) or known.setdefault(series, _series(series, target))
+    return name, labels, float(value), float(at)
 
 
 def _series(text: str, target: dict[str, str]) -> tuple[str, Labels]:
     families = list(text_families(f"{text} 1\n"))
-    if len(families) != 1 or len(families[0].samples) != 1 or families[0].samples[0].value != 1:
+    if len(families) != 1 or len(families[0].samples) != 1:
         raise ValueError(text)
     sample = families[0].samples[0]
+    if sample.value != 1 or sample.timestamp is not None:
+        raise ValueError(text)
     return sample.name, with_target_labels(dict(sample.labels), target)
 
 
-def _odd_sample(line: str, number: int, target: dict[str, str]) -> tuple[str, Labels, float, float]:
-    """A line with an exemplar, or one that is wrong."""
-    try:
-        families = openmetrics_families(f"{line.rstrip()}\n# EOF\n")  # type: ignore[no-untyped-call]
-        samples = [sample for family in families for sample in family.samples]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise OpenMetricsError(f"line {number} is not OpenMetrics: {line.strip()[:200]!r} ({error})") from error
-    if len(samples) != 1 or samples[0].timestamp is None:
-        raise OpenMetricsError(f"line {number} is not a sample with a timestamp: {line.strip()[:200]!r}")
-    sample = samples[0]
-    return sample.name, with_target_labels(dict(sample.labels), target), float(sample.value), float(sample.timestamp)
+def _not_a_sample(line: str, number: int) -> OpenMetricsError:
+    return OpenMetricsError(f"line {number} is not a sample with a value and a timestamp: {line.strip()[:200]!r}")
