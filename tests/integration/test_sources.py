@@ -87,7 +87,7 @@ def random_history(rng: np.random.Generator) -> list[tuple[float, float]]:
         middle = rng.uniform(START, START + 1200)
         keep &= np.abs(times - middle) > rng.uniform(0, 400)
     scale = 10.0 ** float(rng.choice([0, 0, 2, 6, 15, -12, -300, 290]))
-    kind = rng.integers(0, 8)
+    kind = rng.integers(0, 9)
     if kind <= 2:  # a counter, perhaps with resets
         values = np.cumsum(rng.exponential(1, count) * rng.choice([0, 1], count)) + float(rng.choice([0, 0, 1e3]))
         for reset in rng.integers(0, count, int(rng.integers(0, 4))):
@@ -100,6 +100,8 @@ def random_history(rng: np.random.Generator) -> list[tuple[float, float]]:
         values = rng.integers(0, 101, count) / 100
     elif kind == 6:
         values = -rng.exponential(1, count) * 10.0 ** rng.integers(-8, 8, count)
+    elif kind == 7:  # large values that cancel out: only the same steps give the same mean
+        values = 1e12 * (-1.0) ** np.arange(count) + rng.integers(0, 3, count)
     else:
         values = rng.normal(0, 1, count)
         values[rng.random(count) < 0.05] = np.nan
@@ -131,7 +133,7 @@ def test_all_functions_on_random_histories(tmp_path_factory: pytest.TempPathFact
         for select in selects:
             # One grid hits the samples' own times and the windows' very edges, the other is somewhere in between.
             for start, step in ((START - 30, 15.0), (START + float(rng.uniform(0, 60)), float(rng.uniform(20, 60)))):
-                grid = start, start + 1700, step
+                grid = start, start + 1710, step  # the first one ends on a grid point
                 mine, right = ours.range(select, *grid), theirs.range(select, *grid)
                 assert mine.keys() == right.keys(), (to_promql(select), grid)
                 for labels, trail in right.items():
@@ -225,6 +227,7 @@ FULL = Ratio(Select("used_bytes", "mean", 300), TOTAL)
         (Ratio(USED, Select("not_there")), 0),
         (Aggregate("sum", (), Select("not_there")), 0),  # nothing, not zero
         (Select("mixed"), 1),
+        (Aggregate("count", (), Ratio(Select("mixed"), Select("mixed"))), 1),  # 3: NaN is a result in the middle
         (Aggregate("sum", (), Select("mixed")), 0),
     ],
 )
@@ -299,6 +302,13 @@ def test_refused_ranges(both: Both, grid: tuple[float, float, float]):
         with pytest.raises(SourceError) as caught:
             source.range(USED, *grid)
         assert caught.value.kind is SourceErrorKind.QUERY_ERROR
+
+
+def test_several_windows_of_one_family_at_once(both: Both):
+    expressions = {str(window): Select("used_bytes", "count", window) for window in (60, 600, 300)}
+    ours = both.embedded.instant(expressions, START + 1000)
+    assert ours == both.prometheus.instant(expressions, START + 1000)
+    assert {key: set(vector.values()) for key, vector in ours.items()} == {"60": {13}, "600": {121}, "300": {61}}
 
 
 def test_range_of_an_expression(both: Both):

@@ -1,0 +1,51 @@
+# Two commands matter: `make up` runs the stack, `make test` checks it. Both set themselves up in .venv.
+PYTHON ?= python3
+SIMULATE ?=
+STATE_DIR ?= state
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: up test lint format bench-exporter dashboards clean
+
+up: $(VENV)/.up
+	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
+
+test: $(VENV)/.test lint
+	@tests/get_servers.sh $(VENV)/servers
+	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+dashboards: $(VENV)/.test
+	$(BIN)/python grafana/build.py
+
+# Beside nvitop-exporter and node_exporter, interleaved in one run; figures go to benchmarks/results/.
+bench-exporter: $(VENV)/.test
+	@tests/get_servers.sh $(VENV)/servers
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m benchmarks.exporter
+
+# A stamp a set of requirements, made anew when pyproject.toml changes.
+$(VENV)/.up: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --editable '.[advisor]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.up
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed; name one with: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "Python's venv module is needed; on Debian: apt-get install python3-venv" >&2; exit 1; }
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
