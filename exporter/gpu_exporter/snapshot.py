@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from gpu_exporter import metrics
 from gpu_exporter.metrics import Family, Samples, by_family
@@ -70,14 +71,28 @@ class Absence:
     reason: AbsentReason
 
 
+class ProcessUse(NamedTuple):
+    """A process with a context on a GPU: its pid in the host's namespace, and the GPU memory that it holds.
+
+    `used_bytes` is None where the driver does not tell whose memory it is.
+    """
+
+    pid: int
+    used_bytes: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceReading:
-    """One GPU at one moment. `down` is None for a GPU that answered."""
+    """One GPU at one moment. `down` is None for a GPU that answered.
+
+    `processes` are those that the driver names now. On a GPU in MIG mode they stand with the slice that they run on.
+    """
 
     identity: Identity
     readings: tuple[Reading, ...] = ()
     absences: tuple[Absence, ...] = ()
     down: DownReason | None = None
+    processes: tuple[ProcessUse, ...] = ()
 
     def gone(self, reason: DownReason) -> DeviceReading:
         """The same GPU when it does not answer: its identity stays, its values go."""
