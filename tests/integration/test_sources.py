@@ -22,6 +22,7 @@ from gpu_advisor.sources.promql import quote, to_promql
 from gpu_advisor.sources.scrape import Scraper
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from tests.servers import Prometheus, prometheus
 from tests.unit.sources.fake_http import fake_http, reply
@@ -87,6 +88,7 @@ def random_history(rng: np.random.Generator) -> list[tuple[float, float]]:
         middle = rng.uniform(START, START + 1200)
         keep &= np.abs(times - middle) > rng.uniform(0, 400)
     scale = 10.0 ** float(rng.choice([0, 0, 2, 6, 15, -12, -300, 290]))
+    values: NDArray[np.floating]
     kind = rng.integers(0, 9)
     if kind <= 2:  # a counter, perhaps with resets
         values = np.cumsum(rng.exponential(1, count) * rng.choice([0, 1], count)) + float(rng.choice([0, 0, 1e3]))
@@ -165,6 +167,7 @@ ODD_VALUES = [
     "a.c",
     "abc",
     "$1",
+    "é",
     "\ufffd",
     " lead",
 ]

@@ -217,7 +217,9 @@ class History:
                     ).rowcount
                     for (metric_id,) in writer.execute("SELECT id FROM metrics").fetchall()
                 )
-                ended = writer.execute("DELETE FROM series WHERE ended_ms < ? RETURNING id", (before_ms,)).fetchall()
+                # Not RETURNING, which SQLite has from 3.35 on: some systems in use are older.
+                ended = writer.execute("SELECT id FROM series WHERE ended_ms < ?", (before_ms,)).fetchall()
+                writer.executemany("DELETE FROM series WHERE id = ?", ended)
             self._forget({series_id for (series_id,) in ended})
         return deleted
 
@@ -417,9 +419,9 @@ def _typed(path: Path) -> Iterator[None]:
 
 def _id_of(writer: sqlite3.Connection, table: str, name: str) -> int:
     row = writer.execute(f"SELECT id FROM {table} WHERE name = ?", (name,)).fetchone()
-    if row is None:
-        row = writer.execute(f"INSERT INTO {table} (name) VALUES (?) RETURNING id", (name,)).fetchone()
-    return int(row[0])
+    if row is not None:
+        return int(row[0])
+    return writer.execute(f"INSERT INTO {table} (name) VALUES (?)", (name,)).lastrowid or 0
 
 
 def _refuse_covered(writer: sqlite3.Connection, target: str, target_id: int, at_ms: int) -> None:

@@ -202,7 +202,19 @@ def test_import(history: History):
 
 @pytest.mark.parametrize(
     "line",
-    ["x 1", 'x{a="1 2 3', "x", "x one 2", "x 1 two", 'x{a="b"}y 1 2', 'x{a="1} 2 3', "1x 1 2", "{} 1 2", 'x{a="b" 1 2'],
+    [
+        "x 1",
+        "x 1 2 3",
+        'x{a="1 2 3',
+        "x",
+        "x one 2",
+        "x 1 two",
+        'x{a="b"}y 1 2',
+        'x{a="1} 2 3',
+        "1x 1 2",
+        "{} 1 2",
+        'x{a="b" 1 2',
+    ],
 )
 def test_import_names_the_bad_line(history: History, line: str):
     with pytest.raises(OpenMetricsError, match="line 2 "):

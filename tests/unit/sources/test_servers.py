@@ -1,0 +1,59 @@
+"""The helpers that the integration tests stand on."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.servers import alertmanager, prometheus, require
+
+from .fake_http import fake_http, reply
+
+
+def test_a_missing_program_skips(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("GPU_ADVISOR_REQUIRE_SERVERS", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="apt-get install prometheus-alertmanager"):
+        require("amtool")
+
+
+def test_a_missing_program_fails_where_it_must_be_there(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("GPU_ADVISOR_REQUIRE_SERVERS", "1")
+    with pytest.raises(pytest.fail.Exception, match=r"apt-get install prometheus$"):
+        require("promtool")
+
+
+@pytest.mark.servers
+def test_prometheus_scrapes_evaluates_alerts_and_ends(tmp_path: Path):
+    rules = tmp_path / "rules.yml"
+    rules.write_text('groups: [{name: g, rules: [{alert: A, expr: "up == 1"}]}]')
+    with fake_http(reply(200, "x 1\n", "text/plain")) as target, alertmanager(tmp_path) as receiver:
+        with prometheus(
+            tmp_path,
+            scrape={"j": [target.address]},
+            scrape_interval="200ms",
+            rule_files=[rules],
+            alertmanagers=[receiver.url],
+        ) as server:
+            deadline = 50
+            while not receiver.alerts() and (deadline := deadline - 1):
+                time.sleep(0.2)
+            assert [alert["labels"]["alertname"] for alert in receiver.alerts()] == ["A"]
+            assert server.query("x")[0]["metric"]["job"] == "j"
+            assert server.alerts()[0]["state"] == "firing"
+            os.kill(server.pid, 0)
+        with pytest.raises(ProcessLookupError):
+            os.kill(server.pid, 0)
+
+
+@pytest.mark.servers
+def test_a_server_that_does_not_start_shows_its_log(tmp_path: Path):
+    rules = tmp_path / "rules.yml"
+    rules.write_text("nonsense: [")
+    starting = prometheus(tmp_path, rule_files=[rules])
+    with pytest.raises(pytest.fail.Exception, match=r"(?s)ended at its start.*rules\.yml"), starting:
+        pass
