@@ -89,7 +89,7 @@ def up(tmp_path: Path, exporter_address: str, advisor_address: str, simulate: st
         yield program
 
 
-def eventually(probe: Callable[[], T], within_seconds: float, what: str, program: Program | None = None) -> T:
+def eventually(probe: Callable[[], T | None], within_seconds: float, what: str, program: Program | None = None) -> T:
     """The probe's first true answer. Fails with `what` if none comes in time."""
     deadline = time.monotonic() + within_seconds
     last: object = None

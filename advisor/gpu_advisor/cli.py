@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from gpu_advisor import __version__
+from gpu_advisor.addresses import AddressError
 from gpu_advisor.local import exporter, import_simulated_past, state_dir_for
 from gpu_advisor.settings import ConfigError, EmbeddedSource, Settings, SourceSettings, host_and_port, load
 from gpu_advisor.sources.history import History
@@ -96,6 +97,10 @@ def _run(
     advisor: Advisor = build(settings, prepare)
     try:
         server = WebServer(advisor.service, settings.web.listen_address)
+    except AddressError:
+        advisor.close()
+        raise
+    try:
         advisor.service.start()
         server.start()
         click.echo(f"page      http://{server.address}/")
@@ -104,8 +109,8 @@ def _run(
         while not stop.wait(0.5):
             if not alive():
                 raise StartError("the exporter ended by itself: run gpu-exporter alone to see why")
-        server.stop()
     finally:
+        server.stop()
         advisor.close()
 
 
@@ -125,7 +130,7 @@ def main() -> int:
     except ConfigError as error:
         click.echo(f"gpu-advisor: {error}", err=True)
         return USAGE_ERROR
-    except StartError as error:
+    except (StartError, AddressError) as error:
         click.echo(f"gpu-advisor: {error}", err=True)
         return 1
     return code if isinstance(code, int) else 0

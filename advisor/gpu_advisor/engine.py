@@ -153,5 +153,7 @@ def _trails(source: Source, expression: Expression, settings: Settings, at: floa
         evaluation.scale_down_stabilization_seconds,
         evaluation.cooldown_seconds,
     )
-    found = source.range(expression, at - longest, at, evaluation.step_seconds)
+    # The grid ends at the time of the evaluation, so that each window has the same number of points.
+    start = at - longest // evaluation.step_seconds * evaluation.step_seconds
+    found = source.range(expression, start, at, evaluation.step_seconds)
     return {uuid: trail for labels, trail in found.items() if (uuid := dict(labels).get("uuid"))}

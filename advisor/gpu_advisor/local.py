@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gpu_advisor.addresses import check_free
 from gpu_advisor.sources.history import History
 from gpu_advisor.sources.openmetrics import import_openmetrics
 from gpu_advisor.wiring import StartError
@@ -38,6 +39,7 @@ def state_dir_for(state_dir: Path, simulate: str) -> Path:
 @contextmanager
 def exporter(address: str, simulate: str) -> Iterator[subprocess.Popen[str]]:
     """A gpu-exporter as a child process, ready to be scraped; ended with the block. Raises StartError."""
+    check_free(address, "--exporter-address")  # another exporter there would look like ours, ready
     command = [sys.executable, "-m", "gpu_exporter", "--web.listen-address", address, "--log.level", "warning"]
     if simulate:
         command += ["--simulate", simulate]

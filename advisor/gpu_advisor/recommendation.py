@@ -42,12 +42,16 @@ class Reason(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Abstention:
-    """The advisor cannot tell. `message` says what is missing and what would mend it."""
+    """The advisor cannot tell. `message` says what is missing and what would mend it.
+
+    `gpus` are the uuids of those it cannot see; without any, it is the whole scope.
+    """
 
     reason: Reason
     subject: str
     scope: Scope
     message: str
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from gpu_advisor.continuity import held_ids
+from gpu_advisor.continuity import Given, held_ids
 from gpu_advisor.engine import Evaluation, evaluate
 from gpu_advisor.publish import alerts
 from gpu_advisor.publish.alertmanager import Alertmanagers
@@ -113,14 +113,14 @@ class Service:
         """This round's advice with its since, and the former advice that is held."""
         fresh = {advice.id(self.settings.cluster): advice for advice in evaluation.recommendations}
         before = self._active
-        held = held_ids(((id_, scope) for id_, (_, scope) in before.items()), frozenset(fresh), evaluation)
-        self._active = {
-            **{id_: before[id_] for id_ in held},
-            **{id_: before.get(id_, (now, advice.scope)) for id_, advice in fresh.items()},
+        held = held_ids(before, frozenset(fresh), evaluation)
+        given = {
+            id_: Given(before[id_].since if id_ in before else now, advice.kind, advice.scope, frozenset(advice.gpus))
+            for id_, advice in fresh.items()
         }
-        issued = [Issued(id_, self._active[id_][0], advice) for id_, advice in fresh.items()]
-        seen = {each.id: (each.since, each.recommendation.kind, each.recommendation.scope) for each in issued}
-        self._remember(lambda: self._ledger.record(now, seen, held))
+        self._active = {**{id_: before[id_] for id_ in held}, **given}
+        issued = [Issued(id_, given[id_].since, advice) for id_, advice in fresh.items()]
+        self._remember(lambda: self._ledger.record(now, given, held))
         issued += [replace(former, held=True) for former in self.view.issued if former.id in held]
         return tuple(issued), held
 

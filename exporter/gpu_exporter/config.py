@@ -191,4 +191,4 @@ def _check(settings: Settings) -> None:
 
 
 def _key(name: str) -> str:
-    return next(f.metadata["key"] for f in _settable() if f.name == name)
+    return next(str(f.metadata["key"]) for f in _settable() if f.name == name)

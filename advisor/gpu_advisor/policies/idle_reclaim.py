@@ -34,7 +34,7 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
         return  # sized by demand, idle replicas included
     untold = [gpu for gpu in pool.gpus if not _told(facts, gpu)]
     if untold:
-        yield _abstain(facts, pool.scope, untold, len(pool.gpus))
+        yield from _abstain(facts, pool.scope, untold, len(pool.gpus))
     idle = [gpu for gpu in pool.gpus if idleness(facts, gpu)]
     gang = pool.settings.gpus_per_replica
     keep = ceil(max(settings.limits(pool.settings).min, len(pool.gpus) - len(idle)) / gang) * gang
@@ -47,14 +47,24 @@ def _told(facts: Facts, gpu: Gpu) -> bool:
     return bool(gpu.up) and has_value and idle_window_covered(facts, facts.value(IDLE_COVERAGE, gpu.uuid))
 
 
-def _abstain(facts: Facts, scope: Scope, untold: list[Gpu], of: int) -> Abstention:
-    gpu = untold[0]
+def _abstain(facts: Facts, scope: Scope, untold: list[Gpu], of: int) -> Iterator[Abstention]:
+    """One word a reason: a GPU that cannot be judged at all must not hide one that is only silent now."""
+    words: dict[Reason, list[tuple[Gpu, str]]] = {}
+    for gpu in untold:
+        reason, why = _why_untold(facts, scope, gpu)
+        words.setdefault(reason, []).append((gpu, why))
+    for reason, found in words.items():
+        message = f"{len(found)} of {of} GPUs: {found[0][1]}"
+        yield Abstention(reason, KIND, scope, message, tuple(gpu.uuid for gpu, _ in found))
+
+
+def _why_untold(facts: Facts, scope: Scope, gpu: Gpu) -> tuple[Reason, str]:
     if gpu.up and facts.value(IDLE_UTILIZATION, gpu.uuid) is not None:
         observed = (facts.value(IDLE_COVERAGE, gpu.uuid) or 0.0) * facts.evaluation.idle_window_seconds
         why = f"{observed:.0f} of {facts.evaluation.idle_window_seconds} s were observed: wait"
-        return Abstention(Reason.INSUFFICIENT_HISTORY, KIND, scope, f"{len(untold)} of {of} GPUs: {why}")
+        return Reason.INSUFFICIENT_HISTORY, why
     missing = facts.missing(IDLE_UTILIZATION, scope, gpu)
-    return Abstention(missing.reason, KIND, scope, f"{len(untold)} of {of} GPUs: {missing.message}")
+    return missing.reason, missing.message
 
 
 def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu], keep: int) -> Recommendation:

@@ -44,13 +44,12 @@ class Limits:
     max: int
     up: float
     down: float
-    target: float
     per_replica: int
 
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """A decision about a number of replicas; `why` for people. `abstained` says why there is no decision."""
+    """A decision about a number of replicas; `why` for people. `reason` says why there is no decision."""
 
     replicas: int
     why: str
@@ -62,17 +61,16 @@ class Sizing:
 def size(trail: tuple[Point, ...], replicas: int, limits: Limits, evaluation: Evaluation, at: float) -> Sizing:
     """How many replicas a serving pool should have. Pure, so that a replay decides as the live engine does.
 
-    Missing points are never read as idle: with too few of them in a stabilization window it stays as it is. Points at
-    which GPUs were missing are not looked at: the mean of the others is not the pool's, and just after a growth it is
-    the former pool's.
+    Missing points are never read as idle: growing needs most of its stabilization window, and shrinking all of it, for
+    the point that is missing may have been the peak. Points at which GPUs were missing are not looked at: the mean of
+    the others is not the pool's, and just after a growth it is the former pool's.
     """
     whole = tuple(point for point in trail if point.gpus >= replicas * limits.per_replica)
     up = _stretch(whole, at, evaluation.scale_up_stabilization_seconds)
     down = _stretch(whole, at, evaluation.scale_down_stabilization_seconds)
-    if not _complete(up, evaluation.scale_up_stabilization_seconds, evaluation):
-        return Sizing(
-            replicas, _short(up, evaluation.scale_up_stabilization_seconds, evaluation), Reason.INSUFFICIENT_HISTORY
-        )
+    points = evaluation.scale_up_stabilization_seconds // evaluation.step_seconds + 1
+    if len(up) < evaluation.min_coverage * points:
+        return Sizing(replicas, _short(up, points, evaluation), Reason.INSUFFICIENT_HISTORY)
 
     lowest = min(point.utilization for point in up)
     if lowest > limits.up:
@@ -80,10 +78,9 @@ def size(trail: tuple[Point, ...], replicas: int, limits: Limits, evaluation: Ev
     highest = max(point.utilization for point in (down or up))
     if highest >= limits.down:
         return Sizing(replicas, f"between {limits.down:.0%} and {limits.up:.0%}", basis=highest)
-    if not _complete(down, evaluation.scale_down_stabilization_seconds, evaluation):
-        return Sizing(
-            replicas, _short(down, evaluation.scale_down_stabilization_seconds, evaluation), Reason.INSUFFICIENT_HISTORY
-        )
+    points = evaluation.scale_down_stabilization_seconds // evaluation.step_seconds + 1
+    if len(down) < points:
+        return Sizing(replicas, _short(down, points, evaluation), Reason.INSUFFICIENT_HISTORY)
     if set(_stretch(trail, at, evaluation.cooldown_seconds)) - set(whole):
         return Sizing(replicas, f"grown within the cool-down of {evaluation.cooldown_seconds} s", basis=highest)
     return _shrunk(highest, replicas, limits)
@@ -95,7 +92,7 @@ def _grown(lowest: float, replicas: int, limits: Limits) -> Sizing:
         wanted = replicas + max(1, ceil(replicas * SATURATED_STEP))
         why = f"saturated at {lowest:.0%}, which hides the demand: grow by a step"
     else:
-        wanted = max(replicas + 1, ceil(replicas * lowest / limits.target))
+        wanted = ceil(replicas * lowest / limits.up)  # as many as bring it back to the threshold
         why = f"above {limits.up:.0%} throughout"
     if wanted > limits.max:
         why += f"; the limit is {limits.max}"
@@ -114,12 +111,8 @@ def _stretch(trail: tuple[Point, ...], at: float, seconds: float) -> tuple[Point
     return tuple(point for point in trail if at - seconds <= point.at <= at)
 
 
-def _complete(points: tuple[Point, ...], seconds: int, evaluation: Evaluation) -> bool:
-    return len(points) >= max(1, evaluation.min_coverage * (seconds // evaluation.step_seconds))
-
-
-def _short(points: tuple[Point, ...], seconds: int, evaluation: Evaluation) -> str:
-    return f"{len(points)} of {seconds // evaluation.step_seconds} points of the last {seconds} s are there: wait"
+def _short(points: tuple[Point, ...], wanted: int, evaluation: Evaluation) -> str:
+    return f"{len(points)} of the last {wanted} points, {evaluation.step_seconds} s apart, are there: wait"
 
 
 def pool_trail(facts: Facts, pool: Pool) -> tuple[Point, ...]:
@@ -138,7 +131,7 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
     if silent:
         missing = facts.missing(UTILIZATION, pool.scope, silent[0])
         message = f"{len(silent)} of {len(pool.gpus)} GPUs: {missing.message}"
-        yield Abstention(missing.reason, SUBJECT, pool.scope, message)
+        yield Abstention(missing.reason, SUBJECT, pool.scope, message, tuple(gpu.uuid for gpu in silent))
         return
     configured = settings.limits(pool.settings)
     per_replica = pool.settings.gpus_per_replica
@@ -147,7 +140,6 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
         max=configured.max // per_replica,
         up=configured.scale_up_threshold / 100,
         down=configured.scale_down_threshold / 100,
-        target=configured.target_utilization / 100,
         per_replica=per_replica,
     )
     replicas = len(pool.gpus) // per_replica

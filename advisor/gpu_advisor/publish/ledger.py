@@ -12,13 +12,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from gpu_advisor.continuity import Given
 from gpu_advisor.publish.alerts import Alert
 from gpu_advisor.recommendation import Scope
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS advice (
     id TEXT NOT NULL, since REAL NOT NULL, last_seen REAL NOT NULL, ended REAL,
-    scope_kind TEXT NOT NULL, scope_name TEXT NOT NULL, kind TEXT NOT NULL,
+    scope_kind TEXT NOT NULL, scope_name TEXT NOT NULL, kind TEXT NOT NULL, gpus TEXT NOT NULL,
     PRIMARY KEY (id, since)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS alerts (id TEXT PRIMARY KEY, alert TEXT NOT NULL) WITHOUT ROWID;
@@ -36,25 +37,32 @@ class Ledger:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(_SCHEMA)
 
-    def active(self) -> dict[str, tuple[float, Scope]]:
-        """Advice that has not ended: id -> (since, scope)."""
+    def active(self) -> dict[str, Given]:
+        """Advice that has not ended, by id."""
         with self._lock:
             rows = self._db.execute(
-                "SELECT id, since, scope_kind, scope_name FROM advice WHERE ended IS NULL"
+                "SELECT id, since, kind, scope_kind, scope_name, gpus FROM advice WHERE ended IS NULL"
             ).fetchall()
-        return {id_: (since, Scope(kind, name)) for id_, since, kind, name in rows}
+        return {
+            id_: Given(since, kind, Scope(scope_kind, scope_name), frozenset(json.loads(gpus)))
+            for id_, since, kind, scope_kind, scope_name, gpus in rows
+        }
 
-    def record(self, now: float, seen: Mapping[str, tuple[float, str, Scope]], held: Iterable[str]) -> None:
-        """Note what is advised now (id -> since, kind, scope), and end what is neither seen nor held."""
+    def record(self, now: float, seen: Mapping[str, Given], held: Iterable[str]) -> None:
+        """Note what is advised now, by id, and end what is neither seen nor held."""
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             active = {id_ for (id_,) in self._db.execute("SELECT id FROM advice WHERE ended IS NULL")}
             for id_ in active - {*seen, *held}:
                 self._db.execute("UPDATE advice SET ended = ? WHERE id = ? AND ended IS NULL", (now, id_))
             self._db.executemany(
-                "INSERT INTO advice (id, since, last_seen, scope_kind, scope_name, kind) VALUES (?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT DO UPDATE SET last_seen = excluded.last_seen, ended = NULL",
-                [(id_, since, now, scope.kind, scope.name, kind) for id_, (since, kind, scope) in seen.items()],
+                "INSERT INTO advice (id, since, last_seen, scope_kind, scope_name, kind, gpus)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET last_seen = excluded.last_seen, gpus = excluded.gpus, ended = NULL",
+                [
+                    (id_, each.since, now, each.scope.kind, each.scope.name, each.kind, json.dumps(sorted(each.gpus)))
+                    for id_, each in seen.items()
+                ],
             )
 
     def alerts(self) -> tuple[Alert, ...]:

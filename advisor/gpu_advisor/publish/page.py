@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timezone
 from http import HTTPStatus
 
 from flask import Flask, Response, make_response, render_template
@@ -25,6 +26,7 @@ def register(app: Flask, view: Callable[[], View]) -> None:
     app.add_template_filter(percent)
     app.add_template_filter(value_text)
     app.add_template_filter(document.timestamp, "timestamp")
+    app.add_template_filter(moment)
 
     @app.get("/")
     def page() -> Response:
@@ -54,7 +56,7 @@ def percent(ratio: float | None) -> str:
     """0.123 -> 12 %; what is not known is a dash, never a zero."""
     if ratio is None:
         return "–"
-    return f"{ratio * 100:.1f} %" if 0 < ratio < 0.1 else f"{ratio * 100:.0f} %"
+    return f"{ratio * 100:.1f} %" if 0.0005 <= ratio < 0.1 else f"{ratio * 100:.0f} %"
 
 
 def value_text(value: float | None, unit: str) -> str:
@@ -65,6 +67,11 @@ def value_text(value: float | None, unit: str) -> str:
     if unit == "bytes":
         return f"{value / 2**30:.1f} GiB"
     return f"{value:g}"
+
+
+def moment(seconds: float) -> str:
+    """A time for people; the machine-readable one stands in the element's attribute."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def headline(view: View) -> str:

@@ -116,7 +116,7 @@ def trail(values: Sequence[float | None], gpus: int = 4, at: float = AT) -> tupl
 
 
 def limits(least: int = 1, most: int = 8, per_replica: int = 1) -> Limits:
-    return Limits(least, most, up=0.85, down=0.60, target=0.90, per_replica=per_replica)
+    return Limits(least, most, up=0.85, down=0.60, per_replica=per_replica)
 
 
 utilizations = st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=1, max_size=20)
@@ -198,7 +198,7 @@ def test_a_step_is_not_followed_by_another_before_its_effect_is_seen() -> None:
 
 @pytest.mark.parametrize(("cooldown", "replicas"), [(600, 1), (1200, 4)])
 def test_a_pool_that_grew_does_not_shrink_within_the_cooldown(cooldown: int, replicas: int) -> None:
-    grown = trail([0.3] * 3, 2, AT - 15 * STEP) + trail([0.1] * 15)
+    grown = trail([0.3] * 3, 2, AT - 16 * STEP) + trail([0.1] * 16)
     evaluation = EVALUATION.model_copy(update={"cooldown_seconds": cooldown})
     found = size(grown, 4, limits(), evaluation, AT)
     assert found.replicas == replicas

@@ -1,0 +1,29 @@
+"""Addresses to listen on."""
+
+from __future__ import annotations
+
+import socket
+
+
+class AddressError(Exception):
+    """An address cannot be listened on. The message tells the mend."""
+
+
+def split(address: str) -> tuple[str, int]:
+    """`HOST:PORT` or `[IPv6]:PORT`. Raises AddressError."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise AddressError(f"{address!r} is not HOST:PORT, as in 127.0.0.1:9817")
+    return host.strip("[]"), int(port)
+
+
+def check_free(address: str, option: str) -> None:
+    """Raises AddressError, with the option to change, if something listens there or the host is not this machine's."""
+    host, port = split(address)
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise AddressError(
+            f"cannot listen on {address}: {error.strerror or error}; "
+            f"stop what listens there, or choose another with {option}"
+        ) from error

@@ -1,0 +1,121 @@
+"""`gpu-advisor up`: one machine, nothing else installed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from tests.programs import Program, eventually, up
+from tests.servers import free_port
+
+#: From the start of the processes to an answer. The issue's own limit, on a machine that does nothing else.
+ANSWER_WITHIN_SECONDS = 20.0
+
+
+def address() -> str:
+    return f"127.0.0.1:{free_port()}"
+
+
+def identities(answer: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(each["id"], each["since"]) for each in answer["recommendations"]]
+
+
+def advised(program: Program) -> dict[str, Any] | None:
+    answer: dict[str, Any] = program.get("/recommendations")
+    return answer if answer["recommendations"] else None
+
+
+def test_a_simulated_fleet_shows_advice_at_once_and_again_after_kill_9(tmp_path: Path) -> None:
+    there = (address(), address(), "8xH100-80GB:idle-hoarder")
+    begun = time.monotonic()
+    with up(tmp_path, *there) as program:
+        first = eventually(lambda: advised(program), ANSWER_WITHIN_SECONDS, "advice", program)
+        assert time.monotonic() - begun < ANSWER_WITHIN_SECONDS
+        [advice] = first["recommendations"]
+        assert (advice["kind"], advice["current"], advice["recommended"]) == ("idle_reclaim", 8, 1)
+        assert first["simulated"] is True
+        assert [each["promql"] for each in advice["evidence"] if "@" not in each["promql"]] == []
+        program.kill()
+        eventually(lambda: _refuses(there[0]), 5, "the exporter ends with its parent")
+
+    with up(tmp_path, *there) as program:
+        again = eventually(lambda: advised(program), ANSWER_WITHIN_SECONDS, "advice", program)
+        assert identities(again) == identities(first)
+        program.kill()
+        eventually(lambda: _refuses(there[0]), 5, "the exporter ends with its parent")
+
+    for ledger in (tmp_path / "up").rglob("ledger.db*"):
+        ledger.unlink()
+    with up(tmp_path, *there) as program:
+        without = eventually(lambda: advised(program), ANSWER_WITHIN_SECONDS, "advice", program)
+        assert [id_ for id_, _ in identities(without)] == [id_ for id_, _ in identities(first)]
+        assert identities(without) != identities(first)  # since when is what a ledger is for
+
+
+def _refuses(where: str) -> bool:
+    try:
+        requests.get(f"http://{where}/-/healthy", timeout=1)
+    except requests.ConnectionError:
+        return True
+    return False
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a GPU")
+def test_what_is_true_of_this_machine(tmp_path: Path) -> None:
+    with up(tmp_path, address(), address()) as program:
+        answer = eventually(lambda: _with_cpu(program), ANSWER_WITHIN_SECONDS, "the CPU's check", program)
+        items = {each["item"]: each for each in answer["checks"]["items"]}
+        memory = psutil.virtual_memory()
+        assert items["memory"]["value"] == pytest.approx(1 - memory.available / memory.total, abs=0.1)
+        assert 0 <= items["cpu"]["value"] <= 1
+        assert items["storage"]["status"] in ("met", "missed")
+        assert items["gpu_utilization"]["status"] == "unknown"
+        assert items["gpu_utilization"]["reason"] == "unsupported"
+        assert answer["recommendations"] == []
+        assert [each["reason"] for each in answer["abstentions"]] == ["unsupported"]
+        assert "No GPU to advise on." in program.text("/")
+
+
+def _with_cpu(program: Program) -> dict[str, Any] | None:
+    answer: dict[str, Any] = program.get("/recommendations")
+    cpu = [each for each in answer["checks"]["items"] if each["item"] == "cpu" and each["value"] is not None]
+    return answer if cpu else None
+
+
+@pytest.mark.parametrize("taken", ["exporter", "advisor"])
+def test_an_address_in_use_is_one_clear_line(tmp_path: Path, taken: str) -> None:
+    with up(tmp_path, address(), address()) as program:
+        mine = {"exporter": address(), "advisor": address(), taken: program.address}
+        command = [
+            sys.executable, "-m", "gpu_advisor", "up", "--exporter-address", mine["exporter"],
+            "--advisor-address", mine["advisor"], "--state-dir", str(tmp_path / "other"),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 1
+        [line] = done.stderr.strip().splitlines()
+        assert line.startswith(f"gpu-advisor: cannot listen on {program.address}: Address already in use")
+        assert f"--{taken}-address" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--simulate", "8xH100"], "no simulated model 'H100': choose from"),
+        (["--simulate", "many"], "write COUNTxMODEL:SCENARIO"),
+        (["--exporter-address", "nowhere"], "HOST:PORT"),
+    ],
+)
+def test_wrong_calls_tell_the_mend(tmp_path: Path, arguments: list[str], said: str) -> None:
+    command = [sys.executable, "-m", "gpu_advisor", "up", "--state-dir", str(tmp_path), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
