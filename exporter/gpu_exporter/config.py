@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from gpu_exporter.host.base import DISK_EXCLUDE, FS_TYPES_EXCLUDE, MOUNT_POINTS_EXCLUDE
 
@@ -131,6 +128,8 @@ def _parser(collectors: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _from_file(path: Path, collectors: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    import yaml  # a node without a settings file does without its 1 MiB
+
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:
@@ -141,7 +140,7 @@ def _from_file(path: Path, collectors: Sequence[str]) -> Iterator[tuple[str, Any
         return
     types: dict[str, type] = {f.metadata["key"]: type(f.default) for f in _settable()}
     types |= {f"collector.{name}": bool for name in collectors}
-    for key, node in _leaves(root, ""):
+    for key, node in _leaves(root, yaml.MappingNode, ""):
         place = f"{path}:{node.start_mark.line + 1}: {key}"
         if key not in types:
             near = difflib.get_close_matches(key, types, n=1)
@@ -155,10 +154,10 @@ def _from_file(path: Path, collectors: Sequence[str]) -> Iterator[tuple[str, Any
 _TYPE_NAMES = {bool: "true or false", str: "text (put it in quotes)", int: "a whole number"}
 
 
-def _leaves(node: yaml.Node, prefix: str) -> Iterator[tuple[str, yaml.Node]]:
-    if isinstance(node, yaml.MappingNode):
+def _leaves(node: Any, mapping: type, prefix: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, mapping):
         for key, value in node.value:
-            yield from _leaves(value, f"{prefix}.{key.value}" if prefix else str(key.value))
+            yield from _leaves(value, mapping, f"{prefix}.{key.value}" if prefix else str(key.value))
     else:
         yield prefix, node
 
@@ -186,8 +185,6 @@ def _check(settings: Settings) -> None:
         raise ConfigError(f"--log.level: {settings.log_level!r} is not debug, info, warning or error")
     if settings.simulate_history and not settings.simulate:
         raise ConfigError("--simulate.history needs --simulate: there is no other past to write")
-    if math.isclose(duration(settings.sampling_interval), 0):
-        raise ConfigError("--sampling.interval must be longer than nothing, as in 1s")
 
 
 def _key(name: str) -> str:

@@ -1,0 +1,70 @@
+"""Settings of the exporter: flags, the file with the same keys, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from gpu_exporter.config import ConfigError, Settings, duration, load
+
+COLLECTORS = ("host", "cpu", "nvidia")
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "e.yml"
+    file.write_text(
+        "web.listen-address: 127.0.0.1:1\ncollector: {cpu: false}\nsimulate: {seed: 3}\nsampling.interval: 2s\n"
+    )
+    settings = load(["--config.file", str(file), "--web.listen-address=[::1]:2", "--no-collector.nvidia"], COLLECTORS)
+    assert settings.address == ("::1", 2)
+    assert settings.disabled == {"cpu", "nvidia"}
+    assert (settings.simulate_seed, settings.sampling_interval) == (3, "2s")
+    assert load([], COLLECTORS) == Settings()
+    assert load(["--config.file", str(file), "--collector.cpu"], COLLECTORS).disabled == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("web:\n  listen-adress: x", ":2: web.listen-adress: unknown key; did you mean web.listen-address?"),
+        ("\n\nsimulate.seed: many", ":3: simulate.seed: 'many' is not a whole number"),
+        ("collector.cpu: 1", ":1: collector.cpu: 1 is not true or false"),
+        ("web.listen-address: 9816", ":1: web.listen-address: 9816 is not text (put it in quotes)"),
+        ("- a", ": unknown key"),
+        ("a: [", "not YAML"),
+    ],
+)
+def test_a_file_is_refused_with_place_and_mend(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "e.yml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        load(["--config.file", str(file)], COLLECTORS)
+    assert said in str(refused.value)
+    assert str(file) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--sampling.interval=0s"], "longer than nothing"),
+        (["--sampling.interval=1"], "write a number and a unit"),
+        (["--web.listen-address=9816"], "HOST:PORT"),
+        (["--web.listen-address=a:70000"], "HOST:PORT"),
+        (["--web.telemetry-path=metrics"], "must begin with /"),
+        (["--collector.filesystem.mount-points-exclude=("], "not a regular expression"),
+        (["--simulate.history=1h"], "needs --simulate"),
+        (["--log.level=loud"], "is not debug"),
+        (["--config.file=/nowhere/e.yml"], "readable file"),
+    ],
+)
+def test_flags_are_refused_with_the_mend(flags: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(flags, COLLECTORS)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("250ms", 0.25), ("15s", 15), ("1.5m", 90), ("6h", 21600), ("7d", 604800)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == seconds

@@ -1,0 +1,92 @@
+"""The text that is served, against Prometheus' own parser and promtool."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import time
+
+import pytest
+from gpu_exporter import metrics
+from gpu_exporter.cli import build_sampler
+from gpu_exporter.config import Settings
+from gpu_exporter.devices.base import Driver
+from gpu_exporter.devices.simulated import SCENARIOS, SimulatedDriver, parse_fleet, past
+from gpu_exporter.exposition import number, render, render_history
+from gpu_exporter.metrics import Family, Samples
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.servers import require
+
+FLEET = ",".join(f"2xH100-80GB:{name}" for name in SCENARIOS) + ",1xRTX4090-24GB:training"
+
+#: What promtool says of names that are node_exporter's own.
+INHERITED = ("node_memory_", "node_disk_", "node_network_", "node_filesystem_", "node_procs_", "node_intr_")
+
+
+@pytest.fixture(scope="module")
+def page() -> bytes:
+    drivers: dict[str, Driver] = {"simulated": SimulatedDriver(parse_fleet(FLEET))}
+    sampler = build_sampler(Settings(simulate=FLEET), drivers)
+    sampler.start(5.0)
+    time.sleep(0.1)
+    found = sampler.page()
+    sampler.stop()
+    return found
+
+
+@pytest.mark.servers
+def test_promtool_has_nothing_to_say(page: bytes) -> None:
+    done = subprocess.run([require("promtool"), "check", "metrics"], input=page, capture_output=True, check=False)
+    said = [line for line in (done.stdout + done.stderr).decode().splitlines() if not line.startswith(INHERITED)]
+    assert said == []
+
+
+def test_every_family_is_in_the_catalogue_with_its_labels(page: bytes) -> None:
+    known = {family.name: family for family in (*metrics.DEVICE_FAMILIES, *metrics.SELF_FAMILIES)}
+    seen = set()
+    for family in text_string_to_metric_families(page.decode()):
+        for sample in family.samples:
+            if sample.name.startswith("gpu_"):
+                seen.add(sample.name)
+                assert set(sample.labels) == set(known[sample.name].labels), sample
+                assert math.isfinite(sample.value)
+    assert {"gpu_info", "gpu_up", "gpu_down_info", "gpu_family_absent_info", "gpu_busy_seconds_total"} <= seen
+
+
+def test_device_series_carry_the_uuid_and_their_own_row_and_nothing_else() -> None:
+    for family in metrics.DEVICE_FAMILIES:
+        assert family.labels[0] == "uuid"
+        if family is not metrics.INFO:
+            assert not {"instance", "job", "pod", "namespace", "name", "index", "gpu"} & set(family.labels)
+        assert family.name.endswith("_total") == (family.type == "counter"), family.name
+
+
+@given(st.text(), st.text(), st.floats(allow_nan=False))
+def test_labels_and_numbers_survive(first: str, second: str, value: float) -> None:
+    family = Family("a", "gauge", "help with \\ and\nnewline", ("x", "y"))
+    [read] = text_string_to_metric_families(render([Samples(family, (((first, second), value),))]).decode())
+    [sample] = read.samples
+    assert sample.value == value
+    # Prometheus' parser splits lines at every kind of line end, so that only these texts can be compared.
+    if first.isprintable() and second.isprintable():
+        assert sample.labels == {"x": first, "y": second}
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_number_is_as_short_as_it_can_be(value: float) -> None:
+    assert float(number(value)) == value
+    assert len(number(value)) <= len(repr(value))
+
+
+def test_the_past_is_openmetrics_and_says_that_it_is_simulated() -> None:
+    end = time.time()
+    lines = list(render_history(past("2xH100-80GB:training", 0, "n", end - 60, end, 15)))
+    families = {family.name: family for family in openmetrics("\n".join(lines) + "\n")}
+    assert len(families["gpu_exporter_simulated_info"].samples) == 4
+    busy = families["gpu_busy_seconds"].samples
+    assert len(busy) == 8
+    assert all(sample.timestamp is not None and float(sample.timestamp) % 15 == 0 for sample in busy)

@@ -1,0 +1,143 @@
+"""A scrape never waits: hanging, failing and absent collectors, and what the page says of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import pytest
+from gpu_exporter import metrics
+from gpu_exporter.devices.base import DriverUnavailable
+from gpu_exporter.metrics import Family, Samples, one
+from gpu_exporter.sampling import DeviceBoard, HostPage, Sampler, Task, device_task
+from gpu_exporter.snapshot import DeviceReading, DriverState, Identity, Reading
+from prometheus_client.parser import text_string_to_metric_families
+
+LOAD = Family("node_load1", "gauge", "1m load average.")
+
+
+class Driver:
+    """Two GPUs that answer, fail or hang as the test says."""
+
+    vendor = "test"
+
+    def __init__(self) -> None:
+        self.problem: Exception | None = None
+        self.free = threading.Event()
+        self.free.set()
+
+    def read(self) -> tuple[DeviceReading, ...]:
+        self.free.wait()
+        if self.problem:
+            raise self.problem
+        return tuple(
+            DeviceReading(Identity(f"GPU-{n}", str(n), "X", "test"), (Reading(metrics.UTILIZATION, 0.5),)) for n in "01"
+        )
+
+    def close(self) -> None: ...
+
+
+class Host:
+    def __init__(self) -> None:
+        self.problem: Exception | None = None
+        self.value = 1.0
+
+    def collect(self) -> Iterable[Samples]:
+        if self.problem:
+            raise self.problem
+        self.value += 1
+        return [one(LOAD, self.value)]
+
+
+Rows = dict[tuple[str, ...], float]
+
+
+class Stand:
+    def __init__(self, limit: float = 0.15) -> None:
+        self.driver, self.host = Driver(), Host()
+        board = DeviceBoard("node-1")
+        page = HostPage(self.host)
+        tasks = [device_task("test", self.driver, board, 0.02, limit)]
+        self.sampler = Sampler(board, tasks, [(Task("loadavg", page.run, 0.02, limit), page)])
+        self.sampler.start(2.0)
+
+    def rows(self, name: str) -> Rows:
+        families = text_string_to_metric_families(self.sampler.page().decode())
+        return {
+            tuple(value for _, value in sorted(sample.labels.items())): sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == name
+        }
+
+    def until(self, what: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 5
+        while not what():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def stand() -> Iterator[Stand]:
+    stand = Stand()
+    yield stand
+    stand.driver.free.set()
+    stand.sampler.stop()
+
+
+def test_the_first_page_is_whole(stand: Stand) -> None:
+    assert stand.rows("gpu_up") == {("GPU-0",): 1, ("GPU-1",): 1}
+    assert stand.rows("gpu_utilization_ratio") == {("GPU-0",): 0.5, ("GPU-1",): 0.5}
+    assert stand.rows("gpu_exporter_driver_info") == {("test", "ok"): 1}
+    assert stand.rows("node_load1")
+    assert set(stand.rows("gpu_exporter_collector_success")) == {("test",), ("loadavg",)}
+
+
+def test_a_hanging_driver_is_reported_and_the_rest_goes_on(stand: Stand) -> None:
+    stand.driver.free.clear()
+    stand.until(lambda: stand.rows("gpu_up") == {("GPU-0",): 0, ("GPU-1",): 0})
+    begun = time.monotonic()
+    page = stand.sampler.page()
+    assert time.monotonic() - begun < 0.1
+    assert b'gpu_down_info{uuid="GPU-0",reason="hung"} 1' in page
+    assert b"gpu_utilization_ratio{" not in page  # what it last said is no longer true
+    assert stand.rows("gpu_exporter_driver_info") == {("test", "hung"): 1}
+    assert stand.rows("gpu_exporter_collector_success")["test",] == 0
+    before = stand.rows("node_load1")[()]
+    stand.until(lambda: stand.rows("node_load1")[()] > before)
+
+    stand.driver.free.set()  # it recovers by itself
+    stand.until(lambda: stand.rows("gpu_up") == {("GPU-0",): 1, ("GPU-1",): 1})
+    assert stand.rows("gpu_exporter_driver_info") == {("test", "ok"): 1}
+
+
+def test_a_driver_with_a_defect_keeps_the_identities_and_no_values(stand: Stand) -> None:
+    stand.driver.problem = RuntimeError("odd")
+    stand.until(lambda: stand.rows("gpu_exporter_driver_info") == {("test", "failed"): 1})
+    assert stand.rows("gpu_up") == {("GPU-0",): 0, ("GPU-1",): 0}
+    assert stand.rows("gpu_utilization_ratio") == {}
+    assert {labels[-1] for labels in stand.rows("gpu_info")} == {"test"}
+    stand.driver.problem = None
+    stand.until(lambda: stand.rows("gpu_up") == {("GPU-0",): 1, ("GPU-1",): 1})
+
+
+def test_an_absent_driver_is_no_failure() -> None:
+    board, driver = DeviceBoard("n"), Driver()
+    driver.problem = DriverUnavailable(DriverState.ABSENT, "not installed")
+    task = device_task("test", driver, board, 0.02, 1)
+    assert task.collect_once() == 30.0  # looked for again later
+    assert task.health.success
+    assert board.page(frozenset()).decode().splitlines()[-1] == (
+        'gpu_exporter_driver_info{driver="test",state="absent"} 1'
+    )
+
+
+def test_a_failing_host_collector_serves_nothing_old(stand: Stand) -> None:
+    stand.host.problem = OSError("gone")
+    stand.until(lambda: stand.rows("node_load1") == {})
+    assert stand.rows("gpu_exporter_collector_success")["loadavg",] == 0
+    last = stand.rows("gpu_exporter_collector_last_success_timestamp_seconds")["loadavg",]
+    assert last == pytest.approx(time.time(), abs=6)
+    stand.host.problem = None
+    stand.until(lambda: stand.rows("gpu_exporter_collector_success")["loadavg",] == 1)

@@ -1,0 +1,92 @@
+"""The simulated fleet: a pure function of time, whose past and present are one."""
+
+from __future__ import annotations
+
+import pytest
+from gpu_exporter import metrics
+from gpu_exporter.devices.simulated import (
+    ANCHOR_SECONDS,
+    MODELS,
+    SCENARIOS,
+    BadFleet,
+    SimulatedDriver,
+    SimulatedGpu,
+    parse_fleet,
+    past,
+)
+from gpu_exporter.snapshot import DownReason
+from hypothesis import given
+from hypothesis import strategies as st
+
+gpus = st.builds(
+    SimulatedGpu,
+    st.integers(0, 63),
+    st.sampled_from(list(MODELS.values())),
+    st.sampled_from([each for each in SCENARIOS.values() if each.down is None]),
+    st.integers(0, 99),
+)
+times = st.floats(ANCHOR_SECONDS + 120, ANCHOR_SECONDS + 40e6)
+
+
+@given(gpus, times, st.floats(0.01, 7200))
+def test_busy_time_grows_by_no_more_than_time(gpu: SimulatedGpu, at: float, later: float) -> None:
+    busy = gpu.busy_seconds(at + later) - gpu.busy_seconds(at)
+    assert -1e-6 <= busy <= later + 1e-6
+    energy = gpu.energy_joules(at + later) - gpu.energy_joules(at)
+    assert gpu.model.idle_power * later * 0.99 - 1 <= energy <= gpu.model.power_limit * later * 1.01 + 1
+
+
+@given(gpus, times)
+def test_over_an_hour_the_mean_is_the_scenarios_duty(gpu: SimulatedGpu, at: float) -> None:
+    assert gpu.utilization(at + 3600, 3600) == pytest.approx(gpu.scenario.duty, abs=0.01)
+
+
+@given(gpus, times)
+def test_readings_are_what_a_driver_could_say(gpu: SimulatedGpu, at: float) -> None:
+    reading = gpu.read(at)
+    values = {(each.family, each.labels): each.value for each in reading.readings}
+    assert len(values) == len(reading.readings)
+    assert 0 <= values[metrics.UTILIZATION, ()] <= 1
+    assert 0 <= values[metrics.MEMORY_USED, ()] <= values[metrics.MEMORY_TOTAL, ()]
+    assert 20 <= values[metrics.TEMPERATURE, ()] <= 100
+    assert gpu.model.idle_power * 0.99 <= values[metrics.POWER, ()] <= gpu.model.power_limit * 1.01
+    published, absent = {each.family for each in reading.readings}, {each.family for each in reading.absences}
+    assert not published & absent
+
+
+def test_the_live_driver_continues_the_past() -> None:
+    at = 1_777_777_770.0  # a multiple of the step
+    fleet = "2xH100-80GB:training,1xT4-16GB:lost"
+    [(when, samples)] = [point for point in past(fleet, 7, "n", at - 15, at, 15) if point[0] == at]
+    live = SimulatedDriver(parse_fleet(fleet, 7), clock=lambda: at).read()
+    told = {family.family: dict(family.rows) for family in samples}
+    assert when == at
+    for device in live:
+        for each in device.readings:
+            assert told[each.family][(device.identity.uuid, *each.labels)] == each.value
+    assert [device.down for device in live] == [None, None, DownReason.LOST]
+    assert told[metrics.UP] == {(d.identity.uuid,): 0 if d.down else 1 for d in live}
+
+
+def test_seeds_and_places_make_different_gpus_and_the_same_ones_again() -> None:
+    fleet = "3xA100-80GB:training"
+    uuids = [gpu.identity.uuid for seed in (1, 2) for gpu in parse_fleet(fleet, seed)]
+    assert len(set(uuids)) == 6
+    assert uuids == [gpu.identity.uuid for seed in (1, 2) for gpu in parse_fleet(fleet, seed)]
+
+
+@pytest.mark.parametrize(
+    ("text", "mend"),
+    [
+        ("", "write COUNTxMODEL"),
+        ("H100", "write COUNTxMODEL"),
+        ("2xH100-80GB:training,", "write COUNTxMODEL"),
+        ("0xH100-80GB", "1 to 1024"),
+        ("1024xH100-80GB,1xT4-16GB", "1 to 1024"),
+        ("1xB7", "choose from H200-141GB"),
+        ("1xT4-16GB:dancing", "choose from training"),
+    ],
+)
+def test_a_fleet_that_is_not_understood(text: str, mend: str) -> None:
+    with pytest.raises(BadFleet, match=mend):
+        parse_fleet(text)
