@@ -154,7 +154,7 @@ def _from_file(path: Path, collectors: Sequence[str]) -> Iterator[tuple[str, Any
 _TYPE_NAMES = {bool: "true or false", str: "text (put it in quotes)", int: "a whole number"}
 
 
-def _leaves(node: Any, mapping: type, prefix: str) -> Iterator[tuple[str, Any]]:
+def _leaves(node: Any, mapping: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     if isinstance(node, mapping):
         for key, value in node.value:
             yield from _leaves(value, mapping, f"{prefix}.{key.value}" if prefix else str(key.value))

@@ -15,30 +15,13 @@ from typing import Any
 
 import pytest
 import yaml
+from gpu_advisor.publish.metrics import CATALOGUE as ADVISOR_CATALOGUE
 from gpu_exporter import metrics
 from gpu_exporter.host import COLLECTORS
 from gpu_exporter.host.base import HostSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED = ROOT / "grafana" / "generated"
-ADVISOR_METRICS = {
-    "gpu_advisor_build_info",
-    "gpu_advisor_source_up",
-    "gpu_advisor_stale",
-    "gpu_advisor_evaluation_last_success_timestamp_seconds",
-    "gpu_advisor_evaluation_duration_seconds",
-    "gpu_advisor_evaluations_total",
-    "gpu_advisor_evaluation_failures_total",
-    "gpu_advisor_recommendation_info",
-    "gpu_advisor_recommendation_since_timestamp_seconds",
-    "gpu_advisor_check_status",
-    "gpu_advisor_check_value_ratio",
-    "gpu_advisor_abstention_info",
-    "gpu_advisor_pool_gpus",
-    "gpu_advisor_desired_replicas",
-    "gpu_advisor_alertmanager_up",
-    "gpu_advisor_alerts_sent_total",
-}
 #: Those of the host's metrics that not every kernel has.
 PRESSURE = {"node_pressure_memory_waiting_seconds_total", "node_pressure_io_waiting_seconds_total"}
 WORDS = {"and", "or", "unless", "by", "without", "on", "ignoring", "group_left", "group_right", "bool", "offset", "inf"}
@@ -49,7 +32,7 @@ DEPRECATED = {"graph", "table-old", "singlestat", "grafana-singlestat-panel", "g
 def known_metrics() -> set[str]:
     """All names that the exporter, the advisor and Prometheus itself publish."""
     own = {family.name for family in (*metrics.DEVICE_FAMILIES, *metrics.SELF_FAMILIES)}
-    return own | host_metrics() | PRESSURE | ADVISOR_METRICS | {"up", "ALERTS"}
+    return own | host_metrics() | PRESSURE | ADVISOR_CATALOGUE.keys() | {"up", "ALERTS"}
 
 
 def host_metrics() -> set[str]:

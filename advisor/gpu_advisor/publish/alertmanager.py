@@ -36,9 +36,9 @@ class Alertmanagers:
         self.states = tuple(AlertmanagerState(each.url) for each in self._configured)
 
     def send(self, alerts: Iterable[Alert], now: float) -> None:
-        """Tell all of them all alerts. What goes wrong is in `states`, and logged when it changes."""
+        """Tell all of them all alerts, also that there are none: so it is known whether they answer. What goes wrong is in `states`, and logged when it changes."""
         body = payload(alerts, now, self._interval)
-        if not self._configured or not body:
+        if not self._configured:
             return
         with ThreadPoolExecutor(len(self._configured)) as pool:
             told = list(pool.map(lambda each: self._tell(each, body), self._configured))

@@ -126,3 +126,7 @@ def test_an_address_that_is_none_is_one_line(
     monkeypatch.setattr("sys.argv", ["gpu-advisor", "up", option, "nonsense"])
     assert main() == 2
     assert "not HOST:PORT" in capsys.readouterr().err
+
+
+def test_the_example_is_valid() -> None:
+    assert [pool.kind for pool in load(EXAMPLE).pools] == ["serving", "training"]

@@ -85,7 +85,8 @@ def test_a_number_is_as_short_as_it_can_be(value: float) -> None:
 def test_the_past_is_openmetrics_and_says_that_it_is_simulated() -> None:
     end = time.time()
     lines = list(render_history(past("2xH100-80GB:training", 0, "n", end - 60, end, 15)))
-    families = {family.name: family for family in openmetrics("\n".join(lines) + "\n")}
+    parsed = openmetrics("\n".join(lines) + "\n")  # type: ignore[no-untyped-call] # the library has no types here
+    families = {family.name: family for family in parsed}
     assert len(families["gpu_exporter_simulated_info"].samples) == 4
     busy = families["gpu_busy_seconds"].samples
     assert len(busy) == 8

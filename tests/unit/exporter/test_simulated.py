@@ -63,7 +63,8 @@ def test_the_live_driver_continues_the_past() -> None:
     assert when == at
     for device in live:
         for each in device.readings:
-            assert told[each.family][(device.identity.uuid, *each.labels)] == each.value
+            row = (device.identity.uuid, *each.labels)
+            assert told[each.family][row] == each.value
     assert [device.down for device in live] == [None, None, DownReason.LOST]
     assert told[metrics.UP] == {(d.identity.uuid,): 0 if d.down else 1 for d in live}
 
