@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gpu_exporter.devices.amd import AmdDriver
 from gpu_exporter.devices.base import Driver
 from gpu_exporter.devices.nvidia import NvidiaDriver
 
 DRIVERS: dict[str, Callable[[], Driver]] = {
+    "amd": AmdDriver,
     "nvidia": NvidiaDriver,
 }

@@ -1,0 +1,483 @@
+"""AmdDriver on made-up sysfs trees: generations of cards, what they lack, cards that sleep, break, go and come."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from pathlib import Path
+
+import pytest
+from gpu_exporter.devices import amd
+from gpu_exporter.devices.amd import AmdDriver, parse_table, top_clock
+from gpu_exporter.devices.base import DriverUnavailable
+from gpu_exporter.devices.busy import BusySource
+from gpu_exporter.devices.drm import FAMILIES, REPLAN_SECONDS
+from gpu_exporter.devices.sysfs import NoValue, number
+from gpu_exporter.snapshot import AbsentReason, DownReason, DriverState
+
+from tests.unit.devices.trees import Files, Tree, absent, values
+
+GIB = 1024**3
+ALL_ONES_64 = 2**64 - 1
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return Tree(tmp_path)
+
+
+def driver(tree: Tree) -> AmdDriver:
+    return AmdDriver(tree.sysfs, tree.procfs, tree.clock)
+
+
+def table(revision: tuple[int, int], fields: dict[int, bytes], size: int | None = None) -> bytes:
+    """A table as the kernel makes it: all ones but for the header and what is filled in."""
+    size = amd.LAYOUTS[revision].size if size is None else size
+    raw = bytearray(b"\xff" * size)
+    struct.pack_into("=HBB", raw, 0, size, *revision)
+    for offset, field in fields.items():
+        raw[offset : offset + len(field)] = field
+    return bytes(raw)
+
+
+def u64(value: int) -> bytes:
+    return struct.pack("=Q", value)
+
+
+RX7900: Files = {
+    "unique_id": "a1b2c3d4e5f60718\n",
+    "gpu_busy_percent": "73\n",
+    "mem_busy_percent": "21\n",
+    "mem_info_vram_total": f"{24 * GIB}\n",
+    "mem_info_vram_used": f"{6 * GIB}\n",
+    "pcie_replay_count": "3\n",
+    "pp_dpm_sclk": "0: 500Mhz\n1: 1935Mhz *\n2: 2526Mhz\n",
+    "current_link_speed": "2.5 GT/s PCIe\n",
+    "current_link_width": "1\n",
+    "gpu_metrics": table((1, 3), {16: b"\x49\x00", 24: u64(99), 112: u64(1 << 0 | 1 << 36)}),
+    "hwmon/hwmon4/name": "amdgpu\n",
+    "hwmon/hwmon4/temp1_label": "edge\n",
+    "hwmon/hwmon4/temp1_input": "51000\n",
+    "hwmon/hwmon4/temp2_label": "junction\n",
+    "hwmon/hwmon4/temp2_input": "68000\n",
+    "hwmon/hwmon4/temp3_label": "mem\n",
+    "hwmon/hwmon4/temp3_input": "72000\n",
+    "hwmon/hwmon4/power1_average": "287000000\n",
+    "hwmon/hwmon4/power1_cap": "315000000\n",
+    "hwmon/hwmon4/freq1_label": "sclk\n",
+    "hwmon/hwmon4/freq1_input": "2434000000\n",
+    "hwmon/hwmon4/freq2_label": "mclk\n",
+    "hwmon/hwmon4/freq2_input": "1249000000\n",
+    "hwmon/hwmon4/pwm1": "102\n",
+    "hwmon/hwmon4/fan1_input": "1500\n",
+    "hwmon/hwmon4/fan1_max": "3300\n",
+}
+BELOW_SWITCH = "pci0000:00/0000:00:01.1/0000:01:00.0/0000:02:00.0/0000:03:00.0"
+
+
+def rx7900(tree: Tree, number: int = 0, changed: Files | None = None) -> Path:
+    return tree.card(number, "amdgpu", "1002:744C", BELOW_SWITCH, {**RX7900, **(changed or {})})
+
+
+def mi250x_die(tree: Tree, number: int, primary: bool) -> Path:
+    fields = {16: b"\x61\x00", 80: struct.pack("=I", 7_000_000)}
+    fields |= {24: u64(1_000_000 * 2**16 if primary else 0), 112: u64(0)}
+    path = f"pci0000:c0/0000:c0:01.1/0000:c{number + 1}:00.0"
+    files: Files = {
+        "unique_id": f"f00d{number:012x}\n",
+        "serial_number": "PCB012345-0001\n",
+        "product_name": "AMD INSTINCT MI250X (MCM) OAM AC MBA\n",
+        "gpu_busy_percent": "97\n",
+        "mem_busy_percent": "40\n",
+        "mem_info_vram_total": f"{64 * GIB}\n",
+        "mem_info_vram_used": f"{60 * GIB}\n",
+        "pp_dpm_sclk": "0: 500Mhz\n1: 1700Mhz *\n",
+        "current_link_speed": "16.0 GT/s PCIe\n",
+        "current_link_width": "16\n",
+        "ras/umc_err_count": "ue: 1\nce: 12\n",
+        "gpu_metrics": table((1, 3), fields),
+        "hwmon/hwmon2/temp1_label": "edge\n",
+        "hwmon/hwmon2/temp1_input": "44000\n",
+        "hwmon/hwmon2/power1_average": "490000000\n" if primary else "0\n",
+        "hwmon/hwmon2/power1_cap": "560000000\n" if primary else "0\n",
+    }
+    return tree.card(number, "amdgpu", "1002:7408", path, files)
+
+
+def mi300x(tree: Tree, number: int) -> Path:
+    path = f"pci0000:{number + 16:02x}/0000:{number + 16:02x}:01.1/0000:{number + 17:02x}:00.0"
+    files: Files = {
+        "unique_id": f"beef{number:012x}\n",
+        "gpu_busy_percent": "88\n",
+        "mem_busy_percent": "33\n",
+        "mem_info_vram_total": f"{192 * GIB}\n",
+        "mem_info_vram_used": f"{150 * GIB}\n",
+        "pp_dpm_sclk": "S: 132Mhz *\n0: 500Mhz\n1: 2100Mhz\n",
+        "current_link_speed": "32.0 GT/s PCIe\n",
+        "current_link_width": "16\n",
+        "pcie_replay_count": "0\n",
+        "ras/umc_err_count": "ue: 0\nce: 0\nde: 4\n",
+        "gpu_metrics": table((1, 6), {12: b"\x58\x00", 16: u64(123 * 2**16)}),
+        "hwmon/hwmon7/temp1_label": "junction\n",
+        "hwmon/hwmon7/temp1_input": "61000\n",
+        "hwmon/hwmon7/temp2_label": "mem\n",
+        "hwmon/hwmon7/temp2_input": "55000\n",
+        "hwmon/hwmon7/power1_input": "611000000\n",
+        "hwmon/hwmon7/power1_cap": "750000000\n",
+        "hwmon/hwmon7/freq1_label": "sclk\n",
+        "hwmon/hwmon7/freq1_input": "2100000000\n",
+    }
+    return tree.card(number, "amdgpu", "1002:74A1", path, files)
+
+
+def test_rx_7900_in_base_units(tree: Tree) -> None:
+    tree.bridge("pci0000:00/0000:00:01.1", "0x1022", "16.0", 8)
+    tree.bridge("pci0000:00/0000:00:01.1/0000:01:00.0", "0x1002", "16.0", 8)
+    tree.bridge("pci0000:00/0000:00:01.1/0000:01:00.0/0000:02:00.0", "0x1002", "2.5", 1)
+    rx7900(tree)
+    (device,) = driver(tree).read()
+    who = device.identity
+    assert (who.uuid, who.name, who.vendor) == ("AMD-a1b2c3d4e5f60718", "AMD Radeon RX 7900", "amd")
+    assert (who.index, who.pci_bus_id, who.driver_version) == ("0", "00000000:03:00.0", "6.12.0")
+    assert values(device) == {
+        "gpu_utilization_ratio": 0.73,
+        "gpu_busy_seconds_total": 0,
+        "gpu_observed_seconds_total": 0,
+        "gpu_memory_total_bytes": 24 * GIB,
+        "gpu_memory_used_bytes": 6 * GIB,
+        "gpu_memory_activity_ratio": 0.21,
+        "gpu_temperature_celsius": 51,
+        "gpu_power_watts": 287,
+        "gpu_power_limit_watts": 315,
+        "gpu_sm_clock_hertz": 2_434_000_000,
+        "gpu_sm_clock_max_hertz": 2_526_000_000,
+        "gpu_memory_clock_hertz": 1_249_000_000,
+        "gpu_fan_speed_ratio": 0.4,
+        "gpu_pcie_link_generation": 4,  # of the card's own switch, not of the link within the card
+        "gpu_pcie_link_width": 8,
+        "gpu_pcie_replays_total": 3,
+        "gpu_throttle_active sw_power_cap": 1,
+        "gpu_throttle_active current_limit": 0,
+        "gpu_throttle_active hw_thermal": 1,
+        "gpu_throttle_active prochot": 0,
+        "gpu_throttle_active other": 0,
+    }
+    # Energy in its table has no documented unit on such a card: it is not guessed.
+    assert absent(device)["gpu_energy_joules_total"] == "unsupported"
+    assert absent(device)["gpu_ecc_errors_total"] == "unsupported"
+
+
+def test_second_die_of_an_mi250x_has_no_power_rather_than_none(tree: Tree) -> None:
+    mi250x_die(tree, 0, primary=True)
+    mi250x_die(tree, 1, primary=False)
+    first, second = driver(tree).read()
+    assert values(first)["gpu_power_watts"] == 490
+    assert values(first)["gpu_energy_joules_total"] == 1_000_000
+    assert values(first)["gpu_ecc_errors_total corrected"] == 12
+    assert values(first)["gpu_ecc_errors_total uncorrected"] == 1
+    assert first.identity.name == "AMD INSTINCT MI250X (MCM) OAM AC MBA"
+    for family in ("gpu_power_watts", "gpu_power_limit_watts", "gpu_energy_joules_total"):
+        assert absent(second)[family] == "unsupported"
+    assert values(second)["gpu_utilization_ratio"] == 0.97
+    assert first.identity.uuid != second.identity.uuid
+
+
+def test_mi300x_without_an_edge_sensor_and_with_a_deep_sleep_clock_level(tree: Tree) -> None:
+    mi300x(tree, 0)
+    mi300x(tree, 1)
+    devices = driver(tree).read()
+    assert [device.identity.index for device in devices] == ["0", "1"]
+    seen = values(devices[1])
+    assert seen["gpu_temperature_celsius"] == 61
+    assert seen["gpu_power_watts"] == 611
+    assert seen["gpu_energy_joules_total"] == 123
+    assert seen["gpu_sm_clock_max_hertz"] == 2_100_000_000
+    assert seen["gpu_pcie_link_generation"] == 5
+    assert absent(devices[1])["gpu_fan_speed_ratio"] == "unsupported"
+    assert absent(devices[1])["gpu_throttle_active"] == "unsupported"
+
+
+def test_every_family_has_a_value_or_a_reason(tree: Tree) -> None:
+    rx7900(tree)
+    (device,) = driver(tree).read()
+    there = {reading.family for reading in device.readings}
+    reasons = {absence.family for absence in device.absences}
+    assert there | reasons == set(FAMILIES)
+    assert not there & reasons
+
+
+def test_busy_time_is_the_gauge_over_time(tree: Tree) -> None:
+    device = rx7900(tree, changed={"gpu_busy_percent": "50\n"})
+    amdgpu = driver(tree)
+    amdgpu.read()
+    tree.time += 2
+    (reading,) = amdgpu.read()
+    assert (values(reading)["gpu_busy_seconds_total"], values(reading)["gpu_observed_seconds_total"]) == (1, 2)
+    assert amdgpu.busy_sources == {"AMD-a1b2c3d4e5f60718": BusySource.GAUGE}
+    tree.write(device, {"gpu_busy_percent": "lots\n"})
+    tree.time += 1
+    (reading,) = amdgpu.read()
+    assert absent(reading)["gpu_utilization_ratio"] == "error"
+    assert absent(reading)["gpu_busy_seconds_total"] == absent(reading)["gpu_observed_seconds_total"] == "error"
+
+
+def test_utilization_from_the_table_where_there_is_no_file(tree: Tree) -> None:
+    device = rx7900(tree)
+    (device / "gpu_busy_percent").unlink()
+    (reading,) = driver(tree).read()
+    assert values(reading)["gpu_utilization_ratio"] == 0.73
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "family"),
+    [
+        ("gpu_busy_percent", "101\n", "gpu_utilization_ratio"),
+        ("gpu_busy_percent", "-1\n", "gpu_utilization_ratio"),
+        ("mem_info_vram_used", "", "gpu_memory_used_bytes"),
+        ("mem_info_vram_used", "9" * 40, "gpu_memory_used_bytes"),
+        ("mem_info_vram_total", "0\n", "gpu_memory_total_bytes"),
+        ("hwmon/hwmon4/temp1_input", "nan\n", "gpu_temperature_celsius"),
+        ("hwmon/hwmon4/temp1_input", "--5\n", "gpu_temperature_celsius"),
+        ("hwmon/hwmon4/temp1_input", "900000\n", "gpu_temperature_celsius"),
+        ("hwmon/hwmon4/power1_average", "\xff\xfe", "gpu_power_watts"),
+        ("pp_dpm_sclk", "OD_SCLK:\n", "gpu_sm_clock_max_hertz"),
+        ("current_link_speed", "fast\n", "gpu_pcie_link_generation"),
+        ("current_link_width", "255\n", "gpu_pcie_link_width"),
+        ("ras/umc_err_count", "ue: 0\n", "gpu_ecc_errors_total"),
+        ("gpu_metrics", b"\x00", "gpu_energy_joules_total"),
+    ],
+)
+def test_garbage_is_an_error_of_its_family_alone(tree: Tree, name: str, content: str | bytes, family: str) -> None:
+    rx7900(tree, changed={"ras/umc_err_count": "ue: 0\nce: 0\n", name: content})
+    (device,) = driver(tree).read()
+    assert device.down is None
+    assert absent(device)[family] == "error"
+    assert not [seen for seen in values(device) if seen.startswith(family)]
+    assert len(device.readings) > 10
+
+
+def test_unreadable_files_are_a_matter_of_permission(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    rx7900(tree)
+    open_file = os.open
+
+    def refuse(path: str, flags: int) -> int:
+        if path.endswith("power1_average"):
+            raise PermissionError(13, "Permission denied")
+        return open_file(path, flags)
+
+    monkeypatch.setattr("os.open", refuse)
+    (device,) = driver(tree).read()
+    assert absent(device)["gpu_power_watts"] == "no_permission"
+
+
+def test_a_reset_is_an_error_not_a_lack_of_permission(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """amdgpu answers EPERM to reads while the card resets."""
+    rx7900(tree)
+    amdgpu = driver(tree)
+    amdgpu.read()
+    read_file, refused = os.read, PermissionError(1, "Operation not permitted")
+
+    def refuse(handle: int, size: int) -> bytes:
+        content = bytes(read_file(handle, size))
+        if content != b"active\n":
+            raise refused
+        return content
+
+    monkeypatch.setattr("os.read", refuse)
+    (device,) = amdgpu.read()
+    assert (device.down, device.readings) == (DownReason.ERROR, ())
+
+
+def test_suspended_card_is_never_read(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = rx7900(tree)
+    amdgpu = driver(tree)
+    amdgpu.read()
+    tree.write(device, {"power/runtime_status": "suspended\n"})
+    tree.time += 2
+    opened: list[str] = []
+    open_file = os.open
+
+    def note(path: str, flags: int) -> int:
+        opened.append(path)
+        return open_file(path, flags)
+
+    monkeypatch.setattr("os.open", note)
+    (asleep,) = amdgpu.read()
+    assert opened == [f"{device}/power/runtime_status"]
+    assert asleep.down is None
+    seen = values(asleep)
+    assert seen["gpu_utilization_ratio"] == 0
+    assert (seen["gpu_busy_seconds_total"], seen["gpu_observed_seconds_total"]) == (0, 2)
+    assert seen["gpu_memory_total_bytes"] == 24 * GIB
+    for family in ("gpu_power_watts", "gpu_temperature_celsius", "gpu_memory_used_bytes"):
+        assert absent(asleep)[family] == "unsupported"
+    tree.write(device, {"power/runtime_status": "active\n"})
+    (awake,) = amdgpu.read()
+    assert values(awake)["gpu_power_watts"] == 287
+
+
+def test_card_that_is_found_asleep_has_its_identity(tree: Tree) -> None:
+    rx7900(tree, changed={"power/runtime_status": "suspended\n"})
+    (device,) = driver(tree).read()
+    assert device.identity.uuid == "AMD-a1b2c3d4e5f60718"
+    assert absent(device)["gpu_memory_total_bytes"] == "unsupported"
+
+
+def test_lost_card_keeps_its_identity_and_comes_back(tree: Tree) -> None:
+    mi300x(tree, 0)
+    mi300x(tree, 1)
+    amdgpu = driver(tree)
+    before = amdgpu.read()
+    tree.remove(1)
+    first, lost = amdgpu.read()
+    assert first.down is None
+    assert (lost.down, lost.identity, lost.readings) == (DownReason.LOST, before[1].identity, ())
+    mi300x(tree, 1)
+    assert [device.down for device in amdgpu.read()] == [None, None]
+
+
+def test_card_that_vanishes_in_the_middle_of_a_read_is_lost(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    rx7900(tree)
+    amdgpu = driver(tree)
+    amdgpu.read()
+    open_file = os.open
+
+    def vanish(path: str, flags: int) -> int:
+        if path.endswith("mem_info_vram_used"):
+            monkeypatch.undo()
+            tree.remove(0)
+        return open_file(path, flags)
+
+    monkeypatch.setattr("os.open", vanish)
+    (device,) = amdgpu.read()
+    assert (device.down, device.readings) == (DownReason.LOST, ())
+
+
+def test_driver_that_was_unloaded_is_the_reason(tree: Tree) -> None:
+    rx7900(tree)
+    amdgpu = driver(tree)
+    amdgpu.read()
+    tree.remove(0)
+    (tree.sysfs / "bus/pci/drivers/amdgpu").rmdir()
+    assert [device.down for device in amdgpu.read()] == [DownReason.DRIVER_GONE]
+
+
+def test_replaced_card_is_forgotten_and_a_new_one_is_found(tree: Tree) -> None:
+    rx7900(tree)
+    amdgpu = driver(tree)
+    amdgpu.read()
+    tree.remove(0)
+    amdgpu.read()
+    rx7900(tree, changed={"unique_id": "0123456789abcdef\n"})
+    mi300x(tree, 1)
+    assert [(device.identity.uuid, device.down) for device in amdgpu.read()] == [
+        ("AMD-0123456789abcdef", None),
+        ("AMD-beef000000000001", None),
+    ]
+
+
+def test_sensors_that_moved_are_found_at_the_next_reading(tree: Tree) -> None:
+    device = rx7900(tree)
+    amdgpu = driver(tree)
+    amdgpu.read()
+    (device / "hwmon/hwmon4").rename(device / "hwmon/hwmon9")
+    (moved,) = amdgpu.read()
+    assert moved.down is None
+    assert "gpu_power_watts" not in values(moved)
+    (found,) = amdgpu.read()
+    assert values(found)["gpu_power_watts"] == 287
+
+
+def test_fixed_values_are_read_again_after_a_minute(tree: Tree) -> None:
+    device = rx7900(tree)
+    amdgpu = driver(tree)
+    amdgpu.read()
+    tree.write(device, {"pcie_replay_count": "9\n"})
+    assert values(amdgpu.read()[0])["gpu_pcie_replays_total"] == 3
+    tree.time += REPLAN_SECONDS + 1
+    assert values(amdgpu.read()[0])["gpu_pcie_replays_total"] == 9
+
+
+def test_uuid_without_a_serial_number_tells_machines_apart(tree: Tree, tmp_path: Path) -> None:
+    rx7900(tree, changed={"unique_id": "0000000000000000\n"})
+    here = driver(tree).read()[0].identity.uuid
+    tree.write(tree.procfs, {"sys/kernel/hostname": "node-2\n"})
+    there = driver(tree).read()[0].identity.uuid
+    assert here.endswith("-0000:03:00.0")
+    assert here != there
+
+
+def test_two_cards_that_share_a_serial_number_are_two(tree: Tree) -> None:
+    rx7900(tree)
+    tree.write(mi300x(tree, 1), {"unique_id": "a1b2c3d4e5f60718\n"})
+    assert len({device.identity.uuid for device in driver(tree).read()}) == 2
+
+
+@pytest.mark.parametrize("other", [None, "nvidia", "radeon"])
+def test_without_a_card_of_this_driver_it_is_absent(tree: Tree, other: str | None) -> None:
+    if other:
+        tree.card(0, other, "10DE:2330", "pci0000:00/0000:03:00.0", {})
+    with pytest.raises(DriverUnavailable, match="amdgpu") as caught:
+        driver(tree).read()
+    assert caught.value.state is DriverState.ABSENT
+
+
+def test_machine_without_drm_is_absent(tmp_path: Path) -> None:
+    with pytest.raises(DriverUnavailable):
+        AmdDriver(tmp_path, tmp_path).read()
+
+
+@pytest.mark.parametrize("revision", list(amd.LAYOUTS))
+def test_tables_of_all_known_revisions(revision: tuple[int, int]) -> None:
+    layout = amd.LAYOUTS[revision]
+    assert layout.energy is not None
+    fields = {layout.activity: b"\x2a\x00", layout.energy: u64(5 * 2**16)}
+    if layout.filled is not None:
+        fields[layout.filled] = b"\x01\x00\x00\x00"
+    got = parse_table(table(revision, fields))
+    assert (got.activity, got.joules, got.throttle) == (0.42, 5, None)
+
+
+def test_fields_that_are_not_filled_in_are_none() -> None:
+    assert parse_table(table((1, 3), {})) == (None, None, None)
+    assert parse_table(table((1, 3), {16: b"\x65\x00"})).activity is None  # 101 %
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b"", AbsentReason.ERROR),
+        (table((1, 3), {})[:50], AbsentReason.ERROR),
+        (table((1, 6), {}, size=352), AbsentReason.ERROR),  # another layout of the same number, taken back since
+        (table((1, 9), {}, size=200), AbsentReason.UNSUPPORTED),
+        (table((2, 1), {}, size=120), AbsentReason.UNSUPPORTED),
+        (bytes(120), AbsentReason.UNSUPPORTED),
+    ],
+)
+def test_tables_that_are_unknown_or_cut_short(raw: bytes, reason: AbsentReason) -> None:
+    with pytest.raises(NoValue) as caught:
+        parse_table(raw)
+    assert caught.value.reason is reason
+
+
+def test_numbers_and_clocks() -> None:
+    assert number(b" -5\n") == -5
+    assert top_clock(b"0: 300Mhz *\n1: 2100Mhz\n") == 2_100_000_000
+    with pytest.raises(NoValue):
+        top_clock(b"0: 0Mhz\n")
+
+
+def test_eight_cards_are_read_in_three_milliseconds(tree: Tree) -> None:
+    for i in range(8):
+        mi300x(tree, i)
+    amdgpu = driver(tree)
+    amdgpu.read()
+    best = min(_seconds(amdgpu) for _ in range(20))
+    assert best < 0.003, f"{best * 1000:.2f} ms"
+
+
+def _seconds(amdgpu: AmdDriver) -> float:
+    begun = time.perf_counter()
+    amdgpu.read()
+    return time.perf_counter() - begun
