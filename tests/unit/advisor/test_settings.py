@@ -6,6 +6,7 @@ import pytest
 from gpu_advisor.cli import main
 from gpu_advisor.settings import ConfigError, Settings, load
 
+ROOT = Path(__file__).resolve().parents[3]
 SECRET = "hunter2"
 
 EXAMPLE = """\
@@ -129,4 +130,4 @@ def test_an_address_that_is_none_is_one_line(
 
 
 def test_the_example_is_valid() -> None:
-    assert [pool.kind for pool in load(EXAMPLE).pools] == ["serving", "training"]
+    assert [pool.kind for pool in load(ROOT / "advisor" / "advisor.example.yml").pools] == ["serving", "training"]
