@@ -36,7 +36,10 @@ class Alertmanagers:
         self.states = tuple(AlertmanagerState(each.url) for each in self._configured)
 
     def send(self, alerts: Iterable[Alert], now: float) -> None:
-        """Tell all of them all alerts, also that there are none: so it is known whether they answer. What goes wrong is in `states`, and logged when it changes."""
+        """Tell all of them all alerts, also that there are none: so it is known whether they answer.
+
+        What goes wrong is in `states`, and logged when it changes.
+        """
         body = payload(alerts, now, self._interval)
         if not self._configured:
             return
