@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from gpu_exporter.devices.amd import AmdDriver
 from gpu_exporter.devices.base import Driver
+from gpu_exporter.devices.intel import IntelDriver
 from gpu_exporter.devices.nvidia import NvidiaDriver
 
 DRIVERS: dict[str, Callable[[], Driver]] = {
     "amd": AmdDriver,
+    "intel": IntelDriver,
     "nvidia": NvidiaDriver,
 }

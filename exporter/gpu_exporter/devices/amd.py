@@ -21,14 +21,13 @@ from gpu_exporter.devices.sysfs import (
     MICROWATTS,
     MILLICELSIUS,
     PERCENT,
-    Convert,
     Line,
     NoValue,
     Values,
+    entry,
     hwmons,
     labelled,
     link_generation,
-    number,
     read,
     scaled,
     text,
@@ -137,19 +136,6 @@ def top_clock(raw: bytes) -> float:
     return max(levels) * 1e6
 
 
-def _errors(kind: bytes) -> Convert:
-    """The count of this kind in a file like `ue: 0`, `ce: 12`."""
-
-    def convert(raw: bytes) -> float:
-        for line in raw.splitlines():
-            name, _, value = line.partition(b":")
-            if name.strip() == kind:
-                return number(value)
-        raise NoValue(AbsentReason.ERROR)
-
-    return convert
-
-
 _HERTZ = scaled(2 * 10**10)
 
 
@@ -182,8 +168,8 @@ class AmdDriver(DrmDriver):
             Line(metrics.SM_CLOCK_MAX, f"{card.device}/pp_dpm_sclk", top_clock),
             Line(metrics.PCIE_REPLAYS, f"{card.device}/pcie_replay_count", COUNT),
             # The driver asks the memory controllers at each reading of it.
-            Line(metrics.ECC_ERRORS, f"{card.device}/ras/umc_err_count", _errors(b"ce"), ("corrected",)),
-            Line(metrics.ECC_ERRORS, f"{card.device}/ras/umc_err_count", _errors(b"ue"), ("uncorrected",)),
+            Line(metrics.ECC_ERRORS, f"{card.device}/ras/umc_err_count", entry(b"ce", COUNT), ("corrected",)),
+            Line(metrics.ECC_ERRORS, f"{card.device}/ras/umc_err_count", entry(b"ue", COUNT), ("uncorrected",)),
         ]
         return live, slow
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gpu_exporter import metrics
 from gpu_exporter.devices.base import DriverUnavailable
-from gpu_exporter.devices.busy import BusyMeter, BusySource
+from gpu_exporter.devices.busy import LONGEST_GAP, BusyMeter, BusySource
 from gpu_exporter.devices.sysfs import Line, Values, existing, machine_part, names, text
 from gpu_exporter.metrics import Family
 from gpu_exporter.snapshot import Absence, AbsentReason, DeviceReading, DownReason, DriverState, Identity
@@ -111,6 +111,7 @@ class DrmDriver(ABC):
 
     vendor: str
     drivers: tuple[str, ...]
+    longest_gap = LONGEST_GAP
 
     def __init__(
         self,
@@ -140,11 +141,6 @@ class DrmDriver(ABC):
     @abstractmethod
     def _more(self, gpu: Gpu, values: Values) -> None:
         """Add what is not one number in one file."""
-
-    def _account(self, gpu: Gpu, values: Values, now: float) -> None:
-        """Advance `gpu.meter`; by the utilization gauge, where the kernel has no counter."""
-        utilization = values.value(metrics.UTILIZATION)
-        gpu.meter.update(now, None, None if utilization is None else 100 * utilization)
 
     @abstractmethod
     def _rest(self, gpu: Gpu) -> None:
@@ -193,7 +189,7 @@ class DrmDriver(ABC):
         version = text(f"{self._sysfs}/module/{card.driver}/version") or text(f"{self._procfs}/sys/kernel/osrelease")
         identity = Identity(uuid, str(card.number), self._name(card), self.vendor, card.pci_bus_id, version)
         before = self._seen.get(uuid)
-        gpu = Gpu(card, identity, before.meter if before else BusyMeter())
+        gpu = Gpu(card, identity, before.meter if before else BusyMeter(longest_gap=self.longest_gap))
         self._seen[uuid] = gpu
         self._gpus.append(gpu)
 
@@ -215,7 +211,8 @@ class DrmDriver(ABC):
             return self._lost(gpu)
         if not values.readings:
             return DeviceReading(gpu.identity, down=DownReason.ERROR)
-        self._account(gpu, values, now)
+        utilization = values.value(metrics.UTILIZATION)
+        gpu.meter.update(now, None, None if utilization is None else 100 * utilization)
         return self._finish(gpu, values)
 
     def _plan(self, gpu: Gpu, now: float) -> None:

@@ -97,6 +97,19 @@ def scaled(top: float, lowest: float = 0, times: float = 1, per: float = 1, noth
     return convert
 
 
+def entry(name: bytes, convert: Convert) -> Convert:
+    """The value of the line that has this name, in a file of lines like `ue: 0`."""
+
+    def converted(raw: bytes) -> float:
+        for line in raw.splitlines():
+            key, _, value = line.partition(b":")
+            if key.strip() == name:
+                return convert(value)
+        raise NoValue(AbsentReason.ERROR)
+
+    return converted
+
+
 PERCENT = scaled(100, per=100)
 BYTES = scaled(2**50)
 COUNT = scaled(2**63)

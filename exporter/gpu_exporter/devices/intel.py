@@ -1,0 +1,299 @@
+"""Intel GPUs through the sysfs files of i915 and xe, and their perf counters.
+
+Kernel documents: ABI/testing/sysfs-driver-intel-i915-hwmon and -xe-hwmon, Documentation/gpu/xe/xe_gt_freq.rst,
+drivers/gpu/drm/i915/i915_pmu.c (`*-busy`, nanoseconds), drivers/gpu/drm/xe/xe_pmu.c (`engine-*-ticks`, the fields of
+their config), drivers/gpu/drm/ttm/ttm_resource.c (`vram0_mm` in debugfs).
+
+How long a GPU slept (rc6) is not published as idle time: a GPU that is awake need not be busy.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gpu_exporter import metrics
+from gpu_exporter.devices.drm import Card, DrmDriver, Gpu
+from gpu_exporter.devices.perf import Counters, PerfCounters
+from gpu_exporter.devices.sysfs import (
+    BYTES,
+    LINK_WIDTH,
+    MICROWATTS,
+    MILLICELSIUS,
+    Line,
+    NoValue,
+    Values,
+    entry,
+    hwmons,
+    labelled,
+    link_generation,
+    names,
+    number,
+    read,
+    scaled,
+    text,
+)
+from gpu_exporter.snapshot import AbsentReason
+
+NAMES = {
+    "8086:56a0": "Intel Arc A770",
+    "8086:56a1": "Intel Arc A750",
+    "8086:56a5": "Intel Arc A380",
+    "8086:56c0": "Intel Data Center GPU Flex 170",
+    "8086:56c1": "Intel Data Center GPU Flex 140",
+    "8086:0bd5": "Intel Data Center GPU Max 1550",
+    "8086:0bda": "Intel Data Center GPU Max 1100",
+    "8086:e20b": "Intel Arc B580",
+    "8086:e20c": "Intel Arc B570",
+}
+"""pci-ids. A card does not tell its name."""
+
+INTEGRATED = re.compile(r"[0-9a-f]+:00:02\.0")
+"""Where a processor's own graphics always sits."""
+
+THROTTLE_FILES = {
+    "sw_power_cap": ("pl1", "pl2"),
+    "current_limit": ("pl4", "vr_tdc"),
+    "hw_thermal": ("thermal", "ratl", "vr_thermalert"),
+    "prochot": ("prochot",),
+}
+"""Named as NVIDIA's and AMD's where it is the same thing."""
+
+RENDER, COMPUTE = 0, 4
+"""Engine classes of xe (uapi/drm/xe_drm.h) that run kernels. Copy and video engines do not make a GPU busy."""
+
+MOST_INSTANCES = 16
+_MEGAHERTZ = scaled(20_000, times=1e6)
+_MICROJOULES = scaled(2**64, per=1e6)
+
+
+@dataclass
+class Engine:
+    """Handles of the counter of busy time and, if it counts in ticks, of the ticks that passed meanwhile."""
+
+    busy: int
+    total: int | None
+    before: tuple[int, int] | None = None
+
+
+@dataclass
+class Kept:
+    """What is kept of a card from one reading to the next."""
+
+    engines: list[Engine] | None = None
+    refused: AbsentReason = AbsentReason.UNSUPPORTED
+    energy: tuple[float, float] | None = None  # when, in seconds, and joules then
+    throttle: list[tuple[str, str]] = field(default_factory=list)  # reason and file
+
+
+class IntelDriver(DrmDriver):
+    """All Intel GPUs that i915 or xe runs, integrated ones included.
+
+    Utilization is the mean since the last reading of the busiest engine that runs kernels: a lower bound where several
+    engines take turns. Power is the mean since the last reading too, from the counter of energy.
+    """
+
+    vendor = "intel"
+    drivers = ("i915", "xe")
+    longest_gap = 3600.0  # counters miss nothing between two readings
+
+    def __init__(
+        self,
+        sysfs: Path = Path("/sys"),
+        procfs: Path = Path("/proc"),
+        clock: Callable[[], float] = time.monotonic,
+        counters: Counters | None = None,
+    ) -> None:
+        super().__init__(sysfs, procfs, clock)
+        self._counters = counters or PerfCounters()
+        self._kept: dict[str, Kept] = {}
+
+    def _name(self, card: Card) -> str:
+        if INTEGRATED.fullmatch(card.address):
+            return f"Intel integrated graphics {card.pci_id}"
+        return NAMES.get(card.pci_id, f"Intel GPU {card.pci_id}")
+
+    def _serial(self, card: Card) -> str:
+        return ""
+
+    def _lines(self, card: Card) -> tuple[Iterable[Line], Iterable[Line]]:
+        folder, device = card.folder, card.device
+        memory = f"{self._sysfs}/kernel/debug/dri/{card.number}/vram0_mm"
+        live = [
+            Line(metrics.SM_CLOCK, f"{folder}/gt/gt0/rps_act_freq_mhz", _MEGAHERTZ),
+            Line(metrics.SM_CLOCK, f"{folder}/gt_act_freq_mhz", _MEGAHERTZ),
+            Line(metrics.SM_CLOCK, f"{device}/tile0/gt0/freq0/act_freq", _MEGAHERTZ),
+        ]
+        slow = [
+            Line(metrics.SM_CLOCK_MAX, f"{folder}/gt/gt0/rps_RP0_freq_mhz", _MEGAHERTZ),
+            Line(metrics.SM_CLOCK_MAX, f"{folder}/gt_RP0_freq_mhz", _MEGAHERTZ),
+            Line(metrics.SM_CLOCK_MAX, f"{folder}/gt_max_freq_mhz", _MEGAHERTZ),
+            Line(metrics.SM_CLOCK_MAX, f"{device}/tile0/gt0/freq0/rp0_freq", _MEGAHERTZ),
+            Line(metrics.SM_CLOCK_MAX, f"{device}/tile0/gt0/freq0/max_freq", _MEGAHERTZ),
+        ]
+        if not INTEGRATED.fullmatch(card.address):
+            link = card.link()
+            live += [
+                Line(metrics.MEMORY_USED, memory, entry(b"usage", BYTES)),
+                Line(metrics.PCIE_GENERATION, f"{link}/current_link_speed", link_generation),
+                Line(metrics.PCIE_WIDTH, f"{link}/current_link_width", LINK_WIDTH),
+            ]
+            slow += [
+                Line(metrics.MEMORY_TOTAL, f"{folder}/lmem_total_bytes", BYTES),
+                Line(metrics.MEMORY_TOTAL, memory, entry(b"size", BYTES)),
+            ]
+        for hwmon in _board(hwmons(device)):
+            live += _sensors(hwmon)
+        return live, slow
+
+    def _kept_of(self, gpu: Gpu) -> Kept:
+        return self._kept.setdefault(gpu.identity.uuid, Kept())
+
+    def _plan(self, gpu: Gpu, now: float) -> None:
+        super()._plan(gpu, now)
+        kept = self._kept_of(gpu)
+        kept.throttle = _throttle_files(gpu.card)
+        kept.engines = kept.engines or None  # what was refused may be allowed by now
+
+    def _more(self, gpu: Gpu, values: Values) -> None:
+        kept, now = self._kept_of(gpu), self._clock()
+        self._power(kept, values, now)
+        _throttled(kept.throttle, values)
+        if kept.engines is None:
+            self._count(gpu.card, kept)
+        try:
+            busy = self._busiest(kept)
+        except OSError as error:
+            self._drop(kept)
+            values.lack((metrics.UTILIZATION,), NoValue(AbsentReason.ERROR, error.errno == errno.ENODEV))
+            return
+        if busy is None:
+            values.absent[metrics.UTILIZATION] = AbsentReason.ERROR if kept.engines else kept.refused
+        else:
+            values.add(metrics.UTILIZATION, busy)
+
+    def _rest(self, gpu: Gpu) -> None:
+        kept = self._kept_of(gpu)
+        self._drop(kept)
+        kept.energy = None
+
+    def _power(self, kept: Kept, values: Values, now: float) -> None:
+        joules, before = values.value(metrics.ENERGY), kept.energy
+        if joules is None:
+            return  # why not is said of energy, and there is no other source of power
+        kept.energy = (now, joules)
+        if before is None or now <= before[0] or joules < before[1]:
+            values.absent[metrics.POWER] = AbsentReason.ERROR  # one reading is no mean yet
+        else:
+            values.add(metrics.POWER, (joules - before[1]) / (now - before[0]))
+
+    def _count(self, card: Card, kept: Kept) -> None:
+        """Open the counters. Those of xe keep the card from suspending while they are open."""
+        kept.engines, kept.refused = [], AbsentReason.UNSUPPORTED
+        devices = f"{self._sysfs}/bus/event_source/devices"
+        folder = f"{devices}/{card.driver}_{card.address.replace(':', '_')}"
+        if INTEGRATED.fullmatch(card.address) and not os.path.isdir(folder):
+            folder = f"{devices}/{card.driver}"
+        try:
+            pmu = number(read(f"{folder}/type"))
+        except NoValue:
+            return
+        first = re.match(r"\d+", text(f"{folder}/cpumask"))
+        cpu = int(first.group()) if first else 0
+        for busy, total in _configs(folder, card.driver):
+            try:
+                kept.engines.append(self._open(pmu, cpu, busy, total))
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.EINVAL):
+                    continue  # there is no such engine
+                denied = error.errno in (errno.EACCES, errno.EPERM)
+                kept.refused = AbsentReason.NO_PERMISSION if denied else AbsentReason.ERROR
+                return
+
+    def _open(self, pmu: int, cpu: int, busy: int, total: int | None) -> Engine:
+        handle = self._counters.open(pmu, busy, cpu)
+        try:
+            return Engine(handle, None if total is None else self._counters.open(pmu, total, cpu))
+        except OSError:
+            self._counters.close(handle)
+            raise
+
+    def _busiest(self, kept: Kept) -> float | None:
+        """Mean share of the busiest engine since the last reading, None at the first. Raises OSError."""
+        shares = []
+        for engine in kept.engines or ():
+            busy, passed = self._counters.read(engine.busy)
+            if engine.total is not None:
+                passed, _ = self._counters.read(engine.total)
+            if engine.before and passed > engine.before[1]:
+                shares.append(min(1.0, max(0.0, (busy - engine.before[0]) / (passed - engine.before[1]))))
+            engine.before = (busy, passed)
+        return max(shares) if shares else None
+
+    def _drop(self, kept: Kept) -> None:
+        for engine in kept.engines or ():
+            self._counters.close(engine.busy)
+            if engine.total is not None:
+                self._counters.close(engine.total)
+        kept.engines = None
+
+
+def _configs(folder: str, driver: str) -> Iterator[tuple[int, int | None]]:
+    """What to count, engine by engine: busy time, and for xe the ticks that pass."""
+    if driver == "i915":
+        for name in names(f"{folder}/events", r"(rcs|ccs)\d+-busy"):
+            match = re.fullmatch(r"config=(0x[0-9a-fA-F]+)", text(f"{folder}/events/{name}"))
+            if match:
+                yield int(match[1], 16), None
+        return
+    events = [text(f"{folder}/events/engine-{kind}-ticks") for kind in ("active", "total")]
+    numbers = [re.fullmatch(r"event=(0x[0-9a-fA-F]+)", event) for event in events]
+    if numbers[0] and numbers[1]:
+        active, total = int(numbers[0][1], 16), int(numbers[1][1], 16)
+        # Nothing in sysfs lists the engines: those that are not there are refused.
+        for engine in (RENDER << 20, *(COMPUTE << 20 | instance << 12 for instance in range(MOST_INSTANCES))):
+            yield active | engine, total | engine
+
+
+def _board(folders: Iterable[str]) -> list[str]:
+    """The sensors of the whole card; i915 has more of them for each of its parts."""
+    return [folder for folder in folders if text(f"{folder}/name") in ("i915", "xe")][:1]
+
+
+def _sensors(hwmon: str) -> Iterator[Line]:
+    temperatures = labelled(hwmon, "temp")
+    yield Line(metrics.TEMPERATURE, f"{temperatures.get('pkg', f'{hwmon}/temp1')}_input", MILLICELSIUS)
+    # 1 is the card, 2 the package on it: some have only the latter.
+    for channel in (1, 2):
+        yield Line(metrics.POWER_LIMIT, f"{hwmon}/power{channel}_max", MICROWATTS)
+        yield Line(metrics.ENERGY, f"{hwmon}/energy{channel}_input", _MICROJOULES)
+
+
+def _throttle_files(card: Card) -> list[tuple[str, str]]:
+    """Reason and file, those that there are, for the graphics part of each tile."""
+    folders = [(f"{card.folder}/gt/{gt}", "throttle_reason_") for gt in names(f"{card.folder}/gt", r"gt\d+")]
+    for tile in names(card.device, r"tile\d+"):
+        for gt in names(f"{card.device}/{tile}", r"gt\d+"):
+            folders.append((f"{card.device}/{tile}/{gt}/freq0/throttle", "reason_"))
+    found = []
+    for folder, prefix in folders:
+        there = set(names(folder, rf"{prefix}\w+"))
+        for reason, kinds in THROTTLE_FILES.items():
+            found += [(reason, f"{folder}/{prefix}{kind}") for kind in kinds if prefix + kind in there]
+    return found
+
+
+def _throttled(files: Iterable[tuple[str, str]], values: Values) -> None:
+    active: dict[str, float] = {}
+    for reason, path in files:
+        try:
+            active[reason] = max(active.get(reason, 0.0), scaled(1)(read(path)))
+        except NoValue as why:
+            values.lack((metrics.THROTTLED,), why)
+    for reason, value in active.items():
+        values.add(metrics.THROTTLED, value, reason)
