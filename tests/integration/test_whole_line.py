@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.programs import Program, advisor, eventually, exporter
 from tests.servers import Alertmanager, alertmanager, free_port, prometheus, require
+from tests.unit.sources.fake_http import Answering, fake_http, reply
 
 pytestmark = pytest.mark.servers
 
@@ -118,3 +120,29 @@ def test_without_any_source_it_says_so(tmp_path: Path) -> None:
         assert answer["abstentions"][0]["reason"] == "no_data"
         assert "No answer yet" in program.text("/")
         assert "gpu_advisor_evaluation_last_success_timestamp_seconds" not in program.text("/metrics")
+
+
+EMPTY = '{"status":"success","data":{"resultType":"vector","result":[]}'
+
+
+@pytest.mark.parametrize(
+    ("error", "answering"),
+    [
+        ("bad_answer", reply(200, "<html>Please log in</html>", "text/html")),
+        ("query_error", reply(400, '{"status":"error","errorType":"bad_data","error":"no such thing"}')),
+        ("timeout", lambda handler, number: time.sleep(4)),
+        ("partial", reply(200, EMPTY + ',"warnings":["store x is away"]}')),
+        ("unauthorized", reply(401, "who are you?")),
+    ],
+)
+def test_a_prometheus_that_answers_badly_is_told_everywhere(tmp_path: Path, error: str, answering: Answering) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with fake_http(answering) as server, advisor(tmp_path, address, config(server.url)) as program:
+        answer = eventually(
+            lambda: (found := program.get("/recommendations"))["source"]["error"] == error and found, 15, error, program
+        )
+        assert answer["recommendations"] == []
+        assert answer["abstentions"][0]["message"] == answer["source"]["message"] != ""
+        assert f'gpu_advisor_evaluation_failures_total{{kind="{error}"}}' in program.text("/metrics")
+        assert "does not answer" in program.text("/")
+        assert program.text("/-/ready") == "ok\n"
