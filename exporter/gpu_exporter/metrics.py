@@ -102,6 +102,30 @@ DEVICE_FAMILIES: tuple[Family, ...] = (
     REMAPPED_ROWS, PROCESSES,
 )  # fmt: skip
 
+_OWNER = (
+    "owner_kind", "owner_namespace", "owner_pod", "owner_container", "owner_unit", "owner_user", "training_job",
+    "owner_pod_uid", "owner_container_id",
+)  # fmt: skip
+OWNER_INFO = _gpu(
+    "gpu_owner_info",
+    "gauge",
+    "Who uses the GPU or was given it, always 1; one row an owner. Join it on uuid, owners on the many side.",
+    *_OWNER,
+)
+OWNER_MEMORY = _gpu(
+    "gpu_owner_memory_used_bytes",
+    "gauge",
+    "GPU memory that the processes of this owner hold; absent where the driver does not tell it of all of them.",
+    *_OWNER,
+)
+ALLOCATED = _gpu(
+    "gpu_allocated",
+    "gauge",
+    "1 if the kubelet has given the GPU or a slice of it to a container, 0 if not; absent while it does not tell.",
+)
+
+OWNER_FAMILIES: tuple[Family, ...] = (OWNER_INFO, OWNER_MEMORY, ALLOCATED)
+
 BUILD_INFO = Family(
     "gpu_exporter_build_info", "gauge", "Version of the exporter, always 1.", ("version", "python_version")
 )
@@ -130,8 +154,25 @@ COLLECTOR_LAST_SUCCESS = Family(
     ("collector",),
 )
 
+OWNER_SOURCE_INFO = Family(
+    "gpu_exporter_owner_source_info",
+    "gauge",
+    "State of each source of owners, always 1: ok, stale (the last good answer serves), absent, no_permission, "
+    "no_host_pids (the exporter is not in the host's pid namespace), failed.",
+    ("source", "state"),
+)
+OWNER_UNKNOWN_DEVICES = Family(
+    "gpu_exporter_owner_unknown_devices",
+    "gauge",
+    "Devices that the kubelet has given away as GPUs and that are none of the GPUs known here.",
+)
+TEXTFILE_ERROR = Family(
+    "gpu_exporter_textfile_error", "gauge", "A file of metrics that was skipped, and why, always 1.", ("file", "reason")
+)
+
 SELF_FAMILIES: tuple[Family, ...] = (
     BUILD_INFO, SIMULATED, DRIVER_INFO, COLLECTOR_SUCCESS, COLLECTOR_DURATION, COLLECTOR_LAST_SUCCESS,
+    OWNER_SOURCE_INFO, OWNER_UNKNOWN_DEVICES, TEXTFILE_ERROR,
 )  # fmt: skip
 
 

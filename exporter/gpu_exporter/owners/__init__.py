@@ -1,0 +1,40 @@
+"""Who uses a GPU: from the control group of a process to a pod, a container, a Slurm job, a unit or a user."""
+
+from __future__ import annotations
+
+from gpu_exporter.owners import container, kubernetes, slurm, systemd
+from gpu_exporter.owners.base import Owner, OwnerKind, Parser
+
+#: In the order of OwnerKind: the first that knows a path names the kind, the others fill in what it leaves empty.
+PARSERS: tuple[Parser, ...] = (kubernetes.parse, slurm.parse, container.parse, systemd.parse)
+
+_DELETED = " (deleted)"
+
+
+def owner_of(cgroup: str) -> Owner:
+    """The owner that the text of /proc/<pid>/cgroup tells. Plainly a user's where it tells nothing.
+
+    Version 1 has a line a hierarchy, and they need not agree: systemd's own may name a unit where the one of the
+    devices names a Slurm job, so each parser sees them all and takes the one that tells it most.
+    """
+    paths = _paths(cgroup)
+    found: Owner | None = None
+    for parse in PARSERS:
+        readings = [owner for path in paths if (owner := parse(path))]
+        if readings:
+            best = max(readings, key=lambda owner: owner.known)
+            found = found.filled_from(best) if found else best
+    return found or Owner(OwnerKind.USER)
+
+
+def _paths(cgroup: str) -> list[tuple[str, ...]]:
+    """The names on each distinct path, from the root down: `5:devices:/a/b`, or `0::/a/b` in version 2."""
+    paths: dict[tuple[str, ...], None] = {}
+    for line in cgroup.split("\n"):
+        _, _, rest = line.partition(":")
+        _, _, path = rest.partition(":")  # which may have colons of its own
+        # Outside our own control group's namespace, a path begins with /.. for each level up.
+        names = tuple(name for name in path.removesuffix(_DELETED).split("/") if name not in ("", "..", "."))
+        if names:
+            paths[names] = None
+    return list(paths)

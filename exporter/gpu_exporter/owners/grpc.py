@@ -1,0 +1,188 @@
+"""One unary gRPC call over a unix socket, and nothing else.
+
+grpcio would do it, at the cost of a compiled package of megabytes on every node for one question in ten seconds. What
+is spoken is the part of HTTP/2 (RFC 9113) that one request on one connection needs, as gRPC lays it out ("gRPC over
+HTTP2"): request and answer are one message each, an answer's fate is in its trailers.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from contextlib import closing, suppress
+from urllib.parse import unquote
+
+from gpu_exporter.owners import hpack
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PUSH, _PING, _GOAWAY, _CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 9
+_END_STREAM = _ACK = 0x1
+_END_HEADERS, _PADDED, _PRIORITY = 0x4, 0x8, 0x20
+_HEADER_TABLE_SIZE, _ENABLE_PUSH, _INITIAL_WINDOW = 1, 2, 4
+#: Every HTTP/2 connection starts with these.
+_MAX_FRAME_BYTES, _FIRST_WINDOW = 16384, 65535
+_STREAM = 1
+#: The kubelet's own clients take no larger answer either.
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+_MAX_HEADER_BYTES = 64 * 1024
+#: A peer that only ever pings would keep us within the time limit, but busy.
+_MAX_FRAMES = 100_000
+
+
+class CallFailed(Exception):
+    """The call was made and not answered with a message; the text says why."""
+
+
+def call(path: str, method: str, request: bytes, limit_seconds: float) -> bytes:
+    """The answer to this request: both are encoded messages. `method` is /package.Service/Method.
+
+    Raises CallFailed; OSError if the socket cannot be reached, TimeoutError when all together took too long.
+    """
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
+        call_ = _Call(connection, time.monotonic() + limit_seconds)
+        call_.connect(path)
+        call_.send(_question(method, request, limit_seconds))
+        return call_.answer()
+
+
+def _question(method: str, request: bytes, limit_seconds: float) -> bytes:
+    """All that we have to say, in one write: a client need not wait for the server's settings."""
+    if len(request) + 5 > _MAX_FRAME_BYTES:
+        raise ValueError("the request is longer than one frame")
+    settings = ((_HEADER_TABLE_SIZE, 0), (_ENABLE_PUSH, 0), (_INITIAL_WINDOW, MAX_ANSWER_BYTES))
+    fields = hpack.encode(
+        (
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", method),
+            (":authority", "localhost"),
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+            ("user-agent", "gpu-exporter"),
+            ("grpc-timeout", f"{max(1, int(limit_seconds * 1000))}m"),
+        )
+    )
+    return b"".join(
+        (
+            _PREFACE,
+            _frame(_SETTINGS, 0, 0, b"".join(struct.pack(">HI", *setting) for setting in settings)),
+            _window_update(MAX_ANSWER_BYTES - _FIRST_WINDOW),
+            _frame(_HEADERS, _END_HEADERS, _STREAM, fields),
+            _frame(_DATA, _END_STREAM, _STREAM, b"\0" + struct.pack(">I", len(request)) + request),
+        )
+    )
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def _window_update(increment: int) -> bytes:
+    return _frame(8, 0, 0, struct.pack(">I", increment))
+
+
+class _Call:
+    """The connection from the question to the end of the answer."""
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self._socket = connection
+        self._deadline = deadline
+        self._received = b""
+        self._data = bytearray()
+        self._fields: dict[str, str] = {}
+        self._ended = False
+
+    def connect(self, path: str) -> None:
+        self._wait()
+        self._socket.connect(path)
+
+    def send(self, data: bytes) -> None:
+        self._wait()
+        self._socket.sendall(data)
+
+    def answer(self) -> bytes:
+        for _ in range(_MAX_FRAMES):
+            kind, flags, stream, payload = self._frame()
+            self._handle(kind, flags, stream, payload)
+            if self._ended:
+                return self._message()
+        raise CallFailed("the other side sends frames without end")
+
+    def _wait(self) -> None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the call was not answered in time")
+        self._socket.settimeout(left)
+
+    def _frame(self) -> tuple[int, int, int, bytes]:
+        length, kind, flags, stream = struct.unpack(">IBBI", b"\0" + self._read(9))
+        if length > _MAX_FRAME_BYTES:
+            raise CallFailed("a frame is too long: the socket does not speak HTTP/2")
+        return kind, flags, stream & 0x7FFFFFFF, self._read(length)
+
+    def _read(self, length: int) -> bytes:
+        while len(self._received) < length:
+            self._wait()
+            data = self._socket.recv(65536)
+            if not data:
+                raise CallFailed("the connection was closed before the answer was complete")
+            self._received += data
+        taken, self._received = self._received[:length], self._received[length:]
+        return taken
+
+    def _handle(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if kind == _SETTINGS and not flags & _ACK:
+            self._acknowledge(_SETTINGS, b"")
+        elif kind == _PING and not flags & _ACK:
+            self._acknowledge(_PING, payload)
+        elif kind == _GOAWAY and int.from_bytes(payload[:4], "big") & 0x7FFFFFFF < _STREAM:
+            raise CallFailed("the connection was refused")
+        elif kind == _PUSH:
+            raise CallFailed("the other side pushes, which we did not allow")
+        elif stream == _STREAM and kind == _RST_STREAM:
+            raise CallFailed(f"the call was reset with error {int.from_bytes(payload[:4], 'big')}")
+        elif stream == _STREAM and kind == _DATA:
+            self._data += _unpadded(payload, flags)
+            if len(self._data) > MAX_ANSWER_BYTES:
+                raise CallFailed(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+            self._ended = bool(flags & _END_STREAM)
+        elif stream == _STREAM and kind == _HEADERS:
+            block = _unpadded(payload, flags)[5 if flags & _PRIORITY else 0 :]
+            self._take_fields(block, flags)
+            self._ended = bool(flags & _END_STREAM)
+
+    def _acknowledge(self, kind: int, payload: bytes) -> None:
+        # Who has closed the connection needs no acknowledgement, and its answer may have arrived.
+        with suppress(ConnectionError):
+            self.send(_frame(kind, _ACK, 0, payload))
+
+    def _take_fields(self, block: bytes, flags: int) -> None:
+        while not flags & _END_HEADERS:
+            kind, flags, stream, payload = self._frame()
+            if kind != _CONTINUATION or stream != _STREAM:
+                raise CallFailed("a header is broken off")
+            block += payload
+            if len(block) > _MAX_HEADER_BYTES:
+                raise CallFailed("the header is too long")
+        try:
+            self._fields.update(hpack.decode(block))
+        except ValueError as error:
+            raise CallFailed(str(error)) from error
+
+    def _message(self) -> bytes:
+        status = self._fields.get("grpc-status")
+        if status != "0":
+            why = unquote(self._fields.get("grpc-message", "")) or "no message"
+            raise CallFailed(f"gRPC status {status}, HTTP status {self._fields.get(':status')}: {why[:200]}")
+        if len(self._data) < 5 or self._data[0] or len(self._data) - 5 != int.from_bytes(self._data[1:5], "big"):
+            raise CallFailed("the answer is not one plain message")
+        return bytes(self._data[5:])
+
+
+def _unpadded(payload: bytes, flags: int) -> bytes:
+    if not flags & _PADDED:
+        return payload
+    if not payload or payload[0] >= len(payload):
+        raise CallFailed("a frame has more padding than content")
+    return payload[1 : len(payload) - payload[0]]

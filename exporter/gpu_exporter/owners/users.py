@@ -1,0 +1,50 @@
+"""Names of users, asked for once in a while: behind them may be a directory on the network."""
+
+from __future__ import annotations
+
+import pwd
+from pathlib import Path
+
+#: A name changes hardly ever, and a user who was added should not wait for long.
+KEEP_SECONDS = 300.0
+MAX_KNOWN = 4096
+
+
+class UserNames:
+    """uid -> name, or the number as text where there is no such user."""
+
+    def __init__(self, rootfs: Path = Path("/")) -> None:
+        """With a `rootfs` of its own, the host's passwd file there is read: a container's own users are others."""
+        self._passwd = None if str(rootfs) == "/" else rootfs / "etc/passwd"
+        self._known: dict[int, tuple[str, float]] = {}
+
+    def name(self, uid: int, now: float) -> str:
+        """`now` is monotonic seconds."""
+        known = self._known.get(uid)
+        if known and now - known[1] < KEEP_SECONDS:
+            return known[0]
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        name = (self._from_file(uid) if self._passwd else _from_system(uid)) or str(uid)
+        self._known[uid] = (name, now)
+        return name
+
+    def _from_file(self, uid: int) -> str:
+        assert self._passwd
+        try:
+            text = self._passwd.read_bytes()
+        except OSError:
+            return ""
+        for line in text.split(b"\n"):
+            fields = line.split(b":")
+            if len(fields) > 2 and fields[2] == b"%d" % uid:
+                return fields[0].decode("utf-8", "replace")
+        return ""
+
+
+def _from_system(uid: int) -> str:
+    try:
+        # Bytes that are not UTF-8 come as surrogates, which a page cannot hold.
+        return pwd.getpwuid(uid).pw_name.encode("utf-8", "replace").decode()
+    except (KeyError, OverflowError):
+        return ""

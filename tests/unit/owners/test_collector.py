@@ -1,0 +1,245 @@
+"""From readings, /proc and the kubelet to the rows that are published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from gpu_exporter import metrics
+from gpu_exporter.exposition import render
+from gpu_exporter.owners import podnames
+from gpu_exporter.owners.collector import OwnerCollector, OwnerSettings
+from gpu_exporter.owners.podresources import Allocation, PodAnswer
+from gpu_exporter.snapshot import DeviceReading, DownReason, Identity, ProcessUse
+
+from tests.unit.owners.tree import Proc
+
+UID, UID2 = "0b6a4b1e-53f5-4b5c-9d4f-2d0c6f6a7e11", "1" * 32
+ID, ID2 = "a" * 64, "b" * 64
+
+
+def _allocation(pod: str, container: str, resource: str, device_id: str) -> Allocation:
+    namespace, _, name = pod.partition("/")
+    return Allocation(namespace, name, container, resource, device_id)
+
+
+class Pods:
+    """In the place of PodResources."""
+
+    def __init__(self, *given: tuple[str, str, str], state: str = "ok", resource: str = "nvidia.com/gpu") -> None:
+        self.answer = PodAnswer(
+            state, frozenset(_allocation(pod, container, resource, id_) for pod, container, id_ in given)
+        )
+
+    def current(self) -> PodAnswer:
+        return self.answer
+
+
+class Node:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.proc = Proc(root / "proc")
+        self.devices: list[DeviceReading] = []
+        self.pods: Pods | None = None
+        self.time = 0.0
+        (root / "etc").mkdir()
+        (root / "etc/passwd").write_text("alice:x:1000:1000::/:/bin/sh\n")
+        self._collector: OwnerCollector | None = None
+
+    def gpu(self, uuid: str, *processes: tuple[int, int | None], parent: str = "") -> None:
+        self.devices = [device for device in self.devices if device.identity.uuid != uuid]
+        identity = Identity(uuid, "0", "H100", "NVIDIA", parent_uuid=parent)
+        self.devices.append(DeviceReading(identity, processes=tuple(ProcessUse(*use) for use in processes)))
+
+    def collect(self) -> dict[str, dict[tuple[str, ...], float]]:
+        settings = OwnerSettings(self.root / "proc", self.root / "sys", self.root)
+        if not self._collector:
+            self._collector = OwnerCollector(lambda: self.devices, settings, self.pods, lambda: self.time)  # type: ignore[arg-type]
+        self._collector._pods = self.pods  # type: ignore[assignment]
+        samples = self._collector.collect()
+        render(samples)
+        for family in samples:
+            assert len({labels for labels, _ in family.rows}) == len(family.rows), "a series comes twice"
+        return {family.family.name: dict(family.rows) for family in samples}
+
+    def owners(self) -> list[dict[str, str]]:
+        """The rows of gpu_owner_info, by label name and without what is empty."""
+        rows = self.collect().get("gpu_owner_info", {})
+        named = (dict(zip(metrics.OWNER_INFO.labels, row, strict=True)) for row in rows)
+        return [{key.removeprefix("owner_"): value for key, value in row.items() if value} for row in named]
+
+    def pod(self, pid: int, uid: str, id_: str) -> None:
+        self.proc.add(pid, f"0::/kubepods/pod{uid}/{id_}\n")
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+def test_each_kind(node: Node) -> None:
+    node.proc.add(10, "0::/user.slice/user-1000.slice/session-3.scope\n")
+    node.proc.add(11, "0::/system.slice/ollama.service\n", uid=0)
+    node.proc.add(12, "0::/system.slice/slurmstepd.scope/job_42/step_0/user/task_0\n")
+    node.proc.add(13, f"0::/system.slice/docker-{ID}.scope\n", uid=7)
+    node.gpu("g", (10, 1), (11, 2), (12, 3), (13, 4))
+    assert node.owners() == [
+        {"uuid": "g", "kind": "user", "user": "alice"},
+        {"uuid": "g", "kind": "systemd", "unit": "ollama.service", "user": "0"},
+        {"uuid": "g", "kind": "slurm", "training_job": "42", "user": "alice"},
+        {"uuid": "g", "kind": "container", "container": "a" * 12, "container_id": ID, "user": "7"},
+    ]
+
+
+def test_several_processes_of_one_owner_are_one_row_with_their_memory(node: Node) -> None:
+    for pid, step in ((10, "0"), (11, "1"), (12, "1")):
+        node.proc.add(pid, f"0::/system.slice/slurmstepd.scope/job_42/step_{step}/user/task_0\n")
+    node.gpu("g", (10, 100), (11, 20))
+    node.gpu("h", (12, 5), (10, None))
+    found = node.collect()
+    assert [row[0] for row in found["gpu_owner_info"]] == ["g", "h"]
+    # On h the driver does not tell all: part of the sum would be a lie.
+    assert [(row[0], value) for row, value in found["gpu_owner_memory_used_bytes"].items()] == [("g", 120.0)]
+
+
+def test_dead_processes_and_dead_gpus_leave(node: Node) -> None:
+    node.proc.add(10)
+    node.gpu("g", (10, 1), (99, 1))
+    assert len(node.owners()) == 1
+    node.proc.end(10)
+    assert node.owners() == []
+    node.proc.add(10)
+    node.devices = [node.devices[0].gone(DownReason.LOST)]
+    assert node.owners() == []
+
+
+def test_a_gpu_that_is_given_and_not_used(node: Node) -> None:
+    node.gpu("g")
+    node.gpu("h")
+    assert "gpu_allocated" not in node.collect()
+    node.pods = Pods(("ml/train-0", "main", "g"))
+    found = node.collect()
+    assert found["gpu_allocated"] == {("g",): 1, ("h",): 0}
+    assert found["gpu_exporter_owner_source_info"] == {
+        ("pod_logs", "absent"): 1, ("pod_resources", "ok"): 1, ("processes", "ok"): 1,
+    }  # fmt: skip
+    assert node.owners() == [
+        {"uuid": "g", "kind": "kubernetes", "namespace": "ml", "pod": "train-0", "container": "main"}
+    ]
+    assert "gpu_owner_memory_used_bytes" not in found
+
+
+def test_a_process_takes_the_name_of_what_was_given(node: Node) -> None:
+    node.pods = Pods(("ml/train-0", "main", "g"))
+    node.pod(10, UID, ID)
+    node.gpu("g", (10, 1))
+    assert node.owners() == [
+        {
+            "uuid": "g", "kind": "kubernetes", "namespace": "ml", "pod": "train-0", "container": "main",
+            "pod_uid": UID, "container_id": ID,
+        }
+    ]  # fmt: skip
+
+
+def test_a_shared_gpu_has_a_row_an_owner(node: Node) -> None:
+    """Without the log folders the names are ambiguous: those given and those at work stand side by side."""
+    node.pods = Pods(("ml/a", "main", "g::0"), ("ml/b", "main", "g::1"), ("ml/c", "main", "g::2"))
+    node.pod(10, UID, ID)
+    node.pod(11, UID2, ID2)
+    node.gpu("g", (10, 1), (11, 2))
+    rows = node.owners()
+    assert [row.get("pod", row.get("pod_uid")) for row in rows] == [UID, UID2, "a", "b", "c"]
+    logs = node.root / "var/log"
+    for pod, uid, id_ in (("a", UID, ID), ("b", UID2, ID2)):
+        (logs / "pods" / f"ml_{pod}_{uid}").mkdir(parents=True)
+        (logs / "containers" / f"{pod}_ml_main-{id_}.log").mkdir(parents=True)
+    node.time += 10
+    rows = node.owners()
+    assert [(row["pod"], row.get("pod_uid")) for row in rows] == [("a", UID), ("b", UID2), ("c", None)]
+    assert all(row["container"] == "main" for row in rows)
+
+
+def test_a_row_stays_the_same_when_its_process_comes(node: Node) -> None:
+    logs = node.root / "var/log"
+    (logs / "pods" / f"ml_a_{UID}").mkdir(parents=True)
+    (logs / "containers" / f"a_ml_main-{ID}.log").mkdir(parents=True)
+    node.pods = Pods(("ml/a", "main", "g"))
+    node.gpu("g")
+    before = node.owners()
+    node.pod(10, UID, ID)
+    node.gpu("g", (10, 1))
+    assert node.owners() == before
+    assert before[0]["pod_uid"] == UID
+
+
+def test_two_containers_of_one_pod(node: Node) -> None:
+    """Which of them a process is in cannot be known; but that the pod is at work can."""
+    node.pods = Pods(("ml/a", "main", "g::0"), ("ml/a", "side", "g::1"))
+    node.pod(10, UID, ID)
+    node.gpu("g", (10, 1))
+    assert [(row["pod"], row.get("container")) for row in node.owners()] == [("a", None)]
+
+
+def test_a_slice_given_away_is_part_of_the_whole(node: Node) -> None:
+    node.pods = Pods(("ml/a", "main", "MIG-1"))
+    node.gpu("g")
+    node.gpu("MIG-1", parent="g")
+    node.gpu("MIG-2", parent="g")
+    assert node.collect()["gpu_allocated"] == {("g",): 1, ("MIG-1",): 1, ("MIG-2",): 0}
+
+
+def test_a_gpu_given_under_an_unknown_name_may_be_any(node: Node) -> None:
+    node.pods = Pods(("ml/a", "main", "g"), ("ml/b", "main", "nvidia7/gi2"))
+    node.gpu("g")
+    node.gpu("h")
+    found = node.collect()
+    assert found["gpu_allocated"] == {("g",): 1}
+    assert found["gpu_exporter_owner_unknown_devices"] == {(): 1}
+    node.pods = Pods(("ml/a", "main", "hca0"), resource="rdma/hca")
+    assert node.collect()["gpu_exporter_owner_unknown_devices"] == {(): 0}
+
+
+@pytest.mark.parametrize("state", ["absent", "failed", "no_permission"])
+def test_a_kubelet_that_does_not_tell(node: Node, state: str) -> None:
+    node.pods = Pods()
+    node.pods.answer = PodAnswer(state)
+    node.pod(10, UID, ID)
+    node.gpu("g", (10, 1))
+    found = node.collect()
+    assert "gpu_allocated" not in found
+    assert "gpu_exporter_owner_unknown_devices" not in found
+    assert ("pod_resources", state) in found["gpu_exporter_owner_source_info"]
+    assert node.owners() == [{"uuid": "g", "kind": "kubernetes", "pod_uid": UID, "container_id": ID}]
+
+
+def test_processes_that_cannot_be_looked_up(node: Node, tmp_path: Path) -> None:
+    node.proc.end(1)
+    node.gpu("g", (10, 1))
+    found = node.collect()
+    assert "gpu_owner_info" not in found
+    assert ("processes", "no_permission") in found["gpu_exporter_owner_source_info"]
+    node.proc.add(1)
+    (node.proc.root / "self/ns/pid").unlink()
+    (node.proc.root / "self/ns/pid").symlink_to("pid:[4026532771]")
+    assert ("processes", "no_host_pids") in node.collect()["gpu_exporter_owner_source_info"]
+
+
+def test_log_folders_that_may_not_be_listed(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(podnames, "_names", refuse)
+    node.pod(10, UID, ID)
+    node.gpu("g", (10, 1))
+    found = node.collect()
+    assert ("pod_logs", "no_permission") in found["gpu_exporter_owner_source_info"]
+    assert len(found["gpu_owner_info"]) == 1
+
+
+def test_settled_labels() -> None:
+    """Names that are settled, and none that Prometheus sets itself."""
+    assert {"owner_pod", "owner_namespace", "owner_container", "owner_user", "training_job"} <= set(
+        metrics.OWNER_INFO.labels
+    )
+    for family in metrics.OWNER_FAMILIES:
+        assert not {"job", "pod", "namespace", "instance"} & set(family.labels)

@@ -1,0 +1,207 @@
+"""The one call, against a server that speaks HTTP/2 well, badly, slowly, or not at all."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from gpu_exporter.owners import grpc, hpack
+from gpu_exporter.owners.grpc import CallFailed, call
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.owners import kubelet as k
+from tests.unit.owners.kubelet import frame, kubelet
+
+METHOD = "/v1.PodResourcesLister/List"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "s"
+
+
+def ask(path: Path, reply, limit: float = 5.0) -> bytes:
+    with kubelet(path, reply):
+        return call(str(path), METHOD, b"", limit)
+
+
+def frames(sent: bytes) -> list[tuple[int, int, int, bytes]]:
+    found, at = [], 0
+    while at < len(sent):
+        length, kind, flags, stream = struct.unpack(">IBBI", b"\0" + sent[at : at + 9])
+        found.append((kind, flags, stream, sent[at + 9 : at + 9 + length]))
+        at += 9 + length
+    return found
+
+
+@pytest.mark.parametrize("body", [b"", b"x", bytes(range(256)) * 1024])
+def test_an_answer(path: Path, body: bytes) -> None:
+    assert ask(path, k.answer(body)) == body
+
+
+def test_what_is_asked(path: Path) -> None:
+    with kubelet(path, k.answer(b"ok")) as server:
+        call(str(path), METHOD, b"abc", 2.5)
+        # Closing the server waits for all that was sent.
+    sent = server.received[0]
+    assert sent.startswith(k.PREFACE)
+    asked = frames(sent.removeprefix(k.PREFACE))
+    assert (k.DATA, k.END_STREAM, 1, b"\0\0\0\0\3abc") in asked
+    assert (k.SETTINGS, k.ACK, 0, b"") in asked
+    assert (k.PING, k.ACK, 0, b"\2\4\20\20\t\16\7\7") in asked
+    fields = dict(hpack.decode(next(payload for kind, _, _, payload in asked if kind == k.HEADERS)))
+    assert fields == {
+        ":method": "POST", ":scheme": "http", ":path": METHOD, ":authority": "localhost", "te": "trailers",
+        "content-type": "application/grpc", "user-agent": "gpu-exporter", "grpc-timeout": "2500m",
+    }  # fmt: skip
+
+
+def test_an_answer_that_comes_byte_by_byte(path: Path) -> None:
+    def reply(connection: socket.socket) -> None:
+        for byte in k.answer(b"slow"):
+            connection.sendall(bytes([byte]))
+
+    assert ask(path, reply) == b"slow"
+
+
+def test_padding_priority_continuation_and_strangers(path: Path) -> None:
+    block = k.trailers()
+    reply = (
+        frame(k.SETTINGS, 0, 0, b"")
+        + frame(250, 9, 1, b"a kind of frame to come")
+        + frame(k.GOAWAY, 0, 0, struct.pack(">II", 1, 0))  # going away, after this stream
+        + frame(k.HEADERS, k.END_HEADERS | k.PADDED | k.PRIORITY, 1, b"\3" + b"\0\0\0\0\7" + k.STARTED + b"\0\0\0")
+        + frame(k.DATA, k.PADDED, 1, b"\2" + k.message(b"yes") + b"\0\0")
+        + frame(k.DATA, 0, 3, b"of another stream")
+        + frame(k.HEADERS, k.END_STREAM, 1, block[:5])
+        + frame(k.CONTINUATION, 0, 1, block[5:7])
+        + frame(k.CONTINUATION, k.END_HEADERS, 1, block[7:])
+    )
+    assert ask(path, reply) == b"yes"
+
+
+HEAD = frame(k.HEADERS, k.END_HEADERS, 1, k.STARTED)
+END = frame(k.HEADERS, k.END_HEADERS | k.END_STREAM, 1, k.trailers())
+FAILURES = {
+    "refused with a reason": (
+        frame(k.HEADERS, k.END_HEADERS | k.END_STREAM, 1, k.STARTED + k.trailers("8", "rejected by rate%20limit")),
+        "status 8.*rejected by rate limit",
+    ),
+    "a message and then an error": (
+        HEAD + k.data(k.message(b"x")) + frame(k.HEADERS, 5, 1, k.trailers("13")),
+        "status 13",
+    ),
+    "no trailers": (HEAD + frame(k.DATA, k.END_STREAM, 1, k.message(b"x")), "status None"),
+    "no message": (HEAD + END, "not one plain message"),
+    "two messages": (HEAD + k.data(k.message(b"a") + k.message(b"b")) + END, "not one plain message"),
+    "half a message": (HEAD + k.data(k.message(b"abc")[:-1]) + END, "not one plain message"),
+    "a compressed message": (HEAD + k.data(k.message(b"abc", compressed=1)) + END, "not one plain message"),
+    "the stream reset": (HEAD + frame(k.RST_STREAM, 0, 1, struct.pack(">I", 11)), "reset with error 11"),
+    "going away before": (frame(k.GOAWAY, 0, 0, struct.pack(">II", 0, 0)), "refused"),
+    "a push": (frame(k.PUSH, 0, 1, b"\0\0\0\2"), "pushes"),
+    "too long a frame": (frame(k.DATA, 0, 1, b"x" * 16385), "too long"),
+    "another protocol": (b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n" + b"x" * 100, "HTTP/2"),
+    "too much padding": (HEAD + frame(k.DATA, k.PADDED, 1, b"\4abc"), "padding"),
+    "a header without its end": (frame(k.HEADERS, 0, 1, b"") + frame(k.PING, 0, 0, b"12345678"), "broken off"),
+    "a header without bounds": (
+        frame(k.HEADERS, 0, 1, b"") + frame(k.CONTINUATION, 0, 1, b"\0" * 16000) * 5,
+        "too long",
+    ),
+    "a field of a table that we do not have": (frame(k.HEADERS, k.END_HEADERS, 1, b"\xff\x00"), "not in the table"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_failures(path: Path, name: str) -> None:
+    reply, why = FAILURES[name]
+    with pytest.raises(CallFailed, match=why):
+        ask(path, reply)
+
+
+def test_an_answer_without_bounds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc, "MAX_ANSWER_BYTES", 100_000)
+    with pytest.raises(CallFailed, match="longer than 100000"):
+        ask(path, HEAD + k.data(b"x" * 200_000))
+
+
+def test_frames_without_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc, "_MAX_FRAMES", 100)
+    with pytest.raises(CallFailed, match="without end"):
+        ask(path, frame(k.PING, k.ACK, 0, b"12345678") * 200)
+
+
+def test_closed_in_the_middle(path: Path) -> None:
+    with pytest.raises(CallFailed, match="closed"):
+        ask(path, lambda connection: connection.sendall(k.answer(b"abc")[:-4]))
+
+
+def test_an_answer_and_then_closed_at_once(path: Path) -> None:
+    """What we still have to acknowledge finds nobody; the answer has arrived."""
+    assert ask(path, lambda connection: connection.sendall(k.answer(b"abc"))) == b"abc"
+
+
+@pytest.mark.parametrize("drip", [False, True])
+def test_a_server_that_hangs_is_cut_off(path: Path, drip: bool) -> None:
+    """One that sends a little now and then must not keep us for longer than one that sends nothing."""
+
+    def reply(connection: socket.socket) -> None:
+        for _ in range(20):
+            if drip:
+                connection.sendall(frame(k.PING, k.ACK, 0, b"12345678"))
+            time.sleep(0.02)
+
+    begun = time.monotonic()
+    with pytest.raises(TimeoutError):
+        ask(path, reply, limit=0.15)
+    # Leaving the fake waits for its thread, which sees us gone at its next write or at its end.
+    assert time.monotonic() - begun < 4
+
+
+def test_nobody_there(path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        call(str(path), METHOD, b"", 1)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.close()
+    with pytest.raises(ConnectionRefusedError):
+        call(str(path), METHOD, b"", 1)
+
+
+def test_too_long_a_request(path: Path) -> None:
+    with kubelet(path, b""), pytest.raises(ValueError, match="longer than one frame"):
+        call(str(path), METHOD, b"x" * 16384, 1)
+
+
+@given(
+    st.lists(st.tuples(st.from_regex(r"[a-z-]{1,20}", fullmatch=True), st.from_regex(r"[ -~]{0,100}", fullmatch=True)))
+)
+def test_fields_come_back(fields: list[tuple[str, str]]) -> None:
+    assert hpack.decode(hpack.encode(fields)) == fields
+
+
+@given(st.binary())
+def test_any_header_is_understood_or_refused(block: bytes) -> None:
+    with suppress(ValueError):
+        hpack.decode(block)
+
+
+def test_huffman() -> None:
+    """Strings of RFC 7541, appendix C.4 and C.6, and all bytes of more than 20 bits by a reference encoder."""
+    for text, code in {
+        "www.example.com": "f1e3c2e5f23a6ba0ab90f4ff",
+        "no-cache": "a8eb10649cbf",
+        "custom-value": "25a849e95bb8e8b4bf",
+        "Mon, 21 Oct 2013 20:13:21 GMT": "d07abe941054d444a8200595040b8166e082a62d1bff",
+        'x"\\ ~\xff\0': "f3fcffff053ffbfffff77fe3",
+    }.items():
+        data = bytes.fromhex(code)
+        assert hpack.decode(b"\0\1a" + bytes([0x80 | len(data)]) + data) == [("a", text)]
+    for bad in ("ff", "ffffffff", "f1e3c2e5f23a6ba0ab90f4", "a8eb10649cbfff"):
+        data = bytes.fromhex(bad)
+        with pytest.raises(ValueError, match="Huffman"):
+            hpack.decode(b"\0\1a" + bytes([0x80 | len(data)]) + data)

@@ -1,0 +1,138 @@
+"""Device ids to GPUs, and pods' names to what control groups know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from gpu_exporter.owners import podnames
+from gpu_exporter.owners.devices import DeviceIds, is_gpu
+from gpu_exporter.owners.podnames import Container, Pod, PodLogs, eliminate
+from gpu_exporter.snapshot import Identity
+from hypothesis import given
+from hypothesis import strategies as st
+
+UID = "0b6a4b1e-53f5-4b5c-9d4f-2d0c6f6a7e11"
+GPUS = (
+    Identity("GPU-a", "0", "H100", "NVIDIA", pci_bus_id="00000000:0A:00.0"),
+    Identity("GPU-b", "1", "H100", "NVIDIA", pci_bus_id="00000000:0B:00.0"),
+    Identity("MIG-c", "1.0", "H100", "NVIDIA", pci_bus_id="00000000:0B:00.0", parent_uuid="GPU-b"),
+    Identity("amd-d", "2", "MI300X", "AMD", pci_bus_id="0000:c1:00.0"),
+    Identity("intel-e", "3", "Max 1550", "Intel", pci_bus_id="0001:3a:00.0"),
+)
+
+
+@pytest.mark.parametrize(
+    ("device_id", "uuid"),
+    [
+        ("GPU-a", "GPU-a"),
+        ("GPU-a::7", "GPU-a"),
+        ("MIG-c", "MIG-c"),
+        ("MIG-c::1", "MIG-c"),
+        ("nvidia1", "GPU-b"),
+        ("nvidia1/vgpu3", "GPU-b"),
+        ("nvidia1/gi1", ""),
+        ("nvidia2", ""),
+        ("0000:0a:00.0", "GPU-a"),
+        ("0b:00.0", "GPU-b"),
+        ("0000:C1:00.0", "amd-d"),
+        ("amdgpu_xcp_3", ""),
+        ("card7-0", "intel-e"),
+        ("card7-12", "intel-e"),
+        ("renderD135-0", "intel-e"),
+        ("0001:3a:00.0", "intel-e"),
+        ("3a:00.0", ""),
+        ("card8-0", ""),
+        ("", ""),
+        ("GPU-", ""),
+    ],
+)
+def test_device_ids(tmp_path: Path, device_id: str, uuid: str) -> None:
+    for name in ("card7", "renderD135"):
+        (tmp_path / "class/drm" / name).mkdir(parents=True)
+        (tmp_path / "class/drm" / name / "device").symlink_to("../../../0001:3a:00.0")
+    assert DeviceIds(GPUS, tmp_path).uuid(device_id) == uuid
+
+
+def test_gpus_without_an_address_or_a_device_link(tmp_path: Path) -> None:
+    ids = DeviceIds([Identity("x", "0", "", "Other")], tmp_path)
+    assert (ids.uuid(""), ids.uuid("card0-0"), ids.uuid("nvidia0"), ids.uuid("x")) == ("", "", "", "x")
+
+
+def test_which_resources_are_gpus() -> None:
+    gpus = ("nvidia.com/gpu", "nvidia.com/mig-1g.10gb", "nvidia.com/gpu.shared", "amd.com/gpu", "gpu.intel.com/xe")
+    assert all(map(is_gpu, gpus))
+    assert not any(map(is_gpu, ("rdma/hca_shared", "intel.com/sriov", "example.com/fpga")))
+
+
+# Names
+
+
+def logs(root: Path, *pods: str, containers: tuple[str, ...] = ()) -> None:
+    for folder, names in (("pods", pods), ("containers", containers)):
+        for name in names:
+            (root / folder / name).mkdir(parents=True, exist_ok=True)
+
+
+def test_names_from_the_kubelets_folders(tmp_path: Path) -> None:
+    id_ = "ab" * 32
+    logs(
+        tmp_path, f"ml_train-0.a_{UID}", "not a pod", containers=(f"train-0.a_ml_main-loop-{id_}.log", "cut-short.log")
+    )
+    known = PodLogs(tmp_path)
+    known.learn({UID}, {id_}, set(), 0)
+    assert known.pods == {UID: Pod("ml", "train-0.a")}
+    assert known.containers == {id_: Container(Pod("ml", "train-0.a"), "main-loop")}
+
+
+def test_folders_are_listed_for_what_is_new_and_not_too_often(tmp_path: Path) -> None:
+    known = PodLogs(tmp_path)
+    known.learn({UID}, set(), set(), 0)
+    assert known.pods == {}
+    logs(tmp_path, f"ml_a_{UID}")
+    known.learn({UID}, set(), set(), podnames.LIST_SECONDS - 1)
+    assert known.pods == {}
+    known.learn({UID}, set(), set(), podnames.LIST_SECONDS)
+    assert known.pods == {UID: Pod("ml", "a")}
+    logs(tmp_path, f"ml_b_{'1' * 32}")
+    known.learn({UID}, set(), set(), 100)
+    assert len(known.pods) == 1
+    known.learn(set(), set(), {Container(Pod("ml", "b"), "main")}, 100)
+    assert len(known.pods) == 2
+
+
+A, B, C = Pod("x", "a"), Pod("x", "b"), Pod("x", "c")
+
+
+@pytest.mark.parametrize(
+    ("used", "given_", "known", "named"),
+    [
+        ({"1": {"g0"}}, {"g0": {A}}, {}, {"1": A}),
+        ({"1": {"g0"}}, {"g0": {A, B}}, {}, {}),
+        # of two pods on a shared GPU, the other GPUs tell which is which
+        ({"1": {"g0", "g1"}, "2": {"g0"}}, {"g0": {A, B}, "g1": {A}}, {}, {"1": A, "2": B}),
+        ({"1": {"g0"}, "2": {"g0"}}, {"g0": {A, B}}, {"1": A}, {"2": B}),
+        ({"1": {"g0"}, "2": {"g0"}}, {"g0": {A, B}}, {}, {}),
+        # two for one name: one of them was given nothing
+        ({"1": {"g0"}, "2": {"g0"}}, {"g0": {A}}, {}, {}),
+        ({"1": {"g0"}}, {}, {}, {}),
+        ({"1": {"g0", "g1"}}, {"g0": {A}, "g1": {B}}, {}, {}),
+        ({"1": {"g0"}}, {"g0": {A}}, {"1": C}, {}),
+    ],
+)
+def test_elimination(used, given_, known, named) -> None:
+    assert eliminate(used, given_, known) == named
+
+
+@given(st.data())
+def test_elimination_never_errs_while_all_use_what_they_were_given(data: st.DataObject) -> None:
+    """Pods with any GPUs, some idle, of which some are known: a name that is given is the right one."""
+    truth = {str(n): Pod("x", str(n)) for n in range(data.draw(st.integers(1, 6)))}
+    has = {uid: data.draw(st.sets(st.integers(0, 5), min_size=1)) for uid in truth}
+    uses = {uid: data.draw(st.sets(st.sampled_from(sorted(gpus)))) for uid, gpus in has.items()}
+    used = {uid: {str(gpu) for gpu in gpus} for uid, gpus in uses.items() if gpus}
+    given_ = {str(gpu): {truth[uid] for uid, gpus in has.items() if gpu in gpus} for gpu in range(6)}
+    known = {uid: pod for uid, pod in truth.items() if data.draw(st.booleans())}
+    named = eliminate(used, given_, known)
+    assert all(truth[uid] == pod for uid, pod in named.items())
+    assert not named.keys() & known.keys()

@@ -1,0 +1,111 @@
+"""The kubelet's answers: decoded, kept for a while, and gone when it is silent for too long."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from gpu_exporter.owners import grpc, podresources
+from gpu_exporter.owners.grpc import CallFailed
+from gpu_exporter.owners.podresources import Allocation, PodResources, allocations
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.owners.kubelet import answer, kubelet, listing, text
+
+PODS: dict[str, dict[str, tuple[str, ...]]] = {
+    "ml/train-0": {"main": ("GPU-a", "GPU-b"), "sidecar": ()},
+    "web/llm-1": {"server": ("GPU-c::2",)},
+}
+EXPECTED = frozenset(
+    {
+        Allocation("ml", "train-0", "main", "nvidia.com/gpu", "GPU-a"),
+        Allocation("ml", "train-0", "main", "nvidia.com/gpu", "GPU-b"),
+        Allocation("web", "llm-1", "server", "nvidia.com/gpu", "GPU-c::2"),
+    }
+)
+
+
+def test_devices_of_containers() -> None:
+    assert allocations(listing(PODS)) == EXPECTED
+    assert allocations(b"") == frozenset()
+
+
+def test_devices_of_claims() -> None:
+    claim = text(1, text(1, "k8s.gpu.nvidia.com/device=GPU-d")) + text(2, "gpu.nvidia.com") + text(4, "gpu-0")
+    container = text(1, "main") + text(5, text(2, "claim") + text(3, "ml") + text(4, claim))
+    message = text(1, text(1, "train-0") + text(2, "ml") + text(3, container))
+    assert allocations(message) == {Allocation("ml", "train-0", "main", "k8s.gpu.nvidia.com/device", "GPU-d")}
+
+
+@given(st.binary())
+def test_any_bytes_are_understood_or_refused(message: bytes) -> None:
+    with suppress(ValueError):
+        allocations(message)
+
+
+@given(st.integers(1, len(listing(PODS)) - 1))
+def test_a_message_cut_short_is_refused_or_ends_between_pods(length: int) -> None:
+    try:
+        found = allocations(listing(PODS)[:length])
+    except ValueError:
+        return
+    assert found <= EXPECTED
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_an_answer_goes_stale_and_then_away(tmp_path: Path) -> None:
+    clock, path = Clock(), tmp_path / "s"
+    pods = PodResources(path, clock)
+    assert pods.current().state == "absent"
+    with kubelet(path, answer(listing(PODS))):
+        assert pods.refresh() is None
+    assert (pods.current().state, pods.current().allocations) == ("ok", EXPECTED)
+
+    clock.now += podresources.STALE_SECONDS
+    assert pods.refresh() == podresources.ABSENT_RETRY_SECONDS  # the kubelet restarts: no socket, no failure
+    assert (pods.current().state, pods.current().allocations) == ("stale", EXPECTED)
+    with kubelet(path, b"rubbish" * 10), pytest.raises(CallFailed):
+        pods.refresh()
+    assert (pods.current().state, pods.current().allocations) == ("stale", EXPECTED)
+
+    clock.now += 1
+    assert (pods.current().state, pods.current().allocations) == ("failed", None)
+    with kubelet(path, answer(b"")):
+        pods.refresh()
+    assert (pods.current().state, pods.current().allocations) == ("ok", frozenset())
+
+
+def test_an_answer_that_nobody_renews_is_not_for_ever(tmp_path: Path) -> None:
+    """The thread that refreshes may hang or have died."""
+    clock, path = Clock(), tmp_path / "s"
+    pods = PodResources(path, clock)
+    with kubelet(path, answer(listing(PODS))):
+        pods.refresh()
+    clock.now += podresources.STALE_SECONDS + 1
+    assert (pods.current().state, pods.current().allocations) == ("failed", None)
+
+
+def test_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(grpc, "call", refuse)
+    pods = PodResources(tmp_path / "s")
+    with pytest.raises(PermissionError):
+        pods.refresh()
+    assert pods.current().state == "no_permission"
+
+
+def test_an_answer_that_is_no_message(tmp_path: Path) -> None:
+    pods = PodResources(tmp_path / "s")
+    with kubelet(tmp_path / "s", answer(b"\x0a\xff")), pytest.raises(ValueError):
+        pods.refresh()
+    assert pods.current().state == "failed"
