@@ -93,6 +93,12 @@ PCIE_REPLAYS = _gpu("gpu_pcie_replays_total", "counter", "PCIe packets that had 
 THROTTLED = _gpu("gpu_throttle_active", "gauge", "1 while the driver holds the clocks down for this reason.", "reason")
 ECC_ERRORS = _gpu("gpu_ecc_errors_total", "counter", "Memory errors over the life of the GPU.", "error_type")
 REMAPPED_ROWS = _gpu("gpu_remapped_rows", "gauge", "Memory rows replaced after errors.", "cause")
+HEALTH = _gpu(
+    "gpu_health_info",
+    "gauge",
+    "Health in the words of the vendor's own tool, in lower case, always 1; ok is the good one.",
+    "health",
+)
 PROCESSES = _gpu("gpu_processes", "gauge", "Processes with a compute context on the GPU.")
 
 DEVICE_FAMILIES: tuple[Family, ...] = (
@@ -101,6 +107,9 @@ DEVICE_FAMILIES: tuple[Family, ...] = (
     PERFORMANCE_STATE, ENCODER, DECODER, PCIE_GENERATION, PCIE_WIDTH, PCIE_REPLAYS, THROTTLED, ECC_ERRORS,
     REMAPPED_ROWS, PROCESSES,
 )  # fmt: skip
+
+VENDOR_FAMILIES: tuple[Family, ...] = (HEALTH,)
+"""Device families that only some vendors' drivers account for; the others do not list them as absent."""
 
 _OWNER = (
     "owner_kind", "owner_namespace", "owner_pod", "owner_container", "owner_unit", "owner_user", "training_job",

@@ -185,7 +185,8 @@ class IntelDriver(DrmDriver):
     def _power(self, kept: Kept, values: Values, now: float) -> None:
         joules, before = values.value(metrics.ENERGY), kept.energy
         if joules is None:
-            return  # why not is said of energy, and there is no other source of power
+            values.absent[metrics.POWER] = values.absent.get(metrics.ENERGY, AbsentReason.UNSUPPORTED)
+            return
         kept.energy = (now, joules)
         if before is None or now <= before[0] or joules < before[1]:
             values.absent[metrics.POWER] = AbsentReason.ERROR  # one reading is no mean yet

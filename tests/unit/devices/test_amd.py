@@ -463,6 +463,8 @@ def test_tables_that_are_unknown_or_cut_short(raw: bytes, reason: AbsentReason) 
 
 def test_numbers_and_clocks() -> None:
     assert number(b" -5\n") == -5
+    with pytest.raises(NoValue):
+        number(b"9" * 21)
     assert top_clock(b"0: 300Mhz *\n1: 2100Mhz\n") == 2_100_000_000
     with pytest.raises(NoValue):
         top_clock(b"0: 0Mhz\n")

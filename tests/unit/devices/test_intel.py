@@ -179,7 +179,7 @@ def test_b580_on_xe_counts_ticks_and_knows_its_memory(tree: Tree) -> None:
 
 
 def test_integrated_graphics_say_so_and_have_no_memory_of_their_own(tree: Tree) -> None:
-    device = tree.card(0, "i915", "8086:46A6", "pci0000:00/0000:00:02.0", {"current_link_speed": "Unknown\n"})
+    device = tree.card(0, "i915", "8086:46A6", "pci0000:00/0000:00:02.0", {"current_link_speed": "16.0 GT/s PCIe\n"})
     tree.write(device / "drm/card0", {"gt_act_freq_mhz": "0\n", "gt_max_freq_mhz": "1300\n"})
     pmu(tree, "i915", {"events/rcs0-busy": "config=0x0\n"})
     counters = MadeUpCounters(tree, {0x0: 0})

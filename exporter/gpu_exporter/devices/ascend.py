@@ -1,0 +1,259 @@
+"""Huawei Ascend NPUs through the table of `npu-smi info`, Huawei's own tool.
+
+Its manual is the "npu-smi Command Reference" of each product (support.huawei.com, hiascend.com). Columns are taken by
+the names in the table's head, so that widths and versions do not matter. The tool takes about a second: it is asked
+every 15 seconds, and what it said stands until then.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpu_exporter import metrics
+from gpu_exporter.devices.base import DriverUnavailable
+from gpu_exporter.devices.busy import BusyMeter, BusySource
+from gpu_exporter.devices.drm import FAMILIES
+from gpu_exporter.devices.sysfs import machine_part
+from gpu_exporter.metrics import Family
+from gpu_exporter.snapshot import Absence, AbsentReason, DeviceReading, DownReason, DriverState, Identity, Reading
+
+INTERVAL_SECONDS = 15.0
+LIMIT_SECONDS = 4.0
+"""Shorter than the sampler's own limit, so that the reason is known here."""
+
+COMMAND = "npu-smi"
+FOLDERS = "/usr/local/sbin:/usr/local/bin"
+"""Where Huawei's installer puts the tool; searched after PATH, which a service's own may not hold."""
+
+_ADDRESS = re.compile(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7]")
+_MIB = 2.0**20
+_NOTHING = ("NA", "N/A", "-", "--")
+_HIGHEST = {"Power(W)": 5000.0, "Temp(C)": 200.0, "AICore(%)": 100.0}
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """One chip: the row of its NPU and its own row, by column; and the tool's version."""
+
+    npu: Row
+    own: Row
+    version: str
+
+    @property
+    def key(self) -> str:
+        address = self.own.get("Bus-Id", "")
+        return address.lower() if _ADDRESS.fullmatch(address) else f"npu{self.npu['NPU']}-chip{self.own.get('Chip')}"
+
+
+def parse(output: str) -> list[Chip]:
+    """The chips of the table, in its order; lines that are no part of it are passed over."""
+    heads: dict[str, list[list[str]]] = {}
+    chips: list[Chip] = []
+    npu: Row | None = None
+    version = ""
+    for line in output.splitlines():
+        if not line.lstrip().startswith("|"):
+            continue
+        if "Process" in line and heads:
+            break  # the table of processes comes last
+        cells = [_words(cell) for cell in line.strip().strip("|").split("|")]
+        if match := re.search(r"Version:\s*(\S+)", line):
+            version = match[1]
+        elif cells[0][:1] in (["NPU"], ["Chip"]):
+            heads[cells[0][0]] = cells
+        elif len(heads) < 2 or len(cells) != len(heads["NPU"]) or not all(cells) or not cells[0][0].isdigit():
+            continue
+        elif npu is not None and (_ADDRESS.fullmatch(cells[1][0]) or cells[1][0] in _NOTHING):
+            chips.append(Chip(npu, _row(heads["Chip"], cells), version))
+            npu = None
+        else:
+            npu = _row(heads["NPU"], cells)  # each chip has the row of its NPU before its own
+    return chips
+
+
+def _words(cell: str) -> list[str]:
+    """`3318 / 65536` is one word."""
+    return re.sub(r"\s*/\s*", "/", cell).split()
+
+
+def _row(head: list[list[str]], cells: list[list[str]]) -> Row:
+    """Column -> word. Of a cell with fewer words than columns only the number of the NPU or chip is understood."""
+    row: Row = {head[0][0]: cells[0][0]}
+    for columns, words in zip(head, cells, strict=True):
+        if len(words) >= len(columns):
+            row.update(zip(columns, words, strict=False))
+    return row
+
+
+@dataclass
+class Npu:
+    """A chip that was seen."""
+
+    identity: Identity
+    meter: BusyMeter
+
+
+class AscendDriver:
+    """All Ascend NPUs of this machine. `clock` gives monotonic seconds. Nothing of `sysfs` is read but who we are."""
+
+    vendor = "ascend"
+
+    def __init__(
+        self,
+        sysfs: Path = Path("/sys"),
+        procfs: Path = Path("/proc"),
+        clock: Callable[[], float] = time.monotonic,
+        command: str = COMMAND,
+        limit_seconds: float = LIMIT_SECONDS,
+    ) -> None:
+        self._sysfs, self._procfs = str(sysfs), str(procfs)
+        self._clock = clock
+        self._command = command
+        self._limit_seconds = limit_seconds
+        self._seen: dict[str, Npu] = {}
+        self._asked_at: float | None = None
+        self._last: tuple[DeviceReading, ...] = ()
+
+    @property
+    def busy_sources(self) -> Mapping[str, BusySource]:
+        """Where the busy time of each NPU comes from, by uuid."""
+        return {npu.identity.uuid: npu.meter.source for npu in self._seen.values()}
+
+    def read(self) -> tuple[DeviceReading, ...]:
+        """All NPUs, those lost since the start included. Raises DriverUnavailable while the tool never named one."""
+        now = self._clock()
+        if self._asked_at is None or now - self._asked_at >= INTERVAL_SECONDS:
+            self._asked_at = now
+            self._last = self._ask()
+        return self._last
+
+    def close(self) -> None:
+        """Ask the tool at the next reading."""
+        self._asked_at = None
+
+    def _ask(self) -> tuple[DeviceReading, ...]:
+        try:
+            chips = self._chips()
+        except DriverUnavailable as error:
+            if not self._seen:
+                self._asked_at = None
+                raise
+            reasons = {DriverState.ABSENT: DownReason.DRIVER_GONE, DriverState.HUNG: DownReason.HUNG}
+            reason = reasons.get(error.state, DownReason.ERROR)
+            return tuple(DeviceReading(npu.identity, down=reason) for npu in self._seen.values())
+        found = {chip.key: self._reading(chip, index) for index, chip in enumerate(chips)}
+        return tuple(
+            found.get(key) or DeviceReading(npu.identity, down=DownReason.LOST) for key, npu in self._seen.items()
+        )
+
+    def _chips(self) -> list[Chip]:
+        chips = parse(self._run())
+        if not chips:
+            raise DriverUnavailable(DriverState.FAILED, f"{self._command} info names no NPU")
+        return chips
+
+    def _run(self) -> str:
+        path = shutil.which(self._command) or shutil.which(self._command, path=FOLDERS)
+        if path is None:
+            raise DriverUnavailable(DriverState.ABSENT, f"{self._command} is not installed")
+        try:
+            done = subprocess.run(
+                [path, "info"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=self._limit_seconds,
+                check=False,
+                env={**os.environ, "LC_ALL": "C"},
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DriverUnavailable(
+                DriverState.HUNG, f"{path} info did not answer within {self._limit_seconds} s"
+            ) from error
+        except OSError as error:
+            state = DriverState.NO_PERMISSION if isinstance(error, PermissionError) else DriverState.FAILED
+            raise DriverUnavailable(state, f"{path} does not start: {error}") from error
+        if done.returncode:
+            said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()[:200]
+            raise DriverUnavailable(DriverState.FAILED, f"{path} info failed with {done.returncode}: {said}")
+        return done.stdout.decode("utf-8", "replace")
+
+    def _reading(self, chip: Chip, index: int) -> DeviceReading:
+        npu = self._seen.get(chip.key) or self._welcome(chip, index)
+        readings: list[Reading] = []
+        absent: dict[Family, AbsentReason] = {}
+        for family, value in _values(chip):
+            if isinstance(value, AbsentReason):
+                absent[family] = value
+            else:
+                readings.append(Reading(family, value))
+        utilization = next((reading.value for reading in readings if reading.family is metrics.UTILIZATION), None)
+        npu.meter.update(self._clock(), None, None if utilization is None else 100 * utilization)
+        if utilization is None:
+            absent[metrics.BUSY] = absent[metrics.OBSERVED] = absent[metrics.UTILIZATION]
+        else:
+            readings += [Reading(metrics.BUSY, npu.meter.busy), Reading(metrics.OBSERVED, npu.meter.observed)]
+        health = chip.npu.get("Health", "").lower()
+        readings.append(Reading(metrics.HEALTH, 1, (health or "unknown",)))
+        there = {reading.family for reading in readings}
+        absences = (Absence(f, absent.get(f, AbsentReason.UNSUPPORTED)) for f in FAMILIES if f not in there)
+        return DeviceReading(npu.identity, tuple(readings), tuple(absences))
+
+    def _welcome(self, chip: Chip, index: int) -> Npu:
+        address = chip.own.get("Bus-Id", "")
+        domain, _, rest = address.partition(":")
+        identity = Identity(
+            uuid=f"ASCEND-{machine_part(self._sysfs, self._procfs)}-{chip.key}",
+            index=str(index),
+            name=f"Ascend {chip.npu.get('Name', '')}".strip(),
+            vendor=self.vendor,
+            pci_bus_id=f"{domain:0>8}:{rest}".upper() if _ADDRESS.fullmatch(address) else "",
+            driver_version=chip.version,
+        )
+        # The tool is asked seldom: its gauge has to stand for longer than that of others.
+        npu = self._seen[chip.key] = Npu(identity, BusyMeter(longest_gap=2.5 * INTERVAL_SECONDS))
+        return npu
+
+
+def _values(chip: Chip) -> Iterator[tuple[Family, float | AbsentReason]]:
+    yield metrics.UTILIZATION, _number(chip.own, "AICore(%)", per=100)
+    yield metrics.TEMPERATURE, _number(chip.npu, "Temp(C)")
+    yield metrics.POWER, _number(chip.npu, "Power(W)")
+    # Inference cards have no HBM column, or a total of 0 in it: theirs is the plain memory.
+    memory: tuple[float, float] | AbsentReason = AbsentReason.UNSUPPORTED
+    for column in ("HBM-Usage(MB)", "Memory-Usage(MB)"):
+        memory = _pair(chip.own, column)
+        if memory is not AbsentReason.UNSUPPORTED:
+            break
+    used, total = memory if isinstance(memory, tuple) else (memory, memory)
+    yield metrics.MEMORY_USED, used
+    yield metrics.MEMORY_TOTAL, total
+
+
+def _number(row: Row, column: str, per: float = 1) -> float | AbsentReason:
+    word = row.get(column, "NA")
+    if word in _NOTHING:
+        return AbsentReason.UNSUPPORTED
+    if not re.fullmatch(r"\d{1,6}(\.\d+)?", word) or float(word) > _HIGHEST[column]:
+        return AbsentReason.ERROR
+    return float(word) / per
+
+
+def _pair(row: Row, column: str) -> tuple[float, float] | AbsentReason:
+    """Bytes used and in all, of a word like `3318/65536`."""
+    word = row.get(column, "0/0")
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", word)
+    if not match:
+        return AbsentReason.ERROR
+    used, total = int(match[1]), int(match[2])
+    if total == 0:
+        return AbsentReason.UNSUPPORTED
+    return (used * _MIB, total * _MIB) if used <= total else AbsentReason.ERROR

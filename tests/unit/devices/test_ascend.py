@@ -1,0 +1,233 @@
+"""AscendDriver on a made-up npu-smi: tables of several versions, garbage, a tool that hangs, fails, goes away."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from gpu_exporter.devices import ascend
+from gpu_exporter.devices.ascend import INTERVAL_SECONDS, AscendDriver, parse
+from gpu_exporter.devices.base import DriverUnavailable
+from gpu_exporter.devices.drm import FAMILIES
+from gpu_exporter.snapshot import DownReason, DriverState
+
+from tests.unit.devices.trees import Tree, absent, values
+
+MIB = 2**20
+RULE = "+---------------------------+---------------+------------------------------------------+\n"
+HEAD = """
++--------------------------------------------------------------------------------------+
+| npu-smi 24.1.0               Version: 24.1.0                                         |
++---------------------------+---------------+------------------------------------------+
+| NPU   Name                | Health        | Power(W)  Temp(C)   Hugepages-Usage(page)|
+| Chip                      | Bus-Id        | AICore(%) Memory-Usage(MB) HBM-Usage(MB) |
++===========================+===============+==========================================+
+"""
+FIRST = """| 0     910B3               | OK            | 101.8     43        0    / 0             |
+| 0                         | 0000:C1:00.0  | 37        0    / 0         3318 / 65536  |
+"""
+SECOND = """| 1     910B3               | Warning       | 92.0      39        0    / 0             |
+| 0                         | 0000:C2:00.0  | 0         0    / 0         59356/ 65536  |
+"""
+PROCESSES = """
+| NPU     Chip              | Process id    | Process name  | Process memory(MB)       |
++===========================+===============+==========================================+
+| 0       0                 | 1712733       | python        | 48954                    |
+| 0     910B3               | OK            | 1         1         0    / 0             |
+| 0                         | 0000:C9:00.0  | 1         0    / 0         1 / 65536     |
+"""
+HEALTHY = HEAD + FIRST + RULE + SECOND + RULE + PROCESSES
+
+TWO_CHIPS = """
+| npu-smi 25.2.0                               Version: 25.2.0                                       |
+| NPU     Name        | Health | Power(W)     Temp(C)              Hugepages-Usage(page)             |
+| Chip    Phy-ID      | Bus-Id          | AICore(%)    Memory-Usage(MB)  HBM-Usage(MB)               |
++=====================+=================+============================================================+
+| 0       Ascend910   | OK              | 174.9        38                0    / 0                      |
+| 0       0           | 0000:9D:00.0    | 5            0    / 0          3116 / 65536                  |
+| 0       Ascend910   | OK              | -            37                0    / 0                      |
+| 1       1           | 0000:9F:00.0    | 6            0    / 0          2880 / 65536                  |
+"""
+INFERENCE = """
+| npu-smi 23.0.rc2             Version: 23.0.rc2                                       |
+| NPU     Name              | Health          | Power(W)     Temp(C)     Hugepages-Usage(page)   |
+| Chip    Device            | Bus-Id          | AICore(%)    Memory-Usage(MB)                    |
+| 2       310P3             | OK              | NA           45          0     / 0               |
+| 0       0                 | 0000:3B:00.0    | 11           1764 / 21527                        |
+"""
+
+
+class Tool:
+    """A shell script in the place of npu-smi."""
+
+    def __init__(self, tree: Tree, folder: Path) -> None:
+        self.tree = tree
+        self.path = folder / "npu-smi"
+        self.calls = folder / "calls"
+
+    def says(self, output: str, before: str = "", code: int = 0) -> None:
+        text = self.path.with_name("output")
+        text.write_text(output)
+        self.path.write_text(f'#!/bin/sh\necho "$@" >> {self.calls}\n{before}\ncat {text}\nexit {code}\n')
+        self.path.chmod(0o755)
+
+    def driver(self, limit_seconds: float = 4.0) -> AscendDriver:
+        return AscendDriver(self.tree.sysfs, self.tree.procfs, self.tree.clock, str(self.path), limit_seconds)
+
+
+@pytest.fixture
+def tool(tmp_path: Path) -> Tool:
+    return Tool(Tree(tmp_path), tmp_path)
+
+
+def test_910b_in_base_units(tool: Tool) -> None:
+    tool.says(HEALTHY)
+    first, second = tool.driver().read()
+    who = first.identity
+    assert (who.name, who.vendor, who.index, who.driver_version) == ("Ascend 910B3", "ascend", "0", "24.1.0")
+    assert who.pci_bus_id == "00000000:C1:00.0"
+    assert values(first) == {
+        "gpu_utilization_ratio": 0.37,
+        "gpu_busy_seconds_total": 0,
+        "gpu_observed_seconds_total": 0,
+        "gpu_temperature_celsius": 43,
+        "gpu_power_watts": 101.8,
+        "gpu_memory_used_bytes": 3318 * MIB,
+        "gpu_memory_total_bytes": 65536 * MIB,
+        "gpu_health_info ok": 1,
+    }
+    assert values(second)["gpu_health_info warning"] == 1
+    assert values(second)["gpu_utilization_ratio"] == 0
+    there = {reading.family for reading in first.readings} | {absence.family for absence in first.absences}
+    assert there >= set(FAMILIES)
+    assert set(absent(first).values()) == {"unsupported"}
+
+
+def test_two_chips_of_one_npu_are_two(tool: Tool) -> None:
+    tool.says(TWO_CHIPS)
+    first, second = tool.driver().read()
+    assert (first.identity.index, second.identity.index) == ("0", "1")
+    assert first.identity.uuid != second.identity.uuid
+    assert (values(first)["gpu_utilization_ratio"], values(second)["gpu_utilization_ratio"]) == (0.05, 0.06)
+    assert absent(second)["gpu_power_watts"] == "unsupported"
+
+
+def test_inference_card_without_hbm(tool: Tool) -> None:
+    tool.says(INFERENCE)
+    (device,) = tool.driver().read()
+    assert device.identity.name == "Ascend 310P3"
+    assert values(device)["gpu_memory_total_bytes"] == 21527 * MIB
+    assert absent(device)["gpu_power_watts"] == "unsupported"
+
+
+def test_tool_is_asked_seldom_and_busy_time_goes_on(tool: Tool) -> None:
+    tool.says(HEALTHY)
+    driver = tool.driver()
+    before = driver.read()
+    tool.tree.time += INTERVAL_SECONDS - 1
+    assert driver.read() is before
+    tool.tree.time += 1
+    seen = values(driver.read()[0])
+    assert seen["gpu_busy_seconds_total"] == pytest.approx(0.37 * INTERVAL_SECONDS)
+    assert seen["gpu_observed_seconds_total"] == INTERVAL_SECONDS
+    assert tool.calls.read_text() == "info\ninfo\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "family"),
+    [
+        ("| 37 ", "| 137", "gpu_utilization_ratio"),
+        ("101.8", "1e3.8", "gpu_power_watts"),
+        ("43 ", "-43", "gpu_temperature_celsius"),
+        ("3318 / 65536", "70000/ 65536", "gpu_memory_used_bytes"),
+        ("3318 / 65536", "lots / 65536", "gpu_memory_total_bytes"),
+    ],
+)
+def test_garbage_is_an_error_of_its_family_alone(tool: Tool, before: str, after: str, family: str) -> None:
+    assert before in HEALTHY
+    tool.says(HEALTHY.replace(before, after, 1))
+    first, second = tool.driver().read()
+    assert absent(first)[family] == "error"
+    assert family not in values(first)
+    assert len(first.readings) >= 4
+    assert "error" not in absent(second).values()
+
+
+def test_row_that_is_cut_off_costs_its_own_chip_only(tool: Tool) -> None:
+    rows = FIRST.splitlines(keepends=True)
+    assert [chip.key for chip in parse(HEAD + rows[0] + SECOND)] == ["0000:c2:00.0"]
+    assert [chip.key for chip in parse(HEAD + rows[1] + SECOND)] == ["0000:c2:00.0"]
+    assert [chip.key for chip in parse(HEAD + FIRST + SECOND[:40])] == ["0000:c1:00.0"]
+    assert parse("") == parse(FIRST) == parse(HEAD) == parse("|||\n| | |\n|") == []
+
+
+def test_npu_that_is_no_longer_named_is_lost(tool: Tool) -> None:
+    tool.says(HEALTHY)
+    driver = tool.driver()
+    before = driver.read()
+    tool.says(HEAD + FIRST)
+    tool.tree.time += INTERVAL_SECONDS
+    first, lost = driver.read()
+    assert first.down is None
+    assert (lost.down, lost.identity) == (DownReason.LOST, before[1].identity)
+
+
+@pytest.mark.parametrize(
+    ("before", "code", "down", "state"),
+    [
+        ("exec sleep 20", 0, DownReason.HUNG, DriverState.HUNG),
+        ("echo dcmi model initialized failed >&2", 1, DownReason.ERROR, DriverState.FAILED),
+    ],
+)
+def test_tool_that_hangs_or_fails(tool: Tool, before: str, code: int, down: DownReason, state: DriverState) -> None:
+    tool.says(HEALTHY)
+    driver = tool.driver(limit_seconds=0.5)
+    driver.read()
+    tool.says("" if code else HEALTHY, before, code)
+    tool.tree.time += INTERVAL_SECONDS
+    begun = time.monotonic()
+    assert [device.down for device in driver.read()] == [down, down]
+    assert time.monotonic() - begun < 5
+    with pytest.raises(DriverUnavailable) as caught:
+        tool.driver(limit_seconds=0.5).read()
+    assert caught.value.state is state
+    tool.says(HEALTHY)
+    tool.tree.time += INTERVAL_SECONDS
+    assert [device.down for device in driver.read()] == [None, None]
+
+
+def test_a_tool_that_failed_at_first_is_asked_again_at_once(tool: Tool) -> None:
+    tool.says("", code=1)
+    driver = tool.driver()
+    with pytest.raises(DriverUnavailable):
+        driver.read()
+    tool.says(HEALTHY)
+    assert len(driver.read()) == 2
+
+
+def test_tool_that_was_removed(tool: Tool) -> None:
+    tool.says(HEALTHY)
+    driver = tool.driver()
+    driver.read()
+    tool.path.unlink()
+    driver.close()
+    assert [device.down for device in driver.read()] == [DownReason.DRIVER_GONE] * 2
+
+
+def test_without_the_tool_it_is_absent(tool: Tool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(ascend, "FOLDERS", str(tmp_path / "nowhere"))
+    with pytest.raises(DriverUnavailable, match="not installed") as caught:
+        AscendDriver().read()
+    assert caught.value.state is DriverState.ABSENT
+
+
+def test_tool_that_does_not_start_or_says_nothing(tool: Tool) -> None:
+    tool.says("no NPU here\n")
+    with pytest.raises(DriverUnavailable, match="names no NPU") as caught:
+        tool.driver().read()
+    assert caught.value.state is DriverState.FAILED
+    tool.path.write_bytes(b"\x00\x01")
+    with pytest.raises(DriverUnavailable, match="does not start"):
+        tool.driver().read()
