@@ -278,9 +278,8 @@ def _sensors(hwmon: str) -> Iterator[Line]:
 def _throttle_files(card: Card) -> list[tuple[str, str]]:
     """Reason and file, those that there are, for the graphics part of each tile."""
     folders = [(f"{card.folder}/gt/{gt}", "throttle_reason_") for gt in names(f"{card.folder}/gt", r"gt\d+")]
-    for tile in names(card.device, r"tile\d+"):
-        for gt in names(f"{card.device}/{tile}", r"gt\d+"):
-            folders.append((f"{card.device}/{tile}/{gt}/freq0/throttle", "reason_"))
+    for tile in (f"{card.device}/{name}" for name in names(card.device, r"tile\d+")):
+        folders += [(f"{tile}/{gt}/freq0/throttle", "reason_") for gt in names(tile, r"gt\d+")]
     found = []
     for folder, prefix in folders:
         there = set(names(folder, rf"{prefix}\w+"))
