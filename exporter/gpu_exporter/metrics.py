@@ -101,11 +101,103 @@ HEALTH = _gpu(
 )
 PROCESSES = _gpu("gpu_processes", "gauge", "Processes with a compute context on the GPU.")
 
+THROTTLE_SECONDS = _gpu(
+    "gpu_throttle_seconds_total",
+    "counter",
+    "Time in which the driver held the clocks down for this reason, since the driver was loaded. "
+    "sw_power_cap is the power limit at work: normal under full load.",
+    "reason",
+)
+IDLE_HELD = _gpu(
+    "gpu_idle_held_seconds_total",
+    "counter",
+    "Time in which no kernel was running while processes held memory, within the observed time.",
+)
+BUSY_SOURCE = _gpu(
+    "gpu_busy_source_info",
+    "gauge",
+    "Where gpu_busy_seconds_total comes from, always 1: buffer (the driver's samples), gauge (read at each sampling), "
+    "driver (its own counter).",
+    "source",
+)
+UTILIZATION_WINDOW = _gpu(
+    "gpu_utilization_window_ratio",
+    "gauge",
+    "Min, mean and max of utilization in the last whole window of gpu_window_seconds on the wall clock.",
+    "statistic",
+)
+POWER_WINDOW = _gpu(
+    "gpu_power_window_watts",
+    "gauge",
+    "Min, mean and max of power in the last whole window of gpu_window_seconds on the wall clock.",
+    "statistic",
+)
+WINDOW_LENGTH = _gpu("gpu_window_seconds", "gauge", "Length of the windows of the gpu_*_window_* families.")
+WINDOW_END = _gpu(
+    "gpu_window_end_timestamp_seconds",
+    "gauge",
+    "End of the window that the gpu_*_window_* families tell of, in seconds since 1970.",
+)
+MEMORY_TEMPERATURE = _gpu("gpu_memory_temperature_celsius", "gauge", "Temperature of the GPU's memory.")
+MEMORY_CLOCK_MAX = _gpu("gpu_memory_clock_max_hertz", "gauge", "Highest clock of the memory.")
+ROW_REMAP_PENDING = _gpu(
+    "gpu_row_remap_pending", "gauge", "1 if faulty memory rows wait for the next reset of the GPU to be replaced."
+)
+ROW_REMAP_FAILED = _gpu("gpu_row_remap_failed", "gauge", "1 if a faulty memory row could not be replaced.")
+RETIRED_PAGES = _gpu(
+    "gpu_retired_pages", "gauge", "Memory pages taken out of use after errors, on GPUs without row remapping.", "cause"
+)
+RETIRED_PAGES_PENDING = _gpu(
+    "gpu_retired_pages_pending", "gauge", "1 if faulty memory pages wait for the next reset to be taken out of use."
+)
+PCIE_TRANSMIT = _gpu("gpu_pcie_transmit_bytes_total", "counter", "Bytes sent by the GPU over PCIe.")
+PCIE_RECEIVE = _gpu("gpu_pcie_receive_bytes_total", "counter", "Bytes received by the GPU over PCIe.")
+NVLINK_TRANSMIT = _gpu("gpu_nvlink_transmit_bytes_total", "counter", "Bytes of data sent by the GPU over all NVLinks.")
+NVLINK_RECEIVE = _gpu("gpu_nvlink_receive_bytes_total", "counter", "Bytes of data received over all NVLinks.")
+NVLINK_ERRORS = _gpu("gpu_nvlink_errors_total", "counter", "Errors of all NVLinks, by what went wrong.", "error_type")
+NVLINK_LINKS = _gpu("gpu_nvlink_links", "gauge", "NVLinks that are active, and that are not.", "state")
+
+ENGINE_ACTIVITY = _gpu(
+    "gpu_engine_activity_ratio", "gauge", "Share of the time between two samplings in which the compute engine worked."
+)
+SM_ACTIVITY = _gpu(
+    "gpu_sm_activity_ratio", "gauge", "Share of the streaming multiprocessors that were busy, between two samplings."
+)
+SM_OCCUPANCY = _gpu("gpu_sm_occupancy_ratio", "gauge", "Warps in flight, as a share of the most that fit.")
+TENSOR_ACTIVITY = _gpu("gpu_tensor_activity_ratio", "gauge", "Share of the time in which the tensor cores worked.")
+FP64_ACTIVITY = _gpu("gpu_fp64_activity_ratio", "gauge", "Share of the time in which the FP64 pipe worked.")
+FP32_ACTIVITY = _gpu("gpu_fp32_activity_ratio", "gauge", "Share of the time in which the FP32 pipe worked.")
+FP16_ACTIVITY = _gpu("gpu_fp16_activity_ratio", "gauge", "Share of the time in which the FP16 pipe worked.")
+DRAM_BANDWIDTH = _gpu("gpu_dram_bandwidth_ratio", "gauge", "Memory bandwidth in use, as a share of the highest.")
+
+XID_ERRORS = _gpu(
+    "gpu_xid_errors_total",
+    "counter",
+    "Errors that the NVIDIA driver reported since the exporter began to listen, by Xid code.",
+    "xid",
+)
+XID_LAST = _gpu(
+    "gpu_xid_last_timestamp_seconds", "gauge", "When this Xid was last reported, in seconds since 1970.", "xid"
+)
+XID_INFO = _gpu(
+    "gpu_xid_info",
+    "gauge",
+    "Class of an Xid that was reported, and what NVIDIA advises to do first, always 1.",
+    "xid",
+    "class",
+    "action",
+)
+
 DEVICE_FAMILIES: tuple[Family, ...] = (
     INFO, UP, DOWN_INFO, ABSENT_INFO, UTILIZATION, BUSY, OBSERVED, MEMORY_TOTAL, MEMORY_USED, MEMORY_RESERVED,
     MEMORY_ACTIVITY, TEMPERATURE, POWER, POWER_LIMIT, ENERGY, SM_CLOCK, SM_CLOCK_MAX, MEMORY_CLOCK, FAN_SPEED,
     PERFORMANCE_STATE, ENCODER, DECODER, PCIE_GENERATION, PCIE_WIDTH, PCIE_REPLAYS, THROTTLED, ECC_ERRORS,
     REMAPPED_ROWS, PROCESSES,
+    THROTTLE_SECONDS, IDLE_HELD, BUSY_SOURCE, UTILIZATION_WINDOW, POWER_WINDOW, WINDOW_LENGTH, WINDOW_END,
+    MEMORY_TEMPERATURE, MEMORY_CLOCK_MAX, ROW_REMAP_PENDING, ROW_REMAP_FAILED, RETIRED_PAGES, RETIRED_PAGES_PENDING,
+    PCIE_TRANSMIT, PCIE_RECEIVE, NVLINK_TRANSMIT, NVLINK_RECEIVE, NVLINK_ERRORS, NVLINK_LINKS,
+    ENGINE_ACTIVITY, SM_ACTIVITY, SM_OCCUPANCY, TENSOR_ACTIVITY, FP64_ACTIVITY, FP32_ACTIVITY, FP16_ACTIVITY,
+    DRAM_BANDWIDTH, XID_ERRORS, XID_LAST, XID_INFO,
 )  # fmt: skip
 
 VENDOR_FAMILIES: tuple[Family, ...] = (HEALTH,)
@@ -162,7 +254,6 @@ COLLECTOR_LAST_SUCCESS = Family(
     "When the collector last succeeded, in seconds since 1970.",
     ("collector",),
 )
-
 OWNER_SOURCE_INFO = Family(
     "gpu_exporter_owner_source_info",
     "gauge",

@@ -30,6 +30,8 @@ class AbsentReason(str, Enum):
     UNSUPPORTED = "unsupported"
     NO_PERMISSION = "no_permission"
     ERROR = "error"
+    NOT_YET = "not_yet"
+    """What needs two readings, or a whole window, has had too few so far."""
 
 
 class DriverState(str, Enum):

@@ -23,6 +23,29 @@ ALL_ONES_64 = 0xFFFFFFFFFFFFFFFF
 
 
 @dataclass
+class Slice:
+    """A MIG slice. `place` is its index in NVML's list, which may have holes; None: the next."""
+
+    profile: str | None = None
+    uuid: str | None = None
+    place: int | None = None
+    gpu_instance: int | None = None
+    memory_total: int | None = None  # MiB
+    memory_used: int | None = None  # MiB
+    sm_activity: float | None = None  # percent of the slice
+    processes: int | None = None  # made-up pids from 4100000 on
+    pids: Sequence[int] = ()
+
+    def settings(self) -> Iterator[str]:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Sequence) and not isinstance(value, str):
+                value = ",".join(map(str, value)) or None
+            if value is not None:
+                yield f"{item.name}={value}"
+
+
+@dataclass
 class Gpu:
     """One simulated GPU. None leaves it to the library, which simulates an H100 80GB under that load."""
 
@@ -53,6 +76,38 @@ class Gpu:
     ecc_uncorrected: int | None = None
     rows_correctable: int | None = None
     rows_uncorrectable: int | None = None
+    rows_pending: int | None = None
+    rows_failed: int | None = None
+    retired_single: int | None = None  # pages; None: rows are remapped instead
+    retired_double: int | None = None
+    retired_pending: int | None = None
+    memory_temperature: float | None = None  # degrees Celsius; negative: no sensor
+    pcie_sent: int | None = None  # bytes
+    pcie_received: int | None = None
+    pcie_bits: int | None = None  # of these counters: 64, or 32
+    nvlink_sent: int | None = None  # bytes, counted in KiB
+    nvlink_received: int | None = None
+    nvlinks: int | None = None
+    nvlinks_inactive: int | None = None
+    nvlink_crc_flit: int | None = None
+    nvlink_crc_data: int | None = None
+    nvlink_replay: int | None = None
+    nvlink_recovery: int | None = None
+    throttled_power: float | None = None  # seconds
+    throttled_boost: float | None = None
+    throttled_sw_thermal: float | None = None
+    throttled_hw_thermal: float | None = None
+    throttled_brake: float | None = None
+    gpm: int | None = None  # 0: older than Hopper
+    sm_activity: float | None = None  # percent while on, through GPM, as the next six
+    sm_occupancy: float | None = None
+    tensor: float | None = None
+    dram: float | None = None
+    fp64: float | None = None
+    fp32: float | None = None
+    fp16: float | None = None
+    pcie_rate: float | None = None  # bytes a second while on, each way, through GPM
+    nvlink_rate: float | None = None
     throttle: int | None = None  # bit mask, as NVML has it
     processes: int | None = None  # made-up pids from 4100000 on
     delay_us: float | None = None  # CPU time of each call
@@ -64,11 +119,12 @@ class Gpu:
     errors: Mapping[str, int] = field(default_factory=dict)  # NVML function -> error code
     raw: Mapping[str, int] = field(default_factory=dict)  # NVML function -> the number it returns instead
     hang: Mapping[str, float] = field(default_factory=dict)  # NVML function -> seconds that it sleeps
+    slices: Sequence[Slice] = ()  # while mig is on
 
     def settings(self) -> Iterator[str]:
         for item in fields(self):
             value = getattr(self, item.name)
-            if value is None or value is False:
+            if value is None or value is False or item.name == "slices":
                 continue
             if isinstance(value, Mapping):
                 prefix = "error" if item.name == "errors" else item.name
@@ -95,6 +151,7 @@ class Control:
     clock_offset: float = 0.0  # seconds: a step of the wall clock, seen in the samples' time stamps
     delay_us: float = 0.0
     errors: Mapping[str, int] = field(default_factory=dict)  # for functions that have no GPU
+    xids: list[tuple[int, int]] = field(default_factory=list)  # (GPU, code) of each event so far: append to it
 
     def text(self) -> str:
         lines = [
@@ -109,6 +166,12 @@ class Control:
             lines.append(f"now {self.now:.6f}")
         lines += [f"error {function} {code}" for function, code in self.errors.items()]
         lines += [f"gpu {index} {' '.join(gpu.settings())}" for index, gpu in enumerate(self.gpus)]
+        lines += [
+            f"slice {index} {' '.join(slice_.settings())}"
+            for index, gpu in enumerate(self.gpus)
+            for slice_ in gpu.slices
+        ]
+        lines += [f"xid {gpu} {code}" for gpu, code in self.xids]
         return "\n".join(lines) + "\n"
 
     def write(self) -> None:

@@ -12,6 +12,8 @@
  *     delay_us 40               each call keeps the CPU this long
  *     error FUNCTION CODE       the function returns this code (for calls that have no GPU, too)
  *     gpu 3 key=value ...       settings of GPU 3; "gpu *" sets all. Keys: see apply().
+ *     slice 3 key=value ...     one more MIG slice of GPU 3. Keys: see slice_statement().
+ *     xid 3 79                  GPU 3 reported Xid 79; each line is one event, told once to each set that listens
  *
  * Where a setting is left out, the GPU behaves like an H100 80GB: power, temperature and clocks follow the utilization.
  */
@@ -27,10 +29,11 @@
 #include <time.h>
 
 enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7,
-       DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15 };
-enum { MAX_GPUS = 64, MAX_RULES = 48, MAX_SEGMENTS = 16, MAX_PIDS = 64, NAME = 72 };
+       DRIVER_NOT_LOADED = 9, TIMEOUT = 10, GPU_IS_LOST = 15 };
+enum { MAX_GPUS = 64, MAX_RULES = 48, MAX_SEGMENTS = 16, MAX_PIDS = 64, MAX_SLICES = 7, MAX_XIDS = 256,
+       NAME = 72 };
 enum { SAMPLES_A_SECOND = 6, BUFFER = 100 };  /* the driver's period is 1/6 s; it keeps about a hundred samples */
-enum { NVLINKS = 18, FIRST_PID = 4100000 };
+enum { FIRST_PID = 4100000 };
 #define MIB (1024ULL * 1024)
 
 /* What one function does on one GPU when it is not to behave. */
@@ -45,6 +48,17 @@ struct rule {
 /* The load since a moment. Kept as history, so that the sample buffer tells what was, not what is. */
 struct segment { double since, level, period, duty, clock_offset; };
 
+struct gpu;
+
+/* A MIG slice: a GPU instance with one compute instance. Its handle is its address. */
+struct slice {
+    struct gpu *parent;
+    char uuid[96], profile[32];
+    unsigned place, gpu_instance, compute_instance, processes, pid_count, pids[MAX_PIDS];
+    double memory_total, memory_used;    /* MiB */
+    double sm_activity;                  /* percent of the slice */
+};
+
 struct gpu {
     char name[96], uuid[96], bus_id[32];
     double level, period, duty;          /* percent while on; seconds (0: always on); share of the period that is on */
@@ -55,6 +69,17 @@ struct gpu {
     double fan;                          /* negative: not supported, as on cards that the server cools */
     double pstate, pcie_generation, pcie_width, pcie_replays;
     double ecc_corrected, ecc_uncorrected, rows_correctable, rows_uncorrectable;
+    double retired_single, retired_double, retired_pending, rows_pending, rows_failed;
+    double memory_temperature;           /* negative: no sensor */
+    double pcie_sent, pcie_received, nvlink_sent, nvlink_received; /* bytes; NVLink counts in KiB */
+    double nvlinks, nvlinks_inactive, nvlink_crc_flit, nvlink_crc_data, nvlink_replay, nvlink_recovery;
+    double pcie_bits;                    /* 64, or 32: what the counters have */
+    double throttled_power, throttled_boost, throttled_sw_thermal, throttled_hw_thermal, throttled_brake; /* seconds */
+    double gpm;                          /* 1: Hopper and newer */
+    double sm_activity, sm_occupancy, tensor, dram, fp64, fp32, fp16;  /* percent while on */
+    double pcie_rate, nvlink_rate;       /* bytes a second while on, each way; through GPM only */
+    unsigned slice_count;
+    struct slice slices[MAX_SLICES];
     uint64_t throttle;
     int lost, missing, mig, dry_when_idle;
     double delay_us;
@@ -77,6 +102,8 @@ static struct {
     double clock_offset, delay_us;
     struct gpu gpus[MAX_GPUS];
     struct gpu system; /* rules for calls that have no GPU */
+    unsigned xid_count;
+    struct { unsigned gpu; uint64_t code; } xids[MAX_XIDS];
 } world;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -169,6 +196,11 @@ static void defaults(struct gpu *g, unsigned index)
     g->memory_clock = 2619;
     g->pcie_generation = 5;
     g->pcie_width = 16;
+    g->memory_temperature = 50;
+    g->retired_single = -1;                /* rows are remapped instead */
+    g->nvlinks = 18;
+    g->pcie_bits = 64;
+    g->gpm = 1;
 }
 
 static struct rule *rule_for(struct gpu *g, const char *function)
@@ -191,7 +223,14 @@ static const struct { const char *key; size_t offset; } NUMBERS[] = {
     NUMBER(memory_activity), NUMBER(encoder), NUMBER(decoder), NUMBER(memory_total), NUMBER(memory_reserved),
     NUMBER(memory_used), NUMBER(sm_clock), NUMBER(sm_clock_max), NUMBER(memory_clock), NUMBER(fan), NUMBER(pstate),
     NUMBER(pcie_generation), NUMBER(pcie_width), NUMBER(pcie_replays), NUMBER(ecc_corrected), NUMBER(ecc_uncorrected),
-    NUMBER(rows_correctable), NUMBER(rows_uncorrectable), NUMBER(delay_us),
+    NUMBER(rows_correctable), NUMBER(rows_uncorrectable), NUMBER(delay_us), NUMBER(retired_single),
+    NUMBER(retired_double), NUMBER(retired_pending), NUMBER(rows_pending), NUMBER(rows_failed), NUMBER(memory_temperature),
+    NUMBER(pcie_sent), NUMBER(pcie_received), NUMBER(nvlink_sent), NUMBER(nvlink_received), NUMBER(nvlinks),
+    NUMBER(nvlinks_inactive), NUMBER(nvlink_crc_flit), NUMBER(nvlink_crc_data), NUMBER(nvlink_replay),
+    NUMBER(nvlink_recovery), NUMBER(pcie_bits), NUMBER(throttled_power), NUMBER(throttled_boost),
+    NUMBER(throttled_sw_thermal), NUMBER(throttled_hw_thermal), NUMBER(throttled_brake), NUMBER(gpm), NUMBER(sm_activity),
+    NUMBER(sm_occupancy), NUMBER(tensor), NUMBER(dram), NUMBER(fp64), NUMBER(fp32), NUMBER(fp16), NUMBER(pcie_rate),
+    NUMBER(nvlink_rate),
 #undef NUMBER
 };
 
@@ -251,12 +290,55 @@ static void gpu_statement(char *rest)
     }
 }
 
+static void slice_statement(char *rest)
+{
+    char *state = NULL, *which = strtok_r(rest, " \t", &state), *list = NULL;
+    int index = which ? atoi(which) : -1;
+    if (index < 0 || index >= MAX_GPUS || world.gpus[index].slice_count == MAX_SLICES) refuse("slice");
+    struct gpu *g = &world.gpus[index];
+    struct slice *s = &g->slices[g->slice_count];
+    memset(s, 0, sizeof *s);
+    s->parent = g;
+    s->place = g->slice_count;
+    s->gpu_instance = 7 + g->slice_count++;
+    snprintf(s->profile, sizeof s->profile, "1g.10gb");
+    snprintf(s->uuid, sizeof s->uuid, "MIG-5e000000-0000-4000-8000-%06x%06x", (unsigned)index, s->place);
+    s->memory_total = 9984;
+    for (char *word = strtok_r(NULL, " \t", &state); word; word = strtok_r(NULL, " \t", &state)) {
+        char *value = strchr(word, '=');
+        if (!value) refuse(word);
+        *value++ = 0;
+        if (strcmp(word, "uuid") == 0) snprintf(s->uuid, sizeof s->uuid, "%.95s", value);
+        else if (strcmp(word, "profile") == 0) snprintf(s->profile, sizeof s->profile, "%.31s", value);
+        else if (strcmp(word, "place") == 0) s->place = (unsigned)atoi(value);
+        else if (strcmp(word, "gpu_instance") == 0) s->gpu_instance = (unsigned)atoi(value);
+        else if (strcmp(word, "memory_total") == 0) s->memory_total = atof(value);
+        else if (strcmp(word, "memory_used") == 0) s->memory_used = atof(value);
+        else if (strcmp(word, "sm_activity") == 0) s->sm_activity = atof(value);
+        else if (strcmp(word, "processes") == 0) s->processes = (unsigned)atoi(value);
+        else if (strcmp(word, "pids") == 0) {
+            for (char *p = strtok_r(value, ",", &list); p && s->pid_count < MAX_PIDS; p = strtok_r(NULL, ",", &list))
+                s->pids[s->pid_count++] = (unsigned)atoi(p);
+        } else refuse(word);
+    }
+}
+
+static void xid_statement(const char *rest)
+{
+    unsigned gpu, code;
+    if (sscanf(rest, "%u %u", &gpu, &code) != 2 || gpu >= MAX_GPUS || world.xid_count == MAX_XIDS) refuse("xid");
+    world.xids[world.xid_count].gpu = gpu;
+    world.xids[world.xid_count++].code = code;
+}
+
 static void statement(char *line)
 {
     char *rest = line + strcspn(line, " \t");
     if (*rest) *rest++ = 0;
     rest += strspn(rest, " \t");
     if (strcmp(line, "gpu") == 0) gpu_statement(rest);
+    else if (strcmp(line, "slice") == 0) slice_statement(rest);
+    else if (strcmp(line, "xid") == 0) xid_statement(rest);
     else if (strcmp(line, "gpus") == 0) world.count = (unsigned)atoi(rest) > MAX_GPUS ? MAX_GPUS : (unsigned)atoi(rest);
     else if (strcmp(line, "driver") == 0) snprintf(world.driver, sizeof world.driver, "%s", rest);
     else if (strcmp(line, "loaded") == 0) world.loaded = atoi(rest);
@@ -295,6 +377,7 @@ static void reload(FILE *file)
     world.count = 1;
     world.loaded = 1;
     world.loads = 1;
+    world.xid_count = 0;
     world.now = world.clock_offset = world.delay_us = 0;
     memset(&world.system, 0, sizeof world.system);
     for (unsigned i = 0; i < MAX_GPUS; i++) defaults(&world.gpus[i], i);
@@ -362,7 +445,16 @@ static int is_lost(struct gpu *g)
     return g->lost_in == session_number;
 }
 
-struct call { struct gpu *gpu; const struct rule *rule; };
+struct call { struct gpu *gpu; const struct rule *rule; const struct slice *slice; };
+
+/* The slice whose handle this is, as long as it exists. */
+static const struct slice *slice_of(const void *device)
+{
+    for (unsigned i = 0; i < MAX_GPUS; i++)
+        for (unsigned k = 0; k < world.gpus[i].slice_count; k++)
+            if (device == &world.gpus[i].slices[k]) return world.gpus[i].mig ? device : NULL;
+    return NULL;
+}
 
 static int begin(const char *function, void *device, int needs_device, struct call *call)
 {
@@ -371,9 +463,12 @@ static int begin(const char *function, void *device, int needs_device, struct ca
     int code = SUCCESS;
     pthread_mutex_lock(&lock);
     refresh(strcmp(function, "nvmlDeviceGetCount_v2") == 0);
+    call->slice = needs_device == 2 ? slice_of(device) : NULL;
+    if (call->slice) g = call->slice->parent;
     call->gpu = g;
     call->rule = &none;
-    if (needs_device && (g < world.gpus || g >= world.gpus + MAX_GPUS)) code = INVALID_ARGUMENT;
+    if (needs_device && (g < world.gpus || g >= world.gpus + MAX_GPUS || ((char *)g - (char *)world.gpus) % sizeof *g))
+        code = INVALID_ARGUMENT;      /* also what NVML says of the handle of a slice, and of one that was removed */
     else {
         struct gpu *owner = needs_device ? g : &world.system;
         for (unsigned i = 0; i < owner->rule_count; i++)
@@ -396,6 +491,15 @@ static int begin(const char *function, void *device, int needs_device, struct ca
     int code = begin(FUNCTION, device, 1, &call); \
     if (code) return code; \
     struct gpu *g = call.gpu; \
+    (void)g
+
+/* For functions that take the handle of a slice as well: then `s` is not NULL. */
+#define BEGIN_EITHER(FUNCTION) \
+    struct call call; \
+    int code = begin(FUNCTION, device, 2, &call); \
+    if (code) return code; \
+    struct gpu *g = call.gpu; \
+    const struct slice *s = call.slice; \
     (void)g
 
 #define BEGIN_SYSTEM(FUNCTION) \
@@ -532,14 +636,16 @@ int nvmlDeviceGetMinorNumber(void *device, unsigned *out)
 
 int nvmlDeviceGetName(void *device, char *out, unsigned room)
 {
-    BEGIN_DEVICE("nvmlDeviceGetName");
-    return text(out, room, g->name);
+    BEGIN_EITHER("nvmlDeviceGetName");
+    char full[160];
+    snprintf(full, sizeof full, s ? "%s MIG %s" : "%s", g->name, s ? s->profile : "");
+    return text(out, room, full);
 }
 
 int nvmlDeviceGetUUID(void *device, char *out, unsigned room)
 {
-    BEGIN_DEVICE("nvmlDeviceGetUUID");
-    return text(out, room, g->uuid);
+    BEGIN_EITHER("nvmlDeviceGetUUID");
+    return text(out, room, s ? s->uuid : g->uuid);
 }
 
 int nvmlDeviceGetSerial(void *device, char *out, unsigned room)
@@ -645,7 +751,14 @@ struct memory_v2 { unsigned version; uint64_t total, reserved, free, used; };
 
 int nvmlDeviceGetMemoryInfo_v2(void *device, struct memory_v2 *out)
 {
-    BEGIN_DEVICE("nvmlDeviceGetMemoryInfo_v2");
+    BEGIN_EITHER("nvmlDeviceGetMemoryInfo_v2");
+    if (s) {
+        out->total = (uint64_t)s->memory_total * MIB;
+        out->reserved = 0;
+        out->used = (uint64_t)s->memory_used * MIB;
+        out->free = out->total - out->used;
+        return SUCCESS;
+    }
     out->total = (uint64_t)g->memory_total * MIB;
     out->reserved = (uint64_t)g->memory_reserved * MIB;
     out->used = call.rule->has_raw ? call.rule->raw : (uint64_t)g->memory_used * MIB;
@@ -775,23 +888,244 @@ int nvmlDeviceGetPcieThroughput(void *device, unsigned counter, unsigned *out)
 
 struct field { unsigned id, scope; int64_t stamp, latency; unsigned type, code; uint64_t value; };
 
+/* NVIDIA has numbered the clocks event reasons anew twice: see nvidia_fields.py. */
+static unsigned first_reason_field(void)
+{
+    int major = 0, minor = 0;
+    sscanf(world.driver, "%d.%d", &major, &minor);
+    return major > 580 || (major == 580 && minor >= 82) ? 269 : major >= 575 ? 251 : 0;
+}
+
+static int field_value(const struct gpu *g, struct field *f)
+{
+    unsigned first = first_reason_field();
+    double value = 0;
+    f->type = 3;                                                     /* NVML_VALUE_TYPE_UNSIGNED_LONG_LONG */
+    if (first && f->id >= first && f->id < first + 3) {
+        double seconds[] = { g->throttled_sw_thermal, g->throttled_hw_thermal, g->throttled_brake };
+        value = seconds[f->id - first] * 1e9;
+    } else if (f->id >= 251 && f->id <= 273) {                       /* power smoothing */
+        if (first == 0 && f->id > 268) return INVALID_ARGUMENT;
+        value = 1;
+    } else switch (f->id) {
+    case 29: case 30: case 31:                                       /* retired pages, or one waits to be */
+        if (g->retired_single < 0) return NOT_SUPPORTED;
+        value = f->id == 29 ? g->retired_single : f->id == 30 ? g->retired_double : g->retired_pending;
+        break;
+    case 38: value = g->nvlink_crc_flit; break;
+    case 45: value = g->nvlink_crc_data; break;
+    case 52: value = g->nvlink_replay; break;
+    case 59: value = g->nvlink_recovery; break;
+    case 74: value = g->throttled_power * 1e9; break;
+    case 75: value = (g->throttled_sw_thermal + g->throttled_hw_thermal) * 1e9; break;
+    case 76: value = g->throttled_boost * 1e9; break;
+    case 77: case 79: value = 0; break;
+    case 82:
+        if (g->memory_temperature < 0) return NOT_SUPPORTED;
+        f->type = 1;                                                 /* NVML_VALUE_TYPE_UNSIGNED_INT */
+        value = g->memory_temperature;
+        break;
+    case 91: f->type = 1; value = g->nvlinks; break;
+    case 138: if (f->scope != 0xFFFFFFFF) return INVALID_ARGUMENT; value = floor(g->nvlink_sent / 1024); break;
+    case 139: if (f->scope != 0xFFFFFFFF) return INVALID_ARGUMENT; value = floor(g->nvlink_received / 1024); break;
+    case 165:
+        if (f->scope >= g->nvlinks) return INVALID_ARGUMENT;
+        f->type = 1;
+        value = f->scope >= g->nvlinks_inactive;
+        break;
+    case 197: value = g->pcie_sent; break;
+    case 198: value = g->pcie_received; break;
+    default: return f->id < 308 ? NOT_SUPPORTED : INVALID_ARGUMENT;
+    }
+    if (g->mig && (f->id == 38 || f->id == 45 || f->id == 52 || f->id == 59 || f->id == 91 || f->id == 138 || f->id == 139))
+        return NOT_SUPPORTED;                                        /* no NVLink in MIG mode */
+    if (g->nvlinks == 0 && (f->id == 38 || f->id == 45 || f->id == 52 || f->id == 59 || f->id == 138 || f->id == 139))
+        return NOT_SUPPORTED;
+    if (g->pcie_bits == 32 && (f->id == 197 || f->id == 198)) {
+        f->type = 1;
+        f->value = (uint64_t)value & 0xFFFFFFFF;
+    } else f->value = (uint64_t)value;
+    return SUCCESS;
+}
+
 int nvmlDeviceGetFieldValues(void *device, int count, struct field *fields)
 {
     BEGIN_DEVICE("nvmlDeviceGetFieldValues");
     double now = now_seconds();
     for (int i = 0; i < count; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "field%u", fields[i].id);        /* a rule for one field: error.field82=999 */
         fields[i].stamp = (int64_t)(now * 1e6);
         fields[i].latency = 1;
-        fields[i].type = 3;                                          /* NVML_VALUE_TYPE_UNSIGNED_LONG_LONG */
-        fields[i].code = g->mig ? NOT_SUPPORTED : SUCCESS;
-        if (fields[i].id == 91) {                                    /* number of NVLinks */
-            fields[i].type = 1;
-            fields[i].value = NVLINKS;
-        } else if (fields[i].id == 138 || fields[i].id == 139) {     /* KiB sent and received over one link */
-            fields[i].value = (uint64_t)(2e6 * fmod(now, 1e6));
-        } else fields[i].code = NOT_SUPPORTED;
+        fields[i].code = (unsigned)field_value(g, &fields[i]);
+        for (unsigned k = 0; k < g->rule_count; k++)
+            if (strcmp(g->rules[k].function, name) == 0) {
+                if (g->rules[k].code) fields[i].code = g->rules[k].code;
+                if (g->rules[k].has_raw) fields[i].value = g->rules[k].raw;
+            }
     }
     return SUCCESS;
+}
+
+/* ---- activity (GPM) ------------------------------------------------------------------------------------------ */
+
+/* What a sample keeps: the counters of the moment. A slice has those of its parent in its own share. */
+struct gpm_sample { const struct gpu *gpu; const struct slice *slice; double at, busy; int taken; };
+struct gpm_metric { unsigned id, code; double value; const char *name, *short_name, *unit; };
+struct gpm_get { unsigned version, count; struct gpm_sample *older, *newer; struct gpm_metric metrics[]; };
+struct gpm_support { unsigned version, supported; };
+
+static int live_samples;   /* for tests: what was not given back */
+
+int simulated_nvml_live_samples(void) { return __atomic_load_n(&live_samples, __ATOMIC_SEQ_CST); }
+
+int nvmlGpmQueryDeviceSupport(void *device, struct gpm_support *out)
+{
+    BEGIN_DEVICE("nvmlGpmQueryDeviceSupport");
+    out->supported = g->gpm > 0;
+    return SUCCESS;
+}
+
+int nvmlGpmSampleAlloc(struct gpm_sample **out)
+{
+    *out = calloc(1, sizeof **out);
+    __atomic_add_fetch(&live_samples, 1, __ATOMIC_SEQ_CST);
+    return SUCCESS;
+}
+
+int nvmlGpmSampleFree(struct gpm_sample *sample)
+{
+    free(sample);
+    __atomic_sub_fetch(&live_samples, 1, __ATOMIC_SEQ_CST);
+    return SUCCESS;
+}
+
+static int take(const struct gpu *g, const struct slice *s, struct gpm_sample *out)
+{
+    if (g->gpm <= 0) return NOT_SUPPORTED;
+    double now = now_seconds();
+    *out = (struct gpm_sample){ g, s, now, busy_seconds(g, now - 3600, now), 1 };
+    return SUCCESS;
+}
+
+int nvmlGpmSampleGet(void *device, struct gpm_sample *out)
+{
+    BEGIN_DEVICE("nvmlGpmSampleGet");
+    NOT_IN_MIG_MODE;
+    return take(g, NULL, out);
+}
+
+int nvmlGpmMigSampleGet(void *device, unsigned gpu_instance, struct gpm_sample *out)
+{
+    BEGIN_DEVICE("nvmlGpmMigSampleGet");
+    for (unsigned i = 0; g->mig && i < g->slice_count; i++)
+        if (g->slices[i].gpu_instance == gpu_instance) return take(g, &g->slices[i], out);
+    return g->mig ? INVALID_ARGUMENT : NOT_SUPPORTED;
+}
+
+static int gpm_value(const struct gpm_sample *from, const struct gpm_sample *to, struct gpm_metric *m)
+{
+    const struct gpu *g = to->gpu;
+    const struct slice *s = to->slice;
+    double share = busy_seconds(g, from->at, to->at) / (to->at - from->at);
+    switch (m->id) {
+    case 1: m->value = s ? s->sm_activity : 100 * share; break;
+    case 2: m->value = s ? s->sm_activity : g->sm_activity * share; break;
+    case 3: m->value = g->sm_occupancy * share; break;
+    case 5: m->value = g->tensor * share; break;
+    case 10: m->value = g->dram * share; break;
+    case 11: m->value = g->fp64 * share; break;
+    case 12: m->value = g->fp32 * share; break;
+    case 13: m->value = g->fp16 * share; break;
+    case 20: case 21: m->value = g->pcie_rate * share / MIB; break;
+    case 60: case 61:
+        if (s) return NOT_SUPPORTED;
+        m->value = g->nvlink_rate * share / MIB;
+        break;
+    default: return NOT_SUPPORTED;
+    }
+    return SUCCESS;
+}
+
+int nvmlGpmMetricsGet(struct gpm_get *get)
+{
+    const struct gpm_sample *from = get->older, *to = get->newer;
+    if (get->version != 1 || !from || !to || !from->taken || !to->taken) return INVALID_ARGUMENT;
+    if (from->gpu != to->gpu || from->slice != to->slice || to->at <= from->at) return INVALID_ARGUMENT;
+    struct call call;
+    int code = begin("nvmlGpmMetricsGet", (void *)to->gpu, 1, &call);
+    if (code) return code;
+    for (unsigned i = 0; i < get->count; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "gpm%u", get->metrics[i].id);
+        get->metrics[i].code = (unsigned)gpm_value(from, to, &get->metrics[i]);
+        for (unsigned k = 0; k < call.gpu->rule_count; k++) {
+            const struct rule *rule = &call.gpu->rules[k];
+            if (strcmp(rule->function, name) != 0) continue;
+            if (rule->code) get->metrics[i].code = rule->code;
+            if (rule->has_raw) memcpy(&get->metrics[i].value, &rule->raw, sizeof rule->raw);   /* its bits: NaN, too */
+        }
+    }
+    return SUCCESS;
+}
+
+/* ---- events (Xid) -------------------------------------------------------------------------------------------- */
+
+struct event { void *device; uint64_t type, data; unsigned gpu_instance, compute_instance; };
+struct event_set { uint64_t listens; unsigned told; };  /* a bit a GPU; how many events are over */
+
+int nvmlEventSetCreate(struct event_set **out)
+{
+    BEGIN_SYSTEM("nvmlEventSetCreate");
+    *out = calloc(1, sizeof **out);
+    (*out)->told = world.xid_count;
+    return SUCCESS;
+}
+
+int nvmlEventSetFree(struct event_set *set)
+{
+    free(set);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetSupportedEventTypes(void *device, uint64_t *out)
+{
+    BEGIN_DEVICE("nvmlDeviceGetSupportedEventTypes");
+    *out = 0x8 | 0x2 | 0x1;
+    return SUCCESS;
+}
+
+int nvmlDeviceRegisterEvents(void *device, uint64_t types, struct event_set *set)
+{
+    BEGIN_DEVICE("nvmlDeviceRegisterEvents");
+    if (types & 0x8) set->listens |= 1ULL << (g - world.gpus);
+    return SUCCESS;
+}
+
+int nvmlEventSetWait_v2(struct event_set *set, struct event *out, unsigned milliseconds)
+{
+    double end = clock_seconds(CLOCK_MONOTONIC) + milliseconds / 1e3;
+    for (;;) {
+        BEGIN_SYSTEM("nvmlEventSetWait_v2");
+        int found = 0;
+        pthread_mutex_lock(&lock);
+        if (set->told > world.xid_count) set->told = 0;              /* another machine */
+        while (!found && set->told < world.xid_count) {
+            unsigned gpu = world.xids[set->told].gpu;
+            uint64_t xid = world.xids[set->told++].code;
+            if (!(set->listens >> gpu & 1)) continue;
+            *out = (struct event){ &world.gpus[gpu], 0x8, xid, 0xFFFFFFFF, 0xFFFFFFFF };
+            found = 1;
+        }
+        for (unsigned i = 0; !found && i < world.count; i++)         /* NVML's word: it fails if a GPU fell off the bus */
+            if (set->listens >> i & 1 && is_lost(&world.gpus[i])) code = GPU_IS_LOST;
+        pthread_mutex_unlock(&lock);
+        if (found) return SUCCESS;
+        if (code) return code;
+        double left = end - clock_seconds(CLOCK_MONOTONIC);
+        if (left <= 0) return TIMEOUT;
+        hang(left < 0.005 ? left : 0.005);
+    }
 }
 
 /* ---- errors, MIG --------------------------------------------------------------------------------------------- */
@@ -818,7 +1152,8 @@ int nvmlDeviceGetRemappedRows(void *device, unsigned *correctable, unsigned *unc
     NOT_IN_MIG_MODE;
     *correctable = call.rule->has_raw ? (unsigned)call.rule->raw : (unsigned)g->rows_correctable;
     *uncorrectable = (unsigned)g->rows_uncorrectable;
-    *pending = *failure = 0;
+    *pending = (unsigned)g->rows_pending;
+    *failure = (unsigned)g->rows_failed;
     return SUCCESS;
 }
 
@@ -832,14 +1167,51 @@ int nvmlDeviceGetMigMode(void *device, unsigned *current, unsigned *pending)
 int nvmlDeviceGetMigDeviceHandleByIndex(void *device, unsigned index, void **out)
 {
     BEGIN_DEVICE("nvmlDeviceGetMigDeviceHandleByIndex");
-    (void)index;
-    (void)out;
+    for (unsigned i = 0; g->mig && i < g->slice_count; i++)
+        if (g->slices[i].place == index) {
+            *out = &g->slices[i];
+            return SUCCESS;
+        }
     return NOT_FOUND;
 }
 
-UNSUPPORTED(nvmlDeviceGetGpuInstanceId, unsigned *out)
-UNSUPPORTED(nvmlDeviceGetComputeInstanceId, unsigned *out)
-UNSUPPORTED(nvmlDeviceGetDeviceHandleFromMigDeviceHandle, void **out)
+int nvmlDeviceGetGpuInstanceId(void *device, unsigned *out)
+{
+    BEGIN_EITHER("nvmlDeviceGetGpuInstanceId");
+    if (!s) return INVALID_ARGUMENT;
+    *out = s->gpu_instance;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetComputeInstanceId(void *device, unsigned *out)
+{
+    BEGIN_EITHER("nvmlDeviceGetComputeInstanceId");
+    if (!s) return INVALID_ARGUMENT;
+    *out = s->compute_instance;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(void *device, void **out)
+{
+    BEGIN_EITHER("nvmlDeviceGetDeviceHandleFromMigDeviceHandle");
+    if (!s) return INVALID_ARGUMENT;
+    *out = g;
+    return SUCCESS;
+}
+
+struct attributes { unsigned sms, copy, decoders, encoders, jpeg, ofa, gpu_slices, compute_slices; uint64_t memory_mb; };
+
+int nvmlDeviceGetAttributes_v2(void *device, struct attributes *out)
+{
+    BEGIN_EITHER("nvmlDeviceGetAttributes_v2");
+    if (!s) return NOT_SUPPORTED;
+    memset(out, 0, sizeof *out);
+    out->gpu_slices = out->compute_slices = (unsigned)atoi(s->profile);
+    out->sms = 16 * out->gpu_slices;
+    out->memory_mb = (uint64_t)s->memory_total;
+    return SUCCESS;
+}
+
 UNSUPPORTED(nvmlDeviceGetDriverModel, unsigned *current, unsigned *pending)
 UNSUPPORTED(nvmlDeviceGetDriverModel_v2, unsigned *current, unsigned *pending)
 UNSUPPORTED(nvmlDeviceGetConfComputeMemSizeInfo, void *out)
@@ -856,8 +1228,17 @@ struct process { unsigned pid; uint64_t memory; unsigned gpu_instance, compute_i
 
 int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, struct process *out)
 {
-    BEGIN_DEVICE("nvmlDeviceGetComputeRunningProcesses_v3");
+    BEGIN_EITHER("nvmlDeviceGetComputeRunningProcesses_v3");
     unsigned room = *count;
+    if (s) {
+        unsigned there = s->processes > s->pid_count ? s->processes : s->pid_count;
+        *count = there;
+        if (there && (room < there || !out)) return INSUFFICIENT_SIZE;
+        for (unsigned i = 0; i < there; i++)
+            out[i] = (struct process){ i < s->pid_count ? s->pids[i] : FIRST_PID + i,
+                                       (uint64_t)s->memory_used * MIB / there, s->gpu_instance, s->compute_instance };
+        return SUCCESS;
+    }
     *count = process_count(g);
     if (*count == 0) return SUCCESS;
     if (room < *count || !out) return INSUFFICIENT_SIZE;

@@ -1,4 +1,5 @@
-"""Turns utilization readings into two counters: busy seconds, and the seconds in which we know.
+"""Turns utilization readings into counters: busy seconds, the seconds in which we know, idle seconds with memory held;
+and readings of anything into their min, mean and max over windows of the wall clock.
 
 A gauge that is read every 15 s misses what happens in between; `rate(busy) / rate(observed)` is the true mean over any
 window. Two sources: the driver's sample buffer, whose samples each stand for the period that ended at their time stamp,
@@ -10,8 +11,10 @@ wall clock or the time since boot, and may step. They are only ever compared wit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from enum import Enum
+from typing import NamedTuple
 
 LONGEST_PERIOD = 1.5
 """Seconds. NVML's documented sample periods are 1/6 to 1 s: time stamps further apart have a hole between them."""
@@ -29,10 +32,21 @@ class BusySource(str, Enum):
     NONE = "none"
     BUFFER = "buffer"
     GAUGE = "gauge"
+    DRIVER = "driver"
+    """Not a meter's: for drivers that have such a counter themselves."""
+
+
+class Piece(NamedTuple):
+    """A stretch of time that was accounted for. `age` is how long before the update it ended, both in seconds."""
+
+    age: float
+    seconds: float
+    percent: float
 
 
 class BusyMeter:
-    """Busy and observed time of one GPU. Both only grow, and busy <= observed <= elapsed.
+    """Busy and observed time of one GPU, and idle time while memory is held. They only grow;
+    busy <= observed <= elapsed, and idle_held <= observed - busy.
 
     The last holds by construction: time that elapses on the caller's clock is a credit, and only credit can become
     observed time. So two sources that overlap, or a driver's clock that steps, cannot count a second twice.
@@ -41,6 +55,9 @@ class BusyMeter:
     def __init__(self, longest_period: float = LONGEST_PERIOD, longest_gap: float = LONGEST_GAP) -> None:
         self.busy = 0.0
         self.observed = 0.0
+        self.idle_held = 0.0
+        self._held = False
+        self._pieces: list[Piece] = []
         self._source = BusySource.NONE
         self._longest_period = longest_period
         self._longest_gap = longest_gap
@@ -63,12 +80,18 @@ class BusyMeter:
         """
         return 0 if self._silent(self._now) else self._seen
 
-    def update(self, now: float, samples: Sequence[Sample] | None, percent: float | None) -> None:
-        """Account for the time since the last update.
+    def update(
+        self, now: float, samples: Sequence[Sample] | None, percent: float | None, held: bool = False
+    ) -> list[Piece]:
+        """Account for the time since the last update. Returns what it was, newest first.
 
         `now` is the caller's clock in seconds. `samples` are the driver's, oldest first, empty if it has no new ones,
         None if it keeps no buffer. `percent` is the utilization gauge at `now`, None if it could not be read.
+        `held` says whether processes hold memory: idle time then counts as idle_held, too.
         """
+        self._held = held
+        pieces: list[Piece] = []
+        self._pieces = pieces
         elapsed = self._earn(now)
         fresh = self._fresh(samples or ())
         if fresh:
@@ -79,9 +102,10 @@ class BusyMeter:
             # Some GPUs keep no samples while they are idle: silence is no proof of anything, the gauge is.
             self._account_gauge(elapsed, percent)
         else:
-            return  # the period that is running has not ended yet
+            return pieces  # the period that is running has not ended yet
         # What is left is the period still running. Anything older was a gap, which no later reading may claim.
         self._credit = min(self._credit, self._longest_period)
+        return pieces
 
     def _earn(self, now: float) -> float:
         if self._now is None:
@@ -109,23 +133,29 @@ class BusyMeter:
 
     def _account(self, periods: Iterable[tuple[float, float]]) -> None:
         # Newest first: if the credit does not reach for all, the oldest were accounted for by the other source.
+        age = 0.0
         for length, percent in reversed(list(periods)):
             if length <= self._longest_period:
-                self._spend(length, percent)
+                self._spend(age, length, percent)
+            age += length
 
     def _account_gauge(self, elapsed: float, percent: float | None) -> None:
         if percent is None or elapsed > self._longest_gap:
             self._credit = 0.0
             return
         self._source = BusySource.GAUGE
-        self._spend(self._credit, percent)
+        self._spend(0.0, self._credit, percent)
 
-    def _spend(self, seconds: float, percent: float) -> None:
+    def _spend(self, age: float, seconds: float, percent: float) -> None:
         taken = min(seconds, self._credit)
         self._credit -= taken
         if 0 <= percent <= 100:  # neither garbage nor NaN: else the period is spent, but not observed
             self.observed += taken
             self.busy += taken * (percent / 100)
+            if self._held:
+                self.idle_held += taken * (1 - percent / 100)
+            if taken > 0:
+                self._pieces.append(Piece(age, taken, percent))
 
 
 def _newest_run(samples: Sequence[Sample]) -> Sequence[Sample]:
@@ -134,3 +164,68 @@ def _newest_run(samples: Sequence[Sample]) -> Sequence[Sample]:
         if samples[i][0] < samples[i - 1][0]:
             return samples[i:]
     return samples
+
+
+WINDOW_SECONDS = 60.0
+"""Length of the windows, which begin and end on its multiples on the wall clock: the same for all that scrape."""
+
+ENOUGH = 0.9
+"""Share of a window that must have been seen: what happened in the rest could be anything."""
+
+
+class Statistics(NamedTuple):
+    """Of the values seen in one window."""
+
+    min: float
+    mean: float
+    max: float
+
+
+class WindowMeter:
+    """Min, mean and max of a value over the last whole window, and nothing while there is none that was well seen.
+
+    Pieces of time are added oldest first. The end of a window that comes after it was closed is lost.
+    """
+
+    def __init__(self, seconds: float = WINDOW_SECONDS) -> None:
+        self.seconds = seconds
+        self._index = 0
+        self._begin()
+        self._last: Statistics | None = None
+
+    def _begin(self) -> None:
+        self._seen = self._sum = 0.0
+        self._min, self._max = math.inf, -math.inf
+
+    def add(self, end: float, seconds: float, value: float) -> None:
+        """`value` held for `seconds` up to `end` (seconds since 1970). Time must not go back by more than a piece."""
+        border = math.floor(end / self.seconds) * self.seconds
+        before = min(seconds, max(0.0, border - (end - seconds)))
+        if before > 0:
+            self._put(border - self.seconds, before, value)
+        if seconds > before:
+            self._put(border, seconds - before, value)
+
+    def _put(self, start: float, seconds: float, value: float) -> None:
+        index = round(start / self.seconds)
+        if index != self._index:
+            self._turn(index)
+        if index == self._index:
+            self._seen += seconds
+            self._sum += seconds * value
+            self._min, self._max = min(self._min, value), max(self._max, value)
+
+    def _turn(self, index: int) -> None:
+        if self._index - 1 <= index < self._index:
+            return  # the tail of the window that was closed
+        whole = index == self._index + 1 and self._seen >= ENOUGH * self.seconds
+        self._last = Statistics(self._min, self._sum / self._seen, self._max) if whole else None
+        self._index = index
+        self._begin()
+
+    def last(self, now: float) -> Statistics | None:
+        """Of the last whole window before `now` (seconds since 1970)."""
+        index = math.floor(now / self.seconds)
+        if index != self._index:
+            self._turn(index)
+        return self._last

@@ -6,21 +6,22 @@ pynvml is imported when NVML is opened: importing this file needs no NVIDIA libr
 from __future__ import annotations
 
 import _ctypes
+from collections.abc import Callable
 from contextlib import suppress
-from ctypes import byref, c_uint
 from typing import Any
 
 from gpu_exporter.devices.base import DriverUnavailable
-from gpu_exporter.devices.busy import Sample
 from gpu_exporter.snapshot import AbsentReason, DriverState
 
 # NVML's error codes, as nvml.h numbers them.
 _UNINITIALIZED = 1
+INVALID_ARGUMENT = 2
 _NOT_SUPPORTED = 3
 _NO_PERMISSION = 4
-_NOT_FOUND = 6
-_INSUFFICIENT_SIZE = 7
+NOT_FOUND = 6
+INSUFFICIENT_SIZE = 7
 _DRIVER_NOT_LOADED = 9
+TIMEOUT = 10
 _LIBRARY_NOT_FOUND = 12
 _FUNCTION_NOT_FOUND = 13
 _GPU_IS_LOST = 15
@@ -31,9 +32,8 @@ _ARGUMENT_VERSION_MISMATCH = 25
 _DEPRECATED = 26
 _GPU_NOT_FOUND = 28
 
-# What its functions are asked for, and how they answer.
-_UTILIZATION_SAMPLES = 1
-_DOUBLE = 0
+Function = Callable[..., int]
+"""A function of NVML's C library: returns an error code."""
 
 _GONE = {_UNINITIALIZED, _DRIVER_NOT_LOADED}
 _LOST = {_GPU_IS_LOST, _RESET_REQUIRED, _GPU_NOT_FOUND}
@@ -77,10 +77,6 @@ class NoValue(Exception):
         self.reason = reason
 
 
-class NotFound(NoValue):
-    """NVML's answer to a question that has an empty answer."""
-
-
 class Nvml:
     """An open session with NVML."""
 
@@ -93,7 +89,6 @@ class Nvml:
             raise DriverUnavailable(DriverState.FAILED, message) from error
         self._pynvml: Any = pynvml
         self._error: Any = pynvml.NVMLError
-        self._ours: dict[str, Any] = {"compute_process_count": self._compute_process_count}
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
@@ -102,44 +97,32 @@ class Nvml:
             raise DriverUnavailable(state, message) from error
 
     def call(self, function: str, *arguments: Any) -> Any:
-        """Call pynvml's `function`, or ours by name. Raises GpuLost, NoValue or DriverGone, never NVMLError."""
-        known = self._ours.get(function) or getattr(self._pynvml, function, None)
+        """Call pynvml's `function`. Raises GpuLost, NoValue or DriverGone, never NVMLError.
+
+        Easy to use and slow: 5 microseconds and more. For what is read each time there is `function`.
+        """
+        known = getattr(self._pynvml, function, None)
         if known is None:
             raise NoValue(AbsentReason.UNSUPPORTED, f"this nvidia-ml-py has no {function}")
         try:
             return known(*arguments)
         except self._error as error:
-            raise _sorted(error) from error
+            raise _sorted(error.value, str(error)) from error
+
+    def function(self, *names: str) -> Function:
+        """The first of these C functions that the library has; if it has none, one that says so each time."""
+        for name in names:
+            try:
+                found: Function = self._pynvml._nvmlGetFunctionPointer(name)
+            except self._error:
+                continue
+            return found
+        return _not_there
 
     def pci_bus_id(self, handle: Any) -> str:
         """PCI address of a GPU, as `00000000:1B:00.0`."""
         bus_id: str | bytes = self.call("nvmlDeviceGetPciInfo", handle).busId
         return bus_id.decode("ascii", "replace") if isinstance(bus_id, bytes) else bus_id
-
-    def utilization_samples(self, handle: Any, since: int) -> list[Sample] | None:
-        """Samples of the driver's buffer newer than `since`, oldest first; None if it keeps none.
-
-        Times are microseconds of the driver's clock, values are percent.
-        """
-        try:
-            kind, samples = self.call("nvmlDeviceGetSamples", handle, _UTILIZATION_SAMPLES, since)
-        except NotFound:
-            return []
-        except NoValue:
-            return None
-        if kind == _DOUBLE:
-            return [(sample.timeStamp, sample.sampleValue.dVal) for sample in samples]
-        return [(sample.timeStamp, float(sample.sampleValue.uiVal)) for sample in samples]
-
-    def _compute_process_count(self, handle: Any) -> int:
-        # NVML tells the number when asked with no room for a list. pynvml goes on to build the list, which takes
-        # 16 ms for 2,000 processes.
-        count = c_uint(0)
-        ask = self._pynvml._nvmlGetFunctionPointer("nvmlDeviceGetComputeRunningProcesses_v3")
-        code = ask(handle, byref(count), None)
-        if code not in (0, _INSUFFICIENT_SIZE):
-            raise self._error(code)
-        return count.value
 
     def close(self) -> None:
         """End the session and unmap the library, so that the driver can be reloaded and the next session is fresh."""
@@ -155,8 +138,19 @@ class Nvml:
             _ctypes.dlclose(library._handle)
 
 
-def _sorted(error: Any) -> Exception:
-    code, message = error.value, str(error)
+def _not_there(*_: object) -> int:
+    return _FUNCTION_NOT_FOUND
+
+
+def why(code: int) -> AbsentReason:
+    """Why a call that returned this error gave no value. Raises GpuLost or DriverGone if it means no less than that."""
+    sorted_ = _sorted(code, f"NVML error {code}")
+    if isinstance(sorted_, NoValue):
+        return sorted_.reason
+    raise sorted_
+
+
+def _sorted(code: int, message: str) -> Exception:
     if code in _LOST:
         return GpuLost(message)
     if code in _GONE:
@@ -165,6 +159,4 @@ def _sorted(error: Any) -> Exception:
         return NoValue(AbsentReason.UNSUPPORTED, message)
     if code == _NO_PERMISSION:
         return NoValue(AbsentReason.NO_PERMISSION, message)
-    if code == _NOT_FOUND:
-        return NotFound(AbsentReason.ERROR, message)
     return NoValue(AbsentReason.ERROR, message)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from gpu_exporter.devices.nvidia import NvidiaDriver
+from gpu_exporter.devices.nvidia_xid import XidWatch
 
 from tests.simulated_nvml.build import CONTROL_VARIABLE, NoCompilerError, build
 from tests.simulated_nvml.control import Control, Gpu
@@ -30,7 +31,13 @@ class Machine:
     def __init__(self, control: Control) -> None:
         self.control = control
         self.time = 1_700_000_000.0
-        self.driver = NvidiaDriver(clock=lambda: self.time)
+        self.state_file: Path | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Another exporter on the same machine. Its thread for events stops quickly: tests close a lot."""
+        xids = XidWatch(poll_seconds=0.01, retry_seconds=0.01, wall=lambda: self.time)
+        self.driver = NvidiaDriver(self.state_file, clock=lambda: self.time, wall=lambda: self.time, xids=xids)
 
     @property
     def gpus(self) -> list[Gpu]:

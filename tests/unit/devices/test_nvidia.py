@@ -13,7 +13,7 @@ from typing import Any
 import pynvml
 import pytest
 from gpu_exporter import metrics
-from gpu_exporter.devices import nvidia
+from gpu_exporter.devices import nvidia_calls, nvidia_gpm
 from gpu_exporter.devices.base import DriverUnavailable
 from gpu_exporter.devices.busy import BusySource
 from gpu_exporter.devices.nvidia import RETRY_LOST_SECONDS, NvidiaDriver
@@ -61,11 +61,14 @@ def test_healthy_gpu_in_base_units(machine: Machine) -> None:
         Gpu(
             level=73, memory_activity=21, memory_used=19818, temperature=59, power=631.95, fan=40, pstate=2, encoder=60,
             decoder=5, sm_clock=1755, pcie_generation=4, pcie_width=8, pcie_replays=9, throttle=0x4 | 0x80,
-            ecc_corrected=12, ecc_uncorrected=1, rows_correctable=3, rows_uncorrectable=2, processes=3,
+            ecc_corrected=12, ecc_uncorrected=1, rows_correctable=3, rows_uncorrectable=2, processes=3, rows_pending=1,
+            memory_temperature=66, throttled_power=12.5, throttled_hw_thermal=0.25, pcie_sent=10**12, pcie_received=7,
+            nvlink_sent=4096, nvlink_received=2048, nvlink_replay=5, nvlinks_inactive=2,
         ),
     )  # fmt: skip
     energy = values(device)["gpu_energy_joules_total"]
-    assert values(device) == {
+    seen = {key: value for key, value in values(device).items() if "xid" not in key[0]}
+    assert seen == {
         "gpu_utilization_ratio": 0.73,
         "gpu_busy_seconds_total": 0,
         "gpu_observed_seconds_total": 0,
@@ -99,9 +102,41 @@ def test_healthy_gpu_in_base_units(machine: Machine) -> None:
         ("gpu_ecc_errors_total", "uncorrected"): 1,
         ("gpu_remapped_rows", "correctable"): 3,
         ("gpu_remapped_rows", "uncorrectable"): 2,
+        "gpu_row_remap_pending": 1,
+        "gpu_row_remap_failed": 0,
         "gpu_processes": 3,
+        "gpu_memory_clock_max_hertz": 2_619_000_000,
+        "gpu_memory_temperature_celsius": 66,
+        ("gpu_throttle_seconds_total", "sw_power_cap"): 12.5,
+        ("gpu_throttle_seconds_total", "sync_boost"): 0,
+        ("gpu_throttle_seconds_total", "board_limit"): 0,
+        ("gpu_throttle_seconds_total", "reliability"): 0,
+        ("gpu_throttle_seconds_total", "sw_thermal"): 0,
+        ("gpu_throttle_seconds_total", "hw_thermal"): 0.25,
+        ("gpu_throttle_seconds_total", "hw_power_brake"): 0,
+        "gpu_pcie_transmit_bytes_total": 10**12,
+        "gpu_pcie_receive_bytes_total": 7,
+        "gpu_nvlink_transmit_bytes_total": 4096,
+        "gpu_nvlink_receive_bytes_total": 2048,
+        ("gpu_nvlink_errors_total", "crc_flit"): 0,
+        ("gpu_nvlink_errors_total", "crc_data"): 0,
+        ("gpu_nvlink_errors_total", "replay"): 5,
+        ("gpu_nvlink_errors_total", "recovery"): 0,
+        ("gpu_nvlink_links", "active"): 16,
+        ("gpu_nvlink_links", "inactive"): 2,
+        ("gpu_busy_source_info", "buffer"): 1,
+        "gpu_idle_held_seconds_total": 0,
+        "gpu_window_seconds": 60,
+        "gpu_window_end_timestamp_seconds": 1_699_999_980,
     }
-    assert device.absences == ()
+    not_yet = {name for name, reason in absent(device).items() if reason == "not_yet"} - {"gpu_xid_errors_total"}
+    assert not_yet == {f.name for f, _ in nvidia_gpm.RATIOS} | {
+        "gpu_utilization_window_ratio",
+        "gpu_power_window_watts",
+    }
+    unsupported = {name for name, reason in absent(device).items() if reason == "unsupported"}
+    assert unsupported == {"gpu_retired_pages", "gpu_retired_pages_pending"}
+    assert set(absent(device).values()) == {"not_yet", "unsupported"}
     assert device.down is None
     assert device.identity == Identity(uuid(0), "0", "NVIDIA H100 80GB HBM3", "nvidia", "00000000:10:00.0", "590.48.01")
     machine.wait(10)
@@ -112,17 +147,19 @@ def test_healthy_gpu_in_base_units(machine: Machine) -> None:
 def test_every_device_family_is_read_or_declared_absent(machine: Machine) -> None:
     device = the_one(machine, Gpu())
     told = {reading.family for reading in device.readings} | {absence.family for absence in device.absences}
-    assert told == set(metrics.DEVICE_FAMILIES) - {metrics.INFO, metrics.UP, metrics.DOWN_INFO, metrics.ABSENT_INFO}
+    said_elsewhere = {metrics.INFO, metrics.UP, metrics.DOWN_INFO, metrics.ABSENT_INFO}
+    nothing_happened = {metrics.XID_LAST, metrics.XID_INFO}
+    assert told == set(metrics.DEVICE_FAMILIES) - said_elsewhere - nothing_happened
 
 
 def test_numbers_asked_for_are_those_of_pynvml() -> None:
-    assert nvidia.CORE == pynvml.NVML_TEMPERATURE_GPU
-    assert (nvidia.SM, nvidia.MEMORY) == (pynvml.NVML_CLOCK_SM, pynvml.NVML_CLOCK_MEM)
-    assert nvidia.CORRECTED == pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED
-    assert nvidia.UNCORRECTED == pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED
-    assert nvidia.LIFETIME == pynvml.NVML_AGGREGATE_ECC
-    assert pynvml.nvmlMemory_v2 == nvidia.MEMORY_V2
-    bits = set(nvidia.THROTTLE_REASONS.values())
+    assert nvidia_calls.CORE == pynvml.NVML_TEMPERATURE_GPU
+    assert (nvidia_calls.SM, nvidia_calls.MEMORY) == (pynvml.NVML_CLOCK_SM, pynvml.NVML_CLOCK_MEM)
+    assert nvidia_calls.CORRECTED == pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED
+    assert nvidia_calls.UNCORRECTED == pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED
+    assert nvidia_calls.LIFETIME == pynvml.NVML_AGGREGATE_ECC
+    assert pynvml.nvmlMemory_v2 == nvidia_calls.MEMORY_V2
+    bits = set(nvidia_calls.THROTTLE_REASONS.values())
     assert sum(bits) | pynvml.nvmlClocksEventReasonGpuIdle == pynvml.nvmlClocksEventReasonAll
 
 
@@ -220,17 +257,14 @@ def test_busy_time_survives_a_loss_and_never_falls(machine: Machine) -> None:
 # ---- absent families --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("line", nvidia.LIVE + nvidia.FIXED, ids=lambda line: line.family.name)
+@pytest.mark.parametrize("line", nvidia_calls.LIVE + nvidia_calls.FIXED, ids=lambda line: line.family.name)
 @pytest.mark.parametrize(
     ("code", "reason"), [(NOT_SUPPORTED, "unsupported"), (NO_PERMISSION, "no_permission"), (UNKNOWN, "error")]
 )
-def test_a_refused_call_is_an_absence_never_a_zero(machine: Machine, line: nvidia.Line, code: int, reason: str) -> None:
-    ours = {
-        "compute_process_count": "nvmlDeviceGetComputeRunningProcesses_v3",
-        "nvmlDeviceGetMemoryInfo": "nvmlDeviceGetMemoryInfo_v2",
-    }
-    function = ours.get(line.call.function, line.call.function)
-    device = the_one(machine, Gpu(fan=30, errors={function: code}))
+def test_a_refused_call_is_an_absence_never_a_zero(
+    machine: Machine, line: nvidia_calls.Line, code: int, reason: str
+) -> None:
+    device = the_one(machine, Gpu(fan=30, errors=dict.fromkeys(line.call.functions, code)))
     assert device.down is None
     assert absent(device)[line.family.name] == reason
     assert line.family not in {reading.family for reading in device.readings}
@@ -375,8 +409,8 @@ def test_a_gpu_that_was_lost_before_the_start_is_shown_by_its_index(machine: Mac
 
 
 def test_a_gpu_that_answers_nothing_but_errors_is_down(machine: Machine) -> None:
-    functions = {line.call.function for line in nvidia.LIVE} | {
-        "nvmlDeviceGetSamples", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetComputeRunningProcesses_v3",
+    functions = {function for line in nvidia_calls.LIVE for function in line.call.functions} | {
+        "nvmlDeviceGetSamples", "nvmlDeviceGetFieldValues", "nvmlDeviceGetComputeRunningProcesses_v3",
     }  # fmt: skip
     assert the_one(machine, Gpu(errors=dict.fromkeys(functions, UNKNOWN))).down is DownReason.ERROR
 

@@ -1,0 +1,185 @@
+"""Activity of the parts of a GPU through NVML's GPM, which Hopper and newer have: no profiler, no DCGM needed.
+
+GPM gives no values but samples; two samples give the activity between them. So a family tells of the time between two
+readings. NVML gives percent, and MiB/s for traffic, which is summed up here to the counters that other GPUs have from
+field values: a slice of a GPU in MIG mode has no others.
+"""
+
+from __future__ import annotations
+
+import struct
+from ctypes import Structure, byref, c_char_p, c_double, c_uint, c_void_p
+from typing import Any
+
+from gpu_exporter import metrics
+from gpu_exporter.devices.nvidia_calls import Values
+from gpu_exporter.devices.nvml import Nvml, why
+from gpu_exporter.metrics import Family
+from gpu_exporter.snapshot import AbsentReason, Reading
+
+SHORTEST_SECONDS = 0.1
+"""Two samples closer than this make a poor ratio: the older one is kept, and the last values are said again."""
+
+RATIOS: tuple[tuple[Family, int], ...] = (
+    (metrics.ENGINE_ACTIVITY, 1),
+    (metrics.SM_ACTIVITY, 2),
+    (metrics.SM_OCCUPANCY, 3),
+    (metrics.TENSOR_ACTIVITY, 5),
+    (metrics.DRAM_BANDWIDTH, 10),
+    (metrics.FP64_ACTIVITY, 11),
+    (metrics.FP32_ACTIVITY, 12),
+    (metrics.FP16_ACTIVITY, 13),
+)
+"""Family and NVML_GPM_METRIC_*, all in percent."""
+
+TRAFFIC: tuple[tuple[Family, int], ...] = (
+    (metrics.PCIE_TRANSMIT, 20),
+    (metrics.PCIE_RECEIVE, 21),
+    (metrics.NVLINK_RECEIVE, 60),
+    (metrics.NVLINK_TRANSMIT, 61),
+)
+"""Family and NVML_GPM_METRIC_*, all in MiB/s."""
+
+_ALL = (*RATIOS, *TRAFFIC)
+_VERSION = 1
+_MIB = 1024.0**2
+_FASTEST_MIB = 16.0 * 1024**2  # a second; NVLink5 does not reach an eighth of it
+_ROUNDING = 1.0  # percent: ratios of two counters may overshoot by a little
+
+
+class _Metric(Structure):
+    _fields_ = [
+        ("metric", c_uint),
+        ("code", c_uint),
+        ("value", c_double),
+        ("name", c_char_p),
+        ("short_name", c_char_p),
+        ("unit", c_char_p),
+    ]
+
+
+class _MetricsGet(Structure):
+    """nvmlGpmMetricsGet_t, with room for what is asked for: NVML looks at no more than `count` entries."""
+
+    _fields_ = [
+        ("version", c_uint),
+        ("count", c_uint),
+        ("older", c_void_p),
+        ("newer", c_void_p),
+        ("metrics", _Metric * len(_ALL)),
+    ]
+
+
+class _Support(Structure):
+    _fields_ = [("version", c_uint), ("supported", c_uint)]
+
+
+_ANSWERS = struct.Struct("=" + "4xId24x" * len(_ALL))
+_ANSWERS_AT = _MetricsGet.metrics.offset
+
+
+class GpmMeter:
+    """GPM of one GPU, or of one slice of it. Holds two samples of the driver's: `close` gives them back."""
+
+    def __init__(self, nvml: Nvml, handle: Any, gpu_instance: int | None = None) -> None:
+        """`handle` is that of the whole GPU; `gpu_instance` is the slice's number, None for the whole GPU."""
+        self._nvml, self._handle = nvml, handle
+        self._is_slice = gpu_instance is not None
+        if gpu_instance is None:
+            self._take = nvml.function("nvmlGpmSampleGet")
+            self._of: tuple[Any, ...] = (handle,)
+        else:
+            self._take, self._of = nvml.function("nvmlGpmMigSampleGet"), (handle, c_uint(gpu_instance))
+        self._compare = nvml.function("nvmlGpmMetricsGet")
+        self._older, self._newer = c_void_p(), c_void_p()
+        self._taken_at: float | None = None
+        self._never: AbsentReason | None = None
+        self._last = Values()
+        self._sums: dict[Family, float] = dict.fromkeys((family for family, _ in TRAFFIC), 0.0)
+        self._traffic: dict[Family, Reading | AbsentReason] = {}
+        self._get = _MetricsGet(_VERSION, len(_ALL))
+        for entry, (_, metric) in zip(self._get.metrics, _ALL, strict=True):
+            entry.metric = metric
+
+    def carry_out(self, values: Values, now: float) -> None:
+        """Say what happened since the last time. `now` is monotonic, in seconds. Raises GpuLost or DriverGone.
+
+        Traffic is said where `values` has no counter of the driver's own.
+        """
+        if self._taken_at is None or now - self._taken_at >= SHORTEST_SECONDS:
+            self._last = self._measure(now)
+        values.readings += self._last.readings
+        values.absent.update(self._last.absent)
+        for family, outcome in self._traffic.items():
+            if not self._is_slice and values.absent.get(family) is not AbsentReason.UNSUPPORTED:
+                continue
+            if isinstance(outcome, Reading):
+                values.absent.pop(family, None)
+                values.readings.append(outcome)
+            elif self._is_slice:
+                values.absent[family] = outcome
+
+    def close(self) -> None:
+        """Give the samples back. May be called more than once."""
+        free = self._nvml.function("nvmlGpmSampleFree")
+        for sample in (self._older, self._newer):
+            if sample:
+                free(sample)
+        self._older, self._newer = c_void_p(), c_void_p()
+        self._taken_at = None
+
+    def _measure(self, now: float) -> Values:
+        reason = self._never or self._sample()
+        if reason is not None:
+            self._taken_at = None
+            if reason is AbsentReason.UNSUPPORTED:
+                self._never = reason
+            return self._nothing(reason)
+        before, self._taken_at = self._taken_at, now
+        values = self._nothing(AbsentReason.NOT_YET) if before is None else self._compared(now - before)
+        self._older, self._newer = self._newer, self._older
+        return values
+
+    def _sample(self) -> AbsentReason | None:
+        """Take the newer sample. Returns why that failed."""
+        if not self._newer:
+            support = _Support(_VERSION)
+            code = self._nvml.function("nvmlGpmQueryDeviceSupport")(self._handle, byref(support))
+            if not code and not support.supported:
+                return AbsentReason.UNSUPPORTED
+            allocate = self._nvml.function("nvmlGpmSampleAlloc")
+            code = code or allocate(byref(self._older)) or allocate(byref(self._newer))
+            if code:
+                return why(code)
+        code = self._take(*self._of, self._newer)
+        return why(code) if code else None
+
+    def _compared(self, seconds: float) -> Values:
+        self._get.older, self._get.newer = self._older, self._newer
+        code = self._compare(byref(self._get))
+        if code:
+            return self._nothing(why(code))
+        values = Values()
+        answers = _ANSWERS.unpack_from(self._get, _ANSWERS_AT)
+        for i, (family, _) in enumerate(RATIOS):
+            code, percent = answers[2 * i], answers[2 * i + 1]
+            if code:
+                values.absent[family] = why(code)
+            elif 0 <= percent <= 100 + _ROUNDING:  # neither garbage nor NaN
+                values.readings.append(Reading(family, min(percent, 100.0) / 100))
+            else:
+                values.absent[family] = AbsentReason.ERROR
+        for i, (family, _) in enumerate(TRAFFIC, start=len(RATIOS)):
+            code, rate = answers[2 * i], answers[2 * i + 1]
+            if code:
+                self._traffic[family] = why(code)
+            elif 0 <= rate <= _FASTEST_MIB:
+                self._sums[family] += rate * _MIB * seconds
+                self._traffic[family] = Reading(family, self._sums[family])
+            else:
+                self._traffic[family] = AbsentReason.ERROR
+        return values
+
+    def _nothing(self, reason: AbsentReason) -> Values:
+        self._traffic = dict.fromkeys(self._sums, reason)
+        return Values(absent=dict.fromkeys((family for family, _ in RATIOS), reason))
