@@ -19,7 +19,7 @@ from gpu_exporter.exposition import render_history
 from gpu_exporter.host import COLLECTORS
 from gpu_exporter.host.base import HostSettings
 from gpu_exporter.sampling import DeviceBoard, HostPage, Sampler, Task, device_task
-from gpu_exporter.server import BadAddress, MetricsServer
+from gpu_exporter.server import BadAddress, MetricsServer, Site
 
 log = logging.getLogger("gpu_exporter")
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def serve(settings: Settings, drivers: dict[str, Driver]) -> int:
     sampler = build_sampler(settings, drivers)
     try:
-        server = MetricsServer(settings.address, settings.telemetry_path, sampler.page)
+        server = MetricsServer(settings.address, Site(settings.telemetry_path, sampler.page))
     except BadAddress as error:
         print(f"gpu-exporter: {error}", file=sys.stderr)
         return 1

@@ -2,8 +2,8 @@
 
 The requests are read here and not by http.server, which brings the email package and ssl: without it the exporter
 takes 28 MiB instead of 33, and a scrape a fifth less time (benchmarks/exporter.py, both in one run). What is understood
-is what a scraper or a browser sends: GET and HEAD of HTTP/1.0 and 1.1, without a body; everything else is answered with
-an error and the connection closed.
+is what a scraper or a browser sends: GET, HEAD and a bare POST of HTTP/1.0 and 1.1, without a body; everything else is
+answered with an error and the connection closed.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from socketserver import BaseRequestHandler, ThreadingTCPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gpu_exporter import __version__
 from gpu_exporter.exposition import CONTENT_TYPE
+
+if TYPE_CHECKING:
+    import ssl  # 4 MiB that a plain exporter does without
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ _LANDING = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>
 _REASONS = {
     200: "OK",
     400: "Bad Request",
+    401: "Unauthorized",
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
@@ -85,18 +89,43 @@ class Request:
     keep: bool
 
 
+class Gate(Protocol):
+    """Who may come in, and how. Asked anew for each connection and request, so that it may change at any time."""
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """None for plain HTTP."""
+        ...
+
+    def authorize(self, header: str | None) -> bool:
+        """Whether a request with this Authorization header (None: without one) is served."""
+        ...
+
+    def headers(self) -> Mapping[str, str]:
+        """Sent with every answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class Site:
+    """What is served: the page of metrics at a path, and what can be asked to be done, by POST."""
+
+    path: str
+    page: Callable[[], bytes]
+    actions: Mapping[str, Callable[[], object]] = field(default_factory=dict)
+    gate: Gate | None = None
+
+
 class MetricsServer(ThreadingTCPServer):
-    """Serves `page()` at `path`, until `shutdown`."""
+    """Serves a site until `shutdown`."""
 
     daemon_threads = True
     allow_reuse_address = True
     # The default of 5 makes concurrent scrapers wait for a retransmitted SYN: a second and more.
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], path: str, page: Callable[[], bytes]) -> None:
-        self.path = path
-        self.page = page
-        self.landing = _LANDING.format(version=__version__, path=path).encode()
+    def __init__(self, address: tuple[str, int], site: Site) -> None:
+        self.site = site
+        self.landing = _LANDING.format(version=__version__, path=site.path).encode()
         self._connections: dict[Any, None] = {}  # the one that was used last comes last
         self._lock = threading.Lock()
         if ":" in address[0]:
@@ -118,6 +147,12 @@ class MetricsServer(ThreadingTCPServer):
                     useless.shutdown(socket.SHUT_RDWR)  # wakes its thread, which then ends
             self._connections[request] = None
         super().process_request(request, client_address)
+
+    def secured(self, plain: Any, secure: Any) -> None:
+        """The connection goes on over another socket."""
+        with self._lock:
+            self._connections.pop(plain, None)
+            self._connections[secure] = None
 
     def used(self, request: Any) -> None:
         """The connection has just been of use."""
@@ -146,8 +181,12 @@ class _Connection(BaseRequestHandler):
         self._served = False
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
+    def finish(self) -> None:
+        self.server.shutdown_request(self.request)
+
     def handle(self) -> None:
         try:
+            self._secure()
             while (head := self._read_head()) is not None:
                 request = parse(head)
                 self._respond(request)
@@ -162,6 +201,16 @@ class _Connection(BaseRequestHandler):
                 self._linger()
         except OSError as error:
             log.debug("%s went away: %s", self.client_address, error)
+
+    def _secure(self) -> None:
+        """The TLS handshake, if there is to be one: in this thread, where a slow client delays nobody else."""
+        gate = self.server.site.gate
+        context = gate.ssl_context() if gate else None
+        if context:
+            plain = self.request
+            plain.settimeout(CLIENT_TIMEOUT_SECONDS)
+            self.request = context.wrap_socket(plain, server_side=True)
+            self.server.secured(plain, self.request)
 
     def _read_head(self) -> bytes | None:
         """A request line and its header fields; None if the client has gone, or asks nothing more.
@@ -195,26 +244,37 @@ class _Connection(BaseRequestHandler):
                 deadline = time.monotonic() + CLIENT_TIMEOUT_SECONDS
 
     def _respond(self, request: Request) -> None:
-        status, content_type, body = self._find(request.path)
+        status, content_type, body = self._find(request)
         log.debug("%s: %s %s: %d", self.client_address, request.method, request.path, status)
         compressed = len(body) >= GZIP_FROM_BYTES and accepts_gzip(request.fields.get("accept-encoding", ""))
         if compressed:
             body = gzip(body)
         self._send(status, content_type, body, request.keep, compressed, request.method == "HEAD")
 
-    def _find(self, path: str) -> tuple[int, str, bytes]:
-        server = self.server
-        if path == server.path:
+    def _find(self, request: Request) -> tuple[int, str, bytes]:
+        site, path = self.server.site, request.path
+        if site.gate and not site.gate.authorize(request.fields.get("authorization")):
+            return 401, _TEXT, b"a user name and its password are needed\n"
+        if request.method == "POST":
+            return self._act(path)
+        if path == site.path:
             try:
-                return 200, CONTENT_TYPE, server.page()
+                return 200, CONTENT_TYPE, site.page()
             except Exception:
                 log.exception("the page could not be made")
                 return 500, _TEXT, b"the page could not be made; see the exporter's log\n"
         if path in ("/-/healthy", "/-/ready"):
             return 200, _TEXT, b"ok\n"
         if path == "/":
-            return 200, _HTML, server.landing
-        return 404, _TEXT, f"not found; metrics are at {server.path}\n".encode()
+            return 200, _HTML, self.server.landing
+        return 404, _TEXT, f"not found; metrics are at {site.path}\n".encode()
+
+    def _act(self, path: str) -> tuple[int, str, bytes]:
+        action = self.server.site.actions.get(path)
+        if not action:
+            return 405, _TEXT, b"only GET and HEAD are served here\n"
+        action()
+        return 200, _TEXT, b"ok\n"
 
     def _send(
         self, status: int, content_type: str, body: bytes, keep: bool, compressed: bool = False, only_head: bool = False
@@ -229,11 +289,16 @@ class _Connection(BaseRequestHandler):
             f"Connection: {'keep-alive' if keep else 'close'}\r\n"
             + ("Content-Encoding: gzip\r\n" if compressed else "")
             + ("Allow: GET, HEAD\r\n" if status == 405 else "")
+            + ('WWW-Authenticate: Basic realm="gpu-exporter"\r\n' if status == 401 else "")
+            + "".join(f"{name}: {value}\r\n" for name, value in self._extra_headers())
             + "\r\n"
         ).encode("ascii")
         self.request.settimeout(CLIENT_TIMEOUT_SECONDS)  # for all of it together
         # One write: two would wake the client twice.
         self.request.sendall(head if only_head else head + body)
+
+    def _extra_headers(self) -> list[tuple[str, str]]:
+        return list(self.server.site.gate.headers().items()) if self.server.site.gate else []
 
     def _linger(self) -> None:
         """Reads what a refused client is still sending, within limits."""
@@ -264,10 +329,11 @@ def parse(head: bytes) -> Request:
             raise BadRequest(400, "a header field is not NAME: VALUE")
         name, value = field[1].decode("ascii").lower(), field[2].decode("latin-1").rstrip(" \t")
         fields[name] = f"{fields[name]}, {value}" if name in fields else value
-    if method not in ("GET", "HEAD"):
-        raise BadRequest(405, "only GET and HEAD are served")
     # The body would have to be read to find the next request, and nothing here needs one.
-    if "transfer-encoding" in fields or fields.get("content-length", "0") != "0":
+    has_body = "transfer-encoding" in fields or fields.get("content-length", "0") != "0"
+    if method not in ("GET", "HEAD") and (method != "POST" or has_body):
+        raise BadRequest(405, "only GET and HEAD are served")
+    if has_body:
         raise BadRequest(400, "a request here has no body")
     wishes = fields.get("connection", "").lower()
     keep = "close" not in wishes and (minor != "0" or "keep-alive" in wishes)

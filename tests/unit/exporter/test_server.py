@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 from gpu_exporter import server as http_server
-from gpu_exporter.server import BadAddress, BadRequest, MetricsServer, accepts_gzip, parse
+from gpu_exporter.server import BadAddress, BadRequest, MetricsServer, Site, accepts_gzip, parse
 
 PAGE = b"# HELP up One.\n# TYPE up gauge\n" + b"".join(b'up{n="%d"} 1\n' % n for n in range(1000))
 GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -21,7 +21,7 @@ LAST_GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 @contextmanager
 def serving(page=lambda: PAGE, host: str = "127.0.0.1") -> Iterator[MetricsServer]:
-    server = MetricsServer((host, 0), "/metrics", page)
+    server = MetricsServer((host, 0), Site("/metrics", page))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -330,7 +330,7 @@ def test_page_that_cannot_be_made_is_an_error_and_logged(caplog):
 
 def test_address_in_use_tells_the_mend(server):
     with pytest.raises(BadAddress, match=r"--web\.listen-address"):
-        MetricsServer(("127.0.0.1", server.server_address[1]), "/metrics", lambda: PAGE)
+        MetricsServer(("127.0.0.1", server.server_address[1]), Site("/metrics", lambda: PAGE))
 
 
 def test_ipv6():
