@@ -1,0 +1,309 @@
+"""How true is the mean utilization that Prometheus computes from the exporter's counter, beside the gauge's?
+
+    python -m benchmarks.accuracy
+
+Bursty loads are seen through a driver that averages over 1/6 s or 1 s and gives whole percents, with and without a
+buffer of samples, by an exporter whose readings come a little late, by a Prometheus that scrapes every 15 s, half a
+second sooner or later. The mean over 5 minutes is the rate of gpu_busy_seconds_total over the rate of
+gpu_observed_seconds_total with Prometheus' own extrapolation, and for the gauge avg_over_time of gpu_utilization_ratio.
+All of it in simulated time, over many phases and seeds. Ends with 1 if the counter misses the truth by more than a
+percentage point.
+
+The truth is the load's mean from the first to the last scrape in the window: that is what rate() extrapolates from.
+What happened at the window's edges, up to a scrape's distance on each side, no scraped counter tells; how much that
+adds is shown, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bisect
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from gpu_advisor.sources.reductions import Times, Values, reduce
+from gpu_exporter.devices.busy import BusyMeter, Sample
+
+from benchmarks.report import RESULTS, Goal, missed, percentile, table, write
+
+WINDOW_SECONDS = 300.0
+SCRAPE_SECONDS = 15.0
+SCRAPE_JITTER = 0.5
+LEAD_SECONDS = 40.0  # before the window: a scrape and some readings
+POINT = 0.01
+
+BUFFER_SAMPLES = 100
+"""What a driver keeps, about."""
+
+LATE_SECONDS = 0.003
+"""Mean lateness of a reading: threads are not started on the dot."""
+
+HELD_UP_SHARE, HELD_UP_SECONDS = 0.01, 0.4
+"""Readings that wait for something else, and how long at most."""
+
+
+class Load:
+    """Bursts of full load: `edges` are the times at which it turns on, off, on, ... in seconds."""
+
+    def __init__(self, edges: Sequence[float]) -> None:
+        self._edges = edges
+        lengths = (off - on for on, off in zip(edges[::2], edges[1::2], strict=True))
+        self._busy = [0.0, *accumulate(lengths)]
+
+    def busy_seconds(self, at: float) -> float:
+        """From the beginning to `at`."""
+        passed = bisect.bisect_right(self._edges, at)
+        done = self._busy[passed // 2]
+        return done + at - self._edges[passed - 1] if passed % 2 else done
+
+    def mean(self, start: float, end: float) -> float:
+        return (self.busy_seconds(end) - self.busy_seconds(start)) / (end - start)
+
+
+MakeLoad = Callable[[random.Random, float], Load]
+
+
+def square(period: float) -> MakeLoad:
+    """Bursts of one length at one distance."""
+
+    def make(chance: random.Random, seconds: float) -> Load:
+        duty, phase = chance.uniform(0.1, 0.9), chance.uniform(0, period)
+        count = int(seconds / period) + 2
+        starts = [phase + (k - 1) * period for k in range(count)]
+        return Load([max(0.0, edge) for start in starts for edge in (start, start + duty * period)])
+
+    return make
+
+
+def bursts(busy: float, idle: float) -> MakeLoad:
+    """Bursts and pauses of random lengths with these means."""
+
+    def make(chance: random.Random, seconds: float) -> Load:
+        edges, at = [], 0.0
+        while at < seconds:
+            start = at + chance.expovariate(1 / idle)
+            at = start + chance.expovariate(1 / busy)
+            edges += [start, at]
+        return Load(edges)
+
+    return make
+
+
+LOADS: dict[str, MakeLoad] = {
+    "period 15 s": square(15.0),
+    "period 37 s": square(37.0),
+    "random bursts of 5 s": bursts(5.0, 5.0),
+    "random bursts of 0.5 s": bursts(0.5, 0.5),
+    "period 0.3 s": square(0.3),
+}
+
+
+class Driver:
+    """Averages the load over periods of its own clock, and keeps the last of them in whole percents."""
+
+    def __init__(self, load: Load, period: float, chance: random.Random) -> None:
+        self._load = load
+        self._period = period * (1 + chance.uniform(-5e-4, 5e-4))  # its clock is its own
+        self._phase = chance.uniform(0, self._period)
+
+    def gauge(self, now: float) -> float:
+        return self._percent(self._last(now))
+
+    def newer_than(self, seen: int, now: float) -> list[Sample]:
+        last = self._last(now)
+        samples = []
+        for tick in range(last, max(0, last - BUFFER_SAMPLES), -1):
+            stamp = round(self._end(tick) * 1e6)
+            if stamp <= seen:
+                break
+            samples.append((stamp, self._percent(tick)))
+        return samples[::-1]
+
+    def _last(self, now: float) -> int:
+        return int((now - self._phase) / self._period)
+
+    def _end(self, tick: int) -> float:
+        return self._phase + tick * self._period
+
+    def _percent(self, tick: int) -> float:
+        end = self._end(tick)
+        return float(round(100 * self._load.mean(end - self._period, end)))
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the exporter sees the load."""
+
+    period: float  # that the driver averages over, in seconds
+    buffer: bool
+    interval: float  # between two readings, in seconds
+
+    def __str__(self) -> str:
+        period = "1/6 s" if self.period < 1 else "1 s"
+        return f"driver's {period}, {'buffer' if self.buffer else 'gauge'} read every {self.interval:g} s"
+
+
+class Errors(NamedTuple):
+    """Absolute errors of the mean over the window, as ratios."""
+
+    counter: float
+    gauge: float
+    counter_with_edges: float
+
+
+def one_window(make: MakeLoad, way: Way, seed: int) -> Errors:
+    """One load seen through one window."""
+    chance = random.Random(seed)
+    end = LEAD_SECONDS + WINDOW_SECONDS + chance.uniform(0, SCRAPE_SECONDS)  # queries come at any time
+    load = make(chance, end + 1)
+    driver = Driver(load, way.period, chance)
+    scrapes = sorted(
+        k * SCRAPE_SECONDS + chance.uniform(-SCRAPE_JITTER, SCRAPE_JITTER)
+        for k in range(1, int(end / SCRAPE_SECONDS) + 1)
+    )
+    meter = BusyMeter()
+    busy, observed, gauge = [], [], []
+    readings = _readings(way.interval, chance)
+    reading, value = next(readings), 0.0
+    for scrape in scrapes:
+        while reading <= scrape:
+            value = driver.gauge(reading)
+            meter.update(reading, driver.newer_than(meter.since, reading) if way.buffer else None, value)
+            reading = next(readings)
+        busy.append(meter.busy)
+        observed.append(meter.observed)
+        gauge.append(value / 100)
+    times = np.array([round(1000 * scrape) for scrape in scrapes], dtype=np.int64)
+    inside = [scrape for scrape in scrapes if end - WINDOW_SECONDS <= scrape <= end]
+    truth = load.mean(inside[0], inside[-1])
+    counter = _over_window("rate", times, busy, end) / _over_window("rate", times, observed, end)
+    return Errors(
+        abs(counter - truth),
+        abs(_over_window("mean", times, gauge, end) - truth),
+        abs(counter - load.mean(end - WINDOW_SECONDS, end)),
+    )
+
+
+def _readings(interval: float, chance: random.Random) -> Iterator[float]:
+    """When the exporter reads: on the grid of its interval, a little late."""
+    start = 1.0 + chance.uniform(0, interval)
+    last, tick = start, 0
+    while True:
+        late = chance.expovariate(1 / LATE_SECONDS)
+        if chance.random() < HELD_UP_SHARE:
+            late += chance.uniform(0, HELD_UP_SECONDS)
+        last = max(last, start + tick * interval + late)
+        yield last
+        tick += 1
+
+
+def _over_window(function: Literal["rate", "mean"], times: Times, values: Sequence[float], end: float) -> float:
+    series: Values = np.array(values, dtype=np.float64)
+    result = reduce(function, times, series, round(1000 * end), round(1000 * WINDOW_SECONDS))
+    assert result is not None
+    return result
+
+
+#: A driver's gauge that is read less often than it averages skips periods: so the last but one line is a stretch goal,
+#: and the last tells how often such a gauge would have to be read.
+WAYS: dict[Way, bool] = {
+    Way(1 / 6, buffer=True, interval=1.0): True,
+    Way(1.0, buffer=True, interval=1.0): True,
+    Way(1.0, buffer=False, interval=1.0): True,
+    Way(1 / 6, buffer=False, interval=1.0): False,
+    Way(1 / 6, buffer=False, interval=0.125): True,
+}
+"""Whether each has to keep the goal."""
+
+
+def measure(ways: Sequence[Way], seeds: int) -> dict[Way, dict[str, list[Errors]]]:
+    """The errors of each way, by load, over so many seeds."""
+    return {
+        way: {name: [one_window(make, way, seed) for seed in range(seeds)] for name, make in LOADS.items()}
+        for way in ways
+    }
+
+
+def figures(errors: Sequence[Errors]) -> dict[str, dict[str, float]]:
+    """Of each kind of error, the p50, the p95 and the largest."""
+    return {
+        kind: {"p50": percentile(values, 0.5), "p95": percentile(values, 0.95), "max": max(values)}
+        for kind, values in zip(Errors._fields, zip(*errors, strict=True), strict=True)
+    }
+
+
+def goals(found: Mapping[Way, Mapping[str, Sequence[Errors]]]) -> list[Goal]:
+    against = []
+    for way, loads in found.items():
+        worst, name = max((error.counter, name) for name, errors in loads.items() for error in errors)
+        figure = f"largest {100 * worst:.2f} points, {name}"
+        against.append(Goal(f"{way}: within a point", worst <= POINT, figure, stretch=not WAYS.get(way, True)))
+    return against
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _options(argv)
+    begun = time.monotonic()
+    found = measure(list(WAYS), options.seeds)
+    against = goals(found)
+    print(_shown(found))
+    print()
+    print("\n".join(map(str, against)))
+    path = write(
+        "accuracy",
+        {
+            "window_seconds": WINDOW_SECONDS,
+            "scrape_seconds": SCRAPE_SECONDS,
+            "scrape_jitter_seconds": SCRAPE_JITTER,
+            "seeds": options.seeds,
+            "error_ratio": {
+                str(way): {name: figures(errors) for name, errors in loads.items()} for way, loads in found.items()
+            },
+            "goals": [vars(goal) for goal in against],
+        },
+        options.results,
+    )
+    print(f"\n{time.monotonic() - begun:.0f} s; written: {path}")
+    return 1 if missed(against) else 0
+
+
+def _shown(found: Mapping[Way, Mapping[str, Sequence[Errors]]]) -> str:
+    rows = [
+        [
+            "errors in percentage points: p50 / p95 / max",
+            "counter",
+            "gauge, avg_over_time",
+            "counter and window's edges",
+        ]
+    ]
+    for way, loads in found.items():
+        rows.append([str(way), "", "", ""])
+        for name, errors in loads.items():
+            kinds = figures(errors).values()
+            rows.append(
+                [f"  {name}", *(" / ".join(f"{100 * value:5.2f}" for value in each.values()) for each in kinds)]
+            )
+    return table(rows)
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    def count(text: str) -> int:
+        if int(text) < 1:
+            raise argparse.ArgumentTypeError("at least 1")
+        return int(text)
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--seeds", type=count, default=150, help="windows of each load; default: %(default)s")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of accuracy.json; default: %(default)s")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
