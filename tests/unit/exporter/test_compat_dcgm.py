@@ -1,0 +1,195 @@
+"""DCGM's names: units, labels, slices, and what is not there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from gpu_exporter import metrics
+from gpu_exporter.compat_dcgm import DCGM_FAMILIES, dcgm_samples
+from gpu_exporter.devices.simulated import parse_fleet
+from gpu_exporter.exposition import render
+from gpu_exporter.metrics import Family
+from gpu_exporter.snapshot import DeviceReading, DownReason, Identity, Reading, device_samples
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+MIB = 1024.0**2
+GPU = Identity("GPU-1", "3", "NVIDIA H100", "nvidia", "00000000:1B:00.0", "580.82.07")
+LABELS = {
+    "gpu": "3",
+    "UUID": "GPU-1",
+    "pci_bus_id": "00000000:1B:00.0",
+    "device": "nvidia3",
+    "modelName": "NVIDIA H100",
+    "Hostname": "node-1",
+    "DCGM_FI_DRIVER_VERSION": "580.82.07",
+}
+
+#: Our family, labels after uuid and value -> DCGM's name, type and value, in the unit of dcgm-exporter's files.
+KNOWN: list[tuple[Family, tuple[str, ...], float, str, str, float]] = [
+    (metrics.UTILIZATION, (), 0.29, "DEV_GPU_UTIL", "gauge", 29),
+    (metrics.MEMORY_ACTIVITY, (), 0.07, "DEV_MEM_COPY_UTIL", "gauge", 7),
+    (metrics.ENCODER, (), 0.57, "DEV_ENC_UTIL", "gauge", 57),
+    (metrics.DECODER, (), 1, "DEV_DEC_UTIL", "gauge", 100),
+    (metrics.FAN_SPEED, (), 0.33, "DEV_FAN_SPEED", "gauge", 33),
+    (metrics.MEMORY_TOTAL, (), 81559 * MIB, "DEV_FB_TOTAL", "gauge", 81559),
+    (metrics.MEMORY_USED, (), 70000 * MIB, "DEV_FB_USED", "gauge", 70000),
+    (metrics.MEMORY_RESERVED, (), 551 * MIB, "DEV_FB_RESERVED", "gauge", 551),
+    (metrics.TEMPERATURE, (), 61, "DEV_GPU_TEMP", "gauge", 61),
+    (metrics.MEMORY_TEMPERATURE, (), 72, "DEV_MEMORY_TEMP", "gauge", 72),
+    (metrics.POWER, (), 641.321, "DEV_POWER_USAGE", "gauge", 641.321),
+    (metrics.POWER_LIMIT, (), 700, "DEV_POWER_MGMT_LIMIT", "gauge", 700),
+    (metrics.ENERGY, (), 12.5, "DEV_TOTAL_ENERGY_CONSUMPTION", "counter", 12500),
+    (metrics.SM_CLOCK, (), 1980e6, "DEV_SM_CLOCK", "gauge", 1980),
+    (metrics.SM_CLOCK_MAX, (), 1981e6, "DEV_MAX_SM_CLOCK", "gauge", 1981),
+    (metrics.MEMORY_CLOCK, (), 2619e6, "DEV_MEM_CLOCK", "gauge", 2619),
+    (metrics.MEMORY_CLOCK_MAX, (), 2620e6, "DEV_MAX_MEM_CLOCK", "gauge", 2620),
+    (metrics.PERFORMANCE_STATE, (), 2, "DEV_PSTATE", "gauge", 2),
+    (metrics.PCIE_REPLAYS, (), 5, "DEV_PCIE_REPLAY_COUNTER", "counter", 5),
+    (metrics.REMAPPED_ROWS, ("correctable",), 1, "DEV_CORRECTABLE_REMAPPED_ROWS", "counter", 1),
+    (metrics.REMAPPED_ROWS, ("uncorrectable",), 2, "DEV_UNCORRECTABLE_REMAPPED_ROWS", "counter", 2),
+    (metrics.ROW_REMAP_FAILED, (), 1, "DEV_ROW_REMAP_FAILURE", "gauge", 1),
+    (metrics.RETIRED_PAGES, ("single_bit",), 6, "DEV_RETIRED_SBE", "counter", 6),
+    (metrics.RETIRED_PAGES, ("double_bit",), 7, "DEV_RETIRED_DBE", "counter", 7),
+    (metrics.ECC_ERRORS, ("corrected",), 3, "DEV_ECC_SBE_AGG_TOTAL", "counter", 3),
+    (metrics.ECC_ERRORS, ("uncorrected",), 4, "DEV_ECC_DBE_AGG_TOTAL", "counter", 4),
+    (metrics.ENGINE_ACTIVITY, (), 0.91, "PROF_GR_ENGINE_ACTIVE", "gauge", 0.91),
+    (metrics.SM_ACTIVITY, (), 0.81, "PROF_SM_ACTIVE", "gauge", 0.81),
+    (metrics.SM_OCCUPANCY, (), 0.31, "PROF_SM_OCCUPANCY", "gauge", 0.31),
+    (metrics.TENSOR_ACTIVITY, (), 0.41, "PROF_PIPE_TENSOR_ACTIVE", "gauge", 0.41),
+    (metrics.FP64_ACTIVITY, (), 0.02, "PROF_PIPE_FP64_ACTIVE", "gauge", 0.02),
+    (metrics.FP32_ACTIVITY, (), 0.03, "PROF_PIPE_FP32_ACTIVE", "gauge", 0.03),
+    (metrics.FP16_ACTIVITY, (), 0.04, "PROF_PIPE_FP16_ACTIVE", "gauge", 0.04),
+    (metrics.DRAM_BANDWIDTH, (), 0.51, "PROF_DRAM_ACTIVE", "gauge", 0.51),
+]
+
+
+def dcgm(*devices: DeviceReading) -> dict[str, Any]:
+    """Families by name, as a client parses them from the page."""
+    page = render(dcgm_samples(device_samples(devices, "node-1"))).decode()
+    families = list(text_string_to_metric_families(page))
+    assert len({family.name for family in families}) == len(families)
+    return {family.name: family for family in families}
+
+
+def test_the_name_on_the_page_is_dcgms_own() -> None:
+    """The parser above appends _total to a counter's samples."""
+    page = render(dcgm_samples(device_samples([DeviceReading(GPU, (Reading(metrics.PCIE_REPLAYS, 5),))], "node-1")))
+    labels = ",".join(f'{name}="{value}"' for name, value in LABELS.items())
+    assert page.decode().splitlines()[-1] == f"DCGM_FI_DEV_PCIE_REPLAY_COUNTER{{{labels}}} 5"
+
+
+def one(family: Any) -> float:
+    [sample] = family.samples
+    return float(sample.value)
+
+
+@pytest.mark.parametrize(("source", "row", "value", "name", "type_", "expected"), KNOWN, ids=[k[3] for k in KNOWN])
+def test_a_field_has_dcgms_name_type_and_unit(
+    source: Family, row: tuple[str, ...], value: float, name: str, type_: str, expected: float
+) -> None:
+    found = dcgm(DeviceReading(GPU, (Reading(source, value, row),)))
+    [family] = found.values()
+    [sample] = family.samples
+    assert family.name == f"DCGM_FI_{name}"
+    assert family.type == type_
+    assert sample.value == expected
+    assert sample.labels == LABELS
+
+
+def test_every_family_but_those_made_of_several_is_in_the_table_above() -> None:
+    names = {f"DCGM_FI_{known[3]}" for known in KNOWN} | {"DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_XID_ERRORS"}
+    assert {family.name for family in DCGM_FAMILIES} == names
+    assert len(DCGM_FAMILIES) == len(names)
+
+
+def test_free_memory_is_what_nobody_holds_and_absent_if_one_part_is() -> None:
+    parts = [
+        Reading(metrics.MEMORY_TOTAL, 1000 * MIB),
+        Reading(metrics.MEMORY_USED, 300 * MIB),
+        Reading(metrics.MEMORY_RESERVED, 50 * MIB),
+    ]
+    assert one(dcgm(DeviceReading(GPU, tuple(parts)))["DCGM_FI_DEV_FB_FREE"]) == 650
+    for missing in range(3):
+        rest = tuple(part for i, part in enumerate(parts) if i != missing)
+        assert "DCGM_FI_DEV_FB_FREE" not in dcgm(DeviceReading(GPU, rest))
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"48": (0, None), "79": (0, None)}, 0),
+        ({"48": (1, 1000.0), "79": (0, None)}, 48),
+        ({"48": (1, 1000.0), "79": (3, 900.0)}, 48),
+        ({"48": (1, 1000.0), "79": (3, 1001.0), "94": (1, 990.0)}, 79),
+    ],
+)
+def test_the_xid_is_the_last_one(told: dict[str, tuple[float, float | None]], expected: float) -> None:
+    readings = [Reading(metrics.XID_ERRORS, count, (xid,)) for xid, (count, _) in told.items()]
+    readings += [Reading(metrics.XID_LAST, at, (xid,)) for xid, (_, at) in told.items() if at is not None]
+    assert one(dcgm(DeviceReading(GPU, tuple(readings)))["DCGM_FI_DEV_XID_ERRORS"]) == expected
+
+
+def test_no_xid_where_nobody_listens() -> None:
+    assert "DCGM_FI_DEV_XID_ERRORS" not in dcgm(DeviceReading(GPU, (Reading(metrics.POWER, 1),)))
+
+
+def test_what_is_absent_stays_absent() -> None:
+    lost = Identity("GPU-2", "4", "NVIDIA H100", "nvidia")
+    amd = Identity("GPU-3", "5", "MI300X", "amd")
+    found = dcgm(
+        DeviceReading(GPU, (Reading(metrics.POWER, 1),)),
+        DeviceReading(lost, down=DownReason.LOST),
+        DeviceReading(amd, (Reading(metrics.POWER, 2), Reading(metrics.TEMPERATURE, 3))),
+    )
+    assert set(found) == {"DCGM_FI_DEV_POWER_USAGE"}
+    assert one(found["DCGM_FI_DEV_POWER_USAGE"]) == 1
+    assert dcgm(DeviceReading(lost, down=DownReason.LOST)) == {}
+    assert dcgm_samples([]) == []
+
+
+def test_slices_have_the_uuid_of_their_gpu_and_labels_of_their_own_and_nothing_stands_twice() -> None:
+    def part(place: int, used: float) -> DeviceReading:
+        who = Identity(
+            f"MIG-{place}", f"3:{place}", GPU.name, "nvidia", GPU.pci_bus_id, GPU.driver_version, GPU.uuid, "1g.10gb"
+        )
+        return DeviceReading(who, (Reading(metrics.MEMORY_USED, used * MIB),))
+
+    other = Identity("GPU-9", "4", "NVIDIA H100", "nvidia")
+    silent = Identity("MIG-9", "4:0", "NVIDIA H100", "nvidia", parent_uuid="GPU-9", mig_profile="7g.80gb")
+    found = dcgm(
+        DeviceReading(GPU, (Reading(metrics.MEMORY_USED, 300 * MIB), Reading(metrics.POWER, 400))),
+        part(0, 100),
+        part(2, 150),
+        DeviceReading(other, (Reading(metrics.MEMORY_USED, 7 * MIB),)),
+        DeviceReading(silent),
+    )
+    used = {
+        (s.labels["UUID"], s.labels["GPU_I_PROFILE"], s.labels["GPU_I_ID"]): s.value
+        for s in found["DCGM_FI_DEV_FB_USED"].samples
+    }
+    assert used == {("GPU-1", "1g.10gb", "0"): 100, ("GPU-1", "1g.10gb", "2"): 150, ("GPU-9", "", ""): 7}
+    [power] = found["DCGM_FI_DEV_POWER_USAGE"].samples
+    assert power.labels == {**LABELS, "GPU_I_PROFILE": "", "GPU_I_ID": ""}
+    assert {(s.labels["gpu"], s.labels["device"]) for s in found["DCGM_FI_DEV_FB_USED"].samples} == {
+        ("3", "nvidia3"),
+        ("4", "nvidia4"),
+    }
+
+
+@given(st.floats(1.7e9, 1.8e9))
+def test_of_a_simulated_machine_each_value_is_ours_in_dcgms_unit(at: float) -> None:
+    devices = [gpu.read(at) for gpu in parse_fleet("2xH100-80GB:training,1xRTX4090-24GB:idle,1xT4-16GB:lost", 1)]
+    found = dcgm(*devices)
+    ours = {(d.identity.uuid, r.family.name): r.value for d in devices for r in d.readings}
+    for name, source, scale in (
+        ("DCGM_FI_DEV_GPU_UTIL", "gpu_utilization_ratio", 100),
+        ("DCGM_FI_DEV_FB_USED", "gpu_memory_used_bytes", 1 / MIB),
+        ("DCGM_FI_DEV_SM_CLOCK", "gpu_sm_clock_hertz", 1e-6),
+    ):
+        samples = found[name].samples
+        assert len(samples) == 3
+        for sample in samples:
+            assert sample.value == pytest.approx(ours[sample.labels["UUID"], source] * scale)
