@@ -20,7 +20,9 @@ _LABEL = r'([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\\n]|\\[\\"n])*)"'
 _SAMPLE = re.compile(rf"({_NAME})(?:[ \t]*\{{([^\n]*)\}}[ \t]*|[ \t]+)([^ \t{{}}]+)[ \t]*([^ \t]*)[ \t]*")
 _PAIR = re.compile(rf"[ \t]*{_LABEL}[ \t]*(,|$)")
 _COMMENT = re.compile(rf"#[ \t]*(HELP|TYPE)[ \t]+({_NAME})(?:[ \t]+(.*))?")
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?|(?i:inf(?:inity)?|nan))")
+_NUMBER = re.compile(
+    r"[+-]?(?:[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?|(?i:inf(?:inity)?|nan))"
+)
 _HELP = re.compile(r"(?:[^\\]|\\[\\n])*")
 
 

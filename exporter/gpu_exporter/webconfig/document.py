@@ -1,0 +1,83 @@
+"""A YAML file whose every complaint names file, line and key, and never quotes what may be a secret."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import yaml
+
+
+class WebConfigError(Exception):
+    """The file cannot be used. The message names file, line and key, and tells the mend."""
+
+
+class Document:
+    """One file, and what may stand where in it. All methods raise WebConfigError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def compose(self) -> yaml.Node | None:
+        try:
+            return yaml.compose(self.path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        except OSError as error:
+            raise WebConfigError(
+                f"{self.path}: {error.strerror}; give the path of a readable file to --web.config.file"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise WebConfigError(f"{self.path}: not UTF-8; write the file as UTF-8 text") from error
+        except yaml.MarkedYAMLError as error:
+            # Not the whole message: it quotes the line, which may hold a secret.
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise WebConfigError(f"{self.path}:{line}: not YAML: {error.problem}") from None
+        except yaml.YAMLError:
+            raise WebConfigError(f"{self.path}: not YAML: it has characters that YAML does not allow") from None
+
+    def wrong(self, node: yaml.Node, key: str, message: str) -> WebConfigError:
+        return WebConfigError(f"{self.path}:{node.start_mark.line + 1}: {key}: {message}")
+
+    def mapping(self, node: yaml.Node | None, name: str, keys: tuple[str, ...] | None) -> dict[str, yaml.Node]:
+        """The entries of a section, whose keys are `keys` or, if None, any."""
+        if node is None or is_null(node):
+            return {}
+        if not isinstance(node, yaml.MappingNode):
+            raise self.wrong(node, name or "the file", "not a mapping; write KEY: VALUE lines")
+        found: dict[str, yaml.Node] = {}
+        for key_node, value in node.value:
+            key = str(key_node.value)
+            full = f"{name}.{key}" if name else key
+            if keys is not None and key not in keys:
+                near = difflib.get_close_matches(key, keys, n=1)
+                mend = f"did you mean {near[0]}?" if near else "known are " + ", ".join(keys)
+                raise self.wrong(key_node, full, f"unknown key; {mend}")
+            if key in found:
+                raise self.wrong(key_node, full, "comes twice; remove one")
+            found[key] = value
+        return found
+
+    def text(self, node: yaml.Node, key: str) -> str:
+        if not isinstance(node, yaml.ScalarNode):
+            raise self.wrong(node, key, "not a text; write one value")
+        return "" if is_null(node) else str(node.value)
+
+    def texts(self, node: yaml.Node | None, key: str) -> tuple[str, ...]:
+        if node is None or is_null(node):
+            return ()
+        if not isinstance(node, yaml.SequenceNode):
+            raise self.wrong(node, key, "not a list; write [A, B]")
+        return tuple(self.text(item, key) for item in node.value)
+
+    def flag(self, node: yaml.Node, key: str) -> bool:
+        if node.tag != "tag:yaml.org,2002:bool":
+            raise self.wrong(node, key, "not true or false")
+        return str(node.value).lower() in ("true", "yes", "on")
+
+    def one_of(self, node: yaml.Node, key: str, text: str, known: tuple[str, ...]) -> str:
+        if text not in known:
+            raise self.wrong(node, key, f"{text!r} is not known; one of {', '.join(known)}")
+        return text
+
+
+def is_null(node: yaml.Node) -> bool:
+    return bool(node.tag == "tag:yaml.org,2002:null")

@@ -1,0 +1,209 @@
+"""The section tls_server_config: what it says, and the context of Python's ssl that it means."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import yaml
+
+from gpu_exporter.webconfig.document import Document, WebConfigError
+
+if TYPE_CHECKING:
+    import ssl
+
+_TLS_KEYS = (
+    "cert", "key", "client_ca", "cert_file", "key_file", "client_ca_file", "client_auth_type", "client_allowed_sans",
+    "min_version", "max_version", "cipher_suites", "prefer_server_cipher_suites", "curve_preferences",
+)  # fmt: skip
+_VERSIONS = {"TLS10": "TLSv1", "TLS11": "TLSv1_1", "TLS12": "TLSv1_2", "TLS13": "TLSv1_3"}
+_VERIFIED = ("RequireAndVerifyClientCert", "VerifyClientCertIfGiven")
+_UNVERIFIED = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
+#: Go's names for what OpenSSL calls otherwise; those of TLS 1.3 are always on.
+_CIPHERS = {
+    f"TLS_ECDHE_{kind}_WITH_{go}": f"ECDHE-{kind}-{openssl}"
+    for kind in ("ECDSA", "RSA")
+    for go, openssl in (
+        ("AES_128_CBC_SHA", "AES128-SHA"),
+        ("AES_256_CBC_SHA", "AES256-SHA"),
+        ("AES_128_GCM_SHA256", "AES128-GCM-SHA256"),
+        ("AES_256_GCM_SHA384", "AES256-GCM-SHA384"),
+        ("CHACHA20_POLY1305_SHA256", "CHACHA20-POLY1305"),
+    )
+}
+_CIPHERS_13 = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
+_CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Texts as in the file, paths made absolute; empty for what is not there."""
+
+    texts: dict[str, str]
+    ciphers: tuple[str, ...]
+    curves: tuple[str, ...]
+    sans: frozenset[str]
+    prefer_server: bool
+    places: dict[str, str]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that it names."""
+        return tuple(path for key, path in self.texts.items() if key.endswith("_file"))
+
+
+def read(document: Document, node: yaml.Node | None) -> Tls | None:
+    """What the section says; None if it is not there."""
+    section = "tls_server_config"
+    entries = document.mapping(node, section, _TLS_KEYS)
+    if not entries or node is None:
+        return None
+    lists = ("client_allowed_sans", "cipher_suites", "curve_preferences")
+    plain = {key: value for key, value in entries.items() if key not in (*lists, "prefer_server_cipher_suites")}
+    texts = {key: text for key, value in plain.items() if (text := document.text(value, f"{section}.{key}"))}
+    for key in [key for key in texts if key.endswith("_file")]:
+        texts[key] = str(document.path.parent / texts[key])
+    for kind, needed in (("cert", True), ("key", True), ("client_ca", False)):
+        given = [key for key in (kind, f"{kind}_file") if key in texts]
+        if len(given) == 2:
+            raise document.wrong(entries[kind], f"{section}.{kind}", f"stands beside {kind}_file; remove one")
+        if needed and not given:
+            raise document.wrong(node, section, f"{kind}_file is missing")
+    for key in ("min_version", "max_version"):
+        if key in texts:
+            document.one_of(entries[key], f"{section}.{key}", texts[key], tuple(_VERSIONS))
+    ciphers, curves, sans = (document.texts(entries.get(key), f"{section}.{key}") for key in lists[1:] + lists[:1])
+    for key, names, known in (
+        ("cipher_suites", ciphers, (*_CIPHERS, *_CIPHERS_13)),
+        ("curve_preferences", curves, tuple(_CURVES)),
+    ):
+        for name in names:
+            document.one_of(entries[key], f"{section}.{key}", name, known)
+    _check_clients(document, node, entries, texts, sans)
+    prefer = entries.get("prefer_server_cipher_suites")
+    return Tls(
+        texts,
+        ciphers,
+        curves,
+        frozenset(sans),
+        prefer is None or document.flag(prefer, f"{section}.prefer_server_cipher_suites"),
+        {key: f"{document.path}:{value.start_mark.line + 1}: {section}.{key}" for key, value in entries.items()},
+    )
+
+
+def _check_clients(
+    document: Document, node: yaml.Node, entries: dict[str, yaml.Node], texts: dict[str, str], sans: tuple[str, ...]
+) -> None:
+    auth, key = texts.get("client_auth_type", "NoClientCert"), "tls_server_config.client_auth_type"
+    place = entries.get("client_auth_type", node)
+    if auth in _UNVERIFIED:
+        raise document.wrong(place, key, f"{auth} verifies nothing; use RequireAndVerifyClientCert")
+    document.one_of(place, key, auth, ("NoClientCert", *_VERIFIED))
+    has_ca = "client_ca" in texts or "client_ca_file" in texts
+    if has_ca and auth == "NoClientCert":
+        raise document.wrong(place, key, "a client_ca without it asks no client; set RequireAndVerifyClientCert")
+    if auth != "NoClientCert" and not has_ca:
+        raise document.wrong(place, key, "clients cannot be verified; set client_ca_file")
+    if sans and auth != "RequireAndVerifyClientCert":
+        raise document.wrong(
+            entries["client_allowed_sans"],
+            "tls_server_config.client_allowed_sans",
+            "needs client_auth_type: RequireAndVerifyClientCert",
+        )
+
+
+def make_context(tls: Tls) -> ssl.SSLContext:
+    """Reads the certificates and the key. Raises WebConfigError."""
+    import ssl
+
+    texts, places = tls.texts, tls.places
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["http/1.1"])
+    explained = _explained(places, ("cert_file", "cert"), "give a certificate and its key, both in PEM")
+    with explained, _as_file(texts, "cert") as cert, _as_file(texts, "key") as key:
+        context.load_cert_chain(cert, key, password=_no_password)
+    if "client_auth_type" in texts and texts["client_auth_type"] in _VERIFIED:
+        required = texts["client_auth_type"] == "RequireAndVerifyClientCert"
+        context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+        with _explained(places, ("client_ca_file", "client_ca"), "give a CA in PEM"):
+            context.load_verify_locations(texts.get("client_ca_file"), cadata=texts.get("client_ca"))
+    _set_versions(context, tls)
+    if names := [_CIPHERS[name] for name in tls.ciphers if name in _CIPHERS]:
+        with _explained(places, ("cipher_suites",), "this machine's OpenSSL has none of them"):
+            context.set_ciphers(":".join(names))
+    if not tls.prefer_server:
+        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    if tls.curves:
+        with _explained(places, ("curve_preferences",), "before Python 3.15 name one curve only"):
+            _set_curves(context, [_CURVES[name] for name in tls.curves])
+    if tls.sans:
+        context.sslsocket_class = _checked(tls.sans)
+    return context
+
+
+def _set_versions(context: ssl.SSLContext, tls: Tls) -> None:
+    import ssl
+
+    lowest = ssl.TLSVersion[_VERSIONS[tls.texts.get("min_version", "TLS12")]]
+    highest = ssl.TLSVersion[_VERSIONS[tls.texts.get("max_version", "TLS13")]]
+    if tls.ciphers and not set(tls.ciphers) & _CIPHERS.keys():
+        lowest = ssl.TLSVersion.TLSv1_3  # no suite is left for the others
+    with _explained(tls.places, ("max_version", "min_version", "cipher_suites"), "raise max_version"):
+        if lowest > highest:
+            raise ValueError("no version of TLS is left")
+        context.minimum_version, context.maximum_version = lowest, highest
+
+
+@contextmanager
+def _explained(places: dict[str, str], keys: tuple[str, ...], mend: str) -> Iterator[None]:
+    """Turns what ssl raises into a complaint about the first of these keys that is in the file."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        what = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        place = next((places[key] for key in keys if key in places), "tls_server_config")
+        raise WebConfigError(f"{place}: {what}; {mend}") from error
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted, and nobody is there to ask for its password")
+
+
+@contextmanager
+def _as_file(texts: dict[str, str], kind: str) -> Iterator[str]:
+    """The path of what stands in the file itself or in one that it names: ssl reads paths only."""
+    if f"{kind}_file" in texts:
+        yield texts[f"{kind}_file"]
+        return
+    with open(os.memfd_create(kind), "w+", encoding="utf-8") as memory:  # a key is written to no disk
+        memory.write(texts[kind])
+        memory.flush()
+        yield f"/proc/self/fd/{memory.fileno()}"
+
+
+def _set_curves(context: ssl.SSLContext, curves: list[str]) -> None:
+    set_groups = getattr(context, "set_groups", None)
+    if set_groups:
+        set_groups(":".join(curves))
+    elif len(curves) == 1:
+        context.set_ecdh_curve(curves[0])
+    else:
+        raise ValueError("several curves cannot be set")
+
+
+def _checked(sans: frozenset[str]) -> type[ssl.SSLSocket]:
+    """A socket whose handshake fails unless the client's certificate has one of these alternative names."""
+    import ssl
+
+    class Checked(ssl.SSLSocket):
+        def do_handshake(self, block: bool = False) -> None:
+            super().do_handshake(block)
+            certificate = self.getpeercert() or {}
+            names = certificate.get("subjectAltName", ())
+            if not any(name[1] in sans for name in names if isinstance(name, tuple)):
+                raise ssl.SSLCertVerificationError("the client's certificate has none of client_allowed_sans")
+
+    return Checked
