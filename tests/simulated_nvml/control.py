@@ -151,6 +151,7 @@ class Control:
     clock_offset: float = 0.0  # seconds: a step of the wall clock, seen in the samples' time stamps
     delay_us: float = 0.0
     errors: Mapping[str, int] = field(default_factory=dict)  # for functions that have no GPU
+    hang: Mapping[str, float] = field(default_factory=dict)  # the same -> seconds that they sleep
     xids: list[tuple[int, int]] = field(default_factory=list)  # (GPU, code) of each event so far: append to it
 
     def text(self) -> str:
@@ -165,6 +166,7 @@ class Control:
         if self.now is not None:
             lines.append(f"now {self.now:.6f}")
         lines += [f"error {function} {code}" for function, code in self.errors.items()]
+        lines += [f"hang {function} {seconds}" for function, seconds in self.hang.items()]
         lines += [f"gpu {index} {' '.join(gpu.settings())}" for index, gpu in enumerate(self.gpus)]
         lines += [
             f"slice {index} {' '.join(slice_.settings())}"

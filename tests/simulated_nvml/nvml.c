@@ -11,6 +11,7 @@
  *     clock_offset -3600        added to the time stamps of samples from now on: a step of the wall clock
  *     delay_us 40               each call keeps the CPU this long
  *     error FUNCTION CODE       the function returns this code (for calls that have no GPU, too)
+ *     hang FUNCTION SECONDS     the function sleeps
  *     gpu 3 key=value ...       settings of GPU 3; "gpu *" sets all. Keys: see apply().
  *     slice 3 key=value ...     one more MIG slice of GPU 3. Keys: see slice_statement().
  *     xid 3 79                  GPU 3 reported Xid 79; each line is one event, told once to each set that listens
@@ -346,11 +347,12 @@ static void statement(char *line)
     else if (strcmp(line, "now") == 0) world.now = atof(rest);
     else if (strcmp(line, "clock_offset") == 0) world.clock_offset = atof(rest);
     else if (strcmp(line, "delay_us") == 0) world.delay_us = atof(rest);
-    else if (strcmp(line, "error") == 0) {
+    else if (strcmp(line, "error") == 0 || strcmp(line, "hang") == 0) {
         char *code = rest + strcspn(rest, " \t");
         if (!*code) refuse(rest);
         *code++ = 0;
-        rule_for(&world.system, rest)->code = (unsigned)atoi(code);
+        if (*line == 'e') rule_for(&world.system, rest)->code = (unsigned)atoi(code);
+        else rule_for(&world.system, rest)->hang = atof(code);
     } else refuse(line);
 }
 
@@ -1243,7 +1245,8 @@ int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, struc
     if (*count == 0) return SUCCESS;
     if (room < *count || !out) return INSUFFICIENT_SIZE;
     for (unsigned i = 0; i < *count; i++)
-        out[i] = (struct process){ pid(g, i), process_memory(g), 0xFFFFFFFF, 0xFFFFFFFF };
+        out[i] = (struct process){ pid(g, i), call.rule->has_raw ? call.rule->raw : process_memory(g), 0xFFFFFFFF,
+                                   0xFFFFFFFF };
     return SUCCESS;
 }
 

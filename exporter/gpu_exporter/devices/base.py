@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from gpu_exporter.snapshot import DeviceReading, DriverState
@@ -13,6 +15,18 @@ class DriverUnavailable(Exception):
     def __init__(self, state: DriverState, message: str) -> None:
         super().__init__(message)
         self.state = state
+
+
+@dataclass(frozen=True, slots=True)
+class DriverSettings:
+    """Where the host's files are, and where a driver may remember its GPUs over a restart (None: nowhere)."""
+
+    sysfs: Path = Path("/sys")
+    procfs: Path = Path("/proc")
+    state: Path | None = None
+
+    def state_file(self, vendor: str) -> Path | None:
+        return self.state / f"{vendor}.json" if self.state else None
 
 
 class Driver(Protocol):

@@ -134,6 +134,7 @@ class GpmMeter:
             self._taken_at = None
             if reason is AbsentReason.UNSUPPORTED:
                 self._never = reason
+                self.close()
             return self._nothing(reason)
         before, self._taken_at = self._taken_at, now
         values = self._nothing(AbsentReason.NOT_YET) if before is None else self._compared(now - before)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import pytest
-from gpu_exporter.devices.busy import BusyMeter, BusySource, Sample
+from gpu_exporter.devices.busy import ENOUGH, WINDOW_SECONDS, BusyMeter, BusySource, Sample, WindowMeter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -232,3 +232,102 @@ def test_without_any_reading_nothing_is_observed() -> None:
     for now in range(5):
         meter.update(float(now), None, None)
     assert (meter.busy, meter.observed, meter.source) == (0.0, 0.0, BusySource.NONE)
+
+
+# ---- idle time while memory is held -----------------------------------------------------------------------------
+
+
+@patient
+@given(**waves, steps=gaps_between_reads, held=st.lists(st.booleans(), min_size=60, max_size=60))
+def test_idle_held_time_is_the_idle_part_of_what_was_observed_while_held(
+    period: float, duty: float, steps: list[float], held: list[bool]
+) -> None:
+    buffer, meter = Buffer(period, duty), BusyMeter()
+    now, expected = 20.0, 0.0
+    for step, holds in zip(steps, held, strict=False):
+        before = (meter.observed, meter.busy)
+        meter.update(now, buffer.since(meter.since, now), None, holds)
+        if holds:
+            expected += meter.observed - before[0] - (meter.busy - before[1])
+        assert 0 <= meter.idle_held <= meter.observed - meter.busy + 1e-6
+        now += step
+    assert meter.idle_held == pytest.approx(expected, abs=1e-6)
+
+
+def test_pieces_are_what_was_accounted_for_newest_first() -> None:
+    meter = BusyMeter()
+    assert meter.update(0.0, None, 50) == []
+    assert meter.update(2.0, None, 30) == [(0.0, 2.0, 30)]
+    assert [piece.age for piece in meter.update(3.0, [(70_000_000, 10.0), (70_500_000, 90.0)], None)] == [0.0]
+    pieces = meter.update(4.0, [(71_000_000, 20.0), (71_500_000, 80.0)], None)
+    assert pieces == [(0.0, 0.5, 80.0), (0.5, 0.5, 20.0)]
+
+
+# ---- windows ----------------------------------------------------------------------------------------------------
+
+
+def close_to(low: float, mean: float, high: float) -> object:
+    return pytest.approx((low, mean, high))
+
+
+def filled(meter: WindowMeter, start: float, seconds: float, value: float) -> None:
+    for k in range(round(seconds)):
+        meter.add(start + k + 1, 1.0, value)
+
+
+def test_a_window_is_told_when_it_is_over_and_until_the_next_is() -> None:
+    meter = WindowMeter()
+    filled(meter, 600, 30, 0.2)
+    filled(meter, 630, 30, 0.6)
+    assert meter.last(659.9) is None
+    told = close_to(0.2, 0.4, 0.6)
+    assert meter.last(660.0) == told
+    filled(meter, 660, 59, 1.0)
+    assert meter.last(719.9) == told
+    filled(meter, 719, 1, 1.0)
+    assert meter.last(720.0) == close_to(1.0, 1.0, 1.0)
+
+
+def test_a_piece_over_the_border_counts_in_both_windows_for_its_part() -> None:
+    meter = WindowMeter()
+    filled(meter, 600, 59, 0.0)
+    meter.add(661.0, 2.0, 1.0)
+    assert meter.last(661.0) == close_to(0.0, 1 / 60, 1.0)
+    filled(meter, 661, 59, 0.0)
+    assert meter.last(720.0) == close_to(0.0, 1 / 60, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("seen", "told"), [(math.ceil(ENOUGH * WINDOW_SECONDS), True), (ENOUGH * WINDOW_SECONDS - 1, False)]
+)
+def test_a_window_that_was_seen_in_part_is_not_told(seen: float, told: bool) -> None:
+    meter = WindowMeter()
+    filled(meter, 600, seen, 0.5)
+    assert (meter.last(660.0) is not None) is told
+
+
+def test_nothing_is_told_of_a_window_long_ago() -> None:
+    meter = WindowMeter()
+    filled(meter, 600, 60, 0.5)
+    assert meter.last(660) is not None
+    assert meter.last(721) is None
+    filled(meter, 900, 60, 0.5)
+    assert meter.last(960) is not None
+
+
+def test_a_wall_clock_set_back_begins_anew() -> None:
+    meter = WindowMeter()
+    filled(meter, 6000, 60, 0.9)
+    assert meter.last(6060) is not None
+    assert meter.last(3000) is None
+    filled(meter, 3000, 60, 0.1)
+    assert meter.last(3060) == close_to(0.1, 0.1, 0.1)
+
+
+def test_two_that_read_at_the_same_time_are_told_the_same() -> None:
+    one, other = WindowMeter(), WindowMeter()
+    for k in range(240):
+        one.add(600 + (k + 1) / 4, 0.25, k % 7)
+    for k in range(60):
+        other.add(601 + k, 1.0, sum((4 * k + i) % 7 for i in range(4)) / 4)
+    assert one.last(660).mean == pytest.approx(other.last(660).mean)  # type: ignore[union-attr]

@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
-from typing import Any
 
 import pynvml
 import pytest
@@ -17,31 +17,17 @@ from gpu_exporter.devices import nvidia_calls, nvidia_gpm
 from gpu_exporter.devices.base import DriverUnavailable
 from gpu_exporter.devices.busy import BusySource
 from gpu_exporter.devices.nvidia import RETRY_LOST_SECONDS, NvidiaDriver
+from gpu_exporter.devices.nvidia_gpu import PROCESS_SECONDS
 from gpu_exporter.metrics import Family
-from gpu_exporter.snapshot import AbsentReason, DeviceReading, DownReason, DriverState, Identity
+from gpu_exporter.snapshot import AbsentReason, DeviceReading, DownReason, DriverState, Identity, ProcessUse
 
 from tests.simulated_nvml.build import CONTROL_VARIABLE
 from tests.simulated_nvml.control import ALL_ONES_32, ALL_ONES_64, NO_PERMISSION, NOT_SUPPORTED, UNKNOWN, Control, Gpu
+from tests.simulated_nvml.told import absent, downs, values
 from tests.unit.devices.conftest import Machine
 
 MIB = 1024 * 1024
 RATES = "nvmlDeviceGetUtilizationRates"
-
-
-def values(device: DeviceReading) -> dict[Any, float]:
-    """Name of the family -> value; of a family with rows: (name, label) -> value."""
-    return {
-        (reading.family.name, *reading.labels) if reading.labels else reading.family.name: reading.value
-        for reading in device.readings
-    }
-
-
-def absent(device: DeviceReading) -> dict[str, str]:
-    return {absence.family.name: absence.reason.value for absence in device.absences}
-
-
-def downs(devices: tuple[DeviceReading, ...]) -> list[DownReason | None]:
-    return [device.down for device in devices]
 
 
 def uuid(index: int) -> str:
@@ -184,8 +170,70 @@ def test_any_number_of_gpus(machine: Machine, count: int) -> None:
     assert [values(device)["gpu_utilization_ratio"] for device in devices] == [index / 100 for index in range(count)]
 
 
-def test_two_thousand_processes(machine: Machine) -> None:
-    assert values(the_one(machine, Gpu(processes=2000)))["gpu_processes"] == 2000
+# ---- processes --------------------------------------------------------------------------------------------------
+
+
+def test_processes_are_named_with_what_they_hold(machine: Machine) -> None:
+    device = the_one(machine, Gpu(pids=[4711, 12], memory_used=300))
+    assert device.processes == (ProcessUse(4711, 150 * MIB), ProcessUse(12, 150 * MIB))
+    assert values(device)["gpu_processes"] == 2
+
+
+def test_dead_pids_leave_and_a_pid_used_again_is_what_it_is_now(machine: Machine) -> None:
+    the_one(machine, Gpu(pids=[1, 2], memory_used=200))
+    machine.gpus[0] = Gpu(pids=[2], memory_used=500)
+    machine.wait(PROCESS_SECONDS)
+    (device,) = machine.driver.read()
+    assert device.processes == (ProcessUse(2, 500 * MIB),)
+    machine.gpus[0] = Gpu()
+    machine.wait(PROCESS_SECONDS)
+    (device,) = machine.driver.read()
+    assert (device.processes, values(device)["gpu_processes"]) == ((), 0)
+
+
+def test_two_thousand_processes_are_cheap(machine: Machine) -> None:
+    """pynvml takes 133 ms for such a list."""
+    machine.control.gpus = [Gpu(processes=2000, memory_used=80000)]
+    machine.write()
+    machine.driver.read()
+    machine.wait(PROCESS_SECONDS)
+    begin = time.perf_counter()
+    (device,) = machine.driver.read()
+    spent = time.perf_counter() - begin
+    assert values(device)["gpu_processes"] == len(device.processes) == 2000
+    assert device.processes[-1] == ProcessUse(4_100_000 + 1999, 40 * MIB)
+    assert spent < 0.03
+
+
+def test_a_lost_gpu_has_no_processes(machine: Machine) -> None:
+    the_one(machine, Gpu(pids=[1]))
+    device = the_one(machine, Gpu(pids=[1], lost=True))
+    assert (device.down, device.processes) == (DownReason.LOST, ())
+
+
+@pytest.mark.parametrize(("code", "reason"), [(NOT_SUPPORTED, "unsupported"), (NO_PERMISSION, "no_permission")])
+def test_processes_that_the_driver_does_not_tell(machine: Machine, code: int, reason: str) -> None:
+    device = the_one(machine, Gpu(pids=[1], errors={"nvmlDeviceGetComputeRunningProcesses_v3": code}))
+    assert absent(device)["gpu_processes"] == reason
+    assert device.processes == ()
+
+
+def test_reading_eight_gpus_is_cheap(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    """The budget is 1.5 ms; a busy machine may take three times as long. Each reading is a whole one: GPM included."""
+    machine.control.gpus = [Gpu(level=80, processes=3, memory_used=30000) for _ in range(8)]
+    machine.write()
+    spent = []
+    for _ in range(200):
+        machine.time += 0.25  # the driver's clock alone: a new control file would be read within the measured time
+        begin = time.perf_counter()
+        devices = machine.driver.read()
+        spent.append(time.perf_counter() - begin)
+    p50 = sorted(spent)[len(spent) // 2]
+    with capsys.disabled():
+        rows = sum(len(device.readings) for device in devices)
+        print(f" [8 GPUs, {rows} readings: p50 {p50 * 1000:.2f} ms]", end="")
+    assert downs(devices) == [None] * 8
+    assert p50 < 0.0045
 
 
 # ---- busy time --------------------------------------------------------------------------------------------------
@@ -212,6 +260,69 @@ def test_busy_time_without_a_sample_buffer_comes_from_the_gauge(machine: Machine
     (device,) = machine.driver.read()
     assert values(device)["gpu_busy_seconds_total"] == pytest.approx(0.8)
     assert machine.driver.busy_sources == {uuid(0): BusySource.GAUGE}
+
+
+@pytest.mark.parametrize(
+    ("gpu", "idle_held"),
+    [
+        (Gpu(level=40, processes=1, memory_used=10), 6.0),  # a process that holds next to nothing holds
+        (Gpu(level=40, memory_used=2000), 6.0),  # in a container: memory in use, nobody named
+        (Gpu(level=40, memory_used=500), 0.0),  # what a GPU uses by itself
+        (Gpu(level=100, processes=1, memory_used=2000), 0.0),
+    ],
+)
+def test_idle_time_while_memory_is_held(machine: Machine, gpu: Gpu, idle_held: float) -> None:
+    the_one(machine, gpu)
+    for _ in range(10):
+        machine.wait(1.0)
+        (device,) = machine.driver.read()
+    seen = values(device)
+    assert seen["gpu_idle_held_seconds_total"] == pytest.approx(idle_held, abs=0.2)
+    assert (
+        seen["gpu_idle_held_seconds_total"]
+        <= seen["gpu_observed_seconds_total"] - seen["gpu_busy_seconds_total"] + 1e-9
+    )
+
+
+def test_windows_tell_min_mean_and_max_of_the_last_minute_on_the_wall_clock(machine: Machine) -> None:
+    machine.time = 1_699_999_970.0
+    end = 1_700_000_040.0
+    machine.control.gpus = [Gpu(level=20, power=100)]
+    machine.write()
+    for second in range(1, 75):
+        (device,) = machine.driver.read()
+        not_yet = None if machine.time >= end else "not_yet"
+        assert absent(device).get("gpu_utilization_window_ratio") == not_yet
+        assert absent(device).get("gpu_power_window_watts") == not_yet
+        if second == 40:
+            machine.gpus[0] = Gpu(level=80, power=400)
+        machine.wait(1.0)
+    (device,) = machine.driver.read()
+    seen = values(device)
+    assert seen["gpu_window_end_timestamp_seconds"] == end
+    assert seen["gpu_utilization_window_ratio", "min"] == 0.2
+    assert seen["gpu_utilization_window_ratio", "mean"] == pytest.approx(0.5, abs=0.02)
+    assert seen["gpu_utilization_window_ratio", "max"] == 0.8
+    assert seen["gpu_power_window_watts", "min"] == 100
+    assert seen["gpu_power_window_watts", "mean"] == pytest.approx(250, abs=8)
+    assert seen["gpu_power_window_watts", "max"] == 400
+    again = values(machine.driver.read()[0])
+    assert again["gpu_utilization_window_ratio", "mean"] == seen["gpu_utilization_window_ratio", "mean"]
+
+
+def test_a_window_in_which_the_gpu_was_lost_is_not_told(machine: Machine) -> None:
+    machine.time = 1_699_999_980.0
+    machine.control.gpus = [Gpu(level=20, errors={"nvmlDeviceGetSamples": NOT_SUPPORTED})]
+    machine.write()
+    for second in range(130):
+        if second in (20, 50):
+            machine.gpus[0].errors = {"nvmlDeviceGetSamples": NOT_SUPPORTED} | ({RATES: 15} if second == 20 else {})
+        (device,) = machine.driver.read()
+        if 60 <= second < 120:
+            assert absent(device)["gpu_utilization_window_ratio"] == "not_yet"
+            assert absent(device)["gpu_power_window_watts"] == "not_yet"
+        machine.wait(1.0)
+    assert values(device)["gpu_utilization_window_ratio", "mean"] == pytest.approx(0.2)
 
 
 def test_idle_time_counts_where_the_buffer_keeps_no_idle_samples(machine: Machine) -> None:

@@ -1,0 +1,250 @@
+"""The table of faults, each down to the page: it is there at once, it parses, and it lies about nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from gpu_exporter.devices import nvidia_calls
+from gpu_exporter.devices.nvidia_gpu import PROCESS_SECONDS
+from gpu_exporter.sampling import DeviceBoard, DeviceTask, Sampler
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.simulated_nvml.control import ALL_ONES_32, ALL_ONES_64, NO_PERMISSION, NOT_SUPPORTED, UNKNOWN, Gpu, Slice
+from tests.unit.devices.conftest import Machine
+
+NAN_BITS = 0x7FF8000000000000
+LIMIT_SECONDS = 0.1
+
+Rows = dict[str, dict[tuple[tuple[str, str], ...], float]]
+
+
+class Exporter:
+    """The driver under the sampler, one collection at a time, and the page as a scraper reads it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        board = DeviceBoard("node")
+        self.task = DeviceTask("nvidia", machine.driver, board, 1.0, LIMIT_SECONDS)
+        self.sampler = Sampler(board, [self.task], [])
+
+    def collect(self, seconds: float = 1.0) -> Rows:
+        self.machine.wait(seconds)
+        self.task.collect_once()
+        return self.page()
+
+    def page(self) -> Rows:
+        begin = time.perf_counter()
+        page = self.sampler.page()
+        assert time.perf_counter() - begin < 0.5
+        rows: Rows = {}
+        for family in text_string_to_metric_families(page.decode()):
+            for sample in family.samples:
+                assert sample.value == sample.value, f"{sample.name} is NaN"
+                assert sample.value >= 0, sample
+                key = tuple(sorted(sample.labels.items()))
+                assert key not in rows.setdefault(sample.name, {}), f"twice: {sample}"
+                rows[sample.name][key] = sample.value
+        return rows
+
+
+@pytest.fixture
+def exporter(machine: Machine) -> Exporter:
+    machine.control.gpus = [Gpu(level=60, processes=1, memory_used=1000) for _ in range(2)]
+    return Exporter(machine)
+
+
+def one(rows: Rows, name: str) -> float:
+    (value,) = rows[name].values()
+    return value
+
+
+def reasons(rows: Rows) -> list[str]:
+    return sorted(dict(labels)["reason"] for labels in rows.get("gpu_down_info", {}))
+
+
+def state(rows: Rows) -> str:
+    ((labels, _),) = rows["gpu_exporter_driver_info"].items()
+    return dict(labels)["state"]
+
+
+def ups(rows: Rows) -> list[float]:
+    return list(rows.get("gpu_up", {}).values())
+
+
+def absent_reasons(rows: Rows, family: str) -> set[str]:
+    return {dict(k)["reason"] for k in rows.get("gpu_family_absent_info", {}) if dict(k)["family"] == family}
+
+
+VALUES = ("gpu_utilization_ratio", "gpu_memory_used_bytes", "gpu_power_watts", "gpu_temperature_celsius")
+
+
+def test_no_driver(exporter: Exporter) -> None:
+    exporter.machine.control.loaded = False
+    rows = exporter.collect()
+    assert (state(rows), ups(rows)) == ("failed", [])
+
+
+def test_no_permission(exporter: Exporter) -> None:
+    exporter.machine.control.errors = {"nvmlInitWithFlags": NO_PERMISSION}
+    rows = exporter.collect()
+    assert (state(rows), ups(rows)) == ("no_permission", [])
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_lost(exporter: Exporter, lost: int) -> None:
+    exporter.collect()
+    for gpu in exporter.machine.gpus[:lost]:
+        gpu.lost = True
+    rows = exporter.collect()
+    assert ups(rows) == [0.0] * lost + [1.0] * (2 - lost)
+    assert reasons(rows) == ["lost"] * lost
+    assert len(rows["gpu_info"]) == 2
+    for family in VALUES:
+        assert len(rows.get(family, {})) == 2 - lost
+
+
+def test_driver_reloaded(exporter: Exporter) -> None:
+    before = exporter.collect()
+    exporter.machine.control.loaded = False
+    rows = exporter.collect()
+    assert (ups(rows), reasons(rows)) == ([0, 0], ["driver_gone"] * 2)
+    assert not set(VALUES) & set(rows)
+    exporter.machine.control.loaded, exporter.machine.control.loads = True, 2
+    rows = exporter.collect()
+    assert (ups(rows), set(rows["gpu_up"])) == ([1, 1], set(before["gpu_up"]))
+
+
+def test_one_call_hanging(exporter: Exporter) -> None:
+    exporter.collect()
+    exporter.machine.gpus[0].hang = {"nvmlDeviceGetPowerUsage": 0.8}
+    exporter.machine.write()
+    thread = threading.Thread(target=exporter.task.collect_once, daemon=True)
+    thread.start()
+    time.sleep(2 * LIMIT_SECONDS)
+    rows = exporter.page()
+    assert (state(rows), ups(rows), reasons(rows)) == ("hung", [0, 0], ["hung"] * 2)
+    assert not set(VALUES) & set(rows)
+    thread.join(5)
+    exporter.machine.gpus[0].hang = {}
+    rows = exporter.collect()
+    assert (state(rows), ups(rows)) == ("ok", [1, 1])
+
+
+def test_everything_unsupported_but_memory(exporter: Exporter) -> None:
+    functions = {f for line in (*nvidia_calls.LIVE, *nvidia_calls.FIXED) for f in line.call.functions} | {
+        "nvmlDeviceGetFieldValues", "nvmlDeviceGetSamples", "nvmlGpmSampleGet", "nvmlDeviceRegisterEvents",
+        "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetMigMode",
+    }  # fmt: skip
+    errors = dict.fromkeys(functions - {"nvmlDeviceGetMemoryInfo_v2"}, NOT_SUPPORTED)
+    exporter.machine.control.gpus = [Gpu(errors=errors, memory_used=5)]
+    rows = exporter.collect()
+    assert ups(rows) == [1]
+    assert one(rows, "gpu_memory_used_bytes") == 5 * 2**20
+    for family in (
+        "gpu_utilization_ratio",
+        "gpu_busy_seconds_total",
+        "gpu_throttle_seconds_total",
+        "gpu_sm_activity_ratio",
+    ):
+        assert absent_reasons(rows, family) == {"unsupported"}
+        assert family not in rows
+
+
+def test_garbage(exporter: Exporter) -> None:
+    garbage = {
+        "nvmlDeviceGetUtilizationRates": 101, "nvmlDeviceGetSamples": ALL_ONES_32,
+        "nvmlDeviceGetTemperature": ALL_ONES_32 - 5, "nvmlDeviceGetPowerUsage": ALL_ONES_32,
+        "nvmlDeviceGetTotalEnergyConsumption": ALL_ONES_64, "nvmlDeviceGetClockInfo": ALL_ONES_32,
+        "nvmlDeviceGetRemappedRows": ALL_ONES_32, "field74": ALL_ONES_64, "field82": ALL_ONES_32,
+        "field197": ALL_ONES_64, "gpm2": NAN_BITS, "gpm5": NAN_BITS | 1 << 63,
+    }  # fmt: skip
+    exporter.machine.control.gpus = [Gpu(raw=garbage)]
+    exporter.collect()
+    rows = exporter.collect()
+    assert ups(rows) == [1]
+    for family in (
+        "gpu_utilization_ratio", "gpu_temperature_celsius", "gpu_power_watts", "gpu_energy_joules_total",
+        "gpu_sm_clock_hertz", "gpu_remapped_rows", "gpu_throttle_seconds_total", "gpu_memory_temperature_celsius",
+        "gpu_pcie_transmit_bytes_total", "gpu_sm_activity_ratio", "gpu_tensor_activity_ratio",
+    ):  # fmt: skip
+        assert absent_reasons(rows, family) == {"error"}
+        assert family not in rows
+    assert one(rows, "gpu_observed_seconds_total") == 0
+    assert "gpu_pcie_receive_bytes_total" in rows
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 64])
+def test_any_number(exporter: Exporter, count: int) -> None:
+    exporter.machine.control.gpus = [Gpu(level=count) for _ in range(count)]
+    rows = exporter.collect()
+    assert (state(rows), ups(rows)) == ("ok", [1] * count)
+    assert len(rows.get("gpu_memory_used_bytes", {})) == count
+
+
+def test_gpus_that_come_while_running(exporter: Exporter) -> None:
+    for count in (1, 4, 2):
+        exporter.machine.control.gpus = [Gpu() for _ in range(count)]
+        rows = exporter.collect()
+        assert sum(ups(rows)) == count
+    assert reasons(rows) == ["lost", "lost"]
+
+
+def test_mig_on_changed_and_off(exporter: Exporter) -> None:
+    steps: list[tuple[Gpu, int]] = [
+        (Gpu(level=40), 0),
+        (Gpu(mig=True, slices=[Slice("3g.40gb"), Slice("3g.40gb")]), 2),
+        (Gpu(mig=True, slices=[Slice("1g.10gb", uuid=f"MIG-{i}") for i in range(7)]), 7),
+        (Gpu(level=40), 0),
+    ]
+    for gpu, slices in steps:
+        exporter.machine.control.gpus = [gpu]
+        rows = exporter.collect(10)
+        children = [labels for labels in rows["gpu_info"] if dict(labels)["parent_uuid"]]
+        assert (len(children), len(rows["gpu_info"]), sum(ups(rows))) == (slices, slices + 1, slices + 1)
+        assert ("gpu_utilization_ratio" in rows) is (slices == 0)
+
+
+def test_two_thousand_processes(exporter: Exporter) -> None:
+    exporter.machine.control.gpus = [Gpu(processes=2000, memory_used=70000)]
+    assert one(exporter.collect(), "gpu_processes") == 2000
+
+
+def test_pid_used_again(exporter: Exporter) -> None:
+    """Nothing of the process that had the pid before stays."""
+    exporter.machine.control.gpus = [Gpu(pids=[77], memory_used=900), Gpu()]
+    exporter.collect()
+    exporter.machine.control.gpus = [Gpu(), Gpu(pids=[77], memory_used=10)]
+    rows = exporter.collect(PROCESS_SECONDS)
+    assert list(rows["gpu_processes"].values()) == [0, 1]
+    assert [device.processes for device in exporter.machine.driver.read()] == [(), ((77, 10 * 2**20),)]
+
+
+def test_released_and_opened_again(exporter: Exporter) -> None:
+    exporter.collect()
+    exporter.machine.driver.close()
+    rows = exporter.collect()
+    assert ups(rows) == [1, 1]
+
+
+def test_errors_at_random_places_never_break_the_page(exporter: Exporter) -> None:
+    functions = [
+        "nvmlDeviceGetCount_v2", "nvmlDeviceGetHandleByIndex_v2", "nvmlSystemGetDriverVersion", "nvmlDeviceGetUUID",
+        "nvmlDeviceGetName", "nvmlDeviceGetPciInfo_v3", "nvmlDeviceGetMigMode", "nvmlGpmSampleGet", "nvmlGpmMetricsGet",
+        "nvmlDeviceGetFieldValues", "nvmlDeviceGetSamples", "nvmlDeviceGetMemoryInfo_v2",
+    ]  # fmt: skip
+    exporter.collect()
+    for function in functions:
+        for code in (1, 2, 3, 4, 6, 7, 9, 10, 13, 15, UNKNOWN):
+            exporter.machine.control.errors = {function: code}
+            exporter.machine.control.gpus = [Gpu(errors={function: code}), Gpu()]
+            exporter.machine.control.loads += 1
+            for _ in range(3):
+                rows = exporter.collect()
+                assert len(ups(rows)) == len(rows.get("gpu_info", {}))
+    exporter.machine.control.errors = {}
+    exporter.machine.control.gpus = [Gpu(), Gpu()]
+    for _ in range(3):
+        rows = exporter.collect(61)
+    assert ups(rows) == [1, 1]

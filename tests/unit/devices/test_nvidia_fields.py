@@ -1,0 +1,184 @@
+"""Field values: throttle time, links, PCIe counters, retired pages, in one call a GPU."""
+
+from __future__ import annotations
+
+import pynvml
+import pytest
+from gpu_exporter import metrics
+from gpu_exporter.devices import nvidia_fields
+from gpu_exporter.devices.nvidia_fields import LINES, LINK_SECONDS, Answer, version
+
+from tests.simulated_nvml.control import NO_PERMISSION, NOT_SUPPORTED, UNKNOWN, Gpu
+from tests.simulated_nvml.told import absent, values
+from tests.unit.devices.conftest import Machine
+
+FIELDS = "nvmlDeviceGetFieldValues"
+
+
+def read(machine: Machine, gpu: Gpu, driver: str = "590.48.01") -> tuple[dict[object, float], dict[str, str]]:
+    machine.control.gpus = [gpu]
+    machine.control.driver = driver
+    machine.write()
+    machine.driver.close()
+    (device,) = machine.driver.read()
+    assert device.down is None
+    return values(device), absent(device)
+
+
+def throttled(seen: dict[object, float]) -> dict[str, float]:
+    return {
+        key[1]: value for key, value in seen.items() if isinstance(key, tuple) and "throttle_sec" in key[0] and value
+    }
+
+
+def test_field_numbers_are_those_of_pynvml() -> None:
+    present = {
+        line.labels[0]: line.number
+        for line in LINES
+        if line.family is metrics.THROTTLE_SECONDS and line.since >= (580, 82)
+    }
+    assert present == {
+        "sw_thermal": pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN,
+        "hw_thermal": pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN,
+        "hw_power_brake": pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN,
+    }
+    named = {line.number: line for line in LINES}
+    for name, family in (
+        ("NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP", metrics.THROTTLE_SECONDS),
+        ("NVML_FI_DEV_CLOCKS_EVENT_REASON_SYNC_BOOST", metrics.THROTTLE_SECONDS),
+        ("NVML_FI_DEV_MEMORY_TEMP", metrics.MEMORY_TEMPERATURE),
+        ("NVML_FI_DEV_RETIRED_SBE", metrics.RETIRED_PAGES),
+        ("NVML_FI_DEV_RETIRED_DBE", metrics.RETIRED_PAGES),
+        ("NVML_FI_DEV_RETIRED_PENDING", metrics.RETIRED_PAGES_PENDING),
+        ("NVML_FI_DEV_PCIE_COUNT_TX_BYTES", metrics.PCIE_TRANSMIT),
+        ("NVML_FI_DEV_PCIE_COUNT_RX_BYTES", metrics.PCIE_RECEIVE),
+        ("NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX", metrics.NVLINK_TRANSMIT),
+        ("NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX", metrics.NVLINK_RECEIVE),
+        ("NVML_FI_DEV_NVLINK_COUNT_XMIT_BYTES", metrics.NVLINK_TRANSMIT),
+        ("NVML_FI_DEV_NVLINK_COUNT_RCV_BYTES", metrics.NVLINK_RECEIVE),
+        ("NVML_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL", metrics.NVLINK_ERRORS),
+        ("NVML_FI_DEV_NVLINK_CRC_DATA_ERROR_COUNT_TOTAL", metrics.NVLINK_ERRORS),
+        ("NVML_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL", metrics.NVLINK_ERRORS),
+        ("NVML_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL", metrics.NVLINK_ERRORS),
+        ("NVML_FI_DEV_NVLINK_COUNT_RCV_ERRORS", metrics.NVLINK_ERRORS),
+    ):
+        assert named[getattr(pynvml, name)].family is family
+    assert nvidia_fields.LINK_COUNT == pynvml.NVML_FI_DEV_NVLINK_LINK_COUNT
+    assert nvidia_fields.LINK_STATE == pynvml.NVML_FI_DEV_NVLINK_GET_STATE
+    assert pynvml.sizeof(pynvml.c_nvmlFieldValue_t) == nvidia_fields._ENTRY_BYTES
+
+
+@pytest.mark.parametrize(
+    ("driver", "expected"),
+    [
+        ("535.104.05", {"sw_power_cap": 9, "thermal": 5}),
+        ("570.172.08", {"sw_power_cap": 9, "thermal": 5}),
+        ("575.57.08", {"sw_power_cap": 9, "sw_thermal": 3, "hw_thermal": 2}),
+        ("580.65.06", {"sw_power_cap": 9, "sw_thermal": 3, "hw_thermal": 2}),
+        ("580.82.07", {"sw_power_cap": 9, "sw_thermal": 3, "hw_thermal": 2}),
+        ("615.71", {"sw_power_cap": 9, "sw_thermal": 3, "hw_thermal": 2}),
+    ],
+)
+def test_throttle_time_whatever_numbers_the_driver_gives_its_reasons(
+    machine: Machine, driver: str, expected: dict[str, float]
+) -> None:
+    """Under another number there is a setting, not a time: the simulated driver says 1 there."""
+    seen, _ = read(machine, Gpu(throttled_power=9, throttled_sw_thermal=3, throttled_hw_thermal=2), driver)
+    assert throttled(seen) == expected
+
+
+def test_throttle_time_grows(machine: Machine) -> None:
+    read(machine, Gpu(throttled_power=9))
+    machine.gpus[0].throttled_power = 10.5
+    machine.wait(1)
+    assert throttled(values(machine.driver.read()[0])) == {"sw_power_cap": 10.5}
+
+
+def test_an_older_gpu_retires_pages(machine: Machine) -> None:
+    seen, why = read(machine, Gpu(retired_single=3, retired_double=1, retired_pending=1, nvlinks=0))
+    assert seen["gpu_retired_pages", "single_bit"] == 3
+    assert seen["gpu_retired_pages", "double_bit"] == 1
+    assert seen["gpu_retired_pages_pending"] == 1
+    for family in ("gpu_nvlink_links", "gpu_nvlink_errors_total", "gpu_nvlink_transmit_bytes_total"):
+        assert why[family] == "unsupported"
+
+
+def test_links_that_go_down_are_seen_within_seconds(machine: Machine) -> None:
+    seen, _ = read(machine, Gpu())
+    assert (seen["gpu_nvlink_links", "active"], seen["gpu_nvlink_links", "inactive"]) == (18, 0)
+    machine.gpus[0].nvlinks_inactive = 1
+    machine.wait(LINK_SECONDS)
+    seen = values(machine.driver.read()[0])
+    assert (seen["gpu_nvlink_links", "active"], seen["gpu_nvlink_links", "inactive"]) == (17, 1)
+
+
+def test_a_counter_that_wraps_between_two_readings_is_not_told(machine: Machine) -> None:
+    """Without GPM there is nothing else: then the family is unsupported."""
+    seen, why = read(machine, Gpu(pcie_sent=5, pcie_received=5, pcie_bits=32, gpm=0))
+    assert why["gpu_pcie_transmit_bytes_total"] == why["gpu_pcie_receive_bytes_total"] == "unsupported"
+    assert "gpu_pcie_transmit_bytes_total" not in seen
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(NOT_SUPPORTED, "unsupported"), (NO_PERMISSION, "no_permission"), (UNKNOWN, "error")]
+)
+def test_fields_refused_one_by_one_or_all_at_once_are_absent(machine: Machine, code: int, reason: str) -> None:
+    one, why = read(machine, Gpu(errors={"field82": code}))
+    assert why["gpu_memory_temperature_celsius"] == reason
+    assert "gpu_memory_temperature_celsius" not in one
+    assert "gpu_pcie_transmit_bytes_total" in one
+    none, why = read(machine, Gpu(gpm=0, errors={FIELDS: code}))
+    for family in nvidia_fields.FAMILIES:
+        assert why[family.name] == reason
+        assert not any(family.name == (key[0] if isinstance(key, tuple) else key) for key in none)
+
+
+def test_one_bad_row_takes_its_family_along(machine: Machine) -> None:
+    seen, why = read(machine, Gpu(errors={"field52": UNKNOWN}))
+    assert why["gpu_nvlink_errors_total"] == "error"
+    assert ("gpu_nvlink_errors_total", "crc_flit") not in seen
+
+
+@pytest.mark.parametrize(
+    ("field", "number", "family"),
+    [
+        (74, 2**64 - 1, "gpu_throttle_seconds_total"),
+        (82, 2**32 - 1, "gpu_memory_temperature_celsius"),
+        (82, 0, "gpu_memory_temperature_celsius"),
+        (197, 2**64 - 1, "gpu_pcie_transmit_bytes_total"),
+        (138, 2**64 - 1, "gpu_nvlink_transmit_bytes_total"),
+    ],
+)
+def test_garbage_in_a_field_is_an_error_at_every_read(machine: Machine, field: int, number: int, family: str) -> None:
+    seen, why = read(machine, Gpu(raw={f"field{field}": number}))
+    for _ in range(2):
+        assert why[family] == "error"
+        assert family not in seen
+        (device,) = machine.driver.read()
+        seen, why = values(device), absent(device)
+
+
+def test_a_field_that_failed_once_is_asked_for_again(machine: Machine) -> None:
+    read(machine, Gpu(errors={"field82": UNKNOWN}))
+    machine.gpus[0] = Gpu(memory_temperature=71)
+    machine.wait(1)
+    assert values(machine.driver.read()[0])["gpu_memory_temperature_celsius"] == 71
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "value"),
+    [
+        (0, 0x3FF8000000000000, 1.5),
+        (1, 0xFF00000007, 7),
+        (3, 2**63, 2**63),
+        (4, 2**64 - 2, -2),
+        (5, 2**32 - 1, -1),
+        (6, 0x10005, 5),
+    ],
+)
+def test_values_come_in_many_types(kind: int, bits: int, value: float) -> None:
+    assert Answer(0, kind, bits).value() == value
+
+
+def test_driver_versions_compare_as_numbers() -> None:
+    assert version("580.100.01") > version("580.82.07") > version("575.57.08") > version("") == ()

@@ -1,0 +1,161 @@
+"""GPM: activity between two samples, and that the samples are given back."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from pathlib import Path
+
+import pynvml
+import pytest
+from gpu_exporter.devices import nvidia_gpm
+
+from tests.simulated_nvml.control import NO_PERMISSION, NOT_SUPPORTED, UNKNOWN, Gpu
+from tests.simulated_nvml.told import absent, values
+from tests.unit.devices.conftest import Machine
+
+RATIOS = [family.name for family, _ in nvidia_gpm.RATIOS]
+NAN = struct.unpack("=Q", struct.pack("=d", float("nan")))[0]
+
+
+def live_samples(library: Path) -> int:
+    return int(ctypes.CDLL(str(library)).simulated_nvml_live_samples())
+
+
+def read_twice(machine: Machine, gpu: Gpu) -> tuple[dict[object, float], dict[str, str]]:
+    machine.control.gpus = [gpu]
+    machine.write()
+    machine.driver.read()
+    machine.wait(1.0)
+    (device,) = machine.driver.read()
+    return values(device), absent(device)
+
+
+def test_metric_numbers_and_structures_are_those_of_pynvml() -> None:
+    numbers = {family.name: number for family, number in nvidia_gpm._ALL}
+    assert numbers == {
+        "gpu_engine_activity_ratio": pynvml.NVML_GPM_METRIC_GRAPHICS_UTIL,
+        "gpu_sm_activity_ratio": pynvml.NVML_GPM_METRIC_SM_UTIL,
+        "gpu_sm_occupancy_ratio": pynvml.NVML_GPM_METRIC_SM_OCCUPANCY,
+        "gpu_tensor_activity_ratio": pynvml.NVML_GPM_METRIC_ANY_TENSOR_UTIL,
+        "gpu_dram_bandwidth_ratio": pynvml.NVML_GPM_METRIC_DRAM_BW_UTIL,
+        "gpu_fp64_activity_ratio": pynvml.NVML_GPM_METRIC_FP64_UTIL,
+        "gpu_fp32_activity_ratio": pynvml.NVML_GPM_METRIC_FP32_UTIL,
+        "gpu_fp16_activity_ratio": pynvml.NVML_GPM_METRIC_FP16_UTIL,
+        "gpu_pcie_transmit_bytes_total": pynvml.NVML_GPM_METRIC_PCIE_TX_PER_SEC,
+        "gpu_pcie_receive_bytes_total": pynvml.NVML_GPM_METRIC_PCIE_RX_PER_SEC,
+        "gpu_nvlink_receive_bytes_total": pynvml.NVML_GPM_METRIC_NVLINK_TOTAL_RX_PER_SEC,
+        "gpu_nvlink_transmit_bytes_total": pynvml.NVML_GPM_METRIC_NVLINK_TOTAL_TX_PER_SEC,
+    }
+    assert (
+        ctypes.sizeof(nvidia_gpm._Metric)
+        == ctypes.sizeof(pynvml.c_nvmlGpmMetric_t)
+        == nvidia_gpm._ANSWERS.size / len(numbers)
+    )
+    assert nvidia_gpm._MetricsGet.metrics.offset == pynvml.c_nvmlGpmMetricsGet_t.metrics.offset
+    assert pynvml.NVML_GPM_METRICS_GET_VERSION == pynvml.NVML_GPM_SUPPORT_VERSION == nvidia_gpm._VERSION
+
+
+def test_activity_between_two_readings(machine: Machine) -> None:
+    seen, why = read_twice(
+        machine,
+        Gpu(level=50, sm_activity=90, sm_occupancy=40, tensor=70, dram=60, fp64=2, fp32=20, fp16=10),
+    )
+    assert {name: seen[name] for name in RATIOS} == {
+        "gpu_engine_activity_ratio": 0.5,
+        "gpu_sm_activity_ratio": 0.45,
+        "gpu_sm_occupancy_ratio": 0.2,
+        "gpu_tensor_activity_ratio": 0.35,
+        "gpu_dram_bandwidth_ratio": 0.3,
+        "gpu_fp64_activity_ratio": 0.01,
+        "gpu_fp32_activity_ratio": 0.1,
+        "gpu_fp16_activity_ratio": 0.05,
+    }
+    assert not set(RATIOS) & set(why)
+
+
+def test_a_pair_covers_the_whole_time_between_the_readings(machine: Machine) -> None:
+    machine.control.gpus = [Gpu(level=100, period=10, duty=0.3)]
+    machine.write()
+    machine.driver.read()
+    machine.wait(10.0)
+    assert values(machine.driver.read()[0])["gpu_engine_activity_ratio"] == pytest.approx(0.3)
+
+
+def test_the_first_reading_has_nothing_to_compare_with(machine: Machine) -> None:
+    machine.control.gpus = [Gpu(level=50)]
+    machine.write()
+    (device,) = machine.driver.read()
+    assert {absent(device)[name] for name in RATIOS} == {"not_yet"}
+    assert not set(RATIOS) & set(values(device))
+
+
+def test_readings_in_haste_say_the_same_again(machine: Machine) -> None:
+    read_twice(machine, Gpu(level=50))
+    machine.gpus[0].level = 100
+    machine.wait(0.01)
+    assert values(machine.driver.read()[0])["gpu_engine_activity_ratio"] == 0.5
+    machine.wait(1.0)
+    assert values(machine.driver.read()[0])["gpu_engine_activity_ratio"] == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize("gpu", [Gpu(gpm=0), Gpu(errors={"nvmlGpmSampleGet": NOT_SUPPORTED}), Gpu(mig=True)])
+def test_a_gpu_without_gpm(machine: Machine, gpu: Gpu) -> None:
+    seen, why = read_twice(machine, gpu)
+    assert {why[name] for name in RATIOS} == {"unsupported"}
+    assert not set(RATIOS) & set(seen)
+
+
+@pytest.mark.parametrize("function", ["nvmlGpmSampleGet", "nvmlGpmMetricsGet", "nvmlGpmQueryDeviceSupport"])
+@pytest.mark.parametrize(("code", "reason"), [(NO_PERMISSION, "no_permission"), (UNKNOWN, "error")])
+def test_gpm_refused_is_absent_and_comes_back(machine: Machine, function: str, code: int, reason: str) -> None:
+    seen, why = read_twice(machine, Gpu(level=50, errors={function: code}))
+    assert {why[name] for name in RATIOS} == {reason}
+    assert not set(RATIOS) & set(seen)
+    machine.gpus[0].errors = {}
+    for _ in range(2):
+        machine.wait(1.0)
+        (device,) = machine.driver.read()
+    assert values(device)["gpu_engine_activity_ratio"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "bits", [NAN, struct.unpack("=Q", struct.pack("=d", -3.0))[0], struct.unpack("=Q", struct.pack("=d", 4e9))[0]]
+)
+def test_garbage_of_one_metric_is_its_own_error(machine: Machine, bits: int) -> None:
+    seen, why = read_twice(
+        machine, Gpu(level=50, sm_activity=80, raw={"gpm2": bits, "gpm20": bits}, pcie_bits=32, pcie_rate=1)
+    )
+    assert why["gpu_sm_activity_ratio"] == "error"
+    assert "gpu_sm_activity_ratio" not in seen
+    assert "gpu_pcie_transmit_bytes_total" not in seen
+    assert seen["gpu_engine_activity_ratio"] == 0.5
+
+
+def test_a_hair_over_the_top_is_the_top(machine: Machine) -> None:
+    bits = struct.unpack("=Q", struct.pack("=d", 100.4))[0]
+    assert read_twice(machine, Gpu(raw={"gpm2": bits}))[0]["gpu_sm_activity_ratio"] == 1.0
+
+
+def test_traffic_is_summed_up_only_where_the_driver_has_no_counter(machine: Machine) -> None:
+    seen, _ = read_twice(machine, Gpu(level=100, pcie_sent=10**12, pcie_rate=2**20, nvlink_rate=2**30))
+    assert seen["gpu_pcie_transmit_bytes_total"] == 10**12
+    assert seen["gpu_nvlink_transmit_bytes_total"] == 0  # the driver's counter, which does not move here
+    machine.driver.close()
+    seen, why = read_twice(machine, Gpu(level=100, pcie_bits=32, pcie_rate=2**20))
+    assert seen["gpu_pcie_transmit_bytes_total"] == pytest.approx(2**20)
+    assert "gpu_pcie_transmit_bytes_total" not in why
+    machine.wait(2.0)
+    assert values(machine.driver.read()[0])["gpu_pcie_transmit_bytes_total"] == pytest.approx(3 * 2**20)
+
+
+def test_samples_are_given_back(machine: Machine, nvml_library: Path) -> None:
+    before = live_samples(nvml_library)
+    machine.control.gpus = [Gpu() for _ in range(8)]
+    machine.write()
+    for _ in range(5):
+        machine.driver.read()
+        machine.wait(1.0)
+    assert live_samples(nvml_library) == before + 16
+    machine.driver.close()
+    assert live_samples(nvml_library) == before

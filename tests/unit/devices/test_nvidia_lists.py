@@ -1,0 +1,83 @@
+"""The lists that NVML fills: room is made when they grow, and errors keep their meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from gpu_exporter.devices.nvidia_lists import ProcessList, UtilizationBuffer
+from gpu_exporter.devices.nvml import GpuLost, NoValue, Nvml
+from gpu_exporter.snapshot import AbsentReason
+
+from tests.simulated_nvml.control import NO_PERMISSION, UNKNOWN, Gpu
+from tests.unit.devices.conftest import Machine
+
+
+@pytest.fixture
+def nvml(machine: Machine) -> Iterator[Nvml]:
+    machine.control.gpus = [Gpu(level=35, pids=[1, 2, 3], memory_used=300)]
+    machine.write()
+    session = Nvml()
+    yield session
+    session.close()
+
+
+def handle(nvml: Nvml) -> object:
+    return nvml.call("nvmlDeviceGetHandleByIndex", 0)
+
+
+def test_samples_are_those_that_pynvml_gives(nvml: Nvml) -> None:
+    buffer = UtilizationBuffer(nvml, handle(nvml))
+    _, theirs = nvml.call("nvmlDeviceGetSamples", handle(nvml), 1, 0)
+    ours = buffer.newer_than(0)
+    assert ours == [(sample.timeStamp, float(sample.sampleValue.uiVal)) for sample in theirs]
+    assert len(ours or ()) == 100
+    assert buffer.newer_than(ours[-4][0]) == ours[-3:]
+    assert buffer.newer_than(ours[-1][0]) == []
+
+
+def test_room_is_made_for_a_longer_buffer(nvml: Nvml) -> None:
+    buffer = UtilizationBuffer(nvml, handle(nvml))
+    buffer._list._make_room(10)
+    assert len(buffer.newer_than(0) or ()) == 100
+
+
+def test_processes_are_those_that_pynvml_gives(nvml: Nvml, machine: Machine) -> None:
+    processes = ProcessList(nvml, handle(nvml))
+    for count in (0, 3, 31, 33, 2000, 1):
+        machine.control.gpus = [Gpu(processes=count, memory_used=count * 2)]
+        machine.write()
+        nvml.call("nvmlDeviceGetCount")  # the library looks at its file
+        theirs = nvml.call("nvmlDeviceGetComputeRunningProcesses", handle(nvml))
+        assert [(p.pid, p.used_bytes) for p in processes.read()] == [(p.pid, p.usedGpuMemory) for p in theirs]
+
+
+def test_memory_that_the_driver_does_not_know_is_none(nvml: Nvml, machine: Machine) -> None:
+    machine.control.gpus = [Gpu(pids=[9], raw={"nvmlDeviceGetComputeRunningProcesses_v3": 2**64 - 1})]
+    machine.write()
+    nvml.call("nvmlDeviceGetCount")
+    assert ProcessList(nvml, handle(nvml)).read() == ((9, None),)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(NO_PERMISSION, AbsentReason.NO_PERMISSION), (UNKNOWN, AbsentReason.ERROR)]
+)
+def test_errors_keep_their_meaning(nvml: Nvml, machine: Machine, code: int, reason: AbsentReason) -> None:
+    machine.control.gpus = [Gpu(errors={"nvmlDeviceGetComputeRunningProcesses_v3": code, "nvmlDeviceGetSamples": code})]
+    machine.write()
+    nvml.call("nvmlDeviceGetCount")
+    with pytest.raises(NoValue) as refusal:
+        ProcessList(nvml, handle(nvml)).read()
+    assert refusal.value.reason is reason
+    assert UtilizationBuffer(nvml, handle(nvml)).newer_than(0) is None
+
+
+def test_a_lost_gpu_is_lost_here_too(nvml: Nvml, machine: Machine) -> None:
+    found = handle(nvml)
+    machine.control.gpus[0].lost = True
+    machine.write()
+    nvml.call("nvmlDeviceGetCount")
+    with pytest.raises(GpuLost):
+        ProcessList(nvml, found).read()
+    with pytest.raises(GpuLost):
+        UtilizationBuffer(nvml, found).newer_than(0)

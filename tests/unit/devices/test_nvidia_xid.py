@@ -1,0 +1,172 @@
+"""Xids: heard by a thread of its own, counted by code, over driver reloads, never in the way of a reading."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from gpu_exporter import metrics
+from gpu_exporter.devices.nvidia_xid_codes import FATAL, MEANINGS, meaning
+from gpu_exporter.snapshot import DeviceReading, DownReason
+
+from tests.simulated_nvml.control import NO_PERMISSION, NOT_SUPPORTED, Gpu
+from tests.simulated_nvml.told import absent, downs, values
+from tests.unit.devices.conftest import Machine
+
+
+def read_until(machine: Machine, wanted: Callable[[tuple[DeviceReading, ...]], bool]) -> tuple[DeviceReading, ...]:
+    """The thread needs a moment, of real time."""
+    deadline = time.monotonic() + 5
+    while True:
+        devices = machine.driver.read()
+        if wanted(devices):
+            return devices
+        assert time.monotonic() < deadline, [values(device) for device in devices]
+        time.sleep(0.005)
+
+
+def listening(machine: Machine, *gpus: Gpu) -> tuple[DeviceReading, ...]:
+    machine.control.gpus = list(gpus)
+    machine.write()
+    return read_until(
+        machine, lambda devices: all("gpu_xid_errors_total" not in absent(d) for d in devices if not d.down)
+    )
+
+
+def count(device: DeviceReading, xid: int) -> float | None:
+    return values(device).get(("gpu_xid_errors_total", str(xid)))
+
+
+def report(machine: Machine, gpu: int, xid: int) -> None:
+    machine.control.xids.append((gpu, xid))
+    machine.write()
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "nvidia-xid"]
+
+
+def test_fatal_ones_are_counted_from_zero_on(machine: Machine) -> None:
+    (device,) = listening(machine, Gpu())
+    seen = {key[1]: value for key, value in values(device).items() if key[0] == "gpu_xid_errors_total"}
+    assert seen == {str(xid): 0 for xid in FATAL}
+    assert "79" in seen
+    assert metrics.XID_LAST not in {reading.family for reading in device.readings}
+
+
+def test_xids_are_counted_by_gpu_and_code_with_class_advice_and_time(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    listening(machine, Gpu(), Gpu())
+    with caplog.at_level(logging.WARNING):
+        for gpu, xid in ((1, 79), (1, 31), (1, 31), (0, 4242)):
+            report(machine, gpu, xid)
+        first, second = read_until(machine, lambda devices: count(devices[0], 4242) == 1)
+    assert (count(second, 79), count(second, 31), count(second, 4242)) == (1, 2, None)
+    assert (count(first, 79), count(first, 31)) == (0, None)
+    assert values(second)["gpu_xid_last_timestamp_seconds", "31"] == machine.time
+    assert values(second)["gpu_xid_info", "79", "bus", "reboot_node"] == 1
+    assert values(second)["gpu_xid_info", "31", "application", "restart_job"] == 1
+    assert values(first)["gpu_xid_info", "4242", "unknown", "look_up"] == 1
+    assert sum("Xid" in record.getMessage() for record in caplog.records) == 4
+
+
+def test_a_reading_does_not_wait_for_events(machine: Machine) -> None:
+    listening(machine, Gpu())
+    machine.control.hang = {"nvmlEventSetWait_v2": 1.0}
+    machine.write()
+    time.sleep(0.05)
+    begin = time.perf_counter()
+    for _ in range(10):
+        assert machine.driver.read()[0].down is None
+    assert time.perf_counter() - begin < 0.5
+    machine.control.hang = {}
+    machine.write()
+
+
+def test_counts_go_on_over_a_reload_of_the_driver(machine: Machine) -> None:
+    listening(machine, Gpu())
+    report(machine, 0, 48)
+    read_until(machine, lambda devices: count(devices[0], 48) == 1)
+    machine.control.loads = 2
+    machine.write()
+    assert downs(machine.driver.read()) == [DownReason.DRIVER_GONE]
+    read_until(machine, lambda devices: devices[0].down is None and count(devices[0], 48) == 1)
+    time.sleep(0.1)  # until it listens again: what happens before is not heard
+    report(machine, 0, 48)
+    read_until(machine, lambda devices: count(devices[0], 48) == 2)
+
+
+def test_a_lost_gpu_does_not_deafen_for_the_others(machine: Machine) -> None:
+    listening(machine, Gpu(), Gpu())
+    machine.gpus[0].lost = True
+    machine.write()
+    time.sleep(0.1)
+    for _ in range(20):
+        report(machine, 1, 94)
+        time.sleep(0.01)
+    devices = read_until(machine, lambda devices: (count(devices[1], 94) or 0) > 0)
+    assert downs(devices) == [DownReason.LOST, None]
+
+
+def test_a_gpu_that_is_plugged_in_is_listened_to(machine: Machine) -> None:
+    listening(machine, Gpu())
+    machine.control.gpus.append(Gpu())
+    machine.write()
+    read_until(machine, lambda devices: len(devices) == 2 and count(devices[1], 79) == 0)
+    time.sleep(0.1)
+    report(machine, 1, 79)
+    read_until(machine, lambda devices: count(devices[1], 79) == 1)
+
+
+@pytest.mark.parametrize("function", ["nvmlDeviceRegisterEvents", "nvmlEventSetCreate"])
+@pytest.mark.parametrize(("code", "reason"), [(NOT_SUPPORTED, "unsupported"), (NO_PERMISSION, "no_permission")])
+def test_a_driver_that_tells_no_xids(machine: Machine, function: str, code: int, reason: str) -> None:
+    machine.control.errors = {function: code} if "Set" in function else {}
+    machine.control.gpus = [Gpu(errors={function: code})]
+    machine.write()
+    (device,) = read_until(machine, lambda devices: absent(devices[0])["gpu_xid_errors_total"] != "not_yet")
+    assert absent(device)["gpu_xid_errors_total"] == reason
+    assert "gpu_xid_errors_total" not in {key[0] for key in values(device)}
+
+
+def test_closing_ends_the_thread_soon(machine: Machine) -> None:
+    listening(machine, Gpu())
+    assert len(threads()) == 1
+    begin = time.perf_counter()
+    machine.driver.close()
+    assert time.perf_counter() - begin < 0.5
+    assert threads() == []
+    listening(machine, Gpu())
+    assert len(threads()) == 1
+
+
+def test_closing_does_not_wait_for_ever_for_a_wait_that_hangs(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpu_exporter.devices.nvidia_xid.STOP_SECONDS", 0.1)
+    listening(machine, Gpu())
+    machine.control.hang = {"nvmlEventSetWait_v2": 0.6}
+    machine.write()
+    time.sleep(0.05)
+    begin = time.perf_counter()
+    machine.driver.close()
+    assert time.perf_counter() - begin < 0.4
+    machine.control.hang = {}
+    machine.write()
+    assert machine.driver.read()[0].down is None  # reads on beside the one that hangs, and starts no second one
+    assert len(threads()) == 1
+    read_until(machine, lambda devices: not machine.driver._xids._stop.is_set())
+
+
+def test_the_table_is_sound() -> None:
+    assert {48, 64, 74, 79, 95, 119} <= set(FATAL)
+    assert not {13, 31, 43, 45, 63, 94} & set(FATAL)
+    for code, entry in MEANINGS.items():
+        assert 0 < code < 1000
+        assert entry.kind.isidentifier()
+        assert entry.action.isidentifier()
+    assert meaning(999).kind == "unknown"
