@@ -38,6 +38,7 @@ WORKDIR /tmp
 
 FROM runtime AS exporter
 COPY --from=exporter-environment /opt/venv /opt/venv
+ENV MALLOC_ARENA_MAX=2
 EXPOSE 9816
 HEALTHCHECK --interval=15s --timeout=5s --start-period=15s --retries=3 \
     CMD ["python", "-I", "/usr/local/lib/gpu-advisor/healthcheck.py", "http://127.0.0.1:9816/-/healthy"]

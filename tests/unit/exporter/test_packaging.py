@@ -1,0 +1,143 @@
+"""The systemd unit and the example settings: both are read by those that will read them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+import yaml
+from gpu_exporter import config
+from gpu_exporter.devices import DRIVERS
+from gpu_exporter.host import COLLECTORS
+
+ROOT = Path(__file__).parents[3]
+UNIT = ROOT / "exporter" / "gpu-exporter.service"
+EXAMPLE = ROOT / "exporter" / "exporter.example.yml"
+
+Sections = dict[str, dict[str, list[str]]]
+
+
+def unit() -> Sections:
+    """Settings by section and name, in order: a name may come more than once."""
+    sections: Sections = {}
+    settings: dict[str, list[str]] = {}
+    for number, line in enumerate(UNIT.read_text().splitlines(), 1):
+        if not line or line.startswith("#"):
+            continue
+        if header := re.fullmatch(r"\[(\w+)\]", line):
+            settings = sections.setdefault(header[1], defaultdict(list))
+            continue
+        # No setting goes on over several lines, and none has a comment behind it, which would be part of its value.
+        setting = re.fullmatch(r"([A-Z]\w*)=([^#]*)", line)
+        assert setting, f"line {number}: {line}"
+        settings[setting[1]].append(setting[2].strip())
+    return sections
+
+
+def test_the_unit_has_the_three_sections_and_starts_the_command_that_is_installed() -> None:
+    sections = unit()
+    assert list(sections) == ["Unit", "Service", "Install"]
+    [start] = sections["Service"]["ExecStart"]
+    program, *arguments = start.split()
+    assert program.startswith("/")
+    scripts = re.search(r"\[project\.scripts\](.*?)\n\[", (ROOT / "pyproject.toml").read_text(), re.DOTALL)
+    assert scripts
+    assert f"{Path(program).name} = " in scripts[1]
+    [path] = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config.file=")]
+    assert path in UNIT.read_text().split("[Unit]")[0], "the comment on how to install puts it elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DynamicUser", "yes"),
+        ("NoNewPrivileges", "yes"),
+        ("ProtectSystem", "strict"),
+        ("CapabilityBoundingSet", ""),
+        ("AmbientCapabilities", ""),
+        ("DevicePolicy", "closed"),
+        ("RestrictAddressFamilies", "AF_INET AF_INET6 AF_UNIX"),
+        ("SystemCallFilter", "@system-service"),
+        ("Restart", "on-failure"),
+    ],
+)
+def test_the_unit_is_hardened(name: str, value: str) -> None:
+    assert unit()["Service"][name] == [value]
+
+
+def test_the_unit_does_not_take_away_what_is_read() -> None:
+    service = unit()["Service"]
+    assert any(re.fullmatch(r"char-nvidia\* rw", device) for device in service["DeviceAllow"])
+    for hiding in ("PrivateDevices", "PrivateNetwork", "PrivateUsers", "ProtectProc", "ProcSubset"):
+        assert hiding not in service, f"{hiding} hides what the exporter is to tell of"
+
+
+def test_the_unit_limits_memory_but_gives_room() -> None:
+    [limit] = unit()["Service"]["MemoryMax"]
+    assert limit.endswith("M")
+    assert 64 <= int(limit[:-1]) <= 512
+    from gpu_exporter.server import MAX_CONNECTIONS
+
+    assert int(unit()["Service"]["TasksMax"][0]) >= MAX_CONNECTIONS + 64
+
+
+def test_unit_and_image_limit_arenas_alike() -> None:
+    [environment] = unit()["Service"]["Environment"]
+    assert "MALLOC_ARENA_MAX=2" in environment.split()
+    stages = re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    [exporter] = [stage for stage in stages if stage.startswith("runtime AS exporter\n")]
+    assert "\nENV MALLOC_ARENA_MAX=2\n" in exporter
+
+
+def test_a_wrong_setting_is_not_tried_again() -> None:
+    from gpu_exporter.cli import USAGE_ERROR
+
+    assert unit()["Service"]["RestartPreventExitStatus"] == [str(USAGE_ERROR)]
+
+
+def test_systemd_understands_every_setting(tmp_path: Path) -> None:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is not on PATH; on Debian: apt-get install systemd")
+    [start] = unit()["Service"]["ExecStart"]
+    copy = tmp_path / UNIT.name
+    # The command is not installed here, and its absence is all that may be wrong.
+    copy.write_text(UNIT.read_text().replace(start.split()[0], "/bin/true"))
+    done = subprocess.run(
+        [program, "verify", "--man=no", "--recursive-errors=no", str(copy)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    complaints = [line for line in done.stderr.splitlines() if UNIT.name in line]
+    assert not complaints
+
+
+def _names() -> tuple[str, ...]:
+    return ("host", *DRIVERS, *COLLECTORS)
+
+
+def test_the_example_is_understood_as_it_stands() -> None:
+    settings = config.load([f"--config.file={EXAMPLE}"], _names())
+    assert settings.listen_address == config.Settings().listen_address
+    assert settings.sampling_interval == config.Settings().sampling_interval
+
+
+def test_the_example_is_understood_with_all_that_is_commented_out(tmp_path: Path) -> None:
+    lines = [re.sub(r"^# (?=[a-z][\w.-]*: \S+$)", "", line) for line in EXAMPLE.read_text().splitlines()]
+    before, after = yaml.safe_load(EXAMPLE.read_text()), yaml.safe_load("\n".join(lines))
+    assert len(after) >= len(before) + 4
+    path = tmp_path / "exporter.yml"
+    path.write_text("\n".join(lines))
+    assert "host" in config.load([f"--config.file={path}"], _names()).disabled
+
+
+def test_the_directory_of_the_example_is_the_one_that_the_unit_makes() -> None:
+    [state] = unit()["Service"]["StateDirectory"]
+    assert yaml.safe_load(EXAMPLE.read_text())["state.directory"] == f"/var/lib/{state}"
