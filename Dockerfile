@@ -17,7 +17,7 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 # The environments are made here and copied: pip stays behind.
 FROM wheel AS exporter-environment
 RUN python -m venv --without-pip /opt/venv \
-    && pip --python /opt/venv/bin/python install --no-cache-dir /wheels/*.whl
+    && pip --python /opt/venv/bin/python install --no-cache-dir "$(echo /wheels/*.whl)[web]"
 
 FROM wheel AS advisor-environment
 RUN python -m venv --without-pip /opt/venv \

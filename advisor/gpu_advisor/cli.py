@@ -75,7 +75,7 @@ def up(simulate: str, exporter_address: str, advisor_address: str, state_dir: Pa
         if simulate:
             import_simulated_past(history, exporter_address, simulate)
 
-    with exporter(exporter_address, simulate) as child:
+    with exporter(exporter_address, simulate, state_dir / "exporter") as child:
         _run(settings, prepare, f"metrics   http://{exporter_address}/metrics", lambda: child.poll() is None)
 
 

@@ -37,12 +37,11 @@ def state_dir_for(state_dir: Path, simulate: str) -> Path:
 
 
 @contextmanager
-def exporter(address: str, simulate: str) -> Iterator[subprocess.Popen[str]]:
+def exporter(address: str, simulate: str, state_dir: Path) -> Iterator[subprocess.Popen[str]]:
     """A gpu-exporter as a child process, ready to be scraped; ended with the block. Raises StartError."""
     check_free(address, "--exporter-address")  # another exporter there would look like ours, ready
     command = [sys.executable, "-m", "gpu_exporter", "--web.listen-address", address, "--log.level", "warning"]
-    if simulate:
-        command += ["--simulate", simulate]
+    command += ["--simulate", simulate] if simulate else ["--state.directory", str(state_dir)]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_end_with_parent)
     try:
         _wait_until_ready(child, address)

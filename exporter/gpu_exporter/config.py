@@ -40,6 +40,12 @@ class Settings:
     listen_address: str = _setting(
         "web.listen-address", "127.0.0.1:9816", "where to serve; 0.0.0.0:9816 for all interfaces", "HOST:PORT"
     )
+    web_config_file: str = _setting("web.config.file", "", "TLS and users, as Prometheus' exporters have them", "FILE")
+    enable_lifecycle: bool = _setting(
+        "web.enable-lifecycle",
+        False,
+        "let POST /-/release close the drivers' libraries for 2 minutes; SIGUSR1 does too",
+    )
     telemetry_path: str = _setting("web.telemetry-path", "/metrics", "path of the metrics", "PATH")
     sampling_interval: str = _setting("sampling.interval", "1s", "how often devices and host are read", "DURATION")
     time_limit: str = _setting(
@@ -54,6 +60,16 @@ class Settings:
         "DURATION",
     )
     simulate_step: str = _setting("simulate.step", "15s", "distance of the samples of that past", "DURATION")
+    compat_dcgm: bool = _setting("compat.dcgm", False, "also serve the names of dcgm-exporter")
+    state_directory: str = _setting(
+        "state.directory", "", "where lost GPUs are remembered over a restart; empty: nowhere", "PATH"
+    )
+    textfile_directory: str = _setting(
+        "collector.textfile.directory", "", "directory of *.prom files that jobs write; may be a pattern", "PATH"
+    )
+    pod_resources_socket: str = _setting(
+        "collector.owners.pod-resources-socket", "/var/lib/kubelet/pod-resources/kubelet.sock", "of the kubelet", "PATH"
+    )
     path_procfs: str = _setting("path.procfs", "/proc", "where the host's proc is mounted", "PATH")
     path_sysfs: str = _setting("path.sysfs", "/sys", "where the host's sys is mounted", "PATH")
     path_rootfs: str = _setting("path.rootfs", "/", "where the host's root is mounted", "PATH")
@@ -109,6 +125,11 @@ def _parser(collectors: Sequence[str]) -> argparse.ArgumentParser:
     )
     for f in _settable():
         key = f.metadata["key"]
+        if isinstance(f.default, bool):
+            parser.add_argument(
+                f"--{key}", dest=key, action=argparse.BooleanOptionalAction, default=None, help=f.metadata["help"]
+            )
+            continue
         shown = str(f.default).replace("%", "%%") or "none"
         parser.add_argument(
             f"--{key}",

@@ -236,7 +236,7 @@ SIMULATED = Family(
 DRIVER_INFO = Family(
     "gpu_exporter_driver_info",
     "gauge",
-    "State of each GPU driver, always 1: ok, absent (not installed), no_permission, failed, hung.",
+    "State of each GPU driver, always 1: ok, absent (not installed), no_permission, failed, hung, released.",
     ("driver", "state"),
 )
 COLLECTOR_SUCCESS = Family(

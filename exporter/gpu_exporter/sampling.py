@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from gpu_exporter import __version__, metrics
 from gpu_exporter.devices.base import Driver, DriverUnavailable
@@ -24,6 +25,10 @@ log = logging.getLogger(__name__)
 
 #: A driver that is not there is looked for again after this time: it may be installed or loaded later.
 ABSENT_RETRY_SECONDS = 30.0
+
+#: For so long a driver is left alone after it was let go of: time to replace its kernel module.
+RELEASE_SECONDS = 120.0
+RELEASE_LIMIT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,8 @@ class Task:
         self.health = Health()
         self._run = run
         self._interval = interval_seconds
-        self._stop = threading.Event()
+        self._stopped = False
+        self._wake = threading.Event()
         self._last_error = ""
 
     def start(self) -> None:
@@ -59,16 +65,18 @@ class Task:
         threading.Thread(target=self._loop, name=f"collect-{self.name}", daemon=True).start()
 
     def stop(self) -> None:
-        self._stop.set()
+        self._stopped = True
+        self._wake.set()
 
     def overdue(self) -> bool:
         return self.health.overdue(time.monotonic(), self.limit_seconds)
 
     def _loop(self) -> None:
-        while not self._stop.is_set():
+        while not self._stopped:
+            self._wake.clear()
             wait = self.collect_once() or self._interval
             self.run_once.set()
-            self._stop.wait(wait - time.time() % wait)  # on the wall clock's grid, so that all nodes sample together
+            self._wake.wait(wait - time.time() % wait)  # on the wall clock's grid, so that all nodes sample together
 
     def collect_once(self) -> float | None:
         before, begun = self.health, time.monotonic()
@@ -90,8 +98,10 @@ class Task:
 class DeviceBoard:
     """The latest readings of all drivers, and their page. One lock, held only to swap and to render."""
 
-    def __init__(self, nodename: str) -> None:
+    def __init__(self, nodename: str, also: Callable[[Sequence[Samples]], list[Samples]] = lambda _: []) -> None:
+        """`also` makes further families of those of the devices: the same under other names."""
         self._nodename = nodename
+        self._also = also
         self._readings: dict[str, tuple[DeviceReading, ...]] = {}
         self._states: dict[str, DriverState] = {}
         self._hung: frozenset[str] = frozenset()
@@ -104,6 +114,10 @@ class DeviceBoard:
             self._states[driver] = state
             self._hung -= {driver}
             self._render()
+
+    def devices(self) -> tuple[DeviceReading, ...]:
+        """What was last read of all GPUs, without waiting."""
+        return tuple(device for _, readings in sorted(self._readings.items()) for device in readings)
 
     def page(self, hung: frozenset[str]) -> bytes:
         """`hung` are the drivers that are overdue now: what they last said is no longer true."""
@@ -123,35 +137,71 @@ class DeviceBoard:
             states.append(
                 (metrics.DRIVER_INFO, (driver, (DriverState.HUNG if hung else self._states[driver]).value), 1)
             )
-        self._page = render([*device_samples(devices, self._nodename), *by_family(sorted(states, key=lambda s: s[1]))])
+        samples = device_samples(devices, self._nodename)
+        self._page = render([*samples, *self._also(samples), *by_family(sorted(states, key=lambda s: s[1]))])
 
 
-def device_task(name: str, driver: Driver, board: DeviceBoard, interval_seconds: float, limit_seconds: float) -> Task:
-    said: set[str] = set()
-    last: tuple[DeviceReading, ...] = ()
+class DeviceTask(Task):
+    """Reads one driver for the board, and lets go of it for a while when asked: a library that is open keeps its kernel
+    module from being replaced."""
 
-    def run() -> float | None:
-        nonlocal last
+    def __init__(
+        self, name: str, driver: Driver, board: DeviceBoard, interval_seconds: float, limit_seconds: float
+    ) -> None:
+        super().__init__(name, self._read, interval_seconds, limit_seconds)
+        self._driver = driver
+        self._board = board
+        self._last: tuple[DeviceReading, ...] = ()
+        self._said = ""
+        self._released_until = 0.0
+        self._let_go = threading.Event()
+
+    def release(self, seconds: float) -> None:
+        """Ask for it; see `wait_released`."""
+        self._let_go.clear()
+        self._released_until = time.monotonic() + seconds
+        self._wake.set()
+
+    def wait_released(self, seconds: float) -> bool:
+        """Whether it was let go of within this time: in its own thread, after its present call."""
+        return self._let_go.wait(seconds)
+
+    def _read(self) -> float | None:
+        if time.monotonic() < self._released_until:
+            if not self._let_go.is_set():
+                self._driver.close()
+                self._put_down(DownReason.RELEASED, DriverState.RELEASED)
+                self._let_go.set()
+            return None
         try:
-            readings = last = driver.read()
+            self._last = self._driver.read()
         except DriverUnavailable as why:
-            if str(why) not in said:
-                log.info("driver %s: %s", name, why)
-                said.add(str(why))
-            board.put(name, (), why.state)
+            if str(why) != self._said:
+                log.info("driver %s: %s", self.name, why)
+                self._said = str(why)
+            self._board.put(self.name, (), why.state)
             return ABSENT_RETRY_SECONDS
         except Exception:
-            board.put(name, tuple(r if r.down else r.gone(DownReason.ERROR) for r in last), DriverState.FAILED)
+            self._put_down(DownReason.ERROR, DriverState.FAILED)
             raise
-        said.clear()
-        board.put(name, readings, DriverState.OK)
+        self._said = ""
+        self._board.put(self.name, self._last, DriverState.OK)
         return None
 
-    return Task(name, run, interval_seconds, limit_seconds)
+    def _put_down(self, reason: DownReason, state: DriverState) -> None:
+        self._board.put(self.name, tuple(r if r.down else r.gone(reason) for r in self._last), state)
+
+
+class Page(Protocol):
+    """Prepared bytes, and how to renew them."""
+
+    page: bytes
+
+    def run(self) -> float | None: ...
 
 
 class HostPage:
-    """The prepared bytes of one host collector; empty after a failure, so that nothing stale is served."""
+    """The prepared bytes of one collector; empty after a failure, so that nothing stale is served."""
 
     def __init__(self, collector: HostCollector) -> None:
         self._collector = collector
@@ -171,19 +221,22 @@ class Sampler:
     def __init__(
         self,
         board: DeviceBoard,
-        device_tasks: Sequence[Task],
-        host: Sequence[tuple[Task, HostPage]],
+        device_tasks: Sequence[DeviceTask],
+        pages: Sequence[tuple[Task, Page]],
+        others: Sequence[Task] = (),
         extra: Iterable[Samples] = (),
     ) -> None:
+        """`others` are tasks that make no page of their own; `extra` are samples that never change."""
         self._board = board
         self._device_tasks = tuple(device_tasks)
-        self._host = tuple(host)
+        self._pages = tuple(pages)
+        self._others = tuple(others)
         build = Samples(metrics.BUILD_INFO, (((__version__, platform.python_version()), 1.0),))
         self._constant = render([build, *extra])
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        return (*self._device_tasks, *(task for task, _ in self._host))
+        return (*self._device_tasks, *(task for task, _ in self._pages), *self._others)
 
     def start(self, wait_seconds: float) -> None:
         """Start all, and give each the chance to have been read once before the first scrape."""
@@ -199,8 +252,16 @@ class Sampler:
 
     def page(self) -> bytes:
         hung = frozenset(task.name for task in self._device_tasks if task.overdue())
-        host = b"".join(page.page for task, page in self._host if not task.overdue())
-        return b"".join((self._board.page(hung), host, self._constant, render(self._health())))
+        pages = b"".join(page.page for task, page in self._pages if not task.overdue())
+        return b"".join((self._board.page(hung), pages, self._constant, render(self._health())))
+
+    def release_drivers(self) -> None:
+        """Let go of all vendors' libraries for RELEASE_SECONDS; returns when that is done, or takes too long."""
+        for task in self._device_tasks:
+            task.release(RELEASE_SECONDS)
+        for task in self._device_tasks:
+            if not task.wait_released(RELEASE_LIMIT_SECONDS):
+                log.warning("driver %s was not let go of within %g s", task.name, RELEASE_LIMIT_SECONDS)
 
     def _health(self) -> list[Samples]:
         rows: list[tuple[metrics.Family, tuple[str, ...], float]] = []

@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from socketserver import BaseRequestHandler, ThreadingTCPServer
@@ -57,6 +57,7 @@ _REASONS = {
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
+    429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     505: "HTTP Version Not Supported",
@@ -89,8 +90,13 @@ class Request:
     keep: bool
 
 
-class Gate(Protocol):
-    """Who may come in, and how. Asked anew for each connection and request, so that it may change at any time."""
+class Access(Protocol):
+    """Who may come in, and how."""
+
+    @property
+    def headers(self) -> Iterable[tuple[str, str]]:
+        """Sent with every answer."""
+        ...
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """None for plain HTTP."""
@@ -100,8 +106,8 @@ class Gate(Protocol):
         """Whether a request with this Authorization header (None: without one) is served."""
         ...
 
-    def headers(self) -> Mapping[str, str]:
-        """Sent with every answer."""
+    def allow(self) -> bool:
+        """Whether one more request is served now."""
         ...
 
 
@@ -112,7 +118,8 @@ class Site:
     path: str
     page: Callable[[], bytes]
     actions: Mapping[str, Callable[[], object]] = field(default_factory=dict)
-    gate: Gate | None = None
+    #: Asked anew for each connection and request, so that it may change at any time.
+    access: Callable[[], Access] | None = None
 
 
 class MetricsServer(ThreadingTCPServer):
@@ -204,8 +211,8 @@ class _Connection(BaseRequestHandler):
 
     def _secure(self) -> None:
         """The TLS handshake, if there is to be one: in this thread, where a slow client delays nobody else."""
-        gate = self.server.site.gate
-        context = gate.ssl_context() if gate else None
+        site = self.server.site
+        context = site.access().ssl_context() if site.access else None
         if context:
             plain = self.request
             plain.settimeout(CLIENT_TIMEOUT_SECONDS)
@@ -253,8 +260,12 @@ class _Connection(BaseRequestHandler):
 
     def _find(self, request: Request) -> tuple[int, str, bytes]:
         site, path = self.server.site, request.path
-        if site.gate and not site.gate.authorize(request.fields.get("authorization")):
-            return 401, _TEXT, b"a user name and its password are needed\n"
+        if site.access:
+            access = site.access()
+            if not access.allow():
+                return 429, _TEXT, b"too many requests; ask less often\n"
+            if not access.authorize(request.fields.get("authorization")):
+                return 401, _TEXT, b"a user name and its password are needed\n"
         if request.method == "POST":
             return self._act(path)
         if path == site.path:
@@ -298,7 +309,8 @@ class _Connection(BaseRequestHandler):
         self.request.sendall(head if only_head else head + body)
 
     def _extra_headers(self) -> list[tuple[str, str]]:
-        return list(self.server.site.gate.headers().items()) if self.server.site.gate else []
+        access = self.server.site.access
+        return list(access().headers) if access else []
 
     def _linger(self) -> None:
         """Reads what a refused client is still sending, within limits."""

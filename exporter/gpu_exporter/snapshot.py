@@ -21,6 +21,7 @@ class DownReason(str, Enum):
     LOST = "lost"
     HUNG = "hung"
     DRIVER_GONE = "driver_gone"
+    RELEASED = "released"
     ERROR = "error"
 
 
@@ -40,6 +41,7 @@ class DriverState(str, Enum):
     NO_PERMISSION = "no_permission"
     FAILED = "failed"
     HUNG = "hung"
+    RELEASED = "released"
 
 
 @dataclass(frozen=True, slots=True)

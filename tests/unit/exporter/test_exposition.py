@@ -8,12 +8,12 @@ import time
 
 import pytest
 from gpu_exporter import metrics
-from gpu_exporter.cli import build_sampler
 from gpu_exporter.config import Settings
 from gpu_exporter.devices.base import Driver
 from gpu_exporter.devices.simulated import SCENARIOS, SimulatedDriver, parse_fleet, past
 from gpu_exporter.exposition import number, render, render_history
 from gpu_exporter.metrics import Family, Samples
+from gpu_exporter.wiring import build_sampler
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
@@ -46,7 +46,10 @@ def test_promtool_has_nothing_to_say(page: bytes) -> None:
 
 
 def test_every_family_is_in_the_catalogue_with_its_labels(page: bytes) -> None:
-    known = {family.name: family for family in (*metrics.DEVICE_FAMILIES, *metrics.SELF_FAMILIES)}
+    catalogue = (
+        *metrics.DEVICE_FAMILIES, *metrics.VENDOR_FAMILIES, *metrics.OWNER_FAMILIES, *metrics.SELF_FAMILIES,
+    )  # fmt: skip
+    known = {family.name: family for family in catalogue}
     seen = set()
     for family in text_string_to_metric_families(page.decode()):
         for sample in family.samples:

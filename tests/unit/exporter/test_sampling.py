@@ -10,7 +10,7 @@ import pytest
 from gpu_exporter import metrics
 from gpu_exporter.devices.base import DriverUnavailable
 from gpu_exporter.metrics import Family, Samples, one
-from gpu_exporter.sampling import DeviceBoard, HostPage, Sampler, Task, device_task
+from gpu_exporter.sampling import DeviceBoard, DeviceTask, HostPage, Sampler, Task
 from gpu_exporter.snapshot import DeviceReading, DriverState, Identity, Reading
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -58,7 +58,7 @@ class Stand:
         self.driver, self.host = Driver(), Host()
         board = DeviceBoard("node-1")
         page = HostPage(self.host)
-        tasks = [device_task("test", self.driver, board, 0.02, limit)]
+        tasks = [DeviceTask("test", self.driver, board, 0.02, limit)]
         self.sampler = Sampler(board, tasks, [(Task("loadavg", page.run, 0.02, limit), page)])
         self.sampler.start(2.0)
 
@@ -125,7 +125,7 @@ def test_a_driver_with_a_defect_keeps_the_identities_and_no_values(stand: Stand)
 def test_an_absent_driver_is_no_failure() -> None:
     board, driver = DeviceBoard("n"), Driver()
     driver.problem = DriverUnavailable(DriverState.ABSENT, "not installed")
-    task = device_task("test", driver, board, 0.02, 1)
+    task = DeviceTask("test", driver, board, 0.02, 1)
     assert task.collect_once() == 30.0  # looked for again later
     assert task.health.success
     assert board.page(frozenset()).decode().splitlines()[-1] == (
@@ -141,3 +141,15 @@ def test_a_failing_host_collector_serves_nothing_old(stand: Stand) -> None:
     assert last == pytest.approx(time.time(), abs=6)
     stand.host.problem = None
     stand.until(lambda: stand.rows("gpu_exporter_collector_success")["loadavg",] == 1)
+
+
+def test_a_driver_is_let_go_of_when_asked_and_taken_again(monkeypatch: pytest.MonkeyPatch, stand: Stand) -> None:
+    closed = threading.Event()
+    monkeypatch.setattr(stand.driver, "close", closed.set)
+    monkeypatch.setattr("gpu_exporter.sampling.RELEASE_SECONDS", 0.3)
+    stand.sampler.release_drivers()
+    assert closed.is_set()  # before it returned
+    assert stand.rows("gpu_up") == {("GPU-0",): 0, ("GPU-1",): 0}
+    assert b'gpu_down_info{uuid="GPU-0",reason="released"} 1' in stand.sampler.page()
+    assert stand.rows("gpu_exporter_driver_info") == {("test", "released"): 1}
+    stand.until(lambda: stand.rows("gpu_up") == {("GPU-0",): 1, ("GPU-1",): 1})

@@ -339,3 +339,54 @@ def test_ipv6():
             assert get(server)[1] == PAGE
     except BadAddress as error:
         pytest.skip(str(error))
+
+
+class Guard:
+    """Lets in who says so, and not too often."""
+
+    headers = (("X-Frame-Options", "deny"),)
+
+    def __init__(self) -> None:
+        self.left = 100
+
+    def ssl_context(self) -> None:
+        return None
+
+    def authorize(self, header: str | None) -> bool:
+        return header == "Basic me"
+
+    def allow(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+
+def test_who_may_come_in_and_what_may_be_done() -> None:
+    done, guard = [], Guard()
+    site = Site("/metrics", lambda: PAGE, {"/-/release": lambda: done.append(1)}, lambda: guard)
+    server = MetricsServer(("127.0.0.1", 0), site)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+
+    def asked(line: bytes, *fields: bytes) -> tuple[bytes, bytes]:
+        answer = ask(server, b"\r\n".join((line + b" HTTP/1.1", b"Connection: close", *fields, b"", b"")))
+        return answer.split(b" ", 2)[1], answer
+
+    try:
+        for line in (b"GET /metrics", b"GET /-/healthy", b"POST /-/release", b"GET /nowhere"):
+            status, answer = asked(line)
+            assert status == b"401"
+            assert b"\r\nWWW-Authenticate: Basic " in answer
+            assert b"\r\nX-Frame-Options: deny\r\n" in answer
+        assert not done
+        mine = b"Authorization: Basic me"
+        assert asked(b"GET /metrics", mine)[0] == b"200"
+        assert asked(b"POST /-/release", mine)[0] == b"200"
+        assert asked(b"GET /-/release", mine)[0] == b"404"
+        assert asked(b"POST /metrics", mine)[0] == b"405"
+        assert done == [1]
+        guard.left = 0
+        assert asked(b"GET /metrics", mine)[0] == b"429"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
