@@ -103,7 +103,7 @@ WRONG = {
     "http_server_config:\n  http2: 2\n": ":2: http_server_config.http2: not true or false",
     "http_server_config:\n  headers:\n    X-Frame-Options: maybe\n": ":3: http_server_config.headers.X-Frame-Options: ",
     "http_server_config:\n  headers:\n    Server: me\n": ":3: http_server_config.headers.Server: unknown key",
-    'http_server_config:\n  headers:\n    X-XSS-Protection: "a\\r\\nSet-Cookie: b"\n': ":3: http_server_config.headers.",
+    'http_server_config:\n  headers:\n    X-XSS-Protection: "a\\r\\nb: c"\n': ":3: http_server_config.headers.X-XSS",
     "rate_limit:\n  interval: 1\n  burst: 1\n": ":2: rate_limit.interval: '1' is not a duration",
     "rate_limit:\n  interval: 1s\n": ":2: rate_limit.burst: lets no request pass",
     "rate_limit:\n  interval: 1s\n  burst: few\n": ":3: rate_limit.burst: not a whole number",
