@@ -122,7 +122,8 @@ def text() -> str:
 
 def _row(family: Family) -> str:
     labels = ", ".join(f"`{label}`" for label in family.labels)
-    return f"| `{family.name}` | {family.type} | {labels} | {family.help.replace('|', '&#124;')} |"
+    meaning = family.help.replace("*", r"\*").replace("|", r"\|")
+    return f"| `{family.name}` | {family.type} | {labels} | {meaning} |"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
