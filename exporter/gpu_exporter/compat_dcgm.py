@@ -28,7 +28,8 @@ MILLIJOULES = 1000.0
 
 LABELS = ("gpu", "UUID", "pci_bus_id", "device", "modelName")
 MIG_LABELS = ("GPU_I_PROFILE", "GPU_I_ID")
-"""Only where there are slices. GPU_I_ID is a slice's place in NVML's list: it tells slices apart, as DCGM's number."""
+"""Only where there are slices. GPU_I_ID is a slice's place in NVML's list, which tells slices apart as DCGM's number of
+the GPU instance does, but need not be the same."""
 LAST_LABELS = ("Hostname", "DCGM_FI_DRIVER_VERSION")
 
 
