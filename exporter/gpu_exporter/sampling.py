@@ -11,11 +11,11 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gpu_exporter import __version__, metrics
-from gpu_exporter.devices.base import Driver, DriverUnavailable
+from gpu_exporter.devices.base import Driver, DriverUnavailable, Sampled
 from gpu_exporter.exposition import render
 from gpu_exporter.host.base import HostCollector
 from gpu_exporter.metrics import Samples, by_family
@@ -76,7 +76,10 @@ class Task:
             self._wake.clear()
             wait = self.collect_once() or self._interval
             self.run_once.set()
-            self._wake.wait(wait - time.time() % wait)  # on the wall clock's grid, so that all nodes sample together
+            self._pause(wait - time.time() % wait)  # on the wall clock's grid, so that all nodes sample together
+
+    def _pause(self, seconds: float) -> None:
+        self._wake.wait(seconds)
 
     def collect_once(self) -> float | None:
         before, begun = self.health, time.monotonic()
@@ -187,6 +190,25 @@ class DeviceTask(Task):
         self._said = ""
         self._board.put(self.name, self._last, DriverState.OK)
         return None
+
+    def _pause(self, seconds: float) -> None:
+        """Until the next reading, a driver that wishes so is sampled. A call that hangs here is seen as any other."""
+        end = time.monotonic() + seconds
+        while isinstance(self._driver, Sampled) and self.health.success and not self._wake.is_set():
+            every = self._driver.sampling_seconds()
+            left = end - time.monotonic()
+            if every is None or left <= every:
+                break
+            self._wake.wait(every)
+            self.health = replace(self.health, busy_since=time.monotonic())
+            try:
+                self._driver.sample()
+            except Exception:
+                log.debug("driver %s could not be sampled; the next reading tells why", self.name, exc_info=True)
+                break
+            finally:
+                self.health = replace(self.health, busy_since=None)
+        super()._pause(max(0.0, end - time.monotonic()))
 
     def _put_down(self, reason: DownReason, state: DriverState) -> None:
         self._board.put(self.name, tuple(r if r.down else r.gone(reason) for r in self._last), state)

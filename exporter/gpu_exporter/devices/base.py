@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gpu_exporter.snapshot import DeviceReading, DriverState
 
@@ -27,6 +27,19 @@ class DriverSettings:
 
     def state_file(self, vendor: str) -> Path | None:
         return self.state / f"{vendor}.json" if self.state else None
+
+
+@runtime_checkable
+class Sampled(Protocol):
+    """A driver that has to be looked at more often than it is read, to count what happens in between."""
+
+    def sampling_seconds(self) -> float | None:
+        """How often; None while there is no need."""
+        ...
+
+    def sample(self) -> None:
+        """Look once, between two calls of `read` and in their thread. Raises nothing that `read` would not."""
+        ...
 
 
 class Driver(Protocol):

@@ -26,6 +26,11 @@ RETRY_LOST_SECONDS = 60.0
 """A lost GPU comes back only to a new session. Opening one is slow: not at every read."""
 
 
+GAUGE_SECONDS = 0.08
+"""Where a GPU keeps no sample buffer: twice in the shortest period over which drivers average, 1/6 s, for a mean that
+is right within a percentage point (benchmarks/accuracy.py)."""
+
+
 class NvidiaDriver:
     """All NVIDIA GPUs of this machine.
 
@@ -84,6 +89,14 @@ class NvidiaDriver:
             self.close()
         known = (found.get(who.uuid) or [DeviceReading(who, down=DownReason.LOST)] for who in self._roster)
         return (*(device for devices in known for device in devices), *unknown)
+
+    def sampling_seconds(self) -> float | None:
+        return GAUGE_SECONDS if any(gpu.counts_by_gauge for gpu in self._gpus.values()) else None
+
+    def sample(self) -> None:
+        for gpu in self._gpus.values():
+            if gpu.counts_by_gauge:
+                gpu.sample(self._clock(), self._wall())
 
     def close(self) -> None:
         """End the session and unmap NVML. What was seen is remembered, what was counted goes on.

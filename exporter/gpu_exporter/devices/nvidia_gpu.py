@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from gpu_exporter import metrics
@@ -11,6 +12,7 @@ from gpu_exporter.devices.busy import (
     WINDOW_SECONDS,
     BusyMeter,
     BusySource,
+    Sample,
     Statistics,
     WindowMeter,
 )
@@ -79,6 +81,7 @@ class Gpu:
         self._nvml, self._handle, self._meters = nvml, handle, meters
         self._mig_mode = MigMode(nvml, handle)
         self._processes: tuple[ProcessUse, ...] | AbsentReason = ()
+        self._has_buffer, self._held = True, False
         self._plan(mig=False)
 
     def _plan(self, mig: bool) -> None:
@@ -172,12 +175,11 @@ class Gpu:
         unsupported = why_not is AbsentReason.UNSUPPORTED
         samples = None if unsupported else self._buffer.newer_than(meters.busy.since)
         held = has_processes or (used is not None and total is not None and used > HELD_SHARE * total)
-        pieces = meters.busy.update(now, samples, None if ratio is None else 100 * ratio, held)
+        self._has_buffer, self._held = samples is not None, held
+        self._count(now, wall, samples, None if ratio is None else 100 * ratio)
         if samples is None and ratio is None:
             values.absent.update(dict.fromkeys(_BUSY_FAMILIES, why_not or AbsentReason.ERROR))
             return
-        for piece in reversed(pieces):
-            meters.utilization.meter.add(wall - piece.age, piece.seconds, piece.percent / 100)
         meters.utilization.tell(values, wall)
         values.readings.append(Reading(metrics.BUSY, meters.busy.busy))
         values.readings.append(Reading(metrics.OBSERVED, meters.busy.observed))
@@ -186,3 +188,20 @@ class Gpu:
             values.absent[metrics.BUSY_SOURCE] = AbsentReason.NOT_YET
         else:
             values.readings.append(_BUSY_SOURCES[meters.busy.source])
+
+    def _count(self, now: float, wall: float, samples: Sequence[Sample] | None, percent: float | None) -> None:
+        for piece in reversed(self._meters.busy.update(now, samples, percent, self._held)):
+            self._meters.utilization.meter.add(wall - piece.age, piece.seconds, piece.percent / 100)
+
+    @property
+    def counts_by_gauge(self) -> bool:
+        """Whether the busy time comes from the gauge, which has to be read more often than the rest."""
+        return self._meters.busy.source is BusySource.GAUGE
+
+    def sample(self, now: float, wall: float) -> None:
+        """Read the utilization gauge alone, and count. What fails here is told by the next reading."""
+        try:
+            percent = float(self._nvml.call("nvmlDeviceGetUtilizationRates", self._handle).gpu)
+        except (NoValue, GpuLost):
+            return
+        self._count(now, wall, () if self._has_buffer else None, percent)

@@ -153,3 +153,35 @@ def test_a_driver_is_let_go_of_when_asked_and_taken_again(monkeypatch: pytest.Mo
     assert b'gpu_down_info{uuid="GPU-0",reason="released"} 1' in stand.sampler.page()
     assert stand.rows("gpu_exporter_driver_info") == {("test", "released"): 1}
     stand.until(lambda: stand.rows("gpu_up") == {("GPU-0",): 1, ("GPU-1",): 1})
+
+
+class Eager(Driver):
+    """Wants to be looked at more often than it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = 0
+
+    def sampling_seconds(self) -> float | None:
+        return 0.01
+
+    def sample(self) -> None:
+        self.free.wait()
+        self.looks += 1
+
+
+def test_a_driver_is_sampled_between_its_readings_and_a_hang_there_is_seen() -> None:
+    board, driver = DeviceBoard("n"), Eager()
+    task = DeviceTask("test", driver, board, 0.5, 0.1)
+    task.start()
+    assert task.run_once.wait(2)
+    time.sleep(0.6)
+    assert 10 <= driver.looks <= 60
+    assert not task.overdue()
+    driver.free.clear()
+    time.sleep(0.3)
+    assert task.overdue()
+    driver.free.set()
+    time.sleep(0.1)
+    assert not task.overdue()
+    task.stop()
