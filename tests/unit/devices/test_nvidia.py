@@ -550,6 +550,16 @@ def test_a_gpu_that_was_lost_before_the_start_is_shown_by_its_index(machine: Mac
     assert [device.identity.uuid for device in machine.driver.read()] == [uuid(0), uuid(1)]
 
 
+def test_a_gpu_that_could_not_be_opened_is_tried_again_at_once(machine: Machine) -> None:
+    machine.control.gpus = [Gpu(), Gpu(errors={"nvmlDeviceGetName": UNKNOWN})]
+    machine.write()
+    assert downs(machine.driver.read()) == [None, DownReason.ERROR]
+    machine.gpus[1].errors = {}
+    machine.write()
+    devices = machine.driver.read()
+    assert [(device.identity.uuid, device.down) for device in devices] == [(uuid(0), None), (uuid(1), None)]
+
+
 def test_a_gpu_that_answers_nothing_but_errors_is_down(machine: Machine) -> None:
     functions = {function for line in nvidia_calls.LIVE for function in line.call.functions} | {
         "nvmlDeviceGetSamples", "nvmlDeviceGetFieldValues", "nvmlDeviceGetComputeRunningProcesses_v3",

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import struct
+from collections.abc import Callable
+from typing import Any, cast
+
 import pynvml
 import pytest
 from gpu_exporter import metrics
 from gpu_exporter.devices import nvidia_fields
-from gpu_exporter.devices.nvidia_fields import LINES, LINK_SECONDS, Answer, version
+from gpu_exporter.devices.nvidia_calls import Values
+from gpu_exporter.devices.nvidia_fields import LINES, LINK_SECONDS, Answer, FieldPlan, version
+from gpu_exporter.devices.nvml import Nvml
 
 from tests.simulated_nvml.control import NO_PERMISSION, NOT_SUPPORTED, UNKNOWN, Gpu
 from tests.simulated_nvml.told import absent, values
@@ -178,6 +185,26 @@ def test_a_field_that_failed_once_is_asked_for_again(machine: Machine) -> None:
 )
 def test_values_come_in_many_types(kind: int, bits: int, value: float) -> None:
     assert Answer(0, kind, bits).value() == value
+
+
+def test_of_two_fields_for_one_row_the_first_is_used() -> None:
+    """A GPU that has the counters of both generations of NVLink: adding both would double the traffic."""
+
+    class HasEverything:
+        def function(self, *_: str) -> Callable[[object, ctypes.c_int, Any], int]:
+            def fill(_: object, count: ctypes.c_int, entries: Any) -> int:
+                for i in range(count.value):
+                    number = struct.unpack_from("=I", entries._obj, 40 * i)[0]
+                    struct.pack_into("=IIQ", entries._obj, 40 * i + 24, 3, 0, number)
+                return 0
+
+            return fill
+
+    plan, read = FieldPlan(cast(Nvml, HasEverything()), None, "590.48"), Values()
+    plan.carry_out(read)
+    sent = [reading.value for reading in read.readings if reading.family is metrics.NVLINK_TRANSMIT]
+    assert sent == [138 * 1024]
+    assert len({(r.family, r.labels) for r in read.readings}) == len(read.readings)
 
 
 def test_driver_versions_compare_as_numbers() -> None:

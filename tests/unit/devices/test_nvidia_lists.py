@@ -52,6 +52,15 @@ def test_processes_are_those_that_pynvml_gives(nvml: Nvml, machine: Machine) -> 
         assert [(p.pid, p.used_bytes) for p in processes.read()] == [(p.pid, p.usedGpuMemory) for p in theirs]
 
 
+def test_as_many_processes_but_others(nvml: Nvml, machine: Machine) -> None:
+    processes = ProcessList(nvml, handle(nvml))
+    assert [process.pid for process in processes.read()] == [1, 2, 3]
+    machine.control.gpus = [Gpu(pids=[1, 7, 3], memory_used=300)]
+    machine.write()
+    nvml.call("nvmlDeviceGetCount")
+    assert [process.pid for process in processes.read()] == [1, 7, 3]
+
+
 def test_memory_that_the_driver_does_not_know_is_none(nvml: Nvml, machine: Machine) -> None:
     machine.control.gpus = [Gpu(pids=[9], raw={"nvmlDeviceGetComputeRunningProcesses_v3": 2**64 - 1})]
     machine.write()

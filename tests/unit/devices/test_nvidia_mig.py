@@ -148,6 +148,15 @@ def test_slices_made_anew_while_running(machine: Machine, nvml_library: Path) ->
     assert len(machine.driver.read()) == 1
 
 
+def test_a_slice_made_again_under_its_old_uuid_is_read_where_it_is_now(machine: Machine) -> None:
+    read(machine, Gpu(mig=True, slices=[Slice(uuid="MIG-a", memory_used=1), Slice(uuid="MIG-b", memory_used=2)]))
+    machine.gpus[0].slices = [Slice(uuid="MIG-b", memory_used=20), Slice(uuid="MIG-a", memory_used=10)]
+    machine.wait(LIST_SECONDS)
+    _, *slices = machine.driver.read()
+    used = {slice_.identity.uuid: values(slice_)["gpu_memory_used_bytes"] / MIB for slice_ in slices}
+    assert used == {"MIG-a": 10, "MIG-b": 20}
+
+
 def test_a_slice_that_was_removed_is_down_until_it_is_missed(machine: Machine) -> None:
     read(machine, h100_in_slices())
     machine.gpus[0].slices = machine.gpus[0].slices[:2]

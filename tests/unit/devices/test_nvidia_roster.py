@@ -155,5 +155,7 @@ def test_who_replaced_whom(tmp_path: Path) -> None:
     roster = Roster()
     assert roster.see([card("a"), card("b", "00000000:20:00.0")]) == []
     assert roster.see([card("b", "00000000:20:00.0")]) == []
+    assert roster.see([card("a", "00000000:20:00.0"), card("b")]) == []  # they were swapped
+    assert roster.see([card("a"), card("b", "00000000:20:00.0")]) == []
     assert roster.see([card("c")]) == ["a"]
     assert [identity.uuid for identity in roster] == ["b", "c"]
