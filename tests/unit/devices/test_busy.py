@@ -315,6 +315,13 @@ def test_nothing_is_told_of_a_window_long_ago() -> None:
     assert meter.last(960) is not None
 
 
+def test_a_window_that_nobody_asked_for_in_time_is_not_told_later() -> None:
+    meter = WindowMeter()
+    filled(meter, 600, 60, 0.5)
+    filled(meter, 900, 1, 0.5)
+    assert meter.last(901) is None
+
+
 def test_a_wall_clock_set_back_begins_anew() -> None:
     meter = WindowMeter()
     filled(meter, 6000, 60, 0.9)
