@@ -31,8 +31,6 @@ MTIME = Family(
 )
 SCRAPE_ERROR = Family("node_textfile_scrape_error", "gauge", "1 if a file was skipped, 0 if none was.")
 
-_CHANGED = "being_written"
-
 _OURS = ("gpu_", "node_textfile_", "DCGM_FI_")
 _HOSTS = (
     "node_boot_time_", "node_context_switches_", "node_cpu_", "node_disk_", "node_filesystem_", "node_forks_",
@@ -131,8 +129,7 @@ class TextfilePage:
             return _File((), reason="unreadable")
         except Skipped as skipped:
             self._say(path, skipped.reason)
-            # What changed while it was read is to be read again in any case.
-            return _File(() if skipped.reason == _CHANGED else _signature(now), reason=skipped.reason)
+            return _File(_signature(now), reason=skipped.reason)
         except BadExposition as bad:
             # The line's number and not its text: the file may be a link to what only the exporter may read.
             self._say(path, f"{bad.reason}, {bad}")
@@ -152,7 +149,7 @@ class TextfilePage:
                 raise Skipped("too_large")
             content = file.read(MAX_FILE_BYTES + 1)
             if _signature(os.fstat(descriptor)) != _signature(before) or len(content) != before.st_size:
-                raise Skipped(_CHANGED)
+                raise Skipped("being_written")
         try:
             families = parse(content.decode("utf-8"))
         except UnicodeDecodeError:

@@ -8,6 +8,7 @@ from gpu_exporter.owners.base import Owner, OwnerKind, Parser
 #: In the order of OwnerKind: the first that knows a path names the kind, the others fill in what it leaves empty.
 PARSERS: tuple[Parser, ...] = (kubernetes.parse, slurm.parse, container.parse, systemd.parse)
 
+_RANKS = {kind: rank for rank, kind in enumerate(OwnerKind)}
 _DELETED = " (deleted)"
 
 
@@ -15,14 +16,14 @@ def owner_of(cgroup: str) -> Owner:
     """The owner that the text of /proc/<pid>/cgroup tells. Plainly a user's where it tells nothing.
 
     Version 1 has a line a hierarchy, and they need not agree: systemd's own may name a unit where the one of the
-    devices names a Slurm job, so each parser sees them all and takes the one that tells it most.
+    devices names a Slurm job, so each parser sees them all and takes the one that tells it most (a unit before a user's session).
     """
     paths = _paths(cgroup)
     found: Owner | None = None
     for parse in PARSERS:
         readings = [owner for path in paths if (owner := parse(path))]
         if readings:
-            best = max(readings, key=lambda owner: owner.known)
+            best = min(readings, key=lambda owner: (_RANKS[owner.kind], -owner.known))
             found = found.filled_from(best) if found else best
     return found or Owner(OwnerKind.USER)
 

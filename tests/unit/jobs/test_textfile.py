@@ -154,6 +154,18 @@ def test_what_is_no_file(folder: Folder) -> None:
     }  # fmt: skip
 
 
+def test_what_looks_empty_and_is_not(folder: Folder) -> None:
+    """As the kernel's own files do: their size says nothing, so that a whole one cannot be told from a part."""
+    (folder.root / "a.prom").symlink_to("/proc/self/status")
+    assert folder.errors() == {"a.prom": "being_written"}
+
+
+def test_a_file_that_becomes_a_pipe_before_it_is_opened(folder: Folder) -> None:
+    os.mkfifo(folder.root / "a.prom")
+    with pytest.raises(textfile.Skipped, match="not_a_file"):
+        folder.page._read(str(folder.root / "a.prom"))
+
+
 def test_links_are_followed(folder: Folder) -> None:
     """Kubernetes makes the files of a mounted ConfigMap links."""
     (folder.root / "a.prom").symlink_to(folder.write("..data/a.prom"))
@@ -183,13 +195,14 @@ def test_a_file_that_may_not_be_read(folder: Folder, monkeypatch: pytest.MonkeyP
     assert folder.errors() == {"a.prom": "unreadable"}
 
 
-def test_a_file_written_in_place_while_it_is_read(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("length", [len(GOOD), 9])
+def test_a_file_written_in_place_while_it_is_read(folder: Folder, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
     path = folder.write("a.prom")
     fstat = os.fstat
 
     def later(descriptor: int) -> os.stat_result:
         found = fstat(descriptor)
-        path.write_text(f"y {found.st_mtime_ns}\n")
+        path.write_text("y 1\n#".ljust(length - 1, "#") + "\n")
         return found
 
     monkeypatch.setattr("gpu_exporter.jobs.textfile.os.fstat", later)

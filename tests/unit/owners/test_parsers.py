@@ -55,6 +55,7 @@ PATHS: dict[str, tuple[OwnerKind, str, str, str, str, str]] = {
     f"/docker/{ID}": (C, "", ID, "", "", ""),
     f"/system.slice/docker-{ID}.scope": (C, "", ID, "", "", f"docker-{ID}.scope"),
     f"/system.slice/nerdctl-{ID}.scope": (C, "", ID, "", "", f"nerdctl-{ID}.scope"),
+    f"/docker/{ID}/docker/{OTHER}": (C, "", ID, "", "", ""),
     f"/default/{ID}": (C, "", ID, "", "", ""),
     f"/machine.slice/libpod-{ID}.scope/container": (C, "", ID, "", "", f"libpod-{ID}.scope"),
     f"/libpod_parent/libpod-{ID}": (C, "", ID, "", "", ""),
@@ -66,6 +67,7 @@ PATHS: dict[str, tuple[OwnerKind, str, str, str, str, str]] = {
     # units and users
     "/system.slice/ollama.service": (D, "", "", "", "", "ollama.service"),
     "/system.slice/system-jupyter.slice/jupyter@ada.service (deleted)": (D, "", "", "", "", "jupyter@ada.service"),
+    "/system.slice/vm.service/user.slice/x.scope": (D, "", "", "", "", "x.scope"),
     "/init.scope": (D, "", "", "", "", "init.scope"),
     "/training.slice": (D, "", "", "", "", ""),
     "/user.slice/user-1000.slice/session-3.scope": (U, "", "", "", "", "session-3.scope"),
