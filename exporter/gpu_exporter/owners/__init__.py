@@ -16,7 +16,8 @@ def owner_of(cgroup: str) -> Owner:
     """The owner that the text of /proc/<pid>/cgroup tells. Plainly a user's where it tells nothing.
 
     Version 1 has a line a hierarchy, and they need not agree: systemd's own may name a unit where the one of the
-    devices names a Slurm job, so each parser sees them all and takes the one that tells it most (a unit before a user's session).
+    devices names a Slurm job, so each parser sees them all and takes the one that tells it most, a unit before a
+    user's session.
     """
     paths = _paths(cgroup)
     found: Owner | None = None

@@ -145,7 +145,7 @@ def test_files_that_cannot_be_read(path: Path) -> None:
 
 
 @given(st.text(max_size=50))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_text_is_a_configuration_or_refused(path: Path, text: str) -> None:
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     with suppress(WebConfigError):
@@ -184,7 +184,7 @@ def test_fields_that_are_no_users(path: Path, bcrypt: FakeBcrypt, header: str | 
 
 
 @given(st.text(max_size=30))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_field_is_refused(path: Path, bcrypt: FakeBcrypt, header: str) -> None:
     if not path.exists():
         path.write_text(USERS)
