@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test lint format bench-exporter dashboards clean
+.PHONY: up test lint format bench-exporter bench-accuracy soak dashboards docs golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -31,6 +31,19 @@ bench-exporter: $(VENV)/.test
 	@tests/get_servers.sh $(VENV)/servers
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m benchmarks.exporter
+
+bench-accuracy: $(VENV)/.test
+	$(BIN)/python -m benchmarks.accuracy
+
+soak: $(VENV)/.test
+	$(BIN)/python -m benchmarks.soak --minutes 60
+
+docs: $(VENV)/.test
+	$(BIN)/python docs/build_metrics.py
+
+# The golden pages anew, after a change that is meant: read the difference.
+golden: $(VENV)/.test
+	$(BIN)/python -m pytest tests/unit/exporter/test_golden.py --update-golden
 
 # A stamp a set of requirements, made anew when pyproject.toml changes.
 $(VENV)/.up: pyproject.toml | $(BIN)/pip

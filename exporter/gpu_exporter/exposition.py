@@ -54,8 +54,9 @@ def _header(family: Family) -> str:
     return f"# HELP {family.name} {help_text}\n# TYPE {family.name} {family.type}"
 
 
-# Label sets hardly change between two readings, and building them is most of the work of rendering.
-@lru_cache(maxsize=65536)
+# Label sets hardly change between two readings, and building them is most of the work of rendering. About 1 kB each:
+# enough for 64 GPUs, and bounded where pods and slices come and go.
+@lru_cache(maxsize=16384)
 def _label_text(names: tuple[str, ...], values: tuple[str, ...]) -> str:
     if not names:
         return ""
