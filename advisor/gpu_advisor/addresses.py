@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 
 
@@ -12,7 +13,7 @@ class AddressError(Exception):
 def split(address: str) -> tuple[str, int]:
     """`HOST:PORT` or `[IPv6]:PORT`. Raises AddressError."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise AddressError(f"{address!r} is not HOST:PORT, as in 127.0.0.1:9817")
     return host.strip("[]"), int(port)
 

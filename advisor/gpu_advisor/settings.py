@@ -22,6 +22,8 @@ from pydantic import (
     model_validator,
 )
 
+from gpu_advisor.addresses import AddressError, split
+
 PoolKind = Literal["serving", "training", "undecided"]
 
 
@@ -241,9 +243,10 @@ class AlertmanagerSettings(_Strict):
 
 def host_and_port(text: str) -> str:
     """HOST:PORT as it is, or ValueError."""
-    host, _, port = text.rpartition(":")
-    if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
-        raise ValueError(f"{text!r} is not HOST:PORT, as in 127.0.0.1:9817")
+    try:
+        split(text)
+    except AddressError as error:
+        raise ValueError(str(error)) from error
     return text
 
 
