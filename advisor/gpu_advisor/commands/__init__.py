@@ -1,0 +1,25 @@
+"""The subcommands of `gpu-advisor`: one file each, one line here. What is heavy is imported when the command runs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+#: Command -> the module that has it as `command`, in the order of `--help`.
+COMMANDS: dict[str, str] = {
+    "up": "gpu_advisor.commands.up",
+    "serve": "gpu_advisor.commands.serve",
+}
+
+
+class Commands(click.Group):
+    """A group that imports a command when it is called or described, not before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = COMMANDS.get(cmd_name)
+        command = import_module(module).command if module else None
+        return command if isinstance(command, click.Command) else None

@@ -1,0 +1,51 @@
+"""Running an advisor until a signal: what `up` and `serve` share."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+import click
+
+from gpu_advisor.addresses import AddressError
+from gpu_advisor.settings import Settings
+from gpu_advisor.sources.history import History
+from gpu_advisor.web import WebServer
+from gpu_advisor.wiring import Advisor, StartError, build
+
+
+def run(
+    settings: Settings,
+    prepare: Callable[[History], None] | None = None,
+    also: str | None = None,
+    alive: Callable[[], bool] = lambda: True,
+) -> None:
+    """Run until a signal, or until what it depends on is gone. Raises StartError, ConfigError or AddressError."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    advisor: Advisor = build(settings, prepare)
+    try:
+        server = WebServer(advisor.service, settings.web.listen_address)
+    except AddressError:
+        advisor.close()
+        raise
+    try:
+        advisor.service.start()
+        server.start()
+        click.echo(f"page      http://{server.address}/")
+        click.echo(f"advice    http://{server.address}/recommendations")
+        click.echo("\n".join(filter(None, [also, "Ctrl-C stops all."])))
+        while not stop.wait(0.5):
+            if not alive():
+                raise StartError("the exporter ended by itself: run gpu-exporter alone to see why")
+    finally:
+        server.stop()
+        advisor.close()
+
+
+def log_to_stderr() -> None:
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)

@@ -1,0 +1,18 @@
+"""`gpu-advisor serve`: beside a Prometheus that is already there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gpu_advisor.commands.running import log_to_stderr, run
+from gpu_advisor.settings import load
+
+
+@click.command("serve")
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Settings (YAML).")
+def command(config: Path) -> None:
+    """Run the advisor beside a Prometheus that is already there."""
+    log_to_stderr()
+    run(load(config))

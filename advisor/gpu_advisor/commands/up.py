@@ -1,0 +1,58 @@
+"""`gpu-advisor up`: exporter and advisor on this machine, with nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from gpu_advisor.commands.running import log_to_stderr, run
+from gpu_advisor.local import exporter, import_simulated_past, state_dir_for
+from gpu_advisor.settings import ConfigError, EmbeddedSource, Settings, SourceSettings, host_and_port, load
+from gpu_advisor.sources.history import History
+
+
+def default_state_dir() -> Path:
+    """Where programs keep their state by the XDG base directory specification."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gpu-advisor"
+
+
+def _address(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    try:
+        return host_and_port(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.command("up")
+@click.option("--simulate", default="", metavar="FLEET", help="Simulated GPUs, as in 8xH100-80GB:idle-hoarder.")
+@click.option("--exporter-address", default="127.0.0.1:9816", show_default=True, metavar="HOST:PORT", callback=_address)
+@click.option("--advisor-address", default="127.0.0.1:9817", show_default=True, metavar="HOST:PORT", callback=_address)
+@click.option(
+    "--state-dir", type=click.Path(file_okay=False, path_type=Path), default=default_state_dir,
+    show_default="~/.local/state/gpu-advisor", help="Where history and ledger are kept.",
+)  # fmt: skip
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Targets, pools, prices (YAML).")
+def command(simulate: str, exporter_address: str, advisor_address: str, state_dir: Path, config: Path | None) -> None:
+    """Run exporter and advisor on this machine, with nothing else needed. Ctrl-C stops both."""
+    log_to_stderr()
+    settings = load(config) if config else Settings()
+    if settings.source.prometheus:
+        raise ConfigError(
+            f"{config}: source.prometheus: `up` brings its own source; use `gpu-advisor serve` for this file"
+        )
+    embedded = (settings.source.embedded or EmbeddedSource()).model_copy(update={"targets": [exporter_address]})
+    changed = {
+        "source": SourceSettings(embedded=embedded),
+        "state_dir": str(state_dir_for(state_dir, simulate)),
+        "web": settings.web.model_copy(update={"listen_address": advisor_address}),
+    }
+    settings = settings.model_copy(update=changed)
+
+    def prepare(history: History) -> None:
+        if simulate:
+            import_simulated_past(history, exporter_address, simulate)
+
+    with exporter(exporter_address, simulate, state_dir / "exporter") as child:
+        run(settings, prepare, f"metrics   http://{exporter_address}/metrics", lambda: child.poll() is None)

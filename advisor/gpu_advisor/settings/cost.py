@@ -1,0 +1,18 @@
+"""Money."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from gpu_advisor.settings.kinds import Strict
+
+
+class Cost(Strict):
+    """Money. Without prices, cost is unknown, never zero."""
+
+    gpu_price_per_hour: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="price by the name of the GPU model, in your currency"
+    )
+    budget_per_hour: float | None = Field(None, gt=0)

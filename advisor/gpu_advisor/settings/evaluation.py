@@ -1,0 +1,35 @@
+"""How often the advisor looks, and over how long."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from gpu_advisor.settings.kinds import Percent, Seconds, Strict
+
+
+class Evaluation(Strict):
+    """How often the advisor looks, and over how long."""
+
+    interval_seconds: Seconds = 15
+    window_seconds: Seconds = Field(300, description="the checks' means")
+    idle_window_seconds: Seconds = Field(1800, description="a GPU idle for this long may be given back")
+    idle_utilization: Percent = Field(1, description="percent; a GPU below it is idle")
+    min_coverage: float = Field(0.9, gt=0, le=1, description="a window with less data than this share is not judged")
+    step_seconds: Seconds = Field(60, description="distance of the points that stabilization looks at")
+    scale_up_stabilization_seconds: Seconds = 180
+    scale_down_stabilization_seconds: Seconds = 900
+    cooldown_seconds: Seconds = Field(600, description="no reversal within this time after a change of the pool's size")
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> Evaluation:
+        if self.idle_window_seconds < self.window_seconds:
+            raise ValueError(
+                f"idle_window_seconds ({self.idle_window_seconds}) is below window_seconds ({self.window_seconds}): "
+                "judge idleness over at least the window of the checks"
+            )
+        shortest = min(self.scale_up_stabilization_seconds, self.scale_down_stabilization_seconds)
+        if self.step_seconds > shortest:
+            raise ValueError(
+                f"step_seconds ({self.step_seconds}) is above the shortest stabilization ({shortest}): make it smaller"
+            )
+        return self

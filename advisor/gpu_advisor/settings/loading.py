@@ -1,0 +1,119 @@
+"""Settings from a file: refused with file, line, key and the mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from gpu_advisor.settings.root import Settings
+
+
+class ConfigError(Exception):
+    """The configuration is refused. One line a problem: file, line, key, what is wrong, and the mend."""
+
+
+#: Keys whose values are not repeated in a message, however wrong they are.
+SECRET_KEYS = frozenset({"password", "bearer_token", "headers"})
+
+
+def load(path: Path) -> Settings:
+    """Read and validate a configuration file. Raises ConfigError with one line a problem."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+        lines = dict(_lines(root, ())) if root else {}
+        doubled = list(_doubled(root, ())) if root else []
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; give the path of a readable YAML file") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8 text: save it as UTF-8") from error
+    except yaml.MarkedYAMLError as error:  # its own text would show the line, which may hold a secret
+        where = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{path}:{where}: not YAML: {error.problem}: see to quotes, brackets and indents") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}:1: not YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}:1: an alias within itself, or nested without end: write it out plainly") from error
+    if doubled:
+        raise ConfigError(
+            "\n".join(f"{path}:{line}: {_dotted(key)}: is there twice: remove one" for key, line in doubled)
+        )
+    try:
+        return Settings.model_validate({} if values is None else values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(path, lines, problem) for problem in error.errors())) from error
+
+
+_Path = tuple[str | int, ...]
+
+
+def _lines(node: yaml.Node, path: _Path) -> Iterator[tuple[_Path, int]]:
+    yield path, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _lines(value, (*path, str(key.value)))
+            yield (*path, str(key.value)), key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _lines(value, (*path, index))
+
+
+def _doubled(node: yaml.Node, path: _Path) -> Iterator[tuple[_Path, int]]:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            here = (*path, str(key.value))
+            if str(key.value) in seen:
+                yield here, key.start_mark.line + 1
+            seen.add(str(key.value))
+            yield from _doubled(value, here)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _doubled(value, (*path, index))
+
+
+def _dotted(path: _Path) -> str:
+    return ".".join(str(part) for part in path) or "the file"
+
+
+def _explain(path: Path, lines: dict[_Path, int], problem: Any) -> str:
+    place: _Path = tuple(problem["loc"])
+    while place not in lines and place:
+        place = place[:-1]
+    message = problem["msg"].removeprefix("Value error, ")
+    key = _dotted(tuple(part for part in problem["loc"] if part != "[key]"))
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(), n=1)
+        message = "unknown key; " + (f"did you mean {near[0]}?" if near else "remove it, or see the documentation")
+    elif problem["type"] in ("model_type", "dict_type"):
+        message = "give keys with values here"
+    elif not SECRET_KEYS & set(problem["loc"]) and problem["loc"][-1:] != ("url",):
+        given = problem.get("input")
+        message += f", not {given!r}" if isinstance(given, str | int | float | bool | None) else ""
+    return f"{path}:{lines.get(place, 1)}: {key}: {message}"
+
+
+def _known_keys() -> list[str]:
+    return sorted(set(_keys(Settings)))
+
+
+def _keys(model: type[BaseModel]) -> Iterator[str]:
+    """All keys that a model and the models within it have."""
+    for name, info in model.model_fields.items():
+        yield name
+        for inner in _models(info.annotation):
+            yield from _keys(inner)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)

@@ -1,0 +1,65 @@
+"""How much of everything may be had, and how well it should be used."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from gpu_advisor.settings.kinds import Percent, Strict
+
+
+class GpuLimits(Strict):
+    """How many GPUs a pool may have, and between which utilizations (percent) it should stay."""
+
+    min: int = Field(1, ge=0, description="a pool keeps at least this many GPUs")
+    max: int = Field(8, ge=1, description="a pool gets at most this many GPUs")
+    target_utilization: Percent = Field(90, description="percent; training is judged by it")
+    scale_up_threshold: Percent = Field(85, description="percent; a serving pool above it grows")
+    scale_down_threshold: Percent = Field(60, description="percent; a serving pool below it may shrink")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> GpuLimits:
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) is above max ({self.max}): make max at least {self.min}")
+        if not self.scale_down_threshold < self.scale_up_threshold <= self.target_utilization:
+            raise ValueError(
+                f"thresholds contradict each other: scale_down_threshold ({self.scale_down_threshold:g}) must be below "
+                f"scale_up_threshold ({self.scale_up_threshold:g}), and that at most "
+                f"target_utilization ({self.target_utilization:g})"
+            )
+        return self
+
+
+class MemoryLimits(Strict):
+    """GPU memory: the target share in percent, and what a job may ask for in GB."""
+
+    min_gb: float = Field(8, gt=0)
+    max_gb: float = Field(128, gt=0)
+    target_usage: Percent = Field(85, description="percent of the GPU's memory")
+    tolerance: float = Field(5, ge=0, le=50, description="percentage points to either side")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> MemoryLimits:
+        if self.min_gb > self.max_gb:
+            raise ValueError(f"min_gb ({self.min_gb:g}) is above max_gb ({self.max_gb:g}): exchange them")
+        return self
+
+
+class CpuLimits(Strict):
+    """CPU of a node: the target share in percent, and how many cores a job may ask for."""
+
+    min_cores: int = Field(4, ge=1)
+    max_cores: int = Field(32, ge=1)
+    target_usage: Percent = Field(80, description="percent of all cores")
+    tolerance: float = Field(10, ge=0, le=50, description="percentage points to either side")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CpuLimits:
+        if self.min_cores > self.max_cores:
+            raise ValueError(f"min_cores ({self.min_cores}) is above max_cores ({self.max_cores}): exchange them")
+        return self
+
+
+class Resources(Strict):
+    gpu: GpuLimits = GpuLimits()
+    memory: MemoryLimits = MemoryLimits()
+    cpu: CpuLimits = CpuLimits()

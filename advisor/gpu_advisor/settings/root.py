@@ -1,0 +1,62 @@
+"""All of the settings together, and what only holds between them."""
+
+from __future__ import annotations
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from gpu_advisor.settings.cost import Cost
+from gpu_advisor.settings.evaluation import Evaluation
+from gpu_advisor.settings.kinds import Strict
+from gpu_advisor.settings.pools import PoolSettings
+from gpu_advisor.settings.publishing import AlertmanagerSettings, Web
+from gpu_advisor.settings.resources import GpuLimits, Resources
+from gpu_advisor.settings.source import SourceSettings
+
+#: What autoscalers take for close enough to the target: above 100 / 1.1 they would never see too much utilization.
+AUTOSCALER_TOLERANCE = 0.1
+
+
+class Settings(Strict):
+    """All of the advisor's settings. The file has the same shape."""
+
+    cluster: str = Field("default", min_length=1, description="part of each recommendation's id")
+    state_dir: str = Field("state", description="where ledger and embedded history are kept")
+    source: SourceSettings = SourceSettings()
+    resources: Resources = Resources()
+    pools: list[PoolSettings] = Field(default_factory=list)
+    evaluation: Evaluation = Evaluation()
+    cost: Cost = Cost()
+    alertmanagers: list[AlertmanagerSettings] = Field(default_factory=list)
+    web: Web = Web()
+
+    @field_validator("pools")
+    @classmethod
+    def _distinct_pools(cls, pools: list[PoolSettings]) -> list[PoolSettings]:
+        names = [pool.name for pool in pools]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} is there more than once: give each pool its own name")
+        return pools
+
+    @field_validator("pools")
+    @classmethod
+    def _sizable_pools(cls, pools: list[PoolSettings], info: ValidationInfo) -> list[PoolSettings]:
+        resources: Resources = info.data.get("resources", Resources())
+        highest = 100 / (1 + AUTOSCALER_TOLERANCE)
+        for pool in pools:
+            limits = pool.gpu or resources.gpu
+            fewest, most = -(-limits.min // pool.gpus_per_replica), limits.max // pool.gpus_per_replica
+            if pool.kind != "undecided" and fewest > most:
+                raise ValueError(
+                    f"{pool.name}: no whole number of replicas of {pool.gpus_per_replica} GPUs lies between min "
+                    f"({limits.min}) and max ({limits.max}): set gpu.min and gpu.max of the pool to multiples"
+                )
+            if pool.kind == "serving" and limits.target_utilization >= highest:
+                raise ValueError(
+                    f"{pool.name}: target_utilization ({limits.target_utilization:g}) of a serving pool must be below "
+                    f"{highest:.1f}: autoscalers overlook {AUTOSCALER_TOLERANCE:.0%}, and it would never grow"
+                )
+        return pools
+
+    def limits(self, pool: PoolSettings) -> GpuLimits:
+        return pool.gpu or self.resources.gpu
