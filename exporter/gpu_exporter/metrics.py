@@ -5,6 +5,7 @@ Host collectors declare theirs beside the code that reads them, under node_expor
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -12,9 +13,13 @@ from typing import Literal
 MetricType = Literal["counter", "gauge"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Family:
-    """A metric family: the name, type, help and label names that all its samples share."""
+    """A metric family: the name, type, help and label names that all its samples share.
+
+    There is one object a family, and it is equal to itself alone: hashing four texts for every sample of every reading
+    was a tenth of the exporter's idle CPU.
+    """
 
     name: str
     type: MetricType
@@ -22,12 +27,16 @@ class Family:
     labels: tuple[str, ...] = ()
 
 
+#: Samples of one family: `(label values in the order of family.labels, value)`.
+Rows = tuple[tuple[tuple[str, ...], float], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Samples of one family: `(label values in the order of family.labels, value)`."""
+    """A family and its samples."""
 
     family: Family
-    rows: tuple[tuple[tuple[str, ...], float], ...]
+    rows: Rows
 
 
 def one(family: Family, value: float) -> Samples:
@@ -278,7 +287,7 @@ SELF_FAMILIES: tuple[Family, ...] = (
 
 def by_family(readings: Iterable[tuple[Family, tuple[str, ...], float]]) -> list[Samples]:
     """Group loose readings by family, in the order in which the families first appear."""
-    rows: dict[Family, list[tuple[tuple[str, ...], float]]] = {}
+    rows: defaultdict[Family, list[tuple[tuple[str, ...], float]]] = defaultdict(list)
     for family, labels, value in readings:
-        rows.setdefault(family, []).append((labels, value))
+        rows[family].append((labels, value))
     return [Samples(family, tuple(values)) for family, values in rows.items()]

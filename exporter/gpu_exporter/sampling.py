@@ -16,7 +16,7 @@ from typing import Protocol
 
 from gpu_exporter import __version__, metrics
 from gpu_exporter.devices.base import Driver, DriverUnavailable, Sampled
-from gpu_exporter.exposition import render
+from gpu_exporter.exposition import Renderer, render
 from gpu_exporter.host.base import HostCollector
 from gpu_exporter.metrics import Samples, by_family
 from gpu_exporter.snapshot import DeviceReading, DownReason, DriverState, device_samples
@@ -109,6 +109,7 @@ class DeviceBoard:
         self._states: dict[str, DriverState] = {}
         self._hung: frozenset[str] = frozenset()
         self._lock = threading.Lock()
+        self._renderer = Renderer()
         self._page = b""
 
     def put(self, driver: str, readings: tuple[DeviceReading, ...], state: DriverState) -> None:
@@ -141,7 +142,9 @@ class DeviceBoard:
                 (metrics.DRIVER_INFO, (driver, (DriverState.HUNG if hung else self._states[driver]).value), 1)
             )
         samples = device_samples(devices, self._nodename)
-        self._page = render([*samples, *self._also(samples), *by_family(sorted(states, key=lambda s: s[1]))])
+        self._page = self._renderer.render(
+            [*samples, *self._also(samples), *by_family(sorted(states, key=lambda s: s[1]))]
+        )
 
 
 class DeviceTask(Task):
@@ -227,11 +230,12 @@ class HostPage:
 
     def __init__(self, collector: HostCollector) -> None:
         self._collector = collector
+        self._renderer = Renderer()
         self.page = b""
 
     def run(self) -> None:
         try:
-            self.page = render(self._collector.collect())
+            self.page = self._renderer.render(self._collector.collect())
         except Exception:
             self.page = b""
             raise

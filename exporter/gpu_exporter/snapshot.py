@@ -6,7 +6,7 @@ never inferred from a value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -105,21 +105,21 @@ class DeviceReading:
 
 def device_samples(devices: Iterable[DeviceReading], nodename: str) -> list[Samples]:
     """The families of these GPUs, ready to be rendered."""
-    return by_family(row for device in devices for row in _rows(device, nodename))
+    rows: list[tuple[Family, tuple[str, ...], float]] = []
+    for device in devices:
+        uuid = device.identity.uuid
+        rows.append((metrics.INFO, _info(device.identity, nodename), 1))
+        rows.append((metrics.UP, (uuid,), 0 if device.down else 1))
+        if device.down:
+            rows.append((metrics.DOWN_INFO, (uuid, device.down.value), 1))
+        alone = (uuid,)  # most families have no labels of their own
+        rows += [(r.family, (uuid, *r.labels) if r.labels else alone, r.value) for r in device.readings]
+        rows += [(metrics.ABSENT_INFO, (uuid, a.family.name, a.reason.value), 1) for a in device.absences]
+    return by_family(rows)
 
 
-def _rows(device: DeviceReading, nodename: str) -> Iterator[tuple[Family, tuple[str, ...], float]]:
-    identity = device.identity
-    uuid = identity.uuid
-    info = (
-        uuid, identity.index, identity.name, identity.vendor, identity.pci_bus_id, identity.driver_version,
+def _info(identity: Identity, nodename: str) -> tuple[str, ...]:
+    return (
+        identity.uuid, identity.index, identity.name, identity.vendor, identity.pci_bus_id, identity.driver_version,
         identity.parent_uuid, identity.mig_profile, nodename,
     )  # fmt: skip
-    yield metrics.INFO, info, 1
-    yield metrics.UP, (uuid,), 0 if device.down else 1
-    if device.down:
-        yield metrics.DOWN_INFO, (uuid, device.down.value), 1
-    for reading in device.readings:
-        yield reading.family, (uuid, *reading.labels), reading.value
-    for absence in device.absences:
-        yield metrics.ABSENT_INFO, (uuid, absence.family.name, absence.reason.value), 1

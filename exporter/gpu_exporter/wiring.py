@@ -10,7 +10,7 @@ from gpu_exporter.config import Settings, duration
 from gpu_exporter.devices import DRIVERS
 from gpu_exporter.devices.base import Driver, DriverSettings
 from gpu_exporter.devices.simulated import SimulatedDriver, SimulatedGpu, simulated_info
-from gpu_exporter.host import COLLECTORS
+from gpu_exporter.host import COLLECTORS, SELDOM
 from gpu_exporter.host.base import HostSettings
 from gpu_exporter.jobs.textfile import TextfilePage, reserved
 from gpu_exporter.metrics import Samples
@@ -41,7 +41,8 @@ def build_sampler(settings: Settings, drivers: Mapping[str, Driver]) -> Sampler:
     interval, limit = duration(settings.sampling_interval), duration(settings.time_limit)
     board = DeviceBoard(os.uname().nodename, _compatible(settings))
     pages: list[tuple[Task, Page]] = [
-        (Task(name, page.run, interval, limit), page) for name, page in _host_pages(settings).items()
+        (Task(name, page.run, max(interval, SELDOM.get(name, 0.0)), limit), page)
+        for name, page in _host_pages(settings).items()
     ]
     if settings.textfile_directory and "textfile" not in settings.disabled:
         textfiles = TextfilePage([settings.textfile_directory], reserved(host="host" not in settings.disabled))

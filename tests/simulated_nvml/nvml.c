@@ -1126,7 +1126,7 @@ int nvmlEventSetWait_v2(struct event_set *set, struct event *out, unsigned milli
         if (code) return code;
         double left = end - clock_seconds(CLOCK_MONOTONIC);
         if (left <= 0) return TIMEOUT;
-        hang(left < 0.05 ? left : 0.05);                             /* the real one sleeps until there is one */
+        hang(left < 0.25 ? left : 0.25);                             /* the real one sleeps until there is one */
     }
 }
 

@@ -28,3 +28,6 @@ COLLECTORS: dict[str, Callable[[HostSettings], HostCollector]] = {
     "stat": StatCollector,
     "uname": UnameCollector,
 }
+
+#: What changes seldom, or is told only roughly, is read seldom: these cost most, and change least. Seconds.
+SELDOM: dict[str, float] = {"filesystem": 5.0, "netclass": 5.0, "uname": 60.0}
