@@ -8,6 +8,7 @@ from gpu_exporter.host.base import HostCollector, HostSettings
 from gpu_exporter.host.cpu import CpuCollector
 from gpu_exporter.host.diskstats import DiskstatsCollector
 from gpu_exporter.host.filesystem import FilesystemCollector
+from gpu_exporter.host.infiniband import InfinibandCollector
 from gpu_exporter.host.loadavg import LoadavgCollector
 from gpu_exporter.host.meminfo import MeminfoCollector
 from gpu_exporter.host.netclass import NetclassCollector
@@ -20,6 +21,7 @@ COLLECTORS: dict[str, Callable[[HostSettings], HostCollector]] = {
     "cpu": CpuCollector,
     "diskstats": DiskstatsCollector,
     "filesystem": FilesystemCollector,
+    "infiniband": InfinibandCollector,
     "loadavg": LoadavgCollector,
     "meminfo": MeminfoCollector,
     "netclass": NetclassCollector,

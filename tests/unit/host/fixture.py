@@ -53,6 +53,23 @@ SYS = {
     "class/net/lo/mtu": "65536\n",
     "class/net/lo/speed": "-1\n",
     "class/net/bonding_masters": "\n",
+    "class/infiniband/mlx5_0/board_id": "MT_0000000838\n",
+    "class/infiniband/mlx5_0/fw_ver": "28.39.1002\n",
+    "class/infiniband/mlx5_0/hca_type": "MT4129\n",
+    "class/infiniband/mlx5_0/ports/1/state": "4: ACTIVE\n",
+    "class/infiniband/mlx5_0/ports/1/phys_state": "5: LinkUp\n",
+    "class/infiniband/mlx5_0/ports/1/rate": "400 Gb/sec (4X NDR)\n",
+    "class/infiniband/mlx5_0/ports/1/counters/port_rcv_data": "1000\n",
+    "class/infiniband/mlx5_0/ports/1/counters/port_xmit_data": "2000\n",
+    "class/infiniband/mlx5_0/ports/1/counters/port_rcv_packets": "30\n",
+    "class/infiniband/mlx5_0/ports/1/counters/port_xmit_packets": "40\n",
+    "class/infiniband/mlx5_0/ports/1/counters/link_downed": "1\n",
+    "class/infiniband/mlx5_0/ports/1/counters/port_xmit_wait": "77\n",
+    "class/infiniband/mlx5_0/ports/1/counters/symbol_error": "3\n",
+    "class/infiniband/mlx5_0/ports/1/counters/VL15_dropped": "N/A (no PMA)\n",
+    "class/infiniband/mlx5_0/ports/2/state": "1: DOWN\n",
+    "class/infiniband/mlx5_0/ports/2/phys_state": "3: Disabled\n",
+    "class/infiniband/mlx5_0/ports/2/rate": "2.5 Gb/sec (1X SDR)\n",
 }
 
 #: The file whose content a collector's fate hangs on.

@@ -9,12 +9,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from gpu_exporter.host import COLLECTORS
 from gpu_exporter.host.base import HostSettings
+from gpu_exporter.host.infiniband import InfinibandCollector
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.unit.host.fixture import make_node
 
 BINARY = shutil.which("prometheus-node-exporter") or shutil.which("node_exporter")
 pytestmark = [
@@ -174,3 +178,26 @@ def test_values(both: Both) -> None:
                 expected = theirs[name].rows[labels]
                 # Exact but for what moves between the two readings.
                 assert value == pytest.approx(expected, rel=1e-9, abs=allowed_move(name)), (name, labels)
+
+
+def test_infiniband_on_a_written_tree(tmp_path: Path) -> None:
+    """Few machines have such ports: both read the same tree."""
+    settings = make_node(tmp_path)
+    # node_exporter does without a counter that the port lacks, and without the device if one says "N/A".
+    (settings.sysfs / "class/infiniband/mlx5_0/ports/1/counters/VL15_dropped").unlink()
+    (settings.sysfs / "class/infiniband/mlx5_0/ports/2/counters").mkdir()
+    port = free_port()
+    only = [each for each in command(port) if not each.startswith("--collector.") or each.endswith("disable-defaults")]
+    only += ["--collector.infiniband", f"--path.sysfs={settings.sysfs}"]
+    with subprocess.Popen(only, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            theirs = parse(fetch(f"http://127.0.0.1:{port}/metrics", process))
+        finally:
+            process.terminate()
+            process.wait(10)
+    found = InfinibandCollector(settings).collect()
+    assert found
+    for samples in found:
+        family = samples.family
+        rows = {frozenset(zip(family.labels, labels, strict=True)): value for labels, value in samples.rows}
+        assert (family.type, rows) == (theirs[family.name].type, theirs[family.name].rows), family.name

@@ -154,7 +154,36 @@ def test_filesystem(node: HostSettings) -> None:
 # Hostile content
 
 
-@pytest.mark.parametrize("name", [name for name in COLLECTORS if name != "uname"])
+def test_infiniband(node: HostSettings) -> None:
+    first, second = ("mlx5_0", "1"), ("mlx5_0", "2")
+    assert values(collector("infiniband", node)) == {
+        ("node_infiniband_state_id", first): 4,
+        ("node_infiniband_state_id", second): 1,
+        ("node_infiniband_physical_state_id", first): 5,
+        ("node_infiniband_physical_state_id", second): 3,
+        ("node_infiniband_rate_bytes_per_second", first): 50e9,
+        ("node_infiniband_rate_bytes_per_second", second): 312.5e6,
+        ("node_infiniband_port_data_received_bytes_total", first): 4000,
+        ("node_infiniband_port_data_transmitted_bytes_total", first): 8000,
+        ("node_infiniband_port_packets_received_total", first): 30,
+        ("node_infiniband_port_packets_transmitted_total", first): 40,
+        ("node_infiniband_link_downed_total", first): 1,
+        ("node_infiniband_port_transmit_wait_total", first): 77,
+        ("node_infiniband_symbol_error_total", first): 3,
+    }
+
+
+def test_a_node_without_infiniband(tmp_path: Path) -> None:
+    assert values(collector("infiniband", HostSettings(sysfs=tmp_path))) == {}
+
+
+def test_ports_of_which_nothing_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "class/infiniband/mlx5_0/ports/1").mkdir(parents=True)
+    with pytest.raises(OSError, match="nothing could be read of any port"):
+        values(collector("infiniband", HostSettings(sysfs=tmp_path)))
+
+
+@pytest.mark.parametrize("name", [name for name in COLLECTORS if name not in ("uname", "infiniband")])
 def test_nothing_there_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(OSError, match=re.escape(str(tmp_path))):
         values(collector(name, HostSettings(procfs=tmp_path, sysfs=tmp_path)))

@@ -1,0 +1,119 @@
+"""State and counters of each InfiniBand (or RoCE) port, from `/sys/class/infiniband`.
+
+What the files hold: Linux, Documentation/ABI/stable/sysfs-class-infiniband.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from gpu_exporter.host.base import HostSettings
+from gpu_exporter.host.files import columns, label, read, unsigned
+from gpu_exporter.metrics import Family, MetricType, Samples
+
+
+def _port(name: str, type_: MetricType, help_: str) -> Family:
+    return Family(f"node_infiniband_{name}", type_, help_, ("device", "port"))
+
+
+STATE = _port("state_id", "gauge", "State of the port: 1 down, 2 initializing, 3 armed, 4 active, 5 active deferred.")
+PHYSICAL_STATE = _port(
+    "physical_state_id",
+    "gauge",
+    "Physical state of the port: 1 sleeping, 2 polling, 3 disabled, 4 training, 5 link up, 6 recovering, 7 testing.",
+)
+RATE = _port("rate_bytes_per_second", "gauge", "Speed of the port in bytes a second.")
+
+#: The kernel counts data in words of four bytes.
+WORD_BYTES = 4.0
+
+#: File under `counters/`, the name that node_exporter gives it, the scale to its unit, and what it counts.
+COUNTERS: tuple[tuple[str, str, float, str], ...] = (
+    ("port_rcv_data", "port_data_received_bytes_total", WORD_BYTES, "Bytes received on all lanes."),
+    ("port_xmit_data", "port_data_transmitted_bytes_total", WORD_BYTES, "Bytes sent on all lanes."),
+    ("port_rcv_packets", "port_packets_received_total", 1, "Packets received, those with errors included."),
+    ("port_xmit_packets", "port_packets_transmitted_total", 1, "Packets sent, those with errors included."),
+    ("unicast_rcv_packets", "unicast_packets_received_total", 1, "Unicast packets received."),
+    ("unicast_xmit_packets", "unicast_packets_transmitted_total", 1, "Unicast packets sent."),
+    ("multicast_rcv_packets", "multicast_packets_received_total", 1, "Multicast packets received."),
+    ("multicast_xmit_packets", "multicast_packets_transmitted_total", 1, "Multicast packets sent."),
+    ("port_rcv_errors", "port_errors_received_total", 1, "Packets received with an error."),
+    ("port_rcv_constraint_errors", "port_constraint_errors_received_total", 1, "Packets received and not let in."),
+    ("port_xmit_constraint_errors", "port_constraint_errors_transmitted_total", 1, "Packets that were not let out."),
+    ("port_rcv_remote_physical_errors", "port_receive_remote_physical_errors_total", 1,
+     "Packets received that were marked bad on their way."),
+    ("port_rcv_switch_relay_errors", "port_receive_switch_relay_errors_total", 1,
+     "Packets received that a switch could not forward."),
+    ("port_xmit_discards", "port_discards_transmitted_total", 1, "Packets not sent: the port was down or congested."),
+    ("port_xmit_wait", "port_transmit_wait_total", 1, "Ticks in which data waited and none was sent: congestion."),
+    ("link_downed", "link_downed_total", 1, "Times that the link went down for good."),
+    ("link_error_recovery", "link_error_recovery_total", 1, "Times that the link recovered from errors."),
+    ("local_link_integrity_errors", "local_link_integrity_errors_total", 1,
+     "Times that local physical errors passed their threshold."),
+    ("excessive_buffer_overrun_errors", "excessive_buffer_overrun_errors_total", 1,
+     "Times that buffers overran repeatedly."),
+    ("symbol_error", "symbol_error_total", 1, "Minor errors on the physical lanes."),
+    ("VL15_dropped", "vl15_dropped_total", 1, "Management packets dropped for want of buffers."),
+)  # fmt: skip
+FAMILIES = (
+    STATE, PHYSICAL_STATE, RATE, *(_port(name, "counter", about) for _, name, _, about in COUNTERS),
+)  # fmt: skip
+
+#: "4: ACTIVE"
+NUMBERED = re.compile(rb"(\d+):")
+#: "100 Gb/sec (4X EDR)", "2.5 Gb/sec (1X SDR)"
+GIGABITS = re.compile(rb"(\d+(?:\.\d+)?) Gb/sec")
+BYTES_A_GIGABIT = 1e9 / 8
+
+
+class InfinibandCollector:
+    def __init__(self, settings: HostSettings) -> None:
+        self._folder = f"{settings.sysfs}/class/infiniband"
+
+    def collect(self) -> list[Samples]:
+        """By device and port; what cannot be read of one is left out. Nothing on a node without InfiniBand.
+
+        Raises OSError if there are ports and nothing can be read of any.
+        """
+        rows: dict[tuple[str, ...], tuple[float | None, ...]] = {}
+        for device in _entries(self._folder):
+            for port in _entries(f"{self._folder}/{device}/ports"):
+                rows[label(os.fsencode(device)), label(os.fsencode(port))] = _read_port(
+                    f"{self._folder}/{device}/ports/{port}"
+                )
+        samples = columns(FAMILIES, rows)
+        if rows and not samples:
+            raise OSError(f"{self._folder}: nothing could be read of any port")
+        return samples
+
+
+def _entries(folder: str) -> list[str]:
+    """Sorted names; none for a folder that is not there, or has just gone."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def _read_port(port: str) -> tuple[float | None, ...]:
+    state, physical = (_matched(f"{port}/{name}", NUMBERED) for name in ("state", "phys_state"))
+    gigabits = _matched(f"{port}/rate", GIGABITS)
+    rate = gigabits * BYTES_A_GIGABIT if gigabits else None
+    return state, physical, rate, *(_counter(f"{port}/counters/{file}", scale) for file, _, scale, _ in COUNTERS)
+
+
+def _matched(path: str, pattern: re.Pattern[bytes]) -> float | None:
+    try:
+        found = pattern.match(read(path))
+    except OSError:
+        return None
+    return float(found[1]) if found else None
+
+
+def _counter(path: str, scale: float) -> float | None:
+    """None where the hardware lacks it: the file is missing, cannot be read, or says "N/A (no PMA)"."""
+    try:
+        return unsigned(read(path).strip()) * scale
+    except (OSError, ValueError):
+        return None
