@@ -15,9 +15,9 @@ from pathlib import Path
 from gpu_exporter.devices.base import DriverUnavailable
 from gpu_exporter.devices.busy import BusySource
 from gpu_exporter.devices.nvidia_gpu import Gpu, Meters
-from gpu_exporter.devices.nvidia_roster import Roster
 from gpu_exporter.devices.nvidia_xid import XidWatch
 from gpu_exporter.devices.nvml import GpuLost, NoValue, Nvml
+from gpu_exporter.devices.roster import Roster
 from gpu_exporter.snapshot import AbsentReason, DeviceReading, DownReason, DriverState, Identity
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from gpu_exporter.devices.base import DriverUnavailable
-from gpu_exporter.devices.nvidia_roster import Roster
+from gpu_exporter.devices.roster import Roster
 from gpu_exporter.snapshot import DownReason, Identity
 
 from tests.simulated_nvml.control import Gpu
