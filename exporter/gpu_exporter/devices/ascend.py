@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,11 +123,6 @@ class AscendDriver:
         self._asked_at: float | None = None
         self._last: tuple[DeviceReading, ...] = ()
 
-    @property
-    def busy_sources(self) -> Mapping[str, BusySource]:
-        """Where the busy time of each NPU comes from, by uuid."""
-        return {npu.identity.uuid: npu.meter.source for npu in self._seen.values()}
-
     def read(self) -> tuple[DeviceReading, ...]:
         """All NPUs, those lost since the start included. Raises DriverUnavailable while the tool never named one."""
         now = self._clock()
@@ -198,9 +193,11 @@ class AscendDriver:
         utilization = next((reading.value for reading in readings if reading.family is metrics.UTILIZATION), None)
         npu.meter.update(self._clock(), None, None if utilization is None else 100 * utilization)
         if utilization is None:
-            absent[metrics.BUSY] = absent[metrics.OBSERVED] = absent[metrics.UTILIZATION]
+            counted = (metrics.BUSY, metrics.OBSERVED, metrics.BUSY_SOURCE)
+            absent.update(dict.fromkeys(counted, absent[metrics.UTILIZATION]))
         else:
             readings += [Reading(metrics.BUSY, npu.meter.busy), Reading(metrics.OBSERVED, npu.meter.observed)]
+            readings.append(Reading(metrics.BUSY_SOURCE, 1, (BusySource.GAUGE.value,)))
         health = chip.npu.get("Health", "").lower()
         readings.append(Reading(metrics.HEALTH, 1, (health or "unknown",)))
         there = {reading.family for reading in readings}

@@ -33,7 +33,7 @@ class BusySource(str, Enum):
     BUFFER = "buffer"
     GAUGE = "gauge"
     DRIVER = "driver"
-    """Not a meter's: for drivers that have such a counter themselves."""
+    """Not a meter's: of drivers that count themselves."""
 
 
 class Piece(NamedTuple):

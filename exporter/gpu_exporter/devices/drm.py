@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ REPLAN_SECONDS = 60.0
 """How often is looked anew which files a card has, and how often the slow and the fixed ones are read."""
 
 FAMILIES: tuple[Family, ...] = (
-    metrics.UTILIZATION, metrics.BUSY, metrics.OBSERVED, metrics.MEMORY_TOTAL, metrics.MEMORY_USED,
+    metrics.UTILIZATION, metrics.BUSY, metrics.OBSERVED, metrics.BUSY_SOURCE, metrics.MEMORY_TOTAL, metrics.MEMORY_USED,
     metrics.MEMORY_RESERVED, metrics.MEMORY_ACTIVITY, metrics.TEMPERATURE, metrics.POWER, metrics.POWER_LIMIT,
     metrics.ENERGY, metrics.SM_CLOCK, metrics.SM_CLOCK_MAX, metrics.MEMORY_CLOCK, metrics.FAN_SPEED,
     metrics.PERFORMANCE_STATE, metrics.ENCODER, metrics.DECODER, metrics.PCIE_GENERATION, metrics.PCIE_WIDTH,
@@ -112,6 +112,7 @@ class DrmDriver(ABC):
     vendor: str
     drivers: tuple[str, ...]
     longest_gap = LONGEST_GAP
+    busy_source = BusySource.GAUGE
 
     def __init__(
         self,
@@ -145,11 +146,6 @@ class DrmDriver(ABC):
     @abstractmethod
     def _rest(self, gpu: Gpu) -> None:
         """The card sleeps or is gone: forget what is only good for two readings in a row."""
-
-    @property
-    def busy_sources(self) -> Mapping[str, BusySource]:
-        """Where the busy time of each GPU comes from, by uuid."""
-        return {uuid: gpu.meter.source for uuid, gpu in self._seen.items()}
 
     def read(self) -> tuple[DeviceReading, ...]:
         """All cards, those lost since the start included. Raises DriverUnavailable while there never was one."""
@@ -232,10 +228,11 @@ class DrmDriver(ABC):
     def _finish(self, gpu: Gpu, values: Values) -> DeviceReading:
         if values.value(metrics.UTILIZATION) is None:
             why_not = values.absent.get(metrics.UTILIZATION, AbsentReason.UNSUPPORTED)
-            values.absent[metrics.BUSY] = values.absent[metrics.OBSERVED] = why_not
+            values.absent.update(dict.fromkeys((metrics.BUSY, metrics.OBSERVED, metrics.BUSY_SOURCE), why_not))
         else:
             values.add(metrics.BUSY, gpu.meter.busy)
             values.add(metrics.OBSERVED, gpu.meter.observed)
+            values.add(metrics.BUSY_SOURCE, 1, self.busy_source.value)
         settled = gpu.settled or Values()
         readings = (*settled.readings, *values.readings)
         absent = {**settled.absent, **values.absent}

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpu_exporter import metrics
+from gpu_exporter.devices.busy import BusySource
 from gpu_exporter.devices.drm import Card, DrmDriver, Gpu
 from gpu_exporter.devices.perf import Counters, PerfCounters
 from gpu_exporter.devices.sysfs import (
@@ -100,6 +101,7 @@ class IntelDriver(DrmDriver):
 
     vendor = "intel"
     drivers = ("i915", "xe")
+    busy_source = BusySource.DRIVER
     longest_gap = 3600.0  # counters miss nothing between two readings
 
     def __init__(

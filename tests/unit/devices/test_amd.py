@@ -11,7 +11,6 @@ import pytest
 from gpu_exporter.devices import amd
 from gpu_exporter.devices.amd import AmdDriver, parse_table, top_clock
 from gpu_exporter.devices.base import DriverUnavailable
-from gpu_exporter.devices.busy import BusySource
 from gpu_exporter.devices.drm import FAMILIES, REPLAN_SECONDS
 from gpu_exporter.devices.sysfs import NoValue, number
 from gpu_exporter.snapshot import AbsentReason, DownReason, DriverState
@@ -144,6 +143,7 @@ def test_rx_7900_in_base_units(tree: Tree) -> None:
         "gpu_utilization_ratio": 0.73,
         "gpu_busy_seconds_total": 0,
         "gpu_observed_seconds_total": 0,
+        "gpu_busy_source_info gauge": 1,
         "gpu_memory_total_bytes": 24 * GIB,
         "gpu_memory_used_bytes": 6 * GIB,
         "gpu_memory_activity_ratio": 0.21,
@@ -214,7 +214,7 @@ def test_busy_time_is_the_gauge_over_time(tree: Tree) -> None:
     tree.time += 2
     (reading,) = amdgpu.read()
     assert (values(reading)["gpu_busy_seconds_total"], values(reading)["gpu_observed_seconds_total"]) == (1, 2)
-    assert amdgpu.busy_sources == {"AMD-a1b2c3d4e5f60718": BusySource.GAUGE}
+    assert values(amdgpu.read()[0])["gpu_busy_source_info gauge"] == 1
     tree.write(device, {"gpu_busy_percent": "lots\n"})
     tree.time += 1
     (reading,) = amdgpu.read()

@@ -91,6 +91,7 @@ def test_910b_in_base_units(tool: Tool) -> None:
         "gpu_utilization_ratio": 0.37,
         "gpu_busy_seconds_total": 0,
         "gpu_observed_seconds_total": 0,
+        "gpu_busy_source_info gauge": 1,
         "gpu_temperature_celsius": 43,
         "gpu_power_watts": 101.8,
         "gpu_memory_used_bytes": 3318 * MIB,

@@ -141,6 +141,7 @@ def test_arc_a770_on_i915_in_base_units(tree: Tree) -> None:
         UTILIZATION: 0.5,  # the busier of two engines, and not the video engine
         BUSY: 1,
         OBSERVED: 2,
+        "gpu_busy_source_info driver": 1,
         "gpu_energy_joules_total": 800,
         "gpu_power_watts": 150,
         "gpu_power_limit_watts": 190,
