@@ -190,7 +190,8 @@ def test_integrated_graphics_say_so_and_have_no_memory_of_their_own(tree: Tree) 
     (reading,) = intel.read()
     assert reading.identity.name == "Intel integrated graphics 8086:46a6"
     assert values(reading) == {
-        UTILIZATION: 0, BUSY: 0, OBSERVED: 1, "gpu_sm_clock_hertz": 0, "gpu_sm_clock_max_hertz": 1_300_000_000,
+        UTILIZATION: 0, BUSY: 0, OBSERVED: 1, "gpu_busy_source_info driver": 1, "gpu_sm_clock_hertz": 0,
+        "gpu_sm_clock_max_hertz": 1_300_000_000,
     }  # fmt: skip
     assert absent(reading)["gpu_memory_total_bytes"] == absent(reading)["gpu_pcie_link_width"] == "unsupported"
     there = {reading.family for reading in reading.readings}
