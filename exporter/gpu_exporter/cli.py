@@ -82,7 +82,7 @@ def write_history(settings: Settings) -> int:
     history = past(
         settings.simulate,
         settings.simulate_seed,
-        os.uname().nodename,
+        settings.nodename,
         now - duration(settings.simulate_history),
         now,
         duration(settings.simulate_step),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -70,6 +71,9 @@ class Settings:
     pod_resources_socket: str = _setting(
         "collector.owners.pod-resources-socket", "/var/lib/kubelet/pod-resources/kubelet.sock", "of the kubelet", "PATH"
     )
+    node_name: str = _setting(
+        "node.name", "", "name of this machine, for a container that has another; empty: what uname says", "NAME"
+    )
     path_procfs: str = _setting("path.procfs", "/proc", "where the host's proc is mounted", "PATH")
     path_sysfs: str = _setting("path.sysfs", "/sys", "where the host's sys is mounted", "PATH")
     path_rootfs: str = _setting("path.rootfs", "/", "where the host's root is mounted", "PATH")
@@ -83,6 +87,10 @@ class Settings:
     net_exclude: str = _setting("collector.netdev.device-exclude", "", "network devices left out", "REGEX")
     log_level: str = _setting("log.level", "info", "debug, info, warning or error", "LEVEL")
     disabled: frozenset[str] = frozenset()
+
+    @property
+    def nodename(self) -> str:
+        return self.node_name or os.uname().nodename
 
     @property
     def address(self) -> tuple[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -39,7 +38,7 @@ def build_drivers(settings: Settings, fleet: tuple[SimulatedGpu, ...]) -> dict[s
 
 def build_sampler(settings: Settings, drivers: Mapping[str, Driver]) -> Sampler:
     interval, limit = duration(settings.sampling_interval), duration(settings.time_limit)
-    board = DeviceBoard(os.uname().nodename, _compatible(settings))
+    board = DeviceBoard(settings.nodename, _compatible(settings))
     pages: list[tuple[Task, Page]] = [
         (Task(name, page.run, max(interval, SELDOM.get(name, 0.0)), limit), page)
         for name, page in _host_pages(settings).items()
@@ -78,6 +77,7 @@ def _host_pages(settings: Settings) -> dict[str, HostPage]:
         procfs=Path(settings.path_procfs),
         sysfs=Path(settings.path_sysfs),
         rootfs=Path(settings.path_rootfs),
+        nodename=settings.node_name,
         mount_points_exclude=settings.mount_points_exclude,
         fs_types_exclude=settings.fs_types_exclude,
         disk_exclude=settings.disk_exclude,

@@ -25,6 +25,7 @@ class HostSettings:
     procfs: Path = Path("/proc")
     sysfs: Path = Path("/sys")
     rootfs: Path = Path("/")
+    nodename: str = ""  # instead of the kernel's
     mount_points_exclude: str = MOUNT_POINTS_EXCLUDE
     fs_types_exclude: str = FS_TYPES_EXCLUDE
     disk_exclude: str = DISK_EXCLUDE

@@ -19,12 +19,20 @@ INFO = Family(
 class UnameCollector:
     def __init__(self, settings: HostSettings) -> None:
         # Python's uname leaves the NIS domain out.
+        self._nodename = settings.nodename
         self._domainname = f"{settings.procfs}/sys/kernel/domainname"
 
     def collect(self) -> list[Samples]:
         """One sample; the domain name is empty if it cannot be read. Raises OSError."""
         name = os.uname()
-        labels = (name.sysname, name.release, name.version, name.machine, name.nodename, self._domain())
+        labels = (
+            name.sysname,
+            name.release,
+            name.version,
+            name.machine,
+            self._nodename or name.nodename,
+            self._domain(),
+        )
         return [Samples(INFO, ((tuple(label(os.fsencode(text)) for text in labels), 1),))]
 
     def _domain(self) -> str:

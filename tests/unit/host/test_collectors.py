@@ -130,6 +130,11 @@ def test_uname(node: HostSettings) -> None:
     assert values(collector("uname", node)) == {("node_uname_info", labels): 1}
 
 
+def test_a_container_is_told_its_nodes_name(node: HostSettings) -> None:
+    [(_, labels)] = values(collector("uname", replace(node, nodename="node-7")))
+    assert labels[4] == "node-7"
+
+
 def test_uname_without_a_domain(node: HostSettings) -> None:
     (node.procfs / "sys/kernel/domainname").unlink()
     [(_, labels)] = values(collector("uname", node))
