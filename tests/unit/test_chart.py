@@ -1,0 +1,223 @@
+"""The Helm chart, rendered by Helm's own library: valid manifests on many value sets, and a schema that refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from gpu_advisor.settings import Settings
+from gpu_exporter.config import load as exporter_settings
+from gpu_exporter.devices import DRIVERS
+from gpu_exporter.host import COLLECTORS
+from gpu_exporter.wiring import GROUPS
+
+helm = pytest.importorskip("helm_python.chart", reason="pip install helm-python-sdk")
+errors = pytest.importorskip("helm_python.errors")
+kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts/gpu-advisor"
+KUBERNETES = "1.33"
+
+Values = dict[str, Any]
+Manifest = dict[str, Any]
+
+VALUE_SETS: dict[str, Values] = {
+    "defaults": {},
+    "beside kube-prometheus-stack": {
+        "exporter": {"host": False, "nvidia": {"runtimeClassName": "nvidia"}},
+        "monitoring": {
+            "labels": {"release": "kube-prometheus-stack"},
+            "serviceMonitor": {"enabled": True, "interval": "30s"},
+            "prometheusRule": {"enabled": True},
+            "dashboards": {"enabled": True},
+        },
+    },
+    "without privileges": {"exporter": {"owners": False}, "networkPolicy": {"enabled": True}},
+    "beside a DCGM exporter": {"exporter": {"enabled": False}},
+    "exporter alone": {
+        "advisor": {"enabled": False},
+        "exporter": {
+            "hostNetwork": True, "compatDcgm": True, "textfileDirectory": "/var/lib/gpu-jobs", "port": 9999,
+            "extraArgs": ["--sampling.interval=2s"], "extraEnv": [{"name": "TZ", "value": "UTC"}],
+            "nodeSelector": {"nvidia.com/gpu.present": "true"}, "podAnnotations": {"a/b": "c"}, "podLabels": {"d": "e"},
+            "priorityClassName": "system-node-critical",
+        },
+    },
+    "advisor in full": {
+        "image": {"registry": "registry.example/team", "tag": "1.2.3", "pullSecrets": [{"name": "pull"}]},
+        "nameOverride": "advice",
+        "advisor": {
+            "externalUrl": "https://gpu.example", "podAnnotations": {"x": "y"}, "podLabels": {"k": "v"},
+            "config": {"cluster": "prod", "pools": [{"name": "chat", "kind": "serving"}]},
+            "persistence": {"storageClassName": "fast", "size": "5Gi"},
+        },
+        "prometheus": {"url": "https://mimir.example/prometheus"},
+        "alertmanagers": [],
+        "networkPolicy": {"enabled": True, "pageNamespaces": []},
+    },
+    "settings in a secret": {"advisor": {"existingSecret": "advisor", "persistence": {"enabled": False}}},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def chart() -> Any:
+    return helm.Chart.load(str(CHART))
+
+
+def manifests(chart: Any, values: Values) -> Iterator[Manifest]:
+    for path, text in chart.render(values, name="gpu", namespace="monitoring").items():
+        if path.endswith(".yaml"):
+            yield from (document for document in yaml.safe_load_all(text) if document)
+
+
+def only(found: list[Manifest], kind: str, name: str) -> Manifest:
+    [one] = [each for each in found if (each["kind"], each["metadata"]["name"]) == (kind, name)]
+    return one
+
+
+def arguments(found: list[Manifest]) -> list[str]:
+    [container] = only(found, "DaemonSet", "gpu-gpu-advisor-exporter")["spec"]["template"]["spec"]["containers"]
+    args: list[str] = container["args"]
+    return args
+
+
+@pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS.keys())
+def test_every_manifest_is_valid(chart: Any, values: Values) -> None:
+    chart.validate_schema(values)
+    found = list(manifests(chart, values))
+    assert found
+    names = [(each["kind"], each["metadata"]["name"]) for each in found]
+    assert len(names) == len(set(names))
+    for each in found:
+        assert each["metadata"]["namespace"] == "monitoring"
+        if "monitoring.coreos.com" not in each["apiVersion"]:  # no schema of these is published with Kubernetes
+            kubernetes_validate.validate(each, KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS.keys())
+def test_the_programs_understand_what_they_are_given(chart: Any, values: Values) -> None:
+    """The exporter its flags, the advisor its settings file."""
+    found = list(manifests(chart, values))
+    for each in found:
+        if each["kind"] == "DaemonSet":
+            [container] = each["spec"]["template"]["spec"]["containers"]
+            exporter_settings(container["args"], (*GROUPS, *DRIVERS, *COLLECTORS))
+            mounted = [mount["mountPath"] for mount in container["volumeMounts"]]
+            for argument in container["args"]:
+                path = argument.partition("=")[2]
+                if path.startswith("/"):
+                    assert any(path == mount or path.startswith(mount + "/") for mount in mounted), argument
+        if each["kind"] == "ConfigMap" and "advisor.yml" in each["data"]:
+            settings = Settings.model_validate(yaml.safe_load(each["data"]["advisor.yml"]))
+            assert settings.web.listen_address == "0.0.0.0:9817"
+            assert settings.source.prometheus
+            assert settings.state_dir == "/var/lib/gpu-advisor"
+
+
+def test_custom_resources_come_only_when_they_are_asked_for(chart: Any) -> None:
+    assert not [each for each in manifests(chart, {}) if "monitoring.coreos.com" in each["apiVersion"]]
+
+
+def test_rules_and_dashboards_are_the_ones_of_the_repository(chart: Any) -> None:
+    found = list(manifests(chart, VALUE_SETS["beside kube-prometheus-stack"]))
+    rules = {each["metadata"]["name"]: each["spec"] for each in found if each["kind"] == "PrometheusRule"}
+    for path in (ROOT / "prometheus/rules").glob("*.yml"):
+        assert rules.pop(f"gpu-gpu-advisor-{path.stem}") == yaml.safe_load(path.read_text())
+    assert not rules
+    for path in (ROOT / "grafana/generated").glob("*.json"):
+        held = only(found, "ConfigMap", f"gpu-gpu-advisor-dashboard-{path.stem}")
+        assert json.loads(held["data"][path.name]) == json.loads(path.read_text())
+        assert held["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+def test_jobs_are_named_as_the_rules_want_them(chart: Any) -> None:
+    found = list(manifests(chart, VALUE_SETS["beside kube-prometheus-stack"]))
+    for monitor in (each for each in found if each["kind"] == "ServiceMonitor"):
+        selector = monitor["spec"]["selector"]["matchLabels"]
+        [service] = [
+            each for each in found
+            if each["kind"] == "Service" and selector.items() <= each["metadata"]["labels"].items()
+        ]  # fmt: skip
+        assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] in ("gpu-exporter", "gpu-advisor")
+        assert monitor["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+        ports = {port["name"] for port in service["spec"]["ports"]}
+        assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
+
+
+def test_what_privileges_the_exporter_has(chart: Any) -> None:
+    def pod(values: Values) -> Manifest:
+        found = list(manifests(chart, values))
+        spec: Manifest = only(found, "DaemonSet", "gpu-gpu-advisor-exporter")["spec"]["template"]["spec"]
+        return spec
+
+    with_owners, without = pod({}), pod(VALUE_SETS["without privileges"])
+    assert (with_owners["hostPID"], with_owners["securityContext"]["runAsUser"]) == (True, 0)
+    assert (without["hostPID"], without["securityContext"]["runAsUser"]) == (False, 10001)
+    for each in (with_owners, without):
+        [container] = each["containers"]
+        security = container["securityContext"]
+        assert security["readOnlyRootFilesystem"]
+        assert not security["allowPrivilegeEscalation"]
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert not each["automountServiceAccountToken"]
+
+
+def test_switches_reach_the_exporter(chart: Any) -> None:
+    assert "--no-collector.netdev" in arguments(list(manifests(chart, {})))
+    beside = arguments(list(manifests(chart, VALUE_SETS["beside kube-prometheus-stack"])))
+    assert "--no-collector.host" in beside
+    alone = arguments(list(manifests(chart, VALUE_SETS["exporter alone"])))
+    assert {"--compat.dcgm", "--sampling.interval=2s", "--collector.textfile.directory=/jobs"} <= set(alone)
+    assert "--no-collector.netdev" not in alone
+
+
+def test_a_change_of_the_settings_starts_the_advisor_anew(chart: Any) -> None:
+    def checksum(values: Values) -> str:
+        template = only(list(manifests(chart, values)), "Deployment", "gpu-gpu-advisor")["spec"]["template"]
+        text: str = template["metadata"]["annotations"]["checksum/config"]
+        return text
+
+    assert checksum({}) != checksum({"advisor": {"config": {"cluster": "other"}}})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"exporters": {}},
+        {"exporter": {"owner": False}},
+        {"exporter": {"port": 70000}},
+        {"exporter": {"owners": "yes"}},
+        {"exporter": {"extraArgs": ["sampling.interval=2s"]}},
+        {"exporter": {"textfileDirectory": "jobs"}},
+        {"image": {"pullPolicy": "Sometimes"}},
+        {"prometheus": {"url": "prometheus:9090"}},
+        {"prometheus": {"url": "http://user:secret@prometheus:9090"}},
+        {"alertmanagers": ["alertmanager"]},
+        {"monitoring": {"serviceMonitor": {"interval": 15}}},
+        {"advisor": {"persistence": {"size": "much"}}},
+    ],
+    ids=str,
+)
+def test_wrong_values_are_refused(chart: Any, values: Values) -> None:
+    with pytest.raises(errors.HelmError):
+        chart.validate_schema(values)
+    with pytest.raises(errors.HelmError):
+        chart.render(values, name="gpu", namespace="monitoring")
+
+
+def test_every_default_is_in_the_schema() -> None:
+    def walk(values: Values, schema: Manifest, path: str) -> None:
+        for key, value in values.items():
+            assert key in schema["properties"], f"{path}{key} is not in values.schema.json"
+            below = schema["properties"][key]
+            if isinstance(value, dict) and "properties" in below:
+                walk(value, below, f"{path}{key}.")
+
+    walk(
+        yaml.safe_load((CHART / "values.yaml").read_text()), json.loads((CHART / "values.schema.json").read_text()), ""
+    )
