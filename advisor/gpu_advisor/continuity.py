@@ -5,11 +5,11 @@ Advice ends when the data says that its cause is over, never because data is mis
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gpu_advisor.engine import Evaluation
-from gpu_advisor.recommendation import Reason, Scope
+from gpu_advisor.recommendation import Abstention, Reason, Scope
 
 #: Abstentions that say "I cannot see", as opposed to "I see that I cannot tell".
 BLIND = frozenset({Reason.NO_DATA, Reason.STALE, Reason.INSUFFICIENT_HISTORY, Reason.CONFLICTING})
@@ -25,17 +25,37 @@ class Given:
     gpus: frozenset[str] = frozenset()
 
 
-def is_held(given: Given, evaluation: Evaluation) -> bool:
-    """Whether advice that the evaluation did not repeat goes on, because the evaluation is blind just there."""
-    blind = [word for word in evaluation.abstentions if word.reason in BLIND]
-    if any(word.scope == given.scope and (not word.gpus or given.gpus & set(word.gpus)) for word in blind):
-        return True
-    if any(state.pool.scope == given.scope for state in evaluation.pools):
-        return False
-    # The scope itself is gone from the data: taken away on purpose, or out of sight?
-    return bool(evaluation.facts.silent_targets) or any(word.scope.kind == "fleet" for word in blind)
+@dataclass(frozen=True, slots=True)
+class Snooze:
+    """Somebody wants no alert about this advice until then. Times in seconds since 1970."""
+
+    reason: str
+    made: float
+    until: float
 
 
 def held_ids(active: Mapping[str, Given], repeated: frozenset[str], evaluation: Evaluation) -> frozenset[str]:
-    """Ids of the active advice that neither came again nor ended."""
-    return frozenset(id_ for id_, given in active.items() if id_ not in repeated and is_held(given, evaluation))
+    """Ids of the active advice that neither came again nor ended, because the evaluation is blind just there."""
+    blind: dict[Scope, list[Abstention]] = {}
+    for word in evaluation.abstentions:
+        if word.reason in BLIND:
+            blind.setdefault(word.scope, []).append(word)
+    there = {state.pool.scope for state in evaluation.pools}
+    out_of_sight = bool(evaluation.facts.silent_targets) or any(scope.kind == "fleet" for scope in blind)
+    return frozenset(
+        id_
+        for id_, given in active.items()
+        if id_ not in repeated and _is_held(given, blind.get(given.scope, ()), there, out_of_sight)
+    )
+
+
+def _is_held(given: Given, blind: Iterable[Abstention], there: set[Scope], out_of_sight: bool) -> bool:
+    if any(not word.gpus or not given.gpus.isdisjoint(word.gpus) for word in blind):
+        return True
+    # If the scope itself is gone from the data: taken away on purpose, or out of sight?
+    return given.scope not in there and out_of_sight
+
+
+def running(snoozes: Mapping[str, Snooze], now: float) -> dict[str, Snooze]:
+    """The snoozes that are not over."""
+    return {id_: snooze for id_, snooze in snoozes.items() if snooze.until > now}

@@ -72,11 +72,12 @@ class Evidence:
     threshold: float | None = None
     samples: int | None = None
     coverage: float | None = None
+    written: str | None = None  # the query of evidence that was put down, and has its expression no more
 
     @property
     def promql(self) -> str | None:
         """The query, pinned to the time of the evaluation. Written only when somebody looks: a fleet has many."""
-        return None if self.expression is None else to_promql(self.expression, self.at)
+        return self.written if self.expression is None else to_promql(self.expression, self.at)
 
 
 class Status(str, Enum):

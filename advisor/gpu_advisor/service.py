@@ -9,8 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
-from gpu_advisor.continuity import Given, held_ids
+from gpu_advisor import outcomes
+from gpu_advisor.continuity import Given, Snooze, held_ids, running
 from gpu_advisor.engine import Evaluation, evaluate
 from gpu_advisor.publish import alerts
 from gpu_advisor.publish.alertmanager import Alertmanagers
@@ -43,10 +45,19 @@ class Service:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._failures: Counter[str] = Counter()
-        self._active = ledger.active()
+        self._publishing = threading.Lock()  # the loop and people's snoozes both replace the view
+        kept = ledger.active()
+        self._active = {id_: given for id_, (given, _) in kept.items()}
         self._alerts = ledger.alerts()
+        self._snoozes = ledger.snoozes()
+        self._promises, self._settling = ledger.promises()
+        # Until the first evaluation, nothing that was said before can be judged: it is held.
+        former = [Issued(id_, given.since, advice, held=True) for id_, (given, advice) in kept.items() if advice]
         self.view = View(
-            settings.cluster, SourceState(source.name, source.address, False, "not_yet", "not asked yet: wait a moment")
+            settings.cluster,
+            SourceState(source.name, source.address, False, "not_yet", "not asked yet: wait a moment"),
+            issued=self._marked(former),
+            outcomes=outcomes.Outcomes().with_more(ledger.outcomes()),
         )
 
     def start(self) -> None:
@@ -90,23 +101,22 @@ class Service:
             self._go_on(error.kind.value, str(error))
             return self.view
         issued, held = self._issue(evaluation, now)
-        self.view = replace(
-            self.view,
+        judged = self._follow_up(evaluation, issued, held)
+        self._publish(
             source=SourceState(self._source.name, self._source.address, True, last_success=now),
             evaluation=evaluation,
             issued=issued,
             duration_seconds=time.monotonic() - begun,
             evaluations=self.view.evaluations + 1,
-            failures=tuple(sorted(self._failures.items())),
+            outcomes=self.view.outcomes.with_more(judged) if judged else self.view.outcomes,
         )
-        self._tell([each for each in issued if not each.held], held)
+        self._tell([each for each in self.view.issued if not each.held], held)
         return self.view
 
     def _go_on(self, error: str, message: str) -> None:
         """Nothing new is known: the last good answer stays, marked stale, and all alerts go on as they are."""
         self._failures[error] += 1
-        state = replace(self.view.source, up=False, error=error, message=message)
-        self.view = replace(self.view, source=state, failures=tuple(sorted(self._failures.items())))
+        self._publish(source=replace(self.view.source, up=False, error=error, message=message))
         self._tell((), frozenset(alert.id for alert in self._alerts))
 
     def _issue(self, evaluation: Evaluation, now: float) -> tuple[tuple[Issued, ...], frozenset[str]]:
@@ -120,15 +130,56 @@ class Service:
         }
         self._active = {**{id_: before[id_] for id_ in held}, **given}
         issued = [Issued(id_, given[id_].since, advice) for id_, advice in fresh.items()]
-        self._remember(lambda: self._ledger.record(now, given, held))
-        issued += [replace(former, held=True) for former in self.view.issued if former.id in held]
-        return tuple(issued), held
+        self._remember(lambda: self._ledger.record(now, issued, held))
+        former = [replace(each, held=True) for each in self.view.issued if each.id in held]
+        return (*issued, *former), held
+
+    def _follow_up(
+        self, evaluation: Evaluation, issued: Iterable[Issued], held: frozenset[str]
+    ) -> tuple[outcomes.Outcome, ...]:
+        """What became of advice that ended some time ago."""
+        seen = outcomes.see(evaluation)
+        made = [outcomes.promise(each.id, each.since, each.recommendation, seen) for each in issued if not each.held]
+        self._promises, closed = outcomes.close(self._promises, made, held, seen)
+        settle = self.settings.outcomes.settle_seconds
+        self._settling, judged = outcomes.judge((*self._settling, *closed), seen, settle)
+        self._remember(lambda: self._ledger.keep_promises(self._promises, self._settling, judged))
+        return judged
+
+    def _publish(self, issued: Iterable[Issued] | None = None, **changes: Any) -> None:
+        """Replace the view, with snoozes as they are now."""
+        with self._publishing:
+            self.view = replace(
+                self.view,
+                issued=self._marked(self.view.issued if issued is None else issued),
+                failures=tuple(sorted(self._failures.items())),
+                **changes,
+            )
+
+    def _marked(self, issued: Iterable[Issued]) -> tuple[Issued, ...]:
+        now = running(self._snoozes, self._clock())
+        return tuple(
+            each if each.snoozed == now.get(each.id) else replace(each, snoozed=now.get(each.id)) for each in issued
+        )
+
+    def snooze(self, id_: str, snooze: Snooze | None) -> None:
+        """Snooze advice, or end its snooze (None). Raises sqlite3.Error if it cannot be kept; then nothing changed."""
+        self._ledger.keep_snooze(id_, snooze)
+        with self._publishing:
+            others = {key: each for key, each in self._snoozes.items() if key != id_}
+            self._snoozes = {**others, id_: snooze} if snooze else others
+        self._publish()
 
     def _tell(self, firing: Iterable[Issued], held: frozenset[str]) -> None:
         """Send what is true. By the clock of now: the evaluation may have taken its time, and alerts run out."""
         now, before = self._clock(), self._alerts
-        fresh = [alerts.from_issued(each, self.settings.cluster, self.settings.web.external_url) for each in firing]
-        self._alerts = alerts.updated(before, fresh, held, now)
+        quiet = running(self._snoozes, now).keys()
+        fresh = [
+            alerts.from_issued(each, self.settings.cluster, self.settings.web.external_url)
+            for each in firing
+            if each.id not in quiet
+        ]
+        self._alerts = alerts.updated(before, fresh, held - quiet, now)
         if self._alerts != before:
             self._remember(lambda: self._ledger.keep_alerts(self._alerts))
         self.alertmanagers.send(self._alerts, now)

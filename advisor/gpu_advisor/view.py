@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gpu_advisor.continuity import Snooze
 from gpu_advisor.engine import Evaluation
+from gpu_advisor.outcomes import NO_OUTCOMES, Outcomes
 from gpu_advisor.recommendation import Recommendation
 
 RUNBOOKS = "https://github.com/gpu-advisor/gpu-advisor/blob/main/docs/runbooks"
@@ -30,6 +32,7 @@ class Issued:
     since: float
     recommendation: Recommendation
     held: bool = False
+    snoozed: Snooze | None = None
 
     @property
     def alert_name(self) -> str:
@@ -52,6 +55,7 @@ class View:
     duration_seconds: float | None = None
     evaluations: int = 0
     failures: tuple[tuple[str, int], ...] = ()
+    outcomes: Outcomes = NO_OUTCOMES
 
     @property
     def stale(self) -> bool:

@@ -5,7 +5,7 @@ from gpu_advisor.settings.evaluation import Evaluation
 from gpu_advisor.settings.kinds import host_and_port
 from gpu_advisor.settings.loading import ConfigError, load
 from gpu_advisor.settings.pools import PoolKind, PoolSettings
-from gpu_advisor.settings.publishing import AlertmanagerSettings, Web
+from gpu_advisor.settings.publishing import AlertmanagerSettings, Outcomes, Web
 from gpu_advisor.settings.resources import CpuLimits, GpuLimits, MemoryLimits, Resources
 from gpu_advisor.settings.root import Settings
 from gpu_advisor.settings.source import EmbeddedSource, PrometheusSource, SourceSettings
@@ -19,6 +19,7 @@ __all__ = [
     "Evaluation",
     "GpuLimits",
     "MemoryLimits",
+    "Outcomes",
     "PoolKind",
     "PoolSettings",
     "PrometheusSource",

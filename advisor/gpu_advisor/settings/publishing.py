@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from gpu_advisor.settings.kinds import Strict, Url, host_and_port
+from gpu_advisor.settings.kinds import Seconds, Strict, Url, host_and_port
 
 
 class AlertmanagerSettings(Strict):
@@ -14,6 +14,12 @@ class AlertmanagerSettings(Strict):
     timeout_seconds: float = Field(5, gt=0, le=60)
     username: str = ""
     password: SecretStr = SecretStr("")
+
+
+class Outcomes(Strict):
+    """What became of advice is judged when a change has had time to show."""
+
+    settle_seconds: Seconds = Field(900, description="from the end of advice to the look at what it did")
 
 
 class Web(Strict):

@@ -8,7 +8,7 @@ from gpu_advisor.settings.cost import Cost
 from gpu_advisor.settings.evaluation import Evaluation
 from gpu_advisor.settings.kinds import Strict
 from gpu_advisor.settings.pools import PoolSettings
-from gpu_advisor.settings.publishing import AlertmanagerSettings, Web
+from gpu_advisor.settings.publishing import AlertmanagerSettings, Outcomes, Web
 from gpu_advisor.settings.resources import GpuLimits, Resources
 from gpu_advisor.settings.source import SourceSettings
 
@@ -27,6 +27,7 @@ class Settings(Strict):
     evaluation: Evaluation = Evaluation()
     cost: Cost = Cost()
     alertmanagers: list[AlertmanagerSettings] = Field(default_factory=list)
+    outcomes: Outcomes = Outcomes()
     web: Web = Web()
 
     @field_validator("pools")

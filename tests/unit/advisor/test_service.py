@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gpu_advisor.continuity import Snooze
 from gpu_advisor.engine import evaluate
 from gpu_advisor.publish.alertmanager import Alertmanagers
 from gpu_advisor.publish.alerts import RESOLVED_RESENT_SECONDS, Alert, payload, updated
@@ -67,9 +68,11 @@ def test_while_the_source_fails_the_last_advice_is_stale_and_alerts_go_on(start:
         assert (view.stale, view.source.error, advisor.given) == (True, "unreachable", given)
         assert dict(view.failures) == {"unreachable": round_}
         assert advisor.heard.firing == set(given)
-    # Restarted meanwhile, it has nothing to serve, and yet ends no alert.
-    blind = start().after(15)
-    assert (blind.service.view.stale, blind.given, blind.heard.firing) == (False, {}, set(given))
+    # Restarted meanwhile, it shows what was said before as held, and ends no alert.
+    held = {id_: (since, True) for id_, (since, _) in given.items()}
+    blind = start()
+    assert blind.given == held
+    assert (blind.after(15).given, blind.service.view.stale, blind.heard.firing) == (held, False, set(given))
     blind.source.failure = None
     assert blind.after(15).given == given
     assert not blind.service.view.stale
@@ -134,6 +137,67 @@ def test_a_silent_exporter_never_makes_a_serving_pool_smaller(silent_for: float)
     assert (evaluation.recommendations, evaluation.desired_replicas) == ((), ())
     source.targets = source.targets[:1]  # taken off the list: gone on purpose
     assert dict(evaluate(source, chosen, at).desired_replicas) == {"p": 1}
+
+
+def test_advice_is_held_over_a_restart_while_its_exporter_is_silent(start: Start) -> None:
+    """With all that was said: people can still read the evidence, and paste its queries."""
+    advisor = start().after(0)
+    said = advisor.service.view.issued[0].recommendation
+    advisor.source.targets[0].up, advisor.source.lost_at = False, advisor.clock.now + 1
+    (issued,) = start().after(15).service.view.issued
+    assert (issued.since, issued.held) == (AT, True)
+    assert issued.recommendation.summary == said.summary
+    assert [each.promql for each in issued.recommendation.evidence] == [each.promql for each in said.evidence]
+    assert [each.value for each in issued.recommendation.evidence] == [each.value for each in said.evidence]
+
+
+def test_a_snooze_is_marked_not_alerted_kept_over_a_restart_and_ends_by_itself(start: Start) -> None:
+    advisor = start().after(0)
+    (id_,) = advisor.given
+    snooze = Snooze("maintenance", AT, AT + HOUR)
+    advisor.service.snooze(id_, snooze)
+    assert [each.snoozed for each in advisor.service.view.issued] == [snooze]
+    assert advisor.after(15).heard.resolved == {id_}
+    advisor.source.failure = fails()
+    assert advisor.after(15).heard.firing == set()  # what cannot be judged is not alerted either
+    advisor.source.failure = None
+    again = start().after(15)
+    assert [each.snoozed for each in again.service.view.issued] == [snooze]
+    assert again.heard.firing == set()
+    assert again.after(HOUR).heard.firing == {id_}
+    assert [each.snoozed for each in again.service.view.issued] == [None]
+    again.service.snooze(id_, Snooze("x", AT, again.clock.now + HOUR))
+    again.service.snooze(id_, None)
+    assert again.after(15).heard.firing == {id_}
+
+
+def test_a_snooze_that_cannot_be_kept_changes_nothing(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    advisor = start().after(0)
+    (id_,) = advisor.given
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(advisor.ledger, "keep_snooze", full)
+    with pytest.raises(sqlite3.OperationalError):
+        advisor.service.snooze(id_, Snooze("x", AT, AT + HOUR))
+    assert advisor.after(15).heard.firing == {id_}
+
+
+def test_what_became_of_advice_is_judged_when_it_has_settled_restarts_or_not(start: Start) -> None:
+    advisor = start(outcomes={"settle_seconds": 60}).after(0)
+    (id_,) = advisor.given
+    advisor.source.targets[0].cards = IDLE[2:]  # the two idle GPUs were given back, as advised
+    advisor.after(15)
+    assert (advisor.given, advisor.service.view.outcomes.recent) == ({}, ())
+    again = start(outcomes={"settle_seconds": 60}).after(30)
+    assert again.service.view.outcomes.recent == ()
+    (outcome,) = again.after(30).service.view.outcomes.recent
+    assert (outcome.closed.promise.id, outcome.result.value, outcome.improved) == (id_, "applied", True)
+    assert outcome.error_ratio == pytest.approx(0.0, abs=1e-9)  # the projection was right
+    view = start().service.view
+    assert view.outcomes.recent == (outcome,)
+    assert view.outcomes.counts == {("idle_reclaim", "applied"): 1}
 
 
 def test_when_the_cause_is_over_the_alert_is_resolved_and_re_sent(start: Start) -> None:

@@ -1,0 +1,113 @@
+"""What became of advice, as tables and properties over the pure functions."""
+
+from __future__ import annotations
+
+import pytest
+from gpu_advisor.outcomes import NO_OUTCOMES, Closed, Outcomes, Promise, Result, Seen, close, judge
+from gpu_advisor.recommendation import Scope
+from hypothesis import given
+from hypothesis import strategies as st
+
+AT, SETTLE = 1_800_000_000.0, 900.0
+SCOPE = Scope("pool", "p")
+POOL: tuple[str, str] = (SCOPE.kind, SCOPE.name)
+
+
+def promise(
+    current: float, recommended: float, direction: str = "up", id_: str = "1", unit: str = "replicas"
+) -> Promise:
+    return Promise(id_, "scale", direction, SCOPE, unit, AT, current, recommended, 0.5, 0.7)
+
+
+def seen(at: float, replicas: float | None, utilization: float | None) -> Seen:
+    sizes = {} if replicas is None else {POOL: {"replicas": replicas, "GPUs": replicas * 2}}
+    return Seen(at, {} if utilization is None else {POOL: utilization}, sizes)
+
+
+@pytest.mark.parametrize(
+    ("current", "recommended", "found", "result"),
+    [
+        (2, 4, 4, Result.APPLIED),
+        (2, 4, 5, Result.APPLIED),
+        (2, 4, 3, Result.PARTLY_APPLIED),
+        (2, 4, 2, Result.CAUSE_GONE),
+        (2, 4, 1, Result.NOT_APPLIED),
+        (4, 2, 2, Result.APPLIED),
+        (4, 2, 1, Result.APPLIED),
+        (4, 2, 3, Result.PARTLY_APPLIED),
+        (4, 2, 5, Result.NOT_APPLIED),
+        (4, 0, None, Result.APPLIED),  # all were given back, and the pool with them
+    ],
+)
+def test_results(current: float, recommended: float, found: float | None, result: Result) -> None:
+    direction = "up" if recommended > current else "down"
+    left, closed = close({"1": promise(current, recommended, direction)}, (), frozenset(), seen(AT, found, 0.7))
+    assert left == {}
+    waiting, (outcome,) = judge(closed, seen(AT + SETTLE, found, 0.7), SETTLE)
+    assert (waiting, outcome.result) == ((), result)
+    right_size = (found or 0) == recommended
+    assert (outcome.error_ratio is not None) == right_size
+    assert outcome.error_ratio is None or outcome.error_ratio == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("direction", "observed", "improved"),
+    [("up", 0.4, True), ("up", 0.49, False), ("up", 0.6, False), ("down", 0.6, True), ("down", 0.51, False),
+     ("change", 0.6, True), ("change", 0.4, False), ("change", None, None)],
+)  # fmt: skip
+def test_improvement_is_relief_for_what_grows_and_use_for_all_else(
+    direction: str, observed: float | None, improved: bool | None
+) -> None:
+    closed = Closed(promise(2, 2, direction, unit="workers"), AT, None)
+    _, (outcome,) = judge([closed], seen(AT + 10 * SETTLE, 2, observed), SETTLE)
+    assert (outcome.result, outcome.improved) == (Result.CAUSE_GONE, improved)
+
+
+def test_a_size_that_changed_again_leaves_no_utilization_to_judge_by() -> None:
+    closed = Closed(promise(2, 4), AT, 4.0)
+    _, (outcome,) = judge([closed], seen(AT + SETTLE, 6, 0.7), SETTLE)
+    assert (outcome.result, outcome.improved, outcome.error_ratio) == (Result.APPLIED, None, None)
+
+
+def test_while_the_scope_is_out_of_sight_the_judgement_waits_but_not_for_ever() -> None:
+    closed = Closed(promise(2, 4), AT, 4.0)
+    assert judge([closed], seen(AT + 3 * SETTLE, 4, None), SETTLE) == ((closed,), ())
+    _, (outcome,) = judge([closed], seen(AT + 4 * SETTLE, 4, None), SETTLE)
+    assert (outcome.utilization_ratio, outcome.improved, outcome.error_ratio) == (None, None, None)
+
+
+def test_advice_that_goes_on_after_a_change_of_size_closes_one_promise_and_makes_another() -> None:
+    first, second = promise(2, 4), promise(4, 6)
+    left, (closed,) = close({"1": first}, [second], frozenset(), seen(AT + 60, 4, 0.9))
+    assert left == {"1": second}
+    assert (closed.promise, closed.size) == (first, 4)
+
+
+def test_while_advice_stays_the_same_its_first_promise_counts() -> None:
+    later = Promise("1", "scale", "up", SCOPE, "replicas", AT, 2, 4, 0.9, 0.6)
+    assert close({"1": promise(2, 4)}, [later], frozenset(), seen(AT, 2, 0.9)) == ({"1": promise(2, 4)}, ())
+    more = Promise("1", "scale", "up", SCOPE, "replicas", AT + 99, 2, 5, 0.9, 0.6)
+    left, closed = close({"1": promise(2, 4)}, [more], frozenset(), seen(AT, 2, 0.9))
+    assert (left["1"].recommended, left["1"].given, closed) == (5, AT, ())
+
+
+@given(st.sets(st.sampled_from("abcd")), st.sets(st.sampled_from("abcd")), st.sets(st.sampled_from("abcd")))
+def test_every_promise_is_kept_or_closed_and_what_is_held_never_closes(
+    before: set[str], made: set[str], held: set[str]
+) -> None:
+    held -= made
+    open_ = {id_: promise(2, 4, id_=id_) for id_ in before}
+    left, closed = close(open_, [promise(2, 4, id_=id_) for id_ in made], frozenset(held), seen(AT, 2, 0.9))
+    assert {each.promise.id for each in closed} == before - made - held
+    assert set(left) == made | (before & held)
+
+
+def test_counts_go_on_beyond_the_list() -> None:
+    found: Outcomes = NO_OUTCOMES
+    for _ in range(3):
+        _, judged = judge([Closed(promise(2, 4), AT, 4.0)] * 500, seen(AT + SETTLE, 4, 0.6), SETTLE)
+        found = found.with_more(judged)
+    assert len(found.recent) == 1000
+    assert found.counts == {("scale", "applied"): 1500}
+    assert found.errors["scale"][0] == 1500
+    assert found.errors["scale"][1] == pytest.approx(150)
