@@ -11,7 +11,7 @@ from collections.abc import Callable
 import click
 
 from gpu_advisor.addresses import AddressError
-from gpu_advisor.settings import Settings
+from gpu_advisor.settings import ConfigError, Settings
 from gpu_advisor.sources.history import History
 from gpu_advisor.web import WebServer
 from gpu_advisor.wiring import Advisor, StartError, build
@@ -30,14 +30,14 @@ def run(
     advisor: Advisor = build(settings, prepare)
     try:
         server = WebServer(advisor.service, settings.web.listen_address)
-    except AddressError:
+    except (AddressError, ConfigError):
         advisor.close()
         raise
     try:
         advisor.service.start()
         server.start()
-        click.echo(f"page      http://{server.address}/")
-        click.echo(f"advice    http://{server.address}/recommendations")
+        click.echo(f"page      {server.url}/")
+        click.echo(f"advice    {server.url}/recommendations")
         click.echo("\n".join(filter(None, [also, "Ctrl-C stops all."])))
         while not stop.wait(0.5):
             if not alive():

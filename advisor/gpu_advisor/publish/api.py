@@ -1,143 +1,235 @@
-"""The HTTP API, over whatever the view is at the moment of the request."""
+"""The HTTP API, over whatever the view is at the moment of the request. What it offers is told in operations.py."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import get_args
+from math import isfinite
+from typing import Any, TypeVar
+from urllib.parse import urlencode
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, request
+from pydantic import BaseModel, ValidationError
 
-from gpu_advisor.publish import document, metrics, problem
+from gpu_advisor.continuity import Snooze
+from gpu_advisor.publish import access, chosen, document, metrics, openapi, problem, shapes
+from gpu_advisor.publish.access import Access
 from gpu_advisor.publish.alertmanager import AlertmanagerState
+from gpu_advisor.publish.operations import CSV, JSON, METRICS, OPERATIONS, TEXT, SnoozeBody
 from gpu_advisor.publish.page import register as register_page
-from gpu_advisor.publish.problem import Problem
-from gpu_advisor.recommendation import Severity, Status
-from gpu_advisor.view import Issued, View
+from gpu_advisor.publish.parameters import read
+from gpu_advisor.publish.problem import Problem, pointer
+from gpu_advisor.publish.rendered import Rendering, Renderings, rendering
+from gpu_advisor.settings import Settings
+from gpu_advisor.view import View
+from gpu_advisor.what_if import WhatIfError, changed, compare
 
-MOST_PER_PAGE = 1000
+T = TypeVar("T")
+B = TypeVar("B", bound=BaseModel)
 
-#: Query parameter -> whether a recommendation has that value.
-FILTERS: dict[str, Callable[[Issued, str], bool]] = {
-    "kind": lambda issued, value: issued.recommendation.kind == value,
-    "severity": lambda issued, value: issued.recommendation.severity == value,
-    "node": lambda issued, value: value in issued.recommendation.nodes,
-    "pool": lambda issued, value: (
-        issued.recommendation.scope.kind == "pool" and issued.recommendation.scope.name == value
-    ),
-}
+MOST_BODY_BYTES = 1 << 20
+LONGEST_SNOOZE_SECONDS = 366 * 86400
 
 
-def create_app(view: Callable[[], View], alertmanagers: Callable[[], tuple[AlertmanagerState, ...]]) -> Flask:
-    """The WSGI application. It only reads: both arguments are asked anew at each request."""
+@dataclass(frozen=True)
+class Doors:
+    """All that the API can reach. `view` and `alertmanagers` are asked anew at each request."""
+
+    view: Callable[[], View]
+    alertmanagers: Callable[[], tuple[AlertmanagerState, ...]]
+    snooze: Callable[[str, Snooze | None], None]
+    settings: Settings = field(default_factory=Settings)
+    access: Access = field(default_factory=lambda: Access({}, ""))
+    clock: Callable[[], float] = time.time
+
+
+def create_app(doors: Doors) -> Flask:
+    """The WSGI application."""
     app = Flask("gpu_advisor.publish")
-    app.json.sort_keys = False  # type: ignore[attr-defined] # the order of the document is for people
+    app.config["MAX_CONTENT_LENGTH"] = MOST_BODY_BYTES
     problem.register(app)
-    register_page(app, view)
-
-    @app.get("/recommendations")
-    def recommendations() -> Response:
-        allowed = (*FILTERS, "format", "page", "per_page")
-        _only(allowed)
-        now = view()
-        chosen = _chosen(now.issued)
-        if _choice("format", ("json", "csv"), "json") == "csv":
-            return _tagged(Response(document.as_csv(chosen), content_type="text/csv; charset=utf-8"))
-        page, per_page = _whole("page", 1, 10**9, 1), _whole("per_page", 1, MOST_PER_PAGE, 100)
-        return _tagged(jsonify(document.recommendations(now, chosen, page, per_page)))
-
-    @app.get("/recommendations/<id_>")
-    def one_recommendation(id_: str) -> Response:
-        _only(())
-        now = view()
-        for issued in now.issued:
-            if issued.id == id_:
-                return _tagged(jsonify({**document.header(now), "recommendation": document.recommendation(issued)}))
-        raise Problem(HTTPStatus.NOT_FOUND, f"no recommendation {id_!r} is given now; GET /recommendations lists them")
-
-    @app.get("/checks")
-    def checks() -> Response:
-        _only(("item", "status", "scope_kind", "scope", "page", "per_page"))
-        now = view()
-        wanted_status = _choice("status", tuple(each.value for each in Status), "")
-        wanted_kind = _choice("scope_kind", ("fleet", "pool", "node", "gpu"), "")
-        item, scope = request.args.get("item", ""), request.args.get("scope", "")
-        found = [
-            check
-            for check in (now.evaluation.checks if now.evaluation else ())
-            if (not wanted_status or check.status.value == wanted_status)
-            and (not wanted_kind or check.scope.kind == wanted_kind)
-            and (not item or check.item == item)
-            and (not scope or check.scope.name == scope)
-        ]
-        page, per_page = _whole("page", 1, 10**9, 1), _whole("per_page", 1, MOST_PER_PAGE, 100)
-        first = (page - 1) * per_page
-        return _tagged(
-            jsonify(
-                {
-                    **document.header(now),
-                    "total": len(found),
-                    "page": page,
-                    "per_page": per_page,
-                    "checks": [document.check(check) for check in found[first : first + per_page]],
-                    "abstentions": [document.abstention(each) for each in document.abstentions(now)],
-                }
-            )
+    access.register(app, doors.access)
+    register_page(app, doors.view)
+    for name, handler in _Handlers(doors).table().items():
+        operation = OPERATIONS[name]
+        app.add_url_rule(
+            operation.path.replace("{id}", "<id_>"), endpoint=name, view_func=handler, methods=[operation.method]
         )
-
-    @app.get("/metrics")
-    def own_metrics() -> Response:
-        return Response(
-            metrics.exposition(view(), alertmanagers()), content_type="text/plain; version=0.0.4; charset=utf-8"
-        )
-
-    # A source that is away makes answers stale, marked as such; it does not take the service out.
-    @app.get("/-/healthy")
-    @app.get("/-/ready")
-    def healthy() -> Response:
-        return Response("ok\n", content_type="text/plain; charset=utf-8")
-
     return app
 
 
-def _only(allowed: Sequence[str]) -> None:
-    unknown = sorted(set(request.args) - set(allowed))
-    if unknown:
-        raise Problem(
-            HTTPStatus.BAD_REQUEST,
-            f"unknown parameter {unknown[0]!r}; " + (f"there are {', '.join(allowed)}" if allowed else "there is none"),
-        )
-    twice = sorted(name for name, values in request.args.lists() if len(values) > 1)
-    if twice:
-        raise Problem(HTTPStatus.BAD_REQUEST, f"{twice[0]!r} is given more than once: give it once")
+class _Handlers:
+    """One method an operation, of the same name."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+        self._renderings = Renderings()
+        self._metrics = metrics.Exposition()
+        self._deciding = threading.Lock()  # what-ifs wait for each other, not the service for them
+        self._openapi = _dumped(openapi.document(doors.access.asked))
+
+    def table(self) -> dict[str, Callable[..., Response]]:
+        return {name: getattr(self, name) for name in OPERATIONS}
+
+    def recommendations(self) -> Response:
+        return self._listed("recommendations", chosen.recommendations, document.recommendations, document.as_csv)
+
+    def checks(self) -> Response:
+        return self._listed("checks", chosen.checks, document.checks, document.checks_as_csv)
+
+    def outcomes(self) -> Response:
+        return self._listed("outcomes", chosen.outcomes, document.outcomes)
+
+    def one_recommendation(self, id_: str) -> Response:
+        self._asked("one_recommendation")
+        view = self._doors.view()
+        issued = chosen.by_id(view, id_)
+        body: shapes.OneRecommendation = {
+            **document.header(view), "recommendation": document.recommendation(issued),
+        }  # fmt: skip
+        return _answer(rendering(_dumped(body), JSON))
+
+    def snooze(self, id_: str) -> Response:
+        self._asked("snooze")
+        chosen.by_id(self._doors.view(), id_)
+        body, now = _body(SnoozeBody), self._doors.clock()
+        until = body.until.timestamp()
+        if not now < until <= now + LONGEST_SNOOZE_SECONDS:
+            words = "give a time in the future, within a year"
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"until: {words}", [{"pointer": "/until", "detail": words}])
+        snooze = Snooze(body.reason, now, until)
+        self._keep(id_, snooze)
+        return Response(_dumped(document.snooze(snooze)), content_type=JSON)
+
+    def end_snooze(self, id_: str) -> Response:
+        self._asked("end_snooze")
+        if chosen.by_id(self._doors.view(), id_).snoozed is None:
+            raise Problem(HTTPStatus.NOT_FOUND, f"recommendation {id_!r} is not snoozed: there is nothing to end")
+        self._keep(id_, None)
+        return Response(status=HTTPStatus.NO_CONTENT)
+
+    def what_if(self) -> Response:
+        self._asked("what_if")
+        changes, view = _json(), self._doors.view()
+        if not isinstance(changes, Mapping):
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "give an object with what is different, as in the settings")
+        try:
+            other = changed(self._doors.settings, changes)
+        except WhatIfError as error:
+            errors: list[shapes.FieldProblem] = [
+                {"pointer": pointer(path), "detail": words} for path, words in error.problems
+            ]
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), errors) from error
+        if view.evaluation is None:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "nothing is known yet: see `source` in GET /recommendations")
+        with self._deciding:
+            comparison = compare(view.evaluation, self._doors.settings, other)
+        return Response(_dumped(document.what_if(view, comparison)), content_type=JSON)
+
+    def own_metrics(self) -> Response:
+        self._asked("own_metrics")
+        body = self._metrics.of(self._doors.view(), self._doors.alertmanagers())
+        return Response(body, content_type=f"{METRICS}; charset=utf-8")
+
+    def openapi(self) -> Response:
+        self._asked("openapi")
+        return Response(self._openapi, content_type=JSON)
+
+    def healthy(self) -> Response:
+        return Response("ok\n", content_type=f"{TEXT}; charset=utf-8")
+
+    ready = healthy
+
+    def _asked(self, operation: str) -> dict[str, Any]:
+        return read(request.args, OPERATIONS[operation].parameters)
+
+    def _listed(
+        self,
+        operation: str,
+        choose: Callable[[View, Mapping[str, Any]], Sequence[T]],
+        as_page: Callable[[View, Sequence[T], int, int], Mapping[str, Any]],
+        as_csv: Callable[[Sequence[T]], str] | None = None,
+    ) -> Response:
+        """A list: a page of it as JSON, or all of it as CSV. Rendered once for all who ask the same of this view."""
+        asked, view = self._asked(operation), self._doors.view()
+
+        def render() -> Rendering:
+            found = choose(view, asked)
+            if as_csv and asked["format"] == "csv":
+                return rendering(as_csv(found).encode(), f"{CSV}; charset=utf-8")
+            page, per_page = asked["page"], asked["per_page"]
+            return rendering(_dumped(as_page(view, found, page, per_page)), JSON, _links(len(found), page, per_page))
+
+        return _answer(self._renderings.get(view, request.full_path, render))
+
+    def _keep(self, id_: str, snooze: Snooze | None) -> None:
+        try:
+            self._doors.snooze(id_, snooze)
+        except sqlite3.Error as error:
+            words = f"the ledger cannot be written ({error}): nothing was changed; see to the disk of state_dir"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, words) from error
 
 
-def _chosen(issued: Sequence[Issued]) -> list[Issued]:
-    wanted = {name: request.args[name] for name in FILTERS if name in request.args}
-    _choice("severity", get_args(Severity), "")
-    return [each for each in issued if all(FILTERS[name](each, value) for name, value in wanted.items() if value)]
+def _dumped(value: object) -> bytes:
+    try:
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except ValueError:  # a sum beyond all numbers, of prices that somebody made up: JSON has no word for it
+        text = json.dumps(_finite(value), separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "replace") + b"\n"
 
 
-def _choice(name: str, choices: Sequence[str], default: str) -> str:
-    value = request.args.get(name, default)
-    if value not in choices and value != default:
-        raise Problem(HTTPStatus.BAD_REQUEST, f"{name}={value!r}: choose from {', '.join(choices)}")
-    return value
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
-def _whole(name: str, low: int, high: int, default: int) -> int:
-    text = request.args.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 12 and low <= int(text) <= high):
-        raise Problem(HTTPStatus.BAD_REQUEST, f"{name}={text!r}: give a whole number from {low} to {high}")
-    return int(text)
-
-
-def _tagged(response: Response) -> Response:
+def _answer(made: Rendering) -> Response:
     """With an ETag, and 304 for who has it already."""
-    response.set_etag(hashlib.sha256(response.get_data()).hexdigest()[:16])
+    response = Response(made.body, content_type=made.media)
+    response.set_etag(made.etag)
     response.headers["Cache-Control"] = "no-cache"
+    if made.link:
+        response.headers["Link"] = made.link
     response.make_conditional(request)
     return response
+
+
+def _links(total: int, page: int, per_page: int) -> str:
+    """The other pages (RFC 8288), with whatever else was asked."""
+    last = max(1, -(-total // per_page))
+    pages = {"first": 1, "prev": page - 1, "next": page + 1, "last": last}
+    others = {name: number for name, number in pages.items() if 1 <= number <= last}
+    asked = {name: value for name, value in request.args.items() if name != "page"}
+    return ", ".join(
+        f'<{request.path}?{urlencode({**asked, "page": number})}>; rel="{name}"' for name, number in others.items()
+    )
+
+
+def _json() -> Any:
+    """The body as JSON. A form that another site sends cannot have this type: so it cannot act for who is logged in."""
+    if request.mimetype != JSON:
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send the body as {JSON}, and say so in Content-Type")
+    try:
+        return json.loads(request.get_data())
+    except (ValueError, RecursionError) as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from error
+
+
+def _body(shape: type[B]) -> B:
+    _json()
+    try:
+        return shape.model_validate_json(request.get_data())
+    except ValidationError as error:
+        errors: list[shapes.FieldProblem] = [
+            {"pointer": pointer(each["loc"]), "detail": each["msg"]} for each in error.errors()
+        ]
+        words = "; ".join(f"{each['pointer'] or 'the body'}: {each['detail']}" for each in errors)
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, words, errors) from error

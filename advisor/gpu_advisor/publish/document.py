@@ -1,7 +1,4 @@
-"""The view as plain data, the one shape that the API, the command line and the page's scripts see.
-
-Ratios are 0..1, times are RFC 3339 in UTC, and what is not known is null, never zero.
-"""
+"""The view as plain data of the shapes in shapes.py: what the API, the command line and the page's scripts see."""
 
 from __future__ import annotations
 
@@ -10,14 +7,18 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
-from typing import Any
+from typing import TypeVar
 
 from gpu_advisor.checks import FLEET
-from gpu_advisor.engine import PoolState
-from gpu_advisor.recommendation import Abstention, Check, Evidence, Reason, Scope
+from gpu_advisor.continuity import Snooze
+from gpu_advisor.engine import Evaluation, PoolState
+from gpu_advisor.outcomes import Outcome
+from gpu_advisor.publish import shapes
+from gpu_advisor.recommendation import Abstention, Check, Evidence, Projection, Reason, Recommendation, Scope
 from gpu_advisor.view import Issued, SourceState, View
+from gpu_advisor.what_if import Comparison
 
-Document = dict[str, Any]
+T = TypeVar("T")
 
 #: Checks of nodes are part of /recommendations for fleets up to this size; beyond it, ask /checks.
 MOST_NODE_CHECKS = 64
@@ -28,17 +29,24 @@ CSV_COLUMNS = (
 )  # fmt: skip
 
 
-def timestamp(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
+CHECK_COLUMNS = (
+    "item", "scope_kind", "scope", "status", "severity", "value", "low", "high", "missed_by", "reason", "message",
+)  # fmt: skip
+
+
+def moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def scope(of: Scope) -> Document:
+def timestamp(seconds: float | None) -> str | None:
+    return None if seconds is None else moment(seconds)
+
+
+def scope(of: Scope) -> shapes.Scope:
     return {"kind": of.kind, "name": of.name, "label": str(of)}
 
 
-def evidence(of: Evidence) -> Document:
+def evidence(of: Evidence) -> shapes.Evidence:
     return {
         "signal": of.signal,
         "about": of.about,
@@ -53,7 +61,20 @@ def evidence(of: Evidence) -> Document:
     }
 
 
-def recommendation(issued: Issued) -> Document:
+def projection(of: Projection) -> shapes.Projection:
+    return {
+        "utilization_ratio": of.utilization_ratio,
+        "memory_ratio": of.memory_ratio,
+        "throughput_ratio": of.throughput_ratio,
+        "cost_change_per_hour": of.cost_change_per_hour,
+    }
+
+
+def snooze(of: Snooze) -> shapes.Snooze:
+    return {"reason": of.reason, "made": moment(of.made), "until": moment(of.until)}
+
+
+def recommendation(issued: Issued) -> shapes.Recommendation:
     of = issued.recommendation
     return {
         "id": issued.id,
@@ -68,14 +89,10 @@ def recommendation(issued: Issued) -> Document:
         "diagnosis": of.diagnosis,
         "explanation": of.explanation,
         "confidence": of.confidence,
-        "since": timestamp(issued.since),
+        "since": moment(issued.since),
         "held": issued.held,
-        "projection": {
-            "utilization_ratio": of.projection.utilization_ratio,
-            "memory_ratio": of.projection.memory_ratio,
-            "throughput_ratio": of.projection.throughput_ratio,
-            "cost_change_per_hour": of.projection.cost_change_per_hour,
-        },
+        "snoozed": snooze(issued.snoozed) if issued.snoozed else None,
+        "projection": projection(of.projection),
         "evidence": [evidence(each) for each in of.evidence],
         "rejected": [{"action": each.action, "why_not": each.why_not} for each in of.rejected],
         "apply": list(of.apply),
@@ -85,11 +102,11 @@ def recommendation(issued: Issued) -> Document:
     }
 
 
-def abstention(of: Abstention) -> Document:
+def abstention(of: Abstention) -> shapes.Abstention:
     return {"reason": of.reason.value, "subject": of.subject, "scope": scope(of.scope), "message": of.message}
 
 
-def check(of: Check) -> Document:
+def check(of: Check) -> shapes.Check:
     return {
         "item": of.item,
         "title": of.title,
@@ -106,7 +123,7 @@ def check(of: Check) -> Document:
     }
 
 
-def pool(state: PoolState) -> Document:
+def pool(state: PoolState, desired: int | None) -> shapes.Pool:
     settings, numbers = state.pool.settings, state.numbers
     return {
         "name": settings.name,
@@ -114,10 +131,21 @@ def pool(state: PoolState) -> Document:
         "capacity_gpus": numbers.capacity,
         "allocated_gpus": numbers.allocated,
         "busy_gpus": numbers.busy,
+        "gpus_per_replica": settings.gpus_per_replica,
+        "replicas": len(state.pool.gpus) // settings.gpus_per_replica,
+        "desired_replicas": desired,
     }
 
 
-def source(of: SourceState) -> Document:
+def pools(view: View) -> list[shapes.Pool]:
+    """Nothing scales by an old answer: while it is stale, no number is desired."""
+    if view.evaluation is None:
+        return []
+    desired = {} if view.stale else dict(view.evaluation.desired_replicas)
+    return [pool(state, desired.get(state.pool.settings.name)) for state in view.evaluation.pools]
+
+
+def source(of: SourceState) -> shapes.Source:
     return {
         "name": of.name,
         "address": of.address,
@@ -128,7 +156,7 @@ def source(of: SourceState) -> Document:
     }
 
 
-def header(view: View) -> Document:
+def header(view: View) -> shapes.Header:
     """What every answer begins with: of when it is, and whether it can be believed."""
     evaluation = view.evaluation
     return {
@@ -140,23 +168,130 @@ def header(view: View) -> Document:
     }
 
 
-def recommendations(view: View, chosen: Sequence[Issued], page: int, per_page: int) -> Document:
+def recommendations(view: View, chosen: Sequence[Issued], page: int, per_page: int) -> shapes.Recommendations:
     """One page of the chosen recommendations, and what frames them."""
-    evaluation = view.evaluation
-    first = (page - 1) * per_page
     return {
         **header(view),
         "total": len(chosen),
         "page": page,
         "per_page": per_page,
-        "recommendations": [recommendation(each) for each in chosen[first : first + per_page]],
+        "recommendations": [recommendation(each) for each in paged(chosen, page, per_page)],
         "abstentions": [abstention(each) for each in abstentions(view)],
-        "pools": [pool(state) for state in evaluation.pools] if evaluation else [],
+        "pools": pools(view),
         "checks": {
-            "counts": dict(Counter(each.status.value for each in evaluation.checks)) if evaluation else {},
+            "counts": counts(view.evaluation),
             "items": [check(each) for each in _leading_checks(view)],
         },
     }
+
+
+def checks(view: View, chosen: Sequence[Check], page: int, per_page: int) -> shapes.Checks:
+    return {
+        **header(view),
+        "total": len(chosen),
+        "page": page,
+        "per_page": per_page,
+        "checks": [check(each) for each in paged(chosen, page, per_page)],
+        "abstentions": [abstention(each) for each in abstentions(view)],
+    }
+
+
+def outcomes(view: View, chosen: Sequence[Outcome], page: int, per_page: int) -> shapes.Outcomes:
+    return {
+        **header(view),
+        "total": len(chosen),
+        "page": page,
+        "per_page": per_page,
+        "outcomes": [outcome(each) for each in paged(chosen, page, per_page)],
+    }
+
+
+def outcome(of: Outcome) -> shapes.Outcome:
+    told = of.closed.promise
+    return {
+        "id": told.id,
+        "kind": told.kind,
+        "scope": scope(told.scope),
+        "unit": told.unit,
+        "current": told.current,
+        "recommended": told.recommended,
+        "observed": of.closed.size,
+        "result": of.result.value,
+        "given": moment(told.given),
+        "ended": moment(of.closed.at),
+        "judged": moment(of.judged),
+        "utilization_before_ratio": told.utilization_ratio,
+        "utilization_projected_ratio": told.projected_ratio,
+        "utilization_after_ratio": of.utilization_ratio,
+        "improved": of.improved,
+        "projection_error_ratio": of.error_ratio,
+    }
+
+
+def brief(id_: str, of: Recommendation) -> shapes.Brief:
+    return {
+        "id": id_,
+        "kind": of.kind,
+        "scope": scope(of.scope),
+        "severity": of.severity,
+        "summary": of.summary,
+        "current": of.current,
+        "recommended": of.recommended,
+        "unit": of.unit,
+        "projection": projection(of.projection),
+    }
+
+
+def what_if(view: View, found: Comparison) -> shapes.WhatIf:
+    now, then = found.advice_now, found.advice_then
+    both = [id_ for id_ in then if id_ in now]
+    return {
+        **header(view),
+        "now": [brief(id_, each) for id_, each in now.items()],
+        "then": [brief(id_, each) for id_, each in then.items()],
+        "difference": {
+            "begins": [id_ for id_ in then if id_ not in now],
+            "ends": [id_ for id_ in now if id_ not in then],
+            "changes": [
+                {"id": id_, "recommended_now": now[id_].recommended, "recommended_then": then[id_].recommended}
+                for id_ in both
+                if now[id_].recommended != then[id_].recommended
+            ],
+        },
+        "pools": _pools_then(found),
+        "checks_now": counts(found.now),
+        "checks_then": counts(found.then),
+    }
+
+
+def _pools_then(found: Comparison) -> list[shapes.PoolThen]:
+    now, then = dict(found.now.desired_replicas), dict(found.then.desired_replicas)
+    return [
+        {
+            "name": state.pool.settings.name,
+            "replicas": len(state.pool.gpus) // state.pool.settings.gpus_per_replica,
+            "desired_now": now.get(state.pool.settings.name),
+            "desired_then": then.get(state.pool.settings.name),
+            "cannot_tell": "" if state.pool.settings.name in then else why_not_sized(found.then, state),
+        }
+        for state in found.then.pools
+    ]
+
+
+def why_not_sized(evaluation: Evaluation, state: PoolState) -> str:
+    """Why there is no desired number of replicas for a pool."""
+    if state.pool.settings.kind != "serving":
+        return f"a pool of kind {state.pool.settings.kind} is not sized: only serving pools are"
+    said = [f"{each.reason.value}: {each.message}" for each in evaluation.abstentions if each.scope == state.pool.scope]
+    return said[0] if said else "no GPU is in this pool"
+
+
+def paged(found: Sequence[T], page: int, per_page: int) -> Sequence[T]:
+    return found[(page - 1) * per_page : page * per_page]
+
+
+def counts(evaluation: Evaluation | None) -> dict[shapes.Status, int]:
+    return dict(Counter(each.status.value for each in evaluation.checks)) if evaluation else {}
 
 
 def abstentions(view: View) -> tuple[Abstention, ...]:
@@ -177,17 +312,34 @@ def _leading_checks(view: View) -> list[Check]:
 
 
 def as_csv(chosen: Iterable[Issued]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\r\n")  # RFC 4180; a lone \r in a field is quoted only so
-    writer.writerow(CSV_COLUMNS)
-    for issued in chosen:
-        of = issued.recommendation
-        row: tuple[object, ...] = (
+    return _csv(CSV_COLUMNS, map(_row, chosen))
+
+
+def checks_as_csv(chosen: Iterable[Check]) -> str:
+    rows = (
+        (
+            each.item, each.scope.kind, _inert(each.scope.name), each.status.value, each.severity, each.value, each.low,
+            each.high, each.missed_by, each.reason.value if each.reason else None, _inert(each.message),
+        )
+        for each in chosen
+    )  # fmt: skip
+    return _csv(CHECK_COLUMNS, rows)
+
+
+def _row(issued: Issued) -> tuple[object, ...]:
+    of = issued.recommendation
+    return (
             issued.id, of.kind, of.severity, of.scope.kind, _inert(of.scope.name), of.current, of.recommended,
             of.unit, of.diagnosis, of.confidence, timestamp(issued.since), str(issued.held).lower(),
             of.projection.utilization_ratio, of.projection.cost_change_per_hour, _inert(of.summary),
         )  # fmt: skip
-        writer.writerow(row)
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\r\n")  # RFC 4180; a lone \r in a field is quoted only so
+    writer.writerow(columns)
+    writer.writerows(rows)
     return out.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Literal
 
@@ -9,9 +10,15 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gpu_advisor import __version__
+from gpu_advisor.autoscaling import beyond_tolerance
+from gpu_advisor.engine import Evaluation
+from gpu_advisor.outcomes import Outcomes
 from gpu_advisor.publish.alertmanager import AlertmanagerState
 from gpu_advisor.publish.document import abstentions
 from gpu_advisor.view import View
+
+#: Up to this many GPUs each has its checks as series of its own.
+MOST_SINGLE_GPUS = 1000
 
 #: name -> (type, help, labels)
 CATALOGUE: dict[str, tuple[Literal["gauge", "counter"], str, tuple[str, ...]]] = {
@@ -34,6 +41,13 @@ CATALOGUE: dict[str, tuple[Literal["gauge", "counter"], str, tuple[str, ...]]] =
     "gpu_advisor_recommendation_since_timestamp_seconds": (
         "gauge", "Since when the recommendation has been given, in seconds since 1970.", ("id",),
     ),
+    "gpu_advisor_recommendation_snoozed": (
+        "gauge", "1 for a recommendation that somebody snoozed.", ("id",),
+    ),
+    "gpu_advisor_checks": (
+        "gauge", "Checklist items by status; per GPU there are single ones for fleets up to 1,000 GPUs.",
+        ("item", "scope_kind", "status"),
+    ),
     "gpu_advisor_check_status": (
         "gauge", "Status of a checklist item, always 1.", ("item", "scope_kind", "scope", "status"),
     ),
@@ -45,6 +59,25 @@ CATALOGUE: dict[str, tuple[Literal["gauge", "counter"], str, tuple[str, ...]]] =
     "gpu_advisor_desired_replicas": (
         "gauge", "Replicas that a serving pool should have; absent while the advisor abstains.", ("pool",),
     ),
+    "gpu_advisor_replicas": (
+        "gauge", "Replicas of a pool that are there: whole groups of gpus_per_replica GPUs.", ("pool",),
+    ),
+    "gpu_advisor_hpa_replicas": (
+        "gauge",
+        "Desired replicas for a HorizontalPodAutoscaler: a growth that its tolerance of 10 % would overlook is rounded "
+        "up to the least that it acts upon; absent while the advisor abstains.",
+        ("pool",),
+    ),
+    "gpu_advisor_outcomes_total": (
+        "counter", "Recommendations that ended, by what became of them.", ("kind", "outcome"),
+    ),
+    "gpu_advisor_projections_compared_total": (
+        "counter", "Recommendations that were applied as advised and whose projected utilization was compared.",
+        ("kind",),
+    ),
+    "gpu_advisor_projection_error_ratio_total": (
+        "counter", "Sum of the absolute differences of observed and projected utilization over these.", ("kind",),
+    ),
     "gpu_advisor_alertmanager_up": ("gauge", "1 if the Alertmanager took the last alerts.", ("alertmanager",)),
     "gpu_advisor_alerts_sent_total": ("counter", "Alerts that the Alertmanager took.", ("alertmanager",)),
 }  # fmt: skip
@@ -52,10 +85,22 @@ CATALOGUE: dict[str, tuple[Literal["gauge", "counter"], str, tuple[str, ...]]] =
 Row = tuple[str, tuple[str, ...], float]
 
 
-def exposition(view: View, alertmanagers: tuple[AlertmanagerState, ...]) -> bytes:
-    """The text of /metrics."""
+class Exposition:
+    """The text of /metrics. What is made of the view is made once a view: of a large fleet, it is nearly all."""
+
+    def __init__(self) -> None:
+        self._made: tuple[View, bytes] | None = None
+
+    def of(self, view: View, alertmanagers: tuple[AlertmanagerState, ...]) -> bytes:
+        made = self._made
+        if made is None or made[0] is not view:
+            made = self._made = view, _text([*_health(view), *_conclusions(view), *_outcomes(view.outcomes)])
+        return made[1] + _text([*_senders(alertmanagers)])
+
+
+def _text(rows: list[Row]) -> bytes:
     registry = CollectorRegistry()
-    registry.register(_Collector([*_health(view), *_conclusions(view), *_senders(alertmanagers)]))
+    registry.register(_Collector(rows))
     return generate_latest(registry)
 
 
@@ -95,16 +140,36 @@ def _conclusions(view: View) -> Iterator[Row]:
         labels = (issued.id, issued.recommendation.kind, scope.kind, scope.name, issued.recommendation.severity)
         yield "gpu_advisor_recommendation_info", labels, 1
         yield "gpu_advisor_recommendation_since_timestamp_seconds", (issued.id,), issued.since
+        if issued.snoozed:
+            yield "gpu_advisor_recommendation_snoozed", (issued.id,), 1
     for said in sorted({(a.reason.value, a.subject, a.scope.kind, a.scope.name) for a in abstentions(view)}):
         yield "gpu_advisor_abstention_info", said, 1
     if view.evaluation is None:
         return
-    for check in view.evaluation.checks:
-        labels3 = (check.item, check.scope.kind, check.scope.name)
-        yield "gpu_advisor_check_status", (*labels3, check.status.value), 1
-        if check.value is not None and check.item != "cost":
-            yield "gpu_advisor_check_value_ratio", labels3, check.value
+    yield from _checks(view.evaluation)
     yield from _pools(view)
+
+
+def _checks(evaluation: Evaluation) -> Iterator[Row]:
+    """Four series a GPU are no burden for a thousand GPUs; beyond that, /checks has them and the counts are here."""
+    counts = Counter((each.item, each.scope.kind, each.status.value) for each in evaluation.checks)
+    for labels, count in sorted(counts.items()):
+        yield "gpu_advisor_checks", labels, count
+    single = len(evaluation.facts.gpus) <= MOST_SINGLE_GPUS
+    for check in evaluation.checks:
+        if single or check.scope.kind != "gpu":
+            labels3 = (check.item, check.scope.kind, check.scope.name)
+            yield "gpu_advisor_check_status", (*labels3, check.status.value), 1
+            if check.value is not None and check.item != "cost":
+                yield "gpu_advisor_check_value_ratio", labels3, check.value
+
+
+def _outcomes(outcomes: Outcomes) -> Iterator[Row]:
+    for (kind, result), count in sorted(outcomes.counts.items()):
+        yield "gpu_advisor_outcomes_total", (kind, result), count
+    for kind, (number, total) in sorted(outcomes.errors.items()):
+        yield "gpu_advisor_projections_compared_total", (kind,), number
+        yield "gpu_advisor_projection_error_ratio_total", (kind,), total
 
 
 def _pools(view: View) -> Iterator[Row]:
@@ -116,9 +181,17 @@ def _pools(view: View) -> Iterator[Row]:
         for what, count in counts:
             if count is not None:
                 yield "gpu_advisor_pool_gpus", (name, what), count
+    present = {
+        state.pool.settings.name: len(state.pool.gpus) // state.pool.settings.gpus_per_replica
+        for state in view.evaluation.pools
+        if state.pool.settings.kind != "undecided"
+    }
+    for name, replicas in present.items():
+        yield "gpu_advisor_replicas", (name,), replicas
     if not view.stale:
         for name, replicas in view.evaluation.desired_replicas:
             yield "gpu_advisor_desired_replicas", (name,), replicas
+            yield "gpu_advisor_hpa_replicas", (name,), beyond_tolerance(replicas, present.get(name, 0))
 
 
 def _senders(alertmanagers: tuple[AlertmanagerState, ...]) -> Iterator[Row]:

@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from flask import Flask, Response, jsonify
 from werkzeug.exceptions import HTTPException
 
+from gpu_advisor.publish import shapes
+
 
 class Problem(Exception):
     """A request that cannot be served. `detail` names the field and tells the mend."""
 
-    def __init__(self, status: HTTPStatus, detail: str) -> None:
+    def __init__(self, status: HTTPStatus, detail: str, errors: Sequence[shapes.FieldProblem] = ()) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.errors = list(errors)
 
 
-def answer(status: HTTPStatus, detail: str) -> Response:
-    response = jsonify(type="about:blank", title=status.phrase, status=status.value, detail=detail)
+def answer(status: HTTPStatus, detail: str, errors: Sequence[shapes.FieldProblem] = ()) -> Response:
+    document: shapes.Problem = {
+        "type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail,
+    }  # fmt: skip
+    if errors:
+        document["errors"] = list(errors)
+    response = jsonify(document)
     response.status_code = status.value
     response.content_type = "application/problem+json"
     return response
 
 
+def pointer(path: Sequence[str | int]) -> str:
+    """RFC 6901."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
 def register(app: Flask) -> None:
-    app.register_error_handler(Problem, lambda problem: answer(problem.status, problem.detail))
+    app.register_error_handler(Problem, lambda problem: answer(problem.status, problem.detail, problem.errors))
 
     def http_error(error: HTTPException) -> Response:
         status = HTTPStatus(error.code or 500)
         response = answer(status, error.description or status.phrase)
         for name, value in error.get_headers():
-            if name == "Allow":
+            if name in ("Allow", "Retry-After"):
                 response.headers[name] = value
         return response
 

@@ -18,7 +18,7 @@ class ConfigError(Exception):
 
 
 #: Keys whose values are not repeated in a message, however wrong they are.
-SECRET_KEYS = frozenset({"password", "bearer_token", "headers"})
+SECRET_KEYS = frozenset({"password", "bearer_token", "headers", "users"})
 
 
 def load(path: Path) -> Settings:

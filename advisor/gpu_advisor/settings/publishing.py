@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from gpu_advisor.settings.kinds import Seconds, Strict, Url, host_and_port
+
+#: A bcrypt hash in the modular crypt format.
+BCRYPT = r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}"
 
 
 class AlertmanagerSettings(Strict):
@@ -25,3 +29,18 @@ class Outcomes(Strict):
 class Web(Strict):
     listen_address: Annotated[str, AfterValidator(host_and_port)] = "127.0.0.1:9817"
     external_url: str = Field("", description="where people reach the page; alerts link to it")
+    cert_file: str = Field("", description="serve over TLS, with this certificate (PEM)")
+    key_file: str = Field("", description="the certificate's key (PEM)")
+    users: dict[str, SecretStr] = Field(
+        default_factory=dict, description="name: bcrypt hash, as `htpasswd -nBC 10 NAME` makes; all else is refused"
+    )
+    bearer_token_file: str = Field("", description="read at start; who brings the token needs no user")
+
+    @model_validator(mode="after")
+    def _together(self) -> Web:
+        if bool(self.cert_file) != bool(self.key_file):
+            raise ValueError("cert_file and key_file go together: give both")
+        for name, hash_ in self.users.items():
+            if not name or ":" in name or not re.fullmatch(BCRYPT, hash_.get_secret_value()):
+                raise ValueError(f"users: {name!r} needs a bcrypt hash, as `htpasswd -nBC 10 {name}` makes")
+        return self

@@ -6,15 +6,19 @@ import html
 import io
 import re
 import shutil
+import sqlite3
 import subprocess
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from gpu_advisor.continuity import Snooze
 from gpu_advisor.engine import evaluate
+from gpu_advisor.outcomes import NO_OUTCOMES, Closed, Outcome, Promise, Result
 from gpu_advisor.publish import metrics
 from gpu_advisor.publish.alertmanager import AlertmanagerState
-from gpu_advisor.publish.api import create_app
+from gpu_advisor.publish.api import Doors, create_app
+from gpu_advisor.recommendation import Scope
 from gpu_advisor.settings import Settings
 from gpu_advisor.view import Issued, SourceState, View
 from prometheus_client.parser import text_string_to_metric_families
@@ -67,7 +71,11 @@ def client(view: View) -> FlaskClient:
 
 
 def of(view: View) -> FlaskClient:
-    return create_app(lambda: view, lambda: SENDERS).test_client()
+    return create_app(Doors(lambda: view, lambda: SENDERS, no_snooze)).test_client()
+
+
+def no_snooze(id_: str, snooze: object) -> None:
+    raise AssertionError("nobody is to snooze here")
 
 
 def got(client: FlaskClient, path: str) -> dict[str, Any]:
@@ -134,7 +142,7 @@ def test_checks(client: FlaskClient, query: str, count: int) -> None:
 @pytest.mark.parametrize(
     ("path", "status", "words"),
     [
-        ("/recommendations?knd=x", 400, ("knd", "kind, severity, node, pool, format, page, per_page")),
+        ("/recommendations?knd=x", 400, ("knd", "kind, severity, node, pool, job, format, page, per_page")),
         ("/recommendations?severity=loud", 400, ("severity", "info, warning, critical")),
         ("/recommendations?format=xml", 400, ("format", "json, csv")),
         ("/recommendations?page=0", 400, ("page", "whole number from 1")),
@@ -169,7 +177,7 @@ def test_a_wrong_method_and_a_defect_are_problems_too(view: View) -> None:
     def broken() -> View:
         raise ZeroDivisionError
 
-    answer = create_app(broken, lambda: SENDERS).test_client().get("/recommendations")
+    answer = create_app(Doors(broken, lambda: SENDERS, no_snooze)).test_client().get("/recommendations")
     assert (answer.status_code, answer.content_type) == (500, "application/problem+json")
     assert "ZeroDivision" not in answer.text
 
@@ -230,7 +238,9 @@ def test_metrics(client: FlaskClient) -> None:
     text = answer.data.decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
     catalogue = {name.removesuffix("_total"): labels for name, (_, _, labels) in metrics.CATALOGUE.items()}
-    assert set(families) == set(catalogue)  # nothing that is not in the catalogue, and this view has all of it
+    # Nothing that is not in the catalogue, and this view has all of it but what is told of snoozes and outcomes.
+    rest = {name for name in catalogue if re.search("snoozed|outcomes|projection", name)}
+    assert set(families) == set(catalogue) - rest
     seen = set()
     for name, family in families.items():
         for sample in family.samples:
@@ -280,3 +290,131 @@ def test_before_the_first_answer() -> None:
     assert [word["reason"] for word in answer["abstentions"]] == ["no_data"]
     assert client.get("/-/ready").status_code == client.get("/").status_code == client.get("/checks").status_code == 200
     assert "gpu_advisor_evaluation_queries" not in client.get("/metrics").data.decode()
+
+
+# Pages, snoozes and outcomes
+
+
+@pytest.mark.parametrize("path", ["/recommendations?per_page=1", "/checks?per_page=5&scope_kind=gpu"])
+def test_following_the_links_sees_everything_once(client: FlaskClient, path: str) -> None:
+    (what,) = {"recommendations", "checks"} & {path.split("?")[0].strip("/")}
+    seen: list[Any] = []
+    page = client.get(path)
+    while True:
+        seen += page.get_json()[what]
+        links = {rel: url for url, rel in re.findall(r'<([^>]+)>; rel="(\w+)"', page.headers["Link"])}
+        assert {"first", "last"} <= set(links)
+        if "next" not in links:
+            break
+        page = client.get(links["next"])
+    whole = got(client, re.sub(r"per_page=\d+&?", "", path))[what]
+    assert seen == whole
+    assert len(seen) > 1
+
+
+def test_checks_as_csv(client: FlaskClient) -> None:
+    header, *rows = csv.reader(io.StringIO(client.get("/checks?format=csv&scope=GPU-lost&status=unknown").text, newline=""))
+    assert [dict(zip(header, row, strict=True))["status"] for row in rows] == ["unknown"]
+    assert {dict(zip(header, row, strict=True))["value"] for row in rows} == {""}  # not known is not zero
+
+
+@pytest.mark.parametrize("pool", ["s0", "NVIDIA H100"])
+def test_the_pool_filter_finds_what_concerns_its_gpus(view: View, pool: str) -> None:
+    """Also advice on a node or a GPU of the pool, which does not name it."""
+    about = {"s0": "GPU-s0-0", "NVIDIA H100": "GPU-0"}[pool]
+    advice = dataclasses.replace(view.issued[0].recommendation, scope=Scope("gpu", about), gpus=(about,))
+    more = dataclasses.replace(view, issued=(*view.issued, Issued("1", AT, advice)))
+    found = got(of(more), f"/recommendations?pool={pool}")["recommendations"]
+    assert "1" in {each["id"] for each in found}
+    assert "1" not in {each["id"] for each in got(of(more), "/recommendations?pool=s1")["recommendations"]}
+
+
+class Snoozing:
+    """What the service does with snoozes, on a view of a test's."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.fails = False
+        doors = Doors(lambda: self.view, lambda: SENDERS, self.snooze, clock=lambda: AT)
+        self.client = create_app(doors).test_client()
+
+    def snooze(self, id_: str, snooze: Snooze | None) -> None:
+        if self.fails:
+            raise sqlite3.OperationalError("disk is full")
+        marked = [dataclasses.replace(each, snoozed=snooze) if each.id == id_ else each for each in self.view.issued]
+        self.view = dataclasses.replace(self.view, issued=tuple(marked))
+
+
+def test_snooze(view: View) -> None:
+    advisor = Snoozing(view)
+    id_ = view.issued[0].id
+    path = f"/recommendations/{id_}/snooze"
+    body = {"reason": "maintenance", "until": "2027-01-15T11:00:00+02:00"}
+    made = advisor.client.post(path, json=body)
+    assert made.status_code == 200
+    assert made.get_json() == {
+        "reason": "maintenance",
+        "made": "2027-01-15T08:00:00.000Z",
+        "until": "2027-01-15T09:00:00.000Z",
+    }
+    [marked] = [each for each in got(advisor.client, "/recommendations")["recommendations"] if each["snoozed"]]
+    assert (marked["id"], marked["snoozed"]) == (id_, made.get_json())
+    assert "maintenance" in advisor.client.get("/").text
+    assert advisor.client.delete(path).status_code == 204
+    assert advisor.client.delete(path).status_code == 404
+    advisor.fails = True
+    refused = advisor.client.post(path, json=body)
+    assert (refused.status_code, "disk" in refused.get_json()["detail"]) == (503, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status", "words"),
+    [
+        ('{"reason":"x","until":"2027-01-15T08:00:00Z"}', "application/json", 422, "in the future"),
+        ('{"reason":"x","until":"2029-01-15T08:00:00Z"}', "application/json", 422, "within a year"),
+        ('{"reason":"x","until":"2027-01-15T09:00:00"}', "application/json", 422, "timezone"),
+        ('{"reason":"","until":"2027-01-15T09:00:00Z"}', "application/json", 422, "/reason"),
+        ('{"until":"2027-01-15T09:00:00Z"}', "application/json", 422, "/reason"),
+        ('{"reason":"x","until":"2027-01-15T09:00:00Z","x":1}', "application/json", 422, "/x"),
+        ("[]", "application/json", 422, ""),
+        ("{", "application/json", 400, "JSON"),
+        ("[" * 100_000, "application/json", 400, "JSON"),
+        (b"\xff", "application/json", 400, "JSON"),
+        ("reason=x", "application/x-www-form-urlencoded", 415, "application/json"),
+        ('{"reason":"x","until":"2027-01-15T09:00:00Z"}', "text/plain", 415, "application/json"),
+        ('"' + "x" * (1 << 20) + '"', "application/json", 413, ""),
+    ],
+)
+def test_a_snooze_that_cannot_be(view: View, body: str | bytes, content_type: str, status: int, words: str) -> None:
+    advisor = Snoozing(view)
+    path = f"/recommendations/{view.issued[0].id}/snooze"
+    answer = advisor.client.post(path, data=body, content_type=content_type)
+    assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
+    assert words in answer.get_json()["detail"]
+    assert advisor.view is view
+
+
+def test_outcomes(view: View) -> None:
+    told = Promise("1", "scale_up", "up", Scope("pool", "s0"), "replicas", AT - 900, 2, 3, 0.95, 0.63)
+    others = [dataclasses.replace(told, id=str(n), scope=Scope("pool", "s1")) for n in (2, 3)]
+    judged = [Outcome(Closed(each, AT - 600, 3.0), AT, Result.APPLIED, 0.65, True, 0.02) for each in (told, *others)]
+    client = of(dataclasses.replace(view, outcomes=NO_OUTCOMES.with_more(judged)))
+    answer = got(client, "/outcomes?pool=s1&per_page=1")
+    assert (answer["total"], [each["id"] for each in answer["outcomes"]]) == (2, ["3"])  # the newest first
+    [one] = got(client, "/outcomes?pool=s0")["outcomes"]
+    assert (one["result"], one["improved"], one["utilization_before_ratio"]) == ("applied", True, 0.95)
+    assert one["given"] == "2027-01-15T07:45:00.000Z"
+    text = client.get("/metrics").text
+    assert 'gpu_advisor_outcomes_total{kind="scale_up",outcome="applied"} 3.0' in text
+    assert 'gpu_advisor_projections_compared_total{kind="scale_up"} 3.0' in text
+    page = client.get("/").text
+    assert "What became of it" in page
+
+
+def test_numbers_beyond_all_numbers_are_not_known(view: View) -> None:
+    """JSON has no infinity, and a client's parser may refuse a word that looks like one."""
+    projection = dataclasses.replace(view.issued[0].recommendation.projection, cost_change_per_hour=float("inf"))
+    advice = dataclasses.replace(view.issued[0].recommendation, projection=projection)
+    client = of(dataclasses.replace(view, issued=(Issued("1", AT, advice),)))
+    [found] = got(client, "/recommendations")["recommendations"]
+    assert found["projection"]["cost_change_per_hour"] is None

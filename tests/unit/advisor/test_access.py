@@ -1,0 +1,132 @@
+"""Who may come in: users and tokens, over TLS; and what the settings refuse."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import bcrypt
+import pytest
+import requests
+from flask.testing import FlaskClient
+from gpu_advisor.publish.access import Access
+from gpu_advisor.publish.api import Doors, create_app
+from gpu_advisor.settings import ConfigError, Settings
+from gpu_advisor.view import SourceState, View
+from gpu_advisor.web import WebServer, access_of
+from pydantic import ValidationError
+
+from tests.servers import free_port
+
+from .build import Card, Clock, FakeSource, Running, Target
+
+HASH = bcrypt.hashpw(b"right", bcrypt.gensalt(4)).decode()
+
+
+@pytest.fixture
+def client() -> FlaskClient:
+    view = View("c", SourceState("fake", "memory", False, "not_yet", "wait"))
+    doors = Doors(lambda: view, lambda: (), lambda _id, _snooze: None, access=Access({"ada": HASH}, "t0ken"))
+    return create_app(doors).test_client()
+
+
+@pytest.mark.parametrize("path", ["/", "/recommendations", "/metrics", "/openapi.json", "/static/page.css", "/nothing"])
+def test_without_a_login_all_but_health_is_refused(client: FlaskClient, path: str) -> None:
+    refused = client.get(path)
+    assert (refused.status_code, refused.content_type) == (401, "application/problem+json")
+    assert "Basic" in refused.headers["WWW-Authenticate"]
+    assert client.get("/-/healthy").status_code == client.get("/-/ready").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Authorization": "Basic YWRhOnJpZ2h0"}, 200),  # ada:right
+        ({"Authorization": "basic YWRhOnJpZ2h0"}, 200),
+        ({"Authorization": "Basic YWRhOndyb25n"}, 401),  # ada:wrong
+        ({"Authorization": "Basic Ym9iOnJpZ2h0"}, 401),  # bob:right
+        ({"Authorization": "Basic ÿ"}, 401),
+        ({"Authorization": "Basic /w=="}, 401),
+        ({"Authorization": "Basic YWRhOg=="}, 401),  # an empty password
+        ({"Authorization": "Bearer t0ken"}, 200),
+        ({"Authorization": "Bearer t0kenn"}, 401),
+        ({"Authorization": "Bearer"}, 401),
+        ({"Authorization": "Digest t0ken"}, 401),
+    ],
+)
+def test_logins(client: FlaskClient, headers: dict[str, str], status: int) -> None:
+    for _ in range(2):  # what is remembered answers as what was checked
+        assert client.get("/recommendations", headers=headers).status_code == status
+
+
+def test_no_token_is_not_an_empty_token() -> None:
+    assert not Access({"ada": HASH}, "").allows("Bearer ")
+    assert not Access({}, "").asked
+
+
+@pytest.mark.parametrize(
+    "web",
+    [{"users": {"ada": "right"}}, {"users": {"a:b": HASH}}, {"users": {"": HASH}}, {"cert_file": "a.pem"}],
+)
+def test_settings_that_would_lock_out_or_let_in_are_refused(web: dict[str, object]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings.model_validate({"web": web})
+    assert "right" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "readable"), ("\n", "empty")])
+def test_a_token_file_without_a_token_is_refused(tmp_path: Path, content: str | None, words: str) -> None:
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=words):
+        access_of(Settings.model_validate({"web": {"bearer_token_file": str(path)}}).web)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tls")
+    command = [
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+        "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+        "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem"),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def running(tmp_path: Path, certificate: Path) -> Iterator[Running]:
+    chosen = Settings.model_validate(
+        {
+            "web": {
+                "cert_file": str(certificate / "cert.pem"),
+                "key_file": str(certificate / "key.pem"),
+                "users": {"ada": HASH},
+            }
+        }
+    )
+    made = Running(tmp_path, FakeSource([Target("a:1", [Card("GPU-0", 0.0)])], chosen), Clock(), chosen).after(0)
+    yield made
+    made.close()
+
+
+def test_over_tls(running: Running, certificate: Path) -> None:
+    server = WebServer(running.service, f"127.0.0.1:{free_port()}")
+    server.start()
+    try:
+        assert server.url.startswith("https://")
+        trusted = str(certificate / "cert.pem")
+        assert requests.get(f"{server.url}/recommendations", verify=trusted, timeout=5).status_code == 401
+        answer = requests.get(f"{server.url}/recommendations", auth=("ada", "right"), verify=trusted, timeout=5)
+        assert answer.status_code == 200
+    finally:
+        server.stop()
+
+
+def test_a_certificate_that_is_not_there_is_told_at_the_start(running: Running) -> None:
+    web = running.service.settings.web.model_copy(update={"cert_file": "/nowhere.pem"})
+    running.service.settings = running.service.settings.model_copy(update={"web": web})
+    with pytest.raises(ConfigError, match=r"web\.cert_file"):
+        WebServer(running.service, f"127.0.0.1:{free_port()}")
