@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from gpu_advisor import checks, signals
-from gpu_advisor.expressions import Expression, Select, Vector
-from gpu_advisor.facts import Facts, build_gpus, build_nodes, by_thing, silent_targets
+from gpu_advisor.expressions import Expression, Labels, Vector, union
+from gpu_advisor.facts import Facts, build_gpus, build_nodes, by_thing, doubled, is_usable, job_of_each, silent_targets
 from gpu_advisor.policies import POLICIES, scale
 from gpu_advisor.pools import Pool, PoolNumbers, assign, numbers
 from gpu_advisor.recommendation import Abstention, Check, Recommendation
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import Source, Trail
-from gpu_advisor.sources.mapping import Mapping as ExporterMapping
-from gpu_advisor.sources.mapping import mappings
+from gpu_advisor.sources.detection import (
+    Roster,
+    canonical,
+    interval_queries,
+    roster_queries,
+    scrape_intervals,
+    speakers,
+)
+from gpu_advisor.sources.mapping import mappings, own_mappings
+from gpu_advisor.sources.reading import plan
+from gpu_advisor.sources.speaker import Speaker
 
 #: While a target is silent, it is also asked who was there so long ago (seconds): the GPUs behind an exporter that
 #: died must not drop out of their pool with the idle window. One that is silent for a day is taken for gone.
 MEMORY_SECONDS = (3600, 6 * 3600, 24 * 3600)
+
+
+#: Scrape intervals are told from windows of the evaluation, and from this one, which a restart leaves behind soonest.
+SHORTEST_SECONDS = 60
+
+#: Identity queries in one pack: of most families there is nothing to read.
+IDENTITY_PACK = 8
+
+#: What the keys of identity queries begin with; behind it comes a mapping's name, or a window in seconds.
+PRESENT, SEEN, SCRAPES = "present/", "seen/", "scrapes/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +74,59 @@ class Evaluation:
 
 def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
     """Read and decide at time `at` (seconds since 1970). Raises SourceError: a half answer decides nothing."""
-    expressions = compile_signals(mappings(), settings)
-    identity = {**signals.IDENTITY, "gpu_seen": Select("gpu_info", "count", settings.evaluation.idle_window_seconds)}
-    answers = dict(source.instant({**identity, **expressions}, at))
+    first = plan(identity_queries(settings), IDENTITY_PACK)
+    answers = first.read(source, at)
+    queries = len(first.packs)
+    roster = _roster(answers)
     remembered = MEMORY_SECONDS if any(up == 0 for up in answers["targets"].values()) else ()
     for ago in remembered:
-        former = source.instant({"gpu_info": signals.IDENTITY["gpu_info"]}, at - ago)
-        answers["gpu_seen"] = {**former["gpu_info"], **answers["gpu_seen"]}
+        former = plan(roster_queries(mappings()), IDENTITY_PACK)
+        seen = canonical(mappings(), former.read(source, at - ago))
+        queries += len(former.packs)
+        roster = replace(roster, seen=tuple(dict.fromkeys((*roster.seen, *seen))))
+    families = compile_by_family(present_speakers(answers, roster), settings)
+    expressions = {name: union(*parts.values()) for name, parts in families.items()}
+    second = plan(expressions)
+    values = second.read(source, at)
     trail = expressions.get(signals.UTILIZATION.name)
     trails = _trails(source, trail, settings, at) if trail and _has_serving(settings) else {}
-    facts = build_facts(answers, expressions, trails, settings, at)
-    queries = len(identity) + len(expressions) + len(remembered) + bool(trails)
+    queries += len(second.packs) + bool(trails)
+    facts = build_facts({**answers, **values}, roster, families, trails, settings, at)
     return decide(facts, settings, queries=queries)
+
+
+def identity_queries(settings: Settings) -> dict[str, Expression]:
+    """What is asked first: who is there, who was there lately, and how often they are scraped."""
+    evaluation = settings.evaluation
+    windows = sorted({SHORTEST_SECONDS, evaluation.window_seconds, evaluation.idle_window_seconds})
+    return {
+        **signals.IDENTITY,
+        **_prefixed(PRESENT, roster_queries(mappings())),
+        **_prefixed(SEEN, roster_queries(mappings(), evaluation.idle_window_seconds)),
+        **_prefixed(SCRAPES, interval_queries(windows)),
+    }
+
+
+def _roster(answers: Mapping[str, Vector]) -> Roster:
+    return Roster(
+        canonical(mappings(), _unprefixed(PRESENT, answers)), canonical(mappings(), _unprefixed(SEEN, answers))
+    )
+
+
+def present_speakers(answers: Mapping[str, Vector], roster: Roster) -> tuple[Speaker, ...]:
+    """The exporter families that are here. Where there are none of a scope, those of this project are waited for."""
+    intervals = scrape_intervals(_unprefixed(SCRAPES, answers))
+    found = speakers(mappings(), roster, answers["targets"], intervals)
+    scopes = {speaker.mapping.scope for speaker in found}
+    return (*found, *(Speaker(mapping) for mapping in own_mappings() if mapping.scope not in scopes))
+
+
+def _prefixed(prefix: str, queries: Mapping[str, Expression]) -> dict[str, Expression]:
+    return {prefix + name: expression for name, expression in queries.items()}
+
+
+def _unprefixed(prefix: str, answers: Mapping[str, Vector]) -> dict[str, Vector]:
+    return {name.removeprefix(prefix): vector for name, vector in answers.items() if name.startswith(prefix)}
 
 
 def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
@@ -87,59 +147,79 @@ def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
     )
 
 
-def compile_signals(found: Sequence[ExporterMapping], settings: Settings) -> dict[str, Expression]:
-    """Each signal's expression, from the first mapping of its scope that has it."""
-    compiled: dict[str, Expression] = {}
+def compile_signals(found: Sequence[Speaker], settings: Settings) -> dict[str, Expression]:
+    """Each signal's expression: of every exporter family that has it, each GPU by the first that tells of it."""
+    return {name: union(*parts.values()) for name, parts in compile_by_family(found, settings).items()}
+
+
+def compile_by_family(found: Sequence[Speaker], settings: Settings) -> dict[str, dict[str, Expression]]:
+    """By signal and exporter family, in the order in which they are listened to."""
+    compiled: dict[str, dict[str, Expression]] = {}
     for signal in signals.CATALOGUE:
-        for mapping in found:
-            if mapping.scope == signal.scope and signal.name not in compiled:
-                expression = signals.compile_signal(signal, mapping, settings.evaluation)
+        for speaker in found:
+            if speaker.mapping.scope == signal.scope:
+                expression = signals.compile_signal(signal, speaker, settings.evaluation)
                 if expression is not None:
-                    compiled[signal.name] = expression
+                    parts = compiled.setdefault(signal.name, {})
+                    parts[speaker.name] = (
+                        union(parts[speaker.name], expression) if speaker.name in parts else expression
+                    )
     return compiled
 
 
 def build_facts(
     answers: Mapping[str, Vector],
-    expressions: Mapping[str, Expression],
+    roster: Roster,
+    families: Mapping[str, Mapping[str, Expression]],
     trails: Mapping[str, Trail],
     settings: Settings,
     at: float,
 ) -> Facts:
-    """Answers by label sets -> values by GPU and node."""
-    nodes = build_nodes(answers["node_info"])
+    """Answers by label sets -> values by GPU and node. `families` are the signals' expressions by exporter family."""
+    known = {mapping.name: mapping for mapping in mappings()}
+    of_gpus = {name for name, mapping in known.items() if mapping.scope == "gpu"}
+    gpus_there = Roster(*(_of(rows, of_gpus) for rows in (roster.present, roster.seen)))
+    nodes = build_nodes(_of(roster.present, known.keys() - of_gpus))
     node_names = {node.instance: node.name for node in nodes}
-    values = {
-        signal.name: by_thing(answers[signal.name], "uuid")
-        if signal.scope == "gpu"
-        else by_thing(answers[signal.name], "instance", node_names)
-        for signal in signals.CATALOGUE
-        if signal.name in expressions
-    }
+    values: dict[str, dict[str, float]] = {}
+    refused: dict[str, dict[str, float]] = {}
+    for signal in signals.CATALOGUE:
+        if signal.name in families:
+            read = (
+                by_thing(answers[signal.name], "uuid")
+                if signal.scope == "gpu"
+                else by_thing(answers[signal.name], "instance", node_names)
+            )
+            values[signal.name] = {name: value for name, value in read.items() if is_usable(signal, value)}
+            refused[signal.name] = {name: value for name, value in read.items() if name not in values[signal.name]}
     drivers: dict[str, set[str]] = {}
     for labels in answers["drivers"]:
         each = dict(labels)
         drivers.setdefault(each.get("driver", ""), set()).add(each.get("state", ""))
+    # Where an exporter tells nothing of a GPU's health, that it names the GPU has to do.
+    silent_on_health = {name for name in of_gpus if not known[name].forms(signals.GPU_UP.quantity)}
+    named = {dict(labels)["uuid"]: 1.0 for labels in _of(gpus_there.present, silent_on_health)}
+    up = {**named, **values.get(signals.GPU_UP.name, {})}
     return Facts(
         at=at,
-        gpus=build_gpus(
-            answers["gpu_info"],
-            answers["gpu_seen"],
-            values[signals.GPU_UP.name],
-            answers["targets"],
-            answers["drivers"],
-        ),
+        gpus=build_gpus(gpus_there, up, answers["targets"], answers["drivers"], nodes),
         nodes=nodes,
         values=values,
-        expressions=expressions,
+        expressions={name: union(*parts.values()) for name, parts in families.items()},
         evaluation=settings.evaluation,
         trails=trails,
         drivers={name: frozenset(states) for name, states in drivers.items()},
-        silent_targets=silent_targets(
-            answers["targets"], [*answers["gpu_info"], *answers["gpu_seen"], *answers["drivers"]]
-        ),
+        silent_targets=silent_targets(answers["targets"], [*gpus_there.present, *gpus_there.seen, *answers["drivers"]]),
         simulated=bool(answers["simulated"]),
+        speaking={name: frozenset(parts) for name, parts in families.items()},
+        refused=refused,
+        doubled=doubled(gpus_there),
+        jobs=job_of_each(answers["owners"]),
     )
+
+
+def _of(rows: Iterable[Labels], exporters: Collection[str]) -> tuple[Labels, ...]:
+    return tuple(labels for labels in rows if dict(labels)["exporter"] in exporters)
 
 
 def _has_serving(settings: Settings) -> bool:

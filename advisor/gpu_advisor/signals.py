@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gpu_advisor.expressions import Aggregate, Expression, Matcher, Select, narrowed
+from gpu_advisor.expressions import Aggregate, Expression, Select, only
 from gpu_advisor.settings import Evaluation
-from gpu_advisor.sources.mapping import Mapping, Reduction, ScopeName
+from gpu_advisor.sources.mapping import Reduction, ScopeName
+from gpu_advisor.sources.speaker import Speaker
 
 Unit = Literal["ratio", "bytes", "celsius", "count", "seconds"]
 WindowName = Literal["now", "short", "idle"]
@@ -81,31 +82,22 @@ CATALOGUE: tuple[Signal, ...] = (
     PROCESSES, NODE_CPU, NODE_MEMORY, NODE_IO_PRESSURE, NODE_DISK_BUSY, NODE_RECEIVE, NODE_TRANSMIT,
 )  # fmt: skip
 
-#: Series whose labels say who is there: read as they are.
+#: What is read besides the signals and the mappings' identity series, as it is.
 IDENTITY: dict[str, Expression] = {
-    "gpu_info": Select("gpu_info"),
-    "node_info": Select("node_uname_info"),
     "drivers": Select("gpu_exporter_driver_info"),
     "simulated": Select("gpu_exporter_simulated_info"),
+    "owners": Select("gpu_owner_info"),
     "targets": Select("up"),
 }
 
 
-def compile_signal(signal: Signal, mapping: Mapping, settings: Evaluation) -> Expression | None:
+def compile_signal(signal: Signal, speaker: Speaker, settings: Evaluation) -> Expression | None:
     """The expression of a signal, or None where this exporter has nothing that gives it."""
-    return mapping.expression(signal.quantity, signal.reduction, signal.window_seconds(settings))
+    return speaker.expression(signal.quantity, signal.reduction, signal.window_seconds(settings))
 
 
 def for_things(expression: Expression, label: str, values: tuple[str, ...], everything: bool) -> Expression:
     """The expression of one thing, or the mean over several: what evidence shows and a person pastes."""
     if len(values) == 1:
-        return narrowed(expression, Matcher(label, "=", values[0]))
-    held = (
-        expression if everything else narrowed(expression, Matcher(label, "=~", "|".join(map(_regex_quoted, values))))
-    )
-    return Aggregate("avg", (), held)
-
-
-def _regex_quoted(text: str) -> str:
-    """Quoted for RE2, whose special characters are fewer than Python's re.escape thinks."""
-    return "".join("\\" + c if c in r"\.+*?()|[]{}^$" else c for c in text)
+        return only(expression, label, values)
+    return Aggregate("avg", (), expression if everything else only(expression, label, values))

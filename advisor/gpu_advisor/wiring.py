@@ -10,7 +10,7 @@ from math import ceil
 from pathlib import Path
 
 from gpu_advisor import signals
-from gpu_advisor.engine import compile_signals
+from gpu_advisor.engine import compile_signals, identity_queries
 from gpu_advisor.expressions import metrics_of
 from gpu_advisor.publish.alertmanager import Alertmanagers
 from gpu_advisor.publish.ledger import Ledger
@@ -23,6 +23,7 @@ from gpu_advisor.sources.mapping import mappings
 from gpu_advisor.sources.prometheus import MAX_IN_FLIGHT, PrometheusSettings
 from gpu_advisor.sources.prometheus import PrometheusSource as Prometheus
 from gpu_advisor.sources.scrape import Scraper
+from gpu_advisor.sources.speaker import Speaker
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,8 @@ def _retention(settings: Settings, history: History | None) -> Callable[[float],
 
 def _scraper(settings: Settings, history: History) -> Scraper:
     embedded = settings.source.embedded or EmbeddedSource()
-    expressions = [*signals.IDENTITY.values(), *compile_signals(mappings(), settings).values()]
+    every = [Speaker(mapping) for mapping in mappings()]
+    expressions = [*identity_queries(settings).values(), *compile_signals(every, settings).values()]
     wanted = frozenset(name for expression in expressions for name in metrics_of(expression))
     try:
         return Scraper(history, embedded.targets, embedded.scrape_interval_seconds, wanted)

@@ -12,7 +12,22 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from gpu_advisor.expressions import Affine, Aggregate, AggregateOp, Expression, Function, Matcher, Ratio, Select
+from gpu_advisor.expressions import (
+    Affine,
+    Aggregate,
+    AggregateOp,
+    Expression,
+    Function,
+    Matcher,
+    Ratio,
+    Renamed,
+    Select,
+    Sum,
+    Tagged,
+    Union,
+    metrics_of,
+    only,
+)
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
 from gpu_advisor.sources.embedded import EmbeddedSource
 from gpu_advisor.sources.history import History
@@ -32,7 +47,7 @@ pytestmark = pytest.mark.servers
 START = 1_700_000_000.0
 TARGET = 'instance="a:1",job="gpu-exporter"'
 LABELS = (("instance", "a:1"), ("job", "gpu-exporter"))
-WINDOWED: list[Function] = ["mean", "min", "max", "quantile", "rate", "increase", "count"]
+WINDOWED: list[Function] = ["mean", "min", "max", "quantile", "sum", "rate", "increase", "count"]
 
 
 class Both(NamedTuple):
@@ -46,7 +61,7 @@ class Both(NamedTuple):
         theirs = self.prometheus.instant({"x": expression}, at)["x"]
         assert ours.keys() == theirs.keys(), to_promql(expression)
         for labels, value in theirs.items():
-            assert ours[labels] == pytest.approx(value, rel=1e-9, abs=0), (to_promql(expression), labels)
+            assert ours[labels] == pytest.approx(value, rel=1e-9, abs=0, nan_ok=True), (to_promql(expression), labels)
         return ours
 
 
@@ -229,13 +244,28 @@ FULL = Ratio(Select("used_bytes", "mean", 300), TOTAL)
         (Select("not_there"), 0),
         (Ratio(USED, Select("not_there")), 0),
         (Aggregate("sum", (), Select("not_there")), 0),  # nothing, not zero
-        (Select("mixed"), 1),
-        (Aggregate("count", (), Ratio(Select("mixed"), Select("mixed"))), 1),  # 3: NaN is a result in the middle
-        (Aggregate("sum", (), Select("mixed")), 0),
+        (Select("mixed"), 3),  # NaN and infinity are answers
+        (Aggregate("count", (), Ratio(Select("mixed"), Select("mixed"))), 1),
+        (Aggregate("sum", (), Select("mixed")), 1),
+        (Sum((USED, TOTAL)), 5),
+        (Sum((USED, USED, Select("not_there"))), 0),
+        (Union((TOTAL, USED)), 6),
+        (Union((Select("not_there"), USED)), 6),
+        (Union((Select("mixed"), Affine(Select("mixed"), 2))), 3),
+        (Ratio(Union((TOTAL, USED)), Sum((USED, TOTAL))), 5),
+        (Renamed(USED, "host", "node"), 6),
+        (Aggregate("max", ("gpu",), Renamed(USED, "gpu", "uuid")), 6),
+        (Aggregate("max", ("gpu",), Renamed(Select("no_labels"), "gpu", "uuid")), 1),
+        (Aggregate("max", ("id",), Renamed(Select("odd"), "id", "v", "a$1-")), 19),
+        (Tagged(USED, "node", "the $1 node"), 6),
+        (Tagged(Aggregate("sum", (), USED), "part", "1"), 1),
+        (Union((Tagged(USED, "part", "0"), Tagged(TOTAL, "part", "1"), Tagged(USED, "part", "2"))), 17),
+        (Aggregate("count", ("part",), Union((Tagged(USED, "part", "0"), Tagged(TOTAL, "part", "1")))), 2),
+        (Tagged(USED, "node", ""), 6),
     ],
 )
 def test_expressions(both: Both, expression: Expression, results: int):
-    at = START if "mixed" in to_promql(expression) else START + 1234.567
+    at = START if metrics_of(expression) & {"mixed", "odd"} else START + 1234.567
     assert len(both.instant(expression, at)) == results
 
 
@@ -292,6 +322,13 @@ def test_refused_regular_expressions(both: Both, expression: str):
         assert caught.value.kind is SourceErrorKind.QUERY_ERROR
 
 
+def test_labels_must_stay_distinct(both: Both):
+    for source in (both.prometheus, both.embedded):
+        with pytest.raises(SourceError) as caught:
+            source.instant({"x": Renamed(USED, "uuid", "node")}, START + 1000)
+        assert caught.value.kind is SourceErrorKind.QUERY_ERROR
+
+
 def test_a_second_name_is_refused(both: Both):
     for source in (both.prometheus, both.embedded):
         with pytest.raises(SourceError) as caught:
@@ -305,6 +342,14 @@ def test_refused_ranges(both: Both, grid: tuple[float, float, float]):
         with pytest.raises(SourceError) as caught:
             source.range(USED, *grid)
         assert caught.value.kind is SourceErrorKind.QUERY_ERROR
+
+
+@pytest.mark.parametrize("value", ODD_VALUES)
+def test_things_are_found_through_their_renaming(both: Both, value: str):
+    renamed = Aggregate("max", ("id", "n"), Renamed(Select("odd"), "id", "v", "GPU-"))
+    (labels,) = both.instant(only(renamed, "id", ("GPU-" + value,)), START)
+    assert dict(labels) == {"id": "GPU-" + value, "n": str(ODD_VALUES.index(value))}
+    assert len(both.instant(only(renamed, "id", ("GPU-" + value, "GPU-emoji 🚀", "GPU-nobody")), START)) in (1, 2)
 
 
 def test_several_windows_of_one_family_at_once(both: Both):

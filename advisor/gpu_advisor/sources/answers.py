@@ -37,13 +37,8 @@ def data_of(answer: Answer, who: str) -> Any:
 
 
 def vector_of(data: Any, who: str) -> dict[Labels, float]:
-    """An instant vector without its non-finite values. Raises SourceError(BAD_ANSWER) for any other shape."""
-
-    def value(item: Mapping[str, Any]) -> float | None:
-        number = float(item["value"][1])
-        return number if math.isfinite(number) else None
-
-    return _results(data, "vector", value, who)
+    """An instant vector, with NaN and infinities. Raises SourceError(BAD_ANSWER) for any other shape."""
+    return _results(data, "vector", lambda item: float(item["value"][1]), who)
 
 
 def trails_of(data: Any, who: str) -> dict[Labels, Trail]:

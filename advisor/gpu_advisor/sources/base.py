@@ -39,7 +39,10 @@ class Source(Protocol):
     address: str  # what a person would look at: a URL or a path, without secrets
 
     def instant(self, expressions: Mapping[str, Expression], at: float) -> Mapping[str, Vector]:
-        """Each expression at time `at` (seconds since 1970). One query each. Raises SourceError."""
+        """Each expression at time `at` (seconds since 1970), NaN and infinities included. One query each.
+
+        Raises SourceError.
+        """
         ...
 
     def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 
-from gpu_advisor.expressions import Aggregate, AggregateOp, Expression, Labels, Matcher, Ratio, Select, Vector
+from gpu_advisor.expressions import Expression, Labels, Matcher, Select, Vector, selects_of
+from gpu_advisor.sources.algebra import Known, Values, evaluate
 from gpu_advisor.sources.base import SourceError, SourceErrorKind, Trail
 from gpu_advisor.sources.history import History, HistoryError, SeriesSamples
 from gpu_advisor.sources.reductions import LOOK_BACK_MS, reduce
@@ -29,7 +31,8 @@ class EmbeddedSource:
         """As Source.instant. Raises SourceError."""
         at_ms = round(at * 1000)
         samples = self._read(expressions.values(), at_ms, at_ms)
-        return {key: _finite(self._evaluate(expression, samples, at_ms)) for key, expression in expressions.items()}
+        known = self._selected(samples, at_ms)
+        return {key: evaluate(expression, known) for key, expression in expressions.items()}
 
     def range(self, expression: Expression, start: float, end: float, step: float) -> dict[Labels, Trail]:
         """As Source.range. Raises SourceError."""
@@ -43,8 +46,9 @@ class EmbeddedSource:
         samples = self._read([expression], start_ms, end_ms)
         trails: dict[Labels, list[tuple[float, float]]] = {}
         for at_ms in range(start_ms, end_ms + 1, step_ms):
-            for labels, value in _finite(self._evaluate(expression, samples, at_ms)).items():
-                trails.setdefault(labels, []).append((at_ms / 1000, value))
+            for labels, value in evaluate(expression, self._selected(samples, at_ms)).items():
+                if math.isfinite(value):
+                    trails.setdefault(labels, []).append((at_ms / 1000, value))
         return {labels: tuple(trail) for labels, trail in trails.items()}
 
     def close(self) -> None:
@@ -55,7 +59,7 @@ class EmbeddedSource:
     ) -> dict[_Family, list[SeriesSamples]]:
         """What all selectors need, each family once, as far back as the longest window reaches."""
         reach: dict[_Family, int] = {}
-        for select in _selects(expressions):
+        for select in chain.from_iterable(map(selects_of, expressions)):
             family = (select.metric, select.matchers)
             reach[family] = max(reach.get(family, 0), _window_ms(select) or LOOK_BACK_MS)
         try:
@@ -66,20 +70,13 @@ class EmbeddedSource:
         except HistoryError as error:
             raise SourceError(SourceErrorKind.UNREACHABLE, str(error)) from error
 
-    def _evaluate(
-        self, expression: Expression, samples: Mapping[_Family, list[SeriesSamples]], at_ms: int
-    ) -> dict[Labels, float]:
-        """As Prometheus has it in the middle of an expression: with NaN and infinities."""
-        if isinstance(expression, Select):
+    def _selected(self, samples: Mapping[_Family, list[SeriesSamples]], at_ms: int) -> Known:
+        def known(expression: Expression) -> Values | None:
+            if not isinstance(expression, Select):
+                return None
             return self._reduce(expression, samples[expression.metric, expression.matchers], at_ms)
-        if isinstance(expression, Ratio):
-            return _divide(
-                self._evaluate(expression.top, samples, at_ms), self._evaluate(expression.bottom, samples, at_ms)
-            )
-        values = self._evaluate(expression.of, samples, at_ms)
-        if isinstance(expression, Aggregate):
-            return _aggregate(expression.op, expression.by, values)
-        return {labels: expression.scale * value + expression.offset for labels, value in values.items()}
+
+        return known
 
     def _reduce(self, select: Select, family: list[SeriesSamples], at_ms: int) -> dict[Labels, float]:
         window_ms = _window_ms(select)
@@ -98,53 +95,5 @@ class EmbeddedSource:
         return {labels: value for labels, value in found.items() if value is not None}
 
 
-def _selects(expressions: Iterable[Expression]) -> Iterator[Select]:
-    for expression in expressions:
-        if isinstance(expression, Select):
-            yield expression
-        elif isinstance(expression, Ratio):
-            yield from _selects((expression.top, expression.bottom))
-        else:
-            yield from _selects((expression.of,))
-
-
 def _window_ms(select: Select) -> int | None:
     return None if select.window_seconds is None else select.window_seconds * 1000
-
-
-def _finite(values: Mapping[Labels, float]) -> Vector:
-    return {labels: value for labels, value in values.items() if math.isfinite(value)}
-
-
-def _divide(top: Mapping[Labels, float], bottom: Mapping[Labels, float]) -> dict[Labels, float]:
-    # One to one: Prometheus refuses two results with equal labels on a side. Here there cannot be two, as a selector
-    # names one metric and an aggregation makes one result of equal labels; a mapping holds each key once.
-    return {labels: value / bottom[labels] for labels, value in top.items() if bottom.get(labels, 0) != 0}
-
-
-def _aggregate(op: AggregateOp, by: tuple[str, ...], values: Mapping[Labels, float]) -> dict[Labels, float]:
-    groups: dict[Labels, list[float]] = {}
-    for labels, value in values.items():
-        groups.setdefault(tuple(pair for pair in labels if pair[0] in by), []).append(value)
-    return {labels: _combine(op, group) for labels, group in groups.items()}
-
-
-def _combine(op: AggregateOp, values: list[float]) -> float:
-    if op == "count":
-        return float(len(values))
-    if op == "sum":
-        return sum(values)
-    if op == "avg":
-        return _average(values)
-    known = [value for value in values if not math.isnan(value)] or values  # NaN only if there is nothing else
-    return min(known) if op == "min" else max(known)
-
-
-def _average(values: list[float]) -> float:
-    """Without the sum, which may overflow where the average does not."""
-    average = 0.0
-    for count, value in enumerate(values, start=1):
-        if math.isinf(average) and not math.isnan(value) and (not math.isinf(value) or (average > 0) == (value > 0)):
-            continue
-        average += value / count - average / count
-    return average

@@ -1,20 +1,25 @@
 """Mapping files: how the signals' quantities are spelled by one family of exporters.
 
-A quantity has up to four forms, and a signal's reduction picks the form that gives it best:
+A file says how its exporter is recognized and who its series are of (`identity`, `labels`), and has for each quantity
+up to five forms, of which a signal's reduction picks the one that gives it best:
 
     share   two counters, part of whole: the mean over any window is exact        (busy seconds of observed seconds)
     level   two gauges, part of whole                                             (memory used of memory total)
     gauge   one gauge, with a scale                                               (percent to ratio)
+    total   several gauges added up, with a scale                                 (used and free make the total)
     counter one counter, perhaps per a gauge                                      (bytes per link speed)
 
+Several of these in a list are tried one after the other, for each GPU by itself: the first that has a value counts.
+
 `by` are the labels that name the thing measured; `each`, if given, are finer labels (a disk, a link), of which the
-highest value counts.
+highest value counts. All are our names; `labels` says how the exporter calls them.
+
+What an exporter does not publish is not in its file: then the signal is unsupported, never guessed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Literal
@@ -22,7 +27,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from gpu_advisor.expressions import Affine, Aggregate, Expression, Function, Matcher, Ratio, Select
+from gpu_advisor.expressions import Expression, Labels, Matcher, Select, union
 
 Reduction = Literal["last", "mean", "min", "max", "quantile", "rate", "increase", "coverage", "samples"]
 ScopeName = Literal["gpu", "node"]
@@ -32,13 +37,26 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def matchers(match: dict[str, str]) -> tuple[Matcher, ...]:
+    """The matchers of a mapping's `match` or `where`: a value that begins with ~ is a regular expression (RE2)."""
+    return tuple(
+        Matcher(label, "=~", value[1:]) if value.startswith("~") else Matcher(label, "=", value)
+        for label, value in sorted(match.items())
+    )
+
+
 class Metric(_Strict):
+    """One series family. `match` are labels with their values, or with regular expressions behind a ~."""
+
     metric: str
     match: dict[str, str] = Field(default_factory=dict)
 
-    def select(self, function: Function, window_seconds: int | None, q: float | None = None) -> Select:
-        matchers = tuple(Matcher(label, "=", value) for label, value in sorted(self.match.items()))
-        return Select(self.metric, function, window_seconds, q, matchers)
+
+class Total(_Strict):
+    """Several gauges added up; a thing that lacks one of them has no total."""
+
+    sum: tuple[Metric, ...] = Field(min_length=2)
+    scale: float = 1.0
 
 
 class Gauge(Metric):
@@ -47,12 +65,13 @@ class Gauge(Metric):
 
 class Part(_Strict):
     part: Metric
-    whole: Metric
+    whole: Metric | Total
     complement: bool = False
 
 
 class Counter(Metric):
     per: Metric | None = None
+    scale: float = 1.0
 
 
 class Quantity(_Strict):
@@ -60,93 +79,75 @@ class Quantity(_Strict):
     share: Part | None = None
     level: Part | None = None
     gauge: Gauge | None = None
+    total: Total | None = None
     counter: Counter | None = None
 
 
+class Identity(_Strict):
+    """Who is there: series with one row a thing, whose labels tell who it is. The first that is there counts."""
+
+    metrics: tuple[str, ...] = Field(min_length=1)
+
+
 class Mapping(_Strict):
+    """One file. `rank`: of two exporters that tell of the same GPU, the one with the lower rank is listened to."""
+
     name: str
+    title: str = ""
+    rank: int = 100
     scope: ScopeName
+    vendor: str = ""
     by: tuple[str, ...]
-    quantities: dict[str, Quantity]
+    identity: Identity
+    labels: dict[str, str | tuple[str, ...]] = Field(default_factory=dict, description="ours -> theirs")
+    prefixes: dict[str, str] = Field(default_factory=dict, description="ours -> what stands before their value")
+    where: dict[str, str] = Field(
+        default_factory=dict, description="as `match`, of all values; identity is read without"
+    )
+    quantities: dict[str, Quantity | tuple[Quantity, ...]]
 
-    def expression(
-        self, quantity: str, reduction: Reduction, window_seconds: int | None, q: float | None = None
-    ) -> Expression | None:
-        """The expression of this reduction of a quantity, or None if the exporter has nothing that gives it."""
-        found = self.quantities.get(quantity)
-        if found is None:
-            return None
-        forms = _Forms(found, found.each or self.by, window_seconds, q)
-        inner = forms.build(reduction)
-        return Aggregate("max", self.by, inner) if inner is not None and found.each else inner
+    def forms(self, quantity: str) -> tuple[Quantity, ...]:
+        """The ways to a quantity, best first."""
+        found = self.quantities.get(quantity, ())
+        return found if isinstance(found, tuple) else (found,)
 
+    def theirs(self, label: str) -> tuple[str, ...]:
+        """Where our label stands in this exporter's series: the first of these that is not empty."""
+        found = self.labels.get(label, label)
+        return found if isinstance(found, tuple) else (found,)
 
-@dataclass(frozen=True, slots=True)
-class _Forms:
-    quantity: Quantity
-    by: tuple[str, ...]
-    window_seconds: int | None
-    q: float | None
+    def roster(self, window_seconds: int | None = None) -> Expression:
+        """The identity series there now, or those of a window."""
+        function: Literal["last", "count"] = "last" if window_seconds is None else "count"
+        return union(*(Select(metric, function, window_seconds) for metric in self.identity.metrics))
 
-    def build(self, reduction: Reduction) -> Expression | None:
-        for form in (self._share, self._level, self._gauge, self._counter):
-            built = form(reduction)
-            if built is not None:
-                return built
-        return None
-
-    def _share(self, reduction: Reduction) -> Expression | None:
-        share = self.quantity.share
-        if share is None or reduction not in ("mean", "coverage", "samples"):
-            return None
-        whole = self._sum(share.whole.select("rate", self.window_seconds))
-        if reduction == "coverage":  # seconds observed per second; the extrapolation of rate leaves out what is missing
-            return whole
-        if reduction == "samples":
-            return Aggregate("sum", self.by, share.whole.select("count", self.window_seconds))
-        return _complement(Ratio(self._sum(share.part.select("rate", self.window_seconds)), whole), share.complement)
-
-    def _level(self, reduction: Reduction) -> Expression | None:
-        level = self.quantity.level
-        if level is None or reduction not in ("last", "mean", "min", "max", "quantile"):
-            return None
-        # Of "1 - x" the highest is where x is lowest.
-        swapped = {"min": "max", "max": "min"} if level.complement else {}
-        function: Function = swapped.get(reduction, reduction)  # type: ignore[assignment]
-        q = 1 - self.q if level.complement and self.q is not None else self.q
-        part = self._max(level.part.select(function, self.window_seconds, q))
-        return _complement(Ratio(part, self._max(level.whole.select("last", None))), level.complement)
-
-    def _gauge(self, reduction: Reduction) -> Expression | None:
-        gauge = self.quantity.gauge
-        if gauge is None or reduction not in ("last", "mean", "min", "max", "quantile"):
-            return None
-        selected = self._max(gauge.select(reduction, self.window_seconds, self.q))
-        return selected if gauge.scale == 1 else Affine(selected, gauge.scale)
-
-    def _counter(self, reduction: Reduction) -> Expression | None:
-        counter = self.quantity.counter
-        if counter is None or reduction not in ("rate", "increase"):
-            return None
-        top = self._sum(counter.select(reduction, self.window_seconds))
-        return Ratio(top, self._max(counter.per.select("last", None))) if counter.per else top
-
-    # An exporter's restart may leave two series of one thing in a window: counters add up, gauges must not.
-    def _sum(self, of: Expression) -> Expression:
-        return Aggregate("sum", self.by, of)
-
-    def _max(self, of: Expression) -> Expression:
-        return Aggregate("max", self.by, of)
+    def canonical(self, labels: Labels) -> dict[str, str]:
+        """An identity row under our names. `exporter` is this mapping's name; job and instance are as they were."""
+        theirs = dict(labels)
+        ours = {"exporter": self.name, "vendor": self.vendor}
+        ours |= {name: theirs[name] for name in ("job", "instance") if name in theirs}
+        for name in IDENTITY_LABELS:
+            value = next((theirs[label] for label in self.theirs(name) if theirs.get(label)), "")
+            if value:
+                ours[name] = self.prefixes.get(name, "") + value
+        return ours
 
 
-def _complement(of: Expression, wanted: bool) -> Expression:
-    return Affine(of, -1.0, 1.0) if wanted else of
+#: What is known of a thing besides its values.
+IDENTITY_LABELS = ("uuid", "index", "name", "vendor", "pci_bus_id", "nodename", "mig_profile")
 
 
 @cache
 def mappings() -> tuple[Mapping, ...]:
-    """All mapping files, by name of the file."""
-    return tuple(Mapping.model_validate(yaml.safe_load(text)) for text in _files())
+    """All mapping files, by rank."""
+    found = [Mapping.model_validate(yaml.safe_load(text)) for text in _files()]
+    return tuple(sorted(found, key=lambda mapping: (mapping.rank, mapping.name)))
+
+
+@cache
+def own_mappings() -> tuple[Mapping, ...]:
+    """Those of what this project publishes itself: its exporter, and the host under node_exporter's names."""
+    return tuple(mapping for mapping in mappings() if mapping.rank == 0)
 
 
 def _files() -> Iterator[str]:

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import math
 
-from gpu_advisor.expressions import Affine, Aggregate, Expression, Function, Matcher, Ratio, Select
+from gpu_advisor.expressions import (
+    Affine,
+    Aggregate,
+    Expression,
+    Function,
+    Matcher,
+    Ratio,
+    Renamed,
+    Select,
+    Sum,
+    Tagged,
+    Union,
+)
 
 _OVER_TIME: dict[Function, str] = {
     "mean": "avg_over_time",
     "min": "min_over_time",
     "max": "max_over_time",
     "quantile": "quantile_over_time",
+    "sum": "sum_over_time",
     "rate": "rate",
     "increase": "increase",
     "count": "count_over_time",
@@ -33,6 +46,17 @@ def to_promql(expression: Expression, at: float | None = None) -> str:
     if isinstance(expression, Ratio):
         # The filter makes a division by zero drop out here, before an aggregation around it turns into NaN as a whole.
         return f"{_operand(expression.top, at)} / ({_operand(expression.bottom, at)} != 0)"
+    if isinstance(expression, Sum):
+        return " + ".join(_operand(term, at) for term in expression.terms)
+    if isinstance(expression, Union):
+        return " or ".join(to_promql(part, at) for part in expression.parts)
+    if isinstance(expression, Renamed):
+        # (?s): a label value may hold a line's end. $1 in the prefix would be a reference, $$ is a dollar.
+        text = f"{expression.prefix.replace('$', '$$')}$1"
+        return _label_replace(to_promql(expression.of, at), expression.to, text, expression.source, "(?s)(.+)")
+    if isinstance(expression, Tagged):
+        value = expression.value.replace("$", "$$")
+        return _label_replace(to_promql(expression.of, at), expression.label, value, "", "")
     return _affine(expression, at)
 
 
@@ -81,9 +105,13 @@ def _affine(expression: Affine, at: float | None) -> str:
     return text
 
 
+def _label_replace(text: str, to: str, value: str, source: str, regex: str) -> str:
+    return f"label_replace({text}, {quote(to)}, {quote(value)}, {quote(source)}, {quote(regex)})"
+
+
 def _operand(expression: Expression, at: float | None) -> str:
     text = to_promql(expression, at)
-    return f"({text})" if isinstance(expression, Ratio | Affine) else text
+    return f"({text})" if isinstance(expression, Ratio | Affine | Sum | Union) else text
 
 
 def _number(value: float) -> str:

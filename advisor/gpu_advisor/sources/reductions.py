@@ -64,6 +64,8 @@ def reduce(
         return float(np.fmin.reduce(values))  # NaN only if there is nothing else
     if function == "max":
         return float(np.fmax.reduce(values))
+    if function == "sum":
+        return total(values)
     if function == "count":
         return float(values.size)
     if q is None:
@@ -133,6 +135,21 @@ def mean(values: Values) -> float:
     if (smallest >= 0 and largest < 1e290) or (smallest > -1e290 and largest <= 0):
         return float(values.mean())
     return _compensated_mean(values)
+
+
+def total(values: Values) -> float:
+    """The sum, as Prometheus adds up: with Neumaier's compensation."""
+    result = compensation = 0.0
+    for value in values.tolist():
+        after = result + value
+        if math.isinf(after):
+            compensation = 0.0  # inf - inf would make a NaN of it
+        elif abs(result) >= abs(value):
+            compensation += (result - after) + value
+        else:
+            compensation += (value - after) + result
+        result = after
+    return result if math.isinf(result) else result + compensation
 
 
 def quantile(values: Values, q: float) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpu_advisor.engine import Evaluation as Outcome
 from gpu_advisor.engine import compile_signals, decide
-from gpu_advisor.expressions import Expression, Labels, Vector
+from gpu_advisor.expressions import Expression, Labels, Select, Vector
 from gpu_advisor.facts import Facts, Gpu, Node
 from gpu_advisor.publish.alertmanager import Alertmanagers, AlertmanagerState
 from gpu_advisor.publish.alerts import Alert, payload
@@ -17,17 +17,18 @@ from gpu_advisor.service import Service
 from gpu_advisor.settings import Settings
 from gpu_advisor.signals import (
     CATALOGUE,
-    GPU_UP,
-    IDENTITY,
     IDLE_COVERAGE,
     IDLE_UTILIZATION,
     MEMORY_USED,
     UTILIZATION,
     UTILIZATION_COVERAGE,
 )
+from gpu_advisor.sources import algebra
 from gpu_advisor.sources.base import SourceError, SourceErrorKind, Trail
-from gpu_advisor.sources.mapping import mappings
+from gpu_advisor.sources.mapping import own_mappings
+from gpu_advisor.sources.speaker import Speaker
 
+SPEAKERS = tuple(Speaker(mapping) for mapping in own_mappings())
 AT = 1_800_000_000.0
 MODEL = "NVIDIA H100"
 
@@ -75,7 +76,7 @@ def facts(
     for name, found in (nodes or {}).items():
         for signal_name, value in found.items():
             values[signal_name][name] = value
-    expressions = {k: v for k, v in compile_signals(mappings(), chosen).items() if k not in without}
+    expressions = {k: v for k, v in compile_signals(SPEAKERS, chosen).items() if k not in without}
     return Facts(
         at=AT,
         gpus=tuple(card.gpu for card in cards),
@@ -124,13 +125,15 @@ class FakeSource:
         self.lost_at: float | None = None  # when the silent ones fell silent
         self.clock = clock
         self._settings = settings or Settings()
-        compiled = compile_signals(mappings(), self._settings)
-        self._signals = {expression: name for name, expression in compiled.items()}
 
     def instant(self, expressions: Mapping[str, Expression], at: float) -> Mapping[str, Vector]:
         if self.failure:
             raise self.failure
-        return {key: self._answer(key, expression, at) for key, expression in expressions.items()}
+
+        def known(expression: Expression) -> dict[Labels, float] | None:
+            return self._selected(expression, at) if isinstance(expression, Select) else None
+
+        return {key: algebra.evaluate(expression, known) for key, expression in expressions.items()}
 
     def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
         if self.failure:
@@ -150,24 +153,40 @@ class FakeSource:
             for card in target.cards
         ]
 
-    def _answer(self, key: str, expression: Expression, at: float) -> Vector:
-        if key == "targets":
-            return {labels(**target.identity): float(target.up) for target in self.targets}
-        if key == "drivers":
-            found = [target for target in self.targets if target.up]
-            return {labels(driver="nvidia", state=target.driver, **target.identity): 1.0 for target in found}
-        if key == "gpu_seen":
-            seen = self._heard(at) + self._heard(at - self._settings.evaluation.idle_window_seconds)
-            return {_info(target, card): 1.0 for target, card in seen}
-        if expression == IDENTITY["gpu_info"]:
-            return {_info(target, card): 1.0 for target, card in self._heard(at)}
-        if key in IDENTITY:
-            return {}
-        cards = [card for _, card in self._heard(at)]
-        answered = facts(cards, self._settings).values.get(self._signals[expression], {})
-        if key == GPU_UP.name:
-            answered = {card.uuid: float(card.up) for card in cards if card.up is not None}
-        return {labels(uuid=uuid): value for uuid, value in answered.items()}
+    def _selected(self, select: Select, at: float) -> dict[Labels, float]:
+        """What our exporter's series give, reduced by this selector."""
+        if select.metric == "up":
+            scraped = (select.window_seconds or 0) / 15 + 1  # every 15 s, whether it answered or not
+            return {labels(**target.identity): scraped if select.window_seconds else float(target.up)
+                    for target in self.targets}  # fmt: skip
+        if select.metric == "gpu_exporter_driver_info":
+            answering = [target for target in self.targets if target.up]
+            return {labels(driver="nvidia", state=target.driver, **target.identity): 1.0 for target in answering}
+        heard = self._heard(at)
+        if select.metric == "gpu_info":
+            before = self._heard(at - select.window_seconds) if select.window_seconds else []
+            return {_info(target, card): 1.0 for target, card in heard + before}
+        read = READINGS.get(select.metric)
+        idle = select.window_seconds == self._settings.evaluation.idle_window_seconds
+        found = {
+            labels(uuid=card.uuid, **target.identity): read(card, idle) for target, card in heard if read is not None
+        }
+        return {key: value for key, value in found.items() if value is not None}
+
+
+def _busy(card: Card, idle: bool) -> float | None:
+    share = card.idle if idle and card.idle is not None else card.utilization
+    return None if share is None or card.coverage is None else share * card.coverage
+
+
+#: What the series of our exporter say of a card, over the idle window or not.
+READINGS: dict[str, Callable[[Card, bool], float | None]] = {
+    "gpu_up": lambda card, _: None if card.up is None else float(card.up),
+    "gpu_busy_seconds_total": _busy,
+    "gpu_observed_seconds_total": lambda card, _: card.coverage,
+    "gpu_memory_used_bytes": lambda card, _: card.memory,
+    "gpu_memory_total_bytes": lambda card, _: None if card.memory is None else 1.0,
+}
 
 
 def _info(target: Target, card: Card) -> Labels:

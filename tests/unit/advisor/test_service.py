@@ -10,15 +10,13 @@ from typing import Any
 import pytest
 from gpu_advisor.continuity import Snooze
 from gpu_advisor.engine import evaluate
-from gpu_advisor.publish.alertmanager import Alertmanagers
 from gpu_advisor.publish.alerts import RESOLVED_RESENT_SECONDS, Alert, payload, updated
-from gpu_advisor.settings import AlertmanagerSettings, Settings
+from gpu_advisor.settings import Settings
 from gpu_advisor.view import View
 from gpu_advisor.wiring import longest_round_seconds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ..sources.fake_http import fake_http, reply
 from .build import AT, Card, Clock, FakeSource, Running, Target, fails
 
 HOUR = 3600.0
@@ -78,7 +76,7 @@ def test_while_the_source_fails_the_last_advice_is_stale_and_alerts_go_on(start:
     assert not blind.service.view.stale
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)  # on a busy machine a round may take long
 @given(st.lists(st.sampled_from(["answers", "fails", "breaks", "exporter silent"]), min_size=1, max_size=12))
 def test_a_flapping_source_ends_nothing(tmp_path_factory: pytest.TempPathFactory, rounds: list[str]) -> None:
     source = FakeSource([Target("a:1", IDLE)])
@@ -326,21 +324,6 @@ def test_labels_stay_the_same_while_values_change(start: Start) -> None:
 def test_a_view_before_any_answer_is_not_stale_but_says_why(start: Start) -> None:
     view: View = start().service.view
     assert (view.stale, view.source.up, view.source.error) == (False, False, "not_yet")
-
-
-@pytest.mark.parametrize(
-    ("status", "up", "words"),
-    [(200, True, ""), (302, False, "answers 302"), (400, False, "answers 400: '<oops>"), (503, False, "answers 503")],
-)
-def test_what_an_alertmanager_did_not_take_is_not_counted(status: int, up: bool, words: str) -> None:
-    """A redirect among them: followed as a GET it would end in a success that told nothing."""
-    with fake_http(reply(status, "<oops>\n", Location="/-/ready")) as server:
-        sender = Alertmanagers([AlertmanagerSettings(url=server.url)], 15)
-        sender.send([alert("1")], AT)
-        sender.close()
-    (state,) = sender.states
-    assert (state.up, state.sent) == (up, int(up))
-    assert words in state.message
 
 
 def test_alerts_outlive_a_source_that_is_slow_within_its_limit() -> None:

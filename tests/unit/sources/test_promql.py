@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from gpu_advisor.expressions import Affine, Aggregate, Expression, Matcher, Ratio, Select, narrowed
+from gpu_advisor.expressions import Affine, Aggregate, Expression, Matcher, Ratio, Select, only
 from gpu_advisor.sources.promql import duration, quote, to_promql
 
 BUSY = Select("gpu_busy_seconds_total", "rate", 1800, matchers=(Matcher("uuid", "=~", "GPU-.*"),))
@@ -47,8 +47,8 @@ def test_every_selector_is_pinned():
     )
 
 
-def test_narrowed_text():
-    assert to_promql(narrowed(UP, Matcher("uuid", "=", 'GPU-"1"'))) == 'gpu_up{uuid="GPU-\\"1\\""}'
+def test_only_text():
+    assert to_promql(only(UP, "uuid", ('GPU-"1"',))) == 'gpu_up{uuid="GPU-\\"1\\""}'
 
 
 @pytest.mark.parametrize(
