@@ -5,7 +5,7 @@ Advice ends when the data says that its cause is over, never because data is mis
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gpu_advisor.engine import Evaluation
@@ -13,6 +13,9 @@ from gpu_advisor.recommendation import Abstention, Reason, Scope
 
 #: Abstentions that say "I cannot see", as opposed to "I see that I cannot tell".
 BLIND = frozenset({Reason.NO_DATA, Reason.STALE, Reason.INSUFFICIENT_HISTORY, Reason.CONFLICTING})
+
+#: Scopes whose GPUs are some pool's.
+PARTS_OF_POOLS = frozenset({"job", "node", "gpu"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +39,29 @@ class Snooze:
 
 def held_ids(active: Mapping[str, Given], repeated: frozenset[str], evaluation: Evaluation) -> frozenset[str]:
     """Ids of the active advice that neither came again nor ended, because the evaluation is blind just there."""
-    blind: dict[Scope, list[Abstention]] = {}
-    for word in evaluation.abstentions:
-        if word.reason in BLIND:
-            blind.setdefault(word.scope, []).append(word)
+    blind = [word for word in evaluation.abstentions if word.reason in BLIND]
     there = {state.pool.scope for state in evaluation.pools}
-    out_of_sight = bool(evaluation.facts.silent_targets) or any(scope.kind == "fleet" for scope in blind)
+    in_sight = {gpu.uuid for gpu in evaluation.facts.gpus if gpu.up}
+    out_of_sight = bool(evaluation.facts.silent_targets) or any(word.scope.kind == "fleet" for word in blind)
     return frozenset(
         id_
         for id_, given in active.items()
-        if id_ not in repeated and _is_held(given, blind.get(given.scope, ()), there, out_of_sight)
+        if id_ not in repeated
+        and (
+            any(_keeps(word, given) for word in blind)
+            # If the scope itself is gone from the data: taken away on purpose, or out of sight?
+            or (given.scope not in there and out_of_sight and not (given.gpus and given.gpus <= in_sight))
+        )
     )
 
 
-def _is_held(given: Given, blind: Iterable[Abstention], there: set[Scope], out_of_sight: bool) -> bool:
-    if any(not word.gpus or not given.gpus.isdisjoint(word.gpus) for word in blind):
-        return True
-    # If the scope itself is gone from the data: taken away on purpose, or out of sight?
-    return given.scope not in there and out_of_sight
+def _keeps(word: Abstention, given: Given) -> bool:
+    """Whether what cannot be seen is what the advice is about. A pool's word is one on its jobs and nodes, too."""
+    if word.kinds and given.kind not in word.kinds:
+        return False
+    if not word.gpus:
+        return word.scope == given.scope
+    return (word.scope == given.scope or given.scope.kind in PARTS_OF_POOLS) and not given.gpus.isdisjoint(word.gpus)
 
 
 def running(snoozes: Mapping[str, Snooze], now: float) -> dict[str, Snooze]:

@@ -12,7 +12,7 @@ from gpu_advisor.expressions import Expression
 from gpu_advisor.signals import Unit
 from gpu_advisor.sources.promql import to_promql
 
-ScopeKind = Literal["fleet", "pool", "node", "gpu"]
+ScopeKind = Literal["fleet", "pool", "job", "node", "gpu"]
 Severity = Literal["info", "warning", "critical"]
 Confidence = Literal["low", "medium", "high"]
 
@@ -44,7 +44,8 @@ class Reason(str, Enum):
 class Abstention:
     """The advisor cannot tell. `message` says what is missing and what would mend it.
 
-    `gpus` are the uuids of those it cannot see; without any, it is the whole scope.
+    `gpus` are the uuids of those it cannot see; without any, it is the whole scope. `kinds` are the recommendations
+    that cannot be judged for it; without any, all.
     """
 
     reason: Reason
@@ -52,6 +53,7 @@ class Abstention:
     scope: Scope
     message: str
     gpus: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

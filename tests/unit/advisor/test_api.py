@@ -313,7 +313,9 @@ def test_following_the_links_sees_everything_once(client: FlaskClient, path: str
 
 
 def test_checks_as_csv(client: FlaskClient) -> None:
-    header, *rows = csv.reader(io.StringIO(client.get("/checks?format=csv&scope=GPU-lost&status=unknown").text, newline=""))
+    header, *rows = csv.reader(
+        io.StringIO(client.get("/checks?format=csv&scope=GPU-lost&status=unknown").text, newline="")
+    )
     assert [dict(zip(header, row, strict=True))["status"] for row in rows] == ["unknown"]
     assert {dict(zip(header, row, strict=True))["value"] for row in rows} == {""}  # not known is not zero
 

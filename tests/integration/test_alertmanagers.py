@@ -1,0 +1,98 @@
+"""Two real Alertmanagers, of which one dies and comes back: nothing is lost, and the other one is not held up."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.integration.test_whole_line import config, firing, kinds
+from tests.programs import advisor, eventually, exporter
+from tests.servers import Alertmanager, alertmanager, free_port, prometheus
+
+pytestmark = pytest.mark.servers
+
+
+@contextmanager
+def back(server: Alertmanager) -> Iterator[None]:
+    """The same server, started anew at the same address with the same data."""
+    with server.log_path.open("ab") as log:
+        server.process = subprocess.Popen(
+            server.process.args, stdout=log, stderr=subprocess.STDOUT, cwd=server.log_path.parent
+        )
+    try:
+        eventually(lambda: _ready(server), 20, "it is back")
+        yield
+    finally:
+        server.stop()
+
+
+def _ready(server: Alertmanager) -> bool:
+    try:
+        return requests.get(f"{server.url}/-/ready", timeout=1).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def test_one_of_two_dies_and_comes_back(tmp_path: Path) -> None:
+    exporter_address, advisor_address = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    alert = "GpuAdvisorIdleReclaim"
+    with (
+        alertmanager(tmp_path) as first,
+        alertmanager(tmp_path) as second,
+        prometheus(tmp_path, scrape={"gpu-exporter": [exporter_address]}) as server,
+        advisor(tmp_path, advisor_address, config(server.url, first.url, second.url)) as program,
+    ):
+
+        def up(state: float) -> bool:
+            return f'gpu_advisor_alertmanager_up{{alertmanager="{second.url}"}} {state}' in program.text("/metrics")
+
+        with exporter(tmp_path, exporter_address, "--simulate", "16xH100-80GB:idle-hoarder"):
+            for each in (first, second):
+                eventually(lambda s=each: firing(s) == [alert], 40, "one alert for sixteen GPUs", program)  # type: ignore[misc]
+            started = first.alerts()[0]["startsAt"]
+            second.kill()
+            eventually(lambda: up(0.0), 20, "it is known that it is away", program)
+            assert firing(first) == [alert]
+            with back(second):
+                eventually(lambda: firing(second) == [alert], 30, "it is told again what it lost", program)
+                eventually(lambda: up(1.0), 10, "it is known that it is back", program)
+                assert second.alerts()[0]["startsAt"] == started
+                second.kill()
+        # While one is away, the cause ends.
+        with exporter(tmp_path, exporter_address, "--simulate", "16xH100-80GB:training"):
+            eventually(lambda: firing(first) == [] and kinds(program) == [], 60, "the alert is over", program)
+            with back(second):
+                eventually(lambda: up(1.0), 30, "it is back", program)
+                assert firing(second) == []
+
+
+def test_a_snoozed_recommendation_is_not_alerted(tmp_path: Path) -> None:
+    exporter_address, advisor_address = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    with (
+        alertmanager(tmp_path) as alerts,
+        prometheus(tmp_path, scrape={"gpu-exporter": [exporter_address]}) as server,
+        exporter(tmp_path, exporter_address, "--simulate", "2xA100-80GB:idle"),
+        advisor(tmp_path, advisor_address, config(server.url, alerts.url)) as program,
+    ):
+        eventually(lambda: firing(alerts), 40, "the alert is there", program)
+        [advice] = program.get("/recommendations")["recommendations"]
+        path = f"{program.url}/recommendations/{advice['id']}/snooze"
+        body = {"reason": "known", "until": "2099-01-01T00:00:00Z"}
+        assert requests.post(path, json=body, timeout=5).status_code == 422
+        body["until"] = _in_an_hour(advice["since"])
+        assert requests.post(path, json=body, timeout=5).status_code == 200
+        eventually(lambda: firing(alerts) == [], 20, "the alert is over", program)
+        assert program.get("/recommendations")["recommendations"][0]["snoozed"]["reason"] == "known"
+        assert requests.delete(path, timeout=5).status_code == 204
+        eventually(lambda: firing(alerts), 20, "the alert is back", program)
+
+
+def _in_an_hour(since: str) -> str:
+    from datetime import datetime, timedelta
+
+    return (datetime.fromisoformat(since.replace("Z", "+00:00")) + timedelta(hours=1)).isoformat()

@@ -1,0 +1,142 @@
+"""Telling Alertmanagers: each on its own, again and again until it is told, and never what is no longer true."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from itertools import pairwise
+
+import pytest
+from gpu_advisor.publish import alertmanager
+from gpu_advisor.publish.alertmanager import BATCH, Alertmanagers, AlertmanagerState
+from gpu_advisor.publish.alerts import ROUNDS_TO_LIVE, Alert
+from gpu_advisor.settings import AlertmanagerSettings
+from pydantic import SecretStr
+
+from ..sources.fake_http import Answering, FakeServer, fake_http, reply
+from .build import AT
+
+OK = reply(200, "")
+
+
+def alert(id_: str) -> Alert:
+    return Alert(id_, {"alertname": "X", "id": id_}, {}, AT)
+
+
+@contextmanager
+def senders(*urls: str, interval: float = 15, timeout: float = 5) -> Iterator[Alertmanagers]:
+    made = Alertmanagers([AlertmanagerSettings(url=url, timeout_seconds=timeout) for url in urls], interval)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def until(true: Callable[[], object], what: str, within: float = 10) -> None:
+    deadline = time.monotonic() + within
+    while not true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+def told(server: FakeServer) -> list[list[str]]:
+    """The alerts of each request."""
+    return [[each["labels"]["id"] for each in json.loads(request.body)] for request in server.requests]
+
+
+@pytest.mark.parametrize(
+    ("status", "up", "words"),
+    [(200, True, ""), (302, False, "answers 302"), (400, False, "answers 400: '<oops>"), (503, False, "answers 503")],
+)
+def test_what_an_alertmanager_did_not_take_is_not_counted(status: int, up: bool, words: str) -> None:
+    with fake_http(reply(status, "<oops>\n", Location="/-/ready")) as server, senders(server.url) as sender:
+        assert sender.states == (AlertmanagerState(server.url),)
+        sender.send([alert("1")], AT)
+        until(lambda: sender.states[0].up is not None, "it was told")
+        (state,) = sender.states
+        assert (state.up, state.sent) == (up, int(up))
+        assert words in state.message
+
+
+def silent(handler: BaseHTTPRequestHandler, number: int) -> None:
+    time.sleep(3)
+
+
+def dripping(handler: BaseHTTPRequestHandler, number: int) -> None:
+    """An answer without an end, a byte at a time: no limit on a single wait would end it."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    for _ in range(60):
+        handler.wfile.write(b" ")
+        handler.wfile.flush()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("bad", [silent, dripping])
+def test_one_that_hangs_holds_up_neither_the_service_nor_the_others(bad: Answering) -> None:
+    with fake_http(bad) as away, fake_http(OK) as there, senders(away.url, there.url, timeout=0.5) as sender:
+        for number in range(3):
+            begun = time.monotonic()
+            sender.send([alert(str(number))], AT)
+            assert time.monotonic() - begun < 0.25  # it never waits
+            until(lambda n=number: told(there)[-1:] == [[str(n)]], "the other one is told")  # type: ignore[misc]
+        until(lambda: sender.states[0].up is False, "and it is known of the first that it does not answer")
+        assert "0.5 s" in sender.states[0].message
+
+
+def test_what_failed_is_told_again_with_growing_pauses_and_the_newest_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alertmanager, "FIRST_RETRY_SECONDS", 0.1)
+    times: list[float] = []
+
+    def at_last(handler: BaseHTTPRequestHandler, number: int) -> None:
+        times.append(time.monotonic())
+        (OK if number >= 4 else reply(503, ""))(handler, number)
+
+    with fake_http(at_last) as server, senders(server.url) as sender:
+        sender.send([alert("old")], AT)
+        until(lambda: len(times) >= 2, "a second try")
+        sender.send([alert("new")], AT)
+        until(lambda: sender.states[0].up, "told at last")
+        assert told(server)[0] == ["old"]
+        assert told(server)[-1] == ["new"]
+        assert sender.states[0].sent == 1
+        pauses = [after - before for before, after in pairwise(times)]
+        assert pauses[3] > 2 * pauses[0]  # 0.8 s after 0.1 s, with slack for a busy machine
+        count = len(times)
+        time.sleep(0.3)
+        assert len(times) == count  # what was told is not told again by itself
+
+
+def test_what_is_no_longer_true_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its end, an alert that fires would read as resolved."""
+    monkeypatch.setattr(alertmanager, "FIRST_RETRY_SECONDS", 0.5)
+    with fake_http(reply(503, "")) as server, senders(server.url, interval=0.4 / ROUNDS_TO_LIVE) as sender:
+        sender.send([alert("1")], AT)
+        until(lambda: sender.states[0].up is False, "a first try")
+        time.sleep(1.2)
+        assert len(server.requests) == 1  # the second try was due after the message's 0.4 s
+
+
+def test_many_alerts_go_in_batches_and_none_at_all_is_told_too() -> None:
+    with fake_http(OK) as server, senders(server.url) as sender:
+        sender.send([alert(str(number)) for number in range(2 * BATCH + 1)], AT)
+        until(lambda: sender.states[0].sent == 2 * BATCH + 1, "all of them")
+        assert [len(each) for each in told(server)] == [BATCH, BATCH, 1]
+        sender.send([], AT)
+        until(lambda: len(server.requests) == 4, "that there is none")
+        assert json.loads(server.requests[-1].body) == []
+
+
+def test_a_login_is_sent_and_not_shown() -> None:
+    with fake_http(reply(401, "who?")) as server:
+        settings = AlertmanagerSettings(url=server.url, username="ada", password=SecretStr("s3cret"))
+        sender = Alertmanagers([settings], 15)
+        sender.send([], AT)
+        until(lambda: sender.states[0].up is False, "refused")
+        sender.close()
+        assert server.requests[0].headers["Authorization"] == "Basic YWRhOnMzY3JldA=="
+        assert "s3cret" not in repr(sender.states)
