@@ -12,7 +12,7 @@ from gpu_advisor.expressions import Expression
 from gpu_advisor.signals import Unit
 from gpu_advisor.sources.promql import to_promql
 
-ScopeKind = Literal["fleet", "pool", "job", "node", "gpu"]
+ScopeKind = Literal["fleet", "pool", "node", "gpu", "job"]
 Severity = Literal["info", "warning", "critical"]
 Confidence = Literal["low", "medium", "high"]
 

@@ -14,7 +14,7 @@ from gpu_advisor.settings import Evaluation
 from gpu_advisor.sources.mapping import Reduction, ScopeName
 from gpu_advisor.sources.speaker import Speaker
 
-Unit = Literal["ratio", "bytes", "celsius", "count", "seconds"]
+Unit = Literal["ratio", "bytes", "celsius", "count", "seconds", "watts", "hertz", "bytes_per_second"]
 WindowName = Literal["now", "short", "idle"]
 
 
@@ -58,6 +58,97 @@ MEMORY_USED = Signal(
 MEMORY_TOTAL = Signal("gpu_memory_total", "memory of the GPU", "gpu", "bytes", "gpu_memory_total", "last")
 PROCESSES = Signal("gpu_processes", "processes on the GPU", "gpu", "count", "gpu_processes", "last")
 
+# What a diagnosis looks at besides. All over the idle window: one sampling tells of a moment, and advice on how work is
+# written is not a matter of minutes.
+MEMORY_HELD = Signal(
+    "gpu_memory_held", "share of the GPU's memory held, over the idle window", "gpu", "ratio", "gpu_memory_used",
+    "mean", "idle",
+)  # fmt: skip
+DAY_PEAK = Signal(
+    "gpu_utilization_day_peak", "highest hourly mean of utilization within a day", "gpu", "ratio",
+    "gpu_utilization_day_peak", "last",
+)  # fmt: skip
+SM_ACTIVITY = Signal(
+    "gpu_sm_activity", "share of the SMs that were busy", "gpu", "ratio", "gpu_sm_activity", "mean", "idle"
+)
+TENSOR_ACTIVITY = Signal(
+    "gpu_tensor_activity", "share of the time in which tensor cores worked", "gpu", "ratio", "gpu_tensor_activity",
+    "mean", "idle",
+)  # fmt: skip
+FP32_ACTIVITY = Signal(
+    "gpu_fp32_activity", "share of the time in which the FP32 pipe worked", "gpu", "ratio", "gpu_fp32_activity", "mean",
+    "idle",
+)  # fmt: skip
+FP64_ACTIVITY = Signal(
+    "gpu_fp64_activity", "share of the time in which the FP64 pipe worked", "gpu", "ratio", "gpu_fp64_activity", "mean",
+    "idle",
+)  # fmt: skip
+DRAM_ACTIVITY = Signal(
+    "gpu_dram_activity", "memory bandwidth in use, of the highest", "gpu", "ratio", "gpu_dram_activity", "mean", "idle"
+)
+POWER = Signal("gpu_power", "power drawn", "gpu", "watts", "gpu_power", "mean", "idle")
+POWER_LIMIT = Signal("gpu_power_limit", "power limit in force", "gpu", "watts", "gpu_power_limit", "last")
+SM_CLOCK = Signal("gpu_sm_clock", "clock of the SMs", "gpu", "hertz", "gpu_sm_clock", "mean", "idle")
+SM_CLOCK_MAX = Signal("gpu_sm_clock_max", "highest clock of the SMs", "gpu", "hertz", "gpu_sm_clock_max", "last")
+TEMPERATURE = Signal("gpu_temperature", "temperature of the core", "gpu", "celsius", "gpu_temperature", "last")
+THROTTLE_HW_THERMAL = Signal(
+    "gpu_throttle_hw_thermal", "share of the time held back by heat, by the hardware", "gpu", "ratio",
+    "gpu_throttle_hw_thermal", "rate", "idle",
+)  # fmt: skip
+THROTTLE_SW_THERMAL = Signal(
+    "gpu_throttle_sw_thermal", "share of the time held back by heat, by the driver", "gpu", "ratio",
+    "gpu_throttle_sw_thermal", "rate", "idle",
+)  # fmt: skip
+THROTTLE_POWER_BRAKE = Signal(
+    "gpu_throttle_power_brake", "share of the time held back by a signal of the power supply", "gpu", "ratio",
+    "gpu_throttle_power_brake", "rate", "idle",
+)  # fmt: skip
+THROTTLE_POWER_CAP = Signal(
+    "gpu_throttle_power_cap", "share of the time held back by the power limit", "gpu", "ratio",
+    "gpu_throttle_power_cap", "rate", "idle",
+)  # fmt: skip
+PCIE_RECEIVE = Signal(
+    "gpu_pcie_receive", "received over PCIe", "gpu", "bytes_per_second", "gpu_pcie_receive", "rate", "idle"
+)
+PCIE_TRANSMIT = Signal(
+    "gpu_pcie_transmit", "sent over PCIe", "gpu", "bytes_per_second", "gpu_pcie_transmit", "rate", "idle"
+)
+PCIE_GENERATION = Signal(
+    "gpu_pcie_generation", "generation of the PCIe link", "gpu", "count", "gpu_pcie_generation", "last"
+)
+PCIE_WIDTH = Signal("gpu_pcie_width", "lanes of the PCIe link", "gpu", "count", "gpu_pcie_width", "last")
+NVLINK_RECEIVE = Signal(
+    "gpu_nvlink_receive", "received over NVLink", "gpu", "bytes_per_second", "gpu_nvlink_receive", "rate", "idle"
+)
+FATAL_ERRORS = Signal(
+    "gpu_fatal_errors", "errors after which a GPU cannot be trusted (fatal Xids), over the idle window", "gpu", "count",
+    "gpu_fatal_errors", "increase", "idle",
+)  # fmt: skip
+REMAP_FAILED = Signal(
+    "gpu_row_remap_failed", "1 if a faulty memory row could not be replaced", "gpu", "count", "gpu_row_remap_failed",
+    "last",
+)  # fmt: skip
+REMAP_PENDING = Signal(
+    "gpu_row_remap_pending", "1 if faulty memory rows wait for a reset", "gpu", "count", "gpu_row_remap_pending", "last"
+)
+
+# What jobs report of themselves, joined by the uuid of the GPU that a rank runs on.
+JOB_STEPPING = Signal(
+    "training_stepping", "share of the time spent in training steps", "gpu", "ratio", "training_step_seconds", "rate",
+    "idle",
+)  # fmt: skip
+JOB_DATA_WAIT = Signal(
+    "training_data_wait", "share of the time in which a step waited for data", "gpu", "ratio",
+    "training_data_wait_seconds", "rate", "idle",
+)  # fmt: skip
+JOB_COMMUNICATION = Signal(
+    "training_communication", "share of the time in which a step waited for other ranks", "gpu", "ratio",
+    "training_communication_seconds", "rate", "idle",
+)  # fmt: skip
+JOB_PEAK_MEMORY = Signal(
+    "training_peak_memory", "most memory that the job had in use", "gpu", "bytes", "training_peak_memory", "last"
+)
+
 NODE_CPU = Signal("node_cpu", "share of all cores that was busy", "node", "ratio", "node_cpu", "mean", "short")
 NODE_MEMORY = Signal("node_memory", "share of the memory in use", "node", "ratio", "node_memory_used", "last")
 NODE_IO_PRESSURE = Signal(
@@ -79,7 +170,11 @@ NODE_TRANSMIT = Signal(
 
 CATALOGUE: tuple[Signal, ...] = (
     GPU_UP, UTILIZATION, UTILIZATION_COVERAGE, IDLE_UTILIZATION, IDLE_COVERAGE, IDLE_SAMPLES, MEMORY_USED, MEMORY_TOTAL,
-    PROCESSES, NODE_CPU, NODE_MEMORY, NODE_IO_PRESSURE, NODE_DISK_BUSY, NODE_RECEIVE, NODE_TRANSMIT,
+    PROCESSES, MEMORY_HELD, DAY_PEAK, SM_ACTIVITY, TENSOR_ACTIVITY, FP32_ACTIVITY, FP64_ACTIVITY, DRAM_ACTIVITY, POWER,
+    POWER_LIMIT, SM_CLOCK, SM_CLOCK_MAX, TEMPERATURE, THROTTLE_HW_THERMAL, THROTTLE_SW_THERMAL, THROTTLE_POWER_BRAKE,
+    THROTTLE_POWER_CAP, PCIE_RECEIVE, PCIE_TRANSMIT, PCIE_GENERATION, PCIE_WIDTH, NVLINK_RECEIVE, FATAL_ERRORS,
+    REMAP_FAILED, REMAP_PENDING, JOB_STEPPING, JOB_DATA_WAIT, JOB_COMMUNICATION, JOB_PEAK_MEMORY,
+    NODE_CPU, NODE_MEMORY, NODE_IO_PRESSURE, NODE_DISK_BUSY, NODE_RECEIVE, NODE_TRANSMIT,
 )  # fmt: skip
 
 #: What is read besides the signals and the mappings' identity series, as it is.

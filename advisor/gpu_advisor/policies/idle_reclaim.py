@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from math import ceil
 
-from gpu_advisor.diagnosis import IDLE_HOLDING_MEMORY, idle_window_covered, idleness
+from gpu_advisor.diagnosis.idle import IDLE, IDLE_HOLDING_MEMORY, Idleness, idle_window_covered, idleness
 from gpu_advisor.facts import Facts, Gpu
 from gpu_advisor.policies.base import cost_change
 from gpu_advisor.pools import Pool
@@ -25,6 +25,8 @@ from gpu_advisor.signals import IDLE_COVERAGE, IDLE_SAMPLES, IDLE_UTILIZATION, M
 
 KIND = "idle_reclaim"
 
+IDLE_OR_HOLDING = frozenset({Idleness.IDLE, Idleness.HOLDING_MEMORY})
+
 #: Evidence lists single GPUs up to this many; the means over all idle GPUs are always there.
 MOST_SINGLE_GPUS = 8
 
@@ -35,7 +37,11 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
     untold = [gpu for gpu in pool.gpus if not _told(facts, gpu)]
     if untold:
         yield from _abstain(facts, pool.scope, untold, len(pool.gpus))
-    idle = [gpu for gpu in pool.gpus if idleness(facts, gpu)]
+    idle = [gpu for gpu in pool.gpus if idleness(facts, gpu) in IDLE_OR_HOLDING]
+    nearly = tuple(gpu.uuid for gpu in pool.gpus if idleness(facts, gpu) is Idleness.BORDERLINE)
+    if nearly:
+        message = f"{len(nearly)} of {len(pool.gpus)} GPUs: next to nothing ran: idle or not, see what their work is"
+        yield Abstention(Reason.CONFLICTING, KIND, pool.scope, message, nearly, (KIND,))
     gang = pool.settings.gpus_per_replica
     keep = ceil(max(settings.limits(pool.settings).min, len(pool.gpus) - len(idle)) / gang) * gang
     if keep < len(pool.gpus):
@@ -69,8 +75,8 @@ def _why_untold(facts: Facts, scope: Scope, gpu: Gpu) -> tuple[Reason, str]:
 
 def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu], keep: int) -> Recommendation:
     capacity, given_back = len(pool.gpus), len(pool.gpus) - keep
-    holding = [gpu for gpu in idle if idleness(facts, gpu) == IDLE_HOLDING_MEMORY]
-    diagnosis = IDLE_HOLDING_MEMORY if holding else next(d for d in (idleness(facts, gpu) for gpu in idle) if d)
+    holding = [gpu for gpu in idle if idleness(facts, gpu) is Idleness.HOLDING_MEMORY]
+    diagnosis = IDLE_HOLDING_MEMORY if holding else IDLE
     minutes = facts.evaluation.idle_window_seconds / 60
     held = f", {len(holding)} of them holding memory" if holding else ""
     keeps = keep - (capacity - len(idle))

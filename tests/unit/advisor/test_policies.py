@@ -75,7 +75,8 @@ def test_only_idle_gpus_are_reclaimed_whole_gangs_and_never_below_min(found: lis
     ],
 )
 def test_why_idleness_cannot_be_told(kind: str, reason: Reason) -> None:
-    (word,) = concluded([card(0, kind), card(1, "busy")]).abstentions
+    said = concluded([card(0, kind), card(1, "busy")]).abstentions
+    (word,) = (each for each in said if each.subject == "idle_reclaim")
     assert (word.reason, word.scope.kind) == (reason, "pool")
     assert word.message.startswith("1 of 2 GPUs")
 
