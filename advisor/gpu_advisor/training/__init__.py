@@ -1,0 +1,36 @@
+"""What a training job imports: a monitor, a memory manager, data loaders. Needs the extra `train`, that is PyTorch.
+
+Each name is loaded when it is first used: the import itself costs nothing, and a job that uses the monitor alone does
+not need Lightning or Transformers.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpu_advisor.training.callbacks.huggingface import HuggingFaceMonitor
+    from gpu_advisor.training.callbacks.lightning import LightningMonitor
+    from gpu_advisor.training.monitor import TrainingMonitor
+    from gpu_advisor.training.outlets import MonitorError
+
+_MODULES = {
+    "HuggingFaceMonitor": "callbacks.huggingface",
+    "LightningMonitor": "callbacks.lightning",
+    "MonitorError": "outlets",
+    "TrainingMonitor": "monitor",
+}
+
+__all__ = [
+    "HuggingFaceMonitor",
+    "LightningMonitor",
+    "MonitorError",
+    "TrainingMonitor",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,30 @@
+"""What a batch is: a tensor, or tensors nested in containers. No torch is needed to look at one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+def samples_in(batch: Any) -> int | None:
+    """The number of samples: the length of the first tensor that has one, depth first; None where there is none."""
+    shape = getattr(batch, "shape", None)
+    if shape is not None:
+        return int(shape[0]) if len(shape) else None
+    for part in _parts(batch):
+        found = samples_in(part)
+        if found is not None:
+            return found
+    return None
+
+
+def _parts(batch: Any) -> Any:
+    if isinstance(batch, Mapping):
+        return batch.values()
+    if isinstance(batch, list | tuple):
+        return batch
+    if dataclasses.is_dataclass(batch):
+        return [getattr(batch, field.name) for field in dataclasses.fields(batch)]
+    data = getattr(batch, "data", None)  # transformers' BatchEncoding keeps its tensors there
+    return data.values() if isinstance(data, Mapping) else ()

@@ -1,0 +1,1 @@
+"""TrainingMonitor within the loops of others: one file a library."""

@@ -1,0 +1,111 @@
+"""TrainingMonitor as a callback of Lightning's Trainer, under either of its package's names.
+
+Trainer(callbacks=[LightningMonitor(TrainingMonitor(job="unet"))])
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from gpu_advisor.training.batches import samples_in
+from gpu_advisor.training.monitor import TrainingMonitor
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+elif "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules:
+    from pytorch_lightning import Callback
+else:
+    try:
+        from lightning.pytorch import Callback
+    except ModuleNotFoundError:
+        from pytorch_lightning import Callback
+
+#: How the training loop calls its profiler when it fetches a batch; the loop's class comes before it in brackets.
+_FETCH = ".train_dataloader_next"
+
+
+class LightningMonitor(Callback):
+    """Reports the trainer's steps, data wait, samples, loss and logged metrics.
+
+    No callback is called when a batch is asked for: between two batches there are also validation, checkpoints and the
+    other callbacks. The trainer tells its profiler, so that is where this listens, whichever profiler it is.
+    """
+
+    def __init__(self, monitor: TrainingMonitor) -> None:
+        super().__init__()
+        self._monitor = monitor
+        self._samples: int | None = 0
+        self._micro_batch_size = 0
+        self._global_step = 0
+        self._restore: Callable[[], None] | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._global_step = trainer.global_step
+        self._listen(trainer.profiler)  # type: ignore[attr-defined]  # set where mypy does not see it
+        self._monitor.start()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._monitor.begin_step()  # where the fetch was not heard of
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        samples = samples_in(batch)
+        self._samples = None if samples is None or self._samples is None else self._samples + samples
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if loss is not None:
+            # Lightning hands out the loss as divided by the batches that are accumulated.
+            parts = trainer.accumulate_grad_batches
+            self._monitor.record(loss=loss if parts == 1 else loss * parts)
+        if trainer.global_step == self._global_step:
+            return  # gradients are being accumulated
+        if trainer.accumulate_grad_batches > 1 and samples is not None:
+            self._micro_batch_size = max(samples, self._micro_batch_size)  # the rest of an epoch is not its size
+            self._monitor.record_micro_batch_size(self._micro_batch_size)
+        self._global_step = trainer.global_step
+        self._monitor.end_step(self._samples)
+        self._samples = 0
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._monitor.begin_pause()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._monitor.end_pause()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._monitor.cancel_step()
+        numbers = {name: value for name, value in trainer.callback_metrics.items() if name != "loss"}
+        self._monitor.record(numbers)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._restore is not None:
+            self._restore()
+            self._restore = None
+        self._monitor.close()
+
+    def _listen(self, profiler: Any) -> None:
+        start, stop, monitor = profiler.start, profiler.stop, self._monitor
+
+        def started(action_name: str) -> None:
+            start(action_name)
+            if action_name.endswith(_FETCH):
+                monitor.begin_wait()
+
+        def stopped(action_name: str) -> None:
+            if action_name.endswith(_FETCH):
+                monitor.end_wait()
+            stop(action_name)
+
+        def restore() -> None:
+            del profiler.start, profiler.stop  # the instance's own, which hide the class's
+
+        profiler.start, profiler.stop = started, stopped
+        self._restore = restore

@@ -1,0 +1,346 @@
+"""TrainingMonitor: what a training loop does with its time, told to the exporter while it runs.
+
+    with TrainingMonitor(job="resnet50", directory="/var/lib/gpu-exporter/textfile") as monitor:
+        for images, labels in monitor.batches(loader):
+            loss = train_step(images, labels)
+            monitor.record(loss=loss)
+
+Times are the host's. A GPU is given work ahead of time, so a single step's figure says when the host was done with it;
+their sum is right, because the host cannot run ahead by more than a few steps. The monitor never makes the loop wait
+for the GPU.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+from gpu_advisor.training.batches import samples_in
+from gpu_advisor.training.families import Sample, render
+from gpu_advisor.training.identity import Identity, cuda_device, gpu_uuid, job_name, rank_of
+from gpu_advisor.training.outlets import HttpOutlet, MonitorError, Outlet, TextfileOutlet
+from gpu_advisor.training.report import CLOCKED, Summary, memory_samples, samples_of, summarize
+from gpu_advisor.training.reporter import Reporter
+from gpu_advisor.training.stepclock import StepClock, Window
+from gpu_advisor.training.values import Values
+
+if TYPE_CHECKING:
+    import torch
+
+    from gpu_advisor.training.deferred import DeferredValues
+    from gpu_advisor.training.memory.reading import DeviceMemory
+
+#: Environment: the textfile directory of the node, so that a job's code need not know it.
+DIRECTORY_VARIABLE = "GPU_ADVISOR_TEXTFILE_DIRECTORY"
+
+B = TypeVar("B")
+
+log = logging.getLogger(__name__)
+
+
+class TrainingMonitor:
+    """Measures one rank's training loop and reports it. Its methods belong to the loop's thread.
+
+    Reports once it is entered (`with`) or started, and no more once it is closed: the file is then removed. Trouble
+    with reporting is logged and never reaches the training.
+    """
+
+    def __init__(
+        self,
+        job: str | None = None,
+        *,
+        rank: int | None = None,
+        directory: str | None = None,
+        listen: str | None = None,
+        uuid: str | None = None,
+        interval_seconds: float = 10.0,
+        figures: bool = True,
+        memory: DeviceMemory | None = None,
+        keep_file: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """
+        job: label training_job; as the scheduler says it if None. Of two that run at once each needs its own.
+        rank: as torchrun or Slurm say it if None.
+        directory: the exporter's textfile directory; the environment's GPU_ADVISOR_TEXTFILE_DIRECTORY if None.
+        listen: HOST:PORT to serve /metrics at, for jobs that share no directory with an exporter.
+        uuid: of the GPU; found by itself with CUDA if None.
+        interval_seconds: length of the windows of statistics, and how often the file is written.
+        figures: whether a few figures of host and GPU are recorded, too, once a window.
+        memory: where memory is read; the CUDA device in use if None. Give `MemoryManager.memory` here.
+        keep_file: whether the file stays after the job.
+        """
+        if not interval_seconds > 0:
+            raise MonitorError(f"interval_seconds={interval_seconds} must be more than 0")
+        environment = os.environ
+        self._identity = Identity(
+            job_name(environment) if job is None else job,
+            rank_of(environment) if rank is None else rank,
+            uuid or "",
+        )
+        if not self._identity.job:
+            raise MonitorError("job='' is no name; give the job a name, or None for the scheduler's")
+        self._clock = StepClock(clock)
+        self._values = Values()
+        self._window = Window(None, None, None)
+        self._deferred: DeferredValues | None = None
+        self._memory = memory
+        self._micro_batch_size: int | None = None
+        self._interval_seconds = interval_seconds
+        self._collect_due = True
+        self._pid = os.getpid()
+        self._closed = False
+        directory = environment.get(DIRECTORY_VARIABLE) or None if directory is None else directory
+        self._outlets: list[Outlet] = []
+        if directory is not None:
+            self._outlets.append(
+                TextfileOutlet(directory, self._identity.job, self._identity.rank, self.page, keep_file)
+            )
+        self.port: int | None = None
+        if listen is not None:
+            served = HttpOutlet(listen, self.page)
+            self.port = served.port
+            self._outlets.append(served)
+        self._reporter = Reporter(interval_seconds, self._close_window, figures)
+
+    def start(self) -> TrainingMonitor:
+        """Begin to report. A second call does nothing."""
+        if not self._closed and self._reporter.start():
+            atexit.register(self.close)
+        return self
+
+    def close(self) -> None:
+        """Report once more, then no more. A second call does nothing."""
+        if self._closed or os.getpid() != self._pid:  # a forked child must not remove the file of its parent
+            return
+        self._closed = True
+        self._collect(wait=True)
+        self._reporter.stop()
+        if self._reporter.started:
+            self._close_window({})
+        for outlet in self._outlets:
+            outlet.close()
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> TrainingMonitor:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    # --- marks of the loop ---
+
+    def batches(
+        self, loader: Iterable[B], *, accumulate: int = 1, samples: Callable[[B], int | None] = samples_in
+    ) -> Iterator[B]:
+        """The loader's batches; the time to get each is data wait, and all until the next is asked for is its step.
+
+        accumulate: batches a step, where gradients are accumulated. samples: how many a batch holds.
+        A batch whose loop body was left by `break` counts as a step.
+        """
+        if accumulate < 1:
+            raise MonitorError(f"accumulate={accumulate} must be at least 1")
+        clock = self._clock
+        held: int | None = 0
+        gone_through = 0
+        try:
+            clock.begin_wait()
+            batches = iter(loader)  # starts the loader's workers: a wait as any other
+            clock.end_wait()
+            while True:
+                clock.begin_wait()
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    break
+                clock.end_wait()
+                count = samples(batch)
+                held = None if held is None or count is None else held + count
+                gone_through += 1
+                yield batch
+                if gone_through == accumulate:
+                    self.end_step(held)
+                    held, gone_through = 0, 0
+            clock.cancel_wait()
+            if gone_through:  # the rest of an epoch that `accumulate` does not divide
+                self.end_step(held)
+        except GeneratorExit:
+            if not self._closed:
+                self.end_step(held)
+            raise
+        finally:
+            clock.cancel_step()
+
+    @contextmanager
+    def step(self, samples: int | None = None) -> Iterator[None]:
+        """One step, for loops that are not over batches. A step that raises is not counted."""
+        self.begin_step()
+        try:
+            yield
+        except BaseException:
+            self._clock.cancel_step()
+            raise
+        self.end_step(samples)
+
+    @contextmanager
+    def data_wait(self) -> Iterator[None]:
+        """Time in which the loop waits for its data. Outside of a step it opens the next one."""
+        self._clock.begin_wait()
+        try:
+            yield
+        finally:
+            self._clock.end_wait()
+
+    @contextmanager
+    def communication(self) -> Iterator[None]:
+        """Time in which the step waits for other ranks. With CUDA only what the host waits for is seen."""
+        self._clock.begin_communication()
+        try:
+            yield
+        finally:
+            self._clock.end_communication()
+
+    def add_communication_seconds(self, seconds: float) -> None:
+        """The same, where the job measures it itself."""
+        self._clock.add_communication(seconds)
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Time within a step that is no training: validation, a checkpoint."""
+        self._clock.begin_pause()
+        try:
+            yield
+        finally:
+            self._clock.end_pause()
+
+    def begin_step(self) -> None:
+        self._clock.begin_step()
+
+    def begin_wait(self) -> None:
+        self._clock.begin_wait()
+
+    def end_wait(self) -> None:
+        self._clock.end_wait()
+
+    def begin_pause(self) -> None:
+        self._clock.begin_pause()
+
+    def end_pause(self) -> None:
+        self._clock.end_pause()
+
+    def cancel_step(self) -> None:
+        """Forget the step that is open."""
+        self._clock.cancel_step()
+
+    def end_step(self, samples: int | None = None) -> None:
+        """Ends the step that is open; without one it does nothing."""
+        self._clock.end_step(samples)
+        if self._collect_due or (self._deferred is not None and self._deferred.full):
+            self._collect()
+
+    # --- what the job tells ---
+
+    def record(
+        self, values: Mapping[str, float | torch.Tensor] | None = None, /, **named: float | torch.Tensor
+    ) -> None:
+        """Numbers by name. `loss` is also training_loss. One on a GPU is fetched later, without waiting for it.
+
+        Raises MonitorError for what is not one number, and where there are too many names.
+        """
+        numbers: list[tuple[str, float]] = []
+        for name, value in {**(values or {}), **named}.items():
+            if name in CLOCKED:
+                raise MonitorError(f"{name} is the monitor's own; give yours another name")
+            if _elements(value) != 1:
+                raise MonitorError(f"{name} has {_elements(value)} elements; record one number, such as their mean")
+            if not isinstance(value, float | int) and _on_device(value):
+                self._defer(name, value)
+                continue
+            try:
+                numbers.append((name, float(value)))
+            except (TypeError, ValueError) as error:
+                raise MonitorError(f"{name} is no number: {error}") from error
+        self._values.add(numbers)
+
+    def _defer(self, name: str, value: torch.Tensor) -> None:
+        if self._deferred is None:
+            from gpu_advisor.training.deferred import DeferredValues
+
+            self._deferred = DeferredValues()
+        self._deferred.add(name, value)
+
+    def record_micro_batch_size(self, samples: int) -> None:
+        """Samples that go through the model at once, where that is less than a step's."""
+        self._micro_batch_size = samples
+
+    def _collect(self, wait: bool = False) -> None:
+        """What only the loop's thread can do, once a window."""
+        self._collect_due = False
+        self._look_for_gpu()
+        if self._deferred is not None and self._deferred.pending:
+            self._deferred.send()
+            self._values.add(self._deferred.take(wait))
+
+    def _look_for_gpu(self) -> None:
+        if self._identity.uuid and self._memory is not None:
+            return
+        device = cuda_device()
+        if device is None:
+            return
+        if not self._identity.uuid:
+            self._identity = Identity(self._identity.job, self._identity.rank, gpu_uuid(device, os.environ))
+        if self._memory is None:
+            from gpu_advisor.training.memory.reading import CudaMemory
+
+            self._memory = CudaMemory(device)
+        self._reporter.watch_gpu(self._identity.uuid)
+
+    # --- what is told to others ---
+
+    def summary(self) -> Summary:
+        """The run so far, values that are still on a GPU included: it may wait for the GPU."""
+        self._collect(wait=True)
+        return summarize(self._clock.totals(), self._values.statistics())
+
+    def page(self) -> str:
+        """The metrics in the Prometheus text format; empty before the first step has ended. Any thread may call."""
+        samples = samples_of(self._clock.totals(), self._window, self._micro_batch_size, self._interval_seconds)
+        if not samples:
+            return ""  # the GPU may not be known yet, and a label that comes later would split the series
+        return render(self._identity.labels(), [*samples, *self._memory_samples(), *self._values.samples()])
+
+    def _memory_samples(self) -> list[Sample]:
+        if self._memory is None:
+            return []
+        try:
+            return memory_samples(self._memory.read())
+        except RuntimeError as error:  # the device is in trouble: that is for the training to meet
+            log.warning("the device's memory cannot be read: %s", error)
+            return []
+
+    def _close_window(self, figures: Mapping[str, float]) -> None:
+        with suppress(MonitorError):  # a job with all the names there may be has no room for these
+            self._values.add(figures.items())
+        window = self._clock.take_window()
+        if window.step_seconds is not None:  # a step longer than a window leaves the last one standing
+            self._window = window
+        self._values.close_window()
+        self._collect_due = True
+        for outlet in self._outlets:
+            outlet.publish()
+
+
+def _elements(value: object) -> int:
+    count = getattr(value, "numel", None)
+    return int(count()) if count else 1
+
+
+def _on_device(value: object) -> bool:
+    device = getattr(value, "device", None)
+    return getattr(device, "type", "cpu") != "cpu"

@@ -1,0 +1,42 @@
+"""HuggingFaceMonitor in the real trainer."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+import transformers
+from gpu_advisor.training import HuggingFaceMonitor
+from gpu_advisor.training.monitor import TrainingMonitor
+
+from tests.unit.training.trainers import ACCUMULATE, BATCH, EPOCHS, STEPS, Slow, check
+
+
+class Busy(transformers.TrainerCallback):
+    def on_step_end(self, *arguments: Any, **named: Any) -> None:
+        time.sleep(0.1)
+
+    def on_evaluate(self, *arguments: Any, **named: Any) -> None:
+        time.sleep(0.1)
+
+
+def test_hugging_face(tmp_path):
+    config = transformers.GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=16, n_positions=8)
+    model = transformers.GPT2LMHeadModel(config)
+    tokens = torch.arange(8)
+    monitor = TrainingMonitor(job="hugging-face", figures=False)
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path), per_device_train_batch_size=BATCH, gradient_accumulation_steps=ACCUMULATE,
+        num_train_epochs=EPOCHS, logging_steps=1, eval_strategy="steps", eval_steps=2, save_strategy="steps",
+        save_steps=3, use_cpu=True, report_to=[], disable_tqdm=True, dataloader_pin_memory=False,
+    )  # fmt: skip
+    trainer = transformers.Trainer(
+        model=model, args=arguments, train_dataset=Slow(lambda: {"input_ids": tokens, "labels": tokens}),
+        eval_dataset=[{"input_ids": tokens, "labels": tokens}], callbacks=[Busy(), HuggingFaceMonitor(monitor)],
+    )  # fmt: skip
+    trainer.train()
+    check(monitor, STEPS * BATCH * ACCUMULATE, loss_count=STEPS)
+    values = monitor.summary().values
+    assert {"grad_norm", "learning_rate", "eval_loss"} <= set(values)
+    assert not any(name.startswith("train_") for name in values)
