@@ -124,6 +124,21 @@ def _fleet(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[
         for item, title in (("gpu_utilization", "GPU utilization"), ("gpu_memory", "GPU memory")):
             yield _unknown(item, title, FLEET, absent)
     yield cost(facts, settings)
+    if facts.doubled:
+        yield _one_exporter_each(facts)
+
+
+def _one_exporter_each(facts: Facts) -> Check:
+    """Only said where it is missed, and no more than said: the GPUs are counted once, and advice goes on."""
+    kinds = sorted(set(facts.doubled.values()))
+    many = "; ".join(
+        f"{' and '.join(names)} both tell of {sum(1 for each in facts.doubled.values() if each == names)} GPUs, and"
+        f" {names[0]} is listened to: stop one of them there"
+        for names in kinds
+    )
+    share = len(facts.doubled) / len(facts.gpus) if facts.gpus else 1.0
+    title = "each GPU is told of by one exporter"
+    return Check("exporters", title, FLEET, Status.MISSED, "info", share, 0.0, 0.0, share, message=many)
 
 
 def _groups(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[Check]:
