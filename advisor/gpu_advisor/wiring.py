@@ -77,7 +77,7 @@ def build(settings: Settings, prepare: Callable[[History], None] | None = None) 
         closers.append(lambda: scraper.stop(timeout_seconds=2))
     alertmanagers = Alertmanagers(settings.alertmanagers, longest_round_seconds(settings))
     closers.append(alertmanagers.close)
-    service = Service(settings, source, ledger, alertmanagers, _retention(settings, history))
+    service = Service(settings, source, ledger, alertmanagers, _retention(settings, history, ledger))
     closers.append(service.stop)
     return Advisor(service, source, history, closers)
 
@@ -90,16 +90,32 @@ def longest_round_seconds(settings: Settings) -> float:
     return max(settings.evaluation.interval_seconds, slowest)
 
 
-def _retention(settings: Settings, history: History | None) -> Callable[[float], None]:
+def one_shot_source(settings: Settings) -> Source:
+    """The source for a single look, with nothing started. Raises ConfigError where only a running advisor has one."""
+    if settings.source.prometheus is None:
+        raise ConfigError(
+            "these settings have an embedded source, which only a running advisor fills: "
+            "ask that one with --advisor URL, or name a Prometheus with --prometheus URL"
+        )
+    return Prometheus(_prometheus(settings.source.prometheus))
+
+
+#: What ended or was judged so long ago is dropped from the ledger.
+LEDGER_DAYS = 400
+
+
+def _retention(settings: Settings, history: History | None, ledger: Ledger) -> Callable[[float], None]:
     """What the service does after each round to keep its house in order."""
     embedded = settings.source.embedded or EmbeddedSource()
     last = 0.0
 
     def tidy(now: float) -> None:
         nonlocal last
-        if history is not None and now - last > 600:
+        if now - last > 600:
             last = now
-            history.delete_before(now - embedded.retention_days * 86400)
+            ledger.forget_before(now - LEDGER_DAYS * 86400)
+            if history is not None:
+                history.delete_before(now - embedded.retention_days * 86400)
 
     return tidy
 

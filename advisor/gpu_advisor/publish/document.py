@@ -269,6 +269,7 @@ def _pools_then(found: Comparison) -> list[shapes.PoolThen]:
     return [
         {
             "name": state.pool.settings.name,
+            "sized": state.pool.settings.kind == "serving",
             "replicas": len(state.pool.gpus) // state.pool.settings.gpus_per_replica,
             "desired_now": now.get(state.pool.settings.name),
             "desired_then": then.get(state.pool.settings.name),

@@ -210,6 +210,7 @@ class Difference(TypedDict):
 
 class PoolThen(TypedDict):
     name: str
+    sized: Annotated[bool, Field(description="whether its number of replicas is decided at all: it serves")]
     replicas: int
     desired_now: int | None
     desired_then: int | None

@@ -1,0 +1,186 @@
+"""Whom the one-shot commands ask: an advisor that runs, or a Prometheus once. Both answer with the API's documents."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
+from urllib.parse import quote, urljoin, urlsplit
+
+import click
+import requests
+
+from gpu_advisor.engine import evaluate
+from gpu_advisor.publish import chosen, document, shapes
+from gpu_advisor.publish.operations import OPERATIONS
+from gpu_advisor.publish.parameters import MOST_PER_PAGE, read
+from gpu_advisor.publish.problem import Problem
+from gpu_advisor.settings import ConfigError, PrometheusSource, Settings, SourceSettings, load
+from gpu_advisor.sources.base import SourceError
+from gpu_advisor.sources.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError
+from gpu_advisor.view import Issued, SourceState, View
+from gpu_advisor.what_if import WhatIfError, changed, compare
+from gpu_advisor.wiring import one_shot_source
+
+DEFAULT_ADVISOR = "http://127.0.0.1:9817"
+ANSWER_SECONDS = 30.0
+MOST_BYTES = 256 * 2**20
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class AskError(click.ClickException):
+    """Nobody answered, or not what was asked. The message tells the mend; the exit code is 1."""
+
+
+class Asked(Protocol):
+    """Filters are those of the API's operations, by name."""
+
+    def recommendations(self, filters: Mapping[str, str]) -> shapes.Recommendations: ...
+    def checks(self, filters: Mapping[str, str]) -> shapes.Checks: ...
+    def what_if(self, changes: Mapping[str, Any]) -> shapes.WhatIf: ...
+
+
+def options(command: F) -> F:
+    """The options that say whom to ask; they come to the command as `advisor`, `token_file`, `ca_file`, `prometheus`
+    and `config`, for `asked`."""
+    for option in (
+        click.option(
+            "--config", type=click.Path(dir_okay=False, path_type=Path), help="Look once, with these settings."
+        ),
+        click.option("--prometheus", metavar="URL", help="Look once, at this Prometheus; with default settings."),
+        click.option("--ca-file", type=click.Path(dir_okay=False), help="Trust this certificate (PEM)."),
+        click.option(
+            "--token-file", type=click.Path(dir_okay=False, path_type=Path), help="Bearer token for --advisor."
+        ),
+        click.option("--advisor", metavar="URL", help=f"Ask an advisor that runs.  [default: {DEFAULT_ADVISOR}]"),
+    ):
+        command = option(command)
+    return command
+
+
+def asked(
+    advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None
+) -> Asked:
+    """Raises click.UsageError, ConfigError or AskError."""
+    if advisor and (prometheus or config):
+        raise click.UsageError("--advisor asks an advisor that runs, with its own settings: leave out the others")
+    if not (prometheus or config):
+        try:
+            token = token_file.read_text(encoding="utf-8").strip() if token_file else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise AskError(f"--token-file: {error}; give the path of a readable file") from error
+        return Remote(advisor or DEFAULT_ADVISOR, token, ca_file)
+    settings = load(config) if config else Settings()
+    if prometheus:
+        try:
+            source = SourceSettings(prometheus=PrometheusSource(url=prometheus, ca_file=ca_file or ""))
+        except ValueError as error:
+            raise click.BadParameter(
+                f"{prometheus!r} is not a URL as http://127.0.0.1:9090", param_hint="--prometheus"
+            ) from error
+        settings = settings.model_copy(update={"source": source})
+    return Once(settings)
+
+
+class Remote:
+    """An advisor that runs."""
+
+    def __init__(self, url: str, token: str, ca_file: str | None) -> None:
+        self._url = url.rstrip("/") + "/"
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._client = DeadlineClient()
+        self._client.session.verify = ca_file or True
+
+    def recommendations(self, filters: Mapping[str, str]) -> shapes.Recommendations:
+        return cast(shapes.Recommendations, self._pages("recommendations", "recommendations", filters))
+
+    def checks(self, filters: Mapping[str, str]) -> shapes.Checks:
+        return cast(shapes.Checks, self._pages("checks", "checks", filters))
+
+    def what_if(self, changes: Mapping[str, Any]) -> shapes.WhatIf:
+        return cast(shapes.WhatIf, self._fetch("POST", urljoin(self._url, "what-if"), json=dict(changes))[0])
+
+    def _pages(self, path: str, what: str, filters: Mapping[str, str]) -> dict[str, Any]:
+        """All pages as one document."""
+        query = "&".join(f"{name}={quote(value, safe='')}" for name, value in filters.items())
+        whole, following = self._fetch(
+            "GET", urljoin(self._url, f"{path}?per_page={MOST_PER_PAGE}&{query}".rstrip("&"))
+        )
+        while following:
+            parts = urlsplit(following)  # only where on this server: the token goes nowhere else
+            page, following = self._fetch("GET", urljoin(self._url, f"{parts.path.lstrip('/')}?{parts.query}"))
+            whole[what] += page[what]
+        return {**whole, "page": 1, "per_page": max(1, len(whole[what]))}
+
+    def _fetch(self, method: str, url: str, **arguments: Any) -> tuple[dict[str, Any], str]:
+        """The document, and the path of the next page or empty text."""
+        try:
+            answer = self._client.fetch(
+                method, url, seconds=ANSWER_SECONDS, max_bytes=MOST_BYTES, headers=self._headers, **arguments
+            )
+            found = json.loads(answer.body)
+        except requests.exceptions.SSLError as error:
+            raise AskError(f"{url}: TLS fails ({error}): give the certificate with --ca-file") from error
+        except (requests.RequestException, DeadlineExceededError, BodyTooLargeError, OSError) as error:
+            raise AskError(
+                f"no advisor answers at {self._url} ({type(error).__name__}): start one with `gpu-advisor up`, name "
+                "another with --advisor URL, or look once with --prometheus URL or --config FILE"
+            ) from error
+        except ValueError as error:
+            raise AskError(f"{url} answers, but not as an advisor does: is the address right?") from error
+        if answer.status == requests.codes.unauthorized:
+            raise AskError(f"{self._url} asks for a login: give a token with --token-file")
+        if not isinstance(found, dict) or answer.status != requests.codes.ok:
+            detail = found.get("detail") if isinstance(found, dict) else None
+            raise AskError(
+                f"{url} answers {answer.status}: {detail or 'not as an advisor does: is the address right?'}"
+            )
+        following = re.search(r'<([^>]+)>; rel="next"', answer.headers.get("Link", ""))
+        return found, following[1] if following else ""
+
+
+class Once:
+    """One look, by the code that a running advisor has. What it says is given since now."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        source, now = one_shot_source(settings), round(time.time(), 3)
+        try:
+            evaluation = evaluate(source, settings, now)
+        except SourceError as error:
+            raise AskError(f"{source.address}: {error}") from error
+        finally:
+            source.close()
+        issued = tuple(Issued(each.id(settings.cluster), now, each) for each in evaluation.recommendations)
+        state = SourceState(source.name, source.address, True, last_success=now)
+        self._view = View(settings.cluster, state, evaluation, issued)
+
+    def recommendations(self, filters: Mapping[str, str]) -> shapes.Recommendations:
+        found = chosen.recommendations(self._view, _read("recommendations", filters))
+        return document.recommendations(self._view, found, 1, max(1, len(found)))
+
+    def checks(self, filters: Mapping[str, str]) -> shapes.Checks:
+        found = chosen.checks(self._view, _read("checks", filters))
+        return document.checks(self._view, found, 1, max(1, len(found)))
+
+    def what_if(self, changes: Mapping[str, Any]) -> shapes.WhatIf:
+        if self._view.evaluation is None:  # cannot be: there is no view without one
+            raise ConfigError("nothing is known")
+        try:
+            other = changed(self._settings, changes)
+        except WhatIfError as error:
+            raise AskError(str(error)) from error
+        return document.what_if(self._view, compare(self._view.evaluation, self._settings, other))
+
+
+def _read(operation: str, filters: Mapping[str, str]) -> dict[str, Any]:
+    from werkzeug.datastructures import MultiDict
+
+    try:
+        return read(MultiDict(filters), OPERATIONS[operation].parameters)
+    except Problem as problem:
+        raise AskError(problem.detail) from problem

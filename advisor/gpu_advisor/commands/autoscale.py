@@ -1,0 +1,142 @@
+"""`gpu-advisor autoscale`: how many replicas each serving pool should have now; with --apply, set them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gpu_advisor.autoscaling import Step, step
+from gpu_advisor.commands import asking, output
+from gpu_advisor.publish import shapes
+
+COLUMNS = ("pool", "replicas", "desired", "action", "why")
+
+
+@click.command("autoscale")
+@click.option("--pool", help="This pool only; needed with limits or --apply if there are several.")
+@click.option("--min-gpus", type=click.IntRange(0), help="Instead of the pool's gpu.min.")
+@click.option("--max-gpus", type=click.IntRange(1), help="Instead of the pool's gpu.max.")
+@click.option(
+    "--apply/--dry-run", "apply_", default=False, show_default=True, help="Set it on Kubernetes, or only say."
+)
+@click.option("--workload", metavar="KIND/NAME", help="With --apply: deployment/NAME or statefulset/NAME.")
+@click.option("--namespace", "-n", default="default", show_default=True)
+@click.option("--context", help="Of the kubeconfig; without one, the current one, or the cluster it runs in.")
+@output.options
+@asking.options
+def command(
+    pool: str | None, min_gpus: int | None, max_gpus: int | None, apply_: bool, workload: str | None, namespace: str,
+    context: str | None, format_: output.Format, exit_code: bool,
+    advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None,
+) -> int:  # fmt: skip
+    """How many replicas each serving pool should have now. Says it only, unless told to --apply.
+
+    \b
+      gpu-advisor autoscale --min-gpus 1 --max-gpus 8
+      gpu-advisor autoscale --pool chat --apply --workload deployment/chat -n serving
+
+    Nothing is set from simulated, stale or missing data, nor while the workload is set to another number than was seen.
+    A workload that an HPA or KEDA scales must not be scaled by this as well.
+
+    With --exit-code: 3 if there is something to do, 4 if that cannot be told.
+    """
+    if apply_ != bool(workload):
+        raise click.UsageError("--apply and --workload KIND/NAME go together")
+    source = asking.asked(advisor, token_file, ca_file, prometheus, config)
+    limits = {name: value for name, value in (("min", min_gpus), ("max", max_gpus)) if value is not None}
+    answer = source.what_if({})
+    pools = _sized(answer, pool)
+    if limits:
+        answer = source.what_if({"pools": {each["name"]: {"gpu": limits} for each in pools}})
+        pools = _sized(answer, pool)
+    old = output.warn_of(answer)
+    if apply_:
+        if len(pools) != 1:
+            raise click.UsageError(f"name one --pool for --workload: there are {', '.join(p['name'] for p in pools)}")
+        _refuse_what_is_not_real(answer)
+        return _apply(pools[0], workload or "", namespace, context)
+    _show(answer, pools, format_)
+    if old:
+        return 1
+    if exit_code and any(_wants(each) for each in pools):
+        return output.SOMETHING_TO_DO
+    return output.CANNOT_TELL if exit_code and any(each["desired_then"] is None for each in pools) else 0
+
+
+def _sized(answer: shapes.WhatIf, pool: str | None) -> list[shapes.PoolThen]:
+    """The pools that are sized at all, or the one that is asked for. Raises AskError."""
+    known = [each for each in answer["pools"] if each["sized"] and pool in (None, each["name"])]
+    if known:
+        return known
+    names = ", ".join(each["name"] for each in answer["pools"] if each["sized"])
+    if pool is not None and names:
+        raise asking.AskError(f"no pool {pool!r} is sized; there are {names}")
+    raise asking.AskError(
+        "no pool is sized: name the GPUs that serve in the settings, as in pools: [{name: chat, kind: serving, match: "
+        "{node: 'inference-.*'}}], and ask with --config or from an advisor that has them"
+    )
+
+
+def _wants(pool: shapes.PoolThen) -> bool:
+    return pool["desired_then"] is not None and pool["desired_then"] != pool["replicas"]
+
+
+def _rows(answer: shapes.WhatIf, pools: Sequence[shapes.PoolThen]) -> list[dict[str, Any]]:
+    summaries = {
+        each["scope"]["name"]: each["summary"]
+        for each in answer["then"]
+        if each["scope"]["kind"] == "pool" and each["unit"] == "replicas"
+    }
+    rows = []
+    for pool in pools:
+        desired, replicas = pool["desired_then"], pool["replicas"]
+        if desired is None:
+            action, why = "none", pool["cannot_tell"]
+        elif desired == replicas:
+            action, why = "none", "as it should be"
+        else:
+            action, why = "grow" if desired > replicas else "shrink", summaries.get(pool["name"], "")
+        rows.append(dict(zip(COLUMNS, (pool["name"], replicas, desired, action, why), strict=True)))
+    return rows
+
+
+def _show(answer: shapes.WhatIf, pools: Sequence[shapes.PoolThen], format_: output.Format) -> None:
+    rows = _rows(answer, pools)
+    if format_ == "json":
+        output.show_json(
+            {"at": answer["at"], "stale": answer["stale"], "simulated": answer["simulated"], "pools": rows}
+        )
+    elif format_ == "csv":
+        output.show_csv(COLUMNS, [list(row.values()) for row in rows])
+    else:
+        cells = [["-" if cell is None else output.one_line(str(cell)) for cell in row.values()] for row in rows]
+        output.show_table(COLUMNS, cells, "No pool.")
+
+
+def _refuse_what_is_not_real(answer: shapes.WhatIf) -> None:
+    if answer["simulated"]:
+        raise asking.AskError("the fleet is simulated: nothing real is scaled by it")
+    if answer["at"] is None or answer["stale"]:
+        raise asking.AskError("nothing is scaled by an old answer: see what keeps the data source from answering")
+
+
+def _apply(pool: shapes.PoolThen, workload: str, namespace: str, context: str | None) -> int:
+    from gpu_advisor.workloads import Workload, WorkloadError
+
+    if pool["desired_then"] is None:
+        click.echo(f"{pool['name']}: left as it is: {output.one_line(pool['cannot_tell'])}", err=True)
+        return output.CANNOT_TELL
+    try:
+        target = Workload.connect(workload, namespace, context)
+        scale = target.read()
+        done: Step = step(pool["desired_then"], pool["replicas"], scale.replicas)
+        if done.replicas is not None:
+            target.resize(scale, done.replicas)
+    except WorkloadError as error:
+        raise asking.AskError(str(error)) from error
+    said = "left as it is" if done.replicas is None else "set"
+    click.echo(f"{namespace}/{workload}: {said}: {done.why}", err=done.refused)
+    return output.CANNOT_TELL if done.refused else 0

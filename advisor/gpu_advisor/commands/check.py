@@ -1,0 +1,69 @@
+"""`gpu-advisor check`: the checklist."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gpu_advisor.commands import asking, output
+from gpu_advisor.publish import shapes
+from gpu_advisor.recommendation import Status
+
+CSV_COLUMNS = (
+    "item", "scope_kind", "scope", "status", "severity", "value", "low", "high", "missed_by", "reason", "message",
+)  # fmt: skip
+
+
+@click.command("check")
+@click.option("--status", type=click.Choice([each.value for each in Status]))
+@click.option("--item", help="As gpu_utilization.")
+@click.option("--gpus", is_flag=True, help="Each GPU, too.")
+@output.options
+@asking.options
+def command(
+    status: str | None, item: str | None, gpus: bool, format_: output.Format, exit_code: bool,
+    advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None,
+) -> int:  # fmt: skip
+    """The checklist of fleet, pools and nodes: met, missed (by how much) or unknown (why).
+
+    \b
+      gpu-advisor check                                             ask the advisor on this machine
+      gpu-advisor check --prometheus http://prometheus:9090         look once, with nothing running
+      gpu-advisor check --gpus --status missed --format csv         for scripts
+    """
+    filters = {name: value for name, value in (("status", status), ("item", item)) if value is not None}
+    answer = asking.asked(advisor, token_file, ca_file, prometheus, config).checks(filters)
+    old = output.warn_of(answer)
+    found = [each for each in answer["checks"] if gpus or each["scope"]["kind"] != "gpu"]
+    answer["checks"], answer["total"] = found, len(found)
+    if format_ == "json":
+        output.show_json(answer)
+    elif format_ == "csv":
+        output.show_csv(CSV_COLUMNS, [_csv_row(each) for each in found])
+    else:
+        rows = [_row(each) for each in found]
+        output.show_table(("of", "item", "status", "value", "should be", "why"), rows, "No such check.")
+    if exit_code and any(each["status"] == "missed" and each["severity"] != "info" for each in found):
+        return output.SOMETHING_TO_DO
+    return 1 if old and (exit_code or answer["at"] is None) else 0
+
+
+def _row(each: shapes.Check) -> tuple[str, ...]:
+    unit = "money" if each["item"] == "cost" else "ratio"
+    low, high = (output.ratio(value, unit) for value in (each["low"], each["high"]))
+    band = f"{low} to {high}" if each["low"] and each["high"] else f"at most {high}" if each["high"] else low
+    of = (
+        each["scope"]["kind"]
+        if each["scope"]["kind"] == "fleet"
+        else f"{each['scope']['kind']} {each['scope']['label']}"
+    )
+    value = output.ratio(each["value"], unit)
+    return output.one_line(of), each["title"], each["status"], value, band, output.one_line(each["message"])
+
+
+def _csv_row(each: shapes.Check) -> tuple[object, ...]:
+    return (
+        each["item"], each["scope"]["kind"], each["scope"]["name"], each["status"], each["severity"], each["value"],
+        each["low"], each["high"], each["missed_by"], each["reason"], each["message"],
+    )  # fmt: skip

@@ -1,0 +1,92 @@
+"""What the one-shot commands print: a table on a terminal, plain columns in a pipe, JSON or CSV for scripts."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
+
+import click
+
+from gpu_advisor.publish import shapes
+
+Format = Literal["table", "json", "csv"]
+F = TypeVar("F", bound=Callable[..., Any])
+
+SOMETHING_TO_DO = 3
+CANNOT_TELL = 4
+
+#: How what is urgent stands out on a terminal.
+STYLES = {
+    "critical": "bold red", "warning": "yellow", "info": "cyan", "missed": "yellow", "met": "green", "unknown": "dim",
+}  # fmt: skip
+
+
+def options(command: F) -> F:
+    """--format and --exit-code; they come to the command as `format_` and `exit_code`."""
+    shown = click.option(
+        "--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
+    )
+    told = click.option(
+        "--exit-code", is_flag=True, help=f"End with {SOMETHING_TO_DO} if there is something to do, not with 0."
+    )
+    return told(shown(command))
+
+
+def show_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show_csv(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(headings)
+    writer.writerows(rows)
+
+
+def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
+    """On a terminal as wide as it is; elsewhere plain and whole, for grep and awk."""
+    if not rows:
+        click.echo(empty)
+    elif sys.stdout.isatty():
+        _rich(headings, rows)
+    else:
+        widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+        for row in (headings, *rows):
+            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _rich(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+    Console().print(table)
+
+
+def one_line(text: str) -> str:
+    """Text of labels and messages, without what would move the cursor or begin a line of its own."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def warn_of(header: shapes.Header) -> bool:
+    """Say on stderr what makes the answer less than current. True if it is."""
+    if header["at"] is None:
+        click.echo(f"gpu-advisor: nothing is known yet: {header['source']['message']}", err=True)
+        return True
+    if header["stale"]:
+        click.echo(f"gpu-advisor: the answer is of {header['at']}: {header['source']['message']}", err=True)
+        return True
+    return False
+
+
+def ratio(value: float | None, unit: str = "ratio") -> str:
+    """For people: percent of a ratio; what is not known is a dash, never a zero."""
+    if value is None:
+        return "-"
+    return f"{value * 100:.1f} %" if unit == "ratio" else f"{value:g}"

@@ -1,0 +1,105 @@
+"""`gpu-advisor recommend`: what to do now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from gpu_advisor.commands import asking, output
+from gpu_advisor.publish import shapes
+from gpu_advisor.recommendation import Severity
+
+CSV_COLUMNS = (
+    "id", "kind", "severity", "scope_kind", "scope", "current", "recommended", "unit", "diagnosis", "confidence",
+    "since", "held", "summary",
+)  # fmt: skip
+
+
+@click.command("recommend")
+@click.argument("id_", metavar="[ID]", required=False)
+@click.option("--kind", help="As idle_reclaim.")
+@click.option("--severity", type=click.Choice(get_args(Severity)))
+@click.option("--node")
+@click.option("--pool")
+@click.option("--job")
+@output.options
+@asking.options
+def command(
+    id_: str | None, kind: str | None, severity: str | None, node: str | None, pool: str | None, job: str | None,
+    format_: output.Format, exit_code: bool,
+    advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None,
+) -> int:  # fmt: skip
+    """What to do now. With an ID: that one, with its evidence and how to apply it.
+
+    \b
+      gpu-advisor recommend                                         ask the advisor on this machine
+      gpu-advisor recommend --prometheus http://prometheus:9090     look once, with nothing running
+      gpu-advisor recommend --pool chat --exit-code || notify       for scripts: 3 if there is something to do
+    """
+    given = {"kind": kind, "severity": severity, "node": node, "pool": pool, "job": job}
+    filters = {name: value for name, value in given.items() if value is not None}
+    answer = asking.asked(advisor, token_file, ca_file, prometheus, config).recommendations(filters)
+    old = output.warn_of(answer)
+    if id_ is not None:
+        answer["recommendations"] = [each for each in answer["recommendations"] if each["id"].startswith(id_)]
+        if not answer["recommendations"]:
+            raise asking.AskError(f"no recommendation {id_!r} is given now; `gpu-advisor recommend` lists them")
+    found = answer["recommendations"]
+    if format_ == "json":
+        output.show_json(answer)
+    elif format_ == "csv":
+        output.show_csv(CSV_COLUMNS, [_csv_row(each) for each in found])
+    elif id_ is not None:
+        for each in found:
+            click.echo("\n".join(_details(each)))
+    else:
+        _show(answer)
+    if exit_code and any(not each["snoozed"] for each in found):
+        return output.SOMETHING_TO_DO
+    return 1 if old and (exit_code or answer["at"] is None) else 0
+
+
+def _show(answer: shapes.Recommendations) -> None:
+    rows = [
+        (
+            each["severity"], output.one_line(each["summary"]), f"{each['current']:g} -> {each['recommended']:g}",
+            each["since"][:19].replace("T", " "),
+            ", ".join(word for word, true in (("held", each["held"]), ("snoozed", each["snoozed"])) if true),
+            each["id"],
+        )
+        for each in answer["recommendations"]
+    ]  # fmt: skip
+    output.show_table(("severity", "what to do", "change", "since (UTC)", "", "id"), rows, "Nothing to do.")
+    for word in answer["abstentions"]:
+        about = "" if word["scope"]["kind"] == "fleet" else f" of {word['scope']['label']}"
+        click.echo(output.one_line(f"Cannot tell {word['subject']}{about}: {word['message']}"))
+
+
+def _csv_row(each: shapes.Recommendation) -> tuple[object, ...]:
+    return (
+        each["id"], each["kind"], each["severity"], each["scope"]["kind"], each["scope"]["name"], each["current"],
+        each["recommended"], each["unit"], each["diagnosis"], each["confidence"], each["since"],
+        str(each["held"]).lower(), each["summary"],
+    )  # fmt: skip
+
+
+def _details(each: shapes.Recommendation) -> Iterator[str]:
+    yield output.one_line(each["summary"])
+    yield output.one_line(each["explanation"])
+    projected = output.ratio(each["projection"]["utilization_ratio"])
+    yield f"{each['current']:g} -> {each['recommended']:g} {each['unit']}; projected utilization: {projected}"
+    yield f"diagnosis: {each['diagnosis']}; confidence: {each['confidence']}"
+    yield "\nHow to apply it:"
+    yield from (f"  {output.one_line(line)}" for line in each["apply"])
+    yield f"  {each['runbook']}"
+    yield "\nEvidence (paste a query into Prometheus for the same number):"
+    for word in each["evidence"]:
+        against = "" if word["threshold"] is None else f", threshold {output.ratio(word['threshold'], word['unit'])}"
+        yield f"  {word['signal']}: {output.ratio(word['value'], word['unit'])}{against}"
+        yield f"    {output.one_line(word['promql'] or '-')}"
+    if each["rejected"]:
+        yield "\nWhat else was thought of:"
+        yield from (output.one_line(f"  {word['action']}: {word['why_not']}") for word in each["rejected"])
