@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gpu_advisor.training.callbacks.huggingface import HuggingFaceMonitor
     from gpu_advisor.training.callbacks.lightning import LightningMonitor
+    from gpu_advisor.training.loaders.optimized import OptimizedDataLoader
+    from gpu_advisor.training.loaders.prefetch import PrefetchLoader
     from gpu_advisor.training.monitor import TrainingMonitor
     from gpu_advisor.training.outlets import MonitorError
 
@@ -19,6 +21,8 @@ _MODULES = {
     "HuggingFaceMonitor": "callbacks.huggingface",
     "LightningMonitor": "callbacks.lightning",
     "MonitorError": "outlets",
+    "OptimizedDataLoader": "loaders.optimized",
+    "PrefetchLoader": "loaders.prefetch",
     "TrainingMonitor": "monitor",
 }
 
@@ -26,6 +30,8 @@ __all__ = [
     "HuggingFaceMonitor",
     "LightningMonitor",
     "MonitorError",
+    "OptimizedDataLoader",
+    "PrefetchLoader",
     "TrainingMonitor",
 ]
 

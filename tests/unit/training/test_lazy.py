@@ -21,6 +21,7 @@ print(*sorted(set(sys.modules) & {{"torch", "numpy", "lightning", "transformers"
     [
         ("", ""),
         ("gpu_advisor.training.TrainingMonitor(job='a').summary()", "http"),
+        ("gpu_advisor.training.PrefetchLoader", "torch"),
     ],
 )
 def test_heavy_modules_come_only_with_what_needs_them(use, loaded):

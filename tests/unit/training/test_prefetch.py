@@ -1,0 +1,156 @@
+"""Every batch once, in order, whatever it is made of and however the loop ends. On CUDA: tests/gpu."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, UserDict, namedtuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from gpu_advisor.training.loaders.nested import map_leaves
+from gpu_advisor.training.loaders.prefetch import PrefetchLoader
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+
+Pair = namedtuple("Pair", ["x", "y"])
+
+
+@dataclass
+class Sample:
+    x: Any
+    name: str = "a"
+
+
+class Loader:
+    """Numbered batches; `fails_at` is the number of the one that raises instead."""
+
+    def __init__(self, count: int, fails_at: int | None = None, make: Any = lambda number: number) -> None:
+        self.count, self.fails_at, self.make = count, fails_at, make
+        self.taken = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Any]:
+        for number in range(self.count):
+            if number == self.fails_at:
+                raise OSError(f"batch {number} is gone")
+            self.taken = number + 1
+            yield self.make(number)
+
+
+leaves = st.builds(torch.tensor, st.lists(st.integers(-9, 9), max_size=3)) | st.none() | st.integers() | st.text()
+nested = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+        | st.dictionaries(st.text(max_size=3), inner, max_size=3).map(OrderedDict)
+        | st.dictionaries(st.text(max_size=3), inner, max_size=3).map(UserDict)
+        | st.builds(Pair, inner, inner)
+        | st.builds(Sample, inner)
+    ),
+    max_leaves=8,
+)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Same containers, same tensors."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict | UserDict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, Sample):
+        return same((one.x, one.name), (other.x, other.name))
+    return bool(one == other)
+
+
+@given(st.lists(nested, max_size=6), st.integers(1, 4))
+def test_batches_are_what_they_were(batches, depth):
+    delivered = list(PrefetchLoader(batches, "cpu", depth=depth))
+    assert len(delivered) == len(batches)
+    assert all(map(same, batches, delivered))
+
+
+@given(nested)
+def test_every_leaf_is_reached_once_and_containers_stay(batch):
+    seen: list[Any] = []
+
+    def see(leaf: Any) -> Any:
+        seen.append(leaf)
+        return leaf
+
+    assert same(map_leaves(batch, see), batch)
+    moved = map_leaves(batch, lambda leaf: leaf.to("meta") if isinstance(leaf, torch.Tensor) else leaf)
+    before, seen = seen, []
+    map_leaves(moved, see)
+    assert [isinstance(leaf, torch.Tensor) and leaf.is_meta for leaf in seen] == [
+        isinstance(leaf, torch.Tensor) for leaf in before
+    ]
+
+
+@settings(deadline=None)
+@given(
+    count=st.integers(0, 12), depth=st.integers(1, 5), layers=st.integers(1, 3),
+    fails_at=st.none() | st.integers(0, 12), stops_after=st.none() | st.integers(0, 12),
+)  # fmt: skip
+def test_once_and_in_order_until_error_or_stop(count, depth, layers, fails_at, stops_after):
+    inner = Loader(count, fails_at)
+    loader: Any = inner
+    for _ in range(layers):
+        loader = PrefetchLoader(loader, "cpu", depth=depth)
+    expected = list(range(count if fails_at is None else min(fails_at, count)))
+    for _ in range(2):  # it can be gone through again
+        got: list[int] = []
+        error = None
+        try:
+            for batch in loader:
+                if stops_after is not None and len(got) == stops_after:
+                    break
+                got.append(batch)
+        except OSError as raised:
+            error = raised
+        reached = stops_after is None or stops_after >= len(expected)
+        assert got == (expected if reached else expected[:stops_after])
+        assert (error is not None) == (reached and fails_at is not None and fails_at < count)
+    assert len(loader) == count
+
+
+def test_it_looks_ahead_by_its_depth_and_no_further():
+    inner = Loader(10)
+    batches = iter(PrefetchLoader(inner, "cpu", depth=2))
+    assert inner.taken == 0, "nothing is taken before the first is asked for"
+    assert next(batches) == 0
+    assert inner.taken == 3
+
+
+def test_an_interrupt_is_not_put_off():
+    class Interrupted(Loader):
+        def __iter__(self) -> Iterator[Any]:
+            yield 0
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(iter(PrefetchLoader(Interrupted(2), "cpu")))
+
+
+def test_errors_of_its_own():
+    with pytest.raises(ValueError, match="use the loader itself"):
+        PrefetchLoader([1], depth=0)
+    with pytest.raises(TypeError, match="does not tell its length"):
+        len(PrefetchLoader(iter([1])))
+
+
+def test_what_moves_itself_is_moved_whole():
+    packed = pack_sequence([torch.ones(3), torch.ones(2)])
+    [delivered] = PrefetchLoader([packed], "meta")
+    assert isinstance(delivered, PackedSequence)
+    assert delivered.data.device.type == "meta"

@@ -1,0 +1,180 @@
+"""The search for a number of workers, on curves that are known; then the loader with real workers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from gpu_advisor.training.loaders.optimized import PREFETCH_FACTOR, OptimizedDataLoader
+from gpu_advisor.training.loaders.workers import WorkerRate, choose, search
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.training.test_prefetch import same
+
+
+def curve(waiting: float, computing: float, transfer: float, cores: int, crowding: float) -> Callable[[int], float]:
+    """Samples a second by number of workers: seconds a sample waits and computes, and what handing it over costs.
+
+    Workers wait side by side and compute on the cores that there are; too many stand in one another's way.
+    """
+
+    def rate(workers: int) -> float:
+        if workers == 0:
+            return 1.0 / (waiting + computing)
+        crowded = 1 + crowding * max(workers - cores, 0)
+        found: float = min(workers / (waiting + computing), cores / (computing * crowded), 1 / transfer)
+        return found
+
+    return rate
+
+
+@given(
+    waiting=st.floats(0, 0.1), computing=st.floats(1e-5, 0.1), transfer=st.floats(1e-6, 1e-3),
+    cores=st.integers(1, 32), crowding=st.floats(0, 0.2), most=st.integers(0, 128), noise=st.integers(0, 10**6),
+)  # fmt: skip
+def test_the_choice_is_near_the_best(waiting, computing, transfer, cores, crowding, most, noise):
+    rate = curve(waiting, computing, transfer, cores, crowding)
+    jitter = random.Random(noise)
+    tries: list[int] = []
+
+    def measure(number: int) -> float:
+        tries.append(number)
+        return rate(number) * jitter.uniform(0.97, 1)
+
+    rates = search(measure, most)
+    chosen = choose(rates)
+    assert rate(chosen) >= 0.85 * max(map(rate, range(most + 1)))
+    assert max(tries) <= most
+    assert len(set(tries)) <= 14
+    assert max(map(tries.count, tries)) <= 2
+
+
+def test_a_search_that_is_cut_short_tells_what_it_knows():
+    allowed = iter([100.0, 90.0, 180.0])
+    rates = search(lambda _: next(allowed, None), 64)
+    assert rates == [WorkerRate(0, 100.0), WorkerRate(1, 90.0), WorkerRate(2, 180.0)]
+    assert search(lambda _: None, 64) == []
+
+
+def test_fewest_workers_that_do():
+    rates = [WorkerRate(0, 10), WorkerRate(2, 50), WorkerRate(4, 98), WorkerRate(8, 100)]
+    assert choose(rates) == 4
+    assert choose(rates, enough_samples_per_second=40) == 2
+    assert choose(rates, enough_samples_per_second=4000) == 4
+
+
+class Numbers(torch.utils.data.Dataset[Any]):
+    def __init__(self, count: int = 50, wait_seconds: float = 0.0) -> None:
+        self.count, self.wait_seconds = count, wait_seconds
+        self.opened_by: int | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Any:
+        self.opened_by = os.getpid()
+        time.sleep(self.wait_seconds)
+        return {"index": torch.tensor(index)}
+
+
+NEEDS_WORKERS = ("multiprocessing_context", "timeout")
+QUICK: dict[str, Any] = {"measure_seconds": 0.02, "measure_within_seconds": 1.0, "max_workers": 2}
+
+
+def indices(loader: Any) -> list[int]:
+    return [int(index) for batch in loader for index in batch["index"]]
+
+
+@pytest.mark.parametrize("arguments", [{"shuffle": False}, {"shuffle": True}, {"drop_last": True}, {"batch_size": 50}])
+def test_every_sample_once_with_measured_workers(arguments):
+    loader = OptimizedDataLoader(Numbers(wait_seconds=0.002), **{"batch_size": 8, **QUICK, **arguments})
+    kept = 48 if "drop_last" in arguments else 50
+    for _ in range(2):
+        found = indices(loader)
+        assert len(set(found)) == len(found) == kept
+        if not arguments.get("shuffle"):
+            assert found == list(range(kept))
+    assert loader.num_workers == choose(loader.worker_rates)
+
+
+def test_waiting_data_gets_more_workers_than_none():
+    loader = OptimizedDataLoader(
+        Numbers(wait_seconds=0.01), 8, **{**QUICK, "max_workers": 4, "measure_within_seconds": 30.0}
+    )
+    assert loader.num_workers >= 3
+    assert loader.persistent_workers
+    assert loader.prefetch_factor == PREFETCH_FACTOR
+    plain = {rate.num_workers: rate.samples_per_second for rate in loader.worker_rates}
+    assert plain[4] > 2 * plain[1]
+
+
+def test_measuring_leaves_the_job_as_it_was():
+    dataset = Numbers()
+    torch.manual_seed(7)
+    OptimizedDataLoader(dataset, 8, shuffle=True, **QUICK)
+    after = torch.rand(3)
+    torch.manual_seed(7)
+    OptimizedDataLoader(dataset, 8, shuffle=True, num_workers=0)
+    assert torch.equal(after, torch.rand(3))
+    assert dataset.opened_by is None, "read in the job's own process: what it opens is inherited by the workers"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"batch_sampler": [[0, 1, 2], [3], [4, 5]]},
+        {"sampler": [5, 4, 3]},
+        {"batch_size": None},
+        {"batch_size": 3, "collate_fn": lambda samples: {"index": [sample["index"] for sample in samples]}},
+        {"batch_size": 3, "multiprocessing_context": "fork", "timeout": 20},
+    ],
+    ids=lambda arguments: "+".join(arguments),
+)
+def test_the_order_is_the_users(arguments):
+    ours = OptimizedDataLoader(Numbers(7), **QUICK, **arguments)
+    theirs = torch.utils.data.DataLoader(
+        Numbers(7),
+        **{name: value for name, value in arguments.items() if name not in NEEDS_WORKERS},
+    )
+    assert same(list(ours), list(theirs))
+    assert ours.worker_rates
+
+
+class Fails(Numbers):
+    def __getitem__(self, index: int) -> Any:
+        raise OSError("the disk is gone")
+
+
+class Dies(Numbers):
+    def __getitem__(self, index: int) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "why"), [(Fails(), "the disk is gone"), (Dies(), "ended with -9"), (Numbers(0), "")]
+)
+def test_what_cannot_be_measured_is_said_and_goes_on(dataset, why, caplog):
+    with caplog.at_level(logging.WARNING):
+        loader = OptimizedDataLoader(dataset, 8, **QUICK)
+    assert loader.num_workers == 2
+    assert loader.worker_rates == ()
+    assert why in caplog.text
+    assert "give num_workers" in caplog.text
+
+
+def test_streams_are_not_guessed_at():
+    class Stream(torch.utils.data.IterableDataset[int]):
+        def __iter__(self) -> Any:
+            return iter(range(5))
+
+    with pytest.raises(ValueError, match="get_worker_info"):
+        OptimizedDataLoader(Stream())
+    assert len(list(OptimizedDataLoader(Stream(), None, num_workers=0))) == 5
