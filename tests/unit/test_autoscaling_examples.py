@@ -1,0 +1,106 @@
+"""The autoscaling examples: valid manifests that follow metrics the advisor has, and never take no data for zero."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from gpu_advisor.commands.autoscale import command
+from gpu_advisor.publish.metrics import CATALOGUE
+
+kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
+
+FOLDER = Path(__file__).parents[2] / "examples/autoscaling"
+
+#: ScaledObject's fields (https://keda.sh/docs/latest/reference/scaledobject-spec) as far as they are used here.
+KEDA = {
+    "": {"apiVersion", "kind", "metadata", "spec"},
+    "spec": {
+        "scaleTargetRef", "minReplicaCount", "maxReplicaCount", "pollingInterval", "fallback", "advanced", "triggers",
+    },
+    "spec.fallback": {"failureThreshold", "replicas", "behavior"},
+    "spec.advanced": {"horizontalPodAutoscalerConfig"},
+    "spec.advanced.horizontalPodAutoscalerConfig": {"behavior"},
+    "trigger": {"type", "metricType", "metadata"},
+    "trigger.metadata": {"serverAddress", "query", "threshold", "ignoreNullValues"},
+}  # fmt: skip
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((FOLDER / name).read_text()))
+
+
+@pytest.mark.parametrize("name", ["hpa.yaml", "apply-cronjob.yaml"])
+@pytest.mark.parametrize("version", ["1.33", "1.35"])
+def test_manifests_are_valid(name: str, version: str) -> None:
+    found = documents(name)
+    assert found
+    for each in found:
+        kubernetes_validate.validate(each, version, strict=True)
+
+
+def test_the_hpa_with_a_tolerance_of_zero_is_valid_too() -> None:
+    (hpa,) = documents("hpa.yaml")
+    for direction in ("scaleUp", "scaleDown"):
+        hpa["spec"]["behavior"][direction]["tolerance"] = "0"
+    kubernetes_validate.validate(hpa, "1.35", strict=True)
+
+
+def test_the_scaled_object_has_the_fields_that_keda_knows() -> None:
+    (found,) = documents("keda-scaledobject.yaml")
+    assert (found["apiVersion"], found["kind"]) == ("keda.sh/v1alpha1", "ScaledObject")
+    for path in filter(lambda each: not each.startswith("trigger"), KEDA):
+        part = found
+        for key in filter(None, path.split(".")):
+            part = part[key]
+        assert set(part) <= KEDA[path], path
+    (trigger,) = found["spec"]["triggers"]
+    assert (set(trigger), set(trigger["metadata"])) == (KEDA["trigger"], KEDA["trigger.metadata"])
+    assert all(isinstance(value, str) for value in trigger["metadata"].values())  # KEDA refuses anything else
+    # The behavior is an HPA's own, and is held against Kubernetes' schema as one.
+    (hpa,) = documents("hpa.yaml")
+    hpa["spec"]["behavior"] = found["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    kubernetes_validate.validate(hpa, "1.33", strict=True)
+
+
+def test_no_data_is_never_zero() -> None:
+    (found,) = documents("keda-scaledobject.yaml")
+    spec = found["spec"]
+    assert spec["triggers"][0]["metadata"]["ignoreNullValues"] == "false"
+    assert spec["minReplicaCount"] >= 1
+    assert spec["fallback"]["behavior"] == "currentReplicasIfHigher"
+    assert "or vector(0)" not in (FOLDER / "keda-scaledobject.yaml").read_text()
+
+
+def test_what_is_followed_is_what_the_advisor_has() -> None:
+    """Metrics with the labels they are asked by, and a target that makes the metric the number of replicas."""
+    text = "".join(path.read_text() for path in FOLDER.iterdir()).replace("(hpa|desired)", "hpa")
+    names = set(re.findall(r"gpu_advisor_\w+", text))
+    assert {"gpu_advisor_hpa_replicas", "gpu_advisor_desired_replicas", "gpu_advisor_replicas"} <= names
+    assert all(CATALOGUE[name][2] == ("pool",) for name in names)
+    (hpa,) = documents("hpa.yaml")
+    (metric,) = hpa["spec"]["metrics"]
+    assert metric["external"]["target"] == {"type": "AverageValue", "averageValue": "1"}
+    (keda,) = documents("keda-scaledobject.yaml")
+    assert keda["spec"]["triggers"][0]["metadata"]["threshold"] == "1"
+    (rule,) = documents("prometheus-adapter-rules.yaml")[0]["externalRules"]
+    pattern = re.search('__name__=~"(.+?)"', rule["seriesQuery"])
+    assert pattern is not None
+    assert re.fullmatch(pattern[1], metric["external"]["metric"]["name"])
+
+
+def test_the_job_calls_the_command_as_it_is_and_may_do_what_it_does() -> None:
+    account, role, binding, job = documents("apply-cronjob.yaml")
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    subcommand, *arguments = pod["containers"][0]["args"]
+    with click.Context(command, info_name=subcommand) as context:
+        command.parse_args(context, list(arguments))
+        assert context.params["apply_"] is True
+    (rule,) = role["rules"]
+    assert (rule["resources"], set(rule["verbs"])) == (["deployments/scale"], {"get", "patch"})
+    assert f"deployment/{rule['resourceNames'][0]}" == context.params["workload"]
+    assert binding["subjects"][0]["name"] == account["metadata"]["name"] == pod["serviceAccountName"]
