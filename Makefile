@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test lint format bench-exporter bench-accuracy soak dashboards docs golden clean
+.PHONY: up test lint format bench-exporter bench-accuracy bench-diagnosis soak rules dashboards docs golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -23,6 +23,9 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+rules: $(VENV)/.test
+	$(BIN)/gpu-advisor rules > prometheus/rules/recording.yml
+
 dashboards: $(VENV)/.test
 	$(BIN)/python grafana/build.py
 
@@ -35,11 +38,16 @@ bench-exporter: $(VENV)/.test
 bench-accuracy: $(VENV)/.test
 	$(BIN)/python -m benchmarks.accuracy
 
+# Confusion matrix over situations from the physics, and false alarms on a healthy fleet: about half an hour.
+bench-diagnosis: $(VENV)/.test
+	$(BIN)/python -m benchmarks.diagnosis
+
 soak: $(VENV)/.test
 	$(BIN)/python -m benchmarks.soak --minutes 60
 
 docs: $(VENV)/.test
 	$(BIN)/python docs/build_metrics.py
+	$(BIN)/python docs/build_diagnosis.py
 
 # The golden pages anew, after a change that is meant: read the difference.
 golden: $(VENV)/.test

@@ -15,7 +15,7 @@ from gpu_advisor.sources.mapping import Reduction, ScopeName
 from gpu_advisor.sources.speaker import Speaker
 
 Unit = Literal["ratio", "bytes", "celsius", "count", "seconds", "watts", "hertz", "bytes_per_second"]
-WindowName = Literal["now", "short", "idle"]
+WindowName = Literal["now", "short", "half", "idle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,9 @@ class Signal:
     window: WindowName = "now"
 
     def window_seconds(self, settings: Evaluation) -> int | None:
-        """None for the present moment."""
-        return {"now": None, "short": settings.window_seconds, "idle": settings.idle_window_seconds}[self.window]
+        """None for the present moment; "half" is half the idle window."""
+        idle = settings.idle_window_seconds
+        return {"now": None, "short": settings.window_seconds, "half": max(1, idle // 2), "idle": idle}[self.window]
 
 
 GPU_UP = Signal("gpu_up", "whether the GPU answers", "gpu", "count", "gpu_up", "last")
@@ -60,6 +61,10 @@ PROCESSES = Signal("gpu_processes", "processes on the GPU", "gpu", "count", "gpu
 
 # What a diagnosis looks at besides. All over the idle window: one sampling tells of a moment, and advice on how work is
 # written is not a matter of minutes.
+HALF_UTILIZATION = Signal(
+    "gpu_half_utilization", "share of half the idle window in which a kernel ran", "gpu", "ratio", "gpu_utilization",
+    "mean", "half",
+)  # fmt: skip
 MEMORY_HELD = Signal(
     "gpu_memory_held", "share of the GPU's memory held, over the idle window", "gpu", "ratio", "gpu_memory_used",
     "mean", "idle",
@@ -170,10 +175,10 @@ NODE_TRANSMIT = Signal(
 
 CATALOGUE: tuple[Signal, ...] = (
     GPU_UP, UTILIZATION, UTILIZATION_COVERAGE, IDLE_UTILIZATION, IDLE_COVERAGE, IDLE_SAMPLES, MEMORY_USED, MEMORY_TOTAL,
-    PROCESSES, MEMORY_HELD, DAY_PEAK, SM_ACTIVITY, TENSOR_ACTIVITY, FP32_ACTIVITY, FP64_ACTIVITY, DRAM_ACTIVITY, POWER,
-    POWER_LIMIT, SM_CLOCK, SM_CLOCK_MAX, TEMPERATURE, THROTTLE_HW_THERMAL, THROTTLE_SW_THERMAL, THROTTLE_POWER_BRAKE,
-    THROTTLE_POWER_CAP, PCIE_RECEIVE, PCIE_TRANSMIT, PCIE_GENERATION, PCIE_WIDTH, NVLINK_RECEIVE, FATAL_ERRORS,
-    REMAP_FAILED, REMAP_PENDING, JOB_STEPPING, JOB_DATA_WAIT, JOB_COMMUNICATION, JOB_PEAK_MEMORY,
+    PROCESSES, HALF_UTILIZATION, MEMORY_HELD, DAY_PEAK, SM_ACTIVITY, TENSOR_ACTIVITY, FP32_ACTIVITY, FP64_ACTIVITY,
+    DRAM_ACTIVITY, POWER, POWER_LIMIT, SM_CLOCK, SM_CLOCK_MAX, TEMPERATURE, THROTTLE_HW_THERMAL, THROTTLE_SW_THERMAL,
+    THROTTLE_POWER_BRAKE, THROTTLE_POWER_CAP, PCIE_RECEIVE, PCIE_TRANSMIT, PCIE_GENERATION, PCIE_WIDTH, NVLINK_RECEIVE,
+    FATAL_ERRORS, REMAP_FAILED, REMAP_PENDING, JOB_STEPPING, JOB_DATA_WAIT, JOB_COMMUNICATION, JOB_PEAK_MEMORY,
     NODE_CPU, NODE_MEMORY, NODE_IO_PRESSURE, NODE_DISK_BUSY, NODE_RECEIVE, NODE_TRANSMIT,
 )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 from gpu_advisor import signals
@@ -19,7 +19,7 @@ AT = 1_800_000_000.0
 
 #: Which reading is which signal. Windows and reductions are the signals' own.
 GPU_SIGNALS: tuple[tuple[str, tuple[Signal, ...]], ...] = (
-    ("utilization", (signals.UTILIZATION, signals.IDLE_UTILIZATION)),
+    ("utilization", (signals.UTILIZATION, signals.HALF_UTILIZATION, signals.IDLE_UTILIZATION)),
     ("utilization_day_peak", (signals.DAY_PEAK,)),
     ("memory_used", (signals.MEMORY_USED, signals.MEMORY_HELD)),
     ("processes", (signals.PROCESSES,)),
@@ -78,69 +78,78 @@ class Watched:
         }
         self._total = scene.hardware.memory_bytes
         names = [gpu.uuid for gpu in self._gpus]
+        evaluation = settings.evaluation
+
+        def means(signal: Signal, readings: Array) -> list[list[float]]:
+            window = signal.window_seconds(evaluation)
+            rows: list[list[float]] = window_means(
+                readings, 1 if window is None else int(window / SCRAPE_SECONDS)
+            ).tolist()
+            return rows
+
         self._tables = [
-            (signal, names, _Means(seen.gpu[reading]))
+            (signal.name, names, means(signal, seen.gpu[reading]))
             for reading, found in GPU_SIGNALS if reading in seen.gpu for signal in found
         ] + [
-            (signal, [node.name for node in self._nodes], _Means(seen.node[reading]))
+            (signal.name, [node.name for node in self._nodes], means(signal, seen.node[reading]))
             for reading, found in NODE_SIGNALS if reading in seen.node for signal in found
         ]  # fmt: skip
-        some = next(iter(seen.gpu.values()))
-        self._there = _Means(np.where(np.isnan(seen.gpu["memory_used"][:, :1]), 0.0, 1.0))
-        self.scrapes = int(some.shape[0])
+        there = np.where(np.isnan(seen.gpu["memory_used"][:, :1]), 0.0, 1.0)
+        idle = int(evaluation.idle_window_seconds / SCRAPE_SECONDS)
+        self.scrapes = int(there.shape[0])
+        self._coverage = [
+            share[0] * min(number, idle) / idle for number, share in enumerate(window_means(there, idle).tolist(), 1)
+        ]
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        return self._gpus
 
     @property
     def pool(self) -> Pool:
-        kind = self.situation.kind or "undecided"
-        return Pool(PoolSettings(name=self._gpus[0].uuid, kind=kind), self._gpus)
+        return Pool(PoolSettings(name=self._gpus[0].uuid, kind=self.situation.kind or "undecided"), self._gpus)
 
     def facts(self, scrape: int) -> Facts:
         """As of the scrape of this number, from 1 on."""
-        evaluation = self.settings.evaluation
         values: Values = {
             signals.MEMORY_TOTAL.name: dict.fromkeys((gpu.uuid for gpu in self._gpus), self._total),
         }
-        for signal, names, means in self._tables:
-            window = signal.window_seconds(evaluation)
-            count = 1 if window is None else int(window / SCRAPE_SECONDS)
-            row = means.mean(scrape, count)
-            known = {name: float(value) for name, value in zip(names, row, strict=True) if not np.isnan(value)}
+        for signal, names, rows in self._tables:
+            row = rows[scrape - 1]
+            known = {name: value for name, value in zip(names, row, strict=True) if value == value}
             if known:
-                values[signal.name] = known
-        idle = int(evaluation.idle_window_seconds / SCRAPE_SECONDS)
-        coverage = float(self._there.mean(scrape, idle)[0]) * min(scrape, idle) / idle
-        for signal in (signals.IDLE_COVERAGE, signals.UTILIZATION_COVERAGE):
-            values[signal.name] = dict.fromkeys((gpu.uuid for gpu in self._gpus), coverage)
+                values[signal] = known
+        coverage = self._coverage[scrape - 1]
+        for each in (signals.IDLE_COVERAGE, signals.UTILIZATION_COVERAGE):
+            values[each.name] = dict.fromkeys((gpu.uuid for gpu in self._gpus), coverage)
         return Facts(
             at=AT + scrape * SCRAPE_SECONDS,
             gpus=self._gpus,
             nodes=self._nodes,
             values=values,
             expressions={},
-            evaluation=evaluation,
+            evaluation=self.settings.evaluation,
             jobs=self._jobs,
         )
 
 
-class _Means:
-    """Means over any window of rows, of what is there in it; NaN where there is nothing."""
+def window_means(readings: Array, rows: int) -> Array:
+    """At each row the mean of the last `rows` rows, of what is there in them; NaN where there is nothing."""
+    there = ~np.isnan(readings)
+    ends = np.arange(1, readings.shape[0] + 1)
+    starts = np.maximum(0, ends - rows)
 
-    def __init__(self, readings: Array) -> None:
-        there = ~np.isnan(readings)
-        zero = np.zeros((1, readings.shape[1]))
-        self._sums = np.vstack([zero, np.cumsum(np.where(there, readings, 0.0), axis=0)])
-        self._counts = np.vstack([zero, np.cumsum(there, axis=0)])
+    def over_windows(values: Array) -> Array:
+        sums = np.vstack([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
+        return np.asarray(sums[ends] - sums[starts])
 
-    def mean(self, end: int, rows: int) -> Array:
-        start = max(0, end - rows)
-        counts = self._counts[end] - self._counts[start]
-        sums = self._sums[end] - self._sums[start]
-        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    counts = over_windows(there.astype(float))
+    sums = over_windows(np.where(there, readings, 0.0))
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def merged(parts: Mapping[str, Facts]) -> Facts:
+def merged(every: Sequence[Facts]) -> Facts:
     """Several situations as one fleet, seen at the same time."""
-    every = list(parts.values())
     values: Values = {}
     for each in every:
         for signal, found in each.values.items():

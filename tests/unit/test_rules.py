@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from gpu_advisor.policies import diagnosed, failing_gpu, idle_reclaim
 
 from tests.unit.test_dashboards import known_metrics, metrics_in
 
@@ -18,7 +19,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = ROOT / "prometheus"
 RUNBOOKS = ROOT / "docs" / "runbooks"
 #: Sent by the advisor itself, not by a rule.
-RECOMMENDATIONS = {"GpuAdvisorIdleReclaim", "GpuAdvisorScaleUp", "GpuAdvisorScaleDown"}
+RECOMMENDATIONS = {
+    "GpuAdvisor" + "".join(part.capitalize() for part in kind.split("_"))
+    for kind in (*diagnosed.KINDS, failing_gpu.KIND, idle_reclaim.KIND, "scale_up", "scale_down")
+}
 
 
 def alerts() -> dict[str, dict[str, Any]]:

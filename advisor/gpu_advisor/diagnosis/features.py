@@ -17,6 +17,7 @@ from gpu_advisor.signals import (
     DRAM_ACTIVITY,
     FP32_ACTIVITY,
     FP64_ACTIVITY,
+    HALF_UTILIZATION,
     IDLE_UTILIZATION,
     JOB_COMMUNICATION,
     JOB_DATA_WAIT,
@@ -91,8 +92,10 @@ def _of_busy(reading: Reading, signal: Signal) -> float | None:
 
 
 def _steadiness(reading: Reading) -> float | None:
-    now, long = reading.of(UTILIZATION), reading.of(IDLE_UTILIZATION)
-    return None if now is None or long is None else abs(now - long)
+    """Three windows: when work stops or starts, two of them meet on their way, but hardly all three."""
+    found = [reading.of(signal) for signal in (UTILIZATION, HALF_UTILIZATION, IDLE_UTILIZATION)]
+    known = [value for value in found if value is not None]
+    return max(known) - min(known) if len(known) == len(found) else None
 
 
 def _idleness(reading: Reading) -> float | None:
@@ -211,8 +214,9 @@ def _serves(reading: Reading) -> float | None:
 FEATURES: tuple[Feature, ...] = (
     Feature("utilization", "share of the time in which a kernel ran", (IDLE_UTILIZATION,),
             lambda r: r.of(IDLE_UTILIZATION)),
-    Feature("unsteadiness", "how far utilization of the short window is from that of the idle window",
-            (UTILIZATION, IDLE_UTILIZATION), _steadiness),
+    Feature("unsteadiness",
+            "how far apart utilization of the short window, of half the idle window and of all of it is",
+            (UTILIZATION, HALF_UTILIZATION, IDLE_UTILIZATION), _steadiness),
     Feature("idleness", "utilization as a share of `evaluation.idle_utilization`", (IDLE_UTILIZATION,), _idleness),
     Feature("day_peak", "highest hourly mean of utilization within a day", (DAY_PEAK,), lambda r: r.of(DAY_PEAK)),
     Feature("sm_activity", "share of the SMs that were busy", (SM_ACTIVITY,), lambda r: r.of(SM_ACTIVITY)),
@@ -245,6 +249,8 @@ FEATURES: tuple[Feature, ...] = (
             "that is what frameworks take in advance", (JOB_PEAK_MEMORY, MEMORY_TOTAL, MEMORY_HELD), _memory_needed),
     Feature("data_wait", "share of a training step in which it waited for data", (JOB_DATA_WAIT, JOB_STEPPING),
             lambda r: share(r.of(JOB_DATA_WAIT), r.of(JOB_STEPPING))),
+    Feature("stepping", "share of the time that a job spends in training steps", (JOB_STEPPING,),
+            lambda r: r.of(JOB_STEPPING)),
     Feature("communication", "share of a training step in which it waited for other ranks",
             (JOB_COMMUNICATION, JOB_STEPPING), _communication),
     Feature("communication_below_job", "how much less of its step a rank waits for others than the median of its job",

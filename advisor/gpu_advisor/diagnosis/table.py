@@ -65,13 +65,18 @@ DIAGNOSES: dict[str, Diagnosis] = {
 _BUSY = above("utilization", 0.80, 0.75)
 _STEADY = below("unsteadiness", 0.15, 0.25)
 _TRAINS = above("trains", 1.0, 0.0)
+_FED = below("data_wait", 0.15, 0.18)
+_IN_STEPS = above("stepping", 0.95, 0.92)
 _FULL = above("fill", 0.58, 0.54)
+_WAITS = below("utilization", 0.74, 0.78)
 _SOME = above("utilization", 0.10, 0.06)
 _RUNS = above("utilization", 0.30, 0.26)
 _GAPS = below("utilization", 0.78, 0.82)
 _COMPUTES = above("dram", 0.02, 0.01)
 _MAY_TRAIN = above("may_train", 1.0, 0.0)
 _UNFILLED = below("fill", 0.54, 0.58)
+#: Whoever does not say what a pool is for may serve from it: there, kernels of half the GPU are nothing unusual.
+_SMALL = below("fill", 0.37, 0.42)
 
 TABLE: tuple[Row, ...] = (
     Row("idle_holding_memory", "", (below("idleness", 1.0, 2.0), above("memory_held", 0.05, 0.04)),
@@ -84,8 +89,8 @@ TABLE: tuple[Row, ...] = (
         "the driver names the power supply's signal, and clocks are lost"),
     Row("throttled_power", "limit", (below("limit_of_peers", 0.80, 0.90), below("clock_of_peers", 0.88, 0.93),
         above("power", 0.70, 0.60)), "the power limit is lower than that of peers, is used up, and clocks are lost"),
-    Row("throttled_power", "limit", (above("power_cap", 0.50, 0.40), below("clock_of_peers", 0.85, 0.90)),
-        "the driver names the power limit, and peers have more clock"),
+    Row("throttled_power", "limit", (above("power_cap", 0.50, 0.40), below("clock_of_job", 0.85, 0.90)),
+        "the driver names the power limit, and others at the same work have more clock"),
     Row("straggler", "clock", (below("clock_of_job", 0.87, 0.92), _BUSY), "its clock is below that of its job"),
     Row("straggler", "waits", (above("communication_below_job", 0.13, 0.10),), "all ranks wait but this one"),
     Row("straggler", "idle", (above("utilization_below_job", 0.12, 0.09),),
@@ -98,30 +103,39 @@ TABLE: tuple[Row, ...] = (
         "a kernel runs on few SMs, and none of their pipes works"),
     Row("data_bound", "reported", (above("data_wait", 0.18, 0.15),), "the job says so"),
     Row("communication_bound", "reported", (above("communication", 0.18, 0.15),), "the job says so"),
-    Row("communication_bound", "links", (_BUSY, below("fill", 0.72, 0.75), above("dram", 0.02, 0.01),
+    Row("communication_bound", "links", (_BUSY, below("fill", 0.70, 0.73), above("dram", 0.02, 0.01),
         above("exchange", 0.09, 0.07), above("exchange_of_unfilled", 0.27, 0.23)),
         "SMs are idle in kernels, and as much is exchanged"),
     Row("memory_bound", "bandwidth", (_BUSY, above("dram_fill", 0.70, 0.66), below("tensor_fill", 0.26, 0.30)),
         "memory bandwidth is used up, tensor cores are not"),
-    Row("memory_bound", "capacity", (_UNFILLED, _RUNS, _COMPUTES, _MAY_TRAIN, above("memory_needed", 0.90, 0.86)),
+    Row("memory_bound", "capacity", (_UNFILLED, _RUNS, _COMPUTES, _TRAINS, above("memory_needed", 0.90, 0.86)),
         "kernels are small, and memory is full"),
-    Row("small_batch", "", (_UNFILLED, _RUNS, _COMPUTES, _MAY_TRAIN, below("memory_needed", 0.70, 0.80),
+    Row("small_batch", "", (_UNFILLED, _RUNS, _COMPUTES, _TRAINS, below("memory_needed", 0.70, 0.80),
         either(below("exchange_at_most_of_unfilled", 0.23, 0.27), below("communication", 0.15, 0.18))),
         "kernels are small, little is exchanged, and there is memory for more"),
-    Row("small_batch", "gaps", (_UNFILLED, _RUNS, _COMPUTES, _MAY_TRAIN, below("memory_needed", 0.70, 0.80), _GAPS),
+    Row("small_batch", "gaps", (_UNFILLED, _RUNS, _COMPUTES, _TRAINS, below("memory_needed", 0.70, 0.80), _GAPS),
         "kernels are small with gaps between them (exchange has none), and there is memory for more"),
-    Row("data_bound", "full kernels", (below("utilization", 0.80, 0.84), _SOME, _FULL, _TRAINS, _STEADY),
+    Row("memory_bound", "capacity", (_SMALL, _RUNS, _COMPUTES, _MAY_TRAIN, above("memory_needed", 0.90, 0.86)),
+        "kernels are very small, and memory is full"),
+    Row("small_batch", "", (_SMALL, _RUNS, _COMPUTES, _MAY_TRAIN, below("memory_needed", 0.70, 0.80),
+        either(below("exchange_at_most_of_unfilled", 0.23, 0.27), below("communication", 0.15, 0.18))),
+        "kernels are very small, little is exchanged, and there is memory for more"),
+    Row("small_batch", "gaps", (_SMALL, _RUNS, _COMPUTES, _MAY_TRAIN, below("memory_needed", 0.70, 0.80), _GAPS),
+        "kernels are very small with gaps between them (exchange has none), and there is memory for more"),
+    Row(HEALTHY, "pauses", (_WAITS, _FULL, below("data_wait", 0.15, 0.18), below("stepping", 0.92, 0.95)),
+        "the job is not in its steps for part of the time: it evaluates, saves or loads"),
+    Row("data_bound", "full kernels", (_WAITS, _SOME, _FULL, _TRAINS, _STEADY),
         "kernels fill the GPU when they run, and yet it is idle in between"),
-    Row("data_bound", "host", (below("utilization", 0.80, 0.84), _SOME, _FULL, _MAY_TRAIN, _STEADY,
-        either(above("cpu", 0.83, 0.80), above("io_pressure", 0.12, 0.08))),
+    Row("data_bound", "host", (_WAITS, _SOME, _FULL, _MAY_TRAIN, _STEADY,
+        either(above("cpu", 0.87, 0.84), above("io_pressure", 0.12, 0.08))),
         "kernels fill the GPU when they run, and the host's processors or storage are used up"),
-    Row("data_bound", "host", (below("utilization", 0.80, 0.84), _SOME, _TRAINS, _STEADY,
+    Row("data_bound", "host", (_WAITS, _SOME, _TRAINS, _STEADY,
         either(above("cpu", 0.83, 0.80), above("io_pressure", 0.12, 0.08))),
         "the GPU is idle in between, and the host's processors or storage are used up"),
-    Row("memory_bound", "launches", (below("data_wait", 0.15, 0.18), _GAPS, _RUNS, _STEADY,
+    Row("memory_bound", "launches", (_FED, _IN_STEPS, _GAPS, _RUNS, _STEADY,
         above("memory_needed", 0.90, 0.86)),
         "the job waits for no data, exchange would count as busy: what is left is launching, and memory is full"),
-    Row("small_batch", "launches", (below("data_wait", 0.15, 0.18), _GAPS, _RUNS, _STEADY,
+    Row("small_batch", "launches", (_FED, _IN_STEPS, _GAPS, _RUNS, _STEADY,
         below("memory_needed", 0.70, 0.80)),
         "the job waits for no data, exchange would count as busy: what is left is launching"),
     Row("wrong_instance_size", "", (above("serves", 1.0, 0.0), below("utilization", 0.22, 0.26),
