@@ -21,7 +21,7 @@ from gpu_advisor.sources.detection import (
     scrape_intervals,
     speakers,
 )
-from gpu_advisor.sources.mapping import mappings, own_mappings
+from gpu_advisor.sources.mapping import RECORDED, mappings, own_mappings
 from gpu_advisor.sources.reading import plan
 from gpu_advisor.sources.speaker import Speaker
 
@@ -117,7 +117,7 @@ def present_speakers(answers: Mapping[str, Vector], roster: Roster) -> tuple[Spe
     """The exporter families that are here. Where there are none of a scope, those of this project are waited for."""
     intervals = scrape_intervals(_unprefixed(SCRAPES, answers))
     found = speakers(mappings(), roster, answers["targets"], intervals)
-    scopes = {speaker.mapping.scope for speaker in found}
+    scopes = {speaker.mapping.scope for speaker in found if not speaker.mapping.companion}
     return (*found, *(Speaker(mapping) for mapping in own_mappings() if mapping.scope not in scopes))
 
 
@@ -153,17 +153,24 @@ def compile_signals(found: Sequence[Speaker], settings: Settings) -> dict[str, E
 
 
 def compile_by_family(found: Sequence[Speaker], settings: Settings) -> dict[str, dict[str, Expression]]:
-    """By signal and exporter family, in the order in which they are listened to."""
+    """By signal and exporter family, in the order in which they are listened to.
+
+    Where recorded series tell of a long window, its raw samples are not read.
+    """
     compiled: dict[str, dict[str, Expression]] = {}
     for signal in signals.CATALOGUE:
+        parts: dict[str, Expression] = {}
         for speaker in found:
+            expression = None
             if speaker.mapping.scope == signal.scope:
                 expression = signals.compile_signal(signal, speaker, settings.evaluation)
-                if expression is not None:
-                    parts = compiled.setdefault(signal.name, {})
-                    parts[speaker.name] = (
-                        union(parts[speaker.name], expression) if speaker.name in parts else expression
-                    )
+            if expression is not None:
+                before = (parts[speaker.name],) if speaker.name in parts else ()
+                parts[speaker.name] = union(*before, expression)
+                if speaker.name == RECORDED:
+                    break
+        if parts:
+            compiled[signal.name] = parts
     return compiled
 
 
@@ -177,9 +184,9 @@ def build_facts(
 ) -> Facts:
     """Answers by label sets -> values by GPU and node. `families` are the signals' expressions by exporter family."""
     known = {mapping.name: mapping for mapping in mappings()}
-    of_gpus = {name for name, mapping in known.items() if mapping.scope == "gpu"}
+    of_gpus = {name for name, mapping in known.items() if mapping.scope == "gpu" and not mapping.companion}
     gpus_there = Roster(*(_of(rows, of_gpus) for rows in (roster.present, roster.seen)))
-    nodes = build_nodes(_of(roster.present, known.keys() - of_gpus))
+    nodes = build_nodes(_of(roster.present, {name for name, mapping in known.items() if mapping.scope == "node"}))
     node_names = {node.instance: node.name for node in nodes}
     values: dict[str, dict[str, float]] = {}
     refused: dict[str, dict[str, float]] = {}
@@ -211,7 +218,11 @@ def build_facts(
         drivers={name: frozenset(states) for name, states in drivers.items()},
         silent_targets=silent_targets(answers["targets"], [*gpus_there.present, *gpus_there.seen, *answers["drivers"]]),
         simulated=bool(answers["simulated"]),
-        speaking={name: frozenset(parts) for name, parts in families.items()},
+        # A companion speaks of GPUs of all exporters.
+        speaking={
+            name: frozenset(of_gpus if any(known[each].companion for each in parts) else parts)
+            for name, parts in families.items()
+        },
         refused=refused,
         doubled=doubled(gpus_there),
         jobs=job_of_each(answers["owners"]),

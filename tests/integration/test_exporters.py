@@ -10,10 +10,20 @@ from math import nan
 import pytest
 from gpu_advisor.checks import FLEET
 from gpu_advisor.engine import Evaluation, evaluate
+from gpu_advisor.expressions import metrics_of
 from gpu_advisor.recommendation import Check, Reason, Status
 from gpu_advisor.settings import Settings
-from gpu_advisor.signals import GPU_UP, IDLE_COVERAGE, PROCESSES, UTILIZATION, UTILIZATION_COVERAGE
+from gpu_advisor.signals import (
+    DAY_PEAK,
+    GPU_UP,
+    IDLE_COVERAGE,
+    IDLE_UTILIZATION,
+    PROCESSES,
+    UTILIZATION,
+    UTILIZATION_COVERAGE,
+)
 from gpu_advisor.sources.prometheus import PrometheusSettings, PrometheusSource
+from gpu_advisor.sources.promql import to_promql
 
 from tests.servers import Prometheus, prometheus
 from tests.unit.sources.expositions import (
@@ -87,6 +97,7 @@ HISTORIES: dict[str, list[Scraped]] = {
     "silent": [
         Scraped(dcgm_exporter, "dcgm", during=(0, MINUTES * 60 - 600)), Scraped(gpu_exporter, "x", Host("b", "b", ())),
     ],
+    "recorded": [Scraped(gpu_exporter, "gpus")],
     "nothing": [Scraped(lambda host, at: [Line("something_else", {}, 1)], "elsewhere")],
 }  # fmt: skip
 
@@ -113,7 +124,7 @@ def when(history: str) -> float:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("exporters")
     past = folder / "past.txt"
-    past.write_text("".join(told()) + "# EOF\n")
+    past.write_text("".join([*told(), *recorded(when("recorded"))]) + "# EOF\n")
     with prometheus(folder, backfill=past) as server, prometheus_source(server) as source:
         yield World(source, server)
 
@@ -136,6 +147,17 @@ def told() -> Iterator[str]:
                     yield scraped(node_exporter(target.host, second), "nodes", f"{target.host.address}:9100", at)
                 elif history == "silent":
                     yield f'up{{job="{target.job}",instance="{target.host.address}:{target.port}"}} 0 {at:.3f}\n'
+
+
+def recorded(end: float) -> Iterator[str]:
+    """A day of what the recording rules make."""
+    for card in CARDS:
+        labels = f'{{uuid="{card.uuid}"}}'
+        for hour in reversed(range(25)):
+            at = end - 600 - hour * 3600
+            yield f"gpu:utilization_ratio:mean1h{labels} {card.utilization} {at:.3f}\n"
+            yield f"gpu:utilization_coverage_ratio:mean1h{labels} 1 {at:.3f}\n"
+        yield f"gpu:utilization_ratio:max1d{labels} 0.6 {end - 30:.3f}\n"
 
 
 def judged(checks: Iterable[Check]) -> dict[tuple[str, str], tuple[Status, float | None]]:
@@ -165,7 +187,8 @@ def test_the_same_fleet_gives_the_same_checks_through_each_mapping(world: World,
 @pytest.mark.parametrize("name", [*EXPOSITIONS, "halves"])
 def test_evidence_pasted_gives_the_number_shown(world: World, name: str) -> None:
     evaluation = world.evaluated(name)
-    shown = [each for said in (*evaluation.recommendations, *evaluation.checks) for each in said.evidence]
+    shown = [each for advice in evaluation.recommendations for each in advice.evidence]
+    shown += [each for check in evaluation.checks for each in check.evidence]
     assert len(shown) > 10
     for evidence in shown:
         assert evidence.promql is not None
@@ -267,6 +290,25 @@ def test_where_no_mapping_matches_it_is_said(world: World) -> None:
     evaluation = world.evaluated("nothing")
     assert (evaluation.facts.gpus, evaluation.recommendations) == ((), ())
     assert evaluation.abstentions[0].subject == "gpus"
+
+
+def test_long_windows_are_read_from_recorded_series_where_they_are(world: World) -> None:
+    settings = Settings.model_validate({"evaluation": {"idle_window_seconds": 24 * 3600}})
+    evaluation = world.evaluated("recorded", settings)
+    facts = evaluation.facts
+    expression = facts.expressions[IDLE_UTILIZATION.name]
+    assert metrics_of(expression) == {"gpu:utilization_ratio:mean1h"}
+    assert facts.value(IDLE_UTILIZATION, "GPU-0002") == pytest.approx(0.5)
+    assert facts.value(IDLE_COVERAGE, "GPU-0002") == pytest.approx(1, abs=0.05)
+    assert facts.value(DAY_PEAK, "GPU-0002") == pytest.approx(0.6)
+    idle = [word for word in evaluation.recommendations if word.kind == "idle_reclaim"]
+    assert {gpu for word in idle for gpu in word.gpus} == {"GPU-0001"}  # the other pool keeps its one
+    for advice in idle:
+        for evidence in advice.evidence:
+            assert evidence.promql is not None
+            [result] = world.server.query(evidence.promql, time=START)
+            assert float(result["value"][1]) == pytest.approx(evidence.value, rel=1e-9, abs=1e-12), evidence.promql
+    assert "rate(" in to_promql(world.evaluated("recorded").facts.expressions[IDLE_UTILIZATION.name])  # a short one
 
 
 @pytest.mark.parametrize("history", HISTORIES)

@@ -10,6 +10,7 @@ import click
 COMMANDS: dict[str, str] = {
     "up": "gpu_advisor.commands.up",
     "serve": "gpu_advisor.commands.serve",
+    "rules": "gpu_advisor.commands.rules",
     "check": "gpu_advisor.commands.check",
     "recommend": "gpu_advisor.commands.recommend",
     "autoscale": "gpu_advisor.commands.autoscale",

@@ -52,6 +52,9 @@ def canonical(mappings: Sequence[ExporterMapping], answers: Mapping[str, Vector]
     taken: dict[str, set[Target]] = {}
     for mapping in mappings:
         found = [mapping.canonical(labels) for labels in sorted(answers.get(mapping.name, {}))]
+        if mapping.companion:
+            rows += [tuple(sorted(row.items())) for row in found]
+            continue
         key = mapping.by[0]
         others = taken.setdefault(mapping.scope, set())
         kept = [row for row in found if row.get(key) and (row.get("job", ""), row.get("instance", "")) not in others]

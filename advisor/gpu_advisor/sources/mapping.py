@@ -1,13 +1,15 @@
 """Mapping files: how the signals' quantities are spelled by one family of exporters.
 
 A file says how its exporter is recognized and who its series are of (`identity`, `labels`), and has for each quantity
-up to five forms, of which a signal's reduction picks the one that gives it best:
+some of these forms, of which a signal's reduction picks the one that gives it best:
 
     share   two counters, part of whole: the mean over any window is exact        (busy seconds of observed seconds)
     level   two gauges, part of whole                                             (memory used of memory total)
     gauge   one gauge, with a scale                                               (percent to ratio)
     total   several gauges added up, with a scale                                 (used and free make the total)
     counter one counter, perhaps per a gauge                                      (bytes per link speed)
+    speed   one gauge that is a rate already, or a flag: its mean is the rate     (bytes per second; throttled or not)
+    rollup  what recording rules made of a quantity, hour by hour                 (for long windows)
 
 Several of these in a list are tried one after the other, for each GPU by itself: the first that has a value counts.
 
@@ -27,7 +29,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from gpu_advisor.expressions import Expression, Labels, Matcher, Select, union
+from gpu_advisor.expressions import Aggregate, Expression, Labels, Matcher, Select, union
 
 Reduction = Literal["last", "mean", "min", "max", "quantile", "rate", "increase", "coverage", "samples"]
 ScopeName = Literal["gpu", "node"]
@@ -74,6 +76,14 @@ class Counter(Metric):
     scale: float = 1.0
 
 
+class Rollup(_Strict):
+    """A recorded mean, and how much of each step it was made of."""
+
+    mean: str
+    coverage: str | None = None
+    step_seconds: int = 3600
+
+
 class Quantity(_Strict):
     each: tuple[str, ...] = ()
     share: Part | None = None
@@ -81,6 +91,8 @@ class Quantity(_Strict):
     gauge: Gauge | None = None
     total: Total | None = None
     counter: Counter | None = None
+    speed: Gauge | None = None
+    rollup: Rollup | None = None
 
 
 class Identity(_Strict):
@@ -90,12 +102,17 @@ class Identity(_Strict):
 
 
 class Mapping(_Strict):
-    """One file. `rank`: of two exporters that tell of the same GPU, the one with the lower rank is listened to."""
+    """One file.
+
+    `rank`: of two exporters that tell of the same GPU, the one with the lower rank is listened to. A `companion` tells
+    of GPUs that others tell of: it adds signals, but no GPUs.
+    """
 
     name: str
     title: str = ""
     rank: int = 100
     scope: ScopeName
+    companion: bool = False
     vendor: str = ""
     by: tuple[str, ...]
     identity: Identity
@@ -117,9 +134,10 @@ class Mapping(_Strict):
         return found if isinstance(found, tuple) else (found,)
 
     def roster(self, window_seconds: int | None = None) -> Expression:
-        """The identity series there now, or those of a window."""
+        """The identity series there now, or those of a window. Of a companion it is enough to know where it is."""
         function: Literal["last", "count"] = "last" if window_seconds is None else "count"
-        return union(*(Select(metric, function, window_seconds) for metric in self.identity.metrics))
+        found: Expression = union(*(Select(metric, function, window_seconds) for metric in self.identity.metrics))
+        return Aggregate("count", ("job", "instance"), found) if self.companion else found
 
     def canonical(self, labels: Labels) -> dict[str, str]:
         """An identity row under our names. `exporter` is this mapping's name; job and instance are as they were."""
@@ -132,6 +150,9 @@ class Mapping(_Strict):
                 ours[name] = self.prefixes.get(name, "") + value
         return ours
 
+
+#: The mapping of the series that recording rules make.
+RECORDED = "recorded series"
 
 #: What is known of a thing besides its values.
 IDENTITY_LABELS = ("uuid", "index", "name", "vendor", "pci_bus_id", "nodename", "mig_profile")
@@ -146,8 +167,8 @@ def mappings() -> tuple[Mapping, ...]:
 
 @cache
 def own_mappings() -> tuple[Mapping, ...]:
-    """Those of what this project publishes itself: its exporter, and the host under node_exporter's names."""
-    return tuple(mapping for mapping in mappings() if mapping.rank == 0)
+    """Those of what this project makes itself: its exporter and rules, jobs, and hosts under node_exporter's names."""
+    return tuple(mapping for mapping in mappings() if mapping.rank <= 0)
 
 
 def _files() -> Iterator[str]:

@@ -24,6 +24,10 @@ _GAUGE_FUNCTIONS: dict[Reduction, Function] = {
 }  # fmt: skip
 
 
+#: Windows from here on are read from recorded series, where there are such: raw samples of a day are too many.
+LONG_WINDOW_SECONDS = 6 * 3600
+
+
 @dataclass(frozen=True, slots=True)
 class Speaker:
     """One exporter family as it is here.
@@ -81,7 +85,7 @@ class _Forms:
     q: float | None
 
     def build(self, reduction: Reduction) -> Expression | None:
-        for form in (self._share, self._level, self._gauge, self._total, self._counter):
+        for form in (self._share, self._level, self._gauge, self._total, self._counter, self._speed, self._rollup):
             built = form(reduction)
             if built is not None:
                 return built
@@ -145,6 +149,23 @@ class _Forms:
             return None
         top = _scaled(self._reduced("sum", counter, reduction), counter.scale)
         return Ratio(top, self._reduced("max", counter.per, "last")) if counter.per else top
+
+    def _speed(self, reduction: Reduction) -> Expression | None:
+        speed = self.quantity.speed
+        if speed is None or reduction != "rate":
+            return None
+        return _scaled(self._reduced("max", speed, "mean"), speed.scale)
+
+    def _rollup(self, reduction: Reduction) -> Expression | None:
+        rollup = self.quantity.rollup
+        if rollup is None or self.window_seconds is None or self.window_seconds < LONG_WINDOW_SECONDS:
+            return None
+        if reduction in ("mean", "min", "max"):
+            return self._reduced("max", Metric(metric=rollup.mean), _GAUGE_FUNCTIONS[reduction])
+        if reduction != "coverage" or rollup.coverage is None:
+            return None
+        seen = self._reduced("max", Metric(metric=rollup.coverage), "sum")
+        return Affine(seen, rollup.step_seconds / self.window_seconds)
 
     # An exporter's restart may leave two series of one thing in a window: counters add up, gauges must not.
     def _reduced(self, op: AggregateOp, metric: Metric, function: Function, q: float | None = None) -> Expression:

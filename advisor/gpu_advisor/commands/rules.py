@@ -1,0 +1,38 @@
+"""`gpu-advisor rules`: the recording rules of the canonical series, made of the exporters' mappings."""
+
+from __future__ import annotations
+
+import click
+
+
+def _names() -> dict[str, str]:
+    """What a family may be called here -> the name of its mapping: its whole name, or what stands before 'exporter'."""
+    from gpu_advisor.sources.mapping import mappings
+
+    found = {mapping.name: mapping.name for mapping in mappings() if not mapping.companion}
+    short = {name.removesuffix("-exporter").removesuffix("_exporter"): name for name in found}
+    return {**short, **found}
+
+
+@click.command("rules")
+@click.option(
+    "--source", "sources", multiple=True, metavar="EXPORTER",
+    help="Whose series are recorded; several times where several are there, the preferred one first."
+    "  [default: gpu-exporter and node_exporter]",
+)  # fmt: skip
+@click.option("--job", "jobs", multiple=True, help="Only series of this Prometheus job; may be given several times.")
+@click.option(
+    "--scrape-interval", type=click.FloatRange(min=0.1), default=15.0, show_default=True,
+    help="Seconds between scrapes of exporters that publish gauges: how much of an hour was seen is told from the "
+    "number of samples.",
+)  # fmt: skip
+def command(sources: tuple[str, ...], jobs: tuple[str, ...], scrape_interval: float) -> None:
+    """Print the recording rules of the series that dashboards and long windows read, for a rule file of Prometheus."""
+    from gpu_advisor.sources.recording import text
+
+    names = _names()
+    unknown = [source for source in sources if source not in names]
+    if unknown:
+        known = ", ".join(sorted(set(names)))
+        raise click.BadParameter(f"{', '.join(unknown)}; known are {known}", param_hint="--source")
+    click.echo(text([names[source] for source in sources], jobs, scrape_interval), nl=False)

@@ -1,0 +1,124 @@
+"""Many signals in few queries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from gpu_advisor.engine import compile_signals, evaluate
+from gpu_advisor.expressions import Affine, Aggregate, Expression, Labels, Ratio, Select, Union, Vector
+from gpu_advisor.settings import PoolSettings, Settings
+from gpu_advisor.sources import algebra
+from gpu_advisor.sources.mapping import mappings
+from gpu_advisor.sources.reading import MOST_INSTANT, MOST_WINDOWED, PART, leaves_of, plan
+from gpu_advisor.sources.speaker import Speaker
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.advisor.build import AT, Card, FakeSource, Target
+
+
+class Counting(FakeSource):
+    """A FakeSource that keeps what it was asked."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)  # type: ignore[arg-type]
+        self.asked: list[Expression] = []
+
+    def instant(self, expressions: Mapping[str, Expression], at: float) -> Mapping[str, Vector]:
+        self.asked += expressions.values()
+        return super().instant(expressions, at)
+
+
+def fleet(nodes: int, silent: bool = False) -> list[Target]:
+    targets = [
+        Target(f"n{n}:1", [Card(f"GPU-{n}-{i}", 0.3, node=f"n{n}", index=str(i)) for i in range(8)])
+        for n in range(nodes)
+    ]
+    targets[0].up = not silent
+    return targets
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_the_number_of_queries_does_not_depend_on_the_fleet(silent: bool) -> None:
+    settings = Settings(pools=[PoolSettings(name="s", kind="serving")])
+    counted = set()
+    for nodes in (2, 30):
+        source = Counting(fleet(nodes, silent), settings)
+        evaluation = evaluate(source, settings, AT)
+        assert len(evaluation.facts.gpus) == 8 * (nodes - silent)  # nobody was seen before the silence
+        counted.add((evaluation.queries, len(source.asked)))
+    [(told, asked)] = counted
+    assert told >= asked
+    assert told <= 25
+
+
+def test_the_budget_holds_for_all_mappings_at_once() -> None:
+    settings = Settings()
+    every = plan(compile_signals([Speaker(mapping, (), 15.0) for mapping in mappings()], settings))
+    assert len(every.packs) <= MOST_WINDOWED + MOST_INSTANT
+    assert every.windowed <= MOST_WINDOWED
+
+
+def test_what_several_signals_read_is_read_once() -> None:
+    busy, seen = (Aggregate("sum", ("uuid",), Select(name, "rate", 300)) for name in ("busy", "seen"))
+    total = Aggregate("max", ("uuid",), Select("total"))
+    found = plan(
+        {"share": Ratio(busy, seen), "coverage": seen, "rest": Affine(Ratio(busy, seen), -1, 1), "total": total}
+    )
+    assert [set(pack) for pack in found.packs] == [{busy, seen}, {total}]
+    assert (found.windowed, found.window_selectors) == (1, 2)
+
+
+def test_a_union_is_one_leaf_where_the_server_can_do_it() -> None:
+    plain = Union((Aggregate("max", ("uuid",), Select("a")), Aggregate("max", ("uuid",), Select("b"))))
+    assert list(leaves_of(plain)) == [plain]
+    mixed = Union((Ratio(Select("a"), Select("b")), Select("c")))
+    assert list(leaves_of(mixed)) == [Select("a"), Select("b"), Select("c")]
+
+
+VALUES: dict[str, algebra.Values] = {
+    name: {(("uuid", str(n)),): value * n for n in range(4)} for name, value in (("a", 1.0), ("b", 2.5), ("c", -3.0))
+}
+
+
+class Table:
+    """A source that has a table of series."""
+
+    name = address = "table"
+
+    def instant(self, expressions: Mapping[str, Expression], at: float) -> Mapping[str, Vector]:
+        return {key: algebra.evaluate(expression, selected) for key, expression in expressions.items()}
+
+    def range(
+        self, expression: Expression, start: float, end: float, step: float
+    ) -> Mapping[Labels, tuple[tuple[float, float], ...]]:
+        return {}
+
+    def close(self) -> None: ...
+
+
+def selected(expression: Expression) -> algebra.Values | None:
+    return VALUES.get(expression.metric, {}) if isinstance(expression, Select) else None
+
+
+def expressions() -> st.SearchStrategy[Expression]:
+    leaf = st.sampled_from([Select("a"), Select("b"), Select("c", "mean", 60), Select("d")])
+    return st.recursive(
+        leaf,
+        lambda inner: st.one_of(
+            st.builds(Ratio, inner, inner),
+            st.builds(Affine, inner, st.sampled_from([0.01, -1.0]), st.sampled_from([0.0, 1.0])),
+            st.builds(Aggregate, st.sampled_from(["max", "sum"]), st.just(("uuid",)), inner),
+            st.lists(inner, min_size=1, max_size=3).map(lambda parts: Union(tuple(parts))),
+        ),
+        max_leaves=8,
+    )
+
+
+@given(st.dictionaries(st.text(max_size=3), expressions(), max_size=12), st.integers(1, 9))
+def test_packing_changes_no_number(asked: dict[str, Expression], leaves_in_a_pack: int) -> None:
+    wanted = {key: algebra.evaluate(expression, selected) for key, expression in asked.items()}
+    found = plan(asked, leaves_in_a_pack).read(Table(), AT)
+    assert found == wanted
+    assert all(name != PART for vector in found.values() for labels in vector for name, _ in labels)
