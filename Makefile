@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test lint format bench-exporter bench-accuracy bench-diagnosis soak rules dashboards docs golden clean
+.PHONY: up test lint format bench-exporter bench-accuracy bench-api bench-diagnosis soak rules dashboards docs golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -37,6 +37,10 @@ bench-exporter: $(VENV)/.test
 
 bench-accuracy: $(VENV)/.test
 	$(BIN)/python -m benchmarks.accuracy
+
+# Pages of 10,000 recommendations to 50 clients, beside a static answer from the same server.
+bench-api: $(VENV)/.test
+	$(BIN)/python -m benchmarks.api
 
 # Confusion matrix over situations from the physics, and false alarms on a healthy fleet: about half an hour.
 bench-diagnosis: $(VENV)/.test

@@ -82,6 +82,9 @@ class _Handlers:
     def checks(self) -> Response:
         return self._listed("checks", chosen.checks, document.checks, document.checks_as_csv)
 
+    def abstentions(self) -> Response:
+        return self._listed("abstentions", chosen.abstentions, document.all_abstentions)
+
     def outcomes(self) -> Response:
         return self._listed("outcomes", chosen.outcomes, document.outcomes)
 
@@ -156,16 +159,17 @@ class _Handlers:
         as_csv: Callable[[Sequence[T]], str] | None = None,
     ) -> Response:
         """A list: a page of it as JSON, or all of it as CSV. Rendered once for all who ask the same of this view."""
-        asked, view = self._asked(operation), self._doors.view()
+        asked, path, query = self._asked(operation), request.path, request.args.to_dict()
 
-        def render() -> Rendering:
+        def render(view: View) -> Rendering:
             found = choose(view, asked)
             if as_csv and asked["format"] == "csv":
-                return rendering(as_csv(found).encode(), f"{CSV}; charset=utf-8")
+                return rendering(as_csv(found).encode("utf-8", "replace"), f"{CSV}; charset=utf-8")
             page, per_page = asked["page"], asked["per_page"]
-            return rendering(_dumped(as_page(view, found, page, per_page)), JSON, _links(len(found), page, per_page))
+            links = _links(path, query, len(found), page, per_page)
+            return rendering(_dumped(as_page(view, found, page, per_page)), JSON, links)
 
-        return _answer(self._renderings.get(view, request.full_path, render))
+        return _answer(self._renderings.get(self._doors.view(), request.full_path, render))
 
     def _keep(self, id_: str, snooze: Snooze | None) -> None:
         try:
@@ -202,14 +206,13 @@ def _answer(made: Rendering) -> Response:
     return response
 
 
-def _links(total: int, page: int, per_page: int) -> str:
+def _links(path: str, asked: Mapping[str, str], total: int, page: int, per_page: int) -> str:
     """The other pages (RFC 8288), with whatever else was asked."""
     last = max(1, -(-total // per_page))
     pages = {"first": 1, "prev": page - 1, "next": page + 1, "last": last}
     others = {name: number for name, number in pages.items() if 1 <= number <= last}
-    asked = {name: value for name, value in request.args.items() if name != "page"}
     return ", ".join(
-        f'<{request.path}?{urlencode({**asked, "page": number})}>; rel="{name}"' for name, number in others.items()
+        f'<{path}?{urlencode({**asked, "page": number})}>; rel="{name}"' for name, number in others.items()
     )
 
 

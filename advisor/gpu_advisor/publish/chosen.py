@@ -7,8 +7,9 @@ from http import HTTPStatus
 from typing import Any
 
 from gpu_advisor.outcomes import Outcome
+from gpu_advisor.publish import document
 from gpu_advisor.publish.problem import Problem
-from gpu_advisor.recommendation import Check, Scope
+from gpu_advisor.recommendation import Abstention, Check, Scope
 from gpu_advisor.view import Issued, View
 
 #: Query parameter -> whether a recommendation has that value. `pool` is below: it asks who is in the pool.
@@ -22,7 +23,9 @@ _FILTERS: dict[str, Callable[[Issued, str], bool]] = {
 
 def recommendations(view: View, asked: Mapping[str, Any]) -> list[Issued]:
     wanted = {name: asked[name] for name in _FILTERS if asked[name] is not None}
-    found = [each for each in view.issued if all(_FILTERS[name](each, value) for name, value in wanted.items())]
+    found = list(view.issued)
+    for name, value in wanted.items():
+        found = [each for each in found if _FILTERS[name](each, value)]
     if asked["pool"] is None:
         return found
     members = _members(view, asked["pool"])
@@ -52,6 +55,14 @@ def checks(view: View, asked: Mapping[str, Any]) -> list[Check]:
                 wanted, (check.item, check.status.value, check.scope.kind, check.scope.name), strict=True
             )
         )
+    ]
+
+
+def abstentions(view: View, asked: Mapping[str, Any]) -> list[Abstention]:
+    return [
+        each
+        for each in document.abstentions(view)
+        if asked["reason"] in (None, each.reason.value) and asked["subject"] in (None, each.subject)
     ]
 
 

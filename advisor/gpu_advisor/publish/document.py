@@ -20,8 +20,9 @@ from gpu_advisor.what_if import Comparison
 
 T = TypeVar("T")
 
-#: Checks of nodes are part of /recommendations for fleets up to this size; beyond it, ask /checks.
-MOST_NODE_CHECKS = 64
+#: What frames recommendations and checks is part of each page up to so many nodes, pools or abstentions; beyond it,
+#: /checks and /abstentions have the whole.
+MOST_IN_FRAME = 64
 
 CSV_COLUMNS = (
     "id", "kind", "severity", "scope_kind", "scope", "current", "recommended", "unit", "diagnosis", "confidence",
@@ -176,7 +177,8 @@ def recommendations(view: View, chosen: Sequence[Issued], page: int, per_page: i
         "page": page,
         "per_page": per_page,
         "recommendations": [recommendation(each) for each in paged(chosen, page, per_page)],
-        "abstentions": [abstention(each) for each in abstentions(view)],
+        "abstentions": [abstention(each) for each in abstentions(view)[:MOST_IN_FRAME]],
+        "abstentions_total": len(abstentions(view)),
         "pools": pools(view),
         "checks": {
             "counts": counts(view.evaluation),
@@ -192,7 +194,18 @@ def checks(view: View, chosen: Sequence[Check], page: int, per_page: int) -> sha
         "page": page,
         "per_page": per_page,
         "checks": [check(each) for each in paged(chosen, page, per_page)],
-        "abstentions": [abstention(each) for each in abstentions(view)],
+        "abstentions": [abstention(each) for each in abstentions(view)[:MOST_IN_FRAME]],
+        "abstentions_total": len(abstentions(view)),
+    }
+
+
+def all_abstentions(view: View, chosen: Sequence[Abstention], page: int, per_page: int) -> shapes.Abstentions:
+    return {
+        **header(view),
+        "total": len(chosen),
+        "page": page,
+        "per_page": per_page,
+        "abstentions": [abstention(each) for each in paged(chosen, page, per_page)],
     }
 
 
@@ -307,9 +320,9 @@ def abstentions(view: View) -> tuple[Abstention, ...]:
 def _leading_checks(view: View) -> list[Check]:
     if view.evaluation is None:
         return []
-    small = len(view.evaluation.facts.nodes) <= MOST_NODE_CHECKS
-    kinds = {"fleet", "pool", "node"} if small else {"fleet", "pool"}
-    return [each for each in view.evaluation.checks if each.scope.kind in kinds]
+    sizes = Counter((each.scope.kind, each.item) for each in view.evaluation.checks)
+    large = {kind for (kind, _), count in sizes.items() if count > MOST_IN_FRAME}
+    return [each for each in view.evaluation.checks if each.scope.kind != "gpu" and each.scope.kind not in large]
 
 
 def as_csv(chosen: Iterable[Issued]) -> str:

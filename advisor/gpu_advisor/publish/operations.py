@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field
 
 from gpu_advisor.publish import shapes
 from gpu_advisor.publish.parameters import PAGES, Parameter, Text
-from gpu_advisor.recommendation import ScopeKind, Severity, Status
+from gpu_advisor.recommendation import Reason, ScopeKind, Severity, Status
 from gpu_advisor.settings import Cost, GpuLimits, Resources
 from gpu_advisor.settings.kinds import Strict
 
@@ -87,6 +87,10 @@ OPERATIONS: dict[str, Operation] = {
             _FORMAT, *PAGES,
         ),
         tagged=True,
+    ),
+    "abstentions": Operation(
+        "GET", "/abstentions", "What the advisor cannot tell, why, and what would mend it", {JSON: shapes.Abstentions},
+        (Text("reason", "why", tuple(each.value for each in Reason)), Text("subject", "as scale"), *PAGES), tagged=True,
     ),
     "outcomes": Operation(
         "GET", "/outcomes", "What became of recommendations that ended: applied, improved, as projected? Newest first",

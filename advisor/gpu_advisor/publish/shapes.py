@@ -143,7 +143,8 @@ class Checklist(TypedDict):
 
 class Recommendations(Page):
     recommendations: list[Recommendation]
-    abstentions: list[Abstention]
+    abstentions: Annotated[list[Abstention], Field(description="the first of them; GET /abstentions has all")]
+    abstentions_total: int
     pools: list[Pool]
     checks: Checklist
 
@@ -154,6 +155,11 @@ class OneRecommendation(Header):
 
 class Checks(Page):
     checks: list[Check]
+    abstentions: Annotated[list[Abstention], Field(description="the first of them; GET /abstentions has all")]
+    abstentions_total: int
+
+
+class Abstentions(Page):
     abstentions: list[Abstention]
 
 

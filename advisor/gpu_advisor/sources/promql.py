@@ -29,7 +29,17 @@ _OVER_TIME: dict[Function, str] = {
     "count": "count_over_time",
 }
 _UNITS = ((604800, "w"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
-_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_ESCAPES = str.maketrans(
+    {
+        **{chr(code): f"\\x{code:02x}" for code in (*range(0x20), 0x7F)},
+        "\\": "\\\\",
+        '"': '\\"',
+        "\n": "\\n",
+        "\r": "\\r",
+        "\t": "\\t",
+        "\ufffd": "\\ufffd",  # PromQL's scanner takes this very character for broken UTF-8
+    }
+)
 
 
 def to_promql(expression: Expression, at: float | None = None) -> str:
@@ -66,7 +76,7 @@ def quote(text: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"a label value must be Unicode text, which {text!r} is not") from error
-    return '"' + "".join(_escaped(character) for character in text) + '"'
+    return f'"{text.translate(_ESCAPES)}"'
 
 
 def duration(seconds: int) -> str:
@@ -118,13 +128,3 @@ def _number(value: float) -> str:
     if not math.isfinite(value):
         raise ValueError(f"a number in an expression must be finite, not {value}")
     return repr(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
-
-
-def _escaped(character: str) -> str:
-    if character in _ESCAPES:
-        return _ESCAPES[character]
-    if ord(character) < 0x20 or ord(character) == 0x7F:
-        return f"\\x{ord(character):02x}"
-    if character == "\ufffd":  # PromQL's scanner takes this very character for broken UTF-8
-        return "\\ufffd"
-    return character
