@@ -17,8 +17,11 @@ from gpu_advisor.signals import IDLE_COVERAGE, IDLE_UTILIZATION, Signal
 #: Diagnoses of single GPUs. All others are of the work, which all GPUs of a job have in common.
 OF_ONE_GPU = frozenset({"throttled_thermal", "throttled_power", "straggler"})
 
-#: Of these the GPU itself, or what stands around it, is at fault, and the others of its job wait for it.
-HOLDS_UP = OF_ONE_GPU
+#: What a GPU looks like that waits in a collective for a slow one of its job.
+LOOKS_LIKE_WAITING = frozenset({"communication_bound", "small_batch", "memory_bound", "busy_but_empty"})
+
+#: A kernel that hardly any SM works for is no collective.
+NO_WAITING = ("busy_but_empty", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +89,27 @@ def _alone(facts: Facts, peers: Peers, pool: Pool, gpu: Gpu) -> Outcome:
 
 def _together(alone: Sequence[Outcome], peers: Peers) -> Iterable[Outcome]:
     """Who waits for a slow GPU is not ill himself, and what a few GPUs of a job seem to have, the job has not."""
-    slow_jobs = {peers.jobs.get(each.gpu.uuid) for each in alone if each.name in HOLDS_UP} - {None}
-    slow_nodes = {(each.gpu.node, each.gpu.name) for each in alone if each.name in HOLDS_UP}
+    slow_jobs = {peers.jobs.get(each.gpu.uuid) for each in alone if each.name in OF_ONE_GPU} - {None}
+    slow_nodes = {(each.gpu.node, each.gpu.name) for each in alone if each.name in OF_ONE_GPU}
     common = _common(alone, peers.jobs)
     for each in alone:
         job = peers.jobs.get(each.gpu.uuid)
+        near_slow = job in slow_jobs if job is not None else (each.gpu.node, each.gpu.name) in slow_nodes
         if each.name in OF_ONE_GPU or each.name == HEALTHY:
             yield each
-        elif job in slow_jobs or (job is None and (each.gpu.node, each.gpu.name) in slow_nodes):
+        elif near_slow and _may_wait(each, job):
             yield replace(each, name=HELD_UP, row=None)
         elif job is not None and each.row is not None and each.name not in common[job]:
             yield replace(each, name=UNKNOWN, row=None)
         else:
             yield each
+
+
+def _may_wait(outcome: Outcome, job: str | None) -> bool:
+    """Whether what was found of a GPU is explained by its waiting for another one."""
+    if outcome.row is None:
+        return job is not None and outcome.seen
+    return outcome.name in LOOKS_LIKE_WAITING and (outcome.name, outcome.row.variant) != NO_WAITING
 
 
 def _common(alone: Sequence[Outcome], jobs: Mapping[str, str]) -> dict[str, set[str]]:

@@ -98,6 +98,12 @@ def _steadiness(reading: Reading) -> float | None:
     return max(known) - min(known) if len(known) == len(found) else None
 
 
+def _swing(reading: Reading) -> float | None:
+    found = [reading.of(signal) for signal in (UTILIZATION, HALF_UTILIZATION, IDLE_UTILIZATION)]
+    highest = max((value for value in found if value is not None), default=0.0)
+    return share(_steadiness(reading), highest)
+
+
 def _idleness(reading: Reading) -> float | None:
     utilization = reading.of(IDLE_UTILIZATION)
     return None if utilization is None else 100 * utilization / reading.facts.evaluation.idle_utilization
@@ -217,6 +223,8 @@ FEATURES: tuple[Feature, ...] = (
     Feature("unsteadiness",
             "how far apart utilization of the short window, of half the idle window and of all of it is",
             (UTILIZATION, HALF_UTILIZATION, IDLE_UTILIZATION), _steadiness),
+    Feature("swing", "that, as a share of the highest of the three", (UTILIZATION, HALF_UTILIZATION, IDLE_UTILIZATION),
+            _swing),
     Feature("idleness", "utilization as a share of `evaluation.idle_utilization`", (IDLE_UTILIZATION,), _idleness),
     Feature("day_peak", "highest hourly mean of utilization within a day", (DAY_PEAK,), lambda r: r.of(DAY_PEAK)),
     Feature("sm_activity", "share of the SMs that were busy", (SM_ACTIVITY,), lambda r: r.of(SM_ACTIVITY)),

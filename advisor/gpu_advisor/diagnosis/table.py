@@ -64,6 +64,7 @@ DIAGNOSES: dict[str, Diagnosis] = {
 
 _BUSY = above("utilization", 0.80, 0.75)
 _STEADY = below("unsteadiness", 0.15, 0.25)
+_CALM = below("swing", 0.30, 0.45)
 _TRAINS = above("trains", 1.0, 0.0)
 _FED = below("data_wait", 0.15, 0.18)
 _IN_STEPS = above("stepping", 0.95, 0.92)
@@ -124,18 +125,18 @@ TABLE: tuple[Row, ...] = (
         "kernels are very small with gaps between them (exchange has none), and there is memory for more"),
     Row(HEALTHY, "pauses", (_WAITS, _FULL, below("data_wait", 0.15, 0.18), below("stepping", 0.92, 0.95)),
         "the job is not in its steps for part of the time: it evaluates, saves or loads"),
-    Row("data_bound", "full kernels", (_WAITS, _SOME, _FULL, _TRAINS, _STEADY),
+    Row("data_bound", "full kernels", (_WAITS, _SOME, _FULL, _TRAINS, _STEADY, _CALM),
         "kernels fill the GPU when they run, and yet it is idle in between"),
-    Row("data_bound", "host", (_WAITS, _SOME, _FULL, _MAY_TRAIN, _STEADY,
-        either(above("cpu", 0.87, 0.84), above("io_pressure", 0.12, 0.08))),
+    Row("data_bound", "host", (_WAITS, _SOME, _FULL, _MAY_TRAIN, _STEADY, _CALM,
+        either(above("cpu", 0.93, 0.90), above("io_pressure", 0.12, 0.08))),
         "kernels fill the GPU when they run, and the host's processors or storage are used up"),
-    Row("data_bound", "host", (_WAITS, _SOME, _TRAINS, _STEADY,
+    Row("data_bound", "host", (_WAITS, _SOME, _TRAINS, _STEADY, _CALM,
         either(above("cpu", 0.83, 0.80), above("io_pressure", 0.12, 0.08))),
         "the GPU is idle in between, and the host's processors or storage are used up"),
-    Row("memory_bound", "launches", (_FED, _IN_STEPS, _GAPS, _RUNS, _STEADY,
+    Row("memory_bound", "launches", (_FED, _IN_STEPS, _GAPS, _RUNS, _STEADY, _CALM,
         above("memory_needed", 0.90, 0.86)),
         "the job waits for no data, exchange would count as busy: what is left is launching, and memory is full"),
-    Row("small_batch", "launches", (_FED, _IN_STEPS, _GAPS, _RUNS, _STEADY,
+    Row("small_batch", "launches", (_FED, _IN_STEPS, _GAPS, _RUNS, _STEADY, _CALM,
         below("memory_needed", 0.70, 0.80)),
         "the job waits for no data, exchange would count as busy: what is left is launching"),
     Row("wrong_instance_size", "", (above("serves", 1.0, 0.0), below("utilization", 0.22, 0.26),

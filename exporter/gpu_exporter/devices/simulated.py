@@ -17,8 +17,12 @@ from math import floor
 from typing import TypeVar
 
 from gpu_exporter import metrics
-from gpu_exporter.metrics import Samples
-from gpu_exporter.snapshot import Absence, AbsentReason, DeviceReading, DownReason, Identity, Reading, device_samples
+from gpu_exporter.devices.nvidia_xid_codes import meaning
+from gpu_exporter.devices.simulated_scenarios import MODELS as MODELS
+from gpu_exporter.devices.simulated_scenarios import SCENARIOS as SCENARIOS
+from gpu_exporter.devices.simulated_scenarios import Model, Scenario
+from gpu_exporter.metrics import Family, Samples
+from gpu_exporter.snapshot import Absence, AbsentReason, DeviceReading, Identity, Reading, device_samples
 
 #: Simulated counters count from here: 2026-01-01T00:00:00Z.
 ANCHOR_SECONDS = 1_767_225_600.0
@@ -29,75 +33,17 @@ _MIB = 1024.0**2
 _NOISE_CYCLE = 64
 _POWER_AVERAGING_SECONDS = 1.0
 _THERMAL_SECONDS = 60.0
+_SAMPLING_SECONDS = 5.0
+_WINDOW_SECONDS = 60.0
+_XID_SECONDS = 1200.0
 
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A GPU model, as its driver describes it. Power in watts, clocks in MHz, memory in MiB, averaging in seconds."""
-
-    name: str
-    memory_mib: float
-    reserved_mib: float
-    idle_power: float
-    power_limit: float
-    sm_clock: float
-    sm_clock_idle: float
-    memory_clock: float
-    averaging: float
-    has_fan: bool = False
-    has_ecc: bool = True
-
-
-MODELS: dict[str, Model] = {
-    "H200-141GB": Model("NVIDIA H200", 143771, 612, 76, 700, 1980, 345, 3201, 1 / 6),
-    "H100-80GB": Model("NVIDIA H100 80GB HBM3", 81559, 551, 70, 700, 1980, 345, 2619, 1 / 6),
-    "A100-80GB": Model("NVIDIA A100-SXM4-80GB", 81920, 626, 62, 400, 1410, 210, 1593, 1 / 6),
-    "A100-40GB": Model("NVIDIA A100-SXM4-40GB", 40960, 560, 55, 400, 1410, 210, 1215, 1 / 6),
-    "L40S-48GB": Model("NVIDIA L40S", 46068, 480, 35, 350, 2520, 210, 9001, 1 / 6),
-    "A10-24GB": Model("NVIDIA A10", 23028, 430, 22, 150, 1695, 210, 6251, 1 / 6),
-    "L4-24GB": Model("NVIDIA L4", 23034, 440, 16, 72, 2040, 210, 6251, 1 / 6),
-    "V100-32GB": Model("Tesla V100-SXM2-32GB", 32768, 270, 42, 300, 1530, 135, 877, 1.0),
-    "T4-16GB": Model("Tesla T4", 15360, 260, 10, 70, 1590, 300, 5001, 1.0),
-    "RTX4090-24GB": Model("NVIDIA GeForce RTX 4090", 24564, 310, 20, 450, 3105, 210, 10501, 1 / 6, True, False),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """A workload. `duty` is the share of a step in which kernels run, `jitter` how much that varies from step to step,
-    `memory` the share of memory held, `intensity` the share of the power limit drawn while kernels run,
-    `memory_activity` the share of busy time in which memory moves, `clock` the share of the top clock it reaches,
-    `heat` degrees Celsius above what the work explains."""
-
-    about: str
-    step_seconds: float = 1.0
-    duty: float = 0.0
-    jitter: float = 0.0
-    memory: float = 0.0
-    intensity: float = 0.0
-    memory_activity: float = 0.0
-    processes: int = 0
-    clock: float = 1.0
-    heat: float = 0.0
-    throttle: str = ""
-    down: DownReason | None = None
-
-
-SCENARIOS: dict[str, Scenario] = {
-    "training": Scenario("a healthy training job", 0.42, 0.945, 0.03, 0.84, 0.92, 0.55, 1),
-    "idle": Scenario("nothing runs, nothing is held"),
-    "idle-hoarder": Scenario("nothing runs, but a process holds most of the memory", memory=0.62, processes=1),
-    "small-batch": Scenario("steps too short to fill the GPU", 0.03, 0.55, 0.08, 0.21, 0.35, 0.20, 1),
-    "data-bound": Scenario("each step waits for its data", 1.3, 0.36, 0.10, 0.74, 0.80, 0.45, 1),
-    "saturated-serving": Scenario("more requests than the replicas can serve", 0.08, 0.99, 0.008, 0.90, 0.75, 0.60, 1),
-    "throttled": Scenario(
-        "a healthy job on a GPU that is too hot", 0.70, 0.97, 0.02, 0.84, 0.60, 0.50, 1, 0.55, 22.0, "hw_thermal"
-    ),
-    "lost": Scenario("the GPU fell off the bus", down=DownReason.LOST),
-}
 
 #: The reasons that real drivers tell apart; each is published, active or not.
 THROTTLE_REASONS = ("sw_power_cap", "hw_slowdown", "sync_boost", "sw_thermal", "hw_thermal", "hw_power_brake")
+
+#: Those of which the driver counts the time.
+COUNTED_REASONS = ("sw_power_cap", "sync_boost", "board_limit", "reliability", "sw_thermal", "hw_thermal",
+                   "hw_power_brake")  # fmt: skip
 
 
 class BadFleet(ValueError):
@@ -148,16 +94,29 @@ class SimulatedGpu:
 
     @property
     def _busy_power(self) -> float:
-        return max(self.model.idle_power, self.model.power_limit * self.scenario.intensity)
+        share = min(self.scenario.intensity, self.scenario.limit)
+        return max(self.model.idle_power, self.model.power_limit * share)
 
     def read(self, at: float) -> DeviceReading:
         """What the driver says at `at` (seconds since 1970)."""
         if self.scenario.down:
             return DeviceReading(self.identity, down=self.scenario.down)
-        absences = [] if self.model.has_ecc else [Absence(metrics.ECC_ERRORS, AbsentReason.UNSUPPORTED)]
-        if not self.model.has_fan:
-            absences.append(Absence(metrics.FAN_SPEED, AbsentReason.UNSUPPORTED))
-        return DeviceReading(self.identity, tuple(self._readings(at)), tuple(absences))
+        absences = (Absence(family, AbsentReason.UNSUPPORTED) for family in self._unsupported())
+        readings = (*self._readings(at), *self._over_time(at), *self._parts(at), *self._health(at))
+        return DeviceReading(self.identity, readings, tuple(absences))
+
+    def _unsupported(self) -> Iterator[Family]:
+        model = self.model
+        lacking = (
+            (model.has_ecc, (metrics.ECC_ERRORS,)),
+            (model.has_fan, (metrics.FAN_SPEED,)),
+            (model.activity, ACTIVITY),
+            (model.nvlink > 0, (metrics.NVLINK_TRANSMIT, metrics.NVLINK_RECEIVE)),
+            (model.remaps, (metrics.ROW_REMAP_PENDING, metrics.ROW_REMAP_FAILED)),
+        )
+        for there, families in lacking:
+            if not there:
+                yield from families
 
     def _readings(self, at: float) -> Iterator[Reading]:
         model, scenario = self.model, self.scenario
@@ -177,7 +136,7 @@ class SimulatedGpu:
         yield Reading(metrics.MEMORY_ACTIVITY, round(utilization * scenario.memory_activity, 2))
         yield Reading(metrics.TEMPERATURE, round(31 + 38 * warmth + scenario.heat))
         yield Reading(metrics.POWER, round(power / _POWER_AVERAGING_SECONDS, 3))
-        yield Reading(metrics.POWER_LIMIT, model.power_limit)
+        yield Reading(metrics.POWER_LIMIT, model.power_limit * scenario.limit)
         yield Reading(metrics.ENERGY, round(self.energy_joules(at), 3))
         yield Reading(metrics.SM_CLOCK, round(clock) * 1e6)
         yield Reading(metrics.SM_CLOCK_MAX, model.sm_clock * 1e6)
@@ -192,7 +151,73 @@ class SimulatedGpu:
             yield Reading(metrics.ECC_ERRORS, 0, ("corrected",))
             yield Reading(metrics.ECC_ERRORS, 0, ("uncorrected",))
         for reason in THROTTLE_REASONS:
-            yield Reading(metrics.THROTTLED, reason == scenario.throttle, (reason,))
+            yield Reading(metrics.THROTTLED, reason == scenario.throttle and scenario.throttled > 0.5, (reason,))
+        if scenario.job:
+            yield Reading(metrics.OWNER_INFO, 1, ("process", "", "", "", "", "", scenario.job, "", ""))
+
+    def _over_time(self, at: float) -> Iterator[Reading]:
+        """What is counted, and what the last whole minute was like."""
+        scenario, busy = self.scenario, self.busy_seconds(at)
+        observed = max(0.0, at - ANCHOR_SECONDS)
+        yield Reading(metrics.BUSY_SOURCE, 1, ("buffer",))
+        yield Reading(metrics.IDLE_HELD, round((observed - busy) * bool(scenario.processes), 6))
+        for reason in COUNTED_REASONS:
+            held = busy * scenario.throttled if reason == scenario.throttle else 0.0
+            yield Reading(metrics.THROTTLE_SECONDS, round(held, 6), (reason,))
+        end = floor(at / _WINDOW_SECONDS) * _WINDOW_SECONDS
+        pieces = [end - k * _SAMPLING_SECONDS for k in range(int(_WINDOW_SECONDS / _SAMPLING_SECONDS))]
+        shares = [self.utilization(piece, _SAMPLING_SECONDS) for piece in pieces]
+        watts = [self._mean_power(piece, _SAMPLING_SECONDS) for piece in pieces]
+        for family, values in ((metrics.UTILIZATION_WINDOW, shares), (metrics.POWER_WINDOW, watts)):
+            yield Reading(family, round(min(values), 4), ("min",))
+            yield Reading(family, round(sum(values) / len(values), 4), ("mean",))
+            yield Reading(family, round(max(values), 4), ("max",))
+        yield Reading(metrics.WINDOW_LENGTH, _WINDOW_SECONDS)
+        yield Reading(metrics.WINDOW_END, end)
+
+    def _mean_power(self, at: float, seconds: float) -> float:
+        return (self.energy_joules(at) - self.energy_joules(at - seconds)) / seconds
+
+    def _parts(self, at: float) -> Iterator[Reading]:
+        """The GPU's parts and links: activity since the last sampling, bytes since the anchor."""
+        model, scenario, busy = self.model, self.scenario, self.busy_seconds(at)
+        if model.activity:
+            duty = self.utilization(at, _SAMPLING_SECONDS)
+            shares = (1.0, scenario.fill, 0.45 * scenario.fill, scenario.tensor, scenario.fp64, scenario.fp32, 0.02,
+                      scenario.dram)  # fmt: skip
+            for family, share in zip(ACTIVITY, shares, strict=True):
+                yield Reading(family, round(duty * share, 4))
+        lanes = 16
+        yield Reading(metrics.PCIE_GENERATION, model.pcie_generation)
+        yield Reading(metrics.PCIE_WIDTH, lanes)
+        over_pcie = 0.0 if model.nvlink else scenario.exchange * PCIE_LANE[model.pcie_generation] * lanes
+        yield Reading(metrics.PCIE_RECEIVE, floor(busy * (scenario.input_bytes + over_pcie)))
+        yield Reading(metrics.PCIE_TRANSMIT, floor(busy * (0.1 * scenario.input_bytes + over_pcie)))
+        if model.nvlink:
+            exchanged = floor(busy * scenario.exchange * model.nvlink)
+            yield Reading(metrics.NVLINK_TRANSMIT, exchanged)
+            yield Reading(metrics.NVLINK_RECEIVE, exchanged)
+
+    def _health(self, at: float) -> Iterator[Reading]:
+        if self.model.remaps:
+            yield Reading(metrics.ROW_REMAP_PENDING, 0)
+            yield Reading(metrics.ROW_REMAP_FAILED, 0)
+        if self.scenario.xid:
+            code, kind = str(self.scenario.xid), meaning(self.scenario.xid)
+            count = floor(max(0.0, at - ANCHOR_SECONDS) / _XID_SECONDS)
+            yield Reading(metrics.XID_ERRORS, count, (code,))
+            yield Reading(metrics.XID_LAST, ANCHOR_SECONDS + count * _XID_SECONDS, (code,))
+            yield Reading(metrics.XID_INFO, 1, (code, kind.kind, kind.action))
+
+
+#: What NVML tells of the parts of a GPU, in the order in which it is simulated.
+ACTIVITY: tuple[Family, ...] = (
+    metrics.ENGINE_ACTIVITY, metrics.SM_ACTIVITY, metrics.SM_OCCUPANCY, metrics.TENSOR_ACTIVITY, metrics.FP64_ACTIVITY,
+    metrics.FP32_ACTIVITY, metrics.FP16_ACTIVITY, metrics.DRAM_BANDWIDTH,
+)  # fmt: skip
+
+#: One lane, one direction, in bytes a second, by generation.
+PCIE_LANE = {3: 0.985e9, 4: 1.969e9, 5: 3.938e9}
 
 
 _GROUP = re.compile(r"(?P<count>\d+)x(?P<model>[\w-]+?)(?::(?P<scenario>[\w-]+))?")

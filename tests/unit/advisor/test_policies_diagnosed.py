@@ -28,7 +28,7 @@ WAITING: Mapping[Signal, float] = {
     signals.JOB_DATA_WAIT: 0.49,
     signals.SM_ACTIVITY: 0.40,
 }
-TRAINING = Settings.model_validate({"pools": [{"name": "p", "kind": "training"}]})
+TRAINING = Settings.model_validate({"pools": [{"name": "p", "kind": "training", "gpu": {"min": 0, "max": 64}}]})
 
 
 def fleet(

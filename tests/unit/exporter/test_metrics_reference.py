@@ -148,6 +148,8 @@ def test_values_of_simulated_machines_are_in_the_unit_of_the_name() -> None:
         for family in text_string_to_metric_families(path.read_text(encoding="utf-8")):
             unit = family.name.removesuffix("_total").rpartition("_")[2]
             low, high = PLAUSIBLE.get(unit, (float("-inf"), float("inf")))
+            if family.type == "counter":  # months of traffic
+                high = float("inf")
             for sample in family.samples:
                 assert low <= sample.value <= high, f"{path.name}: {sample}"
             seen.add(unit)

@@ -1,0 +1,97 @@
+"""Each simulated workload, as the exporter tells of it, is recognized by a whole evaluation; near-misses are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import pytest
+from gpu_advisor.engine import Evaluation, evaluate
+from gpu_advisor.settings import Settings
+from gpu_advisor.sources.embedded import EmbeddedSource
+from gpu_advisor.sources.history import History
+from gpu_advisor.sources.openmetrics import import_openmetrics
+from gpu_exporter.devices.simulated import SCENARIOS, parse_fleet, past
+from gpu_exporter.exposition import render_history
+from gpu_exporter.metrics import Family, Samples
+
+START = 1_795_000_000.0
+LENGTH_SECONDS = 40 * 60
+TARGET = ("127.0.0.1:9816", "gpu-exporter")
+
+UP = Family("up", "gauge", "scraped", ("instance", "job"))
+UNAME = Family("node_uname_info", "gauge", "uname", ("nodename",))
+DAY_PEAK = Family("gpu:utilization_ratio:max1d", "gauge", "as the recording rules make it", ("uuid",))
+
+#: What each workload leads to on H100s. Nothing where it is in order, or only looks like trouble.
+EXPECTED: Mapping[str, set[str]] = {
+    "training": set(),
+    "idle": {"idle_reclaim"},
+    "idle-hoarder": {"idle_reclaim"},
+    "small-batch": {"batch_size"},
+    "data-bound": {"data_loading"},
+    "saturated-serving": set(),
+    "throttled": {"cooling"},
+    "lost": set(),
+    "memory-bound": {"memory_saving"},
+    "memory-full": {"memory_saving"},
+    "communication-bound": {"communication"},
+    "busy-but-empty": {"profiling"},
+    "hung-collective": {"profiling"},
+    "straggler": {"straggler"},
+    "held-up": set(),
+    "power-limited": {"power_limit"},
+    "power-capped": set(),
+    "hot": set(),
+    "single-precision": {"mixed_precision"},
+    "small-service": {"smaller_gpu"},
+    "failing": {"failing_gpu"},
+}
+
+#: GPUs of each: a job in lock step needs enough of them to tell who is slow.
+COUNTS = {"held-up": 7, "training": 6}
+
+
+def fleet() -> str:
+    return ",".join(f"{COUNTS.get(name, 2 if name != 'straggler' else 1)}xH100-80GB:{name}" for name in SCENARIOS)
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluation]:
+    gpus = parse_fleet(fleet())
+    serving = [gpu.identity.uuid for gpu in gpus if "serv" in gpu.scenario.about or "requests" in gpu.scenario.about]
+    settings = Settings.model_validate(
+        {
+            "resources": {"gpu": {"min": 0, "max": 64}},
+            "pools": [
+                {"name": "serving", "kind": "serving", "match": {"uuid": "|".join(serving)}},
+                {"name": "training", "kind": "training"},
+            ],
+        }
+    )
+    history = History(tmp_path_factory.mktemp("scenarios") / "history.db")
+    import_openmetrics(history, iter(list(render_history(_past()))), *TARGET)
+    yield evaluate(EmbeddedSource(history), settings, START + LENGTH_SECONDS + 1.0)
+    history.close()
+
+
+def _past() -> Iterator[tuple[float, list[Samples]]]:
+    peaks = tuple(((gpu.identity.uuid,), min(1.0, gpu.scenario.duty * 1.1)) for gpu in parse_fleet(fleet()))
+    for at, samples in past(fleet(), 0, "node-1", START, START + LENGTH_SECONDS, 15):
+        host = [Samples(UNAME, ((("node-1",), 1.0),)), Samples(UP, ((TARGET, 1.0),)), Samples(DAY_PEAK, peaks)]
+        yield at, [*samples, *host]
+
+
+def test_there_is_an_expectation_for_each_scenario() -> None:
+    assert EXPECTED.keys() == SCENARIOS.keys()
+
+
+@pytest.mark.parametrize("scenario", EXPECTED)
+def test_a_scenario_is_recognized(scenario: str, evaluation: Evaluation) -> None:
+    uuids = {gpu.identity.uuid for gpu in parse_fleet(fleet()) if gpu.scenario is SCENARIOS[scenario]}
+    told = [each for each in evaluation.recommendations if uuids & set(each.gpus)]
+    advice = [each for each in told if each.kind not in ("scale_up", "scale_down")]  # how many replicas is another test
+    assert {each.kind for each in advice} == EXPECTED[scenario], [each.summary for each in advice]
+    for each in advice:
+        assert all(shown.promql and shown.value is not None for shown in each.evidence)
+        if each.kind not in ("idle_reclaim",):
+            assert set(each.gpus) <= uuids, "advice on others' GPUs"
