@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from math import fsum, isfinite
 
 from gpu_advisor.expressions import Expression, Labels, Vector
-from gpu_advisor.recommendation import Abstention, Evidence, Reason, Scope
+from gpu_advisor.recommendation import Abstention, Evidence, Reason, Scope, Things
 from gpu_advisor.settings import Evaluation
-from gpu_advisor.signals import Signal, for_things
+from gpu_advisor.signals import Signal
 from gpu_advisor.sources.base import Trail
 from gpu_advisor.sources.detection import Roster, target_of
 from gpu_advisor.sources.mapping import ScopeName
@@ -66,7 +66,11 @@ class Facts:
     speaking: Mapping[str, frozenset[str]] = field(default_factory=dict)
     refused: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     doubled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    _instances: Mapping[str, str] = field(init=False, repr=False, compare=False)
     jobs: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_instances", {node.name: node.instance for node in self.nodes})
 
     def value(self, signal: Signal, name: str) -> float | None:
         """The signal's value for a GPU's uuid or a node's name; None if there is none."""
@@ -90,11 +94,9 @@ class Facts:
         """The signal's value for one thing, or its mean over several that all have one."""
         values = [value for value in (self.value(signal, name) for name in names) if value is not None]
         label, keys = self._selector(signal.scope, names)
-        expression = self.expressions.get(signal.name)
-        held = None
-        if expression is not None and keys:
-            everything = set(self.values.get(signal.name, {})) <= set(names)
-            held = for_things(expression, label, keys, everything)
+        everybody = self.values.get(signal.name, {})
+        # Most evidence is on one of very many: then there is nothing to compare.
+        everything = len(names) >= len(everybody) and everybody.keys() <= set(names)
         return Evidence(
             signal=signal.name,
             about=signal.about,
@@ -103,17 +105,17 @@ class Facts:
             window_seconds=signal.window_seconds(self.evaluation),
             value=fsum(values) / len(values) if values else None,
             at=self.at,
-            expression=held,
+            expression=self.expressions.get(signal.name) if keys else None,
             threshold=threshold,
             samples=samples,
             coverage=coverage,
+            things=Things(label, keys, everything),
         )
 
     def _selector(self, scope: ScopeName, names: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         if scope == "gpu":
             return "uuid", names
-        instances = {node.name: node.instance for node in self.nodes}
-        return "instance", tuple(instances[name] for name in names if name in instances)
+        return "instance", tuple(self._instances[name] for name in names if name in self._instances)
 
     def missing(self, signal: Signal, scope: Scope, gpu: Gpu | None = None) -> Abstention:
         """Why there is no value, as far as it can be told, and what would mend it."""

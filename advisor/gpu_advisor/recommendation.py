@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from gpu_advisor.expressions import Expression
-from gpu_advisor.signals import Unit
+from gpu_advisor.signals import Unit, for_things
 from gpu_advisor.sources.promql import to_promql
 
 ScopeKind = Literal["fleet", "pool", "node", "gpu", "job"]
@@ -56,11 +56,20 @@ class Abstention:
     kinds: tuple[str, ...] = ()
 
 
+class Things(NamedTuple):
+    """Whom a number is of: the values of a label, and whether these are all there are."""
+
+    label: str
+    values: tuple[str, ...]
+    everything: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """One number that a conclusion rests on, and how anybody gets it again.
 
-    `value` is None where it could not be had; `samples` and `coverage` (0..1 of the window) where they are known.
+    `expression` is the signal's, which `things` narrow. `value` is None where it could not be had; `samples` and
+    `coverage` (0..1 of the window) are there where they are known.
     """
 
     signal: str
@@ -74,12 +83,16 @@ class Evidence:
     threshold: float | None = None
     samples: int | None = None
     coverage: float | None = None
+    things: Things | None = None
     written: str | None = None  # the query of evidence that was put down, and has its expression no more
 
     @property
     def promql(self) -> str | None:
         """The query, pinned to the time of the evaluation. Written only when somebody looks: a fleet has many."""
-        return self.written if self.expression is None else to_promql(self.expression, self.at)
+        if self.expression is None:
+            return self.written
+        held = self.expression if self.things is None else for_things(self.expression, *self.things)
+        return to_promql(held, self.at)
 
 
 class Status(str, Enum):

@@ -76,9 +76,13 @@ def _results(data: Any, kind: str, read: Callable[[Mapping[str, Any]], T | None]
 
 
 def _labels(metric: Mapping[str, Any]) -> Labels:
-    if not all(isinstance(value, str) for value in metric.values()):
-        raise TypeError("label values must be text")
-    return tuple(sorted((name, value) for name, value in metric.items() if value and name != "__name__"))
+    pairs = sorted(metric.items())  # as Prometheus gives them already, which makes it cheap
+    plain = True
+    for name, value in pairs:
+        if not isinstance(value, str):
+            raise TypeError("label values must be text")
+        plain = plain and value != "" and name != "__name__"
+    return tuple(pairs) if plain else tuple(pair for pair in pairs if pair[1] and pair[0] != "__name__")
 
 
 def _document(answer: Answer) -> Any:

@@ -8,9 +8,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -26,6 +26,8 @@ MAX_IN_FLIGHT = 2
 MAX_ANSWER_BYTES = 256 << 20  # 10,000 GPUs are some 4 MiB a query
 _FIRST_PAUSE_SECONDS = 0.2
 _RETRIED_STATUS = (502, 503, 504)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,7 @@ class PrometheusSource:
     def instant(self, expressions: Mapping[str, Expression], at: float) -> dict[str, Vector]:
         """As Source.instant. Raises SourceError."""
         forms = {key: {"query": _text(expression), "time": _moment(at)} for key, expression in expressions.items()}
-        answers = self._ask("/api/v1/query", forms)
-        return {key: vector_of(data, self._who) for key, data in answers.items()}
+        return self._ask("/api/v1/query", forms, vector_of)
 
     def range(self, expression: Expression, start: float, end: float, step: float) -> dict[Labels, Trail]:
         """As Source.range. Raises SourceError."""
@@ -81,12 +82,12 @@ class PrometheusSource:
             "end": _moment(end),
             "step": f"{round(step * 1000)}ms",
         }
-        return trails_of(self._ask("/api/v1/query_range", {"": form})[""], self._who)
+        return self._ask("/api/v1/query_range", {"": form}, trails_of)[""]
 
     def version(self) -> str | None:
         """The version of Prometheus, such as "2.42.0"; None if it is another engine. Raises SourceError."""
         submitted = {"": self._pool.submit(self._exchange, "GET", "/api/v1/status/buildinfo", None)}
-        answer = self._collect(submitted)[""]
+        answer = self._collect(submitted, lambda answer: answer)[""]
         if answer.status in (404, 405):
             return None
         try:
@@ -107,29 +108,32 @@ class PrometheusSource:
         while not self._clients.empty():
             self._clients.get().close()
 
-    def _ask(self, path: str, forms: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    def _ask(self, path: str, forms: Mapping[str, Mapping[str, str]], read: Callable[[Any, str], T]) -> dict[str, T]:
         limit = f"{round(self._settings.timeout_seconds * 1000)}ms"  # so that the server gives up when we do
         submitted = {
-            key: self._pool.submit(self._data, path, {**form, "timeout": limit}) for key, form in forms.items()
+            key: self._pool.submit(self._exchange, "POST", path, {**form, "timeout": limit})
+            for key, form in forms.items()
         }
-        return self._collect(submitted)
+        return self._collect(submitted, lambda answer: read(data_of(answer, self._who), self._who))
 
-    def _collect(self, submitted: Mapping[str, concurrent.futures.Future[Any]]) -> dict[str, Any]:
+    def _collect(
+        self, submitted: Mapping[str, concurrent.futures.Future[Answer]], read: Callable[[Answer], T]
+    ) -> dict[str, T]:
+        """The answers as `read` reads them: each as soon as it is there, while the server works on the next ones."""
         turns = -(-len(submitted) // MAX_IN_FLIGHT)
         limit = self._settings.timeout_seconds * turns + 1  # a query ends itself; but looking up a name may hang
-        futures = list(submitted.values())
-        done, waiting = concurrent.futures.wait(futures, limit, concurrent.futures.FIRST_EXCEPTION)
-        for future in waiting:  # none, unless another one failed or the time is over
-            future.cancel()
-        for future in futures:
-            if future in done:
-                future.result()  # raises what went wrong there
-        if waiting:
-            raise self._timeout()
-        return {key: future.result() for key, future in submitted.items()}
-
-    def _data(self, path: str, form: Mapping[str, str]) -> Any:
-        return data_of(self._exchange("POST", path, form), self._who)
+        keys = {future: key for key, future in submitted.items()}
+        found: dict[str, T] = {}
+        try:
+            for future in concurrent.futures.as_completed(keys, limit):
+                found[keys.pop(future)] = read(future.result())
+                del future  # the answer's bytes are not needed any more
+        except concurrent.futures.TimeoutError as error:
+            raise self._timeout() from error
+        finally:
+            for future in submitted.values():  # those that wait, if another one failed or the time is over
+                future.cancel()
+        return {key: found[key] for key in submitted}
 
     def _exchange(self, method: str, path: str, form: Mapping[str, str] | None) -> Answer:
         """One request with its retries, all within the time limit. Raises SourceError."""

@@ -115,8 +115,11 @@ def _unpacked(pack: tuple[Expression, ...], answer: Vector) -> dict[Expression, 
         return {pack[0]: dict(answer)}
     parts: dict[str, Values] = {str(number): {} for number in range(len(pack))}
     for labels, value in answer.items():
-        number, rest = _untagged(labels)
-        parts[number][rest] = value
+        if labels[0][0] == PART:  # nearly always, as labels are sorted
+            parts[labels[0][1]][labels[1:]] = value
+        else:
+            number, rest = _untagged(labels)
+            parts[number][rest] = value
     return {leaf: parts[str(number)] for number, leaf in enumerate(pack)}
 
 

@@ -1,0 +1,282 @@
+"""The advisor over one real Prometheus that holds a large fleet: how long an evaluation takes, and what it costs.
+
+    python -m benchmarks.advisor --gpus 100 1000 10000
+
+For each size a Prometheus is filled with an hour of 15 s samples and a week of recorded series, and a service in a
+process of its own evaluates at a pinned time. In turn with it, the very same queries are sent bare, two in flight, and
+their answers thrown away; so both see the same machine. What per-workload recommenders do is measured beside it: one
+query a GPU, for a sample of the GPUs, the rest extrapolated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import requests
+
+from benchmarks import report
+from benchmarks.fleet_history import HOUR, hour, imported, week
+from benchmarks.processes import Server, free_port, serving
+
+END = 1_795_003_200.0
+SAMPLED_GPUS = 40
+MOST_QUERIES, MOST_WINDOWED, MOST_RATIO, MOST_MIB = 25, 12, 1.3, 250.0
+AIM_SECONDS = 3.0
+
+#: Path and form of each query of one evaluation.
+Asked = list[tuple[str, dict[str, str]]]
+
+
+@dataclass(frozen=True)
+class Size:
+    """What was measured at one size of the fleet. CPU is Prometheus' own, of one evaluation."""
+
+    gpus: int
+    evaluation_seconds: float
+    bare_seconds: float
+    ratio: float
+    queries: int
+    windowed_queries: int
+    window_selectors: int
+    advisor_mib: float
+    prometheus_cpu_seconds: float
+    prometheus_peak_mib: float
+    one_query_a_gpu_seconds: float
+    checks: int
+    advice: int
+
+
+def measured(gpus: int, folder: Path, rounds: int = 5, seconds: int = HOUR, days: int = 7) -> Size:
+    """One size. `seconds` and `days` are how much there is of samples and of recorded series."""
+    data = folder / "data"
+    imported(hour(gpus, END, seconds), folder / "hour.txt", data)
+    imported(week(gpus, END, days), folder / "week.txt", data)
+    port = free_port()
+    (folder / "prometheus.yml").write_text("{}\n")
+    command = [
+        "prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={data}",
+        "--storage.tsdb.retention.time=100y", f"--web.listen-address=127.0.0.1:{port}", "--log.level=error",
+    ]  # fmt: skip
+    with serving("prometheus", command, port, folder / "prometheus.log") as server:
+        return _turns(server, f"http://127.0.0.1:{port}", gpus, rounds)
+
+
+def _turns(server: Server, url: str, gpus: int, rounds: int) -> Size:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.advisor", "--child", url],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    told: list[dict[str, Any]] = []
+    bare: list[float] = []
+    cpu: list[float] = []
+    try:
+        for number in range(rounds + 1):  # the first warms both up
+            before = server.cpu_seconds()
+            told.append(_evaluated(child))
+            cpu.append(server.cpu_seconds() - before)
+            bare.append(sent_bare(url, told[-1]["asked"]))
+            if not number:
+                told, bare, cpu = told[-1:], [], []
+        told = told[1:]
+    finally:
+        if child.stdin:
+            child.stdin.close()
+        child.wait(30)
+    last = told[-1]
+    evaluation = median(each["seconds"] for each in told)
+    return Size(
+        gpus=gpus,
+        evaluation_seconds=round(evaluation, 4),
+        bare_seconds=round(median(bare), 4),
+        # Neighbours of one round, so that what else the machine does is in both.
+        ratio=round(median(each["seconds"] / raw for each, raw in zip(told, bare, strict=True)), 3),
+        queries=len(last["asked"]),
+        windowed_queries=last["windowed"],
+        window_selectors=last["selectors"],
+        advisor_mib=round(last["peak_mib"], 1),
+        prometheus_cpu_seconds=round(median(cpu), 3),
+        prometheus_peak_mib=round(_peak_mib(server.process.pid), 1),
+        one_query_a_gpu_seconds=round(_one_a_gpu(url, last["single"], gpus), 2),
+        checks=last["checks"],
+        advice=last["advice"],
+    )
+
+
+def _evaluated(child: subprocess.Popen[str]) -> dict[str, Any]:
+    if child.stdin is None or child.stdout is None:
+        raise RuntimeError("the advisor's process has no pipes")
+    child.stdin.write("evaluate\n")
+    child.stdin.flush()
+    line = child.stdout.readline()
+    if not line:
+        raise RuntimeError(f"the advisor's process ended with {child.wait(10)}")
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+def sent_bare(url: str, asked: Sequence[tuple[str, Mapping[str, str]]]) -> float:
+    """Seconds for these queries, two in flight, all answers read and thrown away."""
+    sessions = [requests.Session(), requests.Session()]
+    free = list(sessions)
+
+    def send(one: tuple[str, Mapping[str, str]]) -> None:
+        session = free.pop()
+        answer = session.post(url + one[0], data=one[1], headers={"Accept-Encoding": "gzip, deflate"}, stream=True)
+        for _ in answer.raw.stream(1 << 16, decode_content=False):
+            pass
+        if answer.status_code != 200:
+            raise RuntimeError(f"{one[0]} answered {answer.status_code}")
+        free.append(session)
+
+    begun = time.perf_counter()
+    with ThreadPoolExecutor(len(sessions)) as pool:
+        list(pool.map(send, asked))
+    return time.perf_counter() - begun
+
+
+def _one_a_gpu(url: str, single: Asked, gpus: int) -> float:
+    """Seconds for one query for each of the GPUs, from a sample of them, two in flight."""
+    return sent_bare(url, single) / len(single) * gpus
+
+
+def _peak_mib(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def child(url: str) -> None:
+    """A service that evaluates once for each line it is sent, and says what that took."""
+    from gpu_advisor import web
+    from gpu_advisor.publish.alertmanager import Alertmanagers
+    from gpu_advisor.publish.ledger import Ledger
+    from gpu_advisor.service import Service
+    from gpu_advisor.settings import PoolSettings, Settings
+    from gpu_advisor.sources.prometheus import PrometheusSettings, PrometheusSource
+
+    class Recording(PrometheusSource):
+        """Keeps what it sends."""
+
+        asked: Asked = []  # noqa: RUF012
+
+        def _ask(self, path: str, forms: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+            self.asked += [(path, dict(form)) for form in forms.values()]
+            return super()._ask(path, forms)
+
+    _ = web  # what a running advisor has in memory, too
+    settings = Settings(pools=[PoolSettings(name="training", kind="training", match={"name": ".*H100.*"})])
+    source = Recording(PrometheusSettings(url, timeout_seconds=120))
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger(Path(folder) / "ledger.db")
+        clock = [END]
+        service = Service(settings, source, ledger, Alertmanagers((), 15), clock=lambda: clock[0])
+        for _line in sys.stdin:
+            source.asked = []
+            begun = time.perf_counter()
+            service.attempt()
+            took = time.perf_counter() - begun
+            evaluation = service.view.evaluation
+            if evaluation is None or service.view.stale:
+                raise SystemExit(f"no evaluation: {service.view.source.message}")
+            single = [
+                ("/api/v1/query", {"query": evidence.promql or "", "time": str(END)})
+                for check in evaluation.checks
+                if check.scope.kind == "gpu" and check.item == "gpu_utilization"
+                for evidence in check.evidence[:1]
+            ][:SAMPLED_GPUS]
+            windows = [query["query"].count("[") for _, query in source.asked]
+            told = {
+                "seconds": took,
+                "asked": source.asked,
+                "windowed": sum(1 for count in windows if count),
+                "selectors": sum(windows),
+                "single": single,
+                "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                "checks": len(evaluation.checks),
+                "advice": len(evaluation.recommendations),
+            }
+            print(json.dumps(told), flush=True)
+        ledger.close()
+    source.close()
+
+
+def goals(sizes: Sequence[Size]) -> list[report.Goal]:
+    """What is to be kept, at the largest size and from size to size."""
+    largest = sizes[-1]
+    at = f"at {largest.gpus:,} GPUs"
+    found = [
+        report.Goal(f"at most {MOST_QUERIES} queries {at}", largest.queries <= MOST_QUERIES, str(largest.queries)),
+        report.Goal(
+            f"at most {MOST_WINDOWED} of them over windows", largest.windowed_queries <= MOST_WINDOWED,
+            f"{largest.windowed_queries}, which read {largest.window_selectors} windows",
+        ),
+        report.Goal(
+            "as many whatever the fleet", len({(s.queries, s.window_selectors) for s in sizes}) == 1,
+            ", ".join(str(size.queries) for size in sizes),
+        ),
+        report.Goal(
+            f"at most {MOST_RATIO} times the bare queries {at}", largest.ratio <= MOST_RATIO, str(largest.ratio)
+        ),
+        report.Goal(f"at most {MOST_MIB:.0f} MiB {at}", largest.advisor_mib <= MOST_MIB, f"{largest.advisor_mib} MiB"),
+        report.Goal(
+            f"within {AIM_SECONDS:.0f} s {at}", largest.evaluation_seconds <= AIM_SECONDS,
+            f"{largest.evaluation_seconds:.2f} s", stretch=True,
+        ),
+    ]  # fmt: skip
+    for small, large in pairwise(sizes):
+        growth, fleet = large.evaluation_seconds / small.evaluation_seconds, large.gpus / small.gpus
+        text = f"from {small.gpus:,} to {large.gpus:,} GPUs, time grows no faster than the fleet"
+        found.append(report.Goal(text, growth <= fleet * 1.1, f"{growth:.1f} of {fleet:.0f} times"))
+    return found
+
+
+def table(sizes: Sequence[Size]) -> str:
+    """The figures, a column a size."""
+    names = {name: name.replace("_", " ") for name in asdict(sizes[0])}
+    columns = [asdict(size) for size in sizes]
+    return report.table([[label, *(f"{column[name]:,}" for column in columns)] for name, label in names.items()])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpus", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="where the histories are made: tens of GiB for 10,000 GPUs")
+    parser.add_argument("--child", metavar="URL", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.child:
+        child(options.child)
+        return 0
+    sizes = []
+    for gpus in sorted(options.gpus):
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            sizes.append(measured(gpus, Path(folder), options.rounds))
+        print(table(sizes), flush=True)
+    verdicts = goals(sizes)
+    print("\n".join(map(str, verdicts)))
+    version = subprocess.run(["prometheus", "--version"], capture_output=True, text=True, check=True)
+    results = {
+        "prometheus": (version.stdout or version.stderr).splitlines()[0],
+        "sizes": [asdict(size) for size in sizes],
+        "goals": [str(verdict) for verdict in verdicts],
+    }
+    print(report.write("advisor", results))
+    return 1 if report.missed(verdicts) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
