@@ -321,6 +321,18 @@ def test_labels_stay_the_same_while_values_change(start: Start) -> None:
     assert now.annotations["runbook_url"].endswith("/GpuAdvisorIdleReclaim.md")
 
 
+def test_a_large_fleet_in_trouble_is_few_alerts(start: Start) -> None:
+    """One a pool or job, not one a GPU: what is wrong with a thousand GPUs must not hide in a thousand words."""
+    pools = [{"name": f"p{n}", "match": {"node": f"n{n}"}} for n in range(4)]
+    advisor = start(pools=pools)
+    cards = [Card(f"GPU-{n}-{i}", 0.0, node=f"n{n}", index=str(i)) for n in range(4) for i in range(250)]
+    advisor.source.targets = [Target("a:1", cards)]
+    told = advisor.after(0).heard.rounds[-1].values()
+    kinds = {each.labels["kind"] for each in told}
+    assert 4 <= len(told) <= 4 * len(kinds)
+    assert {each.labels["scope_kind"] for each in told} <= {"pool", "job"}
+
+
 def test_a_view_before_any_answer_is_not_stale_but_says_why(start: Start) -> None:
     view: View = start().service.view
     assert (view.stale, view.source.up, view.source.error) == (False, False, "not_yet")
