@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from gpu_advisor.training.callbacks.lightning import LightningMonitor
     from gpu_advisor.training.loaders.optimized import OptimizedDataLoader
     from gpu_advisor.training.loaders.prefetch import PrefetchLoader
+    from gpu_advisor.training.memory.manager import MemoryManager
     from gpu_advisor.training.monitor import TrainingMonitor
     from gpu_advisor.training.outlets import MonitorError
 
 _MODULES = {
     "HuggingFaceMonitor": "callbacks.huggingface",
     "LightningMonitor": "callbacks.lightning",
+    "MemoryManager": "memory.manager",
     "MonitorError": "outlets",
     "OptimizedDataLoader": "loaders.optimized",
     "PrefetchLoader": "loaders.prefetch",
@@ -29,6 +31,7 @@ _MODULES = {
 __all__ = [
     "HuggingFaceMonitor",
     "LightningMonitor",
+    "MemoryManager",
     "MonitorError",
     "OptimizedDataLoader",
     "PrefetchLoader",
