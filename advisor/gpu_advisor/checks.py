@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from gpu_advisor.expressions import Ratio
 from gpu_advisor.facts import Facts, Gpu
 from gpu_advisor.pools import Pool
 from gpu_advisor.recommendation import Abstention, Check, Evidence, Reason, Scope, Severity, Status
 from gpu_advisor.settings import PoolSettings, Settings
 from gpu_advisor.signals import (
+    JOB_PEAK_MEMORY,
+    MEMORY_TOTAL,
     MEMORY_USED,
     NODE_CPU,
     NODE_DISK_BUSY,
@@ -31,6 +34,9 @@ NODE_MEMORY_LIMIT = 0.95
 
 #: A mean is exact to rounding only: what is this near to an edge is on it.
 ROUNDING = 1e-9
+
+#: Who holds this share of a GPU's memory holds all of it.
+TAKEN_WHOLE = 0.95
 
 FLEET = Scope("fleet", "fleet")
 
@@ -168,7 +174,7 @@ def _group(facts: Facts, settings: Settings, pools: Sequence[Pool], scope: Scope
     known = tuple(gpu.uuid for gpu in gpus if _covered(facts, gpu.uuid))
     band = mean_band(settings, pools)
     yield _mean(facts, "gpu_utilization", "GPU utilization", UTILIZATION, known, gpus, scope, band)
-    held = tuple(gpu.uuid for gpu in gpus if facts.value(MEMORY_USED, gpu.uuid) is not None)
+    held = tuple(gpu.uuid for gpu in gpus if _memory_is_told(facts, gpu.uuid))
     yield _mean(facts, "gpu_memory", "GPU memory", MEMORY_USED, held, gpus, scope, memory_band(settings))
 
 
@@ -194,8 +200,7 @@ def _gpus(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[C
         band = utilization_band(settings, pool.settings)
         for gpu in pool.gpus:
             yield _gpu(facts, "gpu_utilization", "GPU utilization", UTILIZATION, gpu, band, _covered(facts, gpu.uuid))
-            has_memory = facts.value(MEMORY_USED, gpu.uuid) is not None
-            yield _gpu(facts, "gpu_memory", "GPU memory", MEMORY_USED, gpu, memory_band(settings), has_memory)
+            yield _gpu_memory(facts, gpu, memory_band(settings))
 
 
 def _gpu(facts: Facts, item: str, title: str, signal: Signal, gpu: Gpu, band: Band, known: bool) -> Check:
@@ -203,6 +208,22 @@ def _gpu(facts: Facts, item: str, title: str, signal: Signal, gpu: Gpu, band: Ba
         return _unknown(item, title, gpu.scope, _why_unknown(facts, signal, gpu, gpu.scope))
     coverage = facts.value(UTILIZATION_COVERAGE, gpu.uuid) if signal is UTILIZATION else None
     return _judged(item, title, gpu.scope, facts.evidence(signal, (gpu.uuid,), band.low, coverage=coverage), band)
+
+
+def _gpu_memory(facts: Facts, gpu: Gpu, band: Band) -> Check:
+    """By the job's own word, if it gives one: what a framework took in advance is not what it needs."""
+    peak, total = (facts.evidence(signal, (gpu.uuid,)) for signal in (JOB_PEAK_MEMORY, MEMORY_TOTAL))
+    if peak.value is None or not total.value:
+        return _gpu(facts, "gpu_memory", "GPU memory", MEMORY_USED, gpu, band, _memory_is_told(facts, gpu.uuid))
+    both = Ratio(peak.expression, total.expression) if peak.expression and total.expression else None
+    share = replace(peak, unit="ratio", value=peak.value / total.value, expression=both, threshold=band.low)
+    return _judged("gpu_memory", "GPU memory", gpu.scope, share, band)
+
+
+def _memory_is_told(facts: Facts, uuid: str) -> bool:
+    """Whether what is held is what is needed: where all of it is, a framework may have taken it in advance."""
+    held = facts.value(MEMORY_USED, uuid)
+    return held is not None and (held < TAKEN_WHOLE or facts.value(JOB_PEAK_MEMORY, uuid) is not None)
 
 
 def _covered(facts: Facts, uuid: str) -> bool:
@@ -223,6 +244,13 @@ def _why_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope) -> Absten
             f"{facts.evaluation.min_coverage:.0%} is needed: wait"
         )
         return Abstention(Reason.INSUFFICIENT_HISTORY, signal.name, scope, message)
+    held = facts.value(MEMORY_USED, gpu.uuid) if signal is MEMORY_USED else None
+    if held is not None:
+        message = (
+            f"{held:.0%} is held, which a framework may have taken in advance: what is needed of it, a job tells that "
+            "reports training_peak_memory_bytes"
+        )
+        return Abstention(Reason.UNSUPPORTED, signal.name, scope, message)
     return facts.missing(signal, scope, gpu)
 
 

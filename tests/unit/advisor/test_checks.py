@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from gpu_advisor import checks
+from gpu_advisor import checks, signals
+from gpu_advisor.engine import decide
 from gpu_advisor.pools import assign
 from gpu_advisor.recommendation import Check, Reason, Status
 from gpu_advisor.settings import Settings
@@ -43,7 +44,7 @@ def gpu(card: Card, item: str = "gpu_utilization", settings: Settings | None = N
         (Card("a", memory=0.80), "gpu_memory", "met", None),
         (Card("a", memory=0.90), "gpu_memory", "met", None),
         (Card("a", memory=0.79), "gpu_memory", "missed", -0.01),
-        (Card("a", memory=0.95), "gpu_memory", "missed", 0.05),
+        (Card("a", memory=0.94), "gpu_memory", "missed", 0.04),
         (Card("a", utilization=0.75, node="serve-1"), "gpu_utilization", "met", None),
         (Card("a", utilization=0.60, node="serve-1"), "gpu_utilization", "met", None),
         (Card("a", utilization=0.95, node="serve-1"), "gpu_utilization", "missed", 0.10),
@@ -180,3 +181,29 @@ def test_pools_take_the_first_match_and_never_what_does_not_match() -> None:
         f"{MODEL} (others)": ("1", "4"),
         "nvidia": ("5",),
     }
+
+
+@pytest.mark.parametrize(
+    ("held", "peak", "status", "value"),
+    [
+        (0.85, None, Status.MET, 0.85),
+        (0.97, None, Status.UNKNOWN, None),
+        (0.97, 0.40, Status.MISSED, 0.40),
+        (0.97, 0.85, Status.MET, 0.85),
+    ],
+)
+def test_memory_that_may_have_been_taken_in_advance(
+    held: float, peak: float | None, status: Status, value: float | None
+) -> None:
+    known = facts([Card("a", memory=held)])
+    total = {signals.MEMORY_TOTAL.name: {"a": 8e10}}
+    told = {} if peak is None else {signals.JOB_PEAK_MEMORY.name: {"a": peak * 8e10}}
+    known = dataclasses.replace(known, values={**known.values, **total, **told})
+    (check,) = (
+        each for each in decide(known, Settings()).checks if (each.item, each.scope.name) == ("gpu_memory", "a")
+    )
+    assert (check.status, check.value) == (status, value if value is None else pytest.approx(value))
+    if status is Status.UNKNOWN:
+        assert "training_peak_memory_bytes" in check.message
+    else:
+        assert check.evidence[0].promql
