@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test lint format bench-exporter bench-accuracy bench-api bench-diagnosis soak rules dashboards docs golden clean
+.PHONY: up test lint format bench-exporter bench-advisor bench-accuracy bench-api bench-diagnosis soak rules dashboards docs golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -34,6 +34,11 @@ bench-exporter: $(VENV)/.test
 	@tests/get_servers.sh $(VENV)/servers
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m benchmarks.exporter
+
+# One real Prometheus with 100, 1,000 and 10,000 GPUs; the last takes long, and 10 GiB below TMPDIR while it is made.
+bench-advisor: $(VENV)/.test
+	@tests/get_servers.sh $(VENV)/servers
+	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m benchmarks.advisor
 
 bench-accuracy: $(VENV)/.test
 	$(BIN)/python -m benchmarks.accuracy

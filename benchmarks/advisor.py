@@ -166,6 +166,7 @@ def child(url: str) -> None:
     from gpu_advisor.publish.ledger import Ledger
     from gpu_advisor.service import Service
     from gpu_advisor.settings import PoolSettings, Settings
+    from gpu_advisor.sources.http import Answer
     from gpu_advisor.sources.prometheus import PrometheusSettings, PrometheusSource
 
     class Recording(PrometheusSource):
@@ -173,9 +174,9 @@ def child(url: str) -> None:
 
         asked: Asked = []  # noqa: RUF012
 
-        def _ask(self, path: str, forms: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-            self.asked += [(path, dict(form)) for form in forms.values()]
-            return super()._ask(path, forms)
+        def _exchange(self, method: str, path: str, form: Mapping[str, str] | None) -> Answer:
+            self.asked.append((path, dict(form or {})))
+            return super()._exchange(method, path, form)
 
     _ = web  # what a running advisor has in memory, too
     settings = Settings(pools=[PoolSettings(name="training", kind="training", match={"name": ".*H100.*"})])
