@@ -55,7 +55,7 @@ def signals_of(features: Iterable[str]) -> tuple[Signal, ...]:
 
 def judge(features: Features) -> tuple[Row | None, tuple[str, ...], tuple[str, ...]]:
     """The first row that holds; or none, what is missing to tell, and which diagnoses are borderline."""
-    missing: dict[str, None] = {}
+    untold: list[Row] = []
     borderline: dict[str, None] = {}
     for row in TABLE:
         truth = all_of(row.when, features)
@@ -64,8 +64,9 @@ def judge(features: Features) -> tuple[Row | None, tuple[str, ...], tuple[str, .
         if truth is Truth.BORDERLINE:
             borderline[row.diagnosis] = None
         if truth is Truth.MISSING:
-            parts = (part for condition in row.when for part in condition.parts())
-            missing.update(dict.fromkeys(part.feature for part in parts if part.truth(features) is Truth.MISSING))
+            untold.append(row)
+    parts = (part for row in untold for condition in row.when for part in condition.parts())
+    missing = dict.fromkeys(part.feature for part in parts if part.truth(features) is Truth.MISSING)
     return None, tuple(missing), tuple(borderline)
 
 

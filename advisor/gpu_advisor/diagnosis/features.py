@@ -294,8 +294,9 @@ BY_NAME: Mapping[str, Feature] = {feature.name: feature for feature in FEATURES}
 class Measured(dict[str, float | None]):
     """A reading's features by name, each computed when it is first asked for: most rows fail at their first."""
 
+    __slots__ = ("_reading",)
+
     def __init__(self, reading: Reading) -> None:
-        super().__init__()
         self._reading = reading
 
     def __missing__(self, name: str) -> float | None:

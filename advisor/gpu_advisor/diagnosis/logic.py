@@ -22,6 +22,10 @@ class Truth(Enum):
     MISSING = "missing"
 
 
+#: Looked up some hundred times a GPU: as names of their own they cost half.
+_YES, _NO, _BORDERLINE, _MISSING = Truth.YES, Truth.NO, Truth.BORDERLINE, Truth.MISSING
+
+
 @dataclass(frozen=True, slots=True)
 class At:
     """One feature against a threshold: `yes` is where the condition begins to hold, `no` where it is seen to fail."""
@@ -38,10 +42,10 @@ class At:
     def truth(self, features: Features) -> Truth:
         value = features[self.feature]
         if value is None:
-            return Truth.MISSING
+            return _MISSING
         if self.side == "above":
-            return Truth.YES if value >= self.yes else Truth.NO if value <= self.no else Truth.BORDERLINE
-        return Truth.YES if value <= self.yes else Truth.NO if value >= self.no else Truth.BORDERLINE
+            return _YES if value >= self.yes else _NO if value <= self.no else _BORDERLINE
+        return _YES if value <= self.yes else _NO if value >= self.no else _BORDERLINE
 
     def parts(self) -> tuple[At, ...]:
         return (self,)
@@ -78,11 +82,11 @@ def either(*conditions: At) -> AnyOf:
 
 def all_of(conditions: tuple[Condition, ...], features: Features) -> Truth:
     """Fails if one of them does; else not told if one cannot be; else borderline if one is."""
-    worst = Truth.YES
+    worst = _YES
     for condition in conditions:
         truth = condition.truth(features)
-        if truth is Truth.NO:
+        if truth is _NO:
             return truth
-        if truth is Truth.MISSING or (truth is Truth.BORDERLINE and worst is Truth.YES):
+        if truth is not _YES and worst is not _MISSING:
             worst = truth
     return worst
