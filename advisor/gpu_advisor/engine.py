@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 
-from gpu_advisor import checks, signals
+from gpu_advisor import checks, demand, signals, trails
 from gpu_advisor.expressions import Expression, Labels, Vector, union
 from gpu_advisor.facts import Facts, build_gpus, build_nodes, by_thing, doubled, is_usable, job_of_each, silent_targets
 from gpu_advisor.policies import POLICIES, scale
 from gpu_advisor.pools import Pool, PoolNumbers, assign, numbers
 from gpu_advisor.recommendation import Abstention, Check, Recommendation
+from gpu_advisor.settings import Evaluation as EvaluationSettings
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.base import Source, Trail
+from gpu_advisor.sources.base import Source
 from gpu_advisor.sources.detection import (
     Roster,
     canonical,
@@ -84,15 +86,23 @@ def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
         seen = canonical(mappings(), former.read(source, at - ago))
         queries += len(former.packs)
         roster = replace(roster, seen=tuple(dict.fromkeys((*roster.seen, *seen))))
-    families = compile_by_family(present_speakers(answers, roster), settings)
+    speaking = present_speakers(answers, roster)
+    families = compile_by_family(speaking, settings)
     expressions = {name: union(*parts.values()) for name, parts in families.items()}
     second = plan(expressions)
     values = second.read(source, at)
-    trail = expressions.get(signals.UTILIZATION.name)
-    trails = _trails(source, trail, settings, at) if trail and _has_serving(settings) else {}
-    queries += len(second.packs) + bool(trails)
-    facts = build_facts({**answers, **values}, roster, families, trails, settings, at)
-    return decide(facts, settings, queries=queries)
+    queries += len(second.packs)
+    facts = build_facts({**answers, **values}, roster, families, settings, at)
+    demands = demand.read(source, settings.pools, at, settings.evaluation)
+    facts = replace(facts, demands=demands)
+    members = _serving(facts, roster, settings)
+    stepwise = _stepwise(speaking, settings.evaluation)
+    if members and stepwise is not None:
+        everybody = [dict(labels).get("uuid", "") for labels in (*roster.present, *roster.seen)]
+        found = trails.read(source, members, everybody, stepwise, at, settings.evaluation)
+        facts = replace(facts, trails=found.trails, trail_expressions=trails.work_of(members, stepwise))
+        queries += found.queries
+    return decide(facts, settings, queries=queries + len(demands))
 
 
 def identity_queries(settings: Settings) -> dict[str, Expression]:
@@ -178,7 +188,6 @@ def build_facts(
     answers: Mapping[str, Vector],
     roster: Roster,
     families: Mapping[str, Mapping[str, Expression]],
-    trails: Mapping[str, Trail],
     settings: Settings,
     at: float,
 ) -> Facts:
@@ -214,7 +223,6 @@ def build_facts(
         values=values,
         expressions={name: union(*parts.values()) for name, parts in families.items()},
         evaluation=settings.evaluation,
-        trails=trails,
         drivers={name: frozenset(states) for name, states in drivers.items()},
         silent_targets=silent_targets(answers["targets"], [*gpus_there.present, *gpus_there.seen, *answers["drivers"]]),
         simulated=bool(answers["simulated"]),
@@ -233,18 +241,25 @@ def _of(rows: Iterable[Labels], exporters: Collection[str]) -> tuple[Labels, ...
     return tuple(labels for labels in rows if dict(labels)["exporter"] in exporters)
 
 
-def _has_serving(settings: Settings) -> bool:
-    return any(pool.kind == "serving" for pool in settings.pools)
+def _serving(facts: Facts, roster: Roster, settings: Settings) -> dict[str, tuple[str, ...]]:
+    """The GPUs of each serving pool, those that left it lately as well: the pool's past is theirs, too."""
+    now = {gpu.uuid for gpu in facts.gpus}
+    gone = build_gpus(Roster(present=roster.seen), {}, {}, {}, facts.nodes)
+    found = assign([*facts.gpus, *(gpu for gpu in gone if gpu.uuid not in now)], settings.pools)
+    there = {pool.settings.name for pool in assign(facts.gpus, settings.pools) if pool.gpus}
+    return {
+        pool.settings.name: pool.uuids
+        for pool in found
+        if pool.settings.kind == "serving" and pool.settings.name in there
+    }
 
 
-def _trails(source: Source, expression: Expression, settings: Settings, at: float) -> dict[str, Trail]:
-    evaluation = settings.evaluation
-    longest = max(
-        evaluation.scale_up_stabilization_seconds,
-        evaluation.scale_down_stabilization_seconds,
-        evaluation.cooldown_seconds,
-    )
-    # The grid ends at the time of the evaluation, so that each window has the same number of points.
-    start = at - longest // evaluation.step_seconds * evaluation.step_seconds
-    found = source.range(expression, start, at, evaluation.step_seconds)
-    return {uuid: trail for labels, trail in found.items() if (uuid := dict(labels).get("uuid"))}
+def _stepwise(found: Sequence[Speaker], evaluation: EvaluationSettings) -> Expression | None:
+    """Utilization over one step of a trail; over two scrapes at least, or there would be none."""
+    parts: list[Expression] = []
+    for speaker in found:
+        if speaker.mapping.scope == signals.UTILIZATION.scope and speaker.name != RECORDED:
+            window = max(evaluation.step_seconds, ceil(2.5 * (speaker.interval_seconds or 0)))
+            expression = speaker.expression(signals.UTILIZATION.quantity, signals.UTILIZATION.reduction, window)
+            parts += [expression] if expression is not None else []
+    return union(*parts) if parts else None

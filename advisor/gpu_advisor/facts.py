@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum, isfinite
 
+from gpu_advisor.demand import Reading
 from gpu_advisor.expressions import Expression, Labels, Vector
 from gpu_advisor.recommendation import Abstention, Evidence, Reason, Scope, Things
 from gpu_advisor.settings import Evaluation
 from gpu_advisor.signals import Signal
-from gpu_advisor.sources.base import Trail
 from gpu_advisor.sources.detection import Roster, target_of
 from gpu_advisor.sources.mapping import ScopeName
+from gpu_advisor.trails import Seen
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -50,7 +51,8 @@ class Facts:
     """`values` are by signal and by a GPU's uuid or a node's name; `refused` are those that cannot be true.
 
     `speaking` are the exporter families that can give a signal, `doubled` the GPUs that several of them tell of.
-    `jobs` is whose work each GPU does, where it is one owner's.
+    `jobs` is whose work each GPU does, where it is one owner's. `trails`, the work in the last step of each
+    (`trail_expressions`) and `demands` are by pool, of those that are scaled.
     """
 
     at: float
@@ -59,7 +61,9 @@ class Facts:
     values: Mapping[str, Mapping[str, float]]
     expressions: Mapping[str, Expression]
     evaluation: Evaluation
-    trails: Mapping[str, Trail] = field(default_factory=dict)
+    trails: Mapping[str, tuple[Seen, ...]] = field(default_factory=dict)
+    trail_expressions: Mapping[str, Expression] = field(default_factory=dict)
+    demands: Mapping[str, Reading] = field(default_factory=dict)
     drivers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     silent_targets: tuple[str, ...] = ()
     simulated: bool = False

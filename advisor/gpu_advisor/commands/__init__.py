@@ -11,6 +11,7 @@ COMMANDS: dict[str, str] = {
     "up": "gpu_advisor.commands.up",
     "serve": "gpu_advisor.commands.serve",
     "rules": "gpu_advisor.commands.rules",
+    "backtest": "gpu_advisor.commands.backtest",
     "check": "gpu_advisor.commands.check",
     "recommend": "gpu_advisor.commands.recommend",
     "autoscale": "gpu_advisor.commands.autoscale",

@@ -15,10 +15,18 @@ class Evaluation(Strict):
     idle_window_seconds: Seconds = Field(1800, description="a GPU idle for this long may be given back")
     idle_utilization: Percent = Field(1, description="percent; a GPU below it is idle")
     min_coverage: float = Field(0.9, gt=0, le=1, description="a window with less data than this share is not judged")
-    step_seconds: Seconds = Field(60, description="distance of the points that stabilization looks at")
-    scale_up_stabilization_seconds: Seconds = 180
-    scale_down_stabilization_seconds: Seconds = 900
-    cooldown_seconds: Seconds = Field(600, description="no reversal within this time after a change of the pool's size")
+    step_seconds: Seconds = Field(60, description="distance of the points that scaling looks at")
+    scale_up_stabilization_seconds: Seconds = Field(60, description="a pool grows by the lowest need within it")
+    scale_down_stabilization_seconds: Seconds = Field(300, description="a pool shrinks to the highest need within it")
+    cooldown_seconds: Seconds = Field(
+        300, description="no reversal within this time after a change of the pool's size, but for growth at saturation"
+    )
+    history_seconds: Seconds = Field(4 * 3600, description="how much of a pool's past its size is computed from")
+    level_half_life_seconds: Seconds = Field(600, description="a demand so long ago counts half in the present level")
+    excess_half_life_seconds: Seconds = Field(9000, description="the same, for how far demand went above forecasts")
+    headroom_deviations: float = Field(
+        3.3, ge=0, le=20, description="head-room of serving pools, in deviations of demand above forecasts"
+    )
 
     @model_validator(mode="after")
     def _long_enough(self) -> Evaluation:
@@ -31,5 +39,11 @@ class Evaluation(Strict):
         if self.step_seconds > shortest:
             raise ValueError(
                 f"step_seconds ({self.step_seconds}) is above the shortest stabilization ({shortest}): make it smaller"
+            )
+        longest = max(self.scale_down_stabilization_seconds, self.cooldown_seconds)
+        if self.history_seconds < longest:
+            raise ValueError(
+                f"history_seconds ({self.history_seconds}) is below the longest of scale_down_stabilization_seconds "
+                f"and cooldown_seconds ({longest}): look at least so far back"
             )
         return self

@@ -2,14 +2,84 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from gpu_advisor.settings.kinds import Regex, Strict
 from gpu_advisor.settings.resources import GpuLimits
 
 PoolKind = Literal["serving", "training", "undecided"]
+
+#: What a demand signal counts: all work there is, or only what waits beside the work that the GPUs do.
+Counts = Literal["total", "waiting"]
+
+
+class _Preset(Strict):
+    query: str
+    counts: Counts
+    source: str
+
+
+#: Demand signals of known servers and schedulers, over everything that the source holds of them: a pool that shares
+#: its source with others names its own `query`, held to its own labels.
+PRESETS: dict[str, _Preset] = {
+    "vllm": _Preset(
+        query="sum(vllm:num_requests_running) + sum(vllm:num_requests_waiting)",
+        counts="total",
+        source="https://docs.vllm.ai/en/latest/usage/metrics.html",
+    ),
+    "triton": _Preset(
+        query="sum(nv_inference_pending_request_count)",
+        counts="waiting",
+        source="https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/metrics.html",
+    ),
+    "kueue": _Preset(
+        query='sum(kueue_pending_workloads{status="active"})',
+        counts="waiting",
+        source="https://kueue.sigs.k8s.io/docs/reference/metrics/",
+    ),
+    "slurm": _Preset(
+        query="sum(slurm_queue_pending)",
+        counts="waiting",
+        source="https://github.com/vpenso/prometheus-slurm-exporter",
+    ),
+}
+
+
+def _is_text(value: object) -> object:
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("empty: write PromQL that gives one number, or leave it out")
+    return value
+
+
+class DemandSettings(Strict):
+    """How much work there is, where utilization cannot tell: it ends at 100 %."""
+
+    preset: Literal["vllm", "triton", "kueue", "slurm"] | None = Field(
+        None, description="the query for a server or scheduler that is known"
+    )
+    query: Annotated[str, BeforeValidator(_is_text)] | None = Field(
+        None, description="PromQL that gives one number: work in units of per_replica"
+    )
+    counts: Counts | None = Field(
+        None, description="total: all work there is; waiting: what waits beside the work that the GPUs do"
+    )
+    per_replica: float = Field(gt=0, description="how much of it one replica does well, as in 16 requests at a time")
+
+    @model_validator(mode="after")
+    def _one_query(self) -> DemandSettings:
+        if (self.preset is None) == (self.query is None):
+            raise ValueError("give either a preset (vllm, triton, kueue, slurm) or a query in PromQL")
+        return self
+
+    @property
+    def promql(self) -> str:
+        return self.query or PRESETS[str(self.preset)].query
+
+    @property
+    def kind(self) -> Counts:
+        return self.counts or (PRESETS[self.preset].counts if self.preset else "total")
 
 
 class PoolSettings(Strict):
@@ -20,11 +90,33 @@ class PoolSettings(Strict):
     match: dict[Literal["uuid", "name", "node", "vendor"], Regex] = Field(
         default_factory=dict, description="regular expressions, each matching the whole of a GPU's property"
     )
-    gpus_per_replica: int = Field(1, ge=1)
+    gpus_per_replica: int = Field(
+        1, ge=1, description="a pool changes by whole ones; tensor_parallel x pipeline_parallel if not given"
+    )
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that share each layer")
+    pipeline_parallel: int = Field(1, ge=1, description="groups of these that hold the layers one after the other")
+    start_delay_seconds: int = Field(120, ge=0, le=86400, description="seconds until a new replica serves")
+    demand: DemandSettings | None = Field(None, description="how much work there is, in PromQL")
     gpu: GpuLimits | None = Field(None, description="instead of resources.gpu")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _copy_of_the_model(cls, values: Any) -> Any:
+        """Without gpus_per_replica, a replica is one copy of the model."""
+        if not isinstance(values, dict) or "gpus_per_replica" in values:
+            return values
+        sizes = [values.get(key, 1) for key in ("tensor_parallel", "pipeline_parallel")]
+        whole = all(type(size) is int and size >= 1 for size in sizes)  # what is not is told of by its own field
+        return {**values, "gpus_per_replica": sizes[0] * sizes[1]} if whole else values
 
     @model_validator(mode="after")
     def _whole_replicas(self) -> PoolSettings:
+        model_parallel = self.tensor_parallel * self.pipeline_parallel
+        if self.gpus_per_replica % model_parallel:
+            raise ValueError(
+                f"gpus_per_replica ({self.gpus_per_replica}) does not divide into copies of the model of "
+                f"tensor_parallel x pipeline_parallel = {model_parallel} GPUs: make it a multiple, or leave it out"
+            )
         if self.gpu and self.gpu.max < self.gpus_per_replica:
             raise ValueError(
                 f"gpu.max ({self.gpu.max}) is below gpus_per_replica ({self.gpus_per_replica}): not one replica fits"

@@ -76,8 +76,12 @@ class PrometheusSource:
 
     def range(self, expression: Expression, start: float, end: float, step: float) -> dict[Labels, Trail]:
         """As Source.range. Raises SourceError."""
+        return self.range_of_text(_text(expression), start, end, step)
+
+    def range_of_text(self, promql: str, start: float, end: float, step: float) -> dict[Labels, Trail]:
+        """A query that a person wrote, as `range`. Raises SourceError."""
         form = {
-            "query": _text(expression),
+            "query": promql,
             "start": _moment(start),
             "end": _moment(end),
             "step": f"{round(step * 1000)}ms",

@@ -10,6 +10,7 @@ from gpu_advisor.engine import Evaluation as Outcome
 from gpu_advisor.engine import compile_signals, decide
 from gpu_advisor.expressions import Expression, Labels, Select, Vector
 from gpu_advisor.facts import Facts, Gpu, Node
+from gpu_advisor.pools import assign
 from gpu_advisor.publish.alertmanager import Alertmanagers, AlertmanagerState
 from gpu_advisor.publish.alerts import Alert, payload
 from gpu_advisor.publish.ledger import Ledger
@@ -26,7 +27,9 @@ from gpu_advisor.signals import (
 from gpu_advisor.sources import algebra
 from gpu_advisor.sources.base import SourceError, SourceErrorKind, Trail
 from gpu_advisor.sources.mapping import own_mappings
+from gpu_advisor.sources.matchers import matcher_test
 from gpu_advisor.sources.speaker import Speaker
+from gpu_advisor.trails import Seen
 
 SPEAKERS = tuple(Speaker(mapping) for mapping in own_mappings())
 AT = 1_800_000_000.0
@@ -84,9 +87,22 @@ def facts(
         values={k: v for k, v in values.items() if k not in without},
         expressions=expressions,
         evaluation=chosen.evaluation,
-        trails={card.uuid: card.trail for card in cards},
+        trails=pool_trails(cards, chosen),
         **more,  # type: ignore[arg-type]
     )
+
+
+def pool_trails(cards: Sequence[Card], settings: Settings) -> dict[str, tuple[Seen, ...]]:
+    """What the source adds up of the cards' trails."""
+    trails: dict[str, tuple[Seen, ...]] = {}
+    by_uuid = {card.uuid: card.trail for card in cards}
+    for pool in assign([card.gpu for card in cards], settings.pools):
+        at_time: dict[float, list[float]] = {}
+        for uuid in pool.uuids:
+            for at, value in by_uuid[uuid]:
+                at_time.setdefault(at, []).append(value)
+        trails[pool.settings.name] = tuple(Seen(at, len(v), sum(v)) for at, v in sorted(at_time.items()))
+    return trails
 
 
 def concluded(cards: Sequence[Card], settings: Settings | None = None) -> Outcome:
@@ -138,10 +154,32 @@ class FakeSource:
     def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
         if self.failure:
             raise self.failure
-        return {labels(uuid=card.uuid): card.trail for _, card in self._heard(end) if card.trail}
+        found: dict[Labels, list[tuple[float, float]]] = {}
+        at = start
+        while at <= end:
+
+            def known(part: Expression, now: float = at) -> dict[Labels, float] | None:
+                return self._recorded(part, now, end) if isinstance(part, Select) else None
+
+            for key, value in algebra.evaluate(expression, known).items():
+                found.setdefault(key, []).append((at, value))
+            at += step
+        return {key: tuple(trail) for key, trail in found.items()}
 
     def close(self) -> None:
         pass
+
+    def _recorded(self, select: Select, at: float, end: float) -> dict[Labels, float]:
+        """What the cards' trails give for a selector at one step."""
+        found: dict[Labels, float] = {}
+        for target, card in self._heard(end):
+            share = dict(card.trail).get(at)
+            values = {"gpu_busy_seconds_total": share, "gpu_observed_seconds_total": 1.0}
+            key = labels(uuid=card.uuid, **target.identity)
+            value = values.get(select.metric)
+            if share is not None and value is not None and matcher_test(select.matchers)(dict(key)):
+                found[key] = value
+        return found
 
     def _heard(self, at: float) -> list[tuple[Target, Card]]:
         """Who is heard at a time: before the silence began, everybody was."""

@@ -127,7 +127,7 @@ def test_advice_is_held_while_its_exporter_is_silent(start: Start, silent_for: f
 def test_a_silent_exporter_never_makes_a_serving_pool_smaller(silent_for: float) -> None:
     chosen = Settings.model_validate({"pools": [{"name": "p", "kind": "serving", "match": {"node": ".*"}}]})
     at = AT + silent_for
-    low = tuple((at - 60 * i, 0.1) for i in reversed(range(16)))
+    low = tuple((at // 60 * 60 - 60 * i, 0.1) for i in reversed(range(16)))
     cards = [Card(f"GPU-{i}", 0.1, trail=low) for i in range(4)]
     source = FakeSource([Target("a:1", cards), Target("b:1", [Card("GPU-9", 0.9, node="b")], up=False)], chosen)
     source.lost_at = AT

@@ -1,0 +1,29 @@
+"""The advisor as a policy of a replay: the very function that sizes serving pools live, over the trail that it sees."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from gpu_advisor.backtest.replay import Observation
+from gpu_advisor.scaling.saturation import LONG_HISTORY_SECONDS
+from gpu_advisor.scaling.size import Limits, size
+from gpu_advisor.scaling.trail import Point
+from gpu_advisor.settings import Evaluation
+
+
+@dataclass(slots=True)
+class Advisor:
+    """Keeps the trail that a data source would keep, and nothing else."""
+
+    limits: Limits
+    evaluation: Evaluation
+    _trail: deque[Point] = field(default_factory=deque)
+
+    def __call__(self, seen: Observation, /) -> int:
+        if seen.utilization_ratio is not None:
+            self._trail.append(Point(seen.at, seen.ready, seen.ready, seen.utilization_ratio))
+        while self._trail and self._trail[0].at <= seen.at - LONG_HISTORY_SECONDS:
+            self._trail.popleft()
+        present = seen.ready + seen.pending
+        return size(self._trail, present, self.limits, self.evaluation, seen.at, seen.pending).replicas

@@ -1,0 +1,88 @@
+"""A trace of demand: GPUs' worth of work wanted in each interval. Read from CSV."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+HEADER = ["timestamp_seconds", "demand_gpus"]
+
+
+class TraceError(Exception):
+    """The trace cannot be replayed. The message names file and line, and the mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Demand in GPUs' worth of work, an interval each; None where it was not recorded, which is not zero."""
+
+    interval_seconds: float
+    demand: tuple[float | None, ...]
+
+
+def read_csv(path: Path, interval_seconds: float) -> Trace:
+    """The trace in a CSV file with the header `timestamp_seconds,demand_gpus`. Raises TraceError."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(_rows(path, csv.reader(file)))
+    except OSError as error:
+        raise TraceError(f"{path}: {error.strerror}: give the path of a readable CSV file") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise TraceError(f"{path}: not CSV text in UTF-8: {error}") from error
+    if not rows:
+        raise TraceError(f"{path}: no demand in it: give at least one row under {','.join(HEADER)}")
+    return resampled(rows, interval_seconds)
+
+
+def _rows(path: Path, reader: Iterable[Sequence[str]]) -> Iterable[tuple[float, float]]:
+    header: list[str] | None = None
+    before = -math.inf
+    for number, row in enumerate(reader, start=1):
+        if not row:
+            continue
+        if header is None:
+            header = [name.strip() for name in row]
+            if header != HEADER:
+                raise TraceError(f"{path}:{number}: the header is {','.join(row)!r}: make it {','.join(HEADER)!r}")
+            continue
+        try:
+            at, demand = (float(text) for text in row)
+        except ValueError as error:
+            raise TraceError(f"{path}:{number}: not two numbers, {','.join(row)!r}: write as in 60,3.5") from error
+        if not (math.isfinite(at) and math.isfinite(demand)) or demand < 0:
+            raise TraceError(f"{path}:{number}: demand must be 0 or more and all finite: leave out what is not known")
+        if at <= before:
+            raise TraceError(f"{path}:{number}: timestamp {at:g} does not come after {before:g}: sort the rows")
+        before = at
+        yield at, demand
+
+
+def resampled(rows: Sequence[tuple[float, float]], interval_seconds: float) -> Trace:
+    """Rows (seconds, demand) as one demand an interval, the first of which begins with the first row.
+
+    A row holds until the next one, at most for the rows' usual distance: what comes after a longer silence was not
+    recorded. Several rows in one interval are averaged over the time that they hold. `rows` must be ordered by time and
+    not be empty.
+    """
+    starts = [at for at, _ in rows]
+    distances = sorted(after - before for before, after in pairwise(starts))
+    usual = distances[len(distances) // 2] if distances else interval_seconds
+    first = starts[0]
+    ends = [min(after, at + 1.5 * usual) for at, after in zip(starts, [*starts[1:], math.inf], strict=True)]
+    ends[-1] = starts[-1] + usual
+    count = max(1, round((ends[-1] - first) / interval_seconds))
+    work, covered = [0.0] * count, [0.0] * count
+    for (at, demand), end in zip(rows, ends, strict=True):
+        index = int((at - first) // interval_seconds)
+        while index < count and first + index * interval_seconds < end:
+            begin = first + index * interval_seconds
+            held = min(end, begin + interval_seconds) - max(at, begin)
+            work[index] += demand * held
+            covered[index] += held
+            index += 1
+    demand_of_each = (w / c if c >= interval_seconds / 2 else None for w, c in zip(work, covered, strict=True))
+    return Trace(interval_seconds, tuple(demand_of_each))

@@ -1,0 +1,117 @@
+"""`gpu-advisor backtest`: what the advisor's decisions would have cost over recorded demand, beside other policies'."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import click
+
+from gpu_advisor.backtest.compare import compare
+from gpu_advisor.backtest.replay import Fleet, Outcome
+from gpu_advisor.backtest.trace import TraceError, read_csv
+from gpu_advisor.settings import Settings, load
+
+_FIELDS = [field.name for field in fields(Outcome)]
+
+
+@click.command("backtest")
+@click.option(
+    "--trace", type=click.Path(dir_okay=False, path_type=Path), required=True,
+    help="CSV with the header timestamp_seconds,demand_gpus: GPUs' worth of work wanted from then on.",
+)  # fmt: skip
+@click.option("--interval", type=click.IntRange(1, 86400), default=60, show_default=True, help="Seconds.")
+@click.option(
+    "--start-delay", type=click.IntRange(0, 86400), default=120, show_default=True,
+    help="Seconds until a new replica serves.",
+)  # fmt: skip
+@click.option("--start", type=click.IntRange(0), default=2, show_default=True, help="Replicas at first.")
+@click.option("--min", "least", type=click.IntRange(0), help="Replicas at least.  [default: resources.gpu.min]")
+@click.option("--max", "most", type=click.IntRange(1), help="Replicas at most.  [default: resources.gpu.max]")
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Thresholds and windows (YAML).")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True,
+    help="json is an object of policies.",
+)  # fmt: skip
+def command(
+    trace: Path,
+    interval: int,
+    start_delay: int,
+    start: int,
+    least: int | None,
+    most: int | None,
+    config: Path | None,
+    form: str,
+) -> None:
+    """Replay demand through the advisor's own policy and through others, one replica a GPU.
+
+    The policies see min(1, demand / ready replicas) and never the demand. They decide at the end of each interval. A
+    new replica is billed at once and serves after the start delay; one that is given back is gone in the next interval.
+    Work above the capacity is not served, and not carried over.
+
+    \b
+    gpu_hours         billed
+    unserved_ratio    share of the demand above the capacity
+    time_under_ratio  share of the intervals in which there was any
+    actions           changes of the number of replicas
+    reversals         of these, in the other direction than the change before
+
+    \b
+    Example:
+      gpu-advisor backtest --trace day.csv --start 2 --min 1 --max 114
+    """
+    settings = load(config) if config else Settings()
+    gpu = settings.resources.gpu
+    fleet = Fleet(
+        start=start,
+        min=gpu.min if least is None else least,
+        max=gpu.max if most is None else most,
+        start_delay_seconds=start_delay,
+    )
+    if not fleet.min <= fleet.start <= fleet.max:
+        raise click.UsageError(
+            f"--start ({fleet.start}) must lie between --min ({fleet.min}) and --max ({fleet.max}): change one of them"
+        )
+    try:
+        found = compare(read_csv(trace, interval), fleet, gpu, settings.evaluation)
+    except TraceError as error:
+        raise click.UsageError(str(error)) from error
+    _PRINTERS[form](found)
+
+
+def _print_json(found: Mapping[str, Outcome]) -> None:
+    click.echo(json.dumps({name: asdict(outcome) for name, outcome in found.items()}, indent=2))
+
+
+def _print_csv(found: Mapping[str, Outcome]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["policy", *_FIELDS])
+    for name, outcome in found.items():
+        writer.writerow([name, *asdict(outcome).values()])
+
+
+def _print_table(found: Mapping[str, Outcome]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("policy")
+    for heading in ("GPU-hours", "unserved", "time under", "changes", "reversals"):
+        table.add_column(heading, justify="right")
+    for name, outcome in found.items():
+        table.add_row(
+            name,
+            f"{outcome.gpu_hours:.1f}",
+            f"{outcome.unserved_ratio:.2%}",
+            f"{outcome.time_under_ratio:.1%}",
+            str(outcome.actions),
+            str(outcome.reversals),
+        )
+    Console().print(table)
+
+
+_PRINTERS = {"json": _print_json, "csv": _print_csv, "table": _print_table}

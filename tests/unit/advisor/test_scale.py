@@ -1,0 +1,146 @@
+"""From facts to advice about sizes: what is said, of whom, and when nothing is."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from gpu_advisor.demand import Reading
+from gpu_advisor.engine import decide
+from gpu_advisor.recommendation import Reason, Recommendation, Scope
+from gpu_advisor.settings import Settings
+
+from .build import AT, Card, concluded, facts
+
+STEP = 60
+
+
+def settings(**pool: object) -> Settings:
+    chosen: dict[str, object] = {"name": "p", "kind": "serving", "gpu": {"min": 1, "max": 16}, **pool}
+    return Settings.model_validate({"pools": [chosen]})
+
+
+def said(cards: list[Card], chosen: Settings) -> tuple[list[Recommendation], dict[str, Reason], dict[str, int]]:
+    found = concluded(cards, chosen)
+    advice = [each for each in found.recommendations if each.kind.startswith("scale")]
+    return advice, {w.subject: w.reason for w in found.abstentions}, dict(found.desired_replicas)
+
+
+def served(count: int, value: float, **change: object) -> list[Card]:
+    """GPUs that were that busy for an hour."""
+    points = tuple((AT - STEP * i, value) for i in reversed(range(60)))
+    return [Card(f"GPU-{i}", value, trail=points, **change) for i in range(count)]  # type: ignore[arg-type]
+
+
+def test_growth_and_shrinking_with_the_numbers_that_they_rest_on() -> None:
+    (up,), words, desired = said(served(4, 0.95), settings())
+    assert (up.kind, up.current, up.recommended, up.diagnosis) == ("scale_up", 4, 5, "overloaded")
+    assert (words, desired) == ({}, {"p": 5})
+    assert up.projection.utilization_ratio == pytest.approx(4 * 0.95 / 5)
+    work = {each.signal: each for each in up.evidence}["pool_work"]
+    assert work.value == pytest.approx(3.8)
+    assert "3.8" in up.explanation
+    (down,), _, desired = said(served(12, 0.2), settings())
+    assert (down.kind, down.recommended, down.diagnosis, desired) == ("scale_down", 3, "oversized", {"p": 3})
+    assert [each.action for each in down.rejected] == ["2 replicas"]
+
+
+def test_gangs_scale_by_whole_replicas() -> None:
+    (advice,), words, desired = said(served(8, 0.95), settings(gpus_per_replica=4))
+    assert (advice.kind, advice.current, advice.recommended) == ("scale_up", 2, 3)
+    assert (words, desired) == ({}, {"p": 3})
+    (down,), _, desired = said(served(8, 0.1), settings(gpus_per_replica=4))
+    assert (down.kind, down.recommended, desired) == ("scale_down", 1, {"p": 1})
+    assert said(served(2, 0.95), settings(gpus_per_replica=4)) == ([], {"scale": Reason.CONFLICTING}, {})
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        (Card("GPU-x", None, up=None), Reason.STALE),
+        (Card("GPU-x", None, up=False), Reason.NO_DATA),
+        (Card("GPU-x", None), Reason.NO_DATA),
+        (Card("GPU-x", 0.0), Reason.INSUFFICIENT_HISTORY),  # it has a value, but no trail: it may have been busy
+        (Card("GPU-x", 0.0, memory=0.0), Reason.CONFLICTING),  # zeros all over: an exporter without its driver
+    ],
+)
+def test_with_one_gpu_unheard_a_pool_does_not_shrink(odd: Card, reason: Reason) -> None:
+    assert said([*served(11, 0.1), odd], settings()) == ([], {"scale": reason}, {})
+
+
+def test_a_pool_outside_its_limits_gets_advice() -> None:
+    (up,), _, _ = said(served(2, 0.3), settings(gpu={"min": 4, "max": 8}))
+    assert (up.recommended, up.diagnosis) == (4, "outside_limits")
+    (down,), _, _ = said(served(12, 0.9), settings(gpu={"min": 4, "max": 8}))
+    assert (down.recommended, down.diagnosis) == (8, "outside_limits")
+    (gang,), _, _ = said(served(2, 0.9), settings(kind="training", tensor_parallel=2, gpu={"min": 4, "max": 8}))
+    assert (gang.recommended, gang.unit) == (2, "gangs")
+
+
+def test_saturation_is_told_and_asks_for_a_signal() -> None:
+    (advice,), words, _ = said(served(4, 1.0), settings())
+    assert (advice.recommended, advice.confidence, advice.projection.utilization_ratio) == (5, "medium", None)
+    assert words == {"demand": Reason.SATURATED}
+
+
+SIGNAL = {"query": "sum(waiting)", "per_replica": 10}
+
+
+def with_signal(cards: list[Card], reading: Reading, **pool: object) -> tuple[dict[str, float], dict[str, Reason]]:
+    chosen = settings(demand={**SIGNAL, **dict(pool.pop("demand", {}))}, **pool)  # type: ignore[call-overload]
+    found = decide(dataclasses.replace(facts(cards, chosen), demands={"p": reading}), chosen)
+    advice = {each.kind: each.recommended for each in found.recommendations if each.kind.startswith("scale")}
+    return advice, {word.subject: word.reason for word in found.abstentions}
+
+
+def signal(value: float) -> Reading:
+    return Reading("sum(waiting)", tuple((AT - STEP * i, value) for i in reversed(range(60))))
+
+
+def test_a_demand_signal_decides_where_utilization_cannot() -> None:
+    assert with_signal(served(4, 1.0), signal(102.0)) == ({"scale_up": 12.0}, {})  # three times, in one step
+    assert with_signal(served(4, 1.0), signal(30.0)) == ({}, {})  # always 100 %, and yet enough
+    waits = {"counts": "waiting"}
+    assert with_signal(served(4, 0.9), signal(50.0), demand=waits)[0] == {"scale_up": 11.0}  # 3.6 busy + 5
+
+
+def test_a_broken_signal_is_told_and_utilization_goes_on() -> None:
+    broken = Reading("sum(", reason=Reason.CONFLICTING, message="the demand signal of pool p, 'sum(', is refused")
+    assert with_signal(served(4, 0.95), broken) == ({"scale_up": 5.0}, {"demand": Reason.CONFLICTING})
+
+
+@pytest.mark.parametrize(
+    ("value", "pool", "advice"),
+    [
+        (None, {}, {}),  # busy, and nothing tells of more: success
+        (0.0, {}, {}),
+        (20.0, {"demand": {"counts": "waiting"}}, {"scale_up": 4.0}),
+        (5.0, {"demand": {"counts": "waiting"}}, {"scale_up": 3.0}),  # half a gang's work needs a whole one
+        (900.0, {"demand": {"counts": "waiting"}}, {"scale_up": 4.0}),  # 16 GPUs at most
+        (20.0, {"demand": {"counts": "total"}}, {}),
+        (30.0, {"demand": {"counts": "total"}}, {"scale_up": 3.0}),
+    ],
+)
+def test_training_grows_by_whole_gangs_and_only_for_what_waits(
+    value: float | None, pool: dict[str, object], advice: dict[str, float]
+) -> None:
+    reading = signal(value) if value is not None else Reading("sum(waiting)")
+    shape = {"kind": "training", "tensor_parallel": 2, "pipeline_parallel": 2}
+    assert with_signal(served(8, 1.0), reading, **shape, **pool)[0] == advice
+
+
+def test_an_id_is_of_who_and_what_never_of_values() -> None:
+    (one,), _, _ = said(served(4, 0.95), settings())
+    (two,), _, _ = said(served(6, 0.92), settings())
+    assert one.summary != two.summary
+    assert one.id("c") == two.id("c")
+    others = [
+        dataclasses.replace(one, kind="other"),
+        dataclasses.replace(one, direction="down"),
+        dataclasses.replace(one, scope=Scope("pool", "q")),
+        dataclasses.replace(one, scope=Scope("node", "p")),
+        dataclasses.replace(one, kind="scale_upp", scope=Scope("pool", "")),  # parts do not run into each other
+    ]
+    assert len({one.id("c"), one.id("d"), *(other.id("c") for other in others)}) == 7
+    assert one.id("c") == dataclasses.replace(one, scope=Scope("pool", "p", "a label")).id("c")
+    assert len(one.id("c")) == 16
