@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 import click
 
 from gpu_advisor.publish import shapes
+from gpu_advisor.publish.document import inert
 
 Format = Literal["table", "json", "csv"]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -42,7 +43,12 @@ def show_json(value: object) -> None:
 def show_csv(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(headings)
-    writer.writerows(rows)
+    writer.writerows([[_cell(value) for value in row] for row in rows])
+
+
+def _cell(value: object) -> object:
+    """As the API's CSV: nothing that a spreadsheet takes for a formula, no NUL."""
+    return inert(value) if isinstance(value, str) else value
 
 
 def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:

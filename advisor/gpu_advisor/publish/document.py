@@ -332,8 +332,8 @@ def as_csv(chosen: Iterable[Issued]) -> str:
 def checks_as_csv(chosen: Iterable[Check]) -> str:
     rows = (
         (
-            each.item, each.scope.kind, _inert(each.scope.name), each.status.value, each.severity, each.value, each.low,
-            each.high, each.missed_by, each.reason.value if each.reason else None, _inert(each.message),
+            each.item, each.scope.kind, inert(each.scope.name), each.status.value, each.severity, each.value, each.low,
+            each.high, each.missed_by, each.reason.value if each.reason else None, inert(each.message),
         )
         for each in chosen
     )  # fmt: skip
@@ -343,9 +343,9 @@ def checks_as_csv(chosen: Iterable[Check]) -> str:
 def _row(issued: Issued) -> tuple[object, ...]:
     of = issued.recommendation
     return (
-            issued.id, of.kind, of.severity, of.scope.kind, _inert(of.scope.name), of.current, of.recommended,
+            issued.id, of.kind, of.severity, of.scope.kind, inert(of.scope.name), of.current, of.recommended,
             of.unit, of.diagnosis, of.confidence, timestamp(issued.since), str(issued.held).lower(),
-            of.projection.utilization_ratio, of.projection.cost_change_per_hour, _inert(of.summary),
+            of.projection.utilization_ratio, of.projection.cost_change_per_hour, inert(of.summary),
         )  # fmt: skip
 
 
@@ -357,6 +357,8 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return out.getvalue()
 
 
-def _inert(text: str) -> str:
-    """Text that a spreadsheet would take for a formula is marked as text (OWASP: CSV injection)."""
+def inert(text: str) -> str:
+    """Text that a spreadsheet would take for a formula is marked as text (OWASP: CSV injection). CSV has no way to say
+    NUL: before Python 3.11 its writer refuses it, and readers stop at it."""
+    text = text.replace("\0", "\ufffd")
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
