@@ -22,6 +22,7 @@ kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip ins
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/gpu-advisor"
 KUBERNETES = "1.33"
+CUSTOM = ("monitoring.coreos.com", "keda.sh")
 
 Values = dict[str, Any]
 Manifest = dict[str, Any]
@@ -60,6 +61,9 @@ VALUE_SETS: dict[str, Values] = {
         "alertmanagers": [],
         "networkPolicy": {"enabled": True, "pageNamespaces": []},
     },
+    "KEDA follows": {
+        "keda": {"scaledObjects": [{"name": "chat", "pool": 'a "b"', "target": "chat", "min": 1, "max": 8}]}
+    },
     "settings in a secret": {"advisor": {"existingSecret": "advisor", "persistence": {"enabled": False}}},
 }  # fmt: skip
 
@@ -95,7 +99,7 @@ def test_every_manifest_is_valid(chart: Any, values: Values) -> None:
     assert len(names) == len(set(names))
     for each in found:
         assert each["metadata"]["namespace"] == "monitoring"
-        if "monitoring.coreos.com" not in each["apiVersion"]:  # no schema of these is published with Kubernetes
+        if not each["apiVersion"].startswith(CUSTOM):  # no schema of these is published with Kubernetes
             kubernetes_validate.validate(each, KUBERNETES, strict=True)
 
 
@@ -120,7 +124,7 @@ def test_the_programs_understand_what_they_are_given(chart: Any, values: Values)
 
 
 def test_custom_resources_come_only_when_they_are_asked_for(chart: Any) -> None:
-    assert not [each for each in manifests(chart, {}) if "monitoring.coreos.com" in each["apiVersion"]]
+    assert not [each for each in manifests(chart, {}) if each["apiVersion"].startswith(CUSTOM)]
 
 
 def test_rules_and_dashboards_are_the_ones_of_the_repository(chart: Any) -> None:
@@ -147,6 +151,17 @@ def test_jobs_are_named_as_the_rules_want_them(chart: Any) -> None:
         assert monitor["metadata"]["labels"]["release"] == "kube-prometheus-stack"
         ports = {port["name"] for port in service["spec"]["ports"]}
         assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
+
+
+def test_keda_is_told_what_the_example_tells_it(chart: Any) -> None:
+    [mine] = [each for each in manifests(chart, VALUE_SETS["KEDA follows"]) if each["kind"] == "ScaledObject"]
+    example = yaml.safe_load((ROOT / "examples/autoscaling/keda-scaledobject.yaml").read_text())
+    [trigger], [shown] = mine["spec"].pop("triggers"), example["spec"].pop("triggers")
+    assert trigger["metadata"]["query"] == 'max(gpu_advisor_hpa_replicas{pool="a \\"b\\""})'
+    same = ("threshold", "ignoreNullValues")
+    assert [trigger["metadata"][key] for key in same] == [shown["metadata"][key] for key in same]
+    example["spec"].pop("fallback")  # an error leaves the workload as it is
+    assert mine["spec"] == example["spec"]
 
 
 def test_what_privileges_the_exporter_has(chart: Any) -> None:
@@ -200,6 +215,7 @@ def test_a_change_of_the_settings_starts_the_advisor_anew(chart: Any) -> None:
         {"alertmanagers": ["alertmanager"]},
         {"monitoring": {"serviceMonitor": {"interval": 15}}},
         {"advisor": {"persistence": {"size": "much"}}},
+        {"keda": {"scaledObjects": [{"name": "chat", "pool": "chat", "target": "chat", "min": 0, "max": 8}]}},
     ],
     ids=str,
 )
