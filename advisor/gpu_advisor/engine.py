@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 from gpu_advisor import checks, demand, signals, trails
+from gpu_advisor.collecting import paused_collection
 from gpu_advisor.expressions import Expression, Labels, Vector, union
-from gpu_advisor.facts import Facts, build_gpus, build_nodes, by_thing, doubled, is_usable, job_of_each, silent_targets
+from gpu_advisor.facts import Facts, believable, build_gpus, build_nodes, by_thing, doubled, job_of_each, silent_targets
 from gpu_advisor.policies import POLICIES, scale
 from gpu_advisor.pools import Pool, PoolNumbers, assign, numbers
 from gpu_advisor.recommendation import Abstention, Check, Recommendation
@@ -74,6 +75,7 @@ class Evaluation:
         return tuple(wanted)
 
 
+@paused_collection()
 def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
     """Read and decide at time `at` (seconds since 1970). Raises SourceError: a half answer decides nothing."""
     first = plan(identity_queries(settings), IDENTITY_PACK)
@@ -206,8 +208,11 @@ def build_facts(
                 if signal.scope == "gpu"
                 else by_thing(answers[signal.name], "instance", node_names)
             )
-            values[signal.name] = {name: value for name, value in read.items() if is_usable(signal, value)}
-            refused[signal.name] = {name: value for name, value in read.items() if name not in values[signal.name]}
+            low, high = believable(signal)
+            used = {name: value for name, value in read.items() if low <= value <= high}  # NaN is not
+            values[signal.name] = used
+            if len(used) < len(read):
+                refused[signal.name] = {name: value for name, value in read.items() if name not in used}
     drivers: dict[str, set[str]] = {}
     for labels in answers["drivers"]:
         each = dict(labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import fsum, isfinite
+from math import fsum
 
 from gpu_advisor.demand import Reading
 from gpu_advisor.expressions import Expression, Labels, Vector
@@ -152,13 +152,11 @@ SHARE_SLACK = 0.005
 BEYOND_MEASURE = 1e14
 
 
-def is_usable(signal: Signal, value: float) -> bool:
-    """Whether a reading can be true. A rate may overshoot, as it is extrapolated; what is read as it is may not."""
-    if not isfinite(value) or abs(value) >= BEYOND_MEASURE:
-        return False
+def believable(signal: Signal) -> tuple[float, float]:
+    """Between what a reading can be true. A rate may overshoot, being extrapolated; what is read as it is may not."""
     if signal.scope != "gpu" or signal.unit != "ratio" or signal.reduction in ("rate", "increase", "coverage"):
-        return True
-    return -SHARE_SLACK <= value <= 1 + SHARE_SLACK
+        return -BEYOND_MEASURE, BEYOND_MEASURE
+    return -SHARE_SLACK, 1 + SHARE_SLACK
 
 
 #: States of a GPU driver in which an exporter names no GPUs because it cannot, not because there are none.
@@ -250,7 +248,10 @@ def by_thing(vector: Vector, label: str, rename: Mapping[str, str] | None = None
     """A vector by the value of one label; `rename` maps these values to names, and leaves out what it has not."""
     values: dict[str, float] = {}
     for labels, value in vector.items():
-        key = next((text for name, text in labels if name == label), None)
+        if len(labels) == 1 and labels[0][0] == label:  # nearly always, in fleets of thousands
+            key: str | None = labels[0][1]
+        else:
+            key = dict(labels).get(label)
         name = key if rename is None or key is None else rename.get(key)
         if name is not None:
             values[name] = value

@@ -51,7 +51,7 @@ def canonical(mappings: Sequence[ExporterMapping], answers: Mapping[str, Vector]
     rows: list[Labels] = []
     taken: dict[str, set[Target]] = {}
     for mapping in mappings:
-        found = [mapping.canonical(labels) for labels in sorted(answers.get(mapping.name, {}))]
+        found = mapping.canonical(sorted(answers.get(mapping.name, {})))
         if mapping.companion:
             rows += [tuple(sorted(row.items())) for row in found]
             continue

@@ -21,7 +21,7 @@ What an exporter does not publish is not in its file: then the signal is unsuppo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import resources
 from typing import Literal
@@ -139,16 +139,21 @@ class Mapping(_Strict):
         found: Expression = union(*(Select(metric, function, window_seconds) for metric in self.identity.metrics))
         return Aggregate("count", ("job", "instance"), found) if self.companion else found
 
-    def canonical(self, labels: Labels) -> dict[str, str]:
-        """An identity row under our names. `exporter` is this mapping's name; job and instance are as they were."""
-        theirs = dict(labels)
-        ours = {"exporter": self.name, "vendor": self.vendor}
-        ours |= {name: theirs[name] for name in ("job", "instance") if name in theirs}
-        for name in IDENTITY_LABELS:
-            value = next((theirs[label] for label in self.theirs(name) if theirs.get(label)), "")
-            if value:
-                ours[name] = self.prefixes.get(name, "") + value
-        return ours
+    def canonical(self, rows: Iterable[Labels]) -> list[dict[str, str]]:
+        """Identity rows under our names. `exporter` is this mapping's name; job and instance are as they were."""
+        table = [(ours, self.theirs(ours), self.prefixes.get(ours, "")) for ours in IDENTITY_LABELS]
+        table += [(name, (name,), "") for name in ("job", "instance")]
+        found = []
+        for labels in rows:
+            theirs = dict(labels)
+            each = {"exporter": self.name, "vendor": self.vendor}
+            for ours, names, prefix in table:
+                for name in names:
+                    if name in theirs:
+                        each[ours] = prefix + theirs[name]
+                        break
+            found.append(each)
+        return found
 
 
 #: The mapping of the series that recording rules make.

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -21,6 +21,7 @@ from gpu_advisor.sources.answers import bad_answer, data_of, trails_of, vector_o
 from gpu_advisor.sources.base import SourceError, SourceErrorKind, Trail
 from gpu_advisor.sources.http import Answer, BodyTooLargeError, DeadlineClient, DeadlineExceededError
 from gpu_advisor.sources.promql import to_promql
+from gpu_advisor.sources.quick import quick_vector
 
 MAX_IN_FLIGHT = 2
 MAX_ANSWER_BYTES = 256 << 20  # 10,000 GPUs are some 4 MiB a query
@@ -72,7 +73,11 @@ class PrometheusSource:
     def instant(self, expressions: Mapping[str, Expression], at: float) -> dict[str, Vector]:
         """As Source.instant. Raises SourceError."""
         forms = {key: {"query": _text(expression), "time": _moment(at)} for key, expression in expressions.items()}
-        return self._ask("/api/v1/query", forms, vector_of)
+        return self._ask("/api/v1/query", forms, self._vector)
+
+    def _vector(self, answer: Answer) -> Vector:
+        quick = quick_vector(answer.body) if answer.status == 200 else None
+        return vector_of(data_of(answer, self._who), self._who) if quick is None else quick
 
     def range(self, expression: Expression, start: float, end: float, step: float) -> dict[Labels, Trail]:
         """As Source.range. Raises SourceError."""
@@ -86,7 +91,10 @@ class PrometheusSource:
             "end": _moment(end),
             "step": f"{round(step * 1000)}ms",
         }
-        return self._ask("/api/v1/query_range", {"": form}, trails_of)[""]
+        return self._ask("/api/v1/query_range", {"": form}, self._trails)[""]
+
+    def _trails(self, answer: Answer) -> dict[Labels, Trail]:
+        return trails_of(data_of(answer, self._who), self._who)
 
     def version(self) -> str | None:
         """The version of Prometheus, such as "2.42.0"; None if it is another engine. Raises SourceError."""
@@ -112,13 +120,13 @@ class PrometheusSource:
         while not self._clients.empty():
             self._clients.get().close()
 
-    def _ask(self, path: str, forms: Mapping[str, Mapping[str, str]], read: Callable[[Any, str], T]) -> dict[str, T]:
+    def _ask(self, path: str, forms: Mapping[str, Mapping[str, str]], read: Callable[[Answer], T]) -> dict[str, T]:
         limit = f"{round(self._settings.timeout_seconds * 1000)}ms"  # so that the server gives up when we do
         submitted = {
             key: self._pool.submit(self._exchange, "POST", path, {**form, "timeout": limit})
             for key, form in forms.items()
         }
-        return self._collect(submitted, lambda answer: read(data_of(answer, self._who), self._who))
+        return self._collect(submitted, read)
 
     def _collect(
         self, submitted: Mapping[str, concurrent.futures.Future[Answer]], read: Callable[[Answer], T]
