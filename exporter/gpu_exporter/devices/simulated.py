@@ -12,7 +12,8 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import pairwise
 from math import floor
 from typing import TypeVar
 
@@ -165,18 +166,13 @@ class SimulatedGpu:
             held = busy * scenario.throttled if reason == scenario.throttle else 0.0
             yield Reading(metrics.THROTTLE_SECONDS, round(held, 6), (reason,))
         end = floor(at / _WINDOW_SECONDS) * _WINDOW_SECONDS
-        pieces = [end - k * _SAMPLING_SECONDS for k in range(int(_WINDOW_SECONDS / _SAMPLING_SECONDS))]
-        shares = [self.utilization(piece, _SAMPLING_SECONDS) for piece in pieces]
-        watts = [self._mean_power(piece, _SAMPLING_SECONDS) for piece in pieces]
-        for family, values in ((metrics.UTILIZATION_WINDOW, shares), (metrics.POWER_WINDOW, watts)):
-            yield Reading(family, round(min(values), 4), ("min",))
-            yield Reading(family, round(sum(values) / len(values), 4), ("mean",))
-            yield Reading(family, round(max(values), 4), ("max",))
+        for family, statistics in zip(
+            (metrics.UTILIZATION_WINDOW, metrics.POWER_WINDOW), _window(self, end), strict=True
+        ):
+            for name, value in zip(("min", "mean", "max"), statistics, strict=True):
+                yield Reading(family, value, (name,))
         yield Reading(metrics.WINDOW_LENGTH, _WINDOW_SECONDS)
         yield Reading(metrics.WINDOW_END, end)
-
-    def _mean_power(self, at: float, seconds: float) -> float:
-        return (self.energy_joules(at) - self.energy_joules(at - seconds)) / seconds
 
     def _parts(self, at: float) -> Iterator[Reading]:
         """The GPU's parts and links: activity since the last sampling, bytes since the anchor."""
@@ -208,6 +204,22 @@ class SimulatedGpu:
             yield Reading(metrics.XID_ERRORS, count, (code,))
             yield Reading(metrics.XID_LAST, ANCHOR_SECONDS + count * _XID_SECONDS, (code,))
             yield Reading(metrics.XID_INFO, 1, (code, kind.kind, kind.action))
+
+
+Statistics = tuple[float, float, float]
+
+
+@lru_cache(maxsize=4096)
+def _window(gpu: SimulatedGpu, end: float) -> tuple[Statistics, Statistics]:
+    """Min, mean and max of utilization and power in the minute up to `end`. The same for several readings."""
+    ends = [end - k * _SAMPLING_SECONDS for k in range(int(_WINDOW_SECONDS / _SAMPLING_SECONDS) + 1)]
+    busy, energy = [gpu.busy_seconds(at) for at in ends], [gpu.energy_joules(at) for at in ends]
+    return _statistics(busy), _statistics(energy)
+
+
+def _statistics(counts: list[float]) -> Statistics:
+    rates = [(later - earlier) / _SAMPLING_SECONDS for later, earlier in pairwise(counts)]
+    return round(min(rates), 4), round(sum(rates) / len(rates), 4), round(max(rates), 4)
 
 
 #: What NVML tells of the parts of a GPU, in the order in which it is simulated.
