@@ -116,6 +116,7 @@ def test_document(client: FlaskClient, view: View) -> None:
     assert answer["checks"]["counts"]["unknown"] >= 1
     assert {word["reason"] for word in answer["abstentions"]} == {"no_data", "saturated"}
     pools = {pool["name"]: pool for pool in answer["pools"]}
+    assert (pools["s0"]["replicas"], pools["s0"]["desired_replicas"]) == (2, 3)
     assert (pools["s0"]["capacity_gpus"], pools["s0"]["busy_gpus"]) == (2, 1.9)
     assert pools["NVIDIA H100"]["busy_gpus"] is None  # of one of its GPUs nothing is known, which is not nothing
     for each in answer["recommendations"]:
@@ -273,6 +274,7 @@ def test_with_the_source_away(view: View) -> None:
     answer = got(client, "/recommendations")
     assert (answer["stale"], answer["source"]["error"], answer["total"]) == (True, "timeout", 4)
     assert answer["abstentions"][0]["reason"] == "stale"
+    assert {pool["desired_replicas"] for pool in answer["pools"]} == {None}
     text = client.get("/metrics").data.decode()
     assert "gpu_advisor_stale 1.0" in text
     assert 'gpu_advisor_source_up{source="prometheus"} 0.0' in text

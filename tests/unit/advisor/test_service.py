@@ -159,6 +159,12 @@ def test_a_snooze_is_marked_not_alerted_kept_over_a_restart_and_ends_by_itself(s
     advisor.source.failure = fails()
     assert advisor.after(15).heard.firing == set()  # what cannot be judged is not alerted either
     advisor.source.failure = None
+    advisor.service.snooze(id_, None)
+    assert advisor.after(15).heard.firing == {id_}
+    advisor.source.failure = fails()
+    advisor.service.snooze(id_, snooze)
+    assert advisor.after(15).heard.resolved == {id_}  # nor does what is held go on through a snooze
+    advisor.source.failure = None
     again = start().after(15)
     assert [each.snoozed for each in again.service.view.issued] == [snooze]
     assert again.heard.firing == set()
