@@ -15,6 +15,9 @@ COMMANDS: dict[str, str] = {
     "check": "gpu_advisor.commands.check",
     "recommend": "gpu_advisor.commands.recommend",
     "autoscale": "gpu_advisor.commands.autoscale",
+    "batch-size": "gpu_advisor.commands.batch_size",
+    "probe": "gpu_advisor.commands.probe",
+    "estimate": "gpu_advisor.commands.estimate",
 }
 
 

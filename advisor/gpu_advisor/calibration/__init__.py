@@ -1,0 +1,1 @@
+"""Batch sizes that are measured: probe, fit, profile, finder, estimate."""

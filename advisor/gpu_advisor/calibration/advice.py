@@ -1,0 +1,179 @@
+"""From measured points and a GPU's memory to a batch size: three ceilings, the gain, the margin, and notes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gpu_advisor.calibration.errors import CalibrationError
+from gpu_advisor.calibration.fit import FARTHEST, MemoryFit, MemoryPrediction, fit_memory
+from gpu_advisor.calibration.points import Points
+from gpu_advisor.calibration.throughput import ThroughputFit, fit_throughput
+
+#: Sizes that no list restricts are multiples of this: matrix units want it
+#: (https://docs.nvidia.com/deeplearning/performance/dl-performance-matrix-multiplication/index.html).
+MULTIPLE = 8
+
+LEARNING_RATE_NOTE = (
+    "the learning rate belongs to the batch size: for {ratio:.2g} times the batch, SGD takes {ratio:.2g} times the "
+    "rate with a warm-up (linear rule, arXiv:1706.02677), Adam about {root:.2g} times (square-root rule, "
+    "arXiv:2205.10287); "
+    "nothing is changed for you"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """The largest sizes that make sense, each for its own reason; None where it cannot be told."""
+
+    memory: int | None
+    throughput_knee: int | None
+    gradient_noise: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Memory in bytes with its 90 % interval, and throughput where it was measured."""
+
+    memory: MemoryPrediction
+    samples_per_second: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to run. `recommended_batch_size` is None where not even the smallest size is safe."""
+
+    recommended_batch_size: int | None
+    ceilings: Ceilings
+    limit_bytes: int
+    recommended: Prediction | None
+    predictions: tuple[Prediction, ...]
+    gain_ratio: float | None
+    """Throughput at the recommended size over that at the current size, less one."""
+    margin_bytes: int | None
+    """From the upper end of the recommended size's interval to the GPU's whole memory."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked. Memory in bytes; `target` is the share of it that may be used."""
+
+    memory_bytes: int
+    target: float
+    predict: tuple[int, ...] = ()
+    current_batch: int | None = None
+    gradient_noise: int | None = None
+
+
+def advise(points: Points, request: Request) -> Advice:
+    """The best size within the memory target. Pure. Raises CalibrationError for numbers that contradict each other.
+
+    With `predict` the choice is among those sizes and the measured ones, else among multiples of 8 (any size below 16).
+    The best is the one with the most throughput, and without measured throughput the largest.
+    """
+    _check(request)
+    memory, throughput = fit_memory(points), fit_throughput(points)
+    limit = request.memory_bytes * request.target
+    candidates = _candidates(points, request.predict)
+    safe = safe_sizes(memory, limit, candidates)
+    knee = throughput.knee(candidates[-1]) if throughput else None
+    ceilings = Ceilings(largest_safe(memory, limit), knee, request.gradient_noise)
+    best = _best(safe, throughput, request.gradient_noise)
+    chosen = _predict(memory, throughput, best) if best is not None else None
+    gain = _gain(throughput, request.current_batch, best)
+    return Advice(
+        recommended_batch_size=best,
+        ceilings=ceilings,
+        limit_bytes=round(limit),
+        recommended=chosen,
+        predictions=tuple(_predict(memory, throughput, size) for size in request.predict),
+        gain_ratio=gain,
+        margin_bytes=request.memory_bytes - chosen.memory.high if chosen else None,
+        notes=tuple(_notes(points, request, ceilings, best, knee)),
+    )
+
+
+def largest_safe(memory: MemoryFit, limit_bytes: float) -> int | None:
+    """The largest size, a multiple of 8 from 16 on, that stays within the limit; None where none does."""
+    return max(safe_sizes(memory, limit_bytes, _multiples(memory.points.largest.batch_size)), default=None)
+
+
+def _check(request: Request) -> None:
+    if not 0 < request.target <= 1:
+        raise CalibrationError(f"target {request.target:g}: give a share of the memory above 0 and up to 1, as 0.85")
+    for size in (*request.predict, request.current_batch, request.gradient_noise):
+        if size is not None and size < 1:
+            raise CalibrationError(f"batch size {size}: give whole numbers from 1 on")
+
+
+def _multiples(largest_measured: int) -> list[int]:
+    last = int(FARTHEST * largest_measured)
+    return [*range(1, min(2 * MULTIPLE, last + 1)), *_steps(2 * MULTIPLE, last)]
+
+
+def _steps(first: int, last: int) -> Iterable[int]:
+    """Multiples of 8, thinner where sizes are large, so that there are a few hundred at most."""
+    size = first
+    while size <= last:
+        yield size
+        size += MULTIPLE * max(1, size // 1024)
+
+
+def _candidates(points: Points, predict: Sequence[int]) -> list[int]:
+    if not predict:
+        return _multiples(points.largest.batch_size)
+    farthest = FARTHEST * points.largest.batch_size
+    measured = {point.batch_size for point in points.points}
+    return sorted(measured | {size for size in predict if size <= farthest})
+
+
+def safe_sizes(memory: MemoryFit, limit: float, candidates: Sequence[int]) -> list[int]:
+    """Of rising candidates those whose risk is small enough, up to the first one whose is not."""
+    low, high = 0, len(candidates)
+    while low < high:
+        middle = (low + high) // 2
+        if memory.exceeds_probability(candidates[middle], limit) <= memory.prior.risk:
+            low = middle + 1
+        else:
+            high = middle
+    return list(candidates[:low])
+
+
+def _best(safe: Sequence[int], throughput: ThroughputFit | None, gradient_noise: int | None) -> int | None:
+    allowed = [size for size in safe if gradient_noise is None or size <= gradient_noise] or list(safe[:1])
+    if not allowed:
+        return None
+    if throughput is None:
+        return allowed[-1]
+    return max(allowed, key=lambda size: (round(throughput.predict(size), 9), -size))
+
+
+def _predict(memory: MemoryFit, throughput: ThroughputFit | None, size: int) -> Prediction:
+    return Prediction(memory.predict(size), throughput.predict(size) if throughput else None)
+
+
+def _gain(throughput: ThroughputFit | None, current: int | None, best: int | None) -> float | None:
+    if throughput is None or current is None or best is None:
+        return None
+    return throughput.predict(best) / throughput.predict(current) - 1
+
+
+def _notes(points: Points, request: Request, ceilings: Ceilings, best: int | None, knee: int | None) -> Iterable[str]:
+    yield from points.notes
+    farthest = int(FARTHEST * points.largest.batch_size)
+    if best is None:
+        yield "no size is safe within the target: use a larger GPU, mixed precision or gradient checkpointing"
+    if ceilings.memory is not None and ceilings.memory >= max(_multiples(points.largest.batch_size)):
+        yield f"nothing is recommended beyond {farthest}, {FARTHEST:g} times the largest measured: measure a larger one"
+    for size in request.predict:
+        if size > farthest:
+            yield f"{size} is more than {FARTHEST:g} times the largest measured size: its interval is a guess"
+    if knee is not None and best is not None and best > knee:
+        yield f"from {knee} on, a larger batch gains less than 5 % of throughput"
+    if len(points.points) == 2:
+        yield "two sizes leave no residual: the interval is that of a population of models; a third narrows it"
+    if request.current_batch and best and best != request.current_batch:
+        ratio = best / request.current_batch
+        yield LEARNING_RATE_NOTE.format(ratio=ratio, root=math.sqrt(ratio))

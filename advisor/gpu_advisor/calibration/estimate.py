@@ -1,0 +1,98 @@
+"""C-estimate: peak training memory without a GPU, from a trace with fake tensors on a CPU.
+
+A fake tensor has a shape and no data, so a step of any size costs milliseconds and no memory. The tensors that come and
+go are replayed through a model of PyTorch's caching allocator. What the trace cannot see, the driver's context and the
+libraries' workspaces, is a correction learnt from calibrations: pairs of an estimate and a measured peak.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpu_advisor.calibration.allocator import replay
+from gpu_advisor.calibration.errors import CalibrationError
+
+STEPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Bytes at one size: tensors at their peak, the allocator's segments, and corrected, what a GPU would show."""
+
+    batch_size: int
+    allocated_bytes: int
+    reserved_bytes: int
+    corrected_bytes: int
+    low: int
+    high: int
+    """`low` and `high` are the correction's 90 % interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """measured = context_bytes + ratio * reserved, within `spread_ratio` at 90 %."""
+
+    context_bytes: float = 0.0
+    ratio: float = 1.0
+    spread_ratio: float = 0.15
+    samples: int = 0
+
+
+def correct(pairs: Sequence[tuple[int, int]], none: Correction = Correction()) -> Correction:
+    """The correction of (estimated reserved, measured) pairs in bytes, of one GPU type.
+
+    With three pairs or more a line by least relative squares, its slope kept between 0.8 and 1.5; with fewer, the mean
+    difference as context. Without any, `none`.
+    """
+    if not pairs:
+        return none
+    if len(pairs) < 3:
+        context = sum(measured - estimated for estimated, measured in pairs) / len(pairs)
+        return Correction(max(0.0, context), 1.0, none.spread_ratio, len(pairs))
+    weights = [1 / measured**2 for _, measured in pairs]
+    total = sum(weights)
+    mean_x = sum(w * x for w, (x, _) in zip(weights, pairs, strict=True)) / total
+    mean_y = sum(w * y for w, (_, y) in zip(weights, pairs, strict=True)) / total
+    across = sum(w * (x - mean_x) * (y - mean_y) for w, (x, y) in zip(weights, pairs, strict=True))
+    along = sum(w * (x - mean_x) ** 2 for w, (x, _) in zip(weights, pairs, strict=True))
+    ratio = min(1.5, max(0.8, across / along if along > 0 else 1.0))
+    context = max(0.0, mean_y - ratio * mean_x)
+    errors = [abs((context + ratio * x) / y - 1) for x, y in pairs]
+    worst = sorted(errors)[min(len(errors) - 1, math.ceil(0.9 * (len(errors) + 1)) - 1)]
+    return Correction(context, ratio, max(0.02, worst), len(pairs))
+
+
+def estimate(
+    workload: str, batch_size: int, precision: str = "float32", correction: Correction | None = None
+) -> Estimate:
+    """Traces a workload, as the probe takes them, at a size. Raises CalibrationError, without torch too."""
+    known = correction or Correction()
+    peak = replay(trace(workload, batch_size, precision))
+    corrected = known.context_bytes + known.ratio * peak.reserved_bytes
+    return Estimate(
+        batch_size,
+        peak.allocated_bytes,
+        peak.reserved_bytes,
+        round(corrected),
+        round(corrected * (1 - known.spread_ratio)),
+        round(corrected * (1 + known.spread_ratio)),
+    )
+
+
+def trace(workload: str, batch_size: int, precision: str) -> list[tuple[int, int]]:
+    """The tensors of three steps as events (key, bytes; negative for a release)."""
+    try:
+        import torch
+        from torch._subclasses.fake_tensor import FakeTensorMode
+    except ImportError as error:
+        raise CalibrationError("torch is missing: pip install 'gpu-advisor[probe]'") from error
+    from gpu_advisor.calibration.tracking import MemoryTracker
+    from gpu_advisor.calibration.workloads import build, run_step
+
+    with FakeTensorMode(allow_non_fake_inputs=True), MemoryTracker(record=True) as tracker:
+        step = build(workload, batch_size, torch.device("cpu"), precision)
+        for _ in range(STEPS):
+            run_step(workload, step)
+    return list(tracker.events or ())

@@ -1,0 +1,113 @@
+"""C-find: the largest batch size that is safe, in few trials and without running out of memory.
+
+Two small sizes are measured, the curve is fitted, and the next trial is the largest size that the fit is sure of; each
+trial sharpens the fit, until the next size would be only a little larger. A trial that does run out of memory is a
+bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gpu_advisor.calibration.errors import CalibrationError, PointsError
+from gpu_advisor.calibration.fit import FARTHEST, MemoryFit, fit_memory
+from gpu_advisor.calibration.points import Point, clean
+
+Try = Callable[[int], int | None]
+"""Runs a few steps at a size; peak memory in bytes, or None where it ran out of memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is searched for. `limit_bytes` is the memory that may be used."""
+
+    limit_bytes: int
+    first: int = 4
+    largest: int = 1 << 20
+    """The size from which on nothing is gained, as the number of samples in the data set."""
+    close_ratio: float = 0.03
+    """Stop when at most this much is left to win."""
+    most_trials: int = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One size tried. None for a peak is out of memory."""
+
+    batch_size: int
+    peak_memory_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The largest size that was run and is within the limit, and the way there."""
+
+    batch_size: int
+    trials: tuple[Trial, ...]
+
+    @property
+    def out_of_memory_events(self) -> int:
+        return sum(trial.peak_memory_bytes is None for trial in self.trials)
+
+
+def find(run: Try, search: Search) -> Found:
+    """Raises CalibrationError where not even a batch of one fits."""
+    trials: list[Trial] = []
+    size: int | None = min(search.first, search.largest)
+    while size is not None and len(trials) < search.most_trials:
+        trials.append(Trial(size, run(size)))
+        size = next_size(trials, search)
+    best = max((trial.batch_size for trial in trials if _fits(trial, search)), default=None)
+    if best is None:
+        raise CalibrationError(
+            "not even the smallest batch fits: use mixed precision, gradient checkpointing or a larger GPU"
+        )
+    return Found(best, tuple(trials))
+
+
+def next_size(trials: list[Trial], search: Search) -> int | None:
+    """What to try next, or None to stop. Pure: a function of what was tried."""
+    fitting = {trial.batch_size: trial.peak_memory_bytes for trial in trials if _fits(trial, search)}
+    failed = min((trial.batch_size for trial in trials if not _fits(trial, search)), default=search.largest + 1)
+    if not fitting:
+        return failed // 2 if failed > 1 else None
+    best = max(fitting)
+    if best >= failed - 1:
+        return None
+    points = [Point(size, peak) for size, peak in fitting.items() if peak]
+    size = _second(points[0], search) if len(points) == 1 else _jump(points, search)
+    size = min(size, failed - 1, search.largest)
+    if failed <= search.largest:  # between what fits and what does not, the fit was wrong once: stay in the middle
+        size = min(size, (best + failed) // 2)
+    return size if size > best and size > best * (1 + search.close_ratio) else None
+
+
+def _second(point: Point, search: Search) -> int:
+    """Four times as much, or as much as fits even if all memory grew with the batch."""
+    proportional = int(point.batch_size * search.limit_bytes / point.peak_memory_bytes)
+    return max(point.batch_size + 1, min(4 * point.batch_size, proportional))
+
+
+def _jump(points: list[Point], search: Search) -> int:
+    try:
+        return largest_safe_size(fit_memory(clean(points)), search.limit_bytes)
+    except PointsError:  # memory fell: the sizes are too close to tell; double
+        return 2 * max(point.batch_size for point in points)
+
+
+def largest_safe_size(fit: MemoryFit, limit_bytes: float) -> int:
+    """The largest size whose risk of exceeding the limit is small, at least the largest measured."""
+    low = fit.points.largest.batch_size
+    high = int(FARTHEST * low)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fit.exceeds_probability(middle, limit_bytes) <= fit.prior.risk:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _fits(trial: Trial, search: Search) -> bool:
+    return trial.peak_memory_bytes is not None and trial.peak_memory_bytes <= search.limit_bytes

@@ -1,0 +1,157 @@
+"""C-probe: measures a workload at several batch sizes, each in its own process, and makes a profile of it.
+
+An out-of-memory error, a crash or a hang ends one process and is an outcome like others. Nothing partial is returned: a
+probe gives a whole profile or an error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from statistics import median, quantiles
+from typing import Any
+
+from gpu_advisor.calibration.errors import CalibrationError, DeviceTakenError, WorkloadError
+from gpu_advisor.calibration.profile import Measurement, Profile
+from gpu_advisor.calibration.worker import Task
+
+LOG_TAIL_BYTES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRequest:
+    """What is to be probed. Memory in bytes, times in seconds; `limit_bytes` simulates a smaller GPU."""
+
+    workload: str
+    batch_sizes: tuple[int, ...]
+    device: str = "auto"
+    precision: str = "float32"
+    limit_bytes: int | None = None
+    size_timeout_seconds: float = 300.0
+    timed_seconds: float = 1.0
+    threads: int | None = None
+
+
+RunSize = Callable[[ProbeRequest, int], dict[str, Any]]
+Progress = Callable[[int, str], None]
+"""Called after each size with the size and what became of it."""
+
+
+def probe(request: ProbeRequest, run_size: RunSize | None = None, progress: Progress | None = None) -> Profile:
+    """Measures all sizes, smallest first, up to the first that runs out of memory.
+
+    Raises WorkloadError, DeviceTakenError, or CalibrationError where fewer than two sizes could be measured.
+    """
+    run = run_size or run_in_process
+    results: list[tuple[int, dict[str, Any]]] = []
+    out_of_memory: list[int] = []
+    for size in sorted(set(request.batch_sizes)):
+        result = run(request, size)
+        outcome = result["outcome"]
+        if progress:
+            progress(size, outcome)
+        if outcome == "out_of_memory":
+            out_of_memory.append(size)
+            break
+        _raise_for(result, size, request)
+        results.append((size, result))
+    if len(results) < 2:
+        where = f"size {out_of_memory[0]} ran out of memory" if out_of_memory else "only one size was asked for"
+        raise CalibrationError(f"{where}: give at least two sizes that fit, as --sizes 1,2,4")
+    kinds = {result["memory"]["kind"] for _, result in results}
+    if len(kinds) > 1:
+        raise CalibrationError(f"memory was measured in different ways ({', '.join(sorted(kinds))}): probe again")
+    first = results[0][1]
+    return Profile(
+        gpu_type=first["device_name"],
+        workload=request.workload,
+        precision=request.precision,
+        memory_kind=first["memory"]["kind"],
+        device_memory_bytes=first["device_bytes"],
+        created_timestamp_seconds=time.time(),
+        software={"torch": first["torch"], "python": sys.version.split()[0]},
+        measurements=tuple(measurement(size, result) for size, result in results),
+        out_of_memory_batch_sizes=tuple(out_of_memory),
+    )
+
+
+def measurement(size: int, result: dict[str, Any]) -> Measurement:
+    """One worker's figures."""
+    memory, seconds = result["memory"], result["step_seconds"]
+    tenths = quantiles(seconds, n=10, method="inclusive")
+    middle = median(seconds)
+    return Measurement(
+        batch_size=size,
+        peak_memory_bytes=memory["peak_bytes"],
+        peak_allocated_bytes=memory["allocated_bytes"],
+        peak_reserved_bytes=memory["reserved_bytes"],
+        peak_driver_bytes=memory["driver_bytes"],
+        samples_per_second=size / middle,
+        step_seconds_median=middle,
+        step_seconds_low=tenths[0],
+        step_seconds_high=tenths[-1],
+        utilization_ratio=result["utilization_ratio"],
+    )
+
+
+def _raise_for(result: dict[str, Any], size: int, request: ProbeRequest) -> None:
+    message = f"batch size {size}: {result.get('message', '')}"
+    match result["outcome"]:
+        case "measured":
+            return
+        case "taken":
+            raise DeviceTakenError(f"{message}: stop what else runs on this GPU, or use another, and probe again")
+        case "workload":
+            raise WorkloadError(message)
+        case "timeout":
+            raise WorkloadError(
+                f"batch size {size}: {request.workload} did not finish within {request.size_timeout_seconds:g} s: "
+                "see where it hangs, or raise --timeout"
+            )
+        case _:
+            raise CalibrationError(message)
+
+
+def run_in_process(request: ProbeRequest, size: int) -> dict[str, Any]:
+    """One size in a process group of its own, killed as a whole at the time limit."""
+    task = Task(
+        request.workload, size, request.device, request.precision, request.limit_bytes, request.timed_seconds,
+        request.threads,
+    )  # fmt: skip
+    reader, writer = os.pipe()
+    command = [sys.executable, "-m", "gpu_advisor.calibration.worker", str(writer)]
+    with os.fdopen(reader, "rb") as results:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=(writer,),
+            start_new_session=True,
+        )  # fmt: skip
+        os.close(writer)
+        try:
+            _, log = process.communicate(json.dumps(asdict(task)).encode(), timeout=request.size_timeout_seconds)
+        except subprocess.TimeoutExpired:
+            return {"outcome": "timeout"}
+        finally:
+            _kill(process)
+        answer = results.read()
+    if answer:
+        found: dict[str, Any] = json.loads(answer)
+        return found
+    if process.returncode == -signal.SIGKILL:  # the kernel's out-of-memory killer: the host's memory, not the GPU's
+        return {"outcome": "failed", "message": "the process was killed, probably for the host's memory: probe less"}
+    tail = log[-LOG_TAIL_BYTES:].decode(errors="replace").strip().splitlines()
+    return {"outcome": "failed", "message": f"the process ended with {process.returncode}: {tail[-1] if tail else ''}"}
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    finally:
+        process.wait()

@@ -1,0 +1,214 @@
+"""Profiles: what a probe measured, as a file that the advisor reads, and as metrics.
+
+A profile belongs to a GPU type, a workload and a precision. The file is JSON with a version; names carry their units.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Final, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gpu_advisor.calibration.errors import PointsError, ProfileError
+from gpu_advisor.calibration.points import LARGEST_BATCH, Point, Points, clean
+
+FORMAT: Final = "gpu-advisor-profile"
+VERSION: Final = 1
+SUFFIX = ".profile.json"
+LARGEST_FILE_BYTES = 1 << 20
+
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
+Bytes = Annotated[int, Field(gt=0, lt=1 << 60)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+MemoryKind = Literal["driver", "reserved", "allocated", "cpu_tracked"]
+"""What `peak_memory_bytes` is: as the driver sees it, the allocator's segments, its blocks, or tensors on a CPU."""
+
+
+class Model(BaseModel):
+    """Nothing unknown, nothing converted, nothing changed later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Measurement(Model):
+    """One batch size. What could not be measured is null."""
+
+    batch_size: Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
+    peak_memory_bytes: Bytes
+    peak_allocated_bytes: Bytes | None = None
+    peak_reserved_bytes: Bytes | None = None
+    peak_driver_bytes: Bytes | None = None
+    samples_per_second: Positive | None = None
+    step_seconds_median: Positive | None = None
+    step_seconds_low: Positive | None = None
+    """The 10th percentile of the steps' times; `step_seconds_high` is the 90th."""
+    step_seconds_high: Positive | None = None
+    utilization_ratio: Ratio | None = None
+
+
+class Profile(Model):
+    """All sizes of one workload on one GPU type in one precision."""
+
+    format: Literal["gpu-advisor-profile"] = FORMAT
+    version: Literal[1] = VERSION
+    gpu_type: Name
+    workload: Name
+    precision: Name
+    memory_kind: MemoryKind
+    device_memory_bytes: Bytes | None = None
+    created_timestamp_seconds: Positive
+    """Seconds since 1970."""
+    software: dict[str, str] = Field(default_factory=dict)
+    measurements: tuple[Measurement, ...] = Field(min_length=2)
+    out_of_memory_batch_sizes: tuple[int, ...] = ()
+
+    @model_validator(mode="after")
+    def _points_make_sense(self) -> Profile:
+        try:
+            self.points()
+        except PointsError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.gpu_type, self.workload, self.precision
+
+    def points(self) -> Points:
+        """For the fit. Raises PointsError, which reading a profile has ruled out."""
+        rows = ((m.batch_size, m.peak_memory_bytes, m.samples_per_second) for m in self.measurements)
+        return clean(Point(*row) for row in rows)
+
+
+def file_name(profile: Profile) -> str:
+    """The name within a folder of profiles: one file a key."""
+    return "__".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-") or "x" for part in profile.key) + SUFFIX
+
+
+def read_profile(path: Path) -> Profile:
+    """Raises ProfileError with the path, what is wrong, and the mend."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST_FILE_BYTES + 1)
+    except OSError as error:
+        raise ProfileError(
+            f"{path}: {error.strerror}: give the path of a profile that gpu-advisor probe wrote"
+        ) from error
+    if len(data) > LARGEST_FILE_BYTES:
+        raise ProfileError(f"{path}: larger than any profile: give a file that gpu-advisor probe wrote")
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ProfileError(f"{path}: not JSON ({error}): probe again") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ProfileError(f"{path}: not a profile: give a file that gpu-advisor probe wrote")
+    if document.get("version") != VERSION:
+        raise ProfileError(f"{path}: version {document.get('version')!r}, this program reads {VERSION}: probe again")
+    try:
+        return Profile.model_validate_json(data)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, p['loc'])) or 'profile'}: {p['msg']}" for p in error.errors())
+        raise ProfileError(f"{path}: {problems}: mend the file or probe again") from error
+
+
+def read_profiles(folder: Path) -> tuple[dict[tuple[str, str, str], Profile], tuple[ProfileError, ...]]:
+    """All profiles of a folder by key, the newest of each, and what could not be read: one bad file hides no other."""
+    found: dict[tuple[str, str, str], Profile] = {}
+    errors = []
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            profile = read_profile(path)
+        except ProfileError as error:
+            errors.append(error)
+            continue
+        known = found.get(profile.key)
+        if known is None or known.created_timestamp_seconds < profile.created_timestamp_seconds:
+            found[profile.key] = profile
+    return found, tuple(errors)
+
+
+def write_profile(profile: Profile, path: Path) -> None:
+    """All of it or nothing: written beside, forced to disk, then renamed. Raises ProfileError."""
+    text = json.dumps(profile.model_dump(mode="json"), indent=2) + "\n"
+    beside = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=".", suffix=".part", delete=False, encoding="utf-8"
+        ) as file:
+            beside = Path(file.name)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.chmod(0o644)
+        beside.replace(path)
+    except OSError as error:
+        if beside is not None:
+            beside.unlink(missing_ok=True)
+        raise ProfileError(f"{path}: {error.strerror}: give a path that can be written") from error
+
+
+#: name -> (type, help, labels), as `publish.metrics.CATALOGUE` has them.
+CATALOGUE: dict[str, tuple[Literal["gauge"], str, tuple[str, ...]]] = {
+    "gpu_advisor_profile_created_timestamp_seconds": (
+        "gauge", "When a calibration profile was measured, in seconds since 1970.",
+        ("gpu_type", "workload", "precision", "memory_kind"),
+    ),
+    "gpu_advisor_profile_peak_memory_bytes": (
+        "gauge", "Peak memory measured at a batch size.", ("gpu_type", "workload", "precision", "batch_size"),
+    ),
+    "gpu_advisor_profile_samples_per_second": (
+        "gauge", "Throughput measured at a batch size.", ("gpu_type", "workload", "precision", "batch_size"),
+    ),
+}  # fmt: skip
+
+
+class Row(NamedTuple):
+    """A sample: name, label values in the catalogue's order, value."""
+
+    name: str
+    labels: tuple[str, ...]
+    value: float
+
+
+def rows(profiles: Iterable[Profile]) -> Iterator[Row]:
+    """Profiles as metrics."""
+    for profile in profiles:
+        kind = (*profile.key, profile.memory_kind)
+        yield Row("gpu_advisor_profile_created_timestamp_seconds", kind, profile.created_timestamp_seconds)
+        for measured in profile.measurements:
+            labels = (*profile.key, str(measured.batch_size))
+            yield Row("gpu_advisor_profile_peak_memory_bytes", labels, measured.peak_memory_bytes)
+            if measured.samples_per_second is not None:
+                yield Row("gpu_advisor_profile_samples_per_second", labels, measured.samples_per_second)
+
+
+def points_of_rows(found: Iterable[Row]) -> dict[tuple[str, str, str], Points]:
+    """Points by key from metrics: the inverse of `rows`. What cannot be a curve is left out."""
+    memory: dict[tuple[str, ...], float] = {}
+    rates: dict[tuple[str, ...], float] = {}
+    for row in found:
+        if row.name == "gpu_advisor_profile_peak_memory_bytes":
+            memory[row.labels] = row.value
+        elif row.name == "gpu_advisor_profile_samples_per_second":
+            rates[row.labels] = row.value
+    grouped: dict[tuple[str, str, str], list[Point]] = {}
+    for labels, value in memory.items():
+        gpu_type, workload, precision, size = labels
+        if size.isdecimal():
+            point = Point(int(size), round(value), rates.get(labels))
+            grouped.setdefault((gpu_type, workload, precision), []).append(point)
+    curves = {}
+    for key, points in grouped.items():
+        try:
+            curves[key] = clean(points)
+        except PointsError:
+            continue
+    return curves

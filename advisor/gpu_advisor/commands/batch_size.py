@@ -1,0 +1,145 @@
+"""`gpu-advisor batch-size`: from a few measured sizes to the batch size that fits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpu_advisor.calibration.errors import CalibrationError
+from gpu_advisor.calibration.sizes import format_bytes, parse_bytes
+
+if TYPE_CHECKING:
+    from gpu_advisor.calibration.advice import Advice, Prediction
+    from gpu_advisor.calibration.points import Points
+
+MOST_SIZES = 1000
+
+
+def memory_option(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
+    """A size of memory with its unit, in bytes."""
+    try:
+        return parse_bytes(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def sizes_option(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """Batch sizes separated by commas, in the order given, each once."""
+    try:
+        sizes = tuple(dict.fromkeys(int(part) for part in value.split(",") if part.strip()))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r}: write whole numbers separated by commas, as in 32,64,128") from error
+    if any(not 1 <= size <= 1 << 31 for size in sizes) or len(sizes) > MOST_SIZES:
+        raise click.BadParameter(f"{value!r}: give up to {MOST_SIZES} sizes, each from 1 on")
+    return sizes
+
+
+def target_option(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    """The share of memory that may be used, in 0..1."""
+    if not 0 < value <= 1:
+        mend = f"did you mean {value / 100:g}?" if 1 < value <= 100 else "give a share above 0 and up to 1, as 0.85"
+        raise click.BadParameter(f"{value:g}: {mend}")
+    return value
+
+
+@click.command("batch-size", short_help="Which batch size fits, from a few measured ones.")
+@click.option("--points", "points_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="CSV: batch_size,peak_memory_bytes[,samples_per_second].")  # fmt: skip
+@click.option("--profile", "profile_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Or a profile that `gpu-advisor probe` wrote.")  # fmt: skip
+@click.option("--memory", "memory_bytes", required=True, callback=memory_option, metavar="SIZE",
+              help="Memory of one GPU, as in 40GiB, 80GB, 40960MiB or bytes.")  # fmt: skip
+@click.option("--target", type=float, default=0.85, show_default=True, callback=target_option,
+              help="Share of the memory that may be used.")  # fmt: skip
+@click.option("--predict", default="", callback=sizes_option, metavar="SIZES",
+              help="Sizes to predict, and to choose from beside those measured. Without: multiples of 8.")  # fmt: skip
+@click.option("--current", type=click.IntRange(min=1), help="The batch size used now: the gain is said against it.")
+@click.option("--gradient-noise", type=click.IntRange(min=1), metavar="SIZE",
+              help="Critical batch size, if the job reports its gradient noise scale.")  # fmt: skip
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def command(
+    points_file: Path | None,
+    profile_file: Path | None,
+    memory_bytes: int,
+    target: float,
+    predict: tuple[int, ...],
+    current: int | None,
+    gradient_noise: int | None,
+    form: str,
+) -> None:
+    """Fit memory and throughput to measured batch sizes, predict others, and recommend the best that fits.
+
+    \b
+      gpu-advisor batch-size --points points.csv --memory 40GiB --target 0.85 --predict 32,64,128
+    """
+    from gpu_advisor.calibration.advice import Request, advise
+
+    try:
+        points = _points(points_file, profile_file)
+        advice = advise(points, Request(memory_bytes, target, predict, current, gradient_noise))
+    except CalibrationError as error:
+        raise click.UsageError(str(error)) from error
+    click.echo(json.dumps(document(advice), indent=2) if form == "json" else text(advice))
+
+
+def _points(points_file: Path | None, profile_file: Path | None) -> Points:
+    from gpu_advisor.calibration.points import read_points
+
+    if (points_file is None) == (profile_file is None):
+        raise click.UsageError("give either --points FILE or --profile FILE")
+    if points_file is not None:
+        return read_points(points_file)
+    from gpu_advisor.calibration.profile import read_profile
+
+    assert profile_file is not None
+    return read_profile(profile_file).points()
+
+
+def document(advice: Advice) -> dict[str, Any]:
+    """The answer as JSON: bytes, samples a second, ratios in 0..1; null where something cannot be told."""
+    return {
+        "recommended_batch_size": advice.recommended_batch_size,
+        "ceilings": asdict(advice.ceilings),
+        "memory_limit_bytes": advice.limit_bytes,
+        "recommended": _row(advice.recommended) if advice.recommended else None,
+        "gain_ratio": advice.gain_ratio,
+        "margin_bytes": advice.margin_bytes,
+        "predictions": [_row(prediction) for prediction in advice.predictions],
+        "notes": list(advice.notes),
+    }
+
+
+def _row(prediction: Prediction) -> dict[str, Any]:
+    return {**asdict(prediction.memory), "samples_per_second": prediction.samples_per_second}
+
+
+def text(advice: Advice) -> str:
+    """The answer for people."""
+    lines = [f"recommended batch size  {_or_none(advice.recommended_batch_size)}"]
+    lines.append(f"memory limit            {format_bytes(advice.limit_bytes)}")
+    ceilings = advice.ceilings
+    lines.append(
+        f"ceilings                memory {_or_none(ceilings.memory)}, throughput knee "
+        f"{_or_none(ceilings.throughput_knee)}, gradient noise {_or_none(ceilings.gradient_noise)}"
+    )
+    if advice.recommended and advice.margin_bytes is not None:
+        lines.append(f"at that size            {_people(advice.recommended)}, {format_bytes(advice.margin_bytes)} left")
+    if advice.gain_ratio is not None:
+        lines.append(f"throughput              {advice.gain_ratio:+.0%}")
+    lines += [f"{prediction.memory.batch_size:>8}  {_people(prediction)}" for prediction in advice.predictions]
+    return "\n".join([*lines, *(f"note: {note}" for note in advice.notes)])
+
+
+def _people(prediction: Prediction) -> str:
+    memory = prediction.memory
+    rate = prediction.samples_per_second
+    interval = f"{format_bytes(memory.low)} to {format_bytes(memory.high)}"
+    return f"{format_bytes(memory.peak_memory_bytes)} ({interval})" + (f", {rate:.4g} samples/s" if rate else "")
+
+
+def _or_none(value: int | None) -> str:
+    return "unknown" if value is None else str(value)

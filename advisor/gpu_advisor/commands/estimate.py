@@ -1,0 +1,67 @@
+"""`gpu-advisor estimate`: peak training memory of a workload, without a GPU."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gpu_advisor.calibration.errors import CalibrationError
+from gpu_advisor.calibration.sizes import format_bytes
+from gpu_advisor.commands.batch_size import sizes_option
+
+if TYPE_CHECKING:
+    from gpu_advisor.calibration.estimate import Correction
+
+
+@click.command("estimate", short_help="Peak training memory without a GPU.")
+@click.option("--workload", required=True, help="mlp, conv, transformer, or package.module:factory.")
+@click.option("--sizes", default="8,16,32", show_default=True, callback=sizes_option)
+@click.option(
+    "--precision", type=click.Choice(["float32", "float16", "bfloat16"]), default="float32", show_default=True
+)
+@click.option("--profile", "profiles", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="Profiles of one GPU type, to correct by. May be given several times.")  # fmt: skip
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def command(workload: str, sizes: tuple[int, ...], precision: str, profiles: tuple[Path, ...], form: str) -> None:
+    """Trace a workload with tensors that have no data, and say what memory its training would take.
+
+    \b
+      gpu-advisor estimate --workload my.training:factory --sizes 32,64 --profile profiles/h100.profile.json
+    """
+    from gpu_advisor.calibration.estimate import estimate
+
+    try:
+        correction = _correction(profiles)
+        found = [estimate(workload, size, precision, correction) for size in sizes]
+    except CalibrationError as error:
+        raise click.ClickException(str(error)) from error
+    if form == "json":
+        click.echo(
+            json.dumps({"correction": asdict(correction), "estimates": [asdict(one) for one in found]}, indent=2)
+        )
+        return
+    for one in found:
+        interval = f"{format_bytes(one.low)} to {format_bytes(one.high)}"
+        click.echo(f"{one.batch_size:>8}  {format_bytes(one.corrected_bytes)} ({interval})")
+    if not correction.samples:
+        click.echo("note: no profile was given: the driver's context and workspaces are not in these figures")
+
+
+def _correction(paths: tuple[Path, ...]) -> Correction:
+    from gpu_advisor.calibration.estimate import correct, estimate
+    from gpu_advisor.calibration.profile import read_profile
+
+    profiles = [read_profile(path) for path in paths]
+    types = sorted({profile.gpu_type for profile in profiles})
+    if len(types) > 1:
+        raise CalibrationError(f"profiles of several GPU types ({', '.join(types)}): give those of one")
+    pairs = [
+        (estimate(profile.workload, measured.batch_size, profile.precision).reserved_bytes, measured.peak_memory_bytes)
+        for profile in profiles
+        for measured in profile.measurements
+    ]
+    return correct(pairs)

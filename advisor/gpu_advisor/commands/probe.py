@@ -1,0 +1,84 @@
+"""`gpu-advisor probe`: measures a workload at several batch sizes and writes a profile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gpu_advisor.calibration.errors import CalibrationError
+from gpu_advisor.calibration.sizes import format_bytes
+from gpu_advisor.commands.batch_size import memory_option, sizes_option
+
+
+def _limit(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    return None if value is None else memory_option(context, parameter, value)
+
+
+@click.command("probe", short_help="Measure memory and throughput at several batch sizes.")
+@click.option("--workload", default="transformer", show_default=True,
+              help="mlp, conv, transformer, or package.module:factory.")  # fmt: skip
+@click.option("--sizes", default="8,16,32", show_default=True, callback=sizes_option, help="Batch sizes to measure.")
+@click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True,
+              help="cuda is ROCm as well.")  # fmt: skip
+@click.option(
+    "--precision", type=click.Choice(["float32", "float16", "bfloat16"]), default="float32", show_default=True
+)
+@click.option("--limit", callback=_limit, metavar="SIZE", help="Simulate a smaller memory, as in 8GiB.")
+@click.option("--timeout", type=click.FloatRange(min=1), default=300.0, show_default=True,
+              help="Seconds after which a size is given up.")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Time per size.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch on a CPU.")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("profiles"), show_default=True,
+              help="Profile to write, or a folder, where GPU, workload and precision name it.")  # fmt: skip
+def command(
+    workload: str,
+    sizes: tuple[int, ...],
+    device: str,
+    precision: str,
+    limit: int | None,
+    timeout: float,
+    seconds: float,
+    threads: int | None,
+    output: Path,
+) -> None:
+    """Run a small training workload at several batch sizes, each in its own process, and write what it took.
+
+    \b
+      gpu-advisor probe --workload my.training:factory --sizes 8,16,32 --precision bfloat16
+
+    A factory is called with (batch_size, device, precision) and returns a function that runs one training step.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from gpu_advisor.calibration.probe import ProbeRequest, probe
+    from gpu_advisor.calibration.profile import SUFFIX, file_name, write_profile
+
+    _require_torch()
+    request = ProbeRequest(workload, sizes, device, precision, limit, timeout, seconds, threads)
+    try:
+        with Progress(console=Console(stderr=True)) as bar:
+            task = bar.add_task(f"probing {workload}", total=len(sizes))
+
+            def show(size: int, outcome: str) -> None:
+                bar.update(task, advance=1, description=f"{workload} at {size}: {outcome.replace('_', ' ')}")
+
+            profile = probe(request, progress=show)
+        path = output if output.name.endswith(SUFFIX) else output / file_name(profile)
+        write_profile(profile, path)
+    except CalibrationError as error:
+        raise click.ClickException(str(error)) from error
+    for measured in profile.measurements:
+        rate = measured.samples_per_second or 0.0
+        click.echo(f"{measured.batch_size:>8}  {format_bytes(measured.peak_memory_bytes):>10}  {rate:.4g} samples/s")
+    for size in profile.out_of_memory_batch_sizes:
+        click.echo(f"{size:>8}  out of memory")
+    click.echo(f"memory is {profile.memory_kind}; profile {path}")
+
+
+def _require_torch() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        raise click.ClickException("torch is missing: pip install 'gpu-advisor[probe]'")

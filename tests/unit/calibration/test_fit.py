@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from gpu_advisor.calibration.advice import Request, advise, largest_safe
+from gpu_advisor.calibration.errors import CalibrationError
+from gpu_advisor.calibration.fit import fit_memory
+from gpu_advisor.calibration.points import Point, Points, clean
+from gpu_advisor.calibration.prior import PRIOR
+from gpu_advisor.calibration.throughput import fit_throughput
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+GIB = 1 << 30
+
+
+def line(fixed: float, per_sample: float, sizes: tuple[int, ...]) -> Points:
+    return clean(Point(size, round(fixed + per_sample * size)) for size in sizes)
+
+
+def rated(*rows: tuple[int, float]) -> Points:
+    return clean(Point(size, GIB + size * (100 << 20), rate) for size, rate in rows)
+
+
+def test_the_prior_is_a_distribution() -> None:
+    assert PRIOR.weights().sum() == pytest.approx(1.0, abs=2e-3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0.1, 8), st.floats(0.02, 0.5), st.sampled_from([2, 4, 8]))
+def test_a_straight_line_is_found_within_its_interval(fixed: float, per_sample: float, factor: int) -> None:
+    fit = fit_memory(line(fixed * GIB, per_sample * GIB, (8, 16, 32)))
+    size = 32 * factor
+    truth = (fixed + per_sample * size) * GIB
+    found = fit.predict(size)
+    assert found.low <= truth <= found.high
+    assert found.peak_memory_bytes == pytest.approx(truth, rel=0.25)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1 << 28, 1 << 36), st.floats(0.99, 2.2), st.integers(1, 512), st.floats(1.01, 8))
+def test_predictions_are_ordered_and_no_less_than_what_was_measured(
+    first: int, growth: float, size: int, factor: float
+) -> None:
+    points = clean([Point(size, first), Point(2 * size, round(first * growth))])
+    found = fit_memory(points).predict(math.ceil(2 * size * factor))
+    assert points.points[0].peak_memory_bytes <= found.low <= found.peak_memory_bytes <= found.high
+
+
+def test_intervals_widen_with_distance_and_narrow_with_points() -> None:
+    two, four = line(2 * GIB, GIB / 8, (8, 16)), line(2 * GIB, GIB / 8, (8, 12, 14, 16))
+
+    def width(points: Points, size: int) -> float:
+        found = fit_memory(points).predict(size)
+        return (found.high - found.low) / found.peak_memory_bytes
+
+    assert width(two, 32) < width(two, 64) < width(two, 128)
+    assert width(four, 128) < width(two, 128)
+
+
+def test_memory_that_does_not_grow_yet_is_not_believed() -> None:
+    flat = fit_memory(line(4 * GIB, 0, (8, 16))).predict(128)
+    assert flat.peak_memory_bytes > 4.2 * GIB
+
+
+def test_a_measured_size_is_what_was_measured() -> None:
+    found = fit_memory(line(2 * GIB, GIB / 8, (8, 16))).predict(16)
+    assert found.low == found.peak_memory_bytes == found.high == 4 * GIB
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.2, 10), st.floats(0.01, 0.3), st.floats(1, 200))
+def test_the_recommended_size_stays_within_the_target(fixed: float, per_sample: float, memory: float) -> None:
+    points = line(fixed * GIB, per_sample * GIB, (8, 16, 32))
+    found = largest_safe(fit_memory(points), memory * GIB)
+    if found is not None:
+        assert fixed + per_sample * found <= memory
+        assert found <= 8 * 32
+
+
+def test_more_memory_never_gives_a_smaller_size() -> None:
+    fit = fit_memory(line(2 * GIB, GIB / 8, (8, 16)))
+    sizes = [largest_safe(fit, memory * GIB) or 0 for memory in range(1, 30)]
+    assert sizes == sorted(sizes)
+
+
+def test_measured_sizes_are_safe_as_measured() -> None:
+    points = line(2 * GIB, GIB / 8, (8, 16))
+    assert advise(points, Request(4 * GIB, 1.0, (32,))).recommended_batch_size == 16
+    assert advise(points, Request(4 * GIB - 1, 1.0, (32,))).recommended_batch_size == 8
+    assert advise(points, Request(GIB, 1.0, (32,))).recommended_batch_size is None
+
+
+def test_throughput_past_its_peak_is_not_recommended() -> None:
+    points = rated((8, 100.0), (16, 180.0), (32, 240.0), (64, 230.0))
+    advice = advise(points, Request(80 * GIB, 0.9, current_batch=8))
+    assert advice.recommended_batch_size == 32
+    assert advice.ceilings.throughput_knee is not None
+    assert 16 < advice.ceilings.throughput_knee <= 32
+    assert advice.gain_ratio == pytest.approx(1.4)
+    assert any("learning rate" in note for note in advice.notes)
+
+
+def test_throughput_saturates() -> None:
+    points = rated((8, 100.0), (16, 180.0), (32, 280.0))
+    fit = fit_throughput(points)
+    assert fit is not None
+    rates = [fit.predict(size) for size in range(1, 1024)]
+    assert all(later >= before - 1e-9 for before, later in itertools.pairwise(rates))
+    assert fit.predict(16) == pytest.approx(180)
+    assert rates[-1] < 2 * 280
+
+
+def test_gradient_noise_is_a_ceiling() -> None:
+    points = line(2 * GIB, GIB / 8, (8, 16, 32))
+    advice = advise(points, Request(80 * GIB, 0.9, gradient_noise=24))
+    assert advice.recommended_batch_size == 24
+
+
+@pytest.mark.parametrize("request_", [Request(GIB, 0.0), Request(GIB, 1.5), Request(GIB, 0.9, (0,)),
+                                      Request(GIB, 0.9, current_batch=0)])  # fmt: skip
+def test_contradictory_requests_are_refused(request_: Request) -> None:
+    with pytest.raises(CalibrationError):
+        advise(line(GIB, GIB, (1, 2)), request_)
