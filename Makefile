@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test lint format bench-exporter bench-advisor bench-accuracy bench-api bench-diagnosis soak rules dashboards docs golden clean
+.PHONY: up test lint format bench-exporter bench-advisor bench-accuracy bench-api bench-diagnosis bench-monitor bench-loaders soak rules dashboards docs golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -50,6 +50,13 @@ bench-api: $(VENV)/.test
 # Confusion matrix over situations from the physics, and false alarms on a healthy fleet: about half an hour.
 bench-diagnosis: $(VENV)/.test
 	$(BIN)/python -m benchmarks.diagnosis
+
+# What the training monitor costs a loop, and whether the data loader finds the right number of workers.
+bench-monitor: $(VENV)/.test
+	$(BIN)/python -m benchmarks.monitor
+
+bench-loaders: $(VENV)/.test
+	$(BIN)/python -m benchmarks.loaders
 
 soak: $(VENV)/.test
 	$(BIN)/python -m benchmarks.soak --minutes 60

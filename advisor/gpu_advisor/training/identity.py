@@ -43,7 +43,7 @@ def rank_of(environment: Mapping[str, str]) -> int:
 
 
 def gpu_uuid(device: int, environment: Mapping[str, str]) -> str:
-    """The uuid of the CUDA device `device`, as NVML spells it; empty if that cannot be told (ROCm, PyTorch before 2.5).
+    """The uuid of the CUDA device `device`, as NVML spells it; empty if PyTorch does not tell it (ROCm, old releases).
 
     CUDA_VISIBLE_DEVICES names a slice of a GPU by its own uuid, in NVML's spelling
     (https://docs.nvidia.com/datacenter/tesla/mig-user-guide/, on CUDA_VISIBLE_DEVICES).

@@ -87,7 +87,7 @@ class TrainingMonitor:
         if not self._identity.job:
             raise MonitorError("job='' is no name; give the job a name, or None for the scheduler's")
         self._clock = StepClock(clock)
-        self._values = Values()
+        self._values = Values(taken=CLOCKED)
         self._window = Window(None, None, None)
         self._deferred: DeferredValues | None = None
         self._memory = memory
@@ -253,20 +253,18 @@ class TrainingMonitor:
 
         Raises MonitorError for what is not one number, and where there are too many names.
         """
-        numbers: list[tuple[str, float]] = []
-        for name, value in {**(values or {}), **named}.items():
-            if name in CLOCKED:
-                raise MonitorError(f"{name} is the monitor's own; give yours another name")
-            if _elements(value) != 1:
-                raise MonitorError(f"{name} has {_elements(value)} elements; record one number, such as their mean")
-            if not isinstance(value, float | int) and _on_device(value):
-                self._defer(name, value)
-                continue
-            try:
-                numbers.append((name, float(value)))
-            except (TypeError, ValueError) as error:
-                raise MonitorError(f"{name} is no number: {error}") from error
-        self._values.add(numbers)
+        for name, value in {**values, **named}.items() if values else named.items():
+            if type(value) is not float:
+                if _elements(value) != 1:
+                    raise MonitorError(f"{name} has {_elements(value)} elements; record one number, such as their mean")
+                if not isinstance(value, float | int) and _on_device(value):
+                    self._defer(name, value)
+                    continue
+                try:
+                    value = float(value)
+                except (TypeError, ValueError) as error:
+                    raise MonitorError(f"{name} is no number: {error}") from error
+            self._values.tell(name, value)
 
     def _defer(self, name: str, value: torch.Tensor) -> None:
         if self._deferred is None:
@@ -285,7 +283,8 @@ class TrainingMonitor:
         self._look_for_gpu()
         if self._deferred is not None and self._deferred.pending:
             self._deferred.send()
-            self._values.add(self._deferred.take(wait))
+            for name, number in self._deferred.take(wait):
+                self._values.tell(name, number)
 
     def _look_for_gpu(self) -> None:
         if self._identity.uuid and self._memory is not None:
@@ -325,8 +324,9 @@ class TrainingMonitor:
             return []
 
     def _close_window(self, figures: Mapping[str, float]) -> None:
-        with suppress(MonitorError):  # a job with all the names there may be has no room for these
-            self._values.add(figures.items())
+        for name, value in figures.items():
+            with suppress(MonitorError):  # a job with all the names there may be has no room for these
+                self._values.tell(name, value)
         window = self._clock.take_window()
         if window.step_seconds is not None:  # a step longer than a window leaves the last one standing
             self._window = window

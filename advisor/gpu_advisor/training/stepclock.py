@@ -8,10 +8,14 @@ one (or says that it ends): waiting for data is part of it. What lies between st
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpu_advisor.training.statistics import Running, Statistics
+
+#: Steps noted and not summed up yet.
+MAX_NOTED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,10 @@ class Window:
 
 
 class StepClock:
-    """Marks of one thread, the training loop's; `totals` and `take_window` may be called from any."""
+    """Marks of one thread, the training loop's; `totals` and `take_window` may be called from any.
+
+    A step is only noted when it ends, and summed up by whoever asks: see values.Values.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """`clock`: seconds, monotonic."""
@@ -51,6 +58,7 @@ class StepClock:
         self._waits_told = False
         self._communication_told = False
         self._samples_told = False
+        self._ended: deque[tuple[float, float, float, int | None]] = deque()
         self._steps = 0
         self._total_step_seconds = 0.0
         self._total_wait_seconds = 0.0
@@ -114,27 +122,36 @@ class StepClock:
         """Ends the step that is open. `samples`: how many it trained on, on this rank; None if not known."""
         if self._opened is None:
             return
-        elapsed = max(self._clock() - self._opened - self._pause_seconds, 0.0)
-        with self._lock:
-            self._steps += 1
-            self._total_step_seconds += elapsed
-            self._total_wait_seconds += self._wait_seconds
-            self._total_communication_seconds += self._communication_seconds
-            self._window_steps.add(elapsed)
-            self._window_waits.add(self._wait_seconds)
-            if samples is not None:
-                self._samples_told = True
-                self._total_samples += samples
-                # The largest, not the last: the rest at the end of an epoch is not the job's batch size.
-                self._window_batch_size = max(self._window_batch_size or 0, samples)
-        self.cancel_step()
+        elapsed = self._clock() - self._opened - self._pause_seconds
+        self._ended.append((elapsed, self._wait_seconds, self._communication_seconds, samples))
+        self._opened = None
+        self._wait_seconds = self._pause_seconds = self._communication_seconds = 0.0
+        if len(self._ended) > MAX_NOTED:  # nobody reports
+            self._fold()
 
     def cancel_step(self) -> None:
         """Forgets the step that is open: it did not come to its end."""
         self._opened = self._waiting = self._paused = self._communicating = None
         self._wait_seconds = self._pause_seconds = self._communication_seconds = 0.0
 
+    def _fold(self) -> None:
+        with self._lock:
+            while self._ended:
+                seconds, wait_seconds, communication_seconds, samples = self._ended.popleft()
+                self._steps += 1
+                self._total_step_seconds += seconds
+                self._total_wait_seconds += wait_seconds
+                self._total_communication_seconds += communication_seconds
+                self._window_steps.add(seconds)
+                self._window_waits.add(wait_seconds)
+                if samples is not None:
+                    self._samples_told = True
+                    self._total_samples += samples
+                    # The largest, not the last: the rest at the end of an epoch is not the job's batch size.
+                    self._window_batch_size = max(self._window_batch_size or 0, samples)
+
     def totals(self) -> Totals:
+        self._fold()
         with self._lock:
             return Totals(
                 self._steps,
@@ -146,6 +163,7 @@ class StepClock:
 
     def take_window(self) -> Window:
         """The steps that ended since the last call."""
+        self._fold()
         with self._lock:
             steps, waits, batch_size = self._window_steps, self._window_waits, self._window_batch_size
             self._new_window()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -290,3 +291,12 @@ def test_the_end_of_the_program_removes_the_file_and_the_end_of_a_child_does_not
     )
     assert "training-job-0.prom" in done.stdout
     assert os.listdir(tmp_path) == []
+
+
+def test_the_page_of_the_documentation_is_the_catalogue():
+    text = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
+    for family in FAMILIES:
+        assert re.search(rf"^\| `{family.name}` \| {family.type} \|", text, re.MULTILINE), family.name
+        if not family.labels:
+            assert family.help in text, family.name
+    assert len(re.findall(r"^\| `training_", text, re.MULTILINE)) == len(FAMILIES)

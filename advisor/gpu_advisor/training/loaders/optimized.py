@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -62,8 +64,17 @@ class OptimizedDataLoader(DataLoader[T_co]):
         else:
             for name in ("persistent_workers", "prefetch_factor", "multiprocessing_context", "timeout"):
                 arguments.pop(name, None)
-        with warnings.catch_warnings():
-            if rates:  # more workers than cores were measured to be faster
-                warnings.filterwarnings("ignore", message="This DataLoader will create")
+        with self._more_than_cores():
             super().__init__(dataset, num_workers=num_workers, **arguments)
         self.worker_rates = tuple(rates)
+
+    def __iter__(self) -> Any:
+        with self._more_than_cores():
+            return super().__iter__()
+
+    @contextmanager
+    def _more_than_cores(self) -> Iterator[None]:
+        """PyTorch warns of more workers than cores. Where they were measured to be faster, that is no warning."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            yield

@@ -1,0 +1,133 @@
+"""Whether OptimizedDataLoader finds the right number of workers: python -m benchmarks.loaders
+
+Each data set is first given to it to choose, then every number of workers up to the same limit is measured in the same
+run, several times in turns; the rates are medians. The chosen number's rate is set against the best one's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+import warnings
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from gpu_advisor.training.loaders.optimized import OptimizedDataLoader
+from gpu_advisor.training.loaders.workers import default_max_workers
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.report import Goal, missed, table, write
+
+BATCH_SIZE = 16
+GOAL_RATIO = 0.90
+
+
+class Waits(Dataset[torch.Tensor]):
+    """I/O-bound: each sample is waited for, as for a file on a network."""
+
+    def __len__(self) -> int:
+        return 100_000
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        time.sleep(0.004)
+        return torch.zeros(256)
+
+
+class Computes(Dataset[torch.Tensor]):
+    """CPU-bound: each sample is unpacked."""
+
+    def __init__(self) -> None:
+        self._packed = zlib.compress(bytes(range(256)) * 3000, 1)
+
+    def __len__(self) -> int:
+        return 100_000
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.frombuffer(bytearray(zlib.decompress(self._packed)), dtype=torch.uint8)[:256]
+
+
+DATA: Mapping[str, Dataset[torch.Tensor]] = {"I/O-bound": Waits(), "CPU-bound": Computes()}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """rates: samples a second by number of workers."""
+
+    chosen: int
+    rates: Mapping[int, float]
+    choosing_seconds: float
+
+    @property
+    def ratio(self) -> float:
+        return self.rates[self.chosen] / max(self.rates.values())
+
+
+def compare(dataset: Dataset[torch.Tensor], max_workers: int, seconds: float, rounds: int) -> Outcome:
+    began = time.perf_counter()
+    chosen = OptimizedDataLoader(dataset, BATCH_SIZE, max_workers=max_workers).num_workers
+    choosing_seconds = time.perf_counter() - began
+    tries: dict[int, list[float]] = {number: [] for number in range(max_workers + 1)}
+    for _ in range(rounds):
+        for number, found in tries.items():
+            found.append(_rate(dataset, number, seconds))
+    return Outcome(chosen, {number: statistics.median(found) for number, found in tries.items()}, choosing_seconds)
+
+
+def _rate(dataset: Dataset[torch.Tensor], num_workers: int, seconds: float) -> float:
+    """As a training loop has it that needs no time itself: from when all workers have delivered once."""
+    settings: dict[str, Any] = {"prefetch_factor": 4} if num_workers else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # more workers than cores
+        batches = iter(DataLoader(dataset, BATCH_SIZE, num_workers=num_workers, **settings))
+    a_round = max(num_workers, 1)
+    for _ in range(a_round):
+        next(batches)
+    began, done = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        for _ in range(a_round):
+            next(batches)
+        done += a_round
+    return done * BATCH_SIZE / (time.perf_counter() - began)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--max-workers", type=int, default=default_max_workers())
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    outcomes = {
+        name: compare(dataset, arguments.max_workers, arguments.seconds, arguments.rounds)
+        for name, dataset in DATA.items()
+    }
+    numbers = range(arguments.max_workers + 1)
+    rows = [("samples/s by workers", *map(str, numbers), "chosen", "of the best", "chosen in")]
+    goals = []
+    for name, outcome in outcomes.items():
+        found = (f"{outcome.rates[number]:.0f}" for number in numbers)
+        rows.append((name, *found, str(outcome.chosen), f"{outcome.ratio:.1%}", f"{outcome.choosing_seconds:.1f} s"))
+        text = f"chosen num_workers within 10 % of the best of a full sweep, {name} data"
+        goals.append(Goal(text, outcome.ratio >= GOAL_RATIO, f"{outcome.ratio:.1%}"))
+    print(table(rows))
+    print(*goals, sep="\n")
+    results = {
+        name: {
+            "chosen": outcome.chosen,
+            "ratio": outcome.ratio,
+            "choosing_seconds": outcome.choosing_seconds,
+            "samples_per_second": {str(number): rate for number, rate in outcome.rates.items()},
+        }
+        for name, outcome in outcomes.items()
+    }
+    print(f"written to {write('loaders', {'torch': torch.__version__, 'batch_size': BATCH_SIZE, 'data': results})}")
+    return 1 if missed(goals) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""What TrainingMonitor costs a training loop: python -m benchmarks.monitor
+
+The same loop with and without it, in short blocks that take turns, so that both have the same machine. A step is busy
+for 10 ms, most of it with copying that empties the CPU's caches, as a loop is busy that feeds a GPU and then waits for
+it. What is timed is what lies between two steps: without the monitor the loop itself, with it the recording of two
+values, the end of the step, and asking for the next batch. Of a whole block one would see only what else the machine
+does meanwhile. The reporting thread's work for a report, to a file and with figures of the host, is measured for itself
+and shared out among the steps of the default interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpu_advisor.training.figures import HostFigures
+from gpu_advisor.training.monitor import TrainingMonitor
+
+from benchmarks.report import Goal, missed, percentile, table, write
+
+STEP_SECONDS = 0.010
+REPORT_INTERVAL_SECONDS = 10.0
+GOAL_RATIO = 0.005
+#: More than the caches of a core hold.
+CACHE_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """pairs: blocks with and without. steps: of each block. reports: how often reporting is tried."""
+
+    pairs: int
+    steps: int
+    reports: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds between two steps, without and with the monitor, of all steps; and CPU seconds of each report."""
+
+    plain: Sequence[float]
+    monitored: Sequence[float]
+    reports: Sequence[float]
+
+    def added_seconds(self, share: float = 0.5) -> float:
+        """What the monitor adds, in the median or at another percentile."""
+        return percentile(self.monitored, share) - percentile(self.plain, share)
+
+    @property
+    def report_seconds(self) -> float:
+        return percentile(self.reports, 0.5)
+
+    @property
+    def ratio(self) -> float:
+        """Of a 10 ms step, its share of a report included."""
+        return self.added_seconds() / STEP_SECONDS + self.report_seconds / REPORT_INTERVAL_SECONDS
+
+
+_FROM, _TO = bytes(CACHE_BYTES), bytearray(CACHE_BYTES)
+
+
+class Steps:
+    """A step to be called, and the time between each call's end and the next one's beginning."""
+
+    def __init__(self) -> None:
+        self.between: list[float] = []
+        self._ended: float | None = None
+
+    def __call__(self) -> None:
+        began = time.perf_counter()
+        if self._ended is not None:
+            self.between.append(began - self._ended)
+        while time.perf_counter() < began + 0.7 * STEP_SECONDS:
+            _TO[:] = _FROM
+        while time.perf_counter() < began + STEP_SECONDS:
+            pass
+        self._ended = time.perf_counter()
+
+
+def plain_block(steps: int) -> list[float]:
+    step = Steps()
+    for _ in range(steps):
+        step()
+    return step.between
+
+
+def monitored_block(steps: int, monitor: TrainingMonitor) -> list[float]:
+    step = Steps()
+    for _ in monitor.batches(range(steps), samples=lambda _: 32):
+        step()
+        monitor.record(loss=0.5, accuracy=0.9)
+    return step.between
+
+
+def measure(plan: Plan) -> Cost:
+    plain: list[float] = []
+    monitored: list[float] = []
+    reports: list[float] = []
+    with tempfile.TemporaryDirectory() as directory:
+        monitor = TrainingMonitor("benchmark", directory=directory)  # not started: its thread is measured apart
+        for _ in range(plan.pairs):
+            plain += plain_block(plan.steps)
+            monitored += monitored_block(plan.steps, monitor)
+        figures = HostFigures()
+        for _ in range(plan.reports):
+            # As many steps as an interval has are to be summed up.
+            for _ in monitor.batches(range(round(REPORT_INTERVAL_SECONDS / STEP_SECONDS)), samples=lambda _: 32):
+                monitor.record(loss=0.5, accuracy=0.9)
+            began = time.thread_time()
+            monitor._close_window(figures.read())
+            reports.append(time.thread_time() - began)
+        monitor.close()
+    return Cost(plain, monitored, reports)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=25)
+    arguments = parser.parse_args()
+    cost = measure(Plan(arguments.pairs, arguments.steps, reports=50))
+    rows = [("with the monitor", "microseconds", "of a 10 ms step")]
+    for name, seconds, of in (
+        ("more time a step, median", cost.added_seconds(), STEP_SECONDS),
+        ("more time a step, 90th percentile", cost.added_seconds(0.9), STEP_SECONDS),
+        ("CPU time of a report, one in 10 s", cost.report_seconds, REPORT_INTERVAL_SECONDS),
+    ):
+        rows.append((name, f"{seconds * 1e6:.1f}", f"{seconds / of:.3%}"))
+    print(table(rows))
+    goal = Goal("TrainingMonitor costs under 0.5 % of a 10 ms step", cost.ratio < GOAL_RATIO, f"{cost.ratio:.3%}")
+    print(goal)
+    path = write(
+        "monitor",
+        {
+            "step_seconds": STEP_SECONDS,
+            "pairs": arguments.pairs,
+            "steps": arguments.steps,
+            "added_seconds_p50": cost.added_seconds(),
+            "added_seconds_p90": cost.added_seconds(0.9),
+            "report_cpu_seconds": cost.report_seconds,
+            "ratio": cost.ratio,
+        },
+    )
+    print(f"written to {path}")
+    return 1 if missed([goal]) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

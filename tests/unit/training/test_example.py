@@ -1,0 +1,47 @@
+"""examples/train as a user starts it, beside a real exporter."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.programs import eventually, exporter
+from tests.servers import free_port
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "train" / "train.py"
+COUNTERS = ("steps_total", "step_seconds_total", "data_wait_seconds_total", "samples_total")
+GAUGES = ("batch_size", "loss", "report_interval_seconds")
+
+
+def test_it_shows_up_at_the_exporter_and_is_gone_when_it_has_ended(tmp_path):
+    textfile = tmp_path / "textfile"
+    textfile.mkdir()
+    # On the CPU, so that the machine's GPU, if it has one, stays out of it.
+    command = [sys.executable, str(EXAMPLE), "--directory", str(textfile), "--report-seconds", "0.2", "--epochs", "6"]
+    command += ["--simulate-memory-mib", "2", "--read-seconds", "0.003"]
+    arguments = ["--collector.textfile.directory", str(textfile), "--simulate", "1xT4-16GB:idle", "--no-collector.host"]
+    with exporter(tmp_path, f"127.0.0.1:{free_port()}", *arguments) as program:
+        job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            eventually(lambda: "training_batch_size" in program.text("/metrics"), 90, "it reports", program)
+            page = program.text("/metrics")
+            output, _ = job.communicate(timeout=120)
+        finally:
+            job.kill()
+            job.wait()
+        assert job.returncode == 0, output
+        eventually(lambda: "training_" not in program.text("/metrics"), 30, "it is gone", program)
+    assert "node_textfile_scrape_error 0" in page
+    for name in (*COUNTERS, *GAUGES):
+        assert re.search(rf'^training_{name}{{rank="0",training_job="example"}} [0-9.e-]+$', page, re.MULTILINE), name
+    assert re.search(r"^training_memory_limit_bytes{.*} 2097152$", page, re.MULTILINE)
+    assert "loss: mean" in output
+    assert re.search(r"out of memory [1-9]\d* time", output)
+    assert list(textfile.iterdir()) == []
+
+
+def test_its_help_teaches():
+    done = subprocess.run([sys.executable, str(EXAMPLE), "--help"], capture_output=True, text=True, check=True)
+    assert "--simulate-memory-mib" in done.stdout
