@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test lint format bench-exporter bench-advisor bench-accuracy bench-api bench-diagnosis bench-monitor bench-loaders soak rules dashboards docs golden clean
+.PHONY: up test lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-api bench-diagnosis bench-monitor bench-loaders soak rules dashboards docs golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -57,6 +57,10 @@ bench-monitor: $(VENV)/.test
 
 bench-loaders: $(VENV)/.test
 	$(BIN)/python -m benchmarks.loaders
+
+# The advisor's sizes beside autoscalers' and an oracle's, over generated days: about ten minutes.
+bench-backtest: $(VENV)/.test
+	$(BIN)/python -m benchmarks.backtest
 
 soak: $(VENV)/.test
 	$(BIN)/python -m benchmarks.soak --minutes 60

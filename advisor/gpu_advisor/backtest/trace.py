@@ -72,8 +72,8 @@ def resampled(rows: Sequence[tuple[float, float]], interval_seconds: float) -> T
     distances = sorted(after - before for before, after in pairwise(starts))
     usual = distances[len(distances) // 2] if distances else interval_seconds
     first = starts[0]
-    ends = [min(after, at + 1.5 * usual) for at, after in zip(starts, [*starts[1:], math.inf], strict=True)]
-    ends[-1] = starts[-1] + usual
+    nexts = [*starts[1:], math.inf]
+    ends = [after if after - at <= 1.5 * usual else at + usual for at, after in zip(starts, nexts, strict=True)]
     count = max(1, round((ends[-1] - first) / interval_seconds))
     work, covered = [0.0] * count, [0.0] * count
     for (at, demand), end in zip(rows, ends, strict=True):

@@ -86,8 +86,13 @@ def size(
         return replace(grown, replicas=replicas, why=f"given back within the cool-down: {grown.why}")
     if pending or grown.saturated:
         return replace(grown, replicas=replicas, why=grown.why if grown.saturated else "replicas are starting")
-    cautious = forecast if demand.whole else at_most(demand, horizon)
-    return _shrunk(points, cautious, replicas, limits, evaluation)
+    window = _steps(evaluation.scale_down_stabilization_seconds, step)
+    estimate = _needed(forecast, max, window, limits, evaluation)
+    if demand.whole or estimate.replicas >= replicas:
+        cautious = estimate
+    else:
+        cautious = _needed(at_most(demand, horizon), max, window, limits, evaluation)
+    return _shrunk(points, estimate, cautious, replicas, limits, evaluation)
 
 
 def _grown(forecast: Forecast, run: Run | None, window: int, limits: Limits, evaluation: Evaluation) -> Size:
@@ -106,29 +111,35 @@ def _grown(forecast: Forecast, run: Run | None, window: int, limits: Limits, eva
 
 
 def _shrunk(
-    points: Sequence[Point | None], forecast: Forecast, replicas: int, limits: Limits, evaluation: Evaluation
+    points: Sequence[Point | None],
+    estimate: Size,
+    cautious: Size,
+    replicas: int,
+    limits: Limits,
+    evaluation: Evaluation,
 ) -> Size:
-    """What is needed by the highest expectation of the stabilization window, if nothing speaks against it."""
+    """What is needed at most, if nothing speaks against it. Nothing does against coming down to the limit."""
     step = evaluation.step_seconds
-    window = _steps(evaluation.scale_down_stabilization_seconds, step)
-    found = _needed(forecast, max, window, limits, evaluation)
     if replicas > limits.max:
-        return found
-    if found.replicas >= replicas:
-        return replace(found, replicas=replicas)
+        return cautious
+    if estimate.replicas >= replicas:
+        return replace(estimate, replicas=replicas)
     if any(change > 0 for change in _changes(points, evaluation)):
         why = f"grown within the cool-down of {evaluation.cooldown_seconds} s"
-        return replace(found, replicas=replicas, why=why)
+        return replace(cautious, replicas=replicas, why=why)
+    window = _steps(evaluation.scale_down_stabilization_seconds, step)
     seen = [point for point in points[-window:] if point is not None and point.heard >= max(replicas, point.known)]
     if len(seen) < window:
         why = _short(len(seen), window, step)
-        return replace(found, replicas=replicas, why=why, reason=Reason.INSUFFICIENT_HISTORY)
-    against = next(_against(seen, found, replicas, limits), None)
-    return replace(found, replicas=replicas, why=against) if against else found
+        return replace(cautious, replicas=replicas, why=why, reason=Reason.INSUFFICIENT_HISTORY)
+    against = next(_against(seen, cautious, replicas, limits), None)
+    return replace(cautious, replicas=replicas, why=against) if against else cautious
 
 
 def _against(seen: Sequence[Point], found: Size, replicas: int, limits: Limits) -> Iterator[str]:
     """What speaks against giving back what is not needed."""
+    if found.replicas >= replicas:
+        yield f"what was not heard may have needed {replicas}"
     if found.level is None or found.level >= limits.down * replicas:
         yield f"not below {limits.down:.0%}"
     if any(point.saturated for point in seen):

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 #: From here on utilization does not tell the demand any more: it cannot be above 100 %.
 SATURATED_RATIO = 0.98
 
+#: A rate is extrapolated to the edges of its window, and may be above 100 % by so much.
+OVERSHOOT = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -113,6 +116,6 @@ def pool_points(heard: Sequence[tuple[float, int, float]], gpus: int, per_replic
     for (at, count, busy), later in zip(heard, after, strict=True):
         before = max(before, count)
         known = min(before, later)
-        if count:
+        if count and -OVERSHOOT <= busy / count <= 1 + OVERSHOOT:  # what cannot be true is as if it were missing
             points.append(Point(at, known / per_replica, count / per_replica, min(1.0, max(0.0, busy / count))))
     return tuple(points)

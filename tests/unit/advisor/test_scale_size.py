@@ -10,7 +10,7 @@ from gpu_advisor.recommendation import Reason
 from gpu_advisor.scaling.size import Limits, size
 from gpu_advisor.scaling.trail import Point, pool_points
 from gpu_advisor.settings import Evaluation
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 AT = 1_800_000_000.0
@@ -46,6 +46,7 @@ loads = st.lists(st.tuples(LEVEL, st.integers(1, 20)), min_size=1, max_size=4).m
 
 
 @given(utilizations | loads, st.integers(1, 16), st.integers(0, 4), st.integers(0, 12))
+@settings(deadline=None)
 def test_limits_and_projection_hold(values: list[float | None], replicas: int, least: int, more: int) -> None:
     most = max(1, least + more)
     found = size(trail(values, replicas), replicas, limits(least, most), EVALUATION, AT)
@@ -62,6 +63,7 @@ def test_limits_and_projection_hold(values: list[float | None], replicas: int, l
 
 
 @given(loads, st.data())
+@settings(deadline=None)
 def test_missing_points_and_replicas_never_make_a_pool_smaller(values: list[float], data: st.DataObject) -> None:
     """Whatever is taken away within the trail, no smaller size comes out than from the whole of it."""
     whole = trail(values)
@@ -76,6 +78,7 @@ def test_missing_points_and_replicas_never_make_a_pool_smaller(values: list[floa
 
 
 @given(loads, st.integers(1, COOLDOWN), st.data())
+@settings(deadline=None)
 def test_growth_is_not_taken_back_within_the_cooldown(values: list[float], steps: int, data: st.DataObject) -> None:
     grown = decided(trail(values), 4)
     later = data.draw(st.lists(LEVEL, min_size=steps, max_size=steps))
@@ -85,6 +88,7 @@ def test_growth_is_not_taken_back_within_the_cooldown(values: list[float], steps
 
 
 @given(loads, st.lists(LEVEL.filter(lambda value: value < 0.98), min_size=1, max_size=COOLDOWN))
+@settings(deadline=None)
 def test_what_was_given_back_is_not_asked_for_within_the_cooldown_but_at_the_ceiling(
     values: list[float], later: list[float]
 ) -> None:

@@ -1,0 +1,154 @@
+"""Telemetry faults over days of demand: no pool gets smaller by what is missing.
+
+A day is replayed with a sensor that fails. Whenever the pool would shrink, the same decision is asked again of the
+whole of the trail, with nothing missing: it must shrink at least as far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from gpu_advisor.recommendation import Reason
+from gpu_advisor.scaling.size import Limits, Size, size
+from gpu_advisor.scaling.trail import Point, pool_points
+from gpu_advisor.settings import Evaluation
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.demand import FLEETS, fleet
+
+EVALUATION = Evaluation()
+STEP = EVALUATION.step_seconds
+LIMITS = Limits(1, 114, up=0.85, down=0.60)
+
+#: What the data source adds up in a step: (seconds, GPUs heard, their work), or nothing.
+Answer = tuple[float, int, float] | None
+Fault = Callable[[np.random.Generator, Answer], Answer]
+
+
+def dropped(random: np.random.Generator, answer: Answer) -> Answer:
+    return None
+
+
+def half_silent(random: np.random.Generator, answer: Answer) -> Answer:
+    if answer is None:
+        return None
+    at, gpus, busy = answer
+    heard = gpus - gpus // 2
+    return at, heard, busy * heard / gpus * random.uniform(0, 1)  # those that are heard may be the idle ones
+
+
+#: A NaN is like a dropped scrape: the sum over the pool is NaN then, which no source hands on.
+FAULTS: dict[str, Fault] = {"dropped scrapes, NaN": dropped, "half of the nodes silent": half_silent}
+
+
+@dataclass
+class World:
+    """A pool whose advice is followed at once, seen through a sensor that fails in some spans."""
+
+    demand: Sequence[float]
+    fault: Fault
+    failing: Callable[[int], bool]
+    seed: int
+
+    def decisions(self) -> list[tuple[int, Size, Size]]:
+        """(replicas, decision from what was seen, decision from all there was) of each step."""
+        random = np.random.default_rng(self.seed)
+        replicas = 12
+        whole: list[tuple[float, int, float]] = []
+        seen: list[tuple[float, int, float]] = []
+        found = []
+        for index, demand in enumerate(self.demand):
+            at = float(index * STEP)
+            truth = (at, replicas, min(float(replicas), demand))
+            whole.append(truth)
+            answer = self.fault(random, truth) if self.failing(index) else truth
+            if answer is not None:
+                seen.append(answer)
+            if seen:
+                told = self._decided(seen, replicas, at)
+                found.append((replicas, told, self._decided(whole, replicas, at)))
+                replicas = told.replicas
+        return found
+
+    def _decided(self, heard: list[tuple[float, int, float]], replicas: int, at: float) -> Size:
+        return size(pool_points(heard[-60:], replicas, 1), replicas, LIMITS, EVALUATION, at)
+
+
+days = st.builds(
+    lambda name, seed, begin: fleet(FLEETS[name], seed)[begin : begin + 100].tolist(),
+    st.sampled_from(sorted(FLEETS)),
+    st.integers(0, 1000),
+    st.integers(0, 1200),
+)
+spans = st.lists(st.tuples(st.integers(1, 99), st.integers(1, 30)), min_size=1, max_size=6)
+
+
+@pytest.mark.parametrize("name", sorted(FAULTS))
+@given(demand=days, failing=spans, seed=st.integers(0, 1000))
+@settings(max_examples=8, deadline=None)
+def test_no_scale_down_comes_from_missing_data(
+    name: str, demand: list[float], failing: list[tuple[int, int]], seed: int
+) -> None:
+    def fails(index: int) -> bool:
+        return any(begin <= index < begin + length for begin, length in failing)
+
+    for index, (replicas, told, whole) in enumerate(World(demand, FAULTS[name], fails, seed).decisions()):
+        if told.replicas < replicas:
+            assert not fails(index)
+            assert whole.replicas <= told.replicas
+
+
+@pytest.mark.parametrize("silent", [1, 3, 10, 60])
+def test_a_silence_is_told_by_its_type(silent: int) -> None:
+    points = [Point(float(STEP * i), 8, 8, 0.1) for i in range(120)]
+    at = float(STEP * (119 + silent))
+    assert size(points, 8, LIMITS, EVALUATION, at).reason is Reason.INSUFFICIENT_HISTORY
+    after = [*points, *(Point(at + STEP * i, 8, 8, 0.1) for i in range(1, 4))]
+    found = size(after, 8, LIMITS, EVALUATION, at + 3 * STEP)
+    assert (found.replicas, found.reason) == (8, Reason.INSUFFICIENT_HISTORY)
+
+
+@given(st.integers(1, 7200), st.integers(1, 60))
+@settings(deadline=None)
+def test_samples_from_the_future_decide_nothing(jump: int, since: int) -> None:
+    """The clock of the source's machine steps forward, and back: what it wrote meanwhile lies ahead."""
+    points = [Point(float(STEP * i), 8, 8, 0.5) for i in range(120)]
+    ahead = [Point(float(STEP * (120 + i + jump // STEP)), 8, 8, 0.05) for i in range(since)]
+    at = float(STEP * 119)
+    assert size([*points, *ahead], 8, LIMITS, EVALUATION, at) == size(points, 8, LIMITS, EVALUATION, at)
+
+
+@pytest.mark.parametrize("jump", [120, 600, 3600])
+def test_a_clock_that_steps_forward_leaves_a_gap_and_not_a_reason_to_shrink(jump: int) -> None:
+    points = [Point(float(STEP * i), 8, 8, 0.1) for i in range(120)]
+    at = float(STEP * 119 + jump)
+    found = size([*points, Point(at, 8, 8, 0.1)], 8, LIMITS, EVALUATION, at)
+    assert (found.replicas, found.reason) == (8, Reason.INSUFFICIENT_HISTORY)
+
+
+@given(st.lists(st.floats(0, 1), min_size=30, max_size=60), st.data())
+@settings(deadline=None)
+def test_counter_resets_and_readings_that_cannot_be_leave_no_point(values: list[float], data: st.DataObject) -> None:
+    """A rate over a reset may overshoot, and some exporters say 1e18 for 'no value': neither is a demand."""
+    heard = [(float(STEP * i), 4, 4 * value) for i, value in enumerate(values)]
+    wrong = data.draw(st.sampled_from([-4.0, 1e18, 9.0]))
+    odd = data.draw(st.integers(0, len(heard) - 1))
+    broken = [*heard]
+    broken[odd] = (heard[odd][0], 4, wrong)
+    at = heard[-1][0]
+    without = [each for index, each in enumerate(heard) if index != odd]
+    assert [point.at for point in pool_points(broken, 4, 1)] == [each[0] for each in without]
+    told = size(pool_points(broken, 4, 1), 4, LIMITS, EVALUATION, at)
+    assert told == size(pool_points(without, 4, 1), 4, LIMITS, EVALUATION, at)
+
+
+def test_the_check_itself_can_fail() -> None:
+    """Points that say less than there was make a pool smaller: that is what must not reach the trail."""
+    points = [Point(float(STEP * i), 12, 12, 0.5) for i in range(60)]
+    lying = [replace(point, utilization_ratio=0.1) for point in points]
+    at = float(STEP * 59)
+    assert size(lying, 12, LIMITS, EVALUATION, at).replicas < size(points, 12, LIMITS, EVALUATION, at).replicas
