@@ -80,12 +80,9 @@ class Watched:
         names = [gpu.uuid for gpu in self._gpus]
         evaluation = settings.evaluation
 
-        def means(signal: Signal, readings: Array) -> list[list[float]]:
+        def means(signal: Signal, readings: Array) -> Array:
             window = signal.window_seconds(evaluation)
-            rows: list[list[float]] = window_means(
-                readings, 1 if window is None else int(window / SCRAPE_SECONDS)
-            ).tolist()
-            return rows
+            return window_means(readings, 1 if window is None else int(window / SCRAPE_SECONDS))
 
         self._tables = [
             (signal.name, names, means(signal, seen.gpu[reading]))
@@ -115,7 +112,7 @@ class Watched:
             signals.MEMORY_TOTAL.name: dict.fromkeys((gpu.uuid for gpu in self._gpus), self._total),
         }
         for signal, names, rows in self._tables:
-            row = rows[scrape - 1]
+            row: list[float] = rows[scrape - 1].tolist()
             known = {name: value for name, value in zip(names, row, strict=True) if value == value}
             if known:
                 values[signal] = known
