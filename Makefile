@@ -78,8 +78,8 @@ $(VENV)/.up: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install --quiet --editable '.[advisor]'
 	@touch $@
 
-$(VENV)/.test: pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install --quiet --editable '.[dev]'
+$(VENV)/.test: pyproject.toml tests/constraints.txt | $(BIN)/pip
+	$(BIN)/pip install --quiet --constraint tests/constraints.txt --editable '.[dev]'
 	@touch $@ $(VENV)/.up
 
 $(BIN)/pip:
