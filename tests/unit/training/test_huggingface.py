@@ -12,13 +12,15 @@ from gpu_advisor.training.monitor import TrainingMonitor
 
 from tests.unit.training.trainers import ACCUMULATE, BATCH, EPOCHS, STEPS, Slow, check
 
+EVALUATION_SECONDS = 0.4
+
 
 class Busy(transformers.TrainerCallback):
     def on_step_end(self, *arguments: Any, **named: Any) -> None:
-        time.sleep(0.1)
+        time.sleep(0.05)
 
     def on_evaluate(self, *arguments: Any, **named: Any) -> None:
-        time.sleep(0.1)
+        time.sleep(EVALUATION_SECONDS)
 
 
 def test_hugging_face(tmp_path):
@@ -37,6 +39,10 @@ def test_hugging_face(tmp_path):
     )  # fmt: skip
     trainer.train()
     check(monitor, STEPS * BATCH * ACCUMULATE, loss_count=STEPS)
+    totals = monitor.summary().totals
+    assert totals.data_wait_seconds is not None
+    evaluations = STEPS // 2
+    assert totals.step_seconds - totals.data_wait_seconds < 0.7 * evaluations * EVALUATION_SECONDS, "counted as a step"
     values = monitor.summary().values
     assert {"grad_norm", "learning_rate", "eval_loss"} <= set(values)
     assert not any(name.startswith("train_") for name in values)

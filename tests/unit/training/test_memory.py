@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from gpu_advisor.calibration.advice import Request, advise
+from gpu_advisor.calibration.points import Point, clean
 from gpu_advisor.training import MemoryManager
 from gpu_advisor.training.memory.errors import DoesNotFitError, MemoryManagerError, is_out_of_memory, out_of_memory_type
 from gpu_advisor.training.memory.microbatch import cut, even_part
@@ -270,8 +272,6 @@ def test_transformers_models_have_it():
 
 
 def test_a_batch_size_is_proposed_from_what_was_seen():
-    advice_module = pytest.importorskip("gpu_advisor.calibration.advice")
-    points_module = pytest.importorskip("gpu_advisor.calibration.points")
     net = model()
     with SimulatedMemory(16 * MIB) as memory:
         manager = MemoryManager(net, memory=memory, check_every_steps=1)
@@ -282,9 +282,11 @@ def test_a_batch_size_is_proposed_from_what_was_seen():
     held = 3 * data(4096)["x"].nbytes  # what is there of the whole batch, and of the weights' gradients
     for size, seen in manager._peaks.items():
         assert peak(net, size) <= seen <= peak(net, size) + held
-    points = [points_module.Point(size, manager._peaks[size]) for size in (1024, 2048, 4096)]
-    request = advice_module.Request(16 * MIB, 0.85, current_batch=4096)
-    assert advice == advice_module.advise(points_module.clean(points), request)
+    points = [Point(size, manager._peaks[size]) for size in (1024, 2048, 4096)]
+    request = Request(16 * MIB, 0.85, current_batch=4096)
+    assert advice.recommended_batch_size is not None
+    assert 0.6 * 16 * MIB <= peak(net, advice.recommended_batch_size) <= 0.86 * 16 * MIB
+    assert advice == advise(clean(points), request)
     with pytest.raises(MemoryManagerError, match="memory="):
         MemoryManager(net).propose_batch_size()
 

@@ -16,8 +16,9 @@ class HuggingFaceMonitor(TrainerCallback):
     """Reports the trainer's steps, data wait, samples and logged numbers.
 
     The trainer fetches the batches of a step between two callbacks. Data wait is the time from the last thing that it
-    did besides (a step's end, a log, an evaluation, a checkpoint) to the beginning of the next step. It does not tell
-    how many samples a step had: they are counted as batch size times accumulation, the last step of an epoch included.
+    did besides (a step's end, a log, an evaluation, a checkpoint) to the beginning of the next step: give this callback
+    last, or what the others do at a step's end is taken for waiting. The trainer does not tell how many samples a step
+    had: they are counted as batch size times accumulation, those of the last step of an epoch, too.
     """
 
     def __init__(self, monitor: TrainingMonitor) -> None:
