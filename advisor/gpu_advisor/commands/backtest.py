@@ -4,50 +4,66 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
+import time
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import click
 
 from gpu_advisor.backtest.compare import compare
+from gpu_advisor.backtest.recorded import pool_named, read_pool
 from gpu_advisor.backtest.replay import Fleet, Outcome
-from gpu_advisor.backtest.trace import TraceError, read_csv
-from gpu_advisor.settings import Settings, load
+from gpu_advisor.backtest.trace import Trace, TraceError, read_csv
+from gpu_advisor.settings import PoolSettings, Settings, load
+from gpu_advisor.sources.base import SourceError
+from gpu_advisor.wiring import one_shot_source
 
 _FIELDS = [field.name for field in fields(Outcome)]
 
 
+def _seconds(_context: click.Context, _parameter: click.Parameter, text: str) -> int:
+    found = re.fullmatch(r"(\d+)([mhdw])", text)
+    if not found or not int(found[1]):
+        raise click.BadParameter(f"{text!r} is not a duration as 90m, 24h, 7d")
+    return int(found[1]) * {"m": 60, "h": 3600, "d": 86400, "w": 604800}[found[2]]
+
+
 @click.command("backtest")
 @click.option(
-    "--trace", type=click.Path(dir_okay=False, path_type=Path), required=True,
+    "--trace", type=click.Path(dir_okay=False, path_type=Path),
     help="CSV with the header timestamp_seconds,demand_gpus: GPUs' worth of work wanted from then on.",
 )  # fmt: skip
+@click.option("--pool", metavar="NAME", help="Instead of a file: a serving pool of --config, as its Prometheus has it.")
+@click.option("--since", default="24h", show_default=True, metavar="DURATION", callback=_seconds, help="With --pool.")
 @click.option("--interval", type=click.IntRange(1, 86400), default=60, show_default=True, help="Seconds.")
 @click.option(
-    "--start-delay", type=click.IntRange(0, 86400), default=120, show_default=True,
-    help="Seconds until a new replica serves.",
+    "--start-delay", type=click.IntRange(0, 86400),
+    help="Seconds until a new replica serves.  [default: the pool's start_delay_seconds, or 120]",
 )  # fmt: skip
 @click.option("--start", type=click.IntRange(0), default=2, show_default=True, help="Replicas at first.")
 @click.option("--min", "least", type=click.IntRange(0), help="Replicas at least.  [default: resources.gpu.min]")
 @click.option("--max", "most", type=click.IntRange(1), help="Replicas at most.  [default: resources.gpu.max]")
-@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Thresholds and windows (YAML).")
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Settings (YAML).")
 @click.option(
     "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True,
     help="json is an object of policies.",
 )  # fmt: skip
 def command(
-    trace: Path,
+    trace: Path | None,
+    pool: str | None,
+    since: int,
     interval: int,
-    start_delay: int,
+    start_delay: int | None,
     start: int,
     least: int | None,
     most: int | None,
     config: Path | None,
     form: str,
 ) -> None:
-    """Replay demand through the advisor's own policy and through others, one replica a GPU.
+    """Replay demand through the advisor's own policy and through others.
 
     The policies see min(1, demand / ready replicas) and never the demand. They decide at the end of each interval. A
     new replica is billed at once and serves after the start delay; one that is given back is gone in the next interval.
@@ -61,26 +77,42 @@ def command(
     reversals         of these, in the other direction than the change before
 
     \b
-    Example:
+    Examples:
       gpu-advisor backtest --trace day.csv --start 2 --min 1 --max 114
+      gpu-advisor backtest --config advisor.yml --pool chat --since 24h
     """
+    if (trace is None) == (pool is None):
+        raise click.UsageError("give either --trace FILE, or --config FILE and --pool NAME")
     settings = load(config) if config else Settings()
-    gpu = settings.resources.gpu
+    try:
+        chosen = pool_named(settings, pool) if pool else PoolSettings(name="trace")
+        demand = read_csv(trace, interval) if trace else _recorded(settings, chosen, since, interval)
+    except TraceError as error:
+        raise click.UsageError(str(error)) from error
+    except SourceError as error:
+        raise click.ClickException(str(error)) from error
+    gpu = settings.limits(chosen)
     fleet = Fleet(
         start=start,
-        min=gpu.min if least is None else least,
-        max=gpu.max if most is None else most,
-        start_delay_seconds=start_delay,
+        min=-(-gpu.min // chosen.gpus_per_replica) if least is None else least,
+        max=gpu.max // chosen.gpus_per_replica if most is None else most,
+        start_delay_seconds=chosen.start_delay_seconds if start_delay is None else start_delay,
     )
     if not fleet.min <= fleet.start <= fleet.max:
         raise click.UsageError(
             f"--start ({fleet.start}) must lie between --min ({fleet.min}) and --max ({fleet.max}): change one of them"
         )
+    found = compare(demand, fleet, gpu, settings.evaluation)
+    size = chosen.gpus_per_replica
+    _PRINTERS[form]({name: replace(each, gpu_hours=each.gpu_hours * size) for name, each in found.items()})
+
+
+def _recorded(settings: Settings, pool: PoolSettings, since: int, interval: int) -> Trace:
+    source = one_shot_source(settings)
     try:
-        found = compare(read_csv(trace, interval), fleet, gpu, settings.evaluation)
-    except TraceError as error:
-        raise click.UsageError(str(error)) from error
-    _PRINTERS[form](found)
+        return read_pool(source, settings, pool, since, interval, time.time())
+    finally:
+        source.close()
 
 
 def _print_json(found: Mapping[str, Outcome]) -> None:

@@ -101,7 +101,13 @@ def _evidence(facts: Facts, pool: Pool, limits: Limits, grows: bool) -> Iterator
             at=signal.trail[-1][0],
             expression=None,
             samples=len(signal.trail),
+            written=_pinned(signal.promql, signal.trail[-1][0]),
         )
+
+
+def _pinned(promql: str, at: float) -> str:
+    """A query that a person wrote, as it was at a time. Its selectors are not ours to pin; a subquery has a time."""
+    return f"last_over_time(({promql})[1s:1s] @ {at:.3f})"
 
 
 def _rejected(found: Size, replicas: int, limits: Limits, unit: str) -> Iterator[Alternative]:
