@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from gpu_advisor.engine import Evaluation, evaluate
@@ -14,9 +15,12 @@ from gpu_exporter.devices.simulated import SCENARIOS, parse_fleet, past
 from gpu_exporter.exposition import render_history
 from gpu_exporter.metrics import Family, Samples
 
+from tests.integration.test_same_answer import pasted, with_target_labels
+from tests.servers import prometheus
+
 START = 1_795_000_000.0
 LENGTH_SECONDS = 40 * 60
-TARGET = ("127.0.0.1:9816", "gpu-exporter")
+TARGET = ("127.0.0.1:9816", "gpu-exporter")  # as test_same_answer has it
 
 UP = Family("up", "gauge", "scraped", ("instance", "job"))
 UNAME = Family("node_uname_info", "gauge", "uname", ("nodename",))
@@ -95,3 +99,15 @@ def test_a_scenario_is_recognized(scenario: str, evaluation: Evaluation) -> None
         assert all(shown.promql and shown.value is not None for shown in each.evidence)
         if each.kind not in ("idle_reclaim",):
             assert set(each.gpus) <= uuids, "advice on others' GPUs"
+
+
+@pytest.mark.servers
+def test_the_evidence_of_each_cause_is_what_prometheus_answers(tmp_path: Path, evaluation: Evaluation) -> None:
+    """Pasted into a real Prometheus that holds the same history, each query gives the number that is shown."""
+    file = tmp_path / "past.txt"
+    file.write_text("\n".join(with_target_labels(render_history(_past()))) + "\n")
+    shown = [each for advice in evaluation.recommendations for each in advice.evidence]
+    assert {advice.kind for advice in evaluation.recommendations} >= set().union(*EXPECTED.values())
+    with prometheus(tmp_path, backfill=file) as server:
+        for evidence in shown:
+            assert pasted(server, evidence) == pytest.approx(evidence.value, rel=1e-9, abs=1e-9), evidence.promql
