@@ -7,25 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
-from gpu_advisor.expressions import Labels
 from gpu_advisor.recommendation import Reason
 from gpu_advisor.settings import Evaluation, PoolSettings
-from gpu_advisor.sources.base import Source, SourceError, SourceErrorKind, Trail
+from gpu_advisor.sources.base import AnswersPromql, Source, SourceError, SourceErrorKind, Trail
 from gpu_advisor.trails import grid
 
 #: Errors that are about the query, not about the source as a whole.
 OF_THE_QUERY = frozenset({SourceErrorKind.QUERY_ERROR, SourceErrorKind.BAD_ANSWER, SourceErrorKind.PARTIAL})
-
-
-@runtime_checkable
-class AnswersPromql(Protocol):
-    """A source that evaluates text: the embedded one does not."""
-
-    def range_of_text(self, promql: str, start: float, end: float, step: float) -> dict[Labels, Trail]:
-        """As Source.range. Raises SourceError."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

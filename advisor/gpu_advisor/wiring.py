@@ -22,6 +22,7 @@ from gpu_advisor.sources.history import History, HistoryError
 from gpu_advisor.sources.mapping import mappings
 from gpu_advisor.sources.prometheus import MAX_IN_FLIGHT, PrometheusSettings
 from gpu_advisor.sources.prometheus import PrometheusSource as Prometheus
+from gpu_advisor.sources.remembered import remembered
 from gpu_advisor.sources.scrape import Scraper
 from gpu_advisor.sources.speaker import Speaker
 
@@ -57,11 +58,11 @@ def build(settings: Settings, prepare: Callable[[History], None] | None = None) 
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
         if settings.source.prometheus:
-            source: Source = Prometheus(_prometheus(settings.source.prometheus))
+            source: Source = remembered(Prometheus(_prometheus(settings.source.prometheus)))
         else:
             history = History(state_dir / "history.db")
             closers.append(history.close)
-            source = Embedded(history)
+            source = remembered(Embedded(history))
         closers.append(source.close)
         ledger = Ledger(state_dir / "ledger.db")
         closers.append(ledger.close)
@@ -97,7 +98,7 @@ def one_shot_source(settings: Settings) -> Source:
             "these settings have an embedded source, which only a running advisor fills: "
             "ask that one with --advisor URL, or name a Prometheus with --prometheus URL"
         )
-    return Prometheus(_prometheus(settings.source.prometheus))
+    return remembered(Prometheus(_prometheus(settings.source.prometheus)))
 
 
 #: What ended or was judged so long ago is dropped from the ledger.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gpu_advisor.expressions import Expression, Labels, Vector
 
@@ -51,4 +51,13 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release connections and files."""
+        ...
+
+
+@runtime_checkable
+class AnswersPromql(Protocol):
+    """A source that evaluates text: the embedded one does not."""
+
+    def range_of_text(self, promql: str, start: float, end: float, step: float) -> dict[Labels, Trail]:
+        """As Source.range. Raises SourceError."""
         ...
