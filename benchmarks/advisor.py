@@ -42,9 +42,10 @@ Asked = list[tuple[str, dict[str, str]]]
 
 @dataclass(frozen=True)
 class Size:
-    """What was measured at one size of the fleet. CPU is Prometheus' own, of one evaluation."""
+    """What was measured at one size of the fleet. CPU is that of one evaluation, which other load does not lengthen."""
 
     gpus: int
+    history_minutes: int
     evaluation_seconds: float
     bare_seconds: float
     ratio: float
@@ -52,6 +53,7 @@ class Size:
     windowed_queries: int
     window_selectors: int
     advisor_mib: float
+    advisor_cpu_seconds: float
     prometheus_cpu_seconds: float
     prometheus_peak_mib: float
     one_query_a_gpu_seconds: float
@@ -60,10 +62,14 @@ class Size:
 
 
 def measured(gpus: int, folder: Path, rounds: int = 5, seconds: int = HOUR, days: int = 7) -> Size:
-    """One size. `seconds` and `days` are how much there is of samples and of recorded series."""
+    """One size. `seconds` and `days` are how much there is of samples and of recorded series.
+
+    A history that is in the folder already is taken as it is.
+    """
     data = folder / "data"
-    imported(hour(gpus, END, seconds), folder / "hour.txt", data)
-    imported(week(gpus, END, days), folder / "week.txt", data)
+    if not data.exists():
+        imported(week(gpus, END, days), folder / "week.txt", data)
+        imported(hour(gpus, END, seconds), folder / "hour.txt", data)
     port = free_port()
     (folder / "prometheus.yml").write_text("{}\n")
     command = [
@@ -71,10 +77,10 @@ def measured(gpus: int, folder: Path, rounds: int = 5, seconds: int = HOUR, days
         "--storage.tsdb.retention.time=100y", f"--web.listen-address=127.0.0.1:{port}", "--log.level=error",
     ]  # fmt: skip
     with serving("prometheus", command, port, folder / "prometheus.log") as server:
-        return _turns(server, f"http://127.0.0.1:{port}", gpus, rounds)
+        return _turns(server, f"http://127.0.0.1:{port}", gpus, rounds, seconds // 60)
 
 
-def _turns(server: Server, url: str, gpus: int, rounds: int) -> Size:
+def _turns(server: Server, url: str, gpus: int, rounds: int, minutes: int) -> Size:
     child = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.advisor", "--child", url],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -99,6 +105,7 @@ def _turns(server: Server, url: str, gpus: int, rounds: int) -> Size:
     evaluation = median(each["seconds"] for each in told)
     return Size(
         gpus=gpus,
+        history_minutes=minutes,
         evaluation_seconds=round(evaluation, 4),
         bare_seconds=round(median(bare), 4),
         # Neighbours of one round, so that what else the machine does is in both.
@@ -107,6 +114,7 @@ def _turns(server: Server, url: str, gpus: int, rounds: int) -> Size:
         windowed_queries=last["windowed"],
         window_selectors=last["selectors"],
         advisor_mib=round(last["peak_mib"], 1),
+        advisor_cpu_seconds=round(median(each["cpu"] for each in told), 3),
         prometheus_cpu_seconds=round(median(cpu), 3),
         prometheus_peak_mib=round(_peak_mib(server.process.pid), 1),
         one_query_a_gpu_seconds=round(_one_a_gpu(url, last["single"], gpus), 2),
@@ -187,9 +195,9 @@ def child(url: str) -> None:
         service = Service(settings, source, ledger, Alertmanagers((), 15), clock=lambda: clock[0])
         for _line in sys.stdin:
             source.asked = []
-            begun = time.perf_counter()
+            begun, cpu = time.perf_counter(), time.process_time()
             service.attempt()
-            took = time.perf_counter() - begun
+            took, cpu = time.perf_counter() - begun, time.process_time() - cpu
             evaluation = service.view.evaluation
             if evaluation is None or service.view.stale:
                 raise SystemExit(f"no evaluation: {service.view.source.message}")
@@ -202,6 +210,7 @@ def child(url: str) -> None:
             windows = [query["query"].count("[") for _, query in source.asked]
             told = {
                 "seconds": took,
+                "cpu": cpu,
                 "asked": source.asked,
                 "windowed": sum(1 for count in windows if count),
                 "selectors": sum(windows),
@@ -256,7 +265,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpus", type=int, nargs="+", default=[100, 1000, 10_000])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where the histories are made: tens of GiB for 10,000 GPUs")
+    parser.add_argument("--minutes", type=int, default=60, help="how much there is of 15 s samples")
+    parser.add_argument("--folder", type=Path, help="where histories are made, kept, and used again")
     parser.add_argument("--child", metavar="URL", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.child:
@@ -264,8 +274,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     sizes = []
     for gpus in sorted(options.gpus):
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            sizes.append(measured(gpus, Path(folder), options.rounds))
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = options.folder / str(gpus) if options.folder else Path(temporary)
+            folder.mkdir(parents=True, exist_ok=True)
+            sizes.append(measured(gpus, folder, options.rounds, options.minutes * 60))
         print(table(sizes), flush=True)
     verdicts = goals(sizes)
     print("\n".join(map(str, verdicts)))

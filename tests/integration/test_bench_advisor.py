@@ -34,8 +34,9 @@ def test_an_evaluation_is_little_above_its_bare_queries(tmp_path: Path) -> None:
 def size(gpus: int, **figures: float) -> Size:
     usual = {
         "gpus": gpus, "evaluation_seconds": gpus / 4000, "bare_seconds": gpus / 4500, "ratio": 1.1, "queries": 16,
-        "windowed_queries": 10, "window_selectors": 48, "advisor_mib": 100.0, "prometheus_cpu_seconds": 1.0,
-        "prometheus_peak_mib": 100.0, "one_query_a_gpu_seconds": 1.0, "checks": gpus, "advice": 1,
+        "windowed_queries": 10, "window_selectors": 48, "advisor_mib": 100.0, "prometheus_peak_mib": 100.0,
+        "history_minutes": 60, "advisor_cpu_seconds": 1.0, "prometheus_cpu_seconds": 1.0, "checks": gpus, "advice": 1,
+        "one_query_a_gpu_seconds": 1.0,
     }  # fmt: skip
     return Size(**{**usual, **figures})  # type: ignore[arg-type]
 
