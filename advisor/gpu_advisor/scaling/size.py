@@ -64,6 +64,8 @@ def size(
     Growing looks at the demand as estimated from what was heard. Shrinking looks at the most that the demand can have
     been, and needs all of its stabilization window: what is missing may have been the peak.
     """
+    if not replicas:  # without a replica there is no utilization, and nothing would ever ask for one
+        return Size(max(1, limits.min), "no replica is there")
     step = evaluation.step_seconds
     points = on_grid(trail, at, step, max(1, evaluation.history_seconds // step))
     window = _steps(evaluation.scale_up_stabilization_seconds, step)
@@ -160,7 +162,7 @@ def _needed(
     headroom = forecast.needed(ahead, evaluation.headroom_deviations)
     needed = max(headroom, ahead / limits.up, extreme(forecast.demand[-window:]))
     why = f"{level:.1f} replicas' worth of work, {ahead:.1f} expected, {needed:.1f} with head-room"
-    wanted = max(limits.min, min(limits.max, ceil(needed - ROUNDING)))
+    wanted = max(1, limits.min, min(limits.max, ceil(needed - ROUNDING)))
     return Size(wanted, why, level=level, expected=ahead, needed=needed)
 
 

@@ -8,7 +8,8 @@ import pytest
 from gpu_advisor.demand import Reading
 from gpu_advisor.engine import decide
 from gpu_advisor.recommendation import Reason, Recommendation, Scope
-from gpu_advisor.settings import Settings
+from gpu_advisor.settings import Evaluation, Settings
+from pydantic import ValidationError
 
 from .build import AT, Card, concluded, facts
 
@@ -144,3 +145,39 @@ def test_an_id_is_of_who_and_what_never_of_values() -> None:
     assert len({one.id("c"), one.id("d"), *(other.id("c") for other in others)}) == 7
     assert one.id("c") == dataclasses.replace(one, scope=Scope("pool", "p", "a label")).id("c")
     assert len(one.id("c")) == 16
+
+
+@pytest.mark.parametrize(
+    ("pool", "told"),
+    [
+        ({"demand": {"per_replica": 1}}, "either a preset"),
+        ({"demand": {"per_replica": 1, "preset": "vllm", "query": "sum(x)"}}, "either a preset"),
+        ({"demand": {"per_replica": 1, "query": " "}}, "empty"),
+        ({"demand": {"per_replica": 0, "preset": "vllm"}}, "greater than 0"),
+        ({"demand": {"query": "sum(x)"}}, "per_replica"),
+        ({"tensor_parallel": 4, "gpus_per_replica": 6}, "make it a multiple"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_with_the_mend(pool: dict[str, object], told: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        settings(**pool)
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("pool", "gpus"),
+    [
+        ({}, 1),
+        ({"gpus_per_replica": 6}, 6),
+        ({"tensor_parallel": 4}, 4),
+        ({"tensor_parallel": 4, "pipeline_parallel": 2}, 8),
+        ({"tensor_parallel": 4, "gpus_per_replica": 8}, 8),
+    ],
+)
+def test_a_replica_is_a_copy_of_the_model_unless_it_is_said(pool: dict[str, object], gpus: int) -> None:
+    assert settings(**pool).pools[0].gpus_per_replica == gpus
+
+
+def test_history_reaches_as_far_as_the_windows() -> None:
+    with pytest.raises(ValidationError, match="look at least so far back"):
+        Evaluation(history_seconds=600, cooldown_seconds=900)

@@ -55,7 +55,7 @@ def test_limits_and_projection_hold(values: list[float | None], replicas: int, l
     if found.replicas > replicas:
         assert found.replicas <= most
     if found.replicas < replicas <= most:
-        assert found.replicas >= least
+        assert found.replicas >= max(1, least)
         assert found.projected_ratio is None or found.projected_ratio <= 0.85 + 1e-9
         recent = [value for value in values[-WINDOW:] if value is not None]
         assert max(recent) * replicas <= found.replicas + 1e-9  # whatever came in the window would have been served
@@ -203,6 +203,11 @@ def test_a_silence_is_told_from_a_pool_that_was_smaller() -> None:
     assert [point.heard for point in pool_points(heard, 6, 2)] == [2, 1, 2, 3]
     assert [point.known for point in pool_points([*heard, (300.0, 3, 1.0)], 3, 1)] == [4, 4, 4, 6, 3]
     assert [point.known for point in pool_points([*heard, (300.0, 3, 1.0)], 6, 1)] == [4, 4, 4, 6, 6]
+
+
+def test_a_pool_keeps_a_replica_to_be_measured_by() -> None:
+    assert size(trail([0.0] * 240, 4), 4, limits(0), EVALUATION, AT).replicas == 1
+    assert size((), 0, limits(0), EVALUATION, AT).replicas == 1
 
 
 def test_too_few_points_decide_nothing() -> None:
