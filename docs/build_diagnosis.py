@@ -50,7 +50,7 @@ Jobs are known by `gpu_owner_info`. What they report of themselves, through the 
 """
 
 GOOD = """How well this works is measured on situations drawn from the physics of a training step, which were written
-before the table: `make bench-diagnosis`, figures in `benchmarks/results/diagnosis.json`.
+before the table: `make bench-diagnosis` prints the figures and writes them to `benchmarks/results/diagnosis.json`.
 """
 
 
