@@ -23,10 +23,12 @@ from gpu_advisor.settings import Settings
 
 from benchmarks import report
 from benchmarks.demand import FLEETS, SHAPES
+from benchmarks.known_wave import unserved_ratio
 
 FLEET = Fleet(start=2, min=1, max=114, start_delay_seconds=120)
 ORACLE_HOURS = 222  # of the published day
 CANDIDATES = 4  # days looked at for each that is taken
+BOUND_HOURS = (340, 360, 380, 400)
 
 
 def outcomes(trace: Trace, settings: Settings) -> dict[str, Outcome]:
@@ -127,9 +129,11 @@ def main() -> None:
     steady = {} if chosen.no_sensitivity else sensitivity(max(1, chosen.seeds - 1))
     if steady:
         print(table({name: {"advisor": found} for name, found in steady.items()}))
+    wave = {hours: mean(unserved_ratio(of, hours / ORACLE_HOURS) for of in FLEETS.values()) for hours in BOUND_HOURS}
+    print("daily wave known, bursts not: " + ", ".join(f"{h} GPU-hours {u:.2%}" for h, u in wave.items()))
     goals = _goals(fleets)
     print("\n".join(map(str, goals)))
-    body = {"by_demand": results, "fitted_days": fleets, "sensitivity": steady}
+    body = {"by_demand": results, "fitted_days": fleets, "sensitivity": steady, "known_wave_unserved_ratio": wave}
     print(report.write("backtest", json.loads(json.dumps({**body, "goals": [asdict(goal) for goal in goals]}))))
     if report.missed(goals):
         raise SystemExit(1)
