@@ -89,7 +89,7 @@ spans = st.lists(st.tuples(st.integers(1, 99), st.integers(1, 30)), min_size=1, 
 
 @pytest.mark.parametrize("name", sorted(FAULTS))
 @given(demand=days, failing=spans, seed=st.integers(0, 1000))
-# A counterexample is known: one point with half of the nodes silent, late in a day, and the head-room came out a tenth of
+# A counterexample is known: with half of the nodes silent at one point, head-room came out a tenth of
 # a replica smaller. Until that is mended the examples are fixed ones.
 @settings(max_examples=8, deadline=None, derandomize=True)
 def test_no_scale_down_comes_from_missing_data(
