@@ -34,8 +34,8 @@ SCRAPE_ERROR = Family("node_textfile_scrape_error", "gauge", "1 if a file was sk
 _OURS = ("gpu_", "node_textfile_", "DCGM_FI_")
 _HOSTS = (
     "node_boot_time_", "node_context_switches_", "node_cpu_", "node_disk_", "node_filesystem_", "node_forks_",
-    "node_infiniband_", "node_intr_", "node_load1", "node_load5", "node_memory_", "node_network_", "node_pressure_", "node_procs_",
-    "node_uname_",
+    "node_infiniband_", "node_intr_", "node_load1", "node_load5", "node_memory_", "node_network_", "node_pressure_",
+    "node_procs_", "node_uname_",
 )  # fmt: skip
 
 
