@@ -58,6 +58,7 @@ class Service:
             SourceState(source.name, source.address, False, "not_yet", "not asked yet: wait a moment"),
             issued=self._marked(former),
             outcomes=outcomes.Outcomes().with_more(ledger.outcomes()),
+            prices=tuple(sorted(settings.cost.gpu_price_per_hour.items())),
         )
 
     def start(self) -> None:

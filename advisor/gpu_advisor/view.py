@@ -56,6 +56,8 @@ class View:
     evaluations: int = 0
     failures: tuple[tuple[str, int], ...] = ()
     outcomes: Outcomes = NO_OUTCOMES
+    #: (GPU model, price per hour) as the settings have them
+    prices: tuple[tuple[str, float], ...] = ()
 
     @property
     def stale(self) -> bool:

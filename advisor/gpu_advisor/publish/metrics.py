@@ -15,9 +15,9 @@ from gpu_advisor.engine import Evaluation
 from gpu_advisor.outcomes import Outcomes
 from gpu_advisor.publish.alertmanager import AlertmanagerState
 from gpu_advisor.publish.document import abstentions
-from gpu_advisor.view import View
+from gpu_advisor.view import Issued, View
 
-#: Up to this many GPUs each has its checks as series of its own.
+#: Up to this many GPUs each has its checks, and the recommendations about it, as series of its own.
 MOST_SINGLE_GPUS = 1000
 
 #: name -> (type, help, labels)
@@ -36,7 +36,16 @@ CATALOGUE: dict[str, tuple[Literal["gauge", "counter"], str, tuple[str, ...]]] =
         "counter", "Evaluations that failed, by kind of failure; ledger: succeeded, but not remembered.", ("kind",),
     ),
     "gpu_advisor_recommendation_info": (
-        "gauge", "A recommendation given now, always 1.", ("id", "kind", "scope_kind", "scope", "severity"),
+        "gauge", "A recommendation given now, always 1. Its alert and its runbook have the name in the label alert.",
+        ("id", "kind", "scope_kind", "scope", "severity", "alert"),
+    ),
+    "gpu_advisor_recommendation_gpu_info": (
+        "gauge", "A GPU that a recommendation is about, always 1; for fleets up to 1,000 GPUs.", ("id", "uuid"),
+    ),
+    "gpu_advisor_recommendation_gpus": ("gauge", "How many GPUs a recommendation is about.", ("id",)),
+    "gpu_advisor_recommendation_cost_change_per_hour": (
+        "gauge", "What a recommendation changes the cost by, negative if it saves; absent without prices.",
+        ("id",),
     ),
     "gpu_advisor_recommendation_since_timestamp_seconds": (
         "gauge", "Since when the recommendation has been given, in seconds since 1970.", ("id",),
@@ -78,6 +87,7 @@ CATALOGUE: dict[str, tuple[Literal["gauge", "counter"], str, tuple[str, ...]]] =
     "gpu_advisor_projection_error_ratio_total": (
         "counter", "Sum of the absolute differences of observed and projected utilization over these.", ("kind",),
     ),
+    "gpu_advisor_gpu_price_per_hour": ("gauge", "Price of a GPU model, as the settings have it.", ("name",)),
     "gpu_advisor_alertmanager_up": ("gauge", "1 if the Alertmanager took the last alerts.", ("alertmanager",)),
     "gpu_advisor_alerts_sent_total": ("counter", "Alerts that the Alertmanager took.", ("alertmanager",)),
 }  # fmt: skip
@@ -124,6 +134,8 @@ def _health(view: View) -> Iterator[Row]:
     yield "gpu_advisor_source_up", (view.source.name,), view.source.up
     yield "gpu_advisor_stale", (), view.stale
     yield "gpu_advisor_evaluations_total", (), view.evaluations
+    for name, price in view.prices:
+        yield "gpu_advisor_gpu_price_per_hour", (name,), price
     for kind, count in view.failures:
         yield "gpu_advisor_evaluation_failures_total", (kind,), count
     if view.evaluation is not None:
@@ -135,19 +147,29 @@ def _health(view: View) -> Iterator[Row]:
 
 
 def _conclusions(view: View) -> Iterator[Row]:
+    single = view.evaluation is not None and len(view.evaluation.facts.gpus) <= MOST_SINGLE_GPUS
     for issued in view.issued:
-        scope = issued.recommendation.scope
-        labels = (issued.id, issued.recommendation.kind, scope.kind, scope.name, issued.recommendation.severity)
-        yield "gpu_advisor_recommendation_info", labels, 1
-        yield "gpu_advisor_recommendation_since_timestamp_seconds", (issued.id,), issued.since
-        if issued.snoozed:
-            yield "gpu_advisor_recommendation_snoozed", (issued.id,), 1
+        yield from _recommendation(issued, single)
     for said in sorted({(a.reason.value, a.subject, a.scope.kind, a.scope.name) for a in abstentions(view)}):
         yield "gpu_advisor_abstention_info", said, 1
     if view.evaluation is None:
         return
     yield from _checks(view.evaluation)
     yield from _pools(view)
+
+
+def _recommendation(issued: Issued, single: bool) -> Iterator[Row]:
+    advice, id_ = issued.recommendation, (issued.id,)
+    labels = (advice.kind, advice.scope.kind, advice.scope.name, advice.severity, issued.alert_name)
+    yield "gpu_advisor_recommendation_info", (*id_, *labels), 1
+    yield "gpu_advisor_recommendation_since_timestamp_seconds", id_, issued.since
+    yield "gpu_advisor_recommendation_gpus", id_, len(advice.gpus)
+    if advice.projection.cost_change_per_hour is not None:
+        yield "gpu_advisor_recommendation_cost_change_per_hour", id_, advice.projection.cost_change_per_hour
+    if issued.snoozed:
+        yield "gpu_advisor_recommendation_snoozed", id_, 1
+    for uuid in sorted(set(advice.gpus)) if single else ():
+        yield "gpu_advisor_recommendation_gpu_info", (*id_, uuid), 1
 
 
 def _checks(evaluation: Evaluation) -> Iterator[Row]:

@@ -1,25 +1,27 @@
 """Recording rules made of a mapping: the canonical series that dashboards and long windows read.
 
 Names follow Prometheus' convention level:metric:operations (https://prometheus.io/docs/practices/rules/). The level is
-what a series is told apart by: `gpu` has the label `uuid`, `node` has `instance`.
+what a series is told apart by: `gpu` has the label `uuid`, `node` has `instance`; aggregated.py has `host` and `model`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import yaml
 
 from gpu_advisor.expressions import Affine, Aggregate, Expression, Renamed, Select, Tagged, one_of, union
+from gpu_advisor.sources import aggregated
+from gpu_advisor.sources.aggregated import INFO
 from gpu_advisor.sources.mapping import IDENTITY_LABELS, Reduction, mappings, own_mappings
 from gpu_advisor.sources.mapping import Mapping as ExporterMapping
 from gpu_advisor.sources.promql import to_promql
 from gpu_advisor.sources.speaker import Speaker
 
-MINUTES_5, HOUR = 300, 3600
+MINUTES_5, MINUTES_30, HOUR = 300, 1800, 3600
 
-INFO = "gpu:identity:info"
+NODE_INFO = "node:identity:info"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,12 @@ FINE: tuple[Series, ...] = (
     _rate("node:network_transmit_ratio", "node_network_transmit", "share of the fullest link's speed, outbound"),
 )
 
+#: Recorded once a minute, as half an hour is more to read.
+SLOW: tuple[Series, ...] = (
+    Series("gpu:utilization_ratio:mean30m", "gpu_utilization", "mean", MINUTES_30, "mean of 30 minutes"),
+    Series("gpu:utilization_coverage_ratio:mean30m", "gpu_utilization", "coverage", MINUTES_30, "share that was seen"),
+)
+
 #: Recorded once an hour, over that hour.
 HOURLY: tuple[Series, ...] = (
     Series("gpu:utilization_ratio:mean1h", "gpu_utilization", "mean", HOUR, "mean of the hour"),
@@ -91,9 +99,14 @@ DAILY: Mapping[str, Expression] = {
 
 def rules(speakers: Sequence[Speaker]) -> dict[str, object]:
     """A rules file, as what YAML is made of. Of a GPU that several of the speakers tell of, the first is recorded."""
-    fine = [*_identity(speakers), *_recorded(FINE, speakers)]
+    fine = [*_identities(speakers), *_recorded(FINE, speakers)]
+    fine += aggregated.rules(aggregated.FINE, _records(fine))
+    slow = list(_recorded(SLOW, speakers))
+    slow += aggregated.rules(aggregated.SLOW, _records([*fine, *slow]))
     hourly = list(_recorded(HOURLY, speakers))
     groups: list[dict[str, object]] = [{"name": "gpu-advisor", "rules": fine}]
+    if slow:
+        groups.append({"name": "gpu-advisor-idle", "interval": "1m", "rules": slow})
     if hourly:
         daily = [{"record": record, "expr": to_promql(expression)} for record, expression in DAILY.items()]
         groups.append({"name": "gpu-advisor-hourly", "interval": "1h", "rules": hourly})
@@ -112,16 +125,31 @@ def _recorded(every: Sequence[Series], speakers: Sequence[Speaker]) -> Iterator[
             yield {"record": series.record, "expr": to_promql(union(*parts))}
 
 
-def _identity(speakers: Sequence[Speaker]) -> Iterator[dict[str, str]]:
-    parts = [_named(speaker) for speaker in speakers if speaker.mapping.scope == "gpu"]
-    if parts:
-        yield {"record": INFO, "expr": to_promql(union(*parts))}
+def _records(rules: Iterable[dict[str, str]]) -> list[str]:
+    return [rule["record"] for rule in rules]
+
+
+def _identities(speakers: Sequence[Speaker]) -> Iterator[dict[str, str]]:
+    """Who is there, one row each: of two rows, as there are for a while after a driver's update, joins would fail."""
+    gpus = [_named(speaker) for speaker in speakers if speaker.mapping.scope == "gpu"]
+    if gpus:
+        yield {"record": INFO, "expr": f"topk by (uuid) (1, {to_promql(union(*gpus))})"}
+    nodes = [
+        Affine(Aggregate("max", ("instance", "nodename"), Select(metric, matchers=speaker.hold)), 0.0, 1.0)
+        for speaker in speakers
+        if speaker.mapping.scope == "node"
+        for metric in speaker.mapping.identity.metrics
+    ]
+    if nodes:
+        yield {"record": NODE_INFO, "expr": f"topk by (instance) (1, {to_promql(union(*nodes))})"}
 
 
 def _named(speaker: Speaker) -> Expression:
     """Identity rows under our names, always 1."""
     mapping = speaker.mapping
     found: Expression = union(*(Select(metric, matchers=speaker.hold) for metric in mapping.identity.metrics))
+    if "nodename" not in mapping.labels and mapping not in own_mappings():
+        found = Renamed(found, "nodename", "instance")  # it does not tell its node: the address that it is scraped at
     for ours in IDENTITY_LABELS:
         found = _renamed(found, mapping, ours)
     if mapping.vendor:

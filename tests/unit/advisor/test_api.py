@@ -8,6 +8,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -43,7 +44,8 @@ def view_of(targets: list[Target], settings: Settings | None = None) -> View:
     evaluation = evaluate(FakeSource(targets, chosen), chosen, AT)
     issued = tuple(Issued(advice.id("c"), AT - 60, advice) for advice in evaluation.recommendations)
     source = SourceState("fake", "memory", True, last_success=AT)
-    return View("c", source, evaluation, issued, 0.1, 1, (("timeout", 2),))
+    prices = tuple(chosen.cost.gpu_price_per_hour.items())
+    return View("c", source, evaluation, issued, 0.1, 1, (("timeout", 2),), prices=prices)
 
 
 def serving(count: int) -> Settings:
@@ -256,6 +258,11 @@ def test_metrics(client: FlaskClient) -> None:
     assert ("gpu_advisor_pool_gpus", "NVIDIA H100", "busy") not in values
     assert values["gpu_advisor_alerts_sent_total", "http://a:9093"] == 3
     assert ("gpu_advisor_alertmanager_up", "http://b:9093") not in values  # nothing was sent there yet
+    assert values["gpu_advisor_gpu_price_per_hour", "NVIDIA H100"] == 2
+    about = Counter(key[1] for key in values if key[0] == "gpu_advisor_recommendation_gpu_info")
+    assert about == {key[1]: value for key, value in values.items() if key[0] == "gpu_advisor_recommendation_gpus"}
+    alerts = {key[1] for key in values if key[0] == "gpu_advisor_recommendation_info"}
+    assert alerts == {"GpuAdvisorIdleReclaim", "GpuAdvisorScaleUp", "GpuAdvisorScaleDown"}
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")

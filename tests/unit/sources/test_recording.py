@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from gpu_advisor.commands.rules import command
+from gpu_advisor.sources import aggregated
 from gpu_advisor.sources.mapping import RECORDED, mappings
-from gpu_advisor.sources.recording import DAILY, FINE, HOURLY, INFO, text
+from gpu_advisor.sources.recording import DAILY, FINE, HOURLY, INFO, NODE_INFO, SLOW, text
 
 from tests.servers import require
 
 ROOT = Path(__file__).resolve().parents[3]
+EVERY = (*FINE, *aggregated.FINE, *SLOW, *aggregated.SLOW, *HOURLY)
 GPU_FAMILIES = [mapping.name for mapping in mappings() if mapping.scope == "gpu" and not mapping.companion]
 
 
@@ -40,7 +43,7 @@ def test_every_selector_is_held_to_the_jobs_asked_for() -> None:
 
 
 def test_what_is_read_of_recorded_series_is_recorded() -> None:
-    recorded = {series.record for series in (*FINE, *HOURLY)} | {INFO, *DAILY}
+    recorded = {series.record for series in (*FINE, *SLOW, *HOURLY)} | {INFO, NODE_INFO, *DAILY}
     mapping = next(mapping for mapping in mappings() if mapping.name == RECORDED)
     read = set(mapping.identity.metrics)
     for quantity in mapping.quantities:
@@ -55,7 +58,7 @@ def test_every_canonical_series_is_documented() -> None:
     documented = (ROOT / "docs/mappings.md").read_text()
     assert [
         record
-        for record in (INFO, *(each.record for each in (*FINE, *HOURLY)), *DAILY)
+        for record in (INFO, NODE_INFO, *(each.record for each in EVERY), *DAILY)
         if f"`{record}`" not in documented
     ] == []
 
@@ -67,3 +70,24 @@ def test_the_command() -> None:
     wrong = CliRunner().invoke(command, ["--source", "dgcm"])
     assert wrong.exit_code == 2
     assert "dcgm" in wrong.output
+
+
+@pytest.mark.parametrize("names", [[], *([name] for name in GPU_FAMILIES)])
+def test_what_is_made_of_recorded_series_reads_such_as_are_recorded_before(names: list[str]) -> None:
+    rules = [rule for group in yaml.safe_load(text(names))["groups"] for rule in group["rules"]]
+    recorded = [rule["record"] for rule in rules]
+    assert len(set(recorded)) == len(recorded)
+    for number, rule in enumerate(rules):
+        assert set(re.findall(r"\b\w+:\w+:\w+\b", rule["expr"])) <= set(recorded[:number]), rule
+    assert {"host:gpus_busy:mean5m", "model:gpus:count", "gpu:idle:mean30m"} <= set(recorded)
+
+
+def test_what_an_exporter_does_not_tell_is_not_added_up() -> None:
+    assert "host:gpus_up:sum" in text()
+    assert "host:gpus_up:sum" not in text(["dcgm-exporter"])
+
+
+@pytest.mark.parametrize("name", GPU_FAMILIES)
+def test_every_gpu_has_a_node(name: str) -> None:
+    [rule] = [rule for rule in yaml.safe_load(text([name]))["groups"][0]["rules"] if rule["record"] == INFO]
+    assert name == "gpu-exporter" or '"nodename", "$1", "' in rule["expr"], rule
