@@ -8,8 +8,11 @@ libraries' workspaces, is a correction learnt from calibrations: pairs of an est
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from gpu_advisor.calibration.allocator import replay
 from gpu_advisor.calibration.errors import CalibrationError
@@ -91,8 +94,41 @@ def trace(workload: str, batch_size: int, precision: str) -> list[tuple[int, int
     from gpu_advisor.calibration.tracking import MemoryTracker
     from gpu_advisor.calibration.workloads import build, run_step
 
-    with FakeTensorMode(allow_non_fake_inputs=True), MemoryTracker(record=True) as tracker:
+    with (
+        warnings.catch_warnings(),
+        _modules_stay(),
+        FakeTensorMode(allow_non_fake_inputs=True),
+        MemoryTracker(record=True) as tracker,
+    ):
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # copying a module asks for it
         step = build(workload, batch_size, torch.device("cpu"), precision)
         for _ in range(STEPS):
             run_step(workload, step)
     return list(tracker.events or ())
+
+
+@contextmanager
+def _modules_stay() -> Iterator[None]:
+    """`model.to(cpu)` does nothing: fake parameters cannot be swapped for others while somebody refers to them."""
+    from torch import nn
+
+    moves = nn.Module.to
+
+    def stay(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        device, dtype, _, _ = torch_parse(*args, **kwargs)
+        moved: nn.Module = self if dtype is None and device.type == "cpu" else moves(self, *args, **kwargs)
+        return moved
+
+    torch_parse = _parse_to()
+    nn.Module.to = stay  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        nn.Module.to = moves  # type: ignore[method-assign]
+
+
+def _parse_to() -> Callable[..., Any]:
+    import torch
+
+    parse: Callable[..., Any] = torch._C._nn._parse_to
+    return parse

@@ -7,13 +7,20 @@ bound.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpu_advisor.calibration.errors import CalibrationError, PointsError
 from gpu_advisor.calibration.fit import FARTHEST, MemoryFit, fit_memory
 from gpu_advisor.calibration.points import Point, clean
+from gpu_advisor.calibration.prior import PRIOR
 
+#: Sizes tried one after the other in one place shake less than the records that the prior's noises were learnt from.
+#: How much less is open: every noise up to 4 % is as probable as the others.
+PROBED = replace(PRIOR, noises=tuple((noise, 1.0 if noise <= 0.04 else 0.2) for noise, _ in PRIOR.noises))
+NEAREST = 4
+"""Sizes that the fit uses: the largest, since what makes the peak of a small batch may be something else."""
 Try = Callable[[int], int | None]
 """Runs a few steps at a size; peak memory in bytes, or None where it ran out of memory."""
 
@@ -28,6 +35,12 @@ class Search:
     """The size from which on nothing is gained, as the number of samples in the data set."""
     close_ratio: float = 0.03
     """Stop when at most this much is left to win."""
+    likely_ratio: float = 0.05
+    """With more than this likely to be left, half of it is tried although it is not sure."""
+    risk: float = 0.01
+    """Largest probability of running out of memory that a trial may have."""
+    shake_ratio: float = 0.1
+    """How much memory may jump where a library changes its algorithm."""
     most_trials: int = 12
 
 
@@ -73,36 +86,39 @@ def next_size(trials: list[Trial], search: Search) -> int | None:
     if not fitting:
         return failed // 2 if failed > 1 else None
     best = max(fitting)
-    if best >= failed - 1:
-        return None
-    points = [Point(size, peak) for size, peak in fitting.items() if peak]
-    size = _second(points[0], search) if len(points) == 1 else _jump(points, search)
-    size = min(size, failed - 1, search.largest)
+    points = [Point(size, peak) for size, peak in sorted(fitting.items()) if peak]
+    enough = best * (1 + search.close_ratio)
+    sure, likely = _jump(points, search) if len(points) > 1 else (1, 4 * best)
+    size = max(sure, min(_proportional(points[-1], search), likely))
+    if size <= enough and likely > best * (1 + search.likely_ratio):  # not sure of more, but more is likely
+        size = max(math.isqrt(best * likely), int(enough) + 1)
+    size = min(size, search.largest)
     if failed <= search.largest:  # between what fits and what does not, the fit was wrong once: stay in the middle
         size = min(size, (best + failed) // 2)
-    return size if size > best and size > best * (1 + search.close_ratio) else None
+    return size if size > enough and size < failed else None
 
 
-def _second(point: Point, search: Search) -> int:
-    """Four times as much, or as much as fits even if all memory grew with the batch."""
-    proportional = int(point.batch_size * search.limit_bytes / point.peak_memory_bytes)
-    return max(point.batch_size + 1, min(4 * point.batch_size, proportional))
+def _proportional(point: Point, search: Search) -> int:
+    """What fits even if all memory grew with the batch, and workspaces with it by more."""
+    return int(point.batch_size * (1 - search.shake_ratio) * search.limit_bytes / point.peak_memory_bytes)
 
 
-def _jump(points: list[Point], search: Search) -> int:
+def _jump(points: list[Point], search: Search) -> tuple[int, int]:
+    """The largest size that surely fits, and the largest that fits as likely as not."""
     try:
-        return largest_safe_size(fit_memory(clean(points)), search.limit_bytes)
-    except PointsError:  # memory fell: the sizes are too close to tell; double
-        return 2 * max(point.batch_size for point in points)
+        fit = fit_memory(clean(points[-NEAREST:]), PROBED)
+    except PointsError:  # memory fell: the sizes are too close to tell
+        return 1, 2 * points[-1].batch_size
+    return largest_within(fit, search.limit_bytes, search.risk), largest_within(fit, search.limit_bytes, 0.5)
 
 
-def largest_safe_size(fit: MemoryFit, limit_bytes: float) -> int:
-    """The largest size whose risk of exceeding the limit is small, at least the largest measured."""
+def largest_within(fit: MemoryFit, limit_bytes: float, risk: float) -> int:
+    """The largest size whose risk of exceeding the limit is at most `risk`, at least the largest measured."""
     low = fit.points.largest.batch_size
     high = int(FARTHEST * low)
     while low < high:
         middle = (low + high + 1) // 2
-        if fit.exceeds_probability(middle, limit_bytes) <= fit.prior.risk:
+        if fit.exceeds_probability(middle, limit_bytes) <= risk:
             low = middle
         else:
             high = middle - 1

@@ -32,7 +32,7 @@ Array = npt.NDArray[np.float64]
 
 #: How far beyond the largest measured size the prior has seen models: no recommendation goes further.
 FARTHEST = 8.0
-_NEGLIGIBLE = 1e-6
+_NEGLIGIBLE = 1e-4
 _TOLERANCE = 1e-5
 
 
@@ -116,7 +116,7 @@ def fit_memory(points: Points, prior: Prior = PRIOR) -> MemoryFit:
     likelihood = -(len(sizes) - 1) * np.log(noise) - squares / (2 * noise**2) + np.log(weights)
     posterior = np.exp(likelihood - likelihood.max())
     posterior /= posterior.sum()
-    keep = posterior > _NEGLIGIBLE
+    keep = posterior > _NEGLIGIBLE * posterior.max()
     posterior = posterior[keep] / posterior[keep].sum()
     return MemoryFit(points, prior, posterior, fixed[keep], floor[keep], power[keep], noise[keep], scale[keep])
 

@@ -12,6 +12,9 @@ from gpu_advisor.calibration.prior_table import FIXED_SHARES, FLOORS, NOISES, PO
 Weighted = tuple[tuple[float, float], ...]
 """Values of a parameter, each with its probability."""
 
+_FINE = 181
+_LARGEST_LOGIT = 6.9
+
 
 @dataclass(frozen=True, slots=True)
 class Prior:
@@ -45,7 +48,21 @@ class Prior:
 
     @property
     def _axes(self) -> tuple[Weighted, ...]:
-        return self.fixed_shares, self.floors, self.powers, self.noises
+        return _refined(self.fixed_shares), self.floors, self.powers, self.noises
+
+
+def _refined(shares: Weighted) -> Weighted:
+    """The same distribution on FINE values: many sizes measured well tell shares apart that a learnt table need not.
+
+    The density over the logit is interpolated between the table's values; between 0.001 and the first, and from
+    the last to 0.999, it stays that of the end.
+    """
+    logits = np.log([share / (1 - share) for share, _ in shares])
+    density = np.log([weight for _, weight in shares]) - np.log(np.gradient(logits))
+    fine = np.linspace(-_LARGEST_LOGIT, _LARGEST_LOGIT, _FINE)
+    weights = np.exp(np.interp(fine, logits, density))
+    weights /= weights.sum()
+    return tuple(zip((1 / (1 + np.exp(-fine))).tolist(), weights.tolist(), strict=True))
 
 
 PRIOR = Prior(FIXED_SHARES, FLOORS, POWERS, NOISES)

@@ -24,6 +24,8 @@ from gpu_advisor.training.loaders.workers import WorkerRate, better_tries, searc
 #: A batch to measure with takes about this long: a larger one would be measured for minutes.
 BATCH_SECONDS = 0.05
 MAX_INDICES = 100_000
+#: Batches each worker may be ahead: PyTorch's own default.
+DEFAULT_PREFETCH_FACTOR = 2
 
 #: Arguments that say which samples come in which order, or how many workers there are.
 _OURS = ("batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "num_workers")
@@ -164,9 +166,11 @@ def _rate(plan: Plan, order: _Order, num_workers: int) -> float:
     # Nothing is pinned: that needs CUDA, which does not live through a fork.
     settings = {**given, **source, "num_workers": num_workers, "pin_memory": False, "persistent_workers": False}
     arriving = iter(DataLoader(plan.dataset, **settings))
-    # Workers take turns, and their batches come in bunches: only whole rounds tell the rate. The first is the start.
+    # Workers take turns, and their batches come in bunches: only whole rounds tell the rate. Those who started first
+    # have worked ahead meanwhile: what they may have put by must be out of the way.
     a_round = max(num_workers, 1)
-    for _ in range(a_round):
+    start = a_round * (1 + (given.get("prefetch_factor") or DEFAULT_PREFETCH_FACTOR))
+    for _ in range(start):
         next(arriving)
     began, done, elapsed = time.perf_counter(), 0, 0.0
     while elapsed < plan.seconds or done < 2 * a_round:
@@ -175,7 +179,7 @@ def _rate(plan: Plan, order: _Order, num_workers: int) -> float:
         done += a_round
         elapsed = time.perf_counter() - began
     # They arrive in the order in which they were asked for.
-    return sum(sizes[a_round : a_round + done]) / elapsed
+    return sum(sizes[start : start + done]) / elapsed
 
 
 class _Iterable:
