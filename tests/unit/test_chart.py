@@ -39,6 +39,19 @@ VALUE_SETS: dict[str, Values] = {
         },
     },
     "without privileges": {"exporter": {"owners": False}, "networkPolicy": {"enabled": True}},
+    "locked down": {
+        "networkPolicy": {
+            "enabled": True, "pageNamespaces": [],
+            "egress": {"enabled": True, "namespaces": ["monitoring", "alerts"], "ports": [9090]},
+        },
+        "monitoring": {"podMonitor": {"enabled": True}},
+    },
+    "a demonstration without GPUs": {
+        "exporter": {
+            "simulate": "4xH100-80GB:training,2xT4-16GB:idle", "nodeSelector": {"kubernetes.io/hostname": "worker-1"},
+            "owners": False, "host": False,
+        },
+    },
     "beside a DCGM exporter": {"exporter": {"enabled": False}},
     "exporter alone": {
         "advisor": {"enabled": False},
@@ -62,6 +75,7 @@ VALUE_SETS: dict[str, Values] = {
         "networkPolicy": {"enabled": True, "pageNamespaces": []},
     },
     "KEDA follows": {
+        "advisor": {"config": {"pools": [{"name": 'a "b"', "kind": "serving"}]}},
         "keda": {"scaledObjects": [{"name": "chat", "pool": 'a "b"', "target": "chat", "min": 1, "max": 8}]}
     },
     "settings in a secret": {"advisor": {"existingSecret": "advisor", "persistence": {"enabled": False}}},
@@ -123,6 +137,27 @@ def test_the_programs_understand_what_they_are_given(chart: Any, values: Values)
             assert settings.state_dir == "/var/lib/gpu-advisor"
 
 
+#: What may stand in custom resources, as their operators document it: a wrong key would be dropped without a word.
+#: https://prometheus-operator.dev/docs/api-reference/api/ and https://keda.sh/docs/latest/reference/scaledobject-spec/
+FIELDS = {
+    "ServiceMonitor": {"jobLabel", "selector", "namespaceSelector", "endpoints"},
+    "PodMonitor": {"jobLabel", "selector", "namespaceSelector", "podMetricsEndpoints"},
+    "PrometheusRule": {"groups"},
+    "ScaledObject": {
+        "scaleTargetRef", "minReplicaCount", "maxReplicaCount", "pollingInterval", "advanced", "triggers",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS.keys())
+def test_custom_resources_have_only_what_their_operators_know(chart: Any, values: Values) -> None:
+    for each in manifests(chart, values):
+        if each["apiVersion"].startswith(CUSTOM):
+            assert each["spec"].keys() == FIELDS[each["kind"]]
+            for endpoint in (*each["spec"].get("endpoints", ()), *each["spec"].get("podMetricsEndpoints", ())):
+                assert endpoint.keys() <= {"port", "interval", "relabelings"}
+
+
 def test_custom_resources_come_only_when_they_are_asked_for(chart: Any) -> None:
     assert not [each for each in manifests(chart, {}) if each["apiVersion"].startswith(CUSTOM)]
 
@@ -151,6 +186,34 @@ def test_jobs_are_named_as_the_rules_want_them(chart: Any) -> None:
         assert monitor["metadata"]["labels"]["release"] == "kube-prometheus-stack"
         ports = {port["name"] for port in service["spec"]["ports"]}
         assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
+
+
+def test_a_pod_monitor_finds_the_ports_of_the_pods(chart: Any) -> None:
+    found = list(manifests(chart, VALUE_SETS["locked down"]))
+    for monitor in (each for each in found if each["kind"] == "PodMonitor"):
+        selector = monitor["spec"]["selector"]["matchLabels"]
+        [pod] = [
+            each["spec"]["template"] for each in found
+            if each["kind"] in ("DaemonSet", "Deployment")
+            and selector.items() <= each["spec"]["template"]["metadata"]["labels"].items()
+        ]  # fmt: skip
+        ports = {port["name"] for port in pod["spec"]["containers"][0]["ports"]}
+        assert {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]} <= ports
+        assert pod["metadata"]["labels"][monitor["spec"]["jobLabel"]] in ("gpu-exporter", "gpu-advisor")
+
+
+def test_locked_down_there_is_no_way_out_but_to_prometheus(chart: Any) -> None:
+    found = list(manifests(chart, VALUE_SETS["locked down"]))
+    exporter = only(found, "NetworkPolicy", "gpu-gpu-advisor-exporter")["spec"]
+    assert exporter["policyTypes"] == ["Ingress", "Egress"]
+    assert exporter["egress"] == []
+    names, there = only(found, "NetworkPolicy", "gpu-gpu-advisor")["spec"]["egress"]
+    assert {port["port"] for port in names["ports"]} == {53}
+    assert {port["port"] for port in there["ports"]} == {9090}
+    assert len(there["to"]) == 2
+    open_ = only(list(manifests(chart, VALUE_SETS["without privileges"])), "NetworkPolicy", "gpu-gpu-advisor")["spec"]
+    assert open_["policyTypes"] == ["Ingress"]
+    assert "egress" not in open_
 
 
 def test_keda_is_told_what_the_example_tells_it(chart: Any) -> None:
@@ -200,6 +263,29 @@ def test_a_change_of_the_settings_starts_the_advisor_anew(chart: Any) -> None:
     assert checksum({}) != checksum({"advisor": {"config": {"cluster": "other"}}})
 
 
+KEDA = {"name": "chat", "pool": "chat", "target": "chat", "min": 1, "max": 8}
+
+
+@pytest.mark.parametrize(
+    ("values", "mend"),
+    [
+        ({"exporter": {"enabled": False}, "advisor": {"enabled": False}}, "set one of them"),
+        ({"monitoring": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}, "keep one"),
+        ({"exporter": {"simulate": "1xT4-16GB"}}, "exporter.nodeSelector"),
+        ({"networkPolicy": {"egress": {"enabled": True}}}, "networkPolicy.enabled"),
+        ({"networkPolicy": {"enabled": True, "egress": {"enabled": True, "namespaces": []}}}, "name the namespaces"),
+        ({"keda": {"scaledObjects": [KEDA]}}, 'advisor.config.pools has no pool "chat"'),
+        ({"keda": {"scaledObjects": [{**KEDA, "min": 9}]}}, "exchange them"),
+        ({"keda": {"scaledObjects": [KEDA]}, "advisor": {"enabled": False}}, "set advisor.enabled"),
+    ],
+    ids=str,
+)
+def test_contradictions_are_refused_with_the_mend(chart: Any, values: Values, mend: str) -> None:
+    with pytest.raises(errors.HelmError) as refused:
+        chart.render(values, name="gpu", namespace="monitoring")
+    assert mend in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -214,14 +300,17 @@ def test_a_change_of_the_settings_starts_the_advisor_anew(chart: Any) -> None:
         {"prometheus": {"url": "http://user:secret@prometheus:9090"}},
         {"alertmanagers": ["alertmanager"]},
         {"monitoring": {"serviceMonitor": {"interval": 15}}},
+        {"exporter": {"simulate": "8 H100"}},
+        {"networkPolicy": {"egress": {"ports": []}}},
         {"advisor": {"persistence": {"size": "much"}}},
         {"keda": {"scaledObjects": [{"name": "chat", "pool": "chat", "target": "chat", "min": 0, "max": 8}]}},
     ],
     ids=str,
 )
 def test_wrong_values_are_refused(chart: Any, values: Values) -> None:
-    with pytest.raises(errors.HelmError):
+    with pytest.raises(errors.HelmError) as refused:
         chart.validate_schema(values)
+    assert next(iter(values)) in str(refused.value), "it must name the key"
     with pytest.raises(errors.HelmError):
         chart.render(values, name="gpu", namespace="monitoring")
 
