@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-api bench-diagnosis bench-monitor bench-loaders soak rules dashboards docs golden clean
+.PHONY: up test fuzz test-compose test-readme lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-api bench-diagnosis bench-monitor bench-loaders soak rules dashboards docs golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -13,6 +13,10 @@ up: $(VENV)/.up
 test: $(VENV)/.test lint
 	@tests/get_servers.sh $(VENV)/servers
 	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m pytest
+
+# The properties with other examples than the fixed ones of `make test`.
+fuzz: $(VENV)/.test
+	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest tests/unit
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -28,6 +32,14 @@ rules: $(VENV)/.test
 
 dashboards: $(VENV)/.test
 	$(BIN)/python grafana/build.py
+
+# The shipped docker-compose.yml, started for real in an engine of its own; needs root, docker.io and debootstrap.
+test-compose: $(VENV)/.test
+	@tests/compose/run.sh $(VENV)
+
+# The README's commands on a bare Debian; needs root and debootstrap, and sets itself up in there.
+test-readme:
+	@tests/readme/run.sh $(VENV)/readme
 
 # Beside nvitop-exporter and node_exporter, interleaved in one run; figures go to benchmarks/results/.
 bench-exporter: $(VENV)/.test

@@ -37,8 +37,9 @@ def half_silent(random: np.random.Generator, answer: Answer) -> Answer:
     if answer is None:
         return None
     at, gpus, busy = answer
-    heard = gpus - gpus // 2
-    return at, heard, busy * heard / gpus * random.uniform(0, 1)  # those that are heard may be the idle ones
+    silent = gpus // 2
+    idlest, busiest = max(0.0, busy - silent), min(busy, gpus - silent)  # those that are heard may be the idle ones
+    return at, gpus - silent, random.uniform(idlest, busiest)
 
 
 #: A NaN is like a dropped scrape: the sum over the pool is NaN then, which no source hands on.
@@ -71,11 +72,14 @@ class World:
             if seen:
                 told = self._decided(seen, replicas, at)
                 found.append((replicas, told, self._decided(whole, replicas, at)))
-                replicas = told.replicas
+                # Live, nobody sizes a pool of which a GPU is silent; and what grows unheard cannot be told from what
+                # was there, unheard, only later.
+                if not (self.failing(index) or self.failing(index + 1)):
+                    replicas = told.replicas
         return found
 
     def _decided(self, heard: list[tuple[float, int, float]], replicas: int, at: float) -> Size:
-        return size(pool_points(heard[-60:], replicas, 1), replicas, LIMITS, EVALUATION, at)
+        return size(pool_points(heard, replicas, 1), replicas, LIMITS, EVALUATION, at)
 
 
 days = st.builds(
@@ -89,9 +93,7 @@ spans = st.lists(st.tuples(st.integers(1, 99), st.integers(1, 30)), min_size=1, 
 
 @pytest.mark.parametrize("name", sorted(FAULTS))
 @given(demand=days, failing=spans, seed=st.integers(0, 1000))
-# A counterexample is known: with half of the nodes silent at one point, head-room came out a tenth of
-# a replica smaller. Until that is mended the examples are fixed ones.
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None)
 def test_no_scale_down_comes_from_missing_data(
     name: str, demand: list[float], failing: list[tuple[int, int]], seed: int
 ) -> None:
