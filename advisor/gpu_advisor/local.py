@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import logging
 import re
 import shutil
@@ -13,7 +14,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,9 +32,18 @@ READY_SECONDS = 15.0
 _PR_SET_PDEATHSIG = 1
 
 
+#: File systems take names of up to 255 bytes; a longer fleet's name is cut, and its hash tells it from others.
+MOST_NAME_CHARACTERS = 100
+
+
 def state_dir_for(state_dir: Path, simulate: str) -> Path:
     """A simulated fleet has its own state: it must never mix with what was real."""
-    return state_dir / "simulated" / re.sub(r"[^\w.-]+", "_", simulate) if simulate else state_dir
+    if not simulate:
+        return state_dir
+    name = re.sub(r"[^\w.-]+", "_", simulate, flags=re.ASCII)
+    if len(name) > MOST_NAME_CHARACTERS:
+        name = f"{name[:MOST_NAME_CHARACTERS]}-{hashlib.sha256(simulate.encode()).hexdigest()[:16]}"
+    return state_dir / "simulated" / name
 
 
 @contextmanager
@@ -87,4 +97,15 @@ def import_simulated_past(history: History, address: str, simulate: str) -> int:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         if child.stdout is None:
             raise StartError("the exporter's past cannot be read")
-        return import_openmetrics(history, child.stdout, address)
+        return import_openmetrics(history, uncovered(child.stdout, history.span()), address)
+
+
+def uncovered(lines: Iterable[str], span: tuple[float, float] | None) -> Iterator[str]:
+    """The lines of OpenMetrics text that tell of another time than this one (seconds since 1970).
+
+    What was scraped lags a little behind the time at which it was. Samples of the past among these would look as if
+    counters went back again and again.
+    """
+    for line in lines:
+        if span is None or line.startswith("#") or not span[0] <= float(line.rsplit(None, 1)[-1]) <= span[1]:
+            yield line

@@ -7,18 +7,20 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from gpu_advisor import outcomes
 from gpu_advisor.continuity import Given, Snooze, held_ids, running
 from gpu_advisor.engine import Evaluation, evaluate
+from gpu_advisor.expressions import Expression, Labels
 from gpu_advisor.publish import alerts
 from gpu_advisor.publish.alertmanager import Alertmanagers
 from gpu_advisor.publish.ledger import Ledger
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.base import Source, SourceError
+from gpu_advisor.sources.base import Source, SourceError, Trail
+from gpu_advisor.sources.remembered import RememberedRanges
 from gpu_advisor.view import Issued, SourceState, View
 
 log = logging.getLogger(__name__)
@@ -162,6 +164,11 @@ class Service:
         return tuple(
             each if each.snoozed == now.get(each.id) else replace(each, snoozed=now.get(each.id)) for each in issued
         )
+
+    def curves(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
+        """The source's past, for who looks at the evidence: not kept as the loop's own. Raises SourceError."""
+        source = self._source.of if isinstance(self._source, RememberedRanges) else self._source
+        return source.range(expression, start, end, step)
 
     def snooze(self, id_: str, snooze: Snooze | None) -> None:
         """Snooze advice, or end its snooze (None). Raises sqlite3.Error if it cannot be kept; then nothing changed."""

@@ -31,6 +31,7 @@ class WebServer:
             service.snooze,
             service.settings,
             access_of(web),
+            curves=service.curves,
         )
         self._server = wsgi.Server(
             split(address),

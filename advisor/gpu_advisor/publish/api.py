@@ -20,7 +20,9 @@ from gpu_advisor.continuity import Snooze
 from gpu_advisor.publish import access, chosen, document, metrics, openapi, problem, shapes
 from gpu_advisor.publish.access import Access
 from gpu_advisor.publish.alertmanager import AlertmanagerState
+from gpu_advisor.publish.curves import Range
 from gpu_advisor.publish.operations import CSV, JSON, METRICS, OPERATIONS, TEXT, SnoozeBody
+from gpu_advisor.publish.page import Rooms
 from gpu_advisor.publish.page import register as register_page
 from gpu_advisor.publish.parameters import read
 from gpu_advisor.publish.problem import Problem, pointer
@@ -38,7 +40,8 @@ LONGEST_SNOOZE_SECONDS = 366 * 86400
 
 @dataclass(frozen=True)
 class Doors:
-    """All that the API can reach. `view` and `alertmanagers` are asked anew at each request."""
+    """All that the API can reach. `view` and `alertmanagers` are asked anew at each request, and `curves` is the data
+    source for the page's charts."""
 
     view: Callable[[], View]
     alertmanagers: Callable[[], tuple[AlertmanagerState, ...]]
@@ -46,6 +49,10 @@ class Doors:
     settings: Settings = field(default_factory=Settings)
     access: Access = field(default_factory=lambda: Access({}, ""))
     clock: Callable[[], float] = time.time
+    curves: Range | None = None
+    deciding: threading.Lock = field(
+        default_factory=threading.Lock
+    )  # what-ifs wait for each other, not others for them
 
 
 def create_app(doors: Doors) -> Flask:
@@ -54,7 +61,7 @@ def create_app(doors: Doors) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = MOST_BODY_BYTES
     problem.register(app)
     access.register(app, doors.access)
-    register_page(app, doors.view)
+    register_page(app, Rooms(doors.view, doors.alertmanagers, doors.settings, doors.curves, doors.deciding))
     for name, handler in _Handlers(doors).table().items():
         operation = OPERATIONS[name]
         app.add_url_rule(
@@ -70,7 +77,6 @@ class _Handlers:
         self._doors = doors
         self._renderings = Renderings()
         self._metrics = metrics.Exposition()
-        self._deciding = threading.Lock()  # what-ifs wait for each other, not the service for them
         self._openapi = _dumped(openapi.document(doors.access.asked))
 
     def table(self) -> dict[str, Callable[..., Response]]:
@@ -130,7 +136,7 @@ class _Handlers:
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), errors) from error
         if view.evaluation is None:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "nothing is known yet: see `source` in GET /recommendations")
-        with self._deciding:
+        with self._doors.deciding:
             comparison = compare(view.evaluation, self._doors.settings, other)
         return Response(_dumped(document.what_if(view, comparison)), content_type=JSON)
 

@@ -1,77 +1,183 @@
-"""The advisor's own page: what is wrong, what to do, and the evidence. Server-rendered, no outside assets."""
+"""The advisor's own pages: what is wrong, what to do, and the evidence. Server-rendered, no outside assets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime, timezone
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
+from urllib.parse import quote, urlencode
 
-from flask import Flask, Response, make_response, render_template
+from flask import Flask, Response, make_response, render_template, request
 
-from gpu_advisor.facts import Gpu
-from gpu_advisor.publish import document
+from gpu_advisor.publish import charts, document, glance, what_if_form, wording, worth
+from gpu_advisor.publish.alertmanager import AlertmanagerState
+from gpu_advisor.publish.curves import Curve, Curves, Range
 from gpu_advisor.publish.problem import Problem
-from gpu_advisor.recommendation import Check, Status
+from gpu_advisor.recommendation import Check, Evidence, Recommendation
+from gpu_advisor.settings import Settings
 from gpu_advisor.view import View
-
-#: Beyond this many GPUs the page shows the worst only; /checks has them all.
-MOST_GPUS_SHOWN = 256
+from gpu_advisor.what_if import Comparison, WhatIfError, changed, compare
 
 _POLICY = (
-    "default-src 'none'; style-src 'self' 'unsafe-inline'; script-src 'self'; img-src 'self' data:; connect-src 'self'"
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
+#: Recommendations on one page; /recommendations has all.
+MOST_ADVICE = 100
 
-def register(app: Flask, view: Callable[[], View]) -> None:
-    app.add_template_filter(percent)
-    app.add_template_filter(value_text)
+#: Outcomes on the page; /outcomes has all.
+MOST_OUTCOMES = 10
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """All that the pages can reach: a part of what the API can."""
+
+    view: Callable[[], View]
+    alertmanagers: Callable[[], tuple[AlertmanagerState, ...]]
+    settings: Settings
+    curves: Range | None
+    deciding: threading.Lock
+
+
+def register(app: Flask, rooms: Rooms) -> None:
+    for each in wording.FILTERS:
+        app.add_template_filter(each)
     app.add_template_filter(document.timestamp, "timestamp")
-    app.add_template_filter(moment)
+    app.add_template_filter(check_link)
+    app.add_template_filter(prometheus_link)
+    app.add_template_global(charts.meter, "meter")
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    pages = _Pages(rooms)
+    app.add_url_rule("/", "page", pages.overview)
+    app.add_url_rule("/page/what-if", "page_what_if", pages.what_if)
+    app.add_url_rule("/page/check", "page_check", pages.check)
+    app.add_url_rule("/page/<id_>", "page_recommendation", pages.recommendation)
 
-    @app.get("/")
-    def page() -> Response:
-        now = view()
+
+class _Pages:
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._curves = Curves(rooms.curves)
+
+    def overview(self) -> Response:
+        view = self._rooms.view()
+        found = worth.valued(view, self._rooms.settings.cost.gpu_price_per_hour)
+        open_ = [each for each in found if not each.issued.snoozed]
+        evaluation = view.evaluation
+        gpus = glance.gpus(evaluation) if evaluation else []
+        nodes = glance.nodes(evaluation.checks) if evaluation else []
         return _html(
-            "page.html", view=now, headline=headline(now), abstentions=document.abstentions(now), **tables(now)
+            "page.html",
+            view=view,
+            headline=headline(view),
+            total=worth.total(open_),
+            items=glance.items(evaluation.checks) if evaluation else [],
+            advice=open_[:MOST_ADVICE],
+            advice_count=len(open_),
+            snoozed=[each for each in found if each.issued.snoozed],
+            pools=document.pools(view),
+            nodes=glance.leading(nodes),
+            node_count=len(nodes),
+            gpus=glance.leading(gpus),
+            gpu_count=len(gpus),
+            outcomes=list(reversed(view.outcomes.recent))[:MOST_OUTCOMES],
+            abstentions=document.abstentions(view)[: glance.MOST_ROWS],
+            abstention_count=len(document.abstentions(view)),
+            alertmanagers=self._rooms.alertmanagers(),
         )
 
-    @app.get("/page/<id_>")
-    def drill_down(id_: str) -> Response:
-        now = view()
-        for issued in now.issued:
-            if issued.id == id_:
-                return _html("recommendation.html", view=now, issued=issued, advice=issued.recommendation)
-        raise Problem(HTTPStatus.NOT_FOUND, f"no recommendation {id_!r} is given now; the page / lists them")
+    def recommendation(self, id_: str) -> Response:
+        view = self._rooms.view()
+        found = worth.valued(view, self._rooms.settings.cost.gpu_price_per_hour)
+        each = next((each for each in found if each.issued.id == id_), None)
+        if each is None:
+            ended = [told for told in view.outcomes.recent if told.closed.promise.id == id_]
+            return _gone(f"no recommendation {id_!r} is given now; the page / lists them", view, ended)
+        return _html(
+            "recommendation.html", view=view, issued=each.issued, advice=each.advice, worth=each.worth,
+            shown=self._shown(each.advice.evidence, view),
+        )  # fmt: skip
+
+    def check(self) -> Response:
+        view = self._rooms.view()
+        asked = (request.args.get("item"), request.args.get("kind"), request.args.get("of"))
+        for check in view.evaluation.checks if view.evaluation else ():
+            if (check.item, check.scope.kind, check.scope.name) == asked:
+                related = [each for each in view.issued if _concerns(check, each.recommendation)]
+                return _html(
+                    "check.html", view=view, check=check, related=related, shown=self._shown(check.evidence, view)
+                )
+        return _gone("there is no such check now; the page / lists them", view, [])
+
+    def what_if(self) -> Response:
+        view, settings = self._rooms.view(), self._rooms.settings
+        form = what_if_form.filled(what_if_form.groups(settings, what_if_form.models(view)), request.args)
+        problems: list[str] = []
+        comparison: Comparison | None = None
+        different = what_if_form.changes(form)
+        if different and view.evaluation:
+            try:
+                other = changed(settings, different)
+                with self._rooms.deciding:
+                    comparison = compare(view.evaluation, settings, other)
+            except WhatIfError as error:
+                form, problems = what_if_form.told(form, error.problems)
+        return _html(
+            "what_if.html", view=view, form=form, problems=problems, comparison=comparison,
+            difference=what_if_form.difference(comparison) if comparison else None,
+            answer=document.what_if(view, comparison) if comparison else None,
+        )  # fmt: skip
+
+    def _shown(self, evidence: Sequence[Evidence], view: View) -> list[tuple[Evidence, str]]:
+        """Each piece of evidence, and its curve as a drawing."""
+        curves = self._curves.of(evidence, view.source.up)
+        return [(each, _drawn(each, curve)) for each, curve in zip(evidence, curves, strict=True)]
 
 
-def _html(template: str, **values: object) -> Response:
-    response = make_response(render_template(template, **values))
+def _drawn(evidence: Evidence, curve: Curve | None) -> str:
+    return charts.chart(curve, evidence.threshold, evidence.unit, evidence.about) if curve else ""
+
+
+def _html(template: str, status: HTTPStatus = HTTPStatus.OK, **values: object) -> Response:
+    # Links lead from where the page is: so it also works behind a proxy that serves it below some path.
+    root = "../" * (request.path.count("/") - 1) or "./"
+    response = make_response(render_template(template, root=root, **values), status)
     response.headers["Content-Security-Policy"] = _POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["Cache-Control"] = "no-store"
     return response
 
 
-def percent(ratio: float | None) -> str:
-    """0.123 -> 12 %; what is not known is a dash, never a zero."""
-    if ratio is None:
-        return "–"
-    return f"{ratio * 100:.1f} %" if 0.0005 <= ratio < 0.1 else f"{ratio * 100:.0f} %"
+def _gone(what: str, view: View, ended: Sequence[object]) -> Response:
+    """For a browser a page that leads on; for all others the problem as everywhere."""
+    if "text/html" not in request.headers.get("Accept", ""):
+        raise Problem(HTTPStatus.NOT_FOUND, what)
+    return _html("gone.html", HTTPStatus.NOT_FOUND, view=view, ended=ended)
 
 
-def value_text(value: float | None, unit: str) -> str:
-    if value is None:
-        return "–"
-    if unit == "ratio":
-        return percent(value)
-    if unit == "bytes":
-        return f"{value / 2**30:.1f} GiB"
-    return f"{value:g}"
+def check_link(check: Check) -> str:
+    """Where a check's evidence is shown, from the root of the pages."""
+    return "page/check?" + urlencode({"item": check.item, "kind": check.scope.kind, "of": check.scope.name})
 
 
-def moment(seconds: float) -> str:
-    """A time for people; the machine-readable one stands in the element's attribute."""
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+def prometheus_link(promql: str | None, view: View) -> str:
+    """The query in Prometheus' own page; empty where the source is no Prometheus."""
+    if not promql or view.source.name != "prometheus" or not view.source.address.startswith(("http://", "https://")):
+        return ""
+    return f"{view.source.address}/graph?g0.tab=1&g0.expr={quote(promql, safe='')}"
+
+
+def _concerns(check: Check, advice: Recommendation) -> bool:
+    of = check.scope
+    return (
+        of == advice.scope
+        or (of.kind == "gpu" and of.name in advice.gpus)
+        or (of.kind == "node" and of.name in advice.nodes)
+    )
 
 
 def headline(view: View) -> str:
@@ -80,34 +186,9 @@ def headline(view: View) -> str:
         return "No answer yet: the data source has not given one."
     if view.stale:
         return "The data source does not answer. What follows is the last good answer, and may be out of date."
-    if view.issued:
-        count = len(view.issued)
+    count = sum(1 for each in view.issued if not each.snoozed)
+    if count:
         return "One thing to do." if count == 1 else f"{count} things to do."
     if not view.evaluation.facts.gpus:
         return "No GPU to advise on."
-    return "Nothing to do."
-
-
-def tables(view: View) -> dict[str, object]:
-    """The checks, arranged as the page shows them: by fleet, by node and by GPU."""
-    checks = view.evaluation.checks if view.evaluation else ()
-    by_scope: dict[tuple[str, str], dict[str, Check]] = {}
-    for check in checks:
-        by_scope.setdefault((check.scope.kind, check.scope.name), {})[check.item] = check
-    gpus = view.evaluation.facts.gpus if view.evaluation else ()
-    rows = [(gpu, by_scope.get(("gpu", gpu.uuid), {})) for gpu in gpus]
-    if len(rows) > MOST_GPUS_SHOWN:
-        rows = sorted(rows, key=_worst_first)[:MOST_GPUS_SHOWN]
-    return {
-        "fleet": [check for check in checks if check.scope.kind == "fleet"],
-        "nodes": [(name, items) for (kind, name), items in by_scope.items() if kind == "node"],
-        "gpus": rows,
-        "gpu_count": len(gpus),
-        "pools": view.evaluation.pools if view.evaluation else (),
-    }
-
-
-def _worst_first(row: tuple[Gpu, dict[str, Check]]) -> tuple[bool, float]:
-    check = row[1].get("gpu_utilization")
-    known = check is not None and check.status is not Status.UNKNOWN
-    return known, (check.value or 0.0) if check and known else 0.0
+    return "Nothing to do that is not snoozed." if view.issued else "Nothing to do."

@@ -1,0 +1,296 @@
+"""The page's pure parts, and its answers without a browser; what is seen in one is in tests/browser."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping, Sequence
+from html import unescape
+
+import pytest
+from flask.testing import FlaskClient
+from gpu_advisor.continuity import Snooze
+from gpu_advisor.expressions import Expression, Labels
+from gpu_advisor.publish import charts, curves, glance, wording, worth
+from gpu_advisor.publish.api import Doors, create_app
+from gpu_advisor.publish.curves import Curve, Curves
+from gpu_advisor.recommendation import Evidence, Recommendation
+from gpu_advisor.settings import Settings
+from gpu_advisor.sources.base import SourceError, SourceErrorKind, Trail
+from gpu_advisor.view import SourceState, View
+from hypothesis import given
+from hypothesis import strategies as st
+
+from .build import AT, Target
+from .test_api import HOSTILE, no_snooze, renamed, serving, view_of, whole
+
+Ask = Mapping[Labels, Trail]
+
+
+def client_of(view: View, settings: Settings | None = None, ask: curves.Range | None = None) -> FlaskClient:
+    return create_app(Doors(lambda: view, lambda: (), no_snooze, settings or Settings(), curves=ask)).test_client()
+
+
+def text_of(client: FlaskClient, path: str, status: int = 200) -> str:
+    answer = client.get(path, headers={"Accept": "text/html"})
+    assert (answer.status_code, answer.mimetype) == (status, "text/html")
+    assert "unsafe" not in answer.headers["Content-Security-Policy"]
+    assert not re.search(r"\s(?:style|on\w+)=", re.sub(r'"[^"]*"', '""', answer.text))  # which the policy forbids
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", answer.text)).split())
+
+
+def level(expression: Expression, start: float, end: float, step: float) -> Ask:
+    points = range(round((end - start) / step) + 1)
+    return {(): tuple((start + index * step, 0.001 * index) for index in points if index not in (3, 4))}
+
+
+def dead(expression: Expression, start: float, end: float, step: float) -> Ask:
+    raise SourceError(SourceErrorKind.TIMEOUT, "no answer: see what keeps it busy")
+
+
+def nothing(expression: Expression, start: float, end: float, step: float) -> Ask:
+    return {}
+
+
+# What is shown of a recommendation and a check
+
+
+def test_a_recommendation_shows_its_evidence_with_curves_and_queries() -> None:
+    view = whole()
+    for issued in view.issued:
+        text = text_of(client_of(view, ask=level), f"/page/{issued.id}")
+        for each in issued.recommendation.evidence:
+            assert wording.value_text(each.value, each.unit) in text
+            assert " ".join((each.promql or "").split()) in text
+        assert all(" ".join(line.split()) in text for line in issued.recommendation.apply)
+        drawn = re.findall(r"<svg class=\"chart\".*?</svg>", client_of(view, ask=level).get(f"/page/{issued.id}").text)
+        assert drawn
+        for svg in drawn:
+            assert "no data for 2 of 49 points" in ElementTree.fromstring(svg).attrib["aria-label"]
+            assert svg.count("<polyline") == 2  # a gap in the data is a gap in the line
+
+
+@pytest.mark.parametrize(
+    ("ask", "up", "said"),
+    [
+        (dead, True, "no answer: see what keeps it busy"),
+        (nothing, True, "The data source has no samples of it in this time."),
+        (level, False, "The data source does not answer now, so its past cannot be shown."),
+    ],
+)
+def test_a_source_that_gives_no_past_is_said_and_the_rest_is_there(ask: curves.Range, up: bool, said: str) -> None:
+    view = dataclasses.replace(whole(), source=SourceState("prometheus", "http://p:9090", up, last_success=AT))
+    issued = view.issued[0]
+    text = text_of(client_of(view, ask=ask), f"/page/{issued.id}")
+    assert said in text
+    assert issued.recommendation.summary in text
+    assert "Open it in Prometheus" in text
+
+
+def test_a_slow_source_does_not_hold_up_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    done = threading.Event()
+
+    def slow(expression: Expression, start: float, end: float, step: float) -> Ask:
+        done.wait(20)
+        return {}
+
+    monkeypatch.setattr(curves, "PATIENCE_SECONDS", 0.05)
+    view = whole()
+    assert "took longer than" in text_of(client_of(view, ask=slow), f"/page/{view.issued[0].id}")
+    done.set()
+
+
+def test_a_curve_is_asked_for_once_an_evaluation() -> None:
+    asked: list[Expression] = []
+
+    def counting(expression: Expression, start: float, end: float, step: float) -> Ask:
+        asked.append(expression)
+        assert end == AT
+        return level(expression, start, end, step)
+
+    view = whole()
+    kept = Curves(counting)
+    evidence = view.issued[0].recommendation.evidence
+    first = kept.of(evidence, True)
+    assert kept.of(evidence, True) == first
+    assert len(asked) == len(set(asked))
+    assert kept.of(evidence, False) == first  # what was read is known, whether the source answers now or not
+
+
+def test_each_check_has_its_page_and_what_is_unknown_says_why() -> None:
+    view = whole()
+    client = client_of(view, ask=level)
+    assert view.evaluation
+    for check in view.evaluation.checks:
+        text = text_of(client, "/" + str(wording_link(check)))
+        assert check.title in text
+        if check.value is None:
+            assert check.message in text
+            assert " 0 %" not in text.partition("Evidence")[0]
+    text_of(client, "/page/check?item=nothing", 404)
+
+
+def wording_link(check: object) -> str:
+    from gpu_advisor.publish.page import check_link
+
+    return check_link(check)  # type: ignore[arg-type]
+
+
+def test_what_is_not_said_any_more_leads_on() -> None:
+    client = client_of(whole())
+    assert "This is not said any more." in text_of(client, "/page/0123456789abcdef", 404)
+    assert client.get("/page/0123456789abcdef").mimetype == "application/problem+json"
+
+
+@pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_labels_on_every_page(name: str) -> None:
+    view = renamed(name)
+    client = client_of(view, ask=level)
+    assert view.evaluation
+    links = ["/page/what-if?gpu.min=0", *("/" + wording_link(check) for check in view.evaluation.checks)]
+    for path in links:
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert not re.search(r"<script(?! src=\"(\./|\.\./)static/page\.js\" defer>)", answer.text)
+        assert not re.search(r"<[^<>]*\sonmouseover=", re.sub(r'"[^"]*"', '""', answer.text))
+
+
+def test_snoozed_advice_stands_apart() -> None:
+    view = whole()
+    first, *rest = view.issued
+    marked = dataclasses.replace(first, snoozed=Snooze("new <b>fans</b> come", AT, AT + 3600))
+    text = text_of(client_of(dataclasses.replace(view, issued=(marked, *rest))), "/")
+    assert f"{len(rest)} things to do." in text
+    assert "Snoozed" in text
+    assert "new <b>fans</b> come" in text
+
+
+def test_silent_exporters_are_said() -> None:
+    view = view_of([Target("a:1", []), Target("b:2", [], up=False)])
+    text = text_of(client_of(view), "/")
+    assert "1 exporter does not answer: b:2 " in text
+    assert "unknown now, not idle" in text
+
+
+# What-if
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("", "Change something to see what would be different."),
+        ("gpu.min=1&gpu.max=8", "Change something"),  # as it is
+        ("gpu.min=0", "The same 4 recommendations as now."),
+        ("gpu.min=2", "Ends Scale s2 from 2 to 1 replicas"),
+        ("gpu.min=2", "Changes Give back 1 of 3 GPUs"),
+        ("pool0.max=2", "2 3 2"),  # replicas of s0: there, now, then
+        ("gpu.min=99", "min (99) is above max (8): make max at least 99"),
+        ("gpu.min=many", "this is no number"),
+        ("gpu.min=nan", "this is no number"),
+        ("gpu.target_utilization=101", "less than or equal to 100"),
+        ("price0=0", "greater than 0"),
+        ("unknown=1", "Change something"),
+    ],
+)
+def test_what_if_without_scripts(query: str, said: str) -> None:
+    text = text_of(client_of(whole(), serving(3)), f"/page/what-if?{query}")
+    assert said in text
+
+
+def test_what_if_before_the_first_answer() -> None:
+    view = View("c", SourceState("fake", "memory", False, "not_yet", "wait a moment"))
+    assert "Nothing is known yet" in text_of(client_of(view), "/page/what-if?gpu.min=0")
+
+
+# Charts, words, worth
+
+
+@given(
+    points=st.lists(st.none() | st.floats(-1e12, 1e12), min_size=1, max_size=60),
+    threshold=st.none() | st.floats(-1e12, 1e12),
+    unit=st.sampled_from(["ratio", "bytes", "watts", "hertz", "count"]),
+    name=st.text(max_size=30),
+)
+def test_any_curve_is_drawn_within_its_frame(
+    points: Sequence[float | None], threshold: float | None, unit: str, name: str
+) -> None:
+    drawn = str(charts.chart(Curve(0.0, 3600.0, tuple(points)), threshold, unit, name))
+    if all(value is None for value in points):
+        assert "<svg" not in drawn
+        return
+    printable = "".join(each if each.isprintable() else " " for each in drawn)
+    svg = ElementTree.fromstring(printable)
+    found = [pair.split(",") for line in svg.iter("polyline") for pair in line.attrib["points"].split()]
+    found += [[dot.attrib["cx"], dot.attrib["cy"]] for dot in svg.iter("circle")]
+    assert len(found) == sum(1 for value in points if value is not None)
+    for x, y in found:
+        assert 0 <= float(x) <= charts.WIDTH
+        assert 0 <= float(y) <= charts.HEIGHT
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (None, "ratio", "–"), (0.0, "ratio", "0 %"), (0.0123, "ratio", "1.2 %"), (0.98, "ratio", "98 %"),
+        (85899345920.0, "bytes", "80 GiB"), (1.98e9, "hertz", "1.98 GHz"), (2e8, "bytes_per_second", "200 MB/s"),
+        (71.0, "celsius", "71 °C"), (350.0, "watts", "350 W"), (12.0, "count", "12"), (0.5, "seconds", "0.5 s"),
+    ],
+)  # fmt: skip
+def test_values_in_words(value: float | None, unit: str, text: str) -> None:
+    assert wording.value_text(value, unit) == text
+
+
+def advice(**changes: object) -> Recommendation:
+    return dataclasses.replace(whole().issued[0].recommendation, **changes)  # type: ignore[arg-type]
+
+
+def test_worth() -> None:
+    unpriced = dataclasses.replace(whole().issued[0].recommendation.projection, cost_change_per_hour=None)
+    given_back = advice(direction="down", current=8, recommended=2, projection=unpriced)
+    assert worth.worth(given_back, 1, None) == worth.Worth(6, None)
+    assert worth.worth(given_back, 2, 3.0) == worth.Worth(12, 36.0)
+    faster = dataclasses.replace(given_back.projection, throughput_ratio=2.0, cost_change_per_hour=None)
+    mended = advice(direction="change", projection=faster, gpus=("a", "b"))
+    assert worth.worth(mended, 1, 2.0) == worth.Worth(1.0, 2.0)
+    assert worth.worth(advice(direction="up", projection=unpriced), 1, 2.0) == worth.Worth(
+        None, None
+    )  # unknown is not nothing
+
+
+def test_what_is_broken_comes_first_then_what_wins_most() -> None:
+    view = whole()
+    base = view.issued[0]
+    told = {
+        "broken": advice(severity="critical", direction="change"),
+        "small": advice(direction="down", current=2, recommended=1),
+        "large": advice(direction="down", current=9, recommended=1),
+        "hint": advice(severity="info", direction="down", current=99, recommended=1),
+    }
+    issued = tuple(dataclasses.replace(base, id=name, recommendation=each) for name, each in told.items())
+    found = worth.valued(dataclasses.replace(view, issued=issued), {})
+    assert [each.issued.id for each in found] == ["broken", "large", "small", "hint"]
+    assert worth.total(found).gpus == 8 + 1 + 98
+
+
+def test_glance_takes_the_worst_of_the_nodes() -> None:
+    view = whole()
+    assert view.evaluation
+    [first, *_] = [each for each in view.evaluation.checks if each.scope.kind == "node"]
+    off = [dataclasses.replace(first, missed_by=by, value=0.9 + by) for by in (-0.1, -0.5, -0.2)]
+    assert glance.worst(off).missed_by == -0.5
+    rows = [glance.Row(str(number), {"gpu_utilization": each}) for number, each in enumerate(off)]
+    assert glance.leading(rows) == rows
+    many = rows * glance.MOST_ROWS
+    assert [row.name for row in glance.leading(many)][:2] == ["1", "1"]
+    assert len(glance.leading(many)) == glance.MOST_ROWS
+
+
+def test_evidence_spans() -> None:
+    evidence: Evidence = whole().issued[0].recommendation.evidence[0]
+    for window, length in ((None, 3600), (300, 3600), (1800, 7200), (10**6, 86400)):
+        start, end, step = curves.span(dataclasses.replace(evidence, window_seconds=window))
+        assert (end - start, step * curves.POINTS, end) == (length, length, AT)
+        assert step * 1000 == round(step * 1000)  # a Prometheus is asked in whole milliseconds
