@@ -19,8 +19,10 @@ def test_it_shows_up_at_the_exporter_and_is_gone_when_it_has_ended(tmp_path):
     textfile = tmp_path / "textfile"
     textfile.mkdir()
     # On the CPU, so that the machine's GPU, if it has one, stays out of it.
-    command = [sys.executable, str(EXAMPLE), "--directory", str(textfile), "--report-seconds", "0.2", "--epochs", "6"]
-    command += ["--simulate-memory-mib", "2", "--read-seconds", "0.003"]
+    command = [sys.executable, str(EXAMPLE), "--directory", str(textfile), "--report-seconds", "0.2", "--epochs", "4"]
+    # A whole batch needs 7.2 MiB, and what no smaller part can give back (weights, gradients, Adam's state and its
+    # step's temporaries) 1.8 MiB: far enough from 4 on both sides for the batches that a machine's loader keeps ready.
+    command += ["--simulate-memory-mib", "4", "--batch-size", "1024", "--read-seconds", "0.0015"]
     arguments = ["--collector.textfile.directory", str(textfile), "--simulate", "1xT4-16GB:idle", "--no-collector.host"]
     with exporter(tmp_path, f"127.0.0.1:{free_port()}", *arguments) as program:
         job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -36,7 +38,7 @@ def test_it_shows_up_at_the_exporter_and_is_gone_when_it_has_ended(tmp_path):
     assert "node_textfile_scrape_error 0" in page
     for name in (*COUNTERS, *GAUGES):
         assert re.search(rf'^training_{name}{{rank="0",training_job="example"}} [0-9.e-]+$', page, re.MULTILINE), name
-    assert re.search(r"^training_memory_limit_bytes{.*} 2097152$", page, re.MULTILINE)
+    assert re.search(r"^training_memory_limit_bytes{.*} 4194304$", page, re.MULTILINE)
     assert "loss: mean" in output
     assert re.search(r"out of memory [1-9]\d* time", output)
     assert list(textfile.iterdir()) == []

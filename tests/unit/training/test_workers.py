@@ -14,7 +14,7 @@ import pytest
 import torch
 from gpu_advisor.training.loaders.optimized import PREFETCH_FACTOR, OptimizedDataLoader
 from gpu_advisor.training.loaders.workers import WorkerRate, choose, search
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.unit.training.test_prefetch import same
@@ -40,6 +40,9 @@ def curve(waiting: float, computing: float, transfer: float, cores: int, crowdin
     waiting=st.floats(0, 0.1), computing=st.floats(1e-5, 0.1), transfer=st.floats(1e-6, 1e-3),
     cores=st.integers(1, 32), crowding=st.floats(0, 0.2), most=st.integers(0, 128), noise=st.integers(0, 10**6),
 )  # fmt: skip
+@example(  # doubling steps over a peak that is near to the last number
+    waiting=0.0546875, computing=0.046875, transfer=0.001, cores=24, crowding=0.15625, most=32, noise=0
+)
 def test_the_choice_is_near_the_best(waiting, computing, transfer, cores, crowding, most, noise):
     rate = curve(waiting, computing, transfer, cores, crowding)
     jitter = random.Random(noise)
@@ -53,7 +56,7 @@ def test_the_choice_is_near_the_best(waiting, computing, transfer, cores, crowdi
     chosen = choose(rates)
     assert rate(chosen) >= 0.85 * max(map(rate, range(most + 1)))
     assert max(tries) <= most
-    assert len(set(tries)) <= 14
+    assert len(set(tries)) <= 17
     assert max(map(tries.count, tries)) <= 2
 
 

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 WORTHWHILE_GAIN = 1.08
 #: A few workers less are worth this much of the rate: each costs memory.
 TOLERANCE = 0.03
+#: The best and its neighbours may be this part of their number apart. Where data is waited for, the rate rises by as
+#: much as the number does, up to where the cores are all busy; it may fall from there on, so nothing coarser would do.
+NEAR_PARTS = 10
 #: Those within this share of the best are measured again: on a machine that others use, a single try may be unlucky.
 CONTENDS = 0.7
 
@@ -27,7 +30,7 @@ def search(measure: Callable[[int], float | None], max_workers: int) -> list[Wor
     """The rates found, by number of workers.
 
     Doubles the number until twice in a row that brought nothing, looks between the best and its neighbours until they
-    are a quarter apart, then tries the best ones again and takes each one's better try: what disturbs only slows down.
+    are a tenth apart, then tries the best ones again and takes each one's better try: what disturbs only slows down.
     `measure` tells samples a second, or None when no more is to be tried.
     """
     rates: dict[int, float] = {}
@@ -72,7 +75,7 @@ def _between(rates: Mapping[int, float]) -> int | None:
         return None
     best = numbers.index(max(numbers, key=lambda number: rates[number]))
     for low, high in itertools.pairwise(numbers[max(best - 1, 0) : best + 2]):
-        if low > 0 and high - low > max(1, high // 4):
+        if low > 0 and high - low > max(1, high // NEAR_PARTS):
             return (low + high) // 2
     return None
 
