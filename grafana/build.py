@@ -26,12 +26,12 @@ def render() -> dict[Path, str]:
         warnings.simplefilter("ignore", DeprecationWarning)
         from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-        from grafana.dashboards import DASHBOARDS
+        from grafana.dashboards import dashboards
         from grafana.panels import numbered
 
     return {
         GENERATED / f"{name}.json": json.dumps(numbered(make()), cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
-        for name, make in DASHBOARDS.items()
+        for name, make in dashboards().items()
     }
 
 

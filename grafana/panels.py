@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 
+from grafana_foundation_sdk.builders import bargauge, prometheus, stat, table, timeseries
 from grafana_foundation_sdk.builders import dashboard as build
-from grafana_foundation_sdk.builders import prometheus, stat, table, timeseries
 from grafana_foundation_sdk.builders.common import (
     GraphThresholdsStyleConfig,
     ReduceDataOptions,
@@ -19,6 +19,8 @@ from grafana_foundation_sdk.builders.common import (
 )
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.common import (
+    BarGaugeDisplayMode,
+    BarGaugeValueMode,
     BigValueColorMode,
     BigValueGraphMode,
     DataSourceRef,
@@ -28,6 +30,7 @@ from grafana_foundation_sdk.models.common import (
     SortOrder,
     TooltipDisplayMode,
     VisibilityMode,
+    VizOrientation,
 )
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
@@ -66,7 +69,14 @@ def over_time(expr: str, legend: str, letter: str = "A") -> prometheus.Dataquery
     return prometheus.Dataquery().ref_id(letter).expr(expr).legend_format(legend).range()
 
 
-def number(title: str, description: str, expr: str, thresholds: build.ThresholdsConfig) -> stat.Panel:
+def number(
+    title: str,
+    description: str,
+    expr: str,
+    thresholds: build.ThresholdsConfig | None = None,
+    unit: str = "short",
+    no_value: str = "no data",
+) -> stat.Panel:
     """One large number. Without data it says so; it does not say 0."""
     return (
         stat.Panel()
@@ -74,8 +84,9 @@ def number(title: str, description: str, expr: str, thresholds: build.Thresholds
         .description(description)
         .datasource(DATASOURCE)
         .with_target(now(expr))
-        .thresholds(thresholds)
-        .no_value("no data")
+        .thresholds(thresholds or steps(PLAIN))
+        .unit(unit)
+        .no_value(no_value)
         .color_mode(BigValueColorMode.VALUE)
         .graph_mode(BigValueGraphMode.NONE)
         .reduce_options(ReduceDataOptions().calcs(["lastNotNull"]))
@@ -84,15 +95,18 @@ def number(title: str, description: str, expr: str, thresholds: build.Thresholds
     )
 
 
-def lines(title: str, description: str, expr: str, legend: str, unit: str) -> timeseries.Panel:
-    """Lines over time. Gaps stay gaps."""
+def share(title: str, description: str, expr: str, target: float, low: float = 0.6) -> stat.Panel:
+    """A ratio in percent: green from the target on, red below `low`."""
+    return number(title, description, expr, steps(BAD, (low, MIDDLING), (target, GOOD)), "percentunit").decimals(0)
+
+
+def lines(title: str, description: str, unit: str, *queries: tuple[str, str]) -> timeseries.Panel:
+    """Lines over time, of (query, legend). Gaps stay gaps."""
+    panel = timeseries.Panel().title(title).description(description).datasource(DATASOURCE)
+    for letter, (expr, legend) in zip(ascii_uppercase, queries, strict=False):
+        panel = panel.with_target(over_time(expr, legend, letter))
     return (
-        timeseries.Panel()
-        .title(title)
-        .description(description)
-        .datasource(DATASOURCE)
-        .with_target(over_time(expr, legend))
-        .unit(unit)
+        panel.unit(unit)
         .min(0)
         .span_nulls(False)
         .show_points(VisibilityMode.NEVER)
@@ -109,6 +123,33 @@ def lines(title: str, description: str, expr: str, legend: str, unit: str) -> ti
     )
 
 
+def shares(title: str, description: str, *queries: tuple[str, str], target: float | None = None) -> timeseries.Panel:
+    """Ratios over time, in percent from 0 to 100, with a dashed line at the target."""
+    panel = lines(title, description, "percentunit", *queries).max(1)
+    return panel if target is None else target_line(panel, target, GOOD)
+
+
+def bars(title: str, description: str, unit: str, expr: str, legend: str) -> bargauge.Panel:
+    """What there is now, side by side."""
+    return (
+        bargauge.Panel()
+        .title(title)
+        .description(description)
+        .datasource(DATASOURCE)
+        .with_target(now(expr).legend_format(legend))
+        .unit(unit)
+        .min(0)
+        .no_value("no data")
+        .thresholds(steps("blue"))
+        .orientation(VizOrientation.HORIZONTAL)
+        .display_mode(BarGaugeDisplayMode.BASIC)
+        .value_mode(BarGaugeValueMode.TEXT)
+        .reduce_options(ReduceDataOptions().calcs(["lastNotNull"]))
+        .span(12)
+        .height(8)
+    )
+
+
 def target_line(panel: timeseries.Panel, value: float, color: str) -> timeseries.Panel:
     """A dashed line at the target."""
     style = GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED)
@@ -120,11 +161,13 @@ def listing(
     description: str,
     queries: Sequence[str],
     columns: Mapping[str, str],
+    wanted: str = "",
 ) -> table.Panel:
     """A table of the queries' results, merged on the labels they share.
 
     `columns` are the columns to show, in this order, with their headings: labels, `Value #A` for the first query's
-    value and so on.
+    value and so on. Rows without a value of `wanted`, a label of the first query, are left out: what the others tell
+    of things that the first does not have.
     """
     panel = table.Panel().title(title).description(description).datasource(DATASOURCE).no_value("-")
     for letter, query in zip(ascii_uppercase, queries, strict=False):
@@ -136,10 +179,15 @@ def listing(
         "indexByName": {key: i for i, key in enumerate(keys)},
         "renameByName": keys,
     }
+    panel = panel.with_transformation(model.DataTransformerConfig(id_val="merge", options={}))
+    if wanted:
+        there = {"fieldName": wanted, "config": {"id": "isNotNull", "options": {}}}
+        only = {"type": "include", "match": "all", "filters": [there]}
+        panel = panel.with_transformation(model.DataTransformerConfig(id_val="filterByValue", options=only))
     return (
-        panel.with_transformation(model.DataTransformerConfig(id_val="merge", options={}))
-        .with_transformation(model.DataTransformerConfig(id_val="organize", options=organize))
+        panel.with_transformation(model.DataTransformerConfig(id_val="organize", options=organize))
         .filterable(True)
+        .unit("short")
         .span(24)
         .height(8)
     )
@@ -148,6 +196,24 @@ def listing(
 def column(panel: table.Panel, heading: str, **properties: object) -> table.Panel:
     """Field options of one column; keywords are Grafana's names of them."""
     return panel.override_by_name(heading, [model.DynamicConfigValue(key, value) for key, value in properties.items()])
+
+
+def ratio_column(panel: table.Panel, heading: str, target: float | None = None) -> table.Panel:
+    """A column of ratios as bars in percent, green from the target on."""
+    colors = steps("blue") if target is None else steps(BAD, (0.6, MIDDLING), (target, GOOD))
+    properties = {"custom.cellOptions": {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}}
+    return column(panel, heading, unit="percentunit", decimals=0, min=0, max=1, thresholds=colors.build(), **properties)
+
+
+def state_column(panel: table.Panel, heading: str, mapping: Mapping[str, tuple[str, str]]) -> table.Panel:
+    """A column whose values are shown as texts in colours."""
+    return column(panel, heading, mappings=texts(mapping), **{"custom.cellOptions": {"type": "color-text"}})
+
+
+def link_column(panel: table.Panel, heading: str, *links: build.DashboardLink) -> table.Panel:
+    """A column whose cells lead somewhere."""
+    built = [link.build() for link in links]
+    return column(panel, heading, links=[{"title": link.title, "url": link.url} for link in built])
 
 
 def datasource_variable() -> build.DatasourceVariable:
@@ -170,9 +236,25 @@ def choice(name: str, label: str, metric: str, matchers: str = "") -> build.Quer
     )
 
 
+def one_of(name: str, label: str, query: str, regex: str = "") -> build.QueryVariable:
+    """Choose one among the results of a query: of a dashboard about one thing."""
+    return (
+        build.QueryVariable(name)
+        .label(label)
+        .datasource(DATASOURCE)
+        .query(query)
+        .regex(regex)
+        .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(model.VariableSort.NATURAL_ASC)
+    )
+
+
 def numbered(board: build.Dashboard) -> model.Dashboard:
     """The finished dashboard. The builder leaves the panels' ids unset, and links to a panel go by them."""
     built = board.build()
+    # Links and annotations are to be seen above the panels; the builder puts them into a menu.
+    for control in (*(built.links or []), *(built.annotations.list_val or [])):
+        control.placement = ""
     for number_, panel in enumerate(built.panels or [], start=1):
         panel.id_val = number_
     return built

@@ -130,17 +130,19 @@ def prometheus(
     scrape: Mapping[str, Sequence[str]] | None = None,
     scrape_interval: str = "1s",
     backfill: Path | None = None,
+    blocks: Path | None = None,
     rule_files: Sequence[Path] = (),
     alertmanagers: Sequence[str] = (),
 ) -> Iterator[Prometheus]:
     """A Prometheus that is ready to answer.
 
     scrape: job name -> host:port addresses. backfill: an OpenMetrics file whose samples are there from the start.
+    blocks: a folder that `create_blocks` filled before, used as it is.
     alertmanagers: host:port addresses or URLs.
     """
     binary = require("prometheus")
     home = _new_folder(tmp_path, "prometheus")
-    data = home / "data"
+    data = blocks or home / "data"
     if backfill is not None:
         create_blocks(backfill, data)
     config: dict[str, Any] = {

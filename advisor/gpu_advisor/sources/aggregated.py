@@ -49,7 +49,7 @@ _POWER = _hosts("sum", "gpu_power_watts:sum", "gpu:power_watts:last", "power dra
 #: Recorded at each evaluation, in this order, after what they are made of.
 FINE: tuple[Aggregated, ...] = (
     _COUNT,
-    _hosts("sum", "gpus_up:sum", "gpu:up:last", "GPUs that answer"),
+    _hosts("sum", "gpus_down:sum", "(gpu:up:last == bool 0)", "GPUs that do not answer", "gpu:up:last"),
     _MEASURED,
     _BUSY,
     _hosts(

@@ -69,6 +69,8 @@ FINE: tuple[Series, ...] = (
     _rate("gpu:pcie_receive_bytes_per_second", "gpu_pcie_receive", "received over PCIe"),
     _rate("gpu:pcie_transmit_bytes_per_second", "gpu_pcie_transmit", "sent over PCIe"),
     _rate("gpu:nvlink_receive_bytes_per_second", "gpu_nvlink_receive", "received over NVLink"),
+    _now("gpu:row_remap_failed", "gpu_row_remap_failed", "1 if a faulty memory row could not be replaced"),
+    _now("gpu:row_remap_pending", "gpu_row_remap_pending", "1 if faulty memory rows wait for a reset"),
     _mean("node:cpu_ratio", "node_cpu", "share of all cores that was busy"),
     _now("node:memory_used_ratio", "node_memory_used", "share of the memory in use"),
     _rate("node:io_pressure_ratio", "node_io_pressure", "share of the time in which a task waited for storage"),
@@ -81,6 +83,7 @@ FINE: tuple[Series, ...] = (
 SLOW: tuple[Series, ...] = (
     Series("gpu:utilization_ratio:mean30m", "gpu_utilization", "mean", MINUTES_30, "mean of 30 minutes"),
     Series("gpu:utilization_coverage_ratio:mean30m", "gpu_utilization", "coverage", MINUTES_30, "share that was seen"),
+    Series("gpu:fatal_errors:increase1h", "gpu_fatal_errors", "increase", HOUR, "errors that ask for a reset"),
 )
 
 #: Recorded once an hour, over that hour.

@@ -83,8 +83,8 @@ def test_what_is_made_of_recorded_series_reads_such_as_are_recorded_before(names
 
 
 def test_what_an_exporter_does_not_tell_is_not_added_up() -> None:
-    assert "host:gpus_up:sum" in text()
-    assert "host:gpus_up:sum" not in text(["dcgm-exporter"])
+    assert "host:gpus_down:sum" in text()
+    assert "host:gpus_down:sum" not in text(["dcgm-exporter"])
 
 
 @pytest.mark.parametrize("name", GPU_FAMILIES)

@@ -1,0 +1,194 @@
+"""Jobs: who uses the GPUs, how well, and what each training job waits for.
+
+Owners are told by gpu-exporter alone, and steps by jobs that use the training monitor: both are read as they are
+published, since no other exporter has anything to be mapped to them.
+"""
+
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
+from grafana_foundation_sdk.builders.stat import Panel as Stat
+from grafana_foundation_sdk.builders.table import Panel as Table
+from grafana_foundation_sdk.builders.timeseries import Panel as TimeSeries
+
+from grafana.advice import advisor_variable, recommendations
+from grafana.board import cell, frame, label, link, marks
+from grafana.panels import (
+    BAD,
+    GOOD,
+    MIDDLING,
+    choice,
+    column,
+    lines,
+    link_column,
+    listing,
+    number,
+    ratio_column,
+    shares,
+)
+from grafana.panels import steps as thresholds
+from grafana.series import GPU_TARGET, MEMORY_TARGET, SINCE, advice_on, of_jobs, runs_of
+
+OWNER = "owner_kind, owner_namespace, owner_pod, owner_user, training_job"
+JOB = '{training_job=~"$training_job"}'
+LEGEND = "{{training_job}}"
+
+
+def dashboard() -> Dashboard:
+    board = (
+        frame("jobs", "GPU jobs", "Who uses the GPUs, how well, and what do training jobs wait for?")
+        .with_variable(choice("training_job", "Job", "gpu_owner_info"))
+        .with_variable(advisor_variable())
+        .annotation(marks(f"{SINCE} * on (id) group_left (kind, severity, scope, alert) ({advice_on(runs_of())})"))
+    )
+    for panel in glance():
+        board = board.with_panel(panel)
+    board = board.with_panel(jobs())
+    board = board.with_panel(
+        recommendations(
+            "What is recommended for these jobs?",
+            "Open recommendations about at least one of their GPUs, in fleets of up to 1,000 GPUs.",
+            advice_on(runs_of()),
+        ).height(7)
+    )
+    board = board.with_row(Row("How well do they use their GPUs?"))
+    for graph in usage():
+        board = board.with_panel(graph)
+    board = board.with_row(Row("What do their steps wait for?"))
+    for graph in steps():
+        board = board.with_panel(graph)
+    return board.with_row(Row("Who else uses GPUs?")).with_panel(owners())
+
+
+def glance() -> list[Stat]:
+    return [
+        number("Training jobs", "Jobs whose GPUs are known.", f"count(count by (training_job) ({runs_of()}))").span(6),
+        number("GPUs that they use", "A GPU that two jobs share counts twice.", f"count({runs_of()})").span(6),
+        number(
+            "How busy are these GPUs?",
+            "Mean utilization over 5 minutes. Green from the target of 90 % on.",
+            f"avg({of_jobs('gpu:utilization_ratio:mean5m')})",
+            thresholds(BAD, (0.6, MIDDLING), (GPU_TARGET, GOOD)),
+            "percentunit",
+        )
+        .decimals(0)
+        .span(6),
+        number(
+            "How much of their steps waits for data?",
+            "Time in which training loops waited for the next batch, of all time in steps. No data where no job "
+            "reports its steps (docs/training.md).",
+            f"sum(rate(training_data_wait_seconds_total{JOB}[$__rate_interval]))"
+            f" / sum(rate(training_step_seconds_total{JOB}[$__rate_interval]))",
+            thresholds(GOOD, (0.1, MIDDLING), (0.3, BAD)),
+            "percentunit",
+        )
+        .decimals(0)
+        .span(6),
+    ]
+
+
+def jobs() -> Table:
+    panel = listing(
+        "How well does each job use its GPUs?",
+        "Means over the GPUs of each training job. Far fewer multiprocessors at work than time busy: look at what is "
+        "recommended.",
+        [
+            f"count by (training_job) ({runs_of()})",
+            f"avg by (training_job) ({of_jobs('gpu:utilization_ratio:mean5m')})",
+            f"min by (training_job) ({of_jobs('gpu:utilization_ratio:mean5m')})",
+            f"avg by (training_job) ({of_jobs('gpu:sm_activity_ratio:mean5m')})",
+            f"avg by (training_job) ({of_jobs('gpu:memory_used_ratio:last')})",
+            f"sum by (training_job) ({of_jobs('gpu:power_watts:last')})",
+        ],
+        {
+            "training_job": "Job",
+            "Value #A": "GPUs",
+            "Value #B": "Busy",
+            "Value #C": "Least busy GPU",
+            "Value #D": "SMs at work",
+            "Value #E": "Memory",
+            "Value #F": "Power",
+        },
+    )
+    for heading, target in {"Busy": GPU_TARGET, "Least busy GPU": GPU_TARGET, "Memory": MEMORY_TARGET}.items():
+        panel = ratio_column(panel, heading, target)
+    panel = column(ratio_column(panel, "SMs at work"), "Power", unit="watt", decimals=0)
+    return link_column(panel, "Job", link("jobs", "This job alone", training_job=cell("Job"))).height(9)
+
+
+def usage() -> list[TimeSeries]:
+    this = link("jobs", "This job alone", training_job=label("training_job"))
+    return [
+        shares(
+            "How busy are the GPUs of each job?",
+            "Mean utilization over the job's GPUs. Dashed: the target of 90 %. Marks: since when a recommendation is "
+            "given.",
+            (f"avg by (training_job) ({of_jobs('gpu:utilization_ratio:mean5m')})", LEGEND),
+            target=GPU_TARGET,
+        ).data_links([this]),
+        shares(
+            "How full is their memory?",
+            "Mean over the job's GPUs. Dashed: the target of 85 %.",
+            (f"avg by (training_job) ({of_jobs('gpu:memory_used_ratio:last')})", LEGEND),
+            target=MEMORY_TARGET,
+        ).data_links([this]),
+    ]
+
+
+def _per_step(part: str, by: str = "training_job") -> str:
+    whole = f"sum by ({by}) (rate(training_step_seconds_total{JOB}[$__rate_interval]))"
+    return f"sum by ({by}) (rate({part}{JOB}[$__rate_interval])) / {whole}"
+
+
+def steps() -> list[TimeSeries]:
+    return [
+        shares(
+            "How much of each step waits for data?",
+            "Time in which the loop waited for its next batch, of all time in steps.",
+            (_per_step("training_data_wait_seconds_total"), LEGEND),
+        ),
+        shares(
+            "How much of each step waits for other ranks?",
+            "Time that the job spent in the exchange with other ranks, of all time in steps.",
+            (_per_step("training_communication_seconds_total"), LEGEND),
+        ),
+        lines(
+            "How many samples a second?",
+            "Samples that all ranks of a job trained on.",
+            "ops",
+            (f"sum by (training_job) (rate(training_samples_total{JOB}[$__rate_interval]))", LEGEND),
+        ),
+        lines(
+            "What is the loss?",
+            "As each rank last told it: the mean over the ranks.",
+            "short",
+            (f"avg by (training_job) (training_loss{JOB})", LEGEND),
+        ),
+    ]
+
+
+def owners() -> Table:
+    where = "* on (uuid) group_left () "
+    mine = f"max by (uuid, {OWNER}) (gpu_owner_info)"
+    panel = listing(
+        "Who holds how many GPUs, and how busy are they?",
+        "All owners, of training jobs or not.",
+        [
+            f"count by ({OWNER}) ({mine})",
+            f"avg by ({OWNER}) ({mine} {where} gpu:utilization_ratio:mean5m)",
+            f"avg by ({OWNER}) ({mine} {where} gpu:memory_used_ratio:last)",
+        ],
+        {
+            "owner_kind": "Kind",
+            "owner_namespace": "Namespace",
+            "owner_pod": "Pod",
+            "owner_user": "User",
+            "training_job": "Job",
+            "Value #A": "GPUs",
+            "Value #B": "Busy",
+            "Value #C": "Memory",
+        },
+    )
+    return ratio_column(ratio_column(panel, "Busy", GPU_TARGET), "Memory", MEMORY_TARGET)

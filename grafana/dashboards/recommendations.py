@@ -1,0 +1,161 @@
+"""Recommendations: what is open, since when and for what; what became of former ones; where nothing can be said."""
+
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders.bargauge import Panel as BarGauge
+from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
+from grafana_foundation_sdk.builders.stat import Panel as Stat
+from grafana_foundation_sdk.builders.table import Panel as Table
+from grafana_foundation_sdk.builders.timeseries import Panel as TimeSeries
+
+from grafana.advice import AWAY, STATUSES, advisor_variable, how_many, is_it_current, recommendations
+from grafana.board import cell, frame, link
+from grafana.panels import (
+    GOOD,
+    MIDDLING,
+    bars,
+    choice,
+    column,
+    lines,
+    link_column,
+    listing,
+    number,
+    state_column,
+    steps,
+)
+from grafana.series import ADVICE
+
+KIND = '{kind=~"$kind"}'
+CHOSEN = ADVICE.replace("gpu_advisor_recommendation_info", f"gpu_advisor_recommendation_info{KIND}")
+
+
+def dashboard() -> Dashboard:
+    board = (
+        frame(
+            "recommendations",
+            "GPU recommendations",
+            "What does the advisor recommend, what became of what it recommended, and where does it say nothing?",
+            "now-24h",
+        )
+        .with_variable(choice("kind", "Kind", "gpu_advisor_recommendation_info"))
+        .with_variable(advisor_variable())
+    )
+    for panel in glance():
+        board = board.with_panel(panel.span(4))
+    board = board.with_panel(
+        recommendations("What is there to do?", "Open recommendations of the chosen kinds.", CHOSEN).height(10)
+    )
+    board = board.with_panel(by_kind()).with_panel(over_time()).with_panel(about())
+    board = board.with_row(Row("Which targets are met?")).with_panel(checks()).with_panel(missed())
+    board = board.with_row(Row("What became of former ones?"))
+    return board.with_panel(outcomes()).with_panel(pools()).with_panel(abstentions())
+
+
+def glance() -> list[Stat]:
+    return [
+        how_many(),
+        is_it_current(),
+        number(
+            "GPUs that they are about",
+            "Each GPU once, in fleets of up to 1,000 GPUs. No data if nothing is recommended.",
+            "count(count by (uuid) (gpu_advisor_recommendation_gpu_info))",
+        ),
+        number(
+            "What would they save an hour?",
+            "In the currency of the advisor's settings. No data without prices (cost.gpu_price_per_hour), or if "
+            "nothing that is recommended changes the cost.",
+            "-sum(max by (id) (gpu_advisor_recommendation_cost_change_per_hour))",
+            no_value="no prices",
+        ).decimals(2),
+        number(
+            "Snoozed",
+            "Recommendations that somebody put off for a while.",
+            "count(max by (id) (gpu_advisor_recommendation_snoozed)) or 0 * max(gpu_advisor_source_up)",
+            no_value=AWAY,
+        ),
+        number(
+            "Questions without an answer",
+            "What the advisor was asked to judge and could not, for want of good data.",
+            "count(max by (subject, scope_kind, scope, reason) (gpu_advisor_abstention_info))"
+            " or 0 * max(gpu_advisor_source_up)",
+            steps(GOOD, (1, MIDDLING)),
+            no_value=AWAY,
+        ),
+    ]
+
+
+def by_kind() -> BarGauge:
+    expr = f"sort_desc(count by (kind) ({CHOSEN}))"
+    return bars("What kinds are open?", "Open recommendations by kind.", "short", expr, "{{kind}}").span(8)
+
+
+def over_time() -> TimeSeries:
+    return lines(
+        "How many have been open?",
+        "Open recommendations by kind. A gap: no advisor answered.",
+        "short",
+        (f"count by (kind) ({CHOSEN})", "{{kind}}"),
+    ).span(8)
+
+
+def about() -> Table:
+    panel = listing(
+        "Which GPUs are they about?",
+        "Each GPU with the number of open recommendations about it, in fleets of up to 1,000 GPUs. A click shows the "
+        "GPU.",
+        [
+            "count by (uuid) (gpu_advisor_recommendation_gpu_info) * on (uuid) group_left (nodename, index, name) "
+            "gpu:identity:info"
+        ],
+        {"nodename": "Node", "index": "GPU", "name": "Model", "Value #A": "Open", "uuid": "UUID"},
+    )
+    return link_column(panel, "UUID", link("gpu", "This GPU", nodename=cell("Node"), uuid=cell("UUID"))).span(8)
+
+
+def checks() -> TimeSeries:
+    return lines(
+        "How many checks are met, missed, unknown?",
+        "The advisor's checklist over fleet, pools, nodes and GPUs. Unknown means too little data.",
+        "short",
+        ("sum by (status) (max by (item, scope_kind, status) (gpu_advisor_checks))", "{{status}}"),
+    )
+
+
+def missed() -> Table:
+    panel = listing(
+        "Which kinds of checks are missed the most?",
+        "Checks by what they look at. Those of each GPU alone are on the advisor's page.",
+        ["max by (item, scope_kind, status) (gpu_advisor_checks)"],
+        {"item": "What", "scope_kind": "Of", "status": "Target", "Value #A": "How many"},
+    ).span(12)
+    return state_column(panel, "Target", STATUSES)
+
+
+def outcomes() -> Table:
+    panel = listing(
+        "Were they followed?",
+        "Recommendations that ended within the time range, by kind and by what became of them.",
+        ["sum by (kind, outcome) (increase(gpu_advisor_outcomes_total[$__range]))"],
+        {"kind": "Recommendation", "outcome": "What became of it", "Value #A": "How many"},
+    ).span(8)
+    return column(panel, "How many", decimals=0)
+
+
+def pools() -> Table:
+    return listing(
+        "How many replicas should serving pools have?",
+        "What is there, and what autoscalers are told. Empty where no pool serves, or the advisor abstains.",
+        ["max by (pool) (gpu_advisor_replicas)", "max by (pool) (gpu_advisor_desired_replicas)"],
+        {"pool": "Pool", "Value #A": "Replicas", "Value #B": "Desired"},
+    ).span(8)
+
+
+def abstentions() -> Table:
+    return listing(
+        "Where does the advisor say nothing, and why?",
+        "What it was asked to judge and could not, for want of good data.",
+        ["max by (subject, scope_kind, scope, reason) (gpu_advisor_abstention_info)"],
+        {"subject": "About", "scope_kind": "Of", "scope": "Which", "reason": "Reason"},
+    ).span(8)
