@@ -80,6 +80,9 @@ soak: $(VENV)/.test
 docs: $(VENV)/.test
 	$(BIN)/python docs/build_metrics.py
 	$(BIN)/python docs/build_diagnosis.py
+	$(BIN)/python docs/build_configuration.py
+	$(BIN)/python docs/build_api.py
+	$(BIN)/python docs/build_alerts.py
 
 # The golden pages anew, after a change that is meant: read the difference.
 golden: $(VENV)/.test
