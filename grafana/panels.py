@@ -253,8 +253,10 @@ def numbered(board: build.Dashboard) -> model.Dashboard:
     """The finished dashboard. The builder leaves the panels' ids unset, and links to a panel go by them."""
     built = board.build()
     # Links and annotations are to be seen above the panels; the builder puts them into a menu.
-    for control in (*(built.links or []), *(built.annotations.list_val or [])):
-        control.placement = ""
+    for link in built.links or []:
+        link.placement = ""
+    for annotation in built.annotations.list_val or []:
+        annotation.placement = ""
     for number_, panel in enumerate(built.panels or [], start=1):
         panel.id_val = number_
     return built

@@ -60,6 +60,16 @@ def runs_of(job: str = "$training_job") -> str:
     return f'max by (uuid, training_job) (gpu_owner_info{{training_job=~"{job}", training_job!=""}})'
 
 
+def owned(record: str, job: str = "$training_job") -> str:
+    """An `owner:` series, of training jobs."""
+    return f'owner:{record}{{training_job=~"{job}", training_job!=""}}'
+
+
+def busy_jobs(by: str = " by (training_job) ") -> str:
+    """Share of the time in which kernels ran on the GPUs of each job."""
+    return f"sum{by}({owned('gpus_busy:mean5m')}) / sum{by}({owned('gpus_measured:count')})"
+
+
 def of_jobs(series: str) -> str:
     """A `gpu:` series of the GPUs of each job."""
     return f"{runs_of()} * on (uuid) group_left () {series}"

@@ -189,12 +189,10 @@ def idle() -> Table:
 
 
 def owners() -> Table:
-    owner = "owner_kind, owner_namespace, owner_pod, owner_user, training_job"
-    unused = f"max by (uuid, {owner}) (gpu_owner_info) * on (uuid) group_left () (1 - gpu:utilization_ratio:mean5m)"
     panel = listing(
         "Who leaves the most unused?",
         "GPUs' worth of time in which no kernel ran in the last 5 minutes, of each owner that gpu-exporter tells of.",
-        [f"sort_desc(sum by ({owner}) ({unused}))"],
+        ["sort_desc(topk(50, owner:gpus_measured:count - owner:gpus_busy:mean5m))"],
         {
             "owner_kind": "Kind",
             "owner_namespace": "Namespace",

@@ -29,11 +29,15 @@ from grafana.panels import (
     shares,
 )
 from grafana.panels import steps as thresholds
-from grafana.series import GPU_TARGET, MEMORY_TARGET, SINCE, advice_on, of_jobs, runs_of
+from grafana.series import GPU_TARGET, MEMORY_TARGET, SINCE, advice_on, busy_jobs, of_jobs, owned, runs_of
 
-OWNER = "owner_kind, owner_namespace, owner_pod, owner_user, training_job"
 JOB = '{training_job=~"$training_job"}'
 LEGEND = "{{training_job}}"
+#: Share of the memory of each job's GPUs that is held, each GPU counting alike.
+MEMORY = (
+    f"sum by (training_job) ({owned('gpu_memory_used_ratio:sum')})"
+    f" / sum by (training_job) ({owned('gpu_memory_used_ratio:count')})"
+)
 
 
 def dashboard() -> Dashboard:
@@ -64,12 +68,14 @@ def dashboard() -> Dashboard:
 
 def glance() -> list[Stat]:
     return [
-        number("Training jobs", "Jobs whose GPUs are known.", f"count(count by (training_job) ({runs_of()}))").span(6),
-        number("GPUs that they use", "A GPU that two jobs share counts twice.", f"count({runs_of()})").span(6),
+        number(
+            "Training jobs", "Jobs whose GPUs are known.", f"count(count by (training_job) ({owned('gpus:count')}))"
+        ).span(6),
+        number("GPUs that they use", "A GPU that two jobs share counts twice.", f"sum({owned('gpus:count')})").span(6),
         number(
             "How busy are these GPUs?",
             "Mean utilization over 5 minutes. Green from the target of 90 % on.",
-            f"avg({of_jobs('gpu:utilization_ratio:mean5m')})",
+            busy_jobs(by=""),
             thresholds(BAD, (0.6, MIDDLING), (GPU_TARGET, GOOD)),
             "percentunit",
         )
@@ -95,11 +101,11 @@ def jobs() -> Table:
         "Means over the GPUs of each training job. Far fewer multiprocessors at work than time busy: look at what is "
         "recommended.",
         [
-            f"count by (training_job) ({runs_of()})",
-            f"avg by (training_job) ({of_jobs('gpu:utilization_ratio:mean5m')})",
+            f"sum by (training_job) ({owned('gpus:count')})",
+            busy_jobs(),
             f"min by (training_job) ({of_jobs('gpu:utilization_ratio:mean5m')})",
             f"avg by (training_job) ({of_jobs('gpu:sm_activity_ratio:mean5m')})",
-            f"avg by (training_job) ({of_jobs('gpu:memory_used_ratio:last')})",
+            MEMORY,
             f"sum by (training_job) ({of_jobs('gpu:power_watts:last')})",
         ],
         {
@@ -125,13 +131,13 @@ def usage() -> list[TimeSeries]:
             "How busy are the GPUs of each job?",
             "Mean utilization over the job's GPUs. Dashed: the target of 90 %. Marks: since when a recommendation is "
             "given.",
-            (f"avg by (training_job) ({of_jobs('gpu:utilization_ratio:mean5m')})", LEGEND),
+            (busy_jobs(), LEGEND),
             target=GPU_TARGET,
         ).data_links([this]),
         shares(
             "How full is their memory?",
             "Mean over the job's GPUs. Dashed: the target of 85 %.",
-            (f"avg by (training_job) ({of_jobs('gpu:memory_used_ratio:last')})", LEGEND),
+            (MEMORY, LEGEND),
             target=MEMORY_TARGET,
         ).data_links([this]),
     ]
@@ -170,15 +176,13 @@ def steps() -> list[TimeSeries]:
 
 
 def owners() -> Table:
-    where = "* on (uuid) group_left () "
-    mine = f"max by (uuid, {OWNER}) (gpu_owner_info)"
     panel = listing(
         "Who holds how many GPUs, and how busy are they?",
-        "All owners, of training jobs or not.",
+        "All owners that gpu-exporter tells of, of training jobs or not. A GPU of two owners counts for both.",
         [
-            f"count by ({OWNER}) ({mine})",
-            f"avg by ({OWNER}) ({mine} {where} gpu:utilization_ratio:mean5m)",
-            f"avg by ({OWNER}) ({mine} {where} gpu:memory_used_ratio:last)",
+            "owner:gpus:count",
+            "owner:gpus_busy:mean5m / owner:gpus_measured:count",
+            "owner:gpu_memory_used_ratio:sum / owner:gpu_memory_used_ratio:count",
         ],
         {
             "owner_kind": "Kind",

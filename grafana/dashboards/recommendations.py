@@ -103,11 +103,11 @@ def over_time() -> TimeSeries:
 def about() -> Table:
     panel = listing(
         "Which GPUs are they about?",
-        "Each GPU with the number of open recommendations about it, in fleets of up to 1,000 GPUs. A click shows the "
-        "GPU.",
+        "The fifty GPUs with the most open recommendations about them, in fleets of up to 1,000 GPUs. A click shows "
+        "the GPU.",
         [
-            "count by (uuid) (gpu_advisor_recommendation_gpu_info) * on (uuid) group_left (nodename, index, name) "
-            "gpu:identity:info"
+            "topk(50, count by (uuid) (gpu_advisor_recommendation_gpu_info)) * on (uuid) "
+            "group_left (nodename, index, name) gpu:identity:info"
         ],
         {"nodename": "Node", "index": "GPU", "name": "Model", "Value #A": "Open", "uuid": "UUID"},
     )

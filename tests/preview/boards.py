@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class Query:
         return f"{self.dashboard}: {self.where}"
 
 
+@cache
 def boards() -> dict[str, Board]:
     return {path.stem: json.loads(path.read_text()) for path in sorted(GENERATED.glob("*.json"))}
 
@@ -42,11 +44,12 @@ def variables(board: Board, kind: str = "query") -> list[Board]:
     return [each for each in board["templating"]["list"] if each["type"] == kind]
 
 
-def annotations(board: Board) -> list[Board]:
+def marks(board: Board) -> list[Board]:
     found: list[Board] = board["annotations"].get("list", [])
     return found
 
 
+@cache
 def queries() -> list[Query]:
     """Those of panels and annotations, with the names of variables in them."""
     found = []
@@ -55,7 +58,7 @@ def queries() -> list[Query]:
             for target in panel.get("targets", []):
                 where = f"{panel['title']} ({target['refId']})"
                 found.append(Query(name, where, target["expr"], bool(target.get("instant"))))
-        for annotation in annotations(board):
+        for annotation in marks(board):
             if annotation.get("expr"):
                 found.append(Query(name, f"annotation {annotation['name']}", annotation["expr"]))
     return found
@@ -87,24 +90,40 @@ def chosen(board: Board, single: Mapping[str, str]) -> dict[str, str]:
 
 def metrics_in(query: str) -> set[str]:
     """The metric names in a PromQL query."""
-    text = re.sub(r'"(?:[^"\\]|\\.)*"', "", query)
-    text = re.sub(r"\{[^}]*\}|\[[^\]]*\]", "", text)
-    text = re.sub(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", "", text)
-    return set(re.findall(r"(?<![\w.$])([a-zA-Z_:][\w:]*)\b(?!\s*\()", text)) - WORDS
+    return set(re.findall(r"(?<![\w.$])([a-zA-Z_:][\w:]*)\b(?!\s*\()", _bare(query))) - WORDS
 
 
 def answerable(query: str, there: set[str]) -> bool:
     """Whether a query can have a result where there are series of these names: one side of an `or` is enough."""
-    return any(metrics_in(side) <= there for side in _sides(query))
+    return _answerable(_bare(query), there)
 
 
-def _sides(query: str) -> list[str]:
-    """What stands on both sides of each `or` that is in no brackets."""
-    sides, depth = [""], 0
-    for token in re.split(r'("(?:[^"\\]|\\.)*"|[()]|\bor\b)', query):
-        depth += (token == "(") - (token == ")")
-        if token == "or" and depth == 0:
+def _bare(query: str) -> str:
+    """The query without strings, matchers, windows and lists of labels."""
+    text = re.sub(r'"(?:[^"\\]|\\.)*"', "", query)
+    text = re.sub(r"\{[^}]*\}|\[[^\]]*\]", "", text)
+    return re.sub(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", "", text)
+
+
+def _answerable(bare: str, there: set[str]) -> bool:
+    """Brackets stand for themselves: what is in them must have an answer, and so must the names beside them."""
+    sides, inner, depth = [""], [""], 0
+    groups: list[list[str]] = [[]]
+    for token in re.split(r"([()]|\bor\b)", bare):
+        depth -= token == ")"
+        if depth == 0 and token == "or":
             sides.append("")
-        else:
+            groups.append([])
+        elif depth == 0 and token == ")":
+            groups[-1].append(inner.pop())
+            inner = [""]
+            sides[-1] += "()"
+        elif depth == 0 and token != "(":
             sides[-1] += token
-    return sides
+        elif depth > 0:
+            inner[-1] += token
+        depth += token == "("
+    return any(
+        metrics_in(re.sub(r"[\w:]+\s*\(\)", "", side)) <= there and all(_answerable(group, there) for group in own)
+        for side, own in zip(sides, groups, strict=True)
+    )

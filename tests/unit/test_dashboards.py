@@ -22,10 +22,10 @@ from gpu_exporter.host.base import HostSettings
 from tests.preview.boards import (
     Board,
     Query,
-    annotations,
     answerable,
     asked_for,
     boards,
+    marks,
     metrics_in,
     panels,
     queries,
@@ -88,8 +88,10 @@ def test_metric_names_are_found_in_queries():
 
 def test_one_side_of_an_or_is_enough_for_an_answer():
     assert answerable('a{b=" or "} or c', {"a"})
-    assert not answerable("sum(a or c)", {"a"})
+    assert answerable("topk by (x) (1, max by (y) (a or b or c)) + d", {"b", "d"})
+    assert not answerable("topk by (x) (1, max by (y) (a or b)) + d", {"b"})
     assert not answerable("a * b or c", {"a"})
+    assert not answerable("sum(rate(a_total[5m])) / sum(b)", {"b"})
 
 
 def test_what_is_checked_in_is_what_the_code_says():
@@ -182,7 +184,7 @@ def test_what_gpus_and_nodes_do_is_read_from_canonical_series(query: Query):
 def test_variables_are_there_and_ask_for_metrics_that_there_are(name):
     board = boards()[name]
     there = {variable["name"] for variable in board["templating"]["list"]}
-    text = json.dumps([board["panels"], annotations(board), [each["query"] for each in variables(board)]])
+    text = json.dumps([board["panels"], marks(board), [each["query"] for each in variables(board)]])
     used = set(re.findall(r"\$\{?([a-z]\w+)", text)) - {"1"}
     assert used - {"datasource"} == there - {"datasource"}, "variables that are used, and those that there are"
     for variable in variables(board):

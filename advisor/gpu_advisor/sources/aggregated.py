@@ -1,7 +1,8 @@
 """Canonical series made of canonical series: what is told of hosts and of models, so that no dashboard adds up GPUs.
 
-The levels are `host` (labels `nodename` and `name`, the GPU's model: a node with two models has two series) and `model`
-(`name` alone). Fleets of thousands have some hundred hosts and a few models, which a week can be read of.
+The levels are `host` (labels `nodename` and `name`, the GPU's model: a node with two models has two series), `model`
+(`name` alone), and `owner`, where gpu-exporter tells who uses a GPU: a GPU of two owners counts for both. Fleets of
+thousands have some hundred hosts and a few models, which a week can be read of.
 
 Sums go with the number of GPUs that they are sums over: a GPU without a value is in neither, and is not taken for one
 that does nothing.
@@ -17,6 +18,10 @@ MEAN, SEEN = "gpu:utilization_ratio:mean30m", "gpu:utilization_coverage_ratio:me
 IDLE = "gpu:idle:mean30m"
 HOLDING = f"({IDLE} * on (uuid) (gpu:memory_used_ratio:last > bool 0.05))"
 MEMORY_BYTES = "gpu:memory_total_bytes:last"
+#: Who uses a GPU, as gpu-exporter tells: no other exporter has anything that could be mapped to it.
+OWNERS = "gpu_owner_info"
+_OWNER = "owner_kind, owner_namespace, owner_pod, owner_user, training_job"
+_OWNED = f"max by (uuid, {_OWNER}) ({OWNERS})"
 _WHERE = f"* on (uuid) group_left (nodename, name) {INFO}"
 
 
@@ -33,6 +38,11 @@ class Aggregated:
 def _hosts(op: str, record: str, of: str, about: str, *needs: str) -> Aggregated:
     expr = f"{op} by (nodename, name) ({of} {_WHERE})"
     return Aggregated(f"host:{record}", expr, (*(needs or (of,)), INFO), about)
+
+
+def _owners(op: str, record: str, of: str, about: str) -> Aggregated:
+    expr = f"{op} by ({_OWNER}) ({_OWNED} * on (uuid) group_left () {of})"
+    return Aggregated(f"owner:{record}", expr, (of, OWNERS), about)
 
 
 def _models(of_hosts: Aggregated) -> Aggregated:
@@ -59,6 +69,11 @@ FINE: tuple[Aggregated, ...] = (
     _hosts("sum", "gpu_memory_total_bytes:sum", MEMORY_BYTES, "memory of all GPUs"),
     _POWER,
     *map(_models, (_COUNT, _MEASURED, _BUSY, _POWER)),
+    Aggregated("owner:gpus:count", f"count by ({_OWNER}) ({_OWNED})", (OWNERS,), "GPUs that an owner uses"),
+    _owners("count", "gpus_measured:count", "gpu:utilization_ratio:mean5m", "those whose utilization is known"),
+    _owners("sum", "gpus_busy:mean5m", "gpu:utilization_ratio:mean5m", "sum of the utilization of these"),
+    _owners("sum", "gpu_memory_used_ratio:sum", "gpu:memory_used_ratio:last", "sum of their shares of memory held"),
+    _owners("count", "gpu_memory_used_ratio:count", "gpu:memory_used_ratio:last", "those for which it is known"),
 )  # fmt: skip
 
 _IDLE = _hosts("sum", "gpus_idle:sum30m", IDLE, "GPUs that did nothing for 30 minutes")

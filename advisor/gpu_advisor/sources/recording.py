@@ -103,7 +103,8 @@ DAILY: Mapping[str, Expression] = {
 def rules(speakers: Sequence[Speaker]) -> dict[str, object]:
     """A rules file, as what YAML is made of. Of a GPU that several of the speakers tell of, the first is recorded."""
     fine = [*_identities(speakers), *_recorded(FINE, speakers)]
-    fine += aggregated.rules(aggregated.FINE, _records(fine))
+    owners = [aggregated.OWNERS for speaker in speakers if speaker.name == "gpu-exporter"]
+    fine += aggregated.rules(aggregated.FINE, [*_records(fine), *owners])
     slow = list(_recorded(SLOW, speakers))
     slow += aggregated.rules(aggregated.SLOW, _records([*fine, *slow]))
     hourly = list(_recorded(HOURLY, speakers))

@@ -84,6 +84,8 @@ def test_what_is_made_of_recorded_series_reads_such_as_are_recorded_before(names
 
 def test_what_an_exporter_does_not_tell_is_not_added_up() -> None:
     assert "host:gpus_down:sum" in text()
+    assert "owner:gpus:count" in text(["dcgm-exporter", "gpu-exporter"])
+    assert "owner:" not in text(["dcgm-exporter"])
     assert "host:gpus_down:sum" not in text(["dcgm-exporter"])
 
 
