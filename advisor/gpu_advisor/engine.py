@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 from gpu_advisor import checks, demand, signals, trails
+from gpu_advisor.calibration.curves import curves_of_metrics, shelf
 from gpu_advisor.collecting import paused_collection
 from gpu_advisor.expressions import Expression, Labels, Vector, union
 from gpu_advisor.facts import Facts, believable, build_gpus, build_nodes, by_thing, doubled, job_of_each, silent_targets
-from gpu_advisor.policies import POLICIES, scale
+from gpu_advisor.policies import POLICIES, calibrated_batch, scale
 from gpu_advisor.pools import Pool, PoolNumbers, assign, numbers
 from gpu_advisor.recommendation import Abstention, Check, Recommendation
 from gpu_advisor.settings import Evaluation as EvaluationSettings
@@ -148,6 +149,7 @@ def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
     abstentions = [word for word in said if isinstance(word, Abstention)]
     if not facts.gpus:
         abstentions.append(checks.no_gpus(facts))
+    abstentions += calibrated_batch.unreadable(facts, settings.cluster)
     return Evaluation(
         at=facts.at,
         facts=facts,
@@ -239,6 +241,8 @@ def build_facts(
         refused=refused,
         doubled=doubled(gpus_there),
         jobs=job_of_each(answers["owners"]),
+        reported_jobs=job_of_each(answers["reports"]),
+        shelf=shelf(settings.profiles_dir, curves_of_metrics(answers["profile_memory"], answers["profile_throughput"])),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum
 
+from gpu_advisor.calibration.curves import Shelf
 from gpu_advisor.demand import Reading
 from gpu_advisor.expressions import Expression, Labels, Vector
 from gpu_advisor.recommendation import Abstention, Evidence, Reason, Scope, Things
@@ -51,7 +52,8 @@ class Facts:
     """`values` are by signal and by a GPU's uuid or a node's name; `refused` are those that cannot be true.
 
     `speaking` are the exporter families that can give a signal, `doubled` the GPUs that several of them tell of.
-    `jobs` is whose work each GPU does, where it is one owner's. `trails`, the work in the last step of each
+    `jobs` is whose work each GPU does, where it is one owner's; `reported_jobs` are the jobs that report themselves,
+    by GPU, and `shelf` what was measured of such jobs beforehand. `trails`, the work in the last step of each
     (`trail_expressions`) and `demands` are by pool, of those that are scaled.
     """
 
@@ -72,6 +74,8 @@ class Facts:
     doubled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     _instances: Mapping[str, str] = field(init=False, repr=False, compare=False)
     jobs: Mapping[str, str] = field(default_factory=dict)
+    reported_jobs: Mapping[str, str] = field(default_factory=dict)
+    shelf: Shelf = field(default_factory=Shelf)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_instances", {node.name: node.instance for node in self.nodes})

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from gpu_advisor.calibration.profile import PROFILE_MEMORY, PROFILE_THROUGHPUT
 from gpu_advisor.expressions import Aggregate, Expression, Select, only
 from gpu_advisor.settings import Evaluation
 from gpu_advisor.sources.mapping import Reduction, ScopeName
@@ -153,6 +154,13 @@ JOB_COMMUNICATION = Signal(
 JOB_PEAK_MEMORY = Signal(
     "training_peak_memory", "most memory that the job had in use", "gpu", "bytes", "training_peak_memory", "last"
 )
+JOB_BATCH_SIZE = Signal(
+    "training_batch_size", "samples that a rank takes a step", "gpu", "count", "training_batch_size", "last"
+)
+JOB_GRADIENT_NOISE = Signal(
+    "training_gradient_noise", "gradient noise scale, in samples over all ranks", "gpu", "count",
+    "training_gradient_noise", "last",
+)  # fmt: skip
 
 NODE_CPU = Signal("node_cpu", "share of all cores that was busy", "node", "ratio", "node_cpu", "mean", "short")
 NODE_MEMORY = Signal("node_memory", "share of the memory in use", "node", "ratio", "node_memory_used", "last")
@@ -179,6 +187,7 @@ CATALOGUE: tuple[Signal, ...] = (
     DRAM_ACTIVITY, POWER, POWER_LIMIT, SM_CLOCK, SM_CLOCK_MAX, TEMPERATURE, THROTTLE_HW_THERMAL, THROTTLE_SW_THERMAL,
     THROTTLE_POWER_BRAKE, THROTTLE_POWER_CAP, PCIE_RECEIVE, PCIE_TRANSMIT, PCIE_GENERATION, PCIE_WIDTH, NVLINK_RECEIVE,
     FATAL_ERRORS, REMAP_FAILED, REMAP_PENDING, JOB_STEPPING, JOB_DATA_WAIT, JOB_COMMUNICATION, JOB_PEAK_MEMORY,
+    JOB_BATCH_SIZE, JOB_GRADIENT_NOISE,
     NODE_CPU, NODE_MEMORY, NODE_IO_PRESSURE, NODE_DISK_BUSY, NODE_RECEIVE, NODE_TRANSMIT,
 )  # fmt: skip
 
@@ -188,6 +197,9 @@ IDENTITY: dict[str, Expression] = {
     "simulated": Select("gpu_exporter_simulated_info"),
     "owners": Select("gpu_owner_info"),
     "targets": Select("up"),
+    "reports": Select("training_batch_size"),
+    "profile_memory": Select(PROFILE_MEMORY),
+    "profile_throughput": Select(PROFILE_THROUGHPUT),
 }
 
 

@@ -48,6 +48,7 @@ class Advice:
     ceilings: Ceilings
     limit_bytes: int
     recommended: Prediction | None
+    current: Prediction | None
     predictions: tuple[Prediction, ...]
     gain_ratio: float | None
     """Throughput at the recommended size over that at the current size, less one."""
@@ -88,6 +89,7 @@ def advise(points: Points, request: Request) -> Advice:
         ceilings=ceilings,
         limit_bytes=round(limit),
         recommended=chosen,
+        current=_predict(memory, throughput, request.current_batch) if request.current_batch else None,
         predictions=tuple(_predict(memory, throughput, size) for size in request.predict),
         gain_ratio=gain,
         margin_bytes=request.memory_bytes - chosen.memory.high if chosen else None,

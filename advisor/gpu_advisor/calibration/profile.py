@@ -135,8 +135,17 @@ def read_profiles(folder: Path) -> tuple[dict[tuple[str, str, str], Profile], tu
 
 
 def write_profile(profile: Profile, path: Path) -> None:
-    """All of it or nothing: written beside, forced to disk, then renamed. Raises ProfileError."""
-    text = json.dumps(profile.model_dump(mode="json"), indent=2) + "\n"
+    """All of it or nothing. Raises ProfileError."""
+    _write_whole(json.dumps(profile.model_dump(mode="json"), indent=2) + "\n", path)
+
+
+def publish(profile: Profile, folder: Path) -> None:
+    """As metrics, in a textfile directory. All of it or nothing. Raises ProfileError."""
+    _write_whole(exposition(rows((profile,))), folder / (file_name(profile).removesuffix(SUFFIX) + ".prom"))
+
+
+def _write_whole(text: str, path: Path) -> None:
+    """Written beside, forced to disk, then renamed."""
     beside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,16 +164,19 @@ def write_profile(profile: Profile, path: Path) -> None:
         raise ProfileError(f"{path}: {error.strerror}: give a path that can be written") from error
 
 
+PROFILE_MEMORY = "training_profile_peak_memory_bytes"
+PROFILE_THROUGHPUT = "training_profile_samples_per_second"
+
 #: name -> (type, help, labels), as `publish.metrics.CATALOGUE` has them.
 CATALOGUE: dict[str, tuple[Literal["gauge"], str, tuple[str, ...]]] = {
-    "gpu_advisor_profile_created_timestamp_seconds": (
+    "training_profile_created_timestamp_seconds": (
         "gauge", "When a calibration profile was measured, in seconds since 1970.",
         ("gpu_type", "workload", "precision", "memory_kind"),
     ),
-    "gpu_advisor_profile_peak_memory_bytes": (
+    PROFILE_MEMORY: (
         "gauge", "Peak memory measured at a batch size.", ("gpu_type", "workload", "precision", "batch_size"),
     ),
-    "gpu_advisor_profile_samples_per_second": (
+    PROFILE_THROUGHPUT: (
         "gauge", "Throughput measured at a batch size.", ("gpu_type", "workload", "precision", "batch_size"),
     ),
 }  # fmt: skip
@@ -182,12 +194,31 @@ def rows(profiles: Iterable[Profile]) -> Iterator[Row]:
     """Profiles as metrics."""
     for profile in profiles:
         kind = (*profile.key, profile.memory_kind)
-        yield Row("gpu_advisor_profile_created_timestamp_seconds", kind, profile.created_timestamp_seconds)
+        yield Row("training_profile_created_timestamp_seconds", kind, profile.created_timestamp_seconds)
         for measured in profile.measurements:
             labels = (*profile.key, str(measured.batch_size))
-            yield Row("gpu_advisor_profile_peak_memory_bytes", labels, measured.peak_memory_bytes)
+            yield Row(PROFILE_MEMORY, labels, measured.peak_memory_bytes)
             if measured.samples_per_second is not None:
-                yield Row("gpu_advisor_profile_samples_per_second", labels, measured.samples_per_second)
+                yield Row(PROFILE_THROUGHPUT, labels, measured.samples_per_second)
+
+
+def exposition(found: Iterable[Row]) -> str:
+    """Rows in the Prometheus text format 0.0.4."""
+    by_name: dict[str, list[Row]] = {}
+    for row in found:
+        by_name.setdefault(row.name, []).append(row)
+    lines = []
+    for name, (kind, about, labels) in CATALOGUE.items():
+        if name in by_name:
+            lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
+        for row in by_name.get(name, ()):
+            told = ",".join(f'{label}="{_escape(value)}"' for label, value in zip(labels, row.labels, strict=True))
+            lines.append(f"{name}{{{told}}} {row.value!r}")
+    return "\n".join([*lines, ""])
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
 def points_of_rows(found: Iterable[Row]) -> dict[tuple[str, str, str], Points]:
@@ -195,9 +226,9 @@ def points_of_rows(found: Iterable[Row]) -> dict[tuple[str, str, str], Points]:
     memory: dict[tuple[str, ...], float] = {}
     rates: dict[tuple[str, ...], float] = {}
     for row in found:
-        if row.name == "gpu_advisor_profile_peak_memory_bytes":
+        if row.name == PROFILE_MEMORY:
             memory[row.labels] = row.value
-        elif row.name == "gpu_advisor_profile_samples_per_second":
+        elif row.name == PROFILE_THROUGHPUT:
             rates[row.labels] = row.value
     grouped: dict[tuple[str, str, str], list[Point]] = {}
     for labels, value in memory.items():

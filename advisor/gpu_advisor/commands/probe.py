@@ -18,6 +18,7 @@ def _limit(context: click.Context, parameter: click.Parameter, value: str | None
 @click.command("probe", short_help="Measure memory and throughput at several batch sizes.")
 @click.option("--workload", default="transformer", show_default=True,
               help="mlp, conv, transformer, or package.module:factory.")  # fmt: skip
+@click.option("--job", help="Name of the training job (its label training_job) that the profile is of.")
 @click.option("--sizes", default="8,16,32", show_default=True, callback=sizes_option, help="Batch sizes to measure.")
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True,
               help="cuda is ROCm as well.")  # fmt: skip
@@ -31,8 +32,11 @@ def _limit(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of torch on a CPU.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("profiles"), show_default=True,
               help="Profile to write, or a folder, where GPU, workload and precision name it.")  # fmt: skip
+@click.option("--textfile", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
+              help="Publish it as well, through this textfile directory of an exporter.")  # fmt: skip
 def command(
     workload: str,
+    job: str | None,
     sizes: tuple[int, ...],
     device: str,
     precision: str,
@@ -41,6 +45,7 @@ def command(
     seconds: float,
     threads: int | None,
     output: Path,
+    textfile: Path | None,
 ) -> None:
     """Run a small training workload at several batch sizes, each in its own process, and write what it took.
 
@@ -53,7 +58,7 @@ def command(
     from rich.progress import Progress
 
     from gpu_advisor.calibration.probe import ProbeRequest, probe
-    from gpu_advisor.calibration.profile import SUFFIX, file_name, write_profile
+    from gpu_advisor.calibration.profile import SUFFIX, file_name, publish, write_profile
 
     _require_torch()
     request = ProbeRequest(workload, sizes, device, precision, limit, timeout, seconds, threads)
@@ -65,8 +70,11 @@ def command(
                 bar.update(task, advance=1, description=f"{workload} at {size}: {outcome.replace('_', ' ')}")
 
             profile = probe(request, progress=show)
+        profile = profile.model_copy(update={"workload": job}) if job else profile
         path = output if output.name.endswith(SUFFIX) else output / file_name(profile)
         write_profile(profile, path)
+        if textfile is not None:
+            publish(profile, textfile)
     except CalibrationError as error:
         raise click.ClickException(str(error)) from error
     for measured in profile.measurements:

@@ -5,12 +5,13 @@ A policy on a diagnosis is registered in diagnosed.py by its kind, every other o
 
 from __future__ import annotations
 
-from gpu_advisor.policies import diagnosed, failing_gpu, idle_reclaim, scale
+from gpu_advisor.policies import calibrated_batch, diagnosed, failing_gpu, idle_reclaim, scale
 from gpu_advisor.policies.base import Policy
 
 POLICIES: tuple[Policy, ...] = (
     idle_reclaim.recommend,
     scale.recommend,
     diagnosed.recommend,
+    calibrated_batch.recommend,
     failing_gpu.recommend,
 )

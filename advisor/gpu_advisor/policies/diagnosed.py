@@ -10,6 +10,7 @@ from gpu_advisor.diagnosis.table import DIAGNOSES, UNKNOWN
 from gpu_advisor.facts import Facts
 from gpu_advisor.policies import (
     batch_size,
+    calibrated_batch,
     communication,
     cooling,
     data_loading,
@@ -44,6 +45,8 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
     outcomes = diagnose(facts, known, [pool])
     for case in cases(facts, settings, pool, known, outcomes):
         for kind in DIAGNOSES[case.diagnosis].kinds:
+            if kind == batch_size.KIND and calibrated_batch.measured(facts, case.gpus):
+                continue  # then the size is known, and calibrated_batch says it
             if kind in ADVISORS:
                 yield _recommendation(case, kind, ADVISORS[kind](case))
     yield from _abstain(facts, settings, pool, outcomes)

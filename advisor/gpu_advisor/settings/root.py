@@ -21,6 +21,7 @@ class Settings(Strict):
 
     cluster: str = Field("default", min_length=1, description="part of each recommendation's id")
     state_dir: str = Field("state", description="where ledger and embedded history are kept")
+    profiles_dir: str = Field("", description="profiles of gpu-advisor probe, as *.profile.json; batch sizes need them")
     source: SourceSettings = SourceSettings()
     resources: Resources = Resources()
     pools: list[PoolSettings] = Field(default_factory=list)

@@ -29,7 +29,7 @@ def test_every_signal_compiles_over_metrics_that_our_exporter_has() -> None:
 #: What jobs report, and what is rolled up: not the exporter's own families.
 OTHERS = {
     "training_step_seconds_total", "training_data_wait_seconds_total", "training_communication_seconds_total",
-    "training_peak_memory_bytes", "gpu:utilization_ratio:max1d",
+    "training_peak_memory_bytes", "training_batch_size", "training_value", "gpu:utilization_ratio:max1d",
 }  # fmt: skip
 
 UP = signals.IDENTITY["targets"]

@@ -1,0 +1,37 @@
+"""The estimate without a GPU, beside the same steps really run."""
+
+from __future__ import annotations
+
+import pytest
+from gpu_advisor.calibration.errors import WorkloadError
+from gpu_advisor.calibration.estimate import correct, estimate
+
+
+@pytest.mark.parametrize(("workload", "most"), [("mlp", 1.03), ("conv", 1.03), ("transformer", 1.25)])
+def test_a_trace_sees_what_a_run_takes(workload: str, most: float) -> None:
+    """A transformer's trace keeps more for the backward pass than the CPU's own kernels do."""
+    import torch
+    from gpu_advisor.calibration.meters import CpuMeter
+    from gpu_advisor.calibration.workloads import build
+
+    torch.set_num_threads(1)
+    _, ran = CpuMeter(None).memory(lambda: build(workload, 2, torch.device("cpu"), "float32"))
+    found = estimate(workload, 2)
+    assert 0.97 <= found.allocated_bytes / ran.peak_bytes <= most
+    assert found.reserved_bytes >= found.allocated_bytes
+    assert estimate(workload, 8).allocated_bytes > found.allocated_bytes
+
+
+def test_a_wrong_workload_is_an_error() -> None:
+    with pytest.raises(WorkloadError, match="mlp, conv, transformer"):
+        estimate("neither", 2)
+
+
+def test_calibrations_correct_it() -> None:
+    context, ratio = 600.0, 1.1
+    pairs = [(size, round(context + ratio * size)) for size in (1000, 2000, 4000, 8000)]
+    found = correct(pairs)
+    assert found.context_bytes == pytest.approx(context, rel=0.02)
+    assert found.ratio == pytest.approx(ratio, rel=0.01)
+    assert correct([]).samples == 0
+    assert correct(pairs[:1]).context_bytes == pytest.approx(700)

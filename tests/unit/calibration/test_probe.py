@@ -1,0 +1,165 @@
+"""The probe: real processes on the CPU; what a GPU would say is given as its outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from gpu_advisor.calibration.errors import CalibrationError, DeviceTakenError, WorkloadError
+from gpu_advisor.calibration.occupancy import Use, taken
+from gpu_advisor.calibration.probe import ProbeRequest, probe
+from gpu_advisor.calibration.profile import read_profiles
+from gpu_advisor.calibration.workloads import build, run_step
+from gpu_advisor.cli import cli
+from gpu_exporter.jobs.exposition import parse
+
+GIB = 1 << 30
+WORKLOADS = """
+import time
+import torch
+
+def small(batch_size, device, precision):
+    layer = torch.nn.Linear(256, 256)
+    optimizer = torch.optim.SGD(layer.parameters(), 0.1)
+    def step():
+        print("a workload may say what it likes")
+        layer(torch.randn(64 * batch_size, 256)).square().mean().backward()
+        optimizer.step()
+    return step
+
+def hangs(batch_size, device, precision):
+    time.sleep(600)
+
+def raises(batch_size, device, precision):
+    raise RuntimeError("no such data set")
+
+def returns_a_model(batch_size, device, precision):
+    return [torch.nn.Linear(1, 1)]
+
+def steps_fail(batch_size, device, precision):
+    return lambda: 1 / 0
+
+constant = 3
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a module of workloads, from which the probe is started."""
+    (tmp_path / "probed.py").write_text(WORKLOADS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["probe", "--device", "cpu", "--threads", "1", "--seconds", "0", *arguments])
+
+
+def test_sizes_are_measured_up_to_the_one_that_does_not_fit(here: Path) -> None:
+    result = run(
+        *("--workload", "probed:small", "--sizes", "8,32,1024", "--limit", "16MiB"),
+        *("--job", 'my "job"', "--textfile", str(here / "text")),
+    )
+    assert result.exit_code == 0, result.output
+    assert "1024  out of memory" in result.output
+    found, errors = read_profiles(here / "profiles")
+    assert errors == ()
+    [profile] = found.values()
+    assert profile.key == ("cpu", 'my "job"', "float32")
+    assert profile.memory_kind == "cpu_tracked"
+    assert profile.out_of_memory_batch_sizes == (1024,)
+    small, large = profile.measurements
+    # Inputs and outputs of 64 rows of 256 values a sample grow with the batch; squares and gradients do, too.
+    grown = (large.peak_memory_bytes - small.peak_memory_bytes) / (24 * 64 * 256 * 4)
+    assert 2 <= grown <= 6
+    assert all(each.step_seconds_low and each.samples_per_second for each in profile.measurements)
+    [page] = (here / "text").iterdir()
+    families = parse(page.read_text())
+    assert 'workload="my \\"job\\""' in page.read_text()
+    assert len(families) == 3
+
+
+def test_a_workload_that_hangs_is_ended_and_nothing_is_written(here: Path) -> None:
+    result = run("--workload", "probed:hangs", "--sizes", "8,16", "--timeout", "4")
+    assert result.exit_code == 1
+    assert "did not finish within 4 s" in result.output
+    assert "--timeout" in result.output
+    assert not (here / "profiles").exists()
+
+
+@pytest.mark.parametrize(
+    ("workload", "words"),
+    [
+        ("probed:raises", "RuntimeError: no such data set: mend its factory"),
+        ("probed:returns_a_model", "returned list: return a function"),
+        ("probed:steps_fail", "ZeroDivisionError: division by zero: mend the step"),
+        ("probed:constant", "is a int: name a function"),
+        ("probed:missing", "see that it can be imported"),
+        ("nothing.of.this:kind", "see that it can be imported"),
+        ("neither", "mlp, conv, transformer or package.module:factory"),
+    ],
+)
+def test_a_wrong_workload_names_the_mend(here: Path, workload: str, words: str) -> None:
+    import torch
+
+    with pytest.raises(WorkloadError) as error:
+        run_step(workload, build(workload, 2, torch.device("cpu"), "float32"))
+    assert words in str(error.value)
+
+
+def outcome(kind: str, **more: object) -> Callable[[ProbeRequest, int], dict[str, Any]]:
+    """A worker that measures the first size, and comes to this at all others."""
+    measured = {
+        "outcome": "measured",
+        "memory": {
+            "kind": "driver", "peak_bytes": GIB, "allocated_bytes": GIB, "reserved_bytes": GIB, "driver_bytes": GIB,
+        },
+        "step_seconds": [0.1, 0.1], "utilization_ratio": 0.5, "device_name": "GPU", "device_bytes": 8 * GIB,
+        "torch": "2",
+    }  # fmt: skip
+    return lambda request, size: measured if size == 8 else {"outcome": kind, **more}
+
+
+@pytest.mark.parametrize(
+    ("found", "error", "words"),
+    [
+        (outcome("taken", message="3.0 GiB were in use"), DeviceTakenError, "stop what else runs on this GPU"),
+        (outcome("workload", message="it raised"), WorkloadError, "batch size 16: it raised"),
+        (outcome("timeout"), WorkloadError, "raise --timeout"),
+        (outcome("out_of_memory"), CalibrationError, "size 16 ran out of memory: give at least two sizes that fit"),
+        (outcome("failed", message="killed"), CalibrationError, "killed"),
+    ],
+)
+def test_a_probe_is_whole_or_an_error(found: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error) as raised:
+        probe(ProbeRequest("mlp", (8, 16, 32)), found)
+    assert words in str(raised.value)
+
+
+def test_one_size_is_no_profile() -> None:
+    with pytest.raises(CalibrationError, match="at least two sizes"):
+        probe(ProbeRequest("mlp", (8, 8)), outcome("measured"))
+
+
+IDLE, OURS = Use(200 << 20, 0.0, 0), Use(6 * GIB, 1.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (IDLE, OURS, None),
+        (Use(None, None, None), Use(None, None, None), None),
+        (Use(20 * GIB, 0.0, 0), OURS, "in use before the probe"),
+        (Use(0, 0.6, 0), OURS, "60% busy before the probe"),
+        (Use(0, 0.0, 1), OURS, "1 other process"),
+        (IDLE, Use(6 * GIB, 1.0, 2), "2 other process"),
+        (IDLE, Use(12 * GIB, 1.0, None), "more were taken than by the probe"),
+    ],
+)
+def test_a_gpu_that_others_use_is_noticed(before: Use, after: Use, words: str | None) -> None:
+    told = taken(before, after, 5 * GIB)
+    assert told is None if words is None else told is not None and words in told
