@@ -25,7 +25,7 @@ class Evaluation(Strict):
     level_half_life_seconds: Seconds = Field(600, description="a demand so long ago counts half in the present level")
     excess_half_life_seconds: Seconds = Field(9000, description="the same, for how far demand went above forecasts")
     headroom_deviations: float = Field(
-        3.3, ge=0, le=20, description="head-room of serving pools, in deviations of demand above forecasts"
+        3.5, ge=0, le=20, description="head-room of serving pools, in deviations of demand above forecasts"
     )
 
     @model_validator(mode="after")
