@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -317,6 +318,29 @@ def test_wrong_values_are_refused(chart: Any, values: Values) -> None:
     assert next(iter(values)) in str(refused.value), "it must name the key"
     with pytest.raises(errors.HelmError):
         chart.render(values, name="gpu", namespace="monitoring")
+
+
+def told_in_the_install_page() -> Iterator[tuple[str, Values]]:
+    for line in (ROOT / "docs/install.md").read_text().splitlines():
+        values: Values = {}
+        for path, value in re.findall(r"--set ([\w.]+)=([^\s`]+)", line):
+            below, keys = values, path.split(".")
+            for key in keys[:-1]:
+                below = below.setdefault(key, {})
+            below[keys[-1]] = yaml.safe_load(value)
+        if values:
+            yield line, values
+
+
+@pytest.mark.parametrize(
+    ("line", "values"), [pytest.param(*each, id=each[0][:60]) for each in told_in_the_install_page()]
+)
+def test_what_the_install_page_sets_is_taken(chart: Any, line: str, values: Values) -> None:
+    if "nodeSelector" in line:
+        values["exporter"]["nodeSelector"] = {"kubernetes.io/hostname": "worker-1"}
+    for each in manifests(chart, values):
+        if not each["apiVersion"].startswith(CUSTOM):
+            kubernetes_validate.validate(each, KUBERNETES, strict=True)
 
 
 def test_every_default_is_in_the_schema() -> None:
