@@ -21,7 +21,7 @@ RUN python -m venv --without-pip /opt/venv \
 
 FROM wheel AS advisor-environment
 RUN python -m venv --without-pip /opt/venv \
-    && pip --python /opt/venv/bin/python install --no-cache-dir "$(echo /wheels/*.whl)[advisor]"
+    && pip --python /opt/venv/bin/python install --no-cache-dir "$(echo /wheels/*.whl)[advisor,web,kubernetes]"
 
 FROM ${PYTHON_IMAGE} AS runtime
 # A number, so that Kubernetes can see that it is not root. The folder is for the advisor's state: a new volume takes

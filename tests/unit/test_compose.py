@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 import yaml
 from gpu_exporter.config import load
 from gpu_exporter.devices import DRIVERS
-from gpu_exporter.devices.simulated import SCENARIOS, parse_fleet
+from gpu_exporter.devices.simulated import SCENARIOS, SimulatedGpu, parse_fleet
 from gpu_exporter.host import COLLECTORS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +35,7 @@ def compose(name: str = "docker-compose.yml", **variables: str) -> dict[str, Any
 
 SERVICES = compose()["services"]
 OWN = {"exporter": 9816, "advisor": 9817}
+DEMO = [name for name in SERVICES if name.startswith("demo-node-")]
 
 
 def mounts() -> Iterator[tuple[str, str, str]]:
@@ -45,7 +47,8 @@ def mounts() -> Iterator[tuple[str, str, str]]:
 
 
 def test_all_are_there():
-    assert set(SERVICES) == {"exporter", "exporter-demo", "advisor", "prometheus", "alertmanager", "grafana"}
+    demo = {"demo-node-1", "demo-node-2", "demo-node-3", "demo-past"}
+    assert set(SERVICES) == {"exporter", "advisor", "prometheus", "alertmanager", "grafana"} | demo
 
 
 def test_old_and_new_compose_take_the_file():
@@ -83,7 +86,7 @@ def test_an_image_is_pinned_or_built_here(name):
         assert re.search(r":v?\d+\.\d+\.\d+$", service["image"])
 
 
-@pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"exporter", "exporter-demo", "advisor"}))
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"exporter", "advisor", "demo-past", *DEMO}))
 def test_other_peoples_images_are_asked_how_they_are(name):
     assert SERVICES[name]["healthcheck"]["test"][-1].startswith("http://127.0.0.1:")
 
@@ -93,7 +96,7 @@ def test_who_waits_for_health_waits_for_somebody_who_tells():
         for other, how in service.get("depends_on", {}).items():
             assert other in SERVICES
             if how["condition"] == "service_healthy":
-                assert "healthcheck" in SERVICES[other] or other in OWN
+                assert "healthcheck" in SERVICES[other] or other in OWN or other in DEMO
 
 
 def test_mounted_files_are_there_and_read_only():
@@ -123,16 +126,50 @@ def test_the_exporter_takes_its_command(fleet):
     assert {settings.path_procfs, settings.path_sysfs, settings.path_rootfs} == set(targets)
 
 
+def demo_fleets() -> Iterator[tuple[str, tuple[SimulatedGpu, ...], str]]:
+    for name in DEMO:
+        settings = load(SERVICES[name]["command"], ("host", *DRIVERS, *COLLECTORS))
+        yield name, parse_fleet(settings.simulate, settings.simulate_seed), settings.simulate
+
+
 def test_the_demo_shows_every_kind_of_trouble():
-    settings = load(SERVICES["exporter-demo"]["command"], ("host", *DRIVERS, *COLLECTORS))
-    assert parse_fleet(settings.simulate, 0)
-    assert {part.split(":")[1] for part in settings.simulate.split(",")} == SCENARIOS.keys()
-    assert SERVICES["exporter-demo"]["profiles"] == ["demo"]
+    groups = [part for _, _, text in demo_fleets() for part in text.split(",")]
+    assert {group.split(":")[1] for group in groups} == SCENARIOS.keys()
+    assert not [name for name in (*DEMO, "demo-past") if SERVICES[name]["profiles"] != ["demo"]]
 
 
-def test_the_advisor_takes_its_settings():
+def test_no_two_gpus_of_the_demo_are_the_same():
+    uuids = [gpu.identity.uuid for _, fleet, _ in demo_fleets() for gpu in fleet]
+    assert len(uuids) == len(set(uuids))
+
+
+def test_all_ranks_of_a_job_in_lock_step_are_on_one_node():
+    """A straggler is told by its peers."""
+    [fleet] = [text for _, _, text in demo_fleets() if "straggler" in text]
+    assert "held-up" in fleet
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("# HELP gpu_up Whether.\n", "# HELP gpu_up Whether.\n"),
+        ("up 1 2\n", 'up{job="j"} 1 2\n'),
+        ('gpu_up{uuid="{a b}"} 1 2\n', 'gpu_up{job="j",uuid="{a b}"} 1 2\n'),
+    ],
+)
+def test_the_demos_past_has_the_labels_of_its_target(line, expected):
+    spec = spec_from_file_location("demo_node", ROOT / "docker" / "demo_node.py")
+    assert spec
+    assert spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.labelled(line, 'job="j"') == expected
+
+
+@pytest.mark.parametrize("name", ["advisor.yml", "advisor-demo.yml"])
+def test_the_advisor_takes_its_settings(name):
     settings = pytest.importorskip("gpu_advisor.settings")
-    loaded = settings.load(ROOT / "docker" / "advisor.yml")
+    loaded = settings.load(ROOT / "docker" / name)
     prometheus = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
     assert loaded.cluster == prometheus["global"]["external_labels"]["cluster"]
     assert loaded.web.listen_address == f"0.0.0.0:{OWN['advisor']}"
@@ -167,6 +204,12 @@ def test_the_images_are_small_and_not_root():
         assert "HEALTHCHECK" in image
         assert f"EXPOSE {port}" in image
         assert f"http://127.0.0.1:{port}/-/healthy" in image
+
+
+def test_the_images_have_what_their_commands_need():
+    text = (ROOT / "Dockerfile").read_text()
+    assert "[web]" in text.split(" AS exporter-environment\n")[1].split("\nFROM ")[0]
+    assert "[advisor,web,kubernetes]" in text.split(" AS advisor-environment\n")[1].split("\nFROM ")[0]
 
 
 def test_what_the_image_is_made_of_is_sent_to_the_builder():

@@ -1,0 +1,166 @@
+"""The composed stack with its demonstration, as a user starts it: healthy, scraped, hardened, and full of advice."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import requests
+
+from tests.compose.engine import ROOT, Engine, engine, services, stand_ins
+
+KEPT = os.environ.get("GPU_ADVISOR_COMPOSE")
+pytestmark = pytest.mark.skipif(not KEPT, reason="needs an engine of its own: make test-compose")
+
+HEALTHY_WITHIN_SECONDS = 90.0
+ADVICE_WITHIN_SECONDS = 240.0
+
+ADVISOR, PROMETHEUS, ALERTMANAGER = (f"http://127.0.0.1:{port}" for port in (9817, 9090, 9093))
+ONCE = {"demo-past"}
+"""Services that do something and end."""
+
+T = TypeVar("T")
+
+
+@dataclass
+class Stack:
+    engine: Engine
+    healthy_after_seconds: float
+
+    def inside(self, service: str, *command: str) -> str:
+        return self.engine.compose("exec", "-T", service, *command)
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    folder = Path(tempfile.mkdtemp(prefix="c"))
+    try:
+        with engine(folder) as running:
+            stand_ins(running, Path(str(KEPT)))
+            running.compose("config", "--quiet")
+            running.compose("build")
+            started = time.monotonic()
+            running.compose("up", "--detach", *services())
+            try:
+                eventually(lambda: all(_is_well(running, name) for name in services()), 2 * HEALTHY_WITHIN_SECONDS)
+                yield Stack(running, time.monotonic() - started)
+            finally:
+                print(running.compose("ps"))
+                print(running.compose("logs", "--no-color", "--tail=20"))
+                running.compose("down", "--volumes", "--timeout", "5")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_well(engine: Engine, service: str) -> bool:
+    state: dict[str, Any] = engine.inspect(service).get("State", {})
+    if service in ONCE:
+        return bool(state.get("Status") == "exited" and state["ExitCode"] == 0)
+    return bool(state.get("Health", {}).get("Status") == "healthy")
+
+
+def eventually(probe: Callable[[], T | None], within_seconds: float) -> T:
+    deadline = time.monotonic() + within_seconds
+    while True:
+        last = probe()
+        if last:
+            return last
+        assert time.monotonic() < deadline, f"not within {within_seconds:g} s; the last answer was {last!r}"
+        time.sleep(1)
+
+
+def get(url: str) -> Any:
+    answer = requests.get(url, timeout=10)
+    assert answer.status_code == 200, f"{url}: {answer.status_code} {answer.text[:500]}"
+    return answer.json()
+
+
+def test_all_are_healthy_soon(stack: Stack) -> None:
+    assert stack.healthy_after_seconds < HEALTHY_WITHIN_SECONDS
+
+
+def test_prometheus_reaches_every_target(stack: Stack) -> None:
+    def targets() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = get(f"{PROMETHEUS}/api/v1/targets")["data"]["activeTargets"]
+        return found
+
+    eventually(lambda: all(each["health"] == "up" for each in targets()), 60)
+    instances = {(each["labels"]["job"], each["labels"]["instance"]) for each in targets()}
+    nodes = {("gpu-exporter", f"demo-node-{n}:9816") for n in (1, 2, 3)}
+    own = {("gpu-exporter", "exporter:9816"), ("gpu-advisor", "advisor:9817"), ("alertmanager", "alertmanager:9093")}
+    assert nodes | own <= instances
+
+
+def test_recommendations_are_there_at_once(stack: Stack) -> None:
+    """Of the demonstration's past, not after half an hour; and each of its kinds of trouble leads to one."""
+
+    def kinds() -> set[str]:
+        return {each["kind"] for each in get(f"{ADVISOR}/recommendations?per_page=200")["recommendations"]}
+
+    wanted = {"idle_reclaim", "data_loading", "batch_size", "straggler", "cooling", "failing_gpu", "power_limit",
+              "memory_saving", "mixed_precision", "communication", "profiling"}  # fmt: skip
+    eventually(lambda: wanted <= kinds(), ADVICE_WITHIN_SECONDS)
+
+
+def test_alertmanager_has_alerts_of_both_kinds(stack: Stack) -> None:
+    """A Prometheus rule's about the lost GPU, and the advisor's own."""
+
+    def names() -> set[str]:
+        return {each["labels"]["alertname"] for each in get(f"{ALERTMANAGER}/api/v2/alerts")}
+
+    eventually(lambda: {"GpuDown", "GpuAdvisorIdleReclaim"} <= names(), ADVICE_WITHIN_SECONDS)
+
+
+@pytest.mark.parametrize("service", sorted({*services()} - ONCE))
+def test_a_container_can_do_no_more_than_it_must(stack: Stack, service: str) -> None:
+    found = stack.engine.inspect(service)
+    host = found["HostConfig"]
+    assert host["ReadonlyRootfs"]
+    assert host["CapDrop"] == ["ALL"]
+    assert host["Memory"] > 0
+    assert host["PidsLimit"] > 0
+    assert not host["Privileged"]
+    assert {binding["HostIp"] for ports in host["PortBindings"].values() for binding in ports} <= {"127.0.0.1"}
+    told = stack.inside(service, "sh", "-c", "id -u; grep CapEff /proc/self/status; touch /nowhere 2>&1 || true")
+    assert not told.startswith("0\n")
+    assert "CapEff:\t0000000000000000" in told
+    assert "Read-only file system" in told
+
+
+def test_the_advisors_image_has_what_its_commands_need(stack: Stack) -> None:
+    stack.inside("advisor", "python", "-c", "import bcrypt, kubernetes")
+
+
+def _in_pages(start: str) -> list[str]:
+    """Indented commands of the pages that begin so, with the lines that a backslash carries on."""
+    text = "\n".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("api.md", "faq.md"))
+    return [found.strip() for found in re.findall(rf"^    {start}(?:.*\\\n)*.*$", text, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("command", _in_pages("curl"))
+def test_what_the_pages_ask_is_answered(stack: Stack, command: str) -> None:
+    assert len(stack.engine.run("sh", "-c", command.replace("curl -s", "curl -sS --fail"))) > 100
+
+
+@pytest.mark.parametrize("query", _in_pages("gpu_"))
+def test_queries_in_the_pages_return_data(stack: Stack, query: str) -> None:
+    answer = requests.get(f"{PROMETHEUS}/api/v1/query", params={"query": query}, timeout=10).json()
+    assert answer["data"]["result"]
+
+
+def test_the_advisor_comes_back_as_it_was(stack: Stack) -> None:
+    def ids() -> set[str]:
+        return {each["id"] for each in get(f"{ADVISOR}/recommendations?per_page=200")["recommendations"]}
+
+    before = ids()
+    stack.engine.compose("restart", "--timeout", "10", "advisor")
+    eventually(lambda: _is_well(stack.engine, "advisor"), HEALTHY_WITHIN_SECONDS)
+    assert before <= eventually(ids, 60)
