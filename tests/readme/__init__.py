@@ -1,0 +1,1 @@
+"""The README, followed to the letter on a bare Debian: `make test-readme`."""
