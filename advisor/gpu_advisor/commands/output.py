@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 import click
 
 from gpu_advisor.publish import shapes
-from gpu_advisor.publish.document import inert
+from gpu_advisor.publish.spreadsheet import inert
 
 Format = Literal["table", "json", "csv"]
 F = TypeVar("F", bound=Callable[..., Any])

@@ -17,7 +17,7 @@ from flask import Flask, Response, request
 from pydantic import BaseModel, ValidationError
 
 from gpu_advisor.continuity import Snooze
-from gpu_advisor.publish import access, chosen, document, metrics, openapi, problem, shapes
+from gpu_advisor.publish import access, chosen, document, metrics, openapi, problem, shapes, spreadsheet
 from gpu_advisor.publish.access import Access
 from gpu_advisor.publish.alertmanager import AlertmanagerState
 from gpu_advisor.publish.curves import Range
@@ -83,10 +83,12 @@ class _Handlers:
         return {name: getattr(self, name) for name in OPERATIONS}
 
     def recommendations(self) -> Response:
-        return self._listed("recommendations", chosen.recommendations, document.recommendations, document.as_csv)
+        return self._listed(
+            "recommendations", chosen.recommendations, document.recommendations, spreadsheet.recommendations
+        )
 
     def checks(self) -> Response:
-        return self._listed("checks", chosen.checks, document.checks, document.checks_as_csv)
+        return self._listed("checks", chosen.checks, document.checks, spreadsheet.checks)
 
     def abstentions(self) -> Response:
         return self._listed("abstentions", chosen.abstentions, document.all_abstentions)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import TypeVar
 
@@ -23,16 +21,6 @@ T = TypeVar("T")
 #: What frames recommendations and checks is part of each page up to so many nodes, pools or abstentions; beyond it,
 #: /checks and /abstentions have the whole.
 MOST_IN_FRAME = 64
-
-CSV_COLUMNS = (
-    "id", "kind", "severity", "scope_kind", "scope", "current", "recommended", "unit", "diagnosis", "confidence",
-    "since", "held", "projected_utilization_ratio", "cost_change_per_hour", "summary",
-)  # fmt: skip
-
-
-CHECK_COLUMNS = (
-    "item", "scope_kind", "scope", "status", "severity", "value", "low", "high", "missed_by", "reason", "message",
-)  # fmt: skip
 
 
 def moment(seconds: float) -> str:
@@ -323,42 +311,3 @@ def _leading_checks(view: View) -> list[Check]:
     sizes = Counter((each.scope.kind, each.item) for each in view.evaluation.checks)
     large = {kind for (kind, _), count in sizes.items() if count > MOST_IN_FRAME}
     return [each for each in view.evaluation.checks if each.scope.kind != "gpu" and each.scope.kind not in large]
-
-
-def as_csv(chosen: Iterable[Issued]) -> str:
-    return _csv(CSV_COLUMNS, map(_row, chosen))
-
-
-def checks_as_csv(chosen: Iterable[Check]) -> str:
-    rows = (
-        (
-            each.item, each.scope.kind, inert(each.scope.name), each.status.value, each.severity, each.value, each.low,
-            each.high, each.missed_by, each.reason.value if each.reason else None, inert(each.message),
-        )
-        for each in chosen
-    )  # fmt: skip
-    return _csv(CHECK_COLUMNS, rows)
-
-
-def _row(issued: Issued) -> tuple[object, ...]:
-    of = issued.recommendation
-    return (
-            issued.id, of.kind, of.severity, of.scope.kind, inert(of.scope.name), of.current, of.recommended,
-            of.unit, of.diagnosis, of.confidence, timestamp(issued.since), str(issued.held).lower(),
-            of.projection.utilization_ratio, of.projection.cost_change_per_hour, inert(of.summary),
-        )  # fmt: skip
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\r\n")  # RFC 4180; a lone \r in a field is quoted only so
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return out.getvalue()
-
-
-def inert(text: str) -> str:
-    """Text that a spreadsheet would take for a formula is marked as text (OWASP: CSV injection). CSV has no way to say
-    NUL: before Python 3.11 its writer refuses it, and readers stop at it."""
-    text = text.replace("\0", "\ufffd")
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
