@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import click
 
 from gpu_advisor import __version__
@@ -27,7 +30,7 @@ def cli() -> None:
 def main() -> int:
     """The console command. Errors that a person can mend are one line, not a traceback."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="gpu-advisor", standalone_mode=False)
     except click.exceptions.Abort:
         return 1
     except click.ClickException as error:
@@ -36,6 +39,9 @@ def main() -> int:
     except ConfigError as error:
         click.echo(f"gpu-advisor: {error}", err=True)
         return USAGE_ERROR
+    except BrokenPipeError:  # as `gpu-advisor check | head` does: who reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at the end would fail as well
+        return 0
     except (StartError, AddressError) as error:
         click.echo(f"gpu-advisor: {error}", err=True)
         return 1

@@ -14,10 +14,13 @@ COMMANDS: dict[str, str] = {
     "backtest": "gpu_advisor.commands.backtest",
     "check": "gpu_advisor.commands.check",
     "recommend": "gpu_advisor.commands.recommend",
+    "watch": "gpu_advisor.commands.watch",
+    "top": "gpu_advisor.commands.top",
     "autoscale": "gpu_advisor.commands.autoscale",
     "batch-size": "gpu_advisor.commands.batch_size",
     "probe": "gpu_advisor.commands.probe",
     "estimate": "gpu_advisor.commands.estimate",
+    "completion": "gpu_advisor.commands.completion",
 }
 
 

@@ -1,0 +1,31 @@
+"""`gpu-advisor completion`: what makes a shell complete commands and options."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+from gpu_advisor.commands.asking import AskError
+
+PROGRAM = "gpu-advisor"
+
+#: The variable by which the shell asks; click derives the same name from the program's.
+VARIABLE = "_GPU_ADVISOR_COMPLETE"
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def command(shell: str) -> None:
+    """Print the script that completes commands and options in a shell.
+
+    \b
+      eval "$(gpu-advisor completion bash)"                         in ~/.bashrc (bash 4.4 or newer)
+      eval "$(gpu-advisor completion zsh)"                          in ~/.zshrc, after compinit
+      gpu-advisor completion fish > ~/.config/fish/completions/gpu-advisor.fish
+    """
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise AskError(f"this version of click completes nothing in {shell}: upgrade click")
+    completion = kind(click.get_current_context().find_root().command, {}, PROGRAM, VARIABLE)
+    # click's own check of the shell's version starts a shell: what is printed is the same without.
+    click.echo(completion.source_template % completion.source_vars())

@@ -1,0 +1,207 @@
+"""`gpu-advisor top`: one node's GPUs, who uses them, and the host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin
+
+import click
+import requests
+
+from gpu_advisor.commands import live, output
+from gpu_advisor.commands.asking import AskError
+from gpu_advisor.node import GpuNow, NodeNow, Page, node
+from gpu_advisor.publish.wording import percent, value_text
+from gpu_advisor.sources.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+DEFAULT_EXPORTER = "http://127.0.0.1:9816"
+ANSWER_SECONDS = 10.0
+MOST_BYTES = 64 * 2**20
+
+#: Between the two pages of --once: counters are told as shares of the time between.
+ONCE_SECONDS = 1.0
+
+HEADINGS = ("GPU", "name", "busy", "memory", "power", "temp", "held back by", "used by")
+
+CSV_COLUMNS = (
+    "uuid", "index", "name", "up", "why_down", "utilization_ratio", "memory_used_bytes", "memory_total_bytes",
+    "power_watts", "power_limit_watts", "temperature_celsius", "processes", "held_back_by", "owners",
+)  # fmt: skip
+
+
+@click.command("top")
+@click.argument("exporter", metavar="[URL]", default=DEFAULT_EXPORTER)
+@click.option("--interval", type=click.FloatRange(min=0.5), default=2.0, show_default=True, help="Seconds between.")
+@click.option("--once", is_flag=True, help="Look once and end; with --format json or csv always so.")
+@click.option("--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@click.option("--ca-file", type=click.Path(dir_okay=False), help="Trust this certificate (PEM).")
+@click.option("--user", help="Where the exporter asks for a login.")
+@click.option("--password-file", type=click.Path(dir_okay=False, path_type=Path), help="The password of --user.")
+def command(
+    exporter: str, interval: float, once: bool, format_: output.Format, ca_file: str | None,
+    user: str | None, password_file: Path | None,
+) -> None:  # fmt: skip
+    """One node as its exporter sees it: its GPUs, who uses them, and the host.
+
+    \b
+      gpu-advisor top                                               this machine
+      gpu-advisor top http://node-7:9816                            another one
+      gpu-advisor top --format csv                                  for scripts
+    """
+    reader = _Reader(exporter, ca_file, _login(user, password_file))
+    if once or format_ != "table":
+        first = reader.page()
+        time.sleep(ONCE_SECONDS)
+        _show(node(reader.page(), first), format_)
+        return
+    before: list[Page] = []
+
+    def look() -> NodeNow:
+        now = reader.page()
+        seen = node(now, before[0] if before else None)
+        before[:] = [now]
+        return seen
+
+    look()
+    time.sleep(ONCE_SECONDS)
+    live.run(look, picture, lambda _, now: lines(now), interval)
+
+
+def _login(user: str | None, password_file: Path | None) -> tuple[str, str] | None:
+    if (user is None) != (password_file is None):
+        raise click.UsageError("--user and --password-file go together")
+    try:
+        return None if user is None or password_file is None else (user, password_file.read_text("utf-8").strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise AskError(f"--password-file: {error}; give the path of a readable file") from error
+
+
+class _Reader:
+    def __init__(self, url: str, ca_file: str | None, login: tuple[str, str] | None) -> None:
+        if "://" not in url:
+            url = f"http://{url}"
+        self._url = url if url.rstrip("/").endswith("/metrics") else urljoin(url.rstrip("/") + "/", "metrics")
+        self._client = DeadlineClient()
+        self._client.session.verify = ca_file or True
+        if login:
+            self._client.session.auth = login
+
+    def page(self) -> Page:
+        """Raises AskError."""
+        from prometheus_client.parser import text_string_to_metric_families
+
+        try:
+            answer = self._client.fetch(
+                "GET", self._url, seconds=ANSWER_SECONDS, max_bytes=MOST_BYTES, headers={"Accept": "text/plain"}
+            )
+        except requests.exceptions.SSLError as error:
+            raise AskError(f"{self._url}: TLS fails ({error}): give the certificate with --ca-file") from error
+        except (requests.RequestException, DeadlineExceededError, BodyTooLargeError, OSError, ValueError) as error:
+            raise AskError(
+                f"no exporter answers at {self._url} ({type(error).__name__}): start one with `gpu-exporter`, or name "
+                "another: gpu-advisor top http://NODE:9816"
+            ) from error
+        if answer.status == requests.codes.unauthorized:
+            raise AskError(f"{self._url} asks for a login: give one with --user and --password-file")
+        samples: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+        try:
+            for family in text_string_to_metric_families(answer.body.decode("utf-8")):
+                for sample in family.samples:
+                    samples.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+        except ValueError:
+            samples = {}
+        if answer.status != requests.codes.ok or "gpu_exporter_build_info" not in samples:
+            raise AskError(f"{self._url} answers {answer.status}, but not as gpu-exporter does: is the address right?")
+        return Page(time.monotonic(), samples)
+
+
+def _show(now: NodeNow, format_: output.Format) -> None:
+    if format_ == "json":
+        output.show_json(asdict(now))
+    elif format_ == "csv":
+        rows = [asdict(gpu) for gpu in now.gpus]
+        output.show_csv(CSV_COLUMNS, [[_cell(row[name]) for name in CSV_COLUMNS] for row in rows])
+    else:
+        for line in head(now):
+            click.echo(line)
+        output.show_table(HEADINGS, [_row(gpu) for gpu in now.gpus], "No GPU.")
+
+
+def _cell(value: object) -> object:
+    return "; ".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def head(now: NodeNow) -> Iterator[str]:
+    """What is said of the host and of the exporter itself."""
+    host = now.host
+    cores = "" if host.cores is None else f" of {host.cores} cores"
+    yield output.one_line(f"{now.name or 'this node'}{'  (simulated GPUs)' if now.simulated else ''}")
+    memory = f"{value_text(host.memory_used_bytes, 'bytes')} of {value_text(host.memory_total_bytes, 'bytes')}"
+    yield (
+        f"CPU {percent(host.cpu_ratio)}{cores}, load {value_text(host.load1, 'count')}, memory {memory}, "
+        f"disk {percent(host.disk_busy_ratio)} busy, network in {value_text(host.receive_bytes_per_second, RATE)}, "
+        f"out {value_text(host.transmit_bytes_per_second, RATE)}"
+    )
+    for name, state in sorted(now.drivers.items()):
+        if state != "ok":
+            yield output.one_line(f"driver {name}: {state.replace('_', ' ')}")
+    if now.silent:
+        yield output.one_line(f"could not be read: {', '.join(now.silent)}; see the exporter's log")
+
+
+RATE = "bytes_per_second"
+
+
+def lines(now: NodeNow) -> Iterator[str]:
+    """One look in a pipe: a line a GPU."""
+    yield from head(now)
+    for gpu in now.gpus:
+        yield "  ".join(_row(gpu))
+
+
+def _row(gpu: GpuNow) -> tuple[str, ...]:
+    if not gpu.up:
+        why = f"down: {gpu.why_down.replace('_', ' ')}" if gpu.why_down else "does not answer"
+        return gpu.index, output.one_line(gpu.name), output.one_line(why), "", "", "", "", ""
+    memory = f"{value_text(gpu.memory_used_bytes, 'bytes')} of {value_text(gpu.memory_total_bytes, 'bytes')}"
+    power = f"{value_text(gpu.power_watts, 'watts')} of {value_text(gpu.power_limit_watts, 'watts')}"
+    count = "" if not gpu.processes else "1 process" if gpu.processes == 1 else f"{gpu.processes} processes"
+    used_by = "; ".join(gpu.owners) or count
+    return (
+        gpu.index, output.one_line(gpu.name), percent(gpu.utilization_ratio), memory, power,
+        value_text(gpu.temperature_celsius, "celsius"), ", ".join(gpu.held_back_by).replace("_", " "),
+        output.one_line(used_by),
+    )  # fmt: skip
+
+
+def picture(now: NodeNow, trouble: str) -> RenderableType:
+    """The node for a terminal."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*HEADINGS, box=box.SIMPLE_HEAD, pad_edge=False)
+    for gpu in now.gpus:
+        cells = [Text(cell) for cell in _row(gpu)]
+        if not gpu.up:
+            cells[2].stylize("bold red")
+        elif gpu.utilization_ratio is not None:
+            cells[2].stylize("green" if gpu.utilization_ratio >= WELL_USED else "yellow")
+        cells[6].stylize("yellow")
+        table.add_row(*cells)
+    said = [Text(line, style="bold" if number == 0 else "") for number, line in enumerate(head(now))]
+    if trouble:
+        said.append(Text(f"{output.one_line(trouble)} What follows is what was seen last.", style="bold red"))
+    return Group(*said, table if now.gpus else Text("No GPU."))
+
+
+#: The default target of GPU utilization. An exporter knows nobody's settings.
+WELL_USED = 0.9

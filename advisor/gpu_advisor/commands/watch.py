@@ -1,0 +1,145 @@
+"""`gpu-advisor watch`: checklist and recommendations as they change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gpu_advisor.commands import asking, live, output
+from gpu_advisor.publish import shapes
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+#: What is missed comes first, then what cannot be told.
+_ORDER = {"missed": 0, "unknown": 1, "met": 2}
+_URGENCY = {"critical": 0, "warning": 1, "info": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was said at one time."""
+
+    advice: shapes.Recommendations
+    checks: tuple[shapes.Check, ...]
+
+    @property
+    def to_do(self) -> list[shapes.Recommendation]:
+        return sorted(self.advice["recommendations"], key=lambda each: (_URGENCY[each["severity"]], each["since"]))
+
+
+@click.command("watch")
+@click.option("--interval", type=click.FloatRange(min=1), default=5.0, show_default=True, help="Seconds between looks.")
+@click.option("--once", is_flag=True, help="Look once and end.")
+@click.option("--gpus", is_flag=True, help="Each GPU's checks, too.")
+@click.option("--exit-code", is_flag=True, help="With --once: end with 3 if there is something to do.")
+@asking.options
+def command(
+    interval: float, once: bool, gpus: bool, exit_code: bool,
+    advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None,
+) -> int:  # fmt: skip
+    """The checklist and what to do, renewed as they change. Ctrl-C ends it.
+
+    \b
+      gpu-advisor watch                                             the advisor on this machine
+      gpu-advisor watch --prometheus http://prometheus:9090         with nothing running
+      gpu-advisor watch >> advice.log                               in a pipe: a line for each change
+    """
+
+    def look() -> Look:
+        asked = asking.asked(advisor, token_file, ca_file, prometheus, config)
+        found = asked.checks({})["checks"]
+        chosen = (each for each in found if gpus or each["scope"]["kind"] != "gpu")
+        return Look(asked.recommendations({}), tuple(sorted(chosen, key=lambda each: _ORDER[each["status"]])))
+
+    if not once:
+        live.run(look, picture, lines, interval)
+        return 0
+    seen = look()
+    old = output.warn_of(seen.advice)
+    for line in lines(None, seen):
+        click.echo(line)
+    if exit_code and any(not each["snoozed"] for each in seen.to_do):
+        return output.SOMETHING_TO_DO
+    return 1 if old and (exit_code or seen.advice["at"] is None) else 0
+
+
+def lines(before: Look | None, now: Look) -> Iterator[str]:
+    """What is new, a line each: time, what happened, and to what."""
+    at = (now.advice["at"] or "-")[:19]
+    source, former = now.advice["source"], before.advice["source"] if before else None
+    if not source["up"] and (former is None or former["up"]):
+        yield f"{at}  source   {output.one_line(source['message'])}"
+    if source["up"] and former and not former["up"]:
+        yield f"{at}  source   answers again"
+    known = {_key(each): each["status"] for each in before.checks} if before else {}
+    for check in now.checks:
+        if known.get(_key(check), "met") != check["status"]:
+            yield f"{at}  {check['status']:8} {_of(check)}: {check['title']}{_figures(check)}"
+    told = {each["id"]: each for each in before.advice["recommendations"]} if before else {}
+    for each in now.to_do:
+        if each["id"] not in told:
+            yield f"{at}  {each['severity']:8} {output.one_line(each['summary'])}  [{each['id']}]"
+        elif told[each["id"]]["recommended"] != each["recommended"]:
+            yield f"{at}  changed  {output.one_line(each['summary'])}  [{each['id']}]"
+    still = {each["id"] for each in now.to_do}
+    for id_, each in told.items():
+        if id_ not in still:
+            yield f"{at}  over     {output.one_line(each['summary'])}  [{id_}]"
+
+
+def picture(now: Look, trouble: str) -> RenderableType:
+    """Both tables, for a terminal."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    answer, source = now.advice, now.advice["source"]
+    head = Text(f"cluster {output.one_line(answer['cluster'])}, as of {(answer['at'] or 'never')[:19]}", style="bold")
+    if answer["simulated"]:
+        head.append("  simulated", style="yellow")
+    parts: list[RenderableType] = [head]
+    said = trouble or ("" if source["up"] else source["message"])
+    if said:
+        parts.append(Text(f"{output.one_line(said)} What follows is what was known last.", style="bold red"))
+    todo = Table("severity", "what to do", "change", "confidence", "id", box=box.SIMPLE_HEAD, pad_edge=False)
+    for each in now.to_do:
+        style = output.STYLES[each["severity"]]
+        marks = "".join(f" ({word})" for word in ("held", "snoozed") if each[word])
+        change = f"{each['current']:g} -> {each['recommended']:g}" if each["unit"] != "affected GPUs" else ""
+        row = (each["severity"], output.one_line(each["summary"]) + marks, change, each["confidence"], each["id"][:8])
+        todo.add_row(*(Text(cell, style=style if number == 0 else "") for number, cell in enumerate(row)))
+    parts.append(todo if now.to_do else Text("Nothing to do.", style="green"))
+    checks = Table("status", "of", "item", "", box=box.SIMPLE_HEAD, pad_edge=False)
+    for check in now.checks:
+        cells = (check["status"], _of(check), check["title"], _figures(check).removeprefix(", "))
+        checks.add_row(
+            *(Text(cell, style=output.STYLES[check["status"]] if number == 0 else "")
+              for number, cell in enumerate(cells))
+        )  # fmt: skip
+    parts.append(checks)
+    return Group(*parts)
+
+
+def _key(check: shapes.Check) -> tuple[str, str, str]:
+    return check["item"], check["scope"]["kind"], check["scope"]["name"]
+
+
+def _of(check: shapes.Check) -> str:
+    kind, label = check["scope"]["kind"], check["scope"]["label"]
+    return kind if kind == "fleet" else output.one_line(f"{kind} {label}")
+
+
+def _figures(check: shapes.Check) -> str:
+    """The value and how far it is off, or why there is none."""
+    if check["value"] is None:
+        return f", {output.one_line(check['message'])}"
+    unit = "money" if check["item"] == "cost" else "ratio"
+    off = check["missed_by"]
+    far = "" if off is None else f", {output.ratio(abs(off), unit)} too {'high' if off > 0 else 'low'}"
+    return f", {output.ratio(check['value'], unit)}{far}"
