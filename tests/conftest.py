@@ -23,3 +23,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="write the expected pages of tests/golden/ anew: python -m pytest tests/unit/exporter/test_golden.py "
         "--update-golden",
     )
+    parser.addoption(
+        "--update-pictures",
+        action="store_true",
+        help="make the pictures of the page in docs/images/ anew: python -m pytest tests/browser --update-pictures",
+    )

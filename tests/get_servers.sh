@@ -1,29 +1,61 @@
 #!/bin/sh
-# Gets the real servers that the integration tests run, from Debian's packages, into a folder of their own:
-# nothing is installed on the machine and no service is started. Usage: get_servers.sh FOLDER
+# Gets the real servers that the integration tests run, and the browser of those of the page, from Debian's packages
+# into a folder of their own: nothing is installed on the machine and no service is started. Usage: get_servers.sh FOLDER
 set -eu
-folder=$1
+mkdir -p "$1"
+folder=$(cd "$1" && pwd)
+
+# Chromium with what it needs and this machine lacks; a script in front of it names the libraries' and fonts' folders.
+get_chromium() {
+    root="$folder/chromium"
+    mkdir -p "$root/archives/partial" "$folder/usr/bin"
+    get="apt-get -qq install --yes --download-only --no-install-recommends -o Debug::NoLocking=1"
+    get="$get -o Dir::Cache::archives=$root/archives chromium fonts-liberation"
+    if ! $get >/dev/null 2>&1 && ! { [ "$(id -u)" = 0 ] && apt-get -qq update && $get >/dev/null 2>&1; }; then
+        echo "Could not download chromium: the tests that need a browser are skipped now. Install it to run them." >&2
+        return
+    fi
+    for package in "$root"/archives/*.deb; do dpkg-deb -x "$package" "$root"; done
+    rm -r "$root/archives"
+    cat >"$root/fonts.conf" <<EOF
+<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig><dir>$root/usr/share/fonts</dir><cachedir>$root/fonts</cachedir></fontconfig>
+EOF
+    libraries=$(find "$root" -name '*.so*' -path '*/lib/*-linux-gnu*/*' -printf '%h\n' | sort -u | paste -sd: -)
+    cat >"$folder/usr/bin/chromium" <<EOF
+#!/bin/sh
+LD_LIBRARY_PATH="$libraries" FONTCONFIG_FILE="$root/fonts.conf" exec "$root/usr/lib/chromium/chromium" "\$@"
+EOF
+    chmod +x "$folder/usr/bin/chromium"
+}
+
 packages="prometheus prometheus-alertmanager prometheus-node-exporter"
 binaries="prometheus promtool prometheus-alertmanager amtool prometheus-node-exporter"
 
+# Downloading needs no root; refreshing the package lists does.
+get_servers() {
+    mkdir -p "$folder/packages"
+    cd "$folder/packages"
+    if ! apt-get -qq download $packages 2>/dev/null; then
+        if [ "$(id -u)" = 0 ]; then apt-get -qq update; fi
+        if ! apt-get -qq download $packages; then
+            echo "Could not download$missing. Run 'sudo apt-get update' and try again, or install: $packages" >&2
+            return
+        fi
+    fi
+    for package in *.deb; do dpkg-deb -x "$package" "$folder"; done
+}
+
 missing=""
-for binary in $binaries; do
+for binary in $binaries chromium; do
     command -v "$binary" >/dev/null 2>&1 || [ -x "$folder/usr/bin/$binary" ] || missing="$missing $binary"
 done
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1 || ! command -v dpkg-deb >/dev/null 2>&1; then
-    echo "Not found:$missing. Put them on PATH to run the tests that need real servers; those are skipped now." >&2
+    echo "Not found:$missing. Put them on PATH to run the tests that need them; those are skipped now." >&2
     exit 0
 fi
-mkdir -p "$folder/packages"
-cd "$folder/packages"
-# Downloading needs no root; refreshing the package lists does.
-if ! apt-get -qq download $packages 2>/dev/null; then
-    if [ "$(id -u)" = 0 ]; then apt-get -qq update; fi
-    if ! apt-get -qq download $packages; then
-        echo "Could not download$missing. Run 'sudo apt-get update' and try again, or install: $packages" >&2
-        exit 0
-    fi
-fi
-for package in *.deb; do dpkg-deb -x "$package" "$folder"; done
+[ "$missing" = " chromium" ] || get_servers
+case $missing in *chromium) get_chromium ;; esac

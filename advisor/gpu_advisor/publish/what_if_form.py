@@ -37,7 +37,8 @@ class Field:
 
     @property
     def shown(self) -> str:
-        return self.given or ("" if self.present is None else f"{self.present:g}")
+        present = "" if self.present is None else f"{self.present:g}"
+        return (self.given if _number(self.given) is not None else "") if self.given else present
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def filled(form: Sequence[Group], given: Mapping[str, str]) -> list[Group]:
 
 def _filled(field: Field, text: str) -> Field:
     text = text.strip()[:32]
-    problem = "" if not text or _number(text) is not None else "this is no number: write it as 85 or 0.5"
+    problem = "" if not text or _number(text) is not None else f"{text!r} is no number: write it as 85 or 0.5"
     return _with(field, text, problem)
 
 

@@ -188,8 +188,8 @@ def test_silent_exporters_are_said() -> None:
         ("gpu.min=2", "Changes Give back 1 of 3 GPUs"),
         ("pool0.max=2", "2 3 2"),  # replicas of s0: there, now, then
         ("gpu.min=99", "min (99) is above max (8): make max at least 99"),
-        ("gpu.min=many", "this is no number"),
-        ("gpu.min=nan", "this is no number"),
+        ("gpu.min=many", "'many' is no number"),
+        ("gpu.min=nan", "'nan' is no number"),
         ("gpu.target_utilization=101", "less than or equal to 100"),
         ("price0=0", "greater than 0"),
         ("unknown=1", "Change something"),

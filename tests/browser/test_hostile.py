@@ -1,0 +1,59 @@
+"""Names that somebody chose badly, or on purpose, and a source that fell silent: what a browser makes of the page."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+from gpu_advisor.expressions import Expression, Labels
+from gpu_advisor.sources.base import Trail
+from gpu_advisor.view import SourceState
+from playwright.sync_api import expect
+
+from tests.unit.advisor.build import AT, Card, Target
+from tests.unit.advisor.test_api import HOSTILE, view_of, whole
+
+from .conftest import Open
+from .serving import served
+from .test_page import PHONE, fits, violations
+
+
+def level(expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
+    return {(): tuple((start + index * step, 0.5) for index in range(round((end - start) / step) + 1))}
+
+
+def test_hostile_labels_are_text(open_page: Open) -> None:
+    cards = [
+        Card(uuid, 0.0, node=name, name=name, index=name)
+        for number, name in enumerate(HOSTILE.values())
+        for uuid in (name, f"b{number}")
+    ]
+    view = view_of([Target("a:1", cards)])
+    assert len(view.issued) == len(HOSTILE)
+    with served(view, curves=level) as url:
+        for path in ("/", *(f"/page/{each.id}" for each in view.issued), "/page/what-if?gpu.min=0"):
+            page = open_page(url + path, width=PHONE)
+            assert fits(page), path
+            assert page.locator("script").count() == 1
+            told = re.sub(r"\s+", " ", page.locator("body").text_content() or "")
+            names = [each.recommendation.scope.name for each in view.issued if path.endswith((each.id, "/", "min=0"))]
+            for name in names:
+                # HTML has no NUL: a browser leaves it out of text.
+                assert re.sub(r"\s+", " ", name.replace("\0", "")).strip() in told, path
+        for path in ("/", "/page/what-if?gpu.min=0"):
+            assert violations(open_page(url + path)) == [], path
+
+
+def test_a_source_that_fell_silent(open_page: Open) -> None:
+    view = whole()
+    silent = SourceState("prometheus", "http://p:9090", False, "partial", "half an answer: see its log", AT - 90)
+    with served(dataclasses.replace(view, source=silent), curves=level) as url:
+        page = open_page(url + "/")
+        expect(page.get_by_role("heading", level=1)).to_contain_text("may be out of date")
+        expect(page.locator("#sources")).to_contain_text("partial")
+        expect(page.locator("#state")).to_contain_text("half an answer: see its log")
+        expect(page.locator("article.advice")).to_have_count(len(view.issued))
+        page.goto(f"{url}/page/{view.issued[0].id}")
+        expect(page.locator("#evidence")).to_contain_text("its past cannot be shown")
+        assert violations(page) == []

@@ -1,0 +1,216 @@
+"""The page as people meet it: in a real Chromium, on a real advisor with a simulated fleet of every trouble."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.programs import Program, advisor, eventually, up
+from tests.servers import free_port
+
+from .conftest import KINDS, SETTINGS, Open
+
+Keep = Callable[[Page, str], None]
+
+PHONE = 390
+
+
+def first_of(demo: Program, kind: str) -> Mapping[str, str]:
+    found = [each for each in demo.get("/recommendations")["recommendations"] if each["kind"] == kind]
+    assert found, kind
+    one: Mapping[str, str] = found[0]
+    return one
+
+
+def addresses(demo: Program) -> list[str]:
+    """One page of each sort."""
+    ids = [first_of(demo, kind)["id"] for kind in ("idle_reclaim", "cooling")]
+    checks = ("item=gpu_utilization&kind=fleet&of=fleet", "item=cost&kind=fleet&of=fleet")
+    return [
+        demo.url + "/",
+        *(f"{demo.url}/page/{id_}" for id_ in ids),
+        *(f"{demo.url}/page/check?{check}" for check in checks),
+        f"{demo.url}/page/what-if",
+        f"{demo.url}/page/what-if?gpu.min=0&price0=x&gpu.scale_down_threshold=95",
+    ]
+
+
+def violations(page: Page) -> list[str]:
+    """What axe-core finds that bars somebody from the page."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{each['impact']} {each['id']}: {[node['html'][:200] for node in each['nodes'][:3]]}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ]
+
+
+def renewed_until(page: Page, text: str) -> None:
+    """Renews the page, as it does by itself every 15 seconds, until it has this text."""
+    eventually(lambda: page.evaluate("refresh()") or text in page.inner_text("main"), 60, text)
+
+
+def fits(page: Page) -> bool:
+    """Nothing has to be scrolled sideways, but tables within their own frame."""
+    return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
+
+
+def test_all_troubles_are_shown_what_is_broken_first(demo: Program, open_page: Open, pictures: Keep) -> None:
+    page = open_page(demo.url + "/")
+    told = demo.get("/recommendations")["recommendations"]
+    assert {each["kind"] for each in told} >= KINDS
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"{len(told)} things to do.")
+    for each in told:
+        expect(page.locator(f"#a-{each['id']}")).to_be_visible()
+    articles = page.locator("article.advice")
+    assert "critical" in str(articles.first.get_attribute("class"))
+    expect(page.locator(".tile.missed", has_text="GPU utilization")).to_contain_text("too low")
+    expect(page.locator("#unknown")).to_contain_text("is down")  # the lost GPU is no GPU without work
+    pictures(page, "page")
+
+
+def test_from_the_list_to_the_evidence(demo: Program, open_page: Open, pictures: Keep) -> None:
+    page = open_page(demo.url + "/")
+    told = first_of(demo, "cooling")
+    page.locator(f"#a-{told['id']} a").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("heat holds back")
+    charts = page.locator("svg.chart")
+    expect(charts.first).to_be_visible()
+    assert page.locator("svg.chart polyline").count() >= 3
+    assert "over 2 h" in str(charts.first.get_attribute("aria-label"))
+    page.locator("summary", has_text="Query").first.click()
+    expect(page.locator("#query-1 pre")).to_contain_text(re.compile(r"gpu_busy_seconds_total.*@ \d+"))
+    expect(page.locator("#apply pre")).to_contain_text("nvidia-smi")
+    page.locator("#query-1 summary").click()
+    page.evaluate("scrollTo(0, 0)")
+    pictures(page, "page-evidence")
+
+
+def test_a_check_leads_to_its_numbers_and_to_what_to_do(demo: Program, open_page: Open) -> None:
+    page = open_page(demo.url + "/")
+    page.locator(".tile a", has_text="GPU utilization").click()
+    expect(page.locator("svg.chart")).to_be_visible()
+    page.goto(demo.url + "/")
+    page.locator("#gpus td a.value").first.click()
+    expect(page.locator("svg.chart")).to_be_visible()
+
+
+def test_what_if_changes_the_answer_as_a_slider_moves(demo: Program, open_page: Open, pictures: Keep) -> None:
+    page = open_page(demo.url + "/page/what-if")
+    answer = page.locator("#answer")
+    expect(answer).to_contain_text("Change something")
+    slider = page.get_by_label("fewest GPUs of a pool, slider").first
+    slider.press("ArrowLeft")
+    expect(answer).to_contain_text("Give back 4 of 4 GPUs of Tesla T4")
+    expect(answer).to_contain_text("instead of 1 GPUs")
+    assert "gpu.min=0" in page.url  # to hand on
+    pictures(page, "page-what-if")
+    number = page.locator("input[name='gpu.scale_down_threshold']")
+    number.fill("95")
+    expect(answer).to_contain_text("must be below")
+    number.fill("60")
+    page.get_by_label("budget", exact=True).fill("-1")
+    expect(page.locator(".problem")).to_contain_text("greater than 0")
+    page.reload()
+    expect(slider).to_have_value("0")
+
+
+def test_without_scripts_all_is_there(demo: Program, open_page: Open) -> None:
+    page = open_page(demo.url + "/", java_script_enabled=False)
+    told = demo.get("/recommendations")["recommendations"]
+    assert page.locator("article.advice").count() == len(told)
+    summary = page.locator("article.advice summary").first
+    summary.click()
+    expect(page.locator("article.advice pre").first).to_be_visible()
+    page.get_by_role("link", name="What if", exact=True).click()
+    expect(page.locator("input[type=range]")).to_have_count(0)  # a slider alone would show no number
+    page.locator("input[name='gpu.min']").fill("0")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("#answer")).to_contain_text("Give back 4 of 4 GPUs of Tesla T4")
+    expect(page.locator("input[name='gpu.min']")).to_have_value("0")
+    page.goto(f"{demo.url}/page/{first_of(demo, 'cooling')['id']}")
+    assert page.locator("svg.chart").count() >= 3
+    expect(page.locator("form.snooze")).to_be_hidden()
+    expect(page.locator("summary", has_text="By command")).to_be_visible()
+
+
+def test_at_phone_width_nothing_is_cut_off(demo: Program, open_page: Open, pictures: Keep) -> None:
+    for url in addresses(demo):
+        page = open_page(url, width=PHONE, color_scheme="dark")
+        assert fits(page), url
+        if url == demo.url + "/":
+            pictures(page, "page-phone")
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", PHONE)])
+def test_axe_finds_nothing_serious(demo: Program, open_page: Open, scheme: str, width: int) -> None:
+    for url in addresses(demo):
+        page = open_page(url, width=width, color_scheme=scheme)
+        page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+        assert violations(page) == [], url
+
+
+def test_with_the_keyboard_alone(demo: Program, open_page: Open) -> None:
+    page = open_page(demo.url + "/")
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    summary = page.locator("article.advice summary").first
+    summary.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("article.advice pre").first).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.locator("article.advice pre").first).to_be_focused()  # so that a long one can be scrolled
+
+
+def test_what_is_open_stays_open_when_the_page_is_renewed(demo: Program, open_page: Open) -> None:
+    page = open_page(demo.url + "/")
+    page.locator("article.advice summary").first.click()
+    page.evaluate("document.activeElement.blur()")
+    page.evaluate(
+        "document.querySelector('#todo').dataset.was = 'old'; document.querySelector('#todo p').textContent = ''"
+    )
+    page.evaluate("refresh()")
+    expect(page.locator("#todo > article p").nth(1)).not_to_be_empty()
+    expect(page.locator("article.advice pre").first).to_be_visible()
+
+
+def test_a_snooze_from_the_page(open_page: Open, tmp_path: Path) -> None:
+    there = (f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}", "2xH100-80GB:idle", SETTINGS)
+    with up(tmp_path, *there) as program:
+        page = open_page(program.url + "/", errors_expected=True)  # a browser complains of an advisor that is gone
+        renewed_until(page, "thing to do")
+        page.locator("article.advice h3 a").click()
+        page.get_by_label("because").fill("<i>new</i> fans come")
+        page.get_by_role("button", name="Snooze").click()
+        expect(page.locator("#told .notice")).to_contain_text("<i>new</i> fans come")
+        page.goto(program.url + "/")
+        expect(page.locator("#snoozed")).to_contain_text("<i>new</i> fans come")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Nothing to do that is not snoozed.")
+        page.locator("#snoozed a").click()
+        page.get_by_role("button", name="Alert about this again").click()
+        expect(page.get_by_role("button", name="Snooze")).to_be_visible()
+        # And when the advisor itself is gone, the page says so and keeps what it has.
+        program.stop()
+        page.evaluate("refresh()")
+        expect(page.locator("#away")).to_be_visible()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("Give back")
+
+
+def test_a_source_that_is_dead_is_said_and_nothing_is_zero(open_page: Open, tmp_path: Path) -> None:
+    dead = f"http://127.0.0.1:{free_port()}"
+    config = {"source": {"prometheus": {"url": dead, "timeout_seconds": 1, "retries": 0}}}
+    with advisor(tmp_path, f"127.0.0.1:{free_port()}", config) as program:
+        page = open_page(program.url + "/")
+        renewed_until(page, "Is it running")
+        expect(page.get_by_role("heading", level=1)).to_contain_text("No answer yet")
+        expect(page.locator("#badges")).to_contain_text("does not answer")
+        assert page.locator("svg.meter, .tile, .value").count() == 0
+        assert not re.search(r"\b0(\.0)? ?(%|GPUs|per hour)", page.locator("main").inner_text())
+        assert violations(page) == []
