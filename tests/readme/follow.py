@@ -93,7 +93,9 @@ def looks_right(advice: bool) -> None:
 
 def run(command: str, **environment: str) -> None:
     print(f"$ {command}", flush=True)
-    subprocess.run(["sh", "-c", command], cwd=ROOT, env={**os.environ, **environment}, check=True)
+    code = subprocess.run(["sh", "-c", command], cwd=ROOT, env={**os.environ, **environment}, check=False).returncode
+    if code:
+        sys.exit(f"{command}: ended with {code}")
 
 
 def main() -> None:
