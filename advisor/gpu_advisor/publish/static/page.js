@@ -96,17 +96,22 @@ async function snooze(event) {
 // A slider beside each number, and the answer while they move.
 function slide(form) {
   let pause = 0;
-  let asked = 0;
+  let busy = false;
+  let again = false;
   const ask = async () => {
+    again = busy; // one question at a time: over a large fleet an answer takes seconds
+    if (busy) return;
+    busy = true;
     const address = `${form.action}?${new URLSearchParams(new FormData(form))}`;
-    const mine = ++asked;
     const next = await read(address).catch(() => null);
-    if (mine !== asked) return; // a newer question is on its way
+    busy = false;
     document.getElementById("away").hidden = next !== null;
-    if (!next) return;
-    history.replaceState(null, "", address);
-    renew(document.getElementById("answer"), next.getElementById("answer"));
-    for (const input of form.querySelectorAll("input[type=number]")) tell(input, next.getElementById(input.id));
+    if (next) {
+      history.replaceState(null, "", address);
+      renew(document.getElementById("answer"), next.getElementById("answer"));
+      for (const input of form.querySelectorAll("input[type=number]")) tell(input, next.getElementById(input.id));
+    }
+    if (again) ask();
   };
   const soon = () => {
     clearTimeout(pause);
