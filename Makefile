@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test fuzz test-compose test-readme lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-api bench-diagnosis bench-monitor bench-loaders soak rules dashboards docs golden clean
+.PHONY: up test fuzz test-compose test-readme lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-api bench-diagnosis bench-monitor bench-loaders bench-batch bench-finder soak rules dashboards docs golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -70,6 +70,15 @@ bench-monitor: $(VENV)/.test
 bench-loaders: $(VENV)/.test
 	$(BIN)/python -m benchmarks.loaders
 
+# Predicted memory of batch sizes beside a line and scaling in proportion, on simulated models.
+bench-batch: $(VENV)/.test
+	$(BIN)/python -m benchmarks.batch_fit
+
+# The largest batch that fits, beside Lightning's and accelerate's finders: about ten minutes.
+bench-finder: $(VENV)/.test
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m benchmarks.finder
+
 # The advisor's sizes beside autoscalers' and an oracle's, over generated days: about ten minutes.
 bench-backtest: $(VENV)/.test
 	$(BIN)/python -m benchmarks.backtest
@@ -82,6 +91,7 @@ docs: $(VENV)/.test
 	$(BIN)/python docs/build_diagnosis.py
 	$(BIN)/python docs/build_configuration.py
 	$(BIN)/python docs/build_api.py
+	$(BIN)/python docs/build_planning.py
 	$(BIN)/python docs/build_alerts.py
 
 # The golden pages anew, after a change that is meant: read the difference.

@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "batch-size": "gpu_advisor.commands.batch_size",
     "probe": "gpu_advisor.commands.probe",
     "estimate": "gpu_advisor.commands.estimate",
+    "plan": "gpu_advisor.commands.plan",
     "completion": "gpu_advisor.commands.completion",
 }
 

@@ -1,0 +1,192 @@
+"""`gpu-advisor plan`: does a training job fit, and how is it split?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpu_advisor.planning import recipes
+from gpu_advisor.planning.errors import PlanError
+from gpu_advisor.planning.layout import RECIPES
+from gpu_advisor.planning.machines import GIB, Machines, machines
+
+if TYPE_CHECKING:
+    from gpu_advisor.planning.search import Plan, Plans
+    from gpu_advisor.planning.shape import Shape
+
+DIMENSIONS = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocabulary")
+TERMS = ("weights", "gradients", "optimizer", "activations", "buffers", "overhead")
+
+
+@click.command("plan", short_help="Whether a training job fits, and how to split it.")
+@click.option("--params", metavar="SIZE", help="Parameters, such as 7b: the nearest published model is assumed.")
+@click.option("--config", "config", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
+              help="A model's config.json from Hugging Face.")  # fmt: skip
+@click.option("--gpus", "gpus", required=True, metavar="GPUS", help="8xA100-80GB; 4x8xH100 is four nodes of eight.")
+@click.option("--global-batch", type=int, default=256, show_default=True, help="Samples to an optimizer step.")
+@click.option("--sequence", type=int, help="Tokens to a sample.")
+@click.option("--layers", type=int)
+@click.option("--hidden", type=int)
+@click.option("--heads", type=int)
+@click.option("--kv-heads", type=int, help="Key-value heads, where fewer than heads (grouped-query attention).")
+@click.option("--ffn", type=int, help="Inner width of the feed-forward part.")
+@click.option("--vocabulary", type=int)
+@click.option("--optimizer", type=click.Choice(sorted(RECIPES)), default="adamw-mixed", show_default=True)
+@click.option("--attention", type=click.Choice(["flash", "plain"]), default="flash", show_default=True,
+              help="Whether attention scores are kept in memory: FlashAttention does not.")  # fmt: skip
+@click.option("--margin", type=click.IntRange(0, 90), default=10, show_default=True, help="Percent left free.")
+@click.option("--overhead-gib", type=click.FloatRange(0, 64), default=1.0, show_default=True,
+              help="Taken by driver and libraries on each GPU; measure yours with `gpu-advisor probe`.")  # fmt: skip
+@click.option("--no-offload", is_flag=True, help="Never move states to the host's memory.")
+@click.option("--plans", "most", type=click.IntRange(1, 20), default=3, show_default=True)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def command(
+    params: str | None,
+    config: Path | None,
+    gpus: str,
+    global_batch: int,
+    sequence: int | None,
+    optimizer: str,
+    attention: str,
+    margin: int,
+    overhead_gib: float,
+    no_offload: bool,
+    most: int,
+    form: str,
+    **dimensions: int | None,
+) -> None:
+    """Find how to split a transformer's training over GPUs, with the memory of each term.
+
+    The formulas are published ones, and the figures they give are set against published runs in docs/planning.md. Ends
+    with 1 where nothing fits.
+
+    \b
+      gpu-advisor plan --params 7b --gpus 8xA100-80GB
+      gpu-advisor plan --config config.json --gpus 4x8xH100 --global-batch 1024 --sequence 4096
+      gpu-advisor plan --params 13b --gpus 4xL40S --format json
+    """
+    from gpu_advisor.planning.search import Question, plans
+
+    try:
+        hardware = machines(gpus)
+        shape = _shape(params, config, sequence, dimensions)
+        question = Question(
+            shape, hardware, RECIPES[optimizer], global_batch, margin / 100, attention == "flash", not no_offload,
+            overhead_gib * GIB,
+        )  # fmt: skip
+        found = plans(question, most)
+    except PlanError as error:
+        raise click.ClickException(str(error)) from error
+    if form == "json":
+        click.echo(json.dumps(_document(shape, hardware, optimizer, found), indent=2))
+    else:
+        _show(shape, hardware, optimizer, found)
+    if not found.best:
+        raise SystemExit(1)
+
+
+def _shape(params: str | None, config: Path | None, sequence: int | None, given: dict[str, int | None]) -> Shape:
+    from gpu_advisor.planning.models import SEQUENCE, of_config, of_size
+    from gpu_advisor.planning.shape import Shape
+
+    dimensions = {name: value for name, value in given.items() if value is not None}
+    if params and config:
+        raise PlanError("--params and --config are two models: give one")
+    if config:
+        try:
+            read = json.loads(config.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise PlanError(f"{config}: no JSON: {error}") from error
+        if not isinstance(read, dict):
+            raise PlanError(f"{config}: a config.json is an object")
+        shape = of_config(read.get("text_config", read), sequence)
+    elif params:
+        shape = of_size(params, sequence or SEQUENCE)
+    else:
+        missing = {"layers", "hidden", "heads"} - dimensions.keys()
+        if missing:
+            raise PlanError("say what is trained: --params 7b, --config config.json, or --layers, --hidden and --heads")
+        hidden, heads = dimensions["hidden"], dimensions["heads"]
+        return Shape(
+            layers=dimensions["layers"], hidden=hidden, heads=heads, kv_heads=dimensions.get("kv_heads", heads),
+            ffn=dimensions.get("ffn", 4 * hidden), vocabulary=dimensions.get("vocabulary", 32000),
+            sequence=sequence or SEQUENCE, assumed="the dimensions given; a GPT-like layer",
+        )  # fmt: skip
+    return replace(shape, **dimensions) if dimensions else shape  # type: ignore[arg-type]
+
+
+def _document(shape: Shape, hardware: Machines, optimizer: str, found: Plans) -> dict[str, Any]:
+    return {
+        "model": asdict(shape) | {"parameters": shape.parameters},
+        "gpus": asdict(hardware),
+        "optimizer": optimizer,
+        "plans": [_plan(plan, hardware, optimizer) for plan in found.best],
+        "nearest": _plan(found.nearest, hardware, optimizer) if found.nearest else None,
+        "tried": found.tried,
+        "ruled_out": dict(found.ruled_out),
+    }
+
+
+def _plan(plan: Plan, hardware: Machines, optimizer: str) -> dict[str, Any]:
+    layout, recipe = plan.layout, RECIPES[optimizer]
+    return {
+        "layout": asdict(layout) | {"global_batch": layout.global_batch},
+        "memory_bytes": {name: round(getattr(plan.memory, name)) for name in TERMS},
+        "total_bytes": round(plan.memory.total),
+        "used_ratio": plan.used_ratio,
+        "relative_cost": plan.cost,
+        "settings": {
+            "torchrun": recipes.torchrun(hardware),
+            "deepspeed": recipes.deepspeed(layout, recipe),
+            "fsdp": recipes.fsdp(layout, recipe),
+            "megatron": recipes.megatron(layout),
+        },
+    }
+
+
+def _show(shape: Shape, hardware: Machines, optimizer: str, found: Plans) -> None:
+    click.echo(
+        f"{shape.parameters / 1e9:.3g} billion parameters: {shape.layers} layers of {shape.hidden}, "
+        f"{shape.heads} heads ({shape.kv_heads} of keys), {shape.sequence} tokens. Assumed: {shape.assumed}."
+    )
+    click.echo(
+        f"{hardware.nodes} x {hardware.gpus_per_node} {hardware.gpu_type} of {hardware.memory_bytes / GIB:g} GiB, "
+        f"{optimizer}\n"
+    )
+    for number, plan in enumerate(found.best, 1):
+        click.echo(f"{number}. {_in_words(plan)}")
+        _show_memory(plan)
+    if found.nearest:
+        click.echo(f"Nothing fits. The nearest: {_in_words(found.nearest)}")
+        _show_memory(found.nearest)
+        click.echo("More or larger GPUs, a smaller optimizer (--optimizer adamw-8bit-mixed) or shorter sequences help.")
+    for why, count in found.ruled_out:
+        click.echo(f"{count} of {found.tried} layouts do not fit: {why}")
+    if found.best:
+        click.echo(f"\nStart the first with: {recipes.torchrun(hardware)}")
+        click.echo("Settings for DeepSpeed, FSDP and Megatron-LM: --format json")
+
+
+def _in_words(plan: Plan) -> str:
+    layout = plan.layout
+    split = [f"data {layout.data}"]
+    split += [f"tensor {layout.tensor}"] if layout.tensor > 1 else []
+    split += [f"pipeline {layout.pipeline}"] if layout.pipeline > 1 else []
+    said = [
+        " x ".join(split),
+        f"ZeRO-{layout.zero}" if layout.zero else "no sharding",
+        f"micro-batch {layout.micro_batch} x {layout.accumulation}",
+    ]
+    said += ["activations computed again"] if layout.checkpointing == "full" else []
+    said += {"none": [], "optimizer": ["optimizer off-loaded"], "all": ["all states off-loaded"]}[layout.offload]
+    return ", ".join(said)
+
+
+def _show_memory(plan: Plan) -> None:
+    terms = [f"{name} {getattr(plan.memory, name) / GIB:.1f}" for name in TERMS if getattr(plan.memory, name)]
+    total, capacity = plan.memory.total / GIB, plan.capacity_bytes / GIB
+    click.echo(f"   {' + '.join(terms)} = {total:.1f} of {capacity:g} GiB ({plan.used_ratio:.0%})\n")

@@ -1,0 +1,62 @@
+"""How a job is split and what it trades for memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Checkpointing = Literal["none", "full"]
+Offload = Literal["none", "optimizer", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Bytes a parameter: weights, gradients, and what the optimizer keeps (its master copy of the weights included)."""
+
+    name: str
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: int = 2  # bytes a value
+
+
+#: Mixed-precision Adam keeps a float32 copy, momentum and variance: 12 bytes (ZeRO, section 3.1: K = 12,
+#: https://arxiv.org/abs/1910.02054). Gradients of 4 bytes are what Megatron-LM and DeepSpeed's estimators reckon with.
+RECIPES: dict[str, Recipe] = {
+    each.name: each
+    for each in (
+        Recipe("adamw-mixed", 2, 2, 12),
+        Recipe("adamw-mixed-fp32-gradients", 2, 4, 12),
+        Recipe("adamw-fp32", 4, 4, 8, activations=4),
+        Recipe("adamw-8bit-mixed", 2, 2, 6),
+        Recipe("sgd-momentum-mixed", 2, 2, 8),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """`tensor` x `pipeline` x `data` GPUs. `zero` is the stage, 0 to 3; stages shard over the data-parallel GPUs.
+
+    `micro_batch` samples at once on a data-parallel rank, `accumulation` of them to a step. `sequence_parallel` splits
+    what tensor parallelism leaves whole. `flash_attention`: the scores are never written to memory.
+    """
+
+    tensor: int = 1
+    pipeline: int = 1
+    data: int = 1
+    zero: int = 0
+    micro_batch: int = 1
+    accumulation: int = 1
+    checkpointing: Checkpointing = "none"
+    offload: Offload = "none"
+    sequence_parallel: bool = True
+    flash_attention: bool = True
+
+    @property
+    def gpus(self) -> int:
+        return self.tensor * self.pipeline * self.data
+
+    @property
+    def global_batch(self) -> int:
+        return self.micro_batch * self.accumulation * self.data

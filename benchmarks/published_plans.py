@@ -1,0 +1,201 @@
+"""What was published of memory, parameters and configurations, beside what the planner says: python -m
+benchmarks.published_plans
+
+A row's figure is in the source as it stands here; GB are 10^9 bytes, GiB 2^30.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from gpu_advisor.planning.layout import RECIPES, Layout
+from gpu_advisor.planning.machines import GIB, machines
+from gpu_advisor.planning.memory import kept, memory, states
+from gpu_advisor.planning.models import KNOWN
+from gpu_advisor.planning.shape import Shape
+
+from benchmarks import report
+
+GB = 1e9
+ZERO = "https://arxiv.org/abs/1910.02054"
+DEEPSPEED = "https://deepspeed.readthedocs.io/en/latest/memory.html"
+RECOMPUTATION = "https://arxiv.org/abs/2205.05198"
+MEGATRON = "https://arxiv.org/abs/2104.04473"
+HUGGING_FACE = "https://huggingface.co/docs/transformers/model_memory_anatomy"
+TOLERANCE = 0.10
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A published number and ours of it."""
+
+    what: str
+    source: str
+    published: float
+    unit: str
+    ours: Callable[[], float]
+
+    @property
+    def error_ratio(self) -> float:
+        return self.ours() / self.published - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A published run, which fits, or what its source says does not."""
+
+    what: str
+    source: str
+    shape: Shape
+    layout: Layout
+    gpu: str
+    fits: bool
+    recipe: str = "adamw-mixed-fp32-gradients"
+
+    @property
+    def used_ratio(self) -> float:
+        return memory(self.shape, self.layout, RECIPES[self.recipe]).total / machines(self.gpu).memory_bytes
+
+
+def _zero(stage: int, parameters: float, over: int) -> Callable[[], float]:
+    return lambda: sum(states(parameters, Layout(data=over, zero=stage), RECIPES["adamw-mixed"])) / GB
+
+
+#: The DeepSpeed page's example: 2851 million parameters, 32 million in the largest layer, eight GPUs.
+_T5_3B, _T5_3B_LAYER = 2851e6, 32e6
+
+
+def _deepspeed(layout: Layout) -> Callable[[], float]:
+    recipe = RECIPES["adamw-mixed-fp32-gradients"]
+    buffers = 2 * recipe.weights * _T5_3B_LAYER if layout.zero == 3 else 0.0
+    return lambda: (sum(states(_T5_3B, layout, recipe)) + buffers) / GIB
+
+
+def gpt(layers: int, hidden: int, heads: int, vocabulary: int = 51200) -> Shape:
+    """A model of the Megatron-LM papers: sequences of 2048 tokens, learnt positions, dropout."""
+    return Shape(layers, hidden, heads, heads, 4 * hidden, vocabulary, 2048, positions=2048, dropout=True)
+
+
+#: Narayanan et al., table 1: billions of parameters, heads, hidden, layers, tensor- and pipeline-parallel size, GPUs.
+MEGATRON_RUNS = (
+    (1.7, 24, 2304, 24, 1, 1, 32), (3.6, 32, 3072, 30, 2, 1, 64), (7.5, 32, 4096, 36, 4, 1, 128),
+    (18.4, 48, 6144, 40, 8, 1, 256), (39.1, 64, 8192, 48, 8, 2, 512), (76.1, 80, 10240, 60, 8, 4, 1024),
+    (145.6, 96, 12288, 80, 8, 8, 1536), (310.1, 128, 16384, 96, 8, 16, 1920), (529.6, 128, 20480, 105, 8, 35, 2520),
+    (1008.0, 160, 25600, 128, 8, 64, 3072),
+)  # fmt: skip
+
+#: Korthikanti et al., table 3: billions of parameters, heads, hidden, layers, pipeline-parallel size, micro-batch.
+RECOMPUTATION_RUNS = (
+    (22, 64, 6144, 48, 1, 4), (175, 96, 12288, 96, 8, 1), (530, 128, 20480, 105, 35, 1), (1000, 160, 25600, 128, 64, 1),
+)  # fmt: skip
+
+_MIXTRAL = replace(
+    KNOWN["Llama-3-8B"], vocabulary=32000, experts=8, experts_used=2, assumed="Mixtral-8x7B's config.json"
+)
+_MISTRAL = replace(KNOWN["Llama-3-8B"], vocabulary=32000)
+
+
+def _of_scores(shape: Shape) -> Callable[[], float]:
+    def share() -> float:
+        of = kept(shape, 2)
+        return of.scores / (of.scores + of.divided + of.whole)
+
+    return share
+
+
+def _billions(shape: Shape) -> Callable[[], float]:
+    return lambda: shape.parameters / 1e9
+
+
+FIGURES: tuple[Figure, ...] = (
+    Figure("model states, 7.5 B, plain data parallelism", ZERO, 120, "GB", _zero(0, 7.5e9, 64)),
+    Figure("the same, ZeRO-1 over 64 GPUs", ZERO, 31.4, "GB", _zero(1, 7.5e9, 64)),
+    Figure("the same, ZeRO-2", ZERO, 16.6, "GB", _zero(2, 7.5e9, 64)),
+    Figure("the same, ZeRO-3", ZERO, 1.9, "GB", _zero(3, 7.5e9, 64)),
+    Figure("model states, 1 T, ZeRO-3 over 1024 GPUs", ZERO, 15.6, "GB", _zero(3, 1e12, 1024)),
+    Figure("T5-3B on 8 GPUs, ZeRO-3", DEEPSPEED, 6.09, "GiB", _deepspeed(Layout(data=8, zero=3))),
+    Figure(
+        "the same, optimizer off-loaded", DEEPSPEED, 0.79, "GiB",
+        _deepspeed(Layout(data=8, zero=3, offload="optimizer")),
+    ),
+    Figure(
+        "T5-3B on 8 GPUs, ZeRO-2, optimizer off-loaded", DEEPSPEED, 5.31, "GiB",
+        _deepspeed(Layout(data=8, zero=2, offload="optimizer")),
+    ),
+    Figure(
+        "bytes a parameter, AdamW in mixed precision", HUGGING_FACE, 18, "bytes",
+        lambda: sum(states(1, Layout(), RECIPES["adamw-mixed-fp32-gradients"])),
+    ),
+    Figure("activations that selective recomputation saves, GPT-3", RECOMPUTATION, 0.70, "ratio",
+           _of_scores(gpt(96, 12288, 96))),
+    Figure("the same, MT-NLG 530B", RECOMPUTATION, 0.65, "ratio", _of_scores(gpt(105, 20480, 128))),
+    *(
+        Figure(f"parameters, {size:g} B", MEGATRON, size, "10^9", _billions(gpt(layers, hidden, heads)))
+        for size, heads, hidden, layers, *_ in MEGATRON_RUNS
+    ),
+    Figure("parameters, GPT-2", "https://huggingface.co/openai-community/gpt2", 0.124, "10^9",
+           _billions(KNOWN["GPT-2"])),
+    Figure("parameters, Llama-3-8B", "https://huggingface.co/meta-llama/Meta-Llama-3-8B", 8.03, "10^9",
+           _billions(KNOWN["Llama-3-8B"])),
+    Figure("parameters, Llama-2-70B", "https://huggingface.co/meta-llama/Llama-2-70b-hf", 69.0, "10^9",
+           _billions(KNOWN["Llama-2-70B"])),
+    Figure("parameters, Mistral-7B", "https://huggingface.co/mistralai/Mistral-7B-v0.1", 7.24, "10^9",
+           _billions(_MISTRAL)),
+    Figure("parameters, Mixtral-8x7B", "https://huggingface.co/mistralai/Mixtral-8x7B-v0.1", 46.7, "10^9",
+           _billions(_MIXTRAL)),
+)  # fmt: skip
+
+CONFIGURATIONS: tuple[Configuration, ...] = (
+    *(
+        Configuration(
+            f"{size:g} B on {gpus} GPUs", MEGATRON, gpt(layers, hidden, heads),
+            Layout(tensor, pipeline, gpus // tensor // pipeline, accumulation=64, checkpointing="full",
+                   sequence_parallel=False, flash_attention=False),
+            "A100-80GB", True,
+        )
+        for size, heads, hidden, layers, tensor, pipeline, gpus in MEGATRON_RUNS
+    ),
+    *(
+        Configuration(
+            f"{size} B, sequence parallelism and selective recomputation", RECOMPUTATION, gpt(layers, hidden, heads),
+            Layout(8, pipeline, 1, micro_batch=micro, accumulation=64), "A100-80GB", True,
+        )
+        for size, heads, hidden, layers, pipeline, micro in RECOMPUTATION_RUNS
+    ),
+    *(
+        Configuration(
+            f"{size} B, neither of them", RECOMPUTATION, gpt(layers, hidden, heads),
+            Layout(8, pipeline, 1, micro_batch=micro, accumulation=64, sequence_parallel=False, flash_attention=False),
+            "A100-80GB", False,
+        )
+        for size, heads, hidden, layers, pipeline, micro in RECOMPUTATION_RUNS
+    ),
+    Configuration("1.4 B on one 32 GB GPU, the most with plain data parallelism", ZERO, gpt(24, 2048, 16),
+                  Layout(data=64, checkpointing="full", flash_attention=False), "V100-32GB", True, "adamw-mixed"),
+    Configuration("7.5 B there", ZERO, gpt(36, 4096, 32),
+                  Layout(data=64, checkpointing="full", flash_attention=False), "V100-32GB", False, "adamw-mixed"),
+)  # fmt: skip
+
+
+def rows() -> list[tuple[str, str, str, str, str]]:
+    """What, published, ours, difference, source."""
+    found = [
+        (each.what, f"{each.published:g} {each.unit}", f"{each.ours():.3g}", f"{each.error_ratio:+.1%}", each.source)
+        for each in FIGURES
+    ]
+    return found + [
+        (
+            each.what, f"{'fits' if each.fits else 'does not fit'} {each.gpu}", f"{each.used_ratio:.0%} of it",
+            "agrees" if (each.used_ratio <= 1) == each.fits else "DIFFERS", each.source,
+        )
+        for each in CONFIGURATIONS
+    ]  # fmt: skip
+
+
+def main() -> None:
+    print(report.table([["what", "published", "ours", "difference", "source"], *map(list, rows())]))
+
+
+if __name__ == "__main__":
+    main()

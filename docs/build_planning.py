@@ -1,0 +1,76 @@
+"""Writes docs/planning.md: how memory is reckoned, and the published figures it is held against.
+
+python docs/build_planning.py            writes it
+python docs/build_planning.py --check    ends with 1 if it is stale
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from page import main, table
+
+from benchmarks import published_plans
+
+PAGE = Path(__file__).parent / "planning.md"
+COMMAND = "python docs/build_planning.py"
+
+TEXT = f"""# Planning a training job
+
+Made by `{COMMAND}`: do not edit.
+
+    gpu-advisor plan --params 7b --gpus 8xA100-80GB
+    gpu-advisor plan --config config.json --gpus 4x8xH100 --global-batch 1024 --sequence 4096
+    gpu-advisor plan --layers 32 --hidden 4096 --heads 32 --gpus 4xL40S --format json
+
+Every way to split the job that makes sense is tried: tensor-parallel within a node, pipeline-parallel, data-parallel
+with ZeRO's stages, micro-batches, activations kept or computed again, states off-loaded. Those that fit with the margin
+are ordered by what they are known to cost; the answer shows the memory of the best, what ruled the others out, and, as
+JSON, settings for torchrun, DeepSpeed, FSDP and Megatron-LM. The order is one of costs, not a promise of speed.
+
+## What memory is made of
+
+| term | bytes on a GPU |
+| --- | --- |
+| weights | 2 a parameter in mixed precision; divided by the data-parallel size in ZeRO-3 |
+| gradients | 2 (4 where they are kept in float32); divided from ZeRO-2 on |
+| optimizer | 12 for AdamW in mixed precision; divided from ZeRO-1 on |
+| activations | of a layer `s b h (34 + 5 a s / h)` in a GPT with dropout, counted operation by operation (see below) |
+| buffers | two layers' weights, where ZeRO-3 or off-loading brings them in |
+| overhead | driver, libraries, communicators: 1 GiB unless you say otherwise |
+
+Gates, experts and grouped-query attention have activations of their own. `--attention flash` leaves out the scores,
+`5 a s / h`, which FlashAttention does not keep.
+
+Sources: [ZeRO](https://arxiv.org/abs/1910.02054), [activations](https://arxiv.org/abs/2205.05198),
+[FlashAttention](https://arxiv.org/abs/2205.14135), [the pipeline's bubble](https://arxiv.org/abs/2104.04473).
+A size alone (`--params`) is read as the nearest published model, which is named in the answer.
+
+Not in it: fragmentation (keep the margin), checkpoints being written, the host's memory for what is off-loaded.
+Transformers only; for other models see [calibration](calibration.md).
+
+## Published figures
+
+"""
+
+AFTER = """
+Known to differ: DeepSpeed's estimator for ZeRO-2 without off-loading says 15.93 GiB for the T5-3B above, where sharded
+gradients of the ZeRO paper give 10.0 GiB: it counts a whole copy of the gradients beside the sharded one.
+"""
+
+
+def text() -> str:
+    """The page."""
+    return (
+        TEXT
+        + "\n".join(table(("what", "published", "here", "difference", "source"), published_plans.rows()))
+        + "\n"
+        + AFTER
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(PAGE, text(), COMMAND))

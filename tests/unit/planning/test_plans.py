@@ -1,0 +1,181 @@
+"""Properties of the search, readings of GPUs and models, and the command."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from gpu_advisor.cli import cli
+from gpu_advisor.planning.errors import PlanError
+from gpu_advisor.planning.layout import RECIPES, Layout
+from gpu_advisor.planning.machines import GIB, Machines, machines
+from gpu_advisor.planning.memory import activations, memory
+from gpu_advisor.planning.models import KNOWN, NAMED_WITHIN, of_config, of_size, parameters_of
+from gpu_advisor.planning.search import Question, plans
+from hypothesis import given
+from hypothesis import strategies as st
+
+MIXED = RECIPES["adamw-mixed"]
+LLAMA = KNOWN["LLaMA-7B"]
+
+
+@pytest.mark.parametrize(
+    ("text", "nodes", "each", "gib"),
+    [
+        ("8xA100-80GB", 1, 8, 80),
+        ("4x8xH100", 4, 8, 80),
+        ("64xH100", 8, 8, 80),
+        ("H200", 1, 1, 141),
+        ("2xNVIDIA A100-SXM4-40GB", 1, 2, 40),
+        ("1xRTX 4090", 1, 1, 24),
+        ("3x96GiB", 1, 3, 96),
+        ("nvidia-rtx-a6000", 1, 1, 48),
+    ],
+)
+def test_gpus_as_people_write_them(text: str, nodes: int, each: int, gib: int) -> None:
+    found = machines(text)
+    assert (found.nodes, found.gpus_per_node, found.memory_bytes) == (nodes, each, gib * GIB)
+
+
+@pytest.mark.parametrize(
+    ("text", "mend"),
+    [("8xA100", "A100-40GB or A100-80GB"), ("8xXYZ", "say its memory"), ("0xH100", "8xA100-80GB"), ("", "8xA100-80GB"),
+     ("12xH100", "how many nodes"), ("8xFOO-0GB", "no card's memory"), ("-3xH100", "say its memory")],
+)  # fmt: skip
+def test_gpus_that_are_none(text: str, mend: str) -> None:
+    with pytest.raises(PlanError, match=mend):
+        machines(text)
+
+
+@given(st.floats(0.05, 1000))
+def test_a_size_is_met_as_well_as_models_are_named(billions: float) -> None:
+    shape = of_size(f"{billions:.3f}b")
+    off = abs(shape.parameters - billions * 1e9)
+    assert off <= max(0.51 * shape.layer_parameters, NAMED_WITHIN * billions * 1e9) + 1e6 or shape.layers == 1
+    assert "dimensions of" in shape.assumed
+
+
+@pytest.mark.parametrize("text", ["", "b", "-7b", "0b", "7x", "1e99b", "99999t"])
+def test_sizes_that_are_none(text: str) -> None:
+    with pytest.raises(PlanError):
+        of_size(text)
+    assert parameters_of("1.3B") == 1.3e9
+
+
+def test_configs() -> None:
+    gpt2 = {"model_type": "gpt2", "n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 1024, "vocab_size": 50257}
+    assert of_config(gpt2).parameters == KNOWN["GPT-2"].parameters
+    llama = {
+        "model_type": "llama", "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "num_hidden_layers": 32, "intermediate_size": 14336, "vocab_size": 128256, "max_position_embeddings": 8192,
+        "tie_word_embeddings": False,
+    }  # fmt: skip
+    assert of_config(llama).parameters == KNOWN["Llama-3-8B"].parameters
+    assert of_config(llama).sequence == 4096
+    with pytest.raises(PlanError, match="num_hidden_layers"):
+        of_config({"hidden_size": 8, "num_attention_heads": 2, "vocab_size": 5})
+
+
+layouts = st.builds(
+    Layout,
+    tensor=st.sampled_from([1, 2, 4, 8]),
+    pipeline=st.sampled_from([1, 2, 4]),
+    data=st.sampled_from([1, 2, 8]),
+    zero=st.integers(0, 3),
+    micro_batch=st.integers(1, 8),
+    accumulation=st.integers(1, 8),
+    checkpointing=st.sampled_from(["none", "full"]),
+    sequence_parallel=st.booleans(),
+    flash_attention=st.booleans(),
+)
+
+
+@given(layouts)
+def test_what_saves_memory_saves_memory(layout: Layout) -> None:
+    need = memory(LLAMA, layout, MIXED)
+    assert min(need.weights, need.gradients, need.optimizer, need.activations) > 0
+    if layout.zero < 3:
+        assert memory(LLAMA, replace(layout, zero=layout.zero + 1), MIXED).states <= need.states
+    assert memory(LLAMA, replace(layout, micro_batch=layout.micro_batch + 1), MIXED).total > need.total
+    assert activations(LLAMA, replace(layout, sequence_parallel=True), 2) <= activations(LLAMA, layout, 2)
+    assert activations(LLAMA, replace(layout, flash_attention=True), 2) <= activations(LLAMA, layout, 2)
+    assert memory(LLAMA, replace(layout, tensor=layout.tensor * 2), MIXED).total < need.total
+
+
+@given(
+    st.sampled_from(sorted(KNOWN)),
+    st.sampled_from(["1xRTX4090", "4xL40S", "8xA100-80GB", "2x8xH100"]),
+    st.sampled_from([1, 8, 48, 256, 1000]),
+    st.sampled_from([0.0, 0.1, 0.5]),
+)
+def test_what_is_proposed_fits_and_adds_up(name: str, gpus: str, batch: int, margin: float) -> None:
+    hardware = machines(gpus)
+    question = Question(KNOWN[name], hardware, MIXED, batch, margin)
+    try:
+        found = plans(question, 5)
+    except PlanError:
+        assert hardware.gpus > 1
+        return
+    for plan in found.best:
+        layout = plan.layout
+        assert plan.memory.total <= (1 - margin) * hardware.memory_bytes
+        assert layout.gpus == hardware.gpus
+        assert layout.global_batch == batch
+        assert layout.tensor <= hardware.gpus_per_node
+    assert [plan.cost for plan in found.best] == sorted(plan.cost for plan in found.best)
+    assert (found.nearest is None) == bool(found.best)
+    assert sum(count for _, count in found.ruled_out) <= found.tried
+
+
+def test_more_memory_never_costs_more() -> None:
+    costs = []
+    for gib in (24, 40, 80, 141):
+        found = plans(Question(LLAMA, Machines("X", 1, 8, gib * GIB), MIXED, 64), 1)
+        costs.append(found.best[0].cost)
+    assert costs == sorted(costs, reverse=True)
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(cli, ["plan", *arguments])
+
+
+def test_the_command(tmp_path: Path) -> None:
+    told = run("--params", "7b", "--gpus", "8xA100-80GB")
+    assert told.exit_code == 0
+    assert "LLaMA-7B" in told.output
+    assert "ZeRO-2" in told.output
+    found = json.loads(run("--params", "70b", "--gpus", "4x8xH100", "--format", "json").output)
+    plan = found["plans"][0]
+    assert sum(plan["memory_bytes"].values()) == pytest.approx(plan["total_bytes"], abs=10)
+    assert plan["settings"]["deepspeed"]["train_batch_size"] == 256
+    assert "--nnodes=4" in plan["settings"]["torchrun"]
+    config = tmp_path / "config.json"
+    config.write_text(
+        json.dumps({"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 99})
+    )
+    assert run("--config", str(config), "--gpus", "1xT4").exit_code == 0
+    assert run("--layers", "2", "--hidden", "64", "--heads", "4", "--gpus", "1xT4").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mend"),
+    [
+        (["--gpus", "8xH100"], "--params 7b"),
+        (["--params", "7b", "--gpus", "8xA100"], "A100-40GB or A100-80GB"),
+        (
+            ["--layers", "2", "--hidden", "9", "--heads", "1", "--gpus", "8xH200", "--global-batch=3"],
+            "cannot be split",
+        ),
+        (["--params", "7b", "--gpus", "8xH100", "--global-batch", "0"], "at least 1 sample"),
+        (["--params", "405b", "--gpus", "1xT4"], "Nothing fits"),
+        (["--layers", "2", "--hidden", "63", "--heads", "4", "--gpus", "1xT4"], "multiple of heads"),
+    ],
+)
+def test_a_question_that_cannot_be_answered_says_what_to_change(arguments: list[str], mend: str) -> None:
+    told = run(*arguments)
+    assert told.exit_code == 1
+    assert mend in told.output
