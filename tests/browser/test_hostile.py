@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 
 from gpu_advisor.expressions import Expression, Labels
+from gpu_advisor.publish.direction import turning
 from gpu_advisor.sources.base import Trail
 from gpu_advisor.view import SourceState
 from playwright.sync_api import expect
@@ -41,6 +42,16 @@ def test_hostile_labels_are_text(open_page: Open) -> None:
             for name in names:
                 # HTML has no NUL: a browser leaves it out of text.
                 assert re.sub(r"\s+", " ", name.replace("\0", "")).strip() in told, path
+        # What stands behind a name that turns the direction is still read from left to right.
+        page = open_page(url + "/")
+        for name in turning(HOSTILE.values()):
+            bdi = page.locator("article.advice h3 bdi", has_text=name.replace("\0", "")).first
+            order = bdi.evaluate("""each => {
+                const at = (node) => { const range = document.createRange(); range.selectNodeContents(node);
+                                       return range.getClientRects()[0].left; };
+                return [each.previousSibling, each, each.nextSibling].map(at);
+            }""")
+            assert order == sorted(order)
         for path in ("/", "/page/what-if?gpu.min=0"):
             assert violations(open_page(url + path)) == [], path
 

@@ -9,10 +9,14 @@ from http import HTTPStatus
 from urllib.parse import quote, urlencode
 
 from flask import Flask, Response, make_response, render_template, request
+from jinja2 import pass_context
+from jinja2.runtime import Context
+from markupsafe import Markup
 
 from gpu_advisor.publish import charts, document, glance, what_if_form, wording, worth
 from gpu_advisor.publish.alertmanager import AlertmanagerState
 from gpu_advisor.publish.curves import Curve, Curves, Range
+from gpu_advisor.publish.direction import isolated, names_of, turning
 from gpu_advisor.publish.problem import Problem
 from gpu_advisor.recommendation import Check, Evidence, Recommendation
 from gpu_advisor.settings import Settings
@@ -46,6 +50,7 @@ def register(app: Flask, rooms: Rooms) -> None:
     for each in wording.FILTERS:
         app.add_template_filter(each)
     app.add_template_filter(document.timestamp, "timestamp")
+    app.add_template_filter(_isolated, "isolated")
     app.add_template_filter(check_link)
     app.add_template_filter(prometheus_link)
     app.add_template_global(charts.meter, "meter")
@@ -71,7 +76,7 @@ class _Pages:
         nodes = glance.nodes(evaluation.checks) if evaluation else []
         return _html(
             "page.html",
-            view=view,
+            view,
             headline=headline(view),
             total=worth.total(open_),
             items=glance.items(evaluation.checks) if evaluation else [],
@@ -97,7 +102,7 @@ class _Pages:
             ended = [told for told in view.outcomes.recent if told.closed.promise.id == id_]
             return _gone(f"no recommendation {id_!r} is given now; the page / lists them", view, ended)
         return _html(
-            "recommendation.html", view=view, issued=each.issued, advice=each.advice, worth=each.worth,
+            "recommendation.html", view, issued=each.issued, advice=each.advice, worth=each.worth,
             shown=self._shown(each.advice.evidence, view),
         )  # fmt: skip
 
@@ -107,9 +112,7 @@ class _Pages:
         for check in view.evaluation.checks if view.evaluation else ():
             if (check.item, check.scope.kind, check.scope.name) == asked:
                 related = [each for each in view.issued if _concerns(check, each.recommendation)]
-                return _html(
-                    "check.html", view=view, check=check, related=related, shown=self._shown(check.evidence, view)
-                )
+                return _html("check.html", view, check=check, related=related, shown=self._shown(check.evidence, view))
         return _gone("there is no such check now; the page / lists them", view, [])
 
     def what_if(self) -> Response:
@@ -126,7 +129,7 @@ class _Pages:
             except WhatIfError as error:
                 form, problems = what_if_form.told(form, error.problems)
         return _html(
-            "what_if.html", view=view, form=form, problems=problems, comparison=comparison,
+            "what_if.html", view, form=form, problems=problems, comparison=comparison,
             difference=what_if_form.difference(comparison) if comparison else None,
             answer=document.what_if(view, comparison) if comparison else None,
         )  # fmt: skip
@@ -141,10 +144,16 @@ def _drawn(evidence: Evidence, curve: Curve | None) -> str:
     return charts.chart(curve, evidence.threshold, evidence.unit, evidence.about) if curve else ""
 
 
-def _html(template: str, status: HTTPStatus = HTTPStatus.OK, **values: object) -> Response:
+@pass_context
+def _isolated(context: Context, text: str) -> Markup:
+    return isolated(text, context["turning"])
+
+
+def _html(template: str, view: View, status: HTTPStatus = HTTPStatus.OK, **values: object) -> Response:
     # Links lead from where the page is: so it also works behind a proxy that serves it below some path.
     root = "../" * (request.path.count("/") - 1) or "./"
-    response = make_response(render_template(template, root=root, **values), status)
+    turn = turning(names_of(view))
+    response = make_response(render_template(template, root=root, view=view, turning=turn, **values), status)
     response.headers["Content-Security-Policy"] = _POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
@@ -156,7 +165,7 @@ def _gone(what: str, view: View, ended: Sequence[object]) -> Response:
     """For a browser a page that leads on; for all others the problem as everywhere."""
     if "text/html" not in request.headers.get("Accept", ""):
         raise Problem(HTTPStatus.NOT_FOUND, what)
-    return _html("gone.html", HTTPStatus.NOT_FOUND, view=view, ended=ended)
+    return _html("gone.html", view, HTTPStatus.NOT_FOUND, ended=ended)
 
 
 def check_link(check: Check) -> str:

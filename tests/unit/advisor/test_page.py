@@ -15,6 +15,7 @@ from gpu_advisor.expressions import Expression, Labels
 from gpu_advisor.publish import charts, curves, glance, wording, worth
 from gpu_advisor.publish.api import Doors, create_app
 from gpu_advisor.publish.curves import Curve, Curves
+from gpu_advisor.publish.direction import isolated, turning
 from gpu_advisor.recommendation import Evidence, Recommendation
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SourceError, SourceErrorKind, Trail
@@ -294,3 +295,19 @@ def test_evidence_spans() -> None:
         start, end, step = curves.span(dataclasses.replace(evidence, window_seconds=window))
         assert (end - start, step * curves.POINTS, end) == (length, length, AT)
         assert step * 1000 == round(step * 1000)  # a Prometheus is asked in whole milliseconds
+
+
+@given(
+    parts=st.lists(st.text(max_size=8), max_size=5),
+    names=st.lists(st.text(alphabet="ab<&\u202e\u05d0\u0645 ", min_size=1, max_size=6), max_size=3),
+)
+def test_names_that_turn_the_direction_are_held_within_themselves(parts: Sequence[str], names: Sequence[str]) -> None:
+    text = "".join(part + name for part, name in zip(parts, [*names, *[""] * 5], strict=False))
+    shown = isolated(text, turning(names))
+    assert unescape(re.sub(r"</?bdi>", "", shown)) == text.replace("\r", "\r")  # nothing is lost or added
+    outside = unescape(re.sub(r"<bdi>.*?</bdi>", "\0", shown, flags=re.DOTALL))
+    assert not any(name in outside for name in turning(names))
+
+
+def test_which_names_turn_the_direction() -> None:
+    assert turning(["node-a", "Grüße", "🔥", "a\u202eb", "שלום", "مرحبا 2"]) == ("مرحبا 2", "שלום", "a\u202eb")
