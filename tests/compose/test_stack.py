@@ -46,9 +46,9 @@ def stack() -> Iterator[Stack]:
         with engine(folder) as running:
             stand_ins(running, Path(str(KEPT)))
             running.compose("config", "--quiet")
-            running.compose("build")
+            running.compose("build", "exporter", "advisor")  # the simulated nodes are the exporter's image, too
             started = time.monotonic()
-            running.compose("up", "--detach", *services())
+            running.compose("up", "--detach", "--no-build", *services())
             try:
                 eventually(lambda: all(_is_well(running, name) for name in services()), 2 * HEALTHY_WITHIN_SECONDS)
                 yield Stack(running, time.monotonic() - started)
