@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test fuzz test-compose test-readme lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-api bench-diagnosis bench-monitor bench-loaders bench-batch bench-finder soak rules dashboards docs golden clean
+.PHONY: up test fuzz test-compose test-readme lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-api bench-diagnosis bench-monitor bench-loaders bench-dashboards bench-batch bench-finder soak rules dashboards preview docs golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -32,6 +32,16 @@ rules: $(VENV)/.test
 
 dashboards: $(VENV)/.test
 	$(BIN)/python grafana/build.py
+
+# Pictures of the dashboards for docs/, drawn by Grafana's npm packages over the demo fleet; needs node, npm, Chromium.
+preview: $(VENV)/.test
+	@tests/get_servers.sh $(VENV)/servers
+	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m tests.preview.shots docs/images/dashboards
+
+# Each query of the dashboards with 1,000 GPUs, beside an instant query of one recorded series.
+bench-dashboards: $(VENV)/.test
+	@tests/get_servers.sh $(VENV)/servers
+	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m benchmarks.dashboards
 
 # The shipped docker-compose.yml, started for real in an engine of its own; needs root, docker.io and debootstrap.
 test-compose: $(VENV)/.test

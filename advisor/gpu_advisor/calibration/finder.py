@@ -21,6 +21,8 @@ from gpu_advisor.calibration.prior import PRIOR
 PROBED = replace(PRIOR, noises=tuple((noise, 1.0 if noise <= 0.04 else 0.2) for noise, _ in PRIOR.noises))
 NEAREST = 4
 """Sizes that the fit uses: the largest, since what makes the peak of a small batch may be something else."""
+FARTHEST_SECOND = 32.0
+"""How many times the first size the second may be."""
 Try = Callable[[int], int | None]
 """Runs a few steps at a size; peak memory in bytes, or None where it ran out of memory."""
 
@@ -37,8 +39,11 @@ class Search:
     """Stop when at most this much is left to win."""
     likely_ratio: float = 0.05
     """With more than this likely to be left, half of it is tried although it is not sure."""
-    risk: float = 0.01
+    risk: float = 0.02
     """Largest probability of running out of memory that a trial may have."""
+    second_share: float = 0.6
+    """Share of the limit that the second size may take if all memory grew with the batch: what one small size shows of
+    workspaces is little."""
     shake_ratio: float = 0.1
     """How much memory may jump where a library changes its algorithm."""
     most_trials: int = 12
@@ -88,8 +93,12 @@ def next_size(trials: list[Trial], search: Search) -> int | None:
     best = max(fitting)
     points = [Point(size, peak) for size, peak in sorted(fitting.items()) if peak]
     enough = best * (1 + search.close_ratio)
-    sure, likely = _jump(points, search) if len(points) > 1 else (1, 4 * best)
-    size = max(sure, min(_proportional(points[-1], search), likely))
+    if len(points) == 1:
+        size = max(best + 1, min(_proportional(points[0], search.second_share, search), int(FARTHEST_SECOND * best)))
+        sure = likely = size
+    else:
+        sure, likely = _jump(points, search)
+        size = max(sure, min(_proportional(points[-1], 1 - search.shake_ratio, search), likely))
     if size <= enough and likely > best * (1 + search.likely_ratio):  # not sure of more, but more is likely
         size = max(math.isqrt(best * likely), int(enough) + 1)
     size = min(size, search.largest)
@@ -98,9 +107,9 @@ def next_size(trials: list[Trial], search: Search) -> int | None:
     return size if size > enough and size < failed else None
 
 
-def _proportional(point: Point, search: Search) -> int:
-    """What fits even if all memory grew with the batch, and workspaces with it by more."""
-    return int(point.batch_size * (1 - search.shake_ratio) * search.limit_bytes / point.peak_memory_bytes)
+def _proportional(point: Point, share: float, search: Search) -> int:
+    """What takes this share of the limit at most, even if all memory grew with the batch."""
+    return int(point.batch_size * share * search.limit_bytes / point.peak_memory_bytes)
 
 
 def _jump(points: list[Point], search: Search) -> tuple[int, int]:

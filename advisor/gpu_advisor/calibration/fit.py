@@ -17,6 +17,7 @@ The point that is answered has the least expected relative error: the median of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -105,20 +106,27 @@ class MemoryFit:
 
 def fit_memory(points: Points, prior: Prior = PRIOR) -> MemoryFit:
     """The posterior over the prior's grid, without components of negligible weight."""
-    grid = [axis.ravel() for axis in np.meshgrid(*map(_array, prior.grid), indexing="ij")]
-    fixed, floor, power, noise = grid
-    weights = prior.weights()
+    fixed, floor, power, noise, weights = _grid(prior)
     sizes = _array([point.batch_size for point in points.points])
     logs = np.log(_array([point.peak_memory_bytes for point in points.points]))
     residuals = logs - log_shape(sizes / sizes[-1], fixed, floor, power)
     scale = residuals.mean(axis=1)
     squares = ((residuals - scale[:, None]) ** 2).sum(axis=1)
-    likelihood = -(len(sizes) - 1) * np.log(noise) - squares / (2 * noise**2) + np.log(weights)
+    likelihood = -(len(sizes) - 1) * np.log(noise) - squares[:, None] / (2 * noise**2) + np.log(weights)
     posterior = np.exp(likelihood - likelihood.max())
-    posterior /= posterior.sum()
-    keep = posterior > _NEGLIGIBLE * posterior.max()
-    posterior = posterior[keep] / posterior[keep].sum()
-    return MemoryFit(points, prior, posterior, fixed[keep], floor[keep], power[keep], noise[keep], scale[keep])
+    shape, spread = np.nonzero(posterior > _NEGLIGIBLE * posterior.max())
+    kept = posterior[shape, spread]
+    return MemoryFit(
+        points, prior, kept / kept.sum(), fixed[shape], floor[shape], power[shape], noise[spread], scale[shape]
+    )
+
+
+@lru_cache(maxsize=4)
+def _grid(prior: Prior) -> tuple[Array, Array, Array, Array, Array]:
+    """Fixed shares, floors and powers of all shapes, the noises, and probabilities (shapes by noises)."""
+    *shape, noise = map(_array, prior.grid)
+    fixed, floor, power = (axis.ravel() for axis in np.meshgrid(*shape, indexing="ij"))
+    return fixed, floor, power, noise, prior.weights().reshape(len(fixed), len(noise))
 
 
 def _array(values: Sequence[float]) -> Array:

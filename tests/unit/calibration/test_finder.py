@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from gpu_advisor.calibration.errors import CalibrationError
 from gpu_advisor.calibration.finder import Search, find
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 MIB = 1 << 20
 
 
+@settings(max_examples=5)
 @given(
     fixed=st.integers(100, 20_000), a_sample=st.integers(1, 500), limit=st.integers(1_000, 80_000),
     jump=st.floats(0, 0.08), at=st.integers(2, 300),
