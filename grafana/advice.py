@@ -21,11 +21,15 @@ from grafana.panels import (
     state_column,
     steps,
     texts,
+    widths,
 )
 from grafana.series import ADVICE, ADVICE_COUNT, RUNBOOKS, SINCE
 
 #: What is shown where there is no advisor to ask. Nothing recommended would be 0.
 AWAY = "advisor away"
+WIDTHS = {
+    "Severity": 90, "For": 70, "GPUs": 70, "Cost per hour": 120, "Since": 140, "Runbook": 230, "Evidence": 170,
+}  # fmt: skip
 SEVERITIES = {"critical": ("critical", BAD), "warning": ("warning", MIDDLING), "info": ("info", PLAIN)}
 STATUSES = {"met": ("met", GOOD), "missed": ("missed", BAD), "unknown": ("unknown", MIDDLING)}
 
@@ -85,6 +89,7 @@ def recommendations(title: str, description: str, advice: str = ADVICE) -> Table
         },
         wanted="kind",
     )
+    panel = widths(panel, WIDTHS)
     panel = state_column(panel, "Severity", SEVERITIES)
     panel = column(panel, "Since", unit="dateTimeFromNow")
     panel = column(panel, "Cost per hour", decimals=2)

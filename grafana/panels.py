@@ -14,6 +14,7 @@ from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.builders.common import (
     GraphThresholdsStyleConfig,
     ReduceDataOptions,
+    TableSortByFieldState,
     VizLegendOptions,
     VizTooltipOptions,
 )
@@ -41,8 +42,9 @@ GOOD, MIDDLING, BAD, PLAIN = "green", "orange", "red", "text"
 
 
 def steps(base: str, *above: tuple[float, str]) -> build.ThresholdsConfig:
-    """Colours by value: `base` at the bottom, then each from its value on."""
-    thresholds = [model.Threshold(None, base), *(model.Threshold(value, color) for value, color in above)]
+    """Colours by value: `base` from 0 on, then each from its value on. What has no value has the colour of text."""
+    thresholds = [model.Threshold(None, PLAIN)]
+    thresholds += [model.Threshold(value, color) for value, color in ((0.0, base), *above)]
     return build.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(thresholds)
 
 
@@ -90,7 +92,7 @@ def number(
         .color_mode(BigValueColorMode.VALUE)
         .graph_mode(BigValueGraphMode.NONE)
         .reduce_options(ReduceDataOptions().calcs(["lastNotNull"]))
-        .span(4)
+        .span(8)
         .height(4)
     )
 
@@ -153,7 +155,10 @@ def bars(title: str, description: str, unit: str, expr: str, legend: str) -> bar
 def target_line(panel: timeseries.Panel, value: float, color: str) -> timeseries.Panel:
     """A dashed line at the target."""
     style = GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED)
-    return panel.thresholds(steps("transparent", (value, color))).thresholds_style(style)
+    line = [model.Threshold(None, "transparent"), model.Threshold(value, color)]
+    return panel.thresholds(build.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(line)).thresholds_style(
+        style
+    )
 
 
 def listing(
@@ -188,6 +193,7 @@ def listing(
         panel.with_transformation(model.DataTransformerConfig(id_val="organize", options=organize))
         .filterable(True)
         .unit("short")
+        .min_width(70)
         .span(24)
         .height(8)
     )
@@ -196,6 +202,17 @@ def listing(
 def column(panel: table.Panel, heading: str, **properties: object) -> table.Panel:
     """Field options of one column; keywords are Grafana's names of them."""
     return panel.override_by_name(heading, [model.DynamicConfigValue(key, value) for key, value in properties.items()])
+
+
+def widths(panel: table.Panel, pixels: Mapping[str, int]) -> table.Panel:
+    """Fixed widths of some columns, by heading; the others share the rest."""
+    for heading, width in pixels.items():
+        panel = column(panel, heading, **{"custom.width": width})
+    return panel
+
+
+def sorted_by(panel: table.Panel, heading: str, descending: bool = False) -> table.Panel:
+    return panel.sort_by([TableSortByFieldState().display_name(heading).desc(descending)])
 
 
 def ratio_column(panel: table.Panel, heading: str, target: float | None = None) -> table.Panel:

@@ -24,7 +24,9 @@ from grafana.panels import (
     number,
     ratio_column,
     share,
+    sorted_by,
     steps,
+    widths,
 )
 from grafana.series import GPU_TARGET
 
@@ -34,6 +36,7 @@ PRICE = "max by (name) (gpu_advisor_gpu_price_per_hour)"
 #: GPU-hours within the time range: read at every fifth minute, each of which stands for a twelfth of an hour. What was
 #: not seen is in neither, so it is not taken for waste.
 HOURS = "sum_over_time({}[$__range:5m]) / 12"
+WIDTHS = {"GPUs": 60, "Used": 130, "Unused GPU-hours": 145, "Price per hour": 120, "Cost of the unused time": 175}
 NO_PRICES = "no prices"
 
 
@@ -145,6 +148,7 @@ def models() -> Table:
         wanted="name",
     ).span(14)
     panel = column(ratio_column(panel, "Used", GPU_TARGET), "Unused GPU-hours", decimals=1)
+    panel = sorted_by(widths(panel, WIDTHS), "Unused GPU-hours", descending=True)
     return column(column(panel, "Price per hour", decimals=2), "Cost of the unused time", decimals=2)
 
 
@@ -185,6 +189,7 @@ def idle() -> Table:
         wanted="nodename",
     ).span(14)
     panel = column(ratio_column(panel, "Memory held"), "Power", unit="watt", decimals=0)
+    panel = widths(panel, {"GPU": 60, "Power": 80, "UUID": 330})
     return link_column(panel, "UUID", link("gpu", "This GPU", nodename=cell("Node"), uuid=cell("UUID")))
 
 

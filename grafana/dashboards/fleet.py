@@ -24,6 +24,7 @@ from grafana.panels import (
     ratio_column,
     share,
     shares,
+    sorted_by,
     state_column,
     steps,
     target_line,
@@ -56,9 +57,8 @@ def dashboard() -> Dashboard:
         .annotation(marks(f"{SINCE} * on (id) group_left (kind, severity, scope, alert) ({ADVICE})"))
     )
     for panel in glance():
-        board = board.with_panel(panel)
-    board = board.with_row(Row("What is there to do?"))
-    board = board.with_panel(how_many().span(4)).with_panel(advice()).with_panel(is_it_current().span(4))
+        board = board.with_panel(panel.span(6))
+    board = board.with_row(Row("What is there to do?")).with_panel(advice())
     board = board.with_row(Row("Where?")).with_panel(nodes())
     board = board.with_row(Row("How are the GPUs used?"))
     for graph in usage():
@@ -103,12 +103,13 @@ def glance() -> list[Stat]:
             f"sum(host:gpus_idle_holding:sum30m{CHOSEN})",
             steps(GOOD, (1, BAD)),
         ),
+        how_many(),
+        is_it_current(),
     ]
 
 
 def advice() -> Table:
-    panel = recommendations("What does the advisor recommend?", "Open recommendations for the whole fleet.")
-    return panel.span(20).height(8)
+    return recommendations("What does the advisor recommend?", "Open recommendations for the whole fleet.").height(10)
 
 
 def nodes() -> Table:
@@ -138,7 +139,7 @@ def nodes() -> Table:
     )
     panel = ratio_column(panel, "Busy", GPU_TARGET)
     panel = ratio_column(panel, "Memory", MEMORY_TARGET)
-    panel = column(panel, "Power", unit="watt")
+    panel = sorted_by(column(panel, "Power", unit="watt"), "Busy")
     return link_column(panel, "Node", link("node", "GPUs of this node", nodename=cell("Node"))).height(7)
 
 

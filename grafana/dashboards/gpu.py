@@ -26,6 +26,7 @@ from grafana.panels import (
     steps,
     target_line,
     texts,
+    widths,
 )
 from grafana.series import GPU_TARGET, HOT_CELSIUS, MEMORY_TARGET, SINCE, advice_on
 
@@ -130,6 +131,7 @@ def identity() -> Table:
         wanted="index",
     )
     panel = column(panel, "Memory", unit="bytes")
+    panel = widths(panel, {"GPU": 50, "PCI": 150, "Memory": 90, "Remap pending": 120, "Remap failed": 110})
     panel = link_column(panel, "Node", link("node", "All GPUs of this node", nodename=cell("Node")))
     return panel.span(12).height(5)
 

@@ -27,6 +27,7 @@ from grafana.panels import (
     number,
     ratio_column,
     shares,
+    sorted_by,
 )
 from grafana.panels import steps as thresholds
 from grafana.series import GPU_TARGET, MEMORY_TARGET, SINCE, advice_on, busy_jobs, of_jobs, owned, runs_of
@@ -121,6 +122,7 @@ def jobs() -> Table:
     for heading, target in {"Busy": GPU_TARGET, "Least busy GPU": GPU_TARGET, "Memory": MEMORY_TARGET}.items():
         panel = ratio_column(panel, heading, target)
     panel = column(ratio_column(panel, "SMs at work"), "Power", unit="watt", decimals=0)
+    panel = sorted_by(panel, "Busy")
     return link_column(panel, "Job", link("jobs", "This job alone", training_job=cell("Job"))).height(9)
 
 

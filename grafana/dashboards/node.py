@@ -24,8 +24,10 @@ from grafana.panels import (
     ratio_column,
     share,
     shares,
+    sorted_by,
     steps,
     target_line,
+    widths,
 )
 from grafana.series import (
     CPU_TARGET,
@@ -99,7 +101,7 @@ def glance() -> list[Stat]:
             "percentunit",
         ).decimals(0),
         number(
-            "How full is the node's own memory?",
+            "How full is the node's memory?",
             "Share of the memory that is in use. Where it runs out, the kernel ends processes.",
             f"max({of_nodes('node:memory_used_ratio:last', HERE)})",
             steps(GOOD, (MEMORY_TARGET, MIDDLING), (0.95, BAD)),
@@ -143,7 +145,8 @@ def gpus() -> Table:
     panel = ratio_column(panel, "SMs at work")
     panel = ratio_column(panel, "Memory", MEMORY_TARGET)
     panel = column(panel, "Temperature", unit="celsius")
-    panel = column(panel, "Power", unit="watt", decimals=0)
+    panel = sorted_by(column(panel, "Power", unit="watt", decimals=0), "GPU")
+    panel = widths(panel, {"GPU": 60, "Model": 220, "UUID": 330})
     this = link("gpu", "This GPU", nodename="${nodename:percentencode}", uuid=cell("UUID"))
     panel = link_column(link_column(panel, "GPU", this), "UUID", this)
     return panel.height(10)

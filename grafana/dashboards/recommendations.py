@@ -10,7 +10,7 @@ from grafana_foundation_sdk.builders.stat import Panel as Stat
 from grafana_foundation_sdk.builders.table import Panel as Table
 from grafana_foundation_sdk.builders.timeseries import Panel as TimeSeries
 
-from grafana.advice import AWAY, STATUSES, advisor_variable, how_many, is_it_current, recommendations
+from grafana.advice import AWAY, advisor_variable, how_many, is_it_current, recommendations
 from grafana.board import cell, frame, link
 from grafana.panels import (
     GOOD,
@@ -22,8 +22,9 @@ from grafana.panels import (
     link_column,
     listing,
     number,
-    state_column,
+    sorted_by,
     steps,
+    widths,
 )
 from grafana.series import ADVICE
 
@@ -43,7 +44,7 @@ def dashboard() -> Dashboard:
         .with_variable(advisor_variable())
     )
     for panel in glance():
-        board = board.with_panel(panel.span(4))
+        board = board.with_panel(panel)
     board = board.with_panel(
         recommendations("What is there to do?", "Open recommendations of the chosen kinds.", CHOSEN).height(10)
     )
@@ -111,6 +112,7 @@ def about() -> Table:
         ],
         {"nodename": "Node", "index": "GPU", "name": "Model", "Value #A": "Open", "uuid": "UUID"},
     )
+    panel = sorted_by(widths(panel, {"GPU": 60, "Open": 70}), "Open", descending=True)
     return link_column(panel, "UUID", link("gpu", "This GPU", nodename=cell("Node"), uuid=cell("UUID"))).span(8)
 
 
@@ -126,11 +128,11 @@ def checks() -> TimeSeries:
 def missed() -> Table:
     panel = listing(
         "Which kinds of checks are missed the most?",
-        "Checks by what they look at. Those of each GPU alone are on the advisor's page.",
-        ["max by (item, scope_kind, status) (gpu_advisor_checks)"],
-        {"item": "What", "scope_kind": "Of", "status": "Target", "Value #A": "How many"},
+        "Missed checks by what they look at. Those of each GPU alone are on the advisor's page.",
+        ['max by (item, scope_kind) (gpu_advisor_checks{status="missed"})'],
+        {"item": "What", "scope_kind": "Of", "Value #A": "Missed"},
     ).span(12)
-    return state_column(panel, "Target", STATUSES)
+    return sorted_by(panel, "Missed", descending=True)
 
 
 def outcomes() -> Table:
@@ -145,8 +147,9 @@ def outcomes() -> Table:
 
 def pools() -> Table:
     return listing(
-        "How many replicas should serving pools have?",
-        "What is there, and what autoscalers are told. Empty where no pool serves, or the advisor abstains.",
+        "How many replicas should pools have?",
+        "What is there, and what autoscalers are told. Only serving pools are told a number, and none while the "
+        "advisor abstains.",
         ["max by (pool) (gpu_advisor_replicas)", "max by (pool) (gpu_advisor_desired_replicas)"],
         {"pool": "Pool", "Value #A": "Replicas", "Value #B": "Desired"},
     ).span(8)

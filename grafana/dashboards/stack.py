@@ -200,8 +200,10 @@ def prometheus() -> list[TimeSeries]:
             "skipped.",
             "s",
             (
-                'max by (rule_group) (prometheus_rule_group_last_duration_seconds{rule_group=~".*;gpu-.*"})',
-                "{{rule_group}}",
+                "label_replace(max by (rule_group) "
+                '(prometheus_rule_group_last_duration_seconds{rule_group=~".*;gpu-.*"}), '
+                '"group", "$1", "rule_group", ".*;(.*)")',
+                "{{group}}",
             ),
         ),
         lines(

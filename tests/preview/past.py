@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import pi, sin
 from typing import Any
 
@@ -211,14 +211,15 @@ def _quoted(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
-def advised(source: Source, settings: Settings, times: Iterable[float]) -> Iterator[str]:
-    """What an advisor that evaluated at these times told on its page."""
+def advised(source: Source, settings: Settings, times: Iterable[float], pages: int = 1) -> Iterator[str]:
+    """What an advisor that evaluated at these times told on its page, scraped so many times a minute apart."""
     since: dict[str, float] = {}
     senders = (AlertmanagerState("http://alertmanager:9093", True, 12),)
     outcomes = {("idle_reclaim", "applied"): 3, ("idle_reclaim", "cause_gone"): 1, ("batch_size", "applied"): 2}
     target = {"job": "gpu-advisor", "instance": "advisor:9817"}
-    for number, at in enumerate(times):
-        evaluation = evaluate(source, settings, at)
+    evaluated = [(at, evaluate(source, settings, at)) for at in times]
+    scrapes = [(at + 60 * page, evaluation) for at, evaluation in evaluated for page in range(pages)]
+    for number, (at, evaluation) in enumerate(scrapes):
         ids = [advice.id(settings.cluster) for advice in evaluation.recommendations]
         since = {id_: since.get(id_, at) for id_ in ids}
         snooze = Snooze("kept for a class", at, at + 3600)
@@ -227,9 +228,10 @@ def advised(source: Source, settings: Settings, times: Iterable[float]) -> Itera
             for i, (id_, advice) in enumerate(zip(ids, evaluation.recommendations, strict=True))
         )
         view = View(
-            settings.cluster, SourceState("prometheus", "http://prometheus:9090", True, last_success=at), evaluation,
-            issued, 0.11 + 0.02 * sin(number), 100 + 4 * number, (("timeout", 1 + number // 20),),
-            Outcomes(counts={key: count + number // 15 for key, count in outcomes.items()}),
+            settings.cluster, SourceState("prometheus", "http://prometheus:9090", True, last_success=at),
+            replace(evaluation, at=at),
+            issued, 0.11 + 0.02 * sin(number), 100 + 4 * number, (("timeout", 1 + number // 40),),
+            Outcomes(counts={key: count + number // 75 for key, count in outcomes.items()}),
             tuple(settings.cost.gpu_price_per_hour.items()),
         )  # fmt: skip
         yield from stamped(Exposition().of(view, senders).decode().splitlines(), target, at)

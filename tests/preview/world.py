@@ -20,16 +20,19 @@ READINGS_APART_SECONDS = 2.0
 
 @contextmanager
 def demo(
-    folder: Path, length_seconds: float, step_seconds: float, evaluations: Sequence[float]
+    folder: Path, length_seconds: float, step_seconds: float, evaluations: Sequence[float], pages: int = 1
 ) -> Iterator[Prometheus]:
-    """The fleet's last `length_seconds`, scraped each `step_seconds`; the advisor evaluated at these times."""
+    """The fleet's last `length_seconds`, scraped each `step_seconds`.
+
+    The advisor evaluated at these times, after each of which its page was scraped so many times, a minute apart.
+    """
     blocks = folder / "blocks"
     _import(scraped(length_seconds, step_seconds), folder / "scraped.txt", blocks)
     begin = END - length_seconds
     times = [END - step_seconds * i for i in range(int(length_seconds // step_seconds))][::-1]
     with prometheus(folder, blocks=blocks, rule_files=RULES) as server:
         source = PrometheusSource(PrometheusSettings(server.url))
-        found = [*advised(source, SETTINGS, evaluations), *_stack(folder, server, times)]
+        found = [*advised(source, SETTINGS, evaluations, pages), *_stack(folder, server, times)]
         for path in RULES:
             found += recorded(server.url, path.read_text(), begin, END)
         source.close()
