@@ -8,10 +8,7 @@ import sys
 import click
 
 from gpu_advisor import __version__
-from gpu_advisor.addresses import AddressError
 from gpu_advisor.commands import Commands
-from gpu_advisor.settings import ConfigError
-from gpu_advisor.wiring import StartError
 
 USAGE_ERROR = 2
 
@@ -36,13 +33,27 @@ def main() -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except ConfigError as error:
-        click.echo(f"gpu-advisor: {error}", err=True)
-        return USAGE_ERROR
     except BrokenPipeError:  # as `gpu-advisor check | head` does: who reads has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at the end would fail as well
         return 0
-    except (StartError, AddressError) as error:
-        click.echo(f"gpu-advisor: {error}", err=True)
-        return 1
+    except Exception as error:
+        told = _told(error)
+        if told is None:
+            raise
+        return told
     return code if isinstance(code, int) else 0
+
+
+def _told(error: Exception) -> int | None:
+    """One line for an error that a person can mend, and the exit code; None for all others.
+
+    What knows these errors is imported only then: a shell that completes a word must not wait for all of it.
+    """
+    from gpu_advisor.addresses import AddressError
+    from gpu_advisor.settings import ConfigError
+    from gpu_advisor.wiring import StartError
+
+    if not isinstance(error, (ConfigError, StartError, AddressError)):
+        return None
+    click.echo(f"gpu-advisor: {error}", err=True)
+    return USAGE_ERROR if isinstance(error, ConfigError) else 1

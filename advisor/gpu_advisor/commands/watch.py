@@ -141,5 +141,6 @@ def _figures(check: shapes.Check) -> str:
         return f", {output.one_line(check['message'])}"
     unit = "money" if check["item"] == "cost" else "ratio"
     off = check["missed_by"]
-    far = "" if off is None else f", {output.ratio(abs(off), unit)} too {'high' if off > 0 else 'low'}"
+    distance = "" if off is None else f"{abs(off):g}" if unit == "money" else f"{abs(off) * 100:.1f} points"
+    far = "" if off is None else f", {distance} too {'high' if off > 0 else 'low'}"
     return f", {output.ratio(check['value'], unit)}{far}"

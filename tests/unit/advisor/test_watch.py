@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -43,7 +44,8 @@ def test_a_line_for_each_change_and_none_for_what_stays(call: Call, live: Live) 
     told = list(lines(None, first))
     assert sum("Give back" in line for line in told) == 1
     assert list(lines(first, first)) == []
-    live.source.targets[0].cards[-2].__dict__["utilization"] = 0.7  # the idle one works
+    cards = live.source.targets[0].cards
+    cards[-2] = dataclasses.replace(cards[-2], utilization=0.7)  # the idle one works
     live.running.after(15)
     second = looked(call, live)
     changed = list(lines(first, second))
