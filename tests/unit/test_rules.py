@@ -13,7 +13,8 @@ import pytest
 import yaml
 from gpu_advisor.policies import diagnosed, failing_gpu, idle_reclaim
 
-from tests.unit.test_dashboards import known_metrics, metrics_in
+from tests.preview.boards import metrics_in
+from tests.unit.test_dashboards import known_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = ROOT / "prometheus"
