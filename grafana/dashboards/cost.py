@@ -36,7 +36,7 @@ PRICE = "max by (name) (gpu_advisor_gpu_price_per_hour)"
 #: GPU-hours within the time range: read at every fifth minute, each of which stands for a twelfth of an hour. What was
 #: not seen is in neither, so it is not taken for waste.
 HOURS = "sum_over_time({}[$__range:5m]) / 12"
-WIDTHS = {"GPUs": 60, "Used": 130, "Unused GPU-hours": 145, "Price per hour": 120, "Cost of the unused time": 175}
+WIDTHS = {"GPUs": 60, "Used": 130, "Unused GPU-hours": 145, "Price per hour": 115, "Cost of the unused time": 190}
 NO_PRICES = "no prices"
 
 

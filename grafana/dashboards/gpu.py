@@ -131,7 +131,7 @@ def identity() -> Table:
         wanted="index",
     )
     panel = column(panel, "Memory", unit="bytes")
-    panel = widths(panel, {"GPU": 50, "PCI": 150, "Memory": 90, "Remap pending": 120, "Remap failed": 110})
+    panel = widths(panel, {"GPU": 50, "PCI": 150, "Memory": 90, "Remap pending": 130, "Remap failed": 110})
     panel = link_column(panel, "Node", link("node", "All GPUs of this node", nodename=cell("Node")))
     return panel.span(12).height(5)
 

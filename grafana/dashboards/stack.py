@@ -202,7 +202,7 @@ def prometheus() -> list[TimeSeries]:
             (
                 "label_replace(max by (rule_group) "
                 '(prometheus_rule_group_last_duration_seconds{rule_group=~".*;gpu-.*"}), '
-                '"group", "$1", "rule_group", ".*;(.*)")',
+                '"group", "$1", "rule_group", ".*/(.*)")',
                 "{{group}}",
             ),
         ),
