@@ -38,9 +38,9 @@ from benchmarks.situations.observation import observe
 from benchmarks.situations.scene import DAY_SECONDS, SCRAPE_SECONDS
 from benchmarks.situations.situations import HISTORY_SECONDS, Situation
 
-#: Kept for the figures that are published. Other seeds served to write the table: also the one before this, 20261121,
-#: since a false alarm on it showed a row that was too bold.
-HELD_OUT_SEED = 20270101
+#: Kept for the figures that are published. Other seeds served to write the table; two that were kept before this one
+#: are spent, 20261121 and 20270101: false alarms on them showed rows that were too bold.
+HELD_OUT_SEED = 20280101
 FLEET_GPUS = 125
 GOAL_F1 = 0.95
 GOAL_FALSE_ALARMS = 1.0

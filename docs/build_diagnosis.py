@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gpu_advisor.diagnosis.diagnose import features_of
 from gpu_advisor.diagnosis.features import FEATURES
-from gpu_advisor.diagnosis.logic import AnyOf, At, Condition
+from gpu_advisor.diagnosis.logic import AnyOf, At, Condition, Unless
 from gpu_advisor.diagnosis.table import DIAGNOSES, REMARKS, TABLE, Row
 
 PAGE = Path(__file__).with_name("diagnosis.md")
@@ -79,6 +79,8 @@ def _rows(title: str, rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _condition(condition: Condition) -> str:
+    if isinstance(condition, Unless):
+        return f"not {_at(condition.other)}"
     return " or ".join(_at(each) for each in condition.of) if isinstance(condition, AnyOf) else _at(condition)
 
 

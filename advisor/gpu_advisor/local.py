@@ -25,8 +25,8 @@ from gpu_advisor.wiring import StartError
 
 log = logging.getLogger(__name__)
 
-#: A simulated fleet brings this much of its past, so that a demonstration shows recommendations at once; half as dense as
-#: scrapes are, as making and reading it is most of what the start costs.
+#: A simulated fleet brings this much of its past, so that a demonstration shows recommendations at once; half as dense
+#: as scrapes are, as making and reading it is most of what the start costs.
 SIMULATED_PAST, SIMULATED_STEP = "3h", "30s"
 
 READY_SECONDS = 15.0

@@ -65,7 +65,21 @@ class AnyOf:
         return self.of
 
 
-Condition = At | AnyOf
+@dataclass(frozen=True, slots=True)
+class Unless:
+    """Fails where the other one holds; what is missing speaks against nothing."""
+
+    other: At
+
+    def truth(self, features: Features) -> Truth:
+        found = self.other.truth(features)
+        return _NO if found is _YES else _BORDERLINE if found is _BORDERLINE else _YES
+
+    def parts(self) -> tuple[At, ...]:
+        return (self.other,)
+
+
+Condition = At | AnyOf | Unless
 
 
 def above(feature: str, yes: float, no: float) -> At:
@@ -78,6 +92,10 @@ def below(feature: str, yes: float, no: float) -> At:
 
 def either(*conditions: At) -> AnyOf:
     return AnyOf(conditions)
+
+
+def unless(other: At) -> Unless:
+    return Unless(other)
 
 
 def all_of(conditions: tuple[Condition, ...], features: Features) -> Truth:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpu_advisor.diagnosis.logic import Condition, above, below, either
+from gpu_advisor.diagnosis.logic import Condition, above, below, either, unless
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,9 @@ TABLE: tuple[Row, ...] = (
     Row("data_bound", "reported", (above("data_wait", 0.18, 0.15),), "the job says so"),
     Row("communication_bound", "reported", (above("communication", 0.18, 0.15),), "the job says so"),
     Row("communication_bound", "links", (_BUSY, below("fill", 0.70, 0.73), above("dram", 0.02, 0.01),
-        above("exchange", 0.09, 0.07), above("exchange_of_unfilled", 0.27, 0.23)),
-        "SMs are idle in kernels, and as much is exchanged"),
+        above("exchange", 0.09, 0.07), above("exchange_of_unfilled", 0.27, 0.23),
+        unless(below("communication", 0.10, 0.15))),
+        "SMs are idle in kernels, as much is exchanged, and the job does not say that it waits for little"),
     Row("memory_bound", "bandwidth", (_BUSY, above("dram_fill", 0.70, 0.66), below("tensor_fill", 0.26, 0.30)),
         "memory bandwidth is used up, tensor cores are not"),
     Row("memory_bound", "capacity", (_UNFILLED, _RUNS, _COMPUTES, _TRAINS, above("memory_needed", 0.90, 0.86)),
@@ -125,7 +126,7 @@ TABLE: tuple[Row, ...] = (
         "kernels are very small with gaps between them (exchange has none), and there is memory for more"),
     Row(HEALTHY, "pauses", (_WAITS, _FULL, below("data_wait", 0.15, 0.18), below("stepping", 0.92, 0.95)),
         "the job is not in its steps for part of the time: it evaluates, saves or loads"),
-    Row("data_bound", "full kernels", (_WAITS, _SOME, _FULL, _TRAINS, _STEADY, _CALM),
+    Row("data_bound", "full kernels", (below("utilization", 0.66, 0.70), _SOME, _FULL, _TRAINS, _STEADY, _CALM),
         "kernels fill the GPU when they run, and yet it is idle in between"),
     Row("data_bound", "host", (_WAITS, _SOME, _FULL, _MAY_TRAIN, _STEADY, _CALM,
         above("io_pressure", 0.12, 0.08)),

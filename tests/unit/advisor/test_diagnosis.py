@@ -13,7 +13,7 @@ import pytest
 from gpu_advisor.diagnosis.diagnose import diagnose, judge
 from gpu_advisor.diagnosis.features import BY_NAME
 from gpu_advisor.diagnosis.hardware import nvlink_bytes_per_second, pcie_bytes_per_second
-from gpu_advisor.diagnosis.logic import At, Condition, Truth, above, all_of, below, either
+from gpu_advisor.diagnosis.logic import At, Condition, Truth, above, all_of, below, either, unless
 from gpu_advisor.diagnosis.peers import Peers, peers
 from gpu_advisor.diagnosis.table import DIAGNOSES, HEALTHY, HELD_UP, REMARKS, TABLE, UNKNOWN, UNUSED
 from gpu_advisor.policies import idle_reclaim
@@ -94,6 +94,11 @@ def test_of_nothing_nothing_is_concluded() -> None:
     assert row is None
     assert "utilization" in needed
     assert not borderline
+
+
+@pytest.mark.parametrize(("value", "truth"), [(0.05, "no"), (0.12, "borderline"), (0.2, "yes"), (None, "yes")])
+def test_what_is_missing_speaks_against_nothing(value: float | None, truth: str) -> None:
+    assert unless(below("communication", 0.10, 0.15)).truth({"communication": value}) is Truth(truth)
 
 
 @calm
