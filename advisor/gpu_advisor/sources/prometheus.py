@@ -21,7 +21,7 @@ from gpu_advisor.sources.answers import bad_answer, data_of, trails_of, vector_o
 from gpu_advisor.sources.base import SourceError, SourceErrorKind, Trail
 from gpu_advisor.sources.http import Answer, BodyTooLargeError, DeadlineClient, DeadlineExceededError
 from gpu_advisor.sources.promql import to_promql
-from gpu_advisor.sources.quick import quick_vector
+from gpu_advisor.sources.quick import Label, quick_vector
 
 MAX_IN_FLIGHT = 2
 MAX_ANSWER_BYTES = 256 << 20  # 10,000 GPUs are some 4 MiB a query
@@ -73,10 +73,11 @@ class PrometheusSource:
     def instant(self, expressions: Mapping[str, Expression], at: float) -> dict[str, Vector]:
         """As Source.instant. Raises SourceError."""
         forms = {key: {"query": _text(expression), "time": _moment(at)} for key, expression in expressions.items()}
-        return self._ask("/api/v1/query", forms, self._vector)
+        known: dict[Label, Label] = {}
+        return self._ask("/api/v1/query", forms, lambda answer: self._vector(answer, known))
 
-    def _vector(self, answer: Answer) -> Vector:
-        quick = quick_vector(answer.body) if answer.status == 200 else None
+    def _vector(self, answer: Answer, known: dict[Label, Label]) -> Vector:
+        quick = quick_vector(answer.body, known) if answer.status == 200 else None
         return vector_of(data_of(answer, self._who), self._who) if quick is None else quick
 
     def range(self, expression: Expression, start: float, end: float, step: float) -> dict[Labels, Trail]:

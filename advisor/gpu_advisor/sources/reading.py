@@ -64,9 +64,10 @@ class Plan:
     def read(self, source: Source, at: float) -> dict[str, Vector]:
         """Each expression at time `at` (seconds since 1970). Raises SourceError."""
         known: dict[Expression, Values] = {}
-        answers = source.instant(self.queries, at)
+        same: dict[Labels, Labels] = {}
+        answers = dict(source.instant(self.queries, at))
         for number, pack in enumerate(self.packs):
-            known |= _unpacked(pack, answers[str(number)])
+            known |= _unpacked(pack, answers.pop(str(number)), same)  # let go of: half of what is needed at most
         return {key: evaluate(expression, known.get) for key, expression in self.expressions.items()}
 
 
@@ -110,13 +111,15 @@ def _packed(pack: tuple[Expression, ...]) -> Expression:
     return pack[0] if len(pack) == 1 else union(*(Tagged(leaf, PART, str(i)) for i, leaf in enumerate(pack)))
 
 
-def _unpacked(pack: tuple[Expression, ...], answer: Vector) -> dict[Expression, Values]:
+def _unpacked(pack: tuple[Expression, ...], answer: Vector, same: dict[Labels, Labels]) -> dict[Expression, Values]:
+    """The answer of each leaf. Equal label sets become one object, those of `same`."""
     if len(pack) == 1:
         return {pack[0]: dict(answer)}
     parts: dict[str, Values] = {str(number): {} for number in range(len(pack))}
     for labels, value in answer.items():
         if labels[0][0] == PART:  # nearly always, as labels are sorted
-            parts[labels[0][1]][labels[1:]] = value
+            rest = labels[1:]
+            parts[labels[0][1]][same.setdefault(rest, rest)] = value
         else:
             number, rest = _untagged(labels)
             parts[number][rest] = value
