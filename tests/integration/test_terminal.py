@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import shutil
 import signal
 import subprocess
@@ -31,32 +32,47 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Program, st
         yield program, f"http://{address}"
 
 
+def heeds_ctrl_c() -> None:
+    """In a child: a shell lets what it starts in the background ignore Ctrl-C, and that is handed down."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def on_terminal(
     arguments: Sequence[str], until: str, number: int, environment: Mapping[str, str] = {}
 ) -> tuple[str, int]:
     """What a command shows on a terminal until there is this text and the signal ends it, and its exit code."""
     master, slave = pty.openpty()
     settings = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "160", "LINES": "50", **environment}
-    process = subprocess.Popen([*COMMAND, *arguments], stdin=slave, stdout=slave, stderr=slave, env=settings)
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], stdin=slave, stdout=slave, stderr=slave, env=settings, preexec_fn=heeds_ctrl_c
+    )
     os.close(slave)
-    shown, deadline = "", time.monotonic() + 60
+    shown = ""
     try:
-        while until not in shown and time.monotonic() < deadline:
-            shown += os.read(master, 65536).decode(errors="replace")
-        process.send_signal(number)
-        while True:
-            try:
-                part = os.read(master, 65536).decode(errors="replace")
-            except OSError:  # the other end is closed
-                break
-            if not part:
-                break
+        for part in parts(master, 60):
             shown += part
+            if until in shown:
+                break
+        process.send_signal(number)
+        shown += "".join(parts(master, 20))
         return shown, process.wait(20)
     finally:
         process.kill()
         process.wait(5)
         os.close(master)
+
+
+def parts(master: int, seconds: float) -> Iterator[str]:
+    """What comes from a terminal, until the other end is closed or the time is over."""
+    deadline = time.monotonic() + seconds
+    while select.select([master], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        try:
+            part = os.read(master, 65536).decode(errors="replace")
+        except OSError:  # the other end is closed
+            return
+        if not part:
+            return
+        yield part
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -85,7 +101,7 @@ def test_top_on_a_terminal(node: tuple[Program, str]) -> None:
 def test_in_a_pipe_plain_lines_come_at_once(node: tuple[Program, str]) -> None:
     program, _ = node
     command = [*COMMAND, "watch", "--advisor", program.url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heeds_ctrl_c) as process:
         assert process.stdout
         line = next(line for line in process.stdout if "Give back" in line)
         assert line.isprintable() or line[:-1].isprintable()
