@@ -124,7 +124,10 @@ class _Call:
     def _read(self, length: int) -> bytes:
         while len(self._received) < length:
             self._wait()
-            data = self._socket.recv(65536)
+            try:
+                data = self._socket.recv(65536)
+            except ConnectionError:  # closed while something of ours was not read yet
+                data = b""
             if not data:
                 raise CallFailed("the connection was closed before the answer was complete")
             self._received += data

@@ -33,12 +33,13 @@ def test_hugging_face(tmp_path):
         num_train_epochs=EPOCHS, logging_steps=1, eval_strategy="steps", eval_steps=2, save_strategy="steps",
         save_steps=3, use_cpu=True, report_to=[], disable_tqdm=True, dataloader_pin_memory=False,
     )  # fmt: skip
+    dataset = Slow(lambda: {"input_ids": tokens, "labels": tokens})
     trainer = transformers.Trainer(
-        model=model, args=arguments, train_dataset=Slow(lambda: {"input_ids": tokens, "labels": tokens}),
+        model=model, args=arguments, train_dataset=dataset,
         eval_dataset=[{"input_ids": tokens, "labels": tokens}], callbacks=[Busy(), HuggingFaceMonitor(monitor)],
     )  # fmt: skip
     trainer.train()
-    check(monitor, STEPS * BATCH * ACCUMULATE, loss_count=STEPS)
+    check(monitor, dataset, STEPS * BATCH * ACCUMULATE, loss_count=STEPS)
     totals = monitor.summary().totals
     assert totals.data_wait_seconds is not None
     evaluations = STEPS // 2

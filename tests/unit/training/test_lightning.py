@@ -20,6 +20,7 @@ class Model(lightning.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(3, 1)
+        self.dataset = Slow(lambda: {"x": torch.ones(3), "y": torch.zeros(1)})
         self.losses: list[float] = []
 
     def training_step(self, batch: Any, _: int) -> torch.Tensor:
@@ -32,7 +33,7 @@ class Model(lightning.LightningModule):
         time.sleep(0.1)
 
     def train_dataloader(self) -> Any:
-        return torch.utils.data.DataLoader(Slow(lambda: {"x": torch.ones(3), "y": torch.zeros(1)}), BATCH)
+        return torch.utils.data.DataLoader(self.dataset, BATCH)
 
     def val_dataloader(self) -> Any:
         return torch.utils.data.DataLoader([torch.zeros(1)])  # type: ignore[arg-type]
@@ -62,7 +63,7 @@ def test_lightning(tmp_path):
         profiler = trainer.profiler  # type: ignore[attr-defined]  # set where mypy does not see it
         start = profiler.start
         trainer.fit(model)
-    check(monitor, SAMPLES * EPOCHS, loss_count=6 * EPOCHS)
+    check(monitor, model.dataset, SAMPLES * EPOCHS, loss_count=6 * EPOCHS)
     assert monitor.summary().values["loss"].mean == pytest.approx(sum(model.losses) / len(model.losses))
     assert "seen" in monitor.summary().values
     assert profiler.start == start, "the profiler is left as it was"
