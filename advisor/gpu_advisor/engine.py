@@ -97,7 +97,8 @@ def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
     queries += len(second.packs)
     facts = build_facts({**answers, **values}, roster, families, settings, at)
     demands = demand.read(source, settings.pools, at, settings.evaluation)
-    facts = replace(facts, demands=demands)
+    published = curves_of_metrics(answers["profile_memory"], answers["profile_throughput"])
+    facts = replace(facts, demands=demands, shelf=shelf(settings.profiles_dir, published))
     members = _serving(facts, roster, settings)
     stepwise = _stepwise(speaking, settings.evaluation)
     if members and stepwise is not None:
@@ -242,7 +243,6 @@ def build_facts(
         doubled=doubled(gpus_there),
         jobs=job_of_each(answers["owners"]),
         reported_jobs=job_of_each(answers["reports"]),
-        shelf=shelf(settings.profiles_dir, curves_of_metrics(answers["profile_memory"], answers["profile_throughput"])),
     )
 
 

@@ -110,25 +110,20 @@ def trace(workload: str, batch_size: int, precision: str) -> list[tuple[int, int
 @contextmanager
 def _modules_stay() -> Iterator[None]:
     """`model.to(cpu)` does nothing: fake parameters cannot be swapped for others while somebody refers to them."""
+    import torch
     from torch import nn
 
     moves = nn.Module.to
 
     def stay(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
-        device, dtype, _, _ = torch_parse(*args, **kwargs)
-        moved: nn.Module = self if dtype is None and device.type == "cpu" else moves(self, *args, **kwargs)
+        device, dtype, _, memory_format = parse(*args, **kwargs)
+        stays = device is not None and device.type == "cpu" and dtype is None and memory_format is None
+        moved: nn.Module = self if stays else moves(self, *args, **kwargs)
         return moved
 
-    torch_parse = _parse_to()
+    parse: Callable[..., Any] = torch._C._nn._parse_to
     nn.Module.to = stay  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
         nn.Module.to = moves  # type: ignore[method-assign]
-
-
-def _parse_to() -> Callable[..., Any]:
-    import torch
-
-    parse: Callable[..., Any] = torch._C._nn._parse_to
-    return parse

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from gpu_advisor.planning.layout import Layout, Recipe
@@ -68,7 +67,3 @@ def megatron(layout: Layout) -> str | None:
     said += ["--use-flash-attn"] if layout.flash_attention else []
     said += ["--recompute-granularity full", "--recompute-method uniform"] if layout.checkpointing == "full" else []
     return " ".join(said)
-
-
-def as_json(settings: dict[str, Any]) -> str:
-    return json.dumps(settings, indent=2)

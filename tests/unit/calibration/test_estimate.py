@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from gpu_advisor.calibration.errors import WorkloadError
 from gpu_advisor.calibration.estimate import correct, estimate
@@ -25,6 +27,18 @@ def test_a_trace_sees_what_a_run_takes(workload: str, most: float) -> None:
 def test_a_wrong_workload_is_an_error() -> None:
     with pytest.raises(WorkloadError, match="mlp, conv, transformer"):
         estimate("neither", 2)
+
+
+def test_modules_go_where_a_workload_puts_them() -> None:
+    import torch
+    from gpu_advisor.calibration.estimate import _modules_stay
+
+    module: Any = torch.nn.Conv2d(3, 4, 3)
+    with _modules_stay():
+        assert module.to("cpu") is module
+        module.to(memory_format=torch.channels_last)
+        assert module.weight.is_contiguous(memory_format=torch.channels_last)
+        assert module.to("cpu", torch.float16).weight.dtype == torch.float16
 
 
 def test_calibrations_correct_it() -> None:
