@@ -1,0 +1,92 @@
+"""What there is and who holds what. Plain values: no clock, no network.
+
+Memory is in GB as cards are sold (an "80 GB" card has 80), since that is what people ask for; `None` is unknown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpu_advisor.allocation.requests import GpuRequest
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Gpu:
+    """One GPU. `gpu_type` is canonical, as `A100`; `utilization_ratio` is 0..1.
+
+    `free` is False for a GPU that somebody uses, or of which it is not known that nobody does; `why_not` says so.
+    """
+
+    index: int
+    uuid: str
+    gpu_type: str
+    memory_gb: float | None
+    vendor: str = "nvidia"
+    utilization_ratio: float | None = None
+    memory_used_ratio: float | None = None
+    free: bool = True
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine and its GPUs, by index. `address` is where processes of one job reach each other, if known."""
+
+    name: str
+    gpus: tuple[Gpu, ...]
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """All that is known of the machines. `at` is when (seconds since 1970); `stale` if it could not be renewed."""
+
+    nodes: tuple[Node, ...]
+    at: float
+    stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The GPUs of one node that belong to an allocation: `indices` and `uuids` go together, in order."""
+
+    node_name: str
+    indices: tuple[int, ...]
+    uuids: tuple[str, ...]
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """GPUs that are somebody's until `expires` (seconds since 1970), unless renewed or released before.
+
+    `shares` is empty for an allocation that fell back to the CPU, which its request asked for. `memory_per_gpu` (GB)
+    is that of the smallest GPU of the allocation. `reasons` says why these GPUs were chosen.
+    """
+
+    id: str
+    client_token: str
+    request: GpuRequest
+    shares: tuple[Share, ...]
+    gpu_type: str
+    vendor: str
+    memory_per_gpu: float | None
+    made: float
+    expires: float
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        return tuple(share.node_name for share in self.shares)
+
+    @property
+    def gpu_count(self) -> int:
+        return sum(len(share.indices) for share in self.shares)
+
+    @property
+    def uuids(self) -> tuple[str, ...]:
+        return tuple(uuid for share in self.shares for uuid in share.uuids)
+
+    @property
+    def on_cpu(self) -> bool:
+        return not self.shares

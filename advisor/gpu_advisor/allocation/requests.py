@@ -1,0 +1,145 @@
+"""What somebody asks for: the fields of the API's bodies, checked, with the GPU's type in canonical form."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gpu_advisor.allocation.errors import RequestError
+from gpu_advisor.allocation.types import RESOURCE_NAMES, known_types, resource_vendor, type_name
+
+#: More than any machine park that one service looks after.
+MOST_GPUS = 100_000
+MOST_MEMORY_GB = 10_000.0
+DEFAULT_MEMORY_FRACTION = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class GpuRequest:
+    """What is asked for. `gpu_type` is canonical ("" for any), and so is `vendor`.
+
+    `memory_gb` is the least memory of each GPU, as cards are sold. `distributed_training` allows several nodes.
+    `gpu_memory_fraction` (0..1) is how much of a GPU the framework may take: it rules no GPU out. With `cpu_fallback`,
+    where no GPU can be had, there is an allocation without GPUs instead of an error.
+    """
+
+    gpu_count: int = 1
+    gpu_type: str = ""
+    memory_gb: float | None = None
+    distributed_training: bool = False
+    mixed_precision: bool = False
+    gpu_memory_fraction: float = DEFAULT_MEMORY_FRACTION
+    cpu_fallback: bool = False
+    vendor: str = ""
+
+
+Names = Mapping[str, tuple[str, ...]]
+
+_FIELDS = ("gpu_count", "gpu_type", "memory_gb", "distributed_training", "mixed_precision", "gpu_memory_fraction",
+           "cpu_fallback")  # fmt: skip
+
+
+def parse_request(
+    given: str | Mapping[str, Any], types: frozenset[str] = frozenset(), names: Names = RESOURCE_NAMES
+) -> GpuRequest:
+    """A request from text (`2xA100-80GB`, `V100`, `nvidia.com/gpu: 2`), a body's fields, or resource limits.
+
+    `types` are canonical names that are known besides the usual ones: those of the inventory. Raises RequestError,
+    which names the field and the mend.
+    """
+    if isinstance(given, str):
+        return check(_from_text(given, names), types)
+    limits = {key: value for key, value in given.items() if isinstance(key, str) and resource_vendor(key, names)}
+    fields = {key: value for key, value in given.items() if key not in limits}
+    unknown = sorted(str(key) for key in fields if key not in _FIELDS)
+    if unknown:
+        raise RequestError(unknown[0], f"unknown; there are {', '.join(_FIELDS)}, and resource names as nvidia.com/gpu")
+    if len(limits) > 1:
+        raise RequestError(
+            "gpu_type", f"{' and '.join(limits)}: ask for one of them, an allocation has one kind of GPU"
+        )
+    for name, count in limits.items():
+        if fields.keys() & {"gpu_count", "gpu_type"}:
+            raise RequestError(name, "says type and count already: leave out gpu_type and gpu_count")
+        fields |= {"gpu_type": name, "gpu_count": _count(count, name)}
+    return check(_from_fields(fields, names), types)
+
+
+def check(request: GpuRequest, types: frozenset[str] = frozenset()) -> GpuRequest:
+    """The request itself, if it makes sense on any machines at all. Raises RequestError."""
+    if not 1 <= request.gpu_count <= MOST_GPUS:
+        raise RequestError("gpu_count", f"{request.gpu_count}: give a whole number from 1 to {MOST_GPUS}")
+    memory = request.memory_gb
+    if memory is not None and not 0 < memory <= MOST_MEMORY_GB:
+        raise RequestError("memory_gb", f"{memory:g}: give GB of each GPU, above 0, at most {MOST_MEMORY_GB:g}")
+    if not 0 < request.gpu_memory_fraction <= 1:
+        raise RequestError("gpu_memory_fraction", f"{request.gpu_memory_fraction:g}: give a share above 0, at most 1")
+    known = known_types() | types
+    if request.gpu_type and request.gpu_type not in known:
+        raise RequestError("gpu_type", f"unknown type {request.gpu_type!r}; there are {', '.join(sorted(known))}")
+    return request
+
+
+def typed(request: GpuRequest, text: str, names: Names = RESOURCE_NAMES) -> GpuRequest:
+    """The request with the type that a text names: `A100-SXM4-80GB` asks for at least 80 GB too."""
+    if not text.strip():
+        return replace(request, gpu_type="", vendor="")
+    if vendor := resource_vendor(text, names):
+        return replace(request, gpu_type="", vendor=vendor)
+    if "/" in text:
+        every = ", ".join(name for known in names.values() for name in known)
+        raise RequestError("gpu_type", f"{text!r} is no resource name that is known here; there are {every}")
+    found = type_name(text)
+    if not found.name and not (found.memory_gb or text.strip().lower() in names):
+        raise RequestError("gpu_type", f"{text!r} names no GPU: say a type, as A100-80GB, or leave it out for any")
+    sizes = [size for size in (found.memory_gb, request.memory_gb) if size is not None]
+    vendor = found.vendor if found.name or text.strip().lower() in names else ""
+    return replace(request, gpu_type=found.name, vendor=vendor, memory_gb=max(sizes, default=None))
+
+
+def _from_text(text: str, names: Names) -> GpuRequest:
+    found = re.fullmatch(r"\s*(?:(\d+)\s*[xX*]\s*)?(.*?)\s*(?:[:=]\s*(\S+))?\s*", text, re.DOTALL)
+    if not found or not found[2] or (found[1] and found[3]):
+        raise RequestError("gpu_type", f"{text!r} is no request: say 2xA100-80GB, V100 or nvidia.com/gpu: 2")
+    count = _count(found[1] or found[3] or 1, "gpu_count")
+    return typed(GpuRequest(gpu_count=count), found[2], names)
+
+
+def _from_fields(fields: Mapping[str, Any], names: Names) -> GpuRequest:
+    memory = fields.get("memory_gb")
+    kind = fields.get("gpu_type")
+    if kind is not None and not isinstance(kind, str):
+        raise RequestError("gpu_type", f"{kind!r}: give text, as A100-80GB, or leave it out for any")
+    request = GpuRequest(
+        gpu_count=_count(fields.get("gpu_count", 1), "gpu_count"),
+        memory_gb=None if memory is None else _number(memory, "memory_gb"),
+        distributed_training=_flag(fields, "distributed_training"),
+        mixed_precision=_flag(fields, "mixed_precision"),
+        gpu_memory_fraction=_number(fields.get("gpu_memory_fraction", DEFAULT_MEMORY_FRACTION), "gpu_memory_fraction"),
+        cpu_fallback=_flag(fields, "cpu_fallback"),
+    )
+    return typed(request, kind or "", names)
+
+
+def _count(value: object, field: str) -> int:
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value.strip()):
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise RequestError(field, f"{value!r}: give a whole number of GPUs")
+    return value
+
+
+def _number(value: object, field: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise RequestError(field, f"{value!r}: give a number")
+    return float(value)
+
+
+def _flag(fields: Mapping[str, Any], field: str) -> bool:
+    value = fields.get(field, False)
+    if not isinstance(value, bool):
+        raise RequestError(field, f"{value!r}: give true or false")
+    return value
