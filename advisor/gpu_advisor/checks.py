@@ -212,11 +212,12 @@ def _gpu(facts: Facts, item: str, title: str, signal: Signal, gpu: Gpu, band: Ba
 
 def _gpu_memory(facts: Facts, gpu: Gpu, band: Band) -> Check:
     """By the job's own word, if it gives one: what a framework took in advance is not what it needs."""
-    peak, total = (facts.evidence(signal, (gpu.uuid,)) for signal in (JOB_PEAK_MEMORY, MEMORY_TOTAL))
-    if peak.value is None or not total.value:
+    needed, there = facts.value(JOB_PEAK_MEMORY, gpu.uuid), facts.value(MEMORY_TOTAL, gpu.uuid)
+    if needed is None or not there:
         return _gpu(facts, "gpu_memory", "GPU memory", MEMORY_USED, gpu, band, _memory_is_told(facts, gpu.uuid))
+    peak, total = (facts.evidence(signal, (gpu.uuid,)) for signal in (JOB_PEAK_MEMORY, MEMORY_TOTAL))
     both = Ratio(peak.expression, total.expression) if peak.expression and total.expression else None
-    share = replace(peak, unit="ratio", value=peak.value / total.value, expression=both, threshold=band.low)
+    share = replace(peak, unit="ratio", value=needed / there, expression=both, threshold=band.low)
     return _judged("gpu_memory", "GPU memory", gpu.scope, share, band)
 
 

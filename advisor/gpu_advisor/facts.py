@@ -100,9 +100,9 @@ class Facts:
         coverage: float | None = None,
     ) -> Evidence:
         """The signal's value for one thing, or its mean over several that all have one."""
-        values = [value for value in (self.value(signal, name) for name in names) if value is not None]
-        label, keys = self._selector(signal.scope, names)
         everybody = self.values.get(signal.name, {})
+        values = [everybody[name] for name in names if name in everybody]
+        label, keys = self._selector(signal.scope, names)
         # Most evidence is on one of very many: then there is nothing to compare.
         everything = len(names) >= len(everybody) and everybody.keys() <= set(names)
         return Evidence(

@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -17,11 +17,13 @@ import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from gpu_advisor.expressions import Expression, Labels, Vector
+from gpu_advisor.sources.algebra import Values
 from gpu_advisor.sources.answers import bad_answer, data_of, trails_of, vector_of
 from gpu_advisor.sources.base import SourceError, SourceErrorKind, Trail
 from gpu_advisor.sources.http import Answer, BodyTooLargeError, DeadlineClient, DeadlineExceededError
+from gpu_advisor.sources.packs import Pack, in_order, parted, queries
 from gpu_advisor.sources.promql import to_promql
-from gpu_advisor.sources.quick import Label, quick_vector
+from gpu_advisor.sources.quick import quick_parts
 
 MAX_IN_FLIGHT = 2
 MAX_ANSWER_BYTES = 256 << 20  # 10,000 GPUs are some 4 MiB a query
@@ -72,13 +74,21 @@ class PrometheusSource:
 
     def instant(self, expressions: Mapping[str, Expression], at: float) -> dict[str, Vector]:
         """As Source.instant. Raises SourceError."""
-        forms = {key: {"query": _text(expression), "time": _moment(at)} for key, expression in expressions.items()}
-        known: dict[Label, Label] = {}
-        return self._ask("/api/v1/query", forms, lambda answer: self._vector(answer, known))
+        return self._ask("/api/v1/query", _forms(expressions, at), self._vector)
 
-    def _vector(self, answer: Answer, known: dict[Label, Label]) -> Vector:
-        quick = quick_vector(answer.body, known) if answer.status == 200 else None
-        return vector_of(data_of(answer, self._who), self._who) if quick is None else quick
+    def packs(self, packs: Sequence[Pack], at: float) -> list[tuple[Values, ...]]:
+        """As AnswersPacks.packs. Raises SourceError."""
+        known: dict[str, Labels] = {}
+
+        def parts(answer: Answer) -> dict[str, Values]:
+            quick = quick_parts(answer.body, known) if answer.status == 200 else None
+            return parted(self._vector(answer)) if quick is None else quick
+
+        answers = self._ask("/api/v1/query", _forms(queries(packs), at), parts)
+        return [in_order(pack, answers[str(number)]) for number, pack in enumerate(packs)]
+
+    def _vector(self, answer: Answer) -> dict[Labels, float]:
+        return vector_of(data_of(answer, self._who), self._who)
 
     def range(self, expression: Expression, start: float, end: float, step: float) -> dict[Labels, Trail]:
         """As Source.range. Raises SourceError."""
@@ -251,6 +261,10 @@ def _problems(settings: PrometheusSettings) -> Iterator[str]:
 
 def _is_header_text(text: str) -> bool:
     return text.isascii() and all(character.isprintable() for character in text) and text == text.strip()
+
+
+def _forms(expressions: Mapping[str, Expression], at: float) -> dict[str, dict[str, str]]:
+    return {key: {"query": _text(expression), "time": _moment(at)} for key, expression in expressions.items()}
 
 
 def _text(expression: Expression) -> str:

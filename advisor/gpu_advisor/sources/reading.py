@@ -15,7 +15,6 @@ from math import ceil
 from gpu_advisor.expressions import (
     Aggregate,
     Expression,
-    Labels,
     Renamed,
     Select,
     Tagged,
@@ -23,13 +22,10 @@ from gpu_advisor.expressions import (
     Vector,
     parts_of,
     selects_of,
-    union,
 )
 from gpu_advisor.sources.algebra import Values, evaluate
 from gpu_advisor.sources.base import Source
-
-#: The label that tells the leaves of a pack apart. No exporter has it.
-PART = "gpu_advisor_part"
+from gpu_advisor.sources.packs import Pack, queries, read_packs
 
 #: A pack holds this many leaves if it can: a small one ends well within its time limit, and its answer, some 0.13 KiB
 #: a leaf and GPU, is not large in memory.
@@ -44,12 +40,12 @@ class Plan:
     """Queries that answer some expressions. `packs` hold the leaves of each query."""
 
     expressions: Mapping[str, Expression]
-    packs: tuple[tuple[Expression, ...], ...]
+    packs: tuple[Pack, ...]
 
     @property
     def queries(self) -> dict[str, Expression]:
         """What is asked, by number."""
-        return {str(number): _packed(pack) for number, pack in enumerate(self.packs)}
+        return queries(self.packs)
 
     @property
     def windowed(self) -> int:
@@ -64,10 +60,8 @@ class Plan:
     def read(self, source: Source, at: float) -> dict[str, Vector]:
         """Each expression at time `at` (seconds since 1970). Raises SourceError."""
         known: dict[Expression, Values] = {}
-        same: dict[Labels, Labels] = {}
-        answers = dict(source.instant(self.queries, at))
-        for number, pack in enumerate(self.packs):
-            known |= _unpacked(pack, answers.pop(str(number)), same)  # let go of: half of what is needed at most
+        for pack, values in zip(self.packs, read_packs(source, self.packs, at), strict=True):
+            known.update(zip(pack, values, strict=True))
         return {key: evaluate(expression, known.get) for key, expression in self.expressions.items()}
 
 
@@ -101,33 +95,7 @@ def _window(leaf: Expression) -> int:
     return max((select.window_seconds or 0 for select in selects_of(leaf)), default=0)
 
 
-def _packs(leaves: Sequence[Expression], most: int, few: int) -> Iterator[tuple[Expression, ...]]:
+def _packs(leaves: Sequence[Expression], most: int, few: int) -> Iterator[Pack]:
     size = max(few, ceil(len(leaves) / most))
     for start in range(0, len(leaves), size):
         yield tuple(leaves[start : start + size])
-
-
-def _packed(pack: tuple[Expression, ...]) -> Expression:
-    return pack[0] if len(pack) == 1 else union(*(Tagged(leaf, PART, str(i)) for i, leaf in enumerate(pack)))
-
-
-def _unpacked(pack: tuple[Expression, ...], answer: Vector, same: dict[Labels, Labels]) -> dict[Expression, Values]:
-    """The answer of each leaf. Equal label sets become one object, those of `same`."""
-    if len(pack) == 1:
-        return {pack[0]: dict(answer)}
-    parts: dict[str, Values] = {str(number): {} for number in range(len(pack))}
-    for labels, value in answer.items():
-        if labels[0][0] == PART:  # nearly always, as labels are sorted
-            rest = labels[1:]
-            parts[labels[0][1]][same.setdefault(rest, rest)] = value
-        else:
-            number, rest = _untagged(labels)
-            parts[number][rest] = value
-    return {leaf: parts[str(number)] for number, leaf in enumerate(pack)}
-
-
-def _untagged(labels: Labels) -> tuple[str, Labels]:
-    for place, (name, value) in enumerate(labels):
-        if name == PART:
-            return value, labels[:place] + labels[place + 1 :]
-    raise ValueError(f"a result of a packed query without {PART}: {labels}")

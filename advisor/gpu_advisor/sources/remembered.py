@@ -7,11 +7,13 @@ range is read piece by piece, so that no query runs into its time limit, and wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpu_advisor.expressions import Expression, Labels, Vector
+from gpu_advisor.sources.algebra import Values
 from gpu_advisor.sources.base import AnswersPromql, Source, Trail
+from gpu_advisor.sources.packs import Pack, read_packs
 
 #: Samples may come late, by remote write or a clock that lags: what is younger than this (seconds) is asked for again.
 #: Steps that took longer to be complete are not noticed.
@@ -40,6 +42,9 @@ class RememberedRanges:
 
     def instant(self, expressions: Mapping[str, Expression], at: float) -> Mapping[str, Vector]:
         return self.of.instant(expressions, at)
+
+    def packs(self, packs: Sequence[Pack], at: float) -> list[tuple[Values, ...]]:
+        return read_packs(self.of, packs, at)
 
     def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
         """As Source.range, in as many queries as there are pieces to read. Raises SourceError."""

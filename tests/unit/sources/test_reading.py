@@ -10,7 +10,8 @@ from gpu_advisor.expressions import Affine, Aggregate, Expression, Labels, Ratio
 from gpu_advisor.settings import PoolSettings, Settings
 from gpu_advisor.sources import algebra
 from gpu_advisor.sources.mapping import mappings
-from gpu_advisor.sources.reading import MOST_INSTANT, MOST_WINDOWED, PART, leaves_of, plan
+from gpu_advisor.sources.packs import PART
+from gpu_advisor.sources.reading import MOST_INSTANT, MOST_WINDOWED, leaves_of, plan
 from gpu_advisor.sources.speaker import Speaker
 from hypothesis import given
 from hypothesis import strategies as st
