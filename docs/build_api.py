@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpu_advisor.publish.operations import OPERATIONS, Operation
+from gpu_advisor.publish.operation import Operation
+from gpu_advisor.publish.operations import OPERATIONS
 from gpu_advisor.publish.parameters import Parameter, Text
 from page import main, table
 
@@ -81,7 +82,8 @@ def _asked(operation: Operation) -> Iterator[str]:
 def _choices(parameter: Parameter) -> str:
     if isinstance(parameter, Text):
         return ", ".join(f"`{each}`" for each in parameter.choices) or "text"
-    return f"{parameter.low} to {parameter.high}, else {parameter.default}"
+    otherwise = "" if parameter.default is None else f", else {parameter.default}"
+    return f"{parameter.low:g} to {parameter.high:g}{otherwise}"
 
 
 if __name__ == "__main__":

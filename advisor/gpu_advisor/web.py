@@ -14,6 +14,7 @@ from gpu_advisor import __version__
 from gpu_advisor.addresses import check_free, split
 from gpu_advisor.publish.access import Access
 from gpu_advisor.publish.api import MOST_BODY_BYTES, Doors, create_app
+from gpu_advisor.publish.gpu_api import GpuDesk
 from gpu_advisor.service import Service
 from gpu_advisor.settings import ConfigError, Web
 
@@ -22,7 +23,7 @@ class WebServer:
     """Serves the service's view at HOST:PORT until stopped. Raises AddressError if the address cannot be had, and
     ConfigError if the certificate or a login cannot."""
 
-    def __init__(self, service: Service, address: str) -> None:
+    def __init__(self, service: Service, address: str, gpus: GpuDesk | None = None) -> None:
         check_free(address, "--advisor-address (or web.listen_address)")
         web = service.settings.web
         doors = Doors(
@@ -32,6 +33,7 @@ class WebServer:
             service.settings,
             access_of(web),
             curves=service.curves,
+            gpus=gpus,
         )
         self._server = wsgi.Server(
             split(address),

@@ -10,9 +10,16 @@ from math import ceil
 from pathlib import Path
 
 from gpu_advisor import signals
+from gpu_advisor.allocation.allocator import Allocator, Terms
+from gpu_advisor.allocation.errors import LeaseStoreError
+from gpu_advisor.allocation.leases import Leases
+from gpu_advisor.allocation.machines import Machines
+from gpu_advisor.allocation.monitoring import Monitor
+from gpu_advisor.allocation.store import LeaseStore
 from gpu_advisor.engine import compile_signals, identity_queries
 from gpu_advisor.expressions import metrics_of
 from gpu_advisor.publish.alertmanager import Alertmanagers
+from gpu_advisor.publish.gpu_api import GpuDesk
 from gpu_advisor.publish.ledger import Ledger
 from gpu_advisor.service import Service
 from gpu_advisor.settings import ConfigError, EmbeddedSource, PrometheusSource, Settings
@@ -40,6 +47,7 @@ class Advisor:
     service: Service
     source: Source
     history: History | None = None
+    gpus: GpuDesk | None = None
     _closers: list[Callable[[], object]] = field(default_factory=list)
 
     def close(self) -> None:
@@ -80,7 +88,30 @@ def build(settings: Settings, prepare: Callable[[History], None] | None = None) 
     closers.append(alertmanagers.close)
     service = Service(settings, source, ledger, alertmanagers, _retention(settings, history, ledger))
     closers.append(service.stop)
-    return Advisor(service, source, history, closers)
+    try:
+        gpus = _gpus(settings, service)
+    except (StartError, ConfigError):
+        for close in reversed(closers):
+            close()
+        raise
+    closers += [gpus.allocator.close, gpus.monitor.stop]
+    return Advisor(service, source, history, gpus, closers)
+
+
+def _gpus(settings: Settings, service: Service) -> GpuDesk:
+    """Where GPUs are given out. Raises ConfigError for its file, StartError for its database."""
+    chosen = settings.allocation
+    logging.getLogger("gpu_advisor.allocation").setLevel(chosen.log_level)
+    file = Path(chosen.inventory_file) if chosen.inventory_file else None
+    machines = Machines(lambda: service.view, chosen.gpu_memory_specs, file)
+    try:
+        leases = Leases(LeaseStore(Path(chosen.database or Path(settings.state_dir) / "leases.db")))
+    except LeaseStoreError as error:
+        raise StartError(str(error)) from error
+    allocator = Allocator(leases, machines, Terms(chosen.lease_seconds, chosen.longest_lease_seconds))
+    monitor = Monitor(allocator, machines, chosen.monitor_update_interval, chosen.resource_change_threshold)
+    monitor.start()
+    return GpuDesk(allocator, machines, monitor, chosen)
 
 
 def longest_round_seconds(settings: Settings) -> float:

@@ -14,6 +14,7 @@ from gpu_advisor.allocation.requests import GpuRequest
 class Gpu:
     """One GPU. `gpu_type` is canonical, as `A100`; `utilization_ratio` is 0..1.
 
+    `uuid` is its key here: `NODE/INDEX` where a file lists it without a uuid, which no framework understands.
     `free` is False for a GPU that somebody uses, or of which it is not known that nobody does; `why_not` says so.
     """
 

@@ -29,7 +29,7 @@ def run(
         signal.signal(number, lambda *_: stop.set())
     advisor: Advisor = build(settings, prepare)
     try:
-        server = WebServer(advisor.service, settings.web.listen_address)
+        server = WebServer(advisor.service, settings.web.listen_address, advisor.gpus)
     except (AddressError, ConfigError):
         advisor.close()
         raise

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from math import isfinite
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from flask import Flask, Response, request
-from pydantic import BaseModel, ValidationError
 
 from gpu_advisor.continuity import Snooze
-from gpu_advisor.publish import access, chosen, document, metrics, openapi, problem, shapes, spreadsheet
+from gpu_advisor.publish import access, chosen, document, gpu_api, metrics, openapi, problem, shapes, spreadsheet
 from gpu_advisor.publish.access import Access
 from gpu_advisor.publish.alertmanager import AlertmanagerState
+from gpu_advisor.publish.body import dumped, read_body, read_json
 from gpu_advisor.publish.curves import Range
-from gpu_advisor.publish.operations import CSV, JSON, METRICS, OPERATIONS, TEXT, SnoozeBody
+from gpu_advisor.publish.gpu_api import GpuDesk
+from gpu_advisor.publish.gpu_operations import GPU_OPERATIONS
+from gpu_advisor.publish.operation import CSV, JSON, METRICS, TEXT
+from gpu_advisor.publish.operations import OPERATIONS, SnoozeBody
 from gpu_advisor.publish.page import Rooms
 from gpu_advisor.publish.page import register as register_page
 from gpu_advisor.publish.parameters import read
@@ -32,7 +33,6 @@ from gpu_advisor.view import View
 from gpu_advisor.what_if import WhatIfError, changed, compare
 
 T = TypeVar("T")
-B = TypeVar("B", bound=BaseModel)
 
 MOST_BODY_BYTES = 1 << 20
 LONGEST_SNOOZE_SECONDS = 366 * 86400
@@ -50,6 +50,7 @@ class Doors:
     access: Access = field(default_factory=lambda: Access({}, ""))
     clock: Callable[[], float] = time.time
     curves: Range | None = None
+    gpus: GpuDesk | None = None
     deciding: threading.Lock = field(
         default_factory=threading.Lock
     )  # what-ifs wait for each other, not others for them
@@ -62,12 +63,18 @@ def create_app(doors: Doors) -> Flask:
     problem.register(app)
     access.register(app, doors.access)
     register_page(app, Rooms(doors.view, doors.alertmanagers, doors.settings, doors.curves, doors.deciding))
-    for name, handler in _Handlers(doors).table().items():
+    gpu_api.register(app)
+    gpus = gpu_api.GpuHandlers(doors.gpus, lambda: _simulated(doors.view()))
+    for name, handler in {**_Handlers(doors).table(), **gpus.table()}.items():
         operation = OPERATIONS[name]
         app.add_url_rule(
             operation.path.replace("{id}", "<id_>"), endpoint=name, view_func=handler, methods=[operation.method]
         )
     return app
+
+
+def _simulated(view: View) -> bool:
+    return view.evaluation is not None and view.evaluation.facts.simulated
 
 
 class _Handlers:
@@ -77,10 +84,10 @@ class _Handlers:
         self._doors = doors
         self._renderings = Renderings()
         self._metrics = metrics.Exposition()
-        self._openapi = _dumped(openapi.document(doors.access.asked))
+        self._openapi = dumped(openapi.document(doors.access.asked))
 
     def table(self) -> dict[str, Callable[..., Response]]:
-        return {name: getattr(self, name) for name in OPERATIONS}
+        return {name: getattr(self, name) for name in OPERATIONS.keys() - GPU_OPERATIONS.keys()}
 
     def recommendations(self) -> Response:
         return self._listed(
@@ -103,19 +110,19 @@ class _Handlers:
         body: shapes.OneRecommendation = {
             **document.header(view), "recommendation": document.recommendation(issued),
         }  # fmt: skip
-        return _answer(rendering(_dumped(body), JSON))
+        return _answer(rendering(dumped(body), JSON))
 
     def snooze(self, id_: str) -> Response:
         self._asked("snooze")
         chosen.by_id(self._doors.view(), id_)
-        body, now = _body(SnoozeBody), self._doors.clock()
+        body, now = read_body(SnoozeBody), self._doors.clock()
         until = body.until.timestamp()
         if not now < until <= now + LONGEST_SNOOZE_SECONDS:
             words = "give a time in the future, within a year"
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"until: {words}", [{"pointer": "/until", "detail": words}])
         snooze = Snooze(body.reason, now, until)
         self._keep(id_, snooze)
-        return Response(_dumped(document.snooze(snooze)), content_type=JSON)
+        return Response(dumped(document.snooze(snooze)), content_type=JSON)
 
     def end_snooze(self, id_: str) -> Response:
         self._asked("end_snooze")
@@ -126,7 +133,7 @@ class _Handlers:
 
     def what_if(self) -> Response:
         self._asked("what_if")
-        changes, view = _json(), self._doors.view()
+        changes, view = read_json(), self._doors.view()
         if not isinstance(changes, Mapping):
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "give an object with what is different, as in the settings")
         try:
@@ -140,7 +147,7 @@ class _Handlers:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "nothing is known yet: see `source` in GET /recommendations")
         with self._doors.deciding:
             comparison = compare(view.evaluation, self._doors.settings, other)
-        return Response(_dumped(document.what_if(view, comparison)), content_type=JSON)
+        return Response(dumped(document.what_if(view, comparison)), content_type=JSON)
 
     def own_metrics(self) -> Response:
         self._asked("own_metrics")
@@ -175,7 +182,7 @@ class _Handlers:
                 return rendering(as_csv(found).encode("utf-8", "replace"), f"{CSV}; charset=utf-8")
             page, per_page = asked["page"], asked["per_page"]
             links = _links(path, query, len(found), page, per_page)
-            return rendering(_dumped(as_page(view, found, page, per_page)), JSON, links)
+            return rendering(dumped(as_page(view, found, page, per_page)), JSON, links)
 
         return _answer(self._renderings.get(self._doors.view(), request.full_path, render))
 
@@ -185,22 +192,6 @@ class _Handlers:
         except sqlite3.Error as error:
             words = f"the ledger cannot be written ({error}): nothing was changed; see to the disk of state_dir"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, words) from error
-
-
-def _dumped(value: object) -> bytes:
-    try:
-        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    except ValueError:  # a sum beyond all numbers, of prices that somebody made up: JSON has no word for it
-        text = json.dumps(_finite(value), separators=(",", ":"), ensure_ascii=False)
-    return text.encode("utf-8", "replace") + b"\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _answer(made: Rendering) -> Response:
@@ -222,25 +213,3 @@ def _links(path: str, asked: Mapping[str, str], total: int, page: int, per_page:
     return ", ".join(
         f'<{path}?{urlencode({**asked, "page": number})}>; rel="{name}"' for name, number in others.items()
     )
-
-
-def _json() -> Any:
-    """The body as JSON. A form that another site sends cannot have this type: so it cannot act for who is logged in."""
-    if request.mimetype != JSON:
-        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send the body as {JSON}, and say so in Content-Type")
-    try:
-        return json.loads(request.get_data())
-    except (ValueError, RecursionError) as error:
-        raise Problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from error
-
-
-def _body(shape: type[B]) -> B:
-    _json()
-    try:
-        return shape.model_validate_json(request.get_data())
-    except ValidationError as error:
-        errors: list[shapes.FieldProblem] = [
-            {"pointer": pointer(each["loc"]), "detail": each["msg"]} for each in error.errors()
-        ]
-        words = "; ".join(f"{each['pointer'] or 'the body'}: {each['detail']}" for each in errors)
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, words, errors) from error

@@ -9,7 +9,8 @@ from pydantic import TypeAdapter
 
 from gpu_advisor import __version__
 from gpu_advisor.publish import shapes
-from gpu_advisor.publish.operations import OPERATIONS, Operation
+from gpu_advisor.publish.operation import Operation
+from gpu_advisor.publish.operations import OPERATIONS
 from gpu_advisor.publish.parameters import Parameter
 
 PROBLEM = "application/problem+json"

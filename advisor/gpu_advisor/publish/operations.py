@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from pydantic import AwareDatetime, Field
 
 from gpu_advisor.publish import shapes
-from gpu_advisor.publish.parameters import PAGES, Parameter, Text
+from gpu_advisor.publish.gpu_operations import GPU_OPERATIONS
+from gpu_advisor.publish.operation import CSV, JSON, METRICS, TEXT, Operation
+from gpu_advisor.publish.parameters import PAGES, Text
 from gpu_advisor.recommendation import Reason, ScopeKind, Severity, Status
 from gpu_advisor.settings import Cost, GpuLimits, Resources
 from gpu_advisor.settings.kinds import Strict
-
-JSON, CSV, TEXT, METRICS = "application/json", "text/csv", "text/plain", "text/plain; version=0.0.4"
 
 
 class SnoozeBody(Strict):
@@ -36,21 +35,6 @@ class WhatIfBody(Strict):
     resources: Resources = Resources()
     cost: Cost = Cost()
     pools: dict[str, PoolChange] = Field(default_factory=dict, description="configured pools by name")
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """`answers`: media type -> shape (a TypedDict), or None for text. `errors`: statuses beside those all may have."""
-
-    method: Literal["GET", "POST", "DELETE"]
-    path: str
-    about: str
-    answers: dict[str, Any]
-    parameters: tuple[Parameter, ...] = ()
-    body: type[Strict] | None = None
-    status: int = 200
-    errors: tuple[int, ...] = ()
-    tagged: bool = field(default=False)
 
 
 _FORMAT = Text("format", "json, or csv with all that was chosen on one page", ("json", "csv"), "json")
@@ -100,6 +84,7 @@ OPERATIONS: dict[str, Operation] = {
         "POST", "/what-if", "What would be recommended with other targets, limits or prices. Changes nothing",
         {JSON: shapes.WhatIf}, body=WhatIfBody, errors=(503,),
     ),
+    **GPU_OPERATIONS,
     "own_metrics": Operation("GET", "/metrics", "The advisor's own metrics, for Prometheus", {METRICS: None}),
     "openapi": Operation("GET", "/openapi.json", "This document", {JSON: dict[str, Any]}),
     "healthy": Operation("GET", "/-/healthy", "The service runs", {TEXT: None}),

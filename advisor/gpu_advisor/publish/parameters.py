@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -57,7 +58,33 @@ class Whole:
         return {"type": "integer", "minimum": self.low, "maximum": self.high}
 
 
-Parameter = Text | Whole
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number, both ends included. Not given: None."""
+
+    name: str
+    about: str
+    low: float
+    high: float
+    default: None = None
+
+    def read(self, text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not self.low <= value <= self.high:  # NaN is not
+            raise Problem(
+                HTTPStatus.BAD_REQUEST, f"{self.name}={text!r}: give a number from {self.low:g} to {self.high:g}"
+            )
+        return value
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return {"type": "number", "minimum": self.low, "maximum": self.high}
+
+
+Parameter = Text | Whole | Number
 
 PAGES: tuple[Parameter, ...] = (
     Whole("page", "which page, from 1; the header Link names the others", 1, 10**9, 1),

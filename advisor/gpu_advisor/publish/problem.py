@@ -21,12 +21,16 @@ class Problem(Exception):
         self.errors = list(errors)
 
 
-def answer(status: HTTPStatus, detail: str, errors: Sequence[shapes.FieldProblem] = ()) -> Response:
+def answer(
+    status: HTTPStatus, detail: str, errors: Sequence[shapes.FieldProblem] = (), reasons: Sequence[str] = ()
+) -> Response:
     document: shapes.Problem = {
         "type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail,
     }  # fmt: skip
     if errors:
         document["errors"] = list(errors)
+    if reasons:
+        document["reasons"] = list(reasons)
     response = jsonify(document)
     response.status_code = status.value
     response.content_type = "application/problem+json"

@@ -245,3 +245,4 @@ class Problem(TypedDict):
     status: int
     detail: Annotated[str, Field(description="what is wrong, and the mend")]
     errors: NotRequired[list[FieldProblem]]
+    reasons: NotRequired[Annotated[list[str], Field(description="what each node failed on, where GPUs were asked for")]]

@@ -1,5 +1,6 @@
 """Settings: typed, validated at start, refused with file, line, key and the mend. One file a section."""
 
+from gpu_advisor.settings.allocation import AllocationSettings
 from gpu_advisor.settings.cost import Cost
 from gpu_advisor.settings.evaluation import Evaluation
 from gpu_advisor.settings.kinds import host_and_port
@@ -12,6 +13,7 @@ from gpu_advisor.settings.source import EmbeddedSource, PrometheusSource, Source
 
 __all__ = [
     "AlertmanagerSettings",
+    "AllocationSettings",
     "ConfigError",
     "Cost",
     "CpuLimits",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from gpu_advisor.settings.allocation import AllocationSettings
 from gpu_advisor.settings.cost import Cost
 from gpu_advisor.settings.evaluation import Evaluation
 from gpu_advisor.settings.kinds import Strict
@@ -29,6 +30,7 @@ class Settings(Strict):
     cost: Cost = Cost()
     alertmanagers: list[AlertmanagerSettings] = Field(default_factory=list)
     outcomes: Outcomes = Outcomes()
+    allocation: AllocationSettings = AllocationSettings()
     web: Web = Web()
 
     @field_validator("pools")

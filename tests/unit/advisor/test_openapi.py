@@ -20,6 +20,7 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.servers import free_port
+from tests.unit.allocation.build import desk
 
 from .build import Card, Clock, FakeSource, Running, Target
 
@@ -42,10 +43,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
     running = Running(tmp_path_factory.mktemp("api"), source, clock, CHOSEN).after(0)
     source.targets[0].cards = [*idle[1:], *served]
     running.after(5).after(5)
-    web = WebServer(running.service, f"127.0.0.1:{free_port()}")
+    gpus = desk(tmp_path_factory.mktemp("gpus"), lambda: running.service.view)
+    web = WebServer(running.service, f"127.0.0.1:{free_port()}", gpus)
     web.start()
     yield web
     web.stop()
+    gpus.allocator.close()
     running.close()
 
 
@@ -64,10 +67,10 @@ CASES += [(name, "negative") for name, each in OPERATIONS.items() if each.parame
 def test_no_500_and_every_answer_is_told(server: WebServer, told: Any, name: str, mode: str) -> None:
     operation = OPERATIONS[name]
     cases = told[operation.path][operation.method].as_strategy(generation_mode=GenerationMode(mode))
-    there = requests.get(f"{server.url}/recommendations", timeout=5).json()["recommendations"][0]["id"]
+    there = _allocated(server) if "/allocations/" in operation.path else _recommended(server)
 
-    # How values must stand to each other (min <= max, a time in the future) no schema can tell.
-    skipped: Any = [positive_data_acceptance] if operation.body else []
+    # How values must stand to each other (min <= max, a time in the future), and what types there are, no schema tells.
+    skipped: Any = [positive_data_acceptance] if operation.body or name == "gpu_nodes" else []
 
     @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
     @given(case=cases, real=st.booleans())
@@ -77,6 +80,19 @@ def test_no_500_and_every_answer_is_told(server: WebServer, told: Any, name: str
         case.call_and_validate(excluded_checks=skipped)
 
     holds()
+
+
+def _recommended(server: WebServer) -> str:
+    found: str = requests.get(f"{server.url}/recommendations", timeout=5).json()["recommendations"][0]["id"]
+    return found
+
+
+def _allocated(server: WebServer) -> str:
+    """Of an allocation that takes no GPU from the others."""
+    asked = {"memory_gb": 9000, "cpu_fallback": True, "client_token": "openapi"}
+    answer = requests.post(f"{server.url}/api/v1/gpu/allocate", json=asked, timeout=5)
+    found: str = answer.json()["id"] if answer.ok else "released"
+    return found
 
 
 def test_the_document_tells_of_every_route_but_the_page() -> None:

@@ -1,0 +1,69 @@
+"""The machines as the signals show them. A GPU is free only if it is known that nobody uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gpu_advisor import facts as seen
+from gpu_advisor import signals
+from gpu_advisor.allocation.model import Gpu, Inventory, Node
+from gpu_advisor.allocation.types import MEMORY_SPECS, sold_gb, type_name, vendor_of
+from gpu_advisor.facts import Facts
+
+#: Where an exporter does not count processes: a GPU that holds more than this of its memory is in use. A driver alone
+#: holds some hundred MB.
+MOST_FREE_MEMORY_RATIO = 0.05
+
+
+def from_facts(facts: Facts, stale: bool = False, specs: Mapping[str, float] = MEMORY_SPECS) -> Inventory | None:
+    """The inventory of an evaluation; None if it saw no GPU. `specs` has the GB of types whose machines do not tell."""
+    if not facts.gpus:
+        return None
+    by_node: dict[str, list[Gpu]] = {}
+    for gpu in facts.gpus:
+        known = by_node.setdefault(gpu.node, [])
+        known.append(_gpu(facts, gpu, len(known), specs))
+    addresses = {node.name: seen.host_of(node.instance) for node in facts.nodes}
+    nodes = [Node(name, tuple(gpus), addresses.get(name, "")) for name, gpus in by_node.items()]
+    return Inventory(tuple(sorted(nodes, key=lambda node: node.name)), facts.at, stale)
+
+
+def _gpu(facts: Facts, gpu: seen.Gpu, position: int, specs: Mapping[str, float]) -> Gpu:
+    kind = type_name(gpu.name)
+    reported = facts.value(signals.MEMORY_TOTAL, gpu.uuid)
+    # What a partition of a card has is not what its card has: only what is reported counts.
+    said = specs.get(kind.name, None) if kind.memory_gb is None else kind.memory_gb
+    fallback = None if "MIG" in kind.name else said
+    why_not = in_use(facts, gpu)
+    return Gpu(
+        index=int(gpu.index) if gpu.index.isdecimal() else position,
+        uuid=gpu.uuid,
+        gpu_type=kind.name or "UNKNOWN",
+        memory_gb=sold_gb(kind.name, reported) if reported else fallback,
+        vendor=gpu.vendor.lower() or vendor_of(kind.name, gpu.name),
+        utilization_ratio=facts.value(signals.UTILIZATION, gpu.uuid),
+        memory_used_ratio=facts.value(signals.MEMORY_USED, gpu.uuid),
+        free=not why_not,
+        why_not=why_not,
+    )
+
+
+def in_use(facts: Facts, gpu: seen.Gpu) -> str:
+    """Why a GPU cannot be given out; empty if it is known that nobody uses it and that it is well."""
+    if gpu.up is not True:
+        return "down" if gpu.up is False else "not heard of"
+    for signal in (signals.FATAL_ERRORS, signals.REMAP_FAILED):
+        if (facts.value(signal, gpu.uuid) or 0) > 0:
+            return "failed lately"
+    owner = facts.jobs.get(gpu.uuid) or facts.reported_jobs.get(gpu.uuid)
+    if owner:
+        return f"used by {owner}"
+    processes = facts.value(signals.PROCESSES, gpu.uuid)
+    if processes is not None:
+        return "used by a process" if processes > 0 else ""
+    memory, work = facts.value(signals.MEMORY_USED, gpu.uuid), facts.value(signals.UTILIZATION, gpu.uuid)
+    if memory is None or work is None:
+        return "not known to be free: neither its processes nor its memory and utilization are told"
+    if memory > MOST_FREE_MEMORY_RATIO:
+        return "holding memory"
+    return "at work" if 100 * work >= facts.evaluation.idle_utilization else ""
