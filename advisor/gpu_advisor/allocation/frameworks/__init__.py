@@ -1,0 +1,37 @@
+"""What PyTorch and TensorFlow are to be told about an allocation: as data, and as functions that apply it.
+
+Settings are pure functions of an allocation and hold for all its nodes. `apply_pytorch` and `apply_tensorflow` put
+them in force in the process that calls them, before the framework is imported.
+"""
+
+from __future__ import annotations
+
+from gpu_advisor.allocation.frameworks.errors import (
+    DevicesMissingError,
+    NodeUnknownError,
+    SettingsConflictError,
+    SetupError,
+    TooLateError,
+)
+from gpu_advisor.allocation.frameworks.options import SetupOptions
+from gpu_advisor.allocation.frameworks.pytorch import PyTorchSettings, pytorch_settings
+from gpu_advisor.allocation.frameworks.pytorch_apply import AppliedPyTorch, apply_pytorch
+from gpu_advisor.allocation.frameworks.tensorflow import TensorFlowSettings, tensorflow_settings
+from gpu_advisor.allocation.frameworks.tensorflow_apply import AppliedTensorFlow, apply_tensorflow
+
+__all__ = [
+    "AppliedPyTorch",
+    "AppliedTensorFlow",
+    "DevicesMissingError",
+    "NodeUnknownError",
+    "PyTorchSettings",
+    "SettingsConflictError",
+    "SetupError",
+    "SetupOptions",
+    "TensorFlowSettings",
+    "TooLateError",
+    "apply_pytorch",
+    "apply_tensorflow",
+    "pytorch_settings",
+    "tensorflow_settings",
+]
