@@ -88,6 +88,9 @@ def _for_this_version(part: NodePyTorch) -> NodePyTorch:
     named = next((name for name in (NEW_NAME, OLD_NAME) if name in part.environment), None)
     if named is None:
         return part
+    if os.environ.get(OLD_NAME) == part.environment[named]:  # started with it: every version heeds the old name
+        variables = {name: value for name, value in part.environment.items() if name != named}
+        return replace(part, environment=variables | {OLD_NAME: part.environment[named]})
     try:
         right = allocator_variable(metadata.version("torch"))
     except metadata.PackageNotFoundError:
