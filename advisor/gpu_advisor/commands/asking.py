@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from urllib.parse import quote, urljoin, urlsplit
 
 import click
@@ -21,12 +21,18 @@ from gpu_advisor.publish.problem import Problem
 from gpu_advisor.settings import ConfigError, PrometheusSource, Settings, SourceSettings, load
 from gpu_advisor.sources.base import SourceError
 from gpu_advisor.sources.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError
+from gpu_advisor.sources.remembered import RememberedRanges
 from gpu_advisor.view import Issued, SourceState, View
 from gpu_advisor.what_if import WhatIfError, changed, compare
 from gpu_advisor.wiring import one_shot_source
 
+if TYPE_CHECKING:
+    from gpu_advisor.report.shapes import Report
+
 DEFAULT_ADVISOR = "http://127.0.0.1:9817"
 ANSWER_SECONDS = 30.0
+REPORT_SECONDS = 300.0
+HISTORY_QUERY_SECONDS = 60.0
 MOST_BYTES = 256 * 2**20
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -42,6 +48,7 @@ class Asked(Protocol):
     def recommendations(self, filters: Mapping[str, str]) -> shapes.Recommendations: ...
     def checks(self, filters: Mapping[str, str]) -> shapes.Checks: ...
     def what_if(self, changes: Mapping[str, Any]) -> shapes.WhatIf: ...
+    def report(self, since_seconds: int) -> Report: ...
 
 
 def options(command: F) -> F:
@@ -104,6 +111,10 @@ class Remote:
     def what_if(self, changes: Mapping[str, Any]) -> shapes.WhatIf:
         return cast(shapes.WhatIf, self._fetch("POST", urljoin(self._url, "what-if"), json=dict(changes))[0])
 
+    def report(self, since_seconds: int) -> Report:
+        url = urljoin(self._url, f"report?since={since_seconds}s")
+        return cast(Report, self._fetch("GET", url, seconds=REPORT_SECONDS)[0])
+
     def _pages(self, path: str, what: str, filters: Mapping[str, str]) -> dict[str, Any]:
         """All pages as one document."""
         query = "&".join(f"{name}={quote(value, safe='')}" for name, value in filters.items())
@@ -116,11 +127,13 @@ class Remote:
             whole[what] += page[what]
         return {**whole, "page": 1, "per_page": max(1, len(whole[what]))}
 
-    def _fetch(self, method: str, url: str, **arguments: Any) -> tuple[dict[str, Any], str]:
+    def _fetch(
+        self, method: str, url: str, seconds: float = ANSWER_SECONDS, **arguments: Any
+    ) -> tuple[dict[str, Any], str]:
         """The document, and the path of the next page or empty text."""
         try:
             answer = self._client.fetch(
-                method, url, seconds=ANSWER_SECONDS, max_bytes=MOST_BYTES, headers=self._headers, **arguments
+                method, url, seconds=seconds, max_bytes=MOST_BYTES, headers=self._headers, **arguments
             )
             found = json.loads(answer.body)
         except requests.exceptions.SSLError as error:
@@ -148,7 +161,8 @@ class Once:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        source, now = one_shot_source(settings), round(time.time(), 3)
+        source, self._now = one_shot_source(settings), round(time.time(), 3)
+        now = self._now
         try:
             evaluation = evaluate(source, settings, now)
         except SourceError as error:
@@ -175,6 +189,27 @@ class Once:
         except WhatIfError as error:
             raise AskError(str(error)) from error
         return document.what_if(self._view, compare(self._view.evaluation, self._settings, other))
+
+    def report(self, since_seconds: int) -> Report:
+        from gpu_advisor.report.making import make
+
+        source = one_shot_source(_patient(self._settings))
+        ask = source.of.range if isinstance(source, RememberedRanges) else source.range  # asked once, in few queries
+        try:
+            return make(ask, self._view, self._settings, since_seconds, self._now, remembers=False)
+        except SourceError as error:
+            raise AskError(f"{source.address}: {error}") from error
+        finally:
+            source.close()
+
+
+def _patient(settings: Settings) -> Settings:
+    """A query over weeks may take longer than one of an evaluation."""
+    prometheus = settings.source.prometheus
+    if prometheus is None:
+        return settings
+    patient = prometheus.model_copy(update={"timeout_seconds": max(prometheus.timeout_seconds, HISTORY_QUERY_SECONDS)})
+    return settings.model_copy(update={"source": SourceSettings(prometheus=patient)})
 
 
 def _read(operation: str, filters: Mapping[str, str]) -> dict[str, Any]:

@@ -1,0 +1,21 @@
+"""A report start to end: the one entry, for a running advisor and for a single look alike."""
+
+from __future__ import annotations
+
+from gpu_advisor.report.document import report
+from gpu_advisor.report.period import period
+from gpu_advisor.report.reading import Range, read
+from gpu_advisor.report.shapes import Report
+from gpu_advisor.settings import Settings
+from gpu_advisor.view import View
+
+
+def make(
+    ask: Range, view: View, settings: Settings, since_seconds: float, now: float, *, remembers: bool = True
+) -> Report:
+    """The report of the last `since_seconds` before `now` (seconds since 1970).
+
+    `remembers`: the view is of an advisor that has a ledger. Raises ValueError where the length cannot be, and
+    SourceError where the source does not answer.
+    """
+    return report(read(ask, period(now, since_seconds)), view, settings, remembers)

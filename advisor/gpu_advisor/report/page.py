@@ -1,0 +1,153 @@
+"""A report as one HTML file: no script, nothing from elsewhere, to keep, to send and to print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import resources
+
+from markupsafe import Markup, escape
+
+from gpu_advisor import __version__
+from gpu_advisor.report import figures, plots
+from gpu_advisor.report.sections import Cell, Section, Table, headline, sections, title
+from gpu_advisor.report.shapes import Group, Report
+
+#: Pools that are drawn; the tables have all.
+MOST_DRAWN = 24
+
+#: Sections that may be longer than a sheet of paper.
+_LONG = frozenset({"use", "checklist", "advice", "outcomes", "unknown", "making"})
+
+_HEAD = Markup("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<title>{}</title>
+<style>{}</style>
+</head>
+<body>
+<main>
+<h1>{}</h1>
+""")
+
+
+def page(document: Report) -> str:
+    return "".join(_page(document))
+
+
+def _page(document: Report) -> Iterator[str]:
+    name = title(document)
+    style = resources.files("gpu_advisor.report").joinpath("report.css").read_text(encoding="utf-8")
+    yield _HEAD.format(name, Markup(style), _held(name))
+    for section in sections(document):
+        yield _section(document, section)
+    made = figures.time(document["at"]) if document["at"] else figures.UNKNOWN
+    yield Markup("</main>\n<footer><p>gpu-advisor {}; advice and checklist of {} UTC.</p></footer>\n").format(
+        __version__, made
+    )
+    yield "</body>\n</html>\n"
+
+
+def _section(document: Report, section: Section) -> Markup:
+    long = Markup(' class="long"') if section.key in _LONG else Markup("")
+    parts = [
+        Markup('<section id="{}"{} aria-labelledby="{}-title">\n<h2 id="{}-title">{}</h2>\n').format(
+            section.key, long, section.key, section.key, section.title
+        )
+    ]
+    lead = headline(document)
+    for said in section.words:
+        kind = Markup(' class="lead"') if said == lead else Markup("")
+        parts.append(Markup("<p{}>{}</p>\n").format(kind, _held(said)))
+    tables = [_table(table, section.key == "summary") for table in section.tables]
+    if section.key == "cost":
+        parts += [*tables[:1], _bars(document), *tables[1:]]
+    elif section.key == "use":
+        parts += [_trends(document), *tables]
+    else:
+        parts += tables
+    if section.code:
+        terms = (Markup("<dt>{}</dt><dd><code>{}</code></dd>\n").format(about, text) for about, text in section.code)
+        parts.append(Markup('<dl class="code">\n{}</dl>\n').format(Markup("").join(terms)))
+    return Markup("").join([*parts, Markup("</section>\n")])
+
+
+def _held(text: str) -> Markup:
+    """Text that may name things of any script: it does not turn what stands beside it."""
+    return Markup("<bdi>{}</bdi>").format(text) if not text.isascii() else escape(text)
+
+
+def _table(table: Table, narrow: bool) -> Markup:
+    numeric = [any(row[column].path for row in table.rows) for column in range(len(table.head))]
+    kinds = [Markup(' class="number"') if right else Markup("") for right in numeric]
+    head = Markup("").join(
+        Markup('<th scope="col"{}>{}</th>').format(kind, name) if name else Markup("<td></td>")
+        for kind, name in zip(kinds, table.head, strict=True)
+    )
+    rows = Markup("").join(_row(row, kinds) for row in table.rows)
+    return Markup(
+        '<div class="scroll" tabindex="0" role="region" aria-label="{}">\n<table{}>\n<caption>{}</caption>\n'
+        "<thead><tr>{}</tr></thead>\n<tbody>\n{}</tbody>\n</table>\n</div>\n"
+    ).format(table.title, Markup(' class="key"') if narrow else Markup(""), table.title, head, rows)
+
+
+def _row(row: tuple[Cell, ...], kinds: list[Markup]) -> Markup:
+    first, *others = row
+    cells = [Markup('<th scope="row">{}</th>').format(_held(first.text))]
+    cells += [Markup("<td{}>{}</td>").format(kind, _figure(cell)) for cell, kind in zip(others, kinds[1:], strict=True)]
+    return Markup("<tr>{}</tr>\n").format(Markup("").join(cells))
+
+
+def _figure(cell: Cell) -> Markup:
+    """A number says where in the JSON of the same report it stands."""
+    if not cell.path:
+        return _held(cell.text)
+    return Markup('<span data-path="{}">{}</span>').format(cell.path, cell.text)
+
+
+def _trends(document: Report) -> Markup:
+    period, fleet = document["period"], document["groups"][0]
+    axis = plots.Axis(figures.seconds_of(period["start"]), figures.seconds_of(period["end"]), period["points"])
+    trends, targets = fleet["trends"], fleet["targets"]
+    there_and_busy = [
+        plots.Line("there", trends["gpus"], "there"),
+        plots.Line("at work", trends["busy_gpus"], "line", filled=True),
+    ]
+    drawn = [
+        _figure_of("GPU utilization of the fleet", plots.ratio_plot(
+            axis, "GPU utilization", trends["gpu_utilization"], targets["gpu_utilization"],
+            fleet["gpu_utilization_ratio"])),
+        _figure_of("GPUs that are there, and GPUs’ worth of work", plots.count_plot(
+            axis, "GPUs", there_and_busy)),
+        _figure_of("GPU memory of the fleet", plots.ratio_plot(
+            axis, "GPU memory", trends["gpu_memory"], targets["gpu_memory"], fleet["gpu_memory_ratio"])),
+        _figure_of("CPU of the nodes", plots.ratio_plot(
+            axis, "CPU", trends["cpu"], targets["cpu"], fleet["cpu_ratio"])),
+    ]  # fmt: skip
+    pools = document["groups"][1:]
+    if len(pools) > 1:
+        narrow = replace(axis, width=plots.SMALL)
+        small = [_figure_of(f"GPU utilization of {pool['name']}", _pool(narrow, pool)) for pool in pools[:MOST_DRAWN]]
+        drawn.append(Markup('<div class="pools">\n{}</div>\n').format(Markup("").join(small)))
+    return Markup("").join(drawn)
+
+
+def _pool(axis: plots.Axis, pool: Group) -> Markup:
+    return plots.ratio_plot(
+        axis, f"GPU utilization of {pool['name']}", pool["trends"]["gpu_utilization"],
+        pool["targets"]["gpu_utilization"], pool["gpu_utilization_ratio"],
+    )  # fmt: skip
+
+
+def _bars(document: Report) -> Markup:
+    groups = document["groups"][1 : MOST_DRAWN + 1]
+    drawn = plots.bars("GPU-hours of each pool", [(group["name"], group["gpu_hours"]) for group in groups])
+    return _figure_of("Where the GPU-hours went, by pool", drawn)
+
+
+def _figure_of(caption: str, drawing: Markup) -> Markup:
+    return Markup("<figure>\n<figcaption>{}</figcaption>\n{}\n</figure>\n").format(_held(caption), drawing)

@@ -1,0 +1,54 @@
+"""The stretch of time that a report is about, cut into equal steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+HOUR, DAY = 3600, 86400
+
+#: Up to this length (seconds), steps of so many seconds. Half an hour is what a GPU has to do nothing for to be idle on
+#: the dashboards; 5 minutes is what their utilization is a mean of.
+STEPS = ((2 * DAY, 300), (14 * DAY, 1800), (60 * DAY, HOUR), (400 * DAY, 6 * HOUR))
+
+SHORTEST_SECONDS, LONGEST_SECONDS = STEPS[0][1], STEPS[-1][0]
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """`points` steps, the last of which ends at `end` (seconds since 1970), a whole multiple of the step.
+
+    A value at a point is of the step that ends there. Whole multiples, because PromQL's subqueries stand on these too:
+    so a person can ask for the same sum.
+    """
+
+    end: float
+    step_seconds: int
+    points: int
+
+    @property
+    def start(self) -> float:
+        return self.end - self.points * self.step_seconds
+
+    @property
+    def first(self) -> float:
+        """Where the first step ends."""
+        return self.start + self.step_seconds
+
+    @property
+    def step_hours(self) -> float:
+        return self.step_seconds / HOUR
+
+    def index(self, at: float) -> int:
+        return round((at - self.first) / self.step_seconds)
+
+    def time(self, index: int) -> float:
+        return self.first + index * self.step_seconds
+
+
+def period(now: float, since_seconds: float) -> Period:
+    """The last `since_seconds` before `now`, in whole steps. Raises ValueError, which tells the mend."""
+    if not SHORTEST_SECONDS <= since_seconds <= LONGEST_SECONDS:
+        raise ValueError(f"a report is of 5 minutes (5m) to {LONGEST_SECONDS // DAY} days ({LONGEST_SECONDS // DAY}d)")
+    step = next(step for longest, step in STEPS if since_seconds <= longest)
+    return Period(now // step * step, step, ceil(since_seconds / step))

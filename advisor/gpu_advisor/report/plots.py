@@ -1,0 +1,284 @@
+"""Plots as inline SVG, for screens, for print, and without colour: lines differ by dashes, areas by hatching.
+
+No scripts; colours and fonts come from the page's style. Each drawing says in words what it shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import ceil, floor, log10
+
+from markupsafe import Markup
+
+from gpu_advisor.report import figures
+from gpu_advisor.report.shapes import Band, GpuHours
+
+#: Of a drawing, in its own units; the page scales it to the room there is. SMALL ones stand two beside each other.
+WIDTH, SMALL, HEIGHT = 760.0, 400.0, 190.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 118.0, 12.0, 26.0
+
+#: Distances (seconds) that marks of time may have.
+_TIMES = (300, 900, 1800, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 2 * 86400, 7 * 86400, 14 * 86400, 28 * 86400,
+          56 * 86400)  # fmt: skip
+#: And how wide (in the drawing's units) one of them is with its room.
+_TIME_WIDTH = 76.0
+
+Points = Sequence[float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """The time that a plot is of: `start` and `end` in seconds since 1970, cut into `points` steps."""
+
+    start: float
+    end: float
+    points: int
+    width: float = WIDTH
+
+    @property
+    def right(self) -> float:
+        return self.width - RIGHT
+
+    def x(self, at: float) -> float:
+        return LEFT + (self.right - LEFT) * (at - self.start) / (self.end - self.start)
+
+    def middle(self, index: int) -> float:
+        """A value is of a whole step: it stands in its middle."""
+        return self.x(self.start + (index + 0.5) * (self.end - self.start) / self.points)
+
+    def edge(self, index: int) -> float:
+        return self.x(self.start + index * (self.end - self.start) / self.points)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """`kind` is its class in the style. `name` stands beside its end."""
+
+    name: str
+    values: Points
+    kind: str = "line"
+    filled: bool = False
+
+
+def ratio_plot(axis: Axis, title: str, values: Points, band: Band, mean: float | None) -> Markup:
+    """A share of a whole, from 0 to 100 %, against where it should be."""
+    low, high = band["low"], band["high"]
+    two_edges = low is not None and high is not None and high < 1
+    beside = [] if mean is None else [(mean, f"mean {figures.percent(mean)}", "name")]
+    if low and high is not None and two_edges:
+        beside.append(((low + high) / 2, f"target {low * 100:.0f}–{high * 100:.0f} %", "aim"))
+    elif low:
+        beside.append((low, f"target {figures.percent(low)}", "aim"))
+    marks = [(tick / 100, f"{tick} %") for tick in (0, 25, 50, 75, 100)]
+    aims = _aims(axis.right, low if low else None, high if two_edges else None)
+    should = f", should be {'at least ' if not two_edges else 'between '}{figures.percent(low)}" if low else ""
+    should += f" and {figures.percent(high)}" if two_edges else ""
+    said = f"{title}: {_range(values, figures.percent)}, mean {figures.percent(mean)}{should}"
+    return _plot(axis, said, [Line(title, values)], marks, beside, aims)
+
+
+def count_plot(axis: Axis, title: str, lines: Sequence[Line]) -> Markup:
+    """Numbers of GPUs, from zero."""
+    known = [value for line in lines for value in line.values if value is not None]
+    highest = max(known, default=0.0)
+    step = _round_step(highest)
+    marks = [(step * number, figures.count(step * number)) for number in range(ceil(highest / step - 1e-9) + 1)]
+    beside = [(line.values[last], line.name, f"name {line.kind}") for line in lines
+              if (last := _last_known(line.values)) is not None]  # fmt: skip
+    said = f"{title}: " + "; ".join(f"{line.name} {_range(line.values, lambda v: f'{v:.3g}')}" for line in lines)
+    return _plot(axis, said, lines, marks, [(v, n, k) for v, n, k in beside if v is not None], Markup(""))
+
+
+def _round_step(highest: float) -> float:
+    """1, 2 or 5 times a power of ten, so that there are at most five marks; whole, as GPUs are."""
+    if highest <= 0:
+        return 1.0
+    power = 10.0 ** floor(log10(highest / 4))
+    return max(1.0, next(power * factor for factor in (1, 2, 5, 10) if power * factor * 5 >= highest))
+
+
+def _plot(
+    axis: Axis,
+    said: str,
+    lines: Sequence[Line],
+    marks: Sequence[tuple[float, str]],
+    beside: Sequence[tuple[float, str, str]],
+    aims: Markup,
+) -> Markup:
+    top = marks[-1][0]
+
+    def y(value: float) -> float:
+        return _y(min(max(value, 0.0), top) / top)
+
+    drawn = [*_gaps(axis, lines), *_grid(axis, marks, y), aims]
+    for line in lines:
+        drawn += [_stretch(axis, part, y, line) for part in _parts(line.values)]
+    drawn += [_text(axis.right + 8, at + 4, text, kind) for at, text, kind in _apart(beside, y)]
+    return Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        _n(axis.width), _n(HEIGHT), said, Markup("").join(drawn)
+    )
+
+
+def _y(share: float) -> float:
+    return TOP + (HEIGHT - TOP - BOTTOM) * (1 - share)
+
+
+def _grid(axis: Axis, marks: Sequence[tuple[float, str]], y: Callable[[float], float]) -> Iterator[Markup]:
+    for value, text in marks:
+        yield _line(LEFT, axis.right, y(value), y(value), "grid")
+        yield _text(LEFT - 6, y(value) + 4, text, "end")
+    for at in times(axis.start, axis.end, int((axis.right - LEFT) // _TIME_WIDTH)):
+        yield _line(axis.x(at), axis.x(at), y(0), y(0) + 4, "grid")
+        text = figures.day(at) if at % 86400 == 0 else figures.clock(at)
+        yield _text(axis.x(at), HEIGHT - 6, text, "middle")
+
+
+def times(start: float, end: float, most: int) -> list[float]:
+    """Where the marks of time stand: whole hours or days in UTC, about `most` at most."""
+    step = next((each for each in _TIMES if (end - start) / each <= most), _TIMES[-1])
+    return [at * step for at in range(ceil(start / step), floor(end / step) + 1)]
+
+
+def _aims(right: float, low: float | None, high: float | None) -> Markup:
+    if low is None:
+        return Markup("")
+    room = Markup("")
+    if high is not None:
+        room = Markup('<rect class="aim" x="{}" width="{}" y="{}" height="{}"/>').format(
+            _n(LEFT), _n(right - LEFT), _n(_y(high)), _n(_y(low) - _y(high))
+        )
+    edges = [_line(LEFT, right, _y(edge), _y(edge), "aim") for edge in (low, high) if edge is not None]
+    return room + Markup("").join(edges)
+
+
+def _gaps(axis: Axis, lines: Sequence[Line]) -> Iterator[Markup]:
+    """Where no line has a value."""
+    nothing = [all(line.values[index] is None for line in lines) for index in range(axis.points)]
+    for missing, part in groupby(range(axis.points), lambda index: nothing[index]):
+        if missing:
+            found = list(part)
+            left, right = axis.edge(found[0]), axis.edge(found[-1] + 1)
+            yield Markup('<rect class="gap" x="{}" width="{}" y="{}" height="{}"/>').format(
+                _n(left), _n(right - left), _n(TOP), _n(HEIGHT - TOP - BOTTOM)
+            )
+
+
+def _parts(values: Points) -> Iterator[list[tuple[int, float]]]:
+    """The stretches without a gap."""
+    for missing, part in groupby(enumerate(values), lambda each: each[1] is None):
+        if not missing:
+            yield [(index, value) for index, value in part if value is not None]
+
+
+def _stretch(axis: Axis, part: list[tuple[int, float]], y: Callable[[float], float], line: Line) -> Markup:
+    if len(part) == 1:
+        [(index, value)] = part
+        return Markup('<circle class="{}" cx="{}" cy="{}" r="1.6"/>').format(
+            line.kind, _n(axis.middle(index)), _n(y(value))
+        )
+    through = " ".join(f"{_n(axis.middle(index))},{_n(y(value))}" for index, value in part)
+    area = Markup("")
+    if line.filled:
+        first, last = axis.middle(part[0][0]), axis.middle(part[-1][0])
+        area = Markup('<polygon class="area" points="{},{} {} {},{}"/>').format(
+            _n(first), _n(y(0)), through, _n(last), _n(y(0))
+        )
+    return area + Markup('<polyline class="{}" points="{}"/>').format(line.kind, through)
+
+
+def _range(values: Points, tell: Callable[[float], str]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "nothing known"
+    missing = len(values) - len(known)
+    gaps = f", nothing seen for {missing} of {len(values)} steps" if missing else ""
+    return f"between {tell(min(known))} and {tell(max(known))}{gaps}"
+
+
+def _last_known(values: Points) -> int | None:
+    return next((index for index in range(len(values) - 1, -1, -1) if values[index] is not None), None)
+
+
+def _apart(labels: Sequence[tuple[float, str, str]], y: Callable[[float], float]) -> list[tuple[float, str, str]]:
+    """Where labels stand, so that none covers another."""
+    placed: list[tuple[float, str, str]] = []
+    for value, text, kind in sorted(labels, key=lambda label: -label[0]):
+        at = max(TOP + 4, y(value))
+        placed.append((max(at, placed[-1][0] + 15) if placed else at, text, kind))
+    over = placed[-1][0] - (HEIGHT - BOTTOM) if placed else 0
+    return [(at - max(0.0, over), text, kind) for at, text, kind in placed]
+
+
+#: What a bar is made of, from left to right: class in the style, words.
+SHARES = (
+    ("busy", "busy"),
+    ("unused", "unused"),
+    ("waste", "idle, memory held"),
+    ("unseen", "not seen"),
+)
+_BAR, _BAR_GAP, _BAR_LEFT, _BAR_RIGHT = 18.0, 12.0, 190.0, 70.0
+
+
+def bars(title: str, groups: Sequence[tuple[str, GpuHours]]) -> Markup:
+    """GPU-hours of each group as one bar of busy, unused, idle and unseen time."""
+    longest = max((hours["there"] for _, hours in groups), default=0.0) or 1.0
+    height = len(groups) * (_BAR + _BAR_GAP) + 26
+    drawn = [Markup('<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
+                    'patternTransform="rotate(45)"><rect class="waste" width="6" height="6"/>'
+                    '<line class="hatch" x1="0" y1="0" x2="0" y2="6"/></pattern></defs>')]  # fmt: skip
+    said = []
+    for number, (name, hours) in enumerate(groups):
+        top = number * (_BAR + _BAR_GAP) + 4
+        drawn.append(_text(_BAR_LEFT - 8, top + 13, _short(name), "end"))
+        left = _BAR_LEFT
+        for (kind, _), value in zip(SHARES, _shares(hours), strict=True):
+            width = (WIDTH - _BAR_LEFT - _BAR_RIGHT) * value / longest
+            fill = Markup(' fill="url(#hatch)"') if kind == "waste" else Markup("")
+            drawn.append(
+                Markup('<rect class="bar {}"{} x="{}" y="{}" width="{}" height="{}"/>').format(
+                    "" if kind == "waste" else kind, fill, _n(left), _n(top), _n(width), _n(_BAR)
+                )
+            )
+            left += width
+        drawn.append(_text(left + 6, top + 13, f"{hours['there']:,.0f} h", ""))
+        parts = zip(SHARES, _shares(hours), strict=True)
+        said.append(f"{name}: " + ", ".join(f"{words} {figures.hours(value)}" for (_, words), value in parts))
+    drawn += _legend(height - 16)
+    return Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        _n(WIDTH), _n(height), f"{title}. {'; '.join(said)}", Markup("").join(drawn)
+    )
+
+
+def _shares(hours: GpuHours) -> tuple[float, float, float, float]:
+    idle = min(hours["idle_holding"] or 0.0, hours["unused"])
+    return hours["busy"], hours["unused"] - idle, idle, max(0.0, hours["there"] - hours["seen"])
+
+
+def _legend(top: float) -> Iterator[Markup]:
+    left = _BAR_LEFT
+    for kind, words in SHARES:
+        fill = Markup(' fill="url(#hatch)"') if kind == "waste" else Markup("")
+        yield Markup('<rect class="bar {}"{} x="{}" y="{}" width="12" height="12"/>').format(
+            "" if kind == "waste" else kind, fill, _n(left), _n(top)
+        )
+        yield _text(left + 18, top + 11, words, "")
+        left += 34 + 7.2 * len(words)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 27 else name[:26] + "…"
+
+
+def _line(x1: float, x2: float, y1: float, y2: float, kind: str) -> Markup:
+    return Markup('<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(kind, _n(x1), _n(x2), _n(y1), _n(y2))
+
+
+def _text(x: float, y: float, text: str, kind: str) -> Markup:
+    return Markup('<text class="{}" x="{}" y="{}">{}</text>').format(kind, _n(x), _n(y), text)
+
+
+def _n(number: float) -> str:
+    """Short: a report has many."""
+    return f"{number:.1f}".removesuffix(".0")

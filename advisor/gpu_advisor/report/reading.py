@@ -1,0 +1,216 @@
+"""The past of a fleet from a data source, in at most ten range queries. The only part of a report that asks anybody.
+
+What recording rules made is read first, as it costs next to nothing; what it does not reach, before the rules were
+there or after, is read from the exporters' own series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+
+from gpu_advisor.expressions import Aggregate, Expression, Labels, Select, Tagged, Vector, union
+from gpu_advisor.facts import SHARE_SLACK, Gpu, build_gpus, build_nodes
+from gpu_advisor.report import series
+from gpu_advisor.report.period import Period
+from gpu_advisor.sources.base import SourceError, SourceErrorKind, Trail
+from gpu_advisor.sources.detection import Roster, interval_queries, scrape_intervals, speakers
+from gpu_advisor.sources.mapping import Mapping as ExporterMapping
+from gpu_advisor.sources.mapping import mappings
+from gpu_advisor.sources.speaker import Speaker
+
+#: Asks for an expression at start, start + step, ... up to end (seconds since 1970). One query. Raises SourceError.
+Range = Callable[[Expression, float, float, float], Mapping[Labels, Trail]]
+
+#: Values by index of a step.
+Steps = Mapping[int, float]
+
+#: The label that tells the parts of a query apart. No exporter has it.
+PART = "gpu_advisor_part"
+
+#: Windows (seconds) that scrape intervals are told from.
+_INTERVAL_WINDOWS = (60, 300, 1800)
+
+#: Errors that are of one query, not of the source as a whole: the rest of the report can still be made.
+_OF_THE_QUERY = frozenset(
+    {SourceErrorKind.QUERY_ERROR, SourceErrorKind.PARTIAL, SourceErrorKind.BAD_ANSWER, SourceErrorKind.TIMEOUT}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a source has of a period.
+
+    `gpus` are all that were there at any time of it, `sightings` the first and the last step in which each was named,
+    `named` how often. `values` are by part of series.py and by uuid, `cpu` by node. `expressions` are what the parts
+    were read by; `untold` says why something is missing.
+    """
+
+    period: Period
+    gpus: tuple[Gpu, ...] = ()
+    sightings: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    named: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    values: Mapping[str, Mapping[str, Steps]] = field(default_factory=dict)
+    cpu: Mapping[str, Steps] = field(default_factory=dict)
+    expressions: Mapping[str, Expression] = field(default_factory=dict)
+    recorded: bool = False
+    untold: tuple[str, ...] = ()
+    queries: int = 0
+
+    def of(self, part: str, uuid: str) -> Steps:
+        return self.values.get(part, {}).get(uuid, {})
+
+
+class _Asking:
+    """A source, by steps of one period; counts, and notes what could not be had."""
+
+    def __init__(self, ask: Range, period: Period) -> None:
+        self._ask = ask
+        self.period = period
+        self.queries = 0
+        self.untold: list[str] = []
+
+    def trails(self, expression: Expression, first: int = 0, last: int | None = None) -> Mapping[Labels, Trail]:
+        """From step `first` to step `last`. Raises SourceError."""
+        end = self.period.end if last is None else self.period.time(last)
+        self.queries += 1
+        return self._ask(expression, self.period.time(first), end, self.period.step_seconds)
+
+    def packed(
+        self, parts: Mapping[str, Expression], label: str, what: str, first: int = 0, last: int | None = None
+    ) -> dict[str, dict[str, dict[int, float]]]:
+        """Several expressions in one query: values by part, by the value of a label, and by step.
+
+        A query that fails by itself is noted, and gives nothing. Raises SourceError where the source fails.
+        """
+        found: dict[str, dict[str, dict[int, float]]] = {}
+        if not parts or (last is not None and last < first):
+            return found
+        asked = union(*(Tagged(expression, PART, part) for part, expression in parts.items()))
+        try:
+            answer = self.trails(asked, first, last)
+        except SourceError as error:
+            if error.kind not in _OF_THE_QUERY:
+                raise
+            self.untold.append(f"{what} could not be read: {error}")
+            return found
+        for labels, trail in answer.items():
+            each = dict(labels)
+            if label in each:
+                steps = found.setdefault(each[PART], {}).setdefault(each[label], {})
+                steps |= {self.period.index(at): value for at, value in trail if believable(value)}
+        return found
+
+
+def believable(value: float) -> bool:
+    """A share of a whole, but for rounding; an exporter that says anything else is not believed, as in facts.py."""
+    return isfinite(value) and -SHARE_SLACK <= value <= 1 + SHARE_SLACK
+
+
+def read(ask: Range, period: Period) -> Past:
+    """Raises SourceError where the source does not answer; a single query that fails is noted in `untold`."""
+    asking = _Asking(ask, period)
+    rows, named, instances = _identities(asking)
+    if not rows:
+        return Past(period, untold=tuple(asking.untold), queries=asking.queries)
+    found = _speakers(asking, tuple(rows))
+    nodes = build_nodes(labels for labels in rows if "uuid" not in dict(labels))
+    gpus = build_gpus(Roster(present=tuple(labels for labels in rows if "uuid" in dict(labels))), {}, {}, {}, nodes)
+    values, expressions, recorded = _gpu_values(asking, found)
+    for uuid, steps in values.get(series.UTILIZATION, {}).items():
+        named.setdefault(uuid, set()).update(steps)
+    known = {gpu.uuid for gpu in gpus}
+    return Past(
+        period,
+        gpus,
+        {uuid: (min(steps), max(steps)) for uuid, steps in named.items() if uuid in known and steps},
+        {uuid: frozenset(steps) for uuid, steps in named.items() if uuid in known},
+        values,
+        {instances[key]: steps for key, steps in _cpu(asking, found).items() if key in instances},
+        expressions,
+        recorded,
+        tuple(asking.untold),
+        asking.queries,
+    )
+
+
+def _identities(asking: _Asking) -> tuple[list[Labels], dict[str, set[int]], dict[str, str]]:
+    """Identity rows of the whole period under our names, in which steps each GPU was named, nodes by instance.
+
+    Exporters in the order of their rank: the first that names a GPU tells who it is, and the newest row of it.
+    """
+    every = {mapping.name: mapping for mapping in mappings() if not mapping.companion}
+    asked = union(*(Tagged(mapping.roster(), PART, name) for name, mapping in every.items()))
+    by_family: dict[str, list[tuple[float, Labels, Trail]]] = {}
+    for labels, trail in asking.trails(asked).items():
+        if trail:
+            each = dict(labels)
+            rest = tuple((name, value) for name, value in labels if name != PART)
+            by_family.setdefault(each[PART], []).append((trail[-1][0], rest, trail))
+    rows: list[Labels] = []
+    named: dict[str, set[int]] = {}
+    for name, mapping in every.items():
+        newest_first = sorted(by_family.get(name, ()), key=lambda row: (-row[0], row[1]))
+        for row, trail in _canonical(mapping, newest_first):
+            rows.append(tuple(sorted(row.items())))
+            if row.get("uuid"):
+                named.setdefault(row["uuid"], set()).update(asking.period.index(at) for at, _ in trail)
+    node_of = {dict(row).get("instance", ""): dict(row).get("nodename", "") for row in reversed(rows)}
+    return rows, named, {instance: node for instance, node in node_of.items() if node}
+
+
+def _canonical(
+    mapping: ExporterMapping, rows: Iterable[tuple[float, Labels, Trail]]
+) -> Iterable[tuple[dict[str, str], Trail]]:
+    for _, labels, trail in rows:
+        for row in mapping.canonical([labels]):
+            if row.get(mapping.by[0]):
+                yield row, trail
+
+
+def _speakers(asking: _Asking, rows: tuple[Labels, ...]) -> tuple[Speaker, ...]:
+    """The exporter families of the period, held to their targets."""
+    windows = interval_queries(_INTERVAL_WINDOWS)
+    parts: dict[str, Expression] = {"up": Aggregate("max", ("job", "instance"), Select("up")), **windows}
+    asked = union(*(Tagged(expression, PART, part) for part, expression in parts.items()))
+    told: dict[str, dict[Labels, float]] = {part: {} for part in parts}
+    for labels, trail in asking.trails(asked, asking.period.points - 1).items():
+        rest = tuple((name, value) for name, value in labels if name != PART)
+        if trail:
+            told[dict(labels)[PART]][rest] = trail[-1][1]
+    counts: Mapping[str, Vector] = {window: told[window] for window in windows}
+    return speakers(mappings(), Roster(seen=rows), told["up"], scrape_intervals(counts))
+
+
+def _gpu_values(
+    asking: _Asking, found: Sequence[Speaker]
+) -> tuple[dict[str, dict[str, dict[int, float]]], dict[str, Expression], bool]:
+    """Values by part and uuid, what they were read by, and whether any of it was recorded."""
+    step = asking.period.step_seconds
+    recorded = series.recorded(step)
+    raw = series.raw(series.gpu_parts(step), found, "gpu", step)
+    values = asking.packed(recorded, "uuid", "the recorded series of GPUs")
+    seen = [index for steps in values.get(series.UTILIZATION, {}).values() for index in steps]
+    if not seen:
+        return asking.packed(raw, "uuid", "the GPUs' past"), raw, False
+    for first, last in ((0, min(seen) - 1), (max(seen) + 1, asking.period.points - 1)):
+        more = asking.packed(raw, "uuid", "the GPUs' past before or after the recorded series", first, last)
+        for part, things in more.items():
+            for uuid, steps in things.items():
+                values.setdefault(part, {}).setdefault(uuid, {}).update(steps)
+    both = {
+        part: union(*(parts[part] for parts in (recorded, raw) if part in parts))
+        for part in dict.fromkeys((*recorded, *raw))
+    }
+    return values, both, True
+
+
+def _cpu(asking: _Asking, found: Sequence[Speaker]) -> dict[str, dict[int, float]]:
+    """By instance."""
+    step = asking.period.step_seconds
+    told = asking.packed({series.CPU: series.recorded_cpu(step)}, "instance", "the nodes' recorded CPU")
+    if told:
+        return told[series.CPU]
+    raw = series.raw((series.CPU,), found, "node", step)
+    return asking.packed(raw, "instance", "the nodes' CPU").get(series.CPU, {})

@@ -1,0 +1,95 @@
+"""Which expressions a report's numbers are read by: recorded series, or an exporter's own over the same windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+
+from gpu_advisor.expressions import Affine, Expression, Select, union
+from gpu_advisor.report.period import HOUR
+from gpu_advisor.sources.mapping import Reduction, ScopeName
+from gpu_advisor.sources.speaker import Speaker
+
+UTILIZATION, COVERAGE, MEMORY, CPU = "utilization", "coverage", "memory", "cpu"
+
+#: The same over the half hour before, where a step is shorter: whether a GPU is idle is told from that.
+IDLE_UTILIZATION, IDLE_COVERAGE = "idle_utilization", "idle_coverage"
+IDLE_SECONDS = 1800
+
+#: Part -> quantity of the mappings, and its reduction over a step.
+_QUANTITIES: Mapping[str, tuple[str, Reduction]] = {
+    UTILIZATION: ("gpu_utilization", "mean"),
+    COVERAGE: ("gpu_utilization", "coverage"),
+    MEMORY: ("gpu_memory_used", "mean"),
+    IDLE_UTILIZATION: ("gpu_utilization", "mean"),
+    IDLE_COVERAGE: ("gpu_utilization", "coverage"),
+    CPU: ("node_cpu", "mean"),
+}
+
+_HALF_HOUR: Mapping[str, Expression] = {
+    UTILIZATION: Select("gpu:utilization_ratio:mean30m"),
+    COVERAGE: Select("gpu:utilization_coverage_ratio:mean30m"),
+}
+
+
+def gpu_parts(step_seconds: int) -> tuple[str, ...]:
+    idle = (IDLE_UTILIZATION, IDLE_COVERAGE) if step_seconds < IDLE_SECONDS else ()
+    return (UTILIZATION, COVERAGE, MEMORY, *idle)
+
+
+def recorded(step_seconds: int) -> dict[str, Expression]:
+    """What the recording rules made (sources/recording.py). A series that is a mean over a step is read as it is."""
+    memory = Select("gpu:memory_used_ratio:last", "mean", step_seconds)
+    if step_seconds < IDLE_SECONDS:
+        mean = Select("gpu:utilization_ratio:mean5m")
+        return {
+            UTILIZATION: mean,
+            COVERAGE: _whole_if_there(mean),  # what has a mean was seen, as on the dashboards
+            MEMORY: memory,
+            IDLE_UTILIZATION: _HALF_HOUR[UTILIZATION],
+            IDLE_COVERAGE: _HALF_HOUR[COVERAGE],
+        }
+    if step_seconds < HOUR:
+        return {**_HALF_HOUR, MEMORY: memory}
+    hourly = {
+        UTILIZATION: "gpu:utilization_ratio:mean1h",
+        COVERAGE: "gpu:utilization_coverage_ratio:mean1h",
+        MEMORY: "gpu:memory_used_ratio:mean1h",
+    }
+    return {part: Select(name, "mean", step_seconds) for part, name in hourly.items()}
+
+
+#: Of nodes nothing is recorded by the hour; the mean of 5 minutes is, at each evaluation of the rules.
+def recorded_cpu(step_seconds: int) -> Expression:
+    return Select("node:cpu_ratio:mean5m", "mean", step_seconds)
+
+
+def raw(
+    parts: Sequence[str], speakers: Sequence[Speaker], scope: ScopeName, step_seconds: int
+) -> dict[str, Expression]:
+    """By part, what the exporters themselves tell; a part that none of them tells is not in it."""
+    found: dict[str, Expression] = {}
+    for part in parts:
+        each = [
+            expression
+            for speaker in speakers
+            if speaker.mapping.scope == scope and (expression := _of(part, speaker, step_seconds)) is not None
+        ]
+        if each:
+            found[part] = union(*each)
+    return found
+
+
+def _of(part: str, speaker: Speaker, step_seconds: int) -> Expression | None:
+    quantity, reduction = _QUANTITIES[part]
+    length = IDLE_SECONDS if part in (IDLE_UTILIZATION, IDLE_COVERAGE) else step_seconds
+    window = max(length, ceil(2.5 * (speaker.interval_seconds or 0)))  # over two scrapes at least: a rate needs as many
+    found = speaker.expression(quantity, reduction, window)
+    if found is None and reduction == "coverage":  # an exporter that does not tell is believed, as in the checks
+        mean = speaker.expression(quantity, "mean", window)
+        return None if mean is None else _whole_if_there(mean)
+    return found
+
+
+def _whole_if_there(mean: Expression) -> Expression:
+    return Affine(mean, 0.0, 1.0)

@@ -1,0 +1,107 @@
+"""A week of a simulated fleet as text for promtool: gpu-exporter's and node_exporter's series that a report reads.
+
+Four sorts of work, whose use of a GPU goes with the hour and the day; one node that falls silent for nine hours, and
+one that is given back. Counters grow by what was done, as the exporter's do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import pi, sin
+
+from benchmarks.fleet_history import GPUS_A_NODE, JOB
+
+HOUR, DAY = 3600, 86400
+
+
+@dataclass(frozen=True)
+class Work:
+    """One sort of work, on GPUs of one model. `level` and `wave`: mean utilization, and its swing over a day."""
+
+    model: str
+    memory_bytes: float
+    held: float
+    level: float
+    wave: float
+    weekend: float  # how much of it there is on the last two days of the week
+    night: float  # and from 20 to 8 o'clock
+
+
+TRAINING = Work("NVIDIA H100 80GB HBM3", 80 * 2**30, 0.86, 0.93, 0.03, 1.0, 1.0)
+STARVED = Work("NVIDIA A100-SXM4-80GB", 80 * 2**30, 0.44, 0.52, 0.06, 1.0, 1.0)
+SERVING = Work("NVIDIA L4", 24 * 2**30, 0.78, 0.45, 0.3, 0.6, 1.0)
+NOTEBOOKS = Work("Tesla T4", 16 * 2**30, 0.31, 0.3, 0.05, 0.0, 0.0)
+#: One node of each in turn, training twice.
+ROUND = (TRAINING, SERVING, STARVED, TRAINING, NOTEBOOKS)
+
+PRICES = {TRAINING.model: 2.5, STARVED.model: 1.5, SERVING.model: 0.7}  # the notebooks' model has none, on purpose
+
+
+def utilization(work: Work, seconds: float, number: int) -> float:
+    """Of one GPU, `seconds` after the begin of the week, which is a midnight."""
+    hour, day = seconds % DAY / HOUR, int(seconds // DAY) % 7
+    level = work.level + work.wave * sin(2 * pi * (hour - 9) / 24) + 0.02 * sin(seconds / 700 + number)
+    part = (work.weekend if day >= 5 else 1.0) * (1.0 if 8 <= hour < 20 else work.night)
+    return min(1.0, max(0.0, level * part))
+
+
+def silent(node: int, seconds: float) -> bool:
+    """The third node's exporter is away on the third day."""
+    return node == 2 and 2.3 * DAY <= seconds < 2.3 * DAY + 9 * HOUR
+
+
+def gone(node: int, nodes: int, seconds: float) -> bool:
+    """The last of several nodes is given back on the fifth day."""
+    return node == nodes - 1 > 2 and seconds >= 4.5 * DAY
+
+
+def history(gpus: int, end: float, length_seconds: int = 7 * DAY, interval: int = 30) -> Iterator[str]:
+    """Lines in the order of time, from `length_seconds` before `end` (seconds since 1970) to `end`."""
+    nodes = -(-gpus // GPUS_A_NODE)
+    busy = [0.0] * gpus
+    seen = [0.0] * gpus
+    cpu = [0.0] * nodes
+    heads = [_heads(number) for number in range(gpus)]
+    for elapsed in range(0, length_seconds + 1, interval):
+        at = f" {int(end) - length_seconds + elapsed}\n"
+        for node in range(nodes):
+            if gone(node, nodes, elapsed):
+                continue
+            target = f'job="{JOB}",instance="node-{node:03d}:9816"'
+            yield f"up{{{target}}} {0 if silent(node, elapsed) else 1}{at}"
+            work = ROUND[node % len(ROUND)]
+            mean = 0.0
+            for number in range(node * GPUS_A_NODE, min(gpus, (node + 1) * GPUS_A_NODE)):
+                now = utilization(work, elapsed, number)
+                busy[number] += now * interval
+                seen[number] += interval
+                mean += now / GPUS_A_NODE
+                if not silent(node, elapsed):
+                    yield from _gpu(heads[number], busy[number], seen[number], work, at)
+            cpu[node] += (0.25 + 0.5 * mean) * interval
+            if not silent(node, elapsed):
+                yield f'node_uname_info{{nodename="node-{node:03d}",{target}}} 1{at}'
+                yield f'node_cpu_seconds_total{{cpu="0",mode="user",{target}}} {cpu[node]:.3f}{at}'
+                yield f'node_cpu_seconds_total{{cpu="0",mode="idle",{target}}} {elapsed - cpu[node] + 1e6:.3f}{at}'
+
+
+def _heads(number: int) -> tuple[str, ...]:
+    """The series of a GPU, up to their values."""
+    node, index = divmod(number, GPUS_A_NODE)
+    own = f'uuid="GPU-{number:08x}",job="{JOB}",instance="node-{node:03d}:9816"'
+    names = (
+        "gpu_busy_seconds_total", "gpu_observed_seconds_total", "gpu_memory_used_bytes", "gpu_memory_total_bytes",
+        "gpu_up", "gpu_processes",
+    )  # fmt: skip
+    model = ROUND[node % len(ROUND)].model
+    identity = f'index="{index}",name="{model}",vendor="nvidia",nodename="node-{node:03d}"'
+    return (f"gpu_info{{{own},{identity}}} 1", *(f"{name}{{{own}}} " for name in names))
+
+
+def _gpu(heads: tuple[str, ...], busy: float, seen: float, work: Work, at: str) -> Iterator[str]:
+    info, *others = heads
+    yield info + at
+    values = (busy, seen, work.held * work.memory_bytes, work.memory_bytes, 1, 1)
+    for head, value in zip(others, values, strict=True):
+        yield f"{head}{value:.10g}{at}"
