@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "probe": "gpu_advisor.commands.probe",
     "estimate": "gpu_advisor.commands.estimate",
     "plan": "gpu_advisor.commands.plan",
+    "cost": "gpu_advisor.commands.cost",
     "completion": "gpu_advisor.commands.completion",
 }
 

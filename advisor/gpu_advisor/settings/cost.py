@@ -16,3 +16,7 @@ class Cost(Strict):
         default_factory=dict, description="price by the name of the GPU model, in your currency"
     )
     budget_per_hour: float | None = Field(None, gt=0)
+    catalogue: str = Field(
+        "", description="file (CSV or YAML) of your own instance types and machines, for `gpu-advisor cost`"
+    )
+    catalogue_stale_days: int = Field(90, gt=0, le=3650, description="prices older than this are told with each answer")

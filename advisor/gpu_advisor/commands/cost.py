@@ -1,0 +1,116 @@
+"""`gpu-advisor cost`: where does a job cost least?"""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpu_advisor.calibration.errors import CalibrationError
+from gpu_advisor.commands import cost_options as given
+from gpu_advisor.commands import output
+from gpu_advisor.cost.errors import CostError
+
+if TYPE_CHECKING:
+    from gpu_advisor.cost.catalogue import Catalogue
+    from gpu_advisor.cost.choice import Candidate, Choice, Work
+    from gpu_advisor.cost.offers import Offer
+
+NOTHING_FITS = 1
+
+
+@click.command("cost", short_help="Where a job costs least, by cost of its work.")
+@given.options
+@output.options
+def command(format_: output.Format, exit_code: bool, **options: Any) -> int:
+    """Find the instance type on which a job costs least: by what its work costs, not by the price of an hour.
+
+    Say how fast the job runs: measured with `gpu-advisor probe` (--profile), or as known (--rate). Where that is not
+    known, nothing is guessed; --estimate-throughput guesses by peak TFLOPS and says so. Prices are those of a dated
+    catalogue that comes with the program; put your own over them with --catalogue or cost.catalogue in the settings.
+
+    \b
+      gpu-advisor cost --samples 115m --rate V100-16GB=1200 --rate A100-80GB=2470
+      gpu-advisor cost --samples 1e9 --profile a100.profile.json --spot --deadline 24 --budget 500
+      gpu-advisor cost --samples 1e9 --rate 8xA100-80GB=16621 --now p4de.24xlarge@us-east-1 --all
+      gpu-advisor cost --gpu-hours 2000 --gpu H100 --min-gpus 8 --provider aws --provider gcp
+      gpu-advisor cost --list --memory 40GiB --region us-east-1
+      gpu-advisor cost --refresh-from vms.csv --provider aws --date 2026-11-20 --out prices.csv
+
+    Ends with 1 where nothing can do the job, with 4 where no throughput is known, and with --exit-code with 3 where
+    something is cheaper than --now.
+    """
+    try:
+        if options["refresh_from"]:
+            return _refresh(options)
+        return _answer(format_, exit_code, options)
+    except (CostError, CalibrationError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _answer(format_: output.Format, exit_code: bool, options: dict[str, Any]) -> int:
+    from gpu_advisor.commands import cost_shown
+    from gpu_advisor.cost.catalogue import stale
+    from gpu_advisor.cost.choice import choose
+
+    settings = given.settings_of(options["config"])
+    catalogue = given.catalogue_of(options["catalogue"], settings)
+    today: date = options["today"]
+    work = given.work_of(options, catalogue)
+    choice = choose(work, catalogue, today)
+    of = cost_shown.Answer(
+        work, given.unit_of(options), choice, _now(options["now"], work, catalogue, today),
+        stale(_considered(work, catalogue), today, settings.catalogue_stale_days),
+    )  # fmt: skip
+    if options["listing"]:
+        cost_shown.show_list(of, format_)
+        return 0
+    cost_shown.show(of, format_, options["everything"])
+    return _code(choice, of.now, exit_code)
+
+
+def _considered(work: Work, catalogue: Catalogue) -> list[Offer]:
+    return [each for each in catalogue.offers if not work.providers or each.provider in work.providers]
+
+
+def _code(choice: Choice, now: Candidate | None, exit_code: bool) -> int:
+    best = choice.best
+    if best is None:
+        return output.CANNOT_TELL if choice.cannot_tell else NOTHING_FITS
+    if exit_code and now is not None and now.cost_per_unit is not None and best.cost_per_unit is not None:
+        return output.SOMETHING_TO_DO if best.cost_per_unit < now.cost_per_unit else 0
+    return 0
+
+
+def _now(named: str | None, work: Work, catalogue: Catalogue, today: date) -> Candidate | None:
+    """What is used now, judged as all others are; on demand."""
+    from gpu_advisor.cost.choice import candidate
+
+    if named is None:
+        return None
+    return candidate(given.offer_named(named, catalogue), False, work, catalogue, today)
+
+
+def _refresh(options: dict[str, Any]) -> int:
+    from gpu_advisor.cost.catalogue import to_csv
+    from gpu_advisor.cost.skypilot import converted
+
+    if len(options["provider"]) != 1 or not options["out"]:
+        raise click.UsageError("--refresh-from needs one --provider (aws, gcp or azure) and --out FILE")
+    path: Path = options["refresh_from"]
+    found = converted(
+        given.text_of(path), options["provider"][0].lower(), options["today"],
+        options["source"] or f"{path.name}, SkyPilot's format", frozenset(options["region"]),
+    )  # fmt: skip
+    out: Path = options["out"]
+    try:
+        out.write_text(to_csv(found.offers), encoding="utf-8")
+    except OSError as error:
+        raise CostError(f"{out}: {error.strerror}: give a path that can be written") from error
+    click.echo(f"{out}: {len(found.offers)} instance types by region, of {found.rows} rows with GPUs")
+    for why, count in found.refused:
+        click.echo(f"{count} rows refused: {why}")
+    click.echo(f"Use it: gpu-advisor cost --catalogue {out} ..., or cost.catalogue in the settings")
+    return 0 if found.offers else NOTHING_FITS

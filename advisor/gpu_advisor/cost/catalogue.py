@@ -1,0 +1,187 @@
+"""The catalogue: as shipped, with a user's own rows over it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gpu_advisor.cost import reading
+from gpu_advisor.cost.errors import CostError
+from gpu_advisor.cost.offers import Offer, Retirement, plain
+
+LARGEST_BYTES = 64 << 20
+MOST_PROBLEMS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    offers: tuple[Offer, ...]
+    retired: tuple[Retirement, ...] = ()
+
+    def retirement(self, provider: str, instance_type: str, today: date) -> Retirement | None:
+        """None where the type is sold today."""
+        wanted = provider, plain(instance_type)
+        return next(
+            (each for each in self.retired
+             if (each.provider, plain(each.instance_type)) == wanted and each.retired_on <= today), None,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """Of a provider's oldest price; `days` is negative where it is dated later than today."""
+
+    provider: str
+    oldest: date
+    days: int
+
+
+def stale(offers: Iterable[Offer], today: date, most_days: int) -> tuple[Age, ...]:
+    """By provider, where prices are older than that, or dated in the future."""
+    oldest: dict[str, date] = {}
+    newest: dict[str, date] = {}
+    for each in offers:
+        oldest[each.provider] = min(oldest.get(each.provider, each.dated), each.dated)
+        newest[each.provider] = max(newest.get(each.provider, each.dated), each.dated)
+    found = []
+    for provider, first in sorted(oldest.items()):
+        told = newest[provider] if newest[provider] > today else first
+        days = (today - told).days
+        if days > most_days or days < 0:
+            found.append(Age(provider, told, days))
+    return tuple(found)
+
+
+@cache
+def shipped() -> Catalogue:
+    """What comes with the package."""
+    folder = resources.files("gpu_advisor.cost")
+    offers = from_csv((folder / "catalogue.csv").read_text(encoding="utf-8"), "catalogue.csv")
+    rows = csv.DictReader(io.StringIO((folder / "retired.csv").read_text(encoding="utf-8")))
+    retired = tuple(
+        Retirement(row["provider"], row["instance_type"], date.fromisoformat(row["retired_on"]), row["source"])
+        for row in rows
+    )
+    return Catalogue(offers, retired)
+
+
+def with_own(path: Path | None, base: Catalogue | None = None) -> Catalogue:
+    """A user's file over `base` (None: what is shipped): their row replaces ours of the same instance type, region and
+    GPUs. Raises CostError with a line for each problem."""
+    under = base or shipped()
+    if path is None:
+        return under
+    own = read(path)
+    taken = {each.key for each in own}
+    return Catalogue((*(each for each in under.offers if each.key not in taken), *own), under.retired)
+
+
+def read(path: Path) -> tuple[Offer, ...]:
+    """Rows of a CSV or YAML file. Raises CostError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST_BYTES + 1)
+        if len(data) > LARGEST_BYTES:
+            raise CostError(f"{path}: larger than any catalogue: keep the regions that you use")
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise CostError(f"{path}: {error.strerror}: give the path of a readable CSV or YAML file") from error
+    except UnicodeDecodeError as error:
+        raise CostError(f"{path}: not UTF-8 text: save it as UTF-8") from error
+    return from_csv(text, str(path)) if path.suffix.lower() == ".csv" else from_yaml(text, str(path))
+
+
+def from_csv(text: str, name: str) -> tuple[Offer, ...]:
+    """Rows by the columns of `reading.COLUMNS`. Raises CostError."""
+    table = csv.DictReader(io.StringIO(text))
+    missing = set(reading.COLUMNS) - set(table.fieldnames or ())
+    if missing:
+        raise CostError(
+            f"{name}: the header lacks {', '.join(sorted(missing))}: begin with {','.join(reading.COLUMNS)}; a file in "
+            "SkyPilot's format is turned into one by --refresh-from"
+        )
+    try:
+        rows = [(f"{name}:{table.line_num}", row) for row in table]
+    except csv.Error as error:
+        raise CostError(f"{name}:{table.line_num}: not CSV: {error}") from error
+    if any(None in row for _, row in rows):
+        where = next(where for where, row in rows if None in row)
+        raise CostError(f"{where}: more cells than the header has columns: quote what has a comma in it")
+    return _all(rows, reading.offer)
+
+
+def from_yaml(text: str, name: str) -> tuple[Offer, ...]:
+    """`instances` by the columns of the CSV, `on_premise` by `reading.ON_PREMISE_KEYS`. Raises CostError."""
+    try:
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise CostError(f"{name}: not YAML: {error}") from error
+    if not isinstance(document, dict) or not document or document.keys() - {"instances", "on_premise"}:
+        raise CostError(f"{name}: give lists under the keys instances and on_premise, and no others")
+    instances = _all(_entries(document, "instances", name), reading.offer)
+    own = _all(_entries(document, "on_premise", name), reading.on_premise)
+    return _distinct([(name, each) for each in (*instances, *own)])
+
+
+def to_csv(offers: Iterable[Offer]) -> str:
+    """As `from_csv` reads it."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(reading.COLUMNS)
+    for each in offers:
+        memory = f"{each.gpu_memory_gib:.5g}"
+        writer.writerow([
+            each.provider, each.region, each.instance_type, each.gpu_type, each.gpu_count, memory,
+            _or_empty(each.vcpus), _or_empty(each.memory_gib), _or_empty(each.price_per_hour),
+            _or_empty(each.spot_price_per_hour), each.dated.isoformat(), each.source,
+        ])  # fmt: skip
+    return out.getvalue()
+
+
+def _or_empty(value: float | None) -> str:
+    return "" if value is None else f"{value:.10g}"
+
+
+def _entries(document: Mapping[str, Any], key: str, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    given = document.get(key) or []
+    if not isinstance(given, list):
+        raise CostError(f"{name}: {key}: give a list")
+    for number, entry in enumerate(given, 1):
+        if not isinstance(entry, dict):
+            raise CostError(f"{name}: {key}[{number}]: give keys with values, as in {{provider: aws, ...}}")
+        yield f"{name}: {key}[{number}]", entry
+
+
+def _all(
+    rows: Iterable[tuple[str, Mapping[str, Any]]], read_row: Callable[[Mapping[str, Any]], Offer]
+) -> tuple[Offer, ...]:
+    """All rows, or all that is wrong with them at once."""
+    found, problems = [], []
+    for where, row in rows:
+        try:
+            found.append((where, read_row(row)))
+        except CostError as error:
+            problems.append(f"{where}: {error}")
+    if problems:
+        more = [f"and {len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
+        raise CostError("\n".join(problems[:MOST_PROBLEMS] + more))
+    return _distinct(found)
+
+
+def _distinct(found: Sequence[tuple[str, Offer]]) -> tuple[Offer, ...]:
+    seen: dict[tuple[str, str, str, str, int], str] = {}
+    for where, each in found:
+        if each.key in seen:
+            told = f"{each.instance_type} in {each.region}"
+            raise CostError(f"{where}: {told} is there twice (first at {seen[each.key]}): keep one")
+        seen[each.key] = where
+    return tuple(each for _, each in found)

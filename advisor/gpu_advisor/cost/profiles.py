@@ -1,0 +1,49 @@
+"""Throughput from calibration: the best that `gpu-advisor probe` measured on one GPU of a type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gpu_advisor.allocation.types import sold_gb, type_name
+from gpu_advisor.calibration.profile import Profile
+from gpu_advisor.cost.errors import CostError
+from gpu_advisor.cost.offers import Gpu
+from gpu_advisor.cost.throughput import Rate
+from gpu_advisor.planning.machines import CARDS
+
+
+def rates_of(profiles: Sequence[Profile], units_per_sample: float = 1.0) -> tuple[Rate, ...]:
+    """The best measured batch size of each profile, the fastest precision of a type first.
+
+    `units_per_sample`: tokens to a sample where work is counted in tokens. Raises CostError for profiles of several
+    workloads, and for one without throughput or of a GPU whose size it does not say.
+    """
+    workloads = sorted({profile.workload for profile in profiles})
+    if len(workloads) > 1:
+        raise CostError(f"profiles of several workloads ({', '.join(workloads)}): give those of one")
+    found = []
+    for profile in profiles:
+        measured = [each for each in profile.measurements if each.samples_per_second is not None]
+        if not measured:
+            raise CostError(f"the profile of {profile.workload} on {profile.gpu_type} has no throughput: probe again")
+        best = max(measured, key=lambda each: each.samples_per_second or 0.0)
+        assert best.samples_per_second is not None
+        basis = (
+            f"profile of {profile.workload} on {profile.gpu_type}, {profile.precision}, batch {best.batch_size}: "
+            f"{best.samples_per_second:.5g} samples/s"
+        )
+        found.append(Rate(best.samples_per_second * units_per_sample, basis, gpu=_gpu(profile)))
+    return tuple(sorted(found, key=lambda rate: -rate.per_second))
+
+
+def _gpu(profile: Profile) -> Gpu:
+    """Its size as the name says it, as all of the type have it, or as the device reported it."""
+    named = type_name(profile.gpu_type)
+    sizes = CARDS.get(named.name, ())
+    if named.memory_gb is not None:
+        return Gpu(named.name, named.memory_gb)
+    if len(sizes) == 1:
+        return Gpu(named.name, float(sizes[0]))
+    if profile.device_memory_bytes is None:
+        raise CostError(f"the profile of {profile.gpu_type} does not say how much memory that has: probe again")
+    return Gpu(named.name, sold_gb(named.name, profile.device_memory_bytes))

@@ -1,0 +1,181 @@
+"""From SkyPilot's price lists (vms.csv of https://github.com/skypilot-org/skypilot-catalog) to rows of the catalogue.
+
+A line is an instance type in a zone of a region; GCP has hosts and accelerators on lines of their own, and their prices
+are added. A region's spot price here is the median of its zones (the lower one of two), so that one odd zone does not
+decide. What has no price, or one that cannot be, is refused line by line and counted.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from statistics import median_low
+
+from gpu_advisor.cost.errors import CostError
+from gpu_advisor.cost.offers import Offer
+from gpu_advisor.cost.reading import number, offer
+from gpu_advisor.planning.machines import CARDS
+
+PROVIDERS = ("aws", "azure", "gcp")
+HEADER = (
+    "InstanceType", "AcceleratorName", "AcceleratorCount", "vCPUs", "MemoryGiB", "GpuInfo", "Price", "SpotPrice",
+    "Region",
+)  # fmt: skip
+
+#: GCP's machine types and what is attached to them: https://cloud.google.com/compute/docs/gpus
+_GCP = (
+    (r"a2-(?:high|mega)gpu-(\d+)g", "A100"), (r"a2-ultragpu-(\d+)g", "A100-80GB"), (r"a3-highgpu-(\d+)g", "H100"),
+    (r"a3-megagpu-(\d+)g", "H100-MEGA"), (r"a3-ultragpu-(\d+)g", "H200"), (r"a4-highgpu-(\d+)g", "B200"),
+)  # fmt: skip
+_GCP_L4 = {"4": 1, "8": 1, "12": 1, "16": 1, "32": 1, "24": 2, "48": 4, "96": 8}
+_GCP_N1 = ("T4", "P100", "V100")
+
+#: Where the file does not say how large a GPU is, its name without a size means the smaller one.
+_OTHER_SIZES = {"M60": 8.0, "K80": 12.0, "P4": 8.0}
+
+Line = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """`rows`: lines with GPUs that were read. `refused`: why, and how many lines."""
+
+    offers: tuple[Offer, ...]
+    rows: int
+    refused: tuple[tuple[str, int], ...]
+
+
+def converted(text: str, provider: str, dated: date, source: str, regions: frozenset[str] = frozenset()) -> Converted:
+    """Raises CostError where it is no such file. Empty `regions`: all of them."""
+    if provider not in PROVIDERS:
+        raise CostError(f"{provider}: SkyPilot's files of {', '.join(PROVIDERS)} are understood: name one of them")
+    table = csv.DictReader(io.StringIO(text))
+    missing = sorted(set(HEADER) - set(table.fieldnames or ()))
+    if missing:
+        raise CostError(
+            f"the header lacks {', '.join(missing)}: give vms.csv of SkyPilot's catalogue, as in "
+            f"catalogs/v8/{provider}/vms.csv"
+        )
+    try:
+        lines = [line for line in table if not regions or line["Region"] in regions]
+    except csv.Error as error:
+        raise CostError(f"line {table.line_num}: not CSV: {error}") from error
+    whole = _gcp(lines) if provider == "gcp" else [line for line in lines if line["AcceleratorName"]]
+    refused: Counter[str] = Counter()
+    found: dict[tuple[str, ...], list[Offer]] = defaultdict(list)
+    seen: set[tuple[str | None, ...]] = set()
+    for line in whole:
+        which = (line["InstanceType"], line["AcceleratorName"], line["AcceleratorCount"], line["Region"],
+                 line.get("AvailabilityZone"))  # fmt: skip
+        if which in seen:
+            refused["it is there twice"] += 1
+            continue
+        seen.add(which)
+        try:
+            each = _offer(line, provider, dated, source)
+        except CostError as error:
+            refused[_without_figures(str(error))] += 1
+            continue
+        found[tuple(map(str, each.key))].append(each)
+    offers = []
+    for zones in found.values():
+        if len({each.price_per_hour for each in zones}) > 1:
+            refused["its price differs between zones of a region"] += len(zones)
+            continue
+        spots = [each.spot_price_per_hour for each in zones if each.spot_price_per_hour is not None]
+        offers.append(replace(zones[0], spot_price_per_hour=median_low(spots) if spots else None))
+    return Converted(tuple(offers), len(whole), tuple(refused.most_common()))
+
+
+def _offer(line: Line, provider: str, dated: date, source: str) -> Offer:
+    price = number({"price": line["Price"]}, "price")
+    spot = number({"spot price": line["SpotPrice"]}, "spot price", optional=True)
+    if spot is not None and spot > price * (1 + 1e-3):  # the list rounds the two to different places
+        raise CostError("its spot price is above the price on demand: one of the two is wrong")
+    return offer(
+        {
+            "provider": provider,
+            "region": line["Region"],
+            "instance_type": line["InstanceType"],
+            "gpu_type": line["AcceleratorName"].removesuffix("-MEGA"),
+            "gpu_count": line["AcceleratorCount"],
+            "gpu_memory_gib": _memory_gib(line),
+            "vcpus": line["vCPUs"],
+            "memory_gib": line["MemoryGiB"],
+            "price_per_hour": price,
+            "spot_price_per_hour": None if spot is None else min(spot, price),
+            "date": dated,
+            "source": source,
+        }
+    )
+
+
+def _memory_gib(line: Line) -> float | None:
+    """None: the name says it."""
+    told = re.search(r"'SizeInMiB':\s*(\d+)", line["GpuInfo"] or "")
+    if told:
+        return int(told[1]) / 1024
+    name = line["AcceleratorName"]
+    if re.search(r"\d+GB", name):
+        return None
+    sizes = CARDS.get(name, ())
+    return float(min(sizes)) if sizes else _OTHER_SIZES.get(name)
+
+
+def _gcp(lines: list[dict[str, str]]) -> list[Line]:
+    """Hosts with their accelerators as one line each; a host without a zone's accelerator is not sold there."""
+    accelerators = {
+        (line["AcceleratorName"], str(line["AcceleratorCount"]).removesuffix(".0"), _zone(line)): line
+        for line in lines
+        if line["AcceleratorName"] and not line["InstanceType"] and not line["AcceleratorName"].startswith("tpu")
+    }
+    found: list[Line] = []
+    for host in lines:
+        for name, count in _attached(host["InstanceType"] or ""):
+            of = accelerators.get((name, str(count), _zone(host)))
+            if of is not None:
+                found.append(
+                    {
+                        **host,
+                        "AcceleratorName": name,
+                        "AcceleratorCount": str(count),
+                        "GpuInfo": of["GpuInfo"],
+                        "Price": _sum(host["Price"], of["Price"]),
+                        "SpotPrice": _sum(host["SpotPrice"], of["SpotPrice"]),
+                    }
+                )
+    return found
+
+
+def _attached(machine: str) -> list[tuple[str, int]]:
+    for pattern, name in _GCP:
+        told = re.fullmatch(pattern, machine)
+        if told:
+            return [(name, int(told[1]))]
+    told = re.fullmatch(r"g2-standard-(\d+)", machine)
+    if told and told[1] in _GCP_L4:
+        return [("L4", _GCP_L4[told[1]])]
+    return [(name, 1) for name in _GCP_N1] if machine == "n1-standard-8" else []
+
+
+def _zone(line: Line) -> str:
+    return line.get("AvailabilityZone") or line["Region"]
+
+
+def _sum(host: str, accelerator: str) -> str:
+    """Empty where a part is: half a price is none. A part of zero makes the sum zero, and so refused."""
+    try:
+        parts = float(host), float(accelerator)
+    except ValueError:
+        return ""
+    return str(round(sum(parts), 6)) if all(part > 0 for part in parts) else "0"
+
+
+def _without_figures(problem: str) -> str:
+    """So that lines with the same trouble are counted together."""
+    return re.sub(r" -?[\d.]+(?:e[+-]?\d+)?(?= )", "", problem)

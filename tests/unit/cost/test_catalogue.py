@@ -1,0 +1,168 @@
+"""What is shipped, and rows of one's own: read, refused, laid over."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+from gpu_advisor.cost.catalogue import Catalogue, from_csv, read, shipped, stale, to_csv, with_own
+from gpu_advisor.cost.errors import CostError
+from gpu_advisor.cost.offers import Gpu, exact_gpu_of, gpu_of
+from gpu_advisor.cost.reading import COLUMNS
+
+HEAD = ",".join(COLUMNS)
+ROW = "mine,here,big,A100-80GB,8,,96,1000,20,8,2026-11-01,quote"
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "gpu", "count"),
+    [
+        ("p3.2xlarge", Gpu("V100", 16), 1), ("p3.8xlarge", Gpu("V100", 16), 4), ("g4dn.xlarge", Gpu("T4", 16), 1),
+        ("a2-highgpu-1g", Gpu("A100", 40), 1), ("a2-highgpu-4g", Gpu("A100", 40), 4),
+        ("n1-standard-8", Gpu("T4", 16), 1),
+        ("Standard_NC6s_v3", Gpu("V100", 16), 1), ("Standard_NC12s_v3", Gpu("V100", 16), 2),
+        ("Standard_NV6", Gpu("M60", 8), 1), ("p5.48xlarge", Gpu("H100", 80), 8), ("p5en.48xlarge", Gpu("H200", 141), 8),
+        ("a3-ultragpu-8g", Gpu("H200", 141), 8), ("a3-highgpu-8g", Gpu("H100", 80), 8),
+        ("g2-standard-4", Gpu("L4", 24), 1), ("g6.xlarge", Gpu("L4", 24), 1),
+        ("Standard_ND96isr_H100_v5", Gpu("H100", 80), 8),
+        ("Standard_NC24ads_A100_v4", Gpu("A100", 80), 1),
+    ],
+)  # fmt: skip
+def test_what_is_shipped(instance_type: str, gpu: Gpu, count: int) -> None:
+    found = [each for each in shipped().offers if each.instance_type == instance_type and each.gpu_count == count]
+    assert found
+    assert {each.gpu for each in found} == {gpu}
+
+
+def test_every_row_is_dated_and_has_a_source() -> None:
+    assert all(each.source.startswith("https://") for each in shipped().offers)
+    assert all(each.source.startswith("https://") for each in shipped().retired)
+    assert all(date(2020, 1, 1) < each.dated < date(2026, 11, 22) for each in shipped().offers)
+
+
+def test_what_is_written_is_read_again() -> None:
+    assert from_csv(to_csv(shipped().offers), "again") == shipped().offers
+
+
+def own(tmp_path: Path, text: str, name: str = "own.csv") -> Path:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_own_rows_replace_those_of_the_same_instance_and_add_others(tmp_path: Path) -> None:
+    ours = next(each for each in shipped().offers if each.instance_type == "p4de.24xlarge")
+    text = f"{HEAD}\n{ROW}\naws,{ours.region},p4de.24xlarge,A100,8,80,96,1152,19.5,,2026-11-01,contract\n"
+    found = with_own(own(tmp_path, text)).offers
+    assert len(found) == len(shipped().offers) + 1
+    here = [each for each in found if each.key == ours.key]
+    assert [(each.price_per_hour, each.spot_price_per_hour, each.source) for each in here] == [(19.5, None, "contract")]
+
+
+def test_own_machines_have_a_price_by_gpu_hour(tmp_path: Path) -> None:
+    text = """
+    instances:
+      - {provider: cloudy, region: here, instance_type: x, gpu_type: L4, gpu_count: 2, price_per_hour: 1.5,
+         date: 2026-11-01, source: quote}
+    on_premise:
+      - {name: rack-7, gpu_type: A100-80GB, gpu_count: 8, price_per_gpu_hour: 1.25, date: 2026-01-31}
+    """
+    cloud, rack = read(own(tmp_path, text, "own.yaml"))
+    assert (cloud.gpu, cloud.price_per_hour) == (Gpu("L4", 24), 1.5)
+    assert (rack.provider, rack.instance_type, rack.price_per_hour, rack.gpu) == (
+        "on-premise", "rack-7", 10.0, Gpu("A100", 80),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (ROW.replace(",20,", ",0,"), "price_per_hour 0 must be above 0"),
+        (ROW.replace(",20,", ",-3,"), "price_per_hour -3 must be above 0"),
+        (ROW.replace(",20,", ",,"), "price_per_hour is missing"),
+        (ROW.replace(",20,", ",nan,"), "no number"),
+        (ROW.replace(",20,", ",inf,"), "no number"),
+        (ROW.replace(",20,", ",cheap,"), "write it as in 3.06"),
+        (ROW.replace(",8,2026", ",21,2026"), "spot_price_per_hour 21 is above"),
+        (ROW.replace(",8,2026", ",0,2026"), "spot_price_per_hour 0 must be above 0"),
+        (ROW.replace("A100-80GB", "A100"), "gpu_memory_gib is missing"),
+        (ROW.replace("A100-80GB", "!!"), "names no GPU"),
+        (ROW.replace(",8,,", ",1.5,,"), "gpu_count 1.5 must be a whole number"),
+        (ROW.replace("2026-11-01", "yesterday"), "write it as in 2026-03-31"),
+        (ROW.replace("2026-11-01", ""), "date"),
+        (ROW.replace("quote", ""), "source is missing"),
+        (f"{ROW}\n{ROW}", "there twice"),
+        (ROW + ",more", "more cells"),
+    ],
+)  # fmt: skip
+def test_rows_that_are_refused_with_their_line(tmp_path: Path, row: str, told: str) -> None:
+    with pytest.raises(CostError, match=told) as caught:
+        read(own(tmp_path, f"{HEAD}\n{row}\n"))
+    assert "own.csv:" in str(caught.value)
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    text = f"{HEAD}\n{ROW.replace(',20,', ',0,')}\n{ROW.replace('big', 'other').replace('quote', '')}\n"
+    with pytest.raises(CostError) as caught:
+        read(own(tmp_path, text))
+    assert [line.split(":")[1] for line in str(caught.value).splitlines()] == ["2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("own.csv", "InstanceType,Price\n", "header lacks .*--refresh-from"),
+        ("own.csv", "", "header lacks"),
+        ("own.yaml", "- 1\n", "instances and on_premise"),
+        ("own.yaml", "", "instances and on_premise"),
+        ("own.yaml", "machines: []\n", "instances and on_premise"),
+        ("own.yaml", "instances: 3\n", "give a list"),
+        ("own.yaml", "instances: [3]\n", r"instances\[1\]"),
+        ("own.yaml", "on_premise: [{name: r, gpu_type: L4, gpu_count: 1, price_per_gpu_hour: 0, date: 2026-01-01}]\n",
+         "price_per_gpu_hour 0 must be above 0"),
+        ("own.yaml", "on_premise: [{nam: r}]\n", "'nam' is unknown"),
+        ("own.yaml", "instances: [\n", "not YAML"),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_catalogue(tmp_path: Path, name: str, text: str, told: str) -> None:
+    with pytest.raises(CostError, match=told):
+        read(own(tmp_path, text, name))
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(CostError, match="give the path of a readable"):
+        read(tmp_path / "none.csv")
+
+
+def test_old_prices_are_told_by_provider() -> None:
+    told = stale(shipped().offers, date(2025, 8, 1), 90)
+    assert [(each.provider, each.days > 90) for each in told] == [("azure", True), ("gcp", True)]
+    assert not stale(shipped().offers, date(2025, 8, 1), 365)
+
+
+def test_prices_dated_in_the_future_are_told() -> None:
+    early = min(each.dated for each in shipped().offers).replace(year=2020)
+    assert {each.provider for each in stale(shipped().offers, early, 90)} == {"aws", "azure", "gcp"}
+
+
+def test_a_retired_type_is_found_by_either_name() -> None:
+    for name in ("NV6", "Standard_NV6", "standard_nv6"):
+        assert shipped().retirement("azure", name, date(2026, 1, 1))
+    assert not shipped().retirement("aws", "NV6", date(2026, 1, 1))
+    assert not Catalogue(()).retirement("azure", "NV6", date(2026, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "gpu"),
+    [("A100-80GB", Gpu("A100", 80)), ("NVIDIA A100-SXM4-40GB", Gpu("A100", 40)), ("L4", Gpu("L4", 24)),
+     ("H100-MEGA", Gpu("H100", 80)), ("tesla t4", Gpu("T4", 16))],
+)  # fmt: skip
+def test_gpus_as_people_write_them(text: str, gpu: Gpu) -> None:
+    assert exact_gpu_of(text) == gpu
+
+
+def test_a_rate_must_say_which_size() -> None:
+    with pytest.raises(CostError, match="A100-40GB or A100-80GB"):
+        exact_gpu_of("A100")
+    assert gpu_of("A100").covers(Gpu("A100", 40))

@@ -1,0 +1,125 @@
+"""SkyPilot's price lists: what becomes a row, what is refused and counted."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+from gpu_advisor.cost.catalogue import from_csv, to_csv
+from gpu_advisor.cost.errors import CostError
+from gpu_advisor.cost.offers import Gpu
+from gpu_advisor.cost.skypilot import Converted, converted
+
+DAY = date(2026, 11, 20)
+COMMON = "InstanceType,AcceleratorName,AcceleratorCount,vCPUs,MemoryGiB,GpuInfo,Price,SpotPrice,Region"
+AWS, AZURE = f"{COMMON},AvailabilityZone,Arch\n", f"{COMMON},Generation\n"
+GCP = "InstanceType,vCPUs,MemoryGiB,AcceleratorName,AcceleratorCount,GpuInfo,Region,AvailabilityZone,Price,SpotPrice\n"
+
+
+def size(mib: int) -> str:
+    return f"\"{{'Gpus': [{{'MemoryInfo': {{'SizeInMiB': {mib}}}}}]}}\""
+
+
+def aws(*lines: str) -> Converted:
+    return converted(AWS + "\n".join(lines), "aws", DAY, "test")
+
+
+def line(price: str = "12.24", spot: str = "1.5", zone: str = "az1", kind: str = "p3.8xlarge") -> str:
+    return f"{kind},V100,4.0,32.0,244.0,{size(16384)},{price},{spot},us-east-1,{zone},x86_64"
+
+
+def test_zones_become_a_region_with_the_median_of_their_spot_prices() -> None:
+    found = aws(line(spot="1.5", zone="a"), line(spot="9", zone="b"), line(spot="2", zone="c"), line(spot="", zone="d"))
+    (offer,) = found.offers
+    assert (offer.price_per_hour, offer.spot_price_per_hour, offer.dated) == (12.24, 2.0, DAY)
+    assert (offer.gpu, offer.gpu_count, offer.vcpus, offer.memory_gib) == (Gpu("V100", 16), 4, 32, 244)
+    assert not found.refused
+    assert from_csv(to_csv(found.offers), "again") == found.offers
+
+
+def test_machines_without_gpus_are_left_out() -> None:
+    assert aws("m5.large,,,2.0,8.0,,0.096,0.04,us-east-1,az1,x86_64").rows == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ([line("0.0")], "above 0"),
+        ([line("")], "missing"),
+        ([line("-1")], "above 0"),
+        ([line("cheap")], "no number"),
+        ([line(spot="0.0")], "above 0"),
+        ([line(spot="13")], "above the price on demand"),
+        ([line("12"), line("13", zone="az2")], "differs between zones"),
+    ],
+)
+def test_lines_that_are_refused_and_counted(lines: list[str], why: str) -> None:
+    good = line(kind="p3.2xlarge", zone="az9")
+    found = aws(*lines, good)
+    assert [each.instance_type for each in found.offers] == ["p3.2xlarge"]
+    ((told, count),) = found.refused
+    assert why in told
+    assert count == len(lines)
+
+
+def test_lines_that_are_there_twice_are_taken_once() -> None:
+    found = aws(line(), line())
+    assert len(found.offers) == 1
+    assert found.refused == (("it is there twice", 1),)
+
+
+def test_the_same_trouble_is_counted_together() -> None:
+    found = aws(line("-1"), line("-2", zone="az2"))
+    assert [count for _, count in found.refused] == [2]
+
+
+def test_on_gcp_the_host_and_its_accelerators_are_added() -> None:
+    text = GCP + "\n".join(
+        [
+            "a2-highgpu-4g,48.0,340.0,,,,us-central1,us-central1-a,2.95791,1.479",
+            "n1-standard-8,8.0,30.0,,,,us-central1,us-central1-a,0.38,0.1",
+            "n1-standard-8,8.0,30.0,,,,asia-east2,asia-east2-b,0.5,0.1",
+            "a4-highgpu-8g,224.0,3968.0,,,,us-central1,us-central1-a,0.0,0.0",
+            f",,,A100,4,{size(40960)},us-central1,us-central1-a,11.73563,5.7364",
+            f",,,T4,1,{size(16384)},us-central1,us-central1-a,0.35,0.175",
+            f",,,B200,8,{size(184320)},us-central1,us-central1-a,90.2,32.6",
+            ",,,tpu-v6e-4,1,tpu-v6e-4,us-central1,us-central1-a,10.8,2.17",
+        ]
+    )
+    found = converted(text, "gcp", DAY, "test")
+    prices = {
+        each.instance_type: (str(each.gpu), each.price_per_hour, each.spot_price_per_hour) for each in found.offers
+    }
+    assert prices == {"a2-highgpu-4g": ("A100-40GB", 14.69354, 7.2154), "n1-standard-8": ("T4", 0.73, 0.275)}
+    assert found.rows == 3  # the list has no price for the host of an A4
+    assert [count for _, count in found.refused] == [1]
+
+
+def test_on_azure_the_name_says_the_memory() -> None:
+    text = AZURE + "\n".join(
+        [
+            "Standard_NC24ads_A100_v4,A100-80GB,1,24.0,220,A100-80GB,3.673,0.44,eastus,V2",
+            'Standard_NC24rs_v3,V100,4,24.0,448,V100,13.46,1.75,eastus,"V1,V2"',
+            "Standard_ND96asr_v4,A100,8,96.0,900,A100,27.197,2.99,eastus,V2",
+            "Standard_NV4as_v4,Radeon MI25,1,4.0,14,Radeon MI25,0.233,0.02,eastus,V1",
+        ]
+    )
+    found = converted(text, "azure", DAY, "test")
+    assert [str(each.gpu) for each in found.offers] == ["A100-80GB", "V100-16GB", "A100-40GB"]
+    assert "gpu_memory_gib is missing" in found.refused[0][0]
+
+
+def test_only_the_regions_asked_for() -> None:
+    text = AWS + line() + "\n" + line().replace("us-east-1", "eu-west-1")
+    assert {each.region for each in converted(text, "aws", DAY, "test", frozenset({"eu-west-1"})).offers} == {
+        "eu-west-1"
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "provider", "told"),
+    [("a,b\n1,2\n", "aws", "header lacks .*vms.csv"), ("", "gcp", "header lacks"), (AWS, "lambda", "aws, azure, gcp")],
+)
+def test_files_that_are_none(text: str, provider: str, told: str) -> None:
+    with pytest.raises(CostError, match=told):
+        converted(text, provider, DAY, "test")
