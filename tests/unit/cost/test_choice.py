@@ -51,6 +51,7 @@ TABLE = (
     Asked("spot where everything is done four times", spot=True, twice=3.0),
     Asked("needs 20 GiB", memory=20),
     Asked("needs 23 GiB: not what an L4 of AWS reports", memory=23, speeds=(("L4", 1), ("L4", 4))),
+    Asked("needs all 16 GiB", memory=16, speeds=(("T4", 1),)),
     Asked("needs 60 GiB", memory=60),
     Asked("needs 141 GiB", memory=141),
     Asked("more memory than any", memory=500),
@@ -229,6 +230,8 @@ def test_throughput_is_not_carried_over_to_other_counts_or_sizes() -> None:
     asked = Work((Rate(1200, "given", gpu=Gpu("V100", 16)),))
     offers = {(each.offer.gpu, each.offer.gpu_count) for each in choose(asked, shipped(), TODAY).feasible}
     assert offers == {(Gpu("V100", 16.0), 1)}
+    of_four = Work((Rate(4400, "given", gpu=Gpu("V100", 16), gpu_count=4),), scaling_ratio=0.9)
+    assert {each.offer.gpu_count for each in choose(of_four, shipped(), TODAY).feasible} == {4}
 
 
 def test_an_estimate_is_asked_for_and_says_that_it_is_one() -> None:
