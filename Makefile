@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test fuzz test-compose test-readme lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-api bench-diagnosis bench-monitor bench-loaders bench-dashboards bench-batch bench-finder soak rules dashboards preview docs golden clean
+.PHONY: up test fuzz test-compose test-readme lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-diagnosis bench-monitor bench-loaders bench-dashboards bench-batch bench-finder soak rules dashboards preview docs golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -68,6 +68,10 @@ bench-accuracy: $(VENV)/.test
 # Pages of 10,000 recommendations to 50 clients, beside a static answer from the same server.
 bench-api: $(VENV)/.test
 	$(BIN)/python -m benchmarks.api
+
+# Leases of GPUs under load and kill -9, held against what a correct service could say: about two minutes.
+bench-allocation: $(VENV)/.test
+	$(BIN)/python -m benchmarks.allocation
 
 # Confusion matrix over situations from the physics, and false alarms on a healthy fleet: about half an hour.
 bench-diagnosis: $(VENV)/.test

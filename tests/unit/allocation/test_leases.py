@@ -1,0 +1,246 @@
+"""Leases: what is acknowledged is kept, whatever happens to the process or to the disk."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gpu_advisor.allocation.allocator import Allocator, Terms
+from gpu_advisor.allocation.book import REMEMBERED_SECONDS, Changes
+from gpu_advisor.allocation.errors import (
+    ConflictError,
+    LeaseStoreError,
+    NoInventoryError,
+    NoRoomError,
+    RequestError,
+    UnknownAllocationError,
+)
+from gpu_advisor.allocation.leases import Leases
+from gpu_advisor.allocation.model import Inventory
+from gpu_advisor.allocation.requests import GpuRequest
+from gpu_advisor.allocation.store import LeaseStore
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from .build import AT, inventory, node
+
+MACHINES = inventory(node("a", "T4", 16, 4))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = AT
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def desk(tmp_path: Path, clock: Clock) -> Iterator[Allocator]:
+    made = Allocator(Leases(LeaseStore(tmp_path / "leases.db"), clock), lambda: MACHINES, Terms(100, 1000))
+    yield made
+    made.close()
+
+
+def test_a_token_gives_the_same_allocation_again(desk: Allocator) -> None:
+    first = desk.allocate(GpuRequest(2), "token")
+    assert desk.allocate(GpuRequest(2), "token") == first
+    assert len(desk.snapshot().held) == 2
+    with pytest.raises(ConflictError, match="another request"):
+        desk.allocate(GpuRequest(3), "token")
+    desk.release(first.id)
+    with pytest.raises(ConflictError, match="was released: use a new token"):
+        desk.allocate(GpuRequest(2), "token")
+
+
+def test_a_release_may_be_repeated(desk: Allocator) -> None:
+    made = desk.allocate(GpuRequest())
+    desk.release(made.id)
+    desk.release(made.id)
+    assert not desk.snapshot().held
+    with pytest.raises(UnknownAllocationError, match="there is no allocation 'never'"):
+        desk.release("never")
+
+
+def test_what_is_not_renewed_in_time_is_over(desk: Allocator, clock: Clock) -> None:
+    made, other = desk.allocate(GpuRequest(2)), desk.allocate(GpuRequest(2), lease_seconds=10)
+    with pytest.raises(NoRoomError):
+        desk.allocate(GpuRequest())
+    clock.now += 9
+    assert desk.renew(other.id, 10).expires == clock.now + 10
+    clock.now += 9
+    assert other.id in desk.snapshot().active
+    clock.now += 1  # to the second: at its end it is over
+    assert desk.snapshot().active.keys() == {made.id}
+    desk.allocate(GpuRequest(2))
+    for ask in (lambda: desk.renew(other.id), lambda: desk.release(other.id), lambda: desk.get(other.id)):
+        with pytest.raises(UnknownAllocationError, match="was expired: allocate again"):
+            ask()
+
+
+def test_how_it_ended_is_forgotten_after_a_day(desk: Allocator, clock: Clock) -> None:
+    desk.release(desk.allocate(GpuRequest(), "token").id)
+    clock.now += REMEMBERED_SECONDS
+    assert desk.allocate(GpuRequest(), "token")
+
+
+def test_cpu_only_where_asked_for(desk: Allocator) -> None:
+    desk.allocate(GpuRequest(4))
+    with pytest.raises(NoRoomError):
+        desk.allocate(GpuRequest(1))
+    made = desk.allocate(GpuRequest(1, cpu_fallback=True))
+    assert made.on_cpu
+    assert made.reasons
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 1001, float("nan")])
+def test_lengths_that_make_no_sense(desk: Allocator, seconds: float) -> None:
+    with pytest.raises(RequestError, match="lease_seconds"):
+        desk.allocate(GpuRequest(), lease_seconds=seconds)
+
+
+@pytest.mark.parametrize("machines", [None, Inventory(MACHINES.nodes, AT, stale=True)])
+def test_nothing_is_given_out_while_nothing_is_known(tmp_path: Path, machines: Inventory | None) -> None:
+    desk = Allocator(Leases(LeaseStore(tmp_path / "leases.db")), lambda: machines)
+    with pytest.raises(NoInventoryError):
+        desk.allocate(GpuRequest())
+    desk.close()
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(("allocate", "release", "renew", "wait", "restart")), st.integers(0, 5)), max_size=25
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(STEPS)
+def test_as_a_plain_table_of_leases_across_restarts(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
+) -> None:
+    """Against a model: id -> (GPUs, expiry). A restart, which reads all from the disk, changes nothing."""
+    path, clock = tmp_path_factory.mktemp("leases") / "leases.db", Clock()
+    desk = Allocator(Leases(LeaseStore(path), clock), lambda: MACHINES, Terms(5, 100))
+    model: dict[str, tuple[frozenset[str], float]] = {}
+    made: list[str] = []
+    for what, number in steps:
+        id_ = made[number % len(made)] if made else "none"
+        if what == "wait":
+            clock.now += number
+        elif what == "restart":
+            desk.close()
+            desk = Allocator(Leases(LeaseStore(path), clock), lambda: MACHINES, Terms(5, 100))
+        elif what == "allocate":
+            count = 1 + number % 4
+            try:
+                got = desk.allocate(GpuRequest(count))
+            except NoRoomError:
+                assert count > 4 - sum(len(gpus) for gpus, _ in model.values())
+            else:
+                made.append(got.id)
+                assert not frozenset(got.uuids) & {uuid for gpus, _ in model.values() for uuid in gpus}
+                model[got.id] = (frozenset(got.uuids), clock.now + 5)
+        elif id_ in model:
+            if what == "renew":
+                model[id_] = (model[id_][0], desk.renew(id_).expires)
+            else:
+                desk.release(id_)
+                del model[id_]
+        elif what == "renew":
+            with pytest.raises(UnknownAllocationError):
+                desk.renew(id_)
+        model = {id_: each for id_, each in model.items() if each[1] > clock.now}
+        shown = {each.id: (frozenset(each.uuids), each.expires) for each in desk.snapshot().active.values()}
+        assert shown == model
+    desk.close()
+
+
+def test_many_at_once_are_acknowledged_by_few_commits(tmp_path: Path) -> None:
+    """And each thread gets its own GPU."""
+    machines = inventory(node("a", "T4", 16, 64))
+    store = LeaseStore(tmp_path / "leases.db")
+    gate = threading.Event()
+    write = store.write
+
+    def slowly(changes: Changes) -> None:
+        gate.wait(10)  # as a disk that is busy: meanwhile the next group gathers
+        write(changes)
+
+    store.write = slowly  # type: ignore[method-assign]
+    desk = Allocator(Leases(store), lambda: machines)
+    got: list[str] = []
+    threads = [threading.Thread(target=lambda: got.extend(desk.allocate(GpuRequest()).uuids)) for _ in range(64)]
+    for thread in threads:
+        thread.start()
+    assert not got
+    gate.set()
+    for thread in threads:
+        thread.join(10)
+    assert len(set(got)) == len(got) == 64
+    assert desk.leases.commits < 64
+    desk.close()
+
+
+def test_a_disk_that_takes_nothing_gives_nothing_out(tmp_path: Path) -> None:
+    """What was not written is not held; when the disk is well again, all goes on."""
+    path = tmp_path / "leases.db"
+    desk = Allocator(Leases(LeaseStore(path)), lambda: MACHINES)
+    kept = desk.allocate(GpuRequest(1))
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TRIGGER full BEFORE INSERT ON leases BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+    other.close()
+    with pytest.raises(LeaseStoreError, match="disk full"):
+        desk.allocate(GpuRequest(3))
+    assert desk.leases.trouble
+    assert set(desk.snapshot().active) == {kept.id}
+    with sqlite3.connect(path) as other:
+        other.execute("DROP TRIGGER full")
+    other.close()
+    assert desk.allocate(GpuRequest(3))
+    assert not desk.leases.trouble
+    desk.close()
+
+
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+    store = LeaseStore(tmp_path / "leases.db")
+    with pytest.raises(LeaseStoreError, match=r"in use by another gpu-advisor \(process \d+\)"):
+        LeaseStore(tmp_path / "leases.db")
+    store.close()
+    LeaseStore(tmp_path / "leases.db").close()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        ("INSERT INTO leases VALUES ('x', 1, '{}')", "the lease x cannot be read"),
+        ("PRAGMA user_version = 99", "another version"),
+    ],
+)
+def test_what_cannot_be_read_is_not_taken_for_free(tmp_path: Path, spoil: str, words: str) -> None:
+    path = tmp_path / "leases.db"
+    LeaseStore(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute(spoil)
+    db.close()
+    with pytest.raises(LeaseStoreError, match=words):
+        LeaseStore(path).load()
+
+
+def test_no_database_at_all(tmp_path: Path) -> None:
+    (tmp_path / "leases.db").write_text("no database, but a text that is long enough to be looked at as one" * 20)
+    with pytest.raises(LeaseStoreError, match="cannot be used"):
+        LeaseStore(tmp_path / "leases.db")
+
+
+def test_every_commit_reaches_the_disk(tmp_path: Path) -> None:
+    store = LeaseStore(tmp_path / "leases.db")
+    assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: https://sqlite.org/pragma.html
+    assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    store.close()
