@@ -106,6 +106,7 @@ docs: $(VENV)/.test
 	$(BIN)/python docs/build_configuration.py
 	$(BIN)/python docs/build_api.py
 	$(BIN)/python docs/build_planning.py
+	$(BIN)/python docs/build_cost.py
 	$(BIN)/python docs/build_alerts.py
 
 # The golden pages anew, after a change that is meant: read the difference.

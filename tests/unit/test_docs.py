@@ -24,7 +24,7 @@ PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/ru
 LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
 
 
-@pytest.mark.parametrize("name", ["configuration", "api", "alerts", "planning"])
+@pytest.mark.parametrize("name", ["configuration", "api", "alerts", "planning", "cost"])
 def test_a_made_page_is_not_stale(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     builder = importlib.import_module(f"build_{name}")
