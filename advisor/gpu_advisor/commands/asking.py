@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 from urllib.parse import quote, urljoin, urlsplit
 
 import click
@@ -18,6 +18,7 @@ from gpu_advisor.publish import chosen, document, shapes
 from gpu_advisor.publish.operations import OPERATIONS
 from gpu_advisor.publish.parameters import MOST_PER_PAGE, read
 from gpu_advisor.publish.problem import Problem
+from gpu_advisor.report.shapes import Report
 from gpu_advisor.settings import ConfigError, PrometheusSource, Settings, SourceSettings, load
 from gpu_advisor.sources.base import SourceError
 from gpu_advisor.sources.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError
@@ -25,9 +26,6 @@ from gpu_advisor.sources.remembered import RememberedRanges
 from gpu_advisor.view import Issued, SourceState, View
 from gpu_advisor.what_if import WhatIfError, changed, compare
 from gpu_advisor.wiring import one_shot_source
-
-if TYPE_CHECKING:
-    from gpu_advisor.report.shapes import Report
 
 DEFAULT_ADVISOR = "http://127.0.0.1:9817"
 ANSWER_SECONDS = 30.0
@@ -112,7 +110,7 @@ class Remote:
         return cast(shapes.WhatIf, self._fetch("POST", urljoin(self._url, "what-if"), json=dict(changes))[0])
 
     def report(self, since_seconds: int) -> Report:
-        url = urljoin(self._url, f"report?since={since_seconds}s")
+        url = urljoin(self._url, f"report?since_seconds={since_seconds}")
         return cast(Report, self._fetch("GET", url, seconds=REPORT_SECONDS)[0])
 
     def _pages(self, path: str, what: str, filters: Mapping[str, str]) -> dict[str, Any]:

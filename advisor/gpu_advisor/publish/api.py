@@ -14,7 +14,18 @@ from urllib.parse import urlencode
 from flask import Flask, Response, request
 
 from gpu_advisor.continuity import Snooze
-from gpu_advisor.publish import access, chosen, document, gpu_api, metrics, openapi, problem, shapes, spreadsheet
+from gpu_advisor.publish import (
+    access,
+    chosen,
+    document,
+    gpu_api,
+    metrics,
+    openapi,
+    problem,
+    report_api,
+    shapes,
+    spreadsheet,
+)
 from gpu_advisor.publish.access import Access
 from gpu_advisor.publish.alertmanager import AlertmanagerState
 from gpu_advisor.publish.body import dumped, read_body, read_json
@@ -148,6 +159,12 @@ class _Handlers:
         with self._doors.deciding:
             comparison = compare(view.evaluation, self._doors.settings, other)
         return Response(dumped(document.what_if(view, comparison)), content_type=JSON)
+
+    def report(self) -> Response:
+        asked, doors = self._asked("report"), self._doors
+        return report_api.answer(
+            doors.curves, doors.view(), doors.settings, asked["since_seconds"], doors.clock(), asked["format"]
+        )
 
     def own_metrics(self) -> Response:
         self._asked("own_metrics")

@@ -9,6 +9,7 @@ from gpu_advisor.publish.parameters import Parameter
 from gpu_advisor.settings.kinds import Strict
 
 JSON, CSV, TEXT, METRICS = "application/json", "text/csv", "text/plain", "text/plain; version=0.0.4"
+HTML, MARKDOWN = "text/html", "text/markdown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,11 @@ from pydantic import AwareDatetime, Field
 
 from gpu_advisor.publish import shapes
 from gpu_advisor.publish.gpu_operations import GPU_OPERATIONS
-from gpu_advisor.publish.operation import CSV, JSON, METRICS, TEXT, Operation
-from gpu_advisor.publish.parameters import PAGES, Text
+from gpu_advisor.publish.operation import CSV, HTML, JSON, MARKDOWN, METRICS, TEXT, Operation
+from gpu_advisor.publish.parameters import PAGES, Text, Whole
 from gpu_advisor.recommendation import Reason, ScopeKind, Severity, Status
+from gpu_advisor.report.period import DAY, LONGEST_SECONDS, SHORTEST_SECONDS
+from gpu_advisor.report.shapes import Report
 from gpu_advisor.settings import Cost, GpuLimits, Resources
 from gpu_advisor.settings.kinds import Strict
 
@@ -83,6 +85,15 @@ OPERATIONS: dict[str, Operation] = {
     "what_if": Operation(
         "POST", "/what-if", "What would be recommended with other targets, limits or prices. Changes nothing",
         {JSON: shapes.WhatIf}, body=WhatIfBody, errors=(503,),
+    ),
+    "report": Operation(
+        "GET", "/report", "The last days: use, cost and waste, advice and what became of it",
+        {JSON: Report, HTML: None, MARKDOWN: None},
+        (
+            Whole("since_seconds", "how far back", SHORTEST_SECONDS, LONGEST_SECONDS, 7 * DAY),
+            Text("format", "json, html (a page to keep and to print) or md (Markdown)", ("json", "html", "md"), "json"),
+        ),
+        errors=(503,),
     ),
     **GPU_OPERATIONS,
     "own_metrics": Operation("GET", "/metrics", "The advisor's own metrics, for Prometheus", {METRICS: None}),

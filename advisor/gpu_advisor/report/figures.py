@@ -43,8 +43,9 @@ def seconds_of(text: str) -> float:
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
-def day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%a %d %b")
+def day(seconds: float, short: bool = False) -> str:
+    """Mon 16 Nov, or 16 Nov."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%d %b" if short else "%a %d %b")
 
 
 def clock(seconds: float) -> str:

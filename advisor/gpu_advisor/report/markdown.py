@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gpu_advisor.report.sections import Section, Table, sections, title
+from gpu_advisor.report.sections import Section, Table, sections, title, when
 from gpu_advisor.report.shapes import Report
 
 #: What would begin markup, or an element, within a line (https://github.github.com/gfm/#backslash-escapes).
@@ -17,7 +17,7 @@ def markdown(document: Report) -> str:
 
 
 def _lines(document: Report) -> Iterator[str]:
-    yield f"# {escaped(title(document))}"
+    yield f"# {escaped(title(document))}\n\n{escaped(when(document))}"
     for section in sections(document):
         yield from _section(section)
 

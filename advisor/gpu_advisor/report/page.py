@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from gpu_advisor import __version__
 from gpu_advisor.report import figures, plots
-from gpu_advisor.report.sections import Cell, Section, Table, headline, sections, title
+from gpu_advisor.report.sections import Cell, Section, Table, headline, sections, title, when
 from gpu_advisor.report.shapes import Group, Report
 
 #: Pools that are drawn; the tables have all.
@@ -32,6 +32,7 @@ _HEAD = Markup("""<!doctype html>
 <body>
 <main>
 <h1>{}</h1>
+<p>{}</p>
 """)
 
 
@@ -42,7 +43,7 @@ def page(document: Report) -> str:
 def _page(document: Report) -> Iterator[str]:
     name = title(document)
     style = resources.files("gpu_advisor.report").joinpath("report.css").read_text(encoding="utf-8")
-    yield _HEAD.format(name, Markup(style), _held(name))
+    yield _HEAD.format(f"{name}, {when(document)}", Markup(style), _held(name), when(document))
     for section in sections(document):
         yield _section(document, section)
     made = figures.time(document["at"]) if document["at"] else figures.UNKNOWN
@@ -113,16 +114,16 @@ def _trends(document: Report) -> Markup:
     period, fleet = document["period"], document["groups"][0]
     axis = plots.Axis(figures.seconds_of(period["start"]), figures.seconds_of(period["end"]), period["points"])
     trends, targets = fleet["trends"], fleet["targets"]
-    there_and_busy = [
-        plots.Line("there", trends["gpus"], "there"),
+    seen_and_busy = [
+        plots.Line("seen", trends["gpus"], "there"),
         plots.Line("at work", trends["busy_gpus"], "line", filled=True),
     ]
     drawn = [
         _figure_of("GPU utilization of the fleet", plots.ratio_plot(
             axis, "GPU utilization", trends["gpu_utilization"], targets["gpu_utilization"],
             fleet["gpu_utilization_ratio"])),
-        _figure_of("GPUs that are there, and GPUs’ worth of work", plots.count_plot(
-            axis, "GPUs", there_and_busy)),
+        _figure_of("GPUs that were seen, and GPUs’ worth of work", plots.count_plot(
+            axis, "GPUs", seen_and_busy)),
         _figure_of("GPU memory of the fleet", plots.ratio_plot(
             axis, "GPU memory", trends["gpu_memory"], targets["gpu_memory"], fleet["gpu_memory_ratio"])),
         _figure_of("CPU of the nodes", plots.ratio_plot(

@@ -20,10 +20,14 @@ WIDTH, SMALL, HEIGHT = 760.0, 400.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 118.0, 12.0, 26.0
 
 #: Distances (seconds) that marks of time may have.
-_TIMES = (300, 900, 1800, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 2 * 86400, 7 * 86400, 14 * 86400, 28 * 86400,
-          56 * 86400)  # fmt: skip
-#: And how wide (in the drawing's units) one of them is with its room.
-_TIME_WIDTH = 76.0
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_TIMES = (
+    5 * _MINUTE, 15 * _MINUTE, 30 * _MINUTE, _HOUR, 3 * _HOUR, 6 * _HOUR, 12 * _HOUR, _DAY, 2 * _DAY, 3 * _DAY,
+    7 * _DAY, 14 * _DAY, 28 * _DAY, 56 * _DAY,
+)  # fmt: skip
+
+#: And how wide (in the drawing's units) one of them is with its room, with the day of the week and without.
+_TIME_WIDTH, _SHORT_TIME_WIDTH = 76.0, 56.0
 
 Points = Sequence[float | None]
 
@@ -129,9 +133,11 @@ def _grid(axis: Axis, marks: Sequence[tuple[float, str]], y: Callable[[float], f
     for value, text in marks:
         yield _line(LEFT, axis.right, y(value), y(value), "grid")
         yield _text(LEFT - 6, y(value) + 4, text, "end")
-    for at in times(axis.start, axis.end, int((axis.right - LEFT) // _TIME_WIDTH)):
+    short = axis.width < WIDTH
+    room = _SHORT_TIME_WIDTH if short else _TIME_WIDTH
+    for at in times(axis.start, axis.end, int((axis.right - LEFT) // room)):
         yield _line(axis.x(at), axis.x(at), y(0), y(0) + 4, "grid")
-        text = figures.day(at) if at % 86400 == 0 else figures.clock(at)
+        text = figures.day(at, short) if at % 86400 == 0 else figures.clock(at)
         yield _text(axis.x(at), HEIGHT - 6, text, "middle")
 
 

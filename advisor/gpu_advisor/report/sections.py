@@ -62,8 +62,13 @@ def sections(document: Report) -> list[Section]:
 
 
 def title(document: Report) -> str:
+    return f"GPU report of cluster {document['cluster']}"
+
+
+def when(document: Report) -> str:
     period = document["period"]
-    return f"GPU report of cluster {document['cluster']}: {time(period['start'])} to {time(period['end'])} UTC"
+    length = figures.length(period["points"] * period["step_seconds"])
+    return f"{time(period['start'])} to {time(period['end'])} UTC, {length}"
 
 
 def headline(document: Report) -> str:
@@ -287,20 +292,17 @@ def _unknown(document: Report) -> Section:
 
 def _making(document: Report) -> Section:
     source, period = document["source"], document["period"]
-    how = (
-        "recorded series, and where there are none from the exporters' own"
-        if document["recorded"]
-        else ("the exporters' own series")
-    )
-    said = (
-        f"Read from {source['name']} at {source['address']}, in {period['points']} steps of "
-        f"{figures.length(period['step_seconds'])}, from {how}.",
+    own = "the exporters' own series"
+    how = f"recorded series, and where there are none from {own}" if document["recorded"] else own
+    steps = f"{period['points']} steps of {figures.length(period['step_seconds'])}"
+    said = [
+        f"Read from {source['name']} at {source['address']}, in {steps}, from {how}.",
         "A GPU is there from its first to its last sighting. What was not seen is taken neither for use nor for waste.",
-        *(("Each query gives the number of the fleet again, in any Prometheus page.",) if document["queries"] else ()),
-    )
-    return Section(
-        "making", "How these numbers are made", said, (), tuple((q["about"], q["promql"]) for q in document["queries"])
-    )
+    ]
+    if document["queries"]:
+        said.append("Each query gives the fleet's number again, pasted into a Prometheus that has the same series.")
+    code = tuple((query["about"], query["promql"]) for query in document["queries"])
+    return Section("making", "How these numbers are made", tuple(said), (), code)
 
 
 def _should(band: Band, tell: Tell = percent) -> str:
