@@ -16,7 +16,7 @@ MIG = re.compile(r"\b(A30|A100|A800|G?H100|G?H200|H20|H800|G?B200|G?B300)\b")
 def advise(case: Case) -> Advice:
     peak = case.mean("day_peak")
     sliced = all(MIG.search(gpu.name) for gpu in case.gpus)
-    lines = ["# a smaller model that holds the memory: gpu-advisor cost lists instance types"]
+    lines = ["# a smaller model that holds the memory: gpu-advisor cost --list --memory SIZE"]
     if sliced:
         lines.insert(0, "nvidia-smi mig -lgip  # profiles; the smallest that holds the memory, as in: -cgi 1g.10gb -C")
     lines.append("# or several such services on one GPU (MPS, time slicing)")
