@@ -290,6 +290,10 @@ def _filesystem() -> str:
     return kind
 
 
+def _told(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
 def goals(results: dict[str, Any]) -> list[Goal]:
     chaos, load = results["under_kills"], results["load"]
     wrong, free = len(chaos["violations"]), chaos["free_in_the_end"]
@@ -317,7 +321,7 @@ def main() -> int:
     for name, each in results["speed"].items():
         rows.append(
             (name, f"{each['count']}", f"{each['per_second']:.0f}", f"{each['p50_milliseconds']:.1f}",
-             f"{each['p99_milliseconds']:.1f}", f"{each["answers_per_commit"]:.1f}" if "answers_per_commit" in each else "")
+             f"{each['p99_milliseconds']:.1f}", _told(each.get('answers_per_commit')))
         )  # fmt: skip
     print(table(rows))
     reached = goals(results)

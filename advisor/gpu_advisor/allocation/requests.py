@@ -83,6 +83,14 @@ def check(request: GpuRequest, types: frozenset[str] = frozenset()) -> GpuReques
     return request
 
 
+def count_and_type(text: str) -> tuple[int, str]:
+    """`2xA100-80GB`, `A100-80GB` and `nvidia.com/gpu: 2` taken apart. Raises RequestError."""
+    found = re.fullmatch(r"\s*(?:(-?\d+)\s*[xX*]\s*)?(.*?)\s*(?:[:=]\s*(\S+))?\s*", text, re.DOTALL)
+    if not found or not found[2] or (found[1] and found[3]):
+        raise RequestError("gpu_type", f"{text!r} is no request: say 2xA100-80GB, V100 or nvidia.com/gpu: 2")
+    return _count(found[1] or found[3] or 1, "gpu_count"), found[2]
+
+
 def typed(request: GpuRequest, text: str, names: Names = RESOURCE_NAMES) -> GpuRequest:
     """The request with the type that a text names: `A100-SXM4-80GB` asks for at least 80 GB too."""
     if not text.strip():
@@ -101,11 +109,8 @@ def typed(request: GpuRequest, text: str, names: Names = RESOURCE_NAMES) -> GpuR
 
 
 def _from_text(text: str, names: Names) -> GpuRequest:
-    found = re.fullmatch(r"\s*(?:(\d+)\s*[xX*]\s*)?(.*?)\s*(?:[:=]\s*(\S+))?\s*", text, re.DOTALL)
-    if not found or not found[2] or (found[1] and found[3]):
-        raise RequestError("gpu_type", f"{text!r} is no request: say 2xA100-80GB, V100 or nvidia.com/gpu: 2")
-    count = _count(found[1] or found[3] or 1, "gpu_count")
-    return typed(GpuRequest(gpu_count=count), found[2], names)
+    count, kind = count_and_type(text)
+    return typed(GpuRequest(gpu_count=count), kind, names)
 
 
 def _from_fields(fields: Mapping[str, Any], names: Names) -> GpuRequest:

@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "estimate": "gpu_advisor.commands.estimate",
     "plan": "gpu_advisor.commands.plan",
     "cost": "gpu_advisor.commands.cost",
+    "allocate": "gpu_advisor.commands.allocate",
     "completion": "gpu_advisor.commands.completion",
 }
 
