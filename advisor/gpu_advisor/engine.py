@@ -252,6 +252,8 @@ def _of(rows: Iterable[Labels], exporters: Collection[str]) -> tuple[Labels, ...
 
 def _serving(facts: Facts, roster: Roster, settings: Settings) -> dict[str, tuple[str, ...]]:
     """The GPUs of each serving pool, those that left it lately as well: the pool's past is theirs, too."""
+    if all(pool.kind != "serving" for pool in settings.pools):
+        return {}
     now = {gpu.uuid for gpu in facts.gpus}
     gone = build_gpus(Roster(present=roster.seen), {}, {}, {}, facts.nodes)
     found = assign([*facts.gpus, *(gpu for gpu in gone if gpu.uuid not in now)], settings.pools)

@@ -9,8 +9,8 @@ from gpu_advisor.expressions import Expression, Labels, Tagged, Vector, union
 from gpu_advisor.sources.algebra import Values
 from gpu_advisor.sources.base import Source
 
-#: The label that tells the leaves of a pack apart. No exporter has it.
-PART = "gpu_advisor_part"
+#: The label that tells the leaves of a pack apart. No exporter has it, and it stands before all usual ones.
+PART = "_part"
 
 #: Leaves that are asked for in one query. One alone is asked for as it is.
 Pack = tuple[Expression, ...]

@@ -10,16 +10,17 @@ from gpu_advisor.expressions import Labels
 from gpu_advisor.sources.answers import data_of, vector_of
 from gpu_advisor.sources.base import SourceError
 from gpu_advisor.sources.http import Answer
-from gpu_advisor.sources.packs import parted
+from gpu_advisor.sources.packs import PART, parted
 from gpu_advisor.sources.quick import quick_parts
 from hypothesis import given
 from hypothesis import strategies as st
 
-TAG = {"gpu_advisor_part": "0"}
+TAG = {PART: "0"}
 NUMBERS = st.floats().map(lambda value: str(value).replace("inf", "Inf").replace("nan", "NaN"))
-NAMES = st.sampled_from(["uuid", "instance", "a", "__name__", "gpu_advisor_part"])
+NAMES = st.sampled_from(["uuid", "instance", "a", "B", "__name__", PART])
 TWO = st.fixed_dictionaries(
-    {"gpu_advisor_part": st.sampled_from("01"), "uuid": st.text(st.characters(exclude_characters='"\\\\'), max_size=6)}
+    {PART: st.sampled_from("01"), "uuid": st.text(st.characters(exclude_characters='"\\\\'), max_size=6)},
+    optional={"__name__": st.sampled_from("ab"), "name": st.text(max_size=3)},
 )
 RESULTS = st.lists(st.tuples(st.one_of(TWO, st.dictionaries(NAMES, st.text(max_size=12))), NUMBERS), max_size=8)
 
@@ -46,16 +47,23 @@ def test_both_ways_give_the_same(results: list[tuple[dict[str, str], str]]) -> N
 
 
 def test_plain_answers_are_read_the_quick_way() -> None:
-    results = [({"gpu_advisor_part": "0", "uuid": f"GPU-{n} é, 🚀: {{x}}"}, str(n / 7)) for n in range(100)]
+    results = [({PART: "0", "uuid": f"GPU-{n} é, 🚀: {{x}}"}, str(n / 7)) for n in range(100)]
     [part] = (quick_parts(written(results), {}) or {}).values()
     assert len(part) == 100
     assert quick_parts(written([({**TAG, "x": "y"}, "+Inf")]) + b"\n", {}) == {"0": {(("x", "y"),): float("inf")}}
     assert str(quick_parts(written([({**TAG, "x": "y"}, "NaN")]), {})) == "{'0': {(('x', 'y'),): nan}}"
+    mixed: list[tuple[dict[str, str], str]] = [
+        ({"__name__": "up", **TAG, "a": "b", "c": "d, {e}"}, "1"),
+        (TAG, "2"),
+        ({**TAG, "a": "b"}, "3"),
+    ]
+    wanted = {"0": {(("a", "b"), ("c", "d, {e}")): 1.0, (): 2.0, (("a", "b"),): 3.0}}
+    assert quick_parts(written(mixed), {}) == wanted
 
 
 def test_equal_labels_are_one_object_also_over_several_answers() -> None:
     known: dict[str, Labels] = {}
-    found = [quick_parts(written([({"gpu_advisor_part": n, "uuid": "u"}, "1")]), known) or {} for n in ("0", "7")]
+    found = [quick_parts(written([({PART: n, "uuid": "u"}, "1")]), known) or {} for n in ("0", "7")]
     assert found[0].keys() == {"0"}
     assert found[1].keys() == {"7"}
     [one], [other] = found[0]["0"], found[1]["7"]
@@ -79,8 +87,8 @@ PLAIN = written([({**TAG, "x": "y"}, "1"), ({**TAG, "x": "z"}, "2")])
         PLAIN.replace(b'"z"', b'"y"'),  # the same labels twice
         PLAIN.replace(b'"z"', b'""'),
         PLAIN.replace(b'"x"', b'"__name__"'),
-        PLAIN.replace(b'"x"', b'"a"'),  # in another order
-        PLAIN.replace(b'"gpu_advisor_part"', b'"gpu_advisor_pars"'),
+        PLAIN.replace(b'"x"', b'"x":"y","a"'),  # in another order
+        PLAIN.replace(b'"_part"', b'"_pars"'),
         PLAIN.replace(b'"0"', b'"zero"'),
         PLAIN.replace(b"1795003200.123", b"1795003200", 1).replace(b"},{", b"},null{"),  # as long as it should be
         PLAIN.replace(b'"z"', b'"\\"z"'),
@@ -88,6 +96,11 @@ PLAIN = written([({**TAG, "x": "y"}, "1"), ({**TAG, "x": "z"}, "2")])
         PLAIN.replace(b'"z"', b"5"),
         PLAIN.replace(b'"z"', b'"z","c":["d"]'),
         PLAIN.replace(b'"z"', b'"z","c":"d"'),
+        PLAIN.replace(b'"z"', b'"z",'),
+        PLAIN.replace(b'"z"', b'"z""y":"z"'),
+        PLAIN.replace(b'"0","x"', b'"0""x"'),
+        PLAIN.replace(b'{"_part"', b'{"__name__":"up""_part"'),
+        written([({**TAG, "__name__": name}, "1") for name in ("up", "down")]),
         PLAIN.replace(b"},{", b"}{"),
         PLAIN.replace(b"},{", b"},x{"),
         PLAIN.replace(b"]}]}}", b"]},]}}"),
