@@ -1,0 +1,131 @@
+"""One cluster's API server, through the official client (extra: kubernetes): documents in, documents out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gpu_advisor.allocation.kubernetes_errors import (
+    ClusterError,
+    ExpiredError,
+    LoginError,
+    UnavailableError,
+    from_answer,
+)
+
+TIMEOUT_SECONDS = 30.0
+#: So many objects come with one answer; a cluster may have tens of thousands of pods.
+PAGE = 500
+NO_DOCUMENT = "the answer is no JSON document: see that this is a Kubernetes API server"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """`api` is the client's ApiClient; an answer that takes longer than `timeout_seconds` is none."""
+
+    api: Any
+    timeout_seconds: float = TIMEOUT_SECONDS
+
+    def read(self, what: str, method: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
+        """One call, its answer as a document. Raises ClusterError; `what` says in it what was being done."""
+        answer = self._call(what, method, *arguments, **options)
+        try:
+            found = json.loads(answer.data)
+        except (ValueError, AttributeError) as error:
+            raise UnavailableError(f"{what}: {NO_DOCUMENT}") from error
+        if not isinstance(found, dict):
+            raise UnavailableError(f"{what}: {NO_DOCUMENT}")
+        return found
+
+    def listed(self, what: str, method: Callable[..., Any], *arguments: Any, **options: Any) -> list[dict[str, Any]]:
+        """All pages. Anew from the start, once, where the server has forgotten the rest of a long list."""
+        try:
+            return list(self._pages(what, method, arguments, options))
+        except ExpiredError:
+            return list(self._pages(what, method, arguments, options))
+
+    def watched(
+        self, what: str, method: Callable[..., Any], *arguments: Any, seconds: float, **options: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Events as they come, for so long at most. Raises ExpiredError where they cannot be followed from there."""
+        from urllib3.exceptions import HTTPError, ReadTimeoutError
+
+        answer = self._call(
+            what, method, *arguments, watch=True, timeout_seconds=max(1, int(seconds)), read_seconds=seconds, **options
+        )
+        try:
+            for line in _lines(answer):
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    code = event["object"].get("code")
+                    words = f"{what}: {code} {event['object'].get('message', '')}"
+                    raise ExpiredError(words) if code == 410 else UnavailableError(f"{words}: try again")
+                yield event
+        except ReadTimeoutError:
+            return  # nothing more has happened
+        except (HTTPError, OSError, ValueError, KeyError, TypeError) as error:
+            raise UnavailableError(f"{what}: the connection broke off ({error}): try again") from error
+        finally:
+            answer.close()
+
+    def _pages(self, what: str, method: Callable[..., Any], arguments: Any, options: Any) -> Iterator[dict[str, Any]]:
+        following = ""
+        while True:
+            page = self.read(what, method, *arguments, limit=PAGE, _continue=following, **options)
+            yield from page.get("items") or ()
+            following = (page.get("metadata") or {}).get("continue") or ""
+            if not following:
+                return
+
+    def _call(
+        self, what: str, method: Callable[..., Any], *arguments: Any, read_seconds: float = 0.0, **options: Any
+    ) -> Any:
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        if not options.get("_continue"):
+            options.pop("_continue", None)
+        limits = (self.timeout_seconds, read_seconds or self.timeout_seconds)
+        try:
+            return method(*arguments, _preload_content=False, _request_timeout=limits, **options)
+        except ApiException as error:
+            raise from_answer(error, what) from error
+        except (HTTPError, OSError) as error:
+            raise UnavailableError(
+                f"{what}: the API server does not answer ({error}): see KUBECONFIG, the context and the network"
+            ) from error
+
+
+def connect(context: str | None = None) -> Cluster:
+    """By the kubeconfig's context, or from within a pod. Raises ClusterError."""
+    try:
+        from kubernetes import client
+        from kubernetes import config as kubernetes_config
+    except ImportError as error:
+        raise ClusterError("this needs the Kubernetes client: pip install 'gpu-advisor[kubernetes]'") from error
+    config: Any = kubernetes_config  # its functions have no types
+    file = os.environ.get("KUBECONFIG", "")
+    settings: Any = client.Configuration()
+    try:
+        if os.environ.get("KUBERNETES_SERVICE_HOST") and not file and not context:
+            config.load_incluster_config(client_configuration=settings)
+        else:
+            config.load_kube_config(
+                config_file=file or "~/.kube/config", context=context, client_configuration=settings
+            )
+    except (config.ConfigException, OSError, TypeError) as error:
+        raise LoginError(f"no Kubernetes to talk to ({error}): see KUBECONFIG and the context") from error
+    return Cluster(client.ApiClient(settings))
+
+
+def _lines(answer: Any) -> Iterator[bytes]:
+    rest = b""
+    for chunk in answer.stream(amt=None, decode_content=False):
+        rest += chunk
+        *whole, rest = rest.split(b"\n")
+        yield from (line for line in whole if line.strip())
+    if rest.strip():
+        yield rest
