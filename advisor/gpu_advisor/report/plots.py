@@ -88,7 +88,7 @@ def count_plot(axis: Axis, title: str, lines: Sequence[Line]) -> Markup:
     known = [value for line in lines for value in line.values if value is not None]
     highest = max(known, default=0.0)
     step = _round_step(highest)
-    marks = [(step * number, figures.count(step * number)) for number in range(ceil(highest / step - 1e-9) + 1)]
+    marks = [(step * number, figures.count(step * number)) for number in range(max(1, ceil(highest / step - 1e-9)) + 1)]
     beside = [(line.values[last], line.name, f"name {line.kind}") for line in lines
               if (last := _last_known(line.values)) is not None]  # fmt: skip
     said = f"{title}: " + "; ".join(f"{line.name} {_range(line.values, lambda v: f'{v:.3g}')}" for line in lines)
@@ -97,10 +97,10 @@ def count_plot(axis: Axis, title: str, lines: Sequence[Line]) -> Markup:
 
 def _round_step(highest: float) -> float:
     """1, 2 or 5 times a power of ten, so that there are at most five marks; whole, as GPUs are."""
-    if highest <= 0:
+    if highest <= 1:
         return 1.0
     power = 10.0 ** floor(log10(highest / 4))
-    return max(1.0, next(power * factor for factor in (1, 2, 5, 10) if power * factor * 5 >= highest))
+    return float(max(1.0, next(power * factor for factor in (1, 2, 5, 10) if power * factor * 5 >= highest)))
 
 
 def _plot(

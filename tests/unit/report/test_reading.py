@@ -1,0 +1,151 @@
+"""A past is read in few queries, from recorded series where there are some, and a query that fails takes none along."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from gpu_advisor.expressions import Expression, Labels, metrics_of
+from gpu_advisor.report import series
+from gpu_advisor.report.making import make
+from gpu_advisor.report.period import period
+from gpu_advisor.report.reading import Past, read
+from gpu_advisor.settings import Settings
+from gpu_advisor.sources.base import SourceError, SourceErrorKind, Trail
+from gpu_advisor.sources.embedded import EmbeddedSource
+from gpu_advisor.sources.history import History
+from gpu_advisor.sources.openmetrics import import_openmetrics
+
+from benchmarks.week_history import HOUR, history
+
+from .build import END, view_of
+
+GPUS = 4
+LENGTH = 8 * HOUR
+TARGET = ("gpu-exporter", "node-000:9816")
+
+
+def plain(lines: Iterable[str]) -> Iterator[str]:
+    """Without the labels that a scrape adds: the import puts them on."""
+    for line in lines:
+        yield re.sub(r'(,?)job="[^"]*",instance="[^"]*"', "", line).replace("{,", "{").replace("{}", "")
+
+
+def recorded(first: float, last: float) -> Iterator[str]:
+    """What rules would have made of two of the GPUs, half an hour at a time; not what the raw series say."""
+    for at in range(int(first), int(last) + 1, 60):
+        for number in range(GPUS):
+            uuid = f'{{uuid="GPU-{number:08x}"}}'
+            yield f"gpu:utilization_ratio:mean30m{uuid} 0.25 {at}\n"
+            yield f"gpu:utilization_coverage_ratio:mean30m{uuid} 1 {at}\n"
+            yield f"gpu:memory_used_ratio:last{uuid} 0.5 {at}\n"
+
+
+class Asked:
+    """A source's range, counted; `refused` says which queries fail, and how."""
+
+    def __init__(self, source: EmbeddedSource, refused: Callable[[Expression], SourceErrorKind | None]) -> None:
+        self.source, self.refused, self.expressions = source, refused, list[Expression]()
+
+    def __call__(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
+        self.expressions.append(expression)
+        kind = self.refused(expression)
+        if kind is not None:
+            raise SourceError(kind, "said by the test")
+        return self.source.range(expression, start, end, step)
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
+    found = History(tmp_path_factory.mktemp("past") / "history.db")
+    import_openmetrics(found, plain(history(GPUS, END, LENGTH, 60)), *TARGET)
+    import_openmetrics(found, recorded(END - 5 * HOUR, END - 2 * HOUR), "rules", "rules")
+    yield found
+    found.close()
+
+
+def asked(past: History, since: int, refused: object = None) -> tuple[Past, Asked]:
+    ask = Asked(EmbeddedSource(past), refused or (lambda _: None))  # type: ignore[arg-type]
+    return read(ask, period(END, since)), ask
+
+
+@pytest.mark.parametrize("since", [HOUR, 6 * HOUR, 3 * 24 * HOUR, 20 * 24 * HOUR, 100 * 24 * HOUR])
+def test_few_queries_whatever_the_length(past: History, since: int) -> None:
+    found, ask = asked(past, since)
+    assert len(ask.expressions) == found.queries <= 10
+    assert len(found.gpus) == GPUS
+    assert found.untold == ()
+
+
+def test_recorded_series_are_read_where_they_are_and_raw_ones_elsewhere(past: History) -> None:
+    found, _ = asked(past, 3 * 24 * HOUR)
+    assert found.recorded
+    steps = found.of(series.UTILIZATION, "GPU-00000000")
+    from_rules = {index for index, value in steps.items() if value == 0.25}
+    times = sorted(found.period.time(index) for index in from_rules)
+    assert (times[0], times[-1]) == (END - 5 * HOUR, END - 2 * HOUR)
+    others = {index: value for index, value in steps.items() if index not in from_rules}
+    assert len(others) == 2 * (LENGTH - 3 * HOUR) // HOUR - 1
+    assert all(value > 0.8 for value in others.values())  # training, as the raw series say
+
+
+def test_identity_sightings_and_nodes(past: History) -> None:
+    found, _ = asked(past, 3 * 24 * HOUR)
+    assert {gpu.node for gpu in found.gpus} == {"node-000"}
+    assert found.cpu.keys() == {"node-000"}
+    last = found.period.points - 1
+    assert set(found.sightings.values()) == {(last - LENGTH // 1800, last)}
+
+
+def test_a_query_that_fails_is_told_and_takes_nothing_else_along(past: History) -> None:
+    def no_cpu(expression: Expression) -> SourceErrorKind | None:
+        cpu = {"node_cpu_seconds_total", "node:cpu_ratio:mean5m"} & metrics_of(expression)
+        return SourceErrorKind.TIMEOUT if cpu else None
+
+    found, _ = asked(past, 6 * HOUR, no_cpu)
+    assert found.cpu == {}
+    assert found.values[series.UTILIZATION]
+    assert any("CPU" in why and "said by the test" in why for why in found.untold)
+    told = make(Asked(EmbeddedSource(past), no_cpu), view_of(), Settings(), 6 * HOUR, END)
+    assert told["groups"][0]["cpu_ratio"] is None
+    assert set(told["groups"][0]["trends"]["cpu"]) == {None}
+    assert told["untold"]
+
+
+def test_a_source_that_is_away_makes_no_report(past: History) -> None:
+    with pytest.raises(SourceError):
+        asked(past, HOUR, lambda _: SourceErrorKind.UNREACHABLE)
+
+
+def test_before_all_history_nothing_is_known(past: History) -> None:
+    ask = EmbeddedSource(past).range
+    told = make(ask, view_of(), Settings(), HOUR, END - 30 * 24 * HOUR)
+    assert told["groups"] == []
+    assert told["period"]["data_start"] is None
+
+
+def test_a_gpu_that_left_counts_while_it_was_there(tmp_path: Path) -> None:
+    """What is known of it ends with it: neither waste nor a lower coverage follow."""
+    found = History(tmp_path / "history.db")
+    uuid = 'uuid="GPU-1"'
+    stay = 'uuid="GPU-2"'
+
+    def lines() -> Iterator[str]:
+        for at in range(int(END) - 4 * HOUR, int(END) + 1, 60):
+            for own in (uuid, stay) if at < END - 2 * HOUR else (stay,):
+                yield f'gpu_info{{{own},index="0",name="Tesla T4",vendor="nvidia",nodename="a"}} 1 {at}\n'
+                yield f"gpu_busy_seconds_total{{{own}}} {0.5 * (at - END) + 1e6} {at}\n"
+                yield f"gpu_observed_seconds_total{{{own}}} {at - END + 1e6} {at}\n"
+
+    import_openmetrics(found, lines(), *TARGET)
+    told = make(EmbeddedSource(found).range, view_of(), Settings(), 4 * HOUR, END)
+    found.close()
+    [fleet, _pool] = told["groups"]
+    assert fleet["gpus"] == 2
+    assert fleet["gpu_hours"]["there"] == pytest.approx(6, abs=0.25)
+    assert fleet["gpu_utilization_ratio"] == pytest.approx(0.5, abs=1e-3)
+    assert fleet["gpu_hours"]["held"] is None  # nothing tells of memory: unknown, not zero
+    assert fleet["gpu_memory_ratio"] is None
+    assert fleet["coverage_ratio"] == pytest.approx(1, abs=0.05)

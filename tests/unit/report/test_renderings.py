@@ -1,0 +1,173 @@
+"""Three renderings of one document: each number that people read is the one in the JSON, rounded, and no other."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from gpu_advisor.report import plots
+from gpu_advisor.report.figures import UNKNOWN
+from gpu_advisor.report.markdown import markdown
+from gpu_advisor.report.page import page
+from gpu_advisor.report.sections import at, rows_of, sections
+from gpu_advisor.report.shapes import Report
+from hypothesis import given
+from hypothesis import strategies as st
+
+from .build import PRICED, Card, cards, outcome, report_of, steady
+
+RATIO = st.none() | st.floats(0, 1)
+
+
+class Told(HTMLParser):
+    """Texts of the elements that say which number they tell, of all table cells, and all attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.numbers: list[tuple[str, str]] = []
+        self.cells: list[str] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self._path = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        known = dict(attrs)
+        self._path = known.get("data-path") or ""
+        self.addresses += [str(known[name]) for name in ("src", "href", "action", "style") if name in known]
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self._path:
+            self.numbers.append((self._path, data))
+            self._path = ""
+        if self.cells and not data.startswith("\n"):
+            self.cells[-1] += data
+
+
+def read(text: str) -> tuple[float, float]:
+    """A number as it is written for people, and by how much it may be rounded."""
+    plain = re.sub(r"[^\d.+-]", "", text)
+    scale = 100 if text.endswith(("%", "points")) else 1
+    digits = len(plain.partition(".")[2])
+    return float(plain) / scale, 0.5000001 * 10**-digits / scale
+
+
+@given(cards(), RATIO, RATIO, RATIO)
+def test_numbers_on_the_page_and_in_markdown_are_those_of_the_json(
+    found: list[Card], before: float | None, projected: float | None, after: float | None
+) -> None:
+    document: Report = json.loads(json.dumps(report_of(found, PRICED, outcome(before, projected, after))))
+    told = Told(page(document))
+    assert bool(told.numbers) == bool(found) or document["outcomes"]
+    for path, text in told.numbers:
+        value = at(document, path)
+        if text == UNKNOWN:
+            assert value is None, path
+        else:
+            number, slack = read(text)
+            assert abs(number - value) <= slack + abs(value) * 1e-9, (path, text, value)
+    assert {path for path, _ in told.numbers} == {cell.path for cell in rows_of(sections(document)) if cell.path}
+    written = [cell for line in markdown(document).splitlines() if line.startswith("| ") for cell in split(line)]
+    expected = [cell.text for cell in rows_of(sections(document))]
+    rest = iter(written)
+    assert all(text in rest for text in expected)  # in this order, headings in between
+
+
+def split(line: str) -> list[str]:
+    cells = re.split(r"(?<!\\)\|", line)[1:-1]
+    return [re.sub(r"\\(.)", r"\1", cell.strip()) for cell in cells]
+
+
+HOSTILE = [
+    "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a|b", "`x`", "[x](javascript:1)", "# h\n## i",
+    "\u202eevil", "&lt;", "a" * 300,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_are_never_markup(name: str) -> None:
+    document = report_of([steady("GPU-0", name=name, node=name)], outcomes=outcome(0.1, 0.2, 0.3))
+    document["cluster"], document["untold"] = name, [name]
+    html = page(document)
+    told = Told(html)
+    assert not {"script", "img", "a", "link", "iframe", "object"} & set(told.tags)
+    assert told.addresses == []
+    text = markdown(document)
+    assert "\n## i" not in text
+    assert not re.findall(r"(?<!\\)[<>`\[]", "\n".join(line for line in text.splitlines() if line[:4] != "    "))
+    assert all(len(split(line)) == len(split(head)) for head, line in table_lines(text))
+
+
+def table_lines(text: str) -> list[tuple[str, str]]:
+    """Each line of a table beside its heading."""
+    found, head = [], ""
+    for line in text.splitlines():
+        if not line.startswith("| "):
+            head = ""
+        else:
+            head = head or line
+            found.append((head, line))
+    return found
+
+
+def test_the_page_asks_for_nothing() -> None:
+    html = page(report_of([steady("GPU-0")]))
+    assert "default-src 'none'" in html
+    assert not re.findall(r"url\((?!#)|@import|<script|https?://(?!prometheus:9090)", html)
+
+
+def axis(points: int = 4) -> plots.Axis:
+    return plots.Axis(0.0, 4 * 3600.0, points)
+
+
+@pytest.mark.parametrize(
+    ("values", "lines", "dots", "gaps"),
+    [
+        ([0.1, 0.2, 0.3, 0.4], 1, 0, 0),
+        ([0.1, None, 0.3, 0.4], 1, 1, 1),
+        ([None, None, 0.3, 0.4], 1, 0, 1),
+        ([0.1, 0.2, None, 0.4], 1, 1, 1),
+        ([None] * 4, 0, 0, 1),
+    ],
+)
+def test_a_gap_is_a_gap(values: list[float | None], lines: int, dots: int, gaps: int) -> None:
+    drawn = plots.ratio_plot(axis(), "use", values, {"low": 0.9, "high": 1.0}, 0.3)
+    assert (drawn.count("<polyline"), drawn.count("<circle"), drawn.count('class="gap"')) == (lines, dots, gaps)
+    missing = values.count(None)
+    assert missing == 4 or (f"nothing seen for {missing} of 4" in drawn) == bool(missing)
+
+
+@given(st.integers(0, 2 * 10**9), st.sampled_from([300, 1800, 3600, 21600]), st.integers(1, 1600))
+def test_marks_of_time_are_few_and_within(start: int, step: int, points: int) -> None:
+    end = start + step * points
+    found = plots.times(start, end, 8)
+    assert len(found) <= 9 or end - start > 8 * 56 * 86400
+    assert all(start <= time <= end for time in found)
+
+
+@given(st.lists(st.none() | st.floats(0, 20000), min_size=4, max_size=4))
+def test_numbers_of_gpus_stay_within_the_drawing(values: list[float | None]) -> None:
+    drawn = plots.count_plot(axis(), "GPUs", [plots.Line("seen", values, "there"), plots.Line("busy", values)])
+    heights = [float(y) for y in re.findall(r"\d,([\d.]+)", " ".join(re.findall(r'points="([^"]*)"', drawn)))]
+    assert all(0 <= y <= plots.HEIGHT for y in heights)
+    assert drawn.count('class="grid"') <= 20
+
+
+def test_what_is_unknown_is_said_in_words() -> None:
+    document: Any = report_of([])
+    assert "No GPU was seen" in page(document)
+    document = report_of([steady("GPU-0")])
+    assert "no money is told" in page(document)
+    document["outcomes"] = None
+    assert "only an advisor that runs remembers it" in markdown(document)
+    late = Card("GPU-0", named=frozenset({3, 4}))
+    text = markdown(report_of([late]))
+    assert "The data begin at" in text
+    assert "The data end at" in text
+    assert "nothing is known of how they were used" in text

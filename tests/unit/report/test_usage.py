@@ -1,0 +1,103 @@
+"""GPU-hours: added up as an independent count of single steps adds them up, and never from what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import isclose
+
+import pytest
+from gpu_advisor.report.period import DAY, HOUR, period
+from gpu_advisor.report.usage import hours, money, total, trends
+from hypothesis import given
+from hypothesis import strategies as st
+
+from .build import PERIOD, PRICED, Card, cards, past_of, report_of, steady
+
+STEP_HOURS = 0.5
+
+
+@given(cards())
+def test_hours_are_those_of_the_single_steps(found: list[Card]) -> None:
+    past = past_of(found)
+    for card, gpu in zip(found, past.gpus, strict=True):
+        seen = busy = held = idle = 0.0
+        for index, mean in card.utilization.items():
+            share = min(1.0, card.coverage[index])
+            seen += share * STEP_HOURS
+            busy += mean * share * STEP_HOURS
+            holds = card.memory.get(index, 0) > 0.05
+            held += share * STEP_HOURS * holds
+            idle += share * STEP_HOURS * (holds and mean < 0.01 and card.coverage[index] >= 0.9)
+        told = hours(past, gpu)
+        assert (told.seen, told.busy) == pytest.approx((seen, busy))
+        assert told.unused == pytest.approx(seen - busy, abs=1e-9)
+        if any(index in card.memory for index in card.utilization):
+            assert (told.held, told.idle_holding) == pytest.approx((held, idle))
+        else:
+            assert told.held is None
+            assert told.idle_holding is None
+        assert told.busy <= told.seen + 1e-9 <= told.there + 2e-9
+
+
+@given(cards(), st.data())
+def test_what_is_missing_is_in_no_sum(found: list[Card], data: st.DataObject) -> None:
+    """Taking readings away makes no sum larger: neither use nor waste is made up."""
+    fewer = [
+        replace(card, utilization={i: value for i, value in card.utilization.items() if data.draw(st.booleans())})
+        for card in found
+    ]
+    before, after = (total([hours(past, gpu) for gpu in past.gpus]) for past in (past_of(found), past_of(fewer)))
+    for name in ("seen", "busy", "unused", "held", "idle_holding", "there"):
+        assert (getattr(after, name) or 0.0) <= (getattr(before, name) or 0.0) + 1e-9, name
+
+
+@given(cards())
+def test_pools_and_models_add_up_to_the_fleet(found: list[Card]) -> None:
+    told = report_of(found, PRICED)
+    if not found:
+        assert told["groups"] == []
+        return
+    fleet, *pools = told["groups"]
+    for name in ("there", "seen", "busy", "unused"):
+        of_fleet = fleet["gpu_hours"][name]  # type: ignore[literal-required]
+        for parts in (pools, told["models"]):
+            assert sum(part["gpu_hours"][name] for part in parts) == pytest.approx(of_fleet, abs=1e-6)  # type: ignore
+    assert sum(pool["gpus"] for pool in pools) == fleet["gpus"]
+
+
+def test_money_is_unknown_without_a_price_and_never_zero() -> None:
+    past = past_of([steady("GPU-0"), steady("GPU-1", name="Tesla T4")])
+    of_each = {gpu: hours(past, gpu) for gpu in past.gpus}
+    assert money(of_each, {}).unused is None
+    both = money(of_each, {"NVIDIA H100": 2.0})
+    assert both.unused == pytest.approx(2.0 * 0.5 * PERIOD.points * STEP_HOURS)
+    assert both.unpriced_hours == pytest.approx(PERIOD.points * STEP_HOURS)
+
+
+@given(cards())
+def test_a_trend_has_no_value_where_nothing_was_seen(found: list[Card]) -> None:
+    past = past_of(found)
+    told = trends(past, past.gpus)
+    for index in range(PERIOD.points):
+        shares = {card.uuid: min(1.0, card.coverage[index]) for card in found if index in card.utilization}
+        seen = sum(shares.values())
+        work = sum(card.utilization[index] * shares[card.uuid] for card in found if card.uuid in shares)
+        if seen > 0:
+            assert isclose(told.utilization[index] or 0.0, work / seen, abs_tol=1e-9)
+        else:
+            assert told.utilization[index] is None
+        named = sum(1 for card in found if index in card.named)
+        assert told.gpus[index] == (named or None)
+
+
+def test_steps_grow_with_the_length_and_stand_on_whole_multiples() -> None:
+    for since, step in ((HOUR, 300), (2 * DAY, 300), (7 * DAY, 1800), (30 * DAY, 3600), (400 * DAY, 21600)):
+        found = period(1_795_003_217.4, since)
+        assert found.step_seconds == step
+        assert found.end % step == 0
+        assert 0 <= 1_795_003_217.4 - found.end < step
+        assert found.start == found.end - since
+        assert found.index(found.time(5)) == 5
+    for since in (0, 299, 401 * DAY):
+        with pytest.raises(ValueError, match="5m"):
+            period(1_795_003_217.4, since)
