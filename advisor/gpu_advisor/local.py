@@ -48,11 +48,19 @@ def state_dir_for(state_dir: Path, simulate: str) -> Path:
 
 
 @contextmanager
-def exporter(address: str, simulate: str, state_dir: Path) -> Iterator[subprocess.Popen[str]]:
-    """A gpu-exporter as a child process, ready to be scraped; ended with the block. Raises StartError."""
+def exporter(address: str, simulate: str, state_dir: Path, jobs: Path) -> Iterator[subprocess.Popen[str]]:
+    """A gpu-exporter as a child process, ready to be scraped; ended with the block. Jobs report to the folder `jobs`.
+
+    Raises StartError.
+    """
     check_free(address, "--exporter-address")  # another exporter there would look like ours, ready
     command = [sys.executable, "-m", "gpu_exporter", "--web.listen-address", address, "--log.level", "warning"]
     command += ["--simulate", simulate] if simulate else ["--state.directory", str(state_dir)]
+    try:
+        jobs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"{jobs} cannot be made ({error.strerror}): choose another --state-dir") from error
+    command += ["--collector.textfile.directory", str(jobs)]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_end_with_parent)
     try:
         _wait_until_ready(child, address)

@@ -35,7 +35,10 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
 )  # fmt: skip
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Targets, pools, prices (YAML).")
 def command(simulate: str, exporter_address: str, advisor_address: str, state_dir: Path, config: Path | None) -> None:
-    """Run exporter and advisor on this machine, with nothing else needed. Ctrl-C stops both."""
+    """Run exporter and advisor on this machine, with nothing else needed. Ctrl-C stops both.
+
+    Training jobs on this machine may report to the folder `jobs` of the state: see TrainingMonitor.
+    """
     log_to_stderr()
     settings = load(config) if config else Settings()
     if settings.source.prometheus:
@@ -54,5 +57,7 @@ def command(simulate: str, exporter_address: str, advisor_address: str, state_di
         if simulate:
             import_simulated_past(history, exporter_address, simulate)
 
-    with exporter(exporter_address, simulate, state_dir / "exporter") as child:
-        run(settings, prepare, f"metrics   http://{exporter_address}/metrics", lambda: child.poll() is None)
+    jobs = Path(settings.state_dir, "jobs")
+    also = f"metrics   http://{exporter_address}/metrics\njobs      report to {jobs.resolve()}"
+    with exporter(exporter_address, simulate, state_dir / "exporter", jobs) as child:
+        run(settings, prepare, also, lambda: child.poll() is None)
