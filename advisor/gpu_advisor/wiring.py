@@ -25,7 +25,8 @@ from gpu_advisor.service import Service
 from gpu_advisor.settings import ConfigError, EmbeddedSource, PrometheusSource, Settings
 from gpu_advisor.sources.base import Source
 from gpu_advisor.sources.embedded import EmbeddedSource as Embedded
-from gpu_advisor.sources.history import History, HistoryError
+from gpu_advisor.sources.history import History
+from gpu_advisor.sources.history_file import HistoryError
 from gpu_advisor.sources.mapping import mappings
 from gpu_advisor.sources.prometheus import MAX_IN_FLIGHT, PrometheusSettings
 from gpu_advisor.sources.prometheus import PrometheusSource as Prometheus

@@ -9,7 +9,9 @@ from itertools import chain
 from gpu_advisor.expressions import Expression, Labels, Matcher, Select, Vector, selects_of
 from gpu_advisor.sources.algebra import Known, Values, evaluate
 from gpu_advisor.sources.base import SourceError, SourceErrorKind, Trail
-from gpu_advisor.sources.history import History, HistoryError, SeriesSamples
+from gpu_advisor.sources.history import History
+from gpu_advisor.sources.history_file import HistoryError
+from gpu_advisor.sources.history_rows import SeriesSamples
 from gpu_advisor.sources.reductions import LOOK_BACK_MS, reduce
 
 MAX_GRID_POINTS = 11_000  # Prometheus' own limit

@@ -2,14 +2,12 @@
 
 A row holds what one target said of one metric at one time: a packed array of (series, value), 12 bytes each. So a
 scrape writes one row per metric, not one per series, and the window of a metric is one run of neighbouring rows.
-A series that ended is marked by Prometheus' own staleness NaN (SQLite's NULL could not be told from a measured NaN).
 
 Writes need the file to themselves: a lock beside it keeps a second writing process out. Reads do not wait for writes.
 """
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 import sqlite3
@@ -18,65 +16,29 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpu_advisor.expressions import Labels, Matcher
+from gpu_advisor.sources.history_file import (
+    HistoryError,
+    HistoryOrderError,
+    check_version,
+    locked,
+    open_to_read,
+    open_to_write,
+    snapshot,
+    typed_errors,
+)
+from gpu_advisor.sources.history_rows import PACKED, SeriesSamples, as_rows, by_series, pack, put
 from gpu_advisor.sources.matchers import matcher_test
-from gpu_advisor.sources.reductions import LOOK_BACK_MS, STALE_BITS, Times, Values, is_stale
+from gpu_advisor.sources.reductions import LOOK_BACK_MS, is_stale
 
-SCHEMA_VERSION = 1
-BUSY_SECONDS = 10.0
 IMPORT_BATCH = 200_000
 _MATCHED_CACHE = 512
 
-_PACKED = np.dtype([("series", "<u4"), ("value", "<f8")])
-_SCHEMA = """
-CREATE TABLE metrics (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE targets (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE series (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: rows name it
-    metric_id INTEGER NOT NULL,
-    labels TEXT NOT NULL,  -- JSON, pairs sorted by name
-    ended_ms INTEGER,  -- when it was last marked stale, if that was the last of it
-    UNIQUE (metric_id, labels)
-);
-CREATE TABLE samples (
-    metric_id INTEGER NOT NULL,
-    time_ms INTEGER NOT NULL,
-    target_id INTEGER NOT NULL,
-    packed BLOB NOT NULL,
-    PRIMARY KEY (metric_id, time_ms, target_id)
-) WITHOUT ROWID;
-"""
-
-_Array = NDArray[Any]  # of _PACKED, or of whole numbers
-
 #: Metric name, labels, value.
 Sample = tuple[str, Labels, float]
-
-
-class HistoryError(Exception):
-    """The store cannot do what was asked. The message says what happened and what to do about it."""
-
-
-class HistoryFullError(HistoryError):
-    """The disk is full: these samples are lost. The next ones are tried again."""
-
-
-class HistoryOrderError(HistoryError):
-    """There are samples of this target at or shortly after this time: the clock went back."""
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesSamples:
-    """One series between two times, staleness markers included, oldest first."""
-
-    labels: Labels
-    times_ms: Times
-    values: Values
 
 
 @dataclass
@@ -106,12 +68,12 @@ class History:
 
     def __init__(self, path: Path | str, *, read_only: bool = False) -> None:
         self.path = Path(path)
-        self._lock_file = None if read_only else _locked(self.path)
+        self._lock_file = None if read_only else locked(self.path)
         try:
-            with _typed(self.path):
-                self._writer = None if read_only else _open_to_write(self.path)
-                self._reader = _open_to_read(self.path)
-                _check_version(self._reader, self.path)
+            with typed_errors(self.path):
+                self._writer = None if read_only else open_to_write(self.path)
+                self._reader = open_to_read(self.path)
+                check_version(self._reader, self.path)
         except BaseException:
             if self._lock_file is not None:
                 self._lock_file.close()
@@ -145,8 +107,8 @@ class History:
                 metric_id: gone for metric_id, ids in state.live.items() if (gone := ids - live.get(metric_id, set()))
             }
             for metric_id in values.keys() | ended.keys():
-                packed = _pack(values.get(metric_id, {}), ended.get(metric_id, set()))
-                _put(writer, metric_id, at_ms, state.id, packed)
+                packed = pack(values.get(metric_id, {}), ended.get(metric_id, set()))
+                put(writer, metric_id, at_ms, state.id, packed)
             for metric_id, ids in live.items():
                 _revive(writer, ids - state.live.get(metric_id, set()))
             gone_now = itertools.chain.from_iterable(ended.values())
@@ -167,8 +129,8 @@ class History:
                 ids = np.array([self._series(writer, added, name, labels) for name, labels, _, _ in batch], np.int64)
                 values = np.array([value for _, _, value, _ in batch], np.float64)
                 times = np.rint(np.array([at for _, _, _, at in batch], np.float64) * 1000).astype(np.int64)
-                for metric_id, time_ms, packed in _rows(ids[:, 0], times, ids[:, 1], values):
-                    _put(writer, metric_id, time_ms, target_id, packed)
+                for metric_id, time_ms, packed in as_rows(ids[:, 0], times, ids[:, 1], values):
+                    put(writer, metric_id, time_ms, target_id, packed)
                 _revive(writer, np.unique(ids[:, 1]).tolist())
             count += len(batch)
         return count
@@ -178,7 +140,7 @@ class History:
 
         Raises HistoryError, and SourceError for a matcher that cannot be evaluated.
         """
-        with self._read_lock, _typed(self.path), _snapshot(self._reader):
+        with self._read_lock, typed_errors(self.path), snapshot(self._reader):
             self._learn_series()
             family = self._families.get(metric)
             if family is None:
@@ -189,11 +151,11 @@ class History:
                 "SELECT time_ms, packed FROM samples WHERE metric_id = ? AND time_ms BETWEEN ? AND ? ORDER BY time_ms",
                 (family.metric_id, _milliseconds(start), _milliseconds(end)),
             ).fetchall()
-        return _by_series(rows, wanted)
+        return by_series(rows, wanted)
 
     def span(self) -> tuple[float, float] | None:
         """The times of the oldest and the newest sample; None if there are none."""
-        with self._read_lock, _typed(self.path):
+        with self._read_lock, typed_errors(self.path):
             # One probe of the index per metric; a min() over the whole table would read all of it.
             found = [
                 self._reader.execute(
@@ -239,7 +201,7 @@ class History:
         if self._writer is None:
             raise HistoryError(f"The history {self.path} is open for reading only.")
         writer, added = self._writer, dict[tuple[str, Labels], tuple[int, int]]()
-        with _typed(self.path):
+        with typed_errors(self.path):
             writer.execute("BEGIN IMMEDIATE")
             try:
                 yield writer, added
@@ -285,7 +247,7 @@ class History:
                 (metric_id, at_ms - LOOK_BACK_MS, at_ms, state.id),
             ).fetchone()
             if row is not None:
-                packed = np.frombuffer(row[0], _PACKED)
+                packed = np.frombuffer(row[0], PACKED)
                 ids = packed["series"][~is_stale(np.ascontiguousarray(packed["value"]))]
                 state.live[metric_id] = set(ids.tolist())
         return state
@@ -330,93 +292,6 @@ def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _locked(path: Path) -> IO[bytes]:
-    lock_path = path.with_name(path.name + ".lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock_file = lock_path.open("ab")
-    except OSError as error:
-        raise HistoryError(f"{lock_path} cannot be written ({error.strerror}). Choose another folder.") from error
-    try:
-        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock_file.close()
-        raise HistoryError(
-            f"Another process is writing the history {path}. Stop it, or give this one another folder."
-        ) from error
-    return lock_file
-
-
-def _open_to_write(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA page_size = 8192")  # a row of 64 GPUs and more fits into a page
-        connection.execute("PRAGMA journal_mode = WAL")
-        # Enough against kill -9; after a power cut the last seconds may be missing, the file stays whole.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        _check_version(connection, path, new_is_fine=True)
-        if _version(connection) == 0:
-            connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _open_to_read(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro",
-        uri=True,
-        timeout=BUSY_SECONDS,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _check_version(connection: sqlite3.Connection, path: Path, *, new_is_fine: bool = False) -> None:
-    version = _version(connection)
-    if version == SCHEMA_VERSION:
-        return
-    empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-    if not (version == 0 and empty and new_is_fine):
-        raise HistoryError(
-            f"{path} is not a history of version {SCHEMA_VERSION} (it says {version})."
-            " Run the version that wrote it, or move the file away."
-        )
-
-
-@contextmanager
-def _snapshot(reader: sqlite3.Connection) -> Iterator[None]:
-    """All that is read inside is of one moment."""
-    reader.execute("BEGIN")
-    try:
-        yield
-    finally:
-        reader.execute("ROLLBACK")
-
-
-@contextmanager
-def _typed(path: Path) -> Iterator[None]:
-    """SQLite's errors as ours. sqlite3 tells the code only from Python 3.11 on, so the texts are read."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        text = str(error)
-        if "is full" in text:
-            raise HistoryFullError(
-                f"No space left for the history {path}: these samples are lost. Free space, or shorten the retention."
-            ) from error
-        if "malformed" in text or "not a database" in text:
-            raise HistoryError(f"The history {path} is damaged ({text}). Move it away; a new one is begun.") from error
-        raise HistoryError(
-            f"The history {path} cannot be used: {text}. Look at the disk and at the file's permissions."
-        ) from error
-
-
 def _id_of(writer: sqlite3.Connection, table: str, name: str) -> int:
     row = writer.execute(f"SELECT id FROM {table} WHERE name = ?", (name,)).fetchone()
     if row is not None:
@@ -442,59 +317,3 @@ def _revive(writer: sqlite3.Connection, series_ids: Iterable[int]) -> None:
     writer.executemany(
         "UPDATE series SET ended_ms = NULL WHERE id = ? AND ended_ms IS NOT NULL", [(series,) for series in series_ids]
     )
-
-
-def _pack(values: Mapping[int, float], ended: set[int]) -> _Array:
-    packed = np.empty(len(values) + len(ended), _PACKED)
-    packed["series"] = [*values, *ended]
-    numbers = np.empty(packed.size, np.float64)
-    numbers[: len(values)] = list(values.values())
-    numbers.view(np.int64)[len(values) :] = STALE_BITS
-    packed["value"] = numbers
-    return packed
-
-
-def _put(writer: sqlite3.Connection, metric_id: int, time_ms: int, target_id: int, packed: _Array) -> None:
-    """Write a row; into one that is there, only those series that it has not."""
-    key = (metric_id, time_ms, target_id)
-    if writer.execute("INSERT OR IGNORE INTO samples VALUES (?, ?, ?, ?)", (*key, packed.tobytes())).rowcount:
-        return
-    where = "WHERE metric_id = ? AND time_ms = ? AND target_id = ?"
-    (old,) = writer.execute(f"SELECT packed FROM samples {where}", key).fetchone()
-    missing = packed[~np.isin(packed["series"], np.frombuffer(old, _PACKED)["series"])]
-    if missing.size:
-        writer.execute(f"UPDATE samples SET packed = ? {where}", (old + missing.tobytes(), *key))
-
-
-def _rows(metrics: _Array, times: _Array, series: _Array, values: _Array) -> Iterator[tuple[int, int, _Array]]:
-    """Samples in any order as rows; of two for one series and time the first counts."""
-    order = np.lexsort((series, times, metrics))  # stable
-    metrics, times, series = metrics[order], times[order], series[order]
-    packed = np.empty(order.size, _PACKED)
-    packed["series"], packed["value"] = series, values[order]
-    new_row = np.r_[True, (metrics[1:] != metrics[:-1]) | (times[1:] != times[:-1])]
-    keep = np.r_[True, series[1:] != series[:-1]] | new_row
-    metrics, times, packed, new_row = metrics[keep], times[keep], packed[keep], new_row[keep]
-    starts = np.flatnonzero(new_row)
-    ends = np.r_[starts[1:], packed.size]
-    for start, end, metric_id, time_ms in zip(
-        starts.tolist(), ends.tolist(), metrics[starts].tolist(), times[starts].tolist(), strict=True
-    ):
-        yield metric_id, time_ms, packed[start:end]
-
-
-def _by_series(rows: Sequence[tuple[int, bytes]], wanted: Mapping[int, Labels]) -> list[SeriesSamples]:
-    packed = np.frombuffer(b"".join(blob for _, blob in rows), _PACKED)
-    if packed.size == 0 or not wanted:
-        return []
-    lengths = [len(blob) // _PACKED.itemsize for _, blob in rows]
-    times = np.repeat(np.array([time_ms for time_ms, _ in rows], np.int64), lengths)
-    order = np.argsort(packed["series"], kind="stable")
-    series, times, values = packed["series"][order], times[order], packed["value"][order]
-    starts = np.r_[0, np.flatnonzero(series[1:] != series[:-1]) + 1]
-    ends = np.r_[starts[1:], series.size]
-    return [
-        SeriesSamples(wanted[series_id], times[start:end], values[start:end])
-        for series_id, start, end in zip(series[starts].tolist(), starts.tolist(), ends.tolist(), strict=True)
-        if series_id in wanted
-    ]

@@ -15,7 +15,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as text_families
 from requests.auth import HTTPBasicAuth
 
-from gpu_advisor.sources.history import History, HistoryError, Sample, as_labels
+from gpu_advisor.sources.history import History, Sample, as_labels
+from gpu_advisor.sources.history_file import HistoryError
 from gpu_advisor.sources.http import Answer, BodyTooLargeError, DeadlineClient, DeadlineExceededError
 from gpu_advisor.sources.openmetrics import target_name, with_target_labels
 

@@ -16,14 +16,9 @@ import pytest
 from gpu_advisor.expressions import Labels, Matcher, Select
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
 from gpu_advisor.sources.embedded import EmbeddedSource
-from gpu_advisor.sources.history import (
-    History,
-    HistoryError,
-    HistoryFullError,
-    HistoryOrderError,
-    SeriesSamples,
-    as_labels,
-)
+from gpu_advisor.sources.history import History, as_labels
+from gpu_advisor.sources.history_file import HistoryError, HistoryFullError, HistoryOrderError
+from gpu_advisor.sources.history_rows import SeriesSamples
 from gpu_advisor.sources.reductions import is_stale
 
 A: Labels = (("uuid", "A"),)
