@@ -1,0 +1,182 @@
+"""Which GPUs are free: what the signals show, what a file lists, and what is not known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gpu_advisor import signals
+from gpu_advisor.allocation.inventory import from_facts
+from gpu_advisor.allocation.inventory_file import overlaid, read
+from gpu_advisor.allocation.machines import Machines
+from gpu_advisor.allocation.model import Inventory
+from gpu_advisor.allocation.types import MEMORY_SPECS
+from gpu_advisor.engine import decide
+from gpu_advisor.facts import Facts
+from gpu_advisor.settings import ConfigError, Settings
+from gpu_advisor.view import SourceState, View
+
+from tests.unit.advisor.build import AT, Card, facts
+
+GIB = 2**30
+CARD = Card("GPU-1", 0.0, memory=0.0, name="NVIDIA A100-SXM4-80GB")
+
+
+def seen(card: Card = CARD, processes: float | None = 0, total: float | None = 80 * GIB, **more: Any) -> Facts:
+    """The facts of one GPU. None is a value that is missing."""
+    found = facts([card], **more)
+    told = {signals.PROCESSES.name: processes, signals.MEMORY_TOTAL.name: total}
+    values = {name: {card.uuid: value} for name, value in told.items() if value is not None}
+    return replace(found, values={**found.values, **values})
+
+
+def only_gpu(of: Inventory | None) -> Any:
+    assert of is not None
+    ((gpu,),) = (node.gpus for node in of.nodes)
+    return gpu
+
+
+FREE: dict[str, tuple[Facts, str]] = {
+    "no process": (seen(), ""),
+    "no process, though memory is not told": (seen(replace(CARD, memory=None, utilization=None)), ""),
+    "a process": (seen(processes=1), "used by a process"),
+    "somebody's, and idle": (seen(jobs={"GPU-1": "team/pod"}), "used by team/pod"),
+    "a job that reports itself": (seen(reported_jobs={"GPU-1": "run-7"}), "used by run-7"),
+    "down": (seen(replace(CARD, up=False)), "down"),
+    "silent": (seen(replace(CARD, up=None)), "not heard of"),
+    "processes not told, nothing held": (seen(processes=None), ""),
+    "processes not told, memory held": (seen(replace(CARD, memory=0.5), processes=None), "holding memory"),
+    "processes not told, at work": (seen(replace(CARD, utilization=0.5), processes=None), "at work"),
+    "processes and memory not told": (seen(replace(CARD, memory=None), processes=None), "not known to be free"),
+    "processes and work not told": (seen(replace(CARD, utilization=None), processes=None), "not known to be free"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_free_only_if_known_to_be(name: str) -> None:
+    found, why = FREE[name]
+    gpu = only_gpu(from_facts(found))
+    assert gpu.free == (not why)
+    assert gpu.why_not.startswith(why)
+
+
+@pytest.mark.parametrize("signal", [signals.FATAL_ERRORS, signals.REMAP_FAILED])
+def test_a_gpu_that_failed_is_not_given_out(signal: signals.Signal) -> None:
+    found = seen()
+    failed = replace(found, values={**found.values, signal.name: {"GPU-1": 1.0}})
+    assert only_gpu(from_facts(failed)).why_not == "failed lately"
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "gb"),
+    [
+        ("NVIDIA A100-SXM4-40GB", 40 * GIB, 40),
+        ("NVIDIA A100-SXM4-80GB", 40 * GIB, 40),  # what the card says of itself wins over its name
+        ("NVIDIA A100-SXM4-40GB", None, 40),
+        ("NVIDIA RTX A6000", None, 48),
+        ("NVIDIA TITAN V", None, None),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", None, None),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", 4.75 * GIB, 4.75),
+    ],
+)
+def test_memory(name: str, total: float | None, gb: float | None) -> None:
+    assert only_gpu(from_facts(seen(replace(CARD, name=name), total=total))).memory_gb == gb
+
+
+def test_nobody_there_is_no_inventory() -> None:
+    assert from_facts(facts([])) is None
+
+
+FILE = """
+nodes:
+  - name: a
+    gpus: [{type: A100-80GB, count: 2}, {type: T4, uuid: GPU-1}, {type: TITAN V}]
+"""
+
+
+def listed(tmp_path: Path, text: str = FILE) -> Inventory:
+    (tmp_path / "machines.yml").write_text(text)
+    return read(tmp_path / "machines.yml", AT, MEMORY_SPECS)
+
+
+def test_a_file(tmp_path: Path) -> None:
+    (node,) = listed(tmp_path).nodes
+    assert [(gpu.index, gpu.uuid, gpu.gpu_type, gpu.memory_gb) for gpu in node.gpus] == [
+        (0, "a/0", "A100", 80), (1, "a/1", "A100", 80), (2, "GPU-1", "T4", 16), (3, "a/3", "TITANV", None),
+    ]  # fmt: skip
+
+
+BAD = {
+    "nodes: []": "nodes",
+    "nodes: [{name: a, gpus: []}]": "gpus",
+    "nodes: [{name: a, gpus: [{type: T4, cuont: 2}]}]": "cuont",
+    "nodes: [{name: a, gpus: [{type: T4, count: 0}]}]": "count",
+    "nodes: [{name: a, gpus: [{type: T4, count: 2, uuid: x}]}]": "one by one",
+    "nodes: [{name: a, gpus: [{type: T4}]}, {name: a, gpus: [{type: T4}]}]": "twice",
+    "nodes: [{name: a, gpus: [{type: T4, uuid: x}]}, {name: b, gpus: [{type: T4, uuid: x}]}]": "uuid x is there twice",
+    "nodes: [{name: a, gpus: [{type: T4, index: 1}, {type: T4, index: 1}]}]": "twice",
+    "nodes: [": "not YAML",
+    "": "the file",
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_a_file_that_cannot_be_right_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=BAD[text]):
+        listed(tmp_path, text)
+
+
+def test_the_signals_say_more_of_listed_gpus(tmp_path: Path) -> None:
+    file = listed(tmp_path)
+    busy = overlaid(file, from_facts(seen(processes=2)))
+    assert [gpu.free for gpu in busy.nodes[0].gpus] == [True, True, False, True]
+    stale = overlaid(file, from_facts(seen(), stale=True))
+    assert [gpu.free for gpu in stale.nodes[0].gpus] == [True, True, False, True]
+
+
+def view(found: Facts | None, up: bool = True) -> View:
+    evaluation = None if found is None else decide(found, Settings())
+    return View("c", SourceState("fake", "memory", up), evaluation)
+
+
+def test_nothing_is_known_before_the_first_evaluation(tmp_path: Path) -> None:
+    """Also with a file: who uses its GPUs is not known."""
+    listed(tmp_path)
+    now = [view(None)]
+    machines = Machines(lambda: now[0], MEMORY_SPECS, tmp_path / "machines.yml")
+    assert machines() is None
+    now[0] = view(facts([]))
+    assert machines() is not None
+
+
+def test_a_source_that_is_away_makes_the_inventory_stale() -> None:
+    now = [view(seen())]
+    machines = Machines(lambda: now[0], MEMORY_SPECS)
+    first = machines()
+    assert first is not None
+    assert not first.stale
+    assert machines() is first, "made once for each evaluation"
+    now[0] = replace(now[0], source=replace(now[0].source, up=False))
+    after = machines()
+    assert after is not None
+    assert after.stale
+
+
+def test_a_file_is_read_again_and_a_spoilt_one_is_told(tmp_path: Path) -> None:
+    listed(tmp_path)
+    file = tmp_path / "machines.yml"
+    machines = Machines(lambda: view(facts([])), MEMORY_SPECS, file)
+    file.write_text("nodes: [{name: b, gpus: [{type: T4, count: 7}]}]")
+    machines.refresh()
+    now = machines()
+    assert now is not None
+    assert [node.name for node in now.nodes] == ["b"]
+    file.write_text("nodes: [")
+    machines.refresh()
+    assert "not YAML" in machines.trouble
+    assert machines() is not None
+    file.unlink()
+    machines.refresh()
+    assert "readable" in machines.trouble

@@ -1,0 +1,53 @@
+"""What counts as a change between two looks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from gpu_advisor.allocation.model import Inventory
+from gpu_advisor.allocation.monitoring import Look, changes
+from gpu_advisor.allocation.requests import GpuRequest
+from gpu_advisor.engine import decide
+from gpu_advisor.settings import Settings
+from gpu_advisor.view import SourceState, View
+
+from tests.unit.advisor.build import facts
+
+from .build import AT, desk, inventory, node
+
+
+def look(at: float = AT, held: dict[str, str] | None = None, **of_gpu: object) -> Look:
+    """One node with one GPU, which is as told."""
+    one = node("a", "T4", 16, 1)
+    gpu = replace(one.gpus[0], **{"utilization_ratio": 0.5, "memory_used_ratio": 0.5, **of_gpu})  # type: ignore[arg-type]
+    return Look(inventory(replace(one, gpus=(gpu,))), held or {}, at)
+
+
+CASES = {
+    "nothing": (look(), []),
+    "less than the threshold": (look(utilization_ratio=0.59), []),
+    "utilization": (look(utilization_ratio=0.7), [("utilization", 0.5, 0.7)]),
+    "memory, downwards": (look(memory_used_ratio=0.1), [("memory", 0.5, 0.1)]),
+    "not told any more": (look(memory_used_ratio=None), [("memory", 0.5, None)]),
+    "in use": (look(free=False), [("in_use", 0.0, 1.0)]),
+    "leased": (look(held={"a/0": "x"}), [("leased", 0.0, 1.0)]),
+    "gone": (Look(Inventory((), AT), {}, AT), [("present", 1.0, 0.0)]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_changes(name: str) -> None:
+    after, told = CASES[name]
+    assert [(each.what, each.before, each.after) for each in changes(look(), after, 0.1)] == told
+
+
+def test_a_monitor_sees_leases_come(tmp_path: Path) -> None:
+    view = View("c", SourceState("fake", "memory", True), decide(facts([]), Settings()))
+    gpus = desk(tmp_path, lambda: view)
+    gpus.monitor.look()
+    gpus.allocator.allocate(GpuRequest(2, "T4"))
+    gpus.monitor.look()
+    assert [(each.what, each.node_name) for each in gpus.monitor.changes] == [("leased", "small")] * 2
+    gpus.allocator.close()
