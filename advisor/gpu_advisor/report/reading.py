@@ -6,7 +6,7 @@ there or after, is read from the exporters' own series.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 
@@ -60,6 +60,15 @@ class Past:
 
     def of(self, part: str, uuid: str) -> Steps:
         return self.values.get(part, {}).get(uuid, {})
+
+
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """By part, by thing and by step; what each part was read by; and whether any of it was recorded."""
+
+    of: Mapping[str, Mapping[str, Steps]]
+    expressions: Mapping[str, Expression]
+    recorded: bool
 
 
 class _Asking:
@@ -117,19 +126,20 @@ def read(ask: Range, period: Period) -> Past:
     found = _speakers(asking, tuple(rows))
     nodes = build_nodes(labels for labels in rows if "uuid" not in dict(labels))
     gpus = build_gpus(Roster(present=tuple(labels for labels in rows if "uuid" in dict(labels))), {}, {}, {}, nodes)
-    values, expressions, recorded = _gpu_values(asking, found)
-    for uuid, steps in values.get(series.UTILIZATION, {}).items():
-        named.setdefault(uuid, set()).update(steps)
     known = {gpu.uuid for gpu in gpus}
+    told = _gpu_values(asking, found, known)
+    for uuid, steps in told.of.get(series.UTILIZATION, {}).items():
+        named.setdefault(uuid, set()).update(steps)
+    cpu = _cpu(asking, found, instances)
     return Past(
         period,
         gpus,
         {uuid: (min(steps), max(steps)) for uuid, steps in named.items() if uuid in known and steps},
         {uuid: frozenset(steps) for uuid, steps in named.items() if uuid in known},
-        values,
-        {instances[key]: steps for key, steps in _cpu(asking, found).items() if key in instances},
-        expressions,
-        recorded,
+        told.of,
+        {instances[key]: steps for key, steps in cpu.items() if key in instances},
+        told.expressions,
+        told.recorded,
         tuple(asking.untold),
         asking.queries,
     )
@@ -156,8 +166,8 @@ def _identities(asking: _Asking) -> tuple[list[Labels], dict[str, set[int]], dic
             rows.append(tuple(sorted(row.items())))
             if row.get("uuid"):
                 named.setdefault(row["uuid"], set()).update(asking.period.index(at) for at, _ in trail)
-    node_of = {dict(row).get("instance", ""): dict(row).get("nodename", "") for row in reversed(rows)}
-    return rows, named, {instance: node for instance, node in node_of.items() if node}
+    nodes = [each for each in map(dict, reversed(rows)) if "uuid" not in each]
+    return rows, named, {each.get("instance", ""): each["nodename"] for each in nodes if each.get("nodename")}
 
 
 def _canonical(
@@ -183,34 +193,44 @@ def _speakers(asking: _Asking, rows: tuple[Labels, ...]) -> tuple[Speaker, ...]:
     return speakers(mappings(), Roster(seen=rows), told["up"], scrape_intervals(counts))
 
 
-def _gpu_values(
-    asking: _Asking, found: Sequence[Speaker]
-) -> tuple[dict[str, dict[str, dict[int, float]]], dict[str, Expression], bool]:
-    """Values by part and uuid, what they were read by, and whether any of it was recorded."""
+def _gpu_values(asking: _Asking, found: Sequence[Speaker], uuids: Collection[str]) -> _Values:
+    """By part and uuid."""
     step = asking.period.step_seconds
-    recorded = series.recorded(step)
     raw = series.raw(series.gpu_parts(step), found, "gpu", step)
-    values = asking.packed(recorded, "uuid", "the recorded series of GPUs")
-    seen = [index for steps in values.get(series.UTILIZATION, {}).values() for index in steps]
-    if not seen:
-        return asking.packed(raw, "uuid", "the GPUs' past"), raw, False
-    for first, last in ((0, min(seen) - 1), (max(seen) + 1, asking.period.points - 1)):
-        more = asking.packed(raw, "uuid", "the GPUs' past before or after the recorded series", first, last)
-        for part, things in more.items():
-            for uuid, steps in things.items():
-                values.setdefault(part, {}).setdefault(uuid, {}).update(steps)
-    both = {
-        part: union(*(parts[part] for parts in (recorded, raw) if part in parts))
-        for part in dict.fromkeys((*recorded, *raw))
-    }
-    return values, both, True
+    return _both(asking, series.recorded(step), raw, series.UTILIZATION, "uuid", uuids, "GPUs")
 
 
-def _cpu(asking: _Asking, found: Sequence[Speaker]) -> dict[str, dict[int, float]]:
+def _cpu(asking: _Asking, found: Sequence[Speaker], instances: Collection[str]) -> Mapping[str, Steps]:
     """By instance."""
     step = asking.period.step_seconds
-    told = asking.packed({series.CPU: series.recorded_cpu(step)}, "instance", "the nodes' recorded CPU")
-    if told:
-        return told[series.CPU]
     raw = series.raw((series.CPU,), found, "node", step)
-    return asking.packed(raw, "instance", "the nodes' CPU").get(series.CPU, {})
+    recorded = {series.CPU: series.recorded_cpu(step)}
+    return _both(asking, recorded, raw, series.CPU, "instance", instances, "the nodes' CPU").of.get(series.CPU, {})
+
+
+def _both(
+    asking: _Asking,
+    recorded: Mapping[str, Expression],
+    raw: Mapping[str, Expression],
+    leading: str,
+    label: str,
+    things: Collection[str],
+    what: str,
+) -> _Values:
+    """What is recorded, and from the exporters' own series what is not: the time before and after, or, where rules do
+    not know all of the things, all of the time. `leading` is the part that tells whether there is anything."""
+    values = asking.packed(recorded, label, f"the recorded series of {what}")
+    seen = values.get(leading, {})
+    indices = [index for steps in seen.values() for index in steps]
+    if not indices:
+        return _Values(asking.packed(raw, label, what), raw, False)
+    last = asking.period.points - 1
+    ends = ((0, min(indices) - 1), (max(indices) + 1, last))
+    for first, until in ends if seen.keys() >= set(things) else ((0, last),):
+        for part, found in asking.packed(raw, label, what, first, until).items():
+            for thing, steps in found.items():
+                known = values.setdefault(part, {}).setdefault(thing, {})
+                values[part][thing] = {**steps, **known}
+    names = dict.fromkeys((*recorded, *raw))
+    both = {part: union(*(parts[part] for parts in (recorded, raw) if part in parts)) for part in names}
+    return _Values(values, both, True)

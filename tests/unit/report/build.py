@@ -54,9 +54,10 @@ def past_of(cards: list[Card], **changes: Any) -> Past:
 
 def steady(uuid: str, utilization: float = 0.5, memory: float = 0.8, **changes: Any) -> Card:
     """Seen all the time."""
-    steps = range(PERIOD.points)
-    parts = {"utilization": utilization, "coverage": 1.0, "memory": memory}
-    return Card(uuid, **{name: dict.fromkeys(steps, value) for name, value in parts.items()}, **changes)
+    every = range(PERIOD.points)
+    known = {"utilization": utilization, "coverage": 1.0, "memory": memory}
+    parts: dict[str, Any] = {name: dict.fromkeys(every, value) for name, value in known.items()}
+    return Card(uuid, **parts, **changes)
 
 
 def view_of(outcomes: Outcomes | None = None) -> View:

@@ -33,10 +33,10 @@ def plain(lines: Iterable[str]) -> Iterator[str]:
         yield re.sub(r'(,?)job="[^"]*",instance="[^"]*"', "", line).replace("{,", "{").replace("{}", "")
 
 
-def recorded(first: float, last: float) -> Iterator[str]:
-    """What rules would have made of two of the GPUs, half an hour at a time; not what the raw series say."""
+def recorded(first: float, last: float, gpus: int = GPUS) -> Iterator[str]:
+    """What rules would have made of the GPUs, half an hour at a time; not what the raw series say."""
     for at in range(int(first), int(last) + 1, 60):
-        for number in range(GPUS):
+        for number in range(gpus):
             uuid = f'{{uuid="GPU-{number:08x}"}}'
             yield f"gpu:utilization_ratio:mean30m{uuid} 0.25 {at}\n"
             yield f"gpu:utilization_coverage_ratio:mean30m{uuid} 1 {at}\n"
@@ -89,6 +89,18 @@ def test_recorded_series_are_read_where_they_are_and_raw_ones_elsewhere(past: Hi
     others = {index: value for index, value in steps.items() if index not in from_rules}
     assert len(others) == 2 * (LENGTH - 3 * HOUR) // HOUR - 1
     assert all(value > 0.8 for value in others.values())  # training, as the raw series say
+
+
+def test_a_gpu_that_the_rules_do_not_know_is_read_from_its_own_series(tmp_path: Path) -> None:
+    found = History(tmp_path / "history.db")
+    import_openmetrics(found, plain(history(2, END, 6 * HOUR, 60)), *TARGET)
+    import_openmetrics(found, recorded(END - 5 * HOUR, END - HOUR, gpus=1), "rules", "rules")
+    told, _ = asked(found, 3 * 24 * HOUR)
+    found.close()
+    known, other = (told.of(series.UTILIZATION, f"GPU-0000000{number}") for number in (0, 1))
+    assert known.keys() == other.keys()
+    assert 0.25 in known.values()
+    assert min(other.values()) > 0.8
 
 
 def test_identity_sightings_and_nodes(past: History) -> None:

@@ -59,9 +59,9 @@ def test_pools_and_models_add_up_to_the_fleet(found: list[Card]) -> None:
         return
     fleet, *pools = told["groups"]
     for name in ("there", "seen", "busy", "unused"):
-        of_fleet = fleet["gpu_hours"][name]  # type: ignore[literal-required]
+        of_fleet = fleet["gpu_hours"][name]
         for parts in (pools, told["models"]):
-            assert sum(part["gpu_hours"][name] for part in parts) == pytest.approx(of_fleet, abs=1e-6)  # type: ignore
+            assert sum(part["gpu_hours"][name] for part in parts) == pytest.approx(of_fleet, abs=1e-6)
     assert sum(pool["gpus"] for pool in pools) == fleet["gpus"]
 
 

@@ -1,0 +1,174 @@
+"""A report against a real Prometheus: each number is what its query gives there, what the dashboard adds up, and what
+the embedded history tells of the same samples."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gpu_advisor.report.making import make
+from gpu_advisor.report.period import period
+from gpu_advisor.report.reading import read
+from gpu_advisor.report.sections import at
+from gpu_advisor.report.shapes import Report
+from gpu_advisor.settings import Settings
+from gpu_advisor.sources.embedded import EmbeddedSource
+from gpu_advisor.sources.history import History
+from gpu_advisor.sources.openmetrics import import_openmetrics
+from gpu_advisor.sources.prometheus import PrometheusSettings, PrometheusSource
+from gpu_advisor.view import SourceState, View
+
+from benchmarks.week_history import DAY, HOUR, PRICES, history
+from tests.preview.past import recorded
+from tests.servers import Prometheus, create_blocks, free_port, prometheus
+from tests.unit.report.test_reading import plain
+
+pytestmark = pytest.mark.servers
+
+END = 1_795_003_200.0
+RULES = Path(__file__).resolve().parents[2] / "prometheus/rules/recording.yml"
+SETTINGS = Settings.model_validate({"cost": {"gpu_price_per_hour": PRICES}})
+GPUS, LENGTH, INTERVAL = 24, 26 * HOUR, 60
+
+
+@dataclass(frozen=True)
+class World:
+    """The same samples in two Prometheus: one with what rules made of them in the last 12 hours, one without."""
+
+    with_rules: Prometheus
+    without: Prometheus
+
+
+def written(lines: Iterator[str], path: Path, data: Path) -> None:
+    with path.open("w") as file:
+        file.writelines(lines)
+        file.write("# EOF\n")
+    create_blocks(path, data)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("report")
+    for name in ("raw", "ruled"):
+        written(history(GPUS, END, LENGTH, INTERVAL), folder / "week.txt", folder / name)
+    with prometheus(folder, blocks=folder / "raw") as raw:
+        prices = (
+            f'gpu_advisor_gpu_price_per_hour{{name="{name}"}} {price} {at}\n'
+            for at in range(int(END) - LENGTH, int(END) + 1, 60)
+            for name, price in PRICES.items()
+        )
+        made = recorded(raw.url, RULES.read_text(), END - 12 * HOUR, END)
+        written((line for part in (made, prices) for line in part), folder / "made.txt", folder / "ruled")
+        with prometheus(folder, blocks=folder / "ruled") as ruled:
+            yield World(ruled, raw)
+
+
+def told(server: Prometheus, since: int) -> Report:
+    source = PrometheusSource(PrometheusSettings(server.url))
+    view = View("test", SourceState("prometheus", server.url, True, last_success=END))
+    try:
+        return make(source.range, view, SETTINGS, since, END)
+    finally:
+        source.close()
+
+
+@pytest.mark.parametrize(("since", "recorded"), [(12 * HOUR, True), (DAY, True), (DAY, False), (3 * DAY, True)])
+def test_each_query_pasted_into_prometheus_gives_the_number_that_is_told(
+    world: World, since: int, recorded: bool
+) -> None:
+    server = world.with_rules if recorded else world.without
+    report = told(server, since)
+    assert report["recorded"] is recorded
+    assert len(report["queries"]) == 7
+    for query in report["queries"]:
+        [found] = server.query(query["promql"])
+        assert float(found["value"][1]) == pytest.approx(at(report, query["path"]), rel=1e-9, abs=1e-9), query["about"]
+
+
+def test_recorded_series_tell_what_raw_ones_tell(world: World) -> None:
+    """Rules ran for half of the time only: the other half is read from the exporters' own series."""
+    half, whole = told(world.with_rules, DAY), told(world.without, DAY)
+    assert half["recorded"]
+    assert not whole["recorded"]
+    for mixed, raw in zip(half["groups"], whole["groups"], strict=True):
+        for name in ("there", "seen", "busy", "unused", "held", "idle_holding"):
+            assert mixed["gpu_hours"][name] == pytest.approx(raw["gpu_hours"][name], rel=0.01, abs=0.5), name
+        assert mixed["cpu_ratio"] == pytest.approx(raw["cpu_ratio"], abs=0.01)
+
+
+def test_waste_is_what_the_dashboard_shows(world: World) -> None:
+    """Its own expressions, over the same 12 hours: every fifth minute stands for a twelfth of an hour."""
+    report = told(world.with_rules, 12 * HOUR)
+    unused = "(model:gpus_measured:count - model:gpus_busy:mean5m)"
+    price = "max by (name) (gpu_advisor_gpu_price_per_hour)"
+    # A second less than 12 hours, so that both have the same 144 points: such a window is closed on the left in 2.x.
+    over = f"[{12 * HOUR - 1}s:5m] @ {END}"
+    expected = {
+        "gpu_hours/unused": f"sum(sum_over_time({unused}{over})) / 12",
+        "gpu_hours/idle_holding": f"sum(sum_over_time(model:gpus_idle_holding:sum30m{over})) / 12",
+        "money/unused": f"sum(sum_over_time(({unused} * on (name) {price}){over})) / 12",
+    }
+    for path, promql in expected.items():
+        [found] = world.with_rules.query(promql)
+        assert float(found["value"][1]) == pytest.approx(at(report, f"/groups/0/{path}"), rel=0.01), path
+
+
+def test_the_embedded_history_tells_the_same(tmp_path: Path) -> None:
+    lines = list(history(8, END, 5 * HOUR, INTERVAL))
+    written(iter(lines), tmp_path / "week.txt", tmp_path / "data")
+    kept = History(tmp_path / "history.db")
+    import_openmetrics(kept, plain(lines), "gpu-exporter", "node-000:9816")
+    with prometheus(tmp_path, blocks=tmp_path / "data") as server:
+        source = PrometheusSource(PrometheusSettings(server.url))
+        asked = period(END, 4 * HOUR)
+        one, other = read(EmbeddedSource(kept).range, asked), read(source.range, asked)
+        source.close()
+    kept.close()
+    assert one.values.keys() == other.values.keys()
+    for part, things in one.values.items():
+        for uuid, steps in things.items():
+            assert steps == pytest.approx(other.values[part][uuid], rel=1e-9), part
+    assert one.cpu["node-000"] == pytest.approx(other.cpu["node-000"], rel=1e-9)
+    assert one.sightings == other.sightings
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gpu_advisor", "report", *arguments],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_the_command_writes_by_the_name_of_the_file_and_says_what_is_missing(world: World, tmp_path: Path) -> None:
+    """The samples end in the past of this machine's clock, or in its future: nothing is seen within the last hour."""
+    nothing = command("--prometheus", world.without.url, "--since", "1h", "-o", str(tmp_path / "r.json"))
+    document: Any = json.loads((tmp_path / "r.json").read_text())
+    if document["groups"] == []:
+        assert nothing.returncode == 1
+        assert "no GPU was seen between" in nothing.stderr
+    html = command("--prometheus", world.without.url, "--since", "400d", "-o", str(tmp_path / "r.html"))
+    assert (tmp_path / "r.html").read_text().startswith("<!doctype html>"), html.stderr
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--since", "7"), 2, "not a duration"),
+        (("--since", "2m"), 2, "5 minutes"),
+        (("--since", "500d"), 2, "400 days"),
+        (("--prometheus", "http://127.0.0.1:1", "--since", "1h"), 1, "127.0.0.1:1"),
+        (("--advisor", f"http://127.0.0.1:{free_port()}"), 1, "no advisor answers"),
+    ],
+)
+def test_what_cannot_be_is_told(arguments: tuple[str, ...], code: int, words: str) -> None:
+    done = command(*arguments)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert done.stdout == ""
