@@ -49,8 +49,29 @@ Sources: [ZeRO](https://arxiv.org/abs/1910.02054), [activations](https://arxiv.o
 [FlashAttention](https://arxiv.org/abs/2205.14135), [the pipeline's bubble](https://arxiv.org/abs/2104.04473).
 A size alone (`--params`) is read as the nearest published model, which is named in the answer.
 
+## Corrected by what you measured
+
+    gpu-advisor plan --params 1.3b --gpus 8xA100-40GB --profile gpt.profile.json
+
+Formulas do not know your code: how the loss keeps its logits, what a fused kernel saves, what your driver takes. A
+profile of the same model on one GPU, by [`gpu-advisor probe`](calibration.md) and without checkpointing, says it. Its
+peaks lie on a line over the plan's activations: the slope scales the activations of every layout, and what the
+intercept has above the model's states replaces the assumed overhead. Gradients stay in the plan, also where a step
+without accumulation peaks before they are there. A profile of another model, precision, sequence or attention is
+refused with what does not agree. A probe of fewer layers will not do: the ends of the model are then too large a part
+of it.
+
+## Models that are no transformers
+
+    gpu-advisor plan --module my.training:factory --gpus 4xL4 --global-batch 128 --profile l4.profile.json
+
+traces the module as `gpu-advisor estimate` does, at each micro-batch that divides what a GPU gets of the global one,
+and says the largest that fits: with the margin free, and at all at the upper end of the estimate's interval. A trace
+does not know which memory is whose parameters, so the job is split by data only, without sharding.
+
+## What is left out
+
 Not in it: fragmentation (keep the margin), checkpoints being written, the host's memory for what is off-loaded.
-Transformers only; for other models see [calibration](calibration.md).
 
 ## Published figures
 

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gpu_advisor.calibration.errors import CalibrationError
 from gpu_advisor.planning import recipes
 from gpu_advisor.planning.errors import PlanError
 from gpu_advisor.planning.layout import RECIPES
 from gpu_advisor.planning.machines import GIB, Machines, machines
 
 if TYPE_CHECKING:
-    from gpu_advisor.planning.search import Plan, Plans
+    from gpu_advisor.planning.calibrated import Corrected
+    from gpu_advisor.planning.search import Plan, Plans, Question
     from gpu_advisor.planning.shape import Shape
 
 DIMENSIONS = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocabulary")
@@ -26,6 +28,7 @@ TERMS = ("weights", "gradients", "optimizer", "activations", "buffers", "overhea
 @click.option("--params", metavar="SIZE", help="Parameters, such as 7b: the nearest published model is assumed.")
 @click.option("--config", "config", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
               help="A model's config.json from Hugging Face.")  # fmt: skip
+@click.option("--module", metavar="PACKAGE:FACTORY", help="Or any module, traced as `gpu-advisor estimate` does.")
 @click.option("--gpus", "gpus", required=True, metavar="GPUS", help="8xA100-80GB; 4x8xH100 is four nodes of eight.")
 @click.option("--global-batch", type=int, default=256, show_default=True, help="Samples to an optimizer step.")
 @click.option("--sequence", type=int, help="Tokens to a sample.")
@@ -41,12 +44,17 @@ TERMS = ("weights", "gradients", "optimizer", "activations", "buffers", "overhea
 @click.option("--margin", type=click.IntRange(0, 90), default=10, show_default=True, help="Percent left free.")
 @click.option("--overhead-gib", type=click.FloatRange(0, 64), default=1.0, show_default=True,
               help="Taken by driver and libraries on each GPU; measure yours with `gpu-advisor probe`.")  # fmt: skip
+@click.option("--profile", "profiles", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="What `gpu-advisor probe` measured of the model on one GPU: corrects the plan.")  # fmt: skip
+@click.option("--precision", type=click.Choice(["float32", "float16", "bfloat16"]), default="bfloat16",
+              show_default=True, help="Of --module.")  # fmt: skip
 @click.option("--no-offload", is_flag=True, help="Never move states to the host's memory.")
 @click.option("--plans", "most", type=click.IntRange(1, 20), default=3, show_default=True)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(
     params: str | None,
     config: Path | None,
+    module: str | None,
     gpus: str,
     global_batch: int,
     sequence: int | None,
@@ -54,6 +62,8 @@ def command(
     attention: str,
     margin: int,
     overhead_gib: float,
+    profiles: tuple[Path, ...],
+    precision: str,
     no_offload: bool,
     most: int,
     form: str,
@@ -61,32 +71,59 @@ def command(
 ) -> None:
     """Find how to split a transformer's training over GPUs, with the memory of each term.
 
-    The formulas are published ones, and the figures they give are set against published runs in docs/planning.md. Ends
-    with 1 where nothing fits.
+    The formulas are published ones, and the figures they give are set against published runs in docs/planning.md. With
+    a --profile of the model they are corrected by what was measured. Ends with 1 where nothing fits.
 
     \b
       gpu-advisor plan --params 7b --gpus 8xA100-80GB
       gpu-advisor plan --config config.json --gpus 4x8xH100 --global-batch 1024 --sequence 4096
       gpu-advisor plan --params 13b --gpus 4xL40S --format json
+      gpu-advisor plan --params 7b --gpus 8xH100 --profile llama.profile.json
+      gpu-advisor plan --module my.training:factory --gpus 4xL4 --global-batch 128
     """
     from gpu_advisor.planning.search import Question, plans
 
     try:
         hardware = machines(gpus)
+        if module:
+            if params or config or any(dimensions.values()):
+                raise PlanError("--module and the dimensions of a transformer are two models: give one")  # noqa: TRY301
+            from gpu_advisor.commands import plan_module
+
+            fits = plan_module.answer(
+                module, hardware, global_batch, margin / 100, precision, overhead_gib * GIB, profiles, most, form
+            )
+            raise SystemExit(0 if fits else 1)
         shape = _shape(params, config, sequence, dimensions)
         question = Question(
             shape, hardware, RECIPES[optimizer], global_batch, margin / 100, attention == "flash", not no_offload,
             overhead_gib * GIB,
         )  # fmt: skip
+        question, by = _corrected(question, profiles)
         found = plans(question, most)
-    except PlanError as error:
+    except (PlanError, CalibrationError) as error:
         raise click.ClickException(str(error)) from error
     if form == "json":
-        click.echo(json.dumps(_document(shape, hardware, optimizer, found), indent=2))
+        click.echo(json.dumps(_document(shape, hardware, optimizer, found, by), indent=2))
     else:
-        _show(shape, hardware, optimizer, found)
+        _show(shape, hardware, optimizer, found, by)
     if not found.best:
         raise SystemExit(1)
+
+
+def _corrected(question: Question, profiles: tuple[Path, ...]) -> tuple[Question, Corrected | None]:
+    """The question with measured overhead and activations, where there is a profile."""
+    if len(profiles) > 1:
+        raise PlanError("a transformer's plan is corrected by one profile: give that of the model")
+    if not profiles:
+        return question, None
+    from gpu_advisor.calibration.profile import read_profile
+    from gpu_advisor.planning.calibrated import corrected
+
+    by = corrected(
+        read_profile(profiles[0]), question.shape, question.recipe, question.flash_attention, question.overhead_bytes
+    )  # fmt: skip
+    return replace(question, overhead_bytes=by.overhead_bytes, activations_ratio=by.activations_ratio), by
 
 
 def _shape(params: str | None, config: Path | None, sequence: int | None, given: dict[str, int | None]) -> Shape:
@@ -119,11 +156,12 @@ def _shape(params: str | None, config: Path | None, sequence: int | None, given:
     return replace(shape, **dimensions) if dimensions else shape  # type: ignore[arg-type]
 
 
-def _document(shape: Shape, hardware: Machines, optimizer: str, found: Plans) -> dict[str, Any]:
+def _document(shape: Shape, hardware: Machines, optimizer: str, found: Plans, by: Corrected | None) -> dict[str, Any]:
     return {
         "model": asdict(shape) | {"parameters": shape.parameters},
         "gpus": asdict(hardware),
         "optimizer": optimizer,
+        "corrected_by": asdict(by) if by else None,
         "plans": [_plan(plan, hardware, optimizer) for plan in found.best],
         "nearest": _plan(found.nearest, hardware, optimizer) if found.nearest else None,
         "tried": found.tried,
@@ -148,7 +186,7 @@ def _plan(plan: Plan, hardware: Machines, optimizer: str) -> dict[str, Any]:
     }
 
 
-def _show(shape: Shape, hardware: Machines, optimizer: str, found: Plans) -> None:
+def _show(shape: Shape, hardware: Machines, optimizer: str, found: Plans, by: Corrected | None) -> None:
     click.echo(
         f"{shape.parameters / 1e9:.3g} billion parameters: {shape.layers} layers of {shape.hidden}, "
         f"{shape.heads} heads ({shape.kv_heads} of keys), {shape.sequence} tokens. Assumed: {shape.assumed}."
@@ -157,6 +195,12 @@ def _show(shape: Shape, hardware: Machines, optimizer: str, found: Plans) -> Non
         f"{hardware.nodes} x {hardware.gpus_per_node} {hardware.gpu_type} of {hardware.memory_bytes / GIB:g} GiB, "
         f"{optimizer}\n"
     )
+    if by:
+        click.echo(
+            f"Corrected by {by.sizes} sizes of {by.profile}, whose peaks are {by.planned_ratio:.2f} times the plan's. "
+            f"Overhead {by.overhead_bytes / GIB:.1f} GiB, activations x {by.activations_ratio:.2f}; within "
+            f"{by.spread_ratio:.0%} of what was measured.\n"
+        )
     for number, plan in enumerate(found.best, 1):
         click.echo(f"{number}. {_in_words(plan)}")
         _show_memory(plan)

@@ -116,8 +116,10 @@ def states(parameters: float, layout: Layout, recipe: Recipe) -> tuple[float, fl
     return weights, gradients, optimizer
 
 
-def memory(shape: Shape, layout: Layout, recipe: Recipe, overhead_bytes: float = OVERHEAD_BYTES) -> Memory:
-    """What the fullest GPU of a layout needs."""
+def memory(
+    shape: Shape, layout: Layout, recipe: Recipe, overhead_bytes: float = OVERHEAD_BYTES, activations_ratio: float = 1.0
+) -> Memory:
+    """What the fullest GPU of a layout needs; `activations_ratio` is a calibration's correction of these."""
     layers = ceil(shape.layers / layout.pipeline)
     ends = shape.embedding_parameters + (shape.output_parameters if layout.pipeline == 1 else 0)
     parameters = (layers * shape.layer_parameters + ends) / layout.tensor
@@ -125,6 +127,5 @@ def memory(shape: Shape, layout: Layout, recipe: Recipe, overhead_bytes: float =
     brought_in = layout.zero >= 3 or layout.offload == "all"
     largest = max(shape.layer_parameters, shape.embedding_parameters) / layout.tensor
     buffers = 2 * recipe.weights * largest if brought_in else 0.0
-    return Memory(
-        weights, gradients, optimizer, activations(shape, layout, recipe.activations), buffers, overhead_bytes
-    )
+    kept_values = activations_ratio * activations(shape, layout, recipe.activations)
+    return Memory(weights, gradients, optimizer, kept_values, buffers, overhead_bytes)

@@ -68,6 +68,7 @@ class Question:
     flash_attention: bool = True
     offloading: bool = True
     overhead_bytes: float = OVERHEAD_BYTES
+    activations_ratio: float = 1.0
 
 
 def plans(question: Question, most: int = 3) -> Plans:
@@ -83,7 +84,7 @@ def plans(question: Question, most: int = 3) -> Plans:
     tried = 0
     for layout in _layouts(question):
         tried += 1
-        need = memory(question.shape, layout, question.recipe, question.overhead_bytes)
+        need = memory(question.shape, layout, question.recipe, question.overhead_bytes, question.activations_ratio)
         plan = Plan(layout, need, capacity, cost(layout, question))
         if nearest is None or plan.used_ratio < nearest.used_ratio:
             nearest = plan

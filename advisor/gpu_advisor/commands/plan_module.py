@@ -1,0 +1,80 @@
+"""`gpu-advisor plan --module`: how many samples at once, for a module that is no transformer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpu_advisor.calibration.sizes import format_bytes
+from gpu_advisor.planning import recipes
+
+if TYPE_CHECKING:
+    from gpu_advisor.planning.machines import Machines
+    from gpu_advisor.planning.traced import TracedPlan, TracedPlans
+
+_BUCKETS = "DistributedDataParallel(..., gradient_as_bucket_view=True), or the gradients are there twice"
+
+
+def answer(
+    module: str, hardware: Machines, global_batch: int, margin_ratio: float, precision: str, overhead_bytes: float,
+    profiles: tuple[Path, ...], most: int, form: str,
+) -> bool:  # fmt: skip
+    """Prints the plans; whether one fits. Raises PlanError and CalibrationError."""
+    from gpu_advisor.calibration.profile import read_profile
+    from gpu_advisor.planning.traced import correction_of, traced_plans
+
+    correction = correction_of([read_profile(path) for path in profiles], hardware, overhead_bytes)
+    found = traced_plans(module, hardware, global_batch, margin_ratio, precision, correction)
+    found = replace(found, fitting=found.fitting[:most])
+    if form == "json":
+        click.echo(json.dumps(_document(module, hardware, precision, found), indent=2))
+    else:
+        show(module, hardware, precision, found)
+    return bool(found.fitting)
+
+
+def _document(module: str, hardware: Machines, precision: str, found: TracedPlans) -> dict[str, Any]:
+    return {
+        "module": module,
+        "precision": precision,
+        "gpus": asdict(hardware),
+        "correction": asdict(found.correction),
+        "plans": [_plan(plan, hardware) for plan in found.fitting],
+        "smallest": _plan(found.smallest, hardware) if found.smallest else None,
+    }
+
+
+def _plan(plan: TracedPlan, hardware: Machines) -> dict[str, Any]:
+    return {
+        "layout": {"data": plan.layout.data, "micro_batch": plan.layout.micro_batch,
+                   "accumulation": plan.layout.accumulation, "global_batch": plan.layout.global_batch},
+        "memory_bytes": plan.estimate.corrected_bytes,
+        "memory_low_bytes": plan.estimate.low,
+        "memory_high_bytes": plan.estimate.high,
+        "used_ratio": plan.used_ratio,
+        "settings": {"torchrun": recipes.torchrun(hardware), "ddp": {"gradient_as_bucket_view": True}},
+    }  # fmt: skip
+
+
+def show(module: str, hardware: Machines, precision: str, found: TracedPlans) -> None:
+    """For people."""
+    click.echo(
+        f"{module} in {precision} on {hardware.nodes} x {hardware.gpus_per_node} {hardware.gpu_type}, by data only"
+    )
+    for plan in found.fitting or ((found.smallest,) if found.smallest else ()):
+        of, layout = plan.estimate, plan.layout
+        click.echo(
+            f"micro-batch {layout.micro_batch} x {layout.accumulation} on {layout.data} GPUs: "
+            f"{format_bytes(of.corrected_bytes)} ({format_bytes(of.low)} to {format_bytes(of.high)}) of "
+            f"{format_bytes(plan.capacity_bytes)} ({plan.used_ratio:.0%})"
+        )
+    if found.smallest:
+        click.echo("Not even that fits: larger GPUs, checkpointing, or a lower --precision help.")
+    else:
+        click.echo(f"\nStart the first with: {recipes.torchrun(hardware)}\nwith {_BUCKETS}")
+    if not found.correction.samples:
+        click.echo("note: no profile was given: what the driver and the libraries take is assumed (--overhead-gib)")
