@@ -4,7 +4,8 @@ Sizes in bytes. The rules and constants are those of the allocator's own descrip
 (https://zdevito.github.io/2022/08/04/cuda-caching-allocator.html, and c10/cuda/CUDACachingAllocator.h in
 https://github.com/pytorch/pytorch): blocks are rounded up to 512 B; up to 1 MiB they are cut from segments of 2 MiB,
 below 10 MiB from segments of 20 MiB, above that a segment is the request rounded up to 2 MiB; a free block is reused by
-best fit, its rest split off, and neighbours that are both free are joined.
+best fit, its rest split off, and neighbours that are both free are joined. Before it gives up for want of memory, it
+gives the segments back in which nothing is used, and asks once more.
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ ROUND_LARGE_BYTES = 2 << 20
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """The most that was in use, and the most that was taken from the device."""
+    """The most that was in use, the most that was taken from the device, and how often memory was given back to it.
+
+    `retries` is what PyTorch counts as num_alloc_retries: each makes the device wait, and shows that more hardly fits.
+    """
 
     allocated_bytes: int
     reserved_bytes: int
+    retries: int = 0
 
 
 def block_bytes(request: int) -> int:
@@ -54,10 +59,14 @@ class _Block:
 
 
 class CachingAllocator:
-    """Replays allocations by key. Raises KeyError for a key that is freed but not held."""
+    """Replays allocations by key. Raises KeyError for a key that is freed but not held.
 
-    def __init__(self) -> None:
-        self.allocated = self.reserved = self.peak_allocated = 0
+    With `limit_bytes`, what the device has, it raises MemoryError where PyTorch would run out of memory.
+    """
+
+    def __init__(self, limit_bytes: int | None = None) -> None:
+        self.limit_bytes = limit_bytes
+        self.allocated = self.reserved = self.peak_allocated = self.peak_reserved = self.retries = 0
         self._held: dict[int, _Block] = {}
         self._free: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
         self._blocks: dict[int, _Block] = {}
@@ -86,7 +95,7 @@ class CachingAllocator:
 
     @property
     def peak(self) -> Peak:
-        return Peak(self.peak_allocated, self.reserved)
+        return Peak(self.peak_allocated, self.peak_reserved, self.retries)
 
     def _take(self, size: int, small: bool) -> _Block:
         pool = self._free[small]
@@ -96,8 +105,23 @@ class CachingAllocator:
             block.free = False
             return block
         segment = segment_bytes(size)
+        self._make_room(segment)
         self.reserved += segment
+        self.peak_reserved = max(self.peak_reserved, self.reserved)
         return self._new(segment, small)
+
+    def _make_room(self, segment: int) -> None:
+        if self.limit_bytes is None or self.reserved + segment <= self.limit_bytes:
+            return
+        self.retries += 1
+        for pool in self._free.values():
+            for _, number in list(pool):
+                block = self._blocks[number]
+                if block.before is None and block.after is None:  # a whole segment
+                    self._unlist(block)
+                    self.reserved -= block.size
+        if self.reserved + segment > self.limit_bytes:
+            raise MemoryError(f"{segment} bytes more than {self.reserved} do not fit {self.limit_bytes}")
 
     def _new(self, size: int, small: bool) -> _Block:
         block = _Block(self._count, size, small)
@@ -132,9 +156,12 @@ class CachingAllocator:
                 block.after.before = block
 
 
-def replay(events: Iterable[tuple[int, int]]) -> Peak:
-    """Peak of a sequence of (key, bytes): an allocation, or with a negative size the release of that key."""
-    allocator = CachingAllocator()
+def replay(events: Iterable[tuple[int, int]], limit_bytes: int | None = None) -> Peak:
+    """Peak of a sequence of (key, bytes): an allocation, or with a negative size the release of that key.
+
+    Raises MemoryError where a device of `limit_bytes` has too little.
+    """
+    allocator = CachingAllocator(limit_bytes)
     for key, size in events:
         if size < 0:
             allocator.free(key)

@@ -1,35 +1,56 @@
 """C-find: the largest batch size that is safe, in few trials and without running out of memory.
 
-Two small sizes are measured, the curve is fitted, and the next trial is the largest size that the fit is sure of; each
-trial sharpens the fit, until the next size would be only a little larger. A trial that does run out of memory is a
-bound.
+A trial tells the most memory that it took, and what of it stays between steps (weights, the optimizer's state, the
+driver's context). The rest belongs to the batch. A batch's memory is in part fixed, too (workspaces, gradients), so it
+grows with the batch at most in proportion: one trial gives a bound for every larger size. The next trial is the
+largest size within that bound, and shows how far the bound was off; two or three of them end where a larger size would
+gain next to nothing.
+
+What may break the bound is memory that jumps, as where a library changes its algorithm or the allocator's segments
+fall out badly. Against that a margin is kept, a large one as long as most of the memory is yet to be filled.
+
+Where weights are most of the memory, the optimizer's step makes the peak of small batches, and the bound is far off. A
+trial that also tells what is there when the forward pass has ended helps: the backward pass adds no more than the
+forward pass left, since a gradient is as large as what it belongs to; and the optimizer's step holds of the batch no
+more than the forward pass did.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from gpu_advisor.calibration.errors import CalibrationError, PointsError
-from gpu_advisor.calibration.fit import FARTHEST, MemoryFit, fit_memory
-from gpu_advisor.calibration.points import Point, clean
-from gpu_advisor.calibration.prior import PRIOR
+from gpu_advisor.calibration.errors import CalibrationError
 
-#: Sizes tried one after the other in one place shake less than the records that the prior's noises were learnt from.
-#: How much less is open: every noise up to 4 % is as probable as the others.
-PROBED = replace(PRIOR, noises=tuple((noise, 1.0 if noise <= 0.04 else 0.2) for noise, _ in PRIOR.noises))
-NEAREST = 4
-"""Sizes that the fit uses: the largest, since what makes the peak of a small batch may be something else."""
-FARTHEST_SECOND = 32.0
-"""How many times the first size the second may be."""
-Try = Callable[[int], int | None]
-"""Runs a few steps at a size; peak memory in bytes, or None where it ran out of memory."""
+_STEADY = 0.0002
+"""Share of the limit left free of what the optimizer's step takes: nothing jumps there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Memory that a trial took, in bytes.
+
+    `held_bytes` is what stays between steps when the gradients and the batch are let go of. It saves trials; 0 where it
+    is not known, and never more than what really stays: then the search would be too bold. `forward_bytes` is what is
+    there when a forward pass has ended; None where it is not known.
+    """
+
+    peak_bytes: int
+    held_bytes: int = 0
+    forward_bytes: int | None = None
+
+
+Try = Callable[[int], Usage | None]
+"""Runs a few steps at a size. None where they do not fit: they ran out of memory, or the allocator barely helped itself
+(`num_alloc_retries` of torch.cuda.memory_stats grew)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is searched for. `limit_bytes` is the memory that may be used."""
+    """What is searched for. `limit_bytes` is the memory that may be used.
+
+    The margins were chosen on simulated models that `make bench-finder` does not use.
+    """
 
     limit_bytes: int
     first: int = 4
@@ -37,24 +58,22 @@ class Search:
     """The size from which on nothing is gained, as the number of samples in the data set."""
     close_ratio: float = 0.03
     """Stop when at most this much is left to win."""
-    likely_ratio: float = 0.05
-    """With more than this likely to be left, half of it is tried although it is not sure."""
-    risk: float = 0.02
-    """Largest probability of running out of memory that a trial may have."""
-    second_share: float = 0.6
-    """Share of the limit that the second size may take if all memory grew with the batch: what one small size shows of
-    workspaces is little."""
-    shake_ratio: float = 0.1
-    """How much memory may jump where a library changes its algorithm."""
+    far_margin: float = 0.10
+    """Share left free of what the batch may have, times how much of that is unused: so far off the bound was for sizes
+    many times larger."""
+    near_margin: float = 0.01
+    """Share left free at least."""
+    farthest: float = 64.0
+    """How many times the last size the next may be."""
     most_trials: int = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One size tried. None for a peak is out of memory."""
+    """One size tried. None did not fit."""
 
     batch_size: int
-    peak_memory_bytes: int | None
+    usage: Usage | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +84,9 @@ class Found:
     trials: tuple[Trial, ...]
 
     @property
-    def out_of_memory_events(self) -> int:
-        return sum(trial.peak_memory_bytes is None for trial in self.trials)
+    def failures(self) -> int:
+        """Trials that did not fit."""
+        return sum(trial.usage is None for trial in self.trials)
 
 
 def find(run: Try, search: Search) -> Found:
@@ -86,53 +106,57 @@ def find(run: Try, search: Search) -> Found:
 
 def next_size(trials: list[Trial], search: Search) -> int | None:
     """What to try next, or None to stop. Pure: a function of what was tried."""
-    fitting = {trial.batch_size: trial.peak_memory_bytes for trial in trials if _fits(trial, search)}
+    fitting = {trial.batch_size: trial.usage for trial in trials if trial.usage and _fits(trial, search)}
     failed = min((trial.batch_size for trial in trials if not _fits(trial, search)), default=search.largest + 1)
     if not fitting:
         return failed // 2 if failed > 1 else None
-    best = max(fitting)
-    points = [Point(size, peak) for size, peak in sorted(fitting.items()) if peak]
+    best, *smaller = sorted(fitting, reverse=True)
+    usage = fitting[best]
+    free = (search.limit_bytes - usage.peak_bytes) / max(search.limit_bytes - usage.held_bytes, 1)
+    step_slope = (usage.peak_bytes - fitting[smaller[0]].peak_bytes) / (best - smaller[0]) if smaller else None
     enough = best * (1 + search.close_ratio)
-    if len(points) == 1:
-        size = max(best + 1, min(_proportional(points[0], search.second_share, search), int(FARTHEST_SECOND * best)))
-        sure = likely = size
-    else:
-        sure, likely = _jump(points, search)
-        size = max(sure, min(_proportional(points[-1], 1 - search.shake_ratio, search), likely))
-    if size <= enough and likely > best * (1 + search.likely_ratio):  # not sure of more, but more is likely
-        size = max(math.isqrt(best * likely), int(enough) + 1)
-    size = min(size, search.largest)
-    if failed <= search.largest:  # between what fits and what does not, the fit was wrong once: stay in the middle
+    size = 0
+    for margin in (max(search.far_margin * free, search.near_margin), search.near_margin):
+        if size <= enough:
+            room = _Room(best, usage, search.limit_bytes, margin)
+            size = max(room.in_proportion(), room.by_parts(step_slope))
+    size = min(size, int(best * search.farthest), search.largest)
+    if failed <= search.largest:  # memory jumped once between what fits and what does not: stay in the middle
         size = min(size, (best + failed) // 2)
-    return size if size > enough and size < failed else None
+    return size if enough < size < failed else None
 
 
-def _proportional(point: Point, share: float, search: Search) -> int:
-    """What takes this share of the limit at most, even if all memory grew with the batch."""
-    return int(point.batch_size * share * search.limit_bytes / point.peak_memory_bytes)
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """How large a batch may become by each bound, given one that took `usage`."""
 
+    size: int
+    usage: Usage
+    limit_bytes: int
+    margin: float
 
-def _jump(points: list[Point], search: Search) -> tuple[int, int]:
-    """The largest size that surely fits, and the largest that fits as likely as not."""
-    try:
-        fit = fit_memory(clean(points[-NEAREST:]), PROBED)
-    except PointsError:  # memory fell: the sizes are too close to tell
-        return 1, 2 * points[-1].batch_size
-    return largest_within(fit, search.limit_bytes, search.risk), largest_within(fit, search.limit_bytes, 0.5)
+    def in_proportion(self) -> int:
+        """All that is not held grows in proportion."""
+        return self._grown(self.usage.peak_bytes - self.usage.held_bytes)
 
+    def by_parts(self, step_slope: float | None) -> int:
+        """The passes grow in proportion, and what the optimizer's step takes by `step_slope` bytes a sample, or by all
+        that the forward pass left where only one size was tried. 0 where the forward pass is not known.
+        """
+        usage = self.usage
+        if usage.forward_bytes is None:
+            return 0
+        left = usage.forward_bytes - usage.held_bytes
+        slope = left / self.size
+        if step_slope is not None:
+            slope = min(slope, step_slope)
+        room = self.limit_bytes * (1 - _STEADY) - usage.peak_bytes
+        return min(self._grown(2 * left), self.size + int(max(room, 0) / max(slope, 1)))
 
-def largest_within(fit: MemoryFit, limit_bytes: float, risk: float) -> int:
-    """The largest size whose risk of exceeding the limit is at most `risk`, at least the largest measured."""
-    low = fit.points.largest.batch_size
-    high = int(FARTHEST * low)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if fit.exceeds_probability(middle, limit_bytes) <= risk:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    def _grown(self, batch_bytes: int) -> int:
+        room = (self.limit_bytes - self.usage.held_bytes) * (1 - self.margin)
+        return int(self.size * room / max(batch_bytes, 1))
 
 
 def _fits(trial: Trial, search: Search) -> bool:
-    return trial.peak_memory_bytes is not None and trial.peak_memory_bytes <= search.limit_bytes
+    return trial.usage is not None and trial.usage.peak_bytes <= search.limit_bytes
