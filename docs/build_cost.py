@@ -109,7 +109,7 @@ here: Azure's ND96isr_H200_v5; Azure sells no L4. Put in by `--catalogue`, or re
 
 `--catalogue FILE`, or `cost.catalogue` in the settings: CSV with the columns of the shipped file, or YAML. A row
 replaces the shipped one of the same provider, region, instance type and GPUs. Machines of your own have a price for the
-hour of one GPU:
+hour of one GPU; their provider and region are `on-premise`:
 
 ```yaml
 instances:

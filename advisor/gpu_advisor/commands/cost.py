@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ def _answer(format_: output.Format, exit_code: bool, options: dict[str, Any]) ->
     work = given.work_of(options, catalogue)
     choice = choose(work, catalogue, today)
     of = cost_shown.Answer(
-        work, given.unit_of(options), choice, _now(options["now"], work, catalogue, today),
+        work, given.unit_of(options), choice, _now(options, work, catalogue, today),
         stale(_considered(work, catalogue), today, settings.catalogue_stale_days),
     )  # fmt: skip
     if options["listing"]:
@@ -84,13 +85,15 @@ def _code(choice: Choice, now: Candidate | None, exit_code: bool) -> int:
     return 0
 
 
-def _now(named: str | None, work: Work, catalogue: Catalogue, today: date) -> Candidate | None:
-    """What is used now, judged as all others are; on demand."""
+def _now(options: dict[str, Any], work: Work, catalogue: Catalogue, today: date) -> Candidate | None:
+    """What is used now, against the job, but not against what is asked of others: it need not be of their region."""
     from gpu_advisor.cost.choice import candidate
 
-    if named is None:
+    if options["now"] is None:
         return None
-    return candidate(given.offer_named(named, catalogue), False, work, catalogue, today)
+    nowhere: frozenset[str] = frozenset()
+    job = replace(work, gpus=(), providers=nowhere, regions=nowhere, instance_types=nowhere)
+    return candidate(given.offer_named(options["now"], catalogue), options["now_spot"], job, catalogue, today)
 
 
 def _refresh(options: dict[str, Any]) -> int:

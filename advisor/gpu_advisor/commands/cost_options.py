@@ -81,6 +81,7 @@ _OPTIONS = (
     click.option("--budget", type=click.FloatRange(0, min_open=True), help="For the whole job."),
     click.option("--deadline", type=click.FloatRange(0, min_open=True), metavar="HOURS"),
     click.option("--now", metavar="INSTANCE[@REGION]", help="What is used now, to compare."),
+    click.option("--now-spot", is_flag=True, help="It is a spot instance."),
     click.option("--catalogue", type=_FILE, metavar="FILE", help="Your own rows (CSV or YAML), over those shipped."),
     click.option("--config", type=_FILE, metavar="FILE", help="Settings, for cost.catalogue."),
     click.option("--date", "today", callback=_day, metavar="DAY", help="Judge age as of it.  [default: today]"),
@@ -168,7 +169,7 @@ def _rates(options: dict[str, Any], unit: str, gpus: tuple[Any, ...], catalogue:
     if unit == "GPU hour":
         if not gpus:
             raise click.UsageError("an hour of one GPU is not one of another: say of which with --gpu, as --gpu H100")
-        return tuple(Rate(1 / 3600, "a GPU hour an hour and GPU", gpu=gpu, linear=True) for gpu in gpus)
+        return tuple(Rate(1 / 3600, "a GPU hour is an hour of one GPU", gpu=gpu, linear=True) for gpu in gpus)
     given = tuple(_rate(text, unit, catalogue) for text in options["rates"])
     profiles = [read_profile(path) for path in options["profiles"]]
     if profiles and unit == "token" and not options["tokens_per_sample"]:

@@ -117,7 +117,7 @@ def _show_table(of: Answer, everything: bool) -> None:
     shown = feasible if everything else feasible[:SHOWN]
     per = f"per {of.unit}" if of.unit == "GPU hour" else f"per million {of.unit}s"
     rows = [_cells(each, of.unit) for each in shown]
-    head = ("instance type", "region", "GPUs", "price", "an hour", f"{of.unit}s/s", "hours", "cost", per)
+    head = ("instance type", "region", "GPUs", "price", "an hour", _rate_head(of.unit), "hours", "cost", per)
     output.show_table(head, rows, _nothing(of.choice))
     if len(shown) < len(feasible):
         click.echo(f"and {len(feasible) - len(shown)} dearer ones (--all)")
@@ -136,14 +136,18 @@ def _show_table(of: Answer, everything: bool) -> None:
 
 def _cells(each: Candidate, unit: str) -> tuple[str, ...]:
     offer = each.offer
-    scale = 1.0 if unit == "GPU hour" else MILLION
-    per_second = "-" if each.speed.per_second is None else f"{each.speed.per_second:.5g}"
+    scale, seconds = (1.0, 3600) if unit == "GPU hour" else (MILLION, 1)
+    per_second = "-" if each.speed.per_second is None else f"{each.speed.per_second * seconds:.5g}"
     return (
         offer.instance_type, offer.region, f"{offer.gpu_count} x {offer.gpu}", "spot" if each.spot else "on demand",
         _money(each.price_per_hour), f"~{per_second}" if each.speed.estimated else per_second,
         "-" if each.hours is None else f"{each.hours:.4g}", _money(each.cost),
         _money(None if each.cost_per_unit is None else each.cost_per_unit * scale),
     )  # fmt: skip
+
+
+def _rate_head(unit: str) -> str:
+    return "GPU hours/h" if unit == "GPU hour" else f"{unit}s/s"
 
 
 def _words(of: Answer) -> Iterator[str]:
@@ -159,7 +163,7 @@ def _words(of: Answer) -> Iterator[str]:
         if not each.feasible and of.work.names(each.offer):
             yield f"{_name(each)}: {'; '.join(each.failed)}"
     if now is not None:
-        name = f"{now.offer.instance_type} in {now.offer.region}"
+        name = _name(now)
         saved = _saved(of)
         for why in now.failed:
             yield f"Now, {name}: {why}"

@@ -103,16 +103,16 @@ def read(path: Path) -> tuple[Offer, ...]:
 def from_csv(text: str, name: str) -> tuple[Offer, ...]:
     """Rows by the columns of `reading.COLUMNS`. Raises CostError."""
     table = csv.DictReader(io.StringIO(text))
-    missing = set(reading.COLUMNS) - set(table.fieldnames or ())
+    try:
+        missing = set(reading.COLUMNS) - set(table.fieldnames or ())
+        rows = [(f"{name}:{table.line_num}", row) for row in table]
+    except csv.Error as error:
+        raise CostError(f"{name}:{table.line_num}: not CSV: {error}") from error
     if missing:
         raise CostError(
             f"{name}: the header lacks {', '.join(sorted(missing))}: begin with {','.join(reading.COLUMNS)}; a file in "
             "SkyPilot's format is turned into one by --refresh-from"
         )
-    try:
-        rows = [(f"{name}:{table.line_num}", row) for row in table]
-    except csv.Error as error:
-        raise CostError(f"{name}:{table.line_num}: not CSV: {error}") from error
     if any(None in row for _, row in rows):
         where = next(where for where, row in rows if None in row)
         raise CostError(f"{where}: more cells than the header has columns: quote what has a comma in it")
@@ -123,7 +123,7 @@ def from_yaml(text: str, name: str) -> tuple[Offer, ...]:
     """`instances` by the columns of the CSV, `on_premise` by `reading.ON_PREMISE_KEYS`. Raises CostError."""
     try:
         document = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date such as 2026-99-99
         raise CostError(f"{name}: not YAML: {error}") from error
     if not isinstance(document, dict) or not document or document.keys() - {"instances", "on_premise"}:
         raise CostError(f"{name}: give lists under the keys instances and on_premise, and no others")

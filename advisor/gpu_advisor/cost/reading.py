@@ -82,7 +82,7 @@ def number(row: Row, name: str, optional: bool = False) -> Any:
         raise CostError(f"{name} is missing: what it costs is unknown, not nothing; fill it in or leave the row out")
     try:
         found = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = math.nan
     if not math.isfinite(found):
         raise CostError(f"{name} {value!r} is no number: write it as in 3.06")

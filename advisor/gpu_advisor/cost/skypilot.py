@@ -55,16 +55,16 @@ def converted(text: str, provider: str, dated: date, source: str, regions: froze
     if provider not in PROVIDERS:
         raise CostError(f"{provider}: SkyPilot's files of {', '.join(PROVIDERS)} are understood: name one of them")
     table = csv.DictReader(io.StringIO(text))
-    missing = sorted(set(HEADER) - set(table.fieldnames or ()))
+    try:
+        missing = sorted(set(HEADER) - set(table.fieldnames or ()))
+        lines = [line for line in table if not regions or line.get("Region") in regions]
+    except csv.Error as error:
+        raise CostError(f"line {table.line_num}: not CSV: {error}") from error
     if missing:
         raise CostError(
             f"the header lacks {', '.join(missing)}: give vms.csv of SkyPilot's catalogue, as in "
             f"catalogs/v8/{provider}/vms.csv"
         )
-    try:
-        lines = [line for line in table if not regions or line["Region"] in regions]
-    except csv.Error as error:
-        raise CostError(f"line {table.line_num}: not CSV: {error}") from error
     whole = _gcp(lines) if provider == "gcp" else [line for line in lines if line["AcceleratorName"]]
     refused: Counter[str] = Counter()
     found: dict[tuple[str, ...], list[Offer]] = defaultdict(list)
@@ -167,10 +167,10 @@ def _zone(line: Line) -> str:
     return line.get("AvailabilityZone") or line["Region"]
 
 
-def _sum(host: str, accelerator: str) -> str:
+def _sum(host: str | None, accelerator: str | None) -> str:
     """Empty where a part is: half a price is none. A part of zero makes the sum zero, and so refused."""
     try:
-        parts = float(host), float(accelerator)
+        parts = float(host or ""), float(accelerator or "")
     except ValueError:
         return ""
     return str(round(sum(parts), 6)) if all(part > 0 for part in parts) else "0"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import date
 from pathlib import Path
 
 import pytest
-from gpu_advisor.cost.catalogue import Catalogue, from_csv, read, shipped, stale, to_csv, with_own
+from gpu_advisor.cost.catalogue import Catalogue, from_csv, from_yaml, read, shipped, stale, to_csv, with_own
 from gpu_advisor.cost.errors import CostError
 from gpu_advisor.cost.offers import Gpu, exact_gpu_of, gpu_of
 from gpu_advisor.cost.reading import COLUMNS
+from hypothesis import given
+from hypothesis import strategies as st
 
 HEAD = ",".join(COLUMNS)
 ROW = "mine,here,big,A100-80GB,8,,96,1000,20,8,2026-11-01,quote"
@@ -123,6 +126,9 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
          "price_per_gpu_hour 0 must be above 0"),
         ("own.yaml", "on_premise: [{nam: r}]\n", "'nam' is unknown"),
         ("own.yaml", "instances: [\n", "not YAML"),
+        ("own.yaml", "instances: [{date: 2026-99-99}]\n", "not YAML"),
+        ("own.yaml", f"on_premise: [{{name: r, gpu_type: L4, gpu_count: 1{'0' * 400}}}]", "no number"),
+        ("own.csv", f"{HEAD}\n{'x' * 200_000}\n", "not CSV"),
     ],
 )  # fmt: skip
 def test_files_that_are_no_catalogue(tmp_path: Path, name: str, text: str, told: str) -> None:
@@ -166,3 +172,16 @@ def test_a_rate_must_say_which_size() -> None:
     with pytest.raises(CostError, match="A100-40GB or A100-80GB"):
         exact_gpu_of("A100")
     assert gpu_of("A100").covers(Gpu("A100", 40))
+
+
+@given(st.text(max_size=200), st.sampled_from(["", HEAD + "\n", f"{HEAD}\n{ROW}\n"]))
+def test_any_text_is_read_or_refused(text: str, before: str) -> None:
+    for reader in (from_csv, from_yaml):
+        with contextlib.suppress(CostError):
+            reader(before + text, "any")
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters='\n\r"'), max_size=8), min_size=1, max_size=14))
+def test_any_row_is_read_or_refused(cells: list[str]) -> None:
+    with contextlib.suppress(CostError):
+        from_csv(f"{HEAD}\n{','.join(cells)}\n", "any")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from gpu_advisor.calibration.profile import Measurement, Profile, write_profile
 from gpu_advisor.cli import cli
+from gpu_advisor.cost.catalogue import read
 from gpu_advisor.cost.errors import CostError
 from gpu_advisor.cost.profiles import rates_of
 
@@ -65,6 +67,11 @@ def test_what_is_used_now_is_compared() -> None:
     assert "42% less" in cost(*RESNET, "--now", "p3.2xlarge").stdout
     assert code(*RESNET, "--now", "p3.2xlarge", "--exit-code") == 3
     assert code(*RESNET, "--now", "NC24ads_A100_v4", "--exit-code") == 0
+    assert "provider aws" not in cost(*RESNET, "--now", "p3.2xlarge", "--provider", "azure").stdout
+    spot = document(*RESNET, "--now", "p3.2xlarge", "--now-spot")
+    assert spot["now"]["spot"]
+    assert spot["saved_ratio"] < 0
+    assert "as cheap as any" in cost(*RESNET, "--now", "p3.2xlarge", "--now-spot").stdout
     retired = cost(*RESNET, "--now", "NC6s_v3").stdout
     assert "Now, Standard_NC6s_v3 in" in retired
     assert "retired on 2025-09-30" in retired
@@ -187,6 +194,19 @@ def test_a_price_list_becomes_a_catalogue(tmp_path: Path) -> None:
     assert "give the path" in str(
         cost("--refresh-from", str(tmp_path / "no.csv"), "--provider", "aws", "--out", str(out)).exception
     )
+
+
+def test_the_page_is_right(tmp_path: Path) -> None:
+    """Its YAML is read, and its commands that need no file are answered."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "cost.md").read_text(encoding="utf-8")
+    own = tmp_path / "own.yaml"
+    own.write_text(page.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
+    assert [each.instance_type for each in read(own)] == ["p5.48xlarge", "rack-7"]
+    lines = [line.strip() for line in page.splitlines() if line.startswith("    gpu-advisor cost ")]
+    asked = [shlex.split(line)[2:] for line in lines if ".json" not in line and ".csv" not in line]
+    assert len(asked) >= 4
+    for words in asked:
+        assert code(*words) in (0, 3), words
 
 
 @pytest.mark.parametrize(

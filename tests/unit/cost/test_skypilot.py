@@ -9,6 +9,8 @@ from gpu_advisor.cost.catalogue import from_csv, to_csv
 from gpu_advisor.cost.errors import CostError
 from gpu_advisor.cost.offers import Gpu
 from gpu_advisor.cost.skypilot import Converted, converted
+from hypothesis import given
+from hypothesis import strategies as st
 
 DAY = date(2026, 11, 20)
 COMMON = "InstanceType,AcceleratorName,AcceleratorCount,vCPUs,MemoryGiB,GpuInfo,Price,SpotPrice,Region"
@@ -123,3 +125,16 @@ def test_only_the_regions_asked_for() -> None:
 def test_files_that_are_none(text: str, provider: str, told: str) -> None:
     with pytest.raises(CostError, match=told):
         converted(text, provider, DAY, "test")
+
+
+CELLS = st.sampled_from(
+    ["", "0", "-1", "1", "nan", "1e400", "A100", "a2-highgpu-1g", "n1-standard-8", "T4", "here", "x"]
+)
+
+
+@given(st.sampled_from(["aws", "azure", "gcp"]), st.lists(st.lists(CELLS, max_size=12), max_size=6))
+def test_any_lines_are_converted_or_refused(provider: str, lines: list[list[str]]) -> None:
+    head = {"aws": AWS, "azure": AZURE, "gcp": GCP}[provider]
+    found = converted(head + "\n".join(",".join(cells) for cells in lines), provider, DAY, "test")
+    assert all(each.price_per_hour > 0 for each in found.offers)
+    assert sum(count for _, count in found.refused) + len(found.offers) <= found.rows
