@@ -69,11 +69,10 @@ def exporter(tmp_path: Path, address: str, *arguments: str) -> Iterator[Program]
 
 @contextmanager
 def advisor(tmp_path: Path, address: str, config: dict[str, Any]) -> Iterator[Program]:
-    """`gpu-advisor serve` with this configuration; `web` and `state_dir` are filled in."""
+    """`gpu-advisor serve` with this configuration; the address and `state_dir` are filled in."""
     path = tmp_path / "advisor.yml"
-    path.write_text(
-        yaml.safe_dump({"state_dir": str(tmp_path / "state"), **config, "web": {"listen_address": address}})
-    )
+    web = {**config.get("web", {}), "listen_address": address}
+    path.write_text(yaml.safe_dump({"state_dir": str(tmp_path / "state"), **config, "web": web}))
     command = [sys.executable, "-m", "gpu_advisor", "serve", "--config", str(path)]
     with _running(command, address, tmp_path / f"advisor-{time.monotonic_ns()}.log") as program:
         yield program
