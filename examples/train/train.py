@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--job", default="example", help="label training_job (default: %(default)s)")
     parser.add_argument("--directory", help="the exporter's textfile directory")
     parser.add_argument("--listen", help="HOST:PORT to serve /metrics at, where no directory is shared")
+    parser.add_argument("--uuid", help="of the GPU, as gpu_info has it, where PyTorch does not tell")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--read-seconds", type=float, default=0.0005, help="how slow the simulated disk is")
@@ -87,6 +88,7 @@ def main() -> None:
                 arguments.job,
                 directory=arguments.directory,
                 listen=arguments.listen,
+                uuid=arguments.uuid,
                 memory=manager.memory,
                 interval_seconds=arguments.report_seconds,
             )

@@ -21,11 +21,14 @@ from gpu_advisor.recommendation import (
     Scope,
 )
 from gpu_advisor.settings import Settings
-from gpu_advisor.signals import IDLE_COVERAGE, IDLE_SAMPLES, IDLE_UTILIZATION, MEMORY_USED
+from gpu_advisor.signals import IDLE_COVERAGE, IDLE_SAMPLES, IDLE_UTILIZATION, JOB_STEPPING, MEMORY_USED
 
 KIND = "idle_reclaim"
 
 IDLE_OR_HOLDING = frozenset({Idleness.IDLE, Idleness.HOLDING_MEMORY})
+
+#: A job that spends this share of the window in training steps goes on.
+STEPPING = 0.1
 
 #: Evidence lists single GPUs up to this many; the means over all idle GPUs are always there.
 MOST_SINGLE_GPUS = 8
@@ -77,10 +80,10 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
     capacity, given_back = len(pool.gpus), len(pool.gpus) - keep
     holding = [gpu for gpu in idle if idleness(facts, gpu) is Idleness.HOLDING_MEMORY]
     diagnosis = IDLE_HOLDING_MEMORY if holding else IDLE
-    minutes = facts.evaluation.idle_window_seconds / 60
+    long = _duration(facts.evaluation.idle_window_seconds)
     held = f", {len(holding)} of them holding memory" if holding else ""
     keeps = keep - (capacity - len(idle))
-    rejected = [Alternative("wait longer", f"nothing ran for {minutes:g} minutes, the whole idle window")]
+    rejected = [Alternative("wait longer", f"nothing ran for {long}, the whole idle window")]
     if keeps:
         least, gang = settings.limits(pool.settings).min, pool.settings.gpus_per_replica
         whole = f", in whole groups of {gang} (gpus_per_replica)" if gang > 1 else ""
@@ -90,9 +93,7 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
         direction="down",
         scope=pool.scope,
         severity="warning",
-        summary=(
-            f"Give back {given_back} of {capacity} GPUs of {pool.scope}: {len(idle)} idle for {minutes:g} min{held}"
-        ),
+        summary=(f"Give back {given_back} of {capacity} GPUs of {pool.scope}: {len(idle)} idle for {long}{held}"),
         current=capacity,
         recommended=keep,
         unit="GPUs",
@@ -102,7 +103,7 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
         projection=_projection(facts, settings, pool, keep),
         evidence=tuple(_evidence(facts, idle)),
         rejected=tuple(rejected),
-        apply=tuple(_apply(idle, holding)),
+        apply=(*_stepping(facts, idle), *_apply(idle, holding)),
         gpus=tuple(gpu.uuid for gpu in idle),
         nodes=tuple(sorted({gpu.node for gpu in idle})),
     )
@@ -137,6 +138,15 @@ def _projection(facts: Facts, settings: Settings, pool: Pool, keep: int) -> Proj
     )
 
 
+def _stepping(facts: Facts, idle: list[Gpu]) -> Iterator[str]:
+    """A job that goes on while its GPU does nothing computes elsewhere, and hardly on purpose."""
+    for gpu in idle:
+        if (facts.value(JOB_STEPPING, gpu.uuid) or 0.0) >= STEPPING:
+            job = _one_line(facts.reported_jobs.get(gpu.uuid, "a job"))
+            where = f"GPU {_one_line(gpu.index)} of {_one_line(gpu.node)}"
+            yield f"# {job} reports training steps with {where}, on which nothing runs: is its model on the CPU?"
+
+
 def _apply(idle: list[Gpu], holding: list[Gpu]) -> Iterator[str]:
     """Lines to paste into a shell: what came from labels is quoted, and cannot begin a line of its own."""
     for gpu in (holding or idle)[:MOST_SINGLE_GPUS]:
@@ -146,6 +156,10 @@ def _apply(idle: list[Gpu], holding: list[Gpu]) -> Iterator[str]:
             yield f"nvidia-smi -i {uuid} --query-compute-apps=pid,process_name,used_memory --format=csv"
     yield "# end those processes, or delete the pods that requested the GPUs"
     yield "# GPUs without an owner: remove the nodes or stop the instances"
+
+
+def _duration(seconds: int) -> str:
+    return f"{seconds / 60:g} min" if seconds % 60 == 0 else f"{seconds} s"
 
 
 def _one_line(text: str) -> str:

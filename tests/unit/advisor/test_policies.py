@@ -4,12 +4,14 @@ import dataclasses
 import shlex
 
 import pytest
+from gpu_advisor.engine import decide
 from gpu_advisor.recommendation import Reason
 from gpu_advisor.settings import Settings
+from gpu_advisor.signals import JOB_STEPPING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .build import Card, concluded
+from .build import Card, concluded, facts
 
 
 def pool_settings(**pool: object) -> Settings:
@@ -86,6 +88,16 @@ def test_idle_reclaim_says_who_holds_memory_and_what_comes_of_it() -> None:
     assert "GPU-1" not in "\n".join(advice.apply)
     (kept,) = concluded([card(0, "idle"), card(1, "idle")]).recommendations
     assert [each.action for each in kept.rejected] == ["wait longer", "give back all 2"]
+
+
+def test_a_job_that_goes_on_beside_its_idle_gpu_is_told_of() -> None:
+    settings = Settings()
+    cards = [card(0, "idle"), card(1, "idle")]
+    for share, told in ((0.6, True), (0.0, False)):
+        known = facts(cards, settings, reported_jobs={"GPU-0": "resnet\nrm -r /"})
+        known = dataclasses.replace(known, values={**known.values, JOB_STEPPING.name: {"GPU-0": share}})
+        (advice,) = decide(known, settings).recommendations
+        assert ("# resnet?rm -r / reports training steps" in advice.apply[0]) == told
 
 
 def test_serving_pools_are_not_reclaimed() -> None:
