@@ -46,7 +46,8 @@ does not hold for eight, nor what was measured on 80 GB for 40 GB: where a throu
 `--estimate-throughput`.
 
 Every candidate that cannot do the job says all that it failed on (`--all`): retired, provider, region, type, memory,
-number of GPUs, no spot price, deadline, budget, unknown throughput. One job runs on one instance.
+number of GPUs, no spot price, deadline, budget, unknown throughput. With `--instances 4` the job runs on four of one
+type, and a throughput is one of all their GPUs.
 
 | exit code | means |
 | --- | --- |

@@ -74,6 +74,7 @@ def show_list(of: Answer, form: output.Format) -> None:
 def _document(of: Answer) -> dict[str, Any]:
     return {
         "unit": of.unit,
+        "instances": of.work.instances,
         "amount": of.work.amount,
         "interruption_ratio": of.work.interruption_ratio if of.work.spot else None,
         "best": _row(of.choice.best) if of.choice.best else None,
@@ -116,7 +117,7 @@ def _show_table(of: Answer, everything: bool) -> None:
     feasible = of.choice.feasible
     shown = feasible if everything else feasible[:SHOWN]
     per = f"per {of.unit}" if of.unit == "GPU hour" else f"per million {of.unit}s"
-    rows = [_cells(each, of.unit) for each in shown]
+    rows = [_cells(each, of.unit, of.work.instances) for each in shown]
     head = ("instance type", "region", "GPUs", "price", "an hour", _rate_head(of.unit), "hours", "cost", per)
     output.show_table(head, rows, _nothing(of.choice))
     if len(shown) < len(feasible):
@@ -134,12 +135,13 @@ def _show_table(of: Answer, everything: bool) -> None:
     _warn(of)
 
 
-def _cells(each: Candidate, unit: str) -> tuple[str, ...]:
+def _cells(each: Candidate, unit: str, instances: int) -> tuple[str, ...]:
     offer = each.offer
     scale, seconds = (1.0, 3600) if unit == "GPU hour" else (MILLION, 1)
     per_second = "-" if each.speed.per_second is None else f"{each.speed.per_second * seconds:.5g}"
     return (
-        offer.instance_type, offer.region, f"{offer.gpu_count} x {offer.gpu}", "spot" if each.spot else "on demand",
+        f"{instances} x {offer.instance_type}" if instances > 1 else offer.instance_type, offer.region,
+        f"{offer.gpu_count * instances} x {offer.gpu}", "spot" if each.spot else "on demand",
         _money(each.price_per_hour), f"~{per_second}" if each.speed.estimated else per_second,
         "-" if each.hours is None else f"{each.hours:.4g}", _money(each.cost),
         _money(None if each.cost_per_unit is None else each.cost_per_unit * scale),

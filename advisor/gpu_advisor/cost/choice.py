@@ -20,7 +20,7 @@ MILLION = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A job, and what is asked of the machine it runs on. One job runs on one instance.
+    """A job, and what is asked of the machines it runs on: so many `instances` of one type.
 
     `amount` in units of work (samples, tokens or GPU hours); without it there is a cost for a million units only.
     Empty `gpus`, `providers`, `regions` and `instance_types` allow all. `interruption_ratio`: of the work, done twice
@@ -30,6 +30,7 @@ class Work:
     rates: tuple[Rate, ...]
     amount: float | None = None
     gpu_memory_gib: float = 0.0
+    instances: int = 1
     min_gpus: int = 1
     max_gpus: int | None = None
     gpus: tuple[Gpu, ...] = ()
@@ -52,8 +53,8 @@ class Work:
 class Candidate:
     """An offer at one of its prices, with all that it failed on; nothing failed: it can do the job.
 
-    `price_per_hour` is None for a spot price that is not known. Hours and costs are None where throughput (or the
-    amount of work) is not known.
+    `price_per_hour` is of all its instances, and None for a spot price that is not known. Hours and costs are None where
+    throughput (or the amount of work) is not known.
     """
 
     offer: Offer
@@ -101,8 +102,9 @@ def choose(work: Work, catalogue: Catalogue, today: date) -> Choice:
 
 def candidate(offer: Offer, spot: bool, work: Work, catalogue: Catalogue, today: date) -> Candidate:
     """One offer at one price against the job."""
-    price = offer.spot_price_per_hour if spot else offer.price_per_hour
-    known = speed(offer, work.rates, work.scaling_ratio, work.estimate)
+    each = offer.spot_price_per_hour if spot else offer.price_per_hour
+    price = None if each is None else each * work.instances
+    known = speed(offer, work.rates, work.scaling_ratio, work.estimate, work.instances)
     again = 1 + work.interruption_ratio if spot else 1.0
     hours = cost = per_unit = None
     if known.per_second is not None:
@@ -143,10 +145,11 @@ def _failures(
         yield f"GPU {offer.gpu} is not among those asked for"
     if offer.gpu_memory_gib < work.gpu_memory_gib:
         yield f"{offer.gpu_memory_gib:g} GiB a GPU, {work.gpu_memory_gib:g} are needed"
-    if offer.gpu_count < work.min_gpus:
-        yield f"{offer.gpu_count} GPUs, at least {work.min_gpus} are needed"
-    if work.max_gpus is not None and offer.gpu_count > work.max_gpus:
-        yield f"{offer.gpu_count} GPUs, at most {work.max_gpus} are wanted"
+    gpus = offer.gpu_count * work.instances
+    if gpus < work.min_gpus:
+        yield f"{gpus} GPUs, at least {work.min_gpus} are needed"
+    if work.max_gpus is not None and gpus > work.max_gpus:
+        yield f"{gpus} GPUs, at most {work.max_gpus} are wanted"
     if price is None:
         yield "spot price unknown"
     if work.deadline_hours is not None and hours is not None and hours > work.deadline_hours:

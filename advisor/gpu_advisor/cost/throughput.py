@@ -41,45 +41,51 @@ class Speed:
     estimated: bool = False
 
 
-def speed(offer: Offer, rates: Sequence[Rate], scaling_ratio: float | None, estimate: bool) -> Speed:
-    """The most exact that the rates say: of the instance type, of as many such GPUs, of one of them with scaling."""
+def speed(
+    offer: Offer, rates: Sequence[Rate], scaling_ratio: float | None, estimate: bool, instances: int = 1
+) -> Speed:
+    """The most exact that the rates say: of the instance type, of as many such GPUs, of one of them with scaling.
+
+    `instances` of the offer work together; a rate of an instance type is of one.
+    """
+    gpus = offer.gpu_count * instances
     for rate in rates:
-        if rate.instance_type and plain(rate.instance_type) == plain(offer.instance_type):
+        if instances == 1 and rate.instance_type and plain(rate.instance_type) == plain(offer.instance_type):
             return Speed(rate.per_second, rate.basis)
     same = [rate for rate in rates if rate.gpu is not None and rate.gpu.covers(offer.gpu)]
     for rate in same:
         if rate.linear:
-            return Speed(rate.per_second * offer.gpu_count / rate.gpu_count, rate.basis)
-        if rate.gpu_count == offer.gpu_count:
+            return Speed(rate.per_second * gpus / rate.gpu_count, rate.basis)
+        if rate.gpu_count == gpus:
             return Speed(rate.per_second, rate.basis)
     for rate in same:
         if rate.gpu_count == 1 and scaling_ratio is not None:
-            told = f"{rate.basis}, x {offer.gpu_count} GPUs x {scaling_ratio:g}"
-            return Speed(rate.per_second * offer.gpu_count * scaling_ratio, told)
+            told = f"{rate.basis}, x {gpus} GPUs x {scaling_ratio:g}"
+            return Speed(rate.per_second * gpus * scaling_ratio, told)
     if estimate:
-        found = _estimate(offer, rates)
+        found = _estimate(offer.gpu_type, gpus, rates)
         if found is not None:
             return found
     if same:
         counts = " and ".join(str(rate.gpu_count) for rate in same)
         return Speed(
             None,
-            f"throughput of {offer.gpu_count} x {offer.gpu} unknown, only of {counts}: give --rate "
-            f"{offer.gpu_count}x{offer.gpu}=..., or --scaling where it is known of one",
+            f"throughput of {gpus} x {offer.gpu} unknown, only of {counts}: give --rate {gpus}x{offer.gpu}=..., or "
+            "--scaling where it is known of one",
         )
     return Speed(None, f"throughput on {offer.gpu} unknown: give --rate or --profile, or ask for --estimate-throughput")
 
 
-def _estimate(offer: Offer, rates: Sequence[Rate]) -> Speed | None:
+def _estimate(gpu_type: str, gpus: int, rates: Sequence[Rate]) -> Speed | None:
     """By the ratio of peak TFLOPS from the rate whose GPUs are nearest in that, in proportion to the GPUs.
 
     Peaks are an upper bound that jobs come near to in different measure, so this can be wrong by a factor; it is for
     narrowing down what to measure. None where a peak is not known.
     """
-    peak = PEAK_TFLOPS.get(offer.gpu_type)
+    peak = PEAK_TFLOPS.get(gpu_type)
     known = [(rate, PEAK_TFLOPS[rate.gpu.name]) for rate in rates if rate.gpu and rate.gpu.name in PEAK_TFLOPS]
     if peak is None or not known:
         return None
-    rate, base = min(known, key=lambda each: (abs(math.log(each[1] / peak)), abs(each[0].gpu_count - offer.gpu_count)))
-    told = f"estimate: {rate.basis}, x {peak:g}/{base:g} peak TFLOPS, x {offer.gpu_count}/{rate.gpu_count} GPUs"
-    return Speed(rate.per_second / rate.gpu_count * offer.gpu_count * peak / base, told, estimated=True)
+    rate, base = min(known, key=lambda each: (abs(math.log(each[1] / peak)), abs(each[0].gpu_count - gpus)))
+    told = f"estimate: {rate.basis}, x {peak:g}/{base:g} peak TFLOPS, x {gpus}/{rate.gpu_count} GPUs"
+    return Speed(rate.per_second / rate.gpu_count * gpus * peak / base, told, estimated=True)

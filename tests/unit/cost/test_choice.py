@@ -42,6 +42,7 @@ class Asked:
     budget: float | None = None
     deadline: float | None = None
     scaling: float | None = None
+    instances: int = 1
 
 
 TABLE = (
@@ -75,6 +76,10 @@ TABLE = (
     Asked("how much is not said", amount=None),
     Asked("one speed known", speeds=(("H200", 8),)),
     Asked("no speed of what is there", speeds=(("L4", 1),), least=8),
+    Asked("two of four L4 each", instances=2, speeds=(("L4", 4), ("L4", 8))),
+    Asked("two instances, sixteen GPUs, scaled", instances=2, least=16, scaling=0.7, spot=True, twice=0.1),
+    Asked("eight single GPUs within 10 hours", instances=8, most=8, deadline=10.0, scaling=0.9),
+    Asked("three instances for 100", instances=3, budget=100.0, scaling=0.9),
     Asked("a small job", amount=1000.0, spot=True),
 )
 
@@ -84,7 +89,7 @@ def work(asked: Asked) -> Work:
         Rate(SPEEDS.get(each, 1.0), "given", gpu=exact_gpu_of(each[0]), gpu_count=each[1]) for each in asked.speeds
     )
     return Work(
-        rates, asked.amount, asked.memory, asked.least, asked.most, (), frozenset(asked.providers),
+        rates, asked.amount, asked.memory, asked.instances, asked.least, asked.most, (), frozenset(asked.providers),
         frozenset(asked.regions), frozenset(), asked.spot, asked.twice, asked.budget, asked.deadline, asked.scaling,
     )  # fmt: skip
 
@@ -101,7 +106,7 @@ def exhaustive(
     sizes = {"V100", "A100"}
     every: list[tuple[float, tuple[str, str, str, bool]]] = []
     for row in rows:
-        count, name = int(row["gpu_count"]), row["gpu_type"]
+        count, name = int(row["gpu_count"]) * asked.instances, row["gpu_type"]
         if name in sizes:
             name += f"-{row['gpu_memory_gib']}GB"
         if (name, count) in asked.speeds:
@@ -122,6 +127,7 @@ def exhaustive(
             price = row["spot_price_per_hour" if is_spot else "price_per_hour"]
             if not price:
                 continue
+            price = str(float(price) * asked.instances)
             seconds_of_one = (1 + asked.twice if is_spot else 1) / speed
             hours = (asked.amount or 0) * seconds_of_one / 3600
             if asked.deadline is not None and hours > asked.deadline:
@@ -129,7 +135,7 @@ def exhaustive(
             if asked.budget is not None and hours * float(price) > asked.budget:
                 continue
             every.append(
-                (float(price) * seconds_of_one / 3600, (row["instance_type"], row["region"], str(count), is_spot))
+                (float(price) * seconds_of_one / 3600, (row["instance_type"], row["region"], row["gpu_count"], is_spot))
             )
     least = min((cost for cost, _ in every), default=math.inf)
     return least, {who for cost, who in every if math.isclose(cost, least, rel_tol=1e-12)}

@@ -117,6 +117,15 @@ def test_gpu_hours_are_of_a_type() -> None:
     assert "per GPU hour" in cost("--gpu-hours", "800", "--gpu", "H100").stdout
 
 
+def test_several_instances_of_a_type() -> None:
+    asked = ("--samples", "1e9", "--rate", "16xH100=55000", "--instances", "2", "--region", "us-west-2")
+    best = document(*asked)["best"]
+    assert (best["instance_type"], best["price_per_hour"]) == ("p5.48xlarge", pytest.approx(2 * 55.04))
+    assert best["hours"] == pytest.approx(1e9 / 55000 / 3600)
+    assert "2 x p5.48xlarge  us-west-2  16 x H100" in cost(*asked).stdout
+    assert document("--samples", "1e9", "--rate", "p5.48xlarge=30000", "--instances", "2")["best"] is None
+
+
 def test_spot_instances_with_an_allowance() -> None:
     asked = (
         "--samples",
