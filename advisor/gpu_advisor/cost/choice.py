@@ -53,8 +53,8 @@ class Work:
 class Candidate:
     """An offer at one of its prices, with all that it failed on; nothing failed: it can do the job.
 
-    `price_per_hour` is of all its instances, and None for a spot price that is not known. Hours and costs are None where
-    throughput (or the amount of work) is not known.
+    `price_per_hour` is of all its instances, and None for a spot price that is not known. Hours and costs are None
+    where throughput (or the amount of work) is not known.
     """
 
     offer: Offer
