@@ -156,7 +156,7 @@ def _words(of: Answer) -> Iterator[str]:
     """What the numbers rest on."""
     best, now = of.choice.best, of.now
     if best is not None:
-        yield f"Cheapest: {best.offer.instance_type} in {best.offer.region}. Throughput: {best.speed.basis}"
+        yield f"Cheapest: {_name(best)}. Throughput: {best.speed.basis}"
     if any(each.speed.estimated for each in of.choice.feasible):
         yield "~ is guessed by peak TFLOPS and may be wrong by a factor: measure it with gpu-advisor probe"
     if of.work.spot:
