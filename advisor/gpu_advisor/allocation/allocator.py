@@ -73,7 +73,7 @@ class Allocator:
     def types(self) -> frozenset[str]:
         """Canonical names of the types that are here."""
         inventory = self._machines()
-        return frozenset(gpu.gpu_type for node in inventory.nodes for gpu in node.gpus) if inventory else frozenset()
+        return inventory.types if inventory else frozenset()
 
     def snapshot(self) -> Snapshot:
         """Who holds what now."""

@@ -5,7 +5,8 @@ Memory is in GB as cards are sold (an "80 GB" card has 80), since that is what p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from gpu_advisor.allocation.requests import GpuRequest
 
@@ -38,13 +39,59 @@ class Node:
     address: str = ""
 
 
+#: Size of a GPU whose memory nobody tells: it comes last among all sizes, and serves no request for one.
+UNKNOWN_SIZE = float("inf")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Kind:
+    """GPUs that may serve one allocation together: of one type, size (GB) and vendor. Ordered by size."""
+
+    size: float
+    gpu_type: str
+    vendor: str
+
+    @property
+    def memory_gb(self) -> float | None:
+        return None if self.size == UNKNOWN_SIZE else self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The GPUs of one kind on one node; `idle` are those of them that nobody uses, leased or not."""
+
+    node: Node
+    kind: Kind
+    gpus: tuple[Gpu, ...]
+    idle: tuple[Gpu, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """All that is known of the machines. `at` is when (seconds since 1970); `stale` if it could not be renewed."""
+    """All that is known of the machines. `at` is when (seconds since 1970); `stale` if it could not be renewed.
+
+    `groups` are its GPUs by node and kind: put together once, since each request looks at all of them.
+    """
 
     nodes: tuple[Node, ...]
     at: float
     stale: bool = False
+    groups: tuple[Group, ...] = field(init=False, repr=False, compare=False)
+    types: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        groups = tuple(group for node in self.nodes for group in _grouped(node))
+        object.__setattr__(self, "groups", groups)
+        object.__setattr__(self, "types", frozenset(group.kind.gpu_type for group in groups))
+
+
+def _grouped(node: Node) -> Iterable[Group]:
+    kinds: dict[Kind, list[Gpu]] = {}
+    for gpu in node.gpus:
+        size = UNKNOWN_SIZE if gpu.memory_gb is None else gpu.memory_gb
+        kinds.setdefault(Kind(size, gpu.gpu_type, gpu.vendor), []).append(gpu)
+    for kind, gpus in kinds.items():
+        yield Group(node, kind, tuple(gpus), tuple(gpu for gpu in gpus if gpu.free))
 
 
 @dataclass(frozen=True, slots=True)

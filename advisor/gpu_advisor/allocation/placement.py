@@ -8,12 +8,14 @@ MPI start the same number of processes on every node.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from heapq import nsmallest
 from itertools import groupby
 
 from gpu_advisor.allocation.errors import ImpossibleError, NoRoomError
-from gpu_advisor.allocation.model import Gpu, Inventory, Node, Share
+from gpu_advisor.allocation.model import Gpu, Group, Inventory, Kind, Node, Share
 from gpu_advisor.allocation.requests import GpuRequest
 
 #: Nodes that an answer tells of one by one; of the others it tells the number.
@@ -31,72 +33,42 @@ class Placement:
     reasons: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _Kind:
-    """Cards that may serve one allocation together. Ordered by size; an unknown size comes last."""
-
-    size: float
-    gpu_type: str
-    vendor: str
-
-
 @dataclass(frozen=True, slots=True)
 class _Room:
-    """Cards of one kind on one node: all that could serve, and those of them that are free."""
+    """GPUs of one kind on one node that could serve, and those of them that are free."""
 
-    node: Node
-    kind: _Kind
-    could: int
+    group: Group
     free: tuple[Gpu, ...]
 
 
 def place(request: GpuRequest, inventory: Inventory, held: Collection[str]) -> Placement:
     """The best fit. `held` are the uuids that are leased. Raises ImpossibleError or NoRoomError, with all reasons."""
-    rooms = _rooms(request, inventory.nodes, held)
+    rooms = [
+        _Room(group, tuple(gpu for gpu in group.idle if gpu.uuid not in held))
+        for group in inventory.groups
+        if not suits(request, group.kind)
+    ]
     chosen = _on_one(request, rooms) or (_on_several(request, rooms) if request.distributed_training else None)
     if chosen is None:
         raise _refusal(request, inventory, rooms, held)
     each = request.gpu_count // len(chosen)
-    shares = tuple(_share(room.node, room.free[:each]) for room in chosen)
-    kind = chosen[0].kind
-    return Placement(
-        shares, kind.gpu_type, kind.vendor, None if kind.size == _UNKNOWN else kind.size,
-        _praise(chosen, rooms, each),
-    )  # fmt: skip
+    shares = tuple(_share(room.group.node, room.free[:each]) for room in chosen)
+    kind = chosen[0].group.kind
+    return Placement(shares, kind.gpu_type, kind.vendor, kind.memory_gb, _praise(chosen, rooms, each))
 
 
-def suits(request: GpuRequest, gpu: Gpu) -> str:
-    """Empty if a GPU could serve the request when it is free; else what rules it out."""
-    if request.gpu_type and gpu.gpu_type != request.gpu_type:
-        return gpu.gpu_type
-    if request.vendor and gpu.vendor != request.vendor:
-        return f"of {gpu.vendor}"
+def suits(request: GpuRequest, kind: Kind) -> str:
+    """Empty if such a GPU could serve the request when it is free; else what rules it out."""
+    if request.gpu_type and kind.gpu_type != request.gpu_type:
+        return kind.gpu_type
+    if request.vendor and kind.vendor != request.vendor:
+        return f"of {kind.vendor}"
     if request.memory_gb is not None:
-        if gpu.memory_gb is None:
+        if kind.memory_gb is None:
             return "of unknown memory"
-        if gpu.memory_gb < request.memory_gb:
-            return f"with {gpu.memory_gb:g} GB"
+        if kind.memory_gb < request.memory_gb:
+            return f"with {kind.memory_gb:g} GB"
     return ""
-
-
-_UNKNOWN = float("inf")
-
-
-def _rooms(request: GpuRequest, nodes: Iterable[Node], held: Collection[str]) -> list[_Room]:
-    rooms = []
-    for node in nodes:
-        kinds: dict[_Kind, list[Gpu]] = {}
-        for gpu in node.gpus:
-            if not suits(request, gpu):
-                kinds.setdefault(_kind(gpu), []).append(gpu)
-        for kind, gpus in kinds.items():
-            free = tuple(gpu for gpu in gpus if gpu.free and gpu.uuid not in held)
-            rooms.append(_Room(node, kind, len(gpus), free))
-    return rooms
-
-
-def _kind(gpu: Gpu) -> _Kind:
-    return _Kind(_UNKNOWN if gpu.memory_gb is None else gpu.memory_gb, gpu.gpu_type, gpu.vendor)
 
 
 def _on_one(request: GpuRequest, rooms: Sequence[_Room]) -> list[_Room] | None:
@@ -106,8 +78,8 @@ def _on_one(request: GpuRequest, rooms: Sequence[_Room]) -> list[_Room] | None:
 
 def _on_several(request: GpuRequest, rooms: Sequence[_Room]) -> list[_Room] | None:
     """The same number on each of as few nodes as can be."""
-    by_kind = sorted(rooms, key=lambda room: room.kind)
-    kinds = [sorted(of, key=_tightness) for _, of in groupby(by_kind, key=lambda room: room.kind)]
+    by_kind = groupby(sorted(rooms, key=_tightness), key=lambda room: room.group.kind)
+    kinds = [list(of_kind) for _, of_kind in by_kind]
     for nodes in range(2, min(request.gpu_count, max(map(len, kinds), default=0)) + 1):
         each, rest = divmod(request.gpu_count, nodes)
         for of_kind in kinds if rest == 0 else ():
@@ -117,8 +89,8 @@ def _on_several(request: GpuRequest, rooms: Sequence[_Room]) -> list[_Room] | No
     return None
 
 
-def _tightness(room: _Room) -> tuple[_Kind, int, str]:
-    return room.kind, len(room.free), room.node.name
+def _tightness(room: _Room) -> tuple[Kind, int, str]:
+    return room.group.kind, len(room.free), room.group.node.name
 
 
 def _share(node: Node, gpus: Sequence[Gpu]) -> Share:
@@ -126,37 +98,39 @@ def _share(node: Node, gpus: Sequence[Gpu]) -> Share:
 
 
 def _praise(chosen: Sequence[_Room], rooms: Sequence[_Room], each: int) -> tuple[str, ...]:
-    taken = {room.node.name for room in chosen}
+    taken = {room.group.node.name for room in chosen}
     said = [
-        f"{room.node.name}: {each} of {len(room.free)} free {_called(room.kind)}, {len(room.free) - each} stay free"
-        for room in chosen
+        f"{room.group.node.name}: {each} of {len(room.free)} free {_called(room.group.kind)}, "
+        f"{len(room.free) - each} stay free"
+        for room in chosen[:MOST_REASONS]
     ]
-    others = [room for room in rooms if room.node.name not in taken and len(room.free) >= each]
+    others = [room for room in rooms if len(room.free) >= each and room.group.node.name not in taken]
     if others:
         best = min(others, key=_tightness)
-        larger = best.kind.size > chosen[0].kind.size
+        larger = best.group.kind.size > chosen[0].group.kind.size
         why = "has larger cards" if larger else f"would have {len(best.free) - each} left"
-        said.append(f"{best.node.name} was next: it {why}")
-    return _shortened(said)
+        said.append(f"{best.group.node.name} was next: it {why}")
+    return tuple(said)
 
 
 def _refusal(
     request: GpuRequest, inventory: Inventory, rooms: Sequence[_Room], held: Collection[str]
 ) -> ImpossibleError | NoRoomError:
-    reasons = _shortened([f"{node.name}: {_failing(request, node, held)}" for node in inventory.nodes])
+    reasons = _reasons(request, inventory, rooms, held)
     wanted = f"{request.gpu_count} x {_wanted(request)}"
     if not rooms:
-        every = [gpu for node in inventory.nodes for gpu in node.gpus]
-        alike = [gpu for gpu in every if not suits_type(request, gpu)]
+        of_any_size = replace(request, memory_gb=None)
+        alike = [group.kind.memory_gb for group in inventory.groups if not suits(of_any_size, group.kind)]
         if alike:
-            sizes = [gpu.memory_gb for gpu in alike if gpu.memory_gb is not None]
+            sizes = [size for size in alike if size is not None]
             most = f"the largest has {max(sizes):g} GB" if sizes else "their memory is not known"
             return ImpossibleError("memory_gb", f"{request.memory_gb:g} GB: no such GPU here, {most}", reasons)
-        types = ", ".join(sorted({gpu.gpu_type for gpu in every})) or "no GPUs"
-        return ImpossibleError("gpu_type", f"no {_wanted(request)} here; there are {types}", reasons)
-    largest = max(room.could for room in rooms)
+        types = ", ".join(sorted(inventory.types)) or "no GPUs"
+        return ImpossibleError("gpu_type", f"no {_wanted(of_any_size)} here; there are {types}", reasons)
+    largest = max(len(room.group.gpus) for room in rooms)
     if request.distributed_training:
-        if not _could_span(request, rooms):
+        everything = [_Room(room.group, room.group.gpus) for room in rooms]
+        if not (_on_one(request, everything) or _on_several(request, everything)):
             return ImpossibleError(
                 "gpu_count", f"{wanted}: not here, in equal parts on nodes of one type, even if all were free", reasons
             )
@@ -169,36 +143,29 @@ def _refusal(
     return NoRoomError(f"{wanted}: not free now; try again later, or ask for less", reasons)
 
 
-def suits_type(request: GpuRequest, gpu: Gpu) -> str:
-    """As `suits`, whatever the memory."""
-    if request.gpu_type:
-        return "" if gpu.gpu_type == request.gpu_type else gpu.gpu_type
-    return "" if request.vendor in ("", gpu.vendor) else f"of {gpu.vendor}"
-
-
-def _could_span(request: GpuRequest, rooms: Sequence[_Room]) -> bool:
-    by_kind: dict[_Kind, list[int]] = {}
+def _reasons(
+    request: GpuRequest, inventory: Inventory, rooms: Sequence[_Room], held: Collection[str]
+) -> tuple[str, ...]:
+    """What each node failed on, those with the most that is free first; of very many nodes only the number."""
+    free = Counter[str]()
     for room in rooms:
-        by_kind.setdefault(room.kind, []).append(room.could)
-    return any(
-        request.gpu_count % nodes == 0 and sum(could >= request.gpu_count // nodes for could in counts) >= nodes
-        for counts in by_kind.values()
-        for nodes in range(1, min(len(counts), request.gpu_count) + 1)
-    )
+        free[room.group.node.name] += len(room.free)
+    told = nsmallest(MOST_REASONS, inventory.nodes, key=lambda node: (-free[node.name], node.name))
+    said = [f"{node.name}: {_failing(request, node, inventory, held)}" for node in told]
+    others = len(inventory.nodes) - len(told)
+    return (*said, f"and {others} other nodes") if others else tuple(said)
 
 
-def _failing(request: GpuRequest, node: Node, held: Collection[str]) -> str:
-    """What a node failed on, counted over its GPUs."""
-    if not node.gpus:
-        return "no GPUs"
-    why: dict[str, int] = {}
-    free = 0
-    for gpu in node.gpus:
-        reason = suits(request, gpu) or ("leased" if gpu.uuid in held else "" if gpu.free else gpu.why_not)
-        if reason:
-            why[reason] = why.get(reason, 0) + 1
-        else:
-            free += 1
+def _failing(request: GpuRequest, node: Node, inventory: Inventory, held: Collection[str]) -> str:
+    """Counted over the node's GPUs."""
+    why = Counter[str]()
+    for group in inventory.groups:
+        if group.node is node:
+            unfit = suits(request, group.kind)
+            why.update(
+                unfit or ("leased" if gpu.uuid in held else "" if gpu.free else gpu.why_not) for gpu in group.gpus
+            )
+    free = why.pop("", 0)
     counted = [f"{count} {reason}" for reason, count in sorted(why.items(), key=lambda item: (-item[1], item[0]))]
     return ", ".join([f"{free} of {len(node.gpus)} are free and fit", *counted])
 
@@ -208,16 +175,5 @@ def _wanted(request: GpuRequest) -> str:
     return name if request.memory_gb is None else f"{name} with {request.memory_gb:g} GB"
 
 
-def _called(kind: _Kind) -> str:
-    return kind.gpu_type if kind.size == _UNKNOWN else f"{kind.gpu_type} ({kind.size:g} GB)"
-
-
-def _shortened(reasons: Sequence[str]) -> tuple[str, ...]:
-    if len(reasons) <= MOST_REASONS:
-        return tuple(reasons)
-    return (*reasons[:MOST_REASONS], f"and {len(reasons) - MOST_REASONS} other nodes")
-
-
-def free_gpus(node: Node, held: Mapping[str, str] | Collection[str]) -> tuple[Gpu, ...]:
-    """The GPUs of a node that nobody has."""
-    return tuple(gpu for gpu in node.gpus if gpu.free and gpu.uuid not in held)
+def _called(kind: Kind) -> str:
+    return kind.gpu_type if kind.memory_gb is None else f"{kind.gpu_type} ({kind.memory_gb:g} GB)"

@@ -83,7 +83,7 @@ class GpuHandlers:
         except errors.RequestError as error:
             raise Problem(HTTPStatus.BAD_REQUEST, str(error)) from error
         rows = gpu_document.nodes(
-            inventory, allocator.snapshot().held, self._resource, lambda gpu: not suits(wanted, gpu)
+            inventory, allocator.snapshot().held, self._resource, lambda kind: not suits(wanted, kind)
         )
         return _answer({**gpu_document.known(inventory, self._simulated()), "nodes": rows})
 

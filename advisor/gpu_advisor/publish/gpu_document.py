@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 
 from gpu_advisor.allocation.allocator import Verdict
-from gpu_advisor.allocation.model import Allocation, Gpu, Inventory, Node, Share
+from gpu_advisor.allocation.model import Allocation, Gpu, Group, Inventory, Kind, Share
 from gpu_advisor.allocation.monitoring import Change, Monitor
 from gpu_advisor.allocation.requests import GpuRequest
 from gpu_advisor.publish import gpu_shapes as shapes
@@ -54,29 +54,23 @@ def utilization(inventory: Inventory) -> shapes.Utilization:
 
 
 def nodes(
-    inventory: Inventory, held: Held, resource: Resource, fits: Callable[[Gpu], bool] = lambda _: True
+    inventory: Inventory, held: Held, resource: Resource, fits: Callable[[Kind], bool] = lambda _: True
 ) -> list[shapes.NodeGpus]:
     """One row for each node, type and size."""
-    rows = []
-    for node in inventory.nodes:
-        kinds: dict[tuple[str, float | None], list[Gpu]] = {}
-        for gpu in filter(fits, node.gpus):
-            kinds.setdefault((gpu.gpu_type, gpu.memory_gb), []).append(gpu)
-        rows += [_row(node, gpus, inventory, held, resource) for gpus in kinds.values()]
-    return rows
+    return [_row(group, inventory, held, resource) for group in inventory.groups if fits(group.kind)]
 
 
-def _row(node: Node, gpus: Sequence[Gpu], inventory: Inventory, held: Held, resource: Resource) -> shapes.NodeGpus:
-    states = [_state(gpu, inventory, held) for gpu in gpus]
+def _row(group: Group, inventory: Inventory, held: Held, resource: Resource) -> shapes.NodeGpus:
+    states = [_state(gpu, inventory, held) for gpu in group.gpus]
     return {
-        "node_name": node.name,
-        "gpu_type": gpus[0].gpu_type,
+        "node_name": group.node.name,
+        "gpu_type": group.kind.gpu_type,
         "available_gpus": sum(each["available"] for each in states),
-        "memory_per_gpu": gpus[0].memory_gb,
-        "utilization": _mean(gpu.utilization_ratio for gpu in gpus),
-        "total_gpus": len(gpus),
-        "vendor": gpus[0].vendor,
-        "resource_name": resource(gpus[0].vendor),
+        "memory_per_gpu": group.kind.memory_gb,
+        "utilization": _mean(gpu.utilization_ratio for gpu in group.gpus),
+        "total_gpus": len(group.gpus),
+        "vendor": group.kind.vendor,
+        "resource_name": resource(group.kind.vendor),
         "gpus": states,
     }
 

@@ -40,6 +40,13 @@ def client(tmp_path: Path) -> Iterator[FlaskClient]:
         yield app.test_client()
 
 
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
+    """One for all tests that lease nothing."""
+    for app in served(tmp_path_factory.mktemp("untouched")):
+        yield app.test_client()
+
+
 def post(client: FlaskClient, path: str, body: Any) -> Any:
     return client.post(f"{API}/{path}", json=body)
 
@@ -67,13 +74,13 @@ def test_status_is_as_its_users_know_it(client: FlaskClient) -> None:
         ("?gpu_type=nvidia.com/gpu&min_memory_gb=0", ["big", "second", "small", "small"]),
     ],
 )
-def test_nodes(client: FlaskClient, query: str, nodes: list[str]) -> None:
-    assert [each["node_name"] for each in client.get(f"{API}/nodes{query}").get_json()["nodes"]] == nodes
+def test_nodes(untouched: FlaskClient, query: str, nodes: list[str]) -> None:
+    assert [each["node_name"] for each in untouched.get(f"{API}/nodes{query}").get_json()["nodes"]] == nodes
 
 
 @pytest.mark.parametrize("query", ["gpu_type=V1000", "min_memory_gb=-1", "min_memory_gb=nan", "min_memory=1"])
-def test_a_filter_that_makes_no_sense(client: FlaskClient, query: str) -> None:
-    refused = client.get(f"{API}/nodes?{query}")
+def test_a_filter_that_makes_no_sense(untouched: FlaskClient, query: str) -> None:
+    refused = untouched.get(f"{API}/nodes?{query}")
     assert (refused.status_code, refused.content_type) == (400, "application/problem+json")
 
 
@@ -98,23 +105,23 @@ BAD = {
 
 @pytest.mark.parametrize("path", ["allocate", "setup-pytorch", "setup-tensorflow"])
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_is_refused_with_its_field(client: FlaskClient, name: str, path: str) -> None:
+def test_what_cannot_be_is_refused_with_its_field(untouched: FlaskClient, name: str, path: str) -> None:
     body, status, pointer = BAD[name]
-    refused = post(client, path, body)
+    refused = post(untouched, path, body)
     told = refused.get_json()
     assert (refused.status_code, refused.content_type) == (status, "application/problem+json"), told
     assert [each["pointer"] for each in told["errors"]] == [pointer]
-    assert client.get(f"{API}/allocations").get_json()["total"] == 0
+    assert untouched.get(f"{API}/allocations").get_json()["total"] == 0
 
 
-def test_lengths_of_leases(client: FlaskClient) -> None:
+def test_lengths_of_leases(untouched: FlaskClient) -> None:
     for seconds in (0, -5, 10**9):
-        refused = post(client, "allocate", {"lease_seconds": seconds})
+        refused = post(untouched, "allocate", {"lease_seconds": seconds})
         assert (refused.status_code, refused.get_json()["errors"][0]["pointer"]) == (422, "/lease_seconds")
 
 
 @pytest.mark.parametrize("path", [each.path for each in GPU_OPERATIONS.values() if each.body])
-def test_bodies_that_are_none(client: FlaskClient, path: str) -> None:
+def test_bodies_that_are_none(untouched: FlaskClient, path: str) -> None:
     path = path.replace("{id}", "x")
     wrong: dict[int, Any] = {
         415: {"data": "{}", "content_type": "text/plain"},
@@ -122,7 +129,7 @@ def test_bodies_that_are_none(client: FlaskClient, path: str) -> None:
         413: {"data": json.dumps({"gpu_type": "x" * MOST_BODY_BYTES}), "content_type": "application/json"},
     }
     for status, arguments in wrong.items():
-        refused = client.post(path, **arguments)
+        refused = untouched.post(path, **arguments)
         assert (refused.status_code, refused.content_type) == (status, "application/problem+json")
 
 

@@ -120,7 +120,7 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(STEPS)
 def test_as_a_plain_table_of_leases_across_restarts(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
