@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "watch": "gpu_advisor.commands.watch",
     "top": "gpu_advisor.commands.top",
     "autoscale": "gpu_advisor.commands.autoscale",
+    "optimize": "gpu_advisor.commands.optimize",
     "report": "gpu_advisor.commands.report",
     "batch-size": "gpu_advisor.commands.batch_size",
     "probe": "gpu_advisor.commands.probe",

@@ -170,7 +170,7 @@ def recommendations(view: View, chosen: Sequence[Issued], page: int, per_page: i
         "pools": pools(view),
         "checks": {
             "counts": counts(view.evaluation),
-            "items": [check(each) for each in _leading_checks(view)],
+            "items": [check(each) for each in _leading_checks(view.evaluation)],
         },
     }
 
@@ -239,7 +239,10 @@ def brief(id_: str, of: Recommendation) -> shapes.Brief:
         "current": of.current,
         "recommended": of.recommended,
         "unit": of.unit,
+        "diagnosis": of.diagnosis,
+        "confidence": of.confidence,
         "projection": projection(of.projection),
+        "apply": list(of.apply),
     }
 
 
@@ -262,6 +265,7 @@ def what_if(view: View, found: Comparison) -> shapes.WhatIf:
         "pools": _pools_then(found),
         "checks_now": counts(found.now),
         "checks_then": counts(found.then),
+        "items_then": [check(each) for each in _leading_checks(found.then)],
     }
 
 
@@ -305,9 +309,9 @@ def abstentions(view: View) -> tuple[Abstention, ...]:
     return (Abstention(reason, "source", FLEET, view.source.message), *said)
 
 
-def _leading_checks(view: View) -> list[Check]:
-    if view.evaluation is None:
+def _leading_checks(evaluation: Evaluation | None) -> list[Check]:
+    if evaluation is None:
         return []
-    sizes = Counter((each.scope.kind, each.item) for each in view.evaluation.checks)
+    sizes = Counter((each.scope.kind, each.item) for each in evaluation.checks)
     large = {kind for (kind, _), count in sizes.items() if count > MOST_IN_FRAME}
-    return [each for each in view.evaluation.checks if each.scope.kind != "gpu" and each.scope.kind not in large]
+    return [each for each in evaluation.checks if each.scope.kind != "gpu" and each.scope.kind not in large]

@@ -199,7 +199,10 @@ class Brief(TypedDict):
     current: float
     recommended: float
     unit: str
+    diagnosis: str
+    confidence: Confidence
     projection: Projection
+    apply: list[str]
 
 
 class Changed(TypedDict):
@@ -230,6 +233,7 @@ class WhatIf(Header):
     pools: list[PoolThen]
     checks_now: dict[Status, int]
     checks_then: dict[Status, int]
+    items_then: Annotated[list[Check], Field(description="of fleet and pools; of nodes where there are not too many")]
 
 
 class FieldProblem(TypedDict):

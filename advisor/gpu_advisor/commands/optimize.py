@@ -1,0 +1,142 @@
+"""`gpu-advisor optimize`: check, diagnose, and say (or write down) what to change for given targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from gpu_advisor.commands import asking, output
+from gpu_advisor.optimizing.files import change, files, in_words, ordered
+from gpu_advisor.optimizing.targets import Targets, mend
+from gpu_advisor.optimizing.writing import NotWritten, write
+from gpu_advisor.publish import shapes
+
+_PERCENT = click.FloatRange(0, 100, min_open=True)
+
+CSV_COLUMNS = (
+    "id", "kind", "severity", "scope_kind", "scope", "current", "recommended", "unit", "diagnosis", "confidence",
+    "summary",
+)  # fmt: skip
+
+
+@click.command("optimize")
+@click.option("--target-gpu", type=_PERCENT, metavar="PERCENT", help="GPU utilization wanted.")
+@click.option("--target-memory", type=_PERCENT, metavar="PERCENT", help="GPU memory that should be held.")
+@click.option("--target-cpu", type=_PERCENT, metavar="PERCENT", help="CPU of the nodes.")
+@click.option("--scale-up", type=_PERCENT, metavar="PERCENT", help="A serving pool above it grows.")
+@click.option("--scale-down", type=_PERCENT, metavar="PERCENT", help="A serving pool below it may shrink.")
+@click.option("--pool", metavar="NAME", help="The GPU targets are meant for this pool of the settings only.")
+@click.option("--apply", "folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+              help="Write what to change into files there.")  # fmt: skip
+@click.option("--force", is_flag=True, help="With --apply: also over files that were changed by hand.")
+@output.options
+@asking.options
+def command(
+    target_gpu: float | None, target_memory: float | None, target_cpu: float | None, scale_up: float | None,
+    scale_down: float | None, pool: str | None, folder: Path | None, force: bool,
+    format_: output.Format, exit_code: bool,
+    advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None,
+) -> int:  # fmt: skip
+    """Check and diagnose against these targets, and say what to change. What is not given is as in the settings.
+
+    \b
+      gpu-advisor optimize --target-gpu 90 --target-memory 85
+      gpu-advisor optimize --target-gpu 80 --scale-up 75 --prometheus http://prometheus:9090
+      gpu-advisor optimize --target-gpu 90 --apply changes/
+
+    --apply writes files, and touches no cluster: settings for trainers, sizes of pools as patches for kubectl, and a
+    README.md of all with the commands. Twice the same is written once. Nothing is written from simulated, stale or
+    missing data, nor over a file that somebody changed, but with --force.
+
+    With --exit-code: 3 if there is something to change.
+    """
+    if force and folder is None:
+        raise click.UsageError("--force goes with --apply DIR")
+    targets = Targets(target_gpu, target_memory, target_cpu, scale_up, scale_down, pool)
+    if pool and not targets.changes.get("pools"):
+        raise click.UsageError("--pool goes with --target-gpu, --scale-up or --scale-down")
+    answer = _ask(asking.asked(advisor, token_file, ca_file, prometheus, config), targets)
+    old = output.warn_of(answer)
+    if format_ == "json":
+        output.show_json(answer)
+    elif format_ == "csv":
+        output.show_csv(CSV_COLUMNS, [_csv_row(each) for each in answer["then"]])
+    else:
+        for line in _told(answer, targets):
+            click.echo(line)
+    if folder is not None:
+        _apply(answer, targets, folder, force)
+    if exit_code and answer["then"]:
+        return output.SOMETHING_TO_DO
+    return 1 if old and (exit_code or answer["at"] is None) else 0
+
+
+def _ask(asked: asking.Asked, targets: Targets) -> shapes.WhatIf:
+    try:
+        return asked.what_if(targets.changes)
+    except asking.AskError as error:
+        hint = mend(error.message)
+        raise asking.AskError(f"{error.message}{f': {hint}' if hint else ''}") from error
+
+
+def _apply(answer: shapes.WhatIf, targets: Targets, folder: Path, force: bool) -> None:
+    if answer["simulated"]:
+        raise asking.AskError("the fleet is simulated: nothing is written for real machines from it")
+    if answer["at"] is None or answer["stale"]:
+        raise asking.AskError("nothing is written from an old answer: see what keeps the data source from answering")
+    try:
+        done = write(folder, files(answer, targets), force)
+    except NotWritten as error:
+        raise asking.AskError(str(error)) from error
+    for name, written in done.items():
+        click.echo(f"{'written' if written else 'as it was'}: {folder / name}", err=True)
+
+
+def _told(answer: shapes.WhatIf, targets: Targets) -> Iterator[str]:
+    yield f"Targets: {in_words(targets)}\n"
+    for each in answer["items_then"]:
+        if each["scope"]["kind"] in ("fleet", "pool") and each["status"] != "met":
+            yield output.one_line(_item(each))
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(answer["checks_then"].items()))
+    yield f"Checks in all: {counts or 'none'}.\n"
+    if not answer["then"]:
+        yield "Nothing to change."
+    for number, advice in enumerate(ordered(answer["then"]), 1):
+        yield from _change(number, advice)
+    ends, begins = len(answer["difference"]["ends"]), len(answer["difference"]["begins"])
+    if ends or begins:
+        yield f"Beside the advisor's own targets: {begins} more, {ends} fewer."
+    for pool in answer["pools"]:
+        if pool["sized"] and pool["cannot_tell"]:
+            yield output.one_line(f"Cannot tell the size of pool {pool['name']}: {pool['cannot_tell']}")
+
+
+def _item(each: shapes.Check) -> str:
+    of = "fleet" if each["scope"]["kind"] == "fleet" else f"pool {each['scope']['label']}"
+    if each["status"] == "unknown":
+        return f"unknown  {of}: {each['title']}: {each['message']}"
+    unit = "money" if each["item"] == "cost" else "ratio"
+    low, high, value = (output.ratio(edge, unit) for edge in (each["low"], each["high"], each["value"]))
+    should = f"{low} to {high}" if each["low"] else f"at most {high}"
+    return f"missed   {of}: {each['title']} {value}, should be {should}"
+
+
+def _change(number: int, each: shapes.Brief) -> Iterator[str]:
+    projection = each["projection"]
+    yield output.one_line(f"{number}. [{each['severity']}] {each['summary']}")
+    yield output.one_line(f"   {change(each)}; cause: {each['diagnosis'].replace('_', ' ')}; "
+                          f"confidence: {each['confidence']}; utilization then: "
+                          f"{output.ratio(projection['utilization_ratio'])}")  # fmt: skip
+    if projection["cost_change_per_hour"] is not None:
+        yield f"   cost: {projection['cost_change_per_hour']:+.2f} per hour"
+    yield from (output.one_line(f"     {line}") for line in each["apply"])
+    yield ""
+
+
+def _csv_row(each: shapes.Brief) -> tuple[object, ...]:
+    return (
+        each["id"], each["kind"], each["severity"], each["scope"]["kind"], each["scope"]["name"], each["current"],
+        each["recommended"], each["unit"], each["diagnosis"], each["confidence"], each["summary"],
+    )  # fmt: skip

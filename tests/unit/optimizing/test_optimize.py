@@ -1,0 +1,202 @@
+"""What to change for given targets: said, and written into files that nobody else's work is lost by."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from gpu_advisor import policies
+from gpu_advisor.commands import asking
+from gpu_advisor.commands.optimize import command
+from gpu_advisor.optimizing.files import _TRAINER, MANIFEST, SETTINGS, SUMMARY, digest, files, slug, trainer_settings
+from gpu_advisor.optimizing.targets import Targets
+from gpu_advisor.optimizing.writing import NotWritten, write
+from gpu_advisor.publish.shapes import Brief
+from gpu_advisor.settings import Settings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from .build import Fixed
+
+
+@pytest.mark.parametrize(
+    ("targets", "changes"),
+    [
+        (Targets(), {}),
+        (Targets(gpu=90), {"resources": {"gpu": {"target_utilization": 90}}}),
+        (Targets(memory=85, cpu=70), {"resources": {"memory": {"target_usage": 85}, "cpu": {"target_usage": 70}}}),
+        (
+            Targets(gpu=80, scale_up=75, pool="chat"),
+            {"pools": {"chat": {"gpu": {"target_utilization": 80, "scale_up_threshold": 75}}}},
+        ),
+        (
+            Targets(gpu=80, scale_down=40, memory=70, pool="chat"),
+            {
+                "resources": {"memory": {"target_usage": 70}},
+                "pools": {"chat": {"gpu": {"target_utilization": 80, "scale_down_threshold": 40}}},
+            },
+        ),
+    ],
+)
+def test_what_is_not_given_is_not_asked(targets: Targets, changes: dict[str, Any]) -> None:
+    assert targets.changes == changes
+
+
+def run(monkeypatch: pytest.MonkeyPatch, answers: Fixed, *arguments: str) -> Result:
+    monkeypatch.setattr(asking, "asked", lambda *_: answers)
+    return CliRunner().invoke(command, [*arguments], standalone_mode=False)
+
+
+def test_it_says_what_is_missed_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(monkeypatch, Fixed(), "--target-gpu", "90", "--exit-code")
+    assert "Targets: GPU 90 %" in done.output
+    assert "missed   pool rest: GPU utilization 0.0 %, should be 90.0 % to 100.0 %" in done.output
+    assert "1. [warning] " in done.output
+    assert "kubectl scale deployment/NAME --replicas=" in done.output
+    assert done.return_value == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--target-gpu", "95"), "must be below 90.9"),
+        (("--target-gpu", "95"), "give a lower --target-gpu"),
+        (("--target-gpu", "80"), "thresholds contradict each other"),
+        (("--target-gpu", "80"), "--scale-up and --scale-down"),
+        (("--target-gpu", "90", "--pool", "nix"), "configured are chat, rest"),
+    ],
+)
+def test_a_target_that_cannot_be_is_refused_with_the_mend(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], words: str
+) -> None:
+    done = run(monkeypatch, Fixed(), *arguments)
+    assert isinstance(done.exception, asking.AskError)
+    assert words in done.exception.message
+
+
+def test_another_target_changes_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool of its own: the other keeps its target."""
+    low = json.loads(run(monkeypatch, Fixed(), "--target-gpu", "90", "--format", "json").output)
+    high = json.loads(
+        run(monkeypatch, Fixed(), "--target-gpu", "90", "--scale-up", "62", "--pool", "chat", "--format", "json").output
+    )
+    sizes = [next(pool["desired_then"] for pool in answer["pools"] if pool["name"] == "chat") for answer in (low, high)]
+    assert sizes[1] > sizes[0]
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [(Fixed(simulated=True), "simulated"), (Fixed(up=False), "old answer")],
+)
+def test_nothing_is_written_from_what_is_not_real(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answers: Fixed, words: str
+) -> None:
+    done = run(monkeypatch, answers, "--apply", str(tmp_path / "changes"))
+    assert words in str(done.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_say_what_to_change_and_are_the_same_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "changes"
+    first = run(monkeypatch, Fixed(), "--target-gpu", "90", "--apply", str(folder))
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == sorted([MANIFEST, SUMMARY, SETTINGS, "replicas-chat.yml"])
+    assert first.stderr.count("written: ") == len(names)
+    settings = yaml.safe_load((folder / SETTINGS).read_text())
+    assert settings == {"resources": {"gpu": {"target_utilization": 90}}}
+    Settings.model_validate(settings)
+    patch = yaml.safe_load((folder / "replicas-chat.yml").read_text())
+    told = json.loads((folder / MANIFEST).read_text())
+    [scale] = [each for each in told["changes"] if each["scope"]["name"] == "chat"]
+    assert patch == {"spec": {"replicas": scale["recommended"]}}
+    assert told["files"] == {name: digest((folder / name).read_text()) for name in names if name != MANIFEST}
+    summary = (folder / SUMMARY).read_text()
+    assert all(line in summary for each in told["changes"] for line in each["apply"])
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    again = run(monkeypatch, Fixed(), "--target-gpu", "90", "--apply", str(folder))
+    assert "written: " not in again.stderr
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+TEXT = st.text(max_size=40)
+
+
+@given(TEXT, TEXT)
+def test_names_of_files_are_names_of_files(one: str, other: str) -> None:
+    for name in (one, other):
+        made = f"trainer-{slug(name)}.yml"
+        assert "/" not in made
+        assert "\0" not in made
+        assert len(made.encode()) < 120
+    assert (slug(one) == slug(other)) == (one == other)
+
+
+def test_our_own_files_follow_the_advice_and_others_are_left(tmp_path: Path) -> None:
+    def found(text: str) -> dict[str, str]:
+        return {"a.yml": text, MANIFEST: json.dumps({"files": {"a.yml": digest(text)}})}
+
+    assert write(tmp_path, found("1"), force=False) == {"a.yml": True, MANIFEST: True}
+    assert write(tmp_path, found("2"), force=False) == {"a.yml": True, MANIFEST: True}
+    assert (tmp_path / "a.yml").read_text() == "2"
+    (tmp_path / "a.yml").write_text("by hand")
+    with pytest.raises(NotWritten, match=r"a\.yml"):
+        write(tmp_path, {**found("3"), "b.yml": "new"}, force=False)
+    assert (tmp_path / "a.yml").read_text() == "by hand"
+    assert not (tmp_path / "b.yml").exists()
+    write(tmp_path, found("3"), force=True)
+    assert (tmp_path / "a.yml").read_text() == "3"
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "no json", '{"files": 3}', '{"files": {}}'])
+def test_a_manifest_that_is_not_ours_is_somebody_elses_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(NotWritten, match=MANIFEST):
+        write(tmp_path, {MANIFEST: '{"files": {"x": "y"}}'}, force=False)
+    assert (tmp_path / MANIFEST).read_text() == text
+
+
+def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotWritten, match="name a folder"):
+        write(tmp_path / "file" / "below", {"a": ""}, force=False)
+
+
+def brief(kind: str, unit: str, recommended: float, *apply: str) -> Brief:
+    return {
+        "id": kind, "kind": kind, "scope": {"kind": "job", "name": "j", "label": "j"}, "severity": "info",
+        "summary": kind, "current": 1, "recommended": recommended, "unit": unit, "diagnosis": "d",
+        "confidence": "low", "apply": list(apply),
+        "projection": {"utilization_ratio": None, "memory_ratio": None, "throughput_ratio": None,
+                       "cost_change_per_hour": None},
+    }  # fmt: skip
+
+
+def test_a_setting_is_written_only_where_its_value_is_named() -> None:
+    assert trainer_settings(brief("batch_size", "samples", 64)) == {"per_device_train_batch_size": 64}
+    assert trainer_settings(brief("batch_size", "affected GPUs", 0)) == {}
+    loader = "DataLoader(..., num_workers=CORES_PER_GPU, persistent_workers=True, prefetch_factor=4, pin_memory=True)"
+    told = trainer_settings(brief("data_loading", "affected GPUs", 0, loader))
+    assert "dataloader_num_workers" not in told
+    assert told["dataloader_prefetch_factor"] == 4
+    assert trainer_settings(brief("x", "u", 0, "# model.gradient_checkpointing_enable()")) == {}
+
+
+def test_one_trainer_gets_one_file() -> None:
+    answer = Fixed().what_if({})
+    answer["then"] = [
+        brief("batch_size", "samples", 64),
+        brief("mixed_precision", "affected GPUs", 0, "with torch.autocast('cuda', dtype=torch.bfloat16): ..."),
+    ]
+    made = files(answer, Targets())
+    assert yaml.safe_load(made["trainer-j.yml"]) == {"bf16": True, "per_device_train_batch_size": 64}
+    assert SETTINGS not in made
+
+
+@pytest.mark.parametrize("text", [text for text, _ in _TRAINER])
+def test_what_is_looked_for_is_what_policies_say(text: str) -> None:
+    folder = Path(str(policies.__file__)).parent
+    assert any(text in path.read_text() for path in folder.glob("*.py"))
