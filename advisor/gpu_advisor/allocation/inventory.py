@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from gpu_advisor import facts as seen
 from gpu_advisor import signals
@@ -19,10 +20,14 @@ def from_facts(facts: Facts, stale: bool = False, specs: Mapping[str, float] = M
     """The inventory of an evaluation; None if it saw no GPU. `specs` has the GB of types whose machines do not tell."""
     if not facts.gpus:
         return None
+    parted = {(gpu.node, _parent(gpu)) for gpu in facts.gpus if _is_slice(gpu)}
     by_node: dict[str, list[Gpu]] = {}
     for gpu in facts.gpus:
         known = by_node.setdefault(gpu.node, [])
-        known.append(_gpu(facts, gpu, len(known), specs))
+        found = _gpu(facts, gpu, len(known), specs)
+        if (gpu.node, gpu.index) in parted:  # or it and its slices could be given to two
+            found = replace(found, free=False, why_not="parted: its slices are given out")
+        known.append(found)
     addresses = {node.name: seen.host_of(node.instance) for node in facts.nodes}
     nodes = [Node(name, tuple(gpus), addresses.get(name, "")) for name, gpus in by_node.items()]
     return Inventory(tuple(sorted(nodes, key=lambda node: node.name)), facts.at, stale)
@@ -31,9 +36,10 @@ def from_facts(facts: Facts, stale: bool = False, specs: Mapping[str, float] = M
 def _gpu(facts: Facts, gpu: seen.Gpu, position: int, specs: Mapping[str, float]) -> Gpu:
     kind = type_name(gpu.name)
     reported = facts.value(signals.MEMORY_TOTAL, gpu.uuid)
-    # What a partition of a card has is not what its card has: only what is reported counts.
-    said = specs.get(kind.name, None) if kind.memory_gb is None else kind.memory_gb
-    fallback = None if "MIG" in kind.name else said
+    if _is_slice(gpu) and "MIG" not in kind.name:  # who asks for an A100 does not mean a seventh of one
+        kind = replace(kind, name=f"{kind.name}MIG")
+    said = kind.memory_gb or specs.get(kind.name)
+    fallback = None if "MIG" in kind.name else said  # a slice has less than its card
     why_not = in_use(facts, gpu)
     return Gpu(
         index=int(gpu.index) if gpu.index.isdecimal() else position,
@@ -46,6 +52,15 @@ def _gpu(facts: Facts, gpu: seen.Gpu, position: int, specs: Mapping[str, float])
         free=not why_not,
         why_not=why_not,
     )
+
+
+def _is_slice(gpu: seen.Gpu) -> bool:
+    """Part of a card (MIG). gpu-exporter numbers slices CARD:SLICE; the driver's uuid says it too."""
+    return ":" in gpu.index or gpu.uuid.startswith("MIG-")
+
+
+def _parent(gpu: seen.Gpu) -> str:
+    return gpu.index.partition(":")[0]
 
 
 def in_use(facts: Facts, gpu: seen.Gpu) -> str:

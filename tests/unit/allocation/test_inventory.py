@@ -85,6 +85,26 @@ def test_memory(name: str, total: float | None, gb: float | None) -> None:
     assert only_gpu(from_facts(seen(replace(CARD, name=name), total=total))).memory_gb == gb
 
 
+def test_a_card_in_slices_is_not_given_out_beside_them() -> None:
+    name = "NVIDIA A100-SXM4-40GB"
+    cards = [
+        replace(CARD, uuid="GPU-0", name=name, index="0"),
+        replace(CARD, uuid="MIG-0", name=name, index="0:0"),
+        replace(CARD, uuid="MIG-1", name=name, index="0:1"),
+        replace(CARD, uuid="GPU-1", name=name, index="1"),
+    ]
+    sizes = {"GPU-0": 40.0 * GIB, "MIG-0": 4.75 * GIB, "MIG-1": 4.75 * GIB, "GPU-1": 40.0 * GIB}
+    found = facts(cards)
+    told = {signals.PROCESSES.name: dict.fromkeys(sizes, 0.0), signals.MEMORY_TOTAL.name: sizes}
+    inventory = from_facts(replace(found, values={**found.values, **told}))
+    assert inventory is not None
+    gpus = {gpu.uuid: (gpu.gpu_type, gpu.memory_gb, gpu.free) for gpu in inventory.nodes[0].gpus}
+    assert gpus == {
+        "GPU-0": ("A100", 40, False), "MIG-0": ("A100MIG", 4.75, True), "MIG-1": ("A100MIG", 4.75, True),
+        "GPU-1": ("A100", 40, True),
+    }  # fmt: skip
+
+
 def test_nobody_there_is_no_inventory() -> None:
     assert from_facts(facts([])) is None
 
