@@ -118,6 +118,15 @@ class KubernetesBackend:
             return self._again(name, token, content)
         return Submission(self.namespace, name, made["metadata"].get("uid", ""), token)
 
+    def find(self, template: Mapping[str, Any], token: str) -> Submission | None:
+        """What was submitted of this template with this token, if it is still there."""
+        try:
+            metadata = self._read(manifest.job_name(template, token))["metadata"]
+        except MissingError:
+            return None
+        self._must_be_ours(metadata, token)
+        return Submission(self.namespace, metadata["name"], metadata.get("uid", ""), token, made=False)
+
     def state(self, submission: Submission) -> JobState:
         try:
             return job_state(self._read(submission.name))

@@ -102,8 +102,10 @@ def test_many_at_once_with_one_token_make_one_job(server):
 def test_only_what_was_submitted_is_deleted(server):
     handler, backend = server
     ours = backend.submit(REQUEST, job_template(), "token")
+    assert backend.find(job_template(), "token") == replace(ours, made=False)
     assert backend.release(ours)
     assert not backend.release(ours)
+    assert backend.find(job_template(), "token") is None
     assert jobs(handler) == {}
     ours = backend.submit(REQUEST, job_template(), "token")
     with pytest.raises(NotOursError):

@@ -1,0 +1,79 @@
+"""Leases GPUs for a script that knows nothing of it: starts it on them, one process a GPU, and ends it with the lease.
+
+python examples/allocation/launch.py --gpus 2xA100-80GB train_ddp.py --epochs 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from gpu_advisor.allocation.errors import AllocationError
+from gpu_advisor.allocation.frameworks import SetupOptions
+from gpu_advisor.allocation.manager import Session, TrainingGPUConfig, get_gpu_resource_manager, gpu_resources
+from gpu_advisor.allocation.requests import count_and_type
+
+END_SECONDS = 30.0
+
+
+def run(gpus: Session, script: list[str]) -> int:
+    """The script's exit code; 1 if the lease was lost."""
+    settings = gpus.pytorch(SetupOptions(script=shlex.join(script)))
+    if len(settings.nodes) > 1:
+        lines = (f"{node.node_name}: {_line(node.environment)} {node.command}" for node in settings.nodes)
+        print("several nodes: start on each its own line, while this goes on", *lines, sep="\n", flush=True)
+        gpus.lost.wait()
+        return 1
+    (node,) = settings.nodes
+    print(f"{_line(node.environment)} {node.command}", flush=True)
+    here = str(Path(sys.executable).parent)  # where torchrun stands beside this Python
+    environment = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ.get('PATH', '')}", **node.environment}
+    child = subprocess.Popen(shlex.split(node.command), env=environment)
+    try:
+        while child.poll() is None:
+            if gpus.lost.wait(0.2):
+                print(f"stopped: {gpus.why_lost}", file=sys.stderr)
+                return 1
+        return child.returncode
+    finally:
+        _end(child)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _line(variables: object) -> str:
+    return shlex.join(f"{name}={value}" for name, value in dict(variables).items())  # type: ignore[call-overload]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpus", default="1", help="as 2xA100-80GB or 'nvidia.com/gpu: 2'")
+    parser.add_argument("--cpu-fallback", action="store_true", help="without GPUs, on the CPU")
+    parser.add_argument("--advisor", metavar="URL", help="who gives out GPUs (default: the one on this machine)")
+    parser.add_argument("script", nargs=argparse.REMAINDER, help="the script and its arguments")
+    given = parser.parse_args()
+    if not given.script:
+        parser.error("say which script to start")
+    try:
+        count, kind = count_and_type(given.gpus)
+        config = TrainingGPUConfig(count, kind, cpu_fallback=given.cpu_fallback)
+        with gpu_resources(config, get_gpu_resource_manager(given.advisor)) as gpus:
+            return run(gpus, given.script)
+    except AllocationError as error:
+        sys.exit("\n  ".join((str(error), *getattr(error, "reasons", ()))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Submits a Job to Kubernetes with the GPUs it asks for, and tells how it goes.
+
+    python examples/allocation/submit.py --gpus 2xA100-80GB --namespace team --queue team-queue job.yaml
+    python examples/allocation/submit.py --gpus 2xA100-80GB --patch
+
+The same --token again finds the same Job: nothing is submitted twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+from gpu_advisor.allocation.errors import AllocationError
+from gpu_advisor.allocation.kubernetes import KubernetesBackend
+from gpu_advisor.allocation.requests import parse_request
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpus", required=True, help="as 2xA100-80GB or 'nvidia.com/gpu: 2'")
+    parser.add_argument("--distributed", action="store_true", help="may be spread over several pods")
+    parser.add_argument("--namespace", default="default")
+    parser.add_argument("--context", help="of the kubeconfig (default: the current one)")
+    parser.add_argument("--queue", default="", help="a LocalQueue of Kueue")
+    parser.add_argument("--token", default="", help="tells this Job from others (default: a new one)")
+    parser.add_argument("--container", default="", help="which one gets the GPUs, where there are several")
+    parser.add_argument("--patch", action="store_true", help="only print what a pod must say")
+    parser.add_argument("--follow", type=float, default=0.0, metavar="SECONDS", help="tell how it goes, for so long")
+    parser.add_argument("--release", action="store_true", help="delete the Job of this --token")
+    parser.add_argument("job", nargs="?", type=Path, help="YAML of a Job")
+    given = parser.parse_args()
+    if not given.patch and given.job is None:
+        parser.error("name the file of a Job, or ask for the --patch alone")
+    if given.release and not given.token:
+        parser.error("say the --token of the Job to --release")
+    try:
+        request = replace(parse_request(given.gpus), distributed_training=given.distributed)
+        backend = KubernetesBackend.connect(given.namespace, given.context)
+        if given.patch:
+            print(yaml.safe_dump(backend.patch(request, given.container or "main"), sort_keys=False), end="")
+            return 0
+        template = yaml.safe_load(given.job.read_text(encoding="utf-8"))
+        if given.release:
+            there = backend.find(template, given.token)
+            print("deleted" if there and backend.release(there) else "gone already")
+            return 0
+        token = given.token or uuid.uuid4().hex
+        job = backend.submit(request, template, token, container=given.container, queue=given.queue)
+        what = "submitted" if job.made else "is there already"
+        print(f"{job.namespace}/{job.name} {what}, token {token}", flush=True)
+        for state in backend.follow(job, given.follow) if given.follow else ():
+            print(f"{state.phase} {state.why}".strip(), flush=True)
+    except (AllocationError, OSError, yaml.YAMLError) as error:
+        sys.exit("\n  ".join((str(error), *getattr(error, "reasons", ()))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
