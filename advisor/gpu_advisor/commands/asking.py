@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from urllib.parse import quote, urljoin, urlsplit
 
 import click
 import requests
 
-from gpu_advisor.engine import evaluate
-from gpu_advisor.publish import chosen, document, shapes
-from gpu_advisor.publish.operations import OPERATIONS
-from gpu_advisor.publish.parameters import MOST_PER_PAGE, read
-from gpu_advisor.publish.problem import Problem
-from gpu_advisor.report.shapes import Report
-from gpu_advisor.settings import ConfigError, PrometheusSource, Settings, SourceSettings, load
-from gpu_advisor.sources.base import SourceError
 from gpu_advisor.sources.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError
-from gpu_advisor.sources.remembered import RememberedRanges
-from gpu_advisor.view import Issued, SourceState, View
-from gpu_advisor.what_if import WhatIfError, changed, compare
-from gpu_advisor.wiring import one_shot_source
+
+if TYPE_CHECKING:
+    from gpu_advisor.publish import shapes
+    from gpu_advisor.report.shapes import Report
 
 DEFAULT_ADVISOR = "http://127.0.0.1:9817"
 ANSWER_SECONDS = 30.0
 REPORT_SECONDS = 300.0
-HISTORY_QUERY_SECONDS = 60.0
 MOST_BYTES = 256 * 2**20
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -79,6 +69,9 @@ def asked(
         except (OSError, UnicodeDecodeError) as error:
             raise AskError(f"--token-file: {error}; give the path of a readable file") from error
         return Remote(advisor or DEFAULT_ADVISOR, token, ca_file)
+    from gpu_advisor.commands.looking import Once  # it has the whole advisor in it, which takes a second to load
+    from gpu_advisor.settings import PrometheusSource, Settings, SourceSettings, load
+
     settings = load(config) if config else Settings()
     if prometheus:
         try:
@@ -101,20 +94,22 @@ class Remote:
         self._client.session.verify = ca_file or True
 
     def recommendations(self, filters: Mapping[str, str]) -> shapes.Recommendations:
-        return cast(shapes.Recommendations, self._pages("recommendations", "recommendations", filters))
+        return cast("shapes.Recommendations", self._pages("recommendations", "recommendations", filters))
 
     def checks(self, filters: Mapping[str, str]) -> shapes.Checks:
-        return cast(shapes.Checks, self._pages("checks", "checks", filters))
+        return cast("shapes.Checks", self._pages("checks", "checks", filters))
 
     def what_if(self, changes: Mapping[str, Any]) -> shapes.WhatIf:
-        return cast(shapes.WhatIf, self._fetch("POST", urljoin(self._url, "what-if"), json=dict(changes))[0])
+        return cast("shapes.WhatIf", self._fetch("POST", urljoin(self._url, "what-if"), json=dict(changes))[0])
 
     def report(self, since_seconds: int) -> Report:
         url = urljoin(self._url, f"report?since_seconds={since_seconds}")
-        return cast(Report, self._fetch("GET", url, seconds=REPORT_SECONDS)[0])
+        return cast("Report", self._fetch("GET", url, seconds=REPORT_SECONDS)[0])
 
     def _pages(self, path: str, what: str, filters: Mapping[str, str]) -> dict[str, Any]:
         """All pages as one document."""
+        from gpu_advisor.publish.parameters import MOST_PER_PAGE
+
         query = "&".join(f"{name}={quote(value, safe='')}" for name, value in filters.items())
         whole, following = self._fetch(
             "GET", urljoin(self._url, f"{path}?per_page={MOST_PER_PAGE}&{query}".rstrip("&"))
@@ -152,68 +147,3 @@ class Remote:
             )
         following = re.search(r'<([^>]+)>; rel="next"', answer.headers.get("Link", ""))
         return found, following[1] if following else ""
-
-
-class Once:
-    """One look, by the code that a running advisor has. What it says is given since now."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        source, self._now = one_shot_source(settings), round(time.time(), 3)
-        now = self._now
-        try:
-            evaluation = evaluate(source, settings, now)
-        except SourceError as error:
-            raise AskError(f"{source.address}: {error}") from error
-        finally:
-            source.close()
-        issued = tuple(Issued(each.id(settings.cluster), now, each) for each in evaluation.recommendations)
-        state = SourceState(source.name, source.address, True, last_success=now)
-        self._view = View(settings.cluster, state, evaluation, issued)
-
-    def recommendations(self, filters: Mapping[str, str]) -> shapes.Recommendations:
-        found = chosen.recommendations(self._view, _read("recommendations", filters))
-        return document.recommendations(self._view, found, 1, max(1, len(found)))
-
-    def checks(self, filters: Mapping[str, str]) -> shapes.Checks:
-        found = chosen.checks(self._view, _read("checks", filters))
-        return document.checks(self._view, found, 1, max(1, len(found)))
-
-    def what_if(self, changes: Mapping[str, Any]) -> shapes.WhatIf:
-        if self._view.evaluation is None:  # cannot be: there is no view without one
-            raise ConfigError("nothing is known")
-        try:
-            other = changed(self._settings, changes)
-        except WhatIfError as error:
-            raise AskError(str(error)) from error
-        return document.what_if(self._view, compare(self._view.evaluation, self._settings, other))
-
-    def report(self, since_seconds: int) -> Report:
-        from gpu_advisor.report.making import make
-
-        source = one_shot_source(_patient(self._settings))
-        ask = source.of.range if isinstance(source, RememberedRanges) else source.range  # asked once, in few queries
-        try:
-            return make(ask, self._view, self._settings, since_seconds, self._now, remembers=False)
-        except SourceError as error:
-            raise AskError(f"{source.address}: {error}") from error
-        finally:
-            source.close()
-
-
-def _patient(settings: Settings) -> Settings:
-    """A query over weeks may take longer than one of an evaluation."""
-    prometheus = settings.source.prometheus
-    if prometheus is None:
-        return settings
-    patient = prometheus.model_copy(update={"timeout_seconds": max(prometheus.timeout_seconds, HISTORY_QUERY_SECONDS)})
-    return settings.model_copy(update={"source": SourceSettings(prometheus=patient)})
-
-
-def _read(operation: str, filters: Mapping[str, str]) -> dict[str, Any]:
-    from werkzeug.datastructures import MultiDict
-
-    try:
-        return read(MultiDict(filters), OPERATIONS[operation].parameters)
-    except Problem as problem:
-        raise AskError(problem.detail) from problem

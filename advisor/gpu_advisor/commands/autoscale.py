@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gpu_advisor.autoscaling import Step, step
 from gpu_advisor.commands import asking, output
-from gpu_advisor.publish import shapes
+
+if TYPE_CHECKING:
+    from gpu_advisor.publish import shapes
 
 COLUMNS = ("pool", "replicas", "desired", "action", "why")
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gpu_advisor.commands import asking, output
-from gpu_advisor.publish import shapes
 from gpu_advisor.recommendation import Status
+
+if TYPE_CHECKING:
+    from gpu_advisor.publish import shapes
 
 CSV_COLUMNS = (
     "item", "scope_kind", "scope", "status", "severity", "value", "low", "high", "missed_by", "reason", "message",

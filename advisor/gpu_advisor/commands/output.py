@@ -6,12 +6,12 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from gpu_advisor.publish import shapes
-from gpu_advisor.publish.spreadsheet import inert
+if TYPE_CHECKING:
+    from gpu_advisor.publish import shapes
 
 Format = Literal["table", "json", "csv"]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,14 +41,12 @@ def show_json(value: object) -> None:
 
 
 def show_csv(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    from gpu_advisor.publish.spreadsheet import inert
+
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(headings)
-    writer.writerows([[_cell(value) for value in row] for row in rows])
-
-
-def _cell(value: object) -> object:
-    """As the API's CSV: nothing that a spreadsheet takes for a formula, no NUL."""
-    return inert(value) if isinstance(value, str) else value
+    # As the API's CSV: nothing that a spreadsheet takes for a formula, no NUL.
+    writer.writerows([[inert(value) if isinstance(value, str) else value for value in row] for row in rows])
 
 
 def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from gpu_advisor.commands import asking, output
-from gpu_advisor.publish import shapes
 from gpu_advisor.recommendation import Severity
+
+if TYPE_CHECKING:
+    from gpu_advisor.publish import shapes
 
 CSV_COLUMNS = (
     "id", "kind", "severity", "scope_kind", "scope", "current", "recommended", "unit", "diagnosis", "confidence",
