@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,11 +44,14 @@ def _free(program: Program) -> int | None:
     return sum(each["available_gpus"] for each in answer.json()["available_nodes"]) if answer.ok else None
 
 
-def run(name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def clean(**variables: str) -> dict[str, str]:
     unwanted = ("VISIBLE_DEVICES", "ALLOC_CONF", "GPU_ADVISOR")
-    environment = {key: value for key, value in os.environ.items() if not any(word in key for word in unwanted)}
+    return {key: value for key, value in os.environ.items() if not any(word in key for word in unwanted)} | variables
+
+
+def run(name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(FOLDER / name), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment | variables)
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, env=clean(**variables))
 
 
 def test_training_on_the_cpu_where_that_is_asked_for(service):
@@ -87,6 +91,20 @@ def test_a_script_is_started_on_what_is_leased(service, tmp_path):
     done = run("launch.py", "--gpus", "A100", "--advisor", service.url, str(failing))
     assert done.returncode == 7
     assert _free(service) == 3
+
+
+def test_the_program_of_the_page_runs(service):
+    page = (FOLDER.parents[1] / "docs" / "frameworks.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env=clean(GPU_ADVISOR_URL=service.url),
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) >= 0
 
 
 @pytest.mark.parametrize("name", ["train.py", "launch.py", "submit.py"])
@@ -139,7 +157,9 @@ def test_the_patch_alone_is_yaml(cluster):
     _, kubeconfig = cluster
     done = run("submit.py", "--gpus", "2xA100-80GB", "--patch", "--container", "train", KUBECONFIG=kubeconfig)
     assert done.returncode == 0, done.stderr
-    assert yaml.safe_load(done.stdout)["spec"]["containers"][0]["resources"] == {"limits": {"nvidia.com/gpu": "2"}}
+    page = (FOLDER.parents[1] / "docs" / "kubernetes-allocation.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert yaml.safe_load(done.stdout) == yaml.safe_load(shown)
     done = run("submit.py", "--gpus", "2xH100", "--patch", KUBECONFIG=kubeconfig)
     assert done.returncode == 1
     assert "its GPUs are A100" in done.stderr
