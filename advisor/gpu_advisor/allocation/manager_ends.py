@@ -97,8 +97,10 @@ class RemoteEnd:
         self, method: str, path: str, body: Mapping[str, Any] | None = None, within_seconds: float = ANSWER_SECONDS
     ) -> Any:
         """By a connection of its own: a renewal must not wait until another thread has its answer."""
-        import requests
-
+        try:
+            import requests
+        except ImportError as error:
+            raise ServiceUnavailableError("asking a service needs `requests`: pip install requests") from error
         from gpu_advisor.sources.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError
 
         url = f"{self._url}{PATH}{path}"

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import kmock
 from gpu_advisor.allocation.kubernetes_client import Cluster
-from kubernetes import client
 
 WITHIN_SECONDS = 30
 
@@ -18,6 +16,9 @@ WITHIN_SECONDS = 30
 @contextmanager
 def emulated() -> Iterator[tuple[Any, Cluster]]:
     """The server's handler and the cluster to reach it by. Pods and Jobs are kept by it; nodes are what is said."""
+    import kmock  # needs Python 3.11
+    from kubernetes import client
+
     loop = asyncio.new_event_loop()
     handler = kmock.KubernetesEmulator()
     started, over = threading.Event(), asyncio.Event()

@@ -27,10 +27,9 @@ from gpu_advisor.allocation.kubernetes_errors import (
 from gpu_advisor.allocation.requests import parse_request
 
 from tests.servers import free_port
+from tests.unit.allocation.emulated import emulated, job_template, node, pod
 
 kmock = pytest.importorskip("kmock", reason="needs Python 3.11: pip install kmock")
-
-from tests.unit.allocation.emulated import emulated, job_template, node, pod  # noqa: E402
 
 JOBS = "/apis/batch/v1/namespaces/default/jobs"
 GONE = {"type": "ERROR", "object": {"code": 410, "message": "too old resource version"}}

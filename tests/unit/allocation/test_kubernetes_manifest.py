@@ -15,10 +15,9 @@ from gpu_advisor.allocation.requests import parse_request
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("kmock", reason="needs Python 3.11: pip install kmock")
-kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
+from tests.unit.allocation.emulated import job_template, node, pod
 
-from tests.unit.allocation.emulated import job_template, node, pod  # noqa: E402
+kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 ONE_TERM = (Term("nvidia.com/gpu.product", ("A",)),)
