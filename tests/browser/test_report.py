@@ -1,0 +1,133 @@
+"""The report as people meet it: a file in a real Chromium, on a screen, in the dark, on a telephone and on paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from gpu_advisor.facts import Gpu
+from gpu_advisor.report import series
+from gpu_advisor.report.document import report
+from gpu_advisor.report.page import page as rendered
+from gpu_advisor.report.period import Period
+from gpu_advisor.report.reading import Past
+from gpu_advisor.report.shapes import Report
+from gpu_advisor.settings import Settings
+from gpu_advisor.view import Issued
+from playwright.sync_api import Page, expect
+
+from benchmarks.week_history import DAY, PRICES, ROUND, gone, silent, utilization
+from tests.programs import Program
+from tests.unit.advisor.build import AT, Card, concluded
+from tests.unit.report.build import END, outcome, view_of
+
+from .conftest import Open
+from .test_page import PHONE, fits, violations
+
+Keep = Callable[[Page, str], None]
+
+NODES, GPUS_A_NODE = 5, 8
+WEEK = Period(END // DAY * DAY, 1800, 336)
+SETTINGS = Settings.model_validate(
+    {
+        "cluster": "example",
+        "cost": {"gpu_price_per_hour": PRICES},
+        "pools": [
+            {"name": "chat", "kind": "serving", "match": {"name": ".* L4"}},
+            {"name": "notebooks", "match": {"name": ".* T4"}},
+            {"name": "training", "kind": "training"},
+        ],
+    }
+)
+
+
+def week() -> Past:
+    """The benchmarks' week, as it would be read."""
+    gpus, named = [], {}
+    mean: dict[str, dict[int, float]] = {}
+    memory: dict[str, dict[int, float]] = {}
+    for number in range(NODES * GPUS_A_NODE):
+        node, uuid = number // GPUS_A_NODE, f"GPU-{number}"
+        work = ROUND[node % len(ROUND)]
+        gpus.append(Gpu(uuid, str(number % GPUS_A_NODE), work.model, "nvidia", f"node-{node}", True))
+        middles = {index: (index + 0.5) * WEEK.step_seconds for index in range(WEEK.points)}
+        seen = {i: at for i, at in middles.items() if not silent(node, at) and not gone(node, NODES, at)}
+        mean[uuid] = {i: utilization(work, at, number) for i, at in seen.items()}
+        memory[uuid] = dict.fromkeys(seen, work.held)
+        named[uuid] = frozenset(seen)
+    values = {
+        series.UTILIZATION: mean,
+        series.COVERAGE: {uuid: dict.fromkeys(steps, 1.0) for uuid, steps in mean.items()},
+        series.MEMORY: memory,
+    }
+    cpu = {f"node-{node}": {i: 0.2 + 0.5 * m for i, m in mean[f"GPU-{node * 8}"].items()} for node in range(NODES)}
+    sightings = {uuid: (min(steps), max(steps)) for uuid, steps in named.items()}
+    return Past(WEEK, tuple(gpus), sightings, named, values, cpu)
+
+
+@pytest.fixture(scope="module")
+def document() -> Report:
+    trail = tuple((AT - 60 * step, 0.95) for step in reversed(range(16)))
+    cards = [Card(f"GPU-s{n}", 0.95, name="NVIDIA L4", trail=trail) for n in range(4)]
+    cards += [Card(f"GPU-t{n}", 0.0, name="Tesla T4", node="node-4") for n in range(3)]
+    evaluation = replace(concluded(cards, SETTINGS), at=END)
+    issued = tuple(Issued(each.id("example"), END - 3 * DAY, each) for each in evaluation.recommendations)
+    view = replace(view_of(outcome(0.42, 0.84, 0.81)), cluster="example", evaluation=evaluation, issued=issued)
+    return report(week(), view, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def file(document: Report, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(rendered(document), encoding="utf-8")
+    return path.as_uri()
+
+
+def test_a_week_opens_from_a_file_and_says_how_it_was(file: str, open_page: Open, pictures: Keep) -> None:
+    page = open_page(file)
+    expect(page.get_by_role("heading", level=1)).to_have_text("GPU report of cluster example")
+    expect(page.locator("#summary .lead")).to_contain_text("of the GPU time was used")
+    plots = page.locator("svg.plot")
+    assert plots.count() == 4 + 3 + 1
+    for number in range(plots.count()):
+        expect(plots.nth(number)).to_be_visible()
+        assert len(str(plots.nth(number).get_attribute("aria-label"))) > 30
+    notebooks = page.locator("svg.plot[aria-label^='GPU utilization of notebooks']")
+    assert "nothing seen for" in str(notebooks.get_attribute("aria-label"))
+    expect(page.locator("#outcomes")).to_contain_text("42.0 %")
+    expect(page.locator("#advice")).to_contain_text("chat")
+    page.set_viewport_size({"width": 1100, "height": 1480})
+    pictures(page, "report")
+
+
+@pytest.mark.parametrize("options", [{}, {"color_scheme": "dark"}, {"width": PHONE}])
+def test_nobody_is_barred_from_it(file: str, open_page: Open, options: dict[str, object]) -> None:
+    page = open_page(file, **options)
+    assert violations(page) == []
+    assert fits(page)
+
+
+def test_on_paper_it_needs_no_colour_and_no_dark_ground(file: str, open_page: Open, tmp_path: Path) -> None:
+    page = open_page(file, color_scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    line = page.locator("svg.plot polyline.line").first
+    assert line.evaluate("e => getComputedStyle(e).stroke") == "rgb(0, 0, 0)"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    seen = page.locator("svg.plot polyline.there").first
+    assert seen.evaluate("e => getComputedStyle(e).strokeDasharray") != "none"
+    expect(page.locator("dl.code")).to_be_hidden()
+    assert page.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True).startswith(b"%PDF")
+
+
+def test_a_running_advisor_links_its_own(demo: Program, open_page: Open) -> None:
+    page = open_page(demo.url + "/")
+    page.get_by_role("link", name="Report", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("GPU report of cluster")
+    expect(page.locator("#summary")).to_contain_text("These GPUs are simulated")
+    assert page.locator("svg.plot polyline").count() >= 4
+    told = demo.get("/report?since_seconds=10800")
+    assert {each["kind"] for each in told["recommendations"]}
+    assert told["groups"][0]["gpu_hours"]["seen"] > 0
+    assert violations(page) == []
