@@ -21,6 +21,7 @@ defaults; `binsearch` takes 5 % off what it found.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import logging
 import random
@@ -346,6 +347,7 @@ def main() -> int:
     generator = random.Random(1)
     tallies: dict[tuple[str, str], Tally] = {}
     cases = [*trained_cases(generator, arguments.trained), *simulated_cases(generator, arguments.simulated)]
+    gc.freeze()  # the others collect garbage after every trial: not what belongs to the cases
     for case in cases:
         for name, tool in TOOLS.items():
             tallies.setdefault((case.kind, name), Tally()).outcomes.append(run(case, tool))

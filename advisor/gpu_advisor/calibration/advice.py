@@ -164,6 +164,12 @@ def _gain(throughput: ThroughputFit | None, current: int | None, best: int | Non
 
 def _notes(points: Points, request: Request, ceilings: Ceilings, best: int | None, knee: int | None) -> Iterable[str]:
     yield from points.notes
+    first, last = points.points[0], points.largest
+    if last.peak_memory_bytes <= first.peak_memory_bytes:
+        yield (
+            f"memory does not grow from {first.batch_size} to {last.batch_size}: something else than the batch makes "
+            f"these peaks; measure {4 * last.batch_size} as well"
+        )
     farthest = int(FARTHEST * points.largest.batch_size)
     if best is None:
         yield "no size is safe within the target: use a larger GPU, mixed precision or gradient checkpointing"

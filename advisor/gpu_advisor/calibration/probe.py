@@ -145,7 +145,8 @@ def run_in_process(request: ProbeRequest, size: int) -> dict[str, Any]:
     if process.returncode == -signal.SIGKILL:  # the kernel's out-of-memory killer: the host's memory, not the GPU's
         return {"outcome": "failed", "message": "the process was killed, probably for the host's memory: probe less"}
     tail = log[-LOG_TAIL_BYTES:].decode(errors="replace").strip().splitlines()
-    return {"outcome": "failed", "message": f"the process ended with {process.returncode}: {tail[-1] if tail else ''}"}
+    last = tail[-1] if tail else "it said nothing; see whether the workload ends its own process"
+    return {"outcome": "failed", "message": f"the process ended with {process.returncode}: {last}"}
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
