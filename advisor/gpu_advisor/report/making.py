@@ -18,4 +18,5 @@ def make(
     `remembers`: the view is of an advisor that has a ledger. Raises ValueError where the length cannot be, and
     SourceError where the source does not answer.
     """
-    return report(read(ask, period(now, since_seconds)), view, settings, remembers)
+    gpus = len(view.evaluation.facts.gpus) if view.evaluation else 0
+    return report(read(ask, period(now, since_seconds, gpus)), view, settings, remembers)

@@ -9,9 +9,13 @@ HOUR, DAY = 3600, 86400
 
 #: Up to this length (seconds), steps of so many seconds. Half an hour is what a GPU has to do nothing for to be idle on
 #: the dashboards; 5 minutes is what their utilization is a mean of.
-STEPS = ((2 * DAY, 300), (14 * DAY, 1800), (60 * DAY, HOUR), (400 * DAY, 6 * HOUR))
+STEPS = ((2 * DAY, 300), (14 * DAY, 1800), (60 * DAY, HOUR), (400 * DAY, 6 * HOUR), (400 * DAY, DAY))
 
 SHORTEST_SECONDS, LONGEST_SECONDS = STEPS[0][1], STEPS[-1][0]
+
+#: A large fleet has longer steps, so that there are at most so many of all GPUs: each is some hundred bytes while it is
+#: read, several times over, and the advisor that reads them has other work to do.
+MOST_STEPS = 400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +50,13 @@ class Period:
         return self.first + index * self.step_seconds
 
 
-def period(now: float, since_seconds: float) -> Period:
-    """The last `since_seconds` before `now`, in whole steps. Raises ValueError, which tells the mend."""
+def period(now: float, since_seconds: float, gpus: int = 0) -> Period:
+    """The last `since_seconds` before `now`, in whole steps; `gpus` is about how many there are to be read.
+
+    Raises ValueError, which tells the mend.
+    """
     if not SHORTEST_SECONDS <= since_seconds <= LONGEST_SECONDS:
         raise ValueError(f"a report is of 5 minutes (5m) to {LONGEST_SECONDS // DAY} days ({LONGEST_SECONDS // DAY}d)")
-    step = next(step for longest, step in STEPS if since_seconds <= longest)
+    fitting = [step for longest, step in STEPS if since_seconds <= longest]
+    step = next((step for step in fitting if gpus * ceil(since_seconds / step) <= MOST_STEPS), fitting[-1])
     return Period(now // step * step, step, ceil(since_seconds / step))

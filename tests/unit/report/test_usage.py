@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import isclose
 
 import pytest
-from gpu_advisor.report.period import DAY, HOUR, period
+from gpu_advisor.report.period import DAY, HOUR, MOST_STEPS, period
 from gpu_advisor.report.usage import hours, money, total, trends
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,6 +88,14 @@ def test_a_trend_has_no_value_where_nothing_was_seen(found: list[Card]) -> None:
             assert told.utilization[index] is None
         named = sum(1 for card in found if index in card.named)
         assert told.gpus[index] == (named or None)
+
+
+@given(st.integers(0, 20_000), st.integers(300, 400 * DAY))
+def test_a_large_fleet_has_longer_steps_and_the_same_time(gpus: int, since: int) -> None:
+    found, small = period(1_795_003_217.4, since, gpus), period(1_795_003_217.4, since)
+    assert found.step_seconds >= small.step_seconds
+    assert found.points * gpus <= MOST_STEPS or found.step_seconds == DAY
+    assert 0 <= found.points * found.step_seconds - since < found.step_seconds
 
 
 def test_steps_grow_with_the_length_and_stand_on_whole_multiples() -> None:
