@@ -22,7 +22,8 @@ END_SECONDS = 30.0
 
 def run(gpus: Session, script: list[str]) -> int:
     """The script's exit code; 1 if the lease was lost."""
-    settings = gpus.pytorch(SetupOptions(script=shlex.join(script)))
+    options = SetupOptions(script=shlex.join(script))
+    settings = gpus.pytorch(options)
     if len(settings.nodes) > 1:
         lines = (f"{node.node_name}: {_line(node.environment)} {node.command}" for node in settings.nodes)
         print("several nodes: start on each its own line, while this goes on", *lines, sep="\n", flush=True)
@@ -31,7 +32,7 @@ def run(gpus: Session, script: list[str]) -> int:
     (node,) = settings.nodes
     print(f"{_line(node.environment)} {node.command}", flush=True)
     here = str(Path(sys.executable).parent)  # where torchrun stands beside this Python
-    environment = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ.get('PATH', '')}", **node.environment}
+    environment = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ.get('PATH', '')}", **gpus.environment(options)}
     child = subprocess.Popen(shlex.split(node.command), env=environment)
     try:
         while child.poll() is None:

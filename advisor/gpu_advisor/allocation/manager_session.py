@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 
@@ -18,6 +18,7 @@ from gpu_advisor.allocation.frameworks import (
     TensorFlowSettings,
     apply_pytorch,
     apply_tensorflow,
+    handed_on,
     pytorch_settings,
     tensorflow_settings,
 )
@@ -103,10 +104,9 @@ class Session:
             settings = replace(settings, nodes=(replace(settings.nodes[0], environment={}),))
         return apply_tensorflow(settings, node)
 
-    def environment(self, options: SetupOptions | None = None) -> Mapping[str, str]:
-        """Variables for a child process on the allocation's one node, as torchrun."""
-        (node,) = self.pytorch(options).nodes
-        return node.environment
+    def environment(self, options: SetupOptions | None = None, node: str | None = None) -> dict[str, str]:
+        """Variables for processes that this one starts, as torchrun: `apply_pytorch()` in them finds the settings."""
+        return handed_on(self.pytorch(options), node)
 
     def release(self) -> None:
         """Give the GPUs back. Never raises: what cannot be given back ends by itself, and a warning says when."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu_advisor.allocation.frameworks import PyTorchSettings, SetupOptions, pytorch_settings
+from gpu_advisor.allocation.frameworks import PyTorchSettings, SetupOptions, handed_on, pytorch_settings
 from gpu_advisor.allocation.model import Share
 
 from tests.servers import free_port
@@ -36,7 +36,7 @@ torch.cuda.device_count = lambda: 2
 torch.cuda.set_device = lambda index: told.append(["device", index])
 torch.cuda.set_per_process_memory_fraction = lambda ratio, index: told.append(["fraction", ratio, index])
 torch.cuda.get_device_capability = lambda index: (7, 5)
-applied = apply_pytorch(settings)
+applied = apply_pytorch()
 print(json.dumps([told, str(applied.device), str(applied.dtype), applied.scales_gradients,
                   torch.cuda._parse_visible_devices()]))
 """
@@ -68,7 +68,7 @@ dist.destroy_process_group()
 
 
 def clean() -> dict[str, str]:
-    unwanted = ("VISIBLE_DEVICES", "ALLOC_CONF", "LOCAL_RANK")
+    unwanted = ("VISIBLE_DEVICES", "ALLOC_CONF", "LOCAL_RANK", "GPU_ADVISOR")
     return {name: value for name, value in os.environ.items() if not any(word in name for word in unwanted)}
 
 
@@ -100,7 +100,7 @@ def test_devices_memory_and_number_type_are_those_of_the_settings(gpu_type, vari
     # The program imports torch first, so it is started with the variables, as torchrun starts it: under the name
     # that this version wants, or the one that every version knows, since a service does not know which is here.
     settings = pytorch_settings(allocation, SetupOptions(version="" if variables else version("torch")))
-    found = said(TWO_GPUS, settings, **variables, **settings.nodes[0].environment)
+    found = said(TWO_GPUS, settings, **variables, **handed_on(settings))
     assert found == [told, device, dtype, dtype == "torch.float16", [1, 3]]
 
 
@@ -113,6 +113,8 @@ def test_on_the_cpu_autocast_is_in_force_and_no_gpu_visible():
     ("before", "variables", "kind", "words"),
     [
         ("import torch", {}, "TooLateError", "CUDA_VISIBLE_DEVICES=GPU-0,GPU-1"),
+        ("settings = None", {}, "SetupError", "GPU_ADVISOR_PYTORCH is not set"),
+        ("settings = None", {"GPU_ADVISOR_PYTORCH": "{}"}, "SetupError", "holds no settings"),
         ("", {"CUDA_VISIBLE_DEVICES": "0"}, "SettingsConflictError", "unset CUDA_VISIBLE_DEVICES"),
         ("", {}, "DevicesMissingError", "2 are allocated here"),  # no GPU is there, and nobody asked for the CPU
     ],

@@ -117,7 +117,7 @@ def test_allocate_train_release(manager):
         assert session.pytorch().nodes[0].command == "torchrun --standalone --nproc-per-node=2 train.py"
         assert session.pytorch().mixed_precision.dtype == "bfloat16"
         assert session.tensorflow().strategy == "MirroredStrategy"
-        assert session.environment()["CUDA_VISIBLE_DEVICES"]
+        assert {"CUDA_VISIBLE_DEVICES", "GPU_ADVISOR_PYTORCH"} <= session.environment().keys()
         session.check()
     assert free(manager) == ALL_FREE
     session = allocate_gpu_resources(BIG, manager)

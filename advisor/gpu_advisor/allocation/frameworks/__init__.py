@@ -15,7 +15,7 @@ from gpu_advisor.allocation.frameworks.errors import (
 )
 from gpu_advisor.allocation.frameworks.options import SetupOptions
 from gpu_advisor.allocation.frameworks.pytorch import PyTorchSettings, pytorch_settings
-from gpu_advisor.allocation.frameworks.pytorch_apply import AppliedPyTorch, apply_pytorch
+from gpu_advisor.allocation.frameworks.pytorch_apply import AppliedPyTorch, apply_pytorch, handed_on
 from gpu_advisor.allocation.frameworks.tensorflow import TensorFlowSettings, tensorflow_settings
 from gpu_advisor.allocation.frameworks.tensorflow_apply import AppliedTensorFlow, apply_tensorflow
 
@@ -32,6 +32,7 @@ __all__ = [
     "TooLateError",
     "apply_pytorch",
     "apply_tensorflow",
+    "handed_on",
     "pytorch_settings",
     "tensorflow_settings",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -16,10 +17,14 @@ from gpu_advisor.allocation.frameworks.pytorch import (
     NodePyTorch,
     PyTorchSettings,
     allocator_variable,
+    from_document,
 )
 
 if TYPE_CHECKING:
     import torch
+
+#: The variable that takes all settings to a child process, as JSON.
+HANDED_ON = "GPU_ADVISOR_PYTORCH"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +51,20 @@ class AppliedPyTorch:
         return torch.amp.GradScaler(self.device.type, enabled=self.scales_gradients)
 
 
-def apply_pytorch(settings: PyTorchSettings, node: str | None = None) -> AppliedPyTorch:
-    """Before `import torch` in the program. `node` is this machine's name, where there are several.
+def handed_on(settings: PyTorchSettings, node: str | None = None) -> dict[str, str]:
+    """The environment of a node's processes, as torchrun starts them, in which `apply_pytorch()` finds the settings."""
+    part = environment.of_node(settings.nodes, node)
+    return {**part.environment, HANDED_ON: json.dumps(replace(settings, nodes=(part,)).document())}
+
+
+def apply_pytorch(settings: PyTorchSettings | None = None, node: str | None = None) -> AppliedPyTorch:
+    """Before `import torch` in the program. `node` is this machine's name, where there are several. Without settings:
+    those that `handed_on` gave to the process that started this one.
 
     Started by torchrun, a process takes the device of its LOCAL_RANK. Raises SetupError: too late, another setting in
     the environment, another number of devices than was allocated.
     """
+    settings = settings or _handed_on()
     part = _for_this_version(environment.of_node(settings.nodes, node))
     environment.put(part.environment, "torch", _aliases(part))
     try:
@@ -81,6 +94,19 @@ def apply_pytorch(settings: PyTorchSettings, node: str | None = None) -> Applied
         devices.set_per_process_memory_fraction(float(settings.memory.ratio), index)
     bfloat16 = settings.device_type != "cuda" or torch.cuda.get_device_capability(own[0]) >= (8, 0)
     return _applied(settings, torch.device(settings.device_type, own[0]), settings.memory.ratio, bfloat16)
+
+
+def _handed_on() -> PyTorchSettings:
+    text = os.environ.get(HANDED_ON)
+    if text is None:
+        raise SetupError(
+            f"{HANDED_ON} is not set: give the settings to apply_pytorch, or start this program as "
+            "examples/allocation/launch.py does"
+        )
+    try:
+        return from_document(json.loads(text))
+    except (ValueError, TypeError, KeyError) as error:
+        raise SetupError(f"{HANDED_ON} holds no settings ({error}): leave it as it was handed on") from error
 
 
 def _for_this_version(part: NodePyTorch) -> NodePyTorch:
