@@ -90,7 +90,7 @@ def test_a_week_opens_from_a_file_and_says_how_it_was(file: str, open_page: Open
     expect(page.get_by_role("heading", level=1)).to_have_text("GPU report of cluster example")
     expect(page.locator("#summary .lead")).to_contain_text("of the GPU time was used")
     plots = page.locator("svg.plot")
-    assert plots.count() == 4 + 3 + 1
+    assert plots.count() == 4 + 3 + 1 + 1
     for number in range(plots.count()):
         expect(plots.nth(number)).to_be_visible()
         assert len(str(plots.nth(number).get_attribute("aria-label"))) > 30

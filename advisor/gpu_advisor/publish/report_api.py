@@ -26,6 +26,9 @@ RENDERINGS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "md": (MARKDOWN, markdown),
 }
 
+#: As the page itself has it, and besides what a page cannot say of itself.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
 #: One at a time: each reads a good deal of the data source, and evaluations need it too.
 _making = threading.Lock()
 
@@ -47,4 +50,6 @@ def answer(
         response.content_type = media
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Content-Security-Policy"] = _POLICY
+    response.headers["Referrer-Policy"] = "no-referrer"
     return response

@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 
 from gpu_advisor import __version__
 from gpu_advisor.report import figures, plots
+from gpu_advisor.report.before_after import before_after, drawable
 from gpu_advisor.report.sections import Cell, Section, Table, headline, sections, title, when
 from gpu_advisor.report.shapes import Group, Report
 
@@ -69,6 +70,8 @@ def _section(document: Report, section: Section) -> Markup:
         parts += [*tables[:1], _bars(document), *tables[1:]]
     elif section.key == "use":
         parts += [_trends(document), *tables]
+    elif section.key == "outcomes":
+        parts += [_before_after(document), *tables]
     else:
         parts += tables
     if section.code:
@@ -148,6 +151,12 @@ def _bars(document: Report) -> Markup:
     groups = document["groups"][1 : MOST_DRAWN + 1]
     drawn = plots.bars("GPU-hours of each pool", [(group["name"], group["gpu_hours"]) for group in groups])
     return _figure_of("Where the GPU-hours went, by pool", drawn)
+
+
+def _before_after(document: Report) -> Markup:
+    found = drawable(document["outcomes"] or ())
+    caption = "GPU utilization before and after what was changed"
+    return _figure_of(caption, before_after(found)) if found else Markup("")
 
 
 def _figure_of(caption: str, drawing: Markup) -> Markup:
