@@ -220,6 +220,17 @@ def test_what_others_have_set_is_not_overwritten(monkeypatch):
         environment.put({"NEW": "x"}, "framework_not_here", {"PYTORCH_CUDA_ALLOC_CONF": "NEW"})
 
 
+@pytest.mark.usefixtures("_clean")
+@pytest.mark.parametrize(("found", "right"), [("", True), ("-1", True), ("0", False)])
+def test_gpus_that_are_hidden_already_stay_so(monkeypatch, found, right):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", found)
+    if right:
+        environment.put({"CUDA_VISIBLE_DEVICES": "-1"}, "framework_here")
+    else:
+        with pytest.raises(SettingsConflictError):
+            environment.put({"CUDA_VISIBLE_DEVICES": "-1"}, "framework_here")
+
+
 def test_which_node_this_is(monkeypatch):
     nodes = pytorch_settings(replace(allocated(), shares=TWO_NODES)).nodes
     monkeypatch.setattr("socket.gethostname", lambda: "b.cluster.example")

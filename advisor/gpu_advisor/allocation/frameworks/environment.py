@@ -11,6 +11,10 @@ from typing import Protocol, TypeVar
 from gpu_advisor.allocation.frameworks.errors import NodeUnknownError, SettingsConflictError, TooLateError
 
 
+#: Of a variable that names visible devices: both values show none.
+HIDES_ALL = ("", "-1")
+
+
 class _OfNode(Protocol):
     @property
     def node_name(self) -> str: ...
@@ -43,7 +47,7 @@ def put(variables: Mapping[str, str], module: str, aliases: Mapping[str, str] | 
     `aliases`: other variables that the framework would heed instead of one of these. Raises TooLateError where the
     module is imported already and would not see the change, SettingsConflictError where somebody has set one otherwise.
     """
-    missing = {name: value for name, value in variables.items() if os.environ.get(name) != value}
+    missing = {name: value for name, value in variables.items() if not _alike(os.environ.get(name), value)}
     for name in missing:
         if name in os.environ:
             raise SettingsConflictError(
@@ -63,3 +67,7 @@ def put(variables: Mapping[str, str], module: str, aliases: Mapping[str, str] | 
             f"`import {module}`, or start the program with {line}"
         )
     os.environ.update(missing)
+
+
+def _alike(found: str | None, wanted: str) -> bool:
+    return found == wanted or (found in HIDES_ALL and wanted in HIDES_ALL)
