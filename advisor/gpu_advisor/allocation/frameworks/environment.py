@@ -10,7 +10,6 @@ from typing import Protocol, TypeVar
 
 from gpu_advisor.allocation.frameworks.errors import NodeUnknownError, SettingsConflictError, TooLateError
 
-
 #: Of a variable that names visible devices: both values show none.
 HIDES_ALL = ("", "-1")
 
