@@ -153,7 +153,8 @@ def trends(past: Past, gpus: Sequence[Gpu]) -> Trends:
         weight = fsum(share for share, _ in there)
         work = fsum(share * value for share, value in there)
         utilization.append(work / weight if weight else None)
-        busy.append(work if weight else None)
+        # Of a GPU that was seen for a part of the step: as if the rest had been alike, as the dashboards show it.
+        busy.append(fsum(value for _, value in there) if weight else None)
         # Where nobody is named, nothing was scraped: the number of GPUs is then unknown, not zero.
         named.append(float(sum(1 for uuid in uuids if index in past.named.get(uuid, ()))) or None)
     points = past.period.points

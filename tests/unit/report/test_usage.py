@@ -84,8 +84,11 @@ def test_a_trend_has_no_value_where_nothing_was_seen(found: list[Card]) -> None:
         work = sum(card.utilization[index] * shares[card.uuid] for card in found if card.uuid in shares)
         if seen > 0:
             assert isclose(told.utilization[index] or 0.0, work / seen, abs_tol=1e-9)
+            work_then = sum(card.utilization[index] for card in found if card.uuid in shares)
+            assert isclose(told.busy[index] or 0.0, work_then, abs_tol=1e-9)
         else:
             assert told.utilization[index] is None
+            assert told.busy[index] is None
         named = sum(1 for card in found if index in card.named)
         assert told.gpus[index] == (named or None)
 
