@@ -123,7 +123,11 @@ def next_size(trials: list[Trial], search: Search) -> int | None:
     size = min(size, int(best * search.farthest), search.largest)
     if failed <= search.largest:  # memory jumped once between what fits and what does not: stay in the middle
         size = min(size, (best + failed) // 2)
-    return size if enough < size < failed else None
+    if enough < size < failed:
+        return size
+    # Nearly full from the first on: a smaller one is sure to fit, and tells what a sample adds to the optimizer's step.
+    alone = len(trials) == 1 and 1 < best < search.largest
+    return best // 2 if alone and usage.forward_bytes is not None else None
 
 
 @dataclass(frozen=True, slots=True)
