@@ -43,6 +43,7 @@ def one(settings: Any) -> Any:
         ("nvidia", ("GPU-c", "GPU-a"), {"CUDA_VISIBLE_DEVICES": "GPU-c,GPU-a"}),
         ("nvidia", ("MIG-1", "MIG-2"), {"CUDA_VISIBLE_DEVICES": "MIG-1,MIG-2"}),
         ("nvidia", ("pci-0000:01", "x"), {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "0,2"}),
+        ("nvidia", ("GPU-c", "x"), {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "0,2"}),
         ("nvidia", (), {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "0,2"}),
         ("amd", ("GPU-c", "GPU-a"), {"HIP_VISIBLE_DEVICES": "0,2"}),
         ("intel", (), {"ZE_AFFINITY_MASK": "0,2"}),
@@ -138,6 +139,7 @@ def test_settings_survive_json(shares):
     allocation = allocated(mixed_precision=True) if shares is None else replace(allocated(), shares=shares)
     torch = pytorch_settings(allocation)
     assert pytorch.from_document(json.loads(json.dumps(torch.document()))) == torch
+    assert torch.document()["set_environment_before"] == "import torch"
     keras = tensorflow_settings(allocation)
     assert tensorflow.from_document(json.loads(json.dumps(keras.document()))) == keras
 

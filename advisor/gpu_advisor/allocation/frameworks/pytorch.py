@@ -52,8 +52,9 @@ class PyTorchSettings:
     nodes: tuple[NodePyTorch, ...]
 
     def document(self) -> dict[str, Any]:
-        """As an API answers it."""
-        return {"framework": "pytorch", **asdict(self), "nodes": [asdict(node) for node in self.nodes]}
+        """As an API answers it. It says until when the nodes' environment counts."""
+        told = {"framework": "pytorch", "set_environment_before": "import torch"}
+        return {**told, **asdict(self), "nodes": [asdict(node) for node in self.nodes]}
 
 
 def from_document(document: Mapping[str, Any]) -> PyTorchSettings:

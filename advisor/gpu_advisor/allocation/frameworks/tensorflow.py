@@ -59,8 +59,9 @@ class TensorFlowSettings:
     nodes: tuple[NodeTensorFlow, ...]
 
     def document(self) -> dict[str, Any]:
-        """As an API answers it."""
-        return {"framework": "tensorflow", **asdict(self), "nodes": [asdict(node) for node in self.nodes]}
+        """As an API answers it. It says until when the nodes' environment counts."""
+        told = {"framework": "tensorflow", "set_environment_before": "import tensorflow"}
+        return {**told, **asdict(self), "nodes": [asdict(node) for node in self.nodes]}
 
 
 def from_document(document: Mapping[str, Any]) -> TensorFlowSettings:
