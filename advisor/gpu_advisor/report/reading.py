@@ -1,4 +1,4 @@
-"""The past of a fleet from a data source, in at most ten range queries. The only part of a report that asks anybody.
+"""The past of a fleet from a data source, in a few range queries. The only part of a report that asks anybody.
 
 What recording rules made is read first, as it costs next to nothing; what it does not reach, before the rules were
 there or after, is read from the exporters' own series.
@@ -6,12 +6,13 @@ there or after, is read from the exporters' own series.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 
 from gpu_advisor.expressions import Aggregate, Expression, Labels, Select, Tagged, Vector, union
 from gpu_advisor.facts import SHARE_SLACK, Gpu, build_gpus, build_nodes
+from gpu_advisor.publish.document import moment
 from gpu_advisor.report import series
 from gpu_advisor.report.period import Period
 from gpu_advisor.sources.base import SourceError, SourceErrorKind, Trail
@@ -36,6 +37,10 @@ _INTERVAL_WINDOWS = (60, 300, 1800)
 _OF_THE_QUERY = frozenset(
     {SourceErrorKind.QUERY_ERROR, SourceErrorKind.PARTIAL, SourceErrorKind.BAD_ANSWER, SourceErrorKind.TIMEOUT}
 )
+
+#: Of these, what less at once may mend: a time limit, or a limit of samples. So often it is tried with half as much.
+_TOO_MUCH = frozenset({SourceErrorKind.TIMEOUT, SourceErrorKind.QUERY_ERROR})
+_SPLITS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +102,31 @@ class _Asking:
         if not parts or (last is not None and last < first):
             return found
         asked = union(*(Tagged(expression, PART, part) for part, expression in parts.items()))
+        until = self.period.points - 1 if last is None else last
+        for answer in self._pieces(asked, what, first, until, _SPLITS):
+            for labels, trail in answer.items():
+                each = dict(labels)
+                if label in each:
+                    steps = found.setdefault(each[PART], {}).setdefault(each[label], {})
+                    steps |= {self.period.index(at): value for at, value in trail if believable(value)}
+        return found
+
+    def _pieces(
+        self, asked: Expression, what: str, first: int, last: int, splits: int
+    ) -> Iterator[Mapping[Labels, Trail]]:
+        """The answer, in halves and halves of these where it is too much at once."""
         try:
-            answer = self.trails(asked, first, last)
+            yield self.trails(asked, first, last)
         except SourceError as error:
             if error.kind not in _OF_THE_QUERY:
                 raise
-            self.untold.append(f"{what} could not be read: {error}")
-            return found
-        for labels, trail in answer.items():
-            each = dict(labels)
-            if label in each:
-                steps = found.setdefault(each[PART], {}).setdefault(each[label], {})
-                steps |= {self.period.index(at): value for at, value in trail if believable(value)}
-        return found
+            if error.kind in _TOO_MUCH and splits and first < last:
+                middle = (first + last) // 2
+                yield from self._pieces(asked, what, first, middle, splits - 1)
+                yield from self._pieces(asked, what, middle + 1, last, splits - 1)
+            else:
+                begin, end = (self.period.time(index) for index in (first - 1, last))
+                self.untold.append(f"{what} could not be read from {moment(begin)} to {moment(end)}: {error}")
 
 
 def believable(value: float) -> bool:

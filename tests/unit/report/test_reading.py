@@ -74,7 +74,7 @@ def asked(past: History, since: int, refused: object = None) -> tuple[Past, Aske
 @pytest.mark.parametrize("since", [HOUR, 6 * HOUR, 3 * 24 * HOUR, 20 * 24 * HOUR, 100 * 24 * HOUR])
 def test_few_queries_whatever_the_length(past: History, since: int) -> None:
     found, ask = asked(past, since)
-    assert len(ask.expressions) == found.queries <= 10
+    assert len(ask.expressions) == found.queries <= 8
     assert len(found.gpus) == GPUS
     assert found.untold == ()
 
@@ -124,6 +124,27 @@ def test_a_query_that_fails_is_told_and_takes_nothing_else_along(past: History) 
     assert told["groups"][0]["cpu_ratio"] is None
     assert set(told["groups"][0]["trends"]["cpu"]) == {None}
     assert told["untold"]
+
+
+def test_what_is_too_much_at_once_is_read_in_pieces(past: History) -> None:
+    limit = 100
+
+    class Slow(Asked):
+        def __call__(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
+            too_much = "gpu_busy_seconds_total" in metrics_of(expression) and (end - start) / step > limit
+            self.refused = lambda _: SourceErrorKind.TIMEOUT if too_much else None
+            return super().__call__(expression, start, end, step)
+
+    whole, _ = asked(past, 4 * 24 * HOUR)
+    slow = Slow(EmbeddedSource(past), lambda _: None)
+    found = read(slow, period(END, 4 * 24 * HOUR))
+    assert found.untold == ()
+    assert found.values == whole.values
+    limit = 10
+    short = read(slow, period(END, 4 * 24 * HOUR))
+    assert len(short.untold) >= 4
+    assert all("the GPUs' past" in why or "GPUs could not be read from" in why for why in short.untold)
+    assert series.MEMORY in short.values  # what is recorded is there all the same
 
 
 def test_a_source_that_is_away_makes_no_report(past: History) -> None:

@@ -154,6 +154,10 @@ def test_marks_of_time_are_few_and_within(start: int, step: int, points: int) ->
 @given(st.lists(st.none() | st.floats(0, 20000), min_size=4, max_size=4))
 def test_numbers_of_gpus_stay_within_the_drawing(values: list[float | None]) -> None:
     drawn = plots.count_plot(axis(), "GPUs", [plots.Line("seen", values, "there"), plots.Line("busy", values)])
+    for line in re.findall(r'<polyline[^>]* points="([^"]*)"', drawn):
+        across = [float(point.split(",")[0]) for point in line.split()]
+        assert across == sorted(across)
+        assert all(plots.LEFT <= x <= plots.WIDTH - plots.RIGHT for x in across)
     heights = [float(y) for y in re.findall(r"\d,([\d.]+)", " ".join(re.findall(r'points="([^"]*)"', drawn)))]
     assert all(0 <= y <= plots.HEIGHT for y in heights)
     assert drawn.count('class="grid"') <= 20
