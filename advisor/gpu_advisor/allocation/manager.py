@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gpu_advisor.allocation.errors import AllocationError, ImpossibleError, NoRoomError
+from gpu_advisor.allocation.errors import AllocationError, ConflictError, ImpossibleError, NoRoomError
 from gpu_advisor.allocation.manager_config import TrainingGPUConfig, attempts
 from gpu_advisor.allocation.manager_ends import (
     End,
@@ -96,7 +96,7 @@ class GPUResourceManager:
                 log.info("waiting for GPUs, %.0f s more: %s", left, error)
                 time.sleep(min(pause, left))
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-            except ImpossibleError as error:
+            except (ImpossibleError, ConflictError) as error:
                 return self._on_cpu(config, token, on_lost, error)
 
     def close(self) -> None:
@@ -105,21 +105,24 @@ class GPUResourceManager:
     def _first_that_can_be_had(
         self, config: TrainingGPUConfig, token: str, on_lost: Callable[[str], None] | None
     ) -> Session:
-        """Raises the first NoRoomError, if waiting can help, else the first ImpossibleError."""
+        """Raises ConflictError where the token was used for something else, the first NoRoomError where waiting can
+        help, else the first ImpossibleError.
+
+        One token for all: where a repeated call was given less memory before, that is the one request it fits.
+        """
         sizes = [each["memory_per_gpu"] for each in self.end.nodes("", None)] if config.min_memory_gb else []
-        refused: list[NoRoomError | ImpossibleError] = []
-        for number, body in enumerate(attempts(config, sizes)):
-            # Another request is another token; one that is repeated must find what it made.
-            own = token if number == 0 else f"{token}/{body['memory_gb']:g}"
+        refused: list[ConflictError | NoRoomError | ImpossibleError] = []
+        for body in attempts(config, sizes):
             try:
-                session = self._ask(body, own, config, on_lost)
-            except (NoRoomError, ImpossibleError) as error:
+                session = self._ask(body, token, config, on_lost)
+            except (ConflictError, NoRoomError, ImpossibleError) as error:
                 refused.append(error)
                 continue
-            if number:
-                log.warning("%s: taken GPUs of %g GB instead: %s", own, body["memory_gb"], refused[0])
+            if refused:
+                log.warning("taken GPUs of %g GB instead: %s", body["memory_gb"], refused[0])
             return session
-        raise next((each for each in refused if isinstance(each, NoRoomError)), refused[0])
+        order = (ConflictError, NoRoomError, ImpossibleError)
+        raise next(each for kind in order for each in refused if isinstance(each, kind))
 
     def _on_cpu(
         self, config: TrainingGPUConfig, token: str, on_lost: Callable[[str], None] | None, why: AllocationError
@@ -127,7 +130,7 @@ class GPUResourceManager:
         if not config.cpu_fallback:
             raise why
         log.warning("no GPU can be had, going on without, as asked: %s", why)
-        return self._ask({**config.fields(), "cpu_fallback": True}, f"{token}/cpu", config, on_lost)
+        return self._ask({**config.fields(), "cpu_fallback": True}, token, config, on_lost)
 
     def _ask(
         self, body: dict[str, Any], token: str, config: TrainingGPUConfig, on_lost: Callable[[str], None] | None

@@ -71,6 +71,11 @@ class Session:
     def on_cpu(self) -> bool:
         return self.allocation.on_cpu or self._fell_back
 
+    @property
+    def seconds_left(self) -> float:
+        """For so long the GPUs are this job's for sure, if no renewal should succeed any more."""
+        return max(0.0, self._until - self._clock())
+
     def fall_back_to_cpu(self) -> None:
         """Training goes on without GPUs. They stay leased: what this process has on them, it has until it ends."""
         self._fell_back, self.batch_scale = True, 1.0
@@ -120,8 +125,9 @@ class Session:
         except UnknownAllocationError:
             log.info("%s was over already", self.allocation.id)
         except AllocationError as error:
-            left = max(0.0, self._until - self._clock())
-            log.warning("%s is not given back (%s); it ends by itself in %.0f s", self.allocation.id, error, left)
+            log.warning(
+                "%s is not given back (%s); it ends by itself in %.0f s", self.allocation.id, error, self.seconds_left
+            )
 
     def __enter__(self) -> Session:
         return self

@@ -158,6 +158,21 @@ def test_the_same_token_is_the_same_allocation(manager):
     assert free(manager) == ALL_FREE
 
 
+@pytest.mark.parametrize("less", [{"min_memory_gb": 24}, {"cpu_fallback": True}])
+def test_the_same_token_is_the_same_allocation_also_if_it_is_less(manager, less):
+    config = TrainingGPUConfig(2, "A100-80GB", client_token=f"less {time.monotonic_ns()}", **less)
+    with gpu_resources(BIG, manager):
+        first = manager.allocate(config)
+    assert first.allocation.memory_per_gpu == (40 if "min_memory_gb" in less else None)
+    again = manager.allocate(config)  # the larger ones are free by now
+    assert again.allocation.id == first.allocation.id
+    first.release()
+    with pytest.raises(ConflictError, match="new token"):
+        manager.allocate(config)
+    again.release()
+    assert free(manager) == ALL_FREE
+
+
 def test_less_memory_only_as_far_as_is_allowed(manager):
     with gpu_resources(BIG, manager):
         with pytest.raises(NoRoomError):
@@ -194,10 +209,11 @@ def test_waiting_for_gpus_to_become_free(manager):
 def test_a_lease_is_renewed_for_as_long_as_training_goes_on(manager, monkeypatch):
     monkeypatch.setattr(manager_session, "RENEW_RATIO", 0.01)  # every tenth of a second, of ten
     with gpu_resources(TrainingGPUConfig(2, "A100-80GB", lease_seconds=10), manager) as session:
-        first = session.allocation.expires
+        first, first_end = session.allocation.expires, time.monotonic() + session.seconds_left
         eventually(lambda: session.renewals >= 3, 60, "three renewals")
         session.check()
         assert session.allocation.expires > first
+        assert time.monotonic() + session.seconds_left > first_end + 0.05
         assert free(manager) == {"middle": 2, "small": 1}
     assert free(manager) == ALL_FREE
 
@@ -211,6 +227,7 @@ def test_a_lost_lease_is_told_to_the_job(manager, monkeypatch):
         with pytest.raises(LeaseLostError, match="allocate again"):
             session.check()
     assert len(told) == 1
+    assert "was released" in told[0]
     assert free(manager) == ALL_FREE
 
 
