@@ -86,6 +86,28 @@ def history(gpus: int, end: float, length_seconds: int = 7 * DAY, interval: int 
                 yield f'node_cpu_seconds_total{{cpu="0",mode="idle",{target}}} {elapsed - cpu[node] + 1e6:.3f}{at}'
 
 
+def recorded(gpus: int, end: float, length_seconds: int = 7 * DAY, interval: int = 60) -> Iterator[str]:
+    """The same fleet as recording rules have it that are evaluated at this interval: identities, no raw samples."""
+    nodes = -(-gpus // GPUS_A_NODE)
+    for elapsed in range(0, length_seconds + 1, interval):
+        at = f" {int(end) - length_seconds + elapsed}\n"
+        for node in range(nodes):
+            if silent(node, elapsed) or gone(node, nodes, elapsed):
+                continue
+            target = f'job="{JOB}",instance="node-{node:03d}:9816"'
+            work = ROUND[node % len(ROUND)]
+            yield f"up{{{target}}} 1{at}"
+            yield f'node_uname_info{{nodename="node-{node:03d}",{target}}} 1{at}'
+            yield f'node:cpu_ratio:mean5m{{instance="node-{node:03d}:9816"}} 0.5{at}'
+            for number in range(node * GPUS_A_NODE, min(gpus, (node + 1) * GPUS_A_NODE)):
+                mean = utilization(work, elapsed - 900, number)  # of the half hour before, about its middle
+                own = f'uuid="GPU-{number:08x}"'
+                yield _heads(number)[0] + at
+                yield f"gpu:utilization_ratio:mean30m{{{own}}} {mean:.6f}{at}"
+                yield f"gpu:utilization_coverage_ratio:mean30m{{{own}}} 1{at}"
+                yield f"gpu:memory_used_ratio:last{{{own}}} {work.held}{at}"
+
+
 def _heads(number: int) -> tuple[str, ...]:
     """The series of a GPU, up to their values."""
     node, index = divmod(number, GPUS_A_NODE)

@@ -15,8 +15,8 @@ import pytest
 from gpu_advisor.report.making import make
 from gpu_advisor.report.period import period
 from gpu_advisor.report.reading import read
-from gpu_advisor.report.sections import at
 from gpu_advisor.report.shapes import Report
+from gpu_advisor.report.tables import at
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.embedded import EmbeddedSource
 from gpu_advisor.sources.history import History

@@ -8,11 +8,12 @@ from markupsafe import Markup
 
 from gpu_advisor.publish.shapes import Outcome
 from gpu_advisor.report import figures
+from gpu_advisor.report.drawing import WIDTH, label, straight
 
 #: Outcomes that are drawn; the table has all.
 MOST_DRAWN = 20
 
-WIDTH, LEFT, RIGHT, ROW, TOP = 760.0, 300.0, 60.0, 26.0, 8.0
+LEFT, RIGHT, ROW, TOP = 300.0, 60.0, 26.0, 8.0
 
 
 def drawable(found: Sequence[Outcome]) -> list[Outcome]:
@@ -33,7 +34,7 @@ def before_after(found: Sequence[Outcome]) -> Markup:
     for number, each in enumerate(found):
         y = TOP + ROW * (number + 0.5)
         name = f"{figures.words(each['kind'])}, {each['scope']['label']}"
-        drawn.append(_text(LEFT - 10, y + 4, name if len(name) <= 42 else name[:41] + "…", "end"))
+        drawn.append(label(LEFT - 10, y + 4, name if len(name) <= 42 else name[:41] + "…", "end"))
         drawn += _row(each, y)
         before, after, projected = (
             figures.percent(each[key])
@@ -50,27 +51,27 @@ def _row(each: Outcome, y: float) -> Iterator[Markup]:
     before, after = each["utilization_before_ratio"], each["utilization_after_ratio"]
     if before is None or after is None:  # cannot be: only those are drawn that have both
         return
-    yield _line(_x(before), _x(after), y, y, "line")
+    yield straight(_x(before), _x(after), y, y, "line")
     projected = each["utilization_projected_ratio"]
     if projected is not None:
-        yield _line(_x(projected), _x(projected), y - 8, y + 8, "aim")
+        yield straight(_x(projected), _x(projected), y - 8, y + 8, "aim")
     yield _ring(_x(before), y)
     yield _dot(_x(after), y)
 
 
 def _axis(bottom: float) -> Iterator[Markup]:
     for tick in (0, 25, 50, 75, 100):
-        yield _line(_x(tick / 100), _x(tick / 100), TOP, bottom, "grid")
-        yield _text(_x(tick / 100), bottom + 16, f"{tick} %", "middle")
+        yield straight(_x(tick / 100), _x(tick / 100), TOP, bottom, "grid")
+        yield label(_x(tick / 100), bottom + 16, f"{tick} %", "middle")
 
 
 def _legend(y: float) -> Iterator[Markup]:
     yield _ring(LEFT, y)
-    yield _text(LEFT + 12, y + 4, "before", "")
+    yield label(LEFT + 12, y + 4, "before", "")
     yield _dot(LEFT + 84, y)
-    yield _text(LEFT + 96, y + 4, "after", "")
-    yield _line(LEFT + 160, LEFT + 160, y - 7, y + 7, "aim")
-    yield _text(LEFT + 170, y + 4, "projected", "")
+    yield label(LEFT + 96, y + 4, "after", "")
+    yield straight(LEFT + 160, LEFT + 160, y - 7, y + 7, "aim")
+    yield label(LEFT + 170, y + 4, "projected", "")
 
 
 def _x(ratio: float) -> float:
@@ -83,11 +84,3 @@ def _ring(x: float, y: float) -> Markup:
 
 def _dot(x: float, y: float) -> Markup:
     return Markup('<circle cx="{:.1f}" cy="{:.1f}" r="5"/>').format(x, y)
-
-
-def _line(x1: float, x2: float, y1: float, y2: float, kind: str) -> Markup:
-    return Markup('<line class="{}" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>').format(kind, x1, x2, y1, y2)
-
-
-def _text(x: float, y: float, text: str, kind: str) -> Markup:
-    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(kind, x, y, text)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gpu_advisor.report.sections import Section, Table, sections, title, when
+from gpu_advisor.report.sections import sections, title, when
 from gpu_advisor.report.shapes import Report
+from gpu_advisor.report.tables import Section, Table
 
 #: What would begin markup, or an element, within a line (https://github.github.com/gfm/#backslash-escapes).
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&#])")

@@ -10,9 +10,12 @@ from markupsafe import Markup, escape
 
 from gpu_advisor import __version__
 from gpu_advisor.report import figures, plots
+from gpu_advisor.report.bars import bars
 from gpu_advisor.report.before_after import before_after, drawable
-from gpu_advisor.report.sections import Cell, Section, Table, headline, sections, title, when
+from gpu_advisor.report.past_sections import headline
+from gpu_advisor.report.sections import sections, title, when
 from gpu_advisor.report.shapes import Group, Report
+from gpu_advisor.report.tables import Cell, Section, Table
 
 #: Pools that are drawn; the tables have all.
 MOST_DRAWN = 24
@@ -149,7 +152,7 @@ def _pool(axis: plots.Axis, pool: Group) -> Markup:
 
 def _bars(document: Report) -> Markup:
     groups = document["groups"][1 : MOST_DRAWN + 1]
-    drawn = plots.bars("GPU-hours of each pool", [(group["name"], group["gpu_hours"]) for group in groups])
+    drawn = bars("GPU-hours of each pool", [(group["name"], group["gpu_hours"]) for group in groups])
     return _figure_of("Where the GPU-hours went, by pool", drawn)
 
 

@@ -1,4 +1,4 @@
-"""Plots as inline SVG, for screens, for print, and without colour: lines differ by dashes, areas by hatching.
+"""Curves over time as inline SVG, for screens, for print, and without colour: lines differ by dashes.
 
 No scripts; colours and fonts come from the page's style. Each drawing says in words what it shows.
 """
@@ -13,10 +13,11 @@ from math import ceil, floor, log10
 from markupsafe import Markup
 
 from gpu_advisor.report import figures
-from gpu_advisor.report.shapes import Band, GpuHours
+from gpu_advisor.report.drawing import WIDTH, label, straight, units
+from gpu_advisor.report.shapes import Band
 
-#: Of a drawing, in its own units; the page scales it to the room there is. SMALL ones stand two beside each other.
-WIDTH, SMALL, HEIGHT = 760.0, 400.0, 190.0
+#: Of a drawing, in its own units; SMALL ones stand two beside each other.
+SMALL, HEIGHT = 400.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 118.0, 12.0, 26.0
 
 #: Distances (seconds) that marks of time may have.
@@ -119,9 +120,9 @@ def _plot(
     drawn = [*_gaps(axis, lines), *_grid(axis, marks, y), aims]
     for line in lines:
         drawn += [_stretch(axis, part, y, line) for part in _parts(line.values)]
-    drawn += [_text(axis.right + 8, at + 4, text, kind) for at, text, kind in _apart(beside, y)]
+    drawn += [label(axis.right + 8, at + 4, text, kind) for at, text, kind in _apart(beside, y)]
     return Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        _n(axis.width), _n(HEIGHT), said, Markup("").join(drawn)
+        units(axis.width), units(HEIGHT), said, Markup("").join(drawn)
     )
 
 
@@ -131,14 +132,14 @@ def _y(share: float) -> float:
 
 def _grid(axis: Axis, marks: Sequence[tuple[float, str]], y: Callable[[float], float]) -> Iterator[Markup]:
     for value, text in marks:
-        yield _line(LEFT, axis.right, y(value), y(value), "grid")
-        yield _text(LEFT - 6, y(value) + 4, text, "end")
+        yield straight(LEFT, axis.right, y(value), y(value), "grid")
+        yield label(LEFT - 6, y(value) + 4, text, "end")
     short = axis.width < WIDTH
     room = _SHORT_TIME_WIDTH if short else _TIME_WIDTH
     for at in times(axis.start, axis.end, int((axis.right - LEFT) // room)):
-        yield _line(axis.x(at), axis.x(at), y(0), y(0) + 4, "grid")
+        yield straight(axis.x(at), axis.x(at), y(0), y(0) + 4, "grid")
         text = figures.day(at, short) if at % 86400 == 0 else figures.clock(at)
-        yield _text(axis.x(at), HEIGHT - 6, text, "middle")
+        yield label(axis.x(at), HEIGHT - 6, text, "middle")
 
 
 def times(start: float, end: float, most: int) -> list[float]:
@@ -153,9 +154,9 @@ def _aims(right: float, low: float | None, high: float | None) -> Markup:
     room = Markup("")
     if high is not None:
         room = Markup('<rect class="aim" x="{}" width="{}" y="{}" height="{}"/>').format(
-            _n(LEFT), _n(right - LEFT), _n(_y(high)), _n(_y(low) - _y(high))
+            units(LEFT), units(right - LEFT), units(_y(high)), units(_y(low) - _y(high))
         )
-    edges = [_line(LEFT, right, _y(edge), _y(edge), "aim") for edge in (low, high) if edge is not None]
+    edges = [straight(LEFT, right, _y(edge), _y(edge), "aim") for edge in (low, high) if edge is not None]
     return room + Markup("").join(edges)
 
 
@@ -167,7 +168,7 @@ def _gaps(axis: Axis, lines: Sequence[Line]) -> Iterator[Markup]:
             found = list(part)
             left, right = axis.edge(found[0]), axis.edge(found[-1] + 1)
             yield Markup('<rect class="gap" x="{}" width="{}" y="{}" height="{}"/>').format(
-                _n(left), _n(right - left), _n(TOP), _n(HEIGHT - TOP - BOTTOM)
+                units(left), units(right - left), units(TOP), units(HEIGHT - TOP - BOTTOM)
             )
 
 
@@ -182,14 +183,14 @@ def _stretch(axis: Axis, part: list[tuple[int, float]], y: Callable[[float], flo
     if len(part) == 1:
         [(index, value)] = part
         return Markup('<circle class="{}" cx="{}" cy="{}" r="1.6"/>').format(
-            line.kind, _n(axis.middle(index)), _n(y(value))
+            line.kind, units(axis.middle(index)), units(y(value))
         )
-    through = " ".join(f"{_n(axis.middle(index))},{_n(y(value))}" for index, value in part)
+    through = " ".join(f"{units(axis.middle(index))},{units(y(value))}" for index, value in part)
     area = Markup("")
     if line.filled:
         first, last = axis.middle(part[0][0]), axis.middle(part[-1][0])
         area = Markup('<polygon class="area" points="{},{} {} {},{}"/>').format(
-            _n(first), _n(y(0)), through, _n(last), _n(y(0))
+            units(first), units(y(0)), through, units(last), units(y(0))
         )
     return area + Markup('<polyline class="{}" points="{}"/>').format(line.kind, through)
 
@@ -215,76 +216,3 @@ def _apart(labels: Sequence[tuple[float, str, str]], y: Callable[[float], float]
         placed.append((max(at, placed[-1][0] + 15) if placed else at, text, kind))
     over = placed[-1][0] - (HEIGHT - BOTTOM) if placed else 0
     return [(at - max(0.0, over), text, kind) for at, text, kind in placed]
-
-
-#: What a bar is made of, from left to right: class in the style, words.
-SHARES = (
-    ("busy", "busy"),
-    ("unused", "unused"),
-    ("waste", "idle, memory held"),
-    ("unseen", "not seen"),
-)
-_BAR, _BAR_GAP, _BAR_LEFT, _BAR_RIGHT = 18.0, 12.0, 190.0, 70.0
-
-
-def bars(title: str, groups: Sequence[tuple[str, GpuHours]]) -> Markup:
-    """GPU-hours of each group as one bar of busy, unused, idle and unseen time."""
-    longest = max((hours["there"] for _, hours in groups), default=0.0) or 1.0
-    height = len(groups) * (_BAR + _BAR_GAP) + 26
-    drawn = [Markup('<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
-                    'patternTransform="rotate(45)"><rect class="waste" width="6" height="6"/>'
-                    '<line class="hatch" x1="0" y1="0" x2="0" y2="6"/></pattern></defs>')]  # fmt: skip
-    said = []
-    for number, (name, hours) in enumerate(groups):
-        top = number * (_BAR + _BAR_GAP) + 4
-        drawn.append(_text(_BAR_LEFT - 8, top + 13, _short(name), "end"))
-        left = _BAR_LEFT
-        for (kind, _), value in zip(SHARES, _shares(hours), strict=True):
-            width = (WIDTH - _BAR_LEFT - _BAR_RIGHT) * value / longest
-            fill = Markup(' fill="url(#hatch)"') if kind == "waste" else Markup("")
-            drawn.append(
-                Markup('<rect class="bar {}"{} x="{}" y="{}" width="{}" height="{}"/>').format(
-                    "" if kind == "waste" else kind, fill, _n(left), _n(top), _n(width), _n(_BAR)
-                )
-            )
-            left += width
-        drawn.append(_text(left + 6, top + 13, f"{hours['there']:,.0f} h", ""))
-        parts = zip(SHARES, _shares(hours), strict=True)
-        said.append(f"{name}: " + ", ".join(f"{words} {figures.hours(value)}" for (_, words), value in parts))
-    drawn += _legend(height - 16)
-    return Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        _n(WIDTH), _n(height), f"{title}. {'; '.join(said)}", Markup("").join(drawn)
-    )
-
-
-def _shares(hours: GpuHours) -> tuple[float, float, float, float]:
-    idle = min(hours["idle_holding"] or 0.0, hours["unused"])
-    return hours["busy"], hours["unused"] - idle, idle, max(0.0, hours["there"] - hours["seen"])
-
-
-def _legend(top: float) -> Iterator[Markup]:
-    left = _BAR_LEFT
-    for kind, words in SHARES:
-        fill = Markup(' fill="url(#hatch)"') if kind == "waste" else Markup("")
-        yield Markup('<rect class="bar {}"{} x="{}" y="{}" width="12" height="12"/>').format(
-            "" if kind == "waste" else kind, fill, _n(left), _n(top)
-        )
-        yield _text(left + 18, top + 11, words, "")
-        left += 34 + 7.2 * len(words)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 27 else name[:26] + "…"
-
-
-def _line(x1: float, x2: float, y1: float, y2: float, kind: str) -> Markup:
-    return Markup('<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(kind, _n(x1), _n(x2), _n(y1), _n(y2))
-
-
-def _text(x: float, y: float, text: str, kind: str) -> Markup:
-    return Markup('<text class="{}" x="{}" y="{}">{}</text>').format(kind, _n(x), _n(y), text)
-
-
-def _n(number: float) -> str:
-    """Short: a report has many."""
-    return f"{number:.1f}".removesuffix(".0")

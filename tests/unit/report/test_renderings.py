@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 from gpu_advisor.report import plots
+from gpu_advisor.report.drawing import WIDTH
 from gpu_advisor.report.figures import UNKNOWN
 from gpu_advisor.report.markdown import markdown
 from gpu_advisor.report.page import page
-from gpu_advisor.report.sections import at, rows_of, sections
+from gpu_advisor.report.sections import rows_of, sections
 from gpu_advisor.report.shapes import Report
+from gpu_advisor.report.tables import at
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -157,7 +159,7 @@ def test_numbers_of_gpus_stay_within_the_drawing(values: list[float | None]) -> 
     for line in re.findall(r'<polyline[^>]* points="([^"]*)"', drawn):
         across = [float(point.split(",")[0]) for point in line.split()]
         assert across == sorted(across)
-        assert all(plots.LEFT <= x <= plots.WIDTH - plots.RIGHT for x in across)
+        assert all(plots.LEFT <= x <= WIDTH - plots.RIGHT for x in across)
     heights = [float(y) for y in re.findall(r"\d,([\d.]+)", " ".join(re.findall(r'points="([^"]*)"', drawn)))]
     assert all(0 <= y <= plots.HEIGHT for y in heights)
     assert drawn.count('class="grid"') <= 20

@@ -1,0 +1,127 @@
+"""What the advisor says now, what became of what it said, and how the report was made. Pure."""
+
+from __future__ import annotations
+
+from gpu_advisor.publish.shapes import Check, Recommendation
+from gpu_advisor.report import figures
+from gpu_advisor.report.figures import UNKNOWN, money, percent, points, time, words
+from gpu_advisor.report.shapes import Report
+from gpu_advisor.report.tables import Cell, Section, Table, cell, should
+
+
+def checklist(document: Report) -> Section:
+    listed = [each for each in document["checks"]["items"] if each["scope"]["kind"] in ("fleet", "pool")]
+    rows = []
+    for number, each in enumerate(document["checks"]["items"]):
+        if each in listed:
+            path = f"/checks/items/{number}/value"
+            of = "fleet" if each["scope"]["kind"] == "fleet" else each["scope"]["label"]
+            value = cell(document, path, money if each["item"] == "cost" else percent)
+            rows.append(
+                (
+                    Cell(each["title"]),
+                    Cell(of),
+                    Cell(each["status"]),
+                    value,
+                    Cell(_band_of(each)),
+                    Cell(each["message"]),
+                )
+            )
+    nodes = [each for each in document["checks"]["items"] if each["scope"]["kind"] == "node"]
+    missed = sum(1 for each in nodes if each["status"] == "missed")
+    unknown = sum(1 for each in nodes if each["status"] == "unknown")
+    said = [f"As it stands at {time(document['at'])} UTC, over the last minutes." if document["at"] else "Not known."]
+    if nodes:
+        said.append(f"Of {len(nodes)} items of single nodes, {missed} are missed and {unknown} are unknown.")
+    table = Table("Checklist", ("item", "of", "status", "value", "should be", "why"), tuple(rows))
+    return Section("checklist", "Checklist now", tuple(said), (table,) if rows else ())
+
+
+def _band_of(check: Check) -> str:
+    tell = money if check["item"] == "cost" else percent
+    return should({"low": check["low"], "high": check["high"]}, tell)
+
+
+def advice(document: Report) -> Section:
+    listed = document["recommendations"]
+    if not listed:
+        nothing = "Nothing is recommended now." if document["at"] else "Not known: no evaluation has succeeded."
+        return Section("advice", "What to do", (nothing,))
+    said = []
+    if document["recommendations_total"] > len(listed):
+        said.append(f"The first {len(listed)} of {document['recommendations_total']}.")
+    worth = document["worth"]
+    if worth["gpus"]:
+        cost = "" if worth["money_per_hour"] is None else f", or {money(worth['money_per_hour'])} per hour"
+        said.append(f"All together are worth up to {worth['gpus']:.2g} GPUs' work{cost}.")
+    said.append("gpu-advisor recommend ID shows the evidence of one and how to apply it.")
+    rows = tuple(_recommended(document, number, each) for number, each in enumerate(listed))
+    head = ("urgency", "what to do", "change", "utilization then", "cost per hour", "since (UTC)", "ID")
+    return Section("advice", "What to do", tuple(said), (Table("Recommendations", head, rows),))
+
+
+def _recommended(document: Report, number: int, each: Recommendation) -> tuple[Cell, ...]:
+    path = f"/recommendations/{number}"
+    change = f"{each['current']:g} → {each['recommended']:g} {each['unit']}"
+    marks = [name for name, true in (("held", each["held"]), ("snoozed", each["snoozed"])) if true]
+    return (
+        Cell(", ".join([each["severity"], *marks])),
+        Cell(each["summary"]),
+        Cell(change),
+        cell(document, f"{path}/projection/utilization_ratio", percent),
+        cell(document, f"{path}/projection/cost_change_per_hour", figures.signed_money),
+        Cell(time(each["since"])),
+        Cell(each["id"]),
+    )
+
+
+def outcomes(document: Report) -> Section:
+    found, name = document["outcomes"], "What became of advice"
+    if found is None:
+        return Section(
+            "outcomes", name, ("Not known: only an advisor that runs remembers it; ask one with --advisor.",)
+        )
+    if not found:
+        return Section("outcomes", name, ("No advice ended in this time whose outcome could be judged.",))
+    rows = tuple(
+        (
+            Cell(time(each["ended"])),
+            Cell(words(each["kind"])),
+            Cell(each["scope"]["label"]),
+            Cell(words(each["result"])),
+            Cell(f"{each['current']:g} → {UNKNOWN if each['observed'] is None else format(each['observed'], 'g')}"),
+            cell(document, f"/outcomes/{number}/utilization_before_ratio", percent),
+            cell(document, f"/outcomes/{number}/utilization_projected_ratio", percent),
+            cell(document, f"/outcomes/{number}/utilization_after_ratio", percent),
+            cell(document, f"/outcomes/{number}/projection_error_ratio", points),
+            Cell({True: "yes", False: "no", None: UNKNOWN}[each["improved"]]),
+        )
+        for number, each in enumerate(found)
+    )
+    head = (
+        "ended (UTC)", "kind", "of", "result", "size", "utilization before", "projected", "after", "off by", "improved",
+    )  # fmt: skip
+    return Section("outcomes", name, (), (Table("Before and after", head, rows),))
+
+
+def unknown(document: Report) -> Section:
+    said = list(document["untold"])
+    for each in document["abstentions"]:
+        about = "" if each["scope"]["kind"] == "fleet" else f" of {each['scope']['label']}"
+        said.append(f"{words(each['subject'])}{about} ({words(each['reason'])}): {each['message']}")
+    return Section("unknown", "What cannot be told, and why", tuple(said) or ("All that was asked for could be told.",))
+
+
+def making(document: Report) -> Section:
+    source, period = document["source"], document["period"]
+    own = "the exporters' own series"
+    how = f"recorded series, and where there are none from {own}" if document["recorded"] else own
+    steps = f"{period['points']} steps of {figures.length(period['step_seconds'])}"
+    said = [
+        f"Read from {source['name']} at {source['address']}, in {steps}, from {how}.",
+        "A GPU is there from its first to its last sighting. What was not seen is taken neither for use nor for waste.",
+    ]
+    if document["queries"]:
+        said.append("Each query gives the fleet's number again, pasted into a Prometheus that has the same series.")
+    code = tuple((query["about"], query["promql"]) for query in document["queries"])
+    return Section("making", "How these numbers are made", tuple(said), (), code)
