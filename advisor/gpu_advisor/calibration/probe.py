@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from statistics import median, quantiles
 from typing import Any
 
+from pydantic import ValidationError
+
 from gpu_advisor.calibration.errors import CalibrationError, DeviceTakenError, WorkloadError
 from gpu_advisor.calibration.profile import Measurement, Profile
 from gpu_advisor.calibration.worker import Task
@@ -49,9 +51,12 @@ def probe(request: ProbeRequest, run_size: RunSize | None = None, progress: Prog
     Raises WorkloadError, DeviceTakenError, or CalibrationError where fewer than two sizes could be measured.
     """
     run = run_size or run_in_process
+    sizes = sorted(set(request.batch_sizes))
+    if len(sizes) < 2:
+        raise CalibrationError("only one size was asked for: give at least two sizes that fit, as --sizes 1,2,4")
     results: list[tuple[int, dict[str, Any]]] = []
     out_of_memory: list[int] = []
-    for size in sorted(set(request.batch_sizes)):
+    for size in sizes:
         result = run(request, size)
         outcome = result["outcome"]
         if progress:
@@ -62,11 +67,24 @@ def probe(request: ProbeRequest, run_size: RunSize | None = None, progress: Prog
         _raise_for(result, size, request)
         results.append((size, result))
     if len(results) < 2:
-        where = f"size {out_of_memory[0]} ran out of memory" if out_of_memory else "only one size was asked for"
-        raise CalibrationError(f"{where}: give at least two sizes that fit, as --sizes 1,2,4")
+        raise CalibrationError(
+            f"size {out_of_memory[0]} ran out of memory: give at least two sizes that fit, as --sizes 1,2,4"
+        )
     kinds = {result["memory"]["kind"] for _, result in results}
     if len(kinds) > 1:
         raise CalibrationError(f"memory was measured in different ways ({', '.join(sorted(kinds))}): probe again")
+    try:
+        return _profile(request, results, out_of_memory)
+    except ValidationError as error:
+        problems = "; ".join(str(problem["msg"]) for problem in error.errors())
+        raise WorkloadError(
+            f"{request.workload} was measured, and its figures make no profile ({problems}): see that each step trains "
+            "on a batch of the size asked for"
+        ) from error
+
+
+def _profile(request: ProbeRequest, results: list[tuple[int, dict[str, Any]]], out_of_memory: list[int]) -> Profile:
+    """Raises ValidationError where the figures are none that a profile may have, as memory of 0 bytes."""
     first = results[0][1]
     return Profile(
         gpu_type=first["device_name"],

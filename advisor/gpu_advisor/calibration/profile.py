@@ -60,6 +60,8 @@ class Profile(Model):
     version: Literal[1] = VERSION
     gpu_type: Name
     workload: Name
+    factory: Name | None = None
+    """What was probed, where `workload` is the name of a training job; None where it is `workload`."""
     precision: Name
     memory_kind: MemoryKind
     device_memory_bytes: Bytes | None = None
@@ -142,6 +144,13 @@ def write_profile(profile: Profile, path: Path) -> None:
 def publish(profile: Profile, folder: Path) -> None:
     """As metrics, in a textfile directory. All of it or nothing. Raises ProfileError."""
     _write_whole(exposition(rows((profile,))), folder / (file_name(profile).removesuffix(SUFFIX) + ".prom"))
+
+
+def check_folder(folder: Path) -> None:
+    """That files may be written to it, which is made when they are. Raises ProfileError: before a probe's minutes."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise ProfileError(f"{folder}: {there} cannot be written to: give another folder, or let this user write there")
 
 
 def _write_whole(text: str, path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ import click
 from gpu_advisor.calibration.errors import CalibrationError
 from gpu_advisor.calibration.sizes import format_bytes
 from gpu_advisor.commands.batch_size import sizes_option
+from gpu_advisor.commands.probe import require_torch
 
 if TYPE_CHECKING:
     from gpu_advisor.calibration.estimate import Correction
@@ -32,6 +35,8 @@ def command(workload: str, sizes: tuple[int, ...], precision: str, profiles: tup
     \b
       gpu-advisor estimate --workload my.training:factory --sizes 32,64 --profile profiles/h100.profile.json
     """
+    require_torch()
+    sys.path.insert(0, os.getcwd())  # as for a probe: a factory is looked for where the command is given
     from gpu_advisor.calibration.estimate import estimate
 
     try:
@@ -60,7 +65,10 @@ def _correction(paths: tuple[Path, ...]) -> Correction:
     if len(types) > 1:
         raise CalibrationError(f"profiles of several GPU types ({', '.join(types)}): give those of one")
     pairs = [
-        (estimate(profile.workload, measured.batch_size, profile.precision).reserved_bytes, measured.peak_memory_bytes)
+        (
+            estimate(profile.factory or profile.workload, measured.batch_size, profile.precision).reserved_bytes,
+            measured.peak_memory_bytes,
+        )
         for profile in profiles
         for measured in profile.measurements
     ]

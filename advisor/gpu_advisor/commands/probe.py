@@ -58,11 +58,14 @@ def command(
     from rich.progress import Progress
 
     from gpu_advisor.calibration.probe import ProbeRequest, probe
-    from gpu_advisor.calibration.profile import SUFFIX, file_name, publish, write_profile
+    from gpu_advisor.calibration.profile import SUFFIX, check_folder, file_name, publish, write_profile
 
-    _require_torch()
+    require_torch()
     request = ProbeRequest(workload, sizes, device, precision, limit, timeout, seconds, threads)
+    is_file = output.name.endswith(SUFFIX)
     try:
+        for folder in filter(None, (output.parent if is_file else output, textfile)):
+            check_folder(folder)
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task(f"probing {workload}", total=len(sizes))
 
@@ -70,8 +73,8 @@ def command(
                 bar.update(task, advance=1, description=f"{workload} at {size}: {outcome.replace('_', ' ')}")
 
             profile = probe(request, progress=show)
-        profile = profile.model_copy(update={"workload": job}) if job else profile
-        path = output if output.name.endswith(SUFFIX) else output / file_name(profile)
+        profile = profile.model_copy(update={"workload": job, "factory": workload}) if job else profile
+        path = output if is_file else output / file_name(profile)
         write_profile(profile, path)
         if textfile is not None:
             publish(profile, textfile)
@@ -85,7 +88,8 @@ def command(
     click.echo(f"memory is {profile.memory_kind}; profile {path}")
 
 
-def _require_torch() -> None:
+def require_torch() -> None:
+    """Raises ClickException with the mend where torch is missing."""
     from importlib.util import find_spec
 
     if find_spec("torch") is None:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from gpu_advisor.calibration.errors import WorkloadError
 from gpu_advisor.calibration.estimate import correct, estimate
+from gpu_advisor.calibration.profile import write_profile
+from gpu_advisor.cli import cli
+
+from tests.unit.calibration.test_profile import profile
 
 
 @pytest.mark.parametrize(("workload", "most"), [("mlp", 1.03), ("conv", 1.03), ("transformer", 1.25)])
@@ -39,6 +47,19 @@ def test_modules_go_where_a_workload_puts_them() -> None:
         module.to(memory_format=torch.channels_last)
         assert module.weight.is_contiguous(memory_format=torch.channels_last)
         assert module.to("cpu", torch.float16).weight.dtype == torch.float16
+
+
+def test_a_profile_of_a_job_corrects_by_what_was_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a factory is found in the folder where the command is given."""
+    (tmp_path / "nets.py").write_text("from gpu_advisor.calibration.workloads import BUILT_IN\nmlp = BUILT_IN['mlp']\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    path = tmp_path / "llm.profile.json"
+    write_profile(profile(gpu_type="cpu", workload="llm", factory="nets:mlp"), path)
+    asked = ["estimate", "--workload", "nets:mlp", "--sizes", "8", "--format", "json", "--profile", str(path)]
+    found = CliRunner().invoke(cli, asked)
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.output)["correction"]["samples"] == 3
 
 
 def test_calibrations_correct_it() -> None:

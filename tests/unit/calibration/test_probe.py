@@ -70,6 +70,7 @@ def test_sizes_are_measured_up_to_the_one_that_does_not_fit(here: Path) -> None:
     assert errors == ()
     [profile] = found.values()
     assert profile.key == ("cpu", 'my "job"', "float32")
+    assert profile.factory == "probed:small"
     assert profile.memory_kind == "cpu_tracked"
     assert profile.out_of_memory_batch_sizes == (1024,)
     small, large = profile.measurements
@@ -140,9 +141,26 @@ def test_a_probe_is_whole_or_an_error(found: Any, error: type[Exception], words:
     assert words in str(raised.value)
 
 
-def test_one_size_is_no_profile() -> None:
+def test_one_size_is_no_profile_and_nothing_is_measured() -> None:
+    def run_size(request: ProbeRequest, size: int) -> dict[str, Any]:
+        raise AssertionError("measured")
+
     with pytest.raises(CalibrationError, match="at least two sizes"):
-        probe(ProbeRequest("mlp", (8, 8)), outcome("measured"))
+        probe(ProbeRequest("mlp", (8, 8)), run_size)
+
+
+def test_a_workload_that_takes_no_memory_is_told() -> None:
+    measured = outcome("measured")(ProbeRequest("mlp", (8, 16)), 8)
+    nothing = {**measured, "memory": {**measured["memory"], "peak_bytes": 0}}
+    with pytest.raises(WorkloadError, match=r"make no profile.*trains on a batch"):
+        probe(ProbeRequest("mlp", (8, 16)), lambda request, size: nothing)
+
+
+def test_where_nothing_can_be_written_nothing_is_measured(here: Path) -> None:
+    (here / "taken").write_text("a file")
+    result = run("--workload", "probed:hangs", "--sizes", "8,16", "--output", "taken/profiles")
+    assert result.exit_code == 1
+    assert "taken cannot be written to: give another folder" in result.output
 
 
 IDLE, OURS = Use(200 << 20, 0.0, 0), Use(6 * GIB, 1.0, 0)
