@@ -27,7 +27,9 @@ class Term:
 @dataclass(frozen=True, slots=True)
 class Fit:
     """`pods` of `gpus_per_pod`. `terms` are alternatives; none: any node. `room` is whether there is room for all at
-    this moment; `reasons` says of each node what keeps it out or how many it has free."""
+    this moment; `reasons` says of each node what keeps it out or how many it has free. `gpu_type` is "" where nodes of
+    several types suit, and `memory_gb` the least that a pod may meet, None where a node does not tell.
+    """
 
     resource: str
     vendor: str
@@ -36,6 +38,8 @@ class Fit:
     terms: tuple[Term, ...]
     room: bool
     reasons: tuple[str, ...]
+    gpu_type: str = ""
+    memory_gb: float | None = None
 
 
 def fit(request: GpuRequest, nodes: Sequence[ClusterNode]) -> Fit:
@@ -58,6 +62,7 @@ def fit(request: GpuRequest, nodes: Sequence[ClusterNode]) -> Fit:
     suited = [node for node in suited if node.resource == resource]
     each = _gpus_per_pod(request, suited, reasons)
     pods = request.gpu_count // each
+    types, sizes = {node.gpu_type for node in suited}, [node.memory_gb for node in suited if node.memory_gb is not None]
     return Fit(
         resource=resource,
         vendor=suited[0].vendor,
@@ -66,6 +71,8 @@ def fit(request: GpuRequest, nodes: Sequence[ClusterNode]) -> Fit:
         terms=_terms(request, suited),
         room=sum(node.free // each for node in suited) >= pods,
         reasons=reasons,
+        gpu_type=types.pop() if len(types) == 1 else "",
+        memory_gb=min(sizes) if len(sizes) == len(suited) else None,
     )
 
 

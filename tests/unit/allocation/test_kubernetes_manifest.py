@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from gpu_advisor.allocation import kubernetes_manifest as manifest
 from gpu_advisor.allocation.errors import ImpossibleError, NoInventoryError
+from gpu_advisor.allocation.frameworks import SetupOptions, pytorch_settings, tensorflow_settings
 from gpu_advisor.allocation.kubernetes_errors import InvalidJobError
 from gpu_advisor.allocation.kubernetes_fit import Fit, Term, fit
 from gpu_advisor.allocation.kubernetes_inventory import cluster_nodes, pod_requests, quantity
+from gpu_advisor.allocation.kubernetes_pods import as_allocation
 from gpu_advisor.allocation.requests import parse_request
 from hypothesis import given
 from hypothesis import strategies as st
@@ -203,3 +205,31 @@ def test_the_patch_alone_is_what_kubectl_would_merge():
         "containers": [{"name": "train", "resources": {"limits": {"amd.com/gpu": "2"}}}],
         "tolerations": [{"key": "amd.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
     }
+
+
+# What frameworks are told in the pods
+
+
+def test_settings_in_a_pod_name_no_device():
+    request = replace(parse_request("4xA100-80GB"), mixed_precision=True, distributed_training=True)
+    found = fit(request, cluster_nodes([node("a", 2), node("b", 2)], []))
+    allocation = as_allocation(found, request, "train-1", "train")
+    options = SetupOptions(devices_given=True)
+    torch = pytorch_settings(allocation, options)
+    assert [each.node_name for each in torch.nodes] == ["train-1-0", "train-1-1"]  # the pods' host names
+    assert [dict(each.environment) for each in torch.nodes] == [
+        {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+    ] * 2
+    assert "--nnodes=2 --nproc-per-node=2" in torch.nodes[0].command
+    assert "--rdzv-endpoint=train-1-0.train:29500" in torch.nodes[1].command
+    assert (torch.mixed_precision.dtype, torch.world_size) == ("bfloat16", 4)
+    keras = tensorflow_settings(allocation, options)
+    assert [set(each.environment) for each in keras.nodes] == [{"TF_CONFIG"}] * 2
+    assert keras.memory.limit_mib is not None
+
+
+def test_what_is_not_the_same_on_all_nodes_is_not_said_of_the_pods():
+    found = fitted("nvidia.com/gpu: 1", node("a", 2), node("b", 2, "Tesla-T4", 15360))
+    assert (found.gpu_type, found.memory_gb) == ("", 16)
+    found = fitted("nvidia.com/gpu: 1", node("a", 2), node("b", 2, "", None))
+    assert found.memory_gb is None

@@ -18,7 +18,8 @@ class SetupOptions:
     """Without a `strategy` the request's own gpu_memory_fraction holds. `version` is the framework's, as 2.4.1.
 
     `script` stands in the line that starts the job. `growth` (TensorFlow): take memory as it is needed, without a
-    limit, since one excludes the other.
+    limit, since one excludes the other. `devices_given`: a pod or a scheduler shows the process its own GPUs
+    alone, so no variable may name any.
     """
 
     strategy: MemoryStrategy | None = None
@@ -27,6 +28,7 @@ class SetupOptions:
     port: int = PORT
     version: str = ""
     growth: bool = False
+    devices_given: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:

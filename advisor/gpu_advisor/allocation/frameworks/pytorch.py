@@ -98,7 +98,7 @@ def allocator_variable(version: str) -> str:
 
 
 def _environment(of: Share, vendor: str, options: SetupOptions) -> dict[str, str]:
-    variables = visible(of, vendor)
+    variables = {} if options.devices_given else visible(of, vendor)
     if vendor == "nvidia":  # expandable segments are a matter of CUDA's virtual memory
         variables[allocator_variable(options.version)] = ALLOCATOR
     return variables

@@ -86,7 +86,8 @@ def tensorflow_settings(allocation: Allocation, options: SetupOptions | None = N
     else:
         nodes = tuple(
             NodeTensorFlow(each.node_name, len(each.indices),
-                           {**visible(each, allocation.vendor), **_cluster(allocation, index, options.port)}, command)
+                           {**({} if options.devices_given else visible(each, allocation.vendor)),
+                            **_cluster(allocation, index, options.port)}, command)
             for index, each in enumerate(allocation.shares)
         )  # fmt: skip
     return TensorFlowSettings(
