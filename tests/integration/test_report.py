@@ -123,7 +123,7 @@ def test_the_embedded_history_tells_the_same(tmp_path: Path) -> None:
     lines = list(history(8, END, 5 * HOUR, INTERVAL))
     written(iter(lines), tmp_path / "week.txt", tmp_path / "data")
     kept = History(tmp_path / "history.db")
-    import_openmetrics(kept, plain(lines), "gpu-exporter", "node-000:9816")
+    import_openmetrics(kept, plain(lines), "node-000:9816", "gpu-exporter")
     with prometheus(tmp_path, blocks=tmp_path / "data") as server:
         source = PrometheusSource(PrometheusSettings(server.url))
         asked = period(END, 4 * HOUR)

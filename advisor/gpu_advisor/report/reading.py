@@ -108,7 +108,7 @@ class _Asking:
                 each = dict(labels)
                 if label in each:
                     steps = found.setdefault(each[PART], {}).setdefault(each[label], {})
-                    steps |= {self.period.index(at): value for at, value in trail if believable(value)}
+                    steps |= {self.period.index(at): value for at, value in trail if believable(value, each[PART])}
         return found
 
     def _pieces(
@@ -129,9 +129,9 @@ class _Asking:
                 self.untold.append(f"{what} could not be read from {moment(begin)} to {moment(end)}: {error}")
 
 
-def believable(value: float) -> bool:
+def believable(value: float, part: str) -> bool:
     """A share of a whole, but for rounding; an exporter that says anything else is not believed, as in facts.py."""
-    return isfinite(value) and -SHARE_SLACK <= value <= 1 + SHARE_SLACK
+    return isfinite(value) and -SHARE_SLACK <= value and (value <= 1 + SHARE_SLACK or part in series.COVERAGES)
 
 
 def read(ask: Range, period: Period) -> Past:

@@ -16,6 +16,9 @@ UTILIZATION, COVERAGE, MEMORY, CPU = "utilization", "coverage", "memory", "cpu"
 IDLE_UTILIZATION, IDLE_COVERAGE = "idle_utilization", "idle_coverage"
 IDLE_SECONDS = 1800
 
+#: What is counted or extrapolated may be a little more than the whole: these are cut off where they are used.
+COVERAGES = frozenset({COVERAGE, IDLE_COVERAGE})
+
 #: Part -> quantity of the mappings, and its reduction over a step.
 _QUANTITIES: Mapping[str, tuple[str, Reduction]] = {
     UTILIZATION: ("gpu_utilization", "mean"),

@@ -24,7 +24,7 @@ from .build import END, view_of
 
 GPUS = 4
 LENGTH = 8 * HOUR
-TARGET = ("gpu-exporter", "node-000:9816")
+TARGET = ("node-000:9816", "gpu-exporter")
 
 
 def plain(lines: Iterable[str]) -> Iterator[str]:
@@ -182,3 +182,28 @@ def test_a_gpu_that_left_counts_while_it_was_there(tmp_path: Path) -> None:
     assert fleet["gpu_hours"]["held"] is None  # nothing tells of memory: unknown, not zero
     assert fleet["gpu_memory_ratio"] is None
     assert fleet["coverage_ratio"] == pytest.approx(1, abs=0.05)
+
+
+def test_another_exporter_is_read_by_its_own_names(tmp_path: Path) -> None:
+    """dcgm-exporter: gauges in percent and MiB, of which the number of samples tells how much was seen."""
+    found = History(tmp_path / "history.db")
+    own = 'UUID="GPU-1",gpu="0",device="nvidia0",modelName="Tesla T4",Hostname="b"'
+
+    def lines() -> Iterator[str]:
+        for at in range(int(END) - 3 * HOUR, int(END) + 1, 15):
+            yield f"up 1 {at}\n"
+            if not END - 2 * HOUR <= at < END - HOUR:  # an hour of silence
+                yield f"DCGM_FI_DEV_GPU_UTIL{{{own}}} 40 {at}\n"
+                yield f"DCGM_FI_DEV_FB_USED{{{own}}} 3000 {at}\n"
+                yield f"DCGM_FI_DEV_FB_FREE{{{own}}} 12000 {at}\n"
+
+    import_openmetrics(found, lines(), "b:9400", "dcgm")
+    told = make(EmbeddedSource(found).range, view_of(), Settings(), 3 * HOUR, END)
+    found.close()
+    fleet, pool = told["groups"]
+    assert pool["name"] == "Tesla T4"
+    assert fleet["gpu_utilization_ratio"] == pytest.approx(0.4)
+    assert fleet["gpu_memory_ratio"] == pytest.approx(0.2)
+    assert fleet["gpu_hours"]["there"] == pytest.approx(3, abs=0.1)
+    assert fleet["gpu_hours"]["seen"] == pytest.approx(2, abs=0.1)
+    assert fleet["coverage_ratio"] == pytest.approx(2 / 3, abs=0.05)
