@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from math import isfinite
 
-from gpu_advisor.expressions import Aggregate, Expression, Labels, Select, Tagged, Vector, union
+from gpu_advisor.expressions import Aggregate, Expression, Labels, Select, Tagged, Vector, only, union
 from gpu_advisor.facts import SHARE_SLACK, Gpu, build_gpus, build_nodes
 from gpu_advisor.publish.document import moment
 from gpu_advisor.report import series
@@ -41,6 +41,9 @@ _OF_THE_QUERY = frozenset(
 #: Of these, what less at once may mend: a time limit, or a limit of samples. So often it is tried with half as much.
 _TOO_MUCH = frozenset({SourceErrorKind.TIMEOUT, SourceErrorKind.QUERY_ERROR})
 _SPLITS = 2
+
+#: Things that a query names one by one up to this many; beyond, it asks for all.
+_MOST_NAMED = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,7 @@ class _Asking:
 
 def believable(value: float, part: str) -> bool:
     """A share of a whole, but for rounding; an exporter that says anything else is not believed, as in facts.py."""
-    return isfinite(value) and -SHARE_SLACK <= value and (value <= 1 + SHARE_SLACK or part in series.COVERAGES)
+    return isfinite(value) and value >= -SHARE_SLACK and (value <= 1 + SHARE_SLACK or part in series.COVERAGES)
 
 
 def read(ask: Range, period: Period) -> Past:
@@ -234,17 +237,21 @@ def _both(
     things: Collection[str],
     what: str,
 ) -> _Values:
-    """What is recorded, and from the exporters' own series what is not: the time before and after, or, where rules do
-    not know all of the things, all of the time. `leading` is the part that tells whether there is anything."""
+    """What is recorded, and from the exporters' own series what is not: the time before and after, and things that the
+    rules do not know. `leading` is the part that tells whether there is anything."""
     values = asking.packed(recorded, label, f"the recorded series of {what}")
     seen = values.get(leading, {})
     indices = [index for steps in seen.values() for index in steps]
     if not indices:
         return _Values(asking.packed(raw, label, what), raw, False)
-    last = asking.period.points - 1
-    ends = ((0, min(indices) - 1), (max(indices) + 1, last))
-    for first, until in ends if seen.keys() >= set(things) else ((0, last),):
-        for part, found in asking.packed(raw, label, what, first, until).items():
+    begin, end, last = min(indices), max(indices), asking.period.points - 1
+    strange = tuple(sorted(set(things) - seen.keys()))
+    theirs = raw if strange else {}
+    if len(strange) <= _MOST_NAMED:
+        # One lost GPU, which has no utilization anywhere, must not make all be read that is recorded of the others.
+        theirs = {part: only(expression, label, strange) for part, expression in theirs.items()}
+    for parts, first, until in ((raw, 0, begin - 1), (theirs, begin, end), (raw, end + 1, last)):
+        for part, found in asking.packed(parts, label, what, first, until).items():
             for thing, steps in found.items():
                 known = values.setdefault(part, {}).setdefault(thing, {})
                 values[part][thing] = {**steps, **known}
