@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
+from gpu_advisor.allocation.frameworks import pytorch, tensorflow
 
 from tests.programs import Program, eventually, up
 from tests.servers import free_port
@@ -38,8 +40,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 
 
 def _free(program: Program) -> int | None:
-    import requests
-
     answer = requests.get(f"{program.url}/api/v1/gpu/status", timeout=10)
     return sum(each["available_gpus"] for each in answer.json()["available_nodes"]) if answer.ok else None
 
@@ -90,6 +90,19 @@ def test_a_script_is_started_on_what_is_leased(service, tmp_path):
     failing.write_text("raise SystemExit(7)")
     done = run("launch.py", "--gpus", "A100", "--advisor", service.url, str(failing))
     assert done.returncode == 7
+    assert _free(service) == 3
+
+
+def test_a_setup_that_the_service_answers_is_one_that_can_be_applied(service):
+    body: dict[str, Any] = {"gpu_count": 2, "gpu_type": "A100-80GB", "memory_strategy": "dynamic"}
+    url = f"{service.url}/api/v1/gpu/setup"
+    for name, from_document in (("pytorch", pytorch.from_document), ("tensorflow", tensorflow.from_document)):
+        answer = requests.post(f"{url}-{name}", json={**body, "model_parameters": 1e9}, timeout=10)
+        settings: Any = from_document(answer.json())
+        assert answer.json() == settings.document()
+        refused = requests.post(f"{url}-{name}", json=body, timeout=10)
+        assert refused.status_code == 422
+        assert refused.json()["errors"][0]["pointer"] == "/model_parameters"
     assert _free(service) == 3
 
 

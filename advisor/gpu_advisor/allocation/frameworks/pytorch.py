@@ -23,7 +23,7 @@ from gpu_advisor.allocation.strategies import MemoryShare
 BACKENDS = {"nvidia": "nccl", "amd": "nccl", "intel": "xccl", "huawei": "hccl", "cpu": "gloo"}
 DEVICE_TYPES = {"nvidia": "cuda", "amd": "cuda", "intel": "xpu", "huawei": "npu", "cpu": "cpu"}
 
-#: PYTORCH_ALLOC_CONF came with 2.9, but 2.9.1 takes expandable segments from the old name alone, and 2.11 from both:
+#: 2.9.1 has both names, but takes expandable segments from the old one alone; 2.11 takes them from either:
 #: https://github.com/pytorch/pytorch/issues/183387, https://github.com/karpathy/autoresearch/pull/588.
 NEW_NAME_FROM = (2, 11)
 NEW_NAME, OLD_NAME = "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"
