@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpu_advisor.calibration.allocator import replay
-from gpu_advisor.calibration.errors import CalibrationError
+from gpu_advisor.calibration.errors import CalibrationError, WorkloadError
 
 STEPS = 3
 
@@ -73,6 +73,8 @@ def estimate(
     """Traces a workload, as the probe takes them, at a size. Raises CalibrationError, without torch too."""
     known = correction or Correction()
     peak = replay(trace(workload, batch_size, precision))
+    if not peak.reserved_bytes:
+        raise WorkloadError(f"a step of {workload} makes no tensors: return a function that trains on a batch")
     corrected = known.context_bytes + known.ratio * peak.reserved_bytes
     return Estimate(
         batch_size,

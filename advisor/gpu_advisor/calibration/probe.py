@@ -76,7 +76,7 @@ def probe(request: ProbeRequest, run_size: RunSize | None = None, progress: Prog
     try:
         return _profile(request, results, out_of_memory)
     except ValidationError as error:
-        problems = "; ".join(str(problem["msg"]) for problem in error.errors())
+        problems = "; ".join(f"{'.'.join(map(str, each['loc']))} {each['msg']}".strip() for each in error.errors())
         raise WorkloadError(
             f"{request.workload} was measured, and its figures make no profile ({problems}): see that each step trains "
             "on a batch of the size asked for"

@@ -14,7 +14,6 @@ import click
 from gpu_advisor.calibration.errors import CalibrationError
 from gpu_advisor.calibration.sizes import format_bytes
 from gpu_advisor.commands.batch_size import sizes_option
-from gpu_advisor.commands.probe import require_torch
 
 if TYPE_CHECKING:
     from gpu_advisor.calibration.estimate import Correction
@@ -35,7 +34,6 @@ def command(workload: str, sizes: tuple[int, ...], precision: str, profiles: tup
     \b
       gpu-advisor estimate --workload my.training:factory --sizes 32,64 --profile profiles/h100.profile.json
     """
-    require_torch()
     sys.path.insert(0, os.getcwd())  # as for a probe: a factory is looked for where the command is given
     from gpu_advisor.calibration.estimate import estimate
 

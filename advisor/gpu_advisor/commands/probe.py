@@ -60,7 +60,7 @@ def command(
     from gpu_advisor.calibration.probe import ProbeRequest, probe
     from gpu_advisor.calibration.profile import SUFFIX, check_folder, file_name, publish, write_profile
 
-    require_torch()
+    _require_torch()
     request = ProbeRequest(workload, sizes, device, precision, limit, timeout, seconds, threads)
     is_file = output.name.endswith(SUFFIX)
     try:
@@ -88,8 +88,7 @@ def command(
     click.echo(f"memory is {profile.memory_kind}; profile {path}")
 
 
-def require_torch() -> None:
-    """Raises ClickException with the mend where torch is missing."""
+def _require_torch() -> None:
     from importlib.util import find_spec
 
     if find_spec("torch") is None:

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from gpu_advisor.calibration.errors import WorkloadError
 from gpu_advisor.calibration.estimate import correct, estimate
 from gpu_advisor.calibration.profile import write_profile
+from gpu_advisor.calibration.workloads import BUILT_IN
 from gpu_advisor.cli import cli
 
 from tests.unit.calibration.test_profile import profile
@@ -35,6 +36,12 @@ def test_a_trace_sees_what_a_run_takes(workload: str, most: float) -> None:
 def test_a_wrong_workload_is_an_error() -> None:
     with pytest.raises(WorkloadError, match="mlp, conv, transformer"):
         estimate("neither", 2)
+
+
+def test_a_workload_without_tensors_is_no_estimate_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BUILT_IN, "idle", lambda *_: lambda: None)
+    with pytest.raises(WorkloadError, match="makes no tensors"):
+        estimate("idle", 2)
 
 
 def test_modules_go_where_a_workload_puts_them() -> None:

@@ -152,7 +152,7 @@ def test_one_size_is_no_profile_and_nothing_is_measured() -> None:
 def test_a_workload_that_takes_no_memory_is_told() -> None:
     measured = outcome("measured")(ProbeRequest("mlp", (8, 16)), 8)
     nothing = {**measured, "memory": {**measured["memory"], "peak_bytes": 0}}
-    with pytest.raises(WorkloadError, match=r"make no profile.*trains on a batch"):
+    with pytest.raises(WorkloadError, match=r"make no profile .peak_memory_bytes Input.*trains on a batch"):
         probe(ProbeRequest("mlp", (8, 16)), lambda request, size: nothing)
 
 
