@@ -115,11 +115,8 @@ def next_size(trials: list[Trial], search: Search) -> int | None:
     free = (search.limit_bytes - usage.peak_bytes) / max(search.limit_bytes - usage.held_bytes, 1)
     step_slope = (usage.peak_bytes - fitting[smaller[0]].peak_bytes) / (best - smaller[0]) if smaller else None
     enough = best * (1 + search.close_ratio)
-    size = 0
-    for margin in (max(search.far_margin * free, search.near_margin), search.near_margin):
-        if size <= enough:
-            room = _Room(best, usage, search.limit_bytes, margin)
-            size = max(room.in_proportion(), room.by_parts(step_slope))
+    room = _Room(best, usage, search.limit_bytes, max(search.far_margin * free, search.near_margin))
+    size = max(room.in_proportion(), room.by_parts(step_slope))
     size = min(size, int(best * search.farthest), search.largest)
     if failed <= search.largest:  # memory jumped once between what fits and what does not: stay in the middle
         size = min(size, (best + failed) // 2)

@@ -89,6 +89,19 @@ def test_where_the_optimizer_makes_the_peak_the_forward_pass_tells_what_a_batch_
     assert found.batch_size >= 0.5 * largest_of(trial(memory, 0.99 * limit)) - 1
 
 
+def test_nearly_full_from_the_first_on() -> None:
+    """The optimizer's step takes 99.8 %, and the batch of inputs ends it at 40 samples."""
+
+    def memory(size: int) -> Usage:
+        step, forward = 16_000 + 0.5 * size, 9_000 + 20 * size
+        return Usage(round(max(step, 1.2 * forward) * MIB), 9_000 * MIB, round(forward * MIB))
+
+    found = find(trial(memory, 16_020), Search(16_020 * MIB))
+    assert found.failures == 0
+    assert [one.batch_size for one in found.trials][:2] == [4, 2]
+    assert 30 <= found.batch_size <= 40
+
+
 def test_a_failure_is_a_bound() -> None:
     """Memory that jumps by half at 100 samples."""
     run = trial(lambda size: Usage((1000 + 100 * size + 50 * size * (size >= 100)) * MIB), 16_000)
