@@ -87,6 +87,10 @@ class Client:
         status, answer = self._ask("POST", f"{PATH}/allocate", body)
         outcome = _outcome(status)
         told: dict[str, Any] = {}
+        if outcome == "refused":
+            told = {"said": answer["detail"]}
+            if answer["detail"].startswith("client_token"):  # made before a kill, and expired before it was heard of
+                outcome = "gone"
         if outcome == "ok":
             uuids = tuple(uuid for node in answer["nodes"] for uuid in node["gpu_uuids"])
             told = {

@@ -42,8 +42,8 @@ class Card:
 class Event:
     """One operation of a client, from its first attempt to its answer (seconds since 1970).
 
-    `outcome`: refused is for want of room, gone is an allocation that the service does not know, unknown is no answer.
-    `listed` are the (id, token) of a list.
+    `outcome`: refused is for want of room, gone is an allocation that the service does not know, or that ended before
+    its client heard of it, unknown is no answer. `said` are the service's words, `listed` the (id, token) of a list.
     """
 
     op: Literal["allocate", "renew", "release", "list", "validate"]
@@ -59,6 +59,7 @@ class Event:
     expires: float = 0.0
     lease_seconds: float = 0.0
     listed: tuple[tuple[str, str], ...] = ()
+    said: str = ""
 
 
 @dataclass(slots=True)
@@ -208,12 +209,13 @@ def _wrong_gpus(events: Sequence[Event], cards: Mapping[str, Card]) -> Iterator[
 
 
 def _wrongly_refused(events: Sequence[Event], leases: Mapping[str, _Lease], cards: Mapping[str, Card]) -> Iterator[str]:
-    """A request whose answer never came may hold any GPU until the latest expiry: then nothing can be said."""
+    """A request whose answer never came, or too late, may hold any GPU until its latest expiry: until then nothing can
+    be said."""
     answered = {lease.token for lease in leases.values()}
     unclear = [
         (event.begin, event.end + event.lease_seconds)
         for event in events
-        if event.op == "allocate" and event.outcome == "unknown" and event.token not in answered
+        if event.op == "allocate" and event.outcome in ("unknown", "gone") and event.token not in answered
     ]
     holders: dict[str, list[tuple[float, float]]] = {gpu: [] for gpu in cards}
     for lease in leases.values():
@@ -235,5 +237,5 @@ def _wrongly_refused(events: Sequence[Event], leases: Mapping[str, _Lease], card
             node = max(free, key=lambda name: free[name])
             yield (
                 f"refused: {event.count} x {event.gpu_type} at {event.end:.3f}, though {free[node]} on {node} were "
-                "held by nobody"
+                f"held by nobody: {event.said}"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from benchmarks.lease_history import Card, Event, violations
 
 CARDS = {"a/0": Card("a", "T4"), "a/1": Card("a", "T4"), "b/0": Card("b", "V100")}
@@ -52,6 +53,9 @@ RIGHT = {
     "released late": [allocate("1", 0, "a/0", lease=1), replace(release("1", 3), outcome="gone")],
     "no answer": [
         replace(allocate("1", 0, "a/0", "a/1"), outcome="unknown", id="", gpus=(), made=0), refused(5), listed(6, "1"),
+    ],
+    "an answer after the end": [
+        replace(allocate("1", 0, "a/0", "a/1"), outcome="gone", id="", gpus=(), made=0, end=5.0), refused(4),
     ],
     "no answer to a renewal": [
         allocate("1", 0, "a/0", "a/1", lease=2), replace(renew("1", 1), outcome="unknown"), listed(5, "1"), refused(6),
