@@ -86,6 +86,15 @@ def test_what_is_not_renewed_in_time_is_over(desk: Allocator, clock: Clock) -> N
             ask()
 
 
+def test_an_answer_that_comes_after_the_end_is_no_lease(desk: Allocator, clock: Clock) -> None:
+    """Who asks again when the lease is over must not be told that it holds."""
+    desk.allocate(GpuRequest(2), "token", 10)
+    clock.now += 10
+    with pytest.raises(ConflictError, match="was expired: use a new token"):
+        desk.allocate(GpuRequest(2), "token", 10)
+    assert not desk.snapshot().held
+
+
 def test_how_it_ended_is_forgotten_after_a_day(desk: Allocator, clock: Clock) -> None:
     desk.release(desk.allocate(GpuRequest(), "token").id)
     clock.now += REMEMBERED_SECONDS
