@@ -197,10 +197,10 @@ def _mean(
 
 def _gpus(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[Check]:
     for pool in pools:
-        band = utilization_band(settings, pool.settings)
+        band, memory = utilization_band(settings, pool.settings), memory_band(settings)
         for gpu in pool.gpus:
             yield _gpu(facts, "gpu_utilization", "GPU utilization", UTILIZATION, gpu, band, _covered(facts, gpu.uuid))
-            yield _gpu_memory(facts, gpu, memory_band(settings))
+            yield _gpu_memory(facts, gpu, memory)
 
 
 def _gpu(facts: Facts, item: str, title: str, signal: Signal, gpu: Gpu, band: Band, known: bool) -> Check:

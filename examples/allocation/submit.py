@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 from gpu_advisor.allocation.errors import AllocationError
-from gpu_advisor.allocation.kubernetes import KubernetesBackend
+from gpu_advisor.allocation.kubernetes.backend import KubernetesBackend
 from gpu_advisor.allocation.requests import parse_request
 
 

@@ -21,16 +21,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gpu_advisor.allocation.errors import AllocationError, ConflictError, ImpossibleError, NoRoomError
-from gpu_advisor.allocation.manager_config import TrainingGPUConfig, attempts
-from gpu_advisor.allocation.manager_ends import (
+from gpu_advisor.allocation.client.config import TrainingGPUConfig, attempts
+from gpu_advisor.allocation.client.ends import (
     End,
     LocalEnd,
     LoginRequiredError,
     RemoteEnd,
     ServiceUnavailableError,
 )
-from gpu_advisor.allocation.manager_session import LeaseLostError, Session
+from gpu_advisor.allocation.client.session import LeaseLostError, Session
+from gpu_advisor.allocation.errors import AllocationError, ConflictError, ImpossibleError, NoRoomError
 
 __all__ = [
     "GPUResourceManager",

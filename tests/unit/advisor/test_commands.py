@@ -13,10 +13,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
+from gpu_advisor import settings as settings_module
 from gpu_advisor.cli import main
-from gpu_advisor.commands import asking
+from gpu_advisor.commands import COMMANDS, Commands, looking
+from gpu_advisor.publish import parameters
 from gpu_advisor.settings import Settings
 from gpu_advisor.web import WebServer
 
@@ -96,9 +99,16 @@ def test_recommend(call: Call, live: Live) -> None:
     assert call("recommend", "--advisor", live.web.url, "fff0")[0] == 1
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_says_of_itself(name: str) -> None:
+    found = Commands().get_command(click.Context(click.Command("gpu-advisor")), name)
+    assert found is not None
+    assert COMMANDS[name].about == found.get_short_help_str(200)
+
+
 def test_all_pages_are_read(call: Call, live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = json.loads(call("check", "--gpus", "--advisor", live.web.url, "--format", "json")[1])["checks"]
-    monkeypatch.setattr(asking, "MOST_PER_PAGE", 3)
+    monkeypatch.setattr(parameters, "MOST_PER_PAGE", 3)
     assert json.loads(call("check", "--gpus", "--advisor", live.web.url, "--format", "json")[1])["checks"] == whole
     assert len(whole) > 9
 
@@ -158,8 +168,8 @@ def test_contradictions_are_usage_errors(call: Call, arguments: list[str]) -> No
 
 
 def test_one_look_says_what_a_running_advisor_says(call: Call, live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "one_shot_source", lambda settings: live.source)
-    monkeypatch.setattr(asking, "Settings", lambda: CHOSEN)
+    monkeypatch.setattr(looking, "one_shot_source", lambda settings: live.source)
+    monkeypatch.setattr(settings_module, "Settings", lambda: CHOSEN)
     monkeypatch.setattr("time.time", lambda: AT)
     for arguments in (["recommend"], ["check", "--gpus"], ["autoscale"], ["recommend", "--pool", "chat"]):
         once = json.loads(call(*arguments, "--prometheus", "http://p", "--format", "json")[1])

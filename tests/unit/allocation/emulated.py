@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gpu_advisor.allocation.kubernetes_client import Cluster
+from gpu_advisor.allocation.kubernetes.client import Cluster
 
 WITHIN_SECONDS = 30
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from gpu_advisor.allocation.errors import NoInventoryError
-from gpu_advisor.allocation.kubernetes import JobState, KubernetesBackend
-from gpu_advisor.allocation.kubernetes_client import connect
-from gpu_advisor.allocation.kubernetes_errors import (
+from gpu_advisor.allocation.kubernetes.backend import JobState, KubernetesBackend
+from gpu_advisor.allocation.kubernetes.client import connect
+from gpu_advisor.allocation.kubernetes.errors import (
     ClusterError,
     ExpiredError,
     ForbiddenError,

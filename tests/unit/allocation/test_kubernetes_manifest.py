@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from gpu_advisor.allocation import kubernetes_manifest as manifest
 from gpu_advisor.allocation.errors import ImpossibleError, NoInventoryError
 from gpu_advisor.allocation.frameworks import SetupOptions, pytorch_settings, tensorflow_settings
-from gpu_advisor.allocation.kubernetes_errors import InvalidJobError
-from gpu_advisor.allocation.kubernetes_fit import Fit, Term, fit
-from gpu_advisor.allocation.kubernetes_inventory import cluster_nodes, pod_requests, quantity
-from gpu_advisor.allocation.kubernetes_pods import as_allocation
+from gpu_advisor.allocation.kubernetes import manifest
+from gpu_advisor.allocation.kubernetes.errors import InvalidJobError
+from gpu_advisor.allocation.kubernetes.fit import Fit, Term, fit
+from gpu_advisor.allocation.kubernetes.inventory import cluster_nodes, pod_requests, quantity
+from gpu_advisor.allocation.kubernetes.pods import as_allocation
 from gpu_advisor.allocation.requests import parse_request
 from hypothesis import given
 from hypothesis import strategies as st

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from gpu_advisor.allocation import manager_session
+from gpu_advisor.allocation.client import session as client_session
+from gpu_advisor.allocation.client.config import attempts
+from gpu_advisor.allocation.client.ends import Leased, refusal
 from gpu_advisor.allocation.errors import (
     AllocationError,
     ConflictError,
@@ -37,8 +39,6 @@ from gpu_advisor.allocation.manager import (
     train_with_gpu_resources,
     validate_gpu_requirements,
 )
-from gpu_advisor.allocation.manager_config import attempts
-from gpu_advisor.allocation.manager_ends import Leased, refusal
 
 from tests.programs import Program, advisor, eventually
 from tests.servers import free_port
@@ -207,7 +207,7 @@ def test_waiting_for_gpus_to_become_free(manager):
 
 
 def test_a_lease_is_renewed_for_as_long_as_training_goes_on(manager, monkeypatch):
-    monkeypatch.setattr(manager_session, "RENEW_RATIO", 0.01)  # every tenth of a second, of ten
+    monkeypatch.setattr(client_session, "RENEW_RATIO", 0.01)  # every tenth of a second, of ten
     with gpu_resources(TrainingGPUConfig(2, "A100-80GB", lease_seconds=10), manager) as session:
         first, first_end = session.allocation.expires, time.monotonic() + session.seconds_left
         eventually(lambda: session.renewals >= 3, 60, "three renewals")
@@ -219,7 +219,7 @@ def test_a_lease_is_renewed_for_as_long_as_training_goes_on(manager, monkeypatch
 
 
 def test_a_lost_lease_is_told_to_the_job(manager, monkeypatch):
-    monkeypatch.setattr(manager_session, "RENEW_RATIO", 0.01)
+    monkeypatch.setattr(client_session, "RENEW_RATIO", 0.01)
     told: list[str] = []
     with gpu_resources(TrainingGPUConfig(2, "A100-80GB", lease_seconds=10), manager, told.append) as session:
         manager.end.release(session.allocation.id)  # somebody gave it away

@@ -10,17 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gpu_advisor.allocation import kubernetes_manifest as manifest
-from gpu_advisor.allocation.kubernetes_client import Cluster, connect
-from gpu_advisor.allocation.kubernetes_errors import (
+from gpu_advisor.allocation.kubernetes import manifest
+from gpu_advisor.allocation.kubernetes.client import Cluster, connect
+from gpu_advisor.allocation.kubernetes.errors import (
     ExpiredError,
     JobConflictError,
     MissingError,
     NotOursError,
     UnavailableError,
 )
-from gpu_advisor.allocation.kubernetes_fit import Fit, fit
-from gpu_advisor.allocation.kubernetes_inventory import ClusterNode, cluster_nodes
+from gpu_advisor.allocation.kubernetes.fit import Fit, fit
+from gpu_advisor.allocation.kubernetes.inventory import ClusterNode, cluster_nodes
 from gpu_advisor.allocation.requests import GpuRequest
 from gpu_advisor.allocation.types import RESOURCE_NAMES
 

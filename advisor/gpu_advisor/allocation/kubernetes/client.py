@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_advisor.allocation.kubernetes_errors import (
+from gpu_advisor.allocation.kubernetes.errors import (
     ClusterError,
     ExpiredError,
     LoginError,

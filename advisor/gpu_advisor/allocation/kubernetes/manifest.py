@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from gpu_advisor.allocation.kubernetes_errors import InvalidJobError
-from gpu_advisor.allocation.kubernetes_fit import Fit, Term
+from gpu_advisor.allocation.kubernetes.errors import InvalidJobError
+from gpu_advisor.allocation.kubernetes.fit import Fit, Term
 from gpu_advisor.allocation.requests import GpuRequest
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "gpu-advisor"}

@@ -5,7 +5,7 @@ In a pod the device plug-in shows the pod's own GPUs and no others: settings for
 
 from __future__ import annotations
 
-from gpu_advisor.allocation.kubernetes_fit import Fit
+from gpu_advisor.allocation.kubernetes.fit import Fit
 from gpu_advisor.allocation.model import Allocation, Share
 from gpu_advisor.allocation.requests import GpuRequest
 

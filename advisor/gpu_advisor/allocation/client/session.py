@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 
+from gpu_advisor.allocation.client.ends import End, Leased
 from gpu_advisor.allocation.errors import AllocationError, UnknownAllocationError
 from gpu_advisor.allocation.frameworks import (
     AppliedPyTorch,
@@ -22,7 +23,6 @@ from gpu_advisor.allocation.frameworks import (
     pytorch_settings,
     tensorflow_settings,
 )
-from gpu_advisor.allocation.manager_ends import End, Leased
 from gpu_advisor.allocation.model import Allocation
 
 log = logging.getLogger(__name__)

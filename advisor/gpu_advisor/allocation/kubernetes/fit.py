@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpu_advisor.allocation.errors import ImpossibleError, NoInventoryError
-from gpu_advisor.allocation.kubernetes_inventory import ClusterNode
+from gpu_advisor.allocation.kubernetes.inventory import ClusterNode
 from gpu_advisor.allocation.requests import GpuRequest
 
 

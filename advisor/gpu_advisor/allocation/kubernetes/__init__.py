@@ -1,0 +1,1 @@
+"""GPUs on a cluster: a request becomes a patch for a pod, or the user's Job. Kubernetes schedules."""
