@@ -8,7 +8,7 @@ escaped characters, with warnings, or of another shape.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 from gpu_advisor.expressions import Labels
 from gpu_advisor.sources.packs import PART
@@ -18,6 +18,8 @@ _Found = tuple[str, str, str, str]
 
 _HEAD = '{"status":"success","data":{"resultType":"vector","result":['
 _TAIL = "]}}"
+_BEGIN = '{"metric":{'
+_CHUNK_CHARACTERS = 200_000  # milliseconds
 _RESULT = re.compile(
     rf'{{"metric":{{((?:"__name__":"[^"]*",)?)"{PART}":"([0-9]+)"(?:,((?:"[a-zA-Z_][a-zA-Z0-9_]*":"[^"]+",?)+))?}},'
     r'"value":\[[0-9.e+]+,"([^"]+)"\]},'
@@ -40,32 +42,36 @@ def quick_parts(body: bytes, known: dict[str, Labels]) -> dict[str, dict[Labels,
     first = _RESULT.match(text)
     if first is None:
         return None
-    results: list[_Found] = _RESULT.findall(text)
-    if _length(first, results) != len(text) or text.count(_time(first)) != len(results):
-        return None  # there is something between them
     parts: dict[str, dict[Labels, float]] = {}
+    count, length = 0, 0
+    same = len(first[0]) - len("".join(first.groups(""))) - bool(first[3])
     try:
-        for _, tag, whose, reading in results:
-            labels = known.get(whose)
-            if labels is None:
-                labels = known[whose] = _labels(whose)
-            if tag not in parts:
-                parts[tag] = {}
-            parts[tag][labels] = float(reading)
+        for results in _chunks(text):
+            count += len(results)
+            length += len(results) * same
+            for name, tag, whose, reading in results:
+                labels = known.get(whose)
+                if labels is None:
+                    labels = known[whose] = _labels(whose)
+                if tag not in parts:
+                    parts[tag] = {}
+                parts[tag][labels] = float(reading)
+                length += len(name) + len(tag) + len(whose) + len(reading) + (whose != "")
     except ValueError:  # not a number, or labels that are not in order
         return None
-    return parts if sum(map(len, parts.values())) == len(results) else None
+    # All of one time, they differ in what was found in them: so nothing is between them.
+    whole = length == len(text) and text.count(_time(first)) == count
+    return parts if whole and sum(map(len, parts.values())) == count else None
 
 
-def _length(first: re.Match[str], results: list[_Found]) -> int:
-    """That of all results: they differ in what was found in them, for they are of one time."""
-    same = len(first[0]) - _found_length(first.groups(""))
-    return sum(map(_found_length, results)) + len(results) * same
-
-
-def _found_length(found: Sequence[str]) -> int:
-    name, tag, whose, reading = found
-    return len(name) + len(tag) + (len(whose) + 1 if whose else 0) + len(reading)
+def _chunks(text: str) -> Iterator[list[_Found]]:
+    """The results, some thousand at a time: meanwhile no other thread runs, and the next query is not sent."""
+    start = 0
+    while start < len(text):
+        found = text.find(_BEGIN, start + _CHUNK_CHARACTERS)
+        end = found if found >= 0 else len(text)
+        yield _RESULT.findall(text, start, end)
+        start = end
 
 
 def _time(first: re.Match[str]) -> str:
