@@ -94,9 +94,11 @@ def _abstain(facts: Facts, settings: Settings, pool: Pool, outcomes: Sequence[Ou
         by_reason.setdefault(Reason.NO_DATA if had else Reason.UNSUPPORTED, []).append(outcome)
     for reason, found in by_reason.items():
         wanted = dict.fromkeys(signal.name for outcome in found for signal in signals_of(outcome.needed))
+        unsaid = pool.settings.kind == "undecided" and any("trains" in outcome.needed for outcome in found)
+        mend = f"; if {pool.settings.name} trains, say so: kind: training, under pools" if unsaid else ""
         message = (
             f"{len(found)} of {len(pool.gpus)} GPUs are below {target:.0%}, and why cannot be told without some of: "
-            f"{', '.join(wanted)}"
+            f"{', '.join(wanted)}{mend}"
         )
         yield Abstention(reason, SUBJECT, pool.scope, message, _uuids(found), KINDS)
 

@@ -20,7 +20,7 @@ from benchmarks.situations.as_facts import Watched
 from benchmarks.situations.classes import CLASSES, draw
 from benchmarks.situations.observation import observe
 
-from .build import Card, facts
+from .build import Card, concluded, facts
 
 #: A GPU that waits for its batches, as its job reports it.
 WAITING: Mapping[Signal, float] = {
@@ -203,3 +203,11 @@ def test_idle_reclaim_has_a_dead_band(utilization: float, begun: bool, blind: bo
     concluded = decide(facts([Card("a", utilization), Card("b", 0.9)]), Settings())
     assert any(each.kind == idle_reclaim.KIND for each in concluded.recommendations) == begun
     assert any(each.kinds == (idle_reclaim.KIND,) for each in concluded.abstentions) == blind
+
+
+def test_where_it_would_help_to_say_that_a_pool_trains_this_is_told() -> None:
+    for kind, told in (("undecided", True), ("training", False)):
+        settings = Settings.model_validate({"pools": [{"name": "p", "kind": kind}]})
+        found = concluded([Card("GPU-0", 0.5)], settings).abstentions
+        [word] = [each for each in found if each.subject == "diagnosis"]
+        assert ("if p trains, say so" in word.message) == told
