@@ -14,7 +14,8 @@ import requests
 from gpu_advisor.allocation.errors import RequestError
 from gpu_advisor.allocation.requests import count_and_type
 from gpu_advisor.commands import output
-from gpu_advisor.commands.asking import ANSWER_SECONDS, DEFAULT_ADVISOR, MOST_BYTES, AskError
+from gpu_advisor.commands.asking import ANSWER_SECONDS, DEFAULT_ADVISOR, MOST_BYTES
+from gpu_advisor.commands.errors import AskError
 from gpu_advisor.sources.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError
 
 PATH = "/api/v1/gpu"

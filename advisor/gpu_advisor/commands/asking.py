@@ -12,6 +12,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import click
 import requests
 
+from gpu_advisor.commands.errors import AskError
 from gpu_advisor.sources.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError
 
 if TYPE_CHECKING:
@@ -24,10 +25,6 @@ REPORT_SECONDS = 300.0
 MOST_BYTES = 256 * 2**20
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class AskError(click.ClickException):
-    """Nobody answered, or not what was asked. The message tells the mend; the exit code is 1."""
 
 
 class Asked(Protocol):

@@ -10,6 +10,7 @@ import click
 
 from gpu_advisor.autoscaling import Step, step
 from gpu_advisor.commands import asking, output
+from gpu_advisor.commands.errors import AskError
 
 if TYPE_CHECKING:
     from gpu_advisor.publish import shapes
@@ -75,8 +76,8 @@ def _sized(answer: shapes.WhatIf, pool: str | None) -> list[shapes.PoolThen]:
         return known
     names = ", ".join(each["name"] for each in answer["pools"] if each["sized"])
     if pool is not None and names:
-        raise asking.AskError(f"no pool {pool!r} is sized; there are {names}")
-    raise asking.AskError(
+        raise AskError(f"no pool {pool!r} is sized; there are {names}")
+    raise AskError(
         "no pool is sized: name the GPUs that serve in the settings, as in pools: [{name: chat, kind: serving, match: "
         "{node: 'inference-.*'}}], and ask with --config or from an advisor that has them"
     )
@@ -120,9 +121,9 @@ def _show(answer: shapes.WhatIf, pools: Sequence[shapes.PoolThen], format_: outp
 
 def _refuse_what_is_not_real(answer: shapes.WhatIf) -> None:
     if answer["simulated"]:
-        raise asking.AskError("the fleet is simulated: nothing real is scaled by it")
+        raise AskError("the fleet is simulated: nothing real is scaled by it")
     if answer["at"] is None or answer["stale"]:
-        raise asking.AskError("nothing is scaled by an old answer: see what keeps the data source from answering")
+        raise AskError("nothing is scaled by an old answer: see what keeps the data source from answering")
 
 
 def _apply(pool: shapes.PoolThen, workload: str, namespace: str, context: str | None) -> int:
@@ -138,7 +139,7 @@ def _apply(pool: shapes.PoolThen, workload: str, namespace: str, context: str | 
         if done.replicas is not None:
             target.resize(scale, done.replicas)
     except WorkloadError as error:
-        raise asking.AskError(str(error)) from error
+        raise AskError(str(error)) from error
     said = "left as it is" if done.replicas is None else "set"
     click.echo(f"{namespace}/{workload}: {said}: {done.why}", err=done.refused)
     return output.CANNOT_TELL if done.refused else 0

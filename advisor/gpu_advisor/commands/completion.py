@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from gpu_advisor.commands.asking import AskError
+from gpu_advisor.commands.errors import AskError
 
 PROGRAM = "gpu-advisor"
 

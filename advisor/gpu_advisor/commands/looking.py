@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from gpu_advisor.commands.asking import AskError
+from gpu_advisor.commands.errors import AskError
 from gpu_advisor.engine import evaluate
 from gpu_advisor.publish import chosen, document, shapes
 from gpu_advisor.publish.operations import OPERATIONS

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from gpu_advisor.commands import asking, output
+from gpu_advisor.commands.errors import AskError
 from gpu_advisor.optimizing.files import change, files, in_words, ordered
 from gpu_advisor.optimizing.targets import Targets, mend
 from gpu_advisor.optimizing.writing import NotWritten, write
@@ -76,20 +77,20 @@ def command(
 def _ask(asked: asking.Asked, targets: Targets) -> shapes.WhatIf:
     try:
         return asked.what_if(targets.changes)
-    except asking.AskError as error:
+    except AskError as error:
         hint = mend(error.message)
-        raise asking.AskError(f"{error.message}{f': {hint}' if hint else ''}") from error
+        raise AskError(f"{error.message}{f': {hint}' if hint else ''}") from error
 
 
 def _apply(answer: shapes.WhatIf, targets: Targets, folder: Path, force: bool) -> None:
     if answer["simulated"]:
-        raise asking.AskError("the fleet is simulated: nothing is written for real machines from it")
+        raise AskError("the fleet is simulated: nothing is written for real machines from it")
     if answer["at"] is None or answer["stale"]:
-        raise asking.AskError("nothing is written from an old answer: see what keeps the data source from answering")
+        raise AskError("nothing is written from an old answer: see what keeps the data source from answering")
     try:
         done = write(folder, files(answer, targets), force)
     except NotWritten as error:
-        raise asking.AskError(str(error)) from error
+        raise AskError(str(error)) from error
     for name, written in done.items():
         click.echo(f"{'written' if written else 'as it was'}: {folder / name}", err=True)
 

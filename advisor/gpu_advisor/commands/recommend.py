@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from gpu_advisor.commands import asking, output
+from gpu_advisor.commands.errors import AskError
 from gpu_advisor.recommendation import Severity
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def command(
     if id_ is not None:
         answer["recommendations"] = [each for each in answer["recommendations"] if each["id"].startswith(id_)]
         if not answer["recommendations"]:
-            raise asking.AskError(f"no recommendation {id_!r} is given now; `gpu-advisor recommend` lists them")
+            raise AskError(f"no recommendation {id_!r} is given now; `gpu-advisor recommend` lists them")
     found = answer["recommendations"]
     if format_ == "json":
         output.show_json(answer)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpu_advisor.commands import asking, output
+from gpu_advisor.commands.errors import AskError
 
 if TYPE_CHECKING:
     from gpu_advisor.report.shapes import Report
@@ -114,4 +115,4 @@ def _write(text: str, file: Path | None) -> None:
             os.unlink(name)
             raise
     except OSError as error:
-        raise asking.AskError(f"{file}: {error.strerror}; name a file in a folder that you may write to") from error
+        raise AskError(f"{file}: {error.strerror}; name a file in a folder that you may write to") from error

@@ -13,7 +13,7 @@ import click
 import requests
 
 from gpu_advisor.commands import live, output
-from gpu_advisor.commands.asking import AskError
+from gpu_advisor.commands.errors import AskError
 from gpu_advisor.node import GpuNow, NodeNow, Page, node
 from gpu_advisor.publish.wording import percent, value_text
 from gpu_advisor.sources.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from gpu_advisor.commands.asking import AskError
+from gpu_advisor.commands.errors import AskError
 from gpu_advisor.publish import document, shapes
 from gpu_advisor.settings import Settings
 from gpu_advisor.view import SourceState, View

@@ -11,6 +11,7 @@ import yaml
 from click.testing import CliRunner, Result
 from gpu_advisor import policies
 from gpu_advisor.commands import asking
+from gpu_advisor.commands.errors import AskError
 from gpu_advisor.commands.optimize import command
 from gpu_advisor.optimizing.files import _TRAINER, MANIFEST, SETTINGS, SUMMARY, digest, files, slug, trainer_settings
 from gpu_advisor.optimizing.targets import Targets
@@ -74,7 +75,7 @@ def test_a_target_that_cannot_be_is_refused_with_the_mend(
     monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], words: str
 ) -> None:
     done = run(monkeypatch, Fixed(), *arguments)
-    assert isinstance(done.exception, asking.AskError)
+    assert isinstance(done.exception, AskError)
     assert words in done.exception.message
 
 
