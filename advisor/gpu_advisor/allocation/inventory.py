@@ -8,8 +8,8 @@ from dataclasses import replace
 from gpu_advisor import facts as seen
 from gpu_advisor import signals
 from gpu_advisor.allocation.model import Gpu, Inventory, Node
-from gpu_advisor.allocation.types import MEMORY_SPECS, sold_gb, type_name, vendor_of
 from gpu_advisor.facts import Facts
+from gpu_advisor.gpu_types import MEMORY_SPECS, sold_gb, type_name, vendor_of
 
 #: Where an exporter does not count processes: a GPU that holds more than this of its memory is in use. A driver alone
 #: holds some hundred MB.

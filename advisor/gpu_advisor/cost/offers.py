@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
-from gpu_advisor.allocation.types import sold_gb, type_name
 from gpu_advisor.cost.errors import CostError
+from gpu_advisor.gpu_types import sold_gb, type_name
 from gpu_advisor.planning.machines import CARDS, GIB
 
 ON_PREMISE = "on-premise"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpu_advisor.allocation.types import sold_gb, type_name
 from gpu_advisor.calibration.profile import Profile
 from gpu_advisor.cost.errors import CostError
 from gpu_advisor.cost.offers import Gpu
 from gpu_advisor.cost.throughput import Rate
+from gpu_advisor.gpu_types import sold_gb, type_name
 from gpu_advisor.planning.machines import CARDS
 
 

@@ -14,10 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gpu_advisor.archive import put_down, read_back
 from gpu_advisor.continuity import Given, Snooze
 from gpu_advisor.outcomes import Closed, Outcome, Promise
 from gpu_advisor.publish.alerts import Alert
-from gpu_advisor.publish.archive import put_down, read_back
 from gpu_advisor.recommendation import Recommendation, Scope
 from gpu_advisor.view import Issued
 

@@ -12,9 +12,9 @@ from gpu_advisor.allocation.inventory import from_facts
 from gpu_advisor.allocation.inventory_file import overlaid, read
 from gpu_advisor.allocation.machines import Machines
 from gpu_advisor.allocation.model import Inventory
-from gpu_advisor.allocation.types import MEMORY_SPECS
 from gpu_advisor.engine import decide
 from gpu_advisor.facts import Facts
+from gpu_advisor.gpu_types import MEMORY_SPECS
 from gpu_advisor.settings import ConfigError, Settings
 from gpu_advisor.view import SourceState, View
 

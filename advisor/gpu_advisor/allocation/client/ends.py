@@ -185,7 +185,7 @@ class LocalEnd:
         from gpu_advisor.allocation.allocator import Allocator
         from gpu_advisor.allocation.leases import Leases
         from gpu_advisor.allocation.store import LeaseStore
-        from gpu_advisor.allocation.types import MEMORY_SPECS
+        from gpu_advisor.gpu_types import MEMORY_SPECS
 
         inventory = listed.read(inventory_file, time.time(), MEMORY_SPECS)
         self._allocator = Allocator(Leases(LeaseStore(database)), lambda: inventory)
@@ -248,6 +248,6 @@ class LocalEnd:
 
 
 def _resource(vendor: str) -> str:
-    from gpu_advisor.allocation.types import RESOURCE_NAMES
+    from gpu_advisor.gpu_types import RESOURCE_NAMES
 
     return next(iter(RESOURCE_NAMES.get(vendor, ())), "nvidia.com/gpu")

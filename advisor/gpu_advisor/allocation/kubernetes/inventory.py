@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_advisor.allocation.types import RESOURCE_NAMES, sold_gb, type_name
+from gpu_advisor.gpu_types import RESOURCE_NAMES, sold_gb, type_name
 from gpu_advisor.planning.machines import CARDS
 
 Document = Mapping[str, Any]
