@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test fuzz test-compose test-readme lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-diagnosis bench-monitor bench-loaders bench-dashboards bench-batch bench-finder soak rules dashboards preview docs golden clean
+.PHONY: up test fuzz test-compose test-readme test-tensorflow lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-diagnosis bench-monitor bench-report bench-loaders bench-dashboards bench-batch bench-finder soak rules dashboards preview docs golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -51,6 +51,12 @@ test-compose: $(VENV)/.test
 test-readme:
 	@tests/readme/run.sh $(VENV)/readme
 
+# The settings for TensorFlow in the real one, which is too large for every build; in an environment of its own.
+test-tensorflow:
+	$(PYTHON) -m venv $(VENV)/tensorflow
+	$(VENV)/tensorflow/bin/pip install --quiet --editable '.[advisor]' hypothesis pytest requests tensorflow
+	$(VENV)/tensorflow/bin/python -m pytest tests/unit/allocation/test_frameworks_tensorflow.py
+
 # Beside nvitop-exporter and node_exporter, interleaved in one run; figures go to benchmarks/results/.
 bench-exporter: $(VENV)/.test
 	@tests/get_servers.sh $(VENV)/servers
@@ -68,6 +74,11 @@ bench-accuracy: $(VENV)/.test
 # Pages of 10,000 recommendations to 50 clients, beside a static answer from the same server.
 bench-api: $(VENV)/.test
 	$(BIN)/python -m benchmarks.api
+
+# A report of a simulated week of 100 GPUs, beside its bare queries.
+bench-report: $(VENV)/.test
+	@tests/get_servers.sh $(VENV)/servers
+	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m benchmarks.report_week
 
 # Leases of GPUs under load and kill -9, held against what a correct service could say: about two minutes.
 bench-allocation: $(VENV)/.test
