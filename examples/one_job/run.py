@@ -70,10 +70,16 @@ def priced() -> None:
 
 def trained(session: Session, plan: dict[str, Any], jobs: str, epochs: int) -> None:
     """A small model in place of the large one, as this is to run everywhere: examples/train, started as it is told."""
-    script = (
-        f"{shlex.quote(str(TRAIN))} --job one-job --directory {shlex.quote(jobs)} --epochs {epochs} --report-seconds 1"
-    )
-    script += f" --batch-size {plan['layout']['global_batch']} --uuid {session.allocation.uuids[0]}"
+    options = {
+        "job": "one-job",
+        "directory": jobs,
+        "epochs": epochs,
+        "at-least-seconds": 20,  # so that its steps fill the window of 20
+        "batch-size": plan["layout"]["global_batch"],
+        "uuid": session.allocation.uuids[0],
+        "report-seconds": 1,
+    }
+    script = shlex.join([str(TRAIN), *(f"--{name}={value}" for name, value in options.items())])
     [node] = session.pytorch(SetupOptions(script=script)).nodes
     print(*(f"{name}={value}" for name, value in node.environment.items()), node.command, flush=True)
     program, *arguments = shlex.split(node.command)

@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--listen", help="HOST:PORT to serve /metrics at, where no directory is shared")
     parser.add_argument("--uuid", help="of the GPU, as gpu_info has it, where PyTorch does not tell")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--at-least-seconds", type=float, default=0, help="more epochs, if these are over before")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--read-seconds", type=float, default=0.0005, help="how slow the simulated disk is")
     parser.add_argument("--report-seconds", type=float, default=2.0, help="how often figures are reported")
@@ -93,14 +94,16 @@ def main() -> None:
                 interval_seconds=arguments.report_seconds,
             )
         )
-        for epoch in range(arguments.epochs):
+        begun, epoch = time.monotonic(), 0
+        while epoch < arguments.epochs or time.monotonic() - begun < arguments.at_least_seconds:
+            epoch += 1
             for batch in monitor.batches(PrefetchLoader(loader, device)):
                 loss = manager.backward(batch, compute_loss)
                 optimizer.step()
                 monitor.record(loss=loss)
                 if manager.micro_batch_size:
                     monitor.record_micro_batch_size(manager.micro_batch_size)
-            print(f"epoch {epoch + 1}: loss {monitor.summary().values['loss'].mean:.4f} in the mean so far")
+            print(f"epoch {epoch}: loss {monitor.summary().values['loss'].mean:.4f} in the mean so far")
         print(monitor.summary())
         if manager.recoveries:
             print(
