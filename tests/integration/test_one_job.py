@@ -43,7 +43,7 @@ def test_the_job_runs_from_plan_to_report(tmp_path: Path) -> None:
         assert re.search(r"of [\d.]+ GPU-hours [\d.]+ were unused", done.stdout)
         assert "<svg" in report.read_text()
         assert program.get("/api/v1/gpu/allocations")["total"] == 0
-        assert free(program) == 2
+        eventually(lambda: free(program) == 2, 60, "the job is heard of no more, and its GPU is free", program)
 
 
 def free(program: Program) -> int | None:

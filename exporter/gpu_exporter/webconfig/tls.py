@@ -37,6 +37,11 @@ _CIPHERS = {
 _CIPHERS_13 = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
 _CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
 
+_CURVES_MEND = (
+    "before Python 3.15 name one curve only, and with Python 3.11.2 (Debian 12) none but CurveP256, CurveP384 and "
+    "CurveP521; or leave curve_preferences out"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Tls:
@@ -137,7 +142,7 @@ def make_context(tls: Tls) -> ssl.SSLContext:
     if not tls.prefer_server:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     if tls.curves:
-        with _explained(places, ("curve_preferences",), "before Python 3.15 name one curve only"):
+        with _explained(places, ("curve_preferences",), _CURVES_MEND):
             _set_curves(context, [_CURVES[name] for name in tls.curves])
     if tls.sans:
         context.sslsocket_class = _checked(tls.sans)

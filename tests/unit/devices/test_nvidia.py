@@ -258,8 +258,8 @@ def test_busy_time_is_the_true_mean_of_a_wave_that_the_gauge_cannot_see(machine:
 
 
 def test_without_a_sample_buffer_a_wave_is_sampled_between_the_readings(machine: Machine) -> None:
-    """Read once a second alone, the gauge shows one phase of it."""
-    gpu = Gpu(level=100, period=1.0, duty=0.5, errors={"nvmlDeviceGetSamples": NOT_SUPPORTED})
+    """Read once a second alone, the gauge shows few phases of it."""
+    gpu = Gpu(level=100, period=1.07, duty=0.5, errors={"nvmlDeviceGetSamples": NOT_SUPPORTED})
     machine.gpus.append(gpu)
     machine.write()
     machine.driver.read()

@@ -404,8 +404,22 @@ def test_every_suite_and_curve_is_known_here(folder: Path) -> None:
 
     for name in _CIPHERS:
         tls_config(folder, f"  cipher_suites: [{name}]\n")
-    for name in _CURVES:
-        assert talk(folder, tls_config(folder, f"  curve_preferences: [{name}]\n"))[0]
+    for name, openssl in _CURVES.items():
+        config = f"  curve_preferences: [{name}]\n"
+        if is_settable(openssl):
+            assert talk(folder, tls_config(folder, config))[0]
+        else:
+            with pytest.raises(WebConfigError, match="leave curve_preferences out"):
+                talk(folder, tls_config(folder, config))
+
+
+def is_settable(curve: str) -> bool:
+    """Some builds of Python refuse X25519."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ecdh_curve(curve)
+    except (ssl.SSLError, ValueError):
+        return False
+    return True
 
 
 def test_clients(folder: Path) -> None:
