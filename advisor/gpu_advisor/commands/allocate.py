@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ import requests
 from gpu_advisor.allocation.errors import RequestError
 from gpu_advisor.allocation.requests import count_and_type
 from gpu_advisor.commands import output
-from gpu_advisor.commands.asking import ANSWER_SECONDS, DEFAULT_ADVISOR, MOST_BYTES
 from gpu_advisor.commands.errors import AskError
-from gpu_advisor.sources.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError
+from gpu_advisor.commands.service import DEFAULT_ADVISOR, ServiceClient, read_token
 
 PATH = "/api/v1/gpu"
 NO_ROOM = 3
@@ -71,7 +69,7 @@ def command(
         raise click.UsageError(
             f"say one of GPUS, --list, --nodes, --renew ID and --release ID, not {len(wanted)} of them"
         )
-    desk = _Desk(advisor, token_file, ca_file)
+    desk = _Desk(ServiceClient(advisor, read_token(token_file), ca_file))
     until = {} if lease_seconds is None else {"lease_seconds": lease_seconds}
     if release is not None:
         desk.ask("DELETE", f"/allocations/{quote(release, safe='')}")
@@ -94,37 +92,15 @@ def command(
 class _Desk:
     """The advisor that gives out GPUs. Raises AskError."""
 
-    def __init__(self, url: str, token_file: Path | None, ca_file: str | None) -> None:
-        try:
-            token = token_file.read_text(encoding="utf-8").strip() if token_file else ""
-        except (OSError, UnicodeDecodeError) as error:
-            raise AskError(f"--token-file: {error}; give the path of a readable file") from error
-        self._url = url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._client = DeadlineClient()
-        self._client.session.verify = ca_file or True
+    def __init__(self, client: ServiceClient) -> None:
+        self._client = client
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        url = f"{self._url}{PATH}{path}"
+        url = f"{self._client.address.rstrip('/')}{PATH}{path}"
         given = {} if body is None else {"json": body}
-        try:
-            answer = self._client.fetch(
-                method, url, seconds=ANSWER_SECONDS, max_bytes=MOST_BYTES, headers=self._headers, **given
-            )
-            found = json.loads(answer.body) if answer.body else None
-        except requests.exceptions.SSLError as error:
-            raise AskError(f"{url}: TLS fails ({error}): give the certificate with --ca-file") from error
-        except (requests.RequestException, DeadlineExceededError, BodyTooLargeError, OSError) as error:
-            raise AskError(
-                f"no advisor answers at {self._url} ({type(error).__name__}): start one with `gpu-advisor up`, or name "
-                "another with --advisor URL"
-            ) from error
-        except ValueError as error:
-            raise AskError(f"{url} answers, but not as an advisor does: is the address right?") from error
+        answer, found = self._client.fetch(method, url, **given)
         if answer.status in (requests.codes.ok, requests.codes.no_content):
             return found
-        if answer.status == requests.codes.unauthorized:
-            raise AskError(f"{self._url} asks for a login: give a token with --token-file")
         told = found if isinstance(found, dict) else {}
         lines = [str(told.get("detail", f"{url} answers {answer.status}")), *map(str, told.get("reasons", ()))]
         kind = NoRoomNow if answer.status == requests.codes.conflict else AskError

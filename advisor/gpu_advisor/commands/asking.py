@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,16 +12,14 @@ import click
 import requests
 
 from gpu_advisor.commands.errors import AskError
-from gpu_advisor.sources.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError
+from gpu_advisor.commands.service import ANSWER_SECONDS, DEFAULT_ADVISOR, ServiceClient, read_token
 
 if TYPE_CHECKING:
     from gpu_advisor.publish import shapes
     from gpu_advisor.report.shapes import Report
 
-DEFAULT_ADVISOR = "http://127.0.0.1:9817"
-ANSWER_SECONDS = 30.0
+LOOK_ONCE = ", or look once with --prometheus URL or --config FILE"
 REPORT_SECONDS = 300.0
-MOST_BYTES = 256 * 2**20
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -61,11 +58,7 @@ def asked(
     if advisor and (prometheus or config):
         raise click.UsageError("--advisor asks an advisor that runs, with its own settings: leave out the others")
     if not (prometheus or config):
-        try:
-            token = token_file.read_text(encoding="utf-8").strip() if token_file else ""
-        except (OSError, UnicodeDecodeError) as error:
-            raise AskError(f"--token-file: {error}; give the path of a readable file") from error
-        return Remote(advisor or DEFAULT_ADVISOR, token, ca_file)
+        return Remote(advisor or DEFAULT_ADVISOR, read_token(token_file), ca_file)
     from gpu_advisor.commands.looking import Once  # it has the whole advisor in it, which takes a second to load
     from gpu_advisor.settings import PrometheusSource, Settings, SourceSettings, load
 
@@ -85,10 +78,8 @@ class Remote:
     """An advisor that runs."""
 
     def __init__(self, url: str, token: str, ca_file: str | None) -> None:
-        self._url = url.rstrip("/") + "/"
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._client = DeadlineClient()
-        self._client.session.verify = ca_file or True
+        self._client = ServiceClient(url, token, ca_file)
+        self._url = self._client.address
 
     def recommendations(self, filters: Mapping[str, str]) -> shapes.Recommendations:
         return cast("shapes.Recommendations", self._pages("recommendations", "recommendations", filters))
@@ -121,22 +112,7 @@ class Remote:
         self, method: str, url: str, seconds: float = ANSWER_SECONDS, **arguments: Any
     ) -> tuple[dict[str, Any], str]:
         """The document, and the path of the next page or empty text."""
-        try:
-            answer = self._client.fetch(
-                method, url, seconds=seconds, max_bytes=MOST_BYTES, headers=self._headers, **arguments
-            )
-            found = json.loads(answer.body)
-        except requests.exceptions.SSLError as error:
-            raise AskError(f"{url}: TLS fails ({error}): give the certificate with --ca-file") from error
-        except (requests.RequestException, DeadlineExceededError, BodyTooLargeError, OSError) as error:
-            raise AskError(
-                f"no advisor answers at {self._url} ({type(error).__name__}): start one with `gpu-advisor up`, name "
-                "another with --advisor URL, or look once with --prometheus URL or --config FILE"
-            ) from error
-        except ValueError as error:
-            raise AskError(f"{url} answers, but not as an advisor does: is the address right?") from error
-        if answer.status == requests.codes.unauthorized:
-            raise AskError(f"{self._url} asks for a login: give a token with --token-file")
+        answer, found = self._client.fetch(method, url, or_else=LOOK_ONCE, seconds=seconds, **arguments)
         if not isinstance(found, dict) or answer.status != requests.codes.ok:
             detail = found.get("detail") if isinstance(found, dict) else None
             raise AskError(
