@@ -169,13 +169,13 @@ def _peak_mib(pid: int) -> float:
 
 def child(url: str) -> None:
     """A service that evaluates once for each line it is sent, and says what that took."""
-    from gpu_advisor import web
-    from gpu_advisor.publish.alertmanager import Alertmanagers
-    from gpu_advisor.publish.ledger import Ledger
-    from gpu_advisor.service import Service
+    from gpu_advisor.notify.alertmanager import Alertmanagers
+    from gpu_advisor.runtime.service import Service
     from gpu_advisor.settings import PoolSettings, Settings
-    from gpu_advisor.sources.http import Answer
-    from gpu_advisor.sources.prometheus import PrometheusSettings, PrometheusSource
+    from gpu_advisor.sources.prometheus.http import Answer
+    from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
+    from gpu_advisor.state.ledger import Ledger
+    from gpu_advisor.web import server as web
 
     class Recording(PrometheusSource):
         """Keeps what it sends."""

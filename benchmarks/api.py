@@ -51,9 +51,9 @@ SMOKE = Load(1_000, 4, 60, 3, 4.0, 2)
 
 def view_of(count: int) -> Any:
     """A view with so many recommendations, in a hundred pools, each with the evidence that advice has."""
-    from gpu_advisor.engine import decide
+    from gpu_advisor.evaluation.engine import decide
     from gpu_advisor.settings import Settings
-    from gpu_advisor.view import Issued, SourceState, View
+    from gpu_advisor.state.view import Issued, SourceState, View
 
     from tests.unit.advisor.build import Card, facts
 
@@ -77,7 +77,7 @@ def serve(load: Load, ready: Connection) -> None:
     """The server's process: tells its port, and ends when the other end closes."""
     from cheroot import wsgi
     from flask import Response
-    from gpu_advisor.publish.api import Doors, create_app
+    from gpu_advisor.web.api.api import Doors, create_app
 
     from tests.unit.advisor.build import Clock
 

@@ -20,15 +20,15 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_advisor.continuity import Given, held_ids
-from gpu_advisor.diagnosis.diagnose import Outcome, diagnose
-from gpu_advisor.diagnosis.peers import peers
-from gpu_advisor.diagnosis.table import DIAGNOSES, HEALTHY, HELD_UP, UNKNOWN, UNUSED
-from gpu_advisor.engine import Evaluation
-from gpu_advisor.policies import POLICIES, mixed_precision
-from gpu_advisor.pools import Pool
-from gpu_advisor.recommendation import Abstention, Recommendation
+from gpu_advisor.evaluation.diagnosis.diagnose import Outcome, diagnose
+from gpu_advisor.evaluation.diagnosis.peers import peers
+from gpu_advisor.evaluation.diagnosis.table import DIAGNOSES, HEALTHY, HELD_UP, UNKNOWN, UNUSED
+from gpu_advisor.evaluation.engine import Evaluation
+from gpu_advisor.evaluation.policies import POLICIES, mixed_precision
+from gpu_advisor.evaluation.pools import Pool
+from gpu_advisor.evaluation.recommendation import Abstention, Recommendation
 from gpu_advisor.settings import PoolSettings, Settings
+from gpu_advisor.state.continuity import Given, held_ids
 
 from benchmarks import report
 from benchmarks.situations.as_facts import Watched, merged

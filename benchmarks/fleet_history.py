@@ -9,10 +9,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpu_advisor.expressions import Select, selects_of
-from gpu_advisor.sources.mapping import own_mappings
-from gpu_advisor.sources.recording import HOURLY
-from gpu_advisor.sources.speaker import Speaker
+from gpu_advisor.promql.expressions import Select, selects_of
+from gpu_advisor.sources.exporters.mapping import own_mappings
+from gpu_advisor.sources.exporters.recording import HOURLY
+from gpu_advisor.sources.exporters.speaker import Speaker
 
 GPUS_A_NODE = 8
 JOB = "gpu-exporter"

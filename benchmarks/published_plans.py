@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from gpu_advisor.hardware.machines import GIB, machines
 from gpu_advisor.planning.layout import RECIPES, Layout
-from gpu_advisor.planning.machines import GIB, machines
 from gpu_advisor.planning.memory import kept, memory, states
 from gpu_advisor.planning.models import KNOWN
 from gpu_advisor.planning.shape import Shape

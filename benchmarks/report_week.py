@@ -21,18 +21,17 @@ from statistics import median
 from typing import Any
 
 import requests
-from gpu_advisor.engine import evaluate
-from gpu_advisor.expressions import Expression, Labels
+from gpu_advisor.observation.evaluate import evaluate
+from gpu_advisor.promql.expressions import Expression, Labels, Trail
+from gpu_advisor.promql.promql import to_promql
 from gpu_advisor.report.document import report
 from gpu_advisor.report.markdown import markdown
 from gpu_advisor.report.page import page
 from gpu_advisor.report.period import period
 from gpu_advisor.report.reading import read
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.base import Trail
-from gpu_advisor.sources.prometheus import PrometheusSettings, PrometheusSource
-from gpu_advisor.sources.promql import to_promql
-from gpu_advisor.view import SourceState, View
+from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
+from gpu_advisor.state.view import SourceState, View
 
 from benchmarks import report as table
 from benchmarks.fleet_history import imported

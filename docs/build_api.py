@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpu_advisor.publish.operation import Operation
-from gpu_advisor.publish.operations import OPERATIONS
-from gpu_advisor.publish.parameters import Parameter, Text
+from gpu_advisor.web.api.operation import Operation
+from gpu_advisor.web.api.operations import OPERATIONS
+from gpu_advisor.web.api.parameters import Parameter, Text
 from page import main, table
 
 PAGE = Path(__file__).with_name("api.md")
@@ -21,7 +21,7 @@ COMMAND = "python docs/build_api.py"
 INTRODUCTION = f"""# The advisor's API
 
 Made by `{COMMAND}` from the operations as the code declares them: do not edit. Every running advisor serves its
-OpenAPI document, with the shapes of all answers, at `/openapi.json`; without one, `gpu_advisor.publish.openapi` makes
+OpenAPI document, with the shapes of all answers, at `/openapi.json`; without one, `gpu_advisor.web.api.openapi` makes
 it.
 
     curl -s http://127.0.0.1:9817/recommendations

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gpu_advisor.diagnosis.diagnose import features_of
-from gpu_advisor.diagnosis.features import FEATURES
-from gpu_advisor.diagnosis.logic import AnyOf, At, Condition, Unless
-from gpu_advisor.diagnosis.table import DIAGNOSES, REMARKS, TABLE, Row
+from gpu_advisor.evaluation.diagnosis.diagnose import features_of
+from gpu_advisor.evaluation.diagnosis.features import FEATURES
+from gpu_advisor.evaluation.diagnosis.logic import AnyOf, At, Condition, Unless
+from gpu_advisor.evaluation.diagnosis.table import DIAGNOSES, REMARKS, TABLE, Row
 
 PAGE = Path(__file__).with_name("diagnosis.md")
 COMMAND = "python docs/build_diagnosis.py"

@@ -45,6 +45,21 @@ get_servers() {
         fi
     fi
     for package in *.deb; do dpkg-deb -x "$package" "$folder"; done
+    relocate_alertmanager
+}
+
+# Debian's Alertmanager reads its templates from a fixed path that exists only where the package is installed. The copy
+# here reads them through descriptor 9 instead, which a script in front of it opens; both paths are 34 characters long.
+relocate_alertmanager() {
+    mkdir -p "$folder/usr/lib"
+    LC_ALL=C sed 's#/usr/share/prometheus/alertmanager#/proc/self/fd/9///////////////////#g' \
+        "$folder/usr/bin/prometheus-alertmanager" >"$folder/usr/lib/prometheus-alertmanager"
+    rm "$folder/usr/bin/prometheus-alertmanager"
+    cat >"$folder/usr/bin/prometheus-alertmanager" <<EOF
+#!/bin/sh
+exec "$folder/usr/lib/prometheus-alertmanager" "\$@" 9<"$folder/usr/share/prometheus/alertmanager"
+EOF
+    chmod +x "$folder/usr/lib/prometheus-alertmanager" "$folder/usr/bin/prometheus-alertmanager"
 }
 
 missing=""

@@ -49,9 +49,9 @@ def _told(error: Exception) -> int | None:
 
     What knows these errors is imported only then: a shell that completes a word must not wait for all of it.
     """
-    from gpu_advisor.addresses import AddressError
+    from gpu_advisor.runtime.wiring import StartError
     from gpu_advisor.settings import ConfigError
-    from gpu_advisor.wiring import StartError
+    from gpu_advisor.settings.addresses import AddressError
 
     if not isinstance(error, (ConfigError, StartError, AddressError)):
         return None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from gpu_advisor import signals
-from gpu_advisor.facts import Facts, Gpu, Node
-from gpu_advisor.pools import Pool
+from gpu_advisor.evaluation import signals
+from gpu_advisor.evaluation.facts import Facts, Gpu, Node
+from gpu_advisor.evaluation.pools import Pool
+from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.settings import PoolSettings, Settings
-from gpu_advisor.signals import Signal
 
 from benchmarks.situations.observation import Seen
 from benchmarks.situations.scene import SCRAPE_SECONDS, Array

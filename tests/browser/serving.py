@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cheroot import wsgi
-from gpu_advisor.publish.api import Doors, create_app
-from gpu_advisor.publish.curves import Range
 from gpu_advisor.settings import Settings
-from gpu_advisor.view import View
+from gpu_advisor.state.view import View
+from gpu_advisor.web.api.api import Doors, create_app
+from gpu_advisor.web.page.curves import Range
 
 from tests.servers import free_port
 

@@ -6,10 +6,9 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-from gpu_advisor.expressions import Expression, Labels
-from gpu_advisor.publish.direction import turning
-from gpu_advisor.sources.base import Trail
-from gpu_advisor.view import SourceState
+from gpu_advisor.promql.expressions import Expression, Labels, Trail
+from gpu_advisor.state.view import SourceState
+from gpu_advisor.web.page.bidi import turning
 from playwright.sync_api import expect
 
 from tests.unit.advisor.build import AT, Card, Target

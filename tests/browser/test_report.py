@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from gpu_advisor.facts import Gpu
+from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.report import series
 from gpu_advisor.report.document import report
 from gpu_advisor.report.page import page as rendered
@@ -15,7 +15,7 @@ from gpu_advisor.report.period import Period
 from gpu_advisor.report.reading import Past
 from gpu_advisor.report.shapes import Report
 from gpu_advisor.settings import Settings
-from gpu_advisor.view import Issued
+from gpu_advisor.state.view import Issued
 from playwright.sync_api import Page, expect
 
 from benchmarks.week_history import DAY, PRICES, ROUND, gone, silent, utilization

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gpu_advisor.engine import evaluate
-from gpu_advisor.publish.curves import POINTS, Curves
+from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import Source
-from gpu_advisor.sources.embedded import EmbeddedSource
-from gpu_advisor.sources.history import History
-from gpu_advisor.sources.openmetrics import import_openmetrics
-from gpu_advisor.sources.prometheus import PrometheusSettings, PrometheusSource
+from gpu_advisor.sources.embedded.embedded import EmbeddedSource
+from gpu_advisor.sources.embedded.history import History
+from gpu_advisor.sources.embedded.openmetrics import import_openmetrics
+from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
+from gpu_advisor.web.page.curves import POINTS, Curves
 from gpu_exporter.devices.simulated import past
 from gpu_exporter.exposition import render_history
 from gpu_exporter.metrics import Samples

@@ -11,9 +11,9 @@ import pytest
 import requests
 import yaml
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.mapping import mappings, own_mappings
-from gpu_advisor.sources.prometheus import PrometheusSettings, PrometheusSource
-from gpu_advisor.sources.recording import text as rules_of
+from gpu_advisor.sources.exporters.mapping import mappings, own_mappings
+from gpu_advisor.sources.exporters.recording import text as rules_of
+from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
 
 from benchmarks import dashboards as benchmark
 from tests.integration.test_exporters import CARDS, HOST

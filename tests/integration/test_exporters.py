@@ -8,12 +8,10 @@ from dataclasses import dataclass, replace
 from math import nan
 
 import pytest
-from gpu_advisor.checks import FLEET
-from gpu_advisor.engine import Evaluation, evaluate
-from gpu_advisor.expressions import metrics_of
-from gpu_advisor.recommendation import Check, Reason, Status
-from gpu_advisor.settings import Settings
-from gpu_advisor.signals import (
+from gpu_advisor.evaluation.checks import FLEET
+from gpu_advisor.evaluation.engine import Evaluation
+from gpu_advisor.evaluation.recommendation import Check, Reason, Status
+from gpu_advisor.evaluation.signals import (
     DAY_PEAK,
     GPU_UP,
     IDLE_COVERAGE,
@@ -22,8 +20,11 @@ from gpu_advisor.signals import (
     UTILIZATION,
     UTILIZATION_COVERAGE,
 )
-from gpu_advisor.sources.prometheus import PrometheusSettings, PrometheusSource
-from gpu_advisor.sources.promql import to_promql
+from gpu_advisor.observation.evaluate import evaluate
+from gpu_advisor.promql.expressions import metrics_of
+from gpu_advisor.promql.promql import to_promql
+from gpu_advisor.settings import Settings
+from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
 
 from tests.servers import Prometheus, prometheus
 from tests.unit.sources.expositions import (

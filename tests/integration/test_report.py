@@ -18,11 +18,11 @@ from gpu_advisor.report.reading import read
 from gpu_advisor.report.shapes import Report
 from gpu_advisor.report.tables import at
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.embedded import EmbeddedSource
-from gpu_advisor.sources.history import History
-from gpu_advisor.sources.openmetrics import import_openmetrics
-from gpu_advisor.sources.prometheus import PrometheusSettings, PrometheusSource
-from gpu_advisor.view import SourceState, View
+from gpu_advisor.sources.embedded.embedded import EmbeddedSource
+from gpu_advisor.sources.embedded.history import History
+from gpu_advisor.sources.embedded.openmetrics import import_openmetrics
+from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
+from gpu_advisor.state.view import SourceState, View
 
 from benchmarks.week_history import DAY, HOUR, PRICES, history
 from tests.preview.past import recorded

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from gpu_advisor.backtest.recorded import pool_named, read_pool
 from gpu_advisor.backtest.trace import TraceError
-from gpu_advisor.engine import Evaluation, evaluate
-from gpu_advisor.recommendation import Reason
+from gpu_advisor.evaluation.engine import Evaluation
+from gpu_advisor.evaluation.recommendation import Reason
+from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.prometheus import PrometheusSettings, PrometheusSource
+from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
 
 from tests.servers import Prometheus, prometheus
 
@@ -156,9 +157,9 @@ def test_what_was_recorded_can_be_replayed(source: PrometheusSource) -> None:
 
 
 def test_the_embedded_source_says_that_it_has_no_promql(tmp_path: Path) -> None:
-    from gpu_advisor.demand import read
-    from gpu_advisor.sources.embedded import EmbeddedSource
-    from gpu_advisor.sources.history import History
+    from gpu_advisor.observation.demand import read
+    from gpu_advisor.sources.embedded.embedded import EmbeddedSource
+    from gpu_advisor.sources.embedded.history import History
 
     chosen = settings(chat={"preset": "vllm", "per_replica": 16})
     store = History(tmp_path / "history.db")

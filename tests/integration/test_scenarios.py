@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from gpu_advisor.engine import Evaluation, evaluate
+from gpu_advisor.evaluation.engine import Evaluation
+from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.embedded import EmbeddedSource
-from gpu_advisor.sources.history import History
-from gpu_advisor.sources.openmetrics import import_openmetrics
+from gpu_advisor.sources.embedded.embedded import EmbeddedSource
+from gpu_advisor.sources.embedded.history import History
+from gpu_advisor.sources.embedded.openmetrics import import_openmetrics
 from gpu_exporter.devices.simulated import SCENARIOS, parse_fleet, past
 from gpu_exporter.exposition import render_history
 from gpu_exporter.metrics import Family, Samples

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from gpu_advisor.expressions import (
+from gpu_advisor.promql.expressions import (
     Affine,
     Aggregate,
     AggregateOp,
@@ -28,13 +28,13 @@ from gpu_advisor.expressions import (
     metrics_of,
     only,
 )
+from gpu_advisor.promql.promql import quote, to_promql
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
-from gpu_advisor.sources.embedded import EmbeddedSource
-from gpu_advisor.sources.history import History
-from gpu_advisor.sources.openmetrics import import_openmetrics
-from gpu_advisor.sources.prometheus import PrometheusSettings, PrometheusSource
-from gpu_advisor.sources.promql import quote, to_promql
-from gpu_advisor.sources.scrape import Scraper
+from gpu_advisor.sources.embedded.embedded import EmbeddedSource
+from gpu_advisor.sources.embedded.history import History
+from gpu_advisor.sources.embedded.openmetrics import import_openmetrics
+from gpu_advisor.sources.embedded.scrape import Scraper
+from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray

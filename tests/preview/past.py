@@ -14,14 +14,14 @@ from typing import Any
 
 import requests
 import yaml
-from gpu_advisor.continuity import Snooze
-from gpu_advisor.engine import evaluate
-from gpu_advisor.outcomes import Outcomes
-from gpu_advisor.publish.alertmanager import AlertmanagerState
-from gpu_advisor.publish.metrics import Exposition
+from gpu_advisor.notify.alertmanager import AlertmanagerState
+from gpu_advisor.notify.metrics import Exposition
+from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import Source
-from gpu_advisor.view import Issued, SourceState, View
+from gpu_advisor.state.continuity import Snooze
+from gpu_advisor.state.outcomes import Outcomes
+from gpu_advisor.state.view import Issued, SourceState, View
 from gpu_exporter.devices.simulated import past
 from gpu_exporter.exposition import render_history
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from gpu_advisor.sources.prometheus import PrometheusSettings, PrometheusSource
+from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
 
 from tests.preview.past import END, NODES, SETTINGS, advised, grown, recorded, scraped, stamped
 from tests.programs import exporter

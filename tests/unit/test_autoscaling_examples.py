@@ -10,7 +10,7 @@ import click
 import pytest
 import yaml
 from gpu_advisor.commands.autoscale import command
-from gpu_advisor.publish.metrics import CATALOGUE
+from gpu_advisor.notify.metrics import CATALOGUE
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
 

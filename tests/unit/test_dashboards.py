@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from gpu_advisor.publish.metrics import CATALOGUE as ADVISOR_CATALOGUE
+from gpu_advisor.notify.metrics import CATALOGUE as ADVISOR_CATALOGUE
 from gpu_exporter import metrics
 from gpu_exporter.host import COLLECTORS
 from gpu_exporter.host.base import HostSettings

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from gpu_advisor.policies import diagnosed, failing_gpu, idle_reclaim
+from gpu_advisor.evaluation.policies import diagnosed, failing_gpu, idle_reclaim
 
 from tests.preview.boards import metrics_in
 from tests.unit.test_dashboards import known_metrics

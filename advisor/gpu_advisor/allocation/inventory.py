@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from gpu_advisor import facts as seen
-from gpu_advisor import signals
 from gpu_advisor.allocation.model import Gpu, Inventory, Node
-from gpu_advisor.facts import Facts
-from gpu_advisor.gpu_types import MEMORY_SPECS, sold_gb, type_name, vendor_of
+from gpu_advisor.evaluation import facts as seen
+from gpu_advisor.evaluation import signals
+from gpu_advisor.evaluation.facts import Facts
+from gpu_advisor.hardware.gpu_types import MEMORY_SPECS, sold_gb, type_name, vendor_of
 
 #: Where an exporter does not count processes: a GPU that holds more than this of its memory is in use. A driver alone
 #: holds some hundred MB.

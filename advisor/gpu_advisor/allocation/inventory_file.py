@@ -20,7 +20,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from gpu_advisor.allocation.model import Gpu, Inventory, Node
-from gpu_advisor.gpu_types import type_name
+from gpu_advisor.hardware.gpu_types import type_name
 from gpu_advisor.settings.kinds import Strict
 from gpu_advisor.settings.loading import ConfigError
 

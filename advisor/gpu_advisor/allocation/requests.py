@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gpu_advisor.allocation.errors import RequestError
-from gpu_advisor.gpu_types import RESOURCE_NAMES, known_types, resource_vendor, type_name
+from gpu_advisor.hardware.gpu_types import RESOURCE_NAMES, known_types, resource_vendor, type_name
 
 #: More than any machine park that one service looks after.
 MOST_GPUS = 100_000

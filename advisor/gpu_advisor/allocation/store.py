@@ -15,7 +15,7 @@ from typing import IO
 from gpu_advisor.allocation.book import Book, Changes, Ended
 from gpu_advisor.allocation.errors import LeaseStoreError
 from gpu_advisor.allocation.model import Allocation
-from gpu_advisor.archive import put_down, read_back
+from gpu_advisor.state.archive import put_down, read_back
 
 SCHEMA_VERSION = 1
 

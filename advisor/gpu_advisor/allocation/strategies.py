@@ -20,7 +20,7 @@ from enum import Enum
 from math import ceil, isfinite
 
 from gpu_advisor.allocation.errors import RequestError
-from gpu_advisor.planning.machines import GIB
+from gpu_advisor.hardware.machines import GIB
 
 
 class MemoryStrategy(str, Enum):

@@ -6,9 +6,9 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from gpu_advisor.backtest.replay import Observation
-from gpu_advisor.scaling.saturation import LONG_HISTORY_SECONDS
-from gpu_advisor.scaling.size import Limits, size
-from gpu_advisor.scaling.trail import Point
+from gpu_advisor.evaluation.scaling.saturation import LONG_HISTORY_SECONDS
+from gpu_advisor.evaluation.scaling.size import Limits, size
+from gpu_advisor.evaluation.scaling.trail import Point
 from gpu_advisor.settings import Evaluation
 
 

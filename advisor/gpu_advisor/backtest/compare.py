@@ -8,7 +8,7 @@ from gpu_advisor.backtest.advisor import Advisor
 from gpu_advisor.backtest.baselines import Hpa, Oracle, Static, Threshold, needed
 from gpu_advisor.backtest.replay import Fleet, Outcome, replay
 from gpu_advisor.backtest.trace import Trace
-from gpu_advisor.scaling.size import Limits
+from gpu_advisor.evaluation.scaling.size import Limits
 from gpu_advisor.settings import Evaluation, GpuLimits
 
 HPA_TARGETS = (0.9, 0.7, 0.5)

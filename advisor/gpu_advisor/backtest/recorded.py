@@ -7,7 +7,7 @@ policy where the pool was short of capacity at that time.
 from __future__ import annotations
 
 from gpu_advisor.backtest.trace import Trace, TraceError
-from gpu_advisor.engine import evaluate
+from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import PoolSettings, Settings
 from gpu_advisor.sources.base import Source
 

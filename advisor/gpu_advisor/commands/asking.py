@@ -15,7 +15,7 @@ from gpu_advisor.commands.errors import AskError
 from gpu_advisor.commands.service import ANSWER_SECONDS, DEFAULT_ADVISOR, ServiceClient, read_token
 
 if TYPE_CHECKING:
-    from gpu_advisor.publish import shapes
+    from gpu_advisor.documents import shapes
     from gpu_advisor.report.shapes import Report
 
 LOOK_ONCE = ", or look once with --prometheus URL or --config FILE"
@@ -96,7 +96,7 @@ class Remote:
 
     def _pages(self, path: str, what: str, filters: Mapping[str, str]) -> dict[str, Any]:
         """All pages as one document."""
-        from gpu_advisor.publish.parameters import MOST_PER_PAGE
+        from gpu_advisor.web.api.parameters import MOST_PER_PAGE
 
         query = "&".join(f"{name}={quote(value, safe='')}" for name, value in filters.items())
         whole, following = self._fetch(

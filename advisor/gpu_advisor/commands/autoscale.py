@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpu_advisor.autoscaling import Step, step
 from gpu_advisor.commands import asking, output
 from gpu_advisor.commands.errors import AskError
+from gpu_advisor.evaluation.scaling.hpa import Step, step
 
 if TYPE_CHECKING:
-    from gpu_advisor.publish import shapes
+    from gpu_advisor.documents import shapes
 
 COLUMNS = ("pool", "replicas", "desired", "action", "why")
 
@@ -127,7 +127,7 @@ def _refuse_what_is_not_real(answer: shapes.WhatIf) -> None:
 
 
 def _apply(pool: shapes.PoolThen, workload: str, namespace: str, context: str | None) -> int:
-    from gpu_advisor.workloads import Workload, WorkloadError
+    from gpu_advisor.commands.workloads import Workload, WorkloadError
 
     if pool["desired_then"] is None:
         click.echo(f"{pool['name']}: left as it is: {output.one_line(pool['cannot_tell'])}", err=True)

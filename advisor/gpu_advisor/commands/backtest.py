@@ -17,9 +17,9 @@ from gpu_advisor.backtest.compare import compare
 from gpu_advisor.backtest.recorded import pool_named, read_pool
 from gpu_advisor.backtest.replay import Fleet, Outcome
 from gpu_advisor.backtest.trace import Trace, TraceError, read_csv
+from gpu_advisor.runtime.wiring import one_shot_source
 from gpu_advisor.settings import PoolSettings, Settings, load
 from gpu_advisor.sources.base import SourceError
-from gpu_advisor.wiring import one_shot_source
 
 _FIELDS = [field.name for field in fields(Outcome)]
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from gpu_advisor.commands import asking, output
-from gpu_advisor.recommendation import Status
+from gpu_advisor.evaluation.recommendation import Status
 
 if TYPE_CHECKING:
-    from gpu_advisor.publish import shapes
+    from gpu_advisor.documents import shapes
 
 CSV_COLUMNS = (
     "item", "scope_kind", "scope", "status", "severity", "value", "low", "high", "missed_by", "reason", "message",

@@ -7,18 +7,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpu_advisor.commands.errors import AskError
-from gpu_advisor.engine import evaluate
-from gpu_advisor.publish import chosen, document, shapes
-from gpu_advisor.publish.operations import OPERATIONS
-from gpu_advisor.publish.parameters import read
-from gpu_advisor.publish.problem import Problem
+from gpu_advisor.documents import document, shapes
+from gpu_advisor.evaluation.what_if import WhatIfError, changed, compare
+from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.report.shapes import Report
+from gpu_advisor.runtime.wiring import one_shot_source
 from gpu_advisor.settings import ConfigError, Settings, SourceSettings
 from gpu_advisor.sources.base import SourceError
-from gpu_advisor.sources.remembered import RememberedRanges
-from gpu_advisor.view import Issued, SourceState, View
-from gpu_advisor.what_if import WhatIfError, changed, compare
-from gpu_advisor.wiring import one_shot_source
+from gpu_advisor.sources.prometheus.remembered import RememberedRanges
+from gpu_advisor.state.view import Issued, SourceState, View
+from gpu_advisor.web.api import chosen
+from gpu_advisor.web.api.operations import OPERATIONS
+from gpu_advisor.web.api.parameters import read
+from gpu_advisor.web.api.problem import Problem
 
 HISTORY_QUERY_SECONDS = 60.0
 

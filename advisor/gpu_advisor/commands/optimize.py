@@ -9,10 +9,10 @@ import click
 
 from gpu_advisor.commands import asking, output
 from gpu_advisor.commands.errors import AskError
+from gpu_advisor.documents import shapes
 from gpu_advisor.optimizing.files import change, files, in_words, ordered
 from gpu_advisor.optimizing.targets import Targets, mend
 from gpu_advisor.optimizing.writing import NotWritten, write
-from gpu_advisor.publish import shapes
 
 _PERCENT = click.FloatRange(0, 100, min_open=True)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from gpu_advisor.publish import shapes
+    from gpu_advisor.documents import shapes
 
 Format = Literal["table", "json", "csv"]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,7 +41,7 @@ def show_json(value: object) -> None:
 
 
 def show_csv(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    from gpu_advisor.publish.spreadsheet import inert
+    from gpu_advisor.web.api.spreadsheet import inert
 
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(headings)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpu_advisor.calibration.errors import CalibrationError
+from gpu_advisor.hardware.errors import PlanError
+from gpu_advisor.hardware.machines import GIB, Machines, machines
 from gpu_advisor.planning import recipes
-from gpu_advisor.planning.errors import PlanError
 from gpu_advisor.planning.layout import RECIPES
-from gpu_advisor.planning.machines import GIB, Machines, machines
 
 if TYPE_CHECKING:
     from gpu_advisor.planning.calibrated import Corrected

@@ -13,7 +13,7 @@ from gpu_advisor.calibration.sizes import format_bytes
 from gpu_advisor.planning import recipes
 
 if TYPE_CHECKING:
-    from gpu_advisor.planning.machines import Machines
+    from gpu_advisor.hardware.machines import Machines
     from gpu_advisor.planning.traced import TracedPlan, TracedPlans
 
 _BUCKETS = "DistributedDataParallel(..., gradient_as_bucket_view=True), or the gradients are there twice"

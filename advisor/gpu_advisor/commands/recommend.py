@@ -10,10 +10,10 @@ import click
 
 from gpu_advisor.commands import asking, output
 from gpu_advisor.commands.errors import AskError
-from gpu_advisor.recommendation import Severity
+from gpu_advisor.evaluation.recommendation import Severity
 
 if TYPE_CHECKING:
-    from gpu_advisor.publish import shapes
+    from gpu_advisor.documents import shapes
 
 CSV_COLUMNS = (
     "id", "kind", "severity", "scope_kind", "scope", "current", "recommended", "unit", "diagnosis", "confidence",

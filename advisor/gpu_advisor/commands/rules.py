@@ -7,7 +7,7 @@ import click
 
 def _names() -> dict[str, str]:
     """What a family may be called here -> the name of its mapping: its whole name, or what stands before 'exporter'."""
-    from gpu_advisor.sources.mapping import mappings
+    from gpu_advisor.sources.exporters.mapping import mappings
 
     found = {mapping.name: mapping.name for mapping in mappings() if not mapping.companion}
     short = {name.removesuffix("-exporter").removesuffix("_exporter"): name for name in found}
@@ -28,7 +28,7 @@ def _names() -> dict[str, str]:
 )  # fmt: skip
 def command(sources: tuple[str, ...], jobs: tuple[str, ...], scrape_interval: float) -> None:
     """Print the recording rules of the series that dashboards and long windows read, for a rule file of Prometheus."""
-    from gpu_advisor.sources.recording import text
+    from gpu_advisor.sources.exporters.recording import text
 
     names = _names()
     unknown = [source for source in sources if source not in names]

@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import click
 
-from gpu_advisor.addresses import AddressError
+from gpu_advisor.runtime.wiring import Advisor, StartError, build
 from gpu_advisor.settings import ConfigError, Settings
-from gpu_advisor.sources.history import History
-from gpu_advisor.web import WebServer
-from gpu_advisor.wiring import Advisor, StartError, build
+from gpu_advisor.settings.addresses import AddressError
+from gpu_advisor.sources.embedded.history import History
+from gpu_advisor.web.server import WebServer
 
 
 def run(

@@ -9,7 +9,7 @@ from typing import Any
 import requests
 
 from gpu_advisor.commands.errors import AskError
-from gpu_advisor.sources.http import Answer, BodyTooLargeError, DeadlineClient, DeadlineExceededError
+from gpu_advisor.sources.prometheus.http import Answer, BodyTooLargeError, DeadlineClient, DeadlineExceededError
 
 DEFAULT_ADVISOR = "http://127.0.0.1:9817"
 ANSWER_SECONDS = 30.0

@@ -14,9 +14,9 @@ import requests
 
 from gpu_advisor.commands import live, output
 from gpu_advisor.commands.errors import AskError
-from gpu_advisor.node import GpuNow, NodeNow, Page, node
-from gpu_advisor.publish.wording import percent, value_text
-from gpu_advisor.sources.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError
+from gpu_advisor.commands.node import GpuNow, NodeNow, Page, node
+from gpu_advisor.sources.prometheus.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError
+from gpu_advisor.web.page.wording import percent, value_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from gpu_advisor.commands.running import log_to_stderr, run
-from gpu_advisor.local import exporter, import_simulated_past, state_dir_for
+from gpu_advisor.runtime.local import exporter, import_simulated_past, state_dir_for
 from gpu_advisor.settings import ConfigError, EmbeddedSource, Settings, SourceSettings, host_and_port, load
-from gpu_advisor.sources.history import History
+from gpu_advisor.sources.embedded.history import History
 
 
 def default_state_dir() -> Path:

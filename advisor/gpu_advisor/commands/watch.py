@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpu_advisor.commands import asking, live, output
-from gpu_advisor.publish import shapes
+from gpu_advisor.documents import shapes
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import date
 
 from gpu_advisor.cost.errors import CostError
-from gpu_advisor.gpu_types import sold_gb, type_name
-from gpu_advisor.planning.machines import CARDS, GIB
+from gpu_advisor.hardware.gpu_types import sold_gb, type_name
+from gpu_advisor.hardware.machines import CARDS, GIB
 
 ON_PREMISE = "on-premise"
 

@@ -8,8 +8,8 @@ from gpu_advisor.calibration.profile import Profile
 from gpu_advisor.cost.errors import CostError
 from gpu_advisor.cost.offers import Gpu
 from gpu_advisor.cost.throughput import Rate
-from gpu_advisor.gpu_types import sold_gb, type_name
-from gpu_advisor.planning.machines import CARDS
+from gpu_advisor.hardware.gpu_types import sold_gb, type_name
+from gpu_advisor.hardware.machines import CARDS
 
 
 def rates_of(profiles: Sequence[Profile], units_per_sample: float = 1.0) -> tuple[Rate, ...]:

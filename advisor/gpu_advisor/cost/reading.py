@@ -9,7 +9,7 @@ from typing import Any
 
 from gpu_advisor.cost.errors import CostError
 from gpu_advisor.cost.offers import ON_PREMISE, Offer, gpu_of
-from gpu_advisor.planning.machines import CARDS
+from gpu_advisor.hardware.machines import CARDS
 
 COLUMNS = (
     "provider", "region", "instance_type", "gpu_type", "gpu_count", "gpu_memory_gib", "vcpus", "memory_gib",

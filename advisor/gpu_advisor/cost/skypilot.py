@@ -19,7 +19,7 @@ from statistics import median_low
 from gpu_advisor.cost.errors import CostError
 from gpu_advisor.cost.offers import Offer
 from gpu_advisor.cost.reading import number, offer
-from gpu_advisor.planning.machines import CARDS
+from gpu_advisor.hardware.machines import CARDS
 
 PROVIDERS = ("aws", "azure", "gcp")
 HEADER = (

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
+from gpu_advisor.documents.shapes import Brief, PoolThen, WhatIf
 from gpu_advisor.optimizing.targets import Targets
-from gpu_advisor.publish.shapes import Brief, PoolThen, WhatIf
 from gpu_advisor.report.figures import percent, signed_money, words
 from gpu_advisor.report.markdown import escaped
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpu_advisor.calibration.profile import Profile
-from gpu_advisor.planning.errors import PlanError
+from gpu_advisor.hardware.errors import PlanError
+from gpu_advisor.hardware.machines import GIB
 from gpu_advisor.planning.layout import Layout, Recipe
-from gpu_advisor.planning.machines import GIB
 from gpu_advisor.planning.memory import activations, memory
 from gpu_advisor.planning.shape import Shape
 

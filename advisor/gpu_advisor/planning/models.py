@@ -8,7 +8,7 @@ from dataclasses import replace
 from math import log
 from typing import Any
 
-from gpu_advisor.planning.errors import PlanError
+from gpu_advisor.hardware.errors import PlanError
 from gpu_advisor.planning.shape import Shape
 
 SEQUENCE = 2048

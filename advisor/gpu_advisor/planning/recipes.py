@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpu_advisor.hardware.machines import Machines
 from gpu_advisor.planning.layout import Layout, Recipe
-from gpu_advisor.planning.machines import Machines
 
 
 def torchrun(machines: Machines, script: str = "train.py") -> str:

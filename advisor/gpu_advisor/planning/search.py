@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import log2
 
-from gpu_advisor.planning.errors import PlanError
+from gpu_advisor.hardware.errors import PlanError
+from gpu_advisor.hardware.machines import Machines
 from gpu_advisor.planning.layout import Checkpointing, Layout, Offload, Recipe
-from gpu_advisor.planning.machines import Machines
 from gpu_advisor.planning.memory import OVERHEAD_BYTES, Memory, memory
 from gpu_advisor.planning.shape import Shape
 

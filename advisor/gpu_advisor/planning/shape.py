@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpu_advisor.planning.errors import PlanError
+from gpu_advisor.hardware.errors import PlanError
 
 
 @dataclass(frozen=True, slots=True)

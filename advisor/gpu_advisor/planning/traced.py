@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from gpu_advisor.calibration.estimate import Correction, Estimate, correct, estimate
 from gpu_advisor.calibration.profile import Profile
-from gpu_advisor.planning.errors import PlanError
+from gpu_advisor.hardware.errors import PlanError
+from gpu_advisor.hardware.machines import Machines
 from gpu_advisor.planning.layout import Layout
-from gpu_advisor.planning.machines import Machines
 from gpu_advisor.planning.search import LARGEST_MICRO_BATCH
 
 Tracer = Callable[[str, int, str, Correction], Estimate]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpu_advisor.publish.shapes import Check, Recommendation
+from gpu_advisor.documents.shapes import Check, Recommendation
 from gpu_advisor.report import figures
 from gpu_advisor.report.figures import UNKNOWN, money, percent, points, time, words
 from gpu_advisor.report.shapes import Report

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
-from gpu_advisor.publish.shapes import Outcome
+from gpu_advisor.documents.shapes import Outcome
 from gpu_advisor.report import figures
 from gpu_advisor.report.drawing import WIDTH, label, straight
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from math import fsum
 
-from gpu_advisor import checks
-from gpu_advisor.facts import Gpu
-from gpu_advisor.pools import Pool, assign
-from gpu_advisor.publish import document, shapes, worth
-from gpu_advisor.publish.document import moment
+from gpu_advisor.documents import document, shapes, worth
+from gpu_advisor.documents.document import moment
+from gpu_advisor.evaluation import checks
+from gpu_advisor.evaluation.facts import Gpu
+from gpu_advisor.evaluation.pools import Pool, assign
 from gpu_advisor.report import queries, series, usage
 from gpu_advisor.report.reading import Past, Steps
 from gpu_advisor.report.shapes import Band, GpuHours, Group, Model, Money, Period, Report, Targets, Trends
 from gpu_advisor.settings import PoolSettings, Settings
-from gpu_advisor.view import View
+from gpu_advisor.state.view import View
 
 _CPU_BAND = next(item for item in checks.NODE_ITEMS if item.name == "cpu").signals[0][1]
 

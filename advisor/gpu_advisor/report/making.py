@@ -7,7 +7,7 @@ from gpu_advisor.report.period import period
 from gpu_advisor.report.reading import Range, read
 from gpu_advisor.report.shapes import Report
 from gpu_advisor.settings import Settings
-from gpu_advisor.view import View
+from gpu_advisor.state.view import View
 
 
 def make(

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from gpu_advisor.expressions import Expression
-from gpu_advisor.pools import HELD_MEMORY_RATIO
+from gpu_advisor.evaluation.pools import HELD_MEMORY_RATIO
+from gpu_advisor.promql.expressions import Expression
+from gpu_advisor.promql.promql import duration, to_promql
 from gpu_advisor.report import series
 from gpu_advisor.report.period import Period
 from gpu_advisor.report.reading import Past
 from gpu_advisor.report.shapes import Query
 from gpu_advisor.report.usage import IDLE_MIN_COVERAGE, IDLE_RATIO
-from gpu_advisor.sources.promql import duration, to_promql
 
 FLEET = "/groups/0"
 

@@ -10,16 +10,18 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from math import isfinite
 
-from gpu_advisor.expressions import Aggregate, Expression, Labels, Select, Tagged, Vector, only, union
-from gpu_advisor.facts import SHARE_SLACK, Gpu, build_gpus, build_nodes
-from gpu_advisor.publish.document import moment
+from gpu_advisor.documents.document import moment
+from gpu_advisor.evaluation.facts import Gpu
+from gpu_advisor.observation.build import SHARE_SLACK
+from gpu_advisor.observation.identity import build_gpus, build_nodes
+from gpu_advisor.promql.expressions import Aggregate, Expression, Labels, Select, Tagged, Trail, Vector, only, union
 from gpu_advisor.report import series
 from gpu_advisor.report.period import Period
-from gpu_advisor.sources.base import SourceError, SourceErrorKind, Trail
-from gpu_advisor.sources.detection import Roster, interval_queries, scrape_intervals, speakers
-from gpu_advisor.sources.mapping import Mapping as ExporterMapping
-from gpu_advisor.sources.mapping import mappings
-from gpu_advisor.sources.speaker import Speaker
+from gpu_advisor.sources.base import SourceError, SourceErrorKind
+from gpu_advisor.sources.exporters.detection import Roster, interval_queries, scrape_intervals, speakers
+from gpu_advisor.sources.exporters.mapping import Mapping as ExporterMapping
+from gpu_advisor.sources.exporters.mapping import mappings
+from gpu_advisor.sources.exporters.speaker import Speaker
 
 #: Asks for an expression at start, start + step, ... up to end (seconds since 1970). One query. Raises SourceError.
 Range = Callable[[Expression, float, float, float], Mapping[Labels, Trail]]

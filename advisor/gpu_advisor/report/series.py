@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import ceil
 
-from gpu_advisor.expressions import Affine, Expression, Select, union
+from gpu_advisor.promql.expressions import Affine, Expression, Select, union
+from gpu_advisor.promql.vocabulary import Reduction, ScopeName
 from gpu_advisor.report.period import HOUR
-from gpu_advisor.sources.mapping import Reduction, ScopeName
-from gpu_advisor.sources.speaker import Speaker
+from gpu_advisor.sources.exporters.speaker import Speaker
 
 UTILIZATION, COVERAGE, MEMORY, CPU = "utilization", "coverage", "memory", "cpu"
 

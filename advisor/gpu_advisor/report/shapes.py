@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from gpu_advisor.publish import shapes
-from gpu_advisor.publish.shapes import Time
+from gpu_advisor.documents import shapes
+from gpu_advisor.documents.shapes import Time
 
 
 class Period(TypedDict):

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
 
-from gpu_advisor.facts import Gpu
-from gpu_advisor.pools import HELD_MEMORY_RATIO
+from gpu_advisor.evaluation.facts import Gpu
+from gpu_advisor.evaluation.pools import HELD_MEMORY_RATIO
 from gpu_advisor.report import series
 from gpu_advisor.report.reading import Past, Steps
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gpu_advisor.gpu_types import MEMORY_SPECS, RESOURCE_NAMES
+from gpu_advisor.hardware.gpu_types import MEMORY_SPECS, RESOURCE_NAMES
 from gpu_advisor.settings.kinds import Seconds, Strict
 
 _RESOURCE = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"

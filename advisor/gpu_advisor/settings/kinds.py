@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from gpu_advisor.addresses import AddressError, split
+from gpu_advisor.settings.addresses import AddressError, split
 
 
 class Strict(BaseModel):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from gpu_advisor.expressions import (
+from gpu_advisor.promql.expressions import (
     Aggregate,
     AggregateOp,
     Expression,

@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
-from gpu_advisor.expressions import Expression, Labels, Vector
-
-#: Values on a time grid, (seconds since 1970, value), oldest first; grid points without a value are not in it.
-Trail = tuple[tuple[float, float], ...]
+from gpu_advisor.promql.expressions import Expression, Labels, Trail, Vector
 
 
 class SourceErrorKind(str, Enum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 
-from gpu_advisor.expressions import Matcher
+from gpu_advisor.promql.expressions import Matcher
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
 
 #: What Python's expressions have and RE2 has not, or read differently: refused rather than guessed at.

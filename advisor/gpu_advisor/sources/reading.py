@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from gpu_advisor.expressions import (
+from gpu_advisor.promql.expressions import (
     Aggregate,
     Expression,
     Renamed,
@@ -25,7 +25,7 @@ from gpu_advisor.expressions import (
 )
 from gpu_advisor.sources.algebra import Values, evaluate
 from gpu_advisor.sources.base import Source
-from gpu_advisor.sources.packs import Pack, queries, read_packs
+from gpu_advisor.sources.prometheus.packs import Pack, queries, read_packs
 
 #: A pack holds this many leaves if it can: a small one ends well within its time limit, and its answer, some 0.13 KiB
 #: a leaf and GPU, is not large in memory.

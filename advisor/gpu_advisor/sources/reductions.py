@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_advisor.expressions import Function
+from gpu_advisor.promql.expressions import Function
 
 Times = NDArray[np.int64]
 Values = NDArray[np.float64]

@@ -6,17 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gpu_advisor.engine import Evaluation as Outcome
-from gpu_advisor.engine import compile_signals, decide
-from gpu_advisor.expressions import Expression, Labels, Select, Vector
-from gpu_advisor.facts import Facts, Gpu, Node
-from gpu_advisor.pools import assign
-from gpu_advisor.publish.alertmanager import Alertmanagers, AlertmanagerState
-from gpu_advisor.publish.alerts import Alert, payload
-from gpu_advisor.publish.ledger import Ledger
-from gpu_advisor.service import Service
-from gpu_advisor.settings import Settings
-from gpu_advisor.signals import (
+from gpu_advisor.evaluation.engine import Evaluation as Outcome
+from gpu_advisor.evaluation.engine import decide
+from gpu_advisor.evaluation.facts import Facts, Gpu, Node
+from gpu_advisor.evaluation.history import Seen
+from gpu_advisor.evaluation.pools import assign
+from gpu_advisor.evaluation.signals import (
     CATALOGUE,
     IDLE_COVERAGE,
     IDLE_UTILIZATION,
@@ -24,12 +19,19 @@ from gpu_advisor.signals import (
     UTILIZATION,
     UTILIZATION_COVERAGE,
 )
+from gpu_advisor.notify.alertmanager import Alertmanagers, AlertmanagerState
+from gpu_advisor.notify.alerts import payload
+from gpu_advisor.observation.compile import compile_signals
+from gpu_advisor.promql.expressions import Expression, Labels, Select, Trail, Vector
+from gpu_advisor.runtime.service import Service
+from gpu_advisor.settings import Settings
 from gpu_advisor.sources import algebra
-from gpu_advisor.sources.base import SourceError, SourceErrorKind, Trail
-from gpu_advisor.sources.mapping import own_mappings
+from gpu_advisor.sources.base import SourceError, SourceErrorKind
+from gpu_advisor.sources.exporters.mapping import own_mappings
+from gpu_advisor.sources.exporters.speaker import Speaker
 from gpu_advisor.sources.matchers import matcher_test
-from gpu_advisor.sources.speaker import Speaker
-from gpu_advisor.trails import Seen
+from gpu_advisor.state.alert import Alert
+from gpu_advisor.state.ledger import Ledger
 
 SPEAKERS = tuple(Speaker(mapping) for mapping in own_mappings())
 AT = 1_800_000_000.0

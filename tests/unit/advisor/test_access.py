@@ -10,11 +10,11 @@ import bcrypt
 import pytest
 import requests
 from flask.testing import FlaskClient
-from gpu_advisor.publish.access import Access
-from gpu_advisor.publish.api import Doors, create_app
 from gpu_advisor.settings import ConfigError, Settings
-from gpu_advisor.view import SourceState, View
-from gpu_advisor.web import WebServer, access_of
+from gpu_advisor.state.view import SourceState, View
+from gpu_advisor.web.api.access import Access
+from gpu_advisor.web.api.api import Doors, create_app
+from gpu_advisor.web.server import WebServer, access_of
 from pydantic import ValidationError
 
 from tests.servers import free_port

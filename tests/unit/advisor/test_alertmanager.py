@@ -10,10 +10,11 @@ from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
 
 import pytest
-from gpu_advisor.publish import alertmanager
-from gpu_advisor.publish.alertmanager import BATCH, Alertmanagers, AlertmanagerState
-from gpu_advisor.publish.alerts import ROUNDS_TO_LIVE, Alert
+from gpu_advisor.notify import alertmanager
+from gpu_advisor.notify.alertmanager import BATCH, Alertmanagers, AlertmanagerState
+from gpu_advisor.notify.alerts import ROUNDS_TO_LIVE
 from gpu_advisor.settings import AlertmanagerSettings
+from gpu_advisor.state.alert import Alert
 from pydantic import SecretStr
 
 from ..sources.fake_http import Answering, FakeServer, fake_http, reply

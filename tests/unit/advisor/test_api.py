@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from gpu_advisor.continuity import Snooze
-from gpu_advisor.engine import evaluate
-from gpu_advisor.outcomes import NO_OUTCOMES, Closed, Outcome, Promise, Result
-from gpu_advisor.publish import metrics
-from gpu_advisor.publish.alertmanager import AlertmanagerState
-from gpu_advisor.publish.api import Doors, create_app
-from gpu_advisor.recommendation import Scope
+from gpu_advisor.evaluation.recommendation import Scope
+from gpu_advisor.notify import metrics
+from gpu_advisor.notify.alertmanager import AlertmanagerState
+from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
-from gpu_advisor.view import Issued, SourceState, View
+from gpu_advisor.state.continuity import Snooze
+from gpu_advisor.state.outcomes import NO_OUTCOMES, Closed, Outcome, Promise, Result
+from gpu_advisor.state.view import Issued, SourceState, View
+from gpu_advisor.web.api.api import Doors, create_app
 from prometheus_client.parser import text_string_to_metric_families
 
 from .build import AT, Card, FakeSource, Target

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil
 
 import pytest
-from gpu_advisor.autoscaling import beyond_tolerance, hpa_acts, step
+from gpu_advisor.evaluation.scaling.hpa import beyond_tolerance, hpa_acts, step
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from gpu_advisor import signals
-from gpu_advisor.calibration.curves import Curve, Shelf, curves_of_metrics, shelf
+from gpu_advisor.calibration.curves import Curve, Shelf
+from gpu_advisor.calibration.loading import curves_of_metrics, shelf
 from gpu_advisor.calibration.points import Point, clean
 from gpu_advisor.calibration.profile import (
     PROFILE_MEMORY,
@@ -19,12 +19,13 @@ from gpu_advisor.calibration.profile import (
     rows,
     write_profile,
 )
-from gpu_advisor.engine import decide
-from gpu_advisor.facts import Facts
-from gpu_advisor.policies import batch_size, calibrated_batch
-from gpu_advisor.recommendation import Abstention, Reason, Recommendation
+from gpu_advisor.evaluation import signals
+from gpu_advisor.evaluation.engine import decide
+from gpu_advisor.evaluation.facts import Facts
+from gpu_advisor.evaluation.policies import batch_size, calibrated_batch
+from gpu_advisor.evaluation.recommendation import Abstention, Reason, Recommendation
+from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.settings import Settings
-from gpu_advisor.signals import Signal
 from hypothesis import example, given
 from hypothesis import strategies as st
 

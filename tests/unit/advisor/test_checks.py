@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from gpu_advisor import checks, signals
-from gpu_advisor.engine import decide
-from gpu_advisor.pools import assign
-from gpu_advisor.recommendation import Check, Reason, Status
+from gpu_advisor.evaluation import checks, signals
+from gpu_advisor.evaluation.engine import decide
+from gpu_advisor.evaluation.pools import assign
+from gpu_advisor.evaluation.recommendation import Check, Reason, Status
 from gpu_advisor.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st

@@ -19,9 +19,9 @@ import yaml
 from gpu_advisor import settings as settings_module
 from gpu_advisor.cli import main
 from gpu_advisor.commands import COMMANDS, Commands, looking
-from gpu_advisor.publish import parameters
 from gpu_advisor.settings import Settings
-from gpu_advisor.web import WebServer
+from gpu_advisor.web.api import parameters
+from gpu_advisor.web.server import WebServer
 
 from tests.servers import free_port
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu_advisor.diagnosis.diagnose import diagnose, judge
-from gpu_advisor.diagnosis.features import BY_NAME
-from gpu_advisor.diagnosis.hardware import nvlink_bytes_per_second, pcie_bytes_per_second
-from gpu_advisor.diagnosis.logic import At, Condition, Truth, above, all_of, below, either, unless
-from gpu_advisor.diagnosis.peers import Peers, peers
-from gpu_advisor.diagnosis.table import DIAGNOSES, HEALTHY, HELD_UP, REMARKS, TABLE, UNKNOWN, UNUSED
-from gpu_advisor.policies import idle_reclaim
-from gpu_advisor.policies.diagnosed import ADVISORS
+from gpu_advisor.evaluation.diagnosis.diagnose import diagnose, judge
+from gpu_advisor.evaluation.diagnosis.features import BY_NAME
+from gpu_advisor.evaluation.diagnosis.hardware import nvlink_bytes_per_second, pcie_bytes_per_second
+from gpu_advisor.evaluation.diagnosis.logic import At, Condition, Truth, above, all_of, below, either, unless
+from gpu_advisor.evaluation.diagnosis.peers import Peers, peers
+from gpu_advisor.evaluation.diagnosis.table import DIAGNOSES, HEALTHY, HELD_UP, REMARKS, TABLE, UNKNOWN, UNUSED
+from gpu_advisor.evaluation.policies import idle_reclaim
+from gpu_advisor.evaluation.policies.diagnosed import ADVISORS
 from gpu_advisor.settings import Settings
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings

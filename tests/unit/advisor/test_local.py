@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gpu_advisor.local import MOST_NAME_CHARACTERS, state_dir_for, uncovered
+from gpu_advisor.runtime.local import MOST_NAME_CHARACTERS, state_dir_for, uncovered
 
 
 def test_each_simulated_fleet_has_a_state_of_its_own_whatever_its_length() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
+from gpu_advisor.commands.node import Labels, Page, node
 from gpu_advisor.commands.top import lines
-from gpu_advisor.node import Labels, Page, node
 
 GPU = (("uuid", "a"),)
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import requests
 import schemathesis
-from gpu_advisor.publish.api import Doors, create_app
-from gpu_advisor.publish.openapi import document
-from gpu_advisor.publish.operations import OPERATIONS
 from gpu_advisor.settings import Settings
-from gpu_advisor.web import WebServer
+from gpu_advisor.web.api.api import Doors, create_app
+from gpu_advisor.web.api.openapi import document
+from gpu_advisor.web.api.operations import OPERATIONS
+from gpu_advisor.web.server import WebServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode

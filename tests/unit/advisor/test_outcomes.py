@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from gpu_advisor.outcomes import NO_OUTCOMES, Closed, Outcomes, Promise, Result, Seen, close, judge
-from gpu_advisor.recommendation import Scope
+from gpu_advisor.evaluation.recommendation import Scope
+from gpu_advisor.state.outcomes import NO_OUTCOMES, Closed, Outcomes, Promise, Result, Seen, close, judge
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -10,16 +10,17 @@ from html import unescape
 
 import pytest
 from flask.testing import FlaskClient
-from gpu_advisor.continuity import Snooze
-from gpu_advisor.expressions import Expression, Labels
-from gpu_advisor.publish import charts, curves, glance, wording, worth
-from gpu_advisor.publish.api import Doors, create_app
-from gpu_advisor.publish.curves import Curve, Curves
-from gpu_advisor.publish.direction import isolated, turning
-from gpu_advisor.recommendation import Evidence, Recommendation
+from gpu_advisor.documents import worth
+from gpu_advisor.evaluation.recommendation import Evidence, Recommendation
+from gpu_advisor.promql.expressions import Expression, Labels, Trail
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.base import SourceError, SourceErrorKind, Trail
-from gpu_advisor.view import SourceState, View
+from gpu_advisor.sources.base import SourceError, SourceErrorKind
+from gpu_advisor.state.continuity import Snooze
+from gpu_advisor.state.view import SourceState, View
+from gpu_advisor.web.api.api import Doors, create_app
+from gpu_advisor.web.page import charts, curves, glance, wording
+from gpu_advisor.web.page.bidi import isolated, turning
+from gpu_advisor.web.page.curves import Curve, Curves
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -135,7 +136,7 @@ def test_each_check_has_its_page_and_what_is_unknown_says_why() -> None:
 
 
 def wording_link(check: object) -> str:
-    from gpu_advisor.publish.page import check_link
+    from gpu_advisor.web.page.page import check_link
 
     return check_link(check)  # type: ignore[arg-type]
 

@@ -4,10 +4,10 @@ import dataclasses
 import shlex
 
 import pytest
-from gpu_advisor.engine import decide
-from gpu_advisor.recommendation import Reason
+from gpu_advisor.evaluation.engine import decide
+from gpu_advisor.evaluation.recommendation import Reason
+from gpu_advisor.evaluation.signals import JOB_STEPPING
 from gpu_advisor.settings import Settings
-from gpu_advisor.signals import JOB_STEPPING
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,15 +6,15 @@ import dataclasses
 from collections.abc import Mapping
 
 import pytest
-from gpu_advisor import signals
-from gpu_advisor.continuity import Given, held_ids
-from gpu_advisor.engine import decide
-from gpu_advisor.facts import Facts
-from gpu_advisor.policies import diagnosed, failing_gpu, idle_reclaim
-from gpu_advisor.policies.mixed_precision import formats_of
-from gpu_advisor.recommendation import Abstention, Reason, Recommendation, Scope
+from gpu_advisor.evaluation import signals
+from gpu_advisor.evaluation.engine import decide
+from gpu_advisor.evaluation.facts import Facts
+from gpu_advisor.evaluation.policies import diagnosed, failing_gpu, idle_reclaim
+from gpu_advisor.evaluation.policies.mixed_precision import formats_of
+from gpu_advisor.evaluation.recommendation import Abstention, Reason, Recommendation, Scope
+from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.settings import Settings
-from gpu_advisor.signals import Signal
+from gpu_advisor.state.continuity import Given, held_ids
 
 from benchmarks.situations.as_facts import Watched
 from benchmarks.situations.classes import CLASSES, draw

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-from gpu_advisor.continuity import Snooze
-from gpu_advisor.publish import rendered
-from gpu_advisor.publish.rendered import MANY, Rendering, Renderings, rendering
-from gpu_advisor.view import Issued, SourceState, View
+from gpu_advisor.state.continuity import Snooze
+from gpu_advisor.state.view import Issued, SourceState, View
+from gpu_advisor.web.api import rendered
+from gpu_advisor.web.api.rendered import MANY, Rendering, Renderings, rendering
 
 from .build import AT, Card, concluded
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from gpu_advisor.demand import Reading
-from gpu_advisor.engine import decide
-from gpu_advisor.recommendation import Reason, Recommendation, Scope
+from gpu_advisor.evaluation.engine import decide
+from gpu_advisor.evaluation.history import Reading
+from gpu_advisor.evaluation.recommendation import Reason, Recommendation, Scope
 from gpu_advisor.settings import Evaluation, Settings
 from pydantic import ValidationError
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from gpu_advisor.recommendation import Reason
-from gpu_advisor.scaling.size import Limits, Size, size
-from gpu_advisor.scaling.trail import Point, pool_points
+from gpu_advisor.evaluation.recommendation import Reason
+from gpu_advisor.evaluation.scaling.size import Limits, Size, size
+from gpu_advisor.evaluation.scaling.trail import Point, pool_points
 from gpu_advisor.settings import Evaluation
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 
 import pytest
-from gpu_advisor.recommendation import Reason
-from gpu_advisor.scaling.size import Limits, size
-from gpu_advisor.scaling.trail import Point, pool_points
+from gpu_advisor.evaluation.recommendation import Reason
+from gpu_advisor.evaluation.scaling.size import Limits, size
+from gpu_advisor.evaluation.scaling.trail import Point, pool_points
 from gpu_advisor.settings import Evaluation
 from hypothesis import given, settings
 from hypothesis import strategies as st

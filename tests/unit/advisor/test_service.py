@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu_advisor.continuity import Snooze
-from gpu_advisor.engine import evaluate
-from gpu_advisor.publish.alerts import RESOLVED_RESENT_SECONDS, Alert, payload, updated
+from gpu_advisor.notify.alerts import RESOLVED_RESENT_SECONDS, payload, updated
+from gpu_advisor.observation.evaluate import evaluate
+from gpu_advisor.runtime.wiring import longest_round_seconds
 from gpu_advisor.settings import Settings
-from gpu_advisor.view import View
-from gpu_advisor.wiring import longest_round_seconds
+from gpu_advisor.state.alert import Alert
+from gpu_advisor.state.continuity import Snooze
+from gpu_advisor.state.view import View
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -3,13 +3,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from gpu_advisor import signals
-from gpu_advisor.engine import compile_signals
-from gpu_advisor.expressions import metrics_of
+from gpu_advisor.evaluation import signals
+from gpu_advisor.observation.compile import compile_signals
+from gpu_advisor.observation.queries import IDENTITY
+from gpu_advisor.promql.expressions import metrics_of
+from gpu_advisor.promql.promql import to_promql
+from gpu_advisor.promql.vocabulary import Reduction
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.mapping import Mapping, Reduction
-from gpu_advisor.sources.promql import to_promql
-from gpu_advisor.sources.speaker import Speaker
+from gpu_advisor.sources.exporters.mapping import Mapping
+from gpu_advisor.sources.exporters.speaker import Speaker
 from gpu_exporter.metrics import DEVICE_FAMILIES
 
 from .build import AT, SPEAKERS, Card, facts
@@ -32,7 +34,7 @@ OTHERS = {
     "training_peak_memory_bytes", "training_batch_size", "training_value", "gpu:utilization_ratio:max1d",
 }  # fmt: skip
 
-UP = signals.IDENTITY["targets"]
+UP = IDENTITY["targets"]
 
 
 def test_every_metric_named_by_our_mapping_exists() -> None:

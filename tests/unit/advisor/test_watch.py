@@ -107,8 +107,8 @@ def test_what_is_completed(
 
 
 def test_csv_of_top_is_inert_text() -> None:
+    from gpu_advisor.commands.node import node
     from gpu_advisor.commands.top import CSV_COLUMNS, _show
-    from gpu_advisor.node import node
 
     from .test_node import page
 

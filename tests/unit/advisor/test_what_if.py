@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from gpu_advisor.engine import decide
-from gpu_advisor.publish.api import Doors, create_app
+from gpu_advisor.evaluation.engine import decide
+from gpu_advisor.evaluation.what_if import WhatIfError, changed
 from gpu_advisor.settings import Settings
-from gpu_advisor.view import Issued, SourceState, View
-from gpu_advisor.what_if import WhatIfError, changed
+from gpu_advisor.state.view import Issued, SourceState, View
+from gpu_advisor.web.api.api import Doors, create_app
 from hypothesis import given
 from hypothesis import strategies as st
 

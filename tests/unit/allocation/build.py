@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpu_advisor.allocation.allocator import Allocator, Terms
+from gpu_advisor.allocation.desk import GpuDesk
 from gpu_advisor.allocation.leases import Leases
 from gpu_advisor.allocation.machines import Machines
 from gpu_advisor.allocation.model import Gpu, Inventory, Node
 from gpu_advisor.allocation.monitoring import Monitor
 from gpu_advisor.allocation.store import LeaseStore
-from gpu_advisor.publish.gpu_api import GpuDesk
 from gpu_advisor.settings import AllocationSettings
-from gpu_advisor.view import View
+from gpu_advisor.state.view import View
 
 AT = 1_800_000_000.0
 

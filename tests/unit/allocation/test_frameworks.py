@@ -23,7 +23,7 @@ from gpu_advisor.allocation.frameworks import (
 from gpu_advisor.allocation.frameworks.precision import mixed_precision
 from gpu_advisor.allocation.model import Share
 from gpu_advisor.allocation.strategies import LEAST_RATIO, MOST_RATIO, MemoryStrategy, ModelNeed, memory_share, strategy
-from gpu_advisor.planning.machines import CARDS, GIB
+from gpu_advisor.hardware.machines import CARDS, GIB
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from gpu_advisor.engine import decide
-from gpu_advisor.publish.access import Access
-from gpu_advisor.publish.api import MOST_BODY_BYTES, Doors, create_app
-from gpu_advisor.publish.gpu_operations import GPU_OPERATIONS
+from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.settings import Settings
-from gpu_advisor.view import SourceState, View
+from gpu_advisor.state.view import SourceState, View
+from gpu_advisor.web.api.access import Access
+from gpu_advisor.web.api.api import MOST_BODY_BYTES, Doors, create_app
+from gpu_advisor.web.api.gpu_operations import GPU_OPERATIONS
 
 from tests.unit.advisor.build import facts
 

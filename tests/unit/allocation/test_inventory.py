@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu_advisor import signals
 from gpu_advisor.allocation.inventory import from_facts
 from gpu_advisor.allocation.inventory_file import overlaid, read
 from gpu_advisor.allocation.machines import Machines
 from gpu_advisor.allocation.model import Inventory
-from gpu_advisor.engine import decide
-from gpu_advisor.facts import Facts
-from gpu_advisor.gpu_types import MEMORY_SPECS
+from gpu_advisor.evaluation import signals
+from gpu_advisor.evaluation.engine import decide
+from gpu_advisor.evaluation.facts import Facts
+from gpu_advisor.hardware.gpu_types import MEMORY_SPECS
 from gpu_advisor.settings import ConfigError, Settings
-from gpu_advisor.view import SourceState, View
+from gpu_advisor.state.view import SourceState, View
 
 from tests.unit.advisor.build import AT, Card, facts
 

@@ -9,9 +9,9 @@ import pytest
 from gpu_advisor.allocation.model import Inventory
 from gpu_advisor.allocation.monitoring import Look, changes
 from gpu_advisor.allocation.requests import GpuRequest
-from gpu_advisor.engine import decide
+from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.settings import Settings
-from gpu_advisor.view import SourceState, View
+from gpu_advisor.state.view import SourceState, View
 
 from tests.unit.advisor.build import facts
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from gpu_advisor.allocation.errors import RequestError
 from gpu_advisor.allocation.requests import MOST_GPUS, GpuRequest, parse_request
-from gpu_advisor.gpu_types import sold_gb, type_name
+from gpu_advisor.hardware.gpu_types import sold_gb, type_name
 from hypothesis import given
 from hypothesis import strategies as st
 

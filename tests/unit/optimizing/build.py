@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from gpu_advisor.commands.errors import AskError
-from gpu_advisor.publish import document, shapes
+from gpu_advisor.documents import document, shapes
+from gpu_advisor.evaluation.what_if import WhatIfError, changed, compare
 from gpu_advisor.settings import Settings
-from gpu_advisor.view import SourceState, View
-from gpu_advisor.what_if import WhatIfError, changed, compare
+from gpu_advisor.state.view import SourceState, View
 
 from tests.unit.advisor.build import AT, Card, concluded
 

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from gpu_advisor import policies
 from gpu_advisor.commands import asking
 from gpu_advisor.commands.errors import AskError
 from gpu_advisor.commands.optimize import command
+from gpu_advisor.documents.shapes import Brief
+from gpu_advisor.evaluation import policies
 from gpu_advisor.optimizing.files import _TRAINER, MANIFEST, SETTINGS, SUMMARY, digest, files, slug, trainer_settings
 from gpu_advisor.optimizing.targets import Targets
 from gpu_advisor.optimizing.writing import NotWritten, write
-from gpu_advisor.publish.shapes import Brief
 from gpu_advisor.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st

@@ -13,10 +13,10 @@ from gpu_advisor.calibration.estimate import Correction, Estimate
 from gpu_advisor.calibration.profile import Measurement, MemoryKind, Profile, write_profile
 from gpu_advisor.cli import cli
 from gpu_advisor.commands import plan_module
+from gpu_advisor.hardware.errors import PlanError
+from gpu_advisor.hardware.machines import GIB, machines
 from gpu_advisor.planning.calibrated import LEAST_RATIO, MOST_RATIO, corrected
-from gpu_advisor.planning.errors import PlanError
 from gpu_advisor.planning.layout import RECIPES, Layout
-from gpu_advisor.planning.machines import GIB, machines
 from gpu_advisor.planning.memory import activations, memory
 from gpu_advisor.planning.models import KNOWN
 from gpu_advisor.planning.traced import correction_of, traced_plans

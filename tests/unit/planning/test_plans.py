@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from gpu_advisor.cli import cli
-from gpu_advisor.planning.errors import PlanError
+from gpu_advisor.hardware.errors import PlanError
+from gpu_advisor.hardware.machines import GIB, Machines, machines
 from gpu_advisor.planning.layout import RECIPES, Layout
-from gpu_advisor.planning.machines import GIB, Machines, machines
 from gpu_advisor.planning.memory import activations, memory
 from gpu_advisor.planning.models import KNOWN, NAMED_WITHIN, of_config, of_size, parameters_of
 from gpu_advisor.planning.search import Question, plans

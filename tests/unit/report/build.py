@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpu_advisor.expressions import Select
-from gpu_advisor.facts import Gpu
-from gpu_advisor.outcomes import Closed, Outcome, Outcomes, Promise, Result
-from gpu_advisor.recommendation import Scope
+from gpu_advisor.evaluation.facts import Gpu
+from gpu_advisor.evaluation.recommendation import Scope
+from gpu_advisor.promql.expressions import Select
 from gpu_advisor.report import series
 from gpu_advisor.report.document import report
 from gpu_advisor.report.period import Period
 from gpu_advisor.report.reading import Past
 from gpu_advisor.report.shapes import Report
 from gpu_advisor.settings import Settings
-from gpu_advisor.view import SourceState, View
+from gpu_advisor.state.outcomes import Closed, Outcome, Outcomes, Promise, Result
+from gpu_advisor.state.view import SourceState, View
 from hypothesis import strategies as st
 
 END = 1_795_003_200.0

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from gpu_advisor.expressions import Expression, Labels, Matcher, metrics_of, selects_of
+from gpu_advisor.promql.expressions import Expression, Labels, Matcher, Trail, metrics_of, selects_of
 from gpu_advisor.report import series
 from gpu_advisor.report.making import make
 from gpu_advisor.report.period import period
 from gpu_advisor.report.reading import Past, read
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.base import SourceError, SourceErrorKind, Trail
-from gpu_advisor.sources.embedded import EmbeddedSource
-from gpu_advisor.sources.history import History
-from gpu_advisor.sources.openmetrics import import_openmetrics
+from gpu_advisor.sources.base import SourceError, SourceErrorKind
+from gpu_advisor.sources.embedded.embedded import EmbeddedSource
+from gpu_advisor.sources.embedded.history import History
+from gpu_advisor.sources.embedded.openmetrics import import_openmetrics
 
 from benchmarks.week_history import HOUR, history
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import requests
-from gpu_advisor.engine import evaluate
-from gpu_advisor.expressions import Expression, Labels
-from gpu_advisor.sources.base import SourceError, SourceErrorKind, Trail
-from gpu_advisor.sources.embedded import EmbeddedSource
-from gpu_advisor.sources.history import History
-from gpu_advisor.sources.openmetrics import import_openmetrics
-from gpu_advisor.view import View
+from gpu_advisor.observation.evaluate import evaluate
+from gpu_advisor.promql.expressions import Expression, Labels, Trail
+from gpu_advisor.sources.base import SourceError, SourceErrorKind
+from gpu_advisor.sources.embedded.embedded import EmbeddedSource
+from gpu_advisor.sources.embedded.history import History
+from gpu_advisor.sources.embedded.openmetrics import import_openmetrics
+from gpu_advisor.state.view import View
 
 from benchmarks.week_history import HOUR, history
 from tests.browser.serving import served
@@ -50,7 +50,7 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Past]:
 @pytest.fixture
 def url(past: Past, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An advisor whose clock stands at the end of the history."""
-    monkeypatch.setattr("gpu_advisor.publish.report_api.make", _at_the_end)
+    monkeypatch.setattr("gpu_advisor.web.api.report_api.make", _at_the_end)
     evaluation = evaluate(past.source, PRICED, END)
     past.fails = False
     view: View = replace(view_of(outcome(0.4, 0.8, 0.7)), evaluation=evaluation)

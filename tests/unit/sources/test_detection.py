@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from gpu_advisor.expressions import Labels, Matcher, Vector
-from gpu_advisor.sources.detection import Roster, canonical, interval_queries, scrape_intervals, speakers
-from gpu_advisor.sources.mapping import RECORDED, mappings
-from gpu_advisor.sources.promql import to_promql
+from gpu_advisor.promql.expressions import Labels, Matcher, Vector
+from gpu_advisor.promql.promql import to_promql
+from gpu_advisor.sources.exporters.detection import Roster, canonical, interval_queries, scrape_intervals, speakers
+from gpu_advisor.sources.exporters.mapping import RECORDED, mappings
 from hypothesis import given
 from hypothesis import strategies as st
 

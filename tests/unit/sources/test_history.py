@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gpu_advisor.expressions import Labels, Matcher, Select
+from gpu_advisor.promql.expressions import Labels, Matcher, Select
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
-from gpu_advisor.sources.embedded import EmbeddedSource
-from gpu_advisor.sources.history import History, as_labels
-from gpu_advisor.sources.history_file import HistoryError, HistoryFullError, HistoryOrderError
-from gpu_advisor.sources.history_rows import SeriesSamples
+from gpu_advisor.sources.embedded.embedded import EmbeddedSource
+from gpu_advisor.sources.embedded.history import History, as_labels
+from gpu_advisor.sources.embedded.history_file import HistoryError, HistoryFullError, HistoryOrderError
+from gpu_advisor.sources.embedded.history_rows import SeriesSamples
 from gpu_advisor.sources.reductions import is_stale
 
 A: Labels = (("uuid", "A"),)
@@ -286,7 +286,7 @@ def test_many_threads(history: History):
 
 _CRASHING = """
 import sys
-from gpu_advisor.sources.history import History
+from gpu_advisor.sources.embedded.history import History
 history = History(sys.argv[1])
 second = 0
 while True:

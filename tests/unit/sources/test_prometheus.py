@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-from gpu_advisor.expressions import Matcher, Select
+from gpu_advisor.promql.expressions import Matcher, Select
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
-from gpu_advisor.sources.prometheus import PrometheusSettings, PrometheusSource
+from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
 
 from .fake_http import Answering, fake_http, reply
 

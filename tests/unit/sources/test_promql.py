@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from gpu_advisor.expressions import Affine, Aggregate, Expression, Matcher, Ratio, Select, only
-from gpu_advisor.sources.promql import duration, quote, to_promql
+from gpu_advisor.promql.expressions import Affine, Aggregate, Expression, Matcher, Ratio, Select, only
+from gpu_advisor.promql.promql import duration, quote, to_promql
 
 BUSY = Select("gpu_busy_seconds_total", "rate", 1800, matchers=(Matcher("uuid", "=~", "GPU-.*"),))
 UP = Select("gpu_up")

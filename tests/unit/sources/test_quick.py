@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from gpu_advisor.expressions import Labels
-from gpu_advisor.sources.answers import data_of, vector_of
+from gpu_advisor.promql.expressions import Labels
 from gpu_advisor.sources.base import SourceError
-from gpu_advisor.sources.http import Answer
-from gpu_advisor.sources.packs import PART, parted
-from gpu_advisor.sources.quick import quick_parts
+from gpu_advisor.sources.prometheus.answers import data_of, vector_of
+from gpu_advisor.sources.prometheus.http import Answer
+from gpu_advisor.sources.prometheus.packs import PART, parted
+from gpu_advisor.sources.prometheus.quick import quick_parts
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from gpu_advisor.engine import compile_signals, evaluate
-from gpu_advisor.expressions import Affine, Aggregate, Expression, Labels, Ratio, Select, Union, Vector
+from gpu_advisor.observation.compile import compile_signals
+from gpu_advisor.observation.evaluate import evaluate
+from gpu_advisor.promql.expressions import Affine, Aggregate, Expression, Labels, Ratio, Select, Union, Vector
 from gpu_advisor.settings import PoolSettings, Settings
 from gpu_advisor.sources import algebra
-from gpu_advisor.sources.mapping import mappings
-from gpu_advisor.sources.packs import PART
+from gpu_advisor.sources.exporters.mapping import mappings
+from gpu_advisor.sources.exporters.speaker import Speaker
+from gpu_advisor.sources.prometheus.packs import PART
 from gpu_advisor.sources.reading import MOST_INSTANT, MOST_WINDOWED, leaves_of, plan
-from gpu_advisor.sources.speaker import Speaker
 from hypothesis import given
 from hypothesis import strategies as st
 

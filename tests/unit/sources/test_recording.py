@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from gpu_advisor.commands.rules import command
 from gpu_advisor.sources import aggregated
 from gpu_advisor.sources.aggregated import INFO
-from gpu_advisor.sources.mapping import RECORDED, mappings
-from gpu_advisor.sources.recording import DAILY, FINE, HOURLY, NODE_INFO, SLOW, text
+from gpu_advisor.sources.exporters.mapping import RECORDED, mappings
+from gpu_advisor.sources.exporters.recording import DAILY, FINE, HOURLY, NODE_INFO, SLOW, text
 
 from tests.servers import require
 

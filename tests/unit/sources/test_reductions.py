@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from gpu_advisor.expressions import Function
+from gpu_advisor.promql.expressions import Function
 from gpu_advisor.sources.reductions import STALE_BITS, is_stale, mean, quantile, reduce
 
 STALE = np.array([STALE_BITS], np.int64).view(np.float64)[0]

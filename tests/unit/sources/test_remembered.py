@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pytest
-from gpu_advisor.expressions import Expression, Labels, Select, Vector
-from gpu_advisor.sources.base import Source, SourceError, SourceErrorKind, Trail
-from gpu_advisor.sources.remembered import STEPS_OF_A_QUERY, UNSETTLED_SECONDS, remembered
+from gpu_advisor.promql.expressions import Expression, Labels, Select, Trail, Vector
+from gpu_advisor.sources.base import Source, SourceError, SourceErrorKind
+from gpu_advisor.sources.prometheus.remembered import STEPS_OF_A_QUERY, UNSETTLED_SECONDS, remembered
 from hypothesis import given
 from hypothesis import strategies as st
 

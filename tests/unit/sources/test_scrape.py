@@ -8,10 +8,10 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from gpu_advisor.sources.history import History
-from gpu_advisor.sources.http import Answer
-from gpu_advisor.sources.openmetrics import OpenMetricsError, import_openmetrics
-from gpu_advisor.sources.scrape import Scraper, Target, _parsed, _ScrapeError
+from gpu_advisor.sources.embedded.history import History
+from gpu_advisor.sources.embedded.openmetrics import OpenMetricsError, import_openmetrics
+from gpu_advisor.sources.embedded.scrape import Scraper, Target, _parsed, _ScrapeError
+from gpu_advisor.sources.prometheus.http import Answer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -101,7 +101,7 @@ class RemoteEnd:
             import requests
         except ImportError as error:
             raise ServiceUnavailableError("asking a service needs `requests`: pip install requests") from error
-        from gpu_advisor.sources.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError
+        from gpu_advisor.sources.prometheus.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError
 
         url = f"{self._url}{PATH}{path}"
         given: dict[str, Any] = {} if body is None else {"json": dict(body)}
@@ -185,20 +185,20 @@ class LocalEnd:
         from gpu_advisor.allocation.allocator import Allocator
         from gpu_advisor.allocation.leases import Leases
         from gpu_advisor.allocation.store import LeaseStore
-        from gpu_advisor.gpu_types import MEMORY_SPECS
+        from gpu_advisor.hardware.gpu_types import MEMORY_SPECS
 
         inventory = listed.read(inventory_file, time.time(), MEMORY_SPECS)
         self._allocator = Allocator(Leases(LeaseStore(database)), lambda: inventory)
 
     def status(self) -> dict[str, Any]:
-        from gpu_advisor.publish import gpu_document
+        from gpu_advisor.allocation.documents import gpu_document
 
         held = self._allocator.snapshot().held
         return dict(gpu_document.status(self._allocator.inventory(), held, False, _resource))
 
     def nodes(self, gpu_type: str, min_memory_gb: float | None) -> list[dict[str, Any]]:
+        from gpu_advisor.allocation.documents import gpu_document
         from gpu_advisor.allocation.placement import suits
-        from gpu_advisor.publish import gpu_document
 
         wanted = typed(GpuRequest(memory_gb=min_memory_gb or None), gpu_type)
         check(wanted, self._allocator.types())
@@ -207,7 +207,7 @@ class LocalEnd:
         return [dict(each) for each in found]
 
     def validate(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        from gpu_advisor.publish import gpu_document
+        from gpu_advisor.allocation.documents import gpu_document
 
         request = self._request(body)
         return dict(gpu_document.validated(request, self._allocator.validate(request)))
@@ -223,7 +223,7 @@ class LocalEnd:
 
     def monitoring(self) -> dict[str, Any]:
         """As the service's, without what changed lately: nobody looks while nobody asks."""
-        from gpu_advisor.publish import gpu_document
+        from gpu_advisor.allocation.documents import gpu_document
 
         inventory, snapshot = self._allocator.inventory(), self._allocator.snapshot()
         rows = gpu_document.nodes(inventory, snapshot.held, _resource)
@@ -248,6 +248,6 @@ class LocalEnd:
 
 
 def _resource(vendor: str) -> str:
-    from gpu_advisor.gpu_types import RESOURCE_NAMES
+    from gpu_advisor.hardware.gpu_types import RESOURCE_NAMES
 
     return next(iter(RESOURCE_NAMES.get(vendor, ())), "nvidia.com/gpu")

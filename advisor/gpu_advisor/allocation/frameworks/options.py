@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from gpu_advisor.allocation.errors import RequestError
 from gpu_advisor.allocation.model import Allocation
 from gpu_advisor.allocation.strategies import MemoryShare, MemoryStrategy, ModelNeed, memory_share
-from gpu_advisor.planning.machines import GIB
+from gpu_advisor.hardware.machines import GIB
 
 #: Where processes meet: torchrun's default port, and TensorFlow's in its own examples is any that is free.
 PORT = 29500

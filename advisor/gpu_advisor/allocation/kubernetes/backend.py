@@ -22,7 +22,7 @@ from gpu_advisor.allocation.kubernetes.errors import (
 from gpu_advisor.allocation.kubernetes.fit import Fit, fit
 from gpu_advisor.allocation.kubernetes.inventory import ClusterNode, cluster_nodes
 from gpu_advisor.allocation.requests import GpuRequest
-from gpu_advisor.gpu_types import RESOURCE_NAMES
+from gpu_advisor.hardware.gpu_types import RESOURCE_NAMES
 
 #: So often in a row may a watch break off, or be told that it is too old, before that is an error.
 MOST_FAILURES = 3

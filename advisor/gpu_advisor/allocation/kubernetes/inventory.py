@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_advisor.gpu_types import RESOURCE_NAMES, sold_gb, type_name
-from gpu_advisor.planning.machines import CARDS
+from gpu_advisor.hardware.gpu_types import RESOURCE_NAMES, sold_gb, type_name
+from gpu_advisor.hardware.machines import CARDS
 
 Document = Mapping[str, Any]
 

@@ -1,0 +1,1 @@
+"""Documents of the API: the shapes that web and reports share."""

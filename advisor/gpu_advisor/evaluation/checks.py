@@ -1,0 +1,325 @@
+"""The checklist: per GPU, node, pool and fleet. Met, missed (by how much) or unknown (why)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from gpu_advisor.evaluation.facts import Facts, Gpu
+from gpu_advisor.evaluation.pools import Pool
+from gpu_advisor.evaluation.recommendation import Abstention, Check, Evidence, Reason, Scope, Severity, Status
+from gpu_advisor.evaluation.signals import (
+    JOB_PEAK_MEMORY,
+    MEMORY_TOTAL,
+    MEMORY_USED,
+    NODE_CPU,
+    NODE_DISK_BUSY,
+    NODE_IO_PRESSURE,
+    NODE_MEMORY,
+    NODE_RECEIVE,
+    NODE_TRANSMIT,
+    UTILIZATION,
+    UTILIZATION_COVERAGE,
+    Signal,
+)
+from gpu_advisor.promql.expressions import Ratio
+from gpu_advisor.settings import PoolSettings, Settings
+
+#: Tasks waiting for storage more than a tenth of the time are a bottleneck; a disk or link is full before its 100 %.
+IO_PRESSURE_LIMIT = 0.10
+DISK_BUSY_LIMIT = 0.90
+NETWORK_LIMIT = 0.80
+NODE_MEMORY_LIMIT = 0.95
+
+#: A mean is exact to rounding only: what is this near to an edge is on it.
+ROUNDING = 1e-9
+
+#: Who holds this share of a GPU's memory holds all of it.
+TAKEN_WHOLE = 0.95
+
+FLEET = Scope("fleet", "fleet")
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Where a value should be, edges included. What is below may be worth less of a stir than what is above."""
+
+    low: float
+    high: float
+    below: Severity = "warning"
+    above: Severity = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeItem:
+    """An item judged by the first of its signals that has a value, or by the worst of all."""
+
+    name: str
+    title: str
+    signals: tuple[tuple[Signal, Callable[[Settings], Band]], ...]
+    pick: Literal["first", "worst"] = "first"
+
+
+def _cpu_band(settings: Settings) -> Band:
+    cpu = settings.resources.cpu
+    return Band(
+        max(0.0, (cpu.target_usage - cpu.tolerance) / 100), min(1.0, (cpu.target_usage + cpu.tolerance) / 100), "info"
+    )
+
+
+def _at_most(limit: float) -> Callable[[Settings], Band]:
+    return lambda _: Band(0.0, limit)
+
+
+NODE_ITEMS: tuple[NodeItem, ...] = (
+    NodeItem("cpu", "CPU utilization", ((NODE_CPU, _cpu_band),)),
+    NodeItem("memory", "memory of the node", ((NODE_MEMORY, _at_most(NODE_MEMORY_LIMIT)),)),
+    NodeItem(
+        "storage",
+        "storage I/O is not a bottleneck",
+        ((NODE_IO_PRESSURE, _at_most(IO_PRESSURE_LIMIT)), (NODE_DISK_BUSY, _at_most(DISK_BUSY_LIMIT))),
+    ),
+    NodeItem(
+        "network",
+        "network bandwidth is sufficient",
+        ((NODE_RECEIVE, _at_most(NETWORK_LIMIT)), (NODE_TRANSMIT, _at_most(NETWORK_LIMIT))),
+        "worst",
+    ),
+)
+
+
+def utilization_band(settings: Settings, pool: PoolSettings) -> Band:
+    """The target judges training; a serving pool meets its item between its thresholds."""
+    limits = settings.limits(pool)
+    if pool.kind == "serving":
+        return Band(limits.scale_down_threshold / 100, limits.scale_up_threshold / 100)
+    return Band(limits.target_utilization / 100, 1.0)
+
+
+def mean_band(settings: Settings, pools: Sequence[Pool]) -> Band:
+    """Where the mean over GPUs of several pools should be: met if each of them met its own pool's band."""
+    bands = [(utilization_band(settings, pool.settings), len(pool.gpus)) for pool in pools if pool.gpus]
+    count = sum(gpus for _, gpus in bands)
+    return Band(sum(b.low * gpus for b, gpus in bands) / count, sum(b.high * gpus for b, gpus in bands) / count)
+
+
+def memory_band(settings: Settings) -> Band:
+    memory = settings.resources.memory
+    return Band(
+        max(0.0, (memory.target_usage - memory.tolerance) / 100),
+        min(1.0, (memory.target_usage + memory.tolerance) / 100),
+    )
+
+
+def run(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> tuple[Check, ...]:
+    """The whole checklist: fleet first, then pools, nodes and GPUs."""
+    return (
+        *_fleet(facts, settings, pools),
+        *_groups(facts, settings, pools),
+        *_nodes(facts, settings),
+        *_gpus(facts, settings, pools),
+    )
+
+
+def _fleet(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[Check]:
+    if facts.gpus:
+        yield from _group(facts, settings, pools, FLEET)
+    else:
+        absent = no_gpus(facts)
+        for item, title in (("gpu_utilization", "GPU utilization"), ("gpu_memory", "GPU memory")):
+            yield _unknown(item, title, FLEET, absent)
+    yield cost(facts, settings)
+    if facts.doubled:
+        yield _one_exporter_each(facts)
+
+
+def _one_exporter_each(facts: Facts) -> Check:
+    """Only said where it is missed, and no more than said: the GPUs are counted once, and advice goes on."""
+    kinds = sorted(set(facts.doubled.values()))
+    many = "; ".join(
+        f"{' and '.join(names)} both tell of {sum(1 for each in facts.doubled.values() if each == names)} GPUs, and"
+        f" {names[0]} is listened to: stop one of them there"
+        for names in kinds
+    )
+    share = len(facts.doubled) / len(facts.gpus) if facts.gpus else 1.0
+    title = "each GPU is told of by one exporter"
+    return Check("exporters", title, FLEET, Status.MISSED, "info", share, 0.0, 0.0, share, message=many)
+
+
+def _groups(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[Check]:
+    for pool in pools:
+        if pool.gpus:
+            yield from _group(facts, settings, [pool], pool.scope)
+        else:
+            message = f"no GPU matches pool {pool.settings.name}: check its selectors"
+            yield _unknown(
+                "gpu_utilization",
+                "GPU utilization",
+                pool.scope,
+                Abstention(Reason.NO_DATA, "pool", pool.scope, message),
+            )
+    nodes: dict[str, dict[str, list[Gpu]]] = {}
+    for pool in pools:
+        for gpu in pool.gpus:
+            nodes.setdefault(gpu.node, {}).setdefault(pool.settings.name, []).append(gpu)
+    settings_of = {pool.settings.name: pool.settings for pool in pools}
+    for node, parts in sorted(nodes.items()):
+        there = [Pool(settings_of[name], tuple(gpus)) for name, gpus in parts.items()]
+        yield from _group(facts, settings, there, Scope("node", node))
+
+
+def _group(facts: Facts, settings: Settings, pools: Sequence[Pool], scope: Scope) -> Iterator[Check]:
+    gpus = [gpu for pool in pools for gpu in pool.gpus]
+    known = tuple(gpu.uuid for gpu in gpus if _covered(facts, gpu.uuid))
+    band = mean_band(settings, pools)
+    yield _mean(facts, "gpu_utilization", "GPU utilization", UTILIZATION, known, gpus, scope, band)
+    held = tuple(gpu.uuid for gpu in gpus if _memory_is_told(facts, gpu.uuid))
+    yield _mean(facts, "gpu_memory", "GPU memory", MEMORY_USED, held, gpus, scope, memory_band(settings))
+
+
+def _mean(
+    facts: Facts,
+    item: str,
+    title: str,
+    signal: Signal,
+    known: tuple[str, ...],
+    gpus: Sequence[Gpu],
+    scope: Scope,
+    band: Band,
+) -> Check:
+    if not known:
+        abstention = _why_unknown(facts, signal, gpus[0], scope)
+        return _unknown(item, title, scope, abstention)
+    evidence = facts.evidence(signal, known, band.low, coverage=len(known) / len(gpus))
+    return _judged(item, title, scope, evidence, band)
+
+
+def _gpus(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[Check]:
+    for pool in pools:
+        band, memory = utilization_band(settings, pool.settings), memory_band(settings)
+        for gpu in pool.gpus:
+            yield _gpu(facts, "gpu_utilization", "GPU utilization", UTILIZATION, gpu, band, _covered(facts, gpu.uuid))
+            yield _gpu_memory(facts, gpu, memory)
+
+
+def _gpu(facts: Facts, item: str, title: str, signal: Signal, gpu: Gpu, band: Band, known: bool) -> Check:
+    if not known:
+        return _unknown(item, title, gpu.scope, _why_unknown(facts, signal, gpu, gpu.scope))
+    coverage = facts.value(UTILIZATION_COVERAGE, gpu.uuid) if signal is UTILIZATION else None
+    return _judged(item, title, gpu.scope, facts.evidence(signal, (gpu.uuid,), band.low, coverage=coverage), band)
+
+
+def _gpu_memory(facts: Facts, gpu: Gpu, band: Band) -> Check:
+    """By the job's own word, if it gives one: what a framework took in advance is not what it needs."""
+    needed, there = facts.value(JOB_PEAK_MEMORY, gpu.uuid), facts.value(MEMORY_TOTAL, gpu.uuid)
+    if needed is None or not there:
+        return _gpu(facts, "gpu_memory", "GPU memory", MEMORY_USED, gpu, band, _memory_is_told(facts, gpu.uuid))
+    peak, total = (facts.evidence(signal, (gpu.uuid,)) for signal in (JOB_PEAK_MEMORY, MEMORY_TOTAL))
+    both = Ratio(peak.expression, total.expression) if peak.expression and total.expression else None
+    share = replace(peak, unit="ratio", value=needed / there, expression=both, threshold=band.low)
+    return _judged("gpu_memory", "GPU memory", gpu.scope, share, band)
+
+
+def _memory_is_told(facts: Facts, uuid: str) -> bool:
+    """Whether what is held is what is needed: where all of it is, a framework may have taken it in advance."""
+    held = facts.value(MEMORY_USED, uuid)
+    return held is not None and (held < TAKEN_WHOLE or facts.value(JOB_PEAK_MEMORY, uuid) is not None)
+
+
+def _covered(facts: Facts, uuid: str) -> bool:
+    """Enough of the window was observed. An exporter that does not tell is believed."""
+    if facts.value(UTILIZATION, uuid) is None:
+        return False
+    coverage = facts.value(UTILIZATION_COVERAGE, uuid)
+    return not facts.supports(UTILIZATION_COVERAGE) or (
+        coverage is not None and coverage >= facts.evaluation.min_coverage
+    )
+
+
+def _why_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope) -> Abstention:
+    if signal is UTILIZATION and gpu.up and facts.value(UTILIZATION, gpu.uuid) is not None:
+        coverage = facts.value(UTILIZATION_COVERAGE, gpu.uuid) or 0.0
+        message = (
+            f"{coverage:.0%} of the last {facts.evaluation.window_seconds} s was observed; "
+            f"{facts.evaluation.min_coverage:.0%} is needed: wait"
+        )
+        return Abstention(Reason.INSUFFICIENT_HISTORY, signal.name, scope, message)
+    held = facts.value(MEMORY_USED, gpu.uuid) if signal is MEMORY_USED else None
+    if held is not None:
+        message = (
+            f"{held:.0%} is held, which a framework may have taken in advance: what is needed of it, a job tells that "
+            "reports training_peak_memory_bytes"
+        )
+        return Abstention(Reason.UNSUPPORTED, signal.name, scope, message)
+    return facts.missing(signal, scope, gpu)
+
+
+def _nodes(facts: Facts, settings: Settings) -> Iterator[Check]:
+    for node in facts.nodes:
+        for item in NODE_ITEMS:
+            judged = [
+                _judged(item.name, item.title, node.scope, facts.evidence(signal, (node.name,), band.high), band)
+                for signal, band in ((signal, band(settings)) for signal, band in item.signals)
+                if _is_measured(facts.value(signal, node.name))
+            ]
+            if not judged:
+                yield _unknown(item.name, item.title, node.scope, facts.missing(item.signals[0][0], node.scope))
+            elif item.pick == "first":
+                yield judged[0]
+            else:
+                yield max(judged, key=lambda check: check.value or 0.0)
+
+
+def _is_measured(value: float | None) -> bool:
+    """node_exporter gives a link of unknown speed the speed -1 Mbit/s: a share of that is not a measurement."""
+    return value is not None and value >= -ROUNDING
+
+
+def cost(facts: Facts, settings: Settings) -> Check:
+    """Cost of all GPUs within the budget. Unknown without a budget, without a GPU, or with one that has no price."""
+    prices, budget = settings.cost.gpu_price_per_hour, settings.cost.budget_per_hour
+    unpriced = sorted({gpu.name for gpu in facts.gpus if gpu.name not in prices})
+    if budget is None:
+        mend = "set cost.budget_per_hour and cost.gpu_price_per_hour in the settings"
+    elif not facts.gpus:
+        return _unknown("cost", "cost is within the budget", FLEET, no_gpus(facts))
+    elif unpriced:
+        mend = f"no price for {', '.join(unpriced)}: set it under cost.gpu_price_per_hour in the settings"
+    else:
+        spent = sum(prices[gpu.name] for gpu in facts.gpus)
+        met = spent <= budget
+        return Check(
+            "cost", "cost is within the budget", FLEET, Status.MET if met else Status.MISSED,
+            "info" if met else "warning", spent, None, budget, None if met else spent - budget,
+        )  # fmt: skip
+    return _unknown("cost", "cost is within the budget", FLEET, Abstention(Reason.UNSUPPORTED, "cost", FLEET, mend))
+
+
+def no_gpus(facts: Facts) -> Abstention:
+    """Why there is no GPU to speak of."""
+    if facts.silent_targets:
+        message = f"no answer from {', '.join(facts.silent_targets[:3])}: see if the exporter runs there"
+        return Abstention(Reason.NO_DATA, "gpus", FLEET, message)
+    if not facts.nodes:
+        return Abstention(Reason.NO_DATA, "gpus", FLEET, "no exporter's metrics were found: is one scraped?")
+    states = "; ".join(f"driver {name}: {', '.join(sorted(found))}" for name, found in sorted(facts.drivers.items()))
+    message = "no GPU was found on any node" + (f" ({states})" if states else "")
+    return Abstention(Reason.UNSUPPORTED, "gpus", FLEET, message)
+
+
+def _judged(item: str, title: str, scope: Scope, evidence: Evidence, band: Band) -> Check:
+    value = evidence.value
+    if value is None:  # cannot be: whoever calls has looked
+        raise ValueError(f"{item} of {scope} has no value to judge")
+    if value < band.low - ROUNDING:
+        status, severity, missed_by = Status.MISSED, band.below, value - band.low
+    elif value > band.high + ROUNDING:
+        status, severity, missed_by = Status.MISSED, band.above, value - band.high
+    else:
+        return Check(item, title, scope, Status.MET, "info", value, band.low, band.high, evidence=(evidence,))
+    return Check(item, title, scope, status, severity, value, band.low, band.high, missed_by, evidence=(evidence,))
+
+
+def _unknown(item: str, title: str, scope: Scope, why: Abstention) -> Check:
+    return Check(item, title, scope, Status.UNKNOWN, "info", None, None, None, reason=why.reason, message=why.message)

@@ -1,0 +1,41 @@
+"""Whether a GPU did nothing over the whole idle window."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from gpu_advisor.evaluation.diagnosis.logic import Truth, below
+from gpu_advisor.evaluation.diagnosis.table import DIAGNOSES, UNUSED
+from gpu_advisor.evaluation.facts import Facts, Gpu
+from gpu_advisor.evaluation.pools import HELD_MEMORY_RATIO
+from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_UTILIZATION, MEMORY_USED
+
+IDLE_HOLDING_MEMORY = DIAGNOSES["idle_holding_memory"]
+IDLE = DIAGNOSES[UNUSED]
+
+#: A GPU that is called idle is called so until it is busy for this much of `evaluation.idle_utilization`.
+NOT_IDLE = 2.0
+
+
+class Idleness(Enum):
+    BUSY = "busy"
+    BORDERLINE = "borderline"
+    IDLE = "idle"
+    HOLDING_MEMORY = "idle_holding_memory"
+
+
+def idleness(facts: Facts, gpu: Gpu) -> Idleness | None:
+    """How idle a GPU was over the whole idle window; None if that cannot be told."""
+    utilization, coverage = facts.value(IDLE_UTILIZATION, gpu.uuid), facts.value(IDLE_COVERAGE, gpu.uuid)
+    if not gpu.up or utilization is None or not idle_window_covered(facts, coverage):
+        return None
+    share = 100 * utilization / facts.evaluation.idle_utilization
+    truth = below("idleness", 1.0, NOT_IDLE).truth({"idleness": share})
+    if truth is not Truth.YES or share >= 1.0:
+        return Idleness.BUSY if truth is Truth.NO else Idleness.BORDERLINE
+    held = (facts.value(MEMORY_USED, gpu.uuid) or 0.0) > HELD_MEMORY_RATIO
+    return Idleness.HOLDING_MEMORY if held else Idleness.IDLE
+
+
+def idle_window_covered(facts: Facts, coverage: float | None) -> bool:
+    return coverage is not None and coverage >= facts.evaluation.min_coverage

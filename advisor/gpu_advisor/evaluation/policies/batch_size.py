@@ -1,0 +1,30 @@
+"""Batch size: kernels too small to fill the GPU, and memory to spare. How large it may be is calibration's to say."""
+
+from __future__ import annotations
+
+from gpu_advisor.evaluation.policies.cases import Advice, Case, percent
+from gpu_advisor.evaluation.recommendation import Alternative
+
+KIND = "batch_size"
+
+
+def advise(case: Case) -> Advice:
+    """The direction alone: memory does not grow in proportion to the batch, so no size is made up here."""
+    needed, fill = case.mean("memory_needed"), case.mean("fill")
+    filled = "" if fill is None else f" fill {fill:.0%} of the SMs and"
+    return Advice(
+        summary=f"{case.scope}: a larger batch: kernels of {case.count}{filled} leave gaps, memory is "
+        f"{percent(needed)} used",
+        apply=(
+            "gpu-advisor probe  # measures how memory and throughput depend on the batch, and names the best size",
+            "# where the batch must stay as it is: torch.compile(model, mode='reduce-overhead')  # CUDA graphs",
+            "# or share the GPU: several jobs on it (MPS, time slicing), or a MIG slice",
+        ),
+        rejected=(
+            Alternative("scale the batch by the memory that is left", "memory and batch are not in proportion"),
+            Alternative("more GPUs", "each would have still less to do"),
+        ),
+        confidence="medium" if fill is not None else "low",
+        direction="up",
+        severity="info",
+    )

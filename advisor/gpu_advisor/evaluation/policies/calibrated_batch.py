@@ -1,0 +1,217 @@
+"""Batch size by measurement: the curve of a profile, joined with what the running job tells of itself.
+
+A profile belongs to a job by name: its `workload` is the job's `training_job`, on the same type of GPU. Three ceilings
+are shown: memory, the knee of throughput, and gradient noise if the job tells it. Memory is never scaled in proportion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gpu_advisor.calibration.curves import Curve
+from gpu_advisor.calibration.errors import CalibrationError
+from gpu_advisor.calibration.sizes import format_bytes
+from gpu_advisor.evaluation.facts import Facts, Gpu
+from gpu_advisor.evaluation.policies.batch_size import KIND
+from gpu_advisor.evaluation.pools import Pool
+from gpu_advisor.evaluation.recommendation import (
+    Abstention,
+    Alternative,
+    Evidence,
+    Projection,
+    Reason,
+    Recommendation,
+    Scope,
+)
+from gpu_advisor.evaluation.signals import JOB_BATCH_SIZE, JOB_GRADIENT_NOISE, JOB_PEAK_MEMORY, MEMORY_TOTAL
+from gpu_advisor.settings import Settings
+
+if TYPE_CHECKING:
+    from gpu_advisor.calibration.advice import Advice
+
+SUBJECT = "batch_size"
+
+#: Less throughput than this is not worth another learning rate.
+WORTHWHILE_GAIN = 0.05
+#: A job's own peak may be so far off its profile's curve; further off, another model was probed.
+AGREEMENT_RATIO = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A training job on GPUs of one pool and type. `batch_size` is that of one rank; `ranks` are those of all pools."""
+
+    name: str
+    gpus: tuple[Gpu, ...]
+    ranks: int
+    batch_size: int
+    memory_bytes: int
+    peak_bytes: float | None
+    gradient_noise: float | None
+
+    @property
+    def scope(self) -> Scope:
+        return Scope("job", self.name)
+
+    @property
+    def uuids(self) -> tuple[str, ...]:
+        return tuple(gpu.uuid for gpu in self.gpus)
+
+
+def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation | Abstention]:
+    members: dict[str, list[Gpu]] = {}
+    for gpu in pool.gpus:
+        if measured(facts, (gpu,)):
+            members.setdefault(facts.reported_jobs[gpu.uuid], []).append(gpu)
+    for name, gpus in members.items():
+        job = _job(facts, name, tuple(gpus))
+        yield from ((job,) if isinstance(job, Abstention) else _advise(facts, settings, job))
+
+
+def measured(facts: Facts, gpus: Iterable[Gpu]) -> bool:
+    """Whether there is a profile for the job of each of these GPUs."""
+    jobs = facts.reported_jobs
+    return all(gpu.uuid in jobs and facts.shelf.of(gpu.name, jobs[gpu.uuid]) for gpu in gpus)
+
+
+def unreadable(facts: Facts, cluster: str) -> Iterator[Abstention]:
+    """Profiles that are there and say nothing."""
+    for error in facts.shelf.errors:
+        yield Abstention(Reason.NO_DATA, SUBJECT, Scope("fleet", cluster), error, kinds=(KIND,))
+
+
+def _job(facts: Facts, name: str, gpus: tuple[Gpu, ...]) -> Job | Abstention:
+    sizes = {facts.value(JOB_BATCH_SIZE, gpu.uuid) for gpu in gpus}
+    types = {gpu.name for gpu in gpus}
+    memory = [facts.value(MEMORY_TOTAL, gpu.uuid) for gpu in gpus]
+    scope, uuids = Scope("job", name), tuple(gpu.uuid for gpu in gpus)
+    if None in sizes or None in memory:
+        gpu = next(g for g in gpus if None in (facts.value(JOB_BATCH_SIZE, g.uuid), facts.value(MEMORY_TOTAL, g.uuid)))
+        signal = JOB_BATCH_SIZE if facts.value(JOB_BATCH_SIZE, gpu.uuid) is None else MEMORY_TOTAL
+        told = facts.missing(signal, scope, gpu)
+        return Abstention(told.reason, SUBJECT, scope, told.message, uuids, (KIND,))
+    if len(sizes) > 1 or len(types) > 1:
+        message = "its ranks have several batch sizes or GPU types: one size cannot be advised for them"
+        return Abstention(Reason.CONFLICTING, SUBJECT, scope, message, uuids, (KIND,))
+    peaks = [peak for uuid in uuids if (peak := facts.value(JOB_PEAK_MEMORY, uuid)) is not None]
+    noises = [noise for uuid in uuids if (noise := facts.value(JOB_GRADIENT_NOISE, uuid)) is not None]
+    ranks = sum(1 for job in facts.reported_jobs.values() if job == name)
+    return Job(
+        name, gpus, ranks, max(1, round(sizes.pop() or 0)), int(min(each for each in memory if each is not None)),
+        max(peaks, default=None), max(noises, default=None),
+    )  # fmt: skip
+
+
+def _advise(facts: Facts, settings: Settings, job: Job) -> Iterator[Recommendation | Abstention]:
+    from gpu_advisor.calibration.advice import Request, advise
+
+    def abstain(reason: Reason, message: str) -> Abstention:
+        return Abstention(reason, SUBJECT, job.scope, message, job.uuids, (KIND,))
+
+    fits = [(distance, curve) for curve in _curves(facts, job) if (distance := _distance(curve, job)) is not None]
+    curve = min(fits, key=lambda pair: pair[0])[1] if fits else None
+    if curve is None:
+        told = f"{format_bytes(job.peak_bytes or 0)} at a batch of {job.batch_size}"
+        yield abstain(
+            Reason.CONFLICTING, f"the job's peak memory ({told}) is not that of its profile: probe what runs now"
+        )
+        return
+    limits = settings.resources.memory
+    # Of all ranks together, the noise scale; the batch that is advised is one rank's.
+    noise = max(1, int(job.gradient_noise / job.ranks)) if job.gradient_noise else None
+    request = Request(job.memory_bytes, limits.target_usage / 100, (), job.batch_size, noise)
+    try:
+        advice = advise(curve.points, request)
+    except CalibrationError as error:
+        yield abstain(Reason.CONFLICTING, f"its profile cannot be used: {error}")
+        return
+    best, here = advice.recommended_batch_size, advice.current
+    if best is None or here is None or advice.recommended is None:
+        yield abstain(Reason.SATURATED, advice.notes[0])
+        return
+    too_full = here.memory.peak_memory_bytes > (limits.target_usage + limits.tolerance) / 100 * job.memory_bytes
+    worthwhile = advice.gain_ratio is None or advice.gain_ratio >= WORTHWHILE_GAIN
+    if (best > job.batch_size and worthwhile) or (best < job.batch_size and too_full):
+        yield _recommendation(facts, job, curve, advice, best)
+
+
+def _curves(facts: Facts, job: Job) -> tuple[Curve, ...]:
+    return facts.shelf.of(job.gpus[0].name, job.name)
+
+
+def _distance(curve: Curve, job: Job) -> float | None:
+    """How far off the curve the job's own peak is, as a share; None where it cannot be of this job."""
+    from gpu_advisor.calibration.fit import fit_memory
+
+    if curve.allocated is None or job.peak_bytes is None:
+        return AGREEMENT_RATIO  # nothing speaks against it; one that is seen to agree is better
+    expected = fit_memory(curve.allocated).predict(job.batch_size)
+    off = abs(job.peak_bytes / expected.peak_memory_bytes - 1)
+    within = expected.low <= job.peak_bytes <= expected.high
+    return off if within or off <= AGREEMENT_RATIO else None
+
+
+def _recommendation(facts: Facts, job: Job, curve: Curve, advice: Advice, best: int) -> Recommendation:
+    assert advice.recommended is not None
+    memory, gain = advice.recommended.memory, advice.gain_ratio
+    grows = best > job.batch_size
+    gained = "" if gain is None else f", {gain:+.0%} throughput"
+    takes = f"{format_bytes(memory.peak_memory_bytes)} ({format_bytes(memory.low)} to {format_bytes(memory.high)})"
+    within = best <= curve.points.largest.batch_size
+    return Recommendation(
+        kind=KIND,
+        direction="up" if grows else "down",
+        scope=job.scope,
+        severity="info" if grows else "warning",
+        summary=f"{job.scope}: batch {job.batch_size} -> {best}{gained}, {takes} of "
+        f"{format_bytes(job.memory_bytes)}, calibrated on {curve.gpu_type} ({curve.precision})",
+        current=job.batch_size,
+        recommended=best,
+        unit="samples",
+        diagnosis="batch_below_ceiling" if grows else "memory_above_target",
+        explanation=f"{_ceilings(advice)} {format_bytes(advice.margin_bytes or 0)} are left above the 90 % interval.",
+        confidence="high" if within else "medium" if len(curve.points.points) > 2 else "low",
+        projection=Projection(
+            memory_ratio=memory.peak_memory_bytes / job.memory_bytes,
+            throughput_ratio=None if gain is None else 1 + gain,
+        ),
+        evidence=tuple(_evidence(facts, job, advice.limit_bytes)),
+        rejected=tuple(_rejected(job, advice)),
+        apply=(
+            f"DataLoader(..., batch_size={best})  # of each rank",
+            *(f"# {note}" for note in advice.notes),
+        ),
+        gpus=job.uuids,
+        nodes=tuple(sorted({gpu.node for gpu in job.gpus})),
+    )
+
+
+def _ceilings(advice: Advice) -> str:
+    ceilings = advice.ceilings
+    known = (
+        ("memory", ceilings.memory, "not even one sample is safe"),
+        ("throughput (95 % of the best)", ceilings.throughput_knee, "not measured"),
+        ("gradient noise", ceilings.gradient_noise, "the job does not report it"),
+    )
+    told = "; ".join(f"{name} {size if size is not None else why}" for name, size, why in known)
+    return f"Ceilings of a rank's batch: {told}."
+
+
+def _evidence(facts: Facts, job: Job, limit_bytes: int) -> Iterator[Evidence]:
+    for signal, threshold in (
+        (JOB_BATCH_SIZE, None), (JOB_PEAK_MEMORY, float(limit_bytes)), (MEMORY_TOTAL, None), (JOB_GRADIENT_NOISE, None),
+    ):  # fmt: skip
+        uuids = tuple(uuid for uuid in job.uuids if facts.value(signal, uuid) is not None)
+        if uuids:
+            yield facts.evidence(signal, uuids, threshold)
+
+
+def _rejected(job: Job, advice: Advice) -> Iterator[Alternative]:
+    ceiling = advice.ceilings.memory
+    if ceiling is not None:
+        yield Alternative(f"more than {ceiling}", f"may exceed {format_bytes(advice.limit_bytes)}, the memory target")
+    if advice.current is not None:
+        scaled = int(job.batch_size * advice.limit_bytes / advice.current.memory.peak_memory_bytes)
+        yield Alternative(f"{scaled}, by the memory that is left", "memory and batch are not in proportion")

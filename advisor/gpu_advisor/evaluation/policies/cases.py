@@ -1,0 +1,136 @@
+"""One cause, found on some GPUs of one scope: what a policy on a diagnosis is given, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Literal
+
+from gpu_advisor.evaluation.diagnosis.diagnose import OF_ONE_GPU, Outcome, features_of, signals_of
+from gpu_advisor.evaluation.diagnosis.peers import Peers
+from gpu_advisor.evaluation.diagnosis.table import DIAGNOSES, Row
+from gpu_advisor.evaluation.facts import Facts, Gpu
+from gpu_advisor.evaluation.pools import Pool
+from gpu_advisor.evaluation.recommendation import Alternative, Confidence, Evidence, Projection, Scope, Severity
+from gpu_advisor.evaluation.signals import IDLE_UTILIZATION, Signal
+from gpu_advisor.settings import Settings
+
+#: Lines on single GPUs are written for up to this many.
+MOST_SINGLE_GPUS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`rows` are those of the table that held, one for each of `outcomes`."""
+
+    facts: Facts
+    settings: Settings
+    pool: Pool
+    peers: Peers
+    scope: Scope
+    diagnosis: str
+    outcomes: tuple[Outcome, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        return tuple(outcome.gpu for outcome in self.outcomes)
+
+    @property
+    def count(self) -> str:
+        """How many GPUs, for people."""
+        return "1 GPU" if len(self.outcomes) == 1 else f"{len(self.outcomes)} GPUs"
+
+    def has(self, variant: str) -> bool:
+        return any(row.variant == variant for row in self.rows)
+
+    def mean(self, feature: str) -> float | None:
+        """Of all GPUs that have the feature."""
+        values = [value for outcome in self.outcomes if (value := outcome.features[feature]) is not None]
+        return fmean(values) if values else None
+
+    def at_least(self, feature: str, level: float) -> bool:
+        """Whether the mean is known to be so high."""
+        value = self.mean(feature)
+        return value is not None and value >= level
+
+    def evidence(self) -> Iterator[Evidence]:
+        """Each signal that the rows look at, utilization first; thresholds where a signal is the figure itself."""
+        row = self.rows[0]
+        thresholds = _thresholds(self.rows)
+        found = (IDLE_UTILIZATION, *signals_of(features_of(row)))
+        names = {"gpu": tuple(gpu.uuid for gpu in self.gpus), "node": tuple(sorted({gpu.node for gpu in self.gpus}))}
+        for signal in dict.fromkeys(found):
+            told = self.facts.evidence(signal, self._with(signal, names[signal.scope]), thresholds.get(signal.name))
+            if told.value is not None:
+                yield told
+
+    def _with(self, signal: Signal, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Those that have a value: a mean of all is none where one has not."""
+        return tuple(name for name in names if self.facts.value(signal, name) is not None)
+
+
+def _thresholds(rows: Iterable[Row]) -> dict[str, float]:
+    """By signal, for features that are one signal as it is."""
+    found: dict[str, float] = {}
+    for row in rows:
+        for condition in row.when:
+            for part in condition.parts():
+                signals = signals_of((part.feature,))
+                if len(signals) == 1 and part.feature in PLAIN:
+                    found.setdefault(signals[0].name, part.yes)
+    return found
+
+
+#: Features that are a signal's own value.
+PLAIN = frozenset({"utilization", "sm_activity", "memory_held", "day_peak", "cpu", "io_pressure", "input_rate"})
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What one policy says of a case; the rest of a recommendation is the same for all."""
+
+    summary: str
+    apply: tuple[str, ...]
+    rejected: tuple[Alternative, ...]
+    confidence: Confidence = "medium"
+    severity: Severity = "warning"
+    direction: Literal["up", "down", "change"] = "change"
+    projection: Projection = field(default_factory=Projection)
+
+
+def cases(facts: Facts, settings: Settings, pool: Pool, peers: Peers, outcomes: Iterable[Outcome]) -> tuple[Case, ...]:
+    """The GPUs that share a cause and a job, a node or the pool; most causes are the work's, some the place's."""
+    found: dict[tuple[str, Scope], list[tuple[Outcome, Row]]] = {}
+    for outcome in outcomes:
+        for row in (*((outcome.row,) if outcome.row else ()), *outcome.remarks):
+            if DIAGNOSES[row.diagnosis].kinds:
+                scope = scope_of(row.diagnosis, pool, peers, outcome.gpu)
+                found.setdefault((row.diagnosis, scope), []).append((outcome, row))
+    return tuple(
+        Case(facts, settings, pool, peers, scope, diagnosis, *zip(*members, strict=True))
+        for (diagnosis, scope), members in found.items()
+    )
+
+
+def scope_of(diagnosis: str, pool: Pool, peers: Peers, gpu: Gpu) -> Scope:
+    """A node for what stands around a GPU; else the job, else the pool."""
+    job = peers.jobs.get(gpu.uuid)
+    if diagnosis in OF_ONE_GPU and (diagnosis != "straggler" or job is None):
+        return Scope("node", gpu.node)
+    return pool.scope if job is None else Scope("job", job)
+
+
+def percent(value: float | None) -> str:
+    return "?" if value is None else f"{value:.0%}"
+
+
+def one_line(text: str) -> str:
+    """What came from a label, for a line of a shell."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def each_gpu(gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
+    """The first few, of which single lines are written."""
+    return tuple(gpus)[:MOST_SINGLE_GPUS]

@@ -1,0 +1,43 @@
+"""Communication: steps wait for the exchange between GPUs or nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gpu_advisor.evaluation.diagnosis.hardware import nvlink_bytes_per_second
+from gpu_advisor.evaluation.policies.cases import Advice, Case
+from gpu_advisor.evaluation.recommendation import Alternative, Projection
+
+KIND = "communication"
+
+
+def advise(case: Case) -> Advice:
+    waits = case.mean("communication")
+    told = (
+        f"wait {waits:.0%} of each step for other ranks" if waits is not None else "wait for the exchange with others"
+    )
+    # Hidden behind computing, the exchange would cost nothing: that is the most there is to win.
+    most = None if waits is None or waits >= 0.99 else 1 / (1 - waits)
+    return Advice(
+        summary=f"{case.scope}: {case.count} {told}",
+        apply=tuple(_apply(case)),
+        rejected=(
+            Alternative("more GPUs", "there would be more to exchange, and less to compute on each"),
+            Alternative("fewer GPUs", "only if the steps' time matters less than their cost"),
+        ),
+        confidence="high" if waits is not None else "medium",
+        projection=Projection(throughput_ratio=most),
+    )
+
+
+def _apply(case: Case) -> Iterator[str]:
+    if len({gpu.node for gpu in case.gpus}) > 1:
+        yield "# between nodes: NCCL_DEBUG=INFO tells which network is used: NET/IB it should be, not NET/Socket"
+        yield "# GPUs and their network cards under one PCIe switch: nvidia-smi topo -m"
+        yield "# keep tensor parallelism within a node, and only data parallelism between nodes"
+    elif nvlink_bytes_per_second(case.gpus[0].name) is None:
+        yield "# these GPUs have no NVLink: nvidia-smi topo -m shows what lies between them (SYS is the slowest)"
+        yield "# prefer data parallelism to tensor parallelism, which exchanges activations in each layer"
+    yield "DistributedDataParallel(model, gradient_as_bucket_view=True, bucket_cap_mb=100)"
+    yield "with model.no_sync(): ...  # accumulate over several batches, exchange once"
+    yield "# exchange in half the bytes: torch.distributed.algorithms.ddp_comm_hooks.default_hooks.bf16_compress_hook"

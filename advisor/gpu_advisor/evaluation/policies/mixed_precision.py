@@ -1,0 +1,53 @@
+"""Mixed precision: tensor cores stand idle while the FP32 pipe works."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from gpu_advisor.evaluation.facts import Gpu
+from gpu_advisor.evaluation.policies.cases import Advice, Case, percent
+from gpu_advisor.evaluation.recommendation import Alternative
+
+KIND = "mixed_precision"
+
+#: Which formats the tensor cores of a generation compute in, best to begin with first. NVIDIA's own table:
+#: https://www.nvidia.com/en-us/data-center/tensor-cores/
+GENERATIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("Blackwell", r"\bG?B[123]\d\d\b|RTX (PRO )?(50|6000 Blackwell)", ("bf16", "fp16", "fp8", "tf32")),
+    ("Hopper", r"\bG?H(20|100|200|800)\b", ("bf16", "fp16", "fp8", "tf32")),
+    ("Ada Lovelace", r"\bL(4|20|40S?)\b|RTX (40\d\d|\d000 Ada)", ("bf16", "fp16", "fp8", "tf32")),
+    ("Ampere", r"\bA(2|10G?|16|30|40|100|800)\b|RTX (30\d\d|A\d000)", ("bf16", "fp16", "tf32")),
+    ("Turing", r"\bT4\b|RTX (20\d\d|\d000)\b", ("fp16",)),
+    ("Volta", r"V100|TITAN V", ("fp16",)),
+)
+
+
+def formats_of(name: str) -> tuple[str, ...]:
+    """Of a GPU model; nothing for one without tensor cores, or that is not known."""
+    return next((formats for _, pattern, formats in GENERATIONS if re.search(pattern, name)), ())
+
+
+def formats(gpus: Iterable[Gpu]) -> str:
+    """What all of these GPUs can compute in, for people."""
+    sets = [formats_of(gpu.name) for gpu in gpus]
+    common = [each for each in sets[0] if all(each in other for other in sets)] if sets else []
+    return ", ".join(common) or "bf16 or fp16, if the GPU has tensor cores"
+
+
+def advise(case: Case) -> Advice:
+    names = formats_of(case.gpus[0].name)
+    lines = ["torch.set_float32_matmul_precision('high')  # TF32, no other change"] if "tf32" in names else []
+    if "bf16" in names:
+        lines.append("with torch.autocast('cuda', dtype=torch.bfloat16): ...  # no loss scaling needed")
+    else:
+        lines.append("with torch.autocast('cuda', dtype=torch.float16): ...  # with torch.amp.GradScaler")
+    if "fp8" in names:
+        lines.append("# further, where accuracy allows: FP8 by Transformer Engine")
+    return Advice(
+        summary=f"{case.scope}: {case.count} compute in FP32 ({percent(case.mean('fp32_fill'))} of the busy time) and "
+        f"leave the tensor cores idle: use mixed precision ({formats(case.gpus)})",
+        apply=tuple(lines),
+        rejected=(Alternative("more GPUs", "the tensor cores of these are not used yet"),),
+        severity="info",
+    )

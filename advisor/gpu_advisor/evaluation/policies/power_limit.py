@@ -1,0 +1,36 @@
+"""Power limit: clocks lost to power that peers have."""
+
+from __future__ import annotations
+
+from gpu_advisor.evaluation.policies.cases import Advice, Case, percent
+from gpu_advisor.evaluation.recommendation import Alternative, Projection
+
+KIND = "power_limit"
+
+
+def advise(case: Case) -> Advice:
+    clock = case.mean("clock_of_peers") or case.mean("clock")
+    brake = case.has("brake")
+    limit = case.mean("limit_of_peers")
+    why = (
+        "the power supply's brake signal holds them back"
+        if brake
+        else f"their power limit is {percent(limit)} of their peers'"
+        if limit is not None
+        else "their power limit leaves them less than their peers"
+    )
+    lines = (
+        ("# power supplies, cables, their load: ask the management controller (ipmitool sdr type 'Power Supply')",)
+        if brake
+        else (
+            "nvidia-smi --query-gpu=index,power.limit,power.default_limit --format=csv",
+            "nvidia-smi -i INDEX -pl DEFAULT_WATTS  # unless somebody set it on purpose",
+        )
+    )
+    return Advice(
+        summary=f"{case.scope}: {case.count} run at {percent(clock)} of their peers' clock: {why}",
+        apply=lines,
+        rejected=(Alternative("lift the limit of all", "a power cap that all have at full load is normal"),),
+        confidence="high",
+        projection=Projection(throughput_ratio=1 / clock if clock else None),
+    )

@@ -1,0 +1,27 @@
+"""Profiling: a GPU that is busy by its duty cycle and computes next to nothing."""
+
+from __future__ import annotations
+
+from gpu_advisor.evaluation.policies.cases import Advice, Case, percent
+from gpu_advisor.evaluation.recommendation import Alternative
+
+KIND = "profiling"
+
+
+def advise(case: Case) -> Advice:
+    hangs = case.has("collective")
+    lines = (
+        ("py-spy dump --pid PID  # on each rank: which of them is not in the collective?",
+         "# NCCL_DEBUG=INFO and TORCH_NCCL_TRACE_BUFFER_SIZE tell which collective hangs; then restart the job",)
+        if hangs
+        else ("nsys profile --duration 30 --gpu-metrics-devices=all -o trace COMMAND  # which kernel runs, how large?",
+              "# a loop on the GPU that waits (spin, polling), or one block where there could be thousands",)
+    )  # fmt: skip
+    return Advice(
+        summary=f"{case.scope}: {case.count} {percent(case.mean('utilization'))} busy, but "
+        f"{percent(case.mean('sm_activity'))} of the SMs work: "
+        + ("a collective seems to wait for a rank that is gone" if hangs else "look what the kernels do"),
+        apply=lines,
+        rejected=(Alternative("call it well used", "utilization tells that a kernel runs, not that it computes"),),
+        confidence="high" if hangs or not case.at_least("sm_activity", 0.03) else "medium",
+    )

@@ -1,0 +1,135 @@
+"""Scaling of pools: the facts in, the decision of `scaling` asked, and what it says put into words.
+
+Everything is recomputed from the trail that the data source gives, so a restart changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import ceil
+
+from gpu_advisor.evaluation.facts import Facts, Gpu
+from gpu_advisor.evaluation.history import grid
+from gpu_advisor.evaluation.policies.base import cost_change
+from gpu_advisor.evaluation.policies.scale_advice import scale_advice
+from gpu_advisor.evaluation.pools import Pool
+from gpu_advisor.evaluation.recommendation import Abstention, Projection, Reason, Recommendation
+from gpu_advisor.evaluation.scaling.size import Limits, Size, size
+from gpu_advisor.evaluation.scaling.trail import Point, pool_points
+from gpu_advisor.evaluation.scaling.training import Gangs, gangs
+from gpu_advisor.evaluation.signals import MEMORY_USED, TEMPERATURE, UTILIZATION
+from gpu_advisor.settings import Settings
+
+SUBJECT = "scale"
+DEMAND = "demand"
+KINDS = ("scale_up", "scale_down")
+
+
+def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation | Abstention]:
+    if pool.settings.kind == "undecided" or not pool.gpus:
+        return
+    per_replica = pool.settings.gpus_per_replica
+    if len(pool.gpus) < per_replica:
+        message = f"{len(pool.gpus)} GPUs are fewer than one replica of {per_replica}: check gpus_per_replica"
+        yield Abstention(Reason.CONFLICTING, SUBJECT, pool.scope, message)
+        return
+    signal = facts.demands.get(pool.settings.name)
+    if signal is not None and signal.reason is not None:
+        yield Abstention(signal.reason, DEMAND, pool.scope, signal.message)
+    if pool.settings.kind == "training":
+        yield from _training(facts, settings, pool)
+    else:
+        yield from _serving(facts, settings, pool)
+
+
+def limits_of(settings: Settings, pool: Pool) -> Limits:
+    """A pool's limits in replicas."""
+    configured, per_replica = settings.limits(pool.settings), pool.settings.gpus_per_replica
+    return Limits(
+        min=ceil(configured.min / per_replica),
+        max=configured.max // per_replica,
+        up=configured.scale_up_threshold / 100,
+        down=configured.scale_down_threshold / 100,
+        start_delay_seconds=pool.settings.start_delay_seconds,
+    )
+
+
+def _serving(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommendation | Abstention]:
+    unseen = _unseen(facts, pool)
+    if unseen:
+        yield unseen
+        return
+    replicas = len(pool.gpus) // pool.settings.gpus_per_replica
+    last = grid(facts.at, settings.evaluation)[1]
+    found = size(_points(facts, pool), replicas, limits_of(settings, pool), settings.evaluation, last)
+    if found.reason:
+        yield Abstention(found.reason, SUBJECT, pool.scope, found.why)
+    elif found.replicas != replicas:
+        yield _advice(facts, settings, pool, replicas, found)
+    if found.saturated:
+        message = (
+            "growing has not lowered utilization, so it does not tell the demand: name a demand signal of this pool "
+            "(pools: demand: preset or query), as in {preset: vllm, per_replica: 16}"
+            if found.exhausted
+            else "utilization is at its ceiling and does not tell the demand: name a demand signal for exact sizes"
+        )
+        yield Abstention(Reason.SATURATED, DEMAND, pool.scope, message)
+
+
+def _unseen(facts: Facts, pool: Pool) -> Abstention | None:
+    """Why the pool cannot be sized now: a GPU that is not heard may be the busiest."""
+    silent = [gpu for gpu in pool.gpus if not gpu.up or facts.value(UTILIZATION, gpu.uuid) is None]
+    if silent:
+        missing = facts.missing(UTILIZATION, pool.scope, silent[0])
+        message = f"{len(silent)} of {len(pool.gpus)} GPUs: {missing.message}"
+        return Abstention(missing.reason, SUBJECT, pool.scope, message, tuple(gpu.uuid for gpu in silent))
+    dead = [gpu for gpu in pool.gpus if _reads_as_dead(facts, gpu)]
+    if dead:
+        message = (
+            f"{len(dead)} of {len(pool.gpus)} GPUs, {dead[0].scope} first, show no work, no memory held and no "
+            "temperature: an exporter that lost its driver shows that, not a GPU; restart it"
+        )
+        return Abstention(Reason.CONFLICTING, SUBJECT, pool.scope, message, tuple(gpu.uuid for gpu in dead))
+    return None
+
+
+def _reads_as_dead(facts: Facts, gpu: Gpu) -> bool:
+    """Zeros all over. A GPU that idles is warm, and a replica that idles holds memory."""
+    if facts.value(UTILIZATION, gpu.uuid) != 0 or facts.value(MEMORY_USED, gpu.uuid) != 0:
+        return False
+    return (facts.value(TEMPERATURE, gpu.uuid) or 0.0) <= 0
+
+
+def _points(facts: Facts, pool: Pool) -> tuple[Point, ...]:
+    """The pool's trail; by its demand signal where there is one."""
+    per_replica = pool.settings.gpus_per_replica
+    heard = [(point.at, point.gpus, point.busy) for point in facts.trails.get(pool.settings.name, ())]
+    points = pool_points(heard, len(pool.gpus), per_replica)
+    signal, demand = facts.demands.get(pool.settings.name), pool.settings.demand
+    if signal is None or demand is None or signal.reason is not None:
+        return points
+    told = {at: value / demand.per_replica for at, value in signal.trail}
+    beside = {point.at: point.demand if demand.kind == "waiting" else 0.0 for point in points}
+    return tuple(replace(point, told=told[point.at] + beside[point.at]) for point in points if point.at in told)
+
+
+def _training(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommendation]:
+    limits, per_replica = limits_of(settings, pool), pool.settings.gpus_per_replica
+    present = len(pool.gpus) // per_replica
+    signal, demand = facts.demands.get(pool.settings.name), pool.settings.demand
+    waiting = None
+    if signal is not None and demand is not None and signal.trail:
+        work = signal.trail[-1][1] / demand.per_replica
+        waiting = work - (present if demand.kind == "total" else 0)
+    wanted, why = gangs(Gangs(present, limits.min, limits.max, waiting))
+    if wanted != present:
+        yield _advice(facts, settings, pool, present, Size(wanted, why))
+
+
+def _advice(facts: Facts, settings: Settings, pool: Pool, replicas: int, found: Size) -> Recommendation:
+    change = (found.replicas - replicas) * pool.settings.gpus_per_replica
+    projection = Projection(
+        utilization_ratio=found.projected_ratio, cost_change_per_hour=cost_change(settings, pool, change)
+    )
+    return scale_advice(facts, pool, replicas, found, limits_of(settings, pool), projection)

@@ -1,0 +1,120 @@
+"""A decision about a pool's size in words, with the numbers that it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gpu_advisor.evaluation.facts import Facts
+from gpu_advisor.evaluation.pools import Pool
+from gpu_advisor.evaluation.recommendation import Alternative, Confidence, Evidence, Projection, Recommendation
+from gpu_advisor.evaluation.scaling.size import Limits, Size
+from gpu_advisor.evaluation.signals import UTILIZATION, UTILIZATION_COVERAGE
+
+#: From this length of its trail (seconds) on a pool's own past says how far its demand goes.
+KNOWN_FROM_SECONDS = 3600
+
+
+def scale_advice(
+    facts: Facts, pool: Pool, replicas: int, found: Size, limits: Limits, projection: Projection
+) -> Recommendation:
+    grows = found.replicas > replicas
+    kind = "scale_up" if grows else "scale_down"
+    unit = "gangs" if pool.settings.kind == "training" else "replicas"
+    return Recommendation(
+        kind=kind,
+        direction="up" if grows else "down",
+        scope=pool.scope,
+        severity="warning" if grows else "info",
+        summary=f"Scale {pool.scope} from {replicas} to {found.replicas} {unit}: {found.why}",
+        current=replicas,
+        recommended=found.replicas,
+        unit=unit,
+        diagnosis=_diagnosis(found, replicas, limits, unit),
+        explanation=_explanation(facts, found, limits),
+        confidence=_confidence(facts, pool, found),
+        projection=projection,
+        evidence=tuple(_evidence(facts, pool, limits, grows)),
+        rejected=tuple(_rejected(found, replicas, limits, unit)),
+        apply=(f"kubectl scale deployment/NAME --replicas={found.replicas}",),
+        gpus=pool.uuids,
+        nodes=tuple(sorted({gpu.node for gpu in pool.gpus})),
+    )
+
+
+def _diagnosis(found: Size, replicas: int, limits: Limits, unit: str) -> str:
+    if found.saturated:
+        return "saturated"
+    if not limits.min <= replicas <= limits.max:
+        return "outside_limits"
+    if unit == "gangs":
+        return "work_waiting"
+    return "overloaded" if found.replicas > replicas else "oversized"
+
+
+def _explanation(facts: Facts, found: Size, limits: Limits) -> str:
+    if found.needed is None or found.level is None or found.expected is None:
+        return f"{found.why}."
+    hours = facts.evaluation.history_seconds / 3600
+    return (
+        f"Work for {found.level:.1f} replicas of late; {found.expected:.1f} are expected when a new replica serves, in "
+        f"{limits.start_delay_seconds:g} s; {found.needed:.1f} with head-room for what came above such expectations "
+        f"within the last {hours:g} hours."
+    )
+
+
+def _confidence(facts: Facts, pool: Pool, found: Size) -> Confidence:
+    if found.saturated:
+        return "medium"
+    trail = facts.trails.get(pool.settings.name, ())
+    if pool.settings.kind == "serving" and (not trail or facts.at - trail[0].at < KNOWN_FROM_SECONDS):
+        return "medium"
+    return "high"
+
+
+def _evidence(facts: Facts, pool: Pool, limits: Limits, grows: bool) -> Iterator[Evidence]:
+    coverages = [facts.value(UTILIZATION_COVERAGE, uuid) for uuid in pool.uuids]
+    known = [coverage for coverage in coverages if coverage is not None]
+    threshold = limits.up if grows else limits.down
+    yield facts.evidence(UTILIZATION, pool.uuids, threshold, coverage=min(known) if known else None)
+    trail = facts.trails.get(pool.settings.name, ())
+    if trail:
+        yield Evidence(
+            signal="pool_work",
+            about="GPUs' worth of work in the last step of the pool's trail",
+            unit="count",
+            statistic="sum of means",
+            window_seconds=facts.evaluation.step_seconds,
+            value=trail[-1].busy,
+            at=trail[-1].at,
+            expression=facts.trail_expressions.get(pool.settings.name),
+            samples=len(trail),
+        )
+    signal = facts.demands.get(pool.settings.name)
+    if signal is not None and signal.trail:
+        yield Evidence(
+            signal="pool_demand",
+            about=f"the pool's demand signal: {signal.promql}",
+            unit="count",
+            statistic="last",
+            window_seconds=None,
+            value=signal.trail[-1][1],
+            at=signal.trail[-1][0],
+            expression=None,
+            samples=len(signal.trail),
+            written=_pinned(signal.promql, signal.trail[-1][0]),
+        )
+
+
+def _pinned(promql: str, at: float) -> str:
+    """A query that a person wrote, as it was at a time. Its selectors are not ours to pin; a subquery has a time."""
+    return f"last_over_time(({promql})[1s:1s] @ {at:.3f})"
+
+
+def _rejected(found: Size, replicas: int, limits: Limits, unit: str) -> Iterator[Alternative]:
+    if found.needed is None or found.saturated:
+        return
+    fewer = found.replicas - 1
+    if found.replicas < replicas and fewer >= max(1, limits.min):
+        yield Alternative(f"{fewer} {unit}", f"{found.needed:.1f} are needed with head-room")
+    elif found.replicas > replicas and found.replicas == limits.max and found.needed > limits.max:
+        yield Alternative(f"{found.needed:.1f} {unit}, as needed", f"the limit is {limits.max}: see gpu.max")

@@ -1,0 +1,174 @@
+"""The model of what the advisor says: checks, recommendations, abstentions, and the evidence under each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal, NamedTuple
+
+from gpu_advisor.evaluation.signals import Unit, for_things
+from gpu_advisor.promql.expressions import Expression
+from gpu_advisor.promql.promql import to_promql
+
+ScopeKind = Literal["fleet", "pool", "node", "gpu", "job"]
+Severity = Literal["info", "warning", "critical"]
+Confidence = Literal["low", "medium", "high"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Scope:
+    """What something is said of. `name` is what never changes (a uuid), `label` what people call it."""
+
+    kind: ScopeKind
+    name: str
+    label: str = ""
+
+    def __str__(self) -> str:
+        return self.label or self.name
+
+
+class Reason(str, Enum):
+    """Why the advisor does not say more."""
+
+    NO_DATA = "no_data"
+    STALE = "stale"
+    INSUFFICIENT_HISTORY = "insufficient_history"
+    SATURATED = "saturated"
+    CONFLICTING = "conflicting"
+    UNSUPPORTED = "unsupported"
+
+
+@dataclass(frozen=True, slots=True)
+class Abstention:
+    """The advisor cannot tell. `message` says what is missing and what would mend it.
+
+    `gpus` are the uuids of those it cannot see; without any, it is the whole scope. `kinds` are the recommendations
+    that cannot be judged for it; without any, all.
+    """
+
+    reason: Reason
+    subject: str
+    scope: Scope
+    message: str
+    gpus: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+
+
+class Things(NamedTuple):
+    """Whom a number is of: the values of a label, and whether these are all there are."""
+
+    label: str
+    values: tuple[str, ...]
+    everything: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One number that a conclusion rests on, and how anybody gets it again.
+
+    `expression` is the signal's, which `things` narrow. `value` is None where it could not be had; `samples` and
+    `coverage` (0..1 of the window) are there where they are known.
+    """
+
+    signal: str
+    about: str
+    unit: Unit
+    statistic: str
+    window_seconds: int | None
+    value: float | None
+    at: float
+    expression: Expression | None
+    threshold: float | None = None
+    samples: int | None = None
+    coverage: float | None = None
+    things: Things | None = None
+    written: str | None = None  # the query of evidence that was put down, and has its expression no more
+
+    @property
+    def promql(self) -> str | None:
+        """The query, pinned to the time of the evaluation. Written only when somebody looks: a fleet has many."""
+        if self.expression is None:
+            return self.written
+        held = self.expression if self.things is None else for_things(self.expression, *self.things)
+        return to_promql(held, self.at)
+
+
+class Status(str, Enum):
+    MET = "met"
+    MISSED = "missed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One item of the checklist. Values are ratios 0..1, or money per hour for the item `cost`.
+
+    `missed_by` is the distance to the nearer edge of the band, negative below it. `reason` and `message` are there
+    when the status is unknown.
+    """
+
+    item: str
+    title: str
+    scope: Scope
+    status: Status
+    severity: Severity
+    value: float | None
+    low: float | None
+    high: float | None
+    missed_by: float | None = None
+    reason: Reason | None = None
+    message: str = ""
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """What is expected to happen. None where it cannot be told; cost in the currency of the settings."""
+
+    utilization_ratio: float | None = None
+    memory_ratio: float | None = None
+    throughput_ratio: float | None = None
+    cost_change_per_hour: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """Something else that could have been recommended, and why it was not."""
+
+    action: str
+    why_not: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What to do, why, and what is expected of it. `current` and `recommended` are counts of `unit`."""
+
+    kind: str
+    direction: Literal["up", "down", "change"]
+    scope: Scope
+    severity: Severity
+    summary: str
+    current: float
+    recommended: float
+    unit: str
+    diagnosis: str
+    explanation: str
+    confidence: Confidence
+    projection: Projection
+    evidence: tuple[Evidence, ...]
+    rejected: tuple[Alternative, ...]
+    apply: tuple[str, ...]
+    gpus: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+
+    def id(self, cluster: str) -> str:
+        """A hash of who and what, never of values: the same advice keeps its id."""
+        return stable_id((cluster, self.kind, self.scope.kind, self.scope.name, self.direction))
+
+
+def stable_id(parts: Iterable[str]) -> str:
+    """16 hexadecimal digits. Each part's length goes in, so that no two lists of parts read alike."""
+    text = "".join(f"{len(part)}:{part}" for part in parts)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

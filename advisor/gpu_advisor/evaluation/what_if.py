@@ -1,0 +1,107 @@
+"""Other settings over the same facts: what would be recommended then. Pure, and nothing is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from gpu_advisor.evaluation.engine import Evaluation, decide
+from gpu_advisor.evaluation.recommendation import Recommendation
+from gpu_advisor.settings import Cost, PoolSettings, Resources, Settings
+
+
+class WhatIfError(Exception):
+    """The other settings cannot be. `problems` are (path to the value, what is wrong and the mend)."""
+
+    def __init__(self, problems: list[tuple[tuple[str | int, ...], str]]) -> None:
+        super().__init__("; ".join(f"{'.'.join(map(str, path)) or 'the body'}: {words}" for path, words in problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Recommendations by id, as the settings are and as they would be."""
+
+    now: Evaluation
+    then: Evaluation
+    advice_now: Mapping[str, Recommendation]
+    advice_then: Mapping[str, Recommendation]
+
+
+def compare(evaluation: Evaluation, settings: Settings, other: Settings) -> Comparison:
+    now, then = decide(evaluation.facts, settings), decide(evaluation.facts, other)
+    return Comparison(now, then, _by_id(now, settings), _by_id(then, settings))
+
+
+def _by_id(evaluation: Evaluation, settings: Settings) -> dict[str, Recommendation]:
+    return {each.id(settings.cluster): each for each in evaluation.recommendations}
+
+
+#: What may be different: the facts are those that the present settings asked for.
+SECTIONS: tuple[str, ...] = ("resources", "cost", "pools")
+POOL_KEYS: tuple[str, ...] = ("gpu", "gpus_per_replica")
+
+
+def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """The settings with these in place of theirs; what is not named stays. Raises WhatIfError."""
+    unknown = sorted(set(changes) - set(SECTIONS))
+    if unknown:
+        raise WhatIfError([((unknown[0],), f"cannot be changed here; there are {', '.join(SECTIONS)}")])
+    resources = _section(Resources, settings.resources, changes.get("resources", {}), ("resources",))
+    cost = _section(Cost, settings.cost, changes.get("cost", {}), ("cost",))
+    pools = _pools(settings, changes.get("pools", {}))
+    parts = {name: getattr(settings, name) for name in Settings.model_fields}
+    try:
+        return Settings.model_validate({**parts, "resources": resources, "cost": cost, "pools": pools})
+    except ValidationError as error:
+        raise WhatIfError(_problems(error, ())) from error
+
+
+M = Any
+
+
+def _section(model: type[M], present: BaseModel, changes: Any, path: tuple[str, ...]) -> M:
+    if not isinstance(changes, Mapping):
+        raise WhatIfError([(path, "give an object with the keys to change")])
+    try:
+        return model.model_validate(_merged(present.model_dump(), changes))
+    except ValidationError as error:
+        raise WhatIfError(_problems(error, path)) from error
+
+
+def _pools(settings: Settings, changes: Any) -> list[PoolSettings]:
+    if not isinstance(changes, Mapping):
+        raise WhatIfError([(("pools",), "give an object: the name of a pool, and what is different there")])
+    names = [pool.name for pool in settings.pools]
+    strange = sorted(set(changes) - set(names))
+    if strange:
+        mend = f"configured are {', '.join(names)}" if names else "none is configured: change `resources` instead"
+        raise WhatIfError([(("pools", strange[0]), f"no such pool; {mend}")])
+    return [_pool(settings, pool, changes.get(pool.name, {})) for pool in settings.pools]
+
+
+def _pool(settings: Settings, pool: PoolSettings, change: Any) -> PoolSettings:
+    path = ("pools", pool.name)
+    if not isinstance(change, Mapping):
+        raise WhatIfError([(path, f"give an object with {' and '.join(POOL_KEYS)}")])
+    strange = sorted(set(change) - set(POOL_KEYS))
+    if strange:
+        raise WhatIfError([((*path, strange[0]), f"cannot be changed here; there are {', '.join(POOL_KEYS)}")])
+    present = pool if pool.gpu or "gpu" not in change else pool.model_copy(update={"gpu": settings.resources.gpu})
+    return _section(PoolSettings, present, change, path)  # type: ignore[no-any-return]
+
+
+def _merged(present: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Maps are changed key by key, all else is replaced."""
+    both = dict(present)
+    for key, value in changes.items():
+        former = both.get(key)
+        both[key] = _merged(former, value) if isinstance(former, Mapping) and isinstance(value, Mapping) else value
+    return both
+
+
+def _problems(error: ValidationError, path: tuple[str | int, ...]) -> list[tuple[tuple[str | int, ...], str]]:
+    return [((*path, *each["loc"]), each["msg"].removeprefix("Value error, ")) for each in error.errors()]

@@ -1,0 +1,1 @@
+"""GPU types, their memory and their names in Kubernetes."""

@@ -1,0 +1,1 @@
+"""What is pushed to or scraped by others: alerts for Alertmanager, metrics for Prometheus."""

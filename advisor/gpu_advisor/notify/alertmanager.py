@@ -1,0 +1,167 @@
+"""Sends alerts to Alertmanagers through their v2 API: to each on its own, so that one that is away holds up nobody.
+
+What could not be told is told again, a little later each time; the newest message is enough, since each holds all
+alerts. An Alertmanager that was away therefore misses nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import requests
+
+from gpu_advisor.notify.alerts import ROUNDS_TO_LIVE, payload
+from gpu_advisor.settings import AlertmanagerSettings
+from gpu_advisor.sources.prometheus.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError
+from gpu_advisor.state.alert import Alert
+
+log = logging.getLogger(__name__)
+
+#: Alerts in one request, as Prometheus itself sends them.
+BATCH = 256
+
+FIRST_RETRY_SECONDS = 1.0
+MOST_ANSWER_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class AlertmanagerState:
+    """How one Alertmanager fares. `up` is None before anything was sent to it."""
+
+    url: str
+    up: bool | None = None
+    sent: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """All alerts at one time; `expires` by the monotonic clock: told after it, what fires would read as resolved."""
+
+    body: list[dict[str, Any]]
+    expires: float
+
+
+class Alertmanagers:
+    """`interval_seconds` is the longest time that passes between two calls of `send` while all is well."""
+
+    def __init__(self, configured: Iterable[AlertmanagerSettings], interval_seconds: float) -> None:
+        self._interval = interval_seconds
+        self._changing = threading.Lock()
+        self._senders = [
+            _Sender(each, interval_seconds, lambda state, at=index: self._now(at, state))  # type: ignore[misc]
+            for index, each in enumerate(configured)
+        ]
+        self.states = tuple(AlertmanagerState(sender.url) for sender in self._senders)
+
+    def send(self, alerts: Iterable[Alert], now: float) -> None:
+        """Tell all of them all alerts, also that there are none: so it is known whether they answer. Never waits.
+
+        What goes wrong is in `states`, and logged when it changes.
+        """
+        message = _Message(payload(alerts, now, self._interval), time.monotonic() + ROUNDS_TO_LIVE * self._interval)
+        for sender in self._senders:
+            sender.tell(message)
+
+    def close(self) -> None:
+        for sender in self._senders:
+            sender.stop()
+
+    def _now(self, index: int, state: AlertmanagerState) -> None:
+        with self._changing:
+            self.states = (*self.states[:index], state, *self.states[index + 1 :])
+
+
+class _Sender:
+    """The thread that tells one Alertmanager."""
+
+    def __init__(
+        self, settings: AlertmanagerSettings, longest_pause: float, changed: Callable[[AlertmanagerState], None]
+    ) -> None:
+        self.url = settings.url
+        self._settings = settings
+        self._longest_pause = longest_pause  # alerts live for several: no pause lets one end by itself
+        self._changed = changed
+        self._client = DeadlineClient()
+        self._condition = threading.Condition()
+        self._message: _Message | None = None
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+
+    def tell(self, message: _Message) -> None:
+        with self._condition:
+            self._message = message
+            self._condition.notify()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=f"alertmanager {self.url}", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        with self._condition:
+            self._stopped = True
+            self._condition.notify()
+        if self._thread:
+            self._thread.join(timeout=2)
+        self._client.close()
+
+    def _run(self) -> None:
+        state, pause = AlertmanagerState(self.url), FIRST_RETRY_SECONDS
+        while (message := self._next()) is not None:
+            problem = self._deliver(message.body)
+            if problem and problem != state.message:
+                log.warning("alertmanager %s: %s", self.url, problem)
+            sent = state.sent if problem else state.sent + len(message.body)
+            state = replace(state, up=not problem, message=problem, sent=sent)
+            self._changed(state)
+            if problem:
+                self._again(message, pause)
+            pause = min(2 * pause, self._longest_pause) if problem else FIRST_RETRY_SECONDS
+
+    def _next(self) -> _Message | None:
+        """The newest message that is still true, when there is one; None at the end."""
+        with self._condition:
+            while not self._stopped:
+                message, self._message = self._message, None
+                if message is not None and time.monotonic() < message.expires:
+                    return message
+                self._condition.wait()
+        return None
+
+    def _again(self, message: _Message, pause: float) -> None:
+        """After a pause, what failed is due again, unless there is something newer."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._stopped, pause)
+            self._message = self._message or message
+
+    def _deliver(self, body: list[dict[str, Any]]) -> str:
+        """The problem, or empty text. An empty list is sent, too."""
+        for first in range(0, max(1, len(body)), BATCH):
+            problem = self._post(body[first : first + BATCH])
+            if problem:
+                return problem
+        return ""
+
+    def _post(self, batch: list[dict[str, Any]]) -> str:
+        each = self._settings
+        login = {"auth": (each.username, each.password.get_secret_value())} if each.username else {}
+        try:
+            answer = self._client.fetch(
+                "POST",
+                f"{each.url.rstrip('/')}/api/v2/alerts",
+                seconds=each.timeout_seconds,
+                max_bytes=MOST_ANSWER_BYTES,
+                json=batch,
+                **login,
+            )
+        except DeadlineExceededError as error:
+            return f"{error}: see what keeps it busy, or raise timeout_seconds"
+        except (requests.RequestException, BodyTooLargeError, OSError) as error:
+            return f"does not answer ({type(error).__name__}): see if it runs and if the address is right"
+        if answer.status != 200:  # a redirect among them: followed as a GET it would succeed and tell nothing
+            return f"answers {answer.status}: {answer.body[:200].decode('utf-8', 'replace')!r}"
+        return ""

@@ -1,0 +1,78 @@
+"""Issued recommendations -> alerts, and when an alert is over. Pure; sending is alertmanager.py's.
+
+Alertmanager knows an alert by its labels, so they hold nothing that changes while the alert lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any
+
+from gpu_advisor.state.alert import Alert
+from gpu_advisor.state.view import Issued
+
+#: An alert that is not re-sent ends by itself; three missed rounds must not end it (Alertmanager clients' custom).
+ROUNDS_TO_LIVE = 4
+
+#: The end of an alert is told again for so long, in seconds, so that a message lost on the way does no harm.
+RESOLVED_RESENT_SECONDS = 15 * 60
+
+
+def from_issued(issued: Issued, cluster: str, external_url: str) -> Alert:
+    advice = issued.recommendation
+    return Alert(
+        id=issued.id,
+        labels={
+            "alertname": issued.alert_name,
+            "severity": advice.severity,
+            "cluster": cluster,
+            "kind": advice.kind,
+            "scope_kind": advice.scope.kind,
+            "scope": advice.scope.name,
+            "recommendation_id": issued.id,
+        },
+        annotations={
+            "summary": advice.summary,
+            "description": f"{advice.explanation} From {advice.current:g} to {advice.recommended:g} {advice.unit}.",
+            "runbook_url": issued.runbook,
+        },
+        started=issued.since,
+        url=f"{external_url.rstrip('/')}/recommendations/{issued.id}" if external_url else "",
+    )
+
+
+def updated(before: Iterable[Alert], firing: Iterable[Alert], held: frozenset[str], now: float) -> tuple[Alert, ...]:
+    """The alerts after an evaluation: those firing now, those held, and those that are over and still re-sent."""
+    current = {alert.id: alert for alert in firing}
+    for alert in before:
+        if alert.id in current:
+            continue
+        if alert.id in held and alert.resolved is None:
+            current[alert.id] = alert
+        else:
+            over = alert if alert.resolved is not None else replace(alert, resolved=now)
+            if over.resolved is not None and now - over.resolved <= RESOLVED_RESENT_SECONDS:
+                current[alert.id] = over
+    return tuple(current.values())
+
+
+def payload(alerts: Iterable[Alert], now: float, interval_seconds: float) -> list[dict[str, Any]]:
+    """The body of POST /api/v2/alerts (Alertmanager's OpenAPI: postableAlerts)."""
+    ends = now + ROUNDS_TO_LIVE * interval_seconds
+    return [
+        {
+            "labels": dict(alert.labels),
+            "annotations": dict(alert.annotations),
+            # An end before the start is refused, and a clock that was set back makes one.
+            "startsAt": _rfc3339(min(alert.started, now if alert.resolved is None else alert.resolved)),
+            "endsAt": _rfc3339(ends if alert.resolved is None else alert.resolved),
+            **({"generatorURL": alert.url} if alert.url else {}),
+        }
+        for alert in alerts
+    ]
+
+
+def _rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

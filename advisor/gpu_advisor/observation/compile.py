@@ -1,0 +1,57 @@
+"""Signals -> expressions over the exporters that are present. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+
+from gpu_advisor.evaluation import signals
+from gpu_advisor.evaluation.signals import Signal
+from gpu_advisor.promql.expressions import Expression, union
+from gpu_advisor.settings import Evaluation as EvaluationSettings
+from gpu_advisor.settings import Settings
+from gpu_advisor.sources.exporters.mapping import RECORDED
+from gpu_advisor.sources.exporters.speaker import Speaker
+
+
+def compile_signals(found: Sequence[Speaker], settings: Settings) -> dict[str, Expression]:
+    """Each signal's expression: of every exporter family that has it, each GPU by the first that tells of it."""
+    return {name: union(*parts.values()) for name, parts in compile_by_family(found, settings).items()}
+
+
+def compile_by_family(found: Sequence[Speaker], settings: Settings) -> dict[str, dict[str, Expression]]:
+    """By signal and exporter family, in the order in which they are listened to.
+
+    Where recorded series tell of a long window, its raw samples are not read.
+    """
+    compiled: dict[str, dict[str, Expression]] = {}
+    for signal in signals.CATALOGUE:
+        parts: dict[str, Expression] = {}
+        for speaker in found:
+            expression = None
+            if speaker.mapping.scope == signal.scope:
+                expression = compile_signal(signal, speaker, settings.evaluation)
+            if expression is not None:
+                before = (parts[speaker.name],) if speaker.name in parts else ()
+                parts[speaker.name] = union(*before, expression)
+                if speaker.name == RECORDED:
+                    break
+        if parts:
+            compiled[signal.name] = parts
+    return compiled
+
+
+def step_utilization(found: Sequence[Speaker], evaluation: EvaluationSettings) -> Expression | None:
+    """Utilization over one step of a trail; over two scrapes at least, or there would be none."""
+    parts: list[Expression] = []
+    for speaker in found:
+        if speaker.mapping.scope == signals.UTILIZATION.scope and speaker.name != RECORDED:
+            window = max(evaluation.step_seconds, ceil(2.5 * (speaker.interval_seconds or 0)))
+            expression = speaker.expression(signals.UTILIZATION.quantity, signals.UTILIZATION.reduction, window)
+            parts += [expression] if expression is not None else []
+    return union(*parts) if parts else None
+
+
+def compile_signal(signal: Signal, speaker: Speaker, settings: EvaluationSettings) -> Expression | None:
+    """The expression of a signal, or None where this exporter has nothing that gives it."""
+    return speaker.expression(signal.quantity, signal.reduction, signal.window_seconds(settings))

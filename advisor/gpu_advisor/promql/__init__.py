@@ -1,0 +1,1 @@
+"""The closed language of signal expressions, and its text in PromQL."""

@@ -1,0 +1,130 @@
+"""An expression as PromQL text: what is sent to a Prometheus, and what a person pastes to check a number."""
+
+from __future__ import annotations
+
+import math
+
+from gpu_advisor.promql.expressions import (
+    Affine,
+    Aggregate,
+    Expression,
+    Function,
+    Matcher,
+    Ratio,
+    Renamed,
+    Select,
+    Sum,
+    Tagged,
+    Union,
+)
+
+_OVER_TIME: dict[Function, str] = {
+    "mean": "avg_over_time",
+    "min": "min_over_time",
+    "max": "max_over_time",
+    "quantile": "quantile_over_time",
+    "sum": "sum_over_time",
+    "rate": "rate",
+    "increase": "increase",
+    "count": "count_over_time",
+}
+_UNITS = ((604800, "w"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+_ESCAPES = str.maketrans(
+    {
+        **{chr(code): f"\\x{code:02x}" for code in (*range(0x20), 0x7F)},
+        "\\": "\\\\",
+        '"': '\\"',
+        "\n": "\\n",
+        "\r": "\\r",
+        "\t": "\\t",
+        "\ufffd": "\\ufffd",  # PromQL's scanner takes this very character for broken UTF-8
+    }
+)
+
+
+def to_promql(expression: Expression, at: float | None = None) -> str:
+    """The query text, the same for equal expressions.
+
+    With `at` (seconds since 1970) every selector is pinned to that time, so that the text gives the same number
+    whenever it is run. Raises ValueError for numbers or characters that PromQL cannot hold.
+    """
+    if isinstance(expression, Select):
+        return _select(expression, at)
+    if isinstance(expression, Aggregate):
+        by = f" by ({', '.join(expression.by)}) " if expression.by else ""
+        return f"{expression.op}{by}({to_promql(expression.of, at)})"
+    if isinstance(expression, Ratio):
+        # The filter makes a division by zero drop out here, before an aggregation around it turns into NaN as a whole.
+        return f"{_operand(expression.top, at)} / ({_operand(expression.bottom, at)} != 0)"
+    if isinstance(expression, Sum):
+        return " + ".join(_operand(term, at) for term in expression.terms)
+    if isinstance(expression, Union):
+        return " or ".join(to_promql(part, at) for part in expression.parts)
+    if isinstance(expression, Renamed):
+        # (?s): a label value may hold a line's end. $1 in the prefix would be a reference, $$ is a dollar.
+        text = f"{expression.prefix.replace('$', '$$')}$1"
+        return _label_replace(to_promql(expression.of, at), expression.to, text, expression.source, "(?s)(.+)")
+    if isinstance(expression, Tagged):
+        value = expression.value.replace("$", "$$")
+        return _label_replace(to_promql(expression.of, at), expression.label, value, "", "")
+    return _affine(expression, at)
+
+
+def quote(text: str) -> str:
+    """A PromQL string literal. Raises ValueError for text that is not Unicode (lone surrogates)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"a label value must be Unicode text, which {text!r} is not") from error
+    return f'"{text.translate(_ESCAPES)}"'
+
+
+def duration(seconds: int) -> str:
+    """The shortest exact PromQL duration in one unit: 30m, 90s. Raises ValueError if not positive."""
+    if seconds <= 0:
+        raise ValueError(f"a window must be longer than 0 s, not {seconds} s")
+    size, unit = next((size, unit) for size, unit in _UNITS if seconds % size == 0)
+    return f"{seconds // size}{unit}"
+
+
+def _select(select: Select, at: float | None) -> str:
+    text = select.metric
+    if select.matchers:
+        text += "{" + ",".join(_matcher(matcher) for matcher in select.matchers) + "}"
+    if select.window_seconds is not None:
+        text += f"[{duration(select.window_seconds)}]"
+    if at is not None:
+        text += f" @ {at:.3f}"
+    if select.function == "last":
+        return text
+    arguments = text if select.q is None else f"{_number(select.q)}, {text}"
+    return f"{_OVER_TIME[select.function]}({arguments})"
+
+
+def _matcher(matcher: Matcher) -> str:
+    return f"{matcher.label}{matcher.op}{quote(matcher.value)}"
+
+
+def _affine(expression: Affine, at: float | None) -> str:
+    text = _operand(expression.of, at)
+    if expression.scale != 1:
+        text = f"{_number(expression.scale)} * {text}"
+    if expression.offset != 0:
+        sign = "-" if expression.offset < 0 else "+"
+        text = f"{text} {sign} {_number(abs(expression.offset))}"
+    return text
+
+
+def _label_replace(text: str, to: str, value: str, source: str, regex: str) -> str:
+    return f"label_replace({text}, {quote(to)}, {quote(value)}, {quote(source)}, {quote(regex)})"
+
+
+def _operand(expression: Expression, at: float | None) -> str:
+    text = to_promql(expression, at)
+    return f"({text})" if isinstance(expression, Ratio | Affine | Sum | Union) else text
+
+
+def _number(value: float) -> str:
+    if not math.isfinite(value):
+        raise ValueError(f"a number in an expression must be finite, not {value}")
+    return repr(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))

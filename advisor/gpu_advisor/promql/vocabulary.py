@@ -1,0 +1,10 @@
+"""The closed set of reductions, and what a series can be of."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Reduction = Literal["last", "mean", "min", "max", "quantile", "rate", "increase", "coverage", "samples"]
+
+
+ScopeName = Literal["gpu", "node"]

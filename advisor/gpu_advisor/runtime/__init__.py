@@ -1,0 +1,1 @@
+"""The evaluation loop, and what puts the running program together."""

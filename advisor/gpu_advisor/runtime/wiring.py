@@ -1,0 +1,187 @@
+"""Settings -> running parts: the one place where everything is put together."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+
+from gpu_advisor.allocation.allocator import Allocator, Terms
+from gpu_advisor.allocation.desk import GpuDesk
+from gpu_advisor.allocation.errors import LeaseStoreError
+from gpu_advisor.allocation.leases import Leases
+from gpu_advisor.allocation.machines import Machines
+from gpu_advisor.allocation.monitoring import Monitor
+from gpu_advisor.allocation.store import LeaseStore
+from gpu_advisor.evaluation import signals
+from gpu_advisor.notify.alertmanager import Alertmanagers
+from gpu_advisor.observation.compile import compile_signals
+from gpu_advisor.observation.queries import IDENTITY, identity_queries
+from gpu_advisor.promql.expressions import metrics_of
+from gpu_advisor.runtime.service import Service
+from gpu_advisor.settings import ConfigError, EmbeddedSource, PrometheusSource, Settings
+from gpu_advisor.sources.base import Source
+from gpu_advisor.sources.embedded.embedded import EmbeddedSource as Embedded
+from gpu_advisor.sources.embedded.history import History
+from gpu_advisor.sources.embedded.history_file import HistoryError
+from gpu_advisor.sources.embedded.scrape import Scraper
+from gpu_advisor.sources.exporters.mapping import mappings
+from gpu_advisor.sources.exporters.speaker import Speaker
+from gpu_advisor.sources.prometheus.prometheus import MAX_IN_FLIGHT, PrometheusSettings
+from gpu_advisor.sources.prometheus.prometheus import PrometheusSource as Prometheus
+from gpu_advisor.sources.prometheus.remembered import remembered
+from gpu_advisor.state.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+
+class StartError(Exception):
+    """The advisor cannot start. The message tells the mend."""
+
+
+@dataclass
+class Advisor:
+    """All running parts of one advisor. `close` stops them in the order in which nothing is lost."""
+
+    service: Service
+    source: Source
+    history: History | None = None
+    gpus: GpuDesk | None = None
+    _closers: list[Callable[[], object]] = field(default_factory=list)
+
+    def close(self) -> None:
+        for close in reversed(self._closers):
+            close()
+
+
+def build(settings: Settings, prepare: Callable[[History], None] | None = None) -> Advisor:
+    """Open source, history and ledger and start scraping; the service is started by the caller.
+
+    `prepare` may fill an embedded history before scraping begins. Raises StartError or ConfigError.
+    """
+    state_dir = Path(settings.state_dir)
+    closers: list[Callable[[], object]] = []
+    history = None
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        if settings.source.prometheus:
+            source: Source = remembered(Prometheus(_prometheus(settings.source.prometheus)))
+        else:
+            history = History(state_dir / "history.db")
+            closers.append(history.close)
+            source = remembered(Embedded(history))
+        closers.append(source.close)
+        ledger = Ledger(state_dir / "ledger.db")
+        closers.append(ledger.close)
+    except (OSError, HistoryError, sqlite3.Error) as error:
+        for close in reversed(closers):
+            close()
+        raise StartError(f"{state_dir}: {error}; is it writable, and is no other advisor using it?") from error
+    if history is not None:
+        if prepare:
+            prepare(history)
+        scraper = _scraper(settings, history)
+        scraper.start()
+        closers.append(lambda: scraper.stop(timeout_seconds=2))
+    alertmanagers = Alertmanagers(settings.alertmanagers, longest_round_seconds(settings))
+    closers.append(alertmanagers.close)
+    service = Service(settings, source, ledger, alertmanagers, _retention(settings, history, ledger))
+    closers.append(service.stop)
+    try:
+        gpus = _gpus(settings, service)
+    except (StartError, ConfigError):
+        for close in reversed(closers):
+            close()
+        raise
+    closers += [gpus.allocator.close, gpus.monitor.stop]
+    return Advisor(service, source, history, gpus, closers)
+
+
+def _gpus(settings: Settings, service: Service) -> GpuDesk:
+    """Where GPUs are given out. Raises ConfigError for its file, StartError for its database."""
+    chosen = settings.allocation
+    logging.getLogger("gpu_advisor.allocation").setLevel(chosen.log_level)
+    file = Path(chosen.inventory_file) if chosen.inventory_file else None
+    machines = Machines(lambda: service.view, chosen.gpu_memory_specs, file)
+    try:
+        leases = Leases(LeaseStore(Path(chosen.database or Path(settings.state_dir) / "leases.db")))
+    except LeaseStoreError as error:
+        raise StartError(str(error)) from error
+    allocator = Allocator(leases, machines, Terms(chosen.lease_seconds, chosen.longest_lease_seconds))
+    monitor = Monitor(allocator, machines, chosen.monitor_update_interval, chosen.resource_change_threshold)
+    monitor.start()
+    return GpuDesk(allocator, machines, monitor, chosen)
+
+
+def longest_round_seconds(settings: Settings) -> float:
+    """From one round to the next at the worst: alerts must outlive a source that is slow, but within its time limit."""
+    prometheus = settings.source.prometheus
+    queries = len(IDENTITY) + len(signals.CATALOGUE)
+    slowest = prometheus.timeout_seconds * ceil(queries / MAX_IN_FLIGHT) if prometheus else 0.0
+    return max(settings.evaluation.interval_seconds, slowest)
+
+
+def one_shot_source(settings: Settings) -> Source:
+    """The source for a single look, with nothing started. Raises ConfigError where only a running advisor has one."""
+    if settings.source.prometheus is None:
+        raise ConfigError(
+            "these settings have an embedded source, which only a running advisor fills: "
+            "ask that one with --advisor URL, or name a Prometheus with --prometheus URL"
+        )
+    return remembered(Prometheus(_prometheus(settings.source.prometheus)))
+
+
+#: What ended or was judged so long ago is dropped from the ledger.
+LEDGER_DAYS = 400
+
+
+def _retention(settings: Settings, history: History | None, ledger: Ledger) -> Callable[[float], None]:
+    """What the service does after each round to keep its house in order."""
+    embedded = settings.source.embedded or EmbeddedSource()
+    last = 0.0
+
+    def tidy(now: float) -> None:
+        nonlocal last
+        if now - last > 600:
+            last = now
+            ledger.forget_before(now - LEDGER_DAYS * 86400)
+            if history is not None:
+                history.delete_before(now - embedded.retention_days * 86400)
+
+    return tidy
+
+
+def _scraper(settings: Settings, history: History) -> Scraper:
+    embedded = settings.source.embedded or EmbeddedSource()
+    every = [Speaker(mapping) for mapping in mappings()]
+    expressions = [*identity_queries(settings).values(), *compile_signals(every, settings).values()]
+    wanted = frozenset(name for expression in expressions for name in metrics_of(expression))
+    try:
+        return Scraper(history, embedded.targets, embedded.scrape_interval_seconds, wanted)
+    except ValueError as error:
+        raise ConfigError(f"source.embedded.targets: {error}") from error
+
+
+def _prometheus(settings: PrometheusSource) -> PrometheusSettings:
+    token = settings.bearer_token.get_secret_value()
+    try:
+        if settings.bearer_token_file:
+            token = Path(settings.bearer_token_file).read_text(encoding="utf-8").strip()
+        return PrometheusSettings(
+            url=settings.url,
+            timeout_seconds=settings.timeout_seconds,
+            retries=settings.retries,
+            headers={name: value.get_secret_value() for name, value in settings.headers.items()},
+            username=settings.username or None,
+            password=settings.password.get_secret_value() or None,
+            bearer_token=token or None,
+            ca_file=settings.ca_file or None,
+            cert_file=settings.cert_file or None,
+            key_file=settings.key_file or None,
+            insecure_skip_verify=settings.insecure_skip_verify,
+        )
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"source.prometheus: {error}") from error

@@ -1,0 +1,1 @@
+"""Scrapes exporters and keeps their history itself, where there is no Prometheus."""

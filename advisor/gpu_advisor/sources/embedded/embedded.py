@@ -1,0 +1,101 @@
+"""The embedded history as a source: expressions evaluated here, by Prometheus' rules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from itertools import chain
+
+from gpu_advisor.promql.expressions import Expression, Labels, Matcher, Select, Trail, Vector, selects_of
+from gpu_advisor.sources.algebra import Known, Values, evaluate
+from gpu_advisor.sources.base import SourceError, SourceErrorKind
+from gpu_advisor.sources.embedded.history import History
+from gpu_advisor.sources.embedded.history_file import HistoryError
+from gpu_advisor.sources.embedded.history_rows import SeriesSamples
+from gpu_advisor.sources.reductions import LOOK_BACK_MS, reduce
+
+MAX_GRID_POINTS = 11_000  # Prometheus' own limit
+
+_Family = tuple[str, tuple[Matcher, ...]]
+
+
+class EmbeddedSource:
+    """A Source over a History. `left_closed=False` gives windows as Prometheus 3 has them."""
+
+    name = "embedded"
+
+    def __init__(self, history: History, *, left_closed: bool = True) -> None:
+        self.address = str(history.path)
+        self._history = history
+        self._left_closed = left_closed
+
+    def instant(self, expressions: Mapping[str, Expression], at: float) -> dict[str, Vector]:
+        """As Source.instant. Raises SourceError."""
+        at_ms = round(at * 1000)
+        samples = self._read(expressions.values(), at_ms, at_ms)
+        known = self._selected(samples, at_ms)
+        return {key: evaluate(expression, known) for key, expression in expressions.items()}
+
+    def range(self, expression: Expression, start: float, end: float, step: float) -> dict[Labels, Trail]:
+        """As Source.range. Raises SourceError."""
+        start_ms, end_ms, step_ms = round(start * 1000), round(end * 1000), round(step * 1000)
+        if end_ms < start_ms or step_ms < 1:
+            raise SourceError(SourceErrorKind.QUERY_ERROR, "A range must not end before it starts, nor stand still.")
+        if (end_ms - start_ms) // step_ms > MAX_GRID_POINTS:
+            raise SourceError(
+                SourceErrorKind.QUERY_ERROR, f"A range may have {MAX_GRID_POINTS} points. Use a longer step."
+            )
+        samples = self._read([expression], start_ms, end_ms)
+        trails: dict[Labels, list[tuple[float, float]]] = {}
+        for at_ms in range(start_ms, end_ms + 1, step_ms):
+            for labels, value in evaluate(expression, self._selected(samples, at_ms)).items():
+                if math.isfinite(value):
+                    trails.setdefault(labels, []).append((at_ms / 1000, value))
+        return {labels: tuple(trail) for labels, trail in trails.items()}
+
+    def close(self) -> None:
+        """Nothing to do: whoever opened the history closes it."""
+
+    def _read(
+        self, expressions: Iterable[Expression], start_ms: int, end_ms: int
+    ) -> dict[_Family, list[SeriesSamples]]:
+        """What all selectors need, each family once, as far back as the longest window reaches."""
+        reach: dict[_Family, int] = {}
+        for select in chain.from_iterable(map(selects_of, expressions)):
+            family = (select.metric, select.matchers)
+            reach[family] = max(reach.get(family, 0), _window_ms(select) or LOOK_BACK_MS)
+        try:
+            return {
+                (metric, matchers): self._history.read(metric, matchers, (start_ms - back) / 1000, end_ms / 1000)
+                for (metric, matchers), back in reach.items()
+            }
+        except HistoryError as error:
+            raise SourceError(SourceErrorKind.UNREACHABLE, str(error)) from error
+
+    def _selected(self, samples: Mapping[_Family, list[SeriesSamples]], at_ms: int) -> Known:
+        def known(expression: Expression) -> Values | None:
+            if not isinstance(expression, Select):
+                return None
+            return self._reduce(expression, samples[expression.metric, expression.matchers], at_ms)
+
+        return known
+
+    def _reduce(self, select: Select, family: list[SeriesSamples], at_ms: int) -> dict[Labels, float]:
+        window_ms = _window_ms(select)
+        found = {
+            series.labels: reduce(
+                select.function,
+                series.times_ms,
+                series.values,
+                at_ms,
+                window_ms,
+                select.q,
+                left_closed=self._left_closed,
+            )
+            for series in family
+        }
+        return {labels: value for labels, value in found.items() if value is not None}
+
+
+def _window_ms(select: Select) -> int | None:
+    return None if select.window_seconds is None else select.window_seconds * 1000

@@ -1,0 +1,203 @@
+"""Scraping exporters into the history, as a Prometheus would."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import requests
+from prometheus_client import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
+from prometheus_client.parser import text_string_to_metric_families as text_families
+from requests.auth import HTTPBasicAuth
+
+from gpu_advisor.sources.embedded.history import History, Sample, as_labels
+from gpu_advisor.sources.embedded.history_file import HistoryError
+from gpu_advisor.sources.embedded.openmetrics import target_name, with_target_labels
+from gpu_advisor.sources.prometheus.http import Answer, BodyTooLargeError, DeadlineClient, DeadlineExceededError
+
+MAX_BODY_BYTES = 32 << 20
+MAX_SCRAPE_SECONDS = 10.0
+_ACCEPT = {
+    "Accept": "text/plain;version=0.0.4;q=1,*/*;q=0.1",
+    "Accept-Encoding": "identity",
+    "User-Agent": "gpu-advisor",
+}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Target:
+    """An exporter: where it is and how to be let in. Raises ValueError."""
+
+    address: str  # host:port, or a URL where it is not http://host:port/metrics
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca_file: str | None = None
+    insecure_skip_verify: bool = False
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+            raise ValueError("a target is host:port or a URL without user and password; set username and password")
+
+    @property
+    def url(self) -> str:
+        address = self.address if "://" in self.address else f"http://{self.address}"
+        return address if urlsplit(address).path.strip("/") else address.rstrip("/") + "/metrics"
+
+    @property
+    def instance(self) -> str:
+        """host:port"""
+        parts = urlsplit(self.url)
+        host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname
+        return f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+
+
+class Scraper:
+    """Scrapes each target in its own daemon thread, so that none waits for another.
+
+    keep: which metrics to store, by name. `up` (1 or 0) and `scrape_duration_seconds` are always stored. Timestamps in
+    the text are not used: a sample counts for the time of its scrape.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        targets: Sequence[Target | str],
+        interval_seconds: float,
+        keep: Callable[[str], bool] | Collection[str],
+        *,
+        job: str = "gpu-exporter",
+        max_body_bytes: int = MAX_BODY_BYTES,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not interval_seconds > 0:
+            raise ValueError("interval_seconds must be above 0")
+        self._history = history
+        self._interval = interval_seconds
+        self._keep = keep if callable(keep) else frozenset(keep).__contains__
+        self._job = job
+        self._max_body_bytes = max_body_bytes
+        self._clock = clock
+        self._targets = [_Scraped(target if isinstance(target, Target) else Target(target)) for target in targets]
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Scrape at once, and then at each multiple of the interval."""
+        for scraped in self._targets:
+            thread = threading.Thread(
+                target=self._run, args=(scraped,), name=f"scrape {scraped.target.instance}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self, timeout_seconds: float = MAX_SCRAPE_SECONDS) -> None:
+        """Begin no more scrapes, and wait for those that run."""
+        self._stop.set()
+        deadline = time.monotonic() + timeout_seconds
+        for thread in self._threads:
+            thread.join(max(deadline - time.monotonic(), 0))
+
+    def scrape_all(self) -> None:
+        """Scrape every target once, now, one after the other."""
+        for scraped in self._targets:
+            self._scrape(scraped)
+
+    def _run(self, scraped: _Scraped) -> None:
+        while not self._stop.is_set():
+            self._scrape(scraped)
+            # By the wall clock, so that all servers' scrapes line up; a scrape that took longer skips a turn.
+            self._stop.wait(self._interval - self._clock() % self._interval)
+
+    def _scrape(self, scraped: _Scraped) -> None:
+        at, began = self._clock(), time.monotonic()
+        labels = {"instance": scraped.target.instance, "job": self._job}
+        samples: list[Sample] = []
+        problem = None
+        try:
+            answer = scraped.fetch(min(self._interval, MAX_SCRAPE_SECONDS), self._max_body_bytes)
+            samples = list(self._kept(_parsed(answer), labels))
+        except _ScrapeError as error:
+            problem = str(error)
+        own = as_labels(labels)
+        samples.append(("up", own, 0.0 if problem else 1.0))
+        samples.append(("scrape_duration_seconds", own, time.monotonic() - began))
+        scraped.tell("scrape", problem)
+        try:
+            self._history.append(target_name(self._job, scraped.target.instance), at, samples)
+        except HistoryError as error:
+            scraped.tell("storing", str(error))
+        else:
+            scraped.tell("storing", None)
+
+    def _kept(self, families: Iterable[Metric], target: dict[str, str]) -> Iterator[Sample]:
+        for family in families:
+            for sample in family.samples:
+                if self._keep(sample.name):
+                    yield sample.name, with_target_labels(dict(sample.labels), target), float(sample.value)
+
+
+class _ScrapeError(Exception):
+    """Why a scrape failed, for people."""
+
+
+class _Scraped:
+    """A target, its connection, and what was last said of it."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._said: dict[str, str | None] = {}
+        self._client = DeadlineClient()
+        self._client.session.headers.update(_ACCEPT)
+        if target.username is not None:
+            self._client.session.auth = HTTPBasicAuth(target.username.encode(), (target.password or "").encode())
+
+    def fetch(self, seconds: float, max_bytes: int) -> Answer:
+        try:
+            answer = self._client.fetch(
+                "GET",
+                self.target.url,
+                seconds=seconds,
+                max_bytes=max_bytes,
+                verify=not self.target.insecure_skip_verify and (self.target.ca_file or True),
+            )
+        except (DeadlineExceededError, BodyTooLargeError) as error:
+            raise _ScrapeError(str(error)) from error
+        except requests.Timeout as error:
+            raise _ScrapeError(f"no answer within {seconds:g} s") from error
+        except requests.exceptions.SSLError as error:
+            raise _ScrapeError("TLS failed; set ca_file, or http:// if it speaks no TLS") from error
+        except (requests.RequestException, OSError) as error:
+            raise _ScrapeError(f"no connection ({type(error).__name__}); is the exporter running?") from error
+        if answer.status in (401, 403):
+            raise _ScrapeError(f"it answered {answer.status}; set username and password")
+        if answer.status != 200:
+            raise _ScrapeError(f"it answered {answer.status}")
+        return answer
+
+    def tell(self, what: str, problem: str | None) -> None:
+        """Log a change, not each repetition."""
+        before = self._said.get(what)
+        if problem == before:
+            return
+        self._said[what] = problem
+        if problem is not None:
+            log.warning("%s of %s failed: %s", what, self.target.instance, problem)
+        else:
+            log.info("%s of %s works again", what, self.target.instance)
+
+
+def _parsed(answer: Answer) -> list[Metric]:
+    """All of the text or nothing: half a page would make the other half look as if it had ended."""
+    parse = openmetrics_families if "openmetrics" in answer.headers.get("Content-Type", "") else text_families
+    try:
+        return list(parse(answer.body.decode()))
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise _ScrapeError(f"what it serves is not Prometheus' text format ({error})"[:300]) from error

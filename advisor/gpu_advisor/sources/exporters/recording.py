@@ -1,0 +1,185 @@
+"""Recording rules made of a mapping: the canonical series that dashboards and long windows read.
+
+Names follow Prometheus' convention level:metric:operations (https://prometheus.io/docs/practices/rules/). The level is
+what a series is told apart by: `gpu` has the label `uuid`, `node` has `instance`; aggregated.py has `host` and `model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import yaml
+
+from gpu_advisor.promql.expressions import Affine, Aggregate, Expression, Renamed, Select, Tagged, one_of, union
+from gpu_advisor.promql.promql import to_promql
+from gpu_advisor.promql.vocabulary import Reduction
+from gpu_advisor.sources import aggregated
+from gpu_advisor.sources.aggregated import INFO
+from gpu_advisor.sources.exporters.mapping import IDENTITY_LABELS, mappings, own_mappings
+from gpu_advisor.sources.exporters.mapping import Mapping as ExporterMapping
+from gpu_advisor.sources.exporters.speaker import Speaker
+
+MINUTES_5, MINUTES_30, HOUR = 300, 1800, 3600
+
+NODE_INFO = "node:identity:info"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A canonical series: a quantity, reduced over a window (seconds; None for the present)."""
+
+    record: str
+    quantity: str
+    reduction: Reduction
+    window_seconds: int | None
+    about: str
+
+
+def _now(record: str, quantity: str, about: str) -> Series:
+    return Series(f"{record}:last", quantity, "last", None, about)
+
+
+def _mean(record: str, quantity: str, about: str) -> Series:
+    return Series(f"{record}:mean5m", quantity, "mean", MINUTES_5, about)
+
+
+def _rate(record: str, quantity: str, about: str) -> Series:
+    return Series(f"{record}:rate5m", quantity, "rate", MINUTES_5, about)
+
+
+#: Recorded at each evaluation.
+FINE: tuple[Series, ...] = (
+    _now("gpu:up", "gpu_up", "1 if the GPU answers, 0 if it is lost"),
+    _mean("gpu:utilization_ratio", "gpu_utilization", "share of the time in which a kernel ran"),
+    _now("gpu:memory_used_ratio", "gpu_memory_used", "share of the memory held"),
+    _now("gpu:memory_total_bytes", "gpu_memory_total", "memory"),
+    _now("gpu:processes", "gpu_processes", "processes"),
+    _now("gpu:temperature_celsius", "gpu_temperature", "temperature of the core"),
+    _now("gpu:power_watts", "gpu_power", "power drawn"),
+    _now("gpu:power_limit_watts", "gpu_power_limit", "power limit in force"),
+    _now("gpu:sm_clock_hertz", "gpu_sm_clock", "clock of the SMs"),
+    _now("gpu:sm_clock_max_hertz", "gpu_sm_clock_max", "highest clock of the SMs"),
+    _mean("gpu:sm_activity_ratio", "gpu_sm_activity", "share of the SMs that were busy"),
+    _mean("gpu:tensor_activity_ratio", "gpu_tensor_activity", "share of the time in which tensor cores worked"),
+    _mean("gpu:dram_activity_ratio", "gpu_dram_activity", "memory bandwidth in use, of the highest"),
+    _rate("gpu:throttle_hw_thermal_ratio", "gpu_throttle_hw_thermal", "share of the time held back by heat (hardware)"),
+    _rate("gpu:throttle_sw_thermal_ratio", "gpu_throttle_sw_thermal", "share of the time held back by heat (driver)"),
+    _rate("gpu:throttle_power_brake_ratio", "gpu_throttle_power_brake", "share of the time held back by the supply"),
+    _rate("gpu:throttle_power_cap_ratio", "gpu_throttle_power_cap", "share of the time held back by the power limit"),
+    _rate("gpu:pcie_receive_bytes_per_second", "gpu_pcie_receive", "received over PCIe"),
+    _rate("gpu:pcie_transmit_bytes_per_second", "gpu_pcie_transmit", "sent over PCIe"),
+    _rate("gpu:nvlink_receive_bytes_per_second", "gpu_nvlink_receive", "received over NVLink"),
+    _now("gpu:row_remap_failed", "gpu_row_remap_failed", "1 if a faulty memory row could not be replaced"),
+    _now("gpu:row_remap_pending", "gpu_row_remap_pending", "1 if faulty memory rows wait for a reset"),
+    _mean("node:cpu_ratio", "node_cpu", "share of all cores that was busy"),
+    _now("node:memory_used_ratio", "node_memory_used", "share of the memory in use"),
+    _rate("node:io_pressure_ratio", "node_io_pressure", "share of the time in which a task waited for storage"),
+    _rate("node:disk_busy_ratio", "node_disk_busy", "share of the time in which the busiest disk had work"),
+    _rate("node:network_receive_ratio", "node_network_receive", "share of the fullest link's speed, inbound"),
+    _rate("node:network_transmit_ratio", "node_network_transmit", "share of the fullest link's speed, outbound"),
+)
+
+#: Recorded once a minute, as half an hour is more to read.
+SLOW: tuple[Series, ...] = (
+    Series("gpu:utilization_ratio:mean30m", "gpu_utilization", "mean", MINUTES_30, "mean of 30 minutes"),
+    Series("gpu:utilization_coverage_ratio:mean30m", "gpu_utilization", "coverage", MINUTES_30, "share that was seen"),
+    Series("gpu:fatal_errors:increase1h", "gpu_fatal_errors", "increase", HOUR, "errors that ask for a reset"),
+)
+
+#: Recorded once an hour, over that hour.
+HOURLY: tuple[Series, ...] = (
+    Series("gpu:utilization_ratio:mean1h", "gpu_utilization", "mean", HOUR, "mean of the hour"),
+    Series("gpu:utilization_coverage_ratio:mean1h", "gpu_utilization", "coverage", HOUR, "share of it that was seen"),
+    Series("gpu:memory_used_ratio:mean1h", "gpu_memory_used", "mean", HOUR, "mean of the hour"),
+    Series("gpu:power_watts:mean1h", "gpu_power", "mean", HOUR, "mean of the hour"),
+)
+
+#: Made of the hourly series, often enough to be there whenever one looks (Prometheus looks back 5 minutes).
+DAILY: Mapping[str, Expression] = {
+    "gpu:utilization_ratio:max1d": Select("gpu:utilization_ratio:mean1h", "max", 24 * HOUR),
+}
+
+
+def rules(speakers: Sequence[Speaker]) -> dict[str, object]:
+    """A rules file, as what YAML is made of. Of a GPU that several of the speakers tell of, the first is recorded."""
+    fine = [*_identities(speakers), *_recorded(FINE, speakers)]
+    owners = [aggregated.OWNERS for speaker in speakers if speaker.name == "gpu-exporter"]
+    fine += aggregated.rules(aggregated.FINE, [*_records(fine), *owners])
+    slow = list(_recorded(SLOW, speakers))
+    slow += aggregated.rules(aggregated.SLOW, _records([*fine, *slow]))
+    hourly = list(_recorded(HOURLY, speakers))
+    groups: list[dict[str, object]] = [{"name": "gpu-advisor", "rules": fine}]
+    if slow:
+        groups.append({"name": "gpu-advisor-idle", "interval": "1m", "rules": slow})
+    if hourly:
+        daily = [{"record": record, "expr": to_promql(expression)} for record, expression in DAILY.items()]
+        groups.append({"name": "gpu-advisor-hourly", "interval": "1h", "rules": hourly})
+        groups.append({"name": "gpu-advisor-daily", "interval": "2m", "rules": daily})
+    return {"groups": groups}
+
+
+def _recorded(every: Sequence[Series], speakers: Sequence[Speaker]) -> Iterator[dict[str, str]]:
+    for series in every:
+        parts = [
+            expression
+            for speaker in speakers
+            if (expression := speaker.expression(series.quantity, series.reduction, series.window_seconds)) is not None
+        ]
+        if parts:
+            yield {"record": series.record, "expr": to_promql(union(*parts))}
+
+
+def _records(rules: Iterable[dict[str, str]]) -> list[str]:
+    return [rule["record"] for rule in rules]
+
+
+def _identities(speakers: Sequence[Speaker]) -> Iterator[dict[str, str]]:
+    """Who is there, one row each: of two rows, as there are for a while after a driver's update, joins would fail."""
+    gpus = [_named(speaker) for speaker in speakers if speaker.mapping.scope == "gpu"]
+    if gpus:
+        yield {"record": INFO, "expr": f"topk by (uuid) (1, {to_promql(union(*gpus))})"}
+    nodes = [
+        Affine(Aggregate("max", ("instance", "nodename"), Select(metric, matchers=speaker.hold)), 0.0, 1.0)
+        for speaker in speakers
+        if speaker.mapping.scope == "node"
+        for metric in speaker.mapping.identity.metrics
+    ]
+    if nodes:
+        yield {"record": NODE_INFO, "expr": f"topk by (instance) (1, {to_promql(union(*nodes))})"}
+
+
+def _named(speaker: Speaker) -> Expression:
+    """Identity rows under our names, always 1."""
+    mapping = speaker.mapping
+    found: Expression = union(*(Select(metric, matchers=speaker.hold) for metric in mapping.identity.metrics))
+    if "nodename" not in mapping.labels and mapping not in own_mappings():
+        found = Renamed(found, "nodename", "instance")  # it does not tell its node: the address that it is scraped at
+    for ours in IDENTITY_LABELS:
+        found = _renamed(found, mapping, ours)
+    if mapping.vendor:
+        found = Tagged(found, "vendor", mapping.vendor)
+    # Times 0, plus 1: an identity series may be one of values, such as a temperature.
+    return Affine(Aggregate("max", IDENTITY_LABELS, found), 0.0, 1.0)
+
+
+def _renamed(found: Expression, mapping: ExporterMapping, ours: str) -> Expression:
+    prefix = mapping.prefixes.get(ours, "")
+    for theirs in reversed(mapping.theirs(ours)):
+        if theirs != ours or prefix:
+            found = Renamed(found, ours, theirs, prefix)
+    return found
+
+
+def text(names: Sequence[str] = (), jobs: Sequence[str] = (), scrape_interval_seconds: float = 15.0) -> str:
+    """The rules file of these mappings, in this order; without any, that of this project's own.
+
+    `jobs` are the Prometheus jobs that the series are held to. Raises KeyError for a mapping that there is not.
+    """
+    every = {mapping.name: mapping for mapping in mappings()}
+    chosen = [every[name] for name in names] or [mapping for mapping in own_mappings() if not mapping.companion]
+    hold = (one_of("job", tuple(jobs)),) if jobs else ()
+    found = rules([Speaker(mapping, hold, scrape_interval_seconds) for mapping in chosen])
+    titles = "; ".join(mapping.title or mapping.name for mapping in chosen)
+    head = f"# Recording rules made of the mapping of {titles}.\n# Made by `gpu-advisor rules`; do not edit.\n"
+    return head + yaml.safe_dump(found, sort_keys=False, width=1000, allow_unicode=True)

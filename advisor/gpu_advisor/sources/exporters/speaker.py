@@ -1,0 +1,182 @@
+"""A mapping held to the targets that speak it, and the expressions that come of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpu_advisor.promql.expressions import (
+    Affine,
+    Aggregate,
+    AggregateOp,
+    Expression,
+    Function,
+    Matcher,
+    Ratio,
+    Renamed,
+    Select,
+    Sum,
+    union,
+)
+from gpu_advisor.promql.vocabulary import Reduction
+from gpu_advisor.sources.exporters.mapping import Mapping, Metric, Quantity, Total, matchers
+
+_GAUGE_FUNCTIONS: dict[Reduction, Function] = {
+    "last": "last", "mean": "mean", "min": "min", "max": "max", "quantile": "quantile",
+}  # fmt: skip
+
+
+#: Windows from here on are read from recorded series, where there are such: raw samples of a day are too many.
+LONG_WINDOW_SECONDS = 6 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """One exporter family as it is here.
+
+    `hold` are matchers that keep other programs' series of the same names out. `interval_seconds` is how often it is
+    scraped, if that is known: of a gauge, only the number of samples tells how much of a window was seen.
+    """
+
+    mapping: Mapping
+    hold: tuple[Matcher, ...] = ()
+    interval_seconds: float | None = None
+
+    @property
+    def name(self) -> str:
+        return self.mapping.name
+
+    def expression(
+        self, quantity: str, reduction: Reduction, window_seconds: int | None, q: float | None = None
+    ) -> Expression | None:
+        """The expression of this reduction of a quantity, or None if the exporter has nothing that gives it."""
+        built = [
+            expression
+            for form in self.mapping.forms(quantity)
+            if (expression := self._of(form, reduction, window_seconds, q)) is not None
+        ]
+        return union(*built) if built else None
+
+    def _of(
+        self, quantity: Quantity, reduction: Reduction, window_seconds: int | None, q: float | None
+    ) -> Expression | None:
+        by = self.mapping.by
+        inner = _Forms(self, quantity, quantity.each or by, window_seconds, q).build(reduction)
+        return Aggregate("max", by, inner) if inner is not None and quantity.each else inner
+
+    def select(
+        self, metric: Metric, by: tuple[str, ...], function: Function, window_seconds: int | None, q: float | None
+    ) -> Expression:
+        """A selector held to the targets, with `by` under our names."""
+        conditions = (*self.hold, *matchers(self.mapping.where), *matchers(metric.match))
+        found: Expression = Select(metric.metric, function, window_seconds, q, conditions)
+        for ours in by:
+            prefix = self.mapping.prefixes.get(ours, "")
+            for theirs in reversed(self.mapping.theirs(ours)):  # the last one put on wins, which is the first choice
+                if theirs != ours or prefix:
+                    found = Renamed(found, ours, theirs, prefix)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Forms:
+    speaker: Speaker
+    quantity: Quantity
+    by: tuple[str, ...]
+    window_seconds: int | None
+    q: float | None
+
+    def build(self, reduction: Reduction) -> Expression | None:
+        for form in (self._share, self._level, self._gauge, self._total, self._counter, self._speed, self._rollup):
+            built = form(reduction)
+            if built is not None:
+                return built
+        return None
+
+    def _share(self, reduction: Reduction) -> Expression | None:
+        share = self.quantity.share
+        if share is None or isinstance(share.whole, Total) or reduction not in ("mean", "coverage", "samples"):
+            return None
+        if reduction == "samples":
+            return self._reduced("sum", share.whole, "count")
+        whole = self._reduced("sum", share.whole, "rate")
+        if reduction == "coverage":  # seconds observed per second; the extrapolation of rate leaves out what is missing
+            return whole
+        return _complement(Ratio(self._reduced("sum", share.part, "rate"), whole), share.complement)
+
+    def _level(self, reduction: Reduction) -> Expression | None:
+        level = self.quantity.level
+        if level is None or reduction not in _GAUGE_FUNCTIONS:
+            return None
+        # Of "1 - x" the highest is where x is lowest.
+        swapped: dict[Function, Function] = {"min": "max", "max": "min"} if level.complement else {}
+        function = swapped.get(_GAUGE_FUNCTIONS[reduction], _GAUGE_FUNCTIONS[reduction])
+        q = 1 - self.q if level.complement and self.q is not None else self.q
+        whole = level.whole
+        now = self._added(whole, "last") if isinstance(whole, Total) else self._reduced("max", whole, "last")
+        return _complement(Ratio(self._reduced("max", level.part, function, q), now), level.complement)
+
+    def _gauge(self, reduction: Reduction) -> Expression | None:
+        gauge = self.quantity.gauge
+        if gauge is None:
+            return None
+        if reduction in ("coverage", "samples"):
+            return self._counted(gauge, reduction)
+        if reduction not in _GAUGE_FUNCTIONS:
+            return None
+        return _scaled(self._reduced("max", gauge, _GAUGE_FUNCTIONS[reduction], self.q), gauge.scale)
+
+    def _total(self, reduction: Reduction) -> Expression | None:
+        total = self.quantity.total
+        if total is None or (reduction != "last" and reduction != "mean"):  # the highest sum is not that of the highest
+            return None
+        return self._added(total, reduction)
+
+    def _added(self, total: Total, function: Function) -> Expression:
+        terms = tuple(self._reduced("max", metric, function) for metric in total.sum)
+        return _scaled(Sum(terms), total.scale)
+
+    def _counted(self, gauge: Metric, reduction: Reduction) -> Expression | None:
+        """How many samples a gauge has in the window; for the coverage, how much of it they stand for."""
+        count = self._reduced("max", gauge, "count")
+        if reduction == "samples":
+            return count
+        if self.speaker.interval_seconds is None or self.window_seconds is None:
+            return None
+        return Affine(count, self.speaker.interval_seconds / self.window_seconds)
+
+    def _counter(self, reduction: Reduction) -> Expression | None:
+        counter = self.quantity.counter
+        if counter is None or (reduction != "rate" and reduction != "increase"):
+            return None
+        top = _scaled(self._reduced("sum", counter, reduction), counter.scale)
+        return Ratio(top, self._reduced("max", counter.per, "last")) if counter.per else top
+
+    def _speed(self, reduction: Reduction) -> Expression | None:
+        speed = self.quantity.speed
+        if speed is None or reduction != "rate":
+            return None
+        return _scaled(self._reduced("max", speed, "mean"), speed.scale)
+
+    def _rollup(self, reduction: Reduction) -> Expression | None:
+        rollup = self.quantity.rollup
+        if rollup is None or self.window_seconds is None or self.window_seconds < LONG_WINDOW_SECONDS:
+            return None
+        if reduction in ("mean", "min", "max"):
+            return self._reduced("max", Metric(metric=rollup.mean), _GAUGE_FUNCTIONS[reduction])
+        if reduction != "coverage" or rollup.coverage is None:
+            return None
+        seen = self._reduced("max", Metric(metric=rollup.coverage), "sum")
+        return Affine(seen, rollup.step_seconds / self.window_seconds)
+
+    # An exporter's restart may leave two series of one thing in a window: counters add up, gauges must not.
+    def _reduced(self, op: AggregateOp, metric: Metric, function: Function, q: float | None = None) -> Expression:
+        window = None if function == "last" else self.window_seconds
+        return Aggregate(op, self.by, self.speaker.select(metric, self.by, function, window, q))
+
+
+def _scaled(of: Expression, scale: float) -> Expression:
+    return of if scale == 1 else Affine(of, scale)
+
+
+def _complement(of: Expression, wanted: bool) -> Expression:
+    return Affine(of, -1.0, 1.0) if wanted else of

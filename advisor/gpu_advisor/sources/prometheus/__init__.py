@@ -1,0 +1,1 @@
+"""Any server that speaks the Prometheus HTTP API."""

@@ -1,0 +1,315 @@
+"""Samples from a Prometheus, or from anything that answers its HTTP query API (Thanos, Mimir, VictoriaMetrics)."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import queue
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import requests
+from requests.auth import AuthBase, HTTPBasicAuth
+
+from gpu_advisor.promql.expressions import Expression, Labels, Trail, Vector
+from gpu_advisor.promql.promql import to_promql
+from gpu_advisor.sources.algebra import Values
+from gpu_advisor.sources.base import SourceError, SourceErrorKind
+from gpu_advisor.sources.prometheus.answers import bad_answer, data_of, trails_of, vector_of
+from gpu_advisor.sources.prometheus.http import Answer, BodyTooLargeError, DeadlineClient, DeadlineExceededError
+from gpu_advisor.sources.prometheus.packs import Pack, in_order, parted, queries
+from gpu_advisor.sources.prometheus.quick import quick_parts
+
+MAX_IN_FLIGHT = 2
+MAX_ANSWER_BYTES = 256 << 20  # 10,000 GPUs are some 4 MiB a query
+_FIRST_PAUSE_SECONDS = 0.2
+_RETRIED_STATUS = (502, 503, 504)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PrometheusSettings:
+    """Where the API is and how to be let in. Raises ValueError, never with a secret in it."""
+
+    url: str  # what stands before /api/v1/query
+    timeout_seconds: float = 30.0  # for one query, its retries included
+    retries: int = 2
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    bearer_token: str | None = field(default=None, repr=False)
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    insecure_skip_verify: bool = False
+
+    def __post_init__(self) -> None:
+        for problem in _problems(self):
+            raise ValueError(problem)
+
+
+class PrometheusSource:
+    """A Source over HTTP. At most two queries are in flight, whoever asks."""
+
+    name = "prometheus"
+
+    def __init__(self, settings: PrometheusSettings) -> None:
+        self.address = settings.url.rstrip("/")
+        self._settings = settings
+        self._who = f"Prometheus at {self.address}"
+        self._clients: queue.SimpleQueue[DeadlineClient] = queue.SimpleQueue()
+        for _ in range(MAX_IN_FLIGHT):
+            self._clients.put(_client(settings))
+        self._pool = concurrent.futures.ThreadPoolExecutor(MAX_IN_FLIGHT, thread_name_prefix="prometheus")
+        self._closed = threading.Event()
+
+    def __repr__(self) -> str:
+        return f"PrometheusSource({self.address!r})"
+
+    def instant(self, expressions: Mapping[str, Expression], at: float) -> dict[str, Vector]:
+        """As Source.instant. Raises SourceError."""
+        return self._ask("/api/v1/query", _forms(expressions, at), self._vector)
+
+    def packs(self, packs: Sequence[Pack], at: float) -> list[tuple[Values, ...]]:
+        """As AnswersPacks.packs. Raises SourceError."""
+        known: dict[str, Labels] = {}
+
+        def parts(answer: Answer) -> dict[str, Values]:
+            quick = quick_parts(answer.body, known) if answer.status == 200 else None
+            return parted(self._vector(answer)) if quick is None else quick
+
+        answers = self._ask("/api/v1/query", _forms(queries(packs), at), parts)
+        return [in_order(pack, answers[str(number)]) for number, pack in enumerate(packs)]
+
+    def _vector(self, answer: Answer) -> dict[Labels, float]:
+        return vector_of(data_of(answer, self._who), self._who)
+
+    def range(self, expression: Expression, start: float, end: float, step: float) -> dict[Labels, Trail]:
+        """As Source.range. Raises SourceError."""
+        return self.range_of_text(_text(expression), start, end, step)
+
+    def range_of_text(self, promql: str, start: float, end: float, step: float) -> dict[Labels, Trail]:
+        """A query that a person wrote, as `range`. Raises SourceError."""
+        form = {
+            "query": promql,
+            "start": _moment(start),
+            "end": _moment(end),
+            "step": f"{round(step * 1000)}ms",
+        }
+        return self._ask("/api/v1/query_range", {"": form}, self._trails)[""]
+
+    def _trails(self, answer: Answer) -> dict[Labels, Trail]:
+        return trails_of(data_of(answer, self._who), self._who)
+
+    def version(self) -> str | None:
+        """The version of Prometheus, such as "2.42.0"; None if it is another engine. Raises SourceError."""
+        submitted = {"": self._pool.submit(self._exchange, "GET", "/api/v1/status/buildinfo", None)}
+        answer = self._collect(submitted, lambda answer: answer)[""]
+        if answer.status in (404, 405):
+            return None
+        try:
+            data = data_of(answer, self._who)
+        except SourceError as error:
+            if error.kind in (SourceErrorKind.BAD_ANSWER, SourceErrorKind.QUERY_ERROR):
+                return None
+            raise
+        # Mimir counts its own versions here and says so; nothing follows from them for the language.
+        if not isinstance(data, dict) or data.get("application", "Prometheus") != "Prometheus":
+            return None
+        version = data.get("version")
+        return version if isinstance(version, str) and version else None
+
+    def close(self) -> None:
+        self._closed.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        while not self._clients.empty():
+            self._clients.get().close()
+
+    def _ask(self, path: str, forms: Mapping[str, Mapping[str, str]], read: Callable[[Answer], T]) -> dict[str, T]:
+        limit = f"{round(self._settings.timeout_seconds * 1000)}ms"  # so that the server gives up when we do
+        submitted = {
+            key: self._pool.submit(self._exchange, "POST", path, {**form, "timeout": limit})
+            for key, form in forms.items()
+        }
+        return self._collect(submitted, read)
+
+    def _collect(
+        self, submitted: Mapping[str, concurrent.futures.Future[Answer]], read: Callable[[Answer], T]
+    ) -> dict[str, T]:
+        """The answers as `read` reads them: each as soon as it is there, while the server works on the next ones."""
+        turns = -(-len(submitted) // MAX_IN_FLIGHT)
+        limit = self._settings.timeout_seconds * turns + 1  # a query ends itself; but looking up a name may hang
+        keys = {future: key for key, future in submitted.items()}
+        found: dict[str, T] = {}
+        try:
+            for future in concurrent.futures.as_completed(keys, limit):
+                found[keys.pop(future)] = read(future.result())
+                del future  # the answer's bytes are not needed any more
+        except concurrent.futures.TimeoutError as error:
+            raise self._timeout() from error
+        finally:
+            for future in submitted.values():  # those that wait, if another one failed or the time is over
+                future.cancel()
+        return {key: found[key] for key in submitted}
+
+    def _exchange(self, method: str, path: str, form: Mapping[str, str] | None) -> Answer:
+        """One request with its retries, all within the time limit. Raises SourceError."""
+        deadline = time.monotonic() + self._settings.timeout_seconds
+        pauses = self._pauses(deadline)
+        while True:
+            try:
+                answer = self._fetch(method, path, form, deadline)
+            except requests.ConnectionError as error:
+                if isinstance(error, requests.exceptions.SSLError) or not next(pauses, False):
+                    raise _unreachable(self._who, error) from error
+                continue
+            if not _is_worth_another_try(answer) or not next(pauses, False):
+                return answer
+
+    def _pauses(self, deadline: float) -> Iterator[bool]:
+        """Waits, longer each time, once per retry that is left; ends where the time does not suffice."""
+        pause = _FIRST_PAUSE_SECONDS
+        for _ in range(self._settings.retries):
+            if time.monotonic() + pause >= deadline or self._closed.wait(pause):
+                return
+            yield True
+            pause *= 2
+
+    def _fetch(self, method: str, path: str, form: Mapping[str, str] | None, deadline: float) -> Answer:
+        client = self._clients.get()
+        try:
+            return client.fetch(
+                method,
+                self.address + path,
+                data=form,
+                seconds=max(deadline - time.monotonic(), 0.001),
+                max_bytes=MAX_ANSWER_BYTES,
+                # Told with each request: an environment's REQUESTS_CA_BUNDLE would win over the session's.
+                verify=not self._settings.insecure_skip_verify and (self._settings.ca_file or True),
+            )
+        except (DeadlineExceededError, requests.Timeout) as error:
+            raise self._timeout() from error
+        except BodyTooLargeError as error:
+            raise bad_answer(self._who, str(error)) from error
+        except requests.ConnectionError:
+            raise
+        except requests.RequestException as error:
+            raise bad_answer(self._who, f"the exchange broke off ({type(error).__name__})") from error
+        except OSError as error:
+            raise SourceError(
+                SourceErrorKind.UNREACHABLE,
+                f"{self._who}: the TLS files cannot be read. Look at ca_file, cert_file and key_file.",
+            ) from error
+        finally:
+            self._clients.put(client)
+
+    def _timeout(self) -> SourceError:
+        return SourceError(
+            SourceErrorKind.TIMEOUT,
+            f"{self._who} gave no complete answer within {self._settings.timeout_seconds:g} s."
+            " Raise timeout_seconds, or see what keeps that server busy.",
+        )
+
+
+class _BearerAuth(AuthBase):
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def _client(settings: PrometheusSettings) -> DeadlineClient:
+    client = DeadlineClient()
+    client.session.headers.update({"User-Agent": "gpu-advisor", "Accept": "application/json", **settings.headers})
+    if settings.bearer_token is not None:
+        client.session.auth = _BearerAuth(settings.bearer_token.strip())
+    elif settings.username is not None:
+        client.session.auth = HTTPBasicAuth(settings.username.encode(), (settings.password or "").encode())
+    if settings.cert_file is not None:
+        client.session.cert = (settings.cert_file, settings.key_file) if settings.key_file else settings.cert_file
+    return client
+
+
+def _problems(settings: PrometheusSettings) -> Iterator[str]:
+    parts = urlsplit(settings.url)
+    if parts.username is not None or parts.password is not None:
+        yield "url must not hold a user or a password: set username and password"
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        yield "url must look like http://host:9090 or https://host/prometheus, with nothing after the path"
+    if not settings.timeout_seconds > 0 or settings.retries < 0:
+        yield "timeout_seconds must be above 0 and retries not below it"
+    if settings.bearer_token is not None and settings.username is not None:
+        yield "set bearer_token, or username and password, but not both"
+    if settings.password is not None and settings.username is None:
+        yield "password needs username"
+    if settings.key_file is not None and settings.cert_file is None:
+        yield "key_file needs cert_file"
+    if not _is_header_text((settings.bearer_token or "").strip()):
+        yield "bearer_token holds characters that no HTTP header can carry: is it the right file?"
+    for name, value in settings.headers.items():
+        if not name or not _is_header_text(name) or not _is_header_text(value):
+            yield f"the name or the value of the header {name!r} holds characters that HTTP cannot carry"
+
+
+def _is_header_text(text: str) -> bool:
+    return text.isascii() and all(character.isprintable() for character in text) and text == text.strip()
+
+
+def _forms(expressions: Mapping[str, Expression], at: float) -> dict[str, dict[str, str]]:
+    return {key: {"query": _text(expression), "time": _moment(at)} for key, expression in expressions.items()}
+
+
+def _text(expression: Expression) -> str:
+    try:
+        return to_promql(expression)
+    except ValueError as error:
+        raise SourceError(SourceErrorKind.QUERY_ERROR, f"This cannot be asked in PromQL: {error}.") from error
+
+
+def _moment(seconds: float) -> str:
+    """RFC 3339 with milliseconds: a server that reads 1700000000.567 as a float may cut it off to .566."""
+    whole, milliseconds = divmod(round(seconds * 1000), 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{milliseconds:03d}Z"
+
+
+def _is_worth_another_try(answer: Answer) -> bool:
+    # A 503 in the API's own words means that this very query took too long: asking again would make it worse.
+    return answer.status in _RETRIED_STATUS and b'"errorType"' not in answer.body[:4096]
+
+
+def _unreachable(who: str, error: requests.ConnectionError) -> SourceError:
+    causes = list(_causes(error))
+    if isinstance(error, requests.exceptions.ProxyError):
+        what = "the proxy cannot be used. Look at HTTP_PROXY and HTTPS_PROXY, or name the host in NO_PROXY"
+    elif isinstance(error, requests.exceptions.SSLError):
+        reason = next((cause.verify_message for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)), "")
+        what = f"TLS failed{f' ({reason})' if reason else ''}. Set ca_file to the certificate authority that signed it"
+        what += " (cert_file and key_file if it asks for a client certificate), or use http:// if it speaks no TLS"
+    elif any(isinstance(cause, socket.gaierror) for cause in causes):
+        what = "the host name is unknown. Look for a slip in url, and at this machine's DNS"
+    else:
+        reason = next((cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror), "")
+        what = f"no connection{f' ({reason})' if reason else ''}. Is it running, is the port in url right, is a"
+        what += " firewall between"
+    return SourceError(SourceErrorKind.UNREACHABLE, f"{who}: {what}.")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it came from, through Python's chain and through urllib3's `reason`."""
+    seen: list[BaseException] = []
+    waiting: list[object] = [error]
+    while waiting:
+        current = waiting.pop(0)
+        if not isinstance(current, BaseException) or current in seen:
+            continue
+        seen.append(current)
+        yield current
+        waiting += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]

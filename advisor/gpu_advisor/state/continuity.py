@@ -1,0 +1,69 @@
+"""What goes on being true between two evaluations. Pure.
+
+Advice ends when the data says that its cause is over, never because data is missing: then it is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gpu_advisor.evaluation.engine import Evaluation
+from gpu_advisor.evaluation.recommendation import Abstention, Reason, Scope
+
+#: Abstentions that say "I cannot see", as opposed to "I see that I cannot tell".
+BLIND = frozenset({Reason.NO_DATA, Reason.STALE, Reason.INSUFFICIENT_HISTORY, Reason.CONFLICTING})
+
+#: Scopes whose GPUs are some pool's.
+PARTS_OF_POOLS = frozenset({"job", "node", "gpu"})
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Advice that was given and has not ended: since when (seconds since 1970), on what, and on which GPUs."""
+
+    since: float
+    kind: str
+    scope: Scope
+    gpus: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Snooze:
+    """Somebody wants no alert about this advice until then. Times in seconds since 1970."""
+
+    reason: str
+    made: float
+    until: float
+
+
+def held_ids(active: Mapping[str, Given], repeated: frozenset[str], evaluation: Evaluation) -> frozenset[str]:
+    """Ids of the active advice that neither came again nor ended, because the evaluation is blind just there."""
+    blind = [word for word in evaluation.abstentions if word.reason in BLIND]
+    there = {state.pool.scope for state in evaluation.pools}
+    in_sight = {gpu.uuid for gpu in evaluation.facts.gpus if gpu.up}
+    out_of_sight = bool(evaluation.facts.silent_targets) or any(word.scope.kind == "fleet" for word in blind)
+    return frozenset(
+        id_
+        for id_, given in active.items()
+        if id_ not in repeated
+        and (
+            any(_keeps(word, given) for word in blind)
+            # If the scope itself is gone from the data: taken away on purpose, or out of sight?
+            or (given.scope not in there and out_of_sight and not (given.gpus and given.gpus <= in_sight))
+        )
+    )
+
+
+def _keeps(word: Abstention, given: Given) -> bool:
+    """Whether what cannot be seen is what the advice is about. A pool's word is one on its jobs and nodes, too."""
+    if word.kinds and given.kind not in word.kinds:
+        return False
+    if not word.gpus:
+        return word.scope == given.scope
+    return (word.scope == given.scope or given.scope.kind in PARTS_OF_POOLS) and not given.gpus.isdisjoint(word.gpus)
+
+
+def running(snoozes: Mapping[str, Snooze], now: float) -> dict[str, Snooze]:
+    """The snoozes that are not over."""
+    return {id_: snooze for id_, snooze in snoozes.items() if snooze.until > now}

@@ -1,0 +1,1 @@
+"""The HTTP API: operations, request parsing, responses, the OpenAPI document."""

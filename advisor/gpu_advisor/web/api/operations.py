@@ -1,0 +1,104 @@
+"""The operations of the API: what each is asked and answers. Handlers and OpenAPI document are both made from this."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from pydantic import AwareDatetime, Field
+
+from gpu_advisor.documents import shapes
+from gpu_advisor.evaluation.recommendation import Reason, ScopeKind, Severity, Status
+from gpu_advisor.report.period import DAY, LONGEST_SECONDS, SHORTEST_SECONDS
+from gpu_advisor.report.shapes import Report
+from gpu_advisor.settings import Cost, GpuLimits, Resources
+from gpu_advisor.settings.kinds import Strict
+from gpu_advisor.web.api.gpu_operations import GPU_OPERATIONS
+from gpu_advisor.web.api.operation import CSV, HTML, JSON, MARKDOWN, METRICS, TEXT, Operation
+from gpu_advisor.web.api.parameters import PAGES, Text, Whole
+
+
+class SnoozeBody(Strict):
+    """No alert about a recommendation until then; it ends by itself."""
+
+    reason: str = Field(min_length=1, max_length=500, description="for those who wonder why there is no alert")
+    until: AwareDatetime = Field(description="RFC 3339, in the future, within a year")
+
+
+class PoolChange(Strict):
+    """Other limits of a pool. What is not given stays."""
+
+    gpu: GpuLimits | None = None
+    gpus_per_replica: int = Field(1, ge=1)
+
+
+class WhatIfBody(Strict):
+    """Other settings, in the shape of the configuration file. What is not given stays as it is."""
+
+    resources: Resources = Resources()
+    cost: Cost = Cost()
+    pools: dict[str, PoolChange] = Field(default_factory=dict, description="configured pools by name")
+
+
+_FORMAT = Text("format", "json, or csv with all that was chosen on one page", ("json", "csv"), "json")
+_KIND = Text("kind", "kind of recommendation, as idle_reclaim")
+_POOL = Text("pool", "of this pool, or of GPUs of this pool")
+
+OPERATIONS: dict[str, Operation] = {
+    "recommendations": Operation(
+        "GET", "/recommendations", "What to do now, why, and what is expected of it",
+        {JSON: shapes.Recommendations, CSV: None},
+        (
+            _KIND, Text("severity", "how urgent", get_args(Severity)), Text("node", "concerns this node"), _POOL,
+            Text("job", "concerns this job"), _FORMAT, *PAGES,
+        ),
+        tagged=True,
+    ),
+    "one_recommendation": Operation(
+        "GET", "/recommendations/{id}", "One recommendation", {JSON: shapes.OneRecommendation}, errors=(404,),
+        tagged=True,
+    ),
+    "snooze": Operation(
+        "POST", "/recommendations/{id}/snooze", "No alert about this for a while; instead of a former snooze",
+        {JSON: shapes.Snooze}, body=SnoozeBody, errors=(404, 503),
+    ),
+    "end_snooze": Operation(
+        "DELETE", "/recommendations/{id}/snooze", "Alert about this again", {}, status=204, errors=(404, 503),
+    ),
+    "checks": Operation(
+        "GET", "/checks", "The checklist: met, missed (by how much) or unknown (why)",
+        {JSON: shapes.Checks, CSV: None},
+        (
+            Text("item", "as gpu_utilization"), Text("status", "how it stands", tuple(each.value for each in Status)),
+            Text("scope_kind", "of what kind of thing", get_args(ScopeKind)), Text("scope", "of this thing, by name"),
+            _FORMAT, *PAGES,
+        ),
+        tagged=True,
+    ),
+    "abstentions": Operation(
+        "GET", "/abstentions", "What the advisor cannot tell, why, and what would mend it", {JSON: shapes.Abstentions},
+        (Text("reason", "why", tuple(each.value for each in Reason)), Text("subject", "as scale"), *PAGES), tagged=True,
+    ),
+    "outcomes": Operation(
+        "GET", "/outcomes", "What became of recommendations that ended: applied, improved, as projected? Newest first",
+        {JSON: shapes.Outcomes}, (_KIND, Text("pool", "of this pool"), *PAGES), tagged=True,
+    ),
+    "what_if": Operation(
+        "POST", "/what-if", "What would be recommended with other targets, limits or prices. Changes nothing",
+        {JSON: shapes.WhatIf}, body=WhatIfBody, errors=(503,),
+    ),
+    "report": Operation(
+        "GET", "/report", "The last days: use, cost and waste, advice and what became of it",
+        {JSON: Report, HTML: None, MARKDOWN: None},
+        (
+            Whole("since_seconds", "how far back", SHORTEST_SECONDS, LONGEST_SECONDS, 7 * DAY),
+            Text("format", "json, html (a page to keep and to print) or md (Markdown)", ("json", "html", "md"), "json"),
+        ),
+        errors=(503,),
+    ),
+    **GPU_OPERATIONS,
+    "own_metrics": Operation("GET", "/metrics", "The advisor's own metrics, for Prometheus", {METRICS: None}),
+    "openapi": Operation("GET", "/openapi.json", "This document", {JSON: dict[str, Any]}),
+    "healthy": Operation("GET", "/-/healthy", "The service runs", {TEXT: None}),
+    # A source that is away makes answers stale, marked as such; it does not take the service out.
+    "ready": Operation("GET", "/-/ready", "The service was started with a valid configuration", {TEXT: None}),
+}  # fmt: skip

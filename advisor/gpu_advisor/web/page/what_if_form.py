@@ -1,0 +1,180 @@
+"""The page's what-if: fields over the settings, what a person filled in, and what would be different then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from pydantic import BaseModel
+
+from gpu_advisor.evaluation.recommendation import Recommendation
+from gpu_advisor.evaluation.what_if import Comparison
+from gpu_advisor.settings import Settings
+from gpu_advisor.state.view import View
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A number that may be different. `name` is the query's, `path` where it stands in the settings.
+
+    `high` is only the slider's end: more can be typed. `present` is None where nothing is set.
+    """
+
+    name: str
+    label: str
+    unit: str
+    path: Path
+    present: float | None
+    low: float
+    high: float
+    step: float = 1
+    given: str = ""
+    problem: str = ""
+
+    @property
+    def shown(self) -> str:
+        present = "" if self.present is None else f"{self.present:g}"
+        return (self.given if _number(self.given) is not None else "") if self.given else present
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    title: str
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Advice that stays, with another number."""
+
+    now: Recommendation
+    then: Recommendation
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    begins: tuple[Recommendation, ...]
+    ends: tuple[Recommendation, ...]
+    changes: tuple[Change, ...]
+    same: int
+
+
+#: Below `resources`: key, label, unit, the slider's ends and step.
+_GPU: tuple[tuple[str, str, str, float, float, float], ...] = (
+    ("target_utilization", "target of GPU utilization", "%", 50, 100, 1),
+    ("scale_up_threshold", "serving grows above", "%", 10, 100, 1),
+    ("scale_down_threshold", "serving shrinks below", "%", 5, 100, 1),
+    ("min", "fewest GPUs of a pool", "GPUs", 0, 64, 1),
+    ("max", "most GPUs of a pool", "GPUs", 1, 128, 1),
+)
+_REST: tuple[tuple[Path, str, str, float, float, float], ...] = (
+    (("memory", "target_usage"), "target of GPU memory", "%", 10, 100, 1),
+    (("memory", "tolerance"), "GPU memory, to either side", "points", 0, 50, 1),
+    (("cpu", "target_usage"), "target of CPU", "%", 10, 100, 1),
+    (("cpu", "tolerance"), "CPU, to either side", "points", 0, 50, 1),
+)
+
+
+def groups(settings: Settings, models: Iterable[str]) -> list[Group]:
+    """The form over these settings. `models` are the GPUs that are here: a price can be tried for each."""
+    resources = settings.resources
+    targets = [*_limits("gpu", ("resources", "gpu"), resources.gpu)]
+    for path, label, unit, low, high, step in _REST:
+        present = getattr(getattr(resources, path[0]), path[1])
+        targets.append(Field(".".join(path), label, unit, ("resources", *path), present, low, high, step))
+    found = [Group("Targets and limits", tuple(targets))]
+    for number, pool in enumerate(settings.pools):
+        path, name = ("pools", pool.name), f"pool{number}"
+        size = Field(
+            f"{name}.group", "GPUs of a replica", "GPUs", (*path, "gpus_per_replica"), pool.gpus_per_replica, 1, 16
+        )
+        limits = _limits(name, (*path, "gpu"), settings.limits(pool))
+        found.append(Group(f"Pool {pool.name}", (*limits, size)))
+    return [*found, Group("Money", tuple(_money(settings, models)))]
+
+
+def _limits(name: str, path: Path, limits: BaseModel) -> Iterator[Field]:
+    for key, label, unit, low, high, step in _GPU:
+        yield Field(f"{name}.{key}", label, unit, (*path, key), getattr(limits, key), low, high, step)
+
+
+def _money(settings: Settings, models: Iterable[str]) -> Iterator[Field]:
+    cost = settings.cost
+    yield Field("budget", "budget", "per hour", ("cost", "budget_per_hour"), cost.budget_per_hour, 0, 200, 0.5)
+    names = sorted({*models, *cost.gpu_price_per_hour} - {""})
+    for number, model in enumerate(names):
+        path = ("cost", "gpu_price_per_hour", model)
+        price = cost.gpu_price_per_hour.get(model)
+        yield Field(f"price{number}", f"price of {model}", "per hour", path, price, 0, 10, 0.05)
+
+
+def filled(form: Sequence[Group], given: Mapping[str, str]) -> list[Group]:
+    """The form as a person sent it back; what is no number is told of at its field."""
+    return [Group(group.title, tuple(_filled(field, given.get(field.name, "")) for field in group.fields))
+            for group in form]  # fmt: skip
+
+
+def _filled(field: Field, text: str) -> Field:
+    text = text.strip()[:32]
+    problem = "" if not text or _number(text) is not None else f"{text!r} is no number: write it as 85 or 0.5"
+    return _with(field, text, problem)
+
+
+def _with(field: Field, given: str, problem: str) -> Field:
+    return Field(
+        field.name, field.label, field.unit, field.path, field.present, field.low, field.high, field.step, given,
+        problem,
+    )  # fmt: skip
+
+
+def changes(form: Sequence[Group]) -> dict[str, Any]:
+    """What is different, in the settings' own shape."""
+    found: dict[str, Any] = {}
+    for field in (field for group in form for field in group.fields):
+        number = _number(field.given) if field.given else None
+        if number is None or number == field.present:
+            continue
+        inner = found
+        for key in field.path[:-1]:
+            inner = inner.setdefault(key, {})
+        inner[field.path[-1]] = int(number) if number == int(number) else number
+    return found
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if isfinite(number) else None
+
+
+def told(form: Sequence[Group], problems: Sequence[tuple[tuple[str | int, ...], str]]) -> tuple[list[Group], list[str]]:
+    """The form with problems at their fields, and those that are of no single field."""
+    by_path = dict(problems)
+    marked = [
+        Group(group.title, tuple(_with(field, field.given, by_path.pop(field.path, field.problem))
+                                 for field in group.fields))
+        for group in form
+    ]  # fmt: skip
+    return marked, [f"{'.'.join(map(str, path))}: {words}" for path, words in by_path.items()]
+
+
+def difference(found: Comparison) -> Difference:
+    now, then = found.advice_now, found.advice_then
+    both = [id_ for id_ in then if id_ in now]
+    changed = [id_ for id_ in both if now[id_].recommended != then[id_].recommended]
+    return Difference(
+        tuple(each for id_, each in then.items() if id_ not in now),
+        tuple(each for id_, each in now.items() if id_ not in then),
+        tuple(Change(now[id_], then[id_]) for id_ in changed),
+        len(both) - len(changed),
+    )
+
+
+def models(view: View) -> set[str]:
+    return {gpu.name for gpu in view.evaluation.facts.gpus} if view.evaluation else set()

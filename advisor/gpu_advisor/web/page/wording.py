@@ -1,0 +1,105 @@
+"""Values in words for people: the page's filters. What is not known is a dash, never a zero."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from gpu_advisor.evaluation.recommendation import Check
+
+UNKNOWN = "–"
+
+#: Steps of a thousand, and of 1024 for memory.
+_THOUSANDS = ("", "k", "M", "G", "T", "P")
+_KIBI = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+_SUFFIXES = {"celsius": " °C", "watts": " W", "seconds": " s"}
+
+
+def percent(ratio: float | None) -> str:
+    """0.123 -> 12 %"""
+    if ratio is None:
+        return UNKNOWN
+    return f"{ratio * 100:.1f} %" if 0.0005 <= abs(ratio) < 0.1 else f"{ratio * 100:.0f} %"
+
+
+def value_text(value: float | None, unit: str) -> str:
+    """A value of a signal's unit, as short as a person can use it."""
+    if value is None:
+        return UNKNOWN
+    if unit == "ratio":
+        return percent(value)
+    if unit == "bytes":
+        return _scaled(value, 1024, _KIBI)
+    if unit in ("hertz", "bytes_per_second"):
+        return _scaled(value, 1000, _THOUSANDS) + {"hertz": "Hz", "bytes_per_second": "B/s"}[unit]
+    return f"{value:.4g}{_SUFFIXES.get(unit, '')}"
+
+
+def _scaled(value: float, base: int, names: tuple[str, ...]) -> str:
+    power = 0
+    while abs(value) >= base and power < len(names) - 1:
+        value, power = value / base, power + 1
+    return f"{value:.3g} {names[power]}"
+
+
+def check_value(check: Check) -> str:
+    return value_text(check.value, "ratio") if check.item != "cost" else money(check.value)
+
+
+def band(check: Check) -> str:
+    """Where the value should be."""
+    tell = money if check.item == "cost" else percent
+    if check.low and check.high is not None and (check.high < 1 or check.item == "cost"):
+        return f"{tell(check.low)} to {tell(check.high)}"
+    if check.low:
+        return f"at least {tell(check.low)}"
+    return f"at most {tell(check.high)}" if check.high is not None else ""
+
+
+def missed_by(check: Check) -> str:
+    """`19 points too low`: percentage points, or money."""
+    if check.missed_by is None:
+        return ""
+    far = f"{abs(check.missed_by):.2f} per hour" if check.item == "cost" else _points(abs(check.missed_by))
+    return f"{far} too {'high' if check.missed_by > 0 else 'low'}"
+
+
+def _points(ratio: float) -> str:
+    points = ratio * 100
+    return f"{points:.0f} points" if points >= 9.5 else f"{points:.1f} points"
+
+
+def money(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.2f} per hour"
+
+
+def signed_money(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:+.2f} per hour"
+
+
+def words(name: str) -> str:
+    """`idle_holding_memory` -> `idle holding memory`"""
+    return name.replace("_", " ")
+
+
+def duration(seconds: float) -> str:
+    """The largest unit that says it in whole numbers nearly enough: 45 s, 30 min, 6 h, 3 d."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length or seconds == length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def clock(seconds: float) -> str:
+    """The time of day, in UTC."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%H:%M")
+
+
+def moment(seconds: float) -> str:
+    """A time for people; the machine-readable one stands in the element's attribute."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+FILTERS = (
+    percent, value_text, check_value, band, missed_by, money, signed_money, words, duration, clock, moment,
+)  # fmt: skip

@@ -1,0 +1,83 @@
+"""The advisor's HTTP server: a production WSGI server around the application, over TLS and with users if so set."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+
+from cheroot import wsgi
+from cheroot.ssl.builtin import BuiltinSSLAdapter
+
+from gpu_advisor import __version__
+from gpu_advisor.allocation.desk import GpuDesk
+from gpu_advisor.runtime.service import Service
+from gpu_advisor.settings import ConfigError, Web
+from gpu_advisor.settings.addresses import check_free, split
+from gpu_advisor.web.api.access import Access
+from gpu_advisor.web.api.api import MOST_BODY_BYTES, Doors, create_app
+
+
+class WebServer:
+    """Serves the service's view at HOST:PORT until stopped. Raises AddressError if the address cannot be had, and
+    ConfigError if the certificate or a login cannot."""
+
+    def __init__(self, service: Service, address: str, gpus: GpuDesk | None = None) -> None:
+        check_free(address, "--advisor-address (or web.listen_address)")
+        web = service.settings.web
+        doors = Doors(
+            lambda: service.view,
+            lambda: service.alertmanagers.states,
+            service.snooze,
+            service.settings,
+            access_of(web),
+            curves=service.curves,
+            gpus=gpus,
+        )
+        self._server = wsgi.Server(
+            split(address),
+            create_app(doors),
+            numthreads=8,
+            server_name=f"gpu-advisor/{__version__}",
+            request_queue_size=128,
+        )
+        # Room for the header; the application tells in a problem document what is too large.
+        self._server.max_request_body_size = 2 * MOST_BODY_BYTES
+        self._server.max_request_header_size = 64 * 1024
+        if web.cert_file:
+            self._server.ssl_adapter = _tls(web)
+        self._server.prepare()
+        scheme = "https" if web.cert_file else "http"
+        self.address = "{}:{}".format(*self._server.bind_addr[:2])
+        self.url = f"{scheme}://{self.address}"
+
+    def start(self) -> None:
+        threading.Thread(target=self._server.serve, name="web", daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+
+def access_of(web: Web) -> Access:
+    """Who may come in. Raises ConfigError."""
+    if web.users and find_spec("bcrypt") is None:
+        raise ConfigError("web.users needs bcrypt: pip install 'gpu-advisor[web]'")
+    try:
+        token = Path(web.bearer_token_file).read_text(encoding="utf-8").strip() if web.bearer_token_file else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"web.bearer_token_file: {error}; give the path of a readable file") from error
+    if web.bearer_token_file and not token:
+        raise ConfigError(f"web.bearer_token_file: {web.bearer_token_file} is empty: write the token into it")
+    return Access({name: hash_.get_secret_value() for name, hash_ in web.users.items()}, token)
+
+
+def _tls(web: Web) -> BuiltinSSLAdapter:
+    try:
+        adapter = BuiltinSSLAdapter(web.cert_file, web.key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"web.cert_file and web.key_file: {error}; give readable PEM files that belong together"
+        ) from error
+    adapter.context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return adapter
