@@ -25,7 +25,7 @@ QUICK = {
     "scale_up_stabilization_seconds": 4,
     "scale_down_stabilization_seconds": 6,
     "cooldown_seconds": 4,
-    "min_coverage": 0.6,
+    "min_coverage_ratio": 0.6,
 }
 
 

@@ -233,7 +233,7 @@ def _covered(facts: Facts, uuid: str) -> bool:
         return False
     coverage = facts.value(UTILIZATION_COVERAGE, uuid)
     return not facts.supports(UTILIZATION_COVERAGE) or (
-        coverage is not None and coverage >= facts.evaluation.min_coverage
+        coverage is not None and coverage >= facts.evaluation.min_coverage_ratio
     )
 
 
@@ -242,7 +242,7 @@ def _why_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope) -> Absten
         coverage = facts.value(UTILIZATION_COVERAGE, gpu.uuid) or 0.0
         message = (
             f"{coverage:.0%} of the last {facts.evaluation.window_seconds} s was observed; "
-            f"{facts.evaluation.min_coverage:.0%} is needed: wait"
+            f"{facts.evaluation.min_coverage_ratio:.0%} is needed: wait"
         )
         return Abstention(Reason.INSUFFICIENT_HISTORY, signal.name, scope, message)
     held = facts.value(MEMORY_USED, gpu.uuid) if signal is MEMORY_USED else None

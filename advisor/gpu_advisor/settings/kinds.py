@@ -16,6 +16,27 @@ class Strict(BaseModel):
 
 
 Percent = Annotated[float, Field(gt=0, le=100)]
+
+
+def _is_not_a_ratio(percent: float) -> float:
+    """Refuse 0.9 where 90 is meant: nobody wants a GPU to be busy for at most 1 % of the time."""
+    if percent <= 1:
+        raise ValueError(f"{percent:g} is not a percentage (above 1, up to 100): did you mean {100 * percent:g}?")
+    return percent
+
+
+#: A target or threshold in percent. Where 1 % and less is meaningful, the kind is Percent.
+TargetPercent = Annotated[Percent, AfterValidator(_is_not_a_ratio)]
+
+
+def _is_in_points(points: float) -> float:
+    if 0 < points < 1:
+        raise ValueError(f"{points:g} is not in percentage points (0, or 1 to 50): did you mean {100 * points:g}?")
+    return points
+
+
+#: A distance to either side of a target in percent.
+PercentagePoints = Annotated[float, Field(ge=0, le=50), AfterValidator(_is_in_points)]
 Seconds = Annotated[int, Field(gt=0, le=366 * 86400, description="seconds")]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from gpu_advisor.settings.kinds import Percent, Strict
+from gpu_advisor.settings.kinds import PercentagePoints, Strict, TargetPercent
 
 
 class GpuLimits(Strict):
@@ -12,9 +12,9 @@ class GpuLimits(Strict):
 
     min: int = Field(1, ge=0, description="a pool keeps at least this many GPUs")
     max: int = Field(8, ge=1, description="a pool gets at most this many GPUs")
-    target_utilization: Percent = Field(90, description="percent; training is judged by it")
-    scale_up_threshold: Percent = Field(85, description="percent; a serving pool above it grows")
-    scale_down_threshold: Percent = Field(60, description="percent; a serving pool below it may shrink")
+    target_utilization: TargetPercent = Field(90, description="percent; training is judged by it")
+    scale_up_threshold: TargetPercent = Field(85, description="percent; a serving pool above it grows")
+    scale_down_threshold: TargetPercent = Field(60, description="percent; a serving pool below it may shrink")
 
     @model_validator(mode="after")
     def _ordered(self) -> GpuLimits:
@@ -34,8 +34,8 @@ class MemoryLimits(Strict):
 
     min_gb: float = Field(8, gt=0)
     max_gb: float = Field(128, gt=0)
-    target_usage: Percent = Field(85, description="percent of the GPU's memory")
-    tolerance: float = Field(5, ge=0, le=50, description="percentage points to either side")
+    target_usage: TargetPercent = Field(85, description="percent of the GPU's memory")
+    tolerance: PercentagePoints = Field(5, description="percentage points to either side")
 
     @model_validator(mode="after")
     def _ordered(self) -> MemoryLimits:
@@ -49,8 +49,8 @@ class CpuLimits(Strict):
 
     min_cores: int = Field(4, ge=1)
     max_cores: int = Field(32, ge=1)
-    target_usage: Percent = Field(80, description="percent of all cores")
-    tolerance: float = Field(10, ge=0, le=50, description="percentage points to either side")
+    target_usage: TargetPercent = Field(80, description="percent of all cores")
+    tolerance: PercentagePoints = Field(10, description="percentage points to either side")
 
     @model_validator(mode="after")
     def _ordered(self) -> CpuLimits:

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from annotated_types import Le
 from gpu_advisor.cli import main
 from gpu_advisor.settings import ConfigError, Settings, load
+from gpu_advisor.settings.kinds import _is_not_a_ratio
+from gpu_advisor.settings.loading import _models
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "hunter2"
@@ -131,3 +137,64 @@ def test_an_address_that_is_none_is_one_line(
 
 def test_the_example_is_valid() -> None:
     assert [pool.kind for pool in load(ROOT / "advisor" / "advisor.example.yml").pools] == ["serving", "training"]
+
+
+#: Every key in percent that is a target or threshold; and the one of which 1 % and less means something.
+PERCENT_KEYS = {
+    "resources.gpu": ("target_utilization", "scale_up_threshold", "scale_down_threshold"),
+    "resources.memory": ("target_usage",),
+    "resources.cpu": ("target_usage",),
+}
+#: The users' own shape: a share, whose name cannot change.
+SHARES_WITHOUT_RATIO_IN_THEIR_NAME = {"resource_change_threshold"}
+
+
+@pytest.mark.parametrize("value", ["0.9", "0.004", "1", "1.0"])
+@pytest.mark.parametrize(("section", "key"), [(section, key) for section, keys in PERCENT_KEYS.items() for key in keys])
+def test_a_ratio_where_percent_is_meant_is_refused(tmp_path: Path, section: str, key: str, value: str) -> None:
+    file = tmp_path / "advisor.yml"
+    group, part = section.split(".")
+    file.write_text(f"{group}:\n  {part}:\n    {key}: {value}\n")
+    with pytest.raises(ConfigError, match=f"advisor.yml:3: {section}.{key}: .*did you mean {100 * float(value):g}\\?"):
+        load(file)
+
+
+def test_all_three_ratios_at_once_are_each_refused(tmp_path: Path) -> None:
+    file = tmp_path / "advisor.yml"
+    file.write_text(
+        "pools:\n- name: p\n  kind: serving\n"
+        "  gpu: {min: 1, max: 8, target_utilization: 0.9, scale_up_threshold: 0.85, scale_down_threshold: 0.6}\n"
+    )
+    with pytest.raises(ConfigError) as refused:
+        load(file)
+    assert [int(row.split("did you mean ")[1].split("?")[0]) for row in str(refused.value).splitlines()] == [90, 85, 60]
+
+
+def test_where_one_percent_means_something_it_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "advisor.yml"
+    file.write_text("evaluation: {idle_utilization: 0.5}\nresources: {memory: {tolerance: 0}}\n")
+    assert load(file).evaluation.idle_utilization == 0.5
+
+
+@pytest.mark.parametrize("section", ["memory", "cpu"])
+def test_a_tolerance_below_one_point_is_a_ratio(tmp_path: Path, section: str) -> None:
+    file = tmp_path / "advisor.yml"
+    file.write_text(f"resources: {{{section}: {{tolerance: 0.05}}}}\n")
+    with pytest.raises(ConfigError, match="did you mean 5"):
+        load(file)
+
+
+def fields_of(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+    for name, info in model.model_fields.items():
+        yield name, info
+        for inner in _models(info.annotation):
+            yield from fields_of(inner)
+
+
+def test_percent_and_ratios_are_told_apart_by_their_names() -> None:
+    for name, info in fields_of(Settings):
+        upper = next((rule.le for rule in info.metadata if isinstance(rule, Le)), None)
+        if upper == 1 and name not in SHARES_WITHOUT_RATIO_IN_THEIR_NAME:
+            assert name.endswith("_ratio"), name
+        if upper == 100 and name != "idle_utilization":
+            assert _is_not_a_ratio in [getattr(rule, "func", None) for rule in info.metadata], name

@@ -105,7 +105,7 @@ def _alone(facts: Facts, peers: Peers, pool: Pool, gpu: Gpu) -> Outcome:
     coverage = facts.value(IDLE_COVERAGE, gpu.uuid)
     if not gpu.up or facts.value(IDLE_UTILIZATION, gpu.uuid) is None:
         return Outcome(gpu, UNKNOWN, needed=("utilization",), seen=False)
-    if coverage is not None and coverage < facts.evaluation.min_coverage:
+    if coverage is not None and coverage < facts.evaluation.min_coverage_ratio:
         return Outcome(gpu, UNKNOWN, needed=("utilization",), seen=False)
     features = Measured(Reading(facts, gpu, peers, pool.settings.kind))
     row, needed, borderline = judge(features)

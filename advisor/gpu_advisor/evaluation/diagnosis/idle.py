@@ -38,4 +38,4 @@ def idleness(facts: Facts, gpu: Gpu) -> Idleness | None:
 
 
 def idle_window_covered(facts: Facts, coverage: float | None) -> bool:
-    return coverage is not None and coverage >= facts.evaluation.min_coverage
+    return coverage is not None and coverage >= facts.evaluation.min_coverage_ratio

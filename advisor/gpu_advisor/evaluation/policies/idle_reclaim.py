@@ -118,7 +118,7 @@ def _evidence(facts: Facts, idle: list[Gpu]) -> Iterator[Evidence]:
         samples = [facts.value(IDLE_SAMPLES, uuid) for uuid in group]
         count = int(min(found for found in samples if found is not None)) if any(samples) else None
         yield facts.evidence(IDLE_UTILIZATION, group, threshold, count, coverage)
-    yield facts.evidence(IDLE_COVERAGE, uuids, facts.evaluation.min_coverage)
+    yield facts.evidence(IDLE_COVERAGE, uuids, facts.evaluation.min_coverage_ratio)
     if facts.supports(MEMORY_USED):
         yield facts.evidence(MEMORY_USED, uuids)
 

@@ -70,7 +70,7 @@ def size(
     points = on_grid(trail, at, step, max(1, evaluation.history_seconds // step))
     window = _steps(evaluation.scale_up_stabilization_seconds, step)
     latest = sum(1 for point in points[-window:] if point is not None)
-    if latest < evaluation.min_coverage * window:
+    if latest < evaluation.min_coverage_ratio * window:
         return Size(replicas, _short(latest, window, step), Reason.INSUFFICIENT_HISTORY)
     horizon = Horizon(
         ahead_steps=ceil(limits.start_delay_seconds / step) + 1,
