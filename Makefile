@@ -37,7 +37,7 @@ dashboards: $(VENV)/.test
 # Pictures of the dashboards for docs/, drawn by Grafana's npm packages over the demo fleet; needs node, npm, Chromium.
 preview: $(VENV)/.test
 	@tests/get_servers.sh $(VENV)/servers
-	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m tests.preview.shots docs/images/dashboards
+	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m tests.preview.screenshots docs/images/dashboards
 
 # Each query of the dashboards with 1,000 GPUs, beside an instant query of one recorded series.
 bench-dashboards: $(VENV)/.test
@@ -79,7 +79,7 @@ bench-api: $(VENV)/.test
 # A report of a simulated week of 100 GPUs, beside its bare queries.
 bench-report: $(VENV)/.test
 	@tests/get_servers.sh $(VENV)/servers
-	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m benchmarks.report_week
+	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m benchmarks.weekly_report
 
 # Leases of GPUs under load and kill -9, held against what a correct service could say: about two minutes.
 bench-allocation: $(VENV)/.test

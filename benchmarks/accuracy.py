@@ -31,25 +31,25 @@ import numpy as np
 from gpu_advisor.sources.reductions import Times, Values, reduce
 from gpu_exporter.devices.busy import BusyMeter, Sample
 
-from benchmarks.report import RESULTS, Goal, missed, percentile, table, write
+from benchmarks.common import RESULTS, Goal, missed_goals, percentile, table, write
 
 WINDOW_SECONDS = 300.0
 SCRAPE_SECONDS = 15.0
 SCRAPE_JITTER = 0.5
 LEAD_SECONDS = 40.0  # before the window: a scrape and some readings
-POINT = 0.01
+GOAL_ERROR_RATIO = 0.01
 
 BUFFER_SAMPLES = 100
 """What a driver keeps, about."""
 
-LATE_SECONDS = 0.003
+MEAN_LATENESS_SECONDS = 0.003
 """Mean lateness of a reading: threads are not started on the dot."""
 
-HELD_UP_SHARE, HELD_UP_SECONDS = 0.01, 0.4
+DELAYED_READ_RATIO, MAX_DELAY_SECONDS = 0.01, 0.4
 """Readings that wait for something else, and how long at most."""
 
 
-class Load:
+class BusySignal:
     """Bursts of full load: `edges` are the times at which it turns on, off, on, ... in seconds."""
 
     def __init__(self, edges: Sequence[float]) -> None:
@@ -67,48 +67,48 @@ class Load:
         return (self.busy_seconds(end) - self.busy_seconds(start)) / (end - start)
 
 
-MakeLoad = Callable[[random.Random, float], Load]
+SignalFactory = Callable[[random.Random, float], BusySignal]
 
 
-def square(period: float) -> MakeLoad:
+def square_wave(period: float) -> SignalFactory:
     """Bursts of one length at one distance."""
 
-    def make(chance: random.Random, seconds: float) -> Load:
+    def make(chance: random.Random, seconds: float) -> BusySignal:
         duty, phase = chance.uniform(0.1, 0.9), chance.uniform(0, period)
         count = int(seconds / period) + 2
         starts = [phase + (k - 1) * period for k in range(count)]
-        return Load([max(0.0, edge) for start in starts for edge in (start, start + duty * period)])
+        return BusySignal([max(0.0, edge) for start in starts for edge in (start, start + duty * period)])
 
     return make
 
 
-def bursts(busy: float, idle: float) -> MakeLoad:
+def bursts(busy: float, idle: float) -> SignalFactory:
     """Bursts and pauses of random lengths with these means."""
 
-    def make(chance: random.Random, seconds: float) -> Load:
+    def make(chance: random.Random, seconds: float) -> BusySignal:
         edges, at = [], 0.0
         while at < seconds:
             start = at + chance.expovariate(1 / idle)
             at = start + chance.expovariate(1 / busy)
             edges += [start, at]
-        return Load(edges)
+        return BusySignal(edges)
 
     return make
 
 
-LOADS: dict[str, MakeLoad] = {
-    "period 15 s": square(15.0),
-    "period 37 s": square(37.0),
+BUSY_SIGNALS: dict[str, SignalFactory] = {
+    "period 15 s": square_wave(15.0),
+    "period 37 s": square_wave(37.0),
     "random bursts of 5 s": bursts(5.0, 5.0),
     "random bursts of 0.5 s": bursts(0.5, 0.5),
-    "period 0.3 s": square(0.3),
+    "period 0.3 s": square_wave(0.3),
 }
 
 
-class Driver:
+class SimulatedDriver:
     """Averages the load over periods of its own clock, and keeps the last of them in whole percents."""
 
-    def __init__(self, load: Load, period: float, chance: random.Random) -> None:
+    def __init__(self, load: BusySignal, period: float, chance: random.Random) -> None:
         self._load = load
         self._period = period * (1 + chance.uniform(-5e-4, 5e-4))  # its clock is its own
         self._phase = chance.uniform(0, self._period)
@@ -138,7 +138,7 @@ class Driver:
 
 
 @dataclass(frozen=True)
-class Way:
+class ReadMethod:
     """How the exporter sees the load."""
 
     period: float  # that the driver averages over, in seconds
@@ -158,24 +158,24 @@ class Errors(NamedTuple):
     counter_with_edges: float
 
 
-def one_window(make: MakeLoad, way: Way, seed: int) -> Errors:
+def measure_window(make: SignalFactory, method: ReadMethod, seed: int) -> Errors:
     """One load seen through one window."""
     chance = random.Random(seed)
     end = LEAD_SECONDS + WINDOW_SECONDS + chance.uniform(0, SCRAPE_SECONDS)  # queries come at any time
     load = make(chance, end + 1)
-    driver = Driver(load, way.period, chance)
+    driver = SimulatedDriver(load, method.period, chance)
     scrapes = sorted(
         k * SCRAPE_SECONDS + chance.uniform(-SCRAPE_JITTER, SCRAPE_JITTER)
         for k in range(1, int(end / SCRAPE_SECONDS) + 1)
     )
     meter = BusyMeter()
     busy, observed, gauge = [], [], []
-    readings = _readings(way.interval, chance)
+    readings = _readings(method.interval, chance)
     reading, value = next(readings), 0.0
     for scrape in scrapes:
         while reading <= scrape:
             value = driver.gauge(reading)
-            meter.update(reading, driver.newer_than(meter.since, reading) if way.buffer else None, value)
+            meter.update(reading, driver.newer_than(meter.since, reading) if method.buffer else None, value)
             reading = next(readings)
         busy.append(meter.busy)
         observed.append(meter.observed)
@@ -196,9 +196,9 @@ def _readings(interval: float, chance: random.Random) -> Iterator[float]:
     start = 1.0 + chance.uniform(0, interval)
     last, tick = start, 0
     while True:
-        late = chance.expovariate(1 / LATE_SECONDS)
-        if chance.random() < HELD_UP_SHARE:
-            late += chance.uniform(0, HELD_UP_SECONDS)
+        late = chance.expovariate(1 / MEAN_LATENESS_SECONDS)
+        if chance.random() < DELAYED_READ_RATIO:
+            late += chance.uniform(0, MAX_DELAY_SECONDS)
         last = max(last, start + tick * interval + late)
         yield last
         tick += 1
@@ -213,22 +213,24 @@ def _over_window(function: Literal["rate", "mean"], times: Times, values: Sequen
 
 #: A gauge that is read less often than the driver averages skips periods. Read just as often, it skips one wherever a
 #: reading comes late: over a thousand windows up to 1.5 points. Twice a period is enough for any.
-WAYS: dict[Way, bool] = {
-    Way(1 / 6, buffer=True, interval=1.0): True,
-    Way(1.0, buffer=True, interval=1.0): True,
-    Way(1.0, buffer=False, interval=1.0): False,
-    Way(1 / 6, buffer=False, interval=1.0): False,
-    Way(1.0, buffer=False, interval=0.5): True,
-    Way(1 / 6, buffer=False, interval=0.08): True,
+READ_METHODS: dict[ReadMethod, bool] = {
+    ReadMethod(1 / 6, buffer=True, interval=1.0): True,
+    ReadMethod(1.0, buffer=True, interval=1.0): True,
+    ReadMethod(1.0, buffer=False, interval=1.0): False,
+    ReadMethod(1 / 6, buffer=False, interval=1.0): False,
+    ReadMethod(1.0, buffer=False, interval=0.5): True,
+    ReadMethod(1 / 6, buffer=False, interval=0.08): True,
 }
 """Whether each has to keep the goal: a stretch goal where not."""
 
 
-def measure(ways: Sequence[Way], seeds: int) -> dict[Way, dict[str, list[Errors]]]:
+def measure(ways: Sequence[ReadMethod], seeds: int) -> dict[ReadMethod, dict[str, list[Errors]]]:
     """The errors of each way, by load, over so many seeds."""
     return {
-        way: {name: [one_window(make, way, seed) for seed in range(seeds)] for name, make in LOADS.items()}
-        for way in ways
+        method: {
+            name: [measure_window(make, method, seed) for seed in range(seeds)] for name, make in BUSY_SIGNALS.items()
+        }
+        for method in ways
     }
 
 
@@ -240,21 +242,28 @@ def figures(errors: Sequence[Errors]) -> dict[str, dict[str, float]]:
     }
 
 
-def goals(found: Mapping[Way, Mapping[str, Sequence[Errors]]]) -> list[Goal]:
+def goals(found: Mapping[ReadMethod, Mapping[str, Sequence[Errors]]]) -> list[Goal]:
     against = []
-    for way, loads in found.items():
+    for method, loads in found.items():
         worst, name = max((error.counter, name) for name, errors in loads.items() for error in errors)
         figure = f"largest {100 * worst:.2f} points, {name}"
-        against.append(Goal(f"{way}: within a point", worst <= POINT, figure, stretch=not WAYS.get(way, True)))
+        against.append(
+            Goal(
+                f"{method}: within a point",
+                worst <= GOAL_ERROR_RATIO,
+                figure,
+                stretch=not READ_METHODS.get(method, True),
+            )
+        )
     return against
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     begun = time.monotonic()
-    found = measure(list(WAYS), options.seeds)
+    found = measure(list(READ_METHODS), options.seeds)
     against = goals(found)
-    print(_shown(found))
+    print(_render_table(found))
     print()
     print("\n".join(map(str, against)))
     path = write(
@@ -265,17 +274,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             "scrape_jitter_seconds": SCRAPE_JITTER,
             "seeds": options.seeds,
             "error_ratio": {
-                str(way): {name: figures(errors) for name, errors in loads.items()} for way, loads in found.items()
+                str(method): {name: figures(errors) for name, errors in loads.items()}
+                for method, loads in found.items()
             },
             "goals": [vars(goal) for goal in against],
         },
         options.results,
     )
     print(f"\n{time.monotonic() - begun:.0f} s; written: {path}")
-    return 1 if missed(against) else 0
+    return 1 if missed_goals(against) else 0
 
 
-def _shown(found: Mapping[Way, Mapping[str, Sequence[Errors]]]) -> str:
+def _render_table(found: Mapping[ReadMethod, Mapping[str, Sequence[Errors]]]) -> str:
     rows = [
         [
             "errors in percentage points: p50 / p95 / max",
@@ -284,8 +294,8 @@ def _shown(found: Mapping[Way, Mapping[str, Sequence[Errors]]]) -> str:
             "counter and window's edges",
         ]
     ]
-    for way, loads in found.items():
-        rows.append([str(way), "", "", ""])
+    for method, loads in found.items():
+        rows.append([str(method), "", "", ""])
         for name, errors in loads.items():
             kinds = figures(errors).values()
             rows.append(

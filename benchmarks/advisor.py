@@ -27,21 +27,21 @@ from typing import Any
 
 import requests
 
-from benchmarks import report
-from benchmarks.fleet_history import HOUR, hour, imported, week
-from benchmarks.processes import Server, free_port, serving
+from benchmarks import common as report
+from benchmarks.fleet_generator import HOUR, generate_hour, generate_week, import_openmetrics
+from benchmarks.server_processes import ServerProcess, free_port, run_server
 
 END = 1_795_003_200.0
 SAMPLED_GPUS = 40
-MOST_QUERIES, MOST_WINDOWED, MOST_RATIO, MOST_MIB = 25, 12, 1.3, 250.0
-AIM_SECONDS = 3.0
+MAX_QUERIES, MAX_WINDOWED_QUERIES, MAX_RATIO, MAX_MIB = 25, 12, 1.3, 250.0
+GOAL_SECONDS = 3.0
 
 #: Path and form of each query of one evaluation.
-Asked = list[tuple[str, dict[str, str]]]
+SentQueries = list[tuple[str, dict[str, str]]]
 
 
 @dataclass(frozen=True)
-class Size:
+class FleetResult:
     """What was measured at one size of the fleet. CPU is that of one evaluation, which other load does not lengthen."""
 
     gpus: int
@@ -61,26 +61,26 @@ class Size:
     advice: int
 
 
-def measured(gpus: int, folder: Path, rounds: int = 5, seconds: int = HOUR, days: int = 7) -> Size:
+def measure_size(gpus: int, folder: Path, rounds: int = 5, seconds: int = HOUR, days: int = 7) -> FleetResult:
     """One size. `seconds` and `days` are how much there is of samples and of recorded series.
 
     A history that is in the folder already is taken as it is.
     """
     data = folder / "data"
     if not data.exists():
-        imported(week(gpus, END, days), folder / "week.txt", data)
-        imported(hour(gpus, END, seconds), folder / "hour.txt", data)
+        import_openmetrics(generate_week(gpus, END, days), folder / "week.txt", data)
+        import_openmetrics(generate_hour(gpus, END, seconds), folder / "hour.txt", data)
     port = free_port()
     (folder / "prometheus.yml").write_text("{}\n")
     command = [
         "prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={data}",
         "--storage.tsdb.retention.time=100y", f"--web.listen-address=127.0.0.1:{port}", "--log.level=error",
     ]  # fmt: skip
-    with serving("prometheus", command, port, folder / "prometheus.log") as server:
-        return _turns(server, f"http://127.0.0.1:{port}", gpus, rounds, seconds // 60)
+    with run_server("prometheus", command, port, folder / "prometheus.log") as server:
+        return _alternate_rounds(server, f"http://127.0.0.1:{port}", gpus, rounds, seconds // 60)
 
 
-def _turns(server: Server, url: str, gpus: int, rounds: int, minutes: int) -> Size:
+def _alternate_rounds(server: ServerProcess, url: str, gpus: int, rounds: int, minutes: int) -> FleetResult:
     child = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.advisor", "--child", url],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -91,9 +91,9 @@ def _turns(server: Server, url: str, gpus: int, rounds: int, minutes: int) -> Si
     try:
         for number in range(rounds + 1):  # the first warms both up
             before = server.cpu_seconds()
-            told.append(_evaluated(child))
+            told.append(_evaluate(child))
             cpu.append(server.cpu_seconds() - before)
-            bare.append(sent_bare(url, told[-1]["asked"]))
+            bare.append(time_bare_queries(url, told[-1]["asked"]))
             if not number:
                 told, bare, cpu = told[-1:], [], []
         told = told[1:]
@@ -103,7 +103,7 @@ def _turns(server: Server, url: str, gpus: int, rounds: int, minutes: int) -> Si
         child.wait(30)
     last = told[-1]
     evaluation = median(each["seconds"] for each in told)
-    return Size(
+    return FleetResult(
         gpus=gpus,
         history_minutes=minutes,
         evaluation_seconds=round(evaluation, 4),
@@ -117,13 +117,13 @@ def _turns(server: Server, url: str, gpus: int, rounds: int, minutes: int) -> Si
         advisor_cpu_seconds=round(median(each["cpu"] for each in told), 3),
         prometheus_cpu_seconds=round(median(cpu), 3),
         prometheus_peak_mib=round(_peak_mib(server.process.pid), 1),
-        one_query_a_gpu_seconds=round(_one_a_gpu(url, last["single"], gpus), 2),
+        one_query_a_gpu_seconds=round(_time_query_per_gpu(url, last["single"], gpus), 2),
         checks=last["checks"],
         advice=last["advice"],
     )
 
 
-def _evaluated(child: subprocess.Popen[str]) -> dict[str, Any]:
+def _evaluate(child: subprocess.Popen[str]) -> dict[str, Any]:
     if child.stdin is None or child.stdout is None:
         raise RuntimeError("the advisor's process has no pipes")
     child.stdin.write("evaluate\n")
@@ -135,7 +135,7 @@ def _evaluated(child: subprocess.Popen[str]) -> dict[str, Any]:
     return found
 
 
-def sent_bare(url: str, asked: Sequence[tuple[str, Mapping[str, str]]]) -> float:
+def time_bare_queries(url: str, asked: Sequence[tuple[str, Mapping[str, str]]]) -> float:
     """Seconds for these queries, two in flight, all answers read and thrown away."""
     sessions = [requests.Session(), requests.Session()]
     free = list(sessions)
@@ -155,9 +155,9 @@ def sent_bare(url: str, asked: Sequence[tuple[str, Mapping[str, str]]]) -> float
     return time.perf_counter() - begun
 
 
-def _one_a_gpu(url: str, single: Asked, gpus: int) -> float:
+def _time_query_per_gpu(url: str, single: SentQueries, gpus: int) -> float:
     """Seconds for one query for each of the GPUs, from a sample of them, two in flight."""
-    return sent_bare(url, single) / len(single) * gpus
+    return time_bare_queries(url, single) / len(single) * gpus
 
 
 def _peak_mib(pid: int) -> float:
@@ -180,7 +180,7 @@ def child(url: str) -> None:
     class Recording(PrometheusSource):
         """Keeps what it sends."""
 
-        asked: Asked = []  # noqa: RUF012
+        asked: SentQueries = []  # noqa: RUF012
 
         def _exchange(self, method: str, path: str, form: Mapping[str, str] | None) -> Answer:
             self.asked.append((path, dict(form or {})))
@@ -224,14 +224,14 @@ def child(url: str) -> None:
     source.close()
 
 
-def goals(sizes: Sequence[Size]) -> list[report.Goal]:
+def goals(sizes: Sequence[FleetResult]) -> list[report.Goal]:
     """What is to be kept, at the largest size and from size to size."""
     largest = sizes[-1]
     at = f"at {largest.gpus:,} GPUs"
     found = [
-        report.Goal(f"at most {MOST_QUERIES} queries {at}", largest.queries <= MOST_QUERIES, str(largest.queries)),
+        report.Goal(f"at most {MAX_QUERIES} queries {at}", largest.queries <= MAX_QUERIES, str(largest.queries)),
         report.Goal(
-            f"at most {MOST_WINDOWED} of them over windows", largest.windowed_queries <= MOST_WINDOWED,
+            f"at most {MAX_WINDOWED_QUERIES} of them over windows", largest.windowed_queries <= MAX_WINDOWED_QUERIES,
             f"{largest.windowed_queries}, which read {largest.window_selectors} windows",
         ),
         report.Goal(
@@ -239,11 +239,11 @@ def goals(sizes: Sequence[Size]) -> list[report.Goal]:
             ", ".join(str(size.queries) for size in sizes),
         ),
         report.Goal(
-            f"at most {MOST_RATIO} times the bare queries {at}", largest.ratio <= MOST_RATIO, str(largest.ratio)
+            f"at most {MAX_RATIO} times the bare queries {at}", largest.ratio <= MAX_RATIO, str(largest.ratio)
         ),
-        report.Goal(f"at most {MOST_MIB:.0f} MiB {at}", largest.advisor_mib <= MOST_MIB, f"{largest.advisor_mib} MiB"),
+        report.Goal(f"at most {MAX_MIB:.0f} MiB {at}", largest.advisor_mib <= MAX_MIB, f"{largest.advisor_mib} MiB"),
         report.Goal(
-            f"within {AIM_SECONDS:.0f} s {at}", largest.evaluation_seconds <= AIM_SECONDS,
+            f"within {GOAL_SECONDS:.0f} s {at}", largest.evaluation_seconds <= GOAL_SECONDS,
             f"{largest.evaluation_seconds:.2f} s", stretch=True,
         ),
     ]  # fmt: skip
@@ -254,7 +254,7 @@ def goals(sizes: Sequence[Size]) -> list[report.Goal]:
     return found
 
 
-def table(sizes: Sequence[Size]) -> str:
+def table(sizes: Sequence[FleetResult]) -> str:
     """The figures, a column a size."""
     names = {name: name.replace("_", " ") for name in asdict(sizes[0])}
     columns = [asdict(size) for size in sizes]
@@ -277,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as temporary:
             folder = options.folder / str(gpus) if options.folder else Path(temporary)
             folder.mkdir(parents=True, exist_ok=True)
-            sizes.append(measured(gpus, folder, options.rounds, options.minutes * 60))
+            sizes.append(measure_size(gpus, folder, options.rounds, options.minutes * 60))
         print(table(sizes), flush=True)
     verdicts = goals(sizes)
     print("\n".join(map(str, verdicts)))
@@ -288,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "goals": [str(verdict) for verdict in verdicts],
     }
     print(report.write("advisor", results))
-    return 1 if report.missed(verdicts) else 0
+    return 1 if report.missed_goals(verdicts) else 0
 
 
 if __name__ == "__main__":

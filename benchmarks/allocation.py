@@ -31,17 +31,17 @@ from typing import Any
 
 import yaml
 
-from benchmarks.allocation_clients import PATH, Work, crowd, listed
-from benchmarks.lease_history import Card, Event, violations
-from benchmarks.report import Goal, missed, percentile, table, write
+from benchmarks.allocation_clients import PATH, ClientWorkload, listed, run_client_threads
+from benchmarks.common import Goal, missed_goals, percentile, table, write
+from benchmarks.lease_history_checker import ClusterGpu, Operation, violations
 
 READY_SECONDS = 60.0
 ROUNDS = 4
 
 
 @dataclass(frozen=True)
-class Load:
-    work: Work
+class LeaseLoad:
+    work: ClientWorkload
     kills: int
     nodes: int  # with 8 A100, and as many with 4 T4
     processes: int  # of clients
@@ -51,25 +51,25 @@ class Load:
         return self.work.clients * self.work.requests
 
 
-FULL = Load(Work(64, 157, 1.5, 60.0, ("A100", "T4"), 4), 10, 8, 2)
-SMOKE = Load(Work(8, 63, 1.0, 60.0, ("A100", "T4"), 4), 2, 1, 1)
+FULL = LeaseLoad(ClientWorkload(64, 157, 1.5, 60.0, ("A100", "T4"), 4), 10, 8, 2)
+SMOKE = LeaseLoad(ClientWorkload(8, 63, 1.0, 60.0, ("A100", "T4"), 4), 2, 1, 1)
 
 
-def cards(load: Load) -> dict[str, Card]:
+def gpus_by_uuid(load: LeaseLoad) -> dict[str, ClusterGpu]:
     """The GPUs that there are, by uuid."""
     sizes = (("A100", 8), ("T4", 4))
     return {
-        f"{kind}-{n}/{i}": Card(f"{kind}-{n}", kind)
+        f"{kind}-{n}/{i}": ClusterGpu(f"{kind}-{n}", kind)
         for kind, count in sizes
         for n in range(load.nodes)
         for i in range(count)
     }
 
 
-class Server:
+class ServiceProcess:
     """`gpu-advisor serve` over a file of machines: started, killed and started again on one port and database."""
 
-    def __init__(self, folder: Path, load: Load) -> None:
+    def __init__(self, folder: Path, load: LeaseLoad) -> None:
         sizes = (("A100-80GB", "A100", 8), ("T4", "T4", 4))
         nodes = [
             {"name": f"{short}-{n}", "gpus": [{"type": kind, "count": count}]}
@@ -126,9 +126,9 @@ class Server:
 
 
 @contextmanager
-def serving(load: Load) -> Iterator[Server]:
+def serving(load: LeaseLoad) -> Iterator[ServiceProcess]:
     with tempfile.TemporaryDirectory() as folder:
-        server = Server(Path(folder), load)
+        server = ServiceProcess(Path(folder), load)
         server.start()
         try:
             yield server
@@ -136,7 +136,7 @@ def serving(load: Load) -> Iterator[Server]:
             server.kill()
 
 
-def drive(server: Server, load: Load, kills: int) -> tuple[list[Event], list[float], float, int]:
+def run_clients(server: ServiceProcess, load: LeaseLoad, kills: int) -> tuple[list[Operation], list[float], float, int]:
     """Let all clients do their work, and kill the service so often meanwhile, evenly: what they saw, seconds of each
     answer, seconds in all, and how often it was killed."""
     context = multiprocessing.get_context("spawn")
@@ -147,7 +147,9 @@ def drive(server: Server, load: Load, kills: int) -> tuple[list[Event], list[flo
         here, there = context.Pipe(duplex=False)
         numbers = range(load.work.clients)[part :: load.processes]
         processes.append(
-            context.Process(target=crowd, args=(server.port, numbers, load.work, answered, there), daemon=True)
+            context.Process(
+                target=run_client_threads, args=(server.port, numbers, load.work, answered, there), daemon=True
+            )
         )
         processes[-1].start()
         there.close()
@@ -159,7 +161,7 @@ def drive(server: Server, load: Load, kills: int) -> tuple[list[Event], list[flo
             server.start()
             killed += 1
         time.sleep(0.005)
-    events: list[Event] = []
+    events: list[Operation] = []
     seconds: list[float] = []
     for end in ends:
         seen, took = end.recv()
@@ -171,11 +173,11 @@ def drive(server: Server, load: Load, kills: int) -> tuple[list[Event], list[flo
     return events, seconds, wall, killed
 
 
-def under_kills(load: Load) -> dict[str, Any]:
+def run_with_kills(load: LeaseLoad) -> dict[str, Any]:
     """The history of clients while the service dies under them, and all that is wrong with it."""
-    known = cards(load)
+    known = gpus_by_uuid(load)
     with serving(load) as server:
-        events, _, wall, killed = drive(server, load, load.kills)
+        events, _, wall, killed = run_clients(server, load, load.kills)
         time.sleep(load.work.short_lease_seconds + 0.5)
         events.append(listed(server.ask))
         status = server.ask("GET", f"{PATH}/status")[1]
@@ -196,14 +198,14 @@ def under_kills(load: Load) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def rest(load: Load) -> tuple[list[float], float]:
+def time_without_kills(load: LeaseLoad) -> tuple[list[float], float]:
     """Seconds of each answer without kills, and in all."""
     with serving(load) as server:
-        _, seconds, wall, _ = drive(server, load, 0)
+        _, seconds, wall, _ = run_clients(server, load, 0)
     return seconds, wall
 
 
-def bare_commits(count: int) -> tuple[list[float], float]:
+def time_bare_commits(count: int) -> tuple[list[float], float]:
     """One row a commit, with what the leases' database is set to."""
     with tempfile.TemporaryDirectory() as folder:
         db = sqlite3.connect(Path(folder) / "bare.db", isolation_level=None)
@@ -220,7 +222,7 @@ def bare_commits(count: int) -> tuple[list[float], float]:
     return seconds, wall
 
 
-def in_process(load: Load, requests: int) -> tuple[list[float], float, int]:
+def in_process(load: LeaseLoad, requests: int) -> tuple[list[float], float, int]:
     """Leases made and released by as many threads as there are clients, so many requests each, without HTTP; seconds of
     each, seconds in all, and commits to the disk."""
     from gpu_advisor.allocation.allocator import Allocator
@@ -254,14 +256,14 @@ def in_process(load: Load, requests: int) -> tuple[list[float], float, int]:
     return found, wall, commits
 
 
-def measure(load: Load) -> dict[str, Any]:
-    chaos = under_kills(load)
-    over_http = rest(load)
+def measure(load: LeaseLoad) -> dict[str, Any]:
+    chaos = run_with_kills(load)
+    over_http = time_without_kills(load)
     bare: list[float] = []
     seconds: list[float] = []
     bare_wall, wall, commits = 0.0, 0.0, 0
     for _ in range(ROUNDS):  # in turns, so that the machine's other work falls on both alike
-        found, took = bare_commits(load.requests // ROUNDS)
+        found, took = time_bare_commits(load.requests // ROUNDS)
         bare, bare_wall = bare + found, bare_wall + took
         found, took, written = in_process(load, load.work.requests // ROUNDS)
         seconds, wall, commits = seconds + found, wall + took, commits + written
@@ -301,7 +303,7 @@ def _filesystem() -> str:
     return kind
 
 
-def _told(value: float | None) -> str:
+def _format_value(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
 
@@ -332,14 +334,14 @@ def main() -> int:
     for name, each in results["speed"].items():
         rows.append(
             (name, f"{each['count']}", f"{each['per_second']:.0f}", f"{each['p50_milliseconds']:.1f}",
-             f"{each['p99_milliseconds']:.1f}", _told(each.get('answers_per_commit')))
+             f"{each['p99_milliseconds']:.1f}", _format_value(each.get('answers_per_commit')))
         )  # fmt: skip
     print(table(rows))
     reached = goals(results)
     print("\n".join(map(str, reached)))
     if not smoke:
         print(f"written to {write('allocation', results)}")
-    return 1 if missed(reached) else 0
+    return 1 if missed_goals(reached) else 0
 
 
 if __name__ == "__main__":

@@ -18,14 +18,14 @@ from datetime import datetime
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmarks.lease_history import Event, Outcome
+from benchmarks.lease_history_checker import Operation, Outcome
 
 PATH = "/api/v1/gpu"
 GIVE_UP_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Work:
+class ClientWorkload:
     """What each client does. Its requests are counted as they are answered, whatever the answer."""
 
     clients: int
@@ -33,7 +33,7 @@ class Work:
     short_lease_seconds: float  # what is let expire
     long_lease_seconds: float  # what is released
     types: tuple[str, ...]
-    most_gpus: int
+    max_gpus: int
     list_share: float = 0.03
     pause_seconds: float = 0.0
 
@@ -41,14 +41,14 @@ class Work:
 class Client:
     """One client with one connection."""
 
-    def __init__(self, port: int, number: int, work: Work, answered: Callable[[], None]) -> None:
+    def __init__(self, port: int, number: int, work: ClientWorkload, answered: Callable[[], None]) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         self._number = number
         self._work = work
         self._random = random.Random(number)
         self._answered = answered
         self._left = work.requests
-        self.events: list[Event] = []
+        self.events: list[Operation] = []
         self.seconds: list[float] = []  # of each attempt that was answered
 
     def run(self) -> None:
@@ -61,7 +61,7 @@ class Client:
     def _lease(self, token: str) -> None:
         """One lease from its request to its end."""
         work, dice = self._work, self._random
-        count, kind = dice.randint(1, work.most_gpus), dice.choice(work.types)
+        count, kind = dice.randint(1, work.max_gpus), dice.choice(work.types)
         self._validate(count, kind)
         expires = dice.random() < 0.2
         made = self._allocate(token, count, kind, work.short_lease_seconds if expires else work.long_lease_seconds)
@@ -79,7 +79,7 @@ class Client:
     def _validate(self, count: int, kind: str) -> None:
         begin = time.time()
         status, _ = self._ask("POST", f"{PATH}/validate", {"gpu_count": count, "gpu_type": kind})
-        self.events.append(Event("validate", begin, time.time(), _outcome(status), count=count, gpu_type=kind))
+        self.events.append(Operation("validate", begin, time.time(), _outcome(status), count=count, gpu_type=kind))
 
     def _allocate(self, token: str, count: int, kind: str, lease: float) -> str | None:
         begin = time.time()
@@ -98,7 +98,7 @@ class Client:
                 "expires": _seconds(answer["expires"]),
             }  # fmt: skip
         self.events.append(
-            Event(
+            Operation(
                 "allocate", begin, time.time(), outcome, token, count=count, gpu_type=kind, lease_seconds=lease, **told
             )
         )
@@ -109,13 +109,13 @@ class Client:
         status, answer = self._ask("POST", f"{PATH}/allocations/{id_}/renew", {"lease_seconds": lease})
         expires = _seconds(answer["expires"]) if status == http.client.OK else 0.0
         self.events.append(
-            Event("renew", begin, time.time(), _outcome(status), id=id_, expires=expires, lease_seconds=lease)
+            Operation("renew", begin, time.time(), _outcome(status), id=id_, expires=expires, lease_seconds=lease)
         )
 
     def _release(self, id_: str) -> None:
         begin = time.time()
         status, _ = self._ask("DELETE", f"{PATH}/allocations/{id_}")
-        self.events.append(Event("release", begin, time.time(), _outcome(status), id=id_))
+        self.events.append(Operation("release", begin, time.time(), _outcome(status), id=id_))
 
     def _list(self) -> None:
         self.events.append(listed(self._ask))
@@ -144,12 +144,12 @@ class Client:
         return 0, None
 
 
-def listed(ask: Callable[[str, str], tuple[int, Any]]) -> Event:
+def listed(ask: Callable[[str, str], tuple[int, Any]]) -> Operation:
     """A list of all allocations."""
     begin = time.time()
     status, answer = ask("GET", f"{PATH}/allocations")
     shown = tuple((each["id"], each["client_token"]) for each in answer["allocations"]) if answer else ()
-    return Event("list", begin, time.time(), _outcome(status), listed=shown)
+    return Operation("list", begin, time.time(), _outcome(status), listed=shown)
 
 
 def _outcome(status: int) -> Outcome:
@@ -163,7 +163,9 @@ def _seconds(text: str) -> float:
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
-def crowd(port: int, numbers: Sequence[int], work: Work, answered: Any, back: Connection) -> None:
+def run_client_threads(
+    port: int, numbers: Sequence[int], work: ClientWorkload, answered: Any, back: Connection
+) -> None:
     """Many clients as the threads of one process; what they saw is sent back. `answered` is a shared counter."""
     lock = threading.Lock()
 

@@ -26,17 +26,17 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmarks.report import Goal, missed, percentile, table, write
+from benchmarks.common import Goal, missed_goals, percentile, table, write
 
 PAGE = "/recommendations?per_page=100&page={page}"
-STATIC = "/static/page.css"
-SAME_BYTES = "/same-bytes"
+STATIC_PATH = "/static/page.css"
+STATIC_BODY = "/same-bytes"
 GOAL_RATIO = 3.0
 AT = 1_800_000_000.0
 
 
 @dataclass(frozen=True)
-class Load:
+class ApiLoad:
     recommendations: int
     clients: int
     requests: int  # a client, of each kind, in each round
@@ -45,8 +45,8 @@ class Load:
     pages: int  # different pages that are asked for
 
 
-FULL = Load(10_000, 50, 40, 6, 15.0, 20)
-SMOKE = Load(1_000, 4, 60, 3, 4.0, 2)
+FULL = ApiLoad(10_000, 50, 40, 6, 15.0, 20)
+SMOKE = ApiLoad(1_000, 4, 60, 3, 4.0, 2)
 
 
 def view_of(count: int) -> Any:
@@ -55,12 +55,12 @@ def view_of(count: int) -> Any:
     from gpu_advisor.settings import Settings
     from gpu_advisor.state.view import Issued, SourceState, View
 
-    from tests.unit.advisor.build import Card, facts
+    from tests.unit.advisor.builders import GpuSpec, facts
 
     pools = [{"name": f"pool-{n}", "kind": "training", "match": {"node": f"node-{n}"}} for n in range(100)]
     settings = Settings.model_validate({"pools": pools, "cost": {"gpu_price_per_hour": {"NVIDIA H100": 2.5}}})
     cards = [
-        Card(f"GPU-{n}-{i}", 0.0 if i < 4 else 0.7, node=f"node-{n}", index=str(i))
+        GpuSpec(f"GPU-{n}-{i}", 0.0 if i < 4 else 0.7, node=f"node-{n}", index=str(i))
         for n in range(100)
         for i in range(8)
     ]
@@ -73,18 +73,18 @@ def view_of(count: int) -> Any:
     return View("bench", SourceState("bench", "memory", True, last_success=AT), evaluation, issued)
 
 
-def serve(load: Load, ready: Connection) -> None:
+def serve(load: ApiLoad, ready: Connection) -> None:
     """The server's process: tells its port, and ends when the other end closes."""
     from cheroot import wsgi
     from flask import Response
     from gpu_advisor.web.api.api import Doors, create_app
 
-    from tests.unit.advisor.build import Clock
+    from tests.unit.advisor.builders import FakeClock
 
     held = [view_of(load.recommendations)]
-    app = create_app(Doors(lambda: held[0], lambda: (), lambda _id, _snooze: None, clock=Clock()))
+    app = create_app(Doors(lambda: held[0], lambda: (), lambda _id, _snooze: None, clock=FakeClock()))
     body: list[bytes] = []
-    app.add_url_rule(SAME_BYTES, view_func=lambda: Response(body[0], content_type="application/json"))
+    app.add_url_rule(STATIC_BODY, view_func=lambda: Response(body[0], content_type="application/json"))
     body.append(app.test_client().get(PAGE.format(page=1)).data)
     server = wsgi.Server(("127.0.0.1", 0), app, numthreads=8, request_queue_size=128)
     server.prepare()
@@ -101,7 +101,7 @@ def serve(load: Load, ready: Connection) -> None:
     server.stop()
 
 
-def client(port: int, load: Load, number: int, tasks: Connection) -> None:
+def client(port: int, load: ApiLoad, number: int, tasks: Connection) -> None:
     """One client with one connection: for each kind that it is told, so many requests; answers their seconds."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     while (kind := tasks.recv()) is not None:
@@ -119,7 +119,7 @@ def client(port: int, load: Load, number: int, tasks: Connection) -> None:
 
 
 @contextmanager
-def running(load: Load) -> Iterator[tuple[int, int, list[Connection]]]:
+def start_server_and_clients(load: ApiLoad) -> Iterator[tuple[int, int, list[Connection]]]:
     """Server and clients as processes: the port, the bytes of a page, and the clients' ends. All end with the block."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
@@ -146,11 +146,11 @@ def running(load: Load) -> Iterator[tuple[int, int, list[Connection]]]:
                 process.kill()
 
 
-def measure(load: Load) -> dict[str, Any]:
-    kinds = {"page of 100": "page", "static file": STATIC, "static, same bytes": SAME_BYTES}
+def measure(load: ApiLoad) -> dict[str, Any]:
+    kinds = {"page of 100": "page", "static file": STATIC_PATH, "static, same bytes": STATIC_BODY}
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
     walls: dict[str, float] = dict.fromkeys(kinds, 0.0)
-    with running(load) as (_, size, ends):
+    with start_server_and_clients(load) as (_, size, ends):
         for round_ in range(load.rounds + 1):
             for name, kind in kinds.items():
                 begun = time.perf_counter()
@@ -202,7 +202,7 @@ def main() -> int:
     print("\n".join(map(str, reached)))
     if not smoke:
         print(f"written to {write('api', results)}")
-    return 1 if missed(reached) else 0
+    return 1 if missed_goals(reached) else 0
 
 
 if __name__ == "__main__":

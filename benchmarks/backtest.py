@@ -21,9 +21,9 @@ from gpu_advisor.backtest.replay import Fleet, Outcome, replay
 from gpu_advisor.backtest.trace import Trace, read_csv
 from gpu_advisor.settings import Settings
 
-from benchmarks import report
+from benchmarks import common as report
+from benchmarks.daily_pattern_bound import unserved_ratio
 from benchmarks.demand import FLEETS, SHAPES
-from benchmarks.known_wave import unserved_ratio
 
 FLEET = Fleet(start=2, min=1, max=114, start_delay_seconds=120)
 ORACLE_HOURS = 222  # of the published day
@@ -31,7 +31,7 @@ CANDIDATES = 4  # days looked at for each that is taken
 BOUND_HOURS = (340, 360, 380, 400)
 
 
-def outcomes(trace: Trace, settings: Settings) -> dict[str, Outcome]:
+def replay_all(trace: Trace, settings: Settings) -> dict[str, Outcome]:
     gpu = settings.resources.gpu
     tuned = replace(FLEET, min=10, start=10)
     return {
@@ -60,7 +60,7 @@ def _trace(name: str, seed: int) -> Trace:
     return Trace(60, tuple(float(value) for value in SHAPES[name](seed)))
 
 
-def averaged(found: Iterable[Mapping[str, Outcome]]) -> dict[str, dict[str, float]]:
+def average_outcomes(found: Iterable[Mapping[str, Outcome]]) -> dict[str, dict[str, float]]:
     rows = list(found)
     return {
         policy: {key: mean(asdict(row[policy])[key] for row in rows) for key in asdict(rows[0][policy])}
@@ -105,7 +105,7 @@ def sensitivity(seeds: int) -> dict[str, dict[str, float]]:
         settings = settings.model_copy(update={"evaluation": settings.evaluation.model_copy(update=change)})
         policy = settings.resources.gpu
         each = [{"advisor": replay(day, advisor(day, FLEET, policy, settings.evaluation), FLEET)} for day in days]
-        found[name] = averaged(each)["advisor"]
+        found[name] = average_outcomes(each)["advisor"]
     return found
 
 
@@ -116,14 +116,16 @@ def main() -> None:
     parser.add_argument("--no-sensitivity", action="store_true")
     chosen = parser.parse_args()
     settings = Settings()
-    results = {name: averaged(outcomes(day, settings) for day in traces(name, chosen.seeds)) for name in SHAPES}
+    results = {
+        name: average_outcomes(replay_all(day, settings) for day in traces(name, chosen.seeds)) for name in SHAPES
+    }
     days = {name: results[name] for name in FLEETS}
     fleets = {
         policy: {key: mean(day[policy][key] for day in days.values()) for key in next(iter(days.values()))[policy]}
         for policy in next(iter(days.values()))
     }
     print(table({**results, "mean of the fitted days": fleets}))
-    recorded = {path.name: averaged([outcomes(read_csv(path, 60), settings)]) for path in chosen.trace}
+    recorded = {path.name: average_outcomes([replay_all(read_csv(path, 60), settings)]) for path in chosen.trace}
     if recorded:
         print(table(recorded))
     steady = {} if chosen.no_sensitivity else sensitivity(max(1, chosen.seeds - 1))
@@ -135,7 +137,7 @@ def main() -> None:
     print("\n".join(map(str, goals)))
     body = {"by_demand": results, "fitted_days": fleets, "sensitivity": steady, "known_wave_unserved_ratio": wave}
     print(report.write("backtest", json.loads(json.dumps({**body, "goals": [asdict(goal) for goal in goals]}))))
-    if report.missed(goals):
+    if report.missed_goals(goals):
         raise SystemExit(1)
 
 

@@ -18,12 +18,12 @@ from gpu_advisor.calibration.errors import PointsError
 from gpu_advisor.calibration.fit import fit_memory
 from gpu_advisor.calibration.points import Point, Points, clean
 
-from benchmarks import report
-from benchmarks.memory.learn import read
+from benchmarks import common as report
+from benchmarks.memory.fit_prior import read_peaks
 from benchmarks.memory.population import SIZES
 
-PARTS = ("prior", "held_out", "other")
-GIVEN = ((8, 16), (8, 16, 32))
+DATASET_SPLITS = ("prior", "held_out", "other")
+KNOWN_SIZES = ((8, 16), (8, 16, 32))
 GPUS_GIB = (8, 12, 16, 24, 40, 48, 80)
 TARGET = 0.85
 ERROR_GOALS = {2: 0.04, 4: 0.07, 8: 0.10}
@@ -32,7 +32,7 @@ WIDTH_GOAL = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PredictionError:
     """One model at one size: relative errors and the interval, as shares of the truth."""
 
     factor: int
@@ -43,17 +43,17 @@ class Row:
     width: float
 
 
-def given(curve: Sequence[float], sizes: Sequence[int]) -> Points:
+def known_points(curve: Sequence[float], sizes: Sequence[int]) -> Points:
     return clean(Point(size, round(curve[SIZES.index(size)])) for size in sizes)
 
 
-def rows(peaks: np.ndarray, sizes: tuple[int, ...]) -> tuple[list[Row], int]:
+def prediction_errors(peaks: np.ndarray, sizes: tuple[int, ...]) -> tuple[list[PredictionError], int]:
     """A row a model and untried size, and how many models were refused for falling memory."""
     found, refused = [], 0
     last = sizes[-1]
     for curve in peaks:
         try:
-            fit = fit_memory(given(curve, sizes))
+            fit = fit_memory(known_points(curve, sizes))
         except PointsError:
             refused += 1
             continue
@@ -62,7 +62,7 @@ def rows(peaks: np.ndarray, sizes: tuple[int, ...]) -> tuple[list[Row], int]:
         for size in SIZES[SIZES.index(last) + 1 :]:
             truth, predicted = at[size], fit.predict(size)
             found.append(
-                Row(
+                PredictionError(
                     size // last,
                     abs(predicted.peak_memory_bytes / truth - 1),
                     abs((at[last] + slope * (size - last)) / truth - 1),
@@ -74,7 +74,7 @@ def rows(peaks: np.ndarray, sizes: tuple[int, ...]) -> tuple[list[Row], int]:
     return found, refused
 
 
-def choices(peaks: np.ndarray, sizes: tuple[int, ...], near: bool) -> dict[str, float]:
+def evaluate_choices(peaks: np.ndarray, sizes: tuple[int, ...], near: bool) -> dict[str, float]:
     """Among recorded sizes: how often the recommended one exceeds the target, and how often it is the best.
 
     With `near`, each model has a target of its own between its memory at the smallest and above that at the largest
@@ -84,7 +84,7 @@ def choices(peaks: np.ndarray, sizes: tuple[int, ...], near: bool) -> dict[str, 
     exceeds = best = cases = 0
     for curve in peaks:
         try:
-            fit = fit_memory(given(curve, sizes))
+            fit = fit_memory(known_points(curve, sizes))
         except PointsError:
             continue
         memories = (
@@ -103,7 +103,7 @@ def choices(peaks: np.ndarray, sizes: tuple[int, ...], near: bool) -> dict[str, 
     return {"cases": cases, "exceeds_ratio": exceeds / cases, "best_ratio": best / cases}
 
 
-def summary(found: Sequence[Row], factor: int) -> dict[str, float]:
+def summarize(found: Sequence[PredictionError], factor: int) -> dict[str, float]:
     chosen = [row for row in found if row.factor == factor]
     columns = np.array([[r.error, r.line, r.proportion, r.inside, r.width] for r in chosen], dtype=float).mean(axis=0)
     names = ("error", "line_error", "proportion_error", "coverage", "width")
@@ -115,20 +115,20 @@ def main() -> int:
     table = [["part, given sizes, factor", "models", "error", "line", "proportion", "coverage", "width"]]
     close = [["part, given sizes, targets", "cases", "exceeds", "best"]]
     goals = []
-    for part in PARTS:
-        peaks, _ = read(part)
-        for sizes in GIVEN:
-            found, refused = rows(peaks, sizes)
+    for part in DATASET_SPLITS:
+        peaks, _ = read_peaks(part)
+        for sizes in KNOWN_SIZES:
+            found, refused = prediction_errors(peaks, sizes)
             label = f"{part} {'-'.join(map(str, sizes))}"
             for factor in sorted({row.factor for row in found}):
-                figures = summary(found, factor)
+                figures = summarize(found, factor)
                 results[f"{label} x{factor}"] = {**figures, "refused": refused}
                 percent = [f"{100 * figures[name]:.1f} %" for name in list(figures)[1:]]
                 table.append([f"{label} x{factor}", str(figures["models"]), *percent])
                 if part == "held_out":
                     goals += _goals(label, factor, figures)
             for near in (True, False):
-                figures = choices(peaks, sizes, near)
+                figures = evaluate_choices(peaks, sizes, near)
                 name = f"{label} {'close targets' if near else 'GPUs'}"
                 results[name] = figures
                 shares = [f"{100 * figures[key]:.1f} %" for key in ("exceeds_ratio", "best_ratio")]

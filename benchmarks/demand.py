@@ -24,7 +24,7 @@ Demand = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class FleetDemand:
     """Parameters of a fleet's day: levels in GPUs' worth of work, times in minutes."""
 
     night: float
@@ -44,7 +44,7 @@ class Fleet:
     weekend: float = 1.0  # share of the level that is left on each sixth and seventh day
 
 
-def fleet(of: Fleet, seed: int) -> Demand:
+def generate_demand(of: FleetDemand, seed: int) -> Demand:
     """One demand a minute, in GPUs' worth of work."""
     random = np.random.default_rng(seed)
     minutes = of.days * MINUTES_OF_DAY
@@ -69,7 +69,7 @@ def _drift(random: np.random.Generator, count: int, minutes: float) -> Demand:
     return found
 
 
-def _bursts(random: np.random.Generator, of: Fleet, level: Demand) -> Demand:
+def _bursts(random: np.random.Generator, of: FleetDemand, level: Demand) -> Demand:
     found = np.zeros(len(level))
     rate = of.bursts_per_hour / 60 * (1 - of.with_load + of.with_load * level / level.mean())
     for start in np.nonzero(random.random(len(level)) < rate)[0]:
@@ -81,36 +81,36 @@ def _bursts(random: np.random.Generator, of: Fleet, level: Demand) -> Demand:
     return found
 
 
-def _fitted(*values: float) -> Fleet:
-    return Fleet(*values)  # type: ignore[arg-type]
+def _fit_length(*values: float) -> FleetDemand:
+    return FleetDemand(*values)  # type: ignore[arg-type]
 
 
 #: Fitted to the same published day: night, day, sharpness, work, spread, drift, its minutes, bursts an hour, their
 #: GPUs, spread and minutes, with load, peak hour.
-FLEETS: dict[str, Fleet] = {
-    "day, many bursts with load": _fitted(0.33, 17.8, 3.4, 0.16, 1.4, 0.20, 28, 15.8, 3.1, 0.15, 3.0, 0.87, 17.4),
-    "day, short bursts": _fitted(1.5, 17.8, 2.9, 0.03, 0.3, 0.08, 4, 13.3, 3.8, 0.22, 1.8, 0.40, 8.3),
-    "day, one-minute bursts": _fitted(0.4, 18.1, 1.9, 0.05, 3.4, 0.18, 3, 9.5, 4.2, 0.15, 0.9, 0.44, 19.3),
-    "day, bursts at any hour": _fitted(0.8, 17.1, 1.8, 0.03, 0.3, 0.14, 13, 12.1, 4.8, 0.10, 1.1, 0.12, 12.9),
-    "day, quiet drift": _fitted(0.2, 12.6, 1.1, 0.07, 1.3, 0.04, 6, 20.1, 2.3, 0.49, 2.1, 0.50, 11.2),
-    "day, few bursts": _fitted(0.7, 18.5, 2.1, 0.34, 0.3, 0.11, 72, 2.8, 3.6, 0.35, 4.1, 0.29, 12.1),
-    "day, long bursts": _fitted(0.8, 10.3, 1.5, 0.21, 1.2, 0.03, 2, 5.2, 2.6, 0.35, 11.2, 0.04, 9.4),
-    "day, long bursts with load": _fitted(0.47, 10.4, 3.6, 0.27, 1.0, 0.17, 29, 6.0, 3.6, 0.09, 12.8, 0.72, 10.7),
+FLEETS: dict[str, FleetDemand] = {
+    "day, many bursts with load": _fit_length(0.33, 17.8, 3.4, 0.16, 1.4, 0.20, 28, 15.8, 3.1, 0.15, 3.0, 0.87, 17.4),
+    "day, short bursts": _fit_length(1.5, 17.8, 2.9, 0.03, 0.3, 0.08, 4, 13.3, 3.8, 0.22, 1.8, 0.40, 8.3),
+    "day, one-minute bursts": _fit_length(0.4, 18.1, 1.9, 0.05, 3.4, 0.18, 3, 9.5, 4.2, 0.15, 0.9, 0.44, 19.3),
+    "day, bursts at any hour": _fit_length(0.8, 17.1, 1.8, 0.03, 0.3, 0.14, 13, 12.1, 4.8, 0.10, 1.1, 0.12, 12.9),
+    "day, quiet drift": _fit_length(0.2, 12.6, 1.1, 0.07, 1.3, 0.04, 6, 20.1, 2.3, 0.49, 2.1, 0.50, 11.2),
+    "day, few bursts": _fit_length(0.7, 18.5, 2.1, 0.34, 0.3, 0.11, 72, 2.8, 3.6, 0.35, 4.1, 0.29, 12.1),
+    "day, long bursts": _fit_length(0.8, 10.3, 1.5, 0.21, 1.2, 0.03, 2, 5.2, 2.6, 0.35, 11.2, 0.04, 9.4),
+    "day, long bursts with load": _fit_length(0.47, 10.4, 3.6, 0.27, 1.0, 0.17, 29, 6.0, 3.6, 0.09, 12.8, 0.72, 10.7),
 }
 
 
-def _steady(level: float, days: int = 1, weekend: float = 1.0) -> Fleet:
-    return Fleet(level / 2, 1.5 * level, 1, 0.1, 1, 0.1, 30, 0, 1, 0.1, 1, 0, 14, days, weekend)
+def _steady(level: float, days: int = 1, weekend: float = 1.0) -> FleetDemand:
+    return FleetDemand(level / 2, 1.5 * level, 1, 0.1, 1, 0.1, 30, 0, 1, 0.1, 1, 0, 14, days, weekend)
 
 
-def steps(seed: int) -> Demand:
+def step_demand(seed: int) -> Demand:
     """Levels that hold for some hours, from a list that has all directions."""
     random = np.random.default_rng(seed)
     levels = np.repeat([4, 12, 6, 30, 10, 3], MINUTES_OF_DAY // 6)
     return np.asarray(random.poisson(levels / 0.1) * 0.1, dtype=np.float64)
 
 
-def ramps(seed: int) -> Demand:
+def ramp_demand(seed: int) -> Demand:
     """Up within two hours, down within three, and again."""
     random = np.random.default_rng(seed)
     levels = np.interp(
@@ -119,14 +119,14 @@ def ramps(seed: int) -> Demand:
     return np.asarray(random.poisson(levels / 0.1) * 0.1, dtype=np.float64)
 
 
-def saturation(seed: int) -> Demand:
+def saturation_demand(seed: int) -> Demand:
     """Three times as much from one minute to the next, several times."""
     random = np.random.default_rng(seed)
     levels = np.concatenate([np.full(180, 3.0 * factor) for factor in (1, 3, 1, 9, 3, 9, 1, 3)])
     return np.asarray(random.poisson(levels / 0.1) * 0.1, dtype=np.float64)
 
 
-def on_and_off(seed: int) -> Demand:
+def on_off_demand(seed: int) -> Demand:
     """All or nothing, as training is: runs of about an hour at 8 GPUs, pauses of about an hour."""
     random = np.random.default_rng(seed)
     found = np.zeros(MINUTES_OF_DAY)
@@ -140,13 +140,13 @@ def on_and_off(seed: int) -> Demand:
 
 #: Name -> demand by seed, one value a minute.
 SHAPES: dict[str, Callable[[int], Demand]] = {
-    **{name: partial(fleet, of) for name, of in FLEETS.items()},
-    "wave, mean 2 GPUs": lambda seed: fleet(_steady(2), seed),
-    "wave, mean 20 GPUs": lambda seed: fleet(_steady(20), seed),
-    "wave, mean 60 GPUs": lambda seed: fleet(_steady(60), seed),
-    "five days and a weekend": lambda seed: fleet(_steady(8, days=7, weekend=0.3), seed),
-    "steps": steps,
-    "ramps": ramps,
-    "saturation": saturation,
-    "on and off": on_and_off,
+    **{name: partial(generate_demand, of) for name, of in FLEETS.items()},
+    "wave, mean 2 GPUs": lambda seed: generate_demand(_steady(2), seed),
+    "wave, mean 20 GPUs": lambda seed: generate_demand(_steady(20), seed),
+    "wave, mean 60 GPUs": lambda seed: generate_demand(_steady(60), seed),
+    "five days and a weekend": lambda seed: generate_demand(_steady(8, days=7, weekend=0.3), seed),
+    "steps": step_demand,
+    "ramps": ramp_demand,
+    "saturation": saturation_demand,
+    "on and off": on_off_demand,
 }

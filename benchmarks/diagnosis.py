@@ -30,13 +30,13 @@ from gpu_advisor.evaluation.recommendation import Abstention, Recommendation
 from gpu_advisor.settings import PoolSettings, Settings
 from gpu_advisor.state.continuity import Given, held_ids
 
-from benchmarks import report
-from benchmarks.situations.as_facts import Watched, merged
+from benchmarks import common as report
 from benchmarks.situations.classes import CLASSES, draw
-from benchmarks.situations.day import days
+from benchmarks.situations.facts_adapter import ObservedSituation, merge_facts
+from benchmarks.situations.gpu_group import DAY_SECONDS, SCRAPE_SECONDS
+from benchmarks.situations.healthy_day import days
 from benchmarks.situations.observation import observe
-from benchmarks.situations.scene import DAY_SECONDS, SCRAPE_SECONDS
-from benchmarks.situations.situations import HISTORY_SECONDS, Situation
+from benchmarks.situations.situation import HISTORY_SECONDS, Situation
 
 #: Kept for the figures that are published. Other seeds served to write the table; two that were kept before this one
 #: are spent, 20261121 and 20270101: false alarms on them showed rows that were too bold.
@@ -90,24 +90,24 @@ def answer(situation: Situation, outcomes: Sequence[Outcome]) -> str:
     return HEALTHY if well and well >= unknown else UNKNOWN
 
 
-def diagnosed(label: str, seed: int, count: int) -> Scores:
+def score_class(label: str, seed: int, count: int) -> Scores:
     """Draws situations of one class and asks."""
     told: Confusion = Counter()
     untold: Confusion = Counter()
     intervals = int(HISTORY_SECONDS / SCRAPE_SECONDS)
     for situation, rng in draw(label, seed, count):
-        seen = Watched(situation, observe(rng, situation.scene, situation.exporters, intervals), Settings())
+        seen = ObservedSituation(situation, observe(rng, situation.scene, situation.exporters, intervals), Settings())
         facts = seen.facts(intervals)
         found = answer(situation, diagnose(facts, peers(facts, seen.gpus), [seen.pool]))
         (told if situation.identifiable else untold)[label, found] += 1
     return Scores(told, untold)
 
 
-def all_classes(seed: int, count: int, processes: int = 2) -> Scores:
+def score_all_classes(seed: int, count: int, processes: int = 2) -> Scores:
     told: Confusion = Counter()
     untold: Confusion = Counter()
     with ProcessPoolExecutor(processes) as pool:
-        for scores in pool.map(diagnosed, CLASSES, [seed] * len(CLASSES), [count] * len(CLASSES)):
+        for scores in pool.map(score_class, CLASSES, [seed] * len(CLASSES), [count] * len(CLASSES)):
             told += scores.told
             untold += scores.untold
     return Scores(told, untold)
@@ -134,7 +134,9 @@ def false_alarms(seed: int, gpus: int, hours: float = 24.0) -> FalseAlarms:
     lead = int(HISTORY_SECONDS / SCRAPE_SECONDS)
     intervals = lead + int(hours / 24 * DAY_SECONDS / SCRAPE_SECONDS)
     watched = [
-        Watched(situation, observe(rng, situation.scene, situation.exporters, intervals), settings, f"s{number}")
+        ObservedSituation(
+            situation, observe(rng, situation.scene, situation.exporters, intervals), settings, f"s{number}"
+        )
         for number, (situation, rng) in enumerate(days(seed, gpus))
         if situation.variant != "unused"
     ]
@@ -148,20 +150,22 @@ def false_alarms(seed: int, gpus: int, hours: float = 24.0) -> FalseAlarms:
     active: dict[str, Given] = {}
     begun: Counter[str] = Counter()
     for scrape in range(lead, intervals + 1):
-        facts = merged([each.facts(scrape) for each in watched])
+        facts = merge_facts([each.facts(scrape) for each in watched])
         said = [word for pool in pools for policy in POLICIES for word in policy(facts, settings, pool)]
         advice = {word.id("bench"): word for word in said if isinstance(word, Recommendation)}
         words = tuple(word for word in said if isinstance(word, Abstention))
         evaluation = Evaluation(facts.at, facts, (), (), (), words)
         held = held_ids(active, frozenset(advice), evaluation)
-        begun.update(word.kind for id_, word in advice.items() if id_ not in active and not _is_due(word, single))
+        begun.update(
+            word.kind for id_, word in advice.items() if id_ not in active and not _is_expected_advice(word, single)
+        )
         active = {id_: given for id_, given in active.items() if id_ in held} | {
             id_: Given(facts.at, word.kind, word.scope, frozenset(word.gpus)) for id_, word in advice.items()
         }
     return FalseAlarms(sum(len(each.gpus) for each in watched), hours / 24, begun)
 
 
-def all_fleets(seed: int, gpus: int, processes: int = 2) -> FalseAlarms:
+def false_alarms_parallel(seed: int, gpus: int, processes: int = 2) -> FalseAlarms:
     """A day of so many GPUs, in fleets of `FLEET_GPUS`."""
     seeds = [seed + number for number in range(-(-gpus // FLEET_GPUS))]
     begun: Counter[str] = Counter()
@@ -174,14 +178,14 @@ def all_fleets(seed: int, gpus: int, processes: int = 2) -> FalseAlarms:
     return FalseAlarms(seen, 1.0, begun)
 
 
-def _is_due(word: Recommendation, single: Collection[str]) -> bool:
+def _is_expected_advice(word: Recommendation, single: Collection[str]) -> bool:
     """Work in single precision is no trouble, but advice on mixed precision is right about it."""
     return word.kind == mixed_precision.KIND and set(word.gpus) <= set(single)
 
 
-def _pools(watched: Sequence[Watched]) -> list[Pool]:
+def _pools(watched: Sequence[ObservedSituation]) -> list[Pool]:
     """One a model and kind, as a fleet would have: jobs of all sorts are each other's peers."""
-    members: dict[tuple[str, str], list[Watched]] = {}
+    members: dict[tuple[str, str], list[ObservedSituation]] = {}
     for each in watched:
         members.setdefault((each.situation.scene.hardware.name, each.pool.settings.kind), []).append(each)
     return [
@@ -203,7 +207,7 @@ def table(scores: Scores) -> str:
     return report.table(rows)
 
 
-def untold_table(scores: Scores) -> str:
+def unidentifiable_table(scores: Scores) -> str:
     rows = [["cannot be told", "n", "unknown", "healthy", "right", "invented"]]
     for label in CLASSES:
         found = {answer: n for (truth, answer), n in scores.untold.items() if truth == label}
@@ -220,10 +224,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--gpus", type=int, default=1000, help="of the healthy fleet")
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args(argv)
-    scores = all_classes(arguments.seed, arguments.count, arguments.processes)
+    scores = score_all_classes(arguments.seed, arguments.count, arguments.processes)
     print(table(scores), "\n")
-    print(untold_table(scores), "\n", flush=True)
-    alarms = all_fleets(arguments.seed, arguments.gpus, arguments.processes)
+    print(unidentifiable_table(scores), "\n", flush=True)
+    alarms = false_alarms_parallel(arguments.seed, arguments.gpus, arguments.processes)
     rate = alarms.per_day_and_thousand
     goals = [
         report.Goal(f"macro F1 at least {GOAL_F1}", scores.macro_f1 >= GOAL_F1, f"{scores.macro_f1:.3f}"),
@@ -235,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     print(*goals, sep="\n")
     report.write("diagnosis", _results(arguments, scores, alarms))
-    return 1 if report.missed(goals) else 0
+    return 1 if report.missed_goals(goals) else 0
 
 
 def _results(arguments: argparse.Namespace, scores: Scores, alarms: FalseAlarms) -> dict[str, Any]:

@@ -24,11 +24,11 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from benchmarks.processes import NotReady, Server, free_port, serving
-from benchmarks.report import Goal, missed, percentile, table, write
-from benchmarks.scraping import Scraper, concurrently, page_text, scrape_once, timed
+from benchmarks.common import Goal, missed_goals, percentile, table, write
+from benchmarks.scraping import BenchmarkScraper, fetch_page, scrape_concurrently, scrape_once, time_scrapes
+from benchmarks.server_processes import NotReadyError, ServerProcess, free_port, run_server
 from tests.simulated_nvml.build import CONTROL_VARIABLE, NoCompilerError, build
-from tests.simulated_nvml.control import Control, Gpu
+from tests.simulated_nvml.control import Control, SimulatedGpu
 
 OURS, NVITOP, NODE = "gpu-exporter", "nvitop-exporter", "node_exporter"
 
@@ -42,25 +42,25 @@ SETTLE_SECONDS = 0.02
 Figures = dict[str, float]
 
 
-class PeerMissing(Exception):
+class PeerMissingError(Exception):
     """Something to measure against is not installed; the message tells how to get it."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class MeasurementPlan:
     """How much is measured: in each round and for each server, so many of each."""
 
     rounds: int = 5
     scrapes: int = 200  # in a block, over a connection that is kept and over fresh ones
     spaced: int = 6  # a second apart; may be none
     scrapers: int = 16
-    scrapes_each: int = 10
+    scrapes_per_scraper: int = 10
     idle_seconds: float = 4.0
     warmup: int = 50
 
 
 @dataclass(frozen=True)
-class Line:
+class ResultLine:
     """One row of the table. `scale` takes the figure, in its own unit, to the one that is shown."""
 
     figure: str
@@ -75,42 +75,42 @@ KINDS = {
     "fresh": "scrapes in a row, fresh connections",
     "plain": "the same, not compressed",
 }
-LINES = (
-    Line("spaced_p50_seconds", f"{KINDS['spaced']}, p50, ms", 1e3),
-    Line("spaced_cpu_seconds", "  CPU a scrape, ms", 1e3),
+RESULT_LINES = (
+    ResultLine("spaced_p50_seconds", f"{KINDS['spaced']}, p50, ms", 1e3),
+    ResultLine("spaced_cpu_seconds", "  CPU a scrape, ms", 1e3),
     *(
         line
         for kind in ("kept", "fresh", "plain")
         for line in (
-            Line(f"{kind}_p50_seconds", f"{KINDS[kind]}, p50, ms", 1e3),
-            Line(f"{kind}_p90_seconds", "  p90, ms", 1e3),
-            Line(f"{kind}_p99_seconds", "  p99, ms", 1e3),
-            Line(f"{kind}_cpu_seconds", "  CPU a scrape, ms", 1e3),
+            ResultLine(f"{kind}_p50_seconds", f"{KINDS[kind]}, p50, ms", 1e3),
+            ResultLine(f"{kind}_p90_seconds", "  p90, ms", 1e3),
+            ResultLine(f"{kind}_p99_seconds", "  p99, ms", 1e3),
+            ResultLine(f"{kind}_cpu_seconds", "  CPU a scrape, ms", 1e3),
         )
     ),
-    Line("concurrent_p50_seconds", f"{Plan.scrapers} scrapers at once, p50, ms", 1e3),
-    Line("concurrent_p99_seconds", "  p99, ms", 1e3),
-    Line("concurrent_failures", "  failures", 1, 0),
-    Line("idle_cpu_ratio", "CPU without scrapes, % of a core", 100),
-    Line("rss_bytes", "resident memory after all, MiB", 2**-20, 1),
-    Line("threads", "threads", 1, 0),
-    Line("page_bytes", "page as sent, KiB", 2**-10, 1),
-    Line("series", "series", 1, 0),
-    Line("gpu_families", "GPU families", 1, 0),
+    ResultLine("concurrent_p50_seconds", f"{MeasurementPlan.scrapers} scrapers at once, p50, ms", 1e3),
+    ResultLine("concurrent_p99_seconds", "  p99, ms", 1e3),
+    ResultLine("concurrent_failures", "  failures", 1, 0),
+    ResultLine("idle_cpu_ratio", "CPU without scrapes, % of a core", 100),
+    ResultLine("rss_bytes", "resident memory after all, MiB", 2**-20, 1),
+    ResultLine("threads", "threads", 1, 0),
+    ResultLine("page_bytes", "page as sent, KiB", 2**-10, 1),
+    ResultLine("series", "series", 1, 0),
+    ResultLine("gpu_families", "GPU families", 1, 0),
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
-    plan = Plan(rounds=options.rounds, scrapes=options.scrapes)
+    plan = MeasurementPlan(rounds=options.rounds, scrapes=options.scrapes)
     try:
         with tempfile.TemporaryDirectory() as folder, servers(Path(folder)) as running:
             figures = measure(running, plan)
-    except (PeerMissing, NotReady, NoCompilerError) as error:
+    except (PeerMissingError, NotReadyError, NoCompilerError) as error:
         print(f"benchmarks.exporter: {error}", file=sys.stderr)
         return 2
     against = goals(figures)
-    print(_shown(figures))
+    print(_render_table(figures))
     print()
     print("\n".join(map(str, against)))
     path = write(
@@ -125,18 +125,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.results,
     )
     print(f"\nwritten to {path}")
-    for goal in missed(against):
+    for goal in missed_goals(against):
         print(f"goal missed: {goal.text} ({goal.figure})", file=sys.stderr)
-    return 1 if missed(against) else 0
+    return 1 if missed_goals(against) else 0
 
 
 @contextmanager
-def servers(folder: Path) -> Iterator[list[Server]]:
-    """The three exporters, each on a free port. Raises PeerMissing, NotReady or NoCompilerError."""
+def servers(folder: Path) -> Iterator[list[ServerProcess]]:
+    """The three exporters, each on a free port. Raises PeerMissingError, NotReadyError or NoCompilerError."""
     node = node_exporter()
     _require_nvitop()
     library = build(folder)
-    control = Control(folder / "control", gpus=[Gpu(level=100.0 * i / GPUS) for i in range(GPUS)])
+    control = Control(folder / "control", gpus=[SimulatedGpu(level=100.0 * i / GPUS) for i in range(GPUS)])
     control.write()
     simulated = {"LD_LIBRARY_PATH": str(library.parent), CONTROL_VARIABLE: str(control.path)}
     python = sys.executable
@@ -161,16 +161,16 @@ def servers(folder: Path) -> Iterator[list[Server]]:
     }
     with ExitStack() as stack:
         yield [
-            stack.enter_context(serving(name, command, port, folder / f"{name}.log", environment))
+            stack.enter_context(run_server(name, command, port, folder / f"{name}.log", environment))
             for name, (command, port, environment) in commands.items()
         ]
 
 
 def node_exporter() -> str:
-    """The path of node_exporter. Raises PeerMissing."""
+    """The path of node_exporter. Raises PeerMissingError."""
     found = next(filter(None, map(shutil.which, NODE_BINARIES)), None)
     if found is None:
-        raise PeerMissing("node_exporter is not on PATH; on Debian: apt-get install prometheus-node-exporter")
+        raise PeerMissingError("node_exporter is not on PATH; on Debian: apt-get install prometheus-node-exporter")
     return found
 
 
@@ -178,35 +178,35 @@ def _require_nvitop() -> None:
     try:
         importlib.metadata.version("nvitop-exporter")
     except importlib.metadata.PackageNotFoundError as error:
-        raise PeerMissing("nvitop-exporter is not installed: pip install -e '.[bench]'") from error
+        raise PeerMissingError("nvitop-exporter is not installed: pip install -e '.[bench]'") from error
 
 
-def measure(running: Sequence[Server], plan: Plan) -> dict[str, Figures]:
+def measure(running: Sequence[ServerProcess], plan: MeasurementPlan) -> dict[str, Figures]:
     """The figures of each server, by name: medians over the rounds."""
     for server in running:
-        timed(partial(scrape_once, server.address), plan.warmup)
+        time_scrapes(partial(scrape_once, server.address), plan.warmup)
     rounds: dict[str, list[Figures]] = {server.name: [] for server in running}
     for number in range(plan.rounds):
         print(f"round {number + 1} of {plan.rounds}", file=sys.stderr)
         found: dict[str, Figures] = {server.name: {} for server in running}
-        idle = _idle(running, plan.idle_seconds)
+        idle = _measure_idle(running, plan.idle_seconds)
         for name, ratio in idle.items():
             found[name]["idle_cpu_ratio"] = ratio
         if plan.spaced:
-            for name, figures in _spaced(running, plan.spaced).items():
+            for name, figures in _measure_spaced(running, plan.spaced).items():
                 found[name].update(figures)
         # Nobody is always the first, or always after the same.
         for kind in ("kept", "fresh", "plain"):
-            for server in _rotated(running, number):
-                found[server.name].update(_block(server, kind, plan.scrapes, idle[server.name]))
-        for server in _rotated(running, number):
-            found[server.name].update(_concurrent(server, plan))
+            for server in _rotate(running, number):
+                found[server.name].update(_measure_burst(server, kind, plan.scrapes, idle[server.name]))
+        for server in _rotate(running, number):
+            found[server.name].update(_measure_concurrent(server, plan))
         for name, figures in found.items():
             rounds[name].append(figures)
     return {server.name: {**_medians(rounds[server.name]), **_state(server)} for server in running}
 
 
-def _rotated(running: Sequence[Server], by: int) -> list[Server]:
+def _rotate(running: Sequence[ServerProcess], by: int) -> list[ServerProcess]:
     by %= len(running)
     return [*running[by:], *running[:by]]
 
@@ -217,7 +217,7 @@ def _medians(rounds: Sequence[Figures]) -> Figures:
     return found
 
 
-def _idle(running: Sequence[Server], seconds: float) -> dict[str, float]:
+def _measure_idle(running: Sequence[ServerProcess], seconds: float) -> dict[str, float]:
     """Share of a core that each uses without being scraped, all over the same time."""
     before = [server.cpu_seconds() for server in running]
     begun = time.monotonic()
@@ -226,19 +226,19 @@ def _idle(running: Sequence[Server], seconds: float) -> dict[str, float]:
     return {server.name: (server.cpu_seconds() - used) / elapsed for server, used in zip(running, before, strict=True)}
 
 
-def _spaced(running: Sequence[Server], count: int) -> dict[str, Figures]:
+def _measure_spaced(running: Sequence[ServerProcess], count: int) -> dict[str, Figures]:
     """One scrape of each a second: each finds new values, a cold processor cache and, in gpu-exporter, no ready page.
 
     Half way between two readings of gpu-exporter, which reads when the second begins; the others read when they like.
     """
-    scrapers = {server.name: Scraper(server.address) for server in running}
+    scrapers = {server.name: BenchmarkScraper(server.address) for server in running}
     took: dict[str, list[float]] = {server.name: [] for server in running}
     used: dict[str, list[float]] = {server.name: [] for server in running}
     for number in range(count):
         time.sleep(1.4 - time.time() % 1)
-        for server in _rotated(running, number):
+        for server in _rotate(running, number):
             before = server.cpu_seconds()
-            took[server.name] += timed(scrapers[server.name].scrape, 1)
+            took[server.name] += time_scrapes(scrapers[server.name].scrape, 1)
             time.sleep(SETTLE_SECONDS)
             used[server.name].append(server.cpu_seconds() - before)
     for scraper in scrapers.values():
@@ -252,16 +252,16 @@ def _spaced(running: Sequence[Server], count: int) -> dict[str, Figures]:
     }
 
 
-def _block(server: Server, kind: str, scrapes: int, idle_ratio: float) -> Figures:
+def _measure_burst(server: ServerProcess, kind: str, scrapes: int, idle_ratio: float) -> Figures:
     """So many scrapes, one right after another: over one connection as far as the server keeps it, or each its own."""
-    scraper = Scraper(server.address, compressed=kind != "plain")
+    scraper = BenchmarkScraper(server.address, compressed=kind != "plain")
 
-    def anew() -> bytes:
+    def scrape_new_connection() -> bytes:
         scraper.close()
         return scraper.scrape()
 
     before, begun = server.cpu_seconds(), time.monotonic()
-    took = timed(scraper.scrape if kind == "kept" else anew, scrapes)
+    took = time_scrapes(scraper.scrape if kind == "kept" else scrape_new_connection, scrapes)
     time.sleep(SETTLE_SECONDS)
     used = server.cpu_seconds() - before - idle_ratio * (time.monotonic() - begun)
     scraper.close()
@@ -273,8 +273,8 @@ def _block(server: Server, kind: str, scrapes: int, idle_ratio: float) -> Figure
     }
 
 
-def _concurrent(server: Server, plan: Plan) -> Figures:
-    took, failures = concurrently(server.address, plan.scrapers, plan.scrapes_each)
+def _measure_concurrent(server: ServerProcess, plan: MeasurementPlan) -> Figures:
+    took, failures = scrape_concurrently(server.address, plan.scrapers, plan.scrapes_per_scraper)
     return {
         "concurrent_p50_seconds": median(took),
         "concurrent_p99_seconds": percentile(took, 0.99),
@@ -282,8 +282,8 @@ def _concurrent(server: Server, plan: Plan) -> Figures:
     }
 
 
-def _state(server: Server) -> Figures:
-    lines = page_text(server.address).splitlines()
+def _state(server: ServerProcess) -> Figures:
+    lines = fetch_page(server.address).splitlines()
     families = [line.split()[2] for line in lines if line.startswith("# TYPE ")]
     return {
         "rss_bytes": server.rss_bytes(),
@@ -318,12 +318,15 @@ def goals(figures: Mapping[str, Figures]) -> list[Goal]:
     return [
         *found,
         Goal(
-            f"{Plan.scrapers} scrapers at once: none fails",
+            f"{MeasurementPlan.scrapers} scrapers at once: none fails",
             not figures[OURS]["concurrent_failures"],
             f"{figures[OURS]['concurrent_failures']:.0f} failed",
         ),
         times(
-            f"{Plan.scrapers} scrapers at once: p99 at most {NODE}'s", node["concurrent_p99_seconds"], 1, stretch=True
+            f"{MeasurementPlan.scrapers} scrapers at once: p99 at most {NODE}'s",
+            node["concurrent_p99_seconds"],
+            1,
+            stretch=True,
         ),
         times(f"CPU without scrapes: at most {NVITOP}'s", nvitop["idle_cpu_ratio"], 1, stretch=True),
         times(f"resident memory: at most {NVITOP}'s", nvitop["rss_bytes"], 1, stretch=True),
@@ -339,11 +342,11 @@ def versions() -> dict[str, str]:
     }
 
 
-def _shown(figures: Mapping[str, Figures]) -> str:
+def _render_table(figures: Mapping[str, Figures]) -> str:
     columns = [figures[name] for name in (OURS, NVITOP, NODE)]
     times = [ratios(figures, peer) for peer in (NVITOP, NODE)]
     rows = [["", OURS, NVITOP, NODE, f"{NVITOP} / ours", f"{NODE} / ours"]]
-    for line in LINES:
+    for line in RESULT_LINES:
         cells = [f"{line.scale * column[line.figure]:.{line.digits}f}" for column in columns]
         shown = [f"{ratio[line.figure]:.2f}x" if line.figure in ratio else "" for ratio in times]
         rows.append([line.title, *cells, *shown])
@@ -352,8 +355,8 @@ def _shown(figures: Mapping[str, Figures]) -> str:
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.exporter", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=Plan.rounds, help="default: %(default)s")
-    parser.add_argument("--scrapes", type=int, default=Plan.scrapes, help="in a block; default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=MeasurementPlan.rounds, help="default: %(default)s")
+    parser.add_argument("--scrapes", type=int, default=MeasurementPlan.scrapes, help="in a block; default: %(default)s")
     parser.add_argument(
         "--results",
         type=Path,

@@ -42,13 +42,13 @@ from gpu_advisor.calibration.finder import Search, Usage, find
 from gpu_advisor.calibration.tracking import MemoryTracker
 from torch import nn
 
-from benchmarks import report
-from benchmarks.memory.architectures import Model, sample
+from benchmarks import common as report
+from benchmarks.memory.architectures import ImageModel, sample
 from benchmarks.memory.population import Study, draw
 from benchmarks.memory.step import at_batch, events
 from benchmarks.memory.workspaces import workspaces
 
-LARGEST = 1024
+MAX_BATCH = 1024
 MIB, GIB = 1 << 20, 1 << 30
 STEPS = 3
 Memory = Callable[[int, int], Usage | None]
@@ -56,7 +56,7 @@ Memory = Callable[[int, int], Usage | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class SearchCase:
     """A model on a GPU of `limit_bytes`, with the largest batch that is safe and the largest that runs."""
 
     kind: str
@@ -74,10 +74,10 @@ class Case:
 
 
 @dataclass
-class Counted:
+class CountingTrial:
     """A trial that counts itself."""
 
-    case: Case
+    case: SearchCase
     trials: int = 0
     failures: int = 0
 
@@ -91,7 +91,7 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SearchResult:
     """What one tool did on one case; short ratios are how far below the largest it ended (negative: above)."""
 
     trials: int
@@ -104,33 +104,33 @@ class Outcome:
     short_of_runs_ratio: float
 
 
-def ours(trial: Counted) -> int:
+def run_our_finder(trial: CountingTrial) -> int:
     def run(size: int) -> Usage | None:
         try:
             return trial(size)
         except torch.OutOfMemoryError:
             return None
 
-    return find(run, Search(trial.case.limit_bytes, largest=LARGEST)).batch_size
+    return find(run, Search(trial.case.limit_bytes, largest=MAX_BATCH)).batch_size
 
 
-def accelerate(trial: Counted) -> int:
+def accelerate(trial: CountingTrial) -> int:
     from accelerate.utils import find_executable_batch_size  # type: ignore[import-untyped]
 
     def run(batch_size: int) -> int:
         trial(batch_size)
         return batch_size
 
-    found: int = find_executable_batch_size(run, starting_batch_size=LARGEST)()
+    found: int = find_executable_batch_size(run, starting_batch_size=MAX_BATCH)()
     return found
 
 
-def lightning(mode: str) -> Callable[[Counted], int]:
-    def search(trial: Counted) -> int:
+def lightning(mode: str) -> Callable[[CountingTrial], int]:
+    def search(trial: CountingTrial) -> int:
         from lightning.pytorch import Trainer
         from lightning.pytorch.callbacks import BatchSizeFinder
 
-        finder = BatchSizeFinder(mode=mode, max_val=2 * LARGEST)
+        finder = BatchSizeFinder(mode=mode, max_val=2 * MAX_BATCH)
         with TemporaryDirectory() as folder, suppress(_Stop):  # it leaves a checkpoint where it was stopped
             trainer = Trainer(
                 max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -158,7 +158,7 @@ def _stop_after(finder: Any) -> Any:
     return finder
 
 
-def _module(trial: Counted) -> Any:
+def _module(trial: CountingTrial) -> Any:
     from lightning.pytorch import LightningModule
     from torch.utils.data import DataLoader, TensorDataset
 
@@ -176,7 +176,7 @@ def _module(trial: Counted) -> Any:
             return self.weight.sum()
 
         def train_dataloader(self) -> Any:
-            return DataLoader(TensorDataset(torch.zeros(16 * LARGEST, 1)), batch_size=self.batch_size)
+            return DataLoader(TensorDataset(torch.zeros(16 * MAX_BATCH, 1)), batch_size=self.batch_size)
 
         def configure_optimizers(self) -> Any:
             return torch.optim.SGD(self.parameters(), lr=0.0)
@@ -184,8 +184,8 @@ def _module(trial: Counted) -> Any:
     return Module()
 
 
-TOOLS: dict[str, Callable[[Counted], int]] = {
-    "ours": ours,
+TOOLS: dict[str, Callable[[CountingTrial], int]] = {
+    "ours": run_our_finder,
     "lightning power": lightning("power"),
     "lightning binsearch": lightning("binsearch"),
     "accelerate": accelerate,
@@ -231,7 +231,7 @@ def train(name: str, size: int, limit_bytes: int | None) -> Usage:
     return Usage(tracker.peak_bytes, tracker.current_bytes, forward)
 
 
-def trained_cases(generator: random.Random, count: int) -> Iterable[Case]:
+def trained_cases(generator: random.Random, count: int) -> Iterable[SearchCase]:
     """Limits between the memory of 12 and of 700 samples, so that the best lies anywhere between."""
     for number in range(count):
         name = list(NETWORKS)[number % len(NETWORKS)]
@@ -240,8 +240,8 @@ def trained_cases(generator: random.Random, count: int) -> Iterable[Case]:
         yield _case("trained", name, limit, partial(train, name))
 
 
-def simulated_cases(generator: random.Random, count: int) -> Iterable[Case]:
-    """Models on GPUs where at least a batch of four fits and one of LARGEST does not."""
+def simulated_cases(generator: random.Random, count: int) -> Iterable[SearchCase]:
+    """Models on GPUs where at least a batch of four fits and one of MAX_BATCH does not."""
     made = 0
     while made < count:
         study = draw(generator)
@@ -253,12 +253,12 @@ def simulated_cases(generator: random.Random, count: int) -> Iterable[Case]:
         except torch.OutOfMemoryError:
             continue
         case = _case("simulated", model.name, limit, memory)
-        if case.runs < LARGEST:
+        if case.runs < MAX_BATCH:
             made += 1
             yield case
 
 
-def simulated(study: Study, model: Model) -> Memory:
+def simulated(study: Study, model: ImageModel) -> Memory:
     """What a driver would see of a model, computed once a size and limit."""
     steps, workspace = events(model.tape, study.way), workspaces(study.library)
     copies = 1 + study.way.optimizer_slots + study.way.keeps_gradients
@@ -280,7 +280,7 @@ def simulated(study: Study, model: Model) -> Memory:
     return memory
 
 
-def _case(kind: str, name: str, limit: int, memory: Memory) -> Case:
+def _case(kind: str, name: str, limit: int, memory: Memory) -> SearchCase:
     def runs(size: int) -> bool:
         try:
             memory(size, limit)
@@ -288,13 +288,13 @@ def _case(kind: str, name: str, limit: int, memory: Memory) -> Case:
             return False
         return True
 
-    probe = Case(kind, name, limit, 0, 0, memory)
-    return replace(probe, safe=_last(probe.is_safe), runs=_last(runs))
+    probe = SearchCase(kind, name, limit, 0, 0, memory)
+    return replace(probe, safe=_largest_that_holds(probe.is_safe), runs=_largest_that_holds(runs))
 
 
-def _last(holds: Callable[[int], bool]) -> int:
+def _largest_that_holds(holds: Callable[[int], bool]) -> int:
     """The largest size for which it holds, by bisection: memory is taken to rise."""
-    low, high = 1, 2 * LARGEST
+    low, high = 1, 2 * MAX_BATCH
     while low < high:
         middle = (low + high + 1) // 2
         if holds(middle):
@@ -305,8 +305,8 @@ def _last(holds: Callable[[int], bool]) -> int:
 
 
 @dataclass
-class Tally:
-    outcomes: list[Outcome] = field(default_factory=list)
+class ToolSummary:
+    outcomes: list[SearchResult] = field(default_factory=list)
 
     def figures(self) -> dict[str, float]:
         found = self.outcomes
@@ -323,14 +323,14 @@ class Tally:
         }
 
 
-def run(case: Case, tool: Callable[[Counted], int]) -> Outcome:
-    trial = Counted(case)
+def run(case: SearchCase, tool: Callable[[CountingTrial], int]) -> SearchResult:
+    trial = CountingTrial(case)
     begin = time.perf_counter()
     found = tool(trial)
     seconds = time.perf_counter() - begin
     safe, short = case.is_safe(found), (1 - found / largest for largest in (case.safe, case.runs))
     near = safe and found >= min(0.95 * case.safe, case.safe - 1)
-    return Outcome(trial.trials, trial.failures, seconds, safe, near, *short)
+    return SearchResult(trial.trials, trial.failures, seconds, safe, near, *short)
 
 
 def main() -> int:
@@ -345,12 +345,12 @@ def main() -> int:
     for package in ("lightning.pytorch", "accelerate.utils"):
         importlib.import_module(package)  # so that no tool's time counts it
     generator = random.Random(1)
-    tallies: dict[tuple[str, str], Tally] = {}
+    tallies: dict[tuple[str, str], ToolSummary] = {}
     cases = [*trained_cases(generator, arguments.trained), *simulated_cases(generator, arguments.simulated)]
     gc.freeze()  # the others collect garbage after every trial: not what belongs to the cases
     for case in cases:
         for name, tool in TOOLS.items():
-            tallies.setdefault((case.kind, name), Tally()).outcomes.append(run(case, tool))
+            tallies.setdefault((case.kind, name), ToolSummary()).outcomes.append(run(case, tool))
     figures = {key: tally.figures() for key, tally in tallies.items()}
     print(_table(figures))
     goals = _goals(figures)

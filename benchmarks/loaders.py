@@ -22,13 +22,13 @@ from gpu_advisor.training.loaders.optimized import PREFETCH_FACTOR, OptimizedDat
 from gpu_advisor.training.loaders.workers import default_max_workers
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.report import Goal, missed, table, write
+from benchmarks.common import Goal, missed_goals, table, write
 
 BATCH_SIZE = 16
 GOAL_RATIO = 0.90
 
 
-class Waits(Dataset[torch.Tensor]):
+class IoBoundDataset(Dataset[torch.Tensor]):
     """I/O-bound: each sample is waited for, as for a file on a network."""
 
     def __len__(self) -> int:
@@ -39,7 +39,7 @@ class Waits(Dataset[torch.Tensor]):
         return torch.zeros(256)
 
 
-class Computes(Dataset[torch.Tensor]):
+class CpuBoundDataset(Dataset[torch.Tensor]):
     """CPU-bound: each sample is unpacked."""
 
     def __init__(self) -> None:
@@ -52,11 +52,11 @@ class Computes(Dataset[torch.Tensor]):
         return torch.frombuffer(bytearray(zlib.decompress(self._packed)), dtype=torch.uint8)[:256]
 
 
-DATA: Mapping[str, Dataset[torch.Tensor]] = {"I/O-bound": Waits(), "CPU-bound": Computes()}
+DATA: Mapping[str, Dataset[torch.Tensor]] = {"I/O-bound": IoBoundDataset(), "CPU-bound": CpuBoundDataset()}
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LoaderResult:
     """rates: median samples a second by number of workers. ratio: of the chosen one's to the best one's, in turns."""
 
     chosen: int
@@ -66,7 +66,7 @@ class Outcome:
     choosing_seconds: float
 
 
-def compare(dataset: Dataset[torch.Tensor], max_workers: int, seconds: float, rounds: int) -> Outcome:
+def compare(dataset: Dataset[torch.Tensor], max_workers: int, seconds: float, rounds: int) -> LoaderResult:
     began = time.perf_counter()
     chosen = OptimizedDataLoader(dataset, BATCH_SIZE, max_workers=max_workers).num_workers
     choosing_seconds = time.perf_counter() - began
@@ -76,10 +76,12 @@ def compare(dataset: Dataset[torch.Tensor], max_workers: int, seconds: float, ro
             found.append(_rate(dataset, number, seconds))
     rates = {number: median(found) for number, found in tries.items()}
     best = max(rates, key=lambda number: rates[number])
-    return Outcome(chosen, best, rates, _in_turns(dataset, chosen, best, seconds, 3 * rounds), choosing_seconds)
+    return LoaderResult(
+        chosen, best, rates, _interleaved_ratio(dataset, chosen, best, seconds, 3 * rounds), choosing_seconds
+    )
 
 
-def _in_turns(dataset: Dataset[torch.Tensor], one: int, other: int, seconds: float, rounds: int) -> float:
+def _interleaved_ratio(dataset: Dataset[torch.Tensor], one: int, other: int, seconds: float, rounds: int) -> float:
     """Median ratio of the rates of two numbers of workers. Who is first changes, as load comes and goes."""
     ratios = []
     for turn in range(rounds if one != other else 0):
@@ -139,7 +141,7 @@ def main() -> int:
         for name, outcome in outcomes.items()
     }
     print(f"written to {write('loaders', {'torch': torch.__version__, 'batch_size': BATCH_SIZE, 'data': results})}")
-    return 1 if missed(goals) else 0
+    return 1 if missed_goals(goals) else 0
 
 
 if __name__ == "__main__":

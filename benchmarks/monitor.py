@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from gpu_advisor.training.figures import HostFigures
 from gpu_advisor.training.monitor import TrainingMonitor
 
-from benchmarks.report import Goal, missed, percentile, table, write
+from benchmarks.common import Goal, missed_goals, percentile, table, write
 
 STEP_SECONDS = 0.010
 REPORT_INTERVAL_SECONDS = 10.0
@@ -30,7 +30,7 @@ CACHE_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
-class Plan:
+class OverheadPlan:
     """pairs: blocks with and without. steps: of each block. reports: how often reporting is tried."""
 
     pairs: int
@@ -39,7 +39,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Cost:
+class MonitorOverhead:
     """Seconds between two steps, without and with the monitor, of all steps; and CPU seconds of each report."""
 
     plain: Sequence[float]
@@ -63,7 +63,7 @@ class Cost:
 _FROM, _TO = bytes(CACHE_BYTES), bytearray(CACHE_BYTES)
 
 
-class Steps:
+class TimedSteps:
     """A step to be called, and the time between each call's end and the next one's beginning."""
 
     def __init__(self) -> None:
@@ -81,30 +81,30 @@ class Steps:
         self._ended = time.perf_counter()
 
 
-def plain_block(steps: int) -> list[float]:
-    step = Steps()
+def run_plain_block(steps: int) -> list[float]:
+    step = TimedSteps()
     for _ in range(steps):
         step()
     return step.between
 
 
-def monitored_block(steps: int, monitor: TrainingMonitor) -> list[float]:
-    step = Steps()
+def run_monitored_block(steps: int, monitor: TrainingMonitor) -> list[float]:
+    step = TimedSteps()
     for _ in monitor.batches(range(steps), samples=lambda _: 32):
         step()
         monitor.record(loss=0.5, accuracy=0.9)
     return step.between
 
 
-def measure(plan: Plan) -> Cost:
+def measure(plan: OverheadPlan) -> MonitorOverhead:
     plain: list[float] = []
     monitored: list[float] = []
     reports: list[float] = []
     with tempfile.TemporaryDirectory() as directory:
         monitor = TrainingMonitor("benchmark", directory=directory)  # not started: its thread is measured apart
         for _ in range(plan.pairs):
-            plain += plain_block(plan.steps)
-            monitored += monitored_block(plan.steps, monitor)
+            plain += run_plain_block(plan.steps)
+            monitored += run_monitored_block(plan.steps, monitor)
         figures = HostFigures()
         for _ in range(plan.reports):
             # As many steps as an interval has are to be summed up.
@@ -114,7 +114,7 @@ def measure(plan: Plan) -> Cost:
             monitor._close_window(figures.read())
             reports.append(time.thread_time() - began)
         monitor.close()
-    return Cost(plain, monitored, reports)
+    return MonitorOverhead(plain, monitored, reports)
 
 
 def main() -> int:
@@ -122,7 +122,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=120)
     parser.add_argument("--steps", type=int, default=25)
     arguments = parser.parse_args()
-    cost = measure(Plan(arguments.pairs, arguments.steps, reports=50))
+    cost = measure(OverheadPlan(arguments.pairs, arguments.steps, reports=50))
     rows = [("with the monitor", "microseconds", "of a 10 ms step")]
     for name, seconds, of in (
         ("more time a step, median", cost.added_seconds(), STEP_SECONDS),
@@ -146,7 +146,7 @@ def main() -> int:
         },
     )
     print(f"written to {path}")
-    return 1 if missed([goal]) else 0
+    return 1 if missed_goals([goal]) else 0
 
 
 if __name__ == "__main__":

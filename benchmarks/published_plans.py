@@ -15,7 +15,7 @@ from gpu_advisor.planning.memory import kept, memory, states
 from gpu_advisor.planning.models import KNOWN
 from gpu_advisor.planning.shape import Shape
 
-from benchmarks import report
+from benchmarks import common as report
 
 GB = 1e9
 ZERO = "https://arxiv.org/abs/1910.02054"
@@ -27,7 +27,7 @@ TOLERANCE = 0.10
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class PublishedFigure:
     """A published number and ours of it."""
 
     what: str
@@ -42,7 +42,7 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Configuration:
+class PublishedRun:
     """A published run, which fits, or what its source says does not."""
 
     what: str
@@ -96,7 +96,7 @@ _MIXTRAL = replace(
 _MISTRAL = replace(KNOWN["Llama-3-8B"], vocabulary=32000)
 
 
-def _of_scores(shape: Shape) -> Callable[[], float]:
+def _attention_score_share(shape: Shape) -> Callable[[], float]:
     def share() -> float:
         of = kept(shape, 2)
         return of.scores / (of.scores + of.divided + of.whole)
@@ -108,47 +108,48 @@ def _billions(shape: Shape) -> Callable[[], float]:
     return lambda: shape.parameters / 1e9
 
 
-FIGURES: tuple[Figure, ...] = (
-    Figure("model states, 7.5 B, plain data parallelism", ZERO, 120, "GB", _zero(0, 7.5e9, 64)),
-    Figure("the same, ZeRO-1 over 64 GPUs", ZERO, 31.4, "GB", _zero(1, 7.5e9, 64)),
-    Figure("the same, ZeRO-2", ZERO, 16.6, "GB", _zero(2, 7.5e9, 64)),
-    Figure("the same, ZeRO-3", ZERO, 1.9, "GB", _zero(3, 7.5e9, 64)),
-    Figure("model states, 1 T, ZeRO-3 over 1024 GPUs", ZERO, 15.6, "GB", _zero(3, 1e12, 1024)),
-    Figure("T5-3B on 8 GPUs, ZeRO-3", DEEPSPEED, 6.09, "GiB", _deepspeed(Layout(data=8, zero=3))),
-    Figure(
+FIGURES: tuple[PublishedFigure, ...] = (
+    PublishedFigure("model states, 7.5 B, plain data parallelism", ZERO, 120, "GB", _zero(0, 7.5e9, 64)),
+    PublishedFigure("the same, ZeRO-1 over 64 GPUs", ZERO, 31.4, "GB", _zero(1, 7.5e9, 64)),
+    PublishedFigure("the same, ZeRO-2", ZERO, 16.6, "GB", _zero(2, 7.5e9, 64)),
+    PublishedFigure("the same, ZeRO-3", ZERO, 1.9, "GB", _zero(3, 7.5e9, 64)),
+    PublishedFigure("model states, 1 T, ZeRO-3 over 1024 GPUs", ZERO, 15.6, "GB", _zero(3, 1e12, 1024)),
+    PublishedFigure("T5-3B on 8 GPUs, ZeRO-3", DEEPSPEED, 6.09, "GiB", _deepspeed(Layout(data=8, zero=3))),
+    PublishedFigure(
         "the same, optimizer off-loaded", DEEPSPEED, 0.79, "GiB",
         _deepspeed(Layout(data=8, zero=3, offload="optimizer")),
     ),
-    Figure(
+    PublishedFigure(
         "T5-3B on 8 GPUs, ZeRO-2, optimizer off-loaded", DEEPSPEED, 5.31, "GiB",
         _deepspeed(Layout(data=8, zero=2, offload="optimizer")),
     ),
-    Figure(
+    PublishedFigure(
         "bytes a parameter, AdamW in mixed precision", HUGGING_FACE, 18, "bytes",
         lambda: sum(states(1, Layout(), RECIPES["adamw-mixed-fp32-gradients"])),
     ),
-    Figure("activations that selective recomputation saves, GPT-3", RECOMPUTATION, 0.70, "ratio",
-           _of_scores(gpt(96, 12288, 96))),
-    Figure("the same, MT-NLG 530B", RECOMPUTATION, 0.65, "ratio", _of_scores(gpt(105, 20480, 128))),
+    PublishedFigure("activations that selective recomputation saves, GPT-3", RECOMPUTATION, 0.70, "ratio",
+           _attention_score_share(gpt(96, 12288, 96))),
+    PublishedFigure("the same, MT-NLG 530B", RECOMPUTATION, 0.65, "ratio",
+           _attention_score_share(gpt(105, 20480, 128))),
     *(
-        Figure(f"parameters, {size:g} B", MEGATRON, size, "10^9", _billions(gpt(layers, hidden, heads)))
+        PublishedFigure(f"parameters, {size:g} B", MEGATRON, size, "10^9", _billions(gpt(layers, hidden, heads)))
         for size, heads, hidden, layers, *_ in MEGATRON_RUNS
     ),
-    Figure("parameters, GPT-2", "https://huggingface.co/openai-community/gpt2", 0.124, "10^9",
+    PublishedFigure("parameters, GPT-2", "https://huggingface.co/openai-community/gpt2", 0.124, "10^9",
            _billions(KNOWN["GPT-2"])),
-    Figure("parameters, Llama-3-8B", "https://huggingface.co/meta-llama/Meta-Llama-3-8B", 8.03, "10^9",
+    PublishedFigure("parameters, Llama-3-8B", "https://huggingface.co/meta-llama/Meta-Llama-3-8B", 8.03, "10^9",
            _billions(KNOWN["Llama-3-8B"])),
-    Figure("parameters, Llama-2-70B", "https://huggingface.co/meta-llama/Llama-2-70b-hf", 69.0, "10^9",
+    PublishedFigure("parameters, Llama-2-70B", "https://huggingface.co/meta-llama/Llama-2-70b-hf", 69.0, "10^9",
            _billions(KNOWN["Llama-2-70B"])),
-    Figure("parameters, Mistral-7B", "https://huggingface.co/mistralai/Mistral-7B-v0.1", 7.24, "10^9",
+    PublishedFigure("parameters, Mistral-7B", "https://huggingface.co/mistralai/Mistral-7B-v0.1", 7.24, "10^9",
            _billions(_MISTRAL)),
-    Figure("parameters, Mixtral-8x7B", "https://huggingface.co/mistralai/Mixtral-8x7B-v0.1", 46.7, "10^9",
+    PublishedFigure("parameters, Mixtral-8x7B", "https://huggingface.co/mistralai/Mixtral-8x7B-v0.1", 46.7, "10^9",
            _billions(_MIXTRAL)),
 )  # fmt: skip
 
-CONFIGURATIONS: tuple[Configuration, ...] = (
+CONFIGURATIONS: tuple[PublishedRun, ...] = (
     *(
-        Configuration(
+        PublishedRun(
             f"{size:g} B on {gpus} GPUs", MEGATRON, gpt(layers, hidden, heads),
             Layout(tensor, pipeline, gpus // tensor // pipeline, accumulation=64, checkpointing="full",
                    sequence_parallel=False, flash_attention=False),
@@ -157,23 +158,23 @@ CONFIGURATIONS: tuple[Configuration, ...] = (
         for size, heads, hidden, layers, tensor, pipeline, gpus in MEGATRON_RUNS
     ),
     *(
-        Configuration(
+        PublishedRun(
             f"{size} B, sequence parallelism and selective recomputation", RECOMPUTATION, gpt(layers, hidden, heads),
             Layout(8, pipeline, 1, micro_batch=micro, accumulation=64), "A100-80GB", True,
         )
         for size, heads, hidden, layers, pipeline, micro in RECOMPUTATION_RUNS
     ),
     *(
-        Configuration(
+        PublishedRun(
             f"{size} B, neither of them", RECOMPUTATION, gpt(layers, hidden, heads),
             Layout(8, pipeline, 1, micro_batch=micro, accumulation=64, sequence_parallel=False, flash_attention=False),
             "A100-80GB", False,
         )
         for size, heads, hidden, layers, pipeline, micro in RECOMPUTATION_RUNS
     ),
-    Configuration("1.4 B on one 32 GB GPU, the most with plain data parallelism", ZERO, gpt(24, 2048, 16),
+    PublishedRun("1.4 B on one 32 GB GPU, the most with plain data parallelism", ZERO, gpt(24, 2048, 16),
                   Layout(data=64, checkpointing="full", flash_attention=False), "V100-32GB", True, "adamw-mixed"),
-    Configuration("7.5 B there", ZERO, gpt(36, 4096, 32),
+    PublishedRun("7.5 B there", ZERO, gpt(36, 4096, 32),
                   Layout(data=64, checkpointing="full", flash_attention=False), "V100-32GB", False, "adamw-mixed"),
 )  # fmt: skip
 

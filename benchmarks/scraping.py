@@ -31,7 +31,7 @@ class ScrapeError(Exception):
     """The server answered, but not with a page of metrics."""
 
 
-class Scraper:
+class BenchmarkScraper:
     """One client. It keeps its connection as long as the server does, and connects anew when it has to."""
 
     def __init__(self, address: tuple[str, int], compressed: bool = True) -> None:
@@ -67,20 +67,20 @@ class Scraper:
 
 def scrape_once(address: tuple[str, int]) -> bytes:
     """The page, over a connection of its own. Raises OSError or ScrapeError."""
-    scraper = Scraper(address)
+    scraper = BenchmarkScraper(address)
     try:
         return scraper.scrape()
     finally:
         scraper.close()
 
 
-def page_text(address: tuple[str, int]) -> str:
+def fetch_page(address: tuple[str, int]) -> str:
     """The page as text."""
     body = scrape_once(address)
     return (gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body).decode()
 
 
-def timed(scrape: Callable[[], bytes], count: int) -> list[float]:
+def time_scrapes(scrape: Callable[[], bytes], count: int) -> list[float]:
     """Seconds that each of `count` scrapes took, one after another."""
     took = []
     for _ in range(count):
@@ -90,7 +90,7 @@ def timed(scrape: Callable[[], bytes], count: int) -> list[float]:
     return took
 
 
-def concurrently(address: tuple[str, int], scrapers: int, each: int) -> tuple[list[float], int]:
+def scrape_concurrently(address: tuple[str, int], scrapers: int, each: int) -> tuple[list[float], int]:
     """Seconds of the scrapes of so many scrapers at once, each scrape over a fresh connection, and how many failed."""
     took: list[float] = []
     failures: list[Exception] = []

@@ -26,18 +26,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from benchmarks.processes import NotReady, Server, free_port, serving
-from benchmarks.report import RESULTS, Goal, missed, percentile, table, write
-from benchmarks.scraping import ScrapeError, Scraper, page_text, scrape_once
+from benchmarks.common import RESULTS, Goal, missed_goals, percentile, table, write
+from benchmarks.scraping import BenchmarkScraper, ScrapeError, fetch_page, scrape_once
+from benchmarks.server_processes import NotReadyError, ServerProcess, free_port, run_server
 from tests.simulated_nvml.build import CONTROL_VARIABLE, NoCompilerError, build
-from tests.simulated_nvml.control import ALL_ONES_32, UNKNOWN, Control, Gpu, Slice
+from tests.simulated_nvml.control import ALL_ONES_32, UNKNOWN, Control, SimulatedGpu, SimulatedMigInstance
 
 GPUS = 8
 VICTIMS = (2, 5)
 SCRAPERS = 4
 SCRAPE_SECONDS = 0.25
 SAMPLE_SECONDS = 10.0
-SHORTEST_MINUTES = 5.0
+MIN_MINUTES = 5.0
 
 RSS_GROWTH = 0.02
 SLOW_SECONDS = 1.0
@@ -52,34 +52,34 @@ class Fault:
 
     name: str
     seconds: float
-    cause: Callable[[Control, Gpu, random.Random], None]
+    inject: Callable[[Control, SimulatedGpu, random.Random], None]
     """Of the machine, of a GPU of it, or of chance."""
 
 
-def _lost(_control: Control, gpu: Gpu, _chance: random.Random) -> None:
+def _lost(_control: Control, gpu: SimulatedGpu, _chance: random.Random) -> None:
     gpu.lost = True
 
 
-def _all_lost(control: Control, _gpu: Gpu, _chance: random.Random) -> None:
+def _all_lost(control: Control, _gpu: SimulatedGpu, _chance: random.Random) -> None:
     for each in control.gpus:
         each.lost = True
 
 
-def _hang(_control: Control, gpu: Gpu, chance: random.Random) -> None:
+def _hang(_control: Control, gpu: SimulatedGpu, chance: random.Random) -> None:
     # Longer than the exporter's time limit of 5 s, so that it has to say that it hangs.
     function = chance.choice(("nvmlDeviceGetUtilizationRates", "nvmlDeviceGetTemperature", "nvmlDeviceGetPowerUsage"))
     gpu.hang = {function: 7.0}
 
 
-def _reload(control: Control, _gpu: Gpu, _chance: random.Random) -> None:
+def _reload(control: Control, _gpu: SimulatedGpu, _chance: random.Random) -> None:
     control.loads += 1
 
 
-def _unload(control: Control, _gpu: Gpu, _chance: random.Random) -> None:
+def _unload(control: Control, _gpu: SimulatedGpu, _chance: random.Random) -> None:
     control.loaded = False
 
 
-def _garbage(_control: Control, gpu: Gpu, chance: random.Random) -> None:
+def _garbage(_control: Control, gpu: SimulatedGpu, chance: random.Random) -> None:
     gpu.raw = {
         "nvmlDeviceGetTemperature": ALL_ONES_32,
         "nvmlDeviceGetPowerUsage": ALL_ONES_32,
@@ -89,21 +89,21 @@ def _garbage(_control: Control, gpu: Gpu, chance: random.Random) -> None:
     gpu.errors = {"nvmlDeviceGetFanSpeed": UNKNOWN}
 
 
-def _mig(_control: Control, gpu: Gpu, _chance: random.Random) -> None:
+def _mig(_control: Control, gpu: SimulatedGpu, _chance: random.Random) -> None:
     gpu.mig = True
-    gpu.slices = [Slice(profile="1g.10gb", gpu_instance=place, processes=1) for place in range(7)]
+    gpu.slices = [SimulatedMigInstance(profile="1g.10gb", gpu_instance=place, processes=1) for place in range(7)]
 
 
-def _storm(control: Control, _gpu: Gpu, _chance: random.Random) -> None:
+def _many_processes(control: Control, _gpu: SimulatedGpu, _chance: random.Random) -> None:
     for each in control.gpus:
         each.processes = 2000
 
 
-def _fewer(control: Control, gpu: Gpu, _chance: random.Random) -> None:
+def _remove_gpus(control: Control, gpu: SimulatedGpu, _chance: random.Random) -> None:
     del control.gpus[control.gpus.index(gpu) :]
 
 
-def _xids(control: Control, gpu: Gpu, chance: random.Random) -> None:
+def _xids(control: Control, gpu: SimulatedGpu, chance: random.Random) -> None:
     control.xids.append((control.gpus.index(gpu), chance.choice(XIDS)))
 
 
@@ -115,8 +115,8 @@ FAULTS = (
     Fault("unload", 5, _unload),
     Fault("garbage", 5, _garbage),
     Fault("mig", 7, _mig),
-    Fault("storm", 7, _storm),
-    Fault("fewer GPUs", 4, _fewer),
+    Fault("storm", 7, _many_processes),
+    Fault("fewer GPUs", 4, _remove_gpus),
     Fault("xid", 1, _xids),
 )
 CALM_SECONDS = 0.9
@@ -124,7 +124,7 @@ WARM_UP_SECONDS = len(VICTIMS) * sum(fault.seconds + CALM_SECONDS for fault in F
 
 
 @dataclass(frozen=True)
-class Sample:
+class ProcessSample:
     at: float  # seconds since the start
     rss: float  # bytes
     threads: int
@@ -133,14 +133,14 @@ class Sample:
 
 
 @dataclass
-class Scrapes:
+class ScrapeLog:
     """What the scrapers met, all together."""
 
-    took: list[float] = field(default_factory=list)
+    durations: list[float] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
 
 
-class Machine:
+class FaultyMachine:
     """The simulated machine: healthy, but for one fault at a time."""
 
     def __init__(self, folder: Path, seed: int) -> None:
@@ -156,7 +156,9 @@ class Machine:
         return self._control.path
 
     def heal(self) -> None:
-        self._control.gpus = [Gpu(level=100.0 * i / GPUS, period=1.0, duty=0.5, processes=2) for i in range(GPUS)]
+        self._control.gpus = [
+            SimulatedGpu(level=100.0 * i / GPUS, period=1.0, duty=0.5, processes=2) for i in range(GPUS)
+        ]
         self._control.loaded = True
         self._control.write()
 
@@ -167,7 +169,7 @@ class Machine:
             self._chance.shuffle(self._left)
             self._rounds += 1
         fault = self._left.pop()
-        fault.cause(self._control, self._control.gpus[VICTIMS[self._rounds % len(VICTIMS)]], self._chance)
+        fault.inject(self._control, self._control.gpus[VICTIMS[self._rounds % len(VICTIMS)]], self._chance)
         self._control.write()
         self.caused[fault.name] += 1
         return fault
@@ -178,12 +180,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory() as folder:
             samples, scrapes, machine, seen = run(Path(folder), 60 * options.minutes, options.seed)
-    except (NotReady, NoCompilerError) as error:
+    except (NotReadyError, NoCompilerError) as error:
         print(f"benchmarks.soak: {error}", file=sys.stderr)
         return 2
     figures = summary(samples, scrapes)
     against = goals(figures, seen)
-    print(_shown(samples))
+    print(_render_table(samples))
     print()
     print("\n".join(map(str, against)))
     path = write(
@@ -200,13 +202,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.results,
     )
     print(f"\nwritten: {path}")
-    return 1 if missed(against) else 0
+    return 1 if missed_goals(against) else 0
 
 
-def run(folder: Path, seconds: float, seed: int) -> tuple[list[Sample], Scrapes, Machine, set[str]]:
+def run(folder: Path, seconds: float, seed: int) -> tuple[list[ProcessSample], ScrapeLog, FaultyMachine, set[str]]:
     """Samples of the exporter from the end of the warm-up on; and the reasons for which GPUs were seen down."""
     library = build(folder)
-    machine = Machine(folder, seed)
+    machine = FaultyMachine(folder, seed)
     port = free_port()
     command = [sys.executable, "-m", "gpu_exporter", f"--web.listen-address=127.0.0.1:{port}"]
     environment = {
@@ -215,13 +217,13 @@ def run(folder: Path, seconds: float, seed: int) -> tuple[list[Sample], Scrapes,
         "MALLOC_ARENA_MAX": "2",  # as the unit and the image set it
     }
     stop = threading.Event()
-    scrapes, seen = Scrapes(), set[str]()
-    with serving("gpu-exporter", command, port, folder / "log", environment) as server:
+    scrapes, seen = ScrapeLog(), set[str]()
+    with run_server("gpu-exporter", command, port, folder / "log", environment) as server:
         begun = time.monotonic()
         helpers = [
             threading.Thread(target=_scrape, args=(server.address, scrapes, stop, bool(i % 2))) for i in range(SCRAPERS)
         ]
-        helpers.append(threading.Thread(target=_make_trouble, args=(machine, stop)))
+        helpers.append(threading.Thread(target=_inject_faults, args=(machine, stop)))
         for helper in helpers:
             helper.start()
         samples = []
@@ -242,7 +244,7 @@ def run(folder: Path, seconds: float, seed: int) -> tuple[list[Sample], Scrapes,
     return samples, scrapes, machine, seen
 
 
-def _make_trouble(machine: Machine, stop: threading.Event) -> None:
+def _inject_faults(machine: FaultyMachine, stop: threading.Event) -> None:
     while not stop.is_set():
         fault = machine.next_fault()
         stop.wait(fault.seconds)
@@ -250,9 +252,9 @@ def _make_trouble(machine: Machine, stop: threading.Event) -> None:
         stop.wait(CALM_SECONDS)
 
 
-def _scrape(address: tuple[str, int], scrapes: Scrapes, stop: threading.Event, keep: bool) -> None:
+def _scrape(address: tuple[str, int], scrapes: ScrapeLog, stop: threading.Event, keep: bool) -> None:
     """Half of the scrapers keep their connection, half make a new one each time."""
-    kept = Scraper(address)
+    kept = BenchmarkScraper(address)
     while not stop.wait(SCRAPE_SECONDS):
         begun = time.perf_counter()
         try:
@@ -260,7 +262,7 @@ def _scrape(address: tuple[str, int], scrapes: Scrapes, stop: threading.Event, k
         except (OSError, ScrapeError) as error:
             scrapes.failures[f"{type(error).__name__}: {error}"] += 1
             continue
-        scrapes.took.append(time.perf_counter() - begun)
+        scrapes.durations.append(time.perf_counter() - begun)
         if not page:
             scrapes.failures["empty page"] += 1
     kept.close()
@@ -272,17 +274,17 @@ _DOWN = re.compile(r'^gpu_down_info\{.*reason="(\w+)"\} 1$', re.MULTILINE)
 
 def _page(address: tuple[str, int]) -> str:
     try:
-        return page_text(address)
+        return fetch_page(address)
     except (OSError, ScrapeError):
         return ""  # the scrapers count failures
 
 
-def _sample(server: Server, at: float, up: int) -> Sample:
+def _sample(server: ServerProcess, at: float, up: int) -> ProcessSample:
     descriptors = len(os.listdir(f"/proc/{server.process.pid}/fd"))
-    return Sample(at, server.rss_bytes(), server.threads(), descriptors, up)
+    return ProcessSample(at, server.rss_bytes(), server.threads(), descriptors, up)
 
 
-def summary(samples: Sequence[Sample], scrapes: Scrapes) -> dict[str, float]:
+def summary(samples: Sequence[ProcessSample], scrapes: ScrapeLog) -> dict[str, float]:
     """Of the first and the last quarter. There must be at least 8 samples.
 
     Memory is compared by its median. Threads and descriptors come and go with faults and connections, but what leaks
@@ -299,11 +301,11 @@ def summary(samples: Sequence[Sample], scrapes: Scrapes) -> dict[str, float]:
         "descriptors_last_quarter": min(sample.descriptors for sample in last if sample.up),
         "most_up_last_quarter": max(sample.up for sample in last),
         "fewest_up_last_quarter": min(sample.up for sample in last),
-        "scrapes": len(scrapes.took),
+        "scrapes": len(scrapes.durations),
         "scrape_failures": scrapes.failures.total(),
-        "scrape_p50_seconds": median(scrapes.took),
-        "scrape_p99_seconds": percentile(scrapes.took, 0.99),
-        "scrape_max_seconds": max(scrapes.took),
+        "scrape_p50_seconds": median(scrapes.durations),
+        "scrape_p99_seconds": percentile(scrapes.durations, 0.99),
+        "scrape_max_seconds": max(scrapes.durations),
     }
 
 
@@ -333,7 +335,7 @@ def goals(figures: Mapping[str, float], seen: set[str]) -> list[Goal]:
     return found
 
 
-def _shown(samples: Sequence[Sample]) -> str:
+def _render_table(samples: Sequence[ProcessSample]) -> str:
     quarter = len(samples) // 4
     rows = [["quarter of the run", "RSS, MiB: median", "min", "max", "threads", "descriptors"]]
     for number in range(4):
@@ -359,8 +361,8 @@ def _range(counts: Sequence[int]) -> str:
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     def minutes(text: str) -> float:
         value = float(text)
-        if value < SHORTEST_MINUTES:
-            raise argparse.ArgumentTypeError(f"a run of less than {SHORTEST_MINUTES:.0f} minutes tells nothing")
+        if value < MIN_MINUTES:
+            raise argparse.ArgumentTypeError(f"a run of less than {MIN_MINUTES:.0f} minutes tells nothing")
         return value
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=(__doc__ or "").split("\n")[0])

@@ -14,11 +14,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-PAST = "1h"
+HISTORY_FILE = "1h"
 NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
-def labelled(line: str, target: str) -> str:
+def add_target_labels(line: str, target: str) -> str:
     """A line of OpenMetrics with `target`, the labels that Prometheus gives to all series of a target."""
     name = NAME.match(line)
     if not name:
@@ -33,9 +33,9 @@ def main(folder: Path, arguments: list[str]) -> None:
     past = folder / f"{node}.om"
     if not past.exists():
         unfinished = past.with_suffix(".unfinished")
-        command = ["gpu-exporter", *arguments, "--simulate.history", PAST]
+        command = ["gpu-exporter", *arguments, "--simulate.history", HISTORY_FILE]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child, unfinished.open("w") as out:
-            out.writelines(labelled(line, target) for line in child.stdout or ())
+            out.writelines(add_target_labels(line, target) for line in child.stdout or ())
         if child.returncode:
             sys.exit(child.returncode)
         unfinished.rename(past)

@@ -65,11 +65,11 @@ def _parameters() -> Iterator[str]:
     for each in OPERATIONS.values():
         if each.parameters or each.body:
             yield f"## {each.method} {each.path}\n"
-            yield from _asked(each)
+            yield from _request_body(each)
             yield ""
 
 
-def _asked(operation: Operation) -> Iterator[str]:
+def _request_body(operation: Operation) -> Iterator[str]:
     if operation.parameters:
         rows = ((f"`{each.name}`", _choices(each), each.about) for each in operation.parameters)
         yield from table(("parameter", "value", "meaning"), rows)

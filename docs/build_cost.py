@@ -64,7 +64,7 @@ NVIDIA publishes [how fast ResNet-50 trains][resnet] in mixed precision on its o
 
 """
 
-AFTER_TABLE = """
+TEXT_AFTER_TABLE = """
 Hosts in a cloud may feed the GPUs slower than NVIDIA's own: probe before you commit to a large job.
 
 [resnet]: https://github.com/NVIDIA/DeepLearningExamples/blob/291f0d02e815b148fa5c2b81bf07aa3552142895/PyTorch/Classification/ConvNets/resnet50v1.5/README.md#training-performance-results
@@ -92,7 +92,7 @@ answer.
 
 """
 
-AFTER_CATALOGUE = """
+TEXT_AFTER_CATALOGUE = """
 Source: [SkyPilot's catalogue](https://github.com/skypilot-org/skypilot-catalog), at the commit in each row's `source`.
 The date is the day that a price is known not to be older than, since the commits' own are not known: AWS, the
 [cut of GPU prices in June 2025](https://www.usage.ai/blogs/aws/ai-ml-cost/llm-cost-optimization-aws/), which it has;
@@ -192,8 +192,8 @@ def retired() -> list[str]:
 def text() -> str:
     """The page."""
     peaks = table(("GPU", "TFLOPS"), [(name, f"{peak:g}") for name, peak in sorted(PEAK_TFLOPS.items())])
-    parts = [TEXT.rstrip("\n"), "", *resnet(), AFTER_TABLE.rstrip("\n"), "", *peaks, CATALOGUE.rstrip("\n"), ""]
-    parts += [*catalogue(), AFTER_CATALOGUE.rstrip("\n"), "", *retired()]
+    parts = [TEXT.rstrip("\n"), "", *resnet(), TEXT_AFTER_TABLE.rstrip("\n"), "", *peaks, CATALOGUE.rstrip("\n"), ""]
+    parts += [*catalogue(), TEXT_AFTER_CATALOGUE.rstrip("\n"), "", *retired()]
     return "\n".join(parts) + "\n"
 
 

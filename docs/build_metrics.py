@@ -78,7 +78,7 @@ def groups() -> dict[str, list[Family]]:
         found[next(title for title, words in GPU_GROUPS if re.search(words, family.name))].append(family)
     found["Owners"] = list(metrics.OWNER_FAMILIES)
     for name in _modules():
-        families = _declared(name)
+        families = _families_of(name)
         if name == "host.meminfo":
             families.append(MEMINFO)
         if families:
@@ -96,7 +96,7 @@ def _modules() -> Iterable[str]:
     return sorted({name.removeprefix(prefix) for name in names} - {"__main__", "metrics", "compat_dcgm"})
 
 
-def _declared(module: str) -> list[Family]:
+def _families_of(module: str) -> list[Family]:
     """The families that stand in a module as constants, in their order there. Those of metrics.py are not its own."""
     known = {id(value) for value in vars(metrics).values()}
     values = vars(importlib.import_module(f"{gpu_exporter.__name__}.{module}")).values()

@@ -77,7 +77,7 @@ Not in it: fragmentation (keep the margin), checkpoints being written, the host'
 
 """
 
-AFTER = """
+TEXT_AFTER_TABLE = """
 Known to differ: DeepSpeed's estimator for ZeRO-2 without off-loading says 15.93 GiB for the T5-3B above, where sharded
 gradients of the ZeRO paper give 10.0 GiB: it counts a whole copy of the gradients beside the sharded one.
 """
@@ -89,7 +89,7 @@ def text() -> str:
         TEXT
         + "\n".join(table(("what", "published", "here", "difference", "source"), published_plans.rows()))
         + "\n"
-        + AFTER
+        + TEXT_AFTER_TABLE
     )
 
 

@@ -27,10 +27,11 @@ def render() -> dict[Path, str]:
         from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
         from grafana.dashboards import dashboards
-        from grafana.panels import numbered
+        from grafana.panels import assign_panel_ids
 
     return {
-        GENERATED / f"{name}.json": json.dumps(numbered(make()), cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
+        GENERATED / f"{name}.json": json.dumps(assign_panel_ids(make()), cls=JSONEncoder, indent=2, sort_keys=True)
+        + "\n"
         for name, make in dashboards().items()
     }
 

@@ -38,7 +38,7 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 #: The reader chooses it; the provisioned one is the default.
 DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 
-GOOD, MIDDLING, BAD, PLAIN = "green", "orange", "red", "text"
+GOOD, WARNING, BAD, PLAIN = "green", "orange", "red", "text"
 
 
 def steps(base: str, *above: tuple[float, str]) -> build.ThresholdsConfig:
@@ -48,7 +48,7 @@ def steps(base: str, *above: tuple[float, str]) -> build.ThresholdsConfig:
     return build.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(thresholds)
 
 
-def texts(mapping: Mapping[str, tuple[str, str]]) -> list[model.ValueMapping]:
+def value_mappings(mapping: Mapping[str, tuple[str, str]]) -> list[model.ValueMapping]:
     """Show a value as a text in a colour."""
     results = {
         value: model.ValueMappingResult(text=text, color=color, index=i)
@@ -57,21 +57,21 @@ def texts(mapping: Mapping[str, tuple[str, str]]) -> list[model.ValueMapping]:
     return [model.ValueMap(options=results)]
 
 
-def now(expr: str, letter: str = "A") -> prometheus.Dataquery:
+def instant_query(expr: str, letter: str = "A") -> prometheus.Dataquery:
     """One value at the end of the time range."""
     return prometheus.Dataquery().ref_id(letter).expr(expr).instant()
 
 
-def rows(expr: str, letter: str = "A") -> prometheus.Dataquery:
+def table_query(expr: str, letter: str = "A") -> prometheus.Dataquery:
     """One value at the end of the time range, labels as columns."""
-    return now(expr, letter).format(PromQueryFormat.TABLE)
+    return instant_query(expr, letter).format(PromQueryFormat.TABLE)
 
 
-def over_time(expr: str, legend: str, letter: str = "A") -> prometheus.Dataquery:
+def range_query(expr: str, legend: str, letter: str = "A") -> prometheus.Dataquery:
     return prometheus.Dataquery().ref_id(letter).expr(expr).legend_format(legend).range()
 
 
-def number(
+def stat_panel(
     title: str,
     description: str,
     expr: str,
@@ -85,7 +85,7 @@ def number(
         .title(title)
         .description(description)
         .datasource(DATASOURCE)
-        .with_target(now(expr))
+        .with_target(instant_query(expr))
         .thresholds(thresholds or steps(PLAIN))
         .unit(unit)
         .no_value(no_value)
@@ -97,16 +97,16 @@ def number(
     )
 
 
-def share(title: str, description: str, expr: str, target: float, low: float = 0.6) -> stat.Panel:
+def ratio_panel(title: str, description: str, expr: str, target: float, low: float = 0.6) -> stat.Panel:
     """A ratio in percent: green from the target on, red below `low`."""
-    return number(title, description, expr, steps(BAD, (low, MIDDLING), (target, GOOD)), "percentunit").decimals(0)
+    return stat_panel(title, description, expr, steps(BAD, (low, WARNING), (target, GOOD)), "percentunit").decimals(0)
 
 
-def lines(title: str, description: str, unit: str, *queries: tuple[str, str]) -> timeseries.Panel:
+def timeseries_panel(title: str, description: str, unit: str, *queries: tuple[str, str]) -> timeseries.Panel:
     """Lines over time, of (query, legend). Gaps stay gaps."""
     panel = timeseries.Panel().title(title).description(description).datasource(DATASOURCE)
     for letter, (expr, legend) in zip(ascii_uppercase, queries, strict=False):
-        panel = panel.with_target(over_time(expr, legend, letter))
+        panel = panel.with_target(range_query(expr, legend, letter))
     return (
         panel.unit(unit)
         .min(0)
@@ -125,20 +125,22 @@ def lines(title: str, description: str, unit: str, *queries: tuple[str, str]) ->
     )
 
 
-def shares(title: str, description: str, *queries: tuple[str, str], target: float | None = None) -> timeseries.Panel:
+def ratio_timeseries_panel(
+    title: str, description: str, *queries: tuple[str, str], target: float | None = None
+) -> timeseries.Panel:
     """Ratios over time, in percent from 0 to 100, with a dashed line at the target."""
-    panel = lines(title, description, "percentunit", *queries).max(1)
-    return panel if target is None else target_line(panel, target, GOOD)
+    panel = timeseries_panel(title, description, "percentunit", *queries).max(1)
+    return panel if target is None else add_target_line(panel, target, GOOD)
 
 
-def bars(title: str, description: str, unit: str, expr: str, legend: str) -> bargauge.Panel:
+def bar_gauge_panel(title: str, description: str, unit: str, expr: str, legend: str) -> bargauge.Panel:
     """What there is now, side by side."""
     return (
         bargauge.Panel()
         .title(title)
         .description(description)
         .datasource(DATASOURCE)
-        .with_target(now(expr).legend_format(legend))
+        .with_target(instant_query(expr).legend_format(legend))
         .unit(unit)
         .min(0)
         .no_value("no data")
@@ -152,7 +154,7 @@ def bars(title: str, description: str, unit: str, expr: str, legend: str) -> bar
     )
 
 
-def target_line(panel: timeseries.Panel, value: float, color: str) -> timeseries.Panel:
+def add_target_line(panel: timeseries.Panel, value: float, color: str) -> timeseries.Panel:
     """A dashed line at the target."""
     style = GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED)
     line = [model.Threshold(None, "transparent"), model.Threshold(value, color)]
@@ -161,7 +163,7 @@ def target_line(panel: timeseries.Panel, value: float, color: str) -> timeseries
     )
 
 
-def listing(
+def table_panel(
     title: str,
     description: str,
     queries: Sequence[str],
@@ -176,7 +178,7 @@ def listing(
     """
     panel = table.Panel().title(title).description(description).datasource(DATASOURCE).no_value("-")
     for letter, query in zip(ascii_uppercase, queries, strict=False):
-        panel = panel.with_target(rows(query, letter))
+        panel = panel.with_target(table_query(query, letter))
     # One query's value is plainly `Value`.
     keys = {key if len(queries) > 1 or not key.startswith("Value") else "Value": head for key, head in columns.items()}
     organize = {
@@ -199,45 +201,49 @@ def listing(
     )
 
 
-def column(panel: table.Panel, heading: str, **properties: object) -> table.Panel:
+def override_column(panel: table.Panel, heading: str, **properties: object) -> table.Panel:
     """Field options of one column; keywords are Grafana's names of them."""
     return panel.override_by_name(heading, [model.DynamicConfigValue(key, value) for key, value in properties.items()])
 
 
-def widths(panel: table.Panel, pixels: Mapping[str, int]) -> table.Panel:
+def set_column_widths(panel: table.Panel, pixels: Mapping[str, int]) -> table.Panel:
     """Fixed widths of some columns, by heading; the others share the rest."""
     for heading, width in pixels.items():
-        panel = column(panel, heading, **{"custom.width": width})
+        panel = override_column(panel, heading, **{"custom.width": width})
     return panel
 
 
-def sorted_by(panel: table.Panel, heading: str, descending: bool = False) -> table.Panel:
+def sort_table(panel: table.Panel, heading: str, descending: bool = False) -> table.Panel:
     return panel.sort_by([TableSortByFieldState().display_name(heading).desc(descending)])
 
 
-def ratio_column(panel: table.Panel, heading: str, target: float | None = None) -> table.Panel:
+def format_ratio_column(panel: table.Panel, heading: str, target: float | None = None) -> table.Panel:
     """A column of ratios as bars in percent, green from the target on."""
-    colors = steps("blue") if target is None else steps(BAD, (0.6, MIDDLING), (target, GOOD))
+    colors = steps("blue") if target is None else steps(BAD, (0.6, WARNING), (target, GOOD))
     properties = {"custom.cellOptions": {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}}
-    return column(panel, heading, unit="percentunit", decimals=0, min=0, max=1, thresholds=colors.build(), **properties)
+    return override_column(
+        panel, heading, unit="percentunit", decimals=0, min=0, max=1, thresholds=colors.build(), **properties
+    )
 
 
-def state_column(panel: table.Panel, heading: str, mapping: Mapping[str, tuple[str, str]]) -> table.Panel:
+def format_state_column(panel: table.Panel, heading: str, mapping: Mapping[str, tuple[str, str]]) -> table.Panel:
     """A column whose values are shown as texts in colours."""
-    return column(panel, heading, mappings=texts(mapping), **{"custom.cellOptions": {"type": "color-text"}})
+    return override_column(
+        panel, heading, mappings=value_mappings(mapping), **{"custom.cellOptions": {"type": "color-text"}}
+    )
 
 
-def link_column(panel: table.Panel, heading: str, *links: build.DashboardLink) -> table.Panel:
+def add_column_links(panel: table.Panel, heading: str, *links: build.DashboardLink) -> table.Panel:
     """A column whose cells lead somewhere."""
     built = [link.build() for link in links]
-    return column(panel, heading, links=[{"title": link.title, "url": link.url} for link in built])
+    return override_column(panel, heading, links=[{"title": link.title, "url": link.url} for link in built])
 
 
 def datasource_variable() -> build.DatasourceVariable:
     return build.DatasourceVariable("datasource").label("Data source").type("prometheus")
 
 
-def choice(name: str, label: str, metric: str, matchers: str = "") -> build.QueryVariable:
+def multi_value_variable(name: str, label: str, metric: str, matchers: str = "") -> build.QueryVariable:
     """Choose among the values of a label of `metric`: none, one or several. The variable has the label's name."""
     return (
         build.QueryVariable(name)
@@ -253,7 +259,7 @@ def choice(name: str, label: str, metric: str, matchers: str = "") -> build.Quer
     )
 
 
-def one_of(name: str, label: str, query: str, regex: str = "") -> build.QueryVariable:
+def single_value_variable(name: str, label: str, query: str, regex: str = "") -> build.QueryVariable:
     """Choose one among the results of a query: of a dashboard about one thing."""
     return (
         build.QueryVariable(name)
@@ -266,7 +272,7 @@ def one_of(name: str, label: str, query: str, regex: str = "") -> build.QueryVar
     )
 
 
-def numbered(board: build.Dashboard) -> model.Dashboard:
+def assign_panel_ids(board: build.Dashboard) -> model.Dashboard:
     """The finished dashboard. The builder leaves the panels' ids unset, and links to a panel go by them."""
     built = board.build()
     # Links and annotations are to be seen above the panels; the builder puts them into a menu.

@@ -48,9 +48,9 @@ def structure(package: str) -> Structure:
         return module.split(".")[1]
 
     edges = {
-        (unit(module), unit(imported))
+        (unit(module), unit(import_openmetrics))
         for module in graph.modules - {package}
-        for imported in graph.find_modules_directly_imported_by(module) - {package}
+        for import_openmetrics in graph.find_modules_directly_imported_by(module) - {package}
     }
     units = sorted(unit(module) for module in graph.find_children(package))
     return Structure(tuple(units), frozenset((a, b) for a, b in edges if a != b))

@@ -39,7 +39,7 @@ _PACKAGES = {
 }
 
 
-def require(binary: str) -> str:
+def require_binary(binary: str) -> str:
     """The path of a program, or a skip (a failure with GPU_ADVISOR_REQUIRE_SERVERS=1) that says how to get it."""
     path = shutil.which(binary)
     if path is not None:
@@ -58,7 +58,7 @@ def free_port() -> int:
 
 
 @dataclass
-class _Server:
+class _ServerProcess:
     """A started process with an HTTP address."""
 
     url: str
@@ -100,10 +100,10 @@ class _Server:
         return answer.json()
 
 
-S = TypeVar("S", bound=_Server)
+S = TypeVar("S", bound=_ServerProcess)
 
 
-class Prometheus(_Server):
+class Prometheus(_ServerProcess):
     def query(self, expression: str, time: float | None = None) -> list[dict[str, Any]]:
         """The results of an instant query as the server's JSON has them: `metric`, `value` [time, text]."""
         params = {"query": expression} if time is None else {"query": expression, "time": f"{time:.3f}"}
@@ -116,7 +116,7 @@ class Prometheus(_Server):
         return found
 
 
-class Alertmanager(_Server):
+class Alertmanager(_ServerProcess):
     def alerts(self) -> list[dict[str, Any]]:
         """The alerts it holds, as its v2 API has them."""
         found: list[dict[str, Any]] = self._get("/api/v2/alerts")
@@ -140,7 +140,7 @@ def prometheus(
     blocks: a folder that `create_blocks` filled before, used as it is.
     alertmanagers: host:port addresses or URLs.
     """
-    binary = require("prometheus")
+    binary = require_binary("prometheus")
     home = _new_folder(tmp_path, "prometheus")
     data = blocks or home / "data"
     if backfill is not None:
@@ -170,14 +170,14 @@ def prometheus(
         f"--web.listen-address={address}",
         "--log.level=warn",
     ]
-    with _running(Prometheus, command, address, home) as server:
+    with _start(Prometheus, command, address, home) as server:
         yield server
 
 
 @contextmanager
 def alertmanager(tmp_path: Path) -> Iterator[Alertmanager]:
     """An Alertmanager that is ready, tells nobody and shows what it was told."""
-    binary = require("prometheus-alertmanager")
+    binary = require_binary("prometheus-alertmanager")
     home = _new_folder(tmp_path, "alertmanager")
     config = {"route": {"receiver": "nobody", "group_wait": "1s"}, "receivers": [{"name": "nobody"}]}
     (home / "alertmanager.yml").write_text(yaml.safe_dump(config))
@@ -190,13 +190,13 @@ def alertmanager(tmp_path: Path) -> Iterator[Alertmanager]:
         "--cluster.listen-address=",  # no gossip: nothing leaves this process
         "--log.level=warn",
     ]
-    with _running(Alertmanager, command, address, home) as server:
+    with _start(Alertmanager, command, address, home) as server:
         yield server
 
 
 def create_blocks(openmetrics: Path, data: Path) -> None:
     """Turn an OpenMetrics file with timestamps into blocks that a Prometheus finds at its start."""
-    command = [require("promtool"), "tsdb", "create-blocks-from", "--max-block-duration=24h", "--quiet"]
+    command = [require_binary("promtool"), "tsdb", "create-blocks-from", "--max-block-duration=24h", "--quiet"]
     command += ["openmetrics", str(openmetrics), str(data)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode != 0:
@@ -215,7 +215,7 @@ def _new_folder(tmp_path: Path, name: str) -> Path:
 
 
 @contextmanager
-def _running(kind: type[S], command: list[str], address: str, home: Path) -> Iterator[S]:
+def _start(kind: type[S], command: list[str], address: str, home: Path) -> Iterator[S]:
     log_path = home / "log.txt"
     with log_path.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=home)
@@ -231,7 +231,7 @@ def _running(kind: type[S], command: list[str], address: str, home: Path) -> Ite
         server.stop()
 
 
-def _wait_until_ready(server: _Server) -> None:
+def _wait_until_ready(server: _ServerProcess) -> None:
     deadline = time.monotonic() + READY_WITHIN_SECONDS
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
@@ -245,10 +245,10 @@ def _wait_until_ready(server: _Server) -> None:
     _fail(server, f"was not ready within {READY_WITHIN_SECONDS:.0f} s")
 
 
-def _fail(server: _Server, what: str) -> NoReturn:
+def _fail(server: _ServerProcess, what: str) -> NoReturn:
     pytest.fail(f"{server.process.args!r} {what}\n{_log_tail(server)}", pytrace=False)
 
 
-def _log_tail(server: _Server) -> str:
+def _log_tail(server: _ServerProcess) -> str:
     tail = "\n".join(server.log().splitlines()[-LOG_TAIL_LINES:])
     return f"--- {server.log_path}\n{tail}"

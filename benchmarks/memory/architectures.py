@@ -17,7 +17,7 @@ CLASSES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ImageModel:
     name: str
     family: str
     tape: Tape
@@ -276,10 +276,12 @@ FAMILIES: dict[str, tuple[float, Callable[[random.Random], Tape]]] = {
 }
 
 
-def sample(count: int, seed: int, families: Sequence[str] | None = None) -> list[Model]:
+def sample(count: int, seed: int, families: Sequence[str] | None = None) -> list[ImageModel]:
     """`count` models, in the families' shares."""
     generator = random.Random(seed)
     names = list(families or FAMILIES)
     weights = [FAMILIES[name][0] for name in names]
     chosen = generator.choices(names, weights, k=count)
-    return [Model(f"{family}-{index}", family, FAMILIES[family][1](generator)) for index, family in enumerate(chosen)]
+    return [
+        ImageModel(f"{family}-{index}", family, FAMILIES[family][1](generator)) for index, family in enumerate(chosen)
+    ]

@@ -10,8 +10,8 @@ from typing import Literal
 from gpu_advisor.calibration.allocator import Peak, replay
 
 from benchmarks.memory.architectures import sample
-from benchmarks.memory.step import Way, at_batch, events
-from benchmarks.memory.workspaces import Library, workspaces
+from benchmarks.memory.step import StepConfig, at_batch, events
+from benchmarks.memory.workspaces import ConvolutionLibrary, workspaces
 
 SIZES = (8, 16, 32, 64, 128)
 MIB = 1 << 20
@@ -24,8 +24,8 @@ Measure = Literal["allocated", "expandable", "driver"]
 class Study:
     """One way of recording peaks. `context_bytes` is what the driver sees beside the allocator's segments."""
 
-    way: Way
-    library: Library
+    way: StepConfig
+    library: ConvolutionLibrary
     measure: Measure = "allocated"
     context_bytes: int = 0
     held_bytes: int = 8 * MIB
@@ -33,7 +33,7 @@ class Study:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class MemoryCurve:
     """Peaks in bytes of one model at SIZES."""
 
     name: str
@@ -41,7 +41,7 @@ class Curve:
     peaks: tuple[int, ...]
 
 
-def curves(study: Study, count: int, seed: int, families: Sequence[str] | None = None) -> list[Curve]:
+def generate_curves(study: Study, count: int, seed: int, families: Sequence[str] | None = None) -> list[MemoryCurve]:
     found = []
     workspace = workspaces(study.library)
     for model in sample(count, seed, families):
@@ -49,12 +49,12 @@ def curves(study: Study, count: int, seed: int, families: Sequence[str] | None =
         peaks = []
         for batch in SIZES:
             peak = replay([(0, study.held_bytes), *at_batch(steps, batch, workspace)])
-            peaks.append(_seen(study, peak))
-        found.append(Curve(model.name, model.family, tuple(peaks)))
+            peaks.append(_observe_peak(study, peak))
+        found.append(MemoryCurve(model.name, model.family, tuple(peaks)))
     return found
 
 
-def _seen(study: Study, peak: Peak) -> int:
+def _observe_peak(study: Study, peak: Peak) -> int:
     if study.measure == "allocated":
         return peak.allocated_bytes
     if study.measure == "expandable":
@@ -66,7 +66,7 @@ def draw(generator: random.Random) -> Study:
     """A study at random: training, seen by the driver, every setting that a laboratory may have chosen."""
     mixed = generator.random() < 0.4
     slots = generator.choice((0, 1, 1, 2, 2))
-    way = Way(
+    way = StepConfig(
         mixed=mixed,
         optimizer_slots=slots,
         optimizer_temporaries=generator.choice((0.0, 1.0, 2.0)) if slots == 2 else 0.0,
@@ -75,7 +75,7 @@ def draw(generator: random.Random) -> Study:
     )
     return Study(
         way,
-        Library(
+        ConvolutionLibrary(
             layout=generator.choice((0.3, 1.0, 2.0)),
             winograd=generator.choice((0.2, 0.7, 1.5)),
             transform=generator.choice((0.1, 0.3, 1.0)),

@@ -13,7 +13,7 @@ Pass = Literal["forward", "data", "weights"]
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class StepConfig:
     """How a model is trained. Bytes are a parameter's or an element's."""
 
     training: bool = True
@@ -28,7 +28,7 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class AllocationEvent:
     """Allocation of `fixed + per_sample * batch` bytes (or of a convolution's workspace), or a release of `key`."""
 
     key: int
@@ -39,12 +39,12 @@ class Event:
 
 
 @dataclass
-class _Steps:
+class _StepRecorder:
     """Walks the tape forth and back, and counts who still needs which storage."""
 
     tape: Tape
-    way: Way
-    events: list[Event] = field(default_factory=list)
+    way: StepConfig
+    events: list[AllocationEvent] = field(default_factory=list)
     _count: int = 0
     _storage: dict[int, int] = field(default_factory=dict)
     _needs: Counter[int] = field(default_factory=Counter)
@@ -55,11 +55,11 @@ class _Steps:
 
     def allocate(self, fixed: int = 0, per_sample: int = 0) -> int:
         self._count += 1
-        self.events.append(Event(self._count, fixed, per_sample))
+        self.events.append(AllocationEvent(self._count, fixed, per_sample))
         return self._count
 
     def release(self, key: int) -> None:
-        self.events.append(Event(key, release=True))
+        self.events.append(AllocationEvent(key, release=True))
 
     def transient(self, fixed: int = 0, per_sample: int = 0) -> None:
         if fixed or per_sample:
@@ -68,13 +68,13 @@ class _Steps:
     def workspace(self, spec: Convolution | None, which: Pass) -> None:
         if spec is not None:
             self._count += 1
-            self.events.append(Event(self._count, workspace=(spec, which)))
+            self.events.append(AllocationEvent(self._count, workspace=(spec, which)))
             self.release(self._count)
 
     def need(self, tensor: Tensor) -> None:
         self._needs[self._storage[tensor.key]] += 1
 
-    def drop(self, tensor: Tensor) -> None:
+    def drop_reference(self, tensor: Tensor) -> None:
         key = self._storage[tensor.key]
         self._needs[key] -= 1
         if not self._needs[key]:
@@ -102,7 +102,7 @@ class _Steps:
                 copies.append(self.allocate(0, extra))
         kept[index] = copies
         for tensor in op.inputs:
-            self.drop(tensor)
+            self.drop_reference(tensor)
         if not self.way.training:
             for key in copies:
                 self.release(key)
@@ -138,7 +138,7 @@ class _Steps:
                 gradients[tensor.key] = made
         self._let_go(gradient, shares)
         for tensor in op.saved:
-            self.drop(tensor)
+            self.drop_reference(tensor)
         return own
 
     def _let_go(self, key: int, shares: Counter[int]) -> None:
@@ -147,9 +147,9 @@ class _Steps:
             self.release(key)
 
 
-def events(tape: Tape, way: Way) -> list[Event]:
+def events(tape: Tape, way: StepConfig) -> list[AllocationEvent]:
     """All allocations from the weights' loading to the end of the last step."""
-    steps = _Steps(tape, way)
+    steps = _StepRecorder(tape, way)
     for op in tape.ops:
         if op.parameters:
             steps.allocate(4 * op.parameters)
@@ -176,7 +176,7 @@ def events(tape: Tape, way: Way) -> list[Event]:
     return steps.events
 
 
-def _step(steps: _Steps, first: Tensor, batch: int) -> list[int]:
+def _step(steps: _StepRecorder, first: Tensor, batch: int) -> list[int]:
     tape = steps.tape
     uses = Counter(tensor.key for op in tape.ops for tensor in op.inputs)
     kept: dict[int, list[int]] = {}
@@ -204,7 +204,7 @@ def _step(steps: _Steps, first: Tensor, batch: int) -> list[int]:
     return made
 
 
-def _optimize(steps: _Steps, initial: bool) -> None:
+def _optimize(steps: _StepRecorder, initial: bool) -> None:
     sizes = [4 * op.parameters for op in steps.tape.ops if op.parameters]
     if initial:
         for _ in range(steps.way.optimizer_slots):
@@ -223,7 +223,7 @@ def _parts(share: float) -> Iterator[float]:
 
 
 def at_batch(
-    all_events: list[Event], batch: int, workspace: Callable[[Convolution, Pass, int], int]
+    all_events: list[AllocationEvent], batch: int, workspace: Callable[[Convolution, Pass, int], int]
 ) -> Iterator[tuple[int, int]]:
     """The events in bytes, for `allocator.replay`."""
     for event in all_events:

@@ -20,7 +20,7 @@ _TILE = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Library:
+class ConvolutionLibrary:
     """How freely a library spends on workspaces. Shares are weights of the algorithms, not necessarily summing to 1."""
 
     none: float = 1.0
@@ -41,7 +41,7 @@ Size = tuple[int, int]
 """Bytes: fixed, and a sample's."""
 
 
-def _candidates(spec: Convolution, which: Pass, library: Library) -> list[tuple[float, Size]]:
+def _candidates(spec: Convolution, which: Pass, library: ConvolutionLibrary) -> list[tuple[float, Size]]:
     pairs = spec.inputs * spec.outputs // spec.groups
     area = spec.height * spec.width
     inputs = spec.inputs * area * spec.stride**2
@@ -62,7 +62,7 @@ def _candidates(spec: Convolution, which: Pass, library: Library) -> list[tuple[
     return [row for row in rows if row[0] > 0]
 
 
-def workspaces(library: Library) -> Callable[[Convolution, Pass, int], int]:
+def workspaces(library: ConvolutionLibrary) -> Callable[[Convolution, Pass, int], int]:
     """The function (shape, pass, batch) -> bytes of one library."""
     chosen: dict[tuple[Convolution, Pass], tuple[Size, Size, float]] = {}
 

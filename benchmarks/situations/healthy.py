@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from benchmarks.situations.gpu_group import GpuGroup, Rank, SimulatedHost
 from benchmarks.situations.hardware import MODELS, Hardware
-from benchmarks.situations.observation import Exporters
-from benchmarks.situations.physics import Step, cause, power_share
-from benchmarks.situations.scene import Host, Rank, Scene
-from benchmarks.situations.situations import (
+from benchmarks.situations.observation import ExportedSignals
+from benchmarks.situations.physics import GpuStep, cause, power_share
+from benchmarks.situations.situation import (
     HISTORY_SECONDS,
     Rng,
     Situation,
-    around,
-    capped,
-    chance,
+    apply_power_cap,
+    bernoulli,
+    choose,
+    draw_gpu_count,
+    draw_hardware,
+    draw_pool_kind,
     exporters,
     full_kernels,
-    hardware,
-    ordinary,
+    log_uniform,
     pauses,
-    pick,
-    size,
-    stated_kind,
     uniform,
+    with_ordinary_losses,
 )
 
 VARIANTS = {
@@ -43,7 +43,7 @@ VARIANTS = {
 
 
 def healthy(rng: Rng) -> Situation:
-    variant = pick(rng, tuple(VARIANTS), tuple(VARIANTS.values()))
+    variant = choose(rng, tuple(VARIANTS), tuple(VARIANTS.values()))
     if variant.startswith("serving"):
         return _serving(rng, variant)
     if variant == "unused":
@@ -51,19 +51,24 @@ def healthy(rng: Rng) -> Situation:
     return _training(rng, variant)
 
 
-def _hosts(rng: Rng, nodes: int) -> tuple[Host, ...]:
+def _hosts(rng: Rng, nodes: int) -> tuple[SimulatedHost, ...]:
     return tuple(
-        Host(uniform(rng, 0.05, 0.8), around(rng, 0.001, 0.06), around(rng, 0.01, 0.5), around(rng, 0.003, 0.3))
+        SimulatedHost(
+            uniform(rng, 0.05, 0.8),
+            log_uniform(rng, 0.001, 0.06),
+            log_uniform(rng, 0.01, 0.5),
+            log_uniform(rng, 0.003, 0.3),
+        )
         for _ in range(nodes)
     )
 
 
 def _training(rng: Rng, variant: str) -> Situation:
-    model, gpus = hardware(rng), size(rng)
+    model, gpus = draw_hardware(rng), draw_gpu_count(rng)
     if variant == "MIG":
         model, gpus = MODELS[1], 1
     while True:
-        step = ordinary(rng, full_kernels(rng), gpus)
+        step = with_ordinary_losses(rng, full_kernels(rng), gpus)
         if variant == "power cap":
             step = replace(step, tensor=uniform(rng, 0.6, 0.8), dram=uniform(rng, 0.4, 0.6))
         if variant == "science":
@@ -71,17 +76,17 @@ def _training(rng: Rng, variant: str) -> Situation:
         if cause(step) == "none":
             break
     memory = uniform(rng, 0.93, 0.985) if variant == "full memory" else uniform(rng, 0.15, 0.92)
-    rank = capped(Rank(step, memory=memory))
+    rank = apply_power_cap(Rank(step, memory=memory))
     if variant == "hot":  # near the limit, where the driver takes a little clock now and then
         rank = replace(rank, heat_celsius=uniform(rng, 14, 22), thermal=uniform(rng, 0, 0.06))
     ranks = tuple(replace(rank, node=k // 8) for k in range(gpus))
-    seen, kind = exporters(rng, model), stated_kind(rng, "training")
+    seen, kind = exporters(rng, model), draw_pool_kind(rng, "training")
     if variant == "MIG":
-        seen = replace(seen, utilization=False, activity=chance(rng, 0.5))
-    scene = Scene(model, ranks, _hosts(rng, 1 + (gpus - 1) // 8), gpus > 1, uniform(rng, 0.02, 0.08),
-                  pauses=_pauses(rng, variant), parks=chance(rng, 0.3))  # fmt: skip
+        seen = replace(seen, utilization=False, activity=bernoulli(rng, 0.5))
+    scene = GpuGroup(model, ranks, _hosts(rng, 1 + (gpus - 1) // 8), gpus > 1, uniform(rng, 0.02, 0.08),
+                  pauses=_pauses(rng, variant), lowers_idle_clocks=bernoulli(rng, 0.3))  # fmt: skip
     interrupted = variant in ("pausing", "just started")  # then all that can be asked is that nothing be made up
-    return Situation("healthy", variant, scene, seen, kind, not interrupted and _told(seen, rank))
+    return Situation("healthy", variant, scene, seen, kind, not interrupted and _is_identifiable(seen, rank))
 
 
 def _pauses(rng: Rng, variant: str) -> tuple[tuple[float, float], ...]:
@@ -92,7 +97,7 @@ def _pauses(rng: Rng, variant: str) -> tuple[tuple[float, float], ...]:
     return pauses(rng)
 
 
-def _told(seen: Exporters, rank: Rank) -> bool:
+def _is_identifiable(seen: ExportedSignals, rank: Rank) -> bool:
     """Whether anybody could tell that kernels do real work: by activity, by the job's word, or by the power drawn."""
     draws = seen.power and power_share(rank.step, rank.clock) >= 0.65
     return seen.utilization and (seen.activity or draws or (seen.job and seen.job_communication))
@@ -100,33 +105,33 @@ def _told(seen: Exporters, rank: Rank) -> bool:
 
 def _serving(rng: Rng, variant: str) -> Situation:
     """Work comes from outside: some load; a large model with little, that no smaller GPU could hold; a quiet hour."""
-    model: Hardware = hardware(rng)
+    model: Hardware = draw_hardware(rng)
     gpus = int(rng.choice([1, 2, 4, 8]))
     quiet = variant != "serving"
     night = variant == "serving at night"
-    step = Step(
-        kernels=around(rng, 0.02, 1.0),
+    step = GpuStep(
+        kernels=log_uniform(rng, 0.02, 1.0),
         fill=uniform(rng, 0.4, 0.95),
         tensor=uniform(rng, 0.04, 0.3),
         fp32=uniform(rng, 0.02, 0.15),
         dram=uniform(rng, 0.25, 0.62),
-        input_bytes_per_second=around(rng, 1e5, 1e8),
+        input_bytes_per_second=log_uniform(rng, 1e5, 1e8),
     )
     load = uniform(rng, 0.04, 0.3) if quiet else uniform(rng, 0.38, 0.85)
     memory = uniform(rng, 0.05, 0.4) if night else uniform(rng, 0.5, 0.95)
     ranks = tuple(Rank(step, load=load, memory=memory, job=k) for k in range(gpus))
-    scene = Scene(model, ranks, _hosts(rng, 1), load_swing=uniform(rng, 0.05, 0.35),
+    scene = GpuGroup(model, ranks, _hosts(rng, 1), load_swing=uniform(rng, 0.05, 0.35),
                   swing_seconds=uniform(rng, 300, 3600),
                   day_peak=uniform(rng, 0.45, 0.9) if night else None)  # fmt: skip
-    seen, kind = exporters(rng, model, serving=True), stated_kind(rng, "serving")
+    seen, kind = exporters(rng, model, serving=True), draw_pool_kind(rng, "serving")
     identifiable = kind == "serving" and (seen.day or not night)
     return Situation("healthy", variant, scene, seen, kind, identifiable)
 
 
 def _unused(rng: Rng) -> Situation:
-    model, gpus = hardware(rng), size(rng)
-    rank = Rank(Step(1.0, tensor=0.0), load=0.0, memory=uniform(rng, 0.0, 0.03), processes=0, job=None)
-    scene = Scene(model, tuple(replace(rank, node=k // 8) for k in range(gpus)), _hosts(rng, 1 + (gpus - 1) // 8),
-                  parks=True)  # fmt: skip
-    seen, kind = exporters(rng, model, serving=True), stated_kind(rng, "training")
+    model, gpus = draw_hardware(rng), draw_gpu_count(rng)
+    rank = Rank(GpuStep(1.0, tensor=0.0), load=0.0, memory=uniform(rng, 0.0, 0.03), processes=0, job=None)
+    scene = GpuGroup(model, tuple(replace(rank, node=k // 8) for k in range(gpus)), _hosts(rng, 1 + (gpus - 1) // 8),
+                  lowers_idle_clocks=True)  # fmt: skip
+    seen, kind = exporters(rng, model, serving=True), draw_pool_kind(rng, "training")
     return Situation("healthy", "unused", scene, seen, kind, identifiable=True)

@@ -11,8 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.situations.physics import Step, power_share
-from benchmarks.situations.scene import SCRAPE_SECONDS, Array, Course, Rank, Scene, column, correlated, unfold
+from benchmarks.situations.gpu_group import (
+    SCRAPE_SECONDS,
+    Array,
+    GpuGroup,
+    Rank,
+    StepTimeline,
+    column,
+    correlated,
+    simulate,
+)
+from benchmarks.situations.physics import GpuStep, power_share
 
 #: Seconds over which the driver averages: utilization (1/6 to 1), power (1).
 UTILIZATION_SECONDS = 0.3
@@ -21,7 +30,7 @@ IDLE_CLOCK_SHARE = 0.17
 
 
 @dataclass(frozen=True, slots=True)
-class Exporters:
+class ExportedSignals:
     """Which families there are. `activity_seconds`: over how long a gauge of activity averages."""
 
     busy_counter: bool = True
@@ -47,7 +56,7 @@ class Exporters:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observation:
     """Readings by name, one row an interval and one column a GPU (or node); NaN where there is none.
 
     A name is there only if its family is. Counters stand as their rate in the interval.
@@ -57,10 +66,10 @@ class Seen:
     node: Mapping[str, Array]
 
 
-def observe(rng: np.random.Generator, scene: Scene, exporters: Exporters, intervals: int) -> Seen:
+def observe(rng: np.random.Generator, scene: GpuGroup, exporters: ExportedSignals, intervals: int) -> Observation:
     """`intervals` scrapes of the scene, SCRAPE_SECONDS apart."""
-    course = unfold(rng, scene, intervals)
-    gpu = {**_duty(rng, scene, course, exporters), **_condition(rng, scene, course, exporters)}
+    course = simulate(rng, scene, intervals)
+    gpu = {**_utilization_gauge(rng, scene, course, exporters), **_gpu_condition(rng, scene, course, exporters)}
     if exporters.activity:
         gpu |= _activity(rng, scene, course, exporters)
     if exporters.links:
@@ -72,17 +81,19 @@ def observe(rng: np.random.Generator, scene: Scene, exporters: Exporters, interv
     for readings in (gpu, node):
         for array in readings.values():
             array[missed] = np.nan
-    return Seen(gpu, node)
+    return Observation(gpu, node)
 
 
-def _sampled(rng: np.random.Generator, share: Array, course: Course, seconds: float) -> Array:
+def _sample_share(rng: np.random.Generator, share: Array, course: StepTimeline, seconds: float) -> Array:
     """A share as a mean over `seconds` before the scrape tells it: steps longer than that come in whole or not."""
     whole = np.minimum(1.0, course.step_seconds / (2 * seconds))
     scatter = np.sqrt(np.clip(share * (1 - share), 0, None) * whole)
     return np.asarray(np.clip(share + scatter * rng.standard_normal(share.shape), 0.0, 1.0))
 
 
-def _duty(rng: np.random.Generator, scene: Scene, course: Course, exporters: Exporters) -> dict[str, Array]:
+def _utilization_gauge(
+    rng: np.random.Generator, scene: GpuGroup, course: StepTimeline, exporters: ExportedSignals
+) -> dict[str, Array]:
     ranks = scene.ranks
     duty = np.clip(course.kernels + course.collective, 0, 1)
     background = np.array([2e-4 if rank.processes else 0.0 for rank in ranks])  # a monitor that looks in
@@ -96,21 +107,23 @@ def _duty(rng: np.random.Generator, scene: Scene, course: Course, exporters: Exp
         found["utilization_day_peak"] = np.tile(_hourly_peak(scene, duty), (duty.shape[0], 1))
     if exporters.utilization:
         seconds = SCRAPE_SECONDS if exporters.busy_counter else UTILIZATION_SECONDS
-        found["utilization"] = _sampled(rng, duty, course, seconds)
+        found["utilization"] = _sample_share(rng, duty, course, seconds)
         if exporters.memory_activity:
             moves = course.kernels * np.minimum(1.0, column(ranks, "dram") * 1.15) + course.collective * 0.1
-            found["memory_activity"] = _sampled(rng, np.clip(moves, 0, 1), course, UTILIZATION_SECONDS)
+            found["memory_activity"] = _sample_share(rng, np.clip(moves, 0, 1), course, UTILIZATION_SECONDS)
     return found
 
 
-def _hourly_peak(scene: Scene, duty: Array) -> Array:
+def _hourly_peak(scene: GpuGroup, duty: Array) -> Array:
     hour = int(3600 / SCRAPE_SECONDS)
     means = [duty[start : start + hour].mean(axis=0) for start in range(0, duty.shape[0], hour)]
     peak = np.max(means, axis=0)
     return np.asarray(peak if scene.day_peak is None else np.maximum(peak, scene.day_peak))
 
 
-def _activity(rng: np.random.Generator, scene: Scene, course: Course, exporters: Exporters) -> dict[str, Array]:
+def _activity(
+    rng: np.random.Generator, scene: GpuGroup, course: StepTimeline, exporters: ExportedSignals
+) -> dict[str, Array]:
     ranks = scene.ranks
     fill, link = column(ranks, "fill"), column(ranks, "collective_fill")
     parts = {
@@ -129,7 +142,9 @@ def _activity(rng: np.random.Generator, scene: Scene, course: Course, exporters:
     return seen
 
 
-def _condition(rng: np.random.Generator, scene: Scene, course: Course, exporters: Exporters) -> dict[str, Array]:
+def _gpu_condition(
+    rng: np.random.Generator, scene: GpuGroup, course: StepTimeline, exporters: ExportedSignals
+) -> dict[str, Array]:
     ranks, hardware = scene.ranks, scene.hardware
     shape = course.kernels.shape
     limit = np.array([rank.limit_share for rank in ranks], dtype=np.float64) * hardware.limit_watts
@@ -143,7 +158,7 @@ def _condition(rng: np.random.Generator, scene: Scene, course: Course, exporters
     clocks = np.array([rank.clock for rank in ranks])
     in_kernels = np.clip(course.kernels / np.maximum(busy, 1e-9), 0, 1)
     clock = 1 - (1 - clocks) * (0.3 + 0.7 * in_kernels)  # held back a little between kernels, too
-    if scene.parks:
+    if scene.lowers_idle_clocks:
         clock = np.where(busy < 0.01, IDLE_CLOCK_SHARE, clock)
     found: dict[str, Array] = {
         "temperature": np.asarray(np.round(np.minimum(warm, hardware.slowdown_celsius)), dtype=np.float64),
@@ -151,7 +166,7 @@ def _condition(rng: np.random.Generator, scene: Scene, course: Course, exporters
         "sm_clock_max": np.full(shape, hardware.sm_clock),
     }
     if exporters.power:
-        found["power"] = _sampled_watts(rng, watts, course, hardware.idle_watts)
+        found["power"] = _sample_power(rng, watts, course, hardware.idle_watts)
         found["power_limit"] = np.tile(limit, (shape[0], 1))
     if exporters.throttle:
         for name, seconds in (("thermal", "thermal"), ("power_cap", "cap"), ("power_brake", "brake")):
@@ -164,25 +179,25 @@ def _condition(rng: np.random.Generator, scene: Scene, course: Course, exporters
     return found
 
 
-def _power(ranks: tuple[Rank, ...], course: Course) -> Array:
+def _power(ranks: tuple[Rank, ...], course: StepTimeline) -> Array:
     """Of each interval: what the ranks draw in a whole step of kernels, or of collectives, by their shares."""
 
     def alone(rank: Rank) -> float:
         step = rank.step
-        kernels = Step(1.0, fill=step.fill, tensor=step.tensor, fp32=step.fp32, fp64=step.fp64, dram=step.dram)
+        kernels = GpuStep(1.0, fill=step.fill, tensor=step.tensor, fp32=step.fp32, fp64=step.fp64, dram=step.dram)
         return power_share(kernels, rank.clock)
 
     return np.asarray(course.kernels * np.array([alone(rank) for rank in ranks]) + course.collective * 0.38)
 
 
-def _sampled_watts(rng: np.random.Generator, watts: Array, course: Course, idle: float) -> Array:
+def _sample_power(rng: np.random.Generator, watts: Array, course: StepTimeline, idle: float) -> Array:
     whole = np.minimum(1.0, course.step_seconds / (2 * POWER_SECONDS))
     return np.asarray(
         np.clip(watts + 0.3 * (watts - idle) * whole * rng.standard_normal(watts.shape), idle * 0.9, None)
     )
 
 
-def _links(scene: Scene, course: Course) -> dict[str, Array]:
+def _links(scene: GpuGroup, course: StepTimeline) -> dict[str, Array]:
     """Bytes a second. Collectives go over NVLink where there is one, else over PCIe."""
     ranks, hardware = scene.ranks, scene.hardware
     alone = np.array([sum(1 for other in ranks if other.job == rank.job) < 2 for rank in ranks])
@@ -203,7 +218,7 @@ def _links(scene: Scene, course: Course) -> dict[str, Array]:
     return found
 
 
-def _job(scene: Scene, course: Course, exporters: Exporters) -> dict[str, Array]:
+def _job(scene: GpuGroup, course: StepTimeline, exporters: ExportedSignals) -> dict[str, Array]:
     """Rates of the job's own counters; of GPUs without a job there are none."""
     none = np.array([np.nan if rank.job is None or rank.load is not None else 1.0 for rank in scene.ranks])
     running = course.running * none
@@ -221,7 +236,9 @@ def _job(scene: Scene, course: Course, exporters: Exporters) -> dict[str, Array]
     return found
 
 
-def _nodes(rng: np.random.Generator, scene: Scene, course: Course, exporters: Exporters) -> dict[str, Array]:
+def _nodes(
+    rng: np.random.Generator, scene: GpuGroup, course: StepTimeline, exporters: ExportedSignals
+) -> dict[str, Array]:
     shape = (course.kernels.shape[0], len(scene.hosts))
     on_node = np.array([[float(rank.node == k) for k in range(len(scene.hosts))] for rank in scene.ranks])
     between = scene.network_share * (course.exchange @ on_node) / np.maximum(on_node.sum(axis=0), 1)

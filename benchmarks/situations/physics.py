@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 #: A cause is worth acting on if without it a quarter more work would be done.
-WORTH_RATIO = 0.25
+ACTIONABLE_RATIO = 0.25
 #: Below this, a cause is what any real job has.
 ORDINARY_RATIO = 0.13
 #: Mixtures: a second cause has at most this share of the first one's gain.
@@ -22,7 +22,7 @@ EMPTY_SM_ACTIVITY = 0.04
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class GpuStep:
     """One step of one GPU's work. Times in seconds at full clock; all other figures are shares, 0..1.
 
     kernels       computing kernels run; `fill`, `tensor`, `fp32`, `fp64`, `dram` hold while they do
@@ -87,7 +87,7 @@ class Losses:
         return {name: step_seconds / max(step_seconds - lost, 1e-9) - 1 for name, lost in named.items()}
 
 
-def losses(step: Step, clock: float = 1.0, waits_for_peer: float = 0.0) -> Losses:
+def losses(step: GpuStep, clock: float = 1.0, waits_for_peer: float = 0.0) -> Losses:
     """Of one step; `waits_for_peer` is the part of `step.collective` in which a slower GPU is waited for."""
     kernels = step.kernel_seconds(clock)
     underfilled = max(0.0, 1 - step.fill / FULL_SM_ACTIVITY)
@@ -101,16 +101,16 @@ def losses(step: Step, clock: float = 1.0, waits_for_peer: float = 0.0) -> Losse
     )
 
 
-def cause(step: Step, clock: float = 1.0, waits_for_peer: float = 0.0) -> str | None:
+def cause(step: GpuStep, clock: float = 1.0, waits_for_peer: float = 0.0) -> str | None:
     """The cause worth acting on, "none" for ordinary work, None where it is neither clear nor ordinary."""
     gains = losses(step, clock, waits_for_peer).gains(step.seconds(clock))
     (first, best), (_, second) = sorted(gains.items(), key=lambda item: -item[1])[:2]
     if best < ORDINARY_RATIO:
         return "none"
-    return first if best >= WORTH_RATIO and second <= SECOND_CAUSE_RATIO * best else None
+    return first if best >= ACTIONABLE_RATIO and second <= SECOND_CAUSE_RATIO * best else None
 
 
-def power_share(step: Step, clock: float = 1.0) -> float:
+def power_share(step: GpuStep, clock: float = 1.0) -> float:
     """Power above idle, as a share of what the limit allows: what each busy part draws, in the mean over a step.
 
     Running at all takes a quarter (clocks and caches awake), SMs and their pipes the most, memory the rest. A tensor
@@ -122,12 +122,12 @@ def power_share(step: Step, clock: float = 1.0) -> float:
     return kernels * (busy + 0.30 * step.dram) * (0.35 + 0.65 * clock**2) + collective * 0.38
 
 
-def cap_clock(step: Step, limit_share: float = 1.0) -> float:
+def cap_clock(step: GpuStep, limit_share: float = 1.0) -> float:
     """The clock, as a share of the full one, that the power limit leaves while kernels run.
 
     Dynamic power goes with frequency times voltage squared, and voltage with frequency near the top.
     """
-    alone = Step(
+    alone = GpuStep(
         1.0, fill=step.fill, tensor=step.tensor, fp32=step.fp32, fp64=step.fp64, dram=step.dram, stalled=step.stalled
     )
     clock = 1.0

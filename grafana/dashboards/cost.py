@@ -10,25 +10,25 @@ from grafana_foundation_sdk.builders.stat import Panel as Stat
 from grafana_foundation_sdk.builders.table import Panel as Table
 from grafana_foundation_sdk.builders.timeseries import Panel as TimeSeries
 
-from grafana.board import cell, frame, label, link
+from grafana.dashboard_frame import cell_value, label_value, link, new_dashboard
 from grafana.panels import (
     BAD,
     GOOD,
-    MIDDLING,
-    bars,
-    choice,
-    column,
-    lines,
-    link_column,
-    listing,
-    number,
-    ratio_column,
-    share,
-    sorted_by,
+    WARNING,
+    add_column_links,
+    bar_gauge_panel,
+    format_ratio_column,
+    multi_value_variable,
+    override_column,
+    ratio_panel,
+    set_column_widths,
+    sort_table,
+    stat_panel,
     steps,
-    widths,
+    table_panel,
+    timeseries_panel,
 )
-from grafana.series import GPU_TARGET
+from grafana.queries import GPU_TARGET
 
 MODEL = '{name=~"$name"}'
 BUSY, MEASURED = f"model:gpus_busy:mean5m{MODEL}", f"model:gpus_measured:count{MODEL}"
@@ -45,10 +45,10 @@ def hours(expr: str) -> str:
 
 
 def dashboard() -> Dashboard:
-    board = frame(
+    board = new_dashboard(
         "cost", "GPU cost and waste", "How many GPUs' worth of time does nobody use, where, and what does it cost?",
         "now-24h",
-    ).with_variable(choice("name", "GPU model", "gpu:identity:info"))  # fmt: skip
+    ).with_variable(multi_value_variable("name", "GPU model", "gpu:identity:info"))  # fmt: skip
     for panel in glance():
         board = board.with_panel(panel)
     board = board.with_row(Row("Since when, and how much?"))
@@ -60,41 +60,41 @@ def dashboard() -> Dashboard:
 
 def glance() -> list[Stat]:
     return [
-        share(
+        ratio_panel(
             "How much of the time was used?",
             "Busy time of all chosen GPUs over the time in which they were seen, within the time range. Green from the "
             "target of 90 % on.",
             f"sum(avg_over_time({BUSY}[$__range])) / sum(avg_over_time({MEASURED}[$__range]))",
             GPU_TARGET,
         ),
-        number(
+        stat_panel(
             "GPU-hours that nobody used",
             "Time in which GPUs were seen and no kernel ran, within the time range.",
             f"sum({hours(f'{MEASURED} - {BUSY}')})",
-            steps(MIDDLING),
+            steps(WARNING),
         ).decimals(1),
-        number(
+        stat_panel(
             "Of them, held by idle processes",
             "GPU-hours of GPUs that did nothing for half an hour while processes held their memory: nobody else could "
             "use them.",
             f"sum({hours(f'model:gpus_idle_holding:sum30m{MODEL}')})",
             steps(GOOD, (0.1, BAD)),
         ).decimals(1),
-        number(
+        stat_panel(
             "What do these GPUs cost an hour?",
             "All GPUs of models that have a price in the advisor's settings (cost.gpu_price_per_hour), in their "
             "currency.",
             f"sum(model:gpus:count{MODEL} * on (name) {PRICE})",
             no_value=NO_PRICES,
         ).decimals(2),
-        number(
+        stat_panel(
             "What did the unused time cost?",
             "Unused GPU-hours of models that have a price, times the price, within the time range.",
             f"sum({hours(f'{MEASURED} - {BUSY}')} * on (name) {PRICE})",
-            steps(MIDDLING),
+            steps(WARNING),
             no_value=NO_PRICES,
         ).decimals(2),
-        number(
+        stat_panel(
             "What would the advice save an hour?",
             "All open recommendations together. No data without prices, or if nothing that is recommended changes the "
             "cost.",
@@ -107,7 +107,7 @@ def glance() -> list[Stat]:
 
 def over_time() -> list[TimeSeries]:
     return [
-        lines(
+        timeseries_panel(
             "How many GPUs are there, and how many are at work?",
             "At work: the sum of their utilization, so two GPUs that are busy half of the time count as one.",
             "short",
@@ -116,7 +116,7 @@ def over_time() -> list[TimeSeries]:
             (f"sum(model:gpus_idle:sum30m{MODEL})", "did nothing for 30 minutes"),
             (f"sum(model:gpus_idle_holding:sum30m{MODEL})", "and hold memory"),
         ),
-        lines(
+        timeseries_panel(
             "How many GPUs of each model go unused?",
             "GPUs' worth of time in which no kernel ran.",
             "short",
@@ -127,7 +127,7 @@ def over_time() -> list[TimeSeries]:
 
 def models() -> Table:
     unused = f"{MEASURED} - {BUSY}"
-    panel = listing(
+    panel = table_panel(
         "Which models go unused?",
         "Within the time range. Money for models that have a price in the advisor's settings.",
         [
@@ -147,15 +147,15 @@ def models() -> Table:
         },
         wanted="name",
     ).span(14)
-    panel = column(ratio_column(panel, "Used", GPU_TARGET), "Unused GPU-hours", decimals=1)
-    panel = sorted_by(widths(panel, WIDTHS), "Unused GPU-hours", descending=True)
-    return column(column(panel, "Price per hour", decimals=2), "Cost of the unused time", decimals=2)
+    panel = override_column(format_ratio_column(panel, "Used", GPU_TARGET), "Unused GPU-hours", decimals=1)
+    panel = sort_table(set_column_widths(panel, WIDTHS), "Unused GPU-hours", descending=True)
+    return override_column(override_column(panel, "Price per hour", decimals=2), "Cost of the unused time", decimals=2)
 
 
 def nodes() -> BarGauge:
     unused = f"host:gpus_measured:count{MODEL} - host:gpus_busy:mean5m{MODEL}"
     return (
-        bars(
+        bar_gauge_panel(
             "Which nodes have the most unused GPUs?",
             "GPUs' worth of time in which no kernel ran in the last 5 minutes, of the ten nodes that have the most.",
             "short",
@@ -163,14 +163,14 @@ def nodes() -> BarGauge:
             "{{nodename}}",
         )
         .decimals(1)
-        .data_links([link("node", "GPUs of this node", nodename=label("nodename"))])
+        .data_links([link("node", "GPUs of this node", nodename=label_value("nodename"))])
         .span(10)
     )
 
 
 def idle() -> Table:
     where = "* on (uuid) group_left (nodename, index, name) gpu:identity:info" + MODEL
-    panel = listing(
+    panel = table_panel(
         "Which GPUs do nothing?",
         "Below 1 % utilization over the last 30 minutes, and seen for 90 % of that time.",
         [
@@ -188,13 +188,15 @@ def idle() -> Table:
         },
         wanted="nodename",
     ).span(14)
-    panel = column(ratio_column(panel, "Memory held"), "Power", unit="watt", decimals=0)
-    panel = widths(panel, {"GPU": 60, "Power": 80, "UUID": 330})
-    return link_column(panel, "UUID", link("gpu", "This GPU", nodename=cell("Node"), uuid=cell("UUID")))
+    panel = override_column(format_ratio_column(panel, "Memory held"), "Power", unit="watt", decimals=0)
+    panel = set_column_widths(panel, {"GPU": 60, "Power": 80, "UUID": 330})
+    return add_column_links(
+        panel, "UUID", link("gpu", "This GPU", nodename=cell_value("Node"), uuid=cell_value("UUID"))
+    )
 
 
 def owners() -> Table:
-    panel = listing(
+    panel = table_panel(
         "Who leaves the most unused?",
         "GPUs' worth of time in which no kernel ran in the last 5 minutes, of each owner that gpu-exporter tells of.",
         ["sort_desc(topk(50, owner:gpus_measured:count - owner:gpus_busy:mean5m))"],
@@ -207,5 +209,5 @@ def owners() -> Table:
             "Value #A": "Unused GPUs",
         },
     ).span(10)
-    panel = column(panel, "Unused GPUs", decimals=1)
-    return link_column(panel, "Job", link("jobs", "This job", training_job=cell("Job")))
+    panel = override_column(panel, "Unused GPUs", decimals=1)
+    return add_column_links(panel, "Job", link("jobs", "This job", training_job=cell_value("Job")))

@@ -9,38 +9,44 @@ from grafana_foundation_sdk.builders.stat import Panel as Stat
 from grafana_foundation_sdk.builders.table import Panel as Table
 from grafana_foundation_sdk.builders.timeseries import Panel as TimeSeries
 
-from grafana.advice import STATUSES, advisor_variable, how_many, is_it_current, recommendations
-from grafana.board import cell, frame, label, link, marks
+from grafana.advisor_panels import (
+    STATUSES,
+    advice_freshness_panel,
+    advisor_variable,
+    recommendation_count_panel,
+    recommendations_table,
+)
+from grafana.dashboard_frame import cell_value, label_value, link, new_dashboard, recommendation_annotations
 from grafana.panels import (
     BAD,
     GOOD,
-    MIDDLING,
-    choice,
-    column,
-    lines,
-    link_column,
-    listing,
-    number,
-    ratio_column,
-    share,
-    shares,
-    sorted_by,
-    state_column,
+    WARNING,
+    add_column_links,
+    add_target_line,
+    format_ratio_column,
+    format_state_column,
+    multi_value_variable,
+    override_column,
+    ratio_panel,
+    ratio_timeseries_panel,
+    sort_table,
+    stat_panel,
     steps,
-    target_line,
+    table_panel,
+    timeseries_panel,
 )
-from grafana.series import (
-    ADVICE,
-    CHOSEN,
+from grafana.queries import (
     CPU_TARGET,
     GPU_TARGET,
     HOT_CELSIUS,
     MEMORY_TARGET,
-    SINCE,
-    busy_share,
-    identified,
-    memory_share,
-    of_nodes,
+    OPEN_RECOMMENDATIONS,
+    RECOMMENDED_SINCE,
+    SELECTED_GPUS,
+    memory_used_ratio,
+    utilization,
+    with_gpu_identity,
+    with_node_name,
 )
 
 CHECK = "max by (item, scope_kind, scope{}) ({})"
@@ -48,13 +54,17 @@ CHECK = "max by (item, scope_kind, scope{}) ({})"
 
 def dashboard() -> Dashboard:
     board = (
-        frame(
+        new_dashboard(
             "fleet", "GPU fleet", "Is anything wrong with the GPUs, are they used, and what does the advisor suggest?"
         )
-        .with_variable(choice("nodename", "Node", "gpu:identity:info"))
-        .with_variable(choice("name", "GPU model", "gpu:identity:info", '{nodename=~"$nodename"}'))
+        .with_variable(multi_value_variable("nodename", "Node", "gpu:identity:info"))
+        .with_variable(multi_value_variable("name", "GPU model", "gpu:identity:info", '{nodename=~"$nodename"}'))
         .with_variable(advisor_variable())
-        .annotation(marks(f"{SINCE} * on (id) group_left (kind, severity, scope, alert) ({ADVICE})"))
+        .annotation(
+            recommendation_annotations(
+                f"{RECOMMENDED_SINCE} * on (id) group_left (kind, severity, scope, alert) ({OPEN_RECOMMENDATIONS})"
+            )
+        )
     )
     for panel in glance():
         board = board.with_panel(panel.span(6))
@@ -69,62 +79,64 @@ def dashboard() -> Dashboard:
 def glance() -> list[Stat]:
     # Sums of what there is: zero is shown when it was counted, never for want of data.
     return [
-        number("GPUs", "All that an exporter tells of.", f"sum(host:gpus:count{CHOSEN})"),
-        number(
+        stat_panel("GPUs", "All that an exporter tells of.", f"sum(host:gpus:count{SELECTED_GPUS})"),
+        stat_panel(
             "GPUs that are down",
             "GPUs that their exporter knows and that do not answer. The alert GpuDown tells which and why. No data "
             "where the exporter does not tell.",
-            f"sum(host:gpus_down:sum{CHOSEN})",
+            f"sum(host:gpus_down:sum{SELECTED_GPUS})",
             steps(GOOD, (1, BAD)),
         ),
-        share(
+        ratio_panel(
             "How busy is the fleet?",
             "Mean utilization of the last 5 minutes: the share of time in which kernels ran. Green from the target of "
             "90 % on.",
-            busy_share(),
+            utilization(),
             GPU_TARGET,
         ),
-        share(
+        ratio_panel(
             "How full is the memory?",
             "Memory that processes hold, of all there is. Green from the target of 85 % on.",
-            memory_share(),
+            memory_used_ratio(),
             MEMORY_TARGET,
         ),
-        number(
+        stat_panel(
             "GPUs that do nothing",
             "GPUs below 1 % utilization over the last 30 minutes. Those that were seen for less than 90 % of that time "
             "are not counted.",
-            f"sum(host:gpus_idle:sum30m{CHOSEN})",
-            steps(GOOD, (1, MIDDLING)),
+            f"sum(host:gpus_idle:sum30m{SELECTED_GPUS})",
+            steps(GOOD, (1, WARNING)),
         ),
-        number(
+        stat_panel(
             "GPUs idle while holding memory",
             "Those of them with more than 5 % of their memory in use: nobody works on them, and nobody else can.",
-            f"sum(host:gpus_idle_holding:sum30m{CHOSEN})",
+            f"sum(host:gpus_idle_holding:sum30m{SELECTED_GPUS})",
             steps(GOOD, (1, BAD)),
         ),
-        how_many(),
-        is_it_current(),
+        recommendation_count_panel(),
+        advice_freshness_panel(),
     ]
 
 
 def advice() -> Table:
-    return recommendations("What does the advisor recommend?", "Open recommendations for the whole fleet.").height(10)
+    return recommendations_table(
+        "What does the advisor recommend?", "Open recommendations for the whole fleet."
+    ).height(10)
 
 
 def nodes() -> Table:
-    panel = listing(
+    panel = table_panel(
         "Which nodes need a look?",
         "The GPUs of each node: how busy they are on average, how full, and how many of them are idle or down. A "
         "click on a node's name shows its GPUs.",
         [
-            f"sum by (nodename) (host:gpus:count{CHOSEN})",
-            busy_share(by="nodename"),
-            memory_share(by="nodename"),
-            f"sum by (nodename) (host:gpus_idle:sum30m{CHOSEN})",
-            f"sum by (nodename) (host:gpus_idle_holding:sum30m{CHOSEN})",
-            f"sum by (nodename) (host:gpus_down:sum{CHOSEN})",
-            f"sum by (nodename) (host:gpu_power_watts:sum{CHOSEN})",
+            f"sum by (nodename) (host:gpus:count{SELECTED_GPUS})",
+            utilization(by="nodename"),
+            memory_used_ratio(by="nodename"),
+            f"sum by (nodename) (host:gpus_idle:sum30m{SELECTED_GPUS})",
+            f"sum by (nodename) (host:gpus_idle_holding:sum30m{SELECTED_GPUS})",
+            f"sum by (nodename) (host:gpus_down:sum{SELECTED_GPUS})",
+            f"sum by (nodename) (host:gpu_power_watts:sum{SELECTED_GPUS})",
         ],
         {
             "nodename": "Node",
@@ -137,53 +149,53 @@ def nodes() -> Table:
             "Value #G": "Power",
         },
     )
-    panel = ratio_column(panel, "Busy", GPU_TARGET)
-    panel = ratio_column(panel, "Memory", MEMORY_TARGET)
-    panel = sorted_by(column(panel, "Power", unit="watt"), "Busy")
-    return link_column(panel, "Node", link("node", "GPUs of this node", nodename=cell("Node"))).height(7)
+    panel = format_ratio_column(panel, "Busy", GPU_TARGET)
+    panel = format_ratio_column(panel, "Memory", MEMORY_TARGET)
+    panel = sort_table(override_column(panel, "Power", unit="watt"), "Busy")
+    return add_column_links(panel, "Node", link("node", "GPUs of this node", nodename=cell_value("Node"))).height(7)
 
 
 def usage() -> list[TimeSeries]:
-    node = link("node", "GPUs of this node", nodename=label("nodename"))
+    node = link("node", "GPUs of this node", nodename=label_value("nodename"))
     return [
-        shares(
+        ratio_timeseries_panel(
             "How busy are the GPUs of each node?",
             "Mean utilization of a node's chosen GPUs over 5 minutes. Dashed: the target of 90 %. Marks: since when a "
             "recommendation is given.",
-            (busy_share(by="nodename"), "{{nodename}}"),
+            (utilization(by="nodename"), "{{nodename}}"),
             target=GPU_TARGET,
         ).data_links([node]),
-        shares(
+        ratio_timeseries_panel(
             "How busy are the GPUs of each model?",
             "Mean utilization of all chosen GPUs of a model over 5 minutes. Dashed: the target of 90 %.",
-            (busy_share(by="name"), "{{name}}"),
+            (utilization(by="name"), "{{name}}"),
             target=GPU_TARGET,
         ),
-        shares(
+        ratio_timeseries_panel(
             "How full is the memory of each node's GPUs?",
             "Memory that processes hold, of all that the node's chosen GPUs have. Dashed: the target of 85 %.",
-            (memory_share(by="nodename"), "{{nodename}}"),
+            (memory_used_ratio(by="nodename"), "{{nodename}}"),
             target=MEMORY_TARGET,
         ).data_links([node]),
-        shares(
+        ratio_timeseries_panel(
             "How busy are the CPUs of each node?",
             "Share of CPU time that was not idle. Dashed: the target of 80 %. Full CPUs keep GPUs waiting for data.",
-            (of_nodes("node:cpu_ratio:mean5m"), "{{nodename}}"),
+            (with_node_name("node:cpu_ratio:mean5m"), "{{nodename}}"),
             target=CPU_TARGET,
         ),
-        lines(
+        timeseries_panel(
             "How much power do the GPUs of each node draw?",
             "Power of all chosen boards of a node.",
             "watt",
-            (f"sum by (nodename) (host:gpu_power_watts:sum{CHOSEN})", "{{nodename}}"),
+            (f"sum by (nodename) (host:gpu_power_watts:sum{SELECTED_GPUS})", "{{nodename}}"),
         ),
-        target_line(
-            lines(
+        add_target_line(
+            timeseries_panel(
                 "Which GPUs are the hottest?",
                 f"Temperature of the cores of the five hottest GPUs at each moment. Dashed: {HOT_CELSIUS} °C, where "
                 "the alert GpuTooHot fires.",
                 "celsius",
-                (f"topk(5, {identified('gpu:temperature_celsius:last')})", "{{nodename}} GPU {{index}}"),
+                (f"topk(5, {with_gpu_identity('gpu:temperature_celsius:last')})", "{{nodename}} GPU {{index}}"),
             ),
             HOT_CELSIUS,
             BAD,
@@ -193,7 +205,7 @@ def usage() -> list[TimeSeries]:
 
 def checks() -> Table:
     # Two queries, because a check of unknown outcome has no value.
-    panel = listing(
+    panel = table_panel(
         "Which targets are met?",
         f"Each check of fleet, pools and nodes against its target: GPU {GPU_TARGET:.0%}, memory {MEMORY_TARGET:.0%}, "
         f"CPU {CPU_TARGET:.0%} unless the advisor is set otherwise. Unknown means too little data, not zero.",
@@ -204,12 +216,12 @@ def checks() -> Table:
         {"item": "What", "scope_kind": "Of", "scope": "Which", "status": "Target", "Value #B": "Measured"},
         wanted="status",
     ).span(12)
-    panel = column(panel, "Measured", unit="percentunit", decimals=1)
-    return state_column(panel, "Target", STATUSES)
+    panel = override_column(panel, "Measured", unit="percentunit", decimals=1)
+    return format_state_column(panel, "Target", STATUSES)
 
 
 def abstentions() -> Table:
-    return listing(
+    return table_panel(
         "Where does the advisor say nothing, and why?",
         "What it was asked to judge and could not, for want of good data.",
         ["max by (subject, scope_kind, scope, reason) (gpu_advisor_abstention_info)"],

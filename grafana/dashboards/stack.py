@@ -9,29 +9,29 @@ from grafana_foundation_sdk.builders.stat import Panel as Stat
 from grafana_foundation_sdk.builders.table import Panel as Table
 from grafana_foundation_sdk.builders.timeseries import Panel as TimeSeries
 
-from grafana.advice import AWAY, is_it_current
-from grafana.board import address, cell, frame
+from grafana.advisor_panels import NO_ADVISOR, advice_freshness_panel
+from grafana.dashboard_frame import cell_value, external_link, new_dashboard
 from grafana.panels import (
     BAD,
     GOOD,
-    MIDDLING,
-    column,
-    lines,
-    link_column,
-    listing,
-    number,
-    state_column,
+    WARNING,
+    add_column_links,
+    format_state_column,
+    override_column,
+    stat_panel,
     steps,
-    texts,
+    table_panel,
+    timeseries_panel,
+    value_mappings,
 )
-from grafana.series import RUNBOOKS
+from grafana.queries import RUNBOOKS
 
-OURS = 'job=~"gpu-exporter|gpu-advisor|prometheus|alertmanager"'
-ANSWERS = {"0": ("does not answer", BAD), "1": ("answers", GOOD)}
+STACK_JOBS = 'job=~"gpu-exporter|gpu-advisor|prometheus|alertmanager"'
+UP_STATES = {"0": ("does not answer", BAD), "1": ("answers", GOOD)}
 
 
 def dashboard() -> Dashboard:
-    board = frame(
+    board = new_dashboard(
         "stack", "GPU advisor: the stack's own health", "Do exporters, advisor and Prometheus do what they should?"
     )
     for panel in glance():
@@ -51,36 +51,36 @@ def dashboard() -> Dashboard:
 
 def glance() -> list[Stat]:
     return [
-        number(
+        stat_panel(
             "Exporters that do not answer",
             "Targets of the job gpu-exporter whose last scrape failed. Nothing is known of their nodes. No data: "
             "Prometheus has no such target.",
             'count(up{job="gpu-exporter"}) - sum(up{job="gpu-exporter"})',
             steps(GOOD, (1, BAD)),
         ),
-        number(
+        stat_panel(
             "Does the advisor answer?",
             "The last scrape of the job gpu-advisor.",
             'max(up{job="gpu-advisor"})',
             steps(BAD, (1, GOOD)),
             no_value="no advisor",
-        ).mappings(texts(ANSWERS)),
-        is_it_current(),
-        number(
+        ).mappings(value_mappings(UP_STATES)),
+        advice_freshness_panel(),
+        stat_panel(
             "How old is the last evaluation?",
             "Seconds since the advisor last concluded anything. The alert GpuAdvisorSilent fires after a minute.",
             "time() - max(gpu_advisor_evaluation_last_success_timestamp_seconds)",
-            steps(GOOD, (60, MIDDLING), (300, BAD)),
+            steps(GOOD, (60, WARNING), (300, BAD)),
             "s",
-            no_value=AWAY,
+            no_value=NO_ADVISOR,
         ).decimals(0),
-        number(
+        stat_panel(
             "Collectors that fail",
             "Parts of exporters whose last run failed or did not end in time. What they read is missing.",
             "count(gpu_exporter_collector_success) - sum(gpu_exporter_collector_success)",
             steps(GOOD, (1, BAD)),
         ),
-        number(
+        stat_panel(
             "Rules that fail",
             "Evaluations of rules that failed within the time range. Recorded series, which all dashboards read, are "
             "missing then.",
@@ -91,32 +91,32 @@ def glance() -> list[Stat]:
 
 
 def alerts() -> Table:
-    panel = listing(
+    panel = table_panel(
         "Which alerts fire?",
         "All alerts that Prometheus evaluates itself; those of recommendations are on their own dashboard. Empty if "
         "none fires.",
         ['max by (alertname, severity, nodename, instance) (ALERTS{alertstate="firing"})'],
         {"alertname": "Alert", "severity": "Severity", "nodename": "Node", "instance": "Instance"},
     )
-    return link_column(panel, "Alert", address("Runbook", f"{RUNBOOKS}/{cell('Alert')}.md"))
+    return add_column_links(panel, "Alert", external_link("Runbook", f"{RUNBOOKS}/{cell_value('Alert')}.md"))
 
 
 def targets() -> Table:
-    panel = listing(
+    panel = table_panel(
         "Which targets answer Prometheus?",
         "The last scrape of each of the stack's own parts, how long it took, and how many samples it brought.",
         [
-            f"max by (job, instance) (up{{{OURS}}})",
-            f"max by (job, instance) (scrape_duration_seconds{{{OURS}}})",
-            f"max by (job, instance) (scrape_samples_scraped{{{OURS}}})",
+            f"max by (job, instance) (up{{{STACK_JOBS}}})",
+            f"max by (job, instance) (scrape_duration_seconds{{{STACK_JOBS}}})",
+            f"max by (job, instance) (scrape_samples_scraped{{{STACK_JOBS}}})",
         ],
         {"job": "Job", "instance": "Instance", "Value #A": "State", "Value #B": "Took", "Value #C": "Samples"},
     )
-    return column(state_column(panel, "State", ANSWERS), "Took", unit="s")
+    return override_column(format_state_column(panel, "State", UP_STATES), "Took", unit="s")
 
 
 def collectors() -> Table:
-    panel = listing(
+    panel = table_panel(
         "Which collectors work?",
         "Each part of each exporter: whether its last run succeeded in time, and how long it took.",
         [
@@ -126,11 +126,11 @@ def collectors() -> Table:
         {"instance": "Instance", "collector": "Collector", "Value #A": "State", "Value #B": "Took"},
     ).span(12)
     works = {"0": ("fails", BAD), "1": ("works", GOOD)}
-    return column(state_column(panel, "State", works), "Took", unit="s")
+    return override_column(format_state_column(panel, "State", works), "Took", unit="s")
 
 
 def drivers() -> Table:
-    panel = listing(
+    panel = table_panel(
         "Which drivers do exporters reach?",
         "Absent is in order on a node without GPUs of that vendor.",
         ["max by (instance, driver, state) (gpu_exporter_driver_info)"],
@@ -140,18 +140,18 @@ def drivers() -> Table:
         "ok": ("ok", GOOD),
         **{state: (state, BAD) for state in ("failed", "hung", "no_permission")},
     }
-    return state_column(panel, "State", colors)
+    return format_state_column(panel, "State", colors)
 
 
 def exporters() -> list[TimeSeries]:
     return [
-        lines(
+        timeseries_panel(
             "How long do scrapes take?",
             "Of each exporter. A scrape never waits for a driver: long ones are slow networks or busy nodes.",
             "s",
             ('scrape_duration_seconds{job="gpu-exporter"}', "{{instance}}"),
         ),
-        lines(
+        timeseries_panel(
             "How long do collectors take?",
             "The longest run of each collector over all exporters.",
             "s",
@@ -161,7 +161,7 @@ def exporters() -> list[TimeSeries]:
 
 
 def sources() -> Table:
-    panel = listing(
+    panel = table_panel(
         "What does the advisor reach?",
         "The advisor's data source, and the Alertmanagers it sends to.",
         [
@@ -171,18 +171,18 @@ def sources() -> Table:
         ],
         {"instance": "Advisor", "what": "Talks to", "Value #A": "State"},
     ).span(8)
-    return state_column(panel, "State", ANSWERS)
+    return format_state_column(panel, "State", UP_STATES)
 
 
 def advisor() -> list[TimeSeries]:
     return [
-        lines(
+        timeseries_panel(
             "How long does an evaluation take?",
             "The last that succeeded.",
             "s",
             ("max by (instance) (gpu_advisor_evaluation_duration_seconds)", "{{instance}}"),
         ).span(8),
-        lines(
+        timeseries_panel(
             "How many evaluations fail, and why?",
             "A minute, by kind of failure; beside those that succeed.",
             "cpm",
@@ -194,7 +194,7 @@ def advisor() -> list[TimeSeries]:
 
 def prometheus() -> list[TimeSeries]:
     return [
-        lines(
+        timeseries_panel(
             "How long do groups of rules take?",
             "The last evaluation of each group of this project's rules. Beyond the group's interval, rules are "
             "skipped.",
@@ -206,7 +206,7 @@ def prometheus() -> list[TimeSeries]:
                 "{{group}}",
             ),
         ),
-        lines(
+        timeseries_panel(
             "How many series does Prometheus hold?",
             "In memory: those of the last hours.",
             "short",

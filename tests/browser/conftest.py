@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.programs import Program, eventually, up
-from tests.servers import free_port, require
+from tests.own_processes import Program, eventually, up
+from tests.servers import free_port, require_binary
 
 #: Every workload that leads to advice on single machines without other settings, and a GPU that is lost.
 FLEET = (
@@ -30,7 +30,7 @@ Open = Callable[..., Page]
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    path = require("chromium")
+    path = require_binary("chromium")
     with sync_playwright() as playwright:
         # Chromium's sandbox is not to be had by root, nor in many containers; the pages are our own.
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
@@ -88,7 +88,7 @@ KINDS = {"failing_gpu", "cooling", "idle_reclaim", "straggler", "scale_up", "mem
 
 
 @pytest.fixture
-def pictures(request: pytest.FixtureRequest) -> Callable[[Page, str], None]:
+def screenshots(request: pytest.FixtureRequest) -> Callable[[Page, str], None]:
     """Keeps a picture of a page for the documentation, where --update-pictures asks for it."""
 
     def keep(page: Page, name: str) -> None:

@@ -11,12 +11,11 @@ from gpu_advisor.state.view import SourceState
 from gpu_advisor.web.page.bidi import turning
 from playwright.sync_api import expect
 
-from tests.unit.advisor.build import AT, Card, Target
+from tests.browser.conftest import Open
+from tests.browser.test_page import PHONE, assert_no_horizontal_scroll, violations
+from tests.browser.view_server import serve_view
+from tests.unit.advisor.builders import AT, ExporterTarget, GpuSpec
 from tests.unit.advisor.test_api import HOSTILE, view_of, whole
-
-from .conftest import Open
-from .serving import served
-from .test_page import PHONE, fits, violations
 
 
 def level(expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
@@ -25,16 +24,16 @@ def level(expression: Expression, start: float, end: float, step: float) -> Mapp
 
 def test_hostile_labels_are_text(open_page: Open) -> None:
     cards = [
-        Card(uuid, 0.0, node=name, name=name, index=name)
+        GpuSpec(uuid, 0.0, node=name, name=name, index=name)
         for number, name in enumerate(HOSTILE.values())
         for uuid in (name, f"b{number}")
     ]
-    view = view_of([Target("a:1", cards)])
+    view = view_of([ExporterTarget("a:1", cards)])
     assert len(view.issued) == len(HOSTILE)
-    with served(view, curves=level) as url:
+    with serve_view(view, curves=level) as url:
         for path in ("/", *(f"/page/{each.id}" for each in view.issued), "/page/what-if?gpu.min=0"):
             page = open_page(url + path, width=PHONE)
-            assert fits(page), path
+            assert assert_no_horizontal_scroll(page), path
             assert page.locator("script").count() == 1
             told = re.sub(r"\s+", " ", page.locator("body").text_content() or "")
             names = [each.recommendation.scope.name for each in view.issued if path.endswith((each.id, "/", "min=0"))]
@@ -58,7 +57,7 @@ def test_hostile_labels_are_text(open_page: Open) -> None:
 def test_a_source_that_fell_silent(open_page: Open) -> None:
     view = whole()
     silent = SourceState("prometheus", "http://p:9090", False, "partial", "half an answer: see its log", AT - 90)
-    with served(dataclasses.replace(view, source=silent), curves=level) as url:
+    with serve_view(dataclasses.replace(view, source=silent), curves=level) as url:
         page = open_page(url + "/")
         expect(page.get_by_role("heading", level=1)).to_contain_text("may be out of date")
         expect(page.locator("#sources")).to_contain_text("partial")

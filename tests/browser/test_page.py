@@ -10,12 +10,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.programs import Program, advisor, eventually, up
+from tests.browser.conftest import KINDS, SETTINGS, Open
+from tests.own_processes import Program, advisor, eventually, up
 from tests.servers import free_port
 
-from .conftest import KINDS, SETTINGS, Open
-
-Keep = Callable[[Page, str], None]
+SaveScreenshot = Callable[[Page, str], None]
 
 PHONE = 390
 
@@ -50,17 +49,19 @@ def violations(page: Page) -> list[str]:
     ]
 
 
-def renewed_until(page: Page, text: str) -> None:
+def reload_until(page: Page, text: str) -> None:
     """Renews the page, as it does by itself every 15 seconds, until it has this text."""
     eventually(lambda: page.evaluate("refresh()") or text in page.inner_text("main"), 60, text)
 
 
-def fits(page: Page) -> bool:
+def assert_no_horizontal_scroll(page: Page) -> bool:
     """Nothing has to be scrolled sideways, but tables within their own frame."""
     return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
 
 
-def test_all_troubles_are_shown_what_is_broken_first(demo: Program, open_page: Open, pictures: Keep) -> None:
+def test_all_troubles_are_shown_what_is_broken_first(
+    demo: Program, open_page: Open, screenshots: SaveScreenshot
+) -> None:
     page = open_page(demo.url + "/")
     told = demo.get("/recommendations")["recommendations"]
     assert {each["kind"] for each in told} >= KINDS
@@ -71,10 +72,10 @@ def test_all_troubles_are_shown_what_is_broken_first(demo: Program, open_page: O
     assert "critical" in str(articles.first.get_attribute("class"))
     expect(page.locator(".tile.missed", has_text="GPU utilization")).to_contain_text("too low")
     expect(page.locator("#unknown")).to_contain_text("is down")  # the lost GPU is no GPU without work
-    pictures(page, "page")
+    screenshots(page, "page")
 
 
-def test_from_the_list_to_the_evidence(demo: Program, open_page: Open, pictures: Keep) -> None:
+def test_from_the_list_to_the_evidence(demo: Program, open_page: Open, screenshots: SaveScreenshot) -> None:
     page = open_page(demo.url + "/")
     told = first_of(demo, "cooling")
     page.locator(f"#a-{told['id']} a").click()
@@ -88,7 +89,7 @@ def test_from_the_list_to_the_evidence(demo: Program, open_page: Open, pictures:
     expect(page.locator("#apply pre")).to_contain_text("nvidia-smi")
     page.locator("#query-1 summary").click()
     page.evaluate("scrollTo(0, 0)")
-    pictures(page, "page-evidence")
+    screenshots(page, "page-evidence")
 
 
 def test_a_check_leads_to_its_numbers_and_to_what_to_do(demo: Program, open_page: Open) -> None:
@@ -100,7 +101,9 @@ def test_a_check_leads_to_its_numbers_and_to_what_to_do(demo: Program, open_page
     expect(page.locator("svg.chart")).to_be_visible()
 
 
-def test_what_if_changes_the_answer_as_a_slider_moves(demo: Program, open_page: Open, pictures: Keep) -> None:
+def test_what_if_changes_the_answer_as_a_slider_moves(
+    demo: Program, open_page: Open, screenshots: SaveScreenshot
+) -> None:
     page = open_page(demo.url + "/page/what-if")
     answer = page.locator("#answer")
     expect(answer).to_contain_text("Change something")
@@ -109,7 +112,7 @@ def test_what_if_changes_the_answer_as_a_slider_moves(demo: Program, open_page: 
     expect(answer).to_contain_text("Give back 4 of 4 GPUs of Tesla T4")
     expect(answer).to_contain_text("instead of 1 GPUs")
     assert "gpu.min=0" in page.url  # to hand on
-    pictures(page, "page-what-if")
+    screenshots(page, "page-what-if")
     number = page.locator("input[name='gpu.scale_down_threshold']")
     number.fill("95")
     expect(answer).to_contain_text("must be below")
@@ -139,12 +142,12 @@ def test_without_scripts_all_is_there(demo: Program, open_page: Open) -> None:
     expect(page.locator("summary", has_text="By command")).to_be_visible()
 
 
-def test_at_phone_width_nothing_is_cut_off(demo: Program, open_page: Open, pictures: Keep) -> None:
+def test_at_phone_width_nothing_is_cut_off(demo: Program, open_page: Open, screenshots: SaveScreenshot) -> None:
     for url in addresses(demo):
         page = open_page(url, width=PHONE, color_scheme="dark")
-        assert fits(page), url
+        assert assert_no_horizontal_scroll(page), url
         if url == demo.url + "/":
-            pictures(page, "page-phone")
+            screenshots(page, "page-phone")
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", PHONE)])
@@ -185,7 +188,7 @@ def test_a_snooze_from_the_page(open_page: Open, tmp_path: Path) -> None:
     there = (f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}", "2xH100-80GB:idle", SETTINGS)
     with up(tmp_path, *there) as program:
         page = open_page(program.url + "/", errors_expected=True)  # a browser complains of an advisor that is gone
-        renewed_until(page, "thing to do")
+        reload_until(page, "thing to do")
         page.locator("article.advice h3 a").click()
         page.get_by_label("because").fill("<i>new</i> fans come")
         page.get_by_role("button", name="Snooze").click()
@@ -203,12 +206,12 @@ def test_a_snooze_from_the_page(open_page: Open, tmp_path: Path) -> None:
         expect(page.get_by_role("heading", level=1)).to_contain_text("Give back")
 
 
-def test_a_source_that_is_dead_is_said_and_nothing_is_zero(open_page: Open, tmp_path: Path) -> None:
+def test_a_source_that_is_dead_is_reported_and_nothing_is_zero(open_page: Open, tmp_path: Path) -> None:
     dead = f"http://127.0.0.1:{free_port()}"
     config = {"source": {"prometheus": {"url": dead, "timeout_seconds": 1, "retries": 0}}}
     with advisor(tmp_path, f"127.0.0.1:{free_port()}", config) as program:
         page = open_page(program.url + "/")
-        renewed_until(page, "Is it running")
+        reload_until(page, "Is it running")
         expect(page.get_by_role("heading", level=1)).to_contain_text("No answer yet")
         expect(page.locator("#badges")).to_contain_text("does not answer")
         assert page.locator("svg.meter, .tile, .value").count() == 0

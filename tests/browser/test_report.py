@@ -18,15 +18,14 @@ from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import Issued
 from playwright.sync_api import Page, expect
 
-from benchmarks.week_history import DAY, PRICES, ROUND, gone, silent, utilization
-from tests.programs import Program
-from tests.unit.advisor.build import AT, Card, concluded
-from tests.unit.report.build import END, outcome, view_of
+from benchmarks.week_generator import DAY, NODE_PROFILES, PRICES, is_exporter_down, is_node_removed, utilization
+from tests.browser.conftest import Open
+from tests.browser.test_page import PHONE, assert_no_horizontal_scroll, violations
+from tests.own_processes import Program
+from tests.unit.advisor.builders import AT, GpuSpec, concluded
+from tests.unit.report.builders import END, outcome, view_of
 
-from .conftest import Open
-from .test_page import PHONE, fits, violations
-
-Keep = Callable[[Page, str], None]
+SaveScreenshot = Callable[[Page, str], None]
 
 NODES, GPUS_A_NODE = 5, 8
 WEEK = Period(END // DAY * DAY, 1800, 336)
@@ -50,10 +49,14 @@ def week() -> Past:
     memory: dict[str, dict[int, float]] = {}
     for number in range(NODES * GPUS_A_NODE):
         node, uuid = number // GPUS_A_NODE, f"GPU-{number}"
-        work = ROUND[node % len(ROUND)]
+        work = NODE_PROFILES[node % len(NODE_PROFILES)]
         gpus.append(Gpu(uuid, str(number % GPUS_A_NODE), work.model, "nvidia", f"node-{node}", True))
         middles = {index: (index + 0.5) * WEEK.step_seconds for index in range(WEEK.points)}
-        seen = {i: at for i, at in middles.items() if not silent(node, at) and not gone(node, NODES, at)}
+        seen = {
+            i: at
+            for i, at in middles.items()
+            if not is_exporter_down(node, at) and not is_node_removed(node, NODES, at)
+        }
         mean[uuid] = {i: utilization(work, at, number) for i, at in seen.items()}
         memory[uuid] = dict.fromkeys(seen, work.held)
         named[uuid] = frozenset(seen)
@@ -70,8 +73,8 @@ def week() -> Past:
 @pytest.fixture(scope="module")
 def document() -> Report:
     trail = tuple((AT - 60 * step, 0.95) for step in reversed(range(16)))
-    cards = [Card(f"GPU-s{n}", 0.95, name="NVIDIA L4", trail=trail) for n in range(4)]
-    cards += [Card(f"GPU-t{n}", 0.0, name="Tesla T4", node="node-4") for n in range(3)]
+    cards = [GpuSpec(f"GPU-s{n}", 0.95, name="NVIDIA L4", trail=trail) for n in range(4)]
+    cards += [GpuSpec(f"GPU-t{n}", 0.0, name="Tesla T4", node="node-4") for n in range(3)]
     evaluation = replace(concluded(cards, SETTINGS), at=END)
     issued = tuple(Issued(each.id("example"), END - 3 * DAY, each) for each in evaluation.recommendations)
     view = replace(view_of(outcome(0.42, 0.84, 0.81)), cluster="example", evaluation=evaluation, issued=issued)
@@ -85,7 +88,7 @@ def file(document: Report, tmp_path_factory: pytest.TempPathFactory) -> str:
     return path.as_uri()
 
 
-def test_a_week_opens_from_a_file_and_says_how_it_was(file: str, open_page: Open, pictures: Keep) -> None:
+def test_a_week_opens_from_a_file_and_says_how_it_was(file: str, open_page: Open, screenshots: SaveScreenshot) -> None:
     page = open_page(file)
     expect(page.get_by_role("heading", level=1)).to_have_text("GPU report of cluster example")
     expect(page.locator("#summary .lead")).to_contain_text("of the GPU time was used")
@@ -99,14 +102,14 @@ def test_a_week_opens_from_a_file_and_says_how_it_was(file: str, open_page: Open
     expect(page.locator("#outcomes")).to_contain_text("42.0 %")
     expect(page.locator("#advice")).to_contain_text("chat")
     page.set_viewport_size({"width": 1100, "height": 1480})
-    pictures(page, "report")
+    screenshots(page, "report")
 
 
 @pytest.mark.parametrize("options", [{}, {"color_scheme": "dark"}, {"width": PHONE}])
 def test_nobody_is_barred_from_it(file: str, open_page: Open, options: dict[str, object]) -> None:
     page = open_page(file, **options)
     assert violations(page) == []
-    assert fits(page)
+    assert assert_no_horizontal_scroll(page)
 
 
 def test_on_paper_it_needs_no_colour_and_no_dark_ground(file: str, open_page: Open, tmp_path: Path) -> None:

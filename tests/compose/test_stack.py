@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pytest
 import requests
 
-from tests.compose.engine import ROOT, Engine, engine, services, stand_ins
+from tests.compose.docker_engine import ROOT, DockerEngine, build_stub_images, engine, services
 
 KEPT = os.environ.get("GPU_ADVISOR_COMPOSE")
 pytestmark = pytest.mark.skipif(not KEPT, reason="needs an engine of its own: make test-compose")
@@ -31,8 +31,8 @@ T = TypeVar("T")
 
 
 @dataclass
-class Stack:
-    engine: Engine
+class ComposeStack:
+    engine: DockerEngine
     healthy_after_seconds: float
 
     def inside(self, service: str, *command: str) -> str:
@@ -40,18 +40,18 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
+def stack() -> Iterator[ComposeStack]:
     folder = Path(tempfile.mkdtemp(prefix="c"))
     try:
         with engine(folder) as running:
-            stand_ins(running, Path(str(KEPT)))
+            build_stub_images(running, Path(str(KEPT)))
             running.compose("config", "--quiet")
             running.compose("build", "exporter", "advisor")  # the simulated nodes are the exporter's image, too
             started = time.monotonic()
             running.compose("up", "--detach", "--no-build", *services())
             try:
-                eventually(lambda: all(_is_well(running, name) for name in services()), 2 * HEALTHY_WITHIN_SECONDS)
-                yield Stack(running, time.monotonic() - started)
+                eventually(lambda: all(_is_healthy(running, name) for name in services()), 2 * HEALTHY_WITHIN_SECONDS)
+                yield ComposeStack(running, time.monotonic() - started)
             finally:
                 print(running.compose("ps"))
                 print(running.compose("logs", "--no-color", "--tail=20"))
@@ -60,7 +60,7 @@ def stack() -> Iterator[Stack]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_well(engine: Engine, service: str) -> bool:
+def _is_healthy(engine: DockerEngine, service: str) -> bool:
     state: dict[str, Any] = engine.inspect(service).get("State", {})
     if service in ONCE:
         return bool(state.get("Status") == "exited" and state["ExitCode"] == 0)
@@ -83,11 +83,11 @@ def get(url: str) -> Any:
     return answer.json()
 
 
-def test_all_are_healthy_soon(stack: Stack) -> None:
+def test_all_are_healthy_soon(stack: ComposeStack) -> None:
     assert stack.healthy_after_seconds < HEALTHY_WITHIN_SECONDS
 
 
-def test_prometheus_reaches_every_target(stack: Stack) -> None:
+def test_prometheus_reaches_every_target(stack: ComposeStack) -> None:
     def targets() -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = get(f"{PROMETHEUS}/api/v1/targets")["data"]["activeTargets"]
         return found
@@ -99,7 +99,7 @@ def test_prometheus_reaches_every_target(stack: Stack) -> None:
     assert nodes | own <= instances
 
 
-def test_recommendations_are_there_at_once(stack: Stack) -> None:
+def test_recommendations_are_there_at_once(stack: ComposeStack) -> None:
     """Of the demonstration's past, not after half an hour; and each of its kinds of trouble leads to one."""
 
     def kinds() -> set[str]:
@@ -110,7 +110,7 @@ def test_recommendations_are_there_at_once(stack: Stack) -> None:
     eventually(lambda: wanted <= kinds(), ADVICE_WITHIN_SECONDS)
 
 
-def test_alertmanager_has_alerts_of_both_kinds(stack: Stack) -> None:
+def test_alertmanager_has_alerts_of_both_kinds(stack: ComposeStack) -> None:
     """A Prometheus rule's about the lost GPU, and the advisor's own."""
 
     def names() -> set[str]:
@@ -120,7 +120,7 @@ def test_alertmanager_has_alerts_of_both_kinds(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("service", sorted({*services()} - ONCE))
-def test_a_container_can_do_no_more_than_it_must(stack: Stack, service: str) -> None:
+def test_a_container_can_do_no_more_than_it_must(stack: ComposeStack, service: str) -> None:
     found = stack.engine.inspect(service)
     host = found["HostConfig"]
     assert host["ReadonlyRootfs"]
@@ -135,32 +135,32 @@ def test_a_container_can_do_no_more_than_it_must(stack: Stack, service: str) -> 
     assert "Read-only file system" in told
 
 
-def test_the_advisors_image_has_what_its_commands_need(stack: Stack) -> None:
+def test_the_advisors_image_has_what_its_commands_need(stack: ComposeStack) -> None:
     stack.inside("advisor", "python", "-c", "import bcrypt, kubernetes")
 
 
-def _in_pages(start: str) -> list[str]:
+def _commands_in_pages(start: str) -> list[str]:
     """Indented commands of the pages that begin so, with the lines that a backslash carries on."""
     text = "\n".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("api.md", "faq.md"))
     return [found.strip() for found in re.findall(rf"^    {start}(?:.*\\\n)*.*$", text, re.MULTILINE)]
 
 
-@pytest.mark.parametrize("command", _in_pages("curl"))
-def test_what_the_pages_ask_is_answered(stack: Stack, command: str) -> None:
+@pytest.mark.parametrize("command", _commands_in_pages("curl"))
+def test_what_the_pages_ask_is_answered(stack: ComposeStack, command: str) -> None:
     assert len(stack.engine.run("sh", "-c", command.replace("curl -s", "curl -sS --fail"))) > 100
 
 
-@pytest.mark.parametrize("query", _in_pages("gpu_"))
-def test_queries_in_the_pages_return_data(stack: Stack, query: str) -> None:
+@pytest.mark.parametrize("query", _commands_in_pages("gpu_"))
+def test_queries_in_the_pages_return_data(stack: ComposeStack, query: str) -> None:
     answer = requests.get(f"{PROMETHEUS}/api/v1/query", params={"query": query}, timeout=10).json()
     assert answer["data"]["result"]
 
 
-def test_the_advisor_comes_back_as_it_was(stack: Stack) -> None:
+def test_the_advisor_comes_back_as_it_was(stack: ComposeStack) -> None:
     def ids() -> set[str]:
         return {each["id"] for each in get(f"{ADVISOR}/recommendations?per_page=200")["recommendations"]}
 
     before = ids()
     stack.engine.compose("restart", "--timeout", "10", "advisor")
-    eventually(lambda: _is_well(stack.engine, "advisor"), HEALTHY_WITHIN_SECONDS)
+    eventually(lambda: _is_healthy(stack.engine, "advisor"), HEALTHY_WITHIN_SECONDS)
     assert before <= eventually(ids, 60)

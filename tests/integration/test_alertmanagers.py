@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.integration.test_whole_line import config, firing, kinds
-from tests.programs import advisor, eventually, exporter
+from tests.integration.test_end_to_end import config, firing, kinds
+from tests.own_processes import advisor, eventually, exporter
 from tests.servers import Alertmanager, alertmanager, free_port, prometheus
 
 pytestmark = pytest.mark.servers
 
 
 @contextmanager
-def back(server: Alertmanager) -> Iterator[None]:
+def restart(server: Alertmanager) -> Iterator[None]:
     """The same server, started anew at the same address with the same data."""
     with server.log_path.open("ab") as log:
         server.process = subprocess.Popen(
@@ -58,7 +58,7 @@ def test_one_of_two_dies_and_comes_back(tmp_path: Path) -> None:
             second.kill()
             eventually(lambda: up(0.0), 20, "it is known that it is away", program)
             assert firing(first) == [alert]
-            with back(second):
+            with restart(second):
                 eventually(lambda: firing(second) == [alert], 30, "it is told again what it lost", program)
                 eventually(lambda: up(1.0), 10, "it is known that it is back", program)
                 assert second.alerts()[0]["startsAt"] == started
@@ -66,7 +66,7 @@ def test_one_of_two_dies_and_comes_back(tmp_path: Path) -> None:
         # While one is away, the cause ends.
         with exporter(tmp_path, exporter_address, "--simulate", "16xH100-80GB:training"):
             eventually(lambda: firing(first) == [] and kinds(program) == [], 60, "the alert is over", program)
-            with back(second):
+            with restart(second):
                 eventually(lambda: up(1.0), 30, "it is back", program)
                 assert firing(second) == []
 

@@ -14,9 +14,9 @@ import pytest
 import requests
 import yaml
 
-from benchmarks.allocation import Load, under_kills
-from benchmarks.allocation_clients import Work
-from tests.programs import Program, advisor, eventually, up
+from benchmarks.allocation import LeaseLoad, run_with_kills
+from benchmarks.allocation_clients import ClientWorkload
+from tests.own_processes import Program, advisor, eventually, up
 from tests.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +41,7 @@ def address() -> str:
     return f"127.0.0.1:{free_port()}"
 
 
-def known(program: Program) -> bool:
+def gpus_discovered(program: Program) -> bool:
     return bool(requests.get(f"{program.url}{API}/status", timeout=10).status_code == 200)
 
 
@@ -58,7 +58,7 @@ def test_the_lines_of_the_page_do_what_it_says(tmp_path: Path) -> None:
         pytest.skip("no curl here")
     there = address()
     with up(tmp_path, address(), there, FLEET) as program:
-        eventually(lambda: known(program), 30, "GPUs", program)
+        eventually(lambda: gpus_discovered(program), 30, "GPUs", program)
         log = tmp_path / "curl.log"
         lines = CURL.format(log=log) + script(PAGE.read_text()).replace("http://127.0.0.1:9817", program.url)
         ran = subprocess.run(["bash", "-euo", "pipefail", "-c", lines], capture_output=True, text=True, timeout=60)
@@ -85,8 +85,8 @@ def test_the_lines_of_the_page_do_what_it_says(tmp_path: Path) -> None:
 
 def test_no_gpu_twice_no_lease_lost_none_leaked_under_kill_9() -> None:
     """The benchmark in small; it waits for nothing but its own answers."""
-    small = Load(Work(8, 63, 1.0, 60.0, ("A100", "T4"), 4), kills=2, nodes=1, processes=1)
-    found = under_kills(small)
+    small = LeaseLoad(ClientWorkload(8, 63, 1.0, 60.0, ("A100", "T4"), 4), kills=2, nodes=1, processes=1)
+    found = run_with_kills(small)
     assert found["violations"] == []
     assert found["kills"] == 2
     assert found["free_in_the_end"] == found["gpus"]
@@ -113,17 +113,17 @@ def test_two_services_on_one_database(tmp_path: Path) -> None:
         assert second.returncode == 1
         assert f"in use by another gpu-advisor (process {first.process.pid})" in second.stderr
         assert "Traceback" not in second.stderr
-        eventually(lambda: known(first), 30, "the first goes on", first)
+        eventually(lambda: gpus_discovered(first), 30, "the first goes on", first)
 
 
 def test_leases_outlive_their_service(tmp_path: Path) -> None:
     asked = {"gpu_count": 3, "client_token": "mine"}
     with advisor(tmp_path, address(), settings(tmp_path)) as before:
-        eventually(lambda: known(before), 30, "GPUs", before)
+        eventually(lambda: gpus_discovered(before), 30, "GPUs", before)
         made = requests.post(f"{before.url}{API}/allocate", json=asked, timeout=10).json()
         before.kill()
     with advisor(tmp_path, address(), settings(tmp_path)) as after:
-        eventually(lambda: known(after), 30, "GPUs", after)
+        eventually(lambda: gpus_discovered(after), 30, "GPUs", after)
         again = requests.post(f"{after.url}{API}/allocate", json=asked, timeout=10).json()
         assert (again["id"], again["nodes"], again["expires"]) == (made["id"], made["nodes"], made["expires"])
         refused = requests.post(f"{after.url}{API}/allocate", json={"gpu_count": 2}, timeout=10)
@@ -137,7 +137,7 @@ def command(program: Program, *arguments: str) -> subprocess.CompletedProcess[st
 
 def test_the_command(tmp_path: Path) -> None:
     with advisor(tmp_path, address(), settings(tmp_path)) as program:
-        eventually(lambda: known(program), 30, "GPUs", program)
+        eventually(lambda: gpus_discovered(program), 30, "GPUs", program)
         made = json.loads(command(program, "3xT4", "--lease", "100", "--format", "json").stdout)[0]
         assert made["nodes"][0]["gpu_indices"] == [0, 1, 2]
         full = command(program, "nvidia.com/gpu: 2")

@@ -9,7 +9,7 @@ from typing import Any
 from gpu_advisor.calibration.profile import Measurement, Profile, file_name, write_profile
 from gpu_advisor.training.families import BATCH_SIZE, PEAK_MEMORY, STEP_SECONDS, Sample, render
 
-from tests.programs import Program, advisor, eventually, exporter
+from tests.own_processes import Program, advisor, eventually, exporter
 from tests.servers import free_port
 
 GIB = 1 << 30

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.integration.test_whole_line import QUICK
-from tests.programs import advisor, eventually, exporter
+from tests.integration.test_end_to_end import QUICK
+from tests.own_processes import advisor, eventually, exporter
 from tests.servers import free_port, prometheus
 
 pytestmark = pytest.mark.servers

@@ -18,8 +18,8 @@ from gpu_exporter.devices.simulated import past
 from gpu_exporter.exposition import render_history
 from gpu_exporter.metrics import Samples
 
-from tests.integration.test_same_answer import with_target_labels
 from tests.integration.test_scenarios import START, TARGET, UNAME, UP
+from tests.integration.test_source_equivalence import add_target_labels
 from tests.servers import prometheus
 
 FLEET = "2xH100-80GB:throttled,3xT4-16GB:idle-hoarder,1xH200-141GB:memory-bound"
@@ -43,7 +43,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
         history.close()
         return
     file = tmp_path / "past.txt"
-    file.write_text("\n".join(with_target_labels(lines())) + "\n")
+    file.write_text("\n".join(add_target_labels(lines())) + "\n")
     with prometheus(tmp_path, backfill=file) as server:
         asked = PrometheusSource(PrometheusSettings(server.url))
         yield asked

@@ -17,21 +17,21 @@ from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, Promet
 
 from benchmarks import dashboards as benchmark
 from tests.integration.test_exporters import CARDS, HOST
-from tests.preview.boards import (
-    Query,
-    answerable,
-    asked_for,
-    boards,
-    chosen,
-    filled,
+from tests.preview.dashboard_queries import (
+    DashboardQuery,
+    all_selected,
+    has_result,
+    load_dashboards,
     metrics_in,
     queries,
+    substitute_variables,
+    variable_query,
     variables,
 )
-from tests.preview.past import END, advised, recorded
-from tests.preview.world import demo
+from tests.preview.demo_history import END, advisor_samples, recorded
+from tests.preview.demo_prometheus import demo_prometheus
 from tests.servers import Prometheus, create_blocks, prometheus
-from tests.unit.sources.expositions import EXPOSITIONS, Line, node_exporter, scraped
+from tests.unit.sources.expositions import EXPOSITIONS, SampleLine, node_exporter, openmetrics_lines
 
 pytestmark = pytest.mark.servers
 
@@ -50,42 +50,46 @@ KNOWN = {
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    with demo(tmp_path_factory.mktemp("fleet"), 45 * 60, 30, [END - 60, END - 30, END]) as server:
+    with demo_prometheus(tmp_path_factory.mktemp("fleet"), 45 * 60, 30, [END - 60, END - 30, END]) as server:
         yield server
 
 
-def singles(server: Prometheus, at: float) -> list[dict[str, str]]:
+def single_value_choices(server: Prometheus, at: float) -> list[dict[str, str]]:
     """Ways to fill the variables of a dashboard of which only one value can be chosen: each GPU, or each node."""
     rows = [each["metric"] for each in server.query("gpu:identity:info", at)]
     return [{"nodename": row["nodename"], "uuid": row["uuid"]} for row in rows]
 
 
-def answered(server: Prometheus, query: Query, at: float, ways: list[dict[str, str]]) -> list[object]:
+def first_result(server: Prometheus, query: DashboardQuery, at: float, ways: list[dict[str, str]]) -> list[object]:
     """The first result that is not empty: of a dashboard about one GPU, for whichever GPU it is."""
     about_one = '="$' in query.expr
     for way in ways if about_one else ways[:1]:
-        if found := server.query(filled(query.expr, {**chosen(boards()[query.dashboard], way), **TIMES}), at):
+        if found := server.query(
+            substitute_variables(query.expr, {**all_selected(load_dashboards()[query.dashboard], way), **TIMES}), at
+        ):
             return list(found)
     return []
 
 
-@pytest.mark.parametrize("name", boards())
+@pytest.mark.parametrize("name", load_dashboards())
 def test_every_query_has_an_answer_for_the_demo_fleet(fleet: Prometheus, name: str) -> None:
-    ways = singles(fleet, END + 1)
+    ways = single_value_choices(fleet, END + 1)
     own = [query for query in queries() if query.dashboard == name]
-    assert [str(query) for query in own if not answered(fleet, query, END + 1, ways)] == []
+    assert [str(query) for query in own if not first_result(fleet, query, END + 1, ways)] == []
     for query in own:
         if (wanted := KNOWN.get((name, query.where))) is not None:
-            [result] = fleet.query(filled(query.expr, {**chosen(boards()[name], ways[0]), **TIMES}), END + 1)
+            [result] = fleet.query(
+                substitute_variables(query.expr, {**all_selected(load_dashboards()[name], ways[0]), **TIMES}), END + 1
+            )
             assert float(result["value"][1]) == wanted, str(query)
 
 
 def test_every_variable_has_values(fleet: Prometheus) -> None:
-    ways = singles(fleet, END + 1)
-    for board in boards().values():
+    ways = single_value_choices(fleet, END + 1)
+    for board in load_dashboards().values():
         for variable in variables(board):
-            selector, label = asked_for(variable)
-            rows = fleet.query(filled(selector, chosen(board, ways[0])), END + 1)
+            selector, label = variable_query(variable)
+            rows = fleet.query(substitute_variables(selector, all_selected(board, ways[0])), END + 1)
             assert {row["metric"].get(label, "") for row in rows} - {""}, variable["query"]
 
 
@@ -95,7 +99,9 @@ def test_where_nothing_is_known_nothing_is_shown(fleet: Prometheus) -> None:
     # Sums over the time range still have what was seen within it.
     over_range = {str(query) for query in queries() if "$__range" in query.expr}
     said = [
-        str(query) for query in queries() if answered(fleet, query, END + 900, ways) and str(query) not in over_range
+        str(query)
+        for query in queries()
+        if first_result(fleet, query, END + 900, ways) and str(query) not in over_range
     ]
     assert said == []
 
@@ -104,7 +110,7 @@ def test_where_nothing_is_known_nothing_is_shown(fleet: Prometheus) -> None:
 
 
 @dataclass(frozen=True)
-class Mapped:
+class MappedExporters:
     """What one mapping's exporter tells, and the same without an advisor."""
 
     server: Prometheus
@@ -113,27 +119,27 @@ class Mapped:
 
 BEGIN = 1_790_000_000.0
 LENGTH_SECONDS, INTERVAL_SECONDS = 40 * 60, 15
-AWAY = "without an advisor"
+NO_ADVISOR = "without an advisor"
 
 
 @pytest.fixture(scope="module")
-def mapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapped]:
+def mapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MappedExporters]:
     """Each mapping in two hours of its own."""
     folder = tmp_path_factory.mktemp("mapped")
-    begins = {name: BEGIN + 7200 * i for i, name in enumerate([*EXPOSITIONS, AWAY])}
+    begins = {name: BEGIN + 7200 * i for i, name in enumerate([*EXPOSITIONS, NO_ADVISOR])}
     ends = {name: begin + LENGTH_SECONDS for name, begin in begins.items()}
-    _import(folder, "scraped", (line for name, begin in begins.items() for line in _told(name, begin)))
+    _import(folder, "scraped", (line for name, begin in begins.items() for line in _scraped_lines(name, begin)))
     made: list[str] = []
     with prometheus(folder, blocks=folder / "blocks") as server:
         source = PrometheusSource(PrometheusSettings(server.url))
         for name, end in ends.items():
             made += recorded(server.url, _rules(name), begins[name], end)
-            if name != AWAY:
-                made += advised(source, Settings(), [end - 60, end])
+            if name != NO_ADVISOR:
+                made += advisor_samples(source, Settings(), [end - 60, end])
         source.close()
     _import(folder, "made", iter(made))
     with prometheus(folder, blocks=folder / "blocks") as server:
-        yield Mapped(server, ends)
+        yield MappedExporters(server, ends)
 
 
 def _rules(name: str) -> str:
@@ -141,7 +147,7 @@ def _rules(name: str) -> str:
 
 
 def _family(name: str) -> str:
-    return "gpu-exporter" if name == AWAY else name
+    return "gpu-exporter" if name == NO_ADVISOR else name
 
 
 def _job(name: str) -> str:
@@ -149,14 +155,14 @@ def _job(name: str) -> str:
     return "gpu-exporter" if _family(name) == "gpu-exporter" else "gpus"
 
 
-def _page(name: str, second: float) -> list[Line]:
-    scrape = [Line("scrape_duration_seconds", {}, 0.01), Line("scrape_samples_scraped", {}, 100)]
+def _page(name: str, second: float) -> list[SampleLine]:
+    scrape = [SampleLine("scrape_duration_seconds", {}, 0.01), SampleLine("scrape_samples_scraped", {}, 100)]
     return [*EXPOSITIONS[_family(name)](HOST, second), *node_exporter(HOST, second), *scrape]
 
 
-def _told(name: str, begin: float) -> Iterator[str]:
+def _scraped_lines(name: str, begin: float) -> Iterator[str]:
     for second in range(INTERVAL_SECONDS, LENGTH_SECONDS + 1, INTERVAL_SECONDS):
-        yield scraped(_page(name, second), _job(name), "node-1:9400", begin + second)
+        yield openmetrics_lines(_page(name, second), _job(name), "node-1:9400", begin + second)
 
 
 def _import(folder: Path, name: str, lines: Iterator[str]) -> None:
@@ -167,16 +173,16 @@ def _import(folder: Path, name: str, lines: Iterator[str]) -> None:
     create_blocks(path, folder / "blocks")
 
 
-def shown(query: Query, name: str, there: set[str]) -> bool:
+def is_result_expected(query: DashboardQuery, name: str, there: set[str]) -> bool:
     """Whether a query must have an answer, by what there is with this exporter."""
-    jobs = {_job(name)} if name == AWAY else {_job(name), "gpu-advisor"}
+    jobs = {_job(name)} if name == NO_ADVISOR else {_job(name), "gpu-advisor"}
     asked_jobs = [set(each.split("|")) for each in re.findall(r'job=~?"([^"]+)"', query.expr)]
     # A node's own series are found by its name, which not every exporter knows.
-    nameless = 'node:identity:info{nodename="' in query.expr and not _tells_its_node(name)
-    return answerable(query.expr, there) and all(each & jobs for each in asked_jobs) and not nameless
+    nameless = 'node:identity:info{nodename="' in query.expr and not _has_node_name(name)
+    return has_result(query.expr, there) and all(each & jobs for each in asked_jobs) and not nameless
 
 
-def _tells_its_node(name: str) -> bool:
+def _has_node_name(name: str) -> bool:
     mapping = next(mapping for mapping in mappings() if mapping.name == _family(name))
     return mapping in own_mappings() or "nodename" in mapping.labels
 
@@ -186,23 +192,23 @@ def expected(name: str, advisors: set[str]) -> set[str]:
     there = {line.metric for line in _page(name, 0)} | {"up"} | advisors
     for group in yaml.safe_load(_rules(name))["groups"]:
         for rule in group["rules"]:
-            if answerable(rule["expr"], there):
+            if has_result(rule["expr"], there):
                 there.add(rule["record"])
     return there
 
 
-@pytest.mark.parametrize("name", [*EXPOSITIONS, AWAY])
-def test_dashboards_show_what_a_mapping_has_and_nothing_else(mapped: Mapped, name: str) -> None:
+@pytest.mark.parametrize("name", [*EXPOSITIONS, NO_ADVISOR])
+def test_dashboards_show_what_a_mapping_has_and_nothing_else(mapped: MappedExporters, name: str) -> None:
     at = mapped.ends[name] + 1
     told = mapped.server.query('count by (__name__) ({__name__=~"gpu_advisor_.+"})', at)
     there = expected(name, {each["metric"]["__name__"] for each in told})
-    assert (name == AWAY) != any(each.startswith("gpu_advisor_") for each in there)
-    ways = singles(mapped.server, at)
+    assert (name == NO_ADVISOR) != any(each.startswith("gpu_advisor_") for each in there)
+    ways = single_value_choices(mapped.server, at)
     assert len(ways) == len(CARDS)
     wrong = {
         str(query): found
         for query in queries()
-        if (found := bool(answered(mapped.server, query, at, ways))) != shown(query, name, there)
+        if (found := bool(first_result(mapped.server, query, at, ways))) != is_result_expected(query, name, there)
     }
     assert wrong == {}, "whether there was an answer; the table says otherwise"
     # What every exporter tells: nothing of this may get lost from a mapping.
@@ -213,7 +219,7 @@ def test_dashboards_show_what_a_mapping_has_and_nothing_else(mapped: Mapped, nam
 
 
 @pytest.mark.parametrize("name", EXPOSITIONS)
-def test_the_same_gpus_give_the_same_numbers_through_each_mapping(mapped: Mapped, name: str) -> None:
+def test_the_same_gpus_give_the_same_numbers_through_each_mapping(mapped: MappedExporters, name: str) -> None:
     asked = {
         "sum(host:gpus_busy:mean5m) / sum(host:gpus_measured:count)": sum(c.utilization for c in CARDS) / len(CARDS),
         "sum(host:gpus_idle_holding:sum30m)": 1,
@@ -229,19 +235,19 @@ def test_the_same_gpus_give_the_same_numbers_through_each_mapping(mapped: Mapped
 
 GPUS, HOURS = 1000, 0.5
 #: The benchmark holds the queries to 5 times that of one series; a shared machine gets as much again.
-MOST_RATIO = 2 * benchmark.MOST_RATIO
+MAX_RATIO = 2 * benchmark.MAX_RATIO
 
 
 def test_no_query_is_slow_with_a_thousand_gpus(tmp_path: Path) -> None:
     _import(tmp_path, "fleet", benchmark.fleet(GPUS, HOURS, False))
     with prometheus(tmp_path, blocks=tmp_path / "blocks") as server, requests.Session() as session:
-        assert len(server.query(benchmark.ONE, END)) == GPUS
+        assert len(server.query(benchmark.BASELINE_QUERY, END)) == GPUS
         slow = []
         for query, text in benchmark.asked("30m"):
             found = benchmark.cost(server.url, session, text, str(query), 1)
-            if found.ratio > MOST_RATIO:  # once more, longer: another program may have had the machine
+            if found.ratio > MAX_RATIO:  # once more, longer: another program may have had the machine
                 found = benchmark.cost(server.url, session, text, str(query), 15)
-            slow += [found] if found.ratio > MOST_RATIO else []
+            slow += [found] if found.ratio > MAX_RATIO else []
     assert slow == []
 
 

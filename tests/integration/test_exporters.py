@@ -29,15 +29,15 @@ from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, Promet
 from tests.servers import Prometheus, prometheus
 from tests.unit.sources.expositions import (
     EXPOSITIONS,
-    Card,
+    ExportedGpu,
+    ExportedHost,
     Exposition,
-    Host,
-    Line,
+    SampleLine,
     dcgm_exporter,
     gpu_exporter,
     node_exporter,
     nvitop_exporter,
-    scraped,
+    openmetrics_lines,
 )
 
 pytestmark = pytest.mark.servers
@@ -48,68 +48,76 @@ INTERVAL = 15
 ODD = 'A "quoted"\nname \\ 🚀 $1'
 
 CARDS = (
-    Card("GPU-0000", 0, utilization=0.95, used_mib=68_000),
-    Card("GPU-0001", 1, utilization=0.0, used_mib=70_000),
-    Card("GPU-0002", 2, utilization=0.5, used_mib=100),
-    Card("GPU-0003", 3, utilization=0.0, used_mib=500, name=ODD),
+    ExportedGpu("GPU-0000", 0, utilization=0.95, used_mib=68_000),
+    ExportedGpu("GPU-0001", 1, utilization=0.0, used_mib=70_000),
+    ExportedGpu("GPU-0002", 2, utilization=0.5, used_mib=100),
+    ExportedGpu("GPU-0003", 3, utilization=0.0, used_mib=500, name=ODD),
 )
-HOST = Host("node-1", "10.0.0.1", CARDS)
+HOST = ExportedHost("node-1", "10.0.0.1", CARDS)
 
 
 @dataclass(frozen=True)
-class Scraped:
+class TargetHistory:
     """A target of one of the histories. `during` are seconds of the history in which it was scraped."""
 
     say: Exposition
     job: str
-    host: Host = HOST
+    host: ExportedHost = HOST
     port: int = 9400
     during: tuple[float, float] = (0, MINUTES * 60)
 
 
-HISTORIES: dict[str, list[Scraped]] = {
-    **{name: [Scraped(say, "gpus")] for name, say in EXPOSITIONS.items()},
-    "both": [Scraped(gpu_exporter, "ours"), Scraped(dcgm_exporter, "dcgm", port=9401)],
-    "compatible": [Scraped(lambda host, at: [*gpu_exporter(host, at), *dcgm_exporter(host, at)], "ours")],
+HISTORIES: dict[str, list[TargetHistory]] = {
+    **{name: [TargetHistory(say, "gpus")] for name, say in EXPOSITIONS.items()},
+    "both": [TargetHistory(gpu_exporter, "ours"), TargetHistory(dcgm_exporter, "dcgm", port=9401)],
+    "compatible": [TargetHistory(lambda host, at: [*gpu_exporter(host, at), *dcgm_exporter(host, at)], "ours")],
     "halves": [
-        Scraped(gpu_exporter, "ours", replace(HOST, cards=CARDS[:2])),
-        Scraped(dcgm_exporter, "dcgm", Host("node-2", "10.0.0.2", CARDS[2:])),
+        TargetHistory(gpu_exporter, "ours", replace(HOST, cards=CARDS[:2])),
+        TargetHistory(dcgm_exporter, "dcgm", ExportedHost("node-2", "10.0.0.2", CARDS[2:])),
     ],
     "foreign": [
-        Scraped(gpu_exporter, "ours"),
-        Scraped(lambda host, at: [Line("gpu_memory_used_bytes", {"uuid": c.uuid}, 9e13) for c in CARDS], "monitor"),
-        Scraped(lambda host, at: [Line("gpu_info", {"card": "0"}, 1), Line("gpu_utilization", {}, 1)], "other"),
+        TargetHistory(gpu_exporter, "ours"),
+        TargetHistory(
+            lambda host, at: [SampleLine("gpu_memory_used_bytes", {"uuid": c.uuid}, 9e13) for c in CARDS], "monitor"
+        ),
+        TargetHistory(
+            lambda host, at: [SampleLine("gpu_info", {"card": "0"}, 1), SampleLine("gpu_utilization", {}, 1)], "other"
+        ),
     ],
     "untrue": [
-        Scraped(
+        TargetHistory(
             dcgm_exporter,
             "dcgm",
-            Host("node-1", "10.0.0.1", (
+            ExportedHost("node-1", "10.0.0.1", (
                 replace(CARDS[0], utilization=2.5), replace(CARDS[1], utilization=-0.03),
                 replace(CARDS[2], used_mib=9_223_372_036_854_775_794.0), replace(CARDS[3], utilization=nan),
             )),
         )
     ],
-    "blind nvitop": [Scraped(nvitop_exporter, "nvitop", replace(HOST, cards=(replace(CARDS[0], utilization=nan),)))],
-    "young": [Scraped(dcgm_exporter, "dcgm", during=((MINUTES - 6) * 60, MINUTES * 60))],
+    "blind nvitop": [
+        TargetHistory(nvitop_exporter, "nvitop", replace(HOST, cards=(replace(CARDS[0], utilization=nan),)))
+    ],
+    "young": [TargetHistory(dcgm_exporter, "dcgm", during=((MINUTES - 6) * 60, MINUTES * 60))],
     "returned": [  # everything was away for a while, as when Prometheus itself was down
-        Scraped(dcgm_exporter, "dcgm", during=(0, 420)), Scraped(dcgm_exporter, "dcgm", during=(1500, MINUTES * 60)),
+        TargetHistory(dcgm_exporter, "dcgm", during=(0, 420)),
+        TargetHistory(dcgm_exporter, "dcgm", during=(1500, MINUTES * 60)),
     ],
     "silent": [
-        Scraped(dcgm_exporter, "dcgm", during=(0, MINUTES * 60 - 600)), Scraped(gpu_exporter, "x", Host("b", "b", ())),
+        TargetHistory(dcgm_exporter, "dcgm", during=(0, MINUTES * 60 - 600)),
+        TargetHistory(gpu_exporter, "x", ExportedHost("b", "b", ())),
     ],
-    "recorded": [Scraped(gpu_exporter, "gpus")],
-    "nothing": [Scraped(lambda host, at: [Line("something_else", {}, 1)], "elsewhere")],
+    "recorded": [TargetHistory(gpu_exporter, "gpus")],
+    "nothing": [TargetHistory(lambda host, at: [SampleLine("something_else", {}, 1)], "elsewhere")],
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
-class World:
+class PrometheusHistories:
     source: PrometheusSource
     server: Prometheus
 
     def evaluated(self, history: str, settings: Settings | None = None) -> Evaluation:
-        return evaluate(self.source, settings or Settings(), when(history))
+        return evaluate(self.source, settings or Settings(), evaluation_time(history))
 
 
 def begin(history: str) -> float:
@@ -117,17 +125,17 @@ def begin(history: str) -> float:
     return START + list(HISTORIES).index(history) * 2 * 3600
 
 
-def when(history: str) -> float:
+def evaluation_time(history: str) -> float:
     return begin(history) + MINUTES * 60 + 1.25
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def histories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusHistories]:
     folder = tmp_path_factory.mktemp("exporters")
     past = folder / "past.txt"
-    past.write_text("".join([*told(), *recorded(when("recorded"))]) + "# EOF\n")
+    past.write_text("".join([*told(), *recorded(evaluation_time("recorded"))]) + "# EOF\n")
     with prometheus(folder, backfill=past) as server, prometheus_source(server) as source:
-        yield World(source, server)
+        yield PrometheusHistories(source, server)
 
 
 @contextmanager
@@ -144,8 +152,10 @@ def told() -> Iterator[str]:
             for target in targets:
                 if target.during[0] <= second <= target.during[1]:
                     instance = f"{target.host.address}:{target.port}"
-                    yield scraped(target.say(target.host, second), target.job, instance, at)
-                    yield scraped(node_exporter(target.host, second), "nodes", f"{target.host.address}:9100", at)
+                    yield openmetrics_lines(target.say(target.host, second), target.job, instance, at)
+                    yield openmetrics_lines(
+                        node_exporter(target.host, second), "nodes", f"{target.host.address}:9100", at
+                    )
                 elif history == "silent":
                     yield f'up{{job="{target.job}",instance="{target.host.address}:{target.port}"}} 0 {at:.3f}\n'
 
@@ -161,7 +171,7 @@ def recorded(end: float) -> Iterator[str]:
         yield f"gpu:utilization_ratio:max1d{labels} 0.6 {end - 30:.3f}\n"
 
 
-def judged(checks: Iterable[Check]) -> dict[tuple[str, str], tuple[Status, float | None]]:
+def check_statuses(checks: Iterable[Check]) -> dict[tuple[str, str], tuple[Status, float | None]]:
     return {(check.item, str(check.scope)): (check.status, check.value) for check in checks}
 
 
@@ -170,13 +180,13 @@ def near(value: float | None, rel: float = 1e-9) -> object:
 
 
 @pytest.mark.parametrize("name", EXPOSITIONS)
-def test_the_same_fleet_gives_the_same_checks_through_each_mapping(world: World, name: str) -> None:
-    ours, theirs = world.evaluated("gpu-exporter"), world.evaluated(name)
+def test_the_same_fleet_gives_the_same_checks_through_each_mapping(histories: PrometheusHistories, name: str) -> None:
+    ours, theirs = histories.evaluated("gpu-exporter"), histories.evaluated(name)
     assert [(gpu.uuid, gpu.index, gpu.name, gpu.node, gpu.up) for gpu in theirs.facts.gpus] == [
         (card.uuid, str(card.index), card.name, "node-1", True) for card in CARDS
     ]
     assert {gpu.exporter for gpu in theirs.facts.gpus} == {name}
-    wanted, found = judged(ours.checks), judged(theirs.checks)
+    wanted, found = check_statuses(ours.checks), check_statuses(theirs.checks)
     assert {key: status for key, (status, _) in found.items()} == {key: status for key, (status, _) in wanted.items()}
     for key, (_, value) in wanted.items():
         assert found[key][1] == near(value, 1e-6), key
@@ -186,20 +196,20 @@ def test_the_same_fleet_gives_the_same_checks_through_each_mapping(world: World,
 
 
 @pytest.mark.parametrize("name", [*EXPOSITIONS, "halves"])
-def test_evidence_pasted_gives_the_number_shown(world: World, name: str) -> None:
-    evaluation = world.evaluated(name)
+def test_evidence_pasted_gives_the_number_shown(histories: PrometheusHistories, name: str) -> None:
+    evaluation = histories.evaluated(name)
     shown = [each for advice in evaluation.recommendations for each in advice.evidence]
     shown += [each for check in evaluation.checks for each in check.evidence]
     assert len(shown) > 10
     for evidence in shown:
         assert evidence.promql is not None
-        [result] = world.server.query(evidence.promql, time=START)
+        [result] = histories.server.query(evidence.promql, time=START)
         assert float(result["value"][1]) == pytest.approx(evidence.value, rel=1e-9, abs=1e-12), evidence.promql
 
 
 @pytest.mark.parametrize("name", EXPOSITIONS)
-def test_what_an_exporter_lacks_is_unsupported_and_not_guessed(world: World, name: str) -> None:
-    facts = world.evaluated(name).facts
+def test_what_an_exporter_lacks_is_unsupported_and_not_guessed(histories: PrometheusHistories, name: str) -> None:
+    facts = histories.evaluated(name).facts
     gpu = facts.gpus[0]
     assert facts.value(PROCESSES, gpu.uuid) is None
     if name in ("dcgm-exporter", "nvitop-exporter", "amd-device-metrics-exporter"):
@@ -207,15 +217,15 @@ def test_what_an_exporter_lacks_is_unsupported_and_not_guessed(world: World, nam
 
 
 @pytest.mark.parametrize("name", EXPOSITIONS)
-def test_a_gauge_tells_how_much_of_the_window_was_seen(world: World, name: str) -> None:
-    facts = world.evaluated(name).facts
+def test_a_gauge_tells_how_much_of_the_window_was_seen(histories: PrometheusHistories, name: str) -> None:
+    facts = histories.evaluated(name).facts
     for signal in (UTILIZATION_COVERAGE, IDLE_COVERAGE):
         for card in CARDS:
             assert facts.value(signal, card.uuid) == pytest.approx(1, abs=0.06)
 
 
-def test_two_exporters_for_a_gpu_count_once_and_are_told_of(world: World) -> None:
-    both, ours = world.evaluated("both"), world.evaluated("gpu-exporter")
+def test_two_exporters_for_a_gpu_count_once_and_are_reported(histories: PrometheusHistories) -> None:
+    both, ours = histories.evaluated("both"), histories.evaluated("gpu-exporter")
     assert [gpu.uuid for gpu in both.facts.gpus] == [card.uuid for card in CARDS]
     assert {gpu.exporter for gpu in both.facts.gpus} == {"gpu-exporter"}
     [said] = [check for check in both.checks if check.item == "exporters"]
@@ -223,37 +233,37 @@ def test_two_exporters_for_a_gpu_count_once_and_are_told_of(world: World) -> Non
     assert "4 GPUs" in said.message
     assert "gpu-exporter" in said.message
     assert "dcgm-exporter" in said.message
-    rest = {key: found for key, found in judged(both.checks).items() if key[0] != "exporters"}
-    assert rest.keys() == judged(ours.checks).keys()
-    for key, (status, value) in judged(ours.checks).items():
+    rest = {key: found for key, found in check_statuses(both.checks).items() if key[0] != "exporters"}
+    assert rest.keys() == check_statuses(ours.checks).keys()
+    for key, (status, value) in check_statuses(ours.checks).items():
         assert rest[key] == (status, near(value)), key
     assert [word.gpus for word in both.recommendations] == [word.gpus for word in ours.recommendations]
 
 
-def test_our_exporter_under_dcgm_names_as_well_is_one_exporter(world: World) -> None:
-    facts = world.evaluated("compatible").facts
+def test_our_exporter_under_dcgm_names_as_well_is_one_exporter(histories: PrometheusHistories) -> None:
+    facts = histories.evaluated("compatible").facts
     assert facts.doubled == {}
     assert {gpu.exporter for gpu in facts.gpus} == {"gpu-exporter"}
 
 
-def test_a_fleet_of_two_kinds_is_one_fleet(world: World) -> None:
-    evaluation = world.evaluated("halves")
+def test_a_fleet_of_two_kinds_is_one_fleet(histories: PrometheusHistories) -> None:
+    evaluation = histories.evaluated("halves")
     exporters = [gpu.exporter for gpu in evaluation.facts.gpus]
     assert exporters == ["gpu-exporter", "gpu-exporter", "dcgm-exporter", "dcgm-exporter"]
     utilization = evaluation.facts.values[UTILIZATION.name]
     assert utilization == pytest.approx({card.uuid: card.utilization for card in CARDS}, rel=1e-6, abs=1e-12)
 
 
-def test_other_programs_series_of_the_same_names_are_left_alone(world: World) -> None:
-    ours, foreign = world.evaluated("gpu-exporter"), world.evaluated("foreign")
+def test_other_programs_series_of_the_same_names_are_left_alone(histories: PrometheusHistories) -> None:
+    ours, foreign = histories.evaluated("gpu-exporter"), histories.evaluated("foreign")
     assert foreign.facts.gpus == ours.facts.gpus
-    assert judged(foreign.checks) == {
-        key: (status, near(value)) for key, (status, value) in judged(ours.checks).items()
+    assert check_statuses(foreign.checks) == {
+        key: (status, near(value)) for key, (status, value) in check_statuses(ours.checks).items()
     }
 
 
-def test_readings_that_cannot_be_true_are_not_used_and_told_of(world: World) -> None:
-    evaluation = world.evaluated("untrue")
+def test_readings_that_cannot_be_true_are_not_used_and_reported(histories: PrometheusHistories) -> None:
+    evaluation = histories.evaluated("untrue")
     said = {(check.item, check.scope.name): check for check in evaluation.checks if check.scope.kind == "gpu"}
     for uuid in ("GPU-0000", "GPU-0001", "GPU-0003"):
         check = said["gpu_utilization", uuid]
@@ -264,38 +274,38 @@ def test_readings_that_cannot_be_true_are_not_used_and_told_of(world: World) -> 
     assert said["gpu_utilization", "GPU-0002"].status is Status.MISSED
     assert said["gpu_memory", "GPU-0000"].status is Status.MET
     assert not [word for word in evaluation.recommendations if set(word.gpus) & {"GPU-0001", "GPU-0003"}]
-    nvitop = world.evaluated("blind nvitop")
+    nvitop = histories.evaluated("blind nvitop")
     [check] = [check for check in nvitop.checks if check.item == "gpu_utilization" and check.scope.kind == "gpu"]
     assert (check.reason, "nvitop-exporter says nan" in check.message) == (Reason.CONFLICTING, True)
 
 
 @pytest.mark.parametrize(("history", "seen"), [("young", 0.2), ("returned", 0.41)])
-def test_what_was_not_seen_is_not_idle(world: World, history: str, seen: float) -> None:
+def test_what_was_not_seen_is_not_idle(histories: PrometheusHistories, history: str, seen: float) -> None:
     """Two GPUs did nothing in all samples that there are: of a window with a gap, that is not enough."""
-    evaluation = world.evaluated(history)
+    evaluation = histories.evaluated(history)
     assert evaluation.facts.value(IDLE_COVERAGE, "GPU-0001") == pytest.approx(seen, abs=0.03)
     assert evaluation.facts.value(UTILIZATION_COVERAGE, "GPU-0001") == pytest.approx(1, abs=0.06)
     assert [word for word in evaluation.recommendations if word.kind == "idle_reclaim"] == []
     assert Reason.INSUFFICIENT_HISTORY in {word.reason for word in evaluation.abstentions}
 
 
-def test_gpus_of_a_silent_exporter_are_known_and_stale(world: World) -> None:
-    evaluation = world.evaluated("silent")
+def test_gpus_of_a_silent_exporter_are_known_and_stale(histories: PrometheusHistories) -> None:
+    evaluation = histories.evaluated("silent")
     assert {gpu.uuid: gpu.up for gpu in evaluation.facts.gpus} == dict.fromkeys((card.uuid for card in CARDS), None)
     assert evaluation.facts.value(GPU_UP, "GPU-0000") is None
     assert Reason.STALE in {check.reason for check in evaluation.checks if check.scope.kind == "gpu"}
     assert evaluation.recommendations == ()
 
 
-def test_where_no_mapping_matches_it_is_said(world: World) -> None:
-    evaluation = world.evaluated("nothing")
+def test_where_no_mapping_matches_it_is_reported(histories: PrometheusHistories) -> None:
+    evaluation = histories.evaluated("nothing")
     assert (evaluation.facts.gpus, evaluation.recommendations) == ((), ())
     assert evaluation.abstentions[0].subject == "gpus"
 
 
-def test_long_windows_are_read_from_recorded_series_where_they_are(world: World) -> None:
+def test_long_windows_are_read_from_recorded_series_where_they_are(histories: PrometheusHistories) -> None:
     settings = Settings.model_validate({"evaluation": {"idle_window_seconds": 24 * 3600}})
-    evaluation = world.evaluated("recorded", settings)
+    evaluation = histories.evaluated("recorded", settings)
     facts = evaluation.facts
     expression = facts.expressions[IDLE_UTILIZATION.name]
     assert metrics_of(expression) == {"gpu:utilization_ratio:mean1h"}
@@ -307,12 +317,12 @@ def test_long_windows_are_read_from_recorded_series_where_they_are(world: World)
     for advice in idle:
         for evidence in advice.evidence:
             assert evidence.promql is not None
-            [result] = world.server.query(evidence.promql, time=START)
+            [result] = histories.server.query(evidence.promql, time=START)
             assert float(result["value"][1]) == pytest.approx(evidence.value, rel=1e-9, abs=1e-12), evidence.promql
-    assert "rate(" in to_promql(world.evaluated("recorded").facts.expressions[IDLE_UTILIZATION.name])  # a short one
+    assert "rate(" in to_promql(histories.evaluated("recorded").facts.expressions[IDLE_UTILIZATION.name])  # a short one
 
 
 @pytest.mark.parametrize("history", HISTORIES)
-def test_the_number_of_queries(world: World, history: str) -> None:
-    evaluation = world.evaluated(history)
+def test_the_number_of_queries(histories: PrometheusHistories, history: str) -> None:
+    evaluation = histories.evaluated(history)
     assert evaluation.queries <= 25

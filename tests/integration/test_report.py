@@ -24,10 +24,10 @@ from gpu_advisor.sources.embedded.openmetrics import import_openmetrics
 from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
 from gpu_advisor.state.view import SourceState, View
 
-from benchmarks.week_history import DAY, HOUR, PRICES, history
-from tests.preview.past import recorded
+from benchmarks.week_generator import DAY, HOUR, PRICES, generate_samples
+from tests.preview.demo_history import recorded
 from tests.servers import Prometheus, create_blocks, free_port, prometheus
-from tests.unit.report.test_reading import plain
+from tests.unit.report.test_report_queries import plain
 
 pytestmark = pytest.mark.servers
 
@@ -38,14 +38,14 @@ GPUS, LENGTH, INTERVAL = 24, 26 * HOUR, 60
 
 
 @dataclass(frozen=True)
-class World:
+class RuledAndRaw:
     """The same samples in two Prometheus: one with what rules made of them in the last 12 hours, one without."""
 
     with_rules: Prometheus
     without: Prometheus
 
 
-def written(lines: Iterator[str], path: Path, data: Path) -> None:
+def write_openmetrics(lines: Iterator[str], path: Path, data: Path) -> None:
     with path.open("w") as file:
         file.writelines(lines)
         file.write("# EOF\n")
@@ -53,10 +53,10 @@ def written(lines: Iterator[str], path: Path, data: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def prometheus_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RuledAndRaw]:
     folder = tmp_path_factory.mktemp("report")
     for name in ("raw", "ruled"):
-        written(history(GPUS, END, LENGTH, INTERVAL), folder / "week.txt", folder / name)
+        write_openmetrics(generate_samples(GPUS, END, LENGTH, INTERVAL), folder / "week.txt", folder / name)
     with prometheus(folder, blocks=folder / "raw") as raw:
         prices = (
             f'gpu_advisor_gpu_price_per_hour{{name="{name}"}} {price} {at}\n'
@@ -64,12 +64,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             for name, price in PRICES.items()
         )
         made = recorded(raw.url, RULES.read_text(), END - 12 * HOUR, END)
-        written((line for part in (made, prices) for line in part), folder / "made.txt", folder / "ruled")
+        write_openmetrics((line for part in (made, prices) for line in part), folder / "made.txt", folder / "ruled")
         with prometheus(folder, blocks=folder / "ruled") as ruled:
-            yield World(ruled, raw)
+            yield RuledAndRaw(ruled, raw)
 
 
-def told(server: Prometheus, since: int) -> Report:
+def served_report(server: Prometheus, since: int) -> Report:
     source = PrometheusSource(PrometheusSettings(server.url))
     view = View("test", SourceState("prometheus", server.url, True, last_success=END))
     try:
@@ -79,11 +79,11 @@ def told(server: Prometheus, since: int) -> Report:
 
 
 @pytest.mark.parametrize(("since", "recorded"), [(12 * HOUR, True), (DAY, True), (DAY, False), (3 * DAY, True)])
-def test_each_query_pasted_into_prometheus_gives_the_number_that_is_told(
-    world: World, since: int, recorded: bool
+def test_each_query_pasted_into_prometheus_gives_the_number_that_is_reported(
+    prometheus_pair: RuledAndRaw, since: int, recorded: bool
 ) -> None:
-    server = world.with_rules if recorded else world.without
-    report = told(server, since)
+    server = prometheus_pair.with_rules if recorded else prometheus_pair.without
+    report = served_report(server, since)
     assert report["recorded"] is recorded
     assert len(report["queries"]) == 7
     for query in report["queries"]:
@@ -91,9 +91,9 @@ def test_each_query_pasted_into_prometheus_gives_the_number_that_is_told(
         assert float(found["value"][1]) == pytest.approx(at(report, query["path"]), rel=1e-9, abs=1e-9), query["about"]
 
 
-def test_recorded_series_tell_what_raw_ones_tell(world: World) -> None:
+def test_recorded_series_tell_what_raw_ones_tell(prometheus_pair: RuledAndRaw) -> None:
     """Rules ran for half of the time only: the other half is read from the exporters' own series."""
-    half, whole = told(world.with_rules, DAY), told(world.without, DAY)
+    half, whole = served_report(prometheus_pair.with_rules, DAY), served_report(prometheus_pair.without, DAY)
     assert half["recorded"]
     assert not whole["recorded"]
     for mixed, raw in zip(half["groups"], whole["groups"], strict=True):
@@ -102,9 +102,9 @@ def test_recorded_series_tell_what_raw_ones_tell(world: World) -> None:
         assert mixed["cpu_ratio"] == pytest.approx(raw["cpu_ratio"], abs=0.01)
 
 
-def test_waste_is_what_the_dashboard_shows(world: World) -> None:
+def test_waste_is_what_the_dashboard_shows(prometheus_pair: RuledAndRaw) -> None:
     """Its own expressions, over the same 12 hours: every fifth minute stands for a twelfth of an hour."""
-    report = told(world.with_rules, 12 * HOUR)
+    report = served_report(prometheus_pair.with_rules, 12 * HOUR)
     unused = "(model:gpus_measured:count - model:gpus_busy:mean5m)"
     price = "max by (name) (gpu_advisor_gpu_price_per_hour)"
     # A second less than 12 hours, so that both have the same 144 points: such a window is closed on the left in 2.x.
@@ -115,13 +115,13 @@ def test_waste_is_what_the_dashboard_shows(world: World) -> None:
         "money/unused": f"sum(sum_over_time(({unused} * on (name) {price}){over})) / 12",
     }
     for path, promql in expected.items():
-        [found] = world.with_rules.query(promql)
+        [found] = prometheus_pair.with_rules.query(promql)
         assert float(found["value"][1]) == pytest.approx(at(report, f"/groups/0/{path}"), rel=0.01), path
 
 
 def test_the_embedded_history_tells_the_same(tmp_path: Path) -> None:
-    lines = list(history(8, END, 5 * HOUR, INTERVAL))
-    written(iter(lines), tmp_path / "week.txt", tmp_path / "data")
+    lines = list(generate_samples(8, END, 5 * HOUR, INTERVAL))
+    write_openmetrics(iter(lines), tmp_path / "week.txt", tmp_path / "data")
     kept = History(tmp_path / "history.db")
     import_openmetrics(kept, plain(lines), "node-000:9816", "gpu-exporter")
     with prometheus(tmp_path, blocks=tmp_path / "data") as server:
@@ -145,14 +145,16 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_the_command_writes_by_the_name_of_the_file_and_says_what_is_missing(world: World, tmp_path: Path) -> None:
+def test_the_command_writes_by_the_name_of_the_file_and_says_what_is_missing(
+    prometheus_pair: RuledAndRaw, tmp_path: Path
+) -> None:
     """The samples end in the past of this machine's clock, or in its future: nothing is seen within the last hour."""
-    nothing = command("--prometheus", world.without.url, "--since", "1h", "-o", str(tmp_path / "r.json"))
+    nothing = command("--prometheus", prometheus_pair.without.url, "--since", "1h", "-o", str(tmp_path / "r.json"))
     document: Any = json.loads((tmp_path / "r.json").read_text())
     if document["groups"] == []:
         assert nothing.returncode == 1
         assert "no GPU was seen between" in nothing.stderr
-    html = command("--prometheus", world.without.url, "--since", "400d", "-o", str(tmp_path / "r.html"))
+    html = command("--prometheus", prometheus_pair.without.url, "--since", "400d", "-o", str(tmp_path / "r.html"))
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>"), html.stderr
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
@@ -167,7 +169,7 @@ def test_the_command_writes_by_the_name_of_the_file_and_says_what_is_missing(wor
         (("--advisor", f"http://127.0.0.1:{free_port()}"), 1, "no advisor answers"),
     ],
 )
-def test_what_cannot_be_is_told(arguments: tuple[str, ...], code: int, words: str) -> None:
+def test_what_cannot_be_is_reported(arguments: tuple[str, ...], code: int, words: str) -> None:
     done = command(*arguments)
     assert done.returncode == code, done.stderr
     assert words in done.stderr

@@ -16,7 +16,7 @@ from gpu_exporter.devices.simulated import SCENARIOS, parse_fleet, past
 from gpu_exporter.exposition import render_history
 from gpu_exporter.metrics import Family, Samples
 
-from tests.integration.test_same_answer import pasted, with_target_labels
+from tests.integration.test_source_equivalence import add_target_labels, query_evidence
 from tests.servers import prometheus
 
 START = 1_795_000_000.0
@@ -106,9 +106,11 @@ def test_a_scenario_is_recognized(scenario: str, evaluation: Evaluation) -> None
 def test_the_evidence_of_each_cause_is_what_prometheus_answers(tmp_path: Path, evaluation: Evaluation) -> None:
     """Pasted into a real Prometheus that holds the same history, each query gives the number that is shown."""
     file = tmp_path / "past.txt"
-    file.write_text("\n".join(with_target_labels(render_history(_past()))) + "\n")
+    file.write_text("\n".join(add_target_labels(render_history(_past()))) + "\n")
     shown = [each for advice in evaluation.recommendations for each in advice.evidence]
     assert {advice.kind for advice in evaluation.recommendations} >= set().union(*EXPECTED.values())
     with prometheus(tmp_path, backfill=file) as server:
         for evidence in shown:
-            assert pasted(server, evidence) == pytest.approx(evidence.value, rel=1e-9, abs=1e-9), evidence.promql
+            assert query_evidence(server, evidence) == pytest.approx(evidence.value, rel=1e-9, abs=1e-9), (
+                evidence.promql
+            )

@@ -50,7 +50,7 @@ LABELS = (("instance", "a:1"), ("job", "gpu-exporter"))
 WINDOWED: list[Function] = ["mean", "min", "max", "quantile", "sum", "rate", "increase", "count"]
 
 
-class Both(NamedTuple):
+class BothSources(NamedTuple):
     prometheus: PrometheusSource
     embedded: EmbeddedSource
     server: Prometheus
@@ -189,7 +189,7 @@ ODD_VALUES = [
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BothSources]:
     rng = np.random.default_rng(7)
     times = [START + 5 * step for step in range(400)]
     series: dict[str, list[tuple[float, float]]] = {}
@@ -214,7 +214,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     past, history = same_samples(folder, series)
     with prometheus(folder, backfill=past) as server:
         source = PrometheusSource(PrometheusSettings(server.url))
-        yield Both(source, EmbeddedSource(history), server)
+        yield BothSources(source, EmbeddedSource(history), server)
         source.close()
         history.close()
 
@@ -264,13 +264,13 @@ FULL = Ratio(Select("used_bytes", "mean", 300), TOTAL)
         (Tagged(USED, "node", ""), 6),
     ],
 )
-def test_expressions(both: Both, expression: Expression, results: int):
+def test_expressions(both: BothSources, expression: Expression, results: int):
     at = START if metrics_of(expression) & {"mixed", "odd"} else START + 1234.567
     assert len(both.instant(expression, at)) == results
 
 
 @pytest.mark.parametrize("op", ["sum", "avg", "min", "max", "count"])
-def test_aggregations_of_what_is_not_finite(both: Both, op: AggregateOp):
+def test_aggregations_of_what_is_not_finite(both: BothSources, op: AggregateOp):
     for value in ("nan|inf", "nan|one", "inf|one", "nan"):
         both.instant(Aggregate(op, (), Select("mixed", matchers=(Matcher("v", "=~", value),))), START)
 
@@ -295,13 +295,13 @@ def test_aggregations_of_what_is_not_finite(both: Both, op: AggregateOp):
         ([Matcher("v", "!=", "a"), Matcher("v", "=~", "a|ab")], {"ab"}),
     ],
 )
-def test_matchers(both: Both, matchers: list[Matcher], found: set[str | None]):
+def test_matchers(both: BothSources, matchers: list[Matcher], found: set[str | None]):
     answer = both.instant(Select("odd", matchers=tuple(matchers)), START)
     assert {dict(labels).get("v") for labels in answer} == found
 
 
 @pytest.mark.parametrize("value", ODD_VALUES)
-def test_label_values_survive(both: Both, value: str):
+def test_label_values_survive(both: BothSources, value: str):
     for matcher in (Matcher("v", "=", value), Matcher("v", "=~", re.escape(value))):
         (labels,) = both.instant(Select("odd", matchers=(matcher,)), START)
         assert dict(labels)["v"] == value
@@ -309,12 +309,12 @@ def test_label_values_survive(both: Both, value: str):
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=st.text())
-def test_every_text_can_be_quoted(both: Both, value: str):
+def test_every_text_can_be_quoted(both: BothSources, value: str):
     assert both.server.query(quote(value))[1] == value  # type: ignore[comparison-overlap]
 
 
 @pytest.mark.parametrize("expression", ["(", "*", "a(?=b)", "(a)\\1", "a++", "[[:alpha:]", "(?P=x)"])
-def test_refused_regular_expressions(both: Both, expression: str):
+def test_refused_regular_expressions(both: BothSources, expression: str):
     select = Select("odd", matchers=(Matcher("v", "=~", expression),))
     for source in (both.prometheus, both.embedded):
         with pytest.raises(SourceError) as caught:
@@ -322,14 +322,14 @@ def test_refused_regular_expressions(both: Both, expression: str):
         assert caught.value.kind is SourceErrorKind.QUERY_ERROR
 
 
-def test_labels_must_stay_distinct(both: Both):
+def test_labels_must_stay_distinct(both: BothSources):
     for source in (both.prometheus, both.embedded):
         with pytest.raises(SourceError) as caught:
             source.instant({"x": Renamed(USED, "uuid", "node")}, START + 1000)
         assert caught.value.kind is SourceErrorKind.QUERY_ERROR
 
 
-def test_a_second_name_is_refused(both: Both):
+def test_a_second_name_is_refused(both: BothSources):
     for source in (both.prometheus, both.embedded):
         with pytest.raises(SourceError) as caught:
             source.instant({"x": Select("odd", matchers=(Matcher("__name__", "=~", "o.*"),))}, START)
@@ -337,7 +337,7 @@ def test_a_second_name_is_refused(both: Both):
 
 
 @pytest.mark.parametrize("grid", [(START, START + 60_000, 5.0), (START + 60, START, 15.0)])
-def test_refused_ranges(both: Both, grid: tuple[float, float, float]):
+def test_refused_ranges(both: BothSources, grid: tuple[float, float, float]):
     for source in (both.prometheus, both.embedded):
         with pytest.raises(SourceError) as caught:
             source.range(USED, *grid)
@@ -345,21 +345,21 @@ def test_refused_ranges(both: Both, grid: tuple[float, float, float]):
 
 
 @pytest.mark.parametrize("value", ODD_VALUES)
-def test_things_are_found_through_their_renaming(both: Both, value: str):
+def test_things_are_found_through_their_renaming(both: BothSources, value: str):
     renamed = Aggregate("max", ("id", "n"), Renamed(Select("odd"), "id", "v", "GPU-"))
     (labels,) = both.instant(only(renamed, "id", ("GPU-" + value,)), START)
     assert dict(labels) == {"id": "GPU-" + value, "n": str(ODD_VALUES.index(value))}
     assert len(both.instant(only(renamed, "id", ("GPU-" + value, "GPU-emoji 🚀", "GPU-nobody")), START)) in (1, 2)
 
 
-def test_several_windows_of_one_family_at_once(both: Both):
+def test_several_windows_of_one_family_at_once(both: BothSources):
     expressions = {str(window): Select("used_bytes", "count", window) for window in (60, 600, 300)}
     ours = both.embedded.instant(expressions, START + 1000)
     assert ours == both.prometheus.instant(expressions, START + 1000)
     assert {key: set(vector.values()) for key, vector in ours.items()} == {"60": {13}, "600": {121}, "300": {61}}
 
 
-def test_range_of_an_expression(both: Both):
+def test_range_of_an_expression(both: BothSources):
     expression = Aggregate("avg", ("node",), FULL)
     grid = (START - 100.25, START + 2400, 33.5)
     ours, theirs = both.embedded.range(expression, *grid), both.prometheus.range(expression, *grid)
@@ -372,7 +372,7 @@ def test_range_of_an_expression(both: Both):
 
 
 @pytest.mark.parametrize("at", [START + 1000, START + 1234.567, START + 1999.999, START + 0.001])
-def test_pinned_text_gives_the_same_number_later(both: Both, at: float):
+def test_pinned_text_gives_the_same_number_later(both: BothSources, at: float):
     expression = Affine(Aggregate("max", ("node",), Ratio(BUSY, Select("used_bytes", "mean", 600))), scale=100)
     now = both.instant(expression, at)
     later = both.server.query(to_promql(expression, at), time=START + 9999)
@@ -381,14 +381,14 @@ def test_pinned_text_gives_the_same_number_later(both: Both, at: float):
 
 
 @pytest.mark.parametrize("milliseconds", range(0, 1000, 37))
-def test_times_are_exact_to_the_millisecond(both: Both, milliseconds: int):
+def test_times_are_exact_to_the_millisecond(both: BothSources, milliseconds: int):
     """A time sent as a float may arrive one millisecond early, and this sample would not be there yet."""
     name = f"at_{milliseconds}"
     assert both.instant(Select(name), START + 1e6 + milliseconds / 1000) == {LABELS: 1.0}
     assert both.instant(Select(name), START + 1e6 + (milliseconds - 1) / 1000) == {}
 
 
-def test_version(both: Both):
+def test_version(both: BothSources):
     assert (both.prometheus.version() or "").startswith("2.")
 
 

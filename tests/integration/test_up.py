@@ -13,7 +13,7 @@ import psutil
 import pytest
 import requests
 
-from tests.programs import Program, eventually, up
+from tests.own_processes import Program, eventually, up
 from tests.servers import free_port
 
 #: From the start of the processes to an answer. The issue's own limit, on a machine that does nothing else.
@@ -44,13 +44,13 @@ def test_a_simulated_fleet_shows_advice_at_once_and_again_after_kill_9(tmp_path:
         assert first["simulated"] is True
         assert [each["promql"] for each in advice["evidence"] if "@" not in each["promql"]] == []
         program.kill()
-        eventually(lambda: _refuses(there[0]), 5, "the exporter ends with its parent")
+        eventually(lambda: _assert_refused(there[0]), 5, "the exporter ends with its parent")
 
     with up(tmp_path, *there) as program:
         again = eventually(lambda: advised(program), ANSWER_WITHIN_SECONDS, "advice", program)
         assert identities(again) == identities(first)
         program.kill()
-        eventually(lambda: _refuses(there[0]), 5, "the exporter ends with its parent")
+        eventually(lambda: _assert_refused(there[0]), 5, "the exporter ends with its parent")
 
     for ledger in (tmp_path / "up").rglob("ledger.db*"):
         ledger.unlink()
@@ -60,7 +60,7 @@ def test_a_simulated_fleet_shows_advice_at_once_and_again_after_kill_9(tmp_path:
         assert identities(without) != identities(first)  # since when is what a ledger is for
 
 
-def _refuses(where: str) -> bool:
+def _assert_refused(where: str) -> bool:
     try:
         requests.get(f"http://{where}/-/healthy", timeout=1)
     except requests.ConnectionError:
@@ -113,7 +113,7 @@ def test_an_address_in_use_is_one_clear_line(tmp_path: Path, taken: str) -> None
         (["--exporter-address", "nowhere"], "HOST:PORT"),
     ],
 )
-def test_wrong_calls_tell_the_mend(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_usage_errors_say_how_to_fix_them(tmp_path: Path, arguments: list[str], said: str) -> None:
     command = [sys.executable, "-m", "gpu_advisor", "up", "--state-dir", str(tmp_path), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode != 0

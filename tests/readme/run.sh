@@ -46,5 +46,5 @@ timeout --kill-after=10 "${README_TIMEOUT:-1800}" unshare --mount --pid --fork -
     mount --rbind --make-rslave /sys "$root/sys"
     set -- HOME=/root LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "README_TESTS=$2"
     for name in $(env | sed -n "s/^\(PIP_[A-Z_]*\)=.*/\1/p"); do set -- "$@" "$name=$(printenv "$name")"; done
-    exec chroot "$root" env -i "$@" sh -c "cd /home/gpu-advisor && exec python3 -m tests.readme.follow"
+    exec chroot "$root" env -i "$@" sh -c "cd /home/gpu-advisor && exec python3 -m tests.readme.run_readme"
 ' sh "$root" "$tests"

@@ -23,7 +23,7 @@ ALL_ONES_64 = 0xFFFFFFFFFFFFFFFF
 
 
 @dataclass
-class Slice:
+class SimulatedMigInstance:
     """A MIG slice. `place` is its index in NVML's list, which may have holes; None: the next."""
 
     profile: str | None = None
@@ -46,7 +46,7 @@ class Slice:
 
 
 @dataclass
-class Gpu:
+class SimulatedGpu:
     """One simulated GPU. None leaves it to the library, which simulates an H100 80GB under that load."""
 
     name: str | None = None
@@ -119,7 +119,7 @@ class Gpu:
     errors: Mapping[str, int] = field(default_factory=dict)  # NVML function -> error code
     raw: Mapping[str, int] = field(default_factory=dict)  # NVML function -> the number it returns instead
     hang: Mapping[str, float] = field(default_factory=dict)  # NVML function -> seconds that it sleeps
-    slices: Sequence[Slice] = ()  # while mig is on
+    slices: Sequence[SimulatedMigInstance] = ()  # while mig is on
 
     def settings(self) -> Iterator[str]:
         for item in fields(self):
@@ -143,7 +143,7 @@ class Control:
     """The control file. `now` freezes the simulated clock (seconds since 1970); None lets it run."""
 
     path: Path
-    gpus: list[Gpu] = field(default_factory=list)
+    gpus: list[SimulatedGpu] = field(default_factory=list)
     driver: str = "590.48.01"
     loaded: bool = True
     loads: int = 1  # raise it to reload the driver: open sessions die

@@ -217,7 +217,7 @@ def test_locked_down_there_is_no_way_out_but_to_prometheus(chart: Any) -> None:
     assert "egress" not in open_
 
 
-def test_keda_is_told_what_the_example_tells_it(chart: Any) -> None:
+def test_keda_gets_what_the_example_configures(chart: Any) -> None:
     [mine] = [each for each in manifests(chart, VALUE_SETS["KEDA follows"]) if each["kind"] == "ScaledObject"]
     example = yaml.safe_load((ROOT / "examples/autoscaling/keda-scaledobject.yaml").read_text())
     [trigger], [shown] = mine["spec"].pop("triggers"), example["spec"].pop("triggers")
@@ -255,7 +255,7 @@ def test_switches_reach_the_exporter(chart: Any) -> None:
     assert "--no-collector.netdev" not in alone
 
 
-def test_a_change_of_the_settings_starts_the_advisor_anew(chart: Any) -> None:
+def test_a_change_of_the_settings_starts_the_advisor_again(chart: Any) -> None:
     def checksum(values: Values) -> str:
         template = only(list(manifests(chart, values)), "Deployment", "gpu-gpu-advisor")["spec"]["template"]
         text: str = template["metadata"]["annotations"]["checksum/config"]
@@ -286,7 +286,7 @@ KEDA = {"name": "chat", "pool": "chat", "target": "chat", "min": 1, "max": 8}
     ],
     ids=str,
 )
-def test_contradictions_are_refused_with_the_mend(chart: Any, values: Values, mend: str) -> None:
+def test_contradictions_are_refused_with_the_fix(chart: Any, values: Values, mend: str) -> None:
     with pytest.raises(errors.HelmError) as refused:
         chart.render(values, name="gpu", namespace="monitoring")
     assert mend in str(refused.value)
@@ -320,7 +320,7 @@ def test_wrong_values_are_refused(chart: Any, values: Values) -> None:
         chart.render(values, name="gpu", namespace="monitoring")
 
 
-def told_in_the_install_page() -> Iterator[tuple[str, Values]]:
+def commands_in_install_page() -> Iterator[tuple[str, Values]]:
     for line in (ROOT / "docs/install.md").read_text().splitlines():
         values: Values = {}
         for path, value in re.findall(r"--set ([\w.]+)=([^\s`]+)", line):
@@ -333,7 +333,7 @@ def told_in_the_install_page() -> Iterator[tuple[str, Values]]:
 
 
 @pytest.mark.parametrize(
-    ("line", "values"), [pytest.param(*each, id=each[0][:60]) for each in told_in_the_install_page()]
+    ("line", "values"), [pytest.param(*each, id=each[0][:60]) for each in commands_in_install_page()]
 )
 def test_what_the_install_page_sets_is_taken(chart: Any, line: str, values: Values) -> None:
     if "nodeSelector" in line:

@@ -22,13 +22,13 @@ from gpu_exporter.host import COLLECTORS
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def substituted(text: str, variables: dict[str, str]) -> str:
+def substitute_variables(text: str, variables: dict[str, str]) -> str:
     """As compose does it: `${NAME:-default}`."""
     return re.sub(r"\$\{(\w+):-([^}]*)\}", lambda m: variables.get(m[1]) or m[2], text)
 
 
 def compose(name: str = "docker-compose.yml", **variables: str) -> dict[str, Any]:
-    loaded = yaml.safe_load(substituted((ROOT / name).read_text(), variables))
+    loaded = yaml.safe_load(substitute_variables((ROOT / name).read_text(), variables))
     assert isinstance(loaded, dict)
     return loaded
 
@@ -219,7 +219,7 @@ def test_what_the_image_is_made_of_is_sent_to_the_builder():
     assert all((ROOT / path).exists() for path in sent)
 
 
-class _Server(BaseHTTPRequestHandler):
+class _HealthServer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200 if self.path == "/good" else 503)
         self.end_headers()
@@ -230,7 +230,7 @@ class _Server(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), _Server)
+    server = HTTPServer(("127.0.0.1", 0), _HealthServer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()

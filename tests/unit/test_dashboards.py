@@ -19,16 +19,16 @@ from gpu_exporter import metrics
 from gpu_exporter.host import COLLECTORS
 from gpu_exporter.host.base import HostSettings
 
-from tests.preview.boards import (
-    Board,
-    Query,
-    answerable,
-    asked_for,
-    boards,
+from tests.preview.dashboard_queries import (
+    DashboardJson,
+    DashboardQuery,
+    has_result,
+    load_dashboards,
     marks,
     metrics_in,
     panels,
     queries,
+    variable_query,
     variables,
 )
 
@@ -55,15 +55,15 @@ UIDS = {f"gpu-advisor-{name}" for name in ("fleet", "node", "gpu", "jobs", "reco
 def known_metrics() -> set[str]:
     """All names that rules record, and that the exporter, jobs, the advisor and Prometheus itself publish."""
     own = {family.name for family in vars(metrics).values() if isinstance(family, metrics.Family)}
-    return own | host_metrics() | PRESSURE | ADVISOR_CATALOGUE.keys() | PROMETHEUS | recorded() | of_jobs()
+    return own | host_metrics() | PRESSURE | ADVISOR_CATALOGUE.keys() | PROMETHEUS | recorded_names() | job_metrics()
 
 
-def recorded() -> set[str]:
+def recorded_names() -> set[str]:
     rules = yaml.safe_load((ROOT / "prometheus/rules/recording.yml").read_text())
     return {rule["record"] for group in rules["groups"] for rule in group["rules"]}
 
 
-def of_jobs() -> set[str]:
+def job_metrics() -> set[str]:
     """What training jobs publish, as their page documents it."""
     return set(re.findall(r"^\| `(training_\w+)` \|", (ROOT / "docs/training.md").read_text(), re.MULTILINE))
 
@@ -87,11 +87,11 @@ def test_metric_names_are_found_in_queries():
 
 
 def test_one_side_of_an_or_is_enough_for_an_answer():
-    assert answerable('a{b=" or "} or c', {"a"})
-    assert answerable("topk by (x) (1, max by (y) (a or b or c)) + d", {"b", "d"})
-    assert not answerable("topk by (x) (1, max by (y) (a or b)) + d", {"b"})
-    assert not answerable("a * b or c", {"a"})
-    assert not answerable("sum(rate(a_total[5m])) / sum(b)", {"b"})
+    assert has_result('a{b=" or "} or c', {"a"})
+    assert has_result("topk by (x) (1, max by (y) (a or b or c)) + d", {"b", "d"})
+    assert not has_result("topk by (x) (1, max by (y) (a or b)) + d", {"b"})
+    assert not has_result("a * b or c", {"a"})
+    assert not has_result("sum(rate(a_total[5m])) / sum(b)", {"b"})
 
 
 def test_what_is_checked_in_is_what_the_code_says():
@@ -115,25 +115,25 @@ def test_a_stale_file_is_noticed():
 
 
 def test_addresses_of_dashboards_stay():
-    assert {board["uid"] for board in boards().values()} == UIDS
-    assert all(board["uid"] == f"gpu-advisor-{name}" for name, board in boards().items())
+    assert {board["uid"] for board in load_dashboards().values()} == UIDS
+    assert all(board["uid"] == f"gpu-advisor-{name}" for name, board in load_dashboards().items())
 
 
-@pytest.mark.parametrize("name", boards())
+@pytest.mark.parametrize("name", load_dashboards())
 def test_panels_and_queries_can_be_referred_to(name):
-    ids = [panel["id"] for panel in panels(boards()[name])]
+    ids = [panel["id"] for panel in panels(load_dashboards()[name])]
     assert len(set(ids)) == len(ids)
     assert all(ids)
-    for panel in panels(boards()[name]):
+    for panel in panels(load_dashboards()[name]):
         letters = [target["refId"] for target in panel.get("targets", [])]
         assert len(set(letters)) == len(letters)
         assert all(letters)
 
 
-@pytest.mark.parametrize("name", boards())
+@pytest.mark.parametrize("name", load_dashboards())
 def test_panels_do_not_overlap(name):
     taken: set[tuple[int, int]] = set()
-    for panel in panels(boards()[name]):
+    for panel in panels(load_dashboards()[name]):
         place = panel["gridPos"]
         cells = {
             (x, y)
@@ -145,20 +145,20 @@ def test_panels_do_not_overlap(name):
         taken |= cells
 
 
-@pytest.mark.parametrize("name", boards())
+@pytest.mark.parametrize("name", load_dashboards())
 def test_titles_and_descriptions_can_be_read(name):
-    titles = [panel["title"] for panel in panels(boards()[name])]
+    titles = [panel["title"] for panel in panels(load_dashboards()[name])]
     assert len(set(titles)) >= len(titles) - 1, (
         "a panel's title is there twice"
     )  # a row may be called as its only panel
-    for panel in panels(boards()[name]):
+    for panel in panels(load_dashboards()[name]):
         assert panel["type"] not in DEPRECATED
         assert panel["type"] == "row" or panel["description"].endswith("."), panel["title"]
 
 
-@pytest.mark.parametrize("name", boards())
+@pytest.mark.parametrize("name", load_dashboards())
 def test_missing_data_is_not_zero(name):
-    for panel in panels(boards()[name]):
+    for panel in panels(load_dashboards()[name]):
         if panel["type"] in ("stat", "bargauge"):
             assert panel["fieldConfig"]["defaults"]["noValue"] not in ("", "0"), panel["title"]
         if panel["type"] == "timeseries":
@@ -168,36 +168,36 @@ def test_missing_data_is_not_zero(name):
 
 
 @pytest.mark.parametrize("query", queries(), ids=str)
-def test_a_query_asks_for_metrics_that_there_are(query: Query):
+def test_a_query_asks_for_metrics_that_there_are(query: DashboardQuery):
     assert metrics_in(query.expr)
     assert metrics_in(query.expr) <= known_metrics()
 
 
 @pytest.mark.parametrize("query", queries(), ids=str)
-def test_what_gpus_and_nodes_do_is_read_from_canonical_series(query: Query):
+def test_what_gpus_and_nodes_do_is_read_from_canonical_series(query: DashboardQuery):
     """So that a dashboard serves every exporter. Owners and jobs are told by ours alone."""
     raw = {name for name in metrics_in(query.expr) if ":" not in name and re.match("gpu_|node_|DCGM", name)}
     assert {name for name in raw if not re.match("gpu_owner_|gpu_advisor_|gpu_exporter_", name)} == set()
 
 
-@pytest.mark.parametrize("name", boards())
+@pytest.mark.parametrize("name", load_dashboards())
 def test_variables_are_there_and_ask_for_metrics_that_there_are(name):
-    board = boards()[name]
+    board = load_dashboards()[name]
     there = {variable["name"] for variable in board["templating"]["list"]}
     text = json.dumps([board["panels"], marks(board), [each["query"] for each in variables(board)]])
     used = set(re.findall(r"\$\{?([a-z]\w+)", text)) - {"1"}
     assert used - {"datasource"} == there - {"datasource"}, "variables that are used, and those that there are"
     for variable in variables(board):
-        selector, label = asked_for(variable)
+        selector, label = variable_query(variable)
         assert metrics_in(selector) <= known_metrics()
         assert variable["name"] == label
 
 
-@pytest.mark.parametrize("name", boards())
+@pytest.mark.parametrize("name", load_dashboards())
 def test_links_lead_to_dashboards_and_variables_that_there_are(name):
-    text = json.dumps(boards()[name])
+    text = json.dumps(load_dashboards()[name])
     for path, rest in re.findall(r'"/d/([\w-]+)\?([^"]*?)"', text.replace('\\"', "'")):
-        target = {board["uid"]: board for board in boards().values()}[path]
+        target = {board["uid"]: board for board in load_dashboards().values()}[path]
         names = {variable["name"] for variable in target["templating"]["list"]}
         assert set(re.findall(r"var-(\w+)=", rest)) <= names, path
     for page in re.findall(r"docs/runbooks/([^\"$]+)", text):
@@ -206,16 +206,17 @@ def test_links_lead_to_dashboards_and_variables_that_there_are(name):
 
 def test_one_comes_from_the_fleet_to_the_runbook():
     links = {
-        name: set(re.findall(r'"/d/gpu-advisor-([\w-]+)\?', json.dumps(board))) for name, board in boards().items()
+        name: set(re.findall(r'"/d/gpu-advisor-([\w-]+)\?', json.dumps(board)))
+        for name, board in load_dashboards().items()
     }
     assert "node" in links["fleet"]
     assert "gpu" in links["node"]
     assert "jobs" in links["gpu"]
     assert "recommendations" in links["jobs"]
-    assert "docs/runbooks/" in json.dumps(boards()["recommendations"])
+    assert "docs/runbooks/" in json.dumps(load_dashboards()["recommendations"])
 
 
-def test_grafana_is_told_where_the_dashboards_and_the_data_are():
+def test_grafana_is_provisioned_with_dashboards_and_data_source():
     folder = ROOT / "grafana" / "provisioning"
     source = yaml.safe_load((folder / "datasources" / "prometheus.yml").read_text())["datasources"][0]
     provider = yaml.safe_load((folder / "dashboards" / "gpu-advisor.yml").read_text())["providers"][0]
@@ -233,7 +234,7 @@ def test_grafana_is_told_where_the_dashboards_and_the_data_are():
 UNITS = {"short", "percentunit", "watt", "celsius", "hertz", "bytes", "Bps", "s", "ops", "cpm", "dateTimeFromNow"}
 
 
-def _templated_source(board: Board) -> Iterator[str]:
+def _templated_source(board: DashboardJson) -> Iterator[str]:
     sources = variables(board, "datasource")
     if [(each["name"], each["label"], each["query"]) for each in sources] != [
         ("datasource", "Data source", "prometheus")
@@ -241,44 +242,44 @@ def _templated_source(board: Board) -> Iterator[str]:
         yield "no templated data source"
 
 
-def _reloaded(board: Board) -> Iterator[str]:
+def _has_auto_refresh(board: DashboardJson) -> Iterator[str]:
     yield from (f"{each['name']} is not reloaded" for each in variables(board) if each["refresh"] != 2)
 
 
-def _uneditable(board: Board) -> Iterator[str]:
+def _uneditable(board: DashboardJson) -> Iterator[str]:
     if board["editable"] is not False:
         yield "may be edited"
 
 
-def _panels(complaint: Callable[[Board], bool]) -> Callable[[Board], Iterator[str]]:
+def _panels(complaint: Callable[[DashboardJson], bool]) -> Callable[[DashboardJson], Iterator[str]]:
     """A rule on panels, rows aside."""
 
-    def rule(board: Board) -> Iterator[str]:
+    def rule(board: DashboardJson) -> Iterator[str]:
         yield from (panel["title"] for panel in panels(board) if panel["type"] != "row" and complaint(panel))
 
     return rule
 
 
-def _bad_unit(panel: Board) -> bool:
+def _bad_unit(panel: DashboardJson) -> bool:
     config = panel["fieldConfig"]
     overridden = [p["value"] for each in config["overrides"] for p in each["properties"] if p["id"] == "unit"]
     return not {config["defaults"].get("unit"), *overridden} <= UNITS
 
 
-def _bare_counter(panel: Board) -> bool:
+def _bare_counter(panel: DashboardJson) -> bool:
     text = " ".join(target["expr"] for target in panel["targets"])
     inside = r"\b(?:rate|irate|increase)\(\w+_total(?:\{[^}]*\})?\["
     return len(re.findall(r"\w+_total\b", text)) != len(re.findall(inside, text))
 
 
-def _own_interval(panel: Board) -> bool:
+def _own_interval(panel: DashboardJson) -> bool:
     text = " ".join(target["expr"] for target in panel["targets"])
     return any(each != "$__rate_interval" for each in re.findall(r"\bi?rate\([^\[]*\[([^\]]+)\]", text))
 
 
-LINT: dict[str, Callable[[Board], Iterator[str]]] = {
+LINT: dict[str, Callable[[DashboardJson], Iterator[str]]] = {
     "template-datasource-rule": _templated_source,
-    "template-on-time-change-reload-rule": _reloaded,
+    "template-on-time-change-reload-rule": _has_auto_refresh,
     "uneditable-dashboard-rule": _uneditable,
     "panel-datasource-rule": _panels(lambda panel: panel["datasource"]["uid"] != "${datasource}"),
     "panel-title-description-rule": _panels(lambda panel: not (panel["title"] and panel["description"])),
@@ -290,14 +291,14 @@ LINT: dict[str, Callable[[Board], Iterator[str]]] = {
 
 
 @pytest.mark.parametrize("rule", LINT)
-@pytest.mark.parametrize("name", boards())
+@pytest.mark.parametrize("name", load_dashboards())
 def test_grafanas_linter_has_nothing_to_say(name, rule):
-    assert list(LINT[rule](boards()[name])) == []
+    assert list(LINT[rule](load_dashboards()[name])) == []
 
 
-def _spoiled(path: str, value: Any) -> Board:
+def _with_change(path: str, value: Any) -> DashboardJson:
     """The jobs' dashboard with one thing in it changed."""
-    board = copy.deepcopy(boards()["jobs"])
+    board = copy.deepcopy(load_dashboards()["jobs"])
     *steps, last = path.split(".")
     found: Any = board
     for step in steps:
@@ -321,4 +322,4 @@ def _spoiled(path: str, value: Any) -> Board:
     ],
 )
 def test_the_linters_rules_can_fail(rule, path, value):
-    assert list(LINT[rule](_spoiled(path, value))) != []
+    assert list(LINT[rule](_with_change(path, value))) != []

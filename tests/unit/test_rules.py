@@ -13,7 +13,7 @@ import pytest
 import yaml
 from gpu_advisor.evaluation.policies import diagnosed, failing_gpu, idle_reclaim
 
-from tests.preview.boards import metrics_in
+from tests.preview.dashboard_queries import metrics_in
 from tests.unit.test_dashboards import known_metrics
 
 ROOT = Path(__file__).resolve().parents[2]

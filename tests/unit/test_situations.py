@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from benchmarks.situations.classes import CLASSES, draw
-from benchmarks.situations.day import days
+from benchmarks.situations.healthy_day import days
 from benchmarks.situations.observation import observe
-from benchmarks.situations.physics import WORTH_RATIO, Step, cap_clock, cause, power_share
+from benchmarks.situations.physics import ACTIONABLE_RATIO, GpuStep, cap_clock, cause, power_share
 
 CAUSES = {
     "data_bound": "data",
@@ -33,7 +33,7 @@ def test_the_truth_is_the_physical_cause(label: str) -> None:
             for rank in ranks:
                 normal = cap_clock(rank.step)
                 slower = rank.step.seconds(rank.clock) / rank.step.seconds(normal) - 1
-                assert (slower >= WORTH_RATIO) == rank.affected
+                assert (slower >= ACTIONABLE_RATIO) == rank.affected
         if label == "healthy" and ranks[0].load is None:
             assert {cause(rank.step) for rank in ranks} == {"none"}
         if label == "idle_holding_memory":
@@ -74,7 +74,7 @@ def test_what_ranks_of_a_synchronous_job_take_is_the_same_for_all() -> None:
 
 
 def test_power_is_capped_only_where_the_work_draws_it() -> None:
-    light, heavy = Step(1.0, tensor=0.1, dram=0.2), Step(1.0, fill=0.95, tensor=0.75, dram=0.6)
+    light, heavy = GpuStep(1.0, tensor=0.1, dram=0.2), GpuStep(1.0, fill=0.95, tensor=0.75, dram=0.6)
     assert power_share(light) < 1 < power_share(heavy)
     assert cap_clock(light) == 1.0
     assert 0.6 < cap_clock(heavy) < 1.0

@@ -1,4 +1,4 @@
-"""Shares of the parameters of `fit` among simulated image models; written by benchmarks/memory/learn.py.
+"""Shares of the parameters of `fit` among simulated image models; written by benchmarks/memory/fit_prior.py.
 
 Learnt from 960 curves of benchmarks/memory/curves.csv; see docs/calibration.md.
 """

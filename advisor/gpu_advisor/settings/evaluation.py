@@ -14,7 +14,9 @@ class Evaluation(Strict):
     window_seconds: Seconds = Field(300, description="the checks' means")
     idle_window_seconds: Seconds = Field(1800, description="a GPU idle for this long may be given back")
     idle_utilization: Percent = Field(1, description="percent; a GPU below it is idle")
-    min_coverage_ratio: float = Field(0.9, gt=0, le=1, description="a window with less data than this share is not judged")
+    min_coverage_ratio: float = Field(
+        0.9, gt=0, le=1, description="a window with less data than this share is not judged"
+    )
     step_seconds: Seconds = Field(60, description="distance of the points that scaling looks at")
     scale_up_stabilization_seconds: Seconds = Field(60, description="a pool grows by the lowest need within it")
     scale_down_stabilization_seconds: Seconds = Field(300, description="a pool shrinks to the highest need within it")

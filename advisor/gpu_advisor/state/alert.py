@@ -1,11 +1,9 @@
 """An alert as it is kept between evaluations."""
 
 from __future__ import annotations
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timezone
-from typing import Any
-from gpu_advisor.state.view import Issued
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gpu_advisor.evaluation.recommendation import Recommendation, Scope
+from gpu_advisor.state.alert import Alert
 from gpu_advisor.state.archive import put_down, read_back
 from gpu_advisor.state.continuity import Given, Snooze
 from gpu_advisor.state.outcomes import Closed, Outcome, Promise
-from gpu_advisor.state.alert import Alert
-from gpu_advisor.evaluation.recommendation import Recommendation, Scope
 from gpu_advisor.state.view import Issued
 
 _SCHEMA = """

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpu_advisor.state.continuity import Snooze
 from gpu_advisor.evaluation.engine import Evaluation
-from gpu_advisor.state.outcomes import NO_OUTCOMES, Outcomes
 from gpu_advisor.evaluation.recommendation import Recommendation
+from gpu_advisor.state.continuity import Snooze
+from gpu_advisor.state.outcomes import NO_OUTCOMES, Outcomes
 
 RUNBOOKS = "https://github.com/gpu-advisor/gpu-advisor/blob/main/docs/runbooks"
 

@@ -18,8 +18,7 @@ from gpu_advisor.web.server import WebServer, access_of
 from pydantic import ValidationError
 
 from tests.servers import free_port
-
-from .build import Card, Clock, FakeSource, Running, Target
+from tests.unit.advisor.builders import ExporterTarget, FakeClock, FakeSource, GpuSpec, ServiceHarness
 
 HASH = bcrypt.hashpw(b"right", bcrypt.gensalt(4)).decode()
 
@@ -97,7 +96,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def running(tmp_path: Path, certificate: Path) -> Iterator[Running]:
+def running(tmp_path: Path, certificate: Path) -> Iterator[ServiceHarness]:
     chosen = Settings.model_validate(
         {
             "web": {
@@ -107,12 +106,14 @@ def running(tmp_path: Path, certificate: Path) -> Iterator[Running]:
             }
         }
     )
-    made = Running(tmp_path, FakeSource([Target("a:1", [Card("GPU-0", 0.0)])], chosen), Clock(), chosen).after(0)
+    made = ServiceHarness(
+        tmp_path, FakeSource([ExporterTarget("a:1", [GpuSpec("GPU-0", 0.0)])], chosen), FakeClock(), chosen
+    ).after(0)
     yield made
     made.close()
 
 
-def test_over_tls(running: Running, certificate: Path) -> None:
+def test_over_tls(running: ServiceHarness, certificate: Path) -> None:
     server = WebServer(running.service, f"127.0.0.1:{free_port()}")
     server.start()
     try:
@@ -125,7 +126,7 @@ def test_over_tls(running: Running, certificate: Path) -> None:
         server.stop()
 
 
-def test_a_certificate_that_is_not_there_is_told_at_the_start(running: Running) -> None:
+def test_a_certificate_that_is_not_there_is_reported_at_the_start(running: ServiceHarness) -> None:
     web = running.service.settings.web.model_copy(update={"cert_file": "/nowhere.pem"})
     running.service.settings = running.service.settings.model_copy(update={"web": web})
     with pytest.raises(ConfigError, match=r"web\.cert_file"):

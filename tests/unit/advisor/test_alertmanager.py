@@ -17,8 +17,8 @@ from gpu_advisor.settings import AlertmanagerSettings
 from gpu_advisor.state.alert import Alert
 from pydantic import SecretStr
 
-from ..sources.fake_http import Answering, FakeServer, fake_http, reply
-from .build import AT
+from tests.unit.advisor.builders import AT
+from tests.unit.sources.fake_http import FakeServer, Responder, fake_http, reply
 
 OK = reply(200, "")
 
@@ -36,14 +36,14 @@ def senders(*urls: str, interval: float = 15, timeout: float = 5) -> Iterator[Al
         made.close()
 
 
-def until(true: Callable[[], object], what: str, within: float = 10) -> None:
+def wait_until(true: Callable[[], object], what: str, within: float = 10) -> None:
     deadline = time.monotonic() + within
     while not true():
         assert time.monotonic() < deadline, what
         time.sleep(0.01)
 
 
-def told(server: FakeServer) -> list[list[str]]:
+def sent_alerts(server: FakeServer) -> list[list[str]]:
     """The alerts of each request."""
     return [[each["labels"]["id"] for each in json.loads(request.body)] for request in server.requests]
 
@@ -56,17 +56,17 @@ def test_what_an_alertmanager_did_not_take_is_not_counted(status: int, up: bool,
     with fake_http(reply(status, "<oops>\n", Location="/-/ready")) as server, senders(server.url) as sender:
         assert sender.states == (AlertmanagerState(server.url),)
         sender.send([alert("1")], AT)
-        until(lambda: sender.states[0].up is not None, "it was told")
+        wait_until(lambda: sender.states[0].up is not None, "it was told")
         (state,) = sender.states
         assert (state.up, state.sent) == (up, int(up))
         assert words in state.message
 
 
-def silent(handler: BaseHTTPRequestHandler, number: int) -> None:
+def no_answer(handler: BaseHTTPRequestHandler, number: int) -> None:
     time.sleep(3)
 
 
-def dripping(handler: BaseHTTPRequestHandler, number: int) -> None:
+def drip(handler: BaseHTTPRequestHandler, number: int) -> None:
     """An answer without an end, a byte at a time: no limit on a single wait would end it."""
     handler.send_response(200)
     handler.send_header("Content-Length", "1000")
@@ -77,19 +77,19 @@ def dripping(handler: BaseHTTPRequestHandler, number: int) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("bad", [silent, dripping])
-def test_one_that_hangs_holds_up_neither_the_service_nor_the_others(bad: Answering) -> None:
+@pytest.mark.parametrize("bad", [no_answer, drip])
+def test_one_that_hangs_holds_up_neither_the_service_nor_the_others(bad: Responder) -> None:
     with fake_http(bad) as away, fake_http(OK) as there, senders(away.url, there.url, timeout=0.5) as sender:
         for number in range(3):
             begun = time.monotonic()
             sender.send([alert(str(number))], AT)
             assert time.monotonic() - begun < 0.25  # it never waits
-            until(lambda n=number: told(there)[-1:] == [[str(n)]], "the other one is told")  # type: ignore[misc]
-        until(lambda: sender.states[0].up is False, "and it is known of the first that it does not answer")
+            wait_until(lambda n=number: sent_alerts(there)[-1:] == [[str(n)]], "the other one is told")  # type: ignore[misc]
+        wait_until(lambda: sender.states[0].up is False, "and it is known of the first that it does not answer")
         assert "0.5 s" in sender.states[0].message
 
 
-def test_what_failed_is_told_again_with_growing_pauses_and_the_newest_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_failed_is_sent_again_with_growing_pauses_and_the_newest_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alertmanager, "FIRST_RETRY_SECONDS", 0.1)
     times: list[float] = []
 
@@ -99,11 +99,11 @@ def test_what_failed_is_told_again_with_growing_pauses_and_the_newest_wins(monke
 
     with fake_http(at_last) as server, senders(server.url) as sender:
         sender.send([alert("old")], AT)
-        until(lambda: len(times) >= 2, "a second try")
+        wait_until(lambda: len(times) >= 2, "a second try")
         sender.send([alert("new")], AT)
-        until(lambda: sender.states[0].up, "told at last")
-        assert told(server)[0] == ["old"]
-        assert told(server)[-1] == ["new"]
+        wait_until(lambda: sender.states[0].up, "told at last")
+        assert sent_alerts(server)[0] == ["old"]
+        assert sent_alerts(server)[-1] == ["new"]
         assert sender.states[0].sent == 1
         pauses = [after - before for before, after in pairwise(times)]
         assert pauses[3] > 2 * pauses[0]  # 0.8 s after 0.1 s, with slack for a busy machine
@@ -112,23 +112,23 @@ def test_what_failed_is_told_again_with_growing_pauses_and_the_newest_wins(monke
         assert len(times) == count  # what was told is not told again by itself
 
 
-def test_what_is_no_longer_true_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolved_alerts_are_not_sent_as_firing(monkeypatch: pytest.MonkeyPatch) -> None:
     """After its end, an alert that fires would read as resolved."""
     monkeypatch.setattr(alertmanager, "FIRST_RETRY_SECONDS", 0.5)
     with fake_http(reply(503, "")) as server, senders(server.url, interval=0.4 / ROUNDS_TO_LIVE) as sender:
         sender.send([alert("1")], AT)
-        until(lambda: sender.states[0].up is False, "a first try")
+        wait_until(lambda: sender.states[0].up is False, "a first try")
         time.sleep(1.2)
         assert len(server.requests) == 1  # the second try was due after the message's 0.4 s
 
 
-def test_many_alerts_go_in_batches_and_none_at_all_is_told_too() -> None:
+def test_many_alerts_go_in_batches_and_none_at_all_is_sent_too() -> None:
     with fake_http(OK) as server, senders(server.url) as sender:
         sender.send([alert(str(number)) for number in range(2 * BATCH + 1)], AT)
-        until(lambda: sender.states[0].sent == 2 * BATCH + 1, "all of them")
-        assert [len(each) for each in told(server)] == [BATCH, BATCH, 1]
+        wait_until(lambda: sender.states[0].sent == 2 * BATCH + 1, "all of them")
+        assert [len(each) for each in sent_alerts(server)] == [BATCH, BATCH, 1]
         sender.send([], AT)
-        until(lambda: len(server.requests) == 4, "that there is none")
+        wait_until(lambda: len(server.requests) == 4, "that there is none")
         assert json.loads(server.requests[-1].body) == []
 
 
@@ -137,7 +137,7 @@ def test_a_login_is_sent_and_not_shown() -> None:
         settings = AlertmanagerSettings(url=server.url, username="ada", password=SecretStr("s3cret"))
         sender = Alertmanagers([settings], 15)
         sender.send([], AT)
-        until(lambda: sender.states[0].up is False, "refused")
+        wait_until(lambda: sender.states[0].up is False, "refused")
         sender.close()
         assert server.requests[0].headers["Authorization"] == "Basic YWRhOnMzY3JldA=="
         assert "s3cret" not in repr(sender.states)

@@ -24,7 +24,7 @@ from gpu_advisor.state.view import Issued, SourceState, View
 from gpu_advisor.web.api.api import Doors, create_app
 from prometheus_client.parser import text_string_to_metric_families
 
-from .build import AT, Card, FakeSource, Target
+from tests.unit.advisor.builders import AT, ExporterTarget, FakeSource, GpuSpec
 
 SENDERS = (AlertmanagerState("http://a:9093", True, 3), AlertmanagerState("http://b:9093"))
 HOSTILE = {
@@ -39,7 +39,7 @@ HOSTILE = {
 }
 
 
-def view_of(targets: list[Target], settings: Settings | None = None) -> View:
+def view_of(targets: list[ExporterTarget], settings: Settings | None = None) -> View:
     chosen = settings or Settings()
     evaluation = evaluate(FakeSource(targets, chosen), chosen, AT)
     issued = tuple(Issued(advice.id("c"), AT - 60, advice) for advice in evaluation.recommendations)
@@ -55,11 +55,11 @@ def serving(count: int) -> Settings:
 
 def whole() -> View:
     """Advice of three kinds: one pool with idle GPUs, two that should grow, one that should shrink."""
-    cards = [Card("GPU-0", 0.0), Card("GPU-1", 0.0, index="1"), Card("GPU-lost", None, up=False)]
+    cards = [GpuSpec("GPU-0", 0.0), GpuSpec("GPU-1", 0.0, index="1"), GpuSpec("GPU-lost", None, up=False)]
     for i, value in enumerate((0.95, 1.0, 0.1)):
         points = tuple((AT - 60 * step, value) for step in reversed(range(16)))
-        cards += [Card(f"GPU-s{i}-{n}", value, node=f"s{i}", trail=points) for n in (0, 1)]
-    return view_of([Target("a:1", cards)], serving(3))
+        cards += [GpuSpec(f"GPU-s{i}-{n}", value, node=f"s{i}", trail=points) for n in (0, 1)]
+    return view_of([ExporterTarget("a:1", cards)], serving(3))
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +69,10 @@ def view() -> View:
 
 @pytest.fixture(scope="module")
 def client(view: View) -> FlaskClient:
-    return of(view)
+    return client_of(view)
 
 
-def of(view: View) -> FlaskClient:
+def client_of(view: View) -> FlaskClient:
     return create_app(Doors(lambda: view, lambda: SENDERS, no_snooze)).test_client()
 
 
@@ -162,7 +162,7 @@ def test_checks(client: FlaskClient, query: str, count: int) -> None:
         ("/nothing", 404, ("not found",)),
     ],
 )
-def test_problems_name_the_parameter_and_the_mend(
+def test_problems_name_the_parameter_and_fix(
     client: FlaskClient, path: str, status: int, words: tuple[str, ...]
 ) -> None:
     answer = client.get(path)
@@ -173,7 +173,7 @@ def test_problems_name_the_parameter_and_the_mend(
 
 
 def test_a_wrong_method_and_a_defect_are_problems_too(view: View) -> None:
-    refused = of(view).post("/recommendations")
+    refused = client_of(view).post("/recommendations")
     assert (refused.status_code, refused.content_type) == (405, "application/problem+json")
     assert "GET" in refused.headers["Allow"]
 
@@ -187,22 +187,22 @@ def test_a_wrong_method_and_a_defect_are_problems_too(view: View) -> None:
 
 @pytest.mark.parametrize("path", ["/recommendations", "/recommendations?format=csv", "/checks"])
 def test_etag(view: View, path: str) -> None:
-    first = of(view).get(path)
-    again = of(view).get(path, headers={"If-None-Match": first.headers["ETag"]})
+    first = client_of(view).get(path)
+    again = client_of(view).get(path, headers={"If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")
     assert first.headers["Cache-Control"] == "no-cache"
     changed = dataclasses.replace(view, cluster="other", issued=view.issued[:1])
-    assert of(changed).get(path, headers={"If-None-Match": first.headers["ETag"]}).status_code == 200
+    assert client_of(changed).get(path, headers={"If-None-Match": first.headers["ETag"]}).status_code == 200
 
 
 def renamed(name: str) -> View:
-    cards = [Card(name, 0.0, node=name, name=name, index=name), Card("b", 0.0, node=name, name=name)]
-    return view_of([Target("a:1", cards)])
+    cards = [GpuSpec(name, 0.0, node=name, name=name, index=name), GpuSpec("b", 0.0, node=name, name=name)]
+    return view_of([ExporterTarget("a:1", cards)])
 
 
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
 def test_csv(name: str) -> None:
-    answer = of(renamed(name)).get("/recommendations?format=csv")
+    answer = client_of(renamed(name)).get("/recommendations?format=csv")
     assert answer.content_type == "text/csv; charset=utf-8"
     header, row = csv.reader(io.StringIO(answer.data.decode(), newline=""))
     found = dict(zip(header, row, strict=True))
@@ -214,7 +214,7 @@ def test_csv(name: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_labels_are_text_everywhere(name: str) -> None:
-    client = of(renamed(name))
+    client = client_of(renamed(name))
     (advice,) = got(client, "/recommendations")["recommendations"]
     assert advice["scope"]["name"] == name
     assert set(advice["gpus"]) == {name, "b"}
@@ -275,7 +275,7 @@ def test_promtool_has_nothing_to_say(client: FlaskClient) -> None:
 
 def test_with_the_source_away(view: View) -> None:
     state = SourceState("prometheus", "http://p", False, "timeout", "no answer: see what keeps it busy", AT - 90)
-    client = of(dataclasses.replace(view, source=state))
+    client = client_of(dataclasses.replace(view, source=state))
     for path in ("/-/healthy", "/-/ready"):
         assert (client.get(path).status_code, client.get(path).data) == (200, b"ok\n")
     answer = got(client, "/recommendations")
@@ -293,7 +293,7 @@ def test_with_the_source_away(view: View) -> None:
 
 
 def test_before_the_first_answer() -> None:
-    client = of(View("c", SourceState("fake", "memory", False, "not_yet", "wait a moment")))
+    client = client_of(View("c", SourceState("fake", "memory", False, "not_yet", "wait a moment")))
     answer = got(client, "/recommendations")
     assert (answer["at"], answer["stale"], answer["recommendations"], answer["simulated"]) == (None, False, [], None)
     assert [word["reason"] for word in answer["abstentions"]] == ["no_data"]
@@ -335,12 +335,12 @@ def test_the_pool_filter_finds_what_concerns_its_gpus(view: View, pool: str) -> 
     about = {"s0": "GPU-s0-0", "NVIDIA H100": "GPU-0"}[pool]
     advice = dataclasses.replace(view.issued[0].recommendation, scope=Scope("gpu", about), gpus=(about,))
     more = dataclasses.replace(view, issued=(*view.issued, Issued("1", AT, advice)))
-    found = got(of(more), f"/recommendations?pool={pool}")["recommendations"]
+    found = got(client_of(more), f"/recommendations?pool={pool}")["recommendations"]
     assert "1" in {each["id"] for each in found}
-    assert "1" not in {each["id"] for each in got(of(more), "/recommendations?pool=s1")["recommendations"]}
+    assert "1" not in {each["id"] for each in got(client_of(more), "/recommendations?pool=s1")["recommendations"]}
 
 
-class Snoozing:
+class SnoozeRecorder:
     """What the service does with snoozes, on a view of a test's."""
 
     def __init__(self, view: View) -> None:
@@ -357,7 +357,7 @@ class Snoozing:
 
 
 def test_snooze(view: View) -> None:
-    advisor = Snoozing(view)
+    advisor = SnoozeRecorder(view)
     id_ = view.issued[0].id
     path = f"/recommendations/{id_}/snooze"
     body = {"reason": "maintenance", "until": "2027-01-15T11:00:00+02:00"}
@@ -397,7 +397,7 @@ def test_snooze(view: View) -> None:
     ],
 )
 def test_a_snooze_that_cannot_be(view: View, body: str | bytes, content_type: str, status: int, words: str) -> None:
-    advisor = Snoozing(view)
+    advisor = SnoozeRecorder(view)
     path = f"/recommendations/{view.issued[0].id}/snooze"
     answer = advisor.client.post(path, data=body, content_type=content_type)
     assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
@@ -409,7 +409,7 @@ def test_outcomes(view: View) -> None:
     told = Promise("1", "scale_up", "up", Scope("pool", "s0"), "replicas", AT - 900, 2, 3, 0.95, 0.63)
     others = [dataclasses.replace(told, id=str(n), scope=Scope("pool", "s1")) for n in (2, 3)]
     judged = [Outcome(Closed(each, AT - 600, 3.0), AT, Result.APPLIED, 0.65, True, 0.02) for each in (told, *others)]
-    client = of(dataclasses.replace(view, outcomes=NO_OUTCOMES.with_more(judged)))
+    client = client_of(dataclasses.replace(view, outcomes=NO_OUTCOMES.with_more(judged)))
     answer = got(client, "/outcomes?pool=s1&per_page=1")
     assert (answer["total"], [each["id"] for each in answer["outcomes"]]) == (2, ["3"])  # the newest first
     [one] = got(client, "/outcomes?pool=s0")["outcomes"]
@@ -426,6 +426,6 @@ def test_numbers_beyond_all_numbers_are_not_known(view: View) -> None:
     """JSON has no infinity, and a client's parser may refuse a word that looks like one."""
     projection = dataclasses.replace(view.issued[0].recommendation.projection, cost_change_per_hour=float("inf"))
     advice = dataclasses.replace(view.issued[0].recommendation, projection=projection)
-    client = of(dataclasses.replace(view, issued=(Issued("1", AT, advice),)))
+    client = client_of(dataclasses.replace(view, issued=(Issued("1", AT, advice),)))
     [found] = got(client, "/recommendations")["recommendations"]
     assert found["projection"]["cost_change_per_hour"] is None

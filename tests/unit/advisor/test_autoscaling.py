@@ -36,7 +36,7 @@ def test_growth_that_the_tolerance_hides_is_rounded_up(desired: int, replicas: i
     assert beyond_tolerance(desired, replicas) == told
 
 
-def test_told_as_it_is_desired_the_growth_would_be_overlooked() -> None:
+def test_publishing_the_desired_size_would_overlook_growth() -> None:
     assert hpa(21, 20) == 20
     assert hpa(beyond_tolerance(21, 20), 20) == 23
 

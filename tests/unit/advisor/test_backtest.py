@@ -24,7 +24,7 @@ demands = st.lists(st.floats(0, 150), min_size=1, max_size=80)
 
 
 @dataclass
-class Scripted:
+class ScriptedPolicy:
     """Wants what is written, one number an interval, and keeps what it was told."""
 
     wanted: list[int]
@@ -35,14 +35,14 @@ class Scripted:
         return self.wanted[len(self.seen) - 1]
 
 
-def scripted(demand: list[float], wanted: list[int], fleet: Fleet) -> tuple[Outcome, list[Observation]]:
-    policy = Scripted(wanted, [])
+def replay_scripted(demand: list[float], wanted: list[int], fleet: Fleet) -> tuple[Outcome, list[Observation]]:
+    policy = ScriptedPolicy(wanted, [])
     return replay(Trace(60, tuple(demand)), policy, fleet), policy.seen
 
 
 def test_the_account_of_a_growth_and_a_shrinking() -> None:
     fleet = Fleet(start=2, min=1, max=10, start_delay_seconds=120)
-    found, seen = scripted([3, 3, 3, 3, 3], [4, 4, 4, 3, 3], fleet)
+    found, seen = replay_scripted([3, 3, 3, 3, 3], [4, 4, 4, 3, 3], fleet)
     # Asked for after the first interval, billed from the second, served from the fourth on.
     assert [each.ready for each in seen] == [2, 2, 2, 4, 3]
     assert [each.pending for each in seen] == [0, 2, 2, 0, 0]
@@ -54,17 +54,17 @@ def test_the_account_of_a_growth_and_a_shrinking() -> None:
 
 
 def test_what_starts_is_cancelled_before_what_serves_is_stopped() -> None:
-    _, seen = scripted([0] * 4, [5, 4, 1, 1], Fleet(2, 1, 10, 600))
+    _, seen = replay_scripted([0] * 4, [5, 4, 1, 1], Fleet(2, 1, 10, 600))
     assert [(each.ready, each.pending) for each in seen] == [(2, 0), (2, 3), (2, 2), (1, 0)]
 
 
 def test_limits_are_kept_whatever_is_wanted() -> None:
-    _, seen = scripted([0] * 3, [99, -5, 0], Fleet(2, 1, 4, 0))
+    _, seen = replay_scripted([0] * 3, [99, -5, 0], Fleet(2, 1, 4, 0))
     assert [each.ready for each in seen] == [2, 4, 1]
 
 
-def test_what_was_not_recorded_is_neither_demand_nor_told() -> None:
-    policy = Scripted([2, 2, 2], [])
+def test_what_was_not_recorded_is_neither_demand_nor_reported() -> None:
+    policy = ScriptedPolicy([2, 2, 2], [])
     found = replay(Trace(60, (1.0, None, 3.0)), policy, Fleet(2, 1, 4, 0))
     assert [each.utilization_ratio for each in policy.seen] == [0.5, None, 1]
     assert (found.time_under_ratio, found.unserved_ratio) == (0.5, 0.25)
@@ -123,7 +123,7 @@ def test_the_advisor_sees_what_the_live_engine_sees_and_never_the_demand() -> No
     assert seen[0] == seen[1]
 
 
-def written(folder: Path, text: str) -> Path:
+def write_trace(folder: Path, text: str) -> Path:
     path = folder / "trace.csv"
     path.write_text(text)
     return path
@@ -144,7 +144,7 @@ def written(folder: Path, text: str) -> Path:
 )
 def test_a_trace_that_cannot_be_read_is_refused_with_its_line(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(TraceError, match=r"trace\.csv") as refused:
-        read_csv(written(tmp_path, text), 60)
+        read_csv(write_trace(tmp_path, text), 60)
     assert told in str(refused.value)
 
 
@@ -170,7 +170,7 @@ def test_resampling_keeps_the_work(values: list[float]) -> None:
 
 def run(tmp_path: Path, *arguments: str) -> tuple[int, str]:
     rows = "\n".join(f"{60 * i},{(i * 7) % 11}" for i in range(60))
-    path = written(tmp_path, f"timestamp_seconds,demand_gpus\n{rows}\n")
+    path = write_trace(tmp_path, f"timestamp_seconds,demand_gpus\n{rows}\n")
     found = CliRunner().invoke(command, ["--trace", str(path), "--max", "20", *arguments])
     return found.exit_code, found.output
 
@@ -191,7 +191,7 @@ def test_the_command_prints_one_object_a_policy(tmp_path: Path) -> None:
     assert "advisor" in run(tmp_path)[1]
 
 
-def test_the_command_tells_the_mend(tmp_path: Path) -> None:
+def test_the_command_says_how_to_fix_it(tmp_path: Path) -> None:
     code, out = run(tmp_path, "--start", "30")
     assert (code, "--start (30) must lie between" in out) == (2, True)
     found = CliRunner().invoke(command, ["--trace", str(tmp_path / "none.csv")])

@@ -29,8 +29,8 @@ from gpu_advisor.settings import Settings
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from .build import MODEL, Card, facts, labels
-from .test_policies_diagnosed import fleet
+from tests.unit.advisor.builders import MODEL, GpuSpec, facts, labels
+from tests.unit.advisor.test_policies_diagnosed import fleet
 
 GIB = 1 << 30
 FIXED, A_SAMPLE = 10 * GIB, GIB
@@ -72,10 +72,10 @@ def curve(precision: str = "bfloat16", factor: float = 1.0) -> Curve:
     return Curve(MODEL, "llm", precision, clean(points), clean(own))
 
 
-def known(
+def facts_with(
     batch: float | None = 24, ranks: int = 1, more: Mapping[Signal, float] | None = None, *curves: Curve
 ) -> Facts:
-    cards = [Card(f"GPU-{k}") for k in range(ranks)]
+    cards = [GpuSpec(f"GPU-{k}") for k in range(ranks)]
     told = {signals.JOB_BATCH_SIZE: batch, signals.MEMORY_TOTAL: 80.0 * GIB, **(more or {})}
     found = facts(cards)
     values = {name: dict(each) for name, each in found.values.items()}
@@ -85,14 +85,14 @@ def known(
     return dataclasses.replace(found, values=values, reported_jobs=jobs, shelf=Shelf(curves or (curve(),)))
 
 
-def said(told: Facts) -> tuple[list[Recommendation], list[Abstention]]:
+def recommend(told: Facts) -> tuple[list[Recommendation], list[Abstention]]:
     concluded = decide(told, Settings())
     advice = [each for each in concluded.recommendations if each.kind == batch_size.KIND]
     return advice, [each for each in concluded.abstentions if each.subject == calibrated_batch.SUBJECT]
 
 
 def test_a_larger_batch_with_its_ceilings_gain_and_margin() -> None:
-    [advice], abstentions = said(known())
+    [advice], abstentions = recommend(facts_with())
     assert abstentions == []
     assert (advice.direction, advice.current, advice.unit) == ("up", 24, "samples")
     assert 48 <= advice.recommended <= 56  # 58 GiB of 68 are for samples of 1 GiB
@@ -111,18 +111,18 @@ def test_a_larger_batch_with_its_ceilings_gain_and_margin() -> None:
 
 
 def test_gradient_noise_of_all_ranks_is_a_ceiling() -> None:
-    [advice], _ = said(known(8, 4, {signals.JOB_GRADIENT_NOISE: 100.0}))
+    [advice], _ = recommend(facts_with(8, 4, {signals.JOB_GRADIENT_NOISE: 100.0}))
     assert advice.recommended == 24  # multiples of 8 up to 100 / 4
     assert "gradient noise 25" in advice.explanation
 
 
 @pytest.mark.parametrize("batch", [48, 52])
-def test_at_its_ceiling_nothing_is_said(batch: int) -> None:
-    assert said(known(batch)) == ([], [])
+def test_at_its_ceiling_nothing_is_reported(batch: int) -> None:
+    assert recommend(facts_with(batch)) == ([], [])
 
 
 def test_a_batch_above_the_target_is_to_be_smaller() -> None:
-    [advice], _ = said(known(64))
+    [advice], _ = recommend(facts_with(64))
     assert (advice.direction, advice.severity) == ("down", "warning")
     assert advice.recommended < 64
 
@@ -135,10 +135,10 @@ def test_a_batch_above_the_target_is_to_be_smaller() -> None:
         (24, {signals.MEMORY_TOTAL: 8.0 * GIB}, Reason.SATURATED, "no size is safe"),
     ],
 )
-def test_what_keeps_it_from_an_answer_is_said(
+def test_what_keeps_it_from_an_answer_is_reported(
     batch: float | None, more: Mapping[Signal, float], reason: Reason, words: str
 ) -> None:
-    advice, [abstention] = said(known(batch, 1, more))
+    advice, [abstention] = recommend(facts_with(batch, 1, more))
     assert advice == []
     assert abstention.reason is reason
     assert words in abstention.message
@@ -149,14 +149,14 @@ def test_the_precision_that_agrees_with_the_job_is_taken() -> None:
     both = (curve("bfloat16"), curve("float32", 1.6))
     for factor, precision in ((1.0, "bfloat16"), (1.6, "float32")):
         peak = {signals.JOB_PEAK_MEMORY: factor * (memory(16) - GIB)}
-        [advice], _ = said(known(16, 1, peak, *both))
+        [advice], _ = recommend(facts_with(16, 1, peak, *both))
         assert f"({precision})" in advice.summary
 
 
 def test_ranks_that_differ_are_not_one_size() -> None:
-    told = known(24, 2)
+    told = facts_with(24, 2)
     values = {**told.values, signals.JOB_BATCH_SIZE.name: {"GPU-0": 24.0, "GPU-1": 32.0}}
-    advice, [abstention] = said(dataclasses.replace(told, values=values))
+    advice, [abstention] = recommend(dataclasses.replace(told, values=values))
     assert advice == []
     assert abstention.reason is Reason.CONFLICTING
 
@@ -171,9 +171,9 @@ def test_a_job_without_a_profile_is_left_to_its_diagnosis() -> None:
     }
     told = fleet(1, small, {0: "llm"}, utilization=0.6, name=MODEL)
     without = dataclasses.replace(told, reported_jobs={"GPU-0": "llm"})
-    [general], _ = said(without)
+    [general], _ = recommend(without)
     assert general.unit == "affected GPUs"
-    [exact], _ = said(dataclasses.replace(without, shelf=Shelf((curve(),))))
+    [exact], _ = recommend(dataclasses.replace(without, shelf=Shelf((curve(),))))
     assert exact.unit == "samples", "one word on a job's batch, the measured one"
 
 
@@ -183,7 +183,7 @@ def test_what_is_recommended_stays_within_the_target(batch: int, total: int, pea
     more = {signals.MEMORY_TOTAL: float(total * GIB)}
     if peak is not None:
         more[signals.JOB_PEAK_MEMORY] = peak * GIB
-    advice, abstentions = said(known(batch, 1, more))
+    advice, abstentions = recommend(facts_with(batch, 1, more))
     assert len(advice) + len(abstentions) <= 1
     for each in advice:
         assert memory(int(each.recommended)) <= 0.86 * total * GIB
@@ -206,7 +206,7 @@ def test_profiles_come_from_a_folder_and_from_metrics(tmp_path: Path) -> None:
     assert found.curves[0].allocated is not None
     [error] = found.errors
     assert "bad.profile.json" in error
-    told = dataclasses.replace(known(), shelf=found)
-    assert [each.scope.kind for each in said(told)[1]] == ["fleet"]
+    told = dataclasses.replace(facts_with(), shelf=found)
+    assert [each.scope.kind for each in recommend(told)[1]] == ["fleet"]
     [missing] = shelf(str(tmp_path / "none")).errors
     assert "create it" in missing

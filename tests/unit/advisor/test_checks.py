@@ -13,12 +13,14 @@ from gpu_advisor.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .build import MODEL, Card, facts
+from tests.unit.advisor.builders import MODEL, GpuSpec, facts
 
 SERVING = Settings.model_validate({"pools": [{"name": "web", "kind": "serving", "match": {"node": "serve-.*"}}]})
 
 
-def checked(cards: list[Card], settings: Settings | None = None, **more: Any) -> dict[tuple[str, str, str], Check]:
+def check_results(
+    cards: list[GpuSpec], settings: Settings | None = None, **more: Any
+) -> dict[tuple[str, str, str], Check]:
     """(item, kind of scope, name of scope) -> check"""
     chosen = settings or Settings()
     found = facts(cards, chosen, **more)
@@ -30,28 +32,28 @@ def checked(cards: list[Card], settings: Settings | None = None, **more: Any) ->
     return by_scope
 
 
-def gpu(card: Card, item: str = "gpu_utilization", settings: Settings | None = None, **more: Any) -> Check:
-    return checked([card], settings, **more)[item, "gpu", card.uuid]
+def gpu(card: GpuSpec, item: str = "gpu_utilization", settings: Settings | None = None, **more: Any) -> Check:
+    return check_results([card], settings, **more)[item, "gpu", card.uuid]
 
 
 @pytest.mark.parametrize(
     ("card", "item", "status", "missed_by"),
     [
-        (Card("a", utilization=0.90), "gpu_utilization", "met", None),  # the edge is within
-        (Card("a", utilization=0.9 - 1e-12), "gpu_utilization", "met", None),  # rounding is no miss
-        (Card("a", utilization=0.899), "gpu_utilization", "missed", -0.001),
-        (Card("a", utilization=1.0), "gpu_utilization", "met", None),
-        (Card("a", memory=0.80), "gpu_memory", "met", None),
-        (Card("a", memory=0.90), "gpu_memory", "met", None),
-        (Card("a", memory=0.79), "gpu_memory", "missed", -0.01),
-        (Card("a", memory=0.94), "gpu_memory", "missed", 0.04),
-        (Card("a", utilization=0.75, node="serve-1"), "gpu_utilization", "met", None),
-        (Card("a", utilization=0.60, node="serve-1"), "gpu_utilization", "met", None),
-        (Card("a", utilization=0.95, node="serve-1"), "gpu_utilization", "missed", 0.10),
-        (Card("a", utilization=0.50, node="serve-1"), "gpu_utilization", "missed", -0.10),
+        (GpuSpec("a", utilization=0.90), "gpu_utilization", "met", None),  # the edge is within
+        (GpuSpec("a", utilization=0.9 - 1e-12), "gpu_utilization", "met", None),  # rounding is no miss
+        (GpuSpec("a", utilization=0.899), "gpu_utilization", "missed", -0.001),
+        (GpuSpec("a", utilization=1.0), "gpu_utilization", "met", None),
+        (GpuSpec("a", memory=0.80), "gpu_memory", "met", None),
+        (GpuSpec("a", memory=0.90), "gpu_memory", "met", None),
+        (GpuSpec("a", memory=0.79), "gpu_memory", "missed", -0.01),
+        (GpuSpec("a", memory=0.94), "gpu_memory", "missed", 0.04),
+        (GpuSpec("a", utilization=0.75, node="serve-1"), "gpu_utilization", "met", None),
+        (GpuSpec("a", utilization=0.60, node="serve-1"), "gpu_utilization", "met", None),
+        (GpuSpec("a", utilization=0.95, node="serve-1"), "gpu_utilization", "missed", 0.10),
+        (GpuSpec("a", utilization=0.50, node="serve-1"), "gpu_utilization", "missed", -0.10),
     ],
 )
-def test_bands_and_their_edges(card: Card, item: str, status: str, missed_by: float | None) -> None:
+def test_bands_and_their_edges(card: GpuSpec, item: str, status: str, missed_by: float | None) -> None:
     check = gpu(card, item, SERVING)
     assert check.status.value == status
     assert check.missed_by == (None if missed_by is None else pytest.approx(missed_by))
@@ -61,7 +63,7 @@ def test_bands_and_their_edges(card: Card, item: str, status: str, missed_by: fl
 
 @given(st.integers(1, 40), st.sampled_from([0.9, 0.95, 1.0]))
 def test_a_mean_of_gpus_exactly_at_the_target_meets_it(count: int, value: float) -> None:
-    said = checked([Card(f"{i}", utilization=value, memory=0.8) for i in range(count)])
+    said = check_results([GpuSpec(f"{i}", utilization=value, memory=0.8) for i in range(count)])
     for (item, kind, _), check in said.items():
         if item.startswith("gpu_"):
             assert (item, kind, check.status) == (item, kind, Status.MET)
@@ -70,10 +72,10 @@ def test_a_mean_of_gpus_exactly_at_the_target_meets_it(count: int, value: float)
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=8))
 def test_a_group_is_met_if_each_of_its_gpus_is(members: list[tuple[bool, float]]) -> None:
     cards = [
-        Card(f"{i}", utilization=0.6 + value / 4 if serves else 0.9 + value / 10, node="serve-1" if serves else "t")
+        GpuSpec(f"{i}", utilization=0.6 + value / 4 if serves else 0.9 + value / 10, node="serve-1" if serves else "t")
         for i, (serves, value) in enumerate(members)
     ]
-    said = checked(cards, SERVING)
+    said = check_results(cards, SERVING)
     judged = [check for (item, _, _), check in said.items() if item == "gpu_utilization" and check.value is not None]
     assert len(judged) >= len(cards) + 3  # and their pools, nodes and the fleet
     assert {check.status for check in judged} == {Status.MET}
@@ -82,28 +84,28 @@ def test_a_group_is_met_if_each_of_its_gpus_is(members: list[tuple[bool, float]]
 @pytest.mark.parametrize(
     ("card", "reason", "words"),
     [
-        (Card("a", None, up=False), Reason.NO_DATA, "is down"),
-        (Card("a", None, up=None), Reason.STALE, "see if its exporter is up"),
-        (Card("a", 0.0, coverage=0.89), Reason.INSUFFICIENT_HISTORY, "89% of the last 300 s"),
-        (Card("a", 0.0, coverage=None), Reason.INSUFFICIENT_HISTORY, "wait"),
-        (Card("a", None), Reason.NO_DATA, "no sample in the window"),
+        (GpuSpec("a", None, up=False), Reason.NO_DATA, "is down"),
+        (GpuSpec("a", None, up=None), Reason.STALE, "see if its exporter is up"),
+        (GpuSpec("a", 0.0, coverage=0.89), Reason.INSUFFICIENT_HISTORY, "89% of the last 300 s"),
+        (GpuSpec("a", 0.0, coverage=None), Reason.INSUFFICIENT_HISTORY, "wait"),
+        (GpuSpec("a", None), Reason.NO_DATA, "no sample in the window"),
     ],
 )
-def test_what_is_not_known_is_unknown_and_says_why(card: Card, reason: Reason, words: str) -> None:
-    for (item, kind, _), check in checked([card]).items():
+def test_what_is_not_known_is_unknown_and_says_why(card: GpuSpec, reason: Reason, words: str) -> None:
+    for (item, kind, _), check in check_results([card]).items():
         if item == "gpu_utilization":
             assert (kind, check.status, check.reason, check.value) == (kind, Status.UNKNOWN, reason, None)
             assert words in check.message
 
 
 def test_what_no_exporter_gives_is_unsupported() -> None:
-    assert gpu(Card("a"), "gpu_memory", without=["gpu_memory_used"]).reason is Reason.UNSUPPORTED
-    believed = gpu(Card("a", 0.95, coverage=None), without=["gpu_utilization_coverage"])
+    assert gpu(GpuSpec("a"), "gpu_memory", without=["gpu_memory_used"]).reason is Reason.UNSUPPORTED
+    believed = gpu(GpuSpec("a", 0.95, coverage=None), without=["gpu_utilization_coverage"])
     assert believed.status is Status.MET
 
 
 def test_a_silent_gpu_is_left_out_of_the_mean_and_lowers_its_coverage() -> None:
-    said = checked([Card("a", 0.95), Card("b", None, up=None)])
+    said = check_results([GpuSpec("a", 0.95), GpuSpec("b", None, up=None)])
     check = said["gpu_utilization", "fleet", "fleet"]
     assert (check.status, check.value, check.evidence[0].coverage) == (Status.MET, 0.95, 0.5)
 
@@ -127,18 +129,18 @@ NODE = {"node_cpu": 0.8, "node_memory": 0.5, "node_io_pressure": 0.0, "node_netw
     ],
 )
 def test_nodes(values: Mapping[str, float], item: str, status: str, severity: str) -> None:
-    check = checked([], nodes={"node-a": values})[item, "node", "node-a"]
+    check = check_results([], nodes={"node-a": values})[item, "node", "node-a"]
     assert (check.status.value, check.severity) == (status, severity)
 
 
-def cost(cards: list[Card], budget: float | None, price: float | None) -> Check:
+def cost(cards: list[GpuSpec], budget: float | None, price: float | None) -> Check:
     prices = {} if price is None else {MODEL: price}
     settings = Settings.model_validate({"cost": {"budget_per_hour": budget, "gpu_price_per_hour": prices}})
-    return checked(cards, settings)["cost", "fleet", "fleet"]
+    return check_results(cards, settings)["cost", "fleet", "fleet"]
 
 
 def test_cost() -> None:
-    two = [Card("a"), Card("b", None, up=None)]  # what is silent costs all the same
+    two = [GpuSpec("a"), GpuSpec("b", None, up=None)]  # what is silent costs all the same
     assert cost(two, 8, 4).status is Status.MET
     over = cost(two, 7, 4)
     assert (over.status, over.missed_by, over.severity) == (Status.MISSED, 1, "warning")
@@ -156,7 +158,7 @@ def test_cost() -> None:
     ],
 )
 def test_no_gpu_at_all(change: dict[str, Any], reason: Reason, words: str) -> None:
-    said = checked([], None, **change)
+    said = check_results([], None, **change)
     for item in ("gpu_utilization", "gpu_memory"):
         check = said[item, "fleet", "fleet"]
         assert (check.status, check.reason) == (Status.UNKNOWN, reason)
@@ -164,7 +166,7 @@ def test_no_gpu_at_all(change: dict[str, Any], reason: Reason, words: str) -> No
 
 
 def test_a_pool_without_gpus_asks_for_its_selectors() -> None:
-    assert "selectors" in checked([Card("a")], SERVING)["gpu_utilization", "pool", "web"].message
+    assert "selectors" in check_results([GpuSpec("a")], SERVING)["gpu_utilization", "pool", "web"].message
 
 
 def test_pools_take_the_first_match_and_never_what_does_not_match() -> None:
@@ -172,7 +174,13 @@ def test_pools_take_the_first_match_and_never_what_does_not_match() -> None:
         {"name": MODEL, "match": {"node": "b"}},
         {"name": "all-b", "match": {"node": "b|c", "name": ".*H100"}},
     ]
-    cards = [Card("1", node="a"), Card("2", node="b"), Card("3", node="c"), Card("4", node="bb"), Card("5", name="")]
+    cards = [
+        GpuSpec("1", node="a"),
+        GpuSpec("2", node="b"),
+        GpuSpec("3", node="c"),
+        GpuSpec("4", node="bb"),
+        GpuSpec("5", name=""),
+    ]
     fleet = [dataclasses.replace(card.gpu, vendor="nvidia") for card in cards]
     found = assign(fleet, Settings.model_validate({"pools": pools}).pools)
     assert {pool.settings.name: pool.uuids for pool in found} == {
@@ -195,7 +203,7 @@ def test_pools_take_the_first_match_and_never_what_does_not_match() -> None:
 def test_memory_that_may_have_been_taken_in_advance(
     held: float, peak: float | None, status: Status, value: float | None
 ) -> None:
-    known = facts([Card("a", memory=held)])
+    known = facts([GpuSpec("a", memory=held)])
     total = {signals.MEMORY_TOTAL.name: {"a": 8e10}}
     told = {} if peak is None else {signals.JOB_PEAK_MEMORY.name: {"a": peak * 8e10}}
     known = dataclasses.replace(known, values={**known.values, **total, **told})

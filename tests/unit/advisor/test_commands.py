@@ -24,9 +24,8 @@ from gpu_advisor.web.api import parameters
 from gpu_advisor.web.server import WebServer
 
 from tests.servers import free_port
-
-from ..sources.fake_http import fake_http, reply
-from .build import AT, Card, Clock, FakeSource, Running, Target, fails
+from tests.unit.advisor.builders import AT, ExporterTarget, FakeClock, FakeSource, GpuSpec, ServiceHarness, source_error
+from tests.unit.sources.fake_http import fake_http, reply
 
 CHOSEN = Settings.model_validate(
     {
@@ -38,13 +37,13 @@ CHOSEN = Settings.model_validate(
 )
 
 
-def serving(node: str, count: int, utilization: float) -> list[Card]:
+def serving(node: str, count: int, utilization: float) -> list[GpuSpec]:
     """A pool that has been at this utilization for as long as anybody looks back."""
     points = tuple((AT - 60 * step, utilization) for step in reversed(range(200)))
-    return [Card(f"GPU-{node}{n}", utilization, node=node, trail=points) for n in range(count)]
+    return [GpuSpec(f"GPU-{node}{n}", utilization, node=node, trail=points) for n in range(count)]
 
 
-IDLE = [Card("GPU-0", 0.0), Card("GPU-1", 0.7, index="1")]
+IDLE = [GpuSpec("GPU-0", 0.0), GpuSpec("GPU-1", 0.7, index="1")]
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -61,12 +60,14 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
-class Live:
+class RunningAdvisor:
     """An advisor that runs, on a fleet under the test's hand."""
 
     def __init__(self, folder: Path) -> None:
-        self.source = FakeSource([Target("a:1", [*serving("s", 2, 0.95), *serving("t", 2, 0.7), *IDLE])], CHOSEN)
-        self.running = Running(folder, self.source, Clock(), CHOSEN).after(0)
+        self.source = FakeSource(
+            [ExporterTarget("a:1", [*serving("s", 2, 0.95), *serving("t", 2, 0.7), *IDLE])], CHOSEN
+        )
+        self.running = ServiceHarness(folder, self.source, FakeClock(), CHOSEN).after(0)
         self.web = WebServer(self.running.service, f"127.0.0.1:{free_port()}")
         self.web.start()
 
@@ -76,13 +77,13 @@ class Live:
 
 
 @pytest.fixture
-def live(tmp_path: Path) -> Iterator[Live]:
-    made = Live(tmp_path)
+def live(tmp_path: Path) -> Iterator[RunningAdvisor]:
+    made = RunningAdvisor(tmp_path)
     yield made
     made.close()
 
 
-def test_recommend(call: Call, live: Live) -> None:
+def test_recommend(call: Call, live: RunningAdvisor) -> None:
     code, out, _ = call("recommend", "--advisor", live.web.url)
     assert code == 0
     assert "Give back 1 of 2 GPUs" in out
@@ -106,14 +107,14 @@ def test_the_list_of_commands_says_what_each_says_of_itself(name: str) -> None:
     assert COMMANDS[name].about == found.get_short_help_str(200)
 
 
-def test_all_pages_are_read(call: Call, live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_pages_are_read(call: Call, live: RunningAdvisor, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = json.loads(call("check", "--gpus", "--advisor", live.web.url, "--format", "json")[1])["checks"]
     monkeypatch.setattr(parameters, "MOST_PER_PAGE", 3)
     assert json.loads(call("check", "--gpus", "--advisor", live.web.url, "--format", "json")[1])["checks"] == whole
     assert len(whole) > 9
 
 
-def test_check(call: Call, live: Live) -> None:
+def test_check(call: Call, live: RunningAdvisor) -> None:
     code, out, _ = call("check", "--advisor", live.web.url)
     assert (code, "pool chat" in out, "GPU-0" in out) == (0, True, False)
     code, out, _ = call("check", "--advisor", live.web.url, "--gpus", "--format", "csv", "--status", "missed")
@@ -124,8 +125,8 @@ def test_check(call: Call, live: Live) -> None:
     assert call("check", "--advisor", live.web.url, "--exit-code", "--status", "met")[0] == 0
 
 
-def test_a_stale_answer_is_told_and_is_not_all_right(call: Call, live: Live) -> None:
-    live.source.failure = fails()
+def test_a_stale_answer_is_reported_and_is_not_all_right(call: Call, live: RunningAdvisor) -> None:
+    live.source.failure = source_error()
     live.running.after(15)
     code, out, err = call("recommend", "--advisor", live.web.url)
     assert (code, "no connection" in err, "Give back" in out) == (0, True, True)
@@ -167,7 +168,9 @@ def test_contradictions_are_usage_errors(call: Call, arguments: list[str]) -> No
     assert call("recommend", *arguments)[0] == 2
 
 
-def test_one_look_says_what_a_running_advisor_says(call: Call, live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_look_says_what_a_running_advisor_says(
+    call: Call, live: RunningAdvisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(looking, "one_shot_source", lambda settings: live.source)
     monkeypatch.setattr(settings_module, "Settings", lambda: CHOSEN)
     monkeypatch.setattr("time.time", lambda: AT)
@@ -176,7 +179,7 @@ def test_one_look_says_what_a_running_advisor_says(call: Call, live: Live, monke
         running = json.loads(call(*arguments, "--advisor", live.web.url, "--format", "json")[1])
         assert once == {**running, **({"per_page": once["per_page"]} if "per_page" in once else {})}
     assert call("recommend", "--prometheus", "http://p", "--exit-code")[0] == 3
-    live.source.failure = fails()
+    live.source.failure = source_error()
     code, _, err = call("recommend", "--prometheus", "http://p")
     assert (code, "no connection" in err) == (1, True)
 
@@ -191,12 +194,12 @@ def test_settings_with_an_embedded_source_are_for_a_running_advisor(call: Call, 
 # autoscale
 
 
-def pools(call: Call, live: Live, *arguments: str) -> dict[str, dict[str, Any]]:
+def pools(call: Call, live: RunningAdvisor, *arguments: str) -> dict[str, dict[str, Any]]:
     out = call("autoscale", "--advisor", live.web.url, "--format", "json", *arguments)[1]
     return {each["pool"]: each for each in json.loads(out)["pools"]}
 
 
-def test_autoscale_says_what_to_do(call: Call, live: Live) -> None:
+def test_autoscale_says_what_to_do(call: Call, live: RunningAdvisor) -> None:
     found = pools(call, live)
     assert set(found) == {"chat", "mail"}
     assert (found["chat"]["replicas"], found["chat"]["action"]) == (2, "grow")
@@ -210,7 +213,7 @@ def test_autoscale_says_what_to_do(call: Call, live: Live) -> None:
     assert (code, "chat, mail" in err) == (1, True)
 
 
-def test_a_pool_that_cannot_be_told_is_not_a_number(call: Call, live: Live) -> None:
+def test_a_pool_with_insufficient_data_is_not_a_number(call: Call, live: RunningAdvisor) -> None:
     cards = live.source.targets[0].cards
     live.source.targets[0].cards = [dataclasses.replace(card, utilization=None, trail=()) for card in cards]
     live.running.after(15)
@@ -221,18 +224,18 @@ def test_a_pool_that_cannot_be_told_is_not_a_number(call: Call, live: Live) -> N
 
 
 @dataclasses.dataclass
-class Cluster:
+class FakeScaleApi:
     """The scales of workloads as an API server has them; `version` counts changes."""
 
     replicas: int = 2
     version: int = 7
     status: int = 200
-    meddled: bool = False  # somebody changes the workload between reading and setting
+    changed_by_other: bool = False  # somebody changes the workload between reading and setting
     requests: list[tuple[str, str, Any]] = dataclasses.field(default_factory=list)
 
 
 @contextmanager
-def cluster_at(cluster: Cluster, folder: Path) -> Iterator[Path]:
+def serve_scale_api(cluster: FakeScaleApi, folder: Path) -> Iterator[Path]:
     """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/deployment-v1/, scale only."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -243,7 +246,7 @@ def cluster_at(cluster: Cluster, folder: Path) -> Iterator[Path]:
             if self.path != "/apis/apps/v1/namespaces/serving/deployments/chat/scale":
                 status = 404
             elif self.command == "PATCH" and status == 200:
-                if cluster.meddled or body["metadata"]["resourceVersion"] != str(cluster.version):
+                if cluster.changed_by_other or body["metadata"]["resourceVersion"] != str(cluster.version):
                     status = 409
                 else:
                     cluster.replicas, cluster.version = body["spec"]["replicas"], cluster.version + 1
@@ -291,9 +294,9 @@ def cluster_at(cluster: Cluster, folder: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    made = Cluster()
-    with cluster_at(made, tmp_path) as kubeconfig:
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeScaleApi]:
+    made = FakeScaleApi()
+    with serve_scale_api(made, tmp_path) as kubeconfig:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
         yield made
 
@@ -301,11 +304,11 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
 APPLY = ("--pool", "chat", "--apply", "--workload", "deployment/chat", "-n", "serving")
 
 
-def apply(call: Call, live: Live, *arguments: str) -> tuple[int, str, str]:
+def apply(call: Call, live: RunningAdvisor, *arguments: str) -> tuple[int, str, str]:
     return call("autoscale", "--advisor", live.web.url, *(arguments or APPLY))
 
 
-def test_apply_sets_what_is_desired_once(call: Call, live: Live, cluster: Cluster) -> None:
+def test_apply_sets_what_is_desired_once(call: Call, live: RunningAdvisor, cluster: FakeScaleApi) -> None:
     desired = pools(call, live)["chat"]["desired"]
     assert cluster.requests == []  # saying it touches nothing
     code, out, _ = apply(call, live)
@@ -316,7 +319,7 @@ def test_apply_sets_what_is_desired_once(call: Call, live: Live, cluster: Cluste
 
 
 def test_apply_refuses_what_is_simulated_stale_or_unknown(
-    call: Call, live: Live, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    call: Call, live: RunningAdvisor, cluster: FakeScaleApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = live.running.service
     evaluation = service.view.evaluation
@@ -326,7 +329,7 @@ def test_apply_refuses_what_is_simulated_stale_or_unknown(
     code, _, err = apply(call, live)
     assert (code, "simulated" in err) == (1, True)
     live.running.after(15)
-    live.source.failure = fails()
+    live.source.failure = source_error()
     live.running.after(15)
     code, _, err = apply(call, live)
     assert (code, "old answer" in err) == (1, True)
@@ -338,7 +341,9 @@ def test_apply_refuses_what_is_simulated_stale_or_unknown(
     assert cluster.requests == []
 
 
-def test_apply_does_not_shrink_what_is_set_to_another_number(call: Call, live: Live, cluster: Cluster) -> None:
+def test_apply_does_not_shrink_what_is_set_to_another_number(
+    call: Call, live: RunningAdvisor, cluster: FakeScaleApi
+) -> None:
     cards = live.source.targets[0].cards
     live.source.targets[0].cards = [*serving("s", 4, 0.05), *(card for card in cards if card.node != "s")]
     live.running.after(0)
@@ -354,8 +359,8 @@ def test_apply_does_not_shrink_what_is_set_to_another_number(call: Call, live: L
 @pytest.mark.parametrize(
     ("status", "words"), [(401, "login"), (403, "deployments/scale"), (404, "no such"), (500, "500")]
 )
-def test_what_the_api_server_refuses_is_told_with_the_mend(
-    call: Call, live: Live, cluster: Cluster, status: int, words: str
+def test_what_the_api_server_refuses_is_reported_with_the_fix(
+    call: Call, live: RunningAdvisor, cluster: FakeScaleApi, status: int, words: str
 ) -> None:
     cluster.status = status
     code, _, err = apply(call, live)
@@ -363,8 +368,8 @@ def test_what_the_api_server_refuses_is_told_with_the_mend(
     assert "Traceback" not in err
 
 
-def test_somebody_else_changed_it_at_the_same_moment(call: Call, live: Live, cluster: Cluster) -> None:
-    cluster.meddled = True
+def test_somebody_else_changed_it_at_the_same_moment(call: Call, live: RunningAdvisor, cluster: FakeScaleApi) -> None:
+    cluster.changed_by_other = True
     code, _, err = apply(call, live)
     assert (code, cluster.replicas, "same moment" in err) == (1, 2, True)
 
@@ -380,7 +385,9 @@ def test_somebody_else_changed_it_at_the_same_moment(call: Call, live: Live, clu
         (("--pool", "chat", "--apply", "--workload", "deployment/chat", "--context", "no-such"), 1),
     ],
 )
-def test_apply_wrongly_called(call: Call, live: Live, cluster: Cluster, arguments: tuple[str, ...], code: int) -> None:
+def test_apply_wrongly_called(
+    call: Call, live: RunningAdvisor, cluster: FakeScaleApi, arguments: tuple[str, ...], code: int
+) -> None:
     found, _, err = apply(call, live, *arguments)
     assert (found, "Traceback" in err) == (code, False)
     assert cluster.requests == []

@@ -23,11 +23,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from benchmarks.diagnosis import Scores, answer, diagnosed, false_alarms
-from benchmarks.situations.as_facts import Watched, window_means
+from benchmarks.diagnosis import Scores, answer, false_alarms, score_class
 from benchmarks.situations.classes import CLASSES, draw
+from benchmarks.situations.facts_adapter import ObservedSituation, window_means
 from benchmarks.situations.observation import observe
-from benchmarks.situations.situations import Situation
+from benchmarks.situations.situation import Situation
 
 #: How long an example takes is the machine's business.
 calm = hypothesis_settings(deadline=None)
@@ -84,13 +84,13 @@ def test_each_row_names_figures_and_diagnoses_that_there_are() -> None:
     assert wanted == {*ADVISORS, idle_reclaim.KIND}
 
 
-class _Nothing(dict[str, float | None]):
+class _NoFeatures(dict[str, float | None]):
     def __missing__(self, name: str) -> None:
         return None
 
 
 def test_of_nothing_nothing_is_concluded() -> None:
-    row, needed, borderline = judge(_Nothing(may_train=1.0))
+    row, needed, borderline = judge(_NoFeatures(may_train=1.0))
     assert row is None
     assert "utilization" in needed
     assert not borderline
@@ -104,13 +104,13 @@ def test_what_is_missing_speaks_against_nothing(value: float | None, truth: str)
 @calm
 @given(st.dictionaries(st.sampled_from(sorted(BY_NAME)), st.floats(0, 1.2)), st.sampled_from(sorted(BY_NAME)))
 def test_a_row_that_holds_looks_at_nothing_that_is_missing(known: dict[str, float], lost: str) -> None:
-    given_ = _Nothing(known)
+    given_ = _NoFeatures(known)
     row, _, _ = judge(given_)
     if row is not None:
         for condition in row.when:
             parts: tuple[Condition, ...] = condition.parts()
             assert any(part.truth(given_) is Truth.YES for part in parts)
-    without = _Nothing({name: value for name, value in known.items() if name != lost})
+    without = _NoFeatures({name: value for name, value in known.items() if name != lost})
     later, _, _ = judge(without)
     if row is None and later is not None:  # what a value forbade, its absence must not allow
         pytest.fail(f"without {lost}: {later}")
@@ -119,8 +119,8 @@ def test_a_row_that_holds_looks_at_nothing_that_is_missing(known: dict[str, floa
 # Situations
 
 
-def ask(situation: Situation, rng: Any) -> list[str]:
-    seen = Watched(situation, observe(rng, situation.scene, situation.exporters, 120), Settings())
+def diagnose_situation(situation: Situation, rng: Any) -> list[str]:
+    seen = ObservedSituation(situation, observe(rng, situation.scene, situation.exporters, 120), Settings())
     facts = seen.facts(120)
     return [outcome.name for outcome in diagnose(facts, peers(facts, seen.gpus), [seen.pool])]
 
@@ -128,7 +128,7 @@ def ask(situation: Situation, rng: Any) -> list[str]:
 def test_causes_are_recognized() -> None:
     """A small run of `python -m benchmarks.diagnosis`, with slack for so few."""
     total = Scores(*(sum(parts, start=type(parts[0])()) for parts in zip(
-        *((scores.told, scores.untold) for scores in (diagnosed(label, 11, 20) for label in CLASSES)), strict=True
+        *((scores.told, scores.untold) for scores in (score_class(label, 11, 20) for label in CLASSES)), strict=True
     )))  # fmt: skip
     assert total.macro_f1 >= 0.93
     assert all(total.recall(label) >= 0.7 for label in CLASSES), {label: total.recall(label) for label in CLASSES}
@@ -139,7 +139,9 @@ def test_causes_are_recognized() -> None:
 def test_what_looks_like_trouble_and_is_none(variant: str) -> None:
     found = [(s, rng) for s, rng in draw(HEALTHY, 21, 200) if s.variant == variant][:8]
     assert found
-    ill = [name for each in found for name in ask(*each) if name not in (HEALTHY, UNUSED, UNKNOWN, HELD_UP)]
+    ill = [
+        name for each in found for name in diagnose_situation(*each) if name not in (HEALTHY, UNUSED, UNKNOWN, HELD_UP)
+    ]
     assert not ill
 
 
@@ -154,14 +156,14 @@ def test_who_waits_for_a_throttled_gpu_is_not_ill() -> None:
         for s, rng in situations
         if s.scene.synchronous and s.exporters.throttle and s.exporters.owners and len(s.scene.ranks) == 8
     )
-    names = ask(situation, rng)
+    names = diagnose_situation(situation, rng)
     assert names.count("throttled_thermal") == 1
     assert set(names) <= {"throttled_thermal", HELD_UP, HEALTHY, UNKNOWN}
 
 
 def test_an_answer_is_right_only_if_no_gpu_is_given_another_cause() -> None:
     situation, rng = next(draw("data_bound", 1, 1))
-    seen = Watched(situation, observe(rng, situation.scene, situation.exporters, 120), Settings())
+    seen = ObservedSituation(situation, observe(rng, situation.scene, situation.exporters, 120), Settings())
     facts = seen.facts(120)
     (first, *_) = diagnose(facts, peers(facts, seen.gpus), [seen.pool])
     right, wrong = (dataclasses.replace(first, name=name) for name in ("data_bound", "small_batch"))

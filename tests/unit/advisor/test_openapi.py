@@ -20,9 +20,8 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.servers import free_port
-from tests.unit.allocation.build import desk
-
-from .build import Card, Clock, FakeSource, Running, Target
+from tests.unit.advisor.builders import ExporterTarget, FakeClock, FakeSource, GpuSpec, ServiceHarness
+from tests.unit.allocation.builders import desk
 
 CHOSEN = Settings.model_validate(
     {
@@ -36,11 +35,11 @@ CHOSEN = Settings.model_validate(
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
     """A real server with advice, abstentions, a snooze and an outcome."""
-    idle = [Card(f"GPU-{n}", 0.0, index=str(n)) for n in range(3)]
-    served = [Card(f"GPU-s{n}", 0.95, node="s") for n in range(2)]
-    source = FakeSource([Target("a:1", [*idle, *served, Card("GPU-lost", None, up=False)])], CHOSEN)
-    clock = Clock(time.time())
-    running = Running(tmp_path_factory.mktemp("api"), source, clock, CHOSEN).after(0)
+    idle = [GpuSpec(f"GPU-{n}", 0.0, index=str(n)) for n in range(3)]
+    served = [GpuSpec(f"GPU-s{n}", 0.95, node="s") for n in range(2)]
+    source = FakeSource([ExporterTarget("a:1", [*idle, *served, GpuSpec("GPU-lost", None, up=False)])], CHOSEN)
+    clock = FakeClock(time.time())
+    running = ServiceHarness(tmp_path_factory.mktemp("api"), source, clock, CHOSEN).after(0)
     source.targets[0].cards = [*idle[1:], *served]
     running.after(5).after(5)
     gpus = desk(tmp_path_factory.mktemp("gpus"), lambda: running.service.view)
@@ -64,10 +63,10 @@ CASES += [(name, "negative") for name, each in OPERATIONS.items() if each.parame
 
 # Not through schemathesis' own pytest plugin: it needs internals that pytest 9 no longer has.
 @pytest.mark.parametrize(("name", "mode"), CASES)
-def test_no_500_and_every_answer_is_told(server: WebServer, told: Any, name: str, mode: str) -> None:
+def test_no_500_and_every_response_is_documented(server: WebServer, told: Any, name: str, mode: str) -> None:
     operation = OPERATIONS[name]
     cases = told[operation.path][operation.method].as_strategy(generation_mode=GenerationMode(mode))
-    there = _allocated(server) if "/allocations/" in operation.path else _recommended(server)
+    there = _allocation_id(server) if "/allocations/" in operation.path else _recommendation_id(server)
 
     # How values must stand to each other (min <= max, a time in the future), and what types there are, no schema tells.
     skipped: Any = [positive_data_acceptance] if operation.body or name == "gpu_nodes" else []
@@ -82,12 +81,12 @@ def test_no_500_and_every_answer_is_told(server: WebServer, told: Any, name: str
     holds()
 
 
-def _recommended(server: WebServer) -> str:
+def _recommendation_id(server: WebServer) -> str:
     found: str = requests.get(f"{server.url}/recommendations", timeout=5).json()["recommendations"][0]["id"]
     return found
 
 
-def _allocated(server: WebServer) -> str:
+def _allocation_id(server: WebServer) -> str:
     """Of an allocation that takes no GPU from the others."""
     asked = {"memory_gb": 9000, "cpu_fallback": True, "client_token": "openapi"}
     answer = requests.post(f"{server.url}/api/v1/gpu/allocate", json=asked, timeout=5)

@@ -19,7 +19,7 @@ def promise(
     return Promise(id_, "scale", direction, SCOPE, unit, AT, current, recommended, 0.5, 0.7)
 
 
-def seen(at: float, replicas: float | None, utilization: float | None) -> Seen:
+def observe(at: float, replicas: float | None, utilization: float | None) -> Seen:
     sizes = {} if replicas is None else {POOL: {"replicas": replicas, "GPUs": replicas * 2}}
     return Seen(at, {} if utilization is None else {POOL: utilization}, sizes)
 
@@ -41,9 +41,9 @@ def seen(at: float, replicas: float | None, utilization: float | None) -> Seen:
 )
 def test_results(current: float, recommended: float, found: float | None, result: Result) -> None:
     direction = "up" if recommended > current else "down"
-    left, closed = close({"1": promise(current, recommended, direction)}, (), frozenset(), seen(AT, found, 0.7))
+    left, closed = close({"1": promise(current, recommended, direction)}, (), frozenset(), observe(AT, found, 0.7))
     assert left == {}
-    waiting, (outcome,) = judge(closed, seen(AT + SETTLE, found, 0.7), SETTLE)
+    waiting, (outcome,) = judge(closed, observe(AT + SETTLE, found, 0.7), SETTLE)
     assert (waiting, outcome.result) == ((), result)
     right_size = (found or 0) == recommended
     assert (outcome.error_ratio is not None) == right_size
@@ -59,45 +59,45 @@ def test_improvement_is_relief_for_what_grows_and_use_for_all_else(
     direction: str, observed: float | None, improved: bool | None
 ) -> None:
     closed = Closed(promise(2, 2, direction, unit="workers"), AT, None)
-    _, (outcome,) = judge([closed], seen(AT + 10 * SETTLE, 2, observed), SETTLE)
+    _, (outcome,) = judge([closed], observe(AT + 10 * SETTLE, 2, observed), SETTLE)
     assert (outcome.result, outcome.improved) == (Result.CAUSE_GONE, improved)
 
 
 def test_a_size_that_changed_again_leaves_no_utilization_to_judge_by() -> None:
     closed = Closed(promise(2, 4), AT, 4.0)
-    _, (outcome,) = judge([closed], seen(AT + SETTLE, 6, 0.7), SETTLE)
+    _, (outcome,) = judge([closed], observe(AT + SETTLE, 6, 0.7), SETTLE)
     assert (outcome.result, outcome.improved, outcome.error_ratio) == (Result.APPLIED, None, None)
 
 
 def test_while_the_scope_is_out_of_sight_the_judgement_waits_but_not_for_ever() -> None:
     closed = Closed(promise(2, 4), AT, 4.0)
-    assert judge([closed], seen(AT + 3 * SETTLE, 4, None), SETTLE) == ((closed,), ())
-    _, (outcome,) = judge([closed], seen(AT + 4 * SETTLE, 4, None), SETTLE)
+    assert judge([closed], observe(AT + 3 * SETTLE, 4, None), SETTLE) == ((closed,), ())
+    _, (outcome,) = judge([closed], observe(AT + 4 * SETTLE, 4, None), SETTLE)
     assert (outcome.utilization_ratio, outcome.improved, outcome.error_ratio) == (None, None, None)
 
 
 def test_advice_that_goes_on_after_a_change_of_size_closes_one_promise_and_makes_another() -> None:
     first, second = promise(2, 4), promise(4, 6)
-    left, (closed,) = close({"1": first}, [second], frozenset(), seen(AT + 60, 4, 0.9))
+    left, (closed,) = close({"1": first}, [second], frozenset(), observe(AT + 60, 4, 0.9))
     assert left == {"1": second}
     assert (closed.promise, closed.size) == (first, 4)
 
 
 def test_while_advice_stays_the_same_its_first_promise_counts() -> None:
     later = Promise("1", "scale", "up", SCOPE, "replicas", AT, 2, 4, 0.9, 0.6)
-    assert close({"1": promise(2, 4)}, [later], frozenset(), seen(AT, 2, 0.9)) == ({"1": promise(2, 4)}, ())
+    assert close({"1": promise(2, 4)}, [later], frozenset(), observe(AT, 2, 0.9)) == ({"1": promise(2, 4)}, ())
     more = Promise("1", "scale", "up", SCOPE, "replicas", AT + 99, 2, 5, 0.9, 0.6)
-    left, closed = close({"1": promise(2, 4)}, [more], frozenset(), seen(AT, 2, 0.9))
+    left, closed = close({"1": promise(2, 4)}, [more], frozenset(), observe(AT, 2, 0.9))
     assert (left["1"].recommended, left["1"].given, closed) == (5, AT, ())
 
 
 @given(st.sets(st.sampled_from("abcd")), st.sets(st.sampled_from("abcd")), st.sets(st.sampled_from("abcd")))
-def test_every_promise_is_kept_or_closed_and_what_is_held_never_closes(
+def test_every_promise_is_kept_or_closed_and_what_is_stale_never_closes(
     before: set[str], made: set[str], held: set[str]
 ) -> None:
     held -= made
     open_ = {id_: promise(2, 4, id_=id_) for id_ in before}
-    left, closed = close(open_, [promise(2, 4, id_=id_) for id_ in made], frozenset(held), seen(AT, 2, 0.9))
+    left, closed = close(open_, [promise(2, 4, id_=id_) for id_ in made], frozenset(held), observe(AT, 2, 0.9))
     assert {each.promise.id for each in closed} == before - made - held
     assert set(left) == made | (before & held)
 
@@ -105,7 +105,7 @@ def test_every_promise_is_kept_or_closed_and_what_is_held_never_closes(
 def test_counts_go_on_beyond_the_list() -> None:
     found: Outcomes = NO_OUTCOMES
     for _ in range(3):
-        _, judged = judge([Closed(promise(2, 4), AT, 4.0)] * 500, seen(AT + SETTLE, 4, 0.6), SETTLE)
+        _, judged = judge([Closed(promise(2, 4), AT, 4.0)] * 500, observe(AT + SETTLE, 4, 0.6), SETTLE)
         found = found.with_more(judged)
     assert len(found.recent) == 1000
     assert found.counts == {("scale", "applied"): 1500}

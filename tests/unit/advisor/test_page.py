@@ -24,8 +24,8 @@ from gpu_advisor.web.page.curves import Curve, Curves
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .build import AT, Target
-from .test_api import HOSTILE, no_snooze, renamed, serving, view_of, whole
+from tests.unit.advisor.builders import AT, ExporterTarget
+from tests.unit.advisor.test_api import HOSTILE, no_snooze, renamed, serving, view_of, whole
 
 Ask = Mapping[Labels, Trail]
 
@@ -42,16 +42,16 @@ def text_of(client: FlaskClient, path: str, status: int = 200) -> str:
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", answer.text)).split())
 
 
-def level(expression: Expression, start: float, end: float, step: float) -> Ask:
+def range_constant(expression: Expression, start: float, end: float, step: float) -> Ask:
     points = range(round((end - start) / step) + 1)
     return {(): tuple((start + index * step, 0.001 * index) for index in points if index not in (3, 4))}
 
 
-def dead(expression: Expression, start: float, end: float, step: float) -> Ask:
+def range_failing(expression: Expression, start: float, end: float, step: float) -> Ask:
     raise SourceError(SourceErrorKind.TIMEOUT, "no answer: see what keeps it busy")
 
 
-def nothing(expression: Expression, start: float, end: float, step: float) -> Ask:
+def range_empty(expression: Expression, start: float, end: float, step: float) -> Ask:
     return {}
 
 
@@ -61,12 +61,14 @@ def nothing(expression: Expression, start: float, end: float, step: float) -> As
 def test_a_recommendation_shows_its_evidence_with_curves_and_queries() -> None:
     view = whole()
     for issued in view.issued:
-        text = text_of(client_of(view, ask=level), f"/page/{issued.id}")
+        text = text_of(client_of(view, ask=range_constant), f"/page/{issued.id}")
         for each in issued.recommendation.evidence:
             assert wording.value_text(each.value, each.unit) in text
             assert " ".join((each.promql or "").split()) in text
         assert all(" ".join(line.split()) in text for line in issued.recommendation.apply)
-        drawn = re.findall(r"<svg class=\"chart\".*?</svg>", client_of(view, ask=level).get(f"/page/{issued.id}").text)
+        drawn = re.findall(
+            r"<svg class=\"chart\".*?</svg>", client_of(view, ask=range_constant).get(f"/page/{issued.id}").text
+        )
         assert drawn
         for svg in drawn:
             assert "no data for 2 of 49 points" in ElementTree.fromstring(svg).attrib["aria-label"]
@@ -76,12 +78,12 @@ def test_a_recommendation_shows_its_evidence_with_curves_and_queries() -> None:
 @pytest.mark.parametrize(
     ("ask", "up", "said"),
     [
-        (dead, True, "no answer: see what keeps it busy"),
-        (nothing, True, "The data source has no samples of it in this time."),
-        (level, False, "The data source does not answer now, so its past cannot be shown."),
+        (range_failing, True, "no answer: see what keeps it busy"),
+        (range_empty, True, "The data source has no samples of it in this time."),
+        (range_constant, False, "The data source does not answer now, so its past cannot be shown."),
     ],
 )
-def test_a_source_that_gives_no_past_is_said_and_the_rest_is_there(ask: curves.Range, up: bool, said: str) -> None:
+def test_a_source_that_gives_no_past_is_reported_and_the_rest_is_there(ask: curves.Range, up: bool, said: str) -> None:
     view = dataclasses.replace(whole(), source=SourceState("prometheus", "http://p:9090", up, last_success=AT))
     issued = view.issued[0]
     text = text_of(client_of(view, ask=ask), f"/page/{issued.id}")
@@ -111,7 +113,7 @@ def test_a_curve_is_asked_for_once_an_evaluation() -> None:
     def counting(expression: Expression, start: float, end: float, step: float) -> Ask:
         asked.append(expression)
         assert end == AT
-        return level(expression, start, end, step)
+        return range_constant(expression, start, end, step)
 
     view = whole()
     kept = Curves(counting)
@@ -124,7 +126,7 @@ def test_a_curve_is_asked_for_once_an_evaluation() -> None:
 
 def test_each_check_has_its_page_and_what_is_unknown_says_why() -> None:
     view = whole()
-    client = client_of(view, ask=level)
+    client = client_of(view, ask=range_constant)
     assert view.evaluation
     for check in view.evaluation.checks:
         text = text_of(client, "/" + str(wording_link(check)))
@@ -141,7 +143,7 @@ def wording_link(check: object) -> str:
     return check_link(check)  # type: ignore[arg-type]
 
 
-def test_what_is_not_said_any_more_leads_on() -> None:
+def test_resolved_recommendations_lead_on() -> None:
     client = client_of(whole())
     assert "This is not said any more." in text_of(client, "/page/0123456789abcdef", 404)
     assert client.get("/page/0123456789abcdef").mimetype == "application/problem+json"
@@ -150,7 +152,7 @@ def test_what_is_not_said_any_more_leads_on() -> None:
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_labels_on_every_page(name: str) -> None:
     view = renamed(name)
-    client = client_of(view, ask=level)
+    client = client_of(view, ask=range_constant)
     assert view.evaluation
     links = ["/page/what-if?gpu.min=0", *("/" + wording_link(check) for check in view.evaluation.checks)]
     for path in links:
@@ -170,8 +172,8 @@ def test_snoozed_advice_stands_apart() -> None:
     assert "new <b>fans</b> come" in text
 
 
-def test_silent_exporters_are_said() -> None:
-    view = view_of([Target("a:1", []), Target("b:2", [], up=False)])
+def test_silent_exporters_are_reported() -> None:
+    view = view_of([ExporterTarget("a:1", []), ExporterTarget("b:2", [], up=False)])
     text = text_of(client_of(view), "/")
     assert "1 exporter does not answer: b:2 " in text
     assert "unknown now, not idle" in text

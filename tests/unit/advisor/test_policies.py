@@ -11,16 +11,16 @@ from gpu_advisor.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .build import Card, concluded, facts
+from tests.unit.advisor.builders import GpuSpec, concluded, facts
 
 
 def pool_settings(**pool: object) -> Settings:
     return Settings.model_validate({"pools": [{"name": "p", **pool}]})
 
 
-def card(index: int, kind: str) -> Card:
+def card(index: int, kind: str) -> GpuSpec:
     """A GPU that is busy, idle, or of which too little is known to tell."""
-    made = Card(f"GPU-{index}", 0.5, index=str(index))
+    made = GpuSpec(f"GPU-{index}", 0.5, index=str(index))
     if kind == "busy":
         return made
     idle = dataclasses.replace(made, utilization=0.0)
@@ -38,8 +38,8 @@ def card(index: int, kind: str) -> Card:
 
 
 IDLE = {"idle", "hoarder", "no memory"}
-UNTOLD = {"down", "silent", "short", "no coverage", "no value"}
-kinds = st.lists(st.sampled_from(["busy", *sorted(IDLE), *sorted(UNTOLD)]), min_size=1, max_size=12)
+INSUFFICIENT_DATA = {"down", "silent", "short", "no coverage", "no value"}
+kinds = st.lists(st.sampled_from(["busy", *sorted(IDLE), *sorted(INSUFFICIENT_DATA)]), min_size=1, max_size=12)
 
 
 @given(kinds, st.integers(0, 4), st.integers(1, 4))
@@ -57,7 +57,7 @@ def test_only_idle_gpus_are_reclaimed_whole_gangs_and_never_below_min(found: lis
     if not said.recommendations:  # then there was nothing that could be given back
         keep = max(least, len(found) - len(idle))
         assert -(-keep // gang) * gang >= len(found)
-    assert any(word.subject == "idle_reclaim" for word in said.abstentions) == bool(UNTOLD & set(found))
+    assert any(word.subject == "idle_reclaim" for word in said.abstentions) == bool(INSUFFICIENT_DATA & set(found))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_only_idle_gpus_are_reclaimed_whole_gangs_and_never_below_min(found: lis
         ("no value", Reason.NO_DATA),
     ],
 )
-def test_why_idleness_cannot_be_told(kind: str, reason: Reason) -> None:
+def test_why_idleness_is_unknown(kind: str, reason: Reason) -> None:
     said = concluded([card(0, kind), card(1, "busy")]).abstentions
     (word,) = (each for each in said if each.subject == "idle_reclaim")
     assert (word.reason, word.scope.kind) == (reason, "pool")
@@ -90,7 +90,7 @@ def test_idle_reclaim_says_who_holds_memory_and_what_comes_of_it() -> None:
     assert [each.action for each in kept.rejected] == ["wait longer", "give back all 2"]
 
 
-def test_a_job_that_goes_on_beside_its_idle_gpu_is_told_of() -> None:
+def test_a_job_that_goes_on_beside_its_idle_gpu_is_reported() -> None:
     settings = Settings()
     cards = [card(0, "idle"), card(1, "idle")]
     for share, told in ((0.6, True), (0.0, False)):
@@ -105,8 +105,8 @@ def test_serving_pools_are_not_reclaimed() -> None:
 
 
 def test_what_is_pasted_into_a_shell_runs_nothing_else() -> None:
-    evil = Card("$(reboot)\n; reboot", 0.0, node="n\nreboot", index="0\rreboot")
-    (advice,) = concluded([evil, Card("b", 0.0)]).recommendations
+    evil = GpuSpec("$(reboot)\n; reboot", 0.0, node="n\nreboot", index="0\rreboot")
+    (advice,) = concluded([evil, GpuSpec("b", 0.0)]).recommendations
     for line in "\n".join(advice.apply).splitlines():
         assert line.startswith(("#", "nvidia-smi "))
     assert shlex.split(advice.apply[1])[2] == "$(reboot)?; reboot"

@@ -16,11 +16,10 @@ from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.continuity import Given, held_ids
 
-from benchmarks.situations.as_facts import Watched
 from benchmarks.situations.classes import CLASSES, draw
+from benchmarks.situations.facts_adapter import ObservedSituation
 from benchmarks.situations.observation import observe
-
-from .build import Card, concluded, facts
+from tests.unit.advisor.builders import GpuSpec, concluded, facts
 
 #: A GPU that waits for its batches, as its job reports it.
 WAITING: Mapping[Signal, float] = {
@@ -40,7 +39,9 @@ def fleet(
     name: str = "NVIDIA H100 80GB HBM3",
 ) -> Facts:
     """`count` GPUs, eight a node, all with these values."""
-    cards = [Card(f"GPU-{k}", utilization, index=str(k % 8), node=node.format(k // 8), name=name) for k in range(count)]
+    cards = [
+        GpuSpec(f"GPU-{k}", utilization, index=str(k % 8), node=node.format(k // 8), name=name) for k in range(count)
+    ]
     nodes: dict[str, dict[str, float]] = {card.node: {} for card in cards}
     known = facts(cards, TRAINING, nodes=nodes)
     values = {signal: dict(found) for signal, found in known.values.items()}
@@ -64,7 +65,7 @@ def said(known: Facts) -> tuple[list[Recommendation], list[Abstention]]:
         (dict.fromkeys(range(32), "llm"), {("job", "llm"), ("pool", "p")}),
     ],
 )
-def test_a_cause_is_said_once_for_a_job_or_a_pool(jobs: dict[int, str], scopes: set[tuple[str, str]]) -> None:
+def test_a_cause_is_reported_once_for_a_job_or_a_pool(jobs: dict[int, str], scopes: set[tuple[str, str]]) -> None:
     advice, _ = said(fleet(64, WAITING, jobs))
     assert {each.kind for each in advice} == {"data_loading"}
     assert {(each.scope.kind, each.scope.name) for each in advice} == scopes
@@ -100,7 +101,9 @@ def test_each_cause_has_advice_that_can_be_followed(label: str) -> None:
     """Whatever labels hold: what is to be pasted into a shell has no line of its own."""
     kinds = set()
     for situation, rng in draw(label, 31, 12):
-        seen = Watched(situation, observe(rng, situation.scene, situation.exporters, 120), Settings(), "n\nreboot")
+        seen = ObservedSituation(
+            situation, observe(rng, situation.scene, situation.exporters, 120), Settings(), "n\nreboot"
+        )
         known, pool = seen.facts(120), seen.pool
         for word in diagnosed.recommend(known, Settings(), pool):
             if isinstance(word, Abstention):
@@ -117,7 +120,7 @@ def test_each_cause_has_advice_that_can_be_followed(label: str) -> None:
         assert kinds - {"mixed_precision"}
 
 
-def test_a_gpu_that_computes_in_single_precision_is_told_of_its_tensor_cores() -> None:
+def test_a_gpu_in_single_precision_gets_mixed_precision_advice() -> None:
     single = {
         signals.JOB_STEPPING: 1.0, signals.SM_ACTIVITY: 0.85, signals.TENSOR_ACTIVITY: 0.0, signals.FP32_ACTIVITY: 0.5,
         signals.FP64_ACTIVITY: 0.0, signals.DRAM_ACTIVITY: 0.4,
@@ -186,7 +189,7 @@ def test_within_the_dead_band_advice_is_neither_begun_nor_ended() -> None:
     assert not held_ids(active, frozenset(), decide(well, TRAINING))
 
 
-def test_what_cannot_be_told_names_what_would_tell_it() -> None:
+def test_insufficient_data_names_the_missing_metrics() -> None:
     advice, (word,) = said(fleet(8, {}))
     assert not advice
     assert word.reason is Reason.NO_DATA
@@ -200,14 +203,14 @@ def test_what_cannot_be_told_names_what_would_tell_it() -> None:
     ("utilization", "begun", "blind"), [(0.005, True, False), (0.015, False, True), (0.03, False, False)]
 )
 def test_idle_reclaim_has_a_dead_band(utilization: float, begun: bool, blind: bool) -> None:
-    concluded = decide(facts([Card("a", utilization), Card("b", 0.9)]), Settings())
+    concluded = decide(facts([GpuSpec("a", utilization), GpuSpec("b", 0.9)]), Settings())
     assert any(each.kind == idle_reclaim.KIND for each in concluded.recommendations) == begun
     assert any(each.kinds == (idle_reclaim.KIND,) for each in concluded.abstentions) == blind
 
 
-def test_where_it_would_help_to_say_that_a_pool_trains_this_is_told() -> None:
+def test_advice_suggests_setting_the_pool_kind_where_it_helps() -> None:
     for kind, told in (("undecided", True), ("training", False)):
         settings = Settings.model_validate({"pools": [{"name": "p", "kind": kind}]})
-        found = concluded([Card("GPU-0", 0.5)], settings).abstentions
+        found = concluded([GpuSpec("GPU-0", 0.5)], settings).abstentions
         [word] = [each for each in found if each.subject == "diagnosis"]
         assert ("if p trains, say so" in word.message) == told

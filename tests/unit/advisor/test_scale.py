@@ -11,7 +11,7 @@ from gpu_advisor.evaluation.recommendation import Reason, Recommendation, Scope
 from gpu_advisor.settings import Evaluation, Settings
 from pydantic import ValidationError
 
-from .build import AT, Card, concluded, facts
+from tests.unit.advisor.builders import AT, GpuSpec, concluded, facts
 
 STEP = 60
 
@@ -21,65 +21,69 @@ def settings(**pool: object) -> Settings:
     return Settings.model_validate({"pools": [chosen]})
 
 
-def said(cards: list[Card], chosen: Settings) -> tuple[list[Recommendation], dict[str, Reason], dict[str, int]]:
+def scale_advice(
+    cards: list[GpuSpec], chosen: Settings
+) -> tuple[list[Recommendation], dict[str, Reason], dict[str, int]]:
     found = concluded(cards, chosen)
     advice = [each for each in found.recommendations if each.kind.startswith("scale")]
     return advice, {w.subject: w.reason for w in found.abstentions}, dict(found.desired_replicas)
 
 
-def served(count: int, value: float, **change: object) -> list[Card]:
+def serving_gpus(count: int, value: float, **change: object) -> list[GpuSpec]:
     """GPUs that were that busy for an hour."""
     points = tuple((AT - STEP * i, value) for i in reversed(range(60)))
-    return [Card(f"GPU-{i}", value, trail=points, **change) for i in range(count)]  # type: ignore[arg-type]
+    return [GpuSpec(f"GPU-{i}", value, trail=points, **change) for i in range(count)]  # type: ignore[arg-type]
 
 
 def test_growth_and_shrinking_with_the_numbers_that_they_rest_on() -> None:
-    (up,), words, desired = said(served(4, 0.95), settings())
+    (up,), words, desired = scale_advice(serving_gpus(4, 0.95), settings())
     assert (up.kind, up.current, up.recommended, up.diagnosis) == ("scale_up", 4, 5, "overloaded")
     assert (words, desired) == ({}, {"p": 5})
     assert up.projection.utilization_ratio == pytest.approx(4 * 0.95 / 5)
     work = {each.signal: each for each in up.evidence}["pool_work"]
     assert work.value == pytest.approx(3.8)
     assert "3.8" in up.explanation
-    (down,), _, desired = said(served(12, 0.2), settings())
+    (down,), _, desired = scale_advice(serving_gpus(12, 0.2), settings())
     assert (down.kind, down.recommended, down.diagnosis, desired) == ("scale_down", 3, "oversized", {"p": 3})
     assert [each.action for each in down.rejected] == ["2 replicas"]
 
 
 def test_gangs_scale_by_whole_replicas() -> None:
-    (advice,), words, desired = said(served(8, 0.95), settings(gpus_per_replica=4))
+    (advice,), words, desired = scale_advice(serving_gpus(8, 0.95), settings(gpus_per_replica=4))
     assert (advice.kind, advice.current, advice.recommended) == ("scale_up", 2, 3)
     assert (words, desired) == ({}, {"p": 3})
-    (down,), _, desired = said(served(8, 0.1), settings(gpus_per_replica=4))
+    (down,), _, desired = scale_advice(serving_gpus(8, 0.1), settings(gpus_per_replica=4))
     assert (down.kind, down.recommended, desired) == ("scale_down", 1, {"p": 1})
-    assert said(served(2, 0.95), settings(gpus_per_replica=4)) == ([], {"scale": Reason.CONFLICTING}, {})
+    assert scale_advice(serving_gpus(2, 0.95), settings(gpus_per_replica=4)) == ([], {"scale": Reason.CONFLICTING}, {})
 
 
 @pytest.mark.parametrize(
     ("odd", "reason"),
     [
-        (Card("GPU-x", None, up=None), Reason.STALE),
-        (Card("GPU-x", None, up=False), Reason.NO_DATA),
-        (Card("GPU-x", None), Reason.NO_DATA),
-        (Card("GPU-x", 0.0), Reason.INSUFFICIENT_HISTORY),  # it has a value, but no trail: it may have been busy
-        (Card("GPU-x", 0.0, memory=0.0), Reason.CONFLICTING),  # zeros all over: an exporter without its driver
+        (GpuSpec("GPU-x", None, up=None), Reason.STALE),
+        (GpuSpec("GPU-x", None, up=False), Reason.NO_DATA),
+        (GpuSpec("GPU-x", None), Reason.NO_DATA),
+        (GpuSpec("GPU-x", 0.0), Reason.INSUFFICIENT_HISTORY),  # it has a value, but no trail: it may have been busy
+        (GpuSpec("GPU-x", 0.0, memory=0.0), Reason.CONFLICTING),  # zeros all over: an exporter without its driver
     ],
 )
-def test_with_one_gpu_unheard_a_pool_does_not_shrink(odd: Card, reason: Reason) -> None:
-    assert said([*served(11, 0.1), odd], settings()) == ([], {"scale": reason}, {})
+def test_with_one_gpu_unheard_a_pool_does_not_shrink(odd: GpuSpec, reason: Reason) -> None:
+    assert scale_advice([*serving_gpus(11, 0.1), odd], settings()) == ([], {"scale": reason}, {})
 
 
 def test_a_pool_outside_its_limits_gets_advice() -> None:
-    (up,), _, _ = said(served(2, 0.3), settings(gpu={"min": 4, "max": 8}))
+    (up,), _, _ = scale_advice(serving_gpus(2, 0.3), settings(gpu={"min": 4, "max": 8}))
     assert (up.recommended, up.diagnosis) == (4, "outside_limits")
-    (down,), _, _ = said(served(12, 0.9), settings(gpu={"min": 4, "max": 8}))
+    (down,), _, _ = scale_advice(serving_gpus(12, 0.9), settings(gpu={"min": 4, "max": 8}))
     assert (down.recommended, down.diagnosis) == (8, "outside_limits")
-    (gang,), _, _ = said(served(2, 0.9), settings(kind="training", tensor_parallel=2, gpu={"min": 4, "max": 8}))
+    (gang,), _, _ = scale_advice(
+        serving_gpus(2, 0.9), settings(kind="training", tensor_parallel=2, gpu={"min": 4, "max": 8})
+    )
     assert (gang.recommended, gang.unit) == (2, "gangs")
 
 
-def test_saturation_is_told_and_asks_for_a_signal() -> None:
-    (advice,), words, _ = said(served(4, 1.0), settings())
+def test_saturation_is_reported_and_asks_for_a_signal() -> None:
+    (advice,), words, _ = scale_advice(serving_gpus(4, 1.0), settings())
     assert (advice.recommended, advice.confidence, advice.projection.utilization_ratio) == (5, "medium", None)
     assert words == {"demand": Reason.SATURATED}
 
@@ -87,7 +91,7 @@ def test_saturation_is_told_and_asks_for_a_signal() -> None:
 SIGNAL = {"query": "sum(waiting)", "per_replica": 10}
 
 
-def with_signal(cards: list[Card], reading: Reading, **pool: object) -> tuple[dict[str, float], dict[str, Reason]]:
+def with_signal(cards: list[GpuSpec], reading: Reading, **pool: object) -> tuple[dict[str, float], dict[str, Reason]]:
     chosen = settings(demand={**SIGNAL, **dict(pool.pop("demand", {}))}, **pool)  # type: ignore[call-overload]
     found = decide(dataclasses.replace(facts(cards, chosen), demands={"p": reading}), chosen)
     advice = {each.kind: each.recommended for each in found.recommendations if each.kind.startswith("scale")}
@@ -99,15 +103,15 @@ def signal(value: float) -> Reading:
 
 
 def test_a_demand_signal_decides_where_utilization_cannot() -> None:
-    assert with_signal(served(4, 1.0), signal(102.0)) == ({"scale_up": 12.0}, {})  # three times, in one step
-    assert with_signal(served(4, 1.0), signal(30.0)) == ({}, {})  # always 100 %, and yet enough
+    assert with_signal(serving_gpus(4, 1.0), signal(102.0)) == ({"scale_up": 12.0}, {})  # three times, in one step
+    assert with_signal(serving_gpus(4, 1.0), signal(30.0)) == ({}, {})  # always 100 %, and yet enough
     waits = {"counts": "waiting"}
-    assert with_signal(served(4, 0.9), signal(50.0), demand=waits)[0] == {"scale_up": 11.0}  # 3.6 busy + 5
+    assert with_signal(serving_gpus(4, 0.9), signal(50.0), demand=waits)[0] == {"scale_up": 11.0}  # 3.6 busy + 5
 
 
-def test_a_broken_signal_is_told_and_utilization_goes_on() -> None:
+def test_a_broken_signal_is_reported_and_utilization_goes_on() -> None:
     broken = Reading("sum(", reason=Reason.CONFLICTING, message="the demand signal of pool p, 'sum(', is refused")
-    assert with_signal(served(4, 0.95), broken) == ({"scale_up": 5.0}, {"demand": Reason.CONFLICTING})
+    assert with_signal(serving_gpus(4, 0.95), broken) == ({"scale_up": 5.0}, {"demand": Reason.CONFLICTING})
 
 
 @pytest.mark.parametrize(
@@ -127,12 +131,12 @@ def test_training_grows_by_whole_gangs_and_only_for_what_waits(
 ) -> None:
     reading = signal(value) if value is not None else Reading("sum(waiting)")
     shape = {"kind": "training", "tensor_parallel": 2, "pipeline_parallel": 2}
-    assert with_signal(served(8, 1.0), reading, **shape, **pool)[0] == advice
+    assert with_signal(serving_gpus(8, 1.0), reading, **shape, **pool)[0] == advice
 
 
 def test_an_id_is_of_who_and_what_never_of_values() -> None:
-    (one,), _, _ = said(served(4, 0.95), settings())
-    (two,), _, _ = said(served(6, 0.92), settings())
+    (one,), _, _ = scale_advice(serving_gpus(4, 0.95), settings())
+    (two,), _, _ = scale_advice(serving_gpus(6, 0.92), settings())
     assert one.summary != two.summary
     assert one.id("c") == two.id("c")
     others = [
@@ -158,7 +162,7 @@ def test_an_id_is_of_who_and_what_never_of_values() -> None:
         ({"tensor_parallel": 4, "gpus_per_replica": 6}, "make it a multiple"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_with_the_mend(pool: dict[str, object], told: str) -> None:
+def test_settings_that_cannot_be_are_refused_with_the_fix(pool: dict[str, object], told: str) -> None:
     with pytest.raises(ValidationError) as refused:
         settings(**pool)
     assert told in str(refused.value)
@@ -174,7 +178,7 @@ def test_settings_that_cannot_be_are_refused_with_the_mend(pool: dict[str, objec
         ({"tensor_parallel": 4, "gpus_per_replica": 8}, 8),
     ],
 )
-def test_a_replica_is_a_copy_of_the_model_unless_it_is_said(pool: dict[str, object], gpus: int) -> None:
+def test_a_replica_is_a_copy_of_the_model_unless_configured(pool: dict[str, object], gpus: int) -> None:
     assert settings(**pool).pools[0].gpus_per_replica == gpus
 
 

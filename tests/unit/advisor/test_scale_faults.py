@@ -18,7 +18,7 @@ from gpu_advisor.settings import Evaluation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.demand import FLEETS, fleet
+from benchmarks.demand import FLEETS, generate_demand
 
 EVALUATION = Evaluation()
 STEP = EVALUATION.step_seconds
@@ -29,11 +29,11 @@ Answer = tuple[float, int, float] | None
 Fault = Callable[[np.random.Generator, Answer], Answer]
 
 
-def dropped(random: np.random.Generator, answer: Answer) -> Answer:
+def drop_points(random: np.random.Generator, answer: Answer) -> Answer:
     return None
 
 
-def half_silent(random: np.random.Generator, answer: Answer) -> Answer:
+def drop_half(random: np.random.Generator, answer: Answer) -> Answer:
     if answer is None:
         return None
     at, gpus, busy = answer
@@ -43,11 +43,11 @@ def half_silent(random: np.random.Generator, answer: Answer) -> Answer:
 
 
 #: A NaN is like a dropped scrape: the sum over the pool is NaN then, which no source hands on.
-FAULTS: dict[str, Fault] = {"dropped scrapes, NaN": dropped, "half of the nodes silent": half_silent}
+FAULTS: dict[str, Fault] = {"dropped scrapes, NaN": drop_points, "half of the nodes silent": drop_half}
 
 
 @dataclass
-class World:
+class FaultyPool:
     """A pool whose advice is followed at once, seen through a sensor that fails in some spans."""
 
     demand: Sequence[float]
@@ -83,7 +83,7 @@ class World:
 
 
 days = st.builds(
-    lambda name, seed, begin: fleet(FLEETS[name], seed)[begin : begin + 100].tolist(),
+    lambda name, seed, begin: generate_demand(FLEETS[name], seed)[begin : begin + 100].tolist(),
     st.sampled_from(sorted(FLEETS)),
     st.integers(0, 1000),
     st.integers(0, 1200),
@@ -100,14 +100,14 @@ def test_no_scale_down_comes_from_missing_data(
     def fails(index: int) -> bool:
         return any(begin <= index < begin + length for begin, length in failing)
 
-    for index, (replicas, told, whole) in enumerate(World(demand, FAULTS[name], fails, seed).decisions()):
+    for index, (replicas, told, whole) in enumerate(FaultyPool(demand, FAULTS[name], fails, seed).decisions()):
         if told.replicas < replicas:
             assert not fails(index)
             assert whole.replicas <= told.replicas
 
 
 @pytest.mark.parametrize("silent", [1, 3, 10, 60])
-def test_a_silence_is_told_by_its_type(silent: int) -> None:
+def test_missing_data_is_reported_by_type(silent: int) -> None:
     points = [Point(float(STEP * i), 8, 8, 0.1) for i in range(120)]
     at = float(STEP * (119 + silent))
     assert size(points, 8, LIMITS, EVALUATION, at).reason is Reason.INSUFFICIENT_HISTORY

@@ -18,24 +18,27 @@ from gpu_advisor.state.view import View
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .build import AT, Card, Clock, FakeSource, Running, Target, fails
+from tests.unit.advisor.builders import AT, ExporterTarget, FakeClock, FakeSource, GpuSpec, ServiceHarness, source_error
 
 HOUR = 3600.0
-IDLE = [Card("GPU-0", 0.0), Card("GPU-1", 0.0, index="1"), Card("GPU-2", 0.7, index="2")]
+IDLE = [GpuSpec("GPU-0", 0.0), GpuSpec("GPU-1", 0.0, index="1"), GpuSpec("GPU-2", 0.7, index="2")]
 BUSY = [dataclasses.replace(card, utilization=0.95) for card in IDLE]
-Start = Callable[..., Running]
+Start = Callable[..., ServiceHarness]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """A service on the same ledger each time it is called; a first call sets up an idle fleet."""
-    running: list[Running] = []
-    clock, source = Clock(), FakeSource([Target("a:1", IDLE), Target("b:1", [Card("GPU-9", 0.95, node="b")])])
+    running: list[ServiceHarness] = []
+    clock, source = (
+        FakeClock(),
+        FakeSource([ExporterTarget("a:1", IDLE), ExporterTarget("b:1", [GpuSpec("GPU-9", 0.95, node="b")])]),
+    )
 
-    def begin(**settings: Any) -> Running:
+    def begin(**settings: Any) -> ServiceHarness:
         for each in running:
             each.close()
-        running.append(Running(tmp_path, source, clock, Settings.model_validate(settings)))
+        running.append(ServiceHarness(tmp_path, source, clock, Settings.model_validate(settings)))
         return running[-1]
 
     yield begin
@@ -61,7 +64,7 @@ def test_while_the_source_fails_the_last_advice_is_stale_and_alerts_go_on(start:
     given = advisor.given
     assert given
     for round_ in range(1, 4):
-        advisor.source.failure = fails()
+        advisor.source.failure = source_error()
         advisor.after(15)
         view = advisor.service.view
         assert (view.stale, view.source.error, advisor.given) == (True, "unreachable", given)
@@ -80,11 +83,11 @@ def test_while_the_source_fails_the_last_advice_is_stale_and_alerts_go_on(start:
 @settings(max_examples=25, deadline=None)  # on a busy machine a round may take long
 @given(st.lists(st.sampled_from(["answers", "fails", "breaks", "exporter silent"]), min_size=1, max_size=12))
 def test_a_flapping_source_ends_nothing(tmp_path_factory: pytest.TempPathFactory, rounds: list[str]) -> None:
-    source = FakeSource([Target("a:1", IDLE)])
-    advisor = Running(tmp_path_factory.mktemp("flapping"), source, Clock()).after(0)
+    source = FakeSource([ExporterTarget("a:1", IDLE)])
+    advisor = ServiceHarness(tmp_path_factory.mktemp("flapping"), source, FakeClock()).after(0)
     given = set(advisor.given)
     for each in rounds:
-        source.failure = {"fails": fails(), "breaks": RuntimeError("a defect")}.get(each)
+        source.failure = {"fails": source_error(), "breaks": RuntimeError("a defect")}.get(each)
         source.targets[0].up = each != "exporter silent"
         source.lost_at = None if source.targets[0].up else advisor.clock.now
         advisor.after(15)
@@ -106,13 +109,13 @@ def test_a_defect_in_a_round_does_not_pass_for_a_current_answer(start: Start, ca
 
 @pytest.mark.parametrize("silent_for", [15.0, 0.4 * HOUR, 1.5 * HOUR, 20 * HOUR])
 @pytest.mark.parametrize("how", ["exporter", "driver"])
-def test_advice_is_held_while_its_exporter_is_silent(start: Start, silent_for: float, how: str) -> None:
+def test_advice_is_stale_while_its_exporter_is_silent(start: Start, silent_for: float, how: str) -> None:
     """Beyond the idle window as well, in which its GPUs were last seen."""
     advisor = start().after(0)
     (id_,) = advisor.given
     target = advisor.source.targets[0]
     target.up, target.driver = how == "driver", "failed" if how == "driver" else "ok"
-    advisor.source.targets.append(Target("other:1", up=False, job="other"))
+    advisor.source.targets.append(ExporterTarget("other:1", up=False, job="other"))
     advisor.source.lost_at = advisor.clock.now + 1
     if how == "driver" and silent_for > HOUR:
         target.up = False  # how long ago is asked only while a target is silent
@@ -129,8 +132,10 @@ def test_a_silent_exporter_never_makes_a_serving_pool_smaller(silent_for: float)
     chosen = Settings.model_validate({"pools": [{"name": "p", "kind": "serving", "match": {"node": ".*"}}]})
     at = AT + silent_for
     low = tuple((at // 60 * 60 - 60 * i, 0.1) for i in reversed(range(16)))
-    cards = [Card(f"GPU-{i}", 0.1, trail=low) for i in range(4)]
-    source = FakeSource([Target("a:1", cards), Target("b:1", [Card("GPU-9", 0.9, node="b")], up=False)], chosen)
+    cards = [GpuSpec(f"GPU-{i}", 0.1, trail=low) for i in range(4)]
+    source = FakeSource(
+        [ExporterTarget("a:1", cards), ExporterTarget("b:1", [GpuSpec("GPU-9", 0.9, node="b")], up=False)], chosen
+    )
     source.lost_at = AT
     evaluation = evaluate(source, chosen, at)
     assert (evaluation.recommendations, evaluation.desired_replicas) == ((), ())
@@ -138,7 +143,7 @@ def test_a_silent_exporter_never_makes_a_serving_pool_smaller(silent_for: float)
     assert dict(evaluate(source, chosen, at).desired_replicas) == {"p": 1}
 
 
-def test_advice_is_held_over_a_restart_while_its_exporter_is_silent(start: Start) -> None:
+def test_advice_is_stale_over_a_restart_while_its_exporter_is_silent(start: Start) -> None:
     """With all that was said: people can still read the evidence, and paste its queries."""
     advisor = start().after(0)
     said = advisor.service.view.issued[0].recommendation
@@ -157,12 +162,12 @@ def test_a_snooze_is_marked_not_alerted_kept_over_a_restart_and_ends_by_itself(s
     advisor.service.snooze(id_, snooze)
     assert [each.snoozed for each in advisor.service.view.issued] == [snooze]
     assert advisor.after(15).heard.resolved == {id_}
-    advisor.source.failure = fails()
+    advisor.source.failure = source_error()
     assert advisor.after(15).heard.firing == set()  # what cannot be judged is not alerted either
     advisor.source.failure = None
     advisor.service.snooze(id_, None)
     assert advisor.after(15).heard.firing == {id_}
-    advisor.source.failure = fails()
+    advisor.source.failure = source_error()
     advisor.service.snooze(id_, snooze)
     assert advisor.after(15).heard.resolved == {id_}  # nor does what is held go on through a snooze
     advisor.source.failure = None
@@ -223,9 +228,11 @@ def test_when_the_cause_is_over_the_alert_is_resolved_and_re_sent(start: Start) 
 
 def test_a_gpu_that_was_taken_away_ends_its_advice(start: Start) -> None:
     advisor = start().after(0)
-    advisor.source.targets.append(Target("web:80", up=False, job="blackbox"))  # what else is down does not matter
+    advisor.source.targets.append(
+        ExporterTarget("web:80", up=False, job="blackbox")
+    )  # what else is down does not matter
     advisor.source.targets[0].cards = []
-    advisor.source.targets[1].cards = [Card("GPU-9", 0.95, node="b", name="NVIDIA L4")]
+    advisor.source.targets[1].cards = [GpuSpec("GPU-9", 0.95, node="b", name="NVIDIA L4")]
     assert advisor.after(2 * HOUR).given == {}
     assert len(advisor.heard.resolved) == 1
 
@@ -249,14 +256,14 @@ def test_a_full_disk_costs_no_answer_and_no_alert(start: Start, monkeypatch: pyt
 @pytest.mark.parametrize("index", ["²", "9" * 5000, "", "-1", "٣", "1\n"])
 def test_odd_indexes_do_not_end_the_round(start: Start, index: str) -> None:
     advisor = start()
-    advisor.source.targets[0].cards = [*IDLE, Card("GPU-x", 0.5, index=index)]
+    advisor.source.targets[0].cards = [*IDLE, GpuSpec("GPU-x", 0.5, index=index)]
     assert advisor.after(0).given
 
 
 def test_gpus_are_in_the_order_of_their_indexes_and_the_answer_the_same_in_any_order() -> None:
-    cards = [Card(f"GPU-{n}", 0.0, index=n) for n in ("10", "9", "1")]
+    cards = [GpuSpec(f"GPU-{n}", 0.0, index=n) for n in ("10", "9", "1")]
     views = [
-        evaluate(FakeSource([Target(f"{i}:1", [card]) for i, card in enumerate(order)]), Settings(), AT)
+        evaluate(FakeSource([ExporterTarget(f"{i}:1", [card]) for i, card in enumerate(order)]), Settings(), AT)
         for order in (cards, cards[::-1])
     ]
     assert [gpu.index for gpu in views[0].facts.gpus] == ["1", "9", "10"]
@@ -265,7 +272,7 @@ def test_gpus_are_in_the_order_of_their_indexes_and_the_answer_the_same_in_any_o
 
 
 def test_of_one_address_scraped_by_two_jobs_each_counts_for_itself() -> None:
-    targets = [Target("a:1", IDLE, up=False), Target("a:1", [], job="z-other")]
+    targets = [ExporterTarget("a:1", IDLE, up=False), ExporterTarget("a:1", [], job="z-other")]
     source = FakeSource(targets)
     source.lost_at = AT - 5
     assert {gpu.up for gpu in evaluate(source, Settings(), AT).facts.gpus} == {None}
@@ -300,7 +307,7 @@ def test_no_alert_ends_before_it_starts_whatever_the_clock_does(step: float, ove
 
 
 @given(st.sets(st.sampled_from("abc")), st.sets(st.sampled_from("abcd")), st.sets(st.sampled_from("abc")))
-def test_an_alert_ends_only_if_it_neither_came_again_nor_is_held(
+def test_an_alert_resolves_only_if_it_neither_recurs_nor_is_stale(
     before: set[str], firing: set[str], held: set[str]
 ) -> None:
     after = {each.id: each for each in updated(map(alert, before), map(alert, firing), frozenset(held), AT + 15)}
@@ -310,7 +317,7 @@ def test_an_alert_ends_only_if_it_neither_came_again_nor_is_held(
 
 def test_labels_stay_the_same_while_values_change(start: Start) -> None:
     advisor = start(cluster="c", web={"external_url": "http://advisor/"}).after(0)
-    advisor.source.targets[0].cards = [*IDLE, Card("GPU-3", 0.0, index="3")]
+    advisor.source.targets[0].cards = [*IDLE, GpuSpec("GPU-3", 0.0, index="3")]
     advisor.after(15)
     (then,), (now,) = (round_.values() for round_ in advisor.heard.rounds)
     assert then.labels == now.labels
@@ -332,8 +339,8 @@ def test_a_large_fleet_in_trouble_is_few_alerts(start: Start) -> None:
     """One a pool or job, not one a GPU: what is wrong with a thousand GPUs must not hide in a thousand words."""
     pools = [{"name": f"p{n}", "match": {"node": f"n{n}"}} for n in range(4)]
     advisor = start(pools=pools)
-    cards = [Card(f"GPU-{n}-{i}", 0.0, node=f"n{n}", index=str(i)) for n in range(4) for i in range(250)]
-    advisor.source.targets = [Target("a:1", cards)]
+    cards = [GpuSpec(f"GPU-{n}-{i}", 0.0, node=f"n{n}", index=str(i)) for n in range(4) for i in range(250)]
+    advisor.source.targets = [ExporterTarget("a:1", cards)]
     told = advisor.after(0).heard.rounds[-1].values()
     kinds = {each.labels["kind"] for each in told}
     assert 4 <= len(told) <= 4 * len(kinds)

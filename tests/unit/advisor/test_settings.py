@@ -61,7 +61,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("text", BAD, ids=[f"{key}-{words[:16]}" for _, key, words in BAD.values()])
-def test_bad_input_names_file_line_key_and_mend(tmp_path: Path, text: str) -> None:
+def test_bad_input_names_file_line_key_and_fix(tmp_path: Path, text: str) -> None:
     file = tmp_path / "advisor.yaml"
     file.write_text(text, encoding="utf-8")
     line, key, words = BAD[text]
@@ -73,7 +73,7 @@ def test_bad_input_names_file_line_key_and_mend(tmp_path: Path, text: str) -> No
     assert SECRET not in str(caught.value)
 
 
-def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     file = tmp_path / "advisor.yaml"
     file.write_text("clustr: a\nweb: {listen_address: x}\n")
     with pytest.raises(ConfigError) as caught:

@@ -14,11 +14,11 @@ from gpu_advisor.sources.exporters.mapping import Mapping
 from gpu_advisor.sources.exporters.speaker import Speaker
 from gpu_exporter.metrics import DEVICE_FAMILIES
 
-from .build import AT, SPEAKERS, Card, facts
+from tests.unit.advisor.builders import AT, DIALECTS, GpuSpec, facts
 
 
 def test_every_signal_compiles_over_metrics_that_our_exporter_has() -> None:
-    compiled = compile_signals(SPEAKERS, Settings())
+    compiled = compile_signals(DIALECTS, Settings())
     assert list(compiled) == [signal.name for signal in signals.CATALOGUE]
     ours = {family.name for family in DEVICE_FAMILIES}
     for signal in signals.CATALOGUE:
@@ -39,7 +39,7 @@ UP = IDENTITY["targets"]
 
 def test_every_metric_named_by_our_mapping_exists() -> None:
     ours = {family.name for family in DEVICE_FAMILIES}
-    speaker = next(each for each in SPEAKERS if each.name == "gpu-exporter")
+    speaker = next(each for each in DIALECTS if each.name == "gpu-exporter")
     named = {
         metric
         for quantity in speaker.mapping.quantities
@@ -107,7 +107,7 @@ def test_a_mapping_file_with_a_slip_is_refused() -> None:
 
 def test_evidence_of_one_and_of_several() -> None:
     odd = 'GPU-a.b|c"\\'
-    fleet = facts([Card("GPU-1", 0.2), Card(odd, 0.4), Card("GPU-3", 0.9)])
+    fleet = facts([GpuSpec("GPU-1", 0.2), GpuSpec(odd, 0.4), GpuSpec("GPU-3", 0.9)])
     one = fleet.evidence(signals.MEMORY_USED, ("GPU-1",))
     assert one.promql == (
         f'max by (uuid) (avg_over_time(gpu_memory_used_bytes{{uuid="GPU-1"}}[5m] @ {AT:.3f}))'

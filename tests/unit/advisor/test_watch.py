@@ -14,21 +14,20 @@ from gpu_advisor.commands import COMMANDS
 from gpu_advisor.commands.watch import Look, lines
 
 from tests.servers import free_port
-
-from ..sources.fake_http import fake_http, reply
-from .build import fails
-from .test_commands import Call, Live, call, live
+from tests.unit.advisor.builders import source_error
+from tests.unit.advisor.test_commands import Call, RunningAdvisor, call, live
+from tests.unit.sources.fake_http import fake_http, reply
 
 __all__ = ["call", "live"]  # pytest finds fixtures by their names
 
 
-def looked(call: Call, live: Live) -> Look:
+def run_watch(call: Call, live: RunningAdvisor) -> Look:
     advice = json.loads(call("recommend", "--advisor", live.web.url, "--format", "json")[1])
     checks = json.loads(call("check", "--advisor", live.web.url, "--format", "json")[1])["checks"]
     return Look(advice, tuple(checks))
 
 
-def test_once(call: Call, live: Live) -> None:
+def test_once(call: Call, live: RunningAdvisor) -> None:
     code, out, _ = call("watch", "--once", "--advisor", live.web.url)
     assert code == 0
     assert "Give back 1 of 2 GPUs" in out
@@ -39,29 +38,29 @@ def test_once(call: Call, live: Live) -> None:
     assert (code, "--prometheus URL" in err) == (1, True)
 
 
-def test_a_line_for_each_change_and_none_for_what_stays(call: Call, live: Live) -> None:
-    first = looked(call, live)
+def test_a_line_for_each_change_and_none_for_what_stays(call: Call, live: RunningAdvisor) -> None:
+    first = run_watch(call, live)
     told = list(lines(None, first))
     assert sum("Give back" in line for line in told) == 1
     assert list(lines(first, first)) == []
     cards = live.source.targets[0].cards
     cards[-2] = dataclasses.replace(cards[-2], utilization=0.7)  # the idle one works
     live.running.after(15)
-    second = looked(call, live)
+    second = run_watch(call, live)
     changed = list(lines(first, second))
     assert any("over     Give back 1 of 2 GPUs" in line for line in changed)
-    live.source.failure = fails()
+    live.source.failure = source_error()
     live.running.after(15)
-    third = looked(call, live)
+    third = run_watch(call, live)
     assert [line for line in lines(second, third) if "no connection" in line and "source" in line]
     assert not [line for line in lines(second, third) if "over " in line]  # who is blind ends nothing
     live.source.failure = None
     live.running.after(15)
-    assert any("answers again" in line for line in lines(third, looked(call, live)))
+    assert any("answers again" in line for line in lines(third, run_watch(call, live)))
 
 
-def test_no_line_of_a_label_can_pass_for_another(call: Call, live: Live) -> None:
-    look = looked(call, live)
+def test_no_line_of_a_label_can_pass_for_another(call: Call, live: RunningAdvisor) -> None:
+    look = run_watch(call, live)
     hostile = {**look.advice["recommendations"][0], "summary": "a\nb\x1b[2J\u202ec"}
     advice = {**look.advice, "recommendations": [hostile]}
     told = list(lines(None, Look(advice, ())))  # type: ignore[arg-type]
@@ -110,7 +109,7 @@ def test_csv_of_top_is_inert_text() -> None:
     from gpu_advisor.commands.node import node
     from gpu_advisor.commands.top import CSV_COLUMNS, _show
 
-    from .test_node import page
+    from tests.unit.advisor.test_node import page
 
     hostile = page(1.0, gpu_info={(("index", "0"), ("name", "=cmd()"), ("uuid", "a")): 1.0})
     out = io.StringIO()

@@ -14,7 +14,7 @@ from gpu_advisor.web.api.api import Doors, create_app
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .build import AT, Card, concluded
+from tests.unit.advisor.builders import AT, GpuSpec, concluded
 
 CHOSEN = Settings.model_validate(
     {
@@ -26,16 +26,16 @@ CHOSEN = Settings.model_validate(
         "alertmanagers": [{"url": "http://a", "username": "u", "password": "secret"}],
     }
 )
-TRAIL = tuple((AT - 60 * step, 0.95) for step in reversed(range(16)))
-CARDS = [
-    *(Card(f"GPU-s{n}", 0.95, node="s", trail=TRAIL) for n in range(4)),
-    *(Card(f"GPU-r{n}", 0.0, node="r") for n in range(3)),
+HISTORY = tuple((AT - 60 * step, 0.95) for step in reversed(range(16)))
+GPUS = [
+    *(GpuSpec(f"GPU-s{n}", 0.95, node="s", trail=HISTORY) for n in range(4)),
+    *(GpuSpec(f"GPU-r{n}", 0.0, node="r") for n in range(3)),
 ]
 
 
 @pytest.fixture(scope="module")
 def view() -> View:
-    evaluation = concluded(CARDS, CHOSEN)
+    evaluation = concluded(GPUS, CHOSEN)
     issued = tuple(Issued(each.id("default"), AT, each) for each in evaluation.recommendations)
     return View("default", SourceState("fake", "memory", True, last_success=AT), evaluation, issued)
 
@@ -122,7 +122,7 @@ def test_the_answer_is_what_the_engine_says_with_these_settings(least: int, most
         update={"pools": [CHOSEN.pools[0].model_copy(update={"gpu": other.pools[0].gpu}), CHOSEN.pools[1]]}
     )
     assert other == written
-    facts = concluded(CARDS, CHOSEN).facts
+    facts = concluded(GPUS, CHOSEN).facts
     assert decide(facts, other) == decide(facts, written)
     assert other.pools[0].gpu is not None
     assert (other.pools[0].gpu.min, other.pools[0].gpu.max) == (least, most)

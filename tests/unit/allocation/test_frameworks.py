@@ -27,7 +27,7 @@ from gpu_advisor.hardware.machines import CARDS, GIB
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.allocation.allocated import allocated
+from tests.unit.allocation.allocations import make_allocation
 
 TWO_NODES = (Share("a", (1, 3), ("GPU-1", "GPU-3"), "10.0.0.1"), Share("b", (0,), ("GPU-b",)))
 
@@ -51,7 +51,7 @@ def one(settings: Any) -> Any:
     ],
 )
 def test_a_process_is_narrowed_to_its_gpus(vendor, uuids, expected):
-    allocation = replace(allocated(), shares=(Share("a", (2, 0), uuids),), vendor=vendor)
+    allocation = replace(make_allocation(), shares=(Share("a", (2, 0), uuids),), vendor=vendor)
     assert one(tensorflow_settings(allocation)).environment == expected
     found = one(pytorch_settings(allocation)).environment
     assert {**found, **expected} == found
@@ -69,18 +69,18 @@ def test_a_process_is_narrowed_to_its_gpus(vendor, uuids, expected):
         ("3.0.0a1", "PYTORCH_ALLOC_CONF"),
     ],
 )
-def test_the_allocator_is_told_under_the_name_that_the_version_heeds(version, name):
-    found = one(pytorch_settings(allocated(), SetupOptions(version=version))).environment
+def test_the_allocator_setting_uses_the_name_the_version_reads(version, name):
+    found = one(pytorch_settings(make_allocation(), SetupOptions(version=version))).environment
     assert {key: value for key, value in found.items() if "ALLOC" in key} == {name: "expandable_segments:True"}
 
 
 def test_lines_that_start_the_job():
-    assert one(pytorch_settings(allocated(gpus=1))).command == "python train.py"
+    assert one(pytorch_settings(make_allocation(gpus=1))).command == "python train.py"
     options = SetupOptions(script="t.py --epochs 3", port=4321)
-    assert one(pytorch_settings(allocated(gpus=4), options)).command == (
+    assert one(pytorch_settings(make_allocation(gpus=4), options)).command == (
         "torchrun --standalone --nproc-per-node=4 t.py --epochs 3"
     )
-    both = pytorch_settings(replace(allocated(), shares=TWO_NODES, id="job-7"), options)
+    both = pytorch_settings(replace(make_allocation(), shares=TWO_NODES, id="job-7"), options)
     common = "--rdzv-id=job-7 --rdzv-backend=c10d --rdzv-endpoint=10.0.0.1:4321 t.py --epochs 3"
     assert [node.command for node in both.nodes] == [
         f"torchrun --nnodes=2 --nproc-per-node=2 {common}",
@@ -90,27 +90,29 @@ def test_lines_that_start_the_job():
 
 
 def test_workers_of_tensorflow_know_each_other_and_themselves():
-    found = tensorflow_settings(replace(allocated(), shares=TWO_NODES), SetupOptions(port=4321))
+    found = tensorflow_settings(replace(make_allocation(), shares=TWO_NODES), SetupOptions(port=4321))
     told = [json.loads(node.environment["TF_CONFIG"]) for node in found.nodes]
     assert [each["cluster"] for each in told] == [{"worker": ["10.0.0.1:4321", "b:4321"]}] * 2
     assert [each["task"] for each in told] == [{"type": "worker", "index": 0}, {"type": "worker", "index": 1}]
     assert found.strategy == "MultiWorkerMirroredStrategy"
-    assert tensorflow_settings(allocated(gpus=2)).strategy == "MirroredStrategy"
-    assert tensorflow_settings(allocated(gpus=1)).strategy == "default"
+    assert tensorflow_settings(make_allocation(gpus=2)).strategy == "MirroredStrategy"
+    assert tensorflow_settings(make_allocation(gpus=1)).strategy == "default"
 
 
 def test_a_limit_and_growth_exclude_each_other():
-    limited = tensorflow_settings(allocated(memory_gb=16.0), SetupOptions(strategy=MemoryStrategy.AGGRESSIVE)).memory
+    limited = tensorflow_settings(
+        make_allocation(memory_gb=16.0), SetupOptions(strategy=MemoryStrategy.AGGRESSIVE)
+    ).memory
     assert not limited.growth
     assert limited.limit_mib is not None
     assert limited.limit_mib * (1 << 20) < 15 * GIB  # what a T4 of 16 GB has
-    grown = tensorflow_settings(allocated(), SetupOptions(growth=True)).memory
-    unknown = tensorflow_settings(allocated(memory_gb=None)).memory
+    grown = tensorflow_settings(make_allocation(), SetupOptions(growth=True)).memory
+    unknown = tensorflow_settings(make_allocation(memory_gb=None)).memory
     assert (grown.growth, grown.limit_mib) == (unknown.growth, unknown.limit_mib) == (True, None)
 
 
 def test_on_the_cpu_the_gpus_of_others_stay_hidden():
-    allocation = replace(allocated(mixed_precision=True), shares=(), memory_per_gpu=None)
+    allocation = replace(make_allocation(mixed_precision=True), shares=(), memory_per_gpu=None)
     for settings in (pytorch_settings(allocation), tensorflow_settings(allocation)):
         assert one(settings).environment["CUDA_VISIBLE_DEVICES"] == "-1"
         assert one(settings).command == "python train.py"
@@ -136,7 +138,7 @@ def test_every_type_that_the_planner_knows_has_a_number_type():
 
 @pytest.mark.parametrize("shares", [None, TWO_NODES, ()])
 def test_settings_survive_json(shares):
-    allocation = allocated(mixed_precision=True) if shares is None else replace(allocated(), shares=shares)
+    allocation = make_allocation(mixed_precision=True) if shares is None else replace(make_allocation(), shares=shares)
     torch = pytorch_settings(allocation)
     assert pytorch.from_document(json.loads(json.dumps(torch.document()))) == torch
     assert torch.document()["set_environment_before"] == "import torch"
@@ -150,8 +152,10 @@ def test_settings_survive_json(shares):
 def test_fixed_shares():
     assert memory_share(MemoryStrategy.CONSERVATIVE, None).ratio == 0.8
     assert memory_share(MemoryStrategy.AGGRESSIVE, None).ratio == 0.95
-    assert pytorch_settings(allocated(gpu_memory_fraction=0.7)).memory.ratio == 0.7
-    chosen = pytorch_settings(allocated(gpu_memory_fraction=0.7), SetupOptions(strategy=MemoryStrategy.CONSERVATIVE))
+    assert pytorch_settings(make_allocation(gpu_memory_fraction=0.7)).memory.ratio == 0.7
+    chosen = pytorch_settings(
+        make_allocation(gpu_memory_fraction=0.7), SetupOptions(strategy=MemoryStrategy.CONSERVATIVE)
+    )
     assert chosen.memory.ratio == 0.8
 
 
@@ -204,7 +208,7 @@ def _clean(monkeypatch):
 
 
 @pytest.mark.usefixtures("_clean")
-def test_too_late_is_an_error_with_the_line_that_mends_it(monkeypatch):
+def test_too_late_is_an_error_with_the_line_that_fixes_it(monkeypatch):
     with pytest.raises(TooLateError, match=r"CUDA_VISIBLE_DEVICES=GPU-1"):
         environment.put({"CUDA_VISIBLE_DEVICES": "GPU-1"}, "framework_here")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1")
@@ -234,7 +238,7 @@ def test_gpus_that_are_hidden_already_stay_so(monkeypatch, found, right):
 
 
 def test_which_node_this_is(monkeypatch):
-    nodes = pytorch_settings(replace(allocated(), shares=TWO_NODES)).nodes
+    nodes = pytorch_settings(replace(make_allocation(), shares=TWO_NODES)).nodes
     monkeypatch.setattr("socket.gethostname", lambda: "b.cluster.example")
     assert environment.of_node(nodes, None).node_name == "b"
     assert environment.of_node(nodes, "a").node_name == "a"

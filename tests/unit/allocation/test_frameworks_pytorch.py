@@ -17,7 +17,7 @@ from gpu_advisor.allocation.frameworks import PyTorchSettings, SetupOptions, han
 from gpu_advisor.allocation.model import Share
 
 from tests.servers import free_port
-from tests.unit.allocation.allocated import allocated
+from tests.unit.allocation.allocations import make_allocation
 
 pytest.importorskip("torch")
 
@@ -72,7 +72,7 @@ def clean() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not any(word in name for word in unwanted)}
 
 
-def said(program: str, settings: PyTorchSettings, **variables: str) -> Any:
+def run_and_parse(program: str, settings: PyTorchSettings, **variables: str) -> Any:
     """What a program prints as JSON, which gets the settings as a client of the API does: as JSON."""
     done = subprocess.run(
         [sys.executable, "-c", BEFORE + program],
@@ -95,18 +95,18 @@ def said(program: str, settings: PyTorchSettings, **variables: str) -> Any:
 )
 def test_devices_memory_and_number_type_are_those_of_the_settings(gpu_type, variables, told, device, dtype):
     """One process for both GPUs, then one of two. An unknown type's number type is asked of the device."""
-    request = allocated(gpus=2, gpu_memory_fraction=0.7, mixed_precision=True)
+    request = make_allocation(gpus=2, gpu_memory_fraction=0.7, mixed_precision=True)
     allocation = replace(request, gpu_type=gpu_type, shares=(Share("a", (1, 3), ()),))
     # The program imports torch first, so it is started with the variables, as torchrun starts it: under the name
     # that this version wants, or the one that every version knows, since a service does not know which is here.
     settings = pytorch_settings(allocation, SetupOptions(version="" if variables else version("torch")))
-    found = said(TWO_GPUS, settings, **variables, **handed_on(settings))
+    found = run_and_parse(TWO_GPUS, settings, **variables, **handed_on(settings))
     assert found == [told, device, dtype, dtype == "torch.float16", [1, 3]]
 
 
 def test_on_the_cpu_autocast_is_in_force_and_no_gpu_visible():
-    settings = pytorch_settings(replace(allocated(mixed_precision=True), shares=()))
-    assert said(ON_THE_CPU, settings) == ["torch.bfloat16", False, None, [], "cpu"]
+    settings = pytorch_settings(replace(make_allocation(mixed_precision=True), shares=()))
+    assert run_and_parse(ON_THE_CPU, settings) == ["torch.bfloat16", False, None, [], "cpu"]
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_on_the_cpu_autocast_is_in_force_and_no_gpu_visible():
         ("", {}, "DevicesMissingError", "2 are allocated here"),  # no GPU is there, and nobody asked for the CPU
     ],
 )
-def test_refusals_tell_the_mend(before, variables, kind, words):
-    found, message = said(before + REFUSED, pytorch_settings(allocated(gpus=2)), **variables)
+def test_refusals_say_how_to_fix_it(before, variables, kind, words):
+    found, message = run_and_parse(before + REFUSED, pytorch_settings(make_allocation(gpus=2)), **variables)
     assert found == kind
     assert words in message
 
@@ -135,7 +135,7 @@ def test_the_line_really_starts_ranks_that_find_each_other(tmp_path, shares):
     results = tmp_path / "results"
     results.mkdir()
     options = SetupOptions(script=f"{script} {results}", port=free_port())
-    settings = pytorch_settings(replace(allocated(), shares=shares), options)
+    settings = pytorch_settings(replace(make_allocation(), shares=shares), options)
     torchrun = [sys.executable, "-m", "torch.distributed.run"]
     started = [
         subprocess.Popen(

@@ -27,7 +27,7 @@ from gpu_advisor.allocation.frameworks import (
 from gpu_advisor.allocation.model import Share
 
 from tests.servers import free_port
-from tests.unit.allocation.allocated import allocated
+from tests.unit.allocation.allocations import make_allocation
 
 real = pytest.mark.skipif(find_spec("tensorflow") is None, reason="pip install tensorflow")
 
@@ -98,7 +98,7 @@ def start(program: str, settings: TensorFlowSettings, *arguments: str) -> subpro
     return started
 
 
-def said(*started: subprocess.Popen[str]) -> list[Any]:
+def parse_outputs(*started: subprocess.Popen[str]) -> list[Any]:
     """What each prints as JSON at last."""
     try:
         outputs = [each.communicate(timeout=WITHIN_SECONDS) for each in started]
@@ -112,19 +112,21 @@ def said(*started: subprocess.Popen[str]) -> list[Any]:
 
 @real
 def test_on_the_cpu_the_policy_is_in_force():
-    settings = tensorflow_settings(replace(allocated(mixed_precision=True), shares=()))
-    assert said(start(ON_THE_CPU, settings)) == [["mixed_bfloat16", "bfloat16", "bfloat16", 0]]
+    settings = tensorflow_settings(replace(make_allocation(mixed_precision=True), shares=()))
+    assert parse_outputs(start(ON_THE_CPU, settings)) == [["mixed_bfloat16", "bfloat16", "bfloat16", 0]]
 
 
 @real
 def test_several_devices_of_a_node_are_mirrored():
-    assert said(start(MIRRORED, tensorflow_settings(allocated(gpus=2)))) == [["MirroredStrategy", 2, [6.0]]]
+    assert parse_outputs(start(MIRRORED, tensorflow_settings(make_allocation(gpus=2)))) == [
+        ["MirroredStrategy", 2, [6.0]]
+    ]
 
 
 @real
 def test_workers_of_several_nodes_find_each_other():
     """Both on this machine and on its CPU; the ports are what tells them apart."""
-    settings = tensorflow_settings(replace(allocated(), shares=(Share("a", (0,), ()), Share("b", (0,), ()))))
+    settings = tensorflow_settings(replace(make_allocation(), shares=(Share("a", (0,), ()), Share("b", (0,), ()))))
     workers = [f"localhost:{free_port()}" for _ in settings.nodes]
     nodes = tuple(
         replace(node, gpu_count=0, environment={"CUDA_VISIBLE_DEVICES": "-1", "TF_CONFIG": json.dumps(
@@ -132,17 +134,17 @@ def test_workers_of_several_nodes_find_each_other():
         for node in settings.nodes
     )  # fmt: skip
     here = replace(settings, device_type="CPU", nodes=nodes)
-    assert said(*(start(WORKER, here, node.node_name) for node in nodes)) == [[2, 3.0], [2, 3.0]]
+    assert parse_outputs(*(start(WORKER, here, node.node_name) for node in nodes)) == [[2, 3.0], [2, 3.0]]
 
 
 @real
 def test_too_late_is_refused():
-    ((kind, message),) = said(start(LATE, tensorflow_settings(allocated(gpus=2))))
+    ((kind, message),) = parse_outputs(start(LATE, tensorflow_settings(make_allocation(gpus=2))))
     assert kind == "TooLateError"
     assert "CUDA_VISIBLE_DEVICES=GPU-0,GPU-1" in message
 
 
-class Documented:
+class FakeTensorFlow:
     """TensorFlow as far as it is told things, by its documentation: memory growth and logical devices exclude each
     other (ValueError), and both are refused once the runtime has started (RuntimeError)."""
 
@@ -185,8 +187,8 @@ class Documented:
 
 
 @pytest.fixture
-def documented(monkeypatch):
-    def install(settings: TensorFlowSettings, fake: Documented) -> Documented:
+def fake_tensorflow(monkeypatch):
+    def install(settings: TensorFlowSettings, fake: FakeTensorFlow) -> FakeTensorFlow:
         monkeypatch.setitem(sys.modules, "tensorflow", fake)
         for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "TF_CONFIG"):
             monkeypatch.delenv(name, raising=False)
@@ -197,14 +199,16 @@ def documented(monkeypatch):
     return install
 
 
-def test_each_gpu_gets_its_limit_or_grows(documented):
-    settings = tensorflow_settings(allocated(gpus=2, memory_gb=80.0, gpu_memory_fraction=0.5, mixed_precision=True))
-    fake = documented(settings, Documented(2))
+def test_each_gpu_gets_its_limit_or_grows(fake_tensorflow):
+    settings = tensorflow_settings(
+        make_allocation(gpus=2, memory_gb=80.0, gpu_memory_fraction=0.5, mixed_precision=True)
+    )
+    fake = fake_tensorflow(settings, FakeTensorFlow(2))
     applied = apply_tensorflow(settings)
     assert fake.limits == {"GPU:0": 38092, "GPU:1": 38092}  # MiB: 0.5 * 0.93 * 80 GiB
     assert (fake.policy, applied.strategy_name, fake.growing) == ("mixed_bfloat16", "MirroredStrategy", set())
-    settings = tensorflow_settings(allocated(gpus=2), SetupOptions(growth=True))
-    fake = documented(settings, Documented(2))
+    settings = tensorflow_settings(make_allocation(gpus=2), SetupOptions(growth=True))
+    fake = fake_tensorflow(settings, FakeTensorFlow(2))
     apply_tensorflow(settings)
     assert (fake.limits, fake.growing, fake.policy) == ({}, {"GPU:0", "GPU:1"}, "float32")
 
@@ -212,20 +216,20 @@ def test_each_gpu_gets_its_limit_or_grows(documented):
 @pytest.mark.parametrize(
     ("capability", "policy"), [((8, 0), "mixed_bfloat16"), ((7, 5), "mixed_float16"), (None, "float32")]
 )
-def test_a_number_type_that_was_not_known_is_asked_of_the_device(documented, capability, policy):
-    settings = tensorflow_settings(replace(allocated(gpus=1, mixed_precision=True), gpu_type="NEWCARD"))
-    fake = documented(settings, Documented(1, capability=capability))
+def test_a_number_type_that_was_not_known_is_asked_of_the_device(fake_tensorflow, capability, policy):
+    settings = tensorflow_settings(replace(make_allocation(gpus=1, mixed_precision=True), gpu_type="NEWCARD"))
+    fake = fake_tensorflow(settings, FakeTensorFlow(1, capability=capability))
     assert apply_tensorflow(settings).policy == fake.policy == policy
 
 
-def test_refusals_tell_the_mend(documented):
-    settings = tensorflow_settings(allocated(gpus=2))
-    documented(settings, Documented(2, started=True))
+def test_refusals_say_how_to_fix_it(fake_tensorflow):
+    settings = tensorflow_settings(make_allocation(gpus=2))
+    fake_tensorflow(settings, FakeTensorFlow(2, started=True))
     with pytest.raises(TooLateError, match="before any tensor is made"):
         apply_tensorflow(settings)
-    documented(settings, Documented(1))
+    fake_tensorflow(settings, FakeTensorFlow(1))
     with pytest.raises(DevicesMissingError, match="2 are allocated here"):
         apply_tensorflow(settings)
-    documented(settings, Documented(2)).growing.add("GPU:1")
+    fake_tensorflow(settings, FakeTensorFlow(2)).growing.add("GPU:1")
     with pytest.raises(SetupError, match="exclude each other"):
         apply_tensorflow(settings)

@@ -17,16 +17,15 @@ from gpu_advisor.web.api.access import Access
 from gpu_advisor.web.api.api import MOST_BODY_BYTES, Doors, create_app
 from gpu_advisor.web.api.gpu_operations import GPU_OPERATIONS
 
-from tests.unit.advisor.build import facts
-
-from .build import desk
+from tests.unit.advisor.builders import facts
+from tests.unit.allocation.builders import desk
 
 API = "/api/v1/gpu"
 KNOWN = View("c", SourceState("fake", "memory", True), decide(facts([]), Settings()))
 NOTHING = View("c", SourceState("fake", "memory", False, "not_yet", "wait"))
 
 
-def served(folder: Path, view: View = KNOWN, access: Access | None = None) -> Iterator[Flask]:
+def make_client(folder: Path, view: View = KNOWN, access: Access | None = None) -> Iterator[Flask]:
     gpus = desk(folder, lambda: view)
     yield create_app(
         Doors(lambda: view, lambda: (), lambda _id, _snooze: None, access=access or Access({}, ""), gpus=gpus)
@@ -36,14 +35,14 @@ def served(folder: Path, view: View = KNOWN, access: Access | None = None) -> It
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[FlaskClient]:
-    for app in served(tmp_path):
+    for app in make_client(tmp_path):
         yield app.test_client()
 
 
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     """One for all tests that lease nothing."""
-    for app in served(tmp_path_factory.mktemp("untouched")):
+    for app in make_client(tmp_path_factory.mktemp("untouched")):
         yield app.test_client()
 
 
@@ -133,7 +132,7 @@ def test_bodies_that_are_none(untouched: FlaskClient, path: str) -> None:
         assert (refused.status_code, refused.content_type) == (status, "application/problem+json")
 
 
-def test_validate_tells_all_that_can_be_told(client: FlaskClient) -> None:
+def test_validate_reports_every_problem(client: FlaskClient) -> None:
     could = post(client, "validate", {"gpu_count": 2, "gpu_type": "V100"}).get_json()
     assert (could["valid"], could["available_now"], could["nodes"][0]["node_name"]) == (True, True, "small")
     post(client, "allocate", {"gpu_type": "V100"})
@@ -185,7 +184,7 @@ def test_health_and_monitoring(client: FlaskClient) -> None:
 def test_503_while_nothing_is_known(tmp_path: Path, name: str) -> None:
     """Where the machines matter; leases that are there can still be seen, renewed and released."""
     each = GPU_OPERATIONS[name]
-    for app in served(tmp_path, NOTHING):
+    for app in make_client(tmp_path, NOTHING):
         body: Any = {"json": {}} if each.body else {}
         answer = app.test_client().open(each.path.replace("{id}", "x"), method=each.method, **body)
         at_rest = {
@@ -203,7 +202,7 @@ def test_503_while_nothing_is_known(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", GPU_OPERATIONS)
 def test_nothing_without_a_login_when_one_is_asked_for(tmp_path: Path, name: str) -> None:
     each = GPU_OPERATIONS[name]
-    for app in served(tmp_path, access=Access({}, "t0ken")):
+    for app in make_client(tmp_path, access=Access({}, "t0ken")):
         client = app.test_client()
         body: Any = {"json": {}} if each.body else {}
         path = each.path.replace("{id}", "x")

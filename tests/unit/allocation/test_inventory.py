@@ -18,13 +18,13 @@ from gpu_advisor.hardware.gpu_types import MEMORY_SPECS
 from gpu_advisor.settings import ConfigError, Settings
 from gpu_advisor.state.view import SourceState, View
 
-from tests.unit.advisor.build import AT, Card, facts
+from tests.unit.advisor.builders import AT, GpuSpec, facts
 
 GIB = 2**30
-CARD = Card("GPU-1", 0.0, memory=0.0, name="NVIDIA A100-SXM4-80GB")
+CARD = GpuSpec("GPU-1", 0.0, memory=0.0, name="NVIDIA A100-SXM4-80GB")
 
 
-def seen(card: Card = CARD, processes: float | None = 0, total: float | None = 80 * GIB, **more: Any) -> Facts:
+def gpu_facts(card: GpuSpec = CARD, processes: float | None = 0, total: float | None = 80 * GIB, **more: Any) -> Facts:
     """The facts of one GPU. None is a value that is missing."""
     found = facts([card], **more)
     told = {signals.PROCESSES.name: processes, signals.MEMORY_TOTAL.name: total}
@@ -39,18 +39,18 @@ def only_gpu(of: Inventory | None) -> Any:
 
 
 FREE: dict[str, tuple[Facts, str]] = {
-    "no process": (seen(), ""),
-    "no process, though memory is not told": (seen(replace(CARD, memory=None, utilization=None)), ""),
-    "a process": (seen(processes=1), "used by a process"),
-    "somebody's, and idle": (seen(jobs={"GPU-1": "team/pod"}), "used by team/pod"),
-    "a job that reports itself": (seen(reported_jobs={"GPU-1": "run-7"}), "used by run-7"),
-    "down": (seen(replace(CARD, up=False)), "down"),
-    "silent": (seen(replace(CARD, up=None)), "not heard of"),
-    "processes not told, nothing held": (seen(processes=None), ""),
-    "processes not told, memory held": (seen(replace(CARD, memory=0.5), processes=None), "holding memory"),
-    "processes not told, at work": (seen(replace(CARD, utilization=0.5), processes=None), "at work"),
-    "processes and memory not told": (seen(replace(CARD, memory=None), processes=None), "not known to be free"),
-    "processes and work not told": (seen(replace(CARD, utilization=None), processes=None), "not known to be free"),
+    "no process": (gpu_facts(), ""),
+    "no process, though memory is not told": (gpu_facts(replace(CARD, memory=None, utilization=None)), ""),
+    "a process": (gpu_facts(processes=1), "used by a process"),
+    "somebody's, and idle": (gpu_facts(jobs={"GPU-1": "team/pod"}), "used by team/pod"),
+    "a job that reports itself": (gpu_facts(reported_jobs={"GPU-1": "run-7"}), "used by run-7"),
+    "down": (gpu_facts(replace(CARD, up=False)), "down"),
+    "silent": (gpu_facts(replace(CARD, up=None)), "not heard of"),
+    "processes not told, nothing held": (gpu_facts(processes=None), ""),
+    "processes not told, memory held": (gpu_facts(replace(CARD, memory=0.5), processes=None), "holding memory"),
+    "processes not told, at work": (gpu_facts(replace(CARD, utilization=0.5), processes=None), "at work"),
+    "processes and memory not told": (gpu_facts(replace(CARD, memory=None), processes=None), "not known to be free"),
+    "processes and work not told": (gpu_facts(replace(CARD, utilization=None), processes=None), "not known to be free"),
 }  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def test_free_only_if_known_to_be(name: str) -> None:
 
 @pytest.mark.parametrize("signal", [signals.FATAL_ERRORS, signals.REMAP_FAILED])
 def test_a_gpu_that_failed_is_not_given_out(signal: signals.Signal) -> None:
-    found = seen()
+    found = gpu_facts()
     failed = replace(found, values={**found.values, signal.name: {"GPU-1": 1.0}})
     assert only_gpu(from_facts(failed)).why_not == "failed lately"
 
@@ -82,7 +82,7 @@ def test_a_gpu_that_failed_is_not_given_out(signal: signals.Signal) -> None:
     ],
 )
 def test_memory(name: str, total: float | None, gb: float | None) -> None:
-    assert only_gpu(from_facts(seen(replace(CARD, name=name), total=total))).memory_gb == gb
+    assert only_gpu(from_facts(gpu_facts(replace(CARD, name=name), total=total))).memory_gb == gb
 
 
 def test_a_card_in_slices_is_not_given_out_beside_them() -> None:
@@ -116,13 +116,13 @@ nodes:
 """
 
 
-def listed(tmp_path: Path, text: str = FILE) -> Inventory:
+def read_machines(tmp_path: Path, text: str = FILE) -> Inventory:
     (tmp_path / "machines.yml").write_text(text)
     return read(tmp_path / "machines.yml", AT, MEMORY_SPECS)
 
 
 def test_a_file(tmp_path: Path) -> None:
-    (node,) = listed(tmp_path).nodes
+    (node,) = read_machines(tmp_path).nodes
     assert [(gpu.index, gpu.uuid, gpu.gpu_type, gpu.memory_gb) for gpu in node.gpus] == [
         (0, "a/0", "A100", 80), (1, "a/1", "A100", 80), (2, "GPU-1", "T4", 16), (3, "a/3", "TITANV", None),
     ]  # fmt: skip
@@ -145,14 +145,14 @@ BAD = {
 @pytest.mark.parametrize("text", BAD)
 def test_a_file_that_cannot_be_right_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=BAD[text]):
-        listed(tmp_path, text)
+        read_machines(tmp_path, text)
 
 
 def test_the_signals_say_more_of_listed_gpus(tmp_path: Path) -> None:
-    file = listed(tmp_path)
-    busy = overlaid(file, from_facts(seen(processes=2)))
+    file = read_machines(tmp_path)
+    busy = overlaid(file, from_facts(gpu_facts(processes=2)))
     assert [gpu.free for gpu in busy.nodes[0].gpus] == [True, True, False, True]
-    stale = overlaid(file, from_facts(seen(), stale=True))
+    stale = overlaid(file, from_facts(gpu_facts(), stale=True))
     assert [gpu.free for gpu in stale.nodes[0].gpus] == [True, True, False, True]
 
 
@@ -163,7 +163,7 @@ def view(found: Facts | None, up: bool = True) -> View:
 
 def test_nothing_is_known_before_the_first_evaluation(tmp_path: Path) -> None:
     """Also with a file: who uses its GPUs is not known."""
-    listed(tmp_path)
+    read_machines(tmp_path)
     now = [view(None)]
     machines = Machines(lambda: now[0], MEMORY_SPECS, tmp_path / "machines.yml")
     assert machines() is None
@@ -172,7 +172,7 @@ def test_nothing_is_known_before_the_first_evaluation(tmp_path: Path) -> None:
 
 
 def test_a_source_that_is_away_makes_the_inventory_stale() -> None:
-    now = [view(seen())]
+    now = [view(gpu_facts())]
     machines = Machines(lambda: now[0], MEMORY_SPECS)
     first = machines()
     assert first is not None
@@ -184,8 +184,8 @@ def test_a_source_that_is_away_makes_the_inventory_stale() -> None:
     assert after.stale
 
 
-def test_a_file_is_read_again_and_a_spoilt_one_is_told(tmp_path: Path) -> None:
-    listed(tmp_path)
+def test_a_file_is_read_again_and_a_spoilt_one_is_reported(tmp_path: Path) -> None:
+    read_machines(tmp_path)
     file = tmp_path / "machines.yml"
     machines = Machines(lambda: view(facts([])), MEMORY_SPECS, file)
     file.write_text("nodes: [{name: b, gpus: [{type: T4, count: 7}]}]")

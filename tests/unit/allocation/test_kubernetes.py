@@ -27,19 +27,19 @@ from gpu_advisor.allocation.kubernetes.errors import (
 from gpu_advisor.allocation.requests import parse_request
 
 from tests.servers import free_port
-from tests.unit.allocation.emulated import emulated, job_template, node, pod
+from tests.unit.allocation.kubernetes_emulator import job_template, kubernetes_emulator, node, pod
 
 kmock = pytest.importorskip("kmock", reason="needs Python 3.11: pip install kmock")
 
 JOBS = "/apis/batch/v1/namespaces/default/jobs"
-GONE = {"type": "ERROR", "object": {"code": 410, "message": "too old resource version"}}
+DELETED = {"type": "ERROR", "object": {"code": 410, "message": "too old resource version"}}
 REQUEST = parse_request("2xA100-80GB")
 
 
 @pytest.fixture
 def server():
     """The emulated server with one node of 8 GPUs, 3 of which are in use, and the backend."""
-    with emulated() as (handler, cluster):
+    with kubernetes_emulator() as (handler, cluster):
         handler["get /api/v1/nodes"] << {"metadata": {}, "items": [node("a", 8)]}
         handler.objects["v1/pods", "default", "p"] = pod("p", "a", 3)
         yield handler, KubernetesBackend(cluster)
@@ -160,10 +160,10 @@ def test_a_job_that_a_queue_holds_back_waits(server):
     assert [each.phase for each in backend.follow(ours, 1)] == ["waiting"]
 
 
-def test_a_watch_that_is_told_it_is_too_old_starts_anew(server):
+def test_a_watch_that_is_too_old_restarts(server):
     handler, backend = server
     ours = backend.submit(REQUEST, job_template(), "token")
-    handler[f"get {JOBS}"][:2] << GONE
+    handler[f"get {JOBS}"][:2] << DELETED
     handler[f"get {JOBS}"] << (event("MODIFIED", ours.name, conditions=[{"type": "Complete", "status": "True"}]),)
     assert [each.phase for each in backend.follow(ours, 20)] == ["waiting", "succeeded"]
 
@@ -171,7 +171,7 @@ def test_a_watch_that_is_told_it_is_too_old_starts_anew(server):
 def test_a_watch_that_is_always_too_old_is_an_error(server):
     handler, backend = server
     ours = backend.submit(REQUEST, job_template(), "token")
-    handler[f"get {JOBS}"] << GONE
+    handler[f"get {JOBS}"] << DELETED
     with pytest.raises(ExpiredError, match="too old"):
         list(backend.follow(ours, 20))
 
@@ -189,7 +189,7 @@ def test_a_watch_that_is_always_too_old_is_an_error(server):
         (503, "starting", UnavailableError, "try again"),
     ],
 )
-def test_refusals_are_typed_and_tell_the_mend(server, status, message, kind, words):
+def test_refusals_are_typed_and_say_how_to_fix_it(server, status, message, kind, words):
     handler, backend = server
     handler[f"post {JOBS}"] << refusal(status, message)
     with pytest.raises(kind, match=words) as caught:
@@ -198,7 +198,7 @@ def test_refusals_are_typed_and_tell_the_mend(server, status, message, kind, wor
     assert message.rstrip(".")[:20] in str(caught.value)
 
 
-def test_no_right_to_list_nodes_is_told_as_that(server):
+def test_no_right_to_list_nodes_is_reported_as_such(server):
     handler, backend = server
     handler["get /api/v1/pods"] << refusal(403, "pods is forbidden")
     with pytest.raises(ForbiddenError, match="listing pods"):
@@ -214,7 +214,7 @@ def test_an_answer_that_does_not_come_is_an_error_in_time(server):
         hasty.state(ours)
 
 
-def test_what_is_no_api_server_is_told_as_that(server):
+def test_what_is_no_api_server_is_reported_as_such(server):
     handler, backend = server
     handler["get /api/v1/pods"] << b"<html>hello"
     with pytest.raises(UnavailableError, match="no JSON document"):

@@ -17,7 +17,7 @@ from gpu_advisor.allocation.requests import parse_request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.allocation.emulated import job_template, node, pod
+from tests.unit.allocation.kubernetes_emulator import job_template, node, pod
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
 
@@ -25,11 +25,11 @@ REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 ONE_TERM = (Term("nvidia.com/gpu.product", ("A",)),)
 
 
-def fitted(text: str, *nodes: Any, pods: Any = (), **request: Any) -> Fit:
+def plan_pods(text: str, *nodes: Any, pods: Any = (), **request: Any) -> Fit:
     return fit(replace(parse_request(text), **request), cluster_nodes(nodes, pods))
 
 
-def made(template: Any, found: Fit, **more: Any) -> Any:
+def build_manifest(template: Any, found: Fit, **more: Any) -> Any:
     return manifest.job(template, found, manifest.job_name(template, "t"), "t", "c", **more)
 
 
@@ -92,18 +92,20 @@ def test_requests_of_a_pod_are_those_that_the_scheduler_counts():
 
 
 def test_all_gpus_on_one_node_where_one_has_so_many():
-    found = fitted("4xA100-80GB", node("a", 8), node("b", 4, "NVIDIA-A100-SXM4-40GB", 40537), node("c", 8, "Tesla-T4"))
+    found = plan_pods(
+        "4xA100-80GB", node("a", 8), node("b", 4, "NVIDIA-A100-SXM4-40GB", 40537), node("c", 8, "Tesla-T4")
+    )
     assert (found.pods, found.gpus_per_pod, found.resource) == (1, 4, "nvidia.com/gpu")
     assert found.terms == (Term("nvidia.com/gpu.product", ("NVIDIA-A100-SXM4-80GB",), "nvidia.com/gpu.memory", 81919),)
     assert found.room
     assert found.reasons == (
         "a: 8 of 8 nvidia.com/gpu are free", "b: its GPUs have 40 GB", "c: its GPUs are T4",
     )  # fmt: skip
-    assert fitted("nvidia.com/gpu: 2", node("a", 4)).terms == ()  # any GPU
+    assert plan_pods("nvidia.com/gpu: 2", node("a", 4)).terms == ()  # any GPU
 
 
 def test_what_is_full_is_not_impossible():
-    found = fitted("2xT4", node("a", 2, "Tesla-T4"), pods=[pod("p", "a", 1)])
+    found = plan_pods("2xT4", node("a", 2, "Tesla-T4"), pods=[pod("p", "a", 1)])
     assert not found.room
 
 
@@ -112,9 +114,9 @@ def test_parts_are_equal_and_fit_the_nodes(count, sizes):
     nodes = [node(f"n{index}", size) for index, size in enumerate(sizes)]
     if count > sum(sizes):
         with pytest.raises(ImpossibleError, match="gpu_count"):
-            fitted(f"{count}xA100", *nodes, distributed_training=True)
+            plan_pods(f"{count}xA100", *nodes, distributed_training=True)
         return
-    found = fitted(f"{count}xA100", *nodes, distributed_training=True)  # parts of one GPU always fit
+    found = plan_pods(f"{count}xA100", *nodes, distributed_training=True)  # parts of one GPU always fit
     assert found.pods * found.gpus_per_pod == count
     assert sum(size // found.gpus_per_pod for size in sizes) >= found.pods
     assert found.room
@@ -131,11 +133,11 @@ def test_parts_are_equal_and_fit_the_nodes(count, sizes):
 )
 def test_what_no_node_could_ever_serve_is_named(text, field, words):
     with pytest.raises(ImpossibleError, match=words) as caught:
-        fitted(text, node("a", 8), node("down", 16, ready=False))
+        plan_pods(text, node("a", 8), node("down", 16, ready=False))
     assert caught.value.field == field
     assert len(caught.value.reasons) == 2
     with pytest.raises(NoInventoryError, match="device plug-in"):
-        fitted(text)
+        plan_pods(text)
 
 
 # The user's Job
@@ -143,8 +145,8 @@ def test_what_no_node_could_ever_serve_is_named(text, field, words):
 
 @pytest.mark.parametrize("version", ["1.33", "1.35"])
 def test_the_job_with_the_patch_in_it_is_valid(version):
-    several = fitted("12xA100-80GB", node("a", 8), node("b", 8), distributed_training=True)
-    body = made(job_template(), several, queue="team", tolerations=[{"key": "team", "operator": "Exists"}])
+    several = plan_pods("12xA100-80GB", node("a", 8), node("b", 8), distributed_training=True)
+    body = build_manifest(job_template(), several, queue="team", tolerations=[{"key": "team", "operator": "Exists"}])
     kubernetes_validate.validate(body, version, strict=True)
     spec, pod_spec = body["spec"], body["spec"]["template"]["spec"]
     assert (spec["parallelism"], spec["completions"], spec["completionMode"]) == (2, 2, "Indexed")
@@ -152,7 +154,9 @@ def test_the_job_with_the_patch_in_it_is_valid(version):
     assert pod_spec["containers"][0]["image"] == "registry.example/train:1"
     assert [each["key"] for each in pod_spec["tolerations"]] == ["nvidia.com/gpu", "team"]
     assert body["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
-    kubernetes_validate.validate(made(job_template(), replace(several, terms=(), pods=1)), version, strict=True)
+    kubernetes_validate.validate(
+        build_manifest(job_template(), replace(several, terms=(), pods=1)), version, strict=True
+    )
 
 
 def test_the_template_is_left_as_it_was_and_its_wishes_stay_in_force():
@@ -163,7 +167,7 @@ def test_the_template_is_left_as_it_was_and_its_wishes_stay_in_force():
     pod_spec["containers"][0]["resources"] = {"limits": {"memory": "4Gi", "nvidia.com/gpu": 2}}
     before = repr(template)
     found = Fit("nvidia.com/gpu", "nvidia", 1, 2, (*ONE_TERM, Term("gke", ("B",))), True, ())
-    done = made(template, found)["spec"]["template"]["spec"]
+    done = build_manifest(template, found)["spec"]["template"]["spec"]
     terms = done["affinity"]["nodeAffinity"][REQUIRED]["nodeSelectorTerms"]
     keys = [[each["key"] for each in term["matchExpressions"]] for term in terms]
     product = "nvidia.com/gpu.product"
@@ -186,7 +190,7 @@ def test_the_template_is_left_as_it_was_and_its_wishes_stay_in_force():
 )  # fmt: skip
 def test_a_job_that_says_otherwise_is_refused(template, pods, words):
     with pytest.raises(InvalidJobError, match=words):
-        made(template, Fit("nvidia.com/gpu", "nvidia", pods, 2, (), True, ()))
+        build_manifest(template, Fit("nvidia.com/gpu", "nvidia", pods, 2, (), True, ()))
 
 
 @given(st.text(max_size=300), st.from_regex(r"[a-z0-9]([-a-z0-9.]{0,200}[a-z0-9])?", fullmatch=True))
@@ -229,7 +233,7 @@ def test_settings_in_a_pod_name_no_device():
 
 
 def test_what_is_not_the_same_on_all_nodes_is_not_said_of_the_pods():
-    found = fitted("nvidia.com/gpu: 1", node("a", 2), node("b", 2, "Tesla-T4", 15360))
+    found = plan_pods("nvidia.com/gpu: 1", node("a", 2), node("b", 2, "Tesla-T4", 15360))
     assert (found.gpu_type, found.memory_gb) == ("", 16)
-    found = fitted("nvidia.com/gpu: 1", node("a", 2), node("b", 2, "", None))
+    found = plan_pods("nvidia.com/gpu: 1", node("a", 2), node("b", 2, "", None))
     assert found.memory_gb is None

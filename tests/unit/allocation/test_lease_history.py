@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.lease_history import Card, Event, violations
+from benchmarks.lease_history_checker import ClusterGpu, Operation, violations
 
-CARDS = {"a/0": Card("a", "T4"), "a/1": Card("a", "T4"), "b/0": Card("b", "V100")}
+GPUS = {"a/0": ClusterGpu("a", "T4"), "a/1": ClusterGpu("a", "T4"), "b/0": ClusterGpu("b", "V100")}
 
 
-def allocate(id_: str, at: float, *gpus: str, lease: float = 10.0, token: str = "", kind: str = "T4") -> Event:
-    return Event(
+def allocate(id_: str, at: float, *gpus: str, lease: float = 10.0, token: str = "", kind: str = "T4") -> Operation:
+    return Operation(
         "allocate",
         at,
         at + 0.2,
@@ -28,23 +28,23 @@ def allocate(id_: str, at: float, *gpus: str, lease: float = 10.0, token: str = 
     )
 
 
-def refused(at: float, count: int = 1, kind: str = "T4") -> Event:
-    return Event("allocate", at, at + 0.2, "refused", f"r{at}", count=count, gpu_type=kind, lease_seconds=10)
+def refused(at: float, count: int = 1, kind: str = "T4") -> Operation:
+    return Operation("allocate", at, at + 0.2, "refused", f"r{at}", count=count, gpu_type=kind, lease_seconds=10)
 
 
-def renew(id_: str, at: float, lease: float = 10.0) -> Event:
-    return Event("renew", at, at + 0.2, "ok", id=id_, expires=at + 0.1 + lease, lease_seconds=lease)
+def renew(id_: str, at: float, lease: float = 10.0) -> Operation:
+    return Operation("renew", at, at + 0.2, "ok", id=id_, expires=at + 0.1 + lease, lease_seconds=lease)
 
 
-def release(id_: str, at: float) -> Event:
-    return Event("release", at, at + 0.2, "ok", id=id_)
+def release(id_: str, at: float) -> Operation:
+    return Operation("release", at, at + 0.2, "ok", id=id_)
 
 
-def listed(at: float, *ids: str) -> Event:
-    return Event("list", at, at + 0.2, "ok", listed=tuple((id_, f"t-{id_}") for id_ in ids))
+def listed(at: float, *ids: str) -> Operation:
+    return Operation("list", at, at + 0.2, "ok", listed=tuple((id_, f"t-{id_}") for id_ in ids))
 
 
-RIGHT = {
+VALID_HISTORIES = {
     "one after the other": [allocate("1", 0, "a/0"), release("1", 2), allocate("2", 3, "a/0"), listed(4, "2")],
     "within a release": [allocate("1", 0, "a/0"), release("1", 2), replace(allocate("2", 2, "a/0"), made=2.05)],
     "after expiry": [allocate("1", 0, "a/0", lease=1), allocate("2", 1.2, "a/0"), listed(2, "2")],
@@ -64,7 +64,7 @@ RIGHT = {
     "room on no single node": [allocate("1", 0, "a/0"), refused(1, 2)],
 }  # fmt: skip
 
-WRONG = {
+INVALID_HISTORIES = {
     "given twice": [allocate("1", 0, "a/0"), allocate("2", 1, "a/0")],
     "given twice after a renewal": [allocate("1", 0, "a/0", lease=2), renew("1", 1), allocate("2", 5, "a/0")],
     "given twice, the first lease is the longest": [
@@ -90,15 +90,15 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("name", VALID_HISTORIES)
 def test_a_right_history_passes(name: str) -> None:
-    assert violations(RIGHT[name], CARDS) == []
+    assert violations(VALID_HISTORIES[name], GPUS) == []
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", INVALID_HISTORIES)
 def test_a_wrong_history_is_found_out(name: str) -> None:
     """And called by its name."""
-    said = violations(WRONG[name], CARDS)
+    said = violations(INVALID_HISTORIES[name], GPUS)
     kinds = ("given twice", "lost", "leaked", "refused", "other lease", "wrong GPUs", "made up")
     kind = next(each for each in kinds if name.startswith(each))
     assert any(each.startswith(kind) for each in said), said

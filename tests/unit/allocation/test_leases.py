@@ -25,12 +25,12 @@ from gpu_advisor.allocation.store import LeaseStore
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from .build import AT, inventory, node
+from tests.unit.allocation.builders import AT, inventory, node
 
 MACHINES = inventory(node("a", "T4", 16, 4))
 
 
-class Clock:
+class FakeClock:
     def __init__(self) -> None:
         self.now = AT
 
@@ -39,12 +39,12 @@ class Clock:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-def desk(tmp_path: Path, clock: Clock) -> Iterator[Allocator]:
+def desk(tmp_path: Path, clock: FakeClock) -> Iterator[Allocator]:
     made = Allocator(Leases(LeaseStore(tmp_path / "leases.db"), clock), lambda: MACHINES, Terms(100, 1000))
     yield made
     made.close()
@@ -70,7 +70,7 @@ def test_a_release_may_be_repeated(desk: Allocator) -> None:
         desk.release("never")
 
 
-def test_what_is_not_renewed_in_time_is_over(desk: Allocator, clock: Clock) -> None:
+def test_what_is_not_renewed_in_time_is_over(desk: Allocator, clock: FakeClock) -> None:
     made, other = desk.allocate(GpuRequest(2)), desk.allocate(GpuRequest(2), lease_seconds=10)
     with pytest.raises(NoRoomError):
         desk.allocate(GpuRequest())
@@ -86,7 +86,7 @@ def test_what_is_not_renewed_in_time_is_over(desk: Allocator, clock: Clock) -> N
             ask()
 
 
-def test_an_answer_that_comes_after_the_end_is_no_lease(desk: Allocator, clock: Clock) -> None:
+def test_an_answer_that_comes_after_the_end_is_no_lease(desk: Allocator, clock: FakeClock) -> None:
     """Who asks again when the lease is over must not be told that it holds."""
     desk.allocate(GpuRequest(2), "token", 10)
     clock.now += 10
@@ -95,7 +95,7 @@ def test_an_answer_that_comes_after_the_end_is_no_lease(desk: Allocator, clock: 
     assert not desk.snapshot().held
 
 
-def test_how_it_ended_is_forgotten_after_a_day(desk: Allocator, clock: Clock) -> None:
+def test_how_it_ended_is_forgotten_after_a_day(desk: Allocator, clock: FakeClock) -> None:
     desk.release(desk.allocate(GpuRequest(), "token").id)
     clock.now += REMEMBERED_SECONDS
     assert desk.allocate(GpuRequest(), "token")
@@ -135,7 +135,7 @@ def test_as_a_plain_table_of_leases_across_restarts(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
 ) -> None:
     """Against a model: id -> (GPUs, expiry). A restart, which reads all from the disk, changes nothing."""
-    path, clock = tmp_path_factory.mktemp("leases") / "leases.db", Clock()
+    path, clock = tmp_path_factory.mktemp("leases") / "leases.db", FakeClock()
     desk = Allocator(Leases(LeaseStore(path), clock), lambda: MACHINES, Terms(5, 100))
     model: dict[str, tuple[frozenset[str], float]] = {}
     made: list[str] = []

@@ -40,7 +40,7 @@ from gpu_advisor.allocation.manager import (
     validate_gpu_requirements,
 )
 
-from tests.programs import Program, advisor, eventually
+from tests.own_processes import Program, advisor, eventually
 from tests.servers import free_port
 
 MACHINES = """
@@ -62,11 +62,11 @@ def settings(folder: Path, **more: Any) -> dict[str, Any]:
 
 def remote(program: Program, **more: Any) -> GPUResourceManager:
     manager = get_gpu_resource_manager(program.url, **more)
-    eventually(lambda: _answers(manager), 30, "machines are known", program)
+    eventually(lambda: _is_reachable(manager), 30, "machines are known", program)
     return manager
 
 
-def _answers(manager: GPUResourceManager) -> bool:
+def _is_reachable(manager: GPUResourceManager) -> bool:
     try:
         return bool(manager.nodes())
     except ServiceUnavailableError:
@@ -132,7 +132,7 @@ def test_gpus_are_given_back_when_training_fails(manager):
     assert free(manager) == ALL_FREE
 
 
-def test_what_cannot_be_had_is_the_same_error_at_both_ends(manager):
+def test_an_impossible_request_is_the_same_error_with_both_backends(manager):
     with pytest.raises(RequestError) as wrong:
         manager.allocate(TrainingGPUConfig(gpu_count=0))
     assert wrong.value.field == "gpu_count"
@@ -218,7 +218,7 @@ def test_a_lease_is_renewed_for_as_long_as_training_goes_on(manager, monkeypatch
     assert free(manager) == ALL_FREE
 
 
-def test_a_lost_lease_is_told_to_the_job(manager, monkeypatch):
+def test_a_lost_lease_is_reported_to_the_job(manager, monkeypatch):
     monkeypatch.setattr(client_session, "RENEW_RATIO", 0.01)
     told: list[str] = []
     with gpu_resources(TrainingGPUConfig(2, "A100-80GB", lease_seconds=10), manager, told.append) as session:
@@ -243,7 +243,7 @@ def test_a_lease_is_lost_in_time_when_the_service_dies(tmp_path):
         get_gpu_resource_manager(program.url).allocate(BIG)
 
 
-class Mute:
+class UnansweredBackend:
     """An end whose renewals get no answer before the lease is over."""
 
     def renew(self, id_: str, lease_seconds: float | None, within_seconds: float) -> Leased:
@@ -259,7 +259,7 @@ def test_a_renewal_that_hangs_does_not_outlive_the_lease(tmp_path):
     manager = get_gpu_resource_manager(inventory_file=tmp_path / "machines.yml", database=tmp_path / "leases.db")
     leased = manager.end.allocate(BIG.fields(), "token", 1)
     began = time.monotonic()
-    session = Session(Mute(), leased, began, 1)  # type: ignore[arg-type]
+    session = Session(UnansweredBackend(), leased, began, 1)  # type: ignore[arg-type]
     assert session.lost.wait(60)
     assert time.monotonic() - began >= leased.seconds
     session.release()
@@ -387,7 +387,7 @@ def test_logins_addresses_and_files(tmp_path, monkeypatch):
         with pytest.raises(LoginRequiredError, match="token"):
             get_available_gpu_nodes()
         monkeypatch.setenv("GPU_ADVISOR_TOKEN_FILE", str(token))
-        eventually(lambda: _answers(get_gpu_resource_manager()), 30, "machines", program)
+        eventually(lambda: _is_reachable(get_gpu_resource_manager()), 30, "machines", program)
         with gpu_resources(BIG):
             assert len(get_available_gpu_nodes()) == 2
     monkeypatch.setenv("GPU_ADVISOR_TOKEN_FILE", str(tmp_path / "none"))

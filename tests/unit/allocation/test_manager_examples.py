@@ -16,7 +16,7 @@ import requests
 import yaml
 from gpu_advisor.allocation.frameworks import pytorch, tensorflow
 
-from tests.programs import Program, eventually, up
+from tests.own_processes import Program, eventually, up
 from tests.servers import free_port
 
 FOLDER = Path(__file__).parents[3] / "examples" / "allocation"
@@ -134,9 +134,9 @@ def test_help_teaches(name):
 def cluster(tmp_path: Path) -> Iterator[tuple[Any, str]]:
     """The emulated server, and a kubeconfig that leads to it."""
     pytest.importorskip("kmock", reason="needs Python 3.11: pip install kmock")
-    from tests.unit.allocation.emulated import emulated, node
+    from tests.unit.allocation.kubernetes_emulator import kubernetes_emulator, node
 
-    with emulated() as (handler, reached):
+    with kubernetes_emulator() as (handler, reached):
         handler["get /api/v1/nodes"] << {"metadata": {}, "items": [node("a", 8)]}
         cluster = {"name": "c", "cluster": {"server": reached.api.configuration.host}}
         context = {"name": "c", "context": {"cluster": "c", "user": "u"}}

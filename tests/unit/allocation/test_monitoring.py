@@ -13,9 +13,8 @@ from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import SourceState, View
 
-from tests.unit.advisor.build import facts
-
-from .build import AT, desk, inventory, node
+from tests.unit.advisor.builders import facts
+from tests.unit.allocation.builders import AT, desk, inventory, node
 
 
 def look(at: float = AT, held: dict[str, str] | None = None, **of_gpu: object) -> Look:

@@ -13,7 +13,7 @@ from gpu_advisor.allocation.requests import GpuRequest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .build import AT, inventory, node
+from tests.unit.allocation.builders import AT, inventory, node
 
 KINDS = (("A100", 80.0, "nvidia"), ("A100", 40.0, "nvidia"), ("T4", 16.0, "nvidia"), ("MI300X", None, "amd"))
 
@@ -72,7 +72,7 @@ def test_as_an_exhaustive_search(fleet: tuple[Inventory, frozenset[str]], reques
         placement = place(request_, machines, held)
         assert tuple(len(share.uuids) for share in placement.shares) in now
         assert len(placement.shares) == min(map(len, now)), "as few nodes as can be"
-        _holds(request_, machines, held, placement)
+        _is_valid(request_, machines, held, placement)
     elif possible(request_, machines, held, all_free=True):
         with pytest.raises(NoRoomError) as busy:
             place(request_, machines, held)
@@ -83,7 +83,7 @@ def test_as_an_exhaustive_search(fleet: tuple[Inventory, frozenset[str]], reques
         assert never.value.field in ("gpu_count", "gpu_type", "memory_gb")
 
 
-def _holds(request: GpuRequest, machines: Inventory, held: frozenset[str], placement: Placement) -> None:
+def _is_valid(request: GpuRequest, machines: Inventory, held: frozenset[str], placement: Placement) -> None:
     known = {(node.name, gpu.uuid): gpu for node in machines.nodes for gpu in node.gpus}
     gpus = [known[share.node_name, uuid] for share in placement.shares for uuid in share.uuids]
     assert len({gpu.uuid for gpu in gpus}) == request.gpu_count
@@ -116,7 +116,7 @@ def test_reasons_name_what_each_node_failed_on() -> None:
     )
 
 
-def test_very_many_nodes_are_told_in_few_lines() -> None:
+def test_very_many_nodes_are_reported_in_few_lines() -> None:
     fleet = inventory(*(node(f"n{i}", "T4", 16, 1, busy=1) for i in range(500)))
     with pytest.raises(NoRoomError) as refused:
         place(GpuRequest(1), fleet, ())

@@ -53,7 +53,7 @@ def test_text_answer(points: Path) -> None:
         (["--memory", "40GiB", "--profile", "x"], "either --points"),
     ],
 )
-def test_bad_options_name_the_mend(points: Path, arguments: list[str], mend: str) -> None:
+def test_bad_options_name_the_fix(points: Path, arguments: list[str], mend: str) -> None:
     result = run("--points", str(points), *arguments)
     assert result.exit_code == 2
     assert mend in result.output

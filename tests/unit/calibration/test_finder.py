@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 MIB = 1 << 20
-MOST = 4096
+MAX_BATCH = 4096
 
 
 def trial(memory: Callable[[int], Usage], limit: float) -> Try:
@@ -21,7 +21,7 @@ def trial(memory: Callable[[int], Usage], limit: float) -> Try:
 
 
 def largest_of(run: Try) -> int:
-    low, high = 0, MOST
+    low, high = 0, MAX_BATCH
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if run(middle) else (low, middle - 1)
@@ -45,7 +45,7 @@ def test_what_is_found_fits_and_is_near_the_largest(
         return Usage(round((held + batch) * MIB), held * MIB if told else 0)
 
     run = trial(memory, limit)
-    largest, search = largest_of(run), Search(limit * MIB, largest=MOST)
+    largest, search = largest_of(run), Search(limit * MIB, largest=MAX_BATCH)
     if largest < 1:
         with pytest.raises(CalibrationError, match="use mixed precision"):
             find(run, search)
@@ -84,7 +84,7 @@ def test_where_the_optimizer_makes_the_peak_the_forward_pass_tells_what_a_batch_
 
     limit = step + free + 5 * a_sample
     run = trial(memory, limit)
-    found = find(run, Search(limit * MIB, largest=MOST))
+    found = find(run, Search(limit * MIB, largest=MAX_BATCH))
     assert found.failures == 0
     assert found.batch_size >= 0.5 * largest_of(trial(memory, 0.99 * limit)) - 1
 
@@ -122,7 +122,7 @@ def test_no_step_is_larger_than_one_may_trust() -> None:
         sizes.append(size)
         return Usage((1000 + size) * MIB, (1000 + size) * MIB)
 
-    find(run, Search(80_000 * MIB, first=1, largest=MOST))
+    find(run, Search(80_000 * MIB, first=1, largest=MAX_BATCH))
     assert sizes == [1, 64, 4096]
 
 

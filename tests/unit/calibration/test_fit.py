@@ -65,7 +65,7 @@ def test_memory_that_does_not_grow_yet_is_not_believed() -> None:
     assert flat.peak_memory_bytes > 4.2 * GIB
 
 
-def test_memory_that_does_not_grow_is_said_with_the_size_to_measure() -> None:
+def test_memory_that_does_not_grow_is_reported_with_the_size_to_measure() -> None:
     flat, grown = line(4 * GIB, 0, (8, 16)), line(4 * GIB, GIB / 8, (8, 16))
     assert "does not grow from 8 to 16" in advise(flat, Request(40 * GIB, 0.9)).notes[0]
     assert not any("does not grow" in note for note in advise(grown, Request(40 * GIB, 0.9)).notes)

@@ -35,7 +35,7 @@ HEADER = "batch_size,peak_memory_bytes\n"
         (f"8,{GIB}\n16,{2 * GIB}\n", "the header is"),
     ],
 )
-def test_bad_points_name_the_mend(text: str, mend: str) -> None:
+def test_bad_points_name_the_fix(text: str, mend: str) -> None:
     with pytest.raises(PointsError, match=mend):
         clean(parse_points(text))
 
@@ -51,7 +51,7 @@ def test_a_file_is_named_in_its_error(tmp_path) -> None:
             read_points(path)
 
 
-def test_a_run_out_of_memory_is_left_out_and_said() -> None:
+def test_a_run_out_of_memory_is_left_out_and_reported() -> None:
     points = clean([Point(8, 2 * GIB), Point(16, 3 * GIB), Point(32, 5 * GIB), Point(64, GIB)])
     assert [point.batch_size for point in points.points] == [8, 16, 32]
     assert "size 64 left out" in points.notes[0]
@@ -86,6 +86,6 @@ def test_sizes(text: str, size: int) -> None:
     [("40", "did you mean 40GiB"), ("40Gb/s", "write a number"), ("-1GiB", "write a number"), ("0GiB", "give the mem"),
      ("5 parsec", "unknown"), ("", "write a number"), ("9999999TiB", "more than any")],
 )  # fmt: skip
-def test_bad_sizes_name_the_mend(text: str, mend: str) -> None:
+def test_bad_sizes_name_the_fix(text: str, mend: str) -> None:
     with pytest.raises(ValueError, match=mend):
         parse_bytes(text)

@@ -47,7 +47,7 @@ constant = 3
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workload_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a module of workloads, from which the probe is started."""
     (tmp_path / "probed.py").write_text(WORKLOADS)
     monkeypatch.chdir(tmp_path)
@@ -59,14 +59,14 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(cli, ["probe", "--device", "cpu", "--threads", "1", "--seconds", "0", *arguments])
 
 
-def test_sizes_are_measured_up_to_the_one_that_does_not_fit(here: Path) -> None:
+def test_sizes_are_measured_up_to_the_one_that_does_not_fit(workload_folder: Path) -> None:
     result = run(
         *("--workload", "probed:small", "--sizes", "8,32,1024", "--limit", "16MiB"),
-        *("--job", 'my "job"', "--textfile", str(here / "text")),
+        *("--job", 'my "job"', "--textfile", str(workload_folder / "text")),
     )
     assert result.exit_code == 0, result.output
     assert "1024  out of memory" in result.output
-    found, errors = read_profiles(here / "profiles")
+    found, errors = read_profiles(workload_folder / "profiles")
     assert errors == ()
     [profile] = found.values()
     assert profile.key == ("cpu", 'my "job"', "float32")
@@ -78,18 +78,18 @@ def test_sizes_are_measured_up_to_the_one_that_does_not_fit(here: Path) -> None:
     grown = (large.peak_memory_bytes - small.peak_memory_bytes) / (24 * 64 * 256 * 4)
     assert 2 <= grown <= 6
     assert all(each.step_seconds_low and each.samples_per_second for each in profile.measurements)
-    [page] = (here / "text").iterdir()
+    [page] = (workload_folder / "text").iterdir()
     families = parse(page.read_text())
     assert 'workload="my \\"job\\""' in page.read_text()
     assert len(families) == 3
 
 
-def test_a_workload_that_hangs_is_ended_and_nothing_is_written(here: Path) -> None:
+def test_a_workload_that_hangs_is_ended_and_nothing_is_written(workload_folder: Path) -> None:
     result = run("--workload", "probed:hangs", "--sizes", "8,16", "--timeout", "4")
     assert result.exit_code == 1
     assert "did not finish within 4 s" in result.output
     assert "--timeout" in result.output
-    assert not (here / "profiles").exists()
+    assert not (workload_folder / "profiles").exists()
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_workload_that_hangs_is_ended_and_nothing_is_written(here: Path) -> No
         ("neither", "mlp, conv, transformer or package.module:factory"),
     ],
 )
-def test_a_wrong_workload_names_the_mend(here: Path, workload: str, words: str) -> None:
+def test_a_wrong_workload_names_the_fix(workload_folder: Path, workload: str, words: str) -> None:
     import torch
 
     with pytest.raises(WorkloadError) as error:
@@ -149,15 +149,15 @@ def test_one_size_is_no_profile_and_nothing_is_measured() -> None:
         probe(ProbeRequest("mlp", (8, 8)), run_size)
 
 
-def test_a_workload_that_takes_no_memory_is_told() -> None:
+def test_a_workload_that_takes_no_memory_is_reported() -> None:
     measured = outcome("measured")(ProbeRequest("mlp", (8, 16)), 8)
     nothing = {**measured, "memory": {**measured["memory"], "peak_bytes": 0}}
     with pytest.raises(WorkloadError, match=r"make no profile .peak_memory_bytes Input.*trains on a batch"):
         probe(ProbeRequest("mlp", (8, 16)), lambda request, size: nothing)
 
 
-def test_where_nothing_can_be_written_nothing_is_measured(here: Path) -> None:
-    (here / "taken").write_text("a file")
+def test_where_nothing_can_be_written_nothing_is_measured(workload_folder: Path) -> None:
+    (workload_folder / "taken").write_text("a file")
     result = run("--workload", "probed:hangs", "--sizes", "8,16", "--output", "taken/profiles")
     assert result.exit_code == 1
     assert "taken cannot be written to: give another folder" in result.output

@@ -93,7 +93,7 @@ def first(**changes: Any) -> Callable[[dict[str, Any]], str]:
         (first(peak_memory_bytes=100 * GIB), "mend the file or probe again"),
     ],
 )
-def test_what_is_no_profile_names_file_place_and_mend(
+def test_what_is_no_profile_names_file_place_and_fix(
     tmp_path: Path, write: Callable[[dict[str, Any]], str], words: str
 ) -> None:
     path = tmp_path / "x.profile.json"

@@ -105,7 +105,7 @@ def test_rows_that_are_refused_with_their_line(tmp_path: Path, row: str, told: s
     assert "own.csv:" in str(caught.value)
 
 
-def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+def test_all_that_is_wrong_is_reported_at_once(tmp_path: Path) -> None:
     text = f"{HEAD}\n{ROW.replace(',20,', ',0,')}\n{ROW.replace('big', 'other').replace('quote', '')}\n"
     with pytest.raises(CostError) as caught:
         read(own(tmp_path, text))
@@ -141,13 +141,13 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read(tmp_path / "none.csv")
 
 
-def test_old_prices_are_told_by_provider() -> None:
+def test_old_prices_are_reported_by_provider() -> None:
     told = stale(shipped().offers, date(2025, 8, 1), 90)
     assert [(each.provider, each.days > 90) for each in told] == [("azure", True), ("gcp", True)]
     assert not stale(shipped().offers, date(2025, 8, 1), 365)
 
 
-def test_prices_dated_in_the_future_are_told() -> None:
+def test_prices_dated_in_the_future_are_reported() -> None:
     early = min(each.dated for each in shipped().offers).replace(year=2020)
     assert {each.provider for each in stale(shipped().offers, early, 90)} == {"aws", "azure", "gcp"}
 

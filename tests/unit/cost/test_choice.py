@@ -26,7 +26,7 @@ SPEEDS = {("T4", 1): 430.0, ("V100-16GB", 1): 1200.0, ("V100-32GB", 8): 8056.0, 
 
 
 @dataclass(frozen=True)
-class Asked:
+class WorkloadCase:
     """One workload of the table, in the test's own words."""
 
     name: str
@@ -46,45 +46,47 @@ class Asked:
 
 
 TABLE = (
-    Asked("anything"),
-    Asked("anything, spot", spot=True),
-    Asked("spot with a tenth done twice", spot=True, twice=0.1),
-    Asked("spot where everything is done four times", spot=True, twice=3.0),
-    Asked("needs 20 GiB", memory=20),
-    Asked("needs 23 GiB: not what an L4 of AWS reports", memory=23, speeds=(("L4", 1), ("L4", 4))),
-    Asked("needs all 16 GiB", memory=16, speeds=(("T4", 1),)),
-    Asked("needs 60 GiB", memory=60),
-    Asked("needs 141 GiB", memory=141),
-    Asked("more memory than any", memory=500),
-    Asked("eight GPUs", least=8),
-    Asked("eight GPUs, spot", least=8, spot=True, twice=0.2),
-    Asked("one GPU only", most=1),
-    Asked("two to four GPUs, scaled", least=2, most=4, scaling=0.9),
-    Asked("all scaled", scaling=0.85),
-    Asked("AWS", providers=("aws",)),
-    Asked("GCP, spot", providers=("gcp",), spot=True, twice=0.15),
-    Asked("Azure", providers=("azure",)),
-    Asked("Ireland", regions=("eu-west-1",)),
-    Asked("two regions", regions=("us-east4", "us-west-2"), spot=True),
-    Asked("within a day", deadline=24.0),
-    Asked("within 9 hours", deadline=9.0),
-    Asked("within a minute", deadline=1 / 60),
-    Asked("for 300", budget=300.0),
-    Asked("for 100 within 200 hours, spot", budget=100.0, deadline=200.0, spot=True, twice=0.1),
-    Asked("for nearly nothing", budget=0.01),
-    Asked("only retired types could", speeds=(("V100-16GB", 1), ("V100-16GB", 2)), providers=("azure",), scaling=0.9),
-    Asked("how much is not said", amount=None),
-    Asked("one speed known", speeds=(("H200", 8),)),
-    Asked("no speed of what is there", speeds=(("L4", 1),), least=8),
-    Asked("two of four L4 each", instances=2, speeds=(("L4", 4), ("L4", 8))),
-    Asked("two instances, sixteen GPUs, scaled", instances=2, least=16, scaling=0.7, spot=True, twice=0.1),
-    Asked("eight single GPUs within 10 hours", instances=8, most=8, deadline=10.0, scaling=0.9),
-    Asked("three instances for 100", instances=3, budget=100.0, scaling=0.9),
-    Asked("a small job", amount=1000.0, spot=True),
+    WorkloadCase("anything"),
+    WorkloadCase("anything, spot", spot=True),
+    WorkloadCase("spot with a tenth done twice", spot=True, twice=0.1),
+    WorkloadCase("spot where everything is done four times", spot=True, twice=3.0),
+    WorkloadCase("needs 20 GiB", memory=20),
+    WorkloadCase("needs 23 GiB: not what an L4 of AWS reports", memory=23, speeds=(("L4", 1), ("L4", 4))),
+    WorkloadCase("needs all 16 GiB", memory=16, speeds=(("T4", 1),)),
+    WorkloadCase("needs 60 GiB", memory=60),
+    WorkloadCase("needs 141 GiB", memory=141),
+    WorkloadCase("more memory than any", memory=500),
+    WorkloadCase("eight GPUs", least=8),
+    WorkloadCase("eight GPUs, spot", least=8, spot=True, twice=0.2),
+    WorkloadCase("one GPU only", most=1),
+    WorkloadCase("two to four GPUs, scaled", least=2, most=4, scaling=0.9),
+    WorkloadCase("all scaled", scaling=0.85),
+    WorkloadCase("AWS", providers=("aws",)),
+    WorkloadCase("GCP, spot", providers=("gcp",), spot=True, twice=0.15),
+    WorkloadCase("Azure", providers=("azure",)),
+    WorkloadCase("Ireland", regions=("eu-west-1",)),
+    WorkloadCase("two regions", regions=("us-east4", "us-west-2"), spot=True),
+    WorkloadCase("within a day", deadline=24.0),
+    WorkloadCase("within 9 hours", deadline=9.0),
+    WorkloadCase("within a minute", deadline=1 / 60),
+    WorkloadCase("for 300", budget=300.0),
+    WorkloadCase("for 100 within 200 hours, spot", budget=100.0, deadline=200.0, spot=True, twice=0.1),
+    WorkloadCase("for nearly nothing", budget=0.01),
+    WorkloadCase(
+        "only retired types could", speeds=(("V100-16GB", 1), ("V100-16GB", 2)), providers=("azure",), scaling=0.9
+    ),
+    WorkloadCase("how much is not said", amount=None),
+    WorkloadCase("one speed known", speeds=(("H200", 8),)),
+    WorkloadCase("no speed of what is there", speeds=(("L4", 1),), least=8),
+    WorkloadCase("two of four L4 each", instances=2, speeds=(("L4", 4), ("L4", 8))),
+    WorkloadCase("two instances, sixteen GPUs, scaled", instances=2, least=16, scaling=0.7, spot=True, twice=0.1),
+    WorkloadCase("eight single GPUs within 10 hours", instances=8, most=8, deadline=10.0, scaling=0.9),
+    WorkloadCase("three instances for 100", instances=3, budget=100.0, scaling=0.9),
+    WorkloadCase("a small job", amount=1000.0, spot=True),
 )
 
 
-def work(asked: Asked) -> Work:
+def work(asked: WorkloadCase) -> Work:
     rates = tuple(
         Rate(SPEEDS.get(each, 1.0), "given", gpu=exact_gpu_of(each[0]), gpu_count=each[1]) for each in asked.speeds
     )
@@ -100,7 +102,7 @@ def raw() -> list[dict[str, str]]:
 
 
 def exhaustive(
-    asked: Asked, rows: list[dict[str, str]], gone: set[str]
+    asked: WorkloadCase, rows: list[dict[str, str]], gone: set[str]
 ) -> tuple[float, set[tuple[str, str, str, bool]]]:
     """The least cost of a unit, and all that have it; written over plain rows, with nothing of the program in it."""
     sizes = {"V100", "A100"}
@@ -141,12 +143,12 @@ def exhaustive(
     return least, {who for cost, who in every if math.isclose(cost, least, rel_tol=1e-12)}
 
 
-GONE = {"Standard_NV6", "Standard_NC6s_v3", "Standard_NC12s_v3", "Standard_NC24s_v3"}
+RETIRED = {"Standard_NV6", "Standard_NC6s_v3", "Standard_NC12s_v3", "Standard_NC24s_v3"}
 
 
 @pytest.mark.parametrize("asked", TABLE, ids=lambda asked: asked.name)
-def test_the_choice_is_that_of_exhaustive_search(asked: Asked) -> None:
-    least, whos = exhaustive(asked, raw(), GONE)
+def test_the_choice_is_that_of_exhaustive_search(asked: WorkloadCase) -> None:
+    least, whos = exhaustive(asked, raw(), RETIRED)
     best = choose(work(asked), shipped(), TODAY).best
     if best is None:
         assert not whos
@@ -156,7 +158,7 @@ def test_the_choice_is_that_of_exhaustive_search(asked: Asked) -> None:
 
 
 def test_the_table_has_both_answers_and_empty_ones() -> None:
-    empty = [asked.name for asked in TABLE if not exhaustive(asked, raw(), GONE)[1]]
+    empty = [asked.name for asked in TABLE if not exhaustive(asked, raw(), RETIRED)[1]]
     assert len(TABLE) >= 20
     assert 4 <= len(empty) <= len(TABLE) / 2
 
@@ -198,7 +200,7 @@ def test_the_same_for_any_catalogue(
     # A card of odd memory has a name of its own, such as L4-80GB: rates of one size do not hold for it.
     usual = {"T4": 16, "L4": 24, "H100": 80, "H200": 141, "B200": 180}
     known = [row for row in written if usual[row["gpu_type"]] == float(row["gpu_memory_gib"])]
-    asked = Asked(
+    asked = WorkloadCase(
         "any", memory=memory, least=least, spot=spot, twice=twice, budget=budget, deadline=deadline, amount=1e7
     )
     least_cost, whos = exhaustive(asked, known, set())
@@ -217,7 +219,7 @@ def test_every_candidate_that_is_not_feasible_says_why() -> None:
         assert reason in told
 
 
-def test_all_reasons_are_told_not_the_first() -> None:
+def test_all_reasons_are_reported_not_the_first() -> None:
     asked = Work(rates=(), gpu_memory_gib=60, min_gpus=2, providers=frozenset({"gcp"}))
     nv6 = next(
         each for each in choose(asked, shipped(), TODAY).candidates if each.offer.instance_type == "Standard_NV6"

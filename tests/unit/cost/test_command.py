@@ -77,7 +77,7 @@ def test_what_is_used_now_is_compared() -> None:
     assert "retired on 2025-09-30" in retired
 
 
-def test_old_prices_are_told_with_each_answer(tmp_path: Path) -> None:
+def test_old_prices_are_reported_with_each_answer(tmp_path: Path) -> None:
     assert "Old prices: aws 2025-06-01 (538 days), azure" in cost(*RESNET).stdout
     assert [each["provider"] for each in document(*RESNET)["stale"]] == ["aws", "azure", "gcp"]
     csv_answer = cost(*RESNET, "--format", "csv")

@@ -11,7 +11,7 @@ from gpu_exporter.devices.nvidia import NvidiaDriver
 from gpu_exporter.devices.nvidia_xid import XidWatch
 
 from tests.simulated_nvml.build import CONTROL_VARIABLE, NoCompilerError, build
-from tests.simulated_nvml.control import Control, Gpu
+from tests.simulated_nvml.control import Control, SimulatedGpu
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-class Machine:
+class SimulatedMachine:
     """A simulated machine, its NvidiaDriver, and one clock for both: nothing here waits for real time to pass."""
 
     def __init__(self, control: Control) -> None:
@@ -40,7 +40,7 @@ class Machine:
         self.driver = NvidiaDriver(self.state_file, clock=lambda: self.time, wall=lambda: self.time, xids=xids)
 
     @property
-    def gpus(self) -> list[Gpu]:
+    def gpus(self) -> list[SimulatedGpu]:
         return self.control.gpus
 
     def write(self) -> None:
@@ -53,10 +53,10 @@ class Machine:
 
 
 @pytest.fixture
-def machine(nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+def machine(nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedMachine]:
     """A machine without GPUs yet: set `machine.gpus`, then call `machine.write()`."""
     control = Control(tmp_path / "control")
     monkeypatch.setenv(CONTROL_VARIABLE, str(control.path))
-    machine = Machine(control)
+    machine = SimulatedMachine(control)
     yield machine
     machine.driver.close()

@@ -15,18 +15,18 @@ from gpu_exporter.devices.drm import FAMILIES, REPLAN_SECONDS
 from gpu_exporter.devices.sysfs import NoValue, number
 from gpu_exporter.snapshot import AbsentReason, DownReason, DriverState
 
-from tests.unit.devices.trees import Files, Tree, absent, values
+from tests.unit.devices.fake_sysfs import FakeSysfs, Files, absent, values
 
 GIB = 1024**3
 ALL_ONES_64 = 2**64 - 1
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Tree:
-    return Tree(tmp_path)
+def tree(tmp_path: Path) -> FakeSysfs:
+    return FakeSysfs(tmp_path)
 
 
-def driver(tree: Tree) -> AmdDriver:
+def driver(tree: FakeSysfs) -> AmdDriver:
     return AmdDriver(tree.sysfs, tree.procfs, tree.clock)
 
 
@@ -75,11 +75,11 @@ RX7900: Files = {
 BELOW_SWITCH = "pci0000:00/0000:00:01.1/0000:01:00.0/0000:02:00.0/0000:03:00.0"
 
 
-def rx7900(tree: Tree, number: int = 0, changed: Files | None = None) -> Path:
+def rx7900(tree: FakeSysfs, number: int = 0, changed: Files | None = None) -> Path:
     return tree.card(number, "amdgpu", "1002:744C", BELOW_SWITCH, {**RX7900, **(changed or {})})
 
 
-def mi250x_die(tree: Tree, number: int, primary: bool) -> Path:
+def mi250x_die(tree: FakeSysfs, number: int, primary: bool) -> Path:
     fields = {16: b"\x61\x00", 80: struct.pack("=I", 7_000_000)}
     fields |= {24: u64(1_000_000 * 2**16 if primary else 0), 112: u64(0)}
     path = f"pci0000:c0/0000:c0:01.1/0000:c{number + 1}:00.0"
@@ -104,7 +104,7 @@ def mi250x_die(tree: Tree, number: int, primary: bool) -> Path:
     return tree.card(number, "amdgpu", "1002:7408", path, files)
 
 
-def mi300x(tree: Tree, number: int) -> Path:
+def mi300x(tree: FakeSysfs, number: int) -> Path:
     path = f"pci0000:{number + 16:02x}/0000:{number + 16:02x}:01.1/0000:{number + 17:02x}:00.0"
     files: Files = {
         "unique_id": f"beef{number:012x}\n",
@@ -130,7 +130,7 @@ def mi300x(tree: Tree, number: int) -> Path:
     return tree.card(number, "amdgpu", "1002:74A1", path, files)
 
 
-def test_rx_7900_in_base_units(tree: Tree) -> None:
+def test_rx_7900_in_base_units(tree: FakeSysfs) -> None:
     tree.bridge("pci0000:00/0000:00:01.1", "0x1022", "16.0", 8)
     tree.bridge("pci0000:00/0000:00:01.1/0000:01:00.0", "0x1002", "16.0", 8)
     tree.bridge("pci0000:00/0000:00:01.1/0000:01:00.0/0000:02:00.0", "0x1002", "2.5", 1)
@@ -168,7 +168,7 @@ def test_rx_7900_in_base_units(tree: Tree) -> None:
     assert absent(device)["gpu_ecc_errors_total"] == "unsupported"
 
 
-def test_second_die_of_an_mi250x_has_no_power_rather_than_none(tree: Tree) -> None:
+def test_second_die_of_an_mi250x_has_no_power_rather_than_none(tree: FakeSysfs) -> None:
     mi250x_die(tree, 0, primary=True)
     mi250x_die(tree, 1, primary=False)
     first, second = driver(tree).read()
@@ -183,7 +183,7 @@ def test_second_die_of_an_mi250x_has_no_power_rather_than_none(tree: Tree) -> No
     assert first.identity.uuid != second.identity.uuid
 
 
-def test_mi300x_without_an_edge_sensor_and_with_a_deep_sleep_clock_level(tree: Tree) -> None:
+def test_mi300x_without_an_edge_sensor_and_with_a_deep_sleep_clock_level(tree: FakeSysfs) -> None:
     mi300x(tree, 0)
     mi300x(tree, 1)
     devices = driver(tree).read()
@@ -198,7 +198,7 @@ def test_mi300x_without_an_edge_sensor_and_with_a_deep_sleep_clock_level(tree: T
     assert absent(devices[1])["gpu_throttle_active"] == "unsupported"
 
 
-def test_every_family_has_a_value_or_a_reason(tree: Tree) -> None:
+def test_every_family_has_a_value_or_a_reason(tree: FakeSysfs) -> None:
     rx7900(tree)
     (device,) = driver(tree).read()
     there = {reading.family for reading in device.readings}
@@ -207,7 +207,7 @@ def test_every_family_has_a_value_or_a_reason(tree: Tree) -> None:
     assert not there & reasons
 
 
-def test_busy_time_is_the_gauge_over_time(tree: Tree) -> None:
+def test_busy_time_is_the_gauge_over_time(tree: FakeSysfs) -> None:
     device = rx7900(tree, changed={"gpu_busy_percent": "50\n"})
     amdgpu = driver(tree)
     amdgpu.read()
@@ -222,7 +222,7 @@ def test_busy_time_is_the_gauge_over_time(tree: Tree) -> None:
     assert absent(reading)["gpu_busy_seconds_total"] == absent(reading)["gpu_observed_seconds_total"] == "error"
 
 
-def test_utilization_from_the_table_where_there_is_no_file(tree: Tree) -> None:
+def test_utilization_from_the_table_where_there_is_no_file(tree: FakeSysfs) -> None:
     device = rx7900(tree)
     (device / "gpu_busy_percent").unlink()
     (reading,) = driver(tree).read()
@@ -248,7 +248,7 @@ def test_utilization_from_the_table_where_there_is_no_file(tree: Tree) -> None:
         ("gpu_metrics", b"\x00", "gpu_energy_joules_total"),
     ],
 )
-def test_garbage_is_an_error_of_its_family_alone(tree: Tree, name: str, content: str | bytes, family: str) -> None:
+def test_garbage_is_an_error_of_its_family_alone(tree: FakeSysfs, name: str, content: str | bytes, family: str) -> None:
     rx7900(tree, changed={"ras/umc_err_count": "ue: 0\nce: 0\n", name: content})
     (device,) = driver(tree).read()
     assert device.down is None
@@ -257,7 +257,7 @@ def test_garbage_is_an_error_of_its_family_alone(tree: Tree, name: str, content:
     assert len(device.readings) > 10
 
 
-def test_unreadable_files_are_a_matter_of_permission(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_files_are_a_matter_of_permission(tree: FakeSysfs, monkeypatch: pytest.MonkeyPatch) -> None:
     rx7900(tree)
     open_file = os.open
 
@@ -271,7 +271,7 @@ def test_unreadable_files_are_a_matter_of_permission(tree: Tree, monkeypatch: py
     assert absent(device)["gpu_power_watts"] == "no_permission"
 
 
-def test_a_reset_is_an_error_not_a_lack_of_permission(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reset_is_an_error_not_a_lack_of_permission(tree: FakeSysfs, monkeypatch: pytest.MonkeyPatch) -> None:
     """amdgpu answers EPERM to reads while the card resets."""
     rx7900(tree)
     amdgpu = driver(tree)
@@ -289,7 +289,7 @@ def test_a_reset_is_an_error_not_a_lack_of_permission(tree: Tree, monkeypatch: p
     assert (device.down, device.readings) == (DownReason.ERROR, ())
 
 
-def test_suspended_card_is_never_read(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suspended_card_is_never_read(tree: FakeSysfs, monkeypatch: pytest.MonkeyPatch) -> None:
     device = rx7900(tree)
     amdgpu = driver(tree)
     amdgpu.read()
@@ -317,14 +317,14 @@ def test_suspended_card_is_never_read(tree: Tree, monkeypatch: pytest.MonkeyPatc
     assert values(awake)["gpu_power_watts"] == 287
 
 
-def test_card_that_is_found_asleep_has_its_identity(tree: Tree) -> None:
+def test_card_that_is_found_asleep_has_its_identity(tree: FakeSysfs) -> None:
     rx7900(tree, changed={"power/runtime_status": "suspended\n"})
     (device,) = driver(tree).read()
     assert device.identity.uuid == "AMD-a1b2c3d4e5f60718"
     assert absent(device)["gpu_memory_total_bytes"] == "unsupported"
 
 
-def test_lost_card_keeps_its_identity_and_comes_back(tree: Tree) -> None:
+def test_lost_card_keeps_its_identity_and_comes_back(tree: FakeSysfs) -> None:
     mi300x(tree, 0)
     mi300x(tree, 1)
     amdgpu = driver(tree)
@@ -337,7 +337,7 @@ def test_lost_card_keeps_its_identity_and_comes_back(tree: Tree) -> None:
     assert [device.down for device in amdgpu.read()] == [None, None]
 
 
-def test_card_that_vanishes_in_the_middle_of_a_read_is_lost(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_card_that_vanishes_in_the_middle_of_a_read_is_lost(tree: FakeSysfs, monkeypatch: pytest.MonkeyPatch) -> None:
     rx7900(tree)
     amdgpu = driver(tree)
     amdgpu.read()
@@ -354,7 +354,7 @@ def test_card_that_vanishes_in_the_middle_of_a_read_is_lost(tree: Tree, monkeypa
     assert (device.down, device.readings) == (DownReason.LOST, ())
 
 
-def test_driver_that_was_unloaded_is_the_reason(tree: Tree) -> None:
+def test_driver_that_was_unloaded_is_the_reason(tree: FakeSysfs) -> None:
     rx7900(tree)
     amdgpu = driver(tree)
     amdgpu.read()
@@ -363,7 +363,7 @@ def test_driver_that_was_unloaded_is_the_reason(tree: Tree) -> None:
     assert [device.down for device in amdgpu.read()] == [DownReason.DRIVER_GONE]
 
 
-def test_replaced_card_is_forgotten_and_a_new_one_is_found(tree: Tree) -> None:
+def test_replaced_card_is_forgotten_and_a_new_one_is_found(tree: FakeSysfs) -> None:
     rx7900(tree)
     amdgpu = driver(tree)
     amdgpu.read()
@@ -377,7 +377,7 @@ def test_replaced_card_is_forgotten_and_a_new_one_is_found(tree: Tree) -> None:
     ]
 
 
-def test_sensors_that_moved_are_found_at_the_next_reading(tree: Tree) -> None:
+def test_sensors_that_moved_are_found_at_the_next_reading(tree: FakeSysfs) -> None:
     device = rx7900(tree)
     amdgpu = driver(tree)
     amdgpu.read()
@@ -389,7 +389,7 @@ def test_sensors_that_moved_are_found_at_the_next_reading(tree: Tree) -> None:
     assert values(found)["gpu_power_watts"] == 287
 
 
-def test_fixed_values_are_read_again_after_a_minute(tree: Tree) -> None:
+def test_fixed_values_are_read_again_after_a_minute(tree: FakeSysfs) -> None:
     device = rx7900(tree)
     amdgpu = driver(tree)
     amdgpu.read()
@@ -399,7 +399,7 @@ def test_fixed_values_are_read_again_after_a_minute(tree: Tree) -> None:
     assert values(amdgpu.read()[0])["gpu_pcie_replays_total"] == 9
 
 
-def test_uuid_without_a_serial_number_tells_machines_apart(tree: Tree, tmp_path: Path) -> None:
+def test_uuid_without_a_serial_number_tells_machines_apart(tree: FakeSysfs, tmp_path: Path) -> None:
     rx7900(tree, changed={"unique_id": "0000000000000000\n"})
     here = driver(tree).read()[0].identity.uuid
     tree.write(tree.procfs, {"sys/kernel/hostname": "node-2\n"})
@@ -408,14 +408,14 @@ def test_uuid_without_a_serial_number_tells_machines_apart(tree: Tree, tmp_path:
     assert here != there
 
 
-def test_two_cards_that_share_a_serial_number_are_two(tree: Tree) -> None:
+def test_two_cards_that_share_a_serial_number_are_two(tree: FakeSysfs) -> None:
     rx7900(tree)
     tree.write(mi300x(tree, 1), {"unique_id": "a1b2c3d4e5f60718\n"})
     assert len({device.identity.uuid for device in driver(tree).read()}) == 2
 
 
 @pytest.mark.parametrize("other", [None, "nvidia", "radeon"])
-def test_without_a_card_of_this_driver_it_is_absent(tree: Tree, other: str | None) -> None:
+def test_without_a_card_of_this_driver_it_is_absent(tree: FakeSysfs, other: str | None) -> None:
     if other:
         tree.card(0, other, "10DE:2330", "pci0000:00/0000:03:00.0", {})
     with pytest.raises(DriverUnavailable, match="amdgpu") as caught:
@@ -470,7 +470,7 @@ def test_numbers_and_clocks() -> None:
         top_clock(b"0: 0Mhz\n")
 
 
-def test_eight_cards_are_read_in_three_milliseconds(tree: Tree) -> None:
+def test_eight_cards_are_read_in_three_milliseconds(tree: FakeSysfs) -> None:
     for i in range(8):
         mi300x(tree, i)
     amdgpu = driver(tree)

@@ -12,7 +12,7 @@ from gpu_exporter.devices.base import DriverUnavailable
 from gpu_exporter.devices.drm import FAMILIES
 from gpu_exporter.snapshot import DownReason, DriverState
 
-from tests.unit.devices.trees import Tree, absent, values
+from tests.unit.devices.fake_sysfs import FakeSysfs, absent, values
 
 MIB = 2**20
 RULE = "+---------------------------+---------------+------------------------------------------+\n"
@@ -58,15 +58,15 @@ INFERENCE = """
 """
 
 
-class Tool:
+class FakeNpuSmi:
     """A shell script in the place of npu-smi."""
 
-    def __init__(self, tree: Tree, folder: Path) -> None:
+    def __init__(self, tree: FakeSysfs, folder: Path) -> None:
         self.tree = tree
         self.path = folder / "npu-smi"
         self.calls = folder / "calls"
 
-    def says(self, output: str, before: str = "", code: int = 0) -> None:
+    def set_output(self, output: str, before: str = "", code: int = 0) -> None:
         text = self.path.with_name("output")
         text.write_text(output)
         self.path.write_text(f'#!/bin/sh\necho "$@" >> {self.calls}\n{before}\ncat {text}\nexit {code}\n')
@@ -77,12 +77,12 @@ class Tool:
 
 
 @pytest.fixture
-def tool(tmp_path: Path) -> Tool:
-    return Tool(Tree(tmp_path), tmp_path)
+def tool(tmp_path: Path) -> FakeNpuSmi:
+    return FakeNpuSmi(FakeSysfs(tmp_path), tmp_path)
 
 
-def test_910b_in_base_units(tool: Tool) -> None:
-    tool.says(HEALTHY)
+def test_910b_in_base_units(tool: FakeNpuSmi) -> None:
+    tool.set_output(HEALTHY)
     first, second = tool.driver().read()
     who = first.identity
     assert (who.name, who.vendor, who.index, who.driver_version) == ("Ascend 910B3", "ascend", "0", "24.1.0")
@@ -105,8 +105,8 @@ def test_910b_in_base_units(tool: Tool) -> None:
     assert set(absent(first).values()) == {"unsupported"}
 
 
-def test_two_chips_of_one_npu_are_two(tool: Tool) -> None:
-    tool.says(TWO_CHIPS)
+def test_two_chips_of_one_npu_are_two(tool: FakeNpuSmi) -> None:
+    tool.set_output(TWO_CHIPS)
     first, second = tool.driver().read()
     assert (first.identity.index, second.identity.index) == ("0", "1")
     assert first.identity.uuid != second.identity.uuid
@@ -114,16 +114,16 @@ def test_two_chips_of_one_npu_are_two(tool: Tool) -> None:
     assert absent(second)["gpu_power_watts"] == "unsupported"
 
 
-def test_inference_card_without_hbm(tool: Tool) -> None:
-    tool.says(INFERENCE)
+def test_inference_card_without_hbm(tool: FakeNpuSmi) -> None:
+    tool.set_output(INFERENCE)
     (device,) = tool.driver().read()
     assert device.identity.name == "Ascend 310P3"
     assert values(device)["gpu_memory_total_bytes"] == 21527 * MIB
     assert absent(device)["gpu_power_watts"] == "unsupported"
 
 
-def test_tool_is_asked_seldom_and_busy_time_goes_on(tool: Tool) -> None:
-    tool.says(HEALTHY)
+def test_tool_is_asked_seldom_and_busy_time_goes_on(tool: FakeNpuSmi) -> None:
+    tool.set_output(HEALTHY)
     driver = tool.driver()
     before = driver.read()
     tool.tree.time += INTERVAL_SECONDS - 1
@@ -145,9 +145,9 @@ def test_tool_is_asked_seldom_and_busy_time_goes_on(tool: Tool) -> None:
         ("3318 / 65536", "lots / 65536", "gpu_memory_total_bytes"),
     ],
 )
-def test_garbage_is_an_error_of_its_family_alone(tool: Tool, before: str, after: str, family: str) -> None:
+def test_garbage_is_an_error_of_its_family_alone(tool: FakeNpuSmi, before: str, after: str, family: str) -> None:
     assert before in HEALTHY
-    tool.says(HEALTHY.replace(before, after, 1))
+    tool.set_output(HEALTHY.replace(before, after, 1))
     first, second = tool.driver().read()
     assert absent(first)[family] == "error"
     assert family not in values(first)
@@ -155,7 +155,7 @@ def test_garbage_is_an_error_of_its_family_alone(tool: Tool, before: str, after:
     assert "error" not in absent(second).values()
 
 
-def test_row_that_is_cut_off_costs_its_own_chip_only(tool: Tool) -> None:
+def test_row_that_is_cut_off_costs_its_own_chip_only(tool: FakeNpuSmi) -> None:
     rows = FIRST.splitlines(keepends=True)
     assert [chip.key for chip in parse(HEAD + rows[0] + SECOND)] == ["0000:c2:00.0"]
     assert [chip.key for chip in parse(HEAD + rows[1] + SECOND)] == ["0000:c2:00.0"]
@@ -163,11 +163,11 @@ def test_row_that_is_cut_off_costs_its_own_chip_only(tool: Tool) -> None:
     assert parse("") == parse(FIRST) == parse(HEAD) == parse("|||\n| | |\n|") == []
 
 
-def test_npu_that_is_no_longer_named_is_lost(tool: Tool) -> None:
-    tool.says(HEALTHY)
+def test_npu_that_is_no_longer_named_is_lost(tool: FakeNpuSmi) -> None:
+    tool.set_output(HEALTHY)
     driver = tool.driver()
     before = driver.read()
-    tool.says(HEAD + FIRST)
+    tool.set_output(HEAD + FIRST)
     tool.tree.time += INTERVAL_SECONDS
     first, lost = driver.read()
     assert first.down is None
@@ -181,11 +181,13 @@ def test_npu_that_is_no_longer_named_is_lost(tool: Tool) -> None:
         ("echo dcmi model initialized failed >&2", 1, DownReason.ERROR, DriverState.FAILED),
     ],
 )
-def test_tool_that_hangs_or_fails(tool: Tool, before: str, code: int, down: DownReason, state: DriverState) -> None:
-    tool.says(HEALTHY)
+def test_tool_that_hangs_or_fails(
+    tool: FakeNpuSmi, before: str, code: int, down: DownReason, state: DriverState
+) -> None:
+    tool.set_output(HEALTHY)
     driver = tool.driver(limit_seconds=0.5)
     driver.read()
-    tool.says("" if code else HEALTHY, before, code)
+    tool.set_output("" if code else HEALTHY, before, code)
     tool.tree.time += INTERVAL_SECONDS
     begun = time.monotonic()
     assert [device.down for device in driver.read()] == [down, down]
@@ -193,22 +195,22 @@ def test_tool_that_hangs_or_fails(tool: Tool, before: str, code: int, down: Down
     with pytest.raises(DriverUnavailable) as caught:
         tool.driver(limit_seconds=0.5).read()
     assert caught.value.state is state
-    tool.says(HEALTHY)
+    tool.set_output(HEALTHY)
     tool.tree.time += INTERVAL_SECONDS
     assert [device.down for device in driver.read()] == [None, None]
 
 
-def test_a_tool_that_failed_at_first_is_asked_again_at_once(tool: Tool) -> None:
-    tool.says("", code=1)
+def test_a_tool_that_failed_at_first_is_asked_again_at_once(tool: FakeNpuSmi) -> None:
+    tool.set_output("", code=1)
     driver = tool.driver()
     with pytest.raises(DriverUnavailable):
         driver.read()
-    tool.says(HEALTHY)
+    tool.set_output(HEALTHY)
     assert len(driver.read()) == 2
 
 
-def test_tool_that_was_removed(tool: Tool) -> None:
-    tool.says(HEALTHY)
+def test_tool_that_was_removed(tool: FakeNpuSmi) -> None:
+    tool.set_output(HEALTHY)
     driver = tool.driver()
     driver.read()
     tool.path.unlink()
@@ -216,7 +218,7 @@ def test_tool_that_was_removed(tool: Tool) -> None:
     assert [device.down for device in driver.read()] == [DownReason.DRIVER_GONE] * 2
 
 
-def test_without_the_tool_it_is_absent(tool: Tool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_the_tool_it_is_absent(tool: FakeNpuSmi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
     monkeypatch.setattr(ascend, "FOLDERS", str(tmp_path / "nowhere"))
     with pytest.raises(DriverUnavailable, match="not installed") as caught:
@@ -224,8 +226,8 @@ def test_without_the_tool_it_is_absent(tool: Tool, monkeypatch: pytest.MonkeyPat
     assert caught.value.state is DriverState.ABSENT
 
 
-def test_tool_that_does_not_start_or_says_nothing(tool: Tool) -> None:
-    tool.says("no NPU here\n")
+def test_tool_that_does_not_start_or_says_nothing(tool: FakeNpuSmi) -> None:
+    tool.set_output("no NPU here\n")
     with pytest.raises(DriverUnavailable, match="names no NPU") as caught:
         tool.driver().read()
     assert caught.value.state is DriverState.FAILED

@@ -22,7 +22,7 @@ def busy_until(t: float, period: float, duty: float) -> float:
     return whole * period * duty + min(rest, period * duty)
 
 
-class Buffer:
+class FakeSampleBuffer:
     """The driver's ring: a sample each 1/6 s, stamped by a clock that may be off."""
 
     def __init__(self, period: float, duty: float, offset: Callable[[float], float] = lambda t: 0.0) -> None:
@@ -50,10 +50,10 @@ gaps_between_reads = st.lists(st.floats(0.05, 10), min_size=20, max_size=60)
 
 @patient
 @given(**waves, steps=gaps_between_reads)
-def test_mean_from_the_buffer_is_within_a_point_whatever_the_wave_and_the_jitter_of_reads(
+def test_mean_from_the_buffer_is_within_a_point_whatever_the_load_and_the_jitter_of_reads(
     period: float, duty: float, steps: list[float]
 ) -> None:
-    buffer, meter = Buffer(period, duty), BusyMeter()
+    buffer, meter = FakeSampleBuffer(period, duty), BusyMeter()
     start = now = 20.0
     meter.update(now, buffer.since(meter.since, now), None)
     for step in steps:
@@ -68,7 +68,7 @@ def test_mean_from_the_buffer_is_within_a_point_whatever_the_wave_and_the_jitter
 
 @pytest.mark.parametrize("duty", [0.0, 0.2, 0.5, 0.97, 1.0])
 def test_mean_over_an_hour_is_within_a_point(duty: float) -> None:
-    buffer, meter = Buffer(0.7, duty), BusyMeter()
+    buffer, meter = FakeSampleBuffer(0.7, duty), BusyMeter()
     for i in range(3600):
         meter.update(float(i), buffer.since(meter.since, float(i)), None)
     assert meter.busy / meter.observed == pytest.approx(duty, abs=0.01)
@@ -105,7 +105,7 @@ def test_counters_never_fall_and_never_exceed_the_time_that_passed(
 @patient
 @given(step=st.floats(-3600, 3600).filter(lambda s: abs(s) > 2), reading=st.floats(0.2, 3))
 def test_a_step_of_the_drivers_clock_costs_seconds_not_the_mean(step: float, reading: float) -> None:
-    buffer = Buffer(1.0, 0.3, offset=lambda t: step if t > 60 else 0.0)
+    buffer = FakeSampleBuffer(1.0, 0.3, offset=lambda t: step if t > 60 else 0.0)
     meter = BusyMeter()
     now = 0.0
     while now < 180:
@@ -117,7 +117,7 @@ def test_a_step_of_the_drivers_clock_costs_seconds_not_the_mean(step: float, rea
 
 
 def test_an_overrun_buffer_is_a_gap_not_idle_time() -> None:
-    buffer, meter = Buffer(1.0, 1.0), BusyMeter()
+    buffer, meter = FakeSampleBuffer(1.0, 1.0), BusyMeter()
     meter.update(0.0, buffer.since(meter.since, 0.0), None)
     for now in (10.0, 70.0, 80.0):  # a call that hung for a minute: the ring keeps 17 s of it
         meter.update(now, buffer.since(meter.since, now), None)
@@ -242,7 +242,7 @@ def test_without_any_reading_nothing_is_observed() -> None:
 def test_idle_held_time_is_the_idle_part_of_what_was_observed_while_held(
     period: float, duty: float, steps: list[float], held: list[bool]
 ) -> None:
-    buffer, meter = Buffer(period, duty), BusyMeter()
+    buffer, meter = FakeSampleBuffer(period, duty), BusyMeter()
     now, expected = 20.0, 0.0
     for step, holds in zip(steps, held, strict=False):
         before = (meter.observed, meter.busy)
@@ -270,68 +270,68 @@ def close_to(low: float, mean: float, high: float) -> object:
     return pytest.approx((low, mean, high))
 
 
-def filled(meter: WindowMeter, start: float, seconds: float, value: float) -> None:
+def fill_meter(meter: WindowMeter, start: float, seconds: float, value: float) -> None:
     for k in range(round(seconds)):
         meter.add(start + k + 1, 1.0, value)
 
 
-def test_a_window_is_told_when_it_is_over_and_until_the_next_is() -> None:
+def test_a_window_is_reported_when_it_is_over_and_until_the_next_is() -> None:
     meter = WindowMeter()
-    filled(meter, 600, 30, 0.2)
-    filled(meter, 630, 30, 0.6)
+    fill_meter(meter, 600, 30, 0.2)
+    fill_meter(meter, 630, 30, 0.6)
     assert meter.last(659.9) is None
     told = close_to(0.2, 0.4, 0.6)
     assert meter.last(660.0) == told
-    filled(meter, 660, 59, 1.0)
+    fill_meter(meter, 660, 59, 1.0)
     assert meter.last(719.9) == told
-    filled(meter, 719, 1, 1.0)
+    fill_meter(meter, 719, 1, 1.0)
     assert meter.last(720.0) == close_to(1.0, 1.0, 1.0)
 
 
 def test_a_piece_over_the_border_counts_in_both_windows_for_its_part() -> None:
     meter = WindowMeter()
-    filled(meter, 600, 59, 0.0)
+    fill_meter(meter, 600, 59, 0.0)
     meter.add(661.0, 2.0, 1.0)
     assert meter.last(661.0) == close_to(0.0, 1 / 60, 1.0)
-    filled(meter, 661, 59, 0.0)
+    fill_meter(meter, 661, 59, 0.0)
     assert meter.last(720.0) == close_to(0.0, 1 / 60, 1.0)
 
 
 @pytest.mark.parametrize(
     ("seen", "told"), [(math.ceil(ENOUGH * WINDOW_SECONDS), True), (ENOUGH * WINDOW_SECONDS - 1, False)]
 )
-def test_a_window_that_was_seen_in_part_is_not_told(seen: float, told: bool) -> None:
+def test_a_window_that_was_seen_in_part_is_not_reported(seen: float, told: bool) -> None:
     meter = WindowMeter()
-    filled(meter, 600, seen, 0.5)
+    fill_meter(meter, 600, seen, 0.5)
     assert (meter.last(660.0) is not None) is told
 
 
-def test_nothing_is_told_of_a_window_long_ago() -> None:
+def test_nothing_is_reported_of_a_window_long_ago() -> None:
     meter = WindowMeter()
-    filled(meter, 600, 60, 0.5)
+    fill_meter(meter, 600, 60, 0.5)
     assert meter.last(660) is not None
     assert meter.last(721) is None
-    filled(meter, 900, 60, 0.5)
+    fill_meter(meter, 900, 60, 0.5)
     assert meter.last(960) is not None
 
 
-def test_a_window_that_nobody_asked_for_in_time_is_not_told_later() -> None:
+def test_a_window_that_nobody_asked_for_in_time_is_not_reported_later() -> None:
     meter = WindowMeter()
-    filled(meter, 600, 60, 0.5)
-    filled(meter, 900, 1, 0.5)
+    fill_meter(meter, 600, 60, 0.5)
+    fill_meter(meter, 900, 1, 0.5)
     assert meter.last(901) is None
 
 
-def test_a_wall_clock_set_back_begins_anew() -> None:
+def test_a_wall_clock_set_back_restarts() -> None:
     meter = WindowMeter()
-    filled(meter, 6000, 60, 0.9)
+    fill_meter(meter, 6000, 60, 0.9)
     assert meter.last(6060) is not None
     assert meter.last(3000) is None
-    filled(meter, 3000, 60, 0.1)
+    fill_meter(meter, 3000, 60, 0.1)
     assert meter.last(3060) == close_to(0.1, 0.1, 0.1)
 
 
-def test_two_that_read_at_the_same_time_are_told_the_same() -> None:
+def test_two_that_read_at_the_same_time_are_reported_the_same() -> None:
     one, other = WindowMeter(), WindowMeter()
     for k in range(240):
         one.add(600 + (k + 1) / 4, 0.25, k % 7)

@@ -14,7 +14,7 @@ from gpu_exporter.devices.intel import IntelDriver
 from gpu_exporter.devices.perf import PerfCounters
 from gpu_exporter.snapshot import DownReason, DriverState
 
-from tests.unit.devices.trees import Files, Tree, absent, values
+from tests.unit.devices.fake_sysfs import FakeSysfs, Files, absent, values
 
 GIB = 1024**3
 SECOND = 10**9  # nanoseconds
@@ -63,10 +63,10 @@ B580: Files = {
 }
 
 
-class MadeUpCounters:
+class FakePerfCounters:
     """Counts by config, set by the test; the time that a counter has run is the tree's clock."""
 
-    def __init__(self, tree: Tree, engines: dict[int, int]) -> None:
+    def __init__(self, tree: FakeSysfs, engines: dict[int, int]) -> None:
         self.tree = tree
         self.counts = engines
         self.refuse = 0
@@ -94,38 +94,38 @@ class MadeUpCounters:
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Tree:
-    return Tree(tmp_path)
+def tree(tmp_path: Path) -> FakeSysfs:
+    return FakeSysfs(tmp_path)
 
 
-def driver(tree: Tree, counters: MadeUpCounters) -> IntelDriver:
+def driver(tree: FakeSysfs, counters: FakePerfCounters) -> IntelDriver:
     return IntelDriver(tree.sysfs, tree.procfs, tree.clock, counters)
 
 
-def pmu(tree: Tree, name: str, files: Files) -> None:
+def pmu(tree: FakeSysfs, name: str, files: Files) -> None:
     tree.write(tree.sysfs / "bus/event_source/devices" / name, {"type": "27\n", "cpumask": "3\n", **files})
 
 
-def a770(tree: Tree, number: int = 1) -> tuple[Path, MadeUpCounters]:
+def a770(tree: FakeSysfs, number: int = 1) -> tuple[Path, FakePerfCounters]:
     device = tree.card(number, "i915", "8086:56A0", "pci0000:00/0000:00:01.0/0000:03:00.0", A770_HWMON)
     tree.write(device / f"drm/card{number}", A770_DRM)
     events: Files = {"events/rcs0-busy": "config=0x0\n", "events/ccs0-busy": "config=0x4000\n"}
     events |= {"events/vcs0-busy": "config=0x2000\n", "events/rcs0-busy.unit": "ns\n"}
     pmu(tree, "i915_0000_03_00.0", events)
-    return device, MadeUpCounters(tree, {0x0: 5, 0x4000: 7, 0x2000: 0})
+    return device, FakePerfCounters(tree, {0x0: 5, 0x4000: 7, 0x2000: 0})
 
 
-def b580(tree: Tree, number: int = 0) -> tuple[Path, MadeUpCounters]:
+def b580(tree: FakeSysfs, number: int = 0) -> tuple[Path, FakePerfCounters]:
     device = tree.card(number, "xe", "8086:E20B", f"pci0000:00/0000:{number + 3:02x}:00.0", B580)
     manager = "  use_type: 1\n  use_tt: 0\n  size: 12884901888\n  usage: 3221225472\ndefault_page_size: 4KiB\n"
     tree.write(tree.sysfs / f"kernel/debug/dri/{number}", {"vram0_mm": manager})
     events: Files = {"events/engine-active-ticks": "event=0x02\n", "events/engine-total-ticks": "event=0x03\n"}
     pmu(tree, f"xe_0000_{number + 3:02x}_00.0", {**events, "events/gt-c6-residency": "event=0x01\n"})
     counts = {0x2: 0, 0x3: 0, 0x40_0002: 100, 0x40_0003: 1000}
-    return device, MadeUpCounters(tree, counts)
+    return device, FakePerfCounters(tree, counts)
 
 
-def test_arc_a770_on_i915_in_base_units(tree: Tree) -> None:
+def test_arc_a770_on_i915_in_base_units(tree: FakeSysfs) -> None:
     device, counters = a770(tree)
     intel = driver(tree, counters)
     (first,) = intel.read()
@@ -159,7 +159,7 @@ def test_arc_a770_on_i915_in_base_units(tree: Tree) -> None:
     assert {config for _, config, _, _ in counters.opened.values()} == {0x0, 0x4000}
 
 
-def test_b580_on_xe_counts_ticks_and_knows_its_memory(tree: Tree) -> None:
+def test_b580_on_xe_counts_ticks_and_knows_its_memory(tree: FakeSysfs) -> None:
     device, counters = b580(tree)
     intel = driver(tree, counters)
     intel.read()
@@ -179,11 +179,11 @@ def test_b580_on_xe_counts_ticks_and_knows_its_memory(tree: Tree) -> None:
     assert absent(reading)["gpu_power_limit_watts"] == "unsupported"  # 0 is "no limit", not a limit of nothing
 
 
-def test_integrated_graphics_say_so_and_have_no_memory_of_their_own(tree: Tree) -> None:
+def test_integrated_graphics_say_so_and_have_no_memory_of_their_own(tree: FakeSysfs) -> None:
     device = tree.card(0, "i915", "8086:46A6", "pci0000:00/0000:00:02.0", {"current_link_speed": "16.0 GT/s PCIe\n"})
     tree.write(device / "drm/card0", {"gt_act_freq_mhz": "0\n", "gt_max_freq_mhz": "1300\n"})
     pmu(tree, "i915", {"events/rcs0-busy": "config=0x0\n"})
-    counters = MadeUpCounters(tree, {0x0: 0})
+    counters = FakePerfCounters(tree, {0x0: 0})
     intel = driver(tree, counters)
     intel.read()
     tree.time += 1
@@ -198,7 +198,7 @@ def test_integrated_graphics_say_so_and_have_no_memory_of_their_own(tree: Tree) 
     assert there | {absence.family for absence in reading.absences} == set(FAMILIES)
 
 
-def test_long_interval_is_observed_whole(tree: Tree) -> None:
+def test_long_interval_is_observed_whole(tree: FakeSysfs) -> None:
     _, counters = a770(tree)
     intel = driver(tree, counters)
     intel.read()
@@ -212,7 +212,7 @@ def test_long_interval_is_observed_whole(tree: Tree) -> None:
     ("code", "reason"),
     [(errno.EACCES, "no_permission"), (errno.EPERM, "no_permission"), (errno.ENOSYS, "error"), (errno.EMFILE, "error")],
 )
-def test_refused_counters_are_a_reason_and_are_asked_for_again(tree: Tree, code: int, reason: str) -> None:
+def test_refused_counters_are_a_reason_and_are_asked_for_again(tree: FakeSysfs, code: int, reason: str) -> None:
     _, counters = a770(tree)
     counters.refuse = code
     intel = driver(tree, counters)
@@ -226,14 +226,14 @@ def test_refused_counters_are_a_reason_and_are_asked_for_again(tree: Tree, code:
     assert values(intel.read()[0])[UTILIZATION] == 0
 
 
-def test_kernel_without_counters_publishes_no_utilization(tree: Tree) -> None:
+def test_kernel_without_counters_publishes_no_utilization(tree: FakeSysfs) -> None:
     tree.card(0, "xe", "8086:0BD5", "pci0000:00/0000:29:00.0", {"tile0/gt0/freq0/act_freq": "1600\n"})
-    (reading,) = driver(tree, MadeUpCounters(tree, {})).read()
+    (reading,) = driver(tree, FakePerfCounters(tree, {})).read()
     assert reading.identity.name == "Intel Data Center GPU Max 1550"
     assert absent(reading)[UTILIZATION] == absent(reading)[BUSY] == "unsupported"
 
 
-def test_counters_that_break_are_closed_and_opened_again(tree: Tree) -> None:
+def test_counters_that_break_are_closed_and_opened_again(tree: FakeSysfs) -> None:
     _, counters = b580(tree)
     intel = driver(tree, counters)
     intel.read()
@@ -249,7 +249,7 @@ def test_counters_that_break_are_closed_and_opened_again(tree: Tree) -> None:
     assert values(intel.read()[0])[UTILIZATION] == 0.5
 
 
-def test_half_opened_engine_leaves_no_counter_open(tree: Tree) -> None:
+def test_half_opened_engine_leaves_no_counter_open(tree: FakeSysfs) -> None:
     _, counters = b580(tree)
     del counters.counts[0x3]
     intel = driver(tree, counters)
@@ -259,7 +259,7 @@ def test_half_opened_engine_leaves_no_counter_open(tree: Tree) -> None:
     assert not counters.opened
 
 
-def test_suspended_card_is_not_counted_on(tree: Tree) -> None:
+def test_suspended_card_is_not_counted_on(tree: FakeSysfs) -> None:
     device, counters = b580(tree)
     intel = driver(tree, counters)
     intel.read()
@@ -275,7 +275,7 @@ def test_suspended_card_is_not_counted_on(tree: Tree) -> None:
     assert absent(awake)["gpu_power_watts"] == "error"
 
 
-def test_energy_counter_that_begins_anew_makes_no_power(tree: Tree) -> None:
+def test_energy_counter_reset_makes_no_power(tree: FakeSysfs) -> None:
     device, counters = a770(tree)
     intel = driver(tree, counters)
     intel.read()
@@ -295,7 +295,7 @@ def test_energy_counter_that_begins_anew_makes_no_power(tree: Tree) -> None:
         ("drm/card1/gt/gt0/throttle_reason_pl1", "2\n", "gpu_throttle_active"),
     ],
 )
-def test_garbage_is_an_error_of_its_family_alone(tree: Tree, name: str, content: str, family: str) -> None:
+def test_garbage_is_an_error_of_its_family_alone(tree: FakeSysfs, name: str, content: str, family: str) -> None:
     device, counters = a770(tree)
     tree.write(device, {name: content})
     (reading,) = driver(tree, counters).read()
@@ -304,7 +304,7 @@ def test_garbage_is_an_error_of_its_family_alone(tree: Tree, name: str, content:
     assert len(reading.readings) > 2
 
 
-def test_garbage_in_the_memory_manager_and_the_pmu(tree: Tree) -> None:
+def test_garbage_in_the_memory_manager_and_the_pmu(tree: FakeSysfs) -> None:
     _, counters = b580(tree)
     tree.write(tree.sysfs / "kernel/debug/dri/0", {"vram0_mm": "?\n"})
     pmu(tree, "xe_0000_03_00.0", {"type": "none\n"})
@@ -313,7 +313,9 @@ def test_garbage_in_the_memory_manager_and_the_pmu(tree: Tree) -> None:
     assert absent(reading)[UTILIZATION] == "unsupported"
 
 
-def test_debugfs_that_is_closed_to_us_is_a_matter_of_permission(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debugfs_that_is_closed_to_us_is_a_matter_of_permission(
+    tree: FakeSysfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, counters = b580(tree)
     stat = os.stat
 
@@ -335,7 +337,7 @@ def test_debugfs_that_is_closed_to_us_is_a_matter_of_permission(tree: Tree, monk
     assert absent(reading)["gpu_memory_used_bytes"] == absent(reading)["gpu_memory_total_bytes"] == "no_permission"
 
 
-def test_lost_card_comes_back_and_its_counters_are_closed(tree: Tree) -> None:
+def test_lost_card_comes_back_and_its_counters_are_closed(tree: FakeSysfs) -> None:
     _, counters = b580(tree)
     intel = driver(tree, counters)
     before = intel.read()[0].identity
@@ -347,7 +349,7 @@ def test_lost_card_comes_back_and_its_counters_are_closed(tree: Tree) -> None:
     assert intel.read()[0].down is None
 
 
-def test_cards_at_the_same_address_of_two_machines_differ(tree: Tree) -> None:
+def test_cards_at_the_same_address_of_two_machines_differ(tree: FakeSysfs) -> None:
     _, counters = b580(tree)
     uuid = driver(tree, counters).read()[0].identity.uuid
     tree.write(tree.sysfs / "class/dmi/id", {"product_uuid": "4c4c4544-0042\n"})
@@ -355,9 +357,9 @@ def test_cards_at_the_same_address_of_two_machines_differ(tree: Tree) -> None:
     assert uuid.startswith("INTEL-")
 
 
-def test_without_an_intel_card_it_is_absent(tree: Tree) -> None:
+def test_without_an_intel_card_it_is_absent(tree: FakeSysfs) -> None:
     with pytest.raises(DriverUnavailable, match="i915 or xe") as caught:
-        driver(tree, MadeUpCounters(tree, {})).read()
+        driver(tree, FakePerfCounters(tree, {})).read()
     assert caught.value.state is DriverState.ABSENT
 
 
@@ -388,12 +390,12 @@ def test_real_counters_of_a_pmu_that_is_not_there_are_an_error() -> None:
         PerfCounters().open(0x7FFF, 0, 0)
 
 
-def test_eight_cards_are_read_in_three_milliseconds(tree: Tree) -> None:
+def test_eight_cards_are_read_in_three_milliseconds(tree: FakeSysfs) -> None:
     all_counts: dict[int, int] = {}
     for i in range(8):
         _, counters = b580(tree, i)
         all_counts |= counters.counts
-    intel = driver(tree, MadeUpCounters(tree, all_counts))
+    intel = driver(tree, FakePerfCounters(tree, all_counts))
     intel.read()
     took = []
     for _ in range(20):

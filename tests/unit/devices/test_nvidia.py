@@ -22,9 +22,17 @@ from gpu_exporter.metrics import Family
 from gpu_exporter.snapshot import AbsentReason, DeviceReading, DownReason, DriverState, Identity, ProcessUse
 
 from tests.simulated_nvml.build import CONTROL_VARIABLE
-from tests.simulated_nvml.control import ALL_ONES_32, ALL_ONES_64, NO_PERMISSION, NOT_SUPPORTED, UNKNOWN, Control, Gpu
-from tests.simulated_nvml.told import absent, downs, values
-from tests.unit.devices.conftest import Machine
+from tests.simulated_nvml.control import (
+    ALL_ONES_32,
+    ALL_ONES_64,
+    NO_PERMISSION,
+    NOT_SUPPORTED,
+    UNKNOWN,
+    Control,
+    SimulatedGpu,
+)
+from tests.simulated_nvml.device_values import absent, down_reasons, values
+from tests.unit.devices.conftest import SimulatedMachine
 
 MIB = 1024 * 1024
 RATES = "nvmlDeviceGetUtilizationRates"
@@ -34,17 +42,17 @@ def uuid(index: int) -> str:
     return f"GPU-5e000000-0000-4000-8000-{index:012x}"
 
 
-def the_one(machine: Machine, gpu: Gpu) -> DeviceReading:
+def read_single_gpu(machine: SimulatedMachine, gpu: SimulatedGpu) -> DeviceReading:
     machine.control.gpus = [gpu]
     machine.write()
     (device,) = machine.driver.read()
     return device
 
 
-def test_healthy_gpu_in_base_units(machine: Machine) -> None:
-    device = the_one(
+def test_healthy_gpu_in_base_units(machine: SimulatedMachine) -> None:
+    device = read_single_gpu(
         machine,
-        Gpu(
+        SimulatedGpu(
             level=73, memory_activity=21, memory_used=19818, temperature=59, power=631.95, fan=40, pstate=2, encoder=60,
             decoder=5, sm_clock=1755, pcie_generation=4, pcie_width=8, pcie_replays=9, throttle=0x4 | 0x80,
             ecc_corrected=12, ecc_uncorrected=1, rows_correctable=3, rows_uncorrectable=2, processes=3, rows_pending=1,
@@ -130,8 +138,8 @@ def test_healthy_gpu_in_base_units(machine: Machine) -> None:
     assert values(device)["gpu_energy_joules_total"] - energy == pytest.approx(6319.5, abs=0.1)
 
 
-def test_every_device_family_is_read_or_declared_absent(machine: Machine) -> None:
-    device = the_one(machine, Gpu())
+def test_every_device_family_is_read_or_declared_absent(machine: SimulatedMachine) -> None:
+    device = read_single_gpu(machine, SimulatedGpu())
     told = {reading.family for reading in device.readings} | {absence.family for absence in device.absences}
     said_elsewhere = {metrics.INFO, metrics.UP, metrics.DOWN_INFO, metrics.ABSENT_INFO}
     nothing_happened = {metrics.XID_LAST, metrics.XID_INFO}
@@ -149,21 +157,21 @@ def test_numbers_asked_for_are_those_of_pynvml() -> None:
     assert sum(bits) | pynvml.nvmlClocksEventReasonGpuIdle == pynvml.nvmlClocksEventReasonAll
 
 
-def test_changing_values_are_read_anew(machine: Machine) -> None:
+def test_changing_values_are_read_again(machine: SimulatedMachine) -> None:
     for power, throttle in ((100, 0), (100, 0x8), (250, 0)):
-        seen = values(the_one(machine, Gpu(power=power, throttle=throttle)))
+        seen = values(read_single_gpu(machine, SimulatedGpu(power=power, throttle=throttle)))
         assert seen["gpu_power_watts"] == power
         assert seen["gpu_throttle_active", "hw_slowdown"] == bool(throttle)
 
 
-def test_an_idle_gpu_is_not_throttled(machine: Machine) -> None:
-    seen = values(the_one(machine, Gpu(level=0)))
+def test_an_idle_gpu_is_not_throttled(machine: SimulatedMachine) -> None:
+    seen = values(read_single_gpu(machine, SimulatedGpu(level=0)))
     assert {key: value for key, value in seen.items() if key[0] == "gpu_throttle_active" and value} == {}
 
 
 @pytest.mark.parametrize("count", [0, 1, 8, 64])
-def test_any_number_of_gpus(machine: Machine, count: int) -> None:
-    machine.control.gpus = [Gpu(level=index) for index in range(count)]
+def test_any_number_of_gpus(machine: SimulatedMachine, count: int) -> None:
+    machine.control.gpus = [SimulatedGpu(level=index) for index in range(count)]
     machine.write()
     devices = machine.driver.read()
     assert [device.identity.uuid for device in devices] == [uuid(index) for index in range(count)]
@@ -173,27 +181,27 @@ def test_any_number_of_gpus(machine: Machine, count: int) -> None:
 # ---- processes --------------------------------------------------------------------------------------------------
 
 
-def test_processes_are_named_with_what_they_hold(machine: Machine) -> None:
-    device = the_one(machine, Gpu(pids=[4711, 12], memory_used=300))
+def test_processes_are_named_with_what_they_hold(machine: SimulatedMachine) -> None:
+    device = read_single_gpu(machine, SimulatedGpu(pids=[4711, 12], memory_used=300))
     assert device.processes == (ProcessUse(4711, 150 * MIB), ProcessUse(12, 150 * MIB))
     assert values(device)["gpu_processes"] == 2
 
 
-def test_dead_pids_leave_and_a_pid_used_again_is_what_it_is_now(machine: Machine) -> None:
-    the_one(machine, Gpu(pids=[1, 2], memory_used=200))
-    machine.gpus[0] = Gpu(pids=[2], memory_used=500)
+def test_dead_pids_leave_and_a_pid_used_again_is_what_it_is_now(machine: SimulatedMachine) -> None:
+    read_single_gpu(machine, SimulatedGpu(pids=[1, 2], memory_used=200))
+    machine.gpus[0] = SimulatedGpu(pids=[2], memory_used=500)
     machine.wait(PROCESS_SECONDS)
     (device,) = machine.driver.read()
     assert device.processes == (ProcessUse(2, 500 * MIB),)
-    machine.gpus[0] = Gpu()
+    machine.gpus[0] = SimulatedGpu()
     machine.wait(PROCESS_SECONDS)
     (device,) = machine.driver.read()
     assert (device.processes, values(device)["gpu_processes"]) == ((), 0)
 
 
-def test_two_thousand_processes_are_cheap(machine: Machine) -> None:
+def test_two_thousand_processes_are_cheap(machine: SimulatedMachine) -> None:
     """pynvml takes 133 ms for such a list."""
-    machine.control.gpus = [Gpu(processes=2000, memory_used=80000)]
+    machine.control.gpus = [SimulatedGpu(processes=2000, memory_used=80000)]
     machine.write()
     machine.driver.read()
     machine.wait(PROCESS_SECONDS)
@@ -205,22 +213,22 @@ def test_two_thousand_processes_are_cheap(machine: Machine) -> None:
     assert spent < 0.03
 
 
-def test_a_lost_gpu_has_no_processes(machine: Machine) -> None:
-    the_one(machine, Gpu(pids=[1]))
-    device = the_one(machine, Gpu(pids=[1], lost=True))
+def test_a_lost_gpu_has_no_processes(machine: SimulatedMachine) -> None:
+    read_single_gpu(machine, SimulatedGpu(pids=[1]))
+    device = read_single_gpu(machine, SimulatedGpu(pids=[1], lost=True))
     assert (device.down, device.processes) == (DownReason.LOST, ())
 
 
 @pytest.mark.parametrize(("code", "reason"), [(NOT_SUPPORTED, "unsupported"), (NO_PERMISSION, "no_permission")])
-def test_processes_that_the_driver_does_not_tell(machine: Machine, code: int, reason: str) -> None:
-    device = the_one(machine, Gpu(pids=[1], errors={"nvmlDeviceGetComputeRunningProcesses_v3": code}))
+def test_processes_that_the_driver_does_not_tell(machine: SimulatedMachine, code: int, reason: str) -> None:
+    device = read_single_gpu(machine, SimulatedGpu(pids=[1], errors={"nvmlDeviceGetComputeRunningProcesses_v3": code}))
     assert absent(device)["gpu_processes"] == reason
     assert device.processes == ()
 
 
-def test_reading_eight_gpus_is_cheap(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reading_eight_gpus_is_cheap(machine: SimulatedMachine, capsys: pytest.CaptureFixture[str]) -> None:
     """Each reading is a whole one, GPM included, and costs at most some hundred bare calls of pynvml a GPU."""
-    machine.control.gpus = [Gpu(level=80, processes=3, memory_used=30000) for _ in range(8)]
+    machine.control.gpus = [SimulatedGpu(level=80, processes=3, memory_used=30000) for _ in range(8)]
     machine.write()
     spent = []
     for _ in range(200):
@@ -237,16 +245,16 @@ def test_reading_eight_gpus_is_cheap(machine: Machine, capsys: pytest.CaptureFix
     with capsys.disabled():
         rows = sum(len(device.readings) for device in devices)
         print(f" [8 GPUs, {rows} readings: p50 {p50 * 1000:.2f} ms, a bare call {bare * 1e6:.1f} us]", end="")
-    assert downs(devices) == [None] * 8
+    assert down_reasons(devices) == [None] * 8
     assert p50 < 8 * 400 * bare
 
 
 # ---- busy time --------------------------------------------------------------------------------------------------
 
 
-def test_busy_time_is_the_true_mean_of_a_wave_that_the_gauge_cannot_see(machine: Machine) -> None:
+def test_busy_time_is_the_true_mean_of_a_square_wave_that_the_gauge_cannot_see(machine: SimulatedMachine) -> None:
     """Read once a second, a wave of 1 s shows the gauge one phase only."""
-    machine.control.gpus = [Gpu(level=100, period=1.0, duty=0.35)]
+    machine.control.gpus = [SimulatedGpu(level=100, period=1.0, duty=0.35)]
     machine.write()
     for _ in range(120):
         machine.wait(1.0)
@@ -257,9 +265,9 @@ def test_busy_time_is_the_true_mean_of_a_wave_that_the_gauge_cannot_see(machine:
     assert machine.driver.busy_sources == {uuid(0): BusySource.BUFFER}
 
 
-def test_without_a_sample_buffer_a_wave_is_sampled_between_the_readings(machine: Machine) -> None:
+def test_without_a_sample_buffer_a_square_wave_is_sampled_between_the_readings(machine: SimulatedMachine) -> None:
     """Read once a second alone, the gauge shows few phases of it."""
-    gpu = Gpu(level=100, period=1.07, duty=0.5, errors={"nvmlDeviceGetSamples": NOT_SUPPORTED})
+    gpu = SimulatedGpu(level=100, period=1.07, duty=0.5, errors={"nvmlDeviceGetSamples": NOT_SUPPORTED})
     machine.gpus.append(gpu)
     machine.write()
     machine.driver.read()
@@ -283,8 +291,8 @@ def test_without_a_sample_buffer_a_wave_is_sampled_between_the_readings(machine:
     assert machine.driver.sampling_seconds() is None  # the buffer tells it all
 
 
-def test_busy_time_without_a_sample_buffer_comes_from_the_gauge(machine: Machine) -> None:
-    machine.control.gpus = [Gpu(level=40, errors={"nvmlDeviceGetSamples": NOT_SUPPORTED})]
+def test_busy_time_without_a_sample_buffer_comes_from_the_gauge(machine: SimulatedMachine) -> None:
+    machine.control.gpus = [SimulatedGpu(level=40, errors={"nvmlDeviceGetSamples": NOT_SUPPORTED})]
     machine.write()
     machine.driver.read()
     machine.wait(2.0)
@@ -296,14 +304,14 @@ def test_busy_time_without_a_sample_buffer_comes_from_the_gauge(machine: Machine
 @pytest.mark.parametrize(
     ("gpu", "idle_held"),
     [
-        (Gpu(level=40, processes=1, memory_used=10), 6.0),  # a process that holds next to nothing holds
-        (Gpu(level=40, memory_used=2000), 6.0),  # in a container: memory in use, nobody named
-        (Gpu(level=40, memory_used=500), 0.0),  # what a GPU uses by itself
-        (Gpu(level=100, processes=1, memory_used=2000), 0.0),
+        (SimulatedGpu(level=40, processes=1, memory_used=10), 6.0),  # a process that holds next to nothing holds
+        (SimulatedGpu(level=40, memory_used=2000), 6.0),  # in a container: memory in use, nobody named
+        (SimulatedGpu(level=40, memory_used=500), 0.0),  # what a GPU uses by itself
+        (SimulatedGpu(level=100, processes=1, memory_used=2000), 0.0),
     ],
 )
-def test_idle_time_while_memory_is_held(machine: Machine, gpu: Gpu, idle_held: float) -> None:
-    the_one(machine, gpu)
+def test_idle_time_while_memory_is_held(machine: SimulatedMachine, gpu: SimulatedGpu, idle_held: float) -> None:
+    read_single_gpu(machine, gpu)
     for _ in range(10):
         machine.wait(1.0)
         (device,) = machine.driver.read()
@@ -315,10 +323,10 @@ def test_idle_time_while_memory_is_held(machine: Machine, gpu: Gpu, idle_held: f
     )
 
 
-def test_windows_tell_min_mean_and_max_of_the_last_minute_on_the_wall_clock(machine: Machine) -> None:
+def test_windows_tell_min_mean_and_max_of_the_last_minute_on_the_wall_clock(machine: SimulatedMachine) -> None:
     machine.time = 1_699_999_970.0
     end = 1_700_000_040.0
-    machine.control.gpus = [Gpu(level=20, power=100)]
+    machine.control.gpus = [SimulatedGpu(level=20, power=100)]
     machine.write()
     for second in range(1, 75):
         (device,) = machine.driver.read()
@@ -326,7 +334,7 @@ def test_windows_tell_min_mean_and_max_of_the_last_minute_on_the_wall_clock(mach
         assert absent(device).get("gpu_utilization_window_ratio") == not_yet
         assert absent(device).get("gpu_power_window_watts") == not_yet
         if second == 40:
-            machine.gpus[0] = Gpu(level=80, power=400)
+            machine.gpus[0] = SimulatedGpu(level=80, power=400)
         machine.wait(1.0)
     (device,) = machine.driver.read()
     seen = values(device)
@@ -341,9 +349,9 @@ def test_windows_tell_min_mean_and_max_of_the_last_minute_on_the_wall_clock(mach
     assert again["gpu_utilization_window_ratio", "mean"] == seen["gpu_utilization_window_ratio", "mean"]
 
 
-def test_a_window_in_which_the_gpu_was_lost_is_not_told(machine: Machine) -> None:
+def test_a_window_in_which_the_gpu_was_lost_is_not_reported(machine: SimulatedMachine) -> None:
     machine.time = 1_699_999_980.0
-    machine.control.gpus = [Gpu(level=20, errors={"nvmlDeviceGetSamples": NOT_SUPPORTED})]
+    machine.control.gpus = [SimulatedGpu(level=20, errors={"nvmlDeviceGetSamples": NOT_SUPPORTED})]
     machine.write()
     for second in range(130):
         if second in (20, 50):
@@ -356,8 +364,8 @@ def test_a_window_in_which_the_gpu_was_lost_is_not_told(machine: Machine) -> Non
     assert values(device)["gpu_utilization_window_ratio", "mean"] == pytest.approx(0.2)
 
 
-def test_idle_time_counts_where_the_buffer_keeps_no_idle_samples(machine: Machine) -> None:
-    machine.control.gpus = [Gpu(level=0, dry_when_idle=True)]
+def test_idle_time_counts_where_the_buffer_keeps_no_idle_samples(machine: SimulatedMachine) -> None:
+    machine.control.gpus = [SimulatedGpu(level=0, dry_when_idle=True)]
     machine.write()
     for _ in range(20):
         (device,) = machine.driver.read()
@@ -366,8 +374,8 @@ def test_idle_time_counts_where_the_buffer_keeps_no_idle_samples(machine: Machin
     assert values(device)["gpu_observed_seconds_total"] == pytest.approx(19, abs=0.1)
 
 
-def test_the_wall_clock_set_back_does_not_stop_busy_time(machine: Machine) -> None:
-    machine.control.gpus = [Gpu(level=100)]
+def test_the_wall_clock_set_back_does_not_stop_busy_time(machine: SimulatedMachine) -> None:
+    machine.control.gpus = [SimulatedGpu(level=100)]
     machine.write()
     for second in range(60):
         if second == 20:
@@ -378,8 +386,8 @@ def test_the_wall_clock_set_back_does_not_stop_busy_time(machine: Machine) -> No
     assert machine.driver.busy_sources == {uuid(0): BusySource.BUFFER}
 
 
-def test_busy_time_survives_a_loss_and_never_falls(machine: Machine) -> None:
-    machine.control.gpus = [Gpu(level=100)]
+def test_busy_time_survives_a_loss_and_never_falls(machine: SimulatedMachine) -> None:
+    machine.control.gpus = [SimulatedGpu(level=100)]
     machine.write()
     machine.driver.read()
     machine.wait(5.0)
@@ -404,9 +412,9 @@ def test_busy_time_survives_a_loss_and_never_falls(machine: Machine) -> None:
     ("code", "reason"), [(NOT_SUPPORTED, "unsupported"), (NO_PERMISSION, "no_permission"), (UNKNOWN, "error")]
 )
 def test_a_refused_call_is_an_absence_never_a_zero(
-    machine: Machine, line: nvidia_calls.Line, code: int, reason: str
+    machine: SimulatedMachine, line: nvidia_calls.Line, code: int, reason: str
 ) -> None:
-    device = the_one(machine, Gpu(fan=30, errors=dict.fromkeys(line.call.functions, code)))
+    device = read_single_gpu(machine, SimulatedGpu(fan=30, errors=dict.fromkeys(line.call.functions, code)))
     assert device.down is None
     assert absent(device)[line.family.name] == reason
     assert line.family not in {reading.family for reading in device.readings}
@@ -435,8 +443,10 @@ GARBAGE: list[tuple[Family, str, int]] = [
 
 
 @pytest.mark.parametrize(("family", "function", "number"), GARBAGE)
-def test_garbage_is_an_error_at_every_read(machine: Machine, family: Family, function: str, number: int) -> None:
-    machine.control.gpus = [Gpu(level=50, raw={function: number})]
+def test_garbage_is_an_error_at_every_read(
+    machine: SimulatedMachine, family: Family, function: str, number: int
+) -> None:
+    machine.control.gpus = [SimulatedGpu(level=50, raw={function: number})]
     machine.write()
     for _ in range(2):
         (device,) = machine.driver.read()
@@ -445,8 +455,8 @@ def test_garbage_is_an_error_at_every_read(machine: Machine, family: Family, fun
         assert device.down is None
 
 
-def test_garbage_utilization_is_not_counted_as_busy_time(machine: Machine) -> None:
-    machine.control.gpus = [Gpu(raw={RATES: 255, "nvmlDeviceGetSamples": 255})]
+def test_garbage_utilization_is_not_counted_as_busy_time(machine: SimulatedMachine) -> None:
+    machine.control.gpus = [SimulatedGpu(raw={RATES: 255, "nvmlDeviceGetSamples": 255})]
     machine.write()
     machine.driver.read()
     machine.wait(10)
@@ -454,13 +464,15 @@ def test_garbage_utilization_is_not_counted_as_busy_time(machine: Machine) -> No
     assert values(device)["gpu_observed_seconds_total"] == 0
 
 
-def test_a_static_fact_that_failed_is_asked_for_again(machine: Machine) -> None:
-    assert "gpu_sm_clock_max_hertz" in absent(the_one(machine, Gpu(errors={"nvmlDeviceGetMaxClockInfo": UNKNOWN})))
-    assert values(the_one(machine, Gpu()))["gpu_sm_clock_max_hertz"] == 1_980_000_000
+def test_a_static_fact_that_failed_is_asked_for_again(machine: SimulatedMachine) -> None:
+    assert "gpu_sm_clock_max_hertz" in absent(
+        read_single_gpu(machine, SimulatedGpu(errors={"nvmlDeviceGetMaxClockInfo": UNKNOWN}))
+    )
+    assert values(read_single_gpu(machine, SimulatedGpu()))["gpu_sm_clock_max_hertz"] == 1_980_000_000
 
 
-def test_a_gpu_in_mig_mode_has_no_utilization(machine: Machine) -> None:
-    machine.control.gpus = [Gpu(level=100, mig=True, memory_used=11125)]
+def test_a_gpu_in_mig_mode_has_no_utilization(machine: SimulatedMachine) -> None:
+    machine.control.gpus = [SimulatedGpu(level=100, mig=True, memory_used=11125)]
     machine.write()
     machine.driver.read()
     machine.wait(3)
@@ -472,8 +484,8 @@ def test_a_gpu_in_mig_mode_has_no_utilization(machine: Machine) -> None:
     assert device.down is None
 
 
-def test_the_buffer_is_not_believed_where_the_gauge_is_unsupported(machine: Machine) -> None:
-    device = the_one(machine, Gpu(level=100, errors={RATES: NOT_SUPPORTED}))
+def test_the_buffer_is_not_believed_where_the_gauge_is_unsupported(machine: SimulatedMachine) -> None:
+    device = read_single_gpu(machine, SimulatedGpu(level=100, errors={RATES: NOT_SUPPORTED}))
     assert absent(device)["gpu_busy_seconds_total"] == "unsupported"
     assert machine.driver.busy_sources == {uuid(0): BusySource.NONE}
 
@@ -481,63 +493,63 @@ def test_the_buffer_is_not_believed_where_the_gauge_is_unsupported(machine: Mach
 # ---- GPUs and drivers that go away ------------------------------------------------------------------------------
 
 
-def test_a_lost_gpu_keeps_its_identity_and_its_place_and_comes_back(machine: Machine) -> None:
-    machine.control.gpus = [Gpu(level=50) for _ in range(3)]
+def test_a_lost_gpu_keeps_its_identity_and_its_place_and_comes_back(machine: SimulatedMachine) -> None:
+    machine.control.gpus = [SimulatedGpu(level=50) for _ in range(3)]
     machine.write()
     healthy = machine.driver.read()
     machine.gpus[1].lost = True
     machine.write()
     devices = machine.driver.read()
-    assert downs(devices) == [None, DownReason.LOST, None]
+    assert down_reasons(devices) == [None, DownReason.LOST, None]
     assert [device.identity for device in devices] == [device.identity for device in healthy]
     assert devices[1].readings == ()
     for _ in range(3):
         machine.wait(RETRY_LOST_SECONDS + 1)  # long enough for a new session, which cannot open the GPU either
-        assert downs(machine.driver.read()) == [None, DownReason.LOST, None]
+        assert down_reasons(machine.driver.read()) == [None, DownReason.LOST, None]
     machine.gpus[1].lost = False
     machine.wait(RETRY_LOST_SECONDS + 1)
     machine.driver.read()
-    assert downs(machine.driver.read()) == [None, None, None]
+    assert down_reasons(machine.driver.read()) == [None, None, None]
 
 
 @pytest.mark.parametrize("code", [15, 16, 28], ids=["lost", "reset required", "not found"])
-def test_what_counts_as_lost(machine: Machine, code: int) -> None:
-    assert the_one(machine, Gpu(errors={RATES: code})).down is DownReason.LOST
+def test_what_counts_as_lost(machine: SimulatedMachine, code: int) -> None:
+    assert read_single_gpu(machine, SimulatedGpu(errors={RATES: code})).down is DownReason.LOST
 
 
-def test_all_gpus_lost(machine: Machine) -> None:
-    machine.control.gpus = [Gpu() for _ in range(8)]
+def test_all_gpus_lost(machine: SimulatedMachine) -> None:
+    machine.control.gpus = [SimulatedGpu() for _ in range(8)]
     machine.write()
     machine.driver.read()
     for gpu in machine.gpus:
         gpu.lost = True
     machine.write()
     devices = machine.driver.read()
-    assert downs(devices) == [DownReason.LOST] * 8
+    assert down_reasons(devices) == [DownReason.LOST] * 8
     assert [device.identity.uuid for device in devices] == [uuid(index) for index in range(8)]
 
 
-def test_a_card_that_left_the_enumeration_stays_as_lost(machine: Machine) -> None:
-    machine.control.gpus = [Gpu(level=10), Gpu(level=20), Gpu(level=30)]
+def test_a_card_that_left_the_enumeration_stays_as_lost(machine: SimulatedMachine) -> None:
+    machine.control.gpus = [SimulatedGpu(level=10), SimulatedGpu(level=20), SimulatedGpu(level=30)]
     machine.write()
     machine.driver.read()
     machine.gpus[1].missing = True
     machine.write()
     devices = machine.driver.read()
-    assert downs(devices) == [None, DownReason.LOST, None]
+    assert down_reasons(devices) == [None, DownReason.LOST, None]
     assert devices[1].identity.uuid == uuid(1)
     assert values(devices[2])["gpu_utilization_ratio"] == 0.3
 
 
-def test_a_replaced_card_is_forgotten(machine: Machine) -> None:
-    the_one(machine, Gpu())
+def test_a_replaced_card_is_forgotten(machine: SimulatedMachine) -> None:
+    read_single_gpu(machine, SimulatedGpu())
     machine.control.loads = 2
-    devices = [the_one(machine, Gpu(uuid="GPU-new")) for _ in range(2)][-1:]
+    devices = [read_single_gpu(machine, SimulatedGpu(uuid="GPU-new")) for _ in range(2)][-1:]
     assert [(device.identity.uuid, device.down) for device in devices] == [("GPU-new", None)]
 
 
-def test_a_gpu_that_was_lost_before_the_start_is_shown_by_its_index(machine: Machine) -> None:
-    machine.control.gpus = [Gpu(), Gpu(lost=True)]
+def test_a_gpu_that_was_lost_before_the_start_is_shown_by_its_index(machine: SimulatedMachine) -> None:
+    machine.control.gpus = [SimulatedGpu(), SimulatedGpu(lost=True)]
     machine.write()
     devices = machine.driver.read()
     assert [(device.identity.uuid, device.down) for device in devices] == [
@@ -550,25 +562,25 @@ def test_a_gpu_that_was_lost_before_the_start_is_shown_by_its_index(machine: Mac
     assert [device.identity.uuid for device in machine.driver.read()] == [uuid(0), uuid(1)]
 
 
-def test_a_gpu_that_could_not_be_opened_is_tried_again_at_once(machine: Machine) -> None:
-    machine.control.gpus = [Gpu(), Gpu(errors={"nvmlDeviceGetName": UNKNOWN})]
+def test_a_gpu_that_could_not_be_opened_is_tried_again_at_once(machine: SimulatedMachine) -> None:
+    machine.control.gpus = [SimulatedGpu(), SimulatedGpu(errors={"nvmlDeviceGetName": UNKNOWN})]
     machine.write()
-    assert downs(machine.driver.read()) == [None, DownReason.ERROR]
+    assert down_reasons(machine.driver.read()) == [None, DownReason.ERROR]
     machine.gpus[1].errors = {}
     machine.write()
     devices = machine.driver.read()
     assert [(device.identity.uuid, device.down) for device in devices] == [(uuid(0), None), (uuid(1), None)]
 
 
-def test_a_gpu_that_answers_nothing_but_errors_is_down(machine: Machine) -> None:
+def test_a_gpu_that_answers_nothing_but_errors_is_down(machine: SimulatedMachine) -> None:
     functions = {function for line in nvidia_calls.LIVE for function in line.call.functions} | {
         "nvmlDeviceGetSamples", "nvmlDeviceGetFieldValues", "nvmlDeviceGetComputeRunningProcesses_v3",
     }  # fmt: skip
-    assert the_one(machine, Gpu(errors=dict.fromkeys(functions, UNKNOWN))).down is DownReason.ERROR
+    assert read_single_gpu(machine, SimulatedGpu(errors=dict.fromkeys(functions, UNKNOWN))).down is DownReason.ERROR
 
 
-def test_a_reloaded_driver_is_found_again(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
-    machine.control.gpus = [Gpu(level=50), Gpu(level=50)]
+def test_a_reloaded_driver_is_found_again(machine: SimulatedMachine, caplog: pytest.LogCaptureFixture) -> None:
+    machine.control.gpus = [SimulatedGpu(level=50), SimulatedGpu(level=50)]
     machine.write()
     before = machine.driver.read()
     machine.control.loaded = False
@@ -576,29 +588,29 @@ def test_a_reloaded_driver_is_found_again(machine: Machine, caplog: pytest.LogCa
     with caplog.at_level(logging.WARNING):
         for _ in range(3):  # the dead session first, then refused attempts to open one
             devices = machine.driver.read()
-            assert downs(devices) == [DownReason.DRIVER_GONE] * 2
+            assert down_reasons(devices) == [DownReason.DRIVER_GONE] * 2
             assert [device.identity for device in devices] == [device.identity for device in before]
     assert len(caplog.records) == 1
     machine.control.loaded, machine.control.loads, machine.control.driver = True, 2, "595.80"
     machine.write()
     devices = machine.driver.read()
-    assert downs(devices) == [None, None]
+    assert down_reasons(devices) == [None, None]
     assert {device.identity.driver_version for device in devices} == {"595.80"}
 
 
-def test_a_driver_reloaded_between_two_reads_costs_one_reading(machine: Machine) -> None:
-    the_one(machine, Gpu())
+def test_a_driver_reloaded_between_two_reads_costs_one_reading(machine: SimulatedMachine) -> None:
+    read_single_gpu(machine, SimulatedGpu())
     machine.control.loads = 2
     machine.write()
-    assert downs(machine.driver.read()) == [DownReason.DRIVER_GONE]
-    assert downs(machine.driver.read()) == [None]
+    assert down_reasons(machine.driver.read()) == [DownReason.DRIVER_GONE]
+    assert down_reasons(machine.driver.read()) == [None]
 
 
 @pytest.mark.parametrize(
     ("code", "state"),
     [(9, DriverState.FAILED), (4, DriverState.NO_PERMISSION), (18, DriverState.FAILED), (999, DriverState.FAILED)],
 )
-def test_a_driver_that_refuses_from_the_start(machine: Machine, code: int, state: DriverState) -> None:
+def test_a_driver_that_refuses_from_the_start(machine: SimulatedMachine, code: int, state: DriverState) -> None:
     machine.control.errors = {"nvmlInitWithFlags": code}
     machine.write()
     for _ in range(2):
@@ -606,14 +618,14 @@ def test_a_driver_that_refuses_from_the_start(machine: Machine, code: int, state
             machine.driver.read()
         assert refusal.value.state is state
     machine.control.errors = {}
-    assert the_one(machine, Gpu()).down is None
+    assert read_single_gpu(machine, SimulatedGpu()).down is None
 
 
-def test_permission_withdrawn_later_takes_the_gpus_down(machine: Machine) -> None:
-    the_one(machine, Gpu())
+def test_permission_withdrawn_later_takes_the_gpus_down(machine: SimulatedMachine) -> None:
+    read_single_gpu(machine, SimulatedGpu())
     machine.control.errors = {"nvmlDeviceGetCount_v2": NO_PERMISSION}
     machine.write()
-    assert downs(machine.driver.read()) == [DownReason.ERROR]
+    assert down_reasons(machine.driver.read()) == [DownReason.ERROR]
 
 
 def test_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -626,18 +638,18 @@ def test_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal.value.state is DriverState.ABSENT
 
 
-def test_close_and_read_again(machine: Machine) -> None:
-    the_one(machine, Gpu())
+def test_close_and_read_again(machine: SimulatedMachine) -> None:
+    read_single_gpu(machine, SimulatedGpu())
     machine.driver.close()
     machine.driver.close()
     assert pynvml.nvmlLib is None
     assert pynvml._nvmlGetFunctionPointer_cache == {}  # its entries point into the library that was unmapped
-    assert downs(machine.driver.read()) == [None]
+    assert down_reasons(machine.driver.read()) == [None]
 
 
 def test_importing_loads_no_pynvml_and_closing_unmaps_the_library(nvml_library: Path, tmp_path: Path) -> None:
     """In a process of its own: here the library is held by the fixture."""
-    control = Control(tmp_path / "control", gpus=[Gpu(), Gpu()])
+    control = Control(tmp_path / "control", gpus=[SimulatedGpu(), SimulatedGpu()])
     control.write()
     program = textwrap.dedent(
         """
@@ -668,8 +680,8 @@ def test_importing_loads_no_pynvml_and_closing_unmaps_the_library(nvml_library: 
     assert done.stdout.splitlines() == ["False False", "2 True", "False 2 True", "driver_gone False"]
 
 
-def test_readings_are_immutable_and_the_old_ones_stay(machine: Machine) -> None:
-    first = the_one(machine, Gpu(power=100))
-    the_one(machine, Gpu(power=200))
+def test_readings_are_immutable_and_the_old_ones_stay(machine: SimulatedMachine) -> None:
+    first = read_single_gpu(machine, SimulatedGpu(power=100))
+    read_single_gpu(machine, SimulatedGpu(power=200))
     assert values(first)["gpu_power_watts"] == 100
     assert AbsentReason.ERROR.value not in absent(first).values()

@@ -11,8 +11,16 @@ from gpu_exporter.devices.nvidia_gpu import PROCESS_SECONDS
 from gpu_exporter.sampling import DeviceBoard, DeviceTask, Sampler
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.simulated_nvml.control import ALL_ONES_32, ALL_ONES_64, NO_PERMISSION, NOT_SUPPORTED, UNKNOWN, Gpu, Slice
-from tests.unit.devices.conftest import Machine
+from tests.simulated_nvml.control import (
+    ALL_ONES_32,
+    ALL_ONES_64,
+    NO_PERMISSION,
+    NOT_SUPPORTED,
+    UNKNOWN,
+    SimulatedGpu,
+    SimulatedMigInstance,
+)
+from tests.unit.devices.conftest import SimulatedMachine
 
 NAN_BITS = 0x7FF8000000000000
 LIMIT_SECONDS = 0.1
@@ -20,10 +28,10 @@ LIMIT_SECONDS = 0.1
 Rows = dict[str, dict[tuple[tuple[str, str], ...], float]]
 
 
-class Exporter:
+class ExporterHarness:
     """The driver under the sampler, one collection at a time, and the page as a scraper reads it."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: SimulatedMachine) -> None:
         self.machine = machine
         board = DeviceBoard("node")
         self.task = DeviceTask("nvidia", machine.driver, board, 1.0, LIMIT_SECONDS)
@@ -50,9 +58,9 @@ class Exporter:
 
 
 @pytest.fixture
-def exporter(machine: Machine) -> Exporter:
-    machine.control.gpus = [Gpu(level=60, processes=1, memory_used=1000) for _ in range(2)]
-    return Exporter(machine)
+def exporter(machine: SimulatedMachine) -> ExporterHarness:
+    machine.control.gpus = [SimulatedGpu(level=60, processes=1, memory_used=1000) for _ in range(2)]
+    return ExporterHarness(machine)
 
 
 def one(rows: Rows, name: str) -> float:
@@ -69,7 +77,7 @@ def state(rows: Rows) -> str:
     return dict(labels)["state"]
 
 
-def ups(rows: Rows) -> list[float]:
+def up_values(rows: Rows) -> list[float]:
     return list(rows.get("gpu_up", {}).values())
 
 
@@ -80,43 +88,43 @@ def absent_reasons(rows: Rows, family: str) -> set[str]:
 VALUES = ("gpu_utilization_ratio", "gpu_memory_used_bytes", "gpu_power_watts", "gpu_temperature_celsius")
 
 
-def test_no_driver(exporter: Exporter) -> None:
+def test_no_driver(exporter: ExporterHarness) -> None:
     exporter.machine.control.loaded = False
     rows = exporter.collect()
-    assert (state(rows), ups(rows)) == ("failed", [])
+    assert (state(rows), up_values(rows)) == ("failed", [])
 
 
-def test_no_permission(exporter: Exporter) -> None:
+def test_no_permission(exporter: ExporterHarness) -> None:
     exporter.machine.control.errors = {"nvmlInitWithFlags": NO_PERMISSION}
     rows = exporter.collect()
-    assert (state(rows), ups(rows)) == ("no_permission", [])
+    assert (state(rows), up_values(rows)) == ("no_permission", [])
 
 
 @pytest.mark.parametrize("lost", [1, 2])
-def test_lost(exporter: Exporter, lost: int) -> None:
+def test_lost(exporter: ExporterHarness, lost: int) -> None:
     exporter.collect()
     for gpu in exporter.machine.gpus[:lost]:
         gpu.lost = True
     rows = exporter.collect()
-    assert ups(rows) == [0.0] * lost + [1.0] * (2 - lost)
+    assert up_values(rows) == [0.0] * lost + [1.0] * (2 - lost)
     assert reasons(rows) == ["lost"] * lost
     assert len(rows["gpu_info"]) == 2
     for family in VALUES:
         assert len(rows.get(family, {})) == 2 - lost
 
 
-def test_driver_reloaded(exporter: Exporter) -> None:
+def test_driver_reloaded(exporter: ExporterHarness) -> None:
     before = exporter.collect()
     exporter.machine.control.loaded = False
     rows = exporter.collect()
-    assert (ups(rows), reasons(rows)) == ([0, 0], ["driver_gone"] * 2)
+    assert (up_values(rows), reasons(rows)) == ([0, 0], ["driver_gone"] * 2)
     assert not set(VALUES) & set(rows)
     exporter.machine.control.loaded, exporter.machine.control.loads = True, 2
     rows = exporter.collect()
-    assert (ups(rows), set(rows["gpu_up"])) == ([1, 1], set(before["gpu_up"]))
+    assert (up_values(rows), set(rows["gpu_up"])) == ([1, 1], set(before["gpu_up"]))
 
 
-def test_one_call_hanging(exporter: Exporter) -> None:
+def test_one_call_hanging(exporter: ExporterHarness) -> None:
     exporter.collect()
     exporter.machine.gpus[0].hang = {"nvmlDeviceGetPowerUsage": 0.8}
     exporter.machine.write()
@@ -124,23 +132,23 @@ def test_one_call_hanging(exporter: Exporter) -> None:
     thread.start()
     time.sleep(2 * LIMIT_SECONDS)
     rows = exporter.page()
-    assert (state(rows), ups(rows), reasons(rows)) == ("hung", [0, 0], ["hung"] * 2)
+    assert (state(rows), up_values(rows), reasons(rows)) == ("hung", [0, 0], ["hung"] * 2)
     assert not set(VALUES) & set(rows)
     thread.join(5)
     exporter.machine.gpus[0].hang = {}
     rows = exporter.collect()
-    assert (state(rows), ups(rows)) == ("ok", [1, 1])
+    assert (state(rows), up_values(rows)) == ("ok", [1, 1])
 
 
-def test_everything_unsupported_but_memory(exporter: Exporter) -> None:
+def test_everything_unsupported_but_memory(exporter: ExporterHarness) -> None:
     functions = {f for line in (*nvidia_calls.LIVE, *nvidia_calls.FIXED) for f in line.call.functions} | {
         "nvmlDeviceGetFieldValues", "nvmlDeviceGetSamples", "nvmlGpmSampleGet", "nvmlDeviceRegisterEvents",
         "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetMigMode",
     }  # fmt: skip
     errors = dict.fromkeys(functions - {"nvmlDeviceGetMemoryInfo_v2"}, NOT_SUPPORTED)
-    exporter.machine.control.gpus = [Gpu(errors=errors, memory_used=5)]
+    exporter.machine.control.gpus = [SimulatedGpu(errors=errors, memory_used=5)]
     rows = exporter.collect()
-    assert ups(rows) == [1]
+    assert up_values(rows) == [1]
     assert one(rows, "gpu_memory_used_bytes") == 5 * 2**20
     for family in (
         "gpu_utilization_ratio",
@@ -152,7 +160,7 @@ def test_everything_unsupported_but_memory(exporter: Exporter) -> None:
         assert family not in rows
 
 
-def test_garbage(exporter: Exporter) -> None:
+def test_garbage(exporter: ExporterHarness) -> None:
     garbage = {
         "nvmlDeviceGetUtilizationRates": 101, "nvmlDeviceGetSamples": ALL_ONES_32,
         "nvmlDeviceGetTemperature": ALL_ONES_32 - 5, "nvmlDeviceGetPowerUsage": ALL_ONES_32,
@@ -160,10 +168,10 @@ def test_garbage(exporter: Exporter) -> None:
         "nvmlDeviceGetRemappedRows": ALL_ONES_32, "field74": ALL_ONES_64, "field82": ALL_ONES_32,
         "field197": ALL_ONES_64, "gpm2": NAN_BITS, "gpm5": NAN_BITS | 1 << 63,
     }  # fmt: skip
-    exporter.machine.control.gpus = [Gpu(raw=garbage)]
+    exporter.machine.control.gpus = [SimulatedGpu(raw=garbage)]
     exporter.collect()
     rows = exporter.collect()
-    assert ups(rows) == [1]
+    assert up_values(rows) == [1]
     for family in (
         "gpu_utilization_ratio", "gpu_temperature_celsius", "gpu_power_watts", "gpu_energy_joules_total",
         "gpu_sm_clock_hertz", "gpu_remapped_rows", "gpu_throttle_seconds_total", "gpu_memory_temperature_celsius",
@@ -176,59 +184,59 @@ def test_garbage(exporter: Exporter) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 8, 64])
-def test_any_number(exporter: Exporter, count: int) -> None:
-    exporter.machine.control.gpus = [Gpu(level=count) for _ in range(count)]
+def test_any_number(exporter: ExporterHarness, count: int) -> None:
+    exporter.machine.control.gpus = [SimulatedGpu(level=count) for _ in range(count)]
     rows = exporter.collect()
-    assert (state(rows), ups(rows)) == ("ok", [1] * count)
+    assert (state(rows), up_values(rows)) == ("ok", [1] * count)
     assert len(rows.get("gpu_memory_used_bytes", {})) == count
 
 
-def test_gpus_that_come_while_running(exporter: Exporter) -> None:
+def test_gpus_that_come_while_running(exporter: ExporterHarness) -> None:
     for count in (1, 4, 2):
-        exporter.machine.control.gpus = [Gpu() for _ in range(count)]
+        exporter.machine.control.gpus = [SimulatedGpu() for _ in range(count)]
         rows = exporter.collect()
-        assert sum(ups(rows)) == count
+        assert sum(up_values(rows)) == count
     assert reasons(rows) == ["lost", "lost"]
 
 
-def test_mig_on_changed_and_off(exporter: Exporter) -> None:
-    steps: list[tuple[Gpu, int]] = [
-        (Gpu(level=40), 0),
-        (Gpu(mig=True, slices=[Slice("3g.40gb"), Slice("3g.40gb")]), 2),
-        (Gpu(mig=True, slices=[Slice("1g.10gb", uuid=f"MIG-{i}") for i in range(7)]), 7),
-        (Gpu(level=40), 0),
+def test_mig_on_changed_and_off(exporter: ExporterHarness) -> None:
+    steps: list[tuple[SimulatedGpu, int]] = [
+        (SimulatedGpu(level=40), 0),
+        (SimulatedGpu(mig=True, slices=[SimulatedMigInstance("3g.40gb"), SimulatedMigInstance("3g.40gb")]), 2),
+        (SimulatedGpu(mig=True, slices=[SimulatedMigInstance("1g.10gb", uuid=f"MIG-{i}") for i in range(7)]), 7),
+        (SimulatedGpu(level=40), 0),
     ]
     for gpu, slices in steps:
         exporter.machine.control.gpus = [gpu]
         rows = exporter.collect(10)
         children = [labels for labels in rows["gpu_info"] if dict(labels)["parent_uuid"]]
-        assert (len(children), len(rows["gpu_info"]), sum(ups(rows))) == (slices, slices + 1, slices + 1)
+        assert (len(children), len(rows["gpu_info"]), sum(up_values(rows))) == (slices, slices + 1, slices + 1)
         assert ("gpu_utilization_ratio" in rows) is (slices == 0)
 
 
-def test_two_thousand_processes(exporter: Exporter) -> None:
-    exporter.machine.control.gpus = [Gpu(processes=2000, memory_used=70000)]
+def test_two_thousand_processes(exporter: ExporterHarness) -> None:
+    exporter.machine.control.gpus = [SimulatedGpu(processes=2000, memory_used=70000)]
     assert one(exporter.collect(), "gpu_processes") == 2000
 
 
-def test_pid_used_again(exporter: Exporter) -> None:
+def test_pid_used_again(exporter: ExporterHarness) -> None:
     """Nothing of the process that had the pid before stays."""
-    exporter.machine.control.gpus = [Gpu(pids=[77], memory_used=900), Gpu()]
+    exporter.machine.control.gpus = [SimulatedGpu(pids=[77], memory_used=900), SimulatedGpu()]
     exporter.collect()
-    exporter.machine.control.gpus = [Gpu(), Gpu(pids=[77], memory_used=10)]
+    exporter.machine.control.gpus = [SimulatedGpu(), SimulatedGpu(pids=[77], memory_used=10)]
     rows = exporter.collect(PROCESS_SECONDS)
     assert list(rows["gpu_processes"].values()) == [0, 1]
     assert [device.processes for device in exporter.machine.driver.read()] == [(), ((77, 10 * 2**20),)]
 
 
-def test_released_and_opened_again(exporter: Exporter) -> None:
+def test_released_and_opened_again(exporter: ExporterHarness) -> None:
     exporter.collect()
     exporter.machine.driver.close()
     rows = exporter.collect()
-    assert ups(rows) == [1, 1]
+    assert up_values(rows) == [1, 1]
 
 
-def test_errors_at_random_places_never_break_the_page(exporter: Exporter) -> None:
+def test_errors_at_random_places_never_break_the_page(exporter: ExporterHarness) -> None:
     functions = [
         "nvmlDeviceGetCount_v2", "nvmlDeviceGetHandleByIndex_v2", "nvmlSystemGetDriverVersion", "nvmlDeviceGetUUID",
         "nvmlDeviceGetName", "nvmlDeviceGetPciInfo_v3", "nvmlDeviceGetMigMode", "nvmlGpmSampleGet", "nvmlGpmMetricsGet",
@@ -238,13 +246,13 @@ def test_errors_at_random_places_never_break_the_page(exporter: Exporter) -> Non
     for function in functions:
         for code in (1, 2, 3, 4, 6, 7, 9, 10, 13, 15, UNKNOWN):
             exporter.machine.control.errors = {function: code}
-            exporter.machine.control.gpus = [Gpu(errors={function: code}), Gpu()]
+            exporter.machine.control.gpus = [SimulatedGpu(errors={function: code}), SimulatedGpu()]
             exporter.machine.control.loads += 1
             for _ in range(3):
                 rows = exporter.collect()
-                assert len(ups(rows)) == len(rows.get("gpu_info", {}))
+                assert len(up_values(rows)) == len(rows.get("gpu_info", {}))
     exporter.machine.control.errors = {}
-    exporter.machine.control.gpus = [Gpu(), Gpu()]
+    exporter.machine.control.gpus = [SimulatedGpu(), SimulatedGpu()]
     for _ in range(3):
         rows = exporter.collect(61)
-    assert ups(rows) == [1, 1]
+    assert up_values(rows) == [1, 1]

@@ -15,14 +15,16 @@ from gpu_exporter.devices.nvidia_calls import Values
 from gpu_exporter.devices.nvidia_fields import LINES, LINK_SECONDS, Answer, FieldPlan, version
 from gpu_exporter.devices.nvml import Nvml
 
-from tests.simulated_nvml.control import NO_PERMISSION, NOT_SUPPORTED, UNKNOWN, Gpu
-from tests.simulated_nvml.told import absent, values
-from tests.unit.devices.conftest import Machine
+from tests.simulated_nvml.control import NO_PERMISSION, NOT_SUPPORTED, UNKNOWN, SimulatedGpu
+from tests.simulated_nvml.device_values import absent, values
+from tests.unit.devices.conftest import SimulatedMachine
 
 FIELDS = "nvmlDeviceGetFieldValues"
 
 
-def read(machine: Machine, gpu: Gpu, driver: str = "590.48.01") -> tuple[dict[object, float], dict[str, str]]:
+def read(
+    machine: SimulatedMachine, gpu: SimulatedGpu, driver: str = "590.48.01"
+) -> tuple[dict[object, float], dict[str, str]]:
     machine.control.gpus = [gpu]
     machine.control.driver = driver
     machine.write()
@@ -32,7 +34,7 @@ def read(machine: Machine, gpu: Gpu, driver: str = "590.48.01") -> tuple[dict[ob
     return values(device), absent(device)
 
 
-def throttled(seen: dict[object, float]) -> dict[str, float]:
+def throttle_values(seen: dict[object, float]) -> dict[str, float]:
     return {
         key[1]: value for key, value in seen.items() if isinstance(key, tuple) and "throttle_sec" in key[0] and value
     }
@@ -87,22 +89,22 @@ def test_field_numbers_are_those_of_pynvml() -> None:
     ],
 )
 def test_throttle_time_whatever_numbers_the_driver_gives_its_reasons(
-    machine: Machine, driver: str, expected: dict[str, float]
+    machine: SimulatedMachine, driver: str, expected: dict[str, float]
 ) -> None:
     """Under another number there is a setting, not a time: the simulated driver says 1 there."""
-    seen, _ = read(machine, Gpu(throttled_power=9, throttled_sw_thermal=3, throttled_hw_thermal=2), driver)
-    assert throttled(seen) == expected
+    seen, _ = read(machine, SimulatedGpu(throttled_power=9, throttled_sw_thermal=3, throttled_hw_thermal=2), driver)
+    assert throttle_values(seen) == expected
 
 
-def test_throttle_time_grows(machine: Machine) -> None:
-    read(machine, Gpu(throttled_power=9))
+def test_throttle_time_grows(machine: SimulatedMachine) -> None:
+    read(machine, SimulatedGpu(throttled_power=9))
     machine.gpus[0].throttled_power = 10.5
     machine.wait(1)
-    assert throttled(values(machine.driver.read()[0])) == {"sw_power_cap": 10.5}
+    assert throttle_values(values(machine.driver.read()[0])) == {"sw_power_cap": 10.5}
 
 
-def test_an_older_gpu_retires_pages(machine: Machine) -> None:
-    seen, why = read(machine, Gpu(retired_single=3, retired_double=1, retired_pending=1, nvlinks=0))
+def test_an_older_gpu_retires_pages(machine: SimulatedMachine) -> None:
+    seen, why = read(machine, SimulatedGpu(retired_single=3, retired_double=1, retired_pending=1, nvlinks=0))
     assert seen["gpu_retired_pages", "single_bit"] == 3
     assert seen["gpu_retired_pages", "double_bit"] == 1
     assert seen["gpu_retired_pages_pending"] == 1
@@ -110,8 +112,8 @@ def test_an_older_gpu_retires_pages(machine: Machine) -> None:
         assert why[family] == "unsupported"
 
 
-def test_links_that_go_down_are_seen_within_seconds(machine: Machine) -> None:
-    seen, _ = read(machine, Gpu())
+def test_links_that_go_down_are_seen_within_seconds(machine: SimulatedMachine) -> None:
+    seen, _ = read(machine, SimulatedGpu())
     assert (seen["gpu_nvlink_links", "active"], seen["gpu_nvlink_links", "inactive"]) == (18, 0)
     machine.gpus[0].nvlinks_inactive = 1
     machine.wait(LINK_SECONDS)
@@ -119,9 +121,9 @@ def test_links_that_go_down_are_seen_within_seconds(machine: Machine) -> None:
     assert (seen["gpu_nvlink_links", "active"], seen["gpu_nvlink_links", "inactive"]) == (17, 1)
 
 
-def test_a_counter_that_wraps_between_two_readings_is_not_told(machine: Machine) -> None:
+def test_a_counter_that_wraps_between_two_readings_is_not_reported(machine: SimulatedMachine) -> None:
     """Without GPM there is nothing else: then the family is unsupported."""
-    seen, why = read(machine, Gpu(pcie_sent=5, pcie_received=5, pcie_bits=32, gpm=0))
+    seen, why = read(machine, SimulatedGpu(pcie_sent=5, pcie_received=5, pcie_bits=32, gpm=0))
     assert why["gpu_pcie_transmit_bytes_total"] == why["gpu_pcie_receive_bytes_total"] == "unsupported"
     assert "gpu_pcie_transmit_bytes_total" not in seen
 
@@ -129,19 +131,19 @@ def test_a_counter_that_wraps_between_two_readings_is_not_told(machine: Machine)
 @pytest.mark.parametrize(
     ("code", "reason"), [(NOT_SUPPORTED, "unsupported"), (NO_PERMISSION, "no_permission"), (UNKNOWN, "error")]
 )
-def test_fields_refused_one_by_one_or_all_at_once_are_absent(machine: Machine, code: int, reason: str) -> None:
-    one, why = read(machine, Gpu(errors={"field82": code}))
+def test_fields_refused_one_by_one_or_all_at_once_are_absent(machine: SimulatedMachine, code: int, reason: str) -> None:
+    one, why = read(machine, SimulatedGpu(errors={"field82": code}))
     assert why["gpu_memory_temperature_celsius"] == reason
     assert "gpu_memory_temperature_celsius" not in one
     assert "gpu_pcie_transmit_bytes_total" in one
-    none, why = read(machine, Gpu(gpm=0, errors={FIELDS: code}))
+    none, why = read(machine, SimulatedGpu(gpm=0, errors={FIELDS: code}))
     for family in nvidia_fields.FAMILIES:
         assert why[family.name] == reason
         assert not any(family.name == (key[0] if isinstance(key, tuple) else key) for key in none)
 
 
-def test_one_bad_row_takes_its_family_along(machine: Machine) -> None:
-    seen, why = read(machine, Gpu(errors={"field52": UNKNOWN}))
+def test_one_bad_row_takes_its_family_along(machine: SimulatedMachine) -> None:
+    seen, why = read(machine, SimulatedGpu(errors={"field52": UNKNOWN}))
     assert why["gpu_nvlink_errors_total"] == "error"
     assert ("gpu_nvlink_errors_total", "crc_flit") not in seen
 
@@ -156,8 +158,10 @@ def test_one_bad_row_takes_its_family_along(machine: Machine) -> None:
         (138, 2**64 - 1, "gpu_nvlink_transmit_bytes_total"),
     ],
 )
-def test_garbage_in_a_field_is_an_error_at_every_read(machine: Machine, field: int, number: int, family: str) -> None:
-    seen, why = read(machine, Gpu(raw={f"field{field}": number}))
+def test_garbage_in_a_field_is_an_error_at_every_read(
+    machine: SimulatedMachine, field: int, number: int, family: str
+) -> None:
+    seen, why = read(machine, SimulatedGpu(raw={f"field{field}": number}))
     for _ in range(2):
         assert why[family] == "error"
         assert family not in seen
@@ -165,9 +169,9 @@ def test_garbage_in_a_field_is_an_error_at_every_read(machine: Machine, field: i
         seen, why = values(device), absent(device)
 
 
-def test_a_field_that_failed_once_is_asked_for_again(machine: Machine) -> None:
-    read(machine, Gpu(errors={"field82": UNKNOWN}))
-    machine.gpus[0] = Gpu(memory_temperature=71)
+def test_a_field_that_failed_once_is_asked_for_again(machine: SimulatedMachine) -> None:
+    read(machine, SimulatedGpu(errors={"field82": UNKNOWN}))
+    machine.gpus[0] = SimulatedGpu(memory_temperature=71)
     machine.wait(1)
     assert values(machine.driver.read()[0])["gpu_memory_temperature_celsius"] == 71
 

@@ -10,9 +10,9 @@ import pynvml
 import pytest
 from gpu_exporter.devices import nvidia_gpm
 
-from tests.simulated_nvml.control import NO_PERMISSION, NOT_SUPPORTED, UNKNOWN, Gpu
-from tests.simulated_nvml.told import absent, values
-from tests.unit.devices.conftest import Machine
+from tests.simulated_nvml.control import NO_PERMISSION, NOT_SUPPORTED, UNKNOWN, SimulatedGpu
+from tests.simulated_nvml.device_values import absent, values
+from tests.unit.devices.conftest import SimulatedMachine
 
 RATIOS = [family.name for family, _ in nvidia_gpm.RATIOS]
 NAN = struct.unpack("=Q", struct.pack("=d", float("nan")))[0]
@@ -22,7 +22,7 @@ def live_samples(library: Path) -> int:
     return int(ctypes.CDLL(str(library)).simulated_nvml_live_samples())
 
 
-def read_twice(machine: Machine, gpu: Gpu) -> tuple[dict[object, float], dict[str, str]]:
+def read_twice(machine: SimulatedMachine, gpu: SimulatedGpu) -> tuple[dict[object, float], dict[str, str]]:
     machine.control.gpus = [gpu]
     machine.write()
     machine.driver.read()
@@ -56,10 +56,10 @@ def test_metric_numbers_and_structures_are_those_of_pynvml() -> None:
     assert pynvml.NVML_GPM_METRICS_GET_VERSION == pynvml.NVML_GPM_SUPPORT_VERSION == nvidia_gpm._VERSION
 
 
-def test_activity_between_two_readings(machine: Machine) -> None:
+def test_activity_between_two_readings(machine: SimulatedMachine) -> None:
     seen, why = read_twice(
         machine,
-        Gpu(level=50, sm_activity=90, sm_occupancy=40, tensor=70, dram=60, fp64=2, fp32=20, fp16=10),
+        SimulatedGpu(level=50, sm_activity=90, sm_occupancy=40, tensor=70, dram=60, fp64=2, fp32=20, fp16=10),
     )
     assert {name: seen[name] for name in RATIOS} == {
         "gpu_engine_activity_ratio": 0.5,
@@ -74,24 +74,24 @@ def test_activity_between_two_readings(machine: Machine) -> None:
     assert not set(RATIOS) & set(why)
 
 
-def test_a_pair_covers_the_whole_time_between_the_readings(machine: Machine) -> None:
-    machine.control.gpus = [Gpu(level=100, period=10, duty=0.3)]
+def test_a_pair_covers_the_whole_time_between_the_readings(machine: SimulatedMachine) -> None:
+    machine.control.gpus = [SimulatedGpu(level=100, period=10, duty=0.3)]
     machine.write()
     machine.driver.read()
     machine.wait(10.0)
     assert values(machine.driver.read()[0])["gpu_engine_activity_ratio"] == pytest.approx(0.3)
 
 
-def test_the_first_reading_has_nothing_to_compare_with(machine: Machine) -> None:
-    machine.control.gpus = [Gpu(level=50)]
+def test_the_first_reading_has_nothing_to_compare_with(machine: SimulatedMachine) -> None:
+    machine.control.gpus = [SimulatedGpu(level=50)]
     machine.write()
     (device,) = machine.driver.read()
     assert {absent(device)[name] for name in RATIOS} == {"not_yet"}
     assert not set(RATIOS) & set(values(device))
 
 
-def test_readings_in_haste_say_the_same_again(machine: Machine) -> None:
-    read_twice(machine, Gpu(level=50))
+def test_readings_in_haste_say_the_same_again(machine: SimulatedMachine) -> None:
+    read_twice(machine, SimulatedGpu(level=50))
     machine.gpus[0].level = 100
     machine.wait(0.01)
     assert values(machine.driver.read()[0])["gpu_engine_activity_ratio"] == 0.5
@@ -99,8 +99,10 @@ def test_readings_in_haste_say_the_same_again(machine: Machine) -> None:
     assert values(machine.driver.read()[0])["gpu_engine_activity_ratio"] == pytest.approx(1.0, abs=0.02)
 
 
-@pytest.mark.parametrize("gpu", [Gpu(gpm=0), Gpu(errors={"nvmlGpmSampleGet": NOT_SUPPORTED}), Gpu(mig=True)])
-def test_a_gpu_without_gpm(machine: Machine, gpu: Gpu) -> None:
+@pytest.mark.parametrize(
+    "gpu", [SimulatedGpu(gpm=0), SimulatedGpu(errors={"nvmlGpmSampleGet": NOT_SUPPORTED}), SimulatedGpu(mig=True)]
+)
+def test_a_gpu_without_gpm(machine: SimulatedMachine, gpu: SimulatedGpu) -> None:
     seen, why = read_twice(machine, gpu)
     assert {why[name] for name in RATIOS} == {"unsupported"}
     assert not set(RATIOS) & set(seen)
@@ -108,8 +110,8 @@ def test_a_gpu_without_gpm(machine: Machine, gpu: Gpu) -> None:
 
 @pytest.mark.parametrize("function", ["nvmlGpmSampleGet", "nvmlGpmMetricsGet", "nvmlGpmQueryDeviceSupport"])
 @pytest.mark.parametrize(("code", "reason"), [(NO_PERMISSION, "no_permission"), (UNKNOWN, "error")])
-def test_gpm_refused_is_absent_and_comes_back(machine: Machine, function: str, code: int, reason: str) -> None:
-    seen, why = read_twice(machine, Gpu(level=50, errors={function: code}))
+def test_gpm_refused_is_absent_and_comes_back(machine: SimulatedMachine, function: str, code: int, reason: str) -> None:
+    seen, why = read_twice(machine, SimulatedGpu(level=50, errors={function: code}))
     assert {why[name] for name in RATIOS} == {reason}
     assert not set(RATIOS) & set(seen)
     machine.gpus[0].errors = {}
@@ -122,9 +124,9 @@ def test_gpm_refused_is_absent_and_comes_back(machine: Machine, function: str, c
 @pytest.mark.parametrize(
     "bits", [NAN, struct.unpack("=Q", struct.pack("=d", -3.0))[0], struct.unpack("=Q", struct.pack("=d", 4e9))[0]]
 )
-def test_garbage_of_one_metric_is_its_own_error(machine: Machine, bits: int) -> None:
+def test_garbage_of_one_metric_is_its_own_error(machine: SimulatedMachine, bits: int) -> None:
     seen, why = read_twice(
-        machine, Gpu(level=50, sm_activity=80, raw={"gpm2": bits, "gpm20": bits}, pcie_bits=32, pcie_rate=1)
+        machine, SimulatedGpu(level=50, sm_activity=80, raw={"gpm2": bits, "gpm20": bits}, pcie_bits=32, pcie_rate=1)
     )
     assert why["gpu_sm_activity_ratio"] == "error"
     assert "gpu_sm_activity_ratio" not in seen
@@ -132,26 +134,26 @@ def test_garbage_of_one_metric_is_its_own_error(machine: Machine, bits: int) -> 
     assert seen["gpu_engine_activity_ratio"] == 0.5
 
 
-def test_a_hair_over_the_top_is_the_top(machine: Machine) -> None:
+def test_a_hair_over_the_top_is_the_top(machine: SimulatedMachine) -> None:
     bits = struct.unpack("=Q", struct.pack("=d", 100.4))[0]
-    assert read_twice(machine, Gpu(raw={"gpm2": bits}))[0]["gpu_sm_activity_ratio"] == 1.0
+    assert read_twice(machine, SimulatedGpu(raw={"gpm2": bits}))[0]["gpu_sm_activity_ratio"] == 1.0
 
 
-def test_traffic_is_summed_up_only_where_the_driver_has_no_counter(machine: Machine) -> None:
-    seen, _ = read_twice(machine, Gpu(level=100, pcie_sent=10**12, pcie_rate=2**20, nvlink_rate=2**30))
+def test_traffic_is_summed_up_only_where_the_driver_has_no_counter(machine: SimulatedMachine) -> None:
+    seen, _ = read_twice(machine, SimulatedGpu(level=100, pcie_sent=10**12, pcie_rate=2**20, nvlink_rate=2**30))
     assert seen["gpu_pcie_transmit_bytes_total"] == 10**12
     assert seen["gpu_nvlink_transmit_bytes_total"] == 0  # the driver's counter, which does not move here
     machine.driver.close()
-    seen, why = read_twice(machine, Gpu(level=100, pcie_bits=32, pcie_rate=2**20))
+    seen, why = read_twice(machine, SimulatedGpu(level=100, pcie_bits=32, pcie_rate=2**20))
     assert seen["gpu_pcie_transmit_bytes_total"] == pytest.approx(2**20)
     assert "gpu_pcie_transmit_bytes_total" not in why
     machine.wait(2.0)
     assert values(machine.driver.read()[0])["gpu_pcie_transmit_bytes_total"] == pytest.approx(3 * 2**20)
 
 
-def test_samples_are_given_back(machine: Machine, nvml_library: Path) -> None:
+def test_samples_are_given_back(machine: SimulatedMachine, nvml_library: Path) -> None:
     before = live_samples(nvml_library)
-    machine.control.gpus = [Gpu() for _ in range(8)]
+    machine.control.gpus = [SimulatedGpu() for _ in range(8)]
     machine.write()
     for _ in range(5):
         machine.driver.read()

@@ -9,13 +9,13 @@ from gpu_exporter.devices.nvidia_lists import ProcessList, UtilizationBuffer
 from gpu_exporter.devices.nvml import GpuLost, NoValue, Nvml
 from gpu_exporter.snapshot import AbsentReason
 
-from tests.simulated_nvml.control import NO_PERMISSION, UNKNOWN, Gpu
-from tests.unit.devices.conftest import Machine
+from tests.simulated_nvml.control import NO_PERMISSION, UNKNOWN, SimulatedGpu
+from tests.unit.devices.conftest import SimulatedMachine
 
 
 @pytest.fixture
-def nvml(machine: Machine) -> Iterator[Nvml]:
-    machine.control.gpus = [Gpu(level=35, pids=[1, 2, 3], memory_used=300)]
+def nvml(machine: SimulatedMachine) -> Iterator[Nvml]:
+    machine.control.gpus = [SimulatedGpu(level=35, pids=[1, 2, 3], memory_used=300)]
     machine.write()
     session = Nvml()
     yield session
@@ -42,27 +42,27 @@ def test_room_is_made_for_a_longer_buffer(nvml: Nvml) -> None:
     assert len(buffer.newer_than(0) or ()) == 100
 
 
-def test_processes_are_those_that_pynvml_gives(nvml: Nvml, machine: Machine) -> None:
+def test_processes_are_those_that_pynvml_gives(nvml: Nvml, machine: SimulatedMachine) -> None:
     processes = ProcessList(nvml, handle(nvml))
     for count in (0, 3, 31, 33, 2000, 1):
-        machine.control.gpus = [Gpu(processes=count, memory_used=count * 2)]
+        machine.control.gpus = [SimulatedGpu(processes=count, memory_used=count * 2)]
         machine.write()
         nvml.call("nvmlDeviceGetCount")  # the library looks at its file
         theirs = nvml.call("nvmlDeviceGetComputeRunningProcesses", handle(nvml))
         assert [(p.pid, p.used_bytes) for p in processes.read()] == [(p.pid, p.usedGpuMemory) for p in theirs]
 
 
-def test_as_many_processes_but_others(nvml: Nvml, machine: Machine) -> None:
+def test_as_many_processes_but_others(nvml: Nvml, machine: SimulatedMachine) -> None:
     processes = ProcessList(nvml, handle(nvml))
     assert [process.pid for process in processes.read()] == [1, 2, 3]
-    machine.control.gpus = [Gpu(pids=[1, 7, 3], memory_used=300)]
+    machine.control.gpus = [SimulatedGpu(pids=[1, 7, 3], memory_used=300)]
     machine.write()
     nvml.call("nvmlDeviceGetCount")
     assert [process.pid for process in processes.read()] == [1, 7, 3]
 
 
-def test_memory_that_the_driver_does_not_know_is_none(nvml: Nvml, machine: Machine) -> None:
-    machine.control.gpus = [Gpu(pids=[9], raw={"nvmlDeviceGetComputeRunningProcesses_v3": 2**64 - 1})]
+def test_memory_that_the_driver_does_not_know_is_none(nvml: Nvml, machine: SimulatedMachine) -> None:
+    machine.control.gpus = [SimulatedGpu(pids=[9], raw={"nvmlDeviceGetComputeRunningProcesses_v3": 2**64 - 1})]
     machine.write()
     nvml.call("nvmlDeviceGetCount")
     assert ProcessList(nvml, handle(nvml)).read() == ((9, None),)
@@ -71,8 +71,10 @@ def test_memory_that_the_driver_does_not_know_is_none(nvml: Nvml, machine: Machi
 @pytest.mark.parametrize(
     ("code", "reason"), [(NO_PERMISSION, AbsentReason.NO_PERMISSION), (UNKNOWN, AbsentReason.ERROR)]
 )
-def test_errors_keep_their_meaning(nvml: Nvml, machine: Machine, code: int, reason: AbsentReason) -> None:
-    machine.control.gpus = [Gpu(errors={"nvmlDeviceGetComputeRunningProcesses_v3": code, "nvmlDeviceGetSamples": code})]
+def test_errors_keep_their_meaning(nvml: Nvml, machine: SimulatedMachine, code: int, reason: AbsentReason) -> None:
+    machine.control.gpus = [
+        SimulatedGpu(errors={"nvmlDeviceGetComputeRunningProcesses_v3": code, "nvmlDeviceGetSamples": code})
+    ]
     machine.write()
     nvml.call("nvmlDeviceGetCount")
     with pytest.raises(NoValue) as refusal:
@@ -81,7 +83,7 @@ def test_errors_keep_their_meaning(nvml: Nvml, machine: Machine, code: int, reas
     assert UtilizationBuffer(nvml, handle(nvml)).newer_than(0) is None
 
 
-def test_a_lost_gpu_is_lost_here_too(nvml: Nvml, machine: Machine) -> None:
+def test_a_lost_gpu_is_lost_here_too(nvml: Nvml, machine: SimulatedMachine) -> None:
     found = handle(nvml)
     machine.control.gpus[0].lost = True
     machine.write()

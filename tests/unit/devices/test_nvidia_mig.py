@@ -9,37 +9,39 @@ from gpu_exporter.devices.nvidia_gpu import PROCESS_SECONDS
 from gpu_exporter.devices.nvidia_mig import LIST_SECONDS
 from gpu_exporter.snapshot import DeviceReading, DownReason, ProcessUse
 
-from tests.simulated_nvml.control import NOT_SUPPORTED, UNKNOWN, Gpu, Slice
-from tests.simulated_nvml.told import absent, downs, values
-from tests.unit.devices.conftest import Machine
+from tests.simulated_nvml.control import NOT_SUPPORTED, UNKNOWN, SimulatedGpu, SimulatedMigInstance
+from tests.simulated_nvml.device_values import absent, down_reasons, values
+from tests.unit.devices.conftest import SimulatedMachine
 from tests.unit.devices.test_nvidia_gpm import live_samples
 
 MIB = 1024 * 1024
 
 
-def h100_in_slices() -> Gpu:
+def h100_in_slices() -> SimulatedGpu:
     """As nvidia-smi shows one: 3g, 2g, 1g, with places left free."""
-    return Gpu(
+    return SimulatedGpu(
         mig=True,
         memory_used=900,
         pids=[11, 12],
         pcie_rate=2**20,
         level=100,
         slices=[
-            Slice("3g.40gb", memory_total=40448, memory_used=600, gpu_instance=2, sm_activity=75, pids=[11]),
-            Slice("2g.20gb", memory_total=20096, memory_used=300, gpu_instance=3, place=2, pids=[12]),
-            Slice("1g.10gb", memory_total=9984, gpu_instance=9, place=6),
+            SimulatedMigInstance(
+                "3g.40gb", memory_total=40448, memory_used=600, gpu_instance=2, sm_activity=75, pids=[11]
+            ),
+            SimulatedMigInstance("2g.20gb", memory_total=20096, memory_used=300, gpu_instance=3, place=2, pids=[12]),
+            SimulatedMigInstance("1g.10gb", memory_total=9984, gpu_instance=9, place=6),
         ],
     )
 
 
-def read(machine: Machine, *gpus: Gpu) -> tuple[DeviceReading, ...]:
+def read(machine: SimulatedMachine, *gpus: SimulatedGpu) -> tuple[DeviceReading, ...]:
     machine.control.gpus = list(gpus)
     machine.write()
     return machine.driver.read()
 
 
-def test_slices_follow_their_parent_and_name_it(machine: Machine) -> None:
+def test_slices_follow_their_parent_and_name_it(machine: SimulatedMachine) -> None:
     parent, *slices = read(machine, h100_in_slices())
     assert parent.identity.parent_uuid == parent.identity.mig_profile == ""
     assert [(s.identity.index, s.identity.mig_profile) for s in slices] == [
@@ -54,7 +56,7 @@ def test_slices_follow_their_parent_and_name_it(machine: Machine) -> None:
     assert len({s.identity.uuid for s in (parent, *slices)}) == 4
 
 
-def test_each_slice_has_its_own_memory_and_processes(machine: Machine) -> None:
+def test_each_slice_has_its_own_memory_and_processes(machine: SimulatedMachine) -> None:
     parent, *slices = read(machine, h100_in_slices())
     assert [values(s)["gpu_memory_total_bytes"] / MIB for s in slices] == [40448, 20096, 9984]
     assert [values(s)["gpu_memory_used_bytes"] / MIB for s in slices] == [600, 300, 0]
@@ -63,8 +65,8 @@ def test_each_slice_has_its_own_memory_and_processes(machine: Machine) -> None:
     assert values(parent)["gpu_memory_used_bytes"] == 900 * MIB
 
 
-def test_totals_over_gpus_without_a_parent_count_nothing_twice(machine: Machine) -> None:
-    devices = read(machine, h100_in_slices(), Gpu(memory_used=100))
+def test_totals_over_gpus_without_a_parent_count_nothing_twice(machine: SimulatedMachine) -> None:
+    devices = read(machine, h100_in_slices(), SimulatedGpu(memory_used=100))
     whole = [device for device in devices if not device.identity.parent_uuid]
     parents = {device.identity.parent_uuid for device in devices}
     usable = [device for device in devices if device.identity.uuid not in parents]
@@ -72,14 +74,14 @@ def test_totals_over_gpus_without_a_parent_count_nothing_twice(machine: Machine)
     assert sum(values(device)["gpu_memory_used_bytes"] for device in usable) == 1000 * MIB
 
 
-def test_utilization_of_parent_and_slices_is_unsupported_never_zero(machine: Machine) -> None:
+def test_utilization_of_parent_and_slices_is_unsupported_never_zero(machine: SimulatedMachine) -> None:
     for device in read(machine, h100_in_slices()):
         for family in ("gpu_utilization_ratio", "gpu_busy_seconds_total", "gpu_observed_seconds_total"):
             assert absent(device)[family] == "unsupported"
             assert family not in values(device)
 
 
-def test_slices_have_activity_and_traffic_through_gpm(machine: Machine) -> None:
+def test_slices_have_activity_and_traffic_through_gpm(machine: SimulatedMachine) -> None:
     read(machine, h100_in_slices())
     machine.wait(2.0)
     parent, first, second, _ = machine.driver.read()
@@ -90,13 +92,13 @@ def test_slices_have_activity_and_traffic_through_gpm(machine: Machine) -> None:
     assert absent(first)["gpu_nvlink_transmit_bytes_total"] == "unsupported"
 
 
-def test_slices_say_nothing_of_what_only_the_board_has(machine: Machine) -> None:
+def test_slices_say_nothing_of_what_only_the_board_has(machine: SimulatedMachine) -> None:
     _, first, *_ = read(machine, h100_in_slices())
     told = set(values(first)) | set(absent(first))
     assert not told & {"gpu_power_watts", "gpu_temperature_celsius", "gpu_sm_clock_hertz", "gpu_energy_joules_total"}
 
 
-def test_an_older_gpu_has_slices_without_gpm(machine: Machine) -> None:
+def test_an_older_gpu_has_slices_without_gpm(machine: SimulatedMachine) -> None:
     gpu = h100_in_slices()
     gpu.gpm = 0
     _, first, *_ = read(machine, gpu)
@@ -104,9 +106,9 @@ def test_an_older_gpu_has_slices_without_gpm(machine: Machine) -> None:
     assert values(first)["gpu_memory_used_bytes"] == 600 * MIB
 
 
-def test_mig_switched_on_and_off_while_running(machine: Machine, nvml_library: Path) -> None:
+def test_mig_switched_on_and_off_while_running(machine: SimulatedMachine, nvml_library: Path) -> None:
     before = live_samples(nvml_library)
-    assert len(read(machine, Gpu(level=50))) == 1
+    assert len(read(machine, SimulatedGpu(level=50))) == 1
     machine.wait(1.0)
     machine.control.gpus = [h100_in_slices()]
     machine.wait(1.0)
@@ -114,7 +116,7 @@ def test_mig_switched_on_and_off_while_running(machine: Machine, nvml_library: P
     assert len(on) == 4
     assert absent(on[0])["gpu_utilization_ratio"] == "unsupported"
     assert absent(on[0])["gpu_nvlink_links"] == "unsupported"
-    machine.control.gpus = [Gpu(level=50)]
+    machine.control.gpus = [SimulatedGpu(level=50)]
     for _ in range(2):
         machine.wait(1.0)
         (off,) = machine.driver.read()
@@ -125,9 +127,9 @@ def test_mig_switched_on_and_off_while_running(machine: Machine, nvml_library: P
     assert live_samples(nvml_library) == before
 
 
-def test_busy_time_goes_on_after_mig_was_off_again(machine: Machine) -> None:
-    read(machine, Gpu(level=100))
-    for gpus in ([Gpu(level=100)], [h100_in_slices()], [Gpu(level=100)]):
+def test_busy_time_goes_on_after_mig_was_off_again(machine: SimulatedMachine) -> None:
+    read(machine, SimulatedGpu(level=100))
+    for gpus in ([SimulatedGpu(level=100)], [h100_in_slices()], [SimulatedGpu(level=100)]):
         machine.control.gpus = gpus
         for _ in range(3):
             machine.wait(1.0)
@@ -135,10 +137,10 @@ def test_busy_time_goes_on_after_mig_was_off_again(machine: Machine) -> None:
     assert 5 < values(device)["gpu_observed_seconds_total"] <= 9
 
 
-def test_slices_made_anew_while_running(machine: Machine, nvml_library: Path) -> None:
+def test_mig_instances_recreated_while_running(machine: SimulatedMachine, nvml_library: Path) -> None:
     before = live_samples(nvml_library)
     read(machine, h100_in_slices())
-    machine.gpus[0].slices = [Slice("7g.80gb", uuid="MIG-whole", memory_total=80896, memory_used=1)]
+    machine.gpus[0].slices = [SimulatedMigInstance("7g.80gb", uuid="MIG-whole", memory_total=80896, memory_used=1)]
     machine.wait(LIST_SECONDS)
     _, only = machine.driver.read()
     assert (only.identity.uuid, only.identity.mig_profile) == ("MIG-whole", "7g.80gb")
@@ -148,55 +150,67 @@ def test_slices_made_anew_while_running(machine: Machine, nvml_library: Path) ->
     assert len(machine.driver.read()) == 1
 
 
-def test_a_slice_made_again_under_its_old_uuid_is_read_where_it_is_now(machine: Machine) -> None:
-    read(machine, Gpu(mig=True, slices=[Slice(uuid="MIG-a", memory_used=1), Slice(uuid="MIG-b", memory_used=2)]))
-    machine.gpus[0].slices = [Slice(uuid="MIG-b", memory_used=20), Slice(uuid="MIG-a", memory_used=10)]
+def test_a_slice_made_again_under_its_old_uuid_is_read_where_it_is_now(machine: SimulatedMachine) -> None:
+    read(
+        machine,
+        SimulatedGpu(
+            mig=True,
+            slices=[
+                SimulatedMigInstance(uuid="MIG-a", memory_used=1),
+                SimulatedMigInstance(uuid="MIG-b", memory_used=2),
+            ],
+        ),
+    )
+    machine.gpus[0].slices = [
+        SimulatedMigInstance(uuid="MIG-b", memory_used=20),
+        SimulatedMigInstance(uuid="MIG-a", memory_used=10),
+    ]
     machine.wait(LIST_SECONDS)
     _, *slices = machine.driver.read()
     used = {slice_.identity.uuid: values(slice_)["gpu_memory_used_bytes"] / MIB for slice_ in slices}
     assert used == {"MIG-a": 10, "MIG-b": 20}
 
 
-def test_a_slice_that_was_removed_is_down_until_it_is_missed(machine: Machine) -> None:
+def test_a_slice_that_was_removed_is_down_until_it_is_missed(machine: SimulatedMachine) -> None:
     read(machine, h100_in_slices())
     machine.gpus[0].slices = machine.gpus[0].slices[:2]
     machine.wait(1.0)
-    assert downs(machine.driver.read()) == [None, None, None, DownReason.ERROR]
+    assert down_reasons(machine.driver.read()) == [None, None, None, DownReason.ERROR]
     machine.wait(1.0)
-    assert downs(machine.driver.read()) == [None, None, None]
+    assert down_reasons(machine.driver.read()) == [None, None, None]
 
 
-def test_slices_of_a_lost_gpu_are_lost(machine: Machine) -> None:
-    devices = read(machine, h100_in_slices(), Gpu())
+def test_slices_of_a_lost_gpu_are_lost(machine: SimulatedMachine) -> None:
+    devices = read(machine, h100_in_slices(), SimulatedGpu())
     machine.gpus[0].lost = True
     machine.wait(1.0)
     lost = machine.driver.read()
-    assert downs(lost) == [DownReason.LOST] * 4 + [None]
+    assert down_reasons(lost) == [DownReason.LOST] * 4 + [None]
     assert [device.identity for device in lost] == [device.identity for device in devices]
 
 
-def test_processes_move_to_the_slice_that_they_run_on(machine: Machine) -> None:
-    assert read(machine, Gpu(pids=[5], memory_used=10))[0].processes == (ProcessUse(5, 10 * MIB),)
+def test_processes_move_to_the_slice_that_they_run_on(machine: SimulatedMachine) -> None:
+    assert read(machine, SimulatedGpu(pids=[5], memory_used=10))[0].processes == (ProcessUse(5, 10 * MIB),)
     machine.control.gpus = [h100_in_slices()]
     machine.wait(PROCESS_SECONDS)
     assert [len(device.processes) for device in machine.driver.read()] == [0, 1, 1, 0]
 
 
-def test_a_driver_without_the_profile_in_the_name(machine: Machine) -> None:
+def test_a_driver_without_the_profile_in_the_name(machine: SimulatedMachine) -> None:
     gpu = h100_in_slices()
-    gpu.slices = [Slice("3g.40gb", memory_total=40448, memory_used=1)]
+    gpu.slices = [SimulatedMigInstance("3g.40gb", memory_total=40448, memory_used=1)]
     gpu.name = "NVIDIA"
     _, only = read(machine, gpu)
     assert only.identity.mig_profile == "3g.40gb"
 
 
 @pytest.mark.parametrize("code", [NOT_SUPPORTED, UNKNOWN])
-def test_a_gpu_whose_mode_is_not_told_is_whole(machine: Machine, code: int) -> None:
-    (device,) = read(machine, Gpu(level=30, errors={"nvmlDeviceGetMigMode": code}))
+def test_a_gpu_whose_mode_is_not_reported_is_whole(machine: SimulatedMachine, code: int) -> None:
+    (device,) = read(machine, SimulatedGpu(level=30, errors={"nvmlDeviceGetMigMode": code}))
     assert values(device)["gpu_utilization_ratio"] == 0.3
 
 
-def test_slices_that_cannot_be_listed_take_nothing_along(machine: Machine) -> None:
+def test_slices_that_cannot_be_listed_take_nothing_along(machine: SimulatedMachine) -> None:
     gpu = h100_in_slices()
     gpu.errors = {"nvmlDeviceGetMaxMigDeviceCount": UNKNOWN}
-    assert downs(read(machine, gpu)) == [None]
+    assert down_reasons(read(machine, gpu)) == [None]

@@ -12,12 +12,14 @@ from gpu_exporter import metrics
 from gpu_exporter.devices.nvidia_xid_codes import FATAL, MEANINGS, meaning
 from gpu_exporter.snapshot import DeviceReading, DownReason
 
-from tests.simulated_nvml.control import NO_PERMISSION, NOT_SUPPORTED, Gpu
-from tests.simulated_nvml.told import absent, downs, values
-from tests.unit.devices.conftest import Machine
+from tests.simulated_nvml.control import NO_PERMISSION, NOT_SUPPORTED, SimulatedGpu
+from tests.simulated_nvml.device_values import absent, down_reasons, values
+from tests.unit.devices.conftest import SimulatedMachine
 
 
-def read_until(machine: Machine, wanted: Callable[[tuple[DeviceReading, ...]], bool]) -> tuple[DeviceReading, ...]:
+def read_until(
+    machine: SimulatedMachine, wanted: Callable[[tuple[DeviceReading, ...]], bool]
+) -> tuple[DeviceReading, ...]:
     """The thread needs a moment, of real time."""
     deadline = time.monotonic() + 5
     while True:
@@ -28,7 +30,7 @@ def read_until(machine: Machine, wanted: Callable[[tuple[DeviceReading, ...]], b
         time.sleep(0.005)
 
 
-def listening(machine: Machine, *gpus: Gpu) -> tuple[DeviceReading, ...]:
+def start_listening(machine: SimulatedMachine, *gpus: SimulatedGpu) -> tuple[DeviceReading, ...]:
     machine.control.gpus = list(gpus)
     machine.write()
     return read_until(
@@ -40,7 +42,7 @@ def count(device: DeviceReading, xid: int) -> float | None:
     return values(device).get(("gpu_xid_errors_total", str(xid)))
 
 
-def report(machine: Machine, gpu: int, xid: int) -> None:
+def report(machine: SimulatedMachine, gpu: int, xid: int) -> None:
     machine.control.xids.append((gpu, xid))
     machine.write()
 
@@ -49,8 +51,8 @@ def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "nvidia-xid"]
 
 
-def test_fatal_ones_are_counted_from_zero_on(machine: Machine) -> None:
-    (device,) = listening(machine, Gpu())
+def test_fatal_ones_are_counted_from_zero_on(machine: SimulatedMachine) -> None:
+    (device,) = start_listening(machine, SimulatedGpu())
     seen = {key[1]: value for key, value in values(device).items() if key[0] == "gpu_xid_errors_total"}
     assert seen == {str(xid): 0 for xid in FATAL}
     assert "79" in seen
@@ -58,9 +60,9 @@ def test_fatal_ones_are_counted_from_zero_on(machine: Machine) -> None:
 
 
 def test_xids_are_counted_by_gpu_and_code_with_class_advice_and_time(
-    machine: Machine, caplog: pytest.LogCaptureFixture
+    machine: SimulatedMachine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    listening(machine, Gpu(), Gpu())
+    start_listening(machine, SimulatedGpu(), SimulatedGpu())
     with caplog.at_level(logging.WARNING):
         for gpu, xid in ((1, 79), (1, 31), (1, 31), (0, 4242)):
             report(machine, gpu, xid)
@@ -74,8 +76,8 @@ def test_xids_are_counted_by_gpu_and_code_with_class_advice_and_time(
     assert sum("Xid" in record.getMessage() for record in caplog.records) == 4
 
 
-def test_a_reading_does_not_wait_for_events(machine: Machine) -> None:
-    listening(machine, Gpu())
+def test_a_reading_does_not_wait_for_events(machine: SimulatedMachine) -> None:
+    start_listening(machine, SimulatedGpu())
     machine.control.hang = {"nvmlEventSetWait_v2": 1.0}
     machine.write()
     time.sleep(0.05)
@@ -87,21 +89,21 @@ def test_a_reading_does_not_wait_for_events(machine: Machine) -> None:
     machine.write()
 
 
-def test_counts_go_on_over_a_reload_of_the_driver(machine: Machine) -> None:
-    listening(machine, Gpu())
+def test_counts_go_on_over_a_reload_of_the_driver(machine: SimulatedMachine) -> None:
+    start_listening(machine, SimulatedGpu())
     report(machine, 0, 48)
     read_until(machine, lambda devices: count(devices[0], 48) == 1)
     machine.control.loads = 2
     machine.write()
-    assert downs(machine.driver.read()) == [DownReason.DRIVER_GONE]
+    assert down_reasons(machine.driver.read()) == [DownReason.DRIVER_GONE]
     read_until(machine, lambda devices: devices[0].down is None and count(devices[0], 48) == 1)
     time.sleep(0.1)  # until it listens again: what happens before is not heard
     report(machine, 0, 48)
     read_until(machine, lambda devices: count(devices[0], 48) == 2)
 
 
-def test_a_lost_gpu_does_not_deafen_for_the_others(machine: Machine) -> None:
-    listening(machine, Gpu(), Gpu())
+def test_a_lost_gpu_does_not_deafen_for_the_others(machine: SimulatedMachine) -> None:
+    start_listening(machine, SimulatedGpu(), SimulatedGpu())
     machine.gpus[0].lost = True
     machine.write()
     time.sleep(0.1)
@@ -109,12 +111,12 @@ def test_a_lost_gpu_does_not_deafen_for_the_others(machine: Machine) -> None:
         report(machine, 1, 94)
         time.sleep(0.01)
     devices = read_until(machine, lambda devices: (count(devices[1], 94) or 0) > 0)
-    assert downs(devices) == [DownReason.LOST, None]
+    assert down_reasons(devices) == [DownReason.LOST, None]
 
 
-def test_a_gpu_that_is_plugged_in_is_listened_to(machine: Machine) -> None:
-    listening(machine, Gpu())
-    machine.control.gpus.append(Gpu())
+def test_a_gpu_that_is_plugged_in_is_listened_to(machine: SimulatedMachine) -> None:
+    start_listening(machine, SimulatedGpu())
+    machine.control.gpus.append(SimulatedGpu())
     machine.write()
     read_until(machine, lambda devices: len(devices) == 2 and count(devices[1], 79) == 0)
     time.sleep(0.1)
@@ -124,31 +126,31 @@ def test_a_gpu_that_is_plugged_in_is_listened_to(machine: Machine) -> None:
 
 @pytest.mark.parametrize("function", ["nvmlDeviceRegisterEvents", "nvmlEventSetCreate"])
 @pytest.mark.parametrize(("code", "reason"), [(NOT_SUPPORTED, "unsupported"), (NO_PERMISSION, "no_permission")])
-def test_a_driver_that_tells_no_xids(machine: Machine, function: str, code: int, reason: str) -> None:
+def test_a_driver_that_tells_no_xids(machine: SimulatedMachine, function: str, code: int, reason: str) -> None:
     machine.control.errors = {function: code} if "Set" in function else {}
-    machine.control.gpus = [Gpu(errors={function: code})]
+    machine.control.gpus = [SimulatedGpu(errors={function: code})]
     machine.write()
     (device,) = read_until(machine, lambda devices: absent(devices[0])["gpu_xid_errors_total"] != "not_yet")
     assert absent(device)["gpu_xid_errors_total"] == reason
     assert "gpu_xid_errors_total" not in {key[0] for key in values(device)}
 
 
-def test_closing_ends_the_thread_soon(machine: Machine) -> None:
-    listening(machine, Gpu())
+def test_closing_ends_the_thread_soon(machine: SimulatedMachine) -> None:
+    start_listening(machine, SimulatedGpu())
     assert len(threads()) == 1
     begin = time.perf_counter()
     machine.driver.close()
     assert time.perf_counter() - begin < 0.5
     assert threads() == []
-    listening(machine, Gpu())
+    start_listening(machine, SimulatedGpu())
     assert len(threads()) == 1
 
 
 def test_closing_does_not_wait_for_ever_for_a_wait_that_hangs(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
+    machine: SimulatedMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gpu_exporter.devices.nvidia_xid.STOP_SECONDS", 0.1)
-    listening(machine, Gpu())
+    start_listening(machine, SimulatedGpu())
     machine.control.hang = {"nvmlEventSetWait_v2": 0.6}
     machine.write()
     time.sleep(0.05)

@@ -34,7 +34,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) 
         ("a: [", "not YAML"),
     ],
 )
-def test_a_file_is_refused_with_place_and_mend(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_is_refused_with_place_and_fix(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "e.yml"
     file.write_text(text)
     with pytest.raises(ConfigError) as refused:
@@ -57,7 +57,7 @@ def test_a_file_is_refused_with_place_and_mend(tmp_path: Path, text: str, said: 
         (["--config.file=/nowhere/e.yml"], "readable file"),
     ],
 )
-def test_flags_are_refused_with_the_mend(flags: list[str], said: str) -> None:
+def test_flags_are_refused_with_the_fix(flags: list[str], said: str) -> None:
     with pytest.raises(ConfigError) as refused:
         load(flags, COLLECTORS)
     assert said in str(refused.value)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.servers import require
+from tests.servers import require_binary
 
 FLEET = ",".join(f"2xH100-80GB:{name}" for name in SCENARIOS) + ",1xRTX4090-24GB:training"
 
@@ -40,7 +40,9 @@ def page() -> bytes:
 
 @pytest.mark.servers
 def test_promtool_has_nothing_to_say(page: bytes) -> None:
-    done = subprocess.run([require("promtool"), "check", "metrics"], input=page, capture_output=True, check=False)
+    done = subprocess.run(
+        [require_binary("promtool"), "check", "metrics"], input=page, capture_output=True, check=False
+    )
     said = [line for line in (done.stdout + done.stderr).decode().splitlines() if not line.startswith(INHERITED)]
     assert said == []
 

@@ -17,7 +17,7 @@ from gpu_exporter.exposition import render
 from gpu_exporter.snapshot import device_samples
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.servers import require
+from tests.servers import require_binary
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 NODENAME = "node-1"
@@ -83,7 +83,7 @@ def test_the_golden_page_tells_of_each_gpu_once(machine: str) -> None:
 @pytest.mark.parametrize("machine", MACHINES)
 def test_promtool_has_nothing_to_say(machine: str) -> None:
     done = subprocess.run(
-        [require("promtool"), "check", "metrics"],
+        [require_binary("promtool"), "check", "metrics"],
         input=(GOLDEN / f"{machine}.txt").read_bytes(),
         capture_output=True,
         timeout=60,

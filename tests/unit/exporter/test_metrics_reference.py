@@ -41,7 +41,7 @@ def test_the_page_is_not_stale() -> None:
     assert BUILDER.main(["--check"]) == 0
 
 
-def test_a_stale_page_is_told(
+def test_a_stale_page_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "metrics.md"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.programs import eventually, exporter
+from tests.own_processes import eventually, exporter
 from tests.servers import free_port
 
 

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 LOAD = Family("node_load1", "gauge", "1m load average.")
 
 
-class Driver:
+class FakeDriver:
     """Two GPUs that answer, fail or hang as the test says."""
 
     vendor = "test"
@@ -38,7 +38,7 @@ class Driver:
     def close(self) -> None: ...
 
 
-class Host:
+class FakeHost:
     def __init__(self) -> None:
         self.problem: Exception | None = None
         self.value = 1.0
@@ -53,9 +53,9 @@ class Host:
 Rows = dict[tuple[str, ...], float]
 
 
-class Stand:
+class SamplerHarness:
     def __init__(self, limit: float = 0.15) -> None:
-        self.driver, self.host = Driver(), Host()
+        self.driver, self.host = FakeDriver(), FakeHost()
         board = DeviceBoard("node-1")
         page = HostPage(self.host)
         tasks = [DeviceTask("test", self.driver, board, 0.02, limit)]
@@ -79,14 +79,14 @@ class Stand:
 
 
 @pytest.fixture
-def stand() -> Iterator[Stand]:
-    stand = Stand()
+def stand() -> Iterator[SamplerHarness]:
+    stand = SamplerHarness()
     yield stand
     stand.driver.free.set()
     stand.sampler.stop()
 
 
-def test_the_first_page_is_whole(stand: Stand) -> None:
+def test_the_first_page_is_whole(stand: SamplerHarness) -> None:
     assert stand.rows("gpu_up") == {("GPU-0",): 1, ("GPU-1",): 1}
     assert stand.rows("gpu_utilization_ratio") == {("GPU-0",): 0.5, ("GPU-1",): 0.5}
     assert stand.rows("gpu_exporter_driver_info") == {("test", "ok"): 1}
@@ -94,7 +94,7 @@ def test_the_first_page_is_whole(stand: Stand) -> None:
     assert set(stand.rows("gpu_exporter_collector_success")) == {("test",), ("loadavg",)}
 
 
-def test_a_hanging_driver_is_reported_and_the_rest_goes_on(stand: Stand) -> None:
+def test_a_hanging_driver_is_reported_and_the_rest_goes_on(stand: SamplerHarness) -> None:
     stand.driver.free.clear()
     stand.until(lambda: stand.rows("gpu_up") == {("GPU-0",): 0, ("GPU-1",): 0})
     begun = time.monotonic()
@@ -112,7 +112,7 @@ def test_a_hanging_driver_is_reported_and_the_rest_goes_on(stand: Stand) -> None
     assert stand.rows("gpu_exporter_driver_info") == {("test", "ok"): 1}
 
 
-def test_a_driver_with_a_defect_keeps_the_identities_and_no_values(stand: Stand) -> None:
+def test_a_driver_with_a_defect_keeps_the_identities_and_no_values(stand: SamplerHarness) -> None:
     stand.driver.problem = RuntimeError("odd")
     stand.until(lambda: stand.rows("gpu_exporter_driver_info") == {("test", "failed"): 1})
     assert stand.rows("gpu_up") == {("GPU-0",): 0, ("GPU-1",): 0}
@@ -123,7 +123,7 @@ def test_a_driver_with_a_defect_keeps_the_identities_and_no_values(stand: Stand)
 
 
 def test_an_absent_driver_is_no_failure() -> None:
-    board, driver = DeviceBoard("n"), Driver()
+    board, driver = DeviceBoard("n"), FakeDriver()
     driver.problem = DriverUnavailable(DriverState.ABSENT, "not installed")
     task = DeviceTask("test", driver, board, 0.02, 1)
     assert task.collect_once() == 30.0  # looked for again later
@@ -133,7 +133,7 @@ def test_an_absent_driver_is_no_failure() -> None:
     )
 
 
-def test_a_failing_host_collector_serves_nothing_old(stand: Stand) -> None:
+def test_a_failing_host_collector_serves_nothing_old(stand: SamplerHarness) -> None:
     stand.host.problem = OSError("gone")
     stand.until(lambda: stand.rows("node_load1") == {})
     assert stand.rows("gpu_exporter_collector_success")["loadavg",] == 0
@@ -143,7 +143,9 @@ def test_a_failing_host_collector_serves_nothing_old(stand: Stand) -> None:
     stand.until(lambda: stand.rows("gpu_exporter_collector_success")["loadavg",] == 1)
 
 
-def test_a_driver_is_let_go_of_when_asked_and_taken_again(monkeypatch: pytest.MonkeyPatch, stand: Stand) -> None:
+def test_a_driver_is_let_go_of_when_asked_and_taken_again(
+    monkeypatch: pytest.MonkeyPatch, stand: SamplerHarness
+) -> None:
     closed = threading.Event()
     monkeypatch.setattr(stand.driver, "close", closed.set)
     monkeypatch.setattr("gpu_exporter.sampling.RELEASE_SECONDS", 0.3)
@@ -155,7 +157,7 @@ def test_a_driver_is_let_go_of_when_asked_and_taken_again(monkeypatch: pytest.Mo
     stand.until(lambda: stand.rows("gpu_up") == {("GPU-0",): 1, ("GPU-1",): 1})
 
 
-class Eager(Driver):
+class FrequentSamplingDriver(FakeDriver):
     """Wants to be looked at more often than it is read."""
 
     def __init__(self) -> None:
@@ -171,7 +173,7 @@ class Eager(Driver):
 
 
 def test_a_driver_is_sampled_between_its_readings_and_a_hang_there_is_seen() -> None:
-    board, driver = DeviceBoard("n"), Eager()
+    board, driver = DeviceBoard("n"), FrequentSamplingDriver()
     task = DeviceTask("test", driver, board, 0.5, 0.1)
     task.start()
     assert task.run_once.wait(2)

@@ -53,7 +53,7 @@ def http_client(server: MetricsServer) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(host, port, timeout=5)
 
 
-def ask(server: MetricsServer, *parts: bytes) -> bytes:
+def send_raw(server: MetricsServer, *parts: bytes) -> bytes:
     """All that the server answers to these bytes until it closes the connection."""
     with connect(server) as client:
         for part in parts:
@@ -62,7 +62,7 @@ def ask(server: MetricsServer, *parts: bytes) -> bytes:
         return b"".join(iter(lambda: client.recv(65536), b""))
 
 
-def until(condition) -> None:
+def wait_until(condition) -> None:
     deadline = time.monotonic() + 5
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -134,7 +134,7 @@ def test_accepts_gzip(accept_encoding, accepts):
 def test_head_is_get_without_the_body(server):
     answer, body = get(server, method="HEAD")
     assert (answer.status, body, answer.getheader("Content-Length")) == (200, b"", str(len(PAGE)))
-    head = ask(server, LAST_GET.replace(b"GET", b"HEAD"))
+    head = send_raw(server, LAST_GET.replace(b"GET", b"HEAD"))
     assert head.endswith(b"\r\n\r\n")
     assert head.count(b"\r\n\r\n") == 1
 
@@ -176,20 +176,20 @@ def test_who_closes_the_connection(server, request_, kept):
 
 
 def test_pipelined_requests_are_answered_in_turn(server):
-    answers = ask(server, GET + GET.replace(b"/metrics", b"/nothing") + LAST_GET)
+    answers = send_raw(server, GET + GET.replace(b"/metrics", b"/nothing") + LAST_GET)
     statuses = [part[:3] for part in answers.split(b"HTTP/1.1 ")[1:]]
     assert statuses == [b"200", b"404", b"200"]
     assert answers.count(PAGE) == 2
 
 
 def test_request_in_pieces(server):
-    assert ask(server, b"\r\n\r\nGE", b"T /metr", b"ics HTTP/1.1\r", b"\nConnection: close\r\n", b"\r", b"\n").endswith(
-        PAGE
-    )
+    assert send_raw(
+        server, b"\r\n\r\nGE", b"T /metr", b"ics HTTP/1.1\r", b"\nConnection: close\r\n", b"\r", b"\n"
+    ).endswith(PAGE)
 
 
 def test_bare_line_feeds_as_typed_by_hand(server):
-    assert ask(server, b"GET /metrics HTTP/1.0\n\n").endswith(PAGE)
+    assert send_raw(server, b"GET /metrics HTTP/1.0\n\n").endswith(PAGE)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_bare_line_feeds_as_typed_by_hand(server):
     ],
 )
 def test_refused_and_closed(server, request_, status):
-    answer = ask(server, request_)
+    answer = send_raw(server, request_)
     assert answer.startswith(b"HTTP/1.1 %d " % status)
     assert answer.count(b"\r\nServer: ") == 1
     assert b"\r\nConnection: close\r\n" in answer
@@ -228,7 +228,7 @@ def test_refused_and_closed(server, request_, status):
 
 
 def test_refusal_reaches_a_client_that_is_still_sending(server):
-    assert ask(server, b"POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n", *[b"x" * 10_000] * 10).startswith(
+    assert send_raw(server, b"POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n", *[b"x" * 10_000] * 10).startswith(
         b"HTTP/1.1 405 "
     )
 
@@ -267,8 +267,8 @@ def test_client_that_does_not_take_its_answer_is_cut_off(monkeypatch):
     large = b"x" * 50_000_000
     with serving(lambda: large) as server, connect(server) as client:
         client.sendall(GET)
-        until(lambda: server._connections)
-        until(lambda: not server._connections)
+        wait_until(lambda: server._connections)
+        wait_until(lambda: not server._connections)
 
 
 def test_idle_connection_is_closed_after_a_while(server, monkeypatch):
@@ -297,7 +297,7 @@ def test_one_connection_too_many_closes_the_most_useless(server, monkeypatch):
     monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 3)
     with ExitStack() as stack:
         used, useless, other = (stack.enter_context(connect(server)) for _ in range(3))
-        until(lambda: len(server._connections) == 3)
+        wait_until(lambda: len(server._connections) == 3)
         used.sendall(GET.replace(b"/metrics", b"/-/ready"))
         assert used.recv(65536).startswith(b"HTTP/1.1 200 ")
         assert get(server)[1] == PAGE
@@ -328,7 +328,7 @@ def test_page_that_cannot_be_made_is_an_error_and_logged(caplog):
     assert "no page today" in caplog.text
 
 
-def test_address_in_use_tells_the_mend(server):
+def test_address_in_use_says_how_to_fix_it(server):
     with pytest.raises(BadAddress, match=r"--web\.listen-address"):
         MetricsServer(("127.0.0.1", server.server_address[1]), Site("/metrics", lambda: PAGE))
 
@@ -341,7 +341,7 @@ def test_ipv6():
         pytest.skip(str(error))
 
 
-class Guard:
+class FakeAccess:
     """Lets in who says so, and not too often."""
 
     headers = (("X-Frame-Options", "deny"),)
@@ -361,14 +361,14 @@ class Guard:
 
 
 def test_who_may_come_in_and_what_may_be_done() -> None:
-    done, guard = [], Guard()
+    done, guard = [], FakeAccess()
     site = Site("/metrics", lambda: PAGE, {"/-/release": lambda: done.append(1)}, lambda: guard)
     server = MetricsServer(("127.0.0.1", 0), site)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
 
     def asked(line: bytes, *fields: bytes) -> tuple[bytes, bytes]:
-        answer = ask(server, b"\r\n".join((line + b" HTTP/1.1", b"Connection: close", *fields, b"", b"")))
+        answer = send_raw(server, b"\r\n".join((line + b" HTTP/1.1", b"Connection: close", *fields, b"", b"")))
         return answer.split(b" ", 2)[1], answer
 
     try:

@@ -250,7 +250,7 @@ def test_rate_limit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # TLS
 
 
-class Authority:
+class TestCertificateAuthority:
     """Certificates made with openssl: a CA, and what it signs."""
 
     def __init__(self, folder: Path) -> None:
@@ -271,7 +271,7 @@ class Authority:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not shutil.which("openssl"):
         pytest.skip("makes certificates with openssl")
-    authority = Authority(tmp_path_factory.mktemp("tls"))
+    authority = TestCertificateAuthority(tmp_path_factory.mktemp("tls"))
     authority.make("server", san="DNS:localhost,IP:127.0.0.1")
     authority.make("other", san="DNS:localhost,IP:127.0.0.1")
     authority.make("client", "/CN=prometheus", san="DNS:prometheus.example,URI:spiffe://x/p", ca="ca")
@@ -289,7 +289,7 @@ def folder(certificates: Path, tmp_path: Path) -> Path:
 SERVER = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
 
 
-class Echo:
+class TlsEchoServer:
     """Wraps what connects as the exporter would, and sends one line back."""
 
     def __init__(self, config) -> None:
@@ -320,11 +320,11 @@ class Echo:
         self._listener.close()
 
 
-def talk(
+def tls_handshake(
     folder: Path, config, trusted: str = "server", client: str = "", **options
 ) -> tuple[str | None, tuple[str, str, int] | None]:
     """TLS's version and cipher, if a line comes back."""
-    echo = Echo(config if callable(config) else lambda: config)
+    echo = TlsEchoServer(config if callable(config) else lambda: config)
     try:
         with connect(folder, echo.port, trusted, client, **options) as connection:
             connection.sendall(b"hello")
@@ -353,9 +353,9 @@ def tls_config(folder: Path, more: str = "") -> WebConfig:
 def test_a_handshake(folder: Path) -> None:
     config = tls_config(folder)
     assert config.ssl_context() is config.ssl_context()
-    assert talk(folder, config)[0] == "TLSv1.3"
+    assert tls_handshake(folder, config)[0] == "TLSv1.3"
     with pytest.raises(ssl.SSLCertVerificationError):
-        talk(folder, config, trusted="other")
+        tls_handshake(folder, config, trusted="other")
     context = config.ssl_context()
     assert context
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
@@ -368,7 +368,7 @@ def test_certificates_in_the_file_itself(folder: Path) -> None:
     text = f"tls_server_config:\n  cert: |\n{indented('server.crt')}  key: |\n{indented('server.key')}"
     text += f"  client_auth_type: RequireAndVerifyClientCert\n  client_ca: |\n{indented('ca.crt')}"
     config = load(folder / "web.yml", text)
-    assert talk(folder, config, client="client")[0] == "TLSv1.3"
+    assert tls_handshake(folder, config, client="client")[0] == "TLSv1.3"
 
 
 def test_versions_and_ciphers(folder: Path) -> None:
@@ -377,12 +377,12 @@ def test_versions_and_ciphers(folder: Path) -> None:
         "  max_version: TLS12\n  cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384]\n"
         "  curve_preferences: [CurveP384]\n  prefer_server_cipher_suites: false\n",
     )
-    version, cipher = talk(folder, config)
+    version, cipher = tls_handshake(folder, config)
     assert version == "TLSv1.2"
     assert cipher
     assert cipher[0] == "ECDHE-ECDSA-AES256-GCM-SHA384"
     with pytest.raises(OSError):
-        talk(folder, config, ciphers="ECDHE-ECDSA-AES128-GCM-SHA256")
+        tls_handshake(folder, config, ciphers="ECDHE-ECDSA-AES128-GCM-SHA256")
     context = config.ssl_context()
     assert context
     assert not context.options & ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -390,9 +390,9 @@ def test_versions_and_ciphers(folder: Path) -> None:
 
 def test_suites_of_tls_13_only_leave_nothing_for_what_came_before(folder: Path) -> None:
     config = tls_config(folder, "  cipher_suites: [TLS_AES_128_GCM_SHA256]\n")
-    assert talk(folder, config)[0] == "TLSv1.3"
+    assert tls_handshake(folder, config)[0] == "TLSv1.3"
     with pytest.raises(OSError):
-        talk(folder, config, most=ssl.TLSVersion.TLSv1_2)
+        tls_handshake(folder, config, most=ssl.TLSVersion.TLSv1_2)
     with pytest.raises(WebConfigError, match="max_version: no version of TLS is left"):
         tls_config(folder, "  cipher_suites: [TLS_AES_128_GCM_SHA256]\n  max_version: TLS12\n")
     with pytest.raises(WebConfigError, match="no version of TLS is left"):
@@ -407,10 +407,10 @@ def test_every_suite_and_curve_is_known_here(folder: Path) -> None:
     for name, openssl in _CURVES.items():
         config = f"  curve_preferences: [{name}]\n"
         if is_settable(openssl):
-            assert talk(folder, tls_config(folder, config))[0]
+            assert tls_handshake(folder, tls_config(folder, config))[0]
         else:
             with pytest.raises(WebConfigError, match="leave curve_preferences out"):
-                talk(folder, tls_config(folder, config))
+                tls_handshake(folder, tls_config(folder, config))
 
 
 def is_settable(curve: str) -> bool:
@@ -424,14 +424,14 @@ def is_settable(curve: str) -> bool:
 
 def test_clients(folder: Path) -> None:
     config = tls_config(folder, "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n")
-    assert talk(folder, config, client="client")[0]
+    assert tls_handshake(folder, config, client="client")[0]
     for client in ("", "stranger"):
         with pytest.raises(OSError):
-            talk(folder, config, client=client)
+            tls_handshake(folder, config, client=client)
     config = tls_config(folder, "  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: ca.crt\n")
-    assert talk(folder, config)[0]
+    assert tls_handshake(folder, config)[0]
     with pytest.raises(OSError):
-        talk(folder, config, client="stranger")
+        tls_handshake(folder, config, client="stranger")
 
 
 @pytest.mark.parametrize(
@@ -443,10 +443,10 @@ def test_clients_by_alternative_name(folder: Path, sans: str, good: bool) -> Non
         f"  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n  client_allowed_sans: [{sans}]\n",
     )
     if good:
-        assert talk(folder, config, client="client")[0]
+        assert tls_handshake(folder, config, client="client")[0]
     else:
         with pytest.raises(OSError):
-            talk(folder, config, client="client")
+            tls_handshake(folder, config, client="client")
 
 
 @pytest.mark.parametrize(
@@ -500,7 +500,7 @@ def test_changed(folder: Path) -> None:
     assert config.changed()
 
 
-class Clock:
+class FakeClock:
     now = 0.0
 
     def __call__(self) -> float:
@@ -514,11 +514,11 @@ def replace(folder: Path, name: str) -> None:
 
 
 def test_a_new_certificate_is_served_and_old_connections_stay(folder: Path) -> None:
-    clock = Clock()
+    clock = FakeClock()
     shutil.copy(folder / "server.crt", folder / "first.crt")
     (folder / "web.yml").write_text(SERVER)
     keeper = WebConfigKeeper(folder / "web.yml", 1.0, clock)
-    echo = Echo(keeper.current)
+    echo = TlsEchoServer(keeper.current)
     try:
         with connect(folder, echo.port, "first") as old:
             replace(folder, "other")
@@ -533,10 +533,10 @@ def test_a_new_certificate_is_served_and_old_connections_stay(folder: Path) -> N
         echo.close()
 
 
-def test_a_mistake_in_an_edit_changes_nothing_and_is_said_once(
+def test_a_mistake_in_an_edit_changes_nothing_and_is_reported_once(
     path: Path, bcrypt: FakeBcrypt, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock = Clock()
+    clock = FakeClock()
     path.write_text(USERS)
     keeper = WebConfigKeeper(path, 1.0, clock)
     first = keeper.current()
@@ -555,7 +555,7 @@ def test_a_mistake_in_an_edit_changes_nothing_and_is_said_once(
 
 
 def test_tls_is_not_switched_off_by_an_edit(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    clock = Clock()
+    clock = FakeClock()
     (folder / "web.yml").write_text(SERVER)
     keeper = WebConfigKeeper(folder / "web.yml", 1.0, clock)
     (folder / "web.yml").write_text("")

@@ -18,7 +18,7 @@ from gpu_exporter.host.base import HostSettings
 from gpu_exporter.host.infiniband import InfinibandCollector
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.unit.host.fixture import make_node
+from tests.unit.host.fake_node import make_node
 
 BINARY = shutil.which("prometheus-node-exporter") or shutil.which("node_exporter")
 pytestmark = [
@@ -27,9 +27,9 @@ pytestmark = [
 ]
 
 #: What is ours and node_exporter 1.5 does not have yet (1.9 does).
-NEWER = {"node_pressure_irq_stalled_seconds_total"}
+NEWER_FAMILIES = {"node_pressure_irq_stalled_seconds_total"}
 #: How far a busy node may move between the two readings, in the family's own unit.
-MOVES = {
+CHANGING_FAMILIES = {
     "node_memory_": 256 * 2**20,
     "node_filesystem_": 256 * 2**20,
     "node_disk_": 256 * 2**20,
@@ -45,7 +45,7 @@ MOVES = {
 }
 
 
-class Found(NamedTuple):
+class ParsedFamily(NamedTuple):
     type: str
     labels: frozenset[str]
     rows: dict[frozenset[tuple[str, str]], float]
@@ -88,28 +88,28 @@ def command(port: int) -> list[str]:
     ]
 
 
-def parse(text: str) -> dict[str, Found]:
-    found: dict[str, Found] = {}
+def parse(text: str) -> dict[str, ParsedFamily]:
+    found: dict[str, ParsedFamily] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            entry = found.setdefault(sample.name, Found(family.type, frozenset(sample.labels), {}))
+            entry = found.setdefault(sample.name, ParsedFamily(family.type, frozenset(sample.labels), {}))
             entry.rows[frozenset(sample.labels.items())] = sample.value
     return found
 
 
-def collect() -> dict[str, Found]:
-    found: dict[str, Found] = {}
+def collect() -> dict[str, ParsedFamily]:
+    found: dict[str, ParsedFamily] = {}
     for make in COLLECTORS.values():
         for samples in make(HostSettings()).collect():
             family = samples.family
-            entry = found.setdefault(family.name, Found(family.type, frozenset(family.labels), {}))
+            entry = found.setdefault(family.name, ParsedFamily(family.type, frozenset(family.labels), {}))
             for labels, value in samples.rows:
                 entry.rows[frozenset(zip(family.labels, labels, strict=True))] = value
     return found
 
 
 @pytest.fixture(scope="module")
-def both() -> Iterator[tuple[dict[str, Found], dict[str, Found]]]:
+def both() -> Iterator[tuple[dict[str, ParsedFamily], dict[str, ParsedFamily]]]:
     port = free_port()
     with subprocess.Popen(command(port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
@@ -120,11 +120,11 @@ def both() -> Iterator[tuple[dict[str, Found], dict[str, Found]]]:
             process.wait(10)
 
 
-Both = tuple[dict[str, Found], dict[str, Found]]
+Both = tuple[dict[str, ParsedFamily], dict[str, ParsedFamily]]
 
 
 def allowed_move(name: str) -> float:
-    return next((move for prefix, move in MOVES.items() if name.startswith(prefix)), 0)
+    return next((move for prefix, move in CHANGING_FAMILIES.items() if name.startswith(prefix)), 0)
 
 
 def known(name: str, rows: dict[frozenset[tuple[str, str]], float]) -> dict[frozenset[tuple[str, str]], float]:
@@ -138,7 +138,7 @@ def known(name: str, rows: dict[frozenset[tuple[str, str]], float]) -> dict[froz
 
 def test_no_family_is_made_up(both: Both) -> None:
     theirs, ours = both
-    assert set(ours) - set(theirs) - NEWER == set()
+    assert set(ours) - set(theirs) - NEWER_FAMILIES == set()
 
 
 def test_each_collector_has_its_families(both: Both) -> None:

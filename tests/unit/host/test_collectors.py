@@ -19,7 +19,7 @@ from gpu_exporter.host.files import MAX_KNOWN_DEVICES, Devices
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.host.fixture import MAIN_FILE, PROC, collector, make_node, values, write
+from tests.unit.host.fake_node import MAIN_FILE, PROC, collector, make_node, values, write
 
 ROOT_ONLY = ("/dev/sda1", "/", "ext4")
 REAL_STATVFS = os.statvfs
@@ -130,7 +130,7 @@ def test_uname(node: HostSettings) -> None:
     assert values(collector("uname", node)) == {("node_uname_info", labels): 1}
 
 
-def test_a_container_is_told_its_nodes_name(node: HostSettings) -> None:
+def test_a_container_gets_its_nodes_name(node: HostSettings) -> None:
     [(_, labels)] = values(collector("uname", replace(node, nodename="node-7")))
     assert labels[4] == "node-7"
 
@@ -295,7 +295,7 @@ def test_cpu_counters_do_not_go_back_on_jitter(node: HostSettings) -> None:
     assert found["node_cpu_seconds_total", ("0", "iowait")] == pytest.approx(500 * tick)
 
 
-def test_a_cpu_that_was_off_starts_anew(node: HostSettings) -> None:
+def test_a_cpu_that_was_off_starts_again(node: HostSettings) -> None:
     cpu = collector("cpu", node)
     write(node.procfs, cpu_line(100, 10_000, 500))
     values(cpu)
@@ -420,11 +420,11 @@ def errors(found: dict[tuple[str, tuple[str, ...]], float]) -> dict[str, float]:
     return {labels[1]: value for (name, labels), value in found.items() if name == "node_filesystem_device_error"}
 
 
-def quick(time_limit: float = 0.3) -> statvfs.StatvfsPool:
+def with_time_limit(time_limit: float = 0.3) -> statvfs.StatvfsPool:
     return statvfs.StatvfsPool(time_limit)
 
 
-class Hung:
+class HangingStatvfs:
     """Stands in for os.statvfs: some paths do not answer until they are let go."""
 
     def __init__(self, hangs: Callable[[str], bool]) -> None:
@@ -470,7 +470,7 @@ def test_escapes_in_the_table(node: HostSettings) -> None:
     ],
 )
 def test_rootfs(node: HostSettings, monkeypatch: pytest.MonkeyPatch, mounted: str, asked: str, shown: str) -> None:
-    fake = Hung(lambda path: False)
+    fake = HangingStatvfs(lambda path: False)
     monkeypatch.setattr(os, "statvfs", fake)
     write_mounts(node, f"/dev/sda1 {mounted} ext4")
     assert errors(values(collector("filesystem", replace(node, rootfs=Path("/host"))))) == {shown: 0}
@@ -499,10 +499,10 @@ def test_what_a_file_system_does_not_count_is_absent(node: HostSettings, monkeyp
 
 
 def test_a_hung_mount_does_not_hold_up_the_others(node: HostSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = Hung(lambda path: path == "/home")
+    fake = HangingStatvfs(lambda path: path == "/home")
     monkeypatch.setattr(os, "statvfs", fake)
     source = filesystem.FilesystemCollector(node)
-    source._pool = quick()
+    source._pool = with_time_limit()
     try:
         began = time.monotonic()
         assert errors(values(source)) == {"/": 0, "/data one": 0, "/home": 1}
@@ -521,11 +521,11 @@ def test_a_hung_mount_does_not_hold_up_the_others(node: HostSettings, monkeypatc
 
 
 def test_the_mounts_of_one_server_hold_one_thread(node: HostSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = Hung(lambda path: path.startswith("/nfs"))
+    fake = HangingStatvfs(lambda path: path.startswith("/nfs"))
     monkeypatch.setattr(os, "statvfs", fake)
     write_mounts(node, *(f"filer:/export/{i} /nfs/{i} nfs4" for i in range(100)), "/dev/sda1 / ext4")
     source = filesystem.FilesystemCollector(node)
-    source._pool = quick()
+    source._pool = with_time_limit()
     try:
         found = errors(values(source))
         assert sum(found.values()) == 100
@@ -537,12 +537,12 @@ def test_the_mounts_of_one_server_hold_one_thread(node: HostSettings, monkeypatc
 
 def test_many_dead_mounts_do_not_starve_the_good(monkeypatch: pytest.MonkeyPatch) -> None:
     dead = {f"/fuse/{i}" for i in range(20)}
-    fake = Hung(lambda path: False)
+    fake = HangingStatvfs(lambda path: False)
     monkeypatch.setattr(os, "statvfs", fake)
     monkeypatch.setattr(statvfs, "MAX_THREADS", 4)
     monkeypatch.setattr(statvfs, "PATIENCE_SECONDS", 0.005)
     groups = {path: [path] for path in [*sorted(dead), "/good"]}
-    pool = quick()
+    pool = with_time_limit()
     assert len(pool.ask(groups)) == 21
     fake.hangs = dead.__contains__
     try:
@@ -561,7 +561,7 @@ def test_many_dead_mounts_do_not_starve_the_good(monkeypatch: pytest.MonkeyPatch
 def test_ten_thousand_mounts(node: HostSettings) -> None:
     write_mounts(node, *(f"/dev/dm-{i} /mnt/{i} ext4" for i in range(10_000)))
     source = filesystem.FilesystemCollector(node)
-    source._pool = quick(30)
+    source._pool = with_time_limit(30)
     assert sum(errors(values(source)).values()) == 0
     began = time.monotonic()
     assert len(list(source.collect())) == 7
@@ -576,7 +576,7 @@ def test_slow_mounts_share_one_time_limit(node: HostSettings, monkeypatch: pytes
     monkeypatch.setattr(os, "statvfs", slow)
     write_mounts(node, *(f"/dev/dm-{i} /mnt/{i} ext4" for i in range(1000)))
     source = filesystem.FilesystemCollector(node)
-    source._pool = quick()
+    source._pool = with_time_limit()
     began = time.monotonic()
     found = errors(values(source))
     assert time.monotonic() - began < 2
@@ -584,7 +584,7 @@ def test_slow_mounts_share_one_time_limit(node: HostSettings, monkeypatch: pytes
     assert 0 < sum(found.values()) < 1000
 
 
-def test_no_thread_can_be_had(node: HostSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_thread_can_be_started(node: HostSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 

@@ -12,12 +12,12 @@ from gpu_exporter.jobs import textfile
 from gpu_exporter.jobs.textfile import TextfilePage, reserved
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.unit.host.fixture import make_node
+from tests.unit.host.fake_node import make_node
 
 GOOD = "# HELP training_samples_total Samples.\n# TYPE training_samples_total counter\ntraining_samples_total 5\n"
 
 
-class Folder:
+class TextfileFolder:
     def __init__(self, root: Path, *directories: str) -> None:
         self.root = root
         self.page = TextfilePage(directories or (str(root),), reserved(host=True))
@@ -47,11 +47,11 @@ class Folder:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    return Folder(tmp_path)
+def folder(tmp_path: Path) -> TextfileFolder:
+    return TextfileFolder(tmp_path)
 
 
-def test_a_file(folder: Folder) -> None:
+def test_a_file(folder: TextfileFolder) -> None:
     os.utime(folder.write("job.prom"), (1, 1700000000.5))
     assert folder.samples() == {
         "training_samples_total": 5,
@@ -61,7 +61,7 @@ def test_a_file(folder: Folder) -> None:
     assert b"# HELP training_samples_total Samples.\n# TYPE training_samples_total counter\n" in folder.page.page
 
 
-def test_all_types_are_served(folder: Folder) -> None:
+def test_all_types_are_served(folder: TextfileFolder) -> None:
     folder.write(
         "a.prom",
         '# TYPE h histogram\nh_bucket{le="+Inf"} 2\nh_sum 1\nh_count 2\n# TYPE s summary\ns{quantile="0.5"} NaN\n'
@@ -89,7 +89,7 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_file_is_named_and_the_others_are_served(folder: Folder, name: str) -> None:
+def test_a_broken_file_is_named_and_the_others_are_served(folder: TextfileFolder, name: str) -> None:
     content, reason = BROKEN[name]
     folder.write("a.prom", content)
     folder.write("b.prom", GOOD)
@@ -116,7 +116,7 @@ CONFLICTS = {
 
 
 @pytest.mark.parametrize("name", CONFLICTS)
-def test_the_later_of_two_that_do_not_agree_is_skipped(folder: Folder, name: str) -> None:
+def test_the_later_of_two_that_do_not_agree_is_skipped(folder: TextfileFolder, name: str) -> None:
     first, second, reason = CONFLICTS[name]
     folder.write("b.prom", second)
     folder.write("a.prom", first)
@@ -126,7 +126,7 @@ def test_the_later_of_two_that_do_not_agree_is_skipped(folder: Folder, name: str
     assert folder.errors() == {}
 
 
-def test_a_family_in_two_files_is_one(folder: Folder) -> None:
+def test_a_family_in_two_files_is_one(folder: TextfileFolder) -> None:
     folder.write("a.prom", 'x{job_id="1"} 1\n')
     folder.write("b.prom", '# HELP x Help.\nx{job_id="2"} 2\n')
     assert {key: value for key, value in folder.samples().items() if key[0] == "x"} == {"x|1": 1, "x|2": 2}
@@ -135,14 +135,14 @@ def test_a_family_in_two_files_is_one(folder: Folder) -> None:
     assert b"# HELP x Help.\n" in folder.page.page
 
 
-def test_what_is_not_read(folder: Folder) -> None:
+def test_what_is_not_read(folder: TextfileFolder) -> None:
     folder.write("a.prom.1234", "half")
     folder.write("a.txt", "x 1\n")
     folder.write("below/a.prom", "x 1\n")
     assert folder.samples() == {"node_textfile_scrape_error": 0}
 
 
-def test_what_is_no_file(folder: Folder) -> None:
+def test_what_is_no_file(folder: TextfileFolder) -> None:
     (folder.root / "dir.prom").mkdir()
     os.mkfifo(folder.root / "pipe.prom")
     (folder.root / "null.prom").symlink_to("/dev/null")
@@ -154,25 +154,25 @@ def test_what_is_no_file(folder: Folder) -> None:
     }  # fmt: skip
 
 
-def test_what_looks_empty_and_is_not(folder: Folder) -> None:
+def test_what_looks_empty_and_is_not(folder: TextfileFolder) -> None:
     """As the kernel's own files do: their size says nothing, so that a whole one cannot be told from a part."""
     (folder.root / "a.prom").symlink_to("/proc/self/status")
     assert folder.errors() == {"a.prom": "being_written"}
 
 
-def test_a_file_that_becomes_a_pipe_before_it_is_opened(folder: Folder) -> None:
+def test_a_file_that_becomes_a_pipe_before_it_is_opened(folder: TextfileFolder) -> None:
     os.mkfifo(folder.root / "a.prom")
     with pytest.raises(textfile.Skipped, match="not_a_file"):
         folder.page._read(str(folder.root / "a.prom"))
 
 
-def test_links_are_followed(folder: Folder) -> None:
+def test_links_are_followed(folder: TextfileFolder) -> None:
     """Kubernetes makes the files of a mounted ConfigMap links."""
     (folder.root / "a.prom").symlink_to(folder.write("..data/a.prom"))
     assert folder.samples()["training_samples_total"] == 5
 
 
-def test_a_file_that_goes_away(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_goes_away(folder: TextfileFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     path = folder.write("a.prom")
     assert "training_samples_total" in folder.samples()
     path.unlink()
@@ -186,7 +186,7 @@ def test_a_file_that_goes_away(folder: Folder, monkeypatch: pytest.MonkeyPatch) 
     assert folder.samples() == {"node_textfile_scrape_error": 0}
 
 
-def test_a_file_that_may_not_be_read(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_may_not_be_read(folder: TextfileFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: str, flags: int) -> int:
         raise PermissionError(13, "Permission denied")
 
@@ -196,7 +196,9 @@ def test_a_file_that_may_not_be_read(folder: Folder, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("length", [len(GOOD), 9])
-def test_a_file_written_in_place_while_it_is_read(folder: Folder, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+def test_a_file_written_in_place_while_it_is_read(
+    folder: TextfileFolder, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
     path = folder.write("a.prom")
     fstat = os.fstat
 
@@ -217,7 +219,7 @@ def test_several_directories_and_patterns(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.prom").write_text(f"{name} 1\n")
-    folder = Folder(tmp_path, str(tmp_path / "o*"), str(tmp_path / "two"), str(tmp_path / "three"))
+    folder = TextfileFolder(tmp_path, str(tmp_path / "o*"), str(tmp_path / "two"), str(tmp_path / "three"))
     found = folder.samples()
     assert found["one"] == found["two"] == 1
     assert folder.errors() == {"three": "unreadable"}
@@ -225,7 +227,7 @@ def test_several_directories_and_patterns(tmp_path: Path) -> None:
     assert folder.errors() == {}
 
 
-def test_bounds(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounds(folder: TextfileFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(textfile, "MAX_TOTAL_BYTES", 12)
     monkeypatch.setattr(textfile, "MAX_FILES", 3)
     for name in "abcd":
@@ -234,7 +236,7 @@ def test_bounds(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     assert folder.errors() == {"c.prom": "too_large_together", str(folder.root): "too_many_files"}
 
 
-def test_unchanged_files_are_not_read_again(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_files_are_not_read_again(folder: TextfileFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(20):
         folder.write(f"{n:02}.prom", f'x{{n="{n}"}} 1\n')
     folder.write("broken.prom", "x 1")
@@ -255,7 +257,7 @@ def test_unchanged_files_are_not_read_again(folder: Folder, monkeypatch: pytest.
     assert opened == [str(folder.root / "07.prom")]
 
 
-def test_names_that_are_not_text(folder: Folder) -> None:
+def test_names_that_are_not_text(folder: TextfileFolder) -> None:
     for name in (b"\xff.prom", b"\xfe.prom"):
         (Path(os.fsdecode(os.fsencode(folder.root) + b"/" + name))).write_text("broken")
     assert list(folder.errors().values()) == ["truncated"]  # both look the same, and a series must not come twice

@@ -21,7 +21,7 @@ from gpu_advisor.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .build import Fixed
+from tests.unit.optimizing.builders import FakeAdvisorClient
 
 
 @pytest.mark.parametrize(
@@ -47,13 +47,13 @@ def test_what_is_not_given_is_not_asked(targets: Targets, changes: dict[str, Any
     assert targets.changes == changes
 
 
-def run(monkeypatch: pytest.MonkeyPatch, answers: Fixed, *arguments: str) -> Result:
+def run(monkeypatch: pytest.MonkeyPatch, answers: FakeAdvisorClient, *arguments: str) -> Result:
     monkeypatch.setattr(asking, "asked", lambda *_: answers)
     return CliRunner().invoke(command, [*arguments], standalone_mode=False)
 
 
 def test_it_says_what_is_missed_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    done = run(monkeypatch, Fixed(), "--target-gpu", "90", "--exit-code")
+    done = run(monkeypatch, FakeAdvisorClient(), "--target-gpu", "90", "--exit-code")
     assert "Targets: GPU 90 %" in done.output
     assert "missed   pool rest: GPU utilization 0.0 %, should be 90.0 % to 100.0 %" in done.output
     assert "1. [warning] " in done.output
@@ -71,19 +71,30 @@ def test_it_says_what_is_missed_and_what_to_do(monkeypatch: pytest.MonkeyPatch) 
         (("--target-gpu", "90", "--pool", "nix"), "configured are chat, rest"),
     ],
 )
-def test_a_target_that_cannot_be_is_refused_with_the_mend(
+def test_a_target_that_cannot_be_is_refused_with_the_fix(
     monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], words: str
 ) -> None:
-    done = run(monkeypatch, Fixed(), *arguments)
+    done = run(monkeypatch, FakeAdvisorClient(), *arguments)
     assert isinstance(done.exception, AskError)
     assert words in done.exception.message
 
 
-def test_another_target_changes_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_target_changes_what_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool of its own: the other keeps its target."""
-    low = json.loads(run(monkeypatch, Fixed(), "--target-gpu", "90", "--format", "json").output)
+    low = json.loads(run(monkeypatch, FakeAdvisorClient(), "--target-gpu", "90", "--format", "json").output)
     high = json.loads(
-        run(monkeypatch, Fixed(), "--target-gpu", "90", "--scale-up", "62", "--pool", "chat", "--format", "json").output
+        run(
+            monkeypatch,
+            FakeAdvisorClient(),
+            "--target-gpu",
+            "90",
+            "--scale-up",
+            "62",
+            "--pool",
+            "chat",
+            "--format",
+            "json",
+        ).output
     )
     sizes = [next(pool["desired_then"] for pool in answer["pools"] if pool["name"] == "chat") for answer in (low, high)]
     assert sizes[1] > sizes[0]
@@ -91,10 +102,10 @@ def test_another_target_changes_what_is_said(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(
     ("answers", "words"),
-    [(Fixed(simulated=True), "simulated"), (Fixed(up=False), "old answer")],
+    [(FakeAdvisorClient(simulated=True), "simulated"), (FakeAdvisorClient(up=False), "old answer")],
 )
 def test_nothing_is_written_from_what_is_not_real(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answers: Fixed, words: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answers: FakeAdvisorClient, words: str
 ) -> None:
     done = run(monkeypatch, answers, "--apply", str(tmp_path / "changes"))
     assert words in str(done.exception)
@@ -103,7 +114,7 @@ def test_nothing_is_written_from_what_is_not_real(
 
 def test_files_say_what_to_change_and_are_the_same_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = tmp_path / "changes"
-    first = run(monkeypatch, Fixed(), "--target-gpu", "90", "--apply", str(folder))
+    first = run(monkeypatch, FakeAdvisorClient(), "--target-gpu", "90", "--apply", str(folder))
     names = sorted(path.name for path in folder.iterdir())
     assert names == sorted([MANIFEST, SUMMARY, SETTINGS, "replicas-chat.yml"])
     assert first.stderr.count("written: ") == len(names)
@@ -118,7 +129,7 @@ def test_files_say_what_to_change_and_are_the_same_again(monkeypatch: pytest.Mon
     summary = (folder / SUMMARY).read_text()
     assert all(line in summary for each in told["changes"] for line in each["apply"])
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    again = run(monkeypatch, Fixed(), "--target-gpu", "90", "--apply", str(folder))
+    again = run(monkeypatch, FakeAdvisorClient(), "--target-gpu", "90", "--apply", str(folder))
     assert "written: " not in again.stderr
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
@@ -160,7 +171,7 @@ def test_a_manifest_that_is_not_ours_is_somebody_elses_file(tmp_path: Path, text
     assert (tmp_path / MANIFEST).read_text() == text
 
 
-def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
+def test_an_unusable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NotWritten, match="name a folder"):
         write(tmp_path / "file" / "below", {"a": ""}, force=False)
@@ -187,7 +198,7 @@ def test_a_setting_is_written_only_where_its_value_is_named() -> None:
 
 
 def test_one_trainer_gets_one_file() -> None:
-    answer = Fixed().what_if({})
+    answer = FakeAdvisorClient().what_if({})
     answer["then"] = [
         brief("batch_size", "samples", 64),
         brief("mixed_precision", "affected GPUs", 0, "with torch.autocast('cuda', dtype=torch.bfloat16): ..."),

@@ -12,7 +12,7 @@ from gpu_exporter.owners.collector import OwnerCollector, OwnerSettings
 from gpu_exporter.owners.podresources import Allocation, PodAnswer
 from gpu_exporter.snapshot import DeviceReading, DownReason, Identity, ProcessUse
 
-from tests.unit.owners.tree import Proc
+from tests.unit.owners.fake_proc import FakeProc
 
 UID, UID2 = "0b6a4b1e-53f5-4b5c-9d4f-2d0c6f6a7e11", "1" * 32
 ID, ID2 = "a" * 64, "b" * 64
@@ -23,7 +23,7 @@ def _allocation(pod: str, container: str, resource: str, device_id: str) -> Allo
     return Allocation(namespace, name, container, resource, device_id)
 
 
-class Pods:
+class FakePodResources:
     """In the place of PodResources."""
 
     def __init__(self, *given: tuple[str, str, str], state: str = "ok", resource: str = "nvidia.com/gpu") -> None:
@@ -35,12 +35,12 @@ class Pods:
         return self.answer
 
 
-class Node:
+class OwnersHarness:
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.proc = Proc(root / "proc")
+        self.proc = FakeProc(root / "proc")
         self.devices: list[DeviceReading] = []
-        self.pods: Pods | None = None
+        self.pods: FakePodResources | None = None
         self.time = 0.0
         (root / "etc").mkdir()
         (root / "etc/passwd").write_text("alice:x:1000:1000::/:/bin/sh\n")
@@ -73,11 +73,11 @@ class Node:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path)
+def node(tmp_path: Path) -> OwnersHarness:
+    return OwnersHarness(tmp_path)
 
 
-def test_each_kind(node: Node) -> None:
+def test_each_kind(node: OwnersHarness) -> None:
     node.proc.add(10, "0::/user.slice/user-1000.slice/session-3.scope\n")
     node.proc.add(11, "0::/system.slice/ollama.service\n", uid=0)
     node.proc.add(12, "0::/system.slice/slurmstepd.scope/job_42/step_0/user/task_0\n")
@@ -91,7 +91,7 @@ def test_each_kind(node: Node) -> None:
     ]
 
 
-def test_several_processes_of_one_owner_are_one_row_with_their_memory(node: Node) -> None:
+def test_several_processes_of_one_owner_are_one_row_with_their_memory(node: OwnersHarness) -> None:
     for pid, step in ((10, "0"), (11, "1"), (12, "1")):
         node.proc.add(pid, f"0::/system.slice/slurmstepd.scope/job_42/step_{step}/user/task_0\n")
     node.gpu("g", (10, 100), (11, 20))
@@ -102,7 +102,7 @@ def test_several_processes_of_one_owner_are_one_row_with_their_memory(node: Node
     assert [(row[0], value) for row, value in found["gpu_owner_memory_used_bytes"].items()] == [("g", 120.0)]
 
 
-def test_dead_processes_and_dead_gpus_leave(node: Node) -> None:
+def test_dead_processes_and_dead_gpus_leave(node: OwnersHarness) -> None:
     node.proc.add(10)
     node.gpu("g", (10, 1), (99, 1))
     assert len(node.owners()) == 1
@@ -113,11 +113,11 @@ def test_dead_processes_and_dead_gpus_leave(node: Node) -> None:
     assert node.owners() == []
 
 
-def test_a_gpu_that_is_given_and_not_used(node: Node) -> None:
+def test_a_gpu_that_is_given_and_not_used(node: OwnersHarness) -> None:
     node.gpu("g")
     node.gpu("h")
     assert "gpu_allocated" not in node.collect()
-    node.pods = Pods(("ml/train-0", "main", "g"))
+    node.pods = FakePodResources(("ml/train-0", "main", "g"))
     found = node.collect()
     assert found["gpu_allocated"] == {("g",): 1, ("h",): 0}
     assert found["gpu_exporter_owner_source_info"] == {
@@ -129,8 +129,8 @@ def test_a_gpu_that_is_given_and_not_used(node: Node) -> None:
     assert "gpu_owner_memory_used_bytes" not in found
 
 
-def test_a_process_takes_the_name_of_what_was_given(node: Node) -> None:
-    node.pods = Pods(("ml/train-0", "main", "g"))
+def test_a_process_takes_the_name_of_what_was_given(node: OwnersHarness) -> None:
+    node.pods = FakePodResources(("ml/train-0", "main", "g"))
     node.pod(10, UID, ID)
     node.gpu("g", (10, 1))
     assert node.owners() == [
@@ -141,9 +141,9 @@ def test_a_process_takes_the_name_of_what_was_given(node: Node) -> None:
     ]  # fmt: skip
 
 
-def test_a_shared_gpu_has_a_row_an_owner(node: Node) -> None:
+def test_a_shared_gpu_has_a_row_an_owner(node: OwnersHarness) -> None:
     """Without the log folders the names are ambiguous: those given and those at work stand side by side."""
-    node.pods = Pods(("ml/a", "main", "g::0"), ("ml/b", "main", "g::1"), ("ml/c", "main", "g::2"))
+    node.pods = FakePodResources(("ml/a", "main", "g::0"), ("ml/b", "main", "g::1"), ("ml/c", "main", "g::2"))
     node.pod(10, UID, ID)
     node.pod(11, UID2, ID2)
     node.gpu("g", (10, 1), (11, 2))
@@ -159,11 +159,11 @@ def test_a_shared_gpu_has_a_row_an_owner(node: Node) -> None:
     assert all(row["container"] == "main" for row in rows)
 
 
-def test_a_row_stays_the_same_when_its_process_comes(node: Node) -> None:
+def test_a_row_stays_the_same_when_its_process_comes(node: OwnersHarness) -> None:
     logs = node.root / "var/log"
     (logs / "pods" / f"ml_a_{UID}").mkdir(parents=True)
     (logs / "containers" / f"a_ml_main-{ID}.log").mkdir(parents=True)
-    node.pods = Pods(("ml/a", "main", "g"))
+    node.pods = FakePodResources(("ml/a", "main", "g"))
     node.gpu("g")
     before = node.owners()
     node.pod(10, UID, ID)
@@ -172,36 +172,36 @@ def test_a_row_stays_the_same_when_its_process_comes(node: Node) -> None:
     assert before[0]["pod_uid"] == UID
 
 
-def test_two_containers_of_one_pod(node: Node) -> None:
+def test_two_containers_of_one_pod(node: OwnersHarness) -> None:
     """Which of them a process is in cannot be known; but that the pod is at work can."""
-    node.pods = Pods(("ml/a", "main", "g::0"), ("ml/a", "side", "g::1"))
+    node.pods = FakePodResources(("ml/a", "main", "g::0"), ("ml/a", "side", "g::1"))
     node.pod(10, UID, ID)
     node.gpu("g", (10, 1))
     assert [(row["pod"], row.get("container")) for row in node.owners()] == [("a", None)]
 
 
-def test_a_slice_given_away_is_part_of_the_whole(node: Node) -> None:
-    node.pods = Pods(("ml/a", "main", "MIG-1"))
+def test_a_slice_given_away_is_part_of_the_whole(node: OwnersHarness) -> None:
+    node.pods = FakePodResources(("ml/a", "main", "MIG-1"))
     node.gpu("g")
     node.gpu("MIG-1", parent="g")
     node.gpu("MIG-2", parent="g")
     assert node.collect()["gpu_allocated"] == {("g",): 1, ("MIG-1",): 1, ("MIG-2",): 0}
 
 
-def test_a_gpu_given_under_an_unknown_name_may_be_any(node: Node) -> None:
-    node.pods = Pods(("ml/a", "main", "g"), ("ml/b", "main", "nvidia7/gi2"))
+def test_a_gpu_given_under_an_unknown_name_may_be_any(node: OwnersHarness) -> None:
+    node.pods = FakePodResources(("ml/a", "main", "g"), ("ml/b", "main", "nvidia7/gi2"))
     node.gpu("g")
     node.gpu("h")
     found = node.collect()
     assert found["gpu_allocated"] == {("g",): 1}
     assert found["gpu_exporter_owner_unknown_devices"] == {(): 1}
-    node.pods = Pods(("ml/a", "main", "hca0"), resource="rdma/hca")
+    node.pods = FakePodResources(("ml/a", "main", "hca0"), resource="rdma/hca")
     assert node.collect()["gpu_exporter_owner_unknown_devices"] == {(): 0}
 
 
 @pytest.mark.parametrize("state", ["absent", "failed", "no_permission"])
-def test_a_kubelet_that_does_not_tell(node: Node, state: str) -> None:
-    node.pods = Pods()
+def test_a_kubelet_that_does_not_tell(node: OwnersHarness, state: str) -> None:
+    node.pods = FakePodResources()
     node.pods.answer = PodAnswer(state)
     node.pod(10, UID, ID)
     node.gpu("g", (10, 1))
@@ -212,7 +212,7 @@ def test_a_kubelet_that_does_not_tell(node: Node, state: str) -> None:
     assert node.owners() == [{"uuid": "g", "kind": "kubernetes", "pod_uid": UID, "container_id": ID}]
 
 
-def test_processes_that_cannot_be_looked_up(node: Node, tmp_path: Path) -> None:
+def test_processes_that_cannot_be_looked_up(node: OwnersHarness, tmp_path: Path) -> None:
     node.proc.end(1)
     node.gpu("g", (10, 1))
     found = node.collect()
@@ -224,7 +224,7 @@ def test_processes_that_cannot_be_looked_up(node: Node, tmp_path: Path) -> None:
     assert ("processes", "no_host_pids") in node.collect()["gpu_exporter_owner_source_info"]
 
 
-def test_log_folders_that_may_not_be_listed(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_folders_that_may_not_be_listed(node: OwnersHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(folder: Path) -> list[str]:
         raise PermissionError(13, "Permission denied")
 

@@ -14,8 +14,8 @@ from gpu_exporter.owners.grpc import CallFailed, call
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.owners import kubelet as k
-from tests.unit.owners.kubelet import frame, kubelet
+from tests.unit.owners import fake_kubelet as k
+from tests.unit.owners.fake_kubelet import frame, kubelet
 
 METHOD = "/v1.PodResourcesLister/List"
 

@@ -12,7 +12,7 @@ from gpu_exporter.owners.podresources import Allocation, PodResources, allocatio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.owners.kubelet import answer, kubelet, listing, text
+from tests.unit.owners.fake_kubelet import answer, kubelet, listing, text
 
 PODS: dict[str, dict[str, tuple[str, ...]]] = {
     "ml/train-0": {"main": ("GPU-a", "GPU-b"), "sidecar": ()},
@@ -54,7 +54,7 @@ def test_a_message_cut_short_is_refused_or_ends_between_pods(length: int) -> Non
     assert found <= EXPECTED
 
 
-class Clock:
+class FakeClock:
     now = 1000.0
 
     def __call__(self) -> float:
@@ -62,7 +62,7 @@ class Clock:
 
 
 def test_an_answer_goes_stale_and_then_away(tmp_path: Path) -> None:
-    clock, path = Clock(), tmp_path / "s"
+    clock, path = FakeClock(), tmp_path / "s"
     pods = PodResources(path, clock)
     assert pods.current().state == "absent"
     with kubelet(path, answer(listing(PODS))):
@@ -85,7 +85,7 @@ def test_an_answer_goes_stale_and_then_away(tmp_path: Path) -> None:
 
 def test_an_answer_that_nobody_renews_is_not_for_ever(tmp_path: Path) -> None:
     """The thread that refreshes may hang or have died."""
-    clock, path = Clock(), tmp_path / "s"
+    clock, path = FakeClock(), tmp_path / "s"
     pods = PodResources(path, clock)
     with kubelet(path, answer(listing(PODS))):
         pods.refresh()

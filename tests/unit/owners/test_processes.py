@@ -13,18 +13,18 @@ from gpu_exporter.owners.base import OwnerKind
 from gpu_exporter.owners.processes import NotTheHostsProcesses, Processes
 from gpu_exporter.owners.users import UserNames
 
-from tests.unit.owners.tree import Proc
+from tests.unit.owners.fake_proc import FakeProc
 
 ALICE = "root:x:0:0::/:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\nbroken\n"
 
 
 @pytest.fixture
-def proc(tmp_path: Path) -> Proc:
-    return Proc(tmp_path / "proc")
+def proc(tmp_path: Path) -> FakeProc:
+    return FakeProc(tmp_path / "proc")
 
 
 @pytest.fixture
-def table(proc: Proc, tmp_path: Path) -> Processes:
+def table(proc: FakeProc, tmp_path: Path) -> Processes:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/passwd").write_text(ALICE)
     return Processes(proc.root, UserNames(tmp_path))
@@ -34,7 +34,7 @@ def service(name: str) -> str:
     return f"0::/system.slice/{name}.service\n"
 
 
-def test_units_and_users(proc: Proc, table: Processes) -> None:
+def test_units_and_users(proc: FakeProc, table: Processes) -> None:
     proc.add(10, service("a"))
     proc.add(11, service("b"), uid=4321)
     found = table.owners([10, 11, 10], 0)
@@ -44,14 +44,14 @@ def test_units_and_users(proc: Proc, table: Processes) -> None:
     }
 
 
-def test_a_process_that_ended_is_not_there(proc: Proc, table: Processes) -> None:
+def test_a_process_that_ended_is_not_there(proc: FakeProc, table: Processes) -> None:
     proc.add(10, service("a"))
     assert table.owners([10, 99], 0).keys() == {10}
     proc.end(10)
     assert table.owners([10, 99], 0) == {}
 
 
-def test_a_pid_that_is_used_again(proc: Proc, table: Processes) -> None:
+def test_a_pid_that_is_used_again(proc: FakeProc, table: Processes) -> None:
     proc.add(10, service("a"), started=100)
     assert table.owners([10], 0)[10].unit == "a.service"
     proc.add(10, service("b"), uid=0, started=101)
@@ -60,7 +60,7 @@ def test_a_pid_that_is_used_again(proc: Proc, table: Processes) -> None:
 
 
 def test_a_pid_that_is_used_again_while_it_is_read(
-    proc: Proc, table: Processes, monkeypatch: pytest.MonkeyPatch
+    proc: FakeProc, table: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proc.add(10, service("a"), started=100)
 
@@ -74,7 +74,7 @@ def test_a_pid_that_is_used_again_while_it_is_read(
     assert table.owners([10], 0) == {}
 
 
-def test_remembered_and_read_again(proc: Proc, table: Processes) -> None:
+def test_remembered_and_read_again(proc: FakeProc, table: Processes) -> None:
     proc.add(10, service("a"))
     table.owners([10], 0)
     proc.add(10, service("adopted"))  # moved to another group, the same process
@@ -82,7 +82,7 @@ def test_remembered_and_read_again(proc: Proc, table: Processes) -> None:
     assert table.owners([10], processes.KEEP_SECONDS)[10].unit == "adopted.service"
 
 
-def test_forgotten_when_not_asked_for(proc: Proc, table: Processes) -> None:
+def test_forgotten_when_not_asked_for(proc: FakeProc, table: Processes) -> None:
     for pid in range(10, 20):
         proc.add(pid)
     table.owners(range(10, 20), 0)
@@ -90,7 +90,7 @@ def test_forgotten_when_not_asked_for(proc: Proc, table: Processes) -> None:
     assert table._known.keys() == {10}
 
 
-def test_a_uid_in_a_pod_is_no_user_of_the_host(proc: Proc, table: Processes) -> None:
+def test_a_uid_in_a_pod_is_no_user_of_the_host(proc: FakeProc, table: Processes) -> None:
     proc.add(10, f"0::/kubepods/pod0b6a4b1e-53f5-4b5c-9d4f-2d0c6f6a7e11/{'a' * 64}\n", uid=1000)
     found = table.owners([10], 0)[10]
     assert (found.kind, found.user) == (OwnerKind.KUBERNETES, "")
@@ -98,7 +98,7 @@ def test_a_uid_in_a_pod_is_no_user_of_the_host(proc: Proc, table: Processes) -> 
 
 @pytest.mark.parametrize("file", ["stat", "status", "cgroup"])
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe garbage", b"10 (x) S 1"])
-def test_files_that_make_no_sense(proc: Proc, table: Processes, file: str, content: bytes) -> None:
+def test_files_that_make_no_sense(proc: FakeProc, table: Processes, file: str, content: bytes) -> None:
     proc.add(10, service("a"))
     (proc.root / "10" / file).write_bytes(content)
     found = table.owners([10], 0)
@@ -106,7 +106,7 @@ def test_files_that_make_no_sense(proc: Proc, table: Processes, file: str, conte
 
 
 def test_pids_of_another_namespace_are_not_looked_up(tmp_path: Path) -> None:
-    proc = Proc(tmp_path / "proc", host=False)
+    proc = FakeProc(tmp_path / "proc", host=False)
     proc.add(10)
     table = Processes(proc.root, UserNames())
     with pytest.raises(NotTheHostsProcesses, match="pid namespace"):
@@ -116,7 +116,7 @@ def test_pids_of_another_namespace_are_not_looked_up(tmp_path: Path) -> None:
     assert table.owners([10], 0).keys() == {10}
 
 
-def test_hidden_processes(proc: Proc, table: Processes) -> None:
+def test_hidden_processes(proc: FakeProc, table: Processes) -> None:
     proc.end(1)
     assert table.owners([], 0) == {}
     with pytest.raises(PermissionError, match="hidepid"):
@@ -137,7 +137,7 @@ def test_users_of_this_system_and_names_that_change(tmp_path: Path) -> None:
 
 
 def test_a_process_that_is_known_is_not_read_again(
-    proc: Proc, table: Processes, monkeypatch: pytest.MonkeyPatch
+    proc: FakeProc, table: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A known process costs one small file; 2,000 of them 20 to 30 ms."""
     for pid in range(10, 30):

@@ -19,12 +19,12 @@ from gpu_advisor.report.tables import at
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .build import PRICED, Card, cards, outcome, report_of, steady
+from tests.unit.report.builders import PRICE_SETTINGS, GpuHistorySpec, cards, outcome, report_of, steady_gpu
 
 RATIO = st.none() | st.floats(0, 1)
 
 
-class Told(HTMLParser):
+class NumberParser(HTMLParser):
     """Texts of the elements that say which number they tell, of all table cells, and all attributes."""
 
     def __init__(self, text: str) -> None:
@@ -62,10 +62,10 @@ def read(text: str) -> tuple[float, float]:
 
 @given(cards(), RATIO, RATIO, RATIO)
 def test_numbers_on_the_page_and_in_markdown_are_those_of_the_json(
-    found: list[Card], before: float | None, projected: float | None, after: float | None
+    found: list[GpuHistorySpec], before: float | None, projected: float | None, after: float | None
 ) -> None:
-    document: Report = json.loads(json.dumps(report_of(found, PRICED, outcome(before, projected, after))))
-    told = Told(page(document))
+    document: Report = json.loads(json.dumps(report_of(found, PRICE_SETTINGS, outcome(before, projected, after))))
+    told = NumberParser(page(document))
     assert bool(told.numbers) == bool(found) or document["outcomes"]
     for path, text in told.numbers:
         value = at(document, path)
@@ -94,10 +94,10 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_are_never_markup(name: str) -> None:
-    document = report_of([steady("GPU-0", name=name, node=name)], outcomes=outcome(0.1, 0.2, 0.3))
+    document = report_of([steady_gpu("GPU-0", name=name, node=name)], outcomes=outcome(0.1, 0.2, 0.3))
     document["cluster"], document["untold"] = name, [name]
     html = page(document)
-    told = Told(html)
+    told = NumberParser(html)
     assert not {"script", "img", "a", "link", "iframe", "object"} & set(told.tags)
     assert told.addresses == []
     text = markdown(document)
@@ -119,7 +119,7 @@ def table_lines(text: str) -> list[tuple[str, str]]:
 
 
 def test_the_page_asks_for_nothing() -> None:
-    html = page(report_of([steady("GPU-0")]))
+    html = page(report_of([steady_gpu("GPU-0")]))
     assert "default-src 'none'" in html
     assert not re.findall(r"url\((?!#)|@import|<script|https?://(?!prometheus:9090)", html)
 
@@ -165,14 +165,14 @@ def test_numbers_of_gpus_stay_within_the_drawing(values: list[float | None]) -> 
     assert drawn.count('class="grid"') <= 20
 
 
-def test_what_is_unknown_is_said_in_words() -> None:
+def test_what_is_unknown_is_reported_in_words() -> None:
     document: Any = report_of([])
     assert "No GPU was seen" in page(document)
-    document = report_of([steady("GPU-0")])
+    document = report_of([steady_gpu("GPU-0")])
     assert "no money is told" in page(document)
     document["outcomes"] = None
     assert "only an advisor that runs remembers it" in markdown(document)
-    late = Card("GPU-0", named=frozenset({3, 4}))
+    late = GpuHistorySpec("GPU-0", named=frozenset({3, 4}))
     text = markdown(report_of([late]))
     assert "The data begin at" in text
     assert "The data end at" in text

@@ -11,14 +11,14 @@ from gpu_advisor.report.usage import hours, money, total, trends
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .build import PERIOD, PRICED, Card, cards, past_of, report_of, steady
+from tests.unit.report.builders import PERIOD, PRICE_SETTINGS, GpuHistorySpec, cards, history_of, report_of, steady_gpu
 
 STEP_HOURS = 0.5
 
 
 @given(cards())
-def test_hours_are_those_of_the_single_steps(found: list[Card]) -> None:
-    past = past_of(found)
+def test_hours_are_those_of_the_single_steps(found: list[GpuHistorySpec]) -> None:
+    past = history_of(found)
     for card, gpu in zip(found, past.gpus, strict=True):
         seen = busy = held = idle = 0.0
         for index, mean in card.utilization.items():
@@ -40,20 +40,20 @@ def test_hours_are_those_of_the_single_steps(found: list[Card]) -> None:
 
 
 @given(cards(), st.data())
-def test_what_is_missing_is_in_no_sum(found: list[Card], data: st.DataObject) -> None:
+def test_what_is_missing_is_in_no_sum(found: list[GpuHistorySpec], data: st.DataObject) -> None:
     """Taking readings away makes no sum larger: neither use nor waste is made up."""
     fewer = [
         replace(card, utilization={i: value for i, value in card.utilization.items() if data.draw(st.booleans())})
         for card in found
     ]
-    before, after = (total([hours(past, gpu) for gpu in past.gpus]) for past in (past_of(found), past_of(fewer)))
+    before, after = (total([hours(past, gpu) for gpu in past.gpus]) for past in (history_of(found), history_of(fewer)))
     for name in ("seen", "busy", "unused", "held", "idle_holding", "there"):
         assert (getattr(after, name) or 0.0) <= (getattr(before, name) or 0.0) + 1e-9, name
 
 
 @given(cards())
-def test_pools_and_models_add_up_to_the_fleet(found: list[Card]) -> None:
-    told = report_of(found, PRICED)
+def test_pools_and_models_add_up_to_the_fleet(found: list[GpuHistorySpec]) -> None:
+    told = report_of(found, PRICE_SETTINGS)
     if not found:
         assert told["groups"] == []
         return
@@ -66,7 +66,7 @@ def test_pools_and_models_add_up_to_the_fleet(found: list[Card]) -> None:
 
 
 def test_money_is_unknown_without_a_price_and_never_zero() -> None:
-    past = past_of([steady("GPU-0"), steady("GPU-1", name="Tesla T4")])
+    past = history_of([steady_gpu("GPU-0"), steady_gpu("GPU-1", name="Tesla T4")])
     of_each = {gpu: hours(past, gpu) for gpu in past.gpus}
     assert money(of_each, {}).unused is None
     both = money(of_each, {"NVIDIA H100": 2.0})
@@ -75,8 +75,8 @@ def test_money_is_unknown_without_a_price_and_never_zero() -> None:
 
 
 @given(cards())
-def test_a_trend_has_no_value_where_nothing_was_seen(found: list[Card]) -> None:
-    past = past_of(found)
+def test_a_trend_has_no_value_where_nothing_was_seen(found: list[GpuHistorySpec]) -> None:
+    past = history_of(found)
     told = trends(past, past.gpus)
     for index in range(PERIOD.points):
         shares = {card.uuid: min(1.0, card.coverage[index]) for card in found if index in card.utilization}

@@ -12,14 +12,14 @@ from typing import NamedTuple
 MIB = 1024.0**2
 
 
-class Line(NamedTuple):
+class SampleLine(NamedTuple):
     metric: str
     labels: Mapping[str, str]
     value: float
 
 
 @dataclass(frozen=True)
-class Card:
+class ExportedGpu:
     """A GPU that does the same all the time. What is None, or not true of a GPU, is for a test to say."""
 
     uuid: str
@@ -33,17 +33,17 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Host:
+class ExportedHost:
     """A node with its exporter; `at` is seconds after the history's begin, for what counts."""
 
     name: str
     address: str
-    cards: tuple[Card, ...]
+    cards: tuple[ExportedGpu, ...]
 
 
-def gpu_exporter(host: Host, at: float) -> Iterator[Line]:
+def gpu_exporter(host: ExportedHost, at: float) -> Iterator[SampleLine]:
     for card in host.cards:
-        yield Line(
+        yield SampleLine(
             "gpu_info",
             {"uuid": card.uuid, "index": str(card.index), "name": card.name, "vendor": "nvidia", "nodename": host.name},
             1,
@@ -57,10 +57,10 @@ def gpu_exporter(host: Host, at: float) -> Iterator[Line]:
             ("gpu_temperature_celsius", card.celsius),
             ("gpu_power_watts", card.watts),
         ):
-            yield Line(metric, {"uuid": card.uuid}, value)
+            yield SampleLine(metric, {"uuid": card.uuid}, value)
 
 
-def dcgm_exporter(host: Host, at: float) -> Iterator[Line]:
+def dcgm_exporter(host: ExportedHost, at: float) -> Iterator[SampleLine]:
     for card in host.cards:
         labels = {
             "gpu": str(card.index), "UUID": card.uuid, "device": f"nvidia{card.index}", "modelName": card.name,
@@ -74,14 +74,14 @@ def dcgm_exporter(host: Host, at: float) -> Iterator[Line]:
             ("DCGM_FI_DEV_POWER_USAGE", card.watts),
             ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", 1000 * at * card.watts),
         ):
-            yield Line(metric, labels, value)
+            yield SampleLine(metric, labels, value)
 
 
-def nvidia_gpu_exporter(host: Host, at: float) -> Iterator[Line]:
+def nvidia_gpu_exporter(host: ExportedHost, at: float) -> Iterator[SampleLine]:
     for card in host.cards:
         uuid = card.uuid.removeprefix("GPU-")
         labels = {"uuid": uuid, "name": card.name, "index": str(card.index), "pci_bus_id": "00000000:1B:00.0"}
-        yield Line("nvidia_smi_gpu_info", {**labels, "driver_version": "550.54.15"}, 1)
+        yield SampleLine("nvidia_smi_gpu_info", {**labels, "driver_version": "550.54.15"}, 1)
         for metric, value in (
             ("nvidia_smi_utilization_gpu_ratio", card.utilization),
             ("nvidia_smi_memory_used_bytes", card.used_mib * MIB),
@@ -89,10 +89,10 @@ def nvidia_gpu_exporter(host: Host, at: float) -> Iterator[Line]:
             ("nvidia_smi_temperature_gpu", card.celsius),
             ("nvidia_smi_power_draw_watts", card.watts),
         ):
-            yield Line(metric, {"uuid": uuid}, value)
+            yield SampleLine(metric, {"uuid": uuid}, value)
 
 
-def nvitop_exporter(host: Host, at: float) -> Iterator[Line]:
+def nvitop_exporter(host: ExportedHost, at: float) -> Iterator[SampleLine]:
     for card in host.cards:
         labels = {"hostname": "172.17.0.2", "index": str(card.index), "devicename": card.name, "uuid": card.uuid}
         for metric, value in (
@@ -102,10 +102,10 @@ def nvitop_exporter(host: Host, at: float) -> Iterator[Line]:
             ("gpu_temperature_C", card.celsius),
             ("gpu_power_usage_W", card.watts),
         ):
-            yield Line(metric, labels, value)
+            yield SampleLine(metric, labels, value)
 
 
-def amd_device_metrics_exporter(host: Host, at: float) -> Iterator[Line]:
+def amd_device_metrics_exporter(host: ExportedHost, at: float) -> Iterator[SampleLine]:
     for card in host.cards:
         labels = {
             "serial_number": card.uuid, "gpu_id": str(card.index), "card_series": card.name, "card_model": "102-G302",
@@ -118,10 +118,10 @@ def amd_device_metrics_exporter(host: Host, at: float) -> Iterator[Line]:
             ("gpu_junction_temperature", card.celsius),
             ("gpu_package_power", card.watts),
         ):
-            yield Line(metric, labels, value)
+            yield SampleLine(metric, labels, value)
 
 
-def npu_exporter(host: Host, at: float) -> Iterator[Line]:
+def npu_exporter(host: ExportedHost, at: float) -> Iterator[SampleLine]:
     for card in host.cards:
         labels = {"id": str(card.index), "vdie_id": card.uuid, "model_name": card.name, "pcie_bus_info": "0000:61:00.0"}
         for metric, value in (
@@ -133,10 +133,10 @@ def npu_exporter(host: Host, at: float) -> Iterator[Line]:
             ("npu_chip_info_temperature", card.celsius),
             ("npu_chip_info_power", card.watts),
         ):
-            yield Line(metric, labels, value)
+            yield SampleLine(metric, labels, value)
 
 
-Exposition = Callable[[Host, float], Iterable[Line]]
+Exposition = Callable[[ExportedHost, float], Iterable[SampleLine]]
 
 #: By the mapping's name.
 EXPOSITIONS: dict[str, Exposition] = {
@@ -149,21 +149,21 @@ EXPOSITIONS: dict[str, Exposition] = {
 }
 
 
-def node_exporter(host: Host, at: float) -> Iterator[Line]:
-    yield Line("node_uname_info", {"nodename": host.name}, 1)
+def node_exporter(host: ExportedHost, at: float) -> Iterator[SampleLine]:
+    yield SampleLine("node_uname_info", {"nodename": host.name}, 1)
     for mode, share in (("idle", 0.25), ("user", 0.75)):
-        yield Line("node_cpu_seconds_total", {"cpu": "0", "mode": mode}, 100 + at * share)
+        yield SampleLine("node_cpu_seconds_total", {"cpu": "0", "mode": mode}, 100 + at * share)
 
 
-def exposition(lines: Iterable[Line]) -> str:
+def exposition(lines: Iterable[SampleLine]) -> str:
     """The page that an exporter serves."""
     return "".join(f"{line.metric}{{{_labels(line.labels)}}} {_number(line.value)}\n" for line in lines)
 
 
-def scraped(lines: Iterable[Line], job: str, instance: str, at: float) -> str:
+def openmetrics_lines(lines: Iterable[SampleLine], job: str, instance: str, at: float) -> str:
     """The same as a Prometheus stores it, in OpenMetrics' form for promtool, with `up`."""
     target = {"job": job, "instance": instance}
-    every = [*lines, Line("up", {}, 1)]
+    every = [*lines, SampleLine("up", {}, 1)]
     return "".join(
         f"{line.metric}{{{_labels({**line.labels, **target})}}} {_number(line.value)} {at:.3f}\n" for line in every
     )

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @dataclass
-class Request:
+class ReceivedRequest:
     method: str
     path: str
     headers: dict[str, str]
@@ -21,17 +21,17 @@ class Request:
 @dataclass
 class FakeServer:
     address: str  # host:port
-    requests: list[Request] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
 
     @property
     def url(self) -> str:
         return f"http://{self.address}"
 
 
-Answering = Callable[[BaseHTTPRequestHandler, int], None]
+Responder = Callable[[BaseHTTPRequestHandler, int], None]
 
 
-def reply(status: int, body: str | bytes, content_type: str = "application/json", **headers: str) -> Answering:
+def reply(status: int, body: str | bytes, content_type: str = "application/json", **headers: str) -> Responder:
     """An answer that is always the same."""
     data = body.encode() if isinstance(body, str) else body
 
@@ -48,7 +48,7 @@ def reply(status: int, body: str | bytes, content_type: str = "application/json"
 
 
 @contextmanager
-def fake_http(answering: Answering, tls: ssl.SSLContext | None = None) -> Iterator[FakeServer]:
+def fake_http(answering: Responder, tls: ssl.SSLContext | None = None) -> Iterator[FakeServer]:
     """`answering` gets the handler and the number of the request, from 0."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -56,7 +56,7 @@ def fake_http(answering: Answering, tls: ssl.SSLContext | None = None) -> Iterat
 
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            fake.requests.append(Request(self.command, self.path, dict(self.headers), body))
+            fake.requests.append(ReceivedRequest(self.command, self.path, dict(self.headers), body))
             try:
                 answering(self, len(fake.requests) - 1)
             except (BrokenPipeError, ConnectionResetError):

@@ -37,11 +37,11 @@ def points(history: History, metric: str = "x", labels: Labels = A) -> list[tupl
     """Seconds after T and values, None for a staleness marker."""
     for series in history.read(metric, (), T - 1e6, T + 1e6):
         if series.labels == labels:
-            return shown(series)
+            return as_lists(series)
     return []
 
 
-def shown(series: SeriesSamples) -> list[tuple[float, float | None]]:
+def as_lists(series: SeriesSamples) -> list[tuple[float, float | None]]:
     stale = is_stale(series.values)
     return [
         ((time_ms - T * 1000) / 1000, None if gone else value)
@@ -65,7 +65,7 @@ def test_times_are_included_at_both_ends(history: History):
     for second in range(5):
         history.append("a", T + second, [("x", A, float(second))])
     (series,) = history.read("x", (), T + 1, T + 3)
-    assert shown(series) == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert as_lists(series) == [(1, 1.0), (2, 2.0), (3, 3.0)]
     assert history.read("x", (), T + 3.001, T + 3.999) == []
 
 

@@ -18,13 +18,13 @@ from gpu_advisor.promql.expressions import Matcher, Select
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
 from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
 
-from .fake_http import Answering, fake_http, reply
+from tests.unit.sources.fake_http import Responder, fake_http, reply
 
 UP = Select("up")
 SECRET = "s3cr3t-token"
 
 
-def ok(result: Any = (), kind: str = "vector", **more: Any) -> Answering:
+def ok(result: Any = (), kind: str = "vector", **more: Any) -> Responder:
     return reply(200, json.dumps({"status": "success", "data": {"resultType": kind, "result": result}, **more}))
 
 
@@ -32,7 +32,7 @@ def item(value: str, **labels: str) -> dict[str, Any]:
     return {"metric": {"__name__": "up", **labels}, "value": [1700000000, value]}
 
 
-def failure(answering: Answering, **settings: Any) -> SourceError:
+def failure(answering: Responder, **settings: Any) -> SourceError:
     with fake_http(answering) as server:
         return failure_of(server.url, **settings)
 
@@ -48,7 +48,7 @@ def failure_of(url: str, **settings: Any) -> SourceError:
     return caught.value
 
 
-def error(status: int, kind: str, text: str) -> Answering:
+def error(status: int, kind: str, text: str) -> Responder:
     return reply(status, json.dumps({"status": "error", "errorType": kind, "error": text}))
 
 
@@ -133,7 +133,7 @@ K = SourceErrorKind
         pytest.param(cut_off, K.UNREACHABLE, "Is it running", id="cut-off"),
     ],
 )
-def test_failures(answering: Answering, kind: SourceErrorKind, mend: str):
+def test_failures(answering: Responder, kind: SourceErrorKind, mend: str):
     caught = failure(answering)
     assert caught.kind is kind
     assert mend in str(caught)
@@ -141,7 +141,7 @@ def test_failures(answering: Answering, kind: SourceErrorKind, mend: str):
 
 
 @pytest.mark.parametrize("answering", [drip, drip_headers, drip_without_length, hang])
-def test_timeout_is_over_all_of_it(answering: Answering):
+def test_timeout_is_over_all_of_it(answering: Responder):
     began = time.monotonic()
     caught = failure(answering, timeout_seconds=0.4)
     assert caught.kind is K.TIMEOUT
@@ -312,7 +312,7 @@ def test_retry_after_a_broken_connection():
 @pytest.mark.parametrize(
     "answering", [reply(500, "x"), reply(401, "x"), error(503, "timeout", "x"), error(400, "bad_data", "x")]
 )
-def test_no_retry(answering: Answering):
+def test_no_retry(answering: Responder):
     with fake_http(answering) as server:
         failure_of(server.url, retries=3)
     assert len(server.requests) == 1
@@ -399,7 +399,7 @@ def test_what_promql_cannot_say():
         (reply(200, '{"status":"success","data":[]}'), None),
     ],
 )
-def test_version(answering: Answering, version: str | None):
+def test_version(answering: Responder, version: str | None):
     with fake_http(answering) as server:
         source = PrometheusSource(PrometheusSettings(server.url, retries=0))
         assert source.version() == version

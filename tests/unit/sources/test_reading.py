@@ -17,10 +17,10 @@ from gpu_advisor.sources.reading import MOST_INSTANT, MOST_WINDOWED, leaves_of, 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.advisor.build import AT, Card, FakeSource, Target
+from tests.unit.advisor.builders import AT, ExporterTarget, FakeSource, GpuSpec
 
 
-class Counting(FakeSource):
+class RecordingSource(FakeSource):
     """A FakeSource that keeps what it was asked."""
 
     def __init__(self, *arguments: object) -> None:
@@ -32,9 +32,9 @@ class Counting(FakeSource):
         return super().instant(expressions, at)
 
 
-def fleet(nodes: int, silent: bool = False) -> list[Target]:
+def fleet(nodes: int, silent: bool = False) -> list[ExporterTarget]:
     targets = [
-        Target(f"n{n}:1", [Card(f"GPU-{n}-{i}", 0.3, node=f"n{n}", index=str(i)) for i in range(8)])
+        ExporterTarget(f"n{n}:1", [GpuSpec(f"GPU-{n}-{i}", 0.3, node=f"n{n}", index=str(i)) for i in range(8)])
         for n in range(nodes)
     ]
     targets[0].up = not silent
@@ -46,7 +46,7 @@ def test_the_number_of_queries_does_not_depend_on_the_fleet(silent: bool) -> Non
     settings = Settings(pools=[PoolSettings(name="s", kind="serving")])
     counted = set()
     for nodes in (2, 30):
-        source = Counting(fleet(nodes, silent), settings)
+        source = RecordingSource(fleet(nodes, silent), settings)
         evaluation = evaluate(source, settings, AT)
         assert len(evaluation.facts.gpus) == 8 * (nodes - silent)  # nobody was seen before the silence
         counted.add((evaluation.queries, len(source.asked)))
@@ -84,13 +84,13 @@ VALUES: dict[str, algebra.Values] = {
 }
 
 
-class Table:
+class TableSource:
     """A source that has a table of series."""
 
     name = address = "table"
 
     def instant(self, expressions: Mapping[str, Expression], at: float) -> Mapping[str, Vector]:
-        return {key: algebra.evaluate(expression, selected) for key, expression in expressions.items()}
+        return {key: algebra.evaluate(expression, selectors_in) for key, expression in expressions.items()}
 
     def range(
         self, expression: Expression, start: float, end: float, step: float
@@ -100,7 +100,7 @@ class Table:
     def close(self) -> None: ...
 
 
-def selected(expression: Expression) -> algebra.Values | None:
+def selectors_in(expression: Expression) -> algebra.Values | None:
     return VALUES.get(expression.metric, {}) if isinstance(expression, Select) else None
 
 
@@ -120,7 +120,7 @@ def expressions() -> st.SearchStrategy[Expression]:
 
 @given(st.dictionaries(st.text(max_size=3), expressions(), max_size=12), st.integers(1, 9))
 def test_packing_changes_no_number(asked: dict[str, Expression], leaves_in_a_pack: int) -> None:
-    wanted = {key: algebra.evaluate(expression, selected) for key, expression in asked.items()}
-    found = plan(asked, leaves_in_a_pack).read(Table(), AT)
+    wanted = {key: algebra.evaluate(expression, selectors_in) for key, expression in asked.items()}
+    found = plan(asked, leaves_in_a_pack).read(TableSource(), AT)
     assert found == wanted
     assert all(name != PART for vector in found.values() for labels in vector for name, _ in labels)

@@ -15,7 +15,7 @@ from gpu_advisor.sources.aggregated import INFO
 from gpu_advisor.sources.exporters.mapping import RECORDED, mappings
 from gpu_advisor.sources.exporters.recording import DAILY, FINE, HOURLY, NODE_INFO, SLOW, text
 
-from tests.servers import require
+from tests.servers import require_binary
 
 ROOT = Path(__file__).resolve().parents[3]
 RECORDS = [each.record for each in (*FINE, *SLOW, *HOURLY)]
@@ -32,7 +32,7 @@ def test_the_rules_of_our_own_exporter_are_checked_in() -> None:
 def test_promtool_is_silent(tmp_path: Path, names: list[str]) -> None:
     file = tmp_path / "rules.yml"
     file.write_text(text(names, ["gpus", "more"]))
-    command = [require("promtool"), "check", "rules", "--lint=all", "--lint-fatal", str(file)]
+    command = [require_binary("promtool"), "check", "rules", "--lint=all", "--lint-fatal", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "SUCCESS" in done.stdout

@@ -15,7 +15,7 @@ from gpu_advisor.sources.prometheus.http import Answer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .fake_http import Answering, fake_http, reply
+from tests.unit.sources.fake_http import Responder, fake_http, reply
 
 T = 1_700_000_000.0
 TEXT = "text/plain; version=0.0.4"
@@ -79,7 +79,7 @@ def slow(handler: BaseHTTPRequestHandler, number: int) -> None:
         pytest.param(slow, "within 0.3 s", id="slow"),
     ],
 )
-def test_failed_scrapes(history: History, caplog: pytest.LogCaptureFixture, answering: Answering, said: str):
+def test_failed_scrapes(history: History, caplog: pytest.LogCaptureFixture, answering: Responder, said: str):
     answers = [reply(200, PAGE, TEXT), answering, answering, reply(200, PAGE, TEXT)]
     times = iter([T, T + 5, T + 10, T + 15])
     caplog.set_level(logging.INFO)
@@ -91,7 +91,7 @@ def test_failed_scrapes(history: History, caplog: pytest.LogCaptureFixture, answ
             scraper.scrape_all()
     (up,) = history.read("up", (), T, T + 15)
     assert up.values.tolist() == [1, 0, 0, 1]
-    series = {dict(labels)["uuid"]: values for labels, values in shown_values(history, "gpu_up").items()}
+    series = {dict(labels)["uuid"]: values for labels, values in sample_values(history, "gpu_up").items()}
     assert series == {"A": [1, None, 1], "B": [0, None, 0]}  # nothing invented, and marked as ended once
     warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1  # not with every scrape
@@ -100,7 +100,7 @@ def test_failed_scrapes(history: History, caplog: pytest.LogCaptureFixture, answ
     assert any("works again" in record.message for record in caplog.records)
 
 
-def shown_values(history: History, metric: str) -> dict[tuple[tuple[str, str], ...], list[float | None]]:
+def sample_values(history: History, metric: str) -> dict[tuple[tuple[str, str], ...], list[float | None]]:
     return {
         series.labels: [None if value != value else value for value in series.values.tolist()]
         for series in history.read(metric, (), 0, 1e11)
@@ -116,7 +116,7 @@ def test_one_bad_target_does_not_hold_the_others(history: History):
         after = len(good.requests)
         time.sleep(0.3)
         assert len(good.requests) == after  # stopped is stopped
-    up = {dict(labels)["instance"]: values for labels, values in shown_values(history, "up").items()}
+    up = {dict(labels)["instance"]: values for labels, values in sample_values(history, "up").items()}
     assert set(up["127.0.0.1:9"]) == set(up[bad.address]) == {0}
     assert set(up[good.address]) == {1}
     assert len(up[good.address]) >= 5
@@ -124,7 +124,7 @@ def test_one_bad_target_does_not_hold_the_others(history: History):
     assert all(time_ms % 200 < 100 for time_ms in times[1:].tolist())  # on multiples of the interval
 
 
-def test_a_history_that_cannot_store_is_told_and_does_not_end_the_scraper(
+def test_a_history_that_cannot_store_is_reported_and_does_not_end_the_scraper(
     history: History, caplog: pytest.LogCaptureFixture
 ):
     with fake_http(reply(200, PAGE, TEXT)) as exporter:
@@ -133,7 +133,7 @@ def test_a_history_that_cannot_store_is_told_and_does_not_end_the_scraper(
         for _ in range(3):
             scraper.scrape_all()
     assert [record.message for record in caplog.records if "clock went back" in record.message]
-    assert [len(values) for values in shown_values(history, "gpu_up").values()] == [2, 2]
+    assert [len(values) for values in sample_values(history, "gpu_up").values()] == [2, 2]
 
 
 def test_credentials(history: History):
@@ -190,14 +190,14 @@ def test_import(history: History):
     ]
     assert import_openmetrics(history, lines, "n:1") == 5
     target = (("instance", "n:1"), ("job", "gpu-exporter"))
-    assert shown_values(history, "gpu_busy_seconds_total") == {
+    assert sample_values(history, "gpu_busy_seconds_total") == {
         (*target, ("note", "a b } 1 2"), ("uuid", "A")): [1.5, 2.5],
         (*target, ("uuid", 'q"\\\n')): [3],
     }
-    assert shown_values(history, "plain") == {target: [None]}
-    assert shown_values(history, "mine") == {(("exported_instance", "other"), *target): [4]}
+    assert sample_values(history, "plain") == {target: [None]}
+    assert sample_values(history, "mine") == {(("exported_instance", "other"), *target): [4]}
     assert import_openmetrics(history, lines, "n:1") == 5
-    assert shown_values(history, "mine") == {(("exported_instance", "other"), *target): [4]}
+    assert sample_values(history, "mine") == {(("exported_instance", "other"), *target): [4]}
 
 
 @pytest.mark.parametrize(

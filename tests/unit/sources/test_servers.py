@@ -8,23 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import alertmanager, prometheus, require
-
-from .fake_http import fake_http, reply
+from tests.servers import alertmanager, prometheus, require_binary
+from tests.unit.sources.fake_http import fake_http, reply
 
 
 def test_a_missing_program_skips(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("GPU_ADVISOR_REQUIRE_SERVERS", raising=False)
     with pytest.raises(pytest.skip.Exception, match="apt-get install prometheus-alertmanager"):
-        require("amtool")
+        require_binary("amtool")
 
 
 def test_a_missing_program_fails_where_it_must_be_there(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("GPU_ADVISOR_REQUIRE_SERVERS", "1")
     with pytest.raises(pytest.fail.Exception, match=r"apt-get install prometheus$"):
-        require("promtool")
+        require_binary("promtool")
 
 
 @pytest.mark.servers

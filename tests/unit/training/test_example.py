@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.programs import eventually, exporter
+from tests.own_processes import eventually, exporter
 from tests.servers import free_port
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "train" / "train.py"

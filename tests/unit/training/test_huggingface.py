@@ -10,12 +10,12 @@ import transformers
 from gpu_advisor.training import HuggingFaceMonitor
 from gpu_advisor.training.monitor import TrainingMonitor
 
-from tests.unit.training.trainers import ACCUMULATE, BATCH, EPOCHS, STEPS, Slow, check
+from tests.unit.training.trainers import ACCUMULATE, BATCH, EPOCHS, STEPS, SlowDataset, check
 
 EVALUATION_SECONDS = 0.4
 
 
-class Busy(transformers.TrainerCallback):
+class BusyCallback(transformers.TrainerCallback):
     def on_step_end(self, *arguments: Any, **named: Any) -> None:
         time.sleep(0.05)
 
@@ -33,10 +33,10 @@ def test_hugging_face(tmp_path):
         num_train_epochs=EPOCHS, logging_steps=1, eval_strategy="steps", eval_steps=2, save_strategy="steps",
         save_steps=3, use_cpu=True, report_to=[], disable_tqdm=True, dataloader_pin_memory=False,
     )  # fmt: skip
-    dataset = Slow(lambda: {"input_ids": tokens, "labels": tokens})
+    dataset = SlowDataset(lambda: {"input_ids": tokens, "labels": tokens})
     trainer = transformers.Trainer(
         model=model, args=arguments, train_dataset=dataset,
-        eval_dataset=[{"input_ids": tokens, "labels": tokens}], callbacks=[Busy(), HuggingFaceMonitor(monitor)],
+        eval_dataset=[{"input_ids": tokens, "labels": tokens}], callbacks=[BusyCallback(), HuggingFaceMonitor(monitor)],
     )  # fmt: skip
     trainer.train()
     check(monitor, dataset, STEPS * BATCH * ACCUMULATE, loss_count=STEPS)

@@ -13,14 +13,14 @@ import torch
 from gpu_advisor.training import LightningMonitor
 from gpu_advisor.training.monitor import TrainingMonitor
 
-from tests.unit.training.trainers import ACCUMULATE, BATCH, EPOCHS, SAMPLES, Slow, check
+from tests.unit.training.trainers import ACCUMULATE, BATCH, EPOCHS, SAMPLES, SlowDataset, check
 
 
-class Model(lightning.LightningModule):
+class TinyModel(lightning.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(3, 1)
-        self.dataset = Slow(lambda: {"x": torch.ones(3), "y": torch.zeros(1)})
+        self.dataset = SlowDataset(lambda: {"x": torch.ones(3), "y": torch.zeros(1)})
         self.losses: list[float] = []
 
     def training_step(self, batch: Any, _: int) -> torch.Tensor:
@@ -42,7 +42,7 @@ class Model(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), 1e-3)
 
 
-class Busy(lightning.Callback):
+class BusyCallback(lightning.Callback):
     """Another callback that takes its time at the end of each batch."""
 
     def on_train_batch_end(self, *arguments: Any) -> None:
@@ -52,13 +52,13 @@ class Busy(lightning.Callback):
 def test_lightning(tmp_path):
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     monitor = TrainingMonitor(job="lightning", figures=False)
-    model = Model()
+    model = TinyModel()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = lightning.Trainer(
             max_epochs=EPOCHS, accelerator="cpu", devices=1, accumulate_grad_batches=ACCUMULATE, logger=False,
             enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
-            callbacks=[LightningMonitor(monitor), Busy()], default_root_dir=tmp_path,
+            callbacks=[LightningMonitor(monitor), BusyCallback()], default_root_dir=tmp_path,
         )  # fmt: skip
         profiler = trainer.profiler  # type: ignore[attr-defined]  # set where mypy does not see it
         start = profiler.start

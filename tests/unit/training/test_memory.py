@@ -140,11 +140,11 @@ class FailsOnce:
         loss = mean_loss(net, part)
         if next(self.calls) in self.steps:
             first = next(iter(net.parameters()))
-            loss = loss + (Breaks.apply(first) * 0).sum()  # type: ignore[no-untyped-call]
+            loss = loss + (BackwardOutOfMemory.apply(first) * 0).sum()  # type: ignore[no-untyped-call]
         return loss
 
 
-class Breaks(torch.autograd.Function):
+class BackwardOutOfMemory(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
         return value.clone()
@@ -210,7 +210,7 @@ def test_other_errors_pass_as_they_are():
         MemoryManager(net).backward([], mean_loss)
 
 
-class Checkpointed(nn.Module):
+class CheckpointingModel(nn.Module):
     """A model that offers gradient checkpointing, as timm's do."""
 
     def __init__(self) -> None:
@@ -230,7 +230,7 @@ class Checkpointed(nn.Module):
 
 
 def test_checkpointing_is_turned_on_when_smaller_parts_do_not_help():
-    net = Checkpointed()
+    net = CheckpointingModel()
     plain = sum(parameter.nbytes for parameter in net.parameters())
     with SimulatedMemory(2 * plain + 120_000) as memory:
         manager = MemoryManager(net, memory=memory, min_micro_batch_size=32)
@@ -240,7 +240,7 @@ def test_checkpointing_is_turned_on_when_smaller_parts_do_not_help():
 
 
 def test_checkpointing_is_turned_on_above_the_threshold_and_before_an_error():
-    net = Checkpointed()
+    net = CheckpointingModel()
 
     def loss(net: nn.Module, part: Any) -> Any:
         return net(part["x"]).square().mean()

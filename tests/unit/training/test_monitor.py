@@ -24,11 +24,11 @@ from gpu_exporter.jobs.textfile import TextfilePage, reserved
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.programs import eventually
-from tests.servers import require
+from tests.own_processes import eventually
+from tests.servers import require_binary
 
 
-class Memory:
+class FakeDeviceMemory:
     """A device whose memory is as the test says."""
 
     def __init__(self, **figures: int) -> None:
@@ -43,7 +43,7 @@ class Memory:
 
 
 GIB = 2**30
-MEMORY = Memory(
+MEMORY = FakeDeviceMemory(
     allocated_bytes=GIB, reserved_bytes=2 * GIB, peak_allocated_bytes=3 * GIB, peak_reserved_bytes=4 * GIB,
     limit_bytes=80 * GIB, allocation_retries=2, out_of_memory_errors=1,
 )  # fmt: skip
@@ -96,7 +96,11 @@ def test_every_family_passes_the_exporters_reader():
 @pytest.mark.servers
 def test_promtool_has_nothing_to_say():
     done = subprocess.run(
-        [require("promtool"), "check", "metrics"], input=full().page(), capture_output=True, text=True, check=False
+        [require_binary("promtool"), "check", "metrics"],
+        input=full().page(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -201,7 +205,7 @@ def test_it_serves_itself():
         ({"job": ""}, "give the job a name"),
     ],
 )
-def test_wrong_arguments_are_told_at_once(arguments, mend):
+def test_wrong_arguments_are_reported_at_once(arguments, mend):
     with pytest.raises(MonitorError, match=mend):
         TrainingMonitor(**arguments)
 

@@ -19,12 +19,12 @@ Pair = namedtuple("Pair", ["x", "y"])
 
 
 @dataclass
-class Sample:
+class NamedSample:
     x: Any
     name: str = "a"
 
 
-class Loader:
+class NumberedLoader:
     """Numbered batches; `fails_at` is the number of the one that raises instead."""
 
     def __init__(self, count: int, fails_at: int | None = None, make: Any = lambda number: number) -> None:
@@ -52,7 +52,7 @@ nested = st.recursive(
         | st.dictionaries(st.text(max_size=3), inner, max_size=3).map(OrderedDict)
         | st.dictionaries(st.text(max_size=3), inner, max_size=3).map(UserDict)
         | st.builds(Pair, inner, inner)
-        | st.builds(Sample, inner)
+        | st.builds(NamedSample, inner)
     ),
     max_leaves=8,
 )
@@ -68,7 +68,7 @@ def same(one: Any, other: Any) -> bool:
         return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, Sample):
+    if isinstance(one, NamedSample):
         return same((one.x, one.name), (other.x, other.name))
     return bool(one == other)
 
@@ -103,7 +103,7 @@ def test_every_leaf_is_reached_once_and_containers_stay(batch):
     fails_at=st.none() | st.integers(0, 12), stops_after=st.none() | st.integers(0, 12),
 )  # fmt: skip
 def test_once_and_in_order_until_error_or_stop(count, depth, layers, fails_at, stops_after):
-    inner = Loader(count, fails_at)
+    inner = NumberedLoader(count, fails_at)
     loader: Any = inner
     for _ in range(layers):
         loader = PrefetchLoader(loader, "cpu", depth=depth)
@@ -125,7 +125,7 @@ def test_once_and_in_order_until_error_or_stop(count, depth, layers, fails_at, s
 
 
 def test_it_looks_ahead_by_its_depth_and_no_further():
-    inner = Loader(10)
+    inner = NumberedLoader(10)
     batches = iter(PrefetchLoader(inner, "cpu", depth=2))
     assert inner.taken == 0, "nothing is taken before the first is asked for"
     assert next(batches) == 0
@@ -133,7 +133,7 @@ def test_it_looks_ahead_by_its_depth_and_no_further():
 
 
 def test_an_interrupt_is_not_put_off():
-    class Interrupted(Loader):
+    class Interrupted(NumberedLoader):
         def __iter__(self) -> Iterator[Any]:
             yield 0
             raise KeyboardInterrupt

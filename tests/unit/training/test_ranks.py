@@ -24,7 +24,7 @@ WITHIN_SECONDS = 60.0
 STEPS = 4
 
 #: What a rank says of itself: the error's name, or its losses and weights.
-Told = dict[str, Any]
+RankResult = dict[str, Any]
 
 
 def batch(rank: int, step: int) -> dict[str, torch.Tensor]:
@@ -32,7 +32,7 @@ def batch(rank: int, step: int) -> dict[str, torch.Tensor]:
     return data(40 + 7 * rank, seed=10 * step + rank)
 
 
-def run(net: nn.Module, manager: MemoryManager | None, loss: Any, rank: int) -> Told:
+def run(net: nn.Module, manager: MemoryManager | None, loss: Any, rank: int) -> RankResult:
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     losses = []
     for step in range(STEPS):
@@ -44,13 +44,13 @@ def run(net: nn.Module, manager: MemoryManager | None, loss: Any, rank: int) -> 
             value = manager.backward(batch(rank, step), loss)
         optimizer.step()
         losses.append(float(value.detach()))
-    told: Told = {"losses": losses, "state": {name: value.clone() for name, value in net.state_dict().items()}}
+    told: RankResult = {"losses": losses, "state": {name: value.clone() for name, value in net.state_dict().items()}}
     if manager is not None:
         told |= {"at_once": manager.micro_batch_size, "recoveries": manager.recoveries}
     return told
 
 
-class Unused(nn.Module):
+class UnusedLayerModel(nn.Module):
     """Each rank uses a layer of its own, and nobody the last."""
 
     def __init__(self) -> None:
@@ -63,28 +63,28 @@ class Unused(nn.Module):
         return found
 
 
-def ddp(rank: int) -> Told:
+def ddp(rank: int) -> RankResult:
     """What is to come out: the loop as everybody writes it."""
     net = DistributedDataParallel(model())
     return run(net, None, mean_loss, rank)
 
 
-def managed_ddp(rank: int) -> Told:
+def managed_ddp(rank: int) -> RankResult:
     net = DistributedDataParallel(model())
     return run(net, MemoryManager(net), mean_loss, rank)
 
 
-def one_is_short(rank: int) -> Told:
+def one_is_short(rank: int) -> RankResult:
     net = DistributedDataParallel(model())
     return run(net, MemoryManager(net), FailsOnce(1) if rank == 1 else mean_loss, rank)
 
 
-def one_is_always_short(rank: int) -> Told:
+def one_is_always_short(rank: int) -> RankResult:
     net = model()
     return run(net, MemoryManager(net), FailsOnce(*range(100)) if rank == 1 else mean_loss, rank)
 
 
-def one_fails(rank: int) -> Told:
+def one_fails(rank: int) -> RankResult:
     def broken(net: nn.Module, part: Any) -> torch.Tensor:
         raise KeyError("label")
 
@@ -92,7 +92,7 @@ def one_fails(rank: int) -> Told:
     return run(net, MemoryManager(net), broken if rank == 1 else mean_loss, rank)
 
 
-def one_cannot_count(rank: int) -> Told:
+def one_cannot_count(rank: int) -> RankResult:
     """An error before the model is even called."""
     net = model()
     manager = MemoryManager(net)
@@ -100,7 +100,7 @@ def one_cannot_count(rank: int) -> Told:
     return {}
 
 
-def one_ends(rank: int) -> Told:
+def one_ends(rank: int) -> RankResult:
     def ends(net: nn.Module, part: Any) -> torch.Tensor:
         os._exit(9)
 
@@ -108,7 +108,7 @@ def one_ends(rank: int) -> Told:
     return run(net, MemoryManager(net), ends if rank == 1 else mean_loss, rank)
 
 
-def one_hangs(rank: int) -> Told:
+def one_hangs(rank: int) -> RankResult:
     def hangs(net: nn.Module, part: Any) -> torch.Tensor:
         time.sleep(8)
         return mean_loss(net, part)
@@ -117,24 +117,24 @@ def one_hangs(rank: int) -> Told:
     return run(net, MemoryManager(net, timeout_seconds=2), hangs if rank == 1 else mean_loss, rank)
 
 
-def unused(rank: int) -> Told:
-    net = Unused()
+def unused(rank: int) -> RankResult:
+    net = UnusedLayerModel()
     manager = MemoryManager(net)
     manager.backward(batch(rank, 0), mean_loss)
     return {"used": [layer.weight.grad is not None for layer in net.layers]}
 
 
-def batch_norm(rank: int) -> Told:
+def batch_norm(rank: int) -> RankResult:
     net = DistributedDataParallel(model(nn.BatchNorm1d(64)))
     return run(net, MemoryManager(net), mean_loss, rank)
 
 
-def sync_batch_norm(rank: int) -> Told:
+def sync_batch_norm(rank: int) -> RankResult:
     MemoryManager(model(nn.SyncBatchNorm(64)))
     return {}
 
 
-def _rank(scenario: Callable[[int], Told], rank: int, folder: Path) -> None:
+def _rank(scenario: Callable[[int], RankResult], rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     try:
@@ -145,7 +145,7 @@ def _rank(scenario: Callable[[int], Told], rank: int, folder: Path) -> None:
     os._exit(0)  # without waiting for a rank that hangs
 
 
-def ranks(scenario: Callable[[int], Told], tmp_path: Path) -> dict[int, Told]:
+def ranks(scenario: Callable[[int], RankResult], tmp_path: Path) -> dict[int, RankResult]:
     """What each of the two ranks said. One that does not end in time fails the test."""
     folder = tmp_path / scenario.__name__
     folder.mkdir()
@@ -165,7 +165,7 @@ def ranks(scenario: Callable[[int], Told], tmp_path: Path) -> dict[int, Told]:
     return {rank: torch.load(folder / str(rank)) for rank in range(2) if (folder / str(rank)).exists()}
 
 
-def same_state(one: Told, other: Told) -> None:
+def same_state(one: RankResult, other: RankResult) -> None:
     for name, value in one["state"].items():
         torch.testing.assert_close(value, other["state"][name])
 

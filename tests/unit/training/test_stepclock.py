@@ -11,7 +11,7 @@ from gpu_advisor.training.outlets import MonitorError
 from gpu_advisor.training.stepclock import Totals
 
 
-class Hand:
+class ManualClock:
     """A clock that is moved by hand."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Hand:
 
 @pytest.fixture
 def hand():
-    return Hand()
+    return ManualClock()
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_step_that_raises_is_not_counted(monitor, hand):
     assert (totals(monitor).steps, totals(monitor).step_seconds) == (1, 1)
 
 
-def test_what_is_not_told_is_not_zero(monitor, hand):
+def test_what_is_not_reported_is_not_zero(monitor, hand):
     with monitor.step():
         hand.now += 1
     found = totals(monitor)

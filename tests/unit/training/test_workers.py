@@ -74,7 +74,7 @@ def test_fewest_workers_that_do():
     assert choose(rates, enough_samples_per_second=4000) == 4
 
 
-class Numbers(torch.utils.data.Dataset[Any]):
+class NumbersDataset(torch.utils.data.Dataset[Any]):
     def __init__(self, count: int = 50, wait_seconds: float = 0.0) -> None:
         self.count, self.wait_seconds = count, wait_seconds
         self.opened_by: int | None = None
@@ -98,7 +98,7 @@ def indices(loader: Any) -> list[int]:
 
 @pytest.mark.parametrize("arguments", [{"shuffle": False}, {"shuffle": True}, {"drop_last": True}, {"batch_size": 50}])
 def test_every_sample_once_with_measured_workers(arguments):
-    loader = OptimizedDataLoader(Numbers(wait_seconds=0.002), **{"batch_size": 8, **QUICK, **arguments})
+    loader = OptimizedDataLoader(NumbersDataset(wait_seconds=0.002), **{"batch_size": 8, **QUICK, **arguments})
     kept = 48 if "drop_last" in arguments else 50
     for _ in range(2):
         found = indices(loader)
@@ -110,7 +110,7 @@ def test_every_sample_once_with_measured_workers(arguments):
 
 def test_waiting_data_gets_more_workers_than_none():
     loader = OptimizedDataLoader(
-        Numbers(wait_seconds=0.01), 8, **{**QUICK, "max_workers": 4, "measure_within_seconds": 30.0}
+        NumbersDataset(wait_seconds=0.01), 8, **{**QUICK, "max_workers": 4, "measure_within_seconds": 30.0}
     )
     assert loader.num_workers >= 3
     assert loader.persistent_workers
@@ -120,7 +120,7 @@ def test_waiting_data_gets_more_workers_than_none():
 
 
 def test_measuring_leaves_the_job_as_it_was():
-    dataset = Numbers()
+    dataset = NumbersDataset()
     torch.manual_seed(7)
     OptimizedDataLoader(dataset, 8, shuffle=True, **QUICK)
     after = torch.rand(3)
@@ -142,29 +142,30 @@ def test_measuring_leaves_the_job_as_it_was():
     ids=lambda arguments: "+".join(arguments),
 )
 def test_the_order_is_the_users(arguments):
-    ours = OptimizedDataLoader(Numbers(7), **QUICK, **arguments)
+    ours = OptimizedDataLoader(NumbersDataset(7), **QUICK, **arguments)
     theirs = torch.utils.data.DataLoader(
-        Numbers(7),
+        NumbersDataset(7),
         **{name: value for name, value in arguments.items() if name not in NEEDS_WORKERS},
     )
     assert same(list(ours), list(theirs))
     assert ours.worker_rates
 
 
-class Fails(Numbers):
+class FailingDataset(NumbersDataset):
     def __getitem__(self, index: int) -> Any:
         raise OSError("the disk is gone")
 
 
-class Dies(Numbers):
+class DyingWorkerDataset(NumbersDataset):
     def __getitem__(self, index: int) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
-    ("dataset", "why"), [(Fails(), "the disk is gone"), (Dies(), "ended with -9"), (Numbers(0), "")]
+    ("dataset", "why"),
+    [(FailingDataset(), "the disk is gone"), (DyingWorkerDataset(), "ended with -9"), (NumbersDataset(0), "")],
 )
-def test_what_cannot_be_measured_is_said_and_goes_on(dataset, why, caplog):
+def test_what_cannot_be_measured_is_reported_and_goes_on(dataset, why, caplog):
     with caplog.at_level(logging.WARNING):
         loader = OptimizedDataLoader(dataset, 8, **QUICK)
     assert loader.num_workers == 2

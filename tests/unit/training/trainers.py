@@ -15,7 +15,7 @@ SAMPLES, BATCH, ACCUMULATE, EPOCHS = 22, 4, 2, 2
 STEPS = 3 * EPOCHS
 
 
-class Slow(torch.utils.data.Dataset[Any]):
+class SlowDataset(torch.utils.data.Dataset[Any]):
     """Waiting for a sample is all that takes time; how long it took on this machine is counted."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
@@ -33,7 +33,7 @@ class Slow(torch.utils.data.Dataset[Any]):
         return made
 
 
-def check(monitor: TrainingMonitor, dataset: Slow, samples: int, loss_count: int) -> None:
+def check(monitor: TrainingMonitor, dataset: SlowDataset, samples: int, loss_count: int) -> None:
     summary = monitor.summary()
     totals = summary.totals
     assert (totals.steps, totals.samples) == (STEPS, samples)

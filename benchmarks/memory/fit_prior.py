@@ -1,0 +1,89 @@
+"""Learns the prior of `calibration.fit` from the part `prior` of `curves.csv`: python -m benchmarks.memory.fit_prior.
+
+The parameters' shares are those under which the curves, all five sizes of each, are most probable (empirical Bayes),
+found by expectation and maximization over the grid (Dempster, Laird and Rubin 1977). Each share gets one curve's worth
+of weight beforehand, so that nothing is impossible.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from gpu_advisor.calibration import prior_table
+from gpu_advisor.calibration.fit import log_shape
+
+from benchmarks.memory.generate_curves import CURVES_FILE
+from benchmarks.memory.population import SIZES
+
+Array = npt.NDArray[np.float64]
+
+FIXED_SHARES = (0.02, 0.06, 0.12, 0.2, 0.28, 0.36, 0.44, 0.52, 0.6, 0.68, 0.75, 0.82, 0.88, 0.93, 0.97, 0.99)
+FLOORS = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0)
+POWERS = (0.85, 0.93, 1.0, 1.04, 1.1)
+NOISES = (0.001, 0.002, 0.004, 0.008, 0.012, 0.018, 0.027, 0.04, 0.06, 0.1, 0.2)
+REFERENCE = 16
+"""The largest measured size that the fixed share and the floor are relative to."""
+ROUNDS = 40
+MIN_NOISE = 0.02
+"""Least share of each noise: sizes that one probe measured shake less than a laboratory's records."""
+
+
+def read_peaks(part: str, file: Path = CURVES_FILE) -> tuple[Array, list[str]]:
+    """Peaks (models by SIZES, bytes) and families of a part."""
+    with file.open(newline="", encoding="utf-8") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["part"] == part]
+    peaks = [[float(row[f"peak_{size}_bytes"]) for size in SIZES] for row in rows]
+    return np.array(peaks), [row["family"] for row in rows]
+
+
+def fit_prior(peaks: Array) -> list[Array]:
+    """The four axes' probabilities."""
+    axes = [np.array(axis) for axis in (FIXED_SHARES, FLOORS, POWERS, NOISES)]
+    shape = tuple(len(axis) for axis in axes)
+    fixed, floor, power = (axis.ravel() for axis in np.meshgrid(*axes[:3], indexing="ij"))
+    shapes = log_shape(np.array(SIZES) / REFERENCE, fixed, floor, power)
+    likelihoods = [_likelihood(np.log(curve), shapes, axes[3]).reshape(shape) for curve in peaks]
+    weights = [np.full(count, 1 / count) for count in shape]
+    for _ in range(ROUNDS):
+        joint = np.einsum("i,j,k,l->ijkl", *weights)
+        total = np.zeros(shape)
+        for likelihood in likelihoods:
+            posterior = likelihood * joint
+            total += posterior / posterior.sum()
+        for axis, count in enumerate(shape):
+            sums = total.sum(axis=tuple(other for other in range(4) if other != axis)) + 1.0
+            weights[axis] = sums / (len(peaks) + count)
+    weights[3] = np.maximum(weights[3], MIN_NOISE)
+    weights[3] /= weights[3].sum()
+    return weights
+
+
+def _likelihood(logs: Array, shapes: Array, noises: Array) -> Array:
+    residuals = logs - shapes
+    squares = ((residuals - residuals.mean(axis=1, keepdims=True)) ** 2).sum(axis=1, keepdims=True)
+    log = -(len(logs) - 1) * np.log(noises) - squares / (2 * noises**2)
+    likelihood: Array = np.exp(log - log.max())
+    return likelihood
+
+
+def main() -> None:
+    peaks, _ = read_peaks("prior")
+    lines = [
+        '"""Shares of the parameters of `fit` among simulated image models; written by benchmarks/memory/fit_prior.py.',
+        "",
+        f"Learnt from {len(peaks)} curves of benchmarks/memory/curves.csv; see docs/calibration.md.",
+        '"""',
+        "",
+    ]
+    names = ("FIXED_SHARES", "FLOORS", "POWERS", "NOISES")
+    for name, values, weights in zip(names, (FIXED_SHARES, FLOORS, POWERS, NOISES), fit_prior(peaks), strict=True):
+        pairs = (f"    ({value}, {weight:.4f})," for value, weight in zip(values, weights, strict=True))
+        lines += [f"{name} = (", *pairs, ")"]
+    Path(str(prior_table.__file__)).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""A week's report of a fleet, from a real Prometheus that holds raw samples only, the dearest case, or recorded series.
+
+    python -m benchmarks.weekly_report --gpus 100 --interval 60
+    python -m benchmarks.weekly_report --gpus 100 --interval 60 --recorded
+
+The whole command is timed, from its start to the written file, and the reading and each rendering by itself. Beside it
+the same range queries are sent bare and their answers thrown away: what is above that is ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import requests
+from gpu_advisor.observation.evaluate import evaluate
+from gpu_advisor.promql.expressions import Expression, Labels, Trail
+from gpu_advisor.promql.promql import to_promql
+from gpu_advisor.report.document import report
+from gpu_advisor.report.markdown import markdown
+from gpu_advisor.report.page import page
+from gpu_advisor.report.period import period
+from gpu_advisor.report.reading import read
+from gpu_advisor.settings import Settings
+from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
+from gpu_advisor.state.view import SourceState, View
+
+from benchmarks import common as table
+from benchmarks.fleet_generator import import_openmetrics
+from benchmarks.server_processes import free_port, run_server
+from benchmarks.week_generator import DAY, PRICES, generate_samples, recorded
+
+GOAL_SECONDS = 10.0
+
+
+@dataclass
+class QueryRecorder:
+    """A source's range that notes what it was asked."""
+
+    source: PrometheusSource
+    asked: list[dict[str, str]] = field(default_factory=list)
+
+    def __call__(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
+        self.asked.append({"query": to_promql(expression), "start": f"{start}", "end": f"{end}", "step": f"{step}"})
+        return self.source.range(expression, start, end, step)
+
+
+def measure(url: str, now: float, folder: Path, rounds: int) -> dict[str, Any]:
+    """Medians of rounds; the first warms all up and is left out."""
+    source = PrometheusSource(PrometheusSettings(url, timeout_seconds=120))
+    settings = Settings.model_validate({"cost": {"gpu_price_per_hour": PRICES}})
+    evaluation = evaluate(source, settings, now)
+    view = View("benchmark", SourceState("prometheus", url, True, last_success=now), evaluation)
+    found: dict[str, list[float]] = {name: [] for name in ("command", "reading", "bare", "document", "html", "md")}
+    size = queries = gpus = 0
+    for _ in range(rounds + 1):
+        asked = QueryRecorder(source)
+        begun = time.monotonic()
+        past = read(asked, period(now, 7 * DAY))
+        at_reading = time.monotonic()
+        document = report(past, view, settings)
+        at_document = time.monotonic()
+        text = page(document)
+        at_page = time.monotonic()
+        markdown(document)
+        at_markdown = time.monotonic()
+        marks = (begun, at_reading, at_document, at_page, at_markdown)
+        for name, first, second in zip(("reading", "document", "html", "md"), marks[:-1], marks[1:], strict=True):
+            found[name].append(second - first)
+        found["bare"].append(_time_bare_queries(url, asked.asked))
+        found["command"].append(_time_command(url, folder))
+        size, queries, gpus = len(text.encode()), len(asked.asked), len(past.gpus)
+    source.close()
+    seconds = {f"{name}_seconds": round(median(values[1:]), 3) for name, values in found.items()}
+    return {"gpus": gpus, "queries": queries, "html_bytes": size, **seconds}
+
+
+def _time_bare_queries(url: str, asked: list[dict[str, str]]) -> float:
+    with requests.Session() as session:
+        begun = time.monotonic()
+        for form in asked:
+            answer = session.post(f"{url}/api/v1/query_range", data=form, timeout=300)
+            answer.raise_for_status()
+        return time.monotonic() - begun
+
+
+def _time_command(url: str, folder: Path) -> float:
+    begun = time.monotonic()
+    command = [sys.executable, "-m", "gpu_advisor", "report", "--prometheus", url, "-o", str(folder / "report.html")]
+    subprocess.run(command, check=True, capture_output=True)
+    return time.monotonic() - begun
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--gpus", type=int, default=100)
+    parser.add_argument("--interval", type=int, default=60, help="seconds between scrapes")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--recorded", action="store_true", help="recorded series; the interval is that of the rules")
+    given = parser.parse_args()
+    now = time.time() // 60 * 60
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make = recorded if given.recorded else generate_samples
+        import_openmetrics(make(given.gpus, now, interval=given.interval), folder / "week.txt", folder / "data")
+        port = free_port()
+        (folder / "prometheus.yml").write_text("{}\n")
+        command = [
+            "prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
+            "--storage.tsdb.retention.time=100y", f"--web.listen-address=127.0.0.1:{port}", "--log.level=error",
+        ]  # fmt: skip
+        with run_server("prometheus", command, port, folder / "prometheus.log"):
+            told = measure(f"http://127.0.0.1:{port}", now, folder, given.rounds)
+    told |= {"interval_seconds": given.interval, "recorded": given.recorded}
+    print(table.table([["", "figure"], *([name, f"{value:,}"] for name, value in told.items())]))
+    goal = table.Goal(
+        f"a week's report of {told['gpus']} GPUs within {GOAL_SECONDS:g} s",
+        told["command_seconds"] <= GOAL_SECONDS,
+        f"{told['command_seconds']:.1f} s; the queries alone {told['bare_seconds']:.1f} s",
+    )
+    print(goal)
+    name = "report_week_recorded" if given.recorded else "report_week"
+    print(f"written: {table.write(name, told)}")
+    return 1 if table.missed_goals([goal]) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

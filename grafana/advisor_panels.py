@@ -1,0 +1,102 @@
+"""Panels about what the advisor says, as several dashboards have them: advice, and whether it is current."""
+
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders import dashboard as build
+from grafana_foundation_sdk.builders.stat import Panel as Stat
+from grafana_foundation_sdk.builders.table import Panel as Table
+
+from grafana.dashboard_frame import cell_value, external_link, link
+from grafana.panels import (
+    BAD,
+    GOOD,
+    PLAIN,
+    WARNING,
+    add_column_links,
+    format_state_column,
+    override_column,
+    set_column_widths,
+    stat_panel,
+    steps,
+    table_panel,
+    value_mappings,
+)
+from grafana.queries import OPEN_RECOMMENDATION_COUNT, OPEN_RECOMMENDATIONS, RECOMMENDED_SINCE, RUNBOOKS
+
+#: What is shown where there is no advisor to ask. Nothing recommended would be 0.
+NO_ADVISOR = "advisor away"
+COLUMN_WIDTHS = {
+    "Severity": 90, "For": 70, "GPUs": 70, "Cost per hour": 120, "Since": 140, "Runbook": 230, "Evidence": 170,
+}  # fmt: skip
+SEVERITIES = {"critical": ("critical", BAD), "warning": ("warning", WARNING), "info": ("info", PLAIN)}
+STATUSES = {"met": ("met", GOOD), "missed": ("missed", BAD), "unknown": ("unknown", WARNING)}
+
+
+def advisor_variable() -> build.TextBoxVariable:
+    return (
+        build.TextBoxVariable("advisor")
+        .label("Advisor's address")
+        .description("Where your browser reaches the advisor's page; links to evidence lead there.")
+        .default_value("http://127.0.0.1:9817")
+    )
+
+
+def advice_freshness_panel() -> Stat:
+    return stat_panel(
+        "Is the advice current?",
+        "Stale: the advisor's data source does not answer, and the last good answer is shown. Advisor away: Prometheus "
+        "gets no answer from any advisor, so nothing is known of recommendations.",
+        "max(gpu_advisor_stale)",
+        steps(GOOD, (1, BAD)),
+        no_value=NO_ADVISOR,
+    ).mappings(value_mappings({"0": ("current", GOOD), "1": ("stale", BAD)}))
+
+
+def recommendation_count_panel() -> Stat:
+    return stat_panel(
+        "Open recommendations",
+        "What the advisor suggests now, for the whole fleet.",
+        OPEN_RECOMMENDATION_COUNT,
+        steps(GOOD, (1, WARNING)),
+        no_value=NO_ADVISOR,
+    )
+
+
+def recommendations_table(title: str, description: str, advice: str = OPEN_RECOMMENDATIONS) -> Table:
+    """Open recommendations, with links to their evidence and their runbook. Needs the variable `advisor`."""
+    panel = table_panel(
+        title,
+        f"{description} Empty if there are none: the panel beside it or on the fleet's dashboard tells whether the "
+        "advice is current.",
+        [
+            advice,
+            RECOMMENDED_SINCE,
+            "max by (id) (gpu_advisor_recommendation_gpus)",
+            "max by (id) (gpu_advisor_recommendation_cost_change_per_hour)",
+        ],
+        {
+            "severity": "Severity",
+            "kind": "Recommendation",
+            "scope_kind": "For",
+            "scope": "Which",
+            "Value #C": "GPUs",
+            "Value #D": "Cost per hour",
+            "Value #B": "Since",
+            "alert": "Runbook",
+            "id": "Evidence",
+        },
+        wanted="kind",
+    )
+    panel = set_column_widths(panel, COLUMN_WIDTHS)
+    panel = format_state_column(panel, "Severity", SEVERITIES)
+    panel = override_column(panel, "Since", unit="dateTimeFromNow")
+    panel = override_column(panel, "Cost per hour", decimals=2)
+    panel = add_column_links(
+        panel,
+        "Evidence",
+        external_link("Evidence and how to apply it", f"${{advisor:raw}}/page/{cell_value('Evidence')}"),
+    )
+    panel = add_column_links(panel, "Runbook", external_link("Runbook", f"{RUNBOOKS}/{cell_value('Runbook')}.md"))
+    return add_column_links(panel, "Recommendation", link("recommendations", "All recommendations"))

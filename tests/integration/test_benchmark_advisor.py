@@ -1,0 +1,58 @@
+"""A small run of the benchmark, with generous slack: the full one is `python -m benchmarks.advisor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.advisor import MAX_MIB, MAX_QUERIES, MAX_WINDOWED_QUERIES, FleetResult, goals, measure_size
+from tests.servers import require_binary
+
+MINUTES = 5
+
+
+@pytest.mark.servers
+def test_an_evaluation_is_little_above_its_bare_queries(tmp_path: Path) -> None:
+    require_binary("prometheus")
+    require_binary("promtool")
+    sizes = []
+    for gpus in (100, 1000):
+        folder = tmp_path / str(gpus)
+        folder.mkdir()
+        sizes.append(measure_size(gpus, folder, rounds=2, seconds=MINUTES * 60, days=1))
+    small, large = sizes
+    assert large.queries == small.queries <= MAX_QUERIES
+    assert large.windowed_queries == small.windowed_queries <= MAX_WINDOWED_QUERIES
+    assert large.window_selectors == small.window_selectors
+    assert large.advisor_mib < MAX_MIB / 2
+    assert large.checks >= 2 * 1000
+    assert large.ratio < 6, sizes  # on a machine that does other things besides
+    assert large.evaluation_seconds < 10 * 2.5 * small.evaluation_seconds
+
+
+def size(gpus: int, **figures: float) -> FleetResult:
+    usual = {
+        "gpus": gpus, "evaluation_seconds": gpus / 4000, "bare_seconds": gpus / 4500, "ratio": 1.1, "queries": 16,
+        "windowed_queries": 10, "window_selectors": 48, "advisor_mib": 100.0, "prometheus_peak_mib": 100.0,
+        "history_minutes": 60, "advisor_cpu_seconds": 1.0, "prometheus_cpu_seconds": 1.0, "checks": gpus, "advice": 1,
+        "one_query_a_gpu_seconds": 1.0,
+    }  # fmt: skip
+    return FleetResult(**{**usual, **figures})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("figures", "missed"),
+    [
+        ({}, []),
+        ({"queries": 26}, ["at most 25 queries", "as many whatever"]),
+        ({"windowed_queries": 13}, ["over windows"]),
+        ({"ratio": 1.31}, ["times the bare"]),
+        ({"advisor_mib": 251.0}, ["250 MiB"]),
+        ({"evaluation_seconds": 2.9}, ["grows no faster"]),
+    ],
+)
+def test_what_is_missed_is_reported(figures: dict[str, float], missed: list[str]) -> None:
+    told = [goal.text for goal in goals([size(1000), size(10_000, **figures)]) if not goal.met]
+    assert len(told) == len(missed)
+    assert all(part in text for part, text in zip(missed, told, strict=True))

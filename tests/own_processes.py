@@ -1,0 +1,132 @@
+"""Our own programs as processes for tests: started on free ports, waited for, and stopped by pid."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import requests
+import yaml
+
+READY_WITHIN_SECONDS = 60.0  # a busy machine; nobody waits longer than it takes
+
+T = TypeVar("T")
+
+
+@dataclass
+class Program:
+    """A running gpu-exporter or gpu-advisor at http://`address`."""
+
+    address: str
+    process: subprocess.Popen[str]
+    log_path: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    def get(self, path: str) -> Any:
+        answer = requests.get(self.url + path, timeout=10)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def text(self, path: str) -> str:
+        answer = requests.get(self.url + path, timeout=10)
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+        self.process.wait(5)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(5)
+
+
+@contextmanager
+def exporter(tmp_path: Path, address: str, *arguments: str) -> Iterator[Program]:
+    command = [sys.executable, "-m", "gpu_exporter", "--web.listen-address", address, *arguments]
+    with _start(command, address, tmp_path / f"exporter-{time.monotonic_ns()}.log") as program:
+        yield program
+
+
+@contextmanager
+def advisor(tmp_path: Path, address: str, config: dict[str, Any]) -> Iterator[Program]:
+    """`gpu-advisor serve` with this configuration; the address and `state_dir` are filled in."""
+    path = tmp_path / "advisor.yml"
+    web = {**config.get("web", {}), "listen_address": address}
+    path.write_text(yaml.safe_dump({"state_dir": str(tmp_path / "state"), **config, "web": web}))
+    command = [sys.executable, "-m", "gpu_advisor", "serve", "--config", str(path)]
+    with _start(command, address, tmp_path / f"advisor-{time.monotonic_ns()}.log") as program:
+        yield program
+
+
+@contextmanager
+def up(
+    tmp_path: Path,
+    exporter_address: str,
+    advisor_address: str,
+    simulate: str = "",
+    config: dict[str, Any] | None = None,
+) -> Iterator[Program]:
+    command = [
+        sys.executable, "-m", "gpu_advisor", "up", "--exporter-address", exporter_address,
+        "--advisor-address", advisor_address, "--state-dir", str(tmp_path / "up"), "--simulate", simulate,
+    ]  # fmt: skip
+    if config is not None:
+        path = tmp_path / "up.yml"
+        path.write_text(yaml.safe_dump(config))
+        command += ["--config", str(path)]
+    with _start(command, advisor_address, tmp_path / f"up-{time.monotonic_ns()}.log") as program:
+        yield program
+
+
+def eventually(probe: Callable[[], T | None], within_seconds: float, what: str, program: Program | None = None) -> T:
+    """The probe's first true answer. Fails with `what` if none comes in time."""
+    deadline = time.monotonic() + within_seconds
+    last: object = None
+    while time.monotonic() < deadline:
+        last = probe()
+        if last:
+            return last
+        time.sleep(0.25)
+    said = f"\n{program.log()}" if program else ""
+    pytest.fail(f"not within {within_seconds:g} s: {what}; the last answer was {last!r}{said}", pytrace=False)
+
+
+@contextmanager
+def _start(command: Sequence[str], address: str, log_path: Path) -> Iterator[Program]:
+    with log_path.open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)
+    program = Program(address, process, log_path)
+    try:
+        eventually(lambda: _is_ready(program), READY_WITHIN_SECONDS, f"{address} answers", program)
+        yield program
+    finally:
+        program.stop()
+
+
+def _is_ready(program: Program) -> bool:
+    if program.process.poll() is not None:
+        pytest.fail(f"ended at its start with {program.process.returncode}:\n{program.log()}", pytrace=False)
+    try:
+        return requests.get(f"{program.url}/-/ready", timeout=1).status_code == 200
+    except requests.RequestException:
+        return False

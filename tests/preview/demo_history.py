@@ -1,0 +1,237 @@
+"""The past of a demo fleet, as a Prometheus that scrapes it and records its rules would have it.
+
+Three nodes of gpu-exporter's simulated GPUs, in every scenario; hosts, training jobs, the advisor's own evaluations,
+and what the stack's parts tell of themselves. All of it ends at a fixed moment, so that two runs see the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import pi, sin
+from typing import Any
+
+import requests
+import yaml
+from gpu_advisor.notify.alertmanager import AlertmanagerState
+from gpu_advisor.notify.metrics import Exposition
+from gpu_advisor.observation.evaluate import evaluate
+from gpu_advisor.settings import Settings
+from gpu_advisor.sources.base import Source
+from gpu_advisor.state.continuity import Snooze
+from gpu_advisor.state.outcomes import Outcomes
+from gpu_advisor.state.view import Issued, SourceState, View
+from gpu_exporter.devices.simulated import past
+from gpu_exporter.exposition import render_history
+
+END = 1_795_003_200.0
+#: The labels that a scrape adds.
+Target = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class DemoNode:
+    """`before` is what its GPUs did until 1.5 hours before the end. `cpu`, `disk`: how busy these are, 0 to 1."""
+
+    name: str
+    fleet: str
+    before: str = ""
+    cpu: float = 0.35
+    disk: float = 0.2
+    seed: int = 0
+
+    @property
+    def target(self) -> Target:
+        return {"job": "gpu-exporter", "instance": f"{self.name}:9816"}
+
+
+NODES = (
+    DemoNode(
+        "train-1",
+        "4xH100-80GB:training,2xH100-80GB:held-up,1xH100-80GB:straggler,1xH100-80GB:hot",
+        cpu=0.62, seed=1,
+    ),
+    DemoNode(
+        "train-2",
+        "2xA100-80GB:data-bound,2xA100-40GB:small-batch,2xH200-141GB:memory-bound,1xH200-141GB:memory-full,"
+        "2xH200-141GB:communication-bound,2xH100-80GB:single-precision,1xH100-80GB:power-capped",
+        cpu=0.93, disk=0.85, seed=2,
+    ),
+    DemoNode(
+        "mixed-1",
+        "2xT4-16GB:idle-hoarder,2xT4-16GB:idle,2xL4-24GB:saturated-serving,1xL40S-48GB:small-service,"
+        "1xH100-80GB:throttled,1xH100-80GB:lost,1xH100-80GB:power-limited,1xH100-80GB:failing,"
+        "1xH200-141GB:busy-but-empty,2xH200-141GB:hung-collective",
+        before="2xT4-16GB:training,2xT4-16GB:training,2xL4-24GB:saturated-serving,1xL40S-48GB:small-service,"
+        "1xH100-80GB:throttled,1xH100-80GB:lost,1xH100-80GB:power-limited,1xH100-80GB:failing,"
+        "1xH200-141GB:busy-but-empty,2xH200-141GB:hung-collective",
+        seed=3,
+    ),
+)  # fmt: skip
+
+SETTINGS = Settings.model_validate(
+    {
+        "cluster": "demo",
+        "resources": {"gpu": {"min": 0, "max": 64}},
+        "pools": [
+            {"name": "serving", "kind": "serving", "match": {"name": ".* L4|.* L40S"}},
+            {"name": "notebooks", "match": {"name": ".* T4"}},
+            {"name": "training", "kind": "training"},
+        ],
+        "cost": {
+            "gpu_price_per_hour": {
+                "NVIDIA H200": 3.8, "NVIDIA H100 80GB HBM3": 2.5, "NVIDIA A100-SXM4-80GB": 1.5,
+                "NVIDIA A100-SXM4-40GB": 1.2, "NVIDIA L40S": 0.9, "NVIDIA L4": 0.5, "Tesla T4": 0.3,
+            }
+        },
+    }
+)  # fmt: skip
+
+
+def scraped_samples(length_seconds: float, step_seconds: float) -> Iterator[str]:
+    """What exporters and jobs told until the end, as OpenMetrics lines for promtool."""
+    begin = END - length_seconds
+    change = END - 1.5 * 3600
+    times = [begin + step_seconds * (i + 1) for i in range(int(length_seconds // step_seconds))]
+    for node in NODES:
+        yield from _device_samples(node.before or node.fleet, node, begin, change, step_seconds)
+        yield from _device_samples(node.fleet, node, max(begin, change), END, step_seconds)
+        for at in times:
+            yield from add_timestamps(_host_samples(node, at - begin), node.target, at)
+    for at in times:
+        yield from add_timestamps(_job_samples(at - begin), {"job": "training", "instance": "train-1:8080"}, at)
+
+
+def _device_samples(fleet: str, node: DemoNode, begin: float, end: float, step: float) -> Iterator[str]:
+    if fleet and end > begin:
+        for line in render_history(past(fleet, node.seed, node.name, begin, end, step)):
+            if not line.startswith("#"):
+                yield add_target_labels(line, node.target) + "\n"
+
+
+def _host_samples(node: DemoNode, seconds: float) -> Iterator[str]:
+    """Names and labels are node_exporter's. Counters have a wave on top of their pace."""
+    slow, fast = (period / (2 * pi) * (1 - _cos(seconds, period)) for period in (4800.0, 900.0))
+    cpu = node.cpu * seconds + 0.04 * slow + 0.02 * fast
+    yield f'node_uname_info{{nodename="{node.name}"}} 1'
+    yield f'node_cpu_seconds_total{{cpu="0",mode="idle"}} {seconds - cpu + 1000}'
+    yield f'node_cpu_seconds_total{{cpu="0",mode="user"}} {cpu + 500}'
+    yield "node_memory_MemTotal_bytes 1.0e12"
+    yield f"node_memory_MemAvailable_bytes {(0.55 + 0.05 * sin(seconds / 700)) * 1e12}"
+    yield f"node_pressure_io_waiting_seconds_total {0.4 * node.disk * seconds + 0.01 * fast}"
+    yield f'node_disk_io_time_seconds_total{{device="nvme0n1"}} {node.disk * seconds + 0.05 * slow}'
+    yield 'node_network_speed_bytes{device="eth0"} 1.25e9'
+    for direction, share in (("receive", 0.3), ("transmit", 0.12)):
+        yield f'node_network_{direction}_bytes_total{{device="eth0"}} {share * 1.25e9 * (seconds + 0.3 * fast)}'
+
+
+def _cos(seconds: float, period: float) -> float:
+    return sin(2 * pi * seconds / period + pi / 2)
+
+
+def _job_samples(seconds: float) -> Iterator[str]:
+    for job, wait, exchange, samples in (("train", 0.03, 0.08, 4200), ("data-bound", 0.55, 0.05, 900)):
+        for rank in range(2):
+            labels = f'{{training_job="{job}",rank="{rank}"}}'
+            yield f"training_step_seconds_total{labels} {seconds}"
+            yield f"training_data_wait_seconds_total{labels} {wait * seconds + 3 * sin(seconds / 500)}"
+            yield f"training_communication_seconds_total{labels} {exchange * seconds}"
+            yield f"training_samples_total{labels} {samples * seconds}"
+            yield f"training_loss{labels} {1.4 + 2.2 / (1 + seconds / 2500) + 0.02 * sin(seconds / 41 + rank)}"
+
+
+def add_target_labels(line: str, target: Target) -> str:
+    """A line with the labels that a scrape adds."""
+    extra = ",".join(f'{name}="{value}"' for name, value in target.items())
+    head, brace, rest = line.partition("{")
+    if brace and " " not in head:
+        return f"{head}{{{extra},{rest}"
+    name, _, rest = line.partition(" ")
+    return f"{name}{{{extra}}} {rest}"
+
+
+def add_timestamps(page: Iterable[str], target: Target, at: float) -> Iterator[str]:
+    """One scrape of a page: its lines, and what Prometheus itself adds."""
+    lines = [line.rstrip("\n") for line in page if line.strip() and not line.startswith("#")]
+    for line in (*lines, "up 1", "scrape_duration_seconds 0.012", f"scrape_samples_scraped {len(lines)}"):
+        yield f"{add_target_labels(line, target)} {at:.3f}\n"
+
+
+def extrapolate_back(first: str, second: str, apart_seconds: float, seconds: float) -> Iterator[str]:
+    """A page as it would have been `seconds` before the second of two readings: counters go on at their pace."""
+    before = dict(line.rsplit(" ", 1) for line in first.splitlines() if line and not line.startswith("#"))
+    for line in second.splitlines():
+        if line and not line.startswith("#"):
+            name, value = line.rsplit(" ", 1)
+            if name.split("{")[0].endswith("_total"):
+                pace = (float(value) - float(before.get(name, value))) / apart_seconds
+                value = repr(max(0.0, float(value) + 1e6 - pace * seconds))
+            yield f"{name} {value}"
+
+
+def inline_rules(rules: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, str]]]:
+    """(expression, labels) of each rule by its name, without reference to other rules."""
+    found: dict[str, str] = {}
+
+    def spelled(expr: str) -> str:
+        text = re.sub(r"\b(\w+:\w+:\w+)\[(\w+)\]", lambda m: f"({found[m[1]]})[{m[2]}:1h]", expr)
+        return re.sub(r"\b\w+:\w+:\w+\b", lambda m: f"({found[m[0]]})", text)
+
+    every: dict[str, tuple[str, dict[str, str]]] = {}
+    for rule in (rule for group in rules["groups"] for rule in group["rules"]):
+        expr = spelled(rule["expr"])
+        if "record" in rule:
+            found[rule["record"]] = expr
+            every[rule["record"]] = expr, {}
+        else:
+            labels = {"alertname": rule["alert"], "alertstate": "firing", **rule.get("labels", {})}
+            every[f"alert {rule['alert']}"] = expr, labels
+    return every
+
+
+def recorded(url: str, rules: str, begin: float, end: float, step_seconds: float = 60.0) -> Iterator[str]:
+    """What a Prometheus that has the raw series would have recorded by these rules. Fails if it refuses a rule."""
+    for name, (expr, labels) in inline_rules(yaml.safe_load(rules)).items():
+        hourly = name.endswith("1h") and ":mean" in name
+        step = 3600.0 if hourly else step_seconds
+        first = end - 60 - int((end - 60 - begin) // step) * step if hourly else begin
+        form = {"query": expr, "start": str(first), "end": str(end), "step": str(step)}
+        answer = requests.post(f"{url}/api/v1/query_range", data=form, timeout=60)
+        assert answer.status_code == 200, f"{name}: {answer.text}"
+        for series in answer.json()["data"]["result"]:
+            own = {k: v for k, v in series["metric"].items() if k != "__name__"} | labels
+            text = ",".join(f"{k}={_quote(v)}" for k, v in own.items())
+            metric = name if "record" in name or ":" in name else "ALERTS"
+            for at, value in series["values"]:
+                yield f"{metric}{{{text}}} {value if metric != 'ALERTS' else 1} {at:.3f}\n"
+
+
+def _quote(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def advisor_samples(source: Source, settings: Settings, times: Iterable[float], pages: int = 1) -> Iterator[str]:
+    """What an advisor that evaluated at these times told on its page, scraped so many times a minute apart."""
+    since: dict[str, float] = {}
+    senders = (AlertmanagerState("http://alertmanager:9093", True, 12),)
+    outcomes = {("idle_reclaim", "applied"): 3, ("idle_reclaim", "cause_gone"): 1, ("batch_size", "applied"): 2}
+    target = {"job": "gpu-advisor", "instance": "advisor:9817"}
+    evaluated = [(at, evaluate(source, settings, at)) for at in times]
+    scrapes = [(at + 60 * page, evaluation) for at, evaluation in evaluated for page in range(pages)]
+    for number, (at, evaluation) in enumerate(scrapes):
+        ids = [advice.id(settings.cluster) for advice in evaluation.recommendations]
+        since = {id_: since.get(id_, at) for id_ in ids}
+        snooze = Snooze("kept for a class", at, at + 3600)
+        issued = tuple(
+            Issued(id_, since[id_], advice, snoozed=snooze if i == 0 else None)
+            for i, (id_, advice) in enumerate(zip(ids, evaluation.recommendations, strict=True))
+        )
+        view = View(
+            settings.cluster, SourceState("prometheus", "http://prometheus:9090", True, last_success=at),
+            replace(evaluation, at=at),
+            issued, 0.11 + 0.02 * sin(number), 100 + 4 * number, (("timeout", 1 + number // 40),),
+            Outcomes(counts={key: count + number // 75 for key, count in outcomes.items()}),
+            tuple(settings.cost.gpu_price_per_hour.items()),
+        )  # fmt: skip
+        yield from add_timestamps(Exposition().of(view, senders).decode().splitlines(), target, at)

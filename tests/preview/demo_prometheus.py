@@ -1,0 +1,87 @@
+"""A real Prometheus that holds the demo fleet's past, with what rules and advisor made of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
+
+from tests.own_processes import exporter
+from tests.preview.demo_history import (
+    END,
+    NODES,
+    SETTINGS,
+    add_timestamps,
+    advisor_samples,
+    extrapolate_back,
+    recorded,
+    scraped_samples,
+)
+from tests.servers import Prometheus, create_blocks, free_port, prometheus
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = sorted((ROOT / "prometheus" / "rules").glob("*.yml"))
+READINGS_APART_SECONDS = 2.0
+
+
+@contextmanager
+def demo_prometheus(
+    folder: Path, length_seconds: float, step_seconds: float, evaluations: Sequence[float], pages: int = 1
+) -> Iterator[Prometheus]:
+    """The fleet's last `length_seconds`, scraped each `step_seconds`.
+
+    The advisor evaluated at these times, after each of which its page was scraped so many times, a minute apart.
+    """
+    blocks = folder / "blocks"
+    _import(scraped_samples(length_seconds, step_seconds), folder / "scraped.txt", blocks)
+    begin = END - length_seconds
+    times = [END - step_seconds * i for i in range(int(length_seconds // step_seconds))][::-1]
+    with prometheus(folder, blocks=blocks, rule_files=RULES) as server:
+        source = PrometheusSource(PrometheusSettings(server.url))
+        found = [*advisor_samples(source, SETTINGS, evaluations, pages), *_stack_samples(folder, server, times)]
+        for path in RULES:
+            found += recorded(server.url, path.read_text(), begin, END)
+        source.close()
+    _import(found, folder / "made.txt", blocks)
+    with prometheus(folder, blocks=blocks) as server:
+        yield server
+
+
+def _import(lines: Iterable[str], path: Path, blocks: Path) -> None:
+    with path.open("w") as file:
+        file.writelines(lines)
+        file.write("# EOF\n")
+    create_blocks(path, blocks)
+
+
+def _stack_samples(folder: Path, server: Prometheus, times: Sequence[float]) -> Iterator[str]:
+    """What real parts of the stack tell of themselves now, as if it had gone on so for all these times."""
+    address = f"127.0.0.1:{free_port()}"
+    with exporter(folder, address, "--simulate", "1xT4-16GB:idle", "--no-collector.host") as program:
+        first = program.text("/metrics"), _page(server)
+        time.sleep(READINGS_APART_SECONDS)
+        second = program.text("/metrics"), _page(server)
+    targets = [({"job": "prometheus", "instance": "127.0.0.1:9090"}, 1, "prometheus_")]
+    targets += [(dict(node.target), 0, "gpu_exporter_") for node in NODES]
+    for at in times:
+        for target, which, prefix in targets:
+            page = extrapolate_back(first[which], second[which], READINGS_APART_SECONDS, END - at)
+            own = [line for line in page if line.startswith(prefix)]
+            yield from add_timestamps(own, target, at) if which else _add_target_labels(own, target, at)
+
+
+def _add_target_labels(lines: Sequence[str], target: dict[str, str], at: float) -> Iterator[str]:
+    """Without `up` and the like: the rest of this target's page has them."""
+    return (line for line in add_timestamps(lines, target, at) if not line.startswith(("up{", "scrape_")))
+
+
+def _page(server: Prometheus) -> str:
+    import requests
+
+    answer = requests.get(f"{server.url}/metrics", timeout=10)
+    assert answer.status_code == 200, answer.text
+    # Paths of this machine are no part of the demo.
+    return answer.text.replace(f"{ROOT}/prometheus/rules", "/etc/prometheus/rules")

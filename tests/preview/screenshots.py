@@ -1,0 +1,148 @@
+"""Pictures of all dashboards for the demo fleet: the checked-in JSON over a real Prometheus, drawn by Grafana's own npm
+packages in Chromium.
+
+    python -m tests.preview.screenshots docs/images/dashboards
+
+Needs node and npm, Chromium, Prometheus (tests/get_servers.sh) and the network for the packages, once. What is drawn
+by us and not by Grafana: the frame around the panels, and annotations' marks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlencode
+
+import requests
+
+from tests.preview.dashboard_queries import GENERATED, load_dashboards
+from tests.preview.demo_history import END
+from tests.preview.demo_prometheus import demo_prometheus
+from tests.servers import Prometheus
+
+PAGE = Path(__file__).with_name("page")
+HOURS = 3.0
+WIDTH = 1500
+ROW, HEADER = 38, 100
+READY_WITHIN_MS = 25_000
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where the pictures go")
+    parser.add_argument("--only", nargs="*", help="names of dashboards")
+    options = parser.parse_args()
+    build()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    evaluations = [END - 300 * i for i in range(int(12 * HOURS), 0, -1)]
+    with (
+        tempfile.TemporaryDirectory() as name,
+        demo_prometheus(Path(name), (HOURS + 1) * 3600, 30, evaluations, 5) as prometheus,
+    ):
+        wrong = take_screenshots(prometheus, options.folder, options.only or list(load_dashboards()))
+    print("\n".join(wrong), file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def build() -> None:
+    """Packages once, and the page."""
+    if not (PAGE / "node_modules").exists():
+        command = ["npm", "install", "--legacy-peer-deps", "--no-package-lock", "--no-audit", "--no-fund"]
+        subprocess.run(command, cwd=PAGE, check=True)
+    subprocess.run(["node", "build.mjs"], cwd=PAGE, check=True)
+
+
+def take_screenshots(prometheus: Prometheus, folder: Path, names: list[str]) -> list[str]:
+    """One picture each, made small; what the page had to complain about."""
+    from playwright.sync_api import TimeoutError, sync_playwright
+
+    wrong: list[str] = []
+    with serving(prometheus.url) as address, sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for name in names:
+            rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in load_dashboards()[name]["panels"])
+            page = chromium.new_page(viewport={"width": WIDTH, "height": HEADER + ROW * rows})
+            page.on("pageerror", partial(_record_problem, wrong, name))
+            page.goto(f"{address}/?{urlencode(variable_values(prometheus, name))}")
+            try:
+                page.wait_for_selector("#board[data-ready=true]", timeout=READY_WITHIN_MS)
+            except TimeoutError:
+                wrong.append(f"{name}: not drawn within {READY_WITHIN_MS / 1000:.0f} s")
+                continue
+            wrong += [f"{name}: {error}" for error in json.loads(page.get_attribute("#board", "data-errors") or "[]")]
+            page.wait_for_timeout(2000)  # curves are drawn in the frames after
+            picture = folder / f"{name}.png"
+            page.screenshot(path=picture)
+            page.close()
+            subprocess.run(["node", "shrink.mjs", str(picture.resolve())], cwd=PAGE, check=True)
+            print(f"{picture}: {picture.stat().st_size / 1000:.0f} kB")
+        chromium.close()
+    return wrong
+
+
+def _record_problem(wrong: list[str], name: str, error: object) -> None:
+    wrong.append(f"{name}: {error}")
+
+
+def variable_values(prometheus: Prometheus, name: str) -> dict[str, str]:
+    """What is chosen: the node and the GPU with the most to see."""
+    asked = {"board": name, "to": str(END), "hours": str(HOURS)}
+    if name == "node":
+        return {**asked, "var-nodename": "train-2"}
+    if name == "gpu":
+        advised = 'gpu_advisor_recommendation_gpu_info and on (uuid) gpu_owner_info{training_job="communication-bound"}'
+        query = f"gpu:identity:info and on (uuid) ({advised})"
+        [gpu, *_] = prometheus.query(query, END)
+        labels = gpu["metric"]
+        return {**asked, "var-nodename": labels["nodename"], "var-uuid": labels["uuid"], "text-uuid": labels["index"]}
+    return asked
+
+
+@contextmanager
+def serving(prometheus_url: str) -> Iterator[str]:
+    """The page, the dashboards, and Prometheus' answers under one address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, prometheus_url, directory=str(PAGE)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    def __init__(self, prometheus_url: str, *args: object, **options: object) -> None:
+        self._prometheus_url = prometheus_url
+        super().__init__(*args, **options)  # type: ignore[arg-type]
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/api/"):
+            self._send(requests.get(self._prometheus_url + self.path, timeout=60).content)
+        elif self.path == "/boards/titles.json":
+            self._send(json.dumps(sorted(board["title"] for board in load_dashboards().values())).encode())
+        elif self.path.startswith("/boards/"):
+            self._send((GENERATED / Path(self.path).name).read_bytes())
+        else:
+            super().do_GET()
+
+    def _send(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Not each request."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

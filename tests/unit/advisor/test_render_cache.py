@@ -1,0 +1,125 @@
+"""Renderings kept a view: what is asked by many is made once, and what is old never stays."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from gpu_advisor.state.continuity import Snooze
+from gpu_advisor.state.view import Issued, SourceState, View
+from gpu_advisor.web.api import rendered
+from gpu_advisor.web.api.rendered import MANY, Rendering, Renderings, rendering
+
+from tests.unit.advisor.builders import AT, GpuSpec, concluded
+
+ADVICE = concluded([GpuSpec("GPU-0", 0.0), GpuSpec("GPU-1", 0.7)]).recommendations[0]
+UP = View("c", SourceState("fake", "memory", True, last_success=AT), issued=(Issued("1", AT, ADVICE),), evaluations=1)
+
+
+def next_view(view: View) -> View:
+    return dataclasses.replace(view, evaluations=view.evaluations + 1)
+
+
+def count(view: View) -> Rendering:
+    return rendering(str(view.evaluations).encode(), "text/plain")
+
+
+class CountingRenderer:
+    """Renders how many evaluations there were, and counts how often it is asked to. In the background it waits until
+    it is let go, so that what is given meanwhile does not hang on luck."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.go = threading.Event()
+
+    def __call__(self, view: View) -> Rendering:
+        if threading.current_thread().name == "render":
+            self.go.wait(5)
+        self.made += 1
+        return count(view)
+
+
+def request_concurrently(renderings: Renderings, view: View, render: Callable[[View], Rendering]) -> None:
+    for _ in range(MANY + 1):
+        renderings.get(view, "k", render)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_one_view_one_rendering() -> None:
+    renderings, render = Renderings(), CountingRenderer()
+    threads = [threading.Thread(target=renderings.get, args=(UP, "k", render)) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert render.made == 1
+    assert renderings.get(UP, "other", render).body == b"1"
+    assert render.made == 2
+
+
+def test_what_few_ask_for_is_of_the_newest_view_at_once() -> None:
+    renderings, render = Renderings(), CountingRenderer()
+    renderings.get(UP, "k", render)
+    assert renderings.get(next_view(UP), "k", render).body == b"2"
+
+
+def test_what_many_ask_for_stands_in_until_the_new_one_is_made_without_being_asked_for() -> None:
+    renderings, render = Renderings(), CountingRenderer()
+    request_concurrently(renderings, UP, render)
+    after = next_view(UP)
+    assert renderings.get(after, "k", render).body == b"1"  # nobody waits
+    render.go.set()
+    wait_until(lambda: renderings.get(after, "k", render).body == b"2")
+    assert render.made == 2
+
+
+def snoozed(view: View) -> View:
+    issued = tuple(dataclasses.replace(each, snoozed=Snooze("x", AT, AT + 1)) for each in view.issued)
+    return dataclasses.replace(next_view(view), issued=issued)
+
+
+def source_down(view: View) -> View:
+    return dataclasses.replace(next_view(view), source=dataclasses.replace(view.source, up=False))
+
+
+@pytest.mark.parametrize("change", [snoozed, source_down])
+def test_what_somebody_just_did_and_a_failing_source_are_never_late(change: Callable[[View], View]) -> None:
+    renderings, render = Renderings(), CountingRenderer()
+    request_concurrently(renderings, UP, render)
+    assert renderings.get(change(UP), "k", render).body == b"2"
+
+
+def test_a_rendering_that_fails_lets_nothing_old_stay() -> None:
+    renderings = Renderings()
+
+    def fails(view: View) -> Rendering:
+        if view.evaluations > 1:
+            raise ZeroDivisionError
+        return count(view)
+
+    for key in ("k", "l"):
+        for _ in range(MANY + 1):
+            renderings.get(UP, key, fails)
+    after = next_view(UP)
+    for key in ("k", "l"):
+        with pytest.raises(ZeroDivisionError):
+            wait_until(lambda key=key: renderings.get(after, key, fails).body != b"1")  # type: ignore[misc]
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendered, "MOST_BYTES", 3)
+    renderings, render = Renderings(), CountingRenderer()
+    for key in range(10):
+        renderings.get(UP, str(key), render)
+    for key in range(10):
+        renderings.get(UP, str(key), render)
+    assert render.made == 3 + 2 * 7

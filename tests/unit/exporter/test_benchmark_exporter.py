@@ -1,0 +1,29 @@
+"""A small run of the benchmark, with generous slack: the full one is `python -m benchmarks.exporter`."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from benchmarks.exporter import NODE, NVITOP, OURS, MeasurementPlan, PeerMissingError, measure, ratios, servers
+from tests.simulated_nvml.build import NoCompilerError
+
+PLAN = MeasurementPlan(rounds=3, scrapes=12, spaced=0, scrapers=4, scrapes_per_scraper=2, idle_seconds=0.1, warmup=3)
+
+
+@pytest.mark.servers
+def test_scrape_is_not_dearer_than_that_of_others(tmp_path):
+    try:
+        with servers(tmp_path) as running:
+            figures = measure(running, PLAN)
+    except (PeerMissingError, NoCompilerError) as error:
+        if os.environ.get("GPU_ADVISOR_REQUIRE_SERVERS") == "1":
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+    nvitop, node = ratios(figures, NVITOP), ratios(figures, NODE)
+    for kind in ("kept_p50_seconds", "fresh_p50_seconds", "plain_p50_seconds"):
+        assert nvitop[kind] > 1, f"slower than {NVITOP}: {figures}"
+        assert node[kind] > 1 / 1.5, f"more than 1.5 times as slow as {NODE}: {figures}"
+    assert figures[OURS]["concurrent_failures"] == 0
+    assert figures[OURS]["gpu_families"] >= figures[NVITOP]["gpu_families"]

@@ -1,0 +1,28 @@
+"""A /proc for tests."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+
+class FakeProc:
+    def __init__(self, root: Path, host: bool = True) -> None:
+        self.root = root
+        self.add(1, cgroup="0::/init.scope\n", uid=0)
+        (root / "self/ns").mkdir(parents=True)
+        (root / "self/ns/pid").symlink_to("pid:[4026531836]" if host else "pid:[4026532771]")
+        (root / "self/status").write_text("Name:\tx\nNSpid:\t77\n")
+
+    def add(
+        self, pid: int, cgroup: str = "0::/\n", uid: int = 1000, started: int = 100, name: str = "train) S (1 2"
+    ) -> None:
+        folder = self.root / str(pid)
+        folder.mkdir(parents=True, exist_ok=True)
+        rest = " ".join(str(n) for n in range(4, 22))
+        (folder / "stat").write_text(f"{pid} ({name}) S {rest} {started} 0 0\n")
+        (folder / "cgroup").write_text(cgroup)
+        (folder / "status").write_text(f"Name:\ttrain\nUid:\t{uid}\t0\t0\t0\nGid:\t5\t5\t5\t5\n")
+
+    def end(self, pid: int) -> None:
+        shutil.rmtree(self.root / str(pid))

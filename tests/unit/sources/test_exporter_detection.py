@@ -1,0 +1,110 @@
+"""Who is here, and what queries are held to."""
+
+from __future__ import annotations
+
+import pytest
+from gpu_advisor.promql.expressions import Labels, Matcher, Vector
+from gpu_advisor.promql.promql import to_promql
+from gpu_advisor.sources.exporters.detection import Roster, canonical, interval_queries, scrape_intervals, speakers
+from gpu_advisor.sources.exporters.mapping import RECORDED, mappings
+from hypothesis import given
+from hypothesis import strategies as st
+
+Row = tuple[str, str, str]  # exporter, job, instance
+
+
+def labels(**pairs: str) -> Labels:
+    return tuple(sorted(pairs.items()))
+
+
+def up(*targets: tuple[str, str]) -> Vector:
+    return {labels(job=job, instance=instance): 1.0 for job, instance in targets}
+
+
+def inventory(*rows: Row) -> Roster:
+    return Roster(tuple(labels(exporter=e, job=j, instance=i, uuid=f"GPU-{i}") for e, j, i in rows))
+
+
+def test_a_job_is_enough_where_all_its_targets_speak_the_same() -> None:
+    nodes = [f"10.0.{n // 250}.{n % 250}:9400" for n in range(1250)]
+    here = inventory(*(("dcgm-exporter", "dcgm", node) for node in nodes))
+    [speaker] = speakers(mappings(), here, up(*(("dcgm", node) for node in nodes), ("other", "x:1")), {"dcgm": 15.0})
+    assert speaker.hold == (Matcher("job", "=", "dcgm"),)
+    expression = speaker.expression("gpu_utilization", "coverage", 300)
+    assert expression is not None
+    assert len(to_promql(expression)) < 200  # whatever the size of the fleet
+    assert "0.05 * " in to_promql(expression)  # 15 s of 300
+
+
+def test_a_job_of_many_kinds_is_held_by_instance_while_that_is_short() -> None:
+    here = inventory(("nvitop-exporter", "pods", "a:1"), ("nvitop-exporter", "pods", "b:1"))
+    [speaker] = speakers(mappings(), here, up(("pods", "a:1"), ("pods", "b:1"), ("pods", "web:80")), {})
+    assert speaker.hold == (Matcher("job", "=", "pods"), Matcher("instance", "=~", "a:1|b:1"))
+    many = [f"n{n}:1" for n in range(100)]
+    here = inventory(*(("nvitop-exporter", "pods", node) for node in many))
+    [speaker] = speakers(mappings(), here, up(*(("pods", node) for node in many), ("pods", "web:80")), {})
+    assert speaker.hold == (Matcher("job", "=", "pods"),)
+
+
+def test_jobs_of_other_intervals_are_other_speakers_in_the_order_of_rank() -> None:
+    here = inventory(
+        ("dcgm-exporter", "slow", "a:1"), ("dcgm-exporter", "fast", "b:1"), ("gpu-exporter", "ours", "c:1")
+    )  # fmt: skip
+    found = speakers(mappings(), here, {}, {"slow": 60.0, "fast": 15.0})
+    assert [(each.name, each.interval_seconds) for each in found] == [
+        ("gpu-exporter", None), ("dcgm-exporter", 15.0), ("dcgm-exporter", 60.0),
+    ]  # fmt: skip
+
+
+def test_rows_of_other_programs_and_of_a_second_dialect_do_not_count() -> None:
+    ours, dcgm = labels(uuid="GPU-1", job="j", instance="a"), labels(UUID="GPU-1", job="j", instance="a")
+    answers: dict[str, Vector] = {
+        "gpu-exporter": {ours: 1.0, labels(card="0", job="k", instance="b"): 1.0},
+        "dcgm-exporter": {dcgm: 1.0, labels(UUID="GPU-2", job="k", instance="b"): 1.0},
+        RECORDED: {(): 7.0},
+    }
+    rows = canonical(mappings(), answers)
+    assert [(dict(row)["exporter"], dict(row).get("uuid")) for row in rows] == [
+        (RECORDED, None), ("gpu-exporter", "GPU-1"), ("dcgm-exporter", "GPU-2"),
+    ]  # fmt: skip
+
+
+def test_recorded_series_have_no_job() -> None:
+    [speaker] = speakers(mappings(), Roster(canonical(mappings(), {RECORDED: {(): 7.0}})), {}, {})
+    expression = speaker.expression("gpu_utilization", "mean", 86400)
+    assert expression is not None
+    assert to_promql(expression) == 'max by (uuid) (avg_over_time(gpu:utilization_ratio:mean1h{job=""}[1d]))'
+    assert speaker.expression("gpu_utilization", "mean", 3600) is None  # too short for hours
+
+
+@pytest.mark.parametrize(
+    ("counts", "interval"),
+    [
+        ({60: 4, 300: 20, 1800: 120}, 15),
+        ({60: 5, 300: 21, 1800: 121}, 15),
+        ({60: 60, 300: 300, 1800: 1800}, 1),
+        ({60: 1, 300: 5, 1800: 30}, 62),  # 1800 / 29: near enough for the coverage of a window of 30 samples
+        ({60: 4, 300: 8, 1800: 8}, 20),  # begun two minutes ago: at most a third too long, until a window is full
+        ({60: 4, 300: 20, 1800: 20}, 15),  # begun five minutes ago
+        ({60: 0, 300: 0, 1800: 60}, 30),  # gone: an upper bound
+    ],
+)
+def test_scrape_interval(counts: dict[int, float], interval: float) -> None:
+    answers = {str(window): {labels(job="j"): count} for window, count in counts.items()}
+    assert scrape_intervals(answers) == {"j": interval}
+
+
+@given(st.integers(1, 120), st.integers(0, 119))
+def test_an_unbroken_job_has_its_interval(interval: int, offset: int) -> None:
+    windows = (60, 300, 1800)
+    answers = {
+        str(window): {labels(job="j"): float(sum(1 for t in range(offset % interval, window + 1, interval)))}
+        for window in windows
+    }
+    most = 1800 / (1800 // interval - 1)
+    assert interval <= scrape_intervals(answers)["j"] <= most
+
+
+def test_without_samples_there_is_no_interval() -> None:
+    assert scrape_intervals({"60": {labels(job="j"): 1.0}, "300": {}}) == {}
+    assert set(interval_queries((60, 300))) == {"60", "300"}

@@ -1,0 +1,115 @@
+"""The quick way reads what the careful way reads, or nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from gpu_advisor.promql.expressions import Labels
+from gpu_advisor.sources.base import SourceError
+from gpu_advisor.sources.prometheus.answers import data_of, vector_of
+from gpu_advisor.sources.prometheus.http import Answer
+from gpu_advisor.sources.prometheus.packs import PART, parted
+from gpu_advisor.sources.prometheus.quick import quick_parts
+from hypothesis import given
+from hypothesis import strategies as st
+
+TAG = {PART: "0"}
+NUMBERS = st.floats().map(lambda value: str(value).replace("inf", "Inf").replace("nan", "NaN"))
+NAMES = st.sampled_from(["uuid", "instance", "a", "B", "__name__", PART])
+TWO = st.fixed_dictionaries(
+    {PART: st.sampled_from("01"), "uuid": st.text(st.characters(exclude_characters='"\\\\'), max_size=6)},
+    optional={"__name__": st.sampled_from("ab"), "name": st.text(max_size=3)},
+)
+RESULTS = st.lists(st.tuples(st.one_of(TWO, st.dictionaries(NAMES, st.text(max_size=12))), NUMBERS), max_size=8)
+
+
+def serialize(results: list[tuple[dict[str, str], str]], **more: Any) -> bytes:
+    """As Prometheus writes it: sorted, without spaces, Unicode as it is."""
+    found = [{"metric": metric, "value": [1795003200.123, number]} for metric, number in results]
+    for each in found:
+        each["metric"] = dict(sorted(each["metric"].items()))  # type: ignore[attr-defined]
+    document = {"status": "success", "data": {"resultType": "vector", "result": found}, **more}
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+@given(RESULTS)
+def test_both_ways_give_the_same(results: list[tuple[dict[str, str], str]]) -> None:
+    body = serialize(results)
+    quick = quick_parts(body, {})
+    try:
+        careful = parted(vector_of(data_of(Answer(200, {}, body), "it"), "it"))
+    except SourceError:
+        assert quick is None
+        return
+    assert quick is None or str(quick) == str(careful)
+
+
+def test_plain_answers_are_read_the_quick_way() -> None:
+    results = [({PART: "0", "uuid": f"GPU-{n} é, 🚀: {{x}}"}, str(n / 7)) for n in range(100)]
+    [part] = (quick_parts(serialize(results), {}) or {}).values()
+    assert len(part) == 100
+    assert quick_parts(serialize([({**TAG, "x": "y"}, "+Inf")]) + b"\n", {}) == {"0": {(("x", "y"),): float("inf")}}
+    assert str(quick_parts(serialize([({**TAG, "x": "y"}, "NaN")]), {})) == "{'0': {(('x', 'y'),): nan}}"
+    mixed: list[tuple[dict[str, str], str]] = [
+        ({"__name__": "up", **TAG, "a": "b", "c": "d, {e}"}, "1"),
+        (TAG, "2"),
+        ({**TAG, "a": "b"}, "3"),
+    ]
+    wanted = {"0": {(("a", "b"), ("c", "d, {e}")): 1.0, (): 2.0, (("a", "b"),): 3.0}}
+    assert quick_parts(serialize(mixed), {}) == wanted
+
+
+def test_equal_labels_are_one_object_also_over_several_answers() -> None:
+    known: dict[str, Labels] = {}
+    found = [quick_parts(serialize([({PART: n, "uuid": "u"}, "1")]), known) or {} for n in ("0", "7")]
+    assert found[0].keys() == {"0"}
+    assert found[1].keys() == {"7"}
+    [one], [other] = found[0]["0"], found[1]["7"]
+    assert one is other
+
+
+PLAIN = serialize([({**TAG, "x": "y"}, "1"), ({**TAG, "x": "z"}, "2")])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"\xff",
+        serialize([]),
+        serialize([({**TAG, "x": "y"}, "1")], warnings=["store x is away"]),
+        serialize([({**TAG, "x": "y"}, "1")], isPartial=True),
+        PLAIN.replace(b"vector", b"matrix"),
+        PLAIN.replace(b'"2"', b'"two"'),
+        PLAIN.replace(b'"z"', b'"y"'),  # the same labels twice
+        PLAIN.replace(b'"z"', b'""'),
+        PLAIN.replace(b'"x"', b'"__name__"'),
+        PLAIN.replace(b'"x"', b'"x":"y","a"'),  # in another order
+        PLAIN.replace(b'"_part"', b'"_pars"'),
+        PLAIN.replace(b'"0"', b'"zero"'),
+        PLAIN.replace(b"1795003200.123", b"1795003200", 1).replace(b"},{", b"},null{"),  # as long as it should be
+        PLAIN.replace(b'"z"', b'"\\"z"'),
+        PLAIN.replace(b'"z"', b'"\\\\z"'),
+        PLAIN.replace(b'"z"', b"5"),
+        PLAIN.replace(b'"z"', b'"z","c":["d"]'),
+        PLAIN.replace(b'"z"', b'"z","c":"d"'),
+        PLAIN.replace(b'"z"', b'"z",'),
+        PLAIN.replace(b'"z"', b'"z""y":"z"'),
+        PLAIN.replace(b'"0","x"', b'"0""x"'),
+        PLAIN.replace(b'{"_part"', b'{"__name__":"up""_part"'),
+        serialize([({**TAG, "__name__": name}, "1") for name in ("up", "down")]),
+        PLAIN.replace(b"},{", b"}{"),
+        PLAIN.replace(b"},{", b"},x{"),
+        PLAIN.replace(b"]}]}}", b"]},]}}"),
+        PLAIN.replace(b"]}]}}", b"]}x]}}"),
+        PLAIN.replace(b'"value":[', b'"value":{'),
+        PLAIN.replace(b'"value"', b'"histogram"'),
+        PLAIN[:-3],
+        PLAIN + b"x",
+    ],
+)
+def test_anything_else_is_left_to_the_careful_way(body: bytes) -> None:
+    assert quick_parts(body, {}) is None

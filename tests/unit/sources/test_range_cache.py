@@ -1,0 +1,83 @@
+"""Ranges are asked for once, in pieces; what is told is what the source would tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pytest
+from gpu_advisor.promql.expressions import Expression, Labels, Select, Trail, Vector
+from gpu_advisor.sources.base import Source, SourceError, SourceErrorKind
+from gpu_advisor.sources.prometheus.remembered import STEPS_OF_A_QUERY, UNSETTLED_SECONDS, remembered
+from hypothesis import given
+from hypothesis import strategies as st
+
+STEP = 60.0
+X = Select("x")
+
+
+@dataclass
+class FakeRangeSource:
+    """Two series over time, one of which has gaps; and what was asked for."""
+
+    name: str = "recorded"
+    address: str = "memory"
+    asked: list[tuple[float, float]] = field(default_factory=list)
+    fails_from: float | None = None
+
+    def instant(self, expressions: Mapping[str, Expression], at: float) -> Mapping[str, Vector]:
+        return {}
+
+    def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
+        self.asked.append((start, end))
+        if self.fails_from is not None and end >= self.fails_from:
+            raise SourceError(SourceErrorKind.TIMEOUT, "too slow")
+        times = [start + step * index for index in range(int((end - start) // step) + 1)]
+        gappy = tuple((at, at / 7) for at in times if at // step % 5)
+        return {(("a", "1"),): tuple((at, at * 2) for at in times), **({(("a", "2"),): gappy} if gappy else {})}
+
+    def close(self) -> None:
+        pass
+
+
+spans = st.tuples(st.integers(0, 400), st.integers(0, 60))
+
+
+@given(st.lists(spans, min_size=1, max_size=6))
+def test_what_is_remembered_is_what_the_source_would_tell(asked: list[tuple[int, int]]) -> None:
+    source: Source = remembered(FakeRangeSource())
+    for first, count in asked:
+        grid = (first * STEP, (first + count) * STEP, STEP)
+        assert source.range(X, *grid) == FakeRangeSource().range(X, *grid)
+        assert source.range(Select("y"), *grid) == FakeRangeSource().range(X, *grid)
+
+
+def test_only_the_new_end_is_asked_for() -> None:
+    recorded = FakeRangeSource()
+    source = remembered(recorded)
+    source.range(X, 0, 239 * STEP, STEP)
+    assert len(recorded.asked) == 240 / STEPS_OF_A_QUERY
+    assert [end - start for start, end in recorded.asked] == [(STEPS_OF_A_QUERY - 1) * STEP] * len(recorded.asked)
+    recorded.asked.clear()
+    source.range(X, STEP, 240 * STEP, STEP)
+    [(start, end)] = recorded.asked
+    assert (240 * STEP - start, end) == (UNSETTLED_SECONDS, 240 * STEP)
+
+
+def test_what_came_before_a_failure_is_not_asked_for_again() -> None:
+    recorded = FakeRangeSource(fails_from=100 * STEP)
+    source = remembered(recorded)
+    with pytest.raises(SourceError):
+        source.range(X, 0, 239 * STEP, STEP)
+    recorded.asked.clear()
+    recorded.fails_from = None
+    source.range(X, 0, 239 * STEP, STEP)
+    assert recorded.asked[0][0] >= (100 - STEPS_OF_A_QUERY) * STEP
+
+
+def test_times_off_the_grid_are_not_remembered() -> None:
+    recorded = FakeRangeSource()
+    source = remembered(recorded)
+    for _ in range(2):
+        source.range(X, 7, 1000, STEP)
+    assert len(recorded.asked) == 2
