@@ -29,7 +29,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from gpu_advisor.sources.reductions import Times, Values, reduce
-from gpu_exporter.devices.busy import BusyMeter, Sample
+from gpu_exporter.devices.meters import BusyMeter, UtilizationSample
 
 from benchmarks.common import RESULTS, Goal, missed_goals, percentile, table, write
 
@@ -116,7 +116,7 @@ class SimulatedDriver:
     def gauge(self, now: float) -> float:
         return self._percent(self._last(now))
 
-    def newer_than(self, seen: int, now: float) -> list[Sample]:
+    def newer_than(self, seen: int, now: float) -> list[UtilizationSample]:
         last = self._last(now)
         samples = []
         for tick in range(last, max(0, last - BUFFER_SAMPLES), -1):

@@ -27,7 +27,7 @@ from typing import Any
 
 import requests
 
-from benchmarks import common as report
+from benchmarks import common
 from benchmarks.fleet_generator import HOUR, generate_hour, generate_week, import_openmetrics
 from benchmarks.server_processes import ServerProcess, free_port, run_server
 
@@ -169,7 +169,7 @@ def _peak_mib(pid: int) -> float:
 
 def child(url: str) -> None:
     """A service that evaluates once for each line it is sent, and says what that took."""
-    from gpu_advisor.notify.alertmanager import Alertmanagers
+    from gpu_advisor.notify.alertmanager import AlertDispatcher
     from gpu_advisor.runtime.service import Service
     from gpu_advisor.settings import PoolSettings, Settings
     from gpu_advisor.sources.prometheus.http import Answer
@@ -192,7 +192,7 @@ def child(url: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "ledger.db")
         clock = [END]
-        service = Service(settings, source, ledger, Alertmanagers((), 15), clock=lambda: clock[0])
+        service = Service(settings, source, ledger, AlertDispatcher((), 15), clock=lambda: clock[0])
         for _line in sys.stdin:
             source.asked = []
             begun, cpu = time.perf_counter(), time.process_time()
@@ -224,25 +224,25 @@ def child(url: str) -> None:
     source.close()
 
 
-def goals(sizes: Sequence[FleetResult]) -> list[report.Goal]:
+def goals(sizes: Sequence[FleetResult]) -> list[common.Goal]:
     """What is to be kept, at the largest size and from size to size."""
     largest = sizes[-1]
     at = f"at {largest.gpus:,} GPUs"
     found = [
-        report.Goal(f"at most {MAX_QUERIES} queries {at}", largest.queries <= MAX_QUERIES, str(largest.queries)),
-        report.Goal(
+        common.Goal(f"at most {MAX_QUERIES} queries {at}", largest.queries <= MAX_QUERIES, str(largest.queries)),
+        common.Goal(
             f"at most {MAX_WINDOWED_QUERIES} of them over windows", largest.windowed_queries <= MAX_WINDOWED_QUERIES,
             f"{largest.windowed_queries}, which read {largest.window_selectors} windows",
         ),
-        report.Goal(
+        common.Goal(
             "as many whatever the fleet", len({(s.queries, s.window_selectors) for s in sizes}) == 1,
             ", ".join(str(size.queries) for size in sizes),
         ),
-        report.Goal(
+        common.Goal(
             f"at most {MAX_RATIO} times the bare queries {at}", largest.ratio <= MAX_RATIO, str(largest.ratio)
         ),
-        report.Goal(f"at most {MAX_MIB:.0f} MiB {at}", largest.advisor_mib <= MAX_MIB, f"{largest.advisor_mib} MiB"),
-        report.Goal(
+        common.Goal(f"at most {MAX_MIB:.0f} MiB {at}", largest.advisor_mib <= MAX_MIB, f"{largest.advisor_mib} MiB"),
+        common.Goal(
             f"within {GOAL_SECONDS:.0f} s {at}", largest.evaluation_seconds <= GOAL_SECONDS,
             f"{largest.evaluation_seconds:.2f} s", stretch=True,
         ),
@@ -250,7 +250,7 @@ def goals(sizes: Sequence[FleetResult]) -> list[report.Goal]:
     for small, large in pairwise(sizes):
         growth, fleet = large.evaluation_seconds / small.evaluation_seconds, large.gpus / small.gpus
         text = f"from {small.gpus:,} to {large.gpus:,} GPUs, time grows no faster than the fleet"
-        found.append(report.Goal(text, growth <= fleet * 1.1, f"{growth:.1f} of {fleet:.0f} times"))
+        found.append(common.Goal(text, growth <= fleet * 1.1, f"{growth:.1f} of {fleet:.0f} times"))
     return found
 
 
@@ -258,7 +258,7 @@ def table(sizes: Sequence[FleetResult]) -> str:
     """The figures, a column a size."""
     names = {name: name.replace("_", " ") for name in asdict(sizes[0])}
     columns = [asdict(size) for size in sizes]
-    return report.table([[label, *(f"{column[name]:,}" for column in columns)] for name, label in names.items()])
+    return common.table([[label, *(f"{column[name]:,}" for column in columns)] for name, label in names.items()])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -287,8 +287,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "sizes": [asdict(size) for size in sizes],
         "goals": [str(verdict) for verdict in verdicts],
     }
-    print(report.write("advisor", results))
-    return 1 if report.missed_goals(verdicts) else 0
+    print(common.write("advisor", results))
+    return 1 if common.missed_goals(verdicts) else 0
 
 
 if __name__ == "__main__":

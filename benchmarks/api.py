@@ -53,7 +53,7 @@ def view_of(count: int) -> Any:
     """A view with so many recommendations, in a hundred pools, each with the evidence that advice has."""
     from gpu_advisor.evaluation.engine import decide
     from gpu_advisor.settings import Settings
-    from gpu_advisor.state.view import Issued, SourceState, View
+    from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 
     from tests.unit.advisor.builders import GpuSpec, facts
 
@@ -67,22 +67,24 @@ def view_of(count: int) -> Any:
     evaluation = decide(facts(cards, settings), settings)
     advice = [each for each in evaluation.recommendations if each.scope.kind == "pool"]
     issued = tuple(
-        Issued(f"{number:016x}", AT - number, replace(advice[number % len(advice)], summary=f"Advice {number}"))
+        PublishedRecommendation(
+            f"{number:016x}", AT - number, replace(advice[number % len(advice)], summary=f"Advice {number}")
+        )
         for number in range(count)
     )
-    return View("bench", SourceState("bench", "memory", True, last_success=AT), evaluation, issued)
+    return View("bench", SourceStatus("bench", "memory", True, last_success=AT), evaluation, issued)
 
 
 def serve(load: ApiLoad, ready: Connection) -> None:
     """The server's process: tells its port, and ends when the other end closes."""
     from cheroot import wsgi
     from flask import Response
-    from gpu_advisor.web.api.api import Doors, create_app
+    from gpu_advisor.web.api.app import ApiContext, create_app
 
     from tests.unit.advisor.builders import FakeClock
 
     held = [view_of(load.recommendations)]
-    app = create_app(Doors(lambda: held[0], lambda: (), lambda _id, _snooze: None, clock=FakeClock()))
+    app = create_app(ApiContext(lambda: held[0], lambda: (), lambda _id, _snooze: None, clock=FakeClock()))
     body: list[bytes] = []
     app.add_url_rule(STATIC_BODY, view_func=lambda: Response(body[0], content_type="application/json"))
     body.append(app.test_client().get(PAGE.format(page=1)).data)

@@ -21,7 +21,7 @@ from gpu_advisor.backtest.replay import Fleet, Outcome, replay
 from gpu_advisor.backtest.trace import Trace, read_csv
 from gpu_advisor.settings import Settings
 
-from benchmarks import common as report
+from benchmarks import common
 from benchmarks.daily_pattern_bound import unserved_ratio
 from benchmarks.demand import FLEETS, SHAPES
 
@@ -83,7 +83,7 @@ def table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
                     f"{found['reversals']:.0f}",
                 ]
             )
-    return report.table(rows)
+    return common.table(rows)
 
 
 def sensitivity(seeds: int) -> dict[str, dict[str, float]]:
@@ -136,29 +136,29 @@ def main() -> None:
     goals = _goals(fleets)
     print("\n".join(map(str, goals)))
     body = {"by_demand": results, "fitted_days": fleets, "sensitivity": steady, "known_wave_unserved_ratio": wave}
-    print(report.write("backtest", json.loads(json.dumps({**body, "goals": [asdict(goal) for goal in goals]}))))
-    if report.missed_goals(goals):
+    print(common.write("backtest", json.loads(json.dumps({**body, "goals": [asdict(goal) for goal in goals]}))))
+    if common.missed_goals(goals):
         raise SystemExit(1)
 
 
-def _goals(fleets: Mapping[str, Mapping[str, float]]) -> list[report.Goal]:
+def _goals(fleets: Mapping[str, Mapping[str, float]]) -> list[common.Goal]:
     ours, tuned, plain = fleets["advisor"], fleets["hpa_70_min_10"], fleets["hpa_70"]
     unserved = f"{ours['unserved_ratio']:.2%}"
     hours = f"{ours['gpu_hours']:.0f} GPU-hours"
     return [
-        report.Goal(
+        common.Goal(
             "fewer GPU-hours than HPA with a minimum tuned by hand",
             ours["gpu_hours"] < tuned["gpu_hours"],
             f"{hours} against {tuned['gpu_hours']:.0f}",
         ),
-        report.Goal(
+        common.Goal(
             "a third of what plain HPA 70 leaves unserved",
             ours["unserved_ratio"] <= plain["unserved_ratio"] / 3,
             f"{unserved} against {plain['unserved_ratio']:.2%}",
         ),
-        report.Goal("at most 170 changes a day", ours["actions"] <= 170, f"{ours['actions']:.0f}"),
-        report.Goal("at most 0.26 % unserved", ours["unserved_ratio"] <= 0.0026, unserved, stretch=True),
-        report.Goal("at most 340 GPU-hours", ours["gpu_hours"] <= 340, hours, stretch=True),
+        common.Goal("at most 170 changes a day", ours["actions"] <= 170, f"{ours['actions']:.0f}"),
+        common.Goal("at most 0.26 % unserved", ours["unserved_ratio"] <= 0.0026, unserved, stretch=True),
+        common.Goal("at most 340 GPU-hours", ours["gpu_hours"] <= 340, hours, stretch=True),
     ]
 
 

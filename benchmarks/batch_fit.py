@@ -18,7 +18,7 @@ from gpu_advisor.calibration.errors import PointsError
 from gpu_advisor.calibration.fit import fit_memory
 from gpu_advisor.calibration.points import Point, Points, clean
 
-from benchmarks import common as report
+from benchmarks import common
 from benchmarks.memory.fit_prior import read_peaks
 from benchmarks.memory.population import SIZES
 
@@ -134,27 +134,27 @@ def main() -> int:
                 shares = [f"{100 * figures[key]:.1f} %" for key in ("exceeds_ratio", "best_ratio")]
                 close.append([name, str(figures["cases"]), *shares])
                 if part == "held_out" and not near:
-                    goals.append(report.Goal(f"{name}: exceeds < 1 %", figures["exceeds_ratio"] < 0.01, shares[0]))
-                    goals.append(report.Goal(f"{name}: best >= 85 %", figures["best_ratio"] >= 0.85, shares[1]))
-    print(report.table(table), report.table(close), *goals, sep="\n")
+                    goals.append(common.Goal(f"{name}: exceeds < 1 %", figures["exceeds_ratio"] < 0.01, shares[0]))
+                    goals.append(common.Goal(f"{name}: best >= 85 %", figures["best_ratio"] >= 0.85, shares[1]))
+    print(common.table(table), common.table(close), *goals, sep="\n")
     results["goals"] = [str(goal) for goal in goals]
-    print(report.write("batch_fit", results))
+    print(common.write("batch_fit", results))
     return 0
 
 
-def _goals(label: str, factor: int, figures: dict[str, float]) -> list[report.Goal]:
+def _goals(label: str, factor: int, figures: dict[str, float]) -> list[common.Goal]:
     error, coverage, width = figures["error"], figures["coverage"], figures["width"]
     limit = ERROR_GOALS[factor]
     found = [
-        report.Goal(f"{label} x{factor}: error under {limit:.0%}", error < limit, f"{error:.1%}"),
-        report.Goal(
+        common.Goal(f"{label} x{factor}: error under {limit:.0%}", error < limit, f"{error:.1%}"),
+        common.Goal(
             f"{label} x{factor}: 90 % interval covers 85 to 95 %",
             COVERAGE_GOAL[0] <= coverage <= COVERAGE_GOAL[1],
             f"{coverage:.1%}",
         ),
     ]
     if factor == 8:
-        found.append(report.Goal(f"{label} x8: width at most 25 %", width <= WIDTH_GOAL, f"{width:.1%}"))
+        found.append(common.Goal(f"{label} x8: width at most 25 %", width <= WIDTH_GOAL, f"{width:.1%}"))
     return found
 
 

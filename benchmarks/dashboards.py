@@ -21,7 +21,7 @@ from statistics import median
 
 import requests
 
-from benchmarks import common as report
+from benchmarks import common
 from tests.preview.dashboard_queries import DashboardQuery, all_selected, load_dashboards, queries, substitute_variables
 from tests.servers import create_blocks, prometheus
 
@@ -188,18 +188,18 @@ def main() -> int:
     worst = sorted(now, key=lambda each: -each.ratio)
     slowest = sorted(curves, key=lambda each: -each.seconds)
     for title, costs in (("as instant queries", worst), ("as curves of 3 h", slowest)):
-        print(report.table([[title, "ms", "beside it, ms", "ratio"], *map(_row, costs[:15])]), end="\n\n")
-    goal = report.Goal(
+        print(common.table([[title, "ms", "beside it, ms", "ratio"], *map(_row, costs[:15])]), end="\n\n")
+    goal = common.Goal(
         f"no query takes more than {MAX_RATIO:g} times an instant query of one recorded series",
         worst[0].ratio <= MAX_RATIO, f"{worst[0].ratio:.2f}: {worst[0].query}",
     )  # fmt: skip
     print(goal)
-    report.write("dashboards", {
+    common.write("dashboards", {
         "gpus": options.gpus, "hours": options.hours, "queries": len(now),
         "instant": [{**asdict(c), "ratio": c.ratio} for c in worst],
         "curves of 3 h": [{**asdict(c), "ratio": c.ratio} for c in slowest],
     })  # fmt: skip
-    return 1 if report.missed_goals([goal]) else 0
+    return 1 if common.missed_goals([goal]) else 0
 
 
 if __name__ == "__main__":

@@ -28,9 +28,9 @@ from gpu_advisor.evaluation.policies import POLICIES, mixed_precision
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Abstention, Recommendation
 from gpu_advisor.settings import PoolSettings, Settings
-from gpu_advisor.state.continuity import Given, held_ids
+from gpu_advisor.state.active import ActiveRecommendation, held_ids
 
-from benchmarks import common as report
+from benchmarks import common
 from benchmarks.situations.classes import CLASSES, draw
 from benchmarks.situations.facts_adapter import ObservedSituation, merge_facts
 from benchmarks.situations.gpu_group import DAY_SECONDS, SCRAPE_SECONDS
@@ -147,7 +147,7 @@ def false_alarms(seed: int, gpus: int, hours: float = 24.0) -> FalseAlarms:
         for gpu, rank in zip(each.gpus, each.situation.scene.ranks, strict=True)
         if rank.step.tensor == 0 and rank.step.fp32 > rank.step.fp64
     }
-    active: dict[str, Given] = {}
+    active: dict[str, ActiveRecommendation] = {}
     begun: Counter[str] = Counter()
     for scrape in range(lead, intervals + 1):
         facts = merge_facts([each.facts(scrape) for each in watched])
@@ -160,7 +160,8 @@ def false_alarms(seed: int, gpus: int, hours: float = 24.0) -> FalseAlarms:
             word.kind for id_, word in advice.items() if id_ not in active and not _is_expected_advice(word, single)
         )
         active = {id_: given for id_, given in active.items() if id_ in held} | {
-            id_: Given(facts.at, word.kind, word.scope, frozenset(word.gpus)) for id_, word in advice.items()
+            id_: ActiveRecommendation(facts.at, word.kind, word.scope, frozenset(word.gpus))
+            for id_, word in advice.items()
         }
     return FalseAlarms(sum(len(each.gpus) for each in watched), hours / 24, begun)
 
@@ -204,7 +205,7 @@ def table(scores: Scores) -> str:
         counts = [scores.told[label, each] for each in answers]
         figures = [f"{value:.3f}" for value in (scores.precision(label), scores.recall(label), scores.f1(label))]
         rows.append([label, str(sum(counts)), *(str(count) if count else "." for count in counts), *figures])
-    return report.table(rows)
+    return common.table(rows)
 
 
 def unidentifiable_table(scores: Scores) -> str:
@@ -214,7 +215,7 @@ def unidentifiable_table(scores: Scores) -> str:
         total, quiet = sum(found.values()), (found.get(UNKNOWN, 0), found.get(HEALTHY, 0) if label != HEALTHY else 0)
         right = found.get(label, 0)
         rows.append([label, *map(str, (total, *quiet, right, total - sum(quiet) - right))])
-    return report.table(rows)
+    return common.table(rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -230,16 +231,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     alarms = false_alarms_parallel(arguments.seed, arguments.gpus, arguments.processes)
     rate = alarms.per_day_and_thousand
     goals = [
-        report.Goal(f"macro F1 at least {GOAL_F1}", scores.macro_f1 >= GOAL_F1, f"{scores.macro_f1:.3f}"),
-        report.Goal(
+        common.Goal(f"macro F1 at least {GOAL_F1}", scores.macro_f1 >= GOAL_F1, f"{scores.macro_f1:.3f}"),
+        common.Goal(
             "false alarms under 1 a day and 1,000 GPUs",
             rate < GOAL_FALSE_ALARMS,
             f"{rate:.2f} on {alarms.gpus} GPUs: {dict(alarms.kinds)}",
         ),
     ]
     print(*goals, sep="\n")
-    report.write("diagnosis", _results(arguments, scores, alarms))
-    return 1 if report.missed_goals(goals) else 0
+    common.write("diagnosis", _results(arguments, scores, alarms))
+    return 1 if common.missed_goals(goals) else 0
 
 
 def _results(arguments: argparse.Namespace, scores: Scores, alarms: FalseAlarms) -> dict[str, Any]:

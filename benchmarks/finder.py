@@ -42,7 +42,7 @@ from gpu_advisor.calibration.finder import Search, Usage, find
 from gpu_advisor.calibration.tracking import MemoryTracker
 from torch import nn
 
-from benchmarks import common as report
+from benchmarks import common
 from benchmarks.memory.architectures import ImageModel, sample
 from benchmarks.memory.population import Study, draw
 from benchmarks.memory.step import at_batch, events
@@ -356,7 +356,7 @@ def main() -> int:
     goals = _goals(figures)
     print(*goals, sep="\n")
     results = {f"{kind}, {name}": found for (kind, name), found in figures.items()}
-    print(report.write("finder", {**results, "torch": torch.__version__, "goals": [str(goal) for goal in goals]}))
+    print(common.write("finder", {**results, "torch": torch.__version__, "goals": [str(goal) for goal in goals]}))
     return 0
 
 
@@ -370,21 +370,21 @@ def _table(figures: dict[tuple[str, str], dict[str, float]]) -> str:
             f"{one['short_of_safe_ratio']:.1%}", f"{one['within_5_percent_ratio']:.0%}",
             f"{one['short_of_runs_ratio']:.1%}",
         ])  # fmt: skip
-    return report.table(rows)
+    return common.table(rows)
 
 
-def _goals(figures: dict[tuple[str, str], dict[str, float]]) -> list[report.Goal]:
+def _goals(figures: dict[tuple[str, str], dict[str, float]]) -> list[common.Goal]:
     goals = []
     for kind in dict.fromkeys(kind for kind, _ in figures):
         mine = figures[kind, "ours"]
         for name in TOOLS:
             if name != "ours":
                 ratio = mine["trials"] / figures[kind, name]["trials"]
-                goals.append(report.Goal(f"{kind}: less than half the trials of {name}", ratio < 0.5, f"{ratio:.0%}"))
+                goals.append(common.Goal(f"{kind}: less than half the trials of {name}", ratio < 0.5, f"{ratio:.0%}"))
         clean, close = mine["runs_without_failure_ratio"], mine["within_5_percent_ratio"]
-        goals.append(report.Goal(f"{kind}: no out-of-memory event in 95 % of runs", clean >= 0.95, f"{clean:.0%}"))
+        goals.append(common.Goal(f"{kind}: no out-of-memory event in 95 % of runs", clean >= 0.95, f"{clean:.0%}"))
         goals.append(
-            report.Goal(f"{kind}: within 5 % of the largest that is safe", close >= 0.95, f"{close:.0%} of runs")
+            common.Goal(f"{kind}: within 5 % of the largest that is safe", close >= 0.95, f"{close:.0%} of runs")
         )
     return goals
 

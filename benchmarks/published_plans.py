@@ -15,7 +15,7 @@ from gpu_advisor.planning.memory import kept, memory, states
 from gpu_advisor.planning.models import KNOWN
 from gpu_advisor.planning.shape import Shape
 
-from benchmarks import common as report
+from benchmarks import common
 
 GB = 1e9
 ZERO = "https://arxiv.org/abs/1910.02054"
@@ -195,7 +195,7 @@ def rows() -> list[tuple[str, str, str, str, str]]:
 
 
 def main() -> None:
-    print(report.table([["what", "published", "ours", "difference", "source"], *map(list, rows())]))
+    print(common.table([["what", "published", "ours", "difference", "source"], *map(list, rows())]))
 
 
 if __name__ == "__main__":

@@ -24,16 +24,16 @@ import requests
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.promql.expressions import Expression, Labels, Trail
 from gpu_advisor.promql.promql import to_promql
-from gpu_advisor.report.document import report
+from gpu_advisor.report.build import report
+from gpu_advisor.report.history_reader import read
+from gpu_advisor.report.html import page
 from gpu_advisor.report.markdown import markdown
-from gpu_advisor.report.page import page
 from gpu_advisor.report.period import period
-from gpu_advisor.report.reading import read
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
-from gpu_advisor.state.view import SourceState, View
+from gpu_advisor.state.view import SourceStatus, View
 
-from benchmarks import common as table
+from benchmarks import common
 from benchmarks.fleet_generator import import_openmetrics
 from benchmarks.server_processes import free_port, run_server
 from benchmarks.week_generator import DAY, PRICES, generate_samples, recorded
@@ -58,7 +58,7 @@ def measure(url: str, now: float, folder: Path, rounds: int) -> dict[str, Any]:
     source = PrometheusSource(PrometheusSettings(url, timeout_seconds=120))
     settings = Settings.model_validate({"cost": {"gpu_price_per_hour": PRICES}})
     evaluation = evaluate(source, settings, now)
-    view = View("benchmark", SourceState("prometheus", url, True, last_success=now), evaluation)
+    view = View("benchmark", SourceStatus("prometheus", url, True, last_success=now), evaluation)
     found: dict[str, list[float]] = {name: [] for name in ("command", "reading", "bare", "document", "html", "md")}
     size = queries = gpus = 0
     for _ in range(rounds + 1):
@@ -120,16 +120,16 @@ def main() -> int:
         with run_server("prometheus", command, port, folder / "prometheus.log"):
             told = measure(f"http://127.0.0.1:{port}", now, folder, given.rounds)
     told |= {"interval_seconds": given.interval, "recorded": given.recorded}
-    print(table.table([["", "figure"], *([name, f"{value:,}"] for name, value in told.items())]))
-    goal = table.Goal(
+    print(common.table([["", "figure"], *([name, f"{value:,}"] for name, value in told.items())]))
+    goal = common.Goal(
         f"a week's report of {told['gpus']} GPUs within {GOAL_SECONDS:g} s",
         told["command_seconds"] <= GOAL_SECONDS,
         f"{told['command_seconds']:.1f} s; the queries alone {told['bare_seconds']:.1f} s",
     )
     print(goal)
     name = "report_week_recorded" if given.recorded else "report_week"
-    print(f"written: {table.write(name, told)}")
-    return 1 if table.missed_goals([goal]) else 0
+    print(f"written: {common.write(name, told)}")
+    return 1 if common.missed_goals([goal]) else 0
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpu_advisor.web.api.operation import Operation
+from gpu_advisor.web.api.base import Operation
 from gpu_advisor.web.api.operations import OPERATIONS
-from gpu_advisor.web.api.parameters import Parameter, Text
+from gpu_advisor.web.api.query_parameters import Parameter, Text
 from page import main, table
 
 PAGE = Path(__file__).with_name("api.md")

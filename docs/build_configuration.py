@@ -17,7 +17,7 @@ from gpu_advisor.settings.pools import PRESETS
 from gpu_exporter.config import Settings as ExporterSettings
 from gpu_exporter.devices import DRIVERS
 from gpu_exporter.host import COLLECTORS
-from gpu_exporter.wiring import GROUPS
+from gpu_exporter.wiring import COLLECTOR_GROUPS
 from page import main, table
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
@@ -63,7 +63,7 @@ def _exporter() -> list[str]:
 
 
 def _switches() -> str:
-    return ", ".join(f"`{name}`" for name in (*GROUPS, *DRIVERS, *COLLECTORS)) + "."
+    return ", ".join(f"`{name}`" for name in (*COLLECTOR_GROUPS, *DRIVERS, *COLLECTORS)) + "."
 
 
 def _advisor() -> Iterator[str]:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import gpu_exporter
 from gpu_exporter import metrics
-from gpu_exporter.compat_dcgm import DCGM_FAMILIES, MIG_LABELS
-from gpu_exporter.metrics import Family
+from gpu_exporter.compat.dcgm import DCGM_FAMILIES, MIG_LABELS
+from gpu_exporter.metrics import MetricFamily
 
 PAGE = Path(__file__).with_name("metrics.md")
 COMMAND = "python docs/build_metrics.py"
@@ -55,7 +55,7 @@ HOST = "Host: "
 JOBS = "Jobs: "
 DCGM = "With `--compat.dcgm`"
 
-MEMINFO = Family(
+MEMINFO = MetricFamily(
     "node_memory_FIELD_bytes",
     "gauge",
     "One family for each field of the kernel's /proc/meminfo, under node_exporter's names; fields that are counts have "
@@ -71,9 +71,9 @@ NOTES = {
 }
 
 
-def groups() -> dict[str, list[Family]]:
+def groups() -> dict[str, list[MetricFamily]]:
     """All families by the heading under which they stand, in the order of the page."""
-    found: dict[str, list[Family]] = {title: [] for title, _ in reversed(GPU_GROUPS)}
+    found: dict[str, list[MetricFamily]] = {title: [] for title, _ in reversed(GPU_GROUPS)}
     for family in (*metrics.DEVICE_FAMILIES, *metrics.VENDOR_FAMILIES):
         found[next(title for title, words in GPU_GROUPS if re.search(words, family.name))].append(family)
     found["Owners"] = list(metrics.OWNER_FAMILIES)
@@ -96,11 +96,11 @@ def _modules() -> Iterable[str]:
     return sorted({name.removeprefix(prefix) for name in names} - {"__main__", "metrics", "compat_dcgm"})
 
 
-def _families_of(module: str) -> list[Family]:
+def _families_of(module: str) -> list[MetricFamily]:
     """The families that stand in a module as constants, in their order there. Those of metrics.py are not its own."""
     known = {id(value) for value in vars(metrics).values()}
     values = vars(importlib.import_module(f"{gpu_exporter.__name__}.{module}")).values()
-    found = [value for value in values if isinstance(value, Family) and id(value) not in known]
+    found = [value for value in values if isinstance(value, MetricFamily) and id(value) not in known]
     return list(dict.fromkeys(found))
 
 
@@ -120,7 +120,7 @@ def text() -> str:
     return "\n".join(lines)
 
 
-def _row(family: Family) -> str:
+def _row(family: MetricFamily) -> str:
     labels = ", ".join(f"`{label}`" for label in family.labels)
     meaning = family.help.replace("*", r"\*").replace("|", r"\|")
     return f"| `{family.name}` | {family.type} | {labels} | {meaning} |"

@@ -63,7 +63,7 @@ class Program:
 @contextmanager
 def exporter(tmp_path: Path, address: str, *arguments: str) -> Iterator[Program]:
     command = [sys.executable, "-m", "gpu_exporter", "--web.listen-address", address, *arguments]
-    with _start(command, address, tmp_path / f"exporter-{time.monotonic_ns()}.log") as program:
+    with _start_thread(command, address, tmp_path / f"exporter-{time.monotonic_ns()}.log") as program:
         yield program
 
 
@@ -74,7 +74,7 @@ def advisor(tmp_path: Path, address: str, config: dict[str, Any]) -> Iterator[Pr
     web = {**config.get("web", {}), "listen_address": address}
     path.write_text(yaml.safe_dump({"state_dir": str(tmp_path / "state"), **config, "web": web}))
     command = [sys.executable, "-m", "gpu_advisor", "serve", "--config", str(path)]
-    with _start(command, address, tmp_path / f"advisor-{time.monotonic_ns()}.log") as program:
+    with _start_thread(command, address, tmp_path / f"advisor-{time.monotonic_ns()}.log") as program:
         yield program
 
 
@@ -94,7 +94,7 @@ def up(
         path = tmp_path / "up.yml"
         path.write_text(yaml.safe_dump(config))
         command += ["--config", str(path)]
-    with _start(command, advisor_address, tmp_path / f"up-{time.monotonic_ns()}.log") as program:
+    with _start_thread(command, advisor_address, tmp_path / f"up-{time.monotonic_ns()}.log") as program:
         yield program
 
 
@@ -112,7 +112,7 @@ def eventually(probe: Callable[[], T | None], within_seconds: float, what: str, 
 
 
 @contextmanager
-def _start(command: Sequence[str], address: str, log_path: Path) -> Iterator[Program]:
+def _start_thread(command: Sequence[str], address: str, log_path: Path) -> Iterator[Program]:
     with log_path.open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)
     program = Program(address, process, log_path)

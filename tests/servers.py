@@ -170,7 +170,7 @@ def prometheus(
         f"--web.listen-address={address}",
         "--log.level=warn",
     ]
-    with _start(Prometheus, command, address, home) as server:
+    with _start_thread(Prometheus, command, address, home) as server:
         yield server
 
 
@@ -190,7 +190,7 @@ def alertmanager(tmp_path: Path) -> Iterator[Alertmanager]:
         "--cluster.listen-address=",  # no gossip: nothing leaves this process
         "--log.level=warn",
     ]
-    with _start(Alertmanager, command, address, home) as server:
+    with _start_thread(Alertmanager, command, address, home) as server:
         yield server
 
 
@@ -215,7 +215,7 @@ def _new_folder(tmp_path: Path, name: str) -> Path:
 
 
 @contextmanager
-def _start(kind: type[S], command: list[str], address: str, home: Path) -> Iterator[S]:
+def _start_thread(kind: type[S], command: list[str], address: str, home: Path) -> Iterator[S]:
     log_path = home / "log.txt"
     with log_path.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=home)

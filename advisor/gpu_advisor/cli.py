@@ -37,23 +37,23 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at the end would fail as well
         return 0
     except Exception as error:
-        told = _told(error)
+        told = _report_error(error)
         if told is None:
             raise
         return told
     return code if isinstance(code, int) else 0
 
 
-def _told(error: Exception) -> int | None:
+def _report_error(error: Exception) -> int | None:
     """One line for an error that a person can mend, and the exit code; None for all others.
 
     What knows these errors is imported only then: a shell that completes a word must not wait for all of it.
     """
-    from gpu_advisor.runtime.wiring import StartError
+    from gpu_advisor.runtime.wiring import StartupError
     from gpu_advisor.settings import ConfigError
     from gpu_advisor.settings.addresses import AddressError
 
-    if not isinstance(error, (ConfigError, StartError, AddressError)):
+    if not isinstance(error, (ConfigError, StartupError, AddressError)):
         return None
     click.echo(f"gpu-advisor: {error}", err=True)
     return USAGE_ERROR if isinstance(error, ConfigError) else 1

@@ -11,30 +11,30 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gpu_exporter.config import ConfigError, Settings, duration, load
+from gpu_exporter.config import Settings, SettingsError, load, parse_duration
 from gpu_exporter.devices import DRIVERS
-from gpu_exporter.devices.simulated import BadFleet, parse_fleet, past
+from gpu_exporter.devices.simulated import FleetError, generate_history, parse_fleet
 from gpu_exporter.exposition import render_history
 from gpu_exporter.host import COLLECTORS
 from gpu_exporter.sampling import Sampler
-from gpu_exporter.server import Access, BadAddress, MetricsServer, Site
-from gpu_exporter.wiring import GROUPS, build_drivers, build_sampler
+from gpu_exporter.server import AccessPolicy, ListenError, MetricsServer, ServerConfig
+from gpu_exporter.wiring import COLLECTOR_GROUPS, build_drivers, build_sampler
 
 log = logging.getLogger("gpu_exporter")
 
 USAGE_ERROR = 2
 
 #: Starting waits this long for the first readings, so that the first scrape is whole unless something hangs.
-FIRST_READING_SECONDS = 3.0
+FIRST_READING_TIMEOUT_SECONDS = 3.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `gpu-exporter`. Returns its exit code: 0 stopped, 1 failed, 2 wrongly called."""
     try:
-        settings = load(sys.argv[1:] if argv is None else argv, (*GROUPS, *DRIVERS, *COLLECTORS))
+        settings = load(sys.argv[1:] if argv is None else argv, (*COLLECTOR_GROUPS, *DRIVERS, *COLLECTORS))
         fleet = parse_fleet(settings.simulate, settings.simulate_seed) if settings.simulate else ()
-        access = _access(settings)
-    except (ConfigError, BadFleet) as error:
+        access = _load_access_policy(settings)
+    except (SettingsError, FleetError) as error:
         print(f"gpu-exporter: {error}", file=sys.stderr)
         return USAGE_ERROR
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -43,49 +43,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     return serve(settings, build_sampler(settings, build_drivers(settings, fleet)), access)
 
 
-def serve(settings: Settings, sampler: Sampler, access: Callable[[], Access] | None) -> int:
+def serve(settings: Settings, sampler: Sampler, access: Callable[[], AccessPolicy] | None) -> int:
     """Run until a signal."""
     actions = {"/-/release": sampler.release_drivers} if settings.enable_lifecycle else {}
     try:
-        server = MetricsServer(settings.address, Site(settings.telemetry_path, sampler.page, actions, access))
-    except BadAddress as error:
+        server = MetricsServer(settings.address, ServerConfig(settings.telemetry_path, sampler.page, actions, access))
+    except ListenError as error:
         print(f"gpu-exporter: {error}", file=sys.stderr)
         return 1
-    sampler.start(FIRST_READING_SECONDS)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    sampler.start(FIRST_READING_TIMEOUT_SECONDS)
+    for signum in (signal.SIGTERM, signal.SIGINT):
         # shutdown() waits for the serving loop, which this handler interrupts: it needs a thread of its own.
-        signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
+        signal.signal(signum, lambda *_: threading.Thread(target=server.shutdown).start())
     signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=sampler.release_drivers, daemon=True).start())
     host, port = server.server_address[:2]
     scheme = "https" if access and access().ssl_context() else "http"
-    shown = host if isinstance(host, str) else host.decode()
-    log.info("serving %s://%s:%s%s", scheme, shown, port, settings.telemetry_path)
+    bind_host = host if isinstance(host, str) else host.decode()
+    log.info("serving %s://%s:%s%s", scheme, bind_host, port, settings.telemetry_path)
     server.serve_forever()
     sampler.stop()
     server.server_close()
     return 0
 
 
-def _access(settings: Settings) -> Callable[[], Access] | None:
+def _load_access_policy(settings: Settings) -> Callable[[], AccessPolicy] | None:
     if not settings.web_config_file:
         return None
-    from gpu_exporter.webconfig import WebConfigError, WebConfigKeeper  # needs yaml, which is not loaded without a file
+    from gpu_exporter.webconfig import (  # needs yaml, which is not loaded without a file
+        WebConfigError,
+        WebConfigReloader,
+    )
 
     try:
-        return WebConfigKeeper(Path(settings.web_config_file)).current
+        return WebConfigReloader(Path(settings.web_config_file)).current
     except WebConfigError as error:
-        raise ConfigError(f"--web.config.file: {error}") from error
+        raise SettingsError(f"--web.config.file: {error}") from error
 
 
 def write_history(settings: Settings) -> int:
     now = time.time()
-    history = past(
+    history = generate_history(
         settings.simulate,
         settings.simulate_seed,
         settings.nodename,
-        now - duration(settings.simulate_history),
+        now - parse_duration(settings.simulate_history),
         now,
-        duration(settings.simulate_step),
+        parse_duration(settings.simulate_step),
     )
     try:
         for line in render_history(history):

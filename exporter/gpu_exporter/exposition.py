@@ -6,18 +6,18 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from gpu_exporter.metrics import Family, Rows, Samples
+from gpu_exporter.metrics import FamilySamples, MetricFamily, Rows
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def render(samples: Iterable[Samples]) -> bytes:
+def render(samples: Iterable[FamilySamples]) -> bytes:
     """The text of these families, one block each. A family must not come twice: parsers refuse it."""
     lines: list[str] = []
     for family, rows in ((s.family, s.rows) for s in samples):
-        lines.append(_header(family))
+        lines.append(_format_header(family))
         name = family.name
-        lines += [f"{name}{_label_text(family.labels, labels)} {number(value)}" for labels, value in rows]
+        lines += [f"{name}{_format_labels(family.labels, labels)} {format_value(value)}" for labels, value in rows]
     lines.append("")
     return "\n".join(lines).encode()
 
@@ -30,16 +30,16 @@ class Renderer:
     """
 
     def __init__(self) -> None:
-        self._last: dict[Family, _Block] = {}
+        self._last_blocks: dict[MetricFamily, _FamilyBlock] = {}
 
-    def render(self, samples: Iterable[Samples]) -> bytes:
+    def render(self, samples: Iterable[FamilySamples]) -> bytes:
         """As `render`, byte for byte."""
-        blocks = {each.family: _block(each, self._last.get(each.family)) for each in samples}
-        self._last = blocks  # a family that has gone is forgotten
+        blocks = {each.family: _render_block(each, self._last_blocks.get(each.family)) for each in samples}
+        self._last_blocks = blocks  # a family that has gone is forgotten
         return "".join([block.text for block in blocks.values()]).encode()
 
 
-class _Block(NamedTuple):
+class _FamilyBlock(NamedTuple):
     """The text of a family, and what it was made of."""
 
     rows: Rows
@@ -47,51 +47,53 @@ class _Block(NamedTuple):
     text: str
 
 
-def _block(samples: Samples, last: _Block | None) -> _Block:
+def _render_block(samples: FamilySamples, previous: _FamilyBlock | None) -> _FamilyBlock:
     family, rows = samples.family, samples.rows
-    if last is not None and last.rows == rows:
-        return last
+    if previous is not None and previous.rows == rows:
+        return previous
     names, name = family.labels, family.name
-    before: Rows = last.rows if last is not None else ()
-    if last is not None and len(before) == len(rows):
+    previous_rows: Rows = previous.rows if previous is not None else ()
+    if previous is not None and len(previous_rows) == len(rows):
         lines = [
-            line if row == old else f"{name}{_label_text(names, row[0])} {number(row[1])}"
-            for row, old, line in zip(rows, before, last.lines, strict=True)
+            line if row == old else f"{name}{_format_labels(names, row[0])} {format_value(row[1])}"
+            for row, old, line in zip(rows, previous_rows, previous.lines, strict=True)
         ]
     else:
-        lines = [f"{name}{_label_text(names, labels)} {number(value)}" for labels, value in rows]
-    return _Block(rows, lines, "\n".join([_header(family), *lines, ""]))
+        lines = [f"{name}{_format_labels(names, labels)} {format_value(value)}" for labels, value in rows]
+    return _FamilyBlock(rows, lines, "\n".join([_format_header(family), *lines, ""]))
 
 
-def render_history(history: Iterable[tuple[float, Iterable[Samples]]]) -> Iterator[str]:
+def render_history(history: Iterable[tuple[float, Iterable[FamilySamples]]]) -> Iterator[str]:
     """Lines of OpenMetrics text, for `promtool tsdb create-blocks-from openmetrics` and for the advisor's own history.
 
     `history` is (seconds since 1970, samples), oldest first. The format wants a family's samples together and a
     series' samples in the order of time, so everything is held in memory: about 100 bytes a sample.
     """
-    families: dict[Family, dict[str, list[str]]] = {}
+    families: dict[MetricFamily, dict[str, list[str]]] = {}
     for at, samples in history:
-        stamp = f"{at:.3f}".rstrip("0").rstrip(".")
+        timestamp = f"{at:.3f}".rstrip("0").rstrip(".")
         for family, rows in ((s.family, s.rows) for s in samples):
             series = families.setdefault(family, {})
             for labels, value in rows:
-                series.setdefault(_label_text(family.labels, labels), []).append(f"{number(value)} {stamp}")
+                series.setdefault(_format_labels(family.labels, labels), []).append(
+                    f"{format_value(value)} {timestamp}"
+                )
     for family, by_labels in families.items():
         base = family.name.removesuffix("_total") if family.type == "counter" else family.name
-        yield f"# HELP {base} {_escape(family.help)}"
+        yield f"# HELP {base} {_escape_label_value(family.help)}"
         yield f"# TYPE {base} {family.type}"
         for label_text, points in by_labels.items():
             yield from (f"{family.name}{label_text} {point}" for point in points)
     yield "# EOF"
 
 
-def number(value: float) -> str:
+def format_value(value: float) -> str:
     """Shortest text that reads back as the same number."""
     return str(int(value)) if value == value and abs(value) < 1e15 and value == int(value) else repr(float(value))
 
 
 @lru_cache(maxsize=4096)
-def _header(family: Family) -> str:
+def _format_header(family: MetricFamily) -> str:
     help_text = family.help.replace("\\", r"\\").replace("\n", r"\n")
     return f"# HELP {family.name} {help_text}\n# TYPE {family.name} {family.type}"
 
@@ -99,11 +101,15 @@ def _header(family: Family) -> str:
 # Label sets hardly change between two readings, and building them is most of the work of rendering. About 1 kB each:
 # enough for 64 GPUs, and bounded where pods and slices come and go.
 @lru_cache(maxsize=16384)
-def _label_text(names: tuple[str, ...], values: tuple[str, ...]) -> str:
+def _format_labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
     if not names:
         return ""
-    return "{" + ",".join(f'{name}="{_escape(value)}"' for name, value in zip(names, values, strict=True)) + "}"
+    return (
+        "{"
+        + ",".join(f'{name}="{_escape_label_value(value)}"' for name, value in zip(names, values, strict=True))
+        + "}"
+    )
 
 
-def _escape(value: str) -> str:
+def _escape_label_value(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gpu_exporter import __version__, metrics
-from gpu_exporter.devices.base import Driver, DriverUnavailable, Sampled
+from gpu_exporter.devices.base import Driver, DriverUnavailable, SamplingDriver
 from gpu_exporter.exposition import Renderer, render
 from gpu_exporter.host.base import HostCollector
-from gpu_exporter.metrics import Samples, by_family
+from gpu_exporter.metrics import FamilySamples, group_by_family
 from gpu_exporter.snapshot import DeviceReading, DownReason, DriverState, device_samples
 
 log = logging.getLogger(__name__)
@@ -27,12 +27,12 @@ log = logging.getLogger(__name__)
 ABSENT_RETRY_SECONDS = 30.0
 
 #: For so long a driver is left alone after it was let go of: time to replace its kernel module.
-RELEASE_SECONDS = 120.0
-RELEASE_LIMIT_SECONDS = 10.0
+RELEASE_DURATION_SECONDS = 120.0
+RELEASE_TIMEOUT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class CollectorHealth:
     """How a collector fares. Times are seconds since 1970 for `last_success`, monotonic seconds for `busy_since`."""
 
     success: bool = False
@@ -44,7 +44,7 @@ class Health:
         return self.busy_since is not None and now - self.busy_since > limit_seconds
 
 
-class Task:
+class CollectorTask:
     """Runs one collector periodically in a daemon thread, which a hanging call cannot keep from exiting."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Task:
         """`run` does one collection and may return how long to wait instead of the interval, in seconds."""
         self.name = name
         self.limit_seconds = limit_seconds
-        self.health = Health()
+        self.health = CollectorHealth()
         self._run = run
         self._interval = interval_seconds
         self._stopped = False
@@ -61,7 +61,7 @@ class Task:
         self._last_error = ""
 
     def start(self) -> None:
-        self.run_once = threading.Event()
+        self.first_run_done = threading.Event()
         threading.Thread(target=self._loop, name=f"collect-{self.name}", daemon=True).start()
 
     def stop(self) -> None:
@@ -75,36 +75,40 @@ class Task:
         while not self._stopped:
             self._wake.clear()
             wait = self.collect_once() or self._interval
-            self.run_once.set()
+            self.first_run_done.set()
             self._pause(wait - time.time() % wait)  # on the wall clock's grid, so that all nodes sample together
 
     def _pause(self, seconds: float) -> None:
         self._wake.wait(seconds)
 
     def collect_once(self) -> float | None:
-        before, begun = self.health, time.monotonic()
-        self.health = Health(before.success, before.duration_seconds, before.last_success, begun)
+        before, started_at = self.health, time.monotonic()
+        self.health = CollectorHealth(before.success, before.duration_seconds, before.last_success, started_at)
         wait: float | None = None
         error = ""
         try:
             wait = self._run()
-        except Exception as failure:  # noqa: BLE001 - the edge: whatever a collector raises, the others go on
-            error = f"{type(failure).__name__}: {failure}"
+        except Exception as exception:  # noqa: BLE001 - the edge: whatever a collector raises, the others go on
+            error = f"{type(exception).__name__}: {exception}"
         success = not error
-        self.health = Health(success, time.monotonic() - begun, time.time() if success else before.last_success)
+        self.health = CollectorHealth(
+            success, time.monotonic() - started_at, time.time() if success else before.last_success
+        )
         if error and error != self._last_error:
             log.warning("collector %s failed: %s", self.name, error)
         self._last_error = error
         return wait
 
 
-class DeviceBoard:
+class DeviceCache:
     """The latest readings of all drivers, and their page. One lock, held only to swap and to render."""
 
-    def __init__(self, nodename: str, also: Callable[[Sequence[Samples]], list[Samples]] = lambda _: []) -> None:
-        """`also` makes further families of those of the devices: the same under other names."""
+    def __init__(
+        self, nodename: str, derive_families: Callable[[Sequence[FamilySamples]], list[FamilySamples]] = lambda _: []
+    ) -> None:
+        """`derive_families` makes further families of those of the devices: the same under other names."""
         self._nodename = nodename
-        self._also = also
+        self._derive_families = derive_families
         self._readings: dict[str, tuple[DeviceReading, ...]] = {}
         self._states: dict[str, DriverState] = {}
         self._hung: frozenset[str] = frozenset()
@@ -112,7 +116,7 @@ class DeviceBoard:
         self._renderer = Renderer()
         self._page = b""
 
-    def put(self, driver: str, readings: tuple[DeviceReading, ...], state: DriverState) -> None:
+    def update(self, driver: str, readings: tuple[DeviceReading, ...], state: DriverState) -> None:
         with self._lock:
             self._readings[driver] = readings
             self._states[driver] = state
@@ -133,7 +137,7 @@ class DeviceBoard:
 
     def _render(self) -> None:
         devices: list[DeviceReading] = []
-        states: list[tuple[metrics.Family, tuple[str, ...], float]] = []
+        states: list[tuple[metrics.MetricFamily, tuple[str, ...], float]] = []
         for driver in sorted(self._states.keys() | self._hung):
             readings = self._readings.get(driver, ())
             hung = driver in self._hung
@@ -143,66 +147,66 @@ class DeviceBoard:
             )
         samples = device_samples(devices, self._nodename)
         self._page = self._renderer.render(
-            [*samples, *self._also(samples), *by_family(sorted(states, key=lambda s: s[1]))]
+            [*samples, *self._derive_families(samples), *group_by_family(sorted(states, key=lambda s: s[1]))]
         )
 
 
-class DeviceTask(Task):
+class DriverTask(CollectorTask):
     """Reads one driver for the board, and lets go of it for a while when asked: a library that is open keeps its kernel
     module from being replaced."""
 
     def __init__(
-        self, name: str, driver: Driver, board: DeviceBoard, interval_seconds: float, limit_seconds: float
+        self, name: str, driver: Driver, cache: DeviceCache, interval_seconds: float, limit_seconds: float
     ) -> None:
         super().__init__(name, self._read, interval_seconds, limit_seconds)
         self._driver = driver
-        self._board = board
-        self._last: tuple[DeviceReading, ...] = ()
-        self._said = ""
+        self._cache = cache
+        self._last_readings: tuple[DeviceReading, ...] = ()
+        self._last_message = ""
         self._released_until = 0.0
-        self._let_go = threading.Event()
+        self._released = threading.Event()
 
     def release(self, seconds: float) -> None:
         """Ask for it; see `wait_released`."""
-        self._let_go.clear()
+        self._released.clear()
         self._released_until = time.monotonic() + seconds
         self._wake.set()
 
     def wait_released(self, seconds: float) -> bool:
         """Whether it was let go of within this time: in its own thread, after its present call."""
-        return self._let_go.wait(seconds)
+        return self._released.wait(seconds)
 
     def _read(self) -> float | None:
         if time.monotonic() < self._released_until:
-            if not self._let_go.is_set():
+            if not self._released.is_set():
                 self._driver.close()
-                self._put_down(DownReason.RELEASED, DriverState.RELEASED)
-                self._let_go.set()
+                self._publish_down(DownReason.RELEASED, DriverState.RELEASED)
+                self._released.set()
             return None
         try:
-            self._last = self._driver.read()
-        except DriverUnavailable as why:
-            if str(why) != self._said:
-                log.info("driver %s: %s", self.name, why)
-                self._said = str(why)
-            self._board.put(self.name, (), why.state)
+            self._last_readings = self._driver.read()
+        except DriverUnavailable as unavailable:
+            if str(unavailable) != self._last_message:
+                log.info("driver %s: %s", self.name, unavailable)
+                self._last_message = str(unavailable)
+            self._cache.update(self.name, (), unavailable.state)
             return ABSENT_RETRY_SECONDS
         except Exception:
-            self._put_down(DownReason.ERROR, DriverState.FAILED)
+            self._publish_down(DownReason.ERROR, DriverState.FAILED)
             raise
-        self._said = ""
-        self._board.put(self.name, self._last, DriverState.OK)
+        self._last_message = ""
+        self._cache.update(self.name, self._last_readings, DriverState.OK)
         return None
 
     def _pause(self, seconds: float) -> None:
         """Until the next reading, a driver that wishes so is sampled. A call that hangs here is seen as any other."""
         end = time.monotonic() + seconds
-        while isinstance(self._driver, Sampled) and self.health.success and not self._wake.is_set():
-            every = self._driver.sampling_seconds()
+        while isinstance(self._driver, SamplingDriver) and self.health.success and not self._wake.is_set():
+            interval = self._driver.sampling_interval_seconds()
             left = end - time.monotonic()
-            if every is None or left <= every:
+            if interval is None or left <= interval:
                 break
-            self._wake.wait(every)
+            self._wake.wait(interval)
             self.health = replace(self.health, busy_since=time.monotonic())
             try:
                 self._driver.sample()
@@ -213,11 +217,11 @@ class DeviceTask(Task):
                 self.health = replace(self.health, busy_since=None)
         super()._pause(max(0.0, end - time.monotonic()))
 
-    def _put_down(self, reason: DownReason, state: DriverState) -> None:
-        self._board.put(self.name, tuple(r if r.down else r.gone(reason) for r in self._last), state)
+    def _publish_down(self, reason: DownReason, state: DriverState) -> None:
+        self._cache.update(self.name, tuple(r if r.down else r.gone(reason) for r in self._last_readings), state)
 
 
-class Page(Protocol):
+class RenderedPage(Protocol):
     """Prepared bytes, and how to renew them."""
 
     page: bytes
@@ -225,7 +229,7 @@ class Page(Protocol):
     def run(self) -> float | None: ...
 
 
-class HostPage:
+class CollectorPage:
     """The prepared bytes of one collector; empty after a failure, so that nothing stale is served."""
 
     def __init__(self, collector: HostCollector) -> None:
@@ -246,23 +250,23 @@ class Sampler:
 
     def __init__(
         self,
-        board: DeviceBoard,
-        device_tasks: Sequence[DeviceTask],
-        pages: Sequence[tuple[Task, Page]],
-        others: Sequence[Task] = (),
-        extra: Iterable[Samples] = (),
+        cache: DeviceCache,
+        device_tasks: Sequence[DriverTask],
+        pages: Sequence[tuple[CollectorTask, RenderedPage]],
+        background_tasks: Sequence[CollectorTask] = (),
+        static_samples: Iterable[FamilySamples] = (),
     ) -> None:
-        """`others` are tasks that make no page of their own; `extra` are samples that never change."""
-        self._board = board
+        """`background_tasks` are tasks that make no page of their own; `static_samples` are samples that never change."""
+        self._cache = cache
         self._device_tasks = tuple(device_tasks)
         self._pages = tuple(pages)
-        self._others = tuple(others)
-        build = Samples(metrics.BUILD_INFO, (((__version__, platform.python_version()), 1.0),))
-        self._constant = render([build, *extra])
+        self._background_tasks = tuple(background_tasks)
+        build = FamilySamples(metrics.BUILD_INFO, (((__version__, platform.python_version()), 1.0),))
+        self._static_page = render([build, *static_samples])
 
     @property
-    def tasks(self) -> tuple[Task, ...]:
-        return (*self._device_tasks, *(task for task, _ in self._pages), *self._others)
+    def tasks(self) -> tuple[CollectorTask, ...]:
+        return (*self._device_tasks, *(task for task, _ in self._pages), *self._background_tasks)
 
     def start(self, wait_seconds: float) -> None:
         """Start all, and give each the chance to have been read once before the first scrape."""
@@ -270,7 +274,7 @@ class Sampler:
             task.start()
         deadline = time.monotonic() + wait_seconds
         for task in self.tasks:
-            task.run_once.wait(max(0.0, deadline - time.monotonic()))
+            task.first_run_done.wait(max(0.0, deadline - time.monotonic()))
 
     def stop(self) -> None:
         for task in self.tasks:
@@ -279,18 +283,18 @@ class Sampler:
     def page(self) -> bytes:
         hung = frozenset(task.name for task in self._device_tasks if task.overdue())
         pages = b"".join(page.page for task, page in self._pages if not task.overdue())
-        return b"".join((self._board.page(hung), pages, self._constant, render(self._health())))
+        return b"".join((self._cache.page(hung), pages, self._static_page, render(self._health())))
 
     def release_drivers(self) -> None:
-        """Let go of all vendors' libraries for RELEASE_SECONDS; returns when that is done, or takes too long."""
+        """Let go of all vendors' libraries for RELEASE_DURATION_SECONDS; returns when that is done, or takes too long."""
         for task in self._device_tasks:
-            task.release(RELEASE_SECONDS)
+            task.release(RELEASE_DURATION_SECONDS)
         for task in self._device_tasks:
-            if not task.wait_released(RELEASE_LIMIT_SECONDS):
-                log.warning("driver %s was not let go of within %g s", task.name, RELEASE_LIMIT_SECONDS)
+            if not task.wait_released(RELEASE_TIMEOUT_SECONDS):
+                log.warning("driver %s was not let go of within %g s", task.name, RELEASE_TIMEOUT_SECONDS)
 
-    def _health(self) -> list[Samples]:
-        rows: list[tuple[metrics.Family, tuple[str, ...], float]] = []
+    def _health(self) -> list[FamilySamples]:
+        rows: list[tuple[metrics.MetricFamily, tuple[str, ...], float]] = []
         for task in self.tasks:
             health, labels = task.health, (task.name,)
             rows.append((metrics.COLLECTOR_SUCCESS, labels, health.success and not task.overdue()))
@@ -298,4 +302,4 @@ class Sampler:
                 rows.append((metrics.COLLECTOR_DURATION, labels, health.duration_seconds))
             if health.last_success is not None:
                 rows.append((metrics.COLLECTOR_LAST_SUCCESS, labels, health.last_success))
-        return by_family(rows)
+        return group_by_family(rows)

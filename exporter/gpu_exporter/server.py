@@ -34,23 +34,23 @@ CLIENT_TIMEOUT_SECONDS = 10.0
 IDLE_TIMEOUT_SECONDS = 75.0
 #: Each has a thread. One more, and the connection that has been of no use for longest is closed.
 MAX_CONNECTIONS = 256
-MAX_HEAD_BYTES = 16 * 1024
+MAX_HEADER_BYTES = 16 * 1024
 #: What a client that is refused may still be sending: closing before it is read could destroy the answer.
-LINGER_SECONDS = 1.0
-LINGER_BYTES = 256 * 1024
+LINGER_TIMEOUT_SECONDS = 1.0
+MAX_LINGER_BYTES = 256 * 1024
 #: Less is not worth compressing.
-GZIP_FROM_BYTES = 1024
+GZIP_MIN_BYTES = 1024
 #: Level 9 costs 15 times as much for a tenth less.
 GZIP_LEVEL = 1
 #: zlib's way to say the largest window, in the gzip format.
-_GZIP_FORMAT = 31
+_ZLIB_GZIP_WBITS = 31
 
 _TEXT = "text/plain; charset=utf-8"
 _HTML = "text/html; charset=utf-8"
-_LANDING = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>gpu-exporter</title></head>
+_LANDING_PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>gpu-exporter</title></head>
 <body><h1>gpu-exporter {version}</h1><p><a href="{path}">Metrics</a></p></body></html>
 """
-_REASONS = {
+_REASON_PHRASES = {
     200: "OK",
     400: "Bad Request",
     401: "Unauthorized",
@@ -63,17 +63,17 @@ _REASONS = {
     505: "HTTP Version Not Supported",
 }
 
-_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
+_END_OF_HEADERS = re.compile(rb"\r?\n\r?\n")
 _REQUEST_LINE = re.compile(rb"([!-~]+) ([!-~]+) HTTP/(\d)\.(\d)")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*)")
-_NO_GZIP = re.compile(r";\s*q=0(\.0*)?\s*$")
+_HEADER_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*)")
+_GZIP_REFUSED = re.compile(r";\s*q=0(\.0*)?\s*$")
 
 
-class BadAddress(Exception):
+class ListenError(Exception):
     """The address cannot be listened on; the message tells the mend."""
 
 
-class BadRequest(Exception):
+class HttpError(Exception):
     """The request cannot be answered, nor can what follows it on its connection be understood."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -82,15 +82,15 @@ class BadRequest(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     method: str
     path: str
     fields: dict[str, str]
     #: Whether the client wants to use the connection again.
-    keep: bool
+    keep_alive: bool
 
 
-class Access(Protocol):
+class AccessPolicy(Protocol):
     """Who may come in, and how."""
 
     @property
@@ -106,20 +106,20 @@ class Access(Protocol):
         """Whether a request with this Authorization header (None: without one) is served."""
         ...
 
-    def allow(self) -> bool:
+    def allow_request(self) -> bool:
         """Whether one more request is served now."""
         ...
 
 
 @dataclass(frozen=True)
-class Site:
+class ServerConfig:
     """What is served: the page of metrics at a path, and what can be asked to be done, by POST."""
 
     path: str
     page: Callable[[], bytes]
-    actions: Mapping[str, Callable[[], object]] = field(default_factory=dict)
+    post_actions: Mapping[str, Callable[[], object]] = field(default_factory=dict)
     #: Asked anew for each connection and request, so that it may change at any time.
-    access: Callable[[], Access] | None = None
+    access: Callable[[], AccessPolicy] | None = None
 
 
 class MetricsServer(ThreadingTCPServer):
@@ -130,9 +130,9 @@ class MetricsServer(ThreadingTCPServer):
     # The default of 5 makes concurrent scrapers wait for a retransmitted SYN: a second and more.
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], site: Site) -> None:
+    def __init__(self, address: tuple[str, int], site: ServerConfig) -> None:
         self.site = site
-        self.landing = _LANDING.format(version=__version__, path=site.path).encode()
+        self.landing = _LANDING_PAGE.format(version=__version__, path=site.path).encode()
         self._connections: dict[Any, None] = {}  # the one that was used last comes last
         self._lock = threading.Lock()
         if ":" in address[0]:
@@ -140,7 +140,7 @@ class MetricsServer(ThreadingTCPServer):
         try:
             super().__init__(address, _Connection)
         except OSError as error:
-            raise BadAddress(
+            raise ListenError(
                 f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}; "
                 "stop what listens there, or choose another with --web.listen-address"
             ) from error
@@ -148,20 +148,20 @@ class MetricsServer(ThreadingTCPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
             if len(self._connections) >= MAX_CONNECTIONS:
-                useless = next(iter(self._connections))
-                del self._connections[useless]
+                least_recent = next(iter(self._connections))
+                del self._connections[least_recent]
                 with suppress(OSError):  # it may have gone just now
-                    useless.shutdown(socket.SHUT_RDWR)  # wakes its thread, which then ends
+                    least_recent.shutdown(socket.SHUT_RDWR)  # wakes its thread, which then ends
             self._connections[request] = None
         super().process_request(request, client_address)
 
-    def secured(self, plain: Any, secure: Any) -> None:
+    def replace_socket(self, plain: Any, secure: Any) -> None:
         """The connection goes on over another socket."""
         with self._lock:
             self._connections.pop(plain, None)
             self._connections[secure] = None
 
-    def used(self, request: Any) -> None:
+    def mark_used(self, request: Any) -> None:
         """The connection has just been of use."""
         with self._lock:
             if request in self._connections:
@@ -184,8 +184,8 @@ class _Connection(BaseRequestHandler):
     request: socket.socket
 
     def setup(self) -> None:
-        self._received = b""
-        self._served = False
+        self._buffer = b""
+        self._has_responded = False
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def finish(self) -> None:
@@ -193,23 +193,23 @@ class _Connection(BaseRequestHandler):
 
     def handle(self) -> None:
         try:
-            self._secure()
-            while (head := self._read_head()) is not None:
-                request = parse(head)
+            self._tls_handshake()
+            while (head := self._read_headers()) is not None:
+                request = parse_http_request(head)
                 self._respond(request)
-                self._served = True
-                self.server.used(self.request)
-                if not request.keep:
+                self._has_responded = True
+                self.server.mark_used(self.request)
+                if not request.keep_alive:
                     return
-        except BadRequest as refusal:
-            log.debug("%s: %d %s", self.client_address, refusal.status, refusal)
+        except HttpError as http_error:
+            log.debug("%s: %d %s", self.client_address, http_error.status, http_error)
             with suppress(OSError):  # whoever sends rubbish may not wait for the answer
-                self._send(refusal.status, _TEXT, f"{refusal}\n".encode(), keep=False)
-                self._linger()
+                self._send(http_error.status, _TEXT, f"{http_error}\n".encode(), keep_alive=False)
+                self._drain()
         except OSError as error:
             log.debug("%s went away: %s", self.client_address, error)
 
-    def _secure(self) -> None:
+    def _tls_handshake(self) -> None:
         """The TLS handshake, if there is to be one: in this thread, where a slow client delays nobody else."""
         site = self.server.site
         context = site.access().ssl_context() if site.access else None
@@ -217,57 +217,57 @@ class _Connection(BaseRequestHandler):
             plain = self.request
             plain.settimeout(CLIENT_TIMEOUT_SECONDS)
             self.request = context.wrap_socket(plain, server_side=True)
-            self.server.secured(plain, self.request)
+            self.server.replace_socket(plain, self.request)
 
-    def _read_head(self) -> bytes | None:
+    def _read_headers(self) -> bytes | None:
         """A request line and its header fields; None if the client has gone, or asks nothing more.
 
         What comes after it is kept for the next time: a client need not wait for an answer before it asks again.
         """
-        begun = bool(self._received)
-        waits = CLIENT_TIMEOUT_SECONDS if begun or not self._served else IDLE_TIMEOUT_SECONDS
-        deadline = time.monotonic() + waits
+        started = bool(self._buffer)
+        timeout = CLIENT_TIMEOUT_SECONDS if started or not self._has_responded else IDLE_TIMEOUT_SECONDS
+        deadline = time.monotonic() + timeout
         while True:
-            self._received = self._received.lstrip(b"\r\n")  # empty lines before a request are to be ignored
-            if end := _END_OF_HEAD.search(self._received):
-                head, self._received = self._received[: end.start()], self._received[end.end() :]
-                if len(head) <= MAX_HEAD_BYTES:
+            self._buffer = self._buffer.lstrip(b"\r\n")  # empty lines before a request are to be ignored
+            if end := _END_OF_HEADERS.search(self._buffer):
+                head, self._buffer = self._buffer[: end.start()], self._buffer[end.end() :]
+                if len(head) <= MAX_HEADER_BYTES:
                     return head
-            if end or len(self._received) > MAX_HEAD_BYTES:
-                raise BadRequest(431, f"the header is longer than {MAX_HEAD_BYTES} bytes")
+            if end or len(self._buffer) > MAX_HEADER_BYTES:
+                raise HttpError(431, f"the header is longer than {MAX_HEADER_BYTES} bytes")
             try:
                 # The time left and not a time for each read: a client may send a byte now and then for ever.
                 self.request.settimeout(max(deadline - time.monotonic(), 0.001))
                 data = self.request.recv(65536)
             except TimeoutError:
-                if not self._received:
+                if not self._buffer:
                     return None
-                raise BadRequest(408, "the request did not arrive in time") from None
+                raise HttpError(408, "the request did not arrive in time") from None
             if not data:
                 return None
-            self._received += data
-            if not begun:
-                begun = True
+            self._buffer += data
+            if not started:
+                started = True
                 deadline = time.monotonic() + CLIENT_TIMEOUT_SECONDS
 
-    def _respond(self, request: Request) -> None:
-        status, content_type, body = self._find(request)
+    def _respond(self, request: HttpRequest) -> None:
+        status, content_type, body = self._route(request)
         log.debug("%s: %s %s: %d", self.client_address, request.method, request.path, status)
-        compressed = len(body) >= GZIP_FROM_BYTES and accepts_gzip(request.fields.get("accept-encoding", ""))
+        compressed = len(body) >= GZIP_MIN_BYTES and accepts_gzip(request.fields.get("accept-encoding", ""))
         if compressed:
-            body = gzip(body)
-        self._send(status, content_type, body, request.keep, compressed, request.method == "HEAD")
+            body = compress_gzip(body)
+        self._send(status, content_type, body, request.keep_alive, compressed, request.method == "HEAD")
 
-    def _find(self, request: Request) -> tuple[int, str, bytes]:
+    def _route(self, request: HttpRequest) -> tuple[int, str, bytes]:
         site, path = self.server.site, request.path
         if site.access:
             access = site.access()
-            if not access.allow():
+            if not access.allow_request():
                 return 429, _TEXT, b"too many requests; ask less often\n"
             if not access.authorize(request.fields.get("authorization")):
                 return 401, _TEXT, b"a user name and its password are needed\n"
         if request.method == "POST":
-            return self._act(path)
+            return self._run_action(path)
         if path == site.path:
             try:
                 return 200, CONTENT_TYPE, site.page()
@@ -280,24 +280,30 @@ class _Connection(BaseRequestHandler):
             return 200, _HTML, self.server.landing
         return 404, _TEXT, f"not found; metrics are at {site.path}\n".encode()
 
-    def _act(self, path: str) -> tuple[int, str, bytes]:
-        action = self.server.site.actions.get(path)
+    def _run_action(self, path: str) -> tuple[int, str, bytes]:
+        action = self.server.site.post_actions.get(path)
         if not action:
             return 405, _TEXT, b"only GET and HEAD are served here\n"
         action()
         return 200, _TEXT, b"ok\n"
 
     def _send(
-        self, status: int, content_type: str, body: bytes, keep: bool, compressed: bool = False, only_head: bool = False
+        self,
+        status: int,
+        content_type: str,
+        body: bytes,
+        keep_alive: bool,
+        compressed: bool = False,
+        head_only: bool = False,
     ) -> None:
         head = (
-            f"HTTP/1.1 {status} {_REASONS[status]}\r\n"
+            f"HTTP/1.1 {status} {_REASON_PHRASES[status]}\r\n"
             f"Server: gpu-exporter/{__version__}\r\n"
             f"Date: {time.strftime('%a, %d %b %Y %H:%M:%S GMT', time.gmtime())}\r\n"
             f"Content-Type: {content_type}\r\n"
             f"Content-Length: {len(body)}\r\n"
             "Vary: Accept-Encoding\r\n"
-            f"Connection: {'keep-alive' if keep else 'close'}\r\n"
+            f"Connection: {'keep-alive' if keep_alive else 'close'}\r\n"
             + ("Content-Encoding: gzip\r\n" if compressed else "")
             + ("Allow: GET, HEAD\r\n" if status == 405 else "")
             + ('WWW-Authenticate: Basic realm="gpu-exporter"\r\n' if status == 401 else "")
@@ -306,66 +312,66 @@ class _Connection(BaseRequestHandler):
         ).encode("ascii")
         self.request.settimeout(CLIENT_TIMEOUT_SECONDS)  # for all of it together
         # One write: two would wake the client twice.
-        self.request.sendall(head if only_head else head + body)
+        self.request.sendall(head if head_only else head + body)
 
     def _extra_headers(self) -> list[tuple[str, str]]:
         access = self.server.site.access
         return list(access().headers) if access else []
 
-    def _linger(self) -> None:
+    def _drain(self) -> None:
         """Reads what a refused client is still sending, within limits."""
         self.request.shutdown(socket.SHUT_WR)
-        deadline = time.monotonic() + LINGER_SECONDS
-        left = LINGER_BYTES
-        while left > 0 and (seconds := deadline - time.monotonic()) > 0:
+        deadline = time.monotonic() + LINGER_TIMEOUT_SECONDS
+        remaining = MAX_LINGER_BYTES
+        while remaining > 0 and (seconds := deadline - time.monotonic()) > 0:
             self.request.settimeout(seconds)
             data = self.request.recv(65536)
             if not data:
                 return
-            left -= len(data)
+            remaining -= len(data)
 
 
-def parse(head: bytes) -> Request:
-    """The request of this head, without the empty line at its end. Raises BadRequest."""
+def parse_http_request(head: bytes) -> HttpRequest:
+    """The request of this head, without the empty line at its end. Raises HttpError."""
     line, *lines = head.replace(b"\r\n", b"\n").split(b"\n")
-    asked = _REQUEST_LINE.fullmatch(line)
-    if not asked:
-        raise BadRequest(400, "the first line is not METHOD PATH HTTP/1.1")
-    method, target, major, minor = (part.decode("ascii") for part in asked.groups())
+    request_line = _REQUEST_LINE.fullmatch(line)
+    if not request_line:
+        raise HttpError(400, "the first line is not METHOD PATH HTTP/1.1")
+    method, target, major, minor = (part.decode("ascii") for part in request_line.groups())
     if major != "1":
-        raise BadRequest(505, "this server speaks HTTP/1.1")
+        raise HttpError(505, "this server speaks HTTP/1.1")
     fields: dict[str, str] = {}
     for line in lines:
-        field = _FIELD.fullmatch(line)
+        field = _HEADER_FIELD.fullmatch(line)
         if not field:
-            raise BadRequest(400, "a header field is not NAME: VALUE")
+            raise HttpError(400, "a header field is not NAME: VALUE")
         name, value = field[1].decode("ascii").lower(), field[2].decode("latin-1").rstrip(" \t")
         fields[name] = f"{fields[name]}, {value}" if name in fields else value
     # The body would have to be read to find the next request, and nothing here needs one.
     has_body = "transfer-encoding" in fields or fields.get("content-length", "0") != "0"
     if method not in ("GET", "HEAD") and (method != "POST" or has_body):
-        raise BadRequest(405, "only GET and HEAD are served")
+        raise HttpError(405, "only GET and HEAD are served")
     if has_body:
-        raise BadRequest(400, "a request here has no body")
-    wishes = fields.get("connection", "").lower()
-    keep = "close" not in wishes and (minor != "0" or "keep-alive" in wishes)
-    return Request(method, _path(target), fields, keep)
+        raise HttpError(400, "a request here has no body")
+    connection_options = fields.get("connection", "").lower()
+    keep_alive = "close" not in connection_options and (minor != "0" or "keep-alive" in connection_options)
+    return HttpRequest(method, _target_path(target), fields, keep_alive)
 
 
-def _path(target: str) -> str:
+def _target_path(target: str) -> str:
     """The path of `/path?query`, or of the whole URL that clients send to a proxy."""
     if target.lower().startswith(("http://", "https://")):
         target = "/" + target.partition("//")[2].partition("/")[2]
     return target.partition("?")[0]
 
 
-def gzip(body: bytes) -> bytes:
+def compress_gzip(body: bytes) -> bytes:
     """The same in the gzip format; the module gzip does it by way of a file."""
-    compressor = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, _GZIP_FORMAT)
+    compressor = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, _ZLIB_GZIP_WBITS)
     return compressor.compress(body) + compressor.flush()
 
 
 def accepts_gzip(accept_encoding: str) -> bool:
     """Whether the client takes gzip, by its Accept-Encoding."""
     codings = (coding.strip().lower() for coding in accept_encoding.split(","))
-    return any(coding.startswith("gzip") and not _NO_GZIP.search(coding) for coding in codings)
+    return any(coding.startswith("gzip") and not _GZIP_REFUSED.search(coding) for coding in codings)

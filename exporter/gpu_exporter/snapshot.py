@@ -12,7 +12,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from gpu_exporter import metrics
-from gpu_exporter.metrics import Family, Samples, by_family
+from gpu_exporter.metrics import FamilySamples, MetricFamily, group_by_family
 
 
 class DownReason(str, Enum):
@@ -25,7 +25,7 @@ class DownReason(str, Enum):
     ERROR = "error"
 
 
-class AbsentReason(str, Enum):
+class AbsenceReason(str, Enum):
     """Why a family has no value on a GPU that is up."""
 
     UNSUPPORTED = "unsupported"
@@ -45,7 +45,7 @@ class DriverState(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class DeviceIdentity:
     """Who a GPU is. Empty text where the vendor has no such thing."""
 
     uuid: str
@@ -59,10 +59,10 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MetricReading:
     """One value in the family's own unit; `labels` are the values of the family's labels after `uuid`."""
 
-    family: Family
+    family: MetricFamily
     value: float
     labels: tuple[str, ...] = ()
 
@@ -71,11 +71,11 @@ class Reading:
 class Absence:
     """A family that this GPU has no value for, and why."""
 
-    family: Family
-    reason: AbsentReason
+    family: MetricFamily
+    reason: AbsenceReason
 
 
-class ProcessUse(NamedTuple):
+class GpuProcess(NamedTuple):
     """A process with a context on a GPU: its pid in the host's namespace, and the GPU memory that it holds.
 
     `used_bytes` is None where the driver does not tell whose memory it is.
@@ -92,33 +92,33 @@ class DeviceReading:
     `processes` are those that the driver names now. On a GPU in MIG mode they stand with the slice that they run on.
     """
 
-    identity: Identity
-    readings: tuple[Reading, ...] = ()
+    identity: DeviceIdentity
+    readings: tuple[MetricReading, ...] = ()
     absences: tuple[Absence, ...] = ()
     down: DownReason | None = None
-    processes: tuple[ProcessUse, ...] = ()
+    processes: tuple[GpuProcess, ...] = ()
 
     def gone(self, reason: DownReason) -> DeviceReading:
         """The same GPU when it does not answer: its identity stays, its values go."""
         return DeviceReading(self.identity, down=reason)
 
 
-def device_samples(devices: Iterable[DeviceReading], nodename: str) -> list[Samples]:
+def device_samples(devices: Iterable[DeviceReading], nodename: str) -> list[FamilySamples]:
     """The families of these GPUs, ready to be rendered."""
-    rows: list[tuple[Family, tuple[str, ...], float]] = []
+    rows: list[tuple[MetricFamily, tuple[str, ...], float]] = []
     for device in devices:
         uuid = device.identity.uuid
-        rows.append((metrics.INFO, _info(device.identity, nodename), 1))
+        rows.append((metrics.INFO, _info_labels(device.identity, nodename), 1))
         rows.append((metrics.UP, (uuid,), 0 if device.down else 1))
         if device.down:
             rows.append((metrics.DOWN_INFO, (uuid, device.down.value), 1))
-        alone = (uuid,)  # most families have no labels of their own
-        rows += [(r.family, (uuid, *r.labels) if r.labels else alone, r.value) for r in device.readings]
-        rows += [(metrics.ABSENT_INFO, (uuid, a.family.name, a.reason.value), 1) for a in device.absences]
-    return by_family(rows)
+        uuid_only = (uuid,)  # most families have no labels of their own
+        rows += [(r.family, (uuid, *r.labels) if r.labels else uuid_only, r.value) for r in device.readings]
+        rows += [(metrics.FAMILY_ABSENT_INFO, (uuid, a.family.name, a.reason.value), 1) for a in device.absences]
+    return group_by_family(rows)
 
 
-def _info(identity: Identity, nodename: str) -> tuple[str, ...]:
+def _info_labels(identity: DeviceIdentity, nodename: str) -> tuple[str, ...]:
     return (
         identity.uuid, identity.index, identity.name, identity.vendor, identity.pci_bus_id, identity.driver_version,
         identity.parent_uuid, identity.mig_profile, nodename,

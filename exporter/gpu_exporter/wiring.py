@@ -5,75 +5,75 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from gpu_exporter.config import Settings, duration
+from gpu_exporter.config import Settings, parse_duration
 from gpu_exporter.devices import DRIVERS
 from gpu_exporter.devices.base import Driver, DriverSettings
 from gpu_exporter.devices.simulated import SimulatedDriver, SimulatedGpu, simulated_info
-from gpu_exporter.host import COLLECTORS, SELDOM
+from gpu_exporter.host import COLLECTORS, MIN_INTERVAL_SECONDS
 from gpu_exporter.host.base import HostSettings
 from gpu_exporter.jobs.textfile import TextfilePage, reserved
-from gpu_exporter.metrics import Samples
+from gpu_exporter.metrics import FamilySamples
 from gpu_exporter.owners.collector import OwnerCollector, OwnerSettings
-from gpu_exporter.owners.podresources import PodResources
-from gpu_exporter.sampling import DeviceBoard, DeviceTask, HostPage, Page, Sampler, Task
+from gpu_exporter.owners.pod_resources import PodResourcesClient
+from gpu_exporter.sampling import CollectorPage, CollectorTask, DeviceCache, DriverTask, RenderedPage, Sampler
 
 #: What can be switched on and off, beside the drivers and the host's collectors one by one.
-GROUPS = ("host", "owners", "textfile")
+COLLECTOR_GROUPS = ("host", "owners", "textfile")
 
 #: Owners come and go with pods and jobs, not with the second.
-OWNERS_SECONDS = 5.0
-POD_RESOURCES_SECONDS = 10.0
+OWNERS_INTERVAL_SECONDS = 5.0
+POD_RESOURCES_INTERVAL_SECONDS = 10.0
 
 
 def build_drivers(settings: Settings, fleet: tuple[SimulatedGpu, ...]) -> dict[str, Driver]:
     if fleet:
         return {"simulated": SimulatedDriver(fleet)}
-    there = DriverSettings(
+    paths = DriverSettings(
         Path(settings.path_sysfs),
         Path(settings.path_procfs),
         Path(settings.state_directory) if settings.state_directory else None,
     )
-    return {name: make(there) for name, make in DRIVERS.items() if name not in settings.disabled}
+    return {name: factory(paths) for name, factory in DRIVERS.items() if name not in settings.disabled}
 
 
 def build_sampler(settings: Settings, drivers: Mapping[str, Driver]) -> Sampler:
-    interval, limit = duration(settings.sampling_interval), duration(settings.time_limit)
-    board = DeviceBoard(settings.nodename, _compatible(settings))
-    pages: list[tuple[Task, Page]] = [
-        (Task(name, page.run, max(interval, SELDOM.get(name, 0.0)), limit), page)
+    interval, timeout = parse_duration(settings.sampling_interval), parse_duration(settings.time_limit)
+    cache = DeviceCache(settings.nodename, _compat_families(settings))
+    pages: list[tuple[CollectorTask, RenderedPage]] = [
+        (CollectorTask(name, page.run, max(interval, MIN_INTERVAL_SECONDS.get(name, 0.0)), timeout), page)
         for name, page in _host_pages(settings).items()
     ]
     if settings.textfile_directory and "textfile" not in settings.disabled:
         textfiles = TextfilePage([settings.textfile_directory], reserved(host="host" not in settings.disabled))
-        pages.append((Task("textfile", textfiles.run, interval, limit), textfiles))
-    others: list[Task] = []
+        pages.append((CollectorTask("textfile", textfiles.run, interval, timeout), textfiles))
+    background_tasks: list[CollectorTask] = []
     if "owners" not in settings.disabled and not settings.simulate:
-        pods = PodResources(Path(settings.pod_resources_socket))
-        there = OwnerSettings(Path(settings.path_procfs), Path(settings.path_sysfs), Path(settings.path_rootfs))
-        owners = HostPage(OwnerCollector(board.devices, there, pods))
-        pages.append((Task("owners", owners.run, max(interval, OWNERS_SECONDS), limit), owners))
-        others.append(Task("pod_resources", pods.refresh, POD_RESOURCES_SECONDS, limit))
+        pods = PodResourcesClient(Path(settings.pod_resources_socket))
+        paths = OwnerSettings(Path(settings.path_procfs), Path(settings.path_sysfs), Path(settings.path_rootfs))
+        owners = CollectorPage(OwnerCollector(cache.devices, paths, pods))
+        pages.append((CollectorTask("owners", owners.run, max(interval, OWNERS_INTERVAL_SECONDS), timeout), owners))
+        background_tasks.append(CollectorTask("pod_resources", pods.refresh, POD_RESOURCES_INTERVAL_SECONDS, timeout))
     return Sampler(
-        board,
-        [DeviceTask(name, driver, board, interval, limit) for name, driver in drivers.items()],
+        cache,
+        [DriverTask(name, driver, cache, interval, timeout) for name, driver in drivers.items()],
         pages,
-        others,
+        background_tasks,
         [simulated_info(settings.simulate)] if settings.simulate else (),
     )
 
 
-def _compatible(settings: Settings) -> Callable[[Sequence[Samples]], list[Samples]]:
+def _compat_families(settings: Settings) -> Callable[[Sequence[FamilySamples]], list[FamilySamples]]:
     if not settings.compat_dcgm:
         return lambda _: []
-    from gpu_exporter.compat_dcgm import dcgm_samples
+    from gpu_exporter.compat.dcgm import dcgm_samples
 
     return dcgm_samples
 
 
-def _host_pages(settings: Settings) -> dict[str, HostPage]:
+def _host_pages(settings: Settings) -> dict[str, CollectorPage]:
     if "host" in settings.disabled:
         return {}
-    there = HostSettings(
+    paths = HostSettings(
         procfs=Path(settings.path_procfs),
         sysfs=Path(settings.path_sysfs),
         rootfs=Path(settings.path_rootfs),
@@ -83,4 +83,6 @@ def _host_pages(settings: Settings) -> dict[str, HostPage]:
         disk_exclude=settings.disk_exclude,
         net_exclude=settings.net_exclude,
     )
-    return {name: HostPage(make(there)) for name, make in COLLECTORS.items() if name not in settings.disabled}
+    return {
+        name: CollectorPage(factory(paths)) for name, factory in COLLECTORS.items() if name not in settings.disabled
+    }

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from gpu_advisor.promql.expressions import Expression, Labels, Trail
-from gpu_advisor.state.view import SourceState
+from gpu_advisor.state.view import SourceStatus
 from gpu_advisor.web.page.bidi import turning
 from playwright.sync_api import expect
 
@@ -56,7 +56,7 @@ def test_hostile_labels_are_text(open_page: Open) -> None:
 
 def test_a_source_that_fell_silent(open_page: Open) -> None:
     view = whole()
-    silent = SourceState("prometheus", "http://p:9090", False, "partial", "half an answer: see its log", AT - 90)
+    silent = SourceStatus("prometheus", "http://p:9090", False, "partial", "half an answer: see its log", AT - 90)
     with serve_view(dataclasses.replace(view, source=silent), curves=level) as url:
         page = open_page(url + "/")
         expect(page.get_by_role("heading", level=1)).to_contain_text("may be out of date")

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.report import series
-from gpu_advisor.report.document import report
-from gpu_advisor.report.page import page as rendered
+from gpu_advisor.report.build import report
+from gpu_advisor.report.history_reader import Past
+from gpu_advisor.report.html import page as rendered
 from gpu_advisor.report.period import Period
-from gpu_advisor.report.reading import Past
-from gpu_advisor.report.shapes import Report
+from gpu_advisor.report.schema import Report
 from gpu_advisor.settings import Settings
-from gpu_advisor.state.view import Issued
+from gpu_advisor.state.view import PublishedRecommendation
 from playwright.sync_api import Page, expect
 
 from benchmarks.week_generator import DAY, NODE_PROFILES, PRICES, is_exporter_down, is_node_removed, utilization
@@ -76,7 +76,9 @@ def document() -> Report:
     cards = [GpuSpec(f"GPU-s{n}", 0.95, name="NVIDIA L4", trail=trail) for n in range(4)]
     cards += [GpuSpec(f"GPU-t{n}", 0.0, name="Tesla T4", node="node-4") for n in range(3)]
     evaluation = replace(concluded(cards, SETTINGS), at=END)
-    issued = tuple(Issued(each.id("example"), END - 3 * DAY, each) for each in evaluation.recommendations)
+    issued = tuple(
+        PublishedRecommendation(each.id("example"), END - 3 * DAY, each) for each in evaluation.recommendations
+    )
     view = replace(view_of(outcome(0.42, 0.84, 0.81)), cluster="example", evaluation=evaluation, issued=issued)
     return report(week(), view, SETTINGS)
 

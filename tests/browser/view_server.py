@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from cheroot import wsgi
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import View
-from gpu_advisor.web.api.api import Doors, create_app
-from gpu_advisor.web.page.curves import Range
+from gpu_advisor.web.api.app import ApiContext, create_app
+from gpu_advisor.web.page.evidence_history import Range
 
 from tests.servers import free_port
 
@@ -19,7 +19,7 @@ from tests.servers import free_port
 def serve_view(view: View, settings: Settings | None = None, curves: Range | None = None) -> Iterator[str]:
     """The URL at which this view is shown."""
     port = free_port()
-    doors = Doors(lambda: view, lambda: (), lambda _id, _snooze: None, settings or Settings(), curves=curves)
+    doors = ApiContext(lambda: view, lambda: (), lambda _id, _snooze: None, settings or Settings(), curves=curves)
     server = wsgi.Server(("127.0.0.1", port), create_app(doors), numthreads=4)
     server.prepare()
     threading.Thread(target=server.serve, daemon=True).start()

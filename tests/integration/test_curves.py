@@ -13,10 +13,10 @@ from gpu_advisor.sources.embedded.embedded import EmbeddedSource
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.openmetrics import import_openmetrics
 from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
-from gpu_advisor.web.page.curves import POINTS, Curves
-from gpu_exporter.devices.simulated import past
+from gpu_advisor.web.page.evidence_history import POINTS, EvidenceHistory
+from gpu_exporter.devices.simulated import generate_history
 from gpu_exporter.exposition import render_history
-from gpu_exporter.metrics import Samples
+from gpu_exporter.metrics import FamilySamples
 
 from tests.integration.test_scenarios import START, TARGET, UNAME, UP
 from tests.integration.test_source_equivalence import add_target_labels
@@ -27,9 +27,9 @@ LENGTH_SECONDS = 80 * 60
 
 
 def lines() -> Iterator[str]:
-    def fed() -> Iterator[tuple[float, list[Samples]]]:
-        for at, samples in past(FLEET, 0, "node-1", START, START + LENGTH_SECONDS, 30):
-            yield at, [*samples, Samples(UNAME, ((("node-1",), 1.0),)), Samples(UP, ((TARGET, 1.0),))]
+    def fed() -> Iterator[tuple[float, list[FamilySamples]]]:
+        for at, samples in generate_history(FLEET, 0, "node-1", START, START + LENGTH_SECONDS, 30):
+            yield at, [*samples, FamilySamples(UNAME, ((("node-1",), 1.0),)), FamilySamples(UP, ((TARGET, 1.0),))]
 
     return render_history(fed())
 
@@ -54,7 +54,7 @@ def test_the_last_point_is_the_number_that_is_shown(source: Source) -> None:
     evaluation = evaluate(source, Settings(), START + LENGTH_SECONDS + 1.25)
     assert {each.kind for each in evaluation.recommendations} >= {"idle_reclaim", "cooling", "memory_saving"}
     shown = [each for advice in evaluation.recommendations for each in advice.evidence]
-    curves = Curves(source.range)
+    curves = EvidenceHistory(source.range)
     for evidence in shown:
         [curve] = curves.of([evidence], up=True)
         assert curve is not None

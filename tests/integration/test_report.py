@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu_advisor.report.making import make
+from gpu_advisor.report.generate import make
+from gpu_advisor.report.history_reader import read
 from gpu_advisor.report.period import period
-from gpu_advisor.report.reading import read
-from gpu_advisor.report.shapes import Report
-from gpu_advisor.report.tables import at
+from gpu_advisor.report.schema import Report
+from gpu_advisor.report.section_model import at
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.embedded.embedded import EmbeddedSource
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.openmetrics import import_openmetrics
 from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
-from gpu_advisor.state.view import SourceState, View
+from gpu_advisor.state.view import SourceStatus, View
 
 from benchmarks.week_generator import DAY, HOUR, PRICES, generate_samples
 from tests.preview.demo_history import recorded
@@ -71,7 +71,7 @@ def prometheus_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RuledA
 
 def served_report(server: Prometheus, since: int) -> Report:
     source = PrometheusSource(PrometheusSettings(server.url))
-    view = View("test", SourceState("prometheus", server.url, True, last_success=END))
+    view = View("test", SourceStatus("prometheus", server.url, True, last_success=END))
     try:
         return make(source.range, view, SETTINGS, since, END)
     finally:

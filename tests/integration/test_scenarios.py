@@ -12,9 +12,9 @@ from gpu_advisor.settings import Settings
 from gpu_advisor.sources.embedded.embedded import EmbeddedSource
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.openmetrics import import_openmetrics
-from gpu_exporter.devices.simulated import SCENARIOS, parse_fleet, past
+from gpu_exporter.devices.simulated import SCENARIOS, generate_history, parse_fleet
 from gpu_exporter.exposition import render_history
-from gpu_exporter.metrics import Family, Samples
+from gpu_exporter.metrics import FamilySamples, MetricFamily
 
 from tests.integration.test_source_equivalence import add_target_labels, query_evidence
 from tests.servers import prometheus
@@ -23,9 +23,9 @@ START = 1_795_000_000.0
 LENGTH_SECONDS = 40 * 60
 TARGET = ("127.0.0.1:9816", "gpu-exporter")  # as test_same_answer has it
 
-UP = Family("up", "gauge", "scraped", ("instance", "job"))
-UNAME = Family("node_uname_info", "gauge", "uname", ("nodename",))
-DAY_PEAK = Family("gpu:utilization_ratio:max1d", "gauge", "as the recording rules make it", ("uuid",))
+UP = MetricFamily("up", "gauge", "scraped", ("instance", "job"))
+UNAME = MetricFamily("node_uname_info", "gauge", "uname", ("nodename",))
+DAY_PEAK = MetricFamily("gpu:utilization_ratio:max1d", "gauge", "as the recording rules make it", ("uuid",))
 
 #: What each workload leads to on H100s. Nothing where it is in order, or only looks like trouble.
 EXPECTED: Mapping[str, set[str]] = {
@@ -79,10 +79,14 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluation]
     history.close()
 
 
-def _past() -> Iterator[tuple[float, list[Samples]]]:
+def _past() -> Iterator[tuple[float, list[FamilySamples]]]:
     peaks = tuple(((gpu.identity.uuid,), min(1.0, gpu.scenario.duty * 1.1)) for gpu in parse_fleet(fleet()))
-    for at, samples in past(fleet(), 0, "node-1", START, START + LENGTH_SECONDS, 15):
-        host = [Samples(UNAME, ((("node-1",), 1.0),)), Samples(UP, ((TARGET, 1.0),)), Samples(DAY_PEAK, peaks)]
+    for at, samples in generate_history(fleet(), 0, "node-1", START, START + LENGTH_SECONDS, 15):
+        host = [
+            FamilySamples(UNAME, ((("node-1",), 1.0),)),
+            FamilySamples(UP, ((TARGET, 1.0),)),
+            FamilySamples(DAY_PEAK, peaks),
+        ]
         yield at, [*samples, *host]
 
 

@@ -17,9 +17,9 @@ from gpu_advisor.sources.embedded.embedded import EmbeddedSource
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.openmetrics import import_openmetrics
 from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
-from gpu_exporter.devices.simulated import MODELS, SCENARIOS, past
+from gpu_exporter.devices.simulated import MODELS, SCENARIOS, generate_history
 from gpu_exporter.exposition import render_history
-from gpu_exporter.metrics import Family, Samples
+from gpu_exporter.metrics import FamilySamples, MetricFamily
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -31,10 +31,10 @@ START = 1_795_000_000.0
 LENGTH_SECONDS = 40 * 60
 TARGET = {"instance": "127.0.0.1:9816", "job": "gpu-exporter"}
 
-UP = Family("up", "gauge", "scraped", tuple(TARGET))
-CPU = Family("node_cpu_seconds_total", "counter", "cpu", ("cpu", "mode"))
-IO = Family("node_pressure_io_waiting_seconds_total", "counter", "io")
-UNAME = Family("node_uname_info", "gauge", "uname", ("nodename",))
+UP = MetricFamily("up", "gauge", "scraped", tuple(TARGET))
+CPU = MetricFamily("node_cpu_seconds_total", "counter", "cpu", ("cpu", "mode"))
+IO = MetricFamily("node_pressure_io_waiting_seconds_total", "counter", "io")
+UNAME = MetricFamily("node_uname_info", "gauge", "uname", ("nodename",))
 
 SETTINGS = Settings(
     pools=[
@@ -43,7 +43,7 @@ SETTINGS = Settings(
     ]
 )
 
-Points = list[tuple[float, list[Samples]]]
+Points = list[tuple[float, list[FamilySamples]]]
 
 
 def fleets() -> st.SearchStrategy[str]:
@@ -57,7 +57,7 @@ def histories(draw: st.DrawFn) -> tuple[str, int]:
     return draw(fleets()), draw(st.integers(0, 10**6))
 
 
-def with_faults(fleet: str, seed: int, start: float) -> Iterator[tuple[float, list[Samples]]]:
+def with_faults(fleet: str, seed: int, start: float) -> Iterator[tuple[float, list[FamilySamples]]]:
     """The fleet's past with a host beside it, in which scrapes are missed, one GPU vanishes and counters restart."""
     rng = random.Random(seed)
     gap_from = start + rng.uniform(-600, LENGTH_SECONDS)
@@ -66,29 +66,29 @@ def with_faults(fleet: str, seed: int, start: float) -> Iterator[tuple[float, li
     silent_index = rng.choice(["0", "1", "none"])
     silent_from = start + rng.uniform(0, 2 * LENGTH_SECONDS)
     idle, step = rng.uniform(0, 1), rng.choice([5, 15, 30])
-    for at, samples in past(fleet, seed, "node-1", start, start + LENGTH_SECONDS, step):
+    for at, samples in generate_history(fleet, seed, "node-1", start, start + LENGTH_SECONDS, step):
         if gap_from <= at < gap_to or rng.random() < 0.02:
             continue
         info = next((each for each in samples if each.family.name == "gpu_info"), None)
         gone = {row[0][0] for row in info.rows if row[0][1] == silent_index and at > silent_from} if info else set()
         busy = at - start
         host = [
-            Samples(CPU, ((("0", "idle"), busy * idle), (("0", "user"), busy * (1 - idle)))),
-            Samples(IO, (((), busy * idle * 0.2),)),
-            Samples(UNAME, ((("node-1",), 1.0),)),
-            Samples(UP, ((tuple(TARGET.values()), 1.0),)),
+            FamilySamples(CPU, ((("0", "idle"), busy * idle), (("0", "user"), busy * (1 - idle)))),
+            FamilySamples(IO, (((), busy * idle * 0.2),)),
+            FamilySamples(UNAME, ((("node-1",), 1.0),)),
+            FamilySamples(UP, ((tuple(TARGET.values()), 1.0),)),
         ]
         jittered = at + rng.uniform(-0.4, 0.4)
         yield jittered, [*(_inject_faults(each, gone, at > reset_at) for each in samples), *host]
 
 
-def _inject_faults(samples: Samples, gone: set[str], was_reset: bool) -> Samples:
+def _inject_faults(samples: FamilySamples, gone: set[str], was_reset: bool) -> FamilySamples:
     rows = tuple(
         (labels, value * 1e-3 if was_reset and samples.family.type == "counter" else value)
         for labels, value in samples.rows
         if not (labels and labels[0] in gone)
     )
-    return Samples(samples.family, rows)
+    return FamilySamples(samples.family, rows)
 
 
 def add_target_labels(lines: Iterator[str]) -> Iterator[str]:
@@ -170,13 +170,13 @@ def test_pasted_evidence_gives_the_same_numbers(tmp_path: Path) -> None:
             )
 
 
-def without_faults(fleet: str) -> Iterator[tuple[float, list[Samples]]]:
-    for at, samples in past(fleet, 0, "node-1", START, START + LENGTH_SECONDS, 15):
+def without_faults(fleet: str) -> Iterator[tuple[float, list[FamilySamples]]]:
+    for at, samples in generate_history(fleet, 0, "node-1", START, START + LENGTH_SECONDS, 15):
         host = [
-            Samples(CPU, ((("0", "idle"), at * 0.25), (("0", "user"), at * 0.75))),
-            Samples(IO, (((), at * 0.01),)),
-            Samples(UNAME, ((("node-1",), 1.0),)),
-            Samples(UP, ((tuple(TARGET.values()), 1.0),)),
+            FamilySamples(CPU, ((("0", "idle"), at * 0.25), (("0", "user"), at * 0.75))),
+            FamilySamples(IO, (((), at * 0.01),)),
+            FamilySamples(UNAME, ((("node-1",), 1.0),)),
+            FamilySamples(UP, ((tuple(TARGET.values()), 1.0),)),
         ]
         yield at, [*samples, *host]
 

@@ -14,15 +14,15 @@ from typing import Any
 
 import requests
 import yaml
-from gpu_advisor.notify.alertmanager import AlertmanagerState
+from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.notify.metrics import Exposition
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import Source
-from gpu_advisor.state.continuity import Snooze
+from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.outcomes import Outcomes
-from gpu_advisor.state.view import Issued, SourceState, View
-from gpu_exporter.devices.simulated import past
+from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
+from gpu_exporter.devices.simulated import generate_history
 from gpu_exporter.exposition import render_history
 
 END = 1_795_003_200.0
@@ -105,7 +105,7 @@ def scraped_samples(length_seconds: float, step_seconds: float) -> Iterator[str]
 
 def _device_samples(fleet: str, node: DemoNode, begin: float, end: float, step: float) -> Iterator[str]:
     if fleet and end > begin:
-        for line in render_history(past(fleet, node.seed, node.name, begin, end, step)):
+        for line in render_history(generate_history(fleet, node.seed, node.name, begin, end, step)):
             if not line.startswith("#"):
                 yield add_target_labels(line, node.target) + "\n"
 
@@ -214,7 +214,7 @@ def _quote(value: str) -> str:
 def advisor_samples(source: Source, settings: Settings, times: Iterable[float], pages: int = 1) -> Iterator[str]:
     """What an advisor that evaluated at these times told on its page, scraped so many times a minute apart."""
     since: dict[str, float] = {}
-    senders = (AlertmanagerState("http://alertmanager:9093", True, 12),)
+    senders = (AlertmanagerStatus("http://alertmanager:9093", True, 12),)
     outcomes = {("idle_reclaim", "applied"): 3, ("idle_reclaim", "cause_gone"): 1, ("batch_size", "applied"): 2}
     target = {"job": "gpu-advisor", "instance": "advisor:9817"}
     evaluated = [(at, evaluate(source, settings, at)) for at in times]
@@ -224,11 +224,11 @@ def advisor_samples(source: Source, settings: Settings, times: Iterable[float], 
         since = {id_: since.get(id_, at) for id_ in ids}
         snooze = Snooze("kept for a class", at, at + 3600)
         issued = tuple(
-            Issued(id_, since[id_], advice, snoozed=snooze if i == 0 else None)
+            PublishedRecommendation(id_, since[id_], advice, snoozed=snooze if i == 0 else None)
             for i, (id_, advice) in enumerate(zip(ids, evaluation.recommendations, strict=True))
         )
         view = View(
-            settings.cluster, SourceState("prometheus", "http://prometheus:9090", True, last_success=at),
+            settings.cluster, SourceStatus("prometheus", "http://prometheus:9090", True, last_success=at),
             replace(evaluation, at=at),
             issued, 0.11 + 0.02 * sin(number), 100 + 4 * number, (("timeout", 1 + number // 40),),
             Outcomes(counts={key: count + number // 75 for key, count in outcomes.items()}),

@@ -14,7 +14,7 @@ from gpu_advisor.settings import Settings
 from gpu_exporter.config import load as exporter_settings
 from gpu_exporter.devices import DRIVERS
 from gpu_exporter.host import COLLECTORS
-from gpu_exporter.wiring import GROUPS
+from gpu_exporter.wiring import COLLECTOR_GROUPS
 
 helm = pytest.importorskip("helm_python.chart", reason="pip install helm-python-sdk")
 errors = pytest.importorskip("helm_python.errors")
@@ -125,7 +125,7 @@ def test_the_programs_understand_what_they_are_given(chart: Any, values: Values)
     for each in found:
         if each["kind"] == "DaemonSet":
             [container] = each["spec"]["template"]["spec"]["containers"]
-            exporter_settings(container["args"], (*GROUPS, *DRIVERS, *COLLECTORS))
+            exporter_settings(container["args"], (*COLLECTOR_GROUPS, *DRIVERS, *COLLECTORS))
             mounted = [mount["mountPath"] for mount in container["volumeMounts"]]
             for argument in container["args"]:
                 path = argument.partition("=")[2]

@@ -54,7 +54,7 @@ UIDS = {f"gpu-advisor-{name}" for name in ("fleet", "node", "gpu", "jobs", "reco
 
 def known_metrics() -> set[str]:
     """All names that rules record, and that the exporter, jobs, the advisor and Prometheus itself publish."""
-    own = {family.name for family in vars(metrics).values() if isinstance(family, metrics.Family)}
+    own = {family.name for family in vars(metrics).values() if isinstance(family, metrics.MetricFamily)}
     return own | host_metrics() | PRESSURE | ADVISOR_CATALOGUE.keys() | PROMETHEUS | recorded_names() | job_metrics()
 
 

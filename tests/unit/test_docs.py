@@ -15,7 +15,7 @@ from gpu_advisor.cli import cli as advisor
 from gpu_exporter.config import load
 from gpu_exporter.devices import DRIVERS
 from gpu_exporter.host import COLLECTORS
-from gpu_exporter.wiring import GROUPS
+from gpu_exporter.wiring import COLLECTOR_GROUPS
 
 from tests.unit.test_dashboards import known_metrics
 
@@ -59,7 +59,7 @@ def test_the_advisor_understands_the_commands(where: str, words: list[str]) -> N
 @pytest.mark.parametrize(("where", "words"), [pytest.param(*each, id=each[0]) for each in commands("gpu-exporter")])
 def test_the_exporter_understands_the_commands(where: str, words: list[str]) -> None:
     if not any(word.startswith("--config.file") for word in words):
-        load(words, (*GROUPS, *DRIVERS, *COLLECTORS))
+        load(words, (*COLLECTOR_GROUPS, *DRIVERS, *COLLECTORS))
 
 
 @pytest.mark.parametrize("name", ["install", "how-it-decides", "faq"])

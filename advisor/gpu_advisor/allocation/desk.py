@@ -11,7 +11,7 @@ from gpu_advisor.settings import AllocationSettings
 
 
 @dataclass(frozen=True)
-class GpuDesk:
+class AllocationService:
     """Where GPUs are given out."""
 
     allocator: Allocator

@@ -15,7 +15,7 @@ from typing import IO
 from gpu_advisor.allocation.book import Book, Changes, Ended
 from gpu_advisor.allocation.errors import LeaseStoreError
 from gpu_advisor.allocation.model import Allocation
-from gpu_advisor.state.archive import put_down, read_back
+from gpu_advisor.state.serialization import deserialize, serialize
 
 SCHEMA_VERSION = 1
 
@@ -55,7 +55,7 @@ class LeaseStore:
             raise LeaseStoreError(f"{self._path} cannot be read ({error}): see to its disk") from error
         active = []
         for id_, text in leases:
-            allocation = read_back(Allocation, text)
+            allocation = deserialize(Allocation, text)
             if allocation is None:
                 raise LeaseStoreError(
                     f"{self._path}: the lease {id_} cannot be read; when its GPUs are idle, delete its row"
@@ -75,7 +75,7 @@ class LeaseStore:
             self._db.executemany("DELETE FROM ended WHERE id = ?", [(id_,) for id_ in changes.forgotten])
             self._db.executemany(
                 "INSERT OR REPLACE INTO leases VALUES (?, ?, ?)",
-                [(each.id, each.expires, put_down(each)) for each in changes.kept.values()],
+                [(each.id, each.expires, serialize(each)) for each in changes.kept.values()],
             )
             self._db.execute("COMMIT")
         except sqlite3.Error as error:

@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 
-class Listed(NamedTuple):
+class CommandInfo(NamedTuple):
     """A command: the module here that has it as `command`, and its first line of help."""
 
     module: str
@@ -17,28 +17,34 @@ class Listed(NamedTuple):
 
 
 #: In the order of `--help`, which tells of all of them without importing any: all together take seconds.
-COMMANDS: dict[str, Listed] = {
-    "up": Listed("up", "Run exporter and advisor on this machine, with nothing else needed."),
-    "serve": Listed("serve", "Run the advisor beside a Prometheus that is already there."),
-    "rules": Listed(
+COMMANDS: dict[str, CommandInfo] = {
+    "up": CommandInfo("up", "Run exporter and advisor on this machine, with nothing else needed."),
+    "serve": CommandInfo("serve", "Run the advisor beside a Prometheus that is already there."),
+    "rules": CommandInfo(
         "rules",
         "Print the recording rules of the series that dashboards and long windows read, for a rule file of Prometheus.",
     ),
-    "backtest": Listed("backtest", "Replay demand through the advisor's own policy and through others."),
-    "check": Listed("check", "The checklist of fleet, pools and nodes: met, missed (by how much) or unknown (why)."),
-    "recommend": Listed("recommend", "What to do now."),
-    "watch": Listed("watch", "The checklist and what to do, renewed as they change."),
-    "top": Listed("top", "One node as its exporter sees it: its GPUs, who uses them, and the host."),
-    "autoscale": Listed("autoscale", "How many replicas each serving pool should have now."),
-    "optimize": Listed("optimize", "Check and diagnose against these targets, and say what to change."),
-    "report": Listed("report", "Use, cost and waste of the last days, what is recommended, and what became of advice."),
-    "batch-size": Listed("batch_size", "Which batch size fits, from a few measured ones."),
-    "probe": Listed("probe", "Measure memory and throughput at several batch sizes."),
-    "estimate": Listed("estimate", "Peak training memory without a GPU."),
-    "plan": Listed("plan", "Whether a training job fits, and how to split it."),
-    "cost": Listed("cost", "Where a job costs least, by cost of its work."),
-    "allocate": Listed("allocate", "Lease GPUs, the best-fitting ones, until they are released or the lease runs out."),
-    "completion": Listed("completion", "Print the script that completes commands and options in a shell."),
+    "backtest": CommandInfo("backtest", "Replay demand through the advisor's own policy and through others."),
+    "check": CommandInfo(
+        "check", "The checklist of fleet, pools and nodes: met, missed (by how much) or unknown (why)."
+    ),
+    "recommend": CommandInfo("recommend", "What to do now."),
+    "watch": CommandInfo("watch", "The checklist and what to do, renewed as they change."),
+    "top": CommandInfo("top", "One node as its exporter sees it: its GPUs, who uses them, and the host."),
+    "autoscale": CommandInfo("autoscale", "How many replicas each serving pool should have now."),
+    "optimize": CommandInfo("optimize", "Check and diagnose against these targets, and say what to change."),
+    "report": CommandInfo(
+        "report", "Use, cost and waste of the last days, what is recommended, and what became of advice."
+    ),
+    "batch-size": CommandInfo("batch_size", "Which batch size fits, from a few measured ones."),
+    "probe": CommandInfo("probe", "Measure memory and throughput at several batch sizes."),
+    "estimate": CommandInfo("estimate", "Peak training memory without a GPU."),
+    "plan": CommandInfo("plan", "Whether a training job fits, and how to split it."),
+    "cost": CommandInfo("cost", "Where a job costs least, by cost of its work."),
+    "allocate": CommandInfo(
+        "allocate", "Lease GPUs, the best-fitting ones, until they are released or the lease runs out."
+    ),
+    "completion": CommandInfo("completion", "Print the script that completes commands and options in a shell."),
 }
 
 

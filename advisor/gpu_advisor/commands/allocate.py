@@ -13,18 +13,18 @@ import requests
 from gpu_advisor.allocation.errors import RequestError
 from gpu_advisor.allocation.requests import count_and_type
 from gpu_advisor.commands import output
-from gpu_advisor.commands.errors import AskError
-from gpu_advisor.commands.service import DEFAULT_ADVISOR, ServiceClient, read_token
+from gpu_advisor.commands.errors import CommandError
+from gpu_advisor.commands.http_client import DEFAULT_ADVISOR, AdvisorHttpClient, read_token
 
-PATH = "/api/v1/gpu"
-NO_ROOM = 3
+API_PREFIX = "/api/v1/gpu"
+EXIT_NO_CAPACITY = 3
 
 NODE_COLUMNS = ("node", "type", "memory_gb", "free", "gpus", "utilization")
 COLUMNS = ("id", "node", "gpus", "type", "memory_gb", "expires")
 
 
-class NoRoomNow(AskError):
-    exit_code = NO_ROOM
+class NoCapacityError(CommandError):
+    exit_code = EXIT_NO_CAPACITY
 
 
 @click.command("allocate")
@@ -63,13 +63,13 @@ def command(
 
     Exit code 3: such GPUs are here, but not free now.
     """
-    wanted = [name for name, given in (("GPUS", gpus), ("--list", list_), ("--nodes", nodes), ("--renew", renew),
+    actions = [name for name, given in (("GPUS", gpus), ("--list", list_), ("--nodes", nodes), ("--renew", renew),
                                        ("--release", release)) if given]  # fmt: skip
-    if len(wanted) != 1:
+    if len(actions) != 1:
         raise click.UsageError(
-            f"say one of GPUS, --list, --nodes, --renew ID and --release ID, not {len(wanted)} of them"
+            f"say one of GPUS, --list, --nodes, --renew ID and --release ID, not {len(actions)} of them"
         )
-    desk = _Desk(ServiceClient(advisor, read_token(token_file), ca_file))
+    desk = _AllocationClient(AdvisorHttpClient(advisor, read_token(token_file), ca_file))
     until = {} if lease_seconds is None else {"lease_seconds": lease_seconds}
     if release is not None:
         desk.ask("DELETE", f"/allocations/{quote(release, safe='')}")
@@ -83,27 +83,27 @@ def command(
     else:
         body = {**_body(gpus, memory_gb), "distributed_training": distributed, "cpu_fallback": cpu_fallback}
         if dry_run:
-            _tell(desk.ask("POST", "/validate", body), format_)
+            _show_validation(desk.ask("POST", "/validate", body), format_)
         else:
             named = {} if token is None else {"client_token": token}
             _show([desk.ask("POST", "/allocate", {**body, **until, **named})], format_)
 
 
-class _Desk:
-    """The advisor that gives out GPUs. Raises AskError."""
+class _AllocationClient:
+    """The advisor that gives out GPUs. Raises CommandError."""
 
-    def __init__(self, client: ServiceClient) -> None:
+    def __init__(self, client: AdvisorHttpClient) -> None:
         self._client = client
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        url = f"{self._client.address.rstrip('/')}{PATH}{path}"
+        url = f"{self._client.address.rstrip('/')}{API_PREFIX}{path}"
         given = {} if body is None else {"json": body}
         answer, found = self._client.fetch(method, url, **given)
         if answer.status in (requests.codes.ok, requests.codes.no_content):
             return found
         told = found if isinstance(found, dict) else {}
         lines = [str(told.get("detail", f"{url} answers {answer.status}")), *map(str, told.get("reasons", ()))]
-        kind = NoRoomNow if answer.status == requests.codes.conflict else AskError
+        kind = NoCapacityError if answer.status == requests.codes.conflict else CommandError
         raise kind("\n  ".join(map(output.one_line, lines)))
 
 
@@ -129,7 +129,7 @@ def _show(allocations: Sequence[dict[str, Any]], format_: output.Format) -> None
         for each in allocations
         for share in each["nodes"] or [{"node_name": "", "gpu_indices": ()}]
     ]  # fmt: skip
-    _columns(COLUMNS, rows, format_, "No allocation.")
+    _show_columns(COLUMNS, rows, format_, "No allocation.")
 
 
 def _show_nodes(nodes: Sequence[dict[str, Any]], format_: output.Format) -> None:
@@ -144,25 +144,25 @@ def _show_nodes(nodes: Sequence[dict[str, Any]], format_: output.Format) -> None
         }
         for each in nodes
     ]  # fmt: skip
-    _columns(NODE_COLUMNS, rows, format_, "No node.")
+    _show_columns(NODE_COLUMNS, rows, format_, "No node.")
 
 
-def _tell(verdict: dict[str, Any], format_: output.Format) -> None:
-    """What a request would get. Raises NoRoomNow or AskError where that is nothing."""
+def _show_validation(verdict: dict[str, Any], format_: output.Format) -> None:
+    """What a request would get. Raises NoCapacityError or CommandError where that is nothing."""
     if format_ == "json":
         output.show_json(verdict)
     elif verdict["available_now"]:
-        _columns(
+        _show_columns(
             ("node", "gpus"),
             [{"node": n["node_name"], "gpus": ",".join(map(str, n["gpu_indices"]))} for n in verdict["nodes"]],
             format_, "",
         )  # fmt: skip
     if not verdict["available_now"]:
         lines = "\n  ".join(map(output.one_line, (verdict["message"], *verdict["reasons"])))
-        raise NoRoomNow(lines) if verdict["valid"] else AskError(lines)
+        raise NoCapacityError(lines) if verdict["valid"] else CommandError(lines)
 
 
-def _columns(names: Sequence[str], rows: Sequence[dict[str, Any]], format_: output.Format, empty: str) -> None:
+def _show_columns(names: Sequence[str], rows: Sequence[dict[str, Any]], format_: output.Format, empty: str) -> None:
     if format_ == "csv":
         output.show_csv(names, [[row[name] for name in names] for row in rows])
         return

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpu_advisor.commands import asking, output
-from gpu_advisor.commands.errors import AskError
+from gpu_advisor.commands import advisor_client, output
+from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.evaluation.scaling.hpa import Step, step
 
 if TYPE_CHECKING:
-    from gpu_advisor.documents import shapes
+    from gpu_advisor.documents import schema
 
 COLUMNS = ("pool", "replicas", "desired", "action", "why")
 
@@ -29,7 +29,7 @@ COLUMNS = ("pool", "replicas", "desired", "action", "why")
 @click.option("--namespace", "-n", default="default", show_default=True)
 @click.option("--context", help="Of the kubeconfig; without one, the current one, or the cluster it runs in.")
 @output.options
-@asking.options
+@advisor_client.options
 def command(
     pool: str | None, min_gpus: int | None, max_gpus: int | None, apply_: bool, workload: str | None, namespace: str,
     context: str | None, format_: output.Format, exit_code: bool,
@@ -48,46 +48,46 @@ def command(
     """
     if apply_ != bool(workload):
         raise click.UsageError("--apply and --workload KIND/NAME go together")
-    source = asking.asked(advisor, token_file, ca_file, prometheus, config)
+    source = advisor_client.asked(advisor, token_file, ca_file, prometheus, config)
     limits = {name: value for name, value in (("min", min_gpus), ("max", max_gpus)) if value is not None}
     answer = source.what_if({})
-    pools = _sized(answer, pool)
+    pools = _serving_pools(answer, pool)
     if limits:
         answer = source.what_if({"pools": {each["name"]: {"gpu": limits} for each in pools}})
-        pools = _sized(answer, pool)
-    old = output.warn_of(answer)
+        pools = _serving_pools(answer, pool)
+    old = output.warn_if_stale(answer)
     if apply_:
         if len(pools) != 1:
             raise click.UsageError(f"name one --pool for --workload: there are {', '.join(p['name'] for p in pools)}")
-        _refuse_what_is_not_real(answer)
+        _require_current_data(answer)
         return _apply(pools[0], workload or "", namespace, context)
     _show(answer, pools, format_)
     if old:
         return 1
-    if exit_code and any(_wants(each) for each in pools):
-        return output.SOMETHING_TO_DO
-    return output.CANNOT_TELL if exit_code and any(each["desired_then"] is None for each in pools) else 0
+    if exit_code and any(_needs_resize(each) for each in pools):
+        return output.EXIT_ACTION_NEEDED
+    return output.EXIT_INSUFFICIENT_DATA if exit_code and any(each["desired_then"] is None for each in pools) else 0
 
 
-def _sized(answer: shapes.WhatIf, pool: str | None) -> list[shapes.PoolThen]:
-    """The pools that are sized at all, or the one that is asked for. Raises AskError."""
+def _serving_pools(answer: schema.WhatIf, pool: str | None) -> list[schema.WhatIfPool]:
+    """The pools that are sized at all, or the one that is asked for. Raises CommandError."""
     known = [each for each in answer["pools"] if each["sized"] and pool in (None, each["name"])]
     if known:
         return known
     names = ", ".join(each["name"] for each in answer["pools"] if each["sized"])
     if pool is not None and names:
-        raise AskError(f"no pool {pool!r} is sized; there are {names}")
-    raise AskError(
+        raise CommandError(f"no pool {pool!r} is sized; there are {names}")
+    raise CommandError(
         "no pool is sized: name the GPUs that serve in the settings, as in pools: [{name: chat, kind: serving, match: "
         "{node: 'inference-.*'}}], and ask with --config or from an advisor that has them"
     )
 
 
-def _wants(pool: shapes.PoolThen) -> bool:
+def _needs_resize(pool: schema.WhatIfPool) -> bool:
     return pool["desired_then"] is not None and pool["desired_then"] != pool["replicas"]
 
 
-def _rows(answer: shapes.WhatIf, pools: Sequence[shapes.PoolThen]) -> list[dict[str, Any]]:
+def _rows(answer: schema.WhatIf, pools: Sequence[schema.WhatIfPool]) -> list[dict[str, Any]]:
     summaries = {
         each["scope"]["name"]: each["summary"]
         for each in answer["then"]
@@ -106,7 +106,7 @@ def _rows(answer: shapes.WhatIf, pools: Sequence[shapes.PoolThen]) -> list[dict[
     return rows
 
 
-def _show(answer: shapes.WhatIf, pools: Sequence[shapes.PoolThen], format_: output.Format) -> None:
+def _show(answer: schema.WhatIf, pools: Sequence[schema.WhatIfPool], format_: output.Format) -> None:
     rows = _rows(answer, pools)
     if format_ == "json":
         output.show_json(
@@ -119,27 +119,27 @@ def _show(answer: shapes.WhatIf, pools: Sequence[shapes.PoolThen], format_: outp
         output.show_table(COLUMNS, cells, "No pool.")
 
 
-def _refuse_what_is_not_real(answer: shapes.WhatIf) -> None:
+def _require_current_data(answer: schema.WhatIf) -> None:
     if answer["simulated"]:
-        raise AskError("the fleet is simulated: nothing real is scaled by it")
+        raise CommandError("the fleet is simulated: nothing real is scaled by it")
     if answer["at"] is None or answer["stale"]:
-        raise AskError("nothing is scaled by an old answer: see what keeps the data source from answering")
+        raise CommandError("nothing is scaled by an old answer: see what keeps the data source from answering")
 
 
-def _apply(pool: shapes.PoolThen, workload: str, namespace: str, context: str | None) -> int:
-    from gpu_advisor.commands.workloads import Workload, WorkloadError
+def _apply(pool: schema.WhatIfPool, workload: str, namespace: str, context: str | None) -> int:
+    from gpu_advisor.commands.kubernetes_scale import KubernetesScaleError, KubernetesWorkload
 
     if pool["desired_then"] is None:
         click.echo(f"{pool['name']}: left as it is: {output.one_line(pool['cannot_tell'])}", err=True)
-        return output.CANNOT_TELL
+        return output.EXIT_INSUFFICIENT_DATA
     try:
-        target = Workload.connect(workload, namespace, context)
+        target = KubernetesWorkload.connect(workload, namespace, context)
         scale = target.read()
-        done: Step = step(pool["desired_then"], pool["replicas"], scale.replicas)
-        if done.replicas is not None:
-            target.resize(scale, done.replicas)
-    except WorkloadError as error:
-        raise AskError(str(error)) from error
-    said = "left as it is" if done.replicas is None else "set"
-    click.echo(f"{namespace}/{workload}: {said}: {done.why}", err=done.refused)
-    return output.CANNOT_TELL if done.refused else 0
+        decision: Step = step(pool["desired_then"], pool["replicas"], scale.replicas)
+        if decision.replicas is not None:
+            target.resize(scale, decision.replicas)
+    except KubernetesScaleError as error:
+        raise CommandError(str(error)) from error
+    action_text = "left as it is" if decision.replicas is None else "set"
+    click.echo(f"{namespace}/{workload}: {action_text}: {decision.why}", err=decision.refused)
+    return output.EXIT_INSUFFICIENT_DATA if decision.refused else 0

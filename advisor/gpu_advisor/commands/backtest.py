@@ -86,7 +86,7 @@ def command(
     settings = load(config) if config else Settings()
     try:
         chosen = pool_named(settings, pool) if pool else PoolSettings(name="trace")
-        demand = read_csv(trace, interval) if trace else _recorded(settings, chosen, since, interval)
+        demand = read_csv(trace, interval) if trace else _read_trace(settings, chosen, since, interval)
     except TraceError as error:
         raise click.UsageError(str(error)) from error
     except SourceError as error:
@@ -107,7 +107,7 @@ def command(
     _PRINTERS[form]({name: replace(each, gpu_hours=each.gpu_hours * size) for name, each in found.items()})
 
 
-def _recorded(settings: Settings, pool: PoolSettings, since: int, interval: int) -> Trace:
+def _read_trace(settings: Settings, pool: PoolSettings, since: int, interval: int) -> Trace:
     source = one_shot_source(settings)
     try:
         return read_pool(source, settings, pool, since, interval, time.time())

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from gpu_advisor.calibration.advice import Advice, Prediction
     from gpu_advisor.calibration.points import Points
 
-MOST_SIZES = 1000
+MAX_SIZES = 1000
 
 
-def memory_option(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
+def parse_memory(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
     """A size of memory with its unit, in bytes."""
     try:
         return parse_bytes(value)
@@ -27,18 +27,18 @@ def memory_option(_context: click.Context, _parameter: click.Parameter, value: s
         raise click.BadParameter(str(error)) from error
 
 
-def sizes_option(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
+def parse_sizes(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
     """Batch sizes separated by commas, in the order given, each once."""
     try:
         sizes = tuple(dict.fromkeys(int(part) for part in value.split(",") if part.strip()))
     except ValueError as error:
         raise click.BadParameter(f"{value!r}: write whole numbers separated by commas, as in 32,64,128") from error
-    if any(not 1 <= size <= 1 << 31 for size in sizes) or len(sizes) > MOST_SIZES:
-        raise click.BadParameter(f"{value!r}: give up to {MOST_SIZES} sizes, each from 1 on")
+    if any(not 1 <= size <= 1 << 31 for size in sizes) or len(sizes) > MAX_SIZES:
+        raise click.BadParameter(f"{value!r}: give up to {MAX_SIZES} sizes, each from 1 on")
     return sizes
 
 
-def target_option(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+def parse_target(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
     """The share of memory that may be used, in 0..1."""
     if not 0 < value <= 1:
         mend = f"did you mean {value / 100:g}?" if 1 < value <= 100 else "give a share above 0 and up to 1, as 0.85"
@@ -51,11 +51,11 @@ def target_option(_context: click.Context, _parameter: click.Parameter, value: f
               help="CSV: batch_size,peak_memory_bytes[,samples_per_second].")  # fmt: skip
 @click.option("--profile", "profile_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Or a profile that `gpu-advisor probe` wrote.")  # fmt: skip
-@click.option("--memory", "memory_bytes", required=True, callback=memory_option, metavar="SIZE",
+@click.option("--memory", "memory_bytes", required=True, callback=parse_memory, metavar="SIZE",
               help="Memory of one GPU, as in 40GiB, 80GB, 40960MiB or bytes.")  # fmt: skip
-@click.option("--target", type=float, default=0.85, show_default=True, callback=target_option,
+@click.option("--target", type=float, default=0.85, show_default=True, callback=parse_target,
               help="Share of the memory that may be used.")  # fmt: skip
-@click.option("--predict", default="", callback=sizes_option, metavar="SIZES",
+@click.option("--predict", default="", callback=parse_sizes, metavar="SIZES",
               help="Sizes to predict, and to choose from beside those measured. Without: multiples of 8.")  # fmt: skip
 @click.option("--current", type=click.IntRange(min=1), help="The batch size used now: the gain is said against it.")
 @click.option("--gradient-noise", type=click.IntRange(min=1), metavar="SIZE",
@@ -127,14 +127,18 @@ def text(advice: Advice) -> str:
         f"{_or_none(ceilings.throughput_knee)}, gradient noise {_or_none(ceilings.gradient_noise)}"
     )
     if advice.recommended and advice.margin_bytes is not None:
-        lines.append(f"at that size            {_people(advice.recommended)}, {format_bytes(advice.margin_bytes)} left")
+        lines.append(
+            f"at that size            {_describe_prediction(advice.recommended)}, {format_bytes(advice.margin_bytes)} left"
+        )
     if advice.gain_ratio is not None:
         lines.append(f"throughput              {advice.gain_ratio:+.0%}")
-    lines += [f"{prediction.memory.batch_size:>8}  {_people(prediction)}" for prediction in advice.predictions]
+    lines += [
+        f"{prediction.memory.batch_size:>8}  {_describe_prediction(prediction)}" for prediction in advice.predictions
+    ]
     return "\n".join([*lines, *(f"note: {note}" for note in advice.notes)])
 
 
-def _people(prediction: Prediction) -> str:
+def _describe_prediction(prediction: Prediction) -> str:
     memory = prediction.memory
     rate = prediction.samples_per_second
     interval = f"{format_bytes(memory.low)} to {format_bytes(memory.high)}"

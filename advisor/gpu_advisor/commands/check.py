@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpu_advisor.commands import asking, output
+from gpu_advisor.commands import advisor_client, output
 from gpu_advisor.evaluation.recommendation import Status
 
 if TYPE_CHECKING:
-    from gpu_advisor.documents import shapes
+    from gpu_advisor.documents import schema
 
 CSV_COLUMNS = (
     "item", "scope_kind", "scope", "status", "severity", "value", "low", "high", "missed_by", "reason", "message",
@@ -23,7 +23,7 @@ CSV_COLUMNS = (
 @click.option("--item", help="As gpu_utilization.")
 @click.option("--gpus", is_flag=True, help="Each GPU, too.")
 @output.options
-@asking.options
+@advisor_client.options
 def command(
     status: str | None, item: str | None, gpus: bool, format_: output.Format, exit_code: bool,
     advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None,
@@ -36,8 +36,8 @@ def command(
       gpu-advisor check --gpus --status missed --format csv         for scripts
     """
     filters = {name: value for name, value in (("status", status), ("item", item)) if value is not None}
-    answer = asking.asked(advisor, token_file, ca_file, prometheus, config).checks(filters)
-    old = output.warn_of(answer)
+    answer = advisor_client.asked(advisor, token_file, ca_file, prometheus, config).checks(filters)
+    old = output.warn_if_stale(answer)
     found = [each for each in answer["checks"] if gpus or each["scope"]["kind"] != "gpu"]
     answer["checks"], answer["total"] = found, len(found)
     if format_ == "json":
@@ -48,11 +48,11 @@ def command(
         rows = [_row(each) for each in found]
         output.show_table(("of", "item", "status", "value", "should be", "why"), rows, "No such check.")
     if exit_code and any(each["status"] == "missed" and each["severity"] != "info" for each in found):
-        return output.SOMETHING_TO_DO
+        return output.EXIT_ACTION_NEEDED
     return 1 if old and (exit_code or answer["at"] is None) else 0
 
 
-def _row(each: shapes.Check) -> tuple[str, ...]:
+def _row(each: schema.Check) -> tuple[str, ...]:
     unit = "money" if each["item"] == "cost" else "ratio"
     low, high = (output.ratio(value, unit) for value in (each["low"], each["high"]))
     band = f"{low} to {high}" if each["low"] and each["high"] else f"at most {high}" if each["high"] else low
@@ -65,7 +65,7 @@ def _row(each: shapes.Check) -> tuple[str, ...]:
     return output.one_line(of), each["title"], each["status"], value, band, output.one_line(each["message"])
 
 
-def _csv_row(each: shapes.Check) -> tuple[object, ...]:
+def _csv_row(each: schema.Check) -> tuple[object, ...]:
     return (
         each["item"], each["scope"]["kind"], each["scope"]["name"], each["status"], each["severity"], each["value"],
         each["low"], each["high"], each["missed_by"], each["reason"], each["message"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from gpu_advisor.commands.errors import AskError
+from gpu_advisor.commands.errors import CommandError
 
 PROGRAM = "gpu-advisor"
 
@@ -23,9 +23,9 @@ def command(shell: str) -> None:
       eval "$(gpu-advisor completion zsh)"                          in ~/.zshrc, after compinit
       gpu-advisor completion fish > ~/.config/fish/completions/gpu-advisor.fish
     """
-    kind = get_completion_class(shell)
-    if kind is None:
-        raise AskError(f"this version of click completes nothing in {shell}: upgrade click")
-    completion = kind(click.get_current_context().find_root().command, {}, PROGRAM, VARIABLE)
+    completion_class = get_completion_class(shell)
+    if completion_class is None:
+        raise CommandError(f"this version of click completes nothing in {shell}: upgrade click")
+    completion = completion_class(click.get_current_context().find_root().command, {}, PROGRAM, VARIABLE)
     # click's own check of the shell's version starts a shell: what is printed is the same without.
     click.echo(completion.source_template % completion.source_vars())

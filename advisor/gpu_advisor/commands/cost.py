@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpu_advisor.calibration.errors import CalibrationError
-from gpu_advisor.commands import cost_options as given
-from gpu_advisor.commands import output
+from gpu_advisor.commands import cost_options, output
 from gpu_advisor.cost.errors import CostError
 
 if TYPE_CHECKING:
@@ -19,11 +18,11 @@ if TYPE_CHECKING:
     from gpu_advisor.cost.choice import Candidate, Choice, Work
     from gpu_advisor.cost.offers import Offer
 
-NOTHING_FITS = 1
+EXIT_NOTHING_FITS = 1
 
 
 @click.command("cost", short_help="Where a job costs least, by cost of its work.")
-@given.options
+@cost_options.options
 @output.options
 def command(format_: output.Format, exit_code: bool, **options: Any) -> int:
     """Find the instance type on which a job costs least: by what its work costs, not by the price of an hour.
@@ -52,40 +51,40 @@ def command(format_: output.Format, exit_code: bool, **options: Any) -> int:
 
 
 def _answer(format_: output.Format, exit_code: bool, options: dict[str, Any]) -> int:
-    from gpu_advisor.commands import cost_shown
+    from gpu_advisor.commands import cost_output
     from gpu_advisor.cost.catalogue import stale
     from gpu_advisor.cost.choice import choose
 
-    settings = given.settings_of(options["config"])
-    catalogue = given.catalogue_of(options["catalogue"], settings)
+    settings = cost_options.settings_of(options["config"])
+    catalogue = cost_options.catalogue_of(options["catalogue"], settings)
     today: date = options["today"]
-    work = given.work_of(options, catalogue)
+    work = cost_options.work_of(options, catalogue)
     choice = choose(work, catalogue, today)
-    of = cost_shown.Answer(
-        work, given.unit_of(options), choice, _now(options, work, catalogue, today),
-        stale(_considered(work, catalogue), today, settings.catalogue_stale_days),
+    of = cost_output.CostReport(
+        work, cost_options.unit_of(options), choice, _current_candidate(options, work, catalogue, today),
+        stale(_offers_of_providers(work, catalogue), today, settings.catalogue_stale_days),
     )  # fmt: skip
     if options["listing"]:
-        cost_shown.show_list(of, format_)
+        cost_output.show_list(of, format_)
         return 0
-    cost_shown.show(of, format_, options["everything"])
-    return _code(choice, of.now, exit_code)
+    cost_output.show(of, format_, options["everything"])
+    return _exit_code(choice, of.now, exit_code)
 
 
-def _considered(work: Work, catalogue: Catalogue) -> list[Offer]:
+def _offers_of_providers(work: Work, catalogue: Catalogue) -> list[Offer]:
     return [each for each in catalogue.offers if not work.providers or each.provider in work.providers]
 
 
-def _code(choice: Choice, now: Candidate | None, exit_code: bool) -> int:
+def _exit_code(choice: Choice, now: Candidate | None, exit_code: bool) -> int:
     best = choice.best
     if best is None:
-        return output.CANNOT_TELL if choice.cannot_tell else NOTHING_FITS
+        return output.EXIT_INSUFFICIENT_DATA if choice.cannot_tell else EXIT_NOTHING_FITS
     if exit_code and now is not None and now.cost_per_unit is not None and best.cost_per_unit is not None:
-        return output.SOMETHING_TO_DO if best.cost_per_unit < now.cost_per_unit else 0
+        return output.EXIT_ACTION_NEEDED if best.cost_per_unit < now.cost_per_unit else 0
     return 0
 
 
-def _now(options: dict[str, Any], work: Work, catalogue: Catalogue, today: date) -> Candidate | None:
+def _current_candidate(options: dict[str, Any], work: Work, catalogue: Catalogue, today: date) -> Candidate | None:
     """What is used now, against the job, but not against what is asked of others: it need not be of their region."""
     from gpu_advisor.cost.choice import candidate
 
@@ -93,7 +92,7 @@ def _now(options: dict[str, Any], work: Work, catalogue: Catalogue, today: date)
         return None
     nowhere: frozenset[str] = frozenset()
     job = replace(work, gpus=(), providers=nowhere, regions=nowhere, instance_types=nowhere)
-    return candidate(given.offer_named(options["now"], catalogue), options["now_spot"], job, catalogue, today)
+    return candidate(cost_options.find_offer(options["now"], catalogue), options["now_spot"], job, catalogue, today)
 
 
 def _refresh(options: dict[str, Any]) -> int:
@@ -104,7 +103,7 @@ def _refresh(options: dict[str, Any]) -> int:
         raise click.UsageError("--refresh-from needs one --provider (aws, gcp or azure) and --out FILE")
     path: Path = options["refresh_from"]
     found = converted(
-        given.text_of(path), options["provider"][0].lower(), options["today"],
+        cost_options.text_of(path), options["provider"][0].lower(), options["today"],
         options["source"] or f"{path.name}, SkyPilot's format", frozenset(options["region"]),
     )  # fmt: skip
     out: Path = options["out"]
@@ -116,4 +115,4 @@ def _refresh(options: dict[str, Any]) -> int:
     for why, count in found.refused:
         click.echo(f"{count} rows refused: {why}")
     click.echo(f"Use it: gpu-advisor cost --catalogue {out} ..., or cost.catalogue in the settings")
-    return 0 if found.offers else NOTHING_FITS
+    return 0 if found.offers else EXIT_NOTHING_FITS

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gpu_advisor.commands.batch_size import memory_option
+from gpu_advisor.commands.batch_size import parse_memory
 from gpu_advisor.cost.errors import CostError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _amount(_context: click.Context, _parameter: click.Parameter, value: str | N
 
 
 def _memory(context: click.Context, parameter: click.Parameter, value: str | None) -> float:
-    return 0.0 if value is None else memory_option(context, parameter, value) / _GIB
+    return 0.0 if value is None else parse_memory(context, parameter, value) / _GIB
 
 
 def _day(_context: click.Context, _parameter: click.Parameter, value: str | None) -> date:
@@ -141,9 +141,9 @@ def work_of(options: dict[str, Any], catalogue: Catalogue) -> Work:
         raise click.UsageError(f"--max-gpus {most} is below --min-gpus {options['min_gpus']}")
     if amount is None and (options["budget"] or options["deadline"]):
         raise click.UsageError("--budget and --deadline are of a whole job: say how large with --samples or --tokens")
-    _known(options, catalogue)
+    _check_filters(options, catalogue)
     for gpu, text in zip(gpus, options["gpus"], strict=True):
-        _covered(gpu, text, catalogue)
+        _check_gpu(gpu, text, catalogue)
     return Work(
         rates=() if options["listing"] else _rates(options, unit, gpus, catalogue),
         amount=amount,
@@ -208,49 +208,49 @@ def _rate(text: str, unit: str, catalogue: Catalogue) -> Rate:
     if not found or count < 1:
         raise click.BadParameter(f"{text!r}: write WHAT=N, as in A100-80GB=2470 or 8xH100=24000")
     gpu = exact_gpu_of(found[2])
-    _covered(gpu, found[2], catalogue)
+    _check_gpu(gpu, found[2], catalogue)
     return Rate(per_second, basis, gpu=gpu, gpu_count=count)
 
 
-def offer_named(text: str, catalogue: Catalogue) -> Offer:
+def find_offer(text: str, catalogue: Catalogue) -> Offer:
     """INSTANCE or INSTANCE@REGION. Raises CostError."""
     from gpu_advisor.cost.offers import plain
 
     name, _, region = text.partition("@")
     same = [each for each in catalogue.offers if plain(each.instance_type) == plain(name.strip())]
     if not same:
-        raise CostError(_unknown("instance type", name, (each.instance_type for each in catalogue.offers)))
+        raise CostError(_unknown_message("instance type", name, (each.instance_type for each in catalogue.offers)))
     here = [each for each in same if not region or each.region == region]
     if not here:
         raise CostError(f"{name} is not known in {region}, but in {', '.join(each.region for each in same)}")
     return min(here, key=lambda each: each.price_per_hour)
 
 
-def _known(options: dict[str, Any], catalogue: Catalogue) -> None:
+def _check_filters(options: dict[str, Any], catalogue: Catalogue) -> None:
     """A filter that nothing can pass is a slip of the pen, not an answer."""
     from gpu_advisor.cost.offers import plain
 
-    for what, names, there in (
+    for what, names, known_names in (
         ("provider", [each.lower() for each in options["provider"]], [each.provider for each in catalogue.offers]),
         ("region", options["region"], [each.region for each in catalogue.offers]),
     ):
         for name in names:
-            if name not in there:
-                raise CostError(_unknown(what, name, there))
+            if name not in known_names:
+                raise CostError(_unknown_message(what, name, known_names))
     types = {plain(each.instance_type) for each in catalogue.offers}
     types |= {plain(each.instance_type) for each in catalogue.retired}
     for name in options["instances"]:
         if plain(name) not in types:
-            raise CostError(_unknown("instance type", name, (each.instance_type for each in catalogue.offers)))
+            raise CostError(_unknown_message("instance type", name, (each.instance_type for each in catalogue.offers)))
 
 
-def _covered(gpu: Any, text: str, catalogue: Catalogue) -> None:
+def _check_gpu(gpu: Any, text: str, catalogue: Catalogue) -> None:
     if not any(gpu.covers(each.gpu) for each in catalogue.offers):
-        raise CostError(_unknown("GPU", text, (str(each.gpu) for each in catalogue.offers)))
+        raise CostError(_unknown_message("GPU", text, (str(each.gpu) for each in catalogue.offers)))
 
 
-def _unknown(what: str, name: str, there: Iterable[str]) -> str:
-    known = sorted(set(there))
+def _unknown_message(what: str, name: str, known_names: Iterable[str]) -> str:
+    known = sorted(set(known_names))
     near = difflib.get_close_matches(name.strip(), known, n=1)
     mend = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)};"
     return (

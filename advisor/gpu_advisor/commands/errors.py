@@ -5,5 +5,5 @@ from __future__ import annotations
 import click
 
 
-class AskError(click.ClickException):
+class CommandError(click.ClickException):
     """Nobody answered, or not what was asked. The message tells the mend; the exit code is 1."""

@@ -13,7 +13,7 @@ import click
 
 from gpu_advisor.calibration.errors import CalibrationError
 from gpu_advisor.calibration.sizes import format_bytes
-from gpu_advisor.commands.batch_size import sizes_option
+from gpu_advisor.commands.batch_size import parse_sizes
 
 if TYPE_CHECKING:
     from gpu_advisor.calibration.estimate import Correction
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command("estimate", short_help="Peak training memory without a GPU.")
 @click.option("--workload", required=True, help="mlp, conv, transformer, or package.module:factory.")
-@click.option("--sizes", default="8,16,32", show_default=True, callback=sizes_option)
+@click.option("--sizes", default="8,16,32", show_default=True, callback=parse_sizes)
 @click.option(
     "--precision", type=click.Choice(["float32", "float16", "bfloat16"]), default="float32", show_default=True
 )

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from gpu_advisor.commands import asking, output
-from gpu_advisor.commands.errors import AskError
-from gpu_advisor.documents import shapes
-from gpu_advisor.optimizing.files import change, files, in_words, ordered
-from gpu_advisor.optimizing.targets import Targets, mend
-from gpu_advisor.optimizing.writing import NotWritten, write
+from gpu_advisor.commands import advisor_client, output
+from gpu_advisor.commands.errors import CommandError
+from gpu_advisor.documents import schema
+from gpu_advisor.optimizing.change_files import change, describe_targets, files, ordered
+from gpu_advisor.optimizing.target_overrides import Targets, mend
+from gpu_advisor.optimizing.writer import WriteRefusedError, write
 
 _PERCENT = click.FloatRange(0, 100, min_open=True)
 
@@ -33,7 +33,7 @@ CSV_COLUMNS = (
               help="Write what to change into files there.")  # fmt: skip
 @click.option("--force", is_flag=True, help="With --apply: also over files that were changed by hand.")
 @output.options
-@asking.options
+@advisor_client.options
 def command(
     target_gpu: float | None, target_memory: float | None, target_cpu: float | None, scale_up: float | None,
     scale_down: float | None, pool: str | None, folder: Path | None, force: bool,
@@ -58,45 +58,45 @@ def command(
     targets = Targets(target_gpu, target_memory, target_cpu, scale_up, scale_down, pool)
     if pool and not targets.changes.get("pools"):
         raise click.UsageError("--pool goes with --target-gpu, --scale-up or --scale-down")
-    answer = _ask(asking.asked(advisor, token_file, ca_file, prometheus, config), targets)
-    old = output.warn_of(answer)
+    answer = _query_what_if(advisor_client.asked(advisor, token_file, ca_file, prometheus, config), targets)
+    old = output.warn_if_stale(answer)
     if format_ == "json":
         output.show_json(answer)
     elif format_ == "csv":
         output.show_csv(CSV_COLUMNS, [_csv_row(each) for each in answer["then"]])
     else:
-        for line in _told(answer, targets):
+        for line in _text_lines(answer, targets):
             click.echo(line)
     if folder is not None:
         _apply(answer, targets, folder, force)
     if exit_code and answer["then"]:
-        return output.SOMETHING_TO_DO
+        return output.EXIT_ACTION_NEEDED
     return 1 if old and (exit_code or answer["at"] is None) else 0
 
 
-def _ask(asked: asking.Asked, targets: Targets) -> shapes.WhatIf:
+def _query_what_if(asked: advisor_client.AdvisorClient, targets: Targets) -> schema.WhatIf:
     try:
         return asked.what_if(targets.changes)
-    except AskError as error:
+    except CommandError as error:
         hint = mend(error.message)
-        raise AskError(f"{error.message}{f': {hint}' if hint else ''}") from error
+        raise CommandError(f"{error.message}{f': {hint}' if hint else ''}") from error
 
 
-def _apply(answer: shapes.WhatIf, targets: Targets, folder: Path, force: bool) -> None:
+def _apply(answer: schema.WhatIf, targets: Targets, folder: Path, force: bool) -> None:
     if answer["simulated"]:
-        raise AskError("the fleet is simulated: nothing is written for real machines from it")
+        raise CommandError("the fleet is simulated: nothing is written for real machines from it")
     if answer["at"] is None or answer["stale"]:
-        raise AskError("nothing is written from an old answer: see what keeps the data source from answering")
+        raise CommandError("nothing is written from an old answer: see what keeps the data source from answering")
     try:
         done = write(folder, files(answer, targets), force)
-    except NotWritten as error:
-        raise AskError(str(error)) from error
+    except WriteRefusedError as error:
+        raise CommandError(str(error)) from error
     for name, written in done.items():
         click.echo(f"{'written' if written else 'as it was'}: {folder / name}", err=True)
 
 
-def _told(answer: shapes.WhatIf, targets: Targets) -> Iterator[str]:
-    yield f"Targets: {in_words(targets)}\n"
+def _text_lines(answer: schema.WhatIf, targets: Targets) -> Iterator[str]:
+    yield f"Targets: {describe_targets(targets)}\n"
     for each in answer["items_then"]:
         if each["scope"]["kind"] in ("fleet", "pool") and each["status"] != "met":
             yield output.one_line(_item(each))
@@ -114,7 +114,7 @@ def _told(answer: shapes.WhatIf, targets: Targets) -> Iterator[str]:
             yield output.one_line(f"Cannot tell the size of pool {pool['name']}: {pool['cannot_tell']}")
 
 
-def _item(each: shapes.Check) -> str:
+def _item(each: schema.Check) -> str:
     of = "fleet" if each["scope"]["kind"] == "fleet" else f"pool {each['scope']['label']}"
     if each["status"] == "unknown":
         return f"unknown  {of}: {each['title']}: {each['message']}"
@@ -124,7 +124,7 @@ def _item(each: shapes.Check) -> str:
     return f"missed   {of}: {each['title']} {value}, should be {should}"
 
 
-def _change(number: int, each: shapes.Brief) -> Iterator[str]:
+def _change(number: int, each: schema.RecommendationSummary) -> Iterator[str]:
     projection = each["projection"]
     yield output.one_line(f"{number}. [{each['severity']}] {each['summary']}")
     yield output.one_line(f"   {change(each)}; cause: {each['diagnosis'].replace('_', ' ')}; "
@@ -136,7 +136,7 @@ def _change(number: int, each: shapes.Brief) -> Iterator[str]:
     yield ""
 
 
-def _csv_row(each: shapes.Brief) -> tuple[object, ...]:
+def _csv_row(each: schema.RecommendationSummary) -> tuple[object, ...]:
     return (
         each["id"], each["kind"], each["severity"], each["scope"]["kind"], each["scope"]["name"], each["current"],
         each["recommended"], each["unit"], each["diagnosis"], each["confidence"], each["summary"],

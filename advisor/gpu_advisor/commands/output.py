@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from gpu_advisor.documents import shapes
+    from gpu_advisor.documents import schema
 
 Format = Literal["table", "json", "csv"]
 F = TypeVar("F", bound=Callable[..., Any])
 
-SOMETHING_TO_DO = 3
-CANNOT_TELL = 4
+EXIT_ACTION_NEEDED = 3
+EXIT_INSUFFICIENT_DATA = 4
 
 #: How what is urgent stands out on a terminal.
 STYLES = {
@@ -27,13 +27,13 @@ STYLES = {
 
 def options(command: F) -> F:
     """--format and --exit-code; they come to the command as `format_` and `exit_code`."""
-    shown = click.option(
+    format_option = click.option(
         "--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
     )
-    told = click.option(
-        "--exit-code", is_flag=True, help=f"End with {SOMETHING_TO_DO} if there is something to do, not with 0."
+    exit_code_option = click.option(
+        "--exit-code", is_flag=True, help=f"End with {EXIT_ACTION_NEEDED} if there is something to do, not with 0."
     )
-    return told(shown(command))
+    return exit_code_option(format_option(command))
 
 
 def show_json(value: object) -> None:
@@ -41,12 +41,12 @@ def show_json(value: object) -> None:
 
 
 def show_csv(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    from gpu_advisor.web.api.spreadsheet import inert
+    from gpu_advisor.web.api.csv_export import escape_formula
 
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(headings)
     # As the API's CSV: nothing that a spreadsheet takes for a formula, no NUL.
-    writer.writerows([[inert(value) if isinstance(value, str) else value for value in row] for row in rows])
+    writer.writerows([[escape_formula(value) if isinstance(value, str) else value for value in row] for row in rows])
 
 
 def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
@@ -78,7 +78,7 @@ def one_line(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def warn_of(header: shapes.Header) -> bool:
+def warn_if_stale(header: schema.Header) -> bool:
     """Say on stderr what makes the answer less than current. True if it is."""
     if header["at"] is None:
         click.echo(f"gpu-advisor: nothing is known yet: {header['source']['message']}", err=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gpu_advisor.hardware.machines import Machines
     from gpu_advisor.planning.traced import TracedPlan, TracedPlans
 
-_BUCKETS = "DistributedDataParallel(..., gradient_as_bucket_view=True), or the gradients are there twice"
+_BUCKET_VIEW_HINT = "DistributedDataParallel(..., gradient_as_bucket_view=True), or the gradients are there twice"
 
 
 def answer(
@@ -75,6 +75,6 @@ def show(module: str, hardware: Machines, precision: str, found: TracedPlans) ->
     if found.smallest:
         click.echo("Not even that fits: larger GPUs, checkpointing, or a lower --precision help.")
     else:
-        click.echo(f"\nStart the first with: {recipes.torchrun(hardware)}\nwith {_BUCKETS}")
+        click.echo(f"\nStart the first with: {recipes.torchrun(hardware)}\nwith {_BUCKET_VIEW_HINT}")
     if not found.correction.samples:
         click.echo("note: no profile was given: what the driver and the libraries take is assumed (--overhead-gib)")

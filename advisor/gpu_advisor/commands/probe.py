@@ -8,18 +8,18 @@ import click
 
 from gpu_advisor.calibration.errors import CalibrationError
 from gpu_advisor.calibration.sizes import format_bytes
-from gpu_advisor.commands.batch_size import memory_option, sizes_option
+from gpu_advisor.commands.batch_size import parse_memory, parse_sizes
 
 
 def _limit(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    return None if value is None else memory_option(context, parameter, value)
+    return None if value is None else parse_memory(context, parameter, value)
 
 
 @click.command("probe", short_help="Measure memory and throughput at several batch sizes.")
 @click.option("--workload", default="transformer", show_default=True,
               help="mlp, conv, transformer, or package.module:factory.")  # fmt: skip
 @click.option("--job", help="Name of the training job (its label training_job) that the profile is of.")
-@click.option("--sizes", default="8,16,32", show_default=True, callback=sizes_option, help="Batch sizes to measure.")
+@click.option("--sizes", default="8,16,32", show_default=True, callback=parse_sizes, help="Batch sizes to measure.")
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True,
               help="cuda is ROCm as well.")  # fmt: skip
 @click.option(

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from gpu_advisor.commands import asking, output
-from gpu_advisor.commands.errors import AskError
+from gpu_advisor.commands import advisor_client, output
+from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.evaluation.recommendation import Severity
 
 if TYPE_CHECKING:
-    from gpu_advisor.documents import shapes
+    from gpu_advisor.documents import schema
 
 CSV_COLUMNS = (
     "id", "kind", "severity", "scope_kind", "scope", "current", "recommended", "unit", "diagnosis", "confidence",
@@ -29,7 +29,7 @@ CSV_COLUMNS = (
 @click.option("--pool")
 @click.option("--job")
 @output.options
-@asking.options
+@advisor_client.options
 def command(
     id_: str | None, kind: str | None, severity: str | None, node: str | None, pool: str | None, job: str | None,
     format_: output.Format, exit_code: bool,
@@ -44,12 +44,12 @@ def command(
     """
     given = {"kind": kind, "severity": severity, "node": node, "pool": pool, "job": job}
     filters = {name: value for name, value in given.items() if value is not None}
-    answer = asking.asked(advisor, token_file, ca_file, prometheus, config).recommendations(filters)
-    old = output.warn_of(answer)
+    answer = advisor_client.asked(advisor, token_file, ca_file, prometheus, config).recommendations(filters)
+    old = output.warn_if_stale(answer)
     if id_ is not None:
         answer["recommendations"] = [each for each in answer["recommendations"] if each["id"].startswith(id_)]
         if not answer["recommendations"]:
-            raise AskError(f"no recommendation {id_!r} is given now; `gpu-advisor recommend` lists them")
+            raise CommandError(f"no recommendation {id_!r} is given now; `gpu-advisor recommend` lists them")
     found = answer["recommendations"]
     if format_ == "json":
         output.show_json(answer)
@@ -61,11 +61,11 @@ def command(
     else:
         _show(answer)
     if exit_code and any(not each["snoozed"] for each in found):
-        return output.SOMETHING_TO_DO
+        return output.EXIT_ACTION_NEEDED
     return 1 if old and (exit_code or answer["at"] is None) else 0
 
 
-def _show(answer: shapes.Recommendations) -> None:
+def _show(answer: schema.Recommendations) -> None:
     rows = [
         (
             each["severity"], output.one_line(each["summary"]), f"{each['current']:g} -> {each['recommended']:g}",
@@ -81,7 +81,7 @@ def _show(answer: shapes.Recommendations) -> None:
         click.echo(output.one_line(f"Cannot tell {word['subject']}{about}: {word['message']}"))
 
 
-def _csv_row(each: shapes.Recommendation) -> tuple[object, ...]:
+def _csv_row(each: schema.Recommendation) -> tuple[object, ...]:
     return (
         each["id"], each["kind"], each["severity"], each["scope"]["kind"], each["scope"]["name"], each["current"],
         each["recommended"], each["unit"], each["diagnosis"], each["confidence"], each["since"],
@@ -89,7 +89,7 @@ def _csv_row(each: shapes.Recommendation) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _details(each: shapes.Recommendation) -> Iterator[str]:
+def _details(each: schema.Recommendation) -> Iterator[str]:
     yield output.one_line(each["summary"])
     yield output.one_line(each["explanation"])
     projected = output.ratio(each["projection"]["utilization_ratio"])

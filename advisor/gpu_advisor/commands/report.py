@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpu_advisor.commands import asking, output
-from gpu_advisor.commands.errors import AskError
+from gpu_advisor.commands import advisor_client, output
+from gpu_advisor.commands.errors import CommandError
 
 if TYPE_CHECKING:
-    from gpu_advisor.report.shapes import Report
+    from gpu_advisor.report.schema import Report
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -43,7 +43,7 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, text: str) ->
 @click.option("--format", "form", type=click.Choice(["html", "md", "json"]), help="[default: by FILE's name, or html]")
 @click.option("--output", "-o", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write it there, at once or not at all.  [default: standard output]")  # fmt: skip
-@asking.options
+@advisor_client.options
 def command(
     since: int, form: str | None, file: Path | None,
     advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None,
@@ -58,9 +58,9 @@ def command(
     HTML is one file with plots, to keep, to send and to print. All formats tell the same numbers. An advisor that runs
     also knows what became of its advice; one look at a Prometheus does not. Ends with 1 where no GPU was seen.
     """
-    chosen = form or _by_name(file)
-    found = asking.asked(advisor, token_file, ca_file, prometheus, config).report(since)
-    output.warn_of(found)
+    chosen = form or _format_from_name(file)
+    found = advisor_client.asked(advisor, token_file, ca_file, prometheus, config).report(since)
+    output.warn_if_stale(found)
     _write(_RENDERINGS[chosen](found), file)
     if not found["groups"]:
         period = found["period"]
@@ -73,13 +73,13 @@ def command(
     return 0
 
 
-def _by_name(file: Path | None) -> str:
+def _format_from_name(file: Path | None) -> str:
     """The format that a file's name asks for."""
     return {".json": "json", ".md": "md", ".markdown": "md"}.get(file.suffix.lower() if file else "", "html")
 
 
 def _page(found: Report) -> str:
-    from gpu_advisor.report.page import page
+    from gpu_advisor.report.html import page
 
     return page(found)
 
@@ -115,4 +115,4 @@ def _write(text: str, file: Path | None) -> None:
             os.unlink(name)
             raise
     except OSError as error:
-        raise AskError(f"{file}: {error.strerror}; name a file in a folder that you may write to") from error
+        raise CommandError(f"{file}: {error.strerror}; name a file in a folder that you may write to") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gpu_advisor.commands.running import log_to_stderr, run
+from gpu_advisor.commands.run_service import log_to_stderr, run
 from gpu_advisor.settings import load
 
 

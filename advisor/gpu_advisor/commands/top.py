@@ -12,21 +12,21 @@ from urllib.parse import urljoin
 import click
 import requests
 
-from gpu_advisor.commands import live, output
-from gpu_advisor.commands.errors import AskError
-from gpu_advisor.commands.node import GpuNow, NodeNow, Page, node
+from gpu_advisor.commands import live_display, output
+from gpu_advisor.commands.errors import CommandError
+from gpu_advisor.commands.node_snapshot import ExporterScrape, GpuSnapshot, NodeSnapshot, node
 from gpu_advisor.sources.prometheus.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError
-from gpu_advisor.web.page.wording import percent, value_text
+from gpu_advisor.web.page.template_filters import percent, value_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 DEFAULT_EXPORTER = "http://127.0.0.1:9816"
-ANSWER_SECONDS = 10.0
-MOST_BYTES = 64 * 2**20
+RESPONSE_TIMEOUT_SECONDS = 10.0
+MAX_RESPONSE_BYTES = 64 * 2**20
 
 #: Between the two pages of --once: counters are told as shares of the time between.
-ONCE_SECONDS = 1.0
+SAMPLE_INTERVAL_SECONDS = 1.0
 
 HEADINGS = ("GPU", "name", "busy", "memory", "power", "temp", "held back by", "used by")
 
@@ -55,23 +55,23 @@ def command(
       gpu-advisor top http://node-7:9816                            another one
       gpu-advisor top --format csv                                  for scripts
     """
-    reader = _Reader(exporter, ca_file, _login(user, password_file))
+    reader = _ExporterClient(exporter, ca_file, _login(user, password_file))
     if once or format_ != "table":
         first = reader.page()
-        time.sleep(ONCE_SECONDS)
+        time.sleep(SAMPLE_INTERVAL_SECONDS)
         _show(node(reader.page(), first), format_)
         return
-    before: list[Page] = []
+    before: list[ExporterScrape] = []
 
-    def look() -> NodeNow:
+    def look() -> NodeSnapshot:
         now = reader.page()
         seen = node(now, before[0] if before else None)
         before[:] = [now]
         return seen
 
     look()
-    time.sleep(ONCE_SECONDS)
-    live.run(look, picture, lambda _, now: lines(now), interval)
+    time.sleep(SAMPLE_INTERVAL_SECONDS)
+    live_display.run(look, render, lambda _, now: lines(now), interval)
 
 
 def _login(user: str | None, password_file: Path | None) -> tuple[str, str] | None:
@@ -80,10 +80,10 @@ def _login(user: str | None, password_file: Path | None) -> tuple[str, str] | No
     try:
         return None if user is None or password_file is None else (user, password_file.read_text("utf-8").strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise AskError(f"--password-file: {error}; give the path of a readable file") from error
+        raise CommandError(f"--password-file: {error}; give the path of a readable file") from error
 
 
-class _Reader:
+class _ExporterClient:
     def __init__(self, url: str, ca_file: str | None, login: tuple[str, str] | None) -> None:
         if "://" not in url:
             url = f"http://{url}"
@@ -93,23 +93,27 @@ class _Reader:
         if login:
             self._client.session.auth = login
 
-    def page(self) -> Page:
-        """Raises AskError."""
+    def page(self) -> ExporterScrape:
+        """Raises CommandError."""
         from prometheus_client.parser import text_string_to_metric_families
 
         try:
             answer = self._client.fetch(
-                "GET", self._url, seconds=ANSWER_SECONDS, max_bytes=MOST_BYTES, headers={"Accept": "text/plain"}
+                "GET",
+                self._url,
+                seconds=RESPONSE_TIMEOUT_SECONDS,
+                max_bytes=MAX_RESPONSE_BYTES,
+                headers={"Accept": "text/plain"},
             )
         except requests.exceptions.SSLError as error:
-            raise AskError(f"{self._url}: TLS fails ({error}): give the certificate with --ca-file") from error
+            raise CommandError(f"{self._url}: TLS fails ({error}): give the certificate with --ca-file") from error
         except (requests.RequestException, DeadlineExceededError, BodyTooLargeError, OSError, ValueError) as error:
-            raise AskError(
+            raise CommandError(
                 f"no exporter answers at {self._url} ({type(error).__name__}): start one with `gpu-exporter`, or name "
                 "another: gpu-advisor top http://NODE:9816"
             ) from error
         if answer.status == requests.codes.unauthorized:
-            raise AskError(f"{self._url} asks for a login: give one with --user and --password-file")
+            raise CommandError(f"{self._url} asks for a login: give one with --user and --password-file")
         samples: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
         try:
             for family in text_string_to_metric_families(answer.body.decode("utf-8")):
@@ -118,18 +122,20 @@ class _Reader:
         except ValueError:
             samples = {}
         if answer.status != requests.codes.ok or "gpu_exporter_build_info" not in samples:
-            raise AskError(f"{self._url} answers {answer.status}, but not as gpu-exporter does: is the address right?")
-        return Page(time.monotonic(), samples)
+            raise CommandError(
+                f"{self._url} answers {answer.status}, but not as gpu-exporter does: is the address right?"
+            )
+        return ExporterScrape(time.monotonic(), samples)
 
 
-def _show(now: NodeNow, format_: output.Format) -> None:
+def _show(now: NodeSnapshot, format_: output.Format) -> None:
     if format_ == "json":
         output.show_json(asdict(now))
     elif format_ == "csv":
         rows = [asdict(gpu) for gpu in now.gpus]
         output.show_csv(CSV_COLUMNS, [[_cell(row[name]) for name in CSV_COLUMNS] for row in rows])
     else:
-        for line in head(now):
+        for line in header_lines(now):
             click.echo(line)
         output.show_table(HEADINGS, [_row(gpu) for gpu in now.gpus], "No GPU.")
 
@@ -138,7 +144,7 @@ def _cell(value: object) -> object:
     return "; ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-def head(now: NodeNow) -> Iterator[str]:
+def header_lines(now: NodeSnapshot) -> Iterator[str]:
     """What is said of the host and of the exporter itself."""
     host = now.host
     cores = "" if host.cores is None else f" of {host.cores} cores"
@@ -146,8 +152,8 @@ def head(now: NodeNow) -> Iterator[str]:
     memory = f"{value_text(host.memory_used_bytes, 'bytes')} of {value_text(host.memory_total_bytes, 'bytes')}"
     yield (
         f"CPU {percent(host.cpu_ratio)}{cores}, load {value_text(host.load1, 'count')}, memory {memory}, "
-        f"disk {percent(host.disk_busy_ratio)} busy, network in {value_text(host.receive_bytes_per_second, RATE)}, "
-        f"out {value_text(host.transmit_bytes_per_second, RATE)}"
+        f"disk {percent(host.disk_busy_ratio)} busy, network in {value_text(host.receive_bytes_per_second, RATE_UNIT)}, "
+        f"out {value_text(host.transmit_bytes_per_second, RATE_UNIT)}"
     )
     for name, state in sorted(now.drivers.items()):
         if state != "ok":
@@ -156,17 +162,17 @@ def head(now: NodeNow) -> Iterator[str]:
         yield output.one_line(f"could not be read: {', '.join(now.silent)}; see the exporter's log")
 
 
-RATE = "bytes_per_second"
+RATE_UNIT = "bytes_per_second"
 
 
-def lines(now: NodeNow) -> Iterator[str]:
+def lines(now: NodeSnapshot) -> Iterator[str]:
     """One look in a pipe: a line a GPU."""
-    yield from head(now)
+    yield from header_lines(now)
     for gpu in now.gpus:
         yield "  ".join(_row(gpu))
 
 
-def _row(gpu: GpuNow) -> tuple[str, ...]:
+def _row(gpu: GpuSnapshot) -> tuple[str, ...]:
     if not gpu.up:
         why = f"down: {gpu.why_down.replace('_', ' ')}" if gpu.why_down else "does not answer"
         return gpu.index, output.one_line(gpu.name), output.one_line(why), "", "", "", "", ""
@@ -181,7 +187,7 @@ def _row(gpu: GpuNow) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def picture(now: NodeNow, trouble: str) -> RenderableType:
+def render(now: NodeSnapshot, error_text: str) -> RenderableType:
     """The node for a terminal."""
     from rich import box
     from rich.console import Group
@@ -194,14 +200,16 @@ def picture(now: NodeNow, trouble: str) -> RenderableType:
         if not gpu.up:
             cells[2].stylize("bold red")
         elif gpu.utilization_ratio is not None:
-            cells[2].stylize("green" if gpu.utilization_ratio >= WELL_USED else "yellow")
+            cells[2].stylize("green" if gpu.utilization_ratio >= TARGET_UTILIZATION_RATIO else "yellow")
         cells[6].stylize("yellow")
         table.add_row(*cells)
-    said = [Text(line, style="bold" if number == 0 else "") for number, line in enumerate(head(now))]
-    if trouble:
-        said.append(Text(f"{output.one_line(trouble)} What follows is what was seen last.", style="bold red"))
-    return Group(*said, table if now.gpus else Text("No GPU."))
+    header_texts = [Text(line, style="bold" if number == 0 else "") for number, line in enumerate(header_lines(now))]
+    if error_text:
+        header_texts.append(
+            Text(f"{output.one_line(error_text)} What follows is what was seen last.", style="bold red")
+        )
+    return Group(*header_texts, table if now.gpus else Text("No GPU."))
 
 
 #: The default target of GPU utilization. An exporter knows nobody's settings.
-WELL_USED = 0.9
+TARGET_UTILIZATION_RATIO = 0.9

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from gpu_advisor.commands.running import log_to_stderr, run
-from gpu_advisor.runtime.local import exporter, import_simulated_past, state_dir_for
+from gpu_advisor.commands.run_service import log_to_stderr, run
+from gpu_advisor.runtime.local_exporter import exporter, import_simulated_history, state_dir_for
 from gpu_advisor.settings import ConfigError, EmbeddedSource, Settings, SourceSettings, host_and_port, load
 from gpu_advisor.sources.embedded.history import History
 
@@ -53,11 +53,11 @@ def command(simulate: str, exporter_address: str, advisor_address: str, state_di
     }
     settings = settings.model_copy(update=changed)
 
-    def prepare(history: History) -> None:
+    def fill_history(history: History) -> None:
         if simulate:
-            import_simulated_past(history, exporter_address, simulate)
+            import_simulated_history(history, exporter_address, simulate)
 
     jobs = Path(settings.state_dir, "jobs")
-    also = f"metrics   http://{exporter_address}/metrics\njobs      report to {jobs.resolve()}"
+    extra_output = f"metrics   http://{exporter_address}/metrics\njobs      report to {jobs.resolve()}"
     with exporter(exporter_address, simulate, state_dir / "exporter", jobs) as child:
-        run(settings, prepare, also, lambda: child.poll() is None)
+        run(settings, fill_history, extra_output, lambda: child.poll() is None)

@@ -9,27 +9,29 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpu_advisor.commands import asking, live, output
-from gpu_advisor.documents import shapes
+from gpu_advisor.commands import advisor_client, live_display, output
+from gpu_advisor.documents import schema
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 #: What is missed comes first, then what cannot be told.
 _ORDER = {"missed": 0, "unknown": 1, "met": 2}
-_URGENCY = {"critical": 0, "warning": 1, "info": 2}
+_SEVERITY_ORDER = {"critical": 0, "warning": 1, "info": 2}
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class WatchState:
     """What was said at one time."""
 
-    advice: shapes.Recommendations
-    checks: tuple[shapes.Check, ...]
+    advice: schema.Recommendations
+    checks: tuple[schema.Check, ...]
 
     @property
-    def to_do(self) -> list[shapes.Recommendation]:
-        return sorted(self.advice["recommendations"], key=lambda each: (_URGENCY[each["severity"]], each["since"]))
+    def to_do(self) -> list[schema.Recommendation]:
+        return sorted(
+            self.advice["recommendations"], key=lambda each: (_SEVERITY_ORDER[each["severity"]], each["since"])
+        )
 
 
 @click.command("watch")
@@ -37,7 +39,7 @@ class Look:
 @click.option("--once", is_flag=True, help="Look once and end.")
 @click.option("--gpus", is_flag=True, help="Each GPU's checks, too.")
 @click.option("--exit-code", is_flag=True, help="With --once: end with 3 if there is something to do.")
-@asking.options
+@advisor_client.options
 def command(
     interval: float, once: bool, gpus: bool, exit_code: bool,
     advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None,
@@ -50,25 +52,25 @@ def command(
       gpu-advisor watch >> advice.log                               in a pipe: a line for each change
     """
 
-    def look() -> Look:
-        asked = asking.asked(advisor, token_file, ca_file, prometheus, config)
+    def look() -> WatchState:
+        asked = advisor_client.asked(advisor, token_file, ca_file, prometheus, config)
         found = asked.checks({})["checks"]
         chosen = (each for each in found if gpus or each["scope"]["kind"] != "gpu")
-        return Look(asked.recommendations({}), tuple(sorted(chosen, key=lambda each: _ORDER[each["status"]])))
+        return WatchState(asked.recommendations({}), tuple(sorted(chosen, key=lambda each: _ORDER[each["status"]])))
 
     if not once:
-        live.run(look, picture, lines, interval)
+        live_display.run(look, render, lines, interval)
         return 0
-    seen = look()
-    old = output.warn_of(seen.advice)
-    for line in lines(None, seen):
+    state = look()
+    old = output.warn_if_stale(state.advice)
+    for line in lines(None, state):
         click.echo(line)
-    if exit_code and any(not each["snoozed"] for each in seen.to_do):
-        return output.SOMETHING_TO_DO
-    return 1 if old and (exit_code or seen.advice["at"] is None) else 0
+    if exit_code and any(not each["snoozed"] for each in state.to_do):
+        return output.EXIT_ACTION_NEEDED
+    return 1 if old and (exit_code or state.advice["at"] is None) else 0
 
 
-def lines(before: Look | None, now: Look) -> Iterator[str]:
+def lines(before: WatchState | None, now: WatchState) -> Iterator[str]:
     """What is new, a line each: time, what happened, and to what."""
     at = (now.advice["at"] or "-")[:19]
     source, former = now.advice["source"], before.advice["source"] if before else None
@@ -79,20 +81,20 @@ def lines(before: Look | None, now: Look) -> Iterator[str]:
     known = {_key(each): each["status"] for each in before.checks} if before else {}
     for check in now.checks:
         if known.get(_key(check), "met") != check["status"]:
-            yield f"{at}  {check['status']:8} {_of(check)}: {check['title']}{_figures(check)}"
-    told = {each["id"]: each for each in before.advice["recommendations"]} if before else {}
+            yield f"{at}  {check['status']:8} {_of(check)}: {check['title']}{_value_text(check)}"
+    previous = {each["id"]: each for each in before.advice["recommendations"]} if before else {}
     for each in now.to_do:
-        if each["id"] not in told:
+        if each["id"] not in previous:
             yield f"{at}  {each['severity']:8} {output.one_line(each['summary'])}  [{each['id']}]"
-        elif told[each["id"]]["recommended"] != each["recommended"]:
+        elif previous[each["id"]]["recommended"] != each["recommended"]:
             yield f"{at}  changed  {output.one_line(each['summary'])}  [{each['id']}]"
     still = {each["id"] for each in now.to_do}
-    for id_, each in told.items():
+    for id_, each in previous.items():
         if id_ not in still:
             yield f"{at}  over     {output.one_line(each['summary'])}  [{id_}]"
 
 
-def picture(now: Look, trouble: str) -> RenderableType:
+def render(now: WatchState, error_text: str) -> RenderableType:
     """Both tables, for a terminal."""
     from rich import box
     from rich.console import Group
@@ -104,7 +106,7 @@ def picture(now: Look, trouble: str) -> RenderableType:
     if answer["simulated"]:
         head.append("  simulated", style="yellow")
     parts: list[RenderableType] = [head]
-    said = trouble or ("" if source["up"] else source["message"])
+    said = error_text or ("" if source["up"] else source["message"])
     if said:
         parts.append(Text(f"{output.one_line(said)} What follows is what was known last.", style="bold red"))
     todo = Table("severity", "what to do", "change", "confidence", "id", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -117,7 +119,7 @@ def picture(now: Look, trouble: str) -> RenderableType:
     parts.append(todo if now.to_do else Text("Nothing to do.", style="green"))
     checks = Table("status", "of", "item", "", box=box.SIMPLE_HEAD, pad_edge=False)
     for check in now.checks:
-        cells = (check["status"], _of(check), check["title"], _figures(check).removeprefix(", "))
+        cells = (check["status"], _of(check), check["title"], _value_text(check).removeprefix(", "))
         checks.add_row(
             *(Text(cell, style=output.STYLES[check["status"]] if number == 0 else "")
               for number, cell in enumerate(cells))
@@ -126,16 +128,16 @@ def picture(now: Look, trouble: str) -> RenderableType:
     return Group(*parts)
 
 
-def _key(check: shapes.Check) -> tuple[str, str, str]:
+def _key(check: schema.Check) -> tuple[str, str, str]:
     return check["item"], check["scope"]["kind"], check["scope"]["name"]
 
 
-def _of(check: shapes.Check) -> str:
+def _of(check: schema.Check) -> str:
     kind, label = check["scope"]["kind"], check["scope"]["label"]
     return kind if kind == "fleet" else output.one_line(f"{kind} {label}")
 
 
-def _figures(check: shapes.Check) -> str:
+def _value_text(check: schema.Check) -> str:
     """The value and how far it is off, or why there is none."""
     if check["value"] is None:
         return f", {output.one_line(check['message'])}"

@@ -15,7 +15,7 @@ from typing import Any
 
 import requests
 
-from gpu_advisor.notify.alerts import ROUNDS_TO_LIVE, payload
+from gpu_advisor.notify.alerts import ALERT_TTL_EVALUATIONS, payload
 from gpu_advisor.settings import AlertmanagerSettings
 from gpu_advisor.sources.prometheus.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError
 from gpu_advisor.state.alert import Alert
@@ -30,7 +30,7 @@ MOST_ANSWER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class AlertmanagerState:
+class AlertmanagerStatus:
     """How one Alertmanager fares. `up` is None before anything was sent to it."""
 
     url: str
@@ -40,31 +40,33 @@ class AlertmanagerState:
 
 
 @dataclass(frozen=True, slots=True)
-class _Message:
+class _AlertBatch:
     """All alerts at one time; `expires` by the monotonic clock: told after it, what fires would read as resolved."""
 
     body: list[dict[str, Any]]
     expires: float
 
 
-class Alertmanagers:
+class AlertDispatcher:
     """`interval_seconds` is the longest time that passes between two calls of `send` while all is well."""
 
     def __init__(self, configured: Iterable[AlertmanagerSettings], interval_seconds: float) -> None:
         self._interval = interval_seconds
-        self._changing = threading.Lock()
+        self._status_lock = threading.Lock()
         self._senders = [
-            _Sender(each, interval_seconds, lambda state, at=index: self._now(at, state))  # type: ignore[misc]
+            _Sender(each, interval_seconds, lambda state, at=index: self._set_status(at, state))  # type: ignore[misc]
             for index, each in enumerate(configured)
         ]
-        self.states = tuple(AlertmanagerState(sender.url) for sender in self._senders)
+        self.states = tuple(AlertmanagerStatus(sender.url) for sender in self._senders)
 
     def send(self, alerts: Iterable[Alert], now: float) -> None:
         """Tell all of them all alerts, also that there are none: so it is known whether they answer. Never waits.
 
         What goes wrong is in `states`, and logged when it changes.
         """
-        message = _Message(payload(alerts, now, self._interval), time.monotonic() + ROUNDS_TO_LIVE * self._interval)
+        message = _AlertBatch(
+            payload(alerts, now, self._interval), time.monotonic() + ALERT_TTL_EVALUATIONS * self._interval
+        )
         for sender in self._senders:
             sender.tell(message)
 
@@ -72,8 +74,8 @@ class Alertmanagers:
         for sender in self._senders:
             sender.stop()
 
-    def _now(self, index: int, state: AlertmanagerState) -> None:
-        with self._changing:
+    def _set_status(self, index: int, state: AlertmanagerStatus) -> None:
+        with self._status_lock:
             self.states = (*self.states[:index], state, *self.states[index + 1 :])
 
 
@@ -81,19 +83,22 @@ class _Sender:
     """The thread that tells one Alertmanager."""
 
     def __init__(
-        self, settings: AlertmanagerSettings, longest_pause: float, changed: Callable[[AlertmanagerState], None]
+        self,
+        settings: AlertmanagerSettings,
+        max_retry_seconds: float,
+        on_status_change: Callable[[AlertmanagerStatus], None],
     ) -> None:
         self.url = settings.url
         self._settings = settings
-        self._longest_pause = longest_pause  # alerts live for several: no pause lets one end by itself
-        self._changed = changed
+        self._max_retry_seconds = max_retry_seconds  # alerts live for several: no pause lets one end by itself
+        self._on_status_change = on_status_change
         self._client = DeadlineClient()
         self._condition = threading.Condition()
-        self._message: _Message | None = None
+        self._message: _AlertBatch | None = None
         self._stopped = False
         self._thread: threading.Thread | None = None
 
-    def tell(self, message: _Message) -> None:
+    def tell(self, message: _AlertBatch) -> None:
         with self._condition:
             self._message = message
             self._condition.notify()
@@ -110,19 +115,19 @@ class _Sender:
         self._client.close()
 
     def _run(self) -> None:
-        state, pause = AlertmanagerState(self.url), FIRST_RETRY_SECONDS
-        while (message := self._next()) is not None:
+        state, pause = AlertmanagerStatus(self.url), FIRST_RETRY_SECONDS
+        while (message := self._next_message()) is not None:
             problem = self._deliver(message.body)
             if problem and problem != state.message:
                 log.warning("alertmanager %s: %s", self.url, problem)
             sent = state.sent if problem else state.sent + len(message.body)
             state = replace(state, up=not problem, message=problem, sent=sent)
-            self._changed(state)
+            self._on_status_change(state)
             if problem:
-                self._again(message, pause)
-            pause = min(2 * pause, self._longest_pause) if problem else FIRST_RETRY_SECONDS
+                self._retry_later(message, pause)
+            pause = min(2 * pause, self._max_retry_seconds) if problem else FIRST_RETRY_SECONDS
 
-    def _next(self) -> _Message | None:
+    def _next_message(self) -> _AlertBatch | None:
         """The newest message that is still true, when there is one; None at the end."""
         with self._condition:
             while not self._stopped:
@@ -132,7 +137,7 @@ class _Sender:
                 self._condition.wait()
         return None
 
-    def _again(self, message: _Message, pause: float) -> None:
+    def _retry_later(self, message: _AlertBatch, pause: float) -> None:
         """After a pause, what failed is due again, unless there is something newer."""
         with self._condition:
             self._condition.wait_for(lambda: self._stopped, pause)

@@ -11,16 +11,16 @@ from datetime import datetime, timezone
 from typing import Any
 
 from gpu_advisor.state.alert import Alert
-from gpu_advisor.state.view import Issued
+from gpu_advisor.state.view import PublishedRecommendation
 
 #: An alert that is not re-sent ends by itself; three missed rounds must not end it (Alertmanager clients' custom).
-ROUNDS_TO_LIVE = 4
+ALERT_TTL_EVALUATIONS = 4
 
 #: The end of an alert is told again for so long, in seconds, so that a message lost on the way does no harm.
-RESOLVED_RESENT_SECONDS = 15 * 60
+RESOLVED_RESEND_SECONDS = 15 * 60
 
 
-def from_issued(issued: Issued, cluster: str, external_url: str) -> Alert:
+def build_alert(issued: PublishedRecommendation, cluster: str, external_url: str) -> Alert:
     advice = issued.recommendation
     return Alert(
         id=issued.id,
@@ -43,7 +43,9 @@ def from_issued(issued: Issued, cluster: str, external_url: str) -> Alert:
     )
 
 
-def updated(before: Iterable[Alert], firing: Iterable[Alert], held: frozenset[str], now: float) -> tuple[Alert, ...]:
+def update_alerts(
+    before: Iterable[Alert], firing: Iterable[Alert], held: frozenset[str], now: float
+) -> tuple[Alert, ...]:
     """The alerts after an evaluation: those firing now, those held, and those that are over and still re-sent."""
     current = {alert.id: alert for alert in firing}
     for alert in before:
@@ -53,14 +55,14 @@ def updated(before: Iterable[Alert], firing: Iterable[Alert], held: frozenset[st
             current[alert.id] = alert
         else:
             over = alert if alert.resolved is not None else replace(alert, resolved=now)
-            if over.resolved is not None and now - over.resolved <= RESOLVED_RESENT_SECONDS:
+            if over.resolved is not None and now - over.resolved <= RESOLVED_RESEND_SECONDS:
                 current[alert.id] = over
     return tuple(current.values())
 
 
 def payload(alerts: Iterable[Alert], now: float, interval_seconds: float) -> list[dict[str, Any]]:
     """The body of POST /api/v2/alerts (Alertmanager's OpenAPI: postableAlerts)."""
-    ends = now + ROUNDS_TO_LIVE * interval_seconds
+    ends = now + ALERT_TTL_EVALUATIONS * interval_seconds
     return [
         {
             "labels": dict(alert.labels),

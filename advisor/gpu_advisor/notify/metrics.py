@@ -10,12 +10,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gpu_advisor import __version__
-from gpu_advisor.documents.document import abstentions
+from gpu_advisor.documents.serialize import abstentions
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.scaling.hpa import beyond_tolerance
-from gpu_advisor.notify.alertmanager import AlertmanagerState
+from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.state.outcomes import Outcomes
-from gpu_advisor.state.view import Issued, View
+from gpu_advisor.state.view import PublishedRecommendation, View
 
 #: Up to this many GPUs each has its checks, and the recommendations about it, as series of its own.
 MOST_SINGLE_GPUS = 1000
@@ -92,30 +92,33 @@ CATALOGUE: dict[str, tuple[Literal["gauge", "counter"], str, tuple[str, ...]]] =
     "gpu_advisor_alerts_sent_total": ("counter", "Alerts that the Alertmanager took.", ("alertmanager",)),
 }  # fmt: skip
 
-Row = tuple[str, tuple[str, ...], float]
+Sample = tuple[str, tuple[str, ...], float]
 
 
 class Exposition:
     """The text of /metrics. What is made of the view is made once a view: of a large fleet, it is nearly all."""
 
     def __init__(self) -> None:
-        self._made: tuple[View, bytes] | None = None
+        self._cache: tuple[View, bytes] | None = None
 
-    def of(self, view: View, alertmanagers: tuple[AlertmanagerState, ...]) -> bytes:
-        made = self._made
-        if made is None or made[0] is not view:
-            made = self._made = view, _text([*_health(view), *_conclusions(view), *_outcomes(view.outcomes)])
-        return made[1] + _text([*_senders(alertmanagers)])
+    def of(self, view: View, alertmanagers: tuple[AlertmanagerStatus, ...]) -> bytes:
+        cached = self._cache
+        if cached is None or cached[0] is not view:
+            cached = self._cache = (
+                view,
+                _text([*_health(view), *_recommendation_samples(view), *_outcomes(view.outcomes)]),
+            )
+        return cached[1] + _text([*_alertmanager_samples(alertmanagers)])
 
 
-def _text(rows: list[Row]) -> bytes:
+def _text(rows: list[Sample]) -> bytes:
     registry = CollectorRegistry()
     registry.register(_Collector(rows))
     return generate_latest(registry)
 
 
 class _Collector:
-    def __init__(self, rows: list[Row]) -> None:
+    def __init__(self, rows: list[Sample]) -> None:
         self._rows = rows
 
     def collect(self) -> Iterator[Metric]:
@@ -129,7 +132,7 @@ class _Collector:
         yield from families.values()
 
 
-def _health(view: View) -> Iterator[Row]:
+def _health(view: View) -> Iterator[Sample]:
     yield "gpu_advisor_build_info", (__version__,), 1
     yield "gpu_advisor_source_up", (view.source.name,), view.source.up
     yield "gpu_advisor_stale", (), view.stale
@@ -146,7 +149,7 @@ def _health(view: View) -> Iterator[Row]:
         yield "gpu_advisor_evaluation_duration_seconds", (), view.duration_seconds
 
 
-def _conclusions(view: View) -> Iterator[Row]:
+def _recommendation_samples(view: View) -> Iterator[Sample]:
     single = view.evaluation is not None and len(view.evaluation.facts.gpus) <= MOST_SINGLE_GPUS
     for issued in view.issued:
         yield from _recommendation(issued, single)
@@ -158,7 +161,7 @@ def _conclusions(view: View) -> Iterator[Row]:
     yield from _pools(view)
 
 
-def _recommendation(issued: Issued, single: bool) -> Iterator[Row]:
+def _recommendation(issued: PublishedRecommendation, single: bool) -> Iterator[Sample]:
     advice, id_ = issued.recommendation, (issued.id,)
     labels = (advice.kind, advice.scope.kind, advice.scope.name, advice.severity, issued.alert_name)
     yield "gpu_advisor_recommendation_info", (*id_, *labels), 1
@@ -172,7 +175,7 @@ def _recommendation(issued: Issued, single: bool) -> Iterator[Row]:
         yield "gpu_advisor_recommendation_gpu_info", (*id_, uuid), 1
 
 
-def _checks(evaluation: Evaluation) -> Iterator[Row]:
+def _checks(evaluation: Evaluation) -> Iterator[Sample]:
     """Four series a GPU are no burden for a thousand GPUs; beyond that, /checks has them and the counts are here."""
     counts = Counter((each.item, each.scope.kind, each.status.value) for each in evaluation.checks)
     for labels, count in sorted(counts.items()):
@@ -186,7 +189,7 @@ def _checks(evaluation: Evaluation) -> Iterator[Row]:
                 yield "gpu_advisor_check_value_ratio", labels3, check.value
 
 
-def _outcomes(outcomes: Outcomes) -> Iterator[Row]:
+def _outcomes(outcomes: Outcomes) -> Iterator[Sample]:
     for (kind, result), count in sorted(outcomes.counts.items()):
         yield "gpu_advisor_outcomes_total", (kind, result), count
     for kind, (number, total) in sorted(outcomes.errors.items()):
@@ -194,7 +197,7 @@ def _outcomes(outcomes: Outcomes) -> Iterator[Row]:
         yield "gpu_advisor_projection_error_ratio_total", (kind,), total
 
 
-def _pools(view: View) -> Iterator[Row]:
+def _pools(view: View) -> Iterator[Sample]:
     if view.evaluation is None:
         return
     for state in view.evaluation.pools:
@@ -216,7 +219,7 @@ def _pools(view: View) -> Iterator[Row]:
             yield "gpu_advisor_hpa_replicas", (name,), beyond_tolerance(replicas, present.get(name, 0))
 
 
-def _senders(alertmanagers: tuple[AlertmanagerState, ...]) -> Iterator[Row]:
+def _alertmanager_samples(alertmanagers: tuple[AlertmanagerStatus, ...]) -> Iterator[Sample]:
     for state in alertmanagers:
         if state.up is not None:
             yield "gpu_advisor_alertmanager_up", (state.url,), state.up

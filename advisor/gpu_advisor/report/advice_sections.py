@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gpu_advisor.documents.shapes import Check, Recommendation
-from gpu_advisor.report import figures
-from gpu_advisor.report.figures import UNKNOWN, money, percent, points, time, words
-from gpu_advisor.report.shapes import Report
-from gpu_advisor.report.tables import Cell, Section, Table, cell, should
+from gpu_advisor.documents.schema import Check, Recommendation
+from gpu_advisor.report import formatting as figures
+from gpu_advisor.report.formatting import UNKNOWN, money, percent, points, time, words
+from gpu_advisor.report.schema import Report
+from gpu_advisor.report.section_model import Cell, Section, Table, cell, should
 
 
 def checklist(document: Report) -> Section:
@@ -23,21 +23,23 @@ def checklist(document: Report) -> Section:
                     Cell(of),
                     Cell(each["status"]),
                     value,
-                    Cell(_band_of(each)),
+                    Cell(_format_target(each)),
                     Cell(each["message"]),
                 )
             )
     nodes = [each for each in document["checks"]["items"] if each["scope"]["kind"] == "node"]
     missed = sum(1 for each in nodes if each["status"] == "missed")
     unknown = sum(1 for each in nodes if each["status"] == "unknown")
-    said = [f"As it stands at {time(document['at'])} UTC, over the last minutes." if document["at"] else "Not known."]
+    paragraphs = [
+        f"As it stands at {time(document['at'])} UTC, over the last minutes." if document["at"] else "Not known."
+    ]
     if nodes:
-        said.append(f"Of {len(nodes)} items of single nodes, {missed} are missed and {unknown} are unknown.")
+        paragraphs.append(f"Of {len(nodes)} items of single nodes, {missed} are missed and {unknown} are unknown.")
     table = Table("Checklist", ("item", "of", "status", "value", "should be", "why"), tuple(rows))
-    return Section("checklist", "Checklist now", tuple(said), (table,) if rows else ())
+    return Section("checklist", "Checklist now", tuple(paragraphs), (table,) if rows else ())
 
 
-def _band_of(check: Check) -> str:
+def _format_target(check: Check) -> str:
     tell = money if check["item"] == "cost" else percent
     return should({"low": check["low"], "high": check["high"]}, tell)
 
@@ -47,20 +49,20 @@ def advice(document: Report) -> Section:
     if not listed:
         nothing = "Nothing is recommended now." if document["at"] else "Not known: no evaluation has succeeded."
         return Section("advice", "What to do", (nothing,))
-    said = []
+    paragraphs = []
     if document["recommendations_total"] > len(listed):
-        said.append(f"The first {len(listed)} of {document['recommendations_total']}.")
+        paragraphs.append(f"The first {len(listed)} of {document['recommendations_total']}.")
     worth = document["worth"]
     if worth["gpus"]:
         cost = "" if worth["money_per_hour"] is None else f", or {money(worth['money_per_hour'])} per hour"
-        said.append(f"All together are worth up to {worth['gpus']:.2g} GPUs' work{cost}.")
-    said.append("gpu-advisor recommend ID shows the evidence of one and how to apply it.")
-    rows = tuple(_recommended(document, number, each) for number, each in enumerate(listed))
+        paragraphs.append(f"All together are worth up to {worth['gpus']:.2g} GPUs' work{cost}.")
+    paragraphs.append("gpu-advisor recommend ID shows the evidence of one and how to apply it.")
+    rows = tuple(_recommendation_row(document, number, each) for number, each in enumerate(listed))
     head = ("urgency", "what to do", "change", "utilization then", "cost per hour", "since (UTC)", "ID")
-    return Section("advice", "What to do", tuple(said), (Table("Recommendations", head, rows),))
+    return Section("advice", "What to do", tuple(paragraphs), (Table("Recommendations", head, rows),))
 
 
-def _recommended(document: Report, number: int, each: Recommendation) -> tuple[Cell, ...]:
+def _recommendation_row(document: Report, number: int, each: Recommendation) -> tuple[Cell, ...]:
     path = f"/recommendations/{number}"
     change = f"{each['current']:g} → {each['recommended']:g} {each['unit']}"
     marks = [name for name, true in (("held", each["held"]), ("snoozed", each["snoozed"])) if true]
@@ -105,11 +107,13 @@ def outcomes(document: Report) -> Section:
 
 
 def unknown(document: Report) -> Section:
-    said = list(document["untold"])
+    paragraphs = list(document["untold"])
     for each in document["abstentions"]:
         about = "" if each["scope"]["kind"] == "fleet" else f" of {each['scope']['label']}"
-        said.append(f"{words(each['subject'])}{about} ({words(each['reason'])}): {each['message']}")
-    return Section("unknown", "What cannot be told, and why", tuple(said) or ("All that was asked for could be told.",))
+        paragraphs.append(f"{words(each['subject'])}{about} ({words(each['reason'])}): {each['message']}")
+    return Section(
+        "unknown", "What cannot be told, and why", tuple(paragraphs) or ("All that was asked for could be told.",)
+    )
 
 
 def making(document: Report) -> Section:
@@ -117,11 +121,13 @@ def making(document: Report) -> Section:
     own = "the exporters' own series"
     how = f"recorded series, and where there are none from {own}" if document["recorded"] else own
     steps = f"{period['points']} steps of {figures.length(period['step_seconds'])}"
-    said = [
+    paragraphs = [
         f"Read from {source['name']} at {source['address']}, in {steps}, from {how}.",
         "A GPU is there from its first to its last sighting. What was not seen is taken neither for use nor for waste.",
     ]
     if document["queries"]:
-        said.append("Each query gives the fleet's number again, pasted into a Prometheus that has the same series.")
+        paragraphs.append(
+            "Each query gives the fleet's number again, pasted into a Prometheus that has the same series."
+        )
     code = tuple((query["about"], query["promql"]) for query in document["queries"])
-    return Section("making", "How these numbers are made", tuple(said), (), code)
+    return Section("making", "How these numbers are made", tuple(paragraphs), (), code)

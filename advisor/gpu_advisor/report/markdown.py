@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from gpu_advisor.report.schema import Report
+from gpu_advisor.report.section_model import Section, Table
 from gpu_advisor.report.sections import sections, title, when
-from gpu_advisor.report.shapes import Report
-from gpu_advisor.report.tables import Section, Table
 
 #: What would begin markup, or an element, within a line (https://github.github.com/gfm/#backslash-escapes).
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&#])")
@@ -26,10 +26,10 @@ def _lines(document: Report) -> Iterator[str]:
 def _section(section: Section) -> Iterator[str]:
     yield f"\n## {escaped(section.title)}\n"
     as_list = section.key == "unknown" and len(section.words) > 1
-    for number, said in enumerate(section.words):
+    for number, paragraph in enumerate(section.words):
         if number and not as_list:
             yield ""
-        yield f"- {escaped(said)}" if as_list else escaped(said)
+        yield f"- {escaped(paragraph)}" if as_list else escaped(paragraph)
     for table in section.tables:
         yield f"\n### {escaped(table.title)}\n"
         yield from _table(table)

@@ -11,7 +11,7 @@ HOUR, DAY = 3600, 86400
 #: the dashboards; 5 minutes is what their utilization is a mean of.
 STEPS = ((2 * DAY, 300), (14 * DAY, 1800), (60 * DAY, HOUR), (400 * DAY, 6 * HOUR), (400 * DAY, DAY))
 
-SHORTEST_SECONDS, LONGEST_SECONDS = STEPS[0][1], STEPS[-1][0]
+MIN_REPORT_SECONDS, MAX_REPORT_SECONDS = STEPS[0][1], STEPS[-1][0]
 
 #: A large fleet has longer steps, so that there are at most so many of all GPUs: each is some hundred bytes while it is
 #: read, several times over, and the advisor that reads them has other work to do.
@@ -55,8 +55,10 @@ def period(now: float, since_seconds: float, gpus: int = 0) -> Period:
 
     Raises ValueError, which tells the mend.
     """
-    if not SHORTEST_SECONDS <= since_seconds <= LONGEST_SECONDS:
-        raise ValueError(f"a report is of 5 minutes (5m) to {LONGEST_SECONDS // DAY} days ({LONGEST_SECONDS // DAY}d)")
+    if not MIN_REPORT_SECONDS <= since_seconds <= MAX_REPORT_SECONDS:
+        raise ValueError(
+            f"a report is of 5 minutes (5m) to {MAX_REPORT_SECONDS // DAY} days ({MAX_REPORT_SECONDS // DAY}d)"
+        )
     fitting = [step for longest, step in STEPS if since_seconds <= longest]
     step = next((step for step in fitting if gpus * ceil(since_seconds / step) <= MOST_STEPS), fitting[-1])
     return Period(now // step * step, step, ceil(since_seconds / step))

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from gpu_advisor.report import figures
+from gpu_advisor.report import formatting as figures
 from gpu_advisor.report.advice_sections import advice, checklist, making, outcomes, unknown
-from gpu_advisor.report.figures import time
-from gpu_advisor.report.past_sections import cost, summary, use
-from gpu_advisor.report.shapes import Report
-from gpu_advisor.report.tables import Cell, Section
+from gpu_advisor.report.formatting import time
+from gpu_advisor.report.schema import Report
+from gpu_advisor.report.section_model import Cell, Section
+from gpu_advisor.report.usage_sections import cost, summary, use
 
 
 def sections(document: Report) -> list[Section]:
@@ -35,7 +35,7 @@ def when(document: Report) -> str:
     return f"{time(period['start'])} to {time(period['end'])} UTC, {length}"
 
 
-def rows_of(found: Sequence[Section]) -> Iterator[Cell]:
+def all_cells(found: Sequence[Section]) -> Iterator[Cell]:
     """All cells of all tables."""
     for section in found:
         for table in section.tables:

@@ -17,7 +17,7 @@ IDLE_UTILIZATION, IDLE_COVERAGE = "idle_utilization", "idle_coverage"
 IDLE_SECONDS = 1800
 
 #: What is counted or extrapolated may be a little more than the whole: these are cut off where they are used.
-COVERAGES = frozenset({COVERAGE, IDLE_COVERAGE})
+COVERAGE_PARTS = frozenset({COVERAGE, IDLE_COVERAGE})
 
 #: Part -> quantity of the mappings, and its reduction over a step.
 _QUANTITIES: Mapping[str, tuple[str, Reduction]] = {
@@ -47,7 +47,7 @@ def recorded(step_seconds: int) -> dict[str, Expression]:
         mean = Select("gpu:utilization_ratio:mean5m")
         return {
             UTILIZATION: mean,
-            COVERAGE: _whole_if_there(mean),  # what has a mean was seen, as on the dashboards
+            COVERAGE: _one_where_present(mean),  # what has a mean was seen, as on the dashboards
             MEMORY: memory,
             IDLE_UTILIZATION: _HALF_HOUR[UTILIZATION],
             IDLE_COVERAGE: _HALF_HOUR[COVERAGE],
@@ -63,7 +63,7 @@ def recorded(step_seconds: int) -> dict[str, Expression]:
 
 
 #: Of nodes nothing is recorded by the hour; the mean of 5 minutes is, at each evaluation of the rules.
-def recorded_cpu(step_seconds: int) -> Expression:
+def recorded_cpu_expression(step_seconds: int) -> Expression:
     return Select("node:cpu_ratio:mean5m", "mean", step_seconds)
 
 
@@ -76,23 +76,23 @@ def raw(
         each = [
             expression
             for speaker in speakers
-            if speaker.mapping.scope == scope and (expression := _of(part, speaker, step_seconds)) is not None
+            if speaker.mapping.scope == scope and (expression := _expression(part, speaker, step_seconds)) is not None
         ]
         if each:
             found[part] = union(*each)
     return found
 
 
-def _of(part: str, speaker: Speaker, step_seconds: int) -> Expression | None:
+def _expression(part: str, speaker: Speaker, step_seconds: int) -> Expression | None:
     quantity, reduction = _QUANTITIES[part]
     length = IDLE_SECONDS if part in (IDLE_UTILIZATION, IDLE_COVERAGE) else step_seconds
     window = max(length, ceil(2.5 * (speaker.interval_seconds or 0)))  # over two scrapes at least: a rate needs as many
     found = speaker.expression(quantity, reduction, window)
     if found is None and reduction == "coverage":  # an exporter that does not tell is believed, as in the checks
         mean = speaker.expression(quantity, "mean", window)
-        return None if mean is None else _whole_if_there(mean)
+        return None if mean is None else _one_where_present(mean)
     return found
 
 
-def _whole_if_there(mean: Expression) -> Expression:
+def _one_where_present(mean: Expression) -> Expression:
     return Affine(mean, 0.0, 1.0)

@@ -14,7 +14,7 @@ from math import fsum
 from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.evaluation.pools import HELD_MEMORY_RATIO
 from gpu_advisor.report import series
-from gpu_advisor.report.reading import Past, Steps
+from gpu_advisor.report.history_reader import Past, Steps
 
 IDLE_RATIO, IDLE_MIN_COVERAGE = 0.01, 0.9
 

@@ -13,16 +13,16 @@ from typing import Any
 
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.notify import alerts
-from gpu_advisor.notify.alertmanager import Alertmanagers
+from gpu_advisor.notify.alertmanager import AlertDispatcher
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.promql.expressions import Expression, Labels, Trail
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import Source, SourceError
 from gpu_advisor.sources.prometheus.remembered import RememberedRanges
 from gpu_advisor.state import outcomes
-from gpu_advisor.state.continuity import Given, Snooze, held_ids, running
+from gpu_advisor.state.active import ActiveRecommendation, Snooze, held_ids, running
 from gpu_advisor.state.ledger import Ledger
-from gpu_advisor.state.view import Issued, SourceState, View
+from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Service:
         settings: Settings,
         source: Source,
         ledger: Ledger,
-        alertmanagers: Alertmanagers,
+        alertmanagers: AlertDispatcher,
         tidy: Callable[[float], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -49,18 +49,22 @@ class Service:
         self._thread: threading.Thread | None = None
         self._failures: Counter[str] = Counter()
         self._publishing = threading.Lock()  # the loop and people's snoozes both replace the view
-        kept = ledger.active()
-        self._active = {id_: given for id_, (given, _) in kept.items()}
+        stored = ledger.active()
+        self._active = {id_: given for id_, (given, _) in stored.items()}
         self._alerts = ledger.alerts()
         self._snoozes = ledger.snoozes()
         self._promises, self._settling = ledger.promises()
         # Until the first evaluation, nothing that was said before can be judged: it is held.
-        former = [Issued(id_, given.since, advice, held=True) for id_, (given, advice) in kept.items() if advice]
+        former = [
+            PublishedRecommendation(id_, given.since, advice, held=True)
+            for id_, (given, advice) in stored.items()
+            if advice
+        ]
         self.view = View(
             settings.cluster,
-            SourceState(source.name, source.address, False, "not_yet", "not asked yet: wait a moment"),
-            issued=self._marked(former),
-            outcomes=outcomes.Outcomes().with_more(ledger.outcomes()),
+            SourceStatus(source.name, source.address, False, "not_yet", "not asked yet: wait a moment"),
+            issued=self._with_snoozes(former),
+            outcomes=outcomes.Outcomes().with_added(ledger.outcomes()),
             prices=tuple(sorted(settings.cost.gpu_price_per_hour.items())),
         )
 
@@ -76,11 +80,11 @@ class Service:
     def _loop(self) -> None:
         interval, first = self.settings.evaluation.interval_seconds, time.monotonic()
         while not self._stop.is_set():
-            begun = time.monotonic()
+            started = time.monotonic()
             self.attempt()
             young = time.monotonic() - first < 2 * interval
             pause = min(2.0, interval) if young else interval  # a new user should not look at an empty page
-            self._stop.wait(max(0.1, pause - (time.monotonic() - begun)))
+            self._stop.wait(max(0.1, pause - (time.monotonic() - started)))
 
     def attempt(self) -> None:
         """The edge of the loop: a defect in one round must not end all rounds, nor make an answer look current."""
@@ -88,7 +92,7 @@ class Service:
             self.round()
         except Exception:
             log.exception("the evaluation failed; the last good answer stays, and the next round tries again")
-            self._go_on("internal", "an error within the advisor itself: see its log, and report it")
+            self._record_failure("internal", "an error within the advisor itself: see its log, and report it")
         try:
             self._tidy(self._clock())
         except Exception:
@@ -96,50 +100,54 @@ class Service:
 
     def round(self) -> View:
         """One evaluation, and its publication."""
-        now, begun = round(self._clock(), 3), time.monotonic()
+        now, started = round(self._clock(), 3), time.monotonic()
         try:
             evaluation = evaluate(self._source, self.settings, now)
         except SourceError as error:
             if self.view.source.error != error.kind.value:
                 log.warning("source %s: %s", self._source.address, error)
-            self._go_on(error.kind.value, str(error))
+            self._record_failure(error.kind.value, str(error))
             return self.view
-        issued, held = self._issue(evaluation, now)
-        judged = self._follow_up(evaluation, issued, held)
+        issued, held = self._update_recommendations(evaluation, now)
+        judged = self._judge_outcomes(evaluation, issued, held)
         self._publish(
-            source=SourceState(self._source.name, self._source.address, True, last_success=now),
+            source=SourceStatus(self._source.name, self._source.address, True, last_success=now),
             evaluation=evaluation,
             issued=issued,
-            duration_seconds=time.monotonic() - begun,
+            duration_seconds=time.monotonic() - started,
             evaluations=self.view.evaluations + 1,
-            outcomes=self.view.outcomes.with_more(judged) if judged else self.view.outcomes,
+            outcomes=self.view.outcomes.with_added(judged) if judged else self.view.outcomes,
         )
         self._tell([each for each in self.view.issued if not each.held], held)
         return self.view
 
-    def _go_on(self, error: str, message: str) -> None:
+    def _record_failure(self, error: str, message: str) -> None:
         """Nothing new is known: the last good answer stays, marked stale, and all alerts go on as they are."""
         self._failures[error] += 1
         self._publish(source=replace(self.view.source, up=False, error=error, message=message))
         self._tell((), frozenset(alert.id for alert in self._alerts))
 
-    def _issue(self, evaluation: Evaluation, now: float) -> tuple[tuple[Issued, ...], frozenset[str]]:
+    def _update_recommendations(
+        self, evaluation: Evaluation, now: float
+    ) -> tuple[tuple[PublishedRecommendation, ...], frozenset[str]]:
         """This round's advice with its since, and the former advice that is held."""
         fresh = {advice.id(self.settings.cluster): advice for advice in evaluation.recommendations}
         before = self._active
         held = held_ids(before, frozenset(fresh), evaluation)
         given = {
-            id_: Given(before[id_].since if id_ in before else now, advice.kind, advice.scope, frozenset(advice.gpus))
+            id_: ActiveRecommendation(
+                before[id_].since if id_ in before else now, advice.kind, advice.scope, frozenset(advice.gpus)
+            )
             for id_, advice in fresh.items()
         }
         self._active = {**{id_: before[id_] for id_ in held}, **given}
-        issued = [Issued(id_, given[id_].since, advice) for id_, advice in fresh.items()]
-        self._remember(lambda: self._ledger.record(now, issued, held))
+        issued = [PublishedRecommendation(id_, given[id_].since, advice) for id_, advice in fresh.items()]
+        self._write_ledger(lambda: self._ledger.record(now, issued, held))
         former = [replace(each, held=True) for each in self.view.issued if each.id in held]
         return (*issued, *former), held
 
-    def _follow_up(
-        self, evaluation: Evaluation, issued: Iterable[Issued], held: frozenset[str]
+    def _judge_outcomes(
+        self, evaluation: Evaluation, issued: Iterable[PublishedRecommendation], held: frozenset[str]
     ) -> tuple[outcomes.Outcome, ...]:
         """What became of advice that ended some time ago."""
         seen = outcomes.see(evaluation)
@@ -147,20 +155,20 @@ class Service:
         self._promises, closed = outcomes.close(self._promises, made, held, seen)
         settle = self.settings.outcomes.settle_seconds
         self._settling, judged = outcomes.judge((*self._settling, *closed), seen, settle)
-        self._remember(lambda: self._ledger.keep_promises(self._promises, self._settling, judged))
+        self._write_ledger(lambda: self._ledger.save_tracked(self._promises, self._settling, judged))
         return judged
 
-    def _publish(self, issued: Iterable[Issued] | None = None, **changes: Any) -> None:
+    def _publish(self, issued: Iterable[PublishedRecommendation] | None = None, **changes: Any) -> None:
         """Replace the view, with snoozes as they are now."""
         with self._publishing:
             self.view = replace(
                 self.view,
-                issued=self._marked(self.view.issued if issued is None else issued),
+                issued=self._with_snoozes(self.view.issued if issued is None else issued),
                 failures=tuple(sorted(self._failures.items())),
                 **changes,
             )
 
-    def _marked(self, issued: Iterable[Issued]) -> tuple[Issued, ...]:
+    def _with_snoozes(self, issued: Iterable[PublishedRecommendation]) -> tuple[PublishedRecommendation, ...]:
         now = running(self._snoozes, self._clock())
         return tuple(
             each if each.snoozed == now.get(each.id) else replace(each, snoozed=now.get(each.id)) for each in issued
@@ -179,21 +187,21 @@ class Service:
             self._snoozes = {**others, id_: snooze} if snooze else others
         self._publish()
 
-    def _tell(self, firing: Iterable[Issued], held: frozenset[str]) -> None:
+    def _tell(self, firing: Iterable[PublishedRecommendation], held: frozenset[str]) -> None:
         """Send what is true. By the clock of now: the evaluation may have taken its time, and alerts run out."""
         now, before = self._clock(), self._alerts
         quiet = running(self._snoozes, now).keys()
         fresh = [
-            alerts.from_issued(each, self.settings.cluster, self.settings.web.external_url)
+            alerts.build_alert(each, self.settings.cluster, self.settings.web.external_url)
             for each in firing
             if each.id not in quiet
         ]
-        self._alerts = alerts.updated(before, fresh, held - quiet, now)
+        self._alerts = alerts.update_alerts(before, fresh, held - quiet, now)
         if self._alerts != before:
-            self._remember(lambda: self._ledger.keep_alerts(self._alerts))
+            self._write_ledger(lambda: self._ledger.keep_alerts(self._alerts))
         self.alertmanagers.send(self._alerts, now)
 
-    def _remember(self, write: Callable[[], object]) -> None:
+    def _write_ledger(self, write: Callable[[], object]) -> None:
         """A full disk costs the memory of a restart, never an answer or an alert."""
         try:
             write()

@@ -10,14 +10,14 @@ from math import ceil
 from pathlib import Path
 
 from gpu_advisor.allocation.allocator import Allocator, Terms
-from gpu_advisor.allocation.desk import GpuDesk
+from gpu_advisor.allocation.desk import AllocationService
 from gpu_advisor.allocation.errors import LeaseStoreError
 from gpu_advisor.allocation.leases import Leases
 from gpu_advisor.allocation.machines import Machines
 from gpu_advisor.allocation.monitoring import Monitor
 from gpu_advisor.allocation.store import LeaseStore
 from gpu_advisor.evaluation import signals
-from gpu_advisor.notify.alertmanager import Alertmanagers
+from gpu_advisor.notify.alertmanager import AlertDispatcher
 from gpu_advisor.observation.compile import compile_signals
 from gpu_advisor.observation.queries import IDENTITY, identity_queries
 from gpu_advisor.promql.expressions import metrics_of
@@ -38,18 +38,18 @@ from gpu_advisor.state.ledger import Ledger
 log = logging.getLogger(__name__)
 
 
-class StartError(Exception):
+class StartupError(Exception):
     """The advisor cannot start. The message tells the mend."""
 
 
 @dataclass
-class Advisor:
+class RunningAdvisor:
     """All running parts of one advisor. `close` stops them in the order in which nothing is lost."""
 
     service: Service
     source: Source
     history: History | None = None
-    gpus: GpuDesk | None = None
+    gpus: AllocationService | None = None
     _closers: list[Callable[[], object]] = field(default_factory=list)
 
     def close(self) -> None:
@@ -57,10 +57,10 @@ class Advisor:
             close()
 
 
-def build(settings: Settings, prepare: Callable[[History], None] | None = None) -> Advisor:
+def build(settings: Settings, fill_history: Callable[[History], None] | None = None) -> RunningAdvisor:
     """Open source, history and ledger and start scraping; the service is started by the caller.
 
-    `prepare` may fill an embedded history before scraping begins. Raises StartError or ConfigError.
+    `fill_history` may fill an embedded history before scraping begins. Raises StartupError or ConfigError.
     """
     state_dir = Path(settings.state_dir)
     closers: list[Callable[[], object]] = []
@@ -79,44 +79,48 @@ def build(settings: Settings, prepare: Callable[[History], None] | None = None) 
     except (OSError, HistoryError, sqlite3.Error) as error:
         for close in reversed(closers):
             close()
-        raise StartError(f"{state_dir}: {error}; is it writable, and is no other advisor using it?") from error
+        raise StartupError(f"{state_dir}: {error}; is it writable, and is no other advisor using it?") from error
     if history is not None:
-        if prepare:
-            prepare(history)
+        if fill_history:
+            fill_history(history)
         scraper = _scraper(settings, history)
         scraper.start()
         closers.append(lambda: scraper.stop(timeout_seconds=2))
-    alertmanagers = Alertmanagers(settings.alertmanagers, longest_round_seconds(settings))
+    alertmanagers = AlertDispatcher(settings.alertmanagers, max_evaluation_interval_seconds(settings))
     closers.append(alertmanagers.close)
     service = Service(settings, source, ledger, alertmanagers, _retention(settings, history, ledger))
     closers.append(service.stop)
     try:
-        gpus = _gpus(settings, service)
-    except (StartError, ConfigError):
+        gpus = _allocation_service(settings, service)
+    except (StartupError, ConfigError):
         for close in reversed(closers):
             close()
         raise
     closers += [gpus.allocator.close, gpus.monitor.stop]
-    return Advisor(service, source, history, gpus, closers)
+    return RunningAdvisor(service, source, history, gpus, closers)
 
 
-def _gpus(settings: Settings, service: Service) -> GpuDesk:
-    """Where GPUs are given out. Raises ConfigError for its file, StartError for its database."""
-    chosen = settings.allocation
-    logging.getLogger("gpu_advisor.allocation").setLevel(chosen.log_level)
-    file = Path(chosen.inventory_file) if chosen.inventory_file else None
-    machines = Machines(lambda: service.view, chosen.gpu_memory_specs, file)
+def _allocation_service(settings: Settings, service: Service) -> AllocationService:
+    """Where GPUs are given out. Raises ConfigError for its file, StartupError for its database."""
+    allocation_settings = settings.allocation
+    logging.getLogger("gpu_advisor.allocation").setLevel(allocation_settings.log_level)
+    file = Path(allocation_settings.inventory_file) if allocation_settings.inventory_file else None
+    machines = Machines(lambda: service.view, allocation_settings.gpu_memory_specs, file)
     try:
-        leases = Leases(LeaseStore(Path(chosen.database or Path(settings.state_dir) / "leases.db")))
+        leases = Leases(LeaseStore(Path(allocation_settings.database or Path(settings.state_dir) / "leases.db")))
     except LeaseStoreError as error:
-        raise StartError(str(error)) from error
-    allocator = Allocator(leases, machines, Terms(chosen.lease_seconds, chosen.longest_lease_seconds))
-    monitor = Monitor(allocator, machines, chosen.monitor_update_interval, chosen.resource_change_threshold)
+        raise StartupError(str(error)) from error
+    allocator = Allocator(
+        leases, machines, Terms(allocation_settings.lease_seconds, allocation_settings.longest_lease_seconds)
+    )
+    monitor = Monitor(
+        allocator, machines, allocation_settings.monitor_update_interval, allocation_settings.resource_change_threshold
+    )
     monitor.start()
-    return GpuDesk(allocator, machines, monitor, chosen)
+    return AllocationService(allocator, machines, monitor, allocation_settings)
 
 
-def longest_round_seconds(settings: Settings) -> float:
+def max_evaluation_interval_seconds(settings: Settings) -> float:
     """From one round to the next at the worst: alerts must outlive a source that is slow, but within its time limit."""
     prometheus = settings.source.prometheus
     queries = len(IDENTITY) + len(signals.CATALOGUE)
@@ -135,7 +139,7 @@ def one_shot_source(settings: Settings) -> Source:
 
 
 #: What ended or was judged so long ago is dropped from the ledger.
-LEDGER_DAYS = 400
+LEDGER_RETENTION_DAYS = 400
 
 
 def _retention(settings: Settings, history: History | None, ledger: Ledger) -> Callable[[float], None]:
@@ -147,7 +151,7 @@ def _retention(settings: Settings, history: History | None, ledger: Ledger) -> C
         nonlocal last
         if now - last > 600:
             last = now
-            ledger.forget_before(now - LEDGER_DAYS * 86400)
+            ledger.delete_before(now - LEDGER_RETENTION_DAYS * 86400)
             if history is not None:
                 history.delete_before(now - embedded.retention_days * 86400)
 
@@ -156,11 +160,11 @@ def _retention(settings: Settings, history: History | None, ledger: Ledger) -> C
 
 def _scraper(settings: Settings, history: History) -> Scraper:
     embedded = settings.source.embedded or EmbeddedSource()
-    every = [Speaker(mapping) for mapping in mappings()]
-    expressions = [*identity_queries(settings).values(), *compile_signals(every, settings).values()]
-    wanted = frozenset(name for expression in expressions for name in metrics_of(expression))
+    dialects = [Speaker(mapping) for mapping in mappings()]
+    expressions = [*identity_queries(settings).values(), *compile_signals(dialects, settings).values()]
+    metric_names = frozenset(name for expression in expressions for name in metrics_of(expression))
     try:
-        return Scraper(history, embedded.targets, embedded.scrape_interval_seconds, wanted)
+        return Scraper(history, embedded.targets, embedded.scrape_interval_seconds, metric_names)
     except ValueError as error:
         raise ConfigError(f"source.embedded.targets: {error}") from error
 

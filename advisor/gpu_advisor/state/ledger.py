@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from gpu_advisor.evaluation.recommendation import Recommendation, Scope
+from gpu_advisor.state.active import ActiveRecommendation, Snooze
 from gpu_advisor.state.alert import Alert
-from gpu_advisor.state.archive import put_down, read_back
-from gpu_advisor.state.continuity import Given, Snooze
-from gpu_advisor.state.outcomes import Closed, Outcome, Promise
-from gpu_advisor.state.view import Issued
+from gpu_advisor.state.outcomes import ClosedRecommendation, Outcome, TrackedRecommendation
+from gpu_advisor.state.serialization import deserialize, serialize
+from gpu_advisor.state.view import PublishedRecommendation
 
 _SCHEMA = """
 DROP TABLE IF EXISTS advice;
@@ -40,10 +40,10 @@ CREATE INDEX IF NOT EXISTS outcomes_judged ON outcomes (judged);
 """
 
 #: What makes advice worth writing again; its evidence has other values every time.
-_Key = tuple[float, str, float, float, str, frozenset[str]]
+_ChangeKey = tuple[float, str, float, float, str, frozenset[str]]
 
 
-def _key(issued: Issued) -> _Key:
+def _key(issued: PublishedRecommendation) -> _ChangeKey:
     of = issued.recommendation
     return issued.since, of.severity, of.current, of.recommended, of.diagnosis, frozenset(of.gpus)
 
@@ -58,34 +58,35 @@ class Ledger:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(_SCHEMA)
-        self._written: dict[str, _Key] = {}
-        self._promises: dict[str, Promise] = {}
-        self._settling: tuple[Closed, ...] = ()
+        self._last_written_keys: dict[str, _ChangeKey] = {}
+        self._promises: dict[str, TrackedRecommendation] = {}
+        self._settling: tuple[ClosedRecommendation, ...] = ()
 
-    def active(self) -> dict[str, tuple[Given, Recommendation | None]]:
+    def active(self) -> dict[str, tuple[ActiveRecommendation, Recommendation | None]]:
         """Advice that has not ended, by id, with what was said if that can be read."""
         rows = self._rows(
             "SELECT id, since, kind, scope_kind, scope_name, gpus, recommendation FROM given WHERE ended IS NULL"
         )
         return {
             id_: (
-                Given(since, kind, Scope(scope_kind, scope_name), frozenset(json.loads(gpus))),
-                read_back(Recommendation, text),
+                ActiveRecommendation(since, kind, Scope(scope_kind, scope_name), frozenset(json.loads(gpus))),
+                deserialize(Recommendation, text),
             )
             for id_, since, kind, scope_kind, scope_name, gpus, text in rows
         }
 
-    def record(self, now: float, seen: Iterable[Issued], held: Iterable[str]) -> None:
+    def record(self, now: float, recommendations: Iterable[PublishedRecommendation], held: Iterable[str]) -> None:
         """Note what is advised now, and end what is neither seen nor held."""
-        fresh = {each.id: each for each in seen}
+        fresh = {each.id: each for each in recommendations}
         keys = {id_: _key(each) for id_, each in fresh.items()}
-        changed = [each for id_, each in fresh.items() if self._written.get(id_) != keys[id_]]
-        going_on = {*fresh, *held}
+        changed = [each for id_, each in fresh.items() if self._last_written_keys.get(id_) != keys[id_]]
+        still_active = {*fresh, *held}
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             active = {id_ for (id_,) in self._db.execute("SELECT id FROM given WHERE ended IS NULL")}
             self._db.executemany(
-                "UPDATE given SET ended = ? WHERE id = ? AND ended IS NULL", [(now, id_) for id_ in active - going_on]
+                "UPDATE given SET ended = ? WHERE id = ? AND ended IS NULL",
+                [(now, id_) for id_ in active - still_active],
             )
             self._db.executemany(
                 "INSERT INTO given (id, since, kind, scope_kind, scope_name, gpus, recommendation)"
@@ -93,7 +94,9 @@ class Ledger:
                 " SET gpus = excluded.gpus, recommendation = excluded.recommendation, ended = NULL",
                 [_row(each) for each in changed],
             )
-        self._written = {id_: key for id_, key in {**self._written, **keys}.items() if id_ in going_on}
+        self._last_written_keys = {
+            id_: key for id_, key in {**self._last_written_keys, **keys}.items() if id_ in still_active
+        }
 
     def alerts(self) -> tuple[Alert, ...]:
         """What Alertmanager was last told, to go on from after a restart."""
@@ -119,20 +122,23 @@ class Ledger:
                 row = (id_, snooze.reason, snooze.made, snooze.until)
                 self._db.execute("INSERT INTO snoozes VALUES (?, ?, ?, ?)", row)
 
-    def promises(self) -> tuple[dict[str, Promise], tuple[Closed, ...]]:
+    def promises(self) -> tuple[dict[str, TrackedRecommendation], tuple[ClosedRecommendation, ...]]:
         """Those that are open, by id, and those that settle."""
-        open_ = [read_back(Promise, text) for (text,) in self._rows("SELECT promise FROM promises")]
-        settling = [read_back(Closed, text) for (text,) in self._rows("SELECT closed FROM settling")]
+        open_ = [deserialize(TrackedRecommendation, text) for (text,) in self._rows("SELECT promise FROM promises")]
+        settling = [deserialize(ClosedRecommendation, text) for (text,) in self._rows("SELECT closed FROM settling")]
         self._promises = {each.id: each for each in open_ if each}
         self._settling = tuple(each for each in settling if each)
         return dict(self._promises), self._settling
 
-    def keep_promises(
-        self, open_: Mapping[str, Promise], settling: Sequence[Closed], judged: Sequence[Outcome]
+    def save_tracked(
+        self,
+        open_: Mapping[str, TrackedRecommendation],
+        settling: Sequence[ClosedRecommendation],
+        judged: Sequence[Outcome],
     ) -> None:
         """Keep what is open and what settles in place of what was, and add the outcomes."""
         gone = [(id_,) for id_ in self._promises.keys() - open_.keys()]
-        changed = [(id_, put_down(each)) for id_, each in open_.items() if self._promises.get(id_) != each]
+        changed = [(id_, serialize(each)) for id_, each in open_.items() if self._promises.get(id_) != each]
         moved = tuple(settling) != self._settling
         if not (gone or changed or moved or judged):
             return
@@ -142,18 +148,18 @@ class Ledger:
             self._db.executemany("INSERT OR REPLACE INTO promises VALUES (?, ?)", changed)
             if moved:
                 self._db.execute("DELETE FROM settling")
-                self._db.executemany("INSERT INTO settling VALUES (?)", [(put_down(each),) for each in settling])
+                self._db.executemany("INSERT INTO settling VALUES (?)", [(serialize(each),) for each in settling])
             self._db.executemany(
-                "INSERT INTO outcomes VALUES (?, ?)", [(each.judged, put_down(each)) for each in judged]
+                "INSERT INTO outcomes VALUES (?, ?)", [(each.judged, serialize(each)) for each in judged]
             )
         self._promises, self._settling = dict(open_), tuple(settling)
 
     def outcomes(self) -> tuple[Outcome, ...]:
         """All outcomes, the oldest first."""
         texts = self._rows("SELECT outcome FROM outcomes ORDER BY judged, rowid")
-        return tuple(each for (text,) in texts if (each := read_back(Outcome, text)))
+        return tuple(each for (text,) in texts if (each := deserialize(Outcome, text)))
 
-    def forget_before(self, time: float) -> None:
+    def delete_before(self, time: float) -> None:
         """Drop what ended or was judged before then (seconds since 1970), and snoozes that were over by then."""
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
@@ -170,7 +176,7 @@ class Ledger:
             return self._db.execute(query).fetchall()
 
 
-def _row(issued: Issued) -> tuple[object, ...]:
+def _row(issued: PublishedRecommendation) -> tuple[object, ...]:
     of = issued.recommendation
     gpus = json.dumps(sorted(of.gpus))
-    return issued.id, issued.since, of.kind, of.scope.kind, of.scope.name, gpus, put_down(of)
+    return issued.id, issued.since, of.kind, of.scope.kind, of.scope.name, gpus, serialize(of)

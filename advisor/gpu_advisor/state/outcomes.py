@@ -14,20 +14,20 @@ from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.recommendation import Recommendation, Scope
 
 #: Differences of utilization below this (two percentage points) are noise, not an improvement.
-NOISE_RATIO = 0.02
+MIN_IMPROVEMENT_RATIO = 0.02
 
 #: A scope that cannot be seen is waited for so many settling times, then its outcome is unknown.
-PATIENCE = 4
+MAX_SETTLE_PERIODS = 4
 
 #: Advice in these units says how large its scope should be, so that it can be seen whether it was applied.
 SIZES = frozenset({"replicas", "GPUs"})
 
 
 #: Outcomes that are listed; the counts are of all of them.
-MOST_RECENT = 1000
+MAX_RECENT_OUTCOMES = 1000
 
 
-class Result(str, Enum):
+class OutcomeResult(str, Enum):
     APPLIED = "applied"
     PARTLY_APPLIED = "partly_applied"
     NOT_APPLIED = "not_applied"  # the size went the other way
@@ -35,22 +35,22 @@ class Result(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class UtilizationSnapshot:
     """What an evaluation saw of scopes, by kind and name: mean GPU utilization, and pools' sizes in both units."""
 
     at: float
     utilization: Mapping[tuple[str, str], float]
     sizes: Mapping[tuple[str, str], Mapping[str, float]]
 
-    def size(self, told: Promise) -> float | None:
+    def size(self, tracked: TrackedRecommendation) -> float | None:
         """None where the advice was not about the size of a pool; a pool that is gone has none left."""
-        if told.unit not in SIZES or told.scope.kind != "pool":
+        if tracked.unit not in SIZES or tracked.scope.kind != "pool":
             return None
-        return self.sizes.get(_key(told.scope), {}).get(told.unit, 0.0)
+        return self.sizes.get(_key(tracked.scope), {}).get(tracked.unit, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
+class TrackedRecommendation:
     """What advice said would happen, and how things were. Times in seconds since 1970, ratios 0..1 or not known."""
 
     id: str
@@ -66,10 +66,10 @@ class Promise:
 
 
 @dataclass(frozen=True, slots=True)
-class Closed:
+class ClosedRecommendation:
     """A promise whose advice ended or was acted upon, and the size that was there then (None: not about a size)."""
 
-    promise: Promise
+    promise: TrackedRecommendation
     at: float
     size: float | None
 
@@ -78,9 +78,9 @@ class Closed:
 class Outcome:
     """`improved` and `error_ratio` (observed less projected utilization) are None where they cannot be told."""
 
-    closed: Closed
+    closed: ClosedRecommendation
     judged: float
-    result: Result
+    result: OutcomeResult
     utilization_ratio: float | None
     improved: bool | None
     error_ratio: float | None
@@ -97,7 +97,7 @@ class Outcomes:
     counts: Mapping[tuple[str, str], int] = field(default_factory=dict)
     errors: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
-    def with_more(self, judged: Iterable[Outcome]) -> Outcomes:
+    def with_added(self, judged: Iterable[Outcome]) -> Outcomes:
         judged = tuple(judged)
         counts, errors = dict(self.counts), dict(self.errors)
         for each in judged:
@@ -106,13 +106,13 @@ class Outcomes:
             if each.error_ratio is not None:
                 number, total = errors.get(kind, (0, 0.0))
                 errors[kind] = number + 1, total + abs(each.error_ratio)
-        return Outcomes((*self.recent, *judged)[-MOST_RECENT:], counts, errors)
+        return Outcomes((*self.recent, *judged)[-MAX_RECENT_OUTCOMES:], counts, errors)
 
 
 NO_OUTCOMES = Outcomes()
 
 
-def see(evaluation: Evaluation) -> Seen:
+def see(evaluation: Evaluation) -> UtilizationSnapshot:
     """The part of an evaluation that promises are held against."""
     sizes = {
         _key(state.pool.scope): {
@@ -126,19 +126,22 @@ def see(evaluation: Evaluation) -> Seen:
         for check in evaluation.checks
         if check.item == "gpu_utilization" and check.value is not None
     }
-    return Seen(evaluation.at, utilization, sizes)
+    return UtilizationSnapshot(evaluation.at, utilization, sizes)
 
 
-def promise(id_: str, since: float, advice: Recommendation, seen: Seen) -> Promise:
-    return Promise(
+def promise(id_: str, since: float, advice: Recommendation, snapshot: UtilizationSnapshot) -> TrackedRecommendation:
+    return TrackedRecommendation(
         id_, advice.kind, advice.direction, advice.scope, advice.unit, since, advice.current, advice.recommended,
-        seen.utilization.get(_key(advice.scope)), advice.projection.utilization_ratio,
+        snapshot.utilization.get(_key(advice.scope)), advice.projection.utilization_ratio,
     )  # fmt: skip
 
 
 def close(
-    open_: Mapping[str, Promise], made: Iterable[Promise], held: frozenset[str], seen: Seen
-) -> tuple[dict[str, Promise], tuple[Closed, ...]]:
+    open_: Mapping[str, TrackedRecommendation],
+    made: Iterable[TrackedRecommendation],
+    held: frozenset[str],
+    snapshot: UtilizationSnapshot,
+) -> tuple[dict[str, TrackedRecommendation], tuple[ClosedRecommendation, ...]]:
     """The promises that are open after an evaluation, and those that closed with it.
 
     While advice stays the same its first promise counts. Where the size changed and there is advice still, one
@@ -151,9 +154,9 @@ def close(
         if id_ in held:
             still[id_] = former
         elif present is None:
-            closed.append(Closed(former, seen.at, seen.size(former)))
+            closed.append(ClosedRecommendation(former, snapshot.at, snapshot.size(former)))
         elif present.current != former.current and former.unit in SIZES:
-            closed.append(Closed(former, seen.at, present.current))
+            closed.append(ClosedRecommendation(former, snapshot.at, present.current))
         elif present.recommended == former.recommended:
             still[id_] = former
         else:
@@ -162,42 +165,42 @@ def close(
 
 
 def judge(
-    settling: Iterable[Closed], seen: Seen, settle_seconds: float
-) -> tuple[tuple[Closed, ...], tuple[Outcome, ...]]:
+    settling: Iterable[ClosedRecommendation], snapshot: UtilizationSnapshot, settle_seconds: float
+) -> tuple[tuple[ClosedRecommendation, ...], tuple[Outcome, ...]]:
     """Those that still settle, and the outcomes of those that have settled."""
     waiting, outcomes = [], []
     for closed in settling:
-        age = seen.at - closed.at
-        is_seen = _key(closed.promise.scope) in seen.utilization
-        if age < settle_seconds or (not is_seen and age < PATIENCE * settle_seconds):
+        age = snapshot.at - closed.at
+        is_observed = _key(closed.promise.scope) in snapshot.utilization
+        if age < settle_seconds or (not is_observed and age < MAX_SETTLE_PERIODS * settle_seconds):
             waiting.append(closed)
         else:
-            outcomes.append(_outcome(closed, seen))
+            outcomes.append(_outcome(closed, snapshot))
     return tuple(waiting), tuple(outcomes)
 
 
-def _outcome(closed: Closed, seen: Seen) -> Outcome:
-    told, result = closed.promise, _result(closed)
-    observed = seen.utilization.get(_key(told.scope))
-    if seen.size(told) != closed.size:
+def _outcome(closed: ClosedRecommendation, snapshot: UtilizationSnapshot) -> Outcome:
+    tracked, result = closed.promise, _result(closed)
+    observed = snapshot.utilization.get(_key(tracked.scope))
+    if snapshot.size(tracked) != closed.size:
         observed = None  # resized once more meanwhile: what is seen now is not this advice's doing
     improved = error = None
-    if observed is not None and told.utilization_ratio is not None:
-        gain = observed - told.utilization_ratio
-        improved = (-gain if told.direction == "up" else gain) > NOISE_RATIO
-    if observed is not None and told.projected_ratio is not None and closed.size == told.recommended:
-        error = observed - told.projected_ratio  # a projection is of the size that was recommended, and of no other
-    return Outcome(closed, seen.at, result, observed, improved, error)
+    if observed is not None and tracked.utilization_ratio is not None:
+        gain = observed - tracked.utilization_ratio
+        improved = (-gain if tracked.direction == "up" else gain) > MIN_IMPROVEMENT_RATIO
+    if observed is not None and tracked.projected_ratio is not None and closed.size == tracked.recommended:
+        error = observed - tracked.projected_ratio  # a projection is of the size that was recommended, and of no other
+    return Outcome(closed, snapshot.at, result, observed, improved, error)
 
 
-def _result(closed: Closed) -> Result:
-    told = closed.promise
-    if closed.size is None or closed.size == told.current:
-        return Result.CAUSE_GONE
-    sign = 1 if told.recommended >= told.current else -1
-    if sign * (closed.size - told.current) < 0:
-        return Result.NOT_APPLIED
-    return Result.APPLIED if sign * (closed.size - told.recommended) >= 0 else Result.PARTLY_APPLIED
+def _result(closed: ClosedRecommendation) -> OutcomeResult:
+    tracked = closed.promise
+    if closed.size is None or closed.size == tracked.current:
+        return OutcomeResult.CAUSE_GONE
+    sign = 1 if tracked.recommended >= tracked.current else -1
+    if sign * (closed.size - tracked.current) < 0:
+        return OutcomeResult.NOT_APPLIED
+    return OutcomeResult.APPLIED if sign * (closed.size - tracked.recommended) >= 0 else OutcomeResult.PARTLY_APPLIED
 
 
 def _key(scope: Scope) -> tuple[str, str]:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.recommendation import Recommendation
-from gpu_advisor.state.continuity import Snooze
+from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.outcomes import NO_OUTCOMES, Outcomes
 
 RUNBOOKS = "https://github.com/gpu-advisor/gpu-advisor/blob/main/docs/runbooks"
 
 
 @dataclass(frozen=True, slots=True)
-class SourceState:
+class SourceStatus:
     """How the data source fares. Times in seconds since 1970; `error` and `message` are empty while it is up."""
 
     name: str
@@ -25,7 +25,7 @@ class SourceState:
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class PublishedRecommendation:
     """A recommendation as it is given out. `held` means that it was concluded before and cannot be judged now."""
 
     id: str
@@ -49,9 +49,9 @@ class View:
     """The last good evaluation, and whether it is still current."""
 
     cluster: str
-    source: SourceState
+    source: SourceStatus
     evaluation: Evaluation | None = None
-    issued: tuple[Issued, ...] = ()
+    issued: tuple[PublishedRecommendation, ...] = ()
     duration_seconds: float | None = None
     evaluations: int = 0
     failures: tuple[tuple[str, int], ...] = ()

@@ -11,27 +11,27 @@ from cheroot import wsgi
 from cheroot.ssl.builtin import BuiltinSSLAdapter
 
 from gpu_advisor import __version__
-from gpu_advisor.allocation.desk import GpuDesk
+from gpu_advisor.allocation.desk import AllocationService
 from gpu_advisor.runtime.service import Service
 from gpu_advisor.settings import ConfigError, Web
 from gpu_advisor.settings.addresses import check_free, split
-from gpu_advisor.web.api.access import Access
-from gpu_advisor.web.api.api import MOST_BODY_BYTES, Doors, create_app
+from gpu_advisor.web.api.app import MAX_BODY_BYTES, ApiContext, create_app
+from gpu_advisor.web.api.authentication import Authenticator
 
 
 class WebServer:
     """Serves the service's view at HOST:PORT until stopped. Raises AddressError if the address cannot be had, and
     ConfigError if the certificate or a login cannot."""
 
-    def __init__(self, service: Service, address: str, gpus: GpuDesk | None = None) -> None:
+    def __init__(self, service: Service, address: str, gpus: AllocationService | None = None) -> None:
         check_free(address, "--advisor-address (or web.listen_address)")
         web = service.settings.web
-        doors = Doors(
+        doors = ApiContext(
             lambda: service.view,
             lambda: service.alertmanagers.states,
             service.snooze,
             service.settings,
-            access_of(web),
+            build_authenticator(web),
             curves=service.curves,
             gpus=gpus,
         )
@@ -43,7 +43,7 @@ class WebServer:
             request_queue_size=128,
         )
         # Room for the header; the application tells in a problem document what is too large.
-        self._server.max_request_body_size = 2 * MOST_BODY_BYTES
+        self._server.max_request_body_size = 2 * MAX_BODY_BYTES
         self._server.max_request_header_size = 64 * 1024
         if web.cert_file:
             self._server.ssl_adapter = _tls(web)
@@ -59,7 +59,7 @@ class WebServer:
         self._server.stop()
 
 
-def access_of(web: Web) -> Access:
+def build_authenticator(web: Web) -> Authenticator:
     """Who may come in. Raises ConfigError."""
     if web.users and find_spec("bcrypt") is None:
         raise ConfigError("web.users needs bcrypt: pip install 'gpu-advisor[web]'")
@@ -69,7 +69,7 @@ def access_of(web: Web) -> Access:
         raise ConfigError(f"web.bearer_token_file: {error}; give the path of a readable file") from error
     if web.bearer_token_file and not token:
         raise ConfigError(f"web.bearer_token_file: {web.bearer_token_file} is empty: write the token into it")
-    return Access({name: hash_.get_secret_value() for name, hash_ in web.users.items()}, token)
+    return Authenticator({name: hash_.get_secret_value() for name, hash_ in web.users.items()}, token)
 
 
 def _tls(web: Web) -> BuiltinSSLAdapter:

@@ -9,11 +9,11 @@ from gpu_exporter.devices.ascend import AscendDriver
 from gpu_exporter.devices.base import Driver, DriverSettings
 from gpu_exporter.devices.intel import IntelDriver
 from gpu_exporter.devices.nvidia import NvidiaDriver
-from gpu_exporter.devices.remembered import Remembered
+from gpu_exporter.devices.persistent import PersistentDriver
 
 DRIVERS: dict[str, Callable[[DriverSettings], Driver]] = {
-    "amd": lambda there: Remembered(AmdDriver(there.sysfs, there.procfs), there.state_file("amd")),
-    "ascend": lambda there: Remembered(AscendDriver(there.sysfs, there.procfs), there.state_file("ascend")),
-    "intel": lambda there: Remembered(IntelDriver(there.sysfs, there.procfs), there.state_file("intel")),
-    "nvidia": lambda there: NvidiaDriver(there.state_file("nvidia")),
+    "amd": lambda paths: PersistentDriver(AmdDriver(paths.sysfs, paths.procfs), paths.state_file("amd")),
+    "ascend": lambda paths: PersistentDriver(AscendDriver(paths.sysfs, paths.procfs), paths.state_file("ascend")),
+    "intel": lambda paths: PersistentDriver(IntelDriver(paths.sysfs, paths.procfs), paths.state_file("intel")),
+    "nvidia": lambda paths: NvidiaDriver(paths.state_file("nvidia")),
 }

@@ -18,47 +18,57 @@ from pathlib import Path
 
 from gpu_exporter import metrics
 from gpu_exporter.devices.base import DriverUnavailable
-from gpu_exporter.devices.busy import BusyMeter, BusySource
-from gpu_exporter.devices.drm import FAMILIES
-from gpu_exporter.devices.sysfs import machine_part
-from gpu_exporter.metrics import Family
-from gpu_exporter.snapshot import Absence, AbsentReason, DeviceReading, DownReason, DriverState, Identity, Reading
+from gpu_exporter.devices.drm import SYSFS_FAMILIES
+from gpu_exporter.devices.meters import BusyMeter, BusySource
+from gpu_exporter.devices.sysfs import machine_hash
+from gpu_exporter.metrics import MetricFamily
+from gpu_exporter.snapshot import (
+    Absence,
+    AbsenceReason,
+    DeviceIdentity,
+    DeviceReading,
+    DownReason,
+    DriverState,
+    MetricReading,
+)
 
-INTERVAL_SECONDS = 15.0
-LIMIT_SECONDS = 4.0
+QUERY_INTERVAL_SECONDS = 15.0
+COMMAND_TIMEOUT_SECONDS = 4.0
 """Shorter than the sampler's own limit, so that the reason is known here."""
 
 COMMAND = "npu-smi"
-FOLDERS = "/usr/local/sbin:/usr/local/bin"
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin"
 """Where Huawei's installer puts the tool; searched after PATH, which a service's own may not hold."""
 
 _ADDRESS = re.compile(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7]")
 _MIB = 2.0**20
-_NOTHING = ("NA", "N/A", "-", "--")
-_HIGHEST = {"Power(W)": 5000.0, "Temp(C)": 200.0, "AICore(%)": 100.0}
+_NOT_AVAILABLE = ("NA", "N/A", "-", "--")
+_MAX_VALUES = {"Power(W)": 5000.0, "Temp(C)": 200.0, "AICore(%)": 100.0}
 
-Row = dict[str, str]
+TableRow = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Chip:
     """One chip: the row of its NPU and its own row, by column; and the tool's version."""
 
-    npu: Row
-    own: Row
+    npu: TableRow
+    chip_row: TableRow
     version: str
 
     @property
     def key(self) -> str:
-        address = self.own.get("Bus-Id", "")
-        return address.lower() if _ADDRESS.fullmatch(address) else f"npu{self.npu['NPU']}-chip{self.own.get('Chip')}"
+        address = self.chip_row.get("Bus-Id", "")
+        return (
+            address.lower() if _ADDRESS.fullmatch(address) else f"npu{self.npu['NPU']}-chip{self.chip_row.get('Chip')}"
+        )
 
 
-def parse(output: str) -> list[Chip]:
+def parse_npu_smi(output: str) -> list[Chip]:
     """The chips of the table, in its order; lines that are no part of it are passed over."""
     heads: dict[str, list[list[str]]] = {}
     chips: list[Chip] = []
-    npu: Row | None = None
+    npu: TableRow | None = None
     version = ""
     for line in output.splitlines():
         if not line.lstrip().startswith("|"):
@@ -72,7 +82,7 @@ def parse(output: str) -> list[Chip]:
             heads[cells[0][0]] = cells
         elif len(heads) < 2 or len(cells) != len(heads["NPU"]) or not all(cells) or not cells[0][0].isdigit():
             continue
-        elif npu is not None and (_ADDRESS.fullmatch(cells[1][0]) or cells[1][0] in _NOTHING):
+        elif npu is not None and (_ADDRESS.fullmatch(cells[1][0]) or cells[1][0] in _NOT_AVAILABLE):
             chips.append(Chip(npu, _row(heads["Chip"], cells), version))
             npu = None
         else:
@@ -85,9 +95,9 @@ def _words(cell: str) -> list[str]:
     return re.sub(r"\s*/\s*", "/", cell).split()
 
 
-def _row(head: list[list[str]], cells: list[list[str]]) -> Row:
+def _row(head: list[list[str]], cells: list[list[str]]) -> TableRow:
     """Column -> word. Of a cell with fewer words than columns only the number of the NPU or chip is understood."""
-    row: Row = {head[0][0]: cells[0][0]}
+    row: TableRow = {head[0][0]: cells[0][0]}
     for columns, words in zip(head, cells, strict=True):
         if len(words) >= len(columns):
             row.update(zip(columns, words, strict=False))
@@ -98,7 +108,7 @@ def _row(head: list[list[str]], cells: list[list[str]]) -> Row:
 class Npu:
     """A chip that was seen."""
 
-    identity: Identity
+    identity: DeviceIdentity
     meter: BusyMeter
 
 
@@ -113,102 +123,105 @@ class AscendDriver:
         procfs: Path = Path("/proc"),
         clock: Callable[[], float] = time.monotonic,
         command: str = COMMAND,
-        limit_seconds: float = LIMIT_SECONDS,
+        timeout_seconds: float = COMMAND_TIMEOUT_SECONDS,
     ) -> None:
         self._sysfs, self._procfs = str(sysfs), str(procfs)
         self._clock = clock
         self._command = command
-        self._limit_seconds = limit_seconds
-        self._seen: dict[str, Npu] = {}
-        self._asked_at: float | None = None
+        self._timeout_seconds = timeout_seconds
+        self._npus: dict[str, Npu] = {}
+        self._queried_at: float | None = None
         self._last: tuple[DeviceReading, ...] = ()
 
     def read(self) -> tuple[DeviceReading, ...]:
         """All NPUs, those lost since the start included. Raises DriverUnavailable while the tool never named one."""
         now = self._clock()
-        if self._asked_at is None or now - self._asked_at >= INTERVAL_SECONDS:
-            self._asked_at = now
-            self._last = self._ask()
+        if self._queried_at is None or now - self._queried_at >= QUERY_INTERVAL_SECONDS:
+            self._queried_at = now
+            self._last = self._query()
         return self._last
 
     def close(self) -> None:
         """Ask the tool at the next reading."""
-        self._asked_at = None
+        self._queried_at = None
 
-    def _ask(self) -> tuple[DeviceReading, ...]:
+    def _query(self) -> tuple[DeviceReading, ...]:
         try:
             chips = self._chips()
         except DriverUnavailable as error:
-            if not self._seen:
-                self._asked_at = None
+            if not self._npus:
+                self._queried_at = None
                 raise
             reasons = {DriverState.ABSENT: DownReason.DRIVER_GONE, DriverState.HUNG: DownReason.HUNG}
             reason = reasons.get(error.state, DownReason.ERROR)
-            return tuple(DeviceReading(npu.identity, down=reason) for npu in self._seen.values())
+            return tuple(DeviceReading(npu.identity, down=reason) for npu in self._npus.values())
         found = {chip.key: self._reading(chip, index) for index, chip in enumerate(chips)}
         return tuple(
-            found.get(key) or DeviceReading(npu.identity, down=DownReason.LOST) for key, npu in self._seen.items()
+            found.get(key) or DeviceReading(npu.identity, down=DownReason.LOST) for key, npu in self._npus.items()
         )
 
     def _chips(self) -> list[Chip]:
-        chips = parse(self._run())
+        chips = parse_npu_smi(self._run())
         if not chips:
             raise DriverUnavailable(DriverState.FAILED, f"{self._command} info names no NPU")
         return chips
 
     def _run(self) -> str:
-        path = shutil.which(self._command) or shutil.which(self._command, path=FOLDERS)
+        path = shutil.which(self._command) or shutil.which(self._command, path=SEARCH_PATH)
         if path is None:
             raise DriverUnavailable(DriverState.ABSENT, f"{self._command} is not installed")
         try:
-            done = subprocess.run(
+            result = subprocess.run(
                 [path, "info"],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                timeout=self._limit_seconds,
+                timeout=self._timeout_seconds,
                 check=False,
                 env={**os.environ, "LC_ALL": "C"},
             )
         except subprocess.TimeoutExpired as error:
             raise DriverUnavailable(
-                DriverState.HUNG, f"{path} info did not answer within {self._limit_seconds} s"
+                DriverState.HUNG, f"{path} info did not answer within {self._timeout_seconds} s"
             ) from error
         except OSError as error:
             state = DriverState.NO_PERMISSION if isinstance(error, PermissionError) else DriverState.FAILED
             raise DriverUnavailable(state, f"{path} does not start: {error}") from error
-        if done.returncode:
-            said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()[:200]
-            raise DriverUnavailable(DriverState.FAILED, f"{path} info failed with {done.returncode}: {said}")
-        return done.stdout.decode("utf-8", "replace")
+        if result.returncode:
+            message = (result.stderr or result.stdout).decode("utf-8", "replace").strip()[:200]
+            raise DriverUnavailable(DriverState.FAILED, f"{path} info failed with {result.returncode}: {message}")
+        return result.stdout.decode("utf-8", "replace")
 
     def _reading(self, chip: Chip, index: int) -> DeviceReading:
-        npu = self._seen.get(chip.key) or self._welcome(chip, index)
-        readings: list[Reading] = []
-        absent: dict[Family, AbsentReason] = {}
-        for family, value in _values(chip):
-            if isinstance(value, AbsentReason):
+        npu = self._npus.get(chip.key) or self._register(chip, index)
+        readings: list[MetricReading] = []
+        absent: dict[MetricFamily, AbsenceReason] = {}
+        for family, value in _parse_values(chip):
+            if isinstance(value, AbsenceReason):
                 absent[family] = value
             else:
-                readings.append(Reading(family, value))
+                readings.append(MetricReading(family, value))
         utilization = next((reading.value for reading in readings if reading.family is metrics.UTILIZATION), None)
         npu.meter.update(self._clock(), None, None if utilization is None else 100 * utilization)
         if utilization is None:
-            counted = (metrics.BUSY, metrics.OBSERVED, metrics.BUSY_SOURCE)
-            absent.update(dict.fromkeys(counted, absent[metrics.UTILIZATION]))
+            busy_families = (metrics.BUSY_SECONDS_TOTAL, metrics.OBSERVED_SECONDS_TOTAL, metrics.BUSY_SOURCE)
+            absent.update(dict.fromkeys(busy_families, absent[metrics.UTILIZATION]))
         else:
-            readings += [Reading(metrics.BUSY, npu.meter.busy), Reading(metrics.OBSERVED, npu.meter.observed)]
-            readings.append(Reading(metrics.BUSY_SOURCE, 1, (BusySource.GAUGE.value,)))
+            readings += [
+                MetricReading(metrics.BUSY_SECONDS_TOTAL, npu.meter.busy),
+                MetricReading(metrics.OBSERVED_SECONDS_TOTAL, npu.meter.observed),
+            ]
+            readings.append(MetricReading(metrics.BUSY_SOURCE, 1, (BusySource.GAUGE.value,)))
         health = chip.npu.get("Health", "").lower()
-        readings.append(Reading(metrics.HEALTH, 1, (health or "unknown",)))
-        there = {reading.family for reading in readings}
-        absences = (Absence(f, absent.get(f, AbsentReason.UNSUPPORTED)) for f in FAMILIES if f not in there)
+        readings.append(MetricReading(metrics.HEALTH, 1, (health or "unknown",)))
+        present = {reading.family for reading in readings}
+        absences = (Absence(f, absent.get(f, AbsenceReason.UNSUPPORTED)) for f in SYSFS_FAMILIES if f not in present)
         return DeviceReading(npu.identity, tuple(readings), tuple(absences))
 
-    def _welcome(self, chip: Chip, index: int) -> Npu:
-        address = chip.own.get("Bus-Id", "")
+    def _register(self, chip: Chip, index: int) -> Npu:
+        address = chip.chip_row.get("Bus-Id", "")
         domain, _, rest = address.partition(":")
-        identity = Identity(
-            uuid=f"ASCEND-{machine_part(self._sysfs, self._procfs)}-{chip.key}",
+        identity = DeviceIdentity(
+            uuid=f"ASCEND-{machine_hash(self._sysfs, self._procfs)}-{chip.key}",
             index=str(index),
             name=f"Ascend {chip.npu.get('Name', '')}".strip(),
             vendor=self.vendor,
@@ -216,41 +229,41 @@ class AscendDriver:
             driver_version=chip.version,
         )
         # The tool is asked seldom: its gauge has to stand for longer than that of others.
-        npu = self._seen[chip.key] = Npu(identity, BusyMeter(longest_gap=2.5 * INTERVAL_SECONDS))
+        npu = self._npus[chip.key] = Npu(identity, BusyMeter(max_gap_seconds=2.5 * QUERY_INTERVAL_SECONDS))
         return npu
 
 
-def _values(chip: Chip) -> Iterator[tuple[Family, float | AbsentReason]]:
-    yield metrics.UTILIZATION, _number(chip.own, "AICore(%)", per=100)
-    yield metrics.TEMPERATURE, _number(chip.npu, "Temp(C)")
-    yield metrics.POWER, _number(chip.npu, "Power(W)")
+def _parse_values(chip: Chip) -> Iterator[tuple[MetricFamily, float | AbsenceReason]]:
+    yield metrics.UTILIZATION, _parse_number(chip.chip_row, "AICore(%)", per=100)
+    yield metrics.TEMPERATURE, _parse_number(chip.npu, "Temp(C)")
+    yield metrics.POWER, _parse_number(chip.npu, "Power(W)")
     # Inference cards have no HBM column, or a total of 0 in it: theirs is the plain memory.
-    memory: tuple[float, float] | AbsentReason = AbsentReason.UNSUPPORTED
+    memory: tuple[float, float] | AbsenceReason = AbsenceReason.UNSUPPORTED
     for column in ("HBM-Usage(MB)", "Memory-Usage(MB)"):
-        memory = _pair(chip.own, column)
-        if memory is not AbsentReason.UNSUPPORTED:
+        memory = _used_and_total(chip.chip_row, column)
+        if memory is not AbsenceReason.UNSUPPORTED:
             break
     used, total = memory if isinstance(memory, tuple) else (memory, memory)
     yield metrics.MEMORY_USED, used
     yield metrics.MEMORY_TOTAL, total
 
 
-def _number(row: Row, column: str, per: float = 1) -> float | AbsentReason:
+def _parse_number(row: TableRow, column: str, per: float = 1) -> float | AbsenceReason:
     word = row.get(column, "NA")
-    if word in _NOTHING:
-        return AbsentReason.UNSUPPORTED
-    if not re.fullmatch(r"\d{1,6}(\.\d+)?", word) or float(word) > _HIGHEST[column]:
-        return AbsentReason.ERROR
+    if word in _NOT_AVAILABLE:
+        return AbsenceReason.UNSUPPORTED
+    if not re.fullmatch(r"\d{1,6}(\.\d+)?", word) or float(word) > _MAX_VALUES[column]:
+        return AbsenceReason.ERROR
     return float(word) / per
 
 
-def _pair(row: Row, column: str) -> tuple[float, float] | AbsentReason:
+def _used_and_total(row: TableRow, column: str) -> tuple[float, float] | AbsenceReason:
     """Bytes used and in all, of a word like `3318/65536`."""
     word = row.get(column, "0/0")
     match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", word)
     if not match:
-        return AbsentReason.ERROR
+        return AbsenceReason.ERROR
     used, total = int(match[1]), int(match[2])
     if total == 0:
-        return AbsentReason.UNSUPPORTED
-    return (used * _MIB, total * _MIB) if used <= total else AbsentReason.ERROR
+        return AbsenceReason.UNSUPPORTED
+    return (used * _MIB, total * _MIB) if used <= total else AbsenceReason.ERROR

@@ -30,10 +30,10 @@ class DriverSettings:
 
 
 @runtime_checkable
-class Sampled(Protocol):
+class SamplingDriver(Protocol):
     """A driver that has to be looked at more often than it is read, to count what happens in between."""
 
-    def sampling_seconds(self) -> float | None:
+    def sampling_interval_seconds(self) -> float | None:
         """How often; None while there is no need."""
         ...
 

@@ -15,26 +15,26 @@ from pathlib import Path
 
 from gpu_exporter import metrics
 from gpu_exporter.devices.base import DriverUnavailable
-from gpu_exporter.devices.busy import LONGEST_GAP, BusyMeter, BusySource
-from gpu_exporter.devices.sysfs import Line, Values, existing, machine_part, names, text
-from gpu_exporter.metrics import Family
-from gpu_exporter.snapshot import Absence, AbsentReason, DeviceReading, DownReason, DriverState, Identity
+from gpu_exporter.devices.meters import MAX_GAP_SECONDS, BusyMeter, BusySource
+from gpu_exporter.devices.sysfs import SysfsReadings, SysfsSource, list_names, machine_hash, read_text, select_existing
+from gpu_exporter.metrics import MetricFamily
+from gpu_exporter.snapshot import Absence, AbsenceReason, DeviceIdentity, DeviceReading, DownReason, DriverState
 
-REPLAN_SECONDS = 60.0
+RESCAN_SECONDS = 60.0
 """How often is looked anew which files a card has, and how often the slow and the fixed ones are read."""
 
-FAMILIES: tuple[Family, ...] = (
-    metrics.UTILIZATION, metrics.BUSY, metrics.OBSERVED, metrics.BUSY_SOURCE, metrics.MEMORY_TOTAL, metrics.MEMORY_USED,
+SYSFS_FAMILIES: tuple[MetricFamily, ...] = (
+    metrics.UTILIZATION, metrics.BUSY_SECONDS_TOTAL, metrics.OBSERVED_SECONDS_TOTAL, metrics.BUSY_SOURCE, metrics.MEMORY_TOTAL, metrics.MEMORY_USED,
     metrics.MEMORY_RESERVED, metrics.MEMORY_ACTIVITY, metrics.TEMPERATURE, metrics.POWER, metrics.POWER_LIMIT,
     metrics.ENERGY, metrics.SM_CLOCK, metrics.SM_CLOCK_MAX, metrics.MEMORY_CLOCK, metrics.FAN_SPEED,
-    metrics.PERFORMANCE_STATE, metrics.ENCODER, metrics.DECODER, metrics.PCIE_GENERATION, metrics.PCIE_WIDTH,
-    metrics.PCIE_REPLAYS, metrics.THROTTLED, metrics.ECC_ERRORS, metrics.REMAPPED_ROWS, metrics.PROCESSES,
+    metrics.PERFORMANCE_STATE, metrics.ENCODER_UTILIZATION, metrics.DECODER_UTILIZATION, metrics.PCIE_GENERATION, metrics.PCIE_WIDTH,
+    metrics.PCIE_REPLAYS, metrics.THROTTLE_ACTIVE, metrics.ECC_ERRORS, metrics.REMAPPED_ROWS, metrics.PROCESSES,
 )  # fmt: skip
 """Each has a value or a reason why not, for every card."""
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class DrmCard:
     """A DRM card. `folder` is /sys/class/drm/cardN, `device` its PCI device's folder with links resolved."""
 
     number: int
@@ -53,7 +53,7 @@ class Card:
     @property
     def suspended(self) -> bool:
         """True while the kernel has switched the card off; asking so does not wake it."""
-        return text(f"{self.device}/power/runtime_status") in ("suspended", "suspending")
+        return read_text(f"{self.device}/power/runtime_status") in ("suspended", "suspending")
 
     @property
     def present(self) -> bool:
@@ -65,40 +65,43 @@ class Card:
         Some cards are a switch with the GPU behind it, whose inner link says nothing: the outermost bridge of the
         card's vendor counts. A root port of that vendor is the other end of the same link.
         """
-        vendor, device = text(f"{self.device}/vendor"), self.device
-        while text(f"{parent(device)}/class").startswith("0x0604") and text(f"{parent(device)}/vendor") == vendor:
-            device = parent(device)
+        vendor, device = read_text(f"{self.device}/vendor"), self.device
+        while (
+            read_text(f"{parent_folder(device)}/class").startswith("0x0604")
+            and read_text(f"{parent_folder(device)}/vendor") == vendor
+        ):
+            device = parent_folder(device)
         return device
 
 
-def parent(folder: str) -> str:
+def parent_folder(folder: str) -> str:
     return folder.rpartition("/")[0]
 
 
-def cards(drm: str, card_names: Iterable[str], drivers: Collection[str]) -> list[Card]:
+def find_cards(drm: str, card_names: Iterable[str], kernel_drivers: Collection[str]) -> list[DrmCard]:
     """The cards that one of these kernel drivers runs, by PCI address."""
     found = []
     for name in card_names:
         device = os.path.realpath(f"{drm}/{name}/device")
-        facts = dict(line.partition("=")[::2] for line in text(f"{device}/uevent").splitlines())
-        driver, address = facts.get("DRIVER", ""), facts.get("PCI_SLOT_NAME", "").lower()
-        if driver in drivers and address:
-            pci_id = facts.get("PCI_ID", "").lower()
-            found.append(Card(int(name[4:]), f"{drm}/{name}", device, driver, pci_id, address))
+        uevent = dict(line.partition("=")[::2] for line in read_text(f"{device}/uevent").splitlines())
+        driver, address = uevent.get("DRIVER", ""), uevent.get("PCI_SLOT_NAME", "").lower()
+        if driver in kernel_drivers and address:
+            pci_id = uevent.get("PCI_ID", "").lower()
+            found.append(DrmCard(int(name[4:]), f"{drm}/{name}", device, driver, pci_id, address))
     return sorted(found, key=lambda card: card.address)
 
 
 @dataclass
-class Gpu:
-    """A card that is there. `live` is read each time, `slow` at every look anew; `settled` is what that brought."""
+class DrmGpu:
+    """A card that is there. `live_sources` is read each time, `slow_sources` at every look anew; `slow_readings` is what that brought."""
 
-    card: Card
-    identity: Identity
+    card: DrmCard
+    identity: DeviceIdentity
     meter: BusyMeter
-    live: tuple[Line, ...] = ()
-    slow: tuple[Line, ...] = ()
-    settled: Values | None = None
-    planned_at: float = 0.0
+    live_sources: tuple[SysfsSource, ...] = ()
+    slow_sources: tuple[SysfsSource, ...] = ()
+    slow_readings: SysfsReadings | None = None
+    scanned_at: float = 0.0
 
 
 class DrmDriver(ABC):
@@ -110,8 +113,8 @@ class DrmDriver(ABC):
     """
 
     vendor: str
-    drivers: tuple[str, ...]
-    longest_gap = LONGEST_GAP
+    kernel_drivers: tuple[str, ...]
+    max_gap_seconds = MAX_GAP_SECONDS
     busy_source = BusySource.GAUGE
 
     def __init__(
@@ -123,135 +126,142 @@ class DrmDriver(ABC):
         self._sysfs = str(sysfs)
         self._procfs = str(procfs)
         self._clock = clock
-        self._gpus: list[Gpu] = []
-        self._seen: dict[str, Gpu] = {}
+        self._gpus: list[DrmGpu] = []
+        self._known_gpus: dict[str, DrmGpu] = {}
         self._links: tuple[tuple[str, str], ...] | None = None
 
     @abstractmethod
-    def _name(self, card: Card) -> str:
+    def _name(self, card: DrmCard) -> str:
         """What people call it."""
 
     @abstractmethod
-    def _serial(self, card: Card) -> str:
+    def _serial(self, card: DrmCard) -> str:
         """The vendor's own identity of the card, empty if it has none."""
 
     @abstractmethod
-    def _lines(self, card: Card) -> tuple[Iterable[Line], Iterable[Line]]:
+    def _sources(self, card: DrmCard) -> tuple[Iterable[SysfsSource], Iterable[SysfsSource]]:
         """What is read each time, and what seldom: expensive or fixed. Of alternatives the first existing is taken."""
 
     @abstractmethod
-    def _more(self, gpu: Gpu, values: Values) -> None:
+    def _add_readings(self, gpu: DrmGpu, values: SysfsReadings) -> None:
         """Add what is not one number in one file."""
 
     @abstractmethod
-    def _rest(self, gpu: Gpu) -> None:
+    def _reset(self, gpu: DrmGpu) -> None:
         """The card sleeps or is gone: forget what is only good for two readings in a row."""
 
     def read(self) -> tuple[DeviceReading, ...]:
         """All cards, those lost since the start included. Raises DriverUnavailable while there never was one."""
-        self._find()
-        if not self._seen:
+        self._find_cards()
+        if not self._known_gpus:
             raise DriverUnavailable(
-                DriverState.ABSENT, f"no card of the {' or '.join(self.drivers)} driver under {self._sysfs}/class/drm"
+                DriverState.ABSENT,
+                f"no card of the {' or '.join(self.kernel_drivers)} driver under {self._sysfs}/class/drm",
             )
         found = {gpu.identity.uuid: self._read_gpu(gpu) for gpu in self._gpus}
-        return tuple(found.get(uuid) or self._lost(gpu) for uuid, gpu in self._seen.items())
+        return tuple(found.get(uuid) or self._lost_reading(gpu) for uuid, gpu in self._known_gpus.items())
 
     def close(self) -> None:
         """Look for everything anew at the next reading. What was seen is remembered."""
         for gpu in self._gpus:
-            self._rest(gpu)
+            self._reset(gpu)
         self._gpus = []
         self._links = None
 
-    def _find(self) -> None:
+    def _find_cards(self) -> None:
         drm = f"{self._sysfs}/class/drm"
-        links = tuple((name, _target(f"{drm}/{name}")) for name in names(drm, r"card\d+"))
+        links = tuple((name, _link_target(f"{drm}/{name}")) for name in list_names(drm, r"card\d+"))
         if links == self._links:
             return
         self.close()
-        for card in cards(drm, (name for name, _ in links), self.drivers):
-            self._welcome(card)
+        for card in find_cards(drm, (name for name, _ in links), self.kernel_drivers):
+            self._register(card)
         self._links = links
 
-    def _welcome(self, card: Card) -> None:
+    def _register(self, card: DrmCard) -> None:
         prefix, serial = self.vendor.upper(), self._serial(card)
-        uuid = f"{prefix}-{serial}" if serial else f"{prefix}-{machine_part(self._sysfs, self._procfs)}-{card.address}"
+        uuid = f"{prefix}-{serial}" if serial else f"{prefix}-{machine_hash(self._sysfs, self._procfs)}-{card.address}"
         if any(gpu.identity.uuid == uuid for gpu in self._gpus):
             uuid = f"{uuid}-{card.address}"  # two chips that share a serial number
-        for other, gpu in list(self._seen.items()):
+        for other, gpu in list(self._known_gpus.items()):
             if gpu.card.address == card.address and other != uuid:
-                del self._seen[other]  # another card sits in its slot: it was replaced
-        version = text(f"{self._sysfs}/module/{card.driver}/version") or text(f"{self._procfs}/sys/kernel/osrelease")
-        identity = Identity(uuid, str(card.number), self._name(card), self.vendor, card.pci_bus_id, version)
-        before = self._seen.get(uuid)
-        gpu = Gpu(card, identity, before.meter if before else BusyMeter(longest_gap=self.longest_gap))
-        self._seen[uuid] = gpu
+                del self._known_gpus[other]  # another card sits in its slot: it was replaced
+        version = read_text(f"{self._sysfs}/module/{card.driver}/version") or read_text(
+            f"{self._procfs}/sys/kernel/osrelease"
+        )
+        identity = DeviceIdentity(uuid, str(card.number), self._name(card), self.vendor, card.pci_bus_id, version)
+        before = self._known_gpus.get(uuid)
+        gpu = DrmGpu(card, identity, before.meter if before else BusyMeter(max_gap_seconds=self.max_gap_seconds))
+        self._known_gpus[uuid] = gpu
         self._gpus.append(gpu)
 
-    def _read_gpu(self, gpu: Gpu) -> DeviceReading:
+    def _read_gpu(self, gpu: DrmGpu) -> DeviceReading:
         now = self._clock()
         if gpu.card.suspended:
-            return self._asleep(gpu, now)
-        values = Values()
-        if gpu.settled is None or now - gpu.planned_at > REPLAN_SECONDS:
-            self._plan(gpu, now)
-        values.take(gpu.live)
-        self._more(gpu, values)
+            return self._suspended_reading(gpu, now)
+        values = SysfsReadings()
+        if gpu.slow_readings is None or now - gpu.scanned_at > RESCAN_SECONDS:
+            self._rescan(gpu, now)
+        values.read_sources(gpu.live_sources)
+        self._add_readings(gpu, values)
         if values.gone:
-            gpu.settled = None  # sensors move to other folders when a driver is loaded again
+            gpu.slow_readings = None  # sensors move to other folders when a driver is loaded again
         if not values.readings and gpu.card.suspended:
-            return self._asleep(gpu, now)
+            return self._suspended_reading(gpu, now)
         if not gpu.card.present:
             self._links = None
-            return self._lost(gpu)
+            return self._lost_reading(gpu)
         if not values.readings:
             return DeviceReading(gpu.identity, down=DownReason.ERROR)
         utilization = values.value(metrics.UTILIZATION)
         gpu.meter.update(now, None, None if utilization is None else 100 * utilization)
-        return self._finish(gpu, values)
+        return self._build_reading(gpu, values)
 
-    def _plan(self, gpu: Gpu, now: float) -> None:
-        live, slow = self._lines(gpu.card)
-        gpu.live, gpu.slow = existing(live), existing(slow)
-        gpu.settled = Values()
-        gpu.settled.take(gpu.slow)
-        gpu.planned_at = now
+    def _rescan(self, gpu: DrmGpu, now: float) -> None:
+        live_sources, slow_sources = self._sources(gpu.card)
+        gpu.live_sources, gpu.slow_sources = select_existing(live_sources), select_existing(slow_sources)
+        gpu.slow_readings = SysfsReadings()
+        gpu.slow_readings.read_sources(gpu.slow_sources)
+        gpu.scanned_at = now
 
-    def _asleep(self, gpu: Gpu, now: float) -> DeviceReading:
-        self._rest(gpu)
+    def _suspended_reading(self, gpu: DrmGpu, now: float) -> DeviceReading:
+        self._reset(gpu)
         gpu.meter.update(now, None, 0.0)
-        values = Values()
+        values = SysfsReadings()
         values.add(metrics.UTILIZATION, 0.0)
-        return self._finish(gpu, values)
+        return self._build_reading(gpu, values)
 
-    def _finish(self, gpu: Gpu, values: Values) -> DeviceReading:
+    def _build_reading(self, gpu: DrmGpu, values: SysfsReadings) -> DeviceReading:
         if values.value(metrics.UTILIZATION) is None:
-            why_not = values.absent.get(metrics.UTILIZATION, AbsentReason.UNSUPPORTED)
-            values.absent.update(dict.fromkeys((metrics.BUSY, metrics.OBSERVED, metrics.BUSY_SOURCE), why_not))
+            reason = values.absent.get(metrics.UTILIZATION, AbsenceReason.UNSUPPORTED)
+            values.absent.update(
+                dict.fromkeys((metrics.BUSY_SECONDS_TOTAL, metrics.OBSERVED_SECONDS_TOTAL, metrics.BUSY_SOURCE), reason)
+            )
         else:
-            values.add(metrics.BUSY, gpu.meter.busy)
-            values.add(metrics.OBSERVED, gpu.meter.observed)
+            values.add(metrics.BUSY_SECONDS_TOTAL, gpu.meter.busy)
+            values.add(metrics.OBSERVED_SECONDS_TOTAL, gpu.meter.observed)
             values.add(metrics.BUSY_SOURCE, 1, self.busy_source.value)
-        settled = gpu.settled or Values()
-        readings = (*settled.readings, *values.readings)
-        absent = {**settled.absent, **values.absent}
-        half = {family for family in absent if len(family.labels) > 1}
-        if half:  # all rows of a family or none: half a family would pass for the whole
-            readings = tuple(reading for reading in readings if reading.family not in half)
-        there = {reading.family for reading in readings}
+        slow_readings = gpu.slow_readings or SysfsReadings()
+        readings = (*slow_readings.readings, *values.readings)
+        absent = {**slow_readings.absent, **values.absent}
+        incomplete = {family for family in absent if len(family.labels) > 1}
+        if incomplete:  # all rows of a family or none: half a family would pass for the whole
+            readings = tuple(reading for reading in readings if reading.family not in incomplete)
+        present_families = {reading.family for reading in readings}
         absences = tuple(
-            Absence(family, absent.get(family, AbsentReason.UNSUPPORTED)) for family in FAMILIES if family not in there
+            Absence(family, absent.get(family, AbsenceReason.UNSUPPORTED))
+            for family in SYSFS_FAMILIES
+            if family not in present_families
         )
         return DeviceReading(gpu.identity, readings, absences)
 
-    def _lost(self, gpu: Gpu) -> DeviceReading:
-        self._rest(gpu)
+    def _lost_reading(self, gpu: DrmGpu) -> DeviceReading:
+        self._reset(gpu)
         loaded = os.path.isdir(f"{self._sysfs}/bus/pci/drivers/{gpu.card.driver}")
         return DeviceReading(gpu.identity, down=DownReason.LOST if loaded else DownReason.DRIVER_GONE)
 
 
-def _target(link: str) -> str:
+def _link_target(link: str) -> str:
     try:
         return os.readlink(link)
     except OSError:

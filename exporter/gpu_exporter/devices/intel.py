@@ -18,30 +18,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpu_exporter import metrics
-from gpu_exporter.devices.busy import BusySource
-from gpu_exporter.devices.drm import Card, DrmDriver, Gpu
-from gpu_exporter.devices.perf import Counters, PerfCounters
+from gpu_exporter.devices.drm import DrmCard, DrmDriver, DrmGpu
+from gpu_exporter.devices.meters import BusySource
+from gpu_exporter.devices.perf import CounterBackend, PerfCounters
 from gpu_exporter.devices.sysfs import (
     BYTES,
     LINK_WIDTH,
     MICROWATTS,
     MILLICELSIUS,
-    Line,
-    NoValue,
-    Values,
-    entry,
-    hwmons,
-    labelled,
+    SysfsReadings,
+    SysfsSource,
+    SysfsValueError,
+    hwmon_paths,
+    keyed_value,
     link_generation,
-    names,
+    list_names,
     number,
+    paths_by_label,
     read,
-    scaled,
-    text,
+    read_text,
+    scaled_int,
 )
-from gpu_exporter.snapshot import AbsentReason
+from gpu_exporter.snapshot import AbsenceReason
 
-NAMES = {
+MODEL_NAMES = {
     "8086:56a0": "Intel Arc A770",
     "8086:56a1": "Intel Arc A750",
     "8086:56a5": "Intel Arc A380",
@@ -54,7 +54,7 @@ NAMES = {
 }
 """pci-ids. A card does not tell its name."""
 
-INTEGRATED = re.compile(r"[0-9a-f]+:00:02\.0")
+INTEGRATED_GPU_ADDRESS = re.compile(r"[0-9a-f]+:00:02\.0")
 """Where a processor's own graphics always sits."""
 
 THROTTLE_FILES = {
@@ -65,16 +65,16 @@ THROTTLE_FILES = {
 }
 """Named as NVIDIA's and AMD's where it is the same thing."""
 
-RENDER, COMPUTE = 0, 4
+RENDER_CLASS, COMPUTE_CLASS = 0, 4
 """Engine classes of xe (uapi/drm/xe_drm.h) that run kernels. Copy and video engines do not make a GPU busy."""
 
-MOST_INSTANCES = 16
-_MEGAHERTZ = scaled(20_000, times=1e6)
-_MICROJOULES = scaled(2**64, per=1e6)
+MAX_COMPUTE_INSTANCES = 16
+_MEGAHERTZ = scaled_int(20_000, times=1e6)
+_MICROJOULES = scaled_int(2**64, per=1e6)
 
 
 @dataclass
-class Engine:
+class EngineCounters:
     """Handles of the counter of busy time and, if it counts in ticks, of the ticks that passed meanwhile."""
 
     busy: int
@@ -83,11 +83,11 @@ class Engine:
 
 
 @dataclass
-class Kept:
+class CardState:
     """What is kept of a card from one reading to the next."""
 
-    engines: list[Engine] | None = None
-    refused: AbsentReason = AbsentReason.UNSUPPORTED
+    engines: list[EngineCounters] | None = None
+    absence_reason: AbsenceReason = AbsenceReason.UNSUPPORTED
     energy: tuple[float, float] | None = None  # when, in seconds, and joules then
     throttle: list[tuple[str, str]] = field(default_factory=list)  # reason and file
 
@@ -100,136 +100,136 @@ class IntelDriver(DrmDriver):
     """
 
     vendor = "intel"
-    drivers = ("i915", "xe")
+    kernel_drivers = ("i915", "xe")
     busy_source = BusySource.DRIVER
-    longest_gap = 3600.0  # counters miss nothing between two readings
+    max_gap_seconds = 3600.0  # counters miss nothing between two readings
 
     def __init__(
         self,
         sysfs: Path = Path("/sys"),
         procfs: Path = Path("/proc"),
         clock: Callable[[], float] = time.monotonic,
-        counters: Counters | None = None,
+        counters: CounterBackend | None = None,
     ) -> None:
         super().__init__(sysfs, procfs, clock)
         self._counters = counters or PerfCounters()
-        self._kept: dict[str, Kept] = {}
+        self._card_states: dict[str, CardState] = {}
 
-    def _name(self, card: Card) -> str:
-        if INTEGRATED.fullmatch(card.address):
+    def _name(self, card: DrmCard) -> str:
+        if INTEGRATED_GPU_ADDRESS.fullmatch(card.address):
             return f"Intel integrated graphics {card.pci_id}"
-        return NAMES.get(card.pci_id, f"Intel GPU {card.pci_id}")
+        return MODEL_NAMES.get(card.pci_id, f"Intel GPU {card.pci_id}")
 
-    def _serial(self, card: Card) -> str:
+    def _serial(self, card: DrmCard) -> str:
         return ""
 
-    def _lines(self, card: Card) -> tuple[Iterable[Line], Iterable[Line]]:
+    def _sources(self, card: DrmCard) -> tuple[Iterable[SysfsSource], Iterable[SysfsSource]]:
         folder, device = card.folder, card.device
         memory = f"{self._sysfs}/kernel/debug/dri/{card.number}/vram0_mm"
         live = [
-            Line(metrics.SM_CLOCK, f"{folder}/gt/gt0/rps_act_freq_mhz", _MEGAHERTZ),
-            Line(metrics.SM_CLOCK, f"{folder}/gt_act_freq_mhz", _MEGAHERTZ),
-            Line(metrics.SM_CLOCK, f"{device}/tile0/gt0/freq0/act_freq", _MEGAHERTZ),
+            SysfsSource(metrics.SM_CLOCK, f"{folder}/gt/gt0/rps_act_freq_mhz", _MEGAHERTZ),
+            SysfsSource(metrics.SM_CLOCK, f"{folder}/gt_act_freq_mhz", _MEGAHERTZ),
+            SysfsSource(metrics.SM_CLOCK, f"{device}/tile0/gt0/freq0/act_freq", _MEGAHERTZ),
         ]
         slow = [
-            Line(metrics.SM_CLOCK_MAX, f"{folder}/gt/gt0/rps_RP0_freq_mhz", _MEGAHERTZ),
-            Line(metrics.SM_CLOCK_MAX, f"{folder}/gt_RP0_freq_mhz", _MEGAHERTZ),
-            Line(metrics.SM_CLOCK_MAX, f"{folder}/gt_max_freq_mhz", _MEGAHERTZ),
-            Line(metrics.SM_CLOCK_MAX, f"{device}/tile0/gt0/freq0/rp0_freq", _MEGAHERTZ),
-            Line(metrics.SM_CLOCK_MAX, f"{device}/tile0/gt0/freq0/max_freq", _MEGAHERTZ),
+            SysfsSource(metrics.SM_CLOCK_MAX, f"{folder}/gt/gt0/rps_RP0_freq_mhz", _MEGAHERTZ),
+            SysfsSource(metrics.SM_CLOCK_MAX, f"{folder}/gt_RP0_freq_mhz", _MEGAHERTZ),
+            SysfsSource(metrics.SM_CLOCK_MAX, f"{folder}/gt_max_freq_mhz", _MEGAHERTZ),
+            SysfsSource(metrics.SM_CLOCK_MAX, f"{device}/tile0/gt0/freq0/rp0_freq", _MEGAHERTZ),
+            SysfsSource(metrics.SM_CLOCK_MAX, f"{device}/tile0/gt0/freq0/max_freq", _MEGAHERTZ),
         ]
-        if not INTEGRATED.fullmatch(card.address):
+        if not INTEGRATED_GPU_ADDRESS.fullmatch(card.address):
             link = card.link()
             live += [
-                Line(metrics.MEMORY_USED, memory, entry(b"usage", BYTES)),
-                Line(metrics.PCIE_GENERATION, f"{link}/current_link_speed", link_generation),
-                Line(metrics.PCIE_WIDTH, f"{link}/current_link_width", LINK_WIDTH),
+                SysfsSource(metrics.MEMORY_USED, memory, keyed_value(b"usage", BYTES)),
+                SysfsSource(metrics.PCIE_GENERATION, f"{link}/current_link_speed", link_generation),
+                SysfsSource(metrics.PCIE_WIDTH, f"{link}/current_link_width", LINK_WIDTH),
             ]
             slow += [
-                Line(metrics.MEMORY_TOTAL, f"{folder}/lmem_total_bytes", BYTES),
-                Line(metrics.MEMORY_TOTAL, memory, entry(b"size", BYTES)),
+                SysfsSource(metrics.MEMORY_TOTAL, f"{folder}/lmem_total_bytes", BYTES),
+                SysfsSource(metrics.MEMORY_TOTAL, memory, keyed_value(b"size", BYTES)),
             ]
-        for hwmon in _board(hwmons(device)):
+        for hwmon in _card_hwmon(hwmon_paths(device)):
             live += _sensors(hwmon)
         return live, slow
 
-    def _kept_of(self, gpu: Gpu) -> Kept:
-        return self._kept.setdefault(gpu.identity.uuid, Kept())
+    def _state_of(self, gpu: DrmGpu) -> CardState:
+        return self._card_states.setdefault(gpu.identity.uuid, CardState())
 
-    def _plan(self, gpu: Gpu, now: float) -> None:
-        super()._plan(gpu, now)
-        kept = self._kept_of(gpu)
-        kept.throttle = _throttle_files(gpu.card)
-        kept.engines = kept.engines or None  # what was refused may be allowed by now
+    def _rescan(self, gpu: DrmGpu, now: float) -> None:
+        super()._rescan(gpu, now)
+        state = self._state_of(gpu)
+        state.throttle = _throttle_files(gpu.card)
+        state.engines = state.engines or None  # what was refused may be allowed by now
 
-    def _more(self, gpu: Gpu, values: Values) -> None:
-        kept, now = self._kept_of(gpu), self._clock()
-        self._power(kept, values, now)
-        _throttled(kept.throttle, values)
-        if kept.engines is None:
-            self._count(gpu.card, kept)
+    def _add_readings(self, gpu: DrmGpu, values: SysfsReadings) -> None:
+        state, now = self._state_of(gpu), self._clock()
+        self._power(state, values, now)
+        _add_throttle_readings(state.throttle, values)
+        if state.engines is None:
+            self._open_counters(gpu.card, state)
         try:
-            busy = self._busiest(kept)
+            busy = self._max_busy_ratio(state)
         except OSError as error:
-            self._drop(kept)
-            values.lack((metrics.UTILIZATION,), NoValue(AbsentReason.ERROR, error.errno == errno.ENODEV))
+            self._close_counters(state)
+            values.add_absent((metrics.UTILIZATION,), SysfsValueError(AbsenceReason.ERROR, error.errno == errno.ENODEV))
             return
         if busy is None:
-            values.absent[metrics.UTILIZATION] = AbsentReason.ERROR if kept.engines else kept.refused
+            values.absent[metrics.UTILIZATION] = AbsenceReason.ERROR if state.engines else state.absence_reason
         else:
             values.add(metrics.UTILIZATION, busy)
 
-    def _rest(self, gpu: Gpu) -> None:
-        kept = self._kept_of(gpu)
-        self._drop(kept)
-        kept.energy = None
+    def _reset(self, gpu: DrmGpu) -> None:
+        state = self._state_of(gpu)
+        self._close_counters(state)
+        state.energy = None
 
-    def _power(self, kept: Kept, values: Values, now: float) -> None:
-        joules, before = values.value(metrics.ENERGY), kept.energy
+    def _power(self, state: CardState, values: SysfsReadings, now: float) -> None:
+        joules, before = values.value(metrics.ENERGY), state.energy
         if joules is None:
-            values.absent[metrics.POWER] = values.absent.get(metrics.ENERGY, AbsentReason.UNSUPPORTED)
+            values.absent[metrics.POWER] = values.absent.get(metrics.ENERGY, AbsenceReason.UNSUPPORTED)
             return
-        kept.energy = (now, joules)
+        state.energy = (now, joules)
         if before is None or now <= before[0] or joules < before[1]:
-            values.absent[metrics.POWER] = AbsentReason.ERROR  # one reading is no mean yet
+            values.absent[metrics.POWER] = AbsenceReason.ERROR  # one reading is no mean yet
         else:
             values.add(metrics.POWER, (joules - before[1]) / (now - before[0]))
 
-    def _count(self, card: Card, kept: Kept) -> None:
+    def _open_counters(self, card: DrmCard, state: CardState) -> None:
         """Open the counters. Those of xe keep the card from suspending while they are open."""
-        kept.engines, kept.refused = [], AbsentReason.UNSUPPORTED
+        state.engines, state.absence_reason = [], AbsenceReason.UNSUPPORTED
         devices = f"{self._sysfs}/bus/event_source/devices"
         folder = f"{devices}/{card.driver}_{card.address.replace(':', '_')}"
-        if INTEGRATED.fullmatch(card.address) and not os.path.isdir(folder):
+        if INTEGRATED_GPU_ADDRESS.fullmatch(card.address) and not os.path.isdir(folder):
             folder = f"{devices}/{card.driver}"
         try:
             pmu = number(read(f"{folder}/type"))
-        except NoValue:
+        except SysfsValueError:
             return
-        first = re.match(r"\d+", text(f"{folder}/cpumask"))
+        first = re.match(r"\d+", read_text(f"{folder}/cpumask"))
         cpu = int(first.group()) if first else 0
-        for busy, total in _configs(folder, card.driver):
+        for busy, total in _engine_configs(folder, card.driver):
             try:
-                kept.engines.append(self._open(pmu, cpu, busy, total))
+                state.engines.append(self._open(pmu, cpu, busy, total))
             except OSError as error:
                 if error.errno in (errno.ENOENT, errno.EINVAL):
                     continue  # there is no such engine
                 denied = error.errno in (errno.EACCES, errno.EPERM)
-                kept.refused = AbsentReason.NO_PERMISSION if denied else AbsentReason.ERROR
+                state.absence_reason = AbsenceReason.NO_PERMISSION if denied else AbsenceReason.ERROR
                 return
 
-    def _open(self, pmu: int, cpu: int, busy: int, total: int | None) -> Engine:
+    def _open(self, pmu: int, cpu: int, busy: int, total: int | None) -> EngineCounters:
         handle = self._counters.open(pmu, busy, cpu)
         try:
-            return Engine(handle, None if total is None else self._counters.open(pmu, total, cpu))
+            return EngineCounters(handle, None if total is None else self._counters.open(pmu, total, cpu))
         except OSError:
             self._counters.close(handle)
             raise
 
-    def _busiest(self, kept: Kept) -> float | None:
+    def _max_busy_ratio(self, state: CardState) -> float | None:
         """Mean share of the busiest engine since the last reading, None at the first. Raises OSError."""
         shares = []
-        for engine in kept.engines or ():
+        for engine in state.engines or ():
             busy, passed = self._counters.read(engine.busy)
             if engine.total is not None:
                 passed, _ = self._counters.read(engine.total)
@@ -238,64 +238,67 @@ class IntelDriver(DrmDriver):
             engine.before = (busy, passed)
         return max(shares) if shares else None
 
-    def _drop(self, kept: Kept) -> None:
-        for engine in kept.engines or ():
+    def _close_counters(self, state: CardState) -> None:
+        for engine in state.engines or ():
             self._counters.close(engine.busy)
             if engine.total is not None:
                 self._counters.close(engine.total)
-        kept.engines = None
+        state.engines = None
 
 
-def _configs(folder: str, driver: str) -> Iterator[tuple[int, int | None]]:
+def _engine_configs(folder: str, driver: str) -> Iterator[tuple[int, int | None]]:
     """What to count, engine by engine: busy time, and for xe the ticks that pass."""
     if driver == "i915":
-        for name in names(f"{folder}/events", r"(rcs|ccs)\d+-busy"):
-            match = re.fullmatch(r"config=(0x[0-9a-fA-F]+)", text(f"{folder}/events/{name}"))
+        for name in list_names(f"{folder}/events", r"(rcs|ccs)\d+-busy"):
+            match = re.fullmatch(r"config=(0x[0-9a-fA-F]+)", read_text(f"{folder}/events/{name}"))
             if match:
                 yield int(match[1], 16), None
         return
-    events = [text(f"{folder}/events/engine-{kind}-ticks") for kind in ("active", "total")]
+    events = [read_text(f"{folder}/events/engine-{kind}-ticks") for kind in ("active", "total")]
     numbers = [re.fullmatch(r"event=(0x[0-9a-fA-F]+)", event) for event in events]
     if numbers[0] and numbers[1]:
         active, total = int(numbers[0][1], 16), int(numbers[1][1], 16)
         # Nothing in sysfs lists the engines: those that are not there are refused.
-        for engine in (RENDER << 20, *(COMPUTE << 20 | instance << 12 for instance in range(MOST_INSTANCES))):
+        for engine in (
+            RENDER_CLASS << 20,
+            *(COMPUTE_CLASS << 20 | instance << 12 for instance in range(MAX_COMPUTE_INSTANCES)),
+        ):
             yield active | engine, total | engine
 
 
-def _board(folders: Iterable[str]) -> list[str]:
+def _card_hwmon(folders: Iterable[str]) -> list[str]:
     """The sensors of the whole card; i915 has more of them for each of its parts."""
-    return [folder for folder in folders if text(f"{folder}/name") in ("i915", "xe")][:1]
+    return [folder for folder in folders if read_text(f"{folder}/name") in ("i915", "xe")][:1]
 
 
-def _sensors(hwmon: str) -> Iterator[Line]:
-    temperatures = labelled(hwmon, "temp")
-    yield Line(metrics.TEMPERATURE, f"{temperatures.get('pkg', f'{hwmon}/temp1')}_input", MILLICELSIUS)
+def _sensors(hwmon: str) -> Iterator[SysfsSource]:
+    temperatures = paths_by_label(hwmon, "temp")
+    yield SysfsSource(metrics.TEMPERATURE, f"{temperatures.get('pkg', f'{hwmon}/temp1')}_input", MILLICELSIUS)
     # 1 is the card, 2 the package on it: some have only the latter.
     for channel in (1, 2):
-        yield Line(metrics.POWER_LIMIT, f"{hwmon}/power{channel}_max", MICROWATTS)
-        yield Line(metrics.ENERGY, f"{hwmon}/energy{channel}_input", _MICROJOULES)
+        yield SysfsSource(metrics.POWER_LIMIT, f"{hwmon}/power{channel}_max", MICROWATTS)
+        yield SysfsSource(metrics.ENERGY, f"{hwmon}/energy{channel}_input", _MICROJOULES)
 
 
-def _throttle_files(card: Card) -> list[tuple[str, str]]:
+def _throttle_files(card: DrmCard) -> list[tuple[str, str]]:
     """Reason and file, those that there are, for the graphics part of each tile."""
-    folders = [(f"{card.folder}/gt/{gt}", "throttle_reason_") for gt in names(f"{card.folder}/gt", r"gt\d+")]
-    for tile in (f"{card.device}/{name}" for name in names(card.device, r"tile\d+")):
-        folders += [(f"{tile}/{gt}/freq0/throttle", "reason_") for gt in names(tile, r"gt\d+")]
+    folders = [(f"{card.folder}/gt/{gt}", "throttle_reason_") for gt in list_names(f"{card.folder}/gt", r"gt\d+")]
+    for tile in (f"{card.device}/{name}" for name in list_names(card.device, r"tile\d+")):
+        folders += [(f"{tile}/{gt}/freq0/throttle", "reason_") for gt in list_names(tile, r"gt\d+")]
     found = []
     for folder, prefix in folders:
-        there = set(names(folder, rf"{prefix}\w+"))
+        present = set(list_names(folder, rf"{prefix}\w+"))
         for reason, kinds in THROTTLE_FILES.items():
-            found += [(reason, f"{folder}/{prefix}{kind}") for kind in kinds if prefix + kind in there]
+            found += [(reason, f"{folder}/{prefix}{kind}") for kind in kinds if prefix + kind in present]
     return found
 
 
-def _throttled(files: Iterable[tuple[str, str]], values: Values) -> None:
+def _add_throttle_readings(files: Iterable[tuple[str, str]], values: SysfsReadings) -> None:
     active: dict[str, float] = {}
     for reason, path in files:
         try:
-            active[reason] = max(active.get(reason, 0.0), scaled(1)(read(path)))
-        except NoValue as why:
-            values.lack((metrics.THROTTLED,), why)
+            active[reason] = max(active.get(reason, 0.0), scaled_int(1)(read(path)))
+        except SysfsValueError as why:
+            values.add_absent((metrics.THROTTLE_ACTIVE,), why)
     for reason, value in active.items():
-        values.add(metrics.THROTTLED, value, reason)
+        values.add(metrics.THROTTLE_ACTIVE, value, reason)

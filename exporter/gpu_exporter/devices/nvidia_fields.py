@@ -1,6 +1,6 @@
 """The families that come from NVML's field values, as a table: one call a GPU answers them all.
 
-To add a family is to add a line to `LINES`. A field that a GPU does not have is left out of the later calls of the
+To add a family is to add a line to `FIELD_METRICS`. A field that a GPU does not have is left out of the later calls of the
 session. Units are those of nvml.h: violation times in ns, NVLink throughput in KiB, NVLink5 and PCIe counts in bytes.
 """
 
@@ -13,12 +13,12 @@ from ctypes import byref, c_int, create_string_buffer
 from typing import Any, NamedTuple
 
 from gpu_exporter import metrics
-from gpu_exporter.devices.nvidia_calls import Convert, Implausible, Values, number
-from gpu_exporter.devices.nvml import INVALID_ARGUMENT, Nvml, why
-from gpu_exporter.metrics import Family
-from gpu_exporter.snapshot import AbsentReason, Reading
+from gpu_exporter.devices.nvidia_calls import Converter, ImplausibleValue, NvmlReadings, number
+from gpu_exporter.devices.nvml import INVALID_ARGUMENT, NvmlSession, absence_reason
+from gpu_exporter.metrics import MetricFamily
+from gpu_exporter.snapshot import AbsenceReason, MetricReading
 
-LINK_SECONDS = 10.0
+LINK_INTERVAL_SECONDS = 10.0
 """Links change rarely, and each is a field of its own: they are not asked for at every reading."""
 
 ALL_LINKS = 0xFFFFFFFF
@@ -32,23 +32,23 @@ _DOUBLE, _UINT, _ULONG, _ULONGLONG, _LONGLONG, _INT, _USHORT = range(7)  # nvmlV
 
 Version = tuple[float, ...]
 
-_ANY: Version = ()
-_EVER: Version = (math.inf,)
+_NO_START: Version = ()
+_NO_END: Version = (math.inf,)
 
 
-class FieldLine(NamedTuple):
+class FieldMetric(NamedTuple):
     """A field of a family. Of two lines for the same row the first that the GPU has is used.
 
     `since` and `before` are driver versions between which the number means this: NVIDIA has given some numbers anew.
     """
 
-    family: Family
+    family: MetricFamily
     number: int
-    convert: Convert
+    convert: Converter
     labels: tuple[str, ...] = ()
     scope: int = 0
-    since: Version = _ANY
-    before: Version = _EVER
+    since: Version = _NO_START
+    before: Version = _NO_END
 
 
 _NANOSECONDS = number(2**63, per=1e9)
@@ -62,39 +62,39 @@ _FLAG = number(1)
 # again since 580.82, which moved the reasons to 269 to 271: see pynvml.py of nvidia-ml-py 12.570, 12.575, 13.580.65
 # and 13.580.82. Asked for under the wrong number, a setting would pass for a time.
 _R575: Version = (575,)
-_MOVED: Version = (580, 82)
+_R580_82: Version = (580, 82)
 
 
-def _throttle(reason: str, field: int, since: Version = _ANY, before: Version = _EVER) -> FieldLine:
-    return FieldLine(metrics.THROTTLE_SECONDS, field, _NANOSECONDS, (reason,), 0, since, before)
+def _throttle(reason: str, field: int, since: Version = _NO_START, before: Version = _NO_END) -> FieldMetric:
+    return FieldMetric(metrics.THROTTLE_SECONDS, field, _NANOSECONDS, (reason,), 0, since, before)
 
 
-def _link_errors(kind: str, field: int, scope: int = 0) -> FieldLine:
-    return FieldLine(metrics.NVLINK_ERRORS, field, _COUNT, (kind,), scope)
+def _link_errors(kind: str, field: int, scope: int = 0) -> FieldMetric:
+    return FieldMetric(metrics.NVLINK_ERRORS, field, _COUNT, (kind,), scope)
 
 
-LINES: tuple[FieldLine, ...] = (
+FIELD_METRICS: tuple[FieldMetric, ...] = (
     _throttle("sw_power_cap", 74),
     _throttle("sync_boost", 76),
     _throttle("board_limit", 77),
     _throttle("reliability", 79),
-    _throttle("sw_thermal", 269, since=_MOVED),
-    _throttle("hw_thermal", 270, since=_MOVED),
-    _throttle("hw_power_brake", 271, since=_MOVED),
-    _throttle("sw_thermal", 251, since=_R575, before=_MOVED),
-    _throttle("hw_thermal", 252, since=_R575, before=_MOVED),
-    _throttle("hw_power_brake", 253, since=_R575, before=_MOVED),
+    _throttle("sw_thermal", 269, since=_R580_82),
+    _throttle("hw_thermal", 270, since=_R580_82),
+    _throttle("hw_power_brake", 271, since=_R580_82),
+    _throttle("sw_thermal", 251, since=_R575, before=_R580_82),
+    _throttle("hw_thermal", 252, since=_R575, before=_R580_82),
+    _throttle("hw_power_brake", 253, since=_R575, before=_R580_82),
     _throttle("thermal", 75, before=_R575),  # older drivers do not tell the two apart
-    FieldLine(metrics.MEMORY_TEMPERATURE, 82, number(200, lowest=1)),  # no card at work is that cold
-    FieldLine(metrics.RETIRED_PAGES, 29, _PAGES, ("single_bit",)),
-    FieldLine(metrics.RETIRED_PAGES, 30, _PAGES, ("double_bit",)),
-    FieldLine(metrics.RETIRED_PAGES_PENDING, 31, _FLAG),
-    FieldLine(metrics.PCIE_TRANSMIT, 197, _BYTES),
-    FieldLine(metrics.PCIE_RECEIVE, 198, _BYTES),
-    FieldLine(metrics.NVLINK_TRANSMIT, 138, _KIBIBYTES, scope=ALL_LINKS),
-    FieldLine(metrics.NVLINK_RECEIVE, 139, _KIBIBYTES, scope=ALL_LINKS),
-    FieldLine(metrics.NVLINK_TRANSMIT, 202, _BYTES, scope=ALL_LINKS),  # NVLink5
-    FieldLine(metrics.NVLINK_RECEIVE, 204, _BYTES, scope=ALL_LINKS),
+    FieldMetric(metrics.MEMORY_TEMPERATURE, 82, number(200, min_value=1)),  # no card at work is that cold
+    FieldMetric(metrics.RETIRED_PAGES, 29, _PAGES, ("single_bit",)),
+    FieldMetric(metrics.RETIRED_PAGES, 30, _PAGES, ("double_bit",)),
+    FieldMetric(metrics.RETIRED_PAGES_PENDING, 31, _FLAG),
+    FieldMetric(metrics.PCIE_TRANSMIT, 197, _BYTES),
+    FieldMetric(metrics.PCIE_RECEIVE, 198, _BYTES),
+    FieldMetric(metrics.NVLINK_TRANSMIT, 138, _KIBIBYTES, scope=ALL_LINKS),
+    FieldMetric(metrics.NVLINK_RECEIVE, 139, _KIBIBYTES, scope=ALL_LINKS),
+    FieldMetric(metrics.NVLINK_TRANSMIT, 202, _BYTES, scope=ALL_LINKS),  # NVLink5
+    FieldMetric(metrics.NVLINK_RECEIVE, 204, _BYTES, scope=ALL_LINKS),
     _link_errors("crc_flit", 38),
     _link_errors("crc_data", 45),
     _link_errors("replay", 52),
@@ -109,17 +109,17 @@ LINES: tuple[FieldLine, ...] = (
 )
 
 _32_BITS = (_UINT, _INT, _USHORT)
-_WRAPPING = (metrics.PCIE_TRANSMIT, metrics.PCIE_RECEIVE)
+_WRAPPING_COUNTERS = (metrics.PCIE_TRANSMIT, metrics.PCIE_RECEIVE)
 """nvml.h says of these that they may wrap. In 32 bits they would, many times between two readings: then the number
 tells nothing, and the family is unsupported."""
 
 
-def version(text: str) -> Version:
+def parse_version(text: str) -> Version:
     """`580.82.07` -> (580, 82, 7)."""
     return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
-class Answer(NamedTuple):
+class FieldValue(NamedTuple):
     """What NVML says of one field: its error code, the type of the value, and the value's 8 bytes as a number."""
 
     code: int
@@ -139,7 +139,7 @@ class Answer(NamedTuple):
 class FieldBatch:
     """Fields of one GPU, asked for in one call: pairs of number and scope."""
 
-    def __init__(self, nvml: Nvml, handle: Any, fields: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, nvml: NvmlSession, handle: Any, fields: Sequence[tuple[int, int]]) -> None:
         self._get = nvml.function("nvmlDeviceGetFieldValues")
         self._layout = struct.Struct("=" + _ENTRY * len(fields))
         self._entries = create_string_buffer(_ENTRY_BYTES * len(fields))
@@ -148,122 +148,122 @@ class FieldBatch:
         self._arguments = (handle, c_int(len(fields)), byref(self._entries))
         self._empty = not fields
 
-    def ask(self) -> tuple[int, Sequence[int]]:
+    def query(self) -> tuple[int, Sequence[int]]:
         """The error code of the call as a whole, and seven numbers a field, as in nvmlFieldValue_t."""
         if self._empty:
             return 0, ()
         return self._get(*self._arguments), self._layout.unpack(self._entries)
 
 
-FAMILIES = frozenset(line.family for line in LINES)
+FIELD_FAMILIES = frozenset(line.family for line in FIELD_METRICS)
 
 
 class FieldPlan:
     """The lines of the table that this GPU has, asked for in one batch."""
 
-    def __init__(self, nvml: Nvml, handle: Any, driver_version: str) -> None:
+    def __init__(self, nvml: NvmlSession, handle: Any, driver_version: str) -> None:
         self._nvml, self._handle = nvml, handle
-        self._version = version(driver_version)
-        self._lines: list[FieldLine] | None = None
+        self._version = parse_version(driver_version)
+        self._lines: list[FieldMetric] | None = None
 
-    def carry_out(self, values: Values) -> None:
+    def carry_out(self, values: NvmlReadings) -> None:
         """Ask for all. Raises GpuLost or DriverGone."""
-        code = self._find_out() if self._lines is None else 0
-        lines: Iterable[FieldLine] = self._lines or ()
+        code = self._probe_fields() if self._lines is None else 0
+        lines: Iterable[FieldMetric] = self._lines or ()
         raw: Sequence[int] = ()
         if not code:
-            code, raw = self._batch.ask()
+            code, raw = self._batch.query()
         if code:
-            reason = why(code)
-            values.absent.update(dict.fromkeys((line.family for line in lines or LINES), reason))
+            reason = absence_reason(code)
+            values.absent.update(dict.fromkeys((line.family for line in lines or FIELD_METRICS), reason))
             return
         for i, line in enumerate(lines):
             kind, code, bits = raw[7 * i + 4 : 7 * i + 7]
-            known = self._known[i]
+            known = self._last_readings[i]
             if known is None or code or known[0] != bits or known[1] != kind:
-                outcome = _outcome(line, Answer(code, kind, bits))
-                if isinstance(outcome, AbsentReason):
-                    self._known[i] = None
-                    values.lack(line.family, outcome)
+                outcome = _convert_value(line, FieldValue(code, kind, bits))
+                if isinstance(outcome, AbsenceReason):
+                    self._last_readings[i] = None
+                    values.add_absent(line.family, outcome)
                     continue
-                self._known[i] = known = (bits, kind, outcome)
+                self._last_readings[i] = known = (bits, kind, outcome)
             values.readings.append(known[2])
         values.absent.update(self._unsupported)
 
-    def _find_out(self) -> int:
+    def _probe_fields(self) -> int:
         """Which lines this GPU has; of several for one row, the first. Returns the error code of the call."""
-        lines = [line for line in LINES if line.since <= self._version < line.before]
-        code, raw = self._batch_of(lines).ask()
+        lines = [line for line in FIELD_METRICS if line.since <= self._version < line.before]
+        code, raw = self._make_batch(lines).query()
         if code:
             return code
-        rows: dict[tuple[Family, tuple[str, ...]], FieldLine] = {}
-        for line, answer in zip(lines, _answers(raw), strict=True):
-            if _outcome(line, answer) is not AbsentReason.UNSUPPORTED:
+        rows: dict[tuple[MetricFamily, tuple[str, ...]], FieldMetric] = {}
+        for line, answer in zip(lines, _parse_values(raw), strict=True):
+            if _convert_value(line, answer) is not AbsenceReason.UNSUPPORTED:
                 rows.setdefault((line.family, line.labels), line)
         self._lines = list(rows.values())
-        self._batch = self._batch_of(self._lines)
-        self._known: list[tuple[int, int, Reading] | None] = [None] * len(self._lines)
+        self._batch = self._make_batch(self._lines)
+        self._last_readings: list[tuple[int, int, MetricReading] | None] = [None] * len(self._lines)
         there = {line.family for line in self._lines}
-        self._unsupported = {family: AbsentReason.UNSUPPORTED for family in FAMILIES if family not in there}
+        self._unsupported = {family: AbsenceReason.UNSUPPORTED for family in FIELD_FAMILIES if family not in there}
         return 0
 
-    def _batch_of(self, lines: Iterable[FieldLine]) -> FieldBatch:
+    def _make_batch(self, lines: Iterable[FieldMetric]) -> FieldBatch:
         return FieldBatch(self._nvml, self._handle, [(line.number, line.scope) for line in lines])
 
 
-def _outcome(line: FieldLine, answer: Answer) -> Reading | AbsentReason:
+def _convert_value(line: FieldMetric, answer: FieldValue) -> MetricReading | AbsenceReason:
     if answer.code == INVALID_ARGUMENT:  # what drivers say of numbers that are newer than they
-        return AbsentReason.UNSUPPORTED
+        return AbsenceReason.UNSUPPORTED
     if answer.code:
-        return why(answer.code)
-    if answer.kind in _32_BITS and line.family in _WRAPPING:
-        return AbsentReason.UNSUPPORTED
+        return absence_reason(answer.code)
+    if answer.kind in _32_BITS and line.family in _WRAPPING_COUNTERS:
+        return AbsenceReason.UNSUPPORTED
     try:
-        return Reading(line.family, line.convert(answer.value()), line.labels)
-    except Implausible:
-        return AbsentReason.ERROR
+        return MetricReading(line.family, line.convert(answer.value()), line.labels)
+    except ImplausibleValue:
+        return AbsenceReason.ERROR
 
 
-class LinkPlan:
-    """The state of each NVLink of one GPU, read every LINK_SECONDS, and told as how many are in which state."""
+class NvlinkPlan:
+    """The state of each NVLink of one GPU, read every LINK_INTERVAL_SECONDS, and told as how many are in which state."""
 
-    def __init__(self, nvml: Nvml, handle: Any) -> None:
+    def __init__(self, nvml: NvmlSession, handle: Any) -> None:
         self._nvml, self._handle = nvml, handle
         self._count = FieldBatch(nvml, handle, [(LINK_COUNT, 0)])
         self._links: FieldBatch | None = None
         self._due = -math.inf
-        self._last = Values()
+        self._last = NvmlReadings()
 
-    def carry_out(self, values: Values, now: float) -> None:
+    def carry_out(self, values: NvmlReadings, now: float) -> None:
         """`now` is monotonic, in seconds. Raises GpuLost or DriverGone."""
         if now >= self._due:
-            self._last = Values()
+            self._last = NvmlReadings()
             self._read()
-            self._due = now + LINK_SECONDS
+            self._due = now + LINK_INTERVAL_SECONDS
         values.readings += self._last.readings
         values.absent.update(self._last.absent)
 
     def _read(self) -> None:
         if self._links is None:
-            code, entry = self._count.ask()
-            answers = _answers(entry)
+            code, entry = self._count.query()
+            answers = _parse_values(entry)
             code = code or answers[0].code
             links = 0 if code else int(answers[0].value())
             if code or not 0 < links <= 64:
-                self._last.absent[metrics.NVLINK_LINKS] = why(code) if code else AbsentReason.UNSUPPORTED
+                self._last.absent[metrics.NVLINK_LINKS] = absence_reason(code) if code else AbsenceReason.UNSUPPORTED
                 return
             self._links = FieldBatch(self._nvml, self._handle, [(LINK_STATE, link) for link in range(links)])
-        code, entries = self._links.ask()
-        states = _answers(entries)
+        code, entries = self._links.query()
+        states = _parse_values(entries)
         code = code or next((state.code for state in states if state.code), 0)
         if code:
-            self._last.absent[metrics.NVLINK_LINKS] = why(code)
+            self._last.absent[metrics.NVLINK_LINKS] = absence_reason(code)
             return
         active = sum(state.value() != 0 for state in states)  # a link that sleeps to save power is up
         rows = (("active", active), ("inactive", len(states) - active))
-        self._last.readings += [Reading(metrics.NVLINK_LINKS, count, (state,)) for state, count in rows]
+        self._last.readings += [MetricReading(metrics.NVLINK_LINKS, count, (state,)) for state, count in rows]
 
 
-def _answers(entries: Iterable[int]) -> list[Answer]:
+def _parse_values(entries: Iterable[int]) -> list[FieldValue]:
     flat = tuple(entries)
-    return [Answer(flat[i + 5], flat[i + 4], flat[i + 6]) for i in range(0, len(flat), 7)]
+    return [FieldValue(flat[i + 5], flat[i + 4], flat[i + 6]) for i in range(0, len(flat), 7)]

@@ -12,15 +12,15 @@ from ctypes import Structure, byref, c_char_p, c_double, c_uint, c_void_p
 from typing import Any
 
 from gpu_exporter import metrics
-from gpu_exporter.devices.nvidia_calls import Values
-from gpu_exporter.devices.nvml import Nvml, why
-from gpu_exporter.metrics import Family
-from gpu_exporter.snapshot import AbsentReason, Reading
+from gpu_exporter.devices.nvidia_calls import NvmlReadings
+from gpu_exporter.devices.nvml import NvmlSession, absence_reason
+from gpu_exporter.metrics import MetricFamily
+from gpu_exporter.snapshot import AbsenceReason, MetricReading
 
-SHORTEST_SECONDS = 0.1
+MIN_SAMPLE_SECONDS = 0.1
 """Two samples closer than this make a poor ratio: the older one is kept, and the last values are said again."""
 
-RATIOS: tuple[tuple[Family, int], ...] = (
+RATIOS: tuple[tuple[MetricFamily, int], ...] = (
     (metrics.ENGINE_ACTIVITY, 1),
     (metrics.SM_ACTIVITY, 2),
     (metrics.SM_OCCUPANCY, 3),
@@ -32,7 +32,7 @@ RATIOS: tuple[tuple[Family, int], ...] = (
 )
 """Family and NVML_GPM_METRIC_*, all in percent."""
 
-TRAFFIC: tuple[tuple[Family, int], ...] = (
+TRAFFIC_METRICS: tuple[tuple[MetricFamily, int], ...] = (
     (metrics.PCIE_TRANSMIT, 20),
     (metrics.PCIE_RECEIVE, 21),
     (metrics.NVLINK_RECEIVE, 60),
@@ -40,11 +40,11 @@ TRAFFIC: tuple[tuple[Family, int], ...] = (
 )
 """Family and NVML_GPM_METRIC_*, all in MiB/s."""
 
-_ALL = (*RATIOS, *TRAFFIC)
+_ALL_METRICS = (*RATIOS, *TRAFFIC_METRICS)
 _VERSION = 1
 _MIB = 1024.0**2
-_FASTEST_MIB = 16.0 * 1024**2  # a second; NVLink5 does not reach an eighth of it
-_ROUNDING = 1.0  # percent: ratios of two counters may overshoot by a little
+_MAX_MIB_PER_SECOND = 16.0 * 1024**2  # a second; NVLink5 does not reach an eighth of it
+_MAX_OVERSHOOT_PERCENT = 1.0  # percent: ratios of two counters may overshoot by a little
 
 
 class _Metric(Structure):
@@ -66,7 +66,7 @@ class _MetricsGet(Structure):
         ("count", c_uint),
         ("older", c_void_p),
         ("newer", c_void_p),
-        ("metrics", _Metric * len(_ALL)),
+        ("metrics", _Metric * len(_ALL_METRICS)),
     ]
 
 
@@ -74,46 +74,49 @@ class _Support(Structure):
     _fields_ = [("version", c_uint), ("supported", c_uint)]
 
 
-_ANSWERS = struct.Struct("=" + "4xId24x" * len(_ALL))
+_ANSWERS = struct.Struct("=" + "4xId24x" * len(_ALL_METRICS))
 _ANSWERS_AT = _MetricsGet.metrics.offset
 
 
-class GpmMeter:
+class GpmSampler:
     """GPM of one GPU, or of one slice of it. Holds two samples of the driver's: `close` gives them back."""
 
-    def __init__(self, nvml: Nvml, handle: Any, gpu_instance: int | None = None) -> None:
+    def __init__(self, nvml: NvmlSession, handle: Any, gpu_instance: int | None = None) -> None:
         """`handle` is that of the whole GPU; `gpu_instance` is the slice's number, None for the whole GPU."""
         self._nvml, self._handle = nvml, handle
         self._is_slice = gpu_instance is not None
         if gpu_instance is None:
-            self._take = nvml.function("nvmlGpmSampleGet")
-            self._of: tuple[Any, ...] = (handle,)
+            self._take_sample = nvml.function("nvmlGpmSampleGet")
+            self._sample_arguments: tuple[Any, ...] = (handle,)
         else:
-            self._take, self._of = nvml.function("nvmlGpmMigSampleGet"), (handle, c_uint(gpu_instance))
+            self._take_sample, self._sample_arguments = (
+                nvml.function("nvmlGpmMigSampleGet"),
+                (handle, c_uint(gpu_instance)),
+            )
         self._compare = nvml.function("nvmlGpmMetricsGet")
         self._older, self._newer = c_void_p(), c_void_p()
         self._taken_at: float | None = None
-        self._never: AbsentReason | None = None
-        self._last = Values()
-        self._sums: dict[Family, float] = dict.fromkeys((family for family, _ in TRAFFIC), 0.0)
-        self._traffic: dict[Family, Reading | AbsentReason] = {}
-        self._get = _MetricsGet(_VERSION, len(_ALL))
-        for entry, (_, metric) in zip(self._get.metrics, _ALL, strict=True):
+        self._permanent_absence: AbsenceReason | None = None
+        self._last = NvmlReadings()
+        self._sums: dict[MetricFamily, float] = dict.fromkeys((family for family, _ in TRAFFIC_METRICS), 0.0)
+        self._traffic: dict[MetricFamily, MetricReading | AbsenceReason] = {}
+        self._get = _MetricsGet(_VERSION, len(_ALL_METRICS))
+        for entry, (_, metric) in zip(self._get.metrics, _ALL_METRICS, strict=True):
             entry.metric = metric
 
-    def carry_out(self, values: Values, now: float) -> None:
+    def carry_out(self, values: NvmlReadings, now: float) -> None:
         """Say what happened since the last time. `now` is monotonic, in seconds. Raises GpuLost or DriverGone.
 
         Traffic is said where `values` has no counter of the driver's own.
         """
-        if self._taken_at is None or now - self._taken_at >= SHORTEST_SECONDS:
+        if self._taken_at is None or now - self._taken_at >= MIN_SAMPLE_SECONDS:
             self._last = self._measure(now)
         values.readings += self._last.readings
         values.absent.update(self._last.absent)
         for family, outcome in self._traffic.items():
-            if not self._is_slice and values.absent.get(family) is not AbsentReason.UNSUPPORTED:
+            if not self._is_slice and values.absent.get(family) is not AbsenceReason.UNSUPPORTED:
                 continue
-            if isinstance(outcome, Reading):
+            if isinstance(outcome, MetricReading):
                 values.absent.pop(family, None)
                 values.readings.append(outcome)
             elif self._is_slice:
@@ -128,59 +131,59 @@ class GpmMeter:
         self._older, self._newer = c_void_p(), c_void_p()
         self._taken_at = None
 
-    def _measure(self, now: float) -> Values:
-        reason = self._never or self._sample()
+    def _measure(self, now: float) -> NvmlReadings:
+        reason = self._permanent_absence or self._sample()
         if reason is not None:
             self._taken_at = None
-            if reason is AbsentReason.UNSUPPORTED:
-                self._never = reason
+            if reason is AbsenceReason.UNSUPPORTED:
+                self._permanent_absence = reason
                 self.close()
-            return self._nothing(reason)
+            return self._absent_readings(reason)
         before, self._taken_at = self._taken_at, now
-        values = self._nothing(AbsentReason.NOT_YET) if before is None else self._compared(now - before)
+        values = self._absent_readings(AbsenceReason.NOT_YET) if before is None else self._compare_samples(now - before)
         self._older, self._newer = self._newer, self._older
         return values
 
-    def _sample(self) -> AbsentReason | None:
+    def _sample(self) -> AbsenceReason | None:
         """Take the newer sample. Returns why that failed."""
         if not self._newer:
             support = _Support(_VERSION)
             code = self._nvml.function("nvmlGpmQueryDeviceSupport")(self._handle, byref(support))
             if not code and not support.supported:
-                return AbsentReason.UNSUPPORTED
+                return AbsenceReason.UNSUPPORTED
             allocate = self._nvml.function("nvmlGpmSampleAlloc")
             code = code or allocate(byref(self._older)) or allocate(byref(self._newer))
             if code:
-                return why(code)
-        code = self._take(*self._of, self._newer)
-        return why(code) if code else None
+                return absence_reason(code)
+        code = self._take_sample(*self._sample_arguments, self._newer)
+        return absence_reason(code) if code else None
 
-    def _compared(self, seconds: float) -> Values:
+    def _compare_samples(self, seconds: float) -> NvmlReadings:
         self._get.older, self._get.newer = self._older, self._newer
         code = self._compare(byref(self._get))
         if code:
-            return self._nothing(why(code))
-        values = Values()
+            return self._absent_readings(absence_reason(code))
+        values = NvmlReadings()
         answers = _ANSWERS.unpack_from(self._get, _ANSWERS_AT)
         for i, (family, _) in enumerate(RATIOS):
             code, percent = answers[2 * i], answers[2 * i + 1]
             if code:
-                values.absent[family] = why(code)
-            elif 0 <= percent <= 100 + _ROUNDING:  # neither garbage nor NaN
-                values.readings.append(Reading(family, min(percent, 100.0) / 100))
+                values.absent[family] = absence_reason(code)
+            elif 0 <= percent <= 100 + _MAX_OVERSHOOT_PERCENT:  # neither garbage nor NaN
+                values.readings.append(MetricReading(family, min(percent, 100.0) / 100))
             else:
-                values.absent[family] = AbsentReason.ERROR
-        for i, (family, _) in enumerate(TRAFFIC, start=len(RATIOS)):
+                values.absent[family] = AbsenceReason.ERROR
+        for i, (family, _) in enumerate(TRAFFIC_METRICS, start=len(RATIOS)):
             code, rate = answers[2 * i], answers[2 * i + 1]
             if code:
-                self._traffic[family] = why(code)
-            elif 0 <= rate <= _FASTEST_MIB:
+                self._traffic[family] = absence_reason(code)
+            elif 0 <= rate <= _MAX_MIB_PER_SECOND:
                 self._sums[family] += rate * _MIB * seconds
-                self._traffic[family] = Reading(family, self._sums[family])
+                self._traffic[family] = MetricReading(family, self._sums[family])
             else:
-                self._traffic[family] = AbsentReason.ERROR
+                self._traffic[family] = AbsenceReason.ERROR
         return values
 
-    def _nothing(self, reason: AbsentReason) -> Values:
+    def _absent_readings(self, reason: AbsenceReason) -> NvmlReadings:
         self._traffic = dict.fromkeys(self._sums, reason)
-        return Values(absent=dict.fromkeys((family for family, _ in RATIOS), reason))
+        return NvmlReadings(absent=dict.fromkeys((family for family, _ in RATIOS), reason))

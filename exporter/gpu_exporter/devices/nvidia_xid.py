@@ -14,9 +14,9 @@ from collections.abc import Callable
 from ctypes import CDLL, Structure, byref, c_uint, c_ulonglong, c_void_p, create_string_buffer
 
 from gpu_exporter import metrics
-from gpu_exporter.devices.nvidia_xid_codes import FATAL, meaning
-from gpu_exporter.devices.nvml import TIMEOUT, DriverGone, GpuLost, why
-from gpu_exporter.snapshot import Absence, AbsentReason, DeviceReading, Reading
+from gpu_exporter.devices.nvidia_xid_codes import FATAL_XIDS, meaning
+from gpu_exporter.devices.nvml import TIMEOUT, DriverUnloaded, GpuLost, absence_reason
+from gpu_exporter.snapshot import Absence, AbsenceReason, DeviceReading, MetricReading
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +33,10 @@ _LIBRARY = "libnvidia-ml.so.1"
 _XID_EVENT = 0x8  # nvmlEventTypeXidCriticalError
 
 
-class _Deaf(Exception):
+class _EventsUnavailable(Exception):
     """There are no events to be had now."""
 
-    def __init__(self, reason: AbsentReason, message: str) -> None:
+    def __init__(self, reason: AbsenceReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
@@ -53,12 +53,12 @@ class _Event(Structure):
     ]
 
 
-class _Ear:
+class _EventSession:
     """One session with NVML that hears the Xids of all GPUs."""
 
     def __init__(self) -> None:
-        """Raises _Deaf."""
-        self.gpus: dict[str, AbsentReason | None] = {}
+        """Raises _EventsUnavailable."""
+        self.gpus: dict[str, AbsenceReason | None] = {}
         """By uuid, why its Xids cannot be heard."""
         self._uuids: dict[int | None, str] = {}
         self._set = c_void_p()
@@ -66,23 +66,23 @@ class _Ear:
         try:
             self._library = CDLL(_LIBRARY)
         except OSError as error:
-            raise _Deaf(AbsentReason.ERROR, str(error)) from error
+            raise _EventsUnavailable(AbsenceReason.ERROR, str(error)) from error
         self._started = False
         try:
             self._check(self._library.nvmlInit_v2())
             self._started = True
             self._check(self._library.nvmlEventSetCreate(byref(self._set)))
             self._register_all()
-        except (_Deaf, AttributeError) as error:  # AttributeError: a library without such a function
+        except (_EventsUnavailable, AttributeError) as error:  # AttributeError: a library without such a function
             self.close()
-            if isinstance(error, _Deaf):
+            if isinstance(error, _EventsUnavailable):
                 raise
-            raise _Deaf(AbsentReason.UNSUPPORTED, str(error)) from error
+            raise _EventsUnavailable(AbsenceReason.UNSUPPORTED, str(error)) from error
 
     def _check(self, code: int) -> None:
         reason = _reason(code) if code else None
         if reason is not None:
-            raise _Deaf(reason, f"NVML error {code}")
+            raise _EventsUnavailable(reason, f"NVML error {code}")
 
     def _register_all(self) -> None:
         library, count = self._library, c_uint()
@@ -99,7 +99,7 @@ class _Ear:
             self._uuids[device.value] = name
 
     def wait(self, seconds: float) -> tuple[str, int] | None:
-        """(uuid, Xid) of the next event; None after that time without one. Raises _Deaf."""
+        """(uuid, Xid) of the next event; None after that time without one. Raises _EventsUnavailable."""
         code = self._library.nvmlEventSetWait_v2(self._set, byref(self._event), c_uint(int(seconds * 1000)))
         if code == TIMEOUT:
             return None
@@ -115,37 +115,37 @@ class _Ear:
         _ctypes.dlclose(self._library._handle)
 
 
-def _reason(code: int) -> AbsentReason:
+def _reason(code: int) -> AbsenceReason:
     try:
-        return why(code)
-    except (GpuLost, DriverGone):
-        return AbsentReason.ERROR
+        return absence_reason(code)
+    except (GpuLost, DriverUnloaded):
+        return AbsenceReason.ERROR
 
 
-class _Heard:
+class _XidCounts:
     """The Xids of one GPU."""
 
     def __init__(self) -> None:
-        self.counts = dict.fromkeys(FATAL, 0)
+        self.counts = dict.fromkeys(FATAL_XIDS, 0)
         self.last: dict[int, float] = {}
-        self.readings: tuple[Reading, ...] = ()
-        self._prepare()
+        self.readings: tuple[MetricReading, ...] = ()
+        self._build_readings()
 
     def add(self, xid: int, now: float) -> None:
         self.counts[xid] = self.counts.get(xid, 0) + 1
         self.last[xid] = now
-        self._prepare()
+        self._build_readings()
 
-    def _prepare(self) -> None:
-        readings = [Reading(metrics.XID_ERRORS, count, (str(xid),)) for xid, count in sorted(self.counts.items())]
+    def _build_readings(self) -> None:
+        readings = [MetricReading(metrics.XID_ERRORS, count, (str(xid),)) for xid, count in sorted(self.counts.items())]
         for xid, at in sorted(self.last.items()):
             kind, action, _ = meaning(xid)
-            readings.append(Reading(metrics.XID_LAST, at, (str(xid),)))
-            readings.append(Reading(metrics.XID_INFO, 1, (str(xid), kind, action)))
+            readings.append(MetricReading(metrics.XID_LAST_TIMESTAMP, at, (str(xid),)))
+            readings.append(MetricReading(metrics.XID_INFO, 1, (str(xid), kind, action)))
         self.readings = tuple(readings)
 
 
-class XidWatch:
+class XidListener:
     """Counts Xids by GPU and code while it is started; what was counted stays. `wall` gives seconds since 1970."""
 
     def __init__(
@@ -155,14 +155,14 @@ class XidWatch:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._poll, self._retry, self._wall = poll_seconds, retry_seconds, wall
-        self._heard: dict[str, _Heard] = {}
-        self._deaf: dict[str, AbsentReason] = {}
-        self._deaf_to_all: AbsentReason = AbsentReason.NOT_YET
+        self._counts: dict[str, _XidCounts] = {}
+        self._unavailable: dict[str, AbsenceReason] = {}
+        self._unavailable_all: AbsenceReason = AbsenceReason.NOT_YET
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._renew = threading.Event()
-        self._said = ""
+        self._restart = threading.Event()
+        self._last_message = ""
 
     def start(self) -> None:
         """Listen, if nobody does. Returns at once."""
@@ -175,7 +175,7 @@ class XidWatch:
     def stop(self) -> None:
         """Stop listening and let go of the library. Waits for STOP_SECONDS at most."""
         self._stop.set()
-        self._renew.set()
+        self._restart.set()
         if self._thread is not None:
             self._thread.join(STOP_SECONDS)
             if self._thread.is_alive():
@@ -183,57 +183,57 @@ class XidWatch:
             else:
                 self._thread = None
 
-    def renew(self) -> None:
+    def restart(self) -> None:
         """GPUs have come or gone: listen to those that are there now."""
-        self._renew.set()
+        self._restart.set()
 
-    def told(self, device: DeviceReading) -> DeviceReading:
+    def with_xids(self, device: DeviceReading) -> DeviceReading:
         """The reading with what was heard of this GPU. Does not wait for the driver.
 
         A lost GPU has no values, so its last Xid is to be had from Prometheus, or from the log.
         """
         uuid = device.identity.uuid
         with self._lock:
-            heard = self._heard.get(uuid)
-            reason = self._deaf.get(uuid, self._deaf_to_all)
-        if heard is None:
+            xid_counts = self._counts.get(uuid)
+            reason = self._unavailable.get(uuid, self._unavailable_all)
+        if xid_counts is None:
             absence = Absence(metrics.XID_ERRORS, reason)
             return DeviceReading(
                 device.identity, device.readings, (*device.absences, absence), device.down, device.processes
             )
-        readings = (*device.readings, *heard.readings)
+        readings = (*device.readings, *xid_counts.readings)
         return DeviceReading(device.identity, readings, device.absences, device.down, device.processes)
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.is_set():
-            self._renew.clear()
+            self._restart.clear()
             try:
                 self._listen(stop)
-            except _Deaf as error:
+            except _EventsUnavailable as error:
                 with self._lock:
-                    self._deaf_to_all = error.reason
-                if str(error) != self._said:
+                    self._unavailable_all = error.reason
+                if str(error) != self._last_message:
                     log.info("no Xids are heard from the NVIDIA driver: %s", error)
-                self._said = str(error)
-                self._renew.wait(self._retry)
+                self._last_message = str(error)
+                self._restart.wait(self._retry)
 
     def _listen(self, stop: threading.Event) -> None:
-        ear = _Ear()
+        session = _EventSession()
         try:
             with self._lock:
-                for uuid, reason in ear.gpus.items():
+                for uuid, reason in session.gpus.items():
                     if reason is None:
-                        self._heard.setdefault(uuid, _Heard())
-                        self._deaf.pop(uuid, None)
+                        self._counts.setdefault(uuid, _XidCounts())
+                        self._unavailable.pop(uuid, None)
                     else:
-                        self._deaf[uuid] = reason
-            while not stop.is_set() and not self._renew.is_set():
-                event = ear.wait(self._poll)
-                self._said = ""
+                        self._unavailable[uuid] = reason
+            while not stop.is_set() and not self._restart.is_set():
+                event = session.wait(self._poll)
+                self._last_message = ""
                 if event:
                     uuid, xid = event
                     log.warning("GPU %s: Xid %d (%s)", uuid, xid, meaning(xid).kind)
                     with self._lock:
-                        self._heard[uuid].add(xid, self._wall())
+                        self._counts[uuid].add(xid, self._wall())
         finally:
-            ear.close()
+            session.close()

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Meaning(NamedTuple):
+class XidInfo(NamedTuple):
     """`kind` becomes the label `class`. `fatal`: the GPU is not usable until somebody acts."""
 
     kind: str
@@ -21,59 +21,59 @@ class Meaning(NamedTuple):
     fatal: bool = False
 
 
-UNKNOWN = Meaning("unknown", "look_up")
+UNKNOWN_XID = XidInfo("unknown", "look_up")
 
 RESTART, RESET, REBOOT, NOTHING = "restart_job", "reset_gpu", "reboot_node", "none"
 
-_ENGINE = Meaning("engine", RESTART)
-_NVLINK5 = Meaning("nvlink", "check_nvlink")
+_ENGINE = XidInfo("engine", RESTART)
+_NVLINK5 = XidInfo("nvlink", "check_nvlink")
 
 _ENGINE_CODES = (
     *range(39, 42), 68, *range(70, 73), *range(75, 78), *range(82, 87), 88, 89, *range(96, 106), *range(126, 136),
 )  # fmt: skip
 """Copy engines, video and JPEG decoders, optical flow: each has its own code, all mean the same."""
 
-MEANINGS: dict[int, Meaning] = {
+XID_CATALOG: dict[int, XidInfo] = {
     **dict.fromkeys(_ENGINE_CODES, _ENGINE),
-    8: Meaning("application", RESTART),
-    11: Meaning("application", RESTART),
-    13: Meaning("application", RESTART),
-    31: Meaning("application", RESTART),
-    32: Meaning("application", RESTART),
-    37: Meaning("firmware", NOTHING),
-    38: Meaning("firmware", NOTHING),
-    43: Meaning("application", NOTHING),
-    44: Meaning("application", NOTHING),
-    45: Meaning("application", NOTHING),
-    46: Meaning("driver", RESET, fatal=True),
-    48: Meaning("memory", RESET, fatal=True),
-    54: Meaning("power", "check_cabling"),
+    8: XidInfo("application", RESTART),
+    11: XidInfo("application", RESTART),
+    13: XidInfo("application", RESTART),
+    31: XidInfo("application", RESTART),
+    32: XidInfo("application", RESTART),
+    37: XidInfo("firmware", NOTHING),
+    38: XidInfo("firmware", NOTHING),
+    43: XidInfo("application", NOTHING),
+    44: XidInfo("application", NOTHING),
+    45: XidInfo("application", NOTHING),
+    46: XidInfo("driver", RESET, fatal=True),
+    48: XidInfo("memory", RESET, fatal=True),
+    54: XidInfo("power", "check_cabling"),
     60: _ENGINE,
-    62: Meaning("firmware", RESET, fatal=True),
-    63: Meaning("memory", NOTHING),
-    64: Meaning("memory", RESET, fatal=True),
-    66: Meaning("driver", NOTHING),
-    67: Meaning("driver", NOTHING),
-    69: Meaning("application", RESTART),
-    74: Meaning("nvlink", "check_nvlink", fatal=True),
-    78: Meaning("driver", "update_driver"),
-    79: Meaning("bus", REBOOT, fatal=True),
-    80: Meaning("application", RESTART),
-    92: Meaning("memory", NOTHING),
-    93: Meaning("firmware", NOTHING),
-    94: Meaning("memory", RESTART),
-    95: Meaning("memory", RESET, fatal=True),
-    109: Meaning("driver", RESET, fatal=True),
-    110: Meaning("security", RESET, fatal=True),
-    119: Meaning("firmware", RESET, fatal=True),
-    120: Meaning("firmware", RESET, fatal=True),
-    121: Meaning("c2c", NOTHING),
-    136: Meaning("nvlink", RESET, fatal=True),
-    137: Meaning("nvlink", NOTHING),
+    62: XidInfo("firmware", RESET, fatal=True),
+    63: XidInfo("memory", NOTHING),
+    64: XidInfo("memory", RESET, fatal=True),
+    66: XidInfo("driver", NOTHING),
+    67: XidInfo("driver", NOTHING),
+    69: XidInfo("application", RESTART),
+    74: XidInfo("nvlink", "check_nvlink", fatal=True),
+    78: XidInfo("driver", "update_driver"),
+    79: XidInfo("bus", REBOOT, fatal=True),
+    80: XidInfo("application", RESTART),
+    92: XidInfo("memory", NOTHING),
+    93: XidInfo("firmware", NOTHING),
+    94: XidInfo("memory", RESTART),
+    95: XidInfo("memory", RESET, fatal=True),
+    109: XidInfo("driver", RESET, fatal=True),
+    110: XidInfo("security", RESET, fatal=True),
+    119: XidInfo("firmware", RESET, fatal=True),
+    120: XidInfo("firmware", RESET, fatal=True),
+    121: XidInfo("c2c", NOTHING),
+    136: XidInfo("nvlink", RESET, fatal=True),
+    137: XidInfo("nvlink", NOTHING),
     139: _ENGINE,
-    140: Meaning("memory", RESET, fatal=True),
-    141: Meaning("application", NOTHING),
-    143: Meaning("driver", RESET, fatal=True),
+    140: XidInfo("memory", RESET, fatal=True),
+    141: XidInfo("application", NOTHING),
+    143: XidInfo("driver", RESET, fatal=True),
     144: _NVLINK5,
     145: _NVLINK5,
     146: _NVLINK5,
@@ -81,21 +81,21 @@ MEANINGS: dict[int, Meaning] = {
     148: _NVLINK5,
     149: _NVLINK5,
     150: _NVLINK5,
-    151: Meaning("security", "restart_vm"),
-    154: Meaning("driver", "see_gpu_recovery_action"),
-    155: Meaning("nvlink", RESET),
-    156: Meaning("memory", RESET),
-    157: Meaning("memory", NOTHING),
-    158: Meaning("driver", RESET, fatal=True),
-    160: Meaning("memory", NOTHING),
-    161: Meaning("memory", NOTHING),
-    171: Meaning("memory", "see_xid_48"),
-    172: Meaning("memory", "see_xid_48"),
+    151: XidInfo("security", "restart_vm"),
+    154: XidInfo("driver", "see_gpu_recovery_action"),
+    155: XidInfo("nvlink", RESET),
+    156: XidInfo("memory", RESET),
+    157: XidInfo("memory", NOTHING),
+    158: XidInfo("driver", RESET, fatal=True),
+    160: XidInfo("memory", NOTHING),
+    161: XidInfo("memory", NOTHING),
+    171: XidInfo("memory", "see_xid_48"),
+    172: XidInfo("memory", "see_xid_48"),
 }
 
-FATAL = tuple(code for code, meaning in MEANINGS.items() if meaning.fatal)
+FATAL_XIDS = tuple(code for code, meaning in XID_CATALOG.items() if meaning.fatal)
 """Counted from zero on, so that the first one shows in `increase()`."""
 
 
-def meaning(code: int) -> Meaning:
-    return MEANINGS.get(code, UNKNOWN)
+def meaning(code: int) -> XidInfo:
+    return XID_CATALOG.get(code, UNKNOWN_XID)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from gpu_exporter.devices.base import DriverUnavailable
-from gpu_exporter.snapshot import AbsentReason, DriverState
+from gpu_exporter.snapshot import AbsenceReason, DriverState
 
 # NVML's error codes, as nvml.h numbers them.
 _UNINITIALIZED = 1
@@ -32,16 +32,16 @@ _ARGUMENT_VERSION_MISMATCH = 25
 _DEPRECATED = 26
 _GPU_NOT_FOUND = 28
 
-Function = Callable[..., int]
+NvmlFunction = Callable[..., int]
 """A function of NVML's C library: returns an error code."""
 
-_GONE = {_UNINITIALIZED, _DRIVER_NOT_LOADED}
-_LOST = {_GPU_IS_LOST, _RESET_REQUIRED, _GPU_NOT_FOUND}
-_UNSUPPORTED = {
+_DRIVER_UNLOADED_CODES = {_UNINITIALIZED, _DRIVER_NOT_LOADED}
+_GPU_LOST_CODES = {_GPU_IS_LOST, _RESET_REQUIRED, _GPU_NOT_FOUND}
+_UNSUPPORTED_CODES = {
     _NOT_SUPPORTED, _FUNCTION_NOT_FOUND, _VGPU_ECC_NOT_SUPPORTED, _ARGUMENT_VERSION_MISMATCH, _DEPRECATED,
 }  # fmt: skip
 
-_REFUSALS = {
+_INIT_ERRORS = {
     _LIBRARY_NOT_FOUND: (
         DriverState.ABSENT,
         "libnvidia-ml.so.1 not found: install the NVIDIA driver, or give the container the NVIDIA runtime",
@@ -58,7 +58,7 @@ _REFUSALS = {
 }
 
 
-class DriverGone(DriverUnavailable):
+class DriverUnloaded(DriverUnavailable):
     """The driver was unloaded or reloaded under us: the session is dead, and another must be opened."""
 
     def __init__(self, message: str) -> None:
@@ -69,15 +69,15 @@ class GpuLost(Exception):
     """The GPU fell off the bus, or needs a reset."""
 
 
-class NoValue(Exception):
+class NvmlValueError(Exception):
     """This GPU has no such value now; `reason` tells why."""
 
-    def __init__(self, reason: AbsentReason, message: str) -> None:
+    def __init__(self, reason: AbsenceReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
 
-class Nvml:
+class NvmlSession:
     """An open session with NVML."""
 
     def __init__(self) -> None:
@@ -92,32 +92,32 @@ class Nvml:
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
-            state, message = _REFUSALS.get(error.value, (DriverState.FAILED, f"NVML does not start: {error}"))
+            state, message = _INIT_ERRORS.get(error.value, (DriverState.FAILED, f"NVML does not start: {error}"))
             self._unload()
             raise DriverUnavailable(state, message) from error
 
     def call(self, function: str, *arguments: Any) -> Any:
-        """Call pynvml's `function`. Raises GpuLost, NoValue or DriverGone, never NVMLError.
+        """Call pynvml's `function`. Raises GpuLost, NvmlValueError or DriverUnloaded, never NVMLError.
 
         Easy to use and slow: 5 microseconds and more. For what is read each time there is `function`.
         """
         known = getattr(self._pynvml, function, None)
         if known is None:
-            raise NoValue(AbsentReason.UNSUPPORTED, f"this nvidia-ml-py has no {function}")
+            raise NvmlValueError(AbsenceReason.UNSUPPORTED, f"this nvidia-ml-py has no {function}")
         try:
             return known(*arguments)
         except self._error as error:
-            raise _sorted(error.value, str(error)) from error
+            raise _to_exception(error.value, str(error)) from error
 
-    def function(self, *names: str) -> Function:
+    def function(self, *names: str) -> NvmlFunction:
         """The first of these C functions that the library has; if it has none, one that says so each time."""
         for name in names:
             try:
-                found: Function = self._pynvml._nvmlGetFunctionPointer(name)
+                found: NvmlFunction = self._pynvml._nvmlGetFunctionPointer(name)
             except self._error:
                 continue
             return found
-        return _not_there
+        return _missing_function
 
     def pci_bus_id(self, handle: Any) -> str:
         """PCI address of a GPU, as `00000000:1B:00.0`."""
@@ -138,25 +138,25 @@ class Nvml:
             _ctypes.dlclose(library._handle)
 
 
-def _not_there(*_: object) -> int:
+def _missing_function(*_: object) -> int:
     return _FUNCTION_NOT_FOUND
 
 
-def why(code: int) -> AbsentReason:
-    """Why a call that returned this error gave no value. Raises GpuLost or DriverGone if it means no less than that."""
-    sorted_ = _sorted(code, f"NVML error {code}")
-    if isinstance(sorted_, NoValue):
+def absence_reason(code: int) -> AbsenceReason:
+    """Why a call that returned this error gave no value. Raises GpuLost or DriverUnloaded if it means no less than that."""
+    sorted_ = _to_exception(code, f"NVML error {code}")
+    if isinstance(sorted_, NvmlValueError):
         return sorted_.reason
     raise sorted_
 
 
-def _sorted(code: int, message: str) -> Exception:
-    if code in _LOST:
+def _to_exception(code: int, message: str) -> Exception:
+    if code in _GPU_LOST_CODES:
         return GpuLost(message)
-    if code in _GONE:
-        return DriverGone(message)
-    if code in _UNSUPPORTED:
-        return NoValue(AbsentReason.UNSUPPORTED, message)
+    if code in _DRIVER_UNLOADED_CODES:
+        return DriverUnloaded(message)
+    if code in _UNSUPPORTED_CODES:
+        return NvmlValueError(AbsenceReason.UNSUPPORTED, message)
     if code == _NO_PERMISSION:
-        return NoValue(AbsentReason.NO_PERMISSION, message)
-    return NoValue(AbsentReason.ERROR, message)
+        return NvmlValueError(AbsenceReason.NO_PERMISSION, message)
+    return NvmlValueError(AbsenceReason.ERROR, message)

@@ -13,7 +13,7 @@ import struct
 from typing import Protocol
 
 
-class Counters(Protocol):
+class CounterBackend(Protocol):
     """Counters of a device, behind which tests can put others."""
 
     def open(self, pmu: int, config: int, cpu: int) -> int:
@@ -29,7 +29,7 @@ class Counters(Protocol):
         ...
 
 
-_CALL_NUMBERS = {"x86_64": 298, "aarch64": 241, "riscv64": 241}
+_SYSCALL_NUMBERS = {"x86_64": 298, "aarch64": 241, "riscv64": 241}
 _CLOSE_ON_EXEC = 8
 _TIME_ENABLED = 1
 _ATTRIBUTES = struct.Struct("=IIQQQQQIIQ")
@@ -43,7 +43,7 @@ class PerfCounters:
         self._libc = ctypes.CDLL(None, use_errno=True)
 
     def open(self, pmu: int, config: int, cpu: int) -> int:
-        call = _CALL_NUMBERS.get(platform.machine())
+        call = _SYSCALL_NUMBERS.get(platform.machine())
         if call is None:
             raise OSError(errno.ENOSYS, f"the number of perf_event_open on {platform.machine()} is not known")
         attributes = _ATTRIBUTES.pack(pmu, _ATTRIBUTES.size, config, 0, 0, _TIME_ENABLED, 0, 0, 0, 0)

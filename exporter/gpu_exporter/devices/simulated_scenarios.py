@@ -8,11 +8,11 @@ from gpu_exporter.snapshot import DownReason
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class GpuModel:
     """A GPU model, as its driver describes it. Power in watts, clocks in MHz, memory in MiB, averaging in seconds.
 
     `nvlink` is the speed of all links in bytes a second and one direction, 0 without any. `activity`: whether NVML
-    tells of SMs, tensor cores and memory bandwidth (Hopper and newer). `remaps`: whether faulty rows are remapped.
+    tells of SMs, tensor cores and memory bandwidth (Hopper and newer). `has_row_remapping`: whether faulty rows are remapped.
     """
 
     name: str
@@ -23,51 +23,51 @@ class Model:
     sm_clock: float
     sm_clock_idle: float
     memory_clock: float
-    averaging: float
+    averaging_seconds: float
     has_fan: bool = False
     has_ecc: bool = True
     nvlink: float = 0.0
     pcie_generation: int = 4
     activity: bool = False
-    remaps: bool = False
+    has_row_remapping: bool = False
 
 
-MODELS: dict[str, Model] = {
-    "H200-141GB": Model(
+MODELS: dict[str, GpuModel] = {
+    "H200-141GB": GpuModel(
         "NVIDIA H200", 143771, 612, 76, 700, 1980, 345, 3201, 1 / 6,
-        nvlink=450e9, pcie_generation=5, activity=True, remaps=True,
+        nvlink=450e9, pcie_generation=5, activity=True, has_row_remapping=True,
     ),
-    "H100-80GB": Model(
+    "H100-80GB": GpuModel(
         "NVIDIA H100 80GB HBM3", 81559, 551, 70, 700, 1980, 345, 2619, 1 / 6,
-        nvlink=450e9, pcie_generation=5, activity=True, remaps=True,
+        nvlink=450e9, pcie_generation=5, activity=True, has_row_remapping=True,
     ),
-    "A100-80GB": Model(
-        "NVIDIA A100-SXM4-80GB", 81920, 626, 62, 400, 1410, 210, 1593, 1 / 6, nvlink=300e9, remaps=True
+    "A100-80GB": GpuModel(
+        "NVIDIA A100-SXM4-80GB", 81920, 626, 62, 400, 1410, 210, 1593, 1 / 6, nvlink=300e9, has_row_remapping=True
     ),
-    "A100-40GB": Model(
-        "NVIDIA A100-SXM4-40GB", 40960, 560, 55, 400, 1410, 210, 1215, 1 / 6, nvlink=300e9, remaps=True
+    "A100-40GB": GpuModel(
+        "NVIDIA A100-SXM4-40GB", 40960, 560, 55, 400, 1410, 210, 1215, 1 / 6, nvlink=300e9, has_row_remapping=True
     ),
-    "L40S-48GB": Model("NVIDIA L40S", 46068, 480, 35, 350, 2520, 210, 9001, 1 / 6, remaps=True),
-    "A10-24GB": Model("NVIDIA A10", 23028, 430, 22, 150, 1695, 210, 6251, 1 / 6, remaps=True),
-    "L4-24GB": Model("NVIDIA L4", 23034, 440, 16, 72, 2040, 210, 6251, 1 / 6, remaps=True),
-    "V100-32GB": Model(
+    "L40S-48GB": GpuModel("NVIDIA L40S", 46068, 480, 35, 350, 2520, 210, 9001, 1 / 6, has_row_remapping=True),
+    "A10-24GB": GpuModel("NVIDIA A10", 23028, 430, 22, 150, 1695, 210, 6251, 1 / 6, has_row_remapping=True),
+    "L4-24GB": GpuModel("NVIDIA L4", 23034, 440, 16, 72, 2040, 210, 6251, 1 / 6, has_row_remapping=True),
+    "V100-32GB": GpuModel(
         "Tesla V100-SXM2-32GB", 32768, 270, 42, 300, 1530, 135, 877, 1.0, nvlink=150e9, pcie_generation=3
     ),
-    "T4-16GB": Model("Tesla T4", 15360, 260, 10, 70, 1590, 300, 5001, 1.0, pcie_generation=3),
-    "RTX4090-24GB": Model("NVIDIA GeForce RTX 4090", 24564, 310, 20, 450, 3105, 210, 10501, 1 / 6, True, False),
+    "T4-16GB": GpuModel("Tesla T4", 15360, 260, 10, 70, 1590, 300, 5001, 1.0, pcie_generation=3),
+    "RTX4090-24GB": GpuModel("NVIDIA GeForce RTX 4090", 24564, 310, 20, 450, 3105, 210, 10501, 1 / 6, True, False),
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """A workload. `duty` is the share of a step in which kernels run, `jitter` how much that varies from step to step,
-    `memory` the share of memory held, `intensity` the share of the power limit drawn while kernels run,
+    `memory` the share of memory held, `power_ratio` the share of the power limit drawn while kernels run,
     `memory_activity` the share of busy time in which memory moves, `clock` the share of the top clock it reaches,
-    `heat` degrees Celsius above what the work explains, `throttle` the driver's reason for lower clocks, and
+    `extra_temperature_celsius` degrees Celsius above what the work explains, `throttle` the driver's reason for lower clocks, and
     `throttled` the share of busy time in which it holds.
 
-    While kernels run: `fill` is the share of the SMs that work, `tensor`, `fp32` and `fp64` the pipes' share of the
-    time, `dram` that of memory bandwidth, `exchange` that of the links to other GPUs, `input_bytes` what comes over
+    While kernels run: `sm_active_ratio` is the share of the SMs that work, `tensor`, `fp32` and `fp64` the pipes' share of the
+    time, `dram` that of memory bandwidth, `nvlink_ratio` that of the links to other GPUs, `input_bytes` what comes over
     PCIe a second. `limit` is the power limit as a share of the model's, `job` the training job, `xid` an error that
     comes every twenty minutes.
     """
@@ -77,20 +77,20 @@ class Scenario:
     duty: float = 0.0
     jitter: float = 0.0
     memory: float = 0.0
-    intensity: float = 0.0
+    power_ratio: float = 0.0
     memory_activity: float = 0.0
     processes: int = 0
     clock: float = 1.0
-    heat: float = 0.0
+    extra_temperature_celsius: float = 0.0
     throttle: str = ""
     down: DownReason | None = None
     throttled: float = 0.0
-    fill: float = 0.85
+    sm_active_ratio: float = 0.85
     tensor: float = 0.42
     fp32: float = 0.08
     fp64: float = 0.0
     dram: float = 0.45
-    exchange: float = 0.0
+    nvlink_ratio: float = 0.0
     input_bytes: float = 2e8
     limit: float = 1.0
     job: str = ""
@@ -98,19 +98,19 @@ class Scenario:
 
 
 SCENARIOS: dict[str, Scenario] = {
-    "training": Scenario("a healthy training job", 0.42, 0.945, 0.03, 0.84, 0.92, 0.55, 1, exchange=0.08, job="train"),
+    "training": Scenario("a healthy training job", 0.42, 0.945, 0.03, 0.84, 0.92, 0.55, 1, nvlink_ratio=0.08, job="train"),
     "idle": Scenario("nothing runs, nothing is held"),
     "idle-hoarder": Scenario("nothing runs, but a process holds most of the memory", memory=0.62, processes=1),
     "small-batch": Scenario(
         "steps too short to fill the GPU", 0.03, 0.55, 0.08, 0.21, 0.35, 0.20, 1,
-        fill=0.28, tensor=0.09, fp32=0.04, dram=0.17, job="small-batch",
+        sm_active_ratio=0.28, tensor=0.09, fp32=0.04, dram=0.17, job="small-batch",
     ),
     "data-bound": Scenario(
-        "each step waits for its data", 1.3, 0.36, 0.10, 0.74, 0.80, 0.45, 1, exchange=0.05, job="data-bound"
+        "each step waits for its data", 1.3, 0.36, 0.10, 0.74, 0.80, 0.45, 1, nvlink_ratio=0.05, job="data-bound"
     ),
     "saturated-serving": Scenario(
         "more requests than the replicas can serve", 0.08, 0.99, 0.008, 0.90, 0.75, 0.60, 1,
-        fill=0.80, tensor=0.16, dram=0.58, input_bytes=2e7,
+        sm_active_ratio=0.80, tensor=0.16, dram=0.58, input_bytes=2e7,
     ),
     "throttled": Scenario(
         "a healthy job on a GPU that is too hot", 0.70, 0.97, 0.02, 0.84, 0.60, 0.50, 1, 0.55, 22.0, "hw_thermal",
@@ -119,31 +119,31 @@ SCENARIOS: dict[str, Scenario] = {
     "lost": Scenario("the GPU fell off the bus", down=DownReason.LOST),
     "memory-bound": Scenario(
         "kernels wait for memory bandwidth", 0.50, 0.96, 0.02, 0.82, 0.70, 0.93, 1,
-        fill=0.90, tensor=0.09, fp32=0.12, dram=0.86, job="memory-bound",
+        sm_active_ratio=0.90, tensor=0.09, fp32=0.12, dram=0.86, job="memory-bound",
     ),
     "memory-full": Scenario(
         "no room for the batch that would fill the GPU", 0.05, 0.62, 0.06, 0.965, 0.40, 0.25, 1,
-        fill=0.30, tensor=0.10, fp32=0.05, dram=0.20, job="memory-full",
+        sm_active_ratio=0.30, tensor=0.10, fp32=0.05, dram=0.20, job="memory-full",
     ),
     "communication-bound": Scenario(
         "steps wait for the exchange of gradients", 0.90, 0.97, 0.02, 0.80, 0.62, 0.35, 1,
-        fill=0.52, tensor=0.24, fp32=0.05, dram=0.28, exchange=0.34, job="communication-bound",
+        sm_active_ratio=0.52, tensor=0.24, fp32=0.05, dram=0.28, nvlink_ratio=0.34, job="communication-bound",
     ),
     "busy-but-empty": Scenario(
         "a kernel spins on one SM", 1.0, 0.985, 0.01, 0.12, 0.25, 0.01, 1,
-        fill=0.008, tensor=0.0, fp32=0.004, dram=0.001, input_bytes=1e4,
+        sm_active_ratio=0.008, tensor=0.0, fp32=0.004, dram=0.001, input_bytes=1e4,
     ),
     "hung-collective": Scenario(
         "all ranks wait for one that is gone", 1.0, 0.99, 0.005, 0.78, 0.30, 0.01, 1,
-        fill=0.13, tensor=0.0, fp32=0.0, dram=0.004, input_bytes=1e3, job="hung-collective",
+        sm_active_ratio=0.13, tensor=0.0, fp32=0.0, dram=0.004, input_bytes=1e3, job="hung-collective",
     ),
     "straggler": Scenario(
         "the slow GPU of a job in lock step", 0.90, 0.97, 0.01, 0.80, 0.55, 0.50, 1, 0.62,
-        fill=0.86, exchange=0.02, job="lock-step",
+        sm_active_ratio=0.86, nvlink_ratio=0.02, job="lock-step",
     ),
     "held-up": Scenario(
         "waits for the slow GPU of its job in each step", 0.90, 0.97, 0.01, 0.80, 0.58, 0.32, 1,
-        fill=0.56, tensor=0.26, dram=0.28, exchange=0.02, job="lock-step",
+        sm_active_ratio=0.56, tensor=0.26, dram=0.28, nvlink_ratio=0.02, job="lock-step",
     ),
     "power-limited": Scenario(
         "a power limit far below the model's own", 0.50, 0.96, 0.02, 0.80, 0.50, 0.50, 1, 0.62,
@@ -151,7 +151,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "power-capped": Scenario(
         "full load at the power limit, which is normal", 0.45, 0.965, 0.02, 0.84, 1.0, 0.55, 1, 0.86,
-        throttle="sw_power_cap", throttled=0.95, fill=0.94, tensor=0.62, exchange=0.08,
+        throttle="sw_power_cap", throttled=0.95, sm_active_ratio=0.94, tensor=0.62, nvlink_ratio=0.08,
     ),
     "hot": Scenario(
         "near its limit, a little clock is taken now and then", 0.42, 0.96, 0.02, 0.84, 0.92, 0.55, 1, 0.985, 12.0,
@@ -163,7 +163,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "small-service": Scenario(
         "a service that needs a small part of its GPU", 0.4, 0.06, 0.03, 0.11, 0.30, 0.10, 1,
-        fill=0.25, tensor=0.05, dram=0.12, input_bytes=1e6,
+        sm_active_ratio=0.25, tensor=0.05, dram=0.12, input_bytes=1e6,
     ),
     "failing": Scenario(
         "a training job on a GPU with uncontained memory errors", 0.42, 0.945, 0.03, 0.84, 0.92, 0.55, 1, xid=95

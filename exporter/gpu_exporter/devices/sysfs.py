@@ -14,90 +14,92 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gpu_exporter.metrics import Family
-from gpu_exporter.snapshot import AbsentReason, Reading
+from gpu_exporter.metrics import MetricFamily
+from gpu_exporter.snapshot import AbsenceReason, MetricReading
 
-LARGEST_FILE = 8192
+MAX_SYSFS_FILE_BYTES = 8192
 """Bytes. A sysfs file has at most a page."""
 
-_REASONS = {
-    errno.ENOENT: AbsentReason.UNSUPPORTED,
-    errno.EOPNOTSUPP: AbsentReason.UNSUPPORTED,
-    errno.EINVAL: AbsentReason.UNSUPPORTED,  # amdgpu's answer for a sensor that the chip does not have
-    errno.ENODATA: AbsentReason.UNSUPPORTED,
-    errno.EACCES: AbsentReason.NO_PERMISSION,
+_REASON_BY_ERRNO = {
+    errno.ENOENT: AbsenceReason.UNSUPPORTED,
+    errno.EOPNOTSUPP: AbsenceReason.UNSUPPORTED,
+    errno.EINVAL: AbsenceReason.UNSUPPORTED,  # amdgpu's answer for a sensor that the chip does not have
+    errno.ENODATA: AbsenceReason.UNSUPPORTED,
+    errno.EACCES: AbsenceReason.NO_PERMISSION,
 }
-_GONE = (errno.ENOENT, errno.ENODEV, errno.ENXIO)
+_MISSING_ERRNOS = (errno.ENOENT, errno.ENODEV, errno.ENXIO)
 
 
-class NoValue(Exception):
+class SysfsValueError(Exception):
     """There is no such value now. `gone` if the file itself went away, and with it perhaps the card."""
 
-    def __init__(self, reason: AbsentReason, gone: bool = False) -> None:
+    def __init__(self, reason: AbsenceReason, gone: bool = False) -> None:
         super().__init__(reason.value)
         self.reason = reason
         self.gone = gone
 
 
 def read(path: str) -> bytes:
-    """The whole of a small file. Raises NoValue.
+    """The whole of a small file. Raises SysfsValueError.
 
     EPERM from the read itself is no lack of permission: amdgpu says so while a card resets or suspends.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        reason = AbsentReason.NO_PERMISSION if error.errno == errno.EPERM else _reason(error)
-        raise NoValue(reason, error.errno in _GONE) from error
+        reason = AbsenceReason.NO_PERMISSION if error.errno == errno.EPERM else _reason(error)
+        raise SysfsValueError(reason, error.errno in _MISSING_ERRNOS) from error
     try:
-        return os.read(handle, LARGEST_FILE)
+        return os.read(handle, MAX_SYSFS_FILE_BYTES)
     except OSError as error:
-        raise NoValue(_reason(error), error.errno in _GONE) from error
+        raise SysfsValueError(_reason(error), error.errno in _MISSING_ERRNOS) from error
     finally:
         os.close(handle)
 
 
-def _reason(error: OSError) -> AbsentReason:
-    return _REASONS.get(error.errno or 0, AbsentReason.ERROR)
+def _reason(error: OSError) -> AbsenceReason:
+    return _REASON_BY_ERRNO.get(error.errno or 0, AbsenceReason.ERROR)
 
 
-def text(path: str) -> str:
+def read_text(path: str) -> str:
     """The file as one line of text, empty if it cannot be read."""
     try:
         return read(path).decode("utf-8", "replace").strip()
-    except NoValue:
+    except SysfsValueError:
         return ""
 
 
 def number(raw: bytes) -> int:
-    """A decimal number. Raises NoValue for anything else."""
+    """A decimal number. Raises SysfsValueError for anything else."""
     digits = raw.strip()
     if not digits.lstrip(b"-").isdigit() or len(digits) > 20:
-        raise NoValue(AbsentReason.ERROR)
+        raise SysfsValueError(AbsenceReason.ERROR)
     try:
         return int(digits)
     except ValueError as error:  # "--5"
-        raise NoValue(AbsentReason.ERROR) from error
+        raise SysfsValueError(AbsenceReason.ERROR) from error
 
 
-Convert = Callable[[bytes], float]
+ValueParser = Callable[[bytes], float]
 
 
-def scaled(top: float, lowest: float = 0, times: float = 1, per: float = 1, nothing: int | None = None) -> Convert:
-    """`raw * times / per` if raw is from `lowest` to `top`, both in the file's unit; `nothing` means "not measured"."""
+def scaled_int(
+    max_value: float, min_value: float = 0, times: float = 1, per: float = 1, unmeasured: int | None = None
+) -> ValueParser:
+    """`raw * times / per` if raw is from `min_value` to `max_value`, both in the file's unit; `unmeasured` means "not measured"."""
 
     def convert(raw: bytes) -> float:
         value = number(raw)
-        if value == nothing:
-            raise NoValue(AbsentReason.UNSUPPORTED)
-        if not lowest <= value <= top:
-            raise NoValue(AbsentReason.ERROR)
+        if value == unmeasured:
+            raise SysfsValueError(AbsenceReason.UNSUPPORTED)
+        if not min_value <= value <= max_value:
+            raise SysfsValueError(AbsenceReason.ERROR)
         return value * times / per
 
     return convert
 
 
-def entry(name: bytes, convert: Convert) -> Convert:
+def keyed_value(name: bytes, convert: ValueParser) -> ValueParser:
     """The value of the line that has this name, in a file of lines like `ue: 0`."""
 
     def converted(raw: bytes) -> float:
@@ -105,71 +107,71 @@ def entry(name: bytes, convert: Convert) -> Convert:
             key, _, value = line.partition(b":")
             if key.strip() == name:
                 return convert(value)
-        raise NoValue(AbsentReason.ERROR)
+        raise SysfsValueError(AbsenceReason.ERROR)
 
     return converted
 
 
-PERCENT = scaled(100, per=100)
-BYTES = scaled(2**50)
-COUNT = scaled(2**63)
-MILLICELSIUS = scaled(200_000, lowest=-50_000, per=1000)
-MICROWATTS = scaled(10**11, per=10**6, nothing=0)
+PERCENT = scaled_int(100, per=100)
+BYTES = scaled_int(2**50)
+COUNT = scaled_int(2**63)
+MILLICELSIUS = scaled_int(200_000, min_value=-50_000, per=1000)
+MICROWATTS = scaled_int(10**11, per=10**6, unmeasured=0)
 """No GPU that is awake draws 0 W, and no limit is 0 W: amdgpu's second dies and a disabled limit say so."""
 
 _GENERATIONS = {"2.5": 1, "5.0": 2, "8.0": 3, "16.0": 4, "32.0": 5, "64.0": 6}
 
 
 def link_generation(raw: bytes) -> float:
-    """`16.0 GT/s PCIe` -> 4. Raises NoValue; an integrated GPU has `Unknown`."""
+    """`16.0 GT/s PCIe` -> 4. Raises SysfsValueError; an integrated GPU has `Unknown`."""
     words = raw.decode("ascii", "replace").split()
     generation = _GENERATIONS.get(words[0]) if words else None
     if generation is None:
-        raise NoValue(AbsentReason.UNSUPPORTED if words[:1] == ["Unknown"] else AbsentReason.ERROR)
+        raise SysfsValueError(AbsenceReason.UNSUPPORTED if words[:1] == ["Unknown"] else AbsenceReason.ERROR)
     return generation
 
 
-LINK_WIDTH = scaled(32, lowest=1, nothing=0)
+LINK_WIDTH = scaled_int(32, min_value=1, unmeasured=0)
 
 
-class Line(NamedTuple):
+class SysfsSource(NamedTuple):
     """One file that is one value of one family. `labels` are those after `uuid`."""
 
-    family: Family
+    family: MetricFamily
     path: str
-    convert: Convert
+    convert: ValueParser
     labels: tuple[str, ...] = ()
 
 
 @dataclass
-class Values:
+class SysfsReadings:
     """What one reading of a card brought. `gone` if a file went away meanwhile."""
 
-    readings: list[Reading] = field(default_factory=list)
-    absent: dict[Family, AbsentReason] = field(default_factory=dict)
+    readings: list[MetricReading] = field(default_factory=list)
+    absent: dict[MetricFamily, AbsenceReason] = field(default_factory=dict)
     gone: bool = False
 
-    def add(self, family: Family, value: float, *labels: str) -> None:
-        self.readings.append(Reading(family, value, labels))
+    def add(self, family: MetricFamily, value: float, *labels: str) -> None:
+        self.readings.append(MetricReading(family, value, labels))
 
-    def lack(self, families: Iterable[Family], why: NoValue) -> None:
+    def add_absent(self, families: Iterable[MetricFamily], why: SysfsValueError) -> None:
         self.absent.update(dict.fromkeys(families, why.reason))
         self.gone |= why.gone
 
-    def take(self, lines: Iterable[Line]) -> None:
+    def read_sources(self, lines: Iterable[SysfsSource]) -> None:
         for line in lines:
             try:
-                self.readings.append(Reading(line.family, line.convert(read(line.path)), line.labels))
-            except NoValue as why:
-                self.lack((line.family,), why)
+                self.readings.append(MetricReading(line.family, line.convert(read(line.path)), line.labels))
+            except SysfsValueError as why:
+                self.add_absent((line.family,), why)
 
-    def value(self, family: Family) -> float | None:
+    def value(self, family: MetricFamily) -> float | None:
         return next((reading.value for reading in self.readings if reading.family is family), None)
 
 
-def existing(lines: Iterable[Line]) -> tuple[Line, ...]:
+def select_existing(lines: Iterable[SysfsSource]) -> tuple[SysfsSource, ...]:
     """Those whose file there is, the first of a family and its labels: alternatives are given in order."""
-    chosen: dict[tuple[str, tuple[str, ...]], Line] = {}
+    chosen: dict[tuple[str, tuple[str, ...]], SysfsSource] = {}
     for line in lines:
         key = (line.family.name, line.labels)
         if key not in chosen and _exists(line.path):
@@ -182,11 +184,11 @@ def _exists(path: str) -> bool:
     try:
         os.stat(path)
     except OSError as error:
-        return error.errno not in (*_GONE, errno.ENOTDIR)
+        return error.errno not in (*_MISSING_ERRNOS, errno.ENOTDIR)
     return True
 
 
-def names(folder: str, pattern: str) -> list[str]:
+def list_names(folder: str, pattern: str) -> list[str]:
     """The entries of a folder that match, in order; none if there is no such folder."""
     try:
         return sorted(filter(re.compile(pattern).fullmatch, os.listdir(folder)))
@@ -194,23 +196,23 @@ def names(folder: str, pattern: str) -> list[str]:
         return []
 
 
-def hwmons(device: str) -> list[str]:
+def hwmon_paths(device: str) -> list[str]:
     """The folders of a device's sensors."""
-    return [f"{device}/hwmon/{name}" for name in names(f"{device}/hwmon", r"hwmon\d+")]
+    return [f"{device}/hwmon/{name}" for name in list_names(f"{device}/hwmon", r"hwmon\d+")]
 
 
-def labelled(hwmon: str, kind: str) -> dict[str, str]:
+def paths_by_label(hwmon: str, kind: str) -> dict[str, str]:
     """Label -> path without `_input`, as in `temp2_label` saying `junction`."""
     found = {}
-    for name in names(hwmon, rf"{kind}\d+_label"):
-        found[text(f"{hwmon}/{name}")] = f"{hwmon}/{name.removesuffix('_label')}"
+    for name in list_names(hwmon, rf"{kind}\d+_label"):
+        found[read_text(f"{hwmon}/{name}")] = f"{hwmon}/{name.removesuffix('_label')}"
     return found
 
 
-def machine_part(sysfs: str, procfs: str) -> str:
+def machine_hash(sysfs: str, procfs: str) -> str:
     """Eight digits that tell machines apart, for GPUs that have nothing but a PCI address, which all machines share.
 
     The board's own number needs root; without it, it is the host name.
     """
-    own = text(f"{sysfs}/class/dmi/id/product_uuid") or text(f"{procfs}/sys/kernel/hostname")
+    own = read_text(f"{sysfs}/class/dmi/id/product_uuid") or read_text(f"{procfs}/sys/kernel/hostname")
     return hashlib.sha256(own.encode()).hexdigest()[:8]

@@ -32,4 +32,4 @@ COLLECTORS: dict[str, Callable[[HostSettings], HostCollector]] = {
 }
 
 #: What changes seldom, or is told only roughly, is read seldom: these cost most, and change least. Seconds.
-SELDOM: dict[str, float] = {"filesystem": 5.0, "netclass": 5.0, "uname": 60.0}
+MIN_INTERVAL_SECONDS: dict[str, float] = {"filesystem": 5.0, "netclass": 5.0, "uname": 60.0}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from gpu_exporter.metrics import Samples
+from gpu_exporter.metrics import FamilySamples
 
 #: node_exporter's own defaults (its collector/filesystem_linux.go and collector/diskstats_common.go).
 MOUNT_POINTS_EXCLUDE = r"^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)"
@@ -35,7 +35,7 @@ class HostSettings:
 class HostCollector(Protocol):
     """Reads one thing of the host. The sampler calls `collect` at its interval, always from the same thread."""
 
-    def collect(self) -> Iterable[Samples]:
+    def collect(self) -> Iterable[FamilySamples]:
         """Families under node_exporter's own names and labels.
 
         What the kernel does not have is left out. Raises OSError or ValueError if the collector as a whole failed.

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 
 from gpu_exporter.host.base import HostSettings
-from gpu_exporter.host.files import read, unsigned
-from gpu_exporter.metrics import Family, Samples
+from gpu_exporter.host.kernel_files import parse_unsigned, read_file
+from gpu_exporter.metrics import FamilySamples, MetricFamily
 
-CPU_SECONDS = Family(
+CPU_SECONDS = MetricFamily(
     "node_cpu_seconds_total", "counter", "Time that each CPU spent in each mode. Guests are also in user and nice.",
     ("cpu", "mode"),
 )  # fmt: skip
-GUEST_SECONDS = Family(
+GUEST_SECONDS = MetricFamily(
     "node_cpu_guest_seconds_total", "counter", "Time that each CPU spent running virtual machines, by priority.",
     ("cpu", "mode"),
 )  # fmt: skip
@@ -22,11 +22,11 @@ MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 GUEST_MODES = ("user", "nice")
 COLUMNS = len(MODES) + len(GUEST_MODES)
 MIN_COLUMNS = 4
-IDLE = MODES.index("idle")
+IDLE_COLUMN = MODES.index("idle")
 
 #: The kernel estimates idle and iowait anew on each reading, and they may go back a little. A CPU that was switched
 #: off and on again starts anew, by far more. node_exporter draws the line at the same number.
-RESET_SECONDS = 3.0
+MIN_RESET_SECONDS = 3.0
 
 
 class CpuCollector:
@@ -36,10 +36,10 @@ class CpuCollector:
         self._seconds: dict[bytes, list[float]] = {}
         self._labels: dict[bytes, tuple[tuple[str, str], ...]] = {}
 
-    def collect(self) -> list[Samples]:
+    def collect(self) -> list[FamilySamples]:
         """Counters by CPU and mode. Raises OSError, or ValueError if no CPU's line could be understood."""
         # A CPU that is not in the file any more is forgotten with the old dictionary.
-        self._seconds = {cpu: self._forward(cpu, seconds) for cpu, seconds in self._read().items()}
+        self._seconds = {cpu: self._monotonic(cpu, seconds) for cpu, seconds in self._read().items()}
         if not self._seconds:
             raise ValueError(f"{self._path}: no cpu line could be understood")
         times: list[tuple[tuple[str, ...], float]] = []
@@ -49,13 +49,13 @@ class CpuCollector:
             labels = self._labels_of(cpu)
             times.extend(zip(labels, seconds[:split], strict=False))
             guests.extend(zip(labels, seconds[split:], strict=False))
-        samples = [Samples(CPU_SECONDS, tuple(times))]
-        return [*samples, Samples(GUEST_SECONDS, tuple(guests))] if guests else samples
+        samples = [FamilySamples(CPU_SECONDS, tuple(times))]
+        return [*samples, FamilySamples(GUEST_SECONDS, tuple(guests))] if guests else samples
 
     def _read(self) -> dict[bytes, list[float]]:
         rate = self._tick_rate
         cpus = {}
-        for line in read(self._path).split(b"\n"):
+        for line in read_file(self._path).split(b"\n"):
             if not line.startswith(b"cpu"):
                 continue
             word, *fields = line.split()
@@ -63,15 +63,15 @@ class CpuCollector:
             if not word[3:].isdigit() or len(fields) < MIN_COLUMNS:
                 continue
             try:
-                cpus[word[3:]] = [unsigned(field) / rate for field in fields[:COLUMNS]]
+                cpus[word[3:]] = [parse_unsigned(field) / rate for field in fields[:COLUMNS]]
             except ValueError:
                 continue
         return cpus
 
-    def _forward(self, cpu: bytes, now: list[float]) -> list[float]:
+    def _monotonic(self, cpu: bytes, now: list[float]) -> list[float]:
         """The counters as they are published: they go back only when the CPU started anew."""
         before = self._seconds.get(cpu)
-        if before is None or len(before) != len(now) or before[IDLE] - now[IDLE] >= RESET_SECONDS:
+        if before is None or len(before) != len(now) or before[IDLE_COLUMN] - now[IDLE_COLUMN] >= MIN_RESET_SECONDS:
             return now
         return list(map(max, before, now))
 

@@ -3,45 +3,45 @@
 from __future__ import annotations
 
 from gpu_exporter.host.base import HostSettings
-from gpu_exporter.host.files import Devices, columns, read, unsigned
-from gpu_exporter.metrics import Family, Samples
+from gpu_exporter.host.kernel_files import DeviceFilter, parse_unsigned, read_file, samples_by_column
+from gpu_exporter.metrics import FamilySamples, MetricFamily
 
 
-def _disk(name: str, help_: str) -> Family:
-    return Family(f"node_disk_{name}", "counter" if name.endswith("_total") else "gauge", help_, ("device",))
+def _disk_family(name: str, help_: str) -> MetricFamily:
+    return MetricFamily(f"node_disk_{name}", "counter" if name.endswith("_total") else "gauge", help_, ("device",))
 
 
-READS = _disk("reads_completed_total", "Reads that finished.")
-READS_MERGED = _disk("reads_merged_total", "Reads joined to a neighbouring one.")
-READ_BYTES = _disk("read_bytes_total", "Bytes read.")
-READ_TIME = _disk("read_time_seconds_total", "Time spent in reads, summed over all of them.")
-WRITES = _disk("writes_completed_total", "Writes that finished.")
-WRITES_MERGED = _disk("writes_merged_total", "Writes joined to a neighbouring one.")
-WRITTEN_BYTES = _disk("written_bytes_total", "Bytes written.")
-WRITE_TIME = _disk("write_time_seconds_total", "Time spent in writes, summed over all of them.")
-IO_NOW = _disk("io_now", "Requests in progress.")
-IO_TIME = _disk("io_time_seconds_total", "Time in which at least one request was in progress.")
-IO_TIME_WEIGHTED = _disk(
+READS = _disk_family("reads_completed_total", "Reads that finished.")
+READS_MERGED = _disk_family("reads_merged_total", "Reads joined to a neighbouring one.")
+READ_BYTES = _disk_family("read_bytes_total", "Bytes read.")
+READ_TIME = _disk_family("read_time_seconds_total", "Time spent in reads, summed over all of them.")
+WRITES = _disk_family("writes_completed_total", "Writes that finished.")
+WRITES_MERGED = _disk_family("writes_merged_total", "Writes joined to a neighbouring one.")
+WRITTEN_BYTES = _disk_family("written_bytes_total", "Bytes written.")
+WRITE_TIME = _disk_family("write_time_seconds_total", "Time spent in writes, summed over all of them.")
+IO_NOW = _disk_family("io_now", "Requests in progress.")
+IO_TIME = _disk_family("io_time_seconds_total", "Time in which at least one request was in progress.")
+IO_TIME_WEIGHTED = _disk_family(
     "io_time_weighted_seconds_total", "Time in which requests were in progress, each counted for itself."
 )
-DISCARDS = _disk("discards_completed_total", "Discards that finished.")
-DISCARDS_MERGED = _disk("discards_merged_total", "Discards joined to a neighbouring one.")
-DISCARDED_SECTORS = _disk("discarded_sectors_total", "Sectors of 512 bytes discarded.")
-DISCARD_TIME = _disk("discard_time_seconds_total", "Time spent in discards, summed over all of them.")
-FLUSHES = _disk("flush_requests_total", "Flush requests that finished.")
-FLUSH_TIME = _disk("flush_requests_time_seconds_total", "Time spent in flush requests, summed over all of them.")
+DISCARDS = _disk_family("discards_completed_total", "Discards that finished.")
+DISCARDS_MERGED = _disk_family("discards_merged_total", "Discards joined to a neighbouring one.")
+DISCARDED_SECTORS = _disk_family("discarded_sectors_total", "Sectors of 512 bytes discarded.")
+DISCARD_TIME = _disk_family("discard_time_seconds_total", "Time spent in discards, summed over all of them.")
+FLUSHES = _disk_family("flush_requests_total", "Flush requests that finished.")
+FLUSH_TIME = _disk_family("flush_requests_time_seconds_total", "Time spent in flush requests, summed over all of them.")
 
 #: The kernel counts in sectors of 512 bytes, whatever the device's own are, and in milliseconds.
 SECTOR_BYTES = 512.0
-MS = 0.001
+SECONDS_PER_MILLISECOND = 0.001
 
 #: In the order of the columns after the device's name.
-COLUMNS: tuple[tuple[Family, float], ...] = (
-    (READS, 1), (READS_MERGED, 1), (READ_BYTES, SECTOR_BYTES), (READ_TIME, MS),
-    (WRITES, 1), (WRITES_MERGED, 1), (WRITTEN_BYTES, SECTOR_BYTES), (WRITE_TIME, MS),
-    (IO_NOW, 1), (IO_TIME, MS), (IO_TIME_WEIGHTED, MS),
-    (DISCARDS, 1), (DISCARDS_MERGED, 1), (DISCARDED_SECTORS, 1), (DISCARD_TIME, MS),
-    (FLUSHES, 1), (FLUSH_TIME, MS),
+COLUMNS: tuple[tuple[MetricFamily, float], ...] = (
+    (READS, 1), (READS_MERGED, 1), (READ_BYTES, SECTOR_BYTES), (READ_TIME, SECONDS_PER_MILLISECOND),
+    (WRITES, 1), (WRITES_MERGED, 1), (WRITTEN_BYTES, SECTOR_BYTES), (WRITE_TIME, SECONDS_PER_MILLISECOND),
+    (IO_NOW, 1), (IO_TIME, SECONDS_PER_MILLISECOND), (IO_TIME_WEIGHTED, SECONDS_PER_MILLISECOND),
+    (DISCARDS, 1), (DISCARDS_MERGED, 1), (DISCARDED_SECTORS, 1), (DISCARD_TIME, SECONDS_PER_MILLISECOND),
+    (FLUSHES, 1), (FLUSH_TIME, SECONDS_PER_MILLISECOND),
 )  # fmt: skip
 FAMILIES = tuple(family for family, _ in COLUMNS)
 SCALES = tuple(scale for _, scale in COLUMNS)
@@ -52,16 +52,16 @@ MIN_COLUMNS = 11
 class DiskstatsCollector:
     def __init__(self, settings: HostSettings) -> None:
         self._path = f"{settings.procfs}/diskstats"
-        self._devices = Devices(settings.disk_exclude, "disk_exclude")
+        self._devices = DeviceFilter(settings.disk_exclude, "disk_exclude")
 
-    def collect(self) -> list[Samples]:
+    def collect(self) -> list[FamilySamples]:
         """Counters by device, nothing for a node without disks.
 
         Raises OSError, or ValueError if there are lines and none could be understood.
         """
         rows: dict[tuple[str, ...], list[float]] = {}
         lines = understood = 0
-        for line in read(self._path).split(b"\n"):
+        for line in read_file(self._path).split(b"\n"):
             fields = line.split()
             if not fields:
                 continue
@@ -71,11 +71,11 @@ class DiskstatsCollector:
             labels = self._devices.labels(fields[2])
             if labels is not None:
                 try:
-                    values = list(map(unsigned, fields[3 : 3 + len(SCALES)]))
+                    values = list(map(parse_unsigned, fields[3 : 3 + len(SCALES)]))
                 except ValueError:
                     continue
                 rows[labels] = [value * scale for value, scale in zip(values, SCALES, strict=False)]
             understood += 1
         if lines and not understood:
             raise ValueError(f"{self._path}: no line could be understood")
-        return columns(FAMILIES, rows)
+        return samples_by_column(FAMILIES, rows)

@@ -12,24 +12,26 @@ import re
 from dataclasses import dataclass
 
 from gpu_exporter.host.base import HostSettings
-from gpu_exporter.host.files import columns, exclude_pattern, label, read
+from gpu_exporter.host.kernel_files import compile_exclude_pattern, label_value, read_file, samples_by_column
 from gpu_exporter.host.statvfs import StatvfsPool
-from gpu_exporter.metrics import Family, Samples
+from gpu_exporter.metrics import FamilySamples, MetricFamily
 
 LABELS = ("device", "mountpoint", "fstype")
-SIZE = Family("node_filesystem_size_bytes", "gauge", "Size of the file system.", LABELS)
-FREE = Family("node_filesystem_free_bytes", "gauge", "Free space, what is kept for root included.", LABELS)
-AVAILABLE = Family("node_filesystem_avail_bytes", "gauge", "Free space that users other than root may fill.", LABELS)
-FILES = Family("node_filesystem_files", "gauge", "Most files that the file system can hold.", LABELS)
-FILES_FREE = Family("node_filesystem_files_free", "gauge", "Files that can still be made.", LABELS)
-READONLY = Family("node_filesystem_readonly", "gauge", "1 if the file system is mounted read-only.", LABELS)
-DEVICE_ERROR = Family(
+SIZE = MetricFamily("node_filesystem_size_bytes", "gauge", "Size of the file system.", LABELS)
+FREE = MetricFamily("node_filesystem_free_bytes", "gauge", "Free space, what is kept for root included.", LABELS)
+AVAILABLE = MetricFamily(
+    "node_filesystem_avail_bytes", "gauge", "Free space that users other than root may fill.", LABELS
+)
+FILES = MetricFamily("node_filesystem_files", "gauge", "Most files that the file system can hold.", LABELS)
+FILES_FREE = MetricFamily("node_filesystem_files_free", "gauge", "Files that can still be made.", LABELS)
+READONLY = MetricFamily("node_filesystem_readonly", "gauge", "1 if the file system is mounted read-only.", LABELS)
+DEVICE_ERROR = MetricFamily(
     "node_filesystem_device_error", "gauge", "1 if the file system did not give its statistics, or not in time.", LABELS
 )
 FAMILIES = (SIZE, FREE, AVAILABLE, FILES, FILES_FREE, READONLY, DEVICE_ERROR)
 
 #: The kernel writes white space, backslash and # in a path as a backslash and three octal digits.
-ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
+OCTAL_ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +48,13 @@ class FilesystemCollector:
     def __init__(self, settings: HostSettings) -> None:
         self._procfs = settings.procfs
         self._root = "" if str(settings.rootfs) == "/" else str(settings.rootfs)
-        self._points_exclude = exclude_pattern(settings.mount_points_exclude, "mount_points_exclude")
-        self._types_exclude = exclude_pattern(settings.fs_types_exclude, "fs_types_exclude")
+        self._mount_points_exclude = compile_exclude_pattern(settings.mount_points_exclude, "mount_points_exclude")
+        self._fs_types_exclude = compile_exclude_pattern(settings.fs_types_exclude, "fs_types_exclude")
         self._pool = StatvfsPool()
         self._table: bytes | None = None
         self._mounts: list[Mount] = []
 
-    def collect(self) -> list[Samples]:
+    def collect(self) -> list[FamilySamples]:
         """Gauges by mount. Raises OSError or ValueError if the table of mounts cannot be read."""
         table = self._read()
         # Mounts seldom change: with 10,000 of them, the table is what costs most.
@@ -62,22 +64,24 @@ class FilesystemCollector:
         groups: dict[str, list[str]] = {}
         for mount in self._mounts:
             groups.setdefault(mount.group, []).append(mount.path)
-        answers = self._pool.ask(groups)
-        return columns(FAMILIES, {mount.labels: _values(mount, answers.get(mount.path)) for mount in self._mounts})
+        answers = self._pool.query(groups)
+        return samples_by_column(
+            FAMILIES, {mount.labels: _values(mount, answers.get(mount.path)) for mount in self._mounts}
+        )
 
     def _read(self) -> bytes:
         """The first process sees the host's mounts; our own may be a container's. Users may not read the former."""
         try:
-            return read(f"{self._procfs}/1/mounts")
+            return read_file(f"{self._procfs}/1/mounts")
         except OSError:
-            return read(f"{self._procfs}/self/mounts")
+            return read_file(f"{self._procfs}/self/mounts")
 
     def _parse(self, table: bytes) -> list[Mount]:
-        lines = [fields for fields in (line.split(b" ") for line in table.split(b"\n")) if _understood(fields)]
+        lines = [fields for fields in (line.split(b" ") for line in table.split(b"\n")) if _is_mount_line(fields)]
         if not lines:
             raise ValueError(f"{self._procfs}/1/mounts or self/mounts: no line could be understood")
         # A later mount hides an earlier one on the same point, and the answer would be the later one's for both.
-        visible = {self._strip(_unescape(fields[1])): fields for fields in lines}
+        visible = {self._strip_rootfs(_unescape(fields[1])): fields for fields in lines}
         # By labels: bytes that are not UTF-8 could make two points look the same.
         mounts = {mount.labels: mount for mount in (self._mount(*item) for item in visible.items())}
         wanted = [mount for mount in mounts.values() if not self._excluded(mount)]
@@ -87,10 +91,10 @@ class FilesystemCollector:
     def _mount(self, point: str, fields: list[bytes]) -> Mount:
         device, fstype = _unescape(fields[0]), _unescape(fields[2])
         path = (self._root + point.rstrip("/")) or "/"
-        labels = (label(os.fsencode(device)), label(os.fsencode(point)), label(os.fsencode(fstype)))
-        return Mount(path, _server(device) or point, b"ro" in fields[3].split(b","), labels)
+        labels = (label_value(os.fsencode(device)), label_value(os.fsencode(point)), label_value(os.fsencode(fstype)))
+        return Mount(path, _network_server(device) or point, b"ro" in fields[3].split(b","), labels)
 
-    def _strip(self, point: str) -> str:
+    def _strip_rootfs(self, point: str) -> str:
         """The path as the host sees it, if this table is a container's that has the host's root at rootfs."""
         if self._root and (point == self._root or point.startswith(self._root + "/")):
             return point[len(self._root) :] or "/"
@@ -99,22 +103,22 @@ class FilesystemCollector:
     def _excluded(self, mount: Mount) -> bool:
         _, point, fstype = mount.labels
         return bool(
-            (self._points_exclude and self._points_exclude.search(point))
-            or (self._types_exclude and self._types_exclude.search(fstype))
+            (self._mount_points_exclude and self._mount_points_exclude.search(point))
+            or (self._fs_types_exclude and self._fs_types_exclude.search(fstype))
         )
 
 
-def _understood(fields: list[bytes]) -> bool:
+def _is_mount_line(fields: list[bytes]) -> bool:
     return len(fields) >= 4 and fields[1].startswith(b"/")
 
 
 def _unescape(field: bytes) -> str:
     if b"\\" in field:
-        field = ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field)
+        field = OCTAL_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field)
     return os.fsdecode(field)
 
 
-def _server(device: str) -> str:
+def _network_server(device: str) -> str:
     """The server of `server:/export` or `//server/share`, whose mounts hang together; empty for a local device."""
     if device.startswith("//"):
         return "//" + device[2:].partition("/")[0]

@@ -9,21 +9,23 @@ import os
 import re
 
 from gpu_exporter.host.base import HostSettings
-from gpu_exporter.host.files import columns, label, read, unsigned
-from gpu_exporter.metrics import Family, MetricType, Samples
+from gpu_exporter.host.kernel_files import label_value, parse_unsigned, read_file, samples_by_column
+from gpu_exporter.metrics import FamilySamples, MetricFamily, MetricType
 
 
-def _port(name: str, type_: MetricType, help_: str) -> Family:
-    return Family(f"node_infiniband_{name}", type_, help_, ("device", "port"))
+def _port_family(name: str, type_: MetricType, help_: str) -> MetricFamily:
+    return MetricFamily(f"node_infiniband_{name}", type_, help_, ("device", "port"))
 
 
-STATE = _port("state_id", "gauge", "State of the port: 1 down, 2 initializing, 3 armed, 4 active, 5 active deferred.")
-PHYSICAL_STATE = _port(
+STATE = _port_family(
+    "state_id", "gauge", "State of the port: 1 down, 2 initializing, 3 armed, 4 active, 5 active deferred."
+)
+PHYSICAL_STATE = _port_family(
     "physical_state_id",
     "gauge",
     "Physical state of the port: 1 sleeping, 2 polling, 3 disabled, 4 training, 5 link up, 6 recovering, 7 testing.",
 )
-RATE = _port("rate_bytes_per_second", "gauge", "Speed of the port in bytes a second.")
+RATE = _port_family("rate_bytes_per_second", "gauge", "Speed of the port in bytes a second.")
 
 #: The kernel counts data in words of four bytes.
 WORD_BYTES = 4.0
@@ -57,38 +59,38 @@ COUNTERS: tuple[tuple[str, str, float, str], ...] = (
     ("VL15_dropped", "vl15_dropped_total", 1, "Management packets dropped for want of buffers."),
 )  # fmt: skip
 FAMILIES = (
-    STATE, PHYSICAL_STATE, RATE, *(_port(name, "counter", about) for _, name, _, about in COUNTERS),
+    STATE, PHYSICAL_STATE, RATE, *(_port_family(name, "counter", about) for _, name, _, about in COUNTERS),
 )  # fmt: skip
 
 #: "4: ACTIVE"
-NUMBERED = re.compile(rb"(\d+):")
+STATE_NUMBER = re.compile(rb"(\d+):")
 #: "100 Gb/sec (4X EDR)", "2.5 Gb/sec (1X SDR)"
-GIGABITS = re.compile(rb"(\d+(?:\.\d+)?) Gb/sec")
-BYTES_A_GIGABIT = 1e9 / 8
+LINK_RATE = re.compile(rb"(\d+(?:\.\d+)?) Gb/sec")
+BYTES_PER_GIGABIT = 1e9 / 8
 
 
 class InfinibandCollector:
     def __init__(self, settings: HostSettings) -> None:
         self._folder = f"{settings.sysfs}/class/infiniband"
 
-    def collect(self) -> list[Samples]:
+    def collect(self) -> list[FamilySamples]:
         """By device and port; what cannot be read of one is left out. Nothing on a node without InfiniBand.
 
         Raises OSError if there are ports and nothing can be read of any.
         """
         rows: dict[tuple[str, ...], tuple[float | None, ...]] = {}
-        for device in _entries(self._folder):
-            for port in _entries(f"{self._folder}/{device}/ports"):
-                rows[label(os.fsencode(device)), label(os.fsencode(port))] = _read_port(
+        for device in _list_entries(self._folder):
+            for port in _list_entries(f"{self._folder}/{device}/ports"):
+                rows[label_value(os.fsencode(device)), label_value(os.fsencode(port))] = _read_port(
                     f"{self._folder}/{device}/ports/{port}"
                 )
-        samples = columns(FAMILIES, rows)
+        samples = samples_by_column(FAMILIES, rows)
         if rows and not samples:
             raise OSError(f"{self._folder}: nothing could be read of any port")
         return samples
 
 
-def _entries(folder: str) -> list[str]:
+def _list_entries(folder: str) -> list[str]:
     """Sorted names; none for a folder that is not there, or has just gone."""
     try:
         return sorted(os.listdir(folder))
@@ -97,23 +99,23 @@ def _entries(folder: str) -> list[str]:
 
 
 def _read_port(port: str) -> tuple[float | None, ...]:
-    state, physical = (_matched(f"{port}/{name}", NUMBERED) for name in ("state", "phys_state"))
-    gigabits = _matched(f"{port}/rate", GIGABITS)
-    rate = gigabits * BYTES_A_GIGABIT if gigabits else None
-    return state, physical, rate, *(_counter(f"{port}/counters/{file}", scale) for file, _, scale, _ in COUNTERS)
+    state, physical = (_read_match(f"{port}/{name}", STATE_NUMBER) for name in ("state", "phys_state"))
+    gigabits = _read_match(f"{port}/rate", LINK_RATE)
+    rate = gigabits * BYTES_PER_GIGABIT if gigabits else None
+    return state, physical, rate, *(_read_counter(f"{port}/counters/{file}", scale) for file, _, scale, _ in COUNTERS)
 
 
-def _matched(path: str, pattern: re.Pattern[bytes]) -> float | None:
+def _read_match(path: str, pattern: re.Pattern[bytes]) -> float | None:
     try:
-        found = pattern.match(read(path))
+        found = pattern.match(read_file(path))
     except OSError:
         return None
     return float(found[1]) if found else None
 
 
-def _counter(path: str, scale: float) -> float | None:
+def _read_counter(path: str, scale: float) -> float | None:
     """None where the hardware lacks it: the file is missing, cannot be read, or says "N/A (no PMA)"."""
     try:
-        return unsigned(read(path).strip()) * scale
+        return parse_unsigned(read_file(path).strip()) * scale
     except (OSError, ValueError):
         return None

@@ -5,29 +5,29 @@ from __future__ import annotations
 import os
 
 from gpu_exporter.host.base import HostSettings
-from gpu_exporter.host.files import Devices, columns, read, unsigned
-from gpu_exporter.metrics import Family, Samples
+from gpu_exporter.host.kernel_files import DeviceFilter, parse_unsigned, read_file, samples_by_column
+from gpu_exporter.metrics import FamilySamples, MetricFamily
 
-UP = Family("node_network_up", "gauge", "1 if the interface's operational state is up, else 0.", ("device",))
-CARRIER = Family(
+UP = MetricFamily("node_network_up", "gauge", "1 if the interface's operational state is up, else 0.", ("device",))
+CARRIER = MetricFamily(
     "node_network_carrier", "gauge", "1 if the interface has a link; absent while it is down.", ("device",)
 )
-MTU = Family("node_network_mtu_bytes", "gauge", "Largest packet that the interface sends.", ("device",))
-SPEED = Family(
+MTU = MetricFamily("node_network_mtu_bytes", "gauge", "Largest packet that the interface sends.", ("device",))
+SPEED = MetricFamily(
     "node_network_speed_bytes", "gauge", "Speed of the link in bytes a second; absent if not known.", ("device",)
 )
 FAMILIES = (UP, CARRIER, MTU, SPEED)
 
 #: The kernel has megabits a second.
-BYTES_A_MEGABIT = 1_000_000 / 8
+BYTES_PER_MEGABIT = 1_000_000 / 8
 
 
 class NetclassCollector:
     def __init__(self, settings: HostSettings) -> None:
         self._folder = f"{settings.sysfs}/class/net"
-        self._devices = Devices(settings.net_exclude, "net_exclude")
+        self._devices = DeviceFilter(settings.net_exclude, "net_exclude")
 
-    def collect(self) -> list[Samples]:
+    def collect(self) -> list[FamilySamples]:
         """Gauges by interface; what cannot be read of one is left out.
 
         Raises OSError if the interfaces cannot be listed or nothing can be read of any.
@@ -40,36 +40,41 @@ class NetclassCollector:
                 continue
             device = f"{self._folder}/{os.fsdecode(name)}"
             wanted.append(device)
-            rows[labels] = (_up(device), _number(device, "carrier"), _number(device, "mtu"), _speed(device))
-        samples = columns(FAMILIES, rows)
+            rows[labels] = (
+                _read_operstate(device),
+                _read_number(device, "carrier"),
+                _read_number(device, "mtu"),
+                _read_speed(device),
+            )
+        samples = samples_by_column(FAMILIES, rows)
         # Only folders are interfaces: bonding keeps a file of its own beside them.
         if not samples and any(map(os.path.isdir, wanted)):
             raise OSError(f"{self._folder}: nothing could be read of any interface")
         return samples
 
 
-def _attribute(device: str, name: str) -> bytes | None:
+def _read_attribute(device: str, name: str) -> bytes | None:
     """None for what cannot be read: many attributes cannot while the interface is down, or it has just gone."""
     try:
-        return read(f"{device}/{name}").strip()
+        return read_file(f"{device}/{name}").strip()
     except OSError:
         return None
 
 
-def _up(device: str) -> float | None:
-    state = _attribute(device, "operstate")
+def _read_operstate(device: str) -> float | None:
+    state = _read_attribute(device, "operstate")
     return float(state == b"up") if state else None
 
 
-def _number(device: str, name: str) -> float | None:
-    text = _attribute(device, name)
+def _read_number(device: str, name: str) -> float | None:
+    text = _read_attribute(device, name)
     try:
-        return unsigned(text) if text else None
+        return parse_unsigned(text) if text else None
     except ValueError:
         return None
 
 
-def _speed(device: str) -> float | None:
+def _read_speed(device: str) -> float | None:
     """Drivers say -1 (which is no unsigned number) or 0 for a speed that they do not know."""
-    megabits = _number(device, "speed")
-    return megabits * BYTES_A_MEGABIT if megabits else None
+    megabits = _read_number(device, "speed")
+    return megabits * BYTES_PER_MEGABIT if megabits else None

@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 from gpu_exporter.host.base import HostSettings
-from gpu_exporter.host.files import read, unsigned
-from gpu_exporter.metrics import Family, Samples, one
+from gpu_exporter.host.kernel_files import parse_unsigned, read_file
+from gpu_exporter.metrics import FamilySamples, MetricFamily, single_sample
 
 
-def _pressure(resource: str, kind: str, help_: str) -> Family:
-    return Family(f"node_pressure_{resource}_{kind}_seconds_total", "counter", help_)
+def _pressure_family(resource: str, kind: str, help_: str) -> MetricFamily:
+    return MetricFamily(f"node_pressure_{resource}_{kind}_seconds_total", "counter", help_)
 
 
-CPU_WAITING = _pressure("cpu", "waiting", "Time in which at least one task waited for a CPU.")
-IO_WAITING = _pressure("io", "waiting", "Time in which at least one task waited for I/O.")
-IO_STALLED = _pressure("io", "stalled", "Time in which all tasks with work to do waited for I/O.")
-MEMORY_WAITING = _pressure("memory", "waiting", "Time in which at least one task waited for memory.")
-MEMORY_STALLED = _pressure("memory", "stalled", "Time in which all tasks with work to do waited for memory.")
-IRQ_STALLED = _pressure("irq", "stalled", "Time in which tasks were held up by interrupts.")
+CPU_WAITING = _pressure_family("cpu", "waiting", "Time in which at least one task waited for a CPU.")
+IO_WAITING = _pressure_family("io", "waiting", "Time in which at least one task waited for I/O.")
+IO_STALLED = _pressure_family("io", "stalled", "Time in which all tasks with work to do waited for I/O.")
+MEMORY_WAITING = _pressure_family("memory", "waiting", "Time in which at least one task waited for memory.")
+MEMORY_STALLED = _pressure_family("memory", "stalled", "Time in which all tasks with work to do waited for memory.")
+IRQ_STALLED = _pressure_family("irq", "stalled", "Time in which tasks were held up by interrupts.")
 
 #: By file and the first word of its line. A node as a whole never lacks a CPU for all tasks, so that is no family.
-FAMILIES: dict[str, dict[bytes, Family]] = {
+FAMILIES: dict[str, dict[bytes, MetricFamily]] = {
     "cpu": {b"some": CPU_WAITING},
     "io": {b"some": IO_WAITING, b"full": IO_STALLED},
     "memory": {b"some": MEMORY_WAITING, b"full": MEMORY_STALLED},
     "irq": {b"full": IRQ_STALLED},  # few kernels keep it
 }
-MICROSECONDS_A_SECOND = 1e6
+MICROSECONDS_PER_SECOND = 1e6
 
 
 class PressureCollector:
     def __init__(self, settings: HostSettings) -> None:
         self._folder = f"{settings.procfs}/pressure"
 
-    def collect(self) -> list[Samples]:
+    def collect(self) -> list[FamilySamples]:
         """Counters in seconds. Raises OSError or ValueError if no resource could be read."""
-        found: list[Samples] = []
+        found: list[FamilySamples] = []
         failures: list[OSError] = []
         for resource, families in FAMILIES.items():
             try:
-                found += _samples(read(f"{self._folder}/{resource}"), families)
+                found += _parse_samples(read_file(f"{self._folder}/{resource}"), families)
             except OSError as error:
                 failures.append(error)
         if found:
@@ -50,15 +50,15 @@ class PressureCollector:
         raise ValueError(f"{self._folder}: no line could be understood")
 
 
-def _samples(data: bytes, families: dict[bytes, Family]) -> list[Samples]:
-    found: dict[Family, Samples] = {}
+def _parse_samples(data: bytes, families: dict[bytes, MetricFamily]) -> list[FamilySamples]:
+    found: dict[MetricFamily, FamilySamples] = {}
     for line in data.split(b"\n"):
         family = families.get(line.partition(b" ")[0])
         _, total, microseconds = line.partition(b" total=")
         if family is None or not total:
             continue
         try:
-            found[family] = one(family, unsigned(microseconds) / MICROSECONDS_A_SECOND)
+            found[family] = single_sample(family, parse_unsigned(microseconds) / MICROSECONDS_PER_SECOND)
         except ValueError:
             continue
     return list(found.values())

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from gpu_exporter.host.base import HostSettings
-from gpu_exporter.host.files import read, unsigned
-from gpu_exporter.metrics import Family, Samples, one
+from gpu_exporter.host.kernel_files import parse_unsigned, read_file
+from gpu_exporter.metrics import FamilySamples, MetricFamily, single_sample
 
-BOOT_TIME = Family("node_boot_time_seconds", "gauge", "When the node was booted, in seconds since 1970.")
-CONTEXT_SWITCHES = Family("node_context_switches_total", "counter", "Context switches since boot.")
-INTERRUPTS = Family("node_intr_total", "counter", "Interrupts serviced since boot.")
-FORKS = Family("node_forks_total", "counter", "Processes and threads created since boot.")
-RUNNING = Family("node_procs_running", "gauge", "Tasks that run or wait for a CPU.")
-BLOCKED = Family("node_procs_blocked", "gauge", "Tasks that wait for input or output to finish.")
+BOOT_TIME = MetricFamily("node_boot_time_seconds", "gauge", "When the node was booted, in seconds since 1970.")
+CONTEXT_SWITCHES = MetricFamily("node_context_switches_total", "counter", "Context switches since boot.")
+INTERRUPTS = MetricFamily("node_intr_total", "counter", "Interrupts serviced since boot.")
+FORKS = MetricFamily("node_forks_total", "counter", "Processes and threads created since boot.")
+RUNNING = MetricFamily("node_procs_running", "gauge", "Tasks that run or wait for a CPU.")
+BLOCKED = MetricFamily("node_procs_blocked", "gauge", "Tasks that wait for input or output to finish.")
 
 #: By the first word of the line.
 FAMILIES = {
@@ -28,17 +28,17 @@ class StatCollector:
     def __init__(self, settings: HostSettings) -> None:
         self._path = f"{settings.procfs}/stat"
 
-    def collect(self) -> list[Samples]:
+    def collect(self) -> list[FamilySamples]:
         """One sample a family. Raises OSError, or ValueError if no line could be understood."""
-        found: dict[Family, Samples] = {}
-        for line in read(self._path).split(b"\n"):
+        found: dict[MetricFamily, FamilySamples] = {}
+        for line in read_file(self._path).split(b"\n"):
             word, _, rest = line.partition(b" ")
             family = FAMILIES.get(word)
             if family is None:
                 continue
             try:
                 # The interrupts' line goes on with a count for each source: only the sum is wanted.
-                found[family] = one(family, unsigned(rest.partition(b" ")[0]))
+                found[family] = single_sample(family, parse_unsigned(rest.partition(b" ")[0]))
             except ValueError:
                 continue
         if not found:

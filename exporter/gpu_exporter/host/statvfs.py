@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from threading import Event, Lock, Thread, current_thread
 
 #: For all mounts of one collection together.
-TIME_LIMIT_SECONDS = 1.0
+STATVFS_TIMEOUT_SECONDS = 1.0
 #: How long a mount may hold up the others before another thread goes on with them.
-PATIENCE_SECONDS = 0.02
+STALL_SECONDS = 0.02
 #: A held thread cannot be ended. With this many of them, only mounts that answered last time are asked, by one thread.
 MAX_THREADS = 64
 
@@ -23,63 +23,65 @@ MAX_THREADS = 64
 class StatvfsPool:
     """Keeps in mind which groups of mounts are stuck, from one collection to the next."""
 
-    def __init__(self, time_limit: float = TIME_LIMIT_SECONDS) -> None:
+    def __init__(self, time_limit: float = STATVFS_TIMEOUT_SECONDS) -> None:
         self._time_limit = time_limit
-        self._stuck: dict[str, Thread] = {}
-        self._answered: set[str] = set()
+        self._hung_threads: dict[str, Thread] = {}
+        self._responsive_groups: set[str] = set()
 
-    def ask(self, groups: Mapping[str, Sequence[str]]) -> dict[str, os.statvfs_result]:
+    def query(self, groups: Mapping[str, Sequence[str]]) -> dict[str, os.statvfs_result]:
         """Statistics by path; what failed, is stuck or was not reached within the time limit is not in it.
 
         The paths of a group share its fate: they are asked one after another, and not at all while one of them has
         not come back. Raises OSError if no thread can be started.
         """
-        self._stuck = {group: thread for group, thread in self._stuck.items() if thread.is_alive()}
-        room = MAX_THREADS - len(self._stuck)
-        batch = _Batch([(group, groups[group]) for group in self._order(groups, room)])
+        self._hung_threads = {group: thread for group, thread in self._hung_threads.items() if thread.is_alive()}
+        room = MAX_THREADS - len(self._hung_threads)
+        batch = _StatvfsBatch([(group, groups[group]) for group in self._groups_to_query(groups, room)])
         try:
-            self._work_off(batch, max(room, 1))
+            self._run_batch(batch, max(room, 1))
         finally:
-            self._stuck.update(batch.close())
-        answered = {group for group, paths in groups.items() if any(path in batch.answers for path in paths)}
+            self._hung_threads.update(batch.close())
+        answered = {group for group, paths in groups.items() if any(path in batch.results for path in paths)}
         # A group that was not reached keeps its good name.
-        self._answered = answered | (self._answered & batch.untaken)
-        return batch.answers
+        self._responsive_groups = answered | (self._responsive_groups & batch.queued_groups)
+        return batch.results
 
-    def _order(self, groups: Mapping[str, Sequence[str]], room: int) -> list[str]:
+    def _groups_to_query(self, groups: Mapping[str, Sequence[str]], room: int) -> list[str]:
         """The groups to ask, those that answered last time first: many dead mounts must not keep them waiting."""
-        good = [group for group in groups if group in self._answered and group not in self._stuck]
+        responsive = [group for group in groups if group in self._responsive_groups and group not in self._hung_threads]
         if room <= 0:
-            return good
-        return good + [group for group in groups if group not in self._answered and group not in self._stuck]
+            return responsive
+        return responsive + [
+            group for group in groups if group not in self._responsive_groups and group not in self._hung_threads
+        ]
 
-    def _work_off(self, batch: _Batch, room: int) -> None:
+    def _run_batch(self, batch: _StatvfsBatch, room: int) -> None:
         deadline = time.monotonic() + self._time_limit
         asked = 0
         while not batch.finished.is_set():
             stalled = batch.asked == asked
             asked = batch.asked
-            if stalled and batch.waiting and room:
-                _start(batch)
+            if stalled and batch.has_queued_groups and room:
+                _start_thread(batch)
                 room -= 1
             left = deadline - time.monotonic()
             if left <= 0:
                 return
-            batch.finished.wait(min(left, PATIENCE_SECONDS))
+            batch.finished.wait(min(left, STALL_SECONDS))
 
 
-def _start(batch: _Batch) -> None:
+def _start_thread(batch: _StatvfsBatch) -> None:
     try:
-        Thread(target=batch.work, name="statvfs", daemon=True).start()
+        Thread(target=batch.run_worker, name="statvfs", daemon=True).start()
     except RuntimeError as error:
         raise OSError(f"no thread could be started to ask the mounts ({error}); raise the limit on threads") from error
 
 
-class _Batch:
+class _StatvfsBatch:
     """The questions and answers of one collection. Threads share it; one that comes back late finds it closed."""
 
     def __init__(self, groups: Sequence[tuple[str, Sequence[str]]]) -> None:
-        self.answers: dict[str, os.statvfs_result] = {}
+        self.results: dict[str, os.statvfs_result] = {}
         self.asked = 0
         self.finished = Event()
         self._groups = deque(groups)
@@ -90,22 +92,22 @@ class _Batch:
             self.finished.set()
 
     @property
-    def waiting(self) -> bool:
+    def has_queued_groups(self) -> bool:
         """Whether there are groups that no thread has taken."""
         return bool(self._groups)
 
     @property
-    def untaken(self) -> set[str]:
+    def queued_groups(self) -> set[str]:
         """The groups that no thread has taken, once the batch is closed."""
         return {group for group, _ in self._groups}
 
-    def work(self) -> None:
+    def run_worker(self) -> None:
         """Asks group after group, as long as there are any and the batch is open."""
-        while (paths := self._take()) is not None:
+        while (paths := self._next_group()) is not None:
             for path in paths:
                 if self._closed:
                     break
-                self._ask(path)
+                self._statvfs(path)
 
     def close(self) -> dict[str, Thread]:
         """Ends the batch; the groups that were not finished, with the threads that they hold."""
@@ -113,7 +115,7 @@ class _Batch:
             self._closed = True
             return {group: thread for thread, group in self._busy.items()}
 
-    def _take(self) -> Sequence[str] | None:
+    def _next_group(self) -> Sequence[str] | None:
         thread = current_thread()
         with self._lock:
             self._busy.pop(thread, None)
@@ -124,7 +126,7 @@ class _Batch:
                 self.finished.set()
             return None
 
-    def _ask(self, path: str) -> None:
+    def _statvfs(self, path: str) -> None:
         try:
             answer = os.statvfs(path)
         except (OSError, ValueError):
@@ -134,4 +136,4 @@ class _Batch:
             self.asked += 1
             # The collector may be reading the answers of a closed batch.
             if answer is not None and not self._closed:
-                self.answers[path] = answer
+                self.results[path] = answer

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from gpu_exporter.host.base import HostSettings
-from gpu_exporter.host.files import label, read
-from gpu_exporter.metrics import Family, Samples
+from gpu_exporter.host.kernel_files import label_value, read_file
+from gpu_exporter.metrics import FamilySamples, MetricFamily
 
-INFO = Family(
+INFO = MetricFamily(
     "node_uname_info",
     "gauge",
     "What the uname call says of the node, always 1.",
@@ -20,9 +20,9 @@ class UnameCollector:
     def __init__(self, settings: HostSettings) -> None:
         # Python's uname leaves the NIS domain out.
         self._nodename = settings.nodename
-        self._domainname = f"{settings.procfs}/sys/kernel/domainname"
+        self._domainname_path = f"{settings.procfs}/sys/kernel/domainname"
 
-    def collect(self) -> list[Samples]:
+    def collect(self) -> list[FamilySamples]:
         """One sample; the domain name is empty if it cannot be read. Raises OSError."""
         name = os.uname()
         labels = (
@@ -33,10 +33,10 @@ class UnameCollector:
             self._nodename or name.nodename,
             self._domain(),
         )
-        return [Samples(INFO, ((tuple(label(os.fsencode(text)) for text in labels), 1),))]
+        return [FamilySamples(INFO, ((tuple(label_value(os.fsencode(text)) for text in labels), 1),))]
 
     def _domain(self) -> str:
         try:
-            return os.fsdecode(read(self._domainname).strip())
+            return os.fsdecode(read_file(self._domainname_path).strip())
         except OSError:
             return ""

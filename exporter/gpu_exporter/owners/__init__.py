@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 from gpu_exporter.owners import container, kubernetes, slurm, systemd
-from gpu_exporter.owners.base import Owner, OwnerKind, Parser
+from gpu_exporter.owners.base import CgroupParser, Owner, OwnerKind
 
 #: In the order of OwnerKind: the first that knows a path names the kind, the others fill in what it leaves empty.
-PARSERS: tuple[Parser, ...] = (kubernetes.parse, slurm.parse, container.parse, systemd.parse)
+CGROUP_PARSERS: tuple[CgroupParser, ...] = (kubernetes.parse, slurm.parse, container.parse, systemd.parse)
 
-_RANKS = {kind: rank for rank, kind in enumerate(OwnerKind)}
-_DELETED = " (deleted)"
+_KIND_RANKS = {kind: rank for rank, kind in enumerate(OwnerKind)}
+_DELETED_SUFFIX = " (deleted)"
 
 
-def owner_of(cgroup: str) -> Owner:
+def parse_owner(cgroup: str) -> Owner:
     """The owner that the text of /proc/<pid>/cgroup tells. Plainly a user's where it tells nothing.
 
     Version 1 has a line a hierarchy, and they need not agree: systemd's own may name a unit where the one of the
     devices names a Slurm job, so each parser sees them all and takes the one that tells it most, a unit before a
     user's session.
     """
-    paths = _paths(cgroup)
-    found: Owner | None = None
-    for parse in PARSERS:
-        readings = [owner for path in paths if (owner := parse(path))]
-        if readings:
-            best = min(readings, key=lambda owner: (_RANKS[owner.kind], -owner.known))
-            found = found.filled_from(best) if found else best
-    return found or Owner(OwnerKind.USER)
+    paths = _cgroup_paths(cgroup)
+    result: Owner | None = None
+    for parse in CGROUP_PARSERS:
+        candidates = [owner for path in paths if (owner := parse(path))]
+        if candidates:
+            best = min(candidates, key=lambda owner: (_KIND_RANKS[owner.kind], -owner.known))
+            result = result.fill_from(best) if result else best
+    return result or Owner(OwnerKind.USER)
 
 
-def _paths(cgroup: str) -> list[tuple[str, ...]]:
+def _cgroup_paths(cgroup: str) -> list[tuple[str, ...]]:
     """The names on each distinct path, from the root down: `5:devices:/a/b`, or `0::/a/b` in version 2."""
     paths: dict[tuple[str, ...], None] = {}
     for line in cgroup.split("\n"):
         _, _, rest = line.partition(":")
         _, _, path = rest.partition(":")  # which may have colons of its own
         # Outside our own control group's namespace, a path begins with /.. for each level up.
-        names = tuple(name for name in path.removesuffix(_DELETED).split("/") if name not in ("", "..", "."))
+        names = tuple(name for name in path.removesuffix(_DELETED_SUFFIX).split("/") if name not in ("", "..", "."))
         if names:
             paths[names] = None
     return list(paths)

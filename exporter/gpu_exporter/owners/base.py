@@ -30,7 +30,7 @@ class Owner:
     slice: str = ""
     user: str = ""
 
-    def filled_from(self, other: Owner) -> Owner:
+    def fill_from(self, other: Owner) -> Owner:
         """This owner, with what it leaves empty taken from the other."""
         missing = {f.name: getattr(other, f.name) for f in fields(self) if not getattr(self, f.name)}
         return replace(self, **missing)
@@ -42,4 +42,4 @@ class Owner:
 
 
 #: The names on the way from the root to a process's control group -> whose it is, or None if it is not of this kind.
-Parser = Callable[[tuple[str, ...]], "Owner | None"]
+CgroupParser = Callable[[tuple[str, ...]], "Owner | None"]

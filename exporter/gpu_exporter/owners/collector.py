@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpu_exporter import metrics
-from gpu_exporter.metrics import Family, Samples, by_family
+from gpu_exporter.metrics import FamilySamples, MetricFamily, group_by_family
 from gpu_exporter.owners.base import Owner, OwnerKind
-from gpu_exporter.owners.devices import DeviceIds, is_gpu
-from gpu_exporter.owners.podnames import Container, Pod, PodLogs, eliminate
-from gpu_exporter.owners.podresources import PodResources
-from gpu_exporter.owners.processes import NotTheHostsProcesses, Processes
+from gpu_exporter.owners.device_ids import DeviceIdResolver, is_gpu_resource
+from gpu_exporter.owners.pod_names import Container, Pod, PodLogIndex, match_by_elimination
+from gpu_exporter.owners.pod_resources import PodResourcesClient
+from gpu_exporter.owners.processes import NotHostPidNamespace, ProcessOwners
 from gpu_exporter.owners.users import UserNames
 from gpu_exporter.snapshot import DeviceReading
 
 #: What `docker ps` shows of an id.
-_SHORT_ID = 12
+_SHORT_ID_LENGTH = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class OwnerSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _OwnerLabels:
     """The labels of one owner, in the order of the family's after uuid."""
 
     kind: str
@@ -58,7 +58,7 @@ class OwnerCollector:
         self,
         devices: Callable[[], Iterable[DeviceReading]],
         settings: OwnerSettings,
-        pods: PodResources | None = None,
+        pods: PodResourcesClient | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`devices` gives the last readings, without waiting; `pods` is refreshed by somebody else."""
@@ -66,36 +66,36 @@ class OwnerCollector:
         self._settings = settings
         self._pods = pods
         self._clock = clock
-        self._processes = Processes(settings.procfs, UserNames(settings.rootfs))
-        self._logs = PodLogs(settings.rootfs / "var/log")
+        self._processes = ProcessOwners(settings.procfs, UserNames(settings.rootfs))
+        self._logs = PodLogIndex(settings.rootfs / "var/log")
 
-    def collect(self) -> list[Samples]:
+    def collect(self) -> list[FamilySamples]:
         """The owner families, and how their sources fare. A source that fails costs what it would have told."""
         devices = [device for device in self._devices() if not device.down]
         states: dict[str, str] = {}
         owners = self._owners(devices, states)
-        given = self._given(devices, states)
+        given = self._allocations(devices, states)
         names = self._names(devices, owners, given, states)
         rows = [row for device in devices for row in _device_rows(device, owners, given, names)]
-        rows += given.allocated(devices)
+        rows += given.allocated_rows(devices)
         rows += [(metrics.OWNER_SOURCE_INFO, source, 1.0) for source in sorted(states.items())]
         if given.known:
             rows.append((metrics.OWNER_UNKNOWN_DEVICES, (), float(given.unknown)))
-        return by_family(rows)
+        return group_by_family(rows)
 
     def _owners(self, devices: list[DeviceReading], states: dict[str, str]) -> dict[int, Owner]:
         pids = [process.pid for device in devices for process in device.processes]
         states["processes"] = "ok"
         try:
             return self._processes.owners(pids, self._clock())
-        except NotTheHostsProcesses:
+        except NotHostPidNamespace:
             states["processes"] = "no_host_pids"
         except PermissionError:
             states["processes"] = "no_permission"
         return {}
 
-    def _given(self, devices: list[DeviceReading], states: dict[str, str]) -> _Given:
-        given = _Given()
+    def _allocations(self, devices: list[DeviceReading], states: dict[str, str]) -> _KubeletAllocations:
+        given = _KubeletAllocations()
         if not self._pods:
             return given
         answer = self._pods.current()
@@ -103,20 +103,20 @@ class OwnerCollector:
         if answer.allocations is None:
             return given
         given.known = True
-        ids = DeviceIds((device.identity for device in devices), self._settings.sysfs)
+        ids = DeviceIdResolver((device.identity for device in devices), self._settings.sysfs)
         unknown: set[str] = set()
         for allocation in answer.allocations:
             container = Container(Pod(allocation.namespace, allocation.pod), allocation.container)
             if uuid := ids.uuid(allocation.device_id):
                 given.containers.setdefault(uuid, set()).add(container)
-            elif is_gpu(allocation.resource):
+            elif is_gpu_resource(allocation.resource):
                 unknown.add(allocation.device_id)
         given.unknown = len(unknown)
         return given
 
     def _names(
-        self, devices: list[DeviceReading], owners: dict[int, Owner], given: _Given, states: dict[str, str]
-    ) -> _Names:
+        self, devices: list[DeviceReading], owners: dict[int, Owner], given: _KubeletAllocations, states: dict[str, str]
+    ) -> _PodNames:
         used: dict[str, set[str]] = {}
         ids: set[str] = set()
         for device in devices:
@@ -128,16 +128,16 @@ class OwnerCollector:
         containers = set().union(*given.containers.values())
         if used or containers:
             try:
-                self._logs.learn(used.keys(), ids, containers, self._clock())
+                self._logs.refresh(used.keys(), ids, containers, self._clock())
                 states["pod_logs"] = "ok" if self._logs.pods else "absent"
             except PermissionError:
                 states["pod_logs"] = "no_permission"
         known = {uid: pod for uid, pod in self._logs.pods.items() if uid in used}
         pods = {uuid: {container.pod for container in there} for uuid, there in given.containers.items()}
-        return _Names(known | eliminate(used, pods, known), self._logs)
+        return _PodNames(known | match_by_elimination(used, pods, known), self._logs)
 
 
-class _Given:
+class _KubeletAllocations:
     """What the kubelet has given away: GPU -> containers. `known` is False while it does not tell."""
 
     def __init__(self) -> None:
@@ -145,29 +145,29 @@ class _Given:
         self.containers: dict[str, set[Container]] = {}
         self.unknown = 0
 
-    def allocated(self, devices: list[DeviceReading]) -> Iterator[tuple[Family, tuple[str, ...], float]]:
+    def allocated_rows(self, devices: list[DeviceReading]) -> Iterator[tuple[MetricFamily, tuple[str, ...], float]]:
         if not self.known:
             return
         # Who was given a slice was given a part of the whole.
-        taken = self.containers.keys() | {
+        allocated_uuids = self.containers.keys() | {
             device.identity.parent_uuid for device in devices if device.identity.uuid in self.containers
         }
         for device in devices:
             uuid = device.identity.uuid
-            if uuid in taken:
-                yield metrics.ALLOCATED, (uuid,), 1.0
+            if uuid in allocated_uuids:
+                yield metrics.GPU_ALLOCATED, (uuid,), 1.0
             elif not self.unknown:  # else it may be this one that was given away under a name we do not know
-                yield metrics.ALLOCATED, (uuid,), 0.0
+                yield metrics.GPU_ALLOCATED, (uuid,), 0.0
 
 
-class _Names:
+class _PodNames:
     """The names of pods and containers, by what control groups tell of them."""
 
-    def __init__(self, pods: dict[str, Pod], logs: PodLogs) -> None:
+    def __init__(self, pods: dict[str, Pod], logs: PodLogIndex) -> None:
         self._pods = pods
         self._logs = logs
 
-    def row(self, owner: Owner, given: set[Container]) -> _Row:
+    def row(self, owner: Owner, given: set[Container]) -> _OwnerLabels:
         container = self._logs.containers.get(owner.container_id)
         pod = container.pod if container else self._pods.get(owner.pod_uid)
         name = container.name if container else ""
@@ -175,7 +175,7 @@ class _Names:
             # A pod has the GPU in one container, nearly always: then that is the one whose process it is.
             names = {other.name for other in given if other.pod == pod}
             name = names.pop() if len(names) == 1 else ""
-        return _Row(
+        return _OwnerLabels(
             owner.kind.value,
             namespace=pod.namespace if pod else "",
             pod=pod.name if pod else "",
@@ -185,11 +185,11 @@ class _Names:
             container_id=owner.container_id,
         )
 
-    def row_of_given(self, container: Container) -> _Row:
+    def labels_of_allocation(self, container: Container) -> _OwnerLabels:
         """A container without a process, with the ids that it will have once it has one: the row then stays."""
         uids = {uid for uid, pod in self._logs.pods.items() if pod == container.pod}
         ids = {id_ for id_, other in self._logs.containers.items() if other == container}
-        return _Row(
+        return _OwnerLabels(
             OwnerKind.KUBERNETES.value,
             namespace=container.pod.namespace,
             pod=container.pod.name,
@@ -200,28 +200,28 @@ class _Names:
 
 
 def _device_rows(
-    device: DeviceReading, owners: dict[int, Owner], given: _Given, names: _Names
-) -> Iterator[tuple[Family, tuple[str, ...], float]]:
+    device: DeviceReading, owners: dict[int, Owner], given: _KubeletAllocations, names: _PodNames
+) -> Iterator[tuple[MetricFamily, tuple[str, ...], float]]:
     uuid = device.identity.uuid
     containers = given.containers.get(uuid, set())
-    memory: dict[_Row, float | None] = {}
+    memory: dict[_OwnerLabels, float | None] = {}
     for process in device.processes:
         if owner := owners.get(process.pid):
-            row = _row(owner, containers, names)
+            row = _owner_labels(owner, containers, names)
             before = memory.get(row, 0.0)
             memory[row] = None if before is None or process.used_bytes is None else before + process.used_bytes
-    at_work = {Container(Pod(row.namespace, row.pod), row.container) for row in memory}
+    active_containers = {Container(Pod(row.namespace, row.pod), row.container) for row in memory}
     for container in sorted(containers):
         # A process that is known by its pod only may be of any container there.
-        if not at_work & {container, Container(container.pod, "")}:
-            memory[names.row_of_given(container)] = None
+        if not active_containers & {container, Container(container.pod, "")}:
+            memory[names.labels_of_allocation(container)] = None
     for row, used in memory.items():
         yield metrics.OWNER_INFO, row.labels(uuid), 1.0
         if used is not None:
             yield metrics.OWNER_MEMORY, row.labels(uuid), used
 
 
-def _row(owner: Owner, given: set[Container], names: _Names) -> _Row:
+def _owner_labels(owner: Owner, given: set[Container], names: _PodNames) -> _OwnerLabels:
     """What is published of an owner: of each kind what stays the same while it lives, and no more.
 
     A session's scope has a number that is new each time, so a user is named without; so are the units that Slurm and
@@ -230,9 +230,9 @@ def _row(owner: Owner, given: set[Container], names: _Names) -> _Row:
     if owner.kind is OwnerKind.KUBERNETES:
         return names.row(owner, given)
     container = owner.container_id
-    return _Row(
+    return _OwnerLabels(
         owner.kind.value,
-        container=container[:_SHORT_ID] if len(container) == 64 else container,
+        container=container[:_SHORT_ID_LENGTH] if len(container) == 64 else container,
         unit=owner.unit if owner.kind is OwnerKind.SYSTEMD else "",
         user=owner.user,
         job=owner.slurm_job,

@@ -13,13 +13,13 @@ import re
 from gpu_exporter.owners.base import Owner, OwnerKind
 
 # conmon watches a container of Podman or CRI-O from outside, under a name that has the container's id.
-_ID = re.compile(r"(?:(?!.*conmon)[a-z][a-z0-9_.-]*-)?(?P<id>[0-9a-f]{64})(?:\.scope)?")
+_CONTAINER_ID = re.compile(r"(?:(?!.*conmon)[a-z][a-z0-9_.-]*-)?(?P<id>[0-9a-f]{64})(?:\.scope)?")
 _LXC = re.compile(r"lxc\.payload\.(?P<name>.+)")
 
 
 def container_id(name: str) -> str:
     """The id in the name of a container's control group, 64 hexadecimal digits; empty text if it is none."""
-    match = _ID.fullmatch(name)
+    match = _CONTAINER_ID.fullmatch(name)
     return match["id"] if match else ""
 
 

@@ -21,36 +21,36 @@ _END_STREAM = _ACK = 0x1
 _END_HEADERS, _PADDED, _PRIORITY = 0x4, 0x8, 0x20
 _HEADER_TABLE_SIZE, _ENABLE_PUSH, _INITIAL_WINDOW = 1, 2, 4
 #: Every HTTP/2 connection starts with these.
-_MAX_FRAME_BYTES, _FIRST_WINDOW = 16384, 65535
+_MAX_FRAME_BYTES, _DEFAULT_WINDOW_BYTES = 16384, 65535
 _STREAM = 1
 #: The kubelet's own clients take no larger answer either.
-MAX_ANSWER_BYTES = 16 * 1024 * 1024
+MAX_RESPONSE_BYTES = 16 * 1024 * 1024
 _MAX_HEADER_BYTES = 64 * 1024
 #: A peer that only ever pings would keep us within the time limit, but busy.
 _MAX_FRAMES = 100_000
 
 
-class CallFailed(Exception):
+class GrpcError(Exception):
     """The call was made and not answered with a message; the text says why."""
 
 
-def call(path: str, method: str, request: bytes, limit_seconds: float) -> bytes:
+def unary_call(path: str, method: str, request: bytes, timeout_seconds: float) -> bytes:
     """The answer to this request: both are encoded messages. `method` is /package.Service/Method.
 
-    Raises CallFailed; OSError if the socket cannot be reached, TimeoutError when all together took too long.
+    Raises GrpcError; OSError if the socket cannot be reached, TimeoutError when all together took too long.
     """
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
-        call_ = _Call(connection, time.monotonic() + limit_seconds)
+        call_ = _UnaryCall(connection, time.monotonic() + timeout_seconds)
         call_.connect(path)
-        call_.send(_question(method, request, limit_seconds))
+        call_.send(_encode_request(method, request, timeout_seconds))
         return call_.answer()
 
 
-def _question(method: str, request: bytes, limit_seconds: float) -> bytes:
+def _encode_request(method: str, request: bytes, timeout_seconds: float) -> bytes:
     """All that we have to say, in one write: a client need not wait for the server's settings."""
     if len(request) + 5 > _MAX_FRAME_BYTES:
         raise ValueError("the request is longer than one frame")
-    settings = ((_HEADER_TABLE_SIZE, 0), (_ENABLE_PUSH, 0), (_INITIAL_WINDOW, MAX_ANSWER_BYTES))
+    settings = ((_HEADER_TABLE_SIZE, 0), (_ENABLE_PUSH, 0), (_INITIAL_WINDOW, MAX_RESPONSE_BYTES))
     fields = hpack.encode(
         (
             (":method", "POST"),
@@ -60,14 +60,14 @@ def _question(method: str, request: bytes, limit_seconds: float) -> bytes:
             ("content-type", "application/grpc"),
             ("te", "trailers"),
             ("user-agent", "gpu-exporter"),
-            ("grpc-timeout", f"{max(1, int(limit_seconds * 1000))}m"),
+            ("grpc-timeout", f"{max(1, int(timeout_seconds * 1000))}m"),
         )
     )
     return b"".join(
         (
             _PREFACE,
             _frame(_SETTINGS, 0, 0, b"".join(struct.pack(">HI", *setting) for setting in settings)),
-            _window_update(MAX_ANSWER_BYTES - _FIRST_WINDOW),
+            _window_update(MAX_RESPONSE_BYTES - _DEFAULT_WINDOW_BYTES),
             _frame(_HEADERS, _END_HEADERS, _STREAM, fields),
             _frame(_DATA, _END_STREAM, _STREAM, b"\0" + struct.pack(">I", len(request)) + request),
         )
@@ -82,7 +82,7 @@ def _window_update(increment: int) -> bytes:
     return _frame(8, 0, 0, struct.pack(">I", increment))
 
 
-class _Call:
+class _UnaryCall:
     """The connection from the question to the end of the answer."""
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:
@@ -94,11 +94,11 @@ class _Call:
         self._ended = False
 
     def connect(self, path: str) -> None:
-        self._wait()
+        self._apply_deadline()
         self._socket.connect(path)
 
     def send(self, data: bytes) -> None:
-        self._wait()
+        self._apply_deadline()
         self._socket.sendall(data)
 
     def answer(self) -> bytes:
@@ -106,10 +106,10 @@ class _Call:
             kind, flags, stream, payload = self._frame()
             self._handle(kind, flags, stream, payload)
             if self._ended:
-                return self._message()
-        raise CallFailed("the other side sends frames without end")
+                return self._decode_message()
+        raise GrpcError("the other side sends frames without end")
 
-    def _wait(self) -> None:
+    def _apply_deadline(self) -> None:
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("the call was not answered in time")
@@ -118,21 +118,21 @@ class _Call:
     def _frame(self) -> tuple[int, int, int, bytes]:
         length, kind, flags, stream = struct.unpack(">IBBI", b"\0" + self._read(9))
         if length > _MAX_FRAME_BYTES:
-            raise CallFailed("a frame is too long: the socket does not speak HTTP/2")
+            raise GrpcError("a frame is too long: the socket does not speak HTTP/2")
         return kind, flags, stream & 0x7FFFFFFF, self._read(length)
 
     def _read(self, length: int) -> bytes:
         while len(self._received) < length:
-            self._wait()
+            self._apply_deadline()
             try:
                 data = self._socket.recv(65536)
             except ConnectionError:  # closed while something of ours was not read yet
                 data = b""
             if not data:
-                raise CallFailed("the connection was closed before the answer was complete")
+                raise GrpcError("the connection was closed before the answer was complete")
             self._received += data
-        taken, self._received = self._received[:length], self._received[length:]
-        return taken
+        chunk, self._received = self._received[:length], self._received[length:]
+        return chunk
 
     def _handle(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == _SETTINGS and not flags & _ACK:
@@ -140,19 +140,19 @@ class _Call:
         elif kind == _PING and not flags & _ACK:
             self._acknowledge(_PING, payload)
         elif kind == _GOAWAY and int.from_bytes(payload[:4], "big") & 0x7FFFFFFF < _STREAM:
-            raise CallFailed("the connection was refused")
+            raise GrpcError("the connection was refused")
         elif kind == _PUSH:
-            raise CallFailed("the other side pushes, which we did not allow")
+            raise GrpcError("the other side pushes, which we did not allow")
         elif stream == _STREAM and kind == _RST_STREAM:
-            raise CallFailed(f"the call was reset with error {int.from_bytes(payload[:4], 'big')}")
+            raise GrpcError(f"the call was reset with error {int.from_bytes(payload[:4], 'big')}")
         elif stream == _STREAM and kind == _DATA:
-            self._data += _unpadded(payload, flags)
-            if len(self._data) > MAX_ANSWER_BYTES:
-                raise CallFailed(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+            self._data += _strip_padding(payload, flags)
+            if len(self._data) > MAX_RESPONSE_BYTES:
+                raise GrpcError(f"the answer is longer than {MAX_RESPONSE_BYTES} bytes")
             self._ended = bool(flags & _END_STREAM)
         elif stream == _STREAM and kind == _HEADERS:
-            block = _unpadded(payload, flags)[5 if flags & _PRIORITY else 0 :]
-            self._take_fields(block, flags)
+            block = _strip_padding(payload, flags)[5 if flags & _PRIORITY else 0 :]
+            self._read_header_block(block, flags)
             self._ended = bool(flags & _END_STREAM)
 
     def _acknowledge(self, kind: int, payload: bytes) -> None:
@@ -160,32 +160,32 @@ class _Call:
         with suppress(ConnectionError):
             self.send(_frame(kind, _ACK, 0, payload))
 
-    def _take_fields(self, block: bytes, flags: int) -> None:
+    def _read_header_block(self, block: bytes, flags: int) -> None:
         while not flags & _END_HEADERS:
             kind, flags, stream, payload = self._frame()
             if kind != _CONTINUATION or stream != _STREAM:
-                raise CallFailed("a header is broken off")
+                raise GrpcError("a header is broken off")
             block += payload
             if len(block) > _MAX_HEADER_BYTES:
-                raise CallFailed("the header is too long")
+                raise GrpcError("the header is too long")
         try:
             self._fields.update(hpack.decode(block))
         except ValueError as error:
-            raise CallFailed(str(error)) from error
+            raise GrpcError(str(error)) from error
 
-    def _message(self) -> bytes:
+    def _decode_message(self) -> bytes:
         status = self._fields.get("grpc-status")
         if status != "0":
-            why = unquote(self._fields.get("grpc-message", "")) or "no message"
-            raise CallFailed(f"gRPC status {status}, HTTP status {self._fields.get(':status')}: {why[:200]}")
+            message = unquote(self._fields.get("grpc-message", "")) or "no message"
+            raise GrpcError(f"gRPC status {status}, HTTP status {self._fields.get(':status')}: {message[:200]}")
         if len(self._data) < 5 or self._data[0] or len(self._data) - 5 != int.from_bytes(self._data[1:5], "big"):
-            raise CallFailed("the answer is not one plain message")
+            raise GrpcError("the answer is not one plain message")
         return bytes(self._data[5:])
 
 
-def _unpadded(payload: bytes, flags: int) -> bytes:
+def _strip_padding(payload: bytes, flags: int) -> bytes:
     if not flags & _PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
-        raise CallFailed("a frame has more padding than content")
+        raise GrpcError("a frame has more padding than content")
     return payload[1 : len(payload) - payload[0]]

@@ -33,79 +33,79 @@ _CODE_LENGTHS = bytes.fromhex(
     "1617171816151416161717151716161815161717151516151716171714161616171616171a1a1413161716191a1a1a1b1b1a1819"
     "13151a1b1b1a1b1815151a1a1c1b1b1b14181415161515171616191918181a171a1b1a1a1b1b1b1b1b1c1b1b1b1b1b1a"
 )
-_LONGEST_PADDING = 7
+_MAX_PADDING_BITS = 7
 
 
 def encode(fields: Iterable[tuple[str, str]]) -> bytes:
     """A block of these fields, each written out in full."""
-    return b"".join(b"\x00" + _text(name) + _text(value) for name, value in fields)
+    return b"".join(b"\x00" + _encode_string(name) + _encode_string(value) for name, value in fields)
 
 
 def decode(block: bytes) -> list[tuple[str, str]]:
     """The fields of a block. Raises ValueError if it cannot be understood."""
     fields: list[tuple[str, str]] = []
-    at = 0
-    while at < len(block):
-        first = block[at]
+    position = 0
+    while position < len(block):
+        first = block[position]
         if first & 0x80:  # name and value by number
-            number, at = _integer(block, at, 7)
+            number, position = _decode_integer(block, position, 7)
             if number not in _STATIC_VALUES and not 1 <= number <= len(_STATIC_NAMES):
                 raise ValueError(f"header field {number} is not in the table")
             fields.append((_STATIC_NAMES[number - 1], _STATIC_VALUES.get(number, "")))
         elif first & 0xE0 == 0x20:  # a new size of the table that is not used
-            _, at = _integer(block, at, 5)
+            _, position = _decode_integer(block, position, 5)
         else:
-            number, at = _integer(block, at, 6 if first & 0x40 else 4)
+            number, position = _decode_integer(block, position, 6 if first & 0x40 else 4)
             if number > len(_STATIC_NAMES):
                 raise ValueError(f"header field {number} is not in the table")
             if number:
                 name = _STATIC_NAMES[number - 1]
             else:
-                name, at = _string(block, at)
-            value, at = _string(block, at)
+                name, position = _decode_string(block, position)
+            value, position = _decode_string(block, position)
             fields.append((name, value))
     return fields
 
 
-def _text(text: str) -> bytes:
+def _encode_string(text: str) -> bytes:
     data = text.encode("ascii")
     if len(data) >= 0x7F:
         raise ValueError(f"too long for this encoder: {text[:40]!r}")
     return bytes([len(data)]) + data
 
 
-def _integer(block: bytes, at: int, bits: int) -> tuple[int, int]:
+def _decode_integer(block: bytes, position: int, bits: int) -> tuple[int, int]:
     """The number that begins in the low `bits` of a byte, and where it ends (section 5.1)."""
     limit = (1 << bits) - 1
-    number = _byte(block, at) & limit
-    at += 1
+    number = _byte_at(block, position) & limit
+    position += 1
     if number < limit:
-        return number, at
+        return number, position
     for shift in range(0, 28, 7):
-        byte = _byte(block, at)
-        at += 1
+        byte = _byte_at(block, position)
+        position += 1
         number += (byte & 0x7F) << shift
         if byte < 0x80:
-            return number, at
+            return number, position
     raise ValueError("a number in the header is too large")
 
 
-def _byte(block: bytes, at: int) -> int:
-    if at >= len(block):
+def _byte_at(block: bytes, position: int) -> int:
+    if position >= len(block):
         raise ValueError("the header is cut short")
-    return block[at]
+    return block[position]
 
 
-def _string(block: bytes, at: int) -> tuple[str, int]:
-    huffman = _byte(block, at) & 0x80
-    length, at = _integer(block, at, 7)
-    data = block[at : at + length]
+def _decode_string(block: bytes, position: int) -> tuple[str, int]:
+    huffman = _byte_at(block, position) & 0x80
+    length, position = _decode_integer(block, position, 7)
+    data = block[position : position + length]
     if len(data) < length:
         raise ValueError("the header is cut short")
-    return (_huffman(data) if huffman else data).decode("latin-1"), at + length
+    return (_decode_huffman(data) if huffman else data).decode("latin-1"), position + length
 
 
-def _huffman(data: bytes) -> bytes:
+def _decode_huffman(data: bytes) -> bytes:
     """Bit by bit with the first code of each length: slow, for the hundred bytes that an answer has."""
     decoded = bytearray()
     symbols = sorted(range(256), key=lambda symbol: (_CODE_LENGTHS[symbol], symbol))
@@ -123,6 +123,6 @@ def _huffman(data: bytes) -> bytes:
         else:
             index += counts[length]
             first += counts[length]
-    if length > _LONGEST_PADDING or code != (1 << length) - 1:
+    if length > _MAX_PADDING_BITS or code != (1 << length) - 1:
         raise ValueError("a Huffman code in the header is cut short")
     return bytes(decoded)

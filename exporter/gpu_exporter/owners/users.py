@@ -7,7 +7,7 @@ from pathlib import Path
 
 #: A name changes hardly ever, and a user who was added should not wait for long.
 KEEP_SECONDS = 300.0
-MAX_KNOWN = 4096
+MAX_CACHED_USERS = 4096
 
 
 class UserNames:
@@ -15,24 +15,24 @@ class UserNames:
 
     def __init__(self, rootfs: Path = Path("/")) -> None:
         """With a `rootfs` of its own, the host's passwd file there is read: a container's own users are others."""
-        self._passwd = None if str(rootfs) == "/" else rootfs / "etc/passwd"
-        self._known: dict[int, tuple[str, float]] = {}
+        self._passwd_path = None if str(rootfs) == "/" else rootfs / "etc/passwd"
+        self._cache: dict[int, tuple[str, float]] = {}
 
     def name(self, uid: int, now: float) -> str:
         """`now` is monotonic seconds."""
-        known = self._known.get(uid)
+        known = self._cache.get(uid)
         if known and now - known[1] < KEEP_SECONDS:
             return known[0]
-        if len(self._known) >= MAX_KNOWN:
-            self._known.clear()
-        name = (self._from_file(uid) if self._passwd else _from_system(uid)) or str(uid)
-        self._known[uid] = (name, now)
+        if len(self._cache) >= MAX_CACHED_USERS:
+            self._cache.clear()
+        name = (self._from_file(uid) if self._passwd_path else _from_system(uid)) or str(uid)
+        self._cache[uid] = (name, now)
         return name
 
     def _from_file(self, uid: int) -> str:
-        assert self._passwd
+        assert self._passwd_path
         try:
-            text = self._passwd.read_bytes()
+            text = self._passwd_path.read_bytes()
         except OSError:
             return ""
         for line in text.split(b"\n"):

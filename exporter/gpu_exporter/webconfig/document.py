@@ -12,7 +12,7 @@ class WebConfigError(Exception):
     """The file cannot be used. The message names file, line and key, and tells the mend."""
 
 
-class Document:
+class YamlDocument:
     """One file, and what may stand where in it. All methods raise WebConfigError."""
 
     def __init__(self, path: Path) -> None:
@@ -34,7 +34,7 @@ class Document:
         except yaml.YAMLError:
             raise WebConfigError(f"{self.path}: not YAML: it has characters that YAML does not allow") from None
 
-    def wrong(self, node: yaml.Node, key: str, message: str) -> WebConfigError:
+    def make_error(self, node: yaml.Node, key: str, message: str) -> WebConfigError:
         return WebConfigError(f"{self.path}:{node.start_mark.line + 1}: {key}: {message}")
 
     def mapping(self, node: yaml.Node | None, name: str, keys: tuple[str, ...] | None) -> dict[str, yaml.Node]:
@@ -42,40 +42,40 @@ class Document:
         if node is None or is_null(node):
             return {}
         if not isinstance(node, yaml.MappingNode):
-            raise self.wrong(node, name or "the file", "not a mapping; write KEY: VALUE lines")
-        found: dict[str, yaml.Node] = {}
+            raise self.make_error(node, name or "the file", "not a mapping; write KEY: VALUE lines")
+        entries: dict[str, yaml.Node] = {}
         for key_node, value in node.value:
             key = str(key_node.value)
             full = f"{name}.{key}" if name else key
             if keys is not None and key not in keys:
-                near = difflib.get_close_matches(key, keys, n=1)
-                mend = f"did you mean {near[0]}?" if near else "known are " + ", ".join(keys)
-                raise self.wrong(key_node, full, f"unknown key; {mend}")
-            if key in found:
-                raise self.wrong(key_node, full, "comes twice; remove one")
-            found[key] = value
-        return found
+                matches = difflib.get_close_matches(key, keys, n=1)
+                hint = f"did you mean {matches[0]}?" if matches else "known are " + ", ".join(keys)
+                raise self.make_error(key_node, full, f"unknown key; {hint}")
+            if key in entries:
+                raise self.make_error(key_node, full, "comes twice; remove one")
+            entries[key] = value
+        return entries
 
     def text(self, node: yaml.Node, key: str) -> str:
         if not isinstance(node, yaml.ScalarNode):
-            raise self.wrong(node, key, "not a text; write one value")
+            raise self.make_error(node, key, "not a text; write one value")
         return "" if is_null(node) else str(node.value)
 
     def texts(self, node: yaml.Node | None, key: str) -> tuple[str, ...]:
         if node is None or is_null(node):
             return ()
         if not isinstance(node, yaml.SequenceNode):
-            raise self.wrong(node, key, "not a list; write [A, B]")
+            raise self.make_error(node, key, "not a list; write [A, B]")
         return tuple(self.text(item, key) for item in node.value)
 
-    def flag(self, node: yaml.Node, key: str) -> bool:
+    def boolean(self, node: yaml.Node, key: str) -> bool:
         if node.tag != "tag:yaml.org,2002:bool":
-            raise self.wrong(node, key, "not true or false")
+            raise self.make_error(node, key, "not true or false")
         return str(node.value).lower() in ("true", "yes", "on")
 
-    def one_of(self, node: yaml.Node, key: str, text: str, known: tuple[str, ...]) -> str:
-        if text not in known:
-            raise self.wrong(node, key, f"{text!r} is not known; one of {', '.join(known)}")
+    def require_one_of(self, node: yaml.Node, key: str, text: str, allowed: tuple[str, ...]) -> str:
+        if text not in allowed:
+            raise self.make_error(node, key, f"{text!r} is not known; one of {', '.join(allowed)}")
         return text
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from gpu_exporter.config import duration
-from gpu_exporter.webconfig.document import Document, WebConfigError
+from gpu_exporter.config import parse_duration
+from gpu_exporter.webconfig.document import WebConfigError, YamlDocument
 
 #: The header fields that may be set, and what they may be; None for any text.
 _HEADERS: dict[str, tuple[str, ...] | None] = {
@@ -22,41 +22,41 @@ _HEADERS: dict[str, tuple[str, ...] | None] = {
 _BCRYPT = re.compile(r"\$2[aby]\$(?:0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
 
 
-def headers(document: Document, node: yaml.Node | None) -> tuple[tuple[str, str], ...]:
+def headers(document: YamlDocument, node: yaml.Node | None) -> tuple[tuple[str, str], ...]:
     """The header fields in http_server_config. All of these raise WebConfigError."""
     http = document.mapping(node, "http_server_config", ("http2", "headers"))
     if "http2" in http:
-        document.flag(http["http2"], "http_server_config.http2")
-    found: list[tuple[str, str]] = []
+        document.boolean(http["http2"], "http_server_config.http2")
+    fields: list[tuple[str, str]] = []
     for name, value_node in document.mapping(
         http.get("headers"), "http_server_config.headers", tuple(_HEADERS)
     ).items():
         key, value = f"http_server_config.headers.{name}", document.text(value_node, f"headers.{name}")
         if known := _HEADERS[name]:
-            document.one_of(value_node, key, value.lower(), (*known, ""))
+            document.require_one_of(value_node, key, value.lower(), (*known, ""))
         if not value.isprintable() or not value.isascii():
-            raise document.wrong(value_node, key, "has characters that a header field cannot hold")
+            raise document.make_error(value_node, key, "has characters that a header field cannot hold")
         if value:
-            found.append((name, value))
-    return tuple(found)
+            fields.append((name, value))
+    return tuple(fields)
 
 
-def users(document: Document, node: yaml.Node | None) -> dict[bytes, bytes]:
+def users(document: YamlDocument, node: yaml.Node | None) -> dict[bytes, bytes]:
     """User -> bcrypt hash."""
     users: dict[bytes, bytes] = {}
     for name, value in document.mapping(node, "basic_auth_users", None).items():
-        hashed = document.text(value, f"basic_auth_users.{name}")
-        if not _BCRYPT.fullmatch(hashed):
-            raise document.wrong(
+        password_hash = document.text(value, f"basic_auth_users.{name}")
+        if not _BCRYPT.fullmatch(password_hash):
+            raise document.make_error(
                 value, f"basic_auth_users.{name}", "not a bcrypt hash; make one with: htpasswd -nBC 10 ''"
             )
         if not name or ":" in name:
-            raise document.wrong(value, f"basic_auth_users.{name}", "a user has a name, without a colon")
-        users[name.encode()] = hashed.encode()
+            raise document.make_error(value, f"basic_auth_users.{name}", "a user has a name, without a colon")
+        users[name.encode()] = password_hash.encode()
     return users
 
 
-def bcrypt(document: Document) -> Any:
+def import_bcrypt(document: YamlDocument) -> Any:
     """The package of that name, which is an extra."""
     try:
         return importlib.import_module("bcrypt")
@@ -66,20 +66,20 @@ def bcrypt(document: Document) -> Any:
         ) from error
 
 
-def rate(document: Document, node: yaml.Node | None) -> tuple[float, int]:
+def parse_rate_limit(document: YamlDocument, node: yaml.Node | None) -> tuple[float, int]:
     """Seconds between two requests, 0 for no limit; and how many may come at once."""
     entries = document.mapping(node, "rate_limit", ("interval", "burst"))
     interval = 0.0
     if "interval" in entries:
         text = document.text(entries["interval"], "rate_limit.interval")
         try:
-            interval = 0.0 if text in ("", "0") else duration(text)
+            interval = 0.0 if text in ("", "0") else parse_duration(text)
         except ValueError as error:
-            raise document.wrong(entries["interval"], "rate_limit.interval", str(error)) from error
+            raise document.make_error(entries["interval"], "rate_limit.interval", str(error)) from error
     burst = document.text(entries["burst"], "rate_limit.burst") if "burst" in entries else "0"
     if not burst.isdecimal():
-        raise document.wrong(entries["burst"], "rate_limit.burst", "not a whole number")
+        raise document.make_error(entries["burst"], "rate_limit.burst", "not a whole number")
     if interval and not int(burst):
         place = entries.get("burst", entries["interval"])
-        raise document.wrong(place, "rate_limit.burst", "lets no request pass; give at least 1, as in 20")
+        raise document.make_error(place, "rate_limit.burst", "lets no request pass; give at least 1, as in 20")
     return interval, int(burst)

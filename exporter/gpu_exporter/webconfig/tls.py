@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from gpu_exporter.webconfig.document import Document, WebConfigError
+from gpu_exporter.webconfig.document import WebConfigError, YamlDocument
 
 if TYPE_CHECKING:
     import ssl
@@ -19,9 +19,9 @@ _TLS_KEYS = (
     "cert", "key", "client_ca", "cert_file", "key_file", "client_ca_file", "client_auth_type", "client_allowed_sans",
     "min_version", "max_version", "cipher_suites", "prefer_server_cipher_suites", "curve_preferences",
 )  # fmt: skip
-_VERSIONS = {"TLS10": "TLSv1", "TLS11": "TLSv1_1", "TLS12": "TLSv1_2", "TLS13": "TLSv1_3"}
-_VERIFIED = ("RequireAndVerifyClientCert", "VerifyClientCertIfGiven")
-_UNVERIFIED = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
+_TLS_VERSIONS = {"TLS10": "TLSv1", "TLS11": "TLSv1_1", "TLS12": "TLSv1_2", "TLS13": "TLSv1_3"}
+_VERIFYING_AUTH_TYPES = ("RequireAndVerifyClientCert", "VerifyClientCertIfGiven")
+_NON_VERIFYING_AUTH_TYPES = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
 #: Go's names for what OpenSSL calls otherwise; those of TLS 1.3 are always on.
 _CIPHERS = {
     f"TLS_ECDHE_{kind}_WITH_{go}": f"ECDHE-{kind}-{openssl}"
@@ -34,17 +34,17 @@ _CIPHERS = {
         ("CHACHA20_POLY1305_SHA256", "CHACHA20-POLY1305"),
     )
 }
-_CIPHERS_13 = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
+_TLS13_CIPHERS = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
 _CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
 
-_CURVES_MEND = (
+_CURVES_HINT = (
     "before Python 3.15 name one curve only, and with Python 3.11.2 (Debian 12) none but CurveP256, CurveP384 and "
     "CurveP521; or leave curve_preferences out"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
+class TlsConfig:
     """Texts as in the file, paths made absolute; empty for what is not there."""
 
     texts: dict[str, str]
@@ -52,7 +52,7 @@ class Tls:
     curves: tuple[str, ...]
     sans: frozenset[str]
     prefer_server: bool
-    places: dict[str, str]
+    locations: dict[str, str]
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -60,7 +60,7 @@ class Tls:
         return tuple(path for key, path in self.texts.items() if key.endswith("_file"))
 
 
-def read(document: Document, node: yaml.Node | None) -> Tls | None:
+def parse_tls(document: YamlDocument, node: yaml.Node | None) -> TlsConfig | None:
     """What the section says; None if it is not there."""
     section = "tls_server_config"
     entries = document.mapping(node, section, _TLS_KEYS)
@@ -74,111 +74,111 @@ def read(document: Document, node: yaml.Node | None) -> Tls | None:
     for kind, needed in (("cert", True), ("key", True), ("client_ca", False)):
         given = [key for key in (kind, f"{kind}_file") if key in texts]
         if len(given) == 2:
-            raise document.wrong(entries[kind], f"{section}.{kind}", f"stands beside {kind}_file; remove one")
+            raise document.make_error(entries[kind], f"{section}.{kind}", f"stands beside {kind}_file; remove one")
         if needed and not given:
-            raise document.wrong(node, section, f"{kind}_file is missing")
+            raise document.make_error(node, section, f"{kind}_file is missing")
     for key in ("min_version", "max_version"):
         if key in texts:
-            document.one_of(entries[key], f"{section}.{key}", texts[key], tuple(_VERSIONS))
+            document.require_one_of(entries[key], f"{section}.{key}", texts[key], tuple(_TLS_VERSIONS))
     ciphers, curves, sans = (document.texts(entries.get(key), f"{section}.{key}") for key in lists[1:] + lists[:1])
     for key, names, known in (
-        ("cipher_suites", ciphers, (*_CIPHERS, *_CIPHERS_13)),
+        ("cipher_suites", ciphers, (*_CIPHERS, *_TLS13_CIPHERS)),
         ("curve_preferences", curves, tuple(_CURVES)),
     ):
         for name in names:
-            document.one_of(entries[key], f"{section}.{key}", name, known)
-    _check_clients(document, node, entries, texts, sans)
+            document.require_one_of(entries[key], f"{section}.{key}", name, known)
+    _check_client_auth(document, node, entries, texts, sans)
     prefer = entries.get("prefer_server_cipher_suites")
-    return Tls(
+    return TlsConfig(
         texts,
         ciphers,
         curves,
         frozenset(sans),
-        prefer is None or document.flag(prefer, f"{section}.prefer_server_cipher_suites"),
+        prefer is None or document.boolean(prefer, f"{section}.prefer_server_cipher_suites"),
         {key: f"{document.path}:{value.start_mark.line + 1}: {section}.{key}" for key, value in entries.items()},
     )
 
 
-def _check_clients(
-    document: Document, node: yaml.Node, entries: dict[str, yaml.Node], texts: dict[str, str], sans: tuple[str, ...]
+def _check_client_auth(
+    document: YamlDocument, node: yaml.Node, entries: dict[str, yaml.Node], texts: dict[str, str], sans: tuple[str, ...]
 ) -> None:
     auth, key = texts.get("client_auth_type", "NoClientCert"), "tls_server_config.client_auth_type"
     place = entries.get("client_auth_type", node)
-    if auth in _UNVERIFIED:
-        raise document.wrong(place, key, f"{auth} verifies nothing; use RequireAndVerifyClientCert")
-    document.one_of(place, key, auth, ("NoClientCert", *_VERIFIED))
+    if auth in _NON_VERIFYING_AUTH_TYPES:
+        raise document.make_error(place, key, f"{auth} verifies nothing; use RequireAndVerifyClientCert")
+    document.require_one_of(place, key, auth, ("NoClientCert", *_VERIFYING_AUTH_TYPES))
     has_ca = "client_ca" in texts or "client_ca_file" in texts
     if has_ca and auth == "NoClientCert":
-        raise document.wrong(place, key, "a client_ca without it asks no client; set RequireAndVerifyClientCert")
+        raise document.make_error(place, key, "a client_ca without it asks no client; set RequireAndVerifyClientCert")
     if auth != "NoClientCert" and not has_ca:
-        raise document.wrong(place, key, "clients cannot be verified; set client_ca_file")
+        raise document.make_error(place, key, "clients cannot be verified; set client_ca_file")
     if sans and auth != "RequireAndVerifyClientCert":
-        raise document.wrong(
+        raise document.make_error(
             entries["client_allowed_sans"],
             "tls_server_config.client_allowed_sans",
             "needs client_auth_type: RequireAndVerifyClientCert",
         )
 
 
-def make_context(tls: Tls) -> ssl.SSLContext:
+def create_ssl_context(tls: TlsConfig) -> ssl.SSLContext:
     """Reads the certificates and the key. Raises WebConfigError."""
     import ssl
 
-    texts, places = tls.texts, tls.places
+    texts, locations = tls.texts, tls.locations
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["http/1.1"])
-    explained = _explained(places, ("cert_file", "cert"), "give a certificate and its key, both in PEM")
-    with explained, _as_file(texts, "cert") as cert, _as_file(texts, "key") as key:
-        context.load_cert_chain(cert, key, password=_no_password)
-    if "client_auth_type" in texts and texts["client_auth_type"] in _VERIFIED:
+    explain_errors = _explain_errors(locations, ("cert_file", "cert"), "give a certificate and its key, both in PEM")
+    with explain_errors, _pem_path(texts, "cert") as cert, _pem_path(texts, "key") as key:
+        context.load_cert_chain(cert, key, password=_refuse_password)
+    if "client_auth_type" in texts and texts["client_auth_type"] in _VERIFYING_AUTH_TYPES:
         required = texts["client_auth_type"] == "RequireAndVerifyClientCert"
         context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
-        with _explained(places, ("client_ca_file", "client_ca"), "give a CA in PEM"):
+        with _explain_errors(locations, ("client_ca_file", "client_ca"), "give a CA in PEM"):
             context.load_verify_locations(texts.get("client_ca_file"), cadata=texts.get("client_ca"))
     _set_versions(context, tls)
     if names := [_CIPHERS[name] for name in tls.ciphers if name in _CIPHERS]:
-        with _explained(places, ("cipher_suites",), "this machine's OpenSSL has none of them"):
+        with _explain_errors(locations, ("cipher_suites",), "this machine's OpenSSL has none of them"):
             context.set_ciphers(":".join(names))
     if not tls.prefer_server:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     if tls.curves:
-        with _explained(places, ("curve_preferences",), _CURVES_MEND):
+        with _explain_errors(locations, ("curve_preferences",), _CURVES_HINT):
             _set_curves(context, [_CURVES[name] for name in tls.curves])
     if tls.sans:
-        context.sslsocket_class = _checked(tls.sans)
+        context.sslsocket_class = _san_checking_socket(tls.sans)
     return context
 
 
-def _set_versions(context: ssl.SSLContext, tls: Tls) -> None:
+def _set_versions(context: ssl.SSLContext, tls: TlsConfig) -> None:
     import ssl
 
-    lowest = ssl.TLSVersion[_VERSIONS[tls.texts.get("min_version", "TLS12")]]
-    highest = ssl.TLSVersion[_VERSIONS[tls.texts.get("max_version", "TLS13")]]
+    min_version = ssl.TLSVersion[_TLS_VERSIONS[tls.texts.get("min_version", "TLS12")]]
+    max_version = ssl.TLSVersion[_TLS_VERSIONS[tls.texts.get("max_version", "TLS13")]]
     if tls.ciphers and not set(tls.ciphers) & _CIPHERS.keys():
-        lowest = ssl.TLSVersion.TLSv1_3  # no suite is left for the others
-    with _explained(tls.places, ("max_version", "min_version", "cipher_suites"), "raise max_version"):
-        if lowest > highest:
+        min_version = ssl.TLSVersion.TLSv1_3  # no suite is left for the others
+    with _explain_errors(tls.locations, ("max_version", "min_version", "cipher_suites"), "raise max_version"):
+        if min_version > max_version:
             raise ValueError("no version of TLS is left")
-        context.minimum_version, context.maximum_version = lowest, highest
+        context.minimum_version, context.maximum_version = min_version, max_version
 
 
 @contextmanager
-def _explained(places: dict[str, str], keys: tuple[str, ...], mend: str) -> Iterator[None]:
+def _explain_errors(locations: dict[str, str], keys: tuple[str, ...], hint: str) -> Iterator[None]:
     """Turns what ssl raises into a complaint about the first of these keys that is in the file."""
     try:
         yield
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         what = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-        place = next((places[key] for key in keys if key in places), "tls_server_config")
-        raise WebConfigError(f"{place}: {what}; {mend}") from error
+        place = next((locations[key] for key in keys if key in locations), "tls_server_config")
+        raise WebConfigError(f"{place}: {what}; {hint}") from error
 
 
-def _no_password() -> str:
+def _refuse_password() -> str:
     raise ValueError("the key is encrypted, and nobody is there to ask for its password")
 
 
 @contextmanager
-def _as_file(texts: dict[str, str], kind: str) -> Iterator[str]:
+def _pem_path(texts: dict[str, str], kind: str) -> Iterator[str]:
     """The path of what stands in the file itself or in one that it names: ssl reads paths only."""
     if f"{kind}_file" in texts:
         yield texts[f"{kind}_file"]
@@ -199,11 +199,11 @@ def _set_curves(context: ssl.SSLContext, curves: list[str]) -> None:
         raise ValueError("several curves cannot be set")
 
 
-def _checked(sans: frozenset[str]) -> type[ssl.SSLSocket]:
+def _san_checking_socket(sans: frozenset[str]) -> type[ssl.SSLSocket]:
     """A socket whose handshake fails unless the client's certificate has one of these alternative names."""
     import ssl
 
-    class Checked(ssl.SSLSocket):
+    class SanCheckingSocket(ssl.SSLSocket):
         def do_handshake(self, block: bool = False) -> None:
             super().do_handshake(block)
             certificate = self.getpeercert() or {}
@@ -211,4 +211,4 @@ def _checked(sans: frozenset[str]) -> type[ssl.SSLSocket]:
             if not any(name[1] in sans for name in names if isinstance(name, tuple)):
                 raise ssl.SSLCertVerificationError("the client's certificate has none of client_allowed_sans")
 
-    return Checked
+    return SanCheckingSocket

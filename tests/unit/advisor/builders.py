@@ -19,7 +19,7 @@ from gpu_advisor.evaluation.signals import (
     UTILIZATION,
     UTILIZATION_COVERAGE,
 )
-from gpu_advisor.notify.alertmanager import Alertmanagers, AlertmanagerState
+from gpu_advisor.notify.alertmanager import AlertDispatcher, AlertmanagerStatus
 from gpu_advisor.notify.alerts import payload
 from gpu_advisor.observation.compile import compile_signals
 from gpu_advisor.promql.expressions import Expression, Labels, Select, Trail, Vector
@@ -245,13 +245,13 @@ class FakeClock:
         return self.now
 
 
-class FakeAlertmanagers(Alertmanagers):
+class FakeAlertmanagers(AlertDispatcher):
     """What an Alertmanager would have been sent, round by round: id -> (startsAt, endsAt or None while it fires)."""
 
     def __init__(self) -> None:
         super().__init__((), 15)
         self.rounds: list[dict[str, Alert]] = []
-        self.states: tuple[AlertmanagerState, ...] = ()
+        self.states: tuple[AlertmanagerStatus, ...] = ()
 
     def send(self, alerts: object, now: float) -> None:
         sent: tuple[Alert, ...] = tuple(alerts)  # type: ignore[arg-type]

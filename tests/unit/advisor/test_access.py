@@ -11,10 +11,10 @@ import pytest
 import requests
 from flask.testing import FlaskClient
 from gpu_advisor.settings import ConfigError, Settings
-from gpu_advisor.state.view import SourceState, View
-from gpu_advisor.web.api.access import Access
-from gpu_advisor.web.api.api import Doors, create_app
-from gpu_advisor.web.server import WebServer, access_of
+from gpu_advisor.state.view import SourceStatus, View
+from gpu_advisor.web.api.app import ApiContext, create_app
+from gpu_advisor.web.api.authentication import Authenticator
+from gpu_advisor.web.server import WebServer, build_authenticator
 from pydantic import ValidationError
 
 from tests.servers import free_port
@@ -25,8 +25,10 @@ HASH = bcrypt.hashpw(b"right", bcrypt.gensalt(4)).decode()
 
 @pytest.fixture
 def client() -> FlaskClient:
-    view = View("c", SourceState("fake", "memory", False, "not_yet", "wait"))
-    doors = Doors(lambda: view, lambda: (), lambda _id, _snooze: None, access=Access({"ada": HASH}, "t0ken"))
+    view = View("c", SourceStatus("fake", "memory", False, "not_yet", "wait"))
+    doors = ApiContext(
+        lambda: view, lambda: (), lambda _id, _snooze: None, access=Authenticator({"ada": HASH}, "t0ken")
+    )
     return create_app(doors).test_client()
 
 
@@ -60,8 +62,8 @@ def test_logins(client: FlaskClient, headers: dict[str, str], status: int) -> No
 
 
 def test_no_token_is_not_an_empty_token() -> None:
-    assert not Access({"ada": HASH}, "").allows("Bearer ")
-    assert not Access({}, "").asked
+    assert not Authenticator({"ada": HASH}, "").authenticate("Bearer ")
+    assert not Authenticator({}, "").asked
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_a_token_file_without_a_token_is_refused(tmp_path: Path, content: str | 
     if content is not None:
         path.write_text(content)
     with pytest.raises(ConfigError, match=words):
-        access_of(Settings.model_validate({"web": {"bearer_token_file": str(path)}}).web)
+        build_authenticator(Settings.model_validate({"web": {"bearer_token_file": str(path)}}).web)
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from itertools import pairwise
 
 import pytest
 from gpu_advisor.notify import alertmanager
-from gpu_advisor.notify.alertmanager import BATCH, Alertmanagers, AlertmanagerState
-from gpu_advisor.notify.alerts import ROUNDS_TO_LIVE
+from gpu_advisor.notify.alertmanager import BATCH, AlertDispatcher, AlertmanagerStatus
+from gpu_advisor.notify.alerts import ALERT_TTL_EVALUATIONS
 from gpu_advisor.settings import AlertmanagerSettings
 from gpu_advisor.state.alert import Alert
 from pydantic import SecretStr
@@ -28,8 +28,8 @@ def alert(id_: str) -> Alert:
 
 
 @contextmanager
-def senders(*urls: str, interval: float = 15, timeout: float = 5) -> Iterator[Alertmanagers]:
-    made = Alertmanagers([AlertmanagerSettings(url=url, timeout_seconds=timeout) for url in urls], interval)
+def senders(*urls: str, interval: float = 15, timeout: float = 5) -> Iterator[AlertDispatcher]:
+    made = AlertDispatcher([AlertmanagerSettings(url=url, timeout_seconds=timeout) for url in urls], interval)
     try:
         yield made
     finally:
@@ -54,7 +54,7 @@ def sent_alerts(server: FakeServer) -> list[list[str]]:
 )
 def test_what_an_alertmanager_did_not_take_is_not_counted(status: int, up: bool, words: str) -> None:
     with fake_http(reply(status, "<oops>\n", Location="/-/ready")) as server, senders(server.url) as sender:
-        assert sender.states == (AlertmanagerState(server.url),)
+        assert sender.states == (AlertmanagerStatus(server.url),)
         sender.send([alert("1")], AT)
         wait_until(lambda: sender.states[0].up is not None, "it was told")
         (state,) = sender.states
@@ -115,7 +115,7 @@ def test_what_failed_is_sent_again_with_growing_pauses_and_the_newest_wins(monke
 def test_resolved_alerts_are_not_sent_as_firing(monkeypatch: pytest.MonkeyPatch) -> None:
     """After its end, an alert that fires would read as resolved."""
     monkeypatch.setattr(alertmanager, "FIRST_RETRY_SECONDS", 0.5)
-    with fake_http(reply(503, "")) as server, senders(server.url, interval=0.4 / ROUNDS_TO_LIVE) as sender:
+    with fake_http(reply(503, "")) as server, senders(server.url, interval=0.4 / ALERT_TTL_EVALUATIONS) as sender:
         sender.send([alert("1")], AT)
         wait_until(lambda: sender.states[0].up is False, "a first try")
         time.sleep(1.2)
@@ -135,7 +135,7 @@ def test_many_alerts_go_in_batches_and_none_at_all_is_sent_too() -> None:
 def test_a_login_is_sent_and_not_shown() -> None:
     with fake_http(reply(401, "who?")) as server:
         settings = AlertmanagerSettings(url=server.url, username="ada", password=SecretStr("s3cret"))
-        sender = Alertmanagers([settings], 15)
+        sender = AlertDispatcher([settings], 15)
         sender.send([], AT)
         wait_until(lambda: sender.states[0].up is False, "refused")
         sender.close()

@@ -15,18 +15,18 @@ import pytest
 from flask.testing import FlaskClient
 from gpu_advisor.evaluation.recommendation import Scope
 from gpu_advisor.notify import metrics
-from gpu_advisor.notify.alertmanager import AlertmanagerState
+from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
-from gpu_advisor.state.continuity import Snooze
-from gpu_advisor.state.outcomes import NO_OUTCOMES, Closed, Outcome, Promise, Result
-from gpu_advisor.state.view import Issued, SourceState, View
-from gpu_advisor.web.api.api import Doors, create_app
+from gpu_advisor.state.active import Snooze
+from gpu_advisor.state.outcomes import NO_OUTCOMES, ClosedRecommendation, Outcome, OutcomeResult, TrackedRecommendation
+from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
+from gpu_advisor.web.api.app import ApiContext, create_app
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.advisor.builders import AT, ExporterTarget, FakeSource, GpuSpec
 
-SENDERS = (AlertmanagerState("http://a:9093", True, 3), AlertmanagerState("http://b:9093"))
+SENDERS = (AlertmanagerStatus("http://a:9093", True, 3), AlertmanagerStatus("http://b:9093"))
 HOSTILE = {
     "html": "<script>alert(1)</script>",
     "attribute": '"\' onmouseover=alert(1) x="',
@@ -42,8 +42,8 @@ HOSTILE = {
 def view_of(targets: list[ExporterTarget], settings: Settings | None = None) -> View:
     chosen = settings or Settings()
     evaluation = evaluate(FakeSource(targets, chosen), chosen, AT)
-    issued = tuple(Issued(advice.id("c"), AT - 60, advice) for advice in evaluation.recommendations)
-    source = SourceState("fake", "memory", True, last_success=AT)
+    issued = tuple(PublishedRecommendation(advice.id("c"), AT - 60, advice) for advice in evaluation.recommendations)
+    source = SourceStatus("fake", "memory", True, last_success=AT)
     prices = tuple(chosen.cost.gpu_price_per_hour.items())
     return View("c", source, evaluation, issued, 0.1, 1, (("timeout", 2),), prices=prices)
 
@@ -73,7 +73,7 @@ def client(view: View) -> FlaskClient:
 
 
 def client_of(view: View) -> FlaskClient:
-    return create_app(Doors(lambda: view, lambda: SENDERS, no_snooze)).test_client()
+    return create_app(ApiContext(lambda: view, lambda: SENDERS, no_snooze)).test_client()
 
 
 def no_snooze(id_: str, snooze: object) -> None:
@@ -180,7 +180,7 @@ def test_a_wrong_method_and_a_defect_are_problems_too(view: View) -> None:
     def broken() -> View:
         raise ZeroDivisionError
 
-    answer = create_app(Doors(broken, lambda: SENDERS, no_snooze)).test_client().get("/recommendations")
+    answer = create_app(ApiContext(broken, lambda: SENDERS, no_snooze)).test_client().get("/recommendations")
     assert (answer.status_code, answer.content_type) == (500, "application/problem+json")
     assert "ZeroDivision" not in answer.text
 
@@ -274,7 +274,7 @@ def test_promtool_has_nothing_to_say(client: FlaskClient) -> None:
 
 
 def test_with_the_source_away(view: View) -> None:
-    state = SourceState("prometheus", "http://p", False, "timeout", "no answer: see what keeps it busy", AT - 90)
+    state = SourceStatus("prometheus", "http://p", False, "timeout", "no answer: see what keeps it busy", AT - 90)
     client = client_of(dataclasses.replace(view, source=state))
     for path in ("/-/healthy", "/-/ready"):
         assert (client.get(path).status_code, client.get(path).data) == (200, b"ok\n")
@@ -293,7 +293,7 @@ def test_with_the_source_away(view: View) -> None:
 
 
 def test_before_the_first_answer() -> None:
-    client = client_of(View("c", SourceState("fake", "memory", False, "not_yet", "wait a moment")))
+    client = client_of(View("c", SourceStatus("fake", "memory", False, "not_yet", "wait a moment")))
     answer = got(client, "/recommendations")
     assert (answer["at"], answer["stale"], answer["recommendations"], answer["simulated"]) == (None, False, [], None)
     assert [word["reason"] for word in answer["abstentions"]] == ["no_data"]
@@ -334,7 +334,7 @@ def test_the_pool_filter_finds_what_concerns_its_gpus(view: View, pool: str) -> 
     """Also advice on a node or a GPU of the pool, which does not name it."""
     about = {"s0": "GPU-s0-0", "NVIDIA H100": "GPU-0"}[pool]
     advice = dataclasses.replace(view.issued[0].recommendation, scope=Scope("gpu", about), gpus=(about,))
-    more = dataclasses.replace(view, issued=(*view.issued, Issued("1", AT, advice)))
+    more = dataclasses.replace(view, issued=(*view.issued, PublishedRecommendation("1", AT, advice)))
     found = got(client_of(more), f"/recommendations?pool={pool}")["recommendations"]
     assert "1" in {each["id"] for each in found}
     assert "1" not in {each["id"] for each in got(client_of(more), "/recommendations?pool=s1")["recommendations"]}
@@ -346,7 +346,7 @@ class SnoozeRecorder:
     def __init__(self, view: View) -> None:
         self.view = view
         self.fails = False
-        doors = Doors(lambda: self.view, lambda: SENDERS, self.snooze, clock=lambda: AT)
+        doors = ApiContext(lambda: self.view, lambda: SENDERS, self.snooze, clock=lambda: AT)
         self.client = create_app(doors).test_client()
 
     def snooze(self, id_: str, snooze: Snooze | None) -> None:
@@ -406,10 +406,13 @@ def test_a_snooze_that_cannot_be(view: View, body: str | bytes, content_type: st
 
 
 def test_outcomes(view: View) -> None:
-    told = Promise("1", "scale_up", "up", Scope("pool", "s0"), "replicas", AT - 900, 2, 3, 0.95, 0.63)
+    told = TrackedRecommendation("1", "scale_up", "up", Scope("pool", "s0"), "replicas", AT - 900, 2, 3, 0.95, 0.63)
     others = [dataclasses.replace(told, id=str(n), scope=Scope("pool", "s1")) for n in (2, 3)]
-    judged = [Outcome(Closed(each, AT - 600, 3.0), AT, Result.APPLIED, 0.65, True, 0.02) for each in (told, *others)]
-    client = client_of(dataclasses.replace(view, outcomes=NO_OUTCOMES.with_more(judged)))
+    judged = [
+        Outcome(ClosedRecommendation(each, AT - 600, 3.0), AT, OutcomeResult.APPLIED, 0.65, True, 0.02)
+        for each in (told, *others)
+    ]
+    client = client_of(dataclasses.replace(view, outcomes=NO_OUTCOMES.with_added(judged)))
     answer = got(client, "/outcomes?pool=s1&per_page=1")
     assert (answer["total"], [each["id"] for each in answer["outcomes"]]) == (2, ["3"])  # the newest first
     [one] = got(client, "/outcomes?pool=s0")["outcomes"]
@@ -426,6 +429,6 @@ def test_numbers_beyond_all_numbers_are_not_known(view: View) -> None:
     """JSON has no infinity, and a client's parser may refuse a word that looks like one."""
     projection = dataclasses.replace(view.issued[0].recommendation.projection, cost_change_per_hour=float("inf"))
     advice = dataclasses.replace(view.issued[0].recommendation, projection=projection)
-    client = client_of(dataclasses.replace(view, issued=(Issued("1", AT, advice),)))
+    client = client_of(dataclasses.replace(view, issued=(PublishedRecommendation("1", AT, advice),)))
     [found] = got(client, "/recommendations")["recommendations"]
     assert found["projection"]["cost_change_per_hour"] is None

@@ -18,9 +18,9 @@ import pytest
 import yaml
 from gpu_advisor import settings as settings_module
 from gpu_advisor.cli import main
-from gpu_advisor.commands import COMMANDS, Commands, looking
+from gpu_advisor.commands import COMMANDS, Commands, one_shot
 from gpu_advisor.settings import Settings
-from gpu_advisor.web.api import parameters
+from gpu_advisor.web.api import query_parameters
 from gpu_advisor.web.server import WebServer
 
 from tests.servers import free_port
@@ -109,7 +109,7 @@ def test_the_list_of_commands_says_what_each_says_of_itself(name: str) -> None:
 
 def test_all_pages_are_read(call: Call, live: RunningAdvisor, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = json.loads(call("check", "--gpus", "--advisor", live.web.url, "--format", "json")[1])["checks"]
-    monkeypatch.setattr(parameters, "MOST_PER_PAGE", 3)
+    monkeypatch.setattr(query_parameters, "MAX_PER_PAGE", 3)
     assert json.loads(call("check", "--gpus", "--advisor", live.web.url, "--format", "json")[1])["checks"] == whole
     assert len(whole) > 9
 
@@ -171,7 +171,7 @@ def test_contradictions_are_usage_errors(call: Call, arguments: list[str]) -> No
 def test_one_look_says_what_a_running_advisor_says(
     call: Call, live: RunningAdvisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looking, "one_shot_source", lambda settings: live.source)
+    monkeypatch.setattr(one_shot, "one_shot_source", lambda settings: live.source)
     monkeypatch.setattr(settings_module, "Settings", lambda: CHOSEN)
     monkeypatch.setattr("time.time", lambda: AT)
     for arguments in (["recommend"], ["check", "--gpus"], ["autoscale"], ["recommend", "--pool", "chat"]):

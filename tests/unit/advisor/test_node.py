@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from gpu_advisor.commands.node import Labels, Page, node
+from gpu_advisor.commands.node_snapshot import ExporterScrape, Labels, node
 from gpu_advisor.commands.top import lines
 
 GPU = (("uuid", "a"),)
 
 
-def page(at: float, **samples: Mapping[Labels, float] | float) -> Page:
+def page(at: float, **samples: Mapping[Labels, float] | float) -> ExporterScrape:
     """A page with one GPU that is up; a number is a sample of that GPU, or of none for families of the host."""
     info = (("index", "0"), ("name", "H100"), ("uuid", "a"))
     found: dict[str, Mapping[Labels, float]] = {"gpu_info": {info: 1.0}, "gpu_up": {GPU: 1.0}}
     for name, value in samples.items():
         found[name] = {() if name.startswith("node") else GPU: value} if isinstance(value, float) else value
-    return Page(at, found)
+    return ExporterScrape(at, found)
 
 
 def test_what_is_missing_is_unknown_and_never_zero() -> None:
@@ -50,7 +50,7 @@ def test_utilization_is_the_mean_between_two_pages(
 
 
 def test_the_host() -> None:
-    def host(at: float, idle: float, user: float, sent: float) -> Page:
+    def host(at: float, idle: float, user: float, sent: float) -> ExporterScrape:
         cpu: dict[Labels, float] = {(("cpu", "0"), ("mode", "idle")): idle, (("cpu", "0"), ("mode", "user")): user}
         network: dict[Labels, float] = {(("device", "eth0"),): sent, (("device", "lo"),): sent * 9}
         return page(

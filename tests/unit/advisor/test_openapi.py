@@ -10,7 +10,7 @@ import pytest
 import requests
 import schemathesis
 from gpu_advisor.settings import Settings
-from gpu_advisor.web.api.api import Doors, create_app
+from gpu_advisor.web.api.app import ApiContext, create_app
 from gpu_advisor.web.api.openapi import document
 from gpu_advisor.web.api.operations import OPERATIONS
 from gpu_advisor.web.server import WebServer
@@ -96,7 +96,7 @@ def _allocation_id(server: WebServer) -> str:
 
 def test_the_document_tells_of_every_route_but_the_page() -> None:
     """And each operation has its handler: a name that is only in one of the two would be missed by the other."""
-    app = create_app(Doors(lambda: None, lambda: (), lambda _id, _snooze: None))  # type: ignore[arg-type, return-value]
+    app = create_app(ApiContext(lambda: None, lambda: (), lambda _id, _snooze: None))  # type: ignore[arg-type, return-value]
     routes = {
         (rule.rule.replace("<id_>", "{id}"), method)
         for rule in app.url_map.iter_rules()

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 from gpu_advisor.evaluation.recommendation import Scope
-from gpu_advisor.state.outcomes import NO_OUTCOMES, Closed, Outcomes, Promise, Result, Seen, close, judge
+from gpu_advisor.state.outcomes import (
+    NO_OUTCOMES,
+    ClosedRecommendation,
+    OutcomeResult,
+    Outcomes,
+    TrackedRecommendation,
+    UtilizationSnapshot,
+    close,
+    judge,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,31 +24,31 @@ POOL: tuple[str, str] = (SCOPE.kind, SCOPE.name)
 
 def promise(
     current: float, recommended: float, direction: str = "up", id_: str = "1", unit: str = "replicas"
-) -> Promise:
-    return Promise(id_, "scale", direction, SCOPE, unit, AT, current, recommended, 0.5, 0.7)
+) -> TrackedRecommendation:
+    return TrackedRecommendation(id_, "scale", direction, SCOPE, unit, AT, current, recommended, 0.5, 0.7)
 
 
-def observe(at: float, replicas: float | None, utilization: float | None) -> Seen:
+def observe(at: float, replicas: float | None, utilization: float | None) -> UtilizationSnapshot:
     sizes = {} if replicas is None else {POOL: {"replicas": replicas, "GPUs": replicas * 2}}
-    return Seen(at, {} if utilization is None else {POOL: utilization}, sizes)
+    return UtilizationSnapshot(at, {} if utilization is None else {POOL: utilization}, sizes)
 
 
 @pytest.mark.parametrize(
     ("current", "recommended", "found", "result"),
     [
-        (2, 4, 4, Result.APPLIED),
-        (2, 4, 5, Result.APPLIED),
-        (2, 4, 3, Result.PARTLY_APPLIED),
-        (2, 4, 2, Result.CAUSE_GONE),
-        (2, 4, 1, Result.NOT_APPLIED),
-        (4, 2, 2, Result.APPLIED),
-        (4, 2, 1, Result.APPLIED),
-        (4, 2, 3, Result.PARTLY_APPLIED),
-        (4, 2, 5, Result.NOT_APPLIED),
-        (4, 0, None, Result.APPLIED),  # all were given back, and the pool with them
+        (2, 4, 4, OutcomeResult.APPLIED),
+        (2, 4, 5, OutcomeResult.APPLIED),
+        (2, 4, 3, OutcomeResult.PARTLY_APPLIED),
+        (2, 4, 2, OutcomeResult.CAUSE_GONE),
+        (2, 4, 1, OutcomeResult.NOT_APPLIED),
+        (4, 2, 2, OutcomeResult.APPLIED),
+        (4, 2, 1, OutcomeResult.APPLIED),
+        (4, 2, 3, OutcomeResult.PARTLY_APPLIED),
+        (4, 2, 5, OutcomeResult.NOT_APPLIED),
+        (4, 0, None, OutcomeResult.APPLIED),  # all were given back, and the pool with them
     ],
 )
-def test_results(current: float, recommended: float, found: float | None, result: Result) -> None:
+def test_results(current: float, recommended: float, found: float | None, result: OutcomeResult) -> None:
     direction = "up" if recommended > current else "down"
     left, closed = close({"1": promise(current, recommended, direction)}, (), frozenset(), observe(AT, found, 0.7))
     assert left == {}
@@ -58,19 +67,19 @@ def test_results(current: float, recommended: float, found: float | None, result
 def test_improvement_is_relief_for_what_grows_and_use_for_all_else(
     direction: str, observed: float | None, improved: bool | None
 ) -> None:
-    closed = Closed(promise(2, 2, direction, unit="workers"), AT, None)
+    closed = ClosedRecommendation(promise(2, 2, direction, unit="workers"), AT, None)
     _, (outcome,) = judge([closed], observe(AT + 10 * SETTLE, 2, observed), SETTLE)
-    assert (outcome.result, outcome.improved) == (Result.CAUSE_GONE, improved)
+    assert (outcome.result, outcome.improved) == (OutcomeResult.CAUSE_GONE, improved)
 
 
 def test_a_size_that_changed_again_leaves_no_utilization_to_judge_by() -> None:
-    closed = Closed(promise(2, 4), AT, 4.0)
+    closed = ClosedRecommendation(promise(2, 4), AT, 4.0)
     _, (outcome,) = judge([closed], observe(AT + SETTLE, 6, 0.7), SETTLE)
-    assert (outcome.result, outcome.improved, outcome.error_ratio) == (Result.APPLIED, None, None)
+    assert (outcome.result, outcome.improved, outcome.error_ratio) == (OutcomeResult.APPLIED, None, None)
 
 
 def test_while_the_scope_is_out_of_sight_the_judgement_waits_but_not_for_ever() -> None:
-    closed = Closed(promise(2, 4), AT, 4.0)
+    closed = ClosedRecommendation(promise(2, 4), AT, 4.0)
     assert judge([closed], observe(AT + 3 * SETTLE, 4, None), SETTLE) == ((closed,), ())
     _, (outcome,) = judge([closed], observe(AT + 4 * SETTLE, 4, None), SETTLE)
     assert (outcome.utilization_ratio, outcome.improved, outcome.error_ratio) == (None, None, None)
@@ -84,9 +93,9 @@ def test_advice_that_goes_on_after_a_change_of_size_closes_one_promise_and_makes
 
 
 def test_while_advice_stays_the_same_its_first_promise_counts() -> None:
-    later = Promise("1", "scale", "up", SCOPE, "replicas", AT, 2, 4, 0.9, 0.6)
+    later = TrackedRecommendation("1", "scale", "up", SCOPE, "replicas", AT, 2, 4, 0.9, 0.6)
     assert close({"1": promise(2, 4)}, [later], frozenset(), observe(AT, 2, 0.9)) == ({"1": promise(2, 4)}, ())
-    more = Promise("1", "scale", "up", SCOPE, "replicas", AT + 99, 2, 5, 0.9, 0.6)
+    more = TrackedRecommendation("1", "scale", "up", SCOPE, "replicas", AT + 99, 2, 5, 0.9, 0.6)
     left, closed = close({"1": promise(2, 4)}, [more], frozenset(), observe(AT, 2, 0.9))
     assert (left["1"].recommended, left["1"].given, closed) == (5, AT, ())
 
@@ -105,8 +114,8 @@ def test_every_promise_is_kept_or_closed_and_what_is_stale_never_closes(
 def test_counts_go_on_beyond_the_list() -> None:
     found: Outcomes = NO_OUTCOMES
     for _ in range(3):
-        _, judged = judge([Closed(promise(2, 4), AT, 4.0)] * 500, observe(AT + SETTLE, 4, 0.6), SETTLE)
-        found = found.with_more(judged)
+        _, judged = judge([ClosedRecommendation(promise(2, 4), AT, 4.0)] * 500, observe(AT + SETTLE, 4, 0.6), SETTLE)
+        found = found.with_added(judged)
     assert len(found.recent) == 1000
     assert found.counts == {("scale", "applied"): 1500}
     assert found.errors["scale"][0] == 1500

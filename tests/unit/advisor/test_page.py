@@ -10,17 +10,18 @@ from html import unescape
 
 import pytest
 from flask.testing import FlaskClient
-from gpu_advisor.documents import worth
+from gpu_advisor.documents import savings
 from gpu_advisor.evaluation.recommendation import Evidence, Recommendation
 from gpu_advisor.promql.expressions import Expression, Labels, Trail
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
-from gpu_advisor.state.continuity import Snooze
-from gpu_advisor.state.view import SourceState, View
-from gpu_advisor.web.api.api import Doors, create_app
-from gpu_advisor.web.page import charts, curves, glance, wording
+from gpu_advisor.state.active import Snooze
+from gpu_advisor.state.view import SourceStatus, View
+from gpu_advisor.web.api.app import ApiContext, create_app
+from gpu_advisor.web.page import checklist, evidence_charts, template_filters
+from gpu_advisor.web.page import evidence_history as curves
 from gpu_advisor.web.page.bidi import isolated, turning
-from gpu_advisor.web.page.curves import Curve, Curves
+from gpu_advisor.web.page.evidence_history import EvidenceHistory, EvidenceSeries
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,7 +32,7 @@ Ask = Mapping[Labels, Trail]
 
 
 def client_of(view: View, settings: Settings | None = None, ask: curves.Range | None = None) -> FlaskClient:
-    return create_app(Doors(lambda: view, lambda: (), no_snooze, settings or Settings(), curves=ask)).test_client()
+    return create_app(ApiContext(lambda: view, lambda: (), no_snooze, settings or Settings(), curves=ask)).test_client()
 
 
 def text_of(client: FlaskClient, path: str, status: int = 200) -> str:
@@ -63,7 +64,7 @@ def test_a_recommendation_shows_its_evidence_with_curves_and_queries() -> None:
     for issued in view.issued:
         text = text_of(client_of(view, ask=range_constant), f"/page/{issued.id}")
         for each in issued.recommendation.evidence:
-            assert wording.value_text(each.value, each.unit) in text
+            assert template_filters.value_text(each.value, each.unit) in text
             assert " ".join((each.promql or "").split()) in text
         assert all(" ".join(line.split()) in text for line in issued.recommendation.apply)
         drawn = re.findall(
@@ -84,7 +85,7 @@ def test_a_recommendation_shows_its_evidence_with_curves_and_queries() -> None:
     ],
 )
 def test_a_source_that_gives_no_past_is_reported_and_the_rest_is_there(ask: curves.Range, up: bool, said: str) -> None:
-    view = dataclasses.replace(whole(), source=SourceState("prometheus", "http://p:9090", up, last_success=AT))
+    view = dataclasses.replace(whole(), source=SourceStatus("prometheus", "http://p:9090", up, last_success=AT))
     issued = view.issued[0]
     text = text_of(client_of(view, ask=ask), f"/page/{issued.id}")
     assert said in text
@@ -101,7 +102,7 @@ def test_a_slow_source_does_not_hold_up_the_page(monkeypatch: pytest.MonkeyPatch
         done.wait(20)
         return {}
 
-    monkeypatch.setattr(curves, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(curves, "TIMEOUT_SECONDS", 0.05)
     view = whole()
     assert "took longer than" in text_of(client_of(view, ask=slow), f"/page/{view.issued[0].id}")
     done.set()
@@ -116,7 +117,7 @@ def test_a_curve_is_asked_for_once_an_evaluation() -> None:
         return range_constant(expression, start, end, step)
 
     view = whole()
-    kept = Curves(counting)
+    kept = EvidenceHistory(counting)
     evidence = view.issued[0].recommendation.evidence
     first = kept.of(evidence, True)
     assert kept.of(evidence, True) == first
@@ -138,7 +139,7 @@ def test_each_check_has_its_page_and_what_is_unknown_says_why() -> None:
 
 
 def wording_link(check: object) -> str:
-    from gpu_advisor.web.page.page import check_link
+    from gpu_advisor.web.page.routes import check_link
 
     return check_link(check)  # type: ignore[arg-type]
 
@@ -205,7 +206,7 @@ def test_what_if_without_scripts(query: str, said: str) -> None:
 
 
 def test_what_if_before_the_first_answer() -> None:
-    view = View("c", SourceState("fake", "memory", False, "not_yet", "wait a moment"))
+    view = View("c", SourceStatus("fake", "memory", False, "not_yet", "wait a moment"))
     assert "Nothing is known yet" in text_of(client_of(view), "/page/what-if?gpu.min=0")
 
 
@@ -221,7 +222,7 @@ def test_what_if_before_the_first_answer() -> None:
 def test_any_curve_is_drawn_within_its_frame(
     points: Sequence[float | None], threshold: float | None, unit: str, name: str
 ) -> None:
-    drawn = str(charts.chart(Curve(0.0, 3600.0, tuple(points)), threshold, unit, name))
+    drawn = str(evidence_charts.chart(EvidenceSeries(0.0, 3600.0, tuple(points)), threshold, unit, name))
     if all(value is None for value in points):
         assert "<svg" not in drawn
         return
@@ -231,8 +232,8 @@ def test_any_curve_is_drawn_within_its_frame(
     found += [[dot.attrib["cx"], dot.attrib["cy"]] for dot in svg.iter("circle")]
     assert len(found) == sum(1 for value in points if value is not None)
     for x, y in found:
-        assert 0 <= float(x) <= charts.WIDTH
-        assert 0 <= float(y) <= charts.HEIGHT
+        assert 0 <= float(x) <= evidence_charts.WIDTH
+        assert 0 <= float(y) <= evidence_charts.HEIGHT
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,7 @@ def test_any_curve_is_drawn_within_its_frame(
     ],
 )  # fmt: skip
 def test_values_in_words(value: float | None, unit: str, text: str) -> None:
-    assert wording.value_text(value, unit) == text
+    assert template_filters.value_text(value, unit) == text
 
 
 def advice(**changes: object) -> Recommendation:
@@ -254,12 +255,12 @@ def advice(**changes: object) -> Recommendation:
 def test_worth() -> None:
     unpriced = dataclasses.replace(whole().issued[0].recommendation.projection, cost_change_per_hour=None)
     given_back = advice(direction="down", current=8, recommended=2, projection=unpriced)
-    assert worth.worth(given_back, 1, None) == worth.Worth(6, None)
-    assert worth.worth(given_back, 2, 3.0) == worth.Worth(12, 36.0)
+    assert savings.worth(given_back, 1, None) == savings.Savings(6, None)
+    assert savings.worth(given_back, 2, 3.0) == savings.Savings(12, 36.0)
     faster = dataclasses.replace(given_back.projection, throughput_ratio=2.0, cost_change_per_hour=None)
     mended = advice(direction="change", projection=faster, gpus=("a", "b"))
-    assert worth.worth(mended, 1, 2.0) == worth.Worth(1.0, 2.0)
-    assert worth.worth(advice(direction="up", projection=unpriced), 1, 2.0) == worth.Worth(
+    assert savings.worth(mended, 1, 2.0) == savings.Savings(1.0, 2.0)
+    assert savings.worth(advice(direction="up", projection=unpriced), 1, 2.0) == savings.Savings(
         None, None
     )  # unknown is not nothing
 
@@ -274,9 +275,9 @@ def test_what_is_broken_comes_first_then_what_wins_most() -> None:
         "hint": advice(severity="info", direction="down", current=99, recommended=1),
     }
     issued = tuple(dataclasses.replace(base, id=name, recommendation=each) for name, each in told.items())
-    found = worth.valued(dataclasses.replace(view, issued=issued), {})
+    found = savings.valued(dataclasses.replace(view, issued=issued), {})
     assert [each.issued.id for each in found] == ["broken", "large", "small", "hint"]
-    assert worth.total(found).gpus == 8 + 1 + 98
+    assert savings.total(found).gpus == 8 + 1 + 98
 
 
 def test_glance_takes_the_worst_of_the_nodes() -> None:
@@ -284,12 +285,12 @@ def test_glance_takes_the_worst_of_the_nodes() -> None:
     assert view.evaluation
     [first, *_] = [each for each in view.evaluation.checks if each.scope.kind == "node"]
     off = [dataclasses.replace(first, missed_by=by, value=0.9 + by) for by in (-0.1, -0.5, -0.2)]
-    assert glance.worst(off).missed_by == -0.5
-    rows = [glance.Row(str(number), {"gpu_utilization": each}) for number, each in enumerate(off)]
-    assert glance.leading(rows) == rows
-    many = rows * glance.MOST_ROWS
-    assert [row.name for row in glance.leading(many)][:2] == ["1", "1"]
-    assert len(glance.leading(many)) == glance.MOST_ROWS
+    assert checklist.worst(off).missed_by == -0.5
+    rows = [checklist.ChecksRow(str(number), {"gpu_utilization": each}) for number, each in enumerate(off)]
+    assert checklist.leading(rows) == rows
+    many = rows * checklist.MAX_ROWS
+    assert [row.name for row in checklist.leading(many)][:2] == ["1", "1"]
+    assert len(checklist.leading(many)) == checklist.MAX_ROWS
 
 
 def test_evidence_spans() -> None:

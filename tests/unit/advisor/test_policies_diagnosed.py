@@ -14,7 +14,7 @@ from gpu_advisor.evaluation.policies.mixed_precision import formats_of
 from gpu_advisor.evaluation.recommendation import Abstention, Reason, Recommendation, Scope
 from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.settings import Settings
-from gpu_advisor.state.continuity import Given, held_ids
+from gpu_advisor.state.active import ActiveRecommendation, held_ids
 
 from benchmarks.situations.classes import CLASSES, draw
 from benchmarks.situations.facts_adapter import ObservedSituation
@@ -177,10 +177,10 @@ def test_within_the_dead_band_advice_is_neither_begun_nor_ended() -> None:
     assert (word.reason, word.kinds) == (Reason.CONFLICTING, diagnosed.KINDS)
     (before,) = clear
     active = {
-        "a": Given(0.0, before.kind, before.scope, frozenset(before.gpus)),
-        "b": Given(0.0, before.kind, Scope("job", "llm"), frozenset(before.gpus)),
-        "c": Given(0.0, "scale_up", before.scope, frozenset(before.gpus)),
-        "d": Given(0.0, before.kind, Scope("job", "other"), frozenset({"GPU-elsewhere"})),
+        "a": ActiveRecommendation(0.0, before.kind, before.scope, frozenset(before.gpus)),
+        "b": ActiveRecommendation(0.0, before.kind, Scope("job", "llm"), frozenset(before.gpus)),
+        "c": ActiveRecommendation(0.0, "scale_up", before.scope, frozenset(before.gpus)),
+        "d": ActiveRecommendation(0.0, before.kind, Scope("job", "other"), frozenset({"GPU-elsewhere"})),
     }
     assert held_ids(active, frozenset(), decide(near, TRAINING)) == {"a", "b"}
     well = fleet(

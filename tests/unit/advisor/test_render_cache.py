@@ -8,22 +8,27 @@ import time
 from collections.abc import Callable
 
 import pytest
-from gpu_advisor.state.continuity import Snooze
-from gpu_advisor.state.view import Issued, SourceState, View
-from gpu_advisor.web.api import rendered
-from gpu_advisor.web.api.rendered import MANY, Rendering, Renderings, rendering
+from gpu_advisor.state.active import Snooze
+from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
+from gpu_advisor.web.api import response_cache as rendered
+from gpu_advisor.web.api.response_cache import MIN_HITS_TO_PRERENDER, RenderedResponse, ResponseCache, rendering
 
 from tests.unit.advisor.builders import AT, GpuSpec, concluded
 
 ADVICE = concluded([GpuSpec("GPU-0", 0.0), GpuSpec("GPU-1", 0.7)]).recommendations[0]
-UP = View("c", SourceState("fake", "memory", True, last_success=AT), issued=(Issued("1", AT, ADVICE),), evaluations=1)
+UP = View(
+    "c",
+    SourceStatus("fake", "memory", True, last_success=AT),
+    issued=(PublishedRecommendation("1", AT, ADVICE),),
+    evaluations=1,
+)
 
 
 def next_view(view: View) -> View:
     return dataclasses.replace(view, evaluations=view.evaluations + 1)
 
 
-def count(view: View) -> Rendering:
+def count(view: View) -> RenderedResponse:
     return rendering(str(view.evaluations).encode(), "text/plain")
 
 
@@ -35,15 +40,15 @@ class CountingRenderer:
         self.made = 0
         self.go = threading.Event()
 
-    def __call__(self, view: View) -> Rendering:
+    def __call__(self, view: View) -> RenderedResponse:
         if threading.current_thread().name == "render":
             self.go.wait(5)
         self.made += 1
         return count(view)
 
 
-def request_concurrently(renderings: Renderings, view: View, render: Callable[[View], Rendering]) -> None:
-    for _ in range(MANY + 1):
+def request_concurrently(renderings: ResponseCache, view: View, render: Callable[[View], RenderedResponse]) -> None:
+    for _ in range(MIN_HITS_TO_PRERENDER + 1):
         renderings.get(view, "k", render)
 
 
@@ -55,7 +60,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 def test_one_view_one_rendering() -> None:
-    renderings, render = Renderings(), CountingRenderer()
+    renderings, render = ResponseCache(), CountingRenderer()
     threads = [threading.Thread(target=renderings.get, args=(UP, "k", render)) for _ in range(20)]
     for thread in threads:
         thread.start()
@@ -67,13 +72,13 @@ def test_one_view_one_rendering() -> None:
 
 
 def test_what_few_ask_for_is_of_the_newest_view_at_once() -> None:
-    renderings, render = Renderings(), CountingRenderer()
+    renderings, render = ResponseCache(), CountingRenderer()
     renderings.get(UP, "k", render)
     assert renderings.get(next_view(UP), "k", render).body == b"2"
 
 
 def test_what_many_ask_for_stands_in_until_the_new_one_is_made_without_being_asked_for() -> None:
-    renderings, render = Renderings(), CountingRenderer()
+    renderings, render = ResponseCache(), CountingRenderer()
     request_concurrently(renderings, UP, render)
     after = next_view(UP)
     assert renderings.get(after, "k", render).body == b"1"  # nobody waits
@@ -93,21 +98,21 @@ def source_down(view: View) -> View:
 
 @pytest.mark.parametrize("change", [snoozed, source_down])
 def test_what_somebody_just_did_and_a_failing_source_are_never_late(change: Callable[[View], View]) -> None:
-    renderings, render = Renderings(), CountingRenderer()
+    renderings, render = ResponseCache(), CountingRenderer()
     request_concurrently(renderings, UP, render)
     assert renderings.get(change(UP), "k", render).body == b"2"
 
 
 def test_a_rendering_that_fails_lets_nothing_old_stay() -> None:
-    renderings = Renderings()
+    renderings = ResponseCache()
 
-    def fails(view: View) -> Rendering:
+    def fails(view: View) -> RenderedResponse:
         if view.evaluations > 1:
             raise ZeroDivisionError
         return count(view)
 
     for key in ("k", "l"):
-        for _ in range(MANY + 1):
+        for _ in range(MIN_HITS_TO_PRERENDER + 1):
             renderings.get(UP, key, fails)
     after = next_view(UP)
     for key in ("k", "l"):
@@ -116,8 +121,8 @@ def test_a_rendering_that_fails_lets_nothing_old_stay() -> None:
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendered, "MOST_BYTES", 3)
-    renderings, render = Renderings(), CountingRenderer()
+    monkeypatch.setattr(rendered, "MAX_CACHE_BYTES", 3)
+    renderings, render = ResponseCache(), CountingRenderer()
     for key in range(10):
         renderings.get(UP, str(key), render)
     for key in range(10):

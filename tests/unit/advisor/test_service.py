@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu_advisor.notify.alerts import RESOLVED_RESENT_SECONDS, payload, updated
+from gpu_advisor.notify.alerts import RESOLVED_RESEND_SECONDS, payload, update_alerts
 from gpu_advisor.observation.evaluate import evaluate
-from gpu_advisor.runtime.wiring import longest_round_seconds
+from gpu_advisor.runtime.wiring import max_evaluation_interval_seconds
 from gpu_advisor.settings import Settings
+from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.alert import Alert
-from gpu_advisor.state.continuity import Snooze
 from gpu_advisor.state.view import View
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -188,7 +188,7 @@ def test_a_snooze_that_cannot_be_kept_changes_nothing(start: Start, monkeypatch:
     def full(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(advisor.ledger, "keep_snooze", full)
+    monkeypatch.setattr(advisor.ledger, "save_snooze", full)
     with pytest.raises(sqlite3.OperationalError):
         advisor.service.snooze(id_, Snooze("x", AT, AT + HOUR))
     assert advisor.after(15).heard.firing == {id_}
@@ -217,7 +217,7 @@ def test_when_the_cause_is_over_the_alert_is_resolved_and_re_sent(start: Start) 
     advisor.after(15)
     assert (advisor.given, advisor.heard.resolved) == ({}, {id_})
     ended = advisor.heard.rounds[-1][id_].resolved
-    assert start().after(RESOLVED_RESENT_SECONDS - 15).heard.rounds[-1][id_].resolved == ended
+    assert start().after(RESOLVED_RESEND_SECONDS - 15).heard.rounds[-1][id_].resolved == ended
     assert start().after(16).heard.rounds[-1] == {}
     again = start()
     again.source.targets[0].cards = IDLE
@@ -243,8 +243,8 @@ def test_a_full_disk_costs_no_answer_and_no_alert(start: Start, monkeypatch: pyt
     def full(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(advisor.ledger, "record", full)
-    monkeypatch.setattr(advisor.ledger, "keep_alerts", full)
+    monkeypatch.setattr(advisor.ledger, "record_recommendations", full)
+    monkeypatch.setattr(advisor.ledger, "save_alerts", full)
     first = advisor.after(0).given
     assert advisor.after(15).given == first
     assert [since for since, _ in first.values()] == [AT]
@@ -310,7 +310,7 @@ def test_no_alert_ends_before_it_starts_whatever_the_clock_does(step: float, ove
 def test_an_alert_resolves_only_if_it_neither_recurs_nor_is_stale(
     before: set[str], firing: set[str], held: set[str]
 ) -> None:
-    after = {each.id: each for each in updated(map(alert, before), map(alert, firing), frozenset(held), AT + 15)}
+    after = {each.id: each for each in update_alerts(map(alert, before), map(alert, firing), frozenset(held), AT + 15)}
     assert set(after) == before | firing
     assert {id_ for id_, each in after.items() if each.resolved} == before - firing - held
 
@@ -354,5 +354,5 @@ def test_a_view_before_any_answer_is_not_stale_but_says_why(start: Start) -> Non
 
 def test_alerts_outlive_a_source_that_is_slow_within_its_limit() -> None:
     slow = Settings.model_validate({"source": {"prometheus": {"url": "http://p", "timeout_seconds": 60}}})
-    assert longest_round_seconds(slow) >= 60
-    assert longest_round_seconds(Settings()) == Settings().evaluation.interval_seconds
+    assert max_evaluation_interval_seconds(slow) >= 60
+    assert max_evaluation_interval_seconds(Settings()) == Settings().evaluation.interval_seconds

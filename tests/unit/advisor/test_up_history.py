@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gpu_advisor.runtime.local import MOST_NAME_CHARACTERS, state_dir_for, uncovered
+from gpu_advisor.runtime.local_exporter import MAX_NAME_CHARACTERS, lines_outside, state_dir_for
 
 
 def test_each_simulated_fleet_has_a_state_of_its_own_whatever_its_length() -> None:
     fleets = ["8xH100-80GB:idle", ",".join(["1xH100-80GB:idle"] * 40), ",".join(["1xH100-80GB:idle"] * 41), "é" * 300]
     found = [state_dir_for(Path("state"), fleet) for fleet in fleets]
     assert len({*found, state_dir_for(Path("state"), "")}) == len(fleets) + 1
-    assert all(len(path.name.encode()) < MOST_NAME_CHARACTERS + 20 for path in found)
+    assert all(len(path.name.encode()) < MAX_NAME_CHARACTERS + 20 for path in found)
     assert state_dir_for(Path("state"), "") == Path("state")
 
 
@@ -22,6 +22,6 @@ def test_each_simulated_fleet_has_a_state_of_its_own_whatever_its_length() -> No
 )
 def test_history_is_written_only_for_times_not_scraped(span: tuple[float, float] | None, kept: list[str]) -> None:
     lines = ["# TYPE busy counter\n", *(f'busy_total{{uuid="a b"}} {at}.5 {at}\n' for at in (1, 2, 3, 4)), "# EOF\n"]
-    found = list(uncovered(lines, span))
+    found = list(lines_outside(lines, span))
     assert [line.split()[-1] for line in found if not line.startswith("#")] == kept
     assert [line for line in found if line.startswith("#")] == [lines[0], lines[-1]]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from gpu_advisor.cli import main
 from gpu_advisor.commands import COMMANDS
-from gpu_advisor.commands.watch import Look, lines
+from gpu_advisor.commands.watch import WatchState, lines
 
 from tests.servers import free_port
 from tests.unit.advisor.builders import source_error
@@ -21,10 +21,10 @@ from tests.unit.sources.fake_http import fake_http, reply
 __all__ = ["call", "live"]  # pytest finds fixtures by their names
 
 
-def run_watch(call: Call, live: RunningAdvisor) -> Look:
+def run_watch(call: Call, live: RunningAdvisor) -> WatchState:
     advice = json.loads(call("recommend", "--advisor", live.web.url, "--format", "json")[1])
     checks = json.loads(call("check", "--advisor", live.web.url, "--format", "json")[1])["checks"]
-    return Look(advice, tuple(checks))
+    return WatchState(advice, tuple(checks))
 
 
 def test_once(call: Call, live: RunningAdvisor) -> None:
@@ -63,7 +63,7 @@ def test_no_line_of_a_label_can_pass_for_another(call: Call, live: RunningAdviso
     look = run_watch(call, live)
     hostile = {**look.advice["recommendations"][0], "summary": "a\nb\x1b[2J\u202ec"}
     advice = {**look.advice, "recommendations": [hostile]}
-    told = list(lines(None, Look(advice, ())))  # type: ignore[arg-type]
+    told = list(lines(None, WatchState(advice, ())))  # type: ignore[arg-type]
     assert len(told) == 1
     assert all(line.isprintable() for line in told)
 
@@ -106,7 +106,7 @@ def test_what_is_completed(
 
 
 def test_csv_of_top_is_inert_text() -> None:
-    from gpu_advisor.commands.node import node
+    from gpu_advisor.commands.node_snapshot import node
     from gpu_advisor.commands.top import CSV_COLUMNS, _show
 
     from tests.unit.advisor.test_node import page

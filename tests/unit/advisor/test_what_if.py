@@ -9,8 +9,8 @@ from flask.testing import FlaskClient
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.what_if import WhatIfError, changed
 from gpu_advisor.settings import Settings
-from gpu_advisor.state.view import Issued, SourceState, View
-from gpu_advisor.web.api.api import Doors, create_app
+from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
+from gpu_advisor.web.api.app import ApiContext, create_app
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,13 +36,13 @@ GPUS = [
 @pytest.fixture(scope="module")
 def view() -> View:
     evaluation = concluded(GPUS, CHOSEN)
-    issued = tuple(Issued(each.id("default"), AT, each) for each in evaluation.recommendations)
-    return View("default", SourceState("fake", "memory", True, last_success=AT), evaluation, issued)
+    issued = tuple(PublishedRecommendation(each.id("default"), AT, each) for each in evaluation.recommendations)
+    return View("default", SourceStatus("fake", "memory", True, last_success=AT), evaluation, issued)
 
 
 @pytest.fixture(scope="module")
 def client(view: View) -> FlaskClient:
-    return create_app(Doors(lambda: view, lambda: (), lambda _id, _snooze: None, CHOSEN)).test_client()
+    return create_app(ApiContext(lambda: view, lambda: (), lambda _id, _snooze: None, CHOSEN)).test_client()
 
 
 def asked(client: FlaskClient, changes: Any) -> dict[str, Any]:
@@ -108,8 +108,8 @@ def test_what_cannot_be_is_refused_with_the_place(client: FlaskClient, changes: 
 
 
 def test_before_anything_is_known(view: View) -> None:
-    empty = View("default", SourceState("fake", "memory", False, "not_yet", "wait"))
-    client = create_app(Doors(lambda: empty, lambda: (), lambda _id, _snooze: None, CHOSEN)).test_client()
+    empty = View("default", SourceStatus("fake", "memory", False, "not_yet", "wait"))
+    client = create_app(ApiContext(lambda: empty, lambda: (), lambda _id, _snooze: None, CHOSEN)).test_client()
     assert client.post("/what-if", json={}).status_code == 503
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpu_advisor.allocation.allocator import Allocator, Terms
-from gpu_advisor.allocation.desk import GpuDesk
+from gpu_advisor.allocation.desk import AllocationService
 from gpu_advisor.allocation.leases import Leases
 from gpu_advisor.allocation.machines import Machines
 from gpu_advisor.allocation.model import Gpu, Inventory, Node
@@ -44,11 +44,11 @@ def allocator(path: Path, machines: Inventory | None, clock: Callable[[], float]
     return Allocator(Leases(LeaseStore(path), clock), lambda: machines, Terms())
 
 
-def desk(folder: Path, view: Callable[[], View], listed: str = MACHINE_LIST) -> GpuDesk:
+def desk(folder: Path, view: Callable[[], View], listed: str = MACHINE_LIST) -> AllocationService:
     """A desk over a file of machines. Its allocator is to be closed."""
     file = folder / "machines.yml"
     file.write_text(listed)
     settings = AllocationSettings()
     machines = Machines(view, settings.gpu_memory_specs, file)
     given = Allocator(Leases(LeaseStore(folder / "leases.db")), machines)
-    return GpuDesk(given, machines, Monitor(given, machines, 30, 0.1), settings)
+    return AllocationService(given, machines, Monitor(given, machines, 30, 0.1), settings)

@@ -12,23 +12,25 @@ from flask import Flask
 from flask.testing import FlaskClient
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.settings import Settings
-from gpu_advisor.state.view import SourceState, View
-from gpu_advisor.web.api.access import Access
-from gpu_advisor.web.api.api import MOST_BODY_BYTES, Doors, create_app
-from gpu_advisor.web.api.gpu_operations import GPU_OPERATIONS
+from gpu_advisor.state.view import SourceStatus, View
+from gpu_advisor.web.api.allocation_operations import GPU_OPERATIONS
+from gpu_advisor.web.api.app import MAX_BODY_BYTES, ApiContext, create_app
+from gpu_advisor.web.api.authentication import Authenticator
 
 from tests.unit.advisor.builders import facts
 from tests.unit.allocation.builders import desk
 
 API = "/api/v1/gpu"
-KNOWN = View("c", SourceState("fake", "memory", True), decide(facts([]), Settings()))
-NOTHING = View("c", SourceState("fake", "memory", False, "not_yet", "wait"))
+KNOWN = View("c", SourceStatus("fake", "memory", True), decide(facts([]), Settings()))
+NOTHING = View("c", SourceStatus("fake", "memory", False, "not_yet", "wait"))
 
 
-def make_client(folder: Path, view: View = KNOWN, access: Access | None = None) -> Iterator[Flask]:
+def make_client(folder: Path, view: View = KNOWN, access: Authenticator | None = None) -> Iterator[Flask]:
     gpus = desk(folder, lambda: view)
     yield create_app(
-        Doors(lambda: view, lambda: (), lambda _id, _snooze: None, access=access or Access({}, ""), gpus=gpus)
+        ApiContext(
+            lambda: view, lambda: (), lambda _id, _snooze: None, access=access or Authenticator({}, ""), gpus=gpus
+        )
     )
     gpus.allocator.close()
 
@@ -125,7 +127,7 @@ def test_bodies_that_are_none(untouched: FlaskClient, path: str) -> None:
     wrong: dict[int, Any] = {
         415: {"data": "{}", "content_type": "text/plain"},
         400: {"data": "{not JSON", "content_type": "application/json"},
-        413: {"data": json.dumps({"gpu_type": "x" * MOST_BODY_BYTES}), "content_type": "application/json"},
+        413: {"data": json.dumps({"gpu_type": "x" * MAX_BODY_BYTES}), "content_type": "application/json"},
     }
     for status, arguments in wrong.items():
         refused = untouched.post(path, **arguments)
@@ -202,7 +204,7 @@ def test_503_while_nothing_is_known(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", GPU_OPERATIONS)
 def test_nothing_without_a_login_when_one_is_asked_for(tmp_path: Path, name: str) -> None:
     each = GPU_OPERATIONS[name]
-    for app in make_client(tmp_path, access=Access({}, "t0ken")):
+    for app in make_client(tmp_path, access=Authenticator({}, "t0ken")):
         client = app.test_client()
         body: Any = {"json": {}} if each.body else {}
         path = each.path.replace("{id}", "x")

@@ -16,7 +16,7 @@ from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.hardware.gpu_types import MEMORY_SPECS
 from gpu_advisor.settings import ConfigError, Settings
-from gpu_advisor.state.view import SourceState, View
+from gpu_advisor.state.view import SourceStatus, View
 
 from tests.unit.advisor.builders import AT, GpuSpec, facts
 
@@ -158,7 +158,7 @@ def test_the_signals_say_more_of_listed_gpus(tmp_path: Path) -> None:
 
 def view(found: Facts | None, up: bool = True) -> View:
     evaluation = None if found is None else decide(found, Settings())
-    return View("c", SourceState("fake", "memory", up), evaluation)
+    return View("c", SourceStatus("fake", "memory", up), evaluation)
 
 
 def test_nothing_is_known_before_the_first_evaluation(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from gpu_advisor.allocation.monitoring import Look, changes
 from gpu_advisor.allocation.requests import GpuRequest
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.settings import Settings
-from gpu_advisor.state.view import SourceState, View
+from gpu_advisor.state.view import SourceStatus, View
 
 from tests.unit.advisor.builders import facts
 from tests.unit.allocation.builders import AT, desk, inventory, node
@@ -43,7 +43,7 @@ def test_changes(name: str) -> None:
 
 
 def test_a_monitor_sees_leases_come(tmp_path: Path) -> None:
-    view = View("c", SourceState("fake", "memory", True), decide(facts([]), Settings()))
+    view = View("c", SourceStatus("fake", "memory", True), decide(facts([]), Settings()))
     gpus = desk(tmp_path, lambda: view)
     gpus.monitor.look()
     gpus.allocator.allocate(GpuRequest(2, "T4"))

@@ -14,7 +14,7 @@ from gpu_advisor.calibration.probe import ProbeRequest, probe
 from gpu_advisor.calibration.profile import read_profiles
 from gpu_advisor.calibration.workloads import build, run_step
 from gpu_advisor.cli import cli
-from gpu_exporter.jobs.exposition import parse
+from gpu_exporter.jobs.exposition_parser import parse_exposition
 
 GIB = 1 << 30
 WORKLOADS = """
@@ -79,7 +79,7 @@ def test_sizes_are_measured_up_to_the_one_that_does_not_fit(workload_folder: Pat
     assert 2 <= grown <= 6
     assert all(each.step_seconds_low and each.samples_per_second for each in profile.measurements)
     [page] = (workload_folder / "text").iterdir()
-    families = parse(page.read_text())
+    families = parse_exposition(page.read_text())
     assert 'workload="my \\"job\\""' in page.read_text()
     assert len(families) == 3
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from gpu_exporter.devices.nvidia import NvidiaDriver
-from gpu_exporter.devices.nvidia_xid import XidWatch
+from gpu_exporter.devices.nvidia_xid import XidListener
 
 from tests.simulated_nvml.build import CONTROL_VARIABLE, NoCompilerError, build
 from tests.simulated_nvml.control import Control, SimulatedGpu
@@ -36,7 +36,7 @@ class SimulatedMachine:
 
     def restart(self) -> None:
         """Another exporter on the same machine. Its thread for events stops quickly: tests close a lot."""
-        xids = XidWatch(poll_seconds=0.01, retry_seconds=0.01, wall=lambda: self.time)
+        xids = XidListener(poll_seconds=0.01, retry_seconds=0.01, wall=lambda: self.time)
         self.driver = NvidiaDriver(self.state_file, clock=lambda: self.time, wall=lambda: self.time, xids=xids)
 
     @property

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from gpu_exporter.devices import amd
-from gpu_exporter.devices.amd import AmdDriver, parse_table, top_clock
+from gpu_exporter.devices.amd import AmdDriver, parse_gpu_metrics, parse_max_clock
 from gpu_exporter.devices.base import DriverUnavailable
-from gpu_exporter.devices.drm import FAMILIES, REPLAN_SECONDS
-from gpu_exporter.devices.sysfs import NoValue, number
-from gpu_exporter.snapshot import AbsentReason, DownReason, DriverState
+from gpu_exporter.devices.drm import RESCAN_SECONDS, SYSFS_FAMILIES
+from gpu_exporter.devices.sysfs import SysfsValueError, number
+from gpu_exporter.snapshot import AbsenceReason, DownReason, DriverState
 
 from tests.unit.devices.fake_sysfs import FakeSysfs, Files, absent, values
 
@@ -32,7 +32,7 @@ def driver(tree: FakeSysfs) -> AmdDriver:
 
 def table(revision: tuple[int, int], fields: dict[int, bytes], size: int | None = None) -> bytes:
     """A table as the kernel makes it: all ones but for the header and what is filled in."""
-    size = amd.LAYOUTS[revision].size if size is None else size
+    size = amd.GPU_METRICS_LAYOUTS[revision].size if size is None else size
     raw = bytearray(b"\xff" * size)
     struct.pack_into("=HBB", raw, 0, size, *revision)
     for offset, field in fields.items():
@@ -203,7 +203,7 @@ def test_every_family_has_a_value_or_a_reason(tree: FakeSysfs) -> None:
     (device,) = driver(tree).read()
     there = {reading.family for reading in device.readings}
     reasons = {absence.family for absence in device.absences}
-    assert there | reasons == set(FAMILIES)
+    assert there | reasons == set(SYSFS_FAMILIES)
     assert not there & reasons
 
 
@@ -395,7 +395,7 @@ def test_fixed_values_are_read_again_after_a_minute(tree: FakeSysfs) -> None:
     amdgpu.read()
     tree.write(device, {"pcie_replay_count": "9\n"})
     assert values(amdgpu.read()[0])["gpu_pcie_replays_total"] == 3
-    tree.time += REPLAN_SECONDS + 1
+    tree.time += RESCAN_SECONDS + 1
     assert values(amdgpu.read()[0])["gpu_pcie_replays_total"] == 9
 
 
@@ -428,46 +428,46 @@ def test_machine_without_drm_is_absent(tmp_path: Path) -> None:
         AmdDriver(tmp_path, tmp_path).read()
 
 
-@pytest.mark.parametrize("revision", list(amd.LAYOUTS))
+@pytest.mark.parametrize("revision", list(amd.GPU_METRICS_LAYOUTS))
 def test_tables_of_all_known_revisions(revision: tuple[int, int]) -> None:
-    layout = amd.LAYOUTS[revision]
+    layout = amd.GPU_METRICS_LAYOUTS[revision]
     assert layout.energy is not None
     fields = {layout.activity: b"\x2a\x00", layout.energy: u64(5 * 2**16)}
-    if layout.filled is not None:
-        fields[layout.filled] = b"\x01\x00\x00\x00"
-    got = parse_table(table(revision, fields))
+    if layout.energy_marker is not None:
+        fields[layout.energy_marker] = b"\x01\x00\x00\x00"
+    got = parse_gpu_metrics(table(revision, fields))
     assert (got.activity, got.joules, got.throttle) == (0.42, 5, None)
 
 
 def test_fields_that_are_not_filled_in_are_none() -> None:
-    assert parse_table(table((1, 3), {})) == (None, None, None)
-    assert parse_table(table((1, 3), {16: b"\x65\x00"})).activity is None  # 101 %
+    assert parse_gpu_metrics(table((1, 3), {})) == (None, None, None)
+    assert parse_gpu_metrics(table((1, 3), {16: b"\x65\x00"})).activity is None  # 101 %
 
 
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        (b"", AbsentReason.ERROR),
-        (table((1, 3), {})[:50], AbsentReason.ERROR),
-        (table((1, 6), {}, size=352), AbsentReason.ERROR),  # another layout of the same number, taken back since
-        (table((1, 9), {}, size=200), AbsentReason.UNSUPPORTED),
-        (table((2, 1), {}, size=120), AbsentReason.UNSUPPORTED),
-        (bytes(120), AbsentReason.UNSUPPORTED),
+        (b"", AbsenceReason.ERROR),
+        (table((1, 3), {})[:50], AbsenceReason.ERROR),
+        (table((1, 6), {}, size=352), AbsenceReason.ERROR),  # another layout of the same number, taken back since
+        (table((1, 9), {}, size=200), AbsenceReason.UNSUPPORTED),
+        (table((2, 1), {}, size=120), AbsenceReason.UNSUPPORTED),
+        (bytes(120), AbsenceReason.UNSUPPORTED),
     ],
 )
-def test_tables_that_are_unknown_or_cut_short(raw: bytes, reason: AbsentReason) -> None:
-    with pytest.raises(NoValue) as caught:
-        parse_table(raw)
+def test_tables_that_are_unknown_or_cut_short(raw: bytes, reason: AbsenceReason) -> None:
+    with pytest.raises(SysfsValueError) as caught:
+        parse_gpu_metrics(raw)
     assert caught.value.reason is reason
 
 
 def test_numbers_and_clocks() -> None:
     assert number(b" -5\n") == -5
-    with pytest.raises(NoValue):
+    with pytest.raises(SysfsValueError):
         number(b"9" * 21)
-    assert top_clock(b"0: 300Mhz *\n1: 2100Mhz\n") == 2_100_000_000
-    with pytest.raises(NoValue):
-        top_clock(b"0: 0Mhz\n")
+    assert parse_max_clock(b"0: 300Mhz *\n1: 2100Mhz\n") == 2_100_000_000
+    with pytest.raises(SysfsValueError):
+        parse_max_clock(b"0: 0Mhz\n")
 
 
 def test_eight_cards_are_read_in_three_milliseconds(tree: FakeSysfs) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from gpu_exporter.devices import ascend
-from gpu_exporter.devices.ascend import INTERVAL_SECONDS, AscendDriver, parse
+from gpu_exporter.devices.ascend import QUERY_INTERVAL_SECONDS, AscendDriver, parse_npu_smi
 from gpu_exporter.devices.base import DriverUnavailable
-from gpu_exporter.devices.drm import FAMILIES
+from gpu_exporter.devices.drm import SYSFS_FAMILIES
 from gpu_exporter.snapshot import DownReason, DriverState
 
 from tests.unit.devices.fake_sysfs import FakeSysfs, absent, values
@@ -72,8 +72,8 @@ class FakeNpuSmi:
         self.path.write_text(f'#!/bin/sh\necho "$@" >> {self.calls}\n{before}\ncat {text}\nexit {code}\n')
         self.path.chmod(0o755)
 
-    def driver(self, limit_seconds: float = 4.0) -> AscendDriver:
-        return AscendDriver(self.tree.sysfs, self.tree.procfs, self.tree.clock, str(self.path), limit_seconds)
+    def driver(self, timeout_seconds: float = 4.0) -> AscendDriver:
+        return AscendDriver(self.tree.sysfs, self.tree.procfs, self.tree.clock, str(self.path), timeout_seconds)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_910b_in_base_units(tool: FakeNpuSmi) -> None:
     assert values(second)["gpu_health_info warning"] == 1
     assert values(second)["gpu_utilization_ratio"] == 0
     there = {reading.family for reading in first.readings} | {absence.family for absence in first.absences}
-    assert there >= set(FAMILIES)
+    assert there >= set(SYSFS_FAMILIES)
     assert set(absent(first).values()) == {"unsupported"}
 
 
@@ -126,12 +126,12 @@ def test_tool_is_asked_seldom_and_busy_time_goes_on(tool: FakeNpuSmi) -> None:
     tool.set_output(HEALTHY)
     driver = tool.driver()
     before = driver.read()
-    tool.tree.time += INTERVAL_SECONDS - 1
+    tool.tree.time += QUERY_INTERVAL_SECONDS - 1
     assert driver.read() is before
     tool.tree.time += 1
     seen = values(driver.read()[0])
-    assert seen["gpu_busy_seconds_total"] == pytest.approx(0.37 * INTERVAL_SECONDS)
-    assert seen["gpu_observed_seconds_total"] == INTERVAL_SECONDS
+    assert seen["gpu_busy_seconds_total"] == pytest.approx(0.37 * QUERY_INTERVAL_SECONDS)
+    assert seen["gpu_observed_seconds_total"] == QUERY_INTERVAL_SECONDS
     assert tool.calls.read_text() == "info\ninfo\n"
 
 
@@ -157,10 +157,10 @@ def test_garbage_is_an_error_of_its_family_alone(tool: FakeNpuSmi, before: str, 
 
 def test_row_that_is_cut_off_costs_its_own_chip_only(tool: FakeNpuSmi) -> None:
     rows = FIRST.splitlines(keepends=True)
-    assert [chip.key for chip in parse(HEAD + rows[0] + SECOND)] == ["0000:c2:00.0"]
-    assert [chip.key for chip in parse(HEAD + rows[1] + SECOND)] == ["0000:c2:00.0"]
-    assert [chip.key for chip in parse(HEAD + FIRST + SECOND[:40])] == ["0000:c1:00.0"]
-    assert parse("") == parse(FIRST) == parse(HEAD) == parse("|||\n| | |\n|") == []
+    assert [chip.key for chip in parse_npu_smi(HEAD + rows[0] + SECOND)] == ["0000:c2:00.0"]
+    assert [chip.key for chip in parse_npu_smi(HEAD + rows[1] + SECOND)] == ["0000:c2:00.0"]
+    assert [chip.key for chip in parse_npu_smi(HEAD + FIRST + SECOND[:40])] == ["0000:c1:00.0"]
+    assert parse_npu_smi("") == parse_npu_smi(FIRST) == parse_npu_smi(HEAD) == parse_npu_smi("|||\n| | |\n|") == []
 
 
 def test_npu_that_is_no_longer_named_is_lost(tool: FakeNpuSmi) -> None:
@@ -168,7 +168,7 @@ def test_npu_that_is_no_longer_named_is_lost(tool: FakeNpuSmi) -> None:
     driver = tool.driver()
     before = driver.read()
     tool.set_output(HEAD + FIRST)
-    tool.tree.time += INTERVAL_SECONDS
+    tool.tree.time += QUERY_INTERVAL_SECONDS
     first, lost = driver.read()
     assert first.down is None
     assert (lost.down, lost.identity) == (DownReason.LOST, before[1].identity)
@@ -185,18 +185,18 @@ def test_tool_that_hangs_or_fails(
     tool: FakeNpuSmi, before: str, code: int, down: DownReason, state: DriverState
 ) -> None:
     tool.set_output(HEALTHY)
-    driver = tool.driver(limit_seconds=0.5)
+    driver = tool.driver(timeout_seconds=0.5)
     driver.read()
     tool.set_output("" if code else HEALTHY, before, code)
-    tool.tree.time += INTERVAL_SECONDS
+    tool.tree.time += QUERY_INTERVAL_SECONDS
     begun = time.monotonic()
     assert [device.down for device in driver.read()] == [down, down]
     assert time.monotonic() - begun < 5
     with pytest.raises(DriverUnavailable) as caught:
-        tool.driver(limit_seconds=0.5).read()
+        tool.driver(timeout_seconds=0.5).read()
     assert caught.value.state is state
     tool.set_output(HEALTHY)
-    tool.tree.time += INTERVAL_SECONDS
+    tool.tree.time += QUERY_INTERVAL_SECONDS
     assert [device.down for device in driver.read()] == [None, None]
 
 
@@ -220,7 +220,7 @@ def test_tool_that_was_removed(tool: FakeNpuSmi) -> None:
 
 def test_without_the_tool_it_is_absent(tool: FakeNpuSmi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
-    monkeypatch.setattr(ascend, "FOLDERS", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(ascend, "SEARCH_PATH", str(tmp_path / "nowhere"))
     with pytest.raises(DriverUnavailable, match="not installed") as caught:
         AscendDriver().read()
     assert caught.value.state is DriverState.ABSENT

@@ -6,7 +6,14 @@ import math
 from collections.abc import Callable
 
 import pytest
-from gpu_exporter.devices.busy import ENOUGH, WINDOW_SECONDS, BusyMeter, BusySource, Sample, WindowMeter
+from gpu_exporter.devices.meters import (
+    MIN_COVERAGE_RATIO,
+    WINDOW_SECONDS,
+    BusyMeter,
+    BusySource,
+    UtilizationSample,
+    WindowMeter,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +36,7 @@ class FakeSampleBuffer:
         self.wave = (period, duty)
         self.offset = offset
 
-    def since(self, seen: int, now: float) -> list[Sample]:
+    def since(self, seen: int, now: float) -> list[UtilizationSample]:
         last = int(now / PERIOD)
         samples = []
         for tick in range(max(1, last - BUFFER + 1), last + 1):
@@ -85,7 +92,7 @@ a_read = st.tuples(
 @patient
 @given(reads=st.lists(a_read, max_size=30))
 def test_counters_never_fall_and_never_exceed_the_time_that_passed(
-    reads: list[tuple[float, list[Sample] | None, float | None]],
+    reads: list[tuple[float, list[UtilizationSample] | None, float | None]],
 ) -> None:
     meter = BusyMeter()
     now, elapsed = 100.0, 0.0
@@ -150,7 +157,7 @@ def test_a_ring_that_still_holds_samples_of_before_the_clock_was_set_back_counts
 
 
 def test_time_in_a_hole_of_the_buffer_is_not_claimed_by_the_gauge_later() -> None:
-    meter = BusyMeter(longest_period=1.5)
+    meter = BusyMeter(max_period_seconds=1.5)
     meter.update(0.0, [(0, 100.0)], 100.0)
     meter.update(60.0, [(60_000_000, 100.0)], 100.0)  # nothing is known of the minute
     assert meter.observed == 0.0
@@ -184,7 +191,7 @@ def test_a_bad_gauge_reading_is_unobserved_and_the_next_does_not_claim_its_time(
 
 
 def test_a_long_gap_between_gauge_readings_is_unobserved() -> None:
-    meter = BusyMeter(longest_gap=5.0)
+    meter = BusyMeter(max_gap_seconds=5.0)
     meter.update(0.0, None, 100.0)
     meter.update(60.0, None, 100.0)
     assert meter.observed == 0.0
@@ -249,9 +256,9 @@ def test_idle_held_time_is_the_idle_part_of_what_was_observed_while_held(
         meter.update(now, buffer.since(meter.since, now), None, holds)
         if holds:
             expected += meter.observed - before[0] - (meter.busy - before[1])
-        assert 0 <= meter.idle_held <= meter.observed - meter.busy + 1e-6
+        assert 0 <= meter.idle_held_seconds <= meter.observed - meter.busy + 1e-6
         now += step
-    assert meter.idle_held == pytest.approx(expected, abs=1e-6)
+    assert meter.idle_held_seconds == pytest.approx(expected, abs=1e-6)
 
 
 def test_pieces_are_what_was_accounted_for_newest_first() -> None:
@@ -298,7 +305,8 @@ def test_a_piece_over_the_border_counts_in_both_windows_for_its_part() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "told"), [(math.ceil(ENOUGH * WINDOW_SECONDS), True), (ENOUGH * WINDOW_SECONDS - 1, False)]
+    ("seen", "told"),
+    [(math.ceil(MIN_COVERAGE_RATIO * WINDOW_SECONDS), True), (MIN_COVERAGE_RATIO * WINDOW_SECONDS - 1, False)],
 )
 def test_a_window_that_was_seen_in_part_is_not_reported(seen: float, told: bool) -> None:
     meter = WindowMeter()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from gpu_exporter.devices.base import DriverUnavailable
-from gpu_exporter.devices.drm import FAMILIES, REPLAN_SECONDS
+from gpu_exporter.devices.drm import RESCAN_SECONDS, SYSFS_FAMILIES
 from gpu_exporter.devices.intel import IntelDriver
 from gpu_exporter.devices.perf import PerfCounters
 from gpu_exporter.snapshot import DownReason, DriverState
@@ -195,7 +195,7 @@ def test_integrated_graphics_say_so_and_have_no_memory_of_their_own(tree: FakeSy
     }  # fmt: skip
     assert absent(reading)["gpu_memory_total_bytes"] == absent(reading)["gpu_pcie_link_width"] == "unsupported"
     there = {reading.family for reading in reading.readings}
-    assert there | {absence.family for absence in reading.absences} == set(FAMILIES)
+    assert there | {absence.family for absence in reading.absences} == set(SYSFS_FAMILIES)
 
 
 def test_long_interval_is_observed_whole(tree: FakeSysfs) -> None:
@@ -220,7 +220,7 @@ def test_refused_counters_are_a_reason_and_are_asked_for_again(tree: FakeSysfs, 
     assert absent(reading)[UTILIZATION] == absent(reading)[BUSY] == absent(reading)[OBSERVED] == reason
     assert "gpu_temperature_celsius" in values(reading)
     counters.refuse = 0
-    tree.time += REPLAN_SECONDS + 1
+    tree.time += RESCAN_SECONDS + 1
     intel.read()
     tree.time += 1
     assert values(intel.read()[0])[UTILIZATION] == 0

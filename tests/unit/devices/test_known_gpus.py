@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from gpu_exporter.devices.base import DriverUnavailable
-from gpu_exporter.devices.roster import Roster
-from gpu_exporter.snapshot import DownReason, Identity
+from gpu_exporter.devices.inventory import DeviceInventory
+from gpu_exporter.snapshot import DeviceIdentity, DownReason
 
 from tests.simulated_nvml.control import SimulatedGpu
 from tests.simulated_nvml.device_values import down_reasons
@@ -24,8 +24,8 @@ def file(machine: SimulatedMachine, tmp_path: Path) -> Path:
     return machine.state_file
 
 
-def card(uuid: str, bus: str = "00000000:10:00.0", index: str = "0") -> Identity:
-    return Identity(uuid, index, "NVIDIA H100", "nvidia", bus, "590.48.01")
+def card(uuid: str, bus: str = "00000000:10:00.0", index: str = "0") -> DeviceIdentity:
+    return DeviceIdentity(uuid, index, "NVIDIA H100", "nvidia", bus, "590.48.01")
 
 
 def start(machine: SimulatedMachine, *gpus: SimulatedGpu) -> None:
@@ -109,8 +109,8 @@ def test_the_file_is_written_only_when_something_changed(machine: SimulatedMachi
     [
         "", "{", "[]", '{"format": 2, "gpus": []}', '{"format": 1}', '{"format": 1, "gpus": [{"uuid": "GPU-x"}]}',
         '{"format": 1, "gpus": [7]}', '{"format": 1, "gpus": {}}', "\x00\xff",
-        json.dumps({"format": 1, "gpus": [{**dict.fromkeys(Identity.__slots__, ""), "index": 3}]}),
-        json.dumps({"format": 1, "gpus": [dict.fromkeys(Identity.__slots__, "")]}),
+        json.dumps({"format": 1, "gpus": [{**dict.fromkeys(DeviceIdentity.__slots__, ""), "index": 3}]}),
+        json.dumps({"format": 1, "gpus": [dict.fromkeys(DeviceIdentity.__slots__, "")]}),
     ],
 )  # fmt: skip
 def test_a_broken_file_is_reported_and_overwritten(
@@ -146,16 +146,16 @@ def test_no_driver_and_nothing_remembered_is_no_driver(machine: SimulatedMachine
 
 
 def test_constructing_touches_no_file(tmp_path: Path) -> None:
-    roster = Roster(tmp_path / "state.json")
+    roster = DeviceInventory(tmp_path / "state.json")
     assert list(roster) == []
     assert os.listdir(tmp_path) == []
 
 
 def test_who_replaced_whom(tmp_path: Path) -> None:
-    roster = Roster()
-    assert roster.see([card("a"), card("b", "00000000:20:00.0")]) == []
-    assert roster.see([card("b", "00000000:20:00.0")]) == []
-    assert roster.see([card("a", "00000000:20:00.0"), card("b")]) == []  # they were swapped
-    assert roster.see([card("a"), card("b", "00000000:20:00.0")]) == []
-    assert roster.see([card("c")]) == ["a"]
+    roster = DeviceInventory()
+    assert roster.remember([card("a"), card("b", "00000000:20:00.0")]) == []
+    assert roster.remember([card("b", "00000000:20:00.0")]) == []
+    assert roster.remember([card("a", "00000000:20:00.0"), card("b")]) == []  # they were swapped
+    assert roster.remember([card("a"), card("b", "00000000:20:00.0")]) == []
+    assert roster.remember([card("c")]) == ["a"]
     assert [identity.uuid for identity in roster] == ["b", "c"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from gpu_exporter.devices import DRIVERS
 from gpu_exporter.devices.base import Driver, DriverSettings, DriverUnavailable
-from gpu_exporter.devices.remembered import Remembered
-from gpu_exporter.snapshot import DeviceReading, DownReason, DriverState, Identity
+from gpu_exporter.devices.persistent import PersistentDriver
+from gpu_exporter.snapshot import DeviceIdentity, DeviceReading, DownReason, DriverState
 
 from tests.simulated_nvml.device_values import down_reasons
 from tests.unit.devices.fake_sysfs import FakeSysfs
@@ -19,7 +19,7 @@ from tests.unit.devices.fake_sysfs import FakeSysfs
 class FakeVendorDriver:
     """A driver of which everything is known. `state` is why it cannot be used, None while it can."""
 
-    gpus: tuple[Identity, ...]
+    gpus: tuple[DeviceIdentity, ...]
     state: DriverState | None = None
     vendor: str = "amd"
 
@@ -31,11 +31,11 @@ class FakeVendorDriver:
     def close(self) -> None: ...
 
 
-FIRST, SECOND = (Identity(f"AMD-{i}", str(i), "MI300X", "amd", f"00000000:0{i}:00.0") for i in (1, 2))
+FIRST, SECOND = (DeviceIdentity(f"AMD-{i}", str(i), "MI300X", "amd", f"00000000:0{i}:00.0") for i in (1, 2))
 
 
 def restart_exporter(machine: FakeVendorDriver, folder: Path | None) -> Driver:
-    return Remembered(machine, folder / "amd.json" if folder else None)
+    return PersistentDriver(machine, folder / "amd.json" if folder else None)
 
 
 def test_a_gpu_lost_while_the_exporter_was_stopped(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_machine_that_never_had_one(tmp_path: Path) -> None:
 
 def test_a_card_that_was_replaced_is_forgotten(tmp_path: Path) -> None:
     restart_exporter(FakeVendorDriver((FIRST,)), tmp_path).read()
-    other = Identity("AMD-9", "1", "MI300X", "amd", FIRST.pci_bus_id)
+    other = DeviceIdentity("AMD-9", "1", "MI300X", "amd", FIRST.pci_bus_id)
     devices = restart_exporter(FakeVendorDriver((other,)), tmp_path).read()
     assert [(device.identity, device.down) for device in devices] == [(other, None)]
 

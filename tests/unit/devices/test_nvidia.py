@@ -15,11 +15,11 @@ import pytest
 from gpu_exporter import metrics
 from gpu_exporter.devices import nvidia_calls, nvidia_gpm
 from gpu_exporter.devices.base import DriverUnavailable
-from gpu_exporter.devices.busy import BusySource
-from gpu_exporter.devices.nvidia import RETRY_LOST_SECONDS, NvidiaDriver
-from gpu_exporter.devices.nvidia_gpu import PROCESS_SECONDS
-from gpu_exporter.metrics import Family
-from gpu_exporter.snapshot import AbsentReason, DeviceReading, DownReason, DriverState, Identity, ProcessUse
+from gpu_exporter.devices.meters import BusySource
+from gpu_exporter.devices.nvidia import LOST_GPU_RETRY_SECONDS, NvidiaDriver
+from gpu_exporter.devices.nvidia_gpu import PROCESS_INTERVAL_SECONDS
+from gpu_exporter.metrics import MetricFamily
+from gpu_exporter.snapshot import AbsenceReason, DeviceIdentity, DeviceReading, DownReason, DriverState, GpuProcess
 
 from tests.simulated_nvml.build import CONTROL_VARIABLE
 from tests.simulated_nvml.control import (
@@ -132,7 +132,9 @@ def test_healthy_gpu_in_base_units(machine: SimulatedMachine) -> None:
     assert unsupported == {"gpu_retired_pages", "gpu_retired_pages_pending"}
     assert set(absent(device).values()) == {"not_yet", "unsupported"}
     assert device.down is None
-    assert device.identity == Identity(uuid(0), "0", "NVIDIA H100 80GB HBM3", "nvidia", "00000000:10:00.0", "590.48.01")
+    assert device.identity == DeviceIdentity(
+        uuid(0), "0", "NVIDIA H100 80GB HBM3", "nvidia", "00000000:10:00.0", "590.48.01"
+    )
     machine.wait(10)
     (device,) = machine.driver.read()
     assert values(device)["gpu_energy_joules_total"] - energy == pytest.approx(6319.5, abs=0.1)
@@ -141,8 +143,8 @@ def test_healthy_gpu_in_base_units(machine: SimulatedMachine) -> None:
 def test_every_device_family_is_read_or_declared_absent(machine: SimulatedMachine) -> None:
     device = read_single_gpu(machine, SimulatedGpu())
     told = {reading.family for reading in device.readings} | {absence.family for absence in device.absences}
-    said_elsewhere = {metrics.INFO, metrics.UP, metrics.DOWN_INFO, metrics.ABSENT_INFO}
-    nothing_happened = {metrics.XID_LAST, metrics.XID_INFO}
+    said_elsewhere = {metrics.INFO, metrics.UP, metrics.DOWN_INFO, metrics.FAMILY_ABSENT_INFO}
+    nothing_happened = {metrics.XID_LAST_TIMESTAMP, metrics.XID_INFO}
     assert told == set(metrics.DEVICE_FAMILIES) - said_elsewhere - nothing_happened
 
 
@@ -183,18 +185,18 @@ def test_any_number_of_gpus(machine: SimulatedMachine, count: int) -> None:
 
 def test_processes_are_named_with_what_they_hold(machine: SimulatedMachine) -> None:
     device = read_single_gpu(machine, SimulatedGpu(pids=[4711, 12], memory_used=300))
-    assert device.processes == (ProcessUse(4711, 150 * MIB), ProcessUse(12, 150 * MIB))
+    assert device.processes == (GpuProcess(4711, 150 * MIB), GpuProcess(12, 150 * MIB))
     assert values(device)["gpu_processes"] == 2
 
 
 def test_dead_pids_leave_and_a_pid_used_again_is_what_it_is_now(machine: SimulatedMachine) -> None:
     read_single_gpu(machine, SimulatedGpu(pids=[1, 2], memory_used=200))
     machine.gpus[0] = SimulatedGpu(pids=[2], memory_used=500)
-    machine.wait(PROCESS_SECONDS)
+    machine.wait(PROCESS_INTERVAL_SECONDS)
     (device,) = machine.driver.read()
-    assert device.processes == (ProcessUse(2, 500 * MIB),)
+    assert device.processes == (GpuProcess(2, 500 * MIB),)
     machine.gpus[0] = SimulatedGpu()
-    machine.wait(PROCESS_SECONDS)
+    machine.wait(PROCESS_INTERVAL_SECONDS)
     (device,) = machine.driver.read()
     assert (device.processes, values(device)["gpu_processes"]) == ((), 0)
 
@@ -204,12 +206,12 @@ def test_two_thousand_processes_are_cheap(machine: SimulatedMachine) -> None:
     machine.control.gpus = [SimulatedGpu(processes=2000, memory_used=80000)]
     machine.write()
     machine.driver.read()
-    machine.wait(PROCESS_SECONDS)
+    machine.wait(PROCESS_INTERVAL_SECONDS)
     begin = time.perf_counter()
     (device,) = machine.driver.read()
     spent = time.perf_counter() - begin
     assert values(device)["gpu_processes"] == len(device.processes) == 2000
-    assert device.processes[-1] == ProcessUse(4_100_000 + 1999, 40 * MIB)
+    assert device.processes[-1] == GpuProcess(4_100_000 + 1999, 40 * MIB)
     assert spent < 0.03
 
 
@@ -272,14 +274,14 @@ def test_without_a_sample_buffer_a_square_wave_is_sampled_between_the_readings(m
     machine.write()
     machine.driver.read()
     for _ in range(40):
-        every = machine.driver.sampling_seconds()
+        every = machine.driver.sampling_interval_seconds()
         for _ in range(12):
             machine.wait(0.08)
             if every:
                 machine.driver.sample()
         machine.wait(0.04)
         [device] = machine.driver.read()
-    assert machine.driver.sampling_seconds() == 0.08
+    assert machine.driver.sampling_interval_seconds() == 0.08
     values = {each.family.name: each.value for each in device.readings}
     assert values["gpu_busy_seconds_total"] / values["gpu_observed_seconds_total"] == pytest.approx(0.5, abs=0.04)
     gpu.errors = {}
@@ -288,7 +290,7 @@ def test_without_a_sample_buffer_a_square_wave_is_sampled_between_the_readings(m
     for _ in range(3):
         machine.wait(1)
         machine.driver.read()
-    assert machine.driver.sampling_seconds() is None  # the buffer tells it all
+    assert machine.driver.sampling_interval_seconds() is None  # the buffer tells it all
 
 
 def test_busy_time_without_a_sample_buffer_comes_from_the_gauge(machine: SimulatedMachine) -> None:
@@ -407,12 +409,14 @@ def test_busy_time_survives_a_loss_and_never_falls(machine: SimulatedMachine) ->
 # ---- absent families --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("line", nvidia_calls.LIVE + nvidia_calls.FIXED, ids=lambda line: line.family.name)
+@pytest.mark.parametrize(
+    "line", nvidia_calls.LIVE_METRICS + nvidia_calls.STATIC_METRICS, ids=lambda line: line.family.name
+)
 @pytest.mark.parametrize(
     ("code", "reason"), [(NOT_SUPPORTED, "unsupported"), (NO_PERMISSION, "no_permission"), (UNKNOWN, "error")]
 )
 def test_a_refused_call_is_an_absence_never_a_zero(
-    machine: SimulatedMachine, line: nvidia_calls.Line, code: int, reason: str
+    machine: SimulatedMachine, line: nvidia_calls.CallMetric, code: int, reason: str
 ) -> None:
     device = read_single_gpu(machine, SimulatedGpu(fan=30, errors=dict.fromkeys(line.call.functions, code)))
     assert device.down is None
@@ -420,7 +424,7 @@ def test_a_refused_call_is_an_absence_never_a_zero(
     assert line.family not in {reading.family for reading in device.readings}
 
 
-GARBAGE: list[tuple[Family, str, int]] = [
+GARBAGE: list[tuple[MetricFamily, str, int]] = [
     (metrics.UTILIZATION, RATES, 101),
     (metrics.UTILIZATION, RATES, ALL_ONES_32),
     (metrics.MEMORY_USED, "nvmlDeviceGetMemoryInfo_v2", 81560 * MIB),
@@ -434,7 +438,7 @@ GARBAGE: list[tuple[Family, str, int]] = [
     (metrics.SM_CLOCK_MAX, "nvmlDeviceGetMaxClockInfo", ALL_ONES_32),
     (metrics.FAN_SPEED, "nvmlDeviceGetFanSpeed", ALL_ONES_32),
     (metrics.PERFORMANCE_STATE, "nvmlDeviceGetPerformanceState", 32),
-    (metrics.ENCODER, "nvmlDeviceGetEncoderUtilization", 250),
+    (metrics.ENCODER_UTILIZATION, "nvmlDeviceGetEncoderUtilization", 250),
     (metrics.PCIE_WIDTH, "nvmlDeviceGetCurrPcieLinkWidth", 0),
     (metrics.PCIE_REPLAYS, "nvmlDeviceGetPcieReplayCounter", ALL_ONES_32),
     (metrics.ECC_ERRORS, "nvmlDeviceGetTotalEccErrors", ALL_ONES_64),
@@ -444,7 +448,7 @@ GARBAGE: list[tuple[Family, str, int]] = [
 
 @pytest.mark.parametrize(("family", "function", "number"), GARBAGE)
 def test_garbage_is_an_error_at_every_read(
-    machine: SimulatedMachine, family: Family, function: str, number: int
+    machine: SimulatedMachine, family: MetricFamily, function: str, number: int
 ) -> None:
     machine.control.gpus = [SimulatedGpu(level=50, raw={function: number})]
     machine.write()
@@ -477,7 +481,13 @@ def test_a_gpu_in_mig_mode_has_no_utilization(machine: SimulatedMachine) -> None
     machine.driver.read()
     machine.wait(3)
     (device,) = machine.driver.read()
-    for family in (metrics.UTILIZATION, metrics.MEMORY_ACTIVITY, metrics.BUSY, metrics.OBSERVED, metrics.ENCODER):
+    for family in (
+        metrics.UTILIZATION,
+        metrics.MEMORY_ACTIVITY,
+        metrics.BUSY_SECONDS_TOTAL,
+        metrics.OBSERVED_SECONDS_TOTAL,
+        metrics.ENCODER_UTILIZATION,
+    ):
         assert absent(device)[family.name] == "unsupported"
         assert family.name not in values(device)
     assert values(device)["gpu_memory_used_bytes"] == 11125 * MIB
@@ -504,10 +514,10 @@ def test_a_lost_gpu_keeps_its_identity_and_its_place_and_comes_back(machine: Sim
     assert [device.identity for device in devices] == [device.identity for device in healthy]
     assert devices[1].readings == ()
     for _ in range(3):
-        machine.wait(RETRY_LOST_SECONDS + 1)  # long enough for a new session, which cannot open the GPU either
+        machine.wait(LOST_GPU_RETRY_SECONDS + 1)  # long enough for a new session, which cannot open the GPU either
         assert down_reasons(machine.driver.read()) == [None, DownReason.LOST, None]
     machine.gpus[1].lost = False
-    machine.wait(RETRY_LOST_SECONDS + 1)
+    machine.wait(LOST_GPU_RETRY_SECONDS + 1)
     machine.driver.read()
     assert down_reasons(machine.driver.read()) == [None, None, None]
 
@@ -557,7 +567,7 @@ def test_a_gpu_that_was_lost_before_the_start_is_shown_by_its_index(machine: Sim
         ("nvidia-index-1", DownReason.LOST),
     ]
     machine.gpus[1].lost = False
-    machine.wait(RETRY_LOST_SECONDS + 1)
+    machine.wait(LOST_GPU_RETRY_SECONDS + 1)
     machine.driver.read()
     assert [device.identity.uuid for device in machine.driver.read()] == [uuid(0), uuid(1)]
 
@@ -573,7 +583,7 @@ def test_a_gpu_that_could_not_be_opened_is_tried_again_at_once(machine: Simulate
 
 
 def test_a_gpu_that_answers_nothing_but_errors_is_down(machine: SimulatedMachine) -> None:
-    functions = {function for line in nvidia_calls.LIVE for function in line.call.functions} | {
+    functions = {function for line in nvidia_calls.LIVE_METRICS for function in line.call.functions} | {
         "nvmlDeviceGetSamples", "nvmlDeviceGetFieldValues", "nvmlDeviceGetComputeRunningProcesses_v3",
     }  # fmt: skip
     assert read_single_gpu(machine, SimulatedGpu(errors=dict.fromkeys(functions, UNKNOWN))).down is DownReason.ERROR
@@ -655,7 +665,7 @@ def test_importing_loads_no_pynvml_and_closing_unmaps_the_library(nvml_library: 
         """
         import sys
         from pathlib import Path
-        from gpu_exporter.devices.nvidia import RETRY_LOST_SECONDS, NvidiaDriver
+        from gpu_exporter.devices.nvidia import LOST_GPU_RETRY_SECONDS, NvidiaDriver
         mapped = lambda: "libnvidia-ml" in Path("/proc/self/maps").read_text()
         driver = NvidiaDriver()
         print("pynvml" in sys.modules, mapped())
@@ -684,4 +694,4 @@ def test_readings_are_immutable_and_the_old_ones_stay(machine: SimulatedMachine)
     first = read_single_gpu(machine, SimulatedGpu(power=100))
     read_single_gpu(machine, SimulatedGpu(power=200))
     assert values(first)["gpu_power_watts"] == 100
-    assert AbsentReason.ERROR.value not in absent(first).values()
+    assert AbsenceReason.ERROR.value not in absent(first).values()

@@ -7,8 +7,8 @@ import time
 
 import pytest
 from gpu_exporter.devices import nvidia_calls
-from gpu_exporter.devices.nvidia_gpu import PROCESS_SECONDS
-from gpu_exporter.sampling import DeviceBoard, DeviceTask, Sampler
+from gpu_exporter.devices.nvidia_gpu import PROCESS_INTERVAL_SECONDS
+from gpu_exporter.sampling import DeviceCache, DriverTask, Sampler
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.simulated_nvml.control import (
@@ -33,8 +33,8 @@ class ExporterHarness:
 
     def __init__(self, machine: SimulatedMachine) -> None:
         self.machine = machine
-        board = DeviceBoard("node")
-        self.task = DeviceTask("nvidia", machine.driver, board, 1.0, LIMIT_SECONDS)
+        board = DeviceCache("node")
+        self.task = DriverTask("nvidia", machine.driver, board, 1.0, LIMIT_SECONDS)
         self.sampler = Sampler(board, [self.task], [])
 
     def collect(self, seconds: float = 1.0) -> Rows:
@@ -141,7 +141,7 @@ def test_one_call_hanging(exporter: ExporterHarness) -> None:
 
 
 def test_everything_unsupported_but_memory(exporter: ExporterHarness) -> None:
-    functions = {f for line in (*nvidia_calls.LIVE, *nvidia_calls.FIXED) for f in line.call.functions} | {
+    functions = {f for line in (*nvidia_calls.LIVE_METRICS, *nvidia_calls.STATIC_METRICS) for f in line.call.functions} | {
         "nvmlDeviceGetFieldValues", "nvmlDeviceGetSamples", "nvmlGpmSampleGet", "nvmlDeviceRegisterEvents",
         "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetMigMode",
     }  # fmt: skip
@@ -224,7 +224,7 @@ def test_pid_used_again(exporter: ExporterHarness) -> None:
     exporter.machine.control.gpus = [SimulatedGpu(pids=[77], memory_used=900), SimulatedGpu()]
     exporter.collect()
     exporter.machine.control.gpus = [SimulatedGpu(), SimulatedGpu(pids=[77], memory_used=10)]
-    rows = exporter.collect(PROCESS_SECONDS)
+    rows = exporter.collect(PROCESS_INTERVAL_SECONDS)
     assert list(rows["gpu_processes"].values()) == [0, 1]
     assert [device.processes for device in exporter.machine.driver.read()] == [(), ((77, 10 * 2**20),)]
 

@@ -11,9 +11,15 @@ import pynvml
 import pytest
 from gpu_exporter import metrics
 from gpu_exporter.devices import nvidia_fields
-from gpu_exporter.devices.nvidia_calls import Values
-from gpu_exporter.devices.nvidia_fields import LINES, LINK_SECONDS, Answer, FieldPlan, version
-from gpu_exporter.devices.nvml import Nvml
+from gpu_exporter.devices.nvidia_calls import NvmlReadings
+from gpu_exporter.devices.nvidia_fields import (
+    FIELD_METRICS,
+    LINK_INTERVAL_SECONDS,
+    FieldPlan,
+    FieldValue,
+    parse_version,
+)
+from gpu_exporter.devices.nvml import NvmlSession
 
 from tests.simulated_nvml.control import NO_PERMISSION, NOT_SUPPORTED, UNKNOWN, SimulatedGpu
 from tests.simulated_nvml.device_values import absent, values
@@ -43,7 +49,7 @@ def throttle_values(seen: dict[object, float]) -> dict[str, float]:
 def test_field_numbers_are_those_of_pynvml() -> None:
     present = {
         line.labels[0]: line.number
-        for line in LINES
+        for line in FIELD_METRICS
         if line.family is metrics.THROTTLE_SECONDS and line.since >= (580, 82)
     }
     assert present == {
@@ -51,7 +57,7 @@ def test_field_numbers_are_those_of_pynvml() -> None:
         "hw_thermal": pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN,
         "hw_power_brake": pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN,
     }
-    named = {line.number: line for line in LINES}
+    named = {line.number: line for line in FIELD_METRICS}
     for name, family in (
         ("NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP", metrics.THROTTLE_SECONDS),
         ("NVML_FI_DEV_CLOCKS_EVENT_REASON_SYNC_BOOST", metrics.THROTTLE_SECONDS),
@@ -116,7 +122,7 @@ def test_links_that_go_down_are_seen_within_seconds(machine: SimulatedMachine) -
     seen, _ = read(machine, SimulatedGpu())
     assert (seen["gpu_nvlink_links", "active"], seen["gpu_nvlink_links", "inactive"]) == (18, 0)
     machine.gpus[0].nvlinks_inactive = 1
-    machine.wait(LINK_SECONDS)
+    machine.wait(LINK_INTERVAL_SECONDS)
     seen = values(machine.driver.read()[0])
     assert (seen["gpu_nvlink_links", "active"], seen["gpu_nvlink_links", "inactive"]) == (17, 1)
 
@@ -137,7 +143,7 @@ def test_fields_refused_one_by_one_or_all_at_once_are_absent(machine: SimulatedM
     assert "gpu_memory_temperature_celsius" not in one
     assert "gpu_pcie_transmit_bytes_total" in one
     none, why = read(machine, SimulatedGpu(gpm=0, errors={FIELDS: code}))
-    for family in nvidia_fields.FAMILIES:
+    for family in nvidia_fields.FIELD_FAMILIES:
         assert why[family.name] == reason
         assert not any(family.name == (key[0] if isinstance(key, tuple) else key) for key in none)
 
@@ -188,7 +194,7 @@ def test_a_field_that_failed_once_is_asked_for_again(machine: SimulatedMachine) 
     ],
 )
 def test_values_come_in_many_types(kind: int, bits: int, value: float) -> None:
-    assert Answer(0, kind, bits).value() == value
+    assert FieldValue(0, kind, bits).value() == value
 
 
 def test_of_two_fields_for_one_row_the_first_is_used() -> None:
@@ -204,7 +210,7 @@ def test_of_two_fields_for_one_row_the_first_is_used() -> None:
 
             return fill
 
-    plan, read = FieldPlan(cast(Nvml, HasEverything()), None, "590.48"), Values()
+    plan, read = FieldPlan(cast(NvmlSession, HasEverything()), None, "590.48"), NvmlReadings()
     plan.carry_out(read)
     sent = [reading.value for reading in read.readings if reading.family is metrics.NVLINK_TRANSMIT]
     assert sent == [138 * 1024]
@@ -212,4 +218,6 @@ def test_of_two_fields_for_one_row_the_first_is_used() -> None:
 
 
 def test_driver_versions_compare_as_numbers() -> None:
-    assert version("580.100.01") > version("580.82.07") > version("575.57.08") > version("") == ()
+    assert (
+        parse_version("580.100.01") > parse_version("580.82.07") > parse_version("575.57.08") > parse_version("") == ()
+    )

@@ -32,7 +32,7 @@ def read_twice(machine: SimulatedMachine, gpu: SimulatedGpu) -> tuple[dict[objec
 
 
 def test_metric_numbers_and_structures_are_those_of_pynvml() -> None:
-    numbers = {family.name: number for family, number in nvidia_gpm._ALL}
+    numbers = {family.name: number for family, number in nvidia_gpm._ALL_METRICS}
     assert numbers == {
         "gpu_engine_activity_ratio": pynvml.NVML_GPM_METRIC_GRAPHICS_UTIL,
         "gpu_sm_activity_ratio": pynvml.NVML_GPM_METRIC_SM_UTIL,

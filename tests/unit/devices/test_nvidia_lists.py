@@ -5,44 +5,44 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from gpu_exporter.devices.nvidia_lists import ProcessList, UtilizationBuffer
-from gpu_exporter.devices.nvml import GpuLost, NoValue, Nvml
-from gpu_exporter.snapshot import AbsentReason
+from gpu_exporter.devices.nvidia_buffers import ProcessList, UtilizationBuffer
+from gpu_exporter.devices.nvml import GpuLost, NvmlSession, NvmlValueError
+from gpu_exporter.snapshot import AbsenceReason
 
 from tests.simulated_nvml.control import NO_PERMISSION, UNKNOWN, SimulatedGpu
 from tests.unit.devices.conftest import SimulatedMachine
 
 
 @pytest.fixture
-def nvml(machine: SimulatedMachine) -> Iterator[Nvml]:
+def nvml(machine: SimulatedMachine) -> Iterator[NvmlSession]:
     machine.control.gpus = [SimulatedGpu(level=35, pids=[1, 2, 3], memory_used=300)]
     machine.write()
-    session = Nvml()
+    session = NvmlSession()
     yield session
     session.close()
 
 
-def handle(nvml: Nvml) -> object:
+def handle(nvml: NvmlSession) -> object:
     return nvml.call("nvmlDeviceGetHandleByIndex", 0)
 
 
-def test_samples_are_those_that_pynvml_gives(nvml: Nvml) -> None:
+def test_samples_are_those_that_pynvml_gives(nvml: NvmlSession) -> None:
     buffer = UtilizationBuffer(nvml, handle(nvml))
     _, theirs = nvml.call("nvmlDeviceGetSamples", handle(nvml), 1, 0)
-    ours = buffer.newer_than(0)
+    ours = buffer.read_since(0)
     assert ours == [(sample.timeStamp, float(sample.sampleValue.uiVal)) for sample in theirs]
     assert len(ours or ()) == 100
-    assert buffer.newer_than(ours[-4][0]) == ours[-3:]
-    assert buffer.newer_than(ours[-1][0]) == []
+    assert buffer.read_since(ours[-4][0]) == ours[-3:]
+    assert buffer.read_since(ours[-1][0]) == []
 
 
-def test_room_is_made_for_a_longer_buffer(nvml: Nvml) -> None:
+def test_room_is_made_for_a_longer_buffer(nvml: NvmlSession) -> None:
     buffer = UtilizationBuffer(nvml, handle(nvml))
     buffer._list._make_room(10)
-    assert len(buffer.newer_than(0) or ()) == 100
+    assert len(buffer.read_since(0) or ()) == 100
 
 
-def test_processes_are_those_that_pynvml_gives(nvml: Nvml, machine: SimulatedMachine) -> None:
+def test_processes_are_those_that_pynvml_gives(nvml: NvmlSession, machine: SimulatedMachine) -> None:
     processes = ProcessList(nvml, handle(nvml))
     for count in (0, 3, 31, 33, 2000, 1):
         machine.control.gpus = [SimulatedGpu(processes=count, memory_used=count * 2)]
@@ -52,7 +52,7 @@ def test_processes_are_those_that_pynvml_gives(nvml: Nvml, machine: SimulatedMac
         assert [(p.pid, p.used_bytes) for p in processes.read()] == [(p.pid, p.usedGpuMemory) for p in theirs]
 
 
-def test_as_many_processes_but_others(nvml: Nvml, machine: SimulatedMachine) -> None:
+def test_as_many_processes_but_others(nvml: NvmlSession, machine: SimulatedMachine) -> None:
     processes = ProcessList(nvml, handle(nvml))
     assert [process.pid for process in processes.read()] == [1, 2, 3]
     machine.control.gpus = [SimulatedGpu(pids=[1, 7, 3], memory_used=300)]
@@ -61,7 +61,7 @@ def test_as_many_processes_but_others(nvml: Nvml, machine: SimulatedMachine) -> 
     assert [process.pid for process in processes.read()] == [1, 7, 3]
 
 
-def test_memory_that_the_driver_does_not_know_is_none(nvml: Nvml, machine: SimulatedMachine) -> None:
+def test_memory_that_the_driver_does_not_know_is_none(nvml: NvmlSession, machine: SimulatedMachine) -> None:
     machine.control.gpus = [SimulatedGpu(pids=[9], raw={"nvmlDeviceGetComputeRunningProcesses_v3": 2**64 - 1})]
     machine.write()
     nvml.call("nvmlDeviceGetCount")
@@ -69,21 +69,23 @@ def test_memory_that_the_driver_does_not_know_is_none(nvml: Nvml, machine: Simul
 
 
 @pytest.mark.parametrize(
-    ("code", "reason"), [(NO_PERMISSION, AbsentReason.NO_PERMISSION), (UNKNOWN, AbsentReason.ERROR)]
+    ("code", "reason"), [(NO_PERMISSION, AbsenceReason.NO_PERMISSION), (UNKNOWN, AbsenceReason.ERROR)]
 )
-def test_errors_keep_their_meaning(nvml: Nvml, machine: SimulatedMachine, code: int, reason: AbsentReason) -> None:
+def test_errors_keep_their_meaning(
+    nvml: NvmlSession, machine: SimulatedMachine, code: int, reason: AbsenceReason
+) -> None:
     machine.control.gpus = [
         SimulatedGpu(errors={"nvmlDeviceGetComputeRunningProcesses_v3": code, "nvmlDeviceGetSamples": code})
     ]
     machine.write()
     nvml.call("nvmlDeviceGetCount")
-    with pytest.raises(NoValue) as refusal:
+    with pytest.raises(NvmlValueError) as refusal:
         ProcessList(nvml, handle(nvml)).read()
     assert refusal.value.reason is reason
-    assert UtilizationBuffer(nvml, handle(nvml)).newer_than(0) is None
+    assert UtilizationBuffer(nvml, handle(nvml)).read_since(0) is None
 
 
-def test_a_lost_gpu_is_lost_here_too(nvml: Nvml, machine: SimulatedMachine) -> None:
+def test_a_lost_gpu_is_lost_here_too(nvml: NvmlSession, machine: SimulatedMachine) -> None:
     found = handle(nvml)
     machine.control.gpus[0].lost = True
     machine.write()
@@ -91,4 +93,4 @@ def test_a_lost_gpu_is_lost_here_too(nvml: Nvml, machine: SimulatedMachine) -> N
     with pytest.raises(GpuLost):
         ProcessList(nvml, found).read()
     with pytest.raises(GpuLost):
-        UtilizationBuffer(nvml, found).newer_than(0)
+        UtilizationBuffer(nvml, found).read_since(0)

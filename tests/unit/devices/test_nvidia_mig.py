@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gpu_exporter.devices.nvidia_gpu import PROCESS_SECONDS
-from gpu_exporter.devices.nvidia_mig import LIST_SECONDS
-from gpu_exporter.snapshot import DeviceReading, DownReason, ProcessUse
+from gpu_exporter.devices.nvidia_gpu import PROCESS_INTERVAL_SECONDS
+from gpu_exporter.devices.nvidia_mig import LIST_INTERVAL_SECONDS
+from gpu_exporter.snapshot import DeviceReading, DownReason, GpuProcess
 
 from tests.simulated_nvml.control import NOT_SUPPORTED, UNKNOWN, SimulatedGpu, SimulatedMigInstance
 from tests.simulated_nvml.device_values import absent, down_reasons, values
@@ -60,7 +60,7 @@ def test_each_slice_has_its_own_memory_and_processes(machine: SimulatedMachine) 
     parent, *slices = read(machine, h100_in_slices())
     assert [values(s)["gpu_memory_total_bytes"] / MIB for s in slices] == [40448, 20096, 9984]
     assert [values(s)["gpu_memory_used_bytes"] / MIB for s in slices] == [600, 300, 0]
-    assert [s.processes for s in slices] == [(ProcessUse(11, 600 * MIB),), (ProcessUse(12, 300 * MIB),), ()]
+    assert [s.processes for s in slices] == [(GpuProcess(11, 600 * MIB),), (GpuProcess(12, 300 * MIB),), ()]
     assert parent.processes == ()  # each process once, however one adds up
     assert values(parent)["gpu_memory_used_bytes"] == 900 * MIB
 
@@ -141,12 +141,12 @@ def test_mig_instances_recreated_while_running(machine: SimulatedMachine, nvml_l
     before = live_samples(nvml_library)
     read(machine, h100_in_slices())
     machine.gpus[0].slices = [SimulatedMigInstance("7g.80gb", uuid="MIG-whole", memory_total=80896, memory_used=1)]
-    machine.wait(LIST_SECONDS)
+    machine.wait(LIST_INTERVAL_SECONDS)
     _, only = machine.driver.read()
     assert (only.identity.uuid, only.identity.mig_profile) == ("MIG-whole", "7g.80gb")
     assert live_samples(nvml_library) == before + 2  # those of the slices that are gone were given back
     machine.gpus[0].slices = []
-    machine.wait(LIST_SECONDS)
+    machine.wait(LIST_INTERVAL_SECONDS)
     assert len(machine.driver.read()) == 1
 
 
@@ -165,7 +165,7 @@ def test_a_slice_made_again_under_its_old_uuid_is_read_where_it_is_now(machine: 
         SimulatedMigInstance(uuid="MIG-b", memory_used=20),
         SimulatedMigInstance(uuid="MIG-a", memory_used=10),
     ]
-    machine.wait(LIST_SECONDS)
+    machine.wait(LIST_INTERVAL_SECONDS)
     _, *slices = machine.driver.read()
     used = {slice_.identity.uuid: values(slice_)["gpu_memory_used_bytes"] / MIB for slice_ in slices}
     assert used == {"MIG-a": 10, "MIG-b": 20}
@@ -190,9 +190,9 @@ def test_slices_of_a_lost_gpu_are_lost(machine: SimulatedMachine) -> None:
 
 
 def test_processes_move_to_the_slice_that_they_run_on(machine: SimulatedMachine) -> None:
-    assert read(machine, SimulatedGpu(pids=[5], memory_used=10))[0].processes == (ProcessUse(5, 10 * MIB),)
+    assert read(machine, SimulatedGpu(pids=[5], memory_used=10))[0].processes == (GpuProcess(5, 10 * MIB),)
     machine.control.gpus = [h100_in_slices()]
-    machine.wait(PROCESS_SECONDS)
+    machine.wait(PROCESS_INTERVAL_SECONDS)
     assert [len(device.processes) for device in machine.driver.read()] == [0, 1, 1, 0]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 from gpu_exporter import metrics
-from gpu_exporter.devices.nvidia_xid_codes import FATAL, MEANINGS, meaning
+from gpu_exporter.devices.nvidia_xid_codes import FATAL_XIDS, XID_CATALOG, meaning
 from gpu_exporter.snapshot import DeviceReading, DownReason
 
 from tests.simulated_nvml.control import NO_PERMISSION, NOT_SUPPORTED, SimulatedGpu
@@ -54,9 +54,9 @@ def threads() -> list[threading.Thread]:
 def test_fatal_ones_are_counted_from_zero_on(machine: SimulatedMachine) -> None:
     (device,) = start_listening(machine, SimulatedGpu())
     seen = {key[1]: value for key, value in values(device).items() if key[0] == "gpu_xid_errors_total"}
-    assert seen == {str(xid): 0 for xid in FATAL}
+    assert seen == {str(xid): 0 for xid in FATAL_XIDS}
     assert "79" in seen
-    assert metrics.XID_LAST not in {reading.family for reading in device.readings}
+    assert metrics.XID_LAST_TIMESTAMP not in {reading.family for reading in device.readings}
 
 
 def test_xids_are_counted_by_gpu_and_code_with_class_advice_and_time(
@@ -165,9 +165,9 @@ def test_closing_does_not_wait_for_ever_for_a_wait_that_hangs(
 
 
 def test_the_table_is_sound() -> None:
-    assert {48, 64, 74, 79, 95, 119} <= set(FATAL)
-    assert not {13, 31, 43, 45, 63, 94} & set(FATAL)
-    for code, entry in MEANINGS.items():
+    assert {48, 64, 74, 79, 95, 119} <= set(FATAL_XIDS)
+    assert not {13, 31, 43, 45, 63, 94} & set(FATAL_XIDS)
+    for code, entry in XID_CATALOG.items():
         assert 0 < code < 1000
         assert entry.kind.isidentifier()
         assert entry.action.isidentifier()

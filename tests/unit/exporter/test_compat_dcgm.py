@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 from gpu_exporter import metrics
-from gpu_exporter.compat_dcgm import DCGM_FAMILIES, dcgm_samples
+from gpu_exporter.compat.dcgm import DCGM_FAMILIES, dcgm_samples
 from gpu_exporter.devices.simulated import parse_fleet
 from gpu_exporter.exposition import render
-from gpu_exporter.metrics import Family
-from gpu_exporter.snapshot import DeviceReading, DownReason, Identity, Reading, device_samples
+from gpu_exporter.metrics import MetricFamily
+from gpu_exporter.snapshot import DeviceIdentity, DeviceReading, DownReason, MetricReading, device_samples
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 MIB = 1024.0**2
-GPU = Identity("GPU-1", "3", "NVIDIA H100", "nvidia", "00000000:1B:00.0", "580.82.07")
+GPU = DeviceIdentity("GPU-1", "3", "NVIDIA H100", "nvidia", "00000000:1B:00.0", "580.82.07")
 LABELS = {
     "gpu": "3",
     "UUID": "GPU-1",
@@ -28,11 +28,11 @@ LABELS = {
 }
 
 #: Our family, labels after uuid and value -> DCGM's name, type and value, in the unit of dcgm-exporter's files.
-KNOWN: list[tuple[Family, tuple[str, ...], float, str, str, float]] = [
+KNOWN: list[tuple[MetricFamily, tuple[str, ...], float, str, str, float]] = [
     (metrics.UTILIZATION, (), 0.29, "DEV_GPU_UTIL", "gauge", 29),
     (metrics.MEMORY_ACTIVITY, (), 0.07, "DEV_MEM_COPY_UTIL", "gauge", 7),
-    (metrics.ENCODER, (), 0.57, "DEV_ENC_UTIL", "gauge", 57),
-    (metrics.DECODER, (), 1, "DEV_DEC_UTIL", "gauge", 100),
+    (metrics.ENCODER_UTILIZATION, (), 0.57, "DEV_ENC_UTIL", "gauge", 57),
+    (metrics.DECODER_UTILIZATION, (), 1, "DEV_DEC_UTIL", "gauge", 100),
     (metrics.FAN_SPEED, (), 0.33, "DEV_FAN_SPEED", "gauge", 33),
     (metrics.MEMORY_TOTAL, (), 81559 * MIB, "DEV_FB_TOTAL", "gauge", 81559),
     (metrics.MEMORY_USED, (), 70000 * MIB, "DEV_FB_USED", "gauge", 70000),
@@ -76,7 +76,9 @@ def dcgm(*devices: DeviceReading) -> dict[str, Any]:
 
 def test_the_name_on_the_page_is_dcgms_own() -> None:
     """The parser above appends _total to a counter's samples."""
-    page = render(dcgm_samples(device_samples([DeviceReading(GPU, (Reading(metrics.PCIE_REPLAYS, 5),))], "node-1")))
+    page = render(
+        dcgm_samples(device_samples([DeviceReading(GPU, (MetricReading(metrics.PCIE_REPLAYS, 5),))], "node-1"))
+    )
     labels = ",".join(f'{name}="{value}"' for name, value in LABELS.items())
     assert page.decode().splitlines()[-1] == f"DCGM_FI_DEV_PCIE_REPLAY_COUNTER{{{labels}}} 5"
 
@@ -88,9 +90,9 @@ def one(family: Any) -> float:
 
 @pytest.mark.parametrize(("source", "row", "value", "name", "type_", "expected"), KNOWN, ids=[k[3] for k in KNOWN])
 def test_a_field_has_dcgms_name_type_and_unit(
-    source: Family, row: tuple[str, ...], value: float, name: str, type_: str, expected: float
+    source: MetricFamily, row: tuple[str, ...], value: float, name: str, type_: str, expected: float
 ) -> None:
-    found = dcgm(DeviceReading(GPU, (Reading(source, value, row),)))
+    found = dcgm(DeviceReading(GPU, (MetricReading(source, value, row),)))
     [family] = found.values()
     [sample] = family.samples
     assert family.name == f"DCGM_FI_{name}"
@@ -107,9 +109,9 @@ def test_every_family_but_those_made_of_several_is_in_the_table_above() -> None:
 
 def test_free_memory_is_what_nobody_holds_and_absent_if_one_part_is() -> None:
     parts = [
-        Reading(metrics.MEMORY_TOTAL, 1000 * MIB),
-        Reading(metrics.MEMORY_USED, 300 * MIB),
-        Reading(metrics.MEMORY_RESERVED, 50 * MIB),
+        MetricReading(metrics.MEMORY_TOTAL, 1000 * MIB),
+        MetricReading(metrics.MEMORY_USED, 300 * MIB),
+        MetricReading(metrics.MEMORY_RESERVED, 50 * MIB),
     ]
     assert one(dcgm(DeviceReading(GPU, tuple(parts)))["DCGM_FI_DEV_FB_FREE"]) == 650
     for missing in range(3):
@@ -127,22 +129,24 @@ def test_free_memory_is_what_nobody_holds_and_absent_if_one_part_is() -> None:
     ],
 )
 def test_the_xid_is_the_last_one(told: dict[str, tuple[float, float | None]], expected: float) -> None:
-    readings = [Reading(metrics.XID_ERRORS, count, (xid,)) for xid, (count, _) in told.items()]
-    readings += [Reading(metrics.XID_LAST, at, (xid,)) for xid, (_, at) in told.items() if at is not None]
+    readings = [MetricReading(metrics.XID_ERRORS, count, (xid,)) for xid, (count, _) in told.items()]
+    readings += [
+        MetricReading(metrics.XID_LAST_TIMESTAMP, at, (xid,)) for xid, (_, at) in told.items() if at is not None
+    ]
     assert one(dcgm(DeviceReading(GPU, tuple(readings)))["DCGM_FI_DEV_XID_ERRORS"]) == expected
 
 
 def test_no_xid_where_nobody_listens() -> None:
-    assert "DCGM_FI_DEV_XID_ERRORS" not in dcgm(DeviceReading(GPU, (Reading(metrics.POWER, 1),)))
+    assert "DCGM_FI_DEV_XID_ERRORS" not in dcgm(DeviceReading(GPU, (MetricReading(metrics.POWER, 1),)))
 
 
 def test_what_is_absent_stays_absent() -> None:
-    lost = Identity("GPU-2", "4", "NVIDIA H100", "nvidia")
-    amd = Identity("GPU-3", "5", "MI300X", "amd")
+    lost = DeviceIdentity("GPU-2", "4", "NVIDIA H100", "nvidia")
+    amd = DeviceIdentity("GPU-3", "5", "MI300X", "amd")
     found = dcgm(
-        DeviceReading(GPU, (Reading(metrics.POWER, 1),)),
+        DeviceReading(GPU, (MetricReading(metrics.POWER, 1),)),
         DeviceReading(lost, down=DownReason.LOST),
-        DeviceReading(amd, (Reading(metrics.POWER, 2), Reading(metrics.TEMPERATURE, 3))),
+        DeviceReading(amd, (MetricReading(metrics.POWER, 2), MetricReading(metrics.TEMPERATURE, 3))),
     )
     assert set(found) == {"DCGM_FI_DEV_POWER_USAGE"}
     assert one(found["DCGM_FI_DEV_POWER_USAGE"]) == 1
@@ -152,18 +156,18 @@ def test_what_is_absent_stays_absent() -> None:
 
 def test_slices_have_the_uuid_of_their_gpu_and_labels_of_their_own_and_nothing_stands_twice() -> None:
     def part(place: int, used: float) -> DeviceReading:
-        who = Identity(
+        who = DeviceIdentity(
             f"MIG-{place}", f"3:{place}", GPU.name, "nvidia", GPU.pci_bus_id, GPU.driver_version, GPU.uuid, "1g.10gb"
         )
-        return DeviceReading(who, (Reading(metrics.MEMORY_USED, used * MIB),))
+        return DeviceReading(who, (MetricReading(metrics.MEMORY_USED, used * MIB),))
 
-    other = Identity("GPU-9", "4", "NVIDIA H100", "nvidia")
-    silent = Identity("MIG-9", "4:0", "NVIDIA H100", "nvidia", parent_uuid="GPU-9", mig_profile="7g.80gb")
+    other = DeviceIdentity("GPU-9", "4", "NVIDIA H100", "nvidia")
+    silent = DeviceIdentity("MIG-9", "4:0", "NVIDIA H100", "nvidia", parent_uuid="GPU-9", mig_profile="7g.80gb")
     found = dcgm(
-        DeviceReading(GPU, (Reading(metrics.MEMORY_USED, 300 * MIB), Reading(metrics.POWER, 400))),
+        DeviceReading(GPU, (MetricReading(metrics.MEMORY_USED, 300 * MIB), MetricReading(metrics.POWER, 400))),
         part(0, 100),
         part(2, 150),
-        DeviceReading(other, (Reading(metrics.MEMORY_USED, 7 * MIB),)),
+        DeviceReading(other, (MetricReading(metrics.MEMORY_USED, 7 * MIB),)),
         DeviceReading(silent),
     )
     used = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gpu_exporter.config import ConfigError, Settings, duration, load
+from gpu_exporter.config import Settings, SettingsError, load, parse_duration
 
 COLLECTORS = ("host", "cpu", "nvidia")
 
@@ -37,7 +37,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) 
 def test_a_file_is_refused_with_place_and_fix(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "e.yml"
     file.write_text(text)
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(SettingsError) as refused:
         load(["--config.file", str(file)], COLLECTORS)
     assert said in str(refused.value)
     assert str(file) in str(refused.value)
@@ -58,7 +58,7 @@ def test_a_file_is_refused_with_place_and_fix(tmp_path: Path, text: str, said: s
     ],
 )
 def test_flags_are_refused_with_the_fix(flags: list[str], said: str) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(SettingsError) as refused:
         load(flags, COLLECTORS)
     assert said in str(refused.value)
 
@@ -67,4 +67,4 @@ def test_flags_are_refused_with_the_fix(flags: list[str], said: str) -> None:
     ("text", "seconds"), [("250ms", 0.25), ("15s", 15), ("1.5m", 90), ("6h", 21600), ("7d", 604800)]
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert duration(text) == seconds
+    assert parse_duration(text) == seconds

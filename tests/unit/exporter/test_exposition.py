@@ -10,9 +10,9 @@ import pytest
 from gpu_exporter import metrics
 from gpu_exporter.config import Settings
 from gpu_exporter.devices.base import Driver
-from gpu_exporter.devices.simulated import SCENARIOS, SimulatedDriver, parse_fleet, past
-from gpu_exporter.exposition import number, render, render_history
-from gpu_exporter.metrics import Family, Samples
+from gpu_exporter.devices.simulated import SCENARIOS, SimulatedDriver, generate_history, parse_fleet
+from gpu_exporter.exposition import format_value, render, render_history
+from gpu_exporter.metrics import FamilySamples, MetricFamily
 from gpu_exporter.wiring import build_sampler
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,8 +72,8 @@ def test_device_series_carry_the_uuid_and_their_own_row_and_nothing_else() -> No
 
 @given(st.text(), st.text(), st.floats(allow_nan=False))
 def test_labels_and_numbers_survive(first: str, second: str, value: float) -> None:
-    family = Family("a", "gauge", "help with \\ and\nnewline", ("x", "y"))
-    [read] = text_string_to_metric_families(render([Samples(family, (((first, second), value),))]).decode())
+    family = MetricFamily("a", "gauge", "help with \\ and\nnewline", ("x", "y"))
+    [read] = text_string_to_metric_families(render([FamilySamples(family, (((first, second), value),))]).decode())
     [sample] = read.samples
     assert sample.value == value
     # Prometheus' parser splits lines at every kind of line end, so that only these texts can be compared.
@@ -83,13 +83,13 @@ def test_labels_and_numbers_survive(first: str, second: str, value: float) -> No
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_number_is_as_short_as_it_can_be(value: float) -> None:
-    assert float(number(value)) == value
-    assert len(number(value)) <= len(repr(value))
+    assert float(format_value(value)) == value
+    assert len(format_value(value)) <= len(repr(value))
 
 
 def test_the_past_is_openmetrics_and_says_that_it_is_simulated() -> None:
     end = time.time()
-    lines = list(render_history(past("2xH100-80GB:training", 0, "n", end - 60, end, 15)))
+    lines = list(render_history(generate_history("2xH100-80GB:training", 0, "n", end - 60, end, 15)))
     parsed = openmetrics("\n".join(lines) + "\n")  # type: ignore[no-untyped-call] # the library has no types here
     families = {family.name: family for family in parsed}
     assert len(families["gpu_exporter_simulated_info"].samples) == 4

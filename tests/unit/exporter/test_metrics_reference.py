@@ -12,7 +12,7 @@ from gpu_exporter import metrics
 from gpu_exporter.devices.simulated import parse_fleet
 from gpu_exporter.host import COLLECTORS
 from gpu_exporter.host.base import HostSettings
-from gpu_exporter.metrics import Family
+from gpu_exporter.metrics import MetricFamily
 from gpu_exporter.snapshot import device_samples
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -30,7 +30,7 @@ def _builder() -> ModuleType:
 
 
 BUILDER = _builder()
-GROUPS: dict[str, list[Family]] = BUILDER.groups()
+GROUPS: dict[str, list[MetricFamily]] = BUILDER.groups()
 ALL = [family for families in GROUPS.values() for family in families]
 OURS = [family for family in ALL if not family.name.startswith(("node_", "DCGM_FI_"))]
 by_name = pytest.mark.parametrize("family", OURS, ids=[family.name for family in OURS])
@@ -61,7 +61,7 @@ def test_each_family_stands_once_and_each_group_has_some() -> None:
 
 
 def test_every_family_that_metrics_declares_is_in_the_catalogue() -> None:
-    declared = {value.name for value in vars(metrics).values() if isinstance(value, Family)}
+    declared = {value.name for value in vars(metrics).values() if isinstance(value, MetricFamily)}
     assert declared <= {family.name for family in ALL}
 
 
@@ -80,7 +80,7 @@ def test_what_is_served_is_documented() -> None:
 
 
 @pytest.mark.parametrize("family", ALL, ids=[family.name for family in ALL])
-def test_each_is_described(family: Family) -> None:
+def test_each_is_described(family: MetricFamily) -> None:
     page = BUILDER.PAGE.read_text(encoding="utf-8")
     assert f"| `{family.name}` | {family.type} |" in page
     assert family.help.endswith(".")
@@ -107,7 +107,7 @@ NOT_BASE = (
 
 
 @by_name
-def test_the_unit_of_a_family_is_a_base_unit_and_stands_last(family: Family) -> None:
+def test_the_unit_of_a_family_is_a_base_unit_and_stands_last(family: MetricFamily) -> None:
     words = family.name.lower().split("_")
     assert not set(words) & set(NOT_BASE), "not a base unit"
     assert re.fullmatch(r"[a-z][a-z0-9_]*", family.name)
@@ -120,14 +120,14 @@ def test_the_unit_of_a_family_is_a_base_unit_and_stands_last(family: Family) -> 
 
 
 @by_name
-def test_counters_end_in_total_and_nothing_else_does(family: Family) -> None:
+def test_counters_end_in_total_and_nothing_else_does(family: MetricFamily) -> None:
     assert family.name.endswith("_total") == (family.type == "counter")
     for suffix in ("_count", "_sum", "_bucket"):
         assert not family.name.endswith(suffix), "the suffix of a histogram's series"
 
 
 @by_name
-def test_labels_are_not_those_of_prometheus_itself(family: Family) -> None:
+def test_labels_are_not_those_of_prometheus_itself(family: MetricFamily) -> None:
     assert not set(family.labels) & {"job", "instance", "pod", "namespace", "container", "le", "quantile"}
     assert not [label for label in family.labels if label.startswith("__")]
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 from gpu_exporter import metrics
 from gpu_exporter.devices.base import DriverUnavailable
-from gpu_exporter.metrics import Family, Samples, one
-from gpu_exporter.sampling import DeviceBoard, DeviceTask, HostPage, Sampler, Task
-from gpu_exporter.snapshot import DeviceReading, DriverState, Identity, Reading
+from gpu_exporter.metrics import FamilySamples, MetricFamily, single_sample
+from gpu_exporter.sampling import CollectorPage, CollectorTask, DeviceCache, DriverTask, Sampler
+from gpu_exporter.snapshot import DeviceIdentity, DeviceReading, DriverState, MetricReading
 from prometheus_client.parser import text_string_to_metric_families
 
-LOAD = Family("node_load1", "gauge", "1m load average.")
+LOAD = MetricFamily("node_load1", "gauge", "1m load average.")
 
 
 class FakeDriver:
@@ -32,7 +32,8 @@ class FakeDriver:
         if self.problem:
             raise self.problem
         return tuple(
-            DeviceReading(Identity(f"GPU-{n}", str(n), "X", "test"), (Reading(metrics.UTILIZATION, 0.5),)) for n in "01"
+            DeviceReading(DeviceIdentity(f"GPU-{n}", str(n), "X", "test"), (MetricReading(metrics.UTILIZATION, 0.5),))
+            for n in "01"
         )
 
     def close(self) -> None: ...
@@ -43,11 +44,11 @@ class FakeHost:
         self.problem: Exception | None = None
         self.value = 1.0
 
-    def collect(self) -> Iterable[Samples]:
+    def collect(self) -> Iterable[FamilySamples]:
         if self.problem:
             raise self.problem
         self.value += 1
-        return [one(LOAD, self.value)]
+        return [single_sample(LOAD, self.value)]
 
 
 Rows = dict[tuple[str, ...], float]
@@ -56,10 +57,10 @@ Rows = dict[tuple[str, ...], float]
 class SamplerHarness:
     def __init__(self, limit: float = 0.15) -> None:
         self.driver, self.host = FakeDriver(), FakeHost()
-        board = DeviceBoard("node-1")
-        page = HostPage(self.host)
-        tasks = [DeviceTask("test", self.driver, board, 0.02, limit)]
-        self.sampler = Sampler(board, tasks, [(Task("loadavg", page.run, 0.02, limit), page)])
+        board = DeviceCache("node-1")
+        page = CollectorPage(self.host)
+        tasks = [DriverTask("test", self.driver, board, 0.02, limit)]
+        self.sampler = Sampler(board, tasks, [(CollectorTask("loadavg", page.run, 0.02, limit), page)])
         self.sampler.start(2.0)
 
     def rows(self, name: str) -> Rows:
@@ -123,9 +124,9 @@ def test_a_driver_with_a_defect_keeps_the_identities_and_no_values(stand: Sample
 
 
 def test_an_absent_driver_is_no_failure() -> None:
-    board, driver = DeviceBoard("n"), FakeDriver()
+    board, driver = DeviceCache("n"), FakeDriver()
     driver.problem = DriverUnavailable(DriverState.ABSENT, "not installed")
-    task = DeviceTask("test", driver, board, 0.02, 1)
+    task = DriverTask("test", driver, board, 0.02, 1)
     assert task.collect_once() == 30.0  # looked for again later
     assert task.health.success
     assert board.page(frozenset()).decode().splitlines()[-1] == (
@@ -148,7 +149,7 @@ def test_a_driver_is_let_go_of_when_asked_and_taken_again(
 ) -> None:
     closed = threading.Event()
     monkeypatch.setattr(stand.driver, "close", closed.set)
-    monkeypatch.setattr("gpu_exporter.sampling.RELEASE_SECONDS", 0.3)
+    monkeypatch.setattr("gpu_exporter.sampling.RELEASE_DURATION_SECONDS", 0.3)
     stand.sampler.release_drivers()
     assert closed.is_set()  # before it returned
     assert stand.rows("gpu_up") == {("GPU-0",): 0, ("GPU-1",): 0}
@@ -164,7 +165,7 @@ class FrequentSamplingDriver(FakeDriver):
         super().__init__()
         self.looks = 0
 
-    def sampling_seconds(self) -> float | None:
+    def sampling_interval_seconds(self) -> float | None:
         return 0.01
 
     def sample(self) -> None:
@@ -173,10 +174,10 @@ class FrequentSamplingDriver(FakeDriver):
 
 
 def test_a_driver_is_sampled_between_its_readings_and_a_hang_there_is_seen() -> None:
-    board, driver = DeviceBoard("n"), FrequentSamplingDriver()
-    task = DeviceTask("test", driver, board, 0.5, 0.1)
+    board, driver = DeviceCache("n"), FrequentSamplingDriver()
+    task = DriverTask("test", driver, board, 0.5, 0.1)
     task.start()
-    assert task.run_once.wait(2)
+    assert task.first_run_done.wait(2)
     time.sleep(0.6)
     assert 10 <= driver.looks <= 60
     assert not task.overdue()

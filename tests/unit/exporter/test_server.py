@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 from gpu_exporter import server as http_server
-from gpu_exporter.server import BadAddress, BadRequest, MetricsServer, Site, accepts_gzip, parse
+from gpu_exporter.server import HttpError, ListenError, MetricsServer, ServerConfig, accepts_gzip, parse_http_request
 
 PAGE = b"# HELP up One.\n# TYPE up gauge\n" + b"".join(b'up{n="%d"} 1\n' % n for n in range(1000))
 GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -21,7 +21,7 @@ LAST_GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 @contextmanager
 def serving(page=lambda: PAGE, host: str = "127.0.0.1") -> Iterator[MetricsServer]:
-    server = MetricsServer((host, 0), Site("/metrics", page))
+    server = MetricsServer((host, 0), ServerConfig("/metrics", page))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -234,10 +234,10 @@ def test_refusal_reaches_a_client_that_is_still_sending(server):
 
 
 def test_repeated_fields_are_joined():
-    request = parse(b"GET / HTTP/1.1\r\nAccept-Encoding: br\r\naccept-encoding:gzip  ")
+    request = parse_http_request(b"GET / HTTP/1.1\r\nAccept-Encoding: br\r\naccept-encoding:gzip  ")
     assert request.fields == {"accept-encoding": "br, gzip"}
-    with pytest.raises(BadRequest):
-        parse(b"")
+    with pytest.raises(HttpError):
+        parse_http_request(b"")
 
 
 def test_slow_client_is_cut_off_however_it_dawdles(server, monkeypatch):
@@ -329,15 +329,15 @@ def test_page_that_cannot_be_made_is_an_error_and_logged(caplog):
 
 
 def test_address_in_use_says_how_to_fix_it(server):
-    with pytest.raises(BadAddress, match=r"--web\.listen-address"):
-        MetricsServer(("127.0.0.1", server.server_address[1]), Site("/metrics", lambda: PAGE))
+    with pytest.raises(ListenError, match=r"--web\.listen-address"):
+        MetricsServer(("127.0.0.1", server.server_address[1]), ServerConfig("/metrics", lambda: PAGE))
 
 
 def test_ipv6():
     try:
         with serving(host="::1") as server:
             assert get(server)[1] == PAGE
-    except BadAddress as error:
+    except ListenError as error:
         pytest.skip(str(error))
 
 
@@ -355,14 +355,14 @@ class FakeAccess:
     def authorize(self, header: str | None) -> bool:
         return header == "Basic me"
 
-    def allow(self) -> bool:
+    def allow_request(self) -> bool:
         self.left -= 1
         return self.left >= 0
 
 
 def test_who_may_come_in_and_what_may_be_done() -> None:
     done, guard = [], FakeAccess()
-    site = Site("/metrics", lambda: PAGE, {"/-/release": lambda: done.append(1)}, lambda: guard)
+    site = ServerConfig("/metrics", lambda: PAGE, {"/-/release": lambda: done.append(1)}, lambda: guard)
     server = MetricsServer(("127.0.0.1", 0), site)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

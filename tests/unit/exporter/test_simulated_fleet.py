@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from gpu_exporter import metrics
 from gpu_exporter.devices.simulated import (
-    ANCHOR_SECONDS,
+    COUNTER_START_SECONDS,
     MODELS,
     SCENARIOS,
-    BadFleet,
+    FleetError,
     SimulatedDriver,
     SimulatedGpu,
+    generate_history,
     parse_fleet,
-    past,
 )
 from gpu_exporter.snapshot import DownReason
 from hypothesis import given
@@ -25,7 +25,7 @@ gpus = st.builds(
     st.sampled_from([each for each in SCENARIOS.values() if each.down is None]),
     st.integers(0, 99),
 )
-times = st.floats(ANCHOR_SECONDS + 120, ANCHOR_SECONDS + 40e6)
+times = st.floats(COUNTER_START_SECONDS + 120, COUNTER_START_SECONDS + 40e6)
 
 
 @given(gpus, times, st.floats(0.01, 7200))
@@ -57,7 +57,7 @@ def test_readings_are_what_a_driver_could_say(gpu: SimulatedGpu, at: float) -> N
 def test_the_live_driver_continues_the_past() -> None:
     at = 1_777_777_770.0  # a multiple of the step
     fleet = "2xH100-80GB:training,1xT4-16GB:lost"
-    [(when, samples)] = [point for point in past(fleet, 7, "n", at - 15, at, 15) if point[0] == at]
+    [(when, samples)] = [point for point in generate_history(fleet, 7, "n", at - 15, at, 15) if point[0] == at]
     live = SimulatedDriver(parse_fleet(fleet, 7), clock=lambda: at).read()
     told = {family.family: dict(family.rows) for family in samples}
     assert when == at
@@ -89,5 +89,5 @@ def test_seeds_and_places_make_different_gpus_and_the_same_ones_again() -> None:
     ],
 )
 def test_a_fleet_that_is_not_understood(text: str, mend: str) -> None:
-    with pytest.raises(BadFleet, match=mend):
+    with pytest.raises(FleetError, match=mend):
         parse_fleet(text)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from gpu_exporter.webconfig import WebConfig, WebConfigError, WebConfigKeeper
+from gpu_exporter.webconfig import WebConfig, WebConfigError, WebConfigReloader
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -72,7 +72,7 @@ def test_nothing_is_asked(path: Path, text: str) -> None:
     assert config.ssl_context() is None
     assert not config.users
     assert config.authorize(None)
-    assert config.allow()
+    assert config.allow_request()
     assert config.headers == ()
 
 
@@ -201,7 +201,7 @@ def test_who_is_known_is_not_hashed_again_and_who_is_not_is(path: Path, bcrypt: 
     for _ in range(3):
         assert not config.authorize(basic("bob", "AAAA"))
     assert len(bcrypt.asked) == 4
-    assert b"BBBB" not in b"".join(config._verified), "a password is kept in the clear"
+    assert b"BBBB" not in b"".join(config._verified_credentials), "a password is kept in the clear"
 
 
 def test_an_unknown_user_takes_as_long_as_a_known_one(path: Path, bcrypt: FakeBcrypt) -> None:
@@ -214,7 +214,7 @@ def test_what_is_remembered_has_bounds(path: Path, bcrypt: FakeBcrypt) -> None:
     config = load(path, USERS)
     for n in range(1000):
         assert config.authorize(basic("bob", f"BBBB{n}"))
-    assert len(config._verified) <= 100
+    assert len(config._verified_credentials) <= 100
 
 
 def test_a_long_password(path: Path, bcrypt: FakeBcrypt) -> None:
@@ -240,11 +240,11 @@ def test_rate_limit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("gpu_exporter.webconfig.time.monotonic", lambda: now)
     config = load(path, "rate_limit:\n  interval: 500ms\n  burst: 3\n")
-    assert [config.allow() for _ in range(5)] == [True, True, True, False, False]
+    assert [config.allow_request() for _ in range(5)] == [True, True, True, False, False]
     now += 0.5
-    assert [config.allow() for _ in range(2)] == [True, False]
+    assert [config.allow_request() for _ in range(2)] == [True, False]
     now += 100
-    assert [config.allow() for _ in range(5)] == [True, True, True, False, False]
+    assert [config.allow_request() for _ in range(5)] == [True, True, True, False, False]
 
 
 # TLS
@@ -492,12 +492,12 @@ def test_several_curves(folder: Path) -> None:
 
 def test_changed(folder: Path) -> None:
     config = tls_config(folder)
-    assert not config.changed()
+    assert not config.has_changed()
     (folder / "server.key").touch()
-    assert config.changed()
+    assert config.has_changed()
     config = tls_config(folder)
     (folder / "web.yml").unlink()
-    assert config.changed()
+    assert config.has_changed()
 
 
 class FakeClock:
@@ -517,7 +517,7 @@ def test_a_new_certificate_is_served_and_old_connections_stay(folder: Path) -> N
     clock = FakeClock()
     shutil.copy(folder / "server.crt", folder / "first.crt")
     (folder / "web.yml").write_text(SERVER)
-    keeper = WebConfigKeeper(folder / "web.yml", 1.0, clock)
+    keeper = WebConfigReloader(folder / "web.yml", 1.0, clock)
     echo = TlsEchoServer(keeper.current)
     try:
         with connect(folder, echo.port, "first") as old:
@@ -538,7 +538,7 @@ def test_a_mistake_in_an_edit_changes_nothing_and_is_reported_once(
 ) -> None:
     clock = FakeClock()
     path.write_text(USERS)
-    keeper = WebConfigKeeper(path, 1.0, clock)
+    keeper = WebConfigReloader(path, 1.0, clock)
     first = keeper.current()
     path.write_text("basic_auth_users:\n  alice: hunter2\n")
     with caplog.at_level(logging.INFO):
@@ -557,7 +557,7 @@ def test_a_mistake_in_an_edit_changes_nothing_and_is_reported_once(
 def test_tls_is_not_switched_off_by_an_edit(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
     (folder / "web.yml").write_text(SERVER)
-    keeper = WebConfigKeeper(folder / "web.yml", 1.0, clock)
+    keeper = WebConfigReloader(folder / "web.yml", 1.0, clock)
     (folder / "web.yml").write_text("")
     clock.now += 1
     assert keeper.current().ssl_context() is not None
@@ -565,7 +565,7 @@ def test_tls_is_not_switched_off_by_an_edit(folder: Path, caplog: pytest.LogCapt
 
 
 def test_looking_for_changes_is_cheap(folder: Path) -> None:
-    keeper = WebConfigKeeper(folder / "web.yml") if (folder / "web.yml").write_text(SERVER) else None
+    keeper = WebConfigReloader(folder / "web.yml") if (folder / "web.yml").write_text(SERVER) else None
     assert keeper
     begun = time.process_time()
     for _ in range(10_000):

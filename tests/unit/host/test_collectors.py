@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from gpu_exporter.host import COLLECTORS, filesystem, statvfs
 from gpu_exporter.host.base import HostSettings
-from gpu_exporter.host.files import MAX_KNOWN_DEVICES, Devices
+from gpu_exporter.host.kernel_files import MAX_CACHED_DEVICES, DeviceFilter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -367,10 +367,10 @@ def test_interfaces_of_which_nothing_can_be_read(node: HostSettings) -> None:
 
 
 def test_names_of_devices_do_not_pile_up() -> None:
-    devices = Devices("^lo$", "net_exclude")
-    for i in range(MAX_KNOWN_DEVICES + 10):
+    devices = DeviceFilter("^lo$", "net_exclude")
+    for i in range(MAX_CACHED_DEVICES + 10):
         assert devices.labels(f"veth{i}".encode()) == (f"veth{i}",)
-    assert len(devices._known) <= MAX_KNOWN_DEVICES
+    assert len(devices._labels_by_name) <= MAX_CACHED_DEVICES
 
 
 def test_names_that_are_not_utf8(node: HostSettings) -> None:
@@ -515,7 +515,7 @@ def test_a_hung_mount_does_not_hold_up_the_others(node: HostSettings, monkeypatc
     finally:
         fake.go.set()
     fake.hangs = lambda path: False
-    for thread in source._pool._stuck.values():
+    for thread in source._pool._hung_threads.values():
         thread.join(5)
     assert errors(values(source)) == {"/": 0, "/data one": 0, "/home": 0}
 
@@ -530,7 +530,7 @@ def test_the_mounts_of_one_server_hold_one_thread(node: HostSettings, monkeypatc
         found = errors(values(source))
         assert sum(found.values()) == 100
         assert found["/"] == 0
-        assert len(source._pool._stuck) == 1
+        assert len(source._pool._hung_threads) == 1
     finally:
         fake.go.set()
 
@@ -540,19 +540,19 @@ def test_many_dead_mounts_do_not_starve_the_good(monkeypatch: pytest.MonkeyPatch
     fake = HangingStatvfs(lambda path: False)
     monkeypatch.setattr(os, "statvfs", fake)
     monkeypatch.setattr(statvfs, "MAX_THREADS", 4)
-    monkeypatch.setattr(statvfs, "PATIENCE_SECONDS", 0.005)
+    monkeypatch.setattr(statvfs, "STALL_SECONDS", 0.005)
     groups = {path: [path] for path in [*sorted(dead), "/good"]}
     pool = with_time_limit()
-    assert len(pool.ask(groups)) == 21
+    assert len(pool.query(groups)) == 21
     fake.hangs = dead.__contains__
     try:
         pool._time_limit = 0.02
         for _ in range(25):
-            pool.ask(groups)
+            pool.query(groups)
         pool._time_limit = 5
-        assert set(pool.ask(groups)) == {"/good"}
+        assert set(pool.query(groups)) == {"/good"}
         # Mounts that were good until now may each hold one more thread, once; nothing is asked twice.
-        assert len(pool._stuck) <= len(dead)
+        assert len(pool._hung_threads) <= len(dead)
     finally:
         fake.go.set()
 
@@ -605,7 +605,7 @@ def test_no_thread_can_be_started(node: HostSettings, monkeypatch: pytest.Monkey
     ],
 )
 def test_what_mounts_hang_together_with(device: str, server: str) -> None:
-    assert filesystem._server(device) == server
+    assert filesystem._network_server(device) == server
 
 
 # Near-copies: a healthy file with a few bytes changed never does worse than an error of the two kinds

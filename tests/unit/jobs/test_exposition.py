@@ -6,7 +6,7 @@ import math
 from contextlib import suppress
 
 import pytest
-from gpu_exporter.jobs.exposition import TYPES, BadExposition, parse
+from gpu_exporter.jobs.exposition_parser import TYPES, ExpositionError, parse_exposition
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -30,12 +30,12 @@ GOOD = {
 
 @pytest.mark.parametrize("text", GOOD)
 def test_good(text: str) -> None:
-    found = parse(text)
+    found = parse_exposition(text)
     assert {key: value for family in found.values() for key, value in family.series.items()} == GOOD[text]
 
 
 def test_families() -> None:
-    found = parse(
+    found = parse_exposition(
         "# HELP h Time \\\\ of \\n it.\n# TYPE h histogram\n"
         'h_bucket{le="0.1"} 1\nh_bucket{le="+Inf"} 2\nh_sum 0.3\nh_count 2\n'
         '# TYPE s summary\ns{quantile="0.5"} NaN\ns_sum 1\ns_count 1\n'
@@ -100,14 +100,14 @@ BAD = {
 
 @pytest.mark.parametrize("text", BAD)
 def test_bad(text: str) -> None:
-    with pytest.raises(BadExposition) as raised:
-        parse(text)
+    with pytest.raises(ExpositionError) as raised:
+        parse_exposition(text)
     assert raised.value.reason == BAD[text]
 
 
 def test_the_line_is_named_and_its_text_is_not() -> None:
-    with pytest.raises(BadExposition, match=r"^line 3: ") as raised:
-        parse("x 1\ny 2\nroot:secret:0\n")
+    with pytest.raises(ExpositionError, match=r"^line 3: ") as raised:
+        parse_exposition("x 1\ny 2\nroot:secret:0\n")
     assert "secret" not in str(raised.value)
 
 
@@ -136,7 +136,7 @@ def test_what_is_written_is_read_as_another_reader_reads_it(
             number = repr(value).replace("inf", "Inf").replace("nan", "NaN")
             text += f"{name}{{{pairs}}} {number}\n"
     served = ""
-    for family in parse(text).values():
+    for family in parse_exposition(text).values():
         assert family.type == types[family.name]
         assert family.type in TYPES
         served += f"# TYPE {family.name} {family.type}\n" if family.type != "counter" else ""
@@ -153,16 +153,16 @@ def test_what_is_written_is_read_as_another_reader_reads_it(
 
 @given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
-    with suppress(BadExposition):
-        parse(text)
+    with suppress(ExpositionError):
+        parse_exposition(text)
 
 
 @given(st.text(alphabet='x1{}="\\,#\n aTYPEHL', max_size=60).map(lambda text: text + "\n"))
 def test_what_is_read_is_read_again_the_same(text: str) -> None:
     try:
-        found = parse(text)
-    except BadExposition:
+        found = parse_exposition(text)
+    except ExpositionError:
         return
     again = "".join(f"{series} {value}\n" for family in found.values() for series, value in family.series.items())
     series = {key: value for family in found.values() for key, value in family.series.items()}
-    assert {key: value for family in parse(again).values() for key, value in family.series.items()} == series
+    assert {key: value for family in parse_exposition(again).values() for key, value in family.series.items()} == series

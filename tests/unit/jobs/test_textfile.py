@@ -162,7 +162,7 @@ def test_what_looks_empty_and_is_not(folder: TextfileFolder) -> None:
 
 def test_a_file_that_becomes_a_pipe_before_it_is_opened(folder: TextfileFolder) -> None:
     os.mkfifo(folder.root / "a.prom")
-    with pytest.raises(textfile.Skipped, match="not_a_file"):
+    with pytest.raises(textfile.FileSkipped, match="not_a_file"):
         folder.page._read(str(folder.root / "a.prom"))
 
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from gpu_advisor.commands.errors import AskError
-from gpu_advisor.documents import document, shapes
+from gpu_advisor.commands.errors import CommandError
+from gpu_advisor.documents import schema, serialize
 from gpu_advisor.evaluation.what_if import WhatIfError, changed, compare
 from gpu_advisor.settings import Settings
-from gpu_advisor.state.view import SourceState, View
+from gpu_advisor.state.view import SourceStatus, View
 
 from tests.unit.advisor.builders import AT, GpuSpec, concluded
 
@@ -34,14 +34,14 @@ class FakeAdvisorClient:
 
     def __init__(self, settings: Settings = SETTINGS, up: bool = True, **facts: Any) -> None:
         self.settings, self.facts = settings, facts
-        self.source = SourceState("fake", "memory", up, message="" if up else "no answer", last_success=AT)
+        self.source = SourceStatus("fake", "memory", up, message="" if up else "no answer", last_success=AT)
 
-    def what_if(self, changes: Mapping[str, Any]) -> shapes.WhatIf:
+    def what_if(self, changes: Mapping[str, Any]) -> schema.WhatIf:
         evaluation = concluded(GPUS, self.settings)
         evaluation = replace(evaluation, facts=replace(evaluation.facts, **self.facts))
         try:
             other = changed(self.settings, changes)
         except WhatIfError as error:
-            raise AskError(str(error)) from error
+            raise CommandError(str(error)) from error
         view = View("test", self.source, evaluation)
-        return document.what_if(view, compare(evaluation, self.settings, other))
+        return serialize.what_if(view, compare(evaluation, self.settings, other))

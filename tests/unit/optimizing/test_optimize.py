@@ -9,14 +9,23 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from gpu_advisor.commands import asking
-from gpu_advisor.commands.errors import AskError
+from gpu_advisor.commands import advisor_client
+from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.optimize import command
-from gpu_advisor.documents.shapes import Brief
+from gpu_advisor.documents.schema import RecommendationSummary
 from gpu_advisor.evaluation import policies
-from gpu_advisor.optimizing.files import _TRAINER, MANIFEST, SETTINGS, SUMMARY, digest, files, slug, trainer_settings
-from gpu_advisor.optimizing.targets import Targets
-from gpu_advisor.optimizing.writing import NotWritten, write
+from gpu_advisor.optimizing.change_files import (
+    _TRAINER_SETTINGS,
+    MANIFEST,
+    SETTINGS,
+    SUMMARY,
+    digest,
+    files,
+    slug,
+    trainer_settings,
+)
+from gpu_advisor.optimizing.target_overrides import Targets
+from gpu_advisor.optimizing.writer import WriteRefusedError, write
 from gpu_advisor.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,7 +57,7 @@ def test_what_is_not_given_is_not_asked(targets: Targets, changes: dict[str, Any
 
 
 def run(monkeypatch: pytest.MonkeyPatch, answers: FakeAdvisorClient, *arguments: str) -> Result:
-    monkeypatch.setattr(asking, "asked", lambda *_: answers)
+    monkeypatch.setattr(advisor_client, "connect", lambda *_: answers)
     return CliRunner().invoke(command, [*arguments], standalone_mode=False)
 
 
@@ -75,7 +84,7 @@ def test_a_target_that_cannot_be_is_refused_with_the_fix(
     monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], words: str
 ) -> None:
     done = run(monkeypatch, FakeAdvisorClient(), *arguments)
-    assert isinstance(done.exception, AskError)
+    assert isinstance(done.exception, CommandError)
     assert words in done.exception.message
 
 
@@ -155,7 +164,7 @@ def test_our_own_files_follow_the_advice_and_others_are_left(tmp_path: Path) -> 
     assert write(tmp_path, found("2"), force=False) == {"a.yml": True, MANIFEST: True}
     assert (tmp_path / "a.yml").read_text() == "2"
     (tmp_path / "a.yml").write_text("by hand")
-    with pytest.raises(NotWritten, match=r"a\.yml"):
+    with pytest.raises(WriteRefusedError, match=r"a\.yml"):
         write(tmp_path, {**found("3"), "b.yml": "new"}, force=False)
     assert (tmp_path / "a.yml").read_text() == "by hand"
     assert not (tmp_path / "b.yml").exists()
@@ -166,18 +175,18 @@ def test_our_own_files_follow_the_advice_and_others_are_left(tmp_path: Path) -> 
 @pytest.mark.parametrize("text", ["{}", "[]", "no json", '{"files": 3}', '{"files": {}}'])
 def test_a_manifest_that_is_not_ours_is_somebody_elses_file(tmp_path: Path, text: str) -> None:
     (tmp_path / MANIFEST).write_text(text)
-    with pytest.raises(NotWritten, match=MANIFEST):
+    with pytest.raises(WriteRefusedError, match=MANIFEST):
         write(tmp_path, {MANIFEST: '{"files": {"x": "y"}}'}, force=False)
     assert (tmp_path / MANIFEST).read_text() == text
 
 
 def test_an_unusable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotWritten, match="name a folder"):
+    with pytest.raises(WriteRefusedError, match="name a folder"):
         write(tmp_path / "file" / "below", {"a": ""}, force=False)
 
 
-def brief(kind: str, unit: str, recommended: float, *apply: str) -> Brief:
+def brief(kind: str, unit: str, recommended: float, *apply: str) -> RecommendationSummary:
     return {
         "id": kind, "kind": kind, "scope": {"kind": "job", "name": "j", "label": "j"}, "severity": "info",
         "summary": kind, "current": 1, "recommended": recommended, "unit": unit, "diagnosis": "d",
@@ -208,7 +217,7 @@ def test_one_trainer_gets_one_file() -> None:
     assert SETTINGS not in made
 
 
-@pytest.mark.parametrize("text", [text for text, _ in _TRAINER])
+@pytest.mark.parametrize("text", [text for text, _ in _TRAINER_SETTINGS])
 def test_what_is_looked_for_is_what_policies_say(text: str) -> None:
     folder = Path(str(policies.__file__)).parent
     assert any(text in path.read_text() for path in folder.glob("*.py"))

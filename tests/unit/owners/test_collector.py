@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from gpu_exporter import metrics
 from gpu_exporter.exposition import render
-from gpu_exporter.owners import podnames
+from gpu_exporter.owners import pod_names
 from gpu_exporter.owners.collector import OwnerCollector, OwnerSettings
-from gpu_exporter.owners.podresources import Allocation, PodAnswer
-from gpu_exporter.snapshot import DeviceReading, DownReason, Identity, ProcessUse
+from gpu_exporter.owners.pod_resources import DeviceAllocation, PodResourcesStatus
+from gpu_exporter.snapshot import DeviceIdentity, DeviceReading, DownReason, GpuProcess
 
 from tests.unit.owners.fake_proc import FakeProc
 
@@ -18,20 +18,20 @@ UID, UID2 = "0b6a4b1e-53f5-4b5c-9d4f-2d0c6f6a7e11", "1" * 32
 ID, ID2 = "a" * 64, "b" * 64
 
 
-def _allocation(pod: str, container: str, resource: str, device_id: str) -> Allocation:
+def _allocation(pod: str, container: str, resource: str, device_id: str) -> DeviceAllocation:
     namespace, _, name = pod.partition("/")
-    return Allocation(namespace, name, container, resource, device_id)
+    return DeviceAllocation(namespace, name, container, resource, device_id)
 
 
 class FakePodResources:
     """In the place of PodResources."""
 
     def __init__(self, *given: tuple[str, str, str], state: str = "ok", resource: str = "nvidia.com/gpu") -> None:
-        self.answer = PodAnswer(
+        self.answer = PodResourcesStatus(
             state, frozenset(_allocation(pod, container, resource, id_) for pod, container, id_ in given)
         )
 
-    def current(self) -> PodAnswer:
+    def current(self) -> PodResourcesStatus:
         return self.answer
 
 
@@ -48,8 +48,8 @@ class OwnersHarness:
 
     def gpu(self, uuid: str, *processes: tuple[int, int | None], parent: str = "") -> None:
         self.devices = [device for device in self.devices if device.identity.uuid != uuid]
-        identity = Identity(uuid, "0", "H100", "NVIDIA", parent_uuid=parent)
-        self.devices.append(DeviceReading(identity, processes=tuple(ProcessUse(*use) for use in processes)))
+        identity = DeviceIdentity(uuid, "0", "H100", "NVIDIA", parent_uuid=parent)
+        self.devices.append(DeviceReading(identity, processes=tuple(GpuProcess(*use) for use in processes)))
 
     def collect(self) -> dict[str, dict[tuple[str, ...], float]]:
         settings = OwnerSettings(self.root / "proc", self.root / "sys", self.root)
@@ -202,7 +202,7 @@ def test_a_gpu_given_under_an_unknown_name_may_be_any(node: OwnersHarness) -> No
 @pytest.mark.parametrize("state", ["absent", "failed", "no_permission"])
 def test_a_kubelet_that_does_not_tell(node: OwnersHarness, state: str) -> None:
     node.pods = FakePodResources()
-    node.pods.answer = PodAnswer(state)
+    node.pods.answer = PodResourcesStatus(state)
     node.pod(10, UID, ID)
     node.gpu("g", (10, 1))
     found = node.collect()
@@ -228,7 +228,7 @@ def test_log_folders_that_may_not_be_listed(node: OwnersHarness, monkeypatch: py
     def refuse(folder: Path) -> list[str]:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(podnames, "_names", refuse)
+    monkeypatch.setattr(pod_names, "_list_entries", refuse)
     node.pod(10, UID, ID)
     node.gpu("g", (10, 1))
     found = node.collect()

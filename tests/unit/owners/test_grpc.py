@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from gpu_exporter.owners import grpc, hpack
-from gpu_exporter.owners.grpc import CallFailed, call
+from gpu_exporter.owners.grpc import GrpcError, unary_call
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +27,7 @@ def path(tmp_path: Path) -> Path:
 
 def ask(path: Path, reply, limit: float = 5.0) -> bytes:
     with kubelet(path, reply):
-        return call(str(path), METHOD, b"", limit)
+        return unary_call(str(path), METHOD, b"", limit)
 
 
 def frames(sent: bytes) -> list[tuple[int, int, int, bytes]]:
@@ -46,7 +46,7 @@ def test_an_answer(path: Path, body: bytes) -> None:
 
 def test_what_is_asked(path: Path) -> None:
     with kubelet(path, k.answer(b"ok")) as server:
-        call(str(path), METHOD, b"abc", 2.5)
+        unary_call(str(path), METHOD, b"abc", 2.5)
         # Closing the server waits for all that was sent.
     sent = server.received[0]
     assert sent.startswith(k.PREFACE)
@@ -119,24 +119,24 @@ FAILURES = {
 @pytest.mark.parametrize("name", FAILURES)
 def test_failures(path: Path, name: str) -> None:
     reply, why = FAILURES[name]
-    with pytest.raises(CallFailed, match=why):
+    with pytest.raises(GrpcError, match=why):
         ask(path, reply)
 
 
 def test_an_answer_without_bounds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc, "MAX_ANSWER_BYTES", 100_000)
-    with pytest.raises(CallFailed, match="longer than 100000"):
+    monkeypatch.setattr(grpc, "MAX_RESPONSE_BYTES", 100_000)
+    with pytest.raises(GrpcError, match="longer than 100000"):
         ask(path, HEAD + k.data(b"x" * 200_000))
 
 
 def test_frames_without_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc, "_MAX_FRAMES", 100)
-    with pytest.raises(CallFailed, match="without end"):
+    with pytest.raises(GrpcError, match="without end"):
         ask(path, frame(k.PING, k.ACK, 0, b"12345678") * 200)
 
 
 def test_closed_in_the_middle(path: Path) -> None:
-    with pytest.raises(CallFailed, match="closed"):
+    with pytest.raises(GrpcError, match="closed"):
         ask(path, lambda connection: connection.sendall(k.answer(b"abc")[:-4]))
 
 
@@ -164,17 +164,17 @@ def test_a_server_that_hangs_is_cut_off(path: Path, drip: bool) -> None:
 
 def test_nobody_there(path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        call(str(path), METHOD, b"", 1)
+        unary_call(str(path), METHOD, b"", 1)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.close()
     with pytest.raises(ConnectionRefusedError):
-        call(str(path), METHOD, b"", 1)
+        unary_call(str(path), METHOD, b"", 1)
 
 
 def test_too_long_a_request(path: Path) -> None:
     with kubelet(path, b""), pytest.raises(ValueError, match="longer than one frame"):
-        call(str(path), METHOD, b"x" * 16384, 1)
+        unary_call(str(path), METHOD, b"x" * 16384, 1)
 
 
 @given(

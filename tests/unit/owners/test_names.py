@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gpu_exporter.owners import podnames
-from gpu_exporter.owners.devices import DeviceIds, is_gpu
-from gpu_exporter.owners.podnames import Container, Pod, PodLogs, eliminate
-from gpu_exporter.snapshot import Identity
+from gpu_exporter.owners import pod_names as podnames
+from gpu_exporter.owners.device_ids import DeviceIdResolver, is_gpu_resource
+from gpu_exporter.owners.pod_names import Container, Pod, PodLogIndex, match_by_elimination
+from gpu_exporter.snapshot import DeviceIdentity
 from hypothesis import given
 from hypothesis import strategies as st
 
 UID = "0b6a4b1e-53f5-4b5c-9d4f-2d0c6f6a7e11"
 GPUS = (
-    Identity("GPU-a", "0", "H100", "NVIDIA", pci_bus_id="00000000:0A:00.0"),
-    Identity("GPU-b", "1", "H100", "NVIDIA", pci_bus_id="00000000:0B:00.0"),
-    Identity("MIG-c", "1.0", "H100", "NVIDIA", pci_bus_id="00000000:0B:00.0", parent_uuid="GPU-b"),
-    Identity("amd-d", "2", "MI300X", "AMD", pci_bus_id="0000:c1:00.0"),
-    Identity("intel-e", "3", "Max 1550", "Intel", pci_bus_id="0001:3a:00.0"),
+    DeviceIdentity("GPU-a", "0", "H100", "NVIDIA", pci_bus_id="00000000:0A:00.0"),
+    DeviceIdentity("GPU-b", "1", "H100", "NVIDIA", pci_bus_id="00000000:0B:00.0"),
+    DeviceIdentity("MIG-c", "1.0", "H100", "NVIDIA", pci_bus_id="00000000:0B:00.0", parent_uuid="GPU-b"),
+    DeviceIdentity("amd-d", "2", "MI300X", "AMD", pci_bus_id="0000:c1:00.0"),
+    DeviceIdentity("intel-e", "3", "Max 1550", "Intel", pci_bus_id="0001:3a:00.0"),
 )
 
 
@@ -51,18 +51,18 @@ def test_device_ids(tmp_path: Path, device_id: str, uuid: str) -> None:
     for name in ("card7", "renderD135"):
         (tmp_path / "class/drm" / name).mkdir(parents=True)
         (tmp_path / "class/drm" / name / "device").symlink_to("../../../0001:3a:00.0")
-    assert DeviceIds(GPUS, tmp_path).uuid(device_id) == uuid
+    assert DeviceIdResolver(GPUS, tmp_path).uuid(device_id) == uuid
 
 
 def test_gpus_without_an_address_or_a_device_link(tmp_path: Path) -> None:
-    ids = DeviceIds([Identity("x", "0", "", "Other")], tmp_path)
+    ids = DeviceIdResolver([DeviceIdentity("x", "0", "", "Other")], tmp_path)
     assert (ids.uuid(""), ids.uuid("card0-0"), ids.uuid("nvidia0"), ids.uuid("x")) == ("", "", "", "x")
 
 
 def test_which_resources_are_gpus() -> None:
     gpus = ("nvidia.com/gpu", "nvidia.com/mig-1g.10gb", "nvidia.com/gpu.shared", "amd.com/gpu", "gpu.intel.com/xe")
-    assert all(map(is_gpu, gpus))
-    assert not any(map(is_gpu, ("rdma/hca_shared", "intel.com/sriov", "example.com/fpga")))
+    assert all(map(is_gpu_resource, gpus))
+    assert not any(map(is_gpu_resource, ("rdma/hca_shared", "intel.com/sriov", "example.com/fpga")))
 
 
 # Names
@@ -79,25 +79,25 @@ def test_names_from_the_kubelets_folders(tmp_path: Path) -> None:
     logs(
         tmp_path, f"ml_train-0.a_{UID}", "not a pod", containers=(f"train-0.a_ml_main-loop-{id_}.log", "cut-short.log")
     )
-    known = PodLogs(tmp_path)
-    known.learn({UID}, {id_}, set(), 0)
+    known = PodLogIndex(tmp_path)
+    known.refresh({UID}, {id_}, set(), 0)
     assert known.pods == {UID: Pod("ml", "train-0.a")}
     assert known.containers == {id_: Container(Pod("ml", "train-0.a"), "main-loop")}
 
 
 def test_folders_are_listed_for_what_is_new_and_not_too_often(tmp_path: Path) -> None:
-    known = PodLogs(tmp_path)
-    known.learn({UID}, set(), set(), 0)
+    known = PodLogIndex(tmp_path)
+    known.refresh({UID}, set(), set(), 0)
     assert known.pods == {}
     logs(tmp_path, f"ml_a_{UID}")
-    known.learn({UID}, set(), set(), podnames.LIST_SECONDS - 1)
+    known.refresh({UID}, set(), set(), podnames.MIN_RELIST_SECONDS - 1)
     assert known.pods == {}
-    known.learn({UID}, set(), set(), podnames.LIST_SECONDS)
+    known.refresh({UID}, set(), set(), podnames.MIN_RELIST_SECONDS)
     assert known.pods == {UID: Pod("ml", "a")}
     logs(tmp_path, f"ml_b_{'1' * 32}")
-    known.learn({UID}, set(), set(), 100)
+    known.refresh({UID}, set(), set(), 100)
     assert len(known.pods) == 1
-    known.learn(set(), set(), {Container(Pod("ml", "b"), "main")}, 100)
+    known.refresh(set(), set(), {Container(Pod("ml", "b"), "main")}, 100)
     assert len(known.pods) == 2
 
 
@@ -121,7 +121,7 @@ A, B, C = Pod("x", "a"), Pod("x", "b"), Pod("x", "c")
     ],
 )
 def test_elimination(used, given_, known, named) -> None:
-    assert eliminate(used, given_, known) == named
+    assert match_by_elimination(used, given_, known) == named
 
 
 @given(st.data())
@@ -133,6 +133,6 @@ def test_elimination_never_errs_while_all_use_what_they_were_given(data: st.Data
     used = {uid: {str(gpu) for gpu in gpus} for uid, gpus in uses.items() if gpus}
     given_ = {str(gpu): {truth[uid] for uid, gpus in has.items() if gpu in gpus} for gpu in range(6)}
     known = {uid: pod for uid, pod in truth.items() if data.draw(st.booleans())}
-    named = eliminate(used, given_, known)
+    named = match_by_elimination(used, given_, known)
     assert all(truth[uid] == pod for uid, pod in named.items())
     assert not named.keys() & known.keys()

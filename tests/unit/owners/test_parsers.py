@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from gpu_exporter.owners import owner_of
+from gpu_exporter.owners import parse_owner
 from gpu_exporter.owners.base import Owner, OwnerKind
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,14 +90,14 @@ PATHS: dict[str, tuple[OwnerKind, str, str, str, str, str]] = {
     ],
 )
 def test_each_manager(path: str, text: str) -> None:
-    found = owner_of(text.replace("{}", path))
+    found = parse_owner(text.replace("{}", path))
     known = (found.kind, found.pod_uid, found.container_id, found.slurm_job, found.slurm_step, found.unit)
     assert known == PATHS[path]
 
 
 def test_hierarchies_that_do_not_agree() -> None:
     """Version 1 with Slurm: systemd's own hierarchy and some controllers know nothing of the job."""
-    found = owner_of(
+    found = parse_owner(
         "9:cpuset:/slurm/uid_1000/job_5\n8:devices:/slurm/uid_1000/job_5/step_2/task_0\n7:pids:/\n"
         "1:name=systemd:/system.slice/slurmd.service\n0::/system.slice/slurmd.service\n"
     )
@@ -106,16 +106,16 @@ def test_hierarchies_that_do_not_agree() -> None:
 
 def test_a_users_slice_is_the_users_own() -> None:
     path = "/user.slice/user-1000.slice/user@1000.service/app.slice/train.service"
-    assert owner_of(f"0::{path}\n").slice == "user-1000.slice"
+    assert parse_owner(f"0::{path}\n").slice == "user-1000.slice"
 
 
 @given(st.text())
 def test_any_text_has_an_owner(text: str) -> None:
-    assert isinstance(owner_of(text), Owner)
+    assert isinstance(parse_owner(text), Owner)
 
 
 @given(st.lists(st.sampled_from(sorted(PATHS)), min_size=1, max_size=5))
 def test_the_most_telling_kind_wins(paths: list[str]) -> None:
-    kind = owner_of("".join(f"{i}:c{i}:{path}\n" for i, path in enumerate(paths, 1))).kind
+    kind = parse_owner("".join(f"{i}:c{i}:{path}\n" for i, path in enumerate(paths, 1))).kind
     order = list(OwnerKind)
     assert order.index(kind) == min(order.index(PATHS[path][0]) for path in paths)

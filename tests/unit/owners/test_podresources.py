@@ -6,9 +6,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from gpu_exporter.owners import grpc, podresources
-from gpu_exporter.owners.grpc import CallFailed
-from gpu_exporter.owners.podresources import Allocation, PodResources, allocations
+from gpu_exporter.owners import grpc
+from gpu_exporter.owners import pod_resources as podresources
+from gpu_exporter.owners.grpc import GrpcError
+from gpu_exporter.owners.pod_resources import DeviceAllocation, PodResourcesClient, allocations
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,9 +21,9 @@ PODS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 EXPECTED = frozenset(
     {
-        Allocation("ml", "train-0", "main", "nvidia.com/gpu", "GPU-a"),
-        Allocation("ml", "train-0", "main", "nvidia.com/gpu", "GPU-b"),
-        Allocation("web", "llm-1", "server", "nvidia.com/gpu", "GPU-c::2"),
+        DeviceAllocation("ml", "train-0", "main", "nvidia.com/gpu", "GPU-a"),
+        DeviceAllocation("ml", "train-0", "main", "nvidia.com/gpu", "GPU-b"),
+        DeviceAllocation("web", "llm-1", "server", "nvidia.com/gpu", "GPU-c::2"),
     }
 )
 
@@ -36,7 +37,7 @@ def test_devices_of_claims() -> None:
     claim = text(1, text(1, "k8s.gpu.nvidia.com/device=GPU-d")) + text(2, "gpu.nvidia.com") + text(4, "gpu-0")
     container = text(1, "main") + text(5, text(2, "claim") + text(3, "ml") + text(4, claim))
     message = text(1, text(1, "train-0") + text(2, "ml") + text(3, container))
-    assert allocations(message) == {Allocation("ml", "train-0", "main", "k8s.gpu.nvidia.com/device", "GPU-d")}
+    assert allocations(message) == {DeviceAllocation("ml", "train-0", "main", "k8s.gpu.nvidia.com/device", "GPU-d")}
 
 
 @given(st.binary())
@@ -63,16 +64,16 @@ class FakeClock:
 
 def test_an_answer_goes_stale_and_then_away(tmp_path: Path) -> None:
     clock, path = FakeClock(), tmp_path / "s"
-    pods = PodResources(path, clock)
+    pods = PodResourcesClient(path, clock)
     assert pods.current().state == "absent"
     with kubelet(path, answer(listing(PODS))):
         assert pods.refresh() is None
     assert (pods.current().state, pods.current().allocations) == ("ok", EXPECTED)
 
-    clock.now += podresources.STALE_SECONDS
+    clock.now += podresources.MAX_STALE_SECONDS
     assert pods.refresh() == podresources.ABSENT_RETRY_SECONDS  # the kubelet restarts: no socket, no failure
     assert (pods.current().state, pods.current().allocations) == ("stale", EXPECTED)
-    with kubelet(path, b"rubbish" * 10), pytest.raises(CallFailed):
+    with kubelet(path, b"rubbish" * 10), pytest.raises(GrpcError):
         pods.refresh()
     assert (pods.current().state, pods.current().allocations) == ("stale", EXPECTED)
 
@@ -86,10 +87,10 @@ def test_an_answer_goes_stale_and_then_away(tmp_path: Path) -> None:
 def test_an_answer_that_nobody_renews_is_not_for_ever(tmp_path: Path) -> None:
     """The thread that refreshes may hang or have died."""
     clock, path = FakeClock(), tmp_path / "s"
-    pods = PodResources(path, clock)
+    pods = PodResourcesClient(path, clock)
     with kubelet(path, answer(listing(PODS))):
         pods.refresh()
-    clock.now += podresources.STALE_SECONDS + 1
+    clock.now += podresources.MAX_STALE_SECONDS + 1
     assert (pods.current().state, pods.current().allocations) == ("failed", None)
 
 
@@ -97,15 +98,15 @@ def test_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> bytes:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(grpc, "call", refuse)
-    pods = PodResources(tmp_path / "s")
+    monkeypatch.setattr(grpc, "unary_call", refuse)
+    pods = PodResourcesClient(tmp_path / "s")
     with pytest.raises(PermissionError):
         pods.refresh()
     assert pods.current().state == "no_permission"
 
 
 def test_an_answer_that_is_no_message(tmp_path: Path) -> None:
-    pods = PodResources(tmp_path / "s")
+    pods = PodResourcesClient(tmp_path / "s")
     with kubelet(tmp_path / "s", answer(b"\x0a\xff")), pytest.raises(ValueError):
         pods.refresh()
     assert pods.current().state == "failed"

@@ -7,10 +7,10 @@ import pwd
 from pathlib import Path
 
 import pytest
-from gpu_exporter.host.files import read
+from gpu_exporter.host.kernel_files import read_file
 from gpu_exporter.owners import processes, users
 from gpu_exporter.owners.base import OwnerKind
-from gpu_exporter.owners.processes import NotTheHostsProcesses, Processes
+from gpu_exporter.owners.processes import NotHostPidNamespace, ProcessOwners
 from gpu_exporter.owners.users import UserNames
 
 from tests.unit.owners.fake_proc import FakeProc
@@ -24,17 +24,17 @@ def proc(tmp_path: Path) -> FakeProc:
 
 
 @pytest.fixture
-def table(proc: FakeProc, tmp_path: Path) -> Processes:
+def table(proc: FakeProc, tmp_path: Path) -> ProcessOwners:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/passwd").write_text(ALICE)
-    return Processes(proc.root, UserNames(tmp_path))
+    return ProcessOwners(proc.root, UserNames(tmp_path))
 
 
 def service(name: str) -> str:
     return f"0::/system.slice/{name}.service\n"
 
 
-def test_units_and_users(proc: FakeProc, table: Processes) -> None:
+def test_units_and_users(proc: FakeProc, table: ProcessOwners) -> None:
     proc.add(10, service("a"))
     proc.add(11, service("b"), uid=4321)
     found = table.owners([10, 11, 10], 0)
@@ -44,14 +44,14 @@ def test_units_and_users(proc: FakeProc, table: Processes) -> None:
     }
 
 
-def test_a_process_that_ended_is_not_there(proc: FakeProc, table: Processes) -> None:
+def test_a_process_that_ended_is_not_there(proc: FakeProc, table: ProcessOwners) -> None:
     proc.add(10, service("a"))
     assert table.owners([10, 99], 0).keys() == {10}
     proc.end(10)
     assert table.owners([10, 99], 0) == {}
 
 
-def test_a_pid_that_is_used_again(proc: FakeProc, table: Processes) -> None:
+def test_a_pid_that_is_used_again(proc: FakeProc, table: ProcessOwners) -> None:
     proc.add(10, service("a"), started=100)
     assert table.owners([10], 0)[10].unit == "a.service"
     proc.add(10, service("b"), uid=0, started=101)
@@ -60,21 +60,21 @@ def test_a_pid_that_is_used_again(proc: FakeProc, table: Processes) -> None:
 
 
 def test_a_pid_that_is_used_again_while_it_is_read(
-    proc: FakeProc, table: Processes, monkeypatch: pytest.MonkeyPatch
+    proc: FakeProc, table: ProcessOwners, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proc.add(10, service("a"), started=100)
 
     def change(path: str) -> bytes:
-        content = read(path)
+        content = read_file(path)
         if path.endswith("cgroup"):
             proc.add(10, service("b"), started=101)
         return content
 
-    monkeypatch.setattr("gpu_exporter.owners.processes.read", change)
+    monkeypatch.setattr("gpu_exporter.owners.processes.read_file", change)
     assert table.owners([10], 0) == {}
 
 
-def test_remembered_and_read_again(proc: FakeProc, table: Processes) -> None:
+def test_remembered_and_read_again(proc: FakeProc, table: ProcessOwners) -> None:
     proc.add(10, service("a"))
     table.owners([10], 0)
     proc.add(10, service("adopted"))  # moved to another group, the same process
@@ -82,15 +82,15 @@ def test_remembered_and_read_again(proc: FakeProc, table: Processes) -> None:
     assert table.owners([10], processes.KEEP_SECONDS)[10].unit == "adopted.service"
 
 
-def test_forgotten_when_not_asked_for(proc: FakeProc, table: Processes) -> None:
+def test_forgotten_when_not_asked_for(proc: FakeProc, table: ProcessOwners) -> None:
     for pid in range(10, 20):
         proc.add(pid)
     table.owners(range(10, 20), 0)
     table.owners([10], 1)
-    assert table._known.keys() == {10}
+    assert table._cache.keys() == {10}
 
 
-def test_a_uid_in_a_pod_is_no_user_of_the_host(proc: FakeProc, table: Processes) -> None:
+def test_a_uid_in_a_pod_is_no_user_of_the_host(proc: FakeProc, table: ProcessOwners) -> None:
     proc.add(10, f"0::/kubepods/pod0b6a4b1e-53f5-4b5c-9d4f-2d0c6f6a7e11/{'a' * 64}\n", uid=1000)
     found = table.owners([10], 0)[10]
     assert (found.kind, found.user) == (OwnerKind.KUBERNETES, "")
@@ -98,7 +98,7 @@ def test_a_uid_in_a_pod_is_no_user_of_the_host(proc: FakeProc, table: Processes)
 
 @pytest.mark.parametrize("file", ["stat", "status", "cgroup"])
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe garbage", b"10 (x) S 1"])
-def test_files_that_make_no_sense(proc: FakeProc, table: Processes, file: str, content: bytes) -> None:
+def test_files_that_make_no_sense(proc: FakeProc, table: ProcessOwners, file: str, content: bytes) -> None:
     proc.add(10, service("a"))
     (proc.root / "10" / file).write_bytes(content)
     found = table.owners([10], 0)
@@ -108,15 +108,15 @@ def test_files_that_make_no_sense(proc: FakeProc, table: Processes, file: str, c
 def test_pids_of_another_namespace_are_not_looked_up(tmp_path: Path) -> None:
     proc = FakeProc(tmp_path / "proc", host=False)
     proc.add(10)
-    table = Processes(proc.root, UserNames())
-    with pytest.raises(NotTheHostsProcesses, match="pid namespace"):
+    table = ProcessOwners(proc.root, UserNames())
+    with pytest.raises(NotHostPidNamespace, match="pid namespace"):
         table.owners([10], 0)
     # The host's /proc mounted into a container: our own entry has its pid there and its pid here.
     (proc.root / "self/status").write_text("Name:\tx\nNSpid:\t4001\t1\n")
     assert table.owners([10], 0).keys() == {10}
 
 
-def test_hidden_processes(proc: FakeProc, table: Processes) -> None:
+def test_hidden_processes(proc: FakeProc, table: ProcessOwners) -> None:
     proc.end(1)
     assert table.owners([], 0) == {}
     with pytest.raises(PermissionError, match="hidepid"):
@@ -137,7 +137,7 @@ def test_users_of_this_system_and_names_that_change(tmp_path: Path) -> None:
 
 
 def test_a_process_that_is_known_is_not_read_again(
-    proc: FakeProc, table: Processes, monkeypatch: pytest.MonkeyPatch
+    proc: FakeProc, table: ProcessOwners, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A known process costs one small file; 2,000 of them 20 to 30 ms."""
     for pid in range(10, 30):
@@ -147,8 +147,8 @@ def test_a_process_that_is_known_is_not_read_again(
 
     def noted(path: str) -> bytes:
         paths.append(path)
-        return read(path)
+        return read_file(path)
 
-    monkeypatch.setattr("gpu_exporter.owners.processes.read", noted)
+    monkeypatch.setattr("gpu_exporter.owners.processes.read_file", noted)
     table.owners(range(10, 30), 1)
     assert sorted(paths) == sorted(f"{proc.root}/{pid}/stat" for pid in range(10, 30))

@@ -9,13 +9,13 @@ from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.evaluation.recommendation import Scope
 from gpu_advisor.promql.expressions import Select
 from gpu_advisor.report import series
-from gpu_advisor.report.document import report
+from gpu_advisor.report.build import report
+from gpu_advisor.report.history_reader import Past
 from gpu_advisor.report.period import Period
-from gpu_advisor.report.reading import Past
-from gpu_advisor.report.shapes import Report
+from gpu_advisor.report.schema import Report
 from gpu_advisor.settings import Settings
-from gpu_advisor.state.outcomes import Closed, Outcome, Outcomes, Promise, Result
-from gpu_advisor.state.view import SourceState, View
+from gpu_advisor.state.outcomes import ClosedRecommendation, Outcome, OutcomeResult, Outcomes, TrackedRecommendation
+from gpu_advisor.state.view import SourceStatus, View
 from hypothesis import strategies as st
 
 END = 1_795_003_200.0
@@ -62,7 +62,7 @@ def steady_gpu(uuid: str, utilization: float = 0.5, memory: float = 0.8, **chang
 
 def view_of(outcomes: Outcomes | None = None) -> View:
     """Of an advisor that has evaluated nothing."""
-    source = SourceState("prometheus", "http://prometheus:9090", True, last_success=END)
+    source = SourceStatus("prometheus", "http://prometheus:9090", True, last_success=END)
     return View("test", source, outcomes=outcomes or Outcomes())
 
 
@@ -73,12 +73,12 @@ def report_of(
 
 
 def outcome(before: float | None, projected: float | None, after: float | None) -> Outcomes:
-    promise = Promise(
+    promise = TrackedRecommendation(
         "0" * 16, "idle_reclaim", "down", Scope("pool", "chat"), "GPUs", END - 9000, 8, 4, before, projected
     )
     error = None if after is None or projected is None else after - projected
-    closed = Closed(promise, END - 7200, 4)
-    return Outcomes().with_more([Outcome(closed, END - 6000, Result.APPLIED, after, True, error)])
+    closed = ClosedRecommendation(promise, END - 7200, 4)
+    return Outcomes().with_added([Outcome(closed, END - 6000, OutcomeResult.APPLIED, after, True, error)])
 
 
 def steps(low: float = 0.0, high: float = 1.0) -> st.SearchStrategy[dict[int, float]]:

@@ -8,14 +8,14 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from gpu_advisor.report import plots
-from gpu_advisor.report.drawing import WIDTH
-from gpu_advisor.report.figures import UNKNOWN
+from gpu_advisor.report import line_charts
+from gpu_advisor.report.formatting import UNKNOWN
+from gpu_advisor.report.html import page
 from gpu_advisor.report.markdown import markdown
-from gpu_advisor.report.page import page
-from gpu_advisor.report.sections import rows_of, sections
-from gpu_advisor.report.shapes import Report
-from gpu_advisor.report.tables import at
+from gpu_advisor.report.schema import Report
+from gpu_advisor.report.section_model import at
+from gpu_advisor.report.sections import all_cells, sections
+from gpu_advisor.report.svg import WIDTH
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,9 +74,9 @@ def test_numbers_on_the_page_and_in_markdown_are_those_of_the_json(
         else:
             number, slack = read(text)
             assert abs(number - value) <= slack + abs(value) * 1e-9, (path, text, value)
-    assert {path for path, _ in told.numbers} == {cell.path for cell in rows_of(sections(document)) if cell.path}
+    assert {path for path, _ in told.numbers} == {cell.path for cell in all_cells(sections(document)) if cell.path}
     written = [cell for line in markdown(document).splitlines() if line.startswith("| ") for cell in split(line)]
-    expected = [cell.text for cell in rows_of(sections(document))]
+    expected = [cell.text for cell in all_cells(sections(document))]
     rest = iter(written)
     assert all(text in rest for text in expected)  # in this order, headings in between
 
@@ -124,8 +124,8 @@ def test_the_page_asks_for_nothing() -> None:
     assert not re.findall(r"url\((?!#)|@import|<script|https?://(?!prometheus:9090)", html)
 
 
-def axis(points: int = 4) -> plots.Axis:
-    return plots.Axis(0.0, 4 * 3600.0, points)
+def axis(points: int = 4) -> line_charts.TimeAxis:
+    return line_charts.TimeAxis(0.0, 4 * 3600.0, points)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def axis(points: int = 4) -> plots.Axis:
     ],
 )
 def test_a_gap_is_a_gap(values: list[float | None], lines: int, dots: int, gaps: int) -> None:
-    drawn = plots.ratio_plot(axis(), "use", values, {"low": 0.9, "high": 1.0}, 0.3)
+    drawn = line_charts.ratio_chart(axis(), "use", values, {"low": 0.9, "high": 1.0}, 0.3)
     assert (drawn.count("<polyline"), drawn.count("<circle"), drawn.count('class="gap"')) == (lines, dots, gaps)
     missing = values.count(None)
     assert missing == 4 or (f"nothing seen for {missing} of 4" in drawn) == bool(missing)
@@ -148,20 +148,22 @@ def test_a_gap_is_a_gap(values: list[float | None], lines: int, dots: int, gaps:
 @given(st.integers(0, 2 * 10**9), st.sampled_from([300, 1800, 3600, 21600]), st.integers(1, 1600))
 def test_marks_of_time_are_few_and_within(start: int, step: int, points: int) -> None:
     end = start + step * points
-    found = plots.times(start, end, 8)
+    found = line_charts.times(start, end, 8)
     assert len(found) <= 9 or end - start > 8 * 56 * 86400
     assert all(start <= time <= end for time in found)
 
 
 @given(st.lists(st.none() | st.floats(0, 20000), min_size=4, max_size=4))
 def test_numbers_of_gpus_stay_within_the_drawing(values: list[float | None]) -> None:
-    drawn = plots.count_plot(axis(), "GPUs", [plots.Line("seen", values, "there"), plots.Line("busy", values)])
+    drawn = line_charts.count_chart(
+        axis(), "GPUs", [line_charts.Line("seen", values, "there"), line_charts.Line("busy", values)]
+    )
     for line in re.findall(r'<polyline[^>]* points="([^"]*)"', drawn):
         across = [float(point.split(",")[0]) for point in line.split()]
         assert across == sorted(across)
-        assert all(plots.LEFT <= x <= WIDTH - plots.RIGHT for x in across)
+        assert all(line_charts.LEFT <= x <= WIDTH - line_charts.RIGHT for x in across)
     heights = [float(y) for y in re.findall(r"\d,([\d.]+)", " ".join(re.findall(r'points="([^"]*)"', drawn)))]
-    assert all(0 <= y <= plots.HEIGHT for y in heights)
+    assert all(0 <= y <= line_charts.HEIGHT for y in heights)
     assert drawn.count('class="grid"') <= 20
 
 

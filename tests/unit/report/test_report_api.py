@@ -49,7 +49,7 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlakyHistory]:
 @pytest.fixture
 def url(past: FlakyHistory, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An advisor whose clock stands at the end of the history."""
-    monkeypatch.setattr("gpu_advisor.web.api.report_api.make", _at_the_end)
+    monkeypatch.setattr("gpu_advisor.web.api.report_handler.make", _at_the_end)
     evaluation = evaluate(past.source, PRICE_SETTINGS, END)
     past.fails = False
     view: View = replace(view_of(outcome(0.4, 0.8, 0.7)), evaluation=evaluation)
@@ -58,7 +58,7 @@ def url(past: FlakyHistory, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def _at_the_end(ask: Any, view: View, settings: Any, since_seconds: float, _now: float) -> Any:
-    from gpu_advisor.report.making import make
+    from gpu_advisor.report.generate import make
 
     return make(ask, view, settings, since_seconds, END)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from gpu_advisor.promql.expressions import Expression, Labels, Matcher, Trail, metrics_of, selects_of
 from gpu_advisor.report import series
-from gpu_advisor.report.making import make
+from gpu_advisor.report.generate import make
+from gpu_advisor.report.history_reader import Past, read
 from gpu_advisor.report.period import period
-from gpu_advisor.report.reading import Past, read
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
 from gpu_advisor.sources.embedded.embedded import EmbeddedSource

@@ -19,7 +19,7 @@ from gpu_advisor.training.memory.reading import MemoryReading
 from gpu_advisor.training.monitor import TrainingMonitor
 from gpu_advisor.training.outlets import MonitorError, file_name
 from gpu_advisor.training.values import MAX_NAMES
-from gpu_exporter.jobs.exposition import parse
+from gpu_exporter.jobs.exposition_parser import parse_exposition
 from gpu_exporter.jobs.textfile import TextfilePage, reserved
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,7 +66,7 @@ def full(**settings: Any) -> TrainingMonitor:
 
 def series(monitor: TrainingMonitor) -> dict[str, str]:
     found: dict[str, str] = {}
-    for family in parse(monitor.page()).values():
+    for family in parse_exposition(monitor.page()).values():
         found.update(family.series)
     return {re.sub(r'(,?)(rank="3"|training_job="job"|uuid="GPU-1")(,?)', "", key): text for key, text in found.items()}
 
@@ -86,7 +86,7 @@ def test_every_family_passes_the_exporters_reader():
     assert found['training_nonfinite_values_total{name="bad"}'] == "1"
     by_name = {key: float(text) for key, text in found.items() if 'name="loss"' in key}
     assert sorted(by_name.values()) == [1.5, 5, 6.5, 8]
-    assert set(parse(monitor.page())) == {family.name for family in FAMILIES}
+    assert set(parse_exposition(monitor.page())) == {family.name for family in FAMILIES}
     for line in monitor.page().splitlines():
         assert line.startswith("#") or all(
             part in line for part in ('training_job="job"', 'rank="3"', 'uuid="GPU-1"')
@@ -147,7 +147,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
         eventually(path.exists, 10, "the file is there")
         until = time.monotonic() + 0.3
         while time.monotonic() < until:
-            assert "training_steps_total" in parse(path.read_text())
+            assert "training_steps_total" in parse_exposition(path.read_text())
             monitor.record(loss=1.0)
 
 
@@ -185,7 +185,7 @@ def test_it_serves_itself():
         url = f"http://127.0.0.1:{monitor.port}"
         answer = urllib.request.urlopen(f"{url}/metrics", timeout=10)
         assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
-        assert "training_steps_total" in parse(answer.read().decode())
+        assert "training_steps_total" in parse_exposition(answer.read().decode())
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"{url}/other", timeout=10)
         with pytest.raises(MonitorError, match="a port of its own"):

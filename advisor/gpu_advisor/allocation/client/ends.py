@@ -191,26 +191,26 @@ class LocalEnd:
         self._allocator = Allocator(Leases(LeaseStore(database)), lambda: inventory)
 
     def status(self) -> dict[str, Any]:
-        from gpu_advisor.allocation.documents import gpu_document
+        from gpu_advisor.allocation.documents import serialize
 
         held = self._allocator.snapshot().held
-        return dict(gpu_document.status(self._allocator.inventory(), held, False, _resource))
+        return dict(serialize.status(self._allocator.inventory(), held, False, _resource))
 
     def nodes(self, gpu_type: str, min_memory_gb: float | None) -> list[dict[str, Any]]:
-        from gpu_advisor.allocation.documents import gpu_document
+        from gpu_advisor.allocation.documents import serialize
         from gpu_advisor.allocation.placement import suits
 
         wanted = typed(GpuRequest(memory_gb=min_memory_gb or None), gpu_type)
         check(wanted, self._allocator.types())
         held = self._allocator.snapshot().held
-        found = gpu_document.nodes(self._allocator.inventory(), held, _resource, lambda gpu: not suits(wanted, gpu))
+        found = serialize.nodes(self._allocator.inventory(), held, _resource, lambda gpu: not suits(wanted, gpu))
         return [dict(each) for each in found]
 
     def validate(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        from gpu_advisor.allocation.documents import gpu_document
+        from gpu_advisor.allocation.documents import serialize
 
         request = self._request(body)
-        return dict(gpu_document.validated(request, self._allocator.validate(request)))
+        return dict(serialize.validated(request, self._allocator.validate(request)))
 
     def allocate(self, body: Mapping[str, Any], token: str, lease_seconds: float | None) -> Leased:
         return self._held(self._allocator.allocate(self._request(body), token, lease_seconds))
@@ -223,13 +223,13 @@ class LocalEnd:
 
     def monitoring(self) -> dict[str, Any]:
         """As the service's, without what changed lately: nobody looks while nobody asks."""
-        from gpu_advisor.allocation.documents import gpu_document
+        from gpu_advisor.allocation.documents import serialize
 
         inventory, snapshot = self._allocator.inventory(), self._allocator.snapshot()
-        rows = gpu_document.nodes(inventory, snapshot.held, _resource)
+        rows = serialize.nodes(inventory, snapshot.held, _resource)
         return {
-            **gpu_document.known(inventory, False),
-            "utilization": gpu_document.utilization(inventory),
+            **serialize.known(inventory, False),
+            "utilization": serialize.utilization(inventory),
             "total_gpus": sum(row["total_gpus"] for row in rows),
             "available_gpus": sum(row["available_gpus"] for row in rows),
             "leased_gpus": len(snapshot.held),

@@ -8,23 +8,23 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from gpu_advisor import __version__
-from gpu_advisor.documents import shapes
-from gpu_advisor.web.api.operation import Operation
+from gpu_advisor.documents import schema as shapes
+from gpu_advisor.web.api.base import Operation
 from gpu_advisor.web.api.operations import OPERATIONS
-from gpu_advisor.web.api.parameters import Parameter
+from gpu_advisor.web.api.query_parameters import Parameter
 
 PROBLEM = "application/problem+json"
 
 
 def document(protected: bool) -> dict[str, Any]:
     """The whole document; `protected` if a login is asked for."""
-    kinds: dict[Any, str] = {shapes.Problem: "serialization"}
+    schema_modes: dict[Any, str] = {shapes.Problem: "serialization"}
     for each in OPERATIONS.values():
-        kinds.update({shape: "serialization" for shape in each.answers.values() if shape is not None})
-        kinds.update({each.body: "validation"} if each.body else {})
-    inputs: Any = [(kind, mode, TypeAdapter(kind)) for kind, mode in kinds.items()]
+        schema_modes.update({shape: "serialization" for shape in each.answers.values() if shape is not None})
+        schema_modes.update({each.body: "validation"} if each.body else {})
+    inputs: Any = [(kind, mode, TypeAdapter(kind)) for kind, mode in schema_modes.items()]
     refs, schemas = TypeAdapter.json_schemas(inputs, ref_template="#/components/schemas/{model}")
-    of = {kind: refs[kind, mode] for kind, mode in kinds.items()}  # type: ignore[index]
+    of = {kind: refs[kind, mode] for kind, mode in schema_modes.items()}  # type: ignore[index]
     paths: dict[str, dict[str, Any]] = {}
     for name, each in OPERATIONS.items():
         paths.setdefault(each.path, {})[each.method.lower()] = _operation(name, each, of, protected)
@@ -45,7 +45,7 @@ def document(protected: bool) -> dict[str, Any]:
 
 def _operation(name: str, each: Operation, of: dict[Any, Any], protected: bool) -> dict[str, Any]:
     errors = {*each.errors, 400, *((401,) if protected else ()), *((413, 415, 422) if each.body else ())}
-    answers: dict[str, Any] = {str(each.status): _answer(each, of), **({"304": _NOT_MODIFIED} if each.tagged else {})}
+    answers: dict[str, Any] = {str(each.status): _response(each, of), **({"304": _NOT_MODIFIED} if each.tagged else {})}
     for status in sorted(errors):
         answers[str(status)] = {
             "description": HTTPStatus(status).phrase,
@@ -64,7 +64,7 @@ def _operation(name: str, each: Operation, of: dict[Any, Any], protected: bool) 
 _NOT_MODIFIED = {"description": "If-None-Match names this answer's ETag"}
 
 
-def _answer(each: Operation, of: dict[Any, Any]) -> dict[str, Any]:
+def _response(each: Operation, of: dict[Any, Any]) -> dict[str, Any]:
     content = {
         media: {"schema": {"type": "string"} if shape is None else of[shape]} for media, shape in each.answers.items()
     }

@@ -6,37 +6,37 @@ from typing import Any, get_args
 
 from pydantic import AwareDatetime, Field
 
-from gpu_advisor.documents import shapes
+from gpu_advisor.documents import schema as shapes
 from gpu_advisor.evaluation.recommendation import Reason, ScopeKind, Severity, Status
-from gpu_advisor.report.period import DAY, LONGEST_SECONDS, SHORTEST_SECONDS
-from gpu_advisor.report.shapes import Report
+from gpu_advisor.report.period import DAY, MAX_REPORT_SECONDS, MIN_REPORT_SECONDS
+from gpu_advisor.report.schema import Report
 from gpu_advisor.settings import Cost, GpuLimits, Resources
 from gpu_advisor.settings.kinds import Strict
-from gpu_advisor.web.api.gpu_operations import GPU_OPERATIONS
-from gpu_advisor.web.api.operation import CSV, HTML, JSON, MARKDOWN, METRICS, TEXT, Operation
-from gpu_advisor.web.api.parameters import PAGES, Text, Whole
+from gpu_advisor.web.api.allocation_operations import GPU_OPERATIONS
+from gpu_advisor.web.api.base import CSV, HTML, JSON, MARKDOWN, METRICS, TEXT, Operation
+from gpu_advisor.web.api.query_parameters import PAGES, IntegerParameter, Text
 
 
-class SnoozeBody(Strict):
+class SnoozeRequestBody(Strict):
     """No alert about a recommendation until then; it ends by itself."""
 
     reason: str = Field(min_length=1, max_length=500, description="for those who wonder why there is no alert")
     until: AwareDatetime = Field(description="RFC 3339, in the future, within a year")
 
 
-class PoolChange(Strict):
+class PoolOverride(Strict):
     """Other limits of a pool. What is not given stays."""
 
     gpu: GpuLimits | None = None
     gpus_per_replica: int = Field(1, ge=1)
 
 
-class WhatIfBody(Strict):
+class WhatIfRequestBody(Strict):
     """Other settings, in the shape of the configuration file. What is not given stays as it is."""
 
     resources: Resources = Resources()
     cost: Cost = Cost()
-    pools: dict[str, PoolChange] = Field(default_factory=dict, description="configured pools by name")
+    pools: dict[str, PoolOverride] = Field(default_factory=dict, description="configured pools by name")
 
 
 _FORMAT = Text("format", "json, or csv with all that was chosen on one page", ("json", "csv"), "json")
@@ -54,12 +54,12 @@ OPERATIONS: dict[str, Operation] = {
         tagged=True,
     ),
     "one_recommendation": Operation(
-        "GET", "/recommendations/{id}", "One recommendation", {JSON: shapes.OneRecommendation}, errors=(404,),
+        "GET", "/recommendations/{id}", "One recommendation", {JSON: shapes.RecommendationDetail}, errors=(404,),
         tagged=True,
     ),
     "snooze": Operation(
         "POST", "/recommendations/{id}/snooze", "No alert about this for a while; instead of a former snooze",
-        {JSON: shapes.Snooze}, body=SnoozeBody, errors=(404, 503),
+        {JSON: shapes.Snooze}, body=SnoozeRequestBody, errors=(404, 503),
     ),
     "end_snooze": Operation(
         "DELETE", "/recommendations/{id}/snooze", "Alert about this again", {}, status=204, errors=(404, 503),
@@ -84,13 +84,13 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "what_if": Operation(
         "POST", "/what-if", "What would be recommended with other targets, limits or prices. Changes nothing",
-        {JSON: shapes.WhatIf}, body=WhatIfBody, errors=(503,),
+        {JSON: shapes.WhatIf}, body=WhatIfRequestBody, errors=(503,),
     ),
     "report": Operation(
         "GET", "/report", "The last days: use, cost and waste, advice and what became of it",
         {JSON: Report, HTML: None, MARKDOWN: None},
         (
-            Whole("since_seconds", "how far back", SHORTEST_SECONDS, LONGEST_SECONDS, 7 * DAY),
+            IntegerParameter("since_seconds", "how far back", MIN_REPORT_SECONDS, MAX_REPORT_SECONDS, 7 * DAY),
             Text("format", "json, html (a page to keep and to print) or md (Markdown)", ("json", "html", "md"), "json"),
         ),
         errors=(503,),

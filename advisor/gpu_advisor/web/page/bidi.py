@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from gpu_advisor.state.view import View
 
 #: Letters from right to left, and marks that embed, override or isolate.
-_TURNS = frozenset({"R", "AL", "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+_BIDI_CLASSES = frozenset({"R", "AL", "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 
 
 def names_of(view: View) -> Iterator[str]:
@@ -30,12 +30,12 @@ def names_of(view: View) -> Iterator[str]:
 
 def turning(names: Iterable[str]) -> tuple[str, ...]:
     """Those of the names that turn the direction, the longest first: one may be part of another."""
-    found = {name for name in names if not name.isascii() and any(map(_turns, name))}
+    found = {name for name in names if not name.isascii() and any(map(_changes_direction, name))}
     return tuple(sorted(found, key=lambda name: (-len(name), name)))
 
 
-def _turns(character: str) -> bool:
-    return unicodedata.bidirectional(character) in _TURNS
+def _changes_direction(character: str) -> bool:
+    return unicodedata.bidirectional(character) in _BIDI_CLASSES
 
 
 def isolated(text: str, names: tuple[str, ...]) -> Markup:

@@ -14,11 +14,11 @@ from gpu_advisor.evaluation.what_if import Comparison
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import View
 
-Path = tuple[str, ...]
+SettingPath = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class FormField:
     """A number that may be different. `name` is the query's, `path` where it stands in the settings.
 
     `high` is only the slider's end: more can be typed. `present` is None where nothing is set.
@@ -27,7 +27,7 @@ class Field:
     name: str
     label: str
     unit: str
-    path: Path
+    path: SettingPath
     present: float | None
     low: float
     high: float
@@ -42,13 +42,13 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class FieldGroup:
     title: str
-    fields: tuple[Field, ...]
+    fields: tuple[FormField, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RecommendationChange:
     """Advice that stays, with another number."""
 
     now: Recommendation
@@ -56,22 +56,22 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class RecommendationDiff:
     begins: tuple[Recommendation, ...]
     ends: tuple[Recommendation, ...]
-    changes: tuple[Change, ...]
+    changes: tuple[RecommendationChange, ...]
     same: int
 
 
 #: Below `resources`: key, label, unit, the slider's ends and step.
-_GPU: tuple[tuple[str, str, str, float, float, float], ...] = (
+_GPU_FIELDS: tuple[tuple[str, str, str, float, float, float], ...] = (
     ("target_utilization", "target of GPU utilization", "%", 50, 100, 1),
     ("scale_up_threshold", "serving grows above", "%", 10, 100, 1),
     ("scale_down_threshold", "serving shrinks below", "%", 5, 100, 1),
     ("min", "fewest GPUs of a pool", "GPUs", 0, 64, 1),
     ("max", "most GPUs of a pool", "GPUs", 1, 128, 1),
 )
-_REST: tuple[tuple[Path, str, str, float, float, float], ...] = (
+_RESOURCE_FIELDS: tuple[tuple[SettingPath, str, str, float, float, float], ...] = (
     (("memory", "target_usage"), "target of GPU memory", "%", 10, 100, 1),
     (("memory", "tolerance"), "GPU memory, to either side", "points", 0, 50, 1),
     (("cpu", "target_usage"), "target of CPU", "%", 10, 100, 1),
@@ -79,59 +79,59 @@ _REST: tuple[tuple[Path, str, str, float, float, float], ...] = (
 )
 
 
-def groups(settings: Settings, models: Iterable[str]) -> list[Group]:
+def groups(settings: Settings, models: Iterable[str]) -> list[FieldGroup]:
     """The form over these settings. `models` are the GPUs that are here: a price can be tried for each."""
     resources = settings.resources
     targets = [*_limits("gpu", ("resources", "gpu"), resources.gpu)]
-    for path, label, unit, low, high, step in _REST:
+    for path, label, unit, low, high, step in _RESOURCE_FIELDS:
         present = getattr(getattr(resources, path[0]), path[1])
-        targets.append(Field(".".join(path), label, unit, ("resources", *path), present, low, high, step))
-    found = [Group("Targets and limits", tuple(targets))]
+        targets.append(FormField(".".join(path), label, unit, ("resources", *path), present, low, high, step))
+    found = [FieldGroup("Targets and limits", tuple(targets))]
     for number, pool in enumerate(settings.pools):
         path, name = ("pools", pool.name), f"pool{number}"
-        size = Field(
+        size = FormField(
             f"{name}.group", "GPUs of a replica", "GPUs", (*path, "gpus_per_replica"), pool.gpus_per_replica, 1, 16
         )
         limits = _limits(name, (*path, "gpu"), settings.limits(pool))
-        found.append(Group(f"Pool {pool.name}", (*limits, size)))
-    return [*found, Group("Money", tuple(_money(settings, models)))]
+        found.append(FieldGroup(f"Pool {pool.name}", (*limits, size)))
+    return [*found, FieldGroup("Money", tuple(_money(settings, models)))]
 
 
-def _limits(name: str, path: Path, limits: BaseModel) -> Iterator[Field]:
-    for key, label, unit, low, high, step in _GPU:
-        yield Field(f"{name}.{key}", label, unit, (*path, key), getattr(limits, key), low, high, step)
+def _limits(name: str, path: SettingPath, limits: BaseModel) -> Iterator[FormField]:
+    for key, label, unit, low, high, step in _GPU_FIELDS:
+        yield FormField(f"{name}.{key}", label, unit, (*path, key), getattr(limits, key), low, high, step)
 
 
-def _money(settings: Settings, models: Iterable[str]) -> Iterator[Field]:
+def _money(settings: Settings, models: Iterable[str]) -> Iterator[FormField]:
     cost = settings.cost
-    yield Field("budget", "budget", "per hour", ("cost", "budget_per_hour"), cost.budget_per_hour, 0, 200, 0.5)
+    yield FormField("budget", "budget", "per hour", ("cost", "budget_per_hour"), cost.budget_per_hour, 0, 200, 0.5)
     names = sorted({*models, *cost.gpu_price_per_hour} - {""})
     for number, model in enumerate(names):
         path = ("cost", "gpu_price_per_hour", model)
         price = cost.gpu_price_per_hour.get(model)
-        yield Field(f"price{number}", f"price of {model}", "per hour", path, price, 0, 10, 0.05)
+        yield FormField(f"price{number}", f"price of {model}", "per hour", path, price, 0, 10, 0.05)
 
 
-def filled(form: Sequence[Group], given: Mapping[str, str]) -> list[Group]:
+def filled(form: Sequence[FieldGroup], given: Mapping[str, str]) -> list[FieldGroup]:
     """The form as a person sent it back; what is no number is told of at its field."""
-    return [Group(group.title, tuple(_filled(field, given.get(field.name, "")) for field in group.fields))
+    return [FieldGroup(group.title, tuple(_fill_field(field, given.get(field.name, "")) for field in group.fields))
             for group in form]  # fmt: skip
 
 
-def _filled(field: Field, text: str) -> Field:
+def _fill_field(field: FormField, text: str) -> FormField:
     text = text.strip()[:32]
     problem = "" if not text or _number(text) is not None else f"{text!r} is no number: write it as 85 or 0.5"
     return _with(field, text, problem)
 
 
-def _with(field: Field, given: str, problem: str) -> Field:
-    return Field(
+def _with(field: FormField, given: str, problem: str) -> FormField:
+    return FormField(
         field.name, field.label, field.unit, field.path, field.present, field.low, field.high, field.step, given,
         problem,
     )  # fmt: skip
 
 
-def changes(form: Sequence[Group]) -> dict[str, Any]:
+def changes(form: Sequence[FieldGroup]) -> dict[str, Any]:
     """What is different, in the settings' own shape."""
     found: dict[str, Any] = {}
     for field in (field for group in form for field in group.fields):
@@ -153,25 +153,27 @@ def _number(text: str) -> float | None:
     return number if isfinite(number) else None
 
 
-def told(form: Sequence[Group], problems: Sequence[tuple[tuple[str | int, ...], str]]) -> tuple[list[Group], list[str]]:
+def told(
+    form: Sequence[FieldGroup], problems: Sequence[tuple[tuple[str | int, ...], str]]
+) -> tuple[list[FieldGroup], list[str]]:
     """The form with problems at their fields, and those that are of no single field."""
     by_path = dict(problems)
     marked = [
-        Group(group.title, tuple(_with(field, field.given, by_path.pop(field.path, field.problem))
+        FieldGroup(group.title, tuple(_with(field, field.given, by_path.pop(field.path, field.problem))
                                  for field in group.fields))
         for group in form
     ]  # fmt: skip
     return marked, [f"{'.'.join(map(str, path))}: {words}" for path, words in by_path.items()]
 
 
-def difference(found: Comparison) -> Difference:
+def difference(found: Comparison) -> RecommendationDiff:
     now, then = found.advice_now, found.advice_then
     both = [id_ for id_ in then if id_ in now]
     changed = [id_ for id_ in both if now[id_].recommended != then[id_].recommended]
-    return Difference(
+    return RecommendationDiff(
         tuple(each for id_, each in then.items() if id_ not in now),
         tuple(each for id_, each in now.items() if id_ not in then),
-        tuple(Change(now[id_], then[id_]) for id_ in changed),
+        tuple(RecommendationChange(now[id_], then[id_]) for id_ in changed),
         len(both) - len(changed),
     )
 

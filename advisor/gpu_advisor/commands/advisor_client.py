@@ -1,0 +1,124 @@
+"""Whom the one-shot commands ask: an advisor that runs, or a Prometheus once. Both answer with the API's documents."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from urllib.parse import quote, urljoin, urlsplit
+
+import click
+import requests
+
+from gpu_advisor.commands.errors import CommandError
+from gpu_advisor.commands.http_client import DEFAULT_ADVISOR, RESPONSE_TIMEOUT_SECONDS, AdvisorHttpClient, read_token
+
+if TYPE_CHECKING:
+    from gpu_advisor.documents import schema as shapes
+    from gpu_advisor.report.schema import Report
+
+ONE_SHOT_HINT = ", or look once with --prometheus URL or --config FILE"
+REPORT_TIMEOUT_SECONDS = 300.0
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class AdvisorClient(Protocol):
+    """Filters are those of the API's operations, by name."""
+
+    def recommendations(self, filters: Mapping[str, str]) -> shapes.Recommendations: ...
+    def checks(self, filters: Mapping[str, str]) -> shapes.Checks: ...
+    def what_if(self, changes: Mapping[str, Any]) -> shapes.WhatIf: ...
+    def report(self, since_seconds: int) -> Report: ...
+
+
+def options(command: F) -> F:
+    """The options that say whom to ask; they come to the command as `advisor`, `token_file`, `ca_file`, `prometheus`
+    and `config`, for `asked`."""
+    for option in (
+        click.option(
+            "--config", type=click.Path(dir_okay=False, path_type=Path), help="Look once, with these settings."
+        ),
+        click.option("--prometheus", metavar="URL", help="Look once, at this Prometheus; with default settings."),
+        click.option("--ca-file", type=click.Path(dir_okay=False), help="Trust this certificate (PEM)."),
+        click.option(
+            "--token-file", type=click.Path(dir_okay=False, path_type=Path), help="Bearer token for --advisor."
+        ),
+        click.option("--advisor", metavar="URL", help=f"Ask an advisor that runs.  [default: {DEFAULT_ADVISOR}]"),
+    ):
+        command = option(command)
+    return command
+
+
+def asked(
+    advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None
+) -> AdvisorClient:
+    """Raises click.UsageError, ConfigError or CommandError."""
+    if advisor and (prometheus or config):
+        raise click.UsageError("--advisor asks an advisor that runs, with its own settings: leave out the others")
+    if not (prometheus or config):
+        return HttpAdvisor(advisor or DEFAULT_ADVISOR, read_token(token_file), ca_file)
+    from gpu_advisor.commands.one_shot import (
+        OneShotAdvisor,  # it has the whole advisor in it, which takes a second to load
+    )
+    from gpu_advisor.settings import PrometheusSource, Settings, SourceSettings, load
+
+    settings = load(config) if config else Settings()
+    if prometheus:
+        try:
+            source = SourceSettings(prometheus=PrometheusSource(url=prometheus, ca_file=ca_file or ""))
+        except ValueError as error:
+            raise click.BadParameter(
+                f"{prometheus!r} is not a URL as http://127.0.0.1:9090", param_hint="--prometheus"
+            ) from error
+        settings = settings.model_copy(update={"source": source})
+    return OneShotAdvisor(settings)
+
+
+class HttpAdvisor:
+    """An advisor that runs."""
+
+    def __init__(self, url: str, token: str, ca_file: str | None) -> None:
+        self._client = AdvisorHttpClient(url, token, ca_file)
+        self._url = self._client.address
+
+    def recommendations(self, filters: Mapping[str, str]) -> shapes.Recommendations:
+        return cast("shapes.Recommendations", self._fetch_all_pages("recommendations", "recommendations", filters))
+
+    def checks(self, filters: Mapping[str, str]) -> shapes.Checks:
+        return cast("shapes.Checks", self._fetch_all_pages("checks", "checks", filters))
+
+    def what_if(self, changes: Mapping[str, Any]) -> shapes.WhatIf:
+        return cast("shapes.WhatIf", self._fetch("POST", urljoin(self._url, "what-if"), json=dict(changes))[0])
+
+    def report(self, since_seconds: int) -> Report:
+        url = urljoin(self._url, f"report?since_seconds={since_seconds}")
+        return cast("Report", self._fetch("GET", url, seconds=REPORT_TIMEOUT_SECONDS)[0])
+
+    def _fetch_all_pages(self, path: str, what: str, filters: Mapping[str, str]) -> dict[str, Any]:
+        """All pages as one document."""
+        from gpu_advisor.web.api.query_parameters import MOST_PER_PAGE
+
+        query = "&".join(f"{name}={quote(value, safe='')}" for name, value in filters.items())
+        whole, next_page = self._fetch(
+            "GET", urljoin(self._url, f"{path}?per_page={MOST_PER_PAGE}&{query}".rstrip("&"))
+        )
+        while next_page:
+            parts = urlsplit(next_page)  # only where on this server: the token goes nowhere else
+            page, next_page = self._fetch("GET", urljoin(self._url, f"{parts.path.lstrip('/')}?{parts.query}"))
+            whole[what] += page[what]
+        return {**whole, "page": 1, "per_page": max(1, len(whole[what]))}
+
+    def _fetch(
+        self, method: str, url: str, seconds: float = RESPONSE_TIMEOUT_SECONDS, **arguments: Any
+    ) -> tuple[dict[str, Any], str]:
+        """The document, and the path of the next page or empty text."""
+        answer, found = self._client.fetch(method, url, unreachable_hint=ONE_SHOT_HINT, seconds=seconds, **arguments)
+        if not isinstance(found, dict) or answer.status != requests.codes.ok:
+            detail = found.get("detail") if isinstance(found, dict) else None
+            raise CommandError(
+                f"{url} answers {answer.status}: {detail or 'not as an advisor does: is the address right?'}"
+            )
+        next_page = re.search(r'<([^>]+)>; rel="next"', answer.headers.get("Link", ""))
+        return found, next_page[1] if next_page else ""

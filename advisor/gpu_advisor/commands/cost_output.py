@@ -1,0 +1,234 @@
+"""The answer of `gpu-advisor cost`: for people, as JSON, as CSV."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpu_advisor.commands import output
+from gpu_advisor.cost.choice import MILLION
+
+if TYPE_CHECKING:
+    from gpu_advisor.cost.catalogue import Age
+    from gpu_advisor.cost.choice import Candidate, Choice, Work
+
+MAX_ROWS_SHOWN = 10
+
+_COLUMNS = (
+    "provider", "region", "instance_type", "gpu_type", "gpu_count", "gpu_memory_gib", "spot", "price_per_hour",
+    "units_per_second", "throughput_estimated", "throughput_basis", "hours", "cost", "cost_per_unit", "feasible",
+    "failed", "dated", "source",
+)  # fmt: skip
+_CATALOGUE_COLUMNS = (
+    "provider", "region", "instance_type", "gpu_type", "gpu_count", "gpu_memory_gib", "price_per_hour",
+    "spot_price_per_hour", "dated", "source",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CostReport:
+    """What was asked and found; `unit` of work in the singular, `now` what is used now."""
+
+    work: Work
+    unit: str
+    choice: Choice
+    now: Candidate | None
+    stale: tuple[Age, ...]
+
+
+def show(of: CostReport, form: output.Format, everything: bool) -> None:
+    if form == "json":
+        output.show_json(_document(of))
+    elif form == "csv":
+        rows = [_row(each) for each in of.choice.candidates]
+        output.show_csv(_COLUMNS, [[_cell(row[name]) for name in _COLUMNS] for row in rows])
+        _warn_stale_prices(of, err=True)
+    else:
+        _show_table(of, everything)
+
+
+def show_list(of: CostReport, form: output.Format) -> None:
+    """What the catalogue has, by the filters; throughput has no part in it."""
+    found = [each.offer for each in of.choice.candidates if each.only_throughput and not each.spot]
+    rows = [
+        {name: getattr(offer, name) for name in _CATALOGUE_COLUMNS} | {"dated": str(offer.dated)} for offer in found
+    ]
+    if form == "json":
+        output.show_json({"instances": rows, "stale": _stale(of)})
+    elif form == "csv":
+        output.show_csv(_CATALOGUE_COLUMNS, [[_cell(row[name]) for name in _CATALOGUE_COLUMNS] for row in rows])
+        _warn_stale_prices(of, err=True)
+    else:
+        shown = [
+            (o.provider, o.region, o.instance_type, f"{o.gpu_count} x {o.gpu}", _money(o.price_per_hour),
+             _money(o.spot_price_per_hour), str(o.dated))
+            for o in found
+        ]  # fmt: skip
+        head = ("provider", "region", "instance type", "GPUs", "an hour", "spot", "not older than")
+        output.show_table(head, shown, "The catalogue has nothing of these.")
+        _warn_stale_prices(of)
+
+
+def _document(of: CostReport) -> dict[str, Any]:
+    return {
+        "unit": of.unit,
+        "instances": of.work.instances,
+        "amount": of.work.amount,
+        "interruption_ratio": of.work.interruption_ratio if of.work.spot else None,
+        "best": _row(of.choice.best) if of.choice.best else None,
+        "now": _row(of.now) if of.now else None,
+        "saved_ratio": _saving_ratio(of),
+        "stale": _stale(of),
+        "candidates": [_row(each) for each in of.choice.candidates],
+    }
+
+
+def _row(each: Candidate) -> dict[str, Any]:
+    offer = each.offer
+    return {
+        "provider": offer.provider,
+        "region": offer.region,
+        "instance_type": offer.instance_type,
+        "gpu_type": str(offer.gpu),
+        "gpu_count": offer.gpu_count,
+        "gpu_memory_gib": offer.gpu_memory_gib,
+        "spot": each.spot,
+        "price_per_hour": each.price_per_hour,
+        "units_per_second": each.speed.per_second,
+        "throughput_estimated": each.speed.estimated,
+        "throughput_basis": each.speed.basis,
+        "hours": each.hours,
+        "cost": each.cost,
+        "cost_per_unit": each.cost_per_unit,
+        "feasible": each.feasible,
+        "failed": list(each.failed),
+        "dated": str(offer.dated),
+        "source": offer.source,
+    }
+
+
+def _cell(value: object) -> object:
+    return "; ".join(value) if isinstance(value, list) else value
+
+
+def _show_table(of: CostReport, everything: bool) -> None:
+    feasible = of.choice.feasible
+    shown = feasible if everything else feasible[:MAX_ROWS_SHOWN]
+    per = f"per {of.unit}" if of.unit == "GPU hour" else f"per million {of.unit}s"
+    rows = [_cells(each, of.unit, of.work.instances) for each in shown]
+    head = ("instance type", "region", "GPUs", "price", "an hour", _rate_head(of.unit), "hours", "cost", per)
+    output.show_table(head, rows, _no_result_text(of.choice))
+    if len(shown) < len(feasible):
+        click.echo(f"and {len(feasible) - len(shown)} dearer ones (--all)")
+    for line in _notes(of):
+        click.echo(output.one_line(line))
+    failed = [each for each in of.choice.candidates if not each.feasible]
+    if everything:
+        for each in failed:
+            click.echo(output.one_line(f"{_name(each)}: {'; '.join(each.failed)}"))
+    elif failed:
+        reasons = Counter(_failure_category(each.failed[0]) for each in failed)
+        reason_counts = ", ".join(f"{count} {why}" for why, count in reasons.most_common())
+        click.echo(f"Ruled out: {reason_counts} (--all tells of each)")
+    _warn_stale_prices(of)
+
+
+def _cells(each: Candidate, unit: str, instances: int) -> tuple[str, ...]:
+    offer = each.offer
+    scale, seconds = (1.0, 3600) if unit == "GPU hour" else (MILLION, 1)
+    per_second = "-" if each.speed.per_second is None else f"{each.speed.per_second * seconds:.5g}"
+    return (
+        f"{instances} x {offer.instance_type}" if instances > 1 else offer.instance_type, offer.region,
+        f"{offer.gpu_count * instances} x {offer.gpu}", "spot" if each.spot else "on demand",
+        _money(each.price_per_hour), f"~{per_second}" if each.speed.estimated else per_second,
+        "-" if each.hours is None else f"{each.hours:.4g}", _money(each.cost),
+        _money(None if each.cost_per_unit is None else each.cost_per_unit * scale),
+    )  # fmt: skip
+
+
+def _rate_head(unit: str) -> str:
+    return "GPU hours/h" if unit == "GPU hour" else f"{unit}s/s"
+
+
+def _notes(of: CostReport) -> Iterator[str]:
+    """What the numbers rest on."""
+    best, now = of.choice.best, of.now
+    if best is not None:
+        yield f"Cheapest: {_name(best)}. Throughput: {best.speed.basis}"
+    if any(each.speed.estimated for each in of.choice.feasible):
+        yield "~ is guessed by peak TFLOPS and may be wrong by a factor: measure it with gpu-advisor probe"
+    if of.work.spot:
+        yield f"On spot instances {of.work.interruption_ratio:.0%} of the work is done twice (--interruption)"
+    for each in of.choice.candidates if of.work.instance_types else ():
+        if not each.feasible and of.work.names(each.offer):
+            yield f"{_name(each)}: {'; '.join(each.failed)}"
+    if now is not None:
+        name = _name(now)
+        saved = _saving_ratio(of)
+        for why in now.failed:
+            yield f"Now, {name}: {why}"
+        if saved is not None and saved > 0:
+            yield f"Beside {name} now: {saved:.0%} less for the same work"
+        elif saved is not None:
+            yield f"{name}, used now, is as cheap as any that can do the job"
+
+
+def _name(each: Candidate) -> str:
+    return f"{each.offer.instance_type} in {each.offer.region}{', spot' if each.spot else ''}"
+
+
+def _saving_ratio(of: CostReport) -> float | None:
+    """Of what the work costs now, 0..1; None where it cannot be told."""
+    best, now = of.choice.best, of.now
+    if best is None or now is None or now.cost_per_unit is None or best.cost_per_unit is None:
+        return None
+    return 1 - best.cost_per_unit / now.cost_per_unit
+
+
+def _no_result_text(choice: Choice) -> str:
+    if choice.cannot_tell:
+        count = sum(each.only_throughput for each in choice.candidates)
+        return (
+            f"Cannot tell: {count} could do the job, but how fast is not known. Give --rate or --profile for them, or "
+            "--estimate-throughput."
+        )
+    return "Nothing can do the job as asked: let a filter, budget or deadline give; --all tells what each failed on."
+
+
+def _failure_category(reason: str) -> str:
+    """Reasons of one sort under one name."""
+    for start, name in (
+        ("retired", "retired"), ("provider", "of other providers"), ("region", "in other regions"),
+        ("not among", "of other types"), ("GPU", "with other GPUs"), ("spot price", "without a spot price"),
+        ("takes", "too late"), ("costs", "above the budget"), ("throughput", "of unknown throughput"),
+    ):  # fmt: skip
+        if reason.startswith(start):
+            return name
+    return "with too little memory" if "GiB a GPU" in reason else "with too few or too many GPUs"
+
+
+def _stale(of: CostReport) -> list[dict[str, Any]]:
+    return [{"provider": age.provider, "oldest": str(age.oldest), "age_days": age.days} for age in of.stale]
+
+
+def _warn_stale_prices(of: CostReport, err: bool = False) -> None:
+    past = [f"{age.provider} {age.oldest} ({age.days} days)" for age in of.stale if age.days >= 0]
+    if past:
+        click.echo(
+            f"Old prices: {', '.join(past)}. Look them up anew: --refresh-from, or your own with --catalogue", err=err
+        )
+    for age in of.stale:
+        if age.days < 0:
+            click.echo(
+                f"Prices of {age.provider} are dated {age.oldest}, which is yet to come: see to the date", err=err
+            )
+
+
+def _money(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.2f}" if value >= 1 else f"{value:.3g}"

@@ -1,0 +1,76 @@
+"""What `watch` and `top` share: a view that renews itself on a terminal, and lines in a pipe."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+T = TypeVar("T")
+
+
+def run(
+    look: Callable[[], T],
+    render: Callable[[T, str], RenderableType],
+    lines: Callable[[T | None, T], Iterable[str]],
+    interval_seconds: float,
+) -> None:
+    """Look again and again until Ctrl-C or SIGTERM. `render` draws what was seen for a terminal, with the trouble of
+    the last look or empty text; `lines` tells in a pipe what is new since the look before.
+
+    What fails at first is raised; later it is said, and the last good look stays.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the terminal is left as it was
+    try:
+        state = look()
+        if sys.stdout.isatty():
+            _on_terminal(state, look, render, interval_seconds)
+        else:
+            _in_pipe(state, look, lines, interval_seconds)
+    except KeyboardInterrupt:
+        return
+
+
+def _on_terminal(
+    state: T, look: Callable[[], T], render: Callable[[T, str], RenderableType], interval_seconds: float
+) -> None:
+    from rich.live import Live
+
+    live = Live(render(state, ""), screen=True, auto_refresh=False)
+    try:  # not by `with`: what ends the first drawing would leave the terminal as it is then
+        live.start()
+        while True:
+            live.refresh()
+            time.sleep(interval_seconds)
+            try:
+                state, error_text = look(), ""
+            except click.ClickException as error:
+                error_text = error.message
+            live.update(render(state, error_text))
+    finally:
+        live.stop()
+
+
+def _in_pipe(
+    state: T, look: Callable[[], T], lines: Callable[[T | None, T], Iterable[str]], interval_seconds: float
+) -> None:
+    before, error_text = None, ""
+    while True:
+        for line in lines(before, state):
+            click.echo(line)
+        sys.stdout.flush()
+        time.sleep(interval_seconds)
+        before = state
+        try:
+            state, error_text = look(), ""
+        except click.ClickException as error:
+            if error.message != error_text:  # once, not at each look
+                click.echo(f"gpu-advisor: {error.message}", err=True)
+            error_text = error.message

@@ -1,0 +1,172 @@
+"""One node at one time, from its exporter's page: GPUs, who uses them, and the host. Pure.
+
+What is counted is told as a share of the time between two pages; what is missing from a page is None, never zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExporterScrape:
+    """Samples by family name and labels, and when they were read (seconds, of any clock that goes on)."""
+
+    at: float
+    samples: Mapping[str, Mapping[Labels, float]]
+
+    def of(self, name: str) -> Mapping[Labels, float]:
+        return self.samples.get(name, {})
+
+    def by_gpu(self, name: str) -> dict[str, float]:
+        return {dict(labels)["uuid"]: value for labels, value in self.of(name).items() if "uuid" in dict(labels)}
+
+    def one(self, name: str) -> float | None:
+        return next(iter(self.of(name).values()), None)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSnapshot:
+    """`utilization` is the mean since the page before, or the driver's own last sampling without one."""
+
+    uuid: str
+    index: str
+    name: str
+    up: bool
+    why_down: str
+    utilization_ratio: float | None
+    memory_used_bytes: float | None
+    memory_total_bytes: float | None
+    power_watts: float | None
+    power_limit_watts: float | None
+    temperature_celsius: float | None
+    processes: int | None
+    held_back_by: tuple[str, ...]
+    owners: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostSnapshot:
+    cpu_ratio: float | None
+    cores: int | None
+    load1: float | None
+    memory_used_bytes: float | None
+    memory_total_bytes: float | None
+    disk_busy_ratio: float | None
+    receive_bytes_per_second: float | None
+    transmit_bytes_per_second: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSnapshot:
+    name: str
+    simulated: bool
+    drivers: Mapping[str, str]
+    gpus: tuple[GpuSnapshot, ...]
+    host: HostSnapshot
+    silent: tuple[str, ...] = field(default=())  # collectors whose last reading failed
+
+
+def node(now: ExporterScrape, before: ExporterScrape | None = None) -> NodeSnapshot:
+    """The node as two pages tell of it."""
+    name = next((dict(labels).get("nodename", "") for labels in now.of("node_uname_info")), "")
+    gpus = tuple(sorted(_gpus(now, before), key=lambda gpu: (gpu.index.zfill(6), gpu.uuid)))
+    drivers = {dict(labels).get("driver", ""): dict(labels).get("state", "")
+               for labels in now.of("gpu_exporter_driver_info")}  # fmt: skip
+    failed = tuple(
+        sorted(
+            dict(labels).get("collector", "")
+            for labels, value in now.of("gpu_exporter_collector_success").items()
+            if value == 0
+        )
+    )
+    return NodeSnapshot(name, bool(now.of("gpu_exporter_simulated_info")), drivers, gpus, _host(now, before), failed)
+
+
+def _gpus(now: ExporterScrape, before: ExporterScrape | None) -> Iterable[GpuSnapshot]:
+    up, gauge = now.by_gpu("gpu_up"), now.by_gpu("gpu_utilization_ratio")
+    used, total = now.by_gpu("gpu_memory_used_bytes"), now.by_gpu("gpu_memory_total_bytes")
+    power, limit = now.by_gpu("gpu_power_watts"), now.by_gpu("gpu_power_limit_watts")
+    temperature, processes = now.by_gpu("gpu_temperature_celsius"), now.by_gpu("gpu_processes")
+    reasons = {dict(labels).get("uuid"): dict(labels).get("reason", "") for labels in now.of("gpu_down_info")}
+    busy = _utilization(now, before)
+    for labels in now.of("gpu_info"):
+        each = dict(labels)
+        uuid = each.get("uuid", "")
+        count = processes.get(uuid)
+        yield GpuSnapshot(
+            uuid, each.get("index", ""), each.get("name", ""), up.get(uuid) == 1, reasons.get(uuid, ""),
+            busy.get(uuid, gauge.get(uuid)), used.get(uuid), total.get(uuid), power.get(uuid), limit.get(uuid),
+            temperature.get(uuid), None if count is None else int(count), _throttle_reasons(now, uuid), _owners(now, uuid),
+        )  # fmt: skip
+
+
+def _utilization(now: ExporterScrape, before: ExporterScrape | None) -> dict[str, float]:
+    """Busy time of the time observed between the pages; not for a GPU whose counters began anew."""
+    if before is None:
+        return {}
+    busy, observed = (_increase(now.by_gpu(name), before.by_gpu(name))
+                      for name in ("gpu_busy_seconds_total", "gpu_observed_seconds_total"))  # fmt: skip
+    return {uuid: min(1.0, busy[uuid] / seen) for uuid, seen in observed.items() if seen > 0 and uuid in busy}
+
+
+def _increase(now: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
+    return {key: value - before[key] for key, value in now.items() if key in before and value >= before[key]}
+
+
+def _throttle_reasons(page: ExporterScrape, uuid: str) -> tuple[str, ...]:
+    active = page.of("gpu_throttle_active").items()
+    found = (dict(labels) for labels, value in active if value == 1)
+    return tuple(sorted(each.get("reason", "") for each in found if each.get("uuid") == uuid))
+
+
+def _owners(page: ExporterScrape, uuid: str) -> tuple[str, ...]:
+    """Each by the name that says most: its pod, unit, container or user, and the training job."""
+    found: dict[str, None] = {}
+    for labels in page.of("gpu_owner_info"):
+        each = dict(labels)
+        if each.get("uuid") == uuid:
+            pod = "/".join(filter(None, (each.get("owner_namespace"), each.get("owner_pod"))))
+            names = (pod, each.get("owner_unit"), each.get("owner_container"), each.get("owner_user"))
+            job = each.get("training_job")
+            told = (next(filter(None, names), ""), f"job {job}" if job else "")
+            found[", ".join(filter(None, told)) or each.get("owner_kind", "")] = None
+    return tuple(found)
+
+
+def _host(now: ExporterScrape, before: ExporterScrape | None) -> HostSnapshot:
+    total, available = now.one("node_memory_MemTotal_bytes"), now.one("node_memory_MemAvailable_bytes")
+    cores = {dict(labels).get("cpu") for labels in now.of("node_cpu_seconds_total")}
+    disks = _rates(now, before, "node_disk_io_time_seconds_total")
+    received, sent = (
+        [rate for labels, rate in _rates(now, before, f"node_network_{way}_bytes_total").items()
+         if dict(labels).get("device") != "lo"]
+        for way in ("receive", "transmit")
+    )  # fmt: skip
+    return HostSnapshot(
+        _cpu(now, before), len(cores) or None, now.one("node_load1"),
+        None if total is None or available is None else total - available, total,
+        min(1.0, max(disks.values())) if disks else None, sum(received) if received else None,
+        sum(sent) if sent else None,
+    )  # fmt: skip
+
+
+def _cpu(now: ExporterScrape, before: ExporterScrape | None) -> float | None:
+    grown = _rates(now, before, "node_cpu_seconds_total")
+    whole = sum(grown.values())
+    idle = sum(rate for labels, rate in grown.items() if dict(labels).get("mode") in ("idle", "iowait"))
+    return None if whole <= 0 else 1 - idle / whole
+
+
+def _rates(now: ExporterScrape, before: ExporterScrape | None, name: str) -> dict[Labels, float]:
+    if before is None or now.at <= before.at:
+        return {}
+    former = before.of(name)
+    return {
+        labels: (value - former[labels]) / (now.at - before.at)
+        for labels, value in now.of(name).items()
+        if labels in former and value >= former[labels]
+    }

@@ -1,0 +1,94 @@
+"""One look at a Prometheus or at an advisor's own source, by the code that a running advisor has."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from gpu_advisor.commands.errors import CommandError
+from gpu_advisor.documents import schema as shapes
+from gpu_advisor.documents import serialize
+from gpu_advisor.evaluation.what_if import WhatIfError, changed, compare
+from gpu_advisor.observation.evaluate import evaluate
+from gpu_advisor.report.schema import Report
+from gpu_advisor.runtime.wiring import one_shot_source
+from gpu_advisor.settings import ConfigError, Settings, SourceSettings
+from gpu_advisor.sources.base import SourceError
+from gpu_advisor.sources.prometheus.remembered import RememberedRanges
+from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
+from gpu_advisor.web.api import query_filters
+from gpu_advisor.web.api.operations import OPERATIONS
+from gpu_advisor.web.api.problem_details import Problem
+from gpu_advisor.web.api.query_parameters import read
+
+HISTORY_QUERY_TIMEOUT_SECONDS = 60.0
+
+
+class OneShotAdvisor:
+    """An Asked. What it says is given since now."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        source, self._now = one_shot_source(settings), round(time.time(), 3)
+        now = self._now
+        try:
+            evaluation = evaluate(source, settings, now)
+        except SourceError as error:
+            raise CommandError(f"{source.address}: {error}") from error
+        finally:
+            source.close()
+        issued = tuple(
+            PublishedRecommendation(each.id(settings.cluster), now, each) for each in evaluation.recommendations
+        )
+        state = SourceStatus(source.name, source.address, True, last_success=now)
+        self._view = View(settings.cluster, state, evaluation, issued)
+
+    def recommendations(self, filters: Mapping[str, str]) -> shapes.Recommendations:
+        found = query_filters.recommendations(self._view, _parse_filters("recommendations", filters))
+        return serialize.recommendations(self._view, found, 1, max(1, len(found)))
+
+    def checks(self, filters: Mapping[str, str]) -> shapes.Checks:
+        found = query_filters.checks(self._view, _parse_filters("checks", filters))
+        return serialize.checks(self._view, found, 1, max(1, len(found)))
+
+    def what_if(self, changes: Mapping[str, Any]) -> shapes.WhatIf:
+        if self._view.evaluation is None:  # cannot be: there is no view without one
+            raise ConfigError("nothing is known")
+        try:
+            other = changed(self._settings, changes)
+        except WhatIfError as error:
+            raise CommandError(str(error)) from error
+        return serialize.what_if(self._view, compare(self._view.evaluation, self._settings, other))
+
+    def report(self, since_seconds: int) -> Report:
+        from gpu_advisor.report.generate import make
+
+        source = one_shot_source(_with_history_timeout(self._settings))
+        ask = source.of.range if isinstance(source, RememberedRanges) else source.range  # asked once, in few queries
+        try:
+            return make(ask, self._view, self._settings, since_seconds, self._now, has_ledger=False)
+        except SourceError as error:
+            raise CommandError(f"{source.address}: {error}") from error
+        finally:
+            source.close()
+
+
+def _with_history_timeout(settings: Settings) -> Settings:
+    """A query over weeks may take longer than one of an evaluation."""
+    prometheus = settings.source.prometheus
+    if prometheus is None:
+        return settings
+    patient = prometheus.model_copy(
+        update={"timeout_seconds": max(prometheus.timeout_seconds, HISTORY_QUERY_TIMEOUT_SECONDS)}
+    )
+    return settings.model_copy(update={"source": SourceSettings(prometheus=patient)})
+
+
+def _parse_filters(operation: str, filters: Mapping[str, str]) -> dict[str, Any]:
+    from werkzeug.datastructures import MultiDict
+
+    try:
+        return read(MultiDict(filters), OPERATIONS[operation].parameters)
+    except Problem as problem:
+        raise CommandError(problem.detail) from problem

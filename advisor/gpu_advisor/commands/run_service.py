@@ -1,0 +1,51 @@
+"""Running an advisor until a signal: what `up` and `serve` share."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+import click
+
+from gpu_advisor.runtime.wiring import RunningAdvisor, StartupError, build
+from gpu_advisor.settings import ConfigError, Settings
+from gpu_advisor.settings.addresses import AddressError
+from gpu_advisor.sources.embedded.history import History
+from gpu_advisor.web.server import WebServer
+
+
+def run(
+    settings: Settings,
+    fill_history: Callable[[History], None] | None = None,
+    extra_output: str | None = None,
+    is_alive: Callable[[], bool] = lambda: True,
+) -> None:
+    """Run until a signal, or until what it depends on is gone. Raises StartupError, ConfigError or AddressError."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    advisor: RunningAdvisor = build(settings, fill_history)
+    try:
+        server = WebServer(advisor.service, settings.web.listen_address, advisor.gpus)
+    except (AddressError, ConfigError):
+        advisor.close()
+        raise
+    try:
+        advisor.service.start()
+        server.start()
+        click.echo(f"page      {server.url}/")
+        click.echo(f"advice    {server.url}/recommendations")
+        click.echo("\n".join(filter(None, [extra_output, "Ctrl-C stops all."])))
+        while not stop.wait(0.5):
+            if not is_alive():
+                raise StartupError("the exporter ended by itself: run gpu-exporter alone to see why")
+    finally:
+        server.stop()
+        advisor.close()
+
+
+def log_to_stderr() -> None:
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)

@@ -1,0 +1,252 @@
+"""The shapes of the API's documents: handlers are type-checked against them, the OpenAPI document is made of them.
+
+Ratios are 0..1, times are RFC 3339 in UTC, and what is not known is null, never zero.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from typing_extensions import NotRequired, TypedDict
+
+from gpu_advisor.evaluation.recommendation import Confidence, ScopeKind, Severity
+
+Rfc3339Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Status = Literal["met", "missed", "unknown"]
+
+
+class Scope(TypedDict):
+    kind: ScopeKind
+    name: Annotated[str, Field(description="what never changes, as a uuid")]
+    label: Annotated[str, Field(description="what people call it")]
+
+
+class Evidence(TypedDict):
+    signal: str
+    about: str
+    statistic: str
+    window_seconds: int | None
+    value: float | None
+    unit: str
+    threshold: float | None
+    samples: int | None
+    coverage_ratio: float | None
+    promql: Annotated[str | None, Field(description="pinned to the time of the evaluation: gives the same value again")]
+
+
+class Projection(TypedDict):
+    utilization_ratio: float | None
+    memory_ratio: float | None
+    throughput_ratio: float | None
+    cost_change_per_hour: float | None
+
+
+class Alternative(TypedDict):
+    action: str
+    why_not: str
+
+
+class Snooze(TypedDict):
+    reason: str
+    made: Rfc3339Time
+    until: Rfc3339Time
+
+
+class Recommendation(TypedDict):
+    id: Annotated[str, Field(description="a hash of who and what, never of values")]
+    kind: str
+    direction: Literal["up", "down", "change"]
+    scope: Scope
+    severity: Severity
+    summary: str
+    current: float
+    recommended: float
+    unit: str
+    diagnosis: str
+    explanation: str
+    confidence: Confidence
+    since: Rfc3339Time
+    held: Annotated[bool, Field(description="concluded before; the data that would confirm or end it is missing now")]
+    snoozed: Annotated[Snooze | None, Field(description="no alert is sent until then")]
+    projection: Projection
+    evidence: list[Evidence]
+    rejected: list[Alternative]
+    apply: list[str]
+    runbook: str
+    gpus: list[str]
+    nodes: list[str]
+
+
+class Abstention(TypedDict):
+    reason: str
+    subject: str
+    scope: Scope
+    message: str
+
+
+class Check(TypedDict):
+    item: str
+    title: str
+    scope: Scope
+    status: Status
+    severity: Severity
+    value: float | None
+    low: float | None
+    high: float | None
+    missed_by: float | None
+    reason: str | None
+    message: str
+    evidence: list[Evidence]
+
+
+class Pool(TypedDict):
+    name: str
+    kind: str
+    capacity_gpus: int
+    allocated_gpus: int | None
+    busy_gpus: float | None
+    gpus_per_replica: int
+    replicas: int
+    desired_replicas: Annotated[int | None, Field(description="null while the advisor abstains, or does not size it")]
+
+
+class Source(TypedDict):
+    name: str
+    address: str
+    up: bool
+    error: str | None
+    message: str
+    last_success: Rfc3339Time | None
+
+
+class Header(TypedDict):
+    """What every answer begins with: of when it is, and whether it can be believed."""
+
+    cluster: str
+    at: Rfc3339Time | None
+    stale: Annotated[bool, Field(description="the last good answer, while the data source does not answer")]
+    simulated: bool | None
+    source: Source
+
+
+class Page(Header):
+    total: int
+    page: int
+    per_page: int
+
+
+class Checklist(TypedDict):
+    counts: dict[Status, int]
+    items: list[Check]
+
+
+class Recommendations(Page):
+    recommendations: list[Recommendation]
+    abstentions: Annotated[list[Abstention], Field(description="the first of them; GET /abstentions has all")]
+    abstentions_total: int
+    pools: list[Pool]
+    checks: Checklist
+
+
+class RecommendationDetail(Header):
+    recommendation: Recommendation
+
+
+class Checks(Page):
+    checks: list[Check]
+    abstentions: Annotated[list[Abstention], Field(description="the first of them; GET /abstentions has all")]
+    abstentions_total: int
+
+
+class Abstentions(Page):
+    abstentions: list[Abstention]
+
+
+class Outcome(TypedDict):
+    """What became of a recommendation."""
+
+    id: str
+    kind: str
+    scope: Scope
+    unit: str
+    current: float
+    recommended: float
+    observed: Annotated[float | None, Field(description="the size there when the advice ended; null: not about a size")]
+    result: Literal["applied", "partly_applied", "not_applied", "cause_gone"]
+    given: Rfc3339Time
+    ended: Rfc3339Time
+    judged: Rfc3339Time
+    utilization_before_ratio: float | None
+    utilization_projected_ratio: float | None
+    utilization_after_ratio: float | None
+    improved: bool | None
+    projection_error_ratio: Annotated[float | None, Field(description="observed less projected utilization")]
+
+
+class Outcomes(Page):
+    outcomes: list[Outcome]
+
+
+class RecommendationSummary(TypedDict):
+    """A recommendation without its evidence."""
+
+    id: str
+    kind: str
+    scope: Scope
+    severity: Severity
+    summary: str
+    current: float
+    recommended: float
+    unit: str
+    diagnosis: str
+    confidence: Confidence
+    projection: Projection
+    apply: list[str]
+
+
+class ChangedRecommendation(TypedDict):
+    id: str
+    recommended_now: float
+    recommended_then: float
+
+
+class Difference(TypedDict):
+    begins: Annotated[list[str], Field(description="ids of recommendations that would be given")]
+    ends: Annotated[list[str], Field(description="ids of recommendations that would not be given")]
+    changes: list[ChangedRecommendation]
+
+
+class WhatIfPool(TypedDict):
+    name: str
+    sized: Annotated[bool, Field(description="whether its number of replicas is decided at all: it serves")]
+    replicas: int
+    desired_now: int | None
+    desired_then: int | None
+    cannot_tell: Annotated[str, Field(description="why there would be no desired number; empty if there would be one")]
+
+
+class WhatIf(Header):
+    now: list[RecommendationSummary]
+    then: list[RecommendationSummary]
+    difference: Difference
+    pools: list[WhatIfPool]
+    checks_now: dict[Status, int]
+    checks_then: dict[Status, int]
+    items_then: Annotated[list[Check], Field(description="of fleet and pools; of nodes where there are not too many")]
+
+
+class FieldError(TypedDict):
+    pointer: Annotated[str, Field(description="RFC 6901, into the body that was sent")]
+    detail: str
+
+
+class Problem(TypedDict):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: Annotated[str, Field(description="what is wrong, and the mend")]
+    errors: NotRequired[list[FieldError]]
+    reasons: NotRequired[Annotated[list[str], Field(description="what each node failed on, where GPUs were asked for")]]

@@ -1,0 +1,321 @@
+"""The view as plain data of the shapes in shapes.py: what the API, the command line and the page's scripts see."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import TypeVar
+
+from gpu_advisor.documents import schema
+from gpu_advisor.evaluation.checks import FLEET
+from gpu_advisor.evaluation.engine import Evaluation, PoolState
+from gpu_advisor.evaluation.recommendation import Abstention, Check, Evidence, Projection, Reason, Recommendation, Scope
+from gpu_advisor.evaluation.what_if import Comparison
+from gpu_advisor.state.active import Snooze
+from gpu_advisor.state.outcomes import Outcome
+from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
+
+T = TypeVar("T")
+
+#: What frames recommendations and checks is part of each page up to so many nodes, pools or abstentions; beyond it,
+#: /checks and /abstentions have the whole.
+MAX_SUMMARY_ITEMS = 64
+
+
+def moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def timestamp(seconds: float | None) -> str | None:
+    return None if seconds is None else moment(seconds)
+
+
+def scope(of: Scope) -> schema.Scope:
+    return {"kind": of.kind, "name": of.name, "label": str(of)}
+
+
+def evidence(of: Evidence) -> schema.Evidence:
+    return {
+        "signal": of.signal,
+        "about": of.about,
+        "statistic": of.statistic,
+        "window_seconds": of.window_seconds,
+        "value": of.value,
+        "unit": of.unit,
+        "threshold": of.threshold,
+        "samples": of.samples,
+        "coverage_ratio": of.coverage,
+        "promql": of.promql,
+    }
+
+
+def projection(of: Projection) -> schema.Projection:
+    return {
+        "utilization_ratio": of.utilization_ratio,
+        "memory_ratio": of.memory_ratio,
+        "throughput_ratio": of.throughput_ratio,
+        "cost_change_per_hour": of.cost_change_per_hour,
+    }
+
+
+def snooze(of: Snooze) -> schema.Snooze:
+    return {"reason": of.reason, "made": moment(of.made), "until": moment(of.until)}
+
+
+def recommendation(issued: PublishedRecommendation) -> schema.Recommendation:
+    of = issued.recommendation
+    return {
+        "id": issued.id,
+        "kind": of.kind,
+        "direction": of.direction,
+        "scope": scope(of.scope),
+        "severity": of.severity,
+        "summary": of.summary,
+        "current": of.current,
+        "recommended": of.recommended,
+        "unit": of.unit,
+        "diagnosis": of.diagnosis,
+        "explanation": of.explanation,
+        "confidence": of.confidence,
+        "since": moment(issued.since),
+        "held": issued.held,
+        "snoozed": snooze(issued.snoozed) if issued.snoozed else None,
+        "projection": projection(of.projection),
+        "evidence": [evidence(each) for each in of.evidence],
+        "rejected": [{"action": each.action, "why_not": each.why_not} for each in of.rejected],
+        "apply": list(of.apply),
+        "runbook": issued.runbook,
+        "gpus": list(of.gpus),
+        "nodes": list(of.nodes),
+    }
+
+
+def abstention(of: Abstention) -> schema.Abstention:
+    return {"reason": of.reason.value, "subject": of.subject, "scope": scope(of.scope), "message": of.message}
+
+
+def check(of: Check) -> schema.Check:
+    return {
+        "item": of.item,
+        "title": of.title,
+        "scope": scope(of.scope),
+        "status": of.status.value,
+        "severity": of.severity,
+        "value": of.value,
+        "low": of.low,
+        "high": of.high,
+        "missed_by": of.missed_by,
+        "reason": of.reason.value if of.reason else None,
+        "message": of.message,
+        "evidence": [evidence(each) for each in of.evidence],
+    }
+
+
+def pool(state: PoolState, desired: int | None) -> schema.Pool:
+    settings, numbers = state.pool.settings, state.numbers
+    return {
+        "name": settings.name,
+        "kind": settings.kind,
+        "capacity_gpus": numbers.capacity,
+        "allocated_gpus": numbers.allocated,
+        "busy_gpus": numbers.busy,
+        "gpus_per_replica": settings.gpus_per_replica,
+        "replicas": len(state.pool.gpus) // settings.gpus_per_replica,
+        "desired_replicas": desired,
+    }
+
+
+def pools(view: View) -> list[schema.Pool]:
+    """Nothing scales by an old answer: while it is stale, no number is desired."""
+    if view.evaluation is None:
+        return []
+    desired = {} if view.stale else dict(view.evaluation.desired_replicas)
+    return [pool(state, desired.get(state.pool.settings.name)) for state in view.evaluation.pools]
+
+
+def source(of: SourceStatus) -> schema.Source:
+    return {
+        "name": of.name,
+        "address": of.address,
+        "up": of.up,
+        "error": of.error or None,
+        "message": of.message,
+        "last_success": timestamp(of.last_success),
+    }
+
+
+def header(view: View) -> schema.Header:
+    """What every answer begins with: of when it is, and whether it can be believed."""
+    evaluation = view.evaluation
+    return {
+        "cluster": view.cluster,
+        "at": timestamp(evaluation.at) if evaluation else None,
+        "stale": view.stale,
+        "simulated": evaluation.facts.simulated if evaluation else None,
+        "source": source(view.source),
+    }
+
+
+def recommendations(
+    view: View, selection: Sequence[PublishedRecommendation], page: int, per_page: int
+) -> schema.Recommendations:
+    """One page of the chosen recommendations, and what frames them."""
+    return {
+        **header(view),
+        "total": len(selection),
+        "page": page,
+        "per_page": per_page,
+        "recommendations": [recommendation(each) for each in page_slice(selection, page, per_page)],
+        "abstentions": [abstention(each) for each in abstentions(view)[:MAX_SUMMARY_ITEMS]],
+        "abstentions_total": len(abstentions(view)),
+        "pools": pools(view),
+        "checks": {
+            "counts": counts(view.evaluation),
+            "items": [check(each) for each in _summary_checks(view.evaluation)],
+        },
+    }
+
+
+def checks(view: View, selection: Sequence[Check], page: int, per_page: int) -> schema.Checks:
+    return {
+        **header(view),
+        "total": len(selection),
+        "page": page,
+        "per_page": per_page,
+        "checks": [check(each) for each in page_slice(selection, page, per_page)],
+        "abstentions": [abstention(each) for each in abstentions(view)[:MAX_SUMMARY_ITEMS]],
+        "abstentions_total": len(abstentions(view)),
+    }
+
+
+def all_abstentions(view: View, selection: Sequence[Abstention], page: int, per_page: int) -> schema.Abstentions:
+    return {
+        **header(view),
+        "total": len(selection),
+        "page": page,
+        "per_page": per_page,
+        "abstentions": [abstention(each) for each in page_slice(selection, page, per_page)],
+    }
+
+
+def outcomes(view: View, selection: Sequence[Outcome], page: int, per_page: int) -> schema.Outcomes:
+    return {
+        **header(view),
+        "total": len(selection),
+        "page": page,
+        "per_page": per_page,
+        "outcomes": [outcome(each) for each in page_slice(selection, page, per_page)],
+    }
+
+
+def outcome(of: Outcome) -> schema.Outcome:
+    tracked = of.closed.promise
+    return {
+        "id": tracked.id,
+        "kind": tracked.kind,
+        "scope": scope(tracked.scope),
+        "unit": tracked.unit,
+        "current": tracked.current,
+        "recommended": tracked.recommended,
+        "observed": of.closed.size,
+        "result": of.result.value,
+        "given": moment(tracked.given),
+        "ended": moment(of.closed.at),
+        "judged": moment(of.judged),
+        "utilization_before_ratio": tracked.utilization_ratio,
+        "utilization_projected_ratio": tracked.projected_ratio,
+        "utilization_after_ratio": of.utilization_ratio,
+        "improved": of.improved,
+        "projection_error_ratio": of.error_ratio,
+    }
+
+
+def brief(id_: str, of: Recommendation) -> schema.RecommendationSummary:
+    return {
+        "id": id_,
+        "kind": of.kind,
+        "scope": scope(of.scope),
+        "severity": of.severity,
+        "summary": of.summary,
+        "current": of.current,
+        "recommended": of.recommended,
+        "unit": of.unit,
+        "diagnosis": of.diagnosis,
+        "confidence": of.confidence,
+        "projection": projection(of.projection),
+        "apply": list(of.apply),
+    }
+
+
+def what_if(view: View, found: Comparison) -> schema.WhatIf:
+    now, then = found.advice_now, found.advice_then
+    both = [id_ for id_ in then if id_ in now]
+    return {
+        **header(view),
+        "now": [brief(id_, each) for id_, each in now.items()],
+        "then": [brief(id_, each) for id_, each in then.items()],
+        "difference": {
+            "begins": [id_ for id_ in then if id_ not in now],
+            "ends": [id_ for id_ in now if id_ not in then],
+            "changes": [
+                {"id": id_, "recommended_now": now[id_].recommended, "recommended_then": then[id_].recommended}
+                for id_ in both
+                if now[id_].recommended != then[id_].recommended
+            ],
+        },
+        "pools": _what_if_pools(found),
+        "checks_now": counts(found.now),
+        "checks_then": counts(found.then),
+        "items_then": [check(each) for each in _summary_checks(found.then)],
+    }
+
+
+def _what_if_pools(found: Comparison) -> list[schema.WhatIfPool]:
+    now, then = dict(found.now.desired_replicas), dict(found.then.desired_replicas)
+    return [
+        {
+            "name": state.pool.settings.name,
+            "sized": state.pool.settings.kind == "serving",
+            "replicas": len(state.pool.gpus) // state.pool.settings.gpus_per_replica,
+            "desired_now": now.get(state.pool.settings.name),
+            "desired_then": then.get(state.pool.settings.name),
+            "cannot_tell": "" if state.pool.settings.name in then else unsized_reason(found.then, state),
+        }
+        for state in found.then.pools
+    ]
+
+
+def unsized_reason(evaluation: Evaluation, state: PoolState) -> str:
+    """Why there is no desired number of replicas for a pool."""
+    if state.pool.settings.kind != "serving":
+        return f"a pool of kind {state.pool.settings.kind} is not sized: only serving pools are"
+    messages = [
+        f"{each.reason.value}: {each.message}" for each in evaluation.abstentions if each.scope == state.pool.scope
+    ]
+    return messages[0] if messages else "no GPU is in this pool"
+
+
+def page_slice(found: Sequence[T], page: int, per_page: int) -> Sequence[T]:
+    return found[(page - 1) * per_page : page * per_page]
+
+
+def counts(evaluation: Evaluation | None) -> dict[schema.Status, int]:
+    return dict(Counter(each.status.value for each in evaluation.checks)) if evaluation else {}
+
+
+def abstentions(view: View) -> tuple[Abstention, ...]:
+    """Those of the evaluation, and the source's own."""
+    messages = view.evaluation.abstentions if view.evaluation else ()
+    if view.source.up:
+        return messages
+    reason = Reason.STALE if view.evaluation else Reason.NO_DATA
+    return (Abstention(reason, "source", FLEET, view.source.message), *messages)
+
+
+def _summary_checks(evaluation: Evaluation | None) -> list[Check]:
+    if evaluation is None:
+        return []
+    sizes = Counter((each.scope.kind, each.item) for each in evaluation.checks)
+    large = {kind for (kind, _), count in sizes.items() if count > MAX_SUMMARY_ITEMS}
+    return [each for each in evaluation.checks if each.scope.kind != "gpu" and each.scope.kind not in large]

@@ -1,0 +1,177 @@
+"""The past of a period and what the advisor says now -> one report, as plain data. Pure.
+
+All renderings are made of this document, so they cannot tell different numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import fsum
+
+from gpu_advisor.documents import savings
+from gpu_advisor.documents import schema as shapes
+from gpu_advisor.documents import serialize as document
+from gpu_advisor.documents.serialize import moment
+from gpu_advisor.evaluation import checks
+from gpu_advisor.evaluation.facts import Gpu
+from gpu_advisor.evaluation.pools import Pool, assign
+from gpu_advisor.report import promql_queries, series, usage
+from gpu_advisor.report.history_reader import Past, Steps
+from gpu_advisor.report.schema import Band, GpuHours, Group, Model, Money, Period, Report, Targets, Trends
+from gpu_advisor.settings import PoolSettings, Settings
+from gpu_advisor.state.view import View
+
+_CPU_BAND = next(item for item in checks.NODE_ITEMS if item.name == "cpu").signals[0][1]
+
+#: Recommendations and outcomes in a report; /recommendations and /outcomes have all.
+MAX_LISTED = 100
+
+
+def report(past: Past, view: View, settings: Settings, has_ledger: bool = True) -> Report:
+    """`has_ledger`: whether the view is of an advisor that keeps a ledger; one look knows nothing of outcomes."""
+    of_each = {gpu: usage.hours(past, gpu) for gpu in past.gpus}
+    pools = [pool for pool in assign(past.gpus, settings.pools) if pool.gpus]
+    prices = settings.cost.gpu_price_per_hour
+    valued = savings.valued(view, prices)
+    found = document.recommendations(view, [each.issued for each in valued], 1, MAX_LISTED)
+    worth_all = savings.total([each for each in valued if not each.issued.snoozed])
+    return {
+        **document.header(view),
+        "period": _period(past),
+        "recorded": past.recorded,
+        "untold": list(past.untold),
+        "groups": list(_groups(past, of_each, pools, settings)),
+        "models": list(_models(of_each, prices)),
+        "queries": promql_queries.of_fleet(past),
+        "checks": found["checks"],
+        "recommendations": found["recommendations"],
+        "recommendations_total": found["total"],
+        "worth": {"gpus": worth_all.gpus, "money_per_hour": worth_all.money_per_hour},
+        "abstentions": found["abstentions"],
+        "outcomes": _outcomes(view, past) if has_ledger else None,
+    }
+
+
+def _period(past: Past) -> Period:
+    period = past.period
+    known = [index for sighting in past.sightings.values() for index in sighting]
+    return {
+        "start": moment(period.start),
+        "end": moment(period.end),
+        "step_seconds": period.step_seconds,
+        "points": period.points,
+        "data_start": moment(period.time(min(known) - 1)) if known else None,
+        "data_end": moment(period.time(max(known))) if known else None,
+    }
+
+
+def _outcomes(view: View, past: Past) -> list[shapes.Outcome]:
+    """Those that were judged in the period, the newest first."""
+    recent = [each for each in reversed(view.outcomes.recent) if each.judged >= past.period.start]
+    return [document.outcome(each) for each in recent[:MAX_LISTED]]
+
+
+def _groups(
+    past: Past, of_each: Mapping[Gpu, usage.Hours], pools: Sequence[Pool], settings: Settings
+) -> Iterator[Group]:
+    if not past.gpus:
+        return
+    prices = settings.cost.gpu_price_per_hour
+    yield _group(past, of_each, past.gpus, None, checks.mean_band(settings, pools), settings, prices)
+    for pool in pools:
+        band = checks.utilization_band(settings, pool.settings)
+        yield _group(past, of_each, pool.gpus, pool.settings, band, settings, prices)
+
+
+def _group(
+    past: Past,
+    of_each: Mapping[Gpu, usage.Hours],
+    gpus: Sequence[Gpu],
+    pool: PoolSettings | None,
+    utilization: checks.Band,
+    settings: Settings,
+    prices: Mapping[str, float],
+) -> Group:
+    mine = {gpu: of_each[gpu] for gpu in gpus}
+    sums = usage.total(list(mine.values()))
+    nodes = sorted({gpu.node for gpu in gpus})
+    return {
+        "kind": "pool" if pool else "fleet",
+        "name": pool.name if pool else "fleet",
+        "pool_kind": pool.kind if pool else None,
+        "gpus": len(gpus),
+        "nodes": len(nodes),
+        "gpu_hours": _hours(sums),
+        "money": _money(usage.money(mine, prices)),
+        "gpu_utilization_ratio": sums.utilization,
+        "gpu_memory_ratio": _mean(past.of(series.MEMORY, gpu.uuid) for gpu in gpus),
+        "cpu_ratio": _mean(past.cpu.get(node, {}) for node in nodes),
+        "coverage_ratio": sums.coverage,
+        "targets": _targets(utilization, settings),
+        "trends": _trends(usage.trends(past, gpus)),
+    }
+
+
+def _mean(of_each: Iterator[Steps]) -> float | None:
+    values = [value for steps in of_each for value in steps.values()]
+    return fsum(values) / len(values) if values else None
+
+
+def _models(of_each: Mapping[Gpu, usage.Hours], prices: Mapping[str, float]) -> Iterator[Model]:
+    """What is unused most comes first."""
+    by_name: dict[str, dict[Gpu, usage.Hours]] = {}
+    for gpu, each in of_each.items():
+        by_name.setdefault(gpu.name, {})[gpu] = each
+    sums = {name: usage.total(list(each.values())) for name, each in by_name.items()}
+    for name in sorted(by_name, key=lambda name: (-sums[name].unused, name)):
+        yield {
+            "name": name,
+            "gpus": len(by_name[name]),
+            "price_per_hour": prices.get(name),
+            "gpu_hours": _hours(sums[name]),
+            "money": _money(usage.money(by_name[name], prices)),
+            "gpu_utilization_ratio": sums[name].utilization,
+        }
+
+
+def _hours(of: usage.Hours) -> GpuHours:
+    return {
+        "there": of.there,
+        "seen": of.seen,
+        "busy": of.busy,
+        "unused": of.unused,
+        "held": of.held,
+        "idle_holding": of.idle_holding,
+        "untold_holding": of.untold_holding,
+    }
+
+
+def _money(of: usage.Money) -> Money:
+    return {
+        "there": of.there,
+        "unused": of.unused,
+        "idle_holding": of.idle_holding,
+        "unpriced_gpu_hours": of.unpriced_hours,
+    }
+
+
+def _targets(utilization: checks.Band, settings: Settings) -> Targets:
+    return {
+        "gpu_utilization": _band(utilization),
+        "gpu_memory": _band(checks.memory_band(settings)),
+        "cpu": _band(_CPU_BAND(settings)),
+    }
+
+
+def _band(of: checks.Band) -> Band:
+    return {"low": of.low, "high": of.high}
+
+
+def _trends(of: usage.Trends) -> Trends:
+    return {
+        "gpu_utilization": list(of.utilization),
+        "gpu_memory": list(of.memory),
+        "cpu": list(of.cpu),
+        "gpus": list(of.gpus),
+        "busy_gpus": list(of.busy),
+    }

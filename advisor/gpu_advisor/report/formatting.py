@@ -1,0 +1,66 @@
+"""Numbers in words, the same in each rendering. What is not known is a dash, never a zero."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+UNKNOWN = "–"
+
+
+def percent(ratio: float | None) -> str:
+    return UNKNOWN if ratio is None else f"{ratio * 100:.1f} %"
+
+
+def hours(value: float | None) -> str:
+    """GPU-hours."""
+    return UNKNOWN if value is None else f"{value:,.1f}"
+
+
+def money(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:,.2f}"
+
+
+def signed_money(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:+,.2f}"
+
+
+def count(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:,.10g}"
+
+
+def points(ratio: float | None) -> str:
+    """A difference of two percentages."""
+    return UNKNOWN if ratio is None else f"{ratio * 100:+.1f} points"
+
+
+def time(text: str | None) -> str:
+    """An RFC 3339 time of the document, to the minute."""
+    return UNKNOWN if text is None else text[:16].replace("T", " ")
+
+
+def parse_rfc3339(text: str) -> float:
+    """An RFC 3339 time of the document in seconds since 1970."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def day(seconds: float, short: bool = False) -> str:
+    """Mon 16 Nov, or 16 Nov."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%d %b" if short else "%a %d %b")
+
+
+def clock(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%H:%M")
+
+
+def length(seconds: float) -> str:
+    """7 days, 36 hours, 30 minutes."""
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= 2 * size or seconds == size:
+            number = f"{seconds / size:.1f}".removesuffix(".0")
+            return f"{number} {unit}" if number == "1" else f"{number} {unit}s"
+    return f"{seconds:.0f} seconds"
+
+
+def words(name: str) -> str:
+    """`idle_reclaim` -> `idle reclaim`"""
+    return name.replace("_", " ")

@@ -1,0 +1,264 @@
+"""The past of a fleet from a data source, in a few range queries. The only part of a report that asks anybody.
+
+What recording rules made is read first, as it costs next to nothing; what it does not reach, before the rules were
+there or after, is read from the exporters' own series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+
+from gpu_advisor.documents.serialize import moment
+from gpu_advisor.evaluation.facts import Gpu
+from gpu_advisor.observation.build import SHARE_SLACK
+from gpu_advisor.observation.identity import build_gpus, build_nodes
+from gpu_advisor.promql.expressions import Aggregate, Expression, Labels, Select, Tagged, Trail, Vector, only, union
+from gpu_advisor.report import series
+from gpu_advisor.report.period import Period
+from gpu_advisor.sources.base import SourceError, SourceErrorKind
+from gpu_advisor.sources.exporters.detection import Roster, interval_queries, scrape_intervals, speakers
+from gpu_advisor.sources.exporters.mapping import Mapping as ExporterMapping
+from gpu_advisor.sources.exporters.mapping import mappings
+from gpu_advisor.sources.exporters.speaker import Speaker
+
+#: Asks for an expression at start, start + step, ... up to end (seconds since 1970). One query. Raises SourceError.
+Range = Callable[[Expression, float, float, float], Mapping[Labels, Trail]]
+
+#: Values by index of a step.
+Steps = Mapping[int, float]
+
+#: The label that tells the parts of a query apart. No exporter has it.
+PART = "gpu_advisor_part"
+
+#: Windows (seconds) that scrape intervals are told from.
+_INTERVAL_WINDOWS = (60, 300, 1800)
+
+#: Errors that are of one query, not of the source as a whole: the rest of the report can still be made.
+_QUERY_ERROR_KINDS = frozenset(
+    {SourceErrorKind.QUERY_ERROR, SourceErrorKind.PARTIAL, SourceErrorKind.BAD_ANSWER, SourceErrorKind.TIMEOUT}
+)
+
+#: Of these, what less at once may mend: a time limit, or a limit of samples. So often it is tried with half as much.
+_SPLITTABLE_ERROR_KINDS = frozenset({SourceErrorKind.TIMEOUT, SourceErrorKind.QUERY_ERROR})
+_MAX_SPLITS = 2
+
+#: Things that a query names one by one up to this many; beyond, it asks for all.
+_MAX_NAMED = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a source has of a period.
+
+    `gpus` are all that were there at any time of it, `sightings` the first and the last step in which each was named,
+    `named` how often. `values` are by part of series.py and by uuid, `cpu` by node. `expressions` are what the parts
+    were read by; `untold` says why something is missing.
+    """
+
+    period: Period
+    gpus: tuple[Gpu, ...] = ()
+    sightings: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    named: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    values: Mapping[str, Mapping[str, Steps]] = field(default_factory=dict)
+    cpu: Mapping[str, Steps] = field(default_factory=dict)
+    expressions: Mapping[str, Expression] = field(default_factory=dict)
+    recorded: bool = False
+    untold: tuple[str, ...] = ()
+    queries: int = 0
+
+    def of(self, part: str, uuid: str) -> Steps:
+        return self.values.get(part, {}).get(uuid, {})
+
+
+@dataclass(frozen=True, slots=True)
+class _PartValues:
+    """By part, by thing and by step; what each part was read by; and whether any of it was recorded."""
+
+    of: Mapping[str, Mapping[str, Steps]]
+    expressions: Mapping[str, Expression]
+    recorded: bool
+
+
+class _RangeReader:
+    """A source, by steps of one period; counts, and notes what could not be had."""
+
+    def __init__(self, query_range: Range, period: Period) -> None:
+        self._query_range = query_range
+        self.period = period
+        self.queries = 0
+        self.untold: list[str] = []
+
+    def trails(self, expression: Expression, first: int = 0, last: int | None = None) -> Mapping[Labels, Trail]:
+        """From step `first` to step `last`. Raises SourceError."""
+        end = self.period.end if last is None else self.period.time(last)
+        self.queries += 1
+        return self._query_range(expression, self.period.time(first), end, self.period.step_seconds)
+
+    def packed(
+        self, parts: Mapping[str, Expression], label: str, what: str, first: int = 0, last: int | None = None
+    ) -> dict[str, dict[str, dict[int, float]]]:
+        """Several expressions in one query: values by part, by the value of a label, and by step.
+
+        A query that fails by itself is noted, and gives nothing. Raises SourceError where the source fails.
+        """
+        found: dict[str, dict[str, dict[int, float]]] = {}
+        if not parts or (last is not None and last < first):
+            return found
+        asked = union(*(Tagged(expression, PART, part) for part, expression in parts.items()))
+        until = self.period.points - 1 if last is None else last
+        for answer in self._query_split(asked, what, first, until, _MAX_SPLITS):
+            for labels, trail in answer.items():
+                each = dict(labels)
+                if label in each:
+                    steps = found.setdefault(each[PART], {}).setdefault(each[label], {})
+                    steps |= {self.period.index(at): value for at, value in trail if believable(value, each[PART])}
+        return found
+
+    def _query_split(
+        self, asked: Expression, what: str, first: int, last: int, splits: int
+    ) -> Iterator[Mapping[Labels, Trail]]:
+        """The answer, in halves and halves of these where it is too much at once."""
+        try:
+            yield self.trails(asked, first, last)
+        except SourceError as error:
+            if error.kind not in _QUERY_ERROR_KINDS:
+                raise
+            if error.kind in _SPLITTABLE_ERROR_KINDS and splits and first < last:
+                middle = (first + last) // 2
+                yield from self._query_split(asked, what, first, middle, splits - 1)
+                yield from self._query_split(asked, what, middle + 1, last, splits - 1)
+            else:
+                begin, end = (self.period.time(index) for index in (first - 1, last))
+                self.untold.append(f"{what} could not be read from {moment(begin)} to {moment(end)}: {error}")
+
+
+def believable(value: float, part: str) -> bool:
+    """A share of a whole, but for rounding; an exporter that says anything else is not believed, as in facts.py."""
+    return isfinite(value) and value >= -SHARE_SLACK and (value <= 1 + SHARE_SLACK or part in series.COVERAGE_PARTS)
+
+
+def read(query_range: Range, period: Period) -> Past:
+    """Raises SourceError where the source does not answer; a single query that fails is noted in `untold`."""
+    reader = _RangeReader(query_range, period)
+    rows, named, instances = _read_identities(reader)
+    if not rows:
+        return Past(period, untold=tuple(reader.untold), queries=reader.queries)
+    found = _detect_dialects(reader, tuple(rows))
+    nodes = build_nodes(labels for labels in rows if "uuid" not in dict(labels))
+    gpus = build_gpus(Roster(present=tuple(labels for labels in rows if "uuid" in dict(labels))), {}, {}, {}, nodes)
+    known = {gpu.uuid for gpu in gpus}
+    told = _read_gpu_values(reader, found, known)
+    for uuid, steps in told.of.get(series.UTILIZATION, {}).items():
+        named.setdefault(uuid, set()).update(steps)
+    cpu = _read_cpu(reader, found, instances)
+    return Past(
+        period,
+        gpus,
+        {uuid: (min(steps), max(steps)) for uuid, steps in named.items() if uuid in known and steps},
+        {uuid: frozenset(steps) for uuid, steps in named.items() if uuid in known},
+        told.of,
+        {instances[key]: steps for key, steps in cpu.items() if key in instances},
+        told.expressions,
+        told.recorded,
+        tuple(reader.untold),
+        reader.queries,
+    )
+
+
+def _read_identities(reader: _RangeReader) -> tuple[list[Labels], dict[str, set[int]], dict[str, str]]:
+    """Identity rows of the whole period under our names, in which steps each GPU was named, nodes by instance.
+
+    Exporters in the order of their rank: the first that names a GPU tells who it is, and the newest row of it.
+    """
+    every = {mapping.name: mapping for mapping in mappings() if not mapping.companion}
+    asked = union(*(Tagged(mapping.roster(), PART, name) for name, mapping in every.items()))
+    by_family: dict[str, list[tuple[float, Labels, Trail]]] = {}
+    for labels, trail in reader.trails(asked).items():
+        if trail:
+            each = dict(labels)
+            rest = tuple((name, value) for name, value in labels if name != PART)
+            by_family.setdefault(each[PART], []).append((trail[-1][0], rest, trail))
+    rows: list[Labels] = []
+    named: dict[str, set[int]] = {}
+    for name, mapping in every.items():
+        newest_first = sorted(by_family.get(name, ()), key=lambda row: (-row[0], row[1]))
+        for row, trail in _canonical(mapping, newest_first):
+            rows.append(tuple(sorted(row.items())))
+            if row.get("uuid"):
+                named.setdefault(row["uuid"], set()).update(reader.period.index(at) for at, _ in trail)
+    nodes = [each for each in map(dict, reversed(rows)) if "uuid" not in each]
+    return rows, named, {each.get("instance", ""): each["nodename"] for each in nodes if each.get("nodename")}
+
+
+def _canonical(
+    mapping: ExporterMapping, rows: Iterable[tuple[float, Labels, Trail]]
+) -> Iterable[tuple[dict[str, str], Trail]]:
+    for _, labels, trail in rows:
+        for row in mapping.canonical([labels]):
+            if row.get(mapping.by[0]):
+                yield row, trail
+
+
+def _detect_dialects(reader: _RangeReader, rows: tuple[Labels, ...]) -> tuple[Speaker, ...]:
+    """The exporter families of the period, held to their targets."""
+    windows = interval_queries(_INTERVAL_WINDOWS)
+    parts: dict[str, Expression] = {"up": Aggregate("max", ("job", "instance"), Select("up")), **windows}
+    asked = union(*(Tagged(expression, PART, part) for part, expression in parts.items()))
+    told: dict[str, dict[Labels, float]] = {part: {} for part in parts}
+    for labels, trail in reader.trails(asked, reader.period.points - 1).items():
+        rest = tuple((name, value) for name, value in labels if name != PART)
+        if trail:
+            told[dict(labels)[PART]][rest] = trail[-1][1]
+    counts: Mapping[str, Vector] = {window: told[window] for window in windows}
+    return speakers(mappings(), Roster(seen=rows), told["up"], scrape_intervals(counts))
+
+
+def _read_gpu_values(reader: _RangeReader, found: Sequence[Speaker], uuids: Collection[str]) -> _PartValues:
+    """By part and uuid."""
+    step = reader.period.step_seconds
+    raw = series.raw(series.gpu_parts(step), found, "gpu", step)
+    return _read_with_fallback(reader, series.recorded(step), raw, series.UTILIZATION, "uuid", uuids, "GPUs")
+
+
+def _read_cpu(reader: _RangeReader, found: Sequence[Speaker], instances: Collection[str]) -> Mapping[str, Steps]:
+    """By instance."""
+    step = reader.period.step_seconds
+    raw = series.raw((series.CPU,), found, "node", step)
+    recorded = {series.CPU: series.recorded_cpu_expression(step)}
+    return _read_with_fallback(reader, recorded, raw, series.CPU, "instance", instances, "the nodes' CPU").of.get(
+        series.CPU, {}
+    )
+
+
+def _read_with_fallback(
+    reader: _RangeReader,
+    recorded: Mapping[str, Expression],
+    raw: Mapping[str, Expression],
+    leading: str,
+    label: str,
+    things: Collection[str],
+    what: str,
+) -> _PartValues:
+    """What is recorded, and from the exporters' own series what is not: the time before and after, and things that the
+    rules do not know. `leading` is the part that tells whether there is anything."""
+    values = reader.packed(recorded, label, f"the recorded series of {what}")
+    seen = values.get(leading, {})
+    indices = [index for steps in seen.values() for index in steps]
+    if not indices:
+        return _PartValues(reader.packed(raw, label, what), raw, False)
+    begin, end, last = min(indices), max(indices), reader.period.points - 1
+    unrecorded = tuple(sorted(set(things) - seen.keys()))
+    unrecorded_parts = raw if unrecorded else {}
+    if len(unrecorded) <= _MAX_NAMED:
+        # One lost GPU, which has no utilization anywhere, must not make all be read that is recorded of the others.
+        unrecorded_parts = {part: only(expression, label, unrecorded) for part, expression in unrecorded_parts.items()}
+    for parts, first, until in ((raw, 0, begin - 1), (unrecorded_parts, begin, end), (raw, end + 1, last)):
+        for part, found in reader.packed(parts, label, what, first, until).items():
+            for thing, steps in found.items():
+                known = values.setdefault(part, {}).setdefault(thing, {})
+                values[part][thing] = {**steps, **known}
+    names = dict.fromkeys((*recorded, *raw))
+    both = {part: union(*(parts[part] for parts in (recorded, raw) if part in parts)) for part in names}
+    return _PartValues(values, both, True)

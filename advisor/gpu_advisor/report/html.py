@@ -1,0 +1,173 @@
+"""A report as one HTML file: no script, nothing from elsewhere, to keep, to send and to print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import resources
+
+from markupsafe import Markup, escape
+
+from gpu_advisor import __version__
+from gpu_advisor.report import formatting, line_charts
+from gpu_advisor.report.bar_chart import bars
+from gpu_advisor.report.before_after_chart import before_after, complete_outcomes
+from gpu_advisor.report.schema import Group, Report
+from gpu_advisor.report.section_model import Cell, Section, Table
+from gpu_advisor.report.sections import sections, title, when
+from gpu_advisor.report.usage_sections import headline
+
+#: Pools that are drawn; the tables have all.
+MAX_POOLS_DRAWN = 24
+
+#: Sections that may be longer than a sheet of paper.
+_BREAKABLE_SECTIONS = frozenset({"use", "checklist", "advice", "outcomes", "unknown", "making"})
+
+_HEAD = Markup("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<title>{}</title>
+<style>{}</style>
+</head>
+<body>
+<main>
+<h1>{}</h1>
+<p>{}</p>
+""")
+
+
+def page(document: Report) -> str:
+    return "".join(_page(document))
+
+
+def _page(document: Report) -> Iterator[str]:
+    name = title(document)
+    style = resources.files("gpu_advisor.report").joinpath("report.css").read_text(encoding="utf-8")
+    yield _HEAD.format(f"{name}, {when(document)}", Markup(style), _isolate_bidi(name), when(document))
+    for section in sections(document):
+        yield _section(document, section)
+    made = formatting.time(document["at"]) if document["at"] else formatting.UNKNOWN
+    yield Markup("</main>\n<footer><p>gpu-advisor {}; advice and checklist of {} UTC.</p></footer>\n").format(
+        __version__, made
+    )
+    yield "</body>\n</html>\n"
+
+
+def _section(document: Report, section: Section) -> Markup:
+    long = Markup(' class="long"') if section.key in _BREAKABLE_SECTIONS else Markup("")
+    parts = [
+        Markup('<section id="{}"{} aria-labelledby="{}-title">\n<h2 id="{}-title">{}</h2>\n').format(
+            section.key, long, section.key, section.key, section.title
+        )
+    ]
+    lead = headline(document)
+    for paragraph in section.words:
+        kind = Markup(' class="lead"') if paragraph == lead else Markup("")
+        parts.append(Markup("<p{}>{}</p>\n").format(kind, _isolate_bidi(paragraph)))
+    tables = [_table(table, section.key == "summary") for table in section.tables]
+    if section.key == "cost":
+        parts += [*tables[:1], _bars(document), *tables[1:]]
+    elif section.key == "use":
+        parts += [_trends(document), *tables]
+    elif section.key == "outcomes":
+        parts += [_before_after(document), *tables]
+    else:
+        parts += tables
+    if section.code:
+        terms = (Markup("<dt>{}</dt><dd><code>{}</code></dd>\n").format(about, text) for about, text in section.code)
+        parts.append(Markup('<dl class="code">\n{}</dl>\n').format(Markup("").join(terms)))
+    return Markup("").join([*parts, Markup("</section>\n")])
+
+
+def _isolate_bidi(text: str) -> Markup:
+    """Text that may name things of any script: it does not turn what stands beside it."""
+    return Markup("<bdi>{}</bdi>").format(text) if not text.isascii() else escape(text)
+
+
+def _table(table: Table, narrow: bool) -> Markup:
+    numeric = [any(row[column].path for row in table.rows) for column in range(len(table.head))]
+    kinds = [Markup(' class="number"') if right else Markup("") for right in numeric]
+    head = Markup("").join(
+        Markup('<th scope="col"{}>{}</th>').format(kind, name) if name else Markup("<td></td>")
+        for kind, name in zip(kinds, table.head, strict=True)
+    )
+    rows = Markup("").join(_row(row, kinds) for row in table.rows)
+    return Markup(
+        '<div class="scroll" tabindex="0" role="region" aria-label="{}">\n<table{}>\n<caption>{}</caption>\n'
+        "<thead><tr>{}</tr></thead>\n<tbody>\n{}</tbody>\n</table>\n</div>\n"
+    ).format(table.title, Markup(' class="key"') if narrow else Markup(""), table.title, head, rows)
+
+
+def _row(row: tuple[Cell, ...], kinds: list[Markup]) -> Markup:
+    first, *others = row
+    cells = [Markup('<th scope="row">{}</th>').format(_isolate_bidi(first.text))]
+    cells += [
+        Markup("<td{}>{}</td>").format(kind, _number_cell(cell)) for cell, kind in zip(others, kinds[1:], strict=True)
+    ]
+    return Markup("<tr>{}</tr>\n").format(Markup("").join(cells))
+
+
+def _number_cell(cell: Cell) -> Markup:
+    """A number says where in the JSON of the same report it stands."""
+    if not cell.path:
+        return _isolate_bidi(cell.text)
+    return Markup('<span data-path="{}">{}</span>').format(cell.path, cell.text)
+
+
+def _trends(document: Report) -> Markup:
+    period, fleet = document["period"], document["groups"][0]
+    axis = line_charts.TimeAxis(
+        formatting.parse_rfc3339(period["start"]), formatting.parse_rfc3339(period["end"]), period["points"]
+    )
+    trends, targets = fleet["trends"], fleet["targets"]
+    seen_and_busy = [
+        line_charts.Line("seen", trends["gpus"], "there"),
+        line_charts.Line("at work", trends["busy_gpus"], "line", filled=True),
+    ]
+    drawn = [
+        _figure_element("GPU utilization of the fleet", line_charts.ratio_chart(
+            axis, "GPU utilization", trends["gpu_utilization"], targets["gpu_utilization"],
+            fleet["gpu_utilization_ratio"])),
+        _figure_element("GPUs that were seen, and GPUs’ worth of work", line_charts.count_chart(
+            axis, "GPUs", seen_and_busy)),
+        _figure_element("GPU memory of the fleet", line_charts.ratio_chart(
+            axis, "GPU memory", trends["gpu_memory"], targets["gpu_memory"], fleet["gpu_memory_ratio"])),
+        _figure_element("CPU of the nodes", line_charts.ratio_chart(
+            axis, "CPU", trends["cpu"], targets["cpu"], fleet["cpu_ratio"])),
+    ]  # fmt: skip
+    pools = document["groups"][1:]
+    if len(pools) > 1:
+        narrow = replace(axis, width=line_charts.SMALL)
+        small = [
+            _figure_element(f"GPU utilization of {pool['name']}", _pool(narrow, pool))
+            for pool in pools[:MAX_POOLS_DRAWN]
+        ]
+        drawn.append(Markup('<div class="pools">\n{}</div>\n').format(Markup("").join(small)))
+    return Markup("").join(drawn)
+
+
+def _pool(axis: line_charts.TimeAxis, pool: Group) -> Markup:
+    return line_charts.ratio_chart(
+        axis, f"GPU utilization of {pool['name']}", pool["trends"]["gpu_utilization"],
+        pool["targets"]["gpu_utilization"], pool["gpu_utilization_ratio"],
+    )  # fmt: skip
+
+
+def _bars(document: Report) -> Markup:
+    groups = document["groups"][1 : MAX_POOLS_DRAWN + 1]
+    drawn = bars("GPU-hours of each pool", [(group["name"], group["gpu_hours"]) for group in groups])
+    return _figure_element("Where the GPU-hours went, by pool", drawn)
+
+
+def _before_after(document: Report) -> Markup:
+    found = complete_outcomes(document["outcomes"] or ())
+    caption = "GPU utilization before and after what was changed"
+    return _figure_element(caption, before_after(found)) if found else Markup("")
+
+
+def _figure_element(caption: str, drawing: Markup) -> Markup:
+    return Markup("<figure>\n<figcaption>{}</figcaption>\n{}\n</figure>\n").format(_isolate_bidi(caption), drawing)

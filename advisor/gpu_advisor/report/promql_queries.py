@@ -1,0 +1,67 @@
+"""PromQL for the fleet's numbers: what anybody pastes into Prometheus to get them again. Pure.
+
+Each is a subquery over the steps of the period, pinned to its end. Only people ask these: the report itself reads plain
+ranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from gpu_advisor.evaluation.pools import HELD_MEMORY_RATIO
+from gpu_advisor.promql.expressions import Expression
+from gpu_advisor.promql.promql import duration, to_promql
+from gpu_advisor.report import series
+from gpu_advisor.report.history_reader import Past
+from gpu_advisor.report.period import Period
+from gpu_advisor.report.schema import Query
+from gpu_advisor.report.usage import IDLE_MIN_COVERAGE, IDLE_RATIO
+
+FLEET = "/groups/0"
+
+
+def of_fleet(past: Past) -> list[Query]:
+    """Those of numbers that can be told."""
+    text = {part: f"({to_promql(expression)})" for part, expression in past.expressions.items()}
+    return list(_queries(text, past.period)) if _has(past.expressions, series.UTILIZATION) else []
+
+
+def _has(expressions: Mapping[str, Expression], *parts: str) -> bool:
+    return all(part in expressions for part in parts)
+
+
+def _queries(text: Mapping[str, str], period: Period) -> Iterator[Query]:
+    utilization, seen = text[series.UTILIZATION], f"clamp_max({text[series.COVERAGE]}, 1)"
+    seen_hours, busy_hours = _hours(f"{seen}", period), _hours(f"{utilization} * {seen}", period)
+    yield _query("GPU utilization", "gpu_utilization_ratio", f"{busy_hours} / ({seen_hours})")
+    yield _query("GPU-hours that were seen", "gpu_hours/seen", seen_hours)
+    yield _query("busy GPU-hours", "gpu_hours/busy", busy_hours)
+    yield _query("unused GPU-hours", "gpu_hours/unused", f"{seen_hours} - {busy_hours}")
+    if series.MEMORY not in text:
+        return
+    memory, step = text[series.MEMORY], _over(period)
+    yield _query(
+        "GPU memory", "gpu_memory_ratio", f"sum(sum_over_time({memory}{step})) / sum(count_over_time({memory}{step}))"
+    )
+    holding = f"({memory} > bool {HELD_MEMORY_RATIO})"
+    yield _query("GPU-hours with memory held", "gpu_hours/held", _hours(f"{seen} * {holding}", period))
+    mean = text.get(series.IDLE_UTILIZATION, utilization)
+    coverage = text.get(series.IDLE_COVERAGE, text[series.COVERAGE])
+    idle = f"({mean} < bool {IDLE_RATIO}) * ({coverage} >= bool {IDLE_MIN_COVERAGE})"
+    yield _query(
+        "GPU-hours idle with memory held", "gpu_hours/idle_holding", _hours(f"{seen} * {idle} * {holding}", period)
+    )
+
+
+def _query(about: str, path: str, promql: str) -> Query:
+    return {"about": about, "path": f"{FLEET}/{path}", "promql": promql}
+
+
+def _hours(expression: str, period: Period) -> str:
+    return f"{period.step_hours!r} * sum(sum_over_time(({expression}){_over(period)}))"
+
+
+def _over(period: Period) -> str:
+    """All steps of the period and none before: a little less than its length, as a window may be closed on the left."""
+    window = period.points * period.step_seconds - 1
+    return f"[{duration(window)}:{duration(period.step_seconds)}] @ {period.end:.3f}"

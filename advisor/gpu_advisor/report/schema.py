@@ -1,0 +1,126 @@
+"""The shape of a report as JSON: what the API answers, and what the pages are made of.
+
+Ratios are 0..1, hours are GPU-hours, times are RFC 3339 in UTC, and what is not known is null, never zero.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from gpu_advisor.documents import schema as shapes
+from gpu_advisor.documents.schema import Rfc3339Time
+
+
+class Period(TypedDict):
+    start: Rfc3339Time
+    end: Rfc3339Time
+    step_seconds: int
+    points: int
+    data_start: Annotated[
+        Rfc3339Time | None, Field(description="the begin of the first step of which anything is known")
+    ]
+    data_end: Annotated[Rfc3339Time | None, Field(description="the end of the last step of which anything is known")]
+
+
+class GpuHours(TypedDict):
+    there: Annotated[float, Field(description="of each GPU from its first to its last sighting in the period")]
+    seen: Annotated[float, Field(description="of these, how much was observed")]
+    busy: Annotated[float, Field(description="a kernel ran")]
+    unused: Annotated[float, Field(description="seen, and no kernel ran")]
+    held: Annotated[float | None, Field(description="somebody held more than 5 % of the memory")]
+    idle_holding: Annotated[float | None, Field(description="held, and idle for half an hour at least")]
+    untold_holding: Annotated[float, Field(description="seen, and it is not known whether memory was held")]
+
+
+class Money(TypedDict):
+    """In the currency of the prices in the settings."""
+
+    there: float | None
+    unused: float | None
+    idle_holding: float | None
+    unpriced_gpu_hours: Annotated[float, Field(description="of models without a price, which are in none of the sums")]
+
+
+class Band(TypedDict):
+    low: float | None
+    high: float | None
+
+
+class Targets(TypedDict):
+    gpu_utilization: Band
+    gpu_memory: Band
+    cpu: Band
+
+
+class Trends(TypedDict):
+    """A value for each step of the period; null where nothing is known."""
+
+    gpu_utilization: list[float | None]
+    gpu_memory: list[float | None]
+    cpu: list[float | None]
+    gpus: list[float | None]
+    busy_gpus: list[float | None]
+
+
+class Group(TypedDict):
+    """The fleet or a pool."""
+
+    kind: Literal["fleet", "pool"]
+    name: str
+    pool_kind: str | None
+    gpus: Annotated[int, Field(description="that were there at any time of the period")]
+    nodes: int
+    gpu_hours: GpuHours
+    money: Money
+    gpu_utilization_ratio: float | None
+    gpu_memory_ratio: float | None
+    cpu_ratio: float | None
+    coverage_ratio: Annotated[float | None, Field(description="seen, of there")]
+    targets: Targets
+    trends: Trends
+
+
+class Model(TypedDict):
+    """All GPUs of a model."""
+
+    name: str
+    gpus: int
+    price_per_hour: float | None
+    gpu_hours: GpuHours
+    money: Money
+    gpu_utilization_ratio: float | None
+
+
+class SavingsDocument(TypedDict):
+    """Of all advice that is open and not snoozed, where it can be told: an upper bound."""
+
+    gpus: float | None
+    money_per_hour: float | None
+
+
+class Query(TypedDict):
+    """How anybody gets a number of the fleet again. `path` says where the number stands in this document."""
+
+    about: str
+    path: str
+    promql: str
+
+
+class Report(shapes.Header):
+    period: Period
+    recorded: Annotated[bool, Field(description="whether some of it was read from recorded series")]
+    untold: Annotated[list[str], Field(description="what could not be read, and why")]
+    groups: Annotated[list[Group], Field(description="the fleet, then its pools; empty if no GPU was seen")]
+    models: list[Model]
+    queries: list[Query]
+    checks: shapes.Checklist
+    recommendations: Annotated[list[shapes.Recommendation], Field(description="the first; the most urgent first")]
+    recommendations_total: int
+    worth: SavingsDocument
+    abstentions: list[shapes.Abstention]
+    outcomes: Annotated[
+        list[shapes.Outcome] | None, Field(description="newest first; null where no advisor ran that remembers")
+    ]

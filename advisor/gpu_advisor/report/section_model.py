@@ -1,0 +1,61 @@
+"""What renderings are made of: cells that know where their number stands, tables, sections. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gpu_advisor.report.formatting import money, percent
+from gpu_advisor.report.schema import Band, Report
+
+#: A value in words.
+Tell = Callable[[Any], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """`path` is the JSON pointer (RFC 6901) of the number that `text` tells; empty for words."""
+
+    text: str
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """`key` is what plots are put to."""
+
+    key: str
+    title: str
+    words: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    code: tuple[tuple[str, str], ...] = ()
+
+
+def at(document: Report, pointer: str) -> Any:
+    """The value at a JSON pointer."""
+    found: Any = document
+    for key in pointer.split("/")[1:]:
+        found = found[int(key) if isinstance(found, list) else key]
+    return found
+
+
+def cell(document: Report, pointer: str, format_value: Tell) -> Cell:
+    return Cell(format_value(at(document, pointer)), pointer)
+
+
+def should(band: Band, format_value: Tell = percent) -> str:
+    """Where a value should be; a band up to the whole has a lower edge only."""
+    low, high = band["low"], band["high"]
+    if low and high is not None and (high < 1 or format_value is money):
+        return f"{format_value(low)} to {format_value(high)}"
+    if low:
+        return f"at least {format_value(low)}"
+    return "" if high is None else f"at most {format_value(high)}"

@@ -1,0 +1,205 @@
+"""Handlers of the operations under /api/v1/gpu/."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Response, request
+
+from gpu_advisor.allocation import errors
+from gpu_advisor.allocation.desk import AllocationService
+from gpu_advisor.allocation.documents import serialize
+from gpu_advisor.allocation.frameworks import SetupOptions, pytorch_settings, tensorflow_settings
+from gpu_advisor.allocation.model import Allocation
+from gpu_advisor.allocation.placement import suits
+from gpu_advisor.allocation.requests import GpuRequest, check, parse_request, typed
+from gpu_advisor.allocation.strategies import MemoryStrategy, ModelNeed
+from gpu_advisor.web.api import problem_details as problem
+from gpu_advisor.web.api.allocation_operations import (
+    GPU_OPERATIONS,
+    AllocateRequestBody,
+    GpuRequestBody,
+    RenewRequestBody,
+    SetupRequestBody,
+)
+from gpu_advisor.web.api.base import JSON
+from gpu_advisor.web.api.json_body import dump_json, parse_body
+from gpu_advisor.web.api.problem_details import Problem, pointer
+from gpu_advisor.web.api.query_parameters import read
+
+STATUSES: tuple[tuple[type[errors.AllocationError], HTTPStatus], ...] = (
+    (errors.RequestError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (errors.ImpossibleError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (errors.NoRoomError, HTTPStatus.CONFLICT),
+    (errors.ConflictError, HTTPStatus.CONFLICT),
+    (errors.UnknownAllocationError, HTTPStatus.NOT_FOUND),
+    (errors.AllocationError, HTTPStatus.SERVICE_UNAVAILABLE),  # no inventory, or a disk that takes nothing
+)
+
+
+def register(app: Flask) -> None:
+    """Problem documents for what can keep an allocation from being made."""
+
+    def allocation_error(error: errors.AllocationError) -> Response:
+        status = next(status for kind, status in STATUSES if isinstance(error, kind))
+        field = getattr(error, "field", "")
+        wrong = [{"pointer": pointer((field,)), "detail": getattr(error, "message", "")}] if field else []
+        return problem.answer(status, str(error), wrong, getattr(error, "reasons", ()))  # type: ignore[arg-type]
+
+    app.register_error_handler(errors.AllocationError, allocation_error)
+
+
+class AllocationHandlers:
+    """One method an operation, of the same name. `simulated` tells whether the GPUs of the moment are."""
+
+    def __init__(self, service: AllocationService | None, simulated: Callable[[], bool]) -> None:
+        self._optional_service = service
+        self._simulated = simulated
+
+    def table(self) -> dict[str, Callable[..., Response]]:
+        return {name: getattr(self, name) for name in GPU_OPERATIONS}
+
+    def gpu_status(self) -> Response:
+        _query_parameters("gpu_status")
+        allocator = self._service.allocator
+        held = allocator.snapshot().held
+        return _json_response(serialize.status(allocator.inventory(), held, self._simulated(), self._resource))
+
+    def gpu_nodes(self) -> Response:
+        query, allocator = _query_parameters("gpu_nodes"), self._service.allocator
+        inventory = allocator.inventory()
+        try:
+            gpu_request = typed(
+                GpuRequest(memory_gb=query["min_memory_gb"] or None), query["gpu_type"] or "", self._names
+            )
+            check(gpu_request, allocator.types())
+        except errors.RequestError as error:
+            raise Problem(HTTPStatus.BAD_REQUEST, str(error)) from error
+        rows = serialize.nodes(
+            inventory, allocator.snapshot().held, self._resource, lambda kind: not suits(gpu_request, kind)
+        )
+        return _json_response({**serialize.known(inventory, self._simulated()), "nodes": rows})
+
+    def gpu_allocate(self) -> Response:
+        _query_parameters("gpu_allocate")
+        body = parse_body(AllocateRequestBody)
+        made = self._service.allocator.allocate(self._request(body), body.client_token, body.lease_seconds)
+        return self._allocation_response(made)
+
+    def gpu_validate(self) -> Response:
+        _query_parameters("gpu_validate")
+        gpu_request = self._request(parse_body(GpuRequestBody))
+        return _json_response(serialize.validated(gpu_request, self._service.allocator.validate(gpu_request)))
+
+    def gpu_setup_pytorch(self) -> Response:
+        _query_parameters("gpu_setup_pytorch")
+        body = parse_body(SetupRequestBody)
+        return _json_response(pytorch_settings(self._allocation_for(body), _options(body)).document())
+
+    def gpu_setup_tensorflow(self) -> Response:
+        _query_parameters("gpu_setup_tensorflow")
+        body = parse_body(SetupRequestBody)
+        return _json_response(tensorflow_settings(self._allocation_for(body), _options(body)).document())
+
+    def gpu_health(self) -> Response:
+        _query_parameters("gpu_health")
+        service = self._service
+        snapshot, now = service.allocator.snapshot(), service.allocator.leases.clock()
+        inventory, leases = self._inventory_error(), service.allocator.leases.trouble
+        return _json_response(
+            {
+                "status": "degraded" if inventory or leases else "healthy",
+                "inventory": {"ok": not inventory, "message": inventory},
+                "leases": {"ok": not leases, "message": leases},
+                "allocations": len(snapshot.active),
+                "timestamp": serialize.time(now),
+            }
+        )
+
+    def gpu_monitoring(self) -> Response:
+        _query_parameters("gpu_monitoring")
+        service = self._service
+        snapshot = service.allocator.snapshot()
+        return _json_response(
+            serialize.monitoring(
+                service.allocator.inventory(), snapshot.held, len(snapshot.active), service.monitor, self._simulated(),
+                self._resource,
+            )
+        )  # fmt: skip
+
+    def gpu_allocations(self) -> Response:
+        _query_parameters("gpu_allocations")
+        active = sorted(self._service.allocator.snapshot().active.values(), key=lambda each: (each.expires, each.id))
+        now = self._service.allocator.leases.clock()
+        rows = [serialize.allocated(each, now, self._resource) for each in active]
+        return _json_response({"total": len(rows), "allocations": rows})
+
+    def gpu_allocation(self, id_: str) -> Response:
+        _query_parameters("gpu_allocation")
+        return self._allocation_response(self._service.allocator.get(id_))
+
+    def gpu_renew(self, id_: str) -> Response:
+        _query_parameters("gpu_renew")
+        return self._allocation_response(self._service.allocator.renew(id_, parse_body(RenewRequestBody).lease_seconds))
+
+    def gpu_release(self, id_: str) -> Response:
+        _query_parameters("gpu_release")
+        self._service.allocator.release(id_)
+        return Response(status=HTTPStatus.NO_CONTENT)
+
+    @property
+    def _service(self) -> AllocationService:
+        if self._optional_service is None:
+            raise errors.NoInventoryError("this service gives out no GPUs: ask a running `gpu-advisor up` or `serve`")
+        return self._optional_service
+
+    @property
+    def _names(self) -> dict[str, tuple[str, ...]]:
+        return self._service.settings.names
+
+    def _resource(self, vendor: str) -> str:
+        return next(iter(self._names.get(vendor, ())), self._service.settings.default_resource_name)
+
+    def _request(self, body: GpuRequestBody) -> GpuRequest:
+        return parse_request(body.fields(), self._service.allocator.types(), self._names)
+
+    def _allocation_for(self, body: SetupRequestBody) -> Allocation:
+        """The allocation that a setup is for, or what its request would get now."""
+        allocator = self._service.allocator
+        if body.allocation_id is not None:
+            return allocator.get(body.allocation_id)
+        return allocator.preview(self._request(body))
+
+    def _allocation_response(self, allocation: Allocation) -> Response:
+        return _json_response(serialize.allocated(allocation, self._service.allocator.leases.clock(), self._resource))
+
+    def _inventory_error(self) -> str:
+        service = self._service
+        try:
+            stale = service.allocator.inventory().stale
+        except errors.NoInventoryError as error:
+            return str(error)
+        return "the data source does not answer: nothing is given out" if stale else service.machines.trouble
+
+
+def _options(body: SetupRequestBody) -> SetupOptions:
+    return SetupOptions(
+        strategy=MemoryStrategy(body.memory_strategy) if body.memory_strategy else None,
+        need=ModelNeed(body.model_parameters, body.model_activation_bytes, body.model_peak_bytes),
+        script=body.script,
+        port=body.port,
+        version=body.framework_version,
+        growth=body.growth,
+    )
+
+
+def _query_parameters(operation: str) -> dict[str, Any]:
+    return read(request.args, GPU_OPERATIONS[operation].parameters)
+
+
+def _json_response(document: Any) -> Response:
+    response = Response(dump_json(document), content_type=JSON)
+    response.headers["Cache-Control"] = "no-store"  # who has which GPU is true for a moment only
+    return response

@@ -1,0 +1,227 @@
+"""The HTTP API, over whatever the view is at the moment of the request. What it offers is told in operations.py."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from flask import Flask, Response, request
+
+from gpu_advisor.allocation.desk import AllocationService
+from gpu_advisor.documents import schema, serialize
+from gpu_advisor.evaluation.what_if import WhatIfError, changed, compare
+from gpu_advisor.notify import metrics
+from gpu_advisor.notify.alertmanager import AlertmanagerStatus
+from gpu_advisor.settings import Settings
+from gpu_advisor.state.active import Snooze
+from gpu_advisor.state.view import View
+from gpu_advisor.web.api import allocation_handlers, csv_export, openapi, query_filters, report_handler
+from gpu_advisor.web.api import authentication as access
+from gpu_advisor.web.api import problem_details as problem
+from gpu_advisor.web.api.allocation_operations import GPU_OPERATIONS
+from gpu_advisor.web.api.authentication import Authenticator
+from gpu_advisor.web.api.base import CSV, JSON, METRICS, TEXT
+from gpu_advisor.web.api.json_body import dump_json, parse_body, read_json
+from gpu_advisor.web.api.operations import OPERATIONS, SnoozeRequestBody
+from gpu_advisor.web.api.problem_details import Problem, pointer
+from gpu_advisor.web.api.query_parameters import read
+from gpu_advisor.web.api.response_cache import RenderedResponse, ResponseCache, rendering
+from gpu_advisor.web.page.evidence_history import Range
+from gpu_advisor.web.page.routes import PageContext
+from gpu_advisor.web.page.routes import register as register_page
+
+T = TypeVar("T")
+
+MAX_BODY_BYTES = 1 << 20
+MAX_SNOOZE_SECONDS = 366 * 86400
+
+
+@dataclass(frozen=True)
+class ApiContext:
+    """All that the API can reach. `view` and `alertmanagers` are asked anew at each request, and `curves` is the data
+    source for the page's charts."""
+
+    view: Callable[[], View]
+    alertmanagers: Callable[[], tuple[AlertmanagerStatus, ...]]
+    snooze: Callable[[str, Snooze | None], None]
+    settings: Settings = field(default_factory=Settings)
+    access: Authenticator = field(default_factory=lambda: Authenticator({}, ""))
+    clock: Callable[[], float] = time.time
+    curves: Range | None = None
+    gpus: AllocationService | None = None
+    deciding: threading.Lock = field(
+        default_factory=threading.Lock
+    )  # what-ifs wait for each other, not others for them
+
+
+def create_app(context: ApiContext) -> Flask:
+    """The WSGI application."""
+    app = Flask("gpu_advisor.web.page")
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    problem.register(app)
+    access.register(app, context.access)
+    register_page(
+        app, PageContext(context.view, context.alertmanagers, context.settings, context.curves, context.deciding)
+    )
+    allocation_handlers.register(app)
+    gpus = allocation_handlers.AllocationHandlers(context.gpus, lambda: _simulated(context.view()))
+    for name, handler in {**_Handlers(context).table(), **gpus.table()}.items():
+        operation = OPERATIONS[name]
+        app.add_url_rule(
+            operation.path.replace("{id}", "<id_>"), endpoint=name, view_func=handler, methods=[operation.method]
+        )
+    return app
+
+
+def _simulated(view: View) -> bool:
+    return view.evaluation is not None and view.evaluation.facts.simulated
+
+
+class _Handlers:
+    """One method an operation, of the same name."""
+
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
+        self._renderings = ResponseCache()
+        self._metrics = metrics.Exposition()
+        self._openapi = dump_json(openapi.document(context.access.asked))
+
+    def table(self) -> dict[str, Callable[..., Response]]:
+        return {name: getattr(self, name) for name in OPERATIONS.keys() - GPU_OPERATIONS.keys()}
+
+    def recommendations(self) -> Response:
+        return self._list_response(
+            "recommendations", query_filters.recommendations, serialize.recommendations, csv_export.recommendations
+        )
+
+    def checks(self) -> Response:
+        return self._list_response("checks", query_filters.checks, serialize.checks, csv_export.checks)
+
+    def abstentions(self) -> Response:
+        return self._list_response("abstentions", query_filters.abstentions, serialize.all_abstentions)
+
+    def outcomes(self) -> Response:
+        return self._list_response("outcomes", query_filters.outcomes, serialize.outcomes)
+
+    def one_recommendation(self, id_: str) -> Response:
+        self._query_parameters("one_recommendation")
+        view = self._context.view()
+        issued = query_filters.by_id(view, id_)
+        body: schema.RecommendationDetail = {
+            **serialize.header(view), "recommendation": serialize.recommendation(issued),
+        }  # fmt: skip
+        return _conditional_response(rendering(dump_json(body), JSON))
+
+    def snooze(self, id_: str) -> Response:
+        self._query_parameters("snooze")
+        query_filters.by_id(self._context.view(), id_)
+        body, now = parse_body(SnoozeRequestBody), self._context.clock()
+        until = body.until.timestamp()
+        if not now < until <= now + MAX_SNOOZE_SECONDS:
+            words = "give a time in the future, within a year"
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"until: {words}", [{"pointer": "/until", "detail": words}])
+        snooze = Snooze(body.reason, now, until)
+        self._save_snooze(id_, snooze)
+        return Response(dump_json(serialize.snooze(snooze)), content_type=JSON)
+
+    def end_snooze(self, id_: str) -> Response:
+        self._query_parameters("end_snooze")
+        if query_filters.by_id(self._context.view(), id_).snoozed is None:
+            raise Problem(HTTPStatus.NOT_FOUND, f"recommendation {id_!r} is not snoozed: there is nothing to end")
+        self._save_snooze(id_, None)
+        return Response(status=HTTPStatus.NO_CONTENT)
+
+    def what_if(self) -> Response:
+        self._query_parameters("what_if")
+        changes, view = read_json(), self._context.view()
+        if not isinstance(changes, Mapping):
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "give an object with what is different, as in the settings")
+        try:
+            other = changed(self._context.settings, changes)
+        except WhatIfError as error:
+            errors: list[schema.FieldError] = [
+                {"pointer": pointer(path), "detail": words} for path, words in error.problems
+            ]
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), errors) from error
+        if view.evaluation is None:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "nothing is known yet: see `source` in GET /recommendations")
+        with self._context.deciding:
+            comparison = compare(view.evaluation, self._context.settings, other)
+        return Response(dump_json(serialize.what_if(view, comparison)), content_type=JSON)
+
+    def report(self) -> Response:
+        asked, context = self._query_parameters("report"), self._context
+        return report_handler.answer(
+            context.curves, context.view(), context.settings, asked["since_seconds"], context.clock(), asked["format"]
+        )
+
+    def own_metrics(self) -> Response:
+        self._query_parameters("own_metrics")
+        body = self._metrics.of(self._context.view(), self._context.alertmanagers())
+        return Response(body, content_type=f"{METRICS}; charset=utf-8")
+
+    def openapi(self) -> Response:
+        self._query_parameters("openapi")
+        return Response(self._openapi, content_type=JSON)
+
+    def healthy(self) -> Response:
+        return Response("ok\n", content_type=f"{TEXT}; charset=utf-8")
+
+    ready = healthy
+
+    def _query_parameters(self, operation: str) -> dict[str, Any]:
+        return read(request.args, OPERATIONS[operation].parameters)
+
+    def _list_response(
+        self,
+        operation: str,
+        apply_filters: Callable[[View, Mapping[str, Any]], Sequence[T]],
+        serialize_page: Callable[[View, Sequence[T], int, int], Mapping[str, Any]],
+        as_csv: Callable[[Sequence[T]], str] | None = None,
+    ) -> Response:
+        """A list: a page of it as JSON, or all of it as CSV. Rendered once for all who ask the same of this view."""
+        asked, path, query = self._query_parameters(operation), request.path, request.args.to_dict()
+
+        def render(view: View) -> RenderedResponse:
+            found = apply_filters(view, asked)
+            if as_csv and asked["format"] == "csv":
+                return rendering(as_csv(found).encode("utf-8", "replace"), f"{CSV}; charset=utf-8")
+            page, per_page = asked["page"], asked["per_page"]
+            links = _links(path, query, len(found), page, per_page)
+            return rendering(dump_json(serialize_page(view, found, page, per_page)), JSON, links)
+
+        return _conditional_response(self._renderings.get(self._context.view(), request.full_path, render))
+
+    def _save_snooze(self, id_: str, snooze: Snooze | None) -> None:
+        try:
+            self._context.snooze(id_, snooze)
+        except sqlite3.Error as error:
+            words = f"the ledger cannot be written ({error}): nothing was changed; see to the disk of state_dir"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, words) from error
+
+
+def _conditional_response(made: RenderedResponse) -> Response:
+    """With an ETag, and 304 for who has it already."""
+    response = Response(made.body, content_type=made.media)
+    response.set_etag(made.etag)
+    response.headers["Cache-Control"] = "no-cache"
+    if made.link:
+        response.headers["Link"] = made.link
+    response.make_conditional(request)
+    return response
+
+
+def _links(path: str, asked: Mapping[str, str], total: int, page: int, per_page: int) -> str:
+    """The other pages (RFC 8288), with whatever else was asked."""
+    last = max(1, -(-total // per_page))
+    pages = {"first": 1, "prev": page - 1, "next": page + 1, "last": last}
+    others = {name: number for name, number in pages.items() if 1 <= number <= last}
+    return ", ".join(
+        f'<{path}?{urlencode({**asked, "page": number})}>; rel="{name}"' for name, number in others.items()
+    )

@@ -1,0 +1,27 @@
+"""What an operation of the API is: handlers and OpenAPI document are both made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from gpu_advisor.settings.kinds import Strict
+from gpu_advisor.web.api.query_parameters import Parameter
+
+JSON, CSV, TEXT, METRICS = "application/json", "text/csv", "text/plain", "text/plain; version=0.0.4"
+HTML, MARKDOWN = "text/html", "text/markdown"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`answers`: media type -> shape (a TypedDict), or None for text. `errors`: statuses beside those all may have."""
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    about: str
+    answers: dict[str, Any]
+    parameters: tuple[Parameter, ...] = ()
+    body: type[Strict] | None = None
+    status: int = 200
+    errors: tuple[int, ...] = ()
+    tagged: bool = field(default=False)

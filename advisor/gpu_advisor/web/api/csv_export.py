@@ -1,0 +1,59 @@
+"""Recommendations and checks as CSV, for scripts and spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from gpu_advisor.documents.serialize import moment
+from gpu_advisor.evaluation.recommendation import Check
+from gpu_advisor.state.view import PublishedRecommendation
+
+COLUMNS = (
+    "id", "kind", "severity", "scope_kind", "scope", "current", "recommended", "unit", "diagnosis", "confidence",
+    "since", "held", "projected_utilization_ratio", "cost_change_per_hour", "summary",
+)  # fmt: skip
+
+CHECK_COLUMNS = (
+    "item", "scope_kind", "scope", "status", "severity", "value", "low", "high", "missed_by", "reason", "message",
+)  # fmt: skip
+
+
+def recommendations(chosen: Iterable[PublishedRecommendation]) -> str:
+    return _csv(COLUMNS, map(_row, chosen))
+
+
+def checks(chosen: Iterable[Check]) -> str:
+    rows = (
+        (
+            each.item, each.scope.kind, escape_formula(each.scope.name), each.status.value, each.severity, each.value, each.low,
+            each.high, each.missed_by, each.reason.value if each.reason else None, escape_formula(each.message),
+        )
+        for each in chosen
+    )  # fmt: skip
+    return _csv(CHECK_COLUMNS, rows)
+
+
+def _row(issued: PublishedRecommendation) -> tuple[object, ...]:
+    of = issued.recommendation
+    return (
+            issued.id, of.kind, of.severity, of.scope.kind, escape_formula(of.scope.name), of.current, of.recommended,
+            of.unit, of.diagnosis, of.confidence, moment(issued.since), str(issued.held).lower(),
+            of.projection.utilization_ratio, of.projection.cost_change_per_hour, escape_formula(of.summary),
+        )  # fmt: skip
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\r\n")  # RFC 4180; a lone \r in a field is quoted only so
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def escape_formula(text: str) -> str:
+    """Text that a spreadsheet would take for a formula is marked as text (OWASP: CSV injection). CSV has no way to say
+    NUL: before Python 3.11 its writer refuses it, and readers stop at it."""
+    text = text.replace("\0", "\ufffd")
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -1,0 +1,56 @@
+"""Errors of the API as problem documents (RFC 9457)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from flask import Flask, Response, jsonify
+from werkzeug.exceptions import HTTPException
+
+from gpu_advisor.documents import schema
+
+
+class Problem(Exception):
+    """A request that cannot be served. `detail` names the field and tells the mend."""
+
+    def __init__(self, status: HTTPStatus, detail: str, errors: Sequence[schema.FieldError] = ()) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = list(errors)
+
+
+def answer(
+    status: HTTPStatus, detail: str, errors: Sequence[schema.FieldError] = (), reasons: Sequence[str] = ()
+) -> Response:
+    document: schema.Problem = {
+        "type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail,
+    }  # fmt: skip
+    if errors:
+        document["errors"] = list(errors)
+    if reasons:
+        document["reasons"] = list(reasons)
+    response = jsonify(document)
+    response.status_code = status.value
+    response.content_type = "application/problem+json"
+    return response
+
+
+def pointer(path: Sequence[str | int]) -> str:
+    """RFC 6901."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def register(app: Flask) -> None:
+    app.register_error_handler(Problem, lambda problem: answer(problem.status, problem.detail, problem.errors))
+
+    def http_error(error: HTTPException) -> Response:
+        status = HTTPStatus(error.code or 500)
+        response = answer(status, error.description or status.phrase)
+        for name, value in error.get_headers():
+            if name in ("Allow", "Retry-After"):
+                response.headers[name] = value
+        return response
+
+    app.register_error_handler(HTTPException, http_error)

@@ -1,0 +1,85 @@
+"""Which of a view's recommendations, checks and outcomes a request is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from gpu_advisor.documents import serialize
+from gpu_advisor.evaluation.recommendation import Abstention, Check, Scope
+from gpu_advisor.state.outcomes import Outcome
+from gpu_advisor.state.view import PublishedRecommendation, View
+from gpu_advisor.web.api.problem_details import Problem
+
+#: Query parameter -> whether a recommendation has that value. `pool` is below: it asks who is in the pool.
+_FILTERS: dict[str, Callable[[PublishedRecommendation, str], bool]] = {
+    "kind": lambda issued, value: issued.recommendation.kind == value,
+    "severity": lambda issued, value: issued.recommendation.severity == value,
+    "node": lambda issued, value: value in issued.recommendation.nodes,
+    "job": lambda issued, value: _is(issued.recommendation.scope, "job", value),
+}
+
+
+def recommendations(view: View, query: Mapping[str, Any]) -> list[PublishedRecommendation]:
+    wanted = {name: query[name] for name in _FILTERS if query[name] is not None}
+    matches = list(view.issued)
+    for name, value in wanted.items():
+        matches = [each for each in matches if _FILTERS[name](each, value)]
+    if query["pool"] is None:
+        return matches
+    members = _members(view, query["pool"])
+    return [
+        each
+        for each in matches
+        if _is(each.recommendation.scope, "pool", query["pool"]) or not members.isdisjoint(each.recommendation.gpus)
+    ]
+
+
+def by_id(view: View, id_: str) -> PublishedRecommendation:
+    """Raises Problem where no such recommendation is given now."""
+    for issued in view.issued:
+        if issued.id == id_:
+            return issued
+    raise Problem(HTTPStatus.NOT_FOUND, f"no recommendation {id_!r} is given now; GET /recommendations lists them")
+
+
+def checks(view: View, query: Mapping[str, Any]) -> list[Check]:
+    wanted = (query["item"], query["status"], query["scope_kind"], query["scope"])
+    return [
+        check
+        for check in (view.evaluation.checks if view.evaluation else ())
+        if all(
+            value is None or value == has
+            for value, has in zip(
+                wanted, (check.item, check.status.value, check.scope.kind, check.scope.name), strict=True
+            )
+        )
+    ]
+
+
+def abstentions(view: View, query: Mapping[str, Any]) -> list[Abstention]:
+    return [
+        each
+        for each in serialize.abstentions(view)
+        if query["reason"] in (None, each.reason.value) and query["subject"] in (None, each.subject)
+    ]
+
+
+def outcomes(view: View, query: Mapping[str, Any]) -> list[Outcome]:
+    """The newest first."""
+    return [
+        each
+        for each in reversed(view.outcomes.recent)
+        if query["kind"] in (None, each.closed.promise.kind)
+        and (query["pool"] is None or _is(each.closed.promise.scope, "pool", query["pool"]))
+    ]
+
+
+def _is(scope: Scope, kind: str, name: str) -> bool:
+    return scope.kind == kind and scope.name == name
+
+
+def _members(view: View, pool: str) -> frozenset[str]:
+    pools = view.evaluation.pools if view.evaluation else ()
+    return frozenset(uuid for state in pools if state.pool.settings.name == pool for uuid in state.pool.uuids)

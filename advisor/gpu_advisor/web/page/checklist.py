@@ -1,0 +1,107 @@
+"""The checklist at a glance: each item once, with how many things miss it and which is the worst. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpu_advisor.evaluation.engine import Evaluation
+from gpu_advisor.evaluation.facts import Gpu
+from gpu_advisor.evaluation.recommendation import Check, Status
+
+#: The order of the checklist.
+ITEMS = ("gpu_utilization", "gpu_memory", "cpu", "memory", "storage", "network", "cost", "exporters")
+
+#: Beyond this many rows a table shows the worst only; /checks has them all.
+MAX_ROWS = 256
+
+_STATUS_ORDER = {Status.MISSED: 0, Status.UNKNOWN: 1, Status.MET: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class ChecklistItem:
+    """`whole` is the fleet's own check, where the fleet has one; `parts` those of the nodes, or else of the GPUs."""
+
+    name: str
+    title: str
+    whole: Check | None
+    parts: tuple[Check, ...]
+
+    @property
+    def status(self) -> Status:
+        """The fleet's; without one, the worst of the parts. Unknown parts do not hide missed ones."""
+        if self.whole is not None:
+            return self.whole.status
+        return min((each.status for each in self.parts), key=_STATUS_ORDER.__getitem__)
+
+    @property
+    def missed(self) -> int:
+        return sum(1 for each in self.parts if each.status is Status.MISSED)
+
+    @property
+    def unknown(self) -> int:
+        return sum(1 for each in self.parts if each.status is Status.UNKNOWN)
+
+    @property
+    def shown(self) -> Check:
+        """What the tile shows: the fleet's check, or that of the part that is farthest off."""
+        return self.whole or worst(self.parts)
+
+    @property
+    def severity(self) -> str:
+        return self.shown.severity
+
+
+@dataclass(frozen=True, slots=True)
+class ChecksRow:
+    """A node or a GPU with its checks by item."""
+
+    name: str
+    checks: dict[str, Check]
+    gpu: Gpu | None = None
+
+
+def items(checks: Sequence[Check]) -> list[ChecklistItem]:
+    fleet = {check.item: check for check in checks if check.scope.kind == "fleet"}
+    parts: dict[str, list[Check]] = {}
+    for check in checks:
+        if check.scope.kind == "node":
+            parts.setdefault(check.item, []).append(check)
+    names = [name for name in ITEMS if name in fleet or name in parts]
+    return [
+        ChecklistItem(name, (fleet.get(name) or parts[name][0]).title, fleet.get(name), tuple(parts.get(name, ())))
+        for name in names
+    ]
+
+
+def worst(checks: Sequence[Check]) -> Check:
+    """The one farthest off; where none is missed, the highest value."""
+    return min(checks, key=lambda each: (_STATUS_ORDER[each.status], -abs(each.missed_by or 0.0), -(each.value or 0.0)))
+
+
+def nodes(checks: Sequence[Check]) -> list[ChecksRow]:
+    """Those with the most that is missed first, where there are more than a table shows."""
+    by_name: dict[str, dict[str, Check]] = {}
+    for check in checks:
+        if check.scope.kind == "node":
+            by_name.setdefault(check.scope.name, {})[check.item] = check
+    return [ChecksRow(name, found) for name, found in by_name.items()]
+
+
+def gpus(evaluation: Evaluation) -> list[ChecksRow]:
+    by_uuid: dict[str, dict[str, Check]] = {}
+    for check in evaluation.checks:
+        if check.scope.kind == "gpu":
+            by_uuid.setdefault(check.scope.name, {})[check.item] = check
+    return [ChecksRow(str(gpu.scope), by_uuid.get(gpu.uuid, {}), gpu) for gpu in evaluation.facts.gpus]
+
+
+def leading(rows: list[ChecksRow]) -> list[ChecksRow]:
+    """All rows as they come, or the worst of too many."""
+    return rows if len(rows) <= MAX_ROWS else sorted(rows, key=_severity_key, reverse=True)[:MAX_ROWS]
+
+
+def _severity_key(row: ChecksRow) -> tuple[int, float]:
+    """How many items a row misses, and by how much."""
+    missed = [abs(each.missed_by or 0.0) for each in row.checks.values() if each.status is Status.MISSED]
+    return len(missed), sum(missed)

@@ -1,0 +1,210 @@
+"""The advisor's own pages: what is wrong, what to do, and the evidence. Server-rendered, no outside assets."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import quote, urlencode
+
+from flask import Flask, Response, make_response, render_template, request
+from jinja2 import pass_context
+from jinja2.runtime import Context
+from markupsafe import Markup
+
+from gpu_advisor.documents import savings, serialize
+from gpu_advisor.evaluation.recommendation import Check, Evidence, Recommendation
+from gpu_advisor.evaluation.what_if import Comparison, WhatIfError, changed, compare
+from gpu_advisor.notify.alertmanager import AlertmanagerStatus
+from gpu_advisor.settings import Settings
+from gpu_advisor.state.view import View
+from gpu_advisor.web.api.problem_details import Problem
+from gpu_advisor.web.page import checklist, evidence_charts, template_filters, what_if_form
+from gpu_advisor.web.page.bidi import isolated, names_of, turning
+from gpu_advisor.web.page.evidence_history import EvidenceHistory, EvidenceSeries, Range
+
+_CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+#: Recommendations on one page; /recommendations has all.
+MAX_RECOMMENDATIONS = 100
+
+#: Outcomes on the page; /outcomes has all.
+MAX_OUTCOMES = 10
+
+
+@dataclass(frozen=True)
+class PageContext:
+    """All that the pages can reach: a part of what the API can."""
+
+    view: Callable[[], View]
+    alertmanagers: Callable[[], tuple[AlertmanagerStatus, ...]]
+    settings: Settings
+    curves: Range | None
+    deciding: threading.Lock
+
+
+def register(app: Flask, rooms: PageContext) -> None:
+    for each in template_filters.FILTERS:
+        app.add_template_filter(each)
+    app.add_template_filter(serialize.timestamp, "timestamp")
+    app.add_template_filter(_isolated, "isolated")
+    app.add_template_filter(check_link)
+    app.add_template_filter(prometheus_link)
+    app.add_template_global(evidence_charts.meter, "meter")
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    pages = _Pages(rooms)
+    app.add_url_rule("/", "page", pages.overview)
+    app.add_url_rule("/page/what-if", "page_what_if", pages.what_if)
+    app.add_url_rule("/page/check", "page_check", pages.check)
+    app.add_url_rule("/page/<id_>", "page_recommendation", pages.recommendation)
+
+
+class _Pages:
+    def __init__(self, rooms: PageContext) -> None:
+        self._context = rooms
+        self._curves = EvidenceHistory(rooms.curves)
+
+    def overview(self) -> Response:
+        view = self._context.view()
+        found = savings.valued(view, self._context.settings.cost.gpu_price_per_hour)
+        open_ = [each for each in found if not each.issued.snoozed]
+        evaluation = view.evaluation
+        gpus = checklist.gpus(evaluation) if evaluation else []
+        nodes = checklist.nodes(evaluation.checks) if evaluation else []
+        return _html_response(
+            "page.html",
+            view,
+            headline=headline(view),
+            total=savings.total(open_),
+            items=checklist.items(evaluation.checks) if evaluation else [],
+            advice=open_[:MAX_RECOMMENDATIONS],
+            advice_count=len(open_),
+            snoozed=[each for each in found if each.issued.snoozed],
+            pools=serialize.pools(view),
+            nodes=checklist.leading(nodes),
+            node_count=len(nodes),
+            gpus=checklist.leading(gpus),
+            gpu_count=len(gpus),
+            outcomes=list(reversed(view.outcomes.recent))[:MAX_OUTCOMES],
+            abstentions=serialize.abstentions(view)[: checklist.MAX_ROWS],
+            abstention_count=len(serialize.abstentions(view)),
+            alertmanagers=self._context.alertmanagers(),
+        )
+
+    def recommendation(self, id_: str) -> Response:
+        view = self._context.view()
+        found = savings.valued(view, self._context.settings.cost.gpu_price_per_hour)
+        each = next((each for each in found if each.issued.id == id_), None)
+        if each is None:
+            ended = [told for told in view.outcomes.recent if told.closed.promise.id == id_]
+            return _not_found(f"no recommendation {id_!r} is given now; the page / lists them", view, ended)
+        return _html_response(
+            "recommendation.html", view, issued=each.issued, advice=each.advice, worth=each.worth,
+            shown=self._evidence_with_charts(each.advice.evidence, view),
+        )  # fmt: skip
+
+    def check(self) -> Response:
+        view = self._context.view()
+        check_key = (request.args.get("item"), request.args.get("kind"), request.args.get("of"))
+        for check in view.evaluation.checks if view.evaluation else ():
+            if (check.item, check.scope.kind, check.scope.name) == check_key:
+                related = [each for each in view.issued if _is_related(check, each.recommendation)]
+                return _html_response(
+                    "check.html",
+                    view,
+                    check=check,
+                    related=related,
+                    shown=self._evidence_with_charts(check.evidence, view),
+                )
+        return _not_found("there is no such check now; the page / lists them", view, [])
+
+    def what_if(self) -> Response:
+        view, settings = self._context.view(), self._context.settings
+        form = what_if_form.filled(what_if_form.groups(settings, what_if_form.models(view)), request.args)
+        problems: list[str] = []
+        comparison: Comparison | None = None
+        overrides = what_if_form.changes(form)
+        if overrides and view.evaluation:
+            try:
+                other = changed(settings, overrides)
+                with self._context.deciding:
+                    comparison = compare(view.evaluation, settings, other)
+            except WhatIfError as error:
+                form, problems = what_if_form.told(form, error.problems)
+        return _html_response(
+            "what_if.html", view, form=form, problems=problems, comparison=comparison,
+            difference=what_if_form.difference(comparison) if comparison else None,
+            answer=serialize.what_if(view, comparison) if comparison else None,
+        )  # fmt: skip
+
+    def _evidence_with_charts(self, evidence: Sequence[Evidence], view: View) -> list[tuple[Evidence, str]]:
+        """Each piece of evidence, and its curve as a drawing."""
+        curves = self._curves.of(evidence, view.source.up)
+        return [(each, _evidence_chart(each, curve)) for each, curve in zip(evidence, curves, strict=True)]
+
+
+def _evidence_chart(evidence: Evidence, curve: EvidenceSeries | None) -> str:
+    return evidence_charts.chart(curve, evidence.threshold, evidence.unit, evidence.about) if curve else ""
+
+
+@pass_context
+def _isolated(context: Context, text: str) -> Markup:
+    return isolated(text, context["turning"])
+
+
+def _html_response(template: str, view: View, status: HTTPStatus = HTTPStatus.OK, **values: object) -> Response:
+    # Links lead from where the page is: so it also works behind a proxy that serves it below some path.
+    root = "../" * (request.path.count("/") - 1) or "./"
+    rtl_names = turning(names_of(view))
+    response = make_response(render_template(template, root=root, view=view, turning=rtl_names, **values), status)
+    response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _not_found(what: str, view: View, ended: Sequence[object]) -> Response:
+    """For a browser a page that leads on; for all others the problem as everywhere."""
+    if "text/html" not in request.headers.get("Accept", ""):
+        raise Problem(HTTPStatus.NOT_FOUND, what)
+    return _html_response("resolved.html", view, HTTPStatus.NOT_FOUND, ended=ended)
+
+
+def check_link(check: Check) -> str:
+    """Where a check's evidence is shown, from the root of the pages."""
+    return "page/check?" + urlencode({"item": check.item, "kind": check.scope.kind, "of": check.scope.name})
+
+
+def prometheus_link(promql: str | None, view: View) -> str:
+    """The query in Prometheus' own page; empty where the source is no Prometheus."""
+    if not promql or view.source.name != "prometheus" or not view.source.address.startswith(("http://", "https://")):
+        return ""
+    return f"{view.source.address}/graph?g0.tab=1&g0.expr={quote(promql, safe='')}"
+
+
+def _is_related(check: Check, advice: Recommendation) -> bool:
+    of = check.scope
+    return (
+        of == advice.scope
+        or (of.kind == "gpu" and of.name in advice.gpus)
+        or (of.kind == "node" and of.name in advice.nodes)
+    )
+
+
+def headline(view: View) -> str:
+    """One sentence that says how things are."""
+    if view.evaluation is None:
+        return "No answer yet: the data source has not given one."
+    if view.stale:
+        return "The data source does not answer. What follows is the last good answer, and may be out of date."
+    count = sum(1 for each in view.issued if not each.snoozed)
+    if count:
+        return "One thing to do." if count == 1 else f"{count} things to do."
+    if not view.evaluation.facts.gpus:
+        return "No GPU to advise on."
+    return "Nothing to do that is not snoozed." if view.issued else "Nothing to do."

@@ -1,0 +1,1 @@
+"""Other exporters' metric names, served from our readings."""

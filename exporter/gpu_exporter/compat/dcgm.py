@@ -1,0 +1,215 @@
+"""The families of NVIDIA GPUs once more under the names, labels and units of dcgm-exporter: its dashboards work.
+
+What is told is told by our own readings: no DCGM is needed, and what we have no value for is absent here, too. Names,
+types and units are those of dcgm-exporter's etc/default-counters.csv and etc/dcp-metrics-included.csv. Left out are
+fields that are rates there and counters here (PCIe and NVLink traffic) and the violation times, which its files give
+in microseconds in one version and in nanoseconds in the next.
+
+dcgm-exporter repeats the values of a whole GPU in MIG mode for each slice. Here each value stands once: with the slices
+where they tell it, with the whole GPU where only that does, so that a sum counts nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from gpu_exporter import metrics
+from gpu_exporter.metrics import FamilySamples, MetricFamily, MetricType
+
+VENDOR = "nvidia"
+"""DCGM knows no others."""
+
+MIB = 1024.0**2
+PERCENT = 100.0
+MEGAHERTZ = 1e-6
+MILLIJOULES = 1000.0
+
+LABELS = ("gpu", "UUID", "pci_bus_id", "device", "modelName")
+MIG_LABELS = ("GPU_I_PROFILE", "GPU_I_ID")
+"""Only where there are slices. GPU_I_ID is a slice's place in NVML's list, which tells slices apart as DCGM's number of
+the GPU instance does, but need not be the same."""
+TRAILING_LABELS = ("Hostname", "DCGM_FI_DRIVER_VERSION")
+
+
+class FieldMapping(NamedTuple):
+    """A DCGM field that is one of our families: `value * scale`, of the row with these labels after uuid."""
+
+    family: MetricFamily
+    source: MetricFamily
+    scale: float = 1.0
+    row: tuple[str, ...] = ()
+
+
+def _dcgm_family(name: str, type_: MetricType, help_: str) -> MetricFamily:
+    return MetricFamily(f"DCGM_FI_{name}", type_, help_, (*LABELS, *TRAILING_LABELS))
+
+
+def _map_gauge(name: str, help_: str, source: MetricFamily, scale: float = 1.0) -> FieldMapping:
+    return FieldMapping(_dcgm_family(name, "gauge", help_), source, scale)
+
+
+def _map_counter(
+    name: str, help_: str, source: MetricFamily, row: tuple[str, ...] = (), scale: float = 1.0
+) -> FieldMapping:
+    return FieldMapping(_dcgm_family(name, "counter", help_), source, scale, row)
+
+
+FIELD_MAPPINGS: tuple[FieldMapping, ...] = (
+    _map_gauge("DEV_SM_CLOCK", "Clock of the streaming multiprocessors, in MHz.", metrics.SM_CLOCK, MEGAHERTZ),
+    _map_gauge("DEV_MEM_CLOCK", "Clock of the memory, in MHz.", metrics.MEMORY_CLOCK, MEGAHERTZ),
+    _map_gauge("DEV_MAX_SM_CLOCK", "Highest clock of the multiprocessors, in MHz.", metrics.SM_CLOCK_MAX, MEGAHERTZ),
+    _map_gauge("DEV_MAX_MEM_CLOCK", "Highest clock of the memory, in MHz.", metrics.MEMORY_CLOCK_MAX, MEGAHERTZ),
+    _map_gauge("DEV_MEMORY_TEMP", "Temperature of the memory, in degrees Celsius.", metrics.MEMORY_TEMPERATURE),
+    _map_gauge("DEV_GPU_TEMP", "Temperature of the GPU core, in degrees Celsius.", metrics.TEMPERATURE),
+    _map_gauge("DEV_FAN_SPEED", "Fan speed, in percent.", metrics.FAN_SPEED, PERCENT),
+    _map_gauge("DEV_POWER_USAGE", "Power drawn, in watts.", metrics.POWER),
+    _map_gauge("DEV_POWER_MGMT_LIMIT", "Power limit in force, in watts.", metrics.POWER_LIMIT),
+    _map_counter(
+        "DEV_TOTAL_ENERGY_CONSUMPTION",
+        "Energy used since the driver was loaded, in mJ.",
+        metrics.ENERGY,
+        scale=MILLIJOULES,
+    ),
+    _map_gauge("DEV_PSTATE", "Performance state: 0 is the fastest.", metrics.PERFORMANCE_STATE),
+    _map_counter("DEV_PCIE_REPLAY_COUNTER", "PCIe packets that had to be sent again.", metrics.PCIE_REPLAYS),
+    _map_gauge(
+        "DEV_GPU_UTIL", "Share of time in which a kernel was running, in percent.", metrics.UTILIZATION, PERCENT
+    ),
+    _map_gauge(
+        "DEV_MEM_COPY_UTIL",
+        "Share of time in which memory was read or written, in percent.",
+        metrics.MEMORY_ACTIVITY,
+        PERCENT,
+    ),
+    _map_gauge("DEV_ENC_UTIL", "Utilization of the video encoder, in percent.", metrics.ENCODER_UTILIZATION, PERCENT),
+    _map_gauge("DEV_DEC_UTIL", "Utilization of the video decoder, in percent.", metrics.DECODER_UTILIZATION, PERCENT),
+    _map_gauge("DEV_FB_TOTAL", "Memory of the GPU, in MiB.", metrics.MEMORY_TOTAL, 1 / MIB),
+    _map_gauge("DEV_FB_USED", "Memory in use, in MiB.", metrics.MEMORY_USED, 1 / MIB),
+    _map_gauge("DEV_FB_RESERVED", "Memory that the driver keeps for itself, in MiB.", metrics.MEMORY_RESERVED, 1 / MIB),
+    _map_counter("DEV_ECC_SBE_AGG_TOTAL", "Corrected memory errors of all time.", metrics.ECC_ERRORS, ("corrected",)),
+    _map_counter(
+        "DEV_ECC_DBE_AGG_TOTAL", "Uncorrected memory errors of all time.", metrics.ECC_ERRORS, ("uncorrected",)
+    ),
+    _map_counter("DEV_RETIRED_SBE", "Pages retired for single-bit errors.", metrics.RETIRED_PAGES, ("single_bit",)),
+    _map_counter("DEV_RETIRED_DBE", "Pages retired for double-bit errors.", metrics.RETIRED_PAGES, ("double_bit",)),
+    _map_counter(
+        "DEV_UNCORRECTABLE_REMAPPED_ROWS",
+        "Memory rows replaced after uncorrectable errors.",
+        metrics.REMAPPED_ROWS,
+        ("uncorrectable",),
+    ),
+    _map_counter(
+        "DEV_CORRECTABLE_REMAPPED_ROWS",
+        "Memory rows replaced after correctable errors.",
+        metrics.REMAPPED_ROWS,
+        ("correctable",),
+    ),
+    _map_gauge("DEV_ROW_REMAP_FAILURE", "1 if a memory row could not be replaced.", metrics.ROW_REMAP_FAILED),
+    _map_gauge("PROF_GR_ENGINE_ACTIVE", "Share of time in which the engine worked, 0 to 1.", metrics.ENGINE_ACTIVITY),
+    _map_gauge("PROF_SM_ACTIVE", "Share of multiprocessors that were busy, 0 to 1.", metrics.SM_ACTIVITY),
+    _map_gauge("PROF_SM_OCCUPANCY", "Warps in flight as a share of the most that fit, 0 to 1.", metrics.SM_OCCUPANCY),
+    _map_gauge(
+        "PROF_PIPE_TENSOR_ACTIVE", "Share of time in which tensor cores worked, 0 to 1.", metrics.TENSOR_ACTIVITY
+    ),
+    _map_gauge("PROF_PIPE_FP64_ACTIVE", "Share of time in which the FP64 pipe worked, 0 to 1.", metrics.FP64_ACTIVITY),
+    _map_gauge("PROF_PIPE_FP32_ACTIVE", "Share of time in which the FP32 pipe worked, 0 to 1.", metrics.FP32_ACTIVITY),
+    _map_gauge("PROF_PIPE_FP16_ACTIVE", "Share of time in which the FP16 pipe worked, 0 to 1.", metrics.FP16_ACTIVITY),
+    _map_gauge(
+        "PROF_DRAM_ACTIVE", "Memory bandwidth in use as a share of the highest, 0 to 1.", metrics.DRAM_BANDWIDTH
+    ),
+)
+
+FB_FREE = _dcgm_family("DEV_FB_FREE", "gauge", "Memory that is neither in use nor kept by the driver, in MiB.")
+XID_ERRORS = _dcgm_family(
+    "DEV_XID_ERRORS", "gauge", "Code of the last Xid that the driver reported, 0 while there was none."
+)
+
+DCGM_FAMILIES: tuple[MetricFamily, ...] = (*(line.family for line in FIELD_MAPPINGS), FB_FREE, XID_ERRORS)
+
+ValuesByLabels = dict[tuple[str, ...], float]
+
+
+def dcgm_samples(samples: Sequence[FamilySamples]) -> list[FamilySamples]:
+    """The same GPUs as DCGM's families: `samples` are those of snapshot.device_samples(), gpu_info among them."""
+    values = {each.family: dict(each.rows) for each in samples}
+    gpus = _parse_gpu_info(values.get(metrics.INFO, {}))
+    has_mig = any(gpu.parent for gpu in gpus)
+    result = []
+    for family, rows in _dcgm_values(values):
+        reporting = [gpu for gpu in gpus if gpu.uuid in rows]
+        reported_by_instances = {gpu.parent for gpu in reporting}
+        labelled_rows = tuple(
+            (gpu.labels(has_mig), rows[gpu.uuid]) for gpu in reporting if gpu.uuid not in reported_by_instances
+        )
+        if labelled_rows:
+            result.append(FamilySamples(_with_mig_labels(family) if has_mig else family, labelled_rows))
+    return result
+
+
+def _dcgm_values(values: dict[MetricFamily, ValuesByLabels]) -> Iterator[tuple[MetricFamily, dict[str, float]]]:
+    """Each DCGM family with its values by uuid."""
+    for line in FIELD_MAPPINGS:
+        rows = values.get(line.source, {})
+        # Rounding takes back what binary fractions add: 0.29 * 100 is 28.999999999999996.
+        yield line.family, {key[0]: round(v * line.scale, 9) for key, v in rows.items() if key[1:] == line.row}
+    memory = [values.get(f, {}) for f in (metrics.MEMORY_TOTAL, metrics.MEMORY_USED, metrics.MEMORY_RESERVED)]
+    total, used, reserved = memory
+    complete_keys = [key for key in total if key in used and key in reserved]
+    yield FB_FREE, {key[0]: max(0.0, total[key] - used[key] - reserved[key]) / MIB for key in complete_keys}
+    yield XID_ERRORS, _last_xids(values.get(metrics.XID_ERRORS, {}), values.get(metrics.XID_LAST_TIMESTAMP, {}))
+
+
+def _last_xids(counts: ValuesByLabels, when: ValuesByLabels) -> dict[str, float]:
+    """By uuid; a GPU whose Xids are counted and that had none has 0."""
+    last = dict.fromkeys((uuid for uuid, _ in counts), (0.0, 0.0))
+    for (uuid, xid), at in when.items():
+        last[uuid] = max(last.get(uuid, (0.0, 0.0)), (at, float(xid)))
+    return {uuid: xid for uuid, (_, xid) in last.items()}
+
+
+class _Gpu(NamedTuple):
+    """A GPU as gpu_info has it. `parent` is the uuid of the whole GPU of a slice, else empty."""
+
+    uuid: str
+    nvml_index: str
+    name: str
+    pci_bus_id: str
+    driver_version: str
+    parent: str
+    mig_profile: str
+    nodename: str
+
+    def labels(self, has_mig: bool) -> tuple[str, ...]:
+        number, _, nvml_index = self.nvml_index.partition(":")
+        # As there: a slice has the uuid of its GPU, and is told apart by its id.
+        uuid = self.parent or self.uuid
+        mig = (self.mig_profile, nvml_index) if has_mig else ()
+        own = (number, uuid, self.pci_bus_id, f"nvidia{number}", self.name)
+        return (*own, *mig, self.nodename, self.driver_version)
+
+
+def _parse_gpu_info(info: Iterable[tuple[str, ...]]) -> list[_Gpu]:
+    result = []
+    for labels in info:
+        of = dict(zip(metrics.INFO.labels, labels, strict=True))
+        if of["vendor"] == VENDOR:
+            result.append(
+                _Gpu(
+                    of["uuid"],
+                    of["index"],
+                    of["name"],
+                    of["pci_bus_id"],
+                    of["driver_version"],
+                    of["parent_uuid"],
+                    of["mig_profile"],
+                    of["nodename"],
+                )
+            )
+    return result
+
+
+@lru_cache(maxsize=len(DCGM_FAMILIES))
+def _with_mig_labels(family: MetricFamily) -> MetricFamily:
+    return MetricFamily(family.name, family.type, family.help, (*LABELS, *MIG_LABELS, *TRAILING_LABELS))
