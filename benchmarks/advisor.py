@@ -172,8 +172,8 @@ def child(url: str) -> None:
     from gpu_advisor.notify.alertmanager import AlertDispatcher
     from gpu_advisor.runtime.service import Service
     from gpu_advisor.settings import PoolSettings, Settings
-    from gpu_advisor.sources.prometheus.http import Answer
-    from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
+    from gpu_advisor.sources.prometheus.http_client import HttpResponse
+    from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
     from gpu_advisor.state.ledger import Ledger
     from gpu_advisor.web import server as web
 
@@ -182,13 +182,13 @@ def child(url: str) -> None:
 
         asked: SentQueries = []  # noqa: RUF012
 
-        def _exchange(self, method: str, path: str, form: Mapping[str, str] | None) -> Answer:
+        def _request_with_retries(self, method: str, path: str, form: Mapping[str, str] | None) -> HttpResponse:
             self.asked.append((path, dict(form or {})))
-            return super()._exchange(method, path, form)
+            return super()._request_with_retries(method, path, form)
 
     _ = web  # what a running advisor has in memory, too
     settings = Settings(pools=[PoolSettings(name="training", kind="training", match={"name": ".*H100.*"})])
-    source = Recording(PrometheusSettings(url, timeout_seconds=120))
+    source = Recording(PrometheusClientConfig(url, timeout_seconds=120))
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "ledger.db")
         clock = [END]

@@ -15,9 +15,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean
 
-from gpu_advisor.backtest.baselines import Hpa, Oracle, needed
+from gpu_advisor.backtest.baselines import HpaPolicy, OraclePolicy, oracle_replicas
 from gpu_advisor.backtest.compare import advisor
-from gpu_advisor.backtest.replay import Fleet, Outcome, replay
+from gpu_advisor.backtest.replay import ReplayResult, SimulatedPool, replay
 from gpu_advisor.backtest.trace import Trace, read_csv
 from gpu_advisor.settings import Settings
 
@@ -25,27 +25,27 @@ from benchmarks import common
 from benchmarks.daily_pattern_bound import unserved_ratio
 from benchmarks.demand import FLEETS, SHAPES
 
-FLEET = Fleet(start=2, min=1, max=114, start_delay_seconds=120)
+FLEET = SimulatedPool(start=2, min=1, max=114, start_delay_seconds=120)
 ORACLE_HOURS = 222  # of the published day
 CANDIDATES = 4  # days looked at for each that is taken
 BOUND_HOURS = (340, 360, 380, 400)
 
 
-def replay_all(trace: Trace, settings: Settings) -> dict[str, Outcome]:
+def replay_all(trace: Trace, settings: Settings) -> dict[str, ReplayResult]:
     gpu = settings.resources.gpu
     tuned = replace(FLEET, min=10, start=10)
     return {
         "advisor": replay(trace, advisor(trace, FLEET, gpu, settings.evaluation), FLEET),
-        "hpa_70": replay(trace, Hpa(0.7), FLEET),
-        "hpa_50": replay(trace, Hpa(0.5), FLEET),
-        "hpa_70_min_10": replay(trace, Hpa(0.7), tuned),
+        "hpa_70": replay(trace, HpaPolicy(0.7), FLEET),
+        "hpa_50": replay(trace, HpaPolicy(0.5), FLEET),
+        "hpa_70_min_10": replay(trace, HpaPolicy(0.7), tuned),
         "oracle": oracle(trace),
     }
 
 
-def oracle(trace: Trace) -> Outcome:
-    start = max(1, needed(trace.demand[0] or 0.0))
-    policy = Oracle(trace.demand, trace.interval_seconds)
+def oracle(trace: Trace) -> ReplayResult:
+    start = max(1, oracle_replicas(trace.demand[0] or 0.0))
+    policy = OraclePolicy(trace.demand, trace.interval_seconds)
     return replay(trace, policy, replace(FLEET, start=start, start_delay_seconds=0))
 
 
@@ -60,7 +60,7 @@ def _trace(name: str, seed: int) -> Trace:
     return Trace(60, tuple(float(value) for value in SHAPES[name](seed)))
 
 
-def average_outcomes(found: Iterable[Mapping[str, Outcome]]) -> dict[str, dict[str, float]]:
+def average_outcomes(found: Iterable[Mapping[str, ReplayResult]]) -> dict[str, dict[str, float]]:
     rows = list(found)
     return {
         policy: {key: mean(asdict(row[policy])[key] for row in rows) for key in asdict(rows[0][policy])}

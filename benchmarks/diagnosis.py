@@ -20,9 +20,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_advisor.evaluation.diagnosis.diagnose import Outcome, diagnose
+from gpu_advisor.evaluation.diagnosis.decision_table import DIAGNOSES, HEALTHY, UNKNOWN, UNUSED, WAITING_FOR_STRAGGLER
+from gpu_advisor.evaluation.diagnosis.diagnose import GpuDiagnosis, diagnose
 from gpu_advisor.evaluation.diagnosis.peers import peers
-from gpu_advisor.evaluation.diagnosis.table import DIAGNOSES, HEALTHY, HELD_UP, UNKNOWN, UNUSED
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.policies import POLICIES, mixed_precision
 from gpu_advisor.evaluation.pools import Pool
@@ -79,9 +79,9 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def answer(situation: Situation, outcomes: Sequence[Outcome]) -> str:
+def answer(situation: Situation, outcomes: Sequence[GpuDiagnosis]) -> str:
     """What was said of a situation as a whole: a wrong cause, if there is one on any GPU; else the right one."""
-    quiet = {HEALTHY, UNUSED, HELD_UP, UNKNOWN}
+    quiet = {HEALTHY, UNUSED, WAITING_FOR_STRAGGLER, UNKNOWN}
     causes = {outcome.name for outcome in outcomes} - quiet
     if causes:
         return next(iter(sorted(causes - {situation.label})), situation.label)

@@ -9,10 +9,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpu_advisor.promql.expressions import Select, selects_of
+from gpu_advisor.promql.expressions import Selector, selectors_of
+from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import own_mappings
-from gpu_advisor.sources.exporters.recording import HOURLY
-from gpu_advisor.sources.exporters.speaker import Speaker
+from gpu_advisor.sources.exporters.recording_rules import HOURLY_SERIES
 
 GPUS_PER_NODE = 8
 JOB = "gpu-exporter"
@@ -28,14 +28,14 @@ NODE_ROWS: dict[str, tuple[str, ...]] = {
 }
 
 
-def selectors() -> dict[str, set[Select]]:
+def selectors() -> dict[str, set[Selector]]:
     """By metric, what our own mappings select of it. Companions' series are others'."""
-    found: dict[str, set[Select]] = {}
-    for speaker in (Speaker(mapping) for mapping in own_mappings() if not mapping.companion):
+    found: dict[str, set[Selector]] = {}
+    for speaker in (ExporterDialect(mapping) for mapping in own_mappings() if not mapping.companion):
         for quantity in speaker.mapping.quantities:
             for reduction, window in (("last", None), ("mean", 60), ("rate", 60), ("coverage", 60)):
                 expression = speaker.expression(quantity, reduction, window)  # type: ignore[arg-type]
-                for select in selects_of(expression) if expression else ():
+                for select in selectors_of(expression) if expression else ():
                     found.setdefault(select.metric, set()).add(select)
     return found
 
@@ -56,7 +56,7 @@ def generate_week(gpus: int, end: float, days: int = 7) -> Iterator[str]:
     """The recorded series, hour by hour, and the daily one as it is now."""
     uuids = [uuid for uuid, _, _ in _gpu_identities(gpus)]
     for at in range(int(end) - days * 24 * HOUR, int(end) + 1, HOUR):
-        for series in HOURLY:
+        for series in HOURLY_SERIES:
             for number, uuid in enumerate(uuids):
                 yield f'{series.record}{{uuid="{uuid}"}} {(number % 97) / 100:.2f} {at}\n'
     for uuid in uuids:

@@ -22,15 +22,15 @@ from typing import Any
 
 import requests
 from gpu_advisor.observation.evaluate import evaluate
-from gpu_advisor.promql.expressions import Expression, Labels, Trail
-from gpu_advisor.promql.promql import to_promql
+from gpu_advisor.promql.compiler import to_promql
+from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries
 from gpu_advisor.report.build import report
 from gpu_advisor.report.history_reader import read
 from gpu_advisor.report.html import page
 from gpu_advisor.report.markdown import markdown
 from gpu_advisor.report.period import period
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
+from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
 from gpu_advisor.state.view import SourceStatus, View
 
 from benchmarks import common
@@ -48,14 +48,14 @@ class QueryRecorder:
     source: PrometheusSource
     asked: list[dict[str, str]] = field(default_factory=list)
 
-    def __call__(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
+    def __call__(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
         self.asked.append({"query": to_promql(expression), "start": f"{start}", "end": f"{end}", "step": f"{step}"})
         return self.source.range(expression, start, end, step)
 
 
 def measure(url: str, now: float, folder: Path, rounds: int) -> dict[str, Any]:
     """Medians of rounds; the first warms all up and is left out."""
-    source = PrometheusSource(PrometheusSettings(url, timeout_seconds=120))
+    source = PrometheusSource(PrometheusClientConfig(url, timeout_seconds=120))
     settings = Settings.model_validate({"cost": {"gpu_price_per_hour": PRICES}})
     evaluation = evaluate(source, settings, now)
     view = View("benchmark", SourceStatus("prometheus", url, True, last_success=now), evaluation)

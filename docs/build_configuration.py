@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from gpu_advisor.settings import Settings
-from gpu_advisor.settings.pools import PRESETS
+from gpu_advisor.settings.pools import DEMAND_PRESETS
 from gpu_exporter.config import Settings as ExporterSettings
 from gpu_exporter.devices import DRIVERS
 from gpu_exporter.host import COLLECTORS
@@ -140,7 +140,7 @@ def _default(value: Any) -> str:
 
 def _presets() -> Iterator[str]:
     yield PRESET
-    rows = [(f"`{name}`", f"`{each.query}`", each.counts, each.source) for name, each in PRESETS.items()]
+    rows = [(f"`{name}`", f"`{each.query}`", each.counts, each.source) for name, each in DEMAND_PRESETS.items()]
     yield from table(("preset", "PromQL", "counts", "documentation"), rows)
     yield ""
 

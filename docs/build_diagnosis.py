@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from gpu_advisor.evaluation.diagnosis.conditions import AnyOf, Condition, ThresholdCondition, UnlessCondition
+from gpu_advisor.evaluation.diagnosis.decision_table import DECISION_TABLE, DIAGNOSES, SECONDARY_ROWS, DecisionRow
 from gpu_advisor.evaluation.diagnosis.diagnose import features_of
 from gpu_advisor.evaluation.diagnosis.features import FEATURES
-from gpu_advisor.evaluation.diagnosis.logic import AnyOf, At, Condition, Unless
-from gpu_advisor.evaluation.diagnosis.table import DIAGNOSES, REMARKS, TABLE, Row
 
 PAGE = Path(__file__).with_name("diagnosis.md")
 COMMAND = "python docs/build_diagnosis.py"
@@ -59,15 +59,15 @@ def text() -> str:
         [
             INTRODUCTION,
             GOOD,
-            *_rows("Diagnoses", TABLE),
-            *_rows("Beside a diagnosis", REMARKS),
+            *_rows("Diagnoses", DECISION_TABLE),
+            *_rows("Beside a diagnosis", SECONDARY_ROWS),
             *_meanings(),
             *_features(),
         ]
     )
 
 
-def _rows(title: str, rows: Sequence[Row]) -> Iterator[str]:
+def _rows(title: str, rows: Sequence[DecisionRow]) -> Iterator[str]:
     yield f"## {title}\n"
     yield "| diagnosis | conditions | that is | leads to |"
     yield "| --- | --- | --- | --- |"
@@ -79,12 +79,12 @@ def _rows(title: str, rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _condition(condition: Condition) -> str:
-    if isinstance(condition, Unless):
+    if isinstance(condition, UnlessCondition):
         return f"not {_at(condition.other)}"
     return " or ".join(_at(each) for each in condition.of) if isinstance(condition, AnyOf) else _at(condition)
 
 
-def _at(at: At) -> str:
+def _at(at: ThresholdCondition) -> str:
     sign = "≥" if at.side == "above" else "≤"
     return f"`{at.feature}` {sign} {at.yes:g} ({at.no:g})"
 
@@ -101,7 +101,7 @@ def _meanings() -> Iterator[str]:
 
 
 def _features() -> Iterator[str]:
-    used = {name for row in (*TABLE, *REMARKS) for name in features_of(row)}
+    used = {name for row in (*DECISION_TABLE, *SECONDARY_ROWS) for name in features_of(row)}
     yield "## What the conditions look at\n"
     yield "| figure | meaning | signals |"
     yield "| --- | --- | --- |"

@@ -19,9 +19,9 @@ AT = 1_800_000_000.0
 
 #: Which reading is which signal. Windows and reductions are the signals' own.
 GPU_SIGNALS: tuple[tuple[str, tuple[Signal, ...]], ...] = (
-    ("utilization", (signals.UTILIZATION, signals.HALF_UTILIZATION, signals.IDLE_UTILIZATION)),
-    ("utilization_day_peak", (signals.DAY_PEAK,)),
-    ("memory_used", (signals.MEMORY_USED, signals.MEMORY_HELD)),
+    ("utilization", (signals.UTILIZATION, signals.HALF_IDLE_UTILIZATION, signals.IDLE_UTILIZATION)),
+    ("utilization_day_peak", (signals.DAILY_PEAK_UTILIZATION,)),
+    ("memory_used", (signals.MEMORY_USED, signals.IDLE_MEMORY_USED)),
     ("processes", (signals.PROCESSES,)),
     ("sm_activity", (signals.SM_ACTIVITY,)),
     ("tensor_activity", (signals.TENSOR_ACTIVITY,)),
@@ -41,7 +41,7 @@ GPU_SIGNALS: tuple[tuple[str, tuple[Signal, ...]], ...] = (
     ("pcie_generation", (signals.PCIE_GENERATION,)),
     ("pcie_width", (signals.PCIE_WIDTH,)),
     ("nvlink_receive", (signals.NVLINK_RECEIVE,)),
-    ("job_step_seconds", (signals.JOB_STEPPING,)),
+    ("job_step_seconds", (signals.JOB_STEP_TIME,)),
     ("job_data_wait_seconds", (signals.JOB_DATA_WAIT,)),
     ("job_communication_seconds", (signals.JOB_COMMUNICATION,)),
     ("job_peak_memory_bytes", (signals.JOB_PEAK_MEMORY,)),
@@ -50,8 +50,8 @@ NODE_SIGNALS: tuple[tuple[str, tuple[Signal, ...]], ...] = (
     ("cpu", (signals.NODE_CPU,)),
     ("io_pressure", (signals.NODE_IO_PRESSURE,)),
     ("disk_busy", (signals.NODE_DISK_BUSY,)),
-    ("network_receive", (signals.NODE_RECEIVE,)),
-    ("network_transmit", (signals.NODE_TRANSMIT,)),
+    ("network_receive", (signals.NODE_NETWORK_RECEIVE,)),
+    ("network_transmit", (signals.NODE_NETWORK_TRANSMIT,)),
 )
 
 Values = dict[str, dict[str, float]]

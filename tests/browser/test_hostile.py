@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-from gpu_advisor.promql.expressions import Expression, Labels, Trail
+from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries
 from gpu_advisor.state.view import SourceStatus
 from gpu_advisor.web.page.bidi import turning
 from playwright.sync_api import expect
@@ -18,7 +18,7 @@ from tests.unit.advisor.builders import AT, ExporterTarget, GpuSpec
 from tests.unit.advisor.test_api import HOSTILE, view_of, whole
 
 
-def level(expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
+def level(expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
     return {(): tuple((start + index * step, 0.5) for index in range(round((end - start) / step) + 1))}
 
 

@@ -9,10 +9,10 @@ import pytest
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import Source
-from gpu_advisor.sources.embedded.embedded import EmbeddedSource
 from gpu_advisor.sources.embedded.history import History
-from gpu_advisor.sources.embedded.openmetrics import import_openmetrics
-from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
+from gpu_advisor.sources.embedded.openmetrics_import import import_openmetrics
+from gpu_advisor.sources.embedded.source import EmbeddedSource
+from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
 from gpu_advisor.web.page.evidence_history import POINTS, EvidenceHistory
 from gpu_exporter.devices.simulated import generate_history
 from gpu_exporter.exposition import render_history
@@ -45,7 +45,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
     file = tmp_path / "past.txt"
     file.write_text("\n".join(add_target_labels(lines())) + "\n")
     with prometheus(tmp_path, backfill=file) as server:
-        asked = PrometheusSource(PrometheusSettings(server.url))
+        asked = PrometheusSource(PrometheusClientConfig(server.url))
         yield asked
         asked.close()
 

@@ -12,8 +12,8 @@ import requests
 import yaml
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.exporters.mapping import mappings, own_mappings
-from gpu_advisor.sources.exporters.recording import text as rules_of
-from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
+from gpu_advisor.sources.exporters.recording_rules import text as rules_of
+from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
 
 from benchmarks import dashboards
 from tests.integration.test_exporters import CARDS, HOST
@@ -131,7 +131,7 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MappedExporters
     _import(folder, "scraped", (line for name, begin in begins.items() for line in _scraped_lines(name, begin)))
     made: list[str] = []
     with prometheus(folder, blocks=folder / "blocks") as server:
-        source = PrometheusSource(PrometheusSettings(server.url))
+        source = PrometheusSource(PrometheusClientConfig(server.url))
         for name, end in ends.items():
             made += recorded(server.url, _rules(name), begins[name], end)
             if name != NO_ADVISOR:

@@ -10,9 +10,9 @@ from math import nan
 import pytest
 from gpu_advisor.evaluation.checks import FLEET
 from gpu_advisor.evaluation.engine import Evaluation
-from gpu_advisor.evaluation.recommendation import Check, Reason, Status
+from gpu_advisor.evaluation.recommendation import Check, CheckStatus, Reason
 from gpu_advisor.evaluation.signals import (
-    DAY_PEAK,
+    DAILY_PEAK_UTILIZATION,
     GPU_UP,
     IDLE_COVERAGE,
     IDLE_UTILIZATION,
@@ -21,10 +21,10 @@ from gpu_advisor.evaluation.signals import (
     UTILIZATION_COVERAGE,
 )
 from gpu_advisor.observation.evaluate import evaluate
+from gpu_advisor.promql.compiler import to_promql
 from gpu_advisor.promql.expressions import metrics_of
-from gpu_advisor.promql.promql import to_promql
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
+from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
 
 from tests.servers import Prometheus, prometheus
 from tests.unit.sources.expositions import (
@@ -140,7 +140,7 @@ def histories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusHi
 
 @contextmanager
 def prometheus_source(server: Prometheus) -> Iterator[PrometheusSource]:
-    source = PrometheusSource(PrometheusSettings(server.url))
+    source = PrometheusSource(PrometheusClientConfig(server.url))
     yield source
     source.close()
 
@@ -171,7 +171,7 @@ def recorded(end: float) -> Iterator[str]:
         yield f"gpu:utilization_ratio:max1d{labels} 0.6 {end - 30:.3f}\n"
 
 
-def check_statuses(checks: Iterable[Check]) -> dict[tuple[str, str], tuple[Status, float | None]]:
+def check_statuses(checks: Iterable[Check]) -> dict[tuple[str, str], tuple[CheckStatus, float | None]]:
     return {(check.item, str(check.scope)): (check.status, check.value) for check in checks}
 
 
@@ -190,7 +190,7 @@ def test_the_same_fleet_gives_the_same_checks_through_each_mapping(histories: Pr
     assert {key: status for key, (status, _) in found.items()} == {key: status for key, (status, _) in wanted.items()}
     for key, (_, value) in wanted.items():
         assert found[key][1] == near(value, 1e-6), key
-    assert Status.MET in {check.status for check in theirs.checks if check.item == "gpu_utilization"}
+    assert CheckStatus.MET in {check.status for check in theirs.checks if check.item == "gpu_utilization"}
     assert len(theirs.recommendations) == len(ours.recommendations) > 0
     assert [word.gpus for word in theirs.recommendations] == [word.gpus for word in ours.recommendations]
 
@@ -229,7 +229,7 @@ def test_two_exporters_for_a_gpu_count_once_and_are_reported(histories: Promethe
     assert [gpu.uuid for gpu in both.facts.gpus] == [card.uuid for card in CARDS]
     assert {gpu.exporter for gpu in both.facts.gpus} == {"gpu-exporter"}
     [said] = [check for check in both.checks if check.item == "exporters"]
-    assert (said.scope, said.status, said.value) == (FLEET, Status.MISSED, 1.0)
+    assert (said.scope, said.status, said.value) == (FLEET, CheckStatus.MISSED, 1.0)
     assert "4 GPUs" in said.message
     assert "gpu-exporter" in said.message
     assert "dcgm-exporter" in said.message
@@ -267,12 +267,12 @@ def test_readings_that_cannot_be_true_are_not_used_and_reported(histories: Prome
     said = {(check.item, check.scope.name): check for check in evaluation.checks if check.scope.kind == "gpu"}
     for uuid in ("GPU-0000", "GPU-0001", "GPU-0003"):
         check = said["gpu_utilization", uuid]
-        assert (check.status, check.reason) == (Status.UNKNOWN, Reason.CONFLICTING), check
+        assert (check.status, check.reason) == (CheckStatus.UNKNOWN, Reason.CONFLICTING), check
         assert "dcgm-exporter" in check.message
     assert "250 %" in said["gpu_utilization", "GPU-0000"].message
     assert said["gpu_memory", "GPU-0002"].reason is Reason.CONFLICTING
-    assert said["gpu_utilization", "GPU-0002"].status is Status.MISSED
-    assert said["gpu_memory", "GPU-0000"].status is Status.MET
+    assert said["gpu_utilization", "GPU-0002"].status is CheckStatus.MISSED
+    assert said["gpu_memory", "GPU-0000"].status is CheckStatus.MET
     assert not [word for word in evaluation.recommendations if set(word.gpus) & {"GPU-0001", "GPU-0003"}]
     nvitop = histories.evaluated("blind nvitop")
     [check] = [check for check in nvitop.checks if check.item == "gpu_utilization" and check.scope.kind == "gpu"]
@@ -311,7 +311,7 @@ def test_long_windows_are_read_from_recorded_series_where_they_are(histories: Pr
     assert metrics_of(expression) == {"gpu:utilization_ratio:mean1h"}
     assert facts.value(IDLE_UTILIZATION, "GPU-0002") == pytest.approx(0.5)
     assert facts.value(IDLE_COVERAGE, "GPU-0002") == pytest.approx(1, abs=0.05)
-    assert facts.value(DAY_PEAK, "GPU-0002") == pytest.approx(0.6)
+    assert facts.value(DAILY_PEAK_UTILIZATION, "GPU-0002") == pytest.approx(0.6)
     idle = [word for word in evaluation.recommendations if word.kind == "idle_reclaim"]
     assert {gpu for word in idle for gpu in word.gpus} == {"GPU-0001"}  # the other pool keeps its one
     for advice in idle:

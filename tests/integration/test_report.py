@@ -18,10 +18,10 @@ from gpu_advisor.report.period import period
 from gpu_advisor.report.schema import Report
 from gpu_advisor.report.section_model import at
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.embedded.embedded import EmbeddedSource
 from gpu_advisor.sources.embedded.history import History
-from gpu_advisor.sources.embedded.openmetrics import import_openmetrics
-from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
+from gpu_advisor.sources.embedded.openmetrics_import import import_openmetrics
+from gpu_advisor.sources.embedded.source import EmbeddedSource
+from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
 from gpu_advisor.state.view import SourceStatus, View
 
 from benchmarks.week_generator import DAY, HOUR, PRICES, generate_samples
@@ -70,7 +70,7 @@ def prometheus_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RuledA
 
 
 def served_report(server: Prometheus, since: int) -> Report:
-    source = PrometheusSource(PrometheusSettings(server.url))
+    source = PrometheusSource(PrometheusClientConfig(server.url))
     view = View("test", SourceStatus("prometheus", server.url, True, last_success=END))
     try:
         return make(source.range, view, SETTINGS, since, END)
@@ -125,7 +125,7 @@ def test_the_embedded_history_tells_the_same(tmp_path: Path) -> None:
     kept = History(tmp_path / "history.db")
     import_openmetrics(kept, plain(lines), "node-000:9816", "gpu-exporter")
     with prometheus(tmp_path, blocks=tmp_path / "data") as server:
-        source = PrometheusSource(PrometheusSettings(server.url))
+        source = PrometheusSource(PrometheusClientConfig(server.url))
         asked = period(END, 4 * HOUR)
         one, other = read(EmbeddedSource(kept).range, asked), read(source.range, asked)
         source.close()

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gpu_advisor.backtest.recorded import pool_named, read_pool
+from gpu_advisor.backtest.recorded_demand import find_serving_pool, read_recorded_demand
 from gpu_advisor.backtest.trace import TraceError
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.recommendation import Reason
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
+from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
 
 from tests.servers import Prometheus, prometheus
 
@@ -67,7 +67,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
 
 @pytest.fixture
 def source(server: Prometheus) -> Iterator[PrometheusSource]:
-    made = PrometheusSource(PrometheusSettings(server.url))
+    made = PrometheusSource(PrometheusClientConfig(server.url))
     yield made
     made.close()
 
@@ -139,7 +139,7 @@ def test_a_broken_signal_is_reported_and_takes_nothing_with_it(
 
 
 def test_a_restart_changes_nothing(server: Prometheus, source: PrometheusSource) -> None:
-    other = PrometheusSource(PrometheusSettings(server.url))
+    other = PrometheusSource(PrometheusClientConfig(server.url))
     for at in (AT, AT - 7, AT - 600):
         assert evaluate(source, settings(), at).recommendations == evaluate(other, settings(), at).recommendations
     other.close()
@@ -147,19 +147,19 @@ def test_a_restart_changes_nothing(server: Prometheus, source: PrometheusSource)
 
 def test_what_was_recorded_can_be_replayed(source: PrometheusSource) -> None:
     chosen = settings()
-    trace = read_pool(source, chosen, pool_named(chosen, "mail"), 3600, 60, AT)
+    trace = read_recorded_demand(source, chosen, find_serving_pool(chosen, "mail"), 3600, 60, AT)
     assert len(trace.demand) == 60
     assert trace.demand == pytest.approx([3.8] * 60)
     with pytest.raises(TraceError, match="chat, mail, night"):
-        pool_named(chosen, "train")
+        find_serving_pool(chosen, "train")
     with pytest.raises(TraceError, match="nothing is recorded"):
-        read_pool(source, chosen, pool_named(chosen, "mail"), 600, 60, START - 86400)
+        read_recorded_demand(source, chosen, find_serving_pool(chosen, "mail"), 600, 60, START - 86400)
 
 
 def test_the_embedded_source_says_that_it_has_no_promql(tmp_path: Path) -> None:
     from gpu_advisor.observation.demand import read
-    from gpu_advisor.sources.embedded.embedded import EmbeddedSource
     from gpu_advisor.sources.embedded.history import History
+    from gpu_advisor.sources.embedded.source import EmbeddedSource
 
     chosen = settings(chat={"preset": "vllm", "per_replica": 16})
     store = History(tmp_path / "history.db")

@@ -9,9 +9,9 @@ import pytest
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.embedded.embedded import EmbeddedSource
 from gpu_advisor.sources.embedded.history import History
-from gpu_advisor.sources.embedded.openmetrics import import_openmetrics
+from gpu_advisor.sources.embedded.openmetrics_import import import_openmetrics
+from gpu_advisor.sources.embedded.source import EmbeddedSource
 from gpu_exporter.devices.simulated import SCENARIOS, generate_history, parse_fleet
 from gpu_exporter.exposition import render_history
 from gpu_exporter.metrics import FamilySamples, MetricFamily

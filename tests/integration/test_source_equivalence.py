@@ -13,10 +13,10 @@ from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.recommendation import Evidence
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import PoolSettings, Settings
-from gpu_advisor.sources.embedded.embedded import EmbeddedSource
 from gpu_advisor.sources.embedded.history import History
-from gpu_advisor.sources.embedded.openmetrics import import_openmetrics
-from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
+from gpu_advisor.sources.embedded.openmetrics_import import import_openmetrics
+from gpu_advisor.sources.embedded.source import EmbeddedSource
+from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
 from gpu_exporter.devices.simulated import MODELS, SCENARIOS, generate_history
 from gpu_exporter.exposition import render_history
 from gpu_exporter.metrics import FamilySamples, MetricFamily
@@ -140,7 +140,7 @@ def test_both_sources_give_the_same_recommendations(
         for point in with_faults(fleet, seed, START + index * 2 * 3600)
     ]
     with both_sources(folder, whole) as (server, embedded):
-        source = PrometheusSource(PrometheusSettings(server.url))
+        source = PrometheusSource(PrometheusClientConfig(server.url))
         said = set()
         for index in range(len(found)):
             for after in (LENGTH_SECONDS - 700, LENGTH_SECONDS, LENGTH_SECONDS + 200):

@@ -12,29 +12,29 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from gpu_advisor.promql.compiler import quote_string, to_promql
 from gpu_advisor.promql.expressions import (
     Affine,
     Aggregate,
     AggregateOp,
+    ConstantLabel,
     Expression,
     Function,
+    LabelReplace,
     Matcher,
     Ratio,
-    Renamed,
-    Select,
+    Selector,
     Sum,
-    Tagged,
     Union,
     metrics_of,
-    only,
+    restrict_to_values,
 )
-from gpu_advisor.promql.promql import quote, to_promql
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
-from gpu_advisor.sources.embedded.embedded import EmbeddedSource
 from gpu_advisor.sources.embedded.history import History
-from gpu_advisor.sources.embedded.openmetrics import import_openmetrics
-from gpu_advisor.sources.embedded.scrape import Scraper
-from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
+from gpu_advisor.sources.embedded.openmetrics_import import import_openmetrics
+from gpu_advisor.sources.embedded.scraper import Scraper
+from gpu_advisor.sources.embedded.source import EmbeddedSource
+from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -139,14 +139,14 @@ def test_all_functions_on_random_histories(tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("random")
     past, history = same_samples(folder, {f'x{{h="{number}"': random_history(rng) for number in range(100)})
     with prometheus(folder, backfill=past) as server:
-        theirs = PrometheusSource(PrometheusSettings(server.url))
+        theirs = PrometheusSource(PrometheusClientConfig(server.url))
         ours = EmbeddedSource(history)
         compared = 0
-        selects = [Select("x")]
+        selects = [Selector("x")]
         for window in (60, int(rng.integers(2, 1500))):
             q = float(rng.random())
-            selects += [Select("x", name, window, q if name == "quantile" else None) for name in WINDOWED]
-        selects += [Select("x", "quantile", 90, q) for q in (0.0, 1.0)]
+            selects += [Selector("x", name, window, q if name == "quantile" else None) for name in WINDOWED]
+        selects += [Selector("x", "quantile", 90, q) for q in (0.0, 1.0)]
         for select in selects:
             # One grid hits the samples' own times and the windows' very edges, the other is somewhere in between.
             for start, step in ((START - 30, 15.0), (START + float(rng.uniform(0, 60)), float(rng.uniform(20, 60)))):
@@ -213,15 +213,15 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BothSources]:
     folder = tmp_path_factory.mktemp("both")
     past, history = same_samples(folder, series)
     with prometheus(folder, backfill=past) as server:
-        source = PrometheusSource(PrometheusSettings(server.url))
+        source = PrometheusSource(PrometheusClientConfig(server.url))
         yield BothSources(source, EmbeddedSource(history), server)
         source.close()
         history.close()
 
 
-USED, TOTAL = Select("used_bytes"), Select("total_bytes")
-BUSY = Select("busy_total", "rate", 300)
-FULL = Ratio(Select("used_bytes", "mean", 300), TOTAL)
+USED, TOTAL = Selector("used_bytes"), Selector("total_bytes")
+BUSY = Selector("busy_total", "rate", 300)
+FULL = Ratio(Selector("used_bytes", "mean", 300), TOTAL)
 
 
 @pytest.mark.parametrize(
@@ -239,29 +239,37 @@ FULL = Ratio(Select("used_bytes", "mean", 300), TOTAL)
         (Affine(FULL, scale=100), 4),
         (Affine(Aggregate("avg", ("node",), BUSY), scale=-1, offset=1), 3),
         (Affine(Affine(USED, offset=-3.5), scale=1e-9), 6),
-        (Select("no_labels"), 1),
-        (Ratio(Select("no_labels"), Select("no_labels", "max", 60)), 1),
-        (Select("not_there"), 0),
-        (Ratio(USED, Select("not_there")), 0),
-        (Aggregate("sum", (), Select("not_there")), 0),  # nothing, not zero
-        (Select("mixed"), 3),  # NaN and infinity are answers
-        (Aggregate("count", (), Ratio(Select("mixed"), Select("mixed"))), 1),
-        (Aggregate("sum", (), Select("mixed")), 1),
+        (Selector("no_labels"), 1),
+        (Ratio(Selector("no_labels"), Selector("no_labels", "max", 60)), 1),
+        (Selector("not_there"), 0),
+        (Ratio(USED, Selector("not_there")), 0),
+        (Aggregate("sum", (), Selector("not_there")), 0),  # nothing, not zero
+        (Selector("mixed"), 3),  # NaN and infinity are answers
+        (Aggregate("count", (), Ratio(Selector("mixed"), Selector("mixed"))), 1),
+        (Aggregate("sum", (), Selector("mixed")), 1),
         (Sum((USED, TOTAL)), 5),
-        (Sum((USED, USED, Select("not_there"))), 0),
+        (Sum((USED, USED, Selector("not_there"))), 0),
         (Union((TOTAL, USED)), 6),
-        (Union((Select("not_there"), USED)), 6),
-        (Union((Select("mixed"), Affine(Select("mixed"), 2))), 3),
+        (Union((Selector("not_there"), USED)), 6),
+        (Union((Selector("mixed"), Affine(Selector("mixed"), 2))), 3),
         (Ratio(Union((TOTAL, USED)), Sum((USED, TOTAL))), 5),
-        (Renamed(USED, "host", "node"), 6),
-        (Aggregate("max", ("gpu",), Renamed(USED, "gpu", "uuid")), 6),
-        (Aggregate("max", ("gpu",), Renamed(Select("no_labels"), "gpu", "uuid")), 1),
-        (Aggregate("max", ("id",), Renamed(Select("odd"), "id", "v", "a$1-")), 19),
-        (Tagged(USED, "node", "the $1 node"), 6),
-        (Tagged(Aggregate("sum", (), USED), "part", "1"), 1),
-        (Union((Tagged(USED, "part", "0"), Tagged(TOTAL, "part", "1"), Tagged(USED, "part", "2"))), 17),
-        (Aggregate("count", ("part",), Union((Tagged(USED, "part", "0"), Tagged(TOTAL, "part", "1")))), 2),
-        (Tagged(USED, "node", ""), 6),
+        (LabelReplace(USED, "host", "node"), 6),
+        (Aggregate("max", ("gpu",), LabelReplace(USED, "gpu", "uuid")), 6),
+        (Aggregate("max", ("gpu",), LabelReplace(Selector("no_labels"), "gpu", "uuid")), 1),
+        (Aggregate("max", ("id",), LabelReplace(Selector("odd"), "id", "v", "a$1-")), 19),
+        (ConstantLabel(USED, "node", "the $1 node"), 6),
+        (ConstantLabel(Aggregate("sum", (), USED), "part", "1"), 1),
+        (
+            Union(
+                (ConstantLabel(USED, "part", "0"), ConstantLabel(TOTAL, "part", "1"), ConstantLabel(USED, "part", "2"))
+            ),
+            17,
+        ),
+        (
+            Aggregate("count", ("part",), Union((ConstantLabel(USED, "part", "0"), ConstantLabel(TOTAL, "part", "1")))),
+            2,
+        ),
+        (ConstantLabel(USED, "node", ""), 6),
     ],
 )
 def test_expressions(both: BothSources, expression: Expression, results: int):
@@ -272,7 +280,7 @@ def test_expressions(both: BothSources, expression: Expression, results: int):
 @pytest.mark.parametrize("op", ["sum", "avg", "min", "max", "count"])
 def test_aggregations_of_what_is_not_finite(both: BothSources, op: AggregateOp):
     for value in ("nan|inf", "nan|one", "inf|one", "nan"):
-        both.instant(Aggregate(op, (), Select("mixed", matchers=(Matcher("v", "=~", value),))), START)
+        both.instant(Aggregate(op, (), Selector("mixed", matchers=(Matcher("v", "=~", value),))), START)
 
 
 @pytest.mark.parametrize(
@@ -296,26 +304,26 @@ def test_aggregations_of_what_is_not_finite(both: BothSources, op: AggregateOp):
     ],
 )
 def test_matchers(both: BothSources, matchers: list[Matcher], found: set[str | None]):
-    answer = both.instant(Select("odd", matchers=tuple(matchers)), START)
+    answer = both.instant(Selector("odd", matchers=tuple(matchers)), START)
     assert {dict(labels).get("v") for labels in answer} == found
 
 
 @pytest.mark.parametrize("value", ODD_VALUES)
 def test_label_values_survive(both: BothSources, value: str):
     for matcher in (Matcher("v", "=", value), Matcher("v", "=~", re.escape(value))):
-        (labels,) = both.instant(Select("odd", matchers=(matcher,)), START)
+        (labels,) = both.instant(Selector("odd", matchers=(matcher,)), START)
         assert dict(labels)["v"] == value
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=st.text())
 def test_every_text_can_be_quoted(both: BothSources, value: str):
-    assert both.server.query(quote(value))[1] == value  # type: ignore[comparison-overlap]
+    assert both.server.query(quote_string(value))[1] == value  # type: ignore[comparison-overlap]
 
 
 @pytest.mark.parametrize("expression", ["(", "*", "a(?=b)", "(a)\\1", "a++", "[[:alpha:]", "(?P=x)"])
 def test_refused_regular_expressions(both: BothSources, expression: str):
-    select = Select("odd", matchers=(Matcher("v", "=~", expression),))
+    select = Selector("odd", matchers=(Matcher("v", "=~", expression),))
     for source in (both.prometheus, both.embedded):
         with pytest.raises(SourceError) as caught:
             source.instant({"x": select}, START)
@@ -325,14 +333,14 @@ def test_refused_regular_expressions(both: BothSources, expression: str):
 def test_labels_must_stay_distinct(both: BothSources):
     for source in (both.prometheus, both.embedded):
         with pytest.raises(SourceError) as caught:
-            source.instant({"x": Renamed(USED, "uuid", "node")}, START + 1000)
+            source.instant({"x": LabelReplace(USED, "uuid", "node")}, START + 1000)
         assert caught.value.kind is SourceErrorKind.QUERY_ERROR
 
 
 def test_a_second_name_is_refused(both: BothSources):
     for source in (both.prometheus, both.embedded):
         with pytest.raises(SourceError) as caught:
-            source.instant({"x": Select("odd", matchers=(Matcher("__name__", "=~", "o.*"),))}, START)
+            source.instant({"x": Selector("odd", matchers=(Matcher("__name__", "=~", "o.*"),))}, START)
         assert caught.value.kind is SourceErrorKind.QUERY_ERROR
 
 
@@ -346,14 +354,16 @@ def test_refused_ranges(both: BothSources, grid: tuple[float, float, float]):
 
 @pytest.mark.parametrize("value", ODD_VALUES)
 def test_things_are_found_through_their_renaming(both: BothSources, value: str):
-    renamed = Aggregate("max", ("id", "n"), Renamed(Select("odd"), "id", "v", "GPU-"))
-    (labels,) = both.instant(only(renamed, "id", ("GPU-" + value,)), START)
+    renamed = Aggregate("max", ("id", "n"), LabelReplace(Selector("odd"), "id", "v", "GPU-"))
+    (labels,) = both.instant(restrict_to_values(renamed, "id", ("GPU-" + value,)), START)
     assert dict(labels) == {"id": "GPU-" + value, "n": str(ODD_VALUES.index(value))}
-    assert len(both.instant(only(renamed, "id", ("GPU-" + value, "GPU-emoji 🚀", "GPU-nobody")), START)) in (1, 2)
+    assert len(
+        both.instant(restrict_to_values(renamed, "id", ("GPU-" + value, "GPU-emoji 🚀", "GPU-nobody")), START)
+    ) in (1, 2)
 
 
 def test_several_windows_of_one_family_at_once(both: BothSources):
-    expressions = {str(window): Select("used_bytes", "count", window) for window in (60, 600, 300)}
+    expressions = {str(window): Selector("used_bytes", "count", window) for window in (60, 600, 300)}
     ours = both.embedded.instant(expressions, START + 1000)
     assert ours == both.prometheus.instant(expressions, START + 1000)
     assert {key: set(vector.values()) for key, vector in ours.items()} == {"60": {13}, "600": {121}, "300": {61}}
@@ -373,7 +383,7 @@ def test_range_of_an_expression(both: BothSources):
 
 @pytest.mark.parametrize("at", [START + 1000, START + 1234.567, START + 1999.999, START + 0.001])
 def test_pinned_text_gives_the_same_number_later(both: BothSources, at: float):
-    expression = Affine(Aggregate("max", ("node",), Ratio(BUSY, Select("used_bytes", "mean", 600))), scale=100)
+    expression = Affine(Aggregate("max", ("node",), Ratio(BUSY, Selector("used_bytes", "mean", 600))), scale=100)
     now = both.instant(expression, at)
     later = both.server.query(to_promql(expression, at), time=START + 9999)
     assert {tuple(sorted(item["metric"].items())): float(item["value"][1]) for item in later} == pytest.approx(now)
@@ -384,8 +394,8 @@ def test_pinned_text_gives_the_same_number_later(both: BothSources, at: float):
 def test_times_are_exact_to_the_millisecond(both: BothSources, milliseconds: int):
     """A time sent as a float may arrive one millisecond early, and this sample would not be there yet."""
     name = f"at_{milliseconds}"
-    assert both.instant(Select(name), START + 1e6 + milliseconds / 1000) == {LABELS: 1.0}
-    assert both.instant(Select(name), START + 1e6 + (milliseconds - 1) / 1000) == {}
+    assert both.instant(Selector(name), START + 1e6 + milliseconds / 1000) == {LABELS: 1.0}
+    assert both.instant(Selector(name), START + 1e6 + (milliseconds - 1) / 1000) == {}
 
 
 def test_version(both: BothSources):
@@ -413,7 +423,7 @@ def test_staleness_as_prometheus_has_it(tmp_path: Path):
         fake_http(answer) as exporter,
         prometheus(tmp_path, scrape={"gpu-exporter": [exporter.address]}, scrape_interval="200ms") as server,
     ):
-        theirs, ours = PrometheusSource(PrometheusSettings(server.url)), EmbeddedSource(history)
+        theirs, ours = PrometheusSource(PrometheusClientConfig(server.url)), EmbeddedSource(history)
         scraper = Scraper(history, [exporter.address], 0.2, {"x"})
         scraper.start()
 
@@ -428,19 +438,19 @@ def test_staleness_as_prometheus_has_it(tmp_path: Path):
 
             return check
 
-        wait_until("all series, with the target's labels and the hidden one's", agree(Select("x"), [1, 2, 3]))
-        wait_until("up", agree(Select("up"), [1]))
+        wait_until("all series, with the target's labels and the hidden one's", agree(Selector("x"), [1, 2, 3]))
+        wait_until("up", agree(Selector("up"), [1]))
         page[0] = 'x{a="1"} 1\n'
-        wait_until("what left the page is gone at once", agree(Select("x"), [1]))
+        wait_until("what left the page is gone at once", agree(Selector("x"), [1]))
         page[0] = 'x{a="1"} 1\nx{a="2"} 4\n'
-        wait_until("and can come back", agree(Select("x"), [1, 4]))
+        wait_until("and can come back", agree(Selector("x"), [1, 4]))
         page[0] = "x{ half a li"
-        wait_until("a page that is broken is a target that is down", agree(Select("up"), [0]))
-        wait_until("and all of it is gone", agree(Select("x"), []))
+        wait_until("a page that is broken is a target that is down", agree(Selector("up"), [0]))
+        wait_until("and all of it is gone", agree(Selector("x"), []))
         page[0] = 'x{a="1"} 5\n'
-        wait_until("up again", agree(Select("x"), [5]))
+        wait_until("up again", agree(Selector("x"), [5]))
         scraper.stop()
         theirs.close()
         # The markers themselves are no samples: this counts what was scraped and no more.
-        assert set(ours.instant({"x": Select("x", "min", 300)}, time.time())["x"].values()) == {1, 2, 3}
+        assert set(ours.instant({"x": Selector("x", "min", 300)}, time.time())["x"].values()) == {1, 2, 3}
     history.close()

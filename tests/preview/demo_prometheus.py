@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from gpu_advisor.sources.prometheus.prometheus import PrometheusSettings, PrometheusSource
+from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
 
 from tests.own_processes import exporter
 from tests.preview.demo_history import (
@@ -40,7 +40,7 @@ def demo_prometheus(
     begin = END - length_seconds
     times = [END - step_seconds * i for i in range(int(length_seconds // step_seconds))][::-1]
     with prometheus(folder, blocks=blocks, rule_files=RULES) as server:
-        source = PrometheusSource(PrometheusSettings(server.url))
+        source = PrometheusSource(PrometheusClientConfig(server.url))
         found = [*advisor_samples(source, SETTINGS, evaluations, pages), *_stack_samples(folder, server, times)]
         for path in RULES:
             found += recorded(server.url, path.read_text(), begin, END)

@@ -67,7 +67,7 @@ def in_use(facts: Facts, gpu: seen.Gpu) -> str:
     """Why a GPU cannot be given out; empty if it is known that nobody uses it and that it is well."""
     if gpu.up is not True:
         return "down" if gpu.up is False else "not heard of"
-    for signal in (signals.FATAL_ERRORS, signals.REMAP_FAILED):
+    for signal in (signals.FATAL_ERRORS, signals.ROW_REMAP_FAILED):
         if (facts.value(signal, gpu.uuid) or 0) > 0:
             return "failed lately"
     owner = facts.jobs.get(gpu.uuid) or facts.reported_jobs.get(gpu.uuid)

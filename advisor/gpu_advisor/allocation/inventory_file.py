@@ -21,13 +21,13 @@ from pydantic import Field, ValidationError, model_validator
 
 from gpu_advisor.allocation.model import Gpu, Inventory, Node
 from gpu_advisor.hardware.gpu_types import type_name
-from gpu_advisor.settings.kinds import Strict
-from gpu_advisor.settings.loading import ConfigError
+from gpu_advisor.settings.field_types import StrictModel
+from gpu_advisor.settings.loader import ConfigError
 
 MOST_ON_NODE = 256
 
 
-class GpusListed(Strict):
+class GpusListed(StrictModel):
     """GPUs of one node. Without uuid they go by the node's name and their index."""
 
     type: str = Field(min_length=1, max_length=100)
@@ -44,13 +44,13 @@ class GpusListed(Strict):
         return self
 
 
-class NodeListed(Strict):
+class NodeListed(StrictModel):
     name: str = Field(min_length=1, max_length=253)
     address: str = ""
     gpus: list[GpusListed] = Field(min_length=1)
 
 
-class FileListed(Strict):
+class FileListed(StrictModel):
     nodes: list[NodeListed] = Field(min_length=1)
 
 

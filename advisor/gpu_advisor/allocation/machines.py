@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gpu_advisor.allocation import inventory, inventory_file
 from gpu_advisor.allocation.model import Inventory
-from gpu_advisor.settings.loading import ConfigError
+from gpu_advisor.settings.loader import ConfigError
 from gpu_advisor.state.view import View
 
 log = logging.getLogger(__name__)

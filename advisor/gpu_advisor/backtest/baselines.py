@@ -17,7 +17,7 @@ ORACLE_UTILIZATION = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Static:
+class StaticPolicy:
     """Always the same number."""
 
     replicas: int
@@ -27,7 +27,7 @@ class Static:
 
 
 @dataclass(slots=True)
-class Hpa:
+class HpaPolicy:
     """Kubernetes' HorizontalPodAutoscaler with its defaults: tolerance 0.1, 300 s of stabilization for shrinking.
 
     Replicas that start yet count as idle when growing, and the direction must not turn thereby:
@@ -37,17 +37,17 @@ class Hpa:
     target: float
     tolerance: float = 0.1
     stabilization_seconds: float = 300
-    _wanted: deque[tuple[float, int]] = field(default_factory=deque)
+    _recommendations: deque[tuple[float, int]] = field(default_factory=deque)
 
     def __call__(self, seen: Observation, /) -> int:
         present = seen.ready + seen.pending
-        wanted = self._recommended(seen, present)
-        self._wanted.append((seen.at, wanted))
-        while self._wanted[0][0] <= seen.at - self.stabilization_seconds:
-            self._wanted.popleft()
-        return wanted if wanted >= present else min(present, max(count for _, count in self._wanted))
+        wanted = self._desired_replicas(seen, present)
+        self._recommendations.append((seen.at, wanted))
+        while self._recommendations[0][0] <= seen.at - self.stabilization_seconds:
+            self._recommendations.popleft()
+        return wanted if wanted >= present else min(present, max(count for _, count in self._recommendations))
 
-    def _recommended(self, seen: Observation, present: int) -> int:
+    def _desired_replicas(self, seen: Observation, present: int) -> int:
         if seen.utilization_ratio is None:
             return present
         ratio = seen.utilization_ratio / self.target
@@ -58,7 +58,7 @@ class Hpa:
 
 
 @dataclass(frozen=True, slots=True)
-class Threshold:
+class ThresholdPolicy:
     """One more above the upper threshold, one less below the lower one, at every interval."""
 
     up: float
@@ -72,7 +72,7 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True)
-class Oracle:
+class OraclePolicy:
     """Exactly what the next interval needs. To be replayed without start delay, from `needed(first demand)`."""
 
     demand: Sequence[float | None]
@@ -81,8 +81,8 @@ class Oracle:
     def __call__(self, seen: Observation, /) -> int:
         coming = round(seen.at / self.interval_seconds)
         demand = self.demand[coming] if coming < len(self.demand) else None
-        return seen.ready if demand is None else needed(demand)
+        return seen.ready if demand is None else oracle_replicas(demand)
 
 
-def needed(demand: float) -> int:
+def oracle_replicas(demand: float) -> int:
     return ceil(demand / ORACLE_UTILIZATION - ROUNDING)

@@ -27,14 +27,14 @@ class Observation:
     utilization_ratio: float | None
 
 
-class Policy(Protocol):
+class ScalingPolicy(Protocol):
     """Decides how many replicas there shall be. A policy may remember: it is made anew for each replay."""
 
     def __call__(self, seen: Observation, /) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class SimulatedPool:
     """Replicas: those there at first, and the limits that every decision is held to."""
 
     start: int
@@ -44,7 +44,7 @@ class Fleet:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ReplayResult:
     """What a policy did over a trace.
 
     `unserved_ratio` is the share of the demand above the capacity, `time_under_ratio` the share of the recorded
@@ -59,7 +59,7 @@ class Outcome:
     reversals: int
 
 
-def replay(trace: Trace, policy: Policy, fleet: Fleet) -> Outcome:
+def replay(trace: Trace, policy: ScalingPolicy, fleet: SimulatedPool) -> ReplayResult:
     """Walk a policy forward through a trace."""
     ready, starting = fleet.start, list[tuple[float, int]]()  # (serves from, replicas), the oldest first
     billed = demanded = unserved = 0.0
@@ -83,12 +83,12 @@ def replay(trace: Trace, policy: Policy, fleet: Fleet) -> Outcome:
         if change > 0:
             starting.append((end + fleet.start_delay_seconds, change))
         elif change < 0:
-            ready -= _given_back(starting, -change)
+            ready -= _cancel_starting(starting, -change)
         if change:
             actions += 1
             reversals += direction * change < 0
             direction = 1 if change > 0 else -1
-    return Outcome(
+    return ReplayResult(
         gpu_hours=billed / 3600,
         unserved_ratio=unserved / demanded if demanded else 0.0,
         time_under_ratio=under / recorded if recorded else 0.0,
@@ -97,7 +97,7 @@ def replay(trace: Trace, policy: Policy, fleet: Fleet) -> Outcome:
     )
 
 
-def _given_back(starting: list[tuple[float, int]], count: int) -> int:
+def _cancel_starting(starting: list[tuple[float, int]], count: int) -> int:
     """Cancels up to `count` replicas that are starting, the newest first; returns how many are left to be stopped."""
     while count and starting:
         at, replicas = starting.pop()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-HEADER = ["timestamp_seconds", "demand_gpus"]
+CSV_HEADER = ["timestamp_seconds", "demand_gpus"]
 
 
 class TraceError(Exception):
@@ -34,8 +34,8 @@ def read_csv(path: Path, interval_seconds: float) -> Trace:
     except (UnicodeDecodeError, csv.Error) as error:
         raise TraceError(f"{path}: not CSV text in UTF-8: {error}") from error
     if not rows:
-        raise TraceError(f"{path}: no demand in it: give at least one row under {','.join(HEADER)}")
-    return resampled(rows, interval_seconds)
+        raise TraceError(f"{path}: no demand in it: give at least one row under {','.join(CSV_HEADER)}")
+    return resample(rows, interval_seconds)
 
 
 def _rows(path: Path, reader: Iterable[Sequence[str]]) -> Iterable[tuple[float, float]]:
@@ -46,8 +46,8 @@ def _rows(path: Path, reader: Iterable[Sequence[str]]) -> Iterable[tuple[float, 
             continue
         if header is None:
             header = [name.strip() for name in row]
-            if header != HEADER:
-                raise TraceError(f"{path}:{number}: the header is {','.join(row)!r}: make it {','.join(HEADER)!r}")
+            if header != CSV_HEADER:
+                raise TraceError(f"{path}:{number}: the header is {','.join(row)!r}: make it {','.join(CSV_HEADER)!r}")
             continue
         try:
             at, demand = (float(text) for text in row)
@@ -61,7 +61,7 @@ def _rows(path: Path, reader: Iterable[Sequence[str]]) -> Iterable[tuple[float, 
         yield at, demand
 
 
-def resampled(rows: Sequence[tuple[float, float]], interval_seconds: float) -> Trace:
+def resample(rows: Sequence[tuple[float, float]], interval_seconds: float) -> Trace:
     """Rows (seconds, demand) as one demand an interval, the first of which begins with the first row.
 
     A row holds until the next one, at most for the rows' usual distance: what comes after a longer silence was not

@@ -62,9 +62,9 @@ def asked(
     from gpu_advisor.commands.one_shot import (
         OneShotAdvisor,  # it has the whole advisor in it, which takes a second to load
     )
-    from gpu_advisor.settings import PrometheusSource, Settings, SourceSettings, load
+    from gpu_advisor.settings import PrometheusSource, Settings, SourceSettings, load_settings
 
-    settings = load(config) if config else Settings()
+    settings = load_settings(config) if config else Settings()
     if prometheus:
         try:
             source = SourceSettings(prometheus=PrometheusSource(url=prometheus, ca_file=ca_file or ""))

@@ -10,7 +10,7 @@ import click
 
 from gpu_advisor.commands import advisor_client, output
 from gpu_advisor.commands.errors import CommandError
-from gpu_advisor.evaluation.scaling.hpa import Step, step
+from gpu_advisor.evaluation.scaling.hpa import ScaleStep, plan_scale_step
 
 if TYPE_CHECKING:
     from gpu_advisor.documents import schema
@@ -135,7 +135,7 @@ def _apply(pool: schema.WhatIfPool, workload: str, namespace: str, context: str 
     try:
         target = KubernetesWorkload.connect(workload, namespace, context)
         scale = target.read()
-        decision: Step = step(pool["desired_then"], pool["replicas"], scale.replicas)
+        decision: ScaleStep = plan_scale_step(pool["desired_then"], pool["replicas"], scale.replicas)
         if decision.replicas is not None:
             target.resize(scale, decision.replicas)
     except KubernetesScaleError as error:

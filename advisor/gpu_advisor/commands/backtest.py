@@ -14,14 +14,14 @@ from pathlib import Path
 import click
 
 from gpu_advisor.backtest.compare import compare
-from gpu_advisor.backtest.recorded import pool_named, read_pool
-from gpu_advisor.backtest.replay import Fleet, Outcome
+from gpu_advisor.backtest.recorded_demand import find_serving_pool, read_recorded_demand
+from gpu_advisor.backtest.replay import ReplayResult, SimulatedPool
 from gpu_advisor.backtest.trace import Trace, TraceError, read_csv
 from gpu_advisor.runtime.wiring import one_shot_source
-from gpu_advisor.settings import PoolSettings, Settings, load
+from gpu_advisor.settings import PoolSettings, Settings, load_settings
 from gpu_advisor.sources.base import SourceError
 
-_FIELDS = [field.name for field in fields(Outcome)]
+_FIELDS = [field.name for field in fields(ReplayResult)]
 
 
 def _seconds(_context: click.Context, _parameter: click.Parameter, text: str) -> int:
@@ -83,16 +83,16 @@ def command(
     """
     if (trace is None) == (pool is None):
         raise click.UsageError("give either --trace FILE, or --config FILE and --pool NAME")
-    settings = load(config) if config else Settings()
+    settings = load_settings(config) if config else Settings()
     try:
-        chosen = pool_named(settings, pool) if pool else PoolSettings(name="trace")
+        chosen = find_serving_pool(settings, pool) if pool else PoolSettings(name="trace")
         demand = read_csv(trace, interval) if trace else _read_trace(settings, chosen, since, interval)
     except TraceError as error:
         raise click.UsageError(str(error)) from error
     except SourceError as error:
         raise click.ClickException(str(error)) from error
     gpu = settings.limits(chosen)
-    fleet = Fleet(
+    fleet = SimulatedPool(
         start=start,
         min=-(-gpu.min // chosen.gpus_per_replica) if least is None else least,
         max=gpu.max // chosen.gpus_per_replica if most is None else most,
@@ -110,23 +110,23 @@ def command(
 def _read_trace(settings: Settings, pool: PoolSettings, since: int, interval: int) -> Trace:
     source = one_shot_source(settings)
     try:
-        return read_pool(source, settings, pool, since, interval, time.time())
+        return read_recorded_demand(source, settings, pool, since, interval, time.time())
     finally:
         source.close()
 
 
-def _print_json(found: Mapping[str, Outcome]) -> None:
+def _print_json(found: Mapping[str, ReplayResult]) -> None:
     click.echo(json.dumps({name: asdict(outcome) for name, outcome in found.items()}, indent=2))
 
 
-def _print_csv(found: Mapping[str, Outcome]) -> None:
+def _print_csv(found: Mapping[str, ReplayResult]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["policy", *_FIELDS])
     for name, outcome in found.items():
         writer.writerow([name, *asdict(outcome).values()])
 
 
-def _print_table(found: Mapping[str, Outcome]) -> None:
+def _print_table(found: Mapping[str, ReplayResult]) -> None:
     from rich.console import Console
     from rich.table import Table
 

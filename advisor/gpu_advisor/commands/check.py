@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpu_advisor.commands import advisor_client, output
-from gpu_advisor.evaluation.recommendation import Status
+from gpu_advisor.evaluation.recommendation import CheckStatus
 
 if TYPE_CHECKING:
     from gpu_advisor.documents import schema
@@ -19,7 +19,7 @@ CSV_COLUMNS = (
 
 
 @click.command("check")
-@click.option("--status", type=click.Choice([each.value for each in Status]))
+@click.option("--status", type=click.Choice([each.value for each in CheckStatus]))
 @click.option("--item", help="As gpu_utilization.")
 @click.option("--gpus", is_flag=True, help="Each GPU, too.")
 @output.options

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gpu_advisor.cost.choice import Work
     from gpu_advisor.cost.offers import Offer
     from gpu_advisor.cost.throughput import Rate
-    from gpu_advisor.settings import Cost
+    from gpu_advisor.settings import CostSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -109,13 +109,13 @@ def unit_of(options: dict[str, Any]) -> str:
     return {"samples": "sample", "tokens": "token", "gpu_hours": "GPU hour"}[amounts[0]] if amounts else "sample"
 
 
-def settings_of(config: Path | None) -> Cost:
-    from gpu_advisor.settings import Cost, load
+def settings_of(config: Path | None) -> CostSettings:
+    from gpu_advisor.settings import CostSettings, load_settings
 
-    return load(config).cost if config else Cost()
+    return load_settings(config).cost if config else CostSettings()
 
 
-def catalogue_of(path: Path | None, settings: Cost) -> Catalogue:
+def catalogue_of(path: Path | None, settings: CostSettings) -> Catalogue:
     from gpu_advisor.cost.catalogue import with_own
 
     return with_own(path or (Path(settings.catalogue) if settings.catalogue else None))

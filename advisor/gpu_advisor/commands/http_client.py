@@ -9,7 +9,12 @@ from typing import Any
 import requests
 
 from gpu_advisor.commands.errors import CommandError
-from gpu_advisor.sources.prometheus.http import Answer, BodyTooLargeError, DeadlineClient, DeadlineExceededError
+from gpu_advisor.sources.prometheus.http_client import (
+    BodyTooLargeError,
+    DeadlineClient,
+    DeadlineExceededError,
+    HttpResponse,
+)
 
 DEFAULT_ADVISOR = "http://127.0.0.1:9817"
 RESPONSE_TIMEOUT_SECONDS = 30.0
@@ -41,7 +46,7 @@ class AdvisorHttpClient:
         unreachable_hint: str = "",
         seconds: float = RESPONSE_TIMEOUT_SECONDS,
         **arguments: Any,
-    ) -> tuple[Answer, Any]:
+    ) -> tuple[HttpResponse, Any]:
         """The answer and what is in it, None for an empty one; `unreachable_hint` is what to do where nobody answers.
 
         Raises CommandError where nobody does, where it is no JSON, and where a login is asked for.

@@ -9,13 +9,13 @@ from typing import Any
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.documents import schema as shapes
 from gpu_advisor.documents import serialize
-from gpu_advisor.evaluation.what_if import WhatIfError, changed, compare
+from gpu_advisor.evaluation.what_if import WhatIfError, apply_changes, compare_settings
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.report.schema import Report
 from gpu_advisor.runtime.wiring import one_shot_source
 from gpu_advisor.settings import ConfigError, Settings, SourceSettings
 from gpu_advisor.sources.base import SourceError
-from gpu_advisor.sources.prometheus.remembered import RememberedRanges
+from gpu_advisor.sources.prometheus.range_cache import CachingSource
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 from gpu_advisor.web.api import query_filters
 from gpu_advisor.web.api.operations import OPERATIONS
@@ -56,16 +56,16 @@ class OneShotAdvisor:
         if self._view.evaluation is None:  # cannot be: there is no view without one
             raise ConfigError("nothing is known")
         try:
-            other = changed(self._settings, changes)
+            other = apply_changes(self._settings, changes)
         except WhatIfError as error:
             raise CommandError(str(error)) from error
-        return serialize.what_if(self._view, compare(self._view.evaluation, self._settings, other))
+        return serialize.what_if(self._view, compare_settings(self._view.evaluation, self._settings, other))
 
     def report(self, since_seconds: int) -> Report:
         from gpu_advisor.report.generate import make
 
         source = one_shot_source(_with_history_timeout(self._settings))
-        ask = source.of.range if isinstance(source, RememberedRanges) else source.range  # asked once, in few queries
+        ask = source.of.range if isinstance(source, CachingSource) else source.range  # asked once, in few queries
         try:
             return make(ask, self._view, self._settings, since_seconds, self._now, has_ledger=False)
         except SourceError as error:

@@ -28,7 +28,7 @@ def _names() -> dict[str, str]:
 )  # fmt: skip
 def command(sources: tuple[str, ...], jobs: tuple[str, ...], scrape_interval: float) -> None:
     """Print the recording rules of the series that dashboards and long windows read, for a rule file of Prometheus."""
-    from gpu_advisor.sources.exporters.recording import text
+    from gpu_advisor.sources.exporters.recording_rules import text
 
     names = _names()
     unknown = [source for source in sources if source not in names]

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from gpu_advisor.commands.run_service import log_to_stderr, run
-from gpu_advisor.settings import load
+from gpu_advisor.settings import load_settings
 
 
 @click.command("serve")
@@ -15,4 +15,4 @@ from gpu_advisor.settings import load
 def command(config: Path) -> None:
     """Run the advisor beside a Prometheus that is already there."""
     log_to_stderr()
-    run(load(config))
+    run(load_settings(config))

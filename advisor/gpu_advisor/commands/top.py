@@ -15,7 +15,7 @@ import requests
 from gpu_advisor.commands import live_display, output
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.node_snapshot import ExporterScrape, GpuSnapshot, NodeSnapshot, node
-from gpu_advisor.sources.prometheus.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError
+from gpu_advisor.sources.prometheus.http_client import BodyTooLargeError, DeadlineClient, DeadlineExceededError
 from gpu_advisor.web.page.template_filters import percent, value_text
 
 if TYPE_CHECKING:

@@ -9,7 +9,14 @@ import click
 
 from gpu_advisor.commands.run_service import log_to_stderr, run
 from gpu_advisor.runtime.local_exporter import exporter, import_simulated_history, state_dir_for
-from gpu_advisor.settings import ConfigError, EmbeddedSource, Settings, SourceSettings, host_and_port, load
+from gpu_advisor.settings import (
+    ConfigError,
+    EmbeddedSource,
+    Settings,
+    SourceSettings,
+    load_settings,
+    validate_host_port,
+)
 from gpu_advisor.sources.embedded.history import History
 
 
@@ -20,7 +27,7 @@ def default_state_dir() -> Path:
 
 def _address(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     try:
-        return host_and_port(value)
+        return validate_host_port(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
 
@@ -40,7 +47,7 @@ def command(simulate: str, exporter_address: str, advisor_address: str, state_di
     Training jobs on this machine may report to the folder `jobs` of the state: see TrainingMonitor.
     """
     log_to_stderr()
-    settings = load(config) if config else Settings()
+    settings = load_settings(config) if config else Settings()
     if settings.source.prometheus:
         raise ConfigError(
             f"{config}: source.prometheus: `up` brings its own source; use `gpu-advisor serve` for this file"

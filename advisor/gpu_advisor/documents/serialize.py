@@ -11,7 +11,7 @@ from gpu_advisor.documents import schema
 from gpu_advisor.evaluation.checks import FLEET
 from gpu_advisor.evaluation.engine import Evaluation, PoolState
 from gpu_advisor.evaluation.recommendation import Abstention, Check, Evidence, Projection, Reason, Recommendation, Scope
-from gpu_advisor.evaluation.what_if import Comparison
+from gpu_advisor.evaluation.what_if import WhatIfComparison
 from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.outcomes import Outcome
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
@@ -248,8 +248,8 @@ def brief(id_: str, of: Recommendation) -> schema.RecommendationSummary:
     }
 
 
-def what_if(view: View, found: Comparison) -> schema.WhatIf:
-    now, then = found.advice_now, found.advice_then
+def what_if(view: View, found: WhatIfComparison) -> schema.WhatIf:
+    now, then = found.current_advice, found.changed_advice
     both = [id_ for id_ in then if id_ in now]
     return {
         **header(view),
@@ -271,7 +271,7 @@ def what_if(view: View, found: Comparison) -> schema.WhatIf:
     }
 
 
-def _what_if_pools(found: Comparison) -> list[schema.WhatIfPool]:
+def _what_if_pools(found: WhatIfComparison) -> list[schema.WhatIfPool]:
     now, then = dict(found.now.desired_replicas), dict(found.then.desired_replicas)
     return [
         {

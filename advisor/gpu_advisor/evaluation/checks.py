@@ -8,7 +8,7 @@ from typing import Literal
 
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.pools import Pool
-from gpu_advisor.evaluation.recommendation import Abstention, Check, Evidence, Reason, Scope, Severity, Status
+from gpu_advisor.evaluation.recommendation import Abstention, Check, CheckStatus, Evidence, Reason, Scope, Severity
 from gpu_advisor.evaluation.signals import (
     JOB_PEAK_MEMORY,
     MEMORY_TOTAL,
@@ -17,8 +17,8 @@ from gpu_advisor.evaluation.signals import (
     NODE_DISK_BUSY,
     NODE_IO_PRESSURE,
     NODE_MEMORY,
-    NODE_RECEIVE,
-    NODE_TRANSMIT,
+    NODE_NETWORK_RECEIVE,
+    NODE_NETWORK_TRANSMIT,
     UTILIZATION,
     UTILIZATION_COVERAGE,
     Signal,
@@ -36,7 +36,7 @@ NODE_MEMORY_LIMIT = 0.95
 ROUNDING = 1e-9
 
 #: Who holds this share of a GPU's memory holds all of it.
-TAKEN_WHOLE = 0.95
+PREALLOCATED_MEMORY_RATIO = 0.95
 
 FLEET = Scope("fleet", "fleet")
 
@@ -52,7 +52,7 @@ class Band:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeItem:
+class NodeCheck:
     """An item judged by the first of its signals that has a value, or by the worst of all."""
 
     name: str
@@ -68,22 +68,22 @@ def _cpu_band(settings: Settings) -> Band:
     )
 
 
-def _at_most(limit: float) -> Callable[[Settings], Band]:
+def _upper_limit(limit: float) -> Callable[[Settings], Band]:
     return lambda _: Band(0.0, limit)
 
 
-NODE_ITEMS: tuple[NodeItem, ...] = (
-    NodeItem("cpu", "CPU utilization", ((NODE_CPU, _cpu_band),)),
-    NodeItem("memory", "memory of the node", ((NODE_MEMORY, _at_most(NODE_MEMORY_LIMIT)),)),
-    NodeItem(
+NODE_CHECKS: tuple[NodeCheck, ...] = (
+    NodeCheck("cpu", "CPU utilization", ((NODE_CPU, _cpu_band),)),
+    NodeCheck("memory", "memory of the node", ((NODE_MEMORY, _upper_limit(NODE_MEMORY_LIMIT)),)),
+    NodeCheck(
         "storage",
         "storage I/O is not a bottleneck",
-        ((NODE_IO_PRESSURE, _at_most(IO_PRESSURE_LIMIT)), (NODE_DISK_BUSY, _at_most(DISK_BUSY_LIMIT))),
+        ((NODE_IO_PRESSURE, _upper_limit(IO_PRESSURE_LIMIT)), (NODE_DISK_BUSY, _upper_limit(DISK_BUSY_LIMIT))),
     ),
-    NodeItem(
+    NodeCheck(
         "network",
         "network bandwidth is sufficient",
-        ((NODE_RECEIVE, _at_most(NETWORK_LIMIT)), (NODE_TRANSMIT, _at_most(NETWORK_LIMIT))),
+        ((NODE_NETWORK_RECEIVE, _upper_limit(NETWORK_LIMIT)), (NODE_NETWORK_TRANSMIT, _upper_limit(NETWORK_LIMIT))),
         "worst",
     ),
 )
@@ -112,7 +112,7 @@ def memory_band(settings: Settings) -> Band:
     )
 
 
-def run(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> tuple[Check, ...]:
+def run_checklist(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> tuple[Check, ...]:
     """The whole checklist: fleet first, then pools, nodes and GPUs."""
     return (
         *_fleet(facts, settings, pools),
@@ -126,15 +126,15 @@ def _fleet(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[
     if facts.gpus:
         yield from _group(facts, settings, pools, FLEET)
     else:
-        absent = no_gpus(facts)
+        absent = explain_no_gpus(facts)
         for item, title in (("gpu_utilization", "GPU utilization"), ("gpu_memory", "GPU memory")):
-            yield _unknown(item, title, FLEET, absent)
+            yield _unknown_check(item, title, FLEET, absent)
     yield cost(facts, settings)
     if facts.doubled:
-        yield _one_exporter_each(facts)
+        yield _check_duplicate_exporters(facts)
 
 
-def _one_exporter_each(facts: Facts) -> Check:
+def _check_duplicate_exporters(facts: Facts) -> Check:
     """Only said where it is missed, and no more than said: the GPUs are counted once, and advice goes on."""
     kinds = sorted(set(facts.doubled.values()))
     many = "; ".join(
@@ -144,7 +144,7 @@ def _one_exporter_each(facts: Facts) -> Check:
     )
     share = len(facts.doubled) / len(facts.gpus) if facts.gpus else 1.0
     title = "each GPU is told of by one exporter"
-    return Check("exporters", title, FLEET, Status.MISSED, "info", share, 0.0, 0.0, share, message=many)
+    return Check("exporters", title, FLEET, CheckStatus.MISSED, "info", share, 0.0, 0.0, share, message=many)
 
 
 def _groups(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[Check]:
@@ -153,7 +153,7 @@ def _groups(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator
             yield from _group(facts, settings, [pool], pool.scope)
         else:
             message = f"no GPU matches pool {pool.settings.name}: check its selectors"
-            yield _unknown(
+            yield _unknown_check(
                 "gpu_utilization",
                 "GPU utilization",
                 pool.scope,
@@ -171,10 +171,10 @@ def _groups(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator
 
 def _group(facts: Facts, settings: Settings, pools: Sequence[Pool], scope: Scope) -> Iterator[Check]:
     gpus = [gpu for pool in pools for gpu in pool.gpus]
-    known = tuple(gpu.uuid for gpu in gpus if _covered(facts, gpu.uuid))
+    known = tuple(gpu.uuid for gpu in gpus if _has_coverage(facts, gpu.uuid))
     band = mean_band(settings, pools)
     yield _mean(facts, "gpu_utilization", "GPU utilization", UTILIZATION, known, gpus, scope, band)
-    held = tuple(gpu.uuid for gpu in gpus if _memory_is_told(facts, gpu.uuid))
+    held = tuple(gpu.uuid for gpu in gpus if _is_memory_need_known(facts, gpu.uuid))
     yield _mean(facts, "gpu_memory", "GPU memory", MEMORY_USED, held, gpus, scope, memory_band(settings))
 
 
@@ -189,45 +189,47 @@ def _mean(
     band: Band,
 ) -> Check:
     if not known:
-        abstention = _why_unknown(facts, signal, gpus[0], scope)
-        return _unknown(item, title, scope, abstention)
+        abstention = _explain_unknown(facts, signal, gpus[0], scope)
+        return _unknown_check(item, title, scope, abstention)
     evidence = facts.evidence(signal, known, band.low, coverage=len(known) / len(gpus))
-    return _judged(item, title, scope, evidence, band)
+    return _judge(item, title, scope, evidence, band)
 
 
 def _gpus(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[Check]:
     for pool in pools:
         band, memory = utilization_band(settings, pool.settings), memory_band(settings)
         for gpu in pool.gpus:
-            yield _gpu(facts, "gpu_utilization", "GPU utilization", UTILIZATION, gpu, band, _covered(facts, gpu.uuid))
+            yield _gpu(
+                facts, "gpu_utilization", "GPU utilization", UTILIZATION, gpu, band, _has_coverage(facts, gpu.uuid)
+            )
             yield _gpu_memory(facts, gpu, memory)
 
 
 def _gpu(facts: Facts, item: str, title: str, signal: Signal, gpu: Gpu, band: Band, known: bool) -> Check:
     if not known:
-        return _unknown(item, title, gpu.scope, _why_unknown(facts, signal, gpu, gpu.scope))
+        return _unknown_check(item, title, gpu.scope, _explain_unknown(facts, signal, gpu, gpu.scope))
     coverage = facts.value(UTILIZATION_COVERAGE, gpu.uuid) if signal is UTILIZATION else None
-    return _judged(item, title, gpu.scope, facts.evidence(signal, (gpu.uuid,), band.low, coverage=coverage), band)
+    return _judge(item, title, gpu.scope, facts.evidence(signal, (gpu.uuid,), band.low, coverage=coverage), band)
 
 
 def _gpu_memory(facts: Facts, gpu: Gpu, band: Band) -> Check:
     """By the job's own word, if it gives one: what a framework took in advance is not what it needs."""
     needed, there = facts.value(JOB_PEAK_MEMORY, gpu.uuid), facts.value(MEMORY_TOTAL, gpu.uuid)
     if needed is None or not there:
-        return _gpu(facts, "gpu_memory", "GPU memory", MEMORY_USED, gpu, band, _memory_is_told(facts, gpu.uuid))
+        return _gpu(facts, "gpu_memory", "GPU memory", MEMORY_USED, gpu, band, _is_memory_need_known(facts, gpu.uuid))
     peak, total = (facts.evidence(signal, (gpu.uuid,)) for signal in (JOB_PEAK_MEMORY, MEMORY_TOTAL))
     both = Ratio(peak.expression, total.expression) if peak.expression and total.expression else None
     share = replace(peak, unit="ratio", value=needed / there, expression=both, threshold=band.low)
-    return _judged("gpu_memory", "GPU memory", gpu.scope, share, band)
+    return _judge("gpu_memory", "GPU memory", gpu.scope, share, band)
 
 
-def _memory_is_told(facts: Facts, uuid: str) -> bool:
+def _is_memory_need_known(facts: Facts, uuid: str) -> bool:
     """Whether what is held is what is needed: where all of it is, a framework may have taken it in advance."""
     held = facts.value(MEMORY_USED, uuid)
-    return held is not None and (held < TAKEN_WHOLE or facts.value(JOB_PEAK_MEMORY, uuid) is not None)
+    return held is not None and (held < PREALLOCATED_MEMORY_RATIO or facts.value(JOB_PEAK_MEMORY, uuid) is not None)
 
 
-def _covered(facts: Facts, uuid: str) -> bool:
+def _has_coverage(facts: Facts, uuid: str) -> bool:
     """Enough of the window was observed. An exporter that does not tell is believed."""
     if facts.value(UTILIZATION, uuid) is None:
         return False
@@ -237,7 +239,7 @@ def _covered(facts: Facts, uuid: str) -> bool:
     )
 
 
-def _why_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope) -> Abstention:
+def _explain_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope) -> Abstention:
     if signal is UTILIZATION and gpu.up and facts.value(UTILIZATION, gpu.uuid) is not None:
         coverage = facts.value(UTILIZATION_COVERAGE, gpu.uuid) or 0.0
         message = (
@@ -257,14 +259,14 @@ def _why_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope) -> Absten
 
 def _nodes(facts: Facts, settings: Settings) -> Iterator[Check]:
     for node in facts.nodes:
-        for item in NODE_ITEMS:
+        for item in NODE_CHECKS:
             judged = [
-                _judged(item.name, item.title, node.scope, facts.evidence(signal, (node.name,), band.high), band)
+                _judge(item.name, item.title, node.scope, facts.evidence(signal, (node.name,), band.high), band)
                 for signal, band in ((signal, band(settings)) for signal, band in item.signals)
                 if _is_measured(facts.value(signal, node.name))
             ]
             if not judged:
-                yield _unknown(item.name, item.title, node.scope, facts.missing(item.signals[0][0], node.scope))
+                yield _unknown_check(item.name, item.title, node.scope, facts.missing(item.signals[0][0], node.scope))
             elif item.pick == "first":
                 yield judged[0]
             else:
@@ -281,22 +283,24 @@ def cost(facts: Facts, settings: Settings) -> Check:
     prices, budget = settings.cost.gpu_price_per_hour, settings.cost.budget_per_hour
     unpriced = sorted({gpu.name for gpu in facts.gpus if gpu.name not in prices})
     if budget is None:
-        mend = "set cost.budget_per_hour and cost.gpu_price_per_hour in the settings"
+        fix = "set cost.budget_per_hour and cost.gpu_price_per_hour in the settings"
     elif not facts.gpus:
-        return _unknown("cost", "cost is within the budget", FLEET, no_gpus(facts))
+        return _unknown_check("cost", "cost is within the budget", FLEET, explain_no_gpus(facts))
     elif unpriced:
-        mend = f"no price for {', '.join(unpriced)}: set it under cost.gpu_price_per_hour in the settings"
+        fix = f"no price for {', '.join(unpriced)}: set it under cost.gpu_price_per_hour in the settings"
     else:
         spent = sum(prices[gpu.name] for gpu in facts.gpus)
         met = spent <= budget
         return Check(
-            "cost", "cost is within the budget", FLEET, Status.MET if met else Status.MISSED,
+            "cost", "cost is within the budget", FLEET, CheckStatus.MET if met else CheckStatus.MISSED,
             "info" if met else "warning", spent, None, budget, None if met else spent - budget,
         )  # fmt: skip
-    return _unknown("cost", "cost is within the budget", FLEET, Abstention(Reason.UNSUPPORTED, "cost", FLEET, mend))
+    return _unknown_check(
+        "cost", "cost is within the budget", FLEET, Abstention(Reason.UNSUPPORTED, "cost", FLEET, fix)
+    )
 
 
-def no_gpus(facts: Facts) -> Abstention:
+def explain_no_gpus(facts: Facts) -> Abstention:
     """Why there is no GPU to speak of."""
     if facts.silent_targets:
         message = f"no answer from {', '.join(facts.silent_targets[:3])}: see if the exporter runs there"
@@ -308,18 +312,20 @@ def no_gpus(facts: Facts) -> Abstention:
     return Abstention(Reason.UNSUPPORTED, "gpus", FLEET, message)
 
 
-def _judged(item: str, title: str, scope: Scope, evidence: Evidence, band: Band) -> Check:
+def _judge(item: str, title: str, scope: Scope, evidence: Evidence, band: Band) -> Check:
     value = evidence.value
     if value is None:  # cannot be: whoever calls has looked
         raise ValueError(f"{item} of {scope} has no value to judge")
     if value < band.low - ROUNDING:
-        status, severity, missed_by = Status.MISSED, band.below, value - band.low
+        status, severity, missed_by = CheckStatus.MISSED, band.below, value - band.low
     elif value > band.high + ROUNDING:
-        status, severity, missed_by = Status.MISSED, band.above, value - band.high
+        status, severity, missed_by = CheckStatus.MISSED, band.above, value - band.high
     else:
-        return Check(item, title, scope, Status.MET, "info", value, band.low, band.high, evidence=(evidence,))
+        return Check(item, title, scope, CheckStatus.MET, "info", value, band.low, band.high, evidence=(evidence,))
     return Check(item, title, scope, status, severity, value, band.low, band.high, missed_by, evidence=(evidence,))
 
 
-def _unknown(item: str, title: str, scope: Scope, why: Abstention) -> Check:
-    return Check(item, title, scope, Status.UNKNOWN, "info", None, None, None, reason=why.reason, message=why.message)
+def _unknown_check(item: str, title: str, scope: Scope, why: Abstention) -> Check:
+    return Check(
+        item, title, scope, CheckStatus.UNKNOWN, "info", None, None, None, reason=why.reason, message=why.message
+    )

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from gpu_advisor.evaluation import checks
 from gpu_advisor.evaluation.facts import Facts
-from gpu_advisor.evaluation.policies import POLICIES, calibrated_batch, scale
-from gpu_advisor.evaluation.pools import Pool, PoolNumbers, assign, numbers
+from gpu_advisor.evaluation.policies import POLICIES, calibrated_batch_size, scale_pool
+from gpu_advisor.evaluation.pools import Pool, PoolUsage, assign_pools, numbers
 from gpu_advisor.evaluation.recommendation import Abstention, Check, Recommendation
 from gpu_advisor.settings import Settings
 
@@ -15,7 +15,7 @@ from gpu_advisor.settings import Settings
 @dataclass(frozen=True, slots=True)
 class PoolState:
     pool: Pool
-    numbers: PoolNumbers
+    numbers: PoolUsage
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Evaluation:
     @property
     def desired_replicas(self) -> tuple[tuple[str, int], ...]:
         """Replicas that each serving pool should have; a pool that is abstained on is not in it."""
-        abstained = {word.scope for word in self.abstentions if word.subject == scale.SUBJECT}
-        advised = {word.scope: word for word in self.recommendations if word.kind in scale.KINDS}
+        abstained = {word.scope for word in self.abstentions if word.subject == scale_pool.SUBJECT}
+        advised = {word.scope: word for word in self.recommendations if word.kind in scale_pool.KINDS}
         wanted: list[tuple[str, int]] = []
         for pool in (state.pool for state in self.pools):
             if pool.settings.kind == "serving" and pool.gpus and pool.scope not in abstained:
@@ -46,18 +46,18 @@ class Evaluation:
 
 def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
     """Facts -> conclusions. Pure."""
-    pools = assign(facts.gpus, settings.pools)
-    said = [word for policy in POLICIES for pool in pools for word in policy(facts, settings, pool)]
-    abstentions = [word for word in said if isinstance(word, Abstention)]
+    pools = assign_pools(facts.gpus, settings.pools)
+    conclusions = [word for policy in POLICIES for pool in pools for word in policy(facts, settings, pool)]
+    abstentions = [word for word in conclusions if isinstance(word, Abstention)]
     if not facts.gpus:
-        abstentions.append(checks.no_gpus(facts))
-    abstentions += calibrated_batch.unreadable(facts, settings.cluster)
+        abstentions.append(checks.explain_no_gpus(facts))
+    abstentions += calibrated_batch_size.unreadable_profiles(facts, settings.cluster)
     return Evaluation(
         at=facts.at,
         facts=facts,
         pools=tuple(PoolState(pool, numbers(facts, pool)) for pool in pools),
-        checks=checks.run(facts, settings, pools),
-        recommendations=tuple(word for word in said if isinstance(word, Recommendation)),
+        checks=checks.run_checklist(facts, settings, pools),
+        recommendations=tuple(word for word in conclusions if isinstance(word, Recommendation)),
         abstentions=tuple(abstentions),
         queries=queries,
     )

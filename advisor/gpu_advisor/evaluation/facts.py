@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from math import fsum
 
 from gpu_advisor.calibration.curves import Shelf
-from gpu_advisor.evaluation.history import Reading, Seen
-from gpu_advisor.evaluation.recommendation import Abstention, Evidence, Reason, Scope, Things
+from gpu_advisor.evaluation.history import DemandSignal, PoolSample
+from gpu_advisor.evaluation.recommendation import Abstention, Evidence, LabelSelection, Reason, Scope
 from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.promql.expressions import Expression
 from gpu_advisor.promql.vocabulary import ScopeName
@@ -52,7 +52,7 @@ class Facts:
     `speaking` are the exporter families that can give a signal, `doubled` the GPUs that several of them tell of.
     `jobs` is whose work each GPU does, where it is one owner's; `reported_jobs` are the jobs that report themselves,
     by GPU, and `shelf` what was measured of such jobs beforehand. `trails`, the work in the last step of each
-    (`trail_expressions`) and `demands` are by pool, of those that are scaled.
+    (`pool_work_expressions`) and `demands` are by pool, of those that are scaled.
     """
 
     at: float
@@ -61,9 +61,9 @@ class Facts:
     values: Mapping[str, Mapping[str, float]]
     expressions: Mapping[str, Expression]
     evaluation: Evaluation
-    trails: Mapping[str, tuple[Seen, ...]] = field(default_factory=dict)
-    trail_expressions: Mapping[str, Expression] = field(default_factory=dict)
-    demands: Mapping[str, Reading] = field(default_factory=dict)
+    trails: Mapping[str, tuple[PoolSample, ...]] = field(default_factory=dict)
+    pool_work_expressions: Mapping[str, Expression] = field(default_factory=dict)
+    demands: Mapping[str, DemandSignal] = field(default_factory=dict)
     drivers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     silent_targets: tuple[str, ...] = ()
     simulated: bool = False
@@ -98,11 +98,11 @@ class Facts:
         coverage: float | None = None,
     ) -> Evidence:
         """The signal's value for one thing, or its mean over several that all have one."""
-        everybody = self.values.get(signal.name, {})
-        values = [everybody[name] for name in names if name in everybody]
+        all_values = self.values.get(signal.name, {})
+        values = [all_values[name] for name in names if name in all_values]
         label, keys = self._selector(signal.scope, names)
         # Most evidence is on one of very many: then there is nothing to compare.
-        everything = len(names) >= len(everybody) and everybody.keys() <= set(names)
+        everything = len(names) >= len(all_values) and all_values.keys() <= set(names)
         return Evidence(
             signal=signal.name,
             about=signal.about,
@@ -115,7 +115,7 @@ class Facts:
             threshold=threshold,
             samples=samples,
             coverage=coverage,
-            things=Things(label, keys, everything),
+            things=LabelSelection(label, keys, everything),
         )
 
     def _selector(self, scope: ScopeName, names: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
@@ -131,7 +131,7 @@ class Facts:
         elif not self.supports(signal, gpu) and gpu is not None:
             reason, message = Reason.UNSUPPORTED, f"{gpu.exporter} does not publish what this needs for {gpu.scope}"
         elif refused is not None and gpu is not None:
-            reason, message = Reason.CONFLICTING, _refusal(refused, signal, gpu)
+            reason, message = Reason.CONFLICTING, _implausible_message(refused, signal, gpu)
         elif gpu is not None and gpu.up is False:
             reason, message = Reason.NO_DATA, f"{gpu.scope} is down: see gpu_down_info of the exporter for the reason"
         elif gpu is not None and gpu.up is None:
@@ -141,7 +141,7 @@ class Facts:
         return Abstention(reason, signal.name, scope, message)
 
 
-def _refusal(value: float, signal: Signal, gpu: Gpu) -> str:
+def _implausible_message(value: float, signal: Signal, gpu: Gpu) -> str:
     told = f"{value:.4g}" if signal.unit != "ratio" else f"{100 * value:.4g} %"
     who = gpu.exporter or "the exporter"
     return f"{who} says {told} of {gpu.scope} for the {signal.about}, which cannot be: see what ails that exporter"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def paused_collection() -> Iterator[None]:
+def gc_disabled() -> Iterator[None]:
     """No search for cycles inside. As a decorator, too; blocks in several threads may overlap.
 
     The search walks all objects there are, again and again while an evaluation makes half a million of them for 10,000

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gpu_advisor.evaluation.recommendation import Reason
-from gpu_advisor.promql.expressions import Trail
+from gpu_advisor.promql.expressions import TimeSeries
 from gpu_advisor.settings import Evaluation
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PoolSample:
     """A pool in the step that ends at `at` (seconds since 1970): GPUs that reported, and the sum of their busy shares.
 
     `busy` is in GPUs' worth of work.
@@ -25,7 +25,7 @@ class Seen:
     busy: float
 
 
-def grid(at: float, evaluation: Evaluation) -> tuple[float, float]:
+def step_bounds(at: float, evaluation: Evaluation) -> tuple[float, float]:
     """The first and the last step of the history that ends at `at`."""
     step = evaluation.step_seconds
     last = at // step * step
@@ -33,10 +33,10 @@ def grid(at: float, evaluation: Evaluation) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class DemandSignal:
     """A pool's demand signal over its history, in the signal's own unit; or why there is none."""
 
     promql: str
-    trail: Trail = ()
+    trail: TimeSeries = ()
     reason: Reason | None = None
     message: str = ""

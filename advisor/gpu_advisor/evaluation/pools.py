@@ -12,7 +12,7 @@ from gpu_advisor.evaluation.signals import MEMORY_USED, PROCESSES, UTILIZATION
 from gpu_advisor.settings import PoolSettings
 
 #: Drivers and display servers hold a little memory of a GPU that nobody uses.
-HELD_MEMORY_RATIO = 0.05
+ALLOCATED_MEMORY_RATIO = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolNumbers:
+class PoolUsage:
     """GPUs of a pool. `allocated` and `busy` are None while they cannot be told for all its GPUs."""
 
     capacity: int
@@ -38,20 +38,20 @@ class PoolNumbers:
     busy: float | None
 
 
-def assign(gpus: Sequence[Gpu], configured: Sequence[PoolSettings]) -> tuple[Pool, ...]:
+def assign_pools(gpus: Sequence[Gpu], configured: Sequence[PoolSettings]) -> tuple[Pool, ...]:
     """Each GPU into its first matching pool. Those that match none make one pool a model, of undecided kind."""
     members: dict[str, list[Gpu]] = {pool.name: [] for pool in configured}
     settings = {pool.name: pool for pool in configured}
     for gpu in gpus:
         pool = next((pool for pool in configured if _matches(pool, gpu)), None)
-        name = pool.name if pool else _name_of_the_rest(gpu, configured)
+        name = pool.name if pool else _default_pool_name(gpu, configured)
         if name not in settings:
             settings[name] = PoolSettings(name=name)
         members.setdefault(name, []).append(gpu)
     return tuple(Pool(settings[name], tuple(found)) for name, found in members.items())
 
 
-def _name_of_the_rest(gpu: Gpu, configured: Sequence[PoolSettings]) -> str:
+def _default_pool_name(gpu: Gpu, configured: Sequence[PoolSettings]) -> str:
     name = gpu.name or gpu.vendor or "GPUs"
     return f"{name} (others)" if any(pool.name == name for pool in configured) else name
 
@@ -60,18 +60,18 @@ def _matches(pool: PoolSettings, gpu: Gpu) -> bool:
     return all(re.fullmatch(pattern, getattr(gpu, key)) for key, pattern in pool.match.items())
 
 
-def holds(facts: Facts, gpu: Gpu) -> bool | None:
+def is_allocated(facts: Facts, gpu: Gpu) -> bool | None:
     """Whether somebody has this GPU: a process, or memory beyond what a driver takes. None if it cannot be told."""
     memory, processes = facts.value(MEMORY_USED, gpu.uuid), facts.value(PROCESSES, gpu.uuid)
     if memory is None and processes is None:
         return None
-    return (memory or 0) > HELD_MEMORY_RATIO or (processes or 0) > 0
+    return (memory or 0) > ALLOCATED_MEMORY_RATIO or (processes or 0) > 0
 
 
-def numbers(facts: Facts, pool: Pool) -> PoolNumbers:
-    held = [holds(facts, gpu) for gpu in pool.gpus]
+def numbers(facts: Facts, pool: Pool) -> PoolUsage:
+    held = [is_allocated(facts, gpu) for gpu in pool.gpus]
     busy = [facts.value(UTILIZATION, gpu.uuid) for gpu in pool.gpus]
-    return PoolNumbers(
+    return PoolUsage(
         capacity=len(pool.gpus),
         allocated=None if None in held else sum(1 for one in held if one),
         busy=None if None in busy else sum(value for value in busy if value is not None),

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, NamedTuple
 
-from gpu_advisor.evaluation.signals import Unit, for_things
+from gpu_advisor.evaluation.signals import Unit, select_or_average
+from gpu_advisor.promql.compiler import to_promql
 from gpu_advisor.promql.expressions import Expression
-from gpu_advisor.promql.promql import to_promql
 
 ScopeKind = Literal["fleet", "pool", "node", "gpu", "job"]
 Severity = Literal["info", "warning", "critical"]
@@ -56,7 +56,7 @@ class Abstention:
     kinds: tuple[str, ...] = ()
 
 
-class Things(NamedTuple):
+class LabelSelection(NamedTuple):
     """Whom a number is of: the values of a label, and whether these are all there are."""
 
     label: str
@@ -83,7 +83,7 @@ class Evidence:
     threshold: float | None = None
     samples: int | None = None
     coverage: float | None = None
-    things: Things | None = None
+    things: LabelSelection | None = None
     written: str | None = None  # the query of evidence that was put down, and has its expression no more
 
     @property
@@ -91,11 +91,11 @@ class Evidence:
         """The query, pinned to the time of the evaluation. Written only when somebody looks: a fleet has many."""
         if self.expression is None:
             return self.written
-        held = self.expression if self.things is None else for_things(self.expression, *self.things)
-        return to_promql(held, self.at)
+        selected = self.expression if self.things is None else select_or_average(self.expression, *self.things)
+        return to_promql(selected, self.at)
 
 
-class Status(str, Enum):
+class CheckStatus(str, Enum):
     MET = "met"
     MISSED = "missed"
     UNKNOWN = "unknown"
@@ -112,7 +112,7 @@ class Check:
     item: str
     title: str
     scope: Scope
-    status: Status
+    status: CheckStatus
     severity: Severity
     value: float | None
     low: float | None

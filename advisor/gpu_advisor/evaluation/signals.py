@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gpu_advisor.promql.expressions import Aggregate, Expression, only
+from gpu_advisor.promql.expressions import Aggregate, Expression, restrict_to_values
 from gpu_advisor.promql.vocabulary import Reduction, ScopeName
 from gpu_advisor.settings import Evaluation
 
@@ -60,15 +60,15 @@ PROCESSES = Signal("gpu_processes", "processes on the GPU", "gpu", "count", "gpu
 
 # What a diagnosis looks at besides. All over the idle window: one sampling tells of a moment, and advice on how work is
 # written is not a matter of minutes.
-HALF_UTILIZATION = Signal(
+HALF_IDLE_UTILIZATION = Signal(
     "gpu_half_utilization", "share of half the idle window in which a kernel ran", "gpu", "ratio", "gpu_utilization",
     "mean", "half",
 )  # fmt: skip
-MEMORY_HELD = Signal(
+IDLE_MEMORY_USED = Signal(
     "gpu_memory_held", "share of the GPU's memory held, over the idle window", "gpu", "ratio", "gpu_memory_used",
     "mean", "idle",
 )  # fmt: skip
-DAY_PEAK = Signal(
+DAILY_PEAK_UTILIZATION = Signal(
     "gpu_utilization_day_peak", "highest hourly mean of utilization within a day", "gpu", "ratio",
     "gpu_utilization_day_peak", "last",
 )  # fmt: skip
@@ -128,16 +128,16 @@ FATAL_ERRORS = Signal(
     "gpu_fatal_errors", "errors after which a GPU cannot be trusted (fatal Xids), over the idle window", "gpu", "count",
     "gpu_fatal_errors", "increase", "idle",
 )  # fmt: skip
-REMAP_FAILED = Signal(
+ROW_REMAP_FAILED = Signal(
     "gpu_row_remap_failed", "1 if a faulty memory row could not be replaced", "gpu", "count", "gpu_row_remap_failed",
     "last",
 )  # fmt: skip
-REMAP_PENDING = Signal(
+ROW_REMAP_PENDING = Signal(
     "gpu_row_remap_pending", "1 if faulty memory rows wait for a reset", "gpu", "count", "gpu_row_remap_pending", "last"
 )
 
 # What jobs report of themselves, joined by the uuid of the GPU that a rank runs on.
-JOB_STEPPING = Signal(
+JOB_STEP_TIME = Signal(
     "training_stepping", "share of the time spent in training steps", "gpu", "ratio", "training_step_seconds", "rate",
     "idle",
 )  # fmt: skip
@@ -170,28 +170,28 @@ NODE_DISK_BUSY = Signal(
     "node_disk_busy", "share of the time in which the busiest disk had work", "node", "ratio", "node_disk_busy", "rate",
     "short",
 )  # fmt: skip
-NODE_RECEIVE = Signal(
+NODE_NETWORK_RECEIVE = Signal(
     "node_network_receive", "share of the fullest link's speed, inbound", "node", "ratio", "node_network_receive",
     "rate", "short",
 )  # fmt: skip
-NODE_TRANSMIT = Signal(
+NODE_NETWORK_TRANSMIT = Signal(
     "node_network_transmit", "share of the fullest link's speed, outbound", "node", "ratio", "node_network_transmit",
     "rate", "short",
 )  # fmt: skip
 
-CATALOGUE: tuple[Signal, ...] = (
+SIGNALS: tuple[Signal, ...] = (
     GPU_UP, UTILIZATION, UTILIZATION_COVERAGE, IDLE_UTILIZATION, IDLE_COVERAGE, IDLE_SAMPLES, MEMORY_USED, MEMORY_TOTAL,
-    PROCESSES, HALF_UTILIZATION, MEMORY_HELD, DAY_PEAK, SM_ACTIVITY, TENSOR_ACTIVITY, FP32_ACTIVITY, FP64_ACTIVITY,
+    PROCESSES, HALF_IDLE_UTILIZATION, IDLE_MEMORY_USED, DAILY_PEAK_UTILIZATION, SM_ACTIVITY, TENSOR_ACTIVITY, FP32_ACTIVITY, FP64_ACTIVITY,
     DRAM_ACTIVITY, POWER, POWER_LIMIT, SM_CLOCK, SM_CLOCK_MAX, TEMPERATURE, THROTTLE_HW_THERMAL, THROTTLE_SW_THERMAL,
     THROTTLE_POWER_BRAKE, THROTTLE_POWER_CAP, PCIE_RECEIVE, PCIE_TRANSMIT, PCIE_GENERATION, PCIE_WIDTH, NVLINK_RECEIVE,
-    FATAL_ERRORS, REMAP_FAILED, REMAP_PENDING, JOB_STEPPING, JOB_DATA_WAIT, JOB_COMMUNICATION, JOB_PEAK_MEMORY,
+    FATAL_ERRORS, ROW_REMAP_FAILED, ROW_REMAP_PENDING, JOB_STEP_TIME, JOB_DATA_WAIT, JOB_COMMUNICATION, JOB_PEAK_MEMORY,
     JOB_BATCH_SIZE, JOB_GRADIENT_NOISE,
-    NODE_CPU, NODE_MEMORY, NODE_IO_PRESSURE, NODE_DISK_BUSY, NODE_RECEIVE, NODE_TRANSMIT,
+    NODE_CPU, NODE_MEMORY, NODE_IO_PRESSURE, NODE_DISK_BUSY, NODE_NETWORK_RECEIVE, NODE_NETWORK_TRANSMIT,
 )  # fmt: skip
 
 
-def for_things(expression: Expression, label: str, values: tuple[str, ...], everything: bool) -> Expression:
+def select_or_average(expression: Expression, label: str, values: tuple[str, ...], everything: bool) -> Expression:
     """The expression of one thing, or the mean over several: what evidence shows and a person pastes."""
     if len(values) == 1:
-        return only(expression, label, values)
-    return Aggregate("avg", (), expression if everything else only(expression, label, values))
+        return restrict_to_values(expression, label, values)
+    return Aggregate("avg", (), expression if everything else restrict_to_values(expression, label, values))

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.recommendation import Recommendation
-from gpu_advisor.settings import Cost, PoolSettings, Resources, Settings
+from gpu_advisor.settings import CostSettings, PoolSettings, ResourceSettings, Settings
 
 
 class WhatIfError(Exception):
@@ -22,18 +22,18 @@ class WhatIfError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class WhatIfComparison:
     """Recommendations by id, as the settings are and as they would be."""
 
     now: Evaluation
     then: Evaluation
-    advice_now: Mapping[str, Recommendation]
-    advice_then: Mapping[str, Recommendation]
+    current_advice: Mapping[str, Recommendation]
+    changed_advice: Mapping[str, Recommendation]
 
 
-def compare(evaluation: Evaluation, settings: Settings, other: Settings) -> Comparison:
+def compare_settings(evaluation: Evaluation, settings: Settings, other: Settings) -> WhatIfComparison:
     now, then = decide(evaluation.facts, settings), decide(evaluation.facts, other)
-    return Comparison(now, then, _by_id(now, settings), _by_id(then, settings))
+    return WhatIfComparison(now, then, _by_id(now, settings), _by_id(then, settings))
 
 
 def _by_id(evaluation: Evaluation, settings: Settings) -> dict[str, Recommendation]:
@@ -41,17 +41,17 @@ def _by_id(evaluation: Evaluation, settings: Settings) -> dict[str, Recommendati
 
 
 #: What may be different: the facts are those that the present settings asked for.
-SECTIONS: tuple[str, ...] = ("resources", "cost", "pools")
-POOL_KEYS: tuple[str, ...] = ("gpu", "gpus_per_replica")
+CHANGEABLE_SECTIONS: tuple[str, ...] = ("resources", "cost", "pools")
+CHANGEABLE_POOL_KEYS: tuple[str, ...] = ("gpu", "gpus_per_replica")
 
 
-def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+def apply_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     """The settings with these in place of theirs; what is not named stays. Raises WhatIfError."""
-    unknown = sorted(set(changes) - set(SECTIONS))
+    unknown = sorted(set(changes) - set(CHANGEABLE_SECTIONS))
     if unknown:
-        raise WhatIfError([((unknown[0],), f"cannot be changed here; there are {', '.join(SECTIONS)}")])
-    resources = _section(Resources, settings.resources, changes.get("resources", {}), ("resources",))
-    cost = _section(Cost, settings.cost, changes.get("cost", {}), ("cost",))
+        raise WhatIfError([((unknown[0],), f"cannot be changed here; there are {', '.join(CHANGEABLE_SECTIONS)}")])
+    resources = _section(ResourceSettings, settings.resources, changes.get("resources", {}), ("resources",))
+    cost = _section(CostSettings, settings.cost, changes.get("cost", {}), ("cost",))
     pools = _pools(settings, changes.get("pools", {}))
     parts = {name: getattr(settings, name) for name in Settings.model_fields}
     try:
@@ -67,7 +67,7 @@ def _section(model: type[M], present: BaseModel, changes: Any, path: tuple[str, 
     if not isinstance(changes, Mapping):
         raise WhatIfError([(path, "give an object with the keys to change")])
     try:
-        return model.model_validate(_merged(present.model_dump(), changes))
+        return model.model_validate(_merge(present.model_dump(), changes))
     except ValidationError as error:
         raise WhatIfError(_problems(error, path)) from error
 
@@ -86,20 +86,22 @@ def _pools(settings: Settings, changes: Any) -> list[PoolSettings]:
 def _pool(settings: Settings, pool: PoolSettings, change: Any) -> PoolSettings:
     path = ("pools", pool.name)
     if not isinstance(change, Mapping):
-        raise WhatIfError([(path, f"give an object with {' and '.join(POOL_KEYS)}")])
-    strange = sorted(set(change) - set(POOL_KEYS))
+        raise WhatIfError([(path, f"give an object with {' and '.join(CHANGEABLE_POOL_KEYS)}")])
+    strange = sorted(set(change) - set(CHANGEABLE_POOL_KEYS))
     if strange:
-        raise WhatIfError([((*path, strange[0]), f"cannot be changed here; there are {', '.join(POOL_KEYS)}")])
+        raise WhatIfError(
+            [((*path, strange[0]), f"cannot be changed here; there are {', '.join(CHANGEABLE_POOL_KEYS)}")]
+        )
     present = pool if pool.gpu or "gpu" not in change else pool.model_copy(update={"gpu": settings.resources.gpu})
     return _section(PoolSettings, present, change, path)  # type: ignore[no-any-return]
 
 
-def _merged(present: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(present: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Maps are changed key by key, all else is replaced."""
     both = dict(present)
     for key, value in changes.items():
         former = both.get(key)
-        both[key] = _merged(former, value) if isinstance(former, Mapping) and isinstance(value, Mapping) else value
+        both[key] = _merge(former, value) if isinstance(former, Mapping) and isinstance(value, Mapping) else value
     return both
 
 

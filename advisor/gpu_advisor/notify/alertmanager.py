@@ -17,7 +17,7 @@ import requests
 
 from gpu_advisor.notify.alerts import ALERT_TTL_EVALUATIONS, payload
 from gpu_advisor.settings import AlertmanagerSettings
-from gpu_advisor.sources.prometheus.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError
+from gpu_advisor.sources.prometheus.http_client import BodyTooLargeError, DeadlineClient, DeadlineExceededError
 from gpu_advisor.state.alert import Alert
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from gpu_advisor import __version__
 from gpu_advisor.documents.serialize import abstentions
 from gpu_advisor.evaluation.engine import Evaluation
-from gpu_advisor.evaluation.scaling.hpa import beyond_tolerance
+from gpu_advisor.evaluation.scaling.hpa import round_past_tolerance
 from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.state.outcomes import Outcomes
 from gpu_advisor.state.view import PublishedRecommendation, View
@@ -216,7 +216,7 @@ def _pools(view: View) -> Iterator[Sample]:
     if not view.stale:
         for name, replicas in view.evaluation.desired_replicas:
             yield "gpu_advisor_desired_replicas", (name,), replicas
-            yield "gpu_advisor_hpa_replicas", (name,), beyond_tolerance(replicas, present.get(name, 0))
+            yield "gpu_advisor_hpa_replicas", (name,), round_past_tolerance(replicas, present.get(name, 0))
 
 
 def _alertmanager_samples(alertmanagers: tuple[AlertmanagerStatus, ...]) -> Iterator[Sample]:

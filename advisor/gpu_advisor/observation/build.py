@@ -7,30 +7,30 @@ from collections.abc import Collection, Iterable, Mapping
 from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.signals import Signal
-from gpu_advisor.observation.identity import build_gpus, build_nodes, doubled, job_of_each, silent_targets
+from gpu_advisor.observation.identity import build_gpus, build_nodes, doubled, jobs_by_gpu, silent_targets
 from gpu_advisor.promql.expressions import Expression, Labels, Vector, union
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.exporters.detection import (
-    Roster,
+    GpuInventory,
 )
 from gpu_advisor.sources.exporters.mapping import mappings
 
 #: Rounding of whole percents, and of two counters that are read one after the other.
-SHARE_SLACK = 0.005
+RATIO_TOLERANCE = 0.005
 
 
 #: DCGM says "no value" by numbers from 1.4e14 (as a fraction) to 9.2e18 (as a whole number) on; no GPU has so much.
-BEYOND_MEASURE = 1e14
+MAX_PLAUSIBLE_VALUE = 1e14
 
 
-def believable(signal: Signal) -> tuple[float, float]:
+def plausible_range(signal: Signal) -> tuple[float, float]:
     """Between what a reading can be true. A rate may overshoot, being extrapolated; what is read as it is may not."""
     if signal.scope != "gpu" or signal.unit != "ratio" or signal.reduction in ("rate", "increase", "coverage"):
-        return -BEYOND_MEASURE, BEYOND_MEASURE
-    return -SHARE_SLACK, 1 + SHARE_SLACK
+        return -MAX_PLAUSIBLE_VALUE, MAX_PLAUSIBLE_VALUE
+    return -RATIO_TOLERANCE, 1 + RATIO_TOLERANCE
 
 
-def by_thing(vector: Vector, label: str, rename: Mapping[str, str] | None = None) -> dict[str, float]:
+def values_by_label(vector: Vector, label: str, rename: Mapping[str, str] | None = None) -> dict[str, float]:
     """A vector by the value of one label; `rename` maps these values to names, and leaves out what it has not."""
     values: dict[str, float] = {}
     for labels, value in vector.items():
@@ -46,7 +46,7 @@ def by_thing(vector: Vector, label: str, rename: Mapping[str, str] | None = None
 
 def build_facts(
     answers: Mapping[str, Vector],
-    roster: Roster,
+    roster: GpuInventory,
     families: Mapping[str, Mapping[str, Expression]],
     settings: Settings,
     at: float,
@@ -54,19 +54,21 @@ def build_facts(
     """Answers by label sets -> values by GPU and node. `families` are the signals' expressions by exporter family."""
     known = {mapping.name: mapping for mapping in mappings()}
     of_gpus = {name for name, mapping in known.items() if mapping.scope == "gpu" and not mapping.companion}
-    gpus_there = Roster(*(_of(rows, of_gpus) for rows in (roster.present, roster.seen)))
-    nodes = build_nodes(_of(roster.present, {name for name, mapping in known.items() if mapping.scope == "node"}))
+    gpu_inventory = GpuInventory(*(_rows_of_exporters(rows, of_gpus) for rows in (roster.present, roster.seen)))
+    nodes = build_nodes(
+        _rows_of_exporters(roster.present, {name for name, mapping in known.items() if mapping.scope == "node"})
+    )
     node_names = {node.instance: node.name for node in nodes}
     values: dict[str, dict[str, float]] = {}
     refused: dict[str, dict[str, float]] = {}
-    for signal in signals.CATALOGUE:
+    for signal in signals.SIGNALS:
         if signal.name in families:
             read = (
-                by_thing(answers[signal.name], "uuid")
+                values_by_label(answers[signal.name], "uuid")
                 if signal.scope == "gpu"
-                else by_thing(answers[signal.name], "instance", node_names)
+                else values_by_label(answers[signal.name], "instance", node_names)
             )
-            low, high = believable(signal)
+            low, high = plausible_range(signal)
             used = {name: value for name, value in read.items() if low <= value <= high}  # NaN is not
             values[signal.name] = used
             if len(used) < len(read):
@@ -77,17 +79,19 @@ def build_facts(
         drivers.setdefault(each.get("driver", ""), set()).add(each.get("state", ""))
     # Where an exporter tells nothing of a GPU's health, that it names the GPU has to do.
     silent_on_health = {name for name in of_gpus if not known[name].forms(signals.GPU_UP.quantity)}
-    named = {dict(labels)["uuid"]: 1.0 for labels in _of(gpus_there.present, silent_on_health)}
+    named = {dict(labels)["uuid"]: 1.0 for labels in _rows_of_exporters(gpu_inventory.present, silent_on_health)}
     up = {**named, **values.get(signals.GPU_UP.name, {})}
     return Facts(
         at=at,
-        gpus=build_gpus(gpus_there, up, answers["targets"], answers["drivers"], nodes),
+        gpus=build_gpus(gpu_inventory, up, answers["targets"], answers["drivers"], nodes),
         nodes=nodes,
         values=values,
         expressions={name: union(*parts.values()) for name, parts in families.items()},
         evaluation=settings.evaluation,
         drivers={name: frozenset(states) for name, states in drivers.items()},
-        silent_targets=silent_targets(answers["targets"], [*gpus_there.present, *gpus_there.seen, *answers["drivers"]]),
+        silent_targets=silent_targets(
+            answers["targets"], [*gpu_inventory.present, *gpu_inventory.seen, *answers["drivers"]]
+        ),
         simulated=bool(answers["simulated"]),
         # A companion speaks of GPUs of all exporters.
         speaking={
@@ -95,11 +99,11 @@ def build_facts(
             for name, parts in families.items()
         },
         refused=refused,
-        doubled=doubled(gpus_there),
-        jobs=job_of_each(answers["owners"]),
-        reported_jobs=job_of_each(answers["reports"]),
+        doubled=doubled(gpu_inventory),
+        jobs=jobs_by_gpu(answers["owners"]),
+        reported_jobs=jobs_by_gpu(answers["reports"]),
     )
 
 
-def _of(rows: Iterable[Labels], exporters: Collection[str]) -> tuple[Labels, ...]:
+def _rows_of_exporters(rows: Iterable[Labels], exporters: Collection[str]) -> tuple[Labels, ...]:
     return tuple(labels for labels in rows if dict(labels)["exporter"] in exporters)

@@ -10,22 +10,22 @@ from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.promql.expressions import Expression, union
 from gpu_advisor.settings import Evaluation as EvaluationSettings
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.exporters.mapping import RECORDED
-from gpu_advisor.sources.exporters.speaker import Speaker
+from gpu_advisor.sources.exporters.dialect import ExporterDialect
+from gpu_advisor.sources.exporters.mapping import RECORDED_SERIES
 
 
-def compile_signals(found: Sequence[Speaker], settings: Settings) -> dict[str, Expression]:
+def compile_signals(found: Sequence[ExporterDialect], settings: Settings) -> dict[str, Expression]:
     """Each signal's expression: of every exporter family that has it, each GPU by the first that tells of it."""
-    return {name: union(*parts.values()) for name, parts in compile_by_family(found, settings).items()}
+    return {name: union(*parts.values()) for name, parts in compile_by_exporter(found, settings).items()}
 
 
-def compile_by_family(found: Sequence[Speaker], settings: Settings) -> dict[str, dict[str, Expression]]:
+def compile_by_exporter(found: Sequence[ExporterDialect], settings: Settings) -> dict[str, dict[str, Expression]]:
     """By signal and exporter family, in the order in which they are listened to.
 
     Where recorded series tell of a long window, its raw samples are not read.
     """
     compiled: dict[str, dict[str, Expression]] = {}
-    for signal in signals.CATALOGUE:
+    for signal in signals.SIGNALS:
         parts: dict[str, Expression] = {}
         for speaker in found:
             expression = None
@@ -34,24 +34,24 @@ def compile_by_family(found: Sequence[Speaker], settings: Settings) -> dict[str,
             if expression is not None:
                 before = (parts[speaker.name],) if speaker.name in parts else ()
                 parts[speaker.name] = union(*before, expression)
-                if speaker.name == RECORDED:
+                if speaker.name == RECORDED_SERIES:
                     break
         if parts:
             compiled[signal.name] = parts
     return compiled
 
 
-def step_utilization(found: Sequence[Speaker], evaluation: EvaluationSettings) -> Expression | None:
+def step_utilization(found: Sequence[ExporterDialect], evaluation: EvaluationSettings) -> Expression | None:
     """Utilization over one step of a trail; over two scrapes at least, or there would be none."""
     parts: list[Expression] = []
     for speaker in found:
-        if speaker.mapping.scope == signals.UTILIZATION.scope and speaker.name != RECORDED:
+        if speaker.mapping.scope == signals.UTILIZATION.scope and speaker.name != RECORDED_SERIES:
             window = max(evaluation.step_seconds, ceil(2.5 * (speaker.interval_seconds or 0)))
             expression = speaker.expression(signals.UTILIZATION.quantity, signals.UTILIZATION.reduction, window)
             parts += [expression] if expression is not None else []
     return union(*parts) if parts else None
 
 
-def compile_signal(signal: Signal, speaker: Speaker, settings: EvaluationSettings) -> Expression | None:
+def compile_signal(signal: Signal, speaker: ExporterDialect, settings: EvaluationSettings) -> Expression | None:
     """The expression of a signal, or None where this exporter has nothing that gives it."""
     return speaker.expression(signal.quantity, signal.reduction, signal.window_seconds(settings))

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gpu_advisor.evaluation.facts import Gpu, Node, host_of
 from gpu_advisor.promql.expressions import Labels, Vector
-from gpu_advisor.sources.exporters.detection import Roster, target_of
+from gpu_advisor.sources.exporters.detection import GpuInventory, target_key
 
 #: States of a GPU driver in which an exporter names no GPUs because it cannot, not because there are none.
-BLIND_DRIVERS = frozenset({"failed", "hung", "no_permission"})
+FAILED_DRIVER_STATES = frozenset({"failed", "hung", "no_permission"})
 
 
 def build_gpus(
-    roster: Roster, up: Mapping[str, float], targets: Vector, drivers: Vector, nodes: Sequence[Node] = ()
+    roster: GpuInventory, up: Mapping[str, float], targets: Vector, drivers: Vector, nodes: Sequence[Node] = ()
 ) -> tuple[Gpu, ...]:
     """The GPUs there now, and those there lately whose exporter is silent: that must not look like fewer GPUs.
 
@@ -21,16 +21,19 @@ def build_gpus(
     drivers. A GPU that an answering exporter no longer names is gone, and so is one whose exporter is no longer scraped
     at all. Where several exporters tell of a GPU, the one of the lowest rank is listened to.
     """
-    health = {target_of(labels): value for labels, value in targets.items()}
-    blind = {target_of(labels) for labels in drivers if dict(labels).get("state") in BLIND_DRIVERS}
+    health = {target_key(labels): value for labels, value in targets.items()}
+    blind = {target_key(labels) for labels in drivers if dict(labels).get("state") in FAILED_DRIVER_STATES}
     hosts = {host_of(node.instance): node.name for node in nodes}
-    lost = [
+    unreachable = [
         labels
         for labels in roster.seen
-        if not health or health.get(target_of(labels)) == 0 or target_of(labels) in blind
+        if not health or health.get(target_key(labels)) == 0 or target_key(labels) in blind
     ]
     found: dict[str, Gpu] = {}
-    for labels in (*roster.present, *lost):  # the present identity wins over a former one, a lower rank over a higher
+    for labels in (
+        *roster.present,
+        *unreachable,
+    ):  # the present identity wins over a former one, a lower rank over a higher
         each = dict(labels)
         uuid = each.get("uuid", "")
         if uuid and uuid not in found:
@@ -44,7 +47,7 @@ def build_gpus(
     return tuple(sorted(found.values(), key=lambda gpu: (gpu.node, gpu.index.zfill(6), gpu.uuid)))
 
 
-def doubled(roster: Roster) -> dict[str, tuple[str, ...]]:
+def doubled(roster: GpuInventory) -> dict[str, tuple[str, ...]]:
     """GPUs that several exporter families tell of now, and these families, the one that is listened to first."""
     found: dict[str, dict[str, None]] = {}
     for labels in roster.present:
@@ -55,15 +58,15 @@ def doubled(roster: Roster) -> dict[str, tuple[str, ...]]:
 
 
 #: What an owner is called by: the first of these that is there.
-JOB_LABELS = (("training_job",), ("owner_namespace", "owner_pod"), ("owner_unit",), ("owner_container",))
+OWNER_NAME_LABELS = (("training_job",), ("owner_namespace", "owner_pod"), ("owner_unit",), ("owner_container",))
 
 
-def job_of_each(owners: Vector) -> dict[str, str]:
+def jobs_by_gpu(owners: Vector) -> dict[str, str]:
     """Whose work a GPU does, by uuid. A GPU that several share is nobody's."""
     found: dict[str, set[str]] = {}
     for labels in owners:
         each = dict(labels)
-        named = (tuple(each[label] for label in names if each.get(label)) for names in JOB_LABELS)
+        named = (tuple(each[label] for label in names if each.get(label)) for names in OWNER_NAME_LABELS)
         name = next((parts for parts in named if parts), None)
         if name and "uuid" in each:
             found.setdefault(each["uuid"], set()).add("/".join(name))
@@ -72,8 +75,8 @@ def job_of_each(owners: Vector) -> dict[str, str]:
 
 def silent_targets(targets: Vector, gpu_series: Iterable[Labels]) -> tuple[str, ...]:
     """Addresses that do not answer, of the jobs that watch GPUs; of all jobs while none is known to."""
-    jobs = {target_of(labels)[0] for labels in gpu_series}
-    silent = {target_of(labels) for labels, value in targets.items() if value == 0}
+    jobs = {target_key(labels)[0] for labels in gpu_series}
+    silent = {target_key(labels) for labels, value in targets.items() if value == 0}
     return tuple(sorted({instance for job, instance in silent if not jobs or job in jobs}))
 
 

@@ -18,7 +18,7 @@ Labels = tuple[tuple[str, str], ...]
 Vector = Mapping[Labels, float]
 
 #: Values on a time grid, (Unix time, value), oldest first; grid points without a value are not in it.
-Trail = tuple[tuple[float, float], ...]
+TimeSeries = tuple[tuple[float, float], ...]
 
 Function = Literal["last", "mean", "min", "max", "quantile", "sum", "rate", "increase", "count"]
 AggregateOp = Literal["sum", "avg", "min", "max", "count"]
@@ -33,7 +33,7 @@ class Matcher:
 
 
 @dataclass(frozen=True, slots=True)
-class Select:
+class Selector:
     """One series family, reduced over a window.
 
     `last` has no window and is the newest sample within the look-back of 5 minutes, unless a staleness marker came
@@ -94,7 +94,7 @@ class Union:
 
 
 @dataclass(frozen=True, slots=True)
-class Renamed:
+class LabelReplace:
     """Results that have the label `source` get its value, behind `prefix`, as label `to`; `source` stays."""
 
     of: Expression
@@ -104,7 +104,7 @@ class Renamed:
 
 
 @dataclass(frozen=True, slots=True)
-class Tagged:
+class ConstantLabel:
     """All results with the label `label` set to `value`."""
 
     of: Expression
@@ -112,7 +112,7 @@ class Tagged:
     value: str
 
 
-Expression = Select | Aggregate | Ratio | Affine | Sum | Union | Renamed | Tagged
+Expression = Selector | Aggregate | Ratio | Affine | Sum | Union | LabelReplace | ConstantLabel
 
 
 def union(*parts: Expression) -> Expression:
@@ -120,30 +120,32 @@ def union(*parts: Expression) -> Expression:
     return parts[0] if len(parts) == 1 else Union(parts)
 
 
-def only(expression: Expression, label: str, values: tuple[str, ...]) -> Expression:
+def restrict_to_values(expression: Expression, label: str, values: tuple[str, ...]) -> Expression:
     """The same expression for those results alone whose `label` has one of the values: what a person pastes to check.
 
     The condition goes down to the selectors, where the server looks up by it, through renamings to the name and the
     value that the exporter gave.
     """
-    if isinstance(expression, Select):
-        return replace(expression, matchers=(*expression.matchers, one_of(label, values)))
-    if isinstance(expression, Renamed) and expression.to == label:
+    if isinstance(expression, Selector):
+        return replace(expression, matchers=(*expression.matchers, any_of_values(label, values)))
+    if isinstance(expression, LabelReplace) and expression.to == label:
         theirs = tuple(value.removeprefix(expression.prefix) for value in values)
-        return replace(expression, of=only(expression.of, expression.source, theirs))
-    return _rebuilt(expression, tuple(only(part, label, values) for part in parts_of(expression)))
+        return replace(expression, of=restrict_to_values(expression.of, expression.source, theirs))
+    return _with_subexpressions(
+        expression, tuple(restrict_to_values(part, label, values) for part in subexpressions(expression))
+    )
 
 
-def one_of(label: str, values: tuple[str, ...]) -> Matcher:
+def any_of_values(label: str, values: tuple[str, ...]) -> Matcher:
     """A matcher for a label that has one of the values."""
     if len(values) == 1:
         return Matcher(label, "=", values[0])
-    return Matcher(label, "=~", "|".join(map(_regex_quoted, values)))
+    return Matcher(label, "=~", "|".join(map(_quote_regex, values)))
 
 
-def parts_of(expression: Expression) -> tuple[Expression, ...]:
+def subexpressions(expression: Expression) -> tuple[Expression, ...]:
     """What an expression is made of, from left to right."""
-    if isinstance(expression, Select):
+    if isinstance(expression, Selector):
         return ()
     if isinstance(expression, Ratio):
         return (expression.top, expression.bottom)
@@ -154,20 +156,20 @@ def parts_of(expression: Expression) -> tuple[Expression, ...]:
     return (expression.of,)
 
 
-def selects_of(expression: Expression) -> Iterator[Select]:
+def selectors_of(expression: Expression) -> Iterator[Selector]:
     """All selectors, from left to right."""
-    if isinstance(expression, Select):
+    if isinstance(expression, Selector):
         yield expression
-    for part in parts_of(expression):
-        yield from selects_of(part)
+    for part in subexpressions(expression):
+        yield from selectors_of(part)
 
 
 def metrics_of(expression: Expression) -> frozenset[str]:
     """The names of all series that an expression reads."""
-    return frozenset(select.metric for select in selects_of(expression))
+    return frozenset(select.metric for select in selectors_of(expression))
 
 
-def _rebuilt(expression: Expression, parts: tuple[Expression, ...]) -> Expression:
+def _with_subexpressions(expression: Expression, parts: tuple[Expression, ...]) -> Expression:
     """The expression with other parts."""
     if isinstance(expression, Ratio):
         return Ratio(*parts)
@@ -175,11 +177,11 @@ def _rebuilt(expression: Expression, parts: tuple[Expression, ...]) -> Expressio
         return Sum(parts)
     if isinstance(expression, Union):
         return Union(parts)
-    if isinstance(expression, Select):
+    if isinstance(expression, Selector):
         return expression
     return replace(expression, of=parts[0])
 
 
-def _regex_quoted(text: str) -> str:
+def _quote_regex(text: str) -> str:
     """Quoted for RE2, whose special characters are fewer than Python's re.escape thinks."""
     return "".join("\\" + c if c in r"\.+*?()|[]{}^$" else c for c in text)

@@ -14,14 +14,14 @@ from gpu_advisor.documents import serialize as document
 from gpu_advisor.documents.serialize import moment
 from gpu_advisor.evaluation import checks
 from gpu_advisor.evaluation.facts import Gpu
-from gpu_advisor.evaluation.pools import Pool, assign
+from gpu_advisor.evaluation.pools import Pool, assign_pools
 from gpu_advisor.report import promql_queries, series, usage
 from gpu_advisor.report.history_reader import Past, Steps
 from gpu_advisor.report.schema import Band, GpuHours, Group, Model, Money, Period, Report, Targets, Trends
 from gpu_advisor.settings import PoolSettings, Settings
 from gpu_advisor.state.view import View
 
-_CPU_BAND = next(item for item in checks.NODE_ITEMS if item.name == "cpu").signals[0][1]
+_CPU_BAND = next(item for item in checks.NODE_CHECKS if item.name == "cpu").signals[0][1]
 
 #: Recommendations and outcomes in a report; /recommendations and /outcomes have all.
 MAX_LISTED = 100
@@ -30,7 +30,7 @@ MAX_LISTED = 100
 def report(past: Past, view: View, settings: Settings, has_ledger: bool = True) -> Report:
     """`has_ledger`: whether the view is of an advisor that keeps a ledger; one look knows nothing of outcomes."""
     of_each = {gpu: usage.hours(past, gpu) for gpu in past.gpus}
-    pools = [pool for pool in assign(past.gpus, settings.pools) if pool.gpus]
+    pools = [pool for pool in assign_pools(past.gpus, settings.pools) if pool.gpus]
     prices = settings.cost.gpu_price_per_hour
     valued = savings.valued(view, prices)
     found = document.recommendations(view, [each.issued for each in valued], 1, MAX_LISTED)

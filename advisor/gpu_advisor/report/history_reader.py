@@ -12,19 +12,29 @@ from math import isfinite
 
 from gpu_advisor.documents.serialize import moment
 from gpu_advisor.evaluation.facts import Gpu
-from gpu_advisor.observation.build import SHARE_SLACK
+from gpu_advisor.observation.build import RATIO_TOLERANCE
 from gpu_advisor.observation.identity import build_gpus, build_nodes
-from gpu_advisor.promql.expressions import Aggregate, Expression, Labels, Select, Tagged, Trail, Vector, only, union
+from gpu_advisor.promql.expressions import (
+    Aggregate,
+    ConstantLabel,
+    Expression,
+    Labels,
+    Selector,
+    TimeSeries,
+    Vector,
+    restrict_to_values,
+    union,
+)
 from gpu_advisor.report import series
 from gpu_advisor.report.period import Period
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
-from gpu_advisor.sources.exporters.detection import Roster, interval_queries, scrape_intervals, speakers
+from gpu_advisor.sources.exporters.detection import GpuInventory, detect_dialects, interval_queries, scrape_intervals
+from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import Mapping as ExporterMapping
 from gpu_advisor.sources.exporters.mapping import mappings
-from gpu_advisor.sources.exporters.speaker import Speaker
 
 #: Asks for an expression at start, start + step, ... up to end (seconds since 1970). One query. Raises SourceError.
-Range = Callable[[Expression, float, float, float], Mapping[Labels, Trail]]
+Range = Callable[[Expression, float, float, float], Mapping[Labels, TimeSeries]]
 
 #: Values by index of a step.
 Steps = Mapping[int, float]
@@ -90,7 +100,7 @@ class _RangeReader:
         self.queries = 0
         self.untold: list[str] = []
 
-    def trails(self, expression: Expression, first: int = 0, last: int | None = None) -> Mapping[Labels, Trail]:
+    def trails(self, expression: Expression, first: int = 0, last: int | None = None) -> Mapping[Labels, TimeSeries]:
         """From step `first` to step `last`. Raises SourceError."""
         end = self.period.end if last is None else self.period.time(last)
         self.queries += 1
@@ -106,7 +116,7 @@ class _RangeReader:
         found: dict[str, dict[str, dict[int, float]]] = {}
         if not parts or (last is not None and last < first):
             return found
-        asked = union(*(Tagged(expression, PART, part) for part, expression in parts.items()))
+        asked = union(*(ConstantLabel(expression, PART, part) for part, expression in parts.items()))
         until = self.period.points - 1 if last is None else last
         for answer in self._query_split(asked, what, first, until, _MAX_SPLITS):
             for labels, trail in answer.items():
@@ -118,7 +128,7 @@ class _RangeReader:
 
     def _query_split(
         self, asked: Expression, what: str, first: int, last: int, splits: int
-    ) -> Iterator[Mapping[Labels, Trail]]:
+    ) -> Iterator[Mapping[Labels, TimeSeries]]:
         """The answer, in halves and halves of these where it is too much at once."""
         try:
             yield self.trails(asked, first, last)
@@ -136,7 +146,11 @@ class _RangeReader:
 
 def believable(value: float, part: str) -> bool:
     """A share of a whole, but for rounding; an exporter that says anything else is not believed, as in facts.py."""
-    return isfinite(value) and value >= -SHARE_SLACK and (value <= 1 + SHARE_SLACK or part in series.COVERAGE_PARTS)
+    return (
+        isfinite(value)
+        and value >= -RATIO_TOLERANCE
+        and (value <= 1 + RATIO_TOLERANCE or part in series.COVERAGE_PARTS)
+    )
 
 
 def read(query_range: Range, period: Period) -> Past:
@@ -147,7 +161,9 @@ def read(query_range: Range, period: Period) -> Past:
         return Past(period, untold=tuple(reader.untold), queries=reader.queries)
     found = _detect_dialects(reader, tuple(rows))
     nodes = build_nodes(labels for labels in rows if "uuid" not in dict(labels))
-    gpus = build_gpus(Roster(present=tuple(labels for labels in rows if "uuid" in dict(labels))), {}, {}, {}, nodes)
+    gpus = build_gpus(
+        GpuInventory(present=tuple(labels for labels in rows if "uuid" in dict(labels))), {}, {}, {}, nodes
+    )
     known = {gpu.uuid for gpu in gpus}
     told = _read_gpu_values(reader, found, known)
     for uuid, steps in told.of.get(series.UTILIZATION, {}).items():
@@ -173,8 +189,8 @@ def _read_identities(reader: _RangeReader) -> tuple[list[Labels], dict[str, set[
     Exporters in the order of their rank: the first that names a GPU tells who it is, and the newest row of it.
     """
     every = {mapping.name: mapping for mapping in mappings() if not mapping.companion}
-    asked = union(*(Tagged(mapping.roster(), PART, name) for name, mapping in every.items()))
-    by_family: dict[str, list[tuple[float, Labels, Trail]]] = {}
+    asked = union(*(ConstantLabel(mapping.roster(), PART, name) for name, mapping in every.items()))
+    by_family: dict[str, list[tuple[float, Labels, TimeSeries]]] = {}
     for labels, trail in reader.trails(asked).items():
         if trail:
             each = dict(labels)
@@ -193,36 +209,38 @@ def _read_identities(reader: _RangeReader) -> tuple[list[Labels], dict[str, set[
 
 
 def _canonical(
-    mapping: ExporterMapping, rows: Iterable[tuple[float, Labels, Trail]]
-) -> Iterable[tuple[dict[str, str], Trail]]:
+    mapping: ExporterMapping, rows: Iterable[tuple[float, Labels, TimeSeries]]
+) -> Iterable[tuple[dict[str, str], TimeSeries]]:
     for _, labels, trail in rows:
         for row in mapping.canonical([labels]):
             if row.get(mapping.by[0]):
                 yield row, trail
 
 
-def _detect_dialects(reader: _RangeReader, rows: tuple[Labels, ...]) -> tuple[Speaker, ...]:
+def _detect_dialects(reader: _RangeReader, rows: tuple[Labels, ...]) -> tuple[ExporterDialect, ...]:
     """The exporter families of the period, held to their targets."""
     windows = interval_queries(_INTERVAL_WINDOWS)
-    parts: dict[str, Expression] = {"up": Aggregate("max", ("job", "instance"), Select("up")), **windows}
-    asked = union(*(Tagged(expression, PART, part) for part, expression in parts.items()))
+    parts: dict[str, Expression] = {"up": Aggregate("max", ("job", "instance"), Selector("up")), **windows}
+    asked = union(*(ConstantLabel(expression, PART, part) for part, expression in parts.items()))
     told: dict[str, dict[Labels, float]] = {part: {} for part in parts}
     for labels, trail in reader.trails(asked, reader.period.points - 1).items():
         rest = tuple((name, value) for name, value in labels if name != PART)
         if trail:
             told[dict(labels)[PART]][rest] = trail[-1][1]
     counts: Mapping[str, Vector] = {window: told[window] for window in windows}
-    return speakers(mappings(), Roster(seen=rows), told["up"], scrape_intervals(counts))
+    return detect_dialects(mappings(), GpuInventory(seen=rows), told["up"], scrape_intervals(counts))
 
 
-def _read_gpu_values(reader: _RangeReader, found: Sequence[Speaker], uuids: Collection[str]) -> _PartValues:
+def _read_gpu_values(reader: _RangeReader, found: Sequence[ExporterDialect], uuids: Collection[str]) -> _PartValues:
     """By part and uuid."""
     step = reader.period.step_seconds
     raw = series.raw(series.gpu_parts(step), found, "gpu", step)
     return _read_with_fallback(reader, series.recorded(step), raw, series.UTILIZATION, "uuid", uuids, "GPUs")
 
 
-def _read_cpu(reader: _RangeReader, found: Sequence[Speaker], instances: Collection[str]) -> Mapping[str, Steps]:
+def _read_cpu(
+    reader: _RangeReader, found: Sequence[ExporterDialect], instances: Collection[str]
+) -> Mapping[str, Steps]:
     """By instance."""
     step = reader.period.step_seconds
     raw = series.raw((series.CPU,), found, "node", step)
@@ -253,7 +271,9 @@ def _read_with_fallback(
     unrecorded_parts = raw if unrecorded else {}
     if len(unrecorded) <= _MAX_NAMED:
         # One lost GPU, which has no utilization anywhere, must not make all be read that is recorded of the others.
-        unrecorded_parts = {part: only(expression, label, unrecorded) for part, expression in unrecorded_parts.items()}
+        unrecorded_parts = {
+            part: restrict_to_values(expression, label, unrecorded) for part, expression in unrecorded_parts.items()
+        }
     for parts, first, until in ((raw, 0, begin - 1), (unrecorded_parts, begin, end), (raw, end + 1, last)):
         for part, found in reader.packed(parts, label, what, first, until).items():
             for thing, steps in found.items():

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from gpu_advisor.evaluation.pools import HELD_MEMORY_RATIO
+from gpu_advisor.evaluation.pools import ALLOCATED_MEMORY_RATIO
+from gpu_advisor.promql.compiler import format_duration, to_promql
 from gpu_advisor.promql.expressions import Expression
-from gpu_advisor.promql.promql import duration, to_promql
 from gpu_advisor.report import series
 from gpu_advisor.report.history_reader import Past
 from gpu_advisor.report.period import Period
@@ -43,7 +43,7 @@ def _queries(text: Mapping[str, str], period: Period) -> Iterator[Query]:
     yield _query(
         "GPU memory", "gpu_memory_ratio", f"sum(sum_over_time({memory}{step})) / sum(count_over_time({memory}{step}))"
     )
-    holding = f"({memory} > bool {HELD_MEMORY_RATIO})"
+    holding = f"({memory} > bool {ALLOCATED_MEMORY_RATIO})"
     yield _query("GPU-hours with memory held", "gpu_hours/held", _hours(f"{seen} * {holding}", period))
     mean = text.get(series.IDLE_UTILIZATION, utilization)
     coverage = text.get(series.IDLE_COVERAGE, text[series.COVERAGE])
@@ -64,4 +64,4 @@ def _hours(expression: str, period: Period) -> str:
 def _over(period: Period) -> str:
     """All steps of the period and none before: a little less than its length, as a window may be closed on the left."""
     window = period.points * period.step_seconds - 1
-    return f"[{duration(window)}:{duration(period.step_seconds)}] @ {period.end:.3f}"
+    return f"[{format_duration(window)}:{format_duration(period.step_seconds)}] @ {period.end:.3f}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import ceil
 
-from gpu_advisor.promql.expressions import Affine, Expression, Select, union
+from gpu_advisor.promql.expressions import Affine, Expression, Selector, union
 from gpu_advisor.promql.vocabulary import Reduction, ScopeName
 from gpu_advisor.report.period import HOUR
-from gpu_advisor.sources.exporters.speaker import Speaker
+from gpu_advisor.sources.exporters.dialect import ExporterDialect
 
 UTILIZATION, COVERAGE, MEMORY, CPU = "utilization", "coverage", "memory", "cpu"
 
@@ -30,8 +30,8 @@ _QUANTITIES: Mapping[str, tuple[str, Reduction]] = {
 }
 
 _HALF_HOUR: Mapping[str, Expression] = {
-    UTILIZATION: Select("gpu:utilization_ratio:mean30m"),
-    COVERAGE: Select("gpu:utilization_coverage_ratio:mean30m"),
+    UTILIZATION: Selector("gpu:utilization_ratio:mean30m"),
+    COVERAGE: Selector("gpu:utilization_coverage_ratio:mean30m"),
 }
 
 
@@ -42,9 +42,9 @@ def gpu_parts(step_seconds: int) -> tuple[str, ...]:
 
 def recorded(step_seconds: int) -> dict[str, Expression]:
     """What the recording rules made (sources/recording.py). A series that is a mean over a step is read as it is."""
-    memory = Select("gpu:memory_used_ratio:last", "mean", step_seconds)
+    memory = Selector("gpu:memory_used_ratio:last", "mean", step_seconds)
     if step_seconds < IDLE_SECONDS:
-        mean = Select("gpu:utilization_ratio:mean5m")
+        mean = Selector("gpu:utilization_ratio:mean5m")
         return {
             UTILIZATION: mean,
             COVERAGE: _one_where_present(mean),  # what has a mean was seen, as on the dashboards
@@ -59,16 +59,16 @@ def recorded(step_seconds: int) -> dict[str, Expression]:
         COVERAGE: "gpu:utilization_coverage_ratio:mean1h",
         MEMORY: "gpu:memory_used_ratio:mean1h",
     }
-    return {part: Select(name, "mean", step_seconds) for part, name in hourly.items()}
+    return {part: Selector(name, "mean", step_seconds) for part, name in hourly.items()}
 
 
 #: Of nodes nothing is recorded by the hour; the mean of 5 minutes is, at each evaluation of the rules.
 def recorded_cpu_expression(step_seconds: int) -> Expression:
-    return Select("node:cpu_ratio:mean5m", "mean", step_seconds)
+    return Selector("node:cpu_ratio:mean5m", "mean", step_seconds)
 
 
 def raw(
-    parts: Sequence[str], speakers: Sequence[Speaker], scope: ScopeName, step_seconds: int
+    parts: Sequence[str], speakers: Sequence[ExporterDialect], scope: ScopeName, step_seconds: int
 ) -> dict[str, Expression]:
     """By part, what the exporters themselves tell; a part that none of them tells is not in it."""
     found: dict[str, Expression] = {}
@@ -83,7 +83,7 @@ def raw(
     return found
 
 
-def _expression(part: str, speaker: Speaker, step_seconds: int) -> Expression | None:
+def _expression(part: str, speaker: ExporterDialect, step_seconds: int) -> Expression | None:
     quantity, reduction = _QUANTITIES[part]
     length = IDLE_SECONDS if part in (IDLE_UTILIZATION, IDLE_COVERAGE) else step_seconds
     window = max(length, ceil(2.5 * (speaker.interval_seconds or 0)))  # over two scrapes at least: a rate needs as many

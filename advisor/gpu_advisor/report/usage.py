@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import fsum
 
 from gpu_advisor.evaluation.facts import Gpu
-from gpu_advisor.evaluation.pools import HELD_MEMORY_RATIO
+from gpu_advisor.evaluation.pools import ALLOCATED_MEMORY_RATIO
 from gpu_advisor.report import series
 from gpu_advisor.report.history_reader import Past, Steps
 
@@ -77,8 +77,8 @@ def hours(past: Past, gpu: Gpu) -> Hours:
     first, last = past.sightings.get(uuid, (0, -1))
     utilization, seen = past.of(series.UTILIZATION, uuid), observed(past, uuid)
     memory = past.of(series.MEMORY, uuid)
-    held = [share for index, share in seen.items() if memory.get(index, 0.0) > HELD_MEMORY_RATIO]
-    idle = [seen[index] for index in _idle(past, uuid, seen) if memory.get(index, 0.0) > HELD_MEMORY_RATIO]
+    held = [share for index, share in seen.items() if memory.get(index, 0.0) > ALLOCATED_MEMORY_RATIO]
+    idle = [seen[index] for index in _idle(past, uuid, seen) if memory.get(index, 0.0) > ALLOCATED_MEMORY_RATIO]
     untold = [share for index, share in seen.items() if index not in memory]
     known = len(untold) < len(seen)
     return Hours(

@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gpu_advisor.runtime.wiring import StartupError
-from gpu_advisor.settings.addresses import check_free
+from gpu_advisor.settings.addresses import check_can_listen
 from gpu_advisor.sources.embedded.history import History
-from gpu_advisor.sources.embedded.openmetrics import import_openmetrics
+from gpu_advisor.sources.embedded.openmetrics_import import import_openmetrics
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def exporter(address: str, simulate: str, state_dir: Path, jobs: Path) -> Iterat
 
     Raises StartupError.
     """
-    check_free(address, "--exporter-address")  # another exporter there would look like ours, ready
+    check_can_listen(address, "--exporter-address")  # another exporter there would look like ours, ready
     command = [sys.executable, "-m", "gpu_exporter", "--web.listen-address", address, "--log.level", "warning"]
     command += ["--simulate", simulate] if simulate else ["--state.directory", str(state_dir)]
     try:

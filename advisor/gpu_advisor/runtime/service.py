@@ -15,10 +15,10 @@ from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.notify import alerts
 from gpu_advisor.notify.alertmanager import AlertDispatcher
 from gpu_advisor.observation.evaluate import evaluate
-from gpu_advisor.promql.expressions import Expression, Labels, Trail
+from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import Source, SourceError
-from gpu_advisor.sources.prometheus.remembered import RememberedRanges
+from gpu_advisor.sources.prometheus.range_cache import CachingSource
 from gpu_advisor.state import outcomes
 from gpu_advisor.state.active import ActiveRecommendation, Snooze, held_ids, running
 from gpu_advisor.state.ledger import Ledger
@@ -174,9 +174,9 @@ class Service:
             each if each.snoozed == now.get(each.id) else replace(each, snoozed=now.get(each.id)) for each in issued
         )
 
-    def curves(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
+    def curves(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
         """The source's past, for who looks at the evidence: not kept as the loop's own. Raises SourceError."""
-        source = self._source.of if isinstance(self._source, RememberedRanges) else self._source
+        source = self._source.of if isinstance(self._source, CachingSource) else self._source
         return source.range(expression, start, end, step)
 
     def snooze(self, id_: str, snooze: Snooze | None) -> None:

@@ -19,20 +19,20 @@ from gpu_advisor.allocation.store import LeaseStore
 from gpu_advisor.evaluation import signals
 from gpu_advisor.notify.alertmanager import AlertDispatcher
 from gpu_advisor.observation.compile import compile_signals
-from gpu_advisor.observation.queries import IDENTITY, identity_queries
+from gpu_advisor.observation.queries import IDENTITY_EXPRESSIONS, identity_queries
 from gpu_advisor.promql.expressions import metrics_of
 from gpu_advisor.runtime.service import Service
 from gpu_advisor.settings import ConfigError, EmbeddedSource, PrometheusSource, Settings
 from gpu_advisor.sources.base import Source
-from gpu_advisor.sources.embedded.embedded import EmbeddedSource as Embedded
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.history_file import HistoryError
-from gpu_advisor.sources.embedded.scrape import Scraper
+from gpu_advisor.sources.embedded.scraper import Scraper
+from gpu_advisor.sources.embedded.source import EmbeddedSource as Embedded
+from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import mappings
-from gpu_advisor.sources.exporters.speaker import Speaker
-from gpu_advisor.sources.prometheus.prometheus import MAX_IN_FLIGHT, PrometheusSettings
-from gpu_advisor.sources.prometheus.prometheus import PrometheusSource as Prometheus
-from gpu_advisor.sources.prometheus.remembered import remembered
+from gpu_advisor.sources.prometheus.range_cache import remembered
+from gpu_advisor.sources.prometheus.source import MAX_CONCURRENT_QUERIES, PrometheusClientConfig
+from gpu_advisor.sources.prometheus.source import PrometheusSource as Prometheus
 from gpu_advisor.state.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -123,8 +123,8 @@ def _allocation_service(settings: Settings, service: Service) -> AllocationServi
 def max_evaluation_interval_seconds(settings: Settings) -> float:
     """From one round to the next at the worst: alerts must outlive a source that is slow, but within its time limit."""
     prometheus = settings.source.prometheus
-    queries = len(IDENTITY) + len(signals.CATALOGUE)
-    slowest = prometheus.timeout_seconds * ceil(queries / MAX_IN_FLIGHT) if prometheus else 0.0
+    queries = len(IDENTITY_EXPRESSIONS) + len(signals.SIGNALS)
+    slowest = prometheus.timeout_seconds * ceil(queries / MAX_CONCURRENT_QUERIES) if prometheus else 0.0
     return max(settings.evaluation.interval_seconds, slowest)
 
 
@@ -160,7 +160,7 @@ def _retention(settings: Settings, history: History | None, ledger: Ledger) -> C
 
 def _scraper(settings: Settings, history: History) -> Scraper:
     embedded = settings.source.embedded or EmbeddedSource()
-    dialects = [Speaker(mapping) for mapping in mappings()]
+    dialects = [ExporterDialect(mapping) for mapping in mappings()]
     expressions = [*identity_queries(settings).values(), *compile_signals(dialects, settings).values()]
     metric_names = frozenset(name for expression in expressions for name in metrics_of(expression))
     try:
@@ -169,12 +169,12 @@ def _scraper(settings: Settings, history: History) -> Scraper:
         raise ConfigError(f"source.embedded.targets: {error}") from error
 
 
-def _prometheus(settings: PrometheusSource) -> PrometheusSettings:
+def _prometheus(settings: PrometheusSource) -> PrometheusClientConfig:
     token = settings.bearer_token.get_secret_value()
     try:
         if settings.bearer_token_file:
             token = Path(settings.bearer_token_file).read_text(encoding="utf-8").strip()
-        return PrometheusSettings(
+        return PrometheusClientConfig(
             url=settings.url,
             timeout_seconds=settings.timeout_seconds,
             retries=settings.retries,

@@ -10,7 +10,7 @@ class AddressError(Exception):
     """An address cannot be listened on. The message tells the mend."""
 
 
-def split(address: str) -> tuple[str, int]:
+def split_host_port(address: str) -> tuple[str, int]:
     """`HOST:PORT` or `[IPv6]:PORT`. Raises AddressError."""
     host, _, port = address.rpartition(":")
     if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
@@ -18,9 +18,9 @@ def split(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def check_free(address: str, option: str) -> None:
+def check_can_listen(address: str, option: str) -> None:
     """Raises AddressError, with the option to change, if something listens there or the host is not this machine's."""
-    host, port = split(address)
+    host, port = split_host_port(address)
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as error:

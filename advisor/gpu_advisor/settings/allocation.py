@@ -7,21 +7,21 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from gpu_advisor.hardware.gpu_types import MEMORY_SPECS, RESOURCE_NAMES
-from gpu_advisor.settings.kinds import Seconds, Strict
+from gpu_advisor.settings.field_types import Seconds, StrictModel
 
-_RESOURCE = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
-ResourceName = Annotated[str, Field(pattern=_RESOURCE)]
+_RESOURCE_NAME_PATTERN = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
+ResourceName = Annotated[str, Field(pattern=_RESOURCE_NAME_PATTERN)]
 Vendor = Literal["nvidia", "amd", "intel", "huawei"]
 
 
-def _usual_names() -> dict[Vendor, list[str]]:
+def _default_resource_names() -> dict[Vendor, list[str]]:
     usual = RESOURCE_NAMES
     return {
         "nvidia": [*usual["nvidia"]], "amd": [*usual["amd"]], "intel": [*usual["intel"]], "huawei": [*usual["huawei"]],
     }  # fmt: skip
 
 
-class AllocationSettings(Strict):
+class AllocationSettings(StrictModel):
     """GPUs that are given out over the API. Machines are those that the signals show, unless a file lists them."""
 
     inventory_file: str = Field("", description="YAML that lists the machines, read again when it changes")
@@ -29,7 +29,8 @@ class AllocationSettings(Strict):
     lease_seconds: Seconds = Field(3600, description="how long an allocation holds without renewal, if not said")
     longest_lease_seconds: Seconds = Field(7 * 86400, description="no request may ask for longer at a time")
     resource_names: dict[Vendor, Annotated[list[ResourceName], Field(min_length=1)]] = Field(
-        default_factory=_usual_names, description="resource names in Kubernetes by vendor, the usual one first"
+        default_factory=_default_resource_names,
+        description="resource names in Kubernetes by vendor, the usual one first",
     )
     default_resource_name: ResourceName = Field("nvidia.com/gpu", description="of GPUs whose vendor is not said")
     gpu_memory_specs: dict[str, Annotated[float, Field(gt=0, le=10_000)]] = Field(

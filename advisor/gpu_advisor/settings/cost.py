@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gpu_advisor.settings.kinds import Strict
+from gpu_advisor.settings.field_types import StrictModel
 
 
-class Cost(Strict):
+class CostSettings(StrictModel):
     """Money. Without prices, cost is unknown, never zero."""
 
     gpu_price_per_hour: dict[str, Annotated[float, Field(gt=0)]] = Field(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from gpu_advisor.settings.kinds import Percent, Seconds, Strict
+from gpu_advisor.settings.field_types import Percent, Seconds, StrictModel
 
 
-class Evaluation(Strict):
+class Evaluation(StrictModel):
     """How often the advisor looks, and over how long."""
 
     interval_seconds: Seconds = 15
@@ -31,7 +31,7 @@ class Evaluation(Strict):
     )
 
     @model_validator(mode="after")
-    def _long_enough(self) -> Evaluation:
+    def _check_windows(self) -> Evaluation:
         if self.idle_window_seconds < self.window_seconds:
             raise ValueError(
                 f"idle_window_seconds ({self.idle_window_seconds}) is below window_seconds ({self.window_seconds}): "

@@ -6,40 +6,40 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from gpu_advisor.settings.kinds import Regex, Strict
+from gpu_advisor.settings.field_types import Regex, StrictModel
 from gpu_advisor.settings.resources import GpuLimits
 
 PoolKind = Literal["serving", "training", "undecided"]
 
 #: What a demand signal counts: all work there is, or only what waits beside the work that the GPUs do.
-Counts = Literal["total", "waiting"]
+DemandKind = Literal["total", "waiting"]
 
 
-class _Preset(Strict):
+class _DemandPreset(StrictModel):
     query: str
-    counts: Counts
+    counts: DemandKind
     source: str
 
 
 #: Demand signals of known servers and schedulers, over everything that the source holds of them: a pool that shares
 #: its source with others names its own `query`, held to its own labels.
-PRESETS: dict[str, _Preset] = {
-    "vllm": _Preset(
+DEMAND_PRESETS: dict[str, _DemandPreset] = {
+    "vllm": _DemandPreset(
         query="sum(vllm:num_requests_running) + sum(vllm:num_requests_waiting)",
         counts="total",
         source="https://docs.vllm.ai/en/latest/usage/metrics.html",
     ),
-    "triton": _Preset(
+    "triton": _DemandPreset(
         query="sum(nv_inference_pending_request_count)",
         counts="waiting",
         source="https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/metrics.html",
     ),
-    "kueue": _Preset(
+    "kueue": _DemandPreset(
         query='sum(kueue_pending_workloads{status="active"})',
         counts="waiting",
         source="https://kueue.sigs.k8s.io/docs/reference/metrics/",
     ),
-    "slurm": _Preset(
+    "slurm": _DemandPreset(
         query="sum(slurm_queue_pending)",
         counts="waiting",
         source="https://github.com/vpenso/prometheus-slurm-exporter",
@@ -47,22 +47,22 @@ PRESETS: dict[str, _Preset] = {
 }
 
 
-def _is_text(value: object) -> object:
+def _require_text(value: object) -> object:
     if isinstance(value, str) and not value.strip():
         raise ValueError("empty: write PromQL that gives one number, or leave it out")
     return value
 
 
-class DemandSettings(Strict):
+class DemandSettings(StrictModel):
     """How much work there is, where utilization cannot tell: it ends at 100 %."""
 
     preset: Literal["vllm", "triton", "kueue", "slurm"] | None = Field(
         None, description="the query for a server or scheduler that is known"
     )
-    query: Annotated[str, BeforeValidator(_is_text)] | None = Field(
+    query: Annotated[str, BeforeValidator(_require_text)] | None = Field(
         None, description="PromQL that gives one number: work in units of per_replica"
     )
-    counts: Counts | None = Field(
+    counts: DemandKind | None = Field(
         None, description="total: all work there is; waiting: what waits beside the work that the GPUs do"
     )
     per_replica: float = Field(gt=0, description="how much of it one replica does well, as in 16 requests at a time")
@@ -75,14 +75,14 @@ class DemandSettings(Strict):
 
     @property
     def promql(self) -> str:
-        return self.query or PRESETS[str(self.preset)].query
+        return self.query or DEMAND_PRESETS[str(self.preset)].query
 
     @property
-    def kind(self) -> Counts:
-        return self.counts or (PRESETS[self.preset].counts if self.preset else "total")
+    def kind(self) -> DemandKind:
+        return self.counts or (DEMAND_PRESETS[self.preset].counts if self.preset else "total")
 
 
-class PoolSettings(Strict):
+class PoolSettings(StrictModel):
     """GPUs that belong together. The first pool whose selectors all match takes a GPU."""
 
     name: str = Field(min_length=1)
@@ -101,7 +101,7 @@ class PoolSettings(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _copy_of_the_model(cls, values: Any) -> Any:
+    def _default_gpus_per_replica(cls, values: Any) -> Any:
         """Without gpus_per_replica, a replica is one copy of the model."""
         if not isinstance(values, dict) or "gpus_per_replica" in values:
             return values
@@ -110,7 +110,7 @@ class PoolSettings(Strict):
         return {**values, "gpus_per_replica": sizes[0] * sizes[1]} if whole else values
 
     @model_validator(mode="after")
-    def _whole_replicas(self) -> PoolSettings:
+    def _check_whole_replicas(self) -> PoolSettings:
         model_parallel = self.tensor_parallel * self.pipeline_parallel
         if self.gpus_per_replica % model_parallel:
             raise ValueError(

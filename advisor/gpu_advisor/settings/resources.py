@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from gpu_advisor.settings.kinds import PercentagePoints, Strict, TargetPercent
+from gpu_advisor.settings.field_types import PercentagePoints, StrictModel, TargetPercent
 
 
-class GpuLimits(Strict):
+class GpuLimits(StrictModel):
     """How many GPUs a pool may have, and between which utilizations (percent) it should stay."""
 
     min: int = Field(1, ge=0, description="a pool keeps at least this many GPUs")
@@ -29,7 +29,7 @@ class GpuLimits(Strict):
         return self
 
 
-class MemoryLimits(Strict):
+class MemoryLimits(StrictModel):
     """GPU memory: the target share in percent, and what a job may ask for in GB."""
 
     min_gb: float = Field(8, gt=0)
@@ -44,7 +44,7 @@ class MemoryLimits(Strict):
         return self
 
 
-class CpuLimits(Strict):
+class CpuLimits(StrictModel):
     """CPU of a node: the target share in percent, and how many cores a job may ask for."""
 
     min_cores: int = Field(4, ge=1)
@@ -59,7 +59,7 @@ class CpuLimits(Strict):
         return self
 
 
-class Resources(Strict):
+class ResourceSettings(StrictModel):
     gpu: GpuLimits = GpuLimits()
     memory: MemoryLimits = MemoryLimits()
     cpu: CpuLimits = CpuLimits()

@@ -5,37 +5,37 @@ from __future__ import annotations
 from pydantic import Field, ValidationInfo, field_validator
 
 from gpu_advisor.settings.allocation import AllocationSettings
-from gpu_advisor.settings.cost import Cost
+from gpu_advisor.settings.cost import CostSettings
 from gpu_advisor.settings.evaluation import Evaluation
-from gpu_advisor.settings.kinds import Strict
+from gpu_advisor.settings.field_types import StrictModel
+from gpu_advisor.settings.notification import AlertmanagerSettings, OutcomeSettings, WebSettings
 from gpu_advisor.settings.pools import PoolSettings
-from gpu_advisor.settings.publishing import AlertmanagerSettings, Outcomes, Web
-from gpu_advisor.settings.resources import GpuLimits, Resources
+from gpu_advisor.settings.resources import GpuLimits, ResourceSettings
 from gpu_advisor.settings.source import SourceSettings
 
 #: What autoscalers take for close enough to the target: above 100 / 1.1 they would never see too much utilization.
-AUTOSCALER_TOLERANCE = 0.1
+HPA_TOLERANCE = 0.1
 
 
-class Settings(Strict):
+class Settings(StrictModel):
     """All of the advisor's settings. The file has the same shape."""
 
     cluster: str = Field("default", min_length=1, description="part of each recommendation's id")
     state_dir: str = Field("state", description="where ledger and embedded history are kept")
     profiles_dir: str = Field("", description="profiles of gpu-advisor probe, as *.profile.json; batch sizes need them")
     source: SourceSettings = SourceSettings()
-    resources: Resources = Resources()
+    resources: ResourceSettings = ResourceSettings()
     pools: list[PoolSettings] = Field(default_factory=list)
     evaluation: Evaluation = Evaluation()
-    cost: Cost = Cost()
+    cost: CostSettings = CostSettings()
     alertmanagers: list[AlertmanagerSettings] = Field(default_factory=list)
-    outcomes: Outcomes = Outcomes()
+    outcomes: OutcomeSettings = OutcomeSettings()
     allocation: AllocationSettings = AllocationSettings()
-    web: Web = Web()
+    web: WebSettings = WebSettings()
 
     @field_validator("pools")
     @classmethod
-    def _distinct_pools(cls, pools: list[PoolSettings]) -> list[PoolSettings]:
+    def _check_distinct_pools(cls, pools: list[PoolSettings]) -> list[PoolSettings]:
         names = [pool.name for pool in pools]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -44,9 +44,9 @@ class Settings(Strict):
 
     @field_validator("pools")
     @classmethod
-    def _sizable_pools(cls, pools: list[PoolSettings], info: ValidationInfo) -> list[PoolSettings]:
-        resources: Resources = info.data.get("resources", Resources())
-        highest = 100 / (1 + AUTOSCALER_TOLERANCE)
+    def _check_sizable_pools(cls, pools: list[PoolSettings], info: ValidationInfo) -> list[PoolSettings]:
+        resources: ResourceSettings = info.data.get("resources", ResourceSettings())
+        highest = 100 / (1 + HPA_TOLERANCE)
         for pool in pools:
             limits = pool.gpu or resources.gpu
             fewest, most = -(-limits.min // pool.gpus_per_replica), limits.max // pool.gpus_per_replica
@@ -58,7 +58,7 @@ class Settings(Strict):
             if pool.kind == "serving" and limits.target_utilization >= highest:
                 raise ValueError(
                     f"{pool.name}: target_utilization ({limits.target_utilization:g}) of a serving pool must be below "
-                    f"{highest:.1f}: autoscalers overlook {AUTOSCALER_TOLERANCE:.0%}, and it would never grow"
+                    f"{highest:.1f}: autoscalers overlook {HPA_TOLERANCE:.0%}, and it would never grow"
                 )
         return pools
 

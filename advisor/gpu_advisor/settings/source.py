@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr, model_validator
 
-from gpu_advisor.settings.kinds import Strict, Url
+from gpu_advisor.settings.field_types import StrictModel, Url
 
 
-class PrometheusSource(Strict):
+class PrometheusSource(StrictModel):
     """A Prometheus or anything that answers like one (Thanos, Mimir, VictoriaMetrics)."""
 
     url: Url = Field(description="as in http://127.0.0.1:9090")
@@ -33,7 +33,7 @@ class PrometheusSource(Strict):
         return self
 
 
-class EmbeddedSource(Strict):
+class EmbeddedSource(StrictModel):
     """Without a Prometheus: the advisor scrapes the exporters itself and keeps the history on disk."""
 
     targets: list[str] = Field(default_factory=lambda: ["127.0.0.1:9816"], description="HOST:PORT of exporters")
@@ -41,7 +41,7 @@ class EmbeddedSource(Strict):
     retention_days: float = Field(7, gt=0)
 
 
-class SourceSettings(Strict):
+class SourceSettings(StrictModel):
     """Where samples come from: exactly one."""
 
     prometheus: PrometheusSource | None = None

@@ -11,61 +11,61 @@ from collections.abc import Callable, Mapping
 from gpu_advisor.promql.expressions import (
     Aggregate,
     AggregateOp,
+    ConstantLabel,
     Expression,
+    LabelReplace,
     Labels,
     Ratio,
-    Renamed,
-    Select,
+    Selector,
     Sum,
-    Tagged,
     Union,
 )
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
 
-Values = dict[Labels, float]
+MutableVector = dict[Labels, float]
 
 #: The answer to a part of an expression that is known from elsewhere; None for one that is to be computed.
-Known = Callable[[Expression], Values | None]
+ResultLookup = Callable[[Expression], MutableVector | None]
 
 
-def evaluate(expression: Expression, known: Known) -> Values:
+def evaluate(expression: Expression, lookup: ResultLookup) -> MutableVector:
     """As Prometheus has it in the middle of an expression: with NaN and infinities. All selectors must be known.
 
     Raises SourceError where Prometheus would refuse.
     """
-    found = known(expression)
+    found = lookup(expression)
     if found is not None:
         return found
-    if isinstance(expression, Select):
+    if isinstance(expression, Selector):
         raise SourceError(SourceErrorKind.QUERY_ERROR, f"{expression.metric} was not read: nothing is known of it.")
     if isinstance(expression, Ratio):
-        return _divide(evaluate(expression.top, known), evaluate(expression.bottom, known))
+        return _divide(evaluate(expression.top, lookup), evaluate(expression.bottom, lookup))
     if isinstance(expression, Sum):
-        return _add([evaluate(term, known) for term in expression.terms])
+        return _add([evaluate(term, lookup) for term in expression.terms])
     if isinstance(expression, Union):
-        united: Values = {}
+        united: MutableVector = {}
         for part in expression.parts:
-            for labels, value in evaluate(part, known).items():
+            for labels, value in evaluate(part, lookup).items():
                 united.setdefault(labels, value)
         return united
-    values = evaluate(expression.of, known)
+    values = evaluate(expression.of, lookup)
     if isinstance(expression, Aggregate):
         return _aggregate(expression.op, expression.by, values)
-    if isinstance(expression, Renamed):
-        return _distinct(values, {_renamed(labels, expression): value for labels, value in values.items()})
-    if isinstance(expression, Tagged):
+    if isinstance(expression, LabelReplace):
+        return _distinct(values, {_replace_label(labels, expression): value for labels, value in values.items()})
+    if isinstance(expression, ConstantLabel):
         tagged = {_with(labels, expression.label, expression.value): value for labels, value in values.items()}
         return _distinct(values, tagged)
     return {labels: expression.scale * value + expression.offset for labels, value in values.items()}
 
 
-def _distinct(before: Values, after: Values) -> Values:
+def _distinct(before: MutableVector, after: MutableVector) -> MutableVector:
     if len(after) < len(before):
         raise SourceError(SourceErrorKind.QUERY_ERROR, "Two results would have the same labels. Rename others.")
     return after
 
 
-def _renamed(labels: Labels, rename: Renamed) -> Labels:
+def _replace_label(labels: Labels, rename: LabelReplace) -> Labels:
     source = dict(labels).get(rename.source)
     return labels if source is None else _with(labels, rename.to, rename.prefix + source)
 
@@ -75,13 +75,13 @@ def _with(labels: Labels, name: str, value: str) -> Labels:
     return tuple(sorted([*others, (name, value)] if value else others))
 
 
-def _divide(top: Mapping[Labels, float], bottom: Mapping[Labels, float]) -> Values:
+def _divide(top: Mapping[Labels, float], bottom: Mapping[Labels, float]) -> MutableVector:
     # One to one: Prometheus refuses two results with equal labels on a side. Here there cannot be two, as a selector
     # names one metric and an aggregation makes one result of equal labels; a mapping holds each key once.
     return {labels: value / bottom[labels] for labels, value in top.items() if bottom.get(labels, 0) != 0}
 
 
-def _add(terms: list[Values]) -> Values:
+def _add(terms: list[MutableVector]) -> MutableVector:
     first, *others = terms
     return {
         labels: sum((term[labels] for term in others), value)
@@ -90,7 +90,7 @@ def _add(terms: list[Values]) -> Values:
     }
 
 
-def _aggregate(op: AggregateOp, by: tuple[str, ...], values: Mapping[Labels, float]) -> Values:
+def _aggregate(op: AggregateOp, by: tuple[str, ...], values: Mapping[Labels, float]) -> MutableVector:
     groups: dict[Labels, list[float]] = {}
     for labels, value in values.items():
         groups.setdefault(tuple(pair for pair in labels if pair[0] in by), []).append(value)
@@ -104,8 +104,8 @@ def _combine(op: AggregateOp, values: list[float]) -> float:
         return sum(values)
     if op == "avg":
         return _average(values)
-    known = [value for value in values if not math.isnan(value)] or values  # NaN only if there is nothing else
-    return min(known) if op == "min" else max(known)
+    lookup = [value for value in values if not math.isnan(value)] or values  # NaN only if there is nothing else
+    return min(lookup) if op == "min" else max(lookup)
 
 
 def _average(values: list[float]) -> float:

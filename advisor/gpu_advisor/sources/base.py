@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
-from gpu_advisor.promql.expressions import Expression, Labels, Trail, Vector
+from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries, Vector
 
 
 class SourceErrorKind(str, Enum):
@@ -42,7 +42,7 @@ class Source(Protocol):
         """
         ...
 
-    def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
+    def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
         """One expression at start, start + step, ... up to end. One query. Raises SourceError."""
         ...
 
@@ -52,9 +52,9 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class AnswersPromql(Protocol):
+class PromqlSource(Protocol):
     """A source that evaluates text: the embedded one does not."""
 
-    def range_of_text(self, promql: str, start: float, end: float, step: float) -> dict[Labels, Trail]:
+    def range_of_text(self, promql: str, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
         """As Source.range. Raises SourceError."""
         ...

@@ -20,7 +20,7 @@ _NOT_RE2 = re.compile(
 )
 
 
-def matcher_test(matchers: Iterable[Matcher]) -> Callable[[Mapping[str, str]], bool]:
+def compile_matchers(matchers: Iterable[Matcher]) -> Callable[[Mapping[str, str]], bool]:
     """A test of labels against all matchers. A label that is not there counts as empty, as in Prometheus.
 
     Raises SourceError(QUERY_ERROR) for an expression that cannot be evaluated as RE2 would.
@@ -37,22 +37,24 @@ def _value_test(matcher: Matcher) -> Callable[[str], bool]:
         return lambda value: value == wanted
     if matcher.op == "!=":
         return lambda value: value != wanted
-    whole = _compiled(wanted).fullmatch  # Prometheus anchors at both ends
+    whole = _compile_regex(wanted).fullmatch  # Prometheus anchors at both ends
     if matcher.op == "=~":
         return lambda value: whole(value) is not None
     return lambda value: whole(value) is None
 
 
-def _compiled(expression: str) -> re.Pattern[str]:
+def _compile_regex(expression: str) -> re.Pattern[str]:
     if _NOT_RE2.search(expression):
-        raise _refused(expression, "look-around, back-references and character classes by name are not supported")
+        raise _unsupported_regex(
+            expression, "look-around, back-references and character classes by name are not supported"
+        )
     try:
         return re.compile(expression, re.ASCII)  # \d, \w and \b are ASCII in RE2
     except (re.error, RecursionError, OverflowError) as error:
-        raise _refused(expression, str(error)) from error
+        raise _unsupported_regex(expression, str(error)) from error
 
 
-def _refused(expression: str, why: str) -> SourceError:
+def _unsupported_regex(expression: str, why: str) -> SourceError:
     return SourceError(
         SourceErrorKind.QUERY_ERROR,
         f"The regular expression {expression!r} cannot be used: {why}. Write it in the part of RE2 that Python shares.",

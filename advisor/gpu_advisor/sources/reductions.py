@@ -19,17 +19,17 @@ from gpu_advisor.promql.expressions import Function
 Times = NDArray[np.int64]
 Values = NDArray[np.float64]
 
-LOOK_BACK_MS: Final = 300_000
+LOOKBACK_DELTA_MS: Final = 300_000
 
 #: The bits of the NaN by which Prometheus marks "this series ended here". Any other NaN is a value that was measured.
-STALE_BITS: Final = 0x7FF0000000000002
+STALE_NAN_BITS: Final = 0x7FF0000000000002
 
-_REACH = 1.1  # a window's edge that is nearer than this many sample distances counts as covered
+_EXTRAPOLATION_FACTOR = 1.1  # a window's edge that is nearer than this many sample distances counts as covered
 
 
 def is_stale(values: Values) -> NDArray[np.bool_]:
     """Which values are staleness markers."""
-    found: NDArray[np.bool_] = values.view(np.int64) == STALE_BITS
+    found: NDArray[np.bool_] = values.view(np.int64) == STALE_NAN_BITS
     return found
 
 
@@ -90,7 +90,7 @@ def last(times: Times, values: Values, at_ms: int, *, left_closed: bool = True) 
     if newest < 0:
         return None
     age = at_ms - int(times[newest])
-    if age > LOOK_BACK_MS or (age == LOOK_BACK_MS and not left_closed):
+    if age > LOOKBACK_DELTA_MS or (age == LOOKBACK_DELTA_MS and not left_closed):
         return None
     return None if is_stale(values[newest : newest + 1])[0] else float(values[newest])
 
@@ -118,7 +118,7 @@ def increase(
         to_start = min(to_start, sampled * (first / grown))
     covered = sampled
     for edge in (to_start, to_end):
-        covered += edge if edge < distance * _REACH else distance / 2
+        covered += edge if edge < distance * _EXTRAPOLATION_FACTOR else distance / 2
     factor = covered / sampled
     if per_seconds is not None:
         factor /= per_seconds

@@ -13,9 +13,9 @@ from cheroot.ssl.builtin import BuiltinSSLAdapter
 from gpu_advisor import __version__
 from gpu_advisor.allocation.desk import AllocationService
 from gpu_advisor.runtime.service import Service
-from gpu_advisor.settings import ConfigError, Web
-from gpu_advisor.settings.addresses import check_free, split
-from gpu_advisor.web.api.app import MAX_BODY_BYTES, ApiContext, create_app
+from gpu_advisor.settings import ConfigError, WebSettings
+from gpu_advisor.settings.addresses import check_can_listen, split_host_port
+from gpu_advisor.web.api.app import MAX_EXPOSITION_BYTES, ApiContext, create_app
 from gpu_advisor.web.api.authentication import Authenticator
 
 
@@ -24,7 +24,7 @@ class WebServer:
     ConfigError if the certificate or a login cannot."""
 
     def __init__(self, service: Service, address: str, gpus: AllocationService | None = None) -> None:
-        check_free(address, "--advisor-address (or web.listen_address)")
+        check_can_listen(address, "--advisor-address (or web.listen_address)")
         web = service.settings.web
         doors = ApiContext(
             lambda: service.view,
@@ -36,14 +36,14 @@ class WebServer:
             gpus=gpus,
         )
         self._server = wsgi.Server(
-            split(address),
+            split_host_port(address),
             create_app(doors),
             numthreads=8,
             server_name=f"gpu-advisor/{__version__}",
             request_queue_size=128,
         )
         # Room for the header; the application tells in a problem document what is too large.
-        self._server.max_request_body_size = 2 * MAX_BODY_BYTES
+        self._server.max_request_body_size = 2 * MAX_EXPOSITION_BYTES
         self._server.max_request_header_size = 64 * 1024
         if web.cert_file:
             self._server.ssl_adapter = _tls(web)
@@ -59,7 +59,7 @@ class WebServer:
         self._server.stop()
 
 
-def build_authenticator(web: Web) -> Authenticator:
+def build_authenticator(web: WebSettings) -> Authenticator:
     """Who may come in. Raises ConfigError."""
     if web.users and find_spec("bcrypt") is None:
         raise ConfigError("web.users needs bcrypt: pip install 'gpu-advisor[web]'")
@@ -72,7 +72,7 @@ def build_authenticator(web: Web) -> Authenticator:
     return Authenticator({name: hash_.get_secret_value() for name, hash_ in web.users.items()}, token)
 
 
-def _tls(web: Web) -> BuiltinSSLAdapter:
+def _tls(web: WebSettings) -> BuiltinSSLAdapter:
     try:
         adapter = BuiltinSSLAdapter(web.cert_file, web.key_file)
     except (OSError, ssl.SSLError) as error:

@@ -9,31 +9,31 @@ from pathlib import Path
 from gpu_advisor.evaluation.engine import Evaluation as Outcome
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.facts import Facts, Gpu, Node
-from gpu_advisor.evaluation.history import Seen
-from gpu_advisor.evaluation.pools import assign
+from gpu_advisor.evaluation.history import PoolSample
+from gpu_advisor.evaluation.pools import assign_pools
 from gpu_advisor.evaluation.signals import (
-    CATALOGUE,
     IDLE_COVERAGE,
     IDLE_UTILIZATION,
     MEMORY_USED,
+    SIGNALS,
     UTILIZATION,
     UTILIZATION_COVERAGE,
 )
 from gpu_advisor.notify.alertmanager import AlertDispatcher, AlertmanagerStatus
 from gpu_advisor.notify.alerts import payload
 from gpu_advisor.observation.compile import compile_signals
-from gpu_advisor.promql.expressions import Expression, Labels, Select, Trail, Vector
+from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries, Vector
 from gpu_advisor.runtime.service import Service
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources import algebra
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
+from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import own_mappings
-from gpu_advisor.sources.exporters.speaker import Speaker
-from gpu_advisor.sources.matchers import matcher_test
+from gpu_advisor.sources.matchers import compile_matchers
 from gpu_advisor.state.alert import Alert
 from gpu_advisor.state.ledger import Ledger
 
-DIALECTS = tuple(Speaker(mapping) for mapping in own_mappings())
+DIALECTS = tuple(ExporterDialect(mapping) for mapping in own_mappings())
 AT = 1_800_000_000.0
 MODEL = "NVIDIA H100"
 
@@ -51,7 +51,7 @@ class GpuSpec:
     node: str = "node-a"
     name: str = MODEL
     index: str = "0"
-    trail: Trail = ()
+    trail: TimeSeries = ()
 
     @property
     def gpu(self) -> Gpu:
@@ -67,7 +67,7 @@ def facts(
 ) -> Facts:
     """`nodes`: name -> signal -> value. `without`: names of signals that no exporter here can give."""
     chosen = settings or Settings()
-    values: dict[str, dict[str, float]] = {signal.name: {} for signal in CATALOGUE}
+    values: dict[str, dict[str, float]] = {signal.name: {} for signal in SIGNALS}
     for card in cards:
         for signal, value in (
             (UTILIZATION, card.utilization),
@@ -94,16 +94,16 @@ def facts(
     )
 
 
-def pool_history(cards: Sequence[GpuSpec], settings: Settings) -> dict[str, tuple[Seen, ...]]:
+def pool_history(cards: Sequence[GpuSpec], settings: Settings) -> dict[str, tuple[PoolSample, ...]]:
     """What the source adds up of the cards' trails."""
-    trails: dict[str, tuple[Seen, ...]] = {}
+    trails: dict[str, tuple[PoolSample, ...]] = {}
     by_uuid = {card.uuid: card.trail for card in cards}
-    for pool in assign([card.gpu for card in cards], settings.pools):
+    for pool in assign_pools([card.gpu for card in cards], settings.pools):
         at_time: dict[float, list[float]] = {}
         for uuid in pool.uuids:
             for at, value in by_uuid[uuid]:
                 at_time.setdefault(at, []).append(value)
-        trails[pool.settings.name] = tuple(Seen(at, len(v), sum(v)) for at, v in sorted(at_time.items()))
+        trails[pool.settings.name] = tuple(PoolSample(at, len(v), sum(v)) for at, v in sorted(at_time.items()))
     return trails
 
 
@@ -151,11 +151,11 @@ class FakeSource:
             raise self.failure
 
         def known(expression: Expression) -> dict[Labels, float] | None:
-            return self._selected(expression, at) if isinstance(expression, Select) else None
+            return self._selected(expression, at) if isinstance(expression, Selector) else None
 
         return {key: algebra.evaluate(expression, known) for key, expression in expressions.items()}
 
-    def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
+    def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
         if self.failure:
             raise self.failure
         found: dict[Labels, list[tuple[float, float]]] = {}
@@ -163,7 +163,7 @@ class FakeSource:
         while at <= end:
 
             def known(part: Expression, now: float = at) -> dict[Labels, float] | None:
-                return self._recorded(part, now, end) if isinstance(part, Select) else None
+                return self._recorded(part, now, end) if isinstance(part, Selector) else None
 
             for key, value in algebra.evaluate(expression, known).items():
                 found.setdefault(key, []).append((at, value))
@@ -173,7 +173,7 @@ class FakeSource:
     def close(self) -> None:
         pass
 
-    def _recorded(self, select: Select, at: float, end: float) -> dict[Labels, float]:
+    def _recorded(self, select: Selector, at: float, end: float) -> dict[Labels, float]:
         """What the cards' trails give for a selector at one step."""
         found: dict[Labels, float] = {}
         for target, card in self._reporting(end):
@@ -181,7 +181,7 @@ class FakeSource:
             values = {"gpu_busy_seconds_total": share, "gpu_observed_seconds_total": 1.0}
             key = labels(uuid=card.uuid, **target.identity)
             value = values.get(select.metric)
-            if share is not None and value is not None and matcher_test(select.matchers)(dict(key)):
+            if share is not None and value is not None and compile_matchers(select.matchers)(dict(key)):
                 found[key] = value
         return found
 
@@ -195,7 +195,7 @@ class FakeSource:
             for card in target.cards
         ]
 
-    def _selected(self, select: Select, at: float) -> dict[Labels, float]:
+    def _selected(self, select: Selector, at: float) -> dict[Labels, float]:
         """What our exporter's series give, reduced by this selector."""
         if select.metric == "up":
             scraped = (select.window_seconds or 0) / 15 + 1  # every 15 s, whether it answered or not

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil
 
 import pytest
-from gpu_advisor.evaluation.scaling.hpa import beyond_tolerance, hpa_acts, step
+from gpu_advisor.evaluation.scaling.hpa import hpa_acts, plan_scale_step, round_past_tolerance
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +19,7 @@ def hpa(metric: float, replicas: int) -> int:
 
 @given(REPLICAS, REPLICAS)
 def test_an_hpa_that_follows_never_has_less_than_is_desired_and_little_more(desired: int, replicas: int) -> None:
-    after = hpa(beyond_tolerance(desired, replicas), replicas)
+    after = hpa(round_past_tolerance(desired, replicas), replicas)
     if desired > replicas:
         assert desired <= after <= max(desired, replicas * 1.1 + 1)
     elif desired < replicas:
@@ -33,12 +33,12 @@ def test_an_hpa_that_follows_never_has_less_than_is_desired_and_little_more(desi
     [(10, 9, 10), (11, 10, 12), (12, 11, 13), (21, 20, 23), (110, 100, 111), (20, 21, 20), (5, 5, 5), (3, 0, 3)],
 )
 def test_growth_that_the_tolerance_hides_is_rounded_up(desired: int, replicas: int, told: int) -> None:
-    assert beyond_tolerance(desired, replicas) == told
+    assert round_past_tolerance(desired, replicas) == told
 
 
 def test_publishing_the_desired_size_would_overlook_growth() -> None:
     assert hpa(21, 20) == 20
-    assert hpa(beyond_tolerance(21, 20), 20) == 23
+    assert hpa(round_past_tolerance(21, 20), 20) == 23
 
 
 @pytest.mark.parametrize(
@@ -59,14 +59,14 @@ def test_publishing_the_desired_size_would_overlook_growth() -> None:
     ],
 )
 def test_steps(wanted: int, seen: int, replicas: int, sets: int | None, refused: bool) -> None:
-    done = step(wanted, seen, replicas)
+    done = plan_scale_step(wanted, seen, replicas)
     assert (done.replicas, done.refused) == (sets, refused)
     assert done.why
 
 
 @given(REPLICAS, REPLICAS, REPLICAS)
 def test_a_step_never_goes_against_the_advice(wanted: int, seen: int, replicas: int) -> None:
-    done = step(wanted, seen, replicas)
+    done = plan_scale_step(wanted, seen, replicas)
     if done.replicas is not None:
         assert done.replicas == wanted != replicas
         assert (wanted > replicas) == (wanted > seen)

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from gpu_advisor.backtest.baselines import Hpa, Threshold
+from gpu_advisor.backtest.baselines import HpaPolicy, ThresholdPolicy
 from gpu_advisor.backtest.compare import advisor, compare
-from gpu_advisor.backtest.replay import Fleet, Observation, Outcome, replay
-from gpu_advisor.backtest.trace import Trace, TraceError, read_csv, resampled
+from gpu_advisor.backtest.replay import Observation, ReplayResult, SimulatedPool, replay
+from gpu_advisor.backtest.trace import Trace, TraceError, read_csv, resample
 from gpu_advisor.commands.backtest import command
 from gpu_advisor.settings import GpuLimits, Settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-DAY = Fleet(start=2, min=1, max=114, start_delay_seconds=120)
+DAY = SimulatedPool(start=2, min=1, max=114, start_delay_seconds=120)
 demands = st.lists(st.floats(0, 150), min_size=1, max_size=80)
 
 
@@ -35,13 +35,15 @@ class ScriptedPolicy:
         return self.wanted[len(self.seen) - 1]
 
 
-def replay_scripted(demand: list[float], wanted: list[int], fleet: Fleet) -> tuple[Outcome, list[Observation]]:
+def replay_scripted(
+    demand: list[float], wanted: list[int], fleet: SimulatedPool
+) -> tuple[ReplayResult, list[Observation]]:
     policy = ScriptedPolicy(wanted, [])
     return replay(Trace(60, tuple(demand)), policy, fleet), policy.seen
 
 
 def test_the_account_of_a_growth_and_a_shrinking() -> None:
-    fleet = Fleet(start=2, min=1, max=10, start_delay_seconds=120)
+    fleet = SimulatedPool(start=2, min=1, max=10, start_delay_seconds=120)
     found, seen = replay_scripted([3, 3, 3, 3, 3], [4, 4, 4, 3, 3], fleet)
     # Asked for after the first interval, billed from the second, served from the fourth on.
     assert [each.ready for each in seen] == [2, 2, 2, 4, 3]
@@ -54,18 +56,18 @@ def test_the_account_of_a_growth_and_a_shrinking() -> None:
 
 
 def test_what_starts_is_cancelled_before_what_serves_is_stopped() -> None:
-    _, seen = replay_scripted([0] * 4, [5, 4, 1, 1], Fleet(2, 1, 10, 600))
+    _, seen = replay_scripted([0] * 4, [5, 4, 1, 1], SimulatedPool(2, 1, 10, 600))
     assert [(each.ready, each.pending) for each in seen] == [(2, 0), (2, 3), (2, 2), (1, 0)]
 
 
 def test_limits_are_kept_whatever_is_wanted() -> None:
-    _, seen = replay_scripted([0] * 3, [99, -5, 0], Fleet(2, 1, 4, 0))
+    _, seen = replay_scripted([0] * 3, [99, -5, 0], SimulatedPool(2, 1, 4, 0))
     assert [each.ready for each in seen] == [2, 4, 1]
 
 
 def test_what_was_not_recorded_is_neither_demand_nor_reported() -> None:
     policy = ScriptedPolicy([2, 2, 2], [])
-    found = replay(Trace(60, (1.0, None, 3.0)), policy, Fleet(2, 1, 4, 0))
+    found = replay(Trace(60, (1.0, None, 3.0)), policy, SimulatedPool(2, 1, 4, 0))
     assert [each.utilization_ratio for each in policy.seen] == [0.5, None, 1]
     assert (found.time_under_ratio, found.unserved_ratio) == (0.5, 0.25)
 
@@ -73,7 +75,7 @@ def test_what_was_not_recorded_is_neither_demand_nor_reported() -> None:
 @given(demands)
 @settings(max_examples=30, deadline=None)
 def test_every_policy_keeps_the_limits_and_the_oracle_serves_what_fits(demand: list[float]) -> None:
-    fleet = Fleet(start=2, min=1, max=20, start_delay_seconds=120)
+    fleet = SimulatedPool(start=2, min=1, max=20, start_delay_seconds=120)
     found = compare(Trace(60, tuple(demand)), fleet, GpuLimits(), Settings().evaluation)
     names = ["advisor", "static", "hpa_90", "hpa_70", "hpa_50", "threshold_85_60", "oracle"]
     assert list(found) == names
@@ -97,19 +99,19 @@ def test_every_policy_keeps_the_limits_and_the_oracle_serves_what_fits(demand: l
     ],
 )
 def test_hpa(utilization: float, ready: int, wanted: int) -> None:
-    policy = Hpa(0.7)
+    policy = HpaPolicy(0.7)
     policy(Observation(0, ready, 0, 0.7))
     assert policy(Observation(60, ready, 0, utilization)) == wanted
 
 
 def test_hpa_shrinks_to_the_highest_of_its_window() -> None:
-    policy = Hpa(0.7)
+    policy = HpaPolicy(0.7)
     wanted = [policy(Observation(60 * i, 10, 0, value)) for i, value in enumerate([0.7, 0.5, 0.4, 0.3, 0.3, 0.3])]
     assert wanted == [10, 10, 10, 10, 10, 8]
 
 
 def test_thresholds_move_one_at_a_time() -> None:
-    policy = Threshold(0.85, 0.6)
+    policy = ThresholdPolicy(0.85, 0.6)
     assert [policy(Observation(0, 4, 1, value)) for value in (0.86, 0.85, 0.6, 0.59, None)] == [6, 5, 5, 4, 5]
 
 
@@ -159,12 +161,12 @@ def test_a_trace_that_cannot_be_read_is_refused_with_its_line(tmp_path: Path, te
     ],
 )
 def test_rows_become_one_demand_an_interval(rows: list[tuple[float, float]], demand: list[float | None]) -> None:
-    assert list(resampled(rows, 60).demand) == demand
+    assert list(resample(rows, 60).demand) == demand
 
 
 @given(st.lists(st.floats(0, 100), min_size=4, max_size=40).filter(lambda rows: len(rows) % 4 == 0))
 def test_resampling_keeps_the_work(values: list[float]) -> None:
-    trace = resampled([(15.0 * i, value) for i, value in enumerate(values)], 60)
+    trace = resample([(15.0 * i, value) for i, value in enumerate(values)], 60)
     assert sum(v for v in trace.demand if v is not None) == pytest.approx(sum(values) / 4)
 
 

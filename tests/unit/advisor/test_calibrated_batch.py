@@ -22,7 +22,7 @@ from gpu_advisor.calibration.profile import (
 from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.facts import Facts
-from gpu_advisor.evaluation.policies import batch_size, calibrated_batch
+from gpu_advisor.evaluation.policies import batch_size, calibrated_batch_size
 from gpu_advisor.evaluation.recommendation import Abstention, Reason, Recommendation
 from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.settings import Settings
@@ -88,7 +88,7 @@ def facts_with(
 def recommend(told: Facts) -> tuple[list[Recommendation], list[Abstention]]:
     concluded = decide(told, Settings())
     advice = [each for each in concluded.recommendations if each.kind == batch_size.KIND]
-    return advice, [each for each in concluded.abstentions if each.subject == calibrated_batch.SUBJECT]
+    return advice, [each for each in concluded.abstentions if each.subject == calibrated_batch_size.SUBJECT]
 
 
 def test_a_larger_batch_with_its_ceilings_gain_and_margin() -> None:

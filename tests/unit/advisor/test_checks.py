@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from gpu_advisor.evaluation import checks, signals
 from gpu_advisor.evaluation.engine import decide
-from gpu_advisor.evaluation.pools import assign
-from gpu_advisor.evaluation.recommendation import Check, Reason, Status
+from gpu_advisor.evaluation.pools import assign_pools
+from gpu_advisor.evaluation.recommendation import Check, CheckStatus, Reason
 from gpu_advisor.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +24,7 @@ def check_results(
     """(item, kind of scope, name of scope) -> check"""
     chosen = settings or Settings()
     found = facts(cards, chosen, **more)
-    said = checks.run(found, chosen, assign(found.gpus, chosen.pools))
+    said = checks.run_checklist(found, chosen, assign_pools(found.gpus, chosen.pools))
     by_scope: dict[tuple[str, str, str], Check] = {
         (check.item, check.scope.kind, check.scope.name): check for check in said
     }
@@ -66,7 +66,7 @@ def test_a_mean_of_gpus_exactly_at_the_target_meets_it(count: int, value: float)
     said = check_results([GpuSpec(f"{i}", utilization=value, memory=0.8) for i in range(count)])
     for (item, kind, _), check in said.items():
         if item.startswith("gpu_"):
-            assert (item, kind, check.status) == (item, kind, Status.MET)
+            assert (item, kind, check.status) == (item, kind, CheckStatus.MET)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=8))
@@ -78,7 +78,7 @@ def test_a_group_is_met_if_each_of_its_gpus_is(members: list[tuple[bool, float]]
     said = check_results(cards, SERVING)
     judged = [check for (item, _, _), check in said.items() if item == "gpu_utilization" and check.value is not None]
     assert len(judged) >= len(cards) + 3  # and their pools, nodes and the fleet
-    assert {check.status for check in judged} == {Status.MET}
+    assert {check.status for check in judged} == {CheckStatus.MET}
 
 
 @pytest.mark.parametrize(
@@ -94,20 +94,20 @@ def test_a_group_is_met_if_each_of_its_gpus_is(members: list[tuple[bool, float]]
 def test_what_is_not_known_is_unknown_and_says_why(card: GpuSpec, reason: Reason, words: str) -> None:
     for (item, kind, _), check in check_results([card]).items():
         if item == "gpu_utilization":
-            assert (kind, check.status, check.reason, check.value) == (kind, Status.UNKNOWN, reason, None)
+            assert (kind, check.status, check.reason, check.value) == (kind, CheckStatus.UNKNOWN, reason, None)
             assert words in check.message
 
 
 def test_what_no_exporter_gives_is_unsupported() -> None:
     assert gpu(GpuSpec("a"), "gpu_memory", without=["gpu_memory_used"]).reason is Reason.UNSUPPORTED
     believed = gpu(GpuSpec("a", 0.95, coverage=None), without=["gpu_utilization_coverage"])
-    assert believed.status is Status.MET
+    assert believed.status is CheckStatus.MET
 
 
 def test_a_silent_gpu_is_left_out_of_the_mean_and_lowers_its_coverage() -> None:
     said = check_results([GpuSpec("a", 0.95), GpuSpec("b", None, up=None)])
     check = said["gpu_utilization", "fleet", "fleet"]
-    assert (check.status, check.value, check.evidence[0].coverage) == (Status.MET, 0.95, 0.5)
+    assert (check.status, check.value, check.evidence[0].coverage) == (CheckStatus.MET, 0.95, 0.5)
 
 
 NODE = {"node_cpu": 0.8, "node_memory": 0.5, "node_io_pressure": 0.0, "node_network_receive": 0.1}
@@ -141,12 +141,12 @@ def cost(cards: list[GpuSpec], budget: float | None, price: float | None) -> Che
 
 def test_cost() -> None:
     two = [GpuSpec("a"), GpuSpec("b", None, up=None)]  # what is silent costs all the same
-    assert cost(two, 8, 4).status is Status.MET
+    assert cost(two, 8, 4).status is CheckStatus.MET
     over = cost(two, 7, 4)
-    assert (over.status, over.missed_by, over.severity) == (Status.MISSED, 1, "warning")
+    assert (over.status, over.missed_by, over.severity) == (CheckStatus.MISSED, 1, "warning")
     assert "set cost.budget_per_hour" in cost(two, None, 4).message
     assert MODEL in cost(two, 8, None).message
-    assert cost([], 8, 4).status is Status.UNKNOWN  # no GPU seen is not a cost of nothing
+    assert cost([], 8, 4).status is CheckStatus.UNKNOWN  # no GPU seen is not a cost of nothing
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_no_gpu_at_all(change: dict[str, Any], reason: Reason, words: str) -> No
     said = check_results([], None, **change)
     for item in ("gpu_utilization", "gpu_memory"):
         check = said[item, "fleet", "fleet"]
-        assert (check.status, check.reason) == (Status.UNKNOWN, reason)
+        assert (check.status, check.reason) == (CheckStatus.UNKNOWN, reason)
         assert words in check.message
 
 
@@ -182,7 +182,7 @@ def test_pools_take_the_first_match_and_never_what_does_not_match() -> None:
         GpuSpec("5", name=""),
     ]
     fleet = [dataclasses.replace(card.gpu, vendor="nvidia") for card in cards]
-    found = assign(fleet, Settings.model_validate({"pools": pools}).pools)
+    found = assign_pools(fleet, Settings.model_validate({"pools": pools}).pools)
     assert {pool.settings.name: pool.uuids for pool in found} == {
         MODEL: ("2",),
         "all-b": ("3",),
@@ -194,14 +194,14 @@ def test_pools_take_the_first_match_and_never_what_does_not_match() -> None:
 @pytest.mark.parametrize(
     ("held", "peak", "status", "value"),
     [
-        (0.85, None, Status.MET, 0.85),
-        (0.97, None, Status.UNKNOWN, None),
-        (0.97, 0.40, Status.MISSED, 0.40),
-        (0.97, 0.85, Status.MET, 0.85),
+        (0.85, None, CheckStatus.MET, 0.85),
+        (0.97, None, CheckStatus.UNKNOWN, None),
+        (0.97, 0.40, CheckStatus.MISSED, 0.40),
+        (0.97, 0.85, CheckStatus.MET, 0.85),
     ],
 )
 def test_memory_that_may_have_been_taken_in_advance(
-    held: float, peak: float | None, status: Status, value: float | None
+    held: float, peak: float | None, status: CheckStatus, value: float | None
 ) -> None:
     known = facts([GpuSpec("a", memory=held)])
     total = {signals.MEMORY_TOTAL.name: {"a": 8e10}}
@@ -211,7 +211,7 @@ def test_memory_that_may_have_been_taken_in_advance(
         each for each in decide(known, Settings()).checks if (each.item, each.scope.name) == ("gpu_memory", "a")
     )
     assert (check.status, check.value) == (status, value if value is None else pytest.approx(value))
-    if status is Status.UNKNOWN:
+    if status is CheckStatus.UNKNOWN:
         assert "training_peak_memory_bytes" in check.message
     else:
         assert check.evidence[0].promql

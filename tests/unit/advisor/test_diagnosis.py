@@ -10,14 +10,31 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu_advisor.evaluation.diagnosis.diagnose import diagnose, judge
-from gpu_advisor.evaluation.diagnosis.features import BY_NAME
-from gpu_advisor.evaluation.diagnosis.hardware import nvlink_bytes_per_second, pcie_bytes_per_second
-from gpu_advisor.evaluation.diagnosis.logic import At, Condition, Truth, above, all_of, below, either, unless
+from gpu_advisor.evaluation.diagnosis.conditions import (
+    Condition,
+    ThresholdCondition,
+    Truth,
+    above,
+    all_of,
+    any_of,
+    below,
+    unless,
+)
+from gpu_advisor.evaluation.diagnosis.decision_table import (
+    DECISION_TABLE,
+    DIAGNOSES,
+    HEALTHY,
+    SECONDARY_ROWS,
+    UNKNOWN,
+    UNUSED,
+    WAITING_FOR_STRAGGLER,
+)
+from gpu_advisor.evaluation.diagnosis.diagnose import diagnose, match_row
+from gpu_advisor.evaluation.diagnosis.features import FEATURES_BY_NAME
+from gpu_advisor.evaluation.diagnosis.link_speeds import nvlink_bytes_per_second, pcie_bytes_per_second
 from gpu_advisor.evaluation.diagnosis.peers import Peers, peers
-from gpu_advisor.evaluation.diagnosis.table import DIAGNOSES, HEALTHY, HELD_UP, REMARKS, TABLE, UNKNOWN, UNUSED
 from gpu_advisor.evaluation.policies import idle_reclaim
-from gpu_advisor.evaluation.policies.diagnosed import ADVISORS
+from gpu_advisor.evaluation.policies.by_diagnosis import POLICIES_BY_KIND
 from gpu_advisor.settings import Settings
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -48,7 +65,7 @@ STRENGTH = [Truth.NO, Truth.MISSING, Truth.BORDERLINE, Truth.YES]
 @calm
 @given(conditions, features)
 def test_a_condition_is_true_or_false_only_outside_its_dead_band_and_where_there_is_a_value(
-    condition: At, known: dict[str, float | None]
+    condition: ThresholdCondition, known: dict[str, float | None]
 ) -> None:
     value, truth = known[condition.feature], condition.truth(known)
     assert (value is None) == (truth is Truth.MISSING)
@@ -59,9 +76,11 @@ def test_a_condition_is_true_or_false_only_outside_its_dead_band_and_where_there
 
 @calm
 @given(st.lists(conditions, min_size=1, max_size=4), features, st.sampled_from("abc"))
-def test_what_is_taken_away_decides_nothing(found: list[At], known: dict[str, float | None], lost: str) -> None:
+def test_what_is_taken_away_decides_nothing(
+    found: list[ThresholdCondition], known: dict[str, float | None], lost: str
+) -> None:
     """Without a value, no conclusion turns round: what held may become unknown, and so may what failed."""
-    for whole in (tuple(found), (either(*found),)):
+    for whole in (tuple(found), (any_of(*found),)):
         before, after = all_of(whole, known), all_of(whole, {**known, lost: None})
         assert not (before is Truth.NO and after is Truth.YES)
         assert not (before is Truth.YES and after is Truth.NO)
@@ -76,12 +95,12 @@ def test_a_dead_band_on_the_wrong_side_is_refused() -> None:
 
 
 def test_each_row_names_figures_and_diagnoses_that_there_are() -> None:
-    for row in (*TABLE, *REMARKS):
+    for row in (*DECISION_TABLE, *SECONDARY_ROWS):
         assert row.diagnosis in DIAGNOSES
         for condition in row.when:
-            assert all(part.feature in BY_NAME for part in condition.parts())
+            assert all(part.feature in FEATURES_BY_NAME for part in condition.parts())
     wanted = {kind for diagnosis in DIAGNOSES.values() for kind in diagnosis.kinds}
-    assert wanted == {*ADVISORS, idle_reclaim.KIND}
+    assert wanted == {*POLICIES_BY_KIND, idle_reclaim.KIND}
 
 
 class _NoFeatures(dict[str, float | None]):
@@ -90,7 +109,7 @@ class _NoFeatures(dict[str, float | None]):
 
 
 def test_of_nothing_nothing_is_concluded() -> None:
-    row, needed, borderline = judge(_NoFeatures(may_train=1.0))
+    row, needed, borderline = match_row(_NoFeatures(may_train=1.0))
     assert row is None
     assert "utilization" in needed
     assert not borderline
@@ -102,16 +121,19 @@ def test_what_is_missing_speaks_against_nothing(value: float | None, truth: str)
 
 
 @calm
-@given(st.dictionaries(st.sampled_from(sorted(BY_NAME)), st.floats(0, 1.2)), st.sampled_from(sorted(BY_NAME)))
+@given(
+    st.dictionaries(st.sampled_from(sorted(FEATURES_BY_NAME)), st.floats(0, 1.2)),
+    st.sampled_from(sorted(FEATURES_BY_NAME)),
+)
 def test_a_row_that_holds_looks_at_nothing_that_is_missing(known: dict[str, float], lost: str) -> None:
     given_ = _NoFeatures(known)
-    row, _, _ = judge(given_)
+    row, _, _ = match_row(given_)
     if row is not None:
         for condition in row.when:
             parts: tuple[Condition, ...] = condition.parts()
             assert any(part.truth(given_) is Truth.YES for part in parts)
     without = _NoFeatures({name: value for name, value in known.items() if name != lost})
-    later, _, _ = judge(without)
+    later, _, _ = match_row(without)
     if row is None and later is not None:  # what a value forbade, its absence must not allow
         pytest.fail(f"without {lost}: {later}")
 
@@ -140,7 +162,10 @@ def test_what_looks_like_trouble_and_is_none(variant: str) -> None:
     found = [(s, rng) for s, rng in draw(HEALTHY, 21, 200) if s.variant == variant][:8]
     assert found
     ill = [
-        name for each in found for name in diagnose_situation(*each) if name not in (HEALTHY, UNUSED, UNKNOWN, HELD_UP)
+        name
+        for each in found
+        for name in diagnose_situation(*each)
+        if name not in (HEALTHY, UNUSED, UNKNOWN, WAITING_FOR_STRAGGLER)
     ]
     assert not ill
 
@@ -158,7 +183,7 @@ def test_who_waits_for_a_throttled_gpu_is_not_ill() -> None:
     )
     names = diagnose_situation(situation, rng)
     assert names.count("throttled_thermal") == 1
-    assert set(names) <= {"throttled_thermal", HELD_UP, HEALTHY, UNKNOWN}
+    assert set(names) <= {"throttled_thermal", WAITING_FOR_STRAGGLER, HEALTHY, UNKNOWN}
 
 
 def test_an_answer_is_right_only_if_no_gpu_is_given_another_cause() -> None:

@@ -12,7 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 from gpu_advisor.documents import savings
 from gpu_advisor.evaluation.recommendation import Evidence, Recommendation
-from gpu_advisor.promql.expressions import Expression, Labels, Trail
+from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
 from gpu_advisor.state.active import Snooze
@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from tests.unit.advisor.builders import AT, ExporterTarget
 from tests.unit.advisor.test_api import HOSTILE, no_snooze, renamed, serving, view_of, whole
 
-Ask = Mapping[Labels, Trail]
+Ask = Mapping[Labels, TimeSeries]
 
 
 def client_of(view: View, settings: Settings | None = None, ask: curves.Range | None = None) -> FlaskClient:

@@ -6,7 +6,7 @@ import shlex
 import pytest
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.recommendation import Reason
-from gpu_advisor.evaluation.signals import JOB_STEPPING
+from gpu_advisor.evaluation.signals import JOB_STEP_TIME
 from gpu_advisor.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,7 +95,7 @@ def test_a_job_that_goes_on_beside_its_idle_gpu_is_reported() -> None:
     cards = [card(0, "idle"), card(1, "idle")]
     for share, told in ((0.6, True), (0.0, False)):
         known = facts(cards, settings, reported_jobs={"GPU-0": "resnet\nrm -r /"})
-        known = dataclasses.replace(known, values={**known.values, JOB_STEPPING.name: {"GPU-0": share}})
+        known = dataclasses.replace(known, values={**known.values, JOB_STEP_TIME.name: {"GPU-0": share}})
         (advice,) = decide(known, settings).recommendations
         assert ("# resnet?rm -r / reports training steps" in advice.apply[0]) == told
 

@@ -9,7 +9,7 @@ import pytest
 from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.facts import Facts
-from gpu_advisor.evaluation.policies import diagnosed, failing_gpu, idle_reclaim
+from gpu_advisor.evaluation.policies import by_diagnosis, failing_gpu, idle_reclaim
 from gpu_advisor.evaluation.policies.mixed_precision import formats_of
 from gpu_advisor.evaluation.recommendation import Abstention, Reason, Recommendation, Scope
 from gpu_advisor.evaluation.signals import Signal
@@ -23,7 +23,7 @@ from tests.unit.advisor.builders import GpuSpec, concluded, facts
 
 #: A GPU that waits for its batches, as its job reports it.
 WAITING: Mapping[Signal, float] = {
-    signals.JOB_STEPPING: 0.98,
+    signals.JOB_STEP_TIME: 0.98,
     signals.JOB_DATA_WAIT: 0.49,
     signals.SM_ACTIVITY: 0.40,
 }
@@ -46,14 +46,18 @@ def fleet(
     known = facts(cards, TRAINING, nodes=nodes)
     values = {signal: dict(found) for signal, found in known.values.items()}
     for card in cards:
-        for signal, value in {signals.HALF_UTILIZATION: utilization, signals.MEMORY_HELD: 0.5, **measured}.items():
+        for signal, value in {
+            signals.HALF_IDLE_UTILIZATION: utilization,
+            signals.IDLE_MEMORY_USED: 0.5,
+            **measured,
+        }.items():
             values[signal.name][card.uuid if signal.scope == "gpu" else card.node] = value
     return dataclasses.replace(known, values=values, jobs={f"GPU-{k}": job for k, job in (jobs or {}).items()})
 
 
 def said(known: Facts) -> tuple[list[Recommendation], list[Abstention]]:
     concluded = decide(known, TRAINING)
-    return list(concluded.recommendations), [w for w in concluded.abstentions if w.subject == diagnosed.SUBJECT]
+    return list(concluded.recommendations), [w for w in concluded.abstentions if w.subject == by_diagnosis.SUBJECT]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,7 @@ def test_each_cause_has_advice_that_can_be_followed(label: str) -> None:
             situation, observe(rng, situation.scene, situation.exporters, 120), Settings(), "n\nreboot"
         )
         known, pool = seen.facts(120), seen.pool
-        for word in diagnosed.recommend(known, Settings(), pool):
+        for word in by_diagnosis.recommend(known, Settings(), pool):
             if isinstance(word, Abstention):
                 continue
             kinds.add(word.kind)
@@ -122,7 +126,7 @@ def test_each_cause_has_advice_that_can_be_followed(label: str) -> None:
 
 def test_a_gpu_in_single_precision_gets_mixed_precision_advice() -> None:
     single = {
-        signals.JOB_STEPPING: 1.0, signals.SM_ACTIVITY: 0.85, signals.TENSOR_ACTIVITY: 0.0, signals.FP32_ACTIVITY: 0.5,
+        signals.JOB_STEP_TIME: 1.0, signals.SM_ACTIVITY: 0.85, signals.TENSOR_ACTIVITY: 0.0, signals.FP32_ACTIVITY: 0.5,
         signals.FP64_ACTIVITY: 0.0, signals.DRAM_ACTIVITY: 0.4,
     }  # fmt: skip
     ((advice,), _) = said(fleet(4, single, utilization=0.97))
@@ -157,8 +161,8 @@ def test_formats_by_generation(name: str, formats: set[str]) -> None:
     ("signal", "value", "severity"),
     [
         (signals.FATAL_ERRORS, 0.98, "critical"),
-        (signals.REMAP_FAILED, 1.0, "critical"),
-        (signals.REMAP_PENDING, 1.0, "warning"),
+        (signals.ROW_REMAP_FAILED, 1.0, "critical"),
+        (signals.ROW_REMAP_PENDING, 1.0, "warning"),
         (signals.FATAL_ERRORS, 0.0, None),
     ],
 )
@@ -169,12 +173,12 @@ def test_a_failing_gpu_is_taken_out(signal: Signal, value: float, severity: str 
 
 
 def test_within_the_dead_band_advice_is_neither_begun_nor_ended() -> None:
-    clear = said(fleet(8, {signals.JOB_STEPPING: 1.0, signals.JOB_DATA_WAIT: 0.3}))[0]
-    near = fleet(8, {signals.JOB_STEPPING: 1.0, signals.JOB_DATA_WAIT: 0.165}, utilization=0.84)
+    clear = said(fleet(8, {signals.JOB_STEP_TIME: 1.0, signals.JOB_DATA_WAIT: 0.3}))[0]
+    near = fleet(8, {signals.JOB_STEP_TIME: 1.0, signals.JOB_DATA_WAIT: 0.165}, utilization=0.84)
     advice, words = said(near)
     assert not advice
     (word,) = words
-    assert (word.reason, word.kinds) == (Reason.CONFLICTING, diagnosed.KINDS)
+    assert (word.reason, word.kinds) == (Reason.CONFLICTING, by_diagnosis.KINDS)
     (before,) = clear
     active = {
         "a": ActiveRecommendation(0.0, before.kind, before.scope, frozenset(before.gpus)),
@@ -184,7 +188,7 @@ def test_within_the_dead_band_advice_is_neither_begun_nor_ended() -> None:
     }
     assert held_ids(active, frozenset(), decide(near, TRAINING)) == {"a", "b"}
     well = fleet(
-        8, {signals.JOB_STEPPING: 1.0, signals.JOB_DATA_WAIT: 0.02, signals.SM_ACTIVITY: 0.8}, utilization=0.95
+        8, {signals.JOB_STEP_TIME: 1.0, signals.JOB_DATA_WAIT: 0.02, signals.SM_ACTIVITY: 0.8}, utilization=0.95
     )
     assert not held_ids(active, frozenset(), decide(well, TRAINING))
 

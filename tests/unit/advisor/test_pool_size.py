@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 from gpu_advisor.evaluation.recommendation import Reason
-from gpu_advisor.evaluation.scaling.size import Limits, size
-from gpu_advisor.evaluation.scaling.trail import Point, pool_points
+from gpu_advisor.evaluation.scaling.demand_history import DemandPoint, demand_points
+from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, size
 from gpu_advisor.settings import Evaluation
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,19 +20,19 @@ WINDOW = EVALUATION.scale_down_stabilization_seconds // STEP
 COOLDOWN = EVALUATION.cooldown_seconds // STEP
 
 
-def utilization_points(values: Sequence[float | None], replicas: int = 4, at: float = AT) -> tuple[Point, ...]:
+def utilization_points(values: Sequence[float | None], replicas: int = 4, at: float = AT) -> tuple[DemandPoint, ...]:
     """Points a step apart, the last at `at`; None is a point that is missing."""
     first = at - STEP * (len(values) - 1)
     return tuple(
-        Point(first + STEP * i, replicas, replicas, value) for i, value in enumerate(values) if value is not None
+        DemandPoint(first + STEP * i, replicas, replicas, value) for i, value in enumerate(values) if value is not None
     )
 
 
-def limits(least: int = 1, most: int = 16) -> Limits:
-    return Limits(least, most, up=0.85, down=0.60)
+def limits(least: int = 1, most: int = 16) -> ScalingLimits:
+    return ScalingLimits(least, most, up=0.85, down=0.60)
 
 
-def decide_size(points: Sequence[Point], replicas: int, at: float = AT, **change: object) -> int:
+def decide_size(points: Sequence[DemandPoint], replicas: int, at: float = AT, **change: object) -> int:
     evaluation = EVALUATION.model_copy(update=change)
     return size(points, replicas, limits(), evaluation, at).replicas
 
@@ -154,7 +154,7 @@ def simulate_replicas(demand: float, replicas: int, most: int, steps: int, blind
     sizes = [replicas]
     for step in range(steps):
         at = AT + step * STEP
-        points.append(Point(at, replicas, replicas, 1.0 if blind else min(1.0, demand / replicas)))
+        points.append(DemandPoint(at, replicas, replicas, 1.0 if blind else min(1.0, demand / replicas)))
         replicas = size(points, replicas, limits(1, most), EVALUATION, at).replicas
         if replicas != sizes[-1]:
             sizes.append(replicas)
@@ -178,8 +178,10 @@ def test_a_server_that_shows_100_percent_at_any_load_does_not_run_to_the_maximum
     assert found.saturated
 
 
-def simulated_points(sizes: list[int], last: tuple[Point, ...]) -> list[Point]:
-    before = [Point(last[0].at - STEP * (len(sizes) - i), count, count, 1.0) for i, count in enumerate(sizes[:-1])]
+def simulated_points(sizes: list[int], last: tuple[DemandPoint, ...]) -> list[DemandPoint]:
+    before = [
+        DemandPoint(last[0].at - STEP * (len(sizes) - i), count, count, 1.0) for i, count in enumerate(sizes[:-1])
+    ]
     return [*before, *last]
 
 
@@ -199,10 +201,10 @@ def test_a_demand_signal_sizes_in_one_step() -> None:
 
 def test_missing_data_is_distinguished_from_a_smaller_pool() -> None:
     heard = [(60.0, 4, 2.0), (120.0, 2, 1.0), (180.0, 4, 2.0), (240.0, 6, 2.0)]
-    assert [point.known for point in pool_points(heard, 6, 1)] == [4, 4, 4, 6]
-    assert [point.heard for point in pool_points(heard, 6, 2)] == [2, 1, 2, 3]
-    assert [point.known for point in pool_points([*heard, (300.0, 3, 1.0)], 3, 1)] == [4, 4, 4, 6, 3]
-    assert [point.known for point in pool_points([*heard, (300.0, 3, 1.0)], 6, 1)] == [4, 4, 4, 6, 6]
+    assert [point.known for point in demand_points(heard, 6, 1)] == [4, 4, 4, 6]
+    assert [point.heard for point in demand_points(heard, 6, 2)] == [2, 1, 2, 3]
+    assert [point.known for point in demand_points([*heard, (300.0, 3, 1.0)], 3, 1)] == [4, 4, 4, 6, 3]
+    assert [point.known for point in demand_points([*heard, (300.0, 3, 1.0)], 6, 1)] == [4, 4, 4, 6, 6]
 
 
 def test_a_pool_keeps_a_replica_to_be_measured_by() -> None:

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 from gpu_advisor.evaluation.engine import decide
-from gpu_advisor.evaluation.history import Reading
+from gpu_advisor.evaluation.history import DemandSignal
 from gpu_advisor.evaluation.recommendation import Reason, Recommendation, Scope
 from gpu_advisor.settings import Evaluation, Settings
 from pydantic import ValidationError
@@ -91,15 +91,17 @@ def test_saturation_is_reported_and_asks_for_a_signal() -> None:
 SIGNAL = {"query": "sum(waiting)", "per_replica": 10}
 
 
-def with_signal(cards: list[GpuSpec], reading: Reading, **pool: object) -> tuple[dict[str, float], dict[str, Reason]]:
+def with_signal(
+    cards: list[GpuSpec], reading: DemandSignal, **pool: object
+) -> tuple[dict[str, float], dict[str, Reason]]:
     chosen = settings(demand={**SIGNAL, **dict(pool.pop("demand", {}))}, **pool)  # type: ignore[call-overload]
     found = decide(dataclasses.replace(facts(cards, chosen), demands={"p": reading}), chosen)
     advice = {each.kind: each.recommended for each in found.recommendations if each.kind.startswith("scale")}
     return advice, {word.subject: word.reason for word in found.abstentions}
 
 
-def signal(value: float) -> Reading:
-    return Reading("sum(waiting)", tuple((AT - STEP * i, value) for i in reversed(range(60))))
+def signal(value: float) -> DemandSignal:
+    return DemandSignal("sum(waiting)", tuple((AT - STEP * i, value) for i in reversed(range(60))))
 
 
 def test_a_demand_signal_decides_where_utilization_cannot() -> None:
@@ -110,7 +112,7 @@ def test_a_demand_signal_decides_where_utilization_cannot() -> None:
 
 
 def test_a_broken_signal_is_reported_and_utilization_goes_on() -> None:
-    broken = Reading("sum(", reason=Reason.CONFLICTING, message="the demand signal of pool p, 'sum(', is refused")
+    broken = DemandSignal("sum(", reason=Reason.CONFLICTING, message="the demand signal of pool p, 'sum(', is refused")
     assert with_signal(serving_gpus(4, 0.95), broken) == ({"scale_up": 5.0}, {"demand": Reason.CONFLICTING})
 
 
@@ -129,7 +131,7 @@ def test_a_broken_signal_is_reported_and_utilization_goes_on() -> None:
 def test_training_grows_by_whole_gangs_and_only_for_what_waits(
     value: float | None, pool: dict[str, object], advice: dict[str, float]
 ) -> None:
-    reading = signal(value) if value is not None else Reading("sum(waiting)")
+    reading = signal(value) if value is not None else DemandSignal("sum(waiting)")
     shape = {"kind": "training", "tensor_parallel": 2, "pipeline_parallel": 2}
     assert with_signal(serving_gpus(8, 1.0), reading, **shape, **pool)[0] == advice
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from gpu_advisor.evaluation.recommendation import Reason
-from gpu_advisor.evaluation.scaling.size import Limits, Size, size
-from gpu_advisor.evaluation.scaling.trail import Point, pool_points
+from gpu_advisor.evaluation.scaling.demand_history import DemandPoint, demand_points
+from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, SizingDecision, size
 from gpu_advisor.settings import Evaluation
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +22,7 @@ from benchmarks.demand import FLEETS, generate_demand
 
 EVALUATION = Evaluation()
 STEP = EVALUATION.step_seconds
-LIMITS = Limits(1, 114, up=0.85, down=0.60)
+LIMITS = ScalingLimits(1, 114, up=0.85, down=0.60)
 
 #: What the data source adds up in a step: (seconds, GPUs heard, their work), or nothing.
 Answer = tuple[float, int, float] | None
@@ -55,7 +55,7 @@ class FaultyPool:
     failing: Callable[[int], bool]
     seed: int
 
-    def decisions(self) -> list[tuple[int, Size, Size]]:
+    def decisions(self) -> list[tuple[int, SizingDecision, SizingDecision]]:
         """(replicas, decision from what was seen, decision from all there was) of each step."""
         random = np.random.default_rng(self.seed)
         replicas = 12
@@ -78,8 +78,8 @@ class FaultyPool:
                     replicas = told.replicas
         return found
 
-    def _decided(self, heard: list[tuple[float, int, float]], replicas: int, at: float) -> Size:
-        return size(pool_points(heard, replicas, 1), replicas, LIMITS, EVALUATION, at)
+    def _decided(self, heard: list[tuple[float, int, float]], replicas: int, at: float) -> SizingDecision:
+        return size(demand_points(heard, replicas, 1), replicas, LIMITS, EVALUATION, at)
 
 
 days = st.builds(
@@ -108,10 +108,10 @@ def test_no_scale_down_comes_from_missing_data(
 
 @pytest.mark.parametrize("silent", [1, 3, 10, 60])
 def test_missing_data_is_reported_by_type(silent: int) -> None:
-    points = [Point(float(STEP * i), 8, 8, 0.1) for i in range(120)]
+    points = [DemandPoint(float(STEP * i), 8, 8, 0.1) for i in range(120)]
     at = float(STEP * (119 + silent))
     assert size(points, 8, LIMITS, EVALUATION, at).reason is Reason.INSUFFICIENT_HISTORY
-    after = [*points, *(Point(at + STEP * i, 8, 8, 0.1) for i in range(1, 4))]
+    after = [*points, *(DemandPoint(at + STEP * i, 8, 8, 0.1) for i in range(1, 4))]
     found = size(after, 8, LIMITS, EVALUATION, at + 3 * STEP)
     assert (found.replicas, found.reason) == (8, Reason.INSUFFICIENT_HISTORY)
 
@@ -120,17 +120,17 @@ def test_missing_data_is_reported_by_type(silent: int) -> None:
 @settings(deadline=None)
 def test_samples_from_the_future_decide_nothing(jump: int, since: int) -> None:
     """The clock of the source's machine steps forward, and back: what it wrote meanwhile lies ahead."""
-    points = [Point(float(STEP * i), 8, 8, 0.5) for i in range(120)]
-    ahead = [Point(float(STEP * (120 + i + jump // STEP)), 8, 8, 0.05) for i in range(since)]
+    points = [DemandPoint(float(STEP * i), 8, 8, 0.5) for i in range(120)]
+    ahead = [DemandPoint(float(STEP * (120 + i + jump // STEP)), 8, 8, 0.05) for i in range(since)]
     at = float(STEP * 119)
     assert size([*points, *ahead], 8, LIMITS, EVALUATION, at) == size(points, 8, LIMITS, EVALUATION, at)
 
 
 @pytest.mark.parametrize("jump", [120, 600, 3600])
 def test_a_clock_that_steps_forward_leaves_a_gap_and_not_a_reason_to_shrink(jump: int) -> None:
-    points = [Point(float(STEP * i), 8, 8, 0.1) for i in range(120)]
+    points = [DemandPoint(float(STEP * i), 8, 8, 0.1) for i in range(120)]
     at = float(STEP * 119 + jump)
-    found = size([*points, Point(at, 8, 8, 0.1)], 8, LIMITS, EVALUATION, at)
+    found = size([*points, DemandPoint(at, 8, 8, 0.1)], 8, LIMITS, EVALUATION, at)
     assert (found.replicas, found.reason) == (8, Reason.INSUFFICIENT_HISTORY)
 
 
@@ -145,14 +145,14 @@ def test_counter_resets_and_readings_that_cannot_be_leave_no_point(values: list[
     broken[odd] = (heard[odd][0], 4, wrong)
     at = heard[-1][0]
     without = [each for index, each in enumerate(heard) if index != odd]
-    assert [point.at for point in pool_points(broken, 4, 1)] == [each[0] for each in without]
-    told = size(pool_points(broken, 4, 1), 4, LIMITS, EVALUATION, at)
-    assert told == size(pool_points(without, 4, 1), 4, LIMITS, EVALUATION, at)
+    assert [point.at for point in demand_points(broken, 4, 1)] == [each[0] for each in without]
+    told = size(demand_points(broken, 4, 1), 4, LIMITS, EVALUATION, at)
+    assert told == size(demand_points(without, 4, 1), 4, LIMITS, EVALUATION, at)
 
 
 def test_the_check_itself_can_fail() -> None:
     """Points that say less than there was make a pool smaller: that is what must not reach the trail."""
-    points = [Point(float(STEP * i), 12, 12, 0.5) for i in range(60)]
+    points = [DemandPoint(float(STEP * i), 12, 12, 0.5) for i in range(60)]
     lying = [replace(point, utilization_ratio=0.1) for point in points]
     at = float(STEP * 59)
     assert size(lying, 12, LIMITS, EVALUATION, at).replicas < size(points, 12, LIMITS, EVALUATION, at).replicas

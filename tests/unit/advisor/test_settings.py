@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from annotated_types import Le
 from gpu_advisor.cli import main
-from gpu_advisor.settings import ConfigError, Settings, load
-from gpu_advisor.settings.kinds import _is_not_a_ratio
-from gpu_advisor.settings.loading import _models
+from gpu_advisor.settings import ConfigError, Settings, load_settings
+from gpu_advisor.settings.field_types import _is_not_a_ratio
+from gpu_advisor.settings.loader import _models
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -66,7 +66,7 @@ def test_bad_input_names_file_line_key_and_fix(tmp_path: Path, text: str) -> Non
     file.write_text(text, encoding="utf-8")
     line, key, words = BAD[text]
     with pytest.raises(ConfigError) as caught:
-        load(file)
+        load_settings(file)
     first = str(caught.value).splitlines()[0]
     assert first.startswith(f"{file}:{line}: {key}")
     assert words in first
@@ -77,7 +77,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     file = tmp_path / "advisor.yaml"
     file.write_text("clustr: a\nweb: {listen_address: x}\n")
     with pytest.raises(ConfigError) as caught:
-        load(file)
+        load_settings(file)
     assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["web.listen_address", "clustr"]
 
 
@@ -87,7 +87,7 @@ def test_a_secret_of_the_wrong_type_is_not_repeated(tmp_path: Path, key: str, va
     file = tmp_path / "advisor.yaml"
     file.write_text(f"source: {{prometheus: {{url: 'http://p', {key}: {value}}}}}")
     with pytest.raises(ConfigError) as caught:
-        load(file)
+        load_settings(file)
     assert str(value) not in str(caught.value).removeprefix(str(file))
 
 
@@ -100,22 +100,22 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
         (latin, f"{latin}:2: not UTF-8"),
     ):
         with pytest.raises(ConfigError, match=words.replace(str(tmp_path), ".*")):
-            load(path)
+            load_settings(path)
 
 
 @pytest.mark.parametrize("text", ["", "\n# nothing yet\n", "---\n", "{}"])
 def test_an_empty_file_is_the_defaults(tmp_path: Path, text: str) -> None:
     file = tmp_path / "advisor.yaml"
     file.write_text(text)
-    assert load(file) == Settings()
+    assert load_settings(file) == Settings()
 
 
 def test_the_shape_of_the_documentation_loads(tmp_path: Path) -> None:
     file = tmp_path / "advisor.yaml"
     file.write_text(EXAMPLE)
-    assert load(file).resources == Settings().resources
+    assert load_settings(file).resources == Settings().resources
     file.write_text(EXAMPLE.replace("max: 8", "max: 16"))
-    assert load(file).resources.gpu.max == 16
+    assert load_settings(file).resources.gpu.max == 16
 
 
 def test_secrets_are_not_in_a_repr() -> None:
@@ -136,7 +136,10 @@ def test_an_address_that_is_none_is_one_line(
 
 
 def test_the_example_is_valid() -> None:
-    assert [pool.kind for pool in load(ROOT / "advisor" / "advisor.example.yml").pools] == ["serving", "training"]
+    assert [pool.kind for pool in load_settings(ROOT / "advisor" / "advisor.example.yml").pools] == [
+        "serving",
+        "training",
+    ]
 
 
 #: Every key in percent that is a target or threshold; and the one of which 1 % and less means something.
@@ -156,7 +159,7 @@ def test_a_ratio_where_percent_is_meant_is_refused(tmp_path: Path, section: str,
     group, part = section.split(".")
     file.write_text(f"{group}:\n  {part}:\n    {key}: {value}\n")
     with pytest.raises(ConfigError, match=f"advisor.yml:3: {section}.{key}: .*did you mean {100 * float(value):g}\\?"):
-        load(file)
+        load_settings(file)
 
 
 def test_all_three_ratios_at_once_are_each_refused(tmp_path: Path) -> None:
@@ -166,14 +169,14 @@ def test_all_three_ratios_at_once_are_each_refused(tmp_path: Path) -> None:
         "  gpu: {min: 1, max: 8, target_utilization: 0.9, scale_up_threshold: 0.85, scale_down_threshold: 0.6}\n"
     )
     with pytest.raises(ConfigError) as refused:
-        load(file)
+        load_settings(file)
     assert [int(row.split("did you mean ")[1].split("?")[0]) for row in str(refused.value).splitlines()] == [90, 85, 60]
 
 
 def test_where_one_percent_means_something_it_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "advisor.yml"
     file.write_text("evaluation: {idle_utilization: 0.5}\nresources: {memory: {tolerance: 0}}\n")
-    assert load(file).evaluation.idle_utilization == 0.5
+    assert load_settings(file).evaluation.idle_utilization == 0.5
 
 
 @pytest.mark.parametrize("section", ["memory", "cpu"])
@@ -181,7 +184,7 @@ def test_a_tolerance_below_one_point_is_a_ratio(tmp_path: Path, section: str) ->
     file = tmp_path / "advisor.yml"
     file.write_text(f"resources: {{{section}: {{tolerance: 0.05}}}}\n")
     with pytest.raises(ConfigError, match="did you mean 5"):
-        load(file)
+        load_settings(file)
 
 
 def fields_of(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:

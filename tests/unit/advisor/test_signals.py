@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from gpu_advisor.evaluation import signals
 from gpu_advisor.observation.compile import compile_signals
-from gpu_advisor.observation.queries import IDENTITY
+from gpu_advisor.observation.queries import IDENTITY_EXPRESSIONS
+from gpu_advisor.promql.compiler import to_promql
 from gpu_advisor.promql.expressions import metrics_of
-from gpu_advisor.promql.promql import to_promql
 from gpu_advisor.promql.vocabulary import Reduction
 from gpu_advisor.settings import Settings
+from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import Mapping
-from gpu_advisor.sources.exporters.speaker import Speaker
 from gpu_exporter.metrics import DEVICE_FAMILIES
 
 from tests.unit.advisor.builders import AT, DIALECTS, GpuSpec, facts
@@ -19,9 +19,9 @@ from tests.unit.advisor.builders import AT, DIALECTS, GpuSpec, facts
 
 def test_every_signal_compiles_over_metrics_that_our_exporter_has() -> None:
     compiled = compile_signals(DIALECTS, Settings())
-    assert list(compiled) == [signal.name for signal in signals.CATALOGUE]
+    assert list(compiled) == [signal.name for signal in signals.SIGNALS]
     ours = {family.name for family in DEVICE_FAMILIES}
-    for signal in signals.CATALOGUE:
+    for signal in signals.SIGNALS:
         read = metrics_of(compiled[signal.name])
         assert all(metric.startswith("node_") for metric in read) if signal.scope == "node" else read <= ours | OTHERS
         grouped = "(instance)" if signal.scope == "node" else "(uuid)"
@@ -34,7 +34,7 @@ OTHERS = {
     "training_peak_memory_bytes", "training_batch_size", "training_value", "gpu:utilization_ratio:max1d",
 }  # fmt: skip
 
-UP = IDENTITY["targets"]
+UP = IDENTITY_EXPRESSIONS["targets"]
 
 
 def test_every_metric_named_by_our_mapping_exists() -> None:
@@ -96,7 +96,7 @@ QUANTITIES: dict[str, Any] = {
     ],
 )  # fmt: skip
 def test_shape_of_expressions(quantity: str, reduction: Reduction, q: float | None, promql: str | None) -> None:
-    built = Speaker(mapping(QUANTITIES)).expression(quantity, reduction, None if reduction == "last" else 60, q)
+    built = ExporterDialect(mapping(QUANTITIES)).expression(quantity, reduction, None if reduction == "last" else 60, q)
     assert (None if built is None else to_promql(built)) == promql
 
 

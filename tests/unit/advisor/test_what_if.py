@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 from gpu_advisor.evaluation.engine import decide
-from gpu_advisor.evaluation.what_if import WhatIfError, changed
+from gpu_advisor.evaluation.what_if import WhatIfError, apply_changes
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 from gpu_advisor.web.api.app import ApiContext, create_app
@@ -117,7 +117,7 @@ def test_before_anything_is_known(view: View) -> None:
 def test_the_answer_is_what_the_engine_says_with_these_settings(least: int, most: int, up: float) -> None:
     least, most = sorted((least, most))
     limits = {"min": least, "max": most, "scale_up_threshold": up}
-    other = changed(CHOSEN, {"pools": {"chat": {"gpu": limits}}})
+    other = apply_changes(CHOSEN, {"pools": {"chat": {"gpu": limits}}})
     written = CHOSEN.model_copy(
         update={"pools": [CHOSEN.pools[0].model_copy(update={"gpu": other.pools[0].gpu}), CHOSEN.pools[1]]}
     )
@@ -131,6 +131,6 @@ def test_the_answer_is_what_the_engine_says_with_these_settings(least: int, most
 def test_settings_are_not_touched() -> None:
     before = CHOSEN.model_copy(deep=True)
     with pytest.raises(WhatIfError):
-        changed(CHOSEN, {"resources": {"gpu": {"min": 99}}})
-    changed(CHOSEN, {"resources": {"gpu": {"max": 99}}})
+        apply_changes(CHOSEN, {"resources": {"gpu": {"min": 99}}})
+    apply_changes(CHOSEN, {"resources": {"gpu": {"max": 99}}})
     assert before == CHOSEN

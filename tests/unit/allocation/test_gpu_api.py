@@ -14,7 +14,7 @@ from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import SourceStatus, View
 from gpu_advisor.web.api.allocation_operations import GPU_OPERATIONS
-from gpu_advisor.web.api.app import MAX_BODY_BYTES, ApiContext, create_app
+from gpu_advisor.web.api.app import MAX_EXPOSITION_BYTES, ApiContext, create_app
 from gpu_advisor.web.api.authentication import Authenticator
 
 from tests.unit.advisor.builders import facts
@@ -127,7 +127,7 @@ def test_bodies_that_are_none(untouched: FlaskClient, path: str) -> None:
     wrong: dict[int, Any] = {
         415: {"data": "{}", "content_type": "text/plain"},
         400: {"data": "{not JSON", "content_type": "application/json"},
-        413: {"data": json.dumps({"gpu_type": "x" * MAX_BODY_BYTES}), "content_type": "application/json"},
+        413: {"data": json.dumps({"gpu_type": "x" * MAX_EXPOSITION_BYTES}), "content_type": "application/json"},
     }
     for status, arguments in wrong.items():
         refused = untouched.post(path, **arguments)

@@ -62,7 +62,7 @@ def test_free_only_if_known_to_be(name: str) -> None:
     assert gpu.why_not.startswith(why)
 
 
-@pytest.mark.parametrize("signal", [signals.FATAL_ERRORS, signals.REMAP_FAILED])
+@pytest.mark.parametrize("signal", [signals.FATAL_ERRORS, signals.ROW_REMAP_FAILED])
 def test_a_gpu_that_failed_is_not_given_out(signal: signals.Signal) -> None:
     found = gpu_facts()
     failed = replace(found, values={**found.values, signal.name: {"GPU-1": 1.0}})

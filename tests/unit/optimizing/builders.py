@@ -8,7 +8,7 @@ from typing import Any
 
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.documents import schema, serialize
-from gpu_advisor.evaluation.what_if import WhatIfError, changed, compare
+from gpu_advisor.evaluation.what_if import WhatIfError, apply_changes, compare_settings
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import SourceStatus, View
 
@@ -40,8 +40,8 @@ class FakeAdvisorClient:
         evaluation = concluded(GPUS, self.settings)
         evaluation = replace(evaluation, facts=replace(evaluation.facts, **self.facts))
         try:
-            other = changed(self.settings, changes)
+            other = apply_changes(self.settings, changes)
         except WhatIfError as error:
             raise CommandError(str(error)) from error
         view = View("test", self.source, evaluation)
-        return serialize.what_if(view, compare(evaluation, self.settings, other))
+        return serialize.what_if(view, compare_settings(evaluation, self.settings, other))

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.evaluation.recommendation import Scope
-from gpu_advisor.promql.expressions import Select
+from gpu_advisor.promql.expressions import Selector
 from gpu_advisor.report import series
 from gpu_advisor.report.build import report
 from gpu_advisor.report.history_reader import Past
@@ -47,7 +47,7 @@ def history_of(cards: list[GpuHistorySpec], **changes: Any) -> Past:
         "named": {card.uuid: card.named for card in cards},
         "values": values,
         "cpu": {card.node: {0: 0.4, 2: 0.6} for card in cards},
-        "expressions": {part: Select(f"gpu:{part}") for part in values},
+        "expressions": {part: Selector(f"gpu:{part}") for part in values},
     }
     return Past(PERIOD, **{**given, **changes})
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import requests
 from gpu_advisor.observation.evaluate import evaluate
-from gpu_advisor.promql.expressions import Expression, Labels, Trail
+from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
-from gpu_advisor.sources.embedded.embedded import EmbeddedSource
 from gpu_advisor.sources.embedded.history import History
-from gpu_advisor.sources.embedded.openmetrics import import_openmetrics
+from gpu_advisor.sources.embedded.openmetrics_import import import_openmetrics
+from gpu_advisor.sources.embedded.source import EmbeddedSource
 from gpu_advisor.state.view import View
 
 from benchmarks.week_generator import HOUR, generate_samples
@@ -32,7 +32,7 @@ class FlakyHistory:
     def __init__(self, source: EmbeddedSource) -> None:
         self.source, self.fails = source, False
 
-    def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
+    def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
         if self.fails:
             raise SourceError(SourceErrorKind.UNREACHABLE, "said by the test")
         return self.source.range(expression, start, end, step)

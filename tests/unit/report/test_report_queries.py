@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from gpu_advisor.promql.expressions import Expression, Labels, Matcher, Trail, metrics_of, selects_of
+from gpu_advisor.promql.expressions import Expression, Labels, Matcher, TimeSeries, metrics_of, selectors_of
 from gpu_advisor.report import series
 from gpu_advisor.report.generate import make
 from gpu_advisor.report.history_reader import Past, read
 from gpu_advisor.report.period import period
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
-from gpu_advisor.sources.embedded.embedded import EmbeddedSource
 from gpu_advisor.sources.embedded.history import History
-from gpu_advisor.sources.embedded.openmetrics import import_openmetrics
+from gpu_advisor.sources.embedded.openmetrics_import import import_openmetrics
+from gpu_advisor.sources.embedded.source import EmbeddedSource
 
 from benchmarks.week_generator import HOUR, generate_samples
 from tests.unit.report.builders import END, view_of
@@ -48,7 +48,7 @@ class CountingRange:
     def __init__(self, source: EmbeddedSource, refused: Callable[[Expression], SourceErrorKind | None]) -> None:
         self.source, self.refused, self.expressions = source, refused, list[Expression]()
 
-    def __call__(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
+    def __call__(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
         self.expressions.append(expression)
         kind = self.refused(expression)
         if kind is not None:
@@ -99,7 +99,7 @@ def test_a_gpu_that_the_rules_do_not_know_is_read_from_its_own_series(tmp_path: 
     held = [
         select
         for each in ask.expressions
-        for select in selects_of(each)
+        for select in selectors_of(each)
         if select.metric == "gpu_observed_seconds_total"
     ]
     assert any(Matcher("uuid", "=", "GPU-00000001") in select.matchers for select in held)
@@ -136,7 +136,9 @@ def test_what_is_too_much_at_once_is_read_in_pieces(past: History) -> None:
     limit = 100
 
     class SlowRange(CountingRange):
-        def __call__(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
+        def __call__(
+            self, expression: Expression, start: float, end: float, step: float
+        ) -> Mapping[Labels, TimeSeries]:
             too_much = "gpu_busy_seconds_total" in metrics_of(expression) and (end - start) / step > limit
             self.refused = lambda _: SourceErrorKind.TIMEOUT if too_much else None
             return super().__call__(expression, start, end, step)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from gpu_advisor.promql.compiler import to_promql
 from gpu_advisor.promql.expressions import Labels, Matcher, Vector
-from gpu_advisor.promql.promql import to_promql
-from gpu_advisor.sources.exporters.detection import Roster, canonical, interval_queries, scrape_intervals, speakers
-from gpu_advisor.sources.exporters.mapping import RECORDED, mappings
+from gpu_advisor.sources.exporters.detection import (
+    GpuInventory,
+    canonical,
+    detect_dialects,
+    interval_queries,
+    scrape_intervals,
+)
+from gpu_advisor.sources.exporters.mapping import RECORDED_SERIES, mappings
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,14 +27,16 @@ def up(*targets: tuple[str, str]) -> Vector:
     return {labels(job=job, instance=instance): 1.0 for job, instance in targets}
 
 
-def inventory(*rows: Row) -> Roster:
-    return Roster(tuple(labels(exporter=e, job=j, instance=i, uuid=f"GPU-{i}") for e, j, i in rows))
+def inventory(*rows: Row) -> GpuInventory:
+    return GpuInventory(tuple(labels(exporter=e, job=j, instance=i, uuid=f"GPU-{i}") for e, j, i in rows))
 
 
 def test_a_job_is_enough_where_all_its_targets_speak_the_same() -> None:
     nodes = [f"10.0.{n // 250}.{n % 250}:9400" for n in range(1250)]
     here = inventory(*(("dcgm-exporter", "dcgm", node) for node in nodes))
-    [speaker] = speakers(mappings(), here, up(*(("dcgm", node) for node in nodes), ("other", "x:1")), {"dcgm": 15.0})
+    [speaker] = detect_dialects(
+        mappings(), here, up(*(("dcgm", node) for node in nodes), ("other", "x:1")), {"dcgm": 15.0}
+    )
     assert speaker.hold == (Matcher("job", "=", "dcgm"),)
     expression = speaker.expression("gpu_utilization", "coverage", 300)
     assert expression is not None
@@ -38,11 +46,11 @@ def test_a_job_is_enough_where_all_its_targets_speak_the_same() -> None:
 
 def test_a_job_of_many_kinds_is_held_by_instance_while_that_is_short() -> None:
     here = inventory(("nvitop-exporter", "pods", "a:1"), ("nvitop-exporter", "pods", "b:1"))
-    [speaker] = speakers(mappings(), here, up(("pods", "a:1"), ("pods", "b:1"), ("pods", "web:80")), {})
+    [speaker] = detect_dialects(mappings(), here, up(("pods", "a:1"), ("pods", "b:1"), ("pods", "web:80")), {})
     assert speaker.hold == (Matcher("job", "=", "pods"), Matcher("instance", "=~", "a:1|b:1"))
     many = [f"n{n}:1" for n in range(100)]
     here = inventory(*(("nvitop-exporter", "pods", node) for node in many))
-    [speaker] = speakers(mappings(), here, up(*(("pods", node) for node in many), ("pods", "web:80")), {})
+    [speaker] = detect_dialects(mappings(), here, up(*(("pods", node) for node in many), ("pods", "web:80")), {})
     assert speaker.hold == (Matcher("job", "=", "pods"),)
 
 
@@ -50,7 +58,7 @@ def test_jobs_of_other_intervals_are_other_speakers_in_the_order_of_rank() -> No
     here = inventory(
         ("dcgm-exporter", "slow", "a:1"), ("dcgm-exporter", "fast", "b:1"), ("gpu-exporter", "ours", "c:1")
     )  # fmt: skip
-    found = speakers(mappings(), here, {}, {"slow": 60.0, "fast": 15.0})
+    found = detect_dialects(mappings(), here, {}, {"slow": 60.0, "fast": 15.0})
     assert [(each.name, each.interval_seconds) for each in found] == [
         ("gpu-exporter", None), ("dcgm-exporter", 15.0), ("dcgm-exporter", 60.0),
     ]  # fmt: skip
@@ -61,16 +69,16 @@ def test_rows_of_other_programs_and_of_a_second_dialect_do_not_count() -> None:
     answers: dict[str, Vector] = {
         "gpu-exporter": {ours: 1.0, labels(card="0", job="k", instance="b"): 1.0},
         "dcgm-exporter": {dcgm: 1.0, labels(UUID="GPU-2", job="k", instance="b"): 1.0},
-        RECORDED: {(): 7.0},
+        RECORDED_SERIES: {(): 7.0},
     }
     rows = canonical(mappings(), answers)
     assert [(dict(row)["exporter"], dict(row).get("uuid")) for row in rows] == [
-        (RECORDED, None), ("gpu-exporter", "GPU-1"), ("dcgm-exporter", "GPU-2"),
+        (RECORDED_SERIES, None), ("gpu-exporter", "GPU-1"), ("dcgm-exporter", "GPU-2"),
     ]  # fmt: skip
 
 
 def test_recorded_series_have_no_job() -> None:
-    [speaker] = speakers(mappings(), Roster(canonical(mappings(), {RECORDED: {(): 7.0}})), {}, {})
+    [speaker] = detect_dialects(mappings(), GpuInventory(canonical(mappings(), {RECORDED_SERIES: {(): 7.0}})), {}, {})
     expression = speaker.expression("gpu_utilization", "mean", 86400)
     assert expression is not None
     assert to_promql(expression) == 'max by (uuid) (avg_over_time(gpu:utilization_ratio:mean1h{job=""}[1d]))'

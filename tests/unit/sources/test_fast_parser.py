@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 from gpu_advisor.promql.expressions import Labels
 from gpu_advisor.sources.base import SourceError
-from gpu_advisor.sources.prometheus.answers import data_of, vector_of
-from gpu_advisor.sources.prometheus.http import Answer
-from gpu_advisor.sources.prometheus.packs import PART, parted
-from gpu_advisor.sources.prometheus.quick import quick_parts
+from gpu_advisor.sources.prometheus.combined_queries import INDEX_LABEL, split_results
+from gpu_advisor.sources.prometheus.fast_response_parser import parse_combined_response
+from gpu_advisor.sources.prometheus.http_client import HttpResponse
+from gpu_advisor.sources.prometheus.response_parser import parse_vector, response_data
 from hypothesis import given
 from hypothesis import strategies as st
 
-TAG = {PART: "0"}
+TAG = {INDEX_LABEL: "0"}
 NUMBERS = st.floats().map(lambda value: str(value).replace("inf", "Inf").replace("nan", "NaN"))
-NAMES = st.sampled_from(["uuid", "instance", "a", "B", "__name__", PART])
+NAMES = st.sampled_from(["uuid", "instance", "a", "B", "__name__", INDEX_LABEL])
 TWO = st.fixed_dictionaries(
-    {PART: st.sampled_from("01"), "uuid": st.text(st.characters(exclude_characters='"\\\\'), max_size=6)},
+    {INDEX_LABEL: st.sampled_from("01"), "uuid": st.text(st.characters(exclude_characters='"\\\\'), max_size=6)},
     optional={"__name__": st.sampled_from("ab"), "name": st.text(max_size=3)},
 )
 RESULTS = st.lists(st.tuples(st.one_of(TWO, st.dictionaries(NAMES, st.text(max_size=12))), NUMBERS), max_size=8)
@@ -37,9 +37,9 @@ def serialize(results: list[tuple[dict[str, str], str]], **more: Any) -> bytes:
 @given(RESULTS)
 def test_both_ways_give_the_same(results: list[tuple[dict[str, str], str]]) -> None:
     body = serialize(results)
-    quick = quick_parts(body, {})
+    quick = parse_combined_response(body, {})
     try:
-        careful = parted(vector_of(data_of(Answer(200, {}, body), "it"), "it"))
+        careful = split_results(parse_vector(response_data(HttpResponse(200, {}, body), "it"), "it"))
     except SourceError:
         assert quick is None
         return
@@ -47,23 +47,27 @@ def test_both_ways_give_the_same(results: list[tuple[dict[str, str], str]]) -> N
 
 
 def test_plain_answers_are_read_the_quick_way() -> None:
-    results = [({PART: "0", "uuid": f"GPU-{n} é, 🚀: {{x}}"}, str(n / 7)) for n in range(100)]
-    [part] = (quick_parts(serialize(results), {}) or {}).values()
+    results = [({INDEX_LABEL: "0", "uuid": f"GPU-{n} é, 🚀: {{x}}"}, str(n / 7)) for n in range(100)]
+    [part] = (parse_combined_response(serialize(results), {}) or {}).values()
     assert len(part) == 100
-    assert quick_parts(serialize([({**TAG, "x": "y"}, "+Inf")]) + b"\n", {}) == {"0": {(("x", "y"),): float("inf")}}
-    assert str(quick_parts(serialize([({**TAG, "x": "y"}, "NaN")]), {})) == "{'0': {(('x', 'y'),): nan}}"
+    assert parse_combined_response(serialize([({**TAG, "x": "y"}, "+Inf")]) + b"\n", {}) == {
+        "0": {(("x", "y"),): float("inf")}
+    }
+    assert str(parse_combined_response(serialize([({**TAG, "x": "y"}, "NaN")]), {})) == "{'0': {(('x', 'y'),): nan}}"
     mixed: list[tuple[dict[str, str], str]] = [
         ({"__name__": "up", **TAG, "a": "b", "c": "d, {e}"}, "1"),
         (TAG, "2"),
         ({**TAG, "a": "b"}, "3"),
     ]
     wanted = {"0": {(("a", "b"), ("c", "d, {e}")): 1.0, (): 2.0, (("a", "b"),): 3.0}}
-    assert quick_parts(serialize(mixed), {}) == wanted
+    assert parse_combined_response(serialize(mixed), {}) == wanted
 
 
 def test_equal_labels_are_one_object_also_over_several_answers() -> None:
     known: dict[str, Labels] = {}
-    found = [quick_parts(serialize([({PART: n, "uuid": "u"}, "1")]), known) or {} for n in ("0", "7")]
+    found = [
+        parse_combined_response(serialize([({INDEX_LABEL: n, "uuid": "u"}, "1")]), known) or {} for n in ("0", "7")
+    ]
     assert found[0].keys() == {"0"}
     assert found[1].keys() == {"7"}
     [one], [other] = found[0]["0"], found[1]["7"]
@@ -112,4 +116,4 @@ PLAIN = serialize([({**TAG, "x": "y"}, "1"), ({**TAG, "x": "z"}, "2")])
     ],
 )
 def test_anything_else_is_left_to_the_careful_way(body: bytes) -> None:
-    assert quick_parts(body, {}) is None
+    assert parse_combined_response(body, {}) is None

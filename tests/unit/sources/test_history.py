@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gpu_advisor.promql.expressions import Labels, Matcher, Select
+from gpu_advisor.promql.expressions import Labels, Matcher, Selector
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
-from gpu_advisor.sources.embedded.embedded import EmbeddedSource
 from gpu_advisor.sources.embedded.history import History, as_labels
-from gpu_advisor.sources.embedded.history_file import HistoryError, HistoryFullError, HistoryOrderError
+from gpu_advisor.sources.embedded.history_file import HistoryError, HistoryFullError, OutOfOrderSampleError
 from gpu_advisor.sources.embedded.history_rows import SeriesSamples
+from gpu_advisor.sources.embedded.source import EmbeddedSource
 from gpu_advisor.sources.reductions import is_stale
 
 A: Labels = (("uuid", "A"),)
@@ -125,9 +125,9 @@ def test_import_keeps_what_is_there(history: History):
 def test_a_clock_that_went_back_does_not_mix_two_pasts(history: History):
     for second in range(0, 100, 5):
         history.append("a", T + second, [("x", A, float(second))])
-    with pytest.raises(HistoryOrderError, match=r"3\.000 s after this time.*time synchronization"):
+    with pytest.raises(OutOfOrderSampleError, match=r"3\.000 s after this time.*time synchronization"):
         history.append("a", T + 52, [("x", A, 0.0)])
-    with pytest.raises(HistoryOrderError):
+    with pytest.raises(OutOfOrderSampleError):
         history.append("a", T + 95, [("x", A, 0.0)])
     history.append("b", T + 52, [("x", B, 0.0)])  # another target has its own time
     history.append("a", T + 100, [("x", A, 100.0)])
@@ -251,10 +251,10 @@ def test_a_damaged_file_is_a_source_error(tmp_path: Path):
     with_file = History(tmp_path / "h.db")
     with_file.append("a", T, [("x", A, 1.0)])
     source = EmbeddedSource(with_file)
-    assert source.instant({"x": Select("x")}, T) == {"x": {A: 1.0}}
+    assert source.instant({"x": Selector("x")}, T) == {"x": {A: 1.0}}
     with_file.close()
     with pytest.raises(SourceError) as caught:
-        source.instant({"x": Select("x")}, T)
+        source.instant({"x": Selector("x")}, T)
     assert caught.value.kind is SourceErrorKind.UNREACHABLE
 
 

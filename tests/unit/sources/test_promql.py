@@ -1,27 +1,27 @@
 from __future__ import annotations
 
 import pytest
-from gpu_advisor.promql.expressions import Affine, Aggregate, Expression, Matcher, Ratio, Select, only
-from gpu_advisor.promql.promql import duration, quote, to_promql
+from gpu_advisor.promql.compiler import format_duration, quote_string, to_promql
+from gpu_advisor.promql.expressions import Affine, Aggregate, Expression, Matcher, Ratio, Selector, restrict_to_values
 
-BUSY = Select("gpu_busy_seconds_total", "rate", 1800, matchers=(Matcher("uuid", "=~", "GPU-.*"),))
-UP = Select("gpu_up")
+BUSY = Selector("gpu_busy_seconds_total", "rate", 1800, matchers=(Matcher("uuid", "=~", "GPU-.*"),))
+UP = Selector("gpu_up")
 
 
 @pytest.mark.parametrize(
     ("expression", "text"),
     [
         (UP, "gpu_up"),
-        (Select("x", "mean", 90), "avg_over_time(x[90s])"),
-        (Select("x", "min", 60), "min_over_time(x[1m])"),
-        (Select("x", "max", 60), "max_over_time(x[1m])"),
-        (Select("x", "count", 60), "count_over_time(x[1m])"),
-        (Select("x", "increase", 3600), "increase(x[1h])"),
-        (Select("x", "quantile", 60, q=0.95), "quantile_over_time(0.95, x[1m])"),
-        (Select("x", "quantile", 60, q=1.0), "quantile_over_time(1, x[1m])"),
+        (Selector("x", "mean", 90), "avg_over_time(x[90s])"),
+        (Selector("x", "min", 60), "min_over_time(x[1m])"),
+        (Selector("x", "max", 60), "max_over_time(x[1m])"),
+        (Selector("x", "count", 60), "count_over_time(x[1m])"),
+        (Selector("x", "increase", 3600), "increase(x[1h])"),
+        (Selector("x", "quantile", 60, q=0.95), "quantile_over_time(0.95, x[1m])"),
+        (Selector("x", "quantile", 60, q=1.0), "quantile_over_time(1, x[1m])"),
         (BUSY, 'rate(gpu_busy_seconds_total{uuid=~"GPU-.*"}[30m])'),
         (
-            Select("x", matchers=(Matcher("b", "!=", ""), Matcher("a", "!~", "y|z"))),
+            Selector("x", matchers=(Matcher("b", "!=", ""), Matcher("a", "!~", "y|z"))),
             'x{b!="",a!~"y|z"}',
         ),
         (Aggregate("sum", ("uuid", "job"), UP), "sum by (uuid, job) (gpu_up)"),
@@ -48,7 +48,7 @@ def test_every_selector_is_pinned():
 
 
 def test_only_text():
-    assert to_promql(only(UP, "uuid", ('GPU-"1"',))) == 'gpu_up{uuid="GPU-\\"1\\""}'
+    assert to_promql(restrict_to_values(UP, "uuid", ('GPU-"1"',))) == 'gpu_up{uuid="GPU-\\"1\\""}'
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_only_text():
     ],
 )
 def test_quote(text: str, literal: str):
-    assert quote(text) == literal
+    assert quote_string(text) == literal
 
 
 def test_quote_refuses_what_is_not_text():
     with pytest.raises(ValueError, match="Unicode"):
-        quote("\ud800")
+        quote_string("\ud800")
 
 
 @pytest.mark.parametrize(
@@ -77,11 +77,11 @@ def test_quote_refuses_what_is_not_text():
     [(1, "1s"), (90, "90s"), (120, "2m"), (1800, "30m"), (5400, "90m"), (86400, "1d"), (604800, "1w"), (3601, "3601s")],
 )
 def test_duration(seconds: int, text: str):
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_refused_numbers():
     with pytest.raises(ValueError, match="longer than 0"):
-        to_promql(Select("x", "mean", 0))
+        to_promql(Selector("x", "mean", 0))
     with pytest.raises(ValueError, match="finite"):
         to_promql(Affine(UP, scale=float("nan")))

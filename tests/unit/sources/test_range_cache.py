@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pytest
-from gpu_advisor.promql.expressions import Expression, Labels, Select, Trail, Vector
+from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries, Vector
 from gpu_advisor.sources.base import Source, SourceError, SourceErrorKind
-from gpu_advisor.sources.prometheus.remembered import STEPS_OF_A_QUERY, UNSETTLED_SECONDS, remembered
+from gpu_advisor.sources.prometheus.range_cache import LATE_SAMPLE_SECONDS, MAX_STEPS_PER_QUERY, remembered
 from hypothesis import given
 from hypothesis import strategies as st
 
 STEP = 60.0
-X = Select("x")
+X = Selector("x")
 
 
 @dataclass
@@ -28,7 +28,7 @@ class FakeRangeSource:
     def instant(self, expressions: Mapping[str, Expression], at: float) -> Mapping[str, Vector]:
         return {}
 
-    def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
+    def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
         self.asked.append((start, end))
         if self.fails_from is not None and end >= self.fails_from:
             raise SourceError(SourceErrorKind.TIMEOUT, "too slow")
@@ -49,19 +49,19 @@ def test_what_is_remembered_is_what_the_source_would_tell(asked: list[tuple[int,
     for first, count in asked:
         grid = (first * STEP, (first + count) * STEP, STEP)
         assert source.range(X, *grid) == FakeRangeSource().range(X, *grid)
-        assert source.range(Select("y"), *grid) == FakeRangeSource().range(X, *grid)
+        assert source.range(Selector("y"), *grid) == FakeRangeSource().range(X, *grid)
 
 
 def test_only_the_new_end_is_asked_for() -> None:
     recorded = FakeRangeSource()
     source = remembered(recorded)
     source.range(X, 0, 239 * STEP, STEP)
-    assert len(recorded.asked) == 240 / STEPS_OF_A_QUERY
-    assert [end - start for start, end in recorded.asked] == [(STEPS_OF_A_QUERY - 1) * STEP] * len(recorded.asked)
+    assert len(recorded.asked) == 240 / MAX_STEPS_PER_QUERY
+    assert [end - start for start, end in recorded.asked] == [(MAX_STEPS_PER_QUERY - 1) * STEP] * len(recorded.asked)
     recorded.asked.clear()
     source.range(X, STEP, 240 * STEP, STEP)
     [(start, end)] = recorded.asked
-    assert (240 * STEP - start, end) == (UNSETTLED_SECONDS, 240 * STEP)
+    assert (240 * STEP - start, end) == (LATE_SAMPLE_SECONDS, 240 * STEP)
 
 
 def test_what_came_before_a_failure_is_not_asked_for_again() -> None:
@@ -72,7 +72,7 @@ def test_what_came_before_a_failure_is_not_asked_for_again() -> None:
     recorded.asked.clear()
     recorded.fails_from = None
     source.range(X, 0, 239 * STEP, STEP)
-    assert recorded.asked[0][0] >= (100 - STEPS_OF_A_QUERY) * STEP
+    assert recorded.asked[0][0] >= (100 - MAX_STEPS_PER_QUERY) * STEP
 
 
 def test_times_off_the_grid_are_not_remembered() -> None:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import pytest
 from gpu_advisor.observation.compile import compile_signals
 from gpu_advisor.observation.evaluate import evaluate
-from gpu_advisor.promql.expressions import Affine, Aggregate, Expression, Labels, Ratio, Select, Union, Vector
+from gpu_advisor.promql.expressions import Affine, Aggregate, Expression, Labels, Ratio, Selector, Union, Vector
 from gpu_advisor.settings import PoolSettings, Settings
 from gpu_advisor.sources import algebra
+from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import mappings
-from gpu_advisor.sources.exporters.speaker import Speaker
-from gpu_advisor.sources.prometheus.packs import PART
-from gpu_advisor.sources.reading import MOST_INSTANT, MOST_WINDOWED, leaves_of, plan
+from gpu_advisor.sources.prometheus.combined_queries import INDEX_LABEL
+from gpu_advisor.sources.query_plan import MAX_INSTANT_QUERIES, MAX_WINDOW_QUERIES, leaves_of, plan_queries
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,15 +57,15 @@ def test_the_number_of_queries_does_not_depend_on_the_fleet(silent: bool) -> Non
 
 def test_the_budget_holds_for_all_mappings_at_once() -> None:
     settings = Settings()
-    every = plan(compile_signals([Speaker(mapping, (), 15.0) for mapping in mappings()], settings))
-    assert len(every.packs) <= MOST_WINDOWED + MOST_INSTANT
-    assert every.windowed <= MOST_WINDOWED
+    every = plan_queries(compile_signals([ExporterDialect(mapping, (), 15.0) for mapping in mappings()], settings))
+    assert len(every.packs) <= MAX_WINDOW_QUERIES + MAX_INSTANT_QUERIES
+    assert every.windowed <= MAX_WINDOW_QUERIES
 
 
 def test_what_several_signals_read_is_read_once() -> None:
-    busy, seen = (Aggregate("sum", ("uuid",), Select(name, "rate", 300)) for name in ("busy", "seen"))
-    total = Aggregate("max", ("uuid",), Select("total"))
-    found = plan(
+    busy, seen = (Aggregate("sum", ("uuid",), Selector(name, "rate", 300)) for name in ("busy", "seen"))
+    total = Aggregate("max", ("uuid",), Selector("total"))
+    found = plan_queries(
         {"share": Ratio(busy, seen), "coverage": seen, "rest": Affine(Ratio(busy, seen), -1, 1), "total": total}
     )
     assert [set(pack) for pack in found.packs] == [{busy, seen}, {total}]
@@ -73,13 +73,13 @@ def test_what_several_signals_read_is_read_once() -> None:
 
 
 def test_a_union_is_one_leaf_where_the_server_can_do_it() -> None:
-    plain = Union((Aggregate("max", ("uuid",), Select("a")), Aggregate("max", ("uuid",), Select("b"))))
+    plain = Union((Aggregate("max", ("uuid",), Selector("a")), Aggregate("max", ("uuid",), Selector("b"))))
     assert list(leaves_of(plain)) == [plain]
-    mixed = Union((Ratio(Select("a"), Select("b")), Select("c")))
-    assert list(leaves_of(mixed)) == [Select("a"), Select("b"), Select("c")]
+    mixed = Union((Ratio(Selector("a"), Selector("b")), Selector("c")))
+    assert list(leaves_of(mixed)) == [Selector("a"), Selector("b"), Selector("c")]
 
 
-VALUES: dict[str, algebra.Values] = {
+VALUES: dict[str, algebra.MutableVector] = {
     name: {(("uuid", str(n)),): value * n for n in range(4)} for name, value in (("a", 1.0), ("b", 2.5), ("c", -3.0))
 }
 
@@ -100,12 +100,12 @@ class TableSource:
     def close(self) -> None: ...
 
 
-def selectors_in(expression: Expression) -> algebra.Values | None:
-    return VALUES.get(expression.metric, {}) if isinstance(expression, Select) else None
+def selectors_in(expression: Expression) -> algebra.MutableVector | None:
+    return VALUES.get(expression.metric, {}) if isinstance(expression, Selector) else None
 
 
 def expressions() -> st.SearchStrategy[Expression]:
-    leaf = st.sampled_from([Select("a"), Select("b"), Select("c", "mean", 60), Select("d")])
+    leaf = st.sampled_from([Selector("a"), Selector("b"), Selector("c", "mean", 60), Selector("d")])
     return st.recursive(
         leaf,
         lambda inner: st.one_of(
@@ -121,6 +121,6 @@ def expressions() -> st.SearchStrategy[Expression]:
 @given(st.dictionaries(st.text(max_size=3), expressions(), max_size=12), st.integers(1, 9))
 def test_packing_changes_no_number(asked: dict[str, Expression], leaves_in_a_pack: int) -> None:
     wanted = {key: algebra.evaluate(expression, selectors_in) for key, expression in asked.items()}
-    found = plan(asked, leaves_in_a_pack).read(TableSource(), AT)
+    found = plan_queries(asked, leaves_in_a_pack).read(TableSource(), AT)
     assert found == wanted
-    assert all(name != PART for vector in found.values() for labels in vector for name, _ in labels)
+    assert all(name != INDEX_LABEL for vector in found.values() for labels in vector for name, _ in labels)

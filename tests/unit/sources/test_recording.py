@@ -10,16 +10,23 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from gpu_advisor.commands.rules import command
-from gpu_advisor.sources import aggregated
-from gpu_advisor.sources.aggregated import INFO
-from gpu_advisor.sources.exporters.mapping import RECORDED, mappings
-from gpu_advisor.sources.exporters.recording import DAILY, FINE, HOURLY, NODE_INFO, SLOW, text
+from gpu_advisor.sources.exporters import aggregate_rules as aggregated
+from gpu_advisor.sources.exporters.aggregate_rules import GPU_INFO
+from gpu_advisor.sources.exporters.mapping import RECORDED_SERIES, mappings
+from gpu_advisor.sources.exporters.recording_rules import (
+    DAILY_SERIES,
+    EVALUATION_SERIES,
+    HOURLY_SERIES,
+    MINUTE_SERIES,
+    NODE_INFO,
+    text,
+)
 
 from tests.servers import require_binary
 
 ROOT = Path(__file__).resolve().parents[3]
-RECORDS = [each.record for each in (*FINE, *SLOW, *HOURLY)]
-RECORDS += [each.record for each in (*aggregated.FINE, *aggregated.SLOW)]
+RECORDS = [each.record for each in (*EVALUATION_SERIES, *MINUTE_SERIES, *HOURLY_SERIES)]
+RECORDS += [each.record for each in (*aggregated.EVALUATION_SERIES, *aggregated.MINUTE_SERIES)]
 GPU_FAMILIES = [mapping.name for mapping in mappings() if mapping.scope == "gpu" and not mapping.companion]
 
 
@@ -45,20 +52,26 @@ def test_every_selector_is_held_to_the_jobs_asked_for() -> None:
 
 
 def test_what_is_read_of_recorded_series_is_recorded() -> None:
-    recorded = {series.record for series in (*FINE, *SLOW, *HOURLY)} | {INFO, NODE_INFO, *DAILY}
-    mapping = next(mapping for mapping in mappings() if mapping.name == RECORDED)
+    recorded = {series.record for series in (*EVALUATION_SERIES, *MINUTE_SERIES, *HOURLY_SERIES)} | {
+        GPU_INFO,
+        NODE_INFO,
+        *DAILY_SERIES,
+    }
+    mapping = next(mapping for mapping in mappings() if mapping.name == RECORDED_SERIES)
     read = set(mapping.identity.metrics)
     for quantity in mapping.quantities:
         for form in mapping.forms(quantity):
             read |= {form.gauge.metric} if form.gauge else set()
-            read |= {form.rollup.mean, form.rollup.coverage or INFO} if form.rollup else set()
+            read |= {form.rollup.mean, form.rollup.coverage or GPU_INFO} if form.rollup else set()
     assert read <= recorded
     assert all(line.count(":") == 2 for line in recorded)  # level:metric:operations
 
 
 def test_every_canonical_series_is_documented() -> None:
     documented = (ROOT / "docs/mappings.md").read_text()
-    assert [record for record in (INFO, NODE_INFO, *RECORDS, *DAILY) if f"`{record}`" not in documented] == []
+    assert [
+        record for record in (GPU_INFO, NODE_INFO, *RECORDS, *DAILY_SERIES) if f"`{record}`" not in documented
+    ] == []
 
 
 def test_the_command() -> None:
@@ -89,5 +102,5 @@ def test_what_an_exporter_does_not_tell_is_not_added_up() -> None:
 
 @pytest.mark.parametrize("name", GPU_FAMILIES)
 def test_every_gpu_has_a_node(name: str) -> None:
-    [rule] = [rule for rule in yaml.safe_load(text([name]))["groups"][0]["rules"] if rule["record"] == INFO]
+    [rule] = [rule for rule in yaml.safe_load(text([name]))["groups"][0]["rules"] if rule["record"] == GPU_INFO]
     assert name == "gpu-exporter" or '"nodename", "$1", "' in rule["expr"], rule

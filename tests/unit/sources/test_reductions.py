@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 from gpu_advisor.promql.expressions import Function
-from gpu_advisor.sources.reductions import STALE_BITS, is_stale, mean, quantile, reduce
+from gpu_advisor.sources.reductions import STALE_NAN_BITS, is_stale, mean, quantile, reduce
 
-STALE = np.array([STALE_BITS], np.int64).view(np.float64)[0]
+STALE = np.array([STALE_NAN_BITS], np.int64).view(np.float64)[0]
 
 
 def at_seconds(
@@ -22,7 +22,7 @@ def at_seconds(
 ) -> float | None:
     times = np.array([round(second * 1000) for second, _ in points], np.int64)
     values = np.array([0.0 if value is None else value for _, value in points])
-    values.view(np.int64)[[value is None for _, value in points]] = STALE_BITS
+    values.view(np.int64)[[value is None for _, value in points]] = STALE_NAN_BITS
     window_ms = None if window is None else round(window * 1000)
     return reduce(function, times, values, round(at * 1000), window_ms, q, left_closed=left_closed)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from gpu_advisor.sources.embedded.history import History
-from gpu_advisor.sources.embedded.openmetrics import OpenMetricsError, import_openmetrics
-from gpu_advisor.sources.embedded.scrape import Scraper, Target, _parsed, _ScrapeError
-from gpu_advisor.sources.prometheus.http import Answer
+from gpu_advisor.sources.embedded.openmetrics_import import OpenMetricsError, import_openmetrics
+from gpu_advisor.sources.embedded.scraper import Scraper, ScrapeTarget, _parse_exposition, _ScrapeError
+from gpu_advisor.sources.prometheus.http_client import HttpResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -138,7 +138,7 @@ def test_a_history_that_cannot_store_is_reported_and_does_not_end_the_scraper(
 
 def test_credentials(history: History):
     with fake_http(reply(200, PAGE, TEXT)) as exporter:
-        target = Target(exporter.url + "/gpu/metrics", username="me", password="secret")
+        target = ScrapeTarget(exporter.url + "/gpu/metrics", username="me", password="secret")
         Scraper(history, [target], 5, {"gpu_up"}).scrape_all()
     assert exporter.requests[0].path == "/gpu/metrics"
     assert exporter.requests[0].headers["Authorization"] == "Basic bWU6c2VjcmV0"
@@ -156,13 +156,13 @@ def test_credentials(history: History):
     ],
 )
 def test_target(address: str, url: str, instance: str):
-    assert (Target(address).url, Target(address).instance) == (url, instance)
+    assert (ScrapeTarget(address).url, ScrapeTarget(address).instance) == (url, instance)
 
 
 @pytest.mark.parametrize("address", ["", "ftp://h/x", "http://me:pw@h:1"])
 def test_refused_target(address: str):
     with pytest.raises(ValueError, match="host:port"):
-        Target(address)
+        ScrapeTarget(address)
 
 
 @settings(max_examples=150, deadline=None)
@@ -171,7 +171,7 @@ def test_any_body_is_read_or_refused(body: str | bytes):
     data = body if isinstance(body, bytes) else body.encode("utf-8", "replace")
     for kind in (TEXT, "application/openmetrics-text"):
         with contextlib.suppress(_ScrapeError):
-            _parsed(Answer(200, {"Content-Type": kind}, data))
+            _parse_exposition(HttpResponse(200, {"Content-Type": kind}, data))
 
 
 # --- a past in OpenMetrics text

@@ -101,7 +101,7 @@ class RemoteEnd:
             import requests
         except ImportError as error:
             raise ServiceUnavailableError("asking a service needs `requests`: pip install requests") from error
-        from gpu_advisor.sources.prometheus.http import BodyTooLargeError, DeadlineClient, DeadlineExceededError
+        from gpu_advisor.sources.prometheus.http_client import BodyTooLargeError, DeadlineClient, DeadlineExceededError
 
         url = f"{self._url}{PATH}{path}"
         given: dict[str, Any] = {} if body is None else {"json": dict(body)}

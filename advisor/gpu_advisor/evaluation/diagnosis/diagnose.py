@@ -7,28 +7,35 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
-from gpu_advisor.evaluation.diagnosis.features import BY_NAME, Measured, Reading
-from gpu_advisor.evaluation.diagnosis.logic import Condition, Features, Truth, all_of
+from gpu_advisor.evaluation.diagnosis.conditions import Condition, Features, Truth, all_of
+from gpu_advisor.evaluation.diagnosis.decision_table import (
+    DECISION_TABLE,
+    HEALTHY,
+    SECONDARY_ROWS,
+    UNKNOWN,
+    WAITING_FOR_STRAGGLER,
+    DecisionRow,
+)
+from gpu_advisor.evaluation.diagnosis.features import FEATURES_BY_NAME, GpuSignals, LazyFeatures
 from gpu_advisor.evaluation.diagnosis.peers import Peers
-from gpu_advisor.evaluation.diagnosis.table import HEALTHY, HELD_UP, REMARKS, TABLE, UNKNOWN, Row
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_UTILIZATION, Signal
 
 #: Diagnoses of single GPUs. All others are of the work, which all GPUs of a job have in common.
-OF_ONE_GPU = frozenset({"throttled_thermal", "throttled_power", "straggler"})
+SINGLE_GPU_DIAGNOSES = frozenset({"throttled_thermal", "throttled_power", "straggler"})
 
 #: What a GPU looks like that waits in a collective for a slow one of its job.
-LOOKS_LIKE_WAITING = frozenset({"communication_bound", "small_batch", "memory_bound", "busy_but_empty"})
+WAITING_SYMPTOMS = frozenset({"communication_bound", "small_batch", "memory_bound", "busy_but_empty"})
 
 _YES, _NO, _BORDERLINE, _MISSING = Truth.YES, Truth.NO, Truth.BORDERLINE, Truth.MISSING
 
 #: A kernel that hardly any SM works for is no collective.
-NO_WAITING = ("busy_but_empty", "")
+NOT_WAITING = ("busy_but_empty", "")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class GpuDiagnosis:
     """What was found of one GPU.
 
     `row` is the row of the table that held, None where none did. Then `needed` are the features that are missing from
@@ -38,40 +45,40 @@ class Outcome:
 
     gpu: Gpu
     name: str
-    row: Row | None = None
+    row: DecisionRow | None = None
     needed: tuple[str, ...] = ()
     borderline: tuple[str, ...] = ()
     seen: bool = True
-    remarks: tuple[Row, ...] = ()
+    remarks: tuple[DecisionRow, ...] = ()
     features: Features = field(default_factory=dict, compare=False, repr=False)
 
 
-def features_of(row: Row) -> tuple[str, ...]:
+def features_of(row: DecisionRow) -> tuple[str, ...]:
     """What a row looks at."""
     return tuple(dict.fromkeys(part.feature for condition in row.when for part in condition.parts()))
 
 
 def signals_of(features: Iterable[str]) -> tuple[Signal, ...]:
     """What features are made of."""
-    return tuple(dict.fromkeys(signal for name in features for signal in BY_NAME[name].signals))
+    return tuple(dict.fromkeys(signal for name in features for signal in FEATURES_BY_NAME[name].signals))
 
 
 @cache
-def _numbered() -> tuple[tuple[Condition, ...], tuple[tuple[Row, tuple[int, ...]], ...]]:
+def _indexed_table() -> tuple[tuple[Condition, ...], tuple[tuple[DecisionRow, tuple[int, ...]], ...]]:
     """The table's conditions, and its rows with theirs by number.
 
     Rows share half of their conditions, and each is judged once a GPU: a quarter of the time that diagnosis takes.
     """
-    conditions = tuple(dict.fromkeys(condition for row in TABLE for condition in row.when))
+    conditions = tuple(dict.fromkeys(condition for row in DECISION_TABLE for condition in row.when))
     numbers = {condition: number for number, condition in enumerate(conditions)}
-    return conditions, tuple((row, tuple(numbers[each] for each in row.when)) for row in TABLE)
+    return conditions, tuple((row, tuple(numbers[each] for each in row.when)) for row in DECISION_TABLE)
 
 
-def judge(features: Features) -> tuple[Row | None, tuple[str, ...], tuple[str, ...]]:
+def match_row(features: Features) -> tuple[DecisionRow | None, tuple[str, ...], tuple[str, ...]]:
     """The first row that holds; or none, what is missing to tell, and which diagnoses are borderline."""
-    untold: list[Row] = []
+    undecided_rows: list[DecisionRow] = []
     borderline: dict[str, None] = {}
-    conditions, rows = _numbered()
+    conditions, rows = _indexed_table()
     truths: list[Truth | None] = [None] * len(conditions)
     for row, numbers in rows:
         worst = _YES
@@ -89,56 +96,58 @@ def judge(features: Features) -> tuple[Row | None, tuple[str, ...], tuple[str, .
             if worst is _BORDERLINE:
                 borderline[row.diagnosis] = None
             else:
-                untold.append(row)
-    parts = (part for row in untold for condition in row.when for part in condition.parts())
+                undecided_rows.append(row)
+    parts = (part for row in undecided_rows for condition in row.when for part in condition.parts())
     missing = dict.fromkeys(part.feature for part in parts if part.truth(features) is Truth.MISSING)
     return None, tuple(missing), tuple(borderline)
 
 
-def diagnose(facts: Facts, peers: Peers, pools: Sequence[Pool]) -> tuple[Outcome, ...]:
+def diagnose(facts: Facts, peers: Peers, pools: Sequence[Pool]) -> tuple[GpuDiagnosis, ...]:
     """One outcome for each GPU of the pools, in their order."""
-    alone = [_alone(facts, peers, pool, gpu) for pool in pools for gpu in pool.gpus]
-    return tuple(_together(alone, peers))
+    alone = [_diagnose_gpu(facts, peers, pool, gpu) for pool in pools for gpu in pool.gpus]
+    return tuple(_reconcile_jobs(alone, peers))
 
 
-def _alone(facts: Facts, peers: Peers, pool: Pool, gpu: Gpu) -> Outcome:
+def _diagnose_gpu(facts: Facts, peers: Peers, pool: Pool, gpu: Gpu) -> GpuDiagnosis:
     coverage = facts.value(IDLE_COVERAGE, gpu.uuid)
     if not gpu.up or facts.value(IDLE_UTILIZATION, gpu.uuid) is None:
-        return Outcome(gpu, UNKNOWN, needed=("utilization",), seen=False)
+        return GpuDiagnosis(gpu, UNKNOWN, needed=("utilization",), seen=False)
     if coverage is not None and coverage < facts.evaluation.min_coverage_ratio:
-        return Outcome(gpu, UNKNOWN, needed=("utilization",), seen=False)
-    features = Measured(Reading(facts, gpu, peers, pool.settings.kind))
-    row, needed, borderline = judge(features)
-    remarks = tuple(remark for remark in REMARKS if all_of(remark.when, features) is Truth.YES)
-    return Outcome(gpu, row.diagnosis if row else UNKNOWN, row, needed, borderline, remarks=remarks, features=features)
+        return GpuDiagnosis(gpu, UNKNOWN, needed=("utilization",), seen=False)
+    features = LazyFeatures(GpuSignals(facts, gpu, peers, pool.settings.kind))
+    row, needed, borderline = match_row(features)
+    remarks = tuple(remark for remark in SECONDARY_ROWS if all_of(remark.when, features) is Truth.YES)
+    return GpuDiagnosis(
+        gpu, row.diagnosis if row else UNKNOWN, row, needed, borderline, remarks=remarks, features=features
+    )
 
 
-def _together(alone: Sequence[Outcome], peers: Peers) -> Iterable[Outcome]:
+def _reconcile_jobs(alone: Sequence[GpuDiagnosis], peers: Peers) -> Iterable[GpuDiagnosis]:
     """Who waits for a slow GPU is not ill himself, and what a few GPUs of a job seem to have, the job has not."""
-    slow_jobs = {peers.jobs.get(each.gpu.uuid) for each in alone if each.name in OF_ONE_GPU} - {None}
-    slow_nodes = {(each.gpu.node, each.gpu.name) for each in alone if each.name in OF_ONE_GPU}
-    common = _common(alone, peers.jobs)
+    slow_jobs = {peers.jobs.get(each.gpu.uuid) for each in alone if each.name in SINGLE_GPU_DIAGNOSES} - {None}
+    slow_nodes = {(each.gpu.node, each.gpu.name) for each in alone if each.name in SINGLE_GPU_DIAGNOSES}
+    common = _common_diagnoses(alone, peers.jobs)
     for each in alone:
         job = peers.jobs.get(each.gpu.uuid)
         near_slow = job in slow_jobs if job is not None else (each.gpu.node, each.gpu.name) in slow_nodes
-        if each.name in OF_ONE_GPU or each.name == HEALTHY:
+        if each.name in SINGLE_GPU_DIAGNOSES or each.name == HEALTHY:
             yield each
         elif near_slow and _may_wait(each, job):
-            yield replace(each, name=HELD_UP, row=None)
+            yield replace(each, name=WAITING_FOR_STRAGGLER, row=None)
         elif job is not None and each.row is not None and each.name not in common[job]:
             yield replace(each, name=UNKNOWN, row=None)
         else:
             yield each
 
 
-def _may_wait(outcome: Outcome, job: str | None) -> bool:
+def _may_wait(outcome: GpuDiagnosis, job: str | None) -> bool:
     """Whether what was found of a GPU is explained by its waiting for another one."""
     if outcome.row is None:
         return job is not None and outcome.seen
-    return outcome.name in LOOKS_LIKE_WAITING and (outcome.name, outcome.row.variant) != NO_WAITING
+    return outcome.name in WAITING_SYMPTOMS and (outcome.name, outcome.row.variant) != NOT_WAITING
 
 
-def _common(alone: Sequence[Outcome], jobs: Mapping[str, str]) -> dict[str, set[str]]:
+def _common_diagnoses(alone: Sequence[GpuDiagnosis], jobs: Mapping[str, str]) -> dict[str, set[str]]:
     """Of each job, what at least half of its GPUs have."""
     found: dict[str, Counter[str]] = {}
     for each in alone:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from enum import Enum
 
-from gpu_advisor.evaluation.diagnosis.logic import Truth, below
-from gpu_advisor.evaluation.diagnosis.table import DIAGNOSES, UNUSED
+from gpu_advisor.evaluation.diagnosis.conditions import Truth, below
+from gpu_advisor.evaluation.diagnosis.decision_table import DIAGNOSES, UNUSED
 from gpu_advisor.evaluation.facts import Facts, Gpu
-from gpu_advisor.evaluation.pools import HELD_MEMORY_RATIO
+from gpu_advisor.evaluation.pools import ALLOCATED_MEMORY_RATIO
 from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_UTILIZATION, MEMORY_USED
 
-IDLE_HOLDING_MEMORY = DIAGNOSES["idle_holding_memory"]
+IDLE_MEMORY_ALLOCATED = DIAGNOSES["idle_holding_memory"]
 IDLE = DIAGNOSES[UNUSED]
 
 #: A GPU that is called idle is called so until it is busy for this much of `evaluation.idle_utilization`.
-NOT_IDLE = 2.0
+IDLE_EXIT_FACTOR = 2.0
 
 
 class Idleness(Enum):
@@ -30,10 +30,10 @@ def idleness(facts: Facts, gpu: Gpu) -> Idleness | None:
     if not gpu.up or utilization is None or not idle_window_covered(facts, coverage):
         return None
     share = 100 * utilization / facts.evaluation.idle_utilization
-    truth = below("idleness", 1.0, NOT_IDLE).truth({"idleness": share})
+    truth = below("idleness", 1.0, IDLE_EXIT_FACTOR).truth({"idleness": share})
     if truth is not Truth.YES or share >= 1.0:
         return Idleness.BUSY if truth is Truth.NO else Idleness.BORDERLINE
-    held = (facts.value(MEMORY_USED, gpu.uuid) or 0.0) > HELD_MEMORY_RATIO
+    held = (facts.value(MEMORY_USED, gpu.uuid) or 0.0) > ALLOCATED_MEMORY_RATIO
     return Idleness.HOLDING_MEMORY if held else Idleness.IDLE
 
 

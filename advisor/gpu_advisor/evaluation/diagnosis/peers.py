@@ -10,7 +10,7 @@ from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.signals import (
     IDLE_UTILIZATION,
     JOB_COMMUNICATION,
-    JOB_STEPPING,
+    JOB_STEP_TIME,
     POWER_LIMIT,
     SM_ACTIVITY,
     SM_CLOCK,
@@ -18,22 +18,22 @@ from gpu_advisor.evaluation.signals import (
 )
 
 #: A GPU that is busy for less than this share of the time may have its clocks down for want of work.
-BUSY_ENOUGH = 0.3
+MIN_BUSY_RATIO = 0.3
 
-Key = tuple[str, str]
+GroupKey = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Peers:
     """Sorted values of groups of GPUs, by group and what was measured; and the job of each GPU, with its GPUs."""
 
-    values: Mapping[Key, tuple[float, ...]] = field(default_factory=dict)
+    values: Mapping[GroupKey, tuple[float, ...]] = field(default_factory=dict)
     members: Mapping[str, tuple[Gpu, ...]] = field(default_factory=dict)
     jobs: Mapping[str, str] = field(default_factory=dict)
 
-    def median_of_others(self, group: str, what: str, own: float | None, least: int = 1) -> float | None:
+    def median_of_others(self, group: str, quantity: str, own: float | None, least: int = 1) -> float | None:
         """The median of a group without one of its values. None if there are fewer than `least` others."""
-        found = self.values.get((group, what), ())
+        found = self.values.get((group, quantity), ())
         count = len(found) - (own is not None)
         if count < least:
             return None
@@ -44,21 +44,21 @@ class Peers:
     def job(self, gpu: Gpu) -> str | None:
         return self.jobs.get(gpu.uuid)
 
-    def of_job(self, job: str | None) -> tuple[Gpu, ...]:
+    def gpus_of_job(self, job: str | None) -> tuple[Gpu, ...]:
         return () if job is None else self.members.get(job, ())
 
 
 def peers(facts: Facts, gpus: Iterable[Gpu]) -> Peers:
     """Of these GPUs: a pool, as a rule."""
     members: dict[str, list[Gpu]] = {}
-    values: dict[Key, list[float]] = {}
+    values: dict[GroupKey, list[float]] = {}
     for gpu in gpus:
         job = facts.jobs.get(gpu.uuid)
         if job is not None:
             members.setdefault(job, []).append(gpu)
-        for group, what, value in _readings(facts, gpu, job):
+        for group, quantity, value in _group_values(facts, gpu, job):
             if value is not None:
-                values.setdefault((group, what), []).append(value)
+                values.setdefault((group, quantity), []).append(value)
     return Peers(
         {key: tuple(sorted(found)) for key, found in values.items()},
         {job: tuple(found) for job, found in members.items()},
@@ -66,14 +66,14 @@ def peers(facts: Facts, gpus: Iterable[Gpu]) -> Peers:
     )
 
 
-def _readings(facts: Facts, gpu: Gpu, job: str | None) -> Iterable[tuple[str, str, float | None]]:
+def _group_values(facts: Facts, gpu: Gpu, job: str | None) -> Iterable[tuple[str, str, float | None]]:
     def value(signal: Signal) -> float | None:
         return facts.value(signal, gpu.uuid)
 
     busy = value(IDLE_UTILIZATION)
     model = model_group(gpu)
     yield model, POWER_LIMIT.name, value(POWER_LIMIT)
-    if busy is None or busy < BUSY_ENOUGH:
+    if busy is None or busy < MIN_BUSY_RATIO:
         return
     yield model, SM_CLOCK.name, value(SM_CLOCK)
     if job is not None:
@@ -81,7 +81,7 @@ def _readings(facts: Facts, gpu: Gpu, job: str | None) -> Iterable[tuple[str, st
         yield group, IDLE_UTILIZATION.name, busy
         yield group, SM_CLOCK.name, value(SM_CLOCK)
         yield group, SM_ACTIVITY.name, value(SM_ACTIVITY)
-        yield group, JOB_COMMUNICATION.name, share(value(JOB_COMMUNICATION), value(JOB_STEPPING))
+        yield group, JOB_COMMUNICATION.name, ratio_of(value(JOB_COMMUNICATION), value(JOB_STEP_TIME))
 
 
 def model_group(gpu: Gpu) -> str:
@@ -92,6 +92,6 @@ def job_group(job: str) -> str:
     return f"job/{job}"
 
 
-def share(part: float | None, whole: float | None) -> float | None:
+def ratio_of(part: float | None, whole: float | None) -> float | None:
     """part / whole, where both are known and the whole is not next to nothing."""
     return None if part is None or whole is None or whole < 0.01 else part / whole

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from gpu_advisor.evaluation.policies.cases import Advice, Case, percent
+from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, percent
 from gpu_advisor.evaluation.recommendation import Alternative
 
 KIND = "batch_size"
 
 
-def advise(case: Case) -> Advice:
+def advise(case: Finding) -> PolicyAdvice:
     """The direction alone: memory does not grow in proportion to the batch, so no size is made up here."""
     needed, fill = case.mean("memory_needed"), case.mean("fill")
     filled = "" if fill is None else f" fill {fill:.0%} of the SMs and"
-    return Advice(
+    return PolicyAdvice(
         summary=f"{case.scope}: a larger batch: kernels of {case.count}{filled} leave gaps, memory is "
         f"{percent(needed)} used",
         apply=(

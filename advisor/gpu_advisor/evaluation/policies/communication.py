@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gpu_advisor.evaluation.diagnosis.hardware import nvlink_bytes_per_second
-from gpu_advisor.evaluation.policies.cases import Advice, Case
+from gpu_advisor.evaluation.diagnosis.link_speeds import nvlink_bytes_per_second
+from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
 
 KIND = "communication"
 
 
-def advise(case: Case) -> Advice:
+def advise(case: Finding) -> PolicyAdvice:
     waits = case.mean("communication")
     told = (
         f"wait {waits:.0%} of each step for other ranks" if waits is not None else "wait for the exchange with others"
     )
     # Hidden behind computing, the exchange would cost nothing: that is the most there is to win.
     most = None if waits is None or waits >= 0.99 else 1 / (1 - waits)
-    return Advice(
+    return PolicyAdvice(
         summary=f"{case.scope}: {case.count} {told}",
         apply=tuple(_apply(case)),
         rejected=(
@@ -30,7 +30,7 @@ def advise(case: Case) -> Advice:
     )
 
 
-def _apply(case: Case) -> Iterator[str]:
+def _apply(case: Finding) -> Iterator[str]:
     if len({gpu.node for gpu in case.gpus}) > 1:
         yield "# between nodes: NCCL_DEBUG=INFO tells which network is used: NET/IB it should be, not NET/Socket"
         yield "# GPUs and their network cards under one PCIe switch: nvidia-smi topo -m"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from gpu_advisor.evaluation.policies.cases import Advice, Case, percent
+from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, percent
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
 
 KIND = "cooling"
 
 
-def advise(case: Case) -> Advice:
+def advise(case: Finding) -> PolicyAdvice:
     clock = case.mean("clock_of_peers") or case.mean("clock")
     whole = len({gpu.index for gpu in case.gpus}) >= 4
-    return Advice(
+    return PolicyAdvice(
         summary=f"{case.scope}: heat holds back {case.count} for {percent(case.mean('thermal'))} of their busy time; "
         f"clocks are at {percent(clock)} of what they should be",
         apply=(

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gpu_advisor.evaluation.policies.cases import Advice, Case, percent
+from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, percent
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
 
 KIND = "data_loading"
 
 #: Above these the host itself is short of processors, or of storage.
-CPU_FULL, IO_FULL = 0.80, 0.10
+CPU_BOUND_RATIO, IO_BOUND_RATIO = 0.80, 0.10
 
 #: Input at this rate, while neither is short, is copied rather than prepared (bytes a second).
-COPIES = 1.5e9
+COPY_BOUND_BYTES_PER_SECOND = 1.5e9
 
 
-def advise(case: Case) -> Advice:
+def advise(case: Finding) -> PolicyAdvice:
     """Which of the means, by host CPU, I/O pressure, and bytes over PCIe."""
     wait = case.mean("data_wait")
     told = f"wait for data {wait:.0%} of each step" if wait is not None else "wait between steps"
     throughput = None if wait is None or wait >= 0.99 else 1 / (1 - wait)
     utilization = case.mean("utilization")
     projected = None if throughput is None or utilization is None else min(1.0, utilization * throughput)
-    return Advice(
+    return PolicyAdvice(
         summary=f"{case.scope}: {case.count} {told}: {_what(case)}",
         apply=tuple(_apply(case)),
         rejected=(
@@ -35,27 +35,27 @@ def advise(case: Case) -> Advice:
     )
 
 
-def _what(case: Case) -> str:
-    if case.at_least("io_pressure", IO_FULL):
+def _what(case: Finding) -> str:
+    if case.at_least("io_pressure", IO_BOUND_RATIO):
         return f"storage is the bottleneck (tasks wait for it {percent(case.mean('io_pressure'))} of the time)"
-    if case.at_least("cpu", CPU_FULL):
+    if case.at_least("cpu", CPU_BOUND_RATIO):
         return f"the host's processors are ({percent(case.mean('cpu'))} busy)"
-    if case.at_least("input_rate", COPIES):
+    if case.at_least("input_rate", COPY_BOUND_BYTES_PER_SECOND):
         return "the copy to the GPU is"
     return "the host is not busy: more workers can load in parallel"
 
 
-def _apply(case: Case) -> Iterator[str]:
-    if case.at_least("io_pressure", IO_FULL):
+def _apply(case: Finding) -> Iterator[str]:
+    if case.at_least("io_pressure", IO_BOUND_RATIO):
         yield "# copy the data set to local NVMe before training, or cache it there at the first epoch:"
         yield "#   rsync -a /SHARED/DATASET/ /LOCAL/NVME/DATASET/"
         yield "# read large sequential shards (WebDataset, tar, Parquet) rather than many small files"
         yield "# arrays that are read again and again: numpy.load(path, mmap_mode='r')  # memory mapping"
-    elif case.at_least("cpu", CPU_FULL):
+    elif case.at_least("cpu", CPU_BOUND_RATIO):
         yield "# prepare once what is the same in each epoch (decode, resize, tokenize), and keep the result"
         yield "# decode and augment on the GPU (NVIDIA DALI, torchvision.transforms.v2 on CUDA tensors)"
         yield "# ask for more CPU cores per GPU; num_workers above the cores makes it slower"
-    elif case.at_least("input_rate", COPIES):
+    elif case.at_least("input_rate", COPY_BOUND_BYTES_PER_SECOND):
         yield "DataLoader(..., pin_memory=True)"
         yield "batch = batch.to(device, non_blocking=True)  # copies while the GPU computes"
     else:

@@ -5,39 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gpu_advisor.evaluation.facts import Facts, Gpu
-from gpu_advisor.evaluation.policies.cases import one_line
+from gpu_advisor.evaluation.policies.findings import sanitize_line
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation
-from gpu_advisor.evaluation.signals import FATAL_ERRORS, REMAP_FAILED, REMAP_PENDING, Signal
+from gpu_advisor.evaluation.signals import FATAL_ERRORS, ROW_REMAP_FAILED, ROW_REMAP_PENDING, Signal
 from gpu_advisor.settings import Settings
 
 KIND = "failing_gpu"
 
 #: Signals, from which value on, what it means, what to do; the worst first. A count over a window is extrapolated, so
 #: half of one is one.
-SIGNS: tuple[tuple[Signal, float, str, str], ...] = (
-    (REMAP_FAILED, 1.0, "could not replace a faulty memory row", "have the GPU replaced"),
+FAILURE_SIGNALS: tuple[tuple[Signal, float, str, str], ...] = (
+    (ROW_REMAP_FAILED, 1.0, "could not replace a faulty memory row", "have the GPU replaced"),
     (FATAL_ERRORS, 0.5, "reported an error after which it cannot be trusted", "drain the node and reset the GPU"),
-    (REMAP_PENDING, 1.0, "waits for a reset to replace faulty memory", "reset the GPU when its job is over"),
+    (ROW_REMAP_PENDING, 1.0, "waits for a reset to replace faulty memory", "reset the GPU when its job is over"),
 )
 
 
 def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation]:  # noqa: ARG001
     for gpu in pool.gpus:
-        for signal, least, what, mend in SIGNS:
+        for signal, least, what, remedy in FAILURE_SIGNALS:
             if (facts.value(signal, gpu.uuid) or 0.0) >= least:
-                yield _recommendation(facts, gpu, signal, least, what, mend)
+                yield _recommendation(facts, gpu, signal, least, what, remedy)
                 break
 
 
-def _recommendation(facts: Facts, gpu: Gpu, signal: Signal, least: float, what: str, mend: str) -> Recommendation:
-    node = one_line(gpu.node)
+def _recommendation(facts: Facts, gpu: Gpu, signal: Signal, least: float, what: str, remedy: str) -> Recommendation:
+    node = sanitize_line(gpu.node)
     return Recommendation(
         kind=KIND,
         direction="change",
         scope=gpu.scope,
-        severity="warning" if signal is REMAP_PENDING else "critical",
-        summary=f"{gpu.scope} {what}: {mend}",
+        severity="warning" if signal is ROW_REMAP_PENDING else "critical",
+        summary=f"{gpu.scope} {what}: {remedy}",
         current=1,
         recommended=0,
         unit="affected GPUs",

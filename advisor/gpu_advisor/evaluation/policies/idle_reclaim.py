@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from math import ceil
 
-from gpu_advisor.evaluation.diagnosis.idle import IDLE, IDLE_HOLDING_MEMORY, Idleness, idle_window_covered, idleness
+from gpu_advisor.evaluation.diagnosis.idle import IDLE, IDLE_MEMORY_ALLOCATED, Idleness, idle_window_covered, idleness
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.policies.base import cost_change
 from gpu_advisor.evaluation.pools import Pool
@@ -20,54 +20,56 @@ from gpu_advisor.evaluation.recommendation import (
     Recommendation,
     Scope,
 )
-from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_SAMPLES, IDLE_UTILIZATION, JOB_STEPPING, MEMORY_USED
+from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_SAMPLES, IDLE_UTILIZATION, JOB_STEP_TIME, MEMORY_USED
 from gpu_advisor.settings import Settings
 
 KIND = "idle_reclaim"
 
-IDLE_OR_HOLDING = frozenset({Idleness.IDLE, Idleness.HOLDING_MEMORY})
+IDLE_STATES = frozenset({Idleness.IDLE, Idleness.HOLDING_MEMORY})
 
 #: A job that spends this share of the window in training steps goes on.
-STEPPING = 0.1
+ACTIVE_STEP_RATIO = 0.1
 
 #: Evidence lists single GPUs up to this many; the means over all idle GPUs are always there.
-MOST_SINGLE_GPUS = 8
+MAX_LISTED_GPUS = 8
 
 
 def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation | Abstention]:
     if pool.settings.kind == "serving":
         return  # sized by demand, idle replicas included
-    untold = [gpu for gpu in pool.gpus if not _told(facts, gpu)]
-    if untold:
-        yield from _abstain(facts, pool.scope, untold, len(pool.gpus))
-    idle = [gpu for gpu in pool.gpus if idleness(facts, gpu) in IDLE_OR_HOLDING]
-    nearly = tuple(gpu.uuid for gpu in pool.gpus if idleness(facts, gpu) is Idleness.BORDERLINE)
-    if nearly:
-        message = f"{len(nearly)} of {len(pool.gpus)} GPUs: next to nothing ran: idle or not, see what their work is"
-        yield Abstention(Reason.CONFLICTING, KIND, pool.scope, message, nearly, (KIND,))
+    unobserved = [gpu for gpu in pool.gpus if not _is_observed(facts, gpu)]
+    if unobserved:
+        yield from _abstain(facts, pool.scope, unobserved, len(pool.gpus))
+    idle = [gpu for gpu in pool.gpus if idleness(facts, gpu) in IDLE_STATES]
+    borderline = tuple(gpu.uuid for gpu in pool.gpus if idleness(facts, gpu) is Idleness.BORDERLINE)
+    if borderline:
+        message = (
+            f"{len(borderline)} of {len(pool.gpus)} GPUs: next to nothing ran: idle or not, see what their work is"
+        )
+        yield Abstention(Reason.CONFLICTING, KIND, pool.scope, message, borderline, (KIND,))
     gang = pool.settings.gpus_per_replica
     keep = ceil(max(settings.limits(pool.settings).min, len(pool.gpus) - len(idle)) / gang) * gang
     if keep < len(pool.gpus):
         yield _recommendation(facts, settings, pool, idle, keep)
 
 
-def _told(facts: Facts, gpu: Gpu) -> bool:
+def _is_observed(facts: Facts, gpu: Gpu) -> bool:
     has_value = facts.value(IDLE_UTILIZATION, gpu.uuid) is not None
     return bool(gpu.up) and has_value and idle_window_covered(facts, facts.value(IDLE_COVERAGE, gpu.uuid))
 
 
-def _abstain(facts: Facts, scope: Scope, untold: list[Gpu], of: int) -> Iterator[Abstention]:
+def _abstain(facts: Facts, scope: Scope, unobserved: list[Gpu], of: int) -> Iterator[Abstention]:
     """One word a reason: a GPU that cannot be judged at all must not hide one that is only silent now."""
     words: dict[Reason, list[tuple[Gpu, str]]] = {}
-    for gpu in untold:
-        reason, why = _why_untold(facts, scope, gpu)
+    for gpu in unobserved:
+        reason, why = _explain_unobserved(facts, scope, gpu)
         words.setdefault(reason, []).append((gpu, why))
     for reason, found in words.items():
         message = f"{len(found)} of {of} GPUs: {found[0][1]}"
         yield Abstention(reason, KIND, scope, message, tuple(gpu.uuid for gpu, _ in found))
 
 
-def _why_untold(facts: Facts, scope: Scope, gpu: Gpu) -> tuple[Reason, str]:
+def _explain_unobserved(facts: Facts, scope: Scope, gpu: Gpu) -> tuple[Reason, str]:
     if gpu.up and facts.value(IDLE_UTILIZATION, gpu.uuid) is not None:
         observed = (facts.value(IDLE_COVERAGE, gpu.uuid) or 0.0) * facts.evaluation.idle_window_seconds
         why = f"{observed:.0f} of {facts.evaluation.idle_window_seconds} s were observed: wait"
@@ -77,9 +79,9 @@ def _why_untold(facts: Facts, scope: Scope, gpu: Gpu) -> tuple[Reason, str]:
 
 
 def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu], keep: int) -> Recommendation:
-    capacity, given_back = len(pool.gpus), len(pool.gpus) - keep
+    capacity, released = len(pool.gpus), len(pool.gpus) - keep
     holding = [gpu for gpu in idle if idleness(facts, gpu) is Idleness.HOLDING_MEMORY]
-    diagnosis = IDLE_HOLDING_MEMORY if holding else IDLE
+    diagnosis = IDLE_MEMORY_ALLOCATED if holding else IDLE
     long = _duration(facts.evaluation.idle_window_seconds)
     held = f", {len(holding)} of them holding memory" if holding else ""
     keeps = keep - (capacity - len(idle))
@@ -93,7 +95,7 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
         direction="down",
         scope=pool.scope,
         severity="warning",
-        summary=(f"Give back {given_back} of {capacity} GPUs of {pool.scope}: {len(idle)} idle for {long}{held}"),
+        summary=(f"Give back {released} of {capacity} GPUs of {pool.scope}: {len(idle)} idle for {long}{held}"),
         current=capacity,
         recommended=keep,
         unit="GPUs",
@@ -103,7 +105,7 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
         projection=_projection(facts, settings, pool, keep),
         evidence=tuple(_evidence(facts, idle)),
         rejected=tuple(rejected),
-        apply=(*_stepping(facts, idle), *_apply(idle, holding)),
+        apply=(*_running_job_notes(facts, idle), *_apply(idle, holding)),
         gpus=tuple(gpu.uuid for gpu in idle),
         nodes=tuple(sorted({gpu.node for gpu in idle})),
     )
@@ -112,7 +114,7 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
 def _evidence(facts: Facts, idle: list[Gpu]) -> Iterator[Evidence]:
     uuids = tuple(gpu.uuid for gpu in idle)
     threshold = facts.evaluation.idle_utilization / 100
-    groups = [uuids, *((uuid,) for uuid in uuids[:MOST_SINGLE_GPUS] if len(uuids) > 1)]
+    groups = [uuids, *((uuid,) for uuid in uuids[:MAX_LISTED_GPUS] if len(uuids) > 1)]
     for group in groups:
         coverage = min(facts.value(IDLE_COVERAGE, uuid) or 0.0 for uuid in group)
         samples = [facts.value(IDLE_SAMPLES, uuid) for uuid in group]
@@ -138,21 +140,21 @@ def _projection(facts: Facts, settings: Settings, pool: Pool, keep: int) -> Proj
     )
 
 
-def _stepping(facts: Facts, idle: list[Gpu]) -> Iterator[str]:
+def _running_job_notes(facts: Facts, idle: list[Gpu]) -> Iterator[str]:
     """A job that goes on while its GPU does nothing computes elsewhere, and hardly on purpose."""
     for gpu in idle:
-        if (facts.value(JOB_STEPPING, gpu.uuid) or 0.0) >= STEPPING:
-            job = _one_line(facts.reported_jobs.get(gpu.uuid, "a job"))
-            where = f"GPU {_one_line(gpu.index)} of {_one_line(gpu.node)}"
+        if (facts.value(JOB_STEP_TIME, gpu.uuid) or 0.0) >= ACTIVE_STEP_RATIO:
+            job = sanitize_line(facts.reported_jobs.get(gpu.uuid, "a job"))
+            where = f"GPU {sanitize_line(gpu.index)} of {sanitize_line(gpu.node)}"
             yield f"# {job} reports training steps with {where}, on which nothing runs: is its model on the CPU?"
 
 
 def _apply(idle: list[Gpu], holding: list[Gpu]) -> Iterator[str]:
     """Lines to paste into a shell: what came from labels is quoted, and cannot begin a line of its own."""
-    for gpu in (holding or idle)[:MOST_SINGLE_GPUS]:
+    for gpu in (holding or idle)[:MAX_LISTED_GPUS]:
         if gpu.vendor == "nvidia":
-            yield f"# on {_one_line(gpu.node)}: who holds GPU {_one_line(gpu.index)}?"
-            uuid = shlex.quote(_one_line(gpu.uuid))
+            yield f"# on {sanitize_line(gpu.node)}: who holds GPU {sanitize_line(gpu.index)}?"
+            uuid = shlex.quote(sanitize_line(gpu.uuid))
             yield f"nvidia-smi -i {uuid} --query-compute-apps=pid,process_name,used_memory --format=csv"
     yield "# end those processes, or delete the pods that requested the GPUs"
     yield "# GPUs without an owner: remove the nodes or stop the instances"
@@ -162,5 +164,5 @@ def _duration(seconds: int) -> str:
     return f"{seconds / 60:g} min" if seconds % 60 == 0 else f"{seconds} s"
 
 
-def _one_line(text: str) -> str:
+def sanitize_line(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gpu_advisor.evaluation.policies.cases import Advice, Case, percent
+from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, percent
 from gpu_advisor.evaluation.policies.mixed_precision import formats
 from gpu_advisor.evaluation.recommendation import Alternative
 
 KIND = "memory_saving"
 
 
-def advise(case: Case) -> Advice:
+def advise(case: Finding) -> PolicyAdvice:
     bandwidth = case.has("bandwidth")
     what = (
         f"memory bandwidth is used up ({percent(case.mean('dram_fill'))} while kernels run)"
@@ -23,17 +23,17 @@ def advise(case: Case) -> Advice:
         Alternative("a faster GPU of the same memory", "would wait for memory as this one does"),
     )
     apply = _less_traffic(case) if bandwidth else _more_room(case)
-    return Advice(f"{case.scope}: {case.count}: {what}", tuple(apply), rejected, severity="info")
+    return PolicyAdvice(f"{case.scope}: {case.count}: {what}", tuple(apply), rejected, severity="info")
 
 
-def _less_traffic(case: Case) -> Iterator[str]:
+def _less_traffic(case: Finding) -> Iterator[str]:
     yield "model = torch.compile(model)  # fuses element-wise operations, which read and write less"
     yield f"# half the bytes a value: {formats(case.gpus)}"
     yield "# attention that does not write its matrix: torch.nn.functional.scaled_dot_product_attention"
     yield "# serving: quantize weights and key-value cache (8 bits), and serve more requests a pass"
 
 
-def _more_room(case: Case) -> Iterator[str]:
+def _more_room(case: Finding) -> Iterator[str]:
     yield f"# activations and gradients in half the bytes: {formats(case.gpus)}"
     yield "model.gradient_checkpointing_enable()  # or torch.utils.checkpoint: about a third more compute"
     yield "# the effective batch without its memory: accumulate gradients over several smaller ones"

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterable
 
 from gpu_advisor.evaluation.facts import Gpu
-from gpu_advisor.evaluation.policies.cases import Advice, Case, percent
+from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, percent
 from gpu_advisor.evaluation.recommendation import Alternative
 
 KIND = "mixed_precision"
 
 #: Which formats the tensor cores of a generation compute in, best to begin with first. NVIDIA's own table:
 #: https://www.nvidia.com/en-us/data-center/tensor-cores/
-GENERATIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+TENSOR_CORE_FORMATS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Blackwell", r"\bG?B[123]\d\d\b|RTX (PRO )?(50|6000 Blackwell)", ("bf16", "fp16", "fp8", "tf32")),
     ("Hopper", r"\bG?H(20|100|200|800)\b", ("bf16", "fp16", "fp8", "tf32")),
     ("Ada Lovelace", r"\bL(4|20|40S?)\b|RTX (40\d\d|\d000 Ada)", ("bf16", "fp16", "fp8", "tf32")),
@@ -25,7 +25,7 @@ GENERATIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 def formats_of(name: str) -> tuple[str, ...]:
     """Of a GPU model; nothing for one without tensor cores, or that is not known."""
-    return next((formats for _, pattern, formats in GENERATIONS if re.search(pattern, name)), ())
+    return next((formats for _, pattern, formats in TENSOR_CORE_FORMATS if re.search(pattern, name)), ())
 
 
 def formats(gpus: Iterable[Gpu]) -> str:
@@ -35,7 +35,7 @@ def formats(gpus: Iterable[Gpu]) -> str:
     return ", ".join(common) or "bf16 or fp16, if the GPU has tensor cores"
 
 
-def advise(case: Case) -> Advice:
+def advise(case: Finding) -> PolicyAdvice:
     names = formats_of(case.gpus[0].name)
     lines = ["torch.set_float32_matmul_precision('high')  # TF32, no other change"] if "tf32" in names else []
     if "bf16" in names:
@@ -44,7 +44,7 @@ def advise(case: Case) -> Advice:
         lines.append("with torch.autocast('cuda', dtype=torch.float16): ...  # with torch.amp.GradScaler")
     if "fp8" in names:
         lines.append("# further, where accuracy allows: FP8 by Transformer Engine")
-    return Advice(
+    return PolicyAdvice(
         summary=f"{case.scope}: {case.count} compute in FP32 ({percent(case.mean('fp32_fill'))} of the busy time) and "
         f"leave the tensor cores idle: use mixed precision ({formats(case.gpus)})",
         apply=tuple(lines),

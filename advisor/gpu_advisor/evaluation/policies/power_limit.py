@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from gpu_advisor.evaluation.policies.cases import Advice, Case, percent
+from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, percent
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
 
 KIND = "power_limit"
 
 
-def advise(case: Case) -> Advice:
+def advise(case: Finding) -> PolicyAdvice:
     clock = case.mean("clock_of_peers") or case.mean("clock")
     brake = case.has("brake")
     limit = case.mean("limit_of_peers")
@@ -27,7 +27,7 @@ def advise(case: Case) -> Advice:
             "nvidia-smi -i INDEX -pl DEFAULT_WATTS  # unless somebody set it on purpose",
         )
     )
-    return Advice(
+    return PolicyAdvice(
         summary=f"{case.scope}: {case.count} run at {percent(clock)} of their peers' clock: {why}",
         apply=lines,
         rejected=(Alternative("lift the limit of all", "a power cap that all have at full load is normal"),),

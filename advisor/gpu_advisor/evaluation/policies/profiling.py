@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from gpu_advisor.evaluation.policies.cases import Advice, Case, percent
+from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, percent
 from gpu_advisor.evaluation.recommendation import Alternative
 
 KIND = "profiling"
 
 
-def advise(case: Case) -> Advice:
+def advise(case: Finding) -> PolicyAdvice:
     hangs = case.has("collective")
     lines = (
         ("py-spy dump --pid PID  # on each rank: which of them is not in the collective?",
@@ -17,7 +17,7 @@ def advise(case: Case) -> Advice:
         else ("nsys profile --duration 30 --gpu-metrics-devices=all -o trace COMMAND  # which kernel runs, how large?",
               "# a loop on the GPU that waits (spin, polling), or one block where there could be thousands",)
     )  # fmt: skip
-    return Advice(
+    return PolicyAdvice(
         summary=f"{case.scope}: {case.count} {percent(case.mean('utilization'))} busy, but "
         f"{percent(case.mean('sm_activity'))} of the SMs work: "
         + ("a collective seems to wait for a rank that is gone" if hangs else "look what the kernels do"),

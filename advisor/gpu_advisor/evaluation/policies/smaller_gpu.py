@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import re
 
-from gpu_advisor.evaluation.policies.cases import Advice, Case, percent
+from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, percent
 from gpu_advisor.evaluation.recommendation import Alternative
 
 KIND = "smaller_gpu"
 
 #: Models that can be sliced. https://docs.nvidia.com/datacenter/tesla/mig-user-guide/#supported-gpus
-MIG = re.compile(r"\b(A30|A100|A800|G?H100|G?H200|H20|H800|G?B200|G?B300)\b")
+MIG_CAPABLE = re.compile(r"\b(A30|A100|A800|G?H100|G?H200|H20|H800|G?B200|G?B300)\b")
 
 
-def advise(case: Case) -> Advice:
+def advise(case: Finding) -> PolicyAdvice:
     peak = case.mean("day_peak")
-    sliced = all(MIG.search(gpu.name) for gpu in case.gpus)
+    sliced = all(MIG_CAPABLE.search(gpu.name) for gpu in case.gpus)
     lines = ["# a smaller model that holds the memory: gpu-advisor cost --list --memory SIZE"]
     if sliced:
         lines.insert(0, "nvidia-smi mig -lgip  # profiles; the smallest that holds the memory, as in: -cgi 1g.10gb -C")
     lines.append("# or several such services on one GPU (MPS, time slicing)")
-    return Advice(
+    return PolicyAdvice(
         summary=f"{case.scope}: {case.count} at most {percent(peak)} busy in any hour of the day, memory "
         f"{percent(case.mean('memory_held'))}: {'a MIG slice or ' if sliced else ''}a smaller GPU would do",
         apply=tuple(lines),

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from gpu_advisor.evaluation.policies.cases import Advice, Case, each_gpu, one_line
+from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, listed_gpus, sanitize_line
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
 
 KIND = "straggler"
 
 
-def advise(case: Case) -> Advice:
-    names = ", ".join(str(gpu.scope) for gpu in each_gpu(case.gpus))
-    others = len(case.peers.of_job(case.peers.jobs.get(case.gpus[0].uuid))) - len(case.gpus)
+def advise(case: Finding) -> PolicyAdvice:
+    names = ", ".join(str(gpu.scope) for gpu in listed_gpus(case.gpus))
+    others = len(case.peers.gpus_of_job(case.peers.jobs.get(case.gpus[0].uuid))) - len(case.gpus)
     excess = max((case.mean("communication_below_job") or 0.0), 0.0)
     lines = []
-    for gpu in each_gpu(case.gpus):
-        node, index = one_line(gpu.node), one_line(gpu.index)
+    for gpu in listed_gpus(case.gpus):
+        node, index = sanitize_line(gpu.node), sanitize_line(gpu.index)
         lines.append(f"# on {node}, GPU {index}: clocks, PCIe link, row remapping, Xids")
         lines.append(f"nvidia-smi -q -i {index} -d CLOCK,PERFORMANCE,ECC,ROW_REMAPPER" if index.isdigit() else
                      "nvidia-smi -q -d CLOCK,PERFORMANCE,ECC,ROW_REMAPPER")  # fmt: skip
-    nodes = sorted({one_line(gpu.node) for gpu in case.gpus})
+    nodes = sorted({sanitize_line(gpu.node) for gpu in case.gpus})
     lines.append("# nothing wrong with it? Then its share of the work is larger: balance samples over the ranks")
     lines += [f"# else take it out and have the job restarted elsewhere: kubectl cordon {node}" for node in nodes[:8]]
-    return Advice(
+    return PolicyAdvice(
         summary=f"{case.scope}: {names} slower than the rest, for which {max(others, 0)} GPUs wait in each step",
         apply=tuple(lines),
         rejected=(

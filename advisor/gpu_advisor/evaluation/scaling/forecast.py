@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
-from gpu_advisor.evaluation.scaling.trail import Demand
+from gpu_advisor.evaluation.scaling.demand_history import DemandEstimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +41,15 @@ class Forecast:
 
     def needed(self, expectation: float, deviations: float) -> float:
         """Replicas' worth of work to be ready for, where this much is expected."""
-        return expectation + deviations * self.deviation * unit(expectation)
+        return expectation + deviations * self.deviation * excess_scale(expectation)
 
 
-def unit(level: float) -> float:
+def excess_scale(level: float) -> float:
     """What excesses over a level are measured in. One request more can come at any level: hence the 1."""
     return sqrt(sqrt(level + 1))
 
 
-def smoothed(values: Sequence[float], half_life_steps: float) -> list[float]:
+def exponential_moving_average(values: Sequence[float], half_life_steps: float) -> list[float]:
     """Exponentially weighted means up to each value; plain means until the half-life's weight is reached."""
     weight = 1 - 0.5 ** (1 / half_life_steps)
     found: list[float] = []
@@ -60,20 +60,20 @@ def smoothed(values: Sequence[float], half_life_steps: float) -> list[float]:
     return found
 
 
-def expected(demand: Demand, horizon: Horizon) -> Forecast:
+def expected(demand: DemandEstimate, horizon: Horizon) -> Forecast:
     """The forecast from the estimated demand: what growth is judged by."""
-    levels = smoothed(demand.estimate, horizon.level_half_life_steps)
+    levels = exponential_moving_average(demand.estimate, horizon.level_half_life_steps)
     return _forecast(demand.estimate, levels, levels, horizon)
 
 
-def at_most(demand: Demand, horizon: Horizon) -> Forecast:
+def forecast_upper_bound(demand: DemandEstimate, horizon: Horizon) -> Forecast:
     """The forecast that nothing which is missing could have made higher: what shrinking is judged by.
 
     Levels are those of the upper bounds, rises and excesses are taken from the lower bounds' levels to the upper
     bounds. Had everything been seen, the forecast would not be above this one.
     """
-    most = smoothed(demand.most, horizon.level_half_life_steps)
-    least = smoothed(demand.least, horizon.level_half_life_steps)
+    most = exponential_moving_average(demand.most, horizon.level_half_life_steps)
+    least = exponential_moving_average(demand.least, horizon.level_half_life_steps)
     return _forecast(demand.most, most, least, horizon)
 
 
@@ -84,7 +84,7 @@ def _forecast(values: Sequence[float], high: Sequence[float], low: Sequence[floa
     fade = 0.5 ** (1 / horizon.excess_half_life_steps)
     squares = weights = 0.0
     for value, level in zip(values[ahead:], low, strict=False):
-        excess = max(0.0, value - level) / unit(level)
+        excess = max(0.0, value - level) / excess_scale(level)
         squares = squares * fade + excess * excess
         weights = weights * fade + 1
     return Forecast(tuple(values), tuple(high), expectations, sqrt(squares / weights) if weights else 0.0)

@@ -19,7 +19,7 @@ def hpa_acts(metric: float, replicas: int) -> bool:
     return replicas == 0 or abs(metric / replicas - 1.0) > HPA_TOLERANCE + ROUNDING
 
 
-def beyond_tolerance(desired: int, replicas: int) -> int:
+def round_past_tolerance(desired: int, replicas: int) -> int:
     """The least number not below `desired` that makes an HPA act, if the pool should grow.
 
     With ten replicas or more an HPA overlooks one more, and no metric can make it add just one: if it acts, it wants
@@ -34,7 +34,7 @@ def beyond_tolerance(desired: int, replicas: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ScaleStep:
     """What to do with a workload now: `replicas` to set, or None to leave it; and why. `refused`: it should change,
     but what it is set to is not what the advisor saw."""
 
@@ -43,16 +43,16 @@ class Step:
     refused: bool = False
 
 
-def step(wanted: int, seen: int, replicas: int) -> Step:
+def plan_scale_step(wanted: int, seen: int, replicas: int) -> ScaleStep:
     """From the advisor's numbers to the workload's: `seen` replicas were there when `wanted` was concluded, and
     `replicas` is what the workload is set to now."""
     if wanted == seen:
-        return Step(None, f"{seen} replicas are right")
+        return ScaleStep(None, f"{seen} replicas are right")
     if replicas == wanted or (seen < wanted < replicas) or (replicas < wanted < seen):
-        return Step(None, f"it is set to {replicas} replicas already")
+        return ScaleStep(None, f"it is set to {replicas} replicas already")
     if replicas == seen or (seen < replicas < wanted):  # a growth that is under way may go on
-        return Step(wanted, f"from {replicas} to {wanted} replicas")
-    return Step(
+        return ScaleStep(wanted, f"from {replicas} to {wanted} replicas")
+    return ScaleStep(
         None,
         f"it is set to {replicas} replicas, but {seen} were seen: nothing is changed before both agree. If they stay "
         "different, see that the pool's selectors name the GPUs of this workload, and no others",

@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
 
-from gpu_advisor.evaluation.scaling.trail import Point
+from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
 
 #: A step at saturation, as a share of the size; each further step of one run is longer by as much again.
 FIRST_STEP_RATIO = 0.25
 
 #: The same while next to nothing is known of the pool: the demand may be anything.
-BLIND_STEP_RATIO = 3.0
+SHORT_HISTORY_STEP_RATIO = 3.0
 
 #: Points from which on a pool's own past says how far its demand goes beyond what was expected.
-KNOWN_FROM_POINTS = 20
+MIN_HISTORY_POINTS = 20
 
 #: Steps after which a utilization that never came off its ceiling is not believed any more.
-MOST_BLIND_STEPS = 3
+MAX_UNINFORMED_STEPS = 3
 
 #: Utilization between these is one that tells of a load. A server that shows all or nothing has few such points.
-TELLING_RATIOS = (0.05, 0.95)
-TELLING_SHARE = 0.1
+INFORMATIVE_RANGE = (0.05, 0.95)
+MIN_INFORMATIVE_SHARE = 0.1
 
 #: So much of the past (seconds), at steps so far apart, says whether growing has helped, where a pool was at its
 #: ceiling throughout its history. After that it is tried again.
@@ -36,7 +36,7 @@ LONG_HISTORY_SECONDS, LONG_STEP_SECONDS = 3 * 86400, 900
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class SaturatedRun:
     """The saturated points at the end of a trail: how many, the present size, growths seen, and what was before."""
 
     points: int
@@ -48,10 +48,10 @@ class Run:
     @property
     def exhausted(self) -> bool:
         """Whether growing has not helped, and nothing says that it will."""
-        return not self.believed and self.growths >= MOST_BLIND_STEPS
+        return not self.believed and self.growths >= MAX_UNINFORMED_STEPS
 
 
-def saturated_run(trail: Sequence[Point], at: float) -> Run | None:
+def saturated_run(trail: Sequence[DemandPoint], at: float) -> SaturatedRun | None:
     """The run that the trail ends with at `at`; None if its last point then is not saturated.
 
     All of the trail is looked at, also what is older than a forecast needs and lies further apart: a growth that did
@@ -67,23 +67,24 @@ def saturated_run(trail: Sequence[Point], at: float) -> Run | None:
     run, before = there[first:], there[:first]
     sizes = [point.known for point in run]
     growths = sum(1 for one, other in pairwise(sizes) if other > one)
-    low, high = TELLING_RATIOS
+    low, high = INFORMATIVE_RANGE
     telling = sum(1 for point in before if low < point.utilization_ratio < high)
-    return Run(
+    return SaturatedRun(
         points=len(run),
         size=sizes[-1],
         growths=growths,
-        blind=len(there) < KNOWN_FROM_POINTS,
-        believed=telling >= KNOWN_FROM_POINTS * TELLING_SHARE and telling >= TELLING_SHARE * len(before),
+        blind=len(there) < MIN_HISTORY_POINTS,
+        believed=telling >= MIN_HISTORY_POINTS * MIN_INFORMATIVE_SHARE
+        and telling >= MIN_INFORMATIVE_SHARE * len(before),
     )
 
 
-def stepped(run: Run, most: int) -> int:
+def next_size(run: SaturatedRun, most: int) -> int:
     """Replicas after the next step, at most `most`; the present size where growing has not helped."""
     size = run.size
     if run.exhausted:
         return ceil(size)
-    share = (BLIND_STEP_RATIO if run.blind else FIRST_STEP_RATIO) + FIRST_STEP_RATIO * run.growths
+    share = (SHORT_HISTORY_STEP_RATIO if run.blind else FIRST_STEP_RATIO) + FIRST_STEP_RATIO * run.growths
     wanted = ceil(size + max(1.0, size * share))
     if not run.believed:
         wanted = min(wanted, max(2, int(size + (most - size) / 2)))

@@ -10,7 +10,7 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Gangs:
+class GangCounts:
     """A training pool in whole gangs, and how much work waits, in gangs; None where no signal tells."""
 
     present: int
@@ -19,7 +19,7 @@ class Gangs:
     waiting: float | None
 
 
-def gangs(found: Gangs) -> tuple[int, str]:
+def decide_gangs(found: GangCounts) -> tuple[int, str]:
     """How many gangs there should be, and why. What is idle is given back by another policy, which sees each GPU."""
     if found.present < found.min:
         return found.min, f"fewer than the {found.min} that the limits ask for"

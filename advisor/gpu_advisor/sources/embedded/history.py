@@ -22,27 +22,34 @@ import numpy as np
 from gpu_advisor.promql.expressions import Labels, Matcher
 from gpu_advisor.sources.embedded.history_file import (
     HistoryError,
-    HistoryOrderError,
+    OutOfOrderSampleError,
+    acquire_lock,
     check_version,
-    locked,
-    open_to_read,
-    open_to_write,
-    snapshot,
-    typed_errors,
+    open_reader,
+    open_writer,
+    read_transaction,
+    translate_sqlite_errors,
 )
-from gpu_advisor.sources.embedded.history_rows import PACKED, SeriesSamples, as_rows, by_series, pack, put
-from gpu_advisor.sources.matchers import matcher_test
-from gpu_advisor.sources.reductions import LOOK_BACK_MS, is_stale
+from gpu_advisor.sources.embedded.history_rows import (
+    ROW_DTYPE,
+    SeriesSamples,
+    by_series,
+    group_into_rows,
+    pack_row,
+    write_row,
+)
+from gpu_advisor.sources.matchers import compile_matchers
+from gpu_advisor.sources.reductions import LOOKBACK_DELTA_MS, is_stale
 
-IMPORT_BATCH = 200_000
-_MATCHED_CACHE = 512
+IMPORT_BATCH_SAMPLES = 200_000
+_MAX_CACHED_MATCHES = 512
 
 #: Metric name, labels, value.
 Sample = tuple[str, Labels, float]
 
 
 @dataclass
-class _Target:
+class _TargetState:
     """What is known of a target: series by metric that its newest scrape had."""
 
     id: int
@@ -51,7 +58,7 @@ class _Target:
 
 
 @dataclass
-class _Family:
+class _MetricSeries:
     """The series of one metric, for reading."""
 
     metric_id: int
@@ -68,36 +75,36 @@ class History:
 
     def __init__(self, path: Path | str, *, read_only: bool = False) -> None:
         self.path = Path(path)
-        self._lock_file = None if read_only else locked(self.path)
+        self._lock_file = None if read_only else acquire_lock(self.path)
         try:
-            with typed_errors(self.path):
-                self._writer = None if read_only else open_to_write(self.path)
-                self._reader = open_to_read(self.path)
+            with translate_sqlite_errors(self.path):
+                self._writer = None if read_only else open_writer(self.path)
+                self._reader = open_reader(self.path)
                 check_version(self._reader, self.path)
         except BaseException:
             if self._lock_file is not None:
                 self._lock_file.close()
             raise
         self._write_lock = threading.Lock()
-        self._targets: dict[str, _Target] = {}
+        self._targets: dict[str, _TargetState] = {}
         self._metric_ids: dict[str, int] = {}
         self._series_ids: dict[tuple[str, Labels], tuple[int, int]] = {}  # -> metric, series
         self._read_lock = threading.Lock()
-        self._families: dict[str, _Family] = {}
+        self._families: dict[str, _MetricSeries] = {}
         self._newest_series = 0
-        self._matched: dict[tuple[str, tuple[Matcher, ...]], dict[int, Labels]] = {}
+        self._match_cache: dict[tuple[str, tuple[Matcher, ...]], dict[int, Labels]] = {}
 
     def append(self, target: str, at: float, samples: Iterable[Sample]) -> None:
         """Store one scrape, whole or not at all; of two values for one series the first counts.
 
         What the target's previous scrape had and this one has not is marked stale. A failed scrape is one with nothing
-        in it but what is known of it (`up`). Raises HistoryFullError, HistoryOrderError, HistoryError.
+        in it but what is known of it (`up`). Raises HistoryFullError, OutOfOrderSampleError, HistoryError.
         """
         at_ms = _milliseconds(at)
         with self._write_lock, self._transaction() as (writer, added):
             state = self._target(writer, target, at_ms)
             if state.newest_ms is None or at_ms <= state.newest_ms:
-                _refuse_covered(writer, target, state.id, at_ms)
+                _reject_out_of_order(writer, target, state.id, at_ms)
             values: dict[int, dict[int, float]] = {}
             for name, labels, value in samples:
                 metric_id, series_id = self._series(writer, added, name, labels)
@@ -107,14 +114,14 @@ class History:
                 metric_id: gone for metric_id, ids in state.live.items() if (gone := ids - live.get(metric_id, set()))
             }
             for metric_id in values.keys() | ended.keys():
-                packed = pack(values.get(metric_id, {}), ended.get(metric_id, set()))
-                put(writer, metric_id, at_ms, state.id, packed)
+                packed = pack_row(values.get(metric_id, {}), ended.get(metric_id, set()))
+                write_row(writer, metric_id, at_ms, state.id, packed)
             for metric_id, ids in live.items():
-                _revive(writer, ids - state.live.get(metric_id, set()))
+                _clear_ended(writer, ids - state.live.get(metric_id, set()))
             gone_now = itertools.chain.from_iterable(ended.values())
             writer.executemany("UPDATE series SET ended_ms = ? WHERE id = ?", [(at_ms, series) for series in gone_now])
         # Known only now that it is on disk.
-        self._targets[target] = _Target(state.id, at_ms, live)
+        self._targets[target] = _TargetState(state.id, at_ms, live)
 
     def import_samples(self, target: str, samples: Iterable[tuple[str, Labels, float, float]]) -> int:
         """Add (metric, labels, value, seconds since 1970) in any order; what is there already stays as it is.
@@ -123,15 +130,15 @@ class History:
         """
         count = 0
         stream = iter(samples)
-        while batch := list(itertools.islice(stream, IMPORT_BATCH)):
+        while batch := list(itertools.islice(stream, IMPORT_BATCH_SAMPLES)):
             with self._write_lock, self._transaction() as (writer, added):
-                target_id = _id_of(writer, "targets", target)
+                target_id = _get_or_create_id(writer, "targets", target)
                 ids = np.array([self._series(writer, added, name, labels) for name, labels, _, _ in batch], np.int64)
                 values = np.array([value for _, _, value, _ in batch], np.float64)
                 times = np.rint(np.array([at for _, _, _, at in batch], np.float64) * 1000).astype(np.int64)
-                for metric_id, time_ms, packed in as_rows(ids[:, 0], times, ids[:, 1], values):
-                    put(writer, metric_id, time_ms, target_id, packed)
-                _revive(writer, np.unique(ids[:, 1]).tolist())
+                for metric_id, time_ms, packed in group_into_rows(ids[:, 0], times, ids[:, 1], values):
+                    write_row(writer, metric_id, time_ms, target_id, packed)
+                _clear_ended(writer, np.unique(ids[:, 1]).tolist())
             count += len(batch)
         return count
 
@@ -140,13 +147,13 @@ class History:
 
         Raises HistoryError, and SourceError for a matcher that cannot be evaluated.
         """
-        with self._read_lock, typed_errors(self.path), snapshot(self._reader):
-            self._learn_series()
+        with self._read_lock, translate_sqlite_errors(self.path), read_transaction(self._reader):
+            self._load_new_series()
             family = self._families.get(metric)
             if family is None:
-                matcher_test(matchers)  # a bad matcher is an error whether there is data or not
+                compile_matchers(matchers)  # a bad matcher is an error whether there is data or not
                 return []
-            wanted = self._wanted(metric, family, tuple(matchers))
+            wanted = self._matching_series(metric, family, tuple(matchers))
             rows = self._reader.execute(
                 "SELECT time_ms, packed FROM samples WHERE metric_id = ? AND time_ms BETWEEN ? AND ? ORDER BY time_ms",
                 (family.metric_id, _milliseconds(start), _milliseconds(end)),
@@ -155,7 +162,7 @@ class History:
 
     def span(self) -> tuple[float, float] | None:
         """The times of the oldest and the newest sample; None if there are none."""
-        with self._read_lock, typed_errors(self.path):
+        with self._read_lock, translate_sqlite_errors(self.path):
             # One probe of the index per metric; a min() over the whole table would read all of it.
             found = [
                 self._reader.execute(
@@ -182,7 +189,7 @@ class History:
                 # Not RETURNING, which SQLite has from 3.35 on: some systems in use are older.
                 ended = writer.execute("SELECT id FROM series WHERE ended_ms < ?", (before_ms,)).fetchall()
                 writer.executemany("DELETE FROM series WHERE id = ?", ended)
-            self._forget({series_id for (series_id,) in ended})
+            self._evict_series({series_id for (series_id,) in ended})
         return deleted
 
     def close(self) -> None:
@@ -201,7 +208,7 @@ class History:
         if self._writer is None:
             raise HistoryError(f"The history {self.path} is open for reading only.")
         writer, added = self._writer, dict[tuple[str, Labels], tuple[int, int]]()
-        with typed_errors(self.path):
+        with translate_sqlite_errors(self.path):
             writer.execute("BEGIN IMMEDIATE")
             try:
                 yield writer, added
@@ -225,7 +232,7 @@ class History:
             return known
         if labels != as_labels(dict(labels)):
             raise ValueError(f"labels of {name} must be sorted, without empty values and without __name__: {labels}")
-        metric_id = _id_of(writer, "metrics", name)
+        metric_id = _get_or_create_id(writer, "metrics", name)
         text = json.dumps(labels, ensure_ascii=True, separators=(",", ":"))
         writer.execute("INSERT OR IGNORE INTO series (metric_id, labels) VALUES (?, ?)", (metric_id, text))
         (series_id,) = writer.execute(
@@ -234,86 +241,86 @@ class History:
         added[key] = (metric_id, series_id)
         return metric_id, series_id
 
-    def _target(self, writer: sqlite3.Connection, name: str, at_ms: int) -> _Target:
+    def _target(self, writer: sqlite3.Connection, name: str, at_ms: int) -> _TargetState:
         """What is known of a target; after a restart, what its newest scrape within the look-back had."""
         known = self._targets.get(name)
         if known is not None:
             return known
-        state = _Target(_id_of(writer, "targets", name))
+        state = _TargetState(_get_or_create_id(writer, "targets", name))
         for (metric_id,) in writer.execute("SELECT id FROM metrics").fetchall():
             row = writer.execute(
                 "SELECT packed FROM samples WHERE metric_id = ? AND time_ms >= ? AND time_ms < ? AND target_id = ?"
                 " ORDER BY time_ms DESC LIMIT 1",
-                (metric_id, at_ms - LOOK_BACK_MS, at_ms, state.id),
+                (metric_id, at_ms - LOOKBACK_DELTA_MS, at_ms, state.id),
             ).fetchone()
             if row is not None:
-                packed = np.frombuffer(row[0], PACKED)
+                packed = np.frombuffer(row[0], ROW_DTYPE)
                 ids = packed["series"][~is_stale(np.ascontiguousarray(packed["value"]))]
                 state.live[metric_id] = set(ids.tolist())
         return state
 
-    def _forget(self, series_ids: set[int]) -> None:
+    def _evict_series(self, series_ids: set[int]) -> None:
         if not series_ids:
             return
         with self._read_lock:
             self._series_ids = {key: ids for key, ids in self._series_ids.items() if ids[1] not in series_ids}
             for family in self._families.values():
                 family.labels = {key: labels for key, labels in family.labels.items() if key not in series_ids}
-            self._matched.clear()
+            self._match_cache.clear()
 
     # --- reading: with the read lock held
 
-    def _learn_series(self) -> None:
+    def _load_new_series(self) -> None:
         rows = self._reader.execute(
             "SELECT series.id, metrics.id, metrics.name, labels FROM series JOIN metrics ON metrics.id = metric_id"
             " WHERE series.id > ? ORDER BY series.id",
             (self._newest_series,),
         ).fetchall()
         for series_id, metric_id, name, text in rows:
-            family = self._families.setdefault(name, _Family(metric_id))
+            family = self._families.setdefault(name, _MetricSeries(metric_id))
             family.labels[series_id] = tuple((label, value) for label, value in json.loads(text))
             self._newest_series = series_id
         if rows:
-            self._matched.clear()
+            self._match_cache.clear()
 
-    def _wanted(self, metric: str, family: _Family, matchers: tuple[Matcher, ...]) -> dict[int, Labels]:
+    def _matching_series(self, metric: str, family: _MetricSeries, matchers: tuple[Matcher, ...]) -> dict[int, Labels]:
         if not matchers:
             return family.labels
         key = (metric, matchers)
-        if key not in self._matched:
-            test = matcher_test(matchers)
-            if len(self._matched) >= _MATCHED_CACHE:
-                self._matched.clear()
-            self._matched[key] = {series: labels for series, labels in family.labels.items() if test(dict(labels))}
-        return self._matched[key]
+        if key not in self._match_cache:
+            test = compile_matchers(matchers)
+            if len(self._match_cache) >= _MAX_CACHED_MATCHES:
+                self._match_cache.clear()
+            self._match_cache[key] = {series: labels for series, labels in family.labels.items() if test(dict(labels))}
+        return self._match_cache[key]
 
 
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _id_of(writer: sqlite3.Connection, table: str, name: str) -> int:
+def _get_or_create_id(writer: sqlite3.Connection, table: str, name: str) -> int:
     row = writer.execute(f"SELECT id FROM {table} WHERE name = ?", (name,)).fetchone()
     if row is not None:
         return int(row[0])
     return writer.execute(f"INSERT INTO {table} (name) VALUES (?)", (name,)).lastrowid or 0
 
 
-def _refuse_covered(writer: sqlite3.Connection, target: str, target_id: int, at_ms: int) -> None:
+def _reject_out_of_order(writer: sqlite3.Connection, target: str, target_id: int, at_ms: int) -> None:
     """Samples just ahead mean that the clock went back: mixing two pasts would invent counter resets."""
     for (metric_id,) in writer.execute("SELECT id FROM metrics").fetchall():
         row = writer.execute(
             "SELECT time_ms FROM samples WHERE metric_id = ? AND time_ms BETWEEN ? AND ? AND target_id = ? LIMIT 1",
-            (metric_id, at_ms, at_ms + LOOK_BACK_MS, target_id),
+            (metric_id, at_ms, at_ms + LOOKBACK_DELTA_MS, target_id),
         ).fetchone()
         if row is not None:
-            raise HistoryOrderError(
+            raise OutOfOrderSampleError(
                 f"There are samples of {target} {(row[0] - at_ms) / 1000:.3f} s after this time already: the clock went"
                 " back. New samples are kept once it has passed them; see to this machine's time synchronization."
             )
 
 
-def _revive(writer: sqlite3.Connection, series_ids: Iterable[int]) -> None:
+def _clear_ended(writer: sqlite3.Connection, series_ids: Iterable[int]) -> None:
     writer.executemany(
         "UPDATE series SET ended_ms = NULL WHERE id = ? AND ended_ms IS NOT NULL", [(series,) for series in series_ids]
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 SCHEMA_VERSION = 1
-BUSY_SECONDS = 10.0
+BUSY_TIMEOUT_SECONDS = 10.0
 
 _SCHEMA = """
 CREATE TABLE metrics (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -40,11 +40,11 @@ class HistoryFullError(HistoryError):
     """The disk is full: these samples are lost. The next ones are tried again."""
 
 
-class HistoryOrderError(HistoryError):
+class OutOfOrderSampleError(HistoryError):
     """There are samples of this target at or shortly after this time: the clock went back."""
 
 
-def locked(path: Path) -> IO[bytes]:
+def acquire_lock(path: Path) -> IO[bytes]:
     lock_path = path.with_name(path.name + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,14 +61,14 @@ def locked(path: Path) -> IO[bytes]:
     return lock_file
 
 
-def open_to_write(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+def open_writer(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA page_size = 8192")  # a row of 64 GPUs and more fits into a page
         connection.execute("PRAGMA journal_mode = WAL")
         # Enough against kill -9; after a power cut the last seconds may be missing, the file stays whole.
         connection.execute("PRAGMA synchronous = NORMAL")
-        check_version(connection, path, new_is_fine=True)
+        check_version(connection, path, allow_new=True)
         if _version(connection) == 0:
             connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
     except BaseException:
@@ -77,11 +77,11 @@ def open_to_write(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def open_to_read(path: Path) -> sqlite3.Connection:
+def open_reader(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro",
         uri=True,
-        timeout=BUSY_SECONDS,
+        timeout=BUSY_TIMEOUT_SECONDS,
         isolation_level=None,
         check_same_thread=False,
     )
@@ -91,12 +91,12 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def check_version(connection: sqlite3.Connection, path: Path, *, new_is_fine: bool = False) -> None:
+def check_version(connection: sqlite3.Connection, path: Path, *, allow_new: bool = False) -> None:
     version = _version(connection)
     if version == SCHEMA_VERSION:
         return
     empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-    if not (version == 0 and empty and new_is_fine):
+    if not (version == 0 and empty and allow_new):
         raise HistoryError(
             f"{path} is not a history of version {SCHEMA_VERSION} (it says {version})."
             " Run the version that wrote it, or move the file away."
@@ -104,7 +104,7 @@ def check_version(connection: sqlite3.Connection, path: Path, *, new_is_fine: bo
 
 
 @contextmanager
-def snapshot(reader: sqlite3.Connection) -> Iterator[None]:
+def read_transaction(reader: sqlite3.Connection) -> Iterator[None]:
     """All that is read inside is of one moment."""
     reader.execute("BEGIN")
     try:
@@ -114,7 +114,7 @@ def snapshot(reader: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def typed_errors(path: Path) -> Iterator[None]:
+def translate_sqlite_errors(path: Path) -> Iterator[None]:
     """SQLite's errors as ours. sqlite3 tells the code only from Python 3.11 on, so the texts are read."""
     try:
         yield

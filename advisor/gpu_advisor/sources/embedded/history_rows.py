@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_advisor.promql.expressions import Labels
-from gpu_advisor.sources.reductions import STALE_BITS, Times, Values
+from gpu_advisor.sources.reductions import STALE_NAN_BITS, Times, Values
 
-PACKED = np.dtype([("series", "<u4"), ("value", "<f8")])
+ROW_DTYPE = np.dtype([("series", "<u4"), ("value", "<f8")])
 
-Array = NDArray[Any]  # of PACKED, or of whole numbers
+Array = NDArray[Any]  # of ROW_DTYPE, or of whole numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,33 +30,33 @@ class SeriesSamples:
     values: Values
 
 
-def pack(values: Mapping[int, float], ended: set[int]) -> Array:
-    packed = np.empty(len(values) + len(ended), PACKED)
+def pack_row(values: Mapping[int, float], ended: set[int]) -> Array:
+    packed = np.empty(len(values) + len(ended), ROW_DTYPE)
     packed["series"] = [*values, *ended]
     numbers = np.empty(packed.size, np.float64)
     numbers[: len(values)] = list(values.values())
-    numbers.view(np.int64)[len(values) :] = STALE_BITS
+    numbers.view(np.int64)[len(values) :] = STALE_NAN_BITS
     packed["value"] = numbers
     return packed
 
 
-def put(writer: sqlite3.Connection, metric_id: int, time_ms: int, target_id: int, packed: Array) -> None:
+def write_row(writer: sqlite3.Connection, metric_id: int, time_ms: int, target_id: int, packed: Array) -> None:
     """Write a row; into one that is there, only those series that it has not."""
     key = (metric_id, time_ms, target_id)
     if writer.execute("INSERT OR IGNORE INTO samples VALUES (?, ?, ?, ?)", (*key, packed.tobytes())).rowcount:
         return
     where = "WHERE metric_id = ? AND time_ms = ? AND target_id = ?"
     (old,) = writer.execute(f"SELECT packed FROM samples {where}", key).fetchone()
-    missing = packed[~np.isin(packed["series"], np.frombuffer(old, PACKED)["series"])]
+    missing = packed[~np.isin(packed["series"], np.frombuffer(old, ROW_DTYPE)["series"])]
     if missing.size:
         writer.execute(f"UPDATE samples SET packed = ? {where}", (old + missing.tobytes(), *key))
 
 
-def as_rows(metrics: Array, times: Array, series: Array, values: Array) -> Iterator[tuple[int, int, Array]]:
+def group_into_rows(metrics: Array, times: Array, series: Array, values: Array) -> Iterator[tuple[int, int, Array]]:
     """Samples in any order as rows; of two for one series and time the first counts."""
     order = np.lexsort((series, times, metrics))  # stable
     metrics, times, series = metrics[order], times[order], series[order]
-    packed = np.empty(order.size, PACKED)
+    packed = np.empty(order.size, ROW_DTYPE)
     packed["series"], packed["value"] = series, values[order]
     new_row = np.r_[True, (metrics[1:] != metrics[:-1]) | (times[1:] != times[:-1])]
     keep = np.r_[True, series[1:] != series[:-1]] | new_row
@@ -70,10 +70,10 @@ def as_rows(metrics: Array, times: Array, series: Array, values: Array) -> Itera
 
 
 def by_series(rows: Sequence[tuple[int, bytes]], wanted: Mapping[int, Labels]) -> list[SeriesSamples]:
-    packed = np.frombuffer(b"".join(blob for _, blob in rows), PACKED)
+    packed = np.frombuffer(b"".join(blob for _, blob in rows), ROW_DTYPE)
     if packed.size == 0 or not wanted:
         return []
-    lengths = [len(blob) // PACKED.itemsize for _, blob in rows]
+    lengths = [len(blob) // ROW_DTYPE.itemsize for _, blob in rows]
     times = np.repeat(np.array([time_ms for time_ms, _ in rows], np.int64), lengths)
     order = np.argsort(packed["series"], kind="stable")
     series, times, values = packed["series"][order], times[order], packed["value"][order]

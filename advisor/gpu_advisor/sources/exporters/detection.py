@@ -11,33 +11,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 
-from gpu_advisor.promql.expressions import Aggregate, Expression, Labels, Matcher, Select, Vector, one_of
+from gpu_advisor.promql.expressions import Aggregate, Expression, Labels, Matcher, Selector, Vector, any_of_values
+from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import Mapping as ExporterMapping
-from gpu_advisor.sources.exporters.speaker import Speaker
 
 #: Targets of a job that has others besides are named one by one up to this many; beyond, the job alone is the matcher.
-MOST_INSTANCES = 50
+MAX_INSTANCE_MATCHERS = 50
 
 #: What a target is known by: job and instance.
-Target = tuple[str, str]
+TargetKey = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Roster:
+class GpuInventory:
     """Identity rows under our names: those there now, and all those of the window."""
 
     present: tuple[Labels, ...] = ()
     seen: tuple[Labels, ...] = ()
 
-    def targets(self) -> dict[str, set[Target]]:
+    def targets(self) -> dict[str, set[TargetKey]]:
         """Where each exporter family speaks."""
-        found: dict[str, set[Target]] = {}
+        found: dict[str, set[TargetKey]] = {}
         for labels in (*self.present, *self.seen):
-            found.setdefault(dict(labels)["exporter"], set()).add(target_of(labels))
+            found.setdefault(dict(labels)["exporter"], set()).add(target_key(labels))
         return found
 
 
-def roster_queries(mappings: Iterable[ExporterMapping], window_seconds: int | None = None) -> dict[str, Expression]:
+def inventory_queries(mappings: Iterable[ExporterMapping], window_seconds: int | None = None) -> dict[str, Expression]:
     """What to ask: each mapping's identity series, now or in a window."""
     return {mapping.name: mapping.roster(window_seconds) for mapping in mappings}
 
@@ -49,7 +49,7 @@ def canonical(mappings: Sequence[ExporterMapping], answers: Mapping[str, Vector]
     to in another one of the same scope: our exporter can serve DCGM's names as well.
     """
     rows: list[Labels] = []
-    taken: dict[str, set[Target]] = {}
+    taken: dict[str, set[TargetKey]] = {}
     for mapping in mappings:
         found = mapping.canonical(sorted(answers.get(mapping.name, {})))
         if mapping.companion:
@@ -63,45 +63,45 @@ def canonical(mappings: Sequence[ExporterMapping], answers: Mapping[str, Vector]
     return tuple(rows)
 
 
-def target_of(labels: Labels) -> Target:
+def target_key(labels: Labels) -> TargetKey:
     """Which scraped target a series is of: one address may be scraped by several jobs."""
     each = dict(labels)
     return each.get("job", ""), each.get("instance", "")
 
 
-def speakers(
-    mappings: Sequence[ExporterMapping], roster: Roster, targets: Vector, intervals: Mapping[str, float]
-) -> tuple[Speaker, ...]:
+def detect_dialects(
+    mappings: Sequence[ExporterMapping], roster: GpuInventory, targets: Vector, intervals: Mapping[str, float]
+) -> tuple[ExporterDialect, ...]:
     """The families that are here, held to their targets, in the order in which they are listened to.
 
     `targets` is `up` of everything that is scraped, `intervals` the scrape interval of each job in seconds. Jobs that
     are scraped at different intervals are different speakers.
     """
-    every = {target_of(labels) for labels in targets}
-    speaking = roster.targets()
-    found: list[Speaker] = []
+    every = {target_key(labels) for labels in targets}
+    targets_by_exporter = roster.targets()
+    found: list[ExporterDialect] = []
     for mapping in mappings:
-        here = speaking.get(mapping.name, set())
+        here = targets_by_exporter.get(mapping.name, set())
         by_interval: dict[float | None, set[str]] = {}
         for job, _ in here:
             by_interval.setdefault(intervals.get(job), set()).add(job)
         for interval, jobs in sorted(by_interval.items(), key=lambda item: (item[0] or 0.0, sorted(item[1]))):
-            found.append(Speaker(mapping, _hold(jobs, here, every), interval))
+            found.append(ExporterDialect(mapping, _target_matchers(jobs, here, every), interval))
     return tuple(found)
 
 
-def _hold(jobs: set[str], here: set[Target], every: set[Target]) -> tuple[Matcher, ...]:
-    by_job = one_of("job", tuple(sorted(jobs)))
+def _target_matchers(jobs: set[str], here: set[TargetKey], every: set[TargetKey]) -> tuple[Matcher, ...]:
+    by_job = any_of_values("job", tuple(sorted(jobs)))
     mine = sorted({instance for job, instance in here if job in jobs})
     mixed = any(job in jobs and (job, instance) not in here for job, instance in every)
-    if mixed and len(mine) <= MOST_INSTANCES:
-        return by_job, one_of("instance", tuple(mine))
+    if mixed and len(mine) <= MAX_INSTANCE_MATCHERS:
+        return by_job, any_of_values("instance", tuple(mine))
     return (by_job,)
 
 
 def interval_queries(windows: Iterable[int]) -> dict[str, Expression]:
     """What to ask for the scrape intervals: the most samples that any target of a job has, in several windows."""
-    return {str(window): Aggregate("max", ("job",), Select("up", "count", window)) for window in windows}
+    return {str(window): Aggregate("max", ("job",), Selector("up", "count", window)) for window in windows}
 
 
 def scrape_intervals(counts: Mapping[str, Vector]) -> dict[str, float]:

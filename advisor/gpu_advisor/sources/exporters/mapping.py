@@ -29,15 +29,15 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from gpu_advisor.promql.expressions import Aggregate, Expression, Labels, Matcher, Select, union
+from gpu_advisor.promql.expressions import Aggregate, Expression, Labels, Matcher, Selector, union
 from gpu_advisor.promql.vocabulary import ScopeName
 
 
-class _Strict(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def matchers(match: dict[str, str]) -> tuple[Matcher, ...]:
+def label_matchers(match: dict[str, str]) -> tuple[Matcher, ...]:
     """The matchers of a mapping's `match` or `where`: a value that begins with ~ is a regular expression (RE2)."""
     return tuple(
         Matcher(label, "=~", value[1:]) if value.startswith("~") else Matcher(label, "=", value)
@@ -45,36 +45,36 @@ def matchers(match: dict[str, str]) -> tuple[Matcher, ...]:
     )
 
 
-class Metric(_Strict):
+class MetricSelector(_StrictModel):
     """One series family. `match` are labels with their values, or with regular expressions behind a ~."""
 
     metric: str
     match: dict[str, str] = Field(default_factory=dict)
 
 
-class Total(_Strict):
+class GaugeSum(_StrictModel):
     """Several gauges added up; a thing that lacks one of them has no total."""
 
-    sum: tuple[Metric, ...] = Field(min_length=2)
+    sum: tuple[MetricSelector, ...] = Field(min_length=2)
     scale: float = 1.0
 
 
-class Gauge(Metric):
+class Gauge(MetricSelector):
     scale: float = 1.0
 
 
-class Part(_Strict):
-    part: Metric
-    whole: Metric | Total
+class PartOfWhole(_StrictModel):
+    part: MetricSelector
+    whole: MetricSelector | GaugeSum
     complement: bool = False
 
 
-class Counter(Metric):
-    per: Metric | None = None
+class Counter(MetricSelector):
+    per: MetricSelector | None = None
     scale: float = 1.0
 
 
-class Rollup(_Strict):
+class Rollup(_StrictModel):
     """A recorded mean, and how much of each step it was made of."""
 
     mean: str
@@ -82,24 +82,24 @@ class Rollup(_Strict):
     step_seconds: int = 3600
 
 
-class Quantity(_Strict):
+class Quantity(_StrictModel):
     each: tuple[str, ...] = ()
-    share: Part | None = None
-    level: Part | None = None
+    share: PartOfWhole | None = None
+    level: PartOfWhole | None = None
     gauge: Gauge | None = None
-    total: Total | None = None
+    total: GaugeSum | None = None
     counter: Counter | None = None
     speed: Gauge | None = None
     rollup: Rollup | None = None
 
 
-class Identity(_Strict):
+class IdentitySeries(_StrictModel):
     """Who is there: series with one row a thing, whose labels tell who it is. The first that is there counts."""
 
     metrics: tuple[str, ...] = Field(min_length=1)
 
 
-class Mapping(_Strict):
+class Mapping(_StrictModel):
     """One file.
 
     `rank`: of two exporters that tell of the same GPU, the one with the lower rank is listened to. A `companion` tells
@@ -113,7 +113,7 @@ class Mapping(_Strict):
     companion: bool = False
     vendor: str = ""
     by: tuple[str, ...]
-    identity: Identity
+    identity: IdentitySeries
     labels: dict[str, str | tuple[str, ...]] = Field(default_factory=dict, description="ours -> theirs")
     prefixes: dict[str, str] = Field(default_factory=dict, description="ours -> what stands before their value")
     where: dict[str, str] = Field(
@@ -134,7 +134,7 @@ class Mapping(_Strict):
     def roster(self, window_seconds: int | None = None) -> Expression:
         """The identity series there now, or those of a window. Of a companion it is enough to know where it is."""
         function: Literal["last", "count"] = "last" if window_seconds is None else "count"
-        found: Expression = union(*(Select(metric, function, window_seconds) for metric in self.identity.metrics))
+        found: Expression = union(*(Selector(metric, function, window_seconds) for metric in self.identity.metrics))
         return Aggregate("count", ("job", "instance"), found) if self.companion else found
 
     def canonical(self, rows: Iterable[Labels]) -> list[dict[str, str]]:
@@ -155,7 +155,7 @@ class Mapping(_Strict):
 
 
 #: The mapping of the series that recording rules make.
-RECORDED = "recorded series"
+RECORDED_SERIES = "recorded series"
 
 #: What is known of a thing besides its values.
 IDENTITY_LABELS = ("uuid", "index", "name", "vendor", "pci_bus_id", "nodename", "mig_profile")

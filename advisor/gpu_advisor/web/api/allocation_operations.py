@@ -8,14 +8,14 @@ from pydantic import Field
 
 from gpu_advisor.allocation.documents import schema
 from gpu_advisor.allocation.requests import DEFAULT_MEMORY_FRACTION, MOST_GPUS, MOST_MEMORY_GB
-from gpu_advisor.settings.kinds import Strict
+from gpu_advisor.settings.field_types import StrictModel
 from gpu_advisor.web.api.base import JSON, Operation
 from gpu_advisor.web.api.query_parameters import NumberParameter, Text
 
 Lease = Annotated[float, Field(gt=0, description="how long it holds without renewal")]
 
 
-class GpuRequestBody(Strict):
+class GpuRequestBody(StrictModel):
     """What is asked for. What is not given is as in `{}`: one GPU of any type."""
 
     gpu_count: int = Field(1, ge=1, le=MOST_GPUS, description="GPUs, all of one type and size")
@@ -46,7 +46,7 @@ class AllocateRequestBody(GpuRequestBody):
     lease_seconds: Lease | None = None
 
 
-class RenewRequestBody(Strict):
+class RenewRequestBody(StrictModel):
     """How long it holds from now on; `{}` for the default."""
 
     lease_seconds: Lease | None = None

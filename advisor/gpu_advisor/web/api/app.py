@@ -15,7 +15,7 @@ from flask import Flask, Response, request
 
 from gpu_advisor.allocation.desk import AllocationService
 from gpu_advisor.documents import schema, serialize
-from gpu_advisor.evaluation.what_if import WhatIfError, changed, compare
+from gpu_advisor.evaluation.what_if import WhatIfError, apply_changes, compare_settings
 from gpu_advisor.notify import metrics
 from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.settings import Settings
@@ -38,7 +38,7 @@ from gpu_advisor.web.page.routes import register as register_page
 
 T = TypeVar("T")
 
-MAX_BODY_BYTES = 1 << 20
+MAX_EXPOSITION_BYTES = 1 << 20
 MAX_SNOOZE_SECONDS = 366 * 86400
 
 
@@ -63,7 +63,7 @@ class ApiContext:
 def create_app(context: ApiContext) -> Flask:
     """The WSGI application."""
     app = Flask("gpu_advisor.web.page")
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = MAX_EXPOSITION_BYTES
     problem.register(app)
     access.register(app, context.access)
     register_page(
@@ -143,7 +143,7 @@ class _Handlers:
         if not isinstance(changes, Mapping):
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "give an object with what is different, as in the settings")
         try:
-            other = changed(self._context.settings, changes)
+            other = apply_changes(self._context.settings, changes)
         except WhatIfError as error:
             errors: list[schema.FieldError] = [
                 {"pointer": pointer(path), "detail": words} for path, words in error.problems
@@ -152,7 +152,7 @@ class _Handlers:
         if view.evaluation is None:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "nothing is known yet: see `source` in GET /recommendations")
         with self._context.deciding:
-            comparison = compare(view.evaluation, self._context.settings, other)
+            comparison = compare_settings(view.evaluation, self._context.settings, other)
         return Response(dump_json(serialize.what_if(view, comparison)), content_type=JSON)
 
     def report(self) -> Response:

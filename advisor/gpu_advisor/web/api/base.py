@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gpu_advisor.settings.kinds import Strict
+from gpu_advisor.settings.field_types import StrictModel
 from gpu_advisor.web.api.query_parameters import Parameter
 
 JSON, CSV, TEXT, METRICS = "application/json", "text/csv", "text/plain", "text/plain; version=0.0.4"
@@ -21,7 +21,7 @@ class Operation:
     about: str
     answers: dict[str, Any]
     parameters: tuple[Parameter, ...] = ()
-    body: type[Strict] | None = None
+    body: type[StrictModel] | None = None
     status: int = 200
     errors: tuple[int, ...] = ()
     tagged: bool = field(default=False)

@@ -7,35 +7,35 @@ from typing import Any, get_args
 from pydantic import AwareDatetime, Field
 
 from gpu_advisor.documents import schema as shapes
-from gpu_advisor.evaluation.recommendation import Reason, ScopeKind, Severity, Status
+from gpu_advisor.evaluation.recommendation import CheckStatus, Reason, ScopeKind, Severity
 from gpu_advisor.report.period import DAY, MAX_REPORT_SECONDS, MIN_REPORT_SECONDS
 from gpu_advisor.report.schema import Report
-from gpu_advisor.settings import Cost, GpuLimits, Resources
-from gpu_advisor.settings.kinds import Strict
+from gpu_advisor.settings import CostSettings, GpuLimits, ResourceSettings
+from gpu_advisor.settings.field_types import StrictModel
 from gpu_advisor.web.api.allocation_operations import GPU_OPERATIONS
 from gpu_advisor.web.api.base import CSV, HTML, JSON, MARKDOWN, METRICS, TEXT, Operation
 from gpu_advisor.web.api.query_parameters import PAGES, IntegerParameter, Text
 
 
-class SnoozeRequestBody(Strict):
+class SnoozeRequestBody(StrictModel):
     """No alert about a recommendation until then; it ends by itself."""
 
     reason: str = Field(min_length=1, max_length=500, description="for those who wonder why there is no alert")
     until: AwareDatetime = Field(description="RFC 3339, in the future, within a year")
 
 
-class PoolOverride(Strict):
+class PoolOverride(StrictModel):
     """Other limits of a pool. What is not given stays."""
 
     gpu: GpuLimits | None = None
     gpus_per_replica: int = Field(1, ge=1)
 
 
-class WhatIfRequestBody(Strict):
+class WhatIfRequestBody(StrictModel):
     """Other settings, in the shape of the configuration file. What is not given stays as it is."""
 
-    resources: Resources = Resources()
-    cost: Cost = Cost()
+    resources: ResourceSettings = ResourceSettings()
+    cost: CostSettings = CostSettings()
     pools: dict[str, PoolOverride] = Field(default_factory=dict, description="configured pools by name")
 
 
@@ -68,7 +68,7 @@ OPERATIONS: dict[str, Operation] = {
         "GET", "/checks", "The checklist: met, missed (by how much) or unknown (why)",
         {JSON: shapes.Checks, CSV: None},
         (
-            Text("item", "as gpu_utilization"), Text("status", "how it stands", tuple(each.value for each in Status)),
+            Text("item", "as gpu_utilization"), Text("status", "how it stands", tuple(each.value for each in CheckStatus)),
             Text("scope_kind", "of what kind of thing", get_args(ScopeKind)), Text("scope", "of this thing, by name"),
             _FORMAT, *PAGES,
         ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.facts import Gpu
-from gpu_advisor.evaluation.recommendation import Check, Status
+from gpu_advisor.evaluation.recommendation import Check, CheckStatus
 
 #: The order of the checklist.
 ITEMS = ("gpu_utilization", "gpu_memory", "cpu", "memory", "storage", "network", "cost", "exporters")
@@ -15,7 +15,7 @@ ITEMS = ("gpu_utilization", "gpu_memory", "cpu", "memory", "storage", "network",
 #: Beyond this many rows a table shows the worst only; /checks has them all.
 MAX_ROWS = 256
 
-_STATUS_ORDER = {Status.MISSED: 0, Status.UNKNOWN: 1, Status.MET: 2}
+_STATUS_ORDER = {CheckStatus.MISSED: 0, CheckStatus.UNKNOWN: 1, CheckStatus.MET: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class ChecklistItem:
     parts: tuple[Check, ...]
 
     @property
-    def status(self) -> Status:
+    def status(self) -> CheckStatus:
         """The fleet's; without one, the worst of the parts. Unknown parts do not hide missed ones."""
         if self.whole is not None:
             return self.whole.status
@@ -36,11 +36,11 @@ class ChecklistItem:
 
     @property
     def missed(self) -> int:
-        return sum(1 for each in self.parts if each.status is Status.MISSED)
+        return sum(1 for each in self.parts if each.status is CheckStatus.MISSED)
 
     @property
     def unknown(self) -> int:
-        return sum(1 for each in self.parts if each.status is Status.UNKNOWN)
+        return sum(1 for each in self.parts if each.status is CheckStatus.UNKNOWN)
 
     @property
     def shown(self) -> Check:
@@ -103,5 +103,5 @@ def leading(rows: list[ChecksRow]) -> list[ChecksRow]:
 
 def _severity_key(row: ChecksRow) -> tuple[int, float]:
     """How many items a row misses, and by how much."""
-    missed = [abs(each.missed_by or 0.0) for each in row.checks.values() if each.status is Status.MISSED]
+    missed = [abs(each.missed_by or 0.0) for each in row.checks.values() if each.status is CheckStatus.MISSED]
     return len(missed), sum(missed)

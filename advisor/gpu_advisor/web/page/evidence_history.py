@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from math import isfinite
 
 from gpu_advisor.evaluation.recommendation import Evidence
-from gpu_advisor.evaluation.signals import for_things
-from gpu_advisor.promql.expressions import Expression, Labels, Trail
+from gpu_advisor.evaluation.signals import select_or_average
+from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries
 from gpu_advisor.sources.base import SourceError
 
 log = logging.getLogger(__name__)
 
 #: Asks the source for an expression from start to end (seconds since 1970) by steps of so many seconds.
-Range = Callable[[Expression, float, float, float], Mapping[Labels, Trail]]
+Range = Callable[[Expression, float, float, float], Mapping[Labels, TimeSeries]]
 
 #: A curve shows so many windows of its query, an hour at least and a day at most.
 WINDOWS = 4
@@ -71,7 +71,7 @@ class EvidenceHistory:
         if evidence.expression is None or evidence.value is None:
             return None
         things = evidence.things
-        expression = evidence.expression if things is None else for_things(evidence.expression, *things)
+        expression = evidence.expression if things is None else select_or_average(evidence.expression, *things)
         start, end, step = span(evidence)
         with self._cache_lock:
             kept = self._cache.get((end, expression))

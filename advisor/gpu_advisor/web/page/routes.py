@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from gpu_advisor.documents import savings, serialize
 from gpu_advisor.evaluation.recommendation import Check, Evidence, Recommendation
-from gpu_advisor.evaluation.what_if import Comparison, WhatIfError, changed, compare
+from gpu_advisor.evaluation.what_if import WhatIfComparison, WhatIfError, apply_changes, compare_settings
 from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import View
@@ -126,13 +126,13 @@ class _Pages:
         view, settings = self._context.view(), self._context.settings
         form = what_if_form.filled(what_if_form.groups(settings, what_if_form.models(view)), request.args)
         problems: list[str] = []
-        comparison: Comparison | None = None
+        comparison: WhatIfComparison | None = None
         overrides = what_if_form.changes(form)
         if overrides and view.evaluation:
             try:
-                other = changed(settings, overrides)
+                other = apply_changes(settings, overrides)
                 with self._context.deciding:
-                    comparison = compare(view.evaluation, settings, other)
+                    comparison = compare_settings(view.evaluation, settings, other)
             except WhatIfError as error:
                 form, problems = what_if_form.told(form, error.problems)
         return _html_response(

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from gpu_advisor.evaluation.recommendation import Recommendation
-from gpu_advisor.evaluation.what_if import Comparison
+from gpu_advisor.evaluation.what_if import WhatIfComparison
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import View
 
@@ -166,8 +166,8 @@ def told(
     return marked, [f"{'.'.join(map(str, path))}: {words}" for path, words in by_path.items()]
 
 
-def difference(found: Comparison) -> RecommendationDiff:
-    now, then = found.advice_now, found.advice_then
+def difference(found: WhatIfComparison) -> RecommendationDiff:
+    now, then = found.current_advice, found.changed_advice
     both = [id_ for id_ in then if id_ in now]
     changed = [id_ for id_ in both if now[id_].recommended != then[id_].recommended]
     return RecommendationDiff(

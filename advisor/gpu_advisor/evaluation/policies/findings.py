@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal
 
-from gpu_advisor.evaluation.diagnosis.diagnose import OF_ONE_GPU, Outcome, features_of, signals_of
+from gpu_advisor.evaluation.diagnosis.decision_table import DIAGNOSES, DecisionRow
+from gpu_advisor.evaluation.diagnosis.diagnose import SINGLE_GPU_DIAGNOSES, GpuDiagnosis, features_of, signals_of
 from gpu_advisor.evaluation.diagnosis.peers import Peers
-from gpu_advisor.evaluation.diagnosis.table import DIAGNOSES, Row
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Alternative, Confidence, Evidence, Projection, Scope, Severity
@@ -17,11 +17,11 @@ from gpu_advisor.evaluation.signals import IDLE_UTILIZATION, Signal
 from gpu_advisor.settings import Settings
 
 #: Lines on single GPUs are written for up to this many.
-MOST_SINGLE_GPUS = 8
+MAX_LISTED_GPUS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class Finding:
     """`rows` are those of the table that held, one for each of `outcomes`."""
 
     facts: Facts
@@ -30,8 +30,8 @@ class Case:
     peers: Peers
     scope: Scope
     diagnosis: str
-    outcomes: tuple[Outcome, ...]
-    rows: tuple[Row, ...]
+    outcomes: tuple[GpuDiagnosis, ...]
+    rows: tuple[DecisionRow, ...]
 
     @property
     def gpus(self) -> tuple[Gpu, ...]:
@@ -71,24 +71,26 @@ class Case:
         return tuple(name for name in names if self.facts.value(signal, name) is not None)
 
 
-def _thresholds(rows: Iterable[Row]) -> dict[str, float]:
+def _thresholds(rows: Iterable[DecisionRow]) -> dict[str, float]:
     """By signal, for features that are one signal as it is."""
     found: dict[str, float] = {}
     for row in rows:
         for condition in row.when:
             for part in condition.parts():
                 signals = signals_of((part.feature,))
-                if len(signals) == 1 and part.feature in PLAIN:
+                if len(signals) == 1 and part.feature in SINGLE_SIGNAL_FEATURES:
                     found.setdefault(signals[0].name, part.yes)
     return found
 
 
 #: Features that are a signal's own value.
-PLAIN = frozenset({"utilization", "sm_activity", "memory_held", "day_peak", "cpu", "io_pressure", "input_rate"})
+SINGLE_SIGNAL_FEATURES = frozenset(
+    {"utilization", "sm_activity", "memory_held", "day_peak", "cpu", "io_pressure", "input_rate"}
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Advice:
+class PolicyAdvice:
     """What one policy says of a case; the rest of a recommendation is the same for all."""
 
     summary: str
@@ -100,16 +102,18 @@ class Advice:
     projection: Projection = field(default_factory=Projection)
 
 
-def cases(facts: Facts, settings: Settings, pool: Pool, peers: Peers, outcomes: Iterable[Outcome]) -> tuple[Case, ...]:
+def cases(
+    facts: Facts, settings: Settings, pool: Pool, peers: Peers, outcomes: Iterable[GpuDiagnosis]
+) -> tuple[Finding, ...]:
     """The GPUs that share a cause and a job, a node or the pool; most causes are the work's, some the place's."""
-    found: dict[tuple[str, Scope], list[tuple[Outcome, Row]]] = {}
+    found: dict[tuple[str, Scope], list[tuple[GpuDiagnosis, DecisionRow]]] = {}
     for outcome in outcomes:
         for row in (*((outcome.row,) if outcome.row else ()), *outcome.remarks):
             if DIAGNOSES[row.diagnosis].kinds:
                 scope = scope_of(row.diagnosis, pool, peers, outcome.gpu)
                 found.setdefault((row.diagnosis, scope), []).append((outcome, row))
     return tuple(
-        Case(facts, settings, pool, peers, scope, diagnosis, *zip(*members, strict=True))
+        Finding(facts, settings, pool, peers, scope, diagnosis, *zip(*members, strict=True))
         for (diagnosis, scope), members in found.items()
     )
 
@@ -117,7 +121,7 @@ def cases(facts: Facts, settings: Settings, pool: Pool, peers: Peers, outcomes: 
 def scope_of(diagnosis: str, pool: Pool, peers: Peers, gpu: Gpu) -> Scope:
     """A node for what stands around a GPU; else the job, else the pool."""
     job = peers.jobs.get(gpu.uuid)
-    if diagnosis in OF_ONE_GPU and (diagnosis != "straggler" or job is None):
+    if diagnosis in SINGLE_GPU_DIAGNOSES and (diagnosis != "straggler" or job is None):
         return Scope("node", gpu.node)
     return pool.scope if job is None else Scope("job", job)
 
@@ -126,11 +130,11 @@ def percent(value: float | None) -> str:
     return "?" if value is None else f"{value:.0%}"
 
 
-def one_line(text: str) -> str:
+def sanitize_line(text: str) -> str:
     """What came from a label, for a line of a shell."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def each_gpu(gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
+def listed_gpus(gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
     """The first few, of which single lines are written."""
-    return tuple(gpus)[:MOST_SINGLE_GPUS]
+    return tuple(gpus)[:MAX_LISTED_GPUS]

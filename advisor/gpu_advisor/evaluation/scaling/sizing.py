@@ -8,20 +8,20 @@ from itertools import pairwise
 from math import ceil, sqrt
 
 from gpu_advisor.evaluation.recommendation import Reason
-from gpu_advisor.evaluation.scaling.forecast import Forecast, Horizon, at_most, expected
-from gpu_advisor.evaluation.scaling.saturation import Run, saturated_run, stepped
-from gpu_advisor.evaluation.scaling.trail import Point, demand_of, on_grid
+from gpu_advisor.evaluation.scaling.demand_history import DemandPoint, align_to_steps, estimate_demand
+from gpu_advisor.evaluation.scaling.forecast import Forecast, Horizon, expected, forecast_upper_bound
+from gpu_advisor.evaluation.scaling.saturation import SaturatedRun, next_size, saturated_run
 from gpu_advisor.settings import Evaluation
 
 #: Sums of shares of replicas are not exact: so much above a whole number is still that number.
 ROUNDING = 1e-9
 
 #: Fewer than this many times the root of the pool's size are not worth a change: the need itself is not known better.
-WORTHWHILE = 0.6
+MIN_CHANGE_FACTOR = 0.6
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ScalingLimits:
     """A pool's limits: replicas, utilizations (0..1), and how long a new replica takes until it serves."""
 
     min: int
@@ -32,7 +32,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class SizingDecision:
     """A decision. `reason` says why there is none, and then `replicas` is the present number.
 
     `level` is the demand now, `expected` that at the time at which a new replica would serve, `needed` the same with
@@ -57,88 +57,97 @@ class Size:
 
 
 def size(
-    trail: Sequence[Point], replicas: int, limits: Limits, evaluation: Evaluation, at: float, pending: int = 0
-) -> Size:
+    trail: Sequence[DemandPoint],
+    replicas: int,
+    limits: ScalingLimits,
+    evaluation: Evaluation,
+    at: float,
+    pending: int = 0,
+) -> SizingDecision:
     """How many replicas a pool of `replicas` should have, `pending` of which do not serve yet.
 
     Growing looks at the demand as estimated from what was heard. Shrinking looks at the most that the demand can have
     been, and needs all of its stabilization window: what is missing may have been the peak.
     """
     if not replicas:  # without a replica there is no utilization, and nothing would ever ask for one
-        return Size(max(1, limits.min), "no replica is there")
+        return SizingDecision(max(1, limits.min), "no replica is there")
     step = evaluation.step_seconds
-    points = on_grid(trail, at, step, max(1, evaluation.history_seconds // step))
+    points = align_to_steps(trail, at, step, max(1, evaluation.history_seconds // step))
     window = _steps(evaluation.scale_up_stabilization_seconds, step)
     latest = sum(1 for point in points[-window:] if point is not None)
     if latest < evaluation.min_coverage_ratio * window:
-        return Size(replicas, _short(latest, window, step), Reason.INSUFFICIENT_HISTORY)
+        return SizingDecision(replicas, _missing_points_message(latest, window, step), Reason.INSUFFICIENT_HISTORY)
     horizon = Horizon(
         ahead_steps=ceil(limits.start_delay_seconds / step) + 1,
         level_half_life_steps=evaluation.level_half_life_seconds / step,
         excess_half_life_steps=evaluation.excess_half_life_seconds / step,
         trend_steps=_steps(evaluation.level_half_life_seconds, step),
     )
-    demand = demand_of(points)
+    demand = estimate_demand(points)
     forecast = expected(demand, horizon)
-    grown = _grown(forecast, saturated_run(trail, at), window, limits, evaluation)
-    if grown.replicas > replicas:
-        recently = _changes(points, evaluation)
-        if grown.saturated or not any(change < 0 for change in recently):
-            return grown
-        return replace(grown, replicas=replicas, why=f"given back within the cool-down: {grown.why}")
-    if pending or grown.saturated:
-        return replace(grown, replicas=replicas, why=grown.why if grown.saturated else "replicas are starting")
+    scale_up = _scale_up(forecast, saturated_run(trail, at), window, limits, evaluation)
+    if scale_up.replicas > replicas:
+        recently = _recent_size_changes(points, evaluation)
+        if scale_up.saturated or not any(change < 0 for change in recently):
+            return scale_up
+        return replace(scale_up, replicas=replicas, why=f"given back within the cool-down: {scale_up.why}")
+    if pending or scale_up.saturated:
+        return replace(scale_up, replicas=replicas, why=scale_up.why if scale_up.saturated else "replicas are starting")
     window = _steps(evaluation.scale_down_stabilization_seconds, step)
-    estimate = _needed(forecast, max, window, limits, evaluation)
+    estimate = _required_size(forecast, max, window, limits, evaluation)
     if demand.whole or estimate.replicas >= replicas:
-        cautious = estimate
+        upper_bound = estimate
     else:
-        cautious = _needed(at_most(demand, horizon), max, window, limits, evaluation)
-    return _shrunk(points, estimate, cautious, replicas, limits, evaluation)
+        upper_bound = _required_size(forecast_upper_bound(demand, horizon), max, window, limits, evaluation)
+    return _scale_down(points, estimate, upper_bound, replicas, limits, evaluation)
 
 
-def _grown(forecast: Forecast, run: Run | None, window: int, limits: Limits, evaluation: Evaluation) -> Size:
+def _scale_up(
+    forecast: Forecast, run: SaturatedRun | None, window: int, limits: ScalingLimits, evaluation: Evaluation
+) -> SizingDecision:
     """What is needed by the lowest expectation of the stabilization window; a step more at saturation."""
-    found = _needed(forecast, min, window, limits, evaluation)
+    found = _required_size(forecast, min, window, limits, evaluation)
     found = replace(found, why=f"{found.why}: above {limits.up:.0%} or short of head-room")
     if run is None or run.points < window:
         return found
     if run.exhausted:
         why = f"saturated still after {run.growths} growths: utilization does not tell the demand"
         return replace(found, replicas=0, why=why, saturated=True, exhausted=True)
-    step = stepped(run, limits.max)
+    step = next_size(run, limits.max)
     more = f"; the limit is {limits.max}" if step >= limits.max else ""
     why = f"saturated, which hides the demand: grow by a step{more}"
     return replace(found, replicas=max(found.replicas, step), why=why, saturated=True)
 
 
-def _shrunk(
-    points: Sequence[Point | None],
-    estimate: Size,
-    cautious: Size,
+def _scale_down(
+    points: Sequence[DemandPoint | None],
+    estimate: SizingDecision,
+    upper_bound: SizingDecision,
     replicas: int,
-    limits: Limits,
+    limits: ScalingLimits,
     evaluation: Evaluation,
-) -> Size:
+) -> SizingDecision:
     """What is needed at most, if nothing speaks against it. Nothing does against coming down to the limit."""
     step = evaluation.step_seconds
     if replicas > limits.max:
-        return cautious
+        return upper_bound
     if estimate.replicas >= replicas:
         return replace(estimate, replicas=replicas)
-    if any(change > 0 for change in _changes(points, evaluation)):
+    if any(change > 0 for change in _recent_size_changes(points, evaluation)):
         why = f"grown within the cool-down of {evaluation.cooldown_seconds} s"
-        return replace(cautious, replicas=replicas, why=why)
+        return replace(upper_bound, replicas=replicas, why=why)
     window = _steps(evaluation.scale_down_stabilization_seconds, step)
     seen = [point for point in points[-window:] if point is not None and point.heard >= max(replicas, point.known)]
     if len(seen) < window:
-        why = _short(len(seen), window, step)
-        return replace(cautious, replicas=replicas, why=why, reason=Reason.INSUFFICIENT_HISTORY)
-    against = next(_against(seen, cautious, replicas, limits), None)
-    return replace(cautious, replicas=replicas, why=against) if against else cautious
+        why = _missing_points_message(len(seen), window, step)
+        return replace(upper_bound, replicas=replicas, why=why, reason=Reason.INSUFFICIENT_HISTORY)
+    against = next(_scale_down_objections(seen, upper_bound, replicas, limits), None)
+    return replace(upper_bound, replicas=replicas, why=against) if against else upper_bound
 
 
-def _against(seen: Sequence[Point], found: Size, replicas: int, limits: Limits) -> Iterator[str]:
+def _scale_down_objections(
+    seen: Sequence[DemandPoint], found: SizingDecision, replicas: int, limits: ScalingLimits
+) -> Iterator[str]:
     """What speaks against giving back what is not needed."""
     if found.replicas >= replicas:
         yield f"what was not heard may have needed {replicas}"
@@ -146,27 +155,27 @@ def _against(seen: Sequence[Point], found: Size, replicas: int, limits: Limits) 
         yield f"not below {limits.down:.0%}"
     if any(point.saturated for point in seen):
         yield "saturated within the stabilization window"
-    if replicas - found.replicas < WORTHWHILE * sqrt(replicas):
+    if replicas - found.replicas < MIN_CHANGE_FACTOR * sqrt(replicas):
         yield f"{replicas - found.replicas} fewer is within what the need is known to"
 
 
-def _needed(
+def _required_size(
     forecast: Forecast,
     extreme: Callable[[Sequence[float]], float],
     window: int,
-    limits: Limits,
+    limits: ScalingLimits,
     evaluation: Evaluation,
-) -> Size:
+) -> SizingDecision:
     """What to be ready for by the extreme of a window, and never less than there was in all of it (or any of it)."""
     level, ahead = extreme(forecast.levels[-window:]), extreme(forecast.expectations[-window:])
     headroom = forecast.needed(ahead, evaluation.headroom_deviations)
     needed = max(headroom, ahead / limits.up, extreme(forecast.demand[-window:]))
     why = f"{level:.1f} replicas' worth of work, {ahead:.1f} expected, {needed:.1f} with head-room"
     wanted = max(1, limits.min, min(limits.max, ceil(needed - ROUNDING)))
-    return Size(wanted, why, level=level, expected=ahead, needed=needed)
+    return SizingDecision(wanted, why, level=level, expected=ahead, needed=needed)
 
 
-def _changes(points: Sequence[Point | None], evaluation: Evaluation) -> Iterator[float]:
+def _recent_size_changes(points: Sequence[DemandPoint | None], evaluation: Evaluation) -> Iterator[float]:
     """Changes of the pool's size within the cool-down, as the trail shows them."""
     steps = _steps(evaluation.cooldown_seconds, evaluation.step_seconds)
     known = [point.known for point in points[-steps - 1 :] if point is not None]
@@ -177,5 +186,5 @@ def _steps(seconds: float, step_seconds: float) -> int:
     return max(1, int(seconds // step_seconds))
 
 
-def _short(there: int, wanted: int, step_seconds: float) -> str:
+def _missing_points_message(there: int, wanted: int, step_seconds: float) -> str:
     return f"{there} of the last {wanted} points, {step_seconds:g} s apart, are there whole: wait"

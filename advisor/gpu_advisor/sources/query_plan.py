@@ -14,33 +14,33 @@ from math import ceil
 
 from gpu_advisor.promql.expressions import (
     Aggregate,
+    ConstantLabel,
     Expression,
-    Renamed,
-    Select,
-    Tagged,
+    LabelReplace,
+    Selector,
     Union,
     Vector,
-    parts_of,
-    selects_of,
+    selectors_of,
+    subexpressions,
 )
-from gpu_advisor.sources.algebra import Values, evaluate
+from gpu_advisor.sources.algebra import MutableVector, evaluate
 from gpu_advisor.sources.base import Source
-from gpu_advisor.sources.prometheus.packs import Pack, queries, read_packs
+from gpu_advisor.sources.prometheus.combined_queries import CombinedQuery, queries, read_combined_queries
 
 #: A pack holds this many leaves if it can: a small one ends well within its time limit, and its answer, some 0.13 KiB
 #: a leaf and GPU, is not large in memory.
-FEW_LEAVES = 4
+DEFAULT_LEAVES_PER_QUERY = 4
 
 #: There are never more packs than this, however many leaves.
-MOST_WINDOWED, MOST_INSTANT = 8, 6
+MAX_WINDOW_QUERIES, MAX_INSTANT_QUERIES = 8, 6
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class QueryPlan:
     """Queries that answer some expressions. `packs` hold the leaves of each query."""
 
     expressions: Mapping[str, Expression]
-    packs: tuple[Pack, ...]
+    packs: tuple[CombinedQuery, ...]
 
     @property
     def queries(self) -> dict[str, Expression]:
@@ -55,47 +55,50 @@ class Plan:
     @property
     def window_selectors(self) -> int:
         """How many windows the server reads: what the queries cost it."""
-        return sum(1 for pack in self.packs for leaf in pack for select in selects_of(leaf) if select.window_seconds)
+        return sum(1 for pack in self.packs for leaf in pack for select in selectors_of(leaf) if select.window_seconds)
 
     def read(self, source: Source, at: float) -> dict[str, Vector]:
         """Each expression at time `at` (seconds since 1970). Raises SourceError."""
-        known: dict[Expression, Values] = {}
-        for pack, values in zip(self.packs, read_packs(source, self.packs, at), strict=True):
+        known: dict[Expression, MutableVector] = {}
+        for pack, values in zip(self.packs, read_combined_queries(source, self.packs, at), strict=True):
             known.update(zip(pack, values, strict=True))
         return {key: evaluate(expression, known.get) for key, expression in self.expressions.items()}
 
 
-def plan(expressions: Mapping[str, Expression], leaves_in_a_pack: int = FEW_LEAVES) -> Plan:
+def plan_queries(expressions: Mapping[str, Expression], leaves_per_query: int = DEFAULT_LEAVES_PER_QUERY) -> QueryPlan:
     """The queries for some expressions. The same for equal expressions."""
     leaves = list(dict.fromkeys(leaf for expression in expressions.values() for leaf in leaves_of(expression)))
     windowed = sorted((leaf for leaf in leaves if _window(leaf)), key=_window)
     instant = [leaf for leaf in leaves if not _window(leaf)]
-    return Plan(
+    return QueryPlan(
         expressions,
-        (*_packs(windowed, MOST_WINDOWED, leaves_in_a_pack), *_packs(instant, MOST_INSTANT, leaves_in_a_pack)),
+        (
+            *_split(windowed, MAX_WINDOW_QUERIES, leaves_per_query),
+            *_split(instant, MAX_INSTANT_QUERIES, leaves_per_query),
+        ),
     )
 
 
 def leaves_of(expression: Expression) -> Iterator[Expression]:
     """The largest parts of an expression that the server computes, from left to right."""
-    if _is_plain(expression):
+    if _is_server_side(expression):
         yield expression
     else:
-        for part in parts_of(expression):
+        for part in subexpressions(expression):
             yield from leaves_of(part)
 
 
-def _is_plain(expression: Expression) -> bool:
-    if not isinstance(expression, Select | Aggregate | Union | Renamed | Tagged):
+def _is_server_side(expression: Expression) -> bool:
+    if not isinstance(expression, Selector | Aggregate | Union | LabelReplace | ConstantLabel):
         return False
-    return all(map(_is_plain, parts_of(expression)))
+    return all(map(_is_server_side, subexpressions(expression)))
 
 
 def _window(leaf: Expression) -> int:
-    return max((select.window_seconds or 0 for select in selects_of(leaf)), default=0)
+    return max((select.window_seconds or 0 for select in selectors_of(leaf)), default=0)
 
 
-def _packs(leaves: Sequence[Expression], most: int, few: int) -> Iterator[Pack]:
+def _split(leaves: Sequence[Expression], most: int, few: int) -> Iterator[CombinedQuery]:
     size = max(few, ceil(len(leaves) / most))
     for start in range(0, len(leaves), size):
         yield tuple(leaves[start : start + size])

@@ -10,15 +10,15 @@ from gpu_advisor.promql.expressions import (
     AggregateOp,
     Expression,
     Function,
+    LabelReplace,
     Matcher,
     Ratio,
-    Renamed,
-    Select,
+    Selector,
     Sum,
     union,
 )
 from gpu_advisor.promql.vocabulary import Reduction
-from gpu_advisor.sources.exporters.mapping import Mapping, Metric, Quantity, Total, matchers
+from gpu_advisor.sources.exporters.mapping import GaugeSum, Mapping, MetricSelector, Quantity, label_matchers
 
 _GAUGE_FUNCTIONS: dict[Reduction, Function] = {
     "last": "last", "mean": "mean", "min": "min", "max": "max", "quantile": "quantile",
@@ -30,7 +30,7 @@ LONG_WINDOW_SECONDS = 6 * 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Speaker:
+class ExporterDialect:
     """One exporter family as it is here.
 
     `hold` are matchers that keep other programs' series of the same names out. `interval_seconds` is how often it is
@@ -52,41 +52,46 @@ class Speaker:
         built = [
             expression
             for form in self.mapping.forms(quantity)
-            if (expression := self._of(form, reduction, window_seconds, q)) is not None
+            if (expression := self._quantity_expression(form, reduction, window_seconds, q)) is not None
         ]
         return union(*built) if built else None
 
-    def _of(
+    def _quantity_expression(
         self, quantity: Quantity, reduction: Reduction, window_seconds: int | None, q: float | None
     ) -> Expression | None:
         by = self.mapping.by
-        inner = _Forms(self, quantity, quantity.each or by, window_seconds, q).build(reduction)
+        inner = _ExpressionBuilder(self, quantity, quantity.each or by, window_seconds, q).build(reduction)
         return Aggregate("max", by, inner) if inner is not None and quantity.each else inner
 
     def select(
-        self, metric: Metric, by: tuple[str, ...], function: Function, window_seconds: int | None, q: float | None
+        self,
+        metric: MetricSelector,
+        by: tuple[str, ...],
+        function: Function,
+        window_seconds: int | None,
+        q: float | None,
     ) -> Expression:
         """A selector held to the targets, with `by` under our names."""
-        conditions = (*self.hold, *matchers(self.mapping.where), *matchers(metric.match))
-        found: Expression = Select(metric.metric, function, window_seconds, q, conditions)
+        conditions = (*self.hold, *label_matchers(self.mapping.where), *label_matchers(metric.match))
+        found: Expression = Selector(metric.metric, function, window_seconds, q, conditions)
         for ours in by:
             prefix = self.mapping.prefixes.get(ours, "")
             for theirs in reversed(self.mapping.theirs(ours)):  # the last one put on wins, which is the first choice
                 if theirs != ours or prefix:
-                    found = Renamed(found, ours, theirs, prefix)
+                    found = LabelReplace(found, ours, theirs, prefix)
         return found
 
 
 @dataclass(frozen=True, slots=True)
-class _Forms:
-    speaker: Speaker
+class _ExpressionBuilder:
+    speaker: ExporterDialect
     quantity: Quantity
     by: tuple[str, ...]
     window_seconds: int | None
     q: float | None
 
     def build(self, reduction: Reduction) -> Expression | None:
-        for form in (self._share, self._level, self._gauge, self._total, self._counter, self._speed, self._rollup):
+        for form in (self._share, self._level, self._gauge, self._total, self._counter, self._rate_gauge, self._rollup):
             built = form(reduction)
             if built is not None:
                 return built
@@ -94,14 +99,14 @@ class _Forms:
 
     def _share(self, reduction: Reduction) -> Expression | None:
         share = self.quantity.share
-        if share is None or isinstance(share.whole, Total) or reduction not in ("mean", "coverage", "samples"):
+        if share is None or isinstance(share.whole, GaugeSum) or reduction not in ("mean", "coverage", "samples"):
             return None
         if reduction == "samples":
-            return self._reduced("sum", share.whole, "count")
-        whole = self._reduced("sum", share.whole, "rate")
+            return self._reduce("sum", share.whole, "count")
+        whole = self._reduce("sum", share.whole, "rate")
         if reduction == "coverage":  # seconds observed per second; the extrapolation of rate leaves out what is missing
             return whole
-        return _complement(Ratio(self._reduced("sum", share.part, "rate"), whole), share.complement)
+        return _complement(Ratio(self._reduce("sum", share.part, "rate"), whole), share.complement)
 
     def _level(self, reduction: Reduction) -> Expression | None:
         level = self.quantity.level
@@ -112,8 +117,8 @@ class _Forms:
         function = swapped.get(_GAUGE_FUNCTIONS[reduction], _GAUGE_FUNCTIONS[reduction])
         q = 1 - self.q if level.complement and self.q is not None else self.q
         whole = level.whole
-        now = self._added(whole, "last") if isinstance(whole, Total) else self._reduced("max", whole, "last")
-        return _complement(Ratio(self._reduced("max", level.part, function, q), now), level.complement)
+        now = self._sum_of(whole, "last") if isinstance(whole, GaugeSum) else self._reduce("max", whole, "last")
+        return _complement(Ratio(self._reduce("max", level.part, function, q), now), level.complement)
 
     def _gauge(self, reduction: Reduction) -> Expression | None:
         gauge = self.quantity.gauge
@@ -123,21 +128,21 @@ class _Forms:
             return self._counted(gauge, reduction)
         if reduction not in _GAUGE_FUNCTIONS:
             return None
-        return _scaled(self._reduced("max", gauge, _GAUGE_FUNCTIONS[reduction], self.q), gauge.scale)
+        return _scaled(self._reduce("max", gauge, _GAUGE_FUNCTIONS[reduction], self.q), gauge.scale)
 
     def _total(self, reduction: Reduction) -> Expression | None:
         total = self.quantity.total
         if total is None or (reduction != "last" and reduction != "mean"):  # the highest sum is not that of the highest
             return None
-        return self._added(total, reduction)
+        return self._sum_of(total, reduction)
 
-    def _added(self, total: Total, function: Function) -> Expression:
-        terms = tuple(self._reduced("max", metric, function) for metric in total.sum)
+    def _sum_of(self, total: GaugeSum, function: Function) -> Expression:
+        terms = tuple(self._reduce("max", metric, function) for metric in total.sum)
         return _scaled(Sum(terms), total.scale)
 
-    def _counted(self, gauge: Metric, reduction: Reduction) -> Expression | None:
+    def _counted(self, gauge: MetricSelector, reduction: Reduction) -> Expression | None:
         """How many samples a gauge has in the window; for the coverage, how much of it they stand for."""
-        count = self._reduced("max", gauge, "count")
+        count = self._reduce("max", gauge, "count")
         if reduction == "samples":
             return count
         if self.speaker.interval_seconds is None or self.window_seconds is None:
@@ -148,28 +153,30 @@ class _Forms:
         counter = self.quantity.counter
         if counter is None or (reduction != "rate" and reduction != "increase"):
             return None
-        top = _scaled(self._reduced("sum", counter, reduction), counter.scale)
-        return Ratio(top, self._reduced("max", counter.per, "last")) if counter.per else top
+        top = _scaled(self._reduce("sum", counter, reduction), counter.scale)
+        return Ratio(top, self._reduce("max", counter.per, "last")) if counter.per else top
 
-    def _speed(self, reduction: Reduction) -> Expression | None:
+    def _rate_gauge(self, reduction: Reduction) -> Expression | None:
         speed = self.quantity.speed
         if speed is None or reduction != "rate":
             return None
-        return _scaled(self._reduced("max", speed, "mean"), speed.scale)
+        return _scaled(self._reduce("max", speed, "mean"), speed.scale)
 
     def _rollup(self, reduction: Reduction) -> Expression | None:
         rollup = self.quantity.rollup
         if rollup is None or self.window_seconds is None or self.window_seconds < LONG_WINDOW_SECONDS:
             return None
         if reduction in ("mean", "min", "max"):
-            return self._reduced("max", Metric(metric=rollup.mean), _GAUGE_FUNCTIONS[reduction])
+            return self._reduce("max", MetricSelector(metric=rollup.mean), _GAUGE_FUNCTIONS[reduction])
         if reduction != "coverage" or rollup.coverage is None:
             return None
-        seen = self._reduced("max", Metric(metric=rollup.coverage), "sum")
+        seen = self._reduce("max", MetricSelector(metric=rollup.coverage), "sum")
         return Affine(seen, rollup.step_seconds / self.window_seconds)
 
     # An exporter's restart may leave two series of one thing in a window: counters add up, gauges must not.
-    def _reduced(self, op: AggregateOp, metric: Metric, function: Function, q: float | None = None) -> Expression:
+    def _reduce(
+        self, op: AggregateOp, metric: MetricSelector, function: Function, q: float | None = None
+    ) -> Expression:
         window = None if function == "last" else self.window_seconds
         return Aggregate(op, self.by, self.speaker.select(metric, self.by, function, window, q))
 

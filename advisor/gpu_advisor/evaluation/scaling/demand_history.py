@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 #: From here on utilization does not tell the demand any more: it cannot be above 100 %.
-SATURATED_RATIO = 0.98
+SATURATION_RATIO = 0.98
 
 #: A rate is extrapolated to the edges of its window, and may be above 100 % by so much.
-OVERSHOOT = 0.1
+MAX_OVERSHOOT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class DemandPoint:
     """One point of a pool's trail, over the step that ends at `at` (seconds since 1970).
 
     `known` replicas were there, `heard` of them reported, and `utilization_ratio` (0..1) is the mean of those heard.
@@ -36,13 +36,13 @@ class Point:
         return self.utilization_ratio * self.known if self.told is None else self.told
 
     @property
-    def least_demand(self) -> float:
+    def min_demand(self) -> float:
         return self.utilization_ratio * self.heard if self.told is None else self.told
 
     @property
-    def most_demand(self) -> float:
+    def max_demand(self) -> float:
         """What the sensor could have shown at most: every replica that was not heard may have been busy throughout."""
-        return self.least_demand + (self.known - self.heard if self.told is None else 0.0)
+        return self.min_demand + (self.known - self.heard if self.told is None else 0.0)
 
     @property
     def whole(self) -> bool:
@@ -50,11 +50,11 @@ class Point:
 
     @property
     def saturated(self) -> bool:
-        return self.told is None and self.utilization_ratio >= SATURATED_RATIO
+        return self.told is None and self.utilization_ratio >= SATURATION_RATIO
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class DemandEstimate:
     """The demand of a trail at its steps, oldest first: as estimated, and its bounds. All three have equal length."""
 
     estimate: tuple[float, ...]
@@ -67,13 +67,15 @@ class Demand:
         return self.least == self.most
 
 
-def on_grid(trail: Sequence[Point], at: float, step_seconds: float, steps: int) -> tuple[Point | None, ...]:
+def align_to_steps(
+    trail: Sequence[DemandPoint], at: float, step_seconds: float, steps: int
+) -> tuple[DemandPoint | None, ...]:
     """The points of the last `steps` steps up to `at`, oldest first; None where one is missing.
 
     Begins with the first point there is: what was before is not missing, it was not yet recorded. `trail` is ordered
     by time, and may reach further back.
     """
-    found: dict[int, Point] = {}
+    found: dict[int, DemandPoint] = {}
     for point in reversed(trail):
         ago = round((at - point.at) / step_seconds)
         if ago >= steps:
@@ -83,23 +85,23 @@ def on_grid(trail: Sequence[Point], at: float, step_seconds: float, steps: int) 
     return tuple(found.get(ago) for ago in range(max(found, default=-1), -1, -1))
 
 
-def demand_of(points: Sequence[Point | None]) -> Demand:
+def estimate_demand(points: Sequence[DemandPoint | None]) -> DemandEstimate:
     """The demand and its bounds. Of a missing point it is only known that it was not above the largest size around."""
     if all(point is not None and point.whole for point in points):
         told = tuple(point.demand for point in points if point is not None)
-        return Demand(told, told, told)
-    largest = max((max(point.known, point.most_demand) for point in points if point is not None), default=0.0)
+        return DemandEstimate(told, told, told)
+    largest = max((max(point.known, point.max_demand) for point in points if point is not None), default=0.0)
     estimate: list[float] = []
     for point in points:  # an unseen step is taken to be as the one before it
         estimate.append(point.demand if point is not None else estimate[-1] if estimate else 0.0)
-    return Demand(
+    return DemandEstimate(
         tuple(estimate),
-        tuple(0.0 if point is None else point.least_demand for point in points),
-        tuple(largest if point is None else point.most_demand for point in points),
+        tuple(0.0 if point is None else point.min_demand for point in points),
+        tuple(largest if point is None else point.max_demand for point in points),
     )
 
 
-def pool_points(heard: Sequence[tuple[float, int, float]], gpus: int, per_replica: int) -> tuple[Point, ...]:
+def demand_points(heard: Sequence[tuple[float, int, float]], gpus: int, per_replica: int) -> tuple[DemandPoint, ...]:
     """Points from (seconds, GPUs heard, their work in GPUs), of a pool that has `gpus` now.
 
     How many were there at a time is not recorded, only how many were heard. A number that falls and rises again was a
@@ -112,10 +114,12 @@ def pool_points(heard: Sequence[tuple[float, int, float]], gpus: int, per_replic
         most = max(most, heard[index][1])
         after[index] = most
     before = 0
-    points: list[Point] = []
+    points: list[DemandPoint] = []
     for (at, count, busy), later in zip(heard, after, strict=True):
         before = max(before, count)
         known = min(before, later)
-        if count and -OVERSHOOT <= busy / count <= 1 + OVERSHOOT:  # what cannot be true is as if it were missing
-            points.append(Point(at, known / per_replica, count / per_replica, min(1.0, max(0.0, busy / count))))
+        if (
+            count and -MAX_OVERSHOOT <= busy / count <= 1 + MAX_OVERSHOOT
+        ):  # what cannot be true is as if it were missing
+            points.append(DemandPoint(at, known / per_replica, count / per_replica, min(1.0, max(0.0, busy / count))))
     return tuple(points)

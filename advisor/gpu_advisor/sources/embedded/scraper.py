@@ -17,10 +17,15 @@ from requests.auth import HTTPBasicAuth
 
 from gpu_advisor.sources.embedded.history import History, Sample, as_labels
 from gpu_advisor.sources.embedded.history_file import HistoryError
-from gpu_advisor.sources.embedded.openmetrics import target_name, with_target_labels
-from gpu_advisor.sources.prometheus.http import Answer, BodyTooLargeError, DeadlineClient, DeadlineExceededError
+from gpu_advisor.sources.embedded.openmetrics_import import history_target_name, with_target_labels
+from gpu_advisor.sources.prometheus.http_client import (
+    BodyTooLargeError,
+    DeadlineClient,
+    DeadlineExceededError,
+    HttpResponse,
+)
 
-MAX_BODY_BYTES = 32 << 20
+MAX_EXPOSITION_BYTES = 32 << 20
 MAX_SCRAPE_SECONDS = 10.0
 _ACCEPT = {
     "Accept": "text/plain;version=0.0.4;q=1,*/*;q=0.1",
@@ -32,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Target:
+class ScrapeTarget:
     """An exporter: where it is and how to be let in. Raises ValueError."""
 
     address: str  # host:port, or a URL where it is not http://host:port/metrics
@@ -69,12 +74,12 @@ class Scraper:
     def __init__(
         self,
         history: History,
-        targets: Sequence[Target | str],
+        targets: Sequence[ScrapeTarget | str],
         interval_seconds: float,
         keep: Callable[[str], bool] | Collection[str],
         *,
         job: str = "gpu-exporter",
-        max_body_bytes: int = MAX_BODY_BYTES,
+        max_body_bytes: int = MAX_EXPOSITION_BYTES,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if not interval_seconds > 0:
@@ -85,15 +90,17 @@ class Scraper:
         self._job = job
         self._max_body_bytes = max_body_bytes
         self._clock = clock
-        self._targets = [_Scraped(target if isinstance(target, Target) else Target(target)) for target in targets]
+        self._targets = [
+            _TargetScraper(target if isinstance(target, ScrapeTarget) else ScrapeTarget(target)) for target in targets
+        ]
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Scrape at once, and then at each multiple of the interval."""
-        for scraped in self._targets:
+        for scraper in self._targets:
             thread = threading.Thread(
-                target=self._run, args=(scraped,), name=f"scrape {scraped.target.instance}", daemon=True
+                target=self._run, args=(scraper,), name=f"scrape {scraper.target.instance}", daemon=True
             )
             self._threads.append(thread)
             thread.start()
@@ -107,37 +114,37 @@ class Scraper:
 
     def scrape_all(self) -> None:
         """Scrape every target once, now, one after the other."""
-        for scraped in self._targets:
-            self._scrape(scraped)
+        for scraper in self._targets:
+            self._scrape(scraper)
 
-    def _run(self, scraped: _Scraped) -> None:
+    def _run(self, scraper: _TargetScraper) -> None:
         while not self._stop.is_set():
-            self._scrape(scraped)
+            self._scrape(scraper)
             # By the wall clock, so that all servers' scrapes line up; a scrape that took longer skips a turn.
             self._stop.wait(self._interval - self._clock() % self._interval)
 
-    def _scrape(self, scraped: _Scraped) -> None:
+    def _scrape(self, scraper: _TargetScraper) -> None:
         at, began = self._clock(), time.monotonic()
-        labels = {"instance": scraped.target.instance, "job": self._job}
+        labels = {"instance": scraper.target.instance, "job": self._job}
         samples: list[Sample] = []
         problem = None
         try:
-            answer = scraped.fetch(min(self._interval, MAX_SCRAPE_SECONDS), self._max_body_bytes)
-            samples = list(self._kept(_parsed(answer), labels))
+            answer = scraper.fetch(min(self._interval, MAX_SCRAPE_SECONDS), self._max_body_bytes)
+            samples = list(self._filter_samples(_parse_exposition(answer), labels))
         except _ScrapeError as error:
             problem = str(error)
         own = as_labels(labels)
         samples.append(("up", own, 0.0 if problem else 1.0))
         samples.append(("scrape_duration_seconds", own, time.monotonic() - began))
-        scraped.tell("scrape", problem)
+        scraper.tell("scrape", problem)
         try:
-            self._history.append(target_name(self._job, scraped.target.instance), at, samples)
+            self._history.append(history_target_name(self._job, scraper.target.instance), at, samples)
         except HistoryError as error:
-            scraped.tell("storing", str(error))
+            scraper.tell("storing", str(error))
         else:
-            scraped.tell("storing", None)
+            scraper.tell("storing", None)
 
-    def _kept(self, families: Iterable[Metric], target: dict[str, str]) -> Iterator[Sample]:
+    def _filter_samples(self, families: Iterable[Metric], target: dict[str, str]) -> Iterator[Sample]:
         for family in families:
             for sample in family.samples:
                 if self._keep(sample.name):
@@ -148,18 +155,18 @@ class _ScrapeError(Exception):
     """Why a scrape failed, for people."""
 
 
-class _Scraped:
+class _TargetScraper:
     """A target, its connection, and what was last said of it."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: ScrapeTarget) -> None:
         self.target = target
-        self._said: dict[str, str | None] = {}
+        self._last_problems: dict[str, str | None] = {}
         self._client = DeadlineClient()
         self._client.session.headers.update(_ACCEPT)
         if target.username is not None:
             self._client.session.auth = HTTPBasicAuth(target.username.encode(), (target.password or "").encode())
 
-    def fetch(self, seconds: float, max_bytes: int) -> Answer:
+    def fetch(self, seconds: float, max_bytes: int) -> HttpResponse:
         try:
             answer = self._client.fetch(
                 "GET",
@@ -184,17 +191,17 @@ class _Scraped:
 
     def tell(self, what: str, problem: str | None) -> None:
         """Log a change, not each repetition."""
-        before = self._said.get(what)
+        before = self._last_problems.get(what)
         if problem == before:
             return
-        self._said[what] = problem
+        self._last_problems[what] = problem
         if problem is not None:
             log.warning("%s of %s failed: %s", what, self.target.instance, problem)
         else:
             log.info("%s of %s works again", what, self.target.instance)
 
 
-def _parsed(answer: Answer) -> list[Metric]:
+def _parse_exposition(answer: HttpResponse) -> list[Metric]:
     """All of the text or nothing: half a page would make the other half look as if it had ended."""
     parse = openmetrics_families if "openmetrics" in answer.headers.get("Content-Type", "") else text_families
     try:

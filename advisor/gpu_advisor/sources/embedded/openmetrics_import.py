@@ -19,10 +19,12 @@ def import_openmetrics(history: History, lines: Iterable[str], instance: str, jo
 
     What the history has already stays as it is, so importing twice does no harm. Raises OpenMetricsError, HistoryError.
     """
-    return history.import_samples(target_name(job, instance), _samples(lines, {"instance": instance, "job": job}))
+    return history.import_samples(
+        history_target_name(job, instance), _samples(lines, {"instance": instance, "job": job})
+    )
 
 
-def target_name(job: str, instance: str) -> str:
+def history_target_name(job: str, instance: str) -> str:
     """By what name the history knows a target."""
     return f"{job} {instance}"
 

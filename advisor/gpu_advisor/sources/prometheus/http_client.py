@@ -30,7 +30,7 @@ class BodyTooLargeError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     status: int
     headers: Mapping[str, str]  # names in any case
     body: bytes
@@ -50,23 +50,23 @@ class DeadlineClient:
         self.session = requests.Session()
         self.session.auth = NoAuth()
         self._socket: socket.socket | None = None
-        adapter = _WatchedAdapter(self._watch)
+        adapter = _SocketTrackingAdapter(self._track_socket)
         self.session.mount("http://", adapter)
         self.session.mount("https://", adapter)
 
-    def fetch(self, method: str, url: str, *, seconds: float, max_bytes: int, **arguments: Any) -> Answer:
+    def fetch(self, method: str, url: str, *, seconds: float, max_bytes: int, **arguments: Any) -> HttpResponse:
         """Send a request (`arguments` as for requests.Session.request) and read all of the answer.
 
         Raises DeadlineExceededError, BodyTooLargeError, requests.RequestException, or OSError (unreadable TLS files).
         """
-        over = threading.Event()
-        timer = threading.Timer(seconds, self._cut, (over,))
+        expired = threading.Event()
+        timer = threading.Timer(seconds, self._shut_down_socket, (expired,))
         timer.daemon = True
         timer.start()
         try:
             answer = self._fetch(method, url, seconds, max_bytes, arguments)
         except (requests.RequestException, HTTPError, OSError) as error:
-            if over.is_set():
+            if expired.is_set():
                 raise DeadlineExceededError(f"no complete answer within {seconds:g} s") from error
             # A body that breaks off has another name in requests, or none: to us the connection was lost.
             if isinstance(error, HTTPError | requests.exceptions.ChunkedEncodingError):
@@ -75,14 +75,16 @@ class DeadlineClient:
         finally:
             timer.cancel()
             self._socket = None
-        if over.is_set():  # an answer without a length looks complete when its socket is cut
+        if expired.is_set():  # an answer without a length looks complete when its socket is cut
             raise DeadlineExceededError(f"no complete answer within {seconds:g} s")
         return answer
 
     def close(self) -> None:
         self.session.close()
 
-    def _fetch(self, method: str, url: str, seconds: float, max_bytes: int, arguments: Mapping[str, Any]) -> Answer:
+    def _fetch(
+        self, method: str, url: str, seconds: float, max_bytes: int, arguments: Mapping[str, Any]
+    ) -> HttpResponse:
         with self.session.request(
             method, url, stream=True, timeout=(seconds, seconds), allow_redirects=False, **arguments
         ) as response:
@@ -91,13 +93,13 @@ class DeadlineClient:
                 body += chunk
                 if len(body) > max_bytes:
                     raise BodyTooLargeError(f"the answer is larger than {max_bytes} bytes")
-            return Answer(response.status_code, response.headers, bytes(body))
+            return HttpResponse(response.status_code, response.headers, bytes(body))
 
-    def _watch(self, connected: Any) -> None:
+    def _track_socket(self, connected: Any) -> None:
         self._socket = connected if isinstance(connected, socket.socket) else None
 
-    def _cut(self, over: threading.Event) -> None:
-        over.set()
+    def _shut_down_socket(self, expired: threading.Event) -> None:
+        expired.set()
         connected = self._socket
         if connected is None:
             return
@@ -108,13 +110,13 @@ class DeadlineClient:
             return  # closed already: that is what we want
 
 
-class _WatchedAdapter(HTTPAdapter):
+class _SocketTrackingAdapter(HTTPAdapter):
     """Tells which socket the answer is awaited on."""
 
     def __init__(self, watch: Callable[[Any], None]) -> None:
         self._pools = {
-            "http": _watched(HTTPConnectionPool, watch),
-            "https": _watched(HTTPSConnectionPool, watch),
+            "http": _socket_tracking_pool(HTTPConnectionPool, watch),
+            "https": _socket_tracking_pool(HTTPSConnectionPool, watch),
         }
         super().__init__(pool_connections=1, pool_maxsize=1)
 
@@ -128,7 +130,7 @@ class _WatchedAdapter(HTTPAdapter):
         return manager
 
 
-def _watched(pool: Any, watch: Callable[[Any], None]) -> Any:
+def _socket_tracking_pool(pool: Any, watch: Callable[[Any], None]) -> Any:
     """The connection pool class, with connections that tell their socket before they wait for an answer on it."""
 
     class WatchedConnection(pool.ConnectionCls):  # type: ignore[misc]

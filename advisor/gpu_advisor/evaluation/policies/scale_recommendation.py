@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Alternative, Confidence, Evidence, Projection, Recommendation
-from gpu_advisor.evaluation.scaling.size import Limits, Size
+from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, SizingDecision
 from gpu_advisor.evaluation.signals import UTILIZATION, UTILIZATION_COVERAGE
 
 #: From this length of its trail (seconds) on a pool's own past says how far its demand goes.
-KNOWN_FROM_SECONDS = 3600
+MIN_HISTORY_SECONDS = 3600
 
 
 def scale_advice(
-    facts: Facts, pool: Pool, replicas: int, found: Size, limits: Limits, projection: Projection
+    facts: Facts, pool: Pool, replicas: int, found: SizingDecision, limits: ScalingLimits, projection: Projection
 ) -> Recommendation:
     grows = found.replicas > replicas
     kind = "scale_up" if grows else "scale_down"
@@ -41,7 +41,7 @@ def scale_advice(
     )
 
 
-def _diagnosis(found: Size, replicas: int, limits: Limits, unit: str) -> str:
+def _diagnosis(found: SizingDecision, replicas: int, limits: ScalingLimits, unit: str) -> str:
     if found.saturated:
         return "saturated"
     if not limits.min <= replicas <= limits.max:
@@ -51,7 +51,7 @@ def _diagnosis(found: Size, replicas: int, limits: Limits, unit: str) -> str:
     return "overloaded" if found.replicas > replicas else "oversized"
 
 
-def _explanation(facts: Facts, found: Size, limits: Limits) -> str:
+def _explanation(facts: Facts, found: SizingDecision, limits: ScalingLimits) -> str:
     if found.needed is None or found.level is None or found.expected is None:
         return f"{found.why}."
     hours = facts.evaluation.history_seconds / 3600
@@ -62,16 +62,16 @@ def _explanation(facts: Facts, found: Size, limits: Limits) -> str:
     )
 
 
-def _confidence(facts: Facts, pool: Pool, found: Size) -> Confidence:
+def _confidence(facts: Facts, pool: Pool, found: SizingDecision) -> Confidence:
     if found.saturated:
         return "medium"
     trail = facts.trails.get(pool.settings.name, ())
-    if pool.settings.kind == "serving" and (not trail or facts.at - trail[0].at < KNOWN_FROM_SECONDS):
+    if pool.settings.kind == "serving" and (not trail or facts.at - trail[0].at < MIN_HISTORY_SECONDS):
         return "medium"
     return "high"
 
 
-def _evidence(facts: Facts, pool: Pool, limits: Limits, grows: bool) -> Iterator[Evidence]:
+def _evidence(facts: Facts, pool: Pool, limits: ScalingLimits, grows: bool) -> Iterator[Evidence]:
     coverages = [facts.value(UTILIZATION_COVERAGE, uuid) for uuid in pool.uuids]
     known = [coverage for coverage in coverages if coverage is not None]
     threshold = limits.up if grows else limits.down
@@ -86,7 +86,7 @@ def _evidence(facts: Facts, pool: Pool, limits: Limits, grows: bool) -> Iterator
             window_seconds=facts.evaluation.step_seconds,
             value=trail[-1].busy,
             at=trail[-1].at,
-            expression=facts.trail_expressions.get(pool.settings.name),
+            expression=facts.pool_work_expressions.get(pool.settings.name),
             samples=len(trail),
         )
     signal = facts.demands.get(pool.settings.name)
@@ -101,16 +101,16 @@ def _evidence(facts: Facts, pool: Pool, limits: Limits, grows: bool) -> Iterator
             at=signal.trail[-1][0],
             expression=None,
             samples=len(signal.trail),
-            written=_pinned(signal.promql, signal.trail[-1][0]),
+            written=_pin_query(signal.promql, signal.trail[-1][0]),
         )
 
 
-def _pinned(promql: str, at: float) -> str:
+def _pin_query(promql: str, at: float) -> str:
     """A query that a person wrote, as it was at a time. Its selectors are not ours to pin; a subquery has a time."""
     return f"last_over_time(({promql})[1s:1s] @ {at:.3f})"
 
 
-def _rejected(found: Size, replicas: int, limits: Limits, unit: str) -> Iterator[Alternative]:
+def _rejected(found: SizingDecision, replicas: int, limits: ScalingLimits, unit: str) -> Iterator[Alternative]:
     if found.needed is None or found.saturated:
         return
     fewer = found.replicas - 1

@@ -10,14 +10,14 @@ from dataclasses import replace
 from math import ceil
 
 from gpu_advisor.evaluation.facts import Facts, Gpu
-from gpu_advisor.evaluation.history import grid
+from gpu_advisor.evaluation.history import step_bounds
 from gpu_advisor.evaluation.policies.base import cost_change
-from gpu_advisor.evaluation.policies.scale_advice import scale_advice
+from gpu_advisor.evaluation.policies.scale_recommendation import scale_advice
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Abstention, Projection, Reason, Recommendation
-from gpu_advisor.evaluation.scaling.size import Limits, Size, size
-from gpu_advisor.evaluation.scaling.trail import Point, pool_points
-from gpu_advisor.evaluation.scaling.training import Gangs, gangs
+from gpu_advisor.evaluation.scaling.demand_history import DemandPoint, demand_points
+from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, SizingDecision, size
+from gpu_advisor.evaluation.scaling.training import GangCounts, decide_gangs
 from gpu_advisor.evaluation.signals import MEMORY_USED, TEMPERATURE, UTILIZATION
 from gpu_advisor.settings import Settings
 
@@ -43,10 +43,10 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
         yield from _serving(facts, settings, pool)
 
 
-def limits_of(settings: Settings, pool: Pool) -> Limits:
+def scaling_limits(settings: Settings, pool: Pool) -> ScalingLimits:
     """A pool's limits in replicas."""
     configured, per_replica = settings.limits(pool.settings), pool.settings.gpus_per_replica
-    return Limits(
+    return ScalingLimits(
         min=ceil(configured.min / per_replica),
         max=configured.max // per_replica,
         up=configured.scale_up_threshold / 100,
@@ -56,13 +56,13 @@ def limits_of(settings: Settings, pool: Pool) -> Limits:
 
 
 def _serving(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommendation | Abstention]:
-    unseen = _unseen(facts, pool)
+    unseen = _explain_unobserved(facts, pool)
     if unseen:
         yield unseen
         return
     replicas = len(pool.gpus) // pool.settings.gpus_per_replica
-    last = grid(facts.at, settings.evaluation)[1]
-    found = size(_points(facts, pool), replicas, limits_of(settings, pool), settings.evaluation, last)
+    last = step_bounds(facts.at, settings.evaluation)[1]
+    found = size(_demand_points(facts, pool), replicas, scaling_limits(settings, pool), settings.evaluation, last)
     if found.reason:
         yield Abstention(found.reason, SUBJECT, pool.scope, found.why)
     elif found.replicas != replicas:
@@ -77,14 +77,14 @@ def _serving(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommend
         yield Abstention(Reason.SATURATED, DEMAND, pool.scope, message)
 
 
-def _unseen(facts: Facts, pool: Pool) -> Abstention | None:
+def _explain_unobserved(facts: Facts, pool: Pool) -> Abstention | None:
     """Why the pool cannot be sized now: a GPU that is not heard may be the busiest."""
     silent = [gpu for gpu in pool.gpus if not gpu.up or facts.value(UTILIZATION, gpu.uuid) is None]
     if silent:
         missing = facts.missing(UTILIZATION, pool.scope, silent[0])
         message = f"{len(silent)} of {len(pool.gpus)} GPUs: {missing.message}"
         return Abstention(missing.reason, SUBJECT, pool.scope, message, tuple(gpu.uuid for gpu in silent))
-    dead = [gpu for gpu in pool.gpus if _reads_as_dead(facts, gpu)]
+    dead = [gpu for gpu in pool.gpus if _reports_only_zeros(facts, gpu)]
     if dead:
         message = (
             f"{len(dead)} of {len(pool.gpus)} GPUs, {dead[0].scope} first, show no work, no memory held and no "
@@ -94,18 +94,18 @@ def _unseen(facts: Facts, pool: Pool) -> Abstention | None:
     return None
 
 
-def _reads_as_dead(facts: Facts, gpu: Gpu) -> bool:
+def _reports_only_zeros(facts: Facts, gpu: Gpu) -> bool:
     """Zeros all over. A GPU that idles is warm, and a replica that idles holds memory."""
     if facts.value(UTILIZATION, gpu.uuid) != 0 or facts.value(MEMORY_USED, gpu.uuid) != 0:
         return False
     return (facts.value(TEMPERATURE, gpu.uuid) or 0.0) <= 0
 
 
-def _points(facts: Facts, pool: Pool) -> tuple[Point, ...]:
+def _demand_points(facts: Facts, pool: Pool) -> tuple[DemandPoint, ...]:
     """The pool's trail; by its demand signal where there is one."""
     per_replica = pool.settings.gpus_per_replica
-    heard = [(point.at, point.gpus, point.busy) for point in facts.trails.get(pool.settings.name, ())]
-    points = pool_points(heard, len(pool.gpus), per_replica)
+    samples = [(point.at, point.gpus, point.busy) for point in facts.trails.get(pool.settings.name, ())]
+    points = demand_points(samples, len(pool.gpus), per_replica)
     signal, demand = facts.demands.get(pool.settings.name), pool.settings.demand
     if signal is None or demand is None or signal.reason is not None:
         return points
@@ -115,21 +115,21 @@ def _points(facts: Facts, pool: Pool) -> tuple[Point, ...]:
 
 
 def _training(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommendation]:
-    limits, per_replica = limits_of(settings, pool), pool.settings.gpus_per_replica
+    limits, per_replica = scaling_limits(settings, pool), pool.settings.gpus_per_replica
     present = len(pool.gpus) // per_replica
     signal, demand = facts.demands.get(pool.settings.name), pool.settings.demand
     waiting = None
     if signal is not None and demand is not None and signal.trail:
         work = signal.trail[-1][1] / demand.per_replica
         waiting = work - (present if demand.kind == "total" else 0)
-    wanted, why = gangs(Gangs(present, limits.min, limits.max, waiting))
+    wanted, why = decide_gangs(GangCounts(present, limits.min, limits.max, waiting))
     if wanted != present:
-        yield _advice(facts, settings, pool, present, Size(wanted, why))
+        yield _advice(facts, settings, pool, present, SizingDecision(wanted, why))
 
 
-def _advice(facts: Facts, settings: Settings, pool: Pool, replicas: int, found: Size) -> Recommendation:
+def _advice(facts: Facts, settings: Settings, pool: Pool, replicas: int, found: SizingDecision) -> Recommendation:
     change = (found.replicas - replicas) * pool.settings.gpus_per_replica
     projection = Projection(
         utilization_ratio=found.projected_ratio, cost_change_per_hour=cost_change(settings, pool, change)
     )
-    return scale_advice(facts, pool, replicas, found, limits_of(settings, pool), projection)
+    return scale_advice(facts, pool, replicas, found, scaling_limits(settings, pool), projection)

@@ -12,7 +12,7 @@ from gpu_advisor.settings import PoolSettings, Settings
 from gpu_advisor.sources.base import Source
 
 
-def pool_named(settings: Settings, name: str) -> PoolSettings:
+def find_serving_pool(settings: Settings, name: str) -> PoolSettings:
     """The serving pool of that name. Raises TraceError."""
     found = next((pool for pool in settings.pools if pool.name == name), None)
     serving = ", ".join(pool.name for pool in settings.pools if pool.kind == "serving")
@@ -21,7 +21,9 @@ def pool_named(settings: Settings, name: str) -> PoolSettings:
     return found
 
 
-def read_pool(source: Source, settings: Settings, pool: PoolSettings, since: int, interval: int, at: float) -> Trace:
+def read_recorded_demand(
+    source: Source, settings: Settings, pool: PoolSettings, since: int, interval: int, at: float
+) -> Trace:
     """Demand of the last `since` seconds before `at`, in replicas' worth of work. Raises TraceError and SourceError."""
     windows = {"history_seconds": since, "step_seconds": interval}
     evaluation = settings.evaluation.model_copy(update=windows)

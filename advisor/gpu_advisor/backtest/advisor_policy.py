@@ -6,23 +6,23 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from gpu_advisor.backtest.replay import Observation
+from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
 from gpu_advisor.evaluation.scaling.saturation import LONG_HISTORY_SECONDS
-from gpu_advisor.evaluation.scaling.size import Limits, size
-from gpu_advisor.evaluation.scaling.trail import Point
+from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, size
 from gpu_advisor.settings import Evaluation
 
 
 @dataclass(slots=True)
-class Advisor:
+class AdvisorPolicy:
     """Keeps the trail that a data source would keep, and nothing else."""
 
-    limits: Limits
+    limits: ScalingLimits
     evaluation: Evaluation
-    _trail: deque[Point] = field(default_factory=deque)
+    _trail: deque[DemandPoint] = field(default_factory=deque)
 
     def __call__(self, seen: Observation, /) -> int:
         if seen.utilization_ratio is not None:
-            self._trail.append(Point(seen.at, seen.ready, seen.ready, seen.utilization_ratio))
+            self._trail.append(DemandPoint(seen.at, seen.ready, seen.ready, seen.utilization_ratio))
         while self._trail and self._trail[0].at <= seen.at - LONG_HISTORY_SECONDS:
             self._trail.popleft()
         present = seen.ready + seen.pending

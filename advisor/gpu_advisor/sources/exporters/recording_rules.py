@@ -11,22 +11,31 @@ from dataclasses import dataclass
 
 import yaml
 
-from gpu_advisor.promql.expressions import Affine, Aggregate, Expression, Renamed, Select, Tagged, one_of, union
-from gpu_advisor.promql.promql import to_promql
+from gpu_advisor.promql.compiler import to_promql
+from gpu_advisor.promql.expressions import (
+    Affine,
+    Aggregate,
+    ConstantLabel,
+    Expression,
+    LabelReplace,
+    Selector,
+    any_of_values,
+    union,
+)
 from gpu_advisor.promql.vocabulary import Reduction
-from gpu_advisor.sources import aggregated
-from gpu_advisor.sources.aggregated import INFO
+from gpu_advisor.sources.exporters import aggregate_rules as aggregated
+from gpu_advisor.sources.exporters.aggregate_rules import GPU_INFO
+from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import IDENTITY_LABELS, mappings, own_mappings
 from gpu_advisor.sources.exporters.mapping import Mapping as ExporterMapping
-from gpu_advisor.sources.exporters.speaker import Speaker
 
-MINUTES_5, MINUTES_30, HOUR = 300, 1800, 3600
+FIVE_MINUTES, MINUTES_30, HOUR = 300, 1800, 3600
 
 NODE_INFO = "node:identity:info"
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class RecordedSeries:
     """A canonical series: a quantity, reduced over a window (seconds; None for the present)."""
 
     record: str
@@ -36,20 +45,20 @@ class Series:
     about: str
 
 
-def _now(record: str, quantity: str, about: str) -> Series:
-    return Series(f"{record}:last", quantity, "last", None, about)
+def _now(record: str, quantity: str, about: str) -> RecordedSeries:
+    return RecordedSeries(f"{record}:last", quantity, "last", None, about)
 
 
-def _mean(record: str, quantity: str, about: str) -> Series:
-    return Series(f"{record}:mean5m", quantity, "mean", MINUTES_5, about)
+def _mean(record: str, quantity: str, about: str) -> RecordedSeries:
+    return RecordedSeries(f"{record}:mean5m", quantity, "mean", FIVE_MINUTES, about)
 
 
-def _rate(record: str, quantity: str, about: str) -> Series:
-    return Series(f"{record}:rate5m", quantity, "rate", MINUTES_5, about)
+def _rate(record: str, quantity: str, about: str) -> RecordedSeries:
+    return RecordedSeries(f"{record}:rate5m", quantity, "rate", FIVE_MINUTES, about)
 
 
 #: Recorded at each evaluation.
-FINE: tuple[Series, ...] = (
+EVALUATION_SERIES: tuple[RecordedSeries, ...] = (
     _now("gpu:up", "gpu_up", "1 if the GPU answers, 0 if it is lost"),
     _mean("gpu:utilization_ratio", "gpu_utilization", "share of the time in which a kernel ran"),
     _now("gpu:memory_used_ratio", "gpu_memory_used", "share of the memory held"),
@@ -81,45 +90,49 @@ FINE: tuple[Series, ...] = (
 )
 
 #: Recorded once a minute, as half an hour is more to read.
-SLOW: tuple[Series, ...] = (
-    Series("gpu:utilization_ratio:mean30m", "gpu_utilization", "mean", MINUTES_30, "mean of 30 minutes"),
-    Series("gpu:utilization_coverage_ratio:mean30m", "gpu_utilization", "coverage", MINUTES_30, "share that was seen"),
-    Series("gpu:fatal_errors:increase1h", "gpu_fatal_errors", "increase", HOUR, "errors that ask for a reset"),
+MINUTE_SERIES: tuple[RecordedSeries, ...] = (
+    RecordedSeries("gpu:utilization_ratio:mean30m", "gpu_utilization", "mean", MINUTES_30, "mean of 30 minutes"),
+    RecordedSeries(
+        "gpu:utilization_coverage_ratio:mean30m", "gpu_utilization", "coverage", MINUTES_30, "share that was seen"
+    ),
+    RecordedSeries("gpu:fatal_errors:increase1h", "gpu_fatal_errors", "increase", HOUR, "errors that ask for a reset"),
 )
 
 #: Recorded once an hour, over that hour.
-HOURLY: tuple[Series, ...] = (
-    Series("gpu:utilization_ratio:mean1h", "gpu_utilization", "mean", HOUR, "mean of the hour"),
-    Series("gpu:utilization_coverage_ratio:mean1h", "gpu_utilization", "coverage", HOUR, "share of it that was seen"),
-    Series("gpu:memory_used_ratio:mean1h", "gpu_memory_used", "mean", HOUR, "mean of the hour"),
-    Series("gpu:power_watts:mean1h", "gpu_power", "mean", HOUR, "mean of the hour"),
+HOURLY_SERIES: tuple[RecordedSeries, ...] = (
+    RecordedSeries("gpu:utilization_ratio:mean1h", "gpu_utilization", "mean", HOUR, "mean of the hour"),
+    RecordedSeries(
+        "gpu:utilization_coverage_ratio:mean1h", "gpu_utilization", "coverage", HOUR, "share of it that was seen"
+    ),
+    RecordedSeries("gpu:memory_used_ratio:mean1h", "gpu_memory_used", "mean", HOUR, "mean of the hour"),
+    RecordedSeries("gpu:power_watts:mean1h", "gpu_power", "mean", HOUR, "mean of the hour"),
 )
 
 #: Made of the hourly series, often enough to be there whenever one looks (Prometheus looks back 5 minutes).
-DAILY: Mapping[str, Expression] = {
-    "gpu:utilization_ratio:max1d": Select("gpu:utilization_ratio:mean1h", "max", 24 * HOUR),
+DAILY_SERIES: Mapping[str, Expression] = {
+    "gpu:utilization_ratio:max1d": Selector("gpu:utilization_ratio:mean1h", "max", 24 * HOUR),
 }
 
 
-def rules(speakers: Sequence[Speaker]) -> dict[str, object]:
+def rules(speakers: Sequence[ExporterDialect]) -> dict[str, object]:
     """A rules file, as what YAML is made of. Of a GPU that several of the speakers tell of, the first is recorded."""
-    fine = [*_identities(speakers), *_recorded(FINE, speakers)]
-    owners = [aggregated.OWNERS for speaker in speakers if speaker.name == "gpu-exporter"]
-    fine += aggregated.rules(aggregated.FINE, [*_records(fine), *owners])
-    slow = list(_recorded(SLOW, speakers))
-    slow += aggregated.rules(aggregated.SLOW, _records([*fine, *slow]))
-    hourly = list(_recorded(HOURLY, speakers))
+    fine = [*_identity_rules(speakers), *_series_rules(EVALUATION_SERIES, speakers)]
+    owners = [aggregated.OWNER_INFO for speaker in speakers if speaker.name == "gpu-exporter"]
+    fine += aggregated.rules(aggregated.EVALUATION_SERIES, [*_records(fine), *owners])
+    slow = list(_series_rules(MINUTE_SERIES, speakers))
+    slow += aggregated.rules(aggregated.MINUTE_SERIES, _records([*fine, *slow]))
+    hourly = list(_series_rules(HOURLY_SERIES, speakers))
     groups: list[dict[str, object]] = [{"name": "gpu-advisor", "rules": fine}]
     if slow:
         groups.append({"name": "gpu-advisor-idle", "interval": "1m", "rules": slow})
     if hourly:
-        daily = [{"record": record, "expr": to_promql(expression)} for record, expression in DAILY.items()]
+        daily = [{"record": record, "expr": to_promql(expression)} for record, expression in DAILY_SERIES.items()]
         groups.append({"name": "gpu-advisor-hourly", "interval": "1h", "rules": hourly})
         groups.append({"name": "gpu-advisor-daily", "interval": "2m", "rules": daily})
     return {"groups": groups}
 
 
-def _recorded(every: Sequence[Series], speakers: Sequence[Speaker]) -> Iterator[dict[str, str]]:
+def _series_rules(every: Sequence[RecordedSeries], speakers: Sequence[ExporterDialect]) -> Iterator[dict[str, str]]:
     for series in every:
         parts = [
             expression
@@ -134,13 +147,13 @@ def _records(rules: Iterable[dict[str, str]]) -> list[str]:
     return [rule["record"] for rule in rules]
 
 
-def _identities(speakers: Sequence[Speaker]) -> Iterator[dict[str, str]]:
+def _identity_rules(speakers: Sequence[ExporterDialect]) -> Iterator[dict[str, str]]:
     """Who is there, one row each: of two rows, as there are for a while after a driver's update, joins would fail."""
-    gpus = [_named(speaker) for speaker in speakers if speaker.mapping.scope == "gpu"]
+    gpus = [_identity_expression(speaker) for speaker in speakers if speaker.mapping.scope == "gpu"]
     if gpus:
-        yield {"record": INFO, "expr": f"topk by (uuid) (1, {to_promql(union(*gpus))})"}
+        yield {"record": GPU_INFO, "expr": f"topk by (uuid) (1, {to_promql(union(*gpus))})"}
     nodes = [
-        Affine(Aggregate("max", ("instance", "nodename"), Select(metric, matchers=speaker.hold)), 0.0, 1.0)
+        Affine(Aggregate("max", ("instance", "nodename"), Selector(metric, matchers=speaker.hold)), 0.0, 1.0)
         for speaker in speakers
         if speaker.mapping.scope == "node"
         for metric in speaker.mapping.identity.metrics
@@ -149,25 +162,27 @@ def _identities(speakers: Sequence[Speaker]) -> Iterator[dict[str, str]]:
         yield {"record": NODE_INFO, "expr": f"topk by (instance) (1, {to_promql(union(*nodes))})"}
 
 
-def _named(speaker: Speaker) -> Expression:
+def _identity_expression(speaker: ExporterDialect) -> Expression:
     """Identity rows under our names, always 1."""
     mapping = speaker.mapping
-    found: Expression = union(*(Select(metric, matchers=speaker.hold) for metric in mapping.identity.metrics))
+    found: Expression = union(*(Selector(metric, matchers=speaker.hold) for metric in mapping.identity.metrics))
     if "nodename" not in mapping.labels and mapping not in own_mappings():
-        found = Renamed(found, "nodename", "instance")  # it does not tell its node: the address that it is scraped at
+        found = LabelReplace(
+            found, "nodename", "instance"
+        )  # it does not tell its node: the address that it is scraped at
     for ours in IDENTITY_LABELS:
-        found = _renamed(found, mapping, ours)
+        found = _rename_label(found, mapping, ours)
     if mapping.vendor:
-        found = Tagged(found, "vendor", mapping.vendor)
+        found = ConstantLabel(found, "vendor", mapping.vendor)
     # Times 0, plus 1: an identity series may be one of values, such as a temperature.
     return Affine(Aggregate("max", IDENTITY_LABELS, found), 0.0, 1.0)
 
 
-def _renamed(found: Expression, mapping: ExporterMapping, ours: str) -> Expression:
+def _rename_label(found: Expression, mapping: ExporterMapping, ours: str) -> Expression:
     prefix = mapping.prefixes.get(ours, "")
     for theirs in reversed(mapping.theirs(ours)):
         if theirs != ours or prefix:
-            found = Renamed(found, ours, theirs, prefix)
+            found = LabelReplace(found, ours, theirs, prefix)
     return found
 
 
@@ -178,8 +193,8 @@ def text(names: Sequence[str] = (), jobs: Sequence[str] = (), scrape_interval_se
     """
     every = {mapping.name: mapping for mapping in mappings()}
     chosen = [every[name] for name in names] or [mapping for mapping in own_mappings() if not mapping.companion]
-    hold = (one_of("job", tuple(jobs)),) if jobs else ()
-    found = rules([Speaker(mapping, hold, scrape_interval_seconds) for mapping in chosen])
+    hold = (any_of_values("job", tuple(jobs)),) if jobs else ()
+    found = rules([ExporterDialect(mapping, hold, scrape_interval_seconds) for mapping in chosen])
     titles = "; ".join(mapping.title or mapping.name for mapping in chosen)
     head = f"# Recording rules made of the mapping of {titles}.\n# Made by `gpu-advisor rules`; do not edit.\n"
     return head + yaml.safe_dump(found, sort_keys=False, width=1000, allow_unicode=True)

@@ -6,17 +6,17 @@ import math
 from collections.abc import Iterable, Mapping
 from itertools import chain
 
-from gpu_advisor.promql.expressions import Expression, Labels, Matcher, Select, Trail, Vector, selects_of
-from gpu_advisor.sources.algebra import Known, Values, evaluate
+from gpu_advisor.promql.expressions import Expression, Labels, Matcher, Selector, TimeSeries, Vector, selectors_of
+from gpu_advisor.sources.algebra import MutableVector, ResultLookup, evaluate
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.history_file import HistoryError
 from gpu_advisor.sources.embedded.history_rows import SeriesSamples
-from gpu_advisor.sources.reductions import LOOK_BACK_MS, reduce
+from gpu_advisor.sources.reductions import LOOKBACK_DELTA_MS, reduce
 
 MAX_GRID_POINTS = 11_000  # Prometheus' own limit
 
-_Family = tuple[str, tuple[Matcher, ...]]
+_SeriesKey = tuple[str, tuple[Matcher, ...]]
 
 
 class EmbeddedSource:
@@ -33,10 +33,10 @@ class EmbeddedSource:
         """As Source.instant. Raises SourceError."""
         at_ms = round(at * 1000)
         samples = self._read(expressions.values(), at_ms, at_ms)
-        known = self._selected(samples, at_ms)
+        known = self._lookup_at(samples, at_ms)
         return {key: evaluate(expression, known) for key, expression in expressions.items()}
 
-    def range(self, expression: Expression, start: float, end: float, step: float) -> dict[Labels, Trail]:
+    def range(self, expression: Expression, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
         """As Source.range. Raises SourceError."""
         start_ms, end_ms, step_ms = round(start * 1000), round(end * 1000), round(step * 1000)
         if end_ms < start_ms or step_ms < 1:
@@ -48,7 +48,7 @@ class EmbeddedSource:
         samples = self._read([expression], start_ms, end_ms)
         trails: dict[Labels, list[tuple[float, float]]] = {}
         for at_ms in range(start_ms, end_ms + 1, step_ms):
-            for labels, value in evaluate(expression, self._selected(samples, at_ms)).items():
+            for labels, value in evaluate(expression, self._lookup_at(samples, at_ms)).items():
                 if math.isfinite(value):
                     trails.setdefault(labels, []).append((at_ms / 1000, value))
         return {labels: tuple(trail) for labels, trail in trails.items()}
@@ -58,29 +58,29 @@ class EmbeddedSource:
 
     def _read(
         self, expressions: Iterable[Expression], start_ms: int, end_ms: int
-    ) -> dict[_Family, list[SeriesSamples]]:
+    ) -> dict[_SeriesKey, list[SeriesSamples]]:
         """What all selectors need, each family once, as far back as the longest window reaches."""
-        reach: dict[_Family, int] = {}
-        for select in chain.from_iterable(map(selects_of, expressions)):
+        lookback_ms: dict[_SeriesKey, int] = {}
+        for select in chain.from_iterable(map(selectors_of, expressions)):
             family = (select.metric, select.matchers)
-            reach[family] = max(reach.get(family, 0), _window_ms(select) or LOOK_BACK_MS)
+            lookback_ms[family] = max(lookback_ms.get(family, 0), _window_ms(select) or LOOKBACK_DELTA_MS)
         try:
             return {
                 (metric, matchers): self._history.read(metric, matchers, (start_ms - back) / 1000, end_ms / 1000)
-                for (metric, matchers), back in reach.items()
+                for (metric, matchers), back in lookback_ms.items()
             }
         except HistoryError as error:
             raise SourceError(SourceErrorKind.UNREACHABLE, str(error)) from error
 
-    def _selected(self, samples: Mapping[_Family, list[SeriesSamples]], at_ms: int) -> Known:
-        def known(expression: Expression) -> Values | None:
-            if not isinstance(expression, Select):
+    def _lookup_at(self, samples: Mapping[_SeriesKey, list[SeriesSamples]], at_ms: int) -> ResultLookup:
+        def known(expression: Expression) -> MutableVector | None:
+            if not isinstance(expression, Selector):
                 return None
             return self._reduce(expression, samples[expression.metric, expression.matchers], at_ms)
 
         return known
 
-    def _reduce(self, select: Select, family: list[SeriesSamples], at_ms: int) -> dict[Labels, float]:
+    def _reduce(self, select: Selector, family: list[SeriesSamples], at_ms: int) -> dict[Labels, float]:
         window_ms = _window_ms(select)
         found = {
             series.labels: reduce(
@@ -97,5 +97,5 @@ class EmbeddedSource:
         return {labels: value for labels, value in found.items() if value is not None}
 
 
-def _window_ms(select: Select) -> int | None:
+def _window_ms(select: Selector) -> int | None:
     return None if select.window_seconds is None else select.window_seconds * 1000

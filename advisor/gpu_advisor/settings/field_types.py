@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from gpu_advisor.settings.addresses import AddressError, split
+from gpu_advisor.settings.addresses import AddressError, split_host_port
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
@@ -40,7 +40,7 @@ PercentagePoints = Annotated[float, Field(ge=0, le=50), AfterValidator(_is_in_po
 Seconds = Annotated[int, Field(gt=0, le=366 * 86400, description="seconds")]
 
 
-def _is_regex(text: str) -> str:
+def _validate_regex(text: str) -> str:
     try:
         re.compile(text)
     except re.error as error:
@@ -48,10 +48,10 @@ def _is_regex(text: str) -> str:
     return text
 
 
-Regex = Annotated[str, AfterValidator(_is_regex)]
+Regex = Annotated[str, AfterValidator(_validate_regex)]
 
 
-def _is_url(text: str) -> str:
+def _validate_url(text: str) -> str:
     """An address without a login: addresses are shown in logs, metrics and pages. Never repeats the text."""
     try:
         parts = urlsplit(text)
@@ -64,13 +64,13 @@ def _is_url(text: str) -> str:
     return text
 
 
-Url = Annotated[str, AfterValidator(_is_url)]
+Url = Annotated[str, AfterValidator(_validate_url)]
 
 
-def host_and_port(text: str) -> str:
+def validate_host_port(text: str) -> str:
     """HOST:PORT as it is, or ValueError."""
     try:
-        split(text)
+        split_host_port(text)
     except AddressError as error:
         raise ValueError(str(error)) from error
     return text

@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 SUBJECT = "batch_size"
 
 #: Less throughput than this is not worth another learning rate.
-WORTHWHILE_GAIN = 0.05
+MIN_THROUGHPUT_GAIN = 0.05
 #: A job's own peak may be so far off its profile's curve; further off, another model was probed.
-AGREEMENT_RATIO = 0.15
+MAX_PEAK_DEVIATION = 0.15
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrainingJob:
     """A training job on GPUs of one pool and type. `batch_size` is that of one rank; `ranks` are those of all pools."""
 
     name: str
@@ -63,26 +63,26 @@ class Job:
 def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation | Abstention]:
     members: dict[str, list[Gpu]] = {}
     for gpu in pool.gpus:
-        if measured(facts, (gpu,)):
+        if has_profile(facts, (gpu,)):
             members.setdefault(facts.reported_jobs[gpu.uuid], []).append(gpu)
     for name, gpus in members.items():
         job = _job(facts, name, tuple(gpus))
-        yield from ((job,) if isinstance(job, Abstention) else _advise(facts, settings, job))
+        yield from ((job,) if isinstance(job, Abstention) else _recommend_for_job(facts, settings, job))
 
 
-def measured(facts: Facts, gpus: Iterable[Gpu]) -> bool:
+def has_profile(facts: Facts, gpus: Iterable[Gpu]) -> bool:
     """Whether there is a profile for the job of each of these GPUs."""
     jobs = facts.reported_jobs
     return all(gpu.uuid in jobs and facts.shelf.of(gpu.name, jobs[gpu.uuid]) for gpu in gpus)
 
 
-def unreadable(facts: Facts, cluster: str) -> Iterator[Abstention]:
+def unreadable_profiles(facts: Facts, cluster: str) -> Iterator[Abstention]:
     """Profiles that are there and say nothing."""
     for error in facts.shelf.errors:
         yield Abstention(Reason.NO_DATA, SUBJECT, Scope("fleet", cluster), error, kinds=(KIND,))
 
 
-def _job(facts: Facts, name: str, gpus: tuple[Gpu, ...]) -> Job | Abstention:
+def _job(facts: Facts, name: str, gpus: tuple[Gpu, ...]) -> TrainingJob | Abstention:
     sizes = {facts.value(JOB_BATCH_SIZE, gpu.uuid) for gpu in gpus}
     types = {gpu.name for gpu in gpus}
     memory = [facts.value(MEMORY_TOTAL, gpu.uuid) for gpu in gpus]
@@ -98,19 +98,21 @@ def _job(facts: Facts, name: str, gpus: tuple[Gpu, ...]) -> Job | Abstention:
     peaks = [peak for uuid in uuids if (peak := facts.value(JOB_PEAK_MEMORY, uuid)) is not None]
     noises = [noise for uuid in uuids if (noise := facts.value(JOB_GRADIENT_NOISE, uuid)) is not None]
     ranks = sum(1 for job in facts.reported_jobs.values() if job == name)
-    return Job(
+    return TrainingJob(
         name, gpus, ranks, max(1, round(sizes.pop() or 0)), int(min(each for each in memory if each is not None)),
         max(peaks, default=None), max(noises, default=None),
     )  # fmt: skip
 
 
-def _advise(facts: Facts, settings: Settings, job: Job) -> Iterator[Recommendation | Abstention]:
+def _recommend_for_job(facts: Facts, settings: Settings, job: TrainingJob) -> Iterator[Recommendation | Abstention]:
     from gpu_advisor.calibration.advice import Request, advise
 
     def abstain(reason: Reason, message: str) -> Abstention:
         return Abstention(reason, SUBJECT, job.scope, message, job.uuids, (KIND,))
 
-    fits = [(distance, curve) for curve in _curves(facts, job) if (distance := _distance(curve, job)) is not None]
+    fits = [
+        (distance, curve) for curve in _curves(facts, job) if (distance := _profile_mismatch(curve, job)) is not None
+    ]
     curve = min(fits, key=lambda pair: pair[0])[1] if fits else None
     if curve is None:
         told = f"{format_bytes(job.peak_bytes or 0)} at a batch of {job.batch_size}"
@@ -132,28 +134,28 @@ def _advise(facts: Facts, settings: Settings, job: Job) -> Iterator[Recommendati
         yield abstain(Reason.SATURATED, advice.notes[0])
         return
     too_full = here.memory.peak_memory_bytes > (limits.target_usage + limits.tolerance) / 100 * job.memory_bytes
-    worthwhile = advice.gain_ratio is None or advice.gain_ratio >= WORTHWHILE_GAIN
+    worthwhile = advice.gain_ratio is None or advice.gain_ratio >= MIN_THROUGHPUT_GAIN
     if (best > job.batch_size and worthwhile) or (best < job.batch_size and too_full):
         yield _recommendation(facts, job, curve, advice, best)
 
 
-def _curves(facts: Facts, job: Job) -> tuple[Curve, ...]:
+def _curves(facts: Facts, job: TrainingJob) -> tuple[Curve, ...]:
     return facts.shelf.of(job.gpus[0].name, job.name)
 
 
-def _distance(curve: Curve, job: Job) -> float | None:
+def _profile_mismatch(curve: Curve, job: TrainingJob) -> float | None:
     """How far off the curve the job's own peak is, as a share; None where it cannot be of this job."""
     from gpu_advisor.calibration.fit import fit_memory
 
     if curve.allocated is None or job.peak_bytes is None:
-        return AGREEMENT_RATIO  # nothing speaks against it; one that is seen to agree is better
+        return MAX_PEAK_DEVIATION  # nothing speaks against it; one that is seen to agree is better
     expected = fit_memory(curve.allocated).predict(job.batch_size)
     off = abs(job.peak_bytes / expected.peak_memory_bytes - 1)
     within = expected.low <= job.peak_bytes <= expected.high
-    return off if within or off <= AGREEMENT_RATIO else None
+    return off if within or off <= MAX_PEAK_DEVIATION else None
 
 
-def _recommendation(facts: Facts, job: Job, curve: Curve, advice: Advice, best: int) -> Recommendation:
+def _recommendation(facts: Facts, job: TrainingJob, curve: Curve, advice: Advice, best: int) -> Recommendation:
     assert advice.recommended is not None
     memory, gain = advice.recommended.memory, advice.gain_ratio
     grows = best > job.batch_size
@@ -199,7 +201,7 @@ def _ceilings(advice: Advice) -> str:
     return f"Ceilings of a rank's batch: {told}."
 
 
-def _evidence(facts: Facts, job: Job, limit_bytes: int) -> Iterator[Evidence]:
+def _evidence(facts: Facts, job: TrainingJob, limit_bytes: int) -> Iterator[Evidence]:
     for signal, threshold in (
         (JOB_BATCH_SIZE, None), (JOB_PEAK_MEMORY, float(limit_bytes)), (MEMORY_TOTAL, None), (JOB_GRADIENT_NOISE, None),
     ):  # fmt: skip
@@ -208,7 +210,7 @@ def _evidence(facts: Facts, job: Job, limit_bytes: int) -> Iterator[Evidence]:
             yield facts.evidence(signal, uuids, threshold)
 
 
-def _rejected(job: Job, advice: Advice) -> Iterator[Alternative]:
+def _rejected(job: TrainingJob, advice: Advice) -> Iterator[Alternative]:
     ceiling = advice.ceilings.memory
     if ceiling is not None:
         yield Alternative(f"more than {ceiling}", f"may exceed {format_bytes(advice.limit_bytes)}, the memory target")

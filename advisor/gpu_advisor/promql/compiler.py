@@ -7,18 +7,18 @@ import math
 from gpu_advisor.promql.expressions import (
     Affine,
     Aggregate,
+    ConstantLabel,
     Expression,
     Function,
+    LabelReplace,
     Matcher,
     Ratio,
-    Renamed,
-    Select,
+    Selector,
     Sum,
-    Tagged,
     Union,
 )
 
-_OVER_TIME: dict[Function, str] = {
+_RANGE_FUNCTIONS: dict[Function, str] = {
     "mean": "avg_over_time",
     "min": "min_over_time",
     "max": "max_over_time",
@@ -48,29 +48,29 @@ def to_promql(expression: Expression, at: float | None = None) -> str:
     With `at` (seconds since 1970) every selector is pinned to that time, so that the text gives the same number
     whenever it is run. Raises ValueError for numbers or characters that PromQL cannot hold.
     """
-    if isinstance(expression, Select):
+    if isinstance(expression, Selector):
         return _select(expression, at)
     if isinstance(expression, Aggregate):
         by = f" by ({', '.join(expression.by)}) " if expression.by else ""
         return f"{expression.op}{by}({to_promql(expression.of, at)})"
     if isinstance(expression, Ratio):
         # The filter makes a division by zero drop out here, before an aggregation around it turns into NaN as a whole.
-        return f"{_operand(expression.top, at)} / ({_operand(expression.bottom, at)} != 0)"
+        return f"{_parenthesize(expression.top, at)} / ({_parenthesize(expression.bottom, at)} != 0)"
     if isinstance(expression, Sum):
-        return " + ".join(_operand(term, at) for term in expression.terms)
+        return " + ".join(_parenthesize(term, at) for term in expression.terms)
     if isinstance(expression, Union):
         return " or ".join(to_promql(part, at) for part in expression.parts)
-    if isinstance(expression, Renamed):
+    if isinstance(expression, LabelReplace):
         # (?s): a label value may hold a line's end. $1 in the prefix would be a reference, $$ is a dollar.
         text = f"{expression.prefix.replace('$', '$$')}$1"
         return _label_replace(to_promql(expression.of, at), expression.to, text, expression.source, "(?s)(.+)")
-    if isinstance(expression, Tagged):
+    if isinstance(expression, ConstantLabel):
         value = expression.value.replace("$", "$$")
         return _label_replace(to_promql(expression.of, at), expression.label, value, "", "")
     return _affine(expression, at)
 
 
-def quote(text: str) -> str:
+def quote_string(text: str) -> str:
     """A PromQL string literal. Raises ValueError for text that is not Unicode (lone surrogates)."""
     try:
         text.encode()
@@ -79,7 +79,7 @@ def quote(text: str) -> str:
     return f'"{text.translate(_ESCAPES)}"'
 
 
-def duration(seconds: int) -> str:
+def format_duration(seconds: int) -> str:
     """The shortest exact PromQL duration in one unit: 30m, 90s. Raises ValueError if not positive."""
     if seconds <= 0:
         raise ValueError(f"a window must be longer than 0 s, not {seconds} s")
@@ -87,26 +87,26 @@ def duration(seconds: int) -> str:
     return f"{seconds // size}{unit}"
 
 
-def _select(select: Select, at: float | None) -> str:
+def _select(select: Selector, at: float | None) -> str:
     text = select.metric
     if select.matchers:
         text += "{" + ",".join(_matcher(matcher) for matcher in select.matchers) + "}"
     if select.window_seconds is not None:
-        text += f"[{duration(select.window_seconds)}]"
+        text += f"[{format_duration(select.window_seconds)}]"
     if at is not None:
         text += f" @ {at:.3f}"
     if select.function == "last":
         return text
     arguments = text if select.q is None else f"{_number(select.q)}, {text}"
-    return f"{_OVER_TIME[select.function]}({arguments})"
+    return f"{_RANGE_FUNCTIONS[select.function]}({arguments})"
 
 
 def _matcher(matcher: Matcher) -> str:
-    return f"{matcher.label}{matcher.op}{quote(matcher.value)}"
+    return f"{matcher.label}{matcher.op}{quote_string(matcher.value)}"
 
 
 def _affine(expression: Affine, at: float | None) -> str:
-    text = _operand(expression.of, at)
+    text = _parenthesize(expression.of, at)
     if expression.scale != 1:
         text = f"{_number(expression.scale)} * {text}"
     if expression.offset != 0:
@@ -116,10 +116,10 @@ def _affine(expression: Affine, at: float | None) -> str:
 
 
 def _label_replace(text: str, to: str, value: str, source: str, regex: str) -> str:
-    return f"label_replace({text}, {quote(to)}, {quote(value)}, {quote(source)}, {quote(regex)})"
+    return f"label_replace({text}, {quote_string(to)}, {quote_string(value)}, {quote_string(source)}, {quote_string(regex)})"
 
 
-def _operand(expression: Expression, at: float | None) -> str:
+def _parenthesize(expression: Expression, at: float | None) -> str:
     text = to_promql(expression, at)
     return f"({text})" if isinstance(expression, Ratio | Affine | Sum | Union) else text
 

@@ -16,25 +16,30 @@ from urllib.parse import urlsplit
 import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
-from gpu_advisor.promql.expressions import Expression, Labels, Trail, Vector
-from gpu_advisor.promql.promql import to_promql
-from gpu_advisor.sources.algebra import Values
+from gpu_advisor.promql.compiler import to_promql
+from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries, Vector
+from gpu_advisor.sources.algebra import MutableVector
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
-from gpu_advisor.sources.prometheus.answers import bad_answer, data_of, trails_of, vector_of
-from gpu_advisor.sources.prometheus.http import Answer, BodyTooLargeError, DeadlineClient, DeadlineExceededError
-from gpu_advisor.sources.prometheus.packs import Pack, in_order, parted, queries
-from gpu_advisor.sources.prometheus.quick import quick_parts
+from gpu_advisor.sources.prometheus.combined_queries import CombinedQuery, queries, results_in_order, split_results
+from gpu_advisor.sources.prometheus.fast_response_parser import parse_combined_response
+from gpu_advisor.sources.prometheus.http_client import (
+    BodyTooLargeError,
+    DeadlineClient,
+    DeadlineExceededError,
+    HttpResponse,
+)
+from gpu_advisor.sources.prometheus.response_parser import bad_response_error, parse_matrix, parse_vector, response_data
 
-MAX_IN_FLIGHT = 2
-MAX_ANSWER_BYTES = 256 << 20  # 10,000 GPUs are some 4 MiB a query
-_FIRST_PAUSE_SECONDS = 0.2
-_RETRIED_STATUS = (502, 503, 504)
+MAX_CONCURRENT_QUERIES = 2
+MAX_RESPONSE_BYTES = 256 << 20  # 10,000 GPUs are some 4 MiB a query
+_INITIAL_BACKOFF_SECONDS = 0.2
+_RETRYABLE_STATUSES = (502, 503, 504)
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class PrometheusSettings:
+class PrometheusClientConfig:
     """Where the API is and how to be let in. Raises ValueError, never with a secret in it."""
 
     url: str  # what stands before /api/v1/query
@@ -59,14 +64,14 @@ class PrometheusSource:
 
     name = "prometheus"
 
-    def __init__(self, settings: PrometheusSettings) -> None:
+    def __init__(self, settings: PrometheusClientConfig) -> None:
         self.address = settings.url.rstrip("/")
         self._settings = settings
-        self._who = f"Prometheus at {self.address}"
+        self._server = f"Prometheus at {self.address}"
         self._clients: queue.SimpleQueue[DeadlineClient] = queue.SimpleQueue()
-        for _ in range(MAX_IN_FLIGHT):
+        for _ in range(MAX_CONCURRENT_QUERIES):
             self._clients.put(_client(settings))
-        self._pool = concurrent.futures.ThreadPoolExecutor(MAX_IN_FLIGHT, thread_name_prefix="prometheus")
+        self._pool = concurrent.futures.ThreadPoolExecutor(MAX_CONCURRENT_QUERIES, thread_name_prefix="prometheus")
         self._closed = threading.Event()
 
     def __repr__(self) -> str:
@@ -74,47 +79,47 @@ class PrometheusSource:
 
     def instant(self, expressions: Mapping[str, Expression], at: float) -> dict[str, Vector]:
         """As Source.instant. Raises SourceError."""
-        return self._ask("/api/v1/query", _forms(expressions, at), self._vector)
+        return self._query("/api/v1/query", _query_forms(expressions, at), self._vector)
 
-    def packs(self, packs: Sequence[Pack], at: float) -> list[tuple[Values, ...]]:
+    def packs(self, packs: Sequence[CombinedQuery], at: float) -> list[tuple[MutableVector, ...]]:
         """As AnswersPacks.packs. Raises SourceError."""
         known: dict[str, Labels] = {}
 
-        def parts(answer: Answer) -> dict[str, Values]:
-            quick = quick_parts(answer.body, known) if answer.status == 200 else None
-            return parted(self._vector(answer)) if quick is None else quick
+        def parts(answer: HttpResponse) -> dict[str, MutableVector]:
+            quick = parse_combined_response(answer.body, known) if answer.status == 200 else None
+            return split_results(self._vector(answer)) if quick is None else quick
 
-        answers = self._ask("/api/v1/query", _forms(queries(packs), at), parts)
-        return [in_order(pack, answers[str(number)]) for number, pack in enumerate(packs)]
+        answers = self._query("/api/v1/query", _query_forms(queries(packs), at), parts)
+        return [results_in_order(pack, answers[str(number)]) for number, pack in enumerate(packs)]
 
-    def _vector(self, answer: Answer) -> dict[Labels, float]:
-        return vector_of(data_of(answer, self._who), self._who)
+    def _vector(self, answer: HttpResponse) -> dict[Labels, float]:
+        return parse_vector(response_data(answer, self._server), self._server)
 
-    def range(self, expression: Expression, start: float, end: float, step: float) -> dict[Labels, Trail]:
+    def range(self, expression: Expression, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
         """As Source.range. Raises SourceError."""
-        return self.range_of_text(_text(expression), start, end, step)
+        return self.range_of_text(_promql_text(expression), start, end, step)
 
-    def range_of_text(self, promql: str, start: float, end: float, step: float) -> dict[Labels, Trail]:
+    def range_of_text(self, promql: str, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
         """A query that a person wrote, as `range`. Raises SourceError."""
         form = {
             "query": promql,
-            "start": _moment(start),
-            "end": _moment(end),
+            "start": _rfc3339(start),
+            "end": _rfc3339(end),
             "step": f"{round(step * 1000)}ms",
         }
-        return self._ask("/api/v1/query_range", {"": form}, self._trails)[""]
+        return self._query("/api/v1/query_range", {"": form}, self._matrix)[""]
 
-    def _trails(self, answer: Answer) -> dict[Labels, Trail]:
-        return trails_of(data_of(answer, self._who), self._who)
+    def _matrix(self, answer: HttpResponse) -> dict[Labels, TimeSeries]:
+        return parse_matrix(response_data(answer, self._server), self._server)
 
     def version(self) -> str | None:
         """The version of Prometheus, such as "2.42.0"; None if it is another engine. Raises SourceError."""
-        submitted = {"": self._pool.submit(self._exchange, "GET", "/api/v1/status/buildinfo", None)}
+        submitted = {"": self._pool.submit(self._request_with_retries, "GET", "/api/v1/status/buildinfo", None)}
         answer = self._collect(submitted, lambda answer: answer)[""]
         if answer.status in (404, 405):
             return None
         try:
-            data = data_of(answer, self._who)
+            data = response_data(answer, self._server)
         except SourceError as error:
             if error.kind in (SourceErrorKind.BAD_ANSWER, SourceErrorKind.QUERY_ERROR):
                 return None
@@ -131,20 +136,22 @@ class PrometheusSource:
         while not self._clients.empty():
             self._clients.get().close()
 
-    def _ask(self, path: str, forms: Mapping[str, Mapping[str, str]], read: Callable[[Answer], T]) -> dict[str, T]:
+    def _query(
+        self, path: str, forms: Mapping[str, Mapping[str, str]], read: Callable[[HttpResponse], T]
+    ) -> dict[str, T]:
         limit = f"{round(self._settings.timeout_seconds * 1000)}ms"  # so that the server gives up when we do
         submitted = {
-            key: self._pool.submit(self._exchange, "POST", path, {**form, "timeout": limit})
+            key: self._pool.submit(self._request_with_retries, "POST", path, {**form, "timeout": limit})
             for key, form in forms.items()
         }
         return self._collect(submitted, read)
 
     def _collect(
-        self, submitted: Mapping[str, concurrent.futures.Future[Answer]], read: Callable[[Answer], T]
+        self, submitted: Mapping[str, concurrent.futures.Future[HttpResponse]], read: Callable[[HttpResponse], T]
     ) -> dict[str, T]:
         """The answers as `read` reads them: each as soon as it is there, while the server works on the next ones."""
-        turns = -(-len(submitted) // MAX_IN_FLIGHT)
-        limit = self._settings.timeout_seconds * turns + 1  # a query ends itself; but looking up a name may hang
+        rounds = -(-len(submitted) // MAX_CONCURRENT_QUERIES)
+        limit = self._settings.timeout_seconds * rounds + 1  # a query ends itself; but looking up a name may hang
         keys = {future: key for key, future in submitted.items()}
         found: dict[str, T] = {}
         try:
@@ -158,30 +165,30 @@ class PrometheusSource:
                 future.cancel()
         return {key: found[key] for key in submitted}
 
-    def _exchange(self, method: str, path: str, form: Mapping[str, str] | None) -> Answer:
+    def _request_with_retries(self, method: str, path: str, form: Mapping[str, str] | None) -> HttpResponse:
         """One request with its retries, all within the time limit. Raises SourceError."""
         deadline = time.monotonic() + self._settings.timeout_seconds
-        pauses = self._pauses(deadline)
+        pauses = self._backoff(deadline)
         while True:
             try:
                 answer = self._fetch(method, path, form, deadline)
             except requests.ConnectionError as error:
                 if isinstance(error, requests.exceptions.SSLError) or not next(pauses, False):
-                    raise _unreachable(self._who, error) from error
+                    raise _unreachable(self._server, error) from error
                 continue
-            if not _is_worth_another_try(answer) or not next(pauses, False):
+            if not _is_retryable(answer) or not next(pauses, False):
                 return answer
 
-    def _pauses(self, deadline: float) -> Iterator[bool]:
+    def _backoff(self, deadline: float) -> Iterator[bool]:
         """Waits, longer each time, once per retry that is left; ends where the time does not suffice."""
-        pause = _FIRST_PAUSE_SECONDS
+        pause = _INITIAL_BACKOFF_SECONDS
         for _ in range(self._settings.retries):
             if time.monotonic() + pause >= deadline or self._closed.wait(pause):
                 return
             yield True
             pause *= 2
 
-    def _fetch(self, method: str, path: str, form: Mapping[str, str] | None, deadline: float) -> Answer:
+    def _fetch(self, method: str, path: str, form: Mapping[str, str] | None, deadline: float) -> HttpResponse:
         client = self._clients.get()
         try:
             return client.fetch(
@@ -189,22 +196,22 @@ class PrometheusSource:
                 self.address + path,
                 data=form,
                 seconds=max(deadline - time.monotonic(), 0.001),
-                max_bytes=MAX_ANSWER_BYTES,
+                max_bytes=MAX_RESPONSE_BYTES,
                 # Told with each request: an environment's REQUESTS_CA_BUNDLE would win over the session's.
                 verify=not self._settings.insecure_skip_verify and (self._settings.ca_file or True),
             )
         except (DeadlineExceededError, requests.Timeout) as error:
             raise self._timeout() from error
         except BodyTooLargeError as error:
-            raise bad_answer(self._who, str(error)) from error
+            raise bad_response_error(self._server, str(error)) from error
         except requests.ConnectionError:
             raise
         except requests.RequestException as error:
-            raise bad_answer(self._who, f"the exchange broke off ({type(error).__name__})") from error
+            raise bad_response_error(self._server, f"the exchange broke off ({type(error).__name__})") from error
         except OSError as error:
             raise SourceError(
                 SourceErrorKind.UNREACHABLE,
-                f"{self._who}: the TLS files cannot be read. Look at ca_file, cert_file and key_file.",
+                f"{self._server}: the TLS files cannot be read. Look at ca_file, cert_file and key_file.",
             ) from error
         finally:
             self._clients.put(client)
@@ -212,7 +219,7 @@ class PrometheusSource:
     def _timeout(self) -> SourceError:
         return SourceError(
             SourceErrorKind.TIMEOUT,
-            f"{self._who} gave no complete answer within {self._settings.timeout_seconds:g} s."
+            f"{self._server} gave no complete answer within {self._settings.timeout_seconds:g} s."
             " Raise timeout_seconds, or see what keeps that server busy.",
         )
 
@@ -226,7 +233,7 @@ class _BearerAuth(AuthBase):
         return request
 
 
-def _client(settings: PrometheusSettings) -> DeadlineClient:
+def _client(settings: PrometheusClientConfig) -> DeadlineClient:
     client = DeadlineClient()
     client.session.headers.update({"User-Agent": "gpu-advisor", "Accept": "application/json", **settings.headers})
     if settings.bearer_token is not None:
@@ -238,7 +245,7 @@ def _client(settings: PrometheusSettings) -> DeadlineClient:
     return client
 
 
-def _problems(settings: PrometheusSettings) -> Iterator[str]:
+def _problems(settings: PrometheusClientConfig) -> Iterator[str]:
     parts = urlsplit(settings.url)
     if parts.username is not None or parts.password is not None:
         yield "url must not hold a user or a password: set username and password"
@@ -263,26 +270,26 @@ def _is_header_text(text: str) -> bool:
     return text.isascii() and all(character.isprintable() for character in text) and text == text.strip()
 
 
-def _forms(expressions: Mapping[str, Expression], at: float) -> dict[str, dict[str, str]]:
-    return {key: {"query": _text(expression), "time": _moment(at)} for key, expression in expressions.items()}
+def _query_forms(expressions: Mapping[str, Expression], at: float) -> dict[str, dict[str, str]]:
+    return {key: {"query": _promql_text(expression), "time": _rfc3339(at)} for key, expression in expressions.items()}
 
 
-def _text(expression: Expression) -> str:
+def _promql_text(expression: Expression) -> str:
     try:
         return to_promql(expression)
     except ValueError as error:
         raise SourceError(SourceErrorKind.QUERY_ERROR, f"This cannot be asked in PromQL: {error}.") from error
 
 
-def _moment(seconds: float) -> str:
+def _rfc3339(seconds: float) -> str:
     """RFC 3339 with milliseconds: a server that reads 1700000000.567 as a float may cut it off to .566."""
     whole, milliseconds = divmod(round(seconds * 1000), 1000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{milliseconds:03d}Z"
 
 
-def _is_worth_another_try(answer: Answer) -> bool:
+def _is_retryable(answer: HttpResponse) -> bool:
     # A 503 in the API's own words means that this very query took too long: asking again would make it worse.
-    return answer.status in _RETRIED_STATUS and b'"errorType"' not in answer.body[:4096]
+    return answer.status in _RETRYABLE_STATUSES and b'"errorType"' not in answer.body[:4096]
 
 
 def _unreachable(who: str, error: requests.ConnectionError) -> SourceError:

@@ -10,32 +10,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gpu_advisor.promql.expressions import Expression, Labels, Trail, Vector
-from gpu_advisor.sources.algebra import Values
-from gpu_advisor.sources.base import AnswersPromql, Source
-from gpu_advisor.sources.prometheus.packs import Pack, read_packs
+from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries, Vector
+from gpu_advisor.sources.algebra import MutableVector
+from gpu_advisor.sources.base import PromqlSource, Source
+from gpu_advisor.sources.prometheus.combined_queries import CombinedQuery, read_combined_queries
 
 #: Samples may come late, by remote write or a clock that lags: what is younger than this (seconds) is asked for again.
 #: Steps that took longer to be complete are not noticed.
-UNSETTLED_SECONDS = 300
+LATE_SAMPLE_SECONDS = 300
 
 #: Steps in one query. A step of 10,000 GPUs takes a Prometheus tens of milliseconds.
-STEPS_OF_A_QUERY = 15
+MAX_STEPS_PER_QUERY = 15
 
 #: Ranges that are kept; each is some kilobytes, for the source adds up before it answers.
-MOST_KEPT = 64
+MAX_CACHED_RANGES = 64
 
-Key = tuple[Expression, float]
+CacheKey = tuple[Expression, float]
 
 
 @dataclass(slots=True)
-class RememberedRanges:
+class CachingSource:
     """A Source. Ranges with whole multiples of their step as times are remembered, all else goes straight on."""
 
     of: Source
     name: str = field(init=False)
     address: str = field(init=False)
-    _kept: dict[Key, dict[float, Vector]] = field(default_factory=dict)
+    _cache: dict[CacheKey, dict[float, Vector]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.name, self.address = self.of.name, self.of.address
@@ -43,24 +43,24 @@ class RememberedRanges:
     def instant(self, expressions: Mapping[str, Expression], at: float) -> Mapping[str, Vector]:
         return self.of.instant(expressions, at)
 
-    def packs(self, packs: Sequence[Pack], at: float) -> list[tuple[Values, ...]]:
-        return read_packs(self.of, packs, at)
+    def packs(self, packs: Sequence[CombinedQuery], at: float) -> list[tuple[MutableVector, ...]]:
+        return read_combined_queries(self.of, packs, at)
 
-    def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, Trail]:
+    def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
         """As Source.range, in as many queries as there are pieces to read. Raises SourceError."""
         if start % step or end < start:
             return self.of.range(expression, start, end, step)
         times = [start + step * index for index in range(int((end - start) // step) + 1)]
-        kept = self._kept.pop((expression, step), {})
-        self._kept[expression, step] = kept = {at: kept[at] for at in times if at in kept}  # the last used is the last
-        while len(self._kept) > MOST_KEPT:
-            del self._kept[next(iter(self._kept))]
+        kept = self._cache.pop((expression, step), {})
+        self._cache[expression, step] = kept = {at: kept[at] for at in times if at in kept}  # the last used is the last
+        while len(self._cache) > MAX_CACHED_RANGES:
+            del self._cache[next(iter(self._cache))]
         found = dict(kept)
         missing = [at for at in times if at not in kept]
-        for piece in _pieces(missing, step):
+        for piece in _split_times(missing, step):
             found |= self._read(expression, piece, step)
-            kept |= {at: found[at] for at in piece if at <= end - UNSETTLED_SECONDS}
-        return _trails(found, times)
+            kept |= {at: found[at] for at in piece if at <= end - LATE_SAMPLE_SECONDS}
+        return _series_by_labels(found, times)
 
     def close(self) -> None:
         self.of.close()
@@ -74,31 +74,31 @@ class RememberedRanges:
         return dict(found)
 
 
-class RememberedPrometheus(RememberedRanges):
+class CachingPromqlSource(CachingSource):
     """The same for a source that evaluates text, which it goes on doing."""
 
-    def range_of_text(self, promql: str, start: float, end: float, step: float) -> dict[Labels, Trail]:
-        assert isinstance(self.of, AnswersPromql)
+    def range_of_text(self, promql: str, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
+        assert isinstance(self.of, PromqlSource)
         return self.of.range_of_text(promql, start, end, step)
 
 
 def remembered(source: Source) -> Source:
     """The source, with its ranges remembered."""
-    return RememberedPrometheus(source) if isinstance(source, AnswersPromql) else RememberedRanges(source)
+    return CachingPromqlSource(source) if isinstance(source, PromqlSource) else CachingSource(source)
 
 
-def _pieces(times: list[float], step: float) -> list[list[float]]:
-    """Runs of times a step apart, of at most STEPS_OF_A_QUERY each."""
+def _split_times(times: list[float], step: float) -> list[list[float]]:
+    """Runs of times a step apart, of at most MAX_STEPS_PER_QUERY each."""
     pieces: list[list[float]] = []
     for at in times:
-        if pieces and len(pieces[-1]) < STEPS_OF_A_QUERY and at - pieces[-1][-1] <= step * 1.001:
+        if pieces and len(pieces[-1]) < MAX_STEPS_PER_QUERY and at - pieces[-1][-1] <= step * 1.001:
             pieces[-1].append(at)
         else:
             pieces.append([at])
     return pieces
 
 
-def _trails(found: Mapping[float, Vector], times: list[float]) -> dict[Labels, Trail]:
+def _series_by_labels(found: Mapping[float, Vector], times: list[float]) -> dict[Labels, TimeSeries]:
     trails: dict[Labels, list[tuple[float, float]]] = {}
     for at in times:
         for labels, value in found[at].items():

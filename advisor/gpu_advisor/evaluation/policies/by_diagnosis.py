@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from gpu_advisor.evaluation.diagnosis.diagnose import Outcome, diagnose, signals_of
+from gpu_advisor.evaluation.diagnosis.decision_table import DIAGNOSES, UNKNOWN
+from gpu_advisor.evaluation.diagnosis.diagnose import GpuDiagnosis, diagnose, signals_of
 from gpu_advisor.evaluation.diagnosis.peers import peers
-from gpu_advisor.evaluation.diagnosis.table import DIAGNOSES, UNKNOWN
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.policies import (
     batch_size,
-    calibrated_batch,
+    calibrated_batch_size,
     communication,
     cooling,
     data_loading,
@@ -21,7 +21,7 @@ from gpu_advisor.evaluation.policies import (
     smaller_gpu,
     straggler,
 )
-from gpu_advisor.evaluation.policies.cases import Advice, Case, cases
+from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, cases
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Abstention, Reason, Recommendation
 from gpu_advisor.settings import Settings
@@ -29,7 +29,7 @@ from gpu_advisor.settings import Settings
 SUBJECT = "diagnosis"
 
 #: Who advises on what: the kind of a recommendation, and its policy.
-ADVISORS: Mapping[str, Callable[[Case], Advice]] = {
+POLICIES_BY_KIND: Mapping[str, Callable[[Finding], PolicyAdvice]] = {
     module.KIND: module.advise
     for module in (
         batch_size, communication, cooling, data_loading, memory_saving, mixed_precision, power_limit, profiling,
@@ -37,7 +37,7 @@ ADVISORS: Mapping[str, Callable[[Case], Advice]] = {
     )
 }  # fmt: skip
 
-KINDS = tuple(ADVISORS)
+KINDS = tuple(POLICIES_BY_KIND)
 
 
 def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation | Abstention]:
@@ -45,14 +45,14 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
     outcomes = diagnose(facts, known, [pool])
     for case in cases(facts, settings, pool, known, outcomes):
         for kind in DIAGNOSES[case.diagnosis].kinds:
-            if kind == batch_size.KIND and calibrated_batch.measured(facts, case.gpus):
+            if kind == batch_size.KIND and calibrated_batch_size.has_profile(facts, case.gpus):
                 continue  # then the size is known, and calibrated_batch says it
-            if kind in ADVISORS:
-                yield _recommendation(case, kind, ADVISORS[kind](case))
+            if kind in POLICIES_BY_KIND:
+                yield _recommendation(case, kind, POLICIES_BY_KIND[kind](case))
     yield from _abstain(facts, settings, pool, outcomes)
 
 
-def _recommendation(case: Case, kind: str, advice: Advice) -> Recommendation:
+def _recommendation(case: Finding, kind: str, advice: PolicyAdvice) -> Recommendation:
     return Recommendation(
         kind=kind,
         direction=advice.direction,
@@ -74,7 +74,7 @@ def _recommendation(case: Case, kind: str, advice: Advice) -> Recommendation:
     )
 
 
-def _abstain(facts: Facts, settings: Settings, pool: Pool, outcomes: Sequence[Outcome]) -> Iterator[Abstention]:
+def _abstain(facts: Facts, settings: Settings, pool: Pool, outcomes: Sequence[GpuDiagnosis]) -> Iterator[Abstention]:
     """What cannot be told. GPUs that cannot be seen at all are spoken of by the policies on sizes."""
     nearly = [outcome for outcome in outcomes if outcome.borderline and outcome.name == UNKNOWN]
     if nearly:
@@ -82,26 +82,26 @@ def _abstain(facts: Facts, settings: Settings, pool: Pool, outcomes: Sequence[Ou
         message = f"{len(nearly)} of {len(pool.gpus)} GPUs: {names} or not: figures lie between the two thresholds"
         yield Abstention(Reason.CONFLICTING, SUBJECT, pool.scope, message, _uuids(nearly), KINDS)
     target = settings.limits(pool.settings).target_utilization / 100
-    puzzling = [
+    undiagnosed = [
         outcome
         for outcome in outcomes
         if outcome.seen and outcome.name == UNKNOWN and outcome.needed and not outcome.borderline
         and (outcome.features["utilization"] or 0.0) < target
     ]  # fmt: skip
-    by_reason: dict[Reason, list[Outcome]] = {}
-    for outcome in puzzling:
+    by_reason: dict[Reason, list[GpuDiagnosis]] = {}
+    for outcome in undiagnosed:
         had = any(facts.supports(signal, outcome.gpu) for signal in signals_of(outcome.needed))
         by_reason.setdefault(Reason.NO_DATA if had else Reason.UNSUPPORTED, []).append(outcome)
     for reason, found in by_reason.items():
         wanted = dict.fromkeys(signal.name for outcome in found for signal in signals_of(outcome.needed))
-        unsaid = pool.settings.kind == "undecided" and any("trains" in outcome.needed for outcome in found)
-        mend = f"; if {pool.settings.name} trains, say so: kind: training, under pools" if unsaid else ""
+        kind_missing = pool.settings.kind == "undecided" and any("trains" in outcome.needed for outcome in found)
+        fix = f"; if {pool.settings.name} trains, say so: kind: training, under pools" if kind_missing else ""
         message = (
             f"{len(found)} of {len(pool.gpus)} GPUs are below {target:.0%}, and why cannot be told without some of: "
-            f"{', '.join(wanted)}{mend}"
+            f"{', '.join(wanted)}{fix}"
         )
         yield Abstention(reason, SUBJECT, pool.scope, message, _uuids(found), KINDS)
 
 
-def _uuids(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+def _uuids(outcomes: Sequence[GpuDiagnosis]) -> tuple[str, ...]:
     return tuple(outcome.gpu.uuid for outcome in outcomes)

@@ -21,14 +21,14 @@ class ConfigError(Exception):
 SECRET_KEYS = frozenset({"password", "bearer_token", "headers", "users"})
 
 
-def load(path: Path) -> Settings:
+def load_settings(path: Path) -> Settings:
     """Read and validate a configuration file. Raises ConfigError with one line a problem."""
     try:
         text = path.read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
-        lines = dict(_lines(root, ())) if root else {}
-        doubled = list(_doubled(root, ())) if root else []
+        lines = dict(_line_numbers(root, ())) if root else {}
+        duplicates = list(_duplicate_keys(root, ())) if root else []
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give the path of a readable YAML file") from error
     except UnicodeDecodeError as error:
@@ -41,31 +41,31 @@ def load(path: Path) -> Settings:
         raise ConfigError(f"{path}:1: not YAML: {error}") from error
     except RecursionError as error:
         raise ConfigError(f"{path}:1: an alias within itself, or nested without end: write it out plainly") from error
-    if doubled:
+    if duplicates:
         raise ConfigError(
-            "\n".join(f"{path}:{line}: {_dotted(key)}: is there twice: remove one" for key, line in doubled)
+            "\n".join(f"{path}:{line}: {_dotted(key)}: is there twice: remove one" for key, line in duplicates)
         )
     try:
         return Settings.model_validate({} if values is None else values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(path, lines, problem) for problem in error.errors())) from error
+        raise ConfigError("\n".join(_error_message(path, lines, problem) for problem in error.errors())) from error
 
 
 _Path = tuple[str | int, ...]
 
 
-def _lines(node: yaml.Node, path: _Path) -> Iterator[tuple[_Path, int]]:
+def _line_numbers(node: yaml.Node, path: _Path) -> Iterator[tuple[_Path, int]]:
     yield path, node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            yield from _lines(value, (*path, str(key.value)))
+            yield from _line_numbers(value, (*path, str(key.value)))
             yield (*path, str(key.value)), key.start_mark.line + 1
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            yield from _lines(value, (*path, index))
+            yield from _line_numbers(value, (*path, index))
 
 
-def _doubled(node: yaml.Node, path: _Path) -> Iterator[tuple[_Path, int]]:
+def _duplicate_keys(node: yaml.Node, path: _Path) -> Iterator[tuple[_Path, int]]:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -73,17 +73,17 @@ def _doubled(node: yaml.Node, path: _Path) -> Iterator[tuple[_Path, int]]:
             if str(key.value) in seen:
                 yield here, key.start_mark.line + 1
             seen.add(str(key.value))
-            yield from _doubled(value, here)
+            yield from _duplicate_keys(value, here)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            yield from _doubled(value, (*path, index))
+            yield from _duplicate_keys(value, (*path, index))
 
 
 def _dotted(path: _Path) -> str:
     return ".".join(str(part) for part in path) or "the file"
 
 
-def _explain(path: Path, lines: dict[_Path, int], problem: Any) -> str:
+def _error_message(path: Path, lines: dict[_Path, int], problem: Any) -> str:
     place: _Path = tuple(problem["loc"])
     while place not in lines and place:
         place = place[:-1]

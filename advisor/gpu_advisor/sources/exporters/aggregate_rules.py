@@ -13,20 +13,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-INFO = "gpu:identity:info"
-MEAN, SEEN = "gpu:utilization_ratio:mean30m", "gpu:utilization_coverage_ratio:mean30m"
+GPU_INFO = "gpu:identity:info"
+MEAN_UTILIZATION, COVERAGE = "gpu:utilization_ratio:mean30m", "gpu:utilization_coverage_ratio:mean30m"
 IDLE = "gpu:idle:mean30m"
-HOLDING = f"({IDLE} * on (uuid) (gpu:memory_used_ratio:last > bool 0.05))"
+IDLE_WITH_MEMORY = f"({IDLE} * on (uuid) (gpu:memory_used_ratio:last > bool 0.05))"
 MEMORY_BYTES = "gpu:memory_total_bytes:last"
 #: Who uses a GPU, as gpu-exporter tells: no other exporter has anything that could be mapped to it.
-OWNERS = "gpu_owner_info"
-_OWNER = "owner_kind, owner_namespace, owner_pod, owner_user, training_job"
-_OWNED = f"max by (uuid, {_OWNER}) ({OWNERS})"
-_WHERE = f"* on (uuid) group_left (nodename, name) {INFO}"
+OWNER_INFO = "gpu_owner_info"
+_OWNER_LABELS = "owner_kind, owner_namespace, owner_pod, owner_user, training_job"
+_OWNER_EXPRESSION = f"max by (uuid, {_OWNER_LABELS}) ({OWNER_INFO})"
+_WHERE = f"* on (uuid) group_left (nodename, name) {GPU_INFO}"
 
 
 @dataclass(frozen=True, slots=True)
-class Aggregated:
+class AggregateSeries:
     """A series of this record, made by `expr` of the canonical series in `of`."""
 
     record: str
@@ -35,29 +35,29 @@ class Aggregated:
     about: str
 
 
-def _hosts(op: str, record: str, of: str, about: str, *needs: str) -> Aggregated:
+def _hosts(op: str, record: str, of: str, about: str, *needs: str) -> AggregateSeries:
     expr = f"{op} by (nodename, name) ({of} {_WHERE})"
-    return Aggregated(f"host:{record}", expr, (*(needs or (of,)), INFO), about)
+    return AggregateSeries(f"host:{record}", expr, (*(needs or (of,)), GPU_INFO), about)
 
 
-def _owners(op: str, record: str, of: str, about: str) -> Aggregated:
-    expr = f"{op} by ({_OWNER}) ({_OWNED} * on (uuid) group_left () {of})"
-    return Aggregated(f"owner:{record}", expr, (of, OWNERS), about)
+def _owners(op: str, record: str, of: str, about: str) -> AggregateSeries:
+    expr = f"{op} by ({_OWNER_LABELS}) ({_OWNER_EXPRESSION} * on (uuid) group_left () {of})"
+    return AggregateSeries(f"owner:{record}", expr, (of, OWNER_INFO), about)
 
 
-def _models(of_hosts: Aggregated) -> Aggregated:
+def _models(of_hosts: AggregateSeries) -> AggregateSeries:
     """The same of all hosts' GPUs of a model."""
     record = of_hosts.record.replace("host:", "model:", 1)
-    return Aggregated(record, f"sum by (name) ({of_hosts.record})", (of_hosts.record,), of_hosts.about)
+    return AggregateSeries(record, f"sum by (name) ({of_hosts.record})", (of_hosts.record,), of_hosts.about)
 
 
-_COUNT = Aggregated("host:gpus:count", f"count by (nodename, name) ({INFO})", (INFO,), "GPUs")
+_COUNT = AggregateSeries("host:gpus:count", f"count by (nodename, name) ({GPU_INFO})", (GPU_INFO,), "GPUs")
 _MEASURED = _hosts("count", "gpus_measured:count", "gpu:utilization_ratio:mean5m", "GPUs whose utilization is known")
 _BUSY = _hosts("sum", "gpus_busy:mean5m", "gpu:utilization_ratio:mean5m", "sum of the utilization of these")
 _POWER = _hosts("sum", "gpu_power_watts:sum", "gpu:power_watts:last", "power drawn by all GPUs")
 
 #: Recorded at each evaluation, in this order, after what they are made of.
-FINE: tuple[Aggregated, ...] = (
+EVALUATION_SERIES: tuple[AggregateSeries, ...] = (
     _COUNT,
     _hosts("sum", "gpus_down:sum", "(gpu:up:last == bool 0)", "GPUs that do not answer", "gpu:up:last"),
     _MEASURED,
@@ -69,7 +69,7 @@ FINE: tuple[Aggregated, ...] = (
     _hosts("sum", "gpu_memory_total_bytes:sum", MEMORY_BYTES, "memory of all GPUs"),
     _POWER,
     *map(_models, (_COUNT, _MEASURED, _BUSY, _POWER)),
-    Aggregated("owner:gpus:count", f"count by ({_OWNER}) ({_OWNED})", (OWNERS,), "GPUs that an owner uses"),
+    AggregateSeries("owner:gpus:count", f"count by ({_OWNER_LABELS}) ({_OWNER_EXPRESSION})", (OWNER_INFO,), "GPUs that an owner uses"),
     _owners("count", "gpus_measured:count", "gpu:utilization_ratio:mean5m", "those whose utilization is known"),
     _owners("sum", "gpus_busy:mean5m", "gpu:utilization_ratio:mean5m", "sum of the utilization of these"),
     _owners("sum", "gpu_memory_used_ratio:sum", "gpu:memory_used_ratio:last", "sum of their shares of memory held"),
@@ -78,14 +78,14 @@ FINE: tuple[Aggregated, ...] = (
 
 _IDLE = _hosts("sum", "gpus_idle:sum30m", IDLE, "GPUs that did nothing for 30 minutes")
 _HOLDING = _hosts(
-    "sum", "gpus_idle_holding:sum30m", HOLDING, "those of them that hold more than 5 % of their memory", IDLE,
+    "sum", "gpus_idle_holding:sum30m", IDLE_WITH_MEMORY, "those of them that hold more than 5 % of their memory", IDLE,
     "gpu:memory_used_ratio:last",
 )  # fmt: skip
 
 #: Recorded once a minute: half an hour of each GPU is read for it.
-SLOW: tuple[Aggregated, ...] = (
+MINUTE_SERIES: tuple[AggregateSeries, ...] = (
     # What was not seen is not idle: nothing is said of a GPU that was watched for less than 90 % of the time.
-    Aggregated(IDLE, f"({MEAN} < bool 0.01) and on (uuid) ({SEEN} >= 0.9)", (MEAN, SEEN),
+    AggregateSeries(IDLE, f"({MEAN_UTILIZATION} < bool 0.01) and on (uuid) ({COVERAGE} >= 0.9)", (MEAN_UTILIZATION, COVERAGE),
                "1 if the GPU was busy for less than 1 % of 30 minutes, 0 if not"),
     _IDLE,
     _HOLDING,
@@ -93,7 +93,7 @@ SLOW: tuple[Aggregated, ...] = (
 )  # fmt: skip
 
 
-def rules(every: tuple[Aggregated, ...], recorded: Collection[str]) -> Iterator[dict[str, str]]:
+def rules(every: tuple[AggregateSeries, ...], recorded: Collection[str]) -> Iterator[dict[str, str]]:
     """The rules of those whose parts are recorded, by these names or by a rule before."""
     there = set(recorded)
     for series in every:

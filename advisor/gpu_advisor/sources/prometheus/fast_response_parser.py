@@ -11,25 +11,25 @@ import re
 from collections.abc import Iterator
 
 from gpu_advisor.promql.expressions import Labels
-from gpu_advisor.sources.prometheus.packs import PART
+from gpu_advisor.sources.prometheus.combined_queries import INDEX_LABEL
 
 #: A metric's name with its label, a tag, all other labels, a value.
-_Found = tuple[str, str, str, str]
+_Result = tuple[str, str, str, str]
 
 _HEAD = '{"status":"success","data":{"resultType":"vector","result":['
 _TAIL = "]}}"
 _BEGIN = '{"metric":{'
 _CHUNK_CHARACTERS = 200_000  # milliseconds
 _RESULT = re.compile(
-    rf'{{"metric":{{((?:"__name__":"[^"]*",)?)"{PART}":"([0-9]+)"(?:,((?:"[a-zA-Z_][a-zA-Z0-9_]*":"[^"]+",?)+))?}},'
+    rf'{{"metric":{{((?:"__name__":"[^"]*",)?)"{INDEX_LABEL}":"([0-9]+)"(?:,((?:"[a-zA-Z_][a-zA-Z0-9_]*":"[^"]+",?)+))?}},'
     r'"value":\[[0-9.e+]+,"([^"]+)"\]},'
 )
 
 
-def quick_parts(body: bytes, known: dict[str, Labels]) -> dict[str, dict[Labels, float]] | None:
+def parse_combined_response(body: bytes, label_cache: dict[str, Labels]) -> dict[str, dict[Labels, float]] | None:
     """The results by their tag, as `parted(vector_of(data_of(...)))` has them; None if the answer is not plain.
 
-    Equal labels are one object: a fleet's answers name each GPU some fifty times. `known` has those of other answers.
+    Equal labels are one object: a fleet's answers name each GPU some fifty times. `label_cache` has those of other answers.
     """
     try:
         text = body.decode().rstrip("\n")
@@ -49,14 +49,14 @@ def quick_parts(body: bytes, known: dict[str, Labels]) -> dict[str, dict[Labels,
         for results in _chunks(text):
             count += len(results)
             length += len(results) * same
-            for name, tag, whose, reading in results:
-                labels = known.get(whose)
+            for name, tag, labels_text, value_text in results:
+                labels = label_cache.get(labels_text)
                 if labels is None:
-                    labels = known[whose] = _labels(whose)
+                    labels = label_cache[labels_text] = _labels(labels_text)
                 if tag not in parts:
                     parts[tag] = {}
-                parts[tag][labels] = float(reading)
-                length += len(name) + len(tag) + len(whose) + len(reading) + (whose != "")
+                parts[tag][labels] = float(value_text)
+                length += len(name) + len(tag) + len(labels_text) + len(value_text) + (labels_text != "")
     except ValueError:  # not a number, or labels that are not in order
         return None
     # All of one time, they differ in what was found in them: so nothing is between them.
@@ -64,7 +64,7 @@ def quick_parts(body: bytes, known: dict[str, Labels]) -> dict[str, dict[Labels,
     return parts if whole and sum(map(len, parts.values())) == count else None
 
 
-def _chunks(text: str) -> Iterator[list[_Found]]:
+def _chunks(text: str) -> Iterator[list[_Result]]:
     """The results, some thousand at a time: meanwhile no other thread runs, and the next query is not sent."""
     start = 0
     while start < len(text):
@@ -78,12 +78,12 @@ def _time(first: re.Match[str]) -> str:
     return first[0][first[0].index('"value":[') : first[0].rindex(',"')]
 
 
-def _labels(whose: str) -> Labels:
+def _labels(labels_text: str) -> Labels:
     """Of `"name":"value","name":"value"`. Raises ValueError if that is not what it is."""
-    pairs = tuple(_pair(each) for each in whose[1:-1].split('","')) if whose else ()
+    pairs = tuple(_pair(each) for each in labels_text[1:-1].split('","')) if labels_text else ()
     names = [name for name, _ in pairs]
-    if whose.endswith(",") or names != sorted({*names}) or {PART, "__name__"} & {*names}:
-        raise ValueError(whose)
+    if labels_text.endswith(",") or names != sorted({*names}) or {INDEX_LABEL, "__name__"} & {*names}:
+        raise ValueError(labels_text)
     return pairs
 
 

@@ -27,7 +27,7 @@ _YES, _NO, _BORDERLINE, _MISSING = Truth.YES, Truth.NO, Truth.BORDERLINE, Truth.
 
 
 @dataclass(frozen=True, slots=True)
-class At:
+class ThresholdCondition:
     """One feature against a threshold: `yes` is where the condition begins to hold, `no` where it is seen to fail."""
 
     feature: str
@@ -47,7 +47,7 @@ class At:
             return _YES if value >= self.yes else _NO if value <= self.no else _BORDERLINE
         return _YES if value <= self.yes else _NO if value >= self.no else _BORDERLINE
 
-    def parts(self) -> tuple[At, ...]:
+    def parts(self) -> tuple[ThresholdCondition, ...]:
         return (self,)
 
 
@@ -55,47 +55,47 @@ class At:
 class AnyOf:
     """Holds if one of them does; fails if all of them do."""
 
-    of: tuple[At, ...]
+    of: tuple[ThresholdCondition, ...]
 
     def truth(self, features: Features) -> Truth:
         found = [condition.truth(features) for condition in self.of]
         return next((truth for truth in (Truth.YES, Truth.BORDERLINE, Truth.MISSING) if truth in found), Truth.NO)
 
-    def parts(self) -> tuple[At, ...]:
+    def parts(self) -> tuple[ThresholdCondition, ...]:
         return self.of
 
 
 @dataclass(frozen=True, slots=True)
-class Unless:
+class UnlessCondition:
     """Fails where the other one holds; what is missing speaks against nothing."""
 
-    other: At
+    other: ThresholdCondition
 
     def truth(self, features: Features) -> Truth:
         found = self.other.truth(features)
         return _NO if found is _YES else _BORDERLINE if found is _BORDERLINE else _YES
 
-    def parts(self) -> tuple[At, ...]:
+    def parts(self) -> tuple[ThresholdCondition, ...]:
         return (self.other,)
 
 
-Condition = At | AnyOf | Unless
+Condition = ThresholdCondition | AnyOf | UnlessCondition
 
 
-def above(feature: str, yes: float, no: float) -> At:
-    return At(feature, "above", yes, no)
+def above(feature: str, yes: float, no: float) -> ThresholdCondition:
+    return ThresholdCondition(feature, "above", yes, no)
 
 
-def below(feature: str, yes: float, no: float) -> At:
-    return At(feature, "below", yes, no)
+def below(feature: str, yes: float, no: float) -> ThresholdCondition:
+    return ThresholdCondition(feature, "below", yes, no)
 
 
-def either(*conditions: At) -> AnyOf:
+def any_of(*conditions: ThresholdCondition) -> AnyOf:
     return AnyOf(conditions)
 
 
-def unless(other: At) -> Unless:
-    return Unless(other)
+def unless(other: ThresholdCondition) -> UnlessCondition:
+    return UnlessCondition(other)
 
 
 def all_of(conditions: tuple[Condition, ...], features: Features) -> Truth:
