@@ -170,7 +170,7 @@ def _peak_mib(pid: int) -> float:
 def child(url: str) -> None:
     """A service that evaluates once for each line it is sent, and says what that took."""
     from gpu_advisor.notify.alertmanager import AlertDispatcher
-    from gpu_advisor.runtime.service import Service
+    from gpu_advisor.runtime.service import AdvisorService
     from gpu_advisor.settings import PoolSettings, Settings
     from gpu_advisor.sources.prometheus.http_client import HttpResponse
     from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
@@ -192,7 +192,7 @@ def child(url: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "ledger.db")
         clock = [END]
-        service = Service(settings, source, ledger, AlertDispatcher((), 15), clock=lambda: clock[0])
+        service = AdvisorService(settings, source, ledger, AlertDispatcher((), 15), clock=lambda: clock[0])
         for _line in sys.stdin:
             source.asked = []
             begun, cpu = time.perf_counter(), time.process_time()

@@ -25,7 +25,7 @@ from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.promql.compiler import to_promql
 from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries
 from gpu_advisor.report.build import report
-from gpu_advisor.report.history_reader import read
+from gpu_advisor.report.history_reader import read_history
 from gpu_advisor.report.html import page
 from gpu_advisor.report.markdown import markdown
 from gpu_advisor.report.period import period
@@ -64,7 +64,7 @@ def measure(url: str, now: float, folder: Path, rounds: int) -> dict[str, Any]:
     for _ in range(rounds + 1):
         asked = QueryRecorder(source)
         begun = time.monotonic()
-        past = read(asked, period(now, 7 * DAY))
+        past = read_history(asked, period(now, 7 * DAY))
         at_reading = time.monotonic()
         document = report(past, view, settings)
         at_document = time.monotonic()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gpu_advisor.web.api.base import Operation
 from gpu_advisor.web.api.operations import OPERATIONS
-from gpu_advisor.web.api.query_parameters import Parameter, Text
+from gpu_advisor.web.api.query_parameters import Parameter, TextParameter
 from page import main, table
 
 PAGE = Path(__file__).with_name("api.md")
@@ -80,7 +80,7 @@ def _request_body(operation: Operation) -> Iterator[str]:
 
 
 def _choices(parameter: Parameter) -> str:
-    if isinstance(parameter, Text):
+    if isinstance(parameter, TextParameter):
         return ", ".join(f"`{each}`" for each in parameter.choices) or "text"
     otherwise = "" if parameter.default is None else f", else {parameter.default}"
     return f"{parameter.low:g} to {parameter.high:g}{otherwise}"

@@ -10,9 +10,9 @@ import pytest
 from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.report import series
 from gpu_advisor.report.build import report
-from gpu_advisor.report.history_reader import Past
+from gpu_advisor.report.history_reader import FleetHistory
 from gpu_advisor.report.html import page as rendered
-from gpu_advisor.report.period import Period
+from gpu_advisor.report.period import ReportPeriod
 from gpu_advisor.report.schema import Report
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import PublishedRecommendation
@@ -28,7 +28,7 @@ from tests.unit.report.builders import END, outcome, view_of
 SaveScreenshot = Callable[[Page, str], None]
 
 NODES, GPUS_A_NODE = 5, 8
-WEEK = Period(END // DAY * DAY, 1800, 336)
+WEEK = ReportPeriod(END // DAY * DAY, 1800, 336)
 SETTINGS = Settings.model_validate(
     {
         "cluster": "example",
@@ -42,7 +42,7 @@ SETTINGS = Settings.model_validate(
 )
 
 
-def week() -> Past:
+def week() -> FleetHistory:
     """The benchmarks' week, as it would be read."""
     gpus, named = [], {}
     mean: dict[str, dict[int, float]] = {}
@@ -67,7 +67,7 @@ def week() -> Past:
     }
     cpu = {f"node-{node}": {i: 0.2 + 0.5 * m for i, m in mean[f"GPU-{node * 8}"].items()} for node in range(NODES)}
     sightings = {uuid: (min(steps), max(steps)) for uuid, steps in named.items()}
-    return Past(WEEK, tuple(gpus), sightings, named, values, cpu)
+    return FleetHistory(WEEK, tuple(gpus), sightings, named, values, cpu)
 
 
 @pytest.fixture(scope="module")

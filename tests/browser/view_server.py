@@ -10,13 +10,13 @@ from cheroot import wsgi
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import View
 from gpu_advisor.web.api.app import ApiContext, create_app
-from gpu_advisor.web.page.evidence_history import Range
+from gpu_advisor.web.page.evidence_history import RangeQuery
 
 from tests.servers import free_port
 
 
 @contextmanager
-def serve_view(view: View, settings: Settings | None = None, curves: Range | None = None) -> Iterator[str]:
+def serve_view(view: View, settings: Settings | None = None, curves: RangeQuery | None = None) -> Iterator[str]:
     """The URL at which this view is shown."""
     port = free_port()
     doors = ApiContext(lambda: view, lambda: (), lambda _id, _snooze: None, settings or Settings(), curves=curves)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from gpu_advisor.report.generate import make
-from gpu_advisor.report.history_reader import read
+from gpu_advisor.report.history_reader import read_history
 from gpu_advisor.report.period import period
 from gpu_advisor.report.schema import Report
 from gpu_advisor.report.section_model import at
@@ -127,7 +127,7 @@ def test_the_embedded_history_tells_the_same(tmp_path: Path) -> None:
     with prometheus(tmp_path, blocks=tmp_path / "data") as server:
         source = PrometheusSource(PrometheusClientConfig(server.url))
         asked = period(END, 4 * HOUR)
-        one, other = read(EmbeddedSource(kept).range, asked), read(source.range, asked)
+        one, other = read_history(EmbeddedSource(kept).range, asked), read_history(source.range, asked)
         source.close()
     kept.close()
     assert one.values.keys() == other.values.keys()

@@ -15,7 +15,7 @@ from typing import Any
 import requests
 import yaml
 from gpu_advisor.notify.alertmanager import AlertmanagerStatus
-from gpu_advisor.notify.metrics import Exposition
+from gpu_advisor.notify.metrics import MetricsExposition
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import Source
@@ -234,4 +234,4 @@ def advisor_samples(source: Source, settings: Settings, times: Iterable[float], 
             Outcomes(counts={key: count + number // 75 for key, count in outcomes.items()}),
             tuple(settings.cost.gpu_price_per_hour.items()),
         )  # fmt: skip
-        yield from add_timestamps(Exposition().of(view, senders).decode().splitlines(), target, at)
+        yield from add_timestamps(MetricsExposition().of(view, senders).decode().splitlines(), target, at)

@@ -69,24 +69,24 @@ def command(
         raise click.UsageError(
             f"say one of GPUS, --list, --nodes, --renew ID and --release ID, not {len(actions)} of them"
         )
-    desk = _AllocationClient(AdvisorHttpClient(advisor, read_token(token_file), ca_file))
+    allocations_api = _AllocationClient(AdvisorHttpClient(advisor, read_token(token_file), ca_file))
     until = {} if lease_seconds is None else {"lease_seconds": lease_seconds}
     if release is not None:
-        desk.ask("DELETE", f"/allocations/{quote(release, safe='')}")
+        allocations_api.ask("DELETE", f"/allocations/{quote(release, safe='')}")
         click.echo(f"{release} is released", err=True)
     elif renew is not None:
-        _show([desk.ask("POST", f"/allocations/{quote(renew, safe='')}/renew", until)], format_)
+        _show([allocations_api.ask("POST", f"/allocations/{quote(renew, safe='')}/renew", until)], format_)
     elif list_:
-        _show(desk.ask("GET", "/allocations")["allocations"], format_)
+        _show(allocations_api.ask("GET", "/allocations")["allocations"], format_)
     elif nodes:
-        _show_nodes(desk.ask("GET", "/nodes")["nodes"], format_)
+        _show_nodes(allocations_api.ask("GET", "/nodes")["nodes"], format_)
     else:
         body = {**_body(gpus, memory_gb), "distributed_training": distributed, "cpu_fallback": cpu_fallback}
         if dry_run:
-            _show_validation(desk.ask("POST", "/validate", body), format_)
+            _show_validation(allocations_api.ask("POST", "/validate", body), format_)
         else:
             named = {} if token is None else {"client_token": token}
-            _show([desk.ask("POST", "/allocate", {**body, **until, **named})], format_)
+            _show([allocations_api.ask("POST", "/allocate", {**body, **until, **named})], format_)
 
 
 class _AllocationClient:

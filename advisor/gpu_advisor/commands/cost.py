@@ -55,13 +55,13 @@ def _answer(format_: output.Format, exit_code: bool, options: dict[str, Any]) ->
     from gpu_advisor.cost.catalogue import stale
     from gpu_advisor.cost.choice import choose
 
-    settings = cost_options.settings_of(options["config"])
-    catalogue = cost_options.catalogue_of(options["catalogue"], settings)
+    settings = cost_options.cost_settings(options["config"])
+    catalogue = cost_options.load_catalogue(options["catalogue"], settings)
     today: date = options["today"]
-    work = cost_options.work_of(options, catalogue)
+    work = cost_options.build_work(options, catalogue)
     choice = choose(work, catalogue, today)
     of = cost_output.CostReport(
-        work, cost_options.unit_of(options), choice, _current_candidate(options, work, catalogue, today),
+        work, cost_options.work_unit(options), choice, _current_candidate(options, work, catalogue, today),
         stale(_offers_of_providers(work, catalogue), today, settings.catalogue_stale_days),
     )  # fmt: skip
     if options["listing"]:
@@ -103,7 +103,7 @@ def _refresh(options: dict[str, Any]) -> int:
         raise click.UsageError("--refresh-from needs one --provider (aws, gcp or azure) and --out FILE")
     path: Path = options["refresh_from"]
     found = converted(
-        cost_options.text_of(path), options["provider"][0].lower(), options["today"],
+        cost_options.read_csv_text(path), options["provider"][0].lower(), options["today"],
         options["source"] or f"{path.name}, SkyPilot's format", frozenset(options["region"]),
     )  # fmt: skip
     out: Path = options["out"]

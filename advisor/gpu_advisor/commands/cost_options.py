@@ -101,7 +101,7 @@ def options(command: F) -> F:
     return command
 
 
-def unit_of(options: dict[str, Any]) -> str:
+def work_unit(options: dict[str, Any]) -> str:
     """Of the work, in the singular."""
     amounts = [name for name in ("samples", "tokens", "gpu_hours") if options[name] is not None]
     if len(amounts) > 1:
@@ -109,31 +109,31 @@ def unit_of(options: dict[str, Any]) -> str:
     return {"samples": "sample", "tokens": "token", "gpu_hours": "GPU hour"}[amounts[0]] if amounts else "sample"
 
 
-def settings_of(config: Path | None) -> CostSettings:
+def cost_settings(config: Path | None) -> CostSettings:
     from gpu_advisor.settings import CostSettings, load_settings
 
     return load_settings(config).cost if config else CostSettings()
 
 
-def catalogue_of(path: Path | None, settings: CostSettings) -> Catalogue:
+def load_catalogue(path: Path | None, settings: CostSettings) -> Catalogue:
     from gpu_advisor.cost.catalogue import with_own
 
     return with_own(path or (Path(settings.catalogue) if settings.catalogue else None))
 
 
-def text_of(path: Path) -> str:
+def read_csv_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise CostError(f"{path}: {error}: give the path of a readable CSV file") from error
 
 
-def work_of(options: dict[str, Any], catalogue: Catalogue) -> Work:
+def build_work(options: dict[str, Any], catalogue: Catalogue) -> Work:
     """Raises CostError or click.UsageError where the question does not make sense, with the mend."""
     from gpu_advisor.cost.choice import Work
     from gpu_advisor.cost.offers import gpu_of
 
-    unit = unit_of(options)
+    unit = work_unit(options)
     amount = next((options[name] for name in ("samples", "tokens", "gpu_hours") if options[name] is not None), None)
     gpus = tuple(gpu_of(text) for text in options["gpus"])
     most = options["max_gpus"]

@@ -9,7 +9,12 @@ from typing import Any
 TIMEOUT_SECONDS = 10
 
 #: Kind as people write it -> as the client's methods name it.
-KINDS = {"deployment": "deployment", "deploy": "deployment", "statefulset": "stateful_set", "sts": "stateful_set"}
+CLIENT_METHOD_KINDS = {
+    "deployment": "deployment",
+    "deploy": "deployment",
+    "statefulset": "stateful_set",
+    "sts": "stateful_set",
+}
 
 _HINTS = {
     401: "the login of the kubeconfig is not accepted: renew it",
@@ -39,8 +44,8 @@ class KubernetesWorkload:
     def connect(cls, workload: str, namespace: str, context: str | None) -> KubernetesWorkload:
         """`workload` is KIND/NAME. Raises KubernetesScaleError."""
         kind, _, name = workload.partition("/")
-        if kind not in KINDS or not name:
-            raise KubernetesScaleError(f"{workload!r} is not KIND/NAME; kinds are {', '.join(KINDS)}")
+        if kind not in CLIENT_METHOD_KINDS or not name:
+            raise KubernetesScaleError(f"{workload!r} is not KIND/NAME; kinds are {', '.join(CLIENT_METHOD_KINDS)}")
         try:
             from kubernetes import client
             from kubernetes import config as kubernetes_config
@@ -58,7 +63,7 @@ class KubernetesWorkload:
                 config.load_kube_config(config_file=file or "~/.kube/config", context=context)
         except (config.ConfigException, OSError, TypeError) as error:
             raise KubernetesScaleError(f"no Kubernetes to talk to ({error}): see KUBECONFIG and --context") from error
-        return cls(client.AppsV1Api(), KINDS[kind], name, namespace)
+        return cls(client.AppsV1Api(), CLIENT_METHOD_KINDS[kind], name, namespace)
 
     def read(self) -> ReplicaScale:
         scale = self._call("read")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def run(
+def run_live(
     look: Callable[[], T],
     render: Callable[[T, str], RenderableType],
     lines: Callable[[T | None, T], Iterable[str]],

@@ -132,8 +132,8 @@ def _owners(page: ExporterScrape, uuid: str) -> tuple[str, ...]:
             pod = "/".join(filter(None, (each.get("owner_namespace"), each.get("owner_pod"))))
             names = (pod, each.get("owner_unit"), each.get("owner_container"), each.get("owner_user"))
             job = each.get("training_job")
-            told = (next(filter(None, names), ""), f"job {job}" if job else "")
-            found[", ".join(filter(None, told)) or each.get("owner_kind", "")] = None
+            label_parts = (next(filter(None, names), ""), f"job {job}" if job else "")
+            found[", ".join(filter(None, label_parts)) or each.get("owner_kind", "")] = None
     return tuple(found)
 
 

@@ -10,8 +10,8 @@ import click
 from gpu_advisor.commands import advisor_client, output
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.documents import schema
-from gpu_advisor.optimizing.change_files import change, describe_targets, files, ordered
-from gpu_advisor.optimizing.target_overrides import Targets, mend
+from gpu_advisor.optimizing.change_files import by_urgency, change, describe_targets, files
+from gpu_advisor.optimizing.target_overrides import TargetOverrides, mend
 from gpu_advisor.optimizing.writer import WriteRefusedError, write
 
 _PERCENT = click.FloatRange(0, 100, min_open=True)
@@ -55,7 +55,7 @@ def command(
     """
     if force and folder is None:
         raise click.UsageError("--force goes with --apply DIR")
-    targets = Targets(target_gpu, target_memory, target_cpu, scale_up, scale_down, pool)
+    targets = TargetOverrides(target_gpu, target_memory, target_cpu, scale_up, scale_down, pool)
     if pool and not targets.changes.get("pools"):
         raise click.UsageError("--pool goes with --target-gpu, --scale-up or --scale-down")
     answer = _query_what_if(advisor_client.asked(advisor, token_file, ca_file, prometheus, config), targets)
@@ -74,7 +74,7 @@ def command(
     return 1 if old and (exit_code or answer["at"] is None) else 0
 
 
-def _query_what_if(asked: advisor_client.AdvisorClient, targets: Targets) -> schema.WhatIf:
+def _query_what_if(asked: advisor_client.AdvisorClient, targets: TargetOverrides) -> schema.WhatIf:
     try:
         return asked.what_if(targets.changes)
     except CommandError as error:
@@ -82,7 +82,7 @@ def _query_what_if(asked: advisor_client.AdvisorClient, targets: Targets) -> sch
         raise CommandError(f"{error.message}{f': {hint}' if hint else ''}") from error
 
 
-def _apply(answer: schema.WhatIf, targets: Targets, folder: Path, force: bool) -> None:
+def _apply(answer: schema.WhatIf, targets: TargetOverrides, folder: Path, force: bool) -> None:
     if answer["simulated"]:
         raise CommandError("the fleet is simulated: nothing is written for real machines from it")
     if answer["at"] is None or answer["stale"]:
@@ -95,7 +95,7 @@ def _apply(answer: schema.WhatIf, targets: Targets, folder: Path, force: bool) -
         click.echo(f"{'written' if written else 'as it was'}: {folder / name}", err=True)
 
 
-def _text_lines(answer: schema.WhatIf, targets: Targets) -> Iterator[str]:
+def _text_lines(answer: schema.WhatIf, targets: TargetOverrides) -> Iterator[str]:
     yield f"Targets: {describe_targets(targets)}\n"
     for each in answer["items_then"]:
         if each["scope"]["kind"] in ("fleet", "pool") and each["status"] != "met":
@@ -104,7 +104,7 @@ def _text_lines(answer: schema.WhatIf, targets: Targets) -> Iterator[str]:
     yield f"Checks in all: {counts or 'none'}.\n"
     if not answer["then"]:
         yield "Nothing to change."
-    for number, advice in enumerate(ordered(answer["then"]), 1):
+    for number, advice in enumerate(by_urgency(answer["then"]), 1):
         yield from _change(number, advice)
     ends, begins = len(answer["difference"]["ends"]), len(answer["difference"]["begins"])
     if ends or begins:

@@ -90,7 +90,7 @@ def command(
                 raise PlanError("--module and the dimensions of a transformer are two models: give one")  # noqa: TRY301
             from gpu_advisor.commands import plan_module
 
-            fits = plan_module.answer(
+            fits = plan_module.print_module_plans(
                 module, hardware, global_batch, margin / 100, precision, overhead_gib * GIB, profiles, most, form
             )
             raise SystemExit(0 if fits else 1)

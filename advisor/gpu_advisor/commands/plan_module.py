@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _BUCKET_VIEW_HINT = "DistributedDataParallel(..., gradient_as_bucket_view=True), or the gradients are there twice"
 
 
-def answer(
+def print_module_plans(
     module: str, hardware: Machines, global_batch: int, margin_ratio: float, precision: str, overhead_bytes: float,
     profiles: tuple[Path, ...], most: int, form: str,
 ) -> bool:  # fmt: skip

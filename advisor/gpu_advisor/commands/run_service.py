@@ -10,14 +10,14 @@ from collections.abc import Callable
 
 import click
 
-from gpu_advisor.runtime.wiring import RunningAdvisor, StartupError, build
+from gpu_advisor.runtime.wiring import RunningAdvisor, StartupError, build_advisor
 from gpu_advisor.settings import ConfigError, Settings
 from gpu_advisor.settings.addresses import AddressError
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.web.server import WebServer
 
 
-def run(
+def run_service(
     settings: Settings,
     fill_history: Callable[[History], None] | None = None,
     extra_output: str | None = None,
@@ -27,7 +27,7 @@ def run(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    advisor: RunningAdvisor = build(settings, fill_history)
+    advisor: RunningAdvisor = build_advisor(settings, fill_history)
     try:
         server = WebServer(advisor.service, settings.web.listen_address, advisor.gpus)
     except (AddressError, ConfigError):

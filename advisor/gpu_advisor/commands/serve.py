@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gpu_advisor.commands.run_service import log_to_stderr, run
+from gpu_advisor.commands.run_service import log_to_stderr, run_service
 from gpu_advisor.settings import load_settings
 
 
@@ -15,4 +15,4 @@ from gpu_advisor.settings import load_settings
 def command(config: Path) -> None:
     """Run the advisor beside a Prometheus that is already there."""
     log_to_stderr()
-    run(load_settings(config))
+    run_service(load_settings(config))

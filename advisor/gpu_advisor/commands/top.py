@@ -71,7 +71,7 @@ def command(
 
     look()
     time.sleep(SAMPLE_INTERVAL_SECONDS)
-    live_display.run(look, render, lambda _, now: lines(now), interval)
+    live_display.run_live(look, render, lambda _, now: lines(now), interval)
 
 
 def _login(user: str | None, password_file: Path | None) -> tuple[str, str] | None:

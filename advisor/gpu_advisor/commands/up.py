@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from gpu_advisor.commands.run_service import log_to_stderr, run
+from gpu_advisor.commands.run_service import log_to_stderr, run_service
 from gpu_advisor.runtime.local_exporter import exporter, import_simulated_history, state_dir_for
 from gpu_advisor.settings import (
     ConfigError,
@@ -67,4 +67,4 @@ def command(simulate: str, exporter_address: str, advisor_address: str, state_di
     jobs = Path(settings.state_dir, "jobs")
     extra_output = f"metrics   http://{exporter_address}/metrics\njobs      report to {jobs.resolve()}"
     with exporter(exporter_address, simulate, state_dir / "exporter", jobs) as child:
-        run(settings, fill_history, extra_output, lambda: child.poll() is None)
+        run_service(settings, fill_history, extra_output, lambda: child.poll() is None)

@@ -59,7 +59,7 @@ def command(
         return WatchState(asked.recommendations({}), tuple(sorted(chosen, key=lambda each: _ORDER[each["status"]])))
 
     if not once:
-        live_display.run(look, render, lines, interval)
+        live_display.run_live(look, render, lines, interval)
         return 0
     state = look()
     old = output.warn_if_stale(state.advice)
@@ -106,9 +106,9 @@ def render(now: WatchState, error_text: str) -> RenderableType:
     if answer["simulated"]:
         head.append("  simulated", style="yellow")
     parts: list[RenderableType] = [head]
-    said = error_text or ("" if source["up"] else source["message"])
-    if said:
-        parts.append(Text(f"{output.one_line(said)} What follows is what was known last.", style="bold red"))
+    warning_text = error_text or ("" if source["up"] else source["message"])
+    if warning_text:
+        parts.append(Text(f"{output.one_line(warning_text)} What follows is what was known last.", style="bold red"))
     todo = Table("severity", "what to do", "change", "confidence", "id", box=box.SIMPLE_HEAD, pad_edge=False)
     for each in now.to_do:
         style = output.STYLES[each["severity"]]

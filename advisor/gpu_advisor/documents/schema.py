@@ -13,7 +13,7 @@ from typing_extensions import NotRequired, TypedDict
 from gpu_advisor.evaluation.recommendation import Confidence, ScopeKind, Severity
 
 Rfc3339Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-Status = Literal["met", "missed", "unknown"]
+CheckStatusName = Literal["met", "missed", "unknown"]
 
 
 class Scope(TypedDict):
@@ -42,7 +42,7 @@ class Projection(TypedDict):
     cost_change_per_hour: float | None
 
 
-class Alternative(TypedDict):
+class AlternativeDocument(TypedDict):
     action: str
     why_not: str
 
@@ -71,7 +71,7 @@ class Recommendation(TypedDict):
     snoozed: Annotated[Snooze | None, Field(description="no alert is sent until then")]
     projection: Projection
     evidence: list[Evidence]
-    rejected: list[Alternative]
+    rejected: list[AlternativeDocument]
     apply: list[str]
     runbook: str
     gpus: list[str]
@@ -89,7 +89,7 @@ class Check(TypedDict):
     item: str
     title: str
     scope: Scope
-    status: Status
+    status: CheckStatusName
     severity: Severity
     value: float | None
     low: float | None
@@ -100,7 +100,7 @@ class Check(TypedDict):
     evidence: list[Evidence]
 
 
-class Pool(TypedDict):
+class PoolDocument(TypedDict):
     name: str
     kind: str
     capacity_gpus: int
@@ -111,7 +111,7 @@ class Pool(TypedDict):
     desired_replicas: Annotated[int | None, Field(description="null while the advisor abstains, or does not size it")]
 
 
-class Source(TypedDict):
+class SourceDocument(TypedDict):
     name: str
     address: str
     up: bool
@@ -127,25 +127,25 @@ class Header(TypedDict):
     at: Rfc3339Time | None
     stale: Annotated[bool, Field(description="the last good answer, while the data source does not answer")]
     simulated: bool | None
-    source: Source
+    source: SourceDocument
 
 
-class Page(Header):
+class PaginationHeader(Header):
     total: int
     page: int
     per_page: int
 
 
 class Checklist(TypedDict):
-    counts: dict[Status, int]
+    counts: dict[CheckStatusName, int]
     items: list[Check]
 
 
-class Recommendations(Page):
+class Recommendations(PaginationHeader):
     recommendations: list[Recommendation]
     abstentions: Annotated[list[Abstention], Field(description="the first of them; GET /abstentions has all")]
     abstentions_total: int
-    pools: list[Pool]
+    pools: list[PoolDocument]
     checks: Checklist
 
 
@@ -153,13 +153,13 @@ class RecommendationDetail(Header):
     recommendation: Recommendation
 
 
-class Checks(Page):
+class Checks(PaginationHeader):
     checks: list[Check]
     abstentions: Annotated[list[Abstention], Field(description="the first of them; GET /abstentions has all")]
     abstentions_total: int
 
 
-class Abstentions(Page):
+class Abstentions(PaginationHeader):
     abstentions: list[Abstention]
 
 
@@ -184,7 +184,7 @@ class Outcome(TypedDict):
     projection_error_ratio: Annotated[float | None, Field(description="observed less projected utilization")]
 
 
-class Outcomes(Page):
+class OutcomesDocument(PaginationHeader):
     outcomes: list[Outcome]
 
 
@@ -211,7 +211,7 @@ class ChangedRecommendation(TypedDict):
     recommended_then: float
 
 
-class Difference(TypedDict):
+class DifferenceDocument(TypedDict):
     begins: Annotated[list[str], Field(description="ids of recommendations that would be given")]
     ends: Annotated[list[str], Field(description="ids of recommendations that would not be given")]
     changes: list[ChangedRecommendation]
@@ -229,10 +229,10 @@ class WhatIfPool(TypedDict):
 class WhatIf(Header):
     now: list[RecommendationSummary]
     then: list[RecommendationSummary]
-    difference: Difference
+    difference: DifferenceDocument
     pools: list[WhatIfPool]
-    checks_now: dict[Status, int]
-    checks_then: dict[Status, int]
+    checks_now: dict[CheckStatusName, int]
+    checks_then: dict[CheckStatusName, int]
     items_then: Annotated[list[Check], Field(description="of fleet and pools; of nodes where there are not too many")]
 
 

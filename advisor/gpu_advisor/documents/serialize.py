@@ -23,12 +23,12 @@ T = TypeVar("T")
 MAX_SUMMARY_ITEMS = 64
 
 
-def moment(seconds: float) -> str:
+def format_rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def timestamp(seconds: float | None) -> str | None:
-    return None if seconds is None else moment(seconds)
+    return None if seconds is None else format_rfc3339(seconds)
 
 
 def scope(of: Scope) -> schema.Scope:
@@ -60,7 +60,7 @@ def projection(of: Projection) -> schema.Projection:
 
 
 def snooze(of: Snooze) -> schema.Snooze:
-    return {"reason": of.reason, "made": moment(of.made), "until": moment(of.until)}
+    return {"reason": of.reason, "made": format_rfc3339(of.made), "until": format_rfc3339(of.until)}
 
 
 def recommendation(issued: PublishedRecommendation) -> schema.Recommendation:
@@ -78,7 +78,7 @@ def recommendation(issued: PublishedRecommendation) -> schema.Recommendation:
         "diagnosis": of.diagnosis,
         "explanation": of.explanation,
         "confidence": of.confidence,
-        "since": moment(issued.since),
+        "since": format_rfc3339(issued.since),
         "held": issued.held,
         "snoozed": snooze(issued.snoozed) if issued.snoozed else None,
         "projection": projection(of.projection),
@@ -112,7 +112,7 @@ def check(of: Check) -> schema.Check:
     }
 
 
-def pool(state: PoolState, desired: int | None) -> schema.Pool:
+def pool(state: PoolState, desired: int | None) -> schema.PoolDocument:
     settings, numbers = state.pool.settings, state.numbers
     return {
         "name": settings.name,
@@ -126,7 +126,7 @@ def pool(state: PoolState, desired: int | None) -> schema.Pool:
     }
 
 
-def pools(view: View) -> list[schema.Pool]:
+def pools(view: View) -> list[schema.PoolDocument]:
     """Nothing scales by an old answer: while it is stale, no number is desired."""
     if view.evaluation is None:
         return []
@@ -134,7 +134,7 @@ def pools(view: View) -> list[schema.Pool]:
     return [pool(state, desired.get(state.pool.settings.name)) for state in view.evaluation.pools]
 
 
-def source(of: SourceStatus) -> schema.Source:
+def source(of: SourceStatus) -> schema.SourceDocument:
     return {
         "name": of.name,
         "address": of.address,
@@ -199,7 +199,7 @@ def all_abstentions(view: View, selection: Sequence[Abstention], page: int, per_
     }
 
 
-def outcomes(view: View, selection: Sequence[Outcome], page: int, per_page: int) -> schema.Outcomes:
+def outcomes(view: View, selection: Sequence[Outcome], page: int, per_page: int) -> schema.OutcomesDocument:
     return {
         **header(view),
         "total": len(selection),
@@ -220,9 +220,9 @@ def outcome(of: Outcome) -> schema.Outcome:
         "recommended": tracked.recommended,
         "observed": of.closed.size,
         "result": of.result.value,
-        "given": moment(tracked.given),
-        "ended": moment(of.closed.at),
-        "judged": moment(of.judged),
+        "given": format_rfc3339(tracked.given),
+        "ended": format_rfc3339(of.closed.at),
+        "judged": format_rfc3339(of.judged),
         "utilization_before_ratio": tracked.utilization_ratio,
         "utilization_projected_ratio": tracked.projected_ratio,
         "utilization_after_ratio": of.utilization_ratio,
@@ -231,7 +231,7 @@ def outcome(of: Outcome) -> schema.Outcome:
     }
 
 
-def brief(id_: str, of: Recommendation) -> schema.RecommendationSummary:
+def recommendation_summary(id_: str, of: Recommendation) -> schema.RecommendationSummary:
     return {
         "id": id_,
         "kind": of.kind,
@@ -253,8 +253,8 @@ def what_if(view: View, found: WhatIfComparison) -> schema.WhatIf:
     both = [id_ for id_ in then if id_ in now]
     return {
         **header(view),
-        "now": [brief(id_, each) for id_, each in now.items()],
-        "then": [brief(id_, each) for id_, each in then.items()],
+        "now": [recommendation_summary(id_, each) for id_, each in now.items()],
+        "then": [recommendation_summary(id_, each) for id_, each in then.items()],
         "difference": {
             "begins": [id_ for id_ in then if id_ not in now],
             "ends": [id_ for id_ in now if id_ not in then],
@@ -300,7 +300,7 @@ def page_slice(found: Sequence[T], page: int, per_page: int) -> Sequence[T]:
     return found[(page - 1) * per_page : page * per_page]
 
 
-def counts(evaluation: Evaluation | None) -> dict[schema.Status, int]:
+def counts(evaluation: Evaluation | None) -> dict[schema.CheckStatusName, int]:
     return dict(Counter(each.status.value for each in evaluation.checks)) if evaluation else {}
 
 

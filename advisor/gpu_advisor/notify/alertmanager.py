@@ -15,7 +15,7 @@ from typing import Any
 
 import requests
 
-from gpu_advisor.notify.alerts import ALERT_TTL_EVALUATIONS, payload
+from gpu_advisor.notify.alerts import ALERT_TTL_EVALUATIONS, postable_alerts
 from gpu_advisor.settings import AlertmanagerSettings
 from gpu_advisor.sources.prometheus.http_client import BodyTooLargeError, DeadlineClient, DeadlineExceededError
 from gpu_advisor.state.alert import Alert
@@ -23,10 +23,10 @@ from gpu_advisor.state.alert import Alert
 log = logging.getLogger(__name__)
 
 #: Alerts in one request, as Prometheus itself sends them.
-BATCH = 256
+MAX_ALERTS_PER_REQUEST = 256
 
 FIRST_RETRY_SECONDS = 1.0
-MOST_ANSWER_BYTES = 1 << 16
+MAX_RESPONSE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class AlertDispatcher:
         What goes wrong is in `states`, and logged when it changes.
         """
         message = _AlertBatch(
-            payload(alerts, now, self._interval), time.monotonic() + ALERT_TTL_EVALUATIONS * self._interval
+            postable_alerts(alerts, now, self._interval), time.monotonic() + ALERT_TTL_EVALUATIONS * self._interval
         )
         for sender in self._senders:
             sender.tell(message)
@@ -145,8 +145,8 @@ class _Sender:
 
     def _deliver(self, body: list[dict[str, Any]]) -> str:
         """The problem, or empty text. An empty list is sent, too."""
-        for first in range(0, max(1, len(body)), BATCH):
-            problem = self._post(body[first : first + BATCH])
+        for first in range(0, max(1, len(body)), MAX_ALERTS_PER_REQUEST):
+            problem = self._post(body[first : first + MAX_ALERTS_PER_REQUEST])
             if problem:
                 return problem
         return ""
@@ -159,7 +159,7 @@ class _Sender:
                 "POST",
                 f"{each.url.rstrip('/')}/api/v2/alerts",
                 seconds=each.timeout_seconds,
-                max_bytes=MOST_ANSWER_BYTES,
+                max_bytes=MAX_RESPONSE_BYTES,
                 json=batch,
                 **login,
             )

@@ -60,7 +60,7 @@ def update_alerts(
     return tuple(current.values())
 
 
-def payload(alerts: Iterable[Alert], now: float, interval_seconds: float) -> list[dict[str, Any]]:
+def postable_alerts(alerts: Iterable[Alert], now: float, interval_seconds: float) -> list[dict[str, Any]]:
     """The body of POST /api/v2/alerts (Alertmanager's OpenAPI: postableAlerts)."""
     ends = now + ALERT_TTL_EVALUATIONS * interval_seconds
     return [

@@ -18,7 +18,7 @@ from gpu_advisor.state.outcomes import Outcomes
 from gpu_advisor.state.view import PublishedRecommendation, View
 
 #: Up to this many GPUs each has its checks, and the recommendations about it, as series of its own.
-MOST_SINGLE_GPUS = 1000
+MAX_GPUS_WITH_SERIES = 1000
 
 #: name -> (type, help, labels)
 CATALOGUE: dict[str, tuple[Literal["gauge", "counter"], str, tuple[str, ...]]] = {
@@ -95,7 +95,7 @@ CATALOGUE: dict[str, tuple[Literal["gauge", "counter"], str, tuple[str, ...]]] =
 Sample = tuple[str, tuple[str, ...], float]
 
 
-class Exposition:
+class MetricsExposition:
     """The text of /metrics. What is made of the view is made once a view: of a large fleet, it is nearly all."""
 
     def __init__(self) -> None:
@@ -150,11 +150,13 @@ def _health(view: View) -> Iterator[Sample]:
 
 
 def _recommendation_samples(view: View) -> Iterator[Sample]:
-    single = view.evaluation is not None and len(view.evaluation.facts.gpus) <= MOST_SINGLE_GPUS
+    single = view.evaluation is not None and len(view.evaluation.facts.gpus) <= MAX_GPUS_WITH_SERIES
     for issued in view.issued:
         yield from _recommendation(issued, single)
-    for said in sorted({(a.reason.value, a.subject, a.scope.kind, a.scope.name) for a in abstentions(view)}):
-        yield "gpu_advisor_abstention_info", said, 1
+    for abstention_labels in sorted(
+        {(a.reason.value, a.subject, a.scope.kind, a.scope.name) for a in abstentions(view)}
+    ):
+        yield "gpu_advisor_abstention_info", abstention_labels, 1
     if view.evaluation is None:
         return
     yield from _checks(view.evaluation)
@@ -180,7 +182,7 @@ def _checks(evaluation: Evaluation) -> Iterator[Sample]:
     counts = Counter((each.item, each.scope.kind, each.status.value) for each in evaluation.checks)
     for labels, count in sorted(counts.items()):
         yield "gpu_advisor_checks", labels, count
-    single = len(evaluation.facts.gpus) <= MOST_SINGLE_GPUS
+    single = len(evaluation.facts.gpus) <= MAX_GPUS_WITH_SERIES
     for check in evaluation.checks:
         if single or check.scope.kind != "gpu":
             labels3 = (check.item, check.scope.kind, check.scope.name)

@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from gpu_advisor.documents.schema import RecommendationSummary, WhatIf, WhatIfPool
-from gpu_advisor.optimizing.target_overrides import Targets
-from gpu_advisor.report.formatting import percent, signed_money, words
-from gpu_advisor.report.markdown import escaped
+from gpu_advisor.optimizing.target_overrides import TargetOverrides
+from gpu_advisor.report.formatting import humanize, percent, signed_money
+from gpu_advisor.report.markdown import escape_markdown
 
 MANIFEST, SUMMARY, SETTINGS = "changes.json", "README.md", "advisor-settings.yml"
 
@@ -38,12 +38,12 @@ _MAX_NAME_CHARACTERS = 60
 _SEVERITY_ORDER = {"critical": 0, "warning": 1, "info": 2}
 
 
-def ordered(advice: Sequence[RecommendationSummary]) -> list[RecommendationSummary]:
+def by_urgency(advice: Sequence[RecommendationSummary]) -> list[RecommendationSummary]:
     """The most urgent first."""
     return sorted(advice, key=lambda each: (_SEVERITY_ORDER[each["severity"]], each["id"]))
 
 
-def files(answer: WhatIf, targets: Targets) -> dict[str, str]:
+def files(answer: WhatIf, targets: TargetOverrides) -> dict[str, str]:
     """Contents by name. The manifest, which comes last, has the hash of each of the others."""
     found = dict(_files(answer, targets))
     found[SUMMARY] = _summary(answer, targets, sorted(found))
@@ -55,7 +55,7 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
-def _files(answer: WhatIf, targets: Targets) -> Iterator[tuple[str, str]]:
+def _files(answer: WhatIf, targets: TargetOverrides) -> Iterator[tuple[str, str]]:
     if targets.changes:
         head = "# What was asked for, to be merged into the advisor's settings.\n"
         yield SETTINGS, head + _yaml(_to_settings(targets))
@@ -104,7 +104,7 @@ def trainer_settings(each: RecommendationSummary) -> dict[str, Any]:
     return settings
 
 
-def _to_settings(targets: Targets) -> dict[str, Any]:
+def _to_settings(targets: TargetOverrides) -> dict[str, Any]:
     """In the shape of the configuration file, where pools are a list."""
     changes = dict(targets.changes)
     if "pools" in changes:
@@ -131,21 +131,21 @@ def slug(name: str) -> str:
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
-def _summary(answer: WhatIf, targets: Targets, names: Sequence[str]) -> str:
+def _summary(answer: WhatIf, targets: TargetOverrides, names: Sequence[str]) -> str:
     return "\n".join(_summary_lines(answer, targets, names)) + "\n"
 
 
-def _summary_lines(answer: WhatIf, targets: Targets, names: Sequence[str]) -> Iterator[str]:
-    yield f"# What to change in cluster {escaped(answer['cluster'])}"
+def _summary_lines(answer: WhatIf, targets: TargetOverrides, names: Sequence[str]) -> Iterator[str]:
+    yield f"# What to change in cluster {escape_markdown(answer['cluster'])}"
     yield f"\nTargets: {describe_targets(targets)}. Written by gpu-advisor optimize, which writes it anew; edit copies."
     yield "\nWhat can be told as a setting is in these files:\n" if names else "\nNone of it can be told as a setting."
     yield from (f"- `{name}`" for name in names)
     if not answer["then"]:
         yield "\nNothing is to be changed for these targets."
-    for each in ordered(answer["then"]):
-        yield f"\n## {escaped(each['summary'])}\n"
+    for each in by_urgency(answer["then"]):
+        yield f"\n## {escape_markdown(each['summary'])}\n"
         yield f"- change: {change(each)}"
-        yield f"- cause: {escaped(words(each['diagnosis']))} (confidence: {each['confidence']})"
+        yield f"- cause: {escape_markdown(humanize(each['diagnosis']))} (confidence: {each['confidence']})"
         yield f"- utilization then: {percent(each['projection']['utilization_ratio'])}"
         if each["projection"]["cost_change_per_hour"] is not None:
             yield f"- cost: {signed_money(each['projection']['cost_change_per_hour'])} per hour"
@@ -157,20 +157,20 @@ def change(each: RecommendationSummary) -> str:
     return f"{each['current']:g} -> {each['recommended']:g} {each['unit']}"
 
 
-def describe_targets(targets: Targets) -> str:
+def describe_targets(targets: TargetOverrides) -> str:
     given = {
         "GPU": targets.gpu, "GPU memory": targets.memory, "CPU": targets.cpu,
         "scale up above": targets.scale_up, "scale down below": targets.scale_down,
     }  # fmt: skip
     told = ", ".join(f"{name} {value:g} %" for name, value in given.items() if value is not None)
-    where = f" for pool {escaped(targets.pool)}" if targets.pool else ""
+    where = f" for pool {escape_markdown(targets.pool)}" if targets.pool else ""
     return f"{told or 'as the settings have them'}{where}"
 
 
-def _manifest(answer: WhatIf, targets: Targets, found: Mapping[str, str]) -> dict[str, Any]:
+def _manifest(answer: WhatIf, targets: TargetOverrides, found: Mapping[str, str]) -> dict[str, Any]:
     return {
         "cluster": answer["cluster"],
         "asked": targets.changes,
-        "changes": ordered(answer["then"]),
+        "changes": by_urgency(answer["then"]),
         "files": {name: digest(text) for name, text in sorted(found.items())},
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Targets:
+class TargetOverrides:
     """Percent, as in the settings; None: as the advisor's settings have it. `pool`: only this one's GPUs are meant."""
 
     gpu: float | None = None

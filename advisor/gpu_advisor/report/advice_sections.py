@@ -4,39 +4,39 @@ from __future__ import annotations
 
 from gpu_advisor.documents.schema import Check, Recommendation
 from gpu_advisor.report import formatting as figures
-from gpu_advisor.report.formatting import UNKNOWN, money, percent, points, time, words
+from gpu_advisor.report.formatting import UNKNOWN, humanize, money, percent, points, to_minute
 from gpu_advisor.report.schema import Report
-from gpu_advisor.report.section_model import Cell, Section, Table, cell, should
+from gpu_advisor.report.section_model import ReportSection, ReportTable, TableCell, number_cell, should
 
 
-def checklist(document: Report) -> Section:
+def checklist(document: Report) -> ReportSection:
     listed = [each for each in document["checks"]["items"] if each["scope"]["kind"] in ("fleet", "pool")]
     rows = []
     for number, each in enumerate(document["checks"]["items"]):
         if each in listed:
             path = f"/checks/items/{number}/value"
             of = "fleet" if each["scope"]["kind"] == "fleet" else each["scope"]["label"]
-            value = cell(document, path, money if each["item"] == "cost" else percent)
+            value = number_cell(document, path, money if each["item"] == "cost" else percent)
             rows.append(
                 (
-                    Cell(each["title"]),
-                    Cell(of),
-                    Cell(each["status"]),
+                    TableCell(each["title"]),
+                    TableCell(of),
+                    TableCell(each["status"]),
                     value,
-                    Cell(_format_target(each)),
-                    Cell(each["message"]),
+                    TableCell(_format_target(each)),
+                    TableCell(each["message"]),
                 )
             )
     nodes = [each for each in document["checks"]["items"] if each["scope"]["kind"] == "node"]
     missed = sum(1 for each in nodes if each["status"] == "missed")
     unknown = sum(1 for each in nodes if each["status"] == "unknown")
     paragraphs = [
-        f"As it stands at {time(document['at'])} UTC, over the last minutes." if document["at"] else "Not known."
+        f"As it stands at {to_minute(document['at'])} UTC, over the last minutes." if document["at"] else "Not known."
     ]
     if nodes:
         paragraphs.append(f"Of {len(nodes)} items of single nodes, {missed} are missed and {unknown} are unknown.")
-    table = Table("Checklist", ("item", "of", "status", "value", "should be", "why"), tuple(rows))
-    return Section("checklist", "Checklist now", tuple(paragraphs), (table,) if rows else ())
+    table = ReportTable("Checklist", ("item", "of", "status", "value", "should be", "why"), tuple(rows))
+    return ReportSection("checklist", "Checklist now", tuple(paragraphs), (table,) if rows else ())
 
 
 def _format_target(check: Check) -> str:
@@ -44,11 +44,11 @@ def _format_target(check: Check) -> str:
     return should({"low": check["low"], "high": check["high"]}, tell)
 
 
-def advice(document: Report) -> Section:
+def advice(document: Report) -> ReportSection:
     listed = document["recommendations"]
     if not listed:
         nothing = "Nothing is recommended now." if document["at"] else "Not known: no evaluation has succeeded."
-        return Section("advice", "What to do", (nothing,))
+        return ReportSection("advice", "What to do", (nothing,))
     paragraphs = []
     if document["recommendations_total"] > len(listed):
         paragraphs.append(f"The first {len(listed)} of {document['recommendations_total']}.")
@@ -59,64 +59,66 @@ def advice(document: Report) -> Section:
     paragraphs.append("gpu-advisor recommend ID shows the evidence of one and how to apply it.")
     rows = tuple(_recommendation_row(document, number, each) for number, each in enumerate(listed))
     head = ("urgency", "what to do", "change", "utilization then", "cost per hour", "since (UTC)", "ID")
-    return Section("advice", "What to do", tuple(paragraphs), (Table("Recommendations", head, rows),))
+    return ReportSection("advice", "What to do", tuple(paragraphs), (ReportTable("Recommendations", head, rows),))
 
 
-def _recommendation_row(document: Report, number: int, each: Recommendation) -> tuple[Cell, ...]:
+def _recommendation_row(document: Report, number: int, each: Recommendation) -> tuple[TableCell, ...]:
     path = f"/recommendations/{number}"
     change = f"{each['current']:g} → {each['recommended']:g} {each['unit']}"
     marks = [name for name, true in (("held", each["held"]), ("snoozed", each["snoozed"])) if true]
     return (
-        Cell(", ".join([each["severity"], *marks])),
-        Cell(each["summary"]),
-        Cell(change),
-        cell(document, f"{path}/projection/utilization_ratio", percent),
-        cell(document, f"{path}/projection/cost_change_per_hour", figures.signed_money),
-        Cell(time(each["since"])),
-        Cell(each["id"]),
+        TableCell(", ".join([each["severity"], *marks])),
+        TableCell(each["summary"]),
+        TableCell(change),
+        number_cell(document, f"{path}/projection/utilization_ratio", percent),
+        number_cell(document, f"{path}/projection/cost_change_per_hour", figures.signed_money),
+        TableCell(to_minute(each["since"])),
+        TableCell(each["id"]),
     )
 
 
-def outcomes(document: Report) -> Section:
-    found, name = document["outcomes"], "What became of advice"
-    if found is None:
-        return Section(
+def outcomes(document: Report) -> ReportSection:
+    outcome_list, name = document["outcomes"], "What became of advice"
+    if outcome_list is None:
+        return ReportSection(
             "outcomes", name, ("Not known: only an advisor that runs remembers it; ask one with --advisor.",)
         )
-    if not found:
-        return Section("outcomes", name, ("No advice ended in this time whose outcome could be judged.",))
+    if not outcome_list:
+        return ReportSection("outcomes", name, ("No advice ended in this time whose outcome could be judged.",))
     rows = tuple(
         (
-            Cell(time(each["ended"])),
-            Cell(words(each["kind"])),
-            Cell(each["scope"]["label"]),
-            Cell(words(each["result"])),
-            Cell(f"{each['current']:g} → {UNKNOWN if each['observed'] is None else format(each['observed'], 'g')}"),
-            cell(document, f"/outcomes/{number}/utilization_before_ratio", percent),
-            cell(document, f"/outcomes/{number}/utilization_projected_ratio", percent),
-            cell(document, f"/outcomes/{number}/utilization_after_ratio", percent),
-            cell(document, f"/outcomes/{number}/projection_error_ratio", points),
-            Cell({True: "yes", False: "no", None: UNKNOWN}[each["improved"]]),
+            TableCell(to_minute(each["ended"])),
+            TableCell(humanize(each["kind"])),
+            TableCell(each["scope"]["label"]),
+            TableCell(humanize(each["result"])),
+            TableCell(
+                f"{each['current']:g} → {UNKNOWN if each['observed'] is None else format(each['observed'], 'g')}"
+            ),
+            number_cell(document, f"/outcomes/{number}/utilization_before_ratio", percent),
+            number_cell(document, f"/outcomes/{number}/utilization_projected_ratio", percent),
+            number_cell(document, f"/outcomes/{number}/utilization_after_ratio", percent),
+            number_cell(document, f"/outcomes/{number}/projection_error_ratio", points),
+            TableCell({True: "yes", False: "no", None: UNKNOWN}[each["improved"]]),
         )
-        for number, each in enumerate(found)
+        for number, each in enumerate(outcome_list)
     )
     head = (
         "ended (UTC)", "kind", "of", "result", "size", "utilization before", "projected", "after", "off by", "improved",
     )  # fmt: skip
-    return Section("outcomes", name, (), (Table("Before and after", head, rows),))
+    return ReportSection("outcomes", name, (), (ReportTable("Before and after", head, rows),))
 
 
-def unknown(document: Report) -> Section:
+def unknown(document: Report) -> ReportSection:
     paragraphs = list(document["untold"])
     for each in document["abstentions"]:
         about = "" if each["scope"]["kind"] == "fleet" else f" of {each['scope']['label']}"
-        paragraphs.append(f"{words(each['subject'])}{about} ({words(each['reason'])}): {each['message']}")
-    return Section(
+        paragraphs.append(f"{humanize(each['subject'])}{about} ({humanize(each['reason'])}): {each['message']}")
+    return ReportSection(
         "unknown", "What cannot be told, and why", tuple(paragraphs) or ("All that was asked for could be told.",)
     )
 
 
-def making(document: Report) -> Section:
+def making(document: Report) -> ReportSection:
     source, period = document["source"], document["period"]
     own = "the exporters' own series"
     how = f"recorded series, and where there are none from {own}" if document["recorded"] else own
@@ -130,4 +132,4 @@ def making(document: Report) -> Section:
             "Each query gives the fleet's number again, pasted into a Prometheus that has the same series."
         )
     code = tuple((query["about"], query["promql"]) for query in document["queries"])
-    return Section("making", "How these numbers are made", tuple(paragraphs), (), code)
+    return ReportSection("making", "How these numbers are made", tuple(paragraphs), (), code)

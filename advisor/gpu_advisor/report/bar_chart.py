@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from gpu_advisor.report import formatting
 from gpu_advisor.report.schema import GpuHours
-from gpu_advisor.report.svg import WIDTH, label, units
+from gpu_advisor.report.svg import WIDTH, format_coordinate, label
 
 #: What a bar is made of, from left to right: class in the style, words.
 BAR_SEGMENTS = (
@@ -20,7 +20,7 @@ BAR_SEGMENTS = (
 _BAR, _BAR_GAP, _BAR_LEFT, _BAR_RIGHT = 18.0, 12.0, 190.0, 70.0
 
 
-def bars(title: str, groups: Sequence[tuple[str, GpuHours]]) -> Markup:
+def bar_chart(title: str, groups: Sequence[tuple[str, GpuHours]]) -> Markup:
     """GPU-hours of each group as one bar of busy, unused, idle and unseen time."""
     longest = max((hours["there"] for _, hours in groups), default=0.0) or 1.0
     height = len(groups) * (_BAR + _BAR_GAP) + 26
@@ -37,7 +37,12 @@ def bars(title: str, groups: Sequence[tuple[str, GpuHours]]) -> Markup:
             fill = Markup(' fill="url(#hatch)"') if kind == "waste" else Markup("")
             elements.append(
                 Markup('<rect class="bar {}"{} x="{}" y="{}" width="{}" height="{}"/>').format(
-                    "" if kind == "waste" else kind, fill, units(left), units(top), units(width), units(_BAR)
+                    "" if kind == "waste" else kind,
+                    fill,
+                    format_coordinate(left),
+                    format_coordinate(top),
+                    format_coordinate(width),
+                    format_coordinate(_BAR),
                 )
             )
             left += width
@@ -48,7 +53,10 @@ def bars(title: str, groups: Sequence[tuple[str, GpuHours]]) -> Markup:
         )
     elements += _legend(height - 16)
     return Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        units(WIDTH), units(height), f"{title}. {'; '.join(descriptions)}", Markup("").join(elements)
+        format_coordinate(WIDTH),
+        format_coordinate(height),
+        f"{title}. {'; '.join(descriptions)}",
+        Markup("").join(elements),
     )
 
 
@@ -62,7 +70,7 @@ def _legend(top: float) -> Iterator[Markup]:
     for kind, words in BAR_SEGMENTS:
         fill = Markup(' fill="url(#hatch)"') if kind == "waste" else Markup("")
         yield Markup('<rect class="bar {}"{} x="{}" y="{}" width="12" height="12"/>').format(
-            "" if kind == "waste" else kind, fill, units(left), units(top)
+            "" if kind == "waste" else kind, fill, format_coordinate(left), format_coordinate(top)
         )
         yield label(left + 18, top + 11, words, "")
         left += 34 + 7.2 * len(words)

@@ -26,14 +26,14 @@ def complete_outcomes(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return known[:MAX_OUTCOMES_DRAWN]
 
 
-def before_after(outcomes: Sequence[Outcome]) -> Markup:
+def before_after_chart(outcomes: Sequence[Outcome]) -> Markup:
     """A row for each outcome: a ring where it was, a dot where it went, and a mark where it should have gone."""
     height = TOP + ROW * len(outcomes) + 42
     elements = list(_axis(TOP + ROW * len(outcomes)))
     descriptions = []
     for number, each in enumerate(outcomes):
         y = TOP + ROW * (number + 0.5)
-        name = f"{formatting.words(each['kind'])}, {each['scope']['label']}"
+        name = f"{formatting.humanize(each['kind'])}, {each['scope']['label']}"
         elements.append(label(LEFT - 10, y + 4, name if len(name) <= 42 else name[:41] + "…", "end"))
         elements += _row(each, y)
         before, after, projected = (

@@ -11,13 +11,23 @@ from math import fsum
 from gpu_advisor.documents import savings
 from gpu_advisor.documents import schema as shapes
 from gpu_advisor.documents import serialize as document
-from gpu_advisor.documents.serialize import moment
+from gpu_advisor.documents.serialize import format_rfc3339
 from gpu_advisor.evaluation import checks
 from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.evaluation.pools import Pool, assign_pools
 from gpu_advisor.report import promql_queries, series, usage
-from gpu_advisor.report.history_reader import Past, Steps
-from gpu_advisor.report.schema import Band, GpuHours, Group, Model, Money, Period, Report, Targets, Trends
+from gpu_advisor.report.history_reader import FleetHistory, Steps
+from gpu_advisor.report.schema import (
+    Band,
+    GpuHours,
+    GpuModelUsage,
+    Money,
+    PeriodDocument,
+    Report,
+    TargetsDocument,
+    Trends,
+    UsageGroup,
+)
 from gpu_advisor.settings import PoolSettings, Settings
 from gpu_advisor.state.view import View
 
@@ -27,13 +37,13 @@ _CPU_BAND = next(item for item in checks.NODE_CHECKS if item.name == "cpu").sign
 MAX_LISTED = 100
 
 
-def report(past: Past, view: View, settings: Settings, has_ledger: bool = True) -> Report:
+def report(past: FleetHistory, view: View, settings: Settings, has_ledger: bool = True) -> Report:
     """`has_ledger`: whether the view is of an advisor that keeps a ledger; one look knows nothing of outcomes."""
-    of_each = {gpu: usage.hours(past, gpu) for gpu in past.gpus}
+    of_each = {gpu: usage.gpu_hour_usage(past, gpu) for gpu in past.gpus}
     pools = [pool for pool in assign_pools(past.gpus, settings.pools) if pool.gpus]
     prices = settings.cost.gpu_price_per_hour
     valued = savings.valued(view, prices)
-    found = document.recommendations(view, [each.issued for each in valued], 1, MAX_LISTED)
+    first_page = document.recommendations(view, [each.issued for each in valued], 1, MAX_LISTED)
     worth_all = savings.total([each for each in valued if not each.issued.snoozed])
     return {
         **document.header(view),
@@ -42,38 +52,38 @@ def report(past: Past, view: View, settings: Settings, has_ledger: bool = True) 
         "untold": list(past.untold),
         "groups": list(_groups(past, of_each, pools, settings)),
         "models": list(_models(of_each, prices)),
-        "queries": promql_queries.of_fleet(past),
-        "checks": found["checks"],
-        "recommendations": found["recommendations"],
-        "recommendations_total": found["total"],
+        "queries": promql_queries.fleet_queries(past),
+        "checks": first_page["checks"],
+        "recommendations": first_page["recommendations"],
+        "recommendations_total": first_page["total"],
         "worth": {"gpus": worth_all.gpus, "money_per_hour": worth_all.money_per_hour},
-        "abstentions": found["abstentions"],
+        "abstentions": first_page["abstentions"],
         "outcomes": _outcomes(view, past) if has_ledger else None,
     }
 
 
-def _period(past: Past) -> Period:
+def _period(past: FleetHistory) -> PeriodDocument:
     period = past.period
     known = [index for sighting in past.sightings.values() for index in sighting]
     return {
-        "start": moment(period.start),
-        "end": moment(period.end),
+        "start": format_rfc3339(period.start),
+        "end": format_rfc3339(period.end),
         "step_seconds": period.step_seconds,
         "points": period.points,
-        "data_start": moment(period.time(min(known) - 1)) if known else None,
-        "data_end": moment(period.time(max(known))) if known else None,
+        "data_start": format_rfc3339(period.time(min(known) - 1)) if known else None,
+        "data_end": format_rfc3339(period.time(max(known))) if known else None,
     }
 
 
-def _outcomes(view: View, past: Past) -> list[shapes.Outcome]:
+def _outcomes(view: View, past: FleetHistory) -> list[shapes.Outcome]:
     """Those that were judged in the period, the newest first."""
     recent = [each for each in reversed(view.outcomes.recent) if each.judged >= past.period.start]
     return [document.outcome(each) for each in recent[:MAX_LISTED]]
 
 
 def _groups(
-    past: Past, of_each: Mapping[Gpu, usage.Hours], pools: Sequence[Pool], settings: Settings
-) -> Iterator[Group]:
+    past: FleetHistory, of_each: Mapping[Gpu, usage.GpuHourUsage], pools: Sequence[Pool], settings: Settings
+) -> Iterator[UsageGroup]:
     if not past.gpus:
         return
     prices = settings.cost.gpu_price_per_hour
@@ -84,14 +94,14 @@ def _groups(
 
 
 def _group(
-    past: Past,
-    of_each: Mapping[Gpu, usage.Hours],
+    past: FleetHistory,
+    of_each: Mapping[Gpu, usage.GpuHourUsage],
     gpus: Sequence[Gpu],
     pool: PoolSettings | None,
     utilization: checks.Band,
     settings: Settings,
     prices: Mapping[str, float],
-) -> Group:
+) -> UsageGroup:
     mine = {gpu: of_each[gpu] for gpu in gpus}
     sums = usage.total(list(mine.values()))
     nodes = sorted({gpu.node for gpu in gpus})
@@ -117,9 +127,9 @@ def _mean(of_each: Iterator[Steps]) -> float | None:
     return fsum(values) / len(values) if values else None
 
 
-def _models(of_each: Mapping[Gpu, usage.Hours], prices: Mapping[str, float]) -> Iterator[Model]:
+def _models(of_each: Mapping[Gpu, usage.GpuHourUsage], prices: Mapping[str, float]) -> Iterator[GpuModelUsage]:
     """What is unused most comes first."""
-    by_name: dict[str, dict[Gpu, usage.Hours]] = {}
+    by_name: dict[str, dict[Gpu, usage.GpuHourUsage]] = {}
     for gpu, each in of_each.items():
         by_name.setdefault(gpu.name, {})[gpu] = each
     sums = {name: usage.total(list(each.values())) for name, each in by_name.items()}
@@ -134,7 +144,7 @@ def _models(of_each: Mapping[Gpu, usage.Hours], prices: Mapping[str, float]) -> 
         }
 
 
-def _hours(of: usage.Hours) -> GpuHours:
+def _hours(of: usage.GpuHourUsage) -> GpuHours:
     return {
         "there": of.there,
         "seen": of.seen,
@@ -155,7 +165,7 @@ def _money(of: usage.Money) -> Money:
     }
 
 
-def _targets(utilization: checks.Band, settings: Settings) -> Targets:
+def _targets(utilization: checks.Band, settings: Settings) -> TargetsDocument:
     return {
         "gpu_utilization": _band(utilization),
         "gpu_memory": _band(checks.memory_band(settings)),

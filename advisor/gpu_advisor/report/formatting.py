@@ -33,7 +33,7 @@ def points(ratio: float | None) -> str:
     return UNKNOWN if ratio is None else f"{ratio * 100:+.1f} points"
 
 
-def time(text: str | None) -> str:
+def to_minute(text: str | None) -> str:
     """An RFC 3339 time of the document, to the minute."""
     return UNKNOWN if text is None else text[:16].replace("T", " ")
 
@@ -61,6 +61,6 @@ def length(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def words(name: str) -> str:
+def humanize(name: str) -> str:
     """`idle_reclaim` -> `idle reclaim`"""
     return name.replace("_", " ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpu_advisor.report.build import report
-from gpu_advisor.report.history_reader import Range, read
+from gpu_advisor.report.history_reader import RangeQuery, read_history
 from gpu_advisor.report.period import period
 from gpu_advisor.report.schema import Report
 from gpu_advisor.settings import Settings
@@ -11,7 +11,13 @@ from gpu_advisor.state.view import View
 
 
 def make(
-    query_range: Range, view: View, settings: Settings, since_seconds: float, now: float, *, has_ledger: bool = True
+    query_range: RangeQuery,
+    view: View,
+    settings: Settings,
+    since_seconds: float,
+    now: float,
+    *,
+    has_ledger: bool = True,
 ) -> Report:
     """The report of the last `since_seconds` before `now` (seconds since 1970).
 
@@ -19,4 +25,4 @@ def make(
     SourceError where the source does not answer.
     """
     gpus = len(view.evaluation.facts.gpus) if view.evaluation else 0
-    return report(read(query_range, period(now, since_seconds, gpus)), view, settings, has_ledger)
+    return report(read_history(query_range, period(now, since_seconds, gpus)), view, settings, has_ledger)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from math import isfinite
 
-from gpu_advisor.documents.serialize import moment
+from gpu_advisor.documents.serialize import format_rfc3339
 from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.observation.build import RATIO_TOLERANCE
 from gpu_advisor.observation.identity import build_gpus, build_nodes
@@ -26,7 +26,7 @@ from gpu_advisor.promql.expressions import (
     union,
 )
 from gpu_advisor.report import series
-from gpu_advisor.report.period import Period
+from gpu_advisor.report.period import ReportPeriod
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
 from gpu_advisor.sources.exporters.detection import GpuInventory, detect_dialects, interval_queries, scrape_intervals
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
@@ -34,13 +34,13 @@ from gpu_advisor.sources.exporters.mapping import Mapping as ExporterMapping
 from gpu_advisor.sources.exporters.mapping import mappings
 
 #: Asks for an expression at start, start + step, ... up to end (seconds since 1970). One query. Raises SourceError.
-Range = Callable[[Expression, float, float, float], Mapping[Labels, TimeSeries]]
+RangeQuery = Callable[[Expression, float, float, float], Mapping[Labels, TimeSeries]]
 
 #: Values by index of a step.
 Steps = Mapping[int, float]
 
 #: The label that tells the parts of a query apart. No exporter has it.
-PART = "gpu_advisor_part"
+PART_LABEL = "gpu_advisor_part"
 
 #: Windows (seconds) that scrape intervals are told from.
 _INTERVAL_WINDOWS = (60, 300, 1800)
@@ -59,7 +59,7 @@ _MAX_NAMED = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class FleetHistory:
     """What a source has of a period.
 
     `gpus` are all that were there at any time of it, `sightings` the first and the last step in which each was named,
@@ -67,7 +67,7 @@ class Past:
     were read by; `untold` says why something is missing.
     """
 
-    period: Period
+    period: ReportPeriod
     gpus: tuple[Gpu, ...] = ()
     sightings: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     named: Mapping[str, frozenset[int]] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class _PartValues:
 class _RangeReader:
     """A source, by steps of one period; counts, and notes what could not be had."""
 
-    def __init__(self, query_range: Range, period: Period) -> None:
+    def __init__(self, query_range: RangeQuery, period: ReportPeriod) -> None:
         self._query_range = query_range
         self.period = period
         self.queries = 0
@@ -116,35 +116,39 @@ class _RangeReader:
         found: dict[str, dict[str, dict[int, float]]] = {}
         if not parts or (last is not None and last < first):
             return found
-        asked = union(*(ConstantLabel(expression, PART, part) for part, expression in parts.items()))
+        union_expression = union(*(ConstantLabel(expression, PART_LABEL, part) for part, expression in parts.items()))
         until = self.period.points - 1 if last is None else last
-        for answer in self._query_split(asked, what, first, until, _MAX_SPLITS):
+        for answer in self._query_split(union_expression, what, first, until, _MAX_SPLITS):
             for labels, trail in answer.items():
                 each = dict(labels)
                 if label in each:
-                    steps = found.setdefault(each[PART], {}).setdefault(each[label], {})
-                    steps |= {self.period.index(at): value for at, value in trail if believable(value, each[PART])}
+                    steps = found.setdefault(each[PART_LABEL], {}).setdefault(each[label], {})
+                    steps |= {
+                        self.period.index(at): value for at, value in trail if is_plausible(value, each[PART_LABEL])
+                    }
         return found
 
     def _query_split(
-        self, asked: Expression, what: str, first: int, last: int, splits: int
+        self, union_expression: Expression, what: str, first: int, last: int, splits: int
     ) -> Iterator[Mapping[Labels, TimeSeries]]:
         """The answer, in halves and halves of these where it is too much at once."""
         try:
-            yield self.trails(asked, first, last)
+            yield self.trails(union_expression, first, last)
         except SourceError as error:
             if error.kind not in _QUERY_ERROR_KINDS:
                 raise
             if error.kind in _SPLITTABLE_ERROR_KINDS and splits and first < last:
                 middle = (first + last) // 2
-                yield from self._query_split(asked, what, first, middle, splits - 1)
-                yield from self._query_split(asked, what, middle + 1, last, splits - 1)
+                yield from self._query_split(union_expression, what, first, middle, splits - 1)
+                yield from self._query_split(union_expression, what, middle + 1, last, splits - 1)
             else:
                 begin, end = (self.period.time(index) for index in (first - 1, last))
-                self.untold.append(f"{what} could not be read from {moment(begin)} to {moment(end)}: {error}")
+                self.untold.append(
+                    f"{what} could not be read from {format_rfc3339(begin)} to {format_rfc3339(end)}: {error}"
+                )
 
 
-def believable(value: float, part: str) -> bool:
+def is_plausible(value: float, part: str) -> bool:
     """A share of a whole, but for rounding; an exporter that says anything else is not believed, as in facts.py."""
     return (
         isfinite(value)
@@ -153,12 +157,12 @@ def believable(value: float, part: str) -> bool:
     )
 
 
-def read(query_range: Range, period: Period) -> Past:
+def read_history(query_range: RangeQuery, period: ReportPeriod) -> FleetHistory:
     """Raises SourceError where the source does not answer; a single query that fails is noted in `untold`."""
     reader = _RangeReader(query_range, period)
     rows, named, instances = _read_identities(reader)
     if not rows:
-        return Past(period, untold=tuple(reader.untold), queries=reader.queries)
+        return FleetHistory(period, untold=tuple(reader.untold), queries=reader.queries)
     found = _detect_dialects(reader, tuple(rows))
     nodes = build_nodes(labels for labels in rows if "uuid" not in dict(labels))
     gpus = build_gpus(
@@ -169,7 +173,7 @@ def read(query_range: Range, period: Period) -> Past:
     for uuid, steps in told.of.get(series.UTILIZATION, {}).items():
         named.setdefault(uuid, set()).update(steps)
     cpu = _read_cpu(reader, found, instances)
-    return Past(
+    return FleetHistory(
         period,
         gpus,
         {uuid: (min(steps), max(steps)) for uuid, steps in named.items() if uuid in known and steps},
@@ -189,13 +193,13 @@ def _read_identities(reader: _RangeReader) -> tuple[list[Labels], dict[str, set[
     Exporters in the order of their rank: the first that names a GPU tells who it is, and the newest row of it.
     """
     every = {mapping.name: mapping for mapping in mappings() if not mapping.companion}
-    asked = union(*(ConstantLabel(mapping.roster(), PART, name) for name, mapping in every.items()))
+    union_expression = union(*(ConstantLabel(mapping.roster(), PART_LABEL, name) for name, mapping in every.items()))
     by_family: dict[str, list[tuple[float, Labels, TimeSeries]]] = {}
-    for labels, trail in reader.trails(asked).items():
+    for labels, trail in reader.trails(union_expression).items():
         if trail:
             each = dict(labels)
-            rest = tuple((name, value) for name, value in labels if name != PART)
-            by_family.setdefault(each[PART], []).append((trail[-1][0], rest, trail))
+            rest = tuple((name, value) for name, value in labels if name != PART_LABEL)
+            by_family.setdefault(each[PART_LABEL], []).append((trail[-1][0], rest, trail))
     rows: list[Labels] = []
     named: dict[str, set[int]] = {}
     for name, mapping in every.items():
@@ -221,12 +225,12 @@ def _detect_dialects(reader: _RangeReader, rows: tuple[Labels, ...]) -> tuple[Ex
     """The exporter families of the period, held to their targets."""
     windows = interval_queries(_INTERVAL_WINDOWS)
     parts: dict[str, Expression] = {"up": Aggregate("max", ("job", "instance"), Selector("up")), **windows}
-    asked = union(*(ConstantLabel(expression, PART, part) for part, expression in parts.items()))
+    union_expression = union(*(ConstantLabel(expression, PART_LABEL, part) for part, expression in parts.items()))
     told: dict[str, dict[Labels, float]] = {part: {} for part in parts}
-    for labels, trail in reader.trails(asked, reader.period.points - 1).items():
-        rest = tuple((name, value) for name, value in labels if name != PART)
+    for labels, trail in reader.trails(union_expression, reader.period.points - 1).items():
+        rest = tuple((name, value) for name, value in labels if name != PART_LABEL)
         if trail:
-            told[dict(labels)[PART]][rest] = trail[-1][1]
+            told[dict(labels)[PART_LABEL]][rest] = trail[-1][1]
     counts: Mapping[str, Vector] = {window: told[window] for window in windows}
     return detect_dialects(mappings(), GpuInventory(seen=rows), told["up"], scrape_intervals(counts))
 

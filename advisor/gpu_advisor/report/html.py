@@ -10,11 +10,11 @@ from markupsafe import Markup, escape
 
 from gpu_advisor import __version__
 from gpu_advisor.report import formatting, line_charts
-from gpu_advisor.report.bar_chart import bars
-from gpu_advisor.report.before_after_chart import before_after, complete_outcomes
-from gpu_advisor.report.schema import Group, Report
-from gpu_advisor.report.section_model import Cell, Section, Table
-from gpu_advisor.report.sections import sections, title, when
+from gpu_advisor.report.bar_chart import bar_chart
+from gpu_advisor.report.before_after_chart import before_after_chart, complete_outcomes
+from gpu_advisor.report.schema import Report, UsageGroup
+from gpu_advisor.report.section_model import ReportSection, ReportTable, TableCell
+from gpu_advisor.report.sections import period_text, sections, title
 from gpu_advisor.report.usage_sections import headline
 
 #: Pools that are drawn; the tables have all.
@@ -47,17 +47,17 @@ def page(document: Report) -> str:
 def _page(document: Report) -> Iterator[str]:
     name = title(document)
     style = resources.files("gpu_advisor.report").joinpath("report.css").read_text(encoding="utf-8")
-    yield _HEAD.format(f"{name}, {when(document)}", Markup(style), _isolate_bidi(name), when(document))
+    yield _HEAD.format(f"{name}, {period_text(document)}", Markup(style), _isolate_bidi(name), period_text(document))
     for section in sections(document):
         yield _section(document, section)
-    made = formatting.time(document["at"]) if document["at"] else formatting.UNKNOWN
+    made = formatting.to_minute(document["at"]) if document["at"] else formatting.UNKNOWN
     yield Markup("</main>\n<footer><p>gpu-advisor {}; advice and checklist of {} UTC.</p></footer>\n").format(
         __version__, made
     )
     yield "</body>\n</html>\n"
 
 
-def _section(document: Report, section: Section) -> Markup:
+def _section(document: Report, section: ReportSection) -> Markup:
     long = Markup(' class="long"') if section.key in _BREAKABLE_SECTIONS else Markup("")
     parts = [
         Markup('<section id="{}"{} aria-labelledby="{}-title">\n<h2 id="{}-title">{}</h2>\n').format(
@@ -88,7 +88,7 @@ def _isolate_bidi(text: str) -> Markup:
     return Markup("<bdi>{}</bdi>").format(text) if not text.isascii() else escape(text)
 
 
-def _table(table: Table, narrow: bool) -> Markup:
+def _table(table: ReportTable, narrow: bool) -> Markup:
     numeric = [any(row[column].path for row in table.rows) for column in range(len(table.head))]
     kinds = [Markup(' class="number"') if right else Markup("") for right in numeric]
     head = Markup("").join(
@@ -102,7 +102,7 @@ def _table(table: Table, narrow: bool) -> Markup:
     ).format(table.title, Markup(' class="key"') if narrow else Markup(""), table.title, head, rows)
 
 
-def _row(row: tuple[Cell, ...], kinds: list[Markup]) -> Markup:
+def _row(row: tuple[TableCell, ...], kinds: list[Markup]) -> Markup:
     first, *others = row
     cells = [Markup('<th scope="row">{}</th>').format(_isolate_bidi(first.text))]
     cells += [
@@ -111,7 +111,7 @@ def _row(row: tuple[Cell, ...], kinds: list[Markup]) -> Markup:
     return Markup("<tr>{}</tr>\n").format(Markup("").join(cells))
 
 
-def _number_cell(cell: Cell) -> Markup:
+def _number_cell(cell: TableCell) -> Markup:
     """A number says where in the JSON of the same report it stands."""
     if not cell.path:
         return _isolate_bidi(cell.text)
@@ -125,10 +125,10 @@ def _trends(document: Report) -> Markup:
     )
     trends, targets = fleet["trends"], fleet["targets"]
     seen_and_busy = [
-        line_charts.Line("seen", trends["gpus"], "there"),
-        line_charts.Line("at work", trends["busy_gpus"], "line", filled=True),
+        line_charts.ChartLine("seen", trends["gpus"], "there"),
+        line_charts.ChartLine("at work", trends["busy_gpus"], "line", filled=True),
     ]
-    drawn = [
+    figure_elements = [
         _figure_element("GPU utilization of the fleet", line_charts.ratio_chart(
             axis, "GPU utilization", trends["gpu_utilization"], targets["gpu_utilization"],
             fleet["gpu_utilization_ratio"])),
@@ -141,16 +141,16 @@ def _trends(document: Report) -> Markup:
     ]  # fmt: skip
     pools = document["groups"][1:]
     if len(pools) > 1:
-        narrow = replace(axis, width=line_charts.SMALL)
+        narrow = replace(axis, width=line_charts.SMALL_WIDTH)
         small = [
             _figure_element(f"GPU utilization of {pool['name']}", _pool(narrow, pool))
             for pool in pools[:MAX_POOLS_DRAWN]
         ]
-        drawn.append(Markup('<div class="pools">\n{}</div>\n').format(Markup("").join(small)))
-    return Markup("").join(drawn)
+        figure_elements.append(Markup('<div class="pools">\n{}</div>\n').format(Markup("").join(small)))
+    return Markup("").join(figure_elements)
 
 
-def _pool(axis: line_charts.TimeAxis, pool: Group) -> Markup:
+def _pool(axis: line_charts.TimeAxis, pool: UsageGroup) -> Markup:
     return line_charts.ratio_chart(
         axis, f"GPU utilization of {pool['name']}", pool["trends"]["gpu_utilization"],
         pool["targets"]["gpu_utilization"], pool["gpu_utilization_ratio"],
@@ -159,14 +159,14 @@ def _pool(axis: line_charts.TimeAxis, pool: Group) -> Markup:
 
 def _bars(document: Report) -> Markup:
     groups = document["groups"][1 : MAX_POOLS_DRAWN + 1]
-    drawn = bars("GPU-hours of each pool", [(group["name"], group["gpu_hours"]) for group in groups])
-    return _figure_element("Where the GPU-hours went, by pool", drawn)
+    figure_elements = bar_chart("GPU-hours of each pool", [(group["name"], group["gpu_hours"]) for group in groups])
+    return _figure_element("Where the GPU-hours went, by pool", figure_elements)
 
 
 def _before_after(document: Report) -> Markup:
     found = complete_outcomes(document["outcomes"] or ())
     caption = "GPU utilization before and after what was changed"
-    return _figure_element(caption, before_after(found)) if found else Markup("")
+    return _figure_element(caption, before_after_chart(found)) if found else Markup("")
 
 
 def _figure_element(caption: str, drawing: Markup) -> Markup:

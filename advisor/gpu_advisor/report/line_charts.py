@@ -14,10 +14,10 @@ from markupsafe import Markup
 
 from gpu_advisor.report import formatting
 from gpu_advisor.report.schema import Band
-from gpu_advisor.report.svg import WIDTH, label, svg_line, units
+from gpu_advisor.report.svg import WIDTH, format_coordinate, label, svg_line
 
-#: Of a drawing, in its own units; SMALL ones stand two beside each other.
-SMALL, HEIGHT = 400.0, 190.0
+#: Of a drawing, in its own units; SMALL_WIDTH ones stand two beside each other.
+SMALL_WIDTH, HEIGHT = 400.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 118.0, 12.0, 26.0
 
 #: Distances (seconds) that marks of time may have.
@@ -58,7 +58,7 @@ class TimeAxis:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ChartLine:
     """`kind` is its class in the style. `name` stands beside its end."""
 
     name: str
@@ -81,10 +81,10 @@ def ratio_chart(axis: TimeAxis, title: str, values: Points, band: Band, mean: fl
     should = f", should be {'at least ' if not two_edges else 'between '}{formatting.percent(low)}" if low else ""
     should += f" and {formatting.percent(high)}" if two_edges else ""
     description = f"{title}: {_range(values, formatting.percent)}, mean {formatting.percent(mean)}{should}"
-    return _plot(axis, description, [Line(title, values)], ticks, end_labels, target_band)
+    return _plot(axis, description, [ChartLine(title, values)], ticks, end_labels, target_band)
 
 
-def count_chart(axis: TimeAxis, title: str, lines: Sequence[Line]) -> Markup:
+def count_chart(axis: TimeAxis, title: str, lines: Sequence[ChartLine]) -> Markup:
     """Numbers of GPUs, from zero."""
     known = [value for line in lines for value in line.values if value is not None]
     highest = max(known, default=0.0)
@@ -109,7 +109,7 @@ def _round_step(highest: float) -> float:
 def _plot(
     axis: TimeAxis,
     description: str,
-    lines: Sequence[Line],
+    lines: Sequence[ChartLine],
     ticks: Sequence[tuple[float, str]],
     end_labels: Sequence[tuple[float, str, str]],
     target_band: Markup,
@@ -124,7 +124,7 @@ def _plot(
         elements += [_segment_svg(axis, part, y, line) for part in _segments(line.values)]
     elements += [label(axis.right + 8, at + 4, text, kind) for at, text, kind in _spread_labels(end_labels, y)]
     return Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        units(axis.width), units(HEIGHT), description, Markup("").join(elements)
+        format_coordinate(axis.width), format_coordinate(HEIGHT), description, Markup("").join(elements)
     )
 
 
@@ -138,13 +138,13 @@ def _grid(axis: TimeAxis, ticks: Sequence[tuple[float, str]], y: Callable[[float
         yield label(LEFT - 6, y(value) + 4, text, "end")
     short = axis.width < WIDTH
     room = _SHORT_TICK_WIDTH if short else _TICK_WIDTH
-    for at in times(axis.start, axis.end, int((axis.right - LEFT) // room)):
+    for at in time_ticks(axis.start, axis.end, int((axis.right - LEFT) // room)):
         yield svg_line(axis.x(at), axis.x(at), y(0), y(0) + 4, "grid")
         text = formatting.day(at, short) if at % 86400 == 0 else formatting.clock(at)
         yield label(axis.x(at), HEIGHT - 6, text, "middle")
 
 
-def times(start: float, end: float, max_ticks: int) -> list[float]:
+def time_ticks(start: float, end: float, max_ticks: int) -> list[float]:
     """Where the marks of time stand: whole hours or days in UTC, about `max_ticks` at most."""
     step = next((each for each in _TICK_INTERVALS if (end - start) / each <= max_ticks), _TICK_INTERVALS[-1])
     return [at * step for at in range(ceil(start / step), floor(end / step) + 1)]
@@ -156,13 +156,16 @@ def _target_band(right: float, low: float | None, high: float | None) -> Markup:
     room = Markup("")
     if high is not None:
         room = Markup('<rect class="aim" x="{}" width="{}" y="{}" height="{}"/>').format(
-            units(LEFT), units(right - LEFT), units(_y(high)), units(_y(low) - _y(high))
+            format_coordinate(LEFT),
+            format_coordinate(right - LEFT),
+            format_coordinate(_y(high)),
+            format_coordinate(_y(low) - _y(high)),
         )
     edges = [svg_line(LEFT, right, _y(edge), _y(edge), "aim") for edge in (low, high) if edge is not None]
     return room + Markup("").join(edges)
 
 
-def _gaps(axis: TimeAxis, lines: Sequence[Line]) -> Iterator[Markup]:
+def _gaps(axis: TimeAxis, lines: Sequence[ChartLine]) -> Iterator[Markup]:
     """Where no line has a value."""
     nothing = [all(line.values[index] is None for line in lines) for index in range(axis.points)]
     for missing, part in groupby(range(axis.points), lambda index: nothing[index]):
@@ -170,7 +173,10 @@ def _gaps(axis: TimeAxis, lines: Sequence[Line]) -> Iterator[Markup]:
             found = list(part)
             left, right = axis.edge(found[0]), axis.edge(found[-1] + 1)
             yield Markup('<rect class="gap" x="{}" width="{}" y="{}" height="{}"/>').format(
-                units(left), units(right - left), units(TOP), units(HEIGHT - TOP - BOTTOM)
+                format_coordinate(left),
+                format_coordinate(right - left),
+                format_coordinate(TOP),
+                format_coordinate(HEIGHT - TOP - BOTTOM),
             )
 
 
@@ -181,18 +187,20 @@ def _segments(values: Points) -> Iterator[list[tuple[int, float]]]:
             yield [(index, value) for index, value in part if value is not None]
 
 
-def _segment_svg(axis: TimeAxis, part: list[tuple[int, float]], y: Callable[[float], float], line: Line) -> Markup:
+def _segment_svg(axis: TimeAxis, part: list[tuple[int, float]], y: Callable[[float], float], line: ChartLine) -> Markup:
     if len(part) == 1:
         [(index, value)] = part
         return Markup('<circle class="{}" cx="{}" cy="{}" r="1.6"/>').format(
-            line.kind, units(axis.middle(index)), units(y(value))
+            line.kind, format_coordinate(axis.middle(index)), format_coordinate(y(value))
         )
-    through = " ".join(f"{units(axis.middle(index))},{units(y(value))}" for index, value in part)
+    through = " ".join(
+        f"{format_coordinate(axis.middle(index))},{format_coordinate(y(value))}" for index, value in part
+    )
     area = Markup("")
     if line.filled:
         first, last = axis.middle(part[0][0]), axis.middle(part[-1][0])
         area = Markup('<polygon class="area" points="{},{} {} {},{}"/>').format(
-            units(first), units(y(0)), through, units(last), units(y(0))
+            format_coordinate(first), format_coordinate(y(0)), through, format_coordinate(last), format_coordinate(y(0))
         )
     return area + Markup('<polyline class="{}" points="{}"/>').format(line.kind, through)
 

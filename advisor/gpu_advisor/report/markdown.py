@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 
 from gpu_advisor.report.schema import Report
-from gpu_advisor.report.section_model import Section, Table
-from gpu_advisor.report.sections import sections, title, when
+from gpu_advisor.report.section_model import ReportSection, ReportTable
+from gpu_advisor.report.sections import period_text, sections, title
 
 #: What would begin markup, or an element, within a line (https://github.github.com/gfm/#backslash-escapes).
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&#])")
@@ -18,27 +18,27 @@ def markdown(document: Report) -> str:
 
 
 def _lines(document: Report) -> Iterator[str]:
-    yield f"# {escaped(title(document))}\n\n{escaped(when(document))}"
+    yield f"# {escape_markdown(title(document))}\n\n{escape_markdown(period_text(document))}"
     for section in sections(document):
         yield from _section(section)
 
 
-def _section(section: Section) -> Iterator[str]:
-    yield f"\n## {escaped(section.title)}\n"
+def _section(section: ReportSection) -> Iterator[str]:
+    yield f"\n## {escape_markdown(section.title)}\n"
     as_list = section.key == "unknown" and len(section.words) > 1
     for number, paragraph in enumerate(section.words):
         if number and not as_list:
             yield ""
-        yield f"- {escaped(paragraph)}" if as_list else escaped(paragraph)
+        yield f"- {escape_markdown(paragraph)}" if as_list else escape_markdown(paragraph)
     for table in section.tables:
-        yield f"\n### {escaped(table.title)}\n"
+        yield f"\n### {escape_markdown(table.title)}\n"
         yield from _table(table)
     for about, text in section.code:
-        yield f"\n{escaped(about)}:\n"
+        yield f"\n{escape_markdown(about)}:\n"
         yield f"    {_one_line(text)}"
 
 
-def _table(table: Table) -> Iterator[str]:
+def _table(table: ReportTable) -> Iterator[str]:
     numeric = [any(row[column].path for row in table.rows) for column in range(len(table.head))]
     yield _row(table.head)
     yield _row(["---:" if right else "---" for right in numeric], raw=True)
@@ -47,10 +47,10 @@ def _table(table: Table) -> Iterator[str]:
 
 
 def _row(cells: list[str] | tuple[str, ...], raw: bool = False) -> str:
-    return "| " + " | ".join(cell if raw else escaped(cell) for cell in cells) + " |"
+    return "| " + " | ".join(cell if raw else escape_markdown(cell) for cell in cells) + " |"
 
 
-def escaped(text: str) -> str:
+def escape_markdown(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", _one_line(text))
 
 

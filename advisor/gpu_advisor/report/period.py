@@ -9,17 +9,17 @@ HOUR, DAY = 3600, 86400
 
 #: Up to this length (seconds), steps of so many seconds. Half an hour is what a GPU has to do nothing for to be idle on
 #: the dashboards; 5 minutes is what their utilization is a mean of.
-STEPS = ((2 * DAY, 300), (14 * DAY, 1800), (60 * DAY, HOUR), (400 * DAY, 6 * HOUR), (400 * DAY, DAY))
+STEP_BY_LENGTH = ((2 * DAY, 300), (14 * DAY, 1800), (60 * DAY, HOUR), (400 * DAY, 6 * HOUR), (400 * DAY, DAY))
 
-MIN_REPORT_SECONDS, MAX_REPORT_SECONDS = STEPS[0][1], STEPS[-1][0]
+MIN_REPORT_SECONDS, MAX_REPORT_SECONDS = STEP_BY_LENGTH[0][1], STEP_BY_LENGTH[-1][0]
 
 #: A large fleet has longer steps, so that there are at most so many of all GPUs: each is some hundred bytes while it is
 #: read, several times over, and the advisor that reads them has other work to do.
-MOST_STEPS = 400_000
+MAX_GPU_STEPS = 400_000
 
 
 @dataclass(frozen=True, slots=True)
-class Period:
+class ReportPeriod:
     """`points` steps, the last of which ends at `end` (seconds since 1970), a whole multiple of the step.
 
     A value at a point is of the step that ends there. Whole multiples, because PromQL's subqueries stand on these too:
@@ -50,7 +50,7 @@ class Period:
         return self.first + index * self.step_seconds
 
 
-def period(now: float, since_seconds: float, gpus: int = 0) -> Period:
+def period(now: float, since_seconds: float, gpus: int = 0) -> ReportPeriod:
     """The last `since_seconds` before `now`, in whole steps; `gpus` is about how many there are to be read.
 
     Raises ValueError, which tells the mend.
@@ -59,6 +59,6 @@ def period(now: float, since_seconds: float, gpus: int = 0) -> Period:
         raise ValueError(
             f"a report is of 5 minutes (5m) to {MAX_REPORT_SECONDS // DAY} days ({MAX_REPORT_SECONDS // DAY}d)"
         )
-    fitting = [step for longest, step in STEPS if since_seconds <= longest]
-    step = next((step for step in fitting if gpus * ceil(since_seconds / step) <= MOST_STEPS), fitting[-1])
-    return Period(now // step * step, step, ceil(since_seconds / step))
+    fitting = [step for longest, step in STEP_BY_LENGTH if since_seconds <= longest]
+    step = next((step for step in fitting if gpus * ceil(since_seconds / step) <= MAX_GPU_STEPS), fitting[-1])
+    return ReportPeriod(now // step * step, step, ceil(since_seconds / step))

@@ -12,15 +12,15 @@ from gpu_advisor.evaluation.pools import ALLOCATED_MEMORY_RATIO
 from gpu_advisor.promql.compiler import format_duration, to_promql
 from gpu_advisor.promql.expressions import Expression
 from gpu_advisor.report import series
-from gpu_advisor.report.history_reader import Past
-from gpu_advisor.report.period import Period
-from gpu_advisor.report.schema import Query
+from gpu_advisor.report.history_reader import FleetHistory
+from gpu_advisor.report.period import ReportPeriod
+from gpu_advisor.report.schema import QueryDocument
 from gpu_advisor.report.usage import IDLE_MIN_COVERAGE, IDLE_RATIO
 
 FLEET = "/groups/0"
 
 
-def of_fleet(past: Past) -> list[Query]:
+def fleet_queries(past: FleetHistory) -> list[QueryDocument]:
     """Those of numbers that can be told."""
     text = {part: f"({to_promql(expression)})" for part, expression in past.expressions.items()}
     return list(_queries(text, past.period)) if _has(past.expressions, series.UTILIZATION) else []
@@ -30,7 +30,7 @@ def _has(expressions: Mapping[str, Expression], *parts: str) -> bool:
     return all(part in expressions for part in parts)
 
 
-def _queries(text: Mapping[str, str], period: Period) -> Iterator[Query]:
+def _queries(text: Mapping[str, str], period: ReportPeriod) -> Iterator[QueryDocument]:
     utilization, seen = text[series.UTILIZATION], f"clamp_max({text[series.COVERAGE]}, 1)"
     seen_hours, busy_hours = _hours(f"{seen}", period), _hours(f"{utilization} * {seen}", period)
     yield _query("GPU utilization", "gpu_utilization_ratio", f"{busy_hours} / ({seen_hours})")
@@ -53,15 +53,15 @@ def _queries(text: Mapping[str, str], period: Period) -> Iterator[Query]:
     )
 
 
-def _query(about: str, path: str, promql: str) -> Query:
+def _query(about: str, path: str, promql: str) -> QueryDocument:
     return {"about": about, "path": f"{FLEET}/{path}", "promql": promql}
 
 
-def _hours(expression: str, period: Period) -> str:
+def _hours(expression: str, period: ReportPeriod) -> str:
     return f"{period.step_hours!r} * sum(sum_over_time(({expression}){_over(period)}))"
 
 
-def _over(period: Period) -> str:
+def _over(period: ReportPeriod) -> str:
     """All steps of the period and none before: a little less than its length, as a window may be closed on the left."""
     window = period.points * period.step_seconds - 1
     return f"[{format_duration(window)}:{format_duration(period.step_seconds)}] @ {period.end:.3f}"

@@ -14,7 +14,7 @@ from gpu_advisor.documents import schema as shapes
 from gpu_advisor.documents.schema import Rfc3339Time
 
 
-class Period(TypedDict):
+class PeriodDocument(TypedDict):
     start: Rfc3339Time
     end: Rfc3339Time
     step_seconds: int
@@ -49,7 +49,7 @@ class Band(TypedDict):
     high: float | None
 
 
-class Targets(TypedDict):
+class TargetsDocument(TypedDict):
     gpu_utilization: Band
     gpu_memory: Band
     cpu: Band
@@ -65,7 +65,7 @@ class Trends(TypedDict):
     busy_gpus: list[float | None]
 
 
-class Group(TypedDict):
+class UsageGroup(TypedDict):
     """The fleet or a pool."""
 
     kind: Literal["fleet", "pool"]
@@ -79,11 +79,11 @@ class Group(TypedDict):
     gpu_memory_ratio: float | None
     cpu_ratio: float | None
     coverage_ratio: Annotated[float | None, Field(description="seen, of there")]
-    targets: Targets
+    targets: TargetsDocument
     trends: Trends
 
 
-class Model(TypedDict):
+class GpuModelUsage(TypedDict):
     """All GPUs of a model."""
 
     name: str
@@ -101,7 +101,7 @@ class SavingsDocument(TypedDict):
     money_per_hour: float | None
 
 
-class Query(TypedDict):
+class QueryDocument(TypedDict):
     """How anybody gets a number of the fleet again. `path` says where the number stands in this document."""
 
     about: str
@@ -110,12 +110,12 @@ class Query(TypedDict):
 
 
 class Report(shapes.Header):
-    period: Period
+    period: PeriodDocument
     recorded: Annotated[bool, Field(description="whether some of it was read from recorded series")]
     untold: Annotated[list[str], Field(description="what could not be read, and why")]
-    groups: Annotated[list[Group], Field(description="the fleet, then its pools; empty if no GPU was seen")]
-    models: list[Model]
-    queries: list[Query]
+    groups: Annotated[list[UsageGroup], Field(description="the fleet, then its pools; empty if no GPU was seen")]
+    models: list[GpuModelUsage]
+    queries: list[QueryDocument]
     checks: shapes.Checklist
     recommendations: Annotated[list[shapes.Recommendation], Field(description="the first; the most urgent first")]
     recommendations_total: int

@@ -10,11 +10,11 @@ from gpu_advisor.report.formatting import money, percent
 from gpu_advisor.report.schema import Band, Report
 
 #: A value in words.
-Tell = Callable[[Any], str]
+Formatter = Callable[[Any], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TableCell:
     """`path` is the JSON pointer (RFC 6901) of the number that `text` tells; empty for words."""
 
     text: str
@@ -22,20 +22,20 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ReportTable:
     title: str
     head: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[TableCell, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class ReportSection:
     """`key` is what plots are put to."""
 
     key: str
     title: str
     words: tuple[str, ...] = ()
-    tables: tuple[Table, ...] = ()
+    tables: tuple[ReportTable, ...] = ()
     code: tuple[tuple[str, str], ...] = ()
 
 
@@ -47,11 +47,11 @@ def at(document: Report, pointer: str) -> Any:
     return found
 
 
-def cell(document: Report, pointer: str, format_value: Tell) -> Cell:
-    return Cell(format_value(at(document, pointer)), pointer)
+def number_cell(document: Report, pointer: str, format_value: Formatter) -> TableCell:
+    return TableCell(format_value(at(document, pointer)), pointer)
 
 
-def should(band: Band, format_value: Tell = percent) -> str:
+def should(band: Band, format_value: Formatter = percent) -> str:
     """Where a value should be; a band up to the whole has a lower edge only."""
     low, high = band["low"], band["high"]
     if low and high is not None and (high < 1 or format_value is money):

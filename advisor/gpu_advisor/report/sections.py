@@ -9,35 +9,35 @@ from collections.abc import Iterator, Sequence
 
 from gpu_advisor.report import formatting as figures
 from gpu_advisor.report.advice_sections import advice, checklist, making, outcomes, unknown
-from gpu_advisor.report.formatting import time
+from gpu_advisor.report.formatting import to_minute
 from gpu_advisor.report.schema import Report
-from gpu_advisor.report.section_model import Cell, Section
+from gpu_advisor.report.section_model import ReportSection, TableCell
 from gpu_advisor.report.usage_sections import cost, summary, use
 
 
-def sections(document: Report) -> list[Section]:
+def sections(document: Report) -> list[ReportSection]:
     """In the order of reading. A report in which no GPU was seen has little to say, and says why."""
-    found = [summary(document)]
+    result = [summary(document)]
     if document["groups"]:
-        found += [use(document), cost(document)]
-    found += [checklist(document), advice(document)]
-    found += [outcomes(document), unknown(document)]
-    return [*found, making(document)]
+        result += [use(document), cost(document)]
+    result += [checklist(document), advice(document)]
+    result += [outcomes(document), unknown(document)]
+    return [*result, making(document)]
 
 
 def title(document: Report) -> str:
     return f"GPU report of cluster {document['cluster']}"
 
 
-def when(document: Report) -> str:
+def period_text(document: Report) -> str:
     period = document["period"]
     length = figures.length(period["points"] * period["step_seconds"])
-    return f"{time(period['start'])} to {time(period['end'])} UTC, {length}"
+    return f"{to_minute(period['start'])} to {to_minute(period['end'])} UTC, {length}"
 
 
-def all_cells(found: Sequence[Section]) -> Iterator[Cell]:
+def all_cells(result: Sequence[ReportSection]) -> Iterator[TableCell]:
     """All cells of all tables."""
-    for section in found:
+    for section in result:
         for table in section.tables:
             for row in table.rows:
                 yield from row

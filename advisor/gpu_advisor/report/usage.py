@@ -14,7 +14,7 @@ from math import fsum
 from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.evaluation.pools import ALLOCATED_MEMORY_RATIO
 from gpu_advisor.report import series
-from gpu_advisor.report.history_reader import Past, Steps
+from gpu_advisor.report.history_reader import FleetHistory, Steps
 
 IDLE_RATIO, IDLE_MIN_COVERAGE = 0.01, 0.9
 
@@ -23,7 +23,7 @@ Trend = tuple[float | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Hours:
+class GpuHourUsage:
     """GPU-hours. `there` counts each GPU from its first to its last sighting, `seen` what of it was observed.
 
     `held` and `idle_holding` are None where they cannot be told at all, and sums over what can be told else:
@@ -71,17 +71,17 @@ class Trends:
     busy: Trend
 
 
-def hours(past: Past, gpu: Gpu) -> Hours:
+def gpu_hour_usage(past: FleetHistory, gpu: Gpu) -> GpuHourUsage:
     """Of one GPU."""
     step, uuid = past.period.step_hours, gpu.uuid
     first, last = past.sightings.get(uuid, (0, -1))
-    utilization, seen = past.of(series.UTILIZATION, uuid), observed(past, uuid)
+    utilization, seen = past.of(series.UTILIZATION, uuid), observed_ratio_by_step(past, uuid)
     memory = past.of(series.MEMORY, uuid)
     held = [share for index, share in seen.items() if memory.get(index, 0.0) > ALLOCATED_MEMORY_RATIO]
     idle = [seen[index] for index in _idle(past, uuid, seen) if memory.get(index, 0.0) > ALLOCATED_MEMORY_RATIO]
     untold = [share for index, share in seen.items() if index not in memory]
     known = len(untold) < len(seen)
-    return Hours(
+    return GpuHourUsage(
         there=(last - first + 1) * step,
         seen=fsum(seen.values()) * step,
         busy=fsum(share * utilization[index] for index, share in seen.items()) * step,
@@ -91,13 +91,13 @@ def hours(past: Past, gpu: Gpu) -> Hours:
     )
 
 
-def observed(past: Past, uuid: str) -> dict[int, float]:
+def observed_ratio_by_step(past: FleetHistory, uuid: str) -> dict[int, float]:
     """The share of each step in which the GPU was seen, where its utilization is known."""
     coverage = past.of(series.COVERAGE, uuid)
     return {index: min(1.0, coverage.get(index, 0.0)) for index in past.of(series.UTILIZATION, uuid)}
 
 
-def _idle(past: Past, uuid: str, seen: Mapping[int, float]) -> Iterable[int]:
+def _idle(past: FleetHistory, uuid: str, seen: Mapping[int, float]) -> Iterable[int]:
     short = past.period.step_seconds < series.IDLE_SECONDS
     mean = past.of(series.IDLE_UTILIZATION if short else series.UTILIZATION, uuid)
     coverage = past.of(series.IDLE_COVERAGE if short else series.COVERAGE, uuid)
@@ -106,8 +106,8 @@ def _idle(past: Past, uuid: str, seen: Mapping[int, float]) -> Iterable[int]:
     )
 
 
-def total(parts: Sequence[Hours]) -> Hours:
-    return Hours(
+def total(parts: Sequence[GpuHourUsage]) -> GpuHourUsage:
+    return GpuHourUsage(
         there=fsum(each.there for each in parts),
         seen=fsum(each.seen for each in parts),
         busy=fsum(each.busy for each in parts),
@@ -117,7 +117,7 @@ def total(parts: Sequence[Hours]) -> Hours:
     )
 
 
-def money(of_each: Mapping[Gpu, Hours], prices: Mapping[str, float]) -> Money:
+def money(of_each: Mapping[Gpu, GpuHourUsage], prices: Mapping[str, float]) -> Money:
     """What these GPUs cost, by model."""
     priced = [(each, prices[gpu.name]) for gpu, each in of_each.items() if gpu.name in prices]
     return Money(
@@ -139,10 +139,10 @@ def mean(steps: Iterable[float | None]) -> float | None:
     return fsum(known) / len(known) if known else None
 
 
-def trends(past: Past, gpus: Sequence[Gpu]) -> Trends:
+def trends(past: FleetHistory, gpus: Sequence[Gpu]) -> Trends:
     """Means are over what was seen in a step: a GPU that was not seen is in none, rather than idle."""
     uuids = [gpu.uuid for gpu in gpus]
-    seen = [(observed(past, uuid), past.of(series.UTILIZATION, uuid)) for uuid in uuids]
+    seen = [(observed_ratio_by_step(past, uuid), past.of(series.UTILIZATION, uuid)) for uuid in uuids]
     memory = [past.of(series.MEMORY, uuid) for uuid in uuids]
     cpu = [past.cpu.get(node, {}) for node in sorted({gpu.node for gpu in gpus})]
     utilization: list[float | None] = []

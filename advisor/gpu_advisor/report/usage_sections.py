@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gpu_advisor.report import formatting as figures
-from gpu_advisor.report.formatting import count, hours, money, percent, time
+from gpu_advisor.report.formatting import count, hours, money, percent, to_minute
 from gpu_advisor.report.schema import Report
-from gpu_advisor.report.section_model import Cell, Section, Table, Tell, cell, should
+from gpu_advisor.report.section_model import Formatter, ReportSection, ReportTable, TableCell, number_cell, should
 
 
 def headline(document: Report) -> str:
@@ -25,14 +25,14 @@ def headline(document: Report) -> str:
     )
 
 
-def summary(document: Report) -> Section:
+def summary(document: Report) -> ReportSection:
     paragraphs = [headline(document), *_caveats(document)]
     if not document["groups"]:
-        return Section("summary", "At a glance", tuple(paragraphs))
+        return ReportSection("summary", "At a glance", tuple(paragraphs))
     fleet = document["groups"][0]
 
-    def row(about: str, path: str, tell: Tell, should: str = "") -> tuple[Cell, ...]:
-        return Cell(about), cell(document, f"/groups/0/{path}", tell), Cell(should)
+    def row(about: str, path: str, tell: Formatter, should: str = "") -> tuple[TableCell, ...]:
+        return TableCell(about), number_cell(document, f"/groups/0/{path}", tell), TableCell(should)
 
     band = fleet["targets"]
     rows = (
@@ -45,8 +45,8 @@ def summary(document: Report) -> Section:
         row("what the unused time cost", "money/unused", money),
         row("how much of the time was seen", "coverage_ratio", percent),
     )
-    table = Table("The fleet in this time", ("", "mean or sum", "should be"), rows)
-    return Section("summary", "At a glance", tuple(paragraphs), (table,))
+    table = ReportTable("The fleet in this time", ("", "mean or sum", "should be"), rows)
+    return ReportSection("summary", "At a glance", tuple(paragraphs), (table,))
 
 
 def _caveats(document: Report) -> Iterator[str]:
@@ -60,9 +60,9 @@ def _caveats(document: Report) -> Iterator[str]:
         yield "See with gpu-advisor check whether an exporter is scraped, or ask for an earlier time with --since."
     begin, end = period["data_start"], period["data_end"]
     if begin and begin > period["start"]:
-        yield f"The data begin at {time(begin)} UTC: nothing is known of the time before."
+        yield f"The data begin at {to_minute(begin)} UTC: nothing is known of the time before."
     if end and end < period["end"]:
-        yield f"The data end at {time(end)} UTC: nothing was seen of any GPU after that."
+        yield f"The data end at {to_minute(end)} UTC: nothing was seen of any GPU after that."
     unpriced = [each["name"] for each in document["models"] if each["price_per_hour"] is None]
     if unpriced and len(unpriced) < len(document["models"]):
         yield f"No price is known of {', '.join(unpriced)}: the sums of money are without these."
@@ -70,20 +70,20 @@ def _caveats(document: Report) -> Iterator[str]:
         yield "No prices are known, so no money is told: set cost.gpu_price_per_hour in the advisor's settings."
 
 
-def use(document: Report) -> Section:
+def use(document: Report) -> ReportSection:
     head = ("", "GPUs", "GPU utilization", "should be", "GPU memory", "CPU of the nodes", "seen of the time")
     rows = []
     for number, group in enumerate(document["groups"]):
         path = f"/groups/{number}"
         rows.append(
             (
-                Cell(group["name"]),
-                cell(document, f"{path}/gpus", count),
-                cell(document, f"{path}/gpu_utilization_ratio", percent),
-                Cell(should(group["targets"]["gpu_utilization"])),
-                cell(document, f"{path}/gpu_memory_ratio", percent),
-                cell(document, f"{path}/cpu_ratio", percent),
-                cell(document, f"{path}/coverage_ratio", percent),
+                TableCell(group["name"]),
+                number_cell(document, f"{path}/gpus", count),
+                number_cell(document, f"{path}/gpu_utilization_ratio", percent),
+                TableCell(should(group["targets"]["gpu_utilization"])),
+                number_cell(document, f"{path}/gpu_memory_ratio", percent),
+                number_cell(document, f"{path}/cpu_ratio", percent),
+                number_cell(document, f"{path}/coverage_ratio", percent),
             )
         )
     step = figures.length(document["period"]["step_seconds"])
@@ -91,26 +91,31 @@ def use(document: Report) -> Section:
         f"Each point of a curve is the mean over {step}. A gap in a curve is time in which nothing was seen; it is "
         "in no mean and in no sum.",
     )
-    return Section("use", "How the GPUs were used", paragraphs, (Table("Means over the time", head, tuple(rows)),))
+    return ReportSection(
+        "use", "How the GPUs were used", paragraphs, (ReportTable("Means over the time", head, tuple(rows)),)
+    )
 
 
-def cost(document: Report) -> Section:
+def cost(document: Report) -> ReportSection:
     names = ("there", "seen", "busy", "unused", "held", "idle_holding")
     head = ("there", "seen", "busy", "unused", "memory held", "idle, memory held")
     groups = tuple(
-        (Cell(group["name"]), *(cell(document, f"/groups/{number}/gpu_hours/{name}", hours) for name in names))
+        (
+            TableCell(group["name"]),
+            *(number_cell(document, f"/groups/{number}/gpu_hours/{name}", hours) for name in names),
+        )
         for number, group in enumerate(document["groups"])
     )
     models = tuple(
         (
-            Cell(model["name"]),
-            cell(document, f"/models/{number}/gpus", count),
-            cell(document, f"/models/{number}/gpu_utilization_ratio", percent),
-            cell(document, f"/models/{number}/gpu_hours/unused", hours),
-            cell(document, f"/models/{number}/price_per_hour", money),
-            cell(document, f"/models/{number}/money/there", money),
-            cell(document, f"/models/{number}/money/unused", money),
-            cell(document, f"/models/{number}/money/idle_holding", money),
+            TableCell(model["name"]),
+            number_cell(document, f"/models/{number}/gpus", count),
+            number_cell(document, f"/models/{number}/gpu_utilization_ratio", percent),
+            number_cell(document, f"/models/{number}/gpu_hours/unused", hours),
+            number_cell(document, f"/models/{number}/price_per_hour", money),
+            number_cell(document, f"/models/{number}/money/there", money),
+            number_cell(document, f"/models/{number}/money/unused", money),
+            number_cell(document, f"/models/{number}/money/idle_holding", money),
         )
         for number, model in enumerate(document["models"])
     )
@@ -124,5 +129,5 @@ def cost(document: Report) -> Section:
             f"Of {hours(untold)} GPU-hours it is not known whether memory was held: they are in neither sum."
         )
     columns = ("", "GPUs", "used", "unused GPU-hours", "price per hour", "cost", "of it unused", "of it idle, held")
-    tables = (Table("GPU-hours", ("", *head), groups), Table("By model of GPU", columns, models))
-    return Section("cost", "Cost and waste", tuple(paragraphs), tables)
+    tables = (ReportTable("GPU-hours", ("", *head), groups), ReportTable("By model of GPU", columns, models))
+    return ReportSection("cost", "Cost and waste", tuple(paragraphs), tables)

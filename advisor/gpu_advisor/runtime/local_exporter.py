@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 #: as scrapes are, as making and reading it is most of what the start costs.
 SIMULATED_HISTORY, SIMULATED_STEP = "3h", "30s"
 
-READY_SECONDS = 15.0
+READY_TIMEOUT_SECONDS = 15.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -81,7 +81,7 @@ def _end_with_parent() -> None:
 
 
 def _wait_until_ready(child: subprocess.Popen[str], address: str) -> None:
-    deadline = time.monotonic() + READY_SECONDS
+    deadline = time.monotonic() + READY_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         if child.poll() is not None:
             stderr_text = child.stderr.read().strip() if child.stderr else ""
@@ -91,7 +91,7 @@ def _wait_until_ready(child: subprocess.Popen[str], address: str) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.05)
-    raise StartupError(f"the exporter did not answer at {address} within {READY_SECONDS:g} s")
+    raise StartupError(f"the exporter did not answer at {address} within {READY_TIMEOUT_SECONDS:g} s")
 
 
 def _translate_error(stderr_text: str) -> str:

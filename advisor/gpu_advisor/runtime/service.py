@@ -20,14 +20,14 @@ from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import Source, SourceError
 from gpu_advisor.sources.prometheus.range_cache import CachingSource
 from gpu_advisor.state import outcomes
-from gpu_advisor.state.active import ActiveRecommendation, Snooze, held_ids, running
+from gpu_advisor.state.active import ActiveRecommendation, Snooze, active_snoozes, held_ids
 from gpu_advisor.state.ledger import Ledger
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 
 log = logging.getLogger(__name__)
 
 
-class Service:
+class AdvisorService:
     """Owns the loop. `view` is replaced as a whole after each round; readers need no lock."""
 
     def __init__(
@@ -150,11 +150,11 @@ class Service:
         self, evaluation: Evaluation, issued: Iterable[PublishedRecommendation], held: frozenset[str]
     ) -> tuple[outcomes.Outcome, ...]:
         """What became of advice that ended some time ago."""
-        seen = outcomes.see(evaluation)
+        seen = outcomes.take_snapshot(evaluation)
         made = [outcomes.promise(each.id, each.since, each.recommendation, seen) for each in issued if not each.held]
-        self._promises, closed = outcomes.close(self._promises, made, held, seen)
+        self._promises, closed = outcomes.close_ended(self._promises, made, held, seen)
         settle = self.settings.outcomes.settle_seconds
-        self._settling, judged = outcomes.judge((*self._settling, *closed), seen, settle)
+        self._settling, judged = outcomes.judge_settled((*self._settling, *closed), seen, settle)
         self._write_ledger(lambda: self._ledger.save_tracked(self._promises, self._settling, judged))
         return judged
 
@@ -169,7 +169,7 @@ class Service:
             )
 
     def _with_snoozes(self, issued: Iterable[PublishedRecommendation]) -> tuple[PublishedRecommendation, ...]:
-        now = running(self._snoozes, self._clock())
+        now = active_snoozes(self._snoozes, self._clock())
         return tuple(
             each if each.snoozed == now.get(each.id) else replace(each, snoozed=now.get(each.id)) for each in issued
         )
@@ -190,7 +190,7 @@ class Service:
     def _tell(self, firing: Iterable[PublishedRecommendation], held: frozenset[str]) -> None:
         """Send what is true. By the clock of now: the evaluation may have taken its time, and alerts run out."""
         now, before = self._clock(), self._alerts
-        quiet = running(self._snoozes, now).keys()
+        quiet = active_snoozes(self._snoozes, now).keys()
         fresh = [
             alerts.build_alert(each, self.settings.cluster, self.settings.web.external_url)
             for each in firing

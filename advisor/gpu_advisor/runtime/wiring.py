@@ -21,7 +21,7 @@ from gpu_advisor.notify.alertmanager import AlertDispatcher
 from gpu_advisor.observation.compile import compile_signals
 from gpu_advisor.observation.queries import IDENTITY_EXPRESSIONS, identity_queries
 from gpu_advisor.promql.expressions import metrics_of
-from gpu_advisor.runtime.service import Service
+from gpu_advisor.runtime.service import AdvisorService
 from gpu_advisor.settings import ConfigError, EmbeddedSource, PrometheusSource, Settings
 from gpu_advisor.sources.base import Source
 from gpu_advisor.sources.embedded.history import History
@@ -46,7 +46,7 @@ class StartupError(Exception):
 class RunningAdvisor:
     """All running parts of one advisor. `close` stops them in the order in which nothing is lost."""
 
-    service: Service
+    service: AdvisorService
     source: Source
     history: History | None = None
     gpus: AllocationService | None = None
@@ -57,7 +57,7 @@ class RunningAdvisor:
             close()
 
 
-def build(settings: Settings, fill_history: Callable[[History], None] | None = None) -> RunningAdvisor:
+def build_advisor(settings: Settings, fill_history: Callable[[History], None] | None = None) -> RunningAdvisor:
     """Open source, history and ledger and start scraping; the service is started by the caller.
 
     `fill_history` may fill an embedded history before scraping begins. Raises StartupError or ConfigError.
@@ -88,7 +88,7 @@ def build(settings: Settings, fill_history: Callable[[History], None] | None = N
         closers.append(lambda: scraper.stop(timeout_seconds=2))
     alertmanagers = AlertDispatcher(settings.alertmanagers, max_evaluation_interval_seconds(settings))
     closers.append(alertmanagers.close)
-    service = Service(settings, source, ledger, alertmanagers, _retention(settings, history, ledger))
+    service = AdvisorService(settings, source, ledger, alertmanagers, _retention(settings, history, ledger))
     closers.append(service.stop)
     try:
         gpus = _allocation_service(settings, service)
@@ -100,7 +100,7 @@ def build(settings: Settings, fill_history: Callable[[History], None] | None = N
     return RunningAdvisor(service, source, history, gpus, closers)
 
 
-def _allocation_service(settings: Settings, service: Service) -> AllocationService:
+def _allocation_service(settings: Settings, service: AdvisorService) -> AllocationService:
     """Where GPUs are given out. Raises ConfigError for its file, StartupError for its database."""
     allocation_settings = settings.allocation
     logging.getLogger("gpu_advisor.allocation").setLevel(allocation_settings.log_level)

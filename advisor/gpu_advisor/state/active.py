@@ -49,31 +49,31 @@ def held_ids(
     )
     return frozenset(
         id_
-        for id_, given in active.items()
+        for id_, active_recommendation in active.items()
         if id_ not in repeated
         and (
-            any(_covers(abstention, given) for abstention in blind)
+            any(_covers(abstention, active_recommendation) for abstention in blind)
             # If the scope itself is gone from the data: taken away on purpose, or out of sight?
             or (
-                given.scope not in present_scopes
+                active_recommendation.scope not in present_scopes
                 and data_incomplete
-                and not (given.gpus and given.gpus <= visible_gpus)
+                and not (active_recommendation.gpus and active_recommendation.gpus <= visible_gpus)
             )
         )
     )
 
 
-def _covers(abstention: Abstention, given: ActiveRecommendation) -> bool:
+def _covers(abstention: Abstention, active_recommendation: ActiveRecommendation) -> bool:
     """Whether what cannot be seen is what the advice is about. A pool's word is one on its jobs and nodes, too."""
-    if abstention.kinds and given.kind not in abstention.kinds:
+    if abstention.kinds and active_recommendation.kind not in abstention.kinds:
         return False
     if not abstention.gpus:
-        return abstention.scope == given.scope
-    return (abstention.scope == given.scope or given.scope.kind in POOL_MEMBER_SCOPES) and not given.gpus.isdisjoint(
-        abstention.gpus
-    )
+        return abstention.scope == active_recommendation.scope
+    return (
+        abstention.scope == active_recommendation.scope or active_recommendation.scope.kind in POOL_MEMBER_SCOPES
+    ) and not active_recommendation.gpus.isdisjoint(abstention.gpus)
 
 
-def running(snoozes: Mapping[str, Snooze], now: float) -> dict[str, Snooze]:
+def active_snoozes(snoozes: Mapping[str, Snooze], now: float) -> dict[str, Snooze]:
     """The snoozes that are not over."""
     return {id_: snooze for id_, snooze in snoozes.items() if snooze.until > now}

@@ -20,7 +20,7 @@ MIN_IMPROVEMENT_RATIO = 0.02
 MAX_SETTLE_PERIODS = 4
 
 #: Advice in these units says how large its scope should be, so that it can be seen whether it was applied.
-SIZES = frozenset({"replicas", "GPUs"})
+SIZE_UNITS = frozenset({"replicas", "GPUs"})
 
 
 #: Outcomes that are listed; the counts are of all of them.
@@ -44,7 +44,7 @@ class UtilizationSnapshot:
 
     def size(self, tracked: TrackedRecommendation) -> float | None:
         """None where the advice was not about the size of a pool; a pool that is gone has none left."""
-        if tracked.unit not in SIZES or tracked.scope.kind != "pool":
+        if tracked.unit not in SIZE_UNITS or tracked.scope.kind != "pool":
             return None
         return self.sizes.get(_key(tracked.scope), {}).get(tracked.unit, 0.0)
 
@@ -112,7 +112,7 @@ class Outcomes:
 NO_OUTCOMES = Outcomes()
 
 
-def see(evaluation: Evaluation) -> UtilizationSnapshot:
+def take_snapshot(evaluation: Evaluation) -> UtilizationSnapshot:
     """The part of an evaluation that promises are held against."""
     sizes = {
         _key(state.pool.scope): {
@@ -136,9 +136,9 @@ def promise(id_: str, since: float, advice: Recommendation, snapshot: Utilizatio
     )  # fmt: skip
 
 
-def close(
+def close_ended(
     open_: Mapping[str, TrackedRecommendation],
-    made: Iterable[TrackedRecommendation],
+    new_tracked: Iterable[TrackedRecommendation],
     held: frozenset[str],
     snapshot: UtilizationSnapshot,
 ) -> tuple[dict[str, TrackedRecommendation], tuple[ClosedRecommendation, ...]]:
@@ -147,7 +147,7 @@ def close(
     While advice stays the same its first promise counts. Where the size changed and there is advice still, one
     promise is closed and a new one made.
     """
-    now = {each.id: each for each in made}
+    now = {each.id: each for each in new_tracked}
     still, closed = dict(now), []
     for id_, former in open_.items():
         present = now.get(id_)
@@ -155,7 +155,7 @@ def close(
             still[id_] = former
         elif present is None:
             closed.append(ClosedRecommendation(former, snapshot.at, snapshot.size(former)))
-        elif present.current != former.current and former.unit in SIZES:
+        elif present.current != former.current and former.unit in SIZE_UNITS:
             closed.append(ClosedRecommendation(former, snapshot.at, present.current))
         elif present.recommended == former.recommended:
             still[id_] = former
@@ -164,7 +164,7 @@ def close(
     return still, tuple(closed)
 
 
-def judge(
+def judge_settled(
     settling: Iterable[ClosedRecommendation], snapshot: UtilizationSnapshot, settle_seconds: float
 ) -> tuple[tuple[ClosedRecommendation, ...], tuple[Outcome, ...]]:
     """Those that still settle, and the outcomes of those that have settled."""

@@ -9,7 +9,7 @@ from gpu_advisor.evaluation.recommendation import Recommendation
 from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.outcomes import NO_OUTCOMES, Outcomes
 
-RUNBOOKS = "https://github.com/gpu-advisor/gpu-advisor/blob/main/docs/runbooks"
+RUNBOOK_BASE_URL = "https://github.com/gpu-advisor/gpu-advisor/blob/main/docs/runbooks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class PublishedRecommendation:
 
     @property
     def runbook(self) -> str:
-        return f"{RUNBOOKS}/{self.alert_name}.md"
+        return f"{RUNBOOK_BASE_URL}/{self.alert_name}.md"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from cheroot.ssl.builtin import BuiltinSSLAdapter
 
 from gpu_advisor import __version__
 from gpu_advisor.allocation.desk import AllocationService
-from gpu_advisor.runtime.service import Service
+from gpu_advisor.runtime.service import AdvisorService
 from gpu_advisor.settings import ConfigError, WebSettings
 from gpu_advisor.settings.addresses import check_can_listen, split_host_port
 from gpu_advisor.web.api.app import MAX_EXPOSITION_BYTES, ApiContext, create_app
@@ -23,7 +23,7 @@ class WebServer:
     """Serves the service's view at HOST:PORT until stopped. Raises AddressError if the address cannot be had, and
     ConfigError if the certificate or a login cannot."""
 
-    def __init__(self, service: Service, address: str, gpus: AllocationService | None = None) -> None:
+    def __init__(self, service: AdvisorService, address: str, gpus: AllocationService | None = None) -> None:
         check_can_listen(address, "--advisor-address (or web.listen_address)")
         web = service.settings.web
         doors = ApiContext(

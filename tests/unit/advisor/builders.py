@@ -20,10 +20,10 @@ from gpu_advisor.evaluation.signals import (
     UTILIZATION_COVERAGE,
 )
 from gpu_advisor.notify.alertmanager import AlertDispatcher, AlertmanagerStatus
-from gpu_advisor.notify.alerts import payload
+from gpu_advisor.notify.alerts import postable_alerts
 from gpu_advisor.observation.compile import compile_signals
 from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries, Vector
-from gpu_advisor.runtime.service import Service
+from gpu_advisor.runtime.service import AdvisorService
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources import algebra
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
@@ -255,7 +255,7 @@ class FakeAlertmanagers(AlertDispatcher):
 
     def send(self, alerts: object, now: float) -> None:
         sent: tuple[Alert, ...] = tuple(alerts)  # type: ignore[arg-type]
-        assert len(payload(sent, now, 15)) == len(sent)
+        assert len(postable_alerts(sent, now, 15)) == len(sent)
         self.rounds.append({alert.id: alert for alert in sent})
 
     @property
@@ -273,7 +273,7 @@ class ServiceHarness:
     def __init__(self, folder: Path, source: FakeSource, clock: FakeClock, settings: Settings | None = None) -> None:
         self.source, self.clock, self.heard = source, clock, FakeAlertmanagers()
         self.ledger = Ledger(folder / "ledger.db")
-        self.service = Service(settings or Settings(), source, self.ledger, self.heard, clock=clock)
+        self.service = AdvisorService(settings or Settings(), source, self.ledger, self.heard, clock=clock)
 
     def after(self, seconds: float) -> ServiceHarness:
         """Time passes, and a round is made."""

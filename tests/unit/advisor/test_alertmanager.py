@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import pytest
 from gpu_advisor.notify import alertmanager
-from gpu_advisor.notify.alertmanager import BATCH, AlertDispatcher, AlertmanagerStatus
+from gpu_advisor.notify.alertmanager import MAX_ALERTS_PER_REQUEST, AlertDispatcher, AlertmanagerStatus
 from gpu_advisor.notify.alerts import ALERT_TTL_EVALUATIONS
 from gpu_advisor.settings import AlertmanagerSettings
 from gpu_advisor.state.alert import Alert
@@ -124,9 +124,9 @@ def test_resolved_alerts_are_not_sent_as_firing(monkeypatch: pytest.MonkeyPatch)
 
 def test_many_alerts_go_in_batches_and_none_at_all_is_sent_too() -> None:
     with fake_http(OK) as server, senders(server.url) as sender:
-        sender.send([alert(str(number)) for number in range(2 * BATCH + 1)], AT)
-        wait_until(lambda: sender.states[0].sent == 2 * BATCH + 1, "all of them")
-        assert [len(each) for each in sent_alerts(server)] == [BATCH, BATCH, 1]
+        sender.send([alert(str(number)) for number in range(2 * MAX_ALERTS_PER_REQUEST + 1)], AT)
+        wait_until(lambda: sender.states[0].sent == 2 * MAX_ALERTS_PER_REQUEST + 1, "all of them")
+        assert [len(each) for each in sent_alerts(server)] == [MAX_ALERTS_PER_REQUEST, MAX_ALERTS_PER_REQUEST, 1]
         sender.send([], AT)
         wait_until(lambda: len(server.requests) == 4, "that there is none")
         assert json.loads(server.requests[-1].body) == []

@@ -31,7 +31,7 @@ from tests.unit.advisor.test_api import HOSTILE, no_snooze, renamed, serving, vi
 Ask = Mapping[Labels, TimeSeries]
 
 
-def client_of(view: View, settings: Settings | None = None, ask: curves.Range | None = None) -> FlaskClient:
+def client_of(view: View, settings: Settings | None = None, ask: curves.RangeQuery | None = None) -> FlaskClient:
     return create_app(ApiContext(lambda: view, lambda: (), no_snooze, settings or Settings(), curves=ask)).test_client()
 
 
@@ -84,7 +84,9 @@ def test_a_recommendation_shows_its_evidence_with_curves_and_queries() -> None:
         (range_constant, False, "The data source does not answer now, so its past cannot be shown."),
     ],
 )
-def test_a_source_that_gives_no_past_is_reported_and_the_rest_is_there(ask: curves.Range, up: bool, said: str) -> None:
+def test_a_source_that_gives_no_past_is_reported_and_the_rest_is_there(
+    ask: curves.RangeQuery, up: bool, said: str
+) -> None:
     view = dataclasses.replace(whole(), source=SourceStatus("prometheus", "http://p:9090", up, last_success=AT))
     issued = view.issued[0]
     text = text_of(client_of(view, ask=ask), f"/page/{issued.id}")
@@ -222,7 +224,7 @@ def test_what_if_before_the_first_answer() -> None:
 def test_any_curve_is_drawn_within_its_frame(
     points: Sequence[float | None], threshold: float | None, unit: str, name: str
 ) -> None:
-    drawn = str(evidence_charts.chart(EvidenceSeries(0.0, 3600.0, tuple(points)), threshold, unit, name))
+    drawn = str(evidence_charts.evidence_chart(EvidenceSeries(0.0, 3600.0, tuple(points)), threshold, unit, name))
     if all(value is None for value in points):
         assert "<svg" not in drawn
         return
@@ -285,18 +287,18 @@ def test_glance_takes_the_worst_of_the_nodes() -> None:
     assert view.evaluation
     [first, *_] = [each for each in view.evaluation.checks if each.scope.kind == "node"]
     off = [dataclasses.replace(first, missed_by=by, value=0.9 + by) for by in (-0.1, -0.5, -0.2)]
-    assert checklist.worst(off).missed_by == -0.5
+    assert checklist.worst_check(off).missed_by == -0.5
     rows = [checklist.ChecksRow(str(number), {"gpu_utilization": each}) for number, each in enumerate(off)]
-    assert checklist.leading(rows) == rows
+    assert checklist.worst_rows(rows) == rows
     many = rows * checklist.MAX_ROWS
-    assert [row.name for row in checklist.leading(many)][:2] == ["1", "1"]
-    assert len(checklist.leading(many)) == checklist.MAX_ROWS
+    assert [row.name for row in checklist.worst_rows(many)][:2] == ["1", "1"]
+    assert len(checklist.worst_rows(many)) == checklist.MAX_ROWS
 
 
 def test_evidence_spans() -> None:
     evidence: Evidence = whole().issued[0].recommendation.evidence[0]
     for window, length in ((None, 3600), (300, 3600), (1800, 7200), (10**6, 86400)):
-        start, end, step = curves.span(dataclasses.replace(evidence, window_seconds=window))
+        start, end, step = curves.time_range(dataclasses.replace(evidence, window_seconds=window))
         assert (end - start, step * curves.POINTS, end) == (length, length, AT)
         assert step * 1000 == round(step * 1000)  # a Prometheus is asked in whole milliseconds
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu_advisor.notify.alerts import RESOLVED_RESEND_SECONDS, payload, update_alerts
+from gpu_advisor.notify.alerts import RESOLVED_RESEND_SECONDS, postable_alerts, update_alerts
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.runtime.wiring import max_evaluation_interval_seconds
 from gpu_advisor.settings import Settings
@@ -291,18 +291,18 @@ def seconds(text: str) -> float:
 
 
 def test_payload() -> None:
-    (one,) = payload([alert("1")], AT + 100, 15)
+    (one,) = postable_alerts([alert("1")], AT + 100, 15)
     assert set(one) == {"labels", "annotations", "startsAt", "endsAt", "generatorURL"}
     assert (one["labels"], one["generatorURL"]) == ({"alertname": "X"}, "http://a/recommendations/1")
     assert seconds(one["startsAt"]) == AT
     assert seconds(one["endsAt"]) >= AT + 100 + 3 * 15
-    (over,) = payload([alert("1", AT + 5)], AT + 100, 15)
+    (over,) = postable_alerts([alert("1", AT + 5)], AT + 100, 15)
     assert seconds(over["endsAt"]) == AT + 5
 
 
 @given(st.floats(-1e6, 1e6), st.booleans())
 def test_no_alert_ends_before_it_starts_whatever_the_clock_does(step: float, over: bool) -> None:
-    (one,) = payload([alert("1", AT + step if over else None)], AT + step, 15)
+    (one,) = postable_alerts([alert("1", AT + step if over else None)], AT + step, 15)
     assert seconds(one["startsAt"]) <= seconds(one["endsAt"])
 
 

@@ -24,7 +24,7 @@ from gpu_advisor.optimizing.change_files import (
     slug,
     trainer_settings,
 )
-from gpu_advisor.optimizing.target_overrides import Targets
+from gpu_advisor.optimizing.target_overrides import TargetOverrides
 from gpu_advisor.optimizing.writer import WriteRefusedError, write
 from gpu_advisor.settings import Settings
 from hypothesis import given
@@ -36,15 +36,18 @@ from tests.unit.optimizing.builders import FakeAdvisorClient
 @pytest.mark.parametrize(
     ("targets", "changes"),
     [
-        (Targets(), {}),
-        (Targets(gpu=90), {"resources": {"gpu": {"target_utilization": 90}}}),
-        (Targets(memory=85, cpu=70), {"resources": {"memory": {"target_usage": 85}, "cpu": {"target_usage": 70}}}),
+        (TargetOverrides(), {}),
+        (TargetOverrides(gpu=90), {"resources": {"gpu": {"target_utilization": 90}}}),
         (
-            Targets(gpu=80, scale_up=75, pool="chat"),
+            TargetOverrides(memory=85, cpu=70),
+            {"resources": {"memory": {"target_usage": 85}, "cpu": {"target_usage": 70}}},
+        ),
+        (
+            TargetOverrides(gpu=80, scale_up=75, pool="chat"),
             {"pools": {"chat": {"gpu": {"target_utilization": 80, "scale_up_threshold": 75}}}},
         ),
         (
-            Targets(gpu=80, scale_down=40, memory=70, pool="chat"),
+            TargetOverrides(gpu=80, scale_down=40, memory=70, pool="chat"),
             {
                 "resources": {"memory": {"target_usage": 70}},
                 "pools": {"chat": {"gpu": {"target_utilization": 80, "scale_down_threshold": 40}}},
@@ -52,7 +55,7 @@ from tests.unit.optimizing.builders import FakeAdvisorClient
         ),
     ],
 )
-def test_what_is_not_given_is_not_asked(targets: Targets, changes: dict[str, Any]) -> None:
+def test_what_is_not_given_is_not_asked(targets: TargetOverrides, changes: dict[str, Any]) -> None:
     assert targets.changes == changes
 
 
@@ -212,7 +215,7 @@ def test_one_trainer_gets_one_file() -> None:
         brief("batch_size", "samples", 64),
         brief("mixed_precision", "affected GPUs", 0, "with torch.autocast('cuda', dtype=torch.bfloat16): ..."),
     ]
-    made = files(answer, Targets())
+    made = files(answer, TargetOverrides())
     assert yaml.safe_load(made["trainer-j.yml"]) == {"bf16": True, "per_device_train_batch_size": 64}
     assert SETTINGS not in made
 

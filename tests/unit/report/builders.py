@@ -10,8 +10,8 @@ from gpu_advisor.evaluation.recommendation import Scope
 from gpu_advisor.promql.expressions import Selector
 from gpu_advisor.report import series
 from gpu_advisor.report.build import report
-from gpu_advisor.report.history_reader import Past
-from gpu_advisor.report.period import Period
+from gpu_advisor.report.history_reader import FleetHistory
+from gpu_advisor.report.period import ReportPeriod
 from gpu_advisor.report.schema import Report
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.outcomes import ClosedRecommendation, Outcome, OutcomeResult, Outcomes, TrackedRecommendation
@@ -19,7 +19,7 @@ from gpu_advisor.state.view import SourceStatus, View
 from hypothesis import strategies as st
 
 END = 1_795_003_200.0
-PERIOD = Period(END, 1800, 8)
+PERIOD = ReportPeriod(END, 1800, 8)
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class GpuHistorySpec:
     named: frozenset[int] = frozenset(range(PERIOD.points))
 
 
-def history_of(cards: list[GpuHistorySpec], **changes: Any) -> Past:
+def history_of(cards: list[GpuHistorySpec], **changes: Any) -> FleetHistory:
     values = {
         series.UTILIZATION: {card.uuid: card.utilization for card in cards},
         series.COVERAGE: {card.uuid: card.coverage for card in cards},
@@ -49,7 +49,7 @@ def history_of(cards: list[GpuHistorySpec], **changes: Any) -> Past:
         "cpu": {card.node: {0: 0.4, 2: 0.6} for card in cards},
         "expressions": {part: Selector(f"gpu:{part}") for part in values},
     }
-    return Past(PERIOD, **{**given, **changes})
+    return FleetHistory(PERIOD, **{**given, **changes})
 
 
 def steady_gpu(uuid: str, utilization: float = 0.5, memory: float = 0.8, **changes: Any) -> GpuHistorySpec:

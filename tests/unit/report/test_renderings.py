@@ -148,7 +148,7 @@ def test_a_gap_is_a_gap(values: list[float | None], lines: int, dots: int, gaps:
 @given(st.integers(0, 2 * 10**9), st.sampled_from([300, 1800, 3600, 21600]), st.integers(1, 1600))
 def test_marks_of_time_are_few_and_within(start: int, step: int, points: int) -> None:
     end = start + step * points
-    found = line_charts.times(start, end, 8)
+    found = line_charts.time_ticks(start, end, 8)
     assert len(found) <= 9 or end - start > 8 * 56 * 86400
     assert all(start <= time <= end for time in found)
 
@@ -156,7 +156,7 @@ def test_marks_of_time_are_few_and_within(start: int, step: int, points: int) ->
 @given(st.lists(st.none() | st.floats(0, 20000), min_size=4, max_size=4))
 def test_numbers_of_gpus_stay_within_the_drawing(values: list[float | None]) -> None:
     drawn = line_charts.count_chart(
-        axis(), "GPUs", [line_charts.Line("seen", values, "there"), line_charts.Line("busy", values)]
+        axis(), "GPUs", [line_charts.ChartLine("seen", values, "there"), line_charts.ChartLine("busy", values)]
     )
     for line in re.findall(r'<polyline[^>]* points="([^"]*)"', drawn):
         across = [float(point.split(",")[0]) for point in line.split()]

@@ -10,7 +10,7 @@ import pytest
 from gpu_advisor.promql.expressions import Expression, Labels, Matcher, TimeSeries, metrics_of, selectors_of
 from gpu_advisor.report import series
 from gpu_advisor.report.generate import make
-from gpu_advisor.report.history_reader import Past, read
+from gpu_advisor.report.history_reader import FleetHistory, read_history
 from gpu_advisor.report.period import period
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
@@ -65,9 +65,9 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
     found.close()
 
 
-def asked(past: History, since: int, refused: object = None) -> tuple[Past, CountingRange]:
+def asked(past: History, since: int, refused: object = None) -> tuple[FleetHistory, CountingRange]:
     ask = CountingRange(EmbeddedSource(past), refused or (lambda _: None))  # type: ignore[arg-type]
-    return read(ask, period(END, since)), ask
+    return read_history(ask, period(END, since)), ask
 
 
 @pytest.mark.parametrize("since", [HOUR, 6 * HOUR, 3 * 24 * HOUR, 20 * 24 * HOUR, 100 * 24 * HOUR])
@@ -145,11 +145,11 @@ def test_what_is_too_much_at_once_is_read_in_pieces(past: History) -> None:
 
     whole, _ = asked(past, 4 * 24 * HOUR)
     slow = SlowRange(EmbeddedSource(past), lambda _: None)
-    found = read(slow, period(END, 4 * 24 * HOUR))
+    found = read_history(slow, period(END, 4 * 24 * HOUR))
     assert found.untold == ()
     assert found.values == whole.values
     limit = 10
-    short = read(slow, period(END, 4 * 24 * HOUR))
+    short = read_history(slow, period(END, 4 * 24 * HOUR))
     assert len(short.untold) >= 4
     assert all("the GPUs' past" in why or "GPUs could not be read from" in why for why in short.untold)
     assert series.MEMORY in short.values  # what is recorded is there all the same

@@ -6,8 +6,8 @@ from dataclasses import replace
 from math import isclose
 
 import pytest
-from gpu_advisor.report.period import DAY, HOUR, MOST_STEPS, period
-from gpu_advisor.report.usage import hours, money, total, trends
+from gpu_advisor.report.period import DAY, HOUR, MAX_GPU_STEPS, period
+from gpu_advisor.report.usage import gpu_hour_usage, money, total, trends
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,7 +28,7 @@ def test_hours_are_those_of_the_single_steps(found: list[GpuHistorySpec]) -> Non
             holds = card.memory.get(index, 0) > 0.05
             held += share * STEP_HOURS * holds
             idle += share * STEP_HOURS * (holds and mean < 0.01 and card.coverage[index] >= 0.9)
-        told = hours(past, gpu)
+        told = gpu_hour_usage(past, gpu)
         assert (told.seen, told.busy) == pytest.approx((seen, busy))
         assert told.unused == pytest.approx(seen - busy, abs=1e-9)
         if any(index in card.memory for index in card.utilization):
@@ -46,7 +46,9 @@ def test_what_is_missing_is_in_no_sum(found: list[GpuHistorySpec], data: st.Data
         replace(card, utilization={i: value for i, value in card.utilization.items() if data.draw(st.booleans())})
         for card in found
     ]
-    before, after = (total([hours(past, gpu) for gpu in past.gpus]) for past in (history_of(found), history_of(fewer)))
+    before, after = (
+        total([gpu_hour_usage(past, gpu) for gpu in past.gpus]) for past in (history_of(found), history_of(fewer))
+    )
     for name in ("seen", "busy", "unused", "held", "idle_holding", "there"):
         assert (getattr(after, name) or 0.0) <= (getattr(before, name) or 0.0) + 1e-9, name
 
@@ -67,7 +69,7 @@ def test_pools_and_models_add_up_to_the_fleet(found: list[GpuHistorySpec]) -> No
 
 def test_money_is_unknown_without_a_price_and_never_zero() -> None:
     past = history_of([steady_gpu("GPU-0"), steady_gpu("GPU-1", name="Tesla T4")])
-    of_each = {gpu: hours(past, gpu) for gpu in past.gpus}
+    of_each = {gpu: gpu_hour_usage(past, gpu) for gpu in past.gpus}
     assert money(of_each, {}).unused is None
     both = money(of_each, {"NVIDIA H100": 2.0})
     assert both.unused == pytest.approx(2.0 * 0.5 * PERIOD.points * STEP_HOURS)
@@ -97,7 +99,7 @@ def test_a_trend_has_no_value_where_nothing_was_seen(found: list[GpuHistorySpec]
 def test_a_large_fleet_has_longer_steps_and_the_same_time(gpus: int, since: int) -> None:
     found, small = period(1_795_003_217.4, since, gpus), period(1_795_003_217.4, since)
     assert found.step_seconds >= small.step_seconds
-    assert found.points * gpus <= MOST_STEPS or found.step_seconds == DAY
+    assert found.points * gpus <= MAX_GPU_STEPS or found.step_seconds == DAY
     assert 0 <= found.points * found.step_seconds - since < found.step_seconds
 
 

@@ -210,7 +210,7 @@ class LocalEnd:
         from gpu_advisor.allocation.documents import serialize
 
         request = self._request(body)
-        return dict(serialize.validated(request, self._allocator.validate(request)))
+        return dict(serialize.validation_document(request, self._allocator.validate(request)))
 
     def allocate(self, body: Mapping[str, Any], token: str, lease_seconds: float | None) -> Leased:
         return self._held(self._allocator.allocate(self._request(body), token, lease_seconds))
@@ -228,7 +228,7 @@ class LocalEnd:
         inventory, snapshot = self._allocator.inventory(), self._allocator.snapshot()
         rows = serialize.nodes(inventory, snapshot.held, _resource)
         return {
-            **serialize.known(inventory, False),
+            **serialize.inventory_header(inventory, False),
             "utilization": serialize.utilization(inventory),
             "total_gpus": sum(row["total_gpus"] for row in rows),
             "available_gpus": sum(row["available_gpus"] for row in rows),

@@ -28,7 +28,7 @@ class AvailableNode(TypedDict):
     utilization: Ratio
 
 
-class Known(TypedDict):
+class InventoryHeader(TypedDict):
     """How the answer came about."""
 
     total_nodes: int
@@ -37,7 +37,7 @@ class Known(TypedDict):
     simulated: bool
 
 
-class GpuStatus(Known):
+class GpuStatus(InventoryHeader):
     utilization: Utilization
     available_nodes: list[AvailableNode]
 
@@ -59,7 +59,7 @@ class NodeGpus(AvailableNode):
     gpus: list[GpuState]
 
 
-class GpuNodes(Known):
+class GpuNodes(InventoryHeader):
     nodes: list[NodeGpus]
 
 
@@ -135,7 +135,7 @@ class Change(TypedDict):
     after: float | None
 
 
-class GpuMonitoring(Known):
+class GpuMonitoring(InventoryHeader):
     update_interval_seconds: float
     change_threshold: float
     utilization: Utilization

@@ -13,23 +13,25 @@ from gpu_advisor.allocation.requests import GpuRequest
 
 #: Vendor -> its resource name in Kubernetes.
 ResourceNameOf = Callable[[str], str]
-Held = Mapping[str, str]
+LeaseByGpu = Mapping[str, str]
 
 
-def time(seconds: float) -> str:
+def format_rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def known(inventory: Inventory, simulated: bool) -> schema.Known:
+def inventory_header(inventory: Inventory, simulated: bool) -> schema.InventoryHeader:
     return {
         "total_nodes": len(inventory.nodes),
-        "timestamp": time(inventory.at),
+        "timestamp": format_rfc3339(inventory.at),
         "stale": inventory.stale,
         "simulated": simulated,
     }
 
 
-def status(inventory: Inventory, lease_by_gpu: Held, simulated: bool, resource: ResourceNameOf) -> schema.GpuStatus:
+def status(
+    inventory: Inventory, lease_by_gpu: LeaseByGpu, simulated: bool, resource: ResourceNameOf
+) -> schema.GpuStatus:
     rows: list[schema.AvailableNode] = [
         {
             "node_name": row["node_name"],
@@ -41,7 +43,7 @@ def status(inventory: Inventory, lease_by_gpu: Held, simulated: bool, resource: 
         for row in nodes(inventory, lease_by_gpu, resource)
         if row["available_gpus"]
     ]
-    return {**known(inventory, simulated), "utilization": utilization(inventory), "available_nodes": rows}
+    return {**inventory_header(inventory, simulated), "utilization": utilization(inventory), "available_nodes": rows}
 
 
 def utilization(inventory: Inventory) -> schema.Utilization:
@@ -54,13 +56,16 @@ def utilization(inventory: Inventory) -> schema.Utilization:
 
 
 def nodes(
-    inventory: Inventory, lease_by_gpu: Held, resource: ResourceNameOf, fits: Callable[[Kind], bool] = lambda _: True
+    inventory: Inventory,
+    lease_by_gpu: LeaseByGpu,
+    resource: ResourceNameOf,
+    fits: Callable[[Kind], bool] = lambda _: True,
 ) -> list[schema.NodeGpus]:
     """One row for each node, type and size."""
     return [_row(group, inventory, lease_by_gpu, resource) for group in inventory.groups if fits(group.kind)]
 
 
-def _row(group: Group, inventory: Inventory, lease_by_gpu: Held, resource: ResourceNameOf) -> schema.NodeGpus:
+def _row(group: Group, inventory: Inventory, lease_by_gpu: LeaseByGpu, resource: ResourceNameOf) -> schema.NodeGpus:
     states = [_state(gpu, inventory, lease_by_gpu) for gpu in group.gpus]
     return {
         "node_name": group.node.name,
@@ -75,7 +80,7 @@ def _row(group: Group, inventory: Inventory, lease_by_gpu: Held, resource: Resou
     }
 
 
-def _state(gpu: Gpu, inventory: Inventory, lease_by_gpu: Held) -> schema.GpuState:
+def _state(gpu: Gpu, inventory: Inventory, lease_by_gpu: LeaseByGpu) -> schema.GpuState:
     lease = lease_by_gpu.get(gpu.uuid)
     why_not = f"leased to {lease}" if lease else gpu.why_not
     if not why_not and inventory.stale:
@@ -91,7 +96,7 @@ def _state(gpu: Gpu, inventory: Inventory, lease_by_gpu: Held) -> schema.GpuStat
     }
 
 
-def allocated(allocation: Allocation, now: float, resource: ResourceNameOf) -> schema.AllocationDocument:
+def allocation_document(allocation: Allocation, now: float, resource: ResourceNameOf) -> schema.AllocationDocument:
     return {
         "id": allocation.id,
         "client_token": allocation.client_token,
@@ -102,8 +107,8 @@ def allocated(allocation: Allocation, now: float, resource: ResourceNameOf) -> s
         "resource_name": "" if allocation.on_cpu else resource(allocation.vendor),
         "memory_per_gpu": allocation.memory_per_gpu,
         "on_cpu": allocation.on_cpu,
-        "made": time(allocation.made),
-        "expires": time(allocation.expires),
+        "made": format_rfc3339(allocation.made),
+        "expires": format_rfc3339(allocation.expires),
         "expires_in_seconds": round(max(0.0, allocation.expires - now), 3),
         "request": request(allocation.request),
         "reasons": list(allocation.reasons),
@@ -135,7 +140,7 @@ def request(of: GpuRequest) -> schema.RequestFields:
     }
 
 
-def validated(of: GpuRequest, verdict: Verdict) -> schema.ValidationDocument:
+def validation_document(of: GpuRequest, verdict: Verdict) -> schema.ValidationDocument:
     return {
         "valid": verdict.valid,
         "available_now": verdict.available_now,
@@ -149,7 +154,7 @@ def validated(of: GpuRequest, verdict: Verdict) -> schema.ValidationDocument:
 
 def monitoring(
     inventory: Inventory,
-    lease_by_gpu: Held,
+    lease_by_gpu: LeaseByGpu,
     allocations: int,
     monitor: Monitor,
     simulated: bool,
@@ -157,7 +162,7 @@ def monitoring(
 ) -> schema.GpuMonitoring:
     rows = nodes(inventory, lease_by_gpu, resource)
     return {
-        **known(inventory, simulated),
+        **inventory_header(inventory, simulated),
         "update_interval_seconds": monitor.interval_seconds,
         "change_threshold": monitor.threshold,
         "utilization": utilization(inventory),
@@ -172,7 +177,7 @@ def monitoring(
 
 def _change(of: Change) -> schema.Change:
     return {
-        "at": time(of.at),
+        "at": format_rfc3339(of.at),
         "node_name": of.node_name,
         "uuid": of.uuid,
         "what": of.what,

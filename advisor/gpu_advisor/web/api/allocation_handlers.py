@@ -29,7 +29,7 @@ from gpu_advisor.web.api.json_body import dump_json, parse_body
 from gpu_advisor.web.api.problem_details import Problem, pointer
 from gpu_advisor.web.api.query_parameters import read
 
-STATUSES: tuple[tuple[type[errors.AllocationError], HTTPStatus], ...] = (
+ERROR_STATUSES: tuple[tuple[type[errors.AllocationError], HTTPStatus], ...] = (
     (errors.RequestError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.ImpossibleError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.NoRoomError, HTTPStatus.CONFLICT),
@@ -43,7 +43,7 @@ def register(app: Flask) -> None:
     """Problem documents for what can keep an allocation from being made."""
 
     def allocation_error(error: errors.AllocationError) -> Response:
-        status = next(status for kind, status in STATUSES if isinstance(error, kind))
+        status = next(status for kind, status in ERROR_STATUSES if isinstance(error, kind))
         field = getattr(error, "field", "")
         wrong = [{"pointer": pointer((field,)), "detail": getattr(error, "message", "")}] if field else []
         return problem.answer(status, str(error), wrong, getattr(error, "reasons", ()))  # type: ignore[arg-type]
@@ -80,7 +80,7 @@ class AllocationHandlers:
         rows = serialize.nodes(
             inventory, allocator.snapshot().held, self._resource, lambda kind: not suits(gpu_request, kind)
         )
-        return _json_response({**serialize.known(inventory, self._simulated()), "nodes": rows})
+        return _json_response({**serialize.inventory_header(inventory, self._simulated()), "nodes": rows})
 
     def gpu_allocate(self) -> Response:
         _query_parameters("gpu_allocate")
@@ -91,7 +91,7 @@ class AllocationHandlers:
     def gpu_validate(self) -> Response:
         _query_parameters("gpu_validate")
         gpu_request = self._request(parse_body(GpuRequestBody))
-        return _json_response(serialize.validated(gpu_request, self._service.allocator.validate(gpu_request)))
+        return _json_response(serialize.validation_document(gpu_request, self._service.allocator.validate(gpu_request)))
 
     def gpu_setup_pytorch(self) -> Response:
         _query_parameters("gpu_setup_pytorch")
@@ -114,7 +114,7 @@ class AllocationHandlers:
                 "inventory": {"ok": not inventory, "message": inventory},
                 "leases": {"ok": not leases, "message": leases},
                 "allocations": len(snapshot.active),
-                "timestamp": serialize.time(now),
+                "timestamp": serialize.format_rfc3339(now),
             }
         )
 
@@ -133,7 +133,7 @@ class AllocationHandlers:
         _query_parameters("gpu_allocations")
         active = sorted(self._service.allocator.snapshot().active.values(), key=lambda each: (each.expires, each.id))
         now = self._service.allocator.leases.clock()
-        rows = [serialize.allocated(each, now, self._resource) for each in active]
+        rows = [serialize.allocation_document(each, now, self._resource) for each in active]
         return _json_response({"total": len(rows), "allocations": rows})
 
     def gpu_allocation(self, id_: str) -> Response:
@@ -173,7 +173,9 @@ class AllocationHandlers:
         return allocator.preview(self._request(body))
 
     def _allocation_response(self, allocation: Allocation) -> Response:
-        return _json_response(serialize.allocated(allocation, self._service.allocator.leases.clock(), self._resource))
+        return _json_response(
+            serialize.allocation_document(allocation, self._service.allocator.leases.clock(), self._resource)
+        )
 
     def _inventory_error(self) -> str:
         service = self._service

@@ -10,7 +10,7 @@ from gpu_advisor.allocation.documents import schema
 from gpu_advisor.allocation.requests import DEFAULT_MEMORY_FRACTION, MOST_GPUS, MOST_MEMORY_GB
 from gpu_advisor.settings.field_types import StrictModel
 from gpu_advisor.web.api.base import JSON, Operation
-from gpu_advisor.web.api.query_parameters import NumberParameter, Text
+from gpu_advisor.web.api.query_parameters import NumberParameter, TextParameter
 
 Lease = Annotated[float, Field(gt=0, description="how long it holds without renewal")]
 
@@ -79,7 +79,7 @@ GPU_OPERATIONS: dict[str, Operation] = {
     ),
     "gpu_nodes": Operation(
         "GET", f"{_ROOT}/nodes", "The nodes with such GPUs, and who has each of them", {JSON: schema.GpuNodes},
-        (Text("gpu_type", "as A100, or nvidia.com/gpu"), _MEMORY), errors=(503,),
+        (TextParameter("gpu_type", "as A100, or nvidia.com/gpu"), _MEMORY), errors=(503,),
     ),
     "gpu_allocate": Operation(
         "POST", f"{_ROOT}/allocate", "Lease the best-fitting GPUs", {JSON: schema.AllocationDocument}, body=AllocateRequestBody,

@@ -32,7 +32,7 @@ from gpu_advisor.web.api.operations import OPERATIONS, SnoozeRequestBody
 from gpu_advisor.web.api.problem_details import Problem, pointer
 from gpu_advisor.web.api.query_parameters import read
 from gpu_advisor.web.api.response_cache import RenderedResponse, ResponseCache, rendering
-from gpu_advisor.web.page.evidence_history import Range
+from gpu_advisor.web.page.evidence_history import RangeQuery
 from gpu_advisor.web.page.routes import PageContext
 from gpu_advisor.web.page.routes import register as register_page
 
@@ -53,7 +53,7 @@ class ApiContext:
     settings: Settings = field(default_factory=Settings)
     access: Authenticator = field(default_factory=lambda: Authenticator({}, ""))
     clock: Callable[[], float] = time.time
-    curves: Range | None = None
+    curves: RangeQuery | None = None
     gpus: AllocationService | None = None
     deciding: threading.Lock = field(
         default_factory=threading.Lock
@@ -89,7 +89,7 @@ class _Handlers:
     def __init__(self, context: ApiContext) -> None:
         self._context = context
         self._renderings = ResponseCache()
-        self._metrics = metrics.Exposition()
+        self._metrics = metrics.MetricsExposition()
         self._openapi = dump_json(openapi.document(context.access.asked))
 
     def table(self) -> dict[str, Callable[..., Response]]:
@@ -112,7 +112,7 @@ class _Handlers:
     def one_recommendation(self, id_: str) -> Response:
         self._query_parameters("one_recommendation")
         view = self._context.view()
-        issued = query_filters.by_id(view, id_)
+        issued = query_filters.find_recommendation(view, id_)
         body: schema.RecommendationDetail = {
             **serialize.header(view), "recommendation": serialize.recommendation(issued),
         }  # fmt: skip
@@ -120,7 +120,7 @@ class _Handlers:
 
     def snooze(self, id_: str) -> Response:
         self._query_parameters("snooze")
-        query_filters.by_id(self._context.view(), id_)
+        query_filters.find_recommendation(self._context.view(), id_)
         body, now = parse_body(SnoozeRequestBody), self._context.clock()
         until = body.until.timestamp()
         if not now < until <= now + MAX_SNOOZE_SECONDS:
@@ -132,7 +132,7 @@ class _Handlers:
 
     def end_snooze(self, id_: str) -> Response:
         self._query_parameters("end_snooze")
-        if query_filters.by_id(self._context.view(), id_).snoozed is None:
+        if query_filters.find_recommendation(self._context.view(), id_).snoozed is None:
             raise Problem(HTTPStatus.NOT_FOUND, f"recommendation {id_!r} is not snoozed: there is nothing to end")
         self._save_snooze(id_, None)
         return Response(status=HTTPStatus.NO_CONTENT)
@@ -157,7 +157,7 @@ class _Handlers:
 
     def report(self) -> Response:
         asked, context = self._query_parameters("report"), self._context
-        return report_handler.answer(
+        return report_handler.report_response(
             context.curves, context.view(), context.settings, asked["since_seconds"], context.clock(), asked["format"]
         )
 
@@ -206,13 +206,13 @@ class _Handlers:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, words) from error
 
 
-def _conditional_response(made: RenderedResponse) -> Response:
+def _conditional_response(cached_response: RenderedResponse) -> Response:
     """With an ETag, and 304 for who has it already."""
-    response = Response(made.body, content_type=made.media)
-    response.set_etag(made.etag)
+    response = Response(cached_response.body, content_type=cached_response.media)
+    response.set_etag(cached_response.etag)
     response.headers["Cache-Control"] = "no-cache"
-    if made.link:
-        response.headers["Link"] = made.link
+    if cached_response.link:
+        response.headers["Link"] = cached_response.link
     response.make_conditional(request)
     return response
 

@@ -6,11 +6,11 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from gpu_advisor.documents.serialize import moment
+from gpu_advisor.documents.serialize import format_rfc3339
 from gpu_advisor.evaluation.recommendation import Check
 from gpu_advisor.state.view import PublishedRecommendation
 
-COLUMNS = (
+RECOMMENDATION_COLUMNS = (
     "id", "kind", "severity", "scope_kind", "scope", "current", "recommended", "unit", "diagnosis", "confidence",
     "since", "held", "projected_utilization_ratio", "cost_change_per_hour", "summary",
 )  # fmt: skip
@@ -21,7 +21,7 @@ CHECK_COLUMNS = (
 
 
 def recommendations(chosen: Iterable[PublishedRecommendation]) -> str:
-    return _csv(COLUMNS, map(_row, chosen))
+    return _csv(RECOMMENDATION_COLUMNS, map(_row, chosen))
 
 
 def checks(chosen: Iterable[Check]) -> str:
@@ -39,7 +39,7 @@ def _row(issued: PublishedRecommendation) -> tuple[object, ...]:
     of = issued.recommendation
     return (
             issued.id, of.kind, of.severity, of.scope.kind, escape_formula(of.scope.name), of.current, of.recommended,
-            of.unit, of.diagnosis, of.confidence, moment(issued.since), str(issued.held).lower(),
+            of.unit, of.diagnosis, of.confidence, format_rfc3339(issued.since), str(issued.held).lower(),
             of.projection.utilization_ratio, of.projection.cost_change_per_hour, escape_formula(of.summary),
         )  # fmt: skip
 

@@ -14,7 +14,7 @@ from gpu_advisor.settings import CostSettings, GpuLimits, ResourceSettings
 from gpu_advisor.settings.field_types import StrictModel
 from gpu_advisor.web.api.allocation_operations import GPU_OPERATIONS
 from gpu_advisor.web.api.base import CSV, HTML, JSON, MARKDOWN, METRICS, TEXT, Operation
-from gpu_advisor.web.api.query_parameters import PAGES, IntegerParameter, Text
+from gpu_advisor.web.api.query_parameters import PAGINATION, IntegerParameter, TextParameter
 
 
 class SnoozeRequestBody(StrictModel):
@@ -39,17 +39,17 @@ class WhatIfRequestBody(StrictModel):
     pools: dict[str, PoolOverride] = Field(default_factory=dict, description="configured pools by name")
 
 
-_FORMAT = Text("format", "json, or csv with all that was chosen on one page", ("json", "csv"), "json")
-_KIND = Text("kind", "kind of recommendation, as idle_reclaim")
-_POOL = Text("pool", "of this pool, or of GPUs of this pool")
+_FORMAT = TextParameter("format", "json, or csv with all that was chosen on one page", ("json", "csv"), "json")
+_KIND = TextParameter("kind", "kind of recommendation, as idle_reclaim")
+_POOL = TextParameter("pool", "of this pool, or of GPUs of this pool")
 
 OPERATIONS: dict[str, Operation] = {
     "recommendations": Operation(
         "GET", "/recommendations", "What to do now, why, and what is expected of it",
         {JSON: shapes.Recommendations, CSV: None},
         (
-            _KIND, Text("severity", "how urgent", get_args(Severity)), Text("node", "concerns this node"), _POOL,
-            Text("job", "concerns this job"), _FORMAT, *PAGES,
+            _KIND, TextParameter("severity", "how urgent", get_args(Severity)), TextParameter("node", "concerns this node"), _POOL,
+            TextParameter("job", "concerns this job"), _FORMAT, *PAGINATION,
         ),
         tagged=True,
     ),
@@ -68,19 +68,19 @@ OPERATIONS: dict[str, Operation] = {
         "GET", "/checks", "The checklist: met, missed (by how much) or unknown (why)",
         {JSON: shapes.Checks, CSV: None},
         (
-            Text("item", "as gpu_utilization"), Text("status", "how it stands", tuple(each.value for each in CheckStatus)),
-            Text("scope_kind", "of what kind of thing", get_args(ScopeKind)), Text("scope", "of this thing, by name"),
-            _FORMAT, *PAGES,
+            TextParameter("item", "as gpu_utilization"), TextParameter("status", "how it stands", tuple(each.value for each in CheckStatus)),
+            TextParameter("scope_kind", "of what kind of thing", get_args(ScopeKind)), TextParameter("scope", "of this thing, by name"),
+            _FORMAT, *PAGINATION,
         ),
         tagged=True,
     ),
     "abstentions": Operation(
         "GET", "/abstentions", "What the advisor cannot tell, why, and what would mend it", {JSON: shapes.Abstentions},
-        (Text("reason", "why", tuple(each.value for each in Reason)), Text("subject", "as scale"), *PAGES), tagged=True,
+        (TextParameter("reason", "why", tuple(each.value for each in Reason)), TextParameter("subject", "as scale"), *PAGINATION), tagged=True,
     ),
     "outcomes": Operation(
         "GET", "/outcomes", "What became of recommendations that ended: applied, improved, as projected? Newest first",
-        {JSON: shapes.Outcomes}, (_KIND, Text("pool", "of this pool"), *PAGES), tagged=True,
+        {JSON: shapes.OutcomesDocument}, (_KIND, TextParameter("pool", "of this pool"), *PAGINATION), tagged=True,
     ),
     "what_if": Operation(
         "POST", "/what-if", "What would be recommended with other targets, limits or prices. Changes nothing",
@@ -91,7 +91,7 @@ OPERATIONS: dict[str, Operation] = {
         {JSON: Report, HTML: None, MARKDOWN: None},
         (
             IntegerParameter("since_seconds", "how far back", MIN_REPORT_SECONDS, MAX_REPORT_SECONDS, 7 * DAY),
-            Text("format", "json, html (a page to keep and to print) or md (Markdown)", ("json", "html", "md"), "json"),
+            TextParameter("format", "json, html (a page to keep and to print) or md (Markdown)", ("json", "html", "md"), "json"),
         ),
         errors=(503,),
     ),

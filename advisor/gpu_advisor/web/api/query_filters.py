@@ -36,7 +36,7 @@ def recommendations(view: View, query: Mapping[str, Any]) -> list[PublishedRecom
     ]
 
 
-def by_id(view: View, id_: str) -> PublishedRecommendation:
+def find_recommendation(view: View, id_: str) -> PublishedRecommendation:
     """Raises Problem where no such recommendation is given now."""
     for issued in view.issued:
         if issued.id == id_:

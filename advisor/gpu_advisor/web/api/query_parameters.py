@@ -16,7 +16,7 @@ MOST_PER_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class TextParameter:
     """Any text, or one of `choices`. Not given: None, or `default`."""
 
     name: str
@@ -84,9 +84,9 @@ class NumberParameter:
         return {"type": "number", "minimum": self.low, "maximum": self.high}
 
 
-Parameter = Text | IntegerParameter | NumberParameter
+Parameter = TextParameter | IntegerParameter | NumberParameter
 
-PAGES: tuple[Parameter, ...] = (
+PAGINATION: tuple[Parameter, ...] = (
     IntegerParameter("page", "which page, from 1; the header Link names the others", 1, 10**9, 1),
     IntegerParameter("per_page", "how many on a page", 1, MOST_PER_PAGE, 100),
 )

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from flask import Response
 
 from gpu_advisor.report.generate import make
-from gpu_advisor.report.history_reader import Range
+from gpu_advisor.report.history_reader import RangeQuery
 from gpu_advisor.report.html import page
 from gpu_advisor.report.markdown import markdown
 from gpu_advisor.report.schema import Report
@@ -21,7 +21,10 @@ from gpu_advisor.web.api.base import HTML, JSON, MARKDOWN
 from gpu_advisor.web.api.problem_details import Problem
 
 RENDERINGS: dict[str, tuple[str, Callable[[Report], str]]] = {
-    "json": (JSON, lambda found: json.dumps(found, separators=(",", ":"), ensure_ascii=False) + "\n"),
+    "json": (
+        JSON,
+        lambda report_document: json.dumps(report_document, separators=(",", ":"), ensure_ascii=False) + "\n",
+    ),
     "html": (HTML, page),
     "md": (MARKDOWN, markdown),
 }
@@ -30,22 +33,22 @@ RENDERINGS: dict[str, tuple[str, Callable[[Report], str]]] = {
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 #: One at a time: each reads a good deal of the data source, and evaluations need it too.
-_making = threading.Lock()
+_report_lock = threading.Lock()
 
 
-def answer(
-    query_range: Range | None, view: View, settings: Settings, since_seconds: int, now: float, rendering: str
+def report_response(
+    query_range: RangeQuery | None, view: View, settings: Settings, since_seconds: int, now: float, rendering: str
 ) -> Response:
     """Raises Problem where the past cannot be read."""
     if query_range is None or view.evaluation is None:
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "nothing is known yet: see `source` in GET /recommendations")
     try:
-        with _making:
-            found = make(query_range, view, settings, since_seconds, now)
+        with _report_lock:
+            report_document = make(query_range, view, settings, since_seconds, now)
     except SourceError as error:
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the data source does not answer: {error}") from error
     media, render = RENDERINGS[rendering]
-    response = Response(render(found).encode("utf-8", "replace"), content_type=f"{media}; charset=utf-8")
+    response = Response(render(report_document).encode("utf-8", "replace"), content_type=f"{media}; charset=utf-8")
     if rendering == "json":
         response.content_type = media
     response.headers["Cache-Control"] = "no-store"

@@ -17,7 +17,7 @@ from gpu_advisor.state.view import View
 _BIDI_CLASSES = frozenset({"R", "AL", "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 
 
-def names_of(view: View) -> Iterator[str]:
+def external_names(view: View) -> Iterator[str]:
     """All names that exporters or settings gave, as texts about them have them."""
     evaluation = view.evaluation
     for gpu in evaluation.facts.gpus if evaluation else ():

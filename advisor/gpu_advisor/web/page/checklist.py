@@ -45,7 +45,7 @@ class ChecklistItem:
     @property
     def shown(self) -> Check:
         """What the tile shows: the fleet's check, or that of the part that is farthest off."""
-        return self.whole or worst(self.parts)
+        return self.whole or worst_check(self.parts)
 
     @property
     def severity(self) -> str:
@@ -74,7 +74,7 @@ def items(checks: Sequence[Check]) -> list[ChecklistItem]:
     ]
 
 
-def worst(checks: Sequence[Check]) -> Check:
+def worst_check(checks: Sequence[Check]) -> Check:
     """The one farthest off; where none is missed, the highest value."""
     return min(checks, key=lambda each: (_STATUS_ORDER[each.status], -abs(each.missed_by or 0.0), -(each.value or 0.0)))
 
@@ -96,7 +96,7 @@ def gpus(evaluation: Evaluation) -> list[ChecksRow]:
     return [ChecksRow(str(gpu.scope), by_uuid.get(gpu.uuid, {}), gpu) for gpu in evaluation.facts.gpus]
 
 
-def leading(rows: list[ChecksRow]) -> list[ChecksRow]:
+def worst_rows(rows: list[ChecksRow]) -> list[ChecksRow]:
     """All rows as they come, or the worst of too many."""
     return rows if len(rows) <= MAX_ROWS else sorted(rows, key=_severity_key, reverse=True)[:MAX_ROWS]
 

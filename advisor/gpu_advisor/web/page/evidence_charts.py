@@ -8,17 +8,17 @@ from itertools import groupby
 from markupsafe import Markup
 
 from gpu_advisor.web.page.evidence_history import EvidenceSeries
-from gpu_advisor.web.page.template_filters import clock, duration, value_text
+from gpu_advisor.web.page.template_filters import duration, time_of_day, value_text
 
 #: Of the drawing, in its own units; the page scales it to the room there is.
 WIDTH, HEIGHT = 320.0, 96.0
 LEFT, RIGHT, TOP, BOTTOM = 2.0, 62.0, 8.0, 16.0
 
 #: A value's place from the top.
-Height = Callable[[float], float]
+YScale = Callable[[float], float]
 
 
-def chart(curve: EvidenceSeries, threshold: float | None, unit: str, name: str) -> Markup:
+def evidence_chart(curve: EvidenceSeries, threshold: float | None, unit: str, name: str) -> Markup:
     """The curve as a drawing with a text alternative. A gap in the data is a gap in the line."""
     known = [value for value in curve.points if value is not None]
     if not known:
@@ -45,18 +45,18 @@ def chart(curve: EvidenceSeries, threshold: float | None, unit: str, name: str) 
     texts = [
         _text(WIDTH - RIGHT + 5, at, value_text(value, unit), kind) for at, value, kind in _spread_labels(labels, y)
     ]
-    texts.append(_text(LEFT, HEIGHT - 4, f"{clock(curve.start)} UTC", "time"))
-    texts.append(_text(WIDTH - RIGHT, HEIGHT - 4, clock(curve.end), "time end"))
+    texts.append(_text(LEFT, HEIGHT - 4, f"{time_of_day(curve.start)} UTC", "time"))
+    texts.append(_text(WIDTH - RIGHT, HEIGHT - 4, time_of_day(curve.end), "time end"))
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}</svg>').format(
         _format_coordinate(WIDTH),
         _format_coordinate(HEIGHT),
-        told(curve, threshold, unit, name),
+        describe_chart(curve, threshold, unit, name),
         Markup("").join(elements),
         Markup("").join(texts),
     )
 
 
-def told(curve: EvidenceSeries, threshold: float | None, unit: str, name: str) -> str:
+def describe_chart(curve: EvidenceSeries, threshold: float | None, unit: str, name: str) -> str:
     """What the drawing shows, for who does not see it."""
     known = [value for value in curve.points if value is not None]
     lowest, highest, last = (value_text(value, unit) for value in (min(known), max(known), known[-1]))
@@ -100,7 +100,7 @@ def _segments(points: Sequence[float | None]) -> Iterator[list[tuple[int, float]
             yield [(index, value) for index, value in part if value is not None]
 
 
-def _line(part: list[tuple[int, float]], points: int, y: Height) -> Markup:
+def _line(part: list[tuple[int, float]], points: int, y: YScale) -> Markup:
     def x(index: int) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * index / max(1, points - 1)
 
@@ -113,7 +113,7 @@ def _line(part: list[tuple[int, float]], points: int, y: Height) -> Markup:
     return Markup('<polyline class="line" points="{}"/>').format(through)
 
 
-def _spread_labels(labels: Sequence[tuple[float, str]], y: Height) -> list[tuple[float, float, str]]:
+def _spread_labels(labels: Sequence[tuple[float, str]], y: YScale) -> list[tuple[float, float, str]]:
     """Where the labels' baselines stand, so that two do not cover each other."""
     placed = sorted((y(value) + 4, value, kind) for value, kind in labels)
     if len(placed) == 2 and placed[1][0] - placed[0][0] < 13:

@@ -19,7 +19,7 @@ from gpu_advisor.sources.base import SourceError
 log = logging.getLogger(__name__)
 
 #: Asks the source for an expression from start to end (seconds since 1970) by steps of so many seconds.
-Range = Callable[[Expression, float, float, float], Mapping[Labels, TimeSeries]]
+RangeQuery = Callable[[Expression, float, float, float], Mapping[Labels, TimeSeries]]
 
 #: A curve shows so many windows of its query, an hour at least and a day at most.
 WINDOWS = 4
@@ -31,7 +31,7 @@ MAX_CHARTS_PER_PAGE = 12
 PATIENCE_SECONDS = 3.0
 
 #: Curves that are kept: those of the last evaluations somebody looked at.
-MOST_KEPT = 256
+MAX_CACHED_SERIES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ Key = tuple[float, Expression]
 class EvidenceHistory:
     """Reads curves of a source, few at a time, and keeps them: a past does not change within an evaluation."""
 
-    def __init__(self, query_range: Range | None) -> None:
+    def __init__(self, query_range: RangeQuery | None) -> None:
         self._query_range = query_range
         self._cache: dict[Key, EvidenceSeries] = {}
         self._cache_lock = threading.Lock()
@@ -72,7 +72,7 @@ class EvidenceHistory:
             return None
         things = evidence.things
         expression = evidence.expression if things is None else select_or_average(evidence.expression, *things)
-        start, end, step = span(evidence)
+        start, end, step = time_range(evidence)
         with self._cache_lock:
             kept = self._cache.get((end, expression))
         if kept is not None:
@@ -97,7 +97,7 @@ class EvidenceHistory:
             return EvidenceSeries(empty.start, empty.end, why=str(error))
 
     def _read(
-        self, query_range: Range, expression: Expression, start: float, end: float, step: float
+        self, query_range: RangeQuery, expression: Expression, start: float, end: float, step: float
     ) -> EvidenceSeries:
         """Raises SourceError."""
         found = dict(next(iter(query_range(expression, start, end, step).values()), ()))
@@ -107,12 +107,12 @@ class EvidenceHistory:
             curve = EvidenceSeries(start, end, why="The data source has no samples of it in this time.")
         with self._cache_lock:
             self._cache[end, expression] = curve
-            while len(self._cache) > MOST_KEPT:
+            while len(self._cache) > MAX_CACHED_SERIES:
                 del self._cache[next(iter(self._cache))]
         return curve
 
 
-def span(evidence: Evidence) -> tuple[float, float, float]:
+def time_range(evidence: Evidence) -> tuple[float, float, float]:
     """From when to when, and by what step."""
     length = min(max(MIN_RANGE_SECONDS, WINDOWS * (evidence.window_seconds or 0)), MAX_RANGE_SECONDS)
     return evidence.at - length, evidence.at, length / POINTS

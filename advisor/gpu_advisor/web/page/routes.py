@@ -21,8 +21,8 @@ from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import View
 from gpu_advisor.web.api.problem_details import Problem
 from gpu_advisor.web.page import checklist, evidence_charts, template_filters, what_if_form
-from gpu_advisor.web.page.bidi import isolated, names_of, turning
-from gpu_advisor.web.page.evidence_history import EvidenceHistory, EvidenceSeries, Range
+from gpu_advisor.web.page.bidi import external_names, isolated, turning
+from gpu_advisor.web.page.evidence_history import EvidenceHistory, EvidenceSeries, RangeQuery
 
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -43,11 +43,11 @@ class PageContext:
     view: Callable[[], View]
     alertmanagers: Callable[[], tuple[AlertmanagerStatus, ...]]
     settings: Settings
-    curves: Range | None
+    curves: RangeQuery | None
     deciding: threading.Lock
 
 
-def register(app: Flask, rooms: PageContext) -> None:
+def register(app: Flask, page_context: PageContext) -> None:
     for each in template_filters.FILTERS:
         app.add_template_filter(each)
     app.add_template_filter(serialize.timestamp, "timestamp")
@@ -56,7 +56,7 @@ def register(app: Flask, rooms: PageContext) -> None:
     app.add_template_filter(prometheus_link)
     app.add_template_global(evidence_charts.meter, "meter")
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    pages = _Pages(rooms)
+    pages = _Pages(page_context)
     app.add_url_rule("/", "page", pages.overview)
     app.add_url_rule("/page/what-if", "page_what_if", pages.what_if)
     app.add_url_rule("/page/check", "page_check", pages.check)
@@ -64,9 +64,9 @@ def register(app: Flask, rooms: PageContext) -> None:
 
 
 class _Pages:
-    def __init__(self, rooms: PageContext) -> None:
-        self._context = rooms
-        self._curves = EvidenceHistory(rooms.curves)
+    def __init__(self, page_context: PageContext) -> None:
+        self._context = page_context
+        self._curves = EvidenceHistory(page_context.curves)
 
     def overview(self) -> Response:
         view = self._context.view()
@@ -85,9 +85,9 @@ class _Pages:
             advice_count=len(open_),
             snoozed=[each for each in found if each.issued.snoozed],
             pools=serialize.pools(view),
-            nodes=checklist.leading(nodes),
+            nodes=checklist.worst_rows(nodes),
             node_count=len(nodes),
-            gpus=checklist.leading(gpus),
+            gpus=checklist.worst_rows(gpus),
             gpu_count=len(gpus),
             outcomes=list(reversed(view.outcomes.recent))[:MAX_OUTCOMES],
             abstentions=serialize.abstentions(view)[: checklist.MAX_ROWS],
@@ -124,7 +124,7 @@ class _Pages:
 
     def what_if(self) -> Response:
         view, settings = self._context.view(), self._context.settings
-        form = what_if_form.filled(what_if_form.groups(settings, what_if_form.models(view)), request.args)
+        form = what_if_form.fill_form(what_if_form.form_fields(settings, what_if_form.models(view)), request.args)
         problems: list[str] = []
         comparison: WhatIfComparison | None = None
         overrides = what_if_form.changes(form)
@@ -148,7 +148,7 @@ class _Pages:
 
 
 def _evidence_chart(evidence: Evidence, curve: EvidenceSeries | None) -> str:
-    return evidence_charts.chart(curve, evidence.threshold, evidence.unit, evidence.about) if curve else ""
+    return evidence_charts.evidence_chart(curve, evidence.threshold, evidence.unit, evidence.about) if curve else ""
 
 
 @pass_context
@@ -159,7 +159,7 @@ def _isolated(context: Context, text: str) -> Markup:
 def _html_response(template: str, view: View, status: HTTPStatus = HTTPStatus.OK, **values: object) -> Response:
     # Links lead from where the page is: so it also works behind a proxy that serves it below some path.
     root = "../" * (request.path.count("/") - 1) or "./"
-    rtl_names = turning(names_of(view))
+    rtl_names = turning(external_names(view))
     response = make_response(render_template(template, root=root, view=view, turning=rtl_names, **values), status)
     response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"

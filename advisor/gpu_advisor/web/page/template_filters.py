@@ -1,4 +1,4 @@
-"""Values in words for people: the page's filters. What is not known is a dash, never a zero."""
+"""Values as text for people: the page's filters. What is not known is a dash, never a zero."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check_value(check: Check) -> str:
     return value_text(check.value, "ratio") if check.item != "cost" else money(check.value)
 
 
-def band(check: Check) -> str:
+def format_target(check: Check) -> str:
     """Where the value should be."""
     tell = money if check.item == "cost" else percent
     if check.low and check.high is not None and (check.high < 1 or check.item == "cost"):
@@ -77,7 +77,7 @@ def signed_money(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:+.2f} per hour"
 
 
-def words(name: str) -> str:
+def humanize(name: str) -> str:
     """`idle_holding_memory` -> `idle holding memory`"""
     return name.replace("_", " ")
 
@@ -90,16 +90,17 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def clock(seconds: float) -> str:
+def time_of_day(seconds: float) -> str:
     """The time of day, in UTC."""
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%H:%M")
 
 
-def moment(seconds: float) -> str:
+def utc_time(seconds: float) -> str:
     """A time for people; the machine-readable one stands in the element's attribute."""
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 FILTERS = (
-    percent, value_text, check_value, band, missed_by, money, signed_money, words, duration, clock, moment,
+    percent, value_text, check_value, format_target, missed_by, money, signed_money, humanize, duration, time_of_day,
+    utc_time,
 )  # fmt: skip

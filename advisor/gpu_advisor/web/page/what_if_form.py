@@ -79,7 +79,7 @@ _RESOURCE_FIELDS: tuple[tuple[SettingPath, str, str, float, float, float], ...] 
 )
 
 
-def groups(settings: Settings, models: Iterable[str]) -> list[FieldGroup]:
+def form_fields(settings: Settings, models: Iterable[str]) -> list[FieldGroup]:
     """The form over these settings. `models` are the GPUs that are here: a price can be tried for each."""
     resources = settings.resources
     targets = [*_limits("gpu", ("resources", "gpu"), resources.gpu)]
@@ -112,7 +112,7 @@ def _money(settings: Settings, models: Iterable[str]) -> Iterator[FormField]:
         yield FormField(f"price{number}", f"price of {model}", "per hour", path, price, 0, 10, 0.05)
 
 
-def filled(form: Sequence[FieldGroup], given: Mapping[str, str]) -> list[FieldGroup]:
+def fill_form(form: Sequence[FieldGroup], given: Mapping[str, str]) -> list[FieldGroup]:
     """The form as a person sent it back; what is no number is told of at its field."""
     return [FieldGroup(group.title, tuple(_fill_field(field, given.get(field.name, "")) for field in group.fields))
             for group in form]  # fmt: skip
