@@ -226,15 +226,15 @@ def in_process(load: LeaseLoad, requests: int) -> tuple[list[float], float, int]
     """Leases made and released by as many threads as there are clients, so many requests each, without HTTP; seconds of
     each, seconds in all, and commits to the disk."""
     from gpu_advisor.allocation.allocator import Allocator
-    from gpu_advisor.allocation.leases import Leases
-    from gpu_advisor.allocation.model import Gpu, Inventory, Node
-    from gpu_advisor.allocation.requests import GpuRequest
-    from gpu_advisor.allocation.store import LeaseStore
+    from gpu_advisor.allocation.gpu_request import GpuRequest
+    from gpu_advisor.allocation.lease_manager import LeaseManager
+    from gpu_advisor.allocation.lease_store import LeaseStore
+    from gpu_advisor.allocation.model import Gpu, Inventory, InventoryNode
 
     gpus = tuple(Gpu(i, f"n/{i}", "T4", 16.0) for i in range(2 * load.work.clients))
-    machines = Inventory((Node("n", gpus),), time.time())
+    machines = Inventory((InventoryNode("n", gpus),), time.time())
     with tempfile.TemporaryDirectory() as folder:
-        leases = Leases(LeaseStore(Path(folder) / "leases.db"))
+        leases = LeaseManager(LeaseStore(Path(folder) / "leases.db"))
         allocator = Allocator(leases, lambda: machines)
 
         def client(_: int) -> list[float]:

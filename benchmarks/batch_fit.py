@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from gpu_advisor.calibration.advice import safe_sizes
+from gpu_advisor.calibration.batch_size_advice import safe_sizes
 from gpu_advisor.calibration.errors import PointsError
-from gpu_advisor.calibration.fit import fit_memory
-from gpu_advisor.calibration.points import Point, Points, clean
+from gpu_advisor.calibration.memory_fit import fit_memory
+from gpu_advisor.calibration.points import MeasuredPoint, MeasuredPoints, clean_points
 
 from benchmarks import common
 from benchmarks.memory.fit_prior import read_peaks
@@ -43,8 +43,8 @@ class PredictionError:
     width: float
 
 
-def known_points(curve: Sequence[float], sizes: Sequence[int]) -> Points:
-    return clean(Point(size, round(curve[SIZES.index(size)])) for size in sizes)
+def known_points(curve: Sequence[float], sizes: Sequence[int]) -> MeasuredPoints:
+    return clean_points(MeasuredPoint(size, round(curve[SIZES.index(size)])) for size in sizes)
 
 
 def prediction_errors(peaks: np.ndarray, sizes: tuple[int, ...]) -> tuple[list[PredictionError], int]:

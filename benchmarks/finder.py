@@ -37,9 +37,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from gpu_advisor.calibration.allocator import Peak, replay
-from gpu_advisor.calibration.finder import Search, Usage, find
-from gpu_advisor.calibration.tracking import MemoryTracker
+from gpu_advisor.calibration.batch_size_finder import SearchConfig, TrialMemory, find_batch_size
+from gpu_advisor.calibration.caching_allocator import AllocatorPeak, replay
+from gpu_advisor.calibration.memory_tracker import MemoryTracker
 from torch import nn
 
 from benchmarks import common
@@ -51,7 +51,7 @@ from benchmarks.memory.workspaces import workspaces
 MAX_BATCH = 1024
 MIB, GIB = 1 << 20, 1 << 30
 STEPS = 3
-Memory = Callable[[int, int], Usage | None]
+Memory = Callable[[int, int], TrialMemory | None]
 """Of a batch size under a limit in bytes; None where it is not safe. Raises torch.OutOfMemoryError."""
 
 
@@ -81,7 +81,7 @@ class CountingTrial:
     trials: int = 0
     failures: int = 0
 
-    def __call__(self, size: int) -> Usage | None:
+    def __call__(self, size: int) -> TrialMemory | None:
         self.trials += 1
         try:
             return self.case.memory(size, self.case.limit_bytes)
@@ -105,13 +105,13 @@ class SearchResult:
 
 
 def run_our_finder(trial: CountingTrial) -> int:
-    def run(size: int) -> Usage | None:
+    def run(size: int) -> TrialMemory | None:
         try:
             return trial(size)
         except torch.OutOfMemoryError:
             return None
 
-    return find(run, Search(trial.case.limit_bytes, largest=MAX_BATCH)).batch_size
+    return find_batch_size(run, SearchConfig(trial.case.limit_bytes, largest=MAX_BATCH)).batch_size
 
 
 def accelerate(trial: CountingTrial) -> int:
@@ -215,7 +215,7 @@ def _transformer() -> tuple[nn.Module, tuple[int, ...]]:
 NETWORKS = {"mlp": _mlp, "conv": _conv, "transformer": _transformer}
 
 
-def train(name: str, size: int, limit_bytes: int | None) -> Usage:
+def train(name: str, size: int, limit_bytes: int | None) -> TrialMemory:
     """Three steps with AdamW, by tracked tensors."""
     with MemoryTracker(limit_bytes) as tracker:
         model, shape = NETWORKS[name]()
@@ -228,7 +228,7 @@ def train(name: str, size: int, limit_bytes: int | None) -> Usage:
             optimizer.step()
             optimizer.zero_grad()
         del inputs, targets, loss
-    return Usage(tracker.peak_bytes, tracker.current_bytes, forward)
+    return TrialMemory(tracker.peak_bytes, tracker.current_bytes, forward)
 
 
 def trained_cases(generator: random.Random, count: int) -> Iterable[SearchCase]:
@@ -265,17 +265,17 @@ def simulated(study: Study, model: ImageModel) -> Memory:
     held = 4 * model.tape.parameters * copies + study.held_bytes + study.context_bytes
 
     @cache
-    def peak(size: int, limit: int) -> Peak | None:
+    def peak(size: int, limit: int) -> AllocatorPeak | None:
         try:
             return replay([(0, study.held_bytes), *at_batch(steps, size, workspace)], limit - study.context_bytes)
         except MemoryError:
             return None
 
-    def memory(size: int, limit: int) -> Usage | None:
+    def memory(size: int, limit: int) -> TrialMemory | None:
         found = peak(size, limit)
         if found is None:
             raise torch.OutOfMemoryError("CUDA out of memory. Simulated.")
-        return None if found.retries else Usage(found.reserved_bytes + study.context_bytes, held)
+        return None if found.retries else TrialMemory(found.reserved_bytes + study.context_bytes, held)
 
     return memory
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from gpu_advisor.training.loaders.optimized import PREFETCH_FACTOR, OptimizedDataLoader
-from gpu_advisor.training.loaders.workers import default_max_workers
+from gpu_advisor.training.loaders.worker_search import default_max_workers
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.common import Goal, missed_goals, table, write

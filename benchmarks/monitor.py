@@ -17,8 +17,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpu_advisor.training.figures import HostFigures
 from gpu_advisor.training.monitor import TrainingMonitor
+from gpu_advisor.training.system_metrics import HostSampler
 
 from benchmarks.common import Goal, missed_goals, percentile, table, write
 
@@ -105,7 +105,7 @@ def measure(plan: OverheadPlan) -> MonitorOverhead:
         for _ in range(plan.pairs):
             plain += run_plain_block(plan.steps)
             monitored += run_monitored_block(plan.steps, monitor)
-        figures = HostFigures()
+        figures = HostSampler()
         for _ in range(plan.reports):
             # As many steps as an interval has are to be summed up.
             for _ in monitor.batches(range(round(REPORT_INTERVAL_SECONDS / STEP_SECONDS)), samples=lambda _: 32):

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from gpu_advisor.hardware.machines import GIB, machines
-from gpu_advisor.planning.layout import RECIPES, Layout
-from gpu_advisor.planning.memory import kept, memory, states
-from gpu_advisor.planning.models import KNOWN
-from gpu_advisor.planning.shape import Shape
+from gpu_advisor.hardware.cluster_spec import GIB, machines
+from gpu_advisor.planning.known_models import KNOWN_SHAPES
+from gpu_advisor.planning.layout import OPTIMIZERS, ParallelLayout
+from gpu_advisor.planning.memory_model import activation_bytes_per_token, memory, states
+from gpu_advisor.planning.transformer_shape import TransformerShape
 
 from benchmarks import common
 
@@ -47,34 +47,34 @@ class PublishedRun:
 
     what: str
     source: str
-    shape: Shape
-    layout: Layout
+    shape: TransformerShape
+    layout: ParallelLayout
     gpu: str
     fits: bool
     recipe: str = "adamw-mixed-fp32-gradients"
 
     @property
     def used_ratio(self) -> float:
-        return memory(self.shape, self.layout, RECIPES[self.recipe]).total / machines(self.gpu).memory_bytes
+        return memory(self.shape, self.layout, OPTIMIZERS[self.recipe]).total / machines(self.gpu).memory_bytes
 
 
 def _zero(stage: int, parameters: float, over: int) -> Callable[[], float]:
-    return lambda: sum(states(parameters, Layout(data=over, zero=stage), RECIPES["adamw-mixed"])) / GB
+    return lambda: sum(states(parameters, ParallelLayout(data=over, zero=stage), OPTIMIZERS["adamw-mixed"])) / GB
 
 
 #: The DeepSpeed page's example: 2851 million parameters, 32 million in the largest layer, eight GPUs.
 _T5_3B, _T5_3B_LAYER = 2851e6, 32e6
 
 
-def _deepspeed(layout: Layout) -> Callable[[], float]:
-    recipe = RECIPES["adamw-mixed-fp32-gradients"]
+def _deepspeed(layout: ParallelLayout) -> Callable[[], float]:
+    recipe = OPTIMIZERS["adamw-mixed-fp32-gradients"]
     buffers = 2 * recipe.weights * _T5_3B_LAYER if layout.zero == 3 else 0.0
     return lambda: (sum(states(_T5_3B, layout, recipe)) + buffers) / GIB
 
 
-def gpt(layers: int, hidden: int, heads: int, vocabulary: int = 51200) -> Shape:
+def gpt(layers: int, hidden: int, heads: int, vocabulary: int = 51200) -> TransformerShape:
     """A model of the Megatron-LM papers: sequences of 2048 tokens, learnt positions, dropout."""
-    return Shape(layers, hidden, heads, heads, 4 * hidden, vocabulary, 2048, positions=2048, dropout=True)
+    return TransformerShape(layers, hidden, heads, heads, 4 * hidden, vocabulary, 2048, positions=2048, dropout=True)
 
 
 #: Narayanan et al., table 1: billions of parameters, heads, hidden, layers, tensor- and pipeline-parallel size, GPUs.
@@ -91,20 +91,20 @@ RECOMPUTATION_RUNS = (
 )  # fmt: skip
 
 _MIXTRAL = replace(
-    KNOWN["Llama-3-8B"], vocabulary=32000, experts=8, experts_used=2, assumed="Mixtral-8x7B's config.json"
+    KNOWN_SHAPES["Llama-3-8B"], vocabulary=32000, experts=8, experts_used=2, assumed="Mixtral-8x7B's config.json"
 )
-_MISTRAL = replace(KNOWN["Llama-3-8B"], vocabulary=32000)
+_MISTRAL = replace(KNOWN_SHAPES["Llama-3-8B"], vocabulary=32000)
 
 
-def _attention_score_share(shape: Shape) -> Callable[[], float]:
+def _attention_score_share(shape: TransformerShape) -> Callable[[], float]:
     def share() -> float:
-        of = kept(shape, 2)
+        of = activation_bytes_per_token(shape, 2)
         return of.scores / (of.scores + of.divided + of.whole)
 
     return share
 
 
-def _billions(shape: Shape) -> Callable[[], float]:
+def _billions(shape: TransformerShape) -> Callable[[], float]:
     return lambda: shape.parameters / 1e9
 
 
@@ -114,18 +114,18 @@ FIGURES: tuple[PublishedFigure, ...] = (
     PublishedFigure("the same, ZeRO-2", ZERO, 16.6, "GB", _zero(2, 7.5e9, 64)),
     PublishedFigure("the same, ZeRO-3", ZERO, 1.9, "GB", _zero(3, 7.5e9, 64)),
     PublishedFigure("model states, 1 T, ZeRO-3 over 1024 GPUs", ZERO, 15.6, "GB", _zero(3, 1e12, 1024)),
-    PublishedFigure("T5-3B on 8 GPUs, ZeRO-3", DEEPSPEED, 6.09, "GiB", _deepspeed(Layout(data=8, zero=3))),
+    PublishedFigure("T5-3B on 8 GPUs, ZeRO-3", DEEPSPEED, 6.09, "GiB", _deepspeed(ParallelLayout(data=8, zero=3))),
     PublishedFigure(
         "the same, optimizer off-loaded", DEEPSPEED, 0.79, "GiB",
-        _deepspeed(Layout(data=8, zero=3, offload="optimizer")),
+        _deepspeed(ParallelLayout(data=8, zero=3, offload="optimizer")),
     ),
     PublishedFigure(
         "T5-3B on 8 GPUs, ZeRO-2, optimizer off-loaded", DEEPSPEED, 5.31, "GiB",
-        _deepspeed(Layout(data=8, zero=2, offload="optimizer")),
+        _deepspeed(ParallelLayout(data=8, zero=2, offload="optimizer")),
     ),
     PublishedFigure(
         "bytes a parameter, AdamW in mixed precision", HUGGING_FACE, 18, "bytes",
-        lambda: sum(states(1, Layout(), RECIPES["adamw-mixed-fp32-gradients"])),
+        lambda: sum(states(1, ParallelLayout(), OPTIMIZERS["adamw-mixed-fp32-gradients"])),
     ),
     PublishedFigure("activations that selective recomputation saves, GPT-3", RECOMPUTATION, 0.70, "ratio",
            _attention_score_share(gpt(96, 12288, 96))),
@@ -136,11 +136,11 @@ FIGURES: tuple[PublishedFigure, ...] = (
         for size, heads, hidden, layers, *_ in MEGATRON_RUNS
     ),
     PublishedFigure("parameters, GPT-2", "https://huggingface.co/openai-community/gpt2", 0.124, "10^9",
-           _billions(KNOWN["GPT-2"])),
+           _billions(KNOWN_SHAPES["GPT-2"])),
     PublishedFigure("parameters, Llama-3-8B", "https://huggingface.co/meta-llama/Meta-Llama-3-8B", 8.03, "10^9",
-           _billions(KNOWN["Llama-3-8B"])),
+           _billions(KNOWN_SHAPES["Llama-3-8B"])),
     PublishedFigure("parameters, Llama-2-70B", "https://huggingface.co/meta-llama/Llama-2-70b-hf", 69.0, "10^9",
-           _billions(KNOWN["Llama-2-70B"])),
+           _billions(KNOWN_SHAPES["Llama-2-70B"])),
     PublishedFigure("parameters, Mistral-7B", "https://huggingface.co/mistralai/Mistral-7B-v0.1", 7.24, "10^9",
            _billions(_MISTRAL)),
     PublishedFigure("parameters, Mixtral-8x7B", "https://huggingface.co/mistralai/Mixtral-8x7B-v0.1", 46.7, "10^9",
@@ -151,7 +151,7 @@ CONFIGURATIONS: tuple[PublishedRun, ...] = (
     *(
         PublishedRun(
             f"{size:g} B on {gpus} GPUs", MEGATRON, gpt(layers, hidden, heads),
-            Layout(tensor, pipeline, gpus // tensor // pipeline, accumulation=64, checkpointing="full",
+            ParallelLayout(tensor, pipeline, gpus // tensor // pipeline, accumulation=64, checkpointing="full",
                    sequence_parallel=False, flash_attention=False),
             "A100-80GB", True,
         )
@@ -160,22 +160,22 @@ CONFIGURATIONS: tuple[PublishedRun, ...] = (
     *(
         PublishedRun(
             f"{size} B, sequence parallelism and selective recomputation", RECOMPUTATION, gpt(layers, hidden, heads),
-            Layout(8, pipeline, 1, micro_batch=micro, accumulation=64), "A100-80GB", True,
+            ParallelLayout(8, pipeline, 1, micro_batch=micro, accumulation=64), "A100-80GB", True,
         )
         for size, heads, hidden, layers, pipeline, micro in RECOMPUTATION_RUNS
     ),
     *(
         PublishedRun(
             f"{size} B, neither of them", RECOMPUTATION, gpt(layers, hidden, heads),
-            Layout(8, pipeline, 1, micro_batch=micro, accumulation=64, sequence_parallel=False, flash_attention=False),
+            ParallelLayout(8, pipeline, 1, micro_batch=micro, accumulation=64, sequence_parallel=False, flash_attention=False),
             "A100-80GB", False,
         )
         for size, heads, hidden, layers, pipeline, micro in RECOMPUTATION_RUNS
     ),
     PublishedRun("1.4 B on one 32 GB GPU, the most with plain data parallelism", ZERO, gpt(24, 2048, 16),
-                  Layout(data=64, checkpointing="full", flash_attention=False), "V100-32GB", True, "adamw-mixed"),
+                  ParallelLayout(data=64, checkpointing="full", flash_attention=False), "V100-32GB", True, "adamw-mixed"),
     PublishedRun("7.5 B there", ZERO, gpt(36, 4096, 32),
-                  Layout(data=64, checkpointing="full", flash_attention=False), "V100-32GB", False, "adamw-mixed"),
+                  ParallelLayout(data=64, checkpointing="full", flash_attention=False), "V100-32GB", False, "adamw-mixed"),
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from page import main, table
+from generated_page import main, table
 
 DOCS = Path(__file__).parent
 PAGE = DOCS / "alerts.md"

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from generated_page import main, table
 from gpu_advisor.web.api.base import Operation
 from gpu_advisor.web.api.operations import OPERATIONS
 from gpu_advisor.web.api.query_parameters import Parameter, TextParameter
-from page import main, table
 
 PAGE = Path(__file__).with_name("api.md")
 COMMAND = "python docs/build_api.py"

@@ -12,13 +12,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from generated_page import main, table
 from gpu_advisor.settings import Settings
 from gpu_advisor.settings.pools import DEMAND_PRESETS
 from gpu_exporter.config import Settings as ExporterSettings
 from gpu_exporter.devices import DRIVERS
 from gpu_exporter.host import COLLECTORS
 from gpu_exporter.wiring import COLLECTOR_GROUPS
-from page import main, table
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 

@@ -11,11 +11,11 @@ from collections import defaultdict
 from datetime import date
 from pathlib import Path
 
-from gpu_advisor.cost.catalogue import shipped
-from gpu_advisor.cost.choice import Candidate, Work, choose
-from gpu_advisor.cost.offers import exact_gpu_of
-from gpu_advisor.cost.throughput import PEAK_TFLOPS, Rate
-from page import main, table
+from generated_page import main, table
+from gpu_advisor.cost.catalogue import builtin_catalogue
+from gpu_advisor.cost.offer_ranking import JobRequirements, RankedOffer, rank_offers
+from gpu_advisor.cost.offer_throughput import PEAK_TFLOPS, WorkRate
+from gpu_advisor.cost.offers import parse_exact_gpu
 
 PAGE = Path(__file__).parent / "cost.md"
 COMMAND = "python docs/build_cost.py"
@@ -138,11 +138,13 @@ Known with day and source, never proposed; asked for by name (`--instance`, `--n
 """
 
 
-def ranking() -> list[Candidate]:
+def ranking() -> list[RankedOffer]:
     """All for which a published throughput is known, the cheapest hour of a type first."""
-    rates = tuple(Rate(speed, "published", gpu=exact_gpu_of(gpu), gpu_count=count) for gpu, count, speed in RESNET)
-    found: dict[str, Candidate] = {}
-    for each in choose(Work(rates, IMAGES), shipped(), DAY).feasible:
+    rates = tuple(
+        WorkRate(speed, "published", gpu=parse_exact_gpu(gpu), gpu_count=count) for gpu, count, speed in RESNET
+    )
+    found: dict[str, RankedOffer] = {}
+    for each in rank_offers(JobRequirements(rates, IMAGES), builtin_catalogue(), DAY).feasible:
         found.setdefault(each.offer.instance_type, each)
     return sorted(found.values(), key=lambda each: each.offer.price_per_hour)
 
@@ -171,10 +173,10 @@ def resnet() -> list[str]:
 
 def catalogue() -> list[str]:
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for each in shipped().offers:
-        if not shipped().retirement(each.provider, each.instance_type, DAY):
+    for each in builtin_catalogue().offers:
+        if not builtin_catalogue().retirement(each.provider, each.instance_type, DAY):
             found[each.provider, f"{each.gpu}"].append(each.instance_type)
-    dates = {each.provider: each.dated for each in shipped().offers}
+    dates = {each.provider: each.dated for each in builtin_catalogue().offers}
     rows = [
         (provider, str(dates[provider]), gpu, ", ".join(dict.fromkeys(types)))
         for (provider, gpu), types in sorted(found.items())
@@ -184,7 +186,7 @@ def catalogue() -> list[str]:
 
 
 def retired() -> list[str]:
-    rows = [(each.instance_type, str(each.retired_on), each.source) for each in shipped().retired]
+    rows = [(each.instance_type, str(each.retired_on), each.source) for each in builtin_catalogue().retired]
     lines: list[str] = table(("type", "since", "source"), rows)
     return lines
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from page import main, table
+from generated_page import main, table
 
 from benchmarks import published_plans
 

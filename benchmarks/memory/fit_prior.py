@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from gpu_advisor.calibration import prior_table
-from gpu_advisor.calibration.fit import log_shape
+from gpu_advisor.calibration.memory_fit import log_shape
 
 from benchmarks.memory.generate_curves import CURVES_FILE
 from benchmarks.memory.population import SIZES

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from gpu_advisor.calibration.allocator import Peak, replay
+from gpu_advisor.calibration.caching_allocator import AllocatorPeak, replay
 
 from benchmarks.memory.architectures import sample
 from benchmarks.memory.step import StepConfig, at_batch, events
@@ -54,7 +54,7 @@ def generate_curves(study: Study, count: int, seed: int, families: Sequence[str]
     return found
 
 
-def _observe_peak(study: Study, peak: Peak) -> int:
+def _observe_peak(study: Study, peak: AllocatorPeak) -> int:
     if study.measure == "allocated":
         return peak.allocated_bytes
     if study.measure == "expandable":

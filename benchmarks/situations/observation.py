@@ -169,7 +169,7 @@ def _gpu_condition(
         found["power"] = _sample_power(rng, watts, course, hardware.idle_watts)
         found["power_limit"] = np.tile(limit, (shape[0], 1))
     if exporters.throttle:
-        for name, seconds in (("thermal", "thermal"), ("power_cap", "cap"), ("power_brake", "brake")):
+        for name, seconds in (("thermal", "thermal"), ("power_cap", "power_cap_ratio"), ("power_brake", "brake")):
             share = np.array([getattr(rank, seconds) for rank in ranks])
             found[f"throttle_{name}"] = np.clip(share * busy * (1 + 0.05 * rng.standard_normal(shape)), 0, 1)
     if exporters.pcie_link:

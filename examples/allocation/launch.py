@@ -14,10 +14,10 @@ from pathlib import Path
 
 from gpu_advisor.allocation.errors import AllocationError
 from gpu_advisor.allocation.frameworks import SetupOptions
+from gpu_advisor.allocation.gpu_request import split_count_and_type
 from gpu_advisor.allocation.manager import Session, TrainingGPUConfig, get_gpu_resource_manager, gpu_resources
-from gpu_advisor.allocation.requests import count_and_type
 
-END_SECONDS = 30.0
+TERMINATE_TIMEOUT_SECONDS = 30.0
 
 
 def run(gpus: Session, script: list[str]) -> int:
@@ -25,36 +25,40 @@ def run(gpus: Session, script: list[str]) -> int:
     options = SetupOptions(script=shlex.join(script))
     settings = gpus.pytorch(options)
     if len(settings.nodes) > 1:
-        lines = (f"{node.node_name}: {_line(node.environment)} {node.command}" for node in settings.nodes)
+        lines = (f"{node.node_name}: {_shell_line(node.environment)} {node.command}" for node in settings.nodes)
         print("several nodes: start on each its own line, while this goes on", *lines, sep="\n", flush=True)
         gpus.lost.wait()
         return 1
     (node,) = settings.nodes
-    print(f"{_line(node.environment)} {node.command}", flush=True)
-    here = str(Path(sys.executable).parent)  # where torchrun stands beside this Python
-    environment = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ.get('PATH', '')}", **gpus.environment(options)}
+    print(f"{_shell_line(node.environment)} {node.command}", flush=True)
+    python_directory = str(Path(sys.executable).parent)  # where torchrun stands beside this Python
+    environment = {
+        **os.environ,
+        "PATH": f"{python_directory}{os.pathsep}{os.environ.get('PATH', '')}",
+        **gpus.environment(options),
+    }
     child = subprocess.Popen(shlex.split(node.command), env=environment)
     try:
         while child.poll() is None:
             if gpus.lost.wait(0.2):
-                print(f"stopped: {gpus.why_lost}", file=sys.stderr)
+                print(f"stopped: {gpus.lost_reason}", file=sys.stderr)
                 return 1
         return child.returncode
     finally:
-        _end(child)
+        _terminate(child)
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _terminate(child: subprocess.Popen[bytes]) -> None:
     if child.poll() is None:
         child.terminate()
         try:
-            child.wait(END_SECONDS)
+            child.wait(TERMINATE_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
 
 
-def _line(variables: object) -> str:
+def _shell_line(variables: object) -> str:
     return shlex.join(f"{name}={value}" for name, value in dict(variables).items())  # type: ignore[call-overload]
 
 
@@ -64,14 +68,14 @@ def main() -> int:
     parser.add_argument("--cpu-fallback", action="store_true", help="without GPUs, on the CPU")
     parser.add_argument("--advisor", metavar="URL", help="who gives out GPUs (default: the one on this machine)")
     parser.add_argument("script", nargs=argparse.REMAINDER, help="the script and its arguments")
-    given = parser.parse_args()
-    if not given.script:
+    arguments = parser.parse_args()
+    if not arguments.script:
         parser.error("say which script to start")
     try:
-        count, kind = count_and_type(given.gpus)
-        config = TrainingGPUConfig(count, kind, cpu_fallback=given.cpu_fallback)
-        with gpu_resources(config, get_gpu_resource_manager(given.advisor)) as gpus:
-            return run(gpus, given.script)
+        count, kind = split_count_and_type(arguments.gpus)
+        config = TrainingGPUConfig(count, kind, cpu_fallback=arguments.cpu_fallback)
+        with gpu_resources(config, get_gpu_resource_manager(arguments.advisor)) as gpus:
+            return run(gpus, arguments.script)
     except AllocationError as error:
         sys.exit("\n  ".join((str(error), *getattr(error, "reasons", ()))))
 

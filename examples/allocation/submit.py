@@ -16,8 +16,8 @@ from pathlib import Path
 
 import yaml
 from gpu_advisor.allocation.errors import AllocationError
+from gpu_advisor.allocation.gpu_request import parse_request
 from gpu_advisor.allocation.kubernetes.backend import KubernetesBackend
-from gpu_advisor.allocation.requests import parse_request
 
 
 def main() -> int:
@@ -33,27 +33,27 @@ def main() -> int:
     parser.add_argument("--follow", type=float, default=0.0, metavar="SECONDS", help="tell how it goes, for so long")
     parser.add_argument("--release", action="store_true", help="delete the Job of this --token")
     parser.add_argument("job", nargs="?", type=Path, help="YAML of a Job")
-    given = parser.parse_args()
-    if not given.patch and given.job is None:
+    arguments = parser.parse_args()
+    if not arguments.patch and arguments.job is None:
         parser.error("name the file of a Job, or ask for the --patch alone")
-    if given.release and not given.token:
+    if arguments.release and not arguments.token:
         parser.error("say the --token of the Job to --release")
     try:
-        request = replace(parse_request(given.gpus), distributed_training=given.distributed)
-        backend = KubernetesBackend.connect(given.namespace, given.context)
-        if given.patch:
-            print(yaml.safe_dump(backend.patch(request, given.container or "main"), sort_keys=False), end="")
+        request = replace(parse_request(arguments.gpus), distributed_training=arguments.distributed)
+        backend = KubernetesBackend.connect(arguments.namespace, arguments.context)
+        if arguments.patch:
+            print(yaml.safe_dump(backend.patch(request, arguments.container or "main"), sort_keys=False), end="")
             return 0
-        template = yaml.safe_load(given.job.read_text(encoding="utf-8"))
-        if given.release:
-            there = backend.find(template, given.token)
+        template = yaml.safe_load(arguments.job.read_text(encoding="utf-8"))
+        if arguments.release:
+            there = backend.find(template, arguments.token)
             print("deleted" if there and backend.release(there) else "gone already")
             return 0
-        token = given.token or uuid.uuid4().hex
-        job = backend.submit(request, template, token, container=given.container, queue=given.queue)
+        token = arguments.token or uuid.uuid4().hex
+        job = backend.submit(request, template, token, container=arguments.container, queue=arguments.queue)
         what = "submitted" if job.made else "is there already"
         print(f"{job.namespace}/{job.name} {what}, token {token}", flush=True)
-        for state in backend.follow(job, given.follow) if given.follow else ():
+        for state in backend.follow(job, arguments.follow) if arguments.follow else ():
             print(f"{state.phase} {state.why}".strip(), flush=True)
     except (AllocationError, OSError, yaml.YAMLError) as error:
         sys.exit("\n  ".join((str(error), *getattr(error, "reasons", ()))))

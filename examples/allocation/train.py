@@ -19,7 +19,7 @@ from gpu_advisor.allocation.manager import (
     get_gpu_resource_manager,
     train_with_gpu_resources,
 )
-from gpu_advisor.allocation.strategies import MemoryStrategy
+from gpu_advisor.allocation.memory_strategy import MemoryStrategy
 
 FEATURES, WIDTH = 64, 256
 
@@ -57,18 +57,20 @@ def main() -> None:
     parser.add_argument("--advisor", metavar="URL", help="who gives out GPUs (default: the one on this machine)")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=256)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         config = TrainingGPUConfig(
-            gpu_type=given.gpu,
-            min_memory_gb=given.min_memory_gb,
+            gpu_type=arguments.gpu,
+            min_memory_gb=arguments.min_memory_gb,
             mixed_precision=True,
-            cpu_fallback=given.cpu_fallback,
-            wait_seconds=given.wait,
+            cpu_fallback=arguments.cpu_fallback,
+            wait_seconds=arguments.wait,
         )
-        manager = get_gpu_resource_manager(given.advisor)
-        loss = train_with_gpu_resources(config, lambda gpus: train(gpus, given.steps, given.batch_size), manager)
+        manager = get_gpu_resource_manager(arguments.advisor)
+        loss = train_with_gpu_resources(
+            config, lambda gpus: train(gpus, arguments.steps, arguments.batch_size), manager
+        )
     except AllocationError as error:
         sys.exit("\n  ".join((str(error), *getattr(error, "reasons", ()))))
     print(f"loss: {loss:.4f}")

@@ -35,20 +35,22 @@ TOKENS = "2e9"
 TRAIN = Path(__file__).parents[1] / "train" / "train.py"
 
 
-def step(title: str) -> None:
+def print_step(title: str) -> None:
     print(f"\n== {title}", flush=True)
 
 
-def asked(*arguments: str) -> Any:
+def run_advisor(*arguments: str) -> Any:
     """What `gpu-advisor` answers as JSON."""
     print("$ gpu-advisor", *arguments, flush=True)
     command = [sys.executable, "-m", "gpu_advisor", *arguments, "--format", "json"]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
 
 
-def planned() -> dict[str, Any]:
+def find_plan() -> dict[str, Any]:
     """The best way to train a model of 1.3 billion parameters on one GPU."""
-    answer = asked("plan", "--params", "1.3b", "--gpus", "1xA100-80GB", "--global-batch", "64", "--sequence", "2048")
+    answer = run_advisor(
+        "plan", "--params", "1.3b", "--gpus", "1xA100-80GB", "--global-batch", "64", "--sequence", "2048"
+    )
     plan: dict[str, Any] = answer["plans"][0]
     layout = plan["layout"]
     print(
@@ -58,9 +60,9 @@ def planned() -> dict[str, Any]:
     return plan
 
 
-def priced() -> None:
+def print_price() -> None:
     """Where that would be cheapest in a cloud."""
-    answer = asked("cost", "--tokens", TOKENS, "--rate", f"A100-80GB={TOKENS_PER_SECOND}", "--gpu", "A100-80GB")
+    answer = run_advisor("cost", "--tokens", TOKENS, "--rate", f"A100-80GB={TOKENS_PER_SECOND}", "--gpu", "A100-80GB")
     best = answer["best"]
     print(
         f"cheapest: {best['instance_type']} in {best['region']}, {best['hours']:.1f} hours, {best['cost']:.2f} dollars "
@@ -68,7 +70,7 @@ def priced() -> None:
     )
 
 
-def trained(session: Session, plan: dict[str, Any], jobs: str, epochs: int) -> None:
+def run_training(session: Session, plan: dict[str, Any], jobs: str, epochs: int) -> None:
     """A small model in place of the large one, as this is to run everywhere: examples/train, started as it is told."""
     options = {
         "job": "one-job",
@@ -96,7 +98,7 @@ def trained(session: Session, plan: dict[str, Any], jobs: str, epochs: int) -> N
         raise SystemExit(f"the training ended with {child.returncode}")
 
 
-def recommended(address: str, uuids: tuple[str, ...], within_seconds: float) -> list[dict[str, Any]]:
+def wait_for_recommendations(address: str, uuids: tuple[str, ...], within_seconds: float) -> list[dict[str, Any]]:
     """What the advisor says of these GPUs, as soon as it says something."""
     until = time.monotonic() + within_seconds
     while True:
@@ -116,31 +118,31 @@ def main() -> None:
     parser.add_argument("--advice-within", type=float, default=60, metavar="SECONDS")
     arguments = parser.parse_args()
 
-    step("Plan: will it fit, and how is it split?")
-    plan = planned()
-    step("Cost: where would it be cheapest?")
-    priced()
+    print_step("Plan: will it fit, and how is it split?")
+    plan = find_plan()
+    print_step("Cost: where would it be cheapest?")
+    print_price()
 
-    step("Allocate: GPUs that nobody uses, leased for as long as the job runs")
+    print_step("Allocate: GPUs that nobody uses, leased for as long as the job runs")
     service = get_gpu_resource_manager(arguments.advisor)
-    wanted = TrainingGPUConfig(gpu_type="A100", memory_gb=plan["total_bytes"] / 1e9, lease_seconds=120)
-    print(validate_gpu_requirements(wanted, service)["message"])
-    with gpu_resources(wanted, service) as session:
+    config = TrainingGPUConfig(gpu_type="A100", memory_gb=plan["total_bytes"] / 1e9, lease_seconds=120)
+    print(validate_gpu_requirements(config, service)["message"])
+    with gpu_resources(config, service) as session:
         leased = session.allocation
         print(f"{leased.id}: {', '.join(leased.uuids)} on {', '.join(leased.node_names)}")
         print("because", "; ".join(leased.reasons))
-        step("Set up and train")
-        trained(session, plan, arguments.jobs, arguments.epochs)
-        step("What is recommended about its GPU")
-        for advice in recommended(arguments.advisor, leased.uuids, arguments.advice_within):
+        print_step("Set up and train")
+        run_training(session, plan, arguments.jobs, arguments.epochs)
+        print_step("What is recommended about its GPU")
+        for advice in wait_for_recommendations(arguments.advisor, leased.uuids, arguments.advice_within):
             print(f"{advice['severity']}: {advice['summary']}")
             print(*(f"    {line}" for line in advice["apply"]), sep="\n")
 
-    step("Report")
+    print_step("Report")
     command = ["report", "--advisor", arguments.advisor, "--since", "1h", "--output", str(arguments.report)]
     print("$ gpu-advisor", *command, flush=True)
     subprocess.run([sys.executable, "-m", "gpu_advisor", *command], check=True)
-    hours = asked("report", "--advisor", arguments.advisor, "--since", "1h")["groups"][0]["gpu_hours"]
+    hours = run_advisor("report", "--advisor", arguments.advisor, "--since", "1h")["groups"][0]["gpu_hours"]
     print(f"of {hours['seen']:.2f} GPU-hours {hours['unused']:.2f} were unused; more in {arguments.report}")
 
 

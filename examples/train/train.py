@@ -15,13 +15,13 @@ import time
 
 import torch
 from gpu_advisor.training import MemoryManager, OptimizedDataLoader, PrefetchLoader, TrainingMonitor
-from gpu_advisor.training.memory.simulated import SimulatedMemory
+from gpu_advisor.training.memory.simulated_memory import SimulatedMemory
 from torch import nn
 
 SAMPLES, FEATURES, WIDTH = 2048, 64, 256
 
 
-class Waves(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
+class SineDataset(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Sums of sines, each of which takes as long to come as a small file from a disk."""
 
     def __init__(self, read_seconds: float) -> None:
@@ -78,7 +78,7 @@ def main() -> None:
         device = torch.device("cuda" if torch.cuda.is_available() and memory is None else "cpu")
 
         loader = OptimizedDataLoader(
-            Waves(arguments.read_seconds), arguments.batch_size, shuffle=True, measure_within_seconds=5
+            SineDataset(arguments.read_seconds), arguments.batch_size, shuffle=True, measure_within_seconds=5
         )
         print(f"{loader.num_workers} data-loading workers, of", *loader.worker_rates, sep="\n  ")
         model = build().to(device)
@@ -94,8 +94,8 @@ def main() -> None:
                 interval_seconds=arguments.report_seconds,
             )
         )
-        begun, epoch = time.monotonic(), 0
-        while epoch < arguments.epochs or time.monotonic() - begun < arguments.at_least_seconds:
+        started_at, epoch = time.monotonic(), 0
+        while epoch < arguments.epochs or time.monotonic() - started_at < arguments.at_least_seconds:
             epoch += 1
             for batch in monitor.batches(PrefetchLoader(loader, device)):
                 loss = manager.backward(batch, compute_loss)

@@ -14,7 +14,7 @@ if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
 
 from gpu_advisor.training import MemoryManager, PrefetchLoader, TrainingMonitor  # noqa: E402
-from gpu_advisor.training.memory.reading import CudaMemory  # noqa: E402
+from gpu_advisor.training.memory.device_memory import CudaMemory  # noqa: E402
 
 MIB = 2**20
 

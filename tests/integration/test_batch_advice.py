@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from gpu_advisor.calibration.profile import Measurement, Profile, file_name, write_profile
-from gpu_advisor.training.families import BATCH_SIZE, PEAK_MEMORY, STEP_SECONDS, Sample, render
+from gpu_advisor.calibration.profile import Measurement, Profile, profile_file_name, write_profile
+from gpu_advisor.training.metrics import BATCH_SIZE, PEAK_MEMORY, STEP_SECONDS, MetricSample, render
 
 from tests.own_processes import Program, advisor, eventually, exporter
 from tests.servers import free_port
@@ -32,12 +32,16 @@ def write_curve(folder: Path, gpu_type: str) -> None:
         created_timestamp_seconds=1.8e9,
         measurements=sizes,
     )
-    write_profile(profile, folder / file_name(profile))
+    write_profile(profile, folder / profile_file_name(profile))
 
 
 def report(textfile: Path, uuid: str, batch: int) -> None:
     """What a job's monitor writes."""
-    samples = [Sample(STEP_SECONDS, 60.0), Sample(BATCH_SIZE, batch), Sample(PEAK_MEMORY, memory(batch))]
+    samples = [
+        MetricSample(STEP_SECONDS, 60.0),
+        MetricSample(BATCH_SIZE, batch),
+        MetricSample(PEAK_MEMORY, memory(batch)),
+    ]
     beside = textfile / "llm.part"
     beside.write_text(render({"training_job": "llm", "rank": "0", "uuid": uuid}, samples))
     beside.rename(textfile / "llm.prom")

@@ -163,13 +163,13 @@ def test_the_demos_past_has_the_labels_of_its_target(line, expected):
     assert spec.loader
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.labelled(line, 'job="j"') == expected
+    assert module.add_target_labels(line, 'job="j"') == expected
 
 
 @pytest.mark.parametrize("name", ["advisor.yml", "advisor-demo.yml"])
 def test_the_advisor_takes_its_settings(name):
     settings = pytest.importorskip("gpu_advisor.settings")
-    loaded = settings.load(ROOT / "docker" / name)
+    loaded = settings.load_settings(ROOT / "docker" / name)
     prometheus = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
     assert loaded.cluster == prometheus["global"]["external_labels"]["cluster"]
     assert loaded.web.listen_address == f"0.0.0.0:{OWN['advisor']}"

@@ -6,21 +6,27 @@ import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from gpu_advisor.allocation.book import Book
-from gpu_advisor.allocation.errors import ConflictError, ImpossibleError, NoInventoryError, NoRoomError, RequestError
-from gpu_advisor.allocation.leases import Leases, Snapshot
+from gpu_advisor.allocation.errors import (
+    InsufficientCapacityError,
+    InvalidRequestError,
+    NoInventoryError,
+    TokenConflictError,
+    UnsatisfiableRequestError,
+)
+from gpu_advisor.allocation.gpu_request import GpuRequest, validate_request
+from gpu_advisor.allocation.lease_manager import LeaseManager, LeaseSnapshot
+from gpu_advisor.allocation.lease_table import LeaseTable
 from gpu_advisor.allocation.model import Allocation, Inventory
 from gpu_advisor.allocation.placement import Placement, place
-from gpu_advisor.allocation.requests import GpuRequest, check
 
-LONGEST_TOKEN = 200
+MAX_TOKEN_LENGTH = 200
 
 #: The machines as they are known now; None while nothing is known.
-KnownMachines = Callable[[], Inventory | None]
+InventoryGetter = Callable[[], Inventory | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ValidationResult:
     """Whether a request can be met: `valid` by these machines at all, `available_now` at this moment.
 
     `field` is what rules it out, and `placement` what it would get.
@@ -35,19 +41,19 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class LeaseLimits:
     """How long a lease holds, in seconds: if nothing is said, and at most."""
 
     lease_seconds: float = 3600
-    longest_lease_seconds: float = 7 * 86400
+    max_lease_seconds: float = 7 * 86400
 
     def seconds(self, wanted: float | None) -> float:
-        """Raises RequestError."""
+        """Raises InvalidRequestError."""
         if wanted is None:
             return self.lease_seconds
-        if not 0 < wanted <= self.longest_lease_seconds:
-            raise RequestError(
-                "lease_seconds", f"{wanted:g}: give seconds above 0, at most {self.longest_lease_seconds:g}, and renew"
+        if not 0 < wanted <= self.max_lease_seconds:
+            raise InvalidRequestError(
+                "lease_seconds", f"{wanted:g}: give seconds above 0, at most {self.max_lease_seconds:g}, and renew"
             )
         return wanted
 
@@ -55,9 +61,9 @@ class Terms:
 class Allocator:
     """Safe to use from several threads. Every method raises AllocationError, of the kind that fits."""
 
-    def __init__(self, leases: Leases, machines: KnownMachines, terms: Terms | None = None) -> None:
+    def __init__(self, leases: LeaseManager, machines: InventoryGetter, terms: LeaseLimits | None = None) -> None:
         self.leases = leases
-        self.terms = terms or Terms()
+        self.terms = terms or LeaseLimits()
         self._machines = machines
 
     def inventory(self) -> Inventory:
@@ -75,41 +81,43 @@ class Allocator:
         inventory = self._machines()
         return inventory.types if inventory else frozenset()
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> LeaseSnapshot:
         """Who holds what now."""
         return self.leases.snapshot()
 
-    def validate(self, request: GpuRequest) -> Verdict:
+    def validate(self, request: GpuRequest) -> ValidationResult:
         """What would become of a request. Changes nothing."""
-        check(request, self.types())
+        validate_request(request, self.types())
         try:
             placement = place(request, self._current(), self.snapshot().held)
-        except ImpossibleError as error:
-            return Verdict(False, False, str(error), error.field, error.reasons)
-        except NoRoomError as error:
-            return Verdict(True, False, str(error), reasons=error.reasons)
-        return Verdict(True, True, "can be had now", reasons=placement.reasons, placement=placement)
+        except UnsatisfiableRequestError as error:
+            return ValidationResult(False, False, str(error), error.field, error.reasons)
+        except InsufficientCapacityError as error:
+            return ValidationResult(True, False, str(error), reasons=error.reasons)
+        return ValidationResult(True, True, "can be had now", reasons=placement.reasons, placement=placement)
 
     def allocate(
         self, request: GpuRequest, client_token: str | None = None, lease_seconds: float | None = None
     ) -> Allocation:
         """GPUs for `lease_seconds`. The same token gives the same allocation again: so a request can be repeated."""
-        check(request, self.types())
+        validate_request(request, self.types())
         seconds = self.terms.seconds(lease_seconds)
-        if client_token is not None and not 1 <= len(client_token) <= LONGEST_TOKEN:
-            raise RequestError("client_token", f"give 1 to {LONGEST_TOKEN} characters, or leave it out")
+        if client_token is not None and not 1 <= len(client_token) <= MAX_TOKEN_LENGTH:
+            raise InvalidRequestError("client_token", f"give 1 to {MAX_TOKEN_LENGTH} characters, or leave it out")
         id_ = uuid.uuid4().hex
         token = client_token or id_
 
-        def decide(book: Book, now: float) -> Allocation:
-            former = book.of_token(token)
+        def decide(book: LeaseTable, now: float) -> Allocation:
+            former = book.find_by_token(token)
             if former is not None:
                 if former.request != request:
-                    raise ConflictError(
+                    raise TokenConflictError(
                         f"client_token: {former.id} was made with this token for another request: use a new token"
                     )
                 return former
-            made = _allocation(id_, token, request, self._placed(request, book.held), now, now + seconds)
+            made = _make_allocation(
+                id_, token, request, self._place_or_fall_back(request, book.held), now, now + seconds
+            )
             book.add(made)
             return made
 
@@ -117,9 +125,11 @@ class Allocator:
 
     def preview(self, request: GpuRequest) -> Allocation:
         """What a request would get now, leased to nobody."""
-        check(request, self.types())
+        validate_request(request, self.types())
         now = self.leases.clock()
-        return _allocation("preview", "", request, self._placed(request, self.snapshot().held), now, now)
+        return _make_allocation(
+            "preview", "", request, self._place_or_fall_back(request, self.snapshot().held), now, now
+        )
 
     def renew(self, id_: str, lease_seconds: float | None = None) -> Allocation:
         """The allocation, now until `lease_seconds` from now. Raises UnknownAllocationError for one that is over."""
@@ -138,11 +148,11 @@ class Allocator:
     def close(self) -> None:
         self.leases.close()
 
-    def _placed(self, request: GpuRequest, held: Collection[str]) -> Placement | str:
+    def _place_or_fall_back(self, request: GpuRequest, held: Collection[str]) -> Placement | str:
         """Where the request goes, or why it goes to the CPU, where that is asked for."""
         try:
             return place(request, self._current(), held)
-        except (NoRoomError, ImpossibleError) as error:
+        except (InsufficientCapacityError, UnsatisfiableRequestError) as error:
             if not request.cpu_fallback:
                 raise
             return f"on the CPU, as asked: {error}"
@@ -157,7 +167,7 @@ class Allocator:
         return inventory
 
 
-def _allocation(
+def _make_allocation(
     id_: str, token: str, request: GpuRequest, placed: Placement | str, made: float, expires: float
 ) -> Allocation:
     if isinstance(placed, str):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gpu_advisor.allocation.allocator import Allocator
-from gpu_advisor.allocation.machines import Machines
-from gpu_advisor.allocation.monitoring import Monitor
+from gpu_advisor.allocation.inventory_monitor import InventoryMonitor
+from gpu_advisor.allocation.inventory_provider import InventoryProvider
 from gpu_advisor.settings import AllocationSettings
 
 
@@ -15,6 +15,6 @@ class AllocationService:
     """Where GPUs are given out."""
 
     allocator: Allocator
-    machines: Machines
-    monitor: Monitor
+    machines: InventoryProvider
+    monitor: InventoryMonitor
     settings: AllocationSettings

@@ -9,7 +9,7 @@ class AllocationError(Exception):
     """The root of all that goes wrong here."""
 
 
-class RequestError(AllocationError):
+class InvalidRequestError(AllocationError):
     """The request makes no sense, on whatever machines. `field` is the one that is wrong, as `gpu_count`."""
 
     def __init__(self, field: str, message: str) -> None:
@@ -22,7 +22,7 @@ class NoInventoryError(AllocationError):
     """Nothing is known of any machine, so nothing can be given out yet."""
 
 
-class ImpossibleError(AllocationError):
+class UnsatisfiableRequestError(AllocationError):
     """No machine here could ever serve the request, also if all were free. `field` is what rules it out."""
 
     def __init__(self, field: str, message: str, reasons: Sequence[str] = ()) -> None:
@@ -32,7 +32,7 @@ class ImpossibleError(AllocationError):
         self.reasons = tuple(reasons)
 
 
-class NoRoomError(AllocationError):
+class InsufficientCapacityError(AllocationError):
     """The machines could serve the request, but not now. `reasons` tells of each node what it failed on."""
 
     def __init__(self, message: str, reasons: Sequence[str] = ()) -> None:
@@ -40,7 +40,7 @@ class NoRoomError(AllocationError):
         self.reasons = tuple(reasons)
 
 
-class ConflictError(AllocationError):
+class TokenConflictError(AllocationError):
     """The client token was used for another request."""
 
 

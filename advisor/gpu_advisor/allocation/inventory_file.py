@@ -19,45 +19,45 @@ from pathlib import Path
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from gpu_advisor.allocation.model import Gpu, Inventory, Node
-from gpu_advisor.hardware.gpu_types import type_name
+from gpu_advisor.allocation.model import Gpu, Inventory, InventoryNode
+from gpu_advisor.hardware.gpu_types import parse_gpu_type
 from gpu_advisor.settings.field_types import StrictModel
 from gpu_advisor.settings.loader import ConfigError
 
-MOST_ON_NODE = 256
+MAX_GPUS_PER_NODE = 256
 
 
-class GpusListed(StrictModel):
+class GpuEntry(StrictModel):
     """GPUs of one node. Without uuid they go by the node's name and their index."""
 
     type: str = Field(min_length=1, max_length=100)
-    count: int = Field(1, ge=1, le=MOST_ON_NODE)
-    index: int | None = Field(None, ge=0, le=MOST_ON_NODE)
+    count: int = Field(1, ge=1, le=MAX_GPUS_PER_NODE)
+    index: int | None = Field(None, ge=0, le=MAX_GPUS_PER_NODE)
     uuid: str = Field("", max_length=200)
     memory_gb: float | None = Field(None, gt=0, le=10_000)
     vendor: str = ""
 
     @model_validator(mode="after")
-    def _one(self) -> GpusListed:
+    def _check_single_gpu(self) -> GpuEntry:
         if self.count > 1 and (self.uuid or self.index is not None):
             raise ValueError("uuid and index are of one GPU: list GPUs that have them one by one, without count")
         return self
 
 
-class NodeListed(StrictModel):
+class NodeEntry(StrictModel):
     name: str = Field(min_length=1, max_length=253)
     address: str = ""
-    gpus: list[GpusListed] = Field(min_length=1)
+    gpus: list[GpuEntry] = Field(min_length=1)
 
 
-class FileListed(StrictModel):
-    nodes: list[NodeListed] = Field(min_length=1)
+class InventoryFile(StrictModel):
+    nodes: list[NodeEntry] = Field(min_length=1)
 
 
-def read(path: Path, at: float, specs: Mapping[str, float]) -> Inventory:
+def read_inventory(path: Path, at: float, specs: Mapping[str, float]) -> Inventory:
     """The inventory in a file; `at` in seconds since 1970. Raises ConfigError with the mend."""
     try:
-        listed = FileListed.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        listed = InventoryFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}; give the path of a readable YAML file") from error
     except yaml.YAMLError as error:
@@ -65,12 +65,12 @@ def read(path: Path, at: float, specs: Mapping[str, float]) -> Inventory:
     except ValidationError as error:
         lines = [f"{path}: {'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors()]
         raise ConfigError("\n".join(lines)) from error
-    nodes = tuple(Node(node.name, tuple(_gpus(node, specs)), node.address) for node in listed.nodes)
-    _refuse_doubles(path, nodes)
+    nodes = tuple(InventoryNode(node.name, tuple(_expand_gpus(node, specs)), node.address) for node in listed.nodes)
+    _check_duplicates(path, nodes)
     return Inventory(tuple(sorted(nodes, key=lambda node: node.name)), at)
 
 
-def overlaid(listed: Inventory, seen: Inventory | None) -> Inventory:
+def overlay_signals(listed: Inventory, seen: Inventory | None) -> Inventory:
     """The listed machines with what the signals tell of the same GPUs, by uuid: who uses them, and how much.
 
     Of GPUs that no exporter tells of, the file's word is taken. Of others that word alone is not enough: while the
@@ -80,7 +80,7 @@ def overlaid(listed: Inventory, seen: Inventory | None) -> Inventory:
         return listed
     known = {gpu.uuid: gpu for node in seen.nodes for gpu in node.gpus}
 
-    def told(gpu: Gpu) -> Gpu:
+    def overlay(gpu: Gpu) -> Gpu:
         now = known.get(gpu.uuid)
         if now is None:
             return gpu
@@ -91,23 +91,23 @@ def overlaid(listed: Inventory, seen: Inventory | None) -> Inventory:
             free=now.free, why_not=now.why_not,
         )  # fmt: skip
 
-    nodes = tuple(replace(node, gpus=tuple(map(told, node.gpus))) for node in listed.nodes)
+    nodes = tuple(replace(node, gpus=tuple(map(overlay, node.gpus))) for node in listed.nodes)
     return replace(listed, nodes=nodes, at=seen.at)
 
 
-def _gpus(node: NodeListed, specs: Mapping[str, float]) -> Iterator[Gpu]:
-    following = 0
+def _expand_gpus(node: NodeEntry, specs: Mapping[str, float]) -> Iterator[Gpu]:
+    next_index = 0
     for listed in node.gpus:
-        kind = type_name(listed.type)
+        kind = parse_gpu_type(listed.type)
         memory = listed.memory_gb or kind.memory_gb or specs.get(kind.name)
         for _ in range(listed.count):
-            index = following if listed.index is None else listed.index
-            following = index + 1
+            index = next_index if listed.index is None else listed.index
+            next_index = index + 1
             uuid = listed.uuid or f"{node.name}/{index}"
             yield Gpu(index, uuid, kind.name, memory, listed.vendor or kind.vendor)
 
 
-def _refuse_doubles(path: Path, nodes: tuple[Node, ...]) -> None:
+def _check_duplicates(path: Path, nodes: tuple[InventoryNode, ...]) -> None:
     """Of a GPU that is listed twice, both could be given out."""
     keys = [f"node {node.name}" for node in nodes]
     keys += [f"{node.name} GPU {gpu.index}" for node in nodes for gpu in node.gpus]

@@ -21,16 +21,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gpu_advisor.allocation.client.config import TrainingGPUConfig, attempts
-from gpu_advisor.allocation.client.ends import (
-    End,
-    LocalEnd,
+from gpu_advisor.allocation.client.backends import (
+    AllocationBackend,
+    HttpBackend,
+    LocalBackend,
     LoginRequiredError,
-    RemoteEnd,
     ServiceUnavailableError,
 )
+from gpu_advisor.allocation.client.config import TrainingGPUConfig, candidate_bodies
 from gpu_advisor.allocation.client.session import LeaseLostError, Session
-from gpu_advisor.allocation.errors import AllocationError, ConflictError, ImpossibleError, NoRoomError
+from gpu_advisor.allocation.errors import (
+    AllocationError,
+    InsufficientCapacityError,
+    TokenConflictError,
+    UnsatisfiableRequestError,
+)
 
 __all__ = [
     "GPUResourceManager",
@@ -53,9 +58,9 @@ log = logging.getLogger(__name__)
 
 DEFAULT_ADDRESS = "http://127.0.0.1:9817"
 #: Between two looks for free GPUs; twice as long each time, up to the longest.
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
+MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.5, 30.0
 #: An answer that was lost is asked for again so often, with the same token: nothing is leased twice.
-ASK_AGAIN = 3
+MAX_ATTEMPTS = 3
 
 R = TypeVar("R")
 
@@ -63,7 +68,7 @@ R = TypeVar("R")
 class GPUResourceManager:
     """Every method raises AllocationError, of the kind that fits."""
 
-    def __init__(self, end: End) -> None:
+    def __init__(self, end: AllocationBackend) -> None:
         self.end = end
 
     def validate(self, config: TrainingGPUConfig) -> dict[str, Any]:
@@ -85,66 +90,66 @@ class GPUResourceManager:
         """
         token = config.client_token or uuid.uuid4().hex
         until = time.monotonic() + config.wait_seconds
-        pause = FIRST_PAUSE_SECONDS
+        pause = MIN_RETRY_SECONDS
         while True:
             try:
-                return self._first_that_can_be_had(config, token, on_lost)
-            except NoRoomError as error:
+                return self._allocate_first_available(config, token, on_lost)
+            except InsufficientCapacityError as error:
                 left = until - time.monotonic()
                 if left <= 0:
-                    return self._on_cpu(config, token, on_lost, error)
+                    return self._fall_back_to_cpu(config, token, on_lost, error)
                 log.info("waiting for GPUs, %.0f s more: %s", left, error)
                 time.sleep(min(pause, left))
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-            except (ImpossibleError, ConflictError) as error:
-                return self._on_cpu(config, token, on_lost, error)
+                pause = min(2 * pause, MAX_RETRY_SECONDS)
+            except (UnsatisfiableRequestError, TokenConflictError) as error:
+                return self._fall_back_to_cpu(config, token, on_lost, error)
 
     def close(self) -> None:
         self.end.close()
 
-    def _first_that_can_be_had(
+    def _allocate_first_available(
         self, config: TrainingGPUConfig, token: str, on_lost: Callable[[str], None] | None
     ) -> Session:
-        """Raises ConflictError where the token was used for something else, the first NoRoomError where waiting can
-        help, else the first ImpossibleError.
+        """Raises TokenConflictError where the token was used for something else, the first InsufficientCapacityError where waiting can
+        help, else the first UnsatisfiableRequestError.
 
         One token for all: where a repeated call was given less memory before, that is the one request it fits.
         """
         sizes = [each["memory_per_gpu"] for each in self.end.nodes("", None)] if config.min_memory_gb else []
-        refused: list[ConflictError | NoRoomError | ImpossibleError] = []
-        for body in attempts(config, sizes):
+        refused: list[TokenConflictError | InsufficientCapacityError | UnsatisfiableRequestError] = []
+        for body in candidate_bodies(config, sizes):
             try:
-                session = self._ask(body, token, config, on_lost)
-            except (ConflictError, NoRoomError, ImpossibleError) as error:
+                session = self._request_allocation(body, token, config, on_lost)
+            except (TokenConflictError, InsufficientCapacityError, UnsatisfiableRequestError) as error:
                 refused.append(error)
                 continue
             if refused:
                 log.warning("taken GPUs of %g GB instead: %s", body["memory_gb"], refused[0])
             return session
-        order = (ConflictError, NoRoomError, ImpossibleError)
+        order = (TokenConflictError, InsufficientCapacityError, UnsatisfiableRequestError)
         raise next(each for kind in order for each in refused if isinstance(each, kind))
 
-    def _on_cpu(
+    def _fall_back_to_cpu(
         self, config: TrainingGPUConfig, token: str, on_lost: Callable[[str], None] | None, why: AllocationError
     ) -> Session:
         if not config.cpu_fallback:
             raise why
         log.warning("no GPU can be had, going on without, as asked: %s", why)
-        return self._ask({**config.fields(), "cpu_fallback": True}, token, config, on_lost)
+        return self._request_allocation({**config.fields(), "cpu_fallback": True}, token, config, on_lost)
 
-    def _ask(
+    def _request_allocation(
         self, body: dict[str, Any], token: str, config: TrainingGPUConfig, on_lost: Callable[[str], None] | None
     ) -> Session:
-        for left in reversed(range(ASK_AGAIN)):
-            asked_at = time.monotonic()
+        for left in reversed(range(MAX_ATTEMPTS)):
+            requested_at = time.monotonic()
             try:
                 leased = self.end.allocate(body, token, config.lease_seconds)
             except ServiceUnavailableError:
                 if not left:
                     raise
-                time.sleep(FIRST_PAUSE_SECONDS)
+                time.sleep(MIN_RETRY_SECONDS)
                 continue
-            return Session(self.end, leased, asked_at, config.lease_seconds, on_lost)
+            return Session(self.end, leased, requested_at, config.lease_seconds, on_lost)
         raise AssertionError("the last failure is raised")
 
 
@@ -164,14 +169,14 @@ def get_gpu_resource_manager(
     if (inventory_file is None) != (database is None):
         raise AllocationError("without a service both are needed: inventory_file and database")
     if inventory_file is not None and database is not None:
-        return GPUResourceManager(LocalEnd(Path(inventory_file), Path(database)))
+        return GPUResourceManager(LocalBackend(Path(inventory_file), Path(database)))
     if token is None and (path := os.environ.get("GPU_ADVISOR_TOKEN_FILE")):
         try:
             token = Path(path).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise LoginRequiredError(f"GPU_ADVISOR_TOKEN_FILE: {error}; give the path of a readable file") from error
     return GPUResourceManager(
-        RemoteEnd(address or os.environ.get("GPU_ADVISOR_URL") or DEFAULT_ADDRESS, token or "", ca_file)
+        HttpBackend(address or os.environ.get("GPU_ADVISOR_URL") or DEFAULT_ADDRESS, token or "", ca_file)
     )
 
 
@@ -228,18 +233,18 @@ def train_with_gpu_resources(
                 return train(session)
             except Exception as error:
                 last = number == tries - 1
-                if not out_of_memory(error) or session.on_cpu or (last and not config.cpu_fallback):
+                if not is_device_out_of_memory(error) or session.on_cpu or (last and not config.cpu_fallback):
                     raise
                 log.warning("out of memory with a batch scale of %g: %s", session.batch_scale, error)
             # Outside of `except`: the error holds the frames, and these the tensors.
-            _empty_cache()
+            _empty_cuda_cache()
             session.batch_scale /= 2
         log.warning("out of memory whatever was tried: going on without GPUs, as asked")
         session.fall_back_to_cpu()
         return train(session)
 
 
-def out_of_memory(error: BaseException) -> bool:
+def is_device_out_of_memory(error: BaseException) -> bool:
     """Of a device, as PyTorch or TensorFlow tells it."""
     if type(error).__name__ == "ResourceExhaustedError":
         return True
@@ -250,7 +255,7 @@ def out_of_memory(error: BaseException) -> bool:
     return is_out_of_memory(error)
 
 
-def _empty_cache() -> None:
+def _empty_cuda_cache() -> None:
     """So that the next attempt finds the memory in one piece."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():

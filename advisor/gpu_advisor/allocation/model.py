@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from gpu_advisor.allocation.requests import GpuRequest
+from gpu_advisor.allocation.gpu_request import GpuRequest
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -31,7 +31,7 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class InventoryNode:
     """A machine and its GPUs, by index. `address` is where processes of one job reach each other, if known."""
 
     name: str
@@ -44,7 +44,7 @@ UNKNOWN_SIZE = float("inf")
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Kind:
+class GpuKind:
     """GPUs that may serve one allocation together: of one type, size (GB) and vendor. Ordered by size."""
 
     size: float
@@ -57,11 +57,11 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class NodeGpuGroup:
     """The GPUs of one kind on one node; `idle` are those of them that nobody uses, leased or not."""
 
-    node: Node
-    kind: Kind
+    node: InventoryNode
+    kind: GpuKind
     gpus: tuple[Gpu, ...]
     idle: tuple[Gpu, ...]
 
@@ -73,29 +73,29 @@ class Inventory:
     `groups` are its GPUs by node and kind: put together once, since each request looks at all of them.
     """
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[InventoryNode, ...]
     at: float
     stale: bool = False
-    groups: tuple[Group, ...] = field(init=False, repr=False, compare=False)
+    groups: tuple[NodeGpuGroup, ...] = field(init=False, repr=False, compare=False)
     types: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        groups = tuple(group for node in self.nodes for group in _grouped(node))
+        groups = tuple(group for node in self.nodes for group in _group_by_kind(node))
         object.__setattr__(self, "groups", groups)
         object.__setattr__(self, "types", frozenset(group.kind.gpu_type for group in groups))
 
 
-def _grouped(node: Node) -> Iterable[Group]:
-    kinds: dict[Kind, list[Gpu]] = {}
+def _group_by_kind(node: InventoryNode) -> Iterable[NodeGpuGroup]:
+    kinds: dict[GpuKind, list[Gpu]] = {}
     for gpu in node.gpus:
         size = UNKNOWN_SIZE if gpu.memory_gb is None else gpu.memory_gb
-        kinds.setdefault(Kind(size, gpu.gpu_type, gpu.vendor), []).append(gpu)
+        kinds.setdefault(GpuKind(size, gpu.gpu_type, gpu.vendor), []).append(gpu)
     for kind, gpus in kinds.items():
-        yield Group(node, kind, tuple(gpus), tuple(gpu for gpu in gpus if gpu.free))
+        yield NodeGpuGroup(node, kind, tuple(gpus), tuple(gpu for gpu in gpus if gpu.free))
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class NodeAllocation:
     """The GPUs of one node that belong to an allocation: `indices` and `uuids` go together, in order."""
 
     node_name: str
@@ -115,7 +115,7 @@ class Allocation:
     id: str
     client_token: str
     request: GpuRequest
-    shares: tuple[Share, ...]
+    shares: tuple[NodeAllocation, ...]
     gpu_type: str
     vendor: str
     memory_per_gpu: float | None

@@ -19,5 +19,5 @@ class WorkloadError(CalibrationError):
     """A workload that cannot be probed: its factory raises, hangs or returns something else."""
 
 
-class DeviceTakenError(CalibrationError):
+class DeviceBusyError(CalibrationError):
     """Somebody else used the GPU during the probe, so its figures mean nothing."""

@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from gpu_advisor.calibration.byte_sizes import MIN_BYTES, UNITS, format_bytes
 from gpu_advisor.calibration.errors import PointsError
-from gpu_advisor.calibration.sizes import SMALLEST_BYTES, UNITS, format_bytes
 
-COLUMNS = ("batch_size", "peak_memory_bytes", "samples_per_second")
-LARGEST_BATCH = 1 << 31
+POINT_COLUMNS = ("batch_size", "peak_memory_bytes", "samples_per_second")
+MAX_BATCH_SIZE = 1 << 31
 #: Algorithms that change with the batch shake memory by so much; a run that ended early records far less.
-FALL_RATIO = 0.02
+MAX_MEMORY_DROP_RATIO = 0.02
 #: Memory that grows so much faster than the batch is two units in one column: MiB and bytes differ by 2^20, kB and
 #: bytes by 10^3, and no model's memory grows so.
 MIXED_UNITS_RATIO = 100.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Point:
+class MeasuredPoint:
     """One size as measured. `samples_per_second` is None where it was not."""
 
     batch_size: int
@@ -32,19 +32,19 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Points:
+class MeasuredPoints:
     """At least two points, rising in size, memory not falling; `notes` say what was left out and why."""
 
-    points: tuple[Point, ...]
+    points: tuple[MeasuredPoint, ...]
     notes: tuple[str, ...] = ()
 
     @property
-    def largest(self) -> Point:
+    def largest(self) -> MeasuredPoint:
         return self.points[-1]
 
 
-def read_points(path: Path) -> Points:
-    """Points of a CSV file with the columns COLUMNS, the last one optional. Raises PointsError with line and mend."""
+def read_points(path: Path) -> MeasuredPoints:
+    """Points of a CSV file with the columns POINT_COLUMNS, the last one optional. Raises PointsError with line and mend."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -52,18 +52,18 @@ def read_points(path: Path) -> Points:
     except UnicodeDecodeError as error:
         raise PointsError(f"{path}: not UTF-8 text: save it as CSV in UTF-8") from error
     try:
-        return clean(parse_points(text))
+        return clean_points(parse_points(text))
     except PointsError as error:
         raise PointsError(f"{path}: {error}") from error
 
 
-def parse_points(text: str) -> list[Point]:
+def parse_points(text: str) -> list[MeasuredPoint]:
     """Rows of a CSV text, in its order. Raises PointsError."""
     rows = list(csv.reader(io.StringIO(text)))
     while rows and not any(cell.strip() for cell in rows[0]):
         rows.pop(0)
     if not rows:
-        raise PointsError(f"empty: give a header and at least two rows: {','.join(COLUMNS)}")
+        raise PointsError(f"empty: give a header and at least two rows: {','.join(POINT_COLUMNS)}")
     header = [cell.strip() for cell in rows[0]]
     _check_header(header)
     points = []
@@ -71,39 +71,41 @@ def parse_points(text: str) -> list[Point]:
         if any(cell.strip() for cell in row):
             if len(row) != len(header):
                 raise PointsError(f"line {number}: {len(row)} cells where the header has {len(header)}")
-            points.append(_point(dict(zip(header, row, strict=True)), number))
+            points.append(_parse_point(dict(zip(header, row, strict=True)), number))
     return points
 
 
 def _check_header(header: list[str]) -> None:
-    for name in COLUMNS[:2]:
+    for name in POINT_COLUMNS[:2]:
         if name not in header:
-            hint = " (convert to bytes)" if name == COLUMNS[1] and any("memory" in cell for cell in header) else ""
+            hint = (
+                " (convert to bytes)" if name == POINT_COLUMNS[1] and any("memory" in cell for cell in header) else ""
+            )
             raise PointsError(
-                f"line 1: no column {name}{hint}: the header is {','.join(COLUMNS)}, the last one optional"
+                f"line 1: no column {name}{hint}: the header is {','.join(POINT_COLUMNS)}, the last one optional"
             )
     for name in header:
-        if name not in COLUMNS:
-            raise PointsError(f"line 1: unknown column {name!r}: the columns are {', '.join(COLUMNS)}")
+        if name not in POINT_COLUMNS:
+            raise PointsError(f"line 1: unknown column {name!r}: the columns are {', '.join(POINT_COLUMNS)}")
     if len(set(header)) != len(header):
         raise PointsError("line 1: a column is there twice: remove one")
 
 
-def _point(row: Mapping[str, str], line: int) -> Point:
-    size = _number(row["batch_size"], "batch_size", line)
-    memory = _number(row["peak_memory_bytes"], "peak_memory_bytes", line)
+def _parse_point(row: Mapping[str, str], line: int) -> MeasuredPoint:
+    size = _parse_number(row["batch_size"], "batch_size", line)
+    memory = _parse_number(row["peak_memory_bytes"], "peak_memory_bytes", line)
     cell = row.get("samples_per_second", "").strip()
-    rate = _number(cell, "samples_per_second", line) if cell else None
-    if size != int(size) or not 1 <= size <= LARGEST_BATCH:
+    rate = _parse_number(cell, "samples_per_second", line) if cell else None
+    if size != int(size) or not 1 <= size <= MAX_BATCH_SIZE:
         raise PointsError(f"line {line}: batch_size {row['batch_size'].strip()}: give a whole number from 1 on")
     if memory <= 0:
         raise PointsError(f"line {line}: peak_memory_bytes {memory:g}: remove the row, nothing was measured there")
     if rate is not None and rate <= 0:
         raise PointsError(f"line {line}: samples_per_second {rate:g}: leave the cell empty where nothing was measured")
-    return Point(int(size), round(memory), rate)
+    return MeasuredPoint(int(size), round(memory), rate)
 
 
-def _number(cell: str, name: str, line: int) -> float:
+def _parse_number(cell: str, name: str, line: int) -> float:
     text = cell.strip()
     try:
         value = float(text)
@@ -111,14 +113,14 @@ def _number(cell: str, name: str, line: int) -> float:
         unit = next(
             (unit for unit in sorted(UNITS, key=len, reverse=True) if text.lower().endswith(unit.lower())), None
         )
-        mend = f"write bytes, without the unit {unit}" if unit and name == COLUMNS[1] else "write a plain number"
+        mend = f"write bytes, without the unit {unit}" if unit and name == POINT_COLUMNS[1] else "write a plain number"
         raise PointsError(f"line {line}: {name} {text!r}: {mend}") from None
     if not math.isfinite(value):
         raise PointsError(f"line {line}: {name} {text!r}: write a number, or remove the row")
     return value
 
 
-def clean(points: Iterable[Point]) -> Points:
+def clean_points(points: Iterable[MeasuredPoint]) -> MeasuredPoints:
     """Points in order of size, without those that cannot be. Raises PointsError where fewer than two are left.
 
     Memory that falls while the batch grows is the mark of a run that ran out of memory: it ended early, and what was
@@ -133,27 +135,27 @@ def clean(points: Iterable[Point]) -> Points:
                 f"batch size {after.batch_size} is there twice: keep one row a size (the larger peak, if they differ)"
             )
     _check_units(ordered)
-    kept: list[Point] = []
+    valid_points: list[MeasuredPoint] = []
     notes = []
     for point in ordered:
-        if kept and point.peak_memory_bytes < (1 - FALL_RATIO) * kept[-1].peak_memory_bytes:
+        if valid_points and point.peak_memory_bytes < (1 - MAX_MEMORY_DROP_RATIO) * valid_points[-1].peak_memory_bytes:
             notes.append(
                 f"size {point.batch_size} left out: {format_bytes(point.peak_memory_bytes)} is less than "
-                f"{format_bytes(kept[-1].peak_memory_bytes)} at {kept[-1].batch_size}, "
+                f"{format_bytes(valid_points[-1].peak_memory_bytes)} at {valid_points[-1].batch_size}, "
                 "as a run records that ran out of memory"
             )
         else:
-            kept.append(point)
-    if len(kept) < 2:
+            valid_points.append(point)
+    if len(valid_points) < 2:
         raise PointsError(
             f"memory falls from {format_bytes(ordered[0].peak_memory_bytes)} at {ordered[0].batch_size}: the larger "
             "sizes probably ran out of memory, and their peaks mean nothing; measure at least two sizes that finish"
         )
-    return Points(tuple(kept), tuple(notes))
+    return MeasuredPoints(tuple(valid_points), tuple(notes))
 
 
-def _check_units(ordered: list[Point]) -> None:
-    if max(point.peak_memory_bytes for point in ordered) < SMALLEST_BYTES:
+def _check_units(ordered: list[MeasuredPoint]) -> None:
+    if max(point.peak_memory_bytes for point in ordered) < MIN_BYTES:
         raise PointsError("peak_memory_bytes is below 1 MiB everywhere: that is not bytes; multiply MiB by 1048576")
     for before, after in pairwise(ordered):
         growth = after.peak_memory_bytes / before.peak_memory_bytes

@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from gpu_advisor.calibration.prior_table import FIXED_SHARES, FLOORS, NOISES, POWERS
 
-Weighted = tuple[tuple[float, float], ...]
+WeightedValues = tuple[tuple[float, float], ...]
 """Values of a parameter, each with its probability."""
 
-_FINE = 181
-_LARGEST_LOGIT = 6.9
+_GRID_SIZE = 181
+_MAX_LOGIT = 6.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,12 @@ class Prior:
     chosen on the part `prior` of the population and confirmed on the others (`make bench-batch`).
     """
 
-    fixed_shares: Weighted
-    floors: Weighted
-    powers: Weighted
-    noises: Weighted
-    tail_of_two: float = 0.10
-    tail_of_more: float = 0.05
+    fixed_shares: WeightedValues
+    floors: WeightedValues
+    powers: WeightedValues
+    noises: WeightedValues
+    tail_two_points: float = 0.10
+    tail_more_points: float = 0.05
     risk: float = 0.05
 
     @property
@@ -47,11 +47,11 @@ class Prior:
         return product.ravel()
 
     @property
-    def _axes(self) -> tuple[Weighted, ...]:
-        return _refined(self.fixed_shares), self.floors, self.powers, self.noises
+    def _axes(self) -> tuple[WeightedValues, ...]:
+        return _refine(self.fixed_shares), self.floors, self.powers, self.noises
 
 
-def _refined(shares: Weighted) -> Weighted:
+def _refine(shares: WeightedValues) -> WeightedValues:
     """The same distribution on FINE values: many sizes measured well tell shares apart that a learnt table need not.
 
     The density over the logit is interpolated between the table's values; between 0.001 and the first, and from
@@ -59,7 +59,7 @@ def _refined(shares: Weighted) -> Weighted:
     """
     logits = np.log([share / (1 - share) for share, _ in shares])
     density = np.log([weight for _, weight in shares]) - np.log(np.gradient(logits))
-    fine = np.linspace(-_LARGEST_LOGIT, _LARGEST_LOGIT, _FINE)
+    fine = np.linspace(-_MAX_LOGIT, _MAX_LOGIT, _GRID_SIZE)
     weights = np.exp(np.interp(fine, logits, density))
     weights /= weights.sum()
     return tuple(zip((1 / (1 + np.exp(-fine))).tolist(), weights.tolist(), strict=True))

@@ -19,9 +19,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gpu_advisor.calibration.errors import CalibrationError, DeviceTakenError, WorkloadError
+from gpu_advisor.calibration.errors import CalibrationError, DeviceBusyError, WorkloadError
 from gpu_advisor.calibration.profile import Measurement, Profile
-from gpu_advisor.calibration.worker import Task
+from gpu_advisor.calibration.worker import ProbeTask
 
 LOG_TAIL_BYTES = 2000
 
@@ -40,17 +40,19 @@ class ProbeRequest:
     threads: int | None = None
 
 
-RunSize = Callable[[ProbeRequest, int], dict[str, Any]]
-Progress = Callable[[int, str], None]
+SizeRunner = Callable[[ProbeRequest, int], dict[str, Any]]
+ProgressCallback = Callable[[int, str], None]
 """Called after each size with the size and what became of it."""
 
 
-def probe(request: ProbeRequest, run_size: RunSize | None = None, progress: Progress | None = None) -> Profile:
+def probe(
+    request: ProbeRequest, run_size: SizeRunner | None = None, progress: ProgressCallback | None = None
+) -> Profile:
     """Measures all sizes, smallest first, up to the first that runs out of memory.
 
-    Raises WorkloadError, DeviceTakenError, or CalibrationError where fewer than two sizes could be measured.
+    Raises WorkloadError, DeviceBusyError, or CalibrationError where fewer than two sizes could be measured.
     """
-    run = run_size or run_in_process
+    run = run_size or run_in_subprocess
     sizes = sorted(set(request.batch_sizes))
     if len(sizes) < 2:
         raise CalibrationError("only one size was asked for: give at least two sizes that fit, as --sizes 1,2,4")
@@ -64,7 +66,7 @@ def probe(request: ProbeRequest, run_size: RunSize | None = None, progress: Prog
         if outcome == "out_of_memory":
             out_of_memory.append(size)
             break
-        _raise_for(result, size, request)
+        _raise_for_outcome(result, size, request)
         results.append((size, result))
     if len(results) < 2:
         raise CalibrationError(
@@ -74,7 +76,7 @@ def probe(request: ProbeRequest, run_size: RunSize | None = None, progress: Prog
     if len(kinds) > 1:
         raise CalibrationError(f"memory was measured in different ways ({', '.join(sorted(kinds))}): probe again")
     try:
-        return _profile(request, results, out_of_memory)
+        return _build_profile(request, results, out_of_memory)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, each['loc']))} {each['msg']}".strip() for each in error.errors())
         raise WorkloadError(
@@ -83,7 +85,9 @@ def probe(request: ProbeRequest, run_size: RunSize | None = None, progress: Prog
         ) from error
 
 
-def _profile(request: ProbeRequest, results: list[tuple[int, dict[str, Any]]], out_of_memory: list[int]) -> Profile:
+def _build_profile(
+    request: ProbeRequest, results: list[tuple[int, dict[str, Any]]], out_of_memory: list[int]
+) -> Profile:
     """Raises ValidationError where the figures are none that a profile may have, as memory of 0 bytes."""
     first = results[0][1]
     return Profile(
@@ -94,12 +98,12 @@ def _profile(request: ProbeRequest, results: list[tuple[int, dict[str, Any]]], o
         device_memory_bytes=first["device_bytes"],
         created_timestamp_seconds=time.time(),
         software={"torch": first["torch"], "python": sys.version.split()[0]},
-        measurements=tuple(measurement(size, result) for size, result in results),
+        measurements=tuple(to_measurement(size, result) for size, result in results),
         out_of_memory_batch_sizes=tuple(out_of_memory),
     )
 
 
-def measurement(size: int, result: dict[str, Any]) -> Measurement:
+def to_measurement(size: int, result: dict[str, Any]) -> Measurement:
     """One worker's figures."""
     memory, seconds = result["memory"], result["step_seconds"]
     tenths = quantiles(seconds, n=10, method="inclusive")
@@ -118,13 +122,13 @@ def measurement(size: int, result: dict[str, Any]) -> Measurement:
     )
 
 
-def _raise_for(result: dict[str, Any], size: int, request: ProbeRequest) -> None:
+def _raise_for_outcome(result: dict[str, Any], size: int, request: ProbeRequest) -> None:
     message = f"batch size {size}: {result.get('message', '')}"
     match result["outcome"]:
         case "measured":
             return
         case "taken":
-            raise DeviceTakenError(f"{message}: stop what else runs on this GPU, or use another, and probe again")
+            raise DeviceBusyError(f"{message}: stop what else runs on this GPU, or use another, and probe again")
         case "workload":
             raise WorkloadError(message)
         case "timeout":
@@ -136,9 +140,9 @@ def _raise_for(result: dict[str, Any], size: int, request: ProbeRequest) -> None
             raise CalibrationError(message)
 
 
-def run_in_process(request: ProbeRequest, size: int) -> dict[str, Any]:
+def run_in_subprocess(request: ProbeRequest, size: int) -> dict[str, Any]:
     """One size in a process group of its own, killed as a whole at the time limit."""
-    task = Task(
+    task = ProbeTask(
         request.workload, size, request.device, request.precision, request.limit_bytes, request.timed_seconds,
         request.threads,
     )  # fmt: skip
@@ -156,9 +160,9 @@ def run_in_process(request: ProbeRequest, size: int) -> dict[str, Any]:
             return {"outcome": "timeout"}
         finally:
             _kill(process)
-        answer = results.read()
-    if answer:
-        found: dict[str, Any] = json.loads(answer)
+        output = results.read()
+    if output:
+        found: dict[str, Any] = json.loads(output)
         return found
     if process.returncode == -signal.SIGKILL:  # the kernel's out-of-memory killer: the host's memory, not the GPU's
         return {"outcome": "failed", "message": "the process was killed, probably for the host's memory: probe less"}

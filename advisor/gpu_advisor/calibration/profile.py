@@ -16,12 +16,12 @@ from typing import Annotated, Final, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gpu_advisor.calibration.errors import PointsError, ProfileError
-from gpu_advisor.calibration.points import LARGEST_BATCH, Point, Points, clean
+from gpu_advisor.calibration.points import MAX_BATCH_SIZE, MeasuredPoint, MeasuredPoints, clean_points
 
 FORMAT: Final = "gpu-advisor-profile"
 VERSION: Final = 1
 SUFFIX = ".profile.json"
-LARGEST_FILE_BYTES = 1 << 20
+MAX_FILE_BYTES = 1 << 20
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 Bytes = Annotated[int, Field(gt=0, lt=1 << 60)]
@@ -31,16 +31,16 @@ MemoryKind = Literal["driver", "reserved", "allocated", "cpu_tracked"]
 """What `peak_memory_bytes` is: as the driver sees it, the allocator's segments, its blocks, or tensors on a CPU."""
 
 
-class Model(BaseModel):
+class ProfileModel(BaseModel):
     """Nothing unknown, nothing converted, nothing changed later."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Measurement(Model):
+class Measurement(ProfileModel):
     """One batch size. What could not be measured is null."""
 
-    batch_size: Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
+    batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)]
     peak_memory_bytes: Bytes
     peak_allocated_bytes: Bytes | None = None
     peak_reserved_bytes: Bytes | None = None
@@ -53,7 +53,7 @@ class Measurement(Model):
     utilization_ratio: Ratio | None = None
 
 
-class Profile(Model):
+class Profile(ProfileModel):
     """All sizes of one workload on one GPU type in one precision."""
 
     format: Literal["gpu-advisor-profile"] = FORMAT
@@ -72,7 +72,7 @@ class Profile(Model):
     out_of_memory_batch_sizes: tuple[int, ...] = ()
 
     @model_validator(mode="after")
-    def _points_make_sense(self) -> Profile:
+    def _check_points(self) -> Profile:
         try:
             self.points()
         except PointsError as error:
@@ -83,13 +83,13 @@ class Profile(Model):
     def key(self) -> tuple[str, str, str]:
         return self.gpu_type, self.workload, self.precision
 
-    def points(self) -> Points:
+    def points(self) -> MeasuredPoints:
         """For the fit. Raises PointsError, which reading a profile has ruled out."""
         rows = ((m.batch_size, m.peak_memory_bytes, m.samples_per_second) for m in self.measurements)
-        return clean(Point(*row) for row in rows)
+        return clean_points(MeasuredPoint(*row) for row in rows)
 
 
-def file_name(profile: Profile) -> str:
+def profile_file_name(profile: Profile) -> str:
     """The name within a folder of profiles: one file a key."""
     return "__".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-") or "x" for part in profile.key) + SUFFIX
 
@@ -98,12 +98,12 @@ def read_profile(path: Path) -> Profile:
     """Raises ProfileError with the path, what is wrong, and the mend."""
     try:
         with path.open("rb") as file:
-            data = file.read(LARGEST_FILE_BYTES + 1)
+            data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ProfileError(
             f"{path}: {error.strerror}: give the path of a profile that gpu-advisor probe wrote"
         ) from error
-    if len(data) > LARGEST_FILE_BYTES:
+    if len(data) > MAX_FILE_BYTES:
         raise ProfileError(f"{path}: larger than any profile: give a file that gpu-advisor probe wrote")
     try:
         document = json.loads(data)
@@ -138,46 +138,50 @@ def read_profiles(folder: Path) -> tuple[dict[tuple[str, str, str], Profile], tu
 
 def write_profile(profile: Profile, path: Path) -> None:
     """All of it or nothing. Raises ProfileError."""
-    _write_whole(json.dumps(profile.model_dump(mode="json"), indent=2) + "\n", path)
+    _write_atomically(json.dumps(profile.model_dump(mode="json"), indent=2) + "\n", path)
 
 
-def publish(profile: Profile, folder: Path) -> None:
+def write_textfile(profile: Profile, folder: Path) -> None:
     """As metrics, in a textfile directory. All of it or nothing. Raises ProfileError."""
-    _write_whole(exposition(rows((profile,))), folder / (file_name(profile).removesuffix(SUFFIX) + ".prom"))
+    _write_atomically(
+        render_exposition(rows((profile,))), folder / (profile_file_name(profile).removesuffix(SUFFIX) + ".prom")
+    )
 
 
-def check_folder(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
     """That files may be written to it, which is made when they are. Raises ProfileError: before a probe's minutes."""
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        raise ProfileError(f"{folder}: {there} cannot be written to: give another folder, or let this user write there")
+    existing_parent = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not (existing_parent.is_dir() and os.access(existing_parent, os.W_OK | os.X_OK)):
+        raise ProfileError(
+            f"{folder}: {existing_parent} cannot be written to: give another folder, or let this user write there"
+        )
 
 
-def _write_whole(text: str, path: Path) -> None:
+def _write_atomically(text: str, path: Path) -> None:
     """Written beside, forced to disk, then renamed."""
-    beside = None
+    temporary_path = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
             "w", dir=path.parent, prefix=".", suffix=".part", delete=False, encoding="utf-8"
         ) as file:
-            beside = Path(file.name)
+            temporary_path = Path(file.name)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        beside.chmod(0o644)
-        beside.replace(path)
+        temporary_path.chmod(0o644)
+        temporary_path.replace(path)
     except OSError as error:
-        if beside is not None:
-            beside.unlink(missing_ok=True)
+        if temporary_path is not None:
+            temporary_path.unlink(missing_ok=True)
         raise ProfileError(f"{path}: {error.strerror}: give a path that can be written") from error
 
 
 PROFILE_MEMORY = "training_profile_peak_memory_bytes"
 PROFILE_THROUGHPUT = "training_profile_samples_per_second"
 
-#: name -> (type, help, labels), as `publish.metrics.CATALOGUE` has them.
-CATALOGUE: dict[str, tuple[Literal["gauge"], str, tuple[str, ...]]] = {
+#: name -> (type, help, labels), as `publish.metrics.PROFILE_METRICS` has them.
+PROFILE_METRICS: dict[str, tuple[Literal["gauge"], str, tuple[str, ...]]] = {
     "training_profile_created_timestamp_seconds": (
         "gauge", "When a calibration profile was measured, in seconds since 1970.",
         ("gpu_type", "workload", "precision", "memory_kind"),
@@ -191,7 +195,7 @@ CATALOGUE: dict[str, tuple[Literal["gauge"], str, tuple[str, ...]]] = {
 }  # fmt: skip
 
 
-class Row(NamedTuple):
+class MetricRow(NamedTuple):
     """A sample: name, label values in the catalogue's order, value."""
 
     name: str
@@ -199,38 +203,40 @@ class Row(NamedTuple):
     value: float
 
 
-def rows(profiles: Iterable[Profile]) -> Iterator[Row]:
+def rows(profiles: Iterable[Profile]) -> Iterator[MetricRow]:
     """Profiles as metrics."""
     for profile in profiles:
         kind = (*profile.key, profile.memory_kind)
-        yield Row("training_profile_created_timestamp_seconds", kind, profile.created_timestamp_seconds)
+        yield MetricRow("training_profile_created_timestamp_seconds", kind, profile.created_timestamp_seconds)
         for measured in profile.measurements:
             labels = (*profile.key, str(measured.batch_size))
-            yield Row(PROFILE_MEMORY, labels, measured.peak_memory_bytes)
+            yield MetricRow(PROFILE_MEMORY, labels, measured.peak_memory_bytes)
             if measured.samples_per_second is not None:
-                yield Row(PROFILE_THROUGHPUT, labels, measured.samples_per_second)
+                yield MetricRow(PROFILE_THROUGHPUT, labels, measured.samples_per_second)
 
 
-def exposition(found: Iterable[Row]) -> str:
+def render_exposition(found: Iterable[MetricRow]) -> str:
     """Rows in the Prometheus text format 0.0.4."""
-    by_name: dict[str, list[Row]] = {}
+    by_name: dict[str, list[MetricRow]] = {}
     for row in found:
         by_name.setdefault(row.name, []).append(row)
     lines = []
-    for name, (kind, about, labels) in CATALOGUE.items():
+    for name, (kind, about, labels) in PROFILE_METRICS.items():
         if name in by_name:
             lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
         for row in by_name.get(name, ()):
-            told = ",".join(f'{label}="{_escape(value)}"' for label, value in zip(labels, row.labels, strict=True))
-            lines.append(f"{name}{{{told}}} {row.value!r}")
+            label_text = ",".join(
+                f'{label}="{_escape_label(value)}"' for label, value in zip(labels, row.labels, strict=True)
+            )
+            lines.append(f"{name}{{{label_text}}} {row.value!r}")
     return "\n".join([*lines, ""])
 
 
-def _escape(value: str) -> str:
+def _escape_label(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
-def points_of_rows(found: Iterable[Row]) -> dict[tuple[str, str, str], Points]:
+def points_from_rows(found: Iterable[MetricRow]) -> dict[tuple[str, str, str], MeasuredPoints]:
     """Points by key from metrics: the inverse of `rows`. What cannot be a curve is left out."""
     memory: dict[tuple[str, ...], float] = {}
     rates: dict[tuple[str, ...], float] = {}
@@ -239,16 +245,16 @@ def points_of_rows(found: Iterable[Row]) -> dict[tuple[str, str, str], Points]:
             memory[row.labels] = row.value
         elif row.name == PROFILE_THROUGHPUT:
             rates[row.labels] = row.value
-    grouped: dict[tuple[str, str, str], list[Point]] = {}
+    grouped: dict[tuple[str, str, str], list[MeasuredPoint]] = {}
     for labels, value in memory.items():
         gpu_type, workload, precision, size = labels
         if size.isdecimal():
-            point = Point(int(size), round(value), rates.get(labels))
+            point = MeasuredPoint(int(size), round(value), rates.get(labels))
             grouped.setdefault((gpu_type, workload, precision), []).append(point)
     curves = {}
     for key, points in grouped.items():
         try:
-            curves[key] = clean(points)
+            curves[key] = clean_points(points)
         except PointsError:
             continue
     return curves

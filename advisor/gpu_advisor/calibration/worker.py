@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 WARM_UP_STEPS = 2
-LEAST_STEPS = 5
-MOST_STEPS = 200
+MIN_STEPS = 5
+MAX_STEPS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class ProbeTask:
     """What the worker is to measure. Memory in bytes, times in seconds."""
 
     workload: str
@@ -31,64 +31,66 @@ class Task:
     threads: int | None = None
 
 
-def measure(task: Task) -> dict[str, Any]:
+def measure_batch_size(task: ProbeTask) -> dict[str, Any]:
     """The outcome: `measured`, `out_of_memory`, `workload`, `taken` or `failed`, with its figures or message."""
     import torch
 
+    from gpu_advisor.calibration.device_meters import create_meter, device_bytes, device_name
     from gpu_advisor.calibration.errors import CalibrationError, WorkloadError
-    from gpu_advisor.calibration.meters import device_bytes, device_name, meter
-    from gpu_advisor.calibration.workloads import build, run_step
+    from gpu_advisor.calibration.workloads import build_step, run_step
 
     if task.threads:
         torch.set_num_threads(task.threads)
     try:
-        instrument = meter(task.device, task.limit_bytes)
+        device_meter = create_meter(task.device, task.limit_bytes)
 
         def make_step() -> Callable[[], object]:
-            step = build(task.workload, task.batch_size, instrument.device, task.precision)
+            step = build_step(task.workload, task.batch_size, device_meter.device, task.precision)
             return lambda: run_step(task.workload, step)
 
-        step, memory = instrument.memory(make_step)
-        seconds, utilization = _time(step, instrument, task.timed_seconds)
-        occupied = instrument.taken()
+        step, memory = device_meter.memory(make_step)
+        seconds, utilization = _time_steps(step, device_meter, task.timed_seconds)
+        contention = device_meter.taken()
     except (torch.OutOfMemoryError, MemoryError):
         return {"outcome": "out_of_memory"}
     except WorkloadError as error:
         return {"outcome": "workload", "message": str(error)}
     except CalibrationError as error:
         return {"outcome": "failed", "message": str(error)}
-    if occupied is not None:
-        return {"outcome": "taken", "message": occupied}
+    if contention is not None:
+        return {"outcome": "taken", "message": contention}
     return {
         "outcome": "measured",
         "memory": asdict(memory),
         "step_seconds": seconds,
         "utilization_ratio": utilization,
-        "device_name": device_name(instrument.device),
-        "device_bytes": device_bytes(instrument.device),
+        "device_name": device_name(device_meter.device),
+        "device_bytes": device_bytes(device_meter.device),
         "torch": torch.__version__,
     }
 
 
-def _time(step: Callable[[], object], instrument: Any, timed_seconds: float) -> tuple[list[float], float | None]:
+def _time_steps(
+    step: Callable[[], object], device_meter: Any, timed_seconds: float
+) -> tuple[list[float], float | None]:
     for _ in range(WARM_UP_STEPS):
         step()
-    instrument.synchronize()
-    instrument.utilization()
+    device_meter.synchronize()
+    device_meter.utilization()
     seconds: list[float] = []
     end = time.perf_counter() + timed_seconds
-    while len(seconds) < LEAST_STEPS or (time.perf_counter() < end and len(seconds) < MOST_STEPS):
+    while len(seconds) < MIN_STEPS or (time.perf_counter() < end and len(seconds) < MAX_STEPS):
         begin = time.perf_counter()
         step()
-        instrument.synchronize()
+        device_meter.synchronize()
         seconds.append(time.perf_counter() - begin)
-    return seconds, instrument.utilization()
+    return seconds, device_meter.utilization()
 
 
 def main() -> None:
-    task = Task(**json.load(sys.stdin))
+    task = ProbeTask(**json.load(sys.stdin))
     sys.path.insert(0, os.getcwd())
-    result = measure(task)
+    result = measure_batch_size(task)
     with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8") as out:
         json.dump(result, out)
 

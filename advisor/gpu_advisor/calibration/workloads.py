@@ -17,12 +17,12 @@ from torch import nn
 
 from gpu_advisor.calibration.errors import WorkloadError
 
-Step = Callable[[], object]
-Factory = Callable[[int, torch.device, str], Step]
-CLASSES = 100
+StepFunction = Callable[[], object]
+WorkloadFactory = Callable[[int, torch.device, str], StepFunction]
+NUM_CLASSES = 100
 
 
-def build(workload: str, batch_size: int, device: torch.device, precision: str) -> Step:
+def build_step(workload: str, batch_size: int, device: torch.device, precision: str) -> StepFunction:
     """The step of a workload by name. Raises WorkloadError, but lets memory errors through."""
     factory = BUILT_IN.get(workload) or _load(workload)
     try:
@@ -39,7 +39,7 @@ def build(workload: str, batch_size: int, device: torch.device, precision: str) 
     return step
 
 
-def run_step(workload: str, step: Step) -> None:
+def run_step(workload: str, step: StepFunction) -> None:
     """One step. Raises WorkloadError, but lets memory errors through."""
     try:
         step()
@@ -49,7 +49,7 @@ def run_step(workload: str, step: Step) -> None:
         raise WorkloadError(f"a step of {workload} raised {type(error).__name__}: {error}: mend the step") from error
 
 
-def _load(name: str) -> Factory:
+def _load(name: str) -> WorkloadFactory:
     module_name, colon, attribute = name.partition(":")
     if not colon or not module_name or not attribute:
         raise WorkloadError(f"workload {name!r}: give one of {', '.join(BUILT_IN)} or package.module:factory")
@@ -61,7 +61,7 @@ def _load(name: str) -> Factory:
         ) from error
     if not callable(factory):
         raise WorkloadError(f"workload {name} is a {type(factory).__name__}: name a function")
-    found: Factory = factory
+    found: WorkloadFactory = factory
     return found
 
 
@@ -71,9 +71,9 @@ def _autocast(device: torch.device, precision: str) -> AbstractContextManager[An
     return torch.autocast(device.type, dtype=getattr(torch, precision))
 
 
-def _training(model: nn.Module, inputs: torch.Tensor, device: torch.device, precision: str) -> Step:
+def _training_step(model: nn.Module, inputs: torch.Tensor, device: torch.device, precision: str) -> StepFunction:
     model.to(device)
-    targets = torch.randint(CLASSES, (inputs.shape[0],), device=device)
+    targets = torch.randint(NUM_CLASSES, (inputs.shape[0],), device=device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     loss = nn.CrossEntropyLoss()
 
@@ -87,13 +87,13 @@ def _training(model: nn.Module, inputs: torch.Tensor, device: torch.device, prec
     return step
 
 
-def mlp(batch_size: int, device: torch.device, precision: str) -> Step:
+def mlp(batch_size: int, device: torch.device, precision: str) -> StepFunction:
     """Three layers of 2,048 on 1,024 features."""
-    layers = [nn.Linear(1024, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, CLASSES)]
-    return _training(nn.Sequential(*layers), torch.randn(batch_size, 1024, device=device), device, precision)
+    layers = [nn.Linear(1024, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, NUM_CLASSES)]
+    return _training_step(nn.Sequential(*layers), torch.randn(batch_size, 1024, device=device), device, precision)
 
 
-class _Residual(nn.Module):
+class _ResidualBlock(nn.Module):
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
@@ -106,27 +106,27 @@ class _Residual(nn.Module):
         return torch.relu(self.body(x) + self.short(x))
 
 
-def conv(batch_size: int, device: torch.device, precision: str) -> Step:
+def conv(batch_size: int, device: torch.device, precision: str) -> StepFunction:
     """A residual network of eight blocks on images of 64 by 64."""
     widths = ((32, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256))
-    blocks = [_Residual(before, after, 1 if before == after else 2) for before, after in widths]
+    blocks = [_ResidualBlock(before, after, 1 if before == after else 2) for before, after in widths]
     model = nn.Sequential(
-        nn.Conv2d(3, 32, 3, padding=1), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, CLASSES)
+        nn.Conv2d(3, 32, 3, padding=1), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, NUM_CLASSES)
     )
-    return _training(model, torch.randn(batch_size, 3, 64, 64, device=device), device, precision)
+    return _training_step(model, torch.randn(batch_size, 3, 64, 64, device=device), device, precision)
 
 
-class _Mean(nn.Module):
+class _MeanPooling(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.mean(dim=1)
 
 
-def transformer(batch_size: int, device: torch.device, precision: str) -> Step:
+def transformer(batch_size: int, device: torch.device, precision: str) -> StepFunction:
     """Four encoder layers of width 256 on sequences of 128 tokens."""
     layer = nn.TransformerEncoderLayer(256, 4, 1024, dropout=0.0, batch_first=True, norm_first=True)
     encoder = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
-    model = nn.Sequential(encoder, _Mean(), nn.Linear(256, CLASSES))
-    return _training(model, torch.randn(batch_size, 128, 256, device=device), device, precision)
+    model = nn.Sequential(encoder, _MeanPooling(), nn.Linear(256, NUM_CLASSES))
+    return _training_step(model, torch.randn(batch_size, 128, 256, device=device), device, precision)
 
 
-BUILT_IN: dict[str, Factory] = {"mlp": mlp, "conv": conv, "transformer": transformer}
+BUILT_IN: dict[str, WorkloadFactory] = {"mlp": mlp, "conv": conv, "transformer": transformer}

@@ -98,12 +98,10 @@ class HttpAdvisor:
 
     def _fetch_all_pages(self, path: str, what: str, filters: Mapping[str, str]) -> dict[str, Any]:
         """All pages as one document."""
-        from gpu_advisor.web.api.query_parameters import MOST_PER_PAGE
+        from gpu_advisor.web.api.query_parameters import MAX_PER_PAGE
 
         query = "&".join(f"{name}={quote(value, safe='')}" for name, value in filters.items())
-        whole, next_page = self._fetch(
-            "GET", urljoin(self._url, f"{path}?per_page={MOST_PER_PAGE}&{query}".rstrip("&"))
-        )
+        whole, next_page = self._fetch("GET", urljoin(self._url, f"{path}?per_page={MAX_PER_PAGE}&{query}".rstrip("&")))
         while next_page:
             parts = urlsplit(next_page)  # only where on this server: the token goes nowhere else
             page, next_page = self._fetch("GET", urljoin(self._url, f"{parts.path.lstrip('/')}?{parts.query}"))

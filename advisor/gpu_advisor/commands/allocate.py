@@ -10,8 +10,8 @@ from urllib.parse import quote
 import click
 import requests
 
-from gpu_advisor.allocation.errors import RequestError
-from gpu_advisor.allocation.requests import count_and_type
+from gpu_advisor.allocation.errors import InvalidRequestError
+from gpu_advisor.allocation.gpu_request import split_count_and_type
 from gpu_advisor.commands import output
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.http_client import DEFAULT_ADVISOR, AdvisorHttpClient, read_token
@@ -110,8 +110,8 @@ class _AllocationClient:
 def _body(gpus: str, memory_gb: float | None) -> dict[str, Any]:
     """GPUS as fields. What types there are is the service's to say."""
     try:
-        count, kind = count_and_type(gpus)
-    except RequestError as error:
+        count, kind = split_count_and_type(gpus)
+    except InvalidRequestError as error:
         raise click.UsageError(str(error)) from error
     return {"gpu_count": count, "gpu_type": kind, "memory_gb": memory_gb}
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gpu_advisor.calibration.byte_sizes import format_bytes, parse_bytes
 from gpu_advisor.calibration.errors import CalibrationError
-from gpu_advisor.calibration.sizes import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
-    from gpu_advisor.calibration.advice import Advice, Prediction
-    from gpu_advisor.calibration.points import Points
+    from gpu_advisor.calibration.batch_size_advice import BatchSizeAdvice, Prediction
+    from gpu_advisor.calibration.points import MeasuredPoints
 
 MAX_SIZES = 1000
 
@@ -76,17 +76,17 @@ def command(
     \b
       gpu-advisor batch-size --points points.csv --memory 40GiB --target 0.85 --predict 32,64,128
     """
-    from gpu_advisor.calibration.advice import Request, advise
+    from gpu_advisor.calibration.batch_size_advice import BatchSizeRequest, recommend_batch_size
 
     try:
         points = _points(points_file, profile_file)
-        advice = advise(points, Request(memory_bytes, target, predict, current, gradient_noise))
+        advice = recommend_batch_size(points, BatchSizeRequest(memory_bytes, target, predict, current, gradient_noise))
     except CalibrationError as error:
         raise click.UsageError(str(error)) from error
     click.echo(json.dumps(document(advice), indent=2) if form == "json" else text(advice))
 
 
-def _points(points_file: Path | None, profile_file: Path | None) -> Points:
+def _points(points_file: Path | None, profile_file: Path | None) -> MeasuredPoints:
     from gpu_advisor.calibration.points import read_points
 
     if (points_file is None) == (profile_file is None):
@@ -99,7 +99,7 @@ def _points(points_file: Path | None, profile_file: Path | None) -> Points:
     return read_profile(profile_file).points()
 
 
-def document(advice: Advice) -> dict[str, Any]:
+def document(advice: BatchSizeAdvice) -> dict[str, Any]:
     """The answer as JSON: bytes, samples a second, ratios in 0..1; null where something cannot be told."""
     return {
         "recommended_batch_size": advice.recommended_batch_size,
@@ -117,7 +117,7 @@ def _row(prediction: Prediction) -> dict[str, Any]:
     return {**asdict(prediction.memory), "samples_per_second": prediction.samples_per_second}
 
 
-def text(advice: Advice) -> str:
+def text(advice: BatchSizeAdvice) -> str:
     """The answer for people."""
     lines = [f"recommended batch size  {_or_none(advice.recommended_batch_size)}"]
     lines.append(f"memory limit            {format_bytes(advice.limit_bytes)}")

@@ -15,8 +15,8 @@ from gpu_advisor.cost.errors import CostError
 
 if TYPE_CHECKING:
     from gpu_advisor.cost.catalogue import Catalogue
-    from gpu_advisor.cost.choice import Candidate, Choice, Work
-    from gpu_advisor.cost.offers import Offer
+    from gpu_advisor.cost.offer_ranking import JobRequirements, OfferRanking, RankedOffer
+    from gpu_advisor.cost.offers import InstanceOffer
 
 EXIT_NOTHING_FITS = 1
 
@@ -52,17 +52,17 @@ def command(format_: output.Format, exit_code: bool, **options: Any) -> int:
 
 def _answer(format_: output.Format, exit_code: bool, options: dict[str, Any]) -> int:
     from gpu_advisor.commands import cost_output
-    from gpu_advisor.cost.catalogue import stale
-    from gpu_advisor.cost.choice import choose
+    from gpu_advisor.cost.catalogue import stale_prices
+    from gpu_advisor.cost.offer_ranking import rank_offers
 
     settings = cost_options.cost_settings(options["config"])
     catalogue = cost_options.load_catalogue(options["catalogue"], settings)
     today: date = options["today"]
     work = cost_options.build_work(options, catalogue)
-    choice = choose(work, catalogue, today)
+    choice = rank_offers(work, catalogue, today)
     of = cost_output.CostReport(
         work, cost_options.work_unit(options), choice, _current_candidate(options, work, catalogue, today),
-        stale(_offers_of_providers(work, catalogue), today, settings.catalogue_stale_days),
+        stale_prices(_offers_of_providers(work, catalogue), today, settings.catalogue_stale_days),
     )  # fmt: skip
     if options["listing"]:
         cost_output.show_list(of, format_)
@@ -71,11 +71,11 @@ def _answer(format_: output.Format, exit_code: bool, options: dict[str, Any]) ->
     return _exit_code(choice, of.now, exit_code)
 
 
-def _offers_of_providers(work: Work, catalogue: Catalogue) -> list[Offer]:
+def _offers_of_providers(work: JobRequirements, catalogue: Catalogue) -> list[InstanceOffer]:
     return [each for each in catalogue.offers if not work.providers or each.provider in work.providers]
 
 
-def _exit_code(choice: Choice, now: Candidate | None, exit_code: bool) -> int:
+def _exit_code(choice: OfferRanking, now: RankedOffer | None, exit_code: bool) -> int:
     best = choice.best
     if best is None:
         return output.EXIT_INSUFFICIENT_DATA if choice.cannot_tell else EXIT_NOTHING_FITS
@@ -84,31 +84,35 @@ def _exit_code(choice: Choice, now: Candidate | None, exit_code: bool) -> int:
     return 0
 
 
-def _current_candidate(options: dict[str, Any], work: Work, catalogue: Catalogue, today: date) -> Candidate | None:
+def _current_candidate(
+    options: dict[str, Any], work: JobRequirements, catalogue: Catalogue, today: date
+) -> RankedOffer | None:
     """What is used now, against the job, but not against what is asked of others: it need not be of their region."""
-    from gpu_advisor.cost.choice import candidate
+    from gpu_advisor.cost.offer_ranking import evaluate_offer
 
     if options["now"] is None:
         return None
     nowhere: frozenset[str] = frozenset()
     job = replace(work, gpus=(), providers=nowhere, regions=nowhere, instance_types=nowhere)
-    return candidate(cost_options.find_offer(options["now"], catalogue), options["now_spot"], job, catalogue, today)
+    return evaluate_offer(
+        cost_options.find_offer(options["now"], catalogue), options["now_spot"], job, catalogue, today
+    )
 
 
 def _refresh(options: dict[str, Any]) -> int:
-    from gpu_advisor.cost.catalogue import to_csv
-    from gpu_advisor.cost.skypilot import converted
+    from gpu_advisor.cost.catalogue import offers_to_csv
+    from gpu_advisor.cost.skypilot import convert_catalogue
 
     if len(options["provider"]) != 1 or not options["out"]:
         raise click.UsageError("--refresh-from needs one --provider (aws, gcp or azure) and --out FILE")
     path: Path = options["refresh_from"]
-    found = converted(
+    found = convert_catalogue(
         cost_options.read_csv_text(path), options["provider"][0].lower(), options["today"],
         options["source"] or f"{path.name}, SkyPilot's format", frozenset(options["region"]),
     )  # fmt: skip
     out: Path = options["out"]
     try:
-        out.write_text(to_csv(found.offers), encoding="utf-8")
+        out.write_text(offers_to_csv(found.offers), encoding="utf-8")
     except OSError as error:
         raise CostError(f"{out}: {error.strerror}: give a path that can be written") from error
     click.echo(f"{out}: {len(found.offers)} instance types by region, of {found.rows} rows with GPUs")

@@ -17,9 +17,9 @@ from gpu_advisor.cost.errors import CostError
 
 if TYPE_CHECKING:
     from gpu_advisor.cost.catalogue import Catalogue
-    from gpu_advisor.cost.choice import Work
-    from gpu_advisor.cost.offers import Offer
-    from gpu_advisor.cost.throughput import Rate
+    from gpu_advisor.cost.offer_ranking import JobRequirements
+    from gpu_advisor.cost.offer_throughput import WorkRate
+    from gpu_advisor.cost.offers import InstanceOffer
     from gpu_advisor.settings import CostSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -116,9 +116,9 @@ def cost_settings(config: Path | None) -> CostSettings:
 
 
 def load_catalogue(path: Path | None, settings: CostSettings) -> Catalogue:
-    from gpu_advisor.cost.catalogue import with_own
+    from gpu_advisor.cost.catalogue import with_user_catalogue
 
-    return with_own(path or (Path(settings.catalogue) if settings.catalogue else None))
+    return with_user_catalogue(path or (Path(settings.catalogue) if settings.catalogue else None))
 
 
 def read_csv_text(path: Path) -> str:
@@ -128,14 +128,14 @@ def read_csv_text(path: Path) -> str:
         raise CostError(f"{path}: {error}: give the path of a readable CSV file") from error
 
 
-def build_work(options: dict[str, Any], catalogue: Catalogue) -> Work:
+def build_work(options: dict[str, Any], catalogue: Catalogue) -> JobRequirements:
     """Raises CostError or click.UsageError where the question does not make sense, with the mend."""
-    from gpu_advisor.cost.choice import Work
-    from gpu_advisor.cost.offers import gpu_of
+    from gpu_advisor.cost.offer_ranking import JobRequirements
+    from gpu_advisor.cost.offers import parse_gpu
 
     unit = work_unit(options)
     amount = next((options[name] for name in ("samples", "tokens", "gpu_hours") if options[name] is not None), None)
-    gpus = tuple(gpu_of(text) for text in options["gpus"])
+    gpus = tuple(parse_gpu(text) for text in options["gpus"])
     most = options["max_gpus"]
     if most is not None and most < options["min_gpus"]:
         raise click.UsageError(f"--max-gpus {most} is below --min-gpus {options['min_gpus']}")
@@ -144,7 +144,7 @@ def build_work(options: dict[str, Any], catalogue: Catalogue) -> Work:
     _check_filters(options, catalogue)
     for gpu, text in zip(gpus, options["gpus"], strict=True):
         _check_gpu(gpu, text, catalogue)
-    return Work(
+    return JobRequirements(
         rates=() if options["listing"] else _rates(options, unit, gpus, catalogue),
         amount=amount,
         gpu_memory_gib=options["gpu_memory_gib"],
@@ -164,15 +164,15 @@ def build_work(options: dict[str, Any], catalogue: Catalogue) -> Work:
     )
 
 
-def _rates(options: dict[str, Any], unit: str, gpus: tuple[Any, ...], catalogue: Catalogue) -> tuple[Rate, ...]:
+def _rates(options: dict[str, Any], unit: str, gpus: tuple[Any, ...], catalogue: Catalogue) -> tuple[WorkRate, ...]:
     from gpu_advisor.calibration.profile import read_profile
-    from gpu_advisor.cost.profiles import rates_of
-    from gpu_advisor.cost.throughput import Rate
+    from gpu_advisor.cost.offer_throughput import WorkRate
+    from gpu_advisor.cost.profile_rates import rates_from_profiles
 
     if unit == "GPU hour":
         if not gpus:
             raise click.UsageError("an hour of one GPU is not one of another: say of which with --gpu, as --gpu H100")
-        return tuple(Rate(1 / 3600, "a GPU hour is an hour of one GPU", gpu=gpu, linear=True) for gpu in gpus)
+        return tuple(WorkRate(1 / 3600, "a GPU hour is an hour of one GPU", gpu=gpu, linear=True) for gpu in gpus)
     given = tuple(_rate(text, unit, catalogue) for text in options["rates"])
     profiles = [read_profile(path) for path in options["profiles"]]
     if profiles and unit == "token" and not options["tokens_per_sample"]:
@@ -182,13 +182,13 @@ def _rates(options: dict[str, Any], unit: str, gpus: tuple[Any, ...], catalogue:
             "say how fast the job runs: --rate A100-80GB=2470, or --profile FILE of gpu-advisor probe; --list shows "
             "the catalogue"
         )
-    return given + rates_of(profiles, options["tokens_per_sample"] if unit == "token" else 1.0)
+    return given + rates_from_profiles(profiles, options["tokens_per_sample"] if unit == "token" else 1.0)
 
 
-def _rate(text: str, unit: str, catalogue: Catalogue) -> Rate:
+def _rate(text: str, unit: str, catalogue: Catalogue) -> WorkRate:
     """INSTANCE=N, GPU=N or COUNTxGPU=N."""
-    from gpu_advisor.cost.offers import exact_gpu_of, plain
-    from gpu_advisor.cost.throughput import Rate
+    from gpu_advisor.cost.offer_throughput import WorkRate
+    from gpu_advisor.cost.offers import normalize_instance_type, parse_exact_gpu
 
     what, _, number = text.partition("=")
     try:
@@ -198,26 +198,34 @@ def _rate(text: str, unit: str, catalogue: Catalogue) -> Rate:
     if not (math.isfinite(per_second) and per_second > 0):
         raise click.BadParameter(f"{text!r}: write WHAT=N with {unit}s a second above 0, as in A100-80GB=2470")
     basis = f"given: {per_second:g} {unit}s/s"
-    same = {each.gpu_count for each in catalogue.offers if plain(each.instance_type) == plain(what.strip())}
+    same = {
+        each.gpu_count
+        for each in catalogue.offers
+        if normalize_instance_type(each.instance_type) == normalize_instance_type(what.strip())
+    }
     if len(same) > 1:
         raise CostError(f"{what.strip()} comes with several numbers of GPUs: give the rate by these, as 2xT4={number}")
     if same:
-        return Rate(per_second, basis, instance_type=what.strip())
+        return WorkRate(per_second, basis, instance_type=what.strip())
     found = re.fullmatch(r"\s*(?:(\d+)\s*[xX]\s*)?(.+?)\s*", what)
     count = int(found[1] or 1) if found else 1
     if not found or count < 1:
         raise click.BadParameter(f"{text!r}: write WHAT=N, as in A100-80GB=2470 or 8xH100=24000")
-    gpu = exact_gpu_of(found[2])
+    gpu = parse_exact_gpu(found[2])
     _check_gpu(gpu, found[2], catalogue)
-    return Rate(per_second, basis, gpu=gpu, gpu_count=count)
+    return WorkRate(per_second, basis, gpu=gpu, gpu_count=count)
 
 
-def find_offer(text: str, catalogue: Catalogue) -> Offer:
+def find_offer(text: str, catalogue: Catalogue) -> InstanceOffer:
     """INSTANCE or INSTANCE@REGION. Raises CostError."""
-    from gpu_advisor.cost.offers import plain
+    from gpu_advisor.cost.offers import normalize_instance_type
 
     name, _, region = text.partition("@")
-    same = [each for each in catalogue.offers if plain(each.instance_type) == plain(name.strip())]
+    same = [
+        each
+        for each in catalogue.offers
+        if normalize_instance_type(each.instance_type) == normalize_instance_type(name.strip())
+    ]
     if not same:
         raise CostError(_unknown_message("instance type", name, (each.instance_type for each in catalogue.offers)))
     here = [each for each in same if not region or each.region == region]
@@ -228,7 +236,7 @@ def find_offer(text: str, catalogue: Catalogue) -> Offer:
 
 def _check_filters(options: dict[str, Any], catalogue: Catalogue) -> None:
     """A filter that nothing can pass is a slip of the pen, not an answer."""
-    from gpu_advisor.cost.offers import plain
+    from gpu_advisor.cost.offers import normalize_instance_type
 
     for what, names, known_names in (
         ("provider", [each.lower() for each in options["provider"]], [each.provider for each in catalogue.offers]),
@@ -237,10 +245,10 @@ def _check_filters(options: dict[str, Any], catalogue: Catalogue) -> None:
         for name in names:
             if name not in known_names:
                 raise CostError(_unknown_message(what, name, known_names))
-    types = {plain(each.instance_type) for each in catalogue.offers}
-    types |= {plain(each.instance_type) for each in catalogue.retired}
+    types = {normalize_instance_type(each.instance_type) for each in catalogue.offers}
+    types |= {normalize_instance_type(each.instance_type) for each in catalogue.retired}
     for name in options["instances"]:
-        if plain(name) not in types:
+        if normalize_instance_type(name) not in types:
             raise CostError(_unknown_message("instance type", name, (each.instance_type for each in catalogue.offers)))
 
 

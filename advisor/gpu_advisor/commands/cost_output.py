@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpu_advisor.commands import output
-from gpu_advisor.cost.choice import MILLION
+from gpu_advisor.cost.offer_ranking import MILLION
 
 if TYPE_CHECKING:
-    from gpu_advisor.cost.catalogue import Age
-    from gpu_advisor.cost.choice import Candidate, Choice, Work
+    from gpu_advisor.cost.catalogue import PriceAge
+    from gpu_advisor.cost.offer_ranking import JobRequirements, OfferRanking, RankedOffer
 
 MAX_ROWS_SHOWN = 10
 
@@ -33,11 +33,11 @@ _CATALOGUE_COLUMNS = (
 class CostReport:
     """What was asked and found; `unit` of work in the singular, `now` what is used now."""
 
-    work: Work
+    work: JobRequirements
     unit: str
-    choice: Choice
-    now: Candidate | None
-    stale: tuple[Age, ...]
+    choice: OfferRanking
+    now: RankedOffer | None
+    stale: tuple[PriceAge, ...]
 
 
 def show(of: CostReport, form: output.Format, everything: bool) -> None:
@@ -87,7 +87,7 @@ def _document(of: CostReport) -> dict[str, Any]:
     }
 
 
-def _row(each: Candidate) -> dict[str, Any]:
+def _row(each: RankedOffer) -> dict[str, Any]:
     offer = each.offer
     return {
         "provider": offer.provider,
@@ -137,7 +137,7 @@ def _show_table(of: CostReport, everything: bool) -> None:
     _warn_stale_prices(of)
 
 
-def _cells(each: Candidate, unit: str, instances: int) -> tuple[str, ...]:
+def _cells(each: RankedOffer, unit: str, instances: int) -> tuple[str, ...]:
     offer = each.offer
     scale, seconds = (1.0, 3600) if unit == "GPU hour" else (MILLION, 1)
     per_second = "-" if each.speed.per_second is None else f"{each.speed.per_second * seconds:.5g}"
@@ -177,7 +177,7 @@ def _notes(of: CostReport) -> Iterator[str]:
             yield f"{name}, used now, is as cheap as any that can do the job"
 
 
-def _name(each: Candidate) -> str:
+def _name(each: RankedOffer) -> str:
     return f"{each.offer.instance_type} in {each.offer.region}{', spot' if each.spot else ''}"
 
 
@@ -189,7 +189,7 @@ def _saving_ratio(of: CostReport) -> float | None:
     return 1 - best.cost_per_unit / now.cost_per_unit
 
 
-def _no_result_text(choice: Choice) -> str:
+def _no_result_text(choice: OfferRanking) -> str:
     if choice.cannot_tell:
         count = sum(each.only_throughput for each in choice.candidates)
         return (

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gpu_advisor.calibration.byte_sizes import format_bytes
 from gpu_advisor.calibration.errors import CalibrationError
-from gpu_advisor.calibration.sizes import format_bytes
 from gpu_advisor.commands.batch_size import parse_sizes
 
 if TYPE_CHECKING:
-    from gpu_advisor.calibration.estimate import Correction
+    from gpu_advisor.calibration.memory_estimate import EstimateCorrection
 
 
 @click.command("estimate", short_help="Peak training memory without a GPU.")
@@ -35,7 +35,7 @@ def command(workload: str, sizes: tuple[int, ...], precision: str, profiles: tup
       gpu-advisor estimate --workload my.training:factory --sizes 32,64 --profile profiles/h100.profile.json
     """
     sys.path.insert(0, os.getcwd())  # as for a probe: a factory is looked for where the command is given
-    from gpu_advisor.calibration.estimate import estimate
+    from gpu_advisor.calibration.memory_estimate import estimate
 
     try:
         correction = _correction(profiles)
@@ -54,8 +54,8 @@ def command(workload: str, sizes: tuple[int, ...], precision: str, profiles: tup
         click.echo("note: no profile was given: the driver's context and workspaces are not in these figures")
 
 
-def _correction(paths: tuple[Path, ...]) -> Correction:
-    from gpu_advisor.calibration.estimate import correct, estimate
+def _correction(paths: tuple[Path, ...]) -> EstimateCorrection:
+    from gpu_advisor.calibration.memory_estimate import estimate, fit_correction
     from gpu_advisor.calibration.profile import read_profile
 
     profiles = [read_profile(path) for path in paths]
@@ -70,4 +70,4 @@ def _correction(paths: tuple[Path, ...]) -> Correction:
         for profile in profiles
         for measured in profile.measurements
     ]
-    return correct(pairs)
+    return fit_correction(pairs)

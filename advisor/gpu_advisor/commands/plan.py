@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpu_advisor.calibration.errors import CalibrationError
+from gpu_advisor.hardware.cluster_spec import GIB, ClusterSpec, machines
 from gpu_advisor.hardware.errors import PlanError
-from gpu_advisor.hardware.machines import GIB, Machines, machines
-from gpu_advisor.planning import recipes
-from gpu_advisor.planning.layout import RECIPES
+from gpu_advisor.planning import launch_configs
+from gpu_advisor.planning.layout import OPTIMIZERS
 
 if TYPE_CHECKING:
-    from gpu_advisor.planning.calibrated import Corrected
-    from gpu_advisor.planning.search import Plan, Plans, Question
-    from gpu_advisor.planning.shape import Shape
+    from gpu_advisor.planning.layout_search import LayoutPlan, LayoutPlans, PlanRequest
+    from gpu_advisor.planning.profile_correction import ProfileCorrection
+    from gpu_advisor.planning.transformer_shape import TransformerShape
 
 DIMENSIONS = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocabulary")
 TERMS = ("weights", "gradients", "optimizer", "activations", "buffers", "overhead")
@@ -38,7 +38,7 @@ TERMS = ("weights", "gradients", "optimizer", "activations", "buffers", "overhea
 @click.option("--kv-heads", type=int, help="Key-value heads, where fewer than heads (grouped-query attention).")
 @click.option("--ffn", type=int, help="Inner width of the feed-forward part.")
 @click.option("--vocabulary", type=int)
-@click.option("--optimizer", type=click.Choice(sorted(RECIPES)), default="adamw-mixed", show_default=True)
+@click.option("--optimizer", type=click.Choice(sorted(OPTIMIZERS)), default="adamw-mixed", show_default=True)
 @click.option("--attention", type=click.Choice(["flash", "plain"]), default="flash", show_default=True,
               help="Whether attention scores are kept in memory: FlashAttention does not.")  # fmt: skip
 @click.option("--margin", type=click.IntRange(0, 90), default=10, show_default=True, help="Percent left free.")
@@ -81,7 +81,7 @@ def command(
       gpu-advisor plan --params 7b --gpus 8xH100 --profile llama.profile.json
       gpu-advisor plan --module my.training:factory --gpus 4xL4 --global-batch 128
     """
-    from gpu_advisor.planning.search import Question, plans
+    from gpu_advisor.planning.layout_search import PlanRequest, search_layouts
 
     try:
         hardware = machines(gpus)
@@ -95,12 +95,12 @@ def command(
             )
             raise SystemExit(0 if fits else 1)
         shape = _shape(params, config, sequence, dimensions)
-        question = Question(
-            shape, hardware, RECIPES[optimizer], global_batch, margin / 100, attention == "flash", not no_offload,
+        question = PlanRequest(
+            shape, hardware, OPTIMIZERS[optimizer], global_batch, margin / 100, attention == "flash", not no_offload,
             overhead_gib * GIB,
         )  # fmt: skip
         question, by = _corrected(question, profiles)
-        found = plans(question, most)
+        found = search_layouts(question, most)
     except (PlanError, CalibrationError) as error:
         raise click.ClickException(str(error)) from error
     if form == "json":
@@ -111,24 +111,26 @@ def command(
         raise SystemExit(1)
 
 
-def _corrected(question: Question, profiles: tuple[Path, ...]) -> tuple[Question, Corrected | None]:
+def _corrected(question: PlanRequest, profiles: tuple[Path, ...]) -> tuple[PlanRequest, ProfileCorrection | None]:
     """The question with measured overhead and activations, where there is a profile."""
     if len(profiles) > 1:
         raise PlanError("a transformer's plan is corrected by one profile: give that of the model")
     if not profiles:
         return question, None
     from gpu_advisor.calibration.profile import read_profile
-    from gpu_advisor.planning.calibrated import corrected
+    from gpu_advisor.planning.profile_correction import correct_from_profile
 
-    by = corrected(
+    by = correct_from_profile(
         read_profile(profiles[0]), question.shape, question.recipe, question.flash_attention, question.overhead_bytes
     )  # fmt: skip
     return replace(question, overhead_bytes=by.overhead_bytes, activations_ratio=by.activations_ratio), by
 
 
-def _shape(params: str | None, config: Path | None, sequence: int | None, given: dict[str, int | None]) -> Shape:
-    from gpu_advisor.planning.models import SEQUENCE, of_config, of_size
-    from gpu_advisor.planning.shape import Shape
+def _shape(
+    params: str | None, config: Path | None, sequence: int | None, given: dict[str, int | None]
+) -> TransformerShape:
+    from gpu_advisor.planning.known_models import DEFAULT_SEQUENCE, shape_from_config, shape_from_size
+    from gpu_advisor.planning.transformer_shape import TransformerShape
 
     dimensions = {name: value for name, value in given.items() if value is not None}
     if params and config:
@@ -140,23 +142,25 @@ def _shape(params: str | None, config: Path | None, sequence: int | None, given:
             raise PlanError(f"{config}: no JSON: {error}") from error
         if not isinstance(read, dict):
             raise PlanError(f"{config}: a config.json is an object")
-        shape = of_config(read.get("text_config", read), sequence)
+        shape = shape_from_config(read.get("text_config", read), sequence)
     elif params:
-        shape = of_size(params, sequence or SEQUENCE)
+        shape = shape_from_size(params, sequence or DEFAULT_SEQUENCE)
     else:
         missing = {"layers", "hidden", "heads"} - dimensions.keys()
         if missing:
             raise PlanError("say what is trained: --params 7b, --config config.json, or --layers, --hidden and --heads")
         hidden, heads = dimensions["hidden"], dimensions["heads"]
-        return Shape(
+        return TransformerShape(
             layers=dimensions["layers"], hidden=hidden, heads=heads, kv_heads=dimensions.get("kv_heads", heads),
             ffn=dimensions.get("ffn", 4 * hidden), vocabulary=dimensions.get("vocabulary", 32000),
-            sequence=sequence or SEQUENCE, assumed="the dimensions given; a GPT-like layer",
+            sequence=sequence or DEFAULT_SEQUENCE, assumed="the dimensions given; a GPT-like layer",
         )  # fmt: skip
     return replace(shape, **dimensions) if dimensions else shape  # type: ignore[arg-type]
 
 
-def _document(shape: Shape, hardware: Machines, optimizer: str, found: Plans, by: Corrected | None) -> dict[str, Any]:
+def _document(
+    shape: TransformerShape, hardware: ClusterSpec, optimizer: str, found: LayoutPlans, by: ProfileCorrection | None
+) -> dict[str, Any]:
     return {
         "model": asdict(shape) | {"parameters": shape.parameters},
         "gpus": asdict(hardware),
@@ -169,8 +173,8 @@ def _document(shape: Shape, hardware: Machines, optimizer: str, found: Plans, by
     }
 
 
-def _plan(plan: Plan, hardware: Machines, optimizer: str) -> dict[str, Any]:
-    layout, recipe = plan.layout, RECIPES[optimizer]
+def _plan(plan: LayoutPlan, hardware: ClusterSpec, optimizer: str) -> dict[str, Any]:
+    layout, recipe = plan.layout, OPTIMIZERS[optimizer]
     return {
         "layout": asdict(layout) | {"global_batch": layout.global_batch},
         "memory_bytes": {name: round(getattr(plan.memory, name)) for name in TERMS},
@@ -178,15 +182,17 @@ def _plan(plan: Plan, hardware: Machines, optimizer: str) -> dict[str, Any]:
         "used_ratio": plan.used_ratio,
         "relative_cost": plan.cost,
         "settings": {
-            "torchrun": recipes.torchrun(hardware),
-            "deepspeed": recipes.deepspeed(layout, recipe),
-            "fsdp": recipes.fsdp(layout, recipe),
-            "megatron": recipes.megatron(layout),
+            "torchrun": launch_configs.torchrun_command(hardware),
+            "deepspeed": launch_configs.deepspeed_config(layout, recipe),
+            "fsdp": launch_configs.fsdp_arguments(layout, recipe),
+            "megatron": launch_configs.megatron_arguments(layout),
         },
     }
 
 
-def _show(shape: Shape, hardware: Machines, optimizer: str, found: Plans, by: Corrected | None) -> None:
+def _show(
+    shape: TransformerShape, hardware: ClusterSpec, optimizer: str, found: LayoutPlans, by: ProfileCorrection | None
+) -> None:
     click.echo(
         f"{shape.parameters / 1e9:.3g} billion parameters: {shape.layers} layers of {shape.hidden}, "
         f"{shape.heads} heads ({shape.kv_heads} of keys), {shape.sequence} tokens. Assumed: {shape.assumed}."
@@ -211,11 +217,11 @@ def _show(shape: Shape, hardware: Machines, optimizer: str, found: Plans, by: Co
     for why, count in found.ruled_out:
         click.echo(f"{count} of {found.tried} layouts do not fit: {why}")
     if found.best:
-        click.echo(f"\nStart the first with: {recipes.torchrun(hardware)}")
+        click.echo(f"\nStart the first with: {launch_configs.torchrun_command(hardware)}")
         click.echo("Settings for DeepSpeed, FSDP and Megatron-LM: --format json")
 
 
-def _in_words(plan: Plan) -> str:
+def _in_words(plan: LayoutPlan) -> str:
     layout = plan.layout
     split = [f"data {layout.data}"]
     split += [f"tensor {layout.tensor}"] if layout.tensor > 1 else []
@@ -230,7 +236,7 @@ def _in_words(plan: Plan) -> str:
     return ", ".join(said)
 
 
-def _show_memory(plan: Plan) -> None:
+def _show_memory(plan: LayoutPlan) -> None:
     terms = [f"{name} {getattr(plan.memory, name) / GIB:.1f}" for name in TERMS if getattr(plan.memory, name)]
     total, capacity = plan.memory.total / GIB, plan.capacity_bytes / GIB
     click.echo(f"   {' + '.join(terms)} = {total:.1f} of {capacity:g} GiB ({plan.used_ratio:.0%})\n")

@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpu_advisor.calibration.sizes import format_bytes
-from gpu_advisor.planning import recipes
+from gpu_advisor.calibration.byte_sizes import format_bytes
+from gpu_advisor.planning import launch_configs
 
 if TYPE_CHECKING:
-    from gpu_advisor.hardware.machines import Machines
-    from gpu_advisor.planning.traced import TracedPlan, TracedPlans
+    from gpu_advisor.hardware.cluster_spec import ClusterSpec
+    from gpu_advisor.planning.traced_plan import TracedPlan, TracedPlans
 
 _BUCKET_VIEW_HINT = "DistributedDataParallel(..., gradient_as_bucket_view=True), or the gradients are there twice"
 
 
 def print_module_plans(
-    module: str, hardware: Machines, global_batch: int, margin_ratio: float, precision: str, overhead_bytes: float,
+    module: str, hardware: ClusterSpec, global_batch: int, margin_ratio: float, precision: str, overhead_bytes: float,
     profiles: tuple[Path, ...], most: int, form: str,
 ) -> bool:  # fmt: skip
     """Prints the plans; whether one fits. Raises PlanError and CalibrationError."""
     from gpu_advisor.calibration.profile import read_profile
-    from gpu_advisor.planning.traced import correction_of, traced_plans
+    from gpu_advisor.planning.traced_plan import correction_from_profiles, traced_plans
 
-    correction = correction_of([read_profile(path) for path in profiles], hardware, overhead_bytes)
+    correction = correction_from_profiles([read_profile(path) for path in profiles], hardware, overhead_bytes)
     found = traced_plans(module, hardware, global_batch, margin_ratio, precision, correction)
     found = replace(found, fitting=found.fitting[:most])
     if form == "json":
@@ -37,7 +37,7 @@ def print_module_plans(
     return bool(found.fitting)
 
 
-def _document(module: str, hardware: Machines, precision: str, found: TracedPlans) -> dict[str, Any]:
+def _document(module: str, hardware: ClusterSpec, precision: str, found: TracedPlans) -> dict[str, Any]:
     return {
         "module": module,
         "precision": precision,
@@ -48,7 +48,7 @@ def _document(module: str, hardware: Machines, precision: str, found: TracedPlan
     }
 
 
-def _plan(plan: TracedPlan, hardware: Machines) -> dict[str, Any]:
+def _plan(plan: TracedPlan, hardware: ClusterSpec) -> dict[str, Any]:
     return {
         "layout": {"data": plan.layout.data, "micro_batch": plan.layout.micro_batch,
                    "accumulation": plan.layout.accumulation, "global_batch": plan.layout.global_batch},
@@ -56,11 +56,11 @@ def _plan(plan: TracedPlan, hardware: Machines) -> dict[str, Any]:
         "memory_low_bytes": plan.estimate.low,
         "memory_high_bytes": plan.estimate.high,
         "used_ratio": plan.used_ratio,
-        "settings": {"torchrun": recipes.torchrun(hardware), "ddp": {"gradient_as_bucket_view": True}},
+        "settings": {"torchrun": launch_configs.torchrun_command(hardware), "ddp": {"gradient_as_bucket_view": True}},
     }  # fmt: skip
 
 
-def show(module: str, hardware: Machines, precision: str, found: TracedPlans) -> None:
+def show(module: str, hardware: ClusterSpec, precision: str, found: TracedPlans) -> None:
     """For people."""
     click.echo(
         f"{module} in {precision} on {hardware.nodes} x {hardware.gpus_per_node} {hardware.gpu_type}, by data only"
@@ -75,6 +75,6 @@ def show(module: str, hardware: Machines, precision: str, found: TracedPlans) ->
     if found.smallest:
         click.echo("Not even that fits: larger GPUs, checkpointing, or a lower --precision help.")
     else:
-        click.echo(f"\nStart the first with: {recipes.torchrun(hardware)}\nwith {_BUCKET_VIEW_HINT}")
+        click.echo(f"\nStart the first with: {launch_configs.torchrun_command(hardware)}\nwith {_BUCKET_VIEW_HINT}")
     if not found.correction.samples:
         click.echo("note: no profile was given: what the driver and the libraries take is assumed (--overhead-gib)")

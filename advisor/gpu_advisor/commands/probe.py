@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from gpu_advisor.calibration.byte_sizes import format_bytes
 from gpu_advisor.calibration.errors import CalibrationError
-from gpu_advisor.calibration.sizes import format_bytes
 from gpu_advisor.commands.batch_size import parse_memory, parse_sizes
 
 
@@ -58,14 +58,14 @@ def command(
     from rich.progress import Progress
 
     from gpu_advisor.calibration.probe import ProbeRequest, probe
-    from gpu_advisor.calibration.profile import SUFFIX, check_folder, file_name, publish, write_profile
+    from gpu_advisor.calibration.profile import SUFFIX, check_writable, profile_file_name, write_profile, write_textfile
 
     _require_torch()
     request = ProbeRequest(workload, sizes, device, precision, limit, timeout, seconds, threads)
     is_file = output.name.endswith(SUFFIX)
     try:
         for folder in filter(None, (output.parent if is_file else output, textfile)):
-            check_folder(folder)
+            check_writable(folder)
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task(f"probing {workload}", total=len(sizes))
 
@@ -74,10 +74,10 @@ def command(
 
             profile = probe(request, progress=show)
         profile = profile.model_copy(update={"workload": job, "factory": workload}) if job else profile
-        path = output if is_file else output / file_name(profile)
+        path = output if is_file else output / profile_file_name(profile)
         write_profile(profile, path)
         if textfile is not None:
-            publish(profile, textfile)
+            write_textfile(profile, textfile)
     except CalibrationError as error:
         raise click.ClickException(str(error)) from error
     for measured in profile.measurements:

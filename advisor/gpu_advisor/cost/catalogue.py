@@ -14,30 +14,30 @@ from typing import Any
 
 import yaml
 
-from gpu_advisor.cost import reading
+from gpu_advisor.cost import catalogue_rows
 from gpu_advisor.cost.errors import CostError
-from gpu_advisor.cost.offers import Offer, Retirement, plain
+from gpu_advisor.cost.offers import InstanceOffer, Retirement, normalize_instance_type
 
-LARGEST_BYTES = 64 << 20
-MOST_PROBLEMS = 20
+MAX_BYTES = 64 << 20
+MAX_PROBLEMS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    offers: tuple[Offer, ...]
+    offers: tuple[InstanceOffer, ...]
     retired: tuple[Retirement, ...] = ()
 
     def retirement(self, provider: str, instance_type: str, today: date) -> Retirement | None:
         """None where the type is sold today."""
-        wanted = provider, plain(instance_type)
+        wanted = provider, normalize_instance_type(instance_type)
         return next(
             (each for each in self.retired
-             if (each.provider, plain(each.instance_type)) == wanted and each.retired_on <= today), None,
+             if (each.provider, normalize_instance_type(each.instance_type)) == wanted and each.retired_on <= today), None,
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Age:
+class PriceAge:
     """Of a provider's oldest price; `days` is negative where it is dated later than today."""
 
     provider: str
@@ -45,7 +45,7 @@ class Age:
     days: int
 
 
-def stale(offers: Iterable[Offer], today: date, most_days: int) -> tuple[Age, ...]:
+def stale_prices(offers: Iterable[InstanceOffer], today: date, max_days: int) -> tuple[PriceAge, ...]:
     """By provider, where prices are older than that, or dated in the future."""
     oldest: dict[str, date] = {}
     newest: dict[str, date] = {}
@@ -56,16 +56,16 @@ def stale(offers: Iterable[Offer], today: date, most_days: int) -> tuple[Age, ..
     for provider, first in sorted(oldest.items()):
         told = newest[provider] if newest[provider] > today else first
         days = (today - told).days
-        if days > most_days or days < 0:
-            found.append(Age(provider, told, days))
+        if days > max_days or days < 0:
+            found.append(PriceAge(provider, told, days))
     return tuple(found)
 
 
 @cache
-def shipped() -> Catalogue:
+def builtin_catalogue() -> Catalogue:
     """What comes with the package."""
     folder = resources.files("gpu_advisor.cost")
-    offers = from_csv((folder / "catalogue.csv").read_text(encoding="utf-8"), "catalogue.csv")
+    offers = offers_from_csv((folder / "catalogue.csv").read_text(encoding="utf-8"), "catalogue.csv")
     rows = csv.DictReader(io.StringIO((folder / "retired.csv").read_text(encoding="utf-8")))
     retired = tuple(
         Retirement(row["provider"], row["instance_type"], date.fromisoformat(row["retired_on"]), row["source"])
@@ -74,69 +74,71 @@ def shipped() -> Catalogue:
     return Catalogue(offers, retired)
 
 
-def with_own(path: Path | None, base: Catalogue | None = None) -> Catalogue:
+def with_user_catalogue(path: Path | None, base: Catalogue | None = None) -> Catalogue:
     """A user's file over `base` (None: what is shipped): their row replaces ours of the same instance type, region and
     GPUs. Raises CostError with a line for each problem."""
-    under = base or shipped()
+    base_catalogue = base or builtin_catalogue()
     if path is None:
-        return under
+        return base_catalogue
     own = read(path)
-    taken = {each.key for each in own}
-    return Catalogue((*(each for each in under.offers if each.key not in taken), *own), under.retired)
+    own_keys = {each.key for each in own}
+    return Catalogue(
+        (*(each for each in base_catalogue.offers if each.key not in own_keys), *own), base_catalogue.retired
+    )
 
 
-def read(path: Path) -> tuple[Offer, ...]:
+def read(path: Path) -> tuple[InstanceOffer, ...]:
     """Rows of a CSV or YAML file. Raises CostError."""
     try:
         with path.open("rb") as file:
-            data = file.read(LARGEST_BYTES + 1)
-        if len(data) > LARGEST_BYTES:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
             raise CostError(f"{path}: larger than any catalogue: keep the regions that you use")
         text = data.decode("utf-8-sig")
     except OSError as error:
         raise CostError(f"{path}: {error.strerror}: give the path of a readable CSV or YAML file") from error
     except UnicodeDecodeError as error:
         raise CostError(f"{path}: not UTF-8 text: save it as UTF-8") from error
-    return from_csv(text, str(path)) if path.suffix.lower() == ".csv" else from_yaml(text, str(path))
+    return offers_from_csv(text, str(path)) if path.suffix.lower() == ".csv" else offers_from_yaml(text, str(path))
 
 
-def from_csv(text: str, name: str) -> tuple[Offer, ...]:
-    """Rows by the columns of `reading.COLUMNS`. Raises CostError."""
+def offers_from_csv(text: str, name: str) -> tuple[InstanceOffer, ...]:
+    """Rows by the columns of `reading.CATALOGUE_COLUMNS`. Raises CostError."""
     table = csv.DictReader(io.StringIO(text))
     try:
-        missing = set(reading.COLUMNS) - set(table.fieldnames or ())
+        missing = set(catalogue_rows.CATALOGUE_COLUMNS) - set(table.fieldnames or ())
         rows = [(f"{name}:{table.line_num}", row) for row in table]
     except csv.Error as error:
         raise CostError(f"{name}:{table.line_num}: not CSV: {error}") from error
     if missing:
         raise CostError(
-            f"{name}: the header lacks {', '.join(sorted(missing))}: begin with {','.join(reading.COLUMNS)}; a file in "
+            f"{name}: the header lacks {', '.join(sorted(missing))}: begin with {','.join(catalogue_rows.CATALOGUE_COLUMNS)}; a file in "
             "SkyPilot's format is turned into one by --refresh-from"
         )
     if any(None in row for _, row in rows):
         where = next(where for where, row in rows if None in row)
         raise CostError(f"{where}: more cells than the header has columns: quote what has a comma in it")
-    return _all(rows, reading.offer)
+    return _parse_rows(rows, catalogue_rows.parse_offer)
 
 
-def from_yaml(text: str, name: str) -> tuple[Offer, ...]:
-    """`instances` by the columns of the CSV, `on_premise` by `reading.ON_PREMISE_KEYS`. Raises CostError."""
+def offers_from_yaml(text: str, name: str) -> tuple[InstanceOffer, ...]:
+    """`instances` by the columns of the CSV, `parse_on_premise` by `reading.ON_PREMISE_KEYS`. Raises CostError."""
     try:
         document = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date such as 2026-99-99
         raise CostError(f"{name}: not YAML: {error}") from error
     if not isinstance(document, dict) or not document or document.keys() - {"instances", "on_premise"}:
         raise CostError(f"{name}: give lists under the keys instances and on_premise, and no others")
-    instances = _all(_entries(document, "instances", name), reading.offer)
-    own = _all(_entries(document, "on_premise", name), reading.on_premise)
-    return _distinct([(name, each) for each in (*instances, *own)])
+    instances = _parse_rows(_entries(document, "instances", name), catalogue_rows.parse_offer)
+    own = _parse_rows(_entries(document, "on_premise", name), catalogue_rows.parse_on_premise)
+    return _check_unique([(name, each) for each in (*instances, *own)])
 
 
-def to_csv(offers: Iterable[Offer]) -> str:
-    """As `from_csv` reads it."""
+def offers_to_csv(offers: Iterable[InstanceOffer]) -> str:
+    """As `offers_from_csv` reads it."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(reading.COLUMNS)
+    writer.writerow(catalogue_rows.CATALOGUE_COLUMNS)
     for each in offers:
         memory = f"{each.gpu_memory_gib:.5g}"
         writer.writerow([
@@ -161,9 +163,9 @@ def _entries(document: Mapping[str, Any], key: str, name: str) -> Iterator[tuple
         yield f"{name}: {key}[{number}]", entry
 
 
-def _all(
-    rows: Iterable[tuple[str, Mapping[str, Any]]], read_row: Callable[[Mapping[str, Any]], Offer]
-) -> tuple[Offer, ...]:
+def _parse_rows(
+    rows: Iterable[tuple[str, Mapping[str, Any]]], read_row: Callable[[Mapping[str, Any]], InstanceOffer]
+) -> tuple[InstanceOffer, ...]:
     """All rows, or all that is wrong with them at once."""
     found, problems = [], []
     for where, row in rows:
@@ -172,12 +174,12 @@ def _all(
         except CostError as error:
             problems.append(f"{where}: {error}")
     if problems:
-        more = [f"and {len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
-        raise CostError("\n".join(problems[:MOST_PROBLEMS] + more))
-    return _distinct(found)
+        more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
+        raise CostError("\n".join(problems[:MAX_PROBLEMS] + more))
+    return _check_unique(found)
 
 
-def _distinct(found: Sequence[tuple[str, Offer]]) -> tuple[Offer, ...]:
+def _check_unique(found: Sequence[tuple[str, InstanceOffer]]) -> tuple[InstanceOffer, ...]:
     seen: dict[tuple[str, str, str, str, int], str] = {}
     for where, each in found:
         if each.key in seen:

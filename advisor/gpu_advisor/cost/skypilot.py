@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from datetime import date
 from statistics import median_low
 
+from gpu_advisor.cost.catalogue_rows import parse_number, parse_offer
 from gpu_advisor.cost.errors import CostError
-from gpu_advisor.cost.offers import Offer
-from gpu_advisor.cost.reading import number, offer
-from gpu_advisor.hardware.machines import CARDS
+from gpu_advisor.cost.offers import InstanceOffer
+from gpu_advisor.hardware.cluster_spec import GPU_MEMORY_GIB
 
 PROVIDERS = ("aws", "azure", "gcp")
 HEADER = (
@@ -28,7 +28,7 @@ HEADER = (
 )  # fmt: skip
 
 #: GCP's machine types and what is attached to them: https://cloud.google.com/compute/docs/gpus
-_GCP = (
+_GCP_MACHINE_TYPES = (
     (r"a2-(?:high|mega)gpu-(\d+)g", "A100"), (r"a2-ultragpu-(\d+)g", "A100-80GB"), (r"a3-highgpu-(\d+)g", "H100"),
     (r"a3-megagpu-(\d+)g", "H100-MEGA"), (r"a3-ultragpu-(\d+)g", "H200"), (r"a4-highgpu-(\d+)g", "B200"),
 )  # fmt: skip
@@ -38,19 +38,21 @@ _GCP_N1 = ("T4", "P100", "V100")
 #: Where the file does not say how large a GPU is, its name without a size means the smaller one.
 _OTHER_SIZES = {"M60": 8.0, "K80": 12.0, "P4": 8.0}
 
-Line = Mapping[str, str]
+CsvLine = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Converted:
+class ConversionResult:
     """`rows`: lines with GPUs that were read. `refused`: why, and how many lines."""
 
-    offers: tuple[Offer, ...]
+    offers: tuple[InstanceOffer, ...]
     rows: int
     refused: tuple[tuple[str, int], ...]
 
 
-def converted(text: str, provider: str, dated: date, source: str, regions: frozenset[str] = frozenset()) -> Converted:
+def convert_catalogue(
+    text: str, provider: str, dated: date, source: str, regions: frozenset[str] = frozenset()
+) -> ConversionResult:
     """Raises CostError where it is no such file. Empty `regions`: all of them."""
     if provider not in PROVIDERS:
         raise CostError(f"{provider}: SkyPilot's files of {', '.join(PROVIDERS)} are understood: name one of them")
@@ -65,21 +67,21 @@ def converted(text: str, provider: str, dated: date, source: str, regions: froze
             f"the header lacks {', '.join(missing)}: give vms.csv of SkyPilot's catalogue, as in "
             f"catalogs/v8/{provider}/vms.csv"
         )
-    whole = _gcp(lines) if provider == "gcp" else [line for line in lines if line["AcceleratorName"]]
+    whole = _join_gcp_accelerators(lines) if provider == "gcp" else [line for line in lines if line["AcceleratorName"]]
     refused: Counter[str] = Counter()
-    found: dict[tuple[str, ...], list[Offer]] = defaultdict(list)
-    seen: set[tuple[str | None, ...]] = set()
+    found: dict[tuple[str, ...], list[InstanceOffer]] = defaultdict(list)
+    line_keys: set[tuple[str | None, ...]] = set()
     for line in whole:
         which = (line["InstanceType"], line["AcceleratorName"], line["AcceleratorCount"], line["Region"],
                  line.get("AvailabilityZone"))  # fmt: skip
-        if which in seen:
+        if which in line_keys:
             refused["it is there twice"] += 1
             continue
-        seen.add(which)
+        line_keys.add(which)
         try:
             each = _offer(line, provider, dated, source)
         except CostError as error:
-            refused[_without_figures(str(error))] += 1
+            refused[_strip_numbers(str(error))] += 1
             continue
         found[tuple(map(str, each.key))].append(each)
     offers = []
@@ -89,15 +91,15 @@ def converted(text: str, provider: str, dated: date, source: str, regions: froze
             continue
         spots = [each.spot_price_per_hour for each in zones if each.spot_price_per_hour is not None]
         offers.append(replace(zones[0], spot_price_per_hour=median_low(spots) if spots else None))
-    return Converted(tuple(offers), len(whole), tuple(refused.most_common()))
+    return ConversionResult(tuple(offers), len(whole), tuple(refused.most_common()))
 
 
-def _offer(line: Line, provider: str, dated: date, source: str) -> Offer:
-    price = number({"price": line["Price"]}, "price")
-    spot = number({"spot price": line["SpotPrice"]}, "spot price", optional=True)
+def _offer(line: CsvLine, provider: str, dated: date, source: str) -> InstanceOffer:
+    price = parse_number({"price": line["Price"]}, "price")
+    spot = parse_number({"spot price": line["SpotPrice"]}, "spot price", optional=True)
     if spot is not None and spot > price * (1 + 1e-3):  # the list rounds the two to different places
         raise CostError("its spot price is above the price on demand: one of the two is wrong")
-    return offer(
+    return parse_offer(
         {
             "provider": provider,
             "region": line["Region"],
@@ -115,28 +117,28 @@ def _offer(line: Line, provider: str, dated: date, source: str) -> Offer:
     )
 
 
-def _memory_gib(line: Line) -> float | None:
+def _memory_gib(line: CsvLine) -> float | None:
     """None: the name says it."""
-    told = re.search(r"'SizeInMiB':\s*(\d+)", line["GpuInfo"] or "")
-    if told:
-        return int(told[1]) / 1024
+    match = re.search(r"'SizeInMiB':\s*(\d+)", line["GpuInfo"] or "")
+    if match:
+        return int(match[1]) / 1024
     name = line["AcceleratorName"]
     if re.search(r"\d+GB", name):
         return None
-    sizes = CARDS.get(name, ())
+    sizes = GPU_MEMORY_GIB.get(name, ())
     return float(min(sizes)) if sizes else _OTHER_SIZES.get(name)
 
 
-def _gcp(lines: list[dict[str, str]]) -> list[Line]:
+def _join_gcp_accelerators(lines: list[dict[str, str]]) -> list[CsvLine]:
     """Hosts with their accelerators as one line each; a host without a zone's accelerator is not sold there."""
     accelerators = {
         (line["AcceleratorName"], str(line["AcceleratorCount"]).removesuffix(".0"), _zone(line)): line
         for line in lines
         if line["AcceleratorName"] and not line["InstanceType"] and not line["AcceleratorName"].startswith("tpu")
     }
-    found: list[Line] = []
+    found: list[CsvLine] = []
     for host in lines:
-        for name, count in _attached(host["InstanceType"] or ""):
+        for name, count in _attachable_gpus(host["InstanceType"] or ""):
             of = accelerators.get((name, str(count), _zone(host)))
             if of is not None:
                 found.append(
@@ -145,29 +147,29 @@ def _gcp(lines: list[dict[str, str]]) -> list[Line]:
                         "AcceleratorName": name,
                         "AcceleratorCount": str(count),
                         "GpuInfo": of["GpuInfo"],
-                        "Price": _sum(host["Price"], of["Price"]),
-                        "SpotPrice": _sum(host["SpotPrice"], of["SpotPrice"]),
+                        "Price": _sum_prices(host["Price"], of["Price"]),
+                        "SpotPrice": _sum_prices(host["SpotPrice"], of["SpotPrice"]),
                     }
                 )
     return found
 
 
-def _attached(machine: str) -> list[tuple[str, int]]:
-    for pattern, name in _GCP:
-        told = re.fullmatch(pattern, machine)
-        if told:
-            return [(name, int(told[1]))]
-    told = re.fullmatch(r"g2-standard-(\d+)", machine)
-    if told and told[1] in _GCP_L4:
-        return [("L4", _GCP_L4[told[1]])]
+def _attachable_gpus(machine: str) -> list[tuple[str, int]]:
+    for pattern, name in _GCP_MACHINE_TYPES:
+        match = re.fullmatch(pattern, machine)
+        if match:
+            return [(name, int(match[1]))]
+    match = re.fullmatch(r"g2-standard-(\d+)", machine)
+    if match and match[1] in _GCP_L4:
+        return [("L4", _GCP_L4[match[1]])]
     return [(name, 1) for name in _GCP_N1] if machine == "n1-standard-8" else []
 
 
-def _zone(line: Line) -> str:
+def _zone(line: CsvLine) -> str:
     return line.get("AvailabilityZone") or line["Region"]
 
 
-def _sum(host: str | None, accelerator: str | None) -> str:
+def _sum_prices(host: str | None, accelerator: str | None) -> str:
     """Empty where a part is: half a price is none. A part of zero makes the sum zero, and so refused."""
     try:
         parts = float(host or ""), float(accelerator or "")
@@ -176,6 +178,6 @@ def _sum(host: str | None, accelerator: str | None) -> str:
     return str(round(sum(parts), 6)) if all(part > 0 for part in parts) else "0"
 
 
-def _without_figures(problem: str) -> str:
+def _strip_numbers(problem: str) -> str:
     """So that lines with the same trouble are counted together."""
     return re.sub(r" -?[\d.]+(?:e[+-]?\d+)?(?= )", "", problem)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import fsum
 
-from gpu_advisor.calibration.curves import Shelf
+from gpu_advisor.calibration.profile_index import ProfileIndex
 from gpu_advisor.evaluation.history import DemandSignal, PoolSample
 from gpu_advisor.evaluation.recommendation import Abstention, Evidence, LabelSelection, Reason, Scope
 from gpu_advisor.evaluation.signals import Signal
@@ -73,7 +73,7 @@ class Facts:
     _instances: Mapping[str, str] = field(init=False, repr=False, compare=False)
     jobs: Mapping[str, str] = field(default_factory=dict)
     reported_jobs: Mapping[str, str] = field(default_factory=dict)
-    shelf: Shelf = field(default_factory=Shelf)
+    shelf: ProfileIndex = field(default_factory=ProfileIndex)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_instances", {node.name: node.instance for node in self.nodes})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gpu_advisor.calibration.loading import curves_of_metrics, shelf
+from gpu_advisor.calibration.loading import curves_from_metrics, shelf
 from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.gc_pause import gc_disabled
@@ -55,7 +55,7 @@ def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
     queries += len(second.packs)
     facts = build_facts({**answers, **values}, roster, families, settings, at)
     demands = demand.read(source, settings.pools, at, settings.evaluation)
-    published = curves_of_metrics(answers["profile_memory"], answers["profile_throughput"])
+    published = curves_from_metrics(answers["profile_memory"], answers["profile_throughput"])
     facts = replace(facts, demands=demands, shelf=shelf(settings.profiles_dir, published))
     members = _serving_pool_uuids(facts, roster, settings)
     stepwise = step_utilization(speaking, settings.evaluation)

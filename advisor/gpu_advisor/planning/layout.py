@@ -10,7 +10,7 @@ Offload = Literal["none", "optimizer", "all"]
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class OptimizerSpec:
     """Bytes a parameter: weights, gradients, and what the optimizer keeps (its master copy of the weights included)."""
 
     name: str
@@ -22,20 +22,20 @@ class Recipe:
 
 #: Mixed-precision Adam keeps a float32 copy, momentum and variance: 12 bytes (ZeRO, section 3.1: K = 12,
 #: https://arxiv.org/abs/1910.02054). Gradients of 4 bytes are what Megatron-LM and DeepSpeed's estimators reckon with.
-RECIPES: dict[str, Recipe] = {
+OPTIMIZERS: dict[str, OptimizerSpec] = {
     each.name: each
     for each in (
-        Recipe("adamw-mixed", 2, 2, 12),
-        Recipe("adamw-mixed-fp32-gradients", 2, 4, 12),
-        Recipe("adamw-fp32", 4, 4, 8, activations=4),
-        Recipe("adamw-8bit-mixed", 2, 2, 6),
-        Recipe("sgd-momentum-mixed", 2, 2, 8),
+        OptimizerSpec("adamw-mixed", 2, 2, 12),
+        OptimizerSpec("adamw-mixed-fp32-gradients", 2, 4, 12),
+        OptimizerSpec("adamw-fp32", 4, 4, 8, activations=4),
+        OptimizerSpec("adamw-8bit-mixed", 2, 2, 6),
+        OptimizerSpec("sgd-momentum-mixed", 2, 2, 8),
     )
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ParallelLayout:
     """`tensor` x `pipeline` x `data` GPUs. `zero` is the stage, 0 to 3; stages shard over the data-parallel GPUs.
 
     `micro_batch` samples at once on a data-parallel rank, `accumulation` of them to a step. `sequence_parallel` splits

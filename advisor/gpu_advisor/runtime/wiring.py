@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 
-from gpu_advisor.allocation.allocator import Allocator, Terms
+from gpu_advisor.allocation.allocator import Allocator, LeaseLimits
 from gpu_advisor.allocation.desk import AllocationService
 from gpu_advisor.allocation.errors import LeaseStoreError
-from gpu_advisor.allocation.leases import Leases
-from gpu_advisor.allocation.machines import Machines
-from gpu_advisor.allocation.monitoring import Monitor
-from gpu_advisor.allocation.store import LeaseStore
+from gpu_advisor.allocation.inventory_monitor import InventoryMonitor
+from gpu_advisor.allocation.inventory_provider import InventoryProvider
+from gpu_advisor.allocation.lease_manager import LeaseManager
+from gpu_advisor.allocation.lease_store import LeaseStore
 from gpu_advisor.evaluation import signals
 from gpu_advisor.notify.alertmanager import AlertDispatcher
 from gpu_advisor.observation.compile import compile_signals
@@ -105,15 +105,15 @@ def _allocation_service(settings: Settings, service: AdvisorService) -> Allocati
     allocation_settings = settings.allocation
     logging.getLogger("gpu_advisor.allocation").setLevel(allocation_settings.log_level)
     file = Path(allocation_settings.inventory_file) if allocation_settings.inventory_file else None
-    machines = Machines(lambda: service.view, allocation_settings.gpu_memory_specs, file)
+    machines = InventoryProvider(lambda: service.view, allocation_settings.gpu_memory_specs, file)
     try:
-        leases = Leases(LeaseStore(Path(allocation_settings.database or Path(settings.state_dir) / "leases.db")))
+        leases = LeaseManager(LeaseStore(Path(allocation_settings.database or Path(settings.state_dir) / "leases.db")))
     except LeaseStoreError as error:
         raise StartupError(str(error)) from error
     allocator = Allocator(
-        leases, machines, Terms(allocation_settings.lease_seconds, allocation_settings.longest_lease_seconds)
+        leases, machines, LeaseLimits(allocation_settings.lease_seconds, allocation_settings.longest_lease_seconds)
     )
-    monitor = Monitor(
+    monitor = InventoryMonitor(
         allocator, machines, allocation_settings.monitor_update_interval, allocation_settings.resource_change_threshold
     )
     monitor.start()

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gpu_advisor.hardware.gpu_types import MEMORY_SPECS, RESOURCE_NAMES
+from gpu_advisor.hardware.gpu_types import DEFAULT_MEMORY_GB, RESOURCE_NAMES
 from gpu_advisor.settings.field_types import Seconds, StrictModel
 
 _RESOURCE_NAME_PATTERN = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
@@ -34,7 +34,7 @@ class AllocationSettings(StrictModel):
     )
     default_resource_name: ResourceName = Field("nvidia.com/gpu", description="of GPUs whose vendor is not said")
     gpu_memory_specs: dict[str, Annotated[float, Field(gt=0, le=10_000)]] = Field(
-        default_factory=lambda: {name: float(size) for name, size in MEMORY_SPECS.items()},
+        default_factory=lambda: {name: float(size) for name, size in DEFAULT_MEMORY_GB.items()},
         description="GB by type, only where neither the machine nor its file tells",
     )
     monitor_update_interval: Seconds = Field(30, description="seconds from one look of the monitoring to the next")

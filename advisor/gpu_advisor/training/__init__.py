@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from gpu_advisor.training.loaders.prefetch import PrefetchLoader
     from gpu_advisor.training.memory.manager import MemoryManager
     from gpu_advisor.training.monitor import TrainingMonitor
-    from gpu_advisor.training.outlets import MonitorError
+    from gpu_advisor.training.publishers import MonitorError
 
 _MODULES = {
     "HuggingFaceMonitor": "callbacks.huggingface",
     "LightningMonitor": "callbacks.lightning",
     "MemoryManager": "memory.manager",
-    "MonitorError": "outlets",
+    "MonitorError": "publishers",
     "OptimizedDataLoader": "loaders.optimized",
     "PrefetchLoader": "loaders.prefetch",
     "TrainingMonitor": "monitor",

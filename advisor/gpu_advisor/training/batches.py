@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def samples_in(batch: Any) -> int | None:
+def sample_count(batch: Any) -> int | None:
     """The number of samples: the length of the first tensor that has one, depth first; None where there is none."""
     shape = getattr(batch, "shape", None)
     if shape is not None:
         return int(shape[0]) if len(shape) else None
-    for part in _parts(batch):
-        found = samples_in(part)
+    for part in _children(batch):
+        found = sample_count(part)
         if found is not None:
             return found
     return None
 
 
-def _parts(batch: Any) -> Any:
+def _children(batch: Any) -> Any:
     if isinstance(batch, Mapping):
         return batch.values()
     if isinstance(batch, list | tuple):

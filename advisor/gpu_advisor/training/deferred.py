@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     import torch
 
 #: More are not held back: 512 B of device memory each.
-MAX_HELD = 512
+MAX_PENDING = 512
 
 
-class _Batch(NamedTuple):
+class _Transfer(NamedTuple):
     """Numbers on their way to the host; there when `arrived` has happened."""
 
     names: list[str]
@@ -27,17 +27,17 @@ class DeferredValues:
     """For the training loop's own thread alone."""
 
     def __init__(self) -> None:
-        self._held: dict[torch.device, tuple[list[str], list[torch.Tensor]]] = {}
+        self._queued: dict[torch.device, tuple[list[str], list[torch.Tensor]]] = {}
         self._count = 0
-        self._coming: list[_Batch] = []
+        self._in_flight: list[_Transfer] = []
 
     @property
     def pending(self) -> bool:
-        return bool(self._count or self._coming)
+        return bool(self._count or self._in_flight)
 
     @property
     def full(self) -> bool:
-        return self._count >= MAX_HELD
+        return self._count >= MAX_PENDING
 
     def add(self, name: str, value: torch.Tensor) -> None:
         """`value`: one number on a device."""
@@ -45,7 +45,7 @@ class DeferredValues:
 
         # A copy: the job may write the next loss into the same place, as CUDA graphs do.
         copied = value.detach().reshape(()).to(torch.float32, copy=True)
-        names, values = self._held.setdefault(value.device, ([], []))
+        names, values = self._queued.setdefault(value.device, ([], []))
         names.append(name)
         values.append(copied)
         self._count += 1
@@ -54,30 +54,30 @@ class DeferredValues:
         """Start bringing over what is held."""
         import torch
 
-        for device, (names, values) in self._held.items():
+        for device, (names, values) in self._queued.items():
             stacked = torch.stack(values)
             if device.type != "cuda":  # no events to ask whether it has arrived
-                self._coming.append(_Batch(names, stacked.cpu(), None))
+                self._in_flight.append(_Transfer(names, stacked.cpu(), None))
                 continue
             with torch.cuda.device(device):
                 host = torch.empty(stacked.shape, dtype=stacked.dtype, pin_memory=True)
                 host.copy_(stacked, non_blocking=True)
                 arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 arrived.record()
-            self._coming.append(_Batch(names, host, arrived))
-        self._held.clear()
+            self._in_flight.append(_Transfer(names, host, arrived))
+        self._queued.clear()
         self._count = 0
 
     def take(self, wait: bool = False) -> list[tuple[str, float]]:
         """What has arrived, in the order in which it was added. `wait`: until all that was sent has."""
         taken: list[tuple[str, float]] = []
-        while self._coming:
-            batch = self._coming[0]
+        while self._in_flight:
+            batch = self._in_flight[0]
             if batch.arrived is not None:
                 if wait:
                     batch.arrived.synchronize()
                 elif not batch.arrived.query():  # type: ignore[no-untyped-call]
                     break
             taken += zip(batch.names, batch.values.tolist(), strict=True)
-            self._coming.pop(0)
+            self._in_flight.pop(0)
         return taken

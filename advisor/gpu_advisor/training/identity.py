@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class JobIdentity:
     """`uuid` is the GPU's, as NVML and the exporter say it; empty where there is none or it is not known."""
 
     job: str
@@ -20,7 +20,7 @@ class Identity:
         return {"training_job": self.job, "rank": str(self.rank), "uuid": self.uuid}
 
 
-def job_name(environment: Mapping[str, str]) -> str:
+def job_name_from_environment(environment: Mapping[str, str]) -> str:
     """The scheduler's own id of the job where there is one: the exporter labels the owners of GPUs with the same.
 
     Else torchrun's run id, and last the name of the script with the pid, which no other job on the machine has.
@@ -33,7 +33,7 @@ def job_name(environment: Mapping[str, str]) -> str:
     return f"{script or 'python'}-{os.getpid()}"
 
 
-def rank_of(environment: Mapping[str, str]) -> int:
+def rank_from_environment(environment: Mapping[str, str]) -> int:
     """As torchrun or Slurm say it, else 0."""
     for variable in ("RANK", "SLURM_PROCID"):
         value = environment.get(variable, "")
@@ -59,7 +59,7 @@ def gpu_uuid(device: int, environment: Mapping[str, str]) -> str:
     return f"GPU-{found}" if found else ""
 
 
-def cuda_device() -> int | None:
+def current_cuda_device() -> int | None:
     """The index of the CUDA device that this thread uses; None while the process has none in use.
 
     It is the thread's own: another thread of the same process would be told 0.

@@ -21,20 +21,32 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
-from gpu_advisor.training.batches import samples_in
-from gpu_advisor.training.families import Sample, render
-from gpu_advisor.training.identity import Identity, cuda_device, gpu_uuid, job_name, rank_of
-from gpu_advisor.training.outlets import HttpOutlet, MonitorError, Outlet, TextfileOutlet
-from gpu_advisor.training.report import CLOCKED, Summary, memory_samples, samples_of, summarize
-from gpu_advisor.training.reporter import Reporter
-from gpu_advisor.training.stepclock import StepClock, Window
-from gpu_advisor.training.values import Values
+from gpu_advisor.training.batches import sample_count
+from gpu_advisor.training.identity import (
+    JobIdentity,
+    current_cuda_device,
+    gpu_uuid,
+    job_name_from_environment,
+    rank_from_environment,
+)
+from gpu_advisor.training.metrics import MetricSample, render
+from gpu_advisor.training.publishers import HttpPublisher, MetricsPublisher, MonitorError, TextfilePublisher
+from gpu_advisor.training.reporter import WindowReporter
+from gpu_advisor.training.step_clock import StepClock, StepWindow
+from gpu_advisor.training.summary import (
+    STEP_STATISTICS,
+    TrainingSummary,
+    memory_samples,
+    step_samples,
+    summarize_training,
+)
+from gpu_advisor.training.value_statistics import ValueStatistics
 
 if TYPE_CHECKING:
     import torch
 
     from gpu_advisor.training.deferred import DeferredValues
-    from gpu_advisor.training.memory.reading import DeviceMemory
+    from gpu_advisor.training.memory.device_memory import DeviceMemory
 
 #: Environment: the textfile directory of the node, so that a job's code need not know it.
 DIRECTORY_VARIABLE = "GPU_ADVISOR_TEXTFILE_DIRECTORY"
@@ -79,16 +91,16 @@ class TrainingMonitor:
         if not interval_seconds > 0:
             raise MonitorError(f"interval_seconds={interval_seconds} must be more than 0")
         environment = os.environ
-        self._identity = Identity(
-            job_name(environment) if job is None else job,
-            rank_of(environment) if rank is None else rank,
+        self._identity = JobIdentity(
+            job_name_from_environment(environment) if job is None else job,
+            rank_from_environment(environment) if rank is None else rank,
             uuid or "",
         )
         if not self._identity.job:
             raise MonitorError("job='' is no name; give the job a name, or None for the scheduler's")
         self._clock = StepClock(clock)
-        self._values = Values(taken=CLOCKED)
-        self._window = Window(None, None, None)
+        self._values = ValueStatistics(taken=STEP_STATISTICS)
+        self._window = StepWindow(None, None, None)
         self._deferred: DeferredValues | None = None
         self._memory = memory
         self._micro_batch_size: int | None = None
@@ -97,17 +109,17 @@ class TrainingMonitor:
         self._pid = os.getpid()
         self._closed = False
         directory = environment.get(DIRECTORY_VARIABLE) or None if directory is None else directory
-        self._outlets: list[Outlet] = []
+        self._publishers: list[MetricsPublisher] = []
         if directory is not None:
-            self._outlets.append(
-                TextfileOutlet(directory, self._identity.job, self._identity.rank, self.page, keep_file)
+            self._publishers.append(
+                TextfilePublisher(directory, self._identity.job, self._identity.rank, self.page, keep_file)
             )
         self.port: int | None = None
         if listen is not None:
-            served = HttpOutlet(listen, self.page)
-            self.port = served.port
-            self._outlets.append(served)
-        self._reporter = Reporter(interval_seconds, self._close_window, figures)
+            http_publisher = HttpPublisher(listen, self.page)
+            self.port = http_publisher.port
+            self._publishers.append(http_publisher)
+        self._reporter = WindowReporter(interval_seconds, self._close_window, figures)
 
     def start(self) -> TrainingMonitor:
         """Begin to report. A second call does nothing."""
@@ -124,7 +136,7 @@ class TrainingMonitor:
         self._reporter.stop()
         if self._reporter.started:
             self._close_window({})
-        for outlet in self._outlets:
+        for outlet in self._publishers:
             outlet.close()
         atexit.unregister(self.close)
 
@@ -137,7 +149,7 @@ class TrainingMonitor:
     # --- marks of the loop ---
 
     def batches(
-        self, loader: Iterable[B], *, accumulate: int = 1, samples: Callable[[B], int | None] = samples_in
+        self, loader: Iterable[B], *, accumulate: int = 1, samples: Callable[[B], int | None] = sample_count
     ) -> Iterator[B]:
         """The loader's batches; the time to get each is data wait, and all until the next is asked for is its step.
 
@@ -147,8 +159,8 @@ class TrainingMonitor:
         if accumulate < 1:
             raise MonitorError(f"accumulate={accumulate} must be at least 1")
         clock = self._clock
-        held: int | None = 0
-        gone_through = 0
+        sample_total: int | None = 0
+        batch_total = 0
         try:
             clock.begin_wait()
             batches = iter(loader)  # starts the loader's workers: a wait as any other
@@ -161,18 +173,18 @@ class TrainingMonitor:
                     break
                 clock.end_wait()
                 count = samples(batch)
-                held = None if held is None or count is None else held + count
-                gone_through += 1
+                sample_total = None if sample_total is None or count is None else sample_total + count
+                batch_total += 1
                 yield batch
-                if gone_through == accumulate:
-                    self.end_step(held)
-                    held, gone_through = 0, 0
+                if batch_total == accumulate:
+                    self.end_step(sample_total)
+                    sample_total, batch_total = 0, 0
             clock.cancel_wait()
-            if gone_through:  # the rest of an epoch that `accumulate` does not divide
-                self.end_step(held)
+            if batch_total:  # the rest of an epoch that `accumulate` does not divide
+                self.end_step(sample_total)
         except GeneratorExit:
             if not self._closed:
-                self.end_step(held)
+                self.end_step(sample_total)
             raise
         finally:
             clock.cancel_step()
@@ -255,8 +267,10 @@ class TrainingMonitor:
         """
         for name, value in {**values, **named}.items() if values else named.items():
             if type(value) is not float:
-                if _elements(value) != 1:
-                    raise MonitorError(f"{name} has {_elements(value)} elements; record one number, such as their mean")
+                if _element_count(value) != 1:
+                    raise MonitorError(
+                        f"{name} has {_element_count(value)} elements; record one number, such as their mean"
+                    )
                 if not isinstance(value, float | int) and _on_device(value):
                     self._defer(name, value)
                     continue
@@ -264,7 +278,7 @@ class TrainingMonitor:
                     value = float(value)
                 except (TypeError, ValueError) as error:
                     raise MonitorError(f"{name} is no number: {error}") from error
-            self._values.tell(name, value)
+            self._values.record(name, value)
 
     def _defer(self, name: str, value: torch.Tensor) -> None:
         if self._deferred is None:
@@ -280,41 +294,41 @@ class TrainingMonitor:
     def _collect(self, wait: bool = False) -> None:
         """What only the loop's thread can do, once a window."""
         self._collect_due = False
-        self._look_for_gpu()
+        self._find_gpu()
         if self._deferred is not None and self._deferred.pending:
             self._deferred.send()
             for name, number in self._deferred.take(wait):
-                self._values.tell(name, number)
+                self._values.record(name, number)
 
-    def _look_for_gpu(self) -> None:
+    def _find_gpu(self) -> None:
         if self._identity.uuid and self._memory is not None:
             return
-        device = cuda_device()
+        device = current_cuda_device()
         if device is None:
             return
         if not self._identity.uuid:
-            self._identity = Identity(self._identity.job, self._identity.rank, gpu_uuid(device, os.environ))
+            self._identity = JobIdentity(self._identity.job, self._identity.rank, gpu_uuid(device, os.environ))
         if self._memory is None:
-            from gpu_advisor.training.memory.reading import CudaMemory
+            from gpu_advisor.training.memory.device_memory import CudaMemory
 
             self._memory = CudaMemory(device)
         self._reporter.watch_gpu(self._identity.uuid)
 
     # --- what is told to others ---
 
-    def summary(self) -> Summary:
+    def summary(self) -> TrainingSummary:
         """The run so far, values that are still on a GPU included: it may wait for the GPU."""
         self._collect(wait=True)
-        return summarize(self._clock.totals(), self._values.statistics())
+        return summarize_training(self._clock.totals(), self._values.statistics())
 
     def page(self) -> str:
         """The metrics in the Prometheus text format; empty before the first step has ended. Any thread may call."""
-        samples = samples_of(self._clock.totals(), self._window, self._micro_batch_size, self._interval_seconds)
+        samples = step_samples(self._clock.totals(), self._window, self._micro_batch_size, self._interval_seconds)
         if not samples:
             return ""  # the GPU may not be known yet, and a label that comes later would split the series
         return render(self._identity.labels(), [*samples, *self._memory_samples(), *self._values.samples()])
 
-    def _memory_samples(self) -> list[Sample]:
+    def _memory_samples(self) -> list[MetricSample]:
         if self._memory is None:
             return []
         try:
@@ -326,17 +340,17 @@ class TrainingMonitor:
     def _close_window(self, figures: Mapping[str, float]) -> None:
         for name, value in figures.items():
             with suppress(MonitorError):  # a job with all the names there may be has no room for these
-                self._values.tell(name, value)
+                self._values.record(name, value)
         window = self._clock.take_window()
         if window.step_seconds is not None:  # a step longer than a window leaves the last one standing
             self._window = window
         self._values.close_window()
         self._collect_due = True
-        for outlet in self._outlets:
+        for outlet in self._publishers:
             outlet.publish()
 
 
-def _elements(value: object) -> int:
+def _element_count(value: object) -> int:
     count = getattr(value, "numel", None)
     return int(count()) if count else 1
 

@@ -7,18 +7,18 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from gpu_advisor.training.figures import Figures, GpuFigures, HostFigures
+from gpu_advisor.training.system_metrics import GpuSampler, HostSampler, MetricValues
 
-STOP_WITHIN_SECONDS = 5.0
+STOP_TIMEOUT_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
 
-class _Reads(Protocol):
-    def read(self) -> Figures: ...
+class _MetricReader(Protocol):
+    def read(self) -> MetricValues: ...
 
 
-class Reporter:
+class WindowReporter:
     """Calls `close_window` with the figures of the machine every `interval_seconds`, from start to stop."""
 
     def __init__(
@@ -27,9 +27,9 @@ class Reporter:
         self._interval_seconds = interval_seconds
         self._close_window = close_window
         self._figures = figures
-        self._readers: list[_Reads] = [HostFigures()] if figures else []
-        self._watched = ""
-        self._ended = threading.Event()
+        self._readers: list[_MetricReader] = [HostSampler()] if figures else []
+        self._gpu_uuid = ""
+        self._stop_event = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
@@ -46,21 +46,21 @@ class Reporter:
 
     def stop(self) -> None:
         """Waits for a report under way, but not for one that hangs on a disk or a driver."""
-        self._ended.set()
+        self._stop_event.set()
         if self._thread is not None:
-            self._thread.join(STOP_WITHIN_SECONDS)
+            self._thread.join(STOP_TIMEOUT_SECONDS)
 
     def watch_gpu(self, uuid: str) -> None:
         """From the next window on."""
-        self._watched = uuid
+        self._gpu_uuid = uuid
 
     def _run(self) -> None:
-        watched = ""
-        while not self._ended.wait(self._interval_seconds):
-            if self._figures and self._watched != watched:
-                watched = self._watched
-                self._readers.append(GpuFigures(watched))
-            figures: Figures = {}
+        current_uuid = ""
+        while not self._stop_event.wait(self._interval_seconds):
+            if self._figures and self._gpu_uuid != current_uuid:
+                current_uuid = self._gpu_uuid
+                self._readers.append(GpuSampler(current_uuid))
+            figures: MetricValues = {}
             for reader in self._readers:
                 figures.update(reader.read())
             self._close_window(figures)

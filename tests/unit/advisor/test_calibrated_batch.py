@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from gpu_advisor.calibration.curves import Curve, Shelf
-from gpu_advisor.calibration.loading import curves_of_metrics, shelf
-from gpu_advisor.calibration.points import Point, clean
+from gpu_advisor.calibration.loading import curves_from_metrics, shelf
+from gpu_advisor.calibration.points import MeasuredPoint, clean_points
 from gpu_advisor.calibration.profile import (
     PROFILE_MEMORY,
     PROFILE_THROUGHPUT,
     Measurement,
     Profile,
-    file_name,
+    profile_file_name,
     rows,
     write_profile,
 )
+from gpu_advisor.calibration.profile_index import ProfileCurve, ProfileIndex
 from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.facts import Facts
@@ -66,14 +66,14 @@ def profile(**changes: object) -> Profile:
     return Profile.model_validate({**told, **changes})
 
 
-def curve(precision: str = "bfloat16", factor: float = 1.0) -> Curve:
-    points = [Point(size, round(factor * memory(size)), throughput(size)) for size in SIZES]
-    own = [Point(size, round(factor * (memory(size) - GIB))) for size in SIZES]
-    return Curve(MODEL, "llm", precision, clean(points), clean(own))
+def curve(precision: str = "bfloat16", factor: float = 1.0) -> ProfileCurve:
+    points = [MeasuredPoint(size, round(factor * memory(size)), throughput(size)) for size in SIZES]
+    own = [MeasuredPoint(size, round(factor * (memory(size) - GIB))) for size in SIZES]
+    return ProfileCurve(MODEL, "llm", precision, clean_points(points), clean_points(own))
 
 
 def facts_with(
-    batch: float | None = 24, ranks: int = 1, more: Mapping[Signal, float] | None = None, *curves: Curve
+    batch: float | None = 24, ranks: int = 1, more: Mapping[Signal, float] | None = None, *curves: ProfileCurve
 ) -> Facts:
     cards = [GpuSpec(f"GPU-{k}") for k in range(ranks)]
     told = {signals.JOB_BATCH_SIZE: batch, signals.MEMORY_TOTAL: 80.0 * GIB, **(more or {})}
@@ -82,7 +82,7 @@ def facts_with(
     for signal, value in told.items():
         values[signal.name] = {} if value is None else {card.uuid: value for card in cards}
     jobs = {card.uuid: "llm" for card in cards}
-    return dataclasses.replace(found, values=values, reported_jobs=jobs, shelf=Shelf(curves or (curve(),)))
+    return dataclasses.replace(found, values=values, reported_jobs=jobs, shelf=ProfileIndex(curves or (curve(),)))
 
 
 def recommend(told: Facts) -> tuple[list[Recommendation], list[Abstention]]:
@@ -173,7 +173,7 @@ def test_a_job_without_a_profile_is_left_to_its_diagnosis() -> None:
     without = dataclasses.replace(told, reported_jobs={"GPU-0": "llm"})
     [general], _ = recommend(without)
     assert general.unit == "affected GPUs"
-    [exact], _ = recommend(dataclasses.replace(without, shelf=Shelf((curve(),))))
+    [exact], _ = recommend(dataclasses.replace(without, shelf=ProfileIndex((curve(),))))
     assert exact.unit == "samples", "one word on a job's batch, the measured one"
 
 
@@ -192,14 +192,14 @@ def test_what_is_recommended_stays_within_the_target(batch: int, total: int, pea
 
 def test_profiles_come_from_a_folder_and_from_metrics(tmp_path: Path) -> None:
     one, other = profile(), profile(precision="float32")
-    write_profile(one, tmp_path / file_name(one))
+    write_profile(one, tmp_path / profile_file_name(one))
     (tmp_path / "bad.profile.json").write_text("{")
     series = {name: {} for name in (PROFILE_MEMORY, PROFILE_THROUGHPUT)}  # type: dict[str, dict[object, float]]
     for row in rows((one, other)):
         if row.name in series:
             keys = ("gpu_type", "workload", "precision", "batch_size")
             series[row.name][labels(job="node", **dict(zip(keys, row.labels, strict=True)))] = row.value
-    published = curves_of_metrics(series[PROFILE_MEMORY], series[PROFILE_THROUGHPUT])  # type: ignore[arg-type]
+    published = curves_from_metrics(series[PROFILE_MEMORY], series[PROFILE_THROUGHPUT])  # type: ignore[arg-type]
     found = shelf(str(tmp_path), published)
     assert [each.precision for each in found.of(MODEL, "llm")] == ["bfloat16", "float32"], "the folder's come first"
     assert {each.points for each in found.curves} == {one.points()}

@@ -104,7 +104,7 @@ def test_a_slow_source_does_not_hold_up_the_page(monkeypatch: pytest.MonkeyPatch
         done.wait(20)
         return {}
 
-    monkeypatch.setattr(curves, "TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(curves, "PATIENCE_SECONDS", 0.05)
     view = whole()
     assert "took longer than" in text_of(client_of(view, ask=slow), f"/page/{view.issued[0].id}")
     done.set()

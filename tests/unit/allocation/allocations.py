@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from gpu_advisor.allocation.model import Allocation, Share
-from gpu_advisor.allocation.requests import parse_request
+from gpu_advisor.allocation.gpu_request import parse_request
+from gpu_advisor.allocation.model import Allocation, NodeAllocation
 
 
 def make_allocation(gpus: int = 2, memory_gb: float | None = 80.0, **request: Any) -> Allocation:
@@ -16,7 +16,7 @@ def make_allocation(gpus: int = 2, memory_gb: float | None = 80.0, **request: An
         id="job-1",
         client_token="token-1",
         request=replace(parse_request(f"{gpus}xA100-80GB"), **request),
-        shares=(Share("a", indices, tuple(f"GPU-{index}" for index in indices)),),
+        shares=(NodeAllocation("a", indices, tuple(f"GPU-{index}" for index in indices)),),
         gpu_type="A100",
         vendor="nvidia",
         memory_per_gpu=memory_gb,

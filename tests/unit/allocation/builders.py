@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from gpu_advisor.allocation.allocator import Allocator, Terms
+from gpu_advisor.allocation.allocator import Allocator, LeaseLimits
 from gpu_advisor.allocation.desk import AllocationService
-from gpu_advisor.allocation.leases import Leases
-from gpu_advisor.allocation.machines import Machines
-from gpu_advisor.allocation.model import Gpu, Inventory, Node
-from gpu_advisor.allocation.monitoring import Monitor
-from gpu_advisor.allocation.store import LeaseStore
+from gpu_advisor.allocation.inventory_monitor import InventoryMonitor
+from gpu_advisor.allocation.inventory_provider import InventoryProvider
+from gpu_advisor.allocation.lease_manager import LeaseManager
+from gpu_advisor.allocation.lease_store import LeaseStore
+from gpu_advisor.allocation.model import Gpu, Inventory, InventoryNode
 from gpu_advisor.settings import AllocationSettings
 from gpu_advisor.state.view import View
 
@@ -25,9 +25,9 @@ nodes:
 """
 
 
-def node(name: str, gpu_type: str, memory_gb: float | None, count: int, busy: int = 0) -> Node:
+def node(name: str, gpu_type: str, memory_gb: float | None, count: int, busy: int = 0) -> InventoryNode:
     """A node of equal GPUs, of which the first `busy` are in use."""
-    return Node(
+    return InventoryNode(
         name,
         tuple(
             Gpu(i, f"{name}/{i}", gpu_type, memory_gb, free=i >= busy, why_not="used by x" if i < busy else "")
@@ -36,12 +36,12 @@ def node(name: str, gpu_type: str, memory_gb: float | None, count: int, busy: in
     )
 
 
-def inventory(*nodes: Node) -> Inventory:
+def inventory(*nodes: InventoryNode) -> Inventory:
     return Inventory(nodes, AT)
 
 
 def allocator(path: Path, machines: Inventory | None, clock: Callable[[], float] | None = None) -> Allocator:
-    return Allocator(Leases(LeaseStore(path), clock), lambda: machines, Terms())
+    return Allocator(LeaseManager(LeaseStore(path), clock), lambda: machines, LeaseLimits())
 
 
 def desk(folder: Path, view: Callable[[], View], listed: str = MACHINE_LIST) -> AllocationService:
@@ -49,6 +49,6 @@ def desk(folder: Path, view: Callable[[], View], listed: str = MACHINE_LIST) -> 
     file = folder / "machines.yml"
     file.write_text(listed)
     settings = AllocationSettings()
-    machines = Machines(view, settings.gpu_memory_specs, file)
-    given = Allocator(Leases(LeaseStore(folder / "leases.db")), machines)
-    return AllocationService(given, machines, Monitor(given, machines, 30, 0.1), settings)
+    machines = InventoryProvider(view, settings.gpu_memory_specs, file)
+    given = Allocator(LeaseManager(LeaseStore(folder / "leases.db")), machines)
+    return AllocationService(given, machines, InventoryMonitor(given, machines, 30, 0.1), settings)

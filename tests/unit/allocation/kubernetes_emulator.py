@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gpu_advisor.allocation.kubernetes.client import Cluster
+from gpu_advisor.allocation.kubernetes.client import KubernetesClient
 
 WITHIN_SECONDS = 30
 
 
 @contextmanager
-def kubernetes_emulator() -> Iterator[tuple[Any, Cluster]]:
+def kubernetes_emulator() -> Iterator[tuple[Any, KubernetesClient]]:
     """The server's handler and the cluster to reach it by. Pods and Jobs are kept by it; nodes are what is said."""
     import kmock  # needs Python 3.11
     from kubernetes import client
@@ -37,7 +37,7 @@ def kubernetes_emulator() -> Iterator[tuple[Any, Cluster]]:
     handler.resources["v1/pods"] = kmock.ResourceInfo(namespaced=True, kind="Pod")
     handler.resources["batch/v1/jobs"] = kmock.ResourceInfo(namespaced=True, kind="Job")
     try:
-        yield handler, Cluster(client.ApiClient(settings), timeout_seconds=WITHIN_SECONDS)
+        yield handler, KubernetesClient(client.ApiClient(settings), timeout_seconds=WITHIN_SECONDS)
     finally:
         loop.call_soon_threadsafe(over.set)
         thread.join(WITHIN_SECONDS)

@@ -8,28 +8,35 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from gpu_advisor.allocation.errors import RequestError
+from gpu_advisor.allocation.errors import InvalidRequestError
 from gpu_advisor.allocation.frameworks import (
-    NodeUnknownError,
+    AlreadyInitializedError,
     SettingsConflictError,
     SetupOptions,
-    TooLateError,
+    UnknownNodeError,
     environment,
     pytorch,
     pytorch_settings,
     tensorflow,
     tensorflow_settings,
 )
-from gpu_advisor.allocation.frameworks.precision import mixed_precision
-from gpu_advisor.allocation.model import Share
-from gpu_advisor.allocation.strategies import LEAST_RATIO, MOST_RATIO, MemoryStrategy, ModelNeed, memory_share, strategy
-from gpu_advisor.hardware.machines import CARDS, GIB
+from gpu_advisor.allocation.frameworks.mixed_precision import mixed_precision
+from gpu_advisor.allocation.memory_strategy import (
+    MAX_DYNAMIC_RATIO,
+    MIN_DYNAMIC_RATIO,
+    MemoryStrategy,
+    ModelMemory,
+    memory_share,
+    strategy,
+)
+from gpu_advisor.allocation.model import NodeAllocation
+from gpu_advisor.hardware.cluster_spec import GIB, GPU_MEMORY_GIB
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.allocation.allocations import make_allocation
 
-TWO_NODES = (Share("a", (1, 3), ("GPU-1", "GPU-3"), "10.0.0.1"), Share("b", (0,), ("GPU-b",)))
+TWO_NODES = (NodeAllocation("a", (1, 3), ("GPU-1", "GPU-3"), "10.0.0.1"), NodeAllocation("b", (0,), ("GPU-b",)))
 
 
 def one(settings: Any) -> Any:
@@ -51,7 +58,7 @@ def one(settings: Any) -> Any:
     ],
 )
 def test_a_process_is_narrowed_to_its_gpus(vendor, uuids, expected):
-    allocation = replace(make_allocation(), shares=(Share("a", (2, 0), uuids),), vendor=vendor)
+    allocation = replace(make_allocation(), shares=(NodeAllocation("a", (2, 0), uuids),), vendor=vendor)
     assert one(tensorflow_settings(allocation)).environment == expected
     found = one(pytorch_settings(allocation)).environment
     assert {**found, **expected} == found
@@ -117,7 +124,7 @@ def test_on_the_cpu_the_gpus_of_others_stay_hidden():
         assert one(settings).environment["CUDA_VISIBLE_DEVICES"] == "-1"
         assert one(settings).command == "python train.py"
         assert settings.mixed_precision.dtype == "bfloat16"
-        assert environment.of_node(settings.nodes, "any") is one(settings)
+        assert environment.settings_for_node(settings.nodes, "any") is one(settings)
     assert pytorch_settings(allocation).backend == "gloo"
 
 
@@ -133,7 +140,7 @@ def test_the_number_type_follows_the_gpu(gpu_type, dtype, scales):
 
 
 def test_every_type_that_the_planner_knows_has_a_number_type():
-    assert [name for name in CARDS if mixed_precision(True, name).dtype == "auto"] == []
+    assert [name for name in GPU_MEMORY_GIB if mixed_precision(True, name).dtype == "auto"] == []
 
 
 @pytest.mark.parametrize("shares", [None, TWO_NODES, ()])
@@ -161,21 +168,21 @@ def test_fixed_shares():
 
 @given(st.floats(1e6, 1e12), st.floats(4, 200), st.booleans())
 def test_the_dynamic_share_holds_the_model_where_it_fits(parameters, memory_gib, mixed):
-    need = ModelNeed(parameters)
+    need = ModelMemory(parameters)
     found = memory_share(MemoryStrategy.DYNAMIC, memory_gib * GIB, need, mixed)
-    assert LEAST_RATIO <= found.ratio <= MOST_RATIO
-    fits = need.bytes(mixed) * 1.1 <= MOST_RATIO * memory_gib * GIB
-    assert not fits or found.ratio * memory_gib * GIB >= need.bytes(mixed) * 1.1 * (1 - 1e-9)
+    assert MIN_DYNAMIC_RATIO <= found.ratio <= MAX_DYNAMIC_RATIO
+    fits = need.total_bytes(mixed) * 1.1 <= MAX_DYNAMIC_RATIO * memory_gib * GIB
+    assert not fits or found.ratio * memory_gib * GIB >= need.total_bytes(mixed) * 1.1 * (1 - 1e-9)
     assert fits == ("not likely to fit" not in found.why)
-    larger = memory_share(MemoryStrategy.DYNAMIC, memory_gib * GIB, ModelNeed(2 * parameters), mixed)
+    larger = memory_share(MemoryStrategy.DYNAMIC, memory_gib * GIB, ModelMemory(2 * parameters), mixed)
     assert larger.ratio >= found.ratio
 
 
 def test_the_dynamic_share_by_hand():
     # 1e9 parameters: 18 GB of states, as much again of activations, and a tenth: 39.6 GB of 80 GiB (85.9 GB).
-    assert memory_share(MemoryStrategy.DYNAMIC, 80 * GIB, ModelNeed(1e9), True).ratio == 0.47
-    assert memory_share(MemoryStrategy.DYNAMIC, 80 * GIB, ModelNeed(peak_bytes=40 * GIB), True).ratio == 0.55
-    assert memory_share(MemoryStrategy.DYNAMIC, 80 * GIB, ModelNeed(1e9, 4e9), False).ratio == 0.3
+    assert memory_share(MemoryStrategy.DYNAMIC, 80 * GIB, ModelMemory(1e9), True).ratio == 0.47
+    assert memory_share(MemoryStrategy.DYNAMIC, 80 * GIB, ModelMemory(peak_bytes=40 * GIB), True).ratio == 0.55
+    assert memory_share(MemoryStrategy.DYNAMIC, 80 * GIB, ModelMemory(1e9, 4e9), False).ratio == 0.3
 
 
 @pytest.mark.parametrize(
@@ -183,15 +190,15 @@ def test_the_dynamic_share_by_hand():
     [
         (lambda: strategy("greedy"), "memory_strategy"),
         (lambda: memory_share(MemoryStrategy.DYNAMIC, GIB), "model_parameters"),
-        (lambda: memory_share(MemoryStrategy.DYNAMIC, None, ModelNeed(1e9)), "memory_gb"),
-        (lambda: memory_share(MemoryStrategy.DYNAMIC, GIB, ModelNeed(-1)), "model_parameters"),
-        (lambda: memory_share(MemoryStrategy.DYNAMIC, GIB, ModelNeed(float("inf"))), "model_parameters"),
+        (lambda: memory_share(MemoryStrategy.DYNAMIC, None, ModelMemory(1e9)), "memory_gb"),
+        (lambda: memory_share(MemoryStrategy.DYNAMIC, GIB, ModelMemory(-1)), "model_parameters"),
+        (lambda: memory_share(MemoryStrategy.DYNAMIC, GIB, ModelMemory(float("inf"))), "model_parameters"),
         (lambda: SetupOptions(port=0), "port"),
         (lambda: SetupOptions(script=" "), "script"),
     ],
 )
 def test_what_makes_no_sense_is_named(wrong, field):
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         wrong()
     assert caught.value.field == field
 
@@ -209,21 +216,21 @@ def _clean(monkeypatch):
 
 @pytest.mark.usefixtures("_clean")
 def test_too_late_is_an_error_with_the_line_that_fixes_it(monkeypatch):
-    with pytest.raises(TooLateError, match=r"CUDA_VISIBLE_DEVICES=GPU-1"):
-        environment.put({"CUDA_VISIBLE_DEVICES": "GPU-1"}, "framework_here")
+    with pytest.raises(AlreadyInitializedError, match=r"CUDA_VISIBLE_DEVICES=GPU-1"):
+        environment.set_environment({"CUDA_VISIBLE_DEVICES": "GPU-1"}, "framework_here")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1")
-    environment.put({"CUDA_VISIBLE_DEVICES": "GPU-1"}, "framework_here")  # it was started that way
+    environment.set_environment({"CUDA_VISIBLE_DEVICES": "GPU-1"}, "framework_here")  # it was started that way
 
 
 @pytest.mark.usefixtures("_clean")
 def test_what_others_have_set_is_not_overwritten(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(SettingsConflictError, match="unset CUDA_VISIBLE_DEVICES"):
-        environment.put({"CUDA_VISIBLE_DEVICES": "1"}, "framework_not_here")
+        environment.set_environment({"CUDA_VISIBLE_DEVICES": "1"}, "framework_not_here")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:64")
     with pytest.raises(SettingsConflictError, match="unset PYTORCH_CUDA_ALLOC_CONF"):
-        environment.put({"NEW": "x"}, "framework_not_here", {"PYTORCH_CUDA_ALLOC_CONF": "NEW"})
+        environment.set_environment({"NEW": "x"}, "framework_not_here", {"PYTORCH_CUDA_ALLOC_CONF": "NEW"})
 
 
 @pytest.mark.usefixtures("_clean")
@@ -231,17 +238,17 @@ def test_what_others_have_set_is_not_overwritten(monkeypatch):
 def test_gpus_that_are_hidden_already_stay_so(monkeypatch, found, right):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", found)
     if right:
-        environment.put({"CUDA_VISIBLE_DEVICES": "-1"}, "framework_here")
+        environment.set_environment({"CUDA_VISIBLE_DEVICES": "-1"}, "framework_here")
     else:
         with pytest.raises(SettingsConflictError):
-            environment.put({"CUDA_VISIBLE_DEVICES": "-1"}, "framework_here")
+            environment.set_environment({"CUDA_VISIBLE_DEVICES": "-1"}, "framework_here")
 
 
 def test_which_node_this_is(monkeypatch):
     nodes = pytorch_settings(replace(make_allocation(), shares=TWO_NODES)).nodes
     monkeypatch.setattr("socket.gethostname", lambda: "b.cluster.example")
-    assert environment.of_node(nodes, None).node_name == "b"
-    assert environment.of_node(nodes, "a").node_name == "a"
+    assert environment.settings_for_node(nodes, None).node_name == "b"
+    assert environment.settings_for_node(nodes, "a").node_name == "a"
     monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
-    with pytest.raises(NodeUnknownError, match="node='a' or 'b'"):
-        environment.of_node(nodes, None)
+    with pytest.raises(UnknownNodeError, match="node='a' or 'b'"):
+        environment.settings_for_node(nodes, None)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu_advisor.allocation.frameworks import PyTorchSettings, SetupOptions, handed_on, pytorch_settings
-from gpu_advisor.allocation.model import Share
+from gpu_advisor.allocation.frameworks import PyTorchSettings, SetupOptions, child_environment, pytorch_settings
+from gpu_advisor.allocation.model import NodeAllocation
 
 from tests.servers import free_port
 from tests.unit.allocation.allocations import make_allocation
@@ -96,11 +96,11 @@ def run_and_parse(program: str, settings: PyTorchSettings, **variables: str) -> 
 def test_devices_memory_and_number_type_are_those_of_the_settings(gpu_type, variables, told, device, dtype):
     """One process for both GPUs, then one of two. An unknown type's number type is asked of the device."""
     request = make_allocation(gpus=2, gpu_memory_fraction=0.7, mixed_precision=True)
-    allocation = replace(request, gpu_type=gpu_type, shares=(Share("a", (1, 3), ()),))
+    allocation = replace(request, gpu_type=gpu_type, shares=(NodeAllocation("a", (1, 3), ()),))
     # The program imports torch first, so it is started with the variables, as torchrun starts it: under the name
     # that this version wants, or the one that every version knows, since a service does not know which is here.
     settings = pytorch_settings(allocation, SetupOptions(version="" if variables else version("torch")))
-    found = run_and_parse(TWO_GPUS, settings, **variables, **handed_on(settings))
+    found = run_and_parse(TWO_GPUS, settings, **variables, **child_environment(settings))
     assert found == [told, device, dtype, dtype == "torch.float16", [1, 3]]
 
 
@@ -126,7 +126,11 @@ def test_refusals_say_how_to_fix_it(before, variables, kind, words):
 
 
 @pytest.mark.parametrize(
-    "shares", [(Share("here", (0, 1), ()),), (Share("first", (0,), (), "localhost"), Share("second", (0,), ()))]
+    "shares",
+    [
+        (NodeAllocation("here", (0, 1), ()),),
+        (NodeAllocation("first", (0,), (), "localhost"), NodeAllocation("second", (0,), ())),
+    ],
 )
 def test_the_line_really_starts_ranks_that_find_each_other(tmp_path, shares):
     """Two processes on one node, and one on each of two nodes, which here are the same machine."""

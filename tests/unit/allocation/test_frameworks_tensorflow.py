@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 from gpu_advisor.allocation.frameworks import (
-    DevicesMissingError,
+    AlreadyInitializedError,
+    MissingDevicesError,
     SetupError,
     SetupOptions,
     TensorFlowSettings,
-    TooLateError,
     apply_tensorflow,
     tensorflow_settings,
 )
-from gpu_advisor.allocation.model import Share
+from gpu_advisor.allocation.model import NodeAllocation
 
 from tests.servers import free_port
 from tests.unit.allocation.allocations import make_allocation
@@ -126,7 +126,9 @@ def test_several_devices_of_a_node_are_mirrored():
 @real
 def test_workers_of_several_nodes_find_each_other():
     """Both on this machine and on its CPU; the ports are what tells them apart."""
-    settings = tensorflow_settings(replace(make_allocation(), shares=(Share("a", (0,), ()), Share("b", (0,), ()))))
+    settings = tensorflow_settings(
+        replace(make_allocation(), shares=(NodeAllocation("a", (0,), ()), NodeAllocation("b", (0,), ())))
+    )
     workers = [f"localhost:{free_port()}" for _ in settings.nodes]
     nodes = tuple(
         replace(node, gpu_count=0, environment={"CUDA_VISIBLE_DEVICES": "-1", "TF_CONFIG": json.dumps(
@@ -140,7 +142,7 @@ def test_workers_of_several_nodes_find_each_other():
 @real
 def test_too_late_is_refused():
     ((kind, message),) = parse_outputs(start(LATE, tensorflow_settings(make_allocation(gpus=2))))
-    assert kind == "TooLateError"
+    assert kind == "AlreadyInitializedError"
     assert "CUDA_VISIBLE_DEVICES=GPU-0,GPU-1" in message
 
 
@@ -225,10 +227,10 @@ def test_a_number_type_that_was_not_known_is_asked_of_the_device(fake_tensorflow
 def test_refusals_say_how_to_fix_it(fake_tensorflow):
     settings = tensorflow_settings(make_allocation(gpus=2))
     fake_tensorflow(settings, FakeTensorFlow(2, started=True))
-    with pytest.raises(TooLateError, match="before any tensor is made"):
+    with pytest.raises(AlreadyInitializedError, match="before any tensor is made"):
         apply_tensorflow(settings)
     fake_tensorflow(settings, FakeTensorFlow(1))
-    with pytest.raises(DevicesMissingError, match="2 are allocated here"):
+    with pytest.raises(MissingDevicesError, match="2 are allocated here"):
         apply_tensorflow(settings)
     fake_tensorflow(settings, FakeTensorFlow(2)).growing.add("GPU:1")
     with pytest.raises(SetupError, match="exclude each other"):

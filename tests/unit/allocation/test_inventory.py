@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu_advisor.allocation.inventory import from_facts
-from gpu_advisor.allocation.inventory_file import overlaid, read
-from gpu_advisor.allocation.machines import Machines
+from gpu_advisor.allocation.inventory_file import overlay_signals, read_inventory
+from gpu_advisor.allocation.inventory_provider import InventoryProvider
 from gpu_advisor.allocation.model import Inventory
+from gpu_advisor.allocation.observed_inventory import inventory_from_facts
 from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.facts import Facts
-from gpu_advisor.hardware.gpu_types import MEMORY_SPECS
+from gpu_advisor.hardware.gpu_types import DEFAULT_MEMORY_GB
 from gpu_advisor.settings import ConfigError, Settings
 from gpu_advisor.state.view import SourceStatus, View
 
@@ -57,7 +57,7 @@ FREE: dict[str, tuple[Facts, str]] = {
 @pytest.mark.parametrize("name", FREE)
 def test_free_only_if_known_to_be(name: str) -> None:
     found, why = FREE[name]
-    gpu = only_gpu(from_facts(found))
+    gpu = only_gpu(inventory_from_facts(found))
     assert gpu.free == (not why)
     assert gpu.why_not.startswith(why)
 
@@ -66,7 +66,7 @@ def test_free_only_if_known_to_be(name: str) -> None:
 def test_a_gpu_that_failed_is_not_given_out(signal: signals.Signal) -> None:
     found = gpu_facts()
     failed = replace(found, values={**found.values, signal.name: {"GPU-1": 1.0}})
-    assert only_gpu(from_facts(failed)).why_not == "failed lately"
+    assert only_gpu(inventory_from_facts(failed)).why_not == "failed lately"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_gpu_that_failed_is_not_given_out(signal: signals.Signal) -> None:
     ],
 )
 def test_memory(name: str, total: float | None, gb: float | None) -> None:
-    assert only_gpu(from_facts(gpu_facts(replace(CARD, name=name), total=total))).memory_gb == gb
+    assert only_gpu(inventory_from_facts(gpu_facts(replace(CARD, name=name), total=total))).memory_gb == gb
 
 
 def test_a_card_in_slices_is_not_given_out_beside_them() -> None:
@@ -96,7 +96,7 @@ def test_a_card_in_slices_is_not_given_out_beside_them() -> None:
     sizes = {"GPU-0": 40.0 * GIB, "MIG-0": 4.75 * GIB, "MIG-1": 4.75 * GIB, "GPU-1": 40.0 * GIB}
     found = facts(cards)
     told = {signals.PROCESSES.name: dict.fromkeys(sizes, 0.0), signals.MEMORY_TOTAL.name: sizes}
-    inventory = from_facts(replace(found, values={**found.values, **told}))
+    inventory = inventory_from_facts(replace(found, values={**found.values, **told}))
     assert inventory is not None
     gpus = {gpu.uuid: (gpu.gpu_type, gpu.memory_gb, gpu.free) for gpu in inventory.nodes[0].gpus}
     assert gpus == {
@@ -106,7 +106,7 @@ def test_a_card_in_slices_is_not_given_out_beside_them() -> None:
 
 
 def test_nobody_there_is_no_inventory() -> None:
-    assert from_facts(facts([])) is None
+    assert inventory_from_facts(facts([])) is None
 
 
 FILE = """
@@ -118,7 +118,7 @@ nodes:
 
 def read_machines(tmp_path: Path, text: str = FILE) -> Inventory:
     (tmp_path / "machines.yml").write_text(text)
-    return read(tmp_path / "machines.yml", AT, MEMORY_SPECS)
+    return read_inventory(tmp_path / "machines.yml", AT, DEFAULT_MEMORY_GB)
 
 
 def test_a_file(tmp_path: Path) -> None:
@@ -150,9 +150,9 @@ def test_a_file_that_cannot_be_right_is_refused(tmp_path: Path, text: str) -> No
 
 def test_the_signals_say_more_of_listed_gpus(tmp_path: Path) -> None:
     file = read_machines(tmp_path)
-    busy = overlaid(file, from_facts(gpu_facts(processes=2)))
+    busy = overlay_signals(file, inventory_from_facts(gpu_facts(processes=2)))
     assert [gpu.free for gpu in busy.nodes[0].gpus] == [True, True, False, True]
-    stale = overlaid(file, from_facts(gpu_facts(), stale=True))
+    stale = overlay_signals(file, inventory_from_facts(gpu_facts(), stale=True))
     assert [gpu.free for gpu in stale.nodes[0].gpus] == [True, True, False, True]
 
 
@@ -165,7 +165,7 @@ def test_nothing_is_known_before_the_first_evaluation(tmp_path: Path) -> None:
     """Also with a file: who uses its GPUs is not known."""
     read_machines(tmp_path)
     now = [view(None)]
-    machines = Machines(lambda: now[0], MEMORY_SPECS, tmp_path / "machines.yml")
+    machines = InventoryProvider(lambda: now[0], DEFAULT_MEMORY_GB, tmp_path / "machines.yml")
     assert machines() is None
     now[0] = view(facts([]))
     assert machines() is not None
@@ -173,7 +173,7 @@ def test_nothing_is_known_before_the_first_evaluation(tmp_path: Path) -> None:
 
 def test_a_source_that_is_away_makes_the_inventory_stale() -> None:
     now = [view(gpu_facts())]
-    machines = Machines(lambda: now[0], MEMORY_SPECS)
+    machines = InventoryProvider(lambda: now[0], DEFAULT_MEMORY_GB)
     first = machines()
     assert first is not None
     assert not first.stale
@@ -187,7 +187,7 @@ def test_a_source_that_is_away_makes_the_inventory_stale() -> None:
 def test_a_file_is_read_again_and_a_spoilt_one_is_reported(tmp_path: Path) -> None:
     read_machines(tmp_path)
     file = tmp_path / "machines.yml"
-    machines = Machines(lambda: view(facts([])), MEMORY_SPECS, file)
+    machines = InventoryProvider(lambda: view(facts([])), DEFAULT_MEMORY_GB, file)
     file.write_text("nodes: [{name: b, gpus: [{type: T4, count: 7}]}]")
     machines.refresh()
     now = machines()
@@ -195,8 +195,8 @@ def test_a_file_is_read_again_and_a_spoilt_one_is_reported(tmp_path: Path) -> No
     assert [node.name for node in now.nodes] == ["b"]
     file.write_text("nodes: [")
     machines.refresh()
-    assert "not YAML" in machines.trouble
+    assert "not YAML" in machines.last_error
     assert machines() is not None
     file.unlink()
     machines.refresh()
-    assert "readable" in machines.trouble
+    assert "readable" in machines.last_error

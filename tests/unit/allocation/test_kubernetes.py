@@ -10,21 +10,21 @@ from typing import Any
 
 import pytest
 from gpu_advisor.allocation.errors import NoInventoryError
+from gpu_advisor.allocation.gpu_request import parse_request
 from gpu_advisor.allocation.kubernetes.backend import JobState, KubernetesBackend
 from gpu_advisor.allocation.kubernetes.client import connect
 from gpu_advisor.allocation.kubernetes.errors import (
+    ApiUnavailableError,
     ClusterError,
-    ExpiredError,
     ForbiddenError,
     InvalidJobError,
     JobConflictError,
-    LoginError,
-    MissingError,
-    NotOursError,
+    NotFoundError,
+    NotManagedError,
     QuotaExceededError,
-    UnavailableError,
+    ResourceExpiredError,
+    UnauthorizedError,
 )
-from gpu_advisor.allocation.requests import parse_request
 
 from tests.servers import free_port
 from tests.unit.allocation.kubernetes_emulator import job_template, kubernetes_emulator, node, pod
@@ -107,12 +107,12 @@ def test_only_what_was_submitted_is_deleted(server):
     assert backend.find(job_template(), "token") is None
     assert jobs(handler) == {}
     ours = backend.submit(REQUEST, job_template(), "token")
-    with pytest.raises(NotOursError):
+    with pytest.raises(NotManagedError):
         backend.release(replace(ours, token="somebody else's"))
-    with pytest.raises(NotOursError):
+    with pytest.raises(NotManagedError):
         backend.release(replace(ours, uid="of an earlier Job of this name"))
     handler.objects["batch/v1/jobs", "default", "theirs"] = job_template()
-    with pytest.raises(NotOursError):
+    with pytest.raises(NotManagedError):
         backend.release(replace(ours, name="theirs"))
     assert set(jobs(handler)) == {ours.name, "theirs"}
 
@@ -122,7 +122,7 @@ def test_a_job_of_that_name_that_is_somebody_elses_is_left_alone(server):
     ours = backend.submit(REQUEST, job_template(), "token")
     backend.release(ours)
     handler.objects["batch/v1/jobs", "default", ours.name] = job_template()
-    with pytest.raises(NotOursError):
+    with pytest.raises(NotManagedError):
         backend.submit(REQUEST, job_template(), "token")
 
 
@@ -172,21 +172,21 @@ def test_a_watch_that_is_always_too_old_is_an_error(server):
     handler, backend = server
     ours = backend.submit(REQUEST, job_template(), "token")
     handler[f"get {JOBS}"] << DELETED
-    with pytest.raises(ExpiredError, match="too old"):
+    with pytest.raises(ResourceExpiredError, match="too old"):
         list(backend.follow(ours, 20))
 
 
 @pytest.mark.parametrize(
     ("status", "message", "kind", "words"),
     [
-        (401, "Unauthorized", LoginError, "renew the login"),
+        (401, "Unauthorized", UnauthorizedError, "renew the login"),
         (403, 'jobs.batch is forbidden: User "x" cannot create resource', ForbiddenError, "rbac.yaml"),
         (403, 'jobs.batch "t" is forbidden: exceeded quota: gpus, requested: 2', QuotaExceededError, "ask for less"),
-        (404, 'namespaces "default" not found', MissingError, "namespace"),
+        (404, 'namespaces "default" not found', NotFoundError, "namespace"),
         (422, 'Job.batch "t" is invalid: spec.template', InvalidJobError, "correct the Job"),
-        (429, "too many requests", UnavailableError, "try again later"),
-        (500, "etcd is away", UnavailableError, "try again"),
-        (503, "starting", UnavailableError, "try again"),
+        (429, "too many requests", ApiUnavailableError, "try again later"),
+        (500, "etcd is away", ApiUnavailableError, "try again"),
+        (503, "starting", ApiUnavailableError, "try again"),
     ],
 )
 def test_refusals_are_typed_and_say_how_to_fix_it(server, status, message, kind, words):
@@ -210,14 +210,14 @@ def test_an_answer_that_does_not_come_is_an_error_in_time(server):
     handler[f"get {JOBS}/train"] << (lambda: asyncio.sleep(30))
     hasty = replace(backend, cluster=replace(backend.cluster, timeout_seconds=0.3))
     ours = replace(backend.submit(REQUEST, job_template(), "token"), name="train")
-    with pytest.raises(UnavailableError, match="does not answer"):
+    with pytest.raises(ApiUnavailableError, match="does not answer"):
         hasty.state(ours)
 
 
 def test_what_is_no_api_server_is_reported_as_such(server):
     handler, backend = server
     handler["get /api/v1/pods"] << b"<html>hello"
-    with pytest.raises(UnavailableError, match="no JSON document"):
+    with pytest.raises(ApiUnavailableError, match="no JSON document"):
         backend.nodes()
 
 
@@ -230,7 +230,7 @@ def test_a_cluster_without_gpus(server):
 def test_nobody_to_talk_to(tmp_path, monkeypatch):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    with pytest.raises(LoginError, match="KUBECONFIG"):
+    with pytest.raises(UnauthorizedError, match="KUBECONFIG"):
         connect()
     (tmp_path / "none").write_text(
         f"""{{"apiVersion": "v1", "kind": "Config", "current-context": "c", "contexts": [{{"name": "c", "context":

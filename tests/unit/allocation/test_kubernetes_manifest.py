@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from gpu_advisor.allocation.errors import ImpossibleError, NoInventoryError
+from gpu_advisor.allocation.errors import NoInventoryError, UnsatisfiableRequestError
 from gpu_advisor.allocation.frameworks import SetupOptions, pytorch_settings, tensorflow_settings
+from gpu_advisor.allocation.gpu_request import parse_request
 from gpu_advisor.allocation.kubernetes import manifest
+from gpu_advisor.allocation.kubernetes.cluster_nodes import cluster_nodes, parse_quantity, pod_requests
 from gpu_advisor.allocation.kubernetes.errors import InvalidJobError
-from gpu_advisor.allocation.kubernetes.fit import Fit, Term, fit
-from gpu_advisor.allocation.kubernetes.inventory import cluster_nodes, pod_requests, quantity
-from gpu_advisor.allocation.kubernetes.pods import as_allocation
-from gpu_advisor.allocation.requests import parse_request
+from gpu_advisor.allocation.kubernetes.pod_allocation import allocation_of_pods
+from gpu_advisor.allocation.kubernetes.pod_plan import NodeSelectorTerm, PodPlan, fit
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,15 +22,15 @@ from tests.unit.allocation.kubernetes_emulator import job_template, node, pod
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
-ONE_TERM = (Term("nvidia.com/gpu.product", ("A",)),)
+ONE_TERM = (NodeSelectorTerm("nvidia.com/gpu.product", ("A",)),)
 
 
-def plan_pods(text: str, *nodes: Any, pods: Any = (), **request: Any) -> Fit:
+def plan_pods(text: str, *nodes: Any, pods: Any = (), **request: Any) -> PodPlan:
     return fit(replace(parse_request(text), **request), cluster_nodes(nodes, pods))
 
 
-def build_manifest(template: Any, found: Fit, **more: Any) -> Any:
-    return manifest.job(template, found, manifest.job_name(template, "t"), "t", "c", **more)
+def build_manifest(template: Any, found: PodPlan, **more: Any) -> Any:
+    return manifest.job(template, found, manifest.submitted_job_name(template, "t"), "t", "c", **more)
 
 
 # What is there
@@ -85,7 +85,7 @@ def test_requests_of_a_pod_are_those_that_the_scheduler_counts():
     beside = container(1, restartPolicy="Always")
     assert pod_requests({"spec": both | {"initContainers": [beside]}}) == {"nvidia.com/gpu": 4}
     assert pod_requests({"spec": both | {"initContainers": [beside, container(4)]}}) == {"nvidia.com/gpu": 5}
-    assert quantity("2k") == 2000
+    assert parse_quantity("2k") == 2000
 
 
 # How many pods, and where
@@ -96,7 +96,9 @@ def test_all_gpus_on_one_node_where_one_has_so_many():
         "4xA100-80GB", node("a", 8), node("b", 4, "NVIDIA-A100-SXM4-40GB", 40537), node("c", 8, "Tesla-T4")
     )
     assert (found.pods, found.gpus_per_pod, found.resource) == (1, 4, "nvidia.com/gpu")
-    assert found.terms == (Term("nvidia.com/gpu.product", ("NVIDIA-A100-SXM4-80GB",), "nvidia.com/gpu.memory", 81919),)
+    assert found.terms == (
+        NodeSelectorTerm("nvidia.com/gpu.product", ("NVIDIA-A100-SXM4-80GB",), "nvidia.com/gpu.memory", 81919),
+    )
     assert found.room
     assert found.reasons == (
         "a: 8 of 8 nvidia.com/gpu are free", "b: its GPUs have 40 GB", "c: its GPUs are T4",
@@ -113,7 +115,7 @@ def test_what_is_full_is_not_impossible():
 def test_parts_are_equal_and_fit_the_nodes(count, sizes):
     nodes = [node(f"n{index}", size) for index, size in enumerate(sizes)]
     if count > sum(sizes):
-        with pytest.raises(ImpossibleError, match="gpu_count"):
+        with pytest.raises(UnsatisfiableRequestError, match="gpu_count"):
             plan_pods(f"{count}xA100", *nodes, distributed_training=True)
         return
     found = plan_pods(f"{count}xA100", *nodes, distributed_training=True)  # parts of one GPU always fit
@@ -132,7 +134,7 @@ def test_parts_are_equal_and_fit_the_nodes(count, sizes):
     ],
 )
 def test_what_no_node_could_ever_serve_is_named(text, field, words):
-    with pytest.raises(ImpossibleError, match=words) as caught:
+    with pytest.raises(UnsatisfiableRequestError, match=words) as caught:
         plan_pods(text, node("a", 8), node("down", 16, ready=False))
     assert caught.value.field == field
     assert len(caught.value.reasons) == 2
@@ -166,7 +168,7 @@ def test_the_template_is_left_as_it_was_and_its_wishes_stay_in_force():
     pod_spec["affinity"] = {"podAntiAffinity": {}, "nodeAffinity": {REQUIRED: {"nodeSelectorTerms": theirs}}}
     pod_spec["containers"][0]["resources"] = {"limits": {"memory": "4Gi", "nvidia.com/gpu": 2}}
     before = repr(template)
-    found = Fit("nvidia.com/gpu", "nvidia", 1, 2, (*ONE_TERM, Term("gke", ("B",))), True, ())
+    found = PodPlan("nvidia.com/gpu", "nvidia", 1, 2, (*ONE_TERM, NodeSelectorTerm("gke", ("B",))), True, ())
     done = build_manifest(template, found)["spec"]["template"]["spec"]
     terms = done["affinity"]["nodeAffinity"][REQUIRED]["nodeSelectorTerms"]
     keys = [[each["key"] for each in term["matchExpressions"]] for term in terms]
@@ -190,21 +192,21 @@ def test_the_template_is_left_as_it_was_and_its_wishes_stay_in_force():
 )  # fmt: skip
 def test_a_job_that_says_otherwise_is_refused(template, pods, words):
     with pytest.raises(InvalidJobError, match=words):
-        build_manifest(template, Fit("nvidia.com/gpu", "nvidia", pods, 2, (), True, ()))
+        build_manifest(template, PodPlan("nvidia.com/gpu", "nvidia", pods, 2, (), True, ()))
 
 
 @given(st.text(max_size=300), st.from_regex(r"[a-z0-9]([-a-z0-9.]{0,200}[a-z0-9])?", fullmatch=True))
 def test_names_and_labels_are_such_as_kubernetes_takes(token, name):
     import re
 
-    found = manifest.job_name({"metadata": {"name": name}}, token)
+    found = manifest.submitted_job_name({"metadata": {"name": name}}, token)
     assert re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", found)
     assert len(found) <= 63
     assert re.fullmatch(r"[a-z0-9]{1,63}", manifest.token_label(token))
 
 
 def test_the_patch_alone_is_what_kubectl_would_merge():
-    found = manifest.pod_patch(Fit("amd.com/gpu", "amd", 1, 2, (), True, ()), "train")
+    found = manifest.pod_patch(PodPlan("amd.com/gpu", "amd", 1, 2, (), True, ()), "train")
     assert found["spec"] == {
         "containers": [{"name": "train", "resources": {"limits": {"amd.com/gpu": "2"}}}],
         "tolerations": [{"key": "amd.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
@@ -217,7 +219,7 @@ def test_the_patch_alone_is_what_kubectl_would_merge():
 def test_settings_in_a_pod_name_no_device():
     request = replace(parse_request("4xA100-80GB"), mixed_precision=True, distributed_training=True)
     found = fit(request, cluster_nodes([node("a", 2), node("b", 2)], []))
-    allocation = as_allocation(found, request, "train-1", "train")
+    allocation = allocation_of_pods(found, request, "train-1", "train")
     options = SetupOptions(devices_given=True)
     torch = pytorch_settings(allocation, options)
     assert [each.node_name for each in torch.nodes] == ["train-1-0", "train-1-1"]  # the pods' host names

@@ -8,20 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gpu_advisor.allocation.allocator import Allocator, Terms
-from gpu_advisor.allocation.book import REMEMBERED_SECONDS, Changes
+from gpu_advisor.allocation.allocator import Allocator, LeaseLimits
 from gpu_advisor.allocation.errors import (
-    ConflictError,
+    InsufficientCapacityError,
+    InvalidRequestError,
     LeaseStoreError,
     NoInventoryError,
-    NoRoomError,
-    RequestError,
+    TokenConflictError,
     UnknownAllocationError,
 )
-from gpu_advisor.allocation.leases import Leases
+from gpu_advisor.allocation.gpu_request import GpuRequest
+from gpu_advisor.allocation.lease_manager import LeaseManager
+from gpu_advisor.allocation.lease_store import LeaseStore
+from gpu_advisor.allocation.lease_table import ENDED_RETENTION_SECONDS, LeaseChanges
 from gpu_advisor.allocation.model import Inventory
-from gpu_advisor.allocation.requests import GpuRequest
-from gpu_advisor.allocation.store import LeaseStore
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -45,7 +45,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def desk(tmp_path: Path, clock: FakeClock) -> Iterator[Allocator]:
-    made = Allocator(Leases(LeaseStore(tmp_path / "leases.db"), clock), lambda: MACHINES, Terms(100, 1000))
+    made = Allocator(LeaseManager(LeaseStore(tmp_path / "leases.db"), clock), lambda: MACHINES, LeaseLimits(100, 1000))
     yield made
     made.close()
 
@@ -54,10 +54,10 @@ def test_a_token_gives_the_same_allocation_again(desk: Allocator) -> None:
     first = desk.allocate(GpuRequest(2), "token")
     assert desk.allocate(GpuRequest(2), "token") == first
     assert len(desk.snapshot().held) == 2
-    with pytest.raises(ConflictError, match="another request"):
+    with pytest.raises(TokenConflictError, match="another request"):
         desk.allocate(GpuRequest(3), "token")
     desk.release(first.id)
-    with pytest.raises(ConflictError, match="was released: use a new token"):
+    with pytest.raises(TokenConflictError, match="was released: use a new token"):
         desk.allocate(GpuRequest(2), "token")
 
 
@@ -72,7 +72,7 @@ def test_a_release_may_be_repeated(desk: Allocator) -> None:
 
 def test_what_is_not_renewed_in_time_is_over(desk: Allocator, clock: FakeClock) -> None:
     made, other = desk.allocate(GpuRequest(2)), desk.allocate(GpuRequest(2), lease_seconds=10)
-    with pytest.raises(NoRoomError):
+    with pytest.raises(InsufficientCapacityError):
         desk.allocate(GpuRequest())
     clock.now += 9
     assert desk.renew(other.id, 10).expires == clock.now + 10
@@ -90,20 +90,20 @@ def test_an_answer_that_comes_after_the_end_is_no_lease(desk: Allocator, clock: 
     """Who asks again when the lease is over must not be told that it holds."""
     desk.allocate(GpuRequest(2), "token", 10)
     clock.now += 10
-    with pytest.raises(ConflictError, match="was expired: use a new token"):
+    with pytest.raises(TokenConflictError, match="was expired: use a new token"):
         desk.allocate(GpuRequest(2), "token", 10)
     assert not desk.snapshot().held
 
 
 def test_how_it_ended_is_forgotten_after_a_day(desk: Allocator, clock: FakeClock) -> None:
     desk.release(desk.allocate(GpuRequest(), "token").id)
-    clock.now += REMEMBERED_SECONDS
+    clock.now += ENDED_RETENTION_SECONDS
     assert desk.allocate(GpuRequest(), "token")
 
 
 def test_cpu_only_where_asked_for(desk: Allocator) -> None:
     desk.allocate(GpuRequest(4))
-    with pytest.raises(NoRoomError):
+    with pytest.raises(InsufficientCapacityError):
         desk.allocate(GpuRequest(1))
     made = desk.allocate(GpuRequest(1, cpu_fallback=True))
     assert made.on_cpu
@@ -112,13 +112,13 @@ def test_cpu_only_where_asked_for(desk: Allocator) -> None:
 
 @pytest.mark.parametrize("seconds", [0, -1, 1001, float("nan")])
 def test_lengths_that_make_no_sense(desk: Allocator, seconds: float) -> None:
-    with pytest.raises(RequestError, match="lease_seconds"):
+    with pytest.raises(InvalidRequestError, match="lease_seconds"):
         desk.allocate(GpuRequest(), lease_seconds=seconds)
 
 
 @pytest.mark.parametrize("machines", [None, Inventory(MACHINES.nodes, AT, stale=True)])
 def test_nothing_is_given_out_while_nothing_is_known(tmp_path: Path, machines: Inventory | None) -> None:
-    desk = Allocator(Leases(LeaseStore(tmp_path / "leases.db")), lambda: machines)
+    desk = Allocator(LeaseManager(LeaseStore(tmp_path / "leases.db")), lambda: machines)
     with pytest.raises(NoInventoryError):
         desk.allocate(GpuRequest())
     desk.close()
@@ -136,7 +136,7 @@ def test_as_a_plain_table_of_leases_across_restarts(
 ) -> None:
     """Against a model: id -> (GPUs, expiry). A restart, which reads all from the disk, changes nothing."""
     path, clock = tmp_path_factory.mktemp("leases") / "leases.db", FakeClock()
-    desk = Allocator(Leases(LeaseStore(path), clock), lambda: MACHINES, Terms(5, 100))
+    desk = Allocator(LeaseManager(LeaseStore(path), clock), lambda: MACHINES, LeaseLimits(5, 100))
     model: dict[str, tuple[frozenset[str], float]] = {}
     made: list[str] = []
     for what, number in steps:
@@ -145,12 +145,12 @@ def test_as_a_plain_table_of_leases_across_restarts(
             clock.now += number
         elif what == "restart":
             desk.close()
-            desk = Allocator(Leases(LeaseStore(path), clock), lambda: MACHINES, Terms(5, 100))
+            desk = Allocator(LeaseManager(LeaseStore(path), clock), lambda: MACHINES, LeaseLimits(5, 100))
         elif what == "allocate":
             count = 1 + number % 4
             try:
                 got = desk.allocate(GpuRequest(count))
-            except NoRoomError:
+            except InsufficientCapacityError:
                 assert count > 4 - sum(len(gpus) for gpus, _ in model.values())
             else:
                 made.append(got.id)
@@ -178,12 +178,12 @@ def test_many_at_once_are_acknowledged_by_few_commits(tmp_path: Path) -> None:
     gate = threading.Event()
     write = store.write
 
-    def slowly(changes: Changes) -> None:
+    def slowly(changes: LeaseChanges) -> None:
         gate.wait(10)  # as a disk that is busy: meanwhile the next group gathers
         write(changes)
 
     store.write = slowly  # type: ignore[method-assign]
-    desk = Allocator(Leases(store), lambda: machines)
+    desk = Allocator(LeaseManager(store), lambda: machines)
     got: list[str] = []
     threads = [threading.Thread(target=lambda: got.extend(desk.allocate(GpuRequest()).uuids)) for _ in range(64)]
     for thread in threads:
@@ -200,20 +200,20 @@ def test_many_at_once_are_acknowledged_by_few_commits(tmp_path: Path) -> None:
 def test_a_disk_that_takes_nothing_gives_nothing_out(tmp_path: Path) -> None:
     """What was not written is not held; when the disk is well again, all goes on."""
     path = tmp_path / "leases.db"
-    desk = Allocator(Leases(LeaseStore(path)), lambda: MACHINES)
+    desk = Allocator(LeaseManager(LeaseStore(path)), lambda: MACHINES)
     kept = desk.allocate(GpuRequest(1))
     with sqlite3.connect(path) as other:
         other.execute("CREATE TRIGGER full BEFORE INSERT ON leases BEGIN SELECT RAISE(ABORT, 'disk full'); END")
     other.close()
     with pytest.raises(LeaseStoreError, match="disk full"):
         desk.allocate(GpuRequest(3))
-    assert desk.leases.trouble
+    assert desk.leases.last_error
     assert set(desk.snapshot().active) == {kept.id}
     with sqlite3.connect(path) as other:
         other.execute("DROP TRIGGER full")
     other.close()
     assert desk.allocate(GpuRequest(3))
-    assert not desk.leases.trouble
+    assert not desk.leases.last_error
     desk.close()
 
 

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 import torch
 from gpu_advisor.allocation.client import session as client_session
-from gpu_advisor.allocation.client.config import attempts
-from gpu_advisor.allocation.client.ends import Leased, refusal
+from gpu_advisor.allocation.client.backends import GrantedLease, error_from_problem
+from gpu_advisor.allocation.client.config import candidate_bodies
 from gpu_advisor.allocation.errors import (
     AllocationError,
-    ConflictError,
-    ImpossibleError,
+    InsufficientCapacityError,
+    InvalidRequestError,
     LeaseStoreError,
-    NoRoomError,
-    RequestError,
+    TokenConflictError,
     UnknownAllocationError,
+    UnsatisfiableRequestError,
 )
 from gpu_advisor.allocation.frameworks import SetupError
 from gpu_advisor.allocation.manager import (
@@ -133,14 +133,14 @@ def test_gpus_are_given_back_when_training_fails(manager):
 
 
 def test_an_impossible_request_is_the_same_error_with_both_backends(manager):
-    with pytest.raises(RequestError) as wrong:
+    with pytest.raises(InvalidRequestError) as wrong:
         manager.allocate(TrainingGPUConfig(gpu_count=0))
     assert wrong.value.field == "gpu_count"
-    with pytest.raises(ImpossibleError) as never:
+    with pytest.raises(UnsatisfiableRequestError) as never:
         manager.allocate(TrainingGPUConfig(gpu_count=9))
     assert never.value.field == "gpu_count"
     assert never.value.reasons
-    with gpu_resources(BIG, manager), pytest.raises(NoRoomError) as full:
+    with gpu_resources(BIG, manager), pytest.raises(InsufficientCapacityError) as full:
         manager.allocate(BIG)
     assert any("big" in each for each in full.value.reasons)
     with pytest.raises(UnknownAllocationError):
@@ -151,7 +151,7 @@ def test_the_same_token_is_the_same_allocation(manager):
     config = TrainingGPUConfig(client_token=f"mine {time.monotonic_ns()}")
     first, again = manager.allocate(config), manager.allocate(config)
     assert first.allocation.id == again.allocation.id
-    with pytest.raises(ConflictError):
+    with pytest.raises(TokenConflictError):
         manager.allocate(TrainingGPUConfig(gpu_count=2, client_token=config.client_token))
     first.release()
     again.release()
@@ -167,7 +167,7 @@ def test_the_same_token_is_the_same_allocation_also_if_it_is_less(manager, less)
     again = manager.allocate(config)  # the larger ones are free by now
     assert again.allocation.id == first.allocation.id
     first.release()
-    with pytest.raises(ConflictError, match="new token"):
+    with pytest.raises(TokenConflictError, match="new token"):
         manager.allocate(config)
     again.release()
     assert free(manager) == ALL_FREE
@@ -175,12 +175,12 @@ def test_the_same_token_is_the_same_allocation_also_if_it_is_less(manager, less)
 
 def test_less_memory_only_as_far_as_is_allowed(manager):
     with gpu_resources(BIG, manager):
-        with pytest.raises(NoRoomError):
+        with pytest.raises(InsufficientCapacityError):
             manager.allocate(BIG)
         with gpu_resources(TrainingGPUConfig(2, "A100-80GB", min_memory_gb=24), manager) as less:
             assert less.allocation.memory_per_gpu == 40
             assert less.allocation.gpu_type == "A100"
-            with pytest.raises(NoRoomError):
+            with pytest.raises(InsufficientCapacityError):
                 manager.allocate(TrainingGPUConfig(2, "A100", memory_gb=80, min_memory_gb=40))
     assert free(manager) == ALL_FREE
 
@@ -246,7 +246,7 @@ def test_a_lease_is_lost_in_time_when_the_service_dies(tmp_path):
 class UnansweredBackend:
     """An end whose renewals get no answer before the lease is over."""
 
-    def renew(self, id_: str, lease_seconds: float | None, within_seconds: float) -> Leased:
+    def renew(self, id_: str, lease_seconds: float | None, within_seconds: float) -> GrantedLease:
         time.sleep(within_seconds)
         raise ServiceUnavailableError("no answer")
 
@@ -350,12 +350,12 @@ def test_gpus_are_not_there_is_an_error_of_setup(local):
     ],
 )  # fmt: skip
 def test_what_is_asked_for_in_turn(config, sizes, expected):
-    assert [(each["gpu_type"], each["memory_gb"]) for each in attempts(config, sizes)] == expected
+    assert [(each["gpu_type"], each["memory_gb"]) for each in candidate_bodies(config, sizes)] == expected
 
 
 @pytest.mark.parametrize("wrong", [{"min_memory_gb": 8}, {"memory_gb": 16, "min_memory_gb": 24}, {"wait_seconds": -1}])
 def test_a_config_that_makes_no_sense(wrong):
-    with pytest.raises(RequestError):
+    with pytest.raises(InvalidRequestError):
         TrainingGPUConfig(**wrong)
 
 
@@ -364,16 +364,16 @@ def test_a_config_that_makes_no_sense(wrong):
     [
         (401, {}, LoginRequiredError),
         (404, {"detail": "gone"}, UnknownAllocationError),
-        (409, {"detail": "client_token: used"}, ConflictError),
-        (409, {"detail": "full", "reasons": ["a"]}, NoRoomError),
-        (422, {"detail": "x", "reasons": ["a"], "errors": [{"pointer": "/gpu_type"}]}, ImpossibleError),
-        (422, {"detail": "x", "errors": [{"pointer": "/gpu_type"}]}, RequestError),
+        (409, {"detail": "client_token: used"}, TokenConflictError),
+        (409, {"detail": "full", "reasons": ["a"]}, InsufficientCapacityError),
+        (422, {"detail": "x", "reasons": ["a"], "errors": [{"pointer": "/gpu_type"}]}, UnsatisfiableRequestError),
+        (422, {"detail": "x", "errors": [{"pointer": "/gpu_type"}]}, InvalidRequestError),
         (503, {"detail": "later"}, ServiceUnavailableError),
         (502, {}, ServiceUnavailableError),
     ],
 )
 def test_problem_documents_become_errors(status, problem, kind):
-    assert type(refusal(status, problem, "http://there")) is kind
+    assert type(error_from_problem(status, problem, "http://there")) is kind
 
 
 def test_logins_addresses_and_files(tmp_path, monkeypatch):

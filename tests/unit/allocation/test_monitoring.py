@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from gpu_advisor.allocation.gpu_request import GpuRequest
+from gpu_advisor.allocation.inventory_monitor import InventorySnapshot, changes
 from gpu_advisor.allocation.model import Inventory
-from gpu_advisor.allocation.monitoring import Look, changes
-from gpu_advisor.allocation.requests import GpuRequest
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import SourceStatus, View
@@ -17,11 +17,11 @@ from tests.unit.advisor.builders import facts
 from tests.unit.allocation.builders import AT, desk, inventory, node
 
 
-def look(at: float = AT, held: dict[str, str] | None = None, **of_gpu: object) -> Look:
+def look(at: float = AT, held: dict[str, str] | None = None, **of_gpu: object) -> InventorySnapshot:
     """One node with one GPU, which is as told."""
     one = node("a", "T4", 16, 1)
     gpu = replace(one.gpus[0], **{"utilization_ratio": 0.5, "memory_used_ratio": 0.5, **of_gpu})  # type: ignore[arg-type]
-    return Look(inventory(replace(one, gpus=(gpu,))), held or {}, at)
+    return InventorySnapshot(inventory(replace(one, gpus=(gpu,))), held or {}, at)
 
 
 CASES = {
@@ -32,7 +32,7 @@ CASES = {
     "not told any more": (look(memory_used_ratio=None), [("memory", 0.5, None)]),
     "in use": (look(free=False), [("in_use", 0.0, 1.0)]),
     "leased": (look(held={"a/0": "x"}), [("leased", 0.0, 1.0)]),
-    "gone": (Look(Inventory((), AT), {}, AT), [("present", 1.0, 0.0)]),
+    "gone": (InventorySnapshot(Inventory((), AT), {}, AT), [("present", 1.0, 0.0)]),
 }
 
 

@@ -6,10 +6,10 @@ from collections import Counter
 from itertools import combinations
 
 import pytest
-from gpu_advisor.allocation.errors import ImpossibleError, NoRoomError
-from gpu_advisor.allocation.model import Gpu, Inventory, Node
+from gpu_advisor.allocation.errors import InsufficientCapacityError, UnsatisfiableRequestError
+from gpu_advisor.allocation.gpu_request import GpuRequest
+from gpu_advisor.allocation.model import Gpu, Inventory, InventoryNode
 from gpu_advisor.allocation.placement import Placement, place
-from gpu_advisor.allocation.requests import GpuRequest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +30,7 @@ def fleets(draw: st.DrawFn) -> tuple[Inventory, frozenset[str]]:
             gpus.append(Gpu(i, f"{n}/{i}", kind, memory, vendor, free=free, why_not="" if free else "used by x"))
             if draw(st.sampled_from((False, False, True))):
                 held.add(f"{n}/{i}")
-        nodes.append(Node(f"n{n}", tuple(gpus)))
+        nodes.append(InventoryNode(f"n{n}", tuple(gpus)))
     return Inventory(tuple(nodes), AT), frozenset(held)
 
 
@@ -74,11 +74,11 @@ def test_as_an_exhaustive_search(fleet: tuple[Inventory, frozenset[str]], reques
         assert len(placement.shares) == min(map(len, now)), "as few nodes as can be"
         _is_valid(request_, machines, held, placement)
     elif possible(request_, machines, held, all_free=True):
-        with pytest.raises(NoRoomError) as busy:
+        with pytest.raises(InsufficientCapacityError) as busy:
             place(request_, machines, held)
         assert len(busy.value.reasons) == len(machines.nodes)
     else:
-        with pytest.raises(ImpossibleError) as never:
+        with pytest.raises(UnsatisfiableRequestError) as never:
             place(request_, machines, held)
         assert never.value.field in ("gpu_count", "gpu_type", "memory_gb")
 
@@ -102,13 +102,13 @@ def test_the_smallest_card_that_does_then_the_fullest_node() -> None:
 def test_an_unknown_size_comes_last_and_serves_no_request_for_a_size() -> None:
     fleet = inventory(node("unknown", "X", None, 2), node("large", "A100", 80, 2))
     assert place(GpuRequest(2), fleet, ()).shares[0].node_name == "large"
-    with pytest.raises(ImpossibleError):
+    with pytest.raises(UnsatisfiableRequestError):
         place(GpuRequest(1, "X", memory_gb=1), fleet, ())
 
 
 def test_reasons_name_what_each_node_failed_on() -> None:
     fleet = inventory(node("busy", "A100", 80, 4, busy=1), node("other", "T4", 16, 2))
-    with pytest.raises(NoRoomError) as refused:
+    with pytest.raises(InsufficientCapacityError) as refused:
         place(GpuRequest(4, "A100"), fleet, {"busy/2"})
     assert refused.value.reasons == (
         "busy: 2 of 4 are free and fit, 1 leased, 1 used by x",
@@ -118,6 +118,6 @@ def test_reasons_name_what_each_node_failed_on() -> None:
 
 def test_very_many_nodes_are_reported_in_few_lines() -> None:
     fleet = inventory(*(node(f"n{i}", "T4", 16, 1, busy=1) for i in range(500)))
-    with pytest.raises(NoRoomError) as refused:
+    with pytest.raises(InsufficientCapacityError) as refused:
         place(GpuRequest(1), fleet, ())
     assert refused.value.reasons[-1] == "and 480 other nodes"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from gpu_advisor.allocation.errors import RequestError
-from gpu_advisor.allocation.requests import MOST_GPUS, GpuRequest, parse_request
-from gpu_advisor.hardware.gpu_types import sold_gb, type_name
+from gpu_advisor.allocation.errors import InvalidRequestError
+from gpu_advisor.allocation.gpu_request import MAX_GPUS, GpuRequest, parse_request
+from gpu_advisor.hardware.gpu_types import parse_gpu_type, sold_gb
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,7 +74,7 @@ REFUSED: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("asked", "field"), REFUSED)
 def test_what_makes_no_sense_is_refused_by_field(asked: Any, field: str) -> None:
-    with pytest.raises(RequestError) as refused:
+    with pytest.raises(InvalidRequestError) as refused:
         parse_request(asked)
     assert refused.value.field == field
     assert len(refused.value.message) > 10
@@ -84,9 +84,9 @@ def test_what_makes_no_sense_is_refused_by_field(asked: Any, field: str) -> None
 def test_anything_is_a_request_or_refused(asked: Any) -> None:
     try:
         found = parse_request(asked)
-    except RequestError:
+    except InvalidRequestError:
         return
-    assert 1 <= found.gpu_count <= MOST_GPUS
+    assert 1 <= found.gpu_count <= MAX_GPUS
 
 
 def test_types_of_the_inventory_are_known_too() -> None:
@@ -104,4 +104,4 @@ def test_memory_as_sold(name: str, mib: int, gb: float) -> None:
 
 
 def test_a_partition_is_not_its_card() -> None:
-    assert type_name("NVIDIA A100-SXM4-40GB MIG 1g.5gb").name == "A100MIG1G.5GB"
+    assert parse_gpu_type("NVIDIA A100-SXM4-40GB MIG 1g.5gb").name == "A100MIG1G.5GB"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from gpu_advisor.calibration.errors import WorkloadError
-from gpu_advisor.calibration.estimate import correct, estimate
+from gpu_advisor.calibration.memory_estimate import estimate, fit_correction
 from gpu_advisor.calibration.profile import write_profile
 from gpu_advisor.calibration.workloads import BUILT_IN
 from gpu_advisor.cli import cli
@@ -22,11 +22,11 @@ from tests.unit.calibration.test_profile import profile
 def test_a_trace_sees_what_a_run_takes(workload: str, most: float) -> None:
     """A transformer's trace keeps more for the backward pass than the CPU's own kernels do."""
     import torch
-    from gpu_advisor.calibration.meters import CpuMeter
-    from gpu_advisor.calibration.workloads import build
+    from gpu_advisor.calibration.device_meters import CpuMeter
+    from gpu_advisor.calibration.workloads import build_step
 
     torch.set_num_threads(1)
-    _, ran = CpuMeter(None).memory(lambda: build(workload, 2, torch.device("cpu"), "float32"))
+    _, ran = CpuMeter(None).memory(lambda: build_step(workload, 2, torch.device("cpu"), "float32"))
     found = estimate(workload, 2)
     assert 0.97 <= found.allocated_bytes / ran.peak_bytes <= most
     assert found.reserved_bytes >= found.allocated_bytes
@@ -46,10 +46,10 @@ def test_a_workload_without_tensors_is_no_estimate_of_nothing(monkeypatch: pytes
 
 def test_modules_go_where_a_workload_puts_them() -> None:
     import torch
-    from gpu_advisor.calibration.estimate import _modules_stay
+    from gpu_advisor.calibration.memory_estimate import _keep_modules_in_place
 
     module: Any = torch.nn.Conv2d(3, 4, 3)
-    with _modules_stay():
+    with _keep_modules_in_place():
         assert module.to("cpu") is module
         module.to(memory_format=torch.channels_last)
         assert module.weight.is_contiguous(memory_format=torch.channels_last)
@@ -72,8 +72,8 @@ def test_a_profile_of_a_job_corrects_by_what_was_probed(tmp_path: Path, monkeypa
 def test_calibrations_correct_it() -> None:
     context, ratio = 600.0, 1.1
     pairs = [(size, round(context + ratio * size)) for size in (1000, 2000, 4000, 8000)]
-    found = correct(pairs)
+    found = fit_correction(pairs)
     assert found.context_bytes == pytest.approx(context, rel=0.02)
     assert found.ratio == pytest.approx(ratio, rel=0.01)
-    assert correct([]).samples == 0
-    assert correct(pairs[:1]).context_bytes == pytest.approx(700)
+    assert fit_correction([]).samples == 0
+    assert fit_correction(pairs[:1]).context_bytes == pytest.approx(700)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from gpu_advisor.calibration.allocator import replay
+from gpu_advisor.calibration.batch_size_finder import SearchConfig, TrialMemory, TrialRunner, find_batch_size
+from gpu_advisor.calibration.caching_allocator import replay
 from gpu_advisor.calibration.errors import CalibrationError
-from gpu_advisor.calibration.finder import Search, Try, Usage, find
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -15,12 +15,12 @@ MIB = 1 << 20
 MAX_BATCH = 4096
 
 
-def trial(memory: Callable[[int], Usage], limit: float) -> Try:
+def trial(memory: Callable[[int], TrialMemory], limit: float) -> TrialRunner:
     """What fits a limit in MiB tells its memory."""
     return lambda size: usage if (usage := memory(size)).peak_bytes <= limit * MIB else None
 
 
-def largest_of(run: Try) -> int:
+def largest_of(run: TrialRunner) -> int:
     low, high = 0, MAX_BATCH
     while low < high:
         middle = (low + high + 1) // 2
@@ -40,19 +40,19 @@ def test_what_is_found_fits_and_is_near_the_largest(
 ) -> None:
     """Lines, with memory that the first batch takes and no other, and with a workspace that comes at some size."""
 
-    def memory(size: int) -> Usage:
+    def memory(size: int) -> TrialMemory:
         batch = (workspace + a_sample * size) * (1 + jump * (size >= at))
-        return Usage(round((held + batch) * MIB), held * MIB if told else 0)
+        return TrialMemory(round((held + batch) * MIB), held * MIB if told else 0)
 
     run = trial(memory, limit)
-    largest, search = largest_of(run), Search(limit * MIB, largest=MAX_BATCH)
+    largest, search = largest_of(run), SearchConfig(limit * MIB, largest=MAX_BATCH)
     if largest < 1:
         with pytest.raises(CalibrationError, match="use mixed precision"):
-            find(run, search)
+            find_batch_size(run, search)
         return
-    found = find(run, search)
+    found = find_batch_size(run, search)
     assert found.batch_size <= largest
-    assert len(found.trials) <= search.most_trials
+    assert len(found.trials) <= search.max_trials
     if jump == 0 and largest >= search.first:
         assert found.failures == 0
     if told and workspace == 0 and found.failures == 0:
@@ -61,8 +61,8 @@ def test_what_is_found_fits_and_is_near_the_largest(
 
 @pytest.mark.parametrize(("told", "most"), [(True, 3), (False, 5)])
 def test_a_straight_line_takes_few_trials_and_no_failure(told: bool, most: int) -> None:
-    run = trial(lambda size: Usage((1500 + 37 * size) * MIB, 1500 * MIB if told else 0), 16_000)
-    found = find(run, Search(16_000 * MIB))
+    run = trial(lambda size: TrialMemory((1500 + 37 * size) * MIB, 1500 * MIB if told else 0), 16_000)
+    found = find_batch_size(run, SearchConfig(16_000 * MIB))
     assert found.failures == 0
     assert len(found.trials) <= most
     assert 0.95 * 391 <= found.batch_size <= 391
@@ -78,13 +78,13 @@ def test_where_the_optimizer_makes_the_peak_the_forward_pass_tells_what_a_batch_
     """Adam: three copies held, gradients and temporaries in its step, and the batch of inputs."""
     held, step, inputs = 3 * weights, 5 * weights, 0.05 * a_sample
 
-    def memory(size: int) -> Usage:
+    def memory(size: int) -> TrialMemory:
         peak = max(held + a_sample * size * backward, step + inputs * size)
-        return Usage(round(peak * MIB), held * MIB, round((held + a_sample * size) * MIB))
+        return TrialMemory(round(peak * MIB), held * MIB, round((held + a_sample * size) * MIB))
 
     limit = step + free + 5 * a_sample
     run = trial(memory, limit)
-    found = find(run, Search(limit * MIB, largest=MAX_BATCH))
+    found = find_batch_size(run, SearchConfig(limit * MIB, largest=MAX_BATCH))
     assert found.failures == 0
     assert found.batch_size >= 0.5 * largest_of(trial(memory, 0.99 * limit)) - 1
 
@@ -92,11 +92,11 @@ def test_where_the_optimizer_makes_the_peak_the_forward_pass_tells_what_a_batch_
 def test_nearly_full_from_the_first_on() -> None:
     """The optimizer's step takes 99.8 %, and the batch of inputs ends it at 40 samples."""
 
-    def memory(size: int) -> Usage:
+    def memory(size: int) -> TrialMemory:
         step, forward = 16_000 + 0.5 * size, 9_000 + 20 * size
-        return Usage(round(max(step, 1.2 * forward) * MIB), 9_000 * MIB, round(forward * MIB))
+        return TrialMemory(round(max(step, 1.2 * forward) * MIB), 9_000 * MIB, round(forward * MIB))
 
-    found = find(trial(memory, 16_020), Search(16_020 * MIB))
+    found = find_batch_size(trial(memory, 16_020), SearchConfig(16_020 * MIB))
     assert found.failures == 0
     assert [one.batch_size for one in found.trials][:2] == [4, 2]
     assert 30 <= found.batch_size <= 40
@@ -104,25 +104,28 @@ def test_nearly_full_from_the_first_on() -> None:
 
 def test_a_failure_is_a_bound() -> None:
     """Memory that jumps by half at 100 samples."""
-    run = trial(lambda size: Usage((1000 + 100 * size + 50 * size * (size >= 100)) * MIB), 16_000)
-    found = find(run, Search(16_000 * MIB))
+    run = trial(lambda size: TrialMemory((1000 + 100 * size + 50 * size * (size >= 100)) * MIB), 16_000)
+    found = find_batch_size(run, SearchConfig(16_000 * MIB))
     assert found.failures >= 1
     assert 90 <= found.batch_size <= 100
 
 
 def test_the_data_set_bounds_the_batch() -> None:
-    assert find(lambda size: Usage((100 + size) * MIB), Search(80_000 * MIB, largest=48)).batch_size == 48
+    assert (
+        find_batch_size(lambda size: TrialMemory((100 + size) * MIB), SearchConfig(80_000 * MIB, largest=48)).batch_size
+        == 48
+    )
 
 
 def test_no_step_is_larger_than_one_may_trust() -> None:
     """What is held is told wrongly: then nothing seems to grow."""
     sizes: list[int] = []
 
-    def run(size: int) -> Usage:
+    def run(size: int) -> TrialMemory:
         sizes.append(size)
-        return Usage((1000 + size) * MIB, (1000 + size) * MIB)
+        return TrialMemory((1000 + size) * MIB, (1000 + size) * MIB)
 
-    find(run, Search(80_000 * MIB, first=1, largest=MAX_BATCH))
+    find_batch_size(run, SearchConfig(80_000 * MIB, first=1, largest=MAX_BATCH))
     assert sizes == [1, 64, 4096]
 
 

@@ -4,24 +4,24 @@ import itertools
 import math
 
 import pytest
-from gpu_advisor.calibration.advice import Request, advise, largest_safe
+from gpu_advisor.calibration.batch_size_advice import BatchSizeRequest, largest_safe_size, recommend_batch_size
 from gpu_advisor.calibration.errors import CalibrationError
-from gpu_advisor.calibration.fit import fit_memory
-from gpu_advisor.calibration.points import Point, Points, clean
+from gpu_advisor.calibration.memory_fit import fit_memory
+from gpu_advisor.calibration.points import MeasuredPoint, MeasuredPoints, clean_points
 from gpu_advisor.calibration.prior import PRIOR
-from gpu_advisor.calibration.throughput import fit_throughput
+from gpu_advisor.calibration.throughput_fit import fit_throughput
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 GIB = 1 << 30
 
 
-def line(fixed: float, per_sample: float, sizes: tuple[int, ...]) -> Points:
-    return clean(Point(size, round(fixed + per_sample * size)) for size in sizes)
+def line(fixed: float, per_sample: float, sizes: tuple[int, ...]) -> MeasuredPoints:
+    return clean_points(MeasuredPoint(size, round(fixed + per_sample * size)) for size in sizes)
 
 
-def rated(*rows: tuple[int, float]) -> Points:
-    return clean(Point(size, GIB + size * (100 << 20), rate) for size, rate in rows)
+def rated(*rows: tuple[int, float]) -> MeasuredPoints:
+    return clean_points(MeasuredPoint(size, GIB + size * (100 << 20), rate) for size, rate in rows)
 
 
 def test_the_prior_is_a_distribution() -> None:
@@ -44,7 +44,7 @@ def test_a_straight_line_is_found_within_its_interval(fixed: float, per_sample: 
 def test_predictions_are_ordered_and_no_less_than_what_was_measured(
     first: int, growth: float, size: int, factor: float
 ) -> None:
-    points = clean([Point(size, first), Point(2 * size, round(first * growth))])
+    points = clean_points([MeasuredPoint(size, first), MeasuredPoint(2 * size, round(first * growth))])
     found = fit_memory(points).predict(math.ceil(2 * size * factor))
     assert points.points[0].peak_memory_bytes <= found.low <= found.peak_memory_bytes <= found.high
 
@@ -52,7 +52,7 @@ def test_predictions_are_ordered_and_no_less_than_what_was_measured(
 def test_intervals_widen_with_distance_and_narrow_with_points() -> None:
     two, four = line(2 * GIB, GIB / 8, (8, 16)), line(2 * GIB, GIB / 8, (8, 12, 14, 16))
 
-    def width(points: Points, size: int) -> float:
+    def width(points: MeasuredPoints, size: int) -> float:
         found = fit_memory(points).predict(size)
         return (found.high - found.low) / found.peak_memory_bytes
 
@@ -67,8 +67,10 @@ def test_memory_that_does_not_grow_yet_is_not_believed() -> None:
 
 def test_memory_that_does_not_grow_is_reported_with_the_size_to_measure() -> None:
     flat, grown = line(4 * GIB, 0, (8, 16)), line(4 * GIB, GIB / 8, (8, 16))
-    assert "does not grow from 8 to 16" in advise(flat, Request(40 * GIB, 0.9)).notes[0]
-    assert not any("does not grow" in note for note in advise(grown, Request(40 * GIB, 0.9)).notes)
+    assert "does not grow from 8 to 16" in recommend_batch_size(flat, BatchSizeRequest(40 * GIB, 0.9)).notes[0]
+    assert not any(
+        "does not grow" in note for note in recommend_batch_size(grown, BatchSizeRequest(40 * GIB, 0.9)).notes
+    )
 
 
 def test_a_measured_size_is_what_was_measured() -> None:
@@ -80,7 +82,7 @@ def test_a_measured_size_is_what_was_measured() -> None:
 @given(st.floats(0.2, 10), st.floats(0.01, 0.3), st.floats(1, 200))
 def test_the_recommended_size_stays_within_the_target(fixed: float, per_sample: float, memory: float) -> None:
     points = line(fixed * GIB, per_sample * GIB, (8, 16, 32))
-    found = largest_safe(fit_memory(points), memory * GIB)
+    found = largest_safe_size(fit_memory(points), memory * GIB)
     if found is not None:
         assert fixed + per_sample * found <= memory
         assert found <= 8 * 32
@@ -88,20 +90,20 @@ def test_the_recommended_size_stays_within_the_target(fixed: float, per_sample: 
 
 def test_more_memory_never_gives_a_smaller_size() -> None:
     fit = fit_memory(line(2 * GIB, GIB / 8, (8, 16)))
-    sizes = [largest_safe(fit, memory * GIB) or 0 for memory in range(1, 30)]
+    sizes = [largest_safe_size(fit, memory * GIB) or 0 for memory in range(1, 30)]
     assert sizes == sorted(sizes)
 
 
 def test_measured_sizes_are_safe_as_measured() -> None:
     points = line(2 * GIB, GIB / 8, (8, 16))
-    assert advise(points, Request(4 * GIB, 1.0, (32,))).recommended_batch_size == 16
-    assert advise(points, Request(4 * GIB - 1, 1.0, (32,))).recommended_batch_size == 8
-    assert advise(points, Request(GIB, 1.0, (32,))).recommended_batch_size is None
+    assert recommend_batch_size(points, BatchSizeRequest(4 * GIB, 1.0, (32,))).recommended_batch_size == 16
+    assert recommend_batch_size(points, BatchSizeRequest(4 * GIB - 1, 1.0, (32,))).recommended_batch_size == 8
+    assert recommend_batch_size(points, BatchSizeRequest(GIB, 1.0, (32,))).recommended_batch_size is None
 
 
 def test_throughput_past_its_peak_is_not_recommended() -> None:
     points = rated((8, 100.0), (16, 180.0), (32, 240.0), (64, 230.0))
-    advice = advise(points, Request(80 * GIB, 0.9, current_batch=8))
+    advice = recommend_batch_size(points, BatchSizeRequest(80 * GIB, 0.9, current_batch=8))
     assert advice.recommended_batch_size == 32
     assert advice.ceilings.throughput_knee is not None
     assert 16 < advice.ceilings.throughput_knee <= 32
@@ -121,12 +123,12 @@ def test_throughput_saturates() -> None:
 
 def test_gradient_noise_is_a_ceiling() -> None:
     points = line(2 * GIB, GIB / 8, (8, 16, 32))
-    advice = advise(points, Request(80 * GIB, 0.9, gradient_noise=24))
+    advice = recommend_batch_size(points, BatchSizeRequest(80 * GIB, 0.9, gradient_noise=24))
     assert advice.recommended_batch_size == 24
 
 
-@pytest.mark.parametrize("request_", [Request(GIB, 0.0), Request(GIB, 1.5), Request(GIB, 0.9, (0,)),
-                                      Request(GIB, 0.9, current_batch=0)])  # fmt: skip
-def test_contradictory_requests_are_refused(request_: Request) -> None:
+@pytest.mark.parametrize("request_", [BatchSizeRequest(GIB, 0.0), BatchSizeRequest(GIB, 1.5), BatchSizeRequest(GIB, 0.9, (0,)),
+                                      BatchSizeRequest(GIB, 0.9, current_batch=0)])  # fmt: skip
+def test_contradictory_requests_are_refused(request_: BatchSizeRequest) -> None:
     with pytest.raises(CalibrationError):
-        advise(line(GIB, GIB, (1, 2)), request_)
+        recommend_batch_size(line(GIB, GIB, (1, 2)), request_)

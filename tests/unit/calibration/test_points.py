@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from gpu_advisor.calibration.byte_sizes import parse_bytes
 from gpu_advisor.calibration.errors import PointsError
-from gpu_advisor.calibration.points import Point, clean, parse_points, read_points
-from gpu_advisor.calibration.sizes import parse_bytes
+from gpu_advisor.calibration.points import MeasuredPoint, clean_points, parse_points, read_points
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,7 +37,7 @@ HEADER = "batch_size,peak_memory_bytes\n"
 )
 def test_bad_points_name_the_fix(text: str, mend: str) -> None:
     with pytest.raises(PointsError, match=mend):
-        clean(parse_points(text))
+        clean_points(parse_points(text))
 
 
 def test_a_file_is_named_in_its_error(tmp_path) -> None:
@@ -52,19 +52,21 @@ def test_a_file_is_named_in_its_error(tmp_path) -> None:
 
 
 def test_a_run_out_of_memory_is_left_out_and_reported() -> None:
-    points = clean([Point(8, 2 * GIB), Point(16, 3 * GIB), Point(32, 5 * GIB), Point(64, GIB)])
+    points = clean_points(
+        [MeasuredPoint(8, 2 * GIB), MeasuredPoint(16, 3 * GIB), MeasuredPoint(32, 5 * GIB), MeasuredPoint(64, GIB)]
+    )
     assert [point.batch_size for point in points.points] == [8, 16, 32]
     assert "size 64 left out" in points.notes[0]
 
 
 def test_a_fall_within_the_noise_of_libraries_is_kept() -> None:
-    assert len(clean([Point(8, 1000 << 20), Point(16, 995 << 20)]).points) == 2
+    assert len(clean_points([MeasuredPoint(8, 1000 << 20), MeasuredPoint(16, 995 << 20)]).points) == 2
 
 
 @given(st.lists(st.tuples(st.integers(1, 4096), st.integers(1 << 20, 1 << 40)), max_size=8))
 def test_clean_points_rise_or_are_refused(rows: list[tuple[int, int]]) -> None:
     try:
-        points = clean(Point(*row) for row in rows).points
+        points = clean_points(MeasuredPoint(*row) for row in rows).points
     except PointsError:
         return
     sizes = [point.batch_size for point in points]

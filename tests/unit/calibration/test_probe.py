@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from gpu_advisor.calibration.errors import CalibrationError, DeviceTakenError, WorkloadError
-from gpu_advisor.calibration.occupancy import Use, taken
+from gpu_advisor.calibration.contention import DeviceUsage, taken
+from gpu_advisor.calibration.errors import CalibrationError, DeviceBusyError, WorkloadError
 from gpu_advisor.calibration.probe import ProbeRequest, probe
 from gpu_advisor.calibration.profile import read_profiles
-from gpu_advisor.calibration.workloads import build, run_step
+from gpu_advisor.calibration.workloads import build_step, run_step
 from gpu_advisor.cli import cli
 from gpu_exporter.jobs.exposition_parser import parse_exposition
 
@@ -108,7 +108,7 @@ def test_a_wrong_workload_names_the_fix(workload_folder: Path, workload: str, wo
     import torch
 
     with pytest.raises(WorkloadError) as error:
-        run_step(workload, build(workload, 2, torch.device("cpu"), "float32"))
+        run_step(workload, build_step(workload, 2, torch.device("cpu"), "float32"))
     assert words in str(error.value)
 
 
@@ -128,7 +128,7 @@ def outcome(kind: str, **more: object) -> Callable[[ProbeRequest, int], dict[str
 @pytest.mark.parametrize(
     ("found", "error", "words"),
     [
-        (outcome("taken", message="3.0 GiB were in use"), DeviceTakenError, "stop what else runs on this GPU"),
+        (outcome("taken", message="3.0 GiB were in use"), DeviceBusyError, "stop what else runs on this GPU"),
         (outcome("workload", message="it raised"), WorkloadError, "batch size 16: it raised"),
         (outcome("timeout"), WorkloadError, "raise --timeout"),
         (outcome("out_of_memory"), CalibrationError, "size 16 ran out of memory: give at least two sizes that fit"),
@@ -163,21 +163,21 @@ def test_where_nothing_can_be_written_nothing_is_measured(workload_folder: Path)
     assert "taken cannot be written to: give another folder" in result.output
 
 
-IDLE, OURS = Use(200 << 20, 0.0, 0), Use(6 * GIB, 1.0, 0)
+IDLE, OURS = DeviceUsage(200 << 20, 0.0, 0), DeviceUsage(6 * GIB, 1.0, 0)
 
 
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
         (IDLE, OURS, None),
-        (Use(None, None, None), Use(None, None, None), None),
-        (Use(20 * GIB, 0.0, 0), OURS, "in use before the probe"),
-        (Use(0, 0.6, 0), OURS, "60% busy before the probe"),
-        (Use(0, 0.0, 1), OURS, "1 other process"),
-        (IDLE, Use(6 * GIB, 1.0, 2), "2 other process"),
-        (IDLE, Use(12 * GIB, 1.0, None), "more were taken than by the probe"),
+        (DeviceUsage(None, None, None), DeviceUsage(None, None, None), None),
+        (DeviceUsage(20 * GIB, 0.0, 0), OURS, "in use before the probe"),
+        (DeviceUsage(0, 0.6, 0), OURS, "60% busy before the probe"),
+        (DeviceUsage(0, 0.0, 1), OURS, "1 other process"),
+        (IDLE, DeviceUsage(6 * GIB, 1.0, 2), "2 other process"),
+        (IDLE, DeviceUsage(12 * GIB, 1.0, None), "more were taken than by the probe"),
     ],
 )
-def test_a_gpu_that_others_use_is_noticed(before: Use, after: Use, words: str | None) -> None:
+def test_a_gpu_that_others_use_is_noticed(before: DeviceUsage, after: DeviceUsage, words: str | None) -> None:
     told = taken(before, after, 5 * GIB)
     assert told is None if words is None else told is not None and words in told

@@ -12,8 +12,8 @@ from gpu_advisor.calibration.errors import ProfileError
 from gpu_advisor.calibration.profile import (
     Measurement,
     Profile,
-    file_name,
-    points_of_rows,
+    points_from_rows,
+    profile_file_name,
     read_profile,
     read_profiles,
     rows,
@@ -33,11 +33,11 @@ def profile(created: float = 1.0, **changes: Any) -> Profile:
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "below" / file_name(profile())
+    path = tmp_path / "below" / profile_file_name(profile())
     write_profile(profile(), path)
     assert read_profile(path) == profile()
     assert list(path.parent.iterdir()) == [path]
-    assert points_of_rows(rows([profile()])) == {profile().key: profile().points()}
+    assert points_from_rows(rows([profile()])) == {profile().key: profile().points()}
 
 
 def test_the_newest_of_a_key_counts_and_a_bad_file_hides_no_other(tmp_path: Path) -> None:

@@ -7,45 +7,56 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from gpu_advisor.cost.catalogue import Catalogue, from_csv, from_yaml, read, shipped, stale, to_csv, with_own
+from gpu_advisor.cost.catalogue import (
+    Catalogue,
+    builtin_catalogue,
+    offers_from_csv,
+    offers_from_yaml,
+    offers_to_csv,
+    read,
+    stale_prices,
+    with_user_catalogue,
+)
+from gpu_advisor.cost.catalogue_rows import CATALOGUE_COLUMNS
 from gpu_advisor.cost.errors import CostError
-from gpu_advisor.cost.offers import Gpu, exact_gpu_of, gpu_of
-from gpu_advisor.cost.reading import COLUMNS
+from gpu_advisor.cost.offers import GpuVariant, parse_exact_gpu, parse_gpu
 from hypothesis import given
 from hypothesis import strategies as st
 
-HEAD = ",".join(COLUMNS)
+HEAD = ",".join(CATALOGUE_COLUMNS)
 ROW = "mine,here,big,A100-80GB,8,,96,1000,20,8,2026-11-01,quote"
 
 
 @pytest.mark.parametrize(
     ("instance_type", "gpu", "count"),
     [
-        ("p3.2xlarge", Gpu("V100", 16), 1), ("p3.8xlarge", Gpu("V100", 16), 4), ("g4dn.xlarge", Gpu("T4", 16), 1),
-        ("a2-highgpu-1g", Gpu("A100", 40), 1), ("a2-highgpu-4g", Gpu("A100", 40), 4),
-        ("n1-standard-8", Gpu("T4", 16), 1),
-        ("Standard_NC6s_v3", Gpu("V100", 16), 1), ("Standard_NC12s_v3", Gpu("V100", 16), 2),
-        ("Standard_NV6", Gpu("M60", 8), 1), ("p5.48xlarge", Gpu("H100", 80), 8), ("p5en.48xlarge", Gpu("H200", 141), 8),
-        ("a3-ultragpu-8g", Gpu("H200", 141), 8), ("a3-highgpu-8g", Gpu("H100", 80), 8),
-        ("g2-standard-4", Gpu("L4", 24), 1), ("g6.xlarge", Gpu("L4", 24), 1),
-        ("Standard_ND96isr_H100_v5", Gpu("H100", 80), 8),
-        ("Standard_NC24ads_A100_v4", Gpu("A100", 80), 1),
+        ("p3.2xlarge", GpuVariant("V100", 16), 1), ("p3.8xlarge", GpuVariant("V100", 16), 4), ("g4dn.xlarge", GpuVariant("T4", 16), 1),
+        ("a2-highgpu-1g", GpuVariant("A100", 40), 1), ("a2-highgpu-4g", GpuVariant("A100", 40), 4),
+        ("n1-standard-8", GpuVariant("T4", 16), 1),
+        ("Standard_NC6s_v3", GpuVariant("V100", 16), 1), ("Standard_NC12s_v3", GpuVariant("V100", 16), 2),
+        ("Standard_NV6", GpuVariant("M60", 8), 1), ("p5.48xlarge", GpuVariant("H100", 80), 8), ("p5en.48xlarge", GpuVariant("H200", 141), 8),
+        ("a3-ultragpu-8g", GpuVariant("H200", 141), 8), ("a3-highgpu-8g", GpuVariant("H100", 80), 8),
+        ("g2-standard-4", GpuVariant("L4", 24), 1), ("g6.xlarge", GpuVariant("L4", 24), 1),
+        ("Standard_ND96isr_H100_v5", GpuVariant("H100", 80), 8),
+        ("Standard_NC24ads_A100_v4", GpuVariant("A100", 80), 1),
     ],
 )  # fmt: skip
-def test_what_is_shipped(instance_type: str, gpu: Gpu, count: int) -> None:
-    found = [each for each in shipped().offers if each.instance_type == instance_type and each.gpu_count == count]
+def test_what_is_shipped(instance_type: str, gpu: GpuVariant, count: int) -> None:
+    found = [
+        each for each in builtin_catalogue().offers if each.instance_type == instance_type and each.gpu_count == count
+    ]
     assert found
     assert {each.gpu for each in found} == {gpu}
 
 
 def test_every_row_is_dated_and_has_a_source() -> None:
-    assert all(each.source.startswith("https://") for each in shipped().offers)
-    assert all(each.source.startswith("https://") for each in shipped().retired)
-    assert all(date(2020, 1, 1) < each.dated < date(2026, 11, 22) for each in shipped().offers)
+    assert all(each.source.startswith("https://") for each in builtin_catalogue().offers)
+    assert all(each.source.startswith("https://") for each in builtin_catalogue().retired)
+    assert all(date(2020, 1, 1) < each.dated < date(2026, 11, 22) for each in builtin_catalogue().offers)
 
 
 def test_what_is_written_is_read_again() -> None:
-    assert from_csv(to_csv(shipped().offers), "again") == shipped().offers
+    assert offers_from_csv(offers_to_csv(builtin_catalogue().offers), "again") == builtin_catalogue().offers
 
 
 def own(tmp_path: Path, text: str, name: str = "own.csv") -> Path:
@@ -55,10 +66,10 @@ def own(tmp_path: Path, text: str, name: str = "own.csv") -> Path:
 
 
 def test_own_rows_replace_those_of_the_same_instance_and_add_others(tmp_path: Path) -> None:
-    ours = next(each for each in shipped().offers if each.instance_type == "p4de.24xlarge")
+    ours = next(each for each in builtin_catalogue().offers if each.instance_type == "p4de.24xlarge")
     text = f"{HEAD}\n{ROW}\naws,{ours.region},p4de.24xlarge,A100,8,80,96,1152,19.5,,2026-11-01,contract\n"
-    found = with_own(own(tmp_path, text)).offers
-    assert len(found) == len(shipped().offers) + 1
+    found = with_user_catalogue(own(tmp_path, text)).offers
+    assert len(found) == len(builtin_catalogue().offers) + 1
     here = [each for each in found if each.key == ours.key]
     assert [(each.price_per_hour, each.spot_price_per_hour, each.source) for each in here] == [(19.5, None, "contract")]
 
@@ -72,9 +83,9 @@ def test_own_machines_have_a_price_by_gpu_hour(tmp_path: Path) -> None:
       - {name: rack-7, gpu_type: A100-80GB, gpu_count: 8, price_per_gpu_hour: 1.25, date: 2026-01-31}
     """
     cloud, rack = read(own(tmp_path, text, "own.yaml"))
-    assert (cloud.gpu, cloud.price_per_hour) == (Gpu("L4", 24), 1.5)
+    assert (cloud.gpu, cloud.price_per_hour) == (GpuVariant("L4", 24), 1.5)
     assert (rack.provider, rack.instance_type, rack.price_per_hour, rack.gpu) == (
-        "on-premise", "rack-7", 10.0, Gpu("A100", 80),
+        "on-premise", "rack-7", 10.0, GpuVariant("A100", 80),
     )  # fmt: skip
 
 
@@ -142,41 +153,41 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_old_prices_are_reported_by_provider() -> None:
-    told = stale(shipped().offers, date(2025, 8, 1), 90)
+    told = stale_prices(builtin_catalogue().offers, date(2025, 8, 1), 90)
     assert [(each.provider, each.days > 90) for each in told] == [("azure", True), ("gcp", True)]
-    assert not stale(shipped().offers, date(2025, 8, 1), 365)
+    assert not stale_prices(builtin_catalogue().offers, date(2025, 8, 1), 365)
 
 
 def test_prices_dated_in_the_future_are_reported() -> None:
-    early = min(each.dated for each in shipped().offers).replace(year=2020)
-    assert {each.provider for each in stale(shipped().offers, early, 90)} == {"aws", "azure", "gcp"}
+    early = min(each.dated for each in builtin_catalogue().offers).replace(year=2020)
+    assert {each.provider for each in stale_prices(builtin_catalogue().offers, early, 90)} == {"aws", "azure", "gcp"}
 
 
 def test_a_retired_type_is_found_by_either_name() -> None:
     for name in ("NV6", "Standard_NV6", "standard_nv6"):
-        assert shipped().retirement("azure", name, date(2026, 1, 1))
-    assert not shipped().retirement("aws", "NV6", date(2026, 1, 1))
+        assert builtin_catalogue().retirement("azure", name, date(2026, 1, 1))
+    assert not builtin_catalogue().retirement("aws", "NV6", date(2026, 1, 1))
     assert not Catalogue(()).retirement("azure", "NV6", date(2026, 1, 1))
 
 
 @pytest.mark.parametrize(
     ("text", "gpu"),
-    [("A100-80GB", Gpu("A100", 80)), ("NVIDIA A100-SXM4-40GB", Gpu("A100", 40)), ("L4", Gpu("L4", 24)),
-     ("H100-MEGA", Gpu("H100", 80)), ("tesla t4", Gpu("T4", 16))],
+    [("A100-80GB", GpuVariant("A100", 80)), ("NVIDIA A100-SXM4-40GB", GpuVariant("A100", 40)), ("L4", GpuVariant("L4", 24)),
+     ("H100-MEGA", GpuVariant("H100", 80)), ("tesla t4", GpuVariant("T4", 16))],
 )  # fmt: skip
-def test_gpus_as_people_write_them(text: str, gpu: Gpu) -> None:
-    assert exact_gpu_of(text) == gpu
+def test_gpus_as_people_write_them(text: str, gpu: GpuVariant) -> None:
+    assert parse_exact_gpu(text) == gpu
 
 
 def test_a_rate_must_say_which_size() -> None:
     with pytest.raises(CostError, match="A100-40GB or A100-80GB"):
-        exact_gpu_of("A100")
-    assert gpu_of("A100").covers(Gpu("A100", 40))
+        parse_exact_gpu("A100")
+    assert parse_gpu("A100").covers(GpuVariant("A100", 40))
 
 
 @given(st.text(max_size=200), st.sampled_from(["", HEAD + "\n", f"{HEAD}\n{ROW}\n"]))
 def test_any_text_is_read_or_refused(text: str, before: str) -> None:
-    for reader in (from_csv, from_yaml):
+    for reader in (offers_from_csv, offers_from_yaml):
         with contextlib.suppress(CostError):
             reader(before + text, "any")
 
@@ -184,4 +195,4 @@ def test_any_text_is_read_or_refused(text: str, before: str) -> None:
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters='\n\r"'), max_size=8), min_size=1, max_size=14))
 def test_any_row_is_read_or_refused(cells: list[str]) -> None:
     with contextlib.suppress(CostError):
-        from_csv(f"{HEAD}\n{','.join(cells)}\n", "any")
+        offers_from_csv(f"{HEAD}\n{','.join(cells)}\n", "any")

@@ -10,10 +10,10 @@ from importlib import resources
 from typing import Any
 
 import pytest
-from gpu_advisor.cost.catalogue import Catalogue, from_csv, shipped
-from gpu_advisor.cost.choice import Work, choose
-from gpu_advisor.cost.offers import Gpu, Offer, exact_gpu_of
-from gpu_advisor.cost.throughput import Rate
+from gpu_advisor.cost.catalogue import Catalogue, builtin_catalogue, offers_from_csv
+from gpu_advisor.cost.offer_ranking import JobRequirements, rank_offers
+from gpu_advisor.cost.offer_throughput import WorkRate
+from gpu_advisor.cost.offers import GpuVariant, InstanceOffer, parse_exact_gpu
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,11 +86,12 @@ TABLE = (
 )
 
 
-def work(asked: WorkloadCase) -> Work:
+def work(asked: WorkloadCase) -> JobRequirements:
     rates = tuple(
-        Rate(SPEEDS.get(each, 1.0), "given", gpu=exact_gpu_of(each[0]), gpu_count=each[1]) for each in asked.speeds
+        WorkRate(SPEEDS.get(each, 1.0), "given", gpu=parse_exact_gpu(each[0]), gpu_count=each[1])
+        for each in asked.speeds
     )
-    return Work(
+    return JobRequirements(
         rates, asked.amount, asked.memory, asked.instances, asked.least, asked.most, (), frozenset(asked.providers),
         frozenset(asked.regions), frozenset(), asked.spot, asked.twice, asked.budget, asked.deadline, asked.scaling,
     )  # fmt: skip
@@ -149,7 +150,7 @@ RETIRED = {"Standard_NV6", "Standard_NC6s_v3", "Standard_NC12s_v3", "Standard_NC
 @pytest.mark.parametrize("asked", TABLE, ids=lambda asked: asked.name)
 def test_the_choice_is_that_of_exhaustive_search(asked: WorkloadCase) -> None:
     least, whos = exhaustive(asked, raw(), RETIRED)
-    best = choose(work(asked), shipped(), TODAY).best
+    best = rank_offers(work(asked), builtin_catalogue(), TODAY).best
     if best is None:
         assert not whos
         return
@@ -204,15 +205,15 @@ def test_the_same_for_any_catalogue(
         "any", memory=memory, least=least, spot=spot, twice=twice, budget=budget, deadline=deadline, amount=1e7
     )
     least_cost, whos = exhaustive(asked, known, set())
-    best = choose(work(asked), Catalogue(from_csv(text, "drawn")), TODAY).best
+    best = rank_offers(work(asked), Catalogue(offers_from_csv(text, "drawn")), TODAY).best
     assert (best is None) == (not whos)
     if best is not None:
         assert best.cost_per_unit == pytest.approx(least_cost, rel=1e-12)
 
 
 def test_every_candidate_that_is_not_feasible_says_why() -> None:
-    found = choose(work(replace(TABLE[0], spot=True, memory=60, deadline=10)), shipped(), TODAY)
-    assert len(found.candidates) == 2 * len(shipped().offers)
+    found = rank_offers(work(replace(TABLE[0], spot=True, memory=60, deadline=10)), builtin_catalogue(), TODAY)
+    assert len(found.candidates) == 2 * len(builtin_catalogue().offers)
     assert all(each.failed for each in found.candidates if not each.feasible)
     told = " ".join(reason for each in found.candidates for reason in each.failed)
     for reason in ("retired on", "GiB a GPU", "spot price unknown", "throughput", "takes"):
@@ -220,44 +221,48 @@ def test_every_candidate_that_is_not_feasible_says_why() -> None:
 
 
 def test_all_reasons_are_reported_not_the_first() -> None:
-    asked = Work(rates=(), gpu_memory_gib=60, min_gpus=2, providers=frozenset({"gcp"}))
+    asked = JobRequirements(rates=(), gpu_memory_gib=60, min_gpus=2, providers=frozenset({"gcp"}))
     nv6 = next(
-        each for each in choose(asked, shipped(), TODAY).candidates if each.offer.instance_type == "Standard_NV6"
+        each
+        for each in rank_offers(asked, builtin_catalogue(), TODAY).candidates
+        if each.offer.instance_type == "Standard_NV6"
     )
     assert [reason.split()[0] for reason in nv6.failed] == ["retired", "provider", "8", "1", "throughput"]
 
 
 def test_a_type_is_retired_from_its_day_on() -> None:
-    rates = (Rate(1200, "given", gpu=Gpu("V100", 16)),)
-    asked = Work(rates, instance_types=frozenset({"NC6s_v3"}))
-    assert choose(asked, shipped(), date(2025, 9, 29)).best is not None
-    assert choose(asked, shipped(), date(2025, 9, 30)).best is None
+    rates = (WorkRate(1200, "given", gpu=GpuVariant("V100", 16)),)
+    asked = JobRequirements(rates, instance_types=frozenset({"NC6s_v3"}))
+    assert rank_offers(asked, builtin_catalogue(), date(2025, 9, 29)).best is not None
+    assert rank_offers(asked, builtin_catalogue(), date(2025, 9, 30)).best is None
 
 
 def test_throughput_is_not_carried_over_to_other_counts_or_sizes() -> None:
-    asked = Work((Rate(1200, "given", gpu=Gpu("V100", 16)),))
-    offers = {(each.offer.gpu, each.offer.gpu_count) for each in choose(asked, shipped(), TODAY).feasible}
-    assert offers == {(Gpu("V100", 16.0), 1)}
-    of_four = Work((Rate(4400, "given", gpu=Gpu("V100", 16), gpu_count=4),), scaling_ratio=0.9)
-    assert {each.offer.gpu_count for each in choose(of_four, shipped(), TODAY).feasible} == {4}
+    asked = JobRequirements((WorkRate(1200, "given", gpu=GpuVariant("V100", 16)),))
+    offers = {
+        (each.offer.gpu, each.offer.gpu_count) for each in rank_offers(asked, builtin_catalogue(), TODAY).feasible
+    }
+    assert offers == {(GpuVariant("V100", 16.0), 1)}
+    of_four = JobRequirements((WorkRate(4400, "given", gpu=GpuVariant("V100", 16), gpu_count=4),), scaling_ratio=0.9)
+    assert {each.offer.gpu_count for each in rank_offers(of_four, builtin_catalogue(), TODAY).feasible} == {4}
 
 
 def test_an_estimate_is_asked_for_and_says_that_it_is_one() -> None:
-    asked = Work((Rate(1250, "given", gpu=Gpu("V100", 16)),))
-    with_estimate = choose(replace(asked, estimate=True), shipped(), TODAY)
-    a100 = next(each for each in with_estimate.feasible if each.offer.gpu == Gpu("A100", 80.0))
+    asked = JobRequirements((WorkRate(1250, "given", gpu=GpuVariant("V100", 16)),))
+    with_estimate = rank_offers(replace(asked, estimate=True), builtin_catalogue(), TODAY)
+    a100 = next(each for each in with_estimate.feasible if each.offer.gpu == GpuVariant("A100", 80.0))
     assert a100.speed.estimated
     assert a100.speed.per_second == pytest.approx(1250 * 312 / 125 * a100.offer.gpu_count)
     assert "312/125 peak TFLOPS" in a100.speed.basis
     v100 = next(each for each in with_estimate.feasible if each.offer.instance_type == "p3.2xlarge")
     assert not v100.speed.estimated
-    assert not any(each.speed.estimated for each in choose(asked, shipped(), TODAY).candidates)
+    assert not any(each.speed.estimated for each in rank_offers(asked, builtin_catalogue(), TODAY).candidates)
 
 
 def test_the_dearer_hour_can_be_the_cheaper_work() -> None:
     """ResNet-50, as docs/cost.md has it."""
-    rates = (Rate(1200, "", gpu=Gpu("V100", 16)), Rate(2470, "", gpu=Gpu("A100", 80)))
-    found = choose(Work(rates, 1.28e6 * 90), shipped(), TODAY).feasible
+    rates = (WorkRate(1200, "", gpu=GpuVariant("V100", 16)), WorkRate(2470, "", gpu=GpuVariant("A100", 80)))
+    found = rank_offers(JobRequirements(rates, 1.28e6 * 90), builtin_catalogue(), TODAY).feasible
     hourly = min(found, key=lambda each: each.offer.price_per_hour)
     assert hourly.offer.instance_type == "p3.2xlarge"
     assert found[0].offer.instance_type == "Standard_NC24ads_A100_v4"
@@ -265,25 +270,27 @@ def test_the_dearer_hour_can_be_the_cheaper_work() -> None:
 
 def test_the_order_of_the_catalogue_does_not_matter() -> None:
     asked = work(TABLE[1])
-    turned = Catalogue(tuple(reversed(shipped().offers)), shipped().retired)
-    assert choose(asked, turned, TODAY).feasible == choose(asked, shipped(), TODAY).feasible
+    turned = Catalogue(tuple(reversed(builtin_catalogue().offers)), builtin_catalogue().retired)
+    assert rank_offers(asked, turned, TODAY).feasible == rank_offers(asked, builtin_catalogue(), TODAY).feasible
 
 
 @given(st.floats(1.0, 5.0), st.floats(0, 1))
 def test_a_dearer_offer_is_never_chosen_for_being_dearer(factor: float, twice: float) -> None:
     asked = replace(work(TABLE[1]), interruption_ratio=twice)
-    before = choose(asked, shipped(), TODAY)
+    before = rank_offers(asked, builtin_catalogue(), TODAY)
     first = before.best
     assert first is not None
 
-    def dearer(offer: Offer) -> Offer:
+    def dearer(offer: InstanceOffer) -> InstanceOffer:
         if offer is not first.offer:
             return offer
         spot = offer.spot_price_per_hour
         return replace(offer, price_per_hour=offer.price_per_hour * factor,
                        spot_price_per_hour=None if spot is None else spot * factor)  # fmt: skip
 
-    after = choose(asked, Catalogue(tuple(map(dearer, shipped().offers)), shipped().retired), TODAY).best
+    after = rank_offers(
+        asked, Catalogue(tuple(map(dearer, builtin_catalogue().offers)), builtin_catalogue().retired), TODAY
+    ).best
     assert after is not None
     assert after.cost_per_unit is not None
     assert first.cost_per_unit is not None

@@ -15,7 +15,7 @@ from gpu_advisor.calibration.profile import Measurement, Profile, write_profile
 from gpu_advisor.cli import cli
 from gpu_advisor.cost.catalogue import read
 from gpu_advisor.cost.errors import CostError
-from gpu_advisor.cost.profiles import rates_of
+from gpu_advisor.cost.profile_rates import rates_from_profiles
 
 RESNET = ("--samples", "115.2m", "--rate", "V100-16GB=1200", "--rate", "A100-80GB=2470", "--rate", "8xA100-80GB=16621")
 DATE = ("--date", "2026-11-21")
@@ -172,10 +172,10 @@ def test_profiles_say_how_fast(tmp_path: Path) -> None:
 
 def test_profiles_that_do_not_say_enough() -> None:
     with pytest.raises(CostError, match="several workloads"):
-        rates_of([profile("L4", 1), profile("L4", 1, "other")])
+        rates_from_profiles([profile("L4", 1), profile("L4", 1, "other")])
     with pytest.raises(CostError, match="how much memory"):
-        rates_of([profile("Tesla V100", 1)])
-    (rate,) = rates_of([profile("Tesla V100", 1, memory=16945512448)])
+        rates_from_profiles([profile("Tesla V100", 1)])
+    (rate,) = rates_from_profiles([profile("Tesla V100", 1, memory=16945512448)])
     assert str(rate.gpu) == "V100-16GB"
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
-from gpu_advisor.cost.catalogue import from_csv, to_csv
+from gpu_advisor.cost.catalogue import offers_from_csv, offers_to_csv
 from gpu_advisor.cost.errors import CostError
-from gpu_advisor.cost.offers import Gpu
-from gpu_advisor.cost.skypilot import Converted, converted
+from gpu_advisor.cost.offers import GpuVariant
+from gpu_advisor.cost.skypilot import ConversionResult, convert_catalogue
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,8 +22,8 @@ def size(mib: int) -> str:
     return f"\"{{'Gpus': [{{'MemoryInfo': {{'SizeInMiB': {mib}}}}}]}}\""
 
 
-def aws(*lines: str) -> Converted:
-    return converted(AWS + "\n".join(lines), "aws", DAY, "test")
+def aws(*lines: str) -> ConversionResult:
+    return convert_catalogue(AWS + "\n".join(lines), "aws", DAY, "test")
 
 
 def line(price: str = "12.24", spot: str = "1.5", zone: str = "az1", kind: str = "p3.8xlarge") -> str:
@@ -34,9 +34,9 @@ def test_zones_become_a_region_with_the_median_of_their_spot_prices() -> None:
     found = aws(line(spot="1.5", zone="a"), line(spot="9", zone="b"), line(spot="2", zone="c"), line(spot="", zone="d"))
     (offer,) = found.offers
     assert (offer.price_per_hour, offer.spot_price_per_hour, offer.dated) == (12.24, 2.0, DAY)
-    assert (offer.gpu, offer.gpu_count, offer.vcpus, offer.memory_gib) == (Gpu("V100", 16), 4, 32, 244)
+    assert (offer.gpu, offer.gpu_count, offer.vcpus, offer.memory_gib) == (GpuVariant("V100", 16), 4, 32, 244)
     assert not found.refused
-    assert from_csv(to_csv(found.offers), "again") == found.offers
+    assert offers_from_csv(offers_to_csv(found.offers), "again") == found.offers
 
 
 def test_machines_without_gpus_are_left_out() -> None:
@@ -88,7 +88,7 @@ def test_on_gcp_the_host_and_its_accelerators_are_added() -> None:
             ",,,tpu-v6e-4,1,tpu-v6e-4,us-central1,us-central1-a,10.8,2.17",
         ]
     )
-    found = converted(text, "gcp", DAY, "test")
+    found = convert_catalogue(text, "gcp", DAY, "test")
     prices = {
         each.instance_type: (str(each.gpu), each.price_per_hour, each.spot_price_per_hour) for each in found.offers
     }
@@ -106,14 +106,14 @@ def test_on_azure_the_name_says_the_memory() -> None:
             "Standard_NV4as_v4,Radeon MI25,1,4.0,14,Radeon MI25,0.233,0.02,eastus,V1",
         ]
     )
-    found = converted(text, "azure", DAY, "test")
+    found = convert_catalogue(text, "azure", DAY, "test")
     assert [str(each.gpu) for each in found.offers] == ["A100-80GB", "V100-16GB", "A100-40GB"]
     assert "gpu_memory_gib is missing" in found.refused[0][0]
 
 
 def test_only_the_regions_asked_for() -> None:
     text = AWS + line() + "\n" + line().replace("us-east-1", "eu-west-1")
-    assert {each.region for each in converted(text, "aws", DAY, "test", frozenset({"eu-west-1"})).offers} == {
+    assert {each.region for each in convert_catalogue(text, "aws", DAY, "test", frozenset({"eu-west-1"})).offers} == {
         "eu-west-1"
     }
 
@@ -124,7 +124,7 @@ def test_only_the_regions_asked_for() -> None:
 )
 def test_files_that_are_none(text: str, provider: str, told: str) -> None:
     with pytest.raises(CostError, match=told):
-        converted(text, provider, DAY, "test")
+        convert_catalogue(text, provider, DAY, "test")
 
 
 CELLS = st.sampled_from(
@@ -135,6 +135,6 @@ CELLS = st.sampled_from(
 @given(st.sampled_from(["aws", "azure", "gcp"]), st.lists(st.lists(CELLS, max_size=12), max_size=6))
 def test_any_lines_are_converted_or_refused(provider: str, lines: list[list[str]]) -> None:
     head = {"aws": AWS, "azure": AZURE, "gcp": GCP}[provider]
-    found = converted(head + "\n".join(",".join(cells) for cells in lines), provider, DAY, "test")
+    found = convert_catalogue(head + "\n".join(",".join(cells) for cells in lines), provider, DAY, "test")
     assert all(each.price_per_hour > 0 for each in found.offers)
     assert sum(count for _, count in found.refused) + len(found.offers) <= found.rows

@@ -9,22 +9,22 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from gpu_advisor.calibration.estimate import Correction, Estimate
+from gpu_advisor.calibration.memory_estimate import EstimateCorrection, MemoryEstimate
 from gpu_advisor.calibration.profile import Measurement, MemoryKind, Profile, write_profile
 from gpu_advisor.cli import cli
 from gpu_advisor.commands import plan_module
+from gpu_advisor.hardware.cluster_spec import GIB, machines
 from gpu_advisor.hardware.errors import PlanError
-from gpu_advisor.hardware.machines import GIB, machines
-from gpu_advisor.planning.calibrated import LEAST_RATIO, MOST_RATIO, corrected
-from gpu_advisor.planning.layout import RECIPES, Layout
-from gpu_advisor.planning.memory import activations, memory
-from gpu_advisor.planning.models import KNOWN
-from gpu_advisor.planning.traced import correction_of, traced_plans
+from gpu_advisor.planning.known_models import KNOWN_SHAPES
+from gpu_advisor.planning.layout import OPTIMIZERS, ParallelLayout
+from gpu_advisor.planning.memory_model import activations, memory
+from gpu_advisor.planning.profile_correction import MAX_ACTIVATIONS_RATIO, MIN_ACTIVATIONS_RATIO, correct_from_profile
+from gpu_advisor.planning.traced_plan import correction_from_profiles, traced_plans
 from hypothesis import given
 from hypothesis import strategies as st
 
-MIXED = RECIPES["adamw-mixed"]
-SMALL = KNOWN["GPT-2 XL"]
+MIXED = OPTIMIZERS["adamw-mixed"]
+SMALL = KNOWN_SHAPES["GPT-2 XL"]
 
 
 def profile(
@@ -44,7 +44,7 @@ def peaks(context_gib: float, ratio: float) -> Callable[[int], float]:
     """A model that takes what the plan says, but for its context and its activations."""
 
     def peak(size: int) -> float:
-        layout = Layout(micro_batch=size)
+        layout = ParallelLayout(micro_batch=size)
         return context_gib * GIB + memory(SMALL, layout, MIXED, 0.0).states + ratio * activations(SMALL, layout, 2)
 
     return peak
@@ -52,30 +52,30 @@ def peaks(context_gib: float, ratio: float) -> Callable[[int], float]:
 
 @given(
     st.floats(0, 8),
-    st.floats(LEAST_RATIO + 0.01, MOST_RATIO - 0.01),
+    st.floats(MIN_ACTIVATIONS_RATIO + 0.01, MAX_ACTIVATIONS_RATIO - 0.01),
     st.sampled_from([(1, 2), (1, 3, 5), (1, 2, 4, 8)]),
 )
 def test_what_a_model_really_takes_is_recovered(context_gib: float, ratio: float, sizes: tuple[int, ...]) -> None:
     peak = peaks(context_gib, ratio)
-    by = corrected(profile(peak, sizes=sizes), SMALL, MIXED, True, GIB)
+    by = correct_from_profile(profile(peak, sizes=sizes), SMALL, MIXED, True, GIB)
     assert by.activations_ratio == pytest.approx(ratio, rel=1e-5)
     assert by.overhead_bytes == pytest.approx(context_gib * GIB, abs=1e-4 * GIB)
     assert by.spread_ratio < 1e-5
-    other = memory(SMALL, Layout(micro_batch=16), MIXED, by.overhead_bytes, by.activations_ratio)
+    other = memory(SMALL, ParallelLayout(micro_batch=16), MIXED, by.overhead_bytes, by.activations_ratio)
     assert other.total == pytest.approx(peak(16), rel=1e-4)
 
 
 def test_a_step_that_peaks_before_its_gradients_are_there_is_planned_with_them() -> None:
-    gradients = memory(SMALL, Layout(), MIXED, 0.0).gradients
+    gradients = memory(SMALL, ParallelLayout(), MIXED, 0.0).gradients
     peak = peaks(0, 1.2)
-    by = corrected(profile(lambda size: peak(size) - gradients), SMALL, MIXED, True, GIB)
+    by = correct_from_profile(profile(lambda size: peak(size) - gradients), SMALL, MIXED, True, GIB)
     assert by.activations_ratio == pytest.approx(1.2, rel=1e-5)
     assert by.overhead_bytes == 0
 
 
 def test_memory_without_the_drivers_context_keeps_the_assumed_overhead() -> None:
     measured = profile(peaks(0.5, 1.0), kind="reserved")
-    assert corrected(measured, SMALL, MIXED, True, GIB).overhead_bytes == pytest.approx(1.5 * GIB, rel=1e-4)
+    assert correct_from_profile(measured, SMALL, MIXED, True, GIB).overhead_bytes == pytest.approx(1.5 * GIB, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_memory_without_the_drivers_context_keeps_the_assumed_overhead() -> None
         (profile(peaks(1, 4)), "activations in the profile are 4 times"),
         (profile(peaks(1, 0.2)), "activations in the profile are 0.2 times"),
         (
-            profile(lambda size: 1e9 + 0.9 * activations(SMALL, Layout(micro_batch=size), 2)),
+            profile(lambda size: 1e9 + 0.9 * activations(SMALL, ParallelLayout(micro_batch=size), 2)),
             "for weights and optimizer",
         ),
         (profile(lambda size: peaks(1, 1)(size) * (1.9 if size == 2 else 1), sizes=(1, 2, 3)), "what the plan's form"),
@@ -93,7 +93,7 @@ def test_memory_without_the_drivers_context_keeps_the_assumed_overhead() -> None
 )
 def test_a_profile_of_another_model_is_refused(measured: Profile, told: str) -> None:
     with pytest.raises(PlanError, match=told):
-        corrected(measured, SMALL, MIXED, True, GIB)
+        correct_from_profile(measured, SMALL, MIXED, True, GIB)
 
 
 def run(*arguments: str) -> Any:
@@ -115,13 +115,13 @@ def test_the_command_corrects_by_a_profile(tmp_path: Path) -> None:
     assert "give the path of a profile" in run(*asked, "--profile", str(tmp_path / "none.json")).output
 
 
-def traced(gib_a_sample: float, spread: float = 0.0) -> Callable[[str, int, str, Correction], Estimate]:
+def traced(gib_a_sample: float, spread: float = 0.0) -> Callable[[str, int, str, EstimateCorrection], MemoryEstimate]:
     """Stands in for a trace: 4 GiB and so much a sample."""
 
-    def trace(_workload: str, size: int, _precision: str, by: Correction) -> Estimate:
+    def trace(_workload: str, size: int, _precision: str, by: EstimateCorrection) -> MemoryEstimate:
         reserved = round((4 + gib_a_sample * size) * GIB)
         whole = round(by.context_bytes + by.ratio * reserved)
-        return Estimate(size, reserved, reserved, whole, round(whole * (1 - spread)), round(whole * (1 + spread)))
+        return MemoryEstimate(size, reserved, reserved, whole, round(whole * (1 - spread)), round(whole * (1 + spread)))
 
     return trace
 
@@ -132,7 +132,13 @@ def traced(gib_a_sample: float, spread: float = 0.0) -> Callable[[str, int, str,
 )
 def test_the_largest_micro_batch_that_fits(gib_a_sample: float, spread: float, micro_batch: int | None) -> None:
     found = traced_plans(
-        "m:f", machines("4xL4"), 512, 0.1, "bfloat16", Correction(context_bytes=GIB), traced(gib_a_sample, spread)
+        "m:f",
+        machines("4xL4"),
+        512,
+        0.1,
+        "bfloat16",
+        EstimateCorrection(context_bytes=GIB),
+        traced(gib_a_sample, spread),
     )
     if micro_batch is None:
         assert not found.fitting
@@ -148,10 +154,10 @@ def test_the_largest_micro_batch_that_fits(gib_a_sample: float, spread: float, m
 def test_profiles_correct_a_trace() -> None:
     trace = traced(1.0)
     measured = profile(lambda size: (2 + 1.1 * (4 + size)) * GIB)
-    by = correction_of([measured], machines("4xL4"), GIB, trace)
+    by = correction_from_profiles([measured], machines("4xL4"), GIB, trace)
     assert by.context_bytes == pytest.approx(2 * GIB, rel=1e-3)
     assert by.ratio == pytest.approx(1.1, rel=1e-3)
-    assert correction_of([], machines("4xL4"), GIB, trace) == Correction(context_bytes=GIB)
+    assert correction_from_profiles([], machines("4xL4"), GIB, trace) == EstimateCorrection(context_bytes=GIB)
 
 
 def test_a_module_by_the_command() -> None:
@@ -164,7 +170,9 @@ def test_a_module_by_the_command() -> None:
 
 
 def test_a_modules_plans_for_people(capsys: pytest.CaptureFixture[str]) -> None:
-    found = traced_plans("m:f", machines("2xL4"), 16, 0.1, "bfloat16", Correction(context_bytes=GIB), traced(3.0))
+    found = traced_plans(
+        "m:f", machines("2xL4"), 16, 0.1, "bfloat16", EstimateCorrection(context_bytes=GIB), traced(3.0)
+    )
     plan_module.show("m:f", machines("2xL4"), "bfloat16", found)
     told = capsys.readouterr().out
     assert "micro-batch 4 x 2 on 2 GPUs: 17.0 GiB" in told

@@ -10,17 +10,23 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from gpu_advisor.cli import cli
+from gpu_advisor.hardware.cluster_spec import GIB, ClusterSpec, machines
 from gpu_advisor.hardware.errors import PlanError
-from gpu_advisor.hardware.machines import GIB, Machines, machines
-from gpu_advisor.planning.layout import RECIPES, Layout
-from gpu_advisor.planning.memory import activations, memory
-from gpu_advisor.planning.models import KNOWN, NAMED_WITHIN, of_config, of_size, parameters_of
-from gpu_advisor.planning.search import Question, plans
+from gpu_advisor.planning.known_models import (
+    KNOWN_SHAPES,
+    SIZE_TOLERANCE_RATIO,
+    parse_parameter_count,
+    shape_from_config,
+    shape_from_size,
+)
+from gpu_advisor.planning.layout import OPTIMIZERS, ParallelLayout
+from gpu_advisor.planning.layout_search import PlanRequest, search_layouts
+from gpu_advisor.planning.memory_model import activations, memory
 from hypothesis import given
 from hypothesis import strategies as st
 
-MIXED = RECIPES["adamw-mixed"]
-LLAMA = KNOWN["LLaMA-7B"]
+MIXED = OPTIMIZERS["adamw-mixed"]
+LLAMA = KNOWN_SHAPES["LLaMA-7B"]
 
 
 @pytest.mark.parametrize(
@@ -53,35 +59,35 @@ def test_gpus_that_are_none(text: str, mend: str) -> None:
 
 @given(st.floats(0.05, 1000))
 def test_a_size_is_met_as_well_as_models_are_named(billions: float) -> None:
-    shape = of_size(f"{billions:.3f}b")
+    shape = shape_from_size(f"{billions:.3f}b")
     off = abs(shape.parameters - billions * 1e9)
-    assert off <= max(0.51 * shape.layer_parameters, NAMED_WITHIN * billions * 1e9) + 1e6 or shape.layers == 1
+    assert off <= max(0.51 * shape.layer_parameters, SIZE_TOLERANCE_RATIO * billions * 1e9) + 1e6 or shape.layers == 1
     assert "dimensions of" in shape.assumed
 
 
 @pytest.mark.parametrize("text", ["", "b", "-7b", "0b", "7x", "1e99b", "99999t"])
 def test_sizes_that_are_none(text: str) -> None:
     with pytest.raises(PlanError):
-        of_size(text)
-    assert parameters_of("1.3B") == 1.3e9
+        shape_from_size(text)
+    assert parse_parameter_count("1.3B") == 1.3e9
 
 
 def test_configs() -> None:
     gpt2 = {"model_type": "gpt2", "n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 1024, "vocab_size": 50257}
-    assert of_config(gpt2).parameters == KNOWN["GPT-2"].parameters
+    assert shape_from_config(gpt2).parameters == KNOWN_SHAPES["GPT-2"].parameters
     llama = {
         "model_type": "llama", "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8,
         "num_hidden_layers": 32, "intermediate_size": 14336, "vocab_size": 128256, "max_position_embeddings": 8192,
         "tie_word_embeddings": False,
     }  # fmt: skip
-    assert of_config(llama).parameters == KNOWN["Llama-3-8B"].parameters
-    assert of_config(llama).sequence == 4096
+    assert shape_from_config(llama).parameters == KNOWN_SHAPES["Llama-3-8B"].parameters
+    assert shape_from_config(llama).sequence == 4096
     with pytest.raises(PlanError, match="num_hidden_layers"):
-        of_config({"hidden_size": 8, "num_attention_heads": 2, "vocab_size": 5})
+        shape_from_config({"hidden_size": 8, "num_attention_heads": 2, "vocab_size": 5})
 
 
 layouts = st.builds(
-    Layout,
+    ParallelLayout,
     tensor=st.sampled_from([1, 2, 4, 8]),
     pipeline=st.sampled_from([1, 2, 4]),
     data=st.sampled_from([1, 2, 8]),
@@ -95,7 +101,7 @@ layouts = st.builds(
 
 
 @given(layouts)
-def test_what_saves_memory_saves_memory(layout: Layout) -> None:
+def test_what_saves_memory_saves_memory(layout: ParallelLayout) -> None:
     need = memory(LLAMA, layout, MIXED)
     assert min(need.weights, need.gradients, need.optimizer, need.activations) > 0
     if layout.zero < 3:
@@ -107,16 +113,16 @@ def test_what_saves_memory_saves_memory(layout: Layout) -> None:
 
 
 @given(
-    st.sampled_from(sorted(KNOWN)),
+    st.sampled_from(sorted(KNOWN_SHAPES)),
     st.sampled_from(["1xRTX4090", "4xL40S", "8xA100-80GB", "2x8xH100"]),
     st.sampled_from([1, 8, 48, 256, 1000]),
     st.sampled_from([0.0, 0.1, 0.5]),
 )
 def test_what_is_proposed_fits_and_adds_up(name: str, gpus: str, batch: int, margin: float) -> None:
     hardware = machines(gpus)
-    question = Question(KNOWN[name], hardware, MIXED, batch, margin)
+    question = PlanRequest(KNOWN_SHAPES[name], hardware, MIXED, batch, margin)
     try:
-        found = plans(question, 5)
+        found = search_layouts(question, 5)
     except PlanError:
         assert hardware.gpus > 1
         return
@@ -134,7 +140,7 @@ def test_what_is_proposed_fits_and_adds_up(name: str, gpus: str, batch: int, mar
 def test_more_memory_never_costs_more() -> None:
     costs = []
     for gib in (24, 40, 80, 141):
-        found = plans(Question(LLAMA, Machines("X", 1, 8, gib * GIB), MIXED, 64), 1)
+        found = search_layouts(PlanRequest(LLAMA, ClusterSpec("X", 1, 8, gib * GIB), MIXED, 64), 1)
         costs.append(found.best[0].cost)
     assert costs == sorted(costs, reverse=True)
 

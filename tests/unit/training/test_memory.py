@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from gpu_advisor.calibration.advice import Request, advise
-from gpu_advisor.calibration.points import Point, clean
+from gpu_advisor.calibration.batch_size_advice import BatchSizeRequest, recommend_batch_size
+from gpu_advisor.calibration.points import MeasuredPoint, clean_points
 from gpu_advisor.training import MemoryManager
+from gpu_advisor.training.memory.device_memory import MemoryStats
 from gpu_advisor.training.memory.errors import DoesNotFitError, MemoryManagerError, is_out_of_memory, out_of_memory_type
-from gpu_advisor.training.memory.microbatch import cut, even_part
-from gpu_advisor.training.memory.reading import MemoryReading
+from gpu_advisor.training.memory.micro_batch import even_part_size, split_batch
 from gpu_advisor.training.memory.remedies import Remedy, remedies
-from gpu_advisor.training.memory.simulated import SimulatedMemory
+from gpu_advisor.training.memory.simulated_memory import SimulatedMemory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -282,11 +282,11 @@ def test_a_batch_size_is_proposed_from_what_was_seen():
     held = 3 * data(4096)["x"].nbytes  # what is there of the whole batch, and of the weights' gradients
     for size, seen in manager._peaks.items():
         assert peak(net, size) <= seen <= peak(net, size) + held
-    points = [Point(size, manager._peaks[size]) for size in (1024, 2048, 4096)]
-    request = Request(16 * MIB, 0.85, current_batch=4096)
+    points = [MeasuredPoint(size, manager._peaks[size]) for size in (1024, 2048, 4096)]
+    request = BatchSizeRequest(16 * MIB, 0.85, current_batch=4096)
     assert advice.recommended_batch_size is not None
     assert 0.6 * 16 * MIB <= peak(net, advice.recommended_batch_size) <= 0.86 * 16 * MIB
-    assert advice == advise(clean(points), request)
+    assert advice == recommend_batch_size(clean_points(points), request)
     with pytest.raises(MemoryManagerError, match="memory="):
         MemoryManager(net).propose_batch_size()
 
@@ -303,12 +303,12 @@ def test_above_the_threshold_the_log_says_so_once(caplog):
 GIB = 2**30
 
 
-def reading(**figures: int) -> MemoryReading:
+def reading(**figures: int) -> MemoryStats:
     base = {
         "allocated_bytes": 10 * GIB, "reserved_bytes": 12 * GIB, "peak_allocated_bytes": 40 * GIB,
         "peak_reserved_bytes": 45 * GIB, "limit_bytes": 80 * GIB,
     }  # fmt: skip
-    return MemoryReading(**{**base, **figures})
+    return MemoryStats(**{**base, **figures})
 
 
 @pytest.mark.parametrize(
@@ -336,19 +336,19 @@ def test_cutting_keeps_every_sample_in_order(samples, most):
         "x": torch.arange(samples), "names": [str(n) for n in range(samples)], "scale": 2.0, "one": torch.tensor(3),
         "pair": Pair(torch.arange(samples) * 2, "all"),
     }  # fmt: skip
-    parts = list(cut(batch, most))
+    parts = list(split_batch(batch, most))
     sizes = [len(part["x"]) for part in parts]
     assert torch.equal(torch.cat([part["x"] for part in parts]), batch["x"])
     assert torch.equal(torch.cat([part["pair"].x for part in parts]), batch["pair"].x)
     assert [name for part in parts for name in part["names"]] == batch["names"]
     assert all((part["scale"], int(part["one"]), part["pair"].name) == (2.0, 3, "all") for part in parts)
-    assert max(sizes) == even_part(samples, most) <= most
+    assert max(sizes) == even_part_size(samples, most) <= most
     assert max(sizes) - min(sizes) <= 1
 
 
 def test_what_is_laid_out_otherwise_is_refused():
     with pytest.raises(MemoryManagerError, match="elsewhere than in its first dimension"):
-        list(cut({"x": torch.zeros(4, 2), "y": torch.zeros(7, 4)}, 2))
+        list(split_batch({"x": torch.zeros(4, 2), "y": torch.zeros(7, 4)}, 2))
 
 
 @pytest.mark.parametrize(

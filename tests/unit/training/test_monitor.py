@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from gpu_advisor.training.families import FAMILIES
-from gpu_advisor.training.memory.reading import MemoryReading
+from gpu_advisor.training.memory.device_memory import MemoryStats
+from gpu_advisor.training.metrics import FAMILIES
 from gpu_advisor.training.monitor import TrainingMonitor
-from gpu_advisor.training.outlets import MonitorError, file_name
-from gpu_advisor.training.values import MAX_NAMES
+from gpu_advisor.training.publishers import MonitorError, textfile_name
+from gpu_advisor.training.value_statistics import MAX_NAMES
 from gpu_exporter.jobs.exposition_parser import parse_exposition
 from gpu_exporter.jobs.textfile import TextfilePage, reserved
 from hypothesis import given, settings
@@ -34,8 +34,8 @@ class FakeDeviceMemory:
     def __init__(self, **figures: int) -> None:
         self.figures = figures
 
-    def read(self) -> MemoryReading:
-        return MemoryReading(**self.figures)
+    def read(self) -> MemoryStats:
+        return MemoryStats(**self.figures)
 
     def reset_peak(self) -> None: ...
 
@@ -143,7 +143,7 @@ def test_ranks_share_a_directory_and_leave_it_clean(tmp_path):
 
 def test_a_reader_never_sees_half_a_file(tmp_path):
     with full(directory=str(tmp_path), interval_seconds=0.001) as monitor:
-        path = tmp_path / file_name("job", 3)
+        path = tmp_path / textfile_name("job", 3)
         eventually(path.exists, 10, "the file is there")
         until = time.monotonic() + 0.3
         while time.monotonic() < until:
@@ -152,7 +152,9 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
 
 
 def test_jobs_that_differ_have_files_that_differ():
-    names = [file_name(job, rank) for job in ("a/b", "a_b", "a b", "../a_b", "x" * 300, "x" * 299) for rank in (0, 1)]
+    names = [
+        textfile_name(job, rank) for job in ("a/b", "a_b", "a b", "../a_b", "x" * 300, "x" * 299) for rank in (0, 1)
+    ]
     assert len(set(names)) == len(names)
     assert all("/" not in name and len(name) < 200 and name.endswith(".prom") for name in names)
 

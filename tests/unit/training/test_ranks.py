@@ -13,8 +13,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from gpu_advisor.training import MemoryManager
-from gpu_advisor.training.memory.agreement import _pieces
 from gpu_advisor.training.memory.errors import MemoryManagerError
+from gpu_advisor.training.memory.rank_consensus import _gradient_buckets
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -209,7 +209,7 @@ def test_buffers_are_the_first_ranks(tmp_path):
 
 def test_gradients_go_into_pieces_whole_and_in_order():
     sizes = [3, 5, 1, 20, 1, 2, 9]
-    pieces = _pieces([torch.zeros(size) for size in sizes], 10)
+    pieces = _gradient_buckets([torch.zeros(size) for size in sizes], 10)
     assert [[piece.numel() for piece in pieces_] for pieces_ in pieces] == [[3, 5, 1], [20], [1, 2], [9]]
 
 

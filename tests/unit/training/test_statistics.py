@@ -4,14 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from gpu_advisor.training.statistics import Running
+from gpu_advisor.training.running_statistics import RunningStatistics
 from hypothesis import given
 from hypothesis import strategies as st
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200))
 def test_same_as_all_at_once(values):
-    running = Running()
+    running = RunningStatistics()
     for value in values:
         running.add(value)
     found = running.statistics()
@@ -23,7 +23,7 @@ def test_same_as_all_at_once(values):
 
 def test_small_spread_of_large_numbers_is_kept():
     """Where the sum of squares would have no digit left."""
-    running = Running()
+    running = RunningStatistics()
     for value in (1e9, 1e9 + 1, 1e9 + 2):
         running.add(value)
     found = running.statistics()
@@ -32,7 +32,7 @@ def test_small_spread_of_large_numbers_is_kept():
 
 
 def test_what_is_not_finite_is_counted_apart():
-    running = Running()
+    running = RunningStatistics()
     assert running.statistics() is None
     running.add(math.nan)
     assert running.statistics() is None

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from gpu_advisor.training.monitor import TrainingMonitor
-from gpu_advisor.training.outlets import MonitorError
-from gpu_advisor.training.stepclock import Totals
+from gpu_advisor.training.publishers import MonitorError
+from gpu_advisor.training.step_clock import StepTotals
 
 
 class ManualClock:
@@ -38,7 +38,7 @@ def monitor(hand):
     return TrainingMonitor(job="job", clock=hand, figures=False)
 
 
-def totals(monitor: TrainingMonitor) -> Totals:
+def totals(monitor: TrainingMonitor) -> StepTotals:
     return monitor.summary().totals
 
 

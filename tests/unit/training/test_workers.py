@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from gpu_advisor.training.loaders.optimized import PREFETCH_FACTOR, OptimizedDataLoader
-from gpu_advisor.training.loaders.workers import WorkerRate, choose, search
+from gpu_advisor.training.loaders.worker_search import WorkerRate, choose_num_workers, search_worker_rates
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -52,8 +52,8 @@ def test_the_choice_is_near_the_best(waiting, computing, transfer, cores, crowdi
         tries.append(number)
         return rate(number) * jitter.uniform(0.97, 1)
 
-    rates = search(measure, most)
-    chosen = choose(rates)
+    rates = search_worker_rates(measure, most)
+    chosen = choose_num_workers(rates)
     assert rate(chosen) >= 0.85 * max(map(rate, range(most + 1)))
     assert max(tries) <= most
     assert len(set(tries)) <= 17
@@ -62,16 +62,16 @@ def test_the_choice_is_near_the_best(waiting, computing, transfer, cores, crowdi
 
 def test_a_search_that_is_cut_short_tells_what_it_knows():
     allowed = iter([100.0, 90.0, 180.0])
-    rates = search(lambda _: next(allowed, None), 64)
+    rates = search_worker_rates(lambda _: next(allowed, None), 64)
     assert rates == [WorkerRate(0, 100.0), WorkerRate(1, 90.0), WorkerRate(2, 180.0)]
-    assert search(lambda _: None, 64) == []
+    assert search_worker_rates(lambda _: None, 64) == []
 
 
 def test_fewest_workers_that_do():
     rates = [WorkerRate(0, 10), WorkerRate(2, 50), WorkerRate(4, 98), WorkerRate(8, 100)]
-    assert choose(rates) == 4
-    assert choose(rates, enough_samples_per_second=40) == 2
-    assert choose(rates, enough_samples_per_second=4000) == 4
+    assert choose_num_workers(rates) == 4
+    assert choose_num_workers(rates, enough_samples_per_second=40) == 2
+    assert choose_num_workers(rates, enough_samples_per_second=4000) == 4
 
 
 class NumbersDataset(torch.utils.data.Dataset[Any]):
@@ -105,7 +105,7 @@ def test_every_sample_once_with_measured_workers(arguments):
         assert len(set(found)) == len(found) == kept
         if not arguments.get("shuffle"):
             assert found == list(range(kept))
-    assert loader.num_workers == choose(loader.worker_rates)
+    assert loader.num_workers == choose_num_workers(loader.worker_rates)
 
 
 def test_waiting_data_gets_more_workers_than_none():

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gpu_advisor.allocation.errors import RequestError
-from gpu_advisor.allocation.requests import DEFAULT_MEMORY_FRACTION, GpuRequest, typed
+from gpu_advisor.allocation.errors import InvalidRequestError
+from gpu_advisor.allocation.gpu_request import DEFAULT_MEMORY_FRACTION, GpuRequest, with_gpu_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +36,17 @@ class TrainingGPUConfig:
 
     def __post_init__(self) -> None:
         if self.wait_seconds < 0:
-            raise RequestError("wait_seconds", f"{self.wait_seconds:g}: give seconds, 0 not to wait")
+            raise InvalidRequestError("wait_seconds", f"{self.wait_seconds:g}: give seconds, 0 not to wait")
         memory = self.needed_memory_gb
         if self.min_memory_gb is not None and not (memory is not None and 0 < self.min_memory_gb <= memory):
-            raise RequestError(
+            raise InvalidRequestError(
                 "min_memory_gb", f"{self.min_memory_gb:g}: give GB above 0, at most memory_gb ({memory})"
             )
 
     @property
     def needed_memory_gb(self) -> float | None:
         """What is asked for at first, also if only the type says it."""
-        return self._typed().memory_gb
+        return self._with_type().memory_gb
 
     def fields(self) -> dict[str, Any]:
         """The body of a request."""
@@ -62,15 +62,15 @@ class TrainingGPUConfig:
 
     def with_memory(self, memory_gb: float) -> TrainingGPUConfig:
         """The same, but for the memory of each GPU: a size that the type says is let go of."""
-        found = self._typed()
+        found = self._with_type()
         kind = found.gpu_type or (self.gpu_type if found.vendor else "")
         return replace(self, gpu_type=kind, memory_gb=memory_gb, min_memory_gb=None)
 
-    def _typed(self) -> GpuRequest:
-        return typed(GpuRequest(memory_gb=self.memory_gb), self.gpu_type)
+    def _with_type(self) -> GpuRequest:
+        return with_gpu_type(GpuRequest(memory_gb=self.memory_gb), self.gpu_type)
 
 
-def attempts(config: TrainingGPUConfig, sizes: Iterable[float | None]) -> list[dict[str, Any]]:
+def candidate_bodies(config: TrainingGPUConfig, sizes: Iterable[float | None]) -> list[dict[str, Any]]:
     """Bodies of requests, to be tried in this order; `sizes` are the GB of the GPUs that are there.
 
     What is asked for, then the next smaller sizes, the largest first, as far down as the config allows.

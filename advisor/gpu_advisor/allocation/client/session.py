@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 
-from gpu_advisor.allocation.client.ends import End, Leased
+from gpu_advisor.allocation.client.backends import AllocationBackend, GrantedLease
 from gpu_advisor.allocation.errors import AllocationError, UnknownAllocationError
 from gpu_advisor.allocation.frameworks import (
     AppliedPyTorch,
@@ -19,7 +19,7 @@ from gpu_advisor.allocation.frameworks import (
     TensorFlowSettings,
     apply_pytorch,
     apply_tensorflow,
-    handed_on,
+    child_environment,
     pytorch_settings,
     tensorflow_settings,
 )
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 #: A lease is renewed when this share of it is over, and from then on at this share of what is left.
 RENEW_RATIO = 1 / 3
-LEAST_PAUSE_SECONDS = 0.05
+MIN_PAUSE_SECONDS = 0.05
 
 
 class LeaseLostError(AllocationError):
@@ -46,78 +46,78 @@ class Session:
 
     def __init__(
         self,
-        end: End,
-        leased: Leased,
-        asked_at: float,
+        end: AllocationBackend,
+        leased: GrantedLease,
+        requested_at: float,
         lease_seconds: float | None,
         on_lost: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`asked_at` is what `clock` said before the allocation was asked for."""
+        """`requested_at` is what `clock` said before the allocation was asked for."""
         self.allocation: Allocation = leased.allocation
         self.batch_scale = 1.0
         self.lost = threading.Event()
-        self.why_lost = ""
+        self.lost_reason = ""
         self.renewals = 0
         self._end, self._lease_seconds, self._on_lost, self._clock = end, lease_seconds, on_lost, clock
-        self._until = asked_at + leased.seconds
-        self._over = threading.Event()
-        self._fell_back = False
+        self._expires_at = requested_at + leased.seconds
+        self._stopped = threading.Event()
+        self._on_cpu_fallback = False
         self._thread = threading.Thread(target=self._renew, name="gpu-lease", daemon=True)
         if not leased.allocation.on_cpu:  # without GPUs there is nothing to lose
             self._thread.start()
 
     @property
     def on_cpu(self) -> bool:
-        return self.allocation.on_cpu or self._fell_back
+        return self.allocation.on_cpu or self._on_cpu_fallback
 
     @property
     def seconds_left(self) -> float:
         """For so long the GPUs are this job's for sure, if no renewal should succeed any more."""
-        return max(0.0, self._until - self._clock())
+        return max(0.0, self._expires_at - self._clock())
 
     def fall_back_to_cpu(self) -> None:
         """Training goes on without GPUs. They stay leased: what this process has on them, it has until it ends."""
-        self._fell_back, self.batch_scale = True, 1.0
+        self._on_cpu_fallback, self.batch_scale = True, 1.0
 
     def check(self) -> None:
         """Raises LeaseLostError if the lease is lost."""
         if self.on_cpu:
             return
-        if not self._over.is_set() and self._clock() >= self._until:
-            self._lose("the lease could not be renewed in time")  # also where the renewing thread was held up
+        if not self._stopped.is_set() and self._clock() >= self._expires_at:
+            self._mark_lost("the lease could not be renewed in time")  # also where the renewing thread was held up
         if self.lost.is_set():
-            raise LeaseLostError(f"{self.allocation.id}: {self.why_lost}: stop, and allocate again")
+            raise LeaseLostError(f"{self.allocation.id}: {self.lost_reason}: stop, and allocate again")
 
     def pytorch(self, options: SetupOptions | None = None) -> PyTorchSettings:
-        return pytorch_settings(self._meant, options)
+        return pytorch_settings(self._effective_allocation, options)
 
     def tensorflow(self, options: SetupOptions | None = None) -> TensorFlowSettings:
-        return tensorflow_settings(self._meant, options)
+        return tensorflow_settings(self._effective_allocation, options)
 
     def apply_pytorch(self, options: SetupOptions | None = None, node: str | None = None) -> AppliedPyTorch:
         """In this process, before `import torch` in it. Raises SetupError."""
         settings = self.pytorch(options)
-        if self._fell_back:  # the framework is there already, with the variables of the GPUs
+        if self._on_cpu_fallback:  # the framework is there already, with the variables of the GPUs
             settings = replace(settings, nodes=(replace(settings.nodes[0], environment={}),))
         return apply_pytorch(settings, node)
 
     def apply_tensorflow(self, options: SetupOptions | None = None, node: str | None = None) -> AppliedTensorFlow:
         """In this process, before `import tensorflow` in it. Raises SetupError."""
         settings = self.tensorflow(options)
-        if self._fell_back:
+        if self._on_cpu_fallback:
             settings = replace(settings, nodes=(replace(settings.nodes[0], environment={}),))
         return apply_tensorflow(settings, node)
 
     def environment(self, options: SetupOptions | None = None, node: str | None = None) -> dict[str, str]:
         """Variables for processes that this one starts, as torchrun: `apply_pytorch()` in them finds the settings."""
-        return handed_on(self.pytorch(options), node)
+        return child_environment(self.pytorch(options), node)
 
     def release(self) -> None:
         """Give the GPUs back. Never raises: what cannot be given back ends by itself, and a warning says when."""
-        if self._over.is_set():
+        if self._stopped.is_set():
             return
-        self._over.set()
+        self._stopped.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=5)
         try:
@@ -138,31 +138,31 @@ class Session:
         self.release()
 
     @property
-    def _meant(self) -> Allocation:
-        return replace(self.allocation, shares=()) if self._fell_back else self.allocation
+    def _effective_allocation(self) -> Allocation:
+        return replace(self.allocation, shares=()) if self._on_cpu_fallback else self.allocation
 
     def _renew(self) -> None:
         """Early, and again and again while the service does not answer; over for good once the lease's time is."""
-        while not self._over.wait(max(LEAST_PAUSE_SECONDS, RENEW_RATIO * (self._until - self._clock()))):
-            asked_at = self._clock()
-            if asked_at >= self._until:
-                return self._lose("the lease could not be renewed in time")
+        while not self._stopped.wait(max(MIN_PAUSE_SECONDS, RENEW_RATIO * (self._expires_at - self._clock()))):
+            requested_at = self._clock()
+            if requested_at >= self._expires_at:
+                return self._mark_lost("the lease could not be renewed in time")
             try:
-                leased = self._end.renew(self.allocation.id, self._lease_seconds, self._until - asked_at)
+                leased = self._end.renew(self.allocation.id, self._lease_seconds, self._expires_at - requested_at)
             except UnknownAllocationError as error:
-                return self._lose(str(error))
+                return self._mark_lost(str(error))
             except AllocationError as error:
                 log.warning("%s: not renewed yet: %s", self.allocation.id, error)
                 continue
-            self._until = asked_at + leased.seconds
+            self._expires_at = requested_at + leased.seconds
             self.allocation = replace(self.allocation, expires=leased.allocation.expires)
             self.renewals += 1
         return None
 
-    def _lose(self, why: str) -> None:
-        if self._over.is_set() or self.lost.is_set():
+    def _mark_lost(self, why: str) -> None:
+        if self._stopped.is_set() or self.lost.is_set():
             return
-        self.why_lost = why
+        self.lost_reason = why
         self.lost.set()
         log.error("%s is lost: %s", self.allocation.id, why)
         if self._on_lost is not None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 
-from gpu_advisor.allocation.allocator import Verdict
+from gpu_advisor.allocation.allocator import ValidationResult
 from gpu_advisor.allocation.documents import schema
-from gpu_advisor.allocation.model import Allocation, Gpu, Group, Inventory, Kind, Share
-from gpu_advisor.allocation.monitoring import Change, Monitor
-from gpu_advisor.allocation.requests import GpuRequest
+from gpu_advisor.allocation.gpu_request import GpuRequest
+from gpu_advisor.allocation.inventory_monitor import Change, InventoryMonitor
+from gpu_advisor.allocation.model import Allocation, Gpu, GpuKind, Inventory, NodeAllocation, NodeGpuGroup
 
 #: Vendor -> its resource name in Kubernetes.
 ResourceNameOf = Callable[[str], str]
@@ -59,13 +59,15 @@ def nodes(
     inventory: Inventory,
     lease_by_gpu: LeaseByGpu,
     resource: ResourceNameOf,
-    fits: Callable[[Kind], bool] = lambda _: True,
+    fits: Callable[[GpuKind], bool] = lambda _: True,
 ) -> list[schema.NodeGpus]:
     """One row for each node, type and size."""
     return [_row(group, inventory, lease_by_gpu, resource) for group in inventory.groups if fits(group.kind)]
 
 
-def _row(group: Group, inventory: Inventory, lease_by_gpu: LeaseByGpu, resource: ResourceNameOf) -> schema.NodeGpus:
+def _row(
+    group: NodeGpuGroup, inventory: Inventory, lease_by_gpu: LeaseByGpu, resource: ResourceNameOf
+) -> schema.NodeGpus:
     states = [_state(gpu, inventory, lease_by_gpu) for gpu in group.gpus]
     return {
         "node_name": group.node.name,
@@ -115,7 +117,7 @@ def allocation_document(allocation: Allocation, now: float, resource: ResourceNa
     }
 
 
-def shares(of: Iterable[Share]) -> list[schema.ShareOfNode]:
+def shares(of: Iterable[NodeAllocation]) -> list[schema.ShareOfNode]:
     return [
         {
             "node_name": each.node_name,
@@ -140,7 +142,7 @@ def request(of: GpuRequest) -> schema.RequestFields:
     }
 
 
-def validation_document(of: GpuRequest, verdict: Verdict) -> schema.ValidationDocument:
+def validation_document(of: GpuRequest, verdict: ValidationResult) -> schema.ValidationDocument:
     return {
         "valid": verdict.valid,
         "available_now": verdict.available_now,
@@ -156,7 +158,7 @@ def monitoring(
     inventory: Inventory,
     lease_by_gpu: LeaseByGpu,
     allocations: int,
-    monitor: Monitor,
+    monitor: InventoryMonitor,
     simulated: bool,
     resource: ResourceNameOf,
 ) -> schema.GpuMonitoring:

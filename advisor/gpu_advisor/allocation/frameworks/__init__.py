@@ -7,32 +7,32 @@ them in force in the process that calls them, before the framework is imported.
 from __future__ import annotations
 
 from gpu_advisor.allocation.frameworks.errors import (
-    DevicesMissingError,
-    NodeUnknownError,
+    AlreadyInitializedError,
+    MissingDevicesError,
     SettingsConflictError,
     SetupError,
-    TooLateError,
+    UnknownNodeError,
 )
 from gpu_advisor.allocation.frameworks.options import SetupOptions
 from gpu_advisor.allocation.frameworks.pytorch import PyTorchSettings, pytorch_settings
-from gpu_advisor.allocation.frameworks.pytorch_apply import AppliedPyTorch, apply_pytorch, handed_on
+from gpu_advisor.allocation.frameworks.pytorch_apply import AppliedPyTorch, apply_pytorch, child_environment
 from gpu_advisor.allocation.frameworks.tensorflow import TensorFlowSettings, tensorflow_settings
 from gpu_advisor.allocation.frameworks.tensorflow_apply import AppliedTensorFlow, apply_tensorflow
 
 __all__ = [
+    "AlreadyInitializedError",
     "AppliedPyTorch",
     "AppliedTensorFlow",
-    "DevicesMissingError",
-    "NodeUnknownError",
+    "MissingDevicesError",
     "PyTorchSettings",
     "SettingsConflictError",
     "SetupError",
     "SetupOptions",
     "TensorFlowSettings",
-    "TooLateError",
+    "UnknownNodeError",
     "apply_pytorch",
     "apply_tensorflow",
-    "handed_on",
+    "child_environment",
     "pytorch_settings",
     "tensorflow_settings",
 ]

@@ -8,23 +8,23 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Protocol, TypeVar
 
-from gpu_advisor.allocation.frameworks.errors import NodeUnknownError, SettingsConflictError, TooLateError
+from gpu_advisor.allocation.frameworks.errors import AlreadyInitializedError, SettingsConflictError, UnknownNodeError
 
 #: Of a variable that names visible devices: both values show none.
-HIDES_ALL = ("", "-1")
+HIDE_ALL_VALUES = ("", "-1")
 
 
-class _OfNode(Protocol):
+class _HasNodeName(Protocol):
     @property
     def node_name(self) -> str: ...
 
 
-N = TypeVar("N", bound=_OfNode)
+N = TypeVar("N", bound=_HasNodeName)
 
 
-def of_node(nodes: Iterable[N], name: str | None) -> N:
+def settings_for_node(nodes: Iterable[N], name: str | None) -> N:
     """The part for `name`, or for this machine. On the CPU, which is no node, it is one for all. Raises
-    NodeUnknownError."""
+    UnknownNodeError."""
     every = {each.node_name: each for each in nodes}
     if "" in every:
         return every[""]
@@ -34,19 +34,19 @@ def of_node(nodes: Iterable[N], name: str | None) -> N:
         here = socket.gethostname()
         name = here if here in every else here.partition(".")[0]
     if name not in every:
-        raise NodeUnknownError(
+        raise UnknownNodeError(
             f"{name!r} has no part in this allocation; say which node this is: node={' or '.join(map(repr, every))}"
         )
     return every[name]
 
 
-def put(variables: Mapping[str, str], module: str, aliases: Mapping[str, str] | None = None) -> None:
+def set_environment(variables: Mapping[str, str], module: str, aliases: Mapping[str, str] | None = None) -> None:
     """Set variables for a framework whose top module is `module`.
 
-    `aliases`: other variables that the framework would heed instead of one of these. Raises TooLateError where the
+    `aliases`: other variables that the framework would heed instead of one of these. Raises AlreadyInitializedError where the
     module is imported already and would not see the change, SettingsConflictError where somebody has set one otherwise.
     """
-    missing = {name: value for name, value in variables.items() if not _alike(os.environ.get(name), value)}
+    missing = {name: value for name, value in variables.items() if not _same_value(os.environ.get(name), value)}
     for name in missing:
         if name in os.environ:
             raise SettingsConflictError(
@@ -61,12 +61,12 @@ def put(variables: Mapping[str, str], module: str, aliases: Mapping[str, str] | 
             )
     if missing and module in sys.modules:
         line = " ".join(f"{name}={value}" for name, value in sorted(missing.items()))
-        raise TooLateError(
+        raise AlreadyInitializedError(
             f"{module} is imported already and does not look at its environment again: apply these settings before "
             f"`import {module}`, or start the program with {line}"
         )
     os.environ.update(missing)
 
 
-def _alike(found: str | None, wanted: str) -> bool:
-    return found == wanted or (found in HIDES_ALL and wanted in HIDES_ALL)
+def _same_value(found: str | None, wanted: str) -> bool:
+    return found == wanted or (found in HIDE_ALL_VALUES and wanted in HIDE_ALL_VALUES)

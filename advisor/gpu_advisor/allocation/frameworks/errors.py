@@ -9,7 +9,7 @@ class SetupError(AllocationError):
     """The settings cannot be put in force in this process."""
 
 
-class TooLateError(SetupError):
+class AlreadyInitializedError(SetupError):
     """The framework has read its environment or started its runtime already."""
 
 
@@ -17,9 +17,9 @@ class SettingsConflictError(SetupError):
     """Somebody else has set a variable to another value."""
 
 
-class NodeUnknownError(SetupError):
+class UnknownNodeError(SetupError):
     """It is not clear which node's settings this process is to take."""
 
 
-class DevicesMissingError(SetupError):
+class MissingDevicesError(SetupError):
     """The framework does not see the GPUs of the allocation."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gpu_advisor.allocation.errors import RequestError
+from gpu_advisor.allocation.errors import InvalidRequestError
+from gpu_advisor.allocation.memory_strategy import MemoryShare, MemoryStrategy, ModelMemory, memory_share
 from gpu_advisor.allocation.model import Allocation
-from gpu_advisor.allocation.strategies import MemoryShare, MemoryStrategy, ModelNeed, memory_share
-from gpu_advisor.hardware.machines import GIB
+from gpu_advisor.hardware.cluster_spec import GIB
 
 #: Where processes meet: torchrun's default port, and TensorFlow's in its own examples is any that is free.
-PORT = 29500
+DEFAULT_PORT = 29500
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,28 +23,30 @@ class SetupOptions:
     """
 
     strategy: MemoryStrategy | None = None
-    need: ModelNeed = field(default_factory=ModelNeed)
+    need: ModelMemory = field(default_factory=ModelMemory)
     script: str = "train.py"
-    port: int = PORT
+    port: int = DEFAULT_PORT
     version: str = ""
     growth: bool = False
     devices_given: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
-            raise RequestError("port", f"{self.port}: give a port from 1 to 65535")
+            raise InvalidRequestError("port", f"{self.port}: give a port from 1 to 65535")
         if not self.script.strip():
-            raise RequestError("script", "give the name of the script that trains, as train.py")
+            raise InvalidRequestError("script", "give the name of the script that trains, as train.py")
 
 
-def memory_bytes(allocation: Allocation) -> float | None:
+def gpu_memory_bytes(allocation: Allocation) -> float | None:
     """Of the smallest GPU; None if not known. Cards are sold by GB of 2**30 bytes."""
     return None if allocation.memory_per_gpu is None else allocation.memory_per_gpu * GIB
 
 
-def share(allocation: Allocation, options: SetupOptions) -> MemoryShare:
-    """How much of each GPU the framework may take. Raises RequestError."""
+def framework_memory_share(allocation: Allocation, options: SetupOptions) -> MemoryShare:
+    """How much of each GPU the framework may take. Raises InvalidRequestError."""
     if options.strategy is None:
         ratio = allocation.request.gpu_memory_fraction
         return MemoryShare(ratio, f"gpu_memory_fraction of the request: {ratio:g} of each GPU")
-    return memory_share(options.strategy, memory_bytes(allocation), options.need, allocation.request.mixed_precision)
+    return memory_share(
+        options.strategy, gpu_memory_bytes(allocation), options.need, allocation.request.mixed_precision
+    )

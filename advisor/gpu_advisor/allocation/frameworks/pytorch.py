@@ -13,25 +13,25 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gpu_advisor.allocation.frameworks.devices import HIDDEN, visible
-from gpu_advisor.allocation.frameworks.options import SetupOptions, share
-from gpu_advisor.allocation.frameworks.precision import MixedPrecision, mixed_precision
-from gpu_advisor.allocation.model import Allocation, Share
-from gpu_advisor.allocation.strategies import MemoryShare
+from gpu_advisor.allocation.frameworks.mixed_precision import MixedPrecision, mixed_precision
+from gpu_advisor.allocation.frameworks.options import SetupOptions, framework_memory_share
+from gpu_advisor.allocation.frameworks.visible_devices import HIDE_DEVICES_ENVIRONMENT, visible_devices_environment
+from gpu_advisor.allocation.memory_strategy import MemoryShare
+from gpu_advisor.allocation.model import Allocation, NodeAllocation
 
 #: Vendor -> collective operations, and the part of torch that knows its devices.
-BACKENDS = {"nvidia": "nccl", "amd": "nccl", "intel": "xccl", "huawei": "hccl", "cpu": "gloo"}
+DISTRIBUTED_BACKENDS = {"nvidia": "nccl", "amd": "nccl", "intel": "xccl", "huawei": "hccl", "cpu": "gloo"}
 DEVICE_TYPES = {"nvidia": "cuda", "amd": "cuda", "intel": "xpu", "huawei": "npu", "cpu": "cpu"}
 
 #: 2.9.1 has both names, but takes expandable segments from the old one alone; 2.11 takes them from either:
 #: https://github.com/pytorch/pytorch/issues/183387, https://github.com/karpathy/autoresearch/pull/588.
-NEW_NAME_FROM = (2, 11)
-NEW_NAME, OLD_NAME = "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"
-ALLOCATOR = "expandable_segments:True"
+NEW_VARIABLE_SINCE = (2, 11)
+NEW_ALLOCATOR_VARIABLE, OLD_ALLOCATOR_VARIABLE = "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"
+ALLOCATOR_SETTINGS = "expandable_segments:True"
 
 
 @dataclass(frozen=True, slots=True)
-class NodePyTorch:
+class NodePyTorchSettings:
     """Of one node. `environment` must stand before torch is imported; `command` starts the node's processes."""
 
     node_name: str
@@ -49,7 +49,7 @@ class PyTorchSettings:
     mixed_precision: MixedPrecision
     backend: str
     world_size: int
-    nodes: tuple[NodePyTorch, ...]
+    nodes: tuple[NodePyTorchSettings, ...]
 
     def document(self) -> dict[str, Any]:
         """As an API answers it. It says until when the nodes' environment counts."""
@@ -65,7 +65,7 @@ def from_document(document: Mapping[str, Any]) -> PyTorchSettings:
         mixed_precision=MixedPrecision(**document["mixed_precision"]),
         backend=document["backend"],
         world_size=document["world_size"],
-        nodes=tuple(NodePyTorch(**node) for node in document["nodes"]),
+        nodes=tuple(NodePyTorchSettings(**node) for node in document["nodes"]),
     )
 
 
@@ -74,18 +74,20 @@ def pytorch_settings(allocation: Allocation, options: SetupOptions | None = None
     options = options or SetupOptions()
     vendor = "cpu" if allocation.on_cpu else allocation.vendor
     if allocation.on_cpu:
-        nodes: tuple[NodePyTorch, ...] = (NodePyTorch("", 0, HIDDEN, f"python {options.script}"),)
+        nodes: tuple[NodePyTorchSettings, ...] = (
+            NodePyTorchSettings("", 0, HIDE_DEVICES_ENVIRONMENT, f"python {options.script}"),
+        )
     else:
         nodes = tuple(
-            NodePyTorch(each.node_name, len(each.indices), _environment(each, vendor, options),
+            NodePyTorchSettings(each.node_name, len(each.indices), _environment(each, vendor, options),
                         _command(each, allocation, options))
             for each in allocation.shares
         )  # fmt: skip
     return PyTorchSettings(
         device_type=DEVICE_TYPES[vendor],
-        memory=share(allocation, options),
+        memory=framework_memory_share(allocation, options),
         mixed_precision=mixed_precision(allocation.request.mixed_precision, allocation.gpu_type, allocation.on_cpu),
-        backend=BACKENDS[vendor],
+        backend=DISTRIBUTED_BACKENDS[vendor],
         world_size=max(1, allocation.gpu_count),
         nodes=nodes,
     )
@@ -94,17 +96,21 @@ def pytorch_settings(allocation: Allocation, options: SetupOptions | None = None
 def allocator_variable(version: str) -> str:
     """The variable that this version of PyTorch takes the allocator's settings from; all versions know the old one."""
     found = re.match(r"(\d+)\.(\d+)", version)
-    return NEW_NAME if found and (int(found[1]), int(found[2])) >= NEW_NAME_FROM else OLD_NAME
+    return (
+        NEW_ALLOCATOR_VARIABLE
+        if found and (int(found[1]), int(found[2])) >= NEW_VARIABLE_SINCE
+        else OLD_ALLOCATOR_VARIABLE
+    )
 
 
-def _environment(of: Share, vendor: str, options: SetupOptions) -> dict[str, str]:
-    variables = {} if options.devices_given else visible(of, vendor)
+def _environment(of: NodeAllocation, vendor: str, options: SetupOptions) -> dict[str, str]:
+    variables = {} if options.devices_given else visible_devices_environment(of, vendor)
     if vendor == "nvidia":  # expandable segments are a matter of CUDA's virtual memory
-        variables[allocator_variable(options.version)] = ALLOCATOR
+        variables[allocator_variable(options.version)] = ALLOCATOR_SETTINGS
     return variables
 
 
-def _command(of: Share, allocation: Allocation, options: SetupOptions) -> str:
+def _command(of: NodeAllocation, allocation: Allocation, options: SetupOptions) -> str:
     """https://docs.pytorch.org/docs/stable/elastic/run.html; the first node is where processes meet."""
     each = len(of.indices)
     if len(allocation.shares) == 1 and each == 1:

@@ -10,11 +10,11 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from gpu_advisor.allocation.frameworks import environment
-from gpu_advisor.allocation.frameworks.errors import DevicesMissingError, SetupError
+from gpu_advisor.allocation.frameworks.errors import MissingDevicesError, SetupError
 from gpu_advisor.allocation.frameworks.pytorch import (
-    NEW_NAME,
-    OLD_NAME,
-    NodePyTorch,
+    NEW_ALLOCATOR_VARIABLE,
+    OLD_ALLOCATOR_VARIABLE,
+    NodePyTorchSettings,
     PyTorchSettings,
     allocator_variable,
     from_document,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 #: The variable that takes all settings to a child process, as JSON.
-HANDED_ON = "GPU_ADVISOR_PYTORCH"
+SETTINGS_VARIABLE = "GPU_ADVISOR_PYTORCH"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,34 +51,34 @@ class AppliedPyTorch:
         return torch.amp.GradScaler(self.device.type, enabled=self.scales_gradients)
 
 
-def handed_on(settings: PyTorchSettings, node: str | None = None) -> dict[str, str]:
+def child_environment(settings: PyTorchSettings, node: str | None = None) -> dict[str, str]:
     """The environment of a node's processes, as torchrun starts them, in which `apply_pytorch()` finds the settings."""
-    part = environment.of_node(settings.nodes, node)
-    return {**part.environment, HANDED_ON: json.dumps(replace(settings, nodes=(part,)).document())}
+    part = environment.settings_for_node(settings.nodes, node)
+    return {**part.environment, SETTINGS_VARIABLE: json.dumps(replace(settings, nodes=(part,)).document())}
 
 
 def apply_pytorch(settings: PyTorchSettings | None = None, node: str | None = None) -> AppliedPyTorch:
     """Before `import torch` in the program. `node` is this machine's name, where there are several. Without settings:
-    those that `handed_on` gave to the process that started this one.
+    those that `child_environment` gave to the process that started this one.
 
     Started by torchrun, a process takes the device of its LOCAL_RANK. Raises SetupError: too late, another setting in
     the environment, another number of devices than was allocated.
     """
-    settings = settings or _handed_on()
-    part = _for_this_version(environment.of_node(settings.nodes, node))
-    environment.put(part.environment, "torch", _aliases(part))
+    settings = settings or _settings_from_environment()
+    part = _with_installed_variable(environment.settings_for_node(settings.nodes, node))
+    environment.set_environment(part.environment, "torch", _aliases(part))
     try:
         import torch
     except ImportError as error:
         raise SetupError("PyTorch is not installed here: pip install 'gpu-advisor[train]'") from error
     if settings.device_type == "cpu":
-        return _applied(settings, torch.device("cpu"), None, bfloat16=True)
+        return _make_applied(settings, torch.device("cpu"), None, bfloat16=True)
     devices = getattr(torch, settings.device_type, None)
     if devices is None:
         raise SetupError(f"this PyTorch has no torch.{settings.device_type}: install the build for these devices")
     found = devices.device_count()
     if found != part.gpu_count:
-        raise DevicesMissingError(
+        raise MissingDevicesError(
             f"PyTorch {torch.__version__} sees {found} devices, {part.gpu_count} are allocated here "
             f"({' '.join(f'{name}={value}' for name, value in part.environment.items())}): see that this is node "
             f"{part.node_name!r}, that its driver works and that PyTorch is built for {settings.device_type}"
@@ -93,30 +93,32 @@ def apply_pytorch(settings: PyTorchSettings | None = None, node: str | None = No
     for index in own:
         devices.set_per_process_memory_fraction(float(settings.memory.ratio), index)
     bfloat16 = settings.device_type != "cuda" or torch.cuda.get_device_capability(own[0]) >= (8, 0)
-    return _applied(settings, torch.device(settings.device_type, own[0]), settings.memory.ratio, bfloat16)
+    return _make_applied(settings, torch.device(settings.device_type, own[0]), settings.memory.ratio, bfloat16)
 
 
-def _handed_on() -> PyTorchSettings:
-    text = os.environ.get(HANDED_ON)
+def _settings_from_environment() -> PyTorchSettings:
+    text = os.environ.get(SETTINGS_VARIABLE)
     if text is None:
         raise SetupError(
-            f"{HANDED_ON} is not set: give the settings to apply_pytorch, or start this program as "
+            f"{SETTINGS_VARIABLE} is not set: give the settings to apply_pytorch, or start this program as "
             "examples/allocation/launch.py does"
         )
     try:
         return from_document(json.loads(text))
     except (ValueError, TypeError, KeyError) as error:
-        raise SetupError(f"{HANDED_ON} holds no settings ({error}): leave it as it was handed on") from error
+        raise SetupError(f"{SETTINGS_VARIABLE} holds no settings ({error}): leave it as it was handed on") from error
 
 
-def _for_this_version(part: NodePyTorch) -> NodePyTorch:
+def _with_installed_variable(part: NodePyTorchSettings) -> NodePyTorchSettings:
     """The allocator's variable under the name that the PyTorch that is installed here takes."""
-    named = next((name for name in (NEW_NAME, OLD_NAME) if name in part.environment), None)
+    named = next((name for name in (NEW_ALLOCATOR_VARIABLE, OLD_ALLOCATOR_VARIABLE) if name in part.environment), None)
     if named is None:
         return part
-    if os.environ.get(OLD_NAME) == part.environment[named]:  # started with it: every version heeds the old name
+    if (
+        os.environ.get(OLD_ALLOCATOR_VARIABLE) == part.environment[named]
+    ):  # started with it: every version heeds the old name
         variables = {name: value for name, value in part.environment.items() if name != named}
-        return replace(part, environment=variables | {OLD_NAME: part.environment[named]})
+        return replace(part, environment=variables | {OLD_ALLOCATOR_VARIABLE: part.environment[named]})
     try:
         right = allocator_variable(metadata.version("torch"))
     except metadata.PackageNotFoundError:
@@ -126,12 +128,12 @@ def _for_this_version(part: NodePyTorch) -> NodePyTorch:
     return replace(part, environment=variables)
 
 
-def _aliases(part: NodePyTorch) -> dict[str, str]:
+def _aliases(part: NodePyTorchSettings) -> dict[str, str]:
     """The old name goes before the new one where both are set."""
-    return {OLD_NAME: NEW_NAME} if NEW_NAME in part.environment else {}
+    return {OLD_ALLOCATOR_VARIABLE: NEW_ALLOCATOR_VARIABLE} if NEW_ALLOCATOR_VARIABLE in part.environment else {}
 
 
-def _applied(
+def _make_applied(
     settings: PyTorchSettings, device: torch.device, memory_ratio: float | None, bfloat16: bool
 ) -> AppliedPyTorch:
     import torch

@@ -14,16 +14,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from gpu_advisor.allocation.frameworks.devices import HIDDEN, visible
-from gpu_advisor.allocation.frameworks.options import SetupOptions, memory_bytes, share
-from gpu_advisor.allocation.frameworks.precision import MixedPrecision, mixed_precision
+from gpu_advisor.allocation.frameworks.mixed_precision import MixedPrecision, mixed_precision
+from gpu_advisor.allocation.frameworks.options import SetupOptions, framework_memory_share, gpu_memory_bytes
+from gpu_advisor.allocation.frameworks.visible_devices import HIDE_DEVICES_ENVIRONMENT, visible_devices_environment
+from gpu_advisor.allocation.memory_strategy import MemoryShare
 from gpu_advisor.allocation.model import Allocation
-from gpu_advisor.allocation.strategies import MemoryShare
 
 DEVICE_TYPES = {"nvidia": "GPU", "amd": "GPU", "intel": "XPU", "huawei": "NPU", "cpu": "CPU"}
 MIB = 1 << 20
 #: A card reports less than it is sold with, a T4 of 16 GB the least: 15. A limit must hold for what is there.
-REPORTED_RATIO = 0.93
+REPORTED_MEMORY_RATIO = 0.93
 
 Strategy = Literal["default", "MirroredStrategy", "MultiWorkerMirroredStrategy"]
 
@@ -38,7 +38,7 @@ class TensorFlowMemory:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeTensorFlow:
+class NodeTensorFlowSettings:
     """Of one node. `environment` must stand before tensorflow is imported."""
 
     node_name: str
@@ -56,7 +56,7 @@ class TensorFlowSettings:
     mixed_precision: MixedPrecision
     policy: str
     strategy: Strategy
-    nodes: tuple[NodeTensorFlow, ...]
+    nodes: tuple[NodeTensorFlowSettings, ...]
 
     def document(self) -> dict[str, Any]:
         """As an API answers it. It says until when the nodes' environment counts."""
@@ -72,7 +72,7 @@ def from_document(document: Mapping[str, Any]) -> TensorFlowSettings:
         mixed_precision=MixedPrecision(**document["mixed_precision"]),
         policy=document["policy"],
         strategy=document["strategy"],
-        nodes=tuple(NodeTensorFlow(**node) for node in document["nodes"]),
+        nodes=tuple(NodeTensorFlowSettings(**node) for node in document["nodes"]),
     )
 
 
@@ -82,17 +82,17 @@ def tensorflow_settings(allocation: Allocation, options: SetupOptions | None = N
     precision = mixed_precision(allocation.request.mixed_precision, allocation.gpu_type, allocation.on_cpu)
     command = f"python {options.script}"
     if allocation.on_cpu:
-        nodes: tuple[NodeTensorFlow, ...] = (NodeTensorFlow("", 0, HIDDEN, command),)
+        nodes: tuple[NodeTensorFlowSettings, ...] = (NodeTensorFlowSettings("", 0, HIDE_DEVICES_ENVIRONMENT, command),)
     else:
         nodes = tuple(
-            NodeTensorFlow(each.node_name, len(each.indices),
-                           {**({} if options.devices_given else visible(each, allocation.vendor)),
-                            **_cluster(allocation, index, options.port)}, command)
+            NodeTensorFlowSettings(each.node_name, len(each.indices),
+                           {**({} if options.devices_given else visible_devices_environment(each, allocation.vendor)),
+                            **_tf_config(allocation, index, options.port)}, command)
             for index, each in enumerate(allocation.shares)
         )  # fmt: skip
     return TensorFlowSettings(
         device_type=DEVICE_TYPES["cpu" if allocation.on_cpu else allocation.vendor],
-        memory=_memory(allocation, options),
+        memory=_memory_settings(allocation, options),
         mixed_precision=precision,
         policy=policy(precision.dtype),
         strategy=_strategy(allocation),
@@ -111,7 +111,7 @@ def _strategy(allocation: Allocation) -> Strategy:
     return "MirroredStrategy" if allocation.gpu_count > 1 else "default"
 
 
-def _cluster(allocation: Allocation, index: int, port: int) -> dict[str, str]:
+def _tf_config(allocation: Allocation, index: int, port: int) -> dict[str, str]:
     if len(allocation.shares) == 1:
         return {}
     workers = [f"{each.address or each.node_name}:{port}" for each in allocation.shares]
@@ -119,13 +119,13 @@ def _cluster(allocation: Allocation, index: int, port: int) -> dict[str, str]:
     return {"TF_CONFIG": json.dumps(task)}
 
 
-def _memory(allocation: Allocation, options: SetupOptions) -> TensorFlowMemory:
+def _memory_settings(allocation: Allocation, options: SetupOptions) -> TensorFlowMemory:
     if allocation.on_cpu:
         return TensorFlowMemory(False, None, "on the CPU there is no limit to set")
     if options.growth:
         return TensorFlowMemory(True, None, "growth was asked for, and excludes a limit")
-    wanted: MemoryShare = share(allocation, options)
-    whole = memory_bytes(allocation)
+    wanted: MemoryShare = framework_memory_share(allocation, options)
+    whole = gpu_memory_bytes(allocation)
     if whole is None:
         return TensorFlowMemory(True, None, "how much memory these GPUs have is not known: growth instead of a limit")
-    return TensorFlowMemory(False, int(wanted.ratio * whole * REPORTED_RATIO) // MIB, wanted.why)
+    return TensorFlowMemory(False, int(wanted.ratio * whole * REPORTED_MEMORY_RATIO) // MIB, wanted.why)

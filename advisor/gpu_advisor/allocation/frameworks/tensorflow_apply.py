@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from gpu_advisor.allocation.frameworks import environment
-from gpu_advisor.allocation.frameworks.errors import DevicesMissingError, SetupError, TooLateError
+from gpu_advisor.allocation.frameworks.errors import AlreadyInitializedError, MissingDevicesError, SetupError
 from gpu_advisor.allocation.frameworks.tensorflow import TensorFlowSettings, policy
 
 
@@ -38,8 +38,8 @@ def apply_tensorflow(settings: TensorFlowSettings, node: str | None = None) -> A
 
     Raises SetupError: too late, another setting in the environment, another number of devices than was allocated.
     """
-    part = environment.of_node(settings.nodes, node)
-    environment.put(part.environment, "tensorflow")
+    part = environment.settings_for_node(settings.nodes, node)
+    environment.set_environment(part.environment, "tensorflow")
     try:
         tf: Any = import_module("tensorflow")
     except ImportError as error:
@@ -47,19 +47,19 @@ def apply_tensorflow(settings: TensorFlowSettings, node: str | None = None) -> A
     found = tuple(tf.config.list_physical_devices(settings.device_type))
     if settings.device_type != "CPU":
         if len(found) != part.gpu_count:
-            raise DevicesMissingError(
+            raise MissingDevicesError(
                 f"TensorFlow {tf.__version__} sees {len(found)} devices of type {settings.device_type}, "
                 f"{part.gpu_count} are allocated here "
                 f"({' '.join(f'{name}={value}' for name, value in part.environment.items())}): see that this is node "
                 f"{part.node_name!r}, that its driver works and that TensorFlow is built for these devices"
             )
-        _bound_memory(tf, settings, found)
-    keras_policy = settings.policy if settings.policy != "auto" else policy(_dtype_of(tf, found))
+        _limit_memory(tf, settings, found)
+    keras_policy = settings.policy if settings.policy != "auto" else policy(_mixed_dtype(tf, found))
     tf.keras.mixed_precision.set_global_policy(keras_policy)
     return AppliedTensorFlow(found, keras_policy, settings.strategy)
 
 
-def _bound_memory(tf: Any, settings: TensorFlowSettings, devices: Sequence[Any]) -> None:
+def _limit_memory(tf: Any, settings: TensorFlowSettings, devices: Sequence[Any]) -> None:
     memory = settings.memory
     try:
         for device in devices:
@@ -69,7 +69,7 @@ def _bound_memory(tf: Any, settings: TensorFlowSettings, devices: Sequence[Any])
                 limit = tf.config.LogicalDeviceConfiguration(memory_limit=memory.limit_mib)
                 tf.config.set_logical_device_configuration(device, [limit])
     except RuntimeError as error:
-        raise TooLateError(
+        raise AlreadyInitializedError(
             f"TensorFlow's runtime has started already ({error}): apply these settings before any tensor is made"
         ) from error
     except ValueError as error:
@@ -79,7 +79,7 @@ def _bound_memory(tf: Any, settings: TensorFlowSettings, devices: Sequence[Any])
         ) from error
 
 
-def _dtype_of(tf: Any, devices: Sequence[Any]) -> str:
+def _mixed_dtype(tf: Any, devices: Sequence[Any]) -> str:
     """bfloat16 from compute capability 8.0 on; where the device does not tell, no mixed precision."""
     capabilities = [tf.config.experimental.get_device_details(each).get("compute_capability") for each in devices]
     if not capabilities or None in capabilities:

@@ -10,32 +10,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gpu_advisor.allocation.gpu_request import GpuRequest
 from gpu_advisor.allocation.kubernetes import manifest
-from gpu_advisor.allocation.kubernetes.client import Cluster, connect
+from gpu_advisor.allocation.kubernetes.client import KubernetesClient, connect
+from gpu_advisor.allocation.kubernetes.cluster_nodes import ClusterNode, cluster_nodes
 from gpu_advisor.allocation.kubernetes.errors import (
-    ExpiredError,
+    ApiUnavailableError,
     JobConflictError,
-    MissingError,
-    NotOursError,
-    UnavailableError,
+    NotFoundError,
+    NotManagedError,
+    ResourceExpiredError,
 )
-from gpu_advisor.allocation.kubernetes.fit import Fit, fit
-from gpu_advisor.allocation.kubernetes.inventory import ClusterNode, cluster_nodes
-from gpu_advisor.allocation.requests import GpuRequest
+from gpu_advisor.allocation.kubernetes.pod_plan import PodPlan, fit
 from gpu_advisor.hardware.gpu_types import RESOURCE_NAMES
 
 #: So often in a row may a watch break off, or be told that it is too old, before that is an error.
-MOST_FAILURES = 3
+MAX_WATCH_FAILURES = 3
 #: A watch is begun anew after so long at most, with a look at the Job itself: one that hears nothing more is found out.
 WATCH_SECONDS = 60.0
 #: Between one watch and the next, which may end as soon as it begins.
-PAUSE_SECONDS = 0.5
+WATCH_PAUSE_SECONDS = 0.5
 
 Phase = Literal["waiting", "running", "succeeded", "failed", "gone"]
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
+class SubmittedJob:
     """A Job of ours. `made` is False where the token had been used for it before."""
 
     namespace: str
@@ -62,7 +62,7 @@ class JobState:
 class KubernetesBackend:
     """Of one namespace. All methods raise ClusterError."""
 
-    cluster: Cluster
+    cluster: KubernetesClient
     namespace: str = "default"
     names: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: RESOURCE_NAMES)
 
@@ -75,14 +75,14 @@ class KubernetesBackend:
         from kubernetes.client import CoreV1Api
 
         core = CoreV1Api(self.cluster.api)
-        nodes = self.cluster.listed("listing nodes", core.list_node)
-        pods = self.cluster.listed(
+        nodes = self.cluster.list_all("listing nodes", core.list_node)
+        pods = self.cluster.list_all(
             "listing pods", core.list_pod_for_all_namespaces,
             field_selector="status.phase!=Succeeded,status.phase!=Failed",
         )  # fmt: skip
         return cluster_nodes(nodes, pods, self.names)
 
-    def fit(self, request: GpuRequest) -> Fit:
+    def fit(self, request: GpuRequest) -> PodPlan:
         """Raises NoInventoryError and ImpossibleError too."""
         return fit(request, self.nodes())
 
@@ -95,16 +95,16 @@ class KubernetesBackend:
     def submit(
         self, request: GpuRequest, template: Mapping[str, Any], token: str, *, container: str = "", queue: str = "",
         tolerations: Sequence[Mapping[str, Any]] = (),
-    ) -> Submission:  # fmt: skip
+    ) -> SubmittedJob:  # fmt: skip
         """The user's Job with the patch in it. The same token again gives the same Job, whatever became of the cluster
         since; with another Job or request it is a JobConflictError. `queue` is a LocalQueue of Kueue."""
         from kubernetes.client import BatchV1Api
 
-        name = manifest.job_name(template, token)
+        name = manifest.submitted_job_name(template, token)
         content = manifest.content(template, request, container, queue, tolerations)
         try:
-            return self._again(name, token, content)
-        except MissingError:
+            return self._find_existing(name, token, content)
+        except NotFoundError:
             body = manifest.job(
                 template, self.fit(request), name, token, content,
                 container=container, queue=queue, tolerations=tolerations,
@@ -115,25 +115,25 @@ class KubernetesBackend:
                 BatchV1Api(self.cluster.api).create_namespaced_job, self.namespace, body,
             )  # fmt: skip
         except JobConflictError:  # by another process with the same token, at the same moment
-            return self._again(name, token, content)
-        return Submission(self.namespace, name, made["metadata"].get("uid", ""), token)
+            return self._find_existing(name, token, content)
+        return SubmittedJob(self.namespace, name, made["metadata"].get("uid", ""), token)
 
-    def find(self, template: Mapping[str, Any], token: str) -> Submission | None:
+    def find(self, template: Mapping[str, Any], token: str) -> SubmittedJob | None:
         """What was submitted of this template with this token, if it is still there."""
         try:
-            metadata = self._read(manifest.job_name(template, token))["metadata"]
-        except MissingError:
+            metadata = self._read(manifest.submitted_job_name(template, token))["metadata"]
+        except NotFoundError:
             return None
-        self._must_be_ours(metadata, token)
-        return Submission(self.namespace, metadata["name"], metadata.get("uid", ""), token, made=False)
+        self._check_managed(metadata, token)
+        return SubmittedJob(self.namespace, metadata["name"], metadata.get("uid", ""), token, made=False)
 
-    def state(self, submission: Submission) -> JobState:
+    def state(self, submission: SubmittedJob) -> JobState:
         try:
             return job_state(self._read(submission.name))
-        except MissingError:
+        except NotFoundError:
             return JobState("gone", 0, "deleted")
 
-    def follow(self, submission: Submission, seconds: float) -> Iterator[JobState]:
+    def follow(self, submission: SubmittedJob, seconds: float) -> Iterator[JobState]:
         """Its states as they change, until it has ended or the time is over."""
         from kubernetes.client import BatchV1Api
 
@@ -142,11 +142,11 @@ class KubernetesBackend:
         last, failures = None, 0
         while True:
             try:
-                there = self._read(submission.name)
-            except MissingError:
+                document = self._read(submission.name)
+            except NotFoundError:
                 yield JobState("gone", 0, "deleted")
                 return
-            seen = job_state(there)
+            seen = job_state(document)
             if seen != last:
                 last = seen
                 yield seen
@@ -154,10 +154,10 @@ class KubernetesBackend:
             if seen.ended or left <= 0:
                 return
             try:
-                for event in self.cluster.watched(
+                for event in self.cluster.watch(
                     f"following Job {self.namespace}/{submission.name}", batch.list_namespaced_job, self.namespace,
                     seconds=min(left, WATCH_SECONDS), field_selector=f"metadata.name={submission.name}",
-                    resource_version=there["metadata"].get("resourceVersion", ""),
+                    resource_version=document["metadata"].get("resourceVersion", ""),
                 ):  # fmt: skip
                     failures = 0
                     if event["object"]["metadata"]["name"] != submission.name:
@@ -168,23 +168,23 @@ class KubernetesBackend:
                         yield seen
                     if seen.ended:
                         return
-            except (ExpiredError, UnavailableError):
+            except (ResourceExpiredError, ApiUnavailableError):
                 failures += 1
-                if failures >= MOST_FAILURES:
+                if failures >= MAX_WATCH_FAILURES:
                     raise
-            time.sleep(min(PAUSE_SECONDS, max(0.0, until - time.monotonic())))
+            time.sleep(min(WATCH_PAUSE_SECONDS, max(0.0, until - time.monotonic())))
 
-    def release(self, submission: Submission) -> bool:
+    def release(self, submission: SubmittedJob) -> bool:
         """Deletes the Job and its pods, if it is the one that was submitted. False where it is gone already."""
         from kubernetes.client import BatchV1Api, V1DeleteOptions, V1Preconditions
 
         try:
             metadata = self._read(submission.name)["metadata"]
-        except MissingError:
+        except NotFoundError:
             return False
-        self._must_be_ours(metadata, submission.token)
+        self._check_managed(metadata, submission.token)
         if metadata.get("uid", "") != submission.uid:
-            raise NotOursError(
+            raise NotManagedError(
                 f"Job {self.namespace}/{submission.name} is another one of the same name: it is left alone"
             )
         options = V1DeleteOptions(
@@ -195,14 +195,14 @@ class KubernetesBackend:
                 f"deleting Job {self.namespace}/{submission.name}",
                 BatchV1Api(self.cluster.api).delete_namespaced_job, submission.name, self.namespace, body=options,
             )  # fmt: skip
-        except MissingError:
+        except NotFoundError:
             return False
         return True
 
-    def _again(self, name: str, token: str, content: str) -> Submission:
-        """What was submitted before under this name. Raises MissingError where nothing was."""
+    def _find_existing(self, name: str, token: str, content: str) -> SubmittedJob:
+        """What was submitted before under this name. Raises NotFoundError where nothing was."""
         metadata = self._read(name)["metadata"]
-        self._must_be_ours(metadata, token)
+        self._check_managed(metadata, token)
         if (metadata.get("annotations") or {}).get(manifest.CONTENT_ANNOTATION) != content:
             raise JobConflictError(
                 f"Job {self.namespace}/{name} was submitted with this token, but from another Job or request: take a "
@@ -212,7 +212,7 @@ class KubernetesBackend:
             raise JobConflictError(
                 f"Job {self.namespace}/{name} of this token is being deleted: take a new token, or wait for its end"
             )
-        return Submission(self.namespace, name, metadata.get("uid", ""), token, made=False)
+        return SubmittedJob(self.namespace, name, metadata.get("uid", ""), token, made=False)
 
     def _read(self, name: str) -> dict[str, Any]:
         from kubernetes.client import BatchV1Api
@@ -220,9 +220,9 @@ class KubernetesBackend:
         method = BatchV1Api(self.cluster.api).read_namespaced_job
         return self.cluster.read(f"reading Job {self.namespace}/{name}", method, name, self.namespace)
 
-    def _must_be_ours(self, metadata: Mapping[str, Any], token: str) -> None:
+    def _check_managed(self, metadata: Mapping[str, Any], token: str) -> None:
         if (metadata.get("labels") or {}).get(manifest.TOKEN_LABEL) != manifest.token_label(token):
-            raise NotOursError(
+            raise NotManagedError(
                 f"Job {self.namespace}/{metadata['name']} was not submitted with this token: it is left alone"
             )
 

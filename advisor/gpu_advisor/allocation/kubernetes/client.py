@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpu_advisor.allocation.kubernetes.errors import (
+    ApiUnavailableError,
     ClusterError,
-    ExpiredError,
-    LoginError,
-    UnavailableError,
-    from_answer,
+    ResourceExpiredError,
+    UnauthorizedError,
+    error_from_api,
 )
 
 TIMEOUT_SECONDS = 30.0
 #: So many objects come with one answer; a cluster may have tens of thousands of pods.
-PAGE = 500
-NO_DOCUMENT = "the answer is no JSON document: see that this is a Kubernetes API server"
+PAGE_LIMIT = 500
+NOT_JSON_MESSAGE = "the answer is no JSON document: see that this is a Kubernetes API server"
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class KubernetesClient:
     """`api` is the client's ApiClient; an answer that takes longer than `timeout_seconds` is none."""
 
     api: Any
@@ -35,22 +35,22 @@ class Cluster:
         try:
             found = json.loads(answer.data)
         except (ValueError, AttributeError) as error:
-            raise UnavailableError(f"{what}: {NO_DOCUMENT}") from error
+            raise ApiUnavailableError(f"{what}: {NOT_JSON_MESSAGE}") from error
         if not isinstance(found, dict):
-            raise UnavailableError(f"{what}: {NO_DOCUMENT}")
+            raise ApiUnavailableError(f"{what}: {NOT_JSON_MESSAGE}")
         return found
 
-    def listed(self, what: str, method: Callable[..., Any], *arguments: Any, **options: Any) -> list[dict[str, Any]]:
+    def list_all(self, what: str, method: Callable[..., Any], *arguments: Any, **options: Any) -> list[dict[str, Any]]:
         """All pages. Anew from the start, once, where the server has forgotten the rest of a long list."""
         try:
             return list(self._pages(what, method, arguments, options))
-        except ExpiredError:
+        except ResourceExpiredError:
             return list(self._pages(what, method, arguments, options))
 
-    def watched(
+    def watch(
         self, what: str, method: Callable[..., Any], *arguments: Any, seconds: float, **options: Any
     ) -> Iterator[dict[str, Any]]:
-        """Events as they come, for so long at most. Raises ExpiredError where they cannot be followed from there."""
+        """Events as they come, for so long at most. Raises ResourceExpiredError where they cannot be followed from there."""
         from urllib3.exceptions import HTTPError, ReadTimeoutError
 
         answer = self._call(
@@ -61,23 +61,23 @@ class Cluster:
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     code = event["object"].get("code")
-                    words = f"{what}: {code} {event['object'].get('message', '')}"
-                    raise ExpiredError(words) if code == 410 else UnavailableError(f"{words}: try again")
+                    message = f"{what}: {code} {event['object'].get('message', '')}"
+                    raise ResourceExpiredError(message) if code == 410 else ApiUnavailableError(f"{message}: try again")
                 yield event
         except ReadTimeoutError:
             return  # nothing more has happened
         except (HTTPError, OSError, ValueError, KeyError, TypeError) as error:
-            raise UnavailableError(f"{what}: the connection broke off ({error}): try again") from error
+            raise ApiUnavailableError(f"{what}: the connection broke off ({error}): try again") from error
         finally:
             answer.close()
 
     def _pages(self, what: str, method: Callable[..., Any], arguments: Any, options: Any) -> Iterator[dict[str, Any]]:
-        following = ""
+        continue_token = ""
         while True:
-            page = self.read(what, method, *arguments, limit=PAGE, _continue=following, **options)
+            page = self.read(what, method, *arguments, limit=PAGE_LIMIT, _continue=continue_token, **options)
             yield from page.get("items") or ()
-            following = (page.get("metadata") or {}).get("continue") or ""
-            if not following:
+            continue_token = (page.get("metadata") or {}).get("continue") or ""
+            if not continue_token:
                 return
 
     def _call(
@@ -92,14 +92,14 @@ class Cluster:
         try:
             return method(*arguments, _preload_content=False, _request_timeout=limits, **options)
         except ApiException as error:
-            raise from_answer(error, what) from error
+            raise error_from_api(error, what) from error
         except (HTTPError, OSError) as error:
-            raise UnavailableError(
+            raise ApiUnavailableError(
                 f"{what}: the API server does not answer ({error}): see KUBECONFIG, the context and the network"
             ) from error
 
 
-def connect(context: str | None = None) -> Cluster:
+def connect(context: str | None = None) -> KubernetesClient:
     """By the kubeconfig's context, or from within a pod. Raises ClusterError."""
     try:
         from kubernetes import client
@@ -117,8 +117,8 @@ def connect(context: str | None = None) -> Cluster:
                 config_file=file or "~/.kube/config", context=context, client_configuration=settings
             )
     except (config.ConfigException, OSError, TypeError) as error:
-        raise LoginError(f"no Kubernetes to talk to ({error}): see KUBECONFIG and the context") from error
-    return Cluster(client.ApiClient(settings))
+        raise UnauthorizedError(f"no Kubernetes to talk to ({error}): see KUBECONFIG and the context") from error
+    return KubernetesClient(client.ApiClient(settings))
 
 
 def _lines(answer: Any) -> Iterator[bytes]:

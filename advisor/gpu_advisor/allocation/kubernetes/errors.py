@@ -12,7 +12,7 @@ class ClusterError(AllocationError):
     """The cluster did not do what was asked. The message tells the mend."""
 
 
-class LoginError(ClusterError):
+class UnauthorizedError(ClusterError):
     """The login is not accepted."""
 
 
@@ -24,7 +24,7 @@ class QuotaExceededError(ClusterError):
     """A ResourceQuota of the namespace leaves no room."""
 
 
-class MissingError(ClusterError):
+class NotFoundError(ClusterError):
     """There is no such object, or no such namespace."""
 
 
@@ -36,31 +36,31 @@ class InvalidJobError(ClusterError):
     """The API server does not accept the Job as it is written, or it says otherwise than the request."""
 
 
-class ExpiredError(ClusterError):
+class ResourceExpiredError(ClusterError):
     """What was followed is older than what the API server remembers."""
 
 
-class UnavailableError(ClusterError):
+class ApiUnavailableError(ClusterError):
     """The API server does not answer, or says that it cannot now."""
 
 
-class NotOursError(ClusterError):
+class NotManagedError(ClusterError):
     """The object was not submitted by us, so it is left alone."""
 
 
-_KINDS: dict[int, tuple[type[ClusterError], str]] = {
+_ERRORS_BY_STATUS: dict[int, tuple[type[ClusterError], str]] = {
     400: (InvalidJobError, "correct the Job as the message says"),
-    401: (LoginError, "renew the login of the kubeconfig or the service account's token"),
+    401: (UnauthorizedError, "renew the login of the kubeconfig or the service account's token"),
     403: (ForbiddenError, "allow it to this login, as examples/allocation/rbac.yaml does"),
-    404: (MissingError, "see that the namespace and the name are right"),
+    404: (NotFoundError, "see that the namespace and the name are right"),
     409: (JobConflictError, "it was changed or made by somebody else at the same moment: try again"),
-    410: (ExpiredError, "list it anew and follow from there"),
+    410: (ResourceExpiredError, "list it anew and follow from there"),
     422: (InvalidJobError, "correct the Job as the message says"),
-    429: (UnavailableError, "it is asked too often: try again later"),
+    429: (ApiUnavailableError, "it is asked too often: try again later"),
 }
 
 
-def from_answer(error: Any, what: str) -> ClusterError:
+def error_from_api(error: Any, what: str) -> ClusterError:
     """The typed error for an ApiException of the official client; `what` was being done.
 
     A quota that is used up answers 403 as missing rights do; only the message tells them apart
@@ -71,7 +71,7 @@ def from_answer(error: Any, what: str) -> ClusterError:
         return QuotaExceededError(
             f"{what}: {message}: ask for less, wait until others are done, or have the namespace's quota raised"
         )
-    kind, mend = _KINDS.get(error.status, (UnavailableError, "see the API server's log, and try again"))
+    kind, mend = _ERRORS_BY_STATUS.get(error.status, (ApiUnavailableError, "see the API server's log, and try again"))
     return kind(f"{what}: {error.status} {message}: {mend}")
 
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from gpu_advisor.allocation.gpu_request import GpuRequest
 from gpu_advisor.allocation.kubernetes.errors import InvalidJobError
-from gpu_advisor.allocation.kubernetes.fit import Fit, Term
-from gpu_advisor.allocation.requests import GpuRequest
+from gpu_advisor.allocation.kubernetes.pod_plan import NodeSelectorTerm, PodPlan
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "gpu-advisor"}
 #: The client token, hashed: a label's value is short, and a token may be anything.
@@ -24,10 +24,10 @@ TOKEN_LABEL = "gpu-advisor.io/allocation"
 CONTENT_ANNOTATION = "gpu-advisor.io/content"
 #: https://kueue.sigs.k8s.io/docs/tasks/run/jobs/
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-MOST_NAME = 63
+MAX_NAME_LENGTH = 63
 
 
-def pod_patch(fit: Fit, container: str, tolerations: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+def pod_patch(fit: PodPlan, container: str, tolerations: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """For the pod template: what the container may use, where the pod may run.
 
     Extended resources are said as limits, which are their requests too
@@ -40,12 +40,12 @@ def pod_patch(fit: Fit, container: str, tolerations: Sequence[Mapping[str, Any]]
     }
     if fit.terms:
         spec["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
-            "nodeSelectorTerms": [{"matchExpressions": _expressions(term)} for term in fit.terms]}}}  # fmt: skip
+            "nodeSelectorTerms": [{"matchExpressions": _match_expressions(term)} for term in fit.terms]}}}  # fmt: skip
     return {"metadata": {"labels": dict(MANAGED_BY)}, "spec": spec}
 
 
 def job(
-    template: Mapping[str, Any], fit: Fit, name: str, token: str, content: str, *, container: str = "",
+    template: Mapping[str, Any], fit: PodPlan, name: str, token: str, content: str, *, container: str = "",
     queue: str = "", tolerations: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """The user's Job with the patch in it, under a name of its own. Raises InvalidJobError."""
@@ -55,7 +55,7 @@ def job(
         raise InvalidJobError(f"apiVersion and kind are {kind[0]} and {kind[1]}: give a Job of batch/v1")
     metadata, spec = found.setdefault("metadata", {}), found.setdefault("spec", {})
     pod = spec.setdefault("template", {})
-    _merge_pod(pod, pod_patch(fit, container or only_container(found), tolerations))
+    _merge_pod(pod, pod_patch(fit, container or single_container_name(found), tolerations))
     if fit.pods > 1:
         for field, value in (("parallelism", fit.pods), ("completions", fit.pods), ("completionMode", "Indexed")):
             if spec.setdefault(field, value) != value:
@@ -69,17 +69,17 @@ def job(
     return found
 
 
-def job_name(template: Mapping[str, Any], token: str) -> str:
+def submitted_job_name(template: Mapping[str, Any], token: str) -> str:
     """The template's name, and an end that is the token's."""
     metadata = template.get("metadata") or {}
     base = str(metadata.get("generateName") or metadata.get("name") or "gpu-job")
-    return f"{base[: MOST_NAME - 11].rstrip('-.')}-{token_label(token)[:10]}"
+    return f"{base[: MAX_NAME_LENGTH - 11].rstrip('-.')}-{token_label(token)[:10]}"
 
 
 def content(template: Mapping[str, Any], request: GpuRequest, *rest: object) -> str:
     """Tells one submission from another; the cluster's nodes, which come and go, have no part in it."""
-    told = json.dumps([template, asdict(request), rest], sort_keys=True, default=str)
-    return hashlib.sha256(told.encode()).hexdigest()
+    serialized = json.dumps([template, asdict(request), rest], sort_keys=True, default=str)
+    return hashlib.sha256(serialized.encode()).hexdigest()
 
 
 def token_label(token: str) -> str:
@@ -87,7 +87,7 @@ def token_label(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()[:40]
 
 
-def only_container(document: Mapping[str, Any]) -> str:
+def single_container_name(document: Mapping[str, Any]) -> str:
     """The name of a Job's one container. Raises InvalidJobError."""
     containers = document["spec"].get("template", {}).get("spec", {}).get("containers") or []
     names = [each.get("name", "") for each in containers]
@@ -96,7 +96,7 @@ def only_container(document: Mapping[str, Any]) -> str:
     return str(names[0])
 
 
-def _expressions(term: Term) -> list[dict[str, Any]]:
+def _match_expressions(term: NodeSelectorTerm) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{"key": term.label, "operator": "In", "values": list(term.products)}]
     if term.above_mib is not None:
         found.append({"key": term.memory_label, "operator": "Gt", "values": [str(term.above_mib)]})

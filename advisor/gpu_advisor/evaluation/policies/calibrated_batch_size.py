@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gpu_advisor.calibration.curves import Curve
+from gpu_advisor.calibration.byte_sizes import format_bytes
 from gpu_advisor.calibration.errors import CalibrationError
-from gpu_advisor.calibration.sizes import format_bytes
+from gpu_advisor.calibration.profile_index import ProfileCurve
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.policies.batch_size import KIND
 from gpu_advisor.evaluation.pools import Pool
@@ -29,7 +29,7 @@ from gpu_advisor.evaluation.signals import JOB_BATCH_SIZE, JOB_GRADIENT_NOISE, J
 from gpu_advisor.settings import Settings
 
 if TYPE_CHECKING:
-    from gpu_advisor.calibration.advice import Advice
+    from gpu_advisor.calibration.batch_size_advice import BatchSizeAdvice
 
 SUBJECT = "batch_size"
 
@@ -105,7 +105,7 @@ def _job(facts: Facts, name: str, gpus: tuple[Gpu, ...]) -> TrainingJob | Absten
 
 
 def _recommend_for_job(facts: Facts, settings: Settings, job: TrainingJob) -> Iterator[Recommendation | Abstention]:
-    from gpu_advisor.calibration.advice import Request, advise
+    from gpu_advisor.calibration.batch_size_advice import BatchSizeRequest, recommend_batch_size
 
     def abstain(reason: Reason, message: str) -> Abstention:
         return Abstention(reason, SUBJECT, job.scope, message, job.uuids, (KIND,))
@@ -123,9 +123,9 @@ def _recommend_for_job(facts: Facts, settings: Settings, job: TrainingJob) -> It
     limits = settings.resources.memory
     # Of all ranks together, the noise scale; the batch that is advised is one rank's.
     noise = max(1, int(job.gradient_noise / job.ranks)) if job.gradient_noise else None
-    request = Request(job.memory_bytes, limits.target_usage / 100, (), job.batch_size, noise)
+    request = BatchSizeRequest(job.memory_bytes, limits.target_usage / 100, (), job.batch_size, noise)
     try:
-        advice = advise(curve.points, request)
+        advice = recommend_batch_size(curve.points, request)
     except CalibrationError as error:
         yield abstain(Reason.CONFLICTING, f"its profile cannot be used: {error}")
         return
@@ -139,13 +139,13 @@ def _recommend_for_job(facts: Facts, settings: Settings, job: TrainingJob) -> It
         yield _recommendation(facts, job, curve, advice, best)
 
 
-def _curves(facts: Facts, job: TrainingJob) -> tuple[Curve, ...]:
+def _curves(facts: Facts, job: TrainingJob) -> tuple[ProfileCurve, ...]:
     return facts.shelf.of(job.gpus[0].name, job.name)
 
 
-def _profile_mismatch(curve: Curve, job: TrainingJob) -> float | None:
+def _profile_mismatch(curve: ProfileCurve, job: TrainingJob) -> float | None:
     """How far off the curve the job's own peak is, as a share; None where it cannot be of this job."""
-    from gpu_advisor.calibration.fit import fit_memory
+    from gpu_advisor.calibration.memory_fit import fit_memory
 
     if curve.allocated is None or job.peak_bytes is None:
         return MAX_PEAK_DEVIATION  # nothing speaks against it; one that is seen to agree is better
@@ -155,7 +155,9 @@ def _profile_mismatch(curve: Curve, job: TrainingJob) -> float | None:
     return off if within or off <= MAX_PEAK_DEVIATION else None
 
 
-def _recommendation(facts: Facts, job: TrainingJob, curve: Curve, advice: Advice, best: int) -> Recommendation:
+def _recommendation(
+    facts: Facts, job: TrainingJob, curve: ProfileCurve, advice: BatchSizeAdvice, best: int
+) -> Recommendation:
     assert advice.recommended is not None
     memory, gain = advice.recommended.memory, advice.gain_ratio
     grows = best > job.batch_size
@@ -190,7 +192,7 @@ def _recommendation(facts: Facts, job: TrainingJob, curve: Curve, advice: Advice
     )
 
 
-def _ceilings(advice: Advice) -> str:
+def _ceilings(advice: BatchSizeAdvice) -> str:
     ceilings = advice.ceilings
     known = (
         ("memory", ceilings.memory, "not even one sample is safe"),
@@ -210,7 +212,7 @@ def _evidence(facts: Facts, job: TrainingJob, limit_bytes: int) -> Iterator[Evid
             yield facts.evidence(signal, uuids, threshold)
 
 
-def _rejected(job: TrainingJob, advice: Advice) -> Iterator[Alternative]:
+def _rejected(job: TrainingJob, advice: BatchSizeAdvice) -> Iterator[Alternative]:
     ceiling = advice.ceilings.memory
     if ceiling is not None:
         yield Alternative(f"more than {ceiling}", f"may exceed {format_bytes(advice.limit_bytes)}, the memory target")

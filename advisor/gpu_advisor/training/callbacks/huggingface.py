@@ -32,7 +32,7 @@ class HuggingFaceMonitor(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._wait_anew()
+        self._restart_wait()
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -44,7 +44,7 @@ class HuggingFaceMonitor(TrainerCallback):
         self._monitor.end_step(args.train_batch_size * args.gradient_accumulation_steps)
         if args.gradient_accumulation_steps > 1:
             self._monitor.record_micro_batch_size(args.train_batch_size)
-        self._wait_anew()
+        self._restart_wait()
 
     def on_log(
         self,
@@ -57,13 +57,13 @@ class HuggingFaceMonitor(TrainerCallback):
         numbers = {name: value for name, value in (logs or {}).items() if isinstance(value, int | float)}
         # After the last step the trainer logs totals of the run, under names of their own.
         self._monitor.record({name: value for name, value in numbers.items() if not name.startswith("train_")})
-        self._wait_anew()
+        self._restart_wait()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._wait_anew()
+        self._restart_wait()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._wait_anew()
+        self._restart_wait()
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -75,7 +75,7 @@ class HuggingFaceMonitor(TrainerCallback):
     ) -> None:
         self._monitor.close()
 
-    def _wait_anew(self) -> None:
+    def _restart_wait(self) -> None:
         """Until now it was something else than the next batch."""
         self._monitor.cancel_step()
         self._monitor.begin_wait()

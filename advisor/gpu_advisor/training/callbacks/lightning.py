@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from gpu_advisor.training.batches import samples_in
+from gpu_advisor.training.batches import sample_count
 from gpu_advisor.training.monitor import TrainingMonitor
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ else:
         from pytorch_lightning import Callback
 
 #: How the training loop calls its profiler when it fetches a batch; the loop's class comes before it in brackets.
-_FETCH = ".train_dataloader_next"
+_FETCH_ACTION = ".train_dataloader_next"
 
 
 class LightningMonitor(Callback):
@@ -43,7 +43,7 @@ class LightningMonitor(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._global_step = trainer.global_step
-        self._listen(trainer.profiler)  # type: ignore[attr-defined]  # set where mypy does not see it
+        self._hook_profiler(trainer.profiler)  # type: ignore[attr-defined]  # set where mypy does not see it
         self._monitor.start()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -52,7 +52,7 @@ class LightningMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        samples = samples_in(batch)
+        samples = sample_count(batch)
         self._samples = None if samples is None or self._samples is None else self._samples + samples
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if loss is not None:
@@ -91,21 +91,21 @@ class LightningMonitor(Callback):
             self._restore = None
         self._monitor.close()
 
-    def _listen(self, profiler: Any) -> None:
+    def _hook_profiler(self, profiler: Any) -> None:
         start, stop, monitor = profiler.start, profiler.stop, self._monitor
 
-        def started(action_name: str) -> None:
+        def start_hook(action_name: str) -> None:
             start(action_name)
-            if action_name.endswith(_FETCH):
+            if action_name.endswith(_FETCH_ACTION):
                 monitor.begin_wait()
 
-        def stopped(action_name: str) -> None:
-            if action_name.endswith(_FETCH):
+        def stop_hook(action_name: str) -> None:
+            if action_name.endswith(_FETCH_ACTION):
                 monitor.end_wait()
             stop(action_name)
 
         def restore() -> None:
             del profiler.start, profiler.stop  # the instance's own, which hide the class's
 
-        profiler.start, profiler.stop = started, stopped
+        profiler.start, profiler.stop = start_hook, stop_hook
         self._restore = restore

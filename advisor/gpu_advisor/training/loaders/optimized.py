@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from gpu_advisor.training.loaders.measuring import Plan, measure_rates
-from gpu_advisor.training.loaders.workers import WorkerRate, choose, default_max_workers
+from gpu_advisor.training.loaders.worker_measurement import WorkerMeasurementConfig, measure_worker_rates
+from gpu_advisor.training.loaders.worker_search import WorkerRate, choose_num_workers, default_max_workers
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -54,9 +54,11 @@ class OptimizedDataLoader(DataLoader[T_co]):
                     "num_workers must be given for an IterableDataset: each worker would yield all of it, unless it "
                     "divides itself by torch.utils.data.get_worker_info()"
                 )
-            most = default_max_workers() if max_workers is None else max_workers
-            rates = measure_rates(Plan(dataset, arguments, most, measure_seconds, measure_within_seconds))
-            num_workers = choose(rates, enough_samples_per_second) if rates else min(2, most)
+            max_tried = default_max_workers() if max_workers is None else max_workers
+            rates = measure_worker_rates(
+                WorkerMeasurementConfig(dataset, arguments, max_tried, measure_seconds, measure_within_seconds)
+            )
+            num_workers = choose_num_workers(rates, enough_samples_per_second) if rates else min(2, max_tried)
         arguments.setdefault("pin_memory", torch.cuda.is_available())
         if num_workers > 0:
             arguments.setdefault("persistent_workers", True)
@@ -64,16 +66,16 @@ class OptimizedDataLoader(DataLoader[T_co]):
         else:
             for name in ("persistent_workers", "prefetch_factor", "multiprocessing_context", "timeout"):
                 arguments.pop(name, None)
-        with self._more_than_cores():
+        with self._suppress_core_warning():
             super().__init__(dataset, num_workers=num_workers, **arguments)
         self.worker_rates = tuple(rates)
 
     def __iter__(self) -> Any:
-        with self._more_than_cores():
+        with self._suppress_core_warning():
             return super().__iter__()
 
     @contextmanager
-    def _more_than_cores(self) -> Iterator[None]:
+    def _suppress_core_warning(self) -> Iterator[None]:
         """PyTorch warns of more workers than cores. Where they were measured to be faster, that is no warning."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="This DataLoader will create")

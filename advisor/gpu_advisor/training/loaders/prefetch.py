@@ -13,7 +13,7 @@ from gpu_advisor.training.loaders.nested import map_leaves
 B = TypeVar("B")
 
 
-class _Ahead(NamedTuple):
+class _PrefetchedBatch(NamedTuple):
     """A batch on its way to the device; there, on the device's own clock, when `copied` has happened."""
 
     batch: Any
@@ -46,9 +46,9 @@ class PrefetchLoader(Generic[B]):
         return len(self.loader)
 
     def __iter__(self) -> Iterator[B]:
-        side = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        ahead: deque[_Ahead] = deque()
-        failed: Exception | None = None
+        copy_stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        ahead: deque[_PrefetchedBatch] = deque()
+        error_to_raise: Exception | None = None
         source: Iterator[B] | None = None
         ended = False
         while True:
@@ -58,25 +58,25 @@ class PrefetchLoader(Generic[B]):
                     copied.synchronize()
                 try:
                     source = iter(self.loader) if source is None else source
-                    ahead.append(self._send(next(source), side))
+                    ahead.append(self._copy_async(next(source), copy_stream))
                 except StopIteration:
                     ended = True
                 except Exception as error:  # noqa: BLE001  # raised when its turn has come
-                    failed, ended = error, True
+                    error_to_raise, ended = error, True
             if not ahead:
                 break
             yield self._deliver(ahead.popleft())
-        if failed is not None:
-            raise failed
+        if error_to_raise is not None:
+            raise error_to_raise
 
-    def _send(self, batch: B, side: torch.cuda.Stream | None) -> _Ahead:
-        if side is None:
-            return _Ahead(batch, None)
-        with torch.cuda.stream(side):
+    def _copy_async(self, batch: B, copy_stream: torch.cuda.Stream | None) -> _PrefetchedBatch:
+        if copy_stream is None:
+            return _PrefetchedBatch(batch, None)
+        with torch.cuda.stream(copy_stream):
             sent = map_leaves(batch, self._copy)
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            copied.record(side)
-        return _Ahead(sent, copied)
+            copied.record(copy_stream)
+        return _PrefetchedBatch(sent, copied)
 
     def _copy(self, leaf: Any) -> Any:
         # What is on a GPU already was made on another stream, which this one does not wait for: see _deliver.
@@ -84,7 +84,7 @@ class PrefetchLoader(Generic[B]):
             return leaf.to(self.device, non_blocking=True)
         return leaf
 
-    def _deliver(self, ahead: _Ahead) -> B:
+    def _deliver(self, ahead: _PrefetchedBatch) -> B:
         stream = None
         if ahead.copied is not None:
             stream = torch.cuda.current_stream(self.device)

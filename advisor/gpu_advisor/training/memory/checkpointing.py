@@ -9,7 +9,7 @@ from torch import nn
 
 #: How models offer it, and what they are told. Non-reentrant checkpointing also works with inputs that need no gradient
 #: and with hooks on parameters (https://docs.pytorch.org/docs/stable/checkpoint.html).
-_SWITCHES: dict[str, dict[str, Any]] = {
+_ENABLE_METHODS: dict[str, dict[str, Any]] = {
     "activation_checkpointing_enable": {"activation_checkpointing_kwargs": {"use_reentrant": False}},  # transformers
     "gradient_checkpointing_enable": {
         "gradient_checkpointing_kwargs": {"use_reentrant": False}
@@ -21,27 +21,27 @@ _SWITCHES: dict[str, dict[str, Any]] = {
 
 def can_checkpoint(model: nn.Module) -> bool:
     """Whether the model, or parts of it, can be told to."""
-    return any(True for _ in _switches(model))
+    return any(True for _ in _enable_methods(model))
 
 
 def enable_checkpointing(model: nn.Module) -> bool:
     """Tells it to every part that has it. False where none has."""
-    found = list(_switches(model))
+    found = list(_enable_methods(model))
     for module, name in found:
-        getattr(module, name)(**_SWITCHES[name])
+        getattr(module, name)(**_ENABLE_METHODS[name])
         config: Any = getattr(module, "config", None)
         if getattr(config, "use_cache", None):
             config.use_cache = False  # keys and values kept for generation are what checkpointing is to save
     return bool(found)
 
 
-def _switches(module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+def _enable_methods(module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
     """The outermost modules that have a switch."""
     # transformers gives the method to all models, and this says whether it does anything.
     if getattr(module, "supports_gradient_checkpointing", True):
-        for name in _SWITCHES:
+        for name in _ENABLE_METHODS:
             if callable(getattr(module, name, None)):
                 yield module, name
                 return
     for child in module.children():
-        yield from _switches(child)
+        yield from _enable_methods(child)

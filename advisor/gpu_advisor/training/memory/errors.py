@@ -6,7 +6,7 @@ import torch
 
 #: Texts of errors that PyTorch raises as plain RuntimeErrors: of cuBLAS and cuDNN, which take memory themselves, of
 #: ROCm, and of the CPU's allocator.
-_TEXTS = (
+_OUT_OF_MEMORY_TEXTS = (
     "out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
@@ -36,4 +36,4 @@ def out_of_memory_type() -> type[RuntimeError]:
 def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, out_of_memory_type()):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS)

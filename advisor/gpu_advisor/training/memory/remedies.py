@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from enum import Enum
 
-from gpu_advisor.training.memory.reading import MemoryReading
+from gpu_advisor.training.memory.device_memory import MemoryStats
 
 #: Cached and not in use, as a share of the limit: less is not worth the device's time to give back.
-WORTHWHILE_CACHE_RATIO = 0.05
+MIN_CACHE_RATIO = 0.05
 
 
 class Remedy(Enum):
@@ -17,7 +17,7 @@ class Remedy(Enum):
 
 
 def remedies(
-    reading: MemoryReading, before: MemoryReading | None, threshold_ratio: float, can_checkpoint: bool
+    reading: MemoryStats, before: MemoryStats | None, threshold_ratio: float, can_checkpoint: bool
 ) -> tuple[Remedy, ...]:
     """What would help now, in order. `before`: the reading of the last time.
 
@@ -27,7 +27,7 @@ def remedies(
     found: list[Remedy] = []
     cached = reading.reserved_bytes - reading.allocated_bytes
     retries = reading.allocation_retries - (before.allocation_retries if before else 0)
-    if retries > 0 and cached >= WORTHWHILE_CACHE_RATIO * reading.limit_bytes:
+    if retries > 0 and cached >= MIN_CACHE_RATIO * reading.limit_bytes:
         found.append(Remedy.EMPTY_CACHE)
     if reading.peak_allocated_bytes > threshold_ratio * reading.limit_bytes:
         found.append(Remedy.CHECKPOINTING if can_checkpoint else Remedy.SMALLER_BATCH)

@@ -12,10 +12,10 @@ from gpu_advisor.allocation import errors
 from gpu_advisor.allocation.desk import AllocationService
 from gpu_advisor.allocation.documents import serialize
 from gpu_advisor.allocation.frameworks import SetupOptions, pytorch_settings, tensorflow_settings
+from gpu_advisor.allocation.gpu_request import GpuRequest, parse_request, validate_request, with_gpu_type
+from gpu_advisor.allocation.memory_strategy import MemoryStrategy, ModelMemory
 from gpu_advisor.allocation.model import Allocation
-from gpu_advisor.allocation.placement import suits
-from gpu_advisor.allocation.requests import GpuRequest, check, parse_request, typed
-from gpu_advisor.allocation.strategies import MemoryStrategy, ModelNeed
+from gpu_advisor.allocation.placement import mismatch_reason
 from gpu_advisor.web.api import problem_details as problem
 from gpu_advisor.web.api.allocation_operations import (
     GPU_OPERATIONS,
@@ -30,10 +30,10 @@ from gpu_advisor.web.api.problem_details import Problem, pointer
 from gpu_advisor.web.api.query_parameters import read
 
 ERROR_STATUSES: tuple[tuple[type[errors.AllocationError], HTTPStatus], ...] = (
-    (errors.RequestError, HTTPStatus.UNPROCESSABLE_ENTITY),
-    (errors.ImpossibleError, HTTPStatus.UNPROCESSABLE_ENTITY),
-    (errors.NoRoomError, HTTPStatus.CONFLICT),
-    (errors.ConflictError, HTTPStatus.CONFLICT),
+    (errors.InvalidRequestError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (errors.UnsatisfiableRequestError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (errors.InsufficientCapacityError, HTTPStatus.CONFLICT),
+    (errors.TokenConflictError, HTTPStatus.CONFLICT),
     (errors.UnknownAllocationError, HTTPStatus.NOT_FOUND),
     (errors.AllocationError, HTTPStatus.SERVICE_UNAVAILABLE),  # no inventory, or a disk that takes nothing
 )
@@ -71,14 +71,14 @@ class AllocationHandlers:
         query, allocator = _query_parameters("gpu_nodes"), self._service.allocator
         inventory = allocator.inventory()
         try:
-            gpu_request = typed(
+            gpu_request = with_gpu_type(
                 GpuRequest(memory_gb=query["min_memory_gb"] or None), query["gpu_type"] or "", self._names
             )
-            check(gpu_request, allocator.types())
-        except errors.RequestError as error:
+            validate_request(gpu_request, allocator.types())
+        except errors.InvalidRequestError as error:
             raise Problem(HTTPStatus.BAD_REQUEST, str(error)) from error
         rows = serialize.nodes(
-            inventory, allocator.snapshot().held, self._resource, lambda kind: not suits(gpu_request, kind)
+            inventory, allocator.snapshot().held, self._resource, lambda kind: not mismatch_reason(gpu_request, kind)
         )
         return _json_response({**serialize.inventory_header(inventory, self._simulated()), "nodes": rows})
 
@@ -107,7 +107,7 @@ class AllocationHandlers:
         _query_parameters("gpu_health")
         service = self._service
         snapshot, now = service.allocator.snapshot(), service.allocator.leases.clock()
-        inventory, leases = self._inventory_error(), service.allocator.leases.trouble
+        inventory, leases = self._inventory_error(), service.allocator.leases.last_error
         return _json_response(
             {
                 "status": "degraded" if inventory or leases else "healthy",
@@ -183,13 +183,13 @@ class AllocationHandlers:
             stale = service.allocator.inventory().stale
         except errors.NoInventoryError as error:
             return str(error)
-        return "the data source does not answer: nothing is given out" if stale else service.machines.trouble
+        return "the data source does not answer: nothing is given out" if stale else service.machines.last_error
 
 
 def _options(body: SetupRequestBody) -> SetupOptions:
     return SetupOptions(
         strategy=MemoryStrategy(body.memory_strategy) if body.memory_strategy else None,
-        need=ModelNeed(body.model_parameters, body.model_activation_bytes, body.model_peak_bytes),
+        need=ModelMemory(body.model_parameters, body.model_activation_bytes, body.model_peak_bytes),
         script=body.script,
         port=body.port,
         version=body.framework_version,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gpu_advisor.allocation.documents import schema
-from gpu_advisor.allocation.requests import DEFAULT_MEMORY_FRACTION, MOST_GPUS, MOST_MEMORY_GB
+from gpu_advisor.allocation.gpu_request import DEFAULT_MEMORY_FRACTION, MAX_GPUS, MAX_MEMORY_GB
 from gpu_advisor.settings.field_types import StrictModel
 from gpu_advisor.web.api.base import JSON, Operation
 from gpu_advisor.web.api.query_parameters import NumberParameter, TextParameter
@@ -18,13 +18,11 @@ Lease = Annotated[float, Field(gt=0, description="how long it holds without rene
 class GpuRequestBody(StrictModel):
     """What is asked for. What is not given is as in `{}`: one GPU of any type."""
 
-    gpu_count: int = Field(1, ge=1, le=MOST_GPUS, description="GPUs, all of one type and size")
+    gpu_count: int = Field(1, ge=1, le=MAX_GPUS, description="GPUs, all of one type and size")
     gpu_type: str | None = Field(
         None, max_length=100, description="as A100, A100-SXM4-80GB (at least 80 GB) or nvidia.com/gpu (of this vendor)"
     )
-    memory_gb: float | None = Field(
-        None, gt=0, le=MOST_MEMORY_GB, description="least GB of each GPU, as cards are sold"
-    )
+    memory_gb: float | None = Field(None, gt=0, le=MAX_MEMORY_GB, description="least GB of each GPU, as cards are sold")
     distributed_training: bool = Field(False, description="may be spread over several nodes, the same number on each")
     mixed_precision: bool = Field(False, description="for the framework's settings")
     gpu_memory_fraction: float = Field(
@@ -71,7 +69,7 @@ class SetupRequestBody(GpuRequestBody):
 
 
 _ROOT = "/api/v1/gpu"
-_MEMORY = NumberParameter("min_memory_gb", "least GB of each GPU", 0, MOST_MEMORY_GB)
+_MEMORY = NumberParameter("min_memory_gb", "least GB of each GPU", 0, MAX_MEMORY_GB)
 
 GPU_OPERATIONS: dict[str, Operation] = {
     "gpu_status": Operation(

@@ -12,7 +12,7 @@ from werkzeug.datastructures import MultiDict
 
 from gpu_advisor.web.api.problem_details import Problem
 
-MOST_PER_PAGE = 1000
+MAX_PER_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ Parameter = TextParameter | IntegerParameter | NumberParameter
 
 PAGINATION: tuple[Parameter, ...] = (
     IntegerParameter("page", "which page, from 1; the header Link names the others", 1, 10**9, 1),
-    IntegerParameter("per_page", "how many on a page", 1, MOST_PER_PAGE, 100),
+    IntegerParameter("per_page", "how many on a page", 1, MAX_PER_PAGE, 100),
 )
 
 

@@ -1,0 +1,173 @@
+"""What GPUs a cluster has and how many are asked for already, from its nodes and pods. Pure.
+
+Only counts are known: which GPU a container gets is the device plug-in's matter. Free is what is allocatable less what
+pods on the node request (https://kubernetes.io/docs/tasks/administer-cluster/reserve-compute-resources/).
+
+Labels that say what a node's GPUs are: NVIDIA's feature discovery (memory in MiB; MIG with the single strategy and
+shared GPUs have suffixes, https://github.com/NVIDIA/k8s-device-plugin/tree/main/docs/gpu-feature-discovery), GKE
+(https://cloud.google.com/kubernetes-engine/docs/how-to/gpus), Karpenter on AWS
+(https://karpenter.sh/docs/concepts/scheduling/), AMD (https://github.com/ROCm/k8s-device-plugin, node labeller), Intel
+(https://github.com/intel/intel-device-plugins-for-kubernetes/blob/main/cmd/gpu_plugin/labels.md).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gpu_advisor.hardware.cluster_spec import GPU_MEMORY_GIB
+from gpu_advisor.hardware.gpu_types import RESOURCE_NAMES, parse_gpu_type, sold_gb
+
+KubernetesObject = Mapping[str, Any]
+
+PRODUCT_LABELS = {
+    "nvidia": ("nvidia.com/gpu.product", "cloud.google.com/gke-accelerator", "karpenter.k8s.aws/instance-gpu-name"),
+    "amd": ("amd.com/gpu.product-name", "beta.amd.com/gpu.product-name"),
+    "intel": ("gpu.intel.com/product",),
+    "huawei": ("accelerator",),
+}
+MEMORY_LABELS = {"nvidia": ("nvidia.com/gpu.memory", "karpenter.k8s.aws/instance-gpu-memory")}
+MIB = 1 << 20
+#: Ends of product names that stand for a part of a GPU.
+PARTIAL_GPU_SUFFIXES = ("-SHARED", "-MIG-")
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    key: str
+    value: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterNode:
+    """The GPUs of one resource name on one node. `memory_gb` of each, None if no label tells; `gpu_type` canonical, ""
+    if no label tells. `why_not`: what keeps any pod from it."""
+
+    name: str
+    vendor: str
+    resource: str
+    allocatable: int
+    requested: int
+    gpu_type: str = ""
+    product_label: str = ""
+    product: str = ""
+    memory_gb: float | None = None
+    memory_label: str = ""
+    memory_mib: int | None = None
+    taints: tuple[Taint, ...] = ()
+    why_not: str = ""
+
+    @property
+    def free(self) -> int:
+        """Of pods that could be put there now."""
+        return 0 if self.why_not else max(0, self.allocatable - self.requested)
+
+
+def cluster_nodes(
+    nodes: Iterable[KubernetesObject],
+    pods: Iterable[KubernetesObject],
+    names: Mapping[str, tuple[str, ...]] = RESOURCE_NAMES,
+) -> tuple[ClusterNode, ...]:
+    """From the API's documents; `names` are the vendors' resource names. By name."""
+    known = {resource: vendor for vendor, resources in names.items() for resource in resources}
+    requested = _requests_by_node(pods)
+    found = []
+    for node in nodes:
+        name = node["metadata"]["name"]
+        allocatable = (node.get("status") or {}).get("allocatable") or {}
+        for resource in allocatable.keys() & known.keys():
+            count = parse_quantity(allocatable[resource])
+            if count:
+                found.append(_cluster_node(node, known[resource], resource, count, requested[name, resource]))
+    return tuple(sorted(found, key=lambda each: (each.name, each.resource)))
+
+
+def parse_quantity(text: object) -> int:
+    """Of a resource that is counted: whole, if need be with a k for a thousand."""
+    said = str(text)
+    return int(said[:-1]) * 1000 if said.endswith("k") else int(said)
+
+
+def pod_requests(pod: KubernetesObject) -> dict[str, int]:
+    """GPUs and other counted resources by name: the containers' sum, or a start container's if that is more
+    (https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers)."""
+    spec = pod["spec"]
+    total: dict[str, int] = defaultdict(int)
+    init: dict[str, int] = defaultdict(int)
+    for container in spec.get("initContainers") or ():
+        is_sidecar = container.get("restartPolicy") == "Always"
+        for resource, count in _extended_resources(container):
+            if is_sidecar:
+                total[resource] += count
+            init[resource] = max(init[resource], count + (0 if is_sidecar else total[resource]))
+    for container in spec.get("containers") or ():
+        for resource, count in _extended_resources(container):
+            total[resource] += count
+    return {resource: max(total[resource], init[resource]) for resource in total.keys() | init.keys()}
+
+
+def _extended_resources(container: KubernetesObject) -> Iterator[tuple[str, int]]:
+    """Extended resources: their limits are their requests."""
+    limits = (container.get("resources") or {}).get("limits") or {}
+    return ((resource, parse_quantity(count)) for resource, count in limits.items() if "/" in resource)
+
+
+def _requests_by_node(pods: Iterable[KubernetesObject]) -> dict[tuple[str, str], int]:
+    found: dict[tuple[str, str], int] = defaultdict(int)
+    for pod in pods:
+        node = pod["spec"].get("nodeName")
+        if node and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
+            for resource, count in pod_requests(pod).items():
+                found[node, resource] += count
+    return found
+
+
+def _cluster_node(node: KubernetesObject, vendor: str, resource: str, count: int, requested: int) -> ClusterNode:
+    labels = node["metadata"].get("labels") or {}
+    product_label = next((label for label in PRODUCT_LABELS.get(vendor, ()) if labels.get(label)), "")
+    product = labels.get(product_label, "")
+    said = parse_gpu_type(product) if product else None
+    memory_label = next((label for label in MEMORY_LABELS.get(vendor, ()) if labels.get(label, "").isdigit()), "")
+    memory_mib = int(labels[memory_label]) if memory_label else None
+    taints = tuple(
+        Taint(each["key"], each.get("value") or "", each["effect"])
+        for each in (node.get("spec") or {}).get("taints") or ()
+        if each["effect"] != "PreferNoSchedule"
+    )
+    gpu_type = said.name if said else ""
+    return ClusterNode(
+        name=node["metadata"]["name"],
+        vendor=vendor,
+        resource=resource,
+        allocatable=count,
+        requested=requested,
+        gpu_type=gpu_type,
+        product_label=product_label,
+        product=product,
+        memory_gb=_memory_gb(gpu_type, memory_mib, said.memory_gb if said else None),
+        memory_label=memory_label,
+        memory_mib=memory_mib,
+        taints=taints,
+        why_not=_unavailable_reason(node, product),
+    )
+
+
+def _memory_gb(gpu_type: str, memory_mib: int | None, product_gb: float | None) -> float | None:
+    if memory_mib is not None:
+        return sold_gb(gpu_type, memory_mib * MIB)
+    sizes = GPU_MEMORY_GIB.get(gpu_type, ())
+    return product_gb if product_gb is not None else float(sizes[0]) if len(sizes) == 1 else None
+
+
+def _unavailable_reason(node: KubernetesObject, product: str) -> str:
+    if (node.get("spec") or {}).get("unschedulable"):
+        return "cordoned"
+    ready = [each for each in (node.get("status") or {}).get("conditions") or () if each["type"] == "Ready"]
+    if not ready or ready[0]["status"] != "True":
+        return "not ready"
+    if any(part in product for part in PARTIAL_GPU_SUFFIXES):
+        return f"its devices are parts of GPUs ({product})"
+    return ""

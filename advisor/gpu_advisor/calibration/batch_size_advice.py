@@ -1,0 +1,189 @@
+"""From measured points and a GPU's memory to a batch size: three ceilings, the gain, the margin, and notes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gpu_advisor.calibration.errors import CalibrationError
+from gpu_advisor.calibration.memory_fit import MAX_EXTRAPOLATION_RATIO, MemoryFit, MemoryPrediction, fit_memory
+from gpu_advisor.calibration.points import MeasuredPoints
+from gpu_advisor.calibration.throughput_fit import ThroughputFit, fit_throughput
+
+#: Sizes that no list restricts are multiples of this: matrix units want it
+#: (https://docs.nvidia.com/deeplearning/performance/dl-performance-matrix-multiplication/index.html).
+BATCH_SIZE_MULTIPLE = 8
+
+LEARNING_RATE_NOTE = (
+    "the learning rate belongs to the batch size: for {ratio:.2g} times the batch, SGD takes {ratio:.2g} times the "
+    "rate with a warm-up (linear rule, arXiv:1706.02677), Adam about {root:.2g} times (square-root rule, "
+    "arXiv:2205.10287); "
+    "nothing is changed for you"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSizeCeilings:
+    """The largest sizes that make sense, each for its own reason; None where it cannot be told."""
+
+    memory: int | None
+    throughput_knee: int | None
+    gradient_noise: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Memory in bytes with its 90 % interval, and throughput where it was measured."""
+
+    memory: MemoryPrediction
+    samples_per_second: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSizeAdvice:
+    """What to run. `recommended_batch_size` is None where not even the smallest size is safe."""
+
+    recommended_batch_size: int | None
+    ceilings: BatchSizeCeilings
+    limit_bytes: int
+    recommended: Prediction | None
+    current: Prediction | None
+    predictions: tuple[Prediction, ...]
+    gain_ratio: float | None
+    """Throughput at the recommended size over that at the current size, less one."""
+    margin_bytes: int | None
+    """From the upper end of the recommended size's interval to the GPU's whole memory."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSizeRequest:
+    """What is asked. Memory in bytes; `target` is the share of it that may be used."""
+
+    memory_bytes: int
+    target: float
+    predict: tuple[int, ...] = ()
+    current_batch: int | None = None
+    gradient_noise: int | None = None
+
+
+def recommend_batch_size(points: MeasuredPoints, request: BatchSizeRequest) -> BatchSizeAdvice:
+    """The best size within the memory target. Pure. Raises CalibrationError for numbers that contradict each other.
+
+    With `predict` the choice is among those sizes and the measured ones, else among multiples of 8 (any size below 16).
+    The best is the one with the most throughput, and without measured throughput the largest.
+    """
+    _check(request)
+    memory, throughput = fit_memory(points), fit_throughput(points)
+    limit = request.memory_bytes * request.target
+    candidates = _candidates(points, request.predict)
+    safe = safe_sizes(memory, limit, candidates)
+    knee = throughput.knee(candidates[-1]) if throughput else None
+    ceilings = BatchSizeCeilings(largest_safe_size(memory, limit), knee, request.gradient_noise)
+    best = _best_size(safe, throughput, request.gradient_noise)
+    chosen = _predict(memory, throughput, best) if best is not None else None
+    gain = _throughput_gain(throughput, request.current_batch, best)
+    return BatchSizeAdvice(
+        recommended_batch_size=best,
+        ceilings=ceilings,
+        limit_bytes=round(limit),
+        recommended=chosen,
+        current=_predict(memory, throughput, request.current_batch) if request.current_batch else None,
+        predictions=tuple(_predict(memory, throughput, size) for size in request.predict),
+        gain_ratio=gain,
+        margin_bytes=request.memory_bytes - chosen.memory.high if chosen else None,
+        notes=tuple(_notes(points, request, ceilings, best, knee)),
+    )
+
+
+def largest_safe_size(memory: MemoryFit, limit_bytes: float) -> int | None:
+    """The largest size, a multiple of 8 from 16 on, that stays within the limit; None where none does."""
+    return max(safe_sizes(memory, limit_bytes, _multiples(memory.points.largest.batch_size)), default=None)
+
+
+def _check(request: BatchSizeRequest) -> None:
+    if not 0 < request.target <= 1:
+        raise CalibrationError(f"target {request.target:g}: give a share of the memory above 0 and up to 1, as 0.85")
+    for size in (*request.predict, request.current_batch, request.gradient_noise):
+        if size is not None and size < 1:
+            raise CalibrationError(f"batch size {size}: give whole numbers from 1 on")
+
+
+def _multiples(largest_measured: int) -> list[int]:
+    last = int(MAX_EXTRAPOLATION_RATIO * largest_measured)
+    return [*range(1, min(2 * BATCH_SIZE_MULTIPLE, last + 1)), *_multiples_from(2 * BATCH_SIZE_MULTIPLE, last)]
+
+
+def _multiples_from(first: int, last: int) -> Iterable[int]:
+    """Multiples of 8, thinner where sizes are large, so that there are a few hundred at most."""
+    size = first
+    while size <= last:
+        yield size
+        size += BATCH_SIZE_MULTIPLE * max(1, size // 1024)
+
+
+def _candidates(points: MeasuredPoints, predict: Sequence[int]) -> list[int]:
+    if not predict:
+        return _multiples(points.largest.batch_size)
+    farthest = MAX_EXTRAPOLATION_RATIO * points.largest.batch_size
+    measured = {point.batch_size for point in points.points}
+    return sorted(measured | {size for size in predict if size <= farthest})
+
+
+def safe_sizes(memory: MemoryFit, limit: float, candidates: Sequence[int]) -> list[int]:
+    """Of rising candidates those whose risk is small enough, up to the first one whose is not."""
+    low, high = 0, len(candidates)
+    while low < high:
+        middle = (low + high) // 2
+        if memory.exceeds_probability(candidates[middle], limit) <= memory.prior.risk:
+            low = middle + 1
+        else:
+            high = middle
+    return list(candidates[:low])
+
+
+def _best_size(safe: Sequence[int], throughput: ThroughputFit | None, gradient_noise: int | None) -> int | None:
+    allowed = [size for size in safe if gradient_noise is None or size <= gradient_noise] or list(safe[:1])
+    if not allowed:
+        return None
+    if throughput is None:
+        return allowed[-1]
+    return max(allowed, key=lambda size: (round(throughput.predict(size), 9), -size))
+
+
+def _predict(memory: MemoryFit, throughput: ThroughputFit | None, size: int) -> Prediction:
+    return Prediction(memory.predict(size), throughput.predict(size) if throughput else None)
+
+
+def _throughput_gain(throughput: ThroughputFit | None, current: int | None, best: int | None) -> float | None:
+    if throughput is None or current is None or best is None:
+        return None
+    return throughput.predict(best) / throughput.predict(current) - 1
+
+
+def _notes(
+    points: MeasuredPoints, request: BatchSizeRequest, ceilings: BatchSizeCeilings, best: int | None, knee: int | None
+) -> Iterable[str]:
+    yield from points.notes
+    first, last = points.points[0], points.largest
+    if last.peak_memory_bytes <= first.peak_memory_bytes:
+        yield (
+            f"memory does not grow from {first.batch_size} to {last.batch_size}: something else than the batch makes "
+            f"these peaks; measure {4 * last.batch_size} as well"
+        )
+    farthest = int(MAX_EXTRAPOLATION_RATIO * points.largest.batch_size)
+    if best is None:
+        yield "no size is safe within the target: use a larger GPU, mixed precision or gradient checkpointing"
+    if ceilings.memory is not None and ceilings.memory >= max(_multiples(points.largest.batch_size)):
+        yield f"nothing is recommended beyond {farthest}, {MAX_EXTRAPOLATION_RATIO:g} times the largest measured: measure a larger one"
+    for size in request.predict:
+        if size > farthest:
+            yield f"{size} is more than {MAX_EXTRAPOLATION_RATIO:g} times the largest measured size: its interval is a guess"
+    if knee is not None and best is not None and best > knee:
+        yield f"from {knee} on, a larger batch gains less than 5 % of throughput"
+    if len(points.points) == 2:
+        yield "two sizes leave no residual: the interval is that of a population of models; a third narrows it"
+    if request.current_batch and best and best != request.current_batch:
+        ratio = best / request.current_batch
+        yield LEARNING_RATE_NOTE.format(ratio=ratio, root=math.sqrt(ratio))

@@ -1,0 +1,158 @@
+"""How memory and utilization are measured while steps run, on CUDA or ROCm and on a CPU."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from gpu_advisor.calibration.contention import DeviceUsage, taken
+from gpu_advisor.calibration.errors import CalibrationError
+from gpu_advisor.calibration.memory_tracker import MemoryTracker
+
+MEMORY_STEPS = 3
+"""Steps whose memory is watched: the optimizer's state is made in the first, and counts from the second on."""
+UNKNOWN_USAGE = DeviceUsage(None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryMeasurement:
+    """Peaks in bytes; None where the device has no such thing."""
+
+    kind: str
+    peak_bytes: int
+    allocated_bytes: int | None = None
+    reserved_bytes: int | None = None
+    driver_bytes: int | None = None
+
+
+class DeviceMeter(Protocol):
+    """One device."""
+
+    device: torch.device
+
+    def memory(self, make_step: Callable[[], Callable[[], object]]) -> tuple[Callable[[], object], MemoryMeasurement]:
+        """Makes the step, runs it a few times, and says what it took. Raises torch.OutOfMemoryError."""
+
+    def synchronize(self) -> None:
+        """Waits for the device, so that a clock read next tells the step's end."""
+
+    def utilization(self) -> float | None:
+        """Share of time busy since the last call, or now; None where it cannot be told."""
+
+    def taken(self) -> str | None:
+        """Why the figures are not the workload's alone, or None."""
+
+
+class CpuMeter:
+    """Tensors are counted as a GPU's allocator would see them: a process's resident memory says little of them."""
+
+    def __init__(self, limit_bytes: int | None) -> None:
+        self.device = torch.device("cpu")
+        self._limit = limit_bytes
+        self._clock = (time.process_time(), time.perf_counter())
+
+    def memory(self, make_step: Callable[[], Callable[[], object]]) -> tuple[Callable[[], object], MemoryMeasurement]:
+        with MemoryTracker(self._limit) as tracker:
+            step = make_step()
+            for _ in range(MEMORY_STEPS):
+                step()
+        return step, MemoryMeasurement("cpu_tracked", tracker.peak_bytes, allocated_bytes=tracker.peak_bytes)
+
+    def synchronize(self) -> None:
+        return None
+
+    def utilization(self) -> float | None:
+        now = time.process_time(), time.perf_counter()
+        busy, passed = now[0] - self._clock[0], now[1] - self._clock[1]
+        self._clock = now
+        return min(1.0, busy / (passed * torch.get_num_threads())) if passed > 0 else None
+
+    def taken(self) -> str | None:
+        return None
+
+
+class CudaMeter:
+    """The allocator's own peaks, and the driver's view. ROCm builds of PyTorch answer to the same calls."""
+
+    def __init__(self, limit_bytes: int | None) -> None:
+        if not torch.cuda.is_available():
+            raise CalibrationError("no CUDA or ROCm device: install a GPU build of torch, or probe with --device cpu")
+        self.device = torch.device("cuda", 0)
+        self._before = _read_device_usage()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        if limit_bytes is not None:
+            total = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total), 0)
+        self._after = UNKNOWN_USAGE
+        self._reserved = 0
+
+    def memory(self, make_step: Callable[[], Callable[[], object]]) -> tuple[Callable[[], object], MemoryMeasurement]:
+        torch.cuda.reset_peak_memory_stats(0)
+        step = make_step()
+        for _ in range(MEMORY_STEPS):
+            step()
+        self.synchronize()
+        allocated, reserved = torch.cuda.max_memory_allocated(0), torch.cuda.max_memory_reserved(0)
+        self._after, self._reserved = _read_device_usage(), torch.cuda.memory_reserved(0)
+        driver = None
+        if self._after.used_bytes is not None and self._before.used_bytes is not None:
+            driver = max(reserved, self._after.used_bytes - self._before.used_bytes)
+        peak = driver if driver is not None else reserved
+        return step, MemoryMeasurement(
+            "driver" if driver is not None else "reserved", peak, allocated, reserved, driver
+        )
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize(0)
+
+    def utilization(self) -> float | None:
+        return _read_device_usage().busy_ratio
+
+    def taken(self) -> str | None:
+        return taken(self._before, self._after, self._reserved)
+
+
+def create_meter(device: str, limit_bytes: int | None) -> DeviceMeter:
+    """`cpu`, `cuda` (ROCm as well), or `auto`: a GPU if there is one."""
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        return CudaMeter(limit_bytes)
+    return CpuMeter(limit_bytes)
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def device_bytes(device: torch.device) -> int | None:
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+
+
+def _read_device_usage() -> DeviceUsage:
+    """The first visible GPU through NVML; all None where there is no NVML (ROCm) or it refuses."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(_nvml_index())
+        used = int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+    except (pynvml.NVMLError, ValueError):
+        return UNKNOWN_USAGE
+    try:
+        busy: float | None = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+        processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        # In a container of its own, a process finds other numbers than the driver's: then none is known to be ours.
+        pids = {process.pid for process in processes}
+        others: int | None = len(pids - {os.getpid()}) if os.getpid() in pids or not pids else None
+    except pynvml.NVMLError:
+        return DeviceUsage(used, None, None)
+    return DeviceUsage(used, busy, others)
+
+
+def _nvml_index() -> int:
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    return int(first or "0")

@@ -1,0 +1,164 @@
+"""Peak memory as a function of batch size, from as few as two measured sizes, with intervals that mean something.
+
+The model. Relative to the largest measured size b0, with x = b / b0,
+
+    m(b) = m0 * (f + (1 - f) * max(x, k) ** p) * exp(e),    e ~ Normal(0, s) for every size anew
+
+where f is the share that does not grow (weights, gradients, optimizer, context of the driver), k the size below which
+something else than the activations makes the peak (the optimizer's step), p a bend, and s how much the steps of the
+allocator and the libraries' workspaces shake a single size. Two points cannot tell these four apart, so a prior over
+models does (`prior.py`: what it was learnt from). The posterior is summed over a grid, which is exact, takes
+milliseconds, and needs no start values. With m0 unknown and its prior flat in the logarithm, the residuals' mean
+estimates it, and what is predicted at a new size is a mixture of normal distributions in log memory.
+
+The point that is answered has the least expected relative error: the median of the mixture weighted by 1/m.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from gpu_advisor.calibration.points import MeasuredPoints
+from gpu_advisor.calibration.prior import PRIOR, Prior
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Array = npt.NDArray[np.float64]
+
+#: How far beyond the largest measured size the prior has seen models: no recommendation goes further.
+MAX_EXTRAPOLATION_RATIO = 8.0
+_NEGLIGIBLE = 1e-4
+_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPrediction:
+    """Bytes at one size; `low` and `high` hold the truth in nine cases of ten."""
+
+    batch_size: int
+    peak_memory_bytes: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFit:
+    """The posterior as a mixture. Arrays have one entry a component."""
+
+    points: MeasuredPoints
+    prior: Prior
+    weight: Array
+    fixed_share: Array
+    floor: Array
+    power: Array
+    noise: Array
+    log_scale: Array
+
+    def predict(self, batch_size: int) -> MemoryPrediction:
+        """Peak memory at a size; at a measured size, what was measured."""
+        for point in self.points.points:
+            if point.batch_size == batch_size:
+                peak = point.peak_memory_bytes
+                return MemoryPrediction(batch_size, peak, peak, peak)
+        center, spread, weight = self._mixture(batch_size)
+        tail = self.prior.tail_two_points if len(self.points.points) == 2 else self.prior.tail_more_points
+        low, high = (_quantile(level, center, spread, weight) for level in (tail, 1.0 - tail))
+        relative = weight * np.exp(center.min() - center + spread**2 / 2)
+        best = _quantile(0.5, center - spread**2, spread, relative / relative.sum())
+        lower_bound = self._log_lower_bound(batch_size)
+        middle = max(best, lower_bound)
+        ends = middle, min(max(low, lower_bound), middle), max(high, middle)
+        return MemoryPrediction(batch_size, *(round(np.exp(end)) for end in ends))
+
+    def exceeds_probability(self, batch_size: int, limit_bytes: float) -> float:
+        """Probability in 0..1 that a run at this size needs more than `limit_bytes`."""
+        for point in self.points.points:
+            if point.batch_size == batch_size:
+                return float(point.peak_memory_bytes > limit_bytes)
+        center, spread, weight = self._mixture(batch_size)
+        return float(1.0 - (weight * _normal_cdf((np.log(limit_bytes) - center) / spread)).sum())
+
+    def fixed_bytes(self) -> float:
+        """Expected bytes that do not grow with the batch."""
+        return float((self.weight * np.exp(self.log_scale) * self.fixed_share).sum())
+
+    def bytes_per_sample(self) -> float:
+        """Expected growth a sample, in bytes, at the largest measured size."""
+        slope = np.exp(self.log_scale) * (1 - self.fixed_share) * self.power * (self.floor <= 1.0)
+        return float((self.weight * slope).sum() / self.points.largest.batch_size)
+
+    def _mixture(self, batch_size: int) -> tuple[Array, Array, Array]:
+        x = np.array([batch_size / self.points.largest.batch_size])
+        shape = log_shape(x, self.fixed_share, self.floor, self.power)[:, 0]
+        return self.log_scale + shape, self.noise * np.sqrt(1 + 1 / len(self.points.points)), self.weight
+
+    def _log_lower_bound(self, batch_size: int) -> float:
+        """Log of the most that a smaller size was measured to need: a larger one needs no less."""
+        smaller = [p.peak_memory_bytes for p in self.points.points if p.batch_size < batch_size]
+        return float(np.log(max(smaller))) if smaller else 0.0
+
+
+def fit_memory(points: MeasuredPoints, prior: Prior = PRIOR) -> MemoryFit:
+    """The posterior over the prior's grid, without components of negligible weight."""
+    fixed, floor, power, noise, weights = _grid(prior)
+    sizes = _array([point.batch_size for point in points.points])
+    logs = np.log(_array([point.peak_memory_bytes for point in points.points]))
+    residuals = logs - log_shape(sizes / sizes[-1], fixed, floor, power)
+    scale = residuals.mean(axis=1)
+    squares = ((residuals - scale[:, None]) ** 2).sum(axis=1)
+    likelihood = -(len(sizes) - 1) * np.log(noise) - squares[:, None] / (2 * noise**2) + np.log(weights)
+    posterior = np.exp(likelihood - likelihood.max())
+    shape, spread = np.nonzero(posterior > _NEGLIGIBLE * posterior.max())
+    kept = posterior[shape, spread]
+    return MemoryFit(
+        points, prior, kept / kept.sum(), fixed[shape], floor[shape], power[shape], noise[spread], scale[shape]
+    )
+
+
+@lru_cache(maxsize=4)
+def _grid(prior: Prior) -> tuple[Array, Array, Array, Array, Array]:
+    """Fixed shares, floors and powers of all shapes, the noises, and probabilities (shapes by noises)."""
+    *shape, noise = map(_array, prior.grid)
+    fixed, floor, power = (axis.ravel() for axis in np.meshgrid(*shape, indexing="ij"))
+    return fixed, floor, power, noise, prior.weights().reshape(len(fixed), len(noise))
+
+
+def _array(values: Sequence[float]) -> Array:
+    return np.asarray(values, dtype=np.float64)
+
+
+def log_shape(x: Array, fixed: Array, floor: Array, power: Array) -> Array:
+    """Log of relative memory, components by sizes."""
+    share = fixed[:, None]
+    grown: Array = np.log(share + (1 - share) * np.maximum(x[None, :], floor[:, None]) ** power[:, None])
+    return grown
+
+
+def _quantile(level: float, center: Array, spread: Array, weight: Array) -> float:
+    """Quantile of a mixture of normal distributions, by bisection."""
+    low, high = float((center - 8 * spread).min()), float((center + 8 * spread).max())
+    while high - low > _TOLERANCE:
+        middle = (low + high) / 2
+        if (weight * _normal_cdf((middle - center) / spread)).sum() < level:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _normal_cdf(z: Array) -> Array:
+    """Distribution function of the normal distribution, within 1e-7.
+
+    Abramowitz and Stegun, Handbook of Mathematical Functions, 26.2.17; numpy alone has none.
+    """
+    t = 1 / (1 + 0.2316419 * np.abs(z))
+    series = t * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))))
+    upper = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * series
+    below: Array = np.where(z >= 0, 1 - upper, upper)
+    return below

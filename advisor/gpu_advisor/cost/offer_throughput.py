@@ -1,0 +1,97 @@
+"""How fast a job runs on an offer: as given or measured, never guessed unless asked, and then it says so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from gpu_advisor.cost.offers import GpuVariant, InstanceOffer, normalize_instance_type
+
+#: Dense 16-bit tensor throughput in TFLOPS, without sparsity, from NVIDIA's data sheets; SXM where there are several
+#: forms: https://www.nvidia.com/en-us/data-center/tesla-t4/, .../v100/, .../a100/, .../h100/, .../h200/, .../l4/,
+#: .../l40s/, .../products/a10-gpu/; B200: https://resources.nvidia.com/en-us-blackwell-architecture
+PEAK_TFLOPS: Mapping[str, float] = MappingProxyType(
+    {"T4": 65, "V100": 125, "A10": 125, "A100": 312, "L4": 121, "L40S": 362, "H100": 989, "H200": 989, "B200": 2250}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkRate:
+    """Units of work a second: of a whole instance type, or of `gpu_count` GPUs of a type.
+
+    `linear` is true of units that are themselves GPU time. `basis` is where the figure comes from, for people.
+    """
+
+    per_second: float
+    basis: str
+    instance_type: str = ""
+    gpu: GpuVariant | None = None
+    gpu_count: int = 1
+    linear: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OfferThroughput:
+    """Units a second of one offer; None with the reason in `basis` where it is not known."""
+
+    per_second: float | None
+    basis: str
+    estimated: bool = False
+
+
+def speed(
+    offer: InstanceOffer, rates: Sequence[WorkRate], scaling_ratio: float | None, estimate: bool, instances: int = 1
+) -> OfferThroughput:
+    """The most exact that the rates say: of the instance type, of as many such GPUs, of one of them with scaling.
+
+    `instances` of the offer work together; a rate of an instance type is of one.
+    """
+    gpus = offer.gpu_count * instances
+    for rate in rates:
+        if (
+            instances == 1
+            and rate.instance_type
+            and normalize_instance_type(rate.instance_type) == normalize_instance_type(offer.instance_type)
+        ):
+            return OfferThroughput(rate.per_second, rate.basis)
+    same = [rate for rate in rates if rate.gpu is not None and rate.gpu.covers(offer.gpu)]
+    for rate in same:
+        if rate.linear:
+            return OfferThroughput(rate.per_second * gpus / rate.gpu_count, rate.basis)
+        if rate.gpu_count == gpus:
+            return OfferThroughput(rate.per_second, rate.basis)
+    for rate in same:
+        if rate.gpu_count == 1 and scaling_ratio is not None:
+            told = f"{rate.basis}, x {gpus} GPUs x {scaling_ratio:g}"
+            return OfferThroughput(rate.per_second * gpus * scaling_ratio, told)
+    if estimate:
+        found = _estimate_from_tflops(offer.gpu_type, gpus, rates)
+        if found is not None:
+            return found
+    if same:
+        counts = " and ".join(str(rate.gpu_count) for rate in same)
+        return OfferThroughput(
+            None,
+            f"throughput of {gpus} x {offer.gpu} unknown, only of {counts}: give --rate {gpus}x{offer.gpu}=..., or "
+            "--scaling where it is known of one",
+        )
+    return OfferThroughput(
+        None, f"throughput on {offer.gpu} unknown: give --rate or --profile, or ask for --estimate-throughput"
+    )
+
+
+def _estimate_from_tflops(gpu_type: str, gpus: int, rates: Sequence[WorkRate]) -> OfferThroughput | None:
+    """By the ratio of peak TFLOPS from the rate whose GPUs are nearest in that, in proportion to the GPUs.
+
+    Peaks are an upper bound that jobs come near to in different measure, so this can be wrong by a factor; it is for
+    narrowing down what to measure. None where a peak is not known.
+    """
+    peak = PEAK_TFLOPS.get(gpu_type)
+    known = [(rate, PEAK_TFLOPS[rate.gpu.name]) for rate in rates if rate.gpu and rate.gpu.name in PEAK_TFLOPS]
+    if peak is None or not known:
+        return None
+    rate, base = min(known, key=lambda each: (abs(math.log(each[1] / peak)), abs(each[0].gpu_count - gpus)))
+    told = f"estimate: {rate.basis}, x {peak:g}/{base:g} peak TFLOPS, x {gpus}/{rate.gpu_count} GPUs"
+    return OfferThroughput(rate.per_second / rate.gpu_count * gpus * peak / base, told, estimated=True)

@@ -1,0 +1,106 @@
+"""Shapes from what people have at hand: a size such as 7b, or the config.json of a model on Hugging Face."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from math import log
+from typing import Any
+
+from gpu_advisor.hardware.errors import PlanError
+from gpu_advisor.planning.transformer_shape import TransformerShape
+
+DEFAULT_SEQUENCE = 2048
+
+#: Sizes are rounded when models are named: LLaMA-7B has 6.74 billion parameters.
+SIZE_TOLERANCE_RATIO = 0.08
+
+
+def _llama(
+    layers: int, hidden: int, heads: int, kv_heads: int, ffn: int, vocabulary: int, tied: bool = False
+) -> TransformerShape:
+    return TransformerShape(
+        layers, hidden, heads, kv_heads, ffn, vocabulary, DEFAULT_SEQUENCE, gated=True, tied=tied, biases=False
+    )  # fmt: skip
+
+
+#: Dimensions of published models, by size: what is assumed when nothing but a size is given. From their config.json.
+KNOWN_SHAPES: dict[str, TransformerShape] = {
+    "GPT-2": TransformerShape(12, 768, 12, 12, 3072, 50257, 1024, positions=1024, dropout=True),
+    "GPT-2 XL": TransformerShape(48, 1600, 25, 25, 6400, 50257, 1024, positions=1024, dropout=True),
+    "TinyLlama-1.1B": _llama(22, 2048, 32, 4, 5632, 32000),
+    "OpenLLaMA-3B": _llama(26, 3200, 32, 32, 8640, 32000),
+    "LLaMA-7B": _llama(32, 4096, 32, 32, 11008, 32000),
+    "Llama-3-8B": _llama(32, 4096, 32, 8, 14336, 128256),
+    "LLaMA-13B": _llama(40, 5120, 40, 40, 13824, 32000),
+    "LLaMA-33B": _llama(60, 6656, 52, 52, 17920, 32000),
+    "Llama-2-70B": _llama(80, 8192, 64, 8, 28672, 32000),
+    "GPT-3": TransformerShape(96, 12288, 96, 96, 49152, 50257, DEFAULT_SEQUENCE, positions=2048, dropout=True),
+    "Llama-3.1-405B": _llama(126, 16384, 128, 8, 53248, 128256),
+}
+_SCALES = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
+
+
+def parse_parameter_count(text: str) -> float:
+    """7b, 1.3B, 350m or a plain number of parameters. Raises PlanError."""
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmbt]?)\s*", text, re.IGNORECASE)
+    if not found or not float(found[1]):
+        raise PlanError(f"{text!r} is no number of parameters: say 7b, 1.3b or 350m")
+    return float(found[1]) * _SCALES.get(found[2].lower(), 1.0)
+
+
+def shape_from_size(text: str, sequence: int = DEFAULT_SEQUENCE) -> TransformerShape:
+    """The published model nearest in size, with as many of its layers as come nearest to the size.
+
+    Raises PlanError for a size that is none, or far beyond what is published.
+    """
+    wanted = parse_parameter_count(text)
+    sizes = {name: shape.parameters for name, shape in KNOWN_SHAPES.items()}
+    if not min(sizes.values()) / 4 <= wanted <= max(sizes.values()) * 4:
+        raise PlanError(f"{text} parameters: nothing like it is known; give the dimensions (--layers, --hidden, ...)")
+    nearest = min(sizes, key=lambda name: abs(log(sizes[name] / wanted)))
+    model = KNOWN_SHAPES[nearest]
+    rest = model.parameters - model.layers * model.layer_parameters
+    layers = max(1, round((wanted - rest) / model.layer_parameters))
+    if abs(model.parameters / wanted - 1) <= SIZE_TOLERANCE_RATIO:
+        layers = model.layers
+    of = "" if layers == model.layers else f" with {layers} layers"
+    return replace(model, layers=layers, sequence=sequence, assumed=f"the dimensions of {nearest}{of}")
+
+
+def shape_from_config(config: Mapping[str, Any], sequence: int | None = None) -> TransformerShape:
+    """From a config.json as transformers writes it (GPT-2's and Llama's names of the fields). Raises PlanError."""
+
+    def number(*names: str, default: int | None = None) -> int:
+        for name in names:
+            value = config.get(name)
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                return value
+        if default is None:
+            raise PlanError(f"the config has no {names[0]}: give the dimensions (--layers, --hidden, ...)")
+        return default
+
+    hidden = number("hidden_size", "n_embd", "d_model")
+    heads = number("num_attention_heads", "n_head", "num_heads")
+    gpt2 = config.get("model_type") in {"gpt2", "gpt_neo", "gpt_neox", "opt", "bloom"}
+    max_positions = number("max_position_embeddings", "n_positions", "n_ctx", default=DEFAULT_SEQUENCE)
+    learned_positions = config.get("model_type") in {"gpt2", "gpt_neo", "opt"}
+    return TransformerShape(
+        layers=number("num_hidden_layers", "n_layer", "num_layers"),
+        hidden=hidden,
+        heads=heads,
+        kv_heads=number("num_key_value_heads", default=heads),
+        ffn=number("intermediate_size", "n_inner", "ffn_dim", default=4 * hidden),
+        vocabulary=number("vocab_size"),
+        sequence=sequence or min(max_positions, 4096),
+        gated=not gpt2,
+        tied=bool(config.get("tie_word_embeddings", gpt2)),
+        biases=gpt2,
+        positions=max_positions if learned_positions else 0,
+        head_width=number("head_dim", default=hidden // heads),
+        experts=number("num_local_experts", "num_experts", "n_routed_experts", default=1),
+        experts_used=number("num_experts_per_tok", default=1),
+        dropout=gpt2,
+        assumed="the config's dimensions" + ("" if sequence else f", sequences of {min(max_positions, 4096)} tokens"),
+    )

@@ -1,0 +1,72 @@
+"""What a job uses of its device's memory, as its allocator counts it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStats:
+    """Bytes of one device. `allocated`: held by tensors; `reserved`: taken from the driver, the cache included.
+
+    `peak_*`: the most since `reset_peak`. `free`: what the driver could still give, None if it does not tell.
+    `allocation_retries`: times that the allocator emptied its cache because the driver had nothing left to give.
+    """
+
+    allocated_bytes: int
+    reserved_bytes: int
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    limit_bytes: int
+    free_bytes: int | None = None
+    allocation_retries: int = 0
+    out_of_memory_errors: int = 0
+
+
+class DeviceMemory(Protocol):
+    """May be read from any thread."""
+
+    def read(self) -> MemoryStats: ...
+
+    def reset_peak(self) -> None: ...
+
+    def empty_cache(self) -> None:
+        """Give back to the driver what is reserved and not allocated."""
+
+
+class CudaMemory:
+    """A CUDA or ROCm device, by index."""
+
+    def __init__(self, device: int) -> None:
+        self._device = device
+
+    def read(self) -> MemoryStats:
+        import torch
+
+        # The keys are those of torch.cuda.memory_stats; those of a device without any allocation are missing.
+        stats = torch.cuda.memory_stats(self._device)
+        free, total = torch.cuda.mem_get_info(self._device)
+        get_fraction = getattr(torch.cuda, "get_per_process_memory_fraction", None)  # PyTorch 2.7 and newer
+        fraction = get_fraction(self._device) if get_fraction else 1.0
+        return MemoryStats(
+            allocated_bytes=stats.get("allocated_bytes.all.current", 0),
+            reserved_bytes=stats.get("reserved_bytes.all.current", 0),
+            peak_allocated_bytes=stats.get("allocated_bytes.all.peak", 0),
+            peak_reserved_bytes=stats.get("reserved_bytes.all.peak", 0),
+            limit_bytes=int(total * fraction),
+            free_bytes=free,
+            allocation_retries=stats.get("num_alloc_retries", 0),
+            out_of_memory_errors=stats.get("num_ooms", 0),
+        )
+
+    def reset_peak(self) -> None:
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(self._device)
+
+    def empty_cache(self) -> None:
+        import torch
+
+        with torch.cuda.device(self._device):
+            torch.cuda.empty_cache()

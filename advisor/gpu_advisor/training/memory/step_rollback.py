@@ -1,0 +1,53 @@
+"""What a failed attempt at a step must not leave behind: gradients, buffers, random numbers drawn."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import nn
+
+
+class StepRollback:
+    """Keeps copies of a model's buffers, such as a BatchNorm's running statistics, which the forward pass writes."""
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        """Takes the memory of the buffers once more."""
+        self._model = model
+        self._device = device
+        self._buffer_copies: list[tuple[list[torch.Tensor], list[torch.Tensor]]] = []
+        self._cpu_state = torch.get_rng_state()
+        self._cuda_state: torch.Tensor | None = None
+
+    def begin(self) -> None:
+        """From here on can be undone. Clears the gradients."""
+        self.clear_gradients()
+        self._cpu_state = torch.get_rng_state()
+        if self._device.type == "cuda":
+            self._cuda_state = torch.cuda.get_rng_state(self._device)
+        buffers: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = defaultdict(list)
+        for buffer in self._model.buffers():
+            buffers[buffer.dtype, buffer.device].append(buffer)
+        groups = list(buffers.values())
+        with torch.no_grad():
+            if [list(map(id, group)) for group in groups] == [list(map(id, group)) for group, _ in self._buffer_copies]:
+                for group, copies in self._buffer_copies:
+                    # One call for all: a hundred small copies would each cost their launch.
+                    torch._foreach_copy_(copies, group)
+            else:
+                self._buffer_copies = []  # should memory end here, then nothing is there to undo
+                self._buffer_copies = [(group, [buffer.clone() for buffer in group]) for group in groups]
+
+    def undo(self) -> None:
+        """As it was at `begin`."""
+        with torch.no_grad():
+            for group, copies in self._buffer_copies:
+                torch._foreach_copy_(group, copies)
+        torch.set_rng_state(self._cpu_state)
+        if self._cuda_state is not None:
+            torch.cuda.set_rng_state(self._cuda_state, self._device)
+        self.clear_gradients()
+
+    def clear_gradients(self) -> None:
+        for parameter in self._model.parameters():
+            parameter.grad = None

@@ -1,0 +1,63 @@
+"""One step's forward and backward passes, whole or in parts that add up to the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from gpu_advisor.training.memory.errors import MemoryManagerError
+
+if TYPE_CHECKING:
+    from torch.amp import GradScaler
+
+ComputeLoss = Callable[[nn.Module, Any], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStep:
+    """What `MemoryManager.backward` is given: see there."""
+
+    batch: Any
+    compute_loss: ComputeLoss
+    reduction: Literal["mean", "sum"]
+    weight: Callable[[Any], float]
+    count: Callable[[Any], int]
+    split: Callable[[Any, int], Iterable[Any]]
+    scaler: GradScaler | None
+
+    def parts(self, size: int, part_size: int) -> list[Any]:
+        return [self.batch] if part_size >= size else list(self.split(self.batch, part_size))
+
+    def run(self, model: nn.Module, parts: list[Any]) -> torch.Tensor:
+        """Adds the gradients of all parts to the parameters; returns the loss of the whole, detached."""
+        total: torch.Tensor | None = None
+        for part, share in self._weighted_parts(parts):
+            loss = self._run_part(model, part, share)
+            total = loss if total is None else total + loss
+        if total is None:
+            raise MemoryManagerError("split= gave no part of the batch")
+        return total
+
+    def _weighted_parts(self, parts: list[Any]) -> Iterator[tuple[Any, float]]:
+        """Each part with what its loss counts for: of means, the share that the part has of the whole."""
+        if len(parts) == 1 or self.reduction == "sum":
+            yield from ((part, 1.0) for part in parts)
+            return
+        weights = [self.weight(part) for part in parts]
+        total = sum(weights)
+        for part, own in zip(parts, weights, strict=True):
+            yield part, own / total
+
+    def _run_part(self, model: nn.Module, part: Any, share: float) -> torch.Tensor:
+        """On return the part's activations are gone."""
+        loss = self.compute_loss(model, part)
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+            raise MemoryManagerError("compute_loss must return the loss as a tensor of one number")
+        if share != 1:
+            loss = loss * share
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()

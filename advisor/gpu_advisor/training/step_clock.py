@@ -1,0 +1,170 @@
+"""Where the time of a training loop goes.
+
+A step begins when the loop asks for its first batch (or says that it begins) and ends when the loop asks for the next
+one (or says that it ends): waiting for data is part of it. What lies between steps, and what is marked as a pause
+(validation, a checkpoint), counts for nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gpu_advisor.training.running_statistics import RunningStatistics, Statistics
+
+#: Steps noted and not summed up yet.
+MAX_QUEUED_STEPS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class StepTotals:
+    """Since the job began. None: the job has not told."""
+
+    steps: int
+    step_seconds: float
+    data_wait_seconds: float | None
+    communication_seconds: float | None
+    samples: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepWindow:
+    """Steps that ended within one window of reporting."""
+
+    step_seconds: Statistics | None
+    data_wait_seconds: Statistics | None
+    batch_size: int | None
+
+
+class StepClock:
+    """Marks of one thread, the training loop's; `totals` and `take_window` may be called from any.
+
+    A step is only noted when it ends, and summed up by whoever asks: see values.Values.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """`clock`: seconds, monotonic."""
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._step_start: float | None = None
+        self._wait_start: float | None = None
+        self._pause_start: float | None = None
+        self._communication_start: float | None = None
+        self._wait_seconds = 0.0
+        self._pause_seconds = 0.0
+        self._communication_seconds = 0.0
+        self._waits_recorded = False
+        self._communication_recorded = False
+        self._samples_recorded = False
+        self._finished_steps: deque[tuple[float, float, float, int | None]] = deque()
+        self._steps = 0
+        self._total_step_seconds = 0.0
+        self._total_wait_seconds = 0.0
+        self._total_communication_seconds = 0.0
+        self._total_samples = 0
+        self._reset_window()
+
+    def _reset_window(self) -> None:
+        self._window_steps = RunningStatistics()
+        self._window_waits = RunningStatistics()
+        self._window_batch_size: int | None = None
+
+    @property
+    def open(self) -> bool:
+        return self._step_start is not None
+
+    def begin_step(self) -> None:
+        if self._step_start is None:
+            self._step_start = self._clock()
+
+    def begin_wait(self) -> None:
+        now = self._clock()
+        if self._step_start is None:
+            self._step_start = now
+        self._wait_start = now
+
+    def end_wait(self) -> None:
+        if self._wait_start is not None:
+            self._wait_seconds += self._clock() - self._wait_start
+            self._wait_start = None
+            self._waits_recorded = True
+
+    def cancel_wait(self) -> None:
+        """The wait was for nothing: there was no batch left. It counts for no step."""
+        if self._wait_start is not None and self._step_start is not None:
+            self._pause_seconds += self._clock() - self._wait_start
+        self._wait_start = None
+
+    def begin_communication(self) -> None:
+        self._communication_start = self._clock()
+
+    def end_communication(self) -> None:
+        if self._communication_start is not None:
+            self.add_communication(self._clock() - self._communication_start)
+            self._communication_start = None
+
+    def add_communication(self, seconds: float) -> None:
+        self._communication_seconds += seconds
+        self._communication_recorded = True
+
+    def begin_pause(self) -> None:
+        self._pause_start = self._clock()
+
+    def end_pause(self) -> None:
+        if self._pause_start is not None:
+            if self._step_start is not None:
+                self._pause_seconds += self._clock() - self._pause_start
+            self._pause_start = None
+
+    def end_step(self, samples: int | None = None) -> None:
+        """Ends the step that is open. `samples`: how many it trained on, on this rank; None if not known."""
+        if self._step_start is None:
+            return
+        elapsed = self._clock() - self._step_start - self._pause_seconds
+        self._finished_steps.append((elapsed, self._wait_seconds, self._communication_seconds, samples))
+        self._step_start = None
+        self._wait_seconds = self._pause_seconds = self._communication_seconds = 0.0
+        if len(self._finished_steps) > MAX_QUEUED_STEPS:  # nobody reports
+            self._aggregate_steps()
+
+    def cancel_step(self) -> None:
+        """Forgets the step that is open: it did not come to its end."""
+        self._step_start = self._wait_start = self._pause_start = self._communication_start = None
+        self._wait_seconds = self._pause_seconds = self._communication_seconds = 0.0
+
+    def _aggregate_steps(self) -> None:
+        with self._lock:
+            while self._finished_steps:
+                seconds, wait_seconds, communication_seconds, samples = self._finished_steps.popleft()
+                self._steps += 1
+                self._total_step_seconds += seconds
+                self._total_wait_seconds += wait_seconds
+                self._total_communication_seconds += communication_seconds
+                self._window_steps.add(seconds)
+                self._window_waits.add(wait_seconds)
+                if samples is not None:
+                    self._samples_recorded = True
+                    self._total_samples += samples
+                    # The largest, not the last: the rest at the end of an epoch is not the job's batch size.
+                    self._window_batch_size = max(self._window_batch_size or 0, samples)
+
+    def totals(self) -> StepTotals:
+        self._aggregate_steps()
+        with self._lock:
+            return StepTotals(
+                self._steps,
+                self._total_step_seconds,
+                self._total_wait_seconds if self._waits_recorded else None,
+                self._total_communication_seconds if self._communication_recorded else None,
+                self._total_samples if self._samples_recorded else None,
+            )
+
+    def take_window(self) -> StepWindow:
+        """The steps that ended since the last call."""
+        self._aggregate_steps()
+        with self._lock:
+            steps, waits, batch_size = self._window_steps, self._window_waits, self._window_batch_size
+            self._reset_window()
+        return StepWindow(steps.statistics(), waits.statistics() if self._waits_recorded else None, batch_size)
