@@ -112,11 +112,11 @@ def test_on_the_cpu_autocast_is_in_force_and_no_gpu_visible():
 @pytest.mark.parametrize(
     ("before", "variables", "kind", "words"),
     [
-        ("import torch", {}, "TooLateError", "CUDA_VISIBLE_DEVICES=GPU-0,GPU-1"),
+        ("import torch", {}, "AlreadyInitializedError", "CUDA_VISIBLE_DEVICES=GPU-0,GPU-1"),
         ("settings = None", {}, "SetupError", "GPU_ADVISOR_PYTORCH is not set"),
         ("settings = None", {"GPU_ADVISOR_PYTORCH": "{}"}, "SetupError", "holds no settings"),
         ("", {"CUDA_VISIBLE_DEVICES": "0"}, "SettingsConflictError", "unset CUDA_VISIBLE_DEVICES"),
-        ("", {}, "DevicesMissingError", "2 are allocated here"),  # no GPU is there, and nobody asked for the CPU
+        ("", {}, "MissingDevicesError", "2 are allocated here"),  # no GPU is there, and nobody asked for the CPU
     ],
 )
 def test_refusals_say_how_to_fix_it(before, variables, kind, words):
