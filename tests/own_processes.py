@@ -1,23 +1,21 @@
-"""Our own programs as processes for tests: started on free ports, waited for, and stopped by pid."""
+"""Run gpu-exporter and gpu-advisor as processes in tests: on free ports, until ready, stopped by pid."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import requests
 import yaml
 
-READY_WITHIN_SECONDS = 60.0  # a busy machine; nobody waits longer than it takes
-
-T = TypeVar("T")
+from tests.polling import wait_until
 
 
 @dataclass
@@ -63,7 +61,7 @@ class Program:
 @contextmanager
 def exporter(tmp_path: Path, address: str, *arguments: str) -> Iterator[Program]:
     command = [sys.executable, "-m", "gpu_exporter", "--web.listen-address", address, *arguments]
-    with _start_thread(command, address, tmp_path / f"exporter-{time.monotonic_ns()}.log") as program:
+    with _start(command, address, tmp_path / f"exporter-{time.monotonic_ns()}.log") as program:
         yield program
 
 
@@ -74,7 +72,7 @@ def advisor(tmp_path: Path, address: str, config: dict[str, Any]) -> Iterator[Pr
     web = {**config.get("web", {}), "listen_address": address}
     path.write_text(yaml.safe_dump({"state_dir": str(tmp_path / "state"), **config, "web": web}))
     command = [sys.executable, "-m", "gpu_advisor", "serve", "--config", str(path)]
-    with _start_thread(command, address, tmp_path / f"advisor-{time.monotonic_ns()}.log") as program:
+    with _start(command, address, tmp_path / f"advisor-{time.monotonic_ns()}.log") as program:
         yield program
 
 
@@ -94,30 +92,17 @@ def up(
         path = tmp_path / "up.yml"
         path.write_text(yaml.safe_dump(config))
         command += ["--config", str(path)]
-    with _start_thread(command, advisor_address, tmp_path / f"up-{time.monotonic_ns()}.log") as program:
+    with _start(command, advisor_address, tmp_path / f"up-{time.monotonic_ns()}.log") as program:
         yield program
 
 
-def eventually(probe: Callable[[], T | None], within_seconds: float, what: str, program: Program | None = None) -> T:
-    """The probe's first true answer. Fails with `what` if none comes in time."""
-    deadline = time.monotonic() + within_seconds
-    last: object = None
-    while time.monotonic() < deadline:
-        last = probe()
-        if last:
-            return last
-        time.sleep(0.25)
-    said = f"\n{program.log()}" if program else ""
-    pytest.fail(f"not within {within_seconds:g} s: {what}; the last answer was {last!r}{said}", pytrace=False)
-
-
 @contextmanager
-def _start_thread(command: Sequence[str], address: str, log_path: Path) -> Iterator[Program]:
+def _start(command: Sequence[str], address: str, log_path: Path) -> Iterator[Program]:
     with log_path.open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)
     program = Program(address, process, log_path)
     try:
-        eventually(lambda: _is_ready(program), READY_WITHIN_SECONDS, f"{address} answers", program)
+        wait_until(lambda: _is_ready(program), f"{address} is ready", program)
         yield program
     finally:
         program.stop()
@@ -125,7 +110,7 @@ def _start_thread(command: Sequence[str], address: str, log_path: Path) -> Itera
 
 def _is_ready(program: Program) -> bool:
     if program.process.poll() is not None:
-        pytest.fail(f"ended at its start with {program.process.returncode}:\n{program.log()}", pytrace=False)
+        pytest.fail(f"exited at startup with {program.process.returncode}:\n{program.log()}", pytrace=False)
     try:
         return requests.get(f"{program.url}/-/ready", timeout=1).status_code == 200
     except requests.RequestException:

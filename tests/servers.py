@@ -3,9 +3,9 @@
     with prometheus(tmp_path, scrape={"gpu-exporter": ["127.0.0.1:9400"]}) as server:
         server.query("up")
 
-Everything listens on free ports of 127.0.0.1, keeps its data and its log below `tmp_path`, and is gone at the end of
-the block. Mark such tests with `@pytest.mark.servers`. A missing program skips the test, unless
-GPU_ADVISOR_REQUIRE_SERVERS=1 says that here it must be there.
+Each listens on a free port of 127.0.0.1, keeps its data and its log below `tmp_path`, and is stopped at the end of the
+block. Mark such tests with `@pytest.mark.servers`. Where a program is not installed the test is skipped, or fails if
+GPU_ADVISOR_REQUIRE_SERVERS=1 is set.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +24,8 @@ import pytest
 import requests
 import yaml
 
-READY_WITHIN_SECONDS = 30.0
+from tests.polling import wait_until
+
 STOP_WITHIN_SECONDS = 5.0
 LOG_TAIL_LINES = 40
 
@@ -40,7 +40,7 @@ _PACKAGES = {
 
 
 def require_binary(binary: str) -> str:
-    """The path of a program, or a skip (a failure with GPU_ADVISOR_REQUIRE_SERVERS=1) that says how to get it."""
+    """Return the path of a program; skip the test (GPU_ADVISOR_REQUIRE_SERVERS=1: fail it) if it is not installed."""
     path = shutil.which(binary)
     if path is not None:
         return path
@@ -51,7 +51,7 @@ def require_binary(binary: str) -> str:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listened on a moment ago."""
+    """Return an unused TCP port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -78,7 +78,7 @@ class _ServerProcess:
         return self.log_path.read_text(errors="replace")
 
     def stop(self) -> None:
-        """End the process: politely, then not. A second call does nothing."""
+        """Stop the process: SIGTERM, then SIGKILL. A second call does nothing."""
         if self.process.poll() is not None:
             return
         self.process.terminate()
@@ -89,7 +89,7 @@ class _ServerProcess:
             self.process.wait(STOP_WITHIN_SECONDS)
 
     def kill(self) -> None:
-        """End the process as a crash would."""
+        """Kill the process, as a crash would."""
         self.process.kill()
         self.process.wait(STOP_WITHIN_SECONDS)
 
@@ -105,20 +105,20 @@ S = TypeVar("S", bound=_ServerProcess)
 
 class Prometheus(_ServerProcess):
     def query(self, expression: str, time: float | None = None) -> list[dict[str, Any]]:
-        """The results of an instant query as the server's JSON has them: `metric`, `value` [time, text]."""
+        """Run an instant query; return its results as in the JSON: `metric`, `value` [time, text]."""
         params = {"query": expression} if time is None else {"query": expression, "time": f"{time:.3f}"}
         result: list[dict[str, Any]] = self._get("/api/v1/query", **params)["data"]["result"]
         return result
 
     def alerts(self) -> list[dict[str, Any]]:
-        """Pending and firing alerts of its rules."""
+        """Return the pending and firing alerts of its rules."""
         found: list[dict[str, Any]] = self._get("/api/v1/alerts")["data"]["alerts"]
         return found
 
 
 class Alertmanager(_ServerProcess):
     def alerts(self) -> list[dict[str, Any]]:
-        """The alerts it holds, as its v2 API has them."""
+        """Return its alerts in the format of its v2 API."""
         found: list[dict[str, Any]] = self._get("/api/v2/alerts")
         return found
 
@@ -134,10 +134,10 @@ def prometheus(
     rule_files: Sequence[Path] = (),
     alertmanagers: Sequence[str] = (),
 ) -> Iterator[Prometheus]:
-    """A Prometheus that is ready to answer.
+    """Start a Prometheus and wait until it is ready.
 
-    scrape: job name -> host:port addresses. backfill: an OpenMetrics file whose samples are there from the start.
-    blocks: a folder that `create_blocks` filled before, used as it is.
+    scrape: job name -> host:port addresses. backfill: an OpenMetrics file to import before the start.
+    blocks: the data folder to use, for example one filled by `create_blocks`.
     alertmanagers: host:port addresses or URLs.
     """
     binary = require_binary("prometheus")
@@ -166,17 +166,17 @@ def prometheus(
         binary,
         f"--config.file={home / 'prometheus.yml'}",
         f"--storage.tsdb.path={data}",
-        "--storage.tsdb.retention.time=100y",  # a backfilled past of any age stays
+        "--storage.tsdb.retention.time=100y",  # keep backfilled samples of any age
         f"--web.listen-address={address}",
         "--log.level=warn",
     ]
-    with _start_thread(Prometheus, command, address, home) as server:
+    with _start(Prometheus, command, address, home) as server:
         yield server
 
 
 @contextmanager
 def alertmanager(tmp_path: Path) -> Iterator[Alertmanager]:
-    """An Alertmanager that is ready, tells nobody and shows what it was told."""
+    """Start an Alertmanager that notifies nobody, and wait until it is ready."""
     binary = require_binary("prometheus-alertmanager")
     home = _new_folder(tmp_path, "alertmanager")
     config = {"route": {"receiver": "nobody", "group_wait": "1s"}, "receivers": [{"name": "nobody"}]}
@@ -187,15 +187,15 @@ def alertmanager(tmp_path: Path) -> Iterator[Alertmanager]:
         f"--config.file={home / 'alertmanager.yml'}",
         f"--storage.path={home / 'data'}",
         f"--web.listen-address={address}",
-        "--cluster.listen-address=",  # no gossip: nothing leaves this process
+        "--cluster.listen-address=",  # no gossip
         "--log.level=warn",
     ]
-    with _start_thread(Alertmanager, command, address, home) as server:
+    with _start(Alertmanager, command, address, home) as server:
         yield server
 
 
 def create_blocks(openmetrics: Path, data: Path) -> None:
-    """Turn an OpenMetrics file with timestamps into blocks that a Prometheus finds at its start."""
+    """Write the samples of an OpenMetrics file with timestamps as TSDB blocks to the folder `data`."""
     command = [require_binary("promtool"), "tsdb", "create-blocks-from", "--max-block-duration=24h", "--quiet"]
     command += ["openmetrics", str(openmetrics), str(data)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -204,7 +204,7 @@ def create_blocks(openmetrics: Path, data: Path) -> None:
 
 
 def _new_folder(tmp_path: Path, name: str) -> Path:
-    """tmp_path/name, or tmp_path/name-2, ... where a test starts several."""
+    """Create tmp_path/name; tmp_path/name-2, ... if a test starts several."""
     number = 1
     while True:
         folder = tmp_path / (name if number == 1 else f"{name}-{number}")
@@ -215,7 +215,7 @@ def _new_folder(tmp_path: Path, name: str) -> Path:
 
 
 @contextmanager
-def _start_thread(kind: type[S], command: list[str], address: str, home: Path) -> Iterator[S]:
+def _start(kind: type[S], command: list[str], address: str, home: Path) -> Iterator[S]:
     log_path = home / "log.txt"
     with log_path.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=home)
@@ -232,17 +232,15 @@ def _start_thread(kind: type[S], command: list[str], address: str, home: Path) -
 
 
 def _wait_until_ready(server: _ServerProcess) -> None:
-    deadline = time.monotonic() + READY_WITHIN_SECONDS
-    while time.monotonic() < deadline:
+    def ready() -> bool:
         if server.process.poll() is not None:
-            _fail(server, f"ended at its start with status {server.process.returncode}")
+            _fail(server, f"exited at startup with status {server.process.returncode}")
         try:
-            if requests.get(f"{server.url}/-/ready", timeout=2).status_code == 200:
-                return
+            return requests.get(f"{server.url}/-/ready", timeout=2).status_code == 200
         except requests.RequestException:
-            pass  # not listening yet: the deadline bounds the wait
-        time.sleep(0.05)
-    _fail(server, f"was not ready within {READY_WITHIN_SECONDS:.0f} s")
+            return False  # not listening yet
+
+    wait_until(ready, f"{server.url} is ready", server)
 
 
 def _fail(server: _ServerProcess, what: str) -> NoReturn:

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.own_processes import Program, eventually, up
+from tests.own_processes import Program, up
+from tests.polling import wait_until
 from tests.servers import free_port, require_binary
 
 #: Every workload that leads to advice on single machines without other settings, and a GPU that is lost.
@@ -77,9 +78,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     folder = tmp_path_factory.mktemp("demo")
     addresses = (f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}")
     with up(folder, *addresses, FLEET, SETTINGS) as program:
-        eventually(
-            lambda: len(program.get("/recommendations")["recommendations"]) >= len(KINDS), 60, "all advice", program
-        )
+        wait_until(lambda: len(program.get("/recommendations")["recommendations"]) >= len(KINDS), "all advice", program)
         yield program
 
 

@@ -11,7 +11,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import KINDS, SETTINGS, Open
-from tests.own_processes import Program, advisor, eventually, up
+from tests.own_processes import Program, advisor, up
+from tests.polling import wait_until
 from tests.servers import free_port
 
 SaveScreenshot = Callable[[Page, str], None]
@@ -51,7 +52,7 @@ def violations(page: Page) -> list[str]:
 
 def reload_until(page: Page, text: str) -> None:
     """Renews the page, as it does by itself every 15 seconds, until it has this text."""
-    eventually(lambda: page.evaluate("refresh()") or text in page.inner_text("main"), 60, text)
+    wait_until(lambda: page.evaluate("refresh()") or text in page.inner_text("main"), text)
 
 
 def assert_no_horizontal_scroll(page: Page) -> bool:

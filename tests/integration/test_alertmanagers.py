@@ -11,7 +11,8 @@ import pytest
 import requests
 
 from tests.integration.test_end_to_end import config, firing, kinds
-from tests.own_processes import advisor, eventually, exporter
+from tests.own_processes import advisor, exporter
+from tests.polling import wait_until
 from tests.servers import Alertmanager, alertmanager, free_port, prometheus
 
 pytestmark = pytest.mark.servers
@@ -25,7 +26,7 @@ def restart(server: Alertmanager) -> Iterator[None]:
             server.process.args, stdout=log, stderr=subprocess.STDOUT, cwd=server.log_path.parent
         )
     try:
-        eventually(lambda: _ready(server), 20, "it is back")
+        wait_until(lambda: _ready(server), "it is back")
         yield
     finally:
         server.stop()
@@ -53,21 +54,21 @@ def test_one_of_two_dies_and_comes_back(tmp_path: Path) -> None:
 
         with exporter(tmp_path, exporter_address, "--simulate", "16xH100-80GB:idle-hoarder"):
             for each in (first, second):
-                eventually(lambda s=each: firing(s) == [alert], 40, "one alert for sixteen GPUs", program)  # type: ignore[misc]
+                wait_until(lambda s=each: firing(s) == [alert], "one alert for sixteen GPUs", program)  # type: ignore[misc]
             started = first.alerts()[0]["startsAt"]
             second.kill()
-            eventually(lambda: up(0.0), 20, "it is known that it is away", program)
+            wait_until(lambda: up(0.0), "it is known that it is away", program)
             assert firing(first) == [alert]
             with restart(second):
-                eventually(lambda: firing(second) == [alert], 30, "it is told again what it lost", program)
-                eventually(lambda: up(1.0), 10, "it is known that it is back", program)
+                wait_until(lambda: firing(second) == [alert], "it is told again what it lost", program)
+                wait_until(lambda: up(1.0), "it is known that it is back", program)
                 assert second.alerts()[0]["startsAt"] == started
                 second.kill()
         # While one is away, the cause ends.
         with exporter(tmp_path, exporter_address, "--simulate", "16xH100-80GB:training"):
-            eventually(lambda: firing(first) == [] and kinds(program) == [], 60, "the alert is over", program)
+            wait_until(lambda: firing(first) == [] and kinds(program) == [], "the alert is over", program)
             with restart(second):
-                eventually(lambda: up(1.0), 30, "it is back", program)
+                wait_until(lambda: up(1.0), "it is back", program)
                 assert firing(second) == []
 
 
@@ -79,17 +80,17 @@ def test_a_snoozed_recommendation_is_not_alerted(tmp_path: Path) -> None:
         exporter(tmp_path, exporter_address, "--simulate", "2xA100-80GB:idle"),
         advisor(tmp_path, advisor_address, config(server.url, alerts.url)) as program,
     ):
-        eventually(lambda: firing(alerts), 40, "the alert is there", program)
+        wait_until(lambda: firing(alerts), "the alert is there", program)
         [advice] = program.get("/recommendations")["recommendations"]
         path = f"{program.url}/recommendations/{advice['id']}/snooze"
         body = {"reason": "known", "until": "2099-01-01T00:00:00Z"}
         assert requests.post(path, json=body, timeout=5).status_code == 422
         body["until"] = _in_an_hour(advice["since"])
         assert requests.post(path, json=body, timeout=5).status_code == 200
-        eventually(lambda: firing(alerts) == [], 20, "the alert is over", program)
+        wait_until(lambda: firing(alerts) == [], "the alert is over", program)
         assert program.get("/recommendations")["recommendations"][0]["snoozed"]["reason"] == "known"
         assert requests.delete(path, timeout=5).status_code == 204
-        eventually(lambda: firing(alerts), 20, "the alert is back", program)
+        wait_until(lambda: firing(alerts), "the alert is back", program)
 
 
 def _in_an_hour(since: str) -> str:

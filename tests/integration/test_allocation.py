@@ -16,7 +16,8 @@ import yaml
 
 from benchmarks.allocation import LeaseLoad, run_with_kills
 from benchmarks.allocation_clients import ClientWorkload
-from tests.own_processes import Program, advisor, eventually, up
+from tests.own_processes import Program, advisor, up
+from tests.polling import wait_until
 from tests.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +59,7 @@ def test_the_lines_of_the_page_do_what_it_says(tmp_path: Path) -> None:
         pytest.skip("no curl here")
     there = address()
     with up(tmp_path, address(), there, FLEET) as program:
-        eventually(lambda: gpus_discovered(program), 30, "GPUs", program)
+        wait_until(lambda: gpus_discovered(program), "GPUs", program)
         log = tmp_path / "curl.log"
         lines = CURL.format(log=log) + script(PAGE.read_text()).replace("http://127.0.0.1:9817", program.url)
         ran = subprocess.run(["bash", "-euo", "pipefail", "-c", lines], capture_output=True, text=True, timeout=60)
@@ -113,17 +114,17 @@ def test_two_services_on_one_database(tmp_path: Path) -> None:
         assert second.returncode == 1
         assert f"in use by another gpu-advisor (process {first.process.pid})" in second.stderr
         assert "Traceback" not in second.stderr
-        eventually(lambda: gpus_discovered(first), 30, "the first goes on", first)
+        wait_until(lambda: gpus_discovered(first), "the first goes on", first)
 
 
 def test_leases_outlive_their_service(tmp_path: Path) -> None:
     asked = {"gpu_count": 3, "client_token": "mine"}
     with advisor(tmp_path, address(), settings(tmp_path)) as before:
-        eventually(lambda: gpus_discovered(before), 30, "GPUs", before)
+        wait_until(lambda: gpus_discovered(before), "GPUs", before)
         made = requests.post(f"{before.url}{API}/allocate", json=asked, timeout=10).json()
         before.kill()
     with advisor(tmp_path, address(), settings(tmp_path)) as after:
-        eventually(lambda: gpus_discovered(after), 30, "GPUs", after)
+        wait_until(lambda: gpus_discovered(after), "GPUs", after)
         again = requests.post(f"{after.url}{API}/allocate", json=asked, timeout=10).json()
         assert (again["id"], again["nodes"], again["expires"]) == (made["id"], made["nodes"], made["expires"])
         refused = requests.post(f"{after.url}{API}/allocate", json={"gpu_count": 2}, timeout=10)
@@ -137,7 +138,7 @@ def command(program: Program, *arguments: str) -> subprocess.CompletedProcess[st
 
 def test_the_command(tmp_path: Path) -> None:
     with advisor(tmp_path, address(), settings(tmp_path)) as program:
-        eventually(lambda: gpus_discovered(program), 30, "GPUs", program)
+        wait_until(lambda: gpus_discovered(program), "GPUs", program)
         made = json.loads(command(program, "3xT4", "--lease", "100", "--format", "json").stdout)[0]
         assert made["nodes"][0]["gpu_indices"] == [0, 1, 2]
         full = command(program, "nvidia.com/gpu: 2")

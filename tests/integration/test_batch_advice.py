@@ -9,7 +9,8 @@ from typing import Any
 from gpu_advisor.calibration.profile import Measurement, Profile, profile_file_name, write_profile
 from gpu_advisor.training.metrics import BATCH_SIZE, PEAK_MEMORY, STEP_SECONDS, MetricSample, render
 
-from tests.own_processes import Program, advisor, eventually, exporter
+from tests.own_processes import Program, advisor, exporter
+from tests.polling import wait_until
 from tests.servers import free_port
 
 GIB = 1 << 30
@@ -68,7 +69,7 @@ def test_a_profile_and_a_running_job_make_advice_that_ends_when_it_is_followed(t
         write_curve(profiles, name)
         report(textfile, uuid, 24)
         with advisor(tmp_path, address, config) as program:
-            [advice] = eventually(lambda: on_batch(program), 40, "a larger batch is advised", program)
+            [advice] = wait_until(lambda: on_batch(program), "a larger batch is advised", program)
             assert advice["scope"]["name"] == "llm"
             assert advice["current"] == 24
             assert 40 <= advice["recommended"] <= 56
@@ -76,4 +77,4 @@ def test_a_profile_and_a_running_job_make_advice_that_ends_when_it_is_followed(t
             assert "calibrated on" in advice["summary"]
             assert any("learning rate" in line for line in advice["apply"])
             report(textfile, uuid, int(advice["recommended"]))
-            eventually(lambda: not on_batch(program), 40, "the advice is followed, and gone", program)
+            wait_until(lambda: not on_batch(program), "the advice is followed, and gone", program)

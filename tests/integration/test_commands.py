@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from tests.integration.test_end_to_end import QUICK
-from tests.own_processes import advisor, eventually, exporter
+from tests.own_processes import advisor, exporter
+from tests.polling import wait_until
 from tests.servers import free_port, prometheus
 
 pytestmark = pytest.mark.servers
@@ -44,12 +45,11 @@ def test_one_look_and_a_running_advisor_say_the_same_and_autoscalers_get_no_numb
         fleet = "4xH100-80GB:idle-hoarder,2xL4-24GB:saturated-serving"
         with advisor(tmp_path, address, config) as program:
             with exporter(tmp_path, exporter_address, "--simulate", fleet):
-                eventually(
+                wait_until(
                     lambda: (
                         {each["kind"] for each in program.get("/recommendations")["recommendations"]}
                         >= {"idle_reclaim", "scale_up"}
                     ),
-                    60,
                     "advice of both kinds",
                     program,
                 )
@@ -61,7 +61,7 @@ def test_one_look_and_a_running_advisor_say_the_same_and_autoscalers_get_no_numb
                 _, sizes = gpu_advisor("autoscale", "--advisor", program.url, "--min-gpus", "1", "--max-gpus", "8")
                 [chat] = sizes["pools"]
                 assert (chat["replicas"], chat["action"], sizes["simulated"]) == (2, "grow", True)
-                [told] = eventually(lambda: server.query(query), 10, "the autoscaler's number", program)
+                [told] = wait_until(lambda: server.query(query), "the autoscaler's number", program)
                 assert float(told["value"][1]) > 2
-            eventually(lambda: server.query(query) == [], 30, "no number for no data", program)
+            wait_until(lambda: server.query(query) == [], "no number for no data", program)
             assert server.query("gpu_advisor_recommendation_info") != []  # the advisor itself is there

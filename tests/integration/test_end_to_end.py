@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.own_processes import Program, advisor, eventually, exporter
+from tests.own_processes import Program, advisor, exporter
+from tests.polling import wait_until
 from tests.servers import Alertmanager, alertmanager, free_port, prometheus, require_binary
 from tests.unit.sources.fake_http import Responder, fake_http, reply
 
@@ -57,7 +58,7 @@ def test_advice_reaches_alertmanager_and_ends_with_its_cause(tmp_path: Path) -> 
         advisor(tmp_path, advisor_address, config(server.url, alerts.url)) as program,
     ):
         with exporter(tmp_path, exporter_address, "--simulate", "4xH100-80GB:idle-hoarder"):
-            eventually(lambda: "GpuAdvisorIdleReclaim" in firing(alerts), 40, "the alert is there", program)
+            wait_until(lambda: "GpuAdvisorIdleReclaim" in firing(alerts), "the alert is there", program)
             [advice] = program.get("/recommendations")["recommendations"]
             assert advice["kind"] == "idle_reclaim"
             assert (advice["current"], advice["recommended"]) == (4, 1)
@@ -67,7 +68,7 @@ def test_advice_reaches_alertmanager_and_ends_with_its_cause(tmp_path: Path) -> 
             assert alert["labels"]["scope"] == "NVIDIA H100 80GB HBM3"
 
         # The exporter is away: nothing is known, so nothing ends.
-        eventually(lambda: program.get("/recommendations")["abstentions"], 20, "it abstains", program)
+        wait_until(lambda: program.get("/recommendations")["abstentions"], "it abstains", program)
         assert firing(alerts) == ["GpuAdvisorIdleReclaim"]
         [held] = program.get("/recommendations")["recommendations"]
         assert held["id"] == advice["id"]
@@ -75,8 +76,8 @@ def test_advice_reaches_alertmanager_and_ends_with_its_cause(tmp_path: Path) -> 
 
         # The same GPUs, now at work: the cause is gone.
         with exporter(tmp_path, exporter_address, "--simulate", "4xH100-80GB:training"):
-            eventually(lambda: firing(alerts) == [], 60, "the alert is gone", program)
-            eventually(lambda: kinds(program) == [], 5, "the advice is gone", program)
+            wait_until(lambda: firing(alerts) == [], "the alert is gone", program)
+            wait_until(lambda: kinds(program) == [], "the advice is gone", program)
 
 
 def test_a_source_that_goes_away_makes_answers_stale_and_ends_nothing(tmp_path: Path) -> None:
@@ -88,11 +89,11 @@ def test_a_source_that_goes_away_makes_answers_stale_and_ends_nothing(tmp_path: 
         exporter(tmp_path, exporter_address, "--simulate", "2xA100-80GB:idle"),
         advisor(tmp_path, advisor_address, config(server.url, alerts.url)) as program,
     ):
-        eventually(lambda: "GpuAdvisorIdleReclaim" in firing(alerts), 40, "the alert is there", program)
+        wait_until(lambda: "GpuAdvisorIdleReclaim" in firing(alerts), "the alert is there", program)
         before = program.get("/recommendations")
         assert before["stale"] is False
         server.kill()
-        after = eventually(lambda: _stale(program), 15, "answers are marked stale", program)
+        after = wait_until(lambda: _stale(program), "answers are marked stale", program)
         assert [each["id"] for each in after["recommendations"]] == [each["id"] for each in before["recommendations"]]
         assert after["source"]["error"] == "unreachable"
         assert after["abstentions"][0]["reason"] == "stale"
@@ -110,9 +111,8 @@ def _stale(program: Program) -> dict[str, Any] | None:
 def test_without_any_source_it_says_so(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     with advisor(tmp_path, address, config(f"http://127.0.0.1:{free_port()}")) as program:
-        answer = eventually(
+        answer = wait_until(
             lambda: (found := program.get("/recommendations"))["source"]["error"] == "unreachable" and found,
-            10,
             "error",
         )
         assert answer["recommendations"] == []
@@ -140,8 +140,8 @@ def test_a_prometheus_that_answers_badly_is_reported_everywhere(
 ) -> None:
     address = f"127.0.0.1:{free_port()}"
     with fake_http(answering) as server, advisor(tmp_path, address, config(server.url)) as program:
-        answer = eventually(
-            lambda: (found := program.get("/recommendations"))["source"]["error"] == error and found, 15, error, program
+        answer = wait_until(
+            lambda: (found := program.get("/recommendations"))["source"]["error"] == error and found, error, program
         )
         assert answer["recommendations"] == []
         assert answer["abstentions"][0]["message"] == answer["source"]["message"] != ""

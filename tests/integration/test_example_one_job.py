@@ -11,7 +11,8 @@ import pytest
 import requests
 import yaml
 
-from tests.own_processes import Program, eventually, up
+from tests.own_processes import Program, up
+from tests.polling import wait_until
 from tests.servers import free_port
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "one_job"
@@ -22,9 +23,9 @@ pytest.importorskip("torch")
 def test_the_job_runs_from_plan_to_report(tmp_path: Path) -> None:
     there = (f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}", "2xA100-80GB:idle")
     with up(tmp_path, *there, config=yaml.safe_load((EXAMPLE / "advisor.yml").read_text())) as program:
-        eventually(lambda: "jobs  " in program.log(), 60, "the folder for jobs is told", program)
+        wait_until(lambda: "jobs  " in program.log(), "the folder for jobs is told", program)
         [jobs] = re.findall(r"^jobs +report to (.*)$", program.log(), re.MULTILINE)
-        eventually(lambda: free(program) == 2, 60, "GPUs that are known to be free", program)
+        wait_until(lambda: free(program) == 2, "GPUs that are known to be free", program)
         report = tmp_path / "report.html"
         command = [sys.executable, str(EXAMPLE / "run.py"), "--advisor", program.url, "--jobs", jobs]
         command += ["--report", str(report), "--epochs", "1"]
@@ -43,7 +44,7 @@ def test_the_job_runs_from_plan_to_report(tmp_path: Path) -> None:
         assert re.search(r"of [\d.]+ GPU-hours [\d.]+ were unused", done.stdout)
         assert "<svg" in report.read_text()
         assert program.get("/api/v1/gpu/allocations")["total"] == 0
-        eventually(lambda: free(program) == 2, 60, "the job is heard of no more, and its GPU is free", program)
+        wait_until(lambda: free(program) == 2, "the job is heard of no more, and its GPU is free", program)
 
 
 def free(program: Program) -> int | None:

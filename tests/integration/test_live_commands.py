@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.own_processes import Program, eventually, exporter, up
+from tests.own_processes import Program, exporter, up
+from tests.polling import wait_until
 from tests.servers import free_port
 
 COMMAND = (sys.executable, "-m", "gpu_advisor")
@@ -28,7 +29,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Program, st
     """A running advisor with advice, and its exporter's URL."""
     address = f"127.0.0.1:{free_port()}"
     with up(tmp_path_factory.mktemp("node"), address, f"127.0.0.1:{free_port()}", FLEET) as program:
-        eventually(lambda: len(program.get("/recommendations")["recommendations"]) >= 2, 60, "advice", program)
+        wait_until(lambda: len(program.get("/recommendations")["recommendations"]) >= 2, "advice", program)
         yield program, f"http://{address}"
 
 

@@ -39,6 +39,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.polling import wait_until
 from tests.servers import Prometheus, prometheus
 from tests.unit.sources.fake_http import fake_http, reply
 
@@ -405,13 +406,6 @@ def test_version(both: BothSources):
 # --- series that end
 
 
-def wait_until(what: str, condition: Callable[[], bool], seconds: float = 8) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.1)
-
-
 def test_staleness_as_prometheus_has_it(tmp_path: Path):
     page = ['x{a="1"} 1\nx{a="2"} 2\nx{a="",b="3",instance="mine"} 3\n']
 
@@ -438,17 +432,17 @@ def test_staleness_as_prometheus_has_it(tmp_path: Path):
 
             return check
 
-        wait_until("all series, with the target's labels and the hidden one's", agree(Selector("x"), [1, 2, 3]))
-        wait_until("up", agree(Selector("up"), [1]))
+        wait_until(agree(Selector("x"), [1, 2, 3]), "all series, with the target's labels and the hidden one's")
+        wait_until(agree(Selector("up"), [1]), "up")
         page[0] = 'x{a="1"} 1\n'
-        wait_until("what left the page is gone at once", agree(Selector("x"), [1]))
+        wait_until(agree(Selector("x"), [1]), "a series that left the page ends")
         page[0] = 'x{a="1"} 1\nx{a="2"} 4\n'
-        wait_until("and can come back", agree(Selector("x"), [1, 4]))
+        wait_until(agree(Selector("x"), [1, 4]), "it comes back")
         page[0] = "x{ half a li"
-        wait_until("a page that is broken is a target that is down", agree(Selector("up"), [0]))
-        wait_until("and all of it is gone", agree(Selector("x"), []))
+        wait_until(agree(Selector("up"), [0]), "a malformed page: the target is down")
+        wait_until(agree(Selector("x"), []), "all its series end")
         page[0] = 'x{a="1"} 5\n'
-        wait_until("up again", agree(Selector("x"), [5]))
+        wait_until(agree(Selector("x"), [5]), "up again")
         scraper.stop()
         theirs.close()
         # The markers themselves are no samples: this counts what was scraped and no more.

@@ -13,7 +13,8 @@ import psutil
 import pytest
 import requests
 
-from tests.own_processes import Program, eventually, up
+from tests.own_processes import Program, up
+from tests.polling import wait_until
 from tests.servers import free_port
 
 #: From the start of the processes to an answer. The issue's own limit, on a machine that does nothing else.
@@ -37,25 +38,25 @@ def test_a_simulated_fleet_shows_advice_at_once_and_again_after_kill_9(tmp_path:
     there = (address(), address(), "8xH100-80GB:idle-hoarder")
     begun = time.monotonic()
     with up(tmp_path, *there) as program:
-        first = eventually(lambda: advised(program), ANSWER_WITHIN_SECONDS, "advice", program)
+        first = wait_until(lambda: advised(program), "advice", program)
         assert time.monotonic() - begun < ANSWER_WITHIN_SECONDS
         [advice] = first["recommendations"]
         assert (advice["kind"], advice["current"], advice["recommended"]) == ("idle_reclaim", 8, 1)
         assert first["simulated"] is True
         assert [each["promql"] for each in advice["evidence"] if "@" not in each["promql"]] == []
         program.kill()
-        eventually(lambda: _assert_refused(there[0]), 5, "the exporter ends with its parent")
+        wait_until(lambda: _assert_refused(there[0]), "the exporter ends with its parent")
 
     with up(tmp_path, *there) as program:
-        again = eventually(lambda: advised(program), ANSWER_WITHIN_SECONDS, "advice", program)
+        again = wait_until(lambda: advised(program), "advice", program)
         assert identities(again) == identities(first)
         program.kill()
-        eventually(lambda: _assert_refused(there[0]), 5, "the exporter ends with its parent")
+        wait_until(lambda: _assert_refused(there[0]), "the exporter ends with its parent")
 
     for ledger in (tmp_path / "up").rglob("ledger.db*"):
         ledger.unlink()
     with up(tmp_path, *there) as program:
-        without = eventually(lambda: advised(program), ANSWER_WITHIN_SECONDS, "advice", program)
+        without = wait_until(lambda: advised(program), "advice", program)
         assert [id_ for id_, _ in identities(without)] == [id_ for id_, _ in identities(first)]
         assert identities(without) != identities(first)  # since when is what a ledger is for
 
@@ -71,7 +72,7 @@ def _assert_refused(where: str) -> bool:
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a GPU")
 def test_what_is_true_of_this_machine(tmp_path: Path) -> None:
     with up(tmp_path, address(), address()) as program:
-        answer = eventually(lambda: _with_cpu(program), ANSWER_WITHIN_SECONDS, "the CPU's check", program)
+        answer = wait_until(lambda: _with_cpu(program), "the CPU's check", program)
         items = {each["item"]: each for each in answer["checks"]["items"]}
         memory = psutil.virtual_memory()
         assert items["memory"]["value"] == pytest.approx(1 - memory.available / memory.total, abs=0.1)

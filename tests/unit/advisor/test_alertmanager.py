@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
@@ -17,6 +17,7 @@ from gpu_advisor.settings import AlertmanagerSettings
 from gpu_advisor.state.alert import Alert
 from pydantic import SecretStr
 
+from tests.polling import wait_until
 from tests.unit.advisor.builders import AT
 from tests.unit.sources.fake_http import FakeServer, Responder, fake_http, reply
 
@@ -34,13 +35,6 @@ def senders(*urls: str, interval: float = 15, timeout: float = 5) -> Iterator[Al
         yield made
     finally:
         made.close()
-
-
-def wait_until(true: Callable[[], object], what: str, within: float = 10) -> None:
-    deadline = time.monotonic() + within
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 def sent_alerts(server: FakeServer) -> list[list[str]]:

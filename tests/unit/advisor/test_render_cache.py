@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +12,7 @@ from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 from gpu_advisor.web.api import response_cache as rendered
 from gpu_advisor.web.api.response_cache import MIN_HITS_TO_PRERENDER, RenderedResponse, ResponseCache, rendering
 
+from tests.polling import wait_until
 from tests.unit.advisor.builders import AT, GpuSpec, concluded
 
 ADVICE = concluded([GpuSpec("GPU-0", 0.0), GpuSpec("GPU-1", 0.7)]).recommendations[0]
@@ -52,13 +52,6 @@ def request_concurrently(renderings: ResponseCache, view: View, render: Callable
         renderings.get(view, "k", render)
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def test_one_view_one_rendering() -> None:
     renderings, render = ResponseCache(), CountingRenderer()
     threads = [threading.Thread(target=renderings.get, args=(UP, "k", render)) for _ in range(20)]
@@ -83,7 +76,7 @@ def test_what_many_ask_for_stands_in_until_the_new_one_is_made_without_being_ask
     after = next_view(UP)
     assert renderings.get(after, "k", render).body == b"1"  # nobody waits
     render.go.set()
-    wait_until(lambda: renderings.get(after, "k", render).body == b"2")
+    wait_until(lambda: renderings.get(after, "k", render).body == b"2", "the new view's body")
     assert render.made == 2
 
 
@@ -117,7 +110,7 @@ def test_a_rendering_that_fails_lets_nothing_old_stay() -> None:
     after = next_view(UP)
     for key in ("k", "l"):
         with pytest.raises(ZeroDivisionError):
-            wait_until(lambda key=key: renderings.get(after, key, fails).body != b"1")  # type: ignore[misc]
+            wait_until(lambda key=key: renderings.get(after, key, fails).body != b"1", "the old body is dropped")  # type: ignore[misc]
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

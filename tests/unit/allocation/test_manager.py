@@ -40,7 +40,8 @@ from gpu_advisor.allocation.manager import (
     validate_gpu_requirements,
 )
 
-from tests.own_processes import Program, advisor, eventually
+from tests.own_processes import Program, advisor
+from tests.polling import wait_until
 from tests.servers import free_port
 
 MACHINES = """
@@ -62,7 +63,7 @@ def settings(folder: Path, **more: Any) -> dict[str, Any]:
 
 def remote(program: Program, **more: Any) -> GPUResourceManager:
     manager = get_gpu_resource_manager(program.url, **more)
-    eventually(lambda: _is_reachable(manager), 30, "machines are known", program)
+    wait_until(lambda: _is_reachable(manager), "machines are known", program)
     return manager
 
 
@@ -210,7 +211,7 @@ def test_a_lease_is_renewed_for_as_long_as_training_goes_on(manager, monkeypatch
     monkeypatch.setattr(client_session, "RENEW_RATIO", 0.01)  # every tenth of a second, of ten
     with gpu_resources(TrainingGPUConfig(2, "A100-80GB", lease_seconds=10), manager) as session:
         first, first_end = session.allocation.expires, time.monotonic() + session.seconds_left
-        eventually(lambda: session.renewals >= 3, 60, "three renewals")
+        wait_until(lambda: session.renewals >= 3, "three renewals")
         session.check()
         assert session.allocation.expires > first
         assert time.monotonic() + session.seconds_left > first_end + 0.05
@@ -387,7 +388,7 @@ def test_logins_addresses_and_files(tmp_path, monkeypatch):
         with pytest.raises(LoginRequiredError, match="token"):
             get_available_gpu_nodes()
         monkeypatch.setenv("GPU_ADVISOR_TOKEN_FILE", str(token))
-        eventually(lambda: _is_reachable(get_gpu_resource_manager()), 30, "machines", program)
+        wait_until(lambda: _is_reachable(get_gpu_resource_manager()), "machines", program)
         with gpu_resources(BIG):
             assert len(get_available_gpu_nodes()) == 2
     monkeypatch.setenv("GPU_ADVISOR_TOKEN_FILE", str(tmp_path / "none"))

@@ -16,7 +16,8 @@ import requests
 import yaml
 from gpu_advisor.allocation.frameworks import pytorch, tensorflow
 
-from tests.own_processes import Program, eventually, up
+from tests.own_processes import Program, up
+from tests.polling import wait_until
 from tests.servers import free_port
 
 FOLDER = Path(__file__).parents[3] / "examples" / "allocation"
@@ -35,7 +36,7 @@ dist.destroy_process_group()
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     folder = tmp_path_factory.mktemp("service")
     with up(folder, f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}", FLEET) as program:
-        eventually(lambda: _free(program) == 3, 60, "GPUs", program)
+        wait_until(lambda: _free(program) == 3, "GPUs", program)
         yield program
 
 

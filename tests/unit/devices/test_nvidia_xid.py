@@ -12,6 +12,7 @@ from gpu_exporter import metrics
 from gpu_exporter.devices.nvidia_xid_codes import FATAL_XIDS, XID_CATALOG, meaning
 from gpu_exporter.snapshot import DeviceReading, DownReason
 
+from tests.polling import wait_until
 from tests.simulated_nvml.control import NO_PERMISSION, NOT_SUPPORTED, SimulatedGpu
 from tests.simulated_nvml.device_values import absent, down_reasons, values
 from tests.unit.devices.conftest import SimulatedMachine
@@ -20,14 +21,13 @@ from tests.unit.devices.conftest import SimulatedMachine
 def read_until(
     machine: SimulatedMachine, wanted: Callable[[tuple[DeviceReading, ...]], bool]
 ) -> tuple[DeviceReading, ...]:
-    """The thread needs a moment, of real time."""
-    deadline = time.monotonic() + 5
-    while True:
+    """Read until the event thread delivered what is wanted."""
+
+    def read() -> tuple[DeviceReading, ...] | None:
         devices = machine.driver.read()
-        if wanted(devices):
-            return devices
-        assert time.monotonic() < deadline, [values(device) for device in devices]
-        time.sleep(0.005)
+        return devices if wanted(devices) else None
+
+    return wait_until(read, "the readings wanted", interval_seconds=0.005)
 
 
 def start_listening(machine: SimulatedMachine, *gpus: SimulatedGpu) -> tuple[DeviceReading, ...]:

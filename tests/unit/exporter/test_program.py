@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.own_processes import eventually, exporter
+from tests.own_processes import exporter
+from tests.polling import wait_until
 from tests.servers import free_port
 
 
@@ -38,7 +39,7 @@ def test_tls_and_users(tmp_path: Path) -> None:
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
             url, trusted = f"https://{where}/metrics", str(tmp_path / "cert.pem")
-            eventually(lambda: _status(url, trusted), 10, "it answers over TLS")
+            wait_until(lambda: _status(url, trusted), "it answers over TLS")
             assert _status(url, trusted) == 401
             assert requests.get(url, verify=trusted, auth=("ada", "wrong"), timeout=5).status_code == 401
             page = requests.get(url, verify=trusted, auth=("ada", "secret"), timeout=5)

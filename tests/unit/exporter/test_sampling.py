@@ -14,6 +14,8 @@ from gpu_exporter.sampling import CollectorPage, CollectorTask, DeviceCache, Dri
 from gpu_exporter.snapshot import DeviceIdentity, DeviceReading, DriverState, MetricReading
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.polling import wait_until
+
 LOAD = MetricFamily("node_load1", "gauge", "1m load average.")
 
 
@@ -73,10 +75,7 @@ class SamplerHarness:
         }
 
     def until(self, what: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 5
-        while not what():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(what, "the sampler serves it", interval_seconds=0.01)
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ import pytest
 from gpu_exporter import server as http_server
 from gpu_exporter.server import HttpError, ListenError, MetricsServer, ServerConfig, accepts_gzip, parse_http_request
 
+from tests.polling import wait_until
+
 PAGE = b"# HELP up One.\n# TYPE up gauge\n" + b"".join(b'up{n="%d"} 1\n' % n for n in range(1000))
 GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST_GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -60,13 +62,6 @@ def send_raw(server: MetricsServer, *parts: bytes) -> bytes:
             client.sendall(part)
             time.sleep(0.01)
         return b"".join(iter(lambda: client.recv(65536), b""))
-
-
-def wait_until(condition) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def get(server: MetricsServer, path: str = "/metrics", method: str = "GET", **fields: str):
@@ -267,8 +262,8 @@ def test_client_that_does_not_take_its_answer_is_cut_off(monkeypatch):
     large = b"x" * 50_000_000
     with serving(lambda: large) as server, connect(server) as client:
         client.sendall(GET)
-        wait_until(lambda: server._connections)
-        wait_until(lambda: not server._connections)
+        wait_until(lambda: server._connections, "connected")
+        wait_until(lambda: not server._connections, "closed")
 
 
 def test_idle_connection_is_closed_after_a_while(server, monkeypatch):
@@ -297,7 +292,7 @@ def test_one_connection_too_many_closes_the_most_useless(server, monkeypatch):
     monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 3)
     with ExitStack() as stack:
         used, useless, other = (stack.enter_context(connect(server)) for _ in range(3))
-        wait_until(lambda: len(server._connections) == 3)
+        wait_until(lambda: len(server._connections) == 3, "three connections")
         used.sendall(GET.replace(b"/metrics", b"/-/ready"))
         assert used.recv(65536).startswith(b"HTTP/1.1 200 ")
         assert get(server)[1] == PAGE

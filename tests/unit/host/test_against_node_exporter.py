@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +16,8 @@ from gpu_exporter.host.base import HostSettings
 from gpu_exporter.host.infiniband import InfinibandCollector
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.polling import wait_until
+from tests.servers import free_port
 from tests.unit.host.fake_node import make_node
 
 BINARY = shutil.which("prometheus-node-exporter") or shutil.which("node_exporter")
@@ -51,24 +51,16 @@ class ParsedFamily(NamedTuple):
     rows: dict[frozenset[tuple[str, str]], float]
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def fetch(url: str, process: subprocess.Popen[bytes]) -> str:
-    deadline = time.monotonic() + 10
-    while True:
+    def answer() -> str:
+        assert process.poll() is None, f"node_exporter exited with {process.returncode}"
         try:
             with urllib.request.urlopen(url, timeout=5) as reply:
-                text: str = reply.read().decode()
-                return text
+                return str(reply.read().decode())
         except urllib.error.URLError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
+            return ""
+
+    return wait_until(answer, f"an answer from {url}")
 
 
 def command(port: int) -> list[str]:

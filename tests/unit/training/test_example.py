@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.own_processes import eventually, exporter
+from tests.own_processes import exporter
+from tests.polling import wait_until
 from tests.servers import free_port
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "train" / "train.py"
@@ -27,14 +28,16 @@ def test_it_shows_up_at_the_exporter_and_is_gone_when_it_has_ended(tmp_path):
     with exporter(tmp_path, f"127.0.0.1:{free_port()}", *arguments) as program:
         job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
-            eventually(lambda: "training_batch_size" in program.text("/metrics"), 90, "it reports", program)
+            wait_until(
+                lambda: "training_batch_size" in program.text("/metrics"), "it reports", program, timeout_seconds=90
+            )
             page = program.text("/metrics")
             output, _ = job.communicate(timeout=120)
         finally:
             job.kill()
             job.wait()
         assert job.returncode == 0, output
-        eventually(lambda: "training_" not in program.text("/metrics"), 30, "it is gone", program)
+        wait_until(lambda: "training_" not in program.text("/metrics"), "it is gone", program)
     assert "node_textfile_scrape_error 0" in page
     for name in (*COUNTERS, *GAUGES):
         assert re.search(rf'^training_{name}{{rank="0",training_job="example"}} [0-9.e-]+$', page, re.MULTILINE), name

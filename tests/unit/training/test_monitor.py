@@ -24,7 +24,7 @@ from gpu_exporter.jobs.textfile import TextfilePage, reserved
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.own_processes import eventually
+from tests.polling import wait_until
 from tests.servers import require_binary
 
 
@@ -144,7 +144,7 @@ def test_ranks_share_a_directory_and_leave_it_clean(tmp_path):
 def test_a_reader_never_sees_half_a_file(tmp_path):
     with full(directory=str(tmp_path), interval_seconds=0.001) as monitor:
         path = tmp_path / textfile_name("job", 3)
-        eventually(path.exists, 10, "the file is there")
+        wait_until(path.exists, "the file is there")
         until = time.monotonic() + 0.3
         while time.monotonic() < until:
             assert "training_steps_total" in parse_exposition(path.read_text())
@@ -270,7 +270,7 @@ def test_figures_of_the_machine_are_recorded():
     with TrainingMonitor(job="job", interval_seconds=0.01) as monitor:
         with monitor.step():
             pass
-        eventually(lambda: "host_cpu_busy_ratio" in monitor.page(), 10, "figures of the host")
+        wait_until(lambda: "host_cpu_busy_ratio" in monitor.page(), "figures of the host")
     page = monitor.page()
     assert 'name="host_memory_used_ratio"' in page
     for line in page.splitlines():
