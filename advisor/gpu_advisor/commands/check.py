@@ -52,7 +52,7 @@ def command(
     return 1 if old and (exit_code or answer["at"] is None) else 0
 
 
-def _row(each: schema.Check) -> tuple[str, ...]:
+def _row(each: schema.CheckDocument) -> tuple[str, ...]:
     unit = "money" if each["item"] == "cost" else "ratio"
     low, high = (output.ratio(value, unit) for value in (each["low"], each["high"]))
     band = f"{low} to {high}" if each["low"] and each["high"] else f"at most {high}" if each["high"] else low
@@ -65,7 +65,7 @@ def _row(each: schema.Check) -> tuple[str, ...]:
     return output.one_line(of), each["title"], each["status"], value, band, output.one_line(each["message"])
 
 
-def _csv_row(each: schema.Check) -> tuple[object, ...]:
+def _csv_row(each: schema.CheckDocument) -> tuple[object, ...]:
     return (
         each["item"], each["scope"]["kind"], each["scope"]["name"], each["status"], each["severity"], each["value"],
         each["low"], each["high"], each["missed_by"], each["reason"], each["message"],

@@ -114,7 +114,7 @@ def _text_lines(answer: schema.WhatIf, targets: TargetOverrides) -> Iterator[str
             yield output.one_line(f"Cannot tell the size of pool {pool['name']}: {pool['cannot_tell']}")
 
 
-def _item(each: schema.Check) -> str:
+def _item(each: schema.CheckDocument) -> str:
     of = "fleet" if each["scope"]["kind"] == "fleet" else f"pool {each['scope']['label']}"
     if each["status"] == "unknown":
         return f"unknown  {of}: {each['title']}: {each['message']}"

@@ -81,7 +81,7 @@ def _show(answer: schema.Recommendations) -> None:
         click.echo(output.one_line(f"Cannot tell {word['subject']}{about}: {word['message']}"))
 
 
-def _csv_row(each: schema.Recommendation) -> tuple[object, ...]:
+def _csv_row(each: schema.RecommendationDocument) -> tuple[object, ...]:
     return (
         each["id"], each["kind"], each["severity"], each["scope"]["kind"], each["scope"]["name"], each["current"],
         each["recommended"], each["unit"], each["diagnosis"], each["confidence"], each["since"],
@@ -89,7 +89,7 @@ def _csv_row(each: schema.Recommendation) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _details(each: schema.Recommendation) -> Iterator[str]:
+def _details(each: schema.RecommendationDocument) -> Iterator[str]:
     yield output.one_line(each["summary"])
     yield output.one_line(each["explanation"])
     projected = output.ratio(each["projection"]["utilization_ratio"])

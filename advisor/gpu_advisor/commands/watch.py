@@ -25,10 +25,10 @@ class WatchState:
     """What was said at one time."""
 
     advice: schema.Recommendations
-    checks: tuple[schema.Check, ...]
+    checks: tuple[schema.CheckDocument, ...]
 
     @property
-    def to_do(self) -> list[schema.Recommendation]:
+    def to_do(self) -> list[schema.RecommendationDocument]:
         return sorted(
             self.advice["recommendations"], key=lambda each: (_SEVERITY_ORDER[each["severity"]], each["since"])
         )
@@ -128,16 +128,16 @@ def render(now: WatchState, error_text: str) -> RenderableType:
     return Group(*parts)
 
 
-def _key(check: schema.Check) -> tuple[str, str, str]:
+def _key(check: schema.CheckDocument) -> tuple[str, str, str]:
     return check["item"], check["scope"]["kind"], check["scope"]["name"]
 
 
-def _of(check: schema.Check) -> str:
+def _of(check: schema.CheckDocument) -> str:
     kind, label = check["scope"]["kind"], check["scope"]["label"]
     return kind if kind == "fleet" else output.one_line(f"{kind} {label}")
 
 
-def _value_text(check: schema.Check) -> str:
+def _value_text(check: schema.CheckDocument) -> str:
     """The value and how far it is off, or why there is none."""
     if check["value"] is None:
         return f", {output.one_line(check['message'])}"

@@ -16,13 +16,13 @@ Rfc3339Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 CheckStatusName = Literal["met", "missed", "unknown"]
 
 
-class Scope(TypedDict):
+class ScopeDocument(TypedDict):
     kind: ScopeKind
     name: Annotated[str, Field(description="what never changes, as a uuid")]
     label: Annotated[str, Field(description="what people call it")]
 
 
-class Evidence(TypedDict):
+class EvidenceDocument(TypedDict):
     signal: str
     about: str
     statistic: str
@@ -35,7 +35,7 @@ class Evidence(TypedDict):
     promql: Annotated[str | None, Field(description="pinned to the time of the evaluation: gives the same value again")]
 
 
-class Projection(TypedDict):
+class ProjectionDocument(TypedDict):
     utilization_ratio: float | None
     memory_ratio: float | None
     throughput_ratio: float | None
@@ -47,17 +47,17 @@ class AlternativeDocument(TypedDict):
     why_not: str
 
 
-class Snooze(TypedDict):
+class SnoozeDocument(TypedDict):
     reason: str
     made: Rfc3339Time
     until: Rfc3339Time
 
 
-class Recommendation(TypedDict):
+class RecommendationDocument(TypedDict):
     id: Annotated[str, Field(description="a hash of who and what, never of values")]
     kind: str
     direction: Literal["up", "down", "change"]
-    scope: Scope
+    scope: ScopeDocument
     severity: Severity
     summary: str
     current: float
@@ -68,9 +68,9 @@ class Recommendation(TypedDict):
     confidence: Confidence
     since: Rfc3339Time
     held: Annotated[bool, Field(description="concluded before; the data that would confirm or end it is missing now")]
-    snoozed: Annotated[Snooze | None, Field(description="no alert is sent until then")]
-    projection: Projection
-    evidence: list[Evidence]
+    snoozed: Annotated[SnoozeDocument | None, Field(description="no alert is sent until then")]
+    projection: ProjectionDocument
+    evidence: list[EvidenceDocument]
     rejected: list[AlternativeDocument]
     apply: list[str]
     runbook: str
@@ -78,17 +78,17 @@ class Recommendation(TypedDict):
     nodes: list[str]
 
 
-class Abstention(TypedDict):
+class AbstentionDocument(TypedDict):
     reason: str
     subject: str
-    scope: Scope
+    scope: ScopeDocument
     message: str
 
 
-class Check(TypedDict):
+class CheckDocument(TypedDict):
     item: str
     title: str
-    scope: Scope
+    scope: ScopeDocument
     status: CheckStatusName
     severity: Severity
     value: float | None
@@ -97,7 +97,7 @@ class Check(TypedDict):
     missed_by: float | None
     reason: str | None
     message: str
-    evidence: list[Evidence]
+    evidence: list[EvidenceDocument]
 
 
 class PoolDocument(TypedDict):
@@ -138,12 +138,12 @@ class PaginationHeader(Header):
 
 class Checklist(TypedDict):
     counts: dict[CheckStatusName, int]
-    items: list[Check]
+    items: list[CheckDocument]
 
 
 class Recommendations(PaginationHeader):
-    recommendations: list[Recommendation]
-    abstentions: Annotated[list[Abstention], Field(description="the first of them; GET /abstentions has all")]
+    recommendations: list[RecommendationDocument]
+    abstentions: Annotated[list[AbstentionDocument], Field(description="the first of them; GET /abstentions has all")]
     abstentions_total: int
     pools: list[PoolDocument]
     checks: Checklist
@@ -154,21 +154,21 @@ class RecommendationDetail(Header):
 
 
 class Checks(PaginationHeader):
-    checks: list[Check]
-    abstentions: Annotated[list[Abstention], Field(description="the first of them; GET /abstentions has all")]
+    checks: list[CheckDocument]
+    abstentions: Annotated[list[AbstentionDocument], Field(description="the first of them; GET /abstentions has all")]
     abstentions_total: int
 
 
 class Abstentions(PaginationHeader):
-    abstentions: list[Abstention]
+    abstentions: list[AbstentionDocument]
 
 
-class Outcome(TypedDict):
+class OutcomeDocument(TypedDict):
     """What became of a recommendation."""
 
     id: str
     kind: str
-    scope: Scope
+    scope: ScopeDocument
     unit: str
     current: float
     recommended: float
@@ -185,7 +185,7 @@ class Outcome(TypedDict):
 
 
 class OutcomesDocument(PaginationHeader):
-    outcomes: list[Outcome]
+    outcomes: list[OutcomeDocument]
 
 
 class RecommendationSummary(TypedDict):
@@ -193,7 +193,7 @@ class RecommendationSummary(TypedDict):
 
     id: str
     kind: str
-    scope: Scope
+    scope: ScopeDocument
     severity: Severity
     summary: str
     current: float
@@ -201,7 +201,7 @@ class RecommendationSummary(TypedDict):
     unit: str
     diagnosis: str
     confidence: Confidence
-    projection: Projection
+    projection: ProjectionDocument
     apply: list[str]
 
 
@@ -233,7 +233,7 @@ class WhatIf(Header):
     pools: list[WhatIfPool]
     checks_now: dict[CheckStatusName, int]
     checks_then: dict[CheckStatusName, int]
-    items_then: Annotated[list[Check], Field(description="of fleet and pools; of nodes where there are not too many")]
+    items_then: Annotated[list[CheckDocument], Field(description="of fleet and pools; of nodes where there are not too many")]
 
 
 class FieldError(TypedDict):
@@ -241,7 +241,7 @@ class FieldError(TypedDict):
     detail: str
 
 
-class Problem(TypedDict):
+class ProblemDocument(TypedDict):
     """RFC 9457."""
 
     type: str

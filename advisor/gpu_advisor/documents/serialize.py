@@ -31,11 +31,11 @@ def timestamp(seconds: float | None) -> str | None:
     return None if seconds is None else format_rfc3339(seconds)
 
 
-def scope(of: Scope) -> schema.Scope:
+def scope(of: Scope) -> schema.ScopeDocument:
     return {"kind": of.kind, "name": of.name, "label": str(of)}
 
 
-def evidence(of: Evidence) -> schema.Evidence:
+def evidence(of: Evidence) -> schema.EvidenceDocument:
     return {
         "signal": of.signal,
         "about": of.about,
@@ -50,7 +50,7 @@ def evidence(of: Evidence) -> schema.Evidence:
     }
 
 
-def projection(of: Projection) -> schema.Projection:
+def projection(of: Projection) -> schema.ProjectionDocument:
     return {
         "utilization_ratio": of.utilization_ratio,
         "memory_ratio": of.memory_ratio,
@@ -59,11 +59,11 @@ def projection(of: Projection) -> schema.Projection:
     }
 
 
-def snooze(of: Snooze) -> schema.Snooze:
+def snooze(of: Snooze) -> schema.SnoozeDocument:
     return {"reason": of.reason, "made": format_rfc3339(of.made), "until": format_rfc3339(of.until)}
 
 
-def recommendation(issued: PublishedRecommendation) -> schema.Recommendation:
+def recommendation(issued: PublishedRecommendation) -> schema.RecommendationDocument:
     of = issued.recommendation
     return {
         "id": issued.id,
@@ -91,11 +91,11 @@ def recommendation(issued: PublishedRecommendation) -> schema.Recommendation:
     }
 
 
-def abstention(of: Abstention) -> schema.Abstention:
+def abstention(of: Abstention) -> schema.AbstentionDocument:
     return {"reason": of.reason.value, "subject": of.subject, "scope": scope(of.scope), "message": of.message}
 
 
-def check(of: Check) -> schema.Check:
+def check(of: Check) -> schema.CheckDocument:
     return {
         "item": of.item,
         "title": of.title,
@@ -209,7 +209,7 @@ def outcomes(view: View, selection: Sequence[Outcome], page: int, per_page: int)
     }
 
 
-def outcome(of: Outcome) -> schema.Outcome:
+def outcome(of: Outcome) -> schema.OutcomeDocument:
     tracked = of.closed.promise
     return {
         "id": tracked.id,

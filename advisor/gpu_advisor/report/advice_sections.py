@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpu_advisor.documents.schema import Check, Recommendation
+from gpu_advisor.documents.schema import CheckDocument, RecommendationDocument
 from gpu_advisor.report import formatting as figures
 from gpu_advisor.report.formatting import UNKNOWN, humanize, money, percent, points, to_minute
 from gpu_advisor.report.schema import Report
@@ -39,7 +39,7 @@ def checklist(document: Report) -> ReportSection:
     return ReportSection("checklist", "Checklist now", tuple(paragraphs), (table,) if rows else ())
 
 
-def _format_target(check: Check) -> str:
+def _format_target(check: CheckDocument) -> str:
     tell = money if check["item"] == "cost" else percent
     return should({"low": check["low"], "high": check["high"]}, tell)
 
@@ -62,7 +62,7 @@ def advice(document: Report) -> ReportSection:
     return ReportSection("advice", "What to do", tuple(paragraphs), (ReportTable("Recommendations", head, rows),))
 
 
-def _recommendation_row(document: Report, number: int, each: Recommendation) -> tuple[TableCell, ...]:
+def _recommendation_row(document: Report, number: int, each: RecommendationDocument) -> tuple[TableCell, ...]:
     path = f"/recommendations/{number}"
     change = f"{each['current']:g} → {each['recommended']:g} {each['unit']}"
     marks = [name for name, true in (("held", each["held"]), ("snoozed", each["snoozed"])) if true]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
-from gpu_advisor.documents.schema import Outcome
+from gpu_advisor.documents.schema import OutcomeDocument
 from gpu_advisor.report import formatting
 from gpu_advisor.report.svg import WIDTH, label, svg_line
 
@@ -16,7 +16,7 @@ MAX_OUTCOMES_DRAWN = 20
 LEFT, RIGHT, ROW, TOP = 300.0, 60.0, 26.0, 8.0
 
 
-def complete_outcomes(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def complete_outcomes(outcomes: Sequence[OutcomeDocument]) -> list[OutcomeDocument]:
     """Those of which both ends are known."""
     known = [
         each
@@ -26,7 +26,7 @@ def complete_outcomes(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return known[:MAX_OUTCOMES_DRAWN]
 
 
-def before_after_chart(outcomes: Sequence[Outcome]) -> Markup:
+def before_after_chart(outcomes: Sequence[OutcomeDocument]) -> Markup:
     """A row for each outcome: a ring where it was, a dot where it went, and a mark where it should have gone."""
     height = TOP + ROW * len(outcomes) + 42
     elements = list(_axis(TOP + ROW * len(outcomes)))
@@ -47,7 +47,7 @@ def before_after_chart(outcomes: Sequence[Outcome]) -> Markup:
     )
 
 
-def _row(each: Outcome, y: float) -> Iterator[Markup]:
+def _row(each: OutcomeDocument, y: float) -> Iterator[Markup]:
     before, after = each["utilization_before_ratio"], each["utilization_after_ratio"]
     if before is None or after is None:  # cannot be: only those are drawn that have both
         return

@@ -75,7 +75,7 @@ def _period(past: FleetHistory) -> PeriodDocument:
     }
 
 
-def _outcomes(view: View, past: FleetHistory) -> list[shapes.Outcome]:
+def _outcomes(view: View, past: FleetHistory) -> list[shapes.OutcomeDocument]:
     """Those that were judged in the period, the newest first."""
     recent = [each for each in reversed(view.outcomes.recent) if each.judged >= past.period.start]
     return [document.outcome(each) for each in recent[:MAX_LISTED]]

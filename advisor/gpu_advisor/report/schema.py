@@ -117,10 +117,10 @@ class Report(shapes.Header):
     models: list[GpuModelUsage]
     queries: list[QueryDocument]
     checks: shapes.Checklist
-    recommendations: Annotated[list[shapes.Recommendation], Field(description="the first; the most urgent first")]
+    recommendations: Annotated[list[shapes.RecommendationDocument], Field(description="the first; the most urgent first")]
     recommendations_total: int
     worth: SavingsDocument
-    abstentions: list[shapes.Abstention]
+    abstentions: list[shapes.AbstentionDocument]
     outcomes: Annotated[
-        list[shapes.Outcome] | None, Field(description="newest first; null where no advisor ran that remembers")
+        list[shapes.OutcomeDocument] | None, Field(description="newest first; null where no advisor ran that remembers")
     ]

@@ -18,7 +18,7 @@ PROBLEM = "application/problem+json"
 
 def document(protected: bool) -> dict[str, Any]:
     """The whole document; `protected` if a login is asked for."""
-    schema_modes: dict[Any, str] = {shapes.Problem: "serialization"}
+    schema_modes: dict[Any, str] = {shapes.ProblemDocument: "serialization"}
     for each in OPERATIONS.values():
         schema_modes.update({shape: "serialization" for shape in each.answers.values() if shape is not None})
         schema_modes.update({each.body: "validation"} if each.body else {})
@@ -49,7 +49,7 @@ def _operation(name: str, each: Operation, of: dict[Any, Any], protected: bool) 
     for status in sorted(errors):
         answers[str(status)] = {
             "description": HTTPStatus(status).phrase,
-            "content": {PROBLEM: {"schema": of[shapes.Problem]}},
+            "content": {PROBLEM: {"schema": of[shapes.ProblemDocument]}},
         }
     ids = [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}] if "{id}" in each.path else []
     return {

@@ -59,7 +59,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "snooze": Operation(
         "POST", "/recommendations/{id}/snooze", "No alert about this for a while; instead of a former snooze",
-        {JSON: shapes.Snooze}, body=SnoozeRequestBody, errors=(404, 503),
+        {JSON: shapes.SnoozeDocument}, body=SnoozeRequestBody, errors=(404, 503),
     ),
     "end_snooze": Operation(
         "DELETE", "/recommendations/{id}/snooze", "Alert about this again", {}, status=204, errors=(404, 503),

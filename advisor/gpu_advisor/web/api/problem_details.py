@@ -24,7 +24,7 @@ class Problem(Exception):
 def answer(
     status: HTTPStatus, detail: str, errors: Sequence[schema.FieldError] = (), reasons: Sequence[str] = ()
 ) -> Response:
-    document: schema.Problem = {
+    document: schema.ProblemDocument = {
         "type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail,
     }  # fmt: skip
     if errors:
