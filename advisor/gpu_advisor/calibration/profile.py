@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from gpu_advisor.calibration.errors import PointsError, ProfileError
 from gpu_advisor.calibration.points import MAX_BATCH_SIZE, MeasuredPoint, MeasuredPoints, clean_points
+from gpu_advisor.rendering.escaping import escape_label
 
 FORMAT: Final = "gpu-advisor-profile"
 VERSION: Final = 1
@@ -226,14 +227,10 @@ def render_exposition(found: Iterable[MetricRow]) -> str:
             lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
         for row in by_name.get(name, ()):
             label_text = ",".join(
-                f'{label}="{_escape_label(value)}"' for label, value in zip(labels, row.labels, strict=True)
+                f'{label}="{escape_label(value)}"' for label, value in zip(labels, row.labels, strict=True)
             )
             lines.append(f"{name}{{{label_text}}} {row.value!r}")
     return "\n".join([*lines, ""])
-
-
-def _escape_label(value: str) -> str:
-    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
 def points_from_rows(found: Iterable[MetricRow]) -> dict[tuple[str, str, str], MeasuredPoints]:

@@ -15,6 +15,7 @@ from gpu_advisor.allocation.gpu_request import split_count_and_type
 from gpu_advisor.commands import output
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.http_client import DEFAULT_ADVISOR, AdvisorHttpClient, read_token
+from gpu_advisor.rendering.escaping import one_line
 
 API_PREFIX = "/api/v1/gpu"
 EXIT_NO_CAPACITY = 3
@@ -104,7 +105,7 @@ class _AllocationClient:
         told = found if isinstance(found, dict) else {}
         lines = [str(told.get("detail", f"{url} answers {answer.status}")), *map(str, told.get("reasons", ()))]
         kind = NoCapacityError if answer.status == requests.codes.conflict else CommandError
-        raise kind("\n  ".join(map(output.one_line, lines)))
+        raise kind("\n  ".join(map(one_line, lines)))
 
 
 def _body(gpus: str, memory_gb: float | None) -> dict[str, Any]:
@@ -158,7 +159,7 @@ def _show_validation(verdict: dict[str, Any], format_: output.Format) -> None:
             format_, "",
         )  # fmt: skip
     if not verdict["available_now"]:
-        lines = "\n  ".join(map(output.one_line, (verdict["message"], *verdict["reasons"])))
+        lines = "\n  ".join(map(one_line, (verdict["message"], *verdict["reasons"])))
         raise NoCapacityError(lines) if verdict["valid"] else CommandError(lines)
 
 
@@ -172,4 +173,4 @@ def _show_columns(names: Sequence[str], rows: Sequence[dict[str, Any]], format_:
 def _cell(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:g}" if isinstance(value, float) else output.one_line(str(value))
+    return f"{value:g}" if isinstance(value, float) else one_line(str(value))

@@ -11,6 +11,7 @@ import click
 from gpu_advisor.commands import advisor_client, output
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.evaluation.scaling.hpa import ScaleStep, plan_scale_step
+from gpu_advisor.rendering.escaping import one_line
 
 if TYPE_CHECKING:
     from gpu_advisor.documents import schema
@@ -115,7 +116,7 @@ def _show(answer: schema.WhatIf, pools: Sequence[schema.WhatIfPool], format_: ou
     elif format_ == "csv":
         output.show_csv(COLUMNS, [list(row.values()) for row in rows])
     else:
-        cells = [["-" if cell is None else output.one_line(str(cell)) for cell in row.values()] for row in rows]
+        cells = [["-" if cell is None else one_line(str(cell)) for cell in row.values()] for row in rows]
         output.show_table(COLUMNS, cells, "No pool.")
 
 
@@ -130,7 +131,7 @@ def _apply(pool: schema.WhatIfPool, workload: str, namespace: str, context: str 
     from gpu_advisor.commands.kubernetes_scale import KubernetesScaleError, KubernetesWorkload
 
     if pool["desired_then"] is None:
-        click.echo(f"{pool['name']}: left as it is: {output.one_line(pool['cannot_tell'])}", err=True)
+        click.echo(f"{pool['name']}: left as it is: {one_line(pool['cannot_tell'])}", err=True)
         return output.EXIT_INSUFFICIENT_DATA
     try:
         target = KubernetesWorkload.connect(workload, namespace, context)

@@ -9,6 +9,7 @@ import click
 
 from gpu_advisor.commands import advisor_client, output
 from gpu_advisor.evaluation.recommendation import CheckStatus
+from gpu_advisor.rendering.escaping import one_line
 
 if TYPE_CHECKING:
     from gpu_advisor.documents import schema
@@ -62,7 +63,7 @@ def _row(each: schema.CheckDocument) -> tuple[str, ...]:
         else f"{each['scope']['kind']} {each['scope']['label']}"
     )
     value = output.ratio(each["value"], unit)
-    return output.one_line(of), each["title"], each["status"], value, band, output.one_line(each["message"])
+    return one_line(of), each["title"], each["status"], value, band, one_line(each["message"])
 
 
 def _csv_row(each: schema.CheckDocument) -> tuple[object, ...]:

@@ -11,6 +11,7 @@ import click
 
 from gpu_advisor.commands import output
 from gpu_advisor.cost.offer_ranking import MILLION
+from gpu_advisor.rendering.escaping import one_line
 
 if TYPE_CHECKING:
     from gpu_advisor.cost.catalogue import PriceAge
@@ -125,11 +126,11 @@ def _show_table(of: CostReport, everything: bool) -> None:
     if len(shown) < len(feasible):
         click.echo(f"and {len(feasible) - len(shown)} dearer ones (--all)")
     for line in _notes(of):
-        click.echo(output.one_line(line))
+        click.echo(one_line(line))
     failed = [each for each in of.choice.candidates if not each.feasible]
     if everything:
         for each in failed:
-            click.echo(output.one_line(f"{_name(each)}: {'; '.join(each.failed)}"))
+            click.echo(one_line(f"{_name(each)}: {'; '.join(each.failed)}"))
     elif failed:
         reasons = Counter(_failure_category(each.failed[0]) for each in failed)
         reason_counts = ", ".join(f"{count} {why}" for why, count in reasons.most_common())

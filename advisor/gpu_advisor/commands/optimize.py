@@ -13,6 +13,7 @@ from gpu_advisor.documents import schema
 from gpu_advisor.optimizing.change_files import by_urgency, change, describe_targets, files
 from gpu_advisor.optimizing.target_overrides import TargetOverrides, mend
 from gpu_advisor.optimizing.writer import WriteRefusedError, write
+from gpu_advisor.rendering.escaping import one_line
 
 _PERCENT = click.FloatRange(0, 100, min_open=True)
 
@@ -99,7 +100,7 @@ def _text_lines(answer: schema.WhatIf, targets: TargetOverrides) -> Iterator[str
     yield f"Targets: {describe_targets(targets)}\n"
     for each in answer["items_then"]:
         if each["scope"]["kind"] in ("fleet", "pool") and each["status"] != "met":
-            yield output.one_line(_item(each))
+            yield one_line(_item(each))
     counts = ", ".join(f"{count} {status}" for status, count in sorted(answer["checks_then"].items()))
     yield f"Checks in all: {counts or 'none'}.\n"
     if not answer["then"]:
@@ -111,7 +112,7 @@ def _text_lines(answer: schema.WhatIf, targets: TargetOverrides) -> Iterator[str
         yield f"Beside the advisor's own targets: {begins} more, {ends} fewer."
     for pool in answer["pools"]:
         if pool["sized"] and pool["cannot_tell"]:
-            yield output.one_line(f"Cannot tell the size of pool {pool['name']}: {pool['cannot_tell']}")
+            yield one_line(f"Cannot tell the size of pool {pool['name']}: {pool['cannot_tell']}")
 
 
 def _item(each: schema.CheckDocument) -> str:
@@ -126,13 +127,13 @@ def _item(each: schema.CheckDocument) -> str:
 
 def _change(number: int, each: schema.RecommendationSummary) -> Iterator[str]:
     projection = each["projection"]
-    yield output.one_line(f"{number}. [{each['severity']}] {each['summary']}")
-    yield output.one_line(f"   {change(each)}; cause: {each['diagnosis'].replace('_', ' ')}; "
+    yield one_line(f"{number}. [{each['severity']}] {each['summary']}")
+    yield one_line(f"   {change(each)}; cause: {each['diagnosis'].replace('_', ' ')}; "
                           f"confidence: {each['confidence']}; utilization then: "
                           f"{output.ratio(projection['utilization_ratio'])}")  # fmt: skip
     if projection["cost_change_per_hour"] is not None:
         yield f"   cost: {projection['cost_change_per_hour']:+.2f} per hour"
-    yield from (output.one_line(f"     {line}") for line in each["apply"])
+    yield from (one_line(f"     {line}") for line in each["apply"])
     yield ""
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from gpu_advisor.rendering.escaping import escape_formula
+
 if TYPE_CHECKING:
     from gpu_advisor.documents import schema
 
@@ -41,8 +43,6 @@ def show_json(value: object) -> None:
 
 
 def show_csv(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    from gpu_advisor.web.api.csv_export import escape_formula
-
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(headings)
     # As the API's CSV: nothing that a spreadsheet takes for a formula, no NUL.
@@ -71,11 +71,6 @@ def _rich(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
     Console().print(table)
-
-
-def one_line(text: str) -> str:
-    """Text of labels and messages, without what would move the cursor or begin a line of its own."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def warn_if_stale(header: schema.Header) -> bool:

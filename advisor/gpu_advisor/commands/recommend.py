@@ -11,6 +11,7 @@ import click
 from gpu_advisor.commands import advisor_client, output
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.evaluation.recommendation import Severity
+from gpu_advisor.rendering.escaping import one_line
 
 if TYPE_CHECKING:
     from gpu_advisor.documents import schema
@@ -68,7 +69,7 @@ def command(
 def _show(answer: schema.Recommendations) -> None:
     rows = [
         (
-            each["severity"], output.one_line(each["summary"]), f"{each['current']:g} -> {each['recommended']:g}",
+            each["severity"], one_line(each["summary"]), f"{each['current']:g} -> {each['recommended']:g}",
             each["since"][:19].replace("T", " "),
             ", ".join(word for word, true in (("held", each["held"]), ("snoozed", each["snoozed"])) if true),
             each["id"],
@@ -78,7 +79,7 @@ def _show(answer: schema.Recommendations) -> None:
     output.show_table(("severity", "what to do", "change", "since (UTC)", "", "id"), rows, "Nothing to do.")
     for word in answer["abstentions"]:
         about = "" if word["scope"]["kind"] == "fleet" else f" of {word['scope']['label']}"
-        click.echo(output.one_line(f"Cannot tell {word['subject']}{about}: {word['message']}"))
+        click.echo(one_line(f"Cannot tell {word['subject']}{about}: {word['message']}"))
 
 
 def _csv_row(each: schema.RecommendationDocument) -> tuple[object, ...]:
@@ -90,19 +91,19 @@ def _csv_row(each: schema.RecommendationDocument) -> tuple[object, ...]:
 
 
 def _details(each: schema.RecommendationDocument) -> Iterator[str]:
-    yield output.one_line(each["summary"])
-    yield output.one_line(each["explanation"])
+    yield one_line(each["summary"])
+    yield one_line(each["explanation"])
     projected = output.ratio(each["projection"]["utilization_ratio"])
     yield f"{each['current']:g} -> {each['recommended']:g} {each['unit']}; projected utilization: {projected}"
     yield f"diagnosis: {each['diagnosis']}; confidence: {each['confidence']}"
     yield "\nHow to apply it:"
-    yield from (f"  {output.one_line(line)}" for line in each["apply"])
+    yield from (f"  {one_line(line)}" for line in each["apply"])
     yield f"  {each['runbook']}"
     yield "\nEvidence (paste a query into Prometheus for the same number):"
     for word in each["evidence"]:
         against = "" if word["threshold"] is None else f", threshold {output.ratio(word['threshold'], word['unit'])}"
         yield f"  {word['signal']}: {output.ratio(word['value'], word['unit'])}{against}"
-        yield f"    {output.one_line(word['promql'] or '-')}"
+        yield f"    {one_line(word['promql'] or '-')}"
     if each["rejected"]:
         yield "\nWhat else was thought of:"
-        yield from (output.one_line(f"  {word['action']}: {word['why_not']}") for word in each["rejected"])
+        yield from (one_line(f"  {word['action']}: {word['why_not']}") for word in each["rejected"])

@@ -15,6 +15,7 @@ import requests
 from gpu_advisor.commands import live_display, output
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.node_snapshot import ExporterScrape, GpuSnapshot, NodeSnapshot, node
+from gpu_advisor.rendering.escaping import one_line
 from gpu_advisor.sources.prometheus.http_client import BodyTooLargeError, DeadlineClient, DeadlineExceededError
 from gpu_advisor.web.page.template_filters import percent, value_text
 
@@ -148,7 +149,7 @@ def header_lines(now: NodeSnapshot) -> Iterator[str]:
     """What is said of the host and of the exporter itself."""
     host = now.host
     cores = "" if host.cores is None else f" of {host.cores} cores"
-    yield output.one_line(f"{now.name or 'this node'}{'  (simulated GPUs)' if now.simulated else ''}")
+    yield one_line(f"{now.name or 'this node'}{'  (simulated GPUs)' if now.simulated else ''}")
     memory = f"{value_text(host.memory_used_bytes, 'bytes')} of {value_text(host.memory_total_bytes, 'bytes')}"
     yield (
         f"CPU {percent(host.cpu_ratio)}{cores}, load {value_text(host.load1, 'count')}, memory {memory}, "
@@ -157,9 +158,9 @@ def header_lines(now: NodeSnapshot) -> Iterator[str]:
     )
     for name, state in sorted(now.drivers.items()):
         if state != "ok":
-            yield output.one_line(f"driver {name}: {state.replace('_', ' ')}")
+            yield one_line(f"driver {name}: {state.replace('_', ' ')}")
     if now.silent:
-        yield output.one_line(f"could not be read: {', '.join(now.silent)}; see the exporter's log")
+        yield one_line(f"could not be read: {', '.join(now.silent)}; see the exporter's log")
 
 
 RATE_UNIT = "bytes_per_second"
@@ -175,15 +176,15 @@ def lines(now: NodeSnapshot) -> Iterator[str]:
 def _row(gpu: GpuSnapshot) -> tuple[str, ...]:
     if not gpu.up:
         why = f"down: {gpu.why_down.replace('_', ' ')}" if gpu.why_down else "does not answer"
-        return gpu.index, output.one_line(gpu.name), output.one_line(why), "", "", "", "", ""
+        return gpu.index, one_line(gpu.name), one_line(why), "", "", "", "", ""
     memory = f"{value_text(gpu.memory_used_bytes, 'bytes')} of {value_text(gpu.memory_total_bytes, 'bytes')}"
     power = f"{value_text(gpu.power_watts, 'watts')} of {value_text(gpu.power_limit_watts, 'watts')}"
     count = "" if not gpu.processes else "1 process" if gpu.processes == 1 else f"{gpu.processes} processes"
     used_by = "; ".join(gpu.owners) or count
     return (
-        gpu.index, output.one_line(gpu.name), percent(gpu.utilization_ratio), memory, power,
+        gpu.index, one_line(gpu.name), percent(gpu.utilization_ratio), memory, power,
         value_text(gpu.temperature_celsius, "celsius"), ", ".join(gpu.held_back_by).replace("_", " "),
-        output.one_line(used_by),
+        one_line(used_by),
     )  # fmt: skip
 
 
@@ -205,9 +206,7 @@ def render(now: NodeSnapshot, error_text: str) -> RenderableType:
         table.add_row(*cells)
     header_texts = [Text(line, style="bold" if number == 0 else "") for number, line in enumerate(header_lines(now))]
     if error_text:
-        header_texts.append(
-            Text(f"{output.one_line(error_text)} What follows is what was seen last.", style="bold red")
-        )
+        header_texts.append(Text(f"{one_line(error_text)} What follows is what was seen last.", style="bold red"))
     return Group(*header_texts, table if now.gpus else Text("No GPU."))
 
 

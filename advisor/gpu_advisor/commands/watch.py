@@ -11,6 +11,7 @@ import click
 
 from gpu_advisor.commands import advisor_client, live_display, output
 from gpu_advisor.documents import schema
+from gpu_advisor.rendering.escaping import one_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -75,7 +76,7 @@ def lines(before: WatchState | None, now: WatchState) -> Iterator[str]:
     at = (now.advice["at"] or "-")[:19]
     source, former = now.advice["source"], before.advice["source"] if before else None
     if not source["up"] and (former is None or former["up"]):
-        yield f"{at}  source   {output.one_line(source['message'])}"
+        yield f"{at}  source   {one_line(source['message'])}"
     if source["up"] and former and not former["up"]:
         yield f"{at}  source   answers again"
     known = {_key(each): each["status"] for each in before.checks} if before else {}
@@ -85,13 +86,13 @@ def lines(before: WatchState | None, now: WatchState) -> Iterator[str]:
     previous = {each["id"]: each for each in before.advice["recommendations"]} if before else {}
     for each in now.to_do:
         if each["id"] not in previous:
-            yield f"{at}  {each['severity']:8} {output.one_line(each['summary'])}  [{each['id']}]"
+            yield f"{at}  {each['severity']:8} {one_line(each['summary'])}  [{each['id']}]"
         elif previous[each["id"]]["recommended"] != each["recommended"]:
-            yield f"{at}  changed  {output.one_line(each['summary'])}  [{each['id']}]"
+            yield f"{at}  changed  {one_line(each['summary'])}  [{each['id']}]"
     still = {each["id"] for each in now.to_do}
     for id_, each in previous.items():
         if id_ not in still:
-            yield f"{at}  over     {output.one_line(each['summary'])}  [{id_}]"
+            yield f"{at}  over     {one_line(each['summary'])}  [{id_}]"
 
 
 def render(now: WatchState, error_text: str) -> RenderableType:
@@ -102,19 +103,19 @@ def render(now: WatchState, error_text: str) -> RenderableType:
     from rich.text import Text
 
     answer, source = now.advice, now.advice["source"]
-    head = Text(f"cluster {output.one_line(answer['cluster'])}, as of {(answer['at'] or 'never')[:19]}", style="bold")
+    head = Text(f"cluster {one_line(answer['cluster'])}, as of {(answer['at'] or 'never')[:19]}", style="bold")
     if answer["simulated"]:
         head.append("  simulated", style="yellow")
     parts: list[RenderableType] = [head]
     warning_text = error_text or ("" if source["up"] else source["message"])
     if warning_text:
-        parts.append(Text(f"{output.one_line(warning_text)} What follows is what was known last.", style="bold red"))
+        parts.append(Text(f"{one_line(warning_text)} What follows is what was known last.", style="bold red"))
     todo = Table("severity", "what to do", "change", "confidence", "id", box=box.SIMPLE_HEAD, pad_edge=False)
     for each in now.to_do:
         style = output.STYLES[each["severity"]]
         marks = "".join(f" ({word})" for word in ("held", "snoozed") if each[word])
         change = f"{each['current']:g} -> {each['recommended']:g}" if each["unit"] != "affected GPUs" else ""
-        row = (each["severity"], output.one_line(each["summary"]) + marks, change, each["confidence"], each["id"][:8])
+        row = (each["severity"], one_line(each["summary"]) + marks, change, each["confidence"], each["id"][:8])
         todo.add_row(*(Text(cell, style=style if number == 0 else "") for number, cell in enumerate(row)))
     parts.append(todo if now.to_do else Text("Nothing to do.", style="green"))
     checks = Table("status", "of", "item", "", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -134,13 +135,13 @@ def _key(check: schema.CheckDocument) -> tuple[str, str, str]:
 
 def _of(check: schema.CheckDocument) -> str:
     kind, label = check["scope"]["kind"], check["scope"]["label"]
-    return kind if kind == "fleet" else output.one_line(f"{kind} {label}")
+    return kind if kind == "fleet" else one_line(f"{kind} {label}")
 
 
 def _value_text(check: schema.CheckDocument) -> str:
     """The value and how far it is off, or why there is none."""
     if check["value"] is None:
-        return f", {output.one_line(check['message'])}"
+        return f", {one_line(check['message'])}"
     unit = "money" if check["item"] == "cost" else "ratio"
     off = check["missed_by"]
     distance = "" if off is None else f"{abs(off):g}" if unit == "money" else f"{abs(off) * 100:.1f} points"

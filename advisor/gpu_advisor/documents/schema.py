@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import NotRequired, TypedDict
 
+from gpu_advisor.evaluation.actions import ActionKind
 from gpu_advisor.evaluation.recommendation import Confidence, ScopeKind, Severity
 
 Rfc3339Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
@@ -47,6 +48,16 @@ class AlternativeDocument(TypedDict):
     why_not: str
 
 
+class ActionDocument(TypedDict):
+    kind: ActionKind
+    target: Annotated[str, Field(description="the job, pool or node; empty where any")]
+    parameters: Annotated[
+        dict[str, bool | int | float | str | list[str]],
+        Field(description="trainer settings, `python`, `argv` or `replicas`, by kind"),
+    ]
+    note: Annotated[str, Field(description="when or why, for people")]
+
+
 class SnoozeDocument(TypedDict):
     reason: str
     made: Rfc3339Time
@@ -72,7 +83,8 @@ class RecommendationDocument(TypedDict):
     projection: ProjectionDocument
     evidence: list[EvidenceDocument]
     rejected: list[AlternativeDocument]
-    apply: list[str]
+    apply: Annotated[list[str], Field(description="the actions as text, a line each")]
+    actions: list[ActionDocument]
     runbook: str
     gpus: list[str]
     nodes: list[str]
@@ -202,7 +214,8 @@ class RecommendationSummary(TypedDict):
     diagnosis: str
     confidence: Confidence
     projection: ProjectionDocument
-    apply: list[str]
+    apply: Annotated[list[str], Field(description="the actions as text, a line each")]
+    actions: list[ActionDocument]
 
 
 class ChangedRecommendation(TypedDict):
@@ -233,7 +246,9 @@ class WhatIf(Header):
     pools: list[WhatIfPool]
     checks_now: dict[CheckStatusName, int]
     checks_then: dict[CheckStatusName, int]
-    items_then: Annotated[list[CheckDocument], Field(description="of fleet and pools; of nodes where there are not too many")]
+    items_then: Annotated[
+        list[CheckDocument], Field(description="of fleet and pools; of nodes where there are not too many")
+    ]
 
 
 class FieldError(TypedDict):

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import TypeVar
 
 from gpu_advisor.documents import schema
+from gpu_advisor.evaluation.actions import Action
 from gpu_advisor.evaluation.checks import FLEET
 from gpu_advisor.evaluation.engine import Evaluation, PoolState
 from gpu_advisor.evaluation.recommendation import Abstention, Check, Evidence, Projection, Reason, Recommendation, Scope
@@ -63,6 +64,11 @@ def snooze(of: Snooze) -> schema.SnoozeDocument:
     return {"reason": of.reason, "made": format_rfc3339(of.made), "until": format_rfc3339(of.until)}
 
 
+def action(of: Action) -> schema.ActionDocument:
+    parameters = {name: list(value) if isinstance(value, tuple) else value for name, value in of.parameters.items()}
+    return {"kind": of.kind, "target": of.target, "parameters": parameters, "note": of.note}
+
+
 def recommendation(issued: PublishedRecommendation) -> schema.RecommendationDocument:
     of = issued.recommendation
     return {
@@ -85,6 +91,7 @@ def recommendation(issued: PublishedRecommendation) -> schema.RecommendationDocu
         "evidence": [evidence(each) for each in of.evidence],
         "rejected": [{"action": each.action, "why_not": each.why_not} for each in of.rejected],
         "apply": list(of.apply),
+        "actions": [action(each) for each in of.actions],
         "runbook": issued.runbook,
         "gpus": list(of.gpus),
         "nodes": list(of.nodes),
@@ -245,6 +252,7 @@ def recommendation_summary(id_: str, of: Recommendation) -> schema.Recommendatio
         "confidence": of.confidence,
         "projection": projection(of.projection),
         "apply": list(of.apply),
+        "actions": [action(each) for each in of.actions],
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, NamedTuple
 
+from gpu_advisor.evaluation.actions import Action, render
 from gpu_advisor.evaluation.signals import Unit, select_or_average
 from gpu_advisor.promql.compiler import to_promql
 from gpu_advisor.promql.expressions import Expression
@@ -159,9 +160,14 @@ class Recommendation:
     projection: Projection
     evidence: tuple[Evidence, ...]
     rejected: tuple[Alternative, ...]
-    apply: tuple[str, ...]
+    actions: tuple[Action, ...] = ()
     gpus: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
+
+    @property
+    def apply(self) -> tuple[str, ...]:
+        """The actions as lines of text."""
+        return render(self.actions)
 
     def id(self, cluster: str) -> str:
         """A hash of who and what, never of values: the same advice keeps its id."""

@@ -13,25 +13,13 @@ from typing import Any
 
 import yaml
 
-from gpu_advisor.documents.schema import RecommendationSummary, WhatIf, WhatIfPool
+from gpu_advisor.documents.schema import ActionDocument, RecommendationSummary, WhatIf
+from gpu_advisor.evaluation.actions import ActionKind
 from gpu_advisor.optimizing.target_overrides import TargetOverrides
+from gpu_advisor.rendering.escaping import escape_markdown, one_line
 from gpu_advisor.report.formatting import humanize, percent, signed_money
-from gpu_advisor.report.markdown import escape_markdown
 
 MANIFEST, SUMMARY, SETTINGS = "changes.json", "README.md", "advisor-settings.yml"
-
-#: A line of advice that has this text -> the setting, under the names of Hugging Face's TrainingArguments
-#: (https://huggingface.co/docs/transformers/main_classes/trainer), which most trainers' own resemble.
-_TRAINER_SETTINGS: tuple[tuple[str, Mapping[str, Any]], ...] = (
-    ("persistent_workers=True", {"dataloader_persistent_workers": True}),
-    ("prefetch_factor=4", {"dataloader_prefetch_factor": 4}),
-    ("pin_memory=True", {"dataloader_pin_memory": True}),
-    ("dtype=torch.bfloat16", {"bf16": True}),
-    ("dtype=torch.float16", {"fp16": True}),
-    ("set_float32_matmul_precision", {"tf32": True}),
-    ("gradient_checkpointing_enable", {"gradient_checkpointing": True}),
-    ("torch.compile(model)", {"torch_compile": True}),
-)
 
 _MAX_NAME_CHARACTERS = 60
 
@@ -57,51 +45,34 @@ def digest(text: str) -> str:
 
 def _files(answer: WhatIf, targets: TargetOverrides) -> Iterator[tuple[str, str]]:
     if targets.changes:
-        head = "# What was asked for, to be merged into the advisor's settings.\n"
+        head = "# The targets you gave, to merge into the advisor's settings.\n"
         yield SETTINGS, head + _yaml(_to_settings(targets))
-    for scope, settings, why in _trainer_files(answer["then"]):
-        yield (
-            f"trainer-{slug(scope)}.yml",
-            _comment_header(why, "To be merged into the settings of the trainer.") + _yaml(settings),
-        )
-    for pool in pools_to_resize(answer["pools"]):
-        why = [f"pool {pool['name']}: {pool['replicas']} -> {pool['desired_then']} replicas"]
-        how = "kubectl patch deployment NAME -n NAMESPACE --patch-file THIS-FILE; not where an HPA or KEDA scales it."
-        yield (
-            f"replicas-{slug(pool['name'])}.yml",
-            _comment_header(why, how) + _yaml({"spec": {"replicas": pool["desired_then"]}}),
-        )
+    for job, settings, why in _trainer_files(answer["then"]):
+        header = _comment_header(why, "Merge these into the trainer's settings.")
+        yield f"trainer-{slug(job)}.yml", header + _yaml(settings)
+    for each in answer["then"]:
+        for action in _actions(each, "scale_replicas"):
+            pool, replicas = action["target"], action["parameters"]["replicas"]
+            why = [f"pool {pool}: {each['current']:g} -> {replicas} replicas"]
+            how = "kubectl patch deployment NAME -n NAMESPACE --patch-file THIS-FILE; not if an HPA or KEDA scales it."
+            yield f"replicas-{slug(pool)}.yml", _comment_header(why, how) + _yaml({"spec": {"replicas": replicas}})
 
 
-def pools_to_resize(pools: Sequence[WhatIfPool]) -> list[WhatIfPool]:
-    """Serving pools that should have another size."""
-    return [each for each in pools if each["desired_then"] is not None and each["desired_then"] != each["replicas"]]
+def _actions(each: RecommendationSummary, kind: ActionKind) -> list[ActionDocument]:
+    return [action for action in each["actions"] if action["kind"] == kind]
 
 
 def _trainer_files(advice: Sequence[RecommendationSummary]) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
-    """By scope, for one trainer may get several pieces of advice: its settings, and the summaries behind them."""
-    by_scope: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    """Job, settings and the summaries behind them: several recommendations may configure one trainer."""
+    by_job: dict[str, tuple[dict[str, Any], list[str]]] = {}
     for each in advice:
-        settings = trainer_settings(each)
-        if settings:
-            known, why = by_scope.setdefault(each["scope"]["label"], ({}, []))
-            known.update(settings)
-            why.append(each["summary"])
-    for scope, (settings, why) in sorted(by_scope.items()):
-        yield scope, settings, why
-
-
-def trainer_settings(each: RecommendationSummary) -> dict[str, Any]:
-    """What the advice sets in a trainer; nothing where it names no value."""
-    settings: dict[str, Any] = {}
-    if each["kind"] == "batch_size" and each["unit"] == "samples":
-        settings["per_device_train_batch_size"] = int(each["recommended"])
-    for line in each["apply"]:
-        if not line.lstrip().startswith("#"):
-            for text, found in _TRAINER_SETTINGS:
-                if text in line:
-                    settings.update(found)
-    return settings
+        for action in _actions(each, "configure_trainer"):
+            settings, why = by_job.setdefault(action["target"], ({}, []))
+            settings.update(action["parameters"])
+            if each["summary"] not in why:
+                why.append(each["summary"])
+    for job, (settings, why) in sorted(by_job.items()):
+        yield job, settings, why
 
 
 def _to_settings(targets: TargetOverrides) -> dict[str, Any]:
@@ -113,16 +84,12 @@ def _to_settings(targets: TargetOverrides) -> dict[str, Any]:
 
 
 def _comment_header(why: Sequence[str], how: str) -> str:
-    return "".join(f"# {_one_line(line)}\n" for line in (*why, how))
+    return "".join(f"# {one_line(line, ' ')}\n" for line in (*why, how))
 
 
 def _yaml(value: Mapping[str, Any]) -> str:
     text: str = yaml.safe_dump(dict(value), sort_keys=True, allow_unicode=True)
     return text
-
-
-def _one_line(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def slug(name: str) -> str:
@@ -150,7 +117,7 @@ def _summary_lines(answer: WhatIf, targets: TargetOverrides, names: Sequence[str
         if each["projection"]["cost_change_per_hour"] is not None:
             yield f"- cost: {signed_money(each['projection']['cost_change_per_hour'])} per hour"
         yield f"- id: {each['id']}\n"
-        yield from (f"    {_one_line(line)}" for line in each["apply"])
+        yield from (f"    {one_line(line, ' ')}" for line in each["apply"])
 
 
 def change(each: RecommendationSummary) -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
+from gpu_advisor.rendering.escaping import escape_markdown, one_line
 from gpu_advisor.report.schema import Report
 from gpu_advisor.report.section_model import ReportSection, ReportTable
 from gpu_advisor.report.sections import period_text, sections, title
-
-#: What would begin markup, or an element, within a line (https://github.github.com/gfm/#backslash-escapes).
-_SPECIAL = re.compile(r"([\\`*_\[\]<>|~&#])")
 
 
 def markdown(document: Report) -> str:
@@ -35,7 +32,7 @@ def _section(section: ReportSection) -> Iterator[str]:
         yield from _table(table)
     for about, text in section.code:
         yield f"\n{escape_markdown(about)}:\n"
-        yield f"    {_one_line(text)}"
+        yield f"    {one_line(text, ' ')}"
 
 
 def _table(table: ReportTable) -> Iterator[str]:
@@ -48,11 +45,3 @@ def _table(table: ReportTable) -> Iterator[str]:
 
 def _row(cells: list[str] | tuple[str, ...], raw: bool = False) -> str:
     return "| " + " | ".join(cell if raw else escape_markdown(cell) for cell in cells) + " |"
-
-
-def escape_markdown(text: str) -> str:
-    return _SPECIAL.sub(r"\\\1", _one_line(text))
-
-
-def _one_line(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)

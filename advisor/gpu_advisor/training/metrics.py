@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from gpu_advisor.rendering.escaping import escape_label
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingMetricFamily:
@@ -88,7 +90,7 @@ def render(identity: Mapping[str, str], samples: Iterable[MetricSample]) -> str:
             lines += [f"# HELP {family.name} {family.help}", f"# TYPE {family.name} {family.type}"]
         for sample in found:
             labels = {**common, **dict(zip(family.labels, sample.labels, strict=True))}
-            text = ",".join(f'{name}="{_escape_label(value)}"' for name, value in labels.items())
+            text = ",".join(f'{name}="{escape_label(value)}"' for name, value in labels.items())
             lines.append(f"{family.name}{{{text}}} {_format_number(sample.value)}")
     return "\n".join([*lines, ""])
 
@@ -100,7 +102,3 @@ def _format_number(value: float) -> str:
     if value in (float("inf"), float("-inf")):
         return "+Inf" if value > 0 else "-Inf"
     return str(int(value)) if abs(value) < 1e15 and value == int(value) else repr(float(value))
-
-
-def _escape_label(value: str) -> str:
-    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

@@ -12,18 +12,10 @@ from click.testing import CliRunner, Result
 from gpu_advisor.commands import advisor_client
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.optimize import command
+from gpu_advisor.documents import serialize
 from gpu_advisor.documents.schema import RecommendationSummary
-from gpu_advisor.evaluation import policies
-from gpu_advisor.optimizing.change_files import (
-    _TRAINER_SETTINGS,
-    MANIFEST,
-    SETTINGS,
-    SUMMARY,
-    digest,
-    files,
-    slug,
-    trainer_settings,
-)
+from gpu_advisor.evaluation.actions import Action, configure_trainer, edit_code, notes, render, run_command
+from gpu_advisor.optimizing.change_files import MANIFEST, SETTINGS, SUMMARY, digest, files, slug
 from gpu_advisor.optimizing.target_overrides import TargetOverrides
 from gpu_advisor.optimizing.writer import WriteRefusedError, write
 from gpu_advisor.settings import Settings
@@ -189,38 +181,24 @@ def test_an_unusable_folder_is_reported(tmp_path: Path) -> None:
         write(tmp_path / "file" / "below", {"a": ""}, force=False)
 
 
-def brief(kind: str, unit: str, recommended: float, *apply: str) -> RecommendationSummary:
+def brief(kind: str, *actions: Action) -> RecommendationSummary:
     return {
         "id": kind, "kind": kind, "scope": {"kind": "job", "name": "j", "label": "j"}, "severity": "info",
-        "summary": kind, "current": 1, "recommended": recommended, "unit": unit, "diagnosis": "d",
-        "confidence": "low", "apply": list(apply),
+        "summary": kind, "current": 1, "recommended": 0, "unit": "affected GPUs", "diagnosis": "d",
+        "confidence": "low", "apply": list(render(actions)), "actions": [serialize.action(each) for each in actions],
         "projection": {"utilization_ratio": None, "memory_ratio": None, "throughput_ratio": None,
                        "cost_change_per_hour": None},
     }  # fmt: skip
 
 
-def test_a_setting_is_written_only_where_its_value_is_named() -> None:
-    assert trainer_settings(brief("batch_size", "samples", 64)) == {"per_device_train_batch_size": 64}
-    assert trainer_settings(brief("batch_size", "affected GPUs", 0)) == {}
-    loader = "DataLoader(..., num_workers=CORES_PER_GPU, persistent_workers=True, prefetch_factor=4, pin_memory=True)"
-    told = trainer_settings(brief("data_loading", "affected GPUs", 0, loader))
-    assert "dataloader_num_workers" not in told
-    assert told["dataloader_prefetch_factor"] == 4
-    assert trainer_settings(brief("x", "u", 0, "# model.gradient_checkpointing_enable()")) == {}
-
-
 def test_one_trainer_gets_one_file() -> None:
     answer = FakeAdvisorClient().what_if({})
     answer["then"] = [
-        brief("batch_size", "samples", 64),
-        brief("mixed_precision", "affected GPUs", 0, "with torch.autocast('cuda', dtype=torch.bfloat16): ..."),
+        brief("batch_size", configure_trainer("j", per_device_train_batch_size=64)),
+        brief("mixed_precision", configure_trainer("j", "no loss scaling", bf16=True), *notes("further: FP8")),
+        brief("profiling", run_command("nsys", "profile"), edit_code("model.eval()")),
     ]
     made = files(answer, TargetOverrides())
     assert yaml.safe_load(made["trainer-j.yml"]) == {"bf16": True, "per_device_train_batch_size": 64}
     assert SETTINGS not in made
-
-
-@pytest.mark.parametrize("text", [text for text, _ in _TRAINER_SETTINGS])
-def test_what_is_looked_for_is_what_policies_say(text: str) -> None:
-    folder = Path(str(policies.__file__)).parent
-    assert any(text in path.read_text() for path in folder.glob("*.py"))
+    assert not [name for name in made if name.startswith("replicas-")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpu_advisor.evaluation.actions import notes, run_command
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, percent
 from gpu_advisor.evaluation.recommendation import Alternative
 
@@ -15,10 +16,12 @@ def advise(case: Finding) -> PolicyAdvice:
     return PolicyAdvice(
         summary=f"{case.scope}: a larger batch: kernels of {case.count}{filled} leave gaps, memory is "
         f"{percent(needed)} used",
-        apply=(
-            "gpu-advisor probe  # measures how memory and throughput depend on the batch, and names the best size",
-            "# where the batch must stay as it is: torch.compile(model, mode='reduce-overhead')  # CUDA graphs",
-            "# or share the GPU: several jobs on it (MPS, time slicing), or a MIG slice",
+        actions=(
+            run_command("gpu-advisor", "probe", note="measures memory and throughput by batch size"),
+            *notes(
+                "if the batch size is fixed: torch.compile(model, mode='reduce-overhead') uses CUDA graphs",
+                "or share the GPU: several jobs on it (MPS, time slicing), or a MIG slice",
+            ),
         ),
         rejected=(
             Alternative("scale the batch by the memory that is left", "memory and batch are not in proportion"),

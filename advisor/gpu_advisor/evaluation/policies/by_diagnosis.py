@@ -68,7 +68,7 @@ def _recommendation(case: Finding, kind: str, advice: PolicyAdvice) -> Recommend
         projection=advice.projection,
         evidence=tuple(case.evidence()),
         rejected=advice.rejected,
-        apply=advice.apply,
+        actions=advice.actions,
         gpus=tuple(gpu.uuid for gpu in case.gpus),
         nodes=tuple(sorted({gpu.node for gpu in case.gpus})),
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from gpu_advisor.calibration.byte_sizes import format_bytes
 from gpu_advisor.calibration.errors import CalibrationError
 from gpu_advisor.calibration.profile_index import ProfileCurve
+from gpu_advisor.evaluation.actions import configure_trainer, notes
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.policies.batch_size import KIND
 from gpu_advisor.evaluation.pools import Pool
@@ -183,9 +184,9 @@ def _recommendation(
         ),
         evidence=tuple(_evidence(facts, job, advice.limit_bytes)),
         rejected=tuple(_rejected(job, advice)),
-        apply=(
-            f"DataLoader(..., batch_size={best})  # of each rank",
-            *(f"# {note}" for note in advice.notes),
+        actions=(
+            configure_trainer(str(job.scope), "of each rank", per_device_train_batch_size=best),
+            *notes(*advice.notes),
         ),
         gpus=job.uuids,
         nodes=tuple(sorted({gpu.node for gpu in job.gpus})),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gpu_advisor.evaluation.actions import Action, edit_code, notes
 from gpu_advisor.evaluation.diagnosis.link_speeds import nvlink_bytes_per_second
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
@@ -20,7 +21,7 @@ def advise(case: Finding) -> PolicyAdvice:
     most = None if waits is None or waits >= 0.99 else 1 / (1 - waits)
     return PolicyAdvice(
         summary=f"{case.scope}: {case.count} {told}",
-        apply=tuple(_apply(case)),
+        actions=tuple(_actions(case)),
         rejected=(
             Alternative("more GPUs", "there would be more to exchange, and less to compute on each"),
             Alternative("fewer GPUs", "only if the steps' time matters less than their cost"),
@@ -30,14 +31,20 @@ def advise(case: Finding) -> PolicyAdvice:
     )
 
 
-def _apply(case: Finding) -> Iterator[str]:
+def _actions(case: Finding) -> Iterator[Action]:
     if len({gpu.node for gpu in case.gpus}) > 1:
-        yield "# between nodes: NCCL_DEBUG=INFO tells which network is used: NET/IB it should be, not NET/Socket"
-        yield "# GPUs and their network cards under one PCIe switch: nvidia-smi topo -m"
-        yield "# keep tensor parallelism within a node, and only data parallelism between nodes"
+        yield from notes(
+            "between nodes: NCCL_DEBUG=INFO logs which network NCCL uses: it should be NET/IB, not NET/Socket",
+            "GPUs and their network cards belong under one PCIe switch: nvidia-smi topo -m",
+            "keep tensor parallelism within a node, and only data parallelism between nodes",
+        )
     elif nvlink_bytes_per_second(case.gpus[0].name) is None:
-        yield "# these GPUs have no NVLink: nvidia-smi topo -m shows what lies between them (SYS is the slowest)"
-        yield "# prefer data parallelism to tensor parallelism, which exchanges activations in each layer"
-    yield "DistributedDataParallel(model, gradient_as_bucket_view=True, bucket_cap_mb=100)"
-    yield "with model.no_sync(): ...  # accumulate over several batches, exchange once"
-    yield "# exchange in half the bytes: torch.distributed.algorithms.ddp_comm_hooks.default_hooks.bf16_compress_hook"
+        yield from notes(
+            "these GPUs have no NVLink: nvidia-smi topo -m shows the paths between them (SYS is the slowest)",
+            "prefer data parallelism to tensor parallelism, which exchanges activations in each layer",
+        )
+    yield edit_code("DistributedDataParallel(model, gradient_as_bucket_view=True, bucket_cap_mb=100)")
+    yield edit_code("with model.no_sync(): ...", "accumulate gradients over several batches, all-reduce once")
+    yield from notes(
+        "all-reduce in half the bytes: torch.distributed.algorithms.ddp_comm_hooks.default_hooks.bf16_compress_hook"
+    )

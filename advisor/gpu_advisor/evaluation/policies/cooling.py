@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpu_advisor.evaluation.actions import notes, run_command
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, percent
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
 
@@ -14,11 +15,13 @@ def advise(case: Finding) -> PolicyAdvice:
     return PolicyAdvice(
         summary=f"{case.scope}: heat holds back {case.count} for {percent(case.mean('thermal'))} of their busy time; "
         f"clocks are at {percent(clock)} of what they should be",
-        apply=(
-            "nvidia-smi -q -d TEMPERATURE,PERFORMANCE  # which limit, core or memory",
-            "# the whole node is hot: air intake, fans, the room" if whole else
-            "# one of several is hot: its heat sink, dust, the slot next to it",
-            "# until that is mended, lower the power a little: nvidia-smi -i INDEX -pl WATTS",
+        actions=(
+            run_command("nvidia-smi", "-q", "-d", "TEMPERATURE,PERFORMANCE", note="which limit, core or memory"),
+            *notes(
+                "the whole node is hot: check air intake, fans and room temperature" if whole else
+                "one of several is hot: check its heat sink, dust, and the slot next to it",
+                "until that is fixed, lower the power limit a little: nvidia-smi -i INDEX -pl WATTS",
+            ),
         ),
         rejected=(
             Alternative("ignore it", "a GPU at its limit ages faster, and at the next step switches itself off"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gpu_advisor.evaluation.actions import Action, configure_trainer, edit_code, notes
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, percent
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
 
@@ -25,7 +26,7 @@ def advise(case: Finding) -> PolicyAdvice:
     projected = None if throughput is None or utilization is None else min(1.0, utilization * throughput)
     return PolicyAdvice(
         summary=f"{case.scope}: {case.count} {told}: {_what(case)}",
-        apply=tuple(_apply(case)),
+        actions=tuple(_actions(case)),
         rejected=(
             Alternative("fewer GPUs", "the same loader would feed fewer of them; the loader is what is slow"),
             Alternative("a larger batch", "takes as much longer to load"),
@@ -45,20 +46,30 @@ def _what(case: Finding) -> str:
     return "the host is not busy: more workers can load in parallel"
 
 
-def _apply(case: Finding) -> Iterator[str]:
+def _actions(case: Finding) -> Iterator[Action]:
+    copy = edit_code("batch = batch.to(device, non_blocking=True)", "copies while the GPU computes")
     if case.at_least("io_pressure", IO_BOUND_RATIO):
-        yield "# copy the data set to local NVMe before training, or cache it there at the first epoch:"
-        yield "#   rsync -a /SHARED/DATASET/ /LOCAL/NVME/DATASET/"
-        yield "# read large sequential shards (WebDataset, tar, Parquet) rather than many small files"
-        yield "# arrays that are read again and again: numpy.load(path, mmap_mode='r')  # memory mapping"
+        yield from notes(
+            "copy the data set to local NVMe before training, or cache it there in the first epoch:",
+            "  rsync -a /SHARED/DATASET/ /LOCAL/NVME/DATASET/",
+            "read large sequential shards (WebDataset, tar, Parquet) rather than many small files",
+            "memory-map arrays that are read repeatedly: numpy.load(path, mmap_mode='r')",
+        )
     elif case.at_least("cpu", CPU_BOUND_RATIO):
-        yield "# prepare once what is the same in each epoch (decode, resize, tokenize), and keep the result"
-        yield "# decode and augment on the GPU (NVIDIA DALI, torchvision.transforms.v2 on CUDA tensors)"
-        yield "# ask for more CPU cores per GPU; num_workers above the cores makes it slower"
+        yield from notes(
+            "preprocess once what is the same in each epoch (decode, resize, tokenize), and keep the result",
+            "decode and augment on the GPU (NVIDIA DALI, torchvision.transforms.v2 on CUDA tensors)",
+            "request more CPU cores per GPU; more num_workers than cores is slower",
+        )
     elif case.at_least("input_rate", COPY_BOUND_BYTES_PER_SECOND):
-        yield "DataLoader(..., pin_memory=True)"
-        yield "batch = batch.to(device, non_blocking=True)  # copies while the GPU computes"
+        yield configure_trainer(str(case.scope), dataloader_pin_memory=True)
+        yield copy
     else:
-        yield "DataLoader(..., num_workers=CORES_PER_GPU, persistent_workers=True, prefetch_factor=4, pin_memory=True)"
-        yield "batch = batch.to(device, non_blocking=True)"
-        yield "# raise num_workers step by step, as long as the steps get shorter"
+        yield configure_trainer(
+            str(case.scope),
+            dataloader_persistent_workers=True,
+            dataloader_prefetch_factor=4,
+            dataloader_pin_memory=True,
+        )
+        yield copy
+        yield from notes("start with num_workers = CPU cores per GPU; raise it as long as steps get shorter")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gpu_advisor.evaluation.actions import notes, run_command
 from gpu_advisor.evaluation.facts import Facts, Gpu
-from gpu_advisor.evaluation.policies.findings import sanitize_line
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation
 from gpu_advisor.evaluation.signals import FATAL_ERRORS, ROW_REMAP_FAILED, ROW_REMAP_PENDING, Signal
@@ -31,7 +31,6 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
 
 
 def _recommendation(facts: Facts, gpu: Gpu, signal: Signal, least: float, what: str, remedy: str) -> Recommendation:
-    node = sanitize_line(gpu.node)
     return Recommendation(
         kind=KIND,
         direction="change",
@@ -47,10 +46,11 @@ def _recommendation(facts: Facts, gpu: Gpu, signal: Signal, least: float, what: 
         projection=Projection(),
         evidence=(facts.evidence(signal, (gpu.uuid,), least),),
         rejected=(Alternative("go on", "what it computes from now on may be wrong, or the job may die"),),
-        apply=(
-            f"kubectl cordon {node}  # and drain it, or: scontrol update nodename={node} state=drain reason=gpu",
-            "nvidia-smi --gpu-reset -i INDEX  # when no process uses it",
-            "# comes back? nvidia-bug-report.sh, and have it replaced",
+        actions=(
+            run_command("kubectl", "cordon", gpu.node, node=gpu.node, note="then drain it; on Slurm instead:"),
+            run_command("scontrol", "update", f"nodename={gpu.node}", "state=drain", "reason=gpu", node=gpu.node),
+            run_command("nvidia-smi", "--gpu-reset", "-i", "INDEX", node=gpu.node, note="when no process uses it"),
+            *notes("if the error returns: nvidia-bug-report.sh, and have the GPU replaced"),
         ),
         gpus=(gpu.uuid,),
         nodes=(gpu.node,),

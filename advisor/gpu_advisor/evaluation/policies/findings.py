@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal
 
+from gpu_advisor.evaluation.actions import Action
 from gpu_advisor.evaluation.diagnosis.decision_table import DIAGNOSES, DecisionRow
 from gpu_advisor.evaluation.diagnosis.diagnose import SINGLE_GPU_DIAGNOSES, GpuDiagnosis, features_of, signals_of
 from gpu_advisor.evaluation.diagnosis.peers import Peers
@@ -94,7 +95,7 @@ class PolicyAdvice:
     """What one policy says of a case; the rest of a recommendation is the same for all."""
 
     summary: str
-    apply: tuple[str, ...]
+    actions: tuple[Action, ...]
     rejected: tuple[Alternative, ...]
     confidence: Confidence = "medium"
     severity: Severity = "warning"
@@ -128,11 +129,6 @@ def scope_of(diagnosis: str, pool: Pool, peers: Peers, gpu: Gpu) -> Scope:
 
 def percent(value: float | None) -> str:
     return "?" if value is None else f"{value:.0%}"
-
-
-def sanitize_line(text: str) -> str:
-    """What came from a label, for a line of a shell."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def listed_gpus(gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:

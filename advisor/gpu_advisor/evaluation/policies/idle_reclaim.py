@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from math import ceil
 
+from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.diagnosis.idle import IDLE, IDLE_MEMORY_ALLOCATED, Idleness, idle_window_covered, idleness
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.policies.base import cost_change
@@ -105,7 +105,7 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
         projection=_projection(facts, settings, pool, keep),
         evidence=tuple(_evidence(facts, idle)),
         rejected=tuple(rejected),
-        apply=(*_running_job_notes(facts, idle), *_apply(idle, holding)),
+        actions=(*_running_job_notes(facts, idle), *_actions(idle, holding)),
         gpus=tuple(gpu.uuid for gpu in idle),
         nodes=tuple(sorted({gpu.node for gpu in idle})),
     )
@@ -140,29 +140,25 @@ def _projection(facts: Facts, settings: Settings, pool: Pool, keep: int) -> Proj
     )
 
 
-def _running_job_notes(facts: Facts, idle: list[Gpu]) -> Iterator[str]:
+def _running_job_notes(facts: Facts, idle: list[Gpu]) -> Iterator[Action]:
     """A job that goes on while its GPU does nothing computes elsewhere, and hardly on purpose."""
     for gpu in idle:
         if (facts.value(JOB_STEP_TIME, gpu.uuid) or 0.0) >= ACTIVE_STEP_RATIO:
-            job = sanitize_line(facts.reported_jobs.get(gpu.uuid, "a job"))
-            where = f"GPU {sanitize_line(gpu.index)} of {sanitize_line(gpu.node)}"
-            yield f"# {job} reports training steps with {where}, on which nothing runs: is its model on the CPU?"
+            job, where = facts.reported_jobs.get(gpu.uuid, "a job"), f"GPU {gpu.index} of {gpu.node}"
+            yield from notes(f"{job} reports training steps with {where}, which is idle: is its model on the CPU?")
 
 
-def _apply(idle: list[Gpu], holding: list[Gpu]) -> Iterator[str]:
-    """Lines to paste into a shell: what came from labels is quoted, and cannot begin a line of its own."""
+def _actions(idle: list[Gpu], holding: list[Gpu]) -> Iterator[Action]:
     for gpu in (holding or idle)[:MAX_LISTED_GPUS]:
         if gpu.vendor == "nvidia":
-            yield f"# on {sanitize_line(gpu.node)}: who holds GPU {sanitize_line(gpu.index)}?"
-            uuid = shlex.quote(sanitize_line(gpu.uuid))
-            yield f"nvidia-smi -i {uuid} --query-compute-apps=pid,process_name,used_memory --format=csv"
-    yield "# end those processes, or delete the pods that requested the GPUs"
-    yield "# GPUs without an owner: remove the nodes or stop the instances"
+            yield from notes(f"on {gpu.node}: which processes use GPU {gpu.index}?")
+            query = ("--query-compute-apps=pid,process_name,used_memory", "--format=csv")
+            yield run_command("nvidia-smi", "-i", gpu.uuid, *query, node=gpu.node)
+    yield from notes(
+        "end those processes, or delete the pods that requested the GPUs",
+        "GPUs without an owner: remove the nodes or stop the instances",
+    )
 
 
 def _duration(seconds: int) -> str:
     return f"{seconds / 60:g} min" if seconds % 60 == 0 else f"{seconds} s"
-
-
-def sanitize_line(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)

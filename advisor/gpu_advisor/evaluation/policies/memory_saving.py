@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gpu_advisor.evaluation.actions import Action, configure_trainer, notes
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, percent
 from gpu_advisor.evaluation.policies.mixed_precision import formats
 from gpu_advisor.evaluation.recommendation import Alternative
@@ -22,20 +23,25 @@ def advise(case: Finding) -> PolicyAdvice:
         Alternative("a larger batch", "there is no room for it" if not bandwidth else "moves as many bytes a sample"),
         Alternative("a faster GPU of the same memory", "would wait for memory as this one does"),
     )
-    apply = _less_traffic(case) if bandwidth else _more_room(case)
-    return PolicyAdvice(f"{case.scope}: {case.count}: {what}", tuple(apply), rejected, severity="info")
+    actions = _less_traffic(case) if bandwidth else _more_room(case)
+    return PolicyAdvice(f"{case.scope}: {case.count}: {what}", tuple(actions), rejected, severity="info")
 
 
-def _less_traffic(case: Finding) -> Iterator[str]:
-    yield "model = torch.compile(model)  # fuses element-wise operations, which read and write less"
-    yield f"# half the bytes a value: {formats(case.gpus)}"
-    yield "# attention that does not write its matrix: torch.nn.functional.scaled_dot_product_attention"
-    yield "# serving: quantize weights and key-value cache (8 bits), and serve more requests a pass"
+def _less_traffic(case: Finding) -> Iterator[Action]:
+    yield configure_trainer(str(case.scope), "fuses element-wise operations: less memory traffic", torch_compile=True)
+    yield from notes(
+        f"half the bytes per value: {formats(case.gpus)}",
+        "attention that does not write its matrix: torch.nn.functional.scaled_dot_product_attention",
+        "serving: quantize weights and key-value cache (8 bits), and batch more requests",
+    )
 
 
-def _more_room(case: Finding) -> Iterator[str]:
-    yield f"# activations and gradients in half the bytes: {formats(case.gpus)}"
-    yield "model.gradient_checkpointing_enable()  # or torch.utils.checkpoint: about a third more compute"
-    yield "# the effective batch without its memory: accumulate gradients over several smaller ones"
-    yield "# optimizer states to the host: DeepSpeed ZeRO with offload_optimizer, ratio by what does not fit;"
-    yield "#   12 bytes a parameter go (Adam in mixed precision: https://arxiv.org/abs/1910.02054, section 3.1)"
+def _more_room(case: Finding) -> Iterator[Action]:
+    yield from notes(f"activations and gradients in half the bytes: {formats(case.gpus)}")
+    recompute = "or torch.utils.checkpoint: about a third more compute"
+    yield configure_trainer(str(case.scope), recompute, gradient_checkpointing=True)
+    yield from notes(
+        "the same effective batch in less memory: accumulate gradients over several smaller batches",
+        "optimizer states to the host: DeepSpeed ZeRO with offload_optimizer, ratio by what does not fit;",
+        "  12 bytes per parameter (Adam in mixed precision: https://arxiv.org/abs/1910.02054, section 3.1)",
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from gpu_advisor.evaluation.actions import configure_trainer, notes
 from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, percent
 from gpu_advisor.evaluation.recommendation import Alternative
@@ -36,18 +37,18 @@ def formats(gpus: Iterable[Gpu]) -> str:
 
 
 def advise(case: Finding) -> PolicyAdvice:
-    names = formats_of(case.gpus[0].name)
-    lines = ["torch.set_float32_matmul_precision('high')  # TF32, no other change"] if "tf32" in names else []
+    names, job = formats_of(case.gpus[0].name), str(case.scope)
+    actions = [configure_trainer(job, "TF32, no other change", tf32=True)] if "tf32" in names else []
     if "bf16" in names:
-        lines.append("with torch.autocast('cuda', dtype=torch.bfloat16): ...  # no loss scaling needed")
+        actions.append(configure_trainer(job, "no loss scaling needed", bf16=True))
     else:
-        lines.append("with torch.autocast('cuda', dtype=torch.float16): ...  # with torch.amp.GradScaler")
+        actions.append(configure_trainer(job, "with torch.amp.GradScaler", fp16=True))
     if "fp8" in names:
-        lines.append("# further, where accuracy allows: FP8 by Transformer Engine")
+        actions += notes("further, where accuracy allows: FP8 with Transformer Engine")
     return PolicyAdvice(
         summary=f"{case.scope}: {case.count} compute in FP32 ({percent(case.mean('fp32_fill'))} of the busy time) and "
         f"leave the tensor cores idle: use mixed precision ({formats(case.gpus)})",
-        apply=tuple(lines),
+        actions=tuple(actions),
         rejected=(Alternative("more GPUs", "the tensor cores of these are not used yet"),),
         severity="info",
     )

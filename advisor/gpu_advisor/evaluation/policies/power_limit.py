@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpu_advisor.evaluation.actions import notes, run_command
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, percent
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
 
@@ -19,17 +20,17 @@ def advise(case: Finding) -> PolicyAdvice:
         if limit is not None
         else "their power limit leaves them less than their peers"
     )
-    lines = (
-        ("# power supplies, cables, their load: ask the management controller (ipmitool sdr type 'Power Supply')",)
+    actions = (
+        notes("check power supplies, cables and their load on the BMC: ipmitool sdr type 'Power Supply'")
         if brake
         else (
-            "nvidia-smi --query-gpu=index,power.limit,power.default_limit --format=csv",
-            "nvidia-smi -i INDEX -pl DEFAULT_WATTS  # unless somebody set it on purpose",
+            run_command("nvidia-smi", "--query-gpu=index,power.limit,power.default_limit", "--format=csv"),
+            run_command("nvidia-smi", "-i", "INDEX", "-pl", "DEFAULT_WATTS", note="unless the limit is intended"),
         )
     )
     return PolicyAdvice(
         summary=f"{case.scope}: {case.count} run at {percent(clock)} of their peers' clock: {why}",
-        apply=lines,
+        actions=actions,
         rejected=(Alternative("lift the limit of all", "a power cap that all have at full load is normal"),),
         confidence="high",
         projection=Projection(throughput_ratio=1 / clock if clock else None),

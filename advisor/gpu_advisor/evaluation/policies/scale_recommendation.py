@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gpu_advisor.evaluation.actions import Action, ActionKind
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Alternative, Confidence, Evidence, Projection, Recommendation
@@ -35,10 +36,15 @@ def scale_advice(
         projection=projection,
         evidence=tuple(_evidence(facts, pool, limits, grows)),
         rejected=tuple(_rejected(found, replicas, limits, unit)),
-        apply=(f"kubectl scale deployment/NAME --replicas={found.replicas}",),
+        actions=(_scale_action(pool, found.replicas),),
         gpus=pool.uuids,
         nodes=tuple(sorted({gpu.node for gpu in pool.gpus})),
     )
+
+
+def _scale_action(pool: Pool, replicas: int) -> Action:
+    kind: ActionKind = "scale_gangs" if pool.settings.kind == "training" else "scale_replicas"
+    return Action(kind, pool.settings.name, {"replicas": replicas})
 
 
 def _diagnosis(found: SizingDecision, replicas: int, limits: ScalingLimits, unit: str) -> str:

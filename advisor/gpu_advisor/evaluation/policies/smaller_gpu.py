@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from gpu_advisor.evaluation.actions import notes, run_command
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, percent
 from gpu_advisor.evaluation.recommendation import Alternative
 
@@ -16,14 +17,17 @@ MIG_CAPABLE = re.compile(r"\b(A30|A100|A800|G?H100|G?H200|H20|H800|G?B200|G?B300
 def advise(case: Finding) -> PolicyAdvice:
     peak = case.mean("day_peak")
     sliced = all(MIG_CAPABLE.search(gpu.name) for gpu in case.gpus)
-    lines = ["# a smaller model that holds the memory: gpu-advisor cost --list --memory SIZE"]
-    if sliced:
-        lines.insert(0, "nvidia-smi mig -lgip  # profiles; the smallest that holds the memory, as in: -cgi 1g.10gb -C")
-    lines.append("# or several such services on one GPU (MPS, time slicing)")
+    slice_note = "MIG profiles; choose the smallest with enough memory, as in: -cgi 1g.10gb -C"
     return PolicyAdvice(
         summary=f"{case.scope}: {case.count} at most {percent(peak)} busy in any hour of the day, memory "
         f"{percent(case.mean('memory_held'))}: {'a MIG slice or ' if sliced else ''}a smaller GPU would do",
-        apply=tuple(lines),
+        actions=(
+            *([run_command("nvidia-smi", "mig", "-lgip", note=slice_note)] if sliced else ()),
+            *notes(
+                "a smaller model with enough memory: gpu-advisor cost --list --memory SIZE",
+                "or several such services on one GPU (MPS, time slicing)",
+            ),
+        ),
         rejected=(Alternative("fewer replicas", "one GPU is the least that a service has"),),
         direction="down",
         severity="info",

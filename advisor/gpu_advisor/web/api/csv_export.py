@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from gpu_advisor.documents.serialize import format_rfc3339
 from gpu_advisor.evaluation.recommendation import Check
+from gpu_advisor.rendering.escaping import escape_formula
 from gpu_advisor.state.view import PublishedRecommendation
 
 RECOMMENDATION_COLUMNS = (
@@ -50,10 +51,3 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     writer.writerow(columns)
     writer.writerows(rows)
     return out.getvalue()
-
-
-def escape_formula(text: str) -> str:
-    """Text that a spreadsheet would take for a formula is marked as text (OWASP: CSV injection). CSV has no way to say
-    NUL: before Python 3.11 its writer refuses it, and readers stop at it."""
-    text = text.replace("\0", "\ufffd")
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
