@@ -1,4 +1,4 @@
-"""A small run of the benchmark, with generous slack: the full one is `python -m benchmarks.advisor`."""
+"""The advisor benchmark runs, and the number of queries does not grow with the fleet; timings: `make bench-advisor`."""
 
 from __future__ import annotations
 
@@ -13,22 +13,20 @@ MINUTES = 5
 
 
 @pytest.mark.servers
-def test_an_evaluation_is_little_above_its_bare_queries(tmp_path: Path) -> None:
+def test_the_number_of_queries_does_not_depend_on_the_number_of_gpus(tmp_path: Path) -> None:
     require_binary("prometheus")
     require_binary("promtool")
     sizes = []
-    for gpus in (100, 1000):
+    for gpus in (16, 160):
         folder = tmp_path / str(gpus)
         folder.mkdir()
-        sizes.append(measure_size(gpus, folder, rounds=2, seconds=MINUTES * 60, days=1))
+        sizes.append(measure_size(gpus, folder, rounds=1, seconds=MINUTES * 60, days=1))
     small, large = sizes
     assert large.queries == small.queries <= MAX_QUERIES
     assert large.windowed_queries == small.windowed_queries <= MAX_WINDOWED_QUERIES
     assert large.window_selectors == small.window_selectors
     assert large.advisor_mib < MAX_MIB / 2
-    assert large.checks >= 2 * 1000
-    assert large.ratio < 6, sizes  # on a machine that does other things besides
-    assert large.evaluation_seconds < 10 * 2.5 * small.evaluation_seconds
+    assert large.checks >= 2 * 160
 
 
 def size(gpus: int, **figures: float) -> FleetResult:

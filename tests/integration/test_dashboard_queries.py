@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import requests
 import yaml
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.exporters.mapping import mappings, own_mappings
@@ -231,28 +230,11 @@ def test_the_same_gpus_give_the_same_numbers_through_each_mapping(mapped: Mapped
         assert float(result["value"][1]) == pytest.approx(value, rel=1e-6), query
 
 
-# --- A thousand GPUs
-
-GPUS, HOURS = 1000, 0.5
-#: The benchmark holds the queries to 5 times that of one series; a shared machine gets as much again.
-MAX_RATIO = 2 * dashboards.MAX_RATIO
-
-
-def test_no_query_is_slow_with_a_thousand_gpus(tmp_path: Path) -> None:
-    _import(tmp_path, "fleet", dashboards.fleet(GPUS, HOURS, False))
-    with prometheus(tmp_path, blocks=tmp_path / "blocks") as server, requests.Session() as session:
-        assert len(server.query(dashboards.BASELINE_QUERY, END)) == GPUS
-        slow = []
-        for query, text in dashboards.asked("30m"):
-            found = dashboards.cost(server.url, session, text, str(query), 1)
-            if found.ratio > MAX_RATIO:  # once more, longer: another program may have had the machine
-                found = dashboards.cost(server.url, session, text, str(query), 15)
-            slow += [found] if found.ratio > MAX_RATIO else []
-    assert slow == []
+# --- make bench-dashboards
 
 
 def test_the_large_fleet_has_the_series_that_dashboards_read() -> None:
-    """Else the time of a query without an answer would be measured."""
+    """A query without data would be timed as fast."""
     there = {line.split("{")[0] for line in dashboards.fleet(8, 0.1, False)}
     own = {name for query in queries() for name in metrics_in(query.expr) if ":" in name}
     assert own <= there

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -189,9 +188,7 @@ def test_tool_that_hangs_or_fails(
     driver.read()
     tool.set_output("" if code else HEALTHY, before, code)
     tool.tree.time += QUERY_INTERVAL_SECONDS
-    begun = time.monotonic()
     assert [device.down for device in driver.read()] == [down, down]
-    assert time.monotonic() - begun < 5
     with pytest.raises(DriverUnavailable) as caught:
         tool.driver(timeout_seconds=0.5).read()
     assert caught.value.state is state

@@ -43,9 +43,7 @@ class ExporterHarness:
         return self.page()
 
     def page(self) -> Rows:
-        begin = time.perf_counter()
         page = self.sampler.page()
-        assert time.perf_counter() - begin < 0.5
         rows: Rows = {}
         for family in text_string_to_metric_families(page.decode()):
             for sample in family.samples:

@@ -155,11 +155,8 @@ def test_a_server_that_hangs_is_cut_off(path: Path, drip: bool) -> None:
                 connection.sendall(frame(k.PING, k.ACK, 0, b"12345678"))
             time.sleep(0.02)
 
-    begun = time.monotonic()
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError):  # without a limit over all of it: closed in the middle of an answer
         ask(path, reply, limit=0.15)
-    # Leaving the fake waits for its thread, which sees us gone at its next write or at its end.
-    assert time.monotonic() - begun < 4
 
 
 def test_nobody_there(path: Path) -> None:
