@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 import warnings
 from typing import Any
 
@@ -13,14 +12,15 @@ import torch
 from gpu_advisor.training import LightningMonitor
 from gpu_advisor.training.monitor import TrainingMonitor
 
-from tests.unit.training.trainers import ACCUMULATE, BATCH, EPOCHS, SAMPLES, SlowDataset, check
+from tests.unit.training.trainers import ACCUMULATE, BATCH, EPOCHS, SAMPLES, FakeClock, SlowDataset, check
 
 
 class TinyModel(lightning.LightningModule):
-    def __init__(self) -> None:
+    def __init__(self, clock: FakeClock) -> None:
         super().__init__()
+        self.clock = clock
         self.layer = torch.nn.Linear(3, 1)
-        self.dataset = SlowDataset(lambda: {"x": torch.ones(3), "y": torch.zeros(1)})
+        self.dataset = SlowDataset(lambda: {"x": torch.ones(3), "y": torch.zeros(1)}, clock)
         self.losses: list[float] = []
 
     def training_step(self, batch: Any, _: int) -> torch.Tensor:
@@ -30,7 +30,7 @@ class TinyModel(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: Any, _: int) -> None:
-        time.sleep(0.1)
+        self.clock.sleep(0.1)
 
     def train_dataloader(self) -> Any:
         return torch.utils.data.DataLoader(self.dataset, BATCH)
@@ -45,25 +45,29 @@ class TinyModel(lightning.LightningModule):
 class BusyCallback(lightning.Callback):
     """Another callback that takes its time at the end of each batch."""
 
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+
     def on_train_batch_end(self, *arguments: Any) -> None:
-        time.sleep(0.1)
+        self.clock.sleep(0.1)
 
 
 def test_lightning(tmp_path):
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    monitor = TrainingMonitor(job="lightning", figures=False)
-    model = TinyModel()
+    clock = FakeClock()
+    monitor = TrainingMonitor(job="lightning", figures=False, clock=clock)
+    model = TinyModel(clock)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = lightning.Trainer(
             max_epochs=EPOCHS, accelerator="cpu", devices=1, accumulate_grad_batches=ACCUMULATE, logger=False,
             enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
-            callbacks=[LightningMonitor(monitor), BusyCallback()], default_root_dir=tmp_path,
+            callbacks=[LightningMonitor(monitor), BusyCallback(clock)], default_root_dir=tmp_path,
         )  # fmt: skip
         profiler = trainer.profiler  # type: ignore[attr-defined]  # set where mypy does not see it
         start = profiler.start
         trainer.fit(model)
-    check(monitor, model.dataset, SAMPLES * EPOCHS, loss_count=6 * EPOCHS)
+    check(monitor, SAMPLES * EPOCHS, loss_count=6 * EPOCHS)
     assert monitor.summary().values["loss"].mean == pytest.approx(sum(model.losses) / len(model.losses))
     assert "seen" in monitor.summary().values
     assert profiler.start == start, "the profiler is left as it was"
