@@ -196,7 +196,7 @@ def child(url: str) -> None:
         for _line in sys.stdin:
             source.asked = []
             begun, cpu = time.perf_counter(), time.process_time()
-            service.attempt()
+            service.evaluate_safely()
             took, cpu = time.perf_counter() - begun, time.process_time() - cpu
             evaluation = service.view.evaluation
             if evaluation is None or service.view.stale:

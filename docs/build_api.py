@@ -52,9 +52,9 @@ def _operations() -> list[str]:
         (
             each.method,
             f"`{each.path}`",
-            each.about,
-            ", ".join(dict.fromkeys(media.partition(";")[0] for media in each.answers)) or str(each.status),
-            "✓" if each.tagged else "",
+            each.summary,
+            ", ".join(dict.fromkeys(media.partition(";")[0] for media in each.responses)) or str(each.status),
+            "✓" if each.has_etag else "",
         )
         for each in OPERATIONS.values()
     ]

@@ -8,12 +8,12 @@ import sys
 import click
 
 from gpu_advisor import __version__
-from gpu_advisor.commands import Commands
+from gpu_advisor.commands import LazyGroup
 
 USAGE_ERROR = 2
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="gpu-advisor")
 def cli() -> None:
     """Judges GPU machines against targets, finds out why one is missed, and says what to do about it.
@@ -37,10 +37,10 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at the end would fail as well
         return 0
     except Exception as error:
-        told = _report_error(error)
-        if told is None:
+        exit_code = _report_error(error)
+        if exit_code is None:
             raise
-        return told
+        return exit_code
     return code if isinstance(code, int) else 0
 
 

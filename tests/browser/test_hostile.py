@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries
 from gpu_advisor.state.view import SourceStatus
-from gpu_advisor.web.page.bidi import turning
+from gpu_advisor.web.page.bidi import right_to_left_names
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Open
@@ -30,7 +30,7 @@ def test_hostile_labels_are_text(open_page: Open) -> None:
     ]
     view = view_of([ExporterTarget("a:1", cards)])
     assert len(view.issued) == len(HOSTILE)
-    with serve_view(view, curves=level) as url:
+    with serve_view(view, query_range=level) as url:
         for path in ("/", *(f"/page/{each.id}" for each in view.issued), "/page/what-if?gpu.min=0"):
             page = open_page(url + path, width=PHONE)
             assert assert_no_horizontal_scroll(page), path
@@ -42,7 +42,7 @@ def test_hostile_labels_are_text(open_page: Open) -> None:
                 assert re.sub(r"\s+", " ", name.replace("\0", "")).strip() in told, path
         # What stands behind a name that turns the direction is still read from left to right.
         page = open_page(url + "/")
-        for name in turning(HOSTILE.values()):
+        for name in right_to_left_names(HOSTILE.values()):
             bdi = page.locator("article.advice h3 bdi", has_text=name.replace("\0", "")).first
             order = bdi.evaluate("""each => {
                 const at = (node) => { const range = document.createRange(); range.selectNodeContents(node);
@@ -57,7 +57,7 @@ def test_hostile_labels_are_text(open_page: Open) -> None:
 def test_a_source_that_fell_silent(open_page: Open) -> None:
     view = whole()
     silent = SourceStatus("prometheus", "http://p:9090", False, "partial", "half an answer: see its log", AT - 90)
-    with serve_view(dataclasses.replace(view, source=silent), curves=level) as url:
+    with serve_view(dataclasses.replace(view, source=silent), query_range=level) as url:
         page = open_page(url + "/")
         expect(page.get_by_role("heading", level=1)).to_contain_text("may be out of date")
         expect(page.locator("#sources")).to_contain_text("partial")

@@ -16,11 +16,11 @@ from tests.servers import free_port
 
 
 @contextmanager
-def serve_view(view: View, settings: Settings | None = None, curves: RangeQuery | None = None) -> Iterator[str]:
+def serve_view(view: View, settings: Settings | None = None, query_range: RangeQuery | None = None) -> Iterator[str]:
     """The URL at which this view is shown."""
     port = free_port()
-    doors = ApiContext(lambda: view, lambda: (), lambda _id, _snooze: None, settings or Settings(), curves=curves)
-    server = wsgi.Server(("127.0.0.1", port), create_app(doors), numthreads=4)
+    context = ApiContext(lambda: view, lambda: (), lambda _id, _snooze: None, settings or Settings(), query_range=query_range)
+    server = wsgi.Server(("127.0.0.1", port), create_app(context), numthreads=4)
     server.prepare()
     threading.Thread(target=server.serve, daemon=True).start()
     try:

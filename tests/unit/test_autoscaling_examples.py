@@ -10,7 +10,7 @@ import click
 import pytest
 import yaml
 from gpu_advisor.commands.autoscale import command
-from gpu_advisor.notify.metrics import CATALOGUE
+from gpu_advisor.notify.metrics import METRIC_FAMILIES
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
 
@@ -81,7 +81,7 @@ def test_what_is_followed_is_what_the_advisor_has() -> None:
     text = "".join(path.read_text() for path in FOLDER.iterdir()).replace("(hpa|desired)", "hpa")
     names = set(re.findall(r"gpu_advisor_\w+", text))
     assert {"gpu_advisor_hpa_replicas", "gpu_advisor_desired_replicas", "gpu_advisor_replicas"} <= names
-    assert all(CATALOGUE[name][2] == ("pool",) for name in names)
+    assert all(METRIC_FAMILIES[name][2] == ("pool",) for name in names)
     (hpa,) = documents("hpa.yaml")
     (metric,) = hpa["spec"]["metrics"]
     assert metric["external"]["target"] == {"type": "AverageValue", "averageValue": "1"}

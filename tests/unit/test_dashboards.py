@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from gpu_advisor.notify.metrics import CATALOGUE as ADVISOR_CATALOGUE
+from gpu_advisor.notify.metrics import METRIC_FAMILIES as ADVISOR_METRICS
 from gpu_exporter import metrics
 from gpu_exporter.host import COLLECTORS
 from gpu_exporter.host.base import HostSettings
@@ -55,7 +55,7 @@ UIDS = {f"gpu-advisor-{name}" for name in ("fleet", "node", "gpu", "jobs", "reco
 def known_metrics() -> set[str]:
     """All names that rules record, and that the exporter, jobs, the advisor and Prometheus itself publish."""
     own = {family.name for family in vars(metrics).values() if isinstance(family, metrics.MetricFamily)}
-    return own | host_metrics() | PRESSURE | ADVISOR_CATALOGUE.keys() | PROMETHEUS | recorded_names() | job_metrics()
+    return own | host_metrics() | PRESSURE | ADVISOR_METRICS.keys() | PROMETHEUS | recorded_names() | job_metrics()
 
 
 def recorded_names() -> set[str]:

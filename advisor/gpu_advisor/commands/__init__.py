@@ -48,7 +48,7 @@ COMMANDS: dict[str, CommandInfo] = {
 }
 
 
-class Commands(click.Group):
+class LazyGroup(click.Group):
     """A group that imports a command when it is called or described, not before."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -15,7 +15,7 @@ from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.http_client import DEFAULT_ADVISOR, RESPONSE_TIMEOUT_SECONDS, AdvisorHttpClient, read_token
 
 if TYPE_CHECKING:
-    from gpu_advisor.documents import schema as shapes
+    from gpu_advisor.documents import schema
     from gpu_advisor.report.schema import Report
 
 ONE_SHOT_HINT = ", or look once with --prometheus URL or --config FILE"
@@ -27,9 +27,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 class AdvisorClient(Protocol):
     """Filters are those of the API's operations, by name."""
 
-    def recommendations(self, filters: Mapping[str, str]) -> shapes.Recommendations: ...
-    def checks(self, filters: Mapping[str, str]) -> shapes.Checks: ...
-    def what_if(self, changes: Mapping[str, Any]) -> shapes.WhatIf: ...
+    def recommendations(self, filters: Mapping[str, str]) -> schema.Recommendations: ...
+    def checks(self, filters: Mapping[str, str]) -> schema.Checks: ...
+    def what_if(self, changes: Mapping[str, Any]) -> schema.WhatIf: ...
     def report(self, since_seconds: int) -> Report: ...
 
 
@@ -51,7 +51,7 @@ def options(command: F) -> F:
     return command
 
 
-def asked(
+def connect(
     advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None
 ) -> AdvisorClient:
     """Raises click.UsageError, ConfigError or CommandError."""
@@ -83,14 +83,14 @@ class HttpAdvisor:
         self._client = AdvisorHttpClient(url, token, ca_file)
         self._url = self._client.address
 
-    def recommendations(self, filters: Mapping[str, str]) -> shapes.Recommendations:
-        return cast("shapes.Recommendations", self._fetch_all_pages("recommendations", "recommendations", filters))
+    def recommendations(self, filters: Mapping[str, str]) -> schema.Recommendations:
+        return cast("schema.Recommendations", self._fetch_all_pages("recommendations", "recommendations", filters))
 
-    def checks(self, filters: Mapping[str, str]) -> shapes.Checks:
-        return cast("shapes.Checks", self._fetch_all_pages("checks", "checks", filters))
+    def checks(self, filters: Mapping[str, str]) -> schema.Checks:
+        return cast("schema.Checks", self._fetch_all_pages("checks", "checks", filters))
 
-    def what_if(self, changes: Mapping[str, Any]) -> shapes.WhatIf:
-        return cast("shapes.WhatIf", self._fetch("POST", urljoin(self._url, "what-if"), json=dict(changes))[0])
+    def what_if(self, changes: Mapping[str, Any]) -> schema.WhatIf:
+        return cast("schema.WhatIf", self._fetch("POST", urljoin(self._url, "what-if"), json=dict(changes))[0])
 
     def report(self, since_seconds: int) -> Report:
         url = urljoin(self._url, f"report?since_seconds={since_seconds}")

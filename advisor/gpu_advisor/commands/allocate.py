@@ -141,7 +141,7 @@ def _show_nodes(nodes: Sequence[dict[str, Any]], format_: output.Format) -> None
         {
             "node": each["node_name"], "type": each["gpu_type"], "memory_gb": each["memory_per_gpu"],
             "free": each["available_gpus"], "gpus": each["total_gpus"],
-            "utilization": each["utilization"] if format_ == "csv" else output.ratio(each["utilization"]),
+            "utilization": each["utilization"] if format_ == "csv" else output.format_ratio(each["utilization"]),
         }
         for each in nodes
     ]  # fmt: skip

@@ -49,7 +49,7 @@ def command(
     """
     if apply_ != bool(workload):
         raise click.UsageError("--apply and --workload KIND/NAME go together")
-    source = advisor_client.asked(advisor, token_file, ca_file, prometheus, config)
+    source = advisor_client.connect(advisor, token_file, ca_file, prometheus, config)
     limits = {name: value for name, value in (("min", min_gpus), ("max", max_gpus)) if value is not None}
     answer = source.what_if({})
     pools = _serving_pools(answer, pool)

@@ -37,7 +37,7 @@ def command(
       gpu-advisor check --gpus --status missed --format csv         for scripts
     """
     filters = {name: value for name, value in (("status", status), ("item", item)) if value is not None}
-    answer = advisor_client.asked(advisor, token_file, ca_file, prometheus, config).checks(filters)
+    answer = advisor_client.connect(advisor, token_file, ca_file, prometheus, config).checks(filters)
     old = output.warn_if_stale(answer)
     found = [each for each in answer["checks"] if gpus or each["scope"]["kind"] != "gpu"]
     answer["checks"], answer["total"] = found, len(found)
@@ -55,14 +55,14 @@ def command(
 
 def _row(each: schema.CheckDocument) -> tuple[str, ...]:
     unit = "money" if each["item"] == "cost" else "ratio"
-    low, high = (output.ratio(value, unit) for value in (each["low"], each["high"]))
+    low, high = (output.format_ratio(value, unit) for value in (each["low"], each["high"]))
     band = f"{low} to {high}" if each["low"] and each["high"] else f"at most {high}" if each["high"] else low
     of = (
         each["scope"]["kind"]
         if each["scope"]["kind"] == "fleet"
         else f"{each['scope']['kind']} {each['scope']['label']}"
     )
-    value = output.ratio(each["value"], unit)
+    value = output.format_ratio(each["value"], unit)
     return one_line(of), each["title"], each["status"], value, band, one_line(each["message"])
 
 

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def run_live(
-    look: Callable[[], T],
+    fetch: Callable[[], T],
     render: Callable[[T, str], RenderableType],
     lines: Callable[[T | None, T], Iterable[str]],
     interval_seconds: float,
@@ -29,17 +29,17 @@ def run_live(
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the terminal is left as it was
     try:
-        state = look()
+        state = fetch()
         if sys.stdout.isatty():
-            _on_terminal(state, look, render, interval_seconds)
+            _on_terminal(state, fetch, render, interval_seconds)
         else:
-            _in_pipe(state, look, lines, interval_seconds)
+            _in_pipe(state, fetch, lines, interval_seconds)
     except KeyboardInterrupt:
         return
 
 
 def _on_terminal(
-    state: T, look: Callable[[], T], render: Callable[[T, str], RenderableType], interval_seconds: float
+    state: T, fetch: Callable[[], T], render: Callable[[T, str], RenderableType], interval_seconds: float
 ) -> None:
     from rich.live import Live
 
@@ -50,7 +50,7 @@ def _on_terminal(
             live.refresh()
             time.sleep(interval_seconds)
             try:
-                state, error_text = look(), ""
+                state, error_text = fetch(), ""
             except click.ClickException as error:
                 error_text = error.message
             live.update(render(state, error_text))
@@ -59,7 +59,7 @@ def _on_terminal(
 
 
 def _in_pipe(
-    state: T, look: Callable[[], T], lines: Callable[[T | None, T], Iterable[str]], interval_seconds: float
+    state: T, fetch: Callable[[], T], lines: Callable[[T | None, T], Iterable[str]], interval_seconds: float
 ) -> None:
     before, error_text = None, ""
     while True:
@@ -69,7 +69,7 @@ def _in_pipe(
         time.sleep(interval_seconds)
         before = state
         try:
-            state, error_text = look(), ""
+            state, error_text = fetch(), ""
         except click.ClickException as error:
             if error.message != error_text:  # once, not at each look
                 click.echo(f"gpu-advisor: {error.message}", err=True)

@@ -18,14 +18,14 @@ class ExporterScrape:
     at: float
     samples: Mapping[str, Mapping[Labels, float]]
 
-    def of(self, name: str) -> Mapping[Labels, float]:
+    def family_samples(self, name: str) -> Mapping[Labels, float]:
         return self.samples.get(name, {})
 
-    def by_gpu(self, name: str) -> dict[str, float]:
-        return {dict(labels)["uuid"]: value for labels, value in self.of(name).items() if "uuid" in dict(labels)}
+    def values_by_gpu(self, name: str) -> dict[str, float]:
+        return {dict(labels)["uuid"]: value for labels, value in self.family_samples(name).items() if "uuid" in dict(labels)}
 
-    def one(self, name: str) -> float | None:
-        return next(iter(self.of(name).values()), None)
+    def first_value(self, name: str) -> float | None:
+        return next(iter(self.family_samples(name).values()), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,30 +70,30 @@ class NodeSnapshot:
     silent: tuple[str, ...] = field(default=())  # collectors whose last reading failed
 
 
-def node(now: ExporterScrape, before: ExporterScrape | None = None) -> NodeSnapshot:
+def take_snapshot(now: ExporterScrape, before: ExporterScrape | None = None) -> NodeSnapshot:
     """The node as two pages tell of it."""
-    name = next((dict(labels).get("nodename", "") for labels in now.of("node_uname_info")), "")
+    name = next((dict(labels).get("nodename", "") for labels in now.family_samples("node_uname_info")), "")
     gpus = tuple(sorted(_gpus(now, before), key=lambda gpu: (gpu.index.zfill(6), gpu.uuid)))
     drivers = {dict(labels).get("driver", ""): dict(labels).get("state", "")
-               for labels in now.of("gpu_exporter_driver_info")}  # fmt: skip
+               for labels in now.family_samples("gpu_exporter_driver_info")}  # fmt: skip
     failed = tuple(
         sorted(
             dict(labels).get("collector", "")
-            for labels, value in now.of("gpu_exporter_collector_success").items()
+            for labels, value in now.family_samples("gpu_exporter_collector_success").items()
             if value == 0
         )
     )
-    return NodeSnapshot(name, bool(now.of("gpu_exporter_simulated_info")), drivers, gpus, _host(now, before), failed)
+    return NodeSnapshot(name, bool(now.family_samples("gpu_exporter_simulated_info")), drivers, gpus, _host(now, before), failed)
 
 
 def _gpus(now: ExporterScrape, before: ExporterScrape | None) -> Iterable[GpuSnapshot]:
-    up, gauge = now.by_gpu("gpu_up"), now.by_gpu("gpu_utilization_ratio")
-    used, total = now.by_gpu("gpu_memory_used_bytes"), now.by_gpu("gpu_memory_total_bytes")
-    power, limit = now.by_gpu("gpu_power_watts"), now.by_gpu("gpu_power_limit_watts")
-    temperature, processes = now.by_gpu("gpu_temperature_celsius"), now.by_gpu("gpu_processes")
-    reasons = {dict(labels).get("uuid"): dict(labels).get("reason", "") for labels in now.of("gpu_down_info")}
+    up, gauge = now.values_by_gpu("gpu_up"), now.values_by_gpu("gpu_utilization_ratio")
+    used, total = now.values_by_gpu("gpu_memory_used_bytes"), now.values_by_gpu("gpu_memory_total_bytes")
+    power, limit = now.values_by_gpu("gpu_power_watts"), now.values_by_gpu("gpu_power_limit_watts")
+    temperature, processes = now.values_by_gpu("gpu_temperature_celsius"), now.values_by_gpu("gpu_processes")
+    reasons = {dict(labels).get("uuid"): dict(labels).get("reason", "") for labels in now.family_samples("gpu_down_info")}
     busy = _utilization(now, before)
-    for labels in now.of("gpu_info"):
+    for labels in now.family_samples("gpu_info"):
         each = dict(labels)
         uuid = each.get("uuid", "")
         count = processes.get(uuid)
@@ -108,7 +108,7 @@ def _utilization(now: ExporterScrape, before: ExporterScrape | None) -> dict[str
     """Busy time of the time observed between the pages; not for a GPU whose counters began anew."""
     if before is None:
         return {}
-    busy, observed = (_increase(now.by_gpu(name), before.by_gpu(name))
+    busy, observed = (_increase(now.values_by_gpu(name), before.values_by_gpu(name))
                       for name in ("gpu_busy_seconds_total", "gpu_observed_seconds_total"))  # fmt: skip
     return {uuid: min(1.0, busy[uuid] / seen) for uuid, seen in observed.items() if seen > 0 and uuid in busy}
 
@@ -118,7 +118,7 @@ def _increase(now: Mapping[str, float], before: Mapping[str, float]) -> dict[str
 
 
 def _throttle_reasons(page: ExporterScrape, uuid: str) -> tuple[str, ...]:
-    active = page.of("gpu_throttle_active").items()
+    active = page.family_samples("gpu_throttle_active").items()
     found = (dict(labels) for labels, value in active if value == 1)
     return tuple(sorted(each.get("reason", "") for each in found if each.get("uuid") == uuid))
 
@@ -126,7 +126,7 @@ def _throttle_reasons(page: ExporterScrape, uuid: str) -> tuple[str, ...]:
 def _owners(page: ExporterScrape, uuid: str) -> tuple[str, ...]:
     """Each by the name that says most: its pod, unit, container or user, and the training job."""
     found: dict[str, None] = {}
-    for labels in page.of("gpu_owner_info"):
+    for labels in page.family_samples("gpu_owner_info"):
         each = dict(labels)
         if each.get("uuid") == uuid:
             pod = "/".join(filter(None, (each.get("owner_namespace"), each.get("owner_pod"))))
@@ -138,8 +138,8 @@ def _owners(page: ExporterScrape, uuid: str) -> tuple[str, ...]:
 
 
 def _host(now: ExporterScrape, before: ExporterScrape | None) -> HostSnapshot:
-    total, available = now.one("node_memory_MemTotal_bytes"), now.one("node_memory_MemAvailable_bytes")
-    cores = {dict(labels).get("cpu") for labels in now.of("node_cpu_seconds_total")}
+    total, available = now.first_value("node_memory_MemTotal_bytes"), now.first_value("node_memory_MemAvailable_bytes")
+    cores = {dict(labels).get("cpu") for labels in now.family_samples("node_cpu_seconds_total")}
     disks = _rates(now, before, "node_disk_io_time_seconds_total")
     received, sent = (
         [rate for labels, rate in _rates(now, before, f"node_network_{way}_bytes_total").items()
@@ -147,7 +147,7 @@ def _host(now: ExporterScrape, before: ExporterScrape | None) -> HostSnapshot:
         for way in ("receive", "transmit")
     )  # fmt: skip
     return HostSnapshot(
-        _cpu(now, before), len(cores) or None, now.one("node_load1"),
+        _cpu(now, before), len(cores) or None, now.first_value("node_load1"),
         None if total is None or available is None else total - available, total,
         min(1.0, max(disks.values())) if disks else None, sum(received) if received else None,
         sum(sent) if sent else None,
@@ -164,9 +164,9 @@ def _cpu(now: ExporterScrape, before: ExporterScrape | None) -> float | None:
 def _rates(now: ExporterScrape, before: ExporterScrape | None, name: str) -> dict[Labels, float]:
     if before is None or now.at <= before.at:
         return {}
-    former = before.of(name)
+    former = before.family_samples(name)
     return {
         labels: (value - former[labels]) / (now.at - before.at)
-        for labels, value in now.of(name).items()
+        for labels, value in now.family_samples(name).items()
         if labels in former and value >= former[labels]
     }

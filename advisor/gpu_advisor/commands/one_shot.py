@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpu_advisor.commands.errors import CommandError
-from gpu_advisor.documents import schema as shapes
+from gpu_advisor.documents import schema
 from gpu_advisor.documents import serialize
 from gpu_advisor.evaluation.what_if import WhatIfError, apply_changes, compare_settings
 from gpu_advisor.observation.evaluate import evaluate
@@ -19,7 +19,7 @@ from gpu_advisor.sources.prometheus.range_cache import CachingSource
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 from gpu_advisor.web.api import query_filters
 from gpu_advisor.web.api.operations import OPERATIONS
-from gpu_advisor.web.api.problem_details import Problem
+from gpu_advisor.web.api.problem_details import ProblemError
 from gpu_advisor.web.api.query_parameters import read
 
 HISTORY_QUERY_TIMEOUT_SECONDS = 60.0
@@ -44,15 +44,15 @@ class OneShotAdvisor:
         state = SourceStatus(source.name, source.address, True, last_success=now)
         self._view = View(settings.cluster, state, evaluation, issued)
 
-    def recommendations(self, filters: Mapping[str, str]) -> shapes.Recommendations:
-        found = query_filters.recommendations(self._view, _parse_filters("recommendations", filters))
+    def recommendations(self, filters: Mapping[str, str]) -> schema.Recommendations:
+        found = query_filters.filter_recommendations(self._view, _parse_filters("recommendations", filters))
         return serialize.recommendations(self._view, found, 1, max(1, len(found)))
 
-    def checks(self, filters: Mapping[str, str]) -> shapes.Checks:
-        found = query_filters.checks(self._view, _parse_filters("checks", filters))
+    def checks(self, filters: Mapping[str, str]) -> schema.Checks:
+        found = query_filters.filter_checks(self._view, _parse_filters("checks", filters))
         return serialize.checks(self._view, found, 1, max(1, len(found)))
 
-    def what_if(self, changes: Mapping[str, Any]) -> shapes.WhatIf:
+    def what_if(self, changes: Mapping[str, Any]) -> schema.WhatIf:
         if self._view.evaluation is None:  # cannot be: there is no view without one
             raise ConfigError("nothing is known")
         try:
@@ -90,5 +90,5 @@ def _parse_filters(operation: str, filters: Mapping[str, str]) -> dict[str, Any]
 
     try:
         return read(MultiDict(filters), OPERATIONS[operation].parameters)
-    except Problem as problem:
+    except ProblemError as problem:
         raise CommandError(problem.detail) from problem

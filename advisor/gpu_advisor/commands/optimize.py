@@ -59,7 +59,7 @@ def command(
     targets = TargetOverrides(target_gpu, target_memory, target_cpu, scale_up, scale_down, pool)
     if pool and not targets.changes.get("pools"):
         raise click.UsageError("--pool goes with --target-gpu, --scale-up or --scale-down")
-    answer = _query_what_if(advisor_client.asked(advisor, token_file, ca_file, prometheus, config), targets)
+    answer = _query_what_if(advisor_client.connect(advisor, token_file, ca_file, prometheus, config), targets)
     old = output.warn_if_stale(answer)
     if format_ == "json":
         output.show_json(answer)
@@ -120,7 +120,7 @@ def _item(each: schema.CheckDocument) -> str:
     if each["status"] == "unknown":
         return f"unknown  {of}: {each['title']}: {each['message']}"
     unit = "money" if each["item"] == "cost" else "ratio"
-    low, high, value = (output.ratio(edge, unit) for edge in (each["low"], each["high"], each["value"]))
+    low, high, value = (output.format_ratio(edge, unit) for edge in (each["low"], each["high"], each["value"]))
     should = f"{low} to {high}" if each["low"] else f"at most {high}"
     return f"missed   {of}: {each['title']} {value}, should be {should}"
 
@@ -130,7 +130,7 @@ def _change(number: int, each: schema.RecommendationSummary) -> Iterator[str]:
     yield one_line(f"{number}. [{each['severity']}] {each['summary']}")
     yield one_line(f"   {change(each)}; cause: {each['diagnosis'].replace('_', ' ')}; "
                           f"confidence: {each['confidence']}; utilization then: "
-                          f"{output.ratio(projection['utilization_ratio'])}")  # fmt: skip
+                          f"{output.format_ratio(projection['utilization_ratio'])}")  # fmt: skip
     if projection["cost_change_per_hour"] is not None:
         yield f"   cost: {projection['cost_change_per_hour']:+.2f} per hour"
     yield from (one_line(f"     {line}") for line in each["apply"])

@@ -84,7 +84,7 @@ def warn_if_stale(header: schema.Header) -> bool:
     return False
 
 
-def ratio(value: float | None, unit: str = "ratio") -> str:
+def format_ratio(value: float | None, unit: str = "ratio") -> str:
     """For people: percent of a ratio; what is not known is a dash, never a zero."""
     if value is None:
         return "-"

@@ -45,7 +45,7 @@ def command(
     """
     given = {"kind": kind, "severity": severity, "node": node, "pool": pool, "job": job}
     filters = {name: value for name, value in given.items() if value is not None}
-    answer = advisor_client.asked(advisor, token_file, ca_file, prometheus, config).recommendations(filters)
+    answer = advisor_client.connect(advisor, token_file, ca_file, prometheus, config).recommendations(filters)
     old = output.warn_if_stale(answer)
     if id_ is not None:
         answer["recommendations"] = [each for each in answer["recommendations"] if each["id"].startswith(id_)]
@@ -93,7 +93,7 @@ def _csv_row(each: schema.RecommendationDocument) -> tuple[object, ...]:
 def _details(each: schema.RecommendationDocument) -> Iterator[str]:
     yield one_line(each["summary"])
     yield one_line(each["explanation"])
-    projected = output.ratio(each["projection"]["utilization_ratio"])
+    projected = output.format_ratio(each["projection"]["utilization_ratio"])
     yield f"{each['current']:g} -> {each['recommended']:g} {each['unit']}; projected utilization: {projected}"
     yield f"diagnosis: {each['diagnosis']}; confidence: {each['confidence']}"
     yield "\nHow to apply it:"
@@ -101,8 +101,8 @@ def _details(each: schema.RecommendationDocument) -> Iterator[str]:
     yield f"  {each['runbook']}"
     yield "\nEvidence (paste a query into Prometheus for the same number):"
     for word in each["evidence"]:
-        against = "" if word["threshold"] is None else f", threshold {output.ratio(word['threshold'], word['unit'])}"
-        yield f"  {word['signal']}: {output.ratio(word['value'], word['unit'])}{against}"
+        against = "" if word["threshold"] is None else f", threshold {output.format_ratio(word['threshold'], word['unit'])}"
+        yield f"  {word['signal']}: {output.format_ratio(word['value'], word['unit'])}{against}"
         yield f"    {one_line(word['promql'] or '-')}"
     if each["rejected"]:
         yield "\nWhat else was thought of:"

@@ -59,7 +59,7 @@ def command(
     also knows what became of its advice; one look at a Prometheus does not. Ends with 1 where no GPU was seen.
     """
     chosen = form or _format_from_name(file)
-    found = advisor_client.asked(advisor, token_file, ca_file, prometheus, config).report(since)
+    found = advisor_client.connect(advisor, token_file, ca_file, prometheus, config).report(since)
     output.warn_if_stale(found)
     _write(_RENDERINGS[chosen](found), file)
     if not found["groups"]:

@@ -29,7 +29,7 @@ def run_service(
         signal.signal(number, lambda *_: stop.set())
     advisor: RunningAdvisor = build_advisor(settings, fill_history)
     try:
-        server = WebServer(advisor.service, settings.web.listen_address, advisor.gpus)
+        server = WebServer(advisor.service, settings.web.listen_address, advisor.allocation)
     except (AddressError, ConfigError):
         advisor.close()
         raise

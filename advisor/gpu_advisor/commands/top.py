@@ -14,7 +14,7 @@ import requests
 
 from gpu_advisor.commands import live_display, output
 from gpu_advisor.commands.errors import CommandError
-from gpu_advisor.commands.node_snapshot import ExporterScrape, GpuSnapshot, NodeSnapshot, node
+from gpu_advisor.commands.node_snapshot import ExporterScrape, GpuSnapshot, NodeSnapshot, take_snapshot
 from gpu_advisor.rendering.escaping import one_line
 from gpu_advisor.sources.prometheus.http_client import BodyTooLargeError, DeadlineClient, DeadlineExceededError
 from gpu_advisor.web.page.template_filters import percent, value_text
@@ -58,21 +58,21 @@ def command(
     """
     reader = _ExporterClient(exporter, ca_file, _login(user, password_file))
     if once or format_ != "table":
-        first = reader.page()
+        first = reader.scrape()
         time.sleep(SAMPLE_INTERVAL_SECONDS)
-        _show(node(reader.page(), first), format_)
+        _show(take_snapshot(reader.scrape(), first), format_)
         return
     before: list[ExporterScrape] = []
 
-    def look() -> NodeSnapshot:
-        now = reader.page()
-        seen = node(now, before[0] if before else None)
+    def fetch() -> NodeSnapshot:
+        now = reader.scrape()
+        seen = take_snapshot(now, before[0] if before else None)
         before[:] = [now]
         return seen
 
-    look()
+    fetch()
     time.sleep(SAMPLE_INTERVAL_SECONDS)
-    live_display.run_live(look, render, lambda _, now: lines(now), interval)
+    live_display.run_live(fetch, render, lambda _, now: lines(now), interval)
 
 
 def _login(user: str | None, password_file: Path | None) -> tuple[str, str] | None:
@@ -94,7 +94,7 @@ class _ExporterClient:
         if login:
             self._client.session.auth = login
 
-    def page(self) -> ExporterScrape:
+    def scrape(self) -> ExporterScrape:
         """Raises CommandError."""
         from prometheus_client.parser import text_string_to_metric_families
 

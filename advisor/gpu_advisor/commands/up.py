@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from gpu_advisor.commands.run_service import log_to_stderr, run_service
-from gpu_advisor.runtime.local_exporter import exporter, import_simulated_history, state_dir_for
+from gpu_advisor.runtime.local_exporter import import_simulated_history, run_exporter, state_dir_for
 from gpu_advisor.settings import (
     ConfigError,
     EmbeddedSource,
@@ -66,5 +66,5 @@ def command(simulate: str, exporter_address: str, advisor_address: str, state_di
 
     jobs = Path(settings.state_dir, "jobs")
     extra_output = f"metrics   http://{exporter_address}/metrics\njobs      report to {jobs.resolve()}"
-    with exporter(exporter_address, simulate, state_dir / "exporter", jobs) as child:
+    with run_exporter(exporter_address, simulate, state_dir / "exporter", jobs) as child:
         run_service(settings, fill_history, extra_output, lambda: child.poll() is None)

@@ -29,7 +29,7 @@ class WatchState:
     checks: tuple[schema.CheckDocument, ...]
 
     @property
-    def to_do(self) -> list[schema.RecommendationDocument]:
+    def recommendations(self) -> list[schema.RecommendationDocument]:
         return sorted(
             self.advice["recommendations"], key=lambda each: (_SEVERITY_ORDER[each["severity"]], each["since"])
         )
@@ -53,20 +53,20 @@ def command(
       gpu-advisor watch >> advice.log                               in a pipe: a line for each change
     """
 
-    def look() -> WatchState:
-        asked = advisor_client.asked(advisor, token_file, ca_file, prometheus, config)
-        found = asked.checks({})["checks"]
+    def fetch() -> WatchState:
+        client = advisor_client.connect(advisor, token_file, ca_file, prometheus, config)
+        found = client.checks({})["checks"]
         chosen = (each for each in found if gpus or each["scope"]["kind"] != "gpu")
-        return WatchState(asked.recommendations({}), tuple(sorted(chosen, key=lambda each: _ORDER[each["status"]])))
+        return WatchState(client.recommendations({}), tuple(sorted(chosen, key=lambda each: _ORDER[each["status"]])))
 
     if not once:
-        live_display.run_live(look, render, lines, interval)
+        live_display.run_live(fetch, render, lines, interval)
         return 0
-    state = look()
+    state = fetch()
     old = output.warn_if_stale(state.advice)
     for line in lines(None, state):
         click.echo(line)
-    if exit_code and any(not each["snoozed"] for each in state.to_do):
+    if exit_code and any(not each["snoozed"] for each in state.recommendations):
         return output.EXIT_ACTION_NEEDED
     return 1 if old and (exit_code or state.advice["at"] is None) else 0
 
@@ -84,12 +84,12 @@ def lines(before: WatchState | None, now: WatchState) -> Iterator[str]:
         if known.get(_key(check), "met") != check["status"]:
             yield f"{at}  {check['status']:8} {_of(check)}: {check['title']}{_value_text(check)}"
     previous = {each["id"]: each for each in before.advice["recommendations"]} if before else {}
-    for each in now.to_do:
+    for each in now.recommendations:
         if each["id"] not in previous:
             yield f"{at}  {each['severity']:8} {one_line(each['summary'])}  [{each['id']}]"
         elif previous[each["id"]]["recommended"] != each["recommended"]:
             yield f"{at}  changed  {one_line(each['summary'])}  [{each['id']}]"
-    still = {each["id"] for each in now.to_do}
+    still = {each["id"] for each in now.recommendations}
     for id_, each in previous.items():
         if id_ not in still:
             yield f"{at}  over     {one_line(each['summary'])}  [{id_}]"
@@ -111,13 +111,13 @@ def render(now: WatchState, error_text: str) -> RenderableType:
     if warning_text:
         parts.append(Text(f"{one_line(warning_text)} What follows is what was known last.", style="bold red"))
     todo = Table("severity", "what to do", "change", "confidence", "id", box=box.SIMPLE_HEAD, pad_edge=False)
-    for each in now.to_do:
+    for each in now.recommendations:
         style = output.STYLES[each["severity"]]
         marks = "".join(f" ({word})" for word in ("held", "snoozed") if each[word])
         change = f"{each['current']:g} -> {each['recommended']:g}" if each["unit"] != "affected GPUs" else ""
         row = (each["severity"], one_line(each["summary"]) + marks, change, each["confidence"], each["id"][:8])
         todo.add_row(*(Text(cell, style=style if number == 0 else "") for number, cell in enumerate(row)))
-    parts.append(todo if now.to_do else Text("Nothing to do.", style="green"))
+    parts.append(todo if now.recommendations else Text("Nothing to do.", style="green"))
     checks = Table("status", "of", "item", "", box=box.SIMPLE_HEAD, pad_edge=False)
     for check in now.checks:
         cells = (check["status"], _of(check), check["title"], _value_text(check).removeprefix(", "))
@@ -146,4 +146,4 @@ def _value_text(check: schema.CheckDocument) -> str:
     off = check["missed_by"]
     distance = "" if off is None else f"{abs(off):g}" if unit == "money" else f"{abs(off) * 100:.1f} points"
     far = "" if off is None else f", {distance} too {'high' if off > 0 else 'low'}"
-    return f", {output.ratio(check['value'], unit)}{far}"
+    return f", {output.format_ratio(check['value'], unit)}{far}"

@@ -26,14 +26,14 @@ class Savings:
 @dataclass(frozen=True, slots=True)
 class RankedRecommendation:
     issued: PublishedRecommendation
-    worth: Savings
+    savings: Savings
 
     @property
     def advice(self) -> Recommendation:
         return self.issued.recommendation
 
 
-def worth(advice: Recommendation, group_size: int, price: float | None) -> Savings:
+def savings(advice: Recommendation, group_size: int, price: float | None) -> Savings:
     """`group_size` is GPUs in one of the advice's unit, `price` that of one of its GPUs per hour."""
     gpus = _gpus(advice, group_size)
     saved = advice.projection.cost_change_per_hour
@@ -51,7 +51,7 @@ def _gpus(advice: Recommendation, group_size: int) -> float | None:
     return None
 
 
-def valued(view: View, prices: dict[str, float]) -> list[RankedRecommendation]:
+def rank_by_savings(view: View, prices: dict[str, float]) -> list[RankedRecommendation]:
     """All that is given now, in the order in which somebody on call would want it."""
     group = _group_sizes(view.evaluation)
     models = {gpu.uuid: gpu.name for gpu in view.evaluation.facts.gpus} if view.evaluation else {}
@@ -61,13 +61,13 @@ def valued(view: View, prices: dict[str, float]) -> list[RankedRecommendation]:
         costs = {prices.get(models.get(uuid, "")) for uuid in advice.gpus}
         price = costs.pop() if len(costs) == 1 else None
         size = group.get(advice.scope.name, 1) if advice.unit == "replicas" else 1
-        found.append(RankedRecommendation(issued, worth(advice, size, price)))
-    by_money = all(each.worth.money_per_hour is not None for each in found if each.worth.gpus is not None)
+        found.append(RankedRecommendation(issued, savings(advice, size, price)))
+    by_money = all(each.savings.money_per_hour is not None for each in found if each.savings.gpus is not None)
     return sorted(found, key=lambda each: _order(each, by_money))
 
 
 def _order(each: RankedRecommendation, by_money: bool) -> tuple[int, float, float, str]:
-    amount = each.worth.money_per_hour if by_money else each.worth.gpus
+    amount = each.savings.money_per_hour if by_money else each.savings.gpus
     return _SEVERITY_ORDER[each.advice.severity], -(amount or 0.0), each.issued.since, each.issued.id
 
 
@@ -76,8 +76,8 @@ def _group_sizes(evaluation: Evaluation | None) -> dict[str, int]:
     return {state.pool.settings.name: state.pool.settings.gpus_per_replica for state in pools}
 
 
-def total(found: Sequence[RankedRecommendation]) -> Savings:
+def total_savings(found: Sequence[RankedRecommendation]) -> Savings:
     """Of all that can be told. Two pieces of advice on the same GPU may both count it: an upper bound."""
-    gpus = [each.worth.gpus for each in found if each.worth.gpus is not None]
-    money = [each.worth.money_per_hour for each in found if each.worth.money_per_hour is not None]
+    gpus = [each.savings.gpus for each in found if each.savings.gpus is not None]
+    money = [each.savings.money_per_hour for each in found if each.savings.money_per_hour is not None]
     return Savings(sum(gpus) if gpus else None, sum(money) if len(money) == len(gpus) and money else None)

@@ -162,7 +162,7 @@ class Recommendations(PaginationHeader):
 
 
 class RecommendationDetail(Header):
-    recommendation: Recommendation
+    recommendation: RecommendationDocument
 
 
 class Checks(PaginationHeader):

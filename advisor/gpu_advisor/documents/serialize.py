@@ -28,7 +28,7 @@ def format_rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def timestamp(seconds: float | None) -> str | None:
+def format_optional_rfc3339(seconds: float | None) -> str | None:
     return None if seconds is None else format_rfc3339(seconds)
 
 
@@ -148,7 +148,7 @@ def source(of: SourceStatus) -> schema.SourceDocument:
         "up": of.up,
         "error": of.error or None,
         "message": of.message,
-        "last_success": timestamp(of.last_success),
+        "last_success": format_optional_rfc3339(of.last_success),
     }
 
 
@@ -157,7 +157,7 @@ def header(view: View) -> schema.Header:
     evaluation = view.evaluation
     return {
         "cluster": view.cluster,
-        "at": timestamp(evaluation.at) if evaluation else None,
+        "at": format_optional_rfc3339(evaluation.at) if evaluation else None,
         "stale": view.stale,
         "simulated": evaluation.facts.simulated if evaluation else None,
         "source": source(view.source),
@@ -174,11 +174,11 @@ def recommendations(
         "page": page,
         "per_page": per_page,
         "recommendations": [recommendation(each) for each in page_slice(selection, page, per_page)],
-        "abstentions": [abstention(each) for each in abstentions(view)[:MAX_SUMMARY_ITEMS]],
-        "abstentions_total": len(abstentions(view)),
+        "abstentions": [abstention(each) for each in all_abstentions(view)[:MAX_SUMMARY_ITEMS]],
+        "abstentions_total": len(all_abstentions(view)),
         "pools": pools(view),
         "checks": {
-            "counts": counts(view.evaluation),
+            "counts": check_counts(view.evaluation),
             "items": [check(each) for each in _summary_checks(view.evaluation)],
         },
     }
@@ -191,12 +191,12 @@ def checks(view: View, selection: Sequence[Check], page: int, per_page: int) -> 
         "page": page,
         "per_page": per_page,
         "checks": [check(each) for each in page_slice(selection, page, per_page)],
-        "abstentions": [abstention(each) for each in abstentions(view)[:MAX_SUMMARY_ITEMS]],
-        "abstentions_total": len(abstentions(view)),
+        "abstentions": [abstention(each) for each in all_abstentions(view)[:MAX_SUMMARY_ITEMS]],
+        "abstentions_total": len(all_abstentions(view)),
     }
 
 
-def all_abstentions(view: View, selection: Sequence[Abstention], page: int, per_page: int) -> schema.Abstentions:
+def abstentions_page(view: View, selection: Sequence[Abstention], page: int, per_page: int) -> schema.Abstentions:
     return {
         **header(view),
         "total": len(selection),
@@ -256,8 +256,8 @@ def recommendation_summary(id_: str, of: Recommendation) -> schema.Recommendatio
     }
 
 
-def what_if(view: View, found: WhatIfComparison) -> schema.WhatIf:
-    now, then = found.current_advice, found.changed_advice
+def what_if(view: View, comparison: WhatIfComparison) -> schema.WhatIf:
+    now, then = comparison.current_advice, comparison.changed_advice
     both = [id_ for id_ in then if id_ in now]
     return {
         **header(view),
@@ -272,15 +272,15 @@ def what_if(view: View, found: WhatIfComparison) -> schema.WhatIf:
                 if now[id_].recommended != then[id_].recommended
             ],
         },
-        "pools": _what_if_pools(found),
-        "checks_now": counts(found.now),
-        "checks_then": counts(found.then),
-        "items_then": [check(each) for each in _summary_checks(found.then)],
+        "pools": _what_if_pools(comparison),
+        "checks_now": check_counts(comparison.now),
+        "checks_then": check_counts(comparison.then),
+        "items_then": [check(each) for each in _summary_checks(comparison.then)],
     }
 
 
-def _what_if_pools(found: WhatIfComparison) -> list[schema.WhatIfPool]:
-    now, then = dict(found.now.desired_replicas), dict(found.then.desired_replicas)
+def _what_if_pools(comparison: WhatIfComparison) -> list[schema.WhatIfPool]:
+    now, then = dict(comparison.now.desired_replicas), dict(comparison.then.desired_replicas)
     return [
         {
             "name": state.pool.settings.name,
@@ -288,9 +288,9 @@ def _what_if_pools(found: WhatIfComparison) -> list[schema.WhatIfPool]:
             "replicas": len(state.pool.gpus) // state.pool.settings.gpus_per_replica,
             "desired_now": now.get(state.pool.settings.name),
             "desired_then": then.get(state.pool.settings.name),
-            "cannot_tell": "" if state.pool.settings.name in then else unsized_reason(found.then, state),
+            "cannot_tell": "" if state.pool.settings.name in then else unsized_reason(comparison.then, state),
         }
-        for state in found.then.pools
+        for state in comparison.then.pools
     ]
 
 
@@ -304,15 +304,15 @@ def unsized_reason(evaluation: Evaluation, state: PoolState) -> str:
     return messages[0] if messages else "no GPU is in this pool"
 
 
-def page_slice(found: Sequence[T], page: int, per_page: int) -> Sequence[T]:
-    return found[(page - 1) * per_page : page * per_page]
+def page_slice(items: Sequence[T], page: int, per_page: int) -> Sequence[T]:
+    return items[(page - 1) * per_page : page * per_page]
 
 
-def counts(evaluation: Evaluation | None) -> dict[schema.CheckStatusName, int]:
+def check_counts(evaluation: Evaluation | None) -> dict[schema.CheckStatusName, int]:
     return dict(Counter(each.status.value for each in evaluation.checks)) if evaluation else {}
 
 
-def abstentions(view: View) -> tuple[Abstention, ...]:
+def all_abstentions(view: View) -> tuple[Abstention, ...]:
     """Those of the evaluation, and the source's own."""
     messages = view.evaluation.abstentions if view.evaluation else ()
     if view.source.up:

@@ -68,7 +68,7 @@ class AlertDispatcher:
             postable_alerts(alerts, now, self._interval), time.monotonic() + ALERT_TTL_EVALUATIONS * self._interval
         )
         for sender in self._senders:
-            sender.tell(message)
+            sender.enqueue(message)
 
     def close(self) -> None:
         for sender in self._senders:
@@ -98,7 +98,7 @@ class _Sender:
         self._stopped = False
         self._thread: threading.Thread | None = None
 
-    def tell(self, message: _AlertBatch) -> None:
+    def enqueue(self, message: _AlertBatch) -> None:
         with self._condition:
             self._message = message
             self._condition.notify()

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gpu_advisor import __version__
-from gpu_advisor.documents.serialize import abstentions
+from gpu_advisor.documents.serialize import all_abstentions
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.scaling.hpa import round_past_tolerance
 from gpu_advisor.notify.alertmanager import AlertmanagerStatus
@@ -21,7 +21,7 @@ from gpu_advisor.state.view import PublishedRecommendation, View
 MAX_GPUS_WITH_SERIES = 1000
 
 #: name -> (type, help, labels)
-CATALOGUE: dict[str, tuple[Literal["gauge", "counter"], str, tuple[str, ...]]] = {
+METRIC_FAMILIES: dict[str, tuple[Literal["gauge", "counter"], str, tuple[str, ...]]] = {
     "gpu_advisor_build_info": ("gauge", "Version of the advisor, always 1.", ("version",)),
     "gpu_advisor_source_up": ("gauge", "1 if the data source answered the last evaluation.", ("source",)),
     "gpu_advisor_stale": ("gauge", "1 while the last good answer is served because the source does not answer.", ()),
@@ -125,7 +125,7 @@ class _Collector:
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
         for name, labels, value in self._rows:
             if name not in families:
-                type_, help_, label_names = CATALOGUE[name]
+                type_, help_, label_names = METRIC_FAMILIES[name]
                 make = CounterMetricFamily if type_ == "counter" else GaugeMetricFamily
                 families[name] = make(name, help_, labels=label_names)
             families[name].add_metric(labels, value)
@@ -154,7 +154,7 @@ def _recommendation_samples(view: View) -> Iterator[Sample]:
     for issued in view.issued:
         yield from _recommendation(issued, single)
     for abstention_labels in sorted(
-        {(a.reason.value, a.subject, a.scope.kind, a.scope.name) for a in abstentions(view)}
+        {(a.reason.value, a.subject, a.scope.kind, a.scope.name) for a in all_abstentions(view)}
     ):
         yield "gpu_advisor_abstention_info", abstention_labels, 1
     if view.evaluation is None:

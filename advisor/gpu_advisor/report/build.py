@@ -42,9 +42,9 @@ def report(past: FleetHistory, view: View, settings: Settings, has_ledger: bool 
     of_each = {gpu: usage.gpu_hour_usage(past, gpu) for gpu in past.gpus}
     pools = [pool for pool in assign_pools(past.gpus, settings.pools) if pool.gpus]
     prices = settings.cost.gpu_price_per_hour
-    valued = savings.valued(view, prices)
+    valued = savings.rank_by_savings(view, prices)
     first_page = document.recommendations(view, [each.issued for each in valued], 1, MAX_LISTED)
-    worth_all = savings.total([each for each in valued if not each.issued.snoozed])
+    worth_all = savings.total_savings([each for each in valued if not each.issued.snoozed])
     return {
         **document.header(view),
         "period": _period(past),

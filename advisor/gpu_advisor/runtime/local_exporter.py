@@ -48,7 +48,7 @@ def state_dir_for(state_dir: Path, simulate: str) -> Path:
 
 
 @contextmanager
-def exporter(address: str, simulate: str, state_dir: Path, jobs: Path) -> Iterator[subprocess.Popen[str]]:
+def run_exporter(address: str, simulate: str, state_dir: Path, jobs: Path) -> Iterator[subprocess.Popen[str]]:
     """A gpu-exporter as a child process, ready to be scraped; ended with the block. Jobs report to the folder `jobs`.
 
     Raises StartupError.

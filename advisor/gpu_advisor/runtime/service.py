@@ -36,7 +36,7 @@ class AdvisorService:
         source: Source,
         ledger: Ledger,
         alertmanagers: AlertDispatcher,
-        tidy: Callable[[float], None] = lambda _: None,
+        clean_up: Callable[[float], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
@@ -44,16 +44,16 @@ class AdvisorService:
         self._source = source
         self._ledger = ledger
         self._clock = clock
-        self._tidy = tidy
+        self._clean_up = clean_up
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._failures: Counter[str] = Counter()
         self._publishing = threading.Lock()  # the loop and people's snoozes both replace the view
-        stored = ledger.active()
+        stored = ledger.active_recommendations()
         self._active = {id_: given for id_, (given, _) in stored.items()}
         self._alerts = ledger.alerts()
         self._snoozes = ledger.snoozes()
-        self._promises, self._settling = ledger.promises()
+        self._tracked, self._settling = ledger.tracked_recommendations()
         # Until the first evaluation, nothing that was said before can be judged: it is held.
         former = [
             PublishedRecommendation(id_, given.since, advice, held=True)
@@ -81,24 +81,24 @@ class AdvisorService:
         interval, first = self.settings.evaluation.interval_seconds, time.monotonic()
         while not self._stop.is_set():
             started = time.monotonic()
-            self.attempt()
+            self.evaluate_safely()
             young = time.monotonic() - first < 2 * interval
             pause = min(2.0, interval) if young else interval  # a new user should not look at an empty page
             self._stop.wait(max(0.1, pause - (time.monotonic() - started)))
 
-    def attempt(self) -> None:
+    def evaluate_safely(self) -> None:
         """The edge of the loop: a defect in one round must not end all rounds, nor make an answer look current."""
         try:
-            self.round()
+            self.evaluate_once()
         except Exception:
             log.exception("the evaluation failed; the last good answer stays, and the next round tries again")
             self._record_failure("internal", "an error within the advisor itself: see its log, and report it")
         try:
-            self._tidy(self._clock())
+            self._clean_up(self._clock())
         except Exception:
             log.exception("the old history could not be tidied up; the next round tries again")
 
-    def round(self) -> View:
+    def evaluate_once(self) -> View:
         """One evaluation, and its publication."""
         now, started = round(self._clock(), 3), time.monotonic()
         try:
@@ -118,14 +118,14 @@ class AdvisorService:
             evaluations=self.view.evaluations + 1,
             outcomes=self.view.outcomes.with_added(judged) if judged else self.view.outcomes,
         )
-        self._tell([each for each in self.view.issued if not each.held], held)
+        self._send_alerts([each for each in self.view.issued if not each.held], held)
         return self.view
 
     def _record_failure(self, error: str, message: str) -> None:
         """Nothing new is known: the last good answer stays, marked stale, and all alerts go on as they are."""
         self._failures[error] += 1
         self._publish(source=replace(self.view.source, up=False, error=error, message=message))
-        self._tell((), frozenset(alert.id for alert in self._alerts))
+        self._send_alerts((), frozenset(alert.id for alert in self._alerts))
 
     def _update_recommendations(
         self, evaluation: Evaluation, now: float
@@ -142,7 +142,7 @@ class AdvisorService:
         }
         self._active = {**{id_: before[id_] for id_ in held}, **given}
         issued = [PublishedRecommendation(id_, given[id_].since, advice) for id_, advice in fresh.items()]
-        self._write_ledger(lambda: self._ledger.record(now, issued, held))
+        self._write_ledger(lambda: self._ledger.record_recommendations(now, issued, held))
         former = [replace(each, held=True) for each in self.view.issued if each.id in held]
         return (*issued, *former), held
 
@@ -151,11 +151,11 @@ class AdvisorService:
     ) -> tuple[outcomes.Outcome, ...]:
         """What became of advice that ended some time ago."""
         seen = outcomes.take_snapshot(evaluation)
-        made = [outcomes.promise(each.id, each.since, each.recommendation, seen) for each in issued if not each.held]
-        self._promises, closed = outcomes.close_ended(self._promises, made, held, seen)
+        made = [outcomes.track(each.id, each.since, each.recommendation, seen) for each in issued if not each.held]
+        self._tracked, closed = outcomes.close_ended(self._tracked, made, held, seen)
         settle = self.settings.outcomes.settle_seconds
         self._settling, judged = outcomes.judge_settled((*self._settling, *closed), seen, settle)
-        self._write_ledger(lambda: self._ledger.save_tracked(self._promises, self._settling, judged))
+        self._write_ledger(lambda: self._ledger.save_tracked(self._tracked, self._settling, judged))
         return judged
 
     def _publish(self, issued: Iterable[PublishedRecommendation] | None = None, **changes: Any) -> None:
@@ -174,20 +174,20 @@ class AdvisorService:
             each if each.snoozed == now.get(each.id) else replace(each, snoozed=now.get(each.id)) for each in issued
         )
 
-    def curves(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
+    def query_range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
         """The source's past, for who looks at the evidence: not kept as the loop's own. Raises SourceError."""
         source = self._source.of if isinstance(self._source, CachingSource) else self._source
         return source.range(expression, start, end, step)
 
     def snooze(self, id_: str, snooze: Snooze | None) -> None:
         """Snooze advice, or end its snooze (None). Raises sqlite3.Error if it cannot be kept; then nothing changed."""
-        self._ledger.keep_snooze(id_, snooze)
+        self._ledger.save_snooze(id_, snooze)
         with self._publishing:
             others = {key: each for key, each in self._snoozes.items() if key != id_}
             self._snoozes = {**others, id_: snooze} if snooze else others
         self._publish()
 
-    def _tell(self, firing: Iterable[PublishedRecommendation], held: frozenset[str]) -> None:
+    def _send_alerts(self, firing: Iterable[PublishedRecommendation], held: frozenset[str]) -> None:
         """Send what is true. By the clock of now: the evaluation may have taken its time, and alerts run out."""
         now, before = self._clock(), self._alerts
         quiet = active_snoozes(self._snoozes, now).keys()
@@ -198,7 +198,7 @@ class AdvisorService:
         ]
         self._alerts = alerts.update_alerts(before, fresh, held - quiet, now)
         if self._alerts != before:
-            self._write_ledger(lambda: self._ledger.keep_alerts(self._alerts))
+            self._write_ledger(lambda: self._ledger.save_alerts(self._alerts))
         self.alertmanagers.send(self._alerts, now)
 
     def _write_ledger(self, write: Callable[[], object]) -> None:

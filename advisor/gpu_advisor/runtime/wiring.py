@@ -49,7 +49,7 @@ class RunningAdvisor:
     service: AdvisorService
     source: Source
     history: History | None = None
-    gpus: AllocationService | None = None
+    allocation: AllocationService | None = None
     _closers: list[Callable[[], object]] = field(default_factory=list)
 
     def close(self) -> None:
@@ -91,13 +91,13 @@ def build_advisor(settings: Settings, fill_history: Callable[[History], None] | 
     service = AdvisorService(settings, source, ledger, alertmanagers, _retention(settings, history, ledger))
     closers.append(service.stop)
     try:
-        gpus = _allocation_service(settings, service)
+        allocation = _allocation_service(settings, service)
     except (StartupError, ConfigError):
         for close in reversed(closers):
             close()
         raise
-    closers += [gpus.allocator.close, gpus.monitor.stop]
-    return RunningAdvisor(service, source, history, gpus, closers)
+    closers += [allocation.allocator.close, allocation.monitor.stop]
+    return RunningAdvisor(service, source, history, allocation, closers)
 
 
 def _allocation_service(settings: Settings, service: AdvisorService) -> AllocationService:
@@ -147,7 +147,7 @@ def _retention(settings: Settings, history: History | None, ledger: Ledger) -> C
     embedded = settings.source.embedded or EmbeddedSource()
     last = 0.0
 
-    def tidy(now: float) -> None:
+    def clean_up(now: float) -> None:
         nonlocal last
         if now - last > 600:
             last = now
@@ -155,7 +155,7 @@ def _retention(settings: Settings, history: History | None, ledger: Ledger) -> C
             if history is not None:
                 history.delete_before(now - embedded.retention_days * 86400)
 
-    return tidy
+    return clean_up
 
 
 def _scraper(settings: Settings, history: History) -> Scraper:

@@ -59,10 +59,10 @@ class Ledger:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(_SCHEMA)
         self._last_written_keys: dict[str, _ChangeKey] = {}
-        self._promises: dict[str, TrackedRecommendation] = {}
+        self._tracked: dict[str, TrackedRecommendation] = {}
         self._settling: tuple[ClosedRecommendation, ...] = ()
 
-    def active(self) -> dict[str, tuple[ActiveRecommendation, Recommendation | None]]:
+    def active_recommendations(self) -> dict[str, tuple[ActiveRecommendation, Recommendation | None]]:
         """Advice that has not ended, by id, with what was said if that can be read."""
         rows = self._rows(
             "SELECT id, since, kind, scope_kind, scope_name, gpus, recommendation FROM given WHERE ended IS NULL"
@@ -75,7 +75,7 @@ class Ledger:
             for id_, since, kind, scope_kind, scope_name, gpus, text in rows
         }
 
-    def record(self, now: float, recommendations: Iterable[PublishedRecommendation], held: Iterable[str]) -> None:
+    def record_recommendations(self, now: float, recommendations: Iterable[PublishedRecommendation], held: Iterable[str]) -> None:
         """Note what is advised now, and end what is neither seen nor held."""
         fresh = {each.id: each for each in recommendations}
         keys = {id_: _key(each) for id_, each in fresh.items()}
@@ -102,7 +102,7 @@ class Ledger:
         """What Alertmanager was last told, to go on from after a restart."""
         return tuple(Alert(**json.loads(text)) for (text,) in self._rows("SELECT alert FROM alerts"))
 
-    def keep_alerts(self, alerts: Iterable[Alert]) -> None:
+    def save_alerts(self, alerts: Iterable[Alert]) -> None:
         rows = [(alert.id, json.dumps(asdict(alert))) for alert in alerts]
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
@@ -113,7 +113,7 @@ class Ledger:
         rows = self._rows("SELECT id, reason, made, until FROM snoozes")
         return {id_: Snooze(reason, made, until) for id_, reason, made, until in rows}
 
-    def keep_snooze(self, id_: str, snooze: Snooze | None) -> None:
+    def save_snooze(self, id_: str, snooze: Snooze | None) -> None:
         """Keep a snooze in place of a former one, or end it (None)."""
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
@@ -122,13 +122,13 @@ class Ledger:
                 row = (id_, snooze.reason, snooze.made, snooze.until)
                 self._db.execute("INSERT INTO snoozes VALUES (?, ?, ?, ?)", row)
 
-    def promises(self) -> tuple[dict[str, TrackedRecommendation], tuple[ClosedRecommendation, ...]]:
+    def tracked_recommendations(self) -> tuple[dict[str, TrackedRecommendation], tuple[ClosedRecommendation, ...]]:
         """Those that are open, by id, and those that settle."""
         open_ = [deserialize(TrackedRecommendation, text) for (text,) in self._rows("SELECT promise FROM promises")]
         settling = [deserialize(ClosedRecommendation, text) for (text,) in self._rows("SELECT closed FROM settling")]
-        self._promises = {each.id: each for each in open_ if each}
+        self._tracked = {each.id: each for each in open_ if each}
         self._settling = tuple(each for each in settling if each)
-        return dict(self._promises), self._settling
+        return dict(self._tracked), self._settling
 
     def save_tracked(
         self,
@@ -137,8 +137,8 @@ class Ledger:
         judged: Sequence[Outcome],
     ) -> None:
         """Keep what is open and what settles in place of what was, and add the outcomes."""
-        gone = [(id_,) for id_ in self._promises.keys() - open_.keys()]
-        changed = [(id_, serialize(each)) for id_, each in open_.items() if self._promises.get(id_) != each]
+        gone = [(id_,) for id_ in self._tracked.keys() - open_.keys()]
+        changed = [(id_, serialize(each)) for id_, each in open_.items() if self._tracked.get(id_) != each]
         moved = tuple(settling) != self._settling
         if not (gone or changed or moved or judged):
             return
@@ -152,7 +152,7 @@ class Ledger:
             self._db.executemany(
                 "INSERT INTO outcomes VALUES (?, ?)", [(each.judged, serialize(each)) for each in judged]
             )
-        self._promises, self._settling = dict(open_), tuple(settling)
+        self._tracked, self._settling = dict(open_), tuple(settling)
 
     def outcomes(self) -> tuple[Outcome, ...]:
         """All outcomes, the oldest first."""

@@ -129,7 +129,7 @@ def take_snapshot(evaluation: Evaluation) -> UtilizationSnapshot:
     return UtilizationSnapshot(evaluation.at, utilization, sizes)
 
 
-def promise(id_: str, since: float, advice: Recommendation, snapshot: UtilizationSnapshot) -> TrackedRecommendation:
+def track(id_: str, since: float, advice: Recommendation, snapshot: UtilizationSnapshot) -> TrackedRecommendation:
     return TrackedRecommendation(
         id_, advice.kind, advice.direction, advice.scope, advice.unit, since, advice.current, advice.recommended,
         snapshot.utilization.get(_key(advice.scope)), advice.projection.utilization_ratio,

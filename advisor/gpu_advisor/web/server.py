@@ -23,21 +23,21 @@ class WebServer:
     """Serves the service's view at HOST:PORT until stopped. Raises AddressError if the address cannot be had, and
     ConfigError if the certificate or a login cannot."""
 
-    def __init__(self, service: AdvisorService, address: str, gpus: AllocationService | None = None) -> None:
+    def __init__(self, service: AdvisorService, address: str, allocation: AllocationService | None = None) -> None:
         check_can_listen(address, "--advisor-address (or web.listen_address)")
         web = service.settings.web
-        doors = ApiContext(
+        context = ApiContext(
             lambda: service.view,
             lambda: service.alertmanagers.states,
             service.snooze,
             service.settings,
             build_authenticator(web),
-            curves=service.curves,
-            gpus=gpus,
+            query_range=service.query_range,
+            allocation=allocation,
         )
         self._server = wsgi.Server(
             split_host_port(address),
-            create_app(doors),
+            create_app(context),
             numthreads=8,
             server_name=f"gpu-advisor/{__version__}",
             request_queue_size=128,

@@ -278,7 +278,7 @@ class ServiceHarness:
     def after(self, seconds: float) -> ServiceHarness:
         """Time passes, and a round is made."""
         self.clock.now += seconds
-        self.service.attempt()
+        self.service.evaluate_safely()
         return self
 
     @property

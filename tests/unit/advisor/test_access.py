@@ -63,7 +63,7 @@ def test_logins(client: FlaskClient, headers: dict[str, str], status: int) -> No
 
 def test_no_token_is_not_an_empty_token() -> None:
     assert not Authenticator({"ada": HASH}, "").authenticate("Bearer ")
-    assert not Authenticator({}, "").asked
+    assert not Authenticator({}, "").login_required
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from gpu_advisor import settings as settings_module
 from gpu_advisor.cli import main
-from gpu_advisor.commands import COMMANDS, Commands, one_shot
+from gpu_advisor.commands import COMMANDS, LazyGroup, one_shot
 from gpu_advisor.settings import Settings
 from gpu_advisor.web.api import query_parameters
 from gpu_advisor.web.server import WebServer
@@ -102,7 +102,7 @@ def test_recommend(call: Call, live: RunningAdvisor) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_list_of_commands_says_what_each_says_of_itself(name: str) -> None:
-    found = Commands().get_command(click.Context(click.Command("gpu-advisor")), name)
+    found = LazyGroup().get_command(click.Context(click.Command("gpu-advisor")), name)
     assert found is not None
     assert COMMANDS[name].about == found.get_short_help_str(200)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from gpu_advisor.commands.node_snapshot import ExporterScrape, Labels, node
+from gpu_advisor.commands.node_snapshot import ExporterScrape, Labels, take_snapshot
 from gpu_advisor.commands.top import lines
 
 GPU = (("uuid", "a"),)
@@ -21,7 +21,7 @@ def page(at: float, **samples: Mapping[Labels, float] | float) -> ExporterScrape
 
 
 def test_what_is_missing_is_unknown_and_never_zero() -> None:
-    now = node(page(10.0), page(0.0))
+    now = take_snapshot(page(10.0), page(0.0))
     [gpu] = now.gpus
     assert (gpu.up, gpu.utilization_ratio, gpu.memory_used_bytes, gpu.processes) == (True, None, None, None)
     assert {getattr(now.host, name) for name in now.host.__slots__} == {None}
@@ -45,8 +45,8 @@ def test_utilization_is_the_mean_between_two_pages(
         page(float(at), gpu_busy_seconds_total=busy, gpu_observed_seconds_total=seen, gpu_utilization_ratio=0.7)
         for at, (busy, seen) in enumerate((before, now))
     )
-    assert node(then, first).gpus[0].utilization_ratio == utilization
-    assert node(then).gpus[0].utilization_ratio == 0.7
+    assert take_snapshot(then, first).gpus[0].utilization_ratio == utilization
+    assert take_snapshot(then).gpus[0].utilization_ratio == 0.7
 
 
 def test_the_host() -> None:
@@ -58,7 +58,7 @@ def test_the_host() -> None:
             node_memory_MemAvailable_bytes=40.0,
         )  # fmt: skip
 
-    found = node(host(10.0, 8.0, 4.0, 900.0), host(0.0, 0.0, 2.0, 400.0)).host
+    found = take_snapshot(host(10.0, 8.0, 4.0, 900.0), host(0.0, 0.0, 2.0, 400.0)).host
     assert found.cpu_ratio == pytest.approx(0.2)
     assert found.cores == 1
     assert (found.memory_used_bytes, found.transmit_bytes_per_second) == (60.0, 50.0)
@@ -75,13 +75,13 @@ def test_who_uses_it_and_what_holds_it_back() -> None:
         (("reason", "hw_thermal"), ("uuid", "a")): 1.0,
         (("reason", "sync_boost"), ("uuid", "a")): 0.0,
     }
-    [gpu] = node(page(1.0, gpu_owner_info=owners, gpu_throttle_active=throttled)).gpus
+    [gpu] = take_snapshot(page(1.0, gpu_owner_info=owners, gpu_throttle_active=throttled)).gpus
     assert gpu.owners == ("ml/run-1, job run", "ada")
     assert gpu.held_back_by == ("hw_thermal",)
 
 
 def test_a_gpu_that_is_down_says_why() -> None:
     reason: dict[Labels, float] = {(("reason", "fell_off\nthe bus"), ("uuid", "a")): 1.0}
-    down = node(page(1.0, gpu_up=0.0, gpu_down_info=reason, gpu_utilization_ratio=0.0))
+    down = take_snapshot(page(1.0, gpu_up=0.0, gpu_down_info=reason, gpu_utilization_ratio=0.0))
     assert [line for line in lines(down) if "down: fell off?the bus" in line]
     assert "%" not in [*lines(down)][-1]

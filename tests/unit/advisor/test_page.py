@@ -20,7 +20,7 @@ from gpu_advisor.state.view import SourceStatus, View
 from gpu_advisor.web.api.app import ApiContext, create_app
 from gpu_advisor.web.page import checklist, evidence_charts, template_filters
 from gpu_advisor.web.page import evidence_history as curves
-from gpu_advisor.web.page.bidi import isolated, turning
+from gpu_advisor.web.page.bidi import isolate, right_to_left_names
 from gpu_advisor.web.page.evidence_history import EvidenceHistory, EvidenceSeries
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,7 +32,7 @@ Ask = Mapping[Labels, TimeSeries]
 
 
 def client_of(view: View, settings: Settings | None = None, ask: curves.RangeQuery | None = None) -> FlaskClient:
-    return create_app(ApiContext(lambda: view, lambda: (), no_snooze, settings or Settings(), curves=ask)).test_client()
+    return create_app(ApiContext(lambda: view, lambda: (), no_snooze, settings or Settings(), query_range=ask)).test_client()
 
 
 def text_of(client: FlaskClient, path: str, status: int = 200) -> str:
@@ -104,7 +104,7 @@ def test_a_slow_source_does_not_hold_up_the_page(monkeypatch: pytest.MonkeyPatch
         done.wait(20)
         return {}
 
-    monkeypatch.setattr(curves, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(curves, "CHART_TIMEOUT_SECONDS", 0.05)
     view = whole()
     assert "took longer than" in text_of(client_of(view, ask=slow), f"/page/{view.issued[0].id}")
     done.set()
@@ -257,12 +257,12 @@ def advice(**changes: object) -> Recommendation:
 def test_worth() -> None:
     unpriced = dataclasses.replace(whole().issued[0].recommendation.projection, cost_change_per_hour=None)
     given_back = advice(direction="down", current=8, recommended=2, projection=unpriced)
-    assert savings.worth(given_back, 1, None) == savings.Savings(6, None)
-    assert savings.worth(given_back, 2, 3.0) == savings.Savings(12, 36.0)
+    assert savings.savings(given_back, 1, None) == savings.Savings(6, None)
+    assert savings.savings(given_back, 2, 3.0) == savings.Savings(12, 36.0)
     faster = dataclasses.replace(given_back.projection, throughput_ratio=2.0, cost_change_per_hour=None)
     mended = advice(direction="change", projection=faster, gpus=("a", "b"))
-    assert savings.worth(mended, 1, 2.0) == savings.Savings(1.0, 2.0)
-    assert savings.worth(advice(direction="up", projection=unpriced), 1, 2.0) == savings.Savings(
+    assert savings.savings(mended, 1, 2.0) == savings.Savings(1.0, 2.0)
+    assert savings.savings(advice(direction="up", projection=unpriced), 1, 2.0) == savings.Savings(
         None, None
     )  # unknown is not nothing
 
@@ -277,9 +277,9 @@ def test_what_is_broken_comes_first_then_what_wins_most() -> None:
         "hint": advice(severity="info", direction="down", current=99, recommended=1),
     }
     issued = tuple(dataclasses.replace(base, id=name, recommendation=each) for name, each in told.items())
-    found = savings.valued(dataclasses.replace(view, issued=issued), {})
+    found = savings.rank_by_savings(dataclasses.replace(view, issued=issued), {})
     assert [each.issued.id for each in found] == ["broken", "large", "small", "hint"]
-    assert savings.total(found).gpus == 8 + 1 + 98
+    assert savings.total_savings(found).gpus == 8 + 1 + 98
 
 
 def test_glance_takes_the_worst_of_the_nodes() -> None:
@@ -309,11 +309,11 @@ def test_evidence_spans() -> None:
 )
 def test_names_that_turn_the_direction_are_held_within_themselves(parts: Sequence[str], names: Sequence[str]) -> None:
     text = "".join(part + name for part, name in zip(parts, [*names, *[""] * 5], strict=False))
-    shown = isolated(text, turning(names))
+    shown = isolate(text, right_to_left_names(names))
     assert unescape(re.sub(r"</?bdi>", "", shown)) == text.replace("\r", "\r")  # nothing is lost or added
     outside = unescape(re.sub(r"<bdi>.*?</bdi>", "\0", shown, flags=re.DOTALL))
-    assert not any(name in outside for name in turning(names))
+    assert not any(name in outside for name in right_to_left_names(names))
 
 
 def test_which_names_turn_the_direction() -> None:
-    assert turning(["node-a", "Grüße", "🔥", "a\u202eb", "שלום", "مرحبا 2"]) == ("مرحبا 2", "שלום", "a\u202eb")
+    assert right_to_left_names(["node-a", "Grüße", "🔥", "a\u202eb", "שלום", "مرحبا 2"]) == ("مرحبا 2", "שלום", "a\u202eb")

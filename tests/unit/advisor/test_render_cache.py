@@ -10,7 +10,7 @@ import pytest
 from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 from gpu_advisor.web.api import response_cache as rendered
-from gpu_advisor.web.api.response_cache import MIN_HITS_TO_PRERENDER, RenderedResponse, ResponseCache, rendering
+from gpu_advisor.web.api.response_cache import MIN_HITS_TO_PRERENDER, RenderedResponse, ResponseCache, render_response
 
 from tests.polling import wait_until
 from tests.unit.advisor.builders import AT, GpuSpec, concluded
@@ -29,7 +29,7 @@ def next_view(view: View) -> View:
 
 
 def count(view: View) -> RenderedResponse:
-    return rendering(str(view.evaluations).encode(), "text/plain")
+    return render_response(str(view.evaluations).encode(), "text/plain")
 
 
 class CountingRenderer:

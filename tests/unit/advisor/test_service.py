@@ -188,7 +188,7 @@ def test_a_snooze_that_cannot_be_kept_changes_nothing(start: Start, monkeypatch:
     def full(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(advisor.ledger, "keep_snooze", full)
+    monkeypatch.setattr(advisor.ledger, "save_snooze", full)
     with pytest.raises(sqlite3.OperationalError):
         advisor.service.snooze(id_, Snooze("x", AT, AT + HOUR))
     assert advisor.after(15).heard.firing == {id_}
@@ -243,8 +243,8 @@ def test_a_full_disk_costs_no_answer_and_no_alert(start: Start, monkeypatch: pyt
     def full(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(advisor.ledger, "record", full)
-    monkeypatch.setattr(advisor.ledger, "keep_alerts", full)
+    monkeypatch.setattr(advisor.ledger, "record_recommendations", full)
+    monkeypatch.setattr(advisor.ledger, "save_alerts", full)
     first = advisor.after(0).given
     assert advisor.after(15).given == first
     assert [since for since, _ in first.values()] == [AT]

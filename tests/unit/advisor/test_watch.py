@@ -106,7 +106,7 @@ def test_what_is_completed(
 
 
 def test_csv_of_top_is_inert_text() -> None:
-    from gpu_advisor.commands.node_snapshot import node
+    from gpu_advisor.commands.node_snapshot import take_snapshot
     from gpu_advisor.commands.top import CSV_COLUMNS, _show
 
     from tests.unit.advisor.test_node import page
@@ -115,7 +115,7 @@ def test_csv_of_top_is_inert_text() -> None:
     out = io.StringIO()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("sys.stdout", out)
-        _show(node(hostile), "csv")
+        _show(take_snapshot(hostile), "csv")
     header, row = csv.reader(io.StringIO(out.getvalue()))
     assert tuple(header) == CSV_COLUMNS
     assert dict(zip(header, row, strict=True))["name"] == "'=cmd()"

@@ -29,7 +29,7 @@ def make_client(folder: Path, view: View = KNOWN, access: Authenticator | None =
     gpus = desk(folder, lambda: view)
     yield create_app(
         ApiContext(
-            lambda: view, lambda: (), lambda _id, _snooze: None, access=access or Authenticator({}, ""), gpus=gpus
+            lambda: view, lambda: (), lambda _id, _snooze: None, access=access or Authenticator({}, ""), allocation=gpus
         )
     )
     gpus.allocator.close()

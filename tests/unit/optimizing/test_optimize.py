@@ -52,7 +52,7 @@ def test_what_is_not_given_is_not_asked(targets: TargetOverrides, changes: dict[
 
 
 def run(monkeypatch: pytest.MonkeyPatch, answers: FakeAdvisorClient, *arguments: str) -> Result:
-    monkeypatch.setattr(advisor_client, "asked", lambda *_: answers)
+    monkeypatch.setattr(advisor_client, "connect", lambda *_: answers)
     return CliRunner().invoke(command, [*arguments], standalone_mode=False)
 
 

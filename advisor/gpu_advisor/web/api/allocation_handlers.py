@@ -16,7 +16,6 @@ from gpu_advisor.allocation.gpu_request import GpuRequest, parse_request, valida
 from gpu_advisor.allocation.memory_strategy import MemoryStrategy, ModelMemory
 from gpu_advisor.allocation.model import Allocation
 from gpu_advisor.allocation.placement import mismatch_reason
-from gpu_advisor.web.api import problem_details as problem
 from gpu_advisor.web.api.allocation_operations import (
     GPU_OPERATIONS,
     AllocateRequestBody,
@@ -26,7 +25,7 @@ from gpu_advisor.web.api.allocation_operations import (
 )
 from gpu_advisor.web.api.base import JSON
 from gpu_advisor.web.api.json_body import dump_json, parse_body
-from gpu_advisor.web.api.problem_details import Problem, pointer
+from gpu_advisor.web.api.problem_details import ProblemError, json_pointer, problem_response
 from gpu_advisor.web.api.query_parameters import read
 
 ERROR_STATUSES: tuple[tuple[type[errors.AllocationError], HTTPStatus], ...] = (
@@ -45,8 +44,8 @@ def register(app: Flask) -> None:
     def allocation_error(error: errors.AllocationError) -> Response:
         status = next(status for kind, status in ERROR_STATUSES if isinstance(error, kind))
         field = getattr(error, "field", "")
-        wrong = [{"pointer": pointer((field,)), "detail": getattr(error, "message", "")}] if field else []
-        return problem.answer(status, str(error), wrong, getattr(error, "reasons", ()))  # type: ignore[arg-type]
+        wrong = [{"pointer": json_pointer((field,)), "detail": getattr(error, "message", "")}] if field else []
+        return problem_response(status, str(error), wrong, getattr(error, "reasons", ()))  # type: ignore[arg-type]
 
     app.register_error_handler(errors.AllocationError, allocation_error)
 
@@ -58,7 +57,7 @@ class AllocationHandlers:
         self._optional_service = service
         self._simulated = simulated
 
-    def table(self) -> dict[str, Callable[..., Response]]:
+    def handlers(self) -> dict[str, Callable[..., Response]]:
         return {name: getattr(self, name) for name in GPU_OPERATIONS}
 
     def gpu_status(self) -> Response:
@@ -76,7 +75,7 @@ class AllocationHandlers:
             )
             validate_request(gpu_request, allocator.types())
         except errors.InvalidRequestError as error:
-            raise Problem(HTTPStatus.BAD_REQUEST, str(error)) from error
+            raise ProblemError(HTTPStatus.BAD_REQUEST, str(error)) from error
         rows = serialize.nodes(
             inventory, allocator.snapshot().held, self._resource, lambda kind: not mismatch_reason(gpu_request, kind)
         )
@@ -85,8 +84,8 @@ class AllocationHandlers:
     def gpu_allocate(self) -> Response:
         _query_parameters("gpu_allocate")
         body = parse_body(AllocateRequestBody)
-        made = self._service.allocator.allocate(self._request(body), body.client_token, body.lease_seconds)
-        return self._allocation_response(made)
+        allocation = self._service.allocator.allocate(self._request(body), body.client_token, body.lease_seconds)
+        return self._allocation_response(allocation)
 
     def gpu_validate(self) -> Response:
         _query_parameters("gpu_validate")

@@ -21,17 +21,16 @@ from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.view import View
-from gpu_advisor.web.api import allocation_handlers, csv_export, openapi, query_filters, report_handler
-from gpu_advisor.web.api import authentication as access
-from gpu_advisor.web.api import problem_details as problem
+from gpu_advisor.web.api import allocation_handlers, authentication, csv_export, openapi, query_filters, report_handler
+from gpu_advisor.web.api import problem_details
 from gpu_advisor.web.api.allocation_operations import GPU_OPERATIONS
 from gpu_advisor.web.api.authentication import Authenticator
 from gpu_advisor.web.api.base import CSV, JSON, METRICS, TEXT
 from gpu_advisor.web.api.json_body import dump_json, parse_body, read_json
 from gpu_advisor.web.api.operations import OPERATIONS, SnoozeRequestBody
-from gpu_advisor.web.api.problem_details import Problem, pointer
+from gpu_advisor.web.api.problem_details import ProblemError, json_pointer
 from gpu_advisor.web.api.query_parameters import read
-from gpu_advisor.web.api.response_cache import RenderedResponse, ResponseCache, rendering
+from gpu_advisor.web.api.response_cache import RenderedResponse, ResponseCache, render_response
 from gpu_advisor.web.page.evidence_history import RangeQuery
 from gpu_advisor.web.page.routes import PageContext
 from gpu_advisor.web.page.routes import register as register_page
@@ -53,9 +52,9 @@ class ApiContext:
     settings: Settings = field(default_factory=Settings)
     access: Authenticator = field(default_factory=lambda: Authenticator({}, ""))
     clock: Callable[[], float] = time.time
-    curves: RangeQuery | None = None
-    gpus: AllocationService | None = None
-    deciding: threading.Lock = field(
+    query_range: RangeQuery | None = None
+    allocation: AllocationService | None = None
+    what_if_lock: threading.Lock = field(
         default_factory=threading.Lock
     )  # what-ifs wait for each other, not others for them
 
@@ -64,14 +63,14 @@ def create_app(context: ApiContext) -> Flask:
     """The WSGI application."""
     app = Flask("gpu_advisor.web.page")
     app.config["MAX_CONTENT_LENGTH"] = MAX_EXPOSITION_BYTES
-    problem.register(app)
-    access.register(app, context.access)
+    problem_details.register(app)
+    authentication.register(app, context.access)
     register_page(
-        app, PageContext(context.view, context.alertmanagers, context.settings, context.curves, context.deciding)
+        app, PageContext(context.view, context.alertmanagers, context.settings, context.query_range, context.what_if_lock)
     )
     allocation_handlers.register(app)
-    gpus = allocation_handlers.AllocationHandlers(context.gpus, lambda: _simulated(context.view()))
-    for name, handler in {**_Handlers(context).table(), **gpus.table()}.items():
+    gpus = allocation_handlers.AllocationHandlers(context.allocation, lambda: _simulated(context.view()))
+    for name, handler in {**_Handlers(context).handlers(), **gpus.handlers()}.items():
         operation = OPERATIONS[name]
         app.add_url_rule(
             operation.path.replace("{id}", "<id_>"), endpoint=name, view_func=handler, methods=[operation.method]
@@ -90,24 +89,24 @@ class _Handlers:
         self._context = context
         self._renderings = ResponseCache()
         self._metrics = metrics.MetricsExposition()
-        self._openapi = dump_json(openapi.document(context.access.asked))
+        self._openapi = dump_json(openapi.document(context.access.login_required))
 
-    def table(self) -> dict[str, Callable[..., Response]]:
+    def handlers(self) -> dict[str, Callable[..., Response]]:
         return {name: getattr(self, name) for name in OPERATIONS.keys() - GPU_OPERATIONS.keys()}
 
     def recommendations(self) -> Response:
         return self._list_response(
-            "recommendations", query_filters.recommendations, serialize.recommendations, csv_export.recommendations
+            "recommendations", query_filters.filter_recommendations, serialize.recommendations, csv_export.recommendations_csv
         )
 
     def checks(self) -> Response:
-        return self._list_response("checks", query_filters.checks, serialize.checks, csv_export.checks)
+        return self._list_response("checks", query_filters.filter_checks, serialize.checks, csv_export.checks_csv)
 
     def abstentions(self) -> Response:
-        return self._list_response("abstentions", query_filters.abstentions, serialize.all_abstentions)
+        return self._list_response("abstentions", query_filters.filter_abstentions, serialize.abstentions_page)
 
     def outcomes(self) -> Response:
-        return self._list_response("outcomes", query_filters.outcomes, serialize.outcomes)
+        return self._list_response("outcomes", query_filters.filter_outcomes, serialize.outcomes)
 
     def one_recommendation(self, id_: str) -> Response:
         self._query_parameters("one_recommendation")
@@ -116,7 +115,7 @@ class _Handlers:
         body: schema.RecommendationDetail = {
             **serialize.header(view), "recommendation": serialize.recommendation(issued),
         }  # fmt: skip
-        return _conditional_response(rendering(dump_json(body), JSON))
+        return _conditional_response(render_response(dump_json(body), JSON))
 
     def snooze(self, id_: str) -> Response:
         self._query_parameters("snooze")
@@ -125,7 +124,7 @@ class _Handlers:
         until = body.until.timestamp()
         if not now < until <= now + MAX_SNOOZE_SECONDS:
             words = "give a time in the future, within a year"
-            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"until: {words}", [{"pointer": "/until", "detail": words}])
+            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, f"until: {words}", [{"pointer": "/until", "detail": words}])
         snooze = Snooze(body.reason, now, until)
         self._save_snooze(id_, snooze)
         return Response(dump_json(serialize.snooze(snooze)), content_type=JSON)
@@ -133,7 +132,7 @@ class _Handlers:
     def end_snooze(self, id_: str) -> Response:
         self._query_parameters("end_snooze")
         if query_filters.find_recommendation(self._context.view(), id_).snoozed is None:
-            raise Problem(HTTPStatus.NOT_FOUND, f"recommendation {id_!r} is not snoozed: there is nothing to end")
+            raise ProblemError(HTTPStatus.NOT_FOUND, f"recommendation {id_!r} is not snoozed: there is nothing to end")
         self._save_snooze(id_, None)
         return Response(status=HTTPStatus.NO_CONTENT)
 
@@ -141,24 +140,24 @@ class _Handlers:
         self._query_parameters("what_if")
         changes, view = read_json(), self._context.view()
         if not isinstance(changes, Mapping):
-            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "give an object with what is different, as in the settings")
+            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "give an object with what is different, as in the settings")
         try:
             other = apply_changes(self._context.settings, changes)
         except WhatIfError as error:
             errors: list[schema.FieldError] = [
-                {"pointer": pointer(path), "detail": words} for path, words in error.problems
+                {"pointer": json_pointer(path), "detail": words} for path, words in error.problems
             ]
-            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), errors) from error
+            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), errors) from error
         if view.evaluation is None:
-            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "nothing is known yet: see `source` in GET /recommendations")
-        with self._context.deciding:
+            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "nothing is known yet: see `source` in GET /recommendations")
+        with self._context.what_if_lock:
             comparison = compare_settings(view.evaluation, self._context.settings, other)
         return Response(dump_json(serialize.what_if(view, comparison)), content_type=JSON)
 
     def report(self) -> Response:
-        asked, context = self._query_parameters("report"), self._context
+        query_values, context = self._query_parameters("report"), self._context
         return report_handler.report_response(
-            context.curves, context.view(), context.settings, asked["since_seconds"], context.clock(), asked["format"]
+            context.query_range, context.view(), context.settings, query_values["since_seconds"], context.clock(), query_values["format"]
         )
 
     def own_metrics(self) -> Response:
@@ -186,15 +185,15 @@ class _Handlers:
         as_csv: Callable[[Sequence[T]], str] | None = None,
     ) -> Response:
         """A list: a page of it as JSON, or all of it as CSV. Rendered once for all who ask the same of this view."""
-        asked, path, query = self._query_parameters(operation), request.path, request.args.to_dict()
+        query_values, path, query = self._query_parameters(operation), request.path, request.args.to_dict()
 
         def render(view: View) -> RenderedResponse:
-            found = apply_filters(view, asked)
-            if as_csv and asked["format"] == "csv":
-                return rendering(as_csv(found).encode("utf-8", "replace"), f"{CSV}; charset=utf-8")
-            page, per_page = asked["page"], asked["per_page"]
+            found = apply_filters(view, query_values)
+            if as_csv and query_values["format"] == "csv":
+                return render_response(as_csv(found).encode("utf-8", "replace"), f"{CSV}; charset=utf-8")
+            page, per_page = query_values["page"], query_values["per_page"]
             links = _links(path, query, len(found), page, per_page)
-            return rendering(dump_json(serialize_page(view, found, page, per_page)), JSON, links)
+            return render_response(dump_json(serialize_page(view, found, page, per_page)), JSON, links)
 
         return _conditional_response(self._renderings.get(self._context.view(), request.full_path, render))
 
@@ -203,7 +202,7 @@ class _Handlers:
             self._context.snooze(id_, snooze)
         except sqlite3.Error as error:
             words = f"the ledger cannot be written ({error}): nothing was changed; see to the disk of state_dir"
-            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, words) from error
+            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, words) from error
 
 
 def _conditional_response(cached_response: RenderedResponse) -> Response:
@@ -217,11 +216,11 @@ def _conditional_response(cached_response: RenderedResponse) -> Response:
     return response
 
 
-def _links(path: str, asked: Mapping[str, str], total: int, page: int, per_page: int) -> str:
+def _links(path: str, query_values: Mapping[str, str], total: int, page: int, per_page: int) -> str:
     """The other pages (RFC 8288), with whatever else was asked."""
     last = max(1, -(-total // per_page))
     pages = {"first": 1, "prev": page - 1, "next": page + 1, "last": last}
     others = {name: number for name, number in pages.items() if 1 <= number <= last}
     return ", ".join(
-        f'<{path}?{urlencode({**asked, "page": number})}>; rel="{name}"' for name, number in others.items()
+        f'<{path}?{urlencode({**query_values, "page": number})}>; rel="{name}"' for name, number in others.items()
     )

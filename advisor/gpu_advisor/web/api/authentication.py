@@ -26,7 +26,7 @@ class Authenticator:
         self._bcrypt_lock = threading.Lock()  # guessing costs one core at most
 
     @property
-    def asked(self) -> bool:
+    def login_required(self) -> bool:
         return bool(self._users or self._token)
 
     def authenticate(self, authorization: str) -> bool:
@@ -57,13 +57,13 @@ class Authenticator:
 
 
 def register(app: Flask, access: Authenticator) -> None:
-    if not access.asked:
+    if not access.login_required:
         return
 
     @app.before_request
     def refuse() -> Response | None:
         if request.path in PUBLIC_PATHS or access.authenticate(request.headers.get("Authorization", "")):
             return None
-        answer = problem_details.answer(HTTPStatus.UNAUTHORIZED, "a login is asked for: see web.users in the settings")
-        answer.headers["WWW-Authenticate"] = 'Basic realm="gpu-advisor", Bearer'
-        return answer
+        response = problem_details.problem_response(HTTPStatus.UNAUTHORIZED, "a login is asked for: see web.users in the settings")
+        response.headers["WWW-Authenticate"] = 'Basic realm="gpu-advisor", Bearer'
+        return response

@@ -18,10 +18,10 @@ class Operation:
 
     method: Literal["GET", "POST", "DELETE"]
     path: str
-    about: str
-    answers: dict[str, Any]
+    summary: str
+    responses: dict[str, Any]
     parameters: tuple[Parameter, ...] = ()
     body: type[StrictModel] | None = None
     status: int = 200
     errors: tuple[int, ...] = ()
-    tagged: bool = field(default=False)
+    has_etag: bool = field(default=False)

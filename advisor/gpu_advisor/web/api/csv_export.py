@@ -21,11 +21,11 @@ CHECK_COLUMNS = (
 )  # fmt: skip
 
 
-def recommendations(chosen: Iterable[PublishedRecommendation]) -> str:
+def recommendations_csv(chosen: Iterable[PublishedRecommendation]) -> str:
     return _csv(RECOMMENDATION_COLUMNS, map(_row, chosen))
 
 
-def checks(chosen: Iterable[Check]) -> str:
+def checks_csv(chosen: Iterable[Check]) -> str:
     rows = (
         (
             each.item, each.scope.kind, escape_formula(each.scope.name), each.status.value, each.severity, each.value, each.low,

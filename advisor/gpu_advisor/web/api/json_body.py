@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from gpu_advisor.documents import schema
 from gpu_advisor.web.api.base import JSON
-from gpu_advisor.web.api.problem_details import Problem, pointer
+from gpu_advisor.web.api.problem_details import ProblemError, json_pointer
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -20,11 +20,11 @@ B = TypeVar("B", bound=BaseModel)
 def read_json() -> Any:
     """The body as JSON. A form that another site sends cannot have this type: so it cannot act for who is logged in."""
     if request.mimetype != JSON:
-        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send the body as {JSON}, and say so in Content-Type")
+        raise ProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send the body as {JSON}, and say so in Content-Type")
     try:
         return json.loads(request.get_data())
     except (ValueError, RecursionError) as error:
-        raise Problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from error
+        raise ProblemError(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from error
 
 
 def parse_body(model: type[B]) -> B:
@@ -33,10 +33,10 @@ def parse_body(model: type[B]) -> B:
         return model.model_validate_json(request.get_data())
     except ValidationError as error:
         errors: list[schema.FieldError] = [
-            {"pointer": pointer(each["loc"]), "detail": each["msg"]} for each in error.errors()
+            {"pointer": json_pointer(each["loc"]), "detail": each["msg"]} for each in error.errors()
         ]
         words = "; ".join(f"{each['pointer'] or 'the body'}: {each['detail']}" for each in errors)
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, words, errors) from error
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, words, errors) from error
 
 
 def dump_json(value: object) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import AwareDatetime, Field
 
-from gpu_advisor.documents import schema as shapes
+from gpu_advisor.documents import schema
 from gpu_advisor.evaluation.recommendation import CheckStatus, Reason, ScopeKind, Severity
 from gpu_advisor.report.period import DAY, MAX_REPORT_SECONDS, MIN_REPORT_SECONDS
 from gpu_advisor.report.schema import Report
@@ -46,45 +46,45 @@ _POOL = TextParameter("pool", "of this pool, or of GPUs of this pool")
 OPERATIONS: dict[str, Operation] = {
     "recommendations": Operation(
         "GET", "/recommendations", "What to do now, why, and what is expected of it",
-        {JSON: shapes.Recommendations, CSV: None},
+        {JSON: schema.Recommendations, CSV: None},
         (
             _KIND, TextParameter("severity", "how urgent", get_args(Severity)), TextParameter("node", "concerns this node"), _POOL,
             TextParameter("job", "concerns this job"), _FORMAT, *PAGINATION,
         ),
-        tagged=True,
+        has_etag=True,
     ),
     "one_recommendation": Operation(
-        "GET", "/recommendations/{id}", "One recommendation", {JSON: shapes.RecommendationDetail}, errors=(404,),
-        tagged=True,
+        "GET", "/recommendations/{id}", "One recommendation", {JSON: schema.RecommendationDetail}, errors=(404,),
+        has_etag=True,
     ),
     "snooze": Operation(
         "POST", "/recommendations/{id}/snooze", "No alert about this for a while; instead of a former snooze",
-        {JSON: shapes.SnoozeDocument}, body=SnoozeRequestBody, errors=(404, 503),
+        {JSON: schema.SnoozeDocument}, body=SnoozeRequestBody, errors=(404, 503),
     ),
     "end_snooze": Operation(
         "DELETE", "/recommendations/{id}/snooze", "Alert about this again", {}, status=204, errors=(404, 503),
     ),
     "checks": Operation(
         "GET", "/checks", "The checklist: met, missed (by how much) or unknown (why)",
-        {JSON: shapes.Checks, CSV: None},
+        {JSON: schema.Checks, CSV: None},
         (
             TextParameter("item", "as gpu_utilization"), TextParameter("status", "how it stands", tuple(each.value for each in CheckStatus)),
             TextParameter("scope_kind", "of what kind of thing", get_args(ScopeKind)), TextParameter("scope", "of this thing, by name"),
             _FORMAT, *PAGINATION,
         ),
-        tagged=True,
+        has_etag=True,
     ),
     "abstentions": Operation(
-        "GET", "/abstentions", "What the advisor cannot tell, why, and what would mend it", {JSON: shapes.Abstentions},
-        (TextParameter("reason", "why", tuple(each.value for each in Reason)), TextParameter("subject", "as scale"), *PAGINATION), tagged=True,
+        "GET", "/abstentions", "What the advisor cannot tell, why, and what would mend it", {JSON: schema.Abstentions},
+        (TextParameter("reason", "why", tuple(each.value for each in Reason)), TextParameter("subject", "as scale"), *PAGINATION), has_etag=True,
     ),
     "outcomes": Operation(
         "GET", "/outcomes", "What became of recommendations that ended: applied, improved, as projected? Newest first",
-        {JSON: shapes.OutcomesDocument}, (_KIND, TextParameter("pool", "of this pool"), *PAGINATION), tagged=True,
+        {JSON: schema.OutcomesDocument}, (_KIND, TextParameter("pool", "of this pool"), *PAGINATION), has_etag=True,
     ),
     "what_if": Operation(
         "POST", "/what-if", "What would be recommended with other targets, limits or prices. Changes nothing",
-        {JSON: shapes.WhatIf}, body=WhatIfRequestBody, errors=(503,),
+        {JSON: schema.WhatIf}, body=WhatIfRequestBody, errors=(503,),
     ),
     "report": Operation(
         "GET", "/report", "The last days: use, cost and waste, advice and what became of it",

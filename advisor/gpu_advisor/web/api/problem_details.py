@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 from gpu_advisor.documents import schema
 
 
-class Problem(Exception):
+class ProblemError(Exception):
     """A request that cannot be served. `detail` names the field and tells the mend."""
 
     def __init__(self, status: HTTPStatus, detail: str, errors: Sequence[schema.FieldError] = ()) -> None:
@@ -21,7 +21,7 @@ class Problem(Exception):
         self.errors = list(errors)
 
 
-def answer(
+def problem_response(
     status: HTTPStatus, detail: str, errors: Sequence[schema.FieldError] = (), reasons: Sequence[str] = ()
 ) -> Response:
     document: schema.ProblemDocument = {
@@ -37,17 +37,17 @@ def answer(
     return response
 
 
-def pointer(path: Sequence[str | int]) -> str:
+def json_pointer(path: Sequence[str | int]) -> str:
     """RFC 6901."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
 def register(app: Flask) -> None:
-    app.register_error_handler(Problem, lambda problem: answer(problem.status, problem.detail, problem.errors))
+    app.register_error_handler(ProblemError, lambda problem: problem_response(problem.status, problem.detail, problem.errors))
 
     def http_error(error: HTTPException) -> Response:
         status = HTTPStatus(error.code or 500)
-        response = answer(status, error.description or status.phrase)
+        response = problem_response(status, error.description or status.phrase)
         for name, value in error.get_headers():
             if name in ("Allow", "Retry-After"):
                 response.headers[name] = value

@@ -10,7 +10,7 @@ from gpu_advisor.documents import serialize
 from gpu_advisor.evaluation.recommendation import Abstention, Check, Scope
 from gpu_advisor.state.outcomes import Outcome
 from gpu_advisor.state.view import PublishedRecommendation, View
-from gpu_advisor.web.api.problem_details import Problem
+from gpu_advisor.web.api.problem_details import ProblemError
 
 #: Query parameter -> whether a recommendation has that value. `pool` is below: it asks who is in the pool.
 _FILTERS: dict[str, Callable[[PublishedRecommendation, str], bool]] = {
@@ -21,7 +21,7 @@ _FILTERS: dict[str, Callable[[PublishedRecommendation, str], bool]] = {
 }
 
 
-def recommendations(view: View, query: Mapping[str, Any]) -> list[PublishedRecommendation]:
+def filter_recommendations(view: View, query: Mapping[str, Any]) -> list[PublishedRecommendation]:
     wanted = {name: query[name] for name in _FILTERS if query[name] is not None}
     matches = list(view.issued)
     for name, value in wanted.items():
@@ -37,14 +37,14 @@ def recommendations(view: View, query: Mapping[str, Any]) -> list[PublishedRecom
 
 
 def find_recommendation(view: View, id_: str) -> PublishedRecommendation:
-    """Raises Problem where no such recommendation is given now."""
+    """Raises ProblemError where no such recommendation is given now."""
     for issued in view.issued:
         if issued.id == id_:
             return issued
-    raise Problem(HTTPStatus.NOT_FOUND, f"no recommendation {id_!r} is given now; GET /recommendations lists them")
+    raise ProblemError(HTTPStatus.NOT_FOUND, f"no recommendation {id_!r} is given now; GET /recommendations lists them")
 
 
-def checks(view: View, query: Mapping[str, Any]) -> list[Check]:
+def filter_checks(view: View, query: Mapping[str, Any]) -> list[Check]:
     wanted = (query["item"], query["status"], query["scope_kind"], query["scope"])
     return [
         check
@@ -58,15 +58,15 @@ def checks(view: View, query: Mapping[str, Any]) -> list[Check]:
     ]
 
 
-def abstentions(view: View, query: Mapping[str, Any]) -> list[Abstention]:
+def filter_abstentions(view: View, query: Mapping[str, Any]) -> list[Abstention]:
     return [
         each
-        for each in serialize.abstentions(view)
+        for each in serialize.all_abstentions(view)
         if query["reason"] in (None, each.reason.value) and query["subject"] in (None, each.subject)
     ]
 
 
-def outcomes(view: View, query: Mapping[str, Any]) -> list[Outcome]:
+def filter_outcomes(view: View, query: Mapping[str, Any]) -> list[Outcome]:
     """The newest first."""
     return [
         each

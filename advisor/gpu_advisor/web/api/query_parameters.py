@@ -10,7 +10,7 @@ from typing import Any
 
 from werkzeug.datastructures import MultiDict
 
-from gpu_advisor.web.api.problem_details import Problem
+from gpu_advisor.web.api.problem_details import ProblemError
 
 MAX_PER_PAGE = 1000
 
@@ -26,9 +26,9 @@ class TextParameter:
 
     def read(self, text: str) -> str:
         if self.choices and text not in self.choices:
-            raise Problem(HTTPStatus.BAD_REQUEST, f"{self.name}={text!r}: choose from {', '.join(self.choices)}")
+            raise ProblemError(HTTPStatus.BAD_REQUEST, f"{self.name}={text!r}: choose from {', '.join(self.choices)}")
         if not text:
-            raise Problem(HTTPStatus.BAD_REQUEST, f"{self.name} is empty: give it a value, or leave it out")
+            raise ProblemError(HTTPStatus.BAD_REQUEST, f"{self.name} is empty: give it a value, or leave it out")
         return text
 
     @property
@@ -48,7 +48,7 @@ class IntegerParameter:
 
     def read(self, text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) < 12 and self.low <= int(text) <= self.high):
-            raise Problem(
+            raise ProblemError(
                 HTTPStatus.BAD_REQUEST, f"{self.name}={text!r}: give a whole number from {self.low} to {self.high}"
             )
         return int(text)
@@ -74,7 +74,7 @@ class NumberParameter:
         except ValueError:
             value = math.nan
         if not self.low <= value <= self.high:  # NaN is not
-            raise Problem(
+            raise ProblemError(
                 HTTPStatus.BAD_REQUEST, f"{self.name}={text!r}: give a number from {self.low:g} to {self.high:g}"
             )
         return value
@@ -93,13 +93,13 @@ PAGINATION: tuple[Parameter, ...] = (
 
 
 def read(query_args: MultiDict[str, str], parameters: Sequence[Parameter]) -> dict[str, Any]:
-    """The values by name. Raises Problem, which names the parameter and the mend."""
+    """The values by name. Raises ProblemError, which names the parameter and the mend."""
     known = {each.name: each for each in parameters}
     unknown = sorted(set(query_args) - set(known))
     if unknown:
         hint = f"there are {', '.join(known)}" if known else "there is none"
-        raise Problem(HTTPStatus.BAD_REQUEST, f"unknown parameter {unknown[0]!r}; {hint}")
+        raise ProblemError(HTTPStatus.BAD_REQUEST, f"unknown parameter {unknown[0]!r}; {hint}")
     duplicates = sorted(name for name, values in query_args.lists() if len(values) > 1)
     if duplicates:
-        raise Problem(HTTPStatus.BAD_REQUEST, f"{duplicates[0]!r} is given more than once: give it once")
+        raise ProblemError(HTTPStatus.BAD_REQUEST, f"{duplicates[0]!r} is given more than once: give it once")
     return {name: each.read(query_args[name]) if name in query_args else each.default for name, each in known.items()}

@@ -18,7 +18,7 @@ from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SourceError
 from gpu_advisor.state.view import View
 from gpu_advisor.web.api.base import HTML, JSON, MARKDOWN
-from gpu_advisor.web.api.problem_details import Problem
+from gpu_advisor.web.api.problem_details import ProblemError
 
 RENDERINGS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "json": (
@@ -39,14 +39,14 @@ _report_lock = threading.Lock()
 def report_response(
     query_range: RangeQuery | None, view: View, settings: Settings, since_seconds: int, now: float, rendering: str
 ) -> Response:
-    """Raises Problem where the past cannot be read."""
+    """Raises ProblemError where the past cannot be read."""
     if query_range is None or view.evaluation is None:
-        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "nothing is known yet: see `source` in GET /recommendations")
+        raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "nothing is known yet: see `source` in GET /recommendations")
     try:
         with _report_lock:
             report_document = make(query_range, view, settings, since_seconds, now)
     except SourceError as error:
-        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the data source does not answer: {error}") from error
+        raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, f"the data source does not answer: {error}") from error
     media, render = RENDERINGS[rendering]
     response = Response(render(report_document).encode("utf-8", "replace"), content_type=f"{media}; charset=utf-8")
     if rendering == "json":

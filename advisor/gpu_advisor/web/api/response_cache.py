@@ -33,7 +33,7 @@ class RenderedResponse:
     link: str = ""
 
 
-def rendering(body: bytes, media: str, link: str = "") -> RenderedResponse:
+def render_response(body: bytes, media: str, link: str = "") -> RenderedResponse:
     return RenderedResponse(body, media, hashlib.sha256(body).hexdigest()[:16], link)
 
 
@@ -52,7 +52,7 @@ class _ViewCache:
     """Renderings of one view, and what stands in until it is rendered. One lock a key: of many, one renders."""
 
     view: View
-    standing_in: dict[str, RenderedResponse] = field(default_factory=dict)
+    previous: dict[str, RenderedResponse] = field(default_factory=dict)
     entries: dict[str, _Entry] = field(default_factory=dict)
     locks: dict[str, threading.Lock] = field(default_factory=dict)
     size: int = 0
@@ -70,7 +70,7 @@ class ResponseCache:
         if entry is not None:
             entry.hits += 1  # two threads may count as one: it is only about many or few
             return entry.rendering
-        return cache.standing_in.get(key) or _render_once(cache, key, render)
+        return cache.previous.get(key) or _render_once(cache, key, render)
 
     def _of(self, view: View) -> _ViewCache:
         cache = self._cache
@@ -85,7 +85,7 @@ class ResponseCache:
         after = _ViewCache(view)
         if before and _only_evaluation_changed(before.view, view):
             popular = {key: entry for key, entry in before.entries.items() if entry.hits >= MIN_HITS_TO_PRERENDER}
-            after.standing_in = {key: entry.rendering for key, entry in popular.items()}
+            after.previous = {key: entry.rendering for key, entry in popular.items()}
             if popular:
                 threading.Thread(target=_render_in_advance, args=(after, popular), name="render", daemon=True).start()
         return after
@@ -97,7 +97,7 @@ def _render_in_advance(cache: _ViewCache, popular: dict[str, _Entry]) -> None:
             _render_once(cache, key, entry.render)
         except Exception:  # the edge of a thread: who asks for it is told of the defect
             log.exception("%s could not be rendered in advance", key)
-        cache.standing_in.pop(key, None)  # whatever happens: nothing old stands in for ever
+        cache.previous.pop(key, None)  # whatever happens: nothing old stands in for ever
 
 
 def _render_once(cache: _ViewCache, key: str, render: Render) -> RenderedResponse:

@@ -28,7 +28,7 @@ def external_names(view: View) -> Iterator[str]:
         yield str(issued.recommendation.scope)
 
 
-def turning(names: Iterable[str]) -> tuple[str, ...]:
+def right_to_left_names(names: Iterable[str]) -> tuple[str, ...]:
     """Those of the names that turn the direction, the longest first: one may be part of another."""
     found = {name for name in names if not name.isascii() and any(map(_changes_direction, name))}
     return tuple(sorted(found, key=lambda name: (-len(name), name)))
@@ -38,7 +38,7 @@ def _changes_direction(character: str) -> bool:
     return unicodedata.bidirectional(character) in _BIDI_CLASSES
 
 
-def isolated(text: str, names: tuple[str, ...]) -> Markup:
+def isolate(text: str, names: tuple[str, ...]) -> Markup:
     """The text with each of these names in an element that a browser sets by itself."""
     if not names:
         return escape(text)

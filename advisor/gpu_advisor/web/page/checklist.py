@@ -20,36 +20,36 @@ _STATUS_ORDER = {CheckStatus.MISSED: 0, CheckStatus.UNKNOWN: 1, CheckStatus.MET:
 
 @dataclass(frozen=True, slots=True)
 class ChecklistItem:
-    """`whole` is the fleet's own check, where the fleet has one; `parts` those of the nodes, or else of the GPUs."""
+    """`fleet_check` is the fleet's own check, where the fleet has one; `parts` those of the nodes, or else of the GPUs."""
 
     name: str
     title: str
-    whole: Check | None
-    parts: tuple[Check, ...]
+    fleet_check: Check | None
+    node_checks: tuple[Check, ...]
 
     @property
     def status(self) -> CheckStatus:
         """The fleet's; without one, the worst of the parts. Unknown parts do not hide missed ones."""
-        if self.whole is not None:
-            return self.whole.status
-        return min((each.status for each in self.parts), key=_STATUS_ORDER.__getitem__)
+        if self.fleet_check is not None:
+            return self.fleet_check.status
+        return min((each.status for each in self.node_checks), key=_STATUS_ORDER.__getitem__)
 
     @property
-    def missed(self) -> int:
-        return sum(1 for each in self.parts if each.status is CheckStatus.MISSED)
+    def missed_count(self) -> int:
+        return sum(1 for each in self.node_checks if each.status is CheckStatus.MISSED)
 
     @property
-    def unknown(self) -> int:
-        return sum(1 for each in self.parts if each.status is CheckStatus.UNKNOWN)
+    def unknown_count(self) -> int:
+        return sum(1 for each in self.node_checks if each.status is CheckStatus.UNKNOWN)
 
     @property
-    def shown(self) -> Check:
+    def displayed_check(self) -> Check:
         """What the tile shows: the fleet's check, or that of the part that is farthest off."""
-        return self.whole or worst_check(self.parts)
+        return self.fleet_check or worst_check(self.node_checks)
 
     @property
     def severity(self) -> str:
-        return self.shown.severity
+        return self.displayed_check.severity
 
 
 @dataclass(frozen=True, slots=True)

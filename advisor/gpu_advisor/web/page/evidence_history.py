@@ -28,7 +28,7 @@ POINTS = 48
 
 #: Curves on one page, and how long (seconds) a page waits for all of them: it is whole without.
 MAX_CHARTS_PER_PAGE = 12
-PATIENCE_SECONDS = 3.0
+CHART_TIMEOUT_SECONDS = 3.0
 
 #: Curves that are kept: those of the last evaluations somebody looked at.
 MAX_CACHED_SERIES = 256
@@ -59,7 +59,7 @@ class EvidenceHistory:
 
     def of(self, evidence: Sequence[Evidence], up: bool) -> list[EvidenceSeries | None]:
         """A curve for each, in order; None where there is no query. `up`: whether the source answers at present."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + CHART_TIMEOUT_SECONDS
         begun = [self._begin(each, up, number) for number, each in enumerate(evidence)]
         return [
             each if each is None or isinstance(each, EvidenceSeries) else self._wait(*each, deadline) for each in begun
@@ -89,7 +89,7 @@ class EvidenceHistory:
             return future.result(max(0.0, deadline - time.monotonic()))
         except FutureTimeoutError:
             future.cancel()
-            seconds = f"{PATIENCE_SECONDS:g} s"
+            seconds = f"{CHART_TIMEOUT_SECONDS:g} s"
             return EvidenceSeries(
                 empty.start, empty.end, why=f"The data source took longer than {seconds}: load it again."
             )

@@ -19,9 +19,9 @@ from gpu_advisor.evaluation.what_if import WhatIfComparison, WhatIfError, apply_
 from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import View
-from gpu_advisor.web.api.problem_details import Problem
+from gpu_advisor.web.api.problem_details import ProblemError
 from gpu_advisor.web.page import checklist, evidence_charts, template_filters, what_if_form
-from gpu_advisor.web.page.bidi import external_names, isolated, turning
+from gpu_advisor.web.page.bidi import external_names, isolate, right_to_left_names
 from gpu_advisor.web.page.evidence_history import EvidenceHistory, EvidenceSeries, RangeQuery
 
 _CONTENT_SECURITY_POLICY = (
@@ -43,15 +43,15 @@ class PageContext:
     view: Callable[[], View]
     alertmanagers: Callable[[], tuple[AlertmanagerStatus, ...]]
     settings: Settings
-    curves: RangeQuery | None
-    deciding: threading.Lock
+    query_range: RangeQuery | None
+    what_if_lock: threading.Lock
 
 
 def register(app: Flask, page_context: PageContext) -> None:
     for each in template_filters.FILTERS:
         app.add_template_filter(each)
-    app.add_template_filter(serialize.timestamp, "timestamp")
-    app.add_template_filter(_isolated, "isolated")
+    app.add_template_filter(serialize.format_optional_rfc3339, "timestamp")
+    app.add_template_filter(_isolate, "isolate")
     app.add_template_filter(check_link)
     app.add_template_filter(prometheus_link)
     app.add_template_global(evidence_charts.meter, "meter")
@@ -66,11 +66,11 @@ def register(app: Flask, page_context: PageContext) -> None:
 class _Pages:
     def __init__(self, page_context: PageContext) -> None:
         self._context = page_context
-        self._curves = EvidenceHistory(page_context.curves)
+        self._evidence_history = EvidenceHistory(page_context.query_range)
 
     def overview(self) -> Response:
         view = self._context.view()
-        found = savings.valued(view, self._context.settings.cost.gpu_price_per_hour)
+        found = savings.rank_by_savings(view, self._context.settings.cost.gpu_price_per_hour)
         open_ = [each for each in found if not each.issued.snoozed]
         evaluation = view.evaluation
         gpus = checklist.gpus(evaluation) if evaluation else []
@@ -79,7 +79,7 @@ class _Pages:
             "page.html",
             view,
             headline=headline(view),
-            total=savings.total(open_),
+            total=savings.total_savings(open_),
             items=checklist.items(evaluation.checks) if evaluation else [],
             advice=open_[:MAX_RECOMMENDATIONS],
             advice_count=len(open_),
@@ -90,20 +90,20 @@ class _Pages:
             gpus=checklist.worst_rows(gpus),
             gpu_count=len(gpus),
             outcomes=list(reversed(view.outcomes.recent))[:MAX_OUTCOMES],
-            abstentions=serialize.abstentions(view)[: checklist.MAX_ROWS],
-            abstention_count=len(serialize.abstentions(view)),
+            abstentions=serialize.all_abstentions(view)[: checklist.MAX_ROWS],
+            abstention_count=len(serialize.all_abstentions(view)),
             alertmanagers=self._context.alertmanagers(),
         )
 
     def recommendation(self, id_: str) -> Response:
         view = self._context.view()
-        found = savings.valued(view, self._context.settings.cost.gpu_price_per_hour)
+        found = savings.rank_by_savings(view, self._context.settings.cost.gpu_price_per_hour)
         each = next((each for each in found if each.issued.id == id_), None)
         if each is None:
             ended = [told for told in view.outcomes.recent if told.closed.promise.id == id_]
             return _not_found(f"no recommendation {id_!r} is given now; the page / lists them", view, ended)
         return _html_response(
-            "recommendation.html", view, issued=each.issued, advice=each.advice, worth=each.worth,
+            "recommendation.html", view, issued=each.issued, advice=each.advice, savings=each.savings,
             shown=self._evidence_with_charts(each.advice.evidence, view),
         )  # fmt: skip
 
@@ -124,17 +124,17 @@ class _Pages:
 
     def what_if(self) -> Response:
         view, settings = self._context.view(), self._context.settings
-        form = what_if_form.fill_form(what_if_form.form_fields(settings, what_if_form.models(view)), request.args)
+        form = what_if_form.fill_form(what_if_form.form_fields(settings, what_if_form.gpu_models(view)), request.args)
         problems: list[str] = []
         comparison: WhatIfComparison | None = None
-        overrides = what_if_form.changes(form)
+        overrides = what_if_form.setting_overrides(form)
         if overrides and view.evaluation:
             try:
                 other = apply_changes(settings, overrides)
-                with self._context.deciding:
+                with self._context.what_if_lock:
                     comparison = compare_settings(view.evaluation, settings, other)
             except WhatIfError as error:
-                form, problems = what_if_form.told(form, error.problems)
+                form, problems = what_if_form.attach_problems(form, error.problems)
         return _html_response(
             "what_if.html", view, form=form, problems=problems, comparison=comparison,
             difference=what_if_form.difference(comparison) if comparison else None,
@@ -143,7 +143,7 @@ class _Pages:
 
     def _evidence_with_charts(self, evidence: Sequence[Evidence], view: View) -> list[tuple[Evidence, str]]:
         """Each piece of evidence, and its curve as a drawing."""
-        curves = self._curves.of(evidence, view.source.up)
+        curves = self._evidence_history.of(evidence, view.source.up)
         return [(each, _evidence_chart(each, curve)) for each, curve in zip(evidence, curves, strict=True)]
 
 
@@ -152,15 +152,15 @@ def _evidence_chart(evidence: Evidence, curve: EvidenceSeries | None) -> str:
 
 
 @pass_context
-def _isolated(context: Context, text: str) -> Markup:
-    return isolated(text, context["turning"])
+def _isolate(context: Context, text: str) -> Markup:
+    return isolate(text, context["rtl_names"])
 
 
 def _html_response(template: str, view: View, status: HTTPStatus = HTTPStatus.OK, **values: object) -> Response:
     # Links lead from where the page is: so it also works behind a proxy that serves it below some path.
     root = "../" * (request.path.count("/") - 1) or "./"
-    rtl_names = turning(external_names(view))
-    response = make_response(render_template(template, root=root, view=view, turning=rtl_names, **values), status)
+    rtl_names = right_to_left_names(external_names(view))
+    response = make_response(render_template(template, root=root, view=view, rtl_names=rtl_names, **values), status)
     response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
@@ -171,7 +171,7 @@ def _html_response(template: str, view: View, status: HTTPStatus = HTTPStatus.OK
 def _not_found(what: str, view: View, ended: Sequence[object]) -> Response:
     """For a browser a page that leads on; for all others the problem as everywhere."""
     if "text/html" not in request.headers.get("Accept", ""):
-        raise Problem(HTTPStatus.NOT_FOUND, what)
+        raise ProblemError(HTTPStatus.NOT_FOUND, what)
     return _html_response("resolved.html", view, HTTPStatus.NOT_FOUND, ended=ended)
 
 

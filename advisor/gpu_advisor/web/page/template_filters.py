@@ -56,7 +56,7 @@ def format_target(check: Check) -> str:
     return f"at most {tell(check.high)}" if check.high is not None else ""
 
 
-def missed_by(check: Check) -> str:
+def format_deviation(check: Check) -> str:
     """`19 points too low`: percentage points, or money."""
     if check.missed_by is None:
         return ""
@@ -101,6 +101,6 @@ def utc_time(seconds: float) -> str:
 
 
 FILTERS = (
-    percent, value_text, check_value, format_target, missed_by, money, signed_money, humanize, duration, time_of_day,
+    percent, value_text, check_value, format_target, format_deviation, money, signed_money, humanize, duration, time_of_day,
     utc_time,
 )  # fmt: skip

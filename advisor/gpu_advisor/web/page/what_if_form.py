@@ -28,17 +28,17 @@ class FormField:
     label: str
     unit: str
     path: SettingPath
-    present: float | None
+    current: float | None
     low: float
     high: float
     step: float = 1
-    given: str = ""
+    entered: str = ""
     problem: str = ""
 
     @property
-    def shown(self) -> str:
-        present = "" if self.present is None else f"{self.present:g}"
-        return (self.given if _number(self.given) is not None else "") if self.given else present
+    def display_value(self) -> str:
+        present = "" if self.current is None else f"{self.current:g}"
+        return (self.entered if _number(self.entered) is not None else "") if self.entered else present
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class RecommendationDiff:
     begins: tuple[Recommendation, ...]
     ends: tuple[Recommendation, ...]
     changes: tuple[RecommendationChange, ...]
-    same: int
+    unchanged_count: int
 
 
 #: Below `resources`: key, label, unit, the slider's ends and step.
@@ -126,17 +126,17 @@ def _fill_field(field: FormField, text: str) -> FormField:
 
 def _with(field: FormField, given: str, problem: str) -> FormField:
     return FormField(
-        field.name, field.label, field.unit, field.path, field.present, field.low, field.high, field.step, given,
+        field.name, field.label, field.unit, field.path, field.current, field.low, field.high, field.step, given,
         problem,
     )  # fmt: skip
 
 
-def changes(form: Sequence[FieldGroup]) -> dict[str, Any]:
+def setting_overrides(form: Sequence[FieldGroup]) -> dict[str, Any]:
     """What is different, in the settings' own shape."""
     found: dict[str, Any] = {}
     for field in (field for group in form for field in group.fields):
-        number = _number(field.given) if field.given else None
-        if number is None or number == field.present:
+        number = _number(field.entered) if field.entered else None
+        if number is None or number == field.current:
             continue
         inner = found
         for key in field.path[:-1]:
@@ -153,13 +153,13 @@ def _number(text: str) -> float | None:
     return number if isfinite(number) else None
 
 
-def told(
+def attach_problems(
     form: Sequence[FieldGroup], problems: Sequence[tuple[tuple[str | int, ...], str]]
 ) -> tuple[list[FieldGroup], list[str]]:
     """The form with problems at their fields, and those that are of no single field."""
     by_path = dict(problems)
     marked = [
-        FieldGroup(group.title, tuple(_with(field, field.given, by_path.pop(field.path, field.problem))
+        FieldGroup(group.title, tuple(_with(field, field.entered, by_path.pop(field.path, field.problem))
                                  for field in group.fields))
         for group in form
     ]  # fmt: skip
@@ -178,5 +178,5 @@ def difference(found: WhatIfComparison) -> RecommendationDiff:
     )
 
 
-def models(view: View) -> set[str]:
+def gpu_models(view: View) -> set[str]:
     return {gpu.name for gpu in view.evaluation.facts.gpus} if view.evaluation else set()
