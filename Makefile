@@ -5,16 +5,18 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test fuzz test-compose test-readme test-tensorflow lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-diagnosis bench-monitor bench-report bench-loaders bench-dashboards bench-batch bench-finder soak rules dashboards preview docs golden clean
+.PHONY: up test pytest fuzz test-compose test-readme test-tensorflow lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-diagnosis bench-monitor bench-report bench-loaders bench-dashboards bench-batch bench-finder soak rules dashboards preview docs docs-site golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
 
-test: $(VENV)/.test lint
+test: lint pytest
+
+pytest: $(VENV)/.test
 	@tests/get_servers.sh $(VENV)/servers
 	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m pytest
 
-# The properties with other examples than the fixed ones of `make test`.
+# Property tests with new random examples; `make test` uses fixed ones.
 fuzz: $(VENV)/.test
 	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest tests/unit
 
@@ -34,37 +36,38 @@ rules: $(VENV)/.test
 dashboards: $(VENV)/.test
 	$(BIN)/python grafana/build.py
 
-# Pictures of the dashboards for docs/, drawn by Grafana's npm packages over the demo fleet; needs node, npm, Chromium.
+# Screenshots of the dashboards for docs/, rendered by Grafana's npm packages over the demo fleet; needs node, npm and
+# Chromium.
 preview: $(VENV)/.test
 	@tests/get_servers.sh $(VENV)/servers
 	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m tests.preview.screenshots docs/images/dashboards
 
-# Each query of the dashboards with 1,000 GPUs, beside an instant query of one recorded series.
+# Every dashboard query with 1,000 GPUs, relative to an instant query of one recorded series.
 bench-dashboards: $(VENV)/.test
 	@tests/get_servers.sh $(VENV)/servers
 	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m benchmarks.dashboards
 
-# The shipped docker-compose.yml, started for real in an engine of its own; needs root, docker.io and debootstrap.
+# Starts the shipped docker-compose.yml in a Docker engine of its own; needs root, docker.io and debootstrap.
 test-compose: $(VENV)/.test
 	@tests/compose/run.sh $(VENV)
 
-# The README's commands on a bare Debian; needs root and debootstrap, and sets itself up in there.
+# Runs the README's commands in a minimal Debian root; needs root and debootstrap.
 test-readme:
 	@tests/readme/run.sh $(VENV)/readme
 
-# The settings for TensorFlow in the real one, which is too large for every build; in an environment of its own.
+# The TensorFlow settings, tested with TensorFlow itself: too large for `make test`, so in an environment of its own.
 test-tensorflow:
 	$(PYTHON) -m venv $(VENV)/tensorflow
 	$(VENV)/tensorflow/bin/pip install --quiet --editable '.[advisor]' hypothesis pytest requests tensorflow
 	$(VENV)/tensorflow/bin/python -m pytest tests/unit/allocation/test_frameworks_tensorflow.py
 
-# Beside nvitop-exporter and node_exporter, interleaved in one run; figures go to benchmarks/results/.
+# Scrape cost next to nvitop-exporter and node_exporter, interleaved in one run; figures go to benchmarks/results/.
 bench-exporter: $(VENV)/.test
 	@tests/get_servers.sh $(VENV)/servers
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m benchmarks.exporter
 
-# One real Prometheus with 100, 1,000 and 10,000 GPUs; the last takes long, and 10 GiB below TMPDIR while it is made.
+# Evaluations over a real Prometheus with 100, 1,000 and 10,000 GPUs; the last is slow and needs 10 GiB in TMPDIR.
 bench-advisor: $(VENV)/.test
 	@tests/get_servers.sh $(VENV)/servers
 	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m benchmarks.advisor
@@ -72,40 +75,40 @@ bench-advisor: $(VENV)/.test
 bench-accuracy: $(VENV)/.test
 	$(BIN)/python -m benchmarks.accuracy
 
-# Pages of 10,000 recommendations to 50 clients, beside a static answer from the same server.
+# 10,000 recommendations, paginated, to 50 clients, relative to a static response from the same server.
 bench-api: $(VENV)/.test
 	$(BIN)/python -m benchmarks.api
 
-# A report of a simulated week of 100 GPUs, beside its bare queries.
+# A report on a simulated week of 100 GPUs, relative to its queries alone.
 bench-report: $(VENV)/.test
 	@tests/get_servers.sh $(VENV)/servers
 	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m benchmarks.weekly_report
 
-# Leases of GPUs under load and kill -9, held against what a correct service could say: about two minutes.
+# GPU leases under load and kill -9, checked for consistency: about two minutes.
 bench-allocation: $(VENV)/.test
 	$(BIN)/python -m benchmarks.allocation
 
-# Confusion matrix over situations from the physics, and false alarms on a healthy fleet: about half an hour.
+# Confusion matrix over simulated situations, and false alarms on a healthy fleet: about half an hour.
 bench-diagnosis: $(VENV)/.test
 	$(BIN)/python -m benchmarks.diagnosis
 
-# What the training monitor costs a loop, and whether the data loader finds the right number of workers.
+# Overhead of the training monitor, and whether the data loader finds the right number of workers.
 bench-monitor: $(VENV)/.test
 	$(BIN)/python -m benchmarks.monitor
 
 bench-loaders: $(VENV)/.test
 	$(BIN)/python -m benchmarks.loaders
 
-# Predicted memory of batch sizes beside a line and scaling in proportion, on simulated models.
+# Predicted memory per batch size, compared with a linear fit and proportional scaling, on simulated models.
 bench-batch: $(VENV)/.test
 	$(BIN)/python -m benchmarks.batch_fit
 
-# The largest batch that fits, beside Lightning's and accelerate's finders: about ten minutes.
+# The largest batch that fits, compared with Lightning's and accelerate's finders: about ten minutes.
 bench-finder: $(VENV)/.test
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks.finder
 
-# The advisor's sizes beside autoscalers' and an oracle's, over generated days: about ten minutes.
+# The advisor's pool sizes compared with autoscalers and an oracle, over generated days: about ten minutes.
 bench-backtest: $(VENV)/.test
 	$(BIN)/python -m benchmarks.backtest
 
@@ -121,16 +124,27 @@ docs: $(VENV)/.test
 	$(BIN)/python docs/build_cost.py
 	$(BIN)/python docs/build_alerts.py
 
-# The golden pages anew, after a change that is meant: read the difference.
+# docs/ as a site in build/site, in an environment of its own. Fails on a broken link.
+docs-site: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --strict
+
+$(VENV)/.docs: pyproject.toml | $(BIN)/pip
+	@$(PYTHON) -m venv $(VENV)/docs
+	$(VENV)/docs/bin/pip install --quiet --editable '.[docs]'
+	@touch $@
+
+# Rewrite the golden pages after an intended change; review the diff.
 golden: $(VENV)/.test
 	$(BIN)/python -m pytest tests/unit/exporter/test_golden.py --update-golden
 
-# A stamp a set of requirements, made anew when pyproject.toml changes.
-$(VENV)/.up: pyproject.toml | $(BIN)/pip
+# One stamp per set of requirements; a new version also reinstalls, because the package metadata has it.
+VERSION_FILE := exporter/gpu_exporter/__init__.py
+
+$(VENV)/.up: pyproject.toml $(VERSION_FILE) | $(BIN)/pip
 	$(BIN)/pip install --quiet --editable '.[advisor]'
 	@touch $@
 
-$(VENV)/.test: pyproject.toml tests/constraints.txt | $(BIN)/pip
+$(VENV)/.test: pyproject.toml $(VERSION_FILE) tests/constraints.txt | $(BIN)/pip
 	$(BIN)/pip install --quiet --constraint tests/constraints.txt --editable '.[dev]'
 	@touch $@ $(VENV)/.up
 

@@ -1,3 +1,10 @@
-"""The advisor: reads utilization from Prometheus, finds out why it is off target, and says what to do."""
+"""The advisor: reads GPU utilization from Prometheus, diagnoses what is off target, and recommends what to do."""
 
-__version__ = "0.1.0"
+
+def __getattr__(name: str) -> str:
+    # Read on demand: importlib.metadata is slow to import, and most imports of this package never ask for the version.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("gpu-advisor")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The pages of docs/: made anew where code changed, links lead somewhere, programs understand the commands."""
+"""The pages of docs/: generated pages are current, links resolve, and the programs accept the commands."""
 
 from __future__ import annotations
 
@@ -20,25 +20,32 @@ from gpu_exporter.wiring import COLLECTOR_GROUPS
 from tests.unit.test_dashboards import known_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/runbooks/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/runbooks/*.md")])
 LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
 
 
 @pytest.mark.parametrize("name", ["configuration", "api", "alerts", "planning", "cost"])
-def test_a_made_page_is_not_stale(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_generated_page_is_current(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     builder = importlib.import_module(f"build_{name}")
     assert builder.PAGE.read_text(encoding="utf-8").splitlines() == builder.text().splitlines(), builder.COMMAND
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_resolve(page: Path) -> None:
     for target in LINK.findall(page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_paths_in_the_readmes_index_exist() -> None:
+    index = (ROOT / "README.md").read_text(encoding="utf-8").split("## What is where")[1]
+    paths = re.findall(r"`([^` ]+/[^` ]*)`", index)
+    assert len(paths) > 15
+    assert [path for path in paths if not [*ROOT.glob(path)]] == []
+
+
 def commands(program: str) -> Iterator[tuple[str, list[str]]]:
-    """What stands in indented blocks and begins with the program, up to a comment, a pipe or another command."""
+    """The program's commands in indented blocks, each up to a comment, a pipe or the next command."""
     for page in PAGES:
         for line in page.read_text(encoding="utf-8").splitlines():
             found = re.match(rf"    (?:\$ )?{program} (.*)", line)
@@ -49,7 +56,7 @@ def commands(program: str) -> Iterator[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize(("where", "words"), [pytest.param(*each, id=each[0]) for each in commands("gpu-advisor")])
-def test_the_advisor_understands_the_commands(where: str, words: list[str]) -> None:
+def test_the_advisor_accepts_the_commands(where: str, words: list[str]) -> None:
     command = advisor.get_command(click.Context(advisor), words[0])
     assert command, where
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
@@ -57,7 +64,7 @@ def test_the_advisor_understands_the_commands(where: str, words: list[str]) -> N
 
 
 @pytest.mark.parametrize(("where", "words"), [pytest.param(*each, id=each[0]) for each in commands("gpu-exporter")])
-def test_the_exporter_understands_the_commands(where: str, words: list[str]) -> None:
+def test_the_exporter_accepts_the_commands(where: str, words: list[str]) -> None:
     if not any(word.startswith("--config.file") for word in words):
         load(words, (*COLLECTOR_GROUPS, *DRIVERS, *COLLECTORS))
 
@@ -65,18 +72,18 @@ def test_the_exporter_understands_the_commands(where: str, words: list[str]) -> 
 @pytest.mark.parametrize("name", ["install", "how-it-decides", "faq"])
 def test_metrics_named_in_the_pages_are_published(name: str) -> None:
     text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    told = set(re.findall(r"\bgpu_(?!exporter\b|advisor\b|utilization\b)\w+", text))
-    assert told <= known_metrics()
+    named = set(re.findall(r"\bgpu_(?!exporter\b|advisor\b|utilization\b)\w+", text))
+    assert named <= known_metrics()
 
 
-def test_the_charts_values_in_the_pages_are_there() -> None:
+def test_the_charts_values_in_the_pages_exist() -> None:
     values = yaml.safe_load((ROOT / "charts/gpu-advisor/values.yaml").read_text(encoding="utf-8"))
-    told = [found for page in PAGES for found in re.findall(r"--set ([\w.]+)=", page.read_text(encoding="utf-8"))]
-    assert told
-    for path in told:
+    paths = [found for page in PAGES for found in re.findall(r"--set ([\w.]+)=", page.read_text(encoding="utf-8"))]
+    assert paths
+    for path in paths:
         below = values
         for key in path.split("."):
-            # What is free below an empty mapping or list is known to the schema only.
+            # Only the schema knows the keys below a mapping that is empty by default.
             assert key in below or below == {}, path
             below = below.get(key, {})
             if not isinstance(below, dict):
@@ -84,7 +91,7 @@ def test_the_charts_values_in_the_pages_are_there() -> None:
 
 
 @pytest.mark.parametrize("where", ["docs/install.md", "docs/faq.md"])
-def test_services_named_in_the_pages_are_those_of_the_stack(where: str) -> None:
+def test_services_named_in_the_pages_exist_in_the_stack(where: str) -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
     text = (ROOT / where).read_text(encoding="utf-8")
     for name in re.findall(r"docker compose (?:logs|restart|exec)(?: -\S+)* (\S+)", text):

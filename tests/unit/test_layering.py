@@ -70,9 +70,9 @@ def test_an_impurity_is_found(line: str) -> None:
 @pytest.mark.parametrize(
     ("file", "line", "broken"),
     [
-        ("gpu_advisor/evaluation/engine.py", "import gpu_advisor.sources.base", "What decides knows nothing"),
+        ("gpu_advisor/evaluation/engine.py", "import gpu_advisor.sources.base", "The core imports no sources"),
         ("gpu_advisor/evaluation/facts.py", "import gpu_advisor.web", "The advisor's packages import downwards"),
-        ("gpu_advisor/training/monitor.py", "import gpu_advisor.settings", "What runs inside a training job"),
+        ("gpu_advisor/training/monitor.py", "import gpu_advisor.settings", "Training helpers import nothing"),
         ("gpu_exporter/cli.py", "import gpu_advisor", "Exporter and advisor share nothing"),
         ("gpu_exporter/metrics.py", "import gpu_exporter.server", "The exporter's packages import downwards"),
     ],
