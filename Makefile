@@ -5,16 +5,20 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test pytest fuzz test-compose test-readme test-tensorflow lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-diagnosis bench-monitor bench-report bench-loaders bench-dashboards bench-batch bench-finder soak rules dashboards preview docs docs-site golden clean
+.PHONY: up test pytest fuzz test-compose test-readme test-tensorflow lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-diagnosis bench-monitor bench-report bench-loaders bench-dashboards bench-batch bench-finder bench-hot-paths soak rules dashboards preview docs docs-site golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
 
-test: lint pytest
+# Lint and tests run side by side: the tests wait for servers much of the time, hence also a worker more than cores.
+test:
+	@$(MAKE) --no-print-directory --jobs=2 lint pytest
 
+WORKERS ?= $(shell expr $$(nproc) + 1)
 pytest: $(VENV)/.test
 	@tests/get_servers.sh $(VENV)/servers
-	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m pytest
+	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadscope \
+		--no-loadscope-reorder
 
 # Property tests with new random examples; `make test` uses fixed ones.
 fuzz: $(VENV)/.test
@@ -74,6 +78,10 @@ bench-advisor: $(VENV)/.test
 
 bench-accuracy: $(VENV)/.test
 	$(BIN)/python -m benchmarks.accuracy
+
+# Driver readings and imports, each relative to the least work that it needs.
+bench-hot-paths: $(VENV)/.test
+	$(BIN)/python -m benchmarks.hot_paths
 
 # 10,000 recommendations, paginated, to 50 clients, relative to a static response from the same server.
 bench-api: $(VENV)/.test
