@@ -100,7 +100,7 @@ def test_a_week_opens_from_a_file_and_says_how_it_was(file: str, open_page: Open
         expect(plots.nth(number)).to_be_visible()
         assert len(str(plots.nth(number).get_attribute("aria-label"))) > 30
     notebooks = page.locator("svg.plot[aria-label^='GPU utilization of notebooks']")
-    assert "nothing seen for" in str(notebooks.get_attribute("aria-label"))
+    assert "no data for" in str(notebooks.get_attribute("aria-label"))
     expect(page.locator("#outcomes")).to_contain_text("42.0 %")
     expect(page.locator("#advice")).to_contain_text("chat")
     page.set_viewport_size({"width": 1100, "height": 1480})

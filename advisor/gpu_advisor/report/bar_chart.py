@@ -1,4 +1,4 @@
-"""Where GPU-hours went, as one bar for each pool: areas differ by hatching, so that they need no colour."""
+"""GPU-hours by use, one bar per pool. Segments differ by hatching, so that they need no colour."""
 
 from __future__ import annotations
 
@@ -6,58 +6,48 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
+from gpu_advisor.rendering import svg
 from gpu_advisor.report import formatting
+from gpu_advisor.report.line_charts import WIDTH
 from gpu_advisor.report.schema import GpuHours
-from gpu_advisor.report.svg import WIDTH, format_coordinate, label
 
-#: What a bar is made of, from left to right: class in the style, words.
+#: The segments of a bar, from left to right: class in the style, name.
 BAR_SEGMENTS = (
     ("busy", "busy"),
     ("unused", "unused"),
-    ("waste", "idle, memory held"),
-    ("unseen", "not seen"),
+    ("waste", "idle, memory allocated"),
+    ("unseen", "no data"),
 )
 _BAR, _BAR_GAP, _BAR_LEFT, _BAR_RIGHT = 18.0, 12.0, 190.0, 70.0
 
+_STRIPES = svg.element("rect", "waste", width=6, height=6) + svg.element("line", "hatch", x1=0, y1=0, x2=0, y2=6)
+_HATCH = svg.element("pattern", "", _STRIPES, id="hatch", width=6, height=6, patternUnits="userSpaceOnUse",
+                     patternTransform="rotate(45)")  # fmt: skip
+
 
 def bar_chart(title: str, groups: Sequence[tuple[str, GpuHours]]) -> Markup:
-    """GPU-hours of each group as one bar of busy, unused, idle and unseen time."""
+    """GPU-hours of each group as one bar of busy, unused, idle and unobserved time."""
     longest = max((hours["there"] for _, hours in groups), default=0.0) or 1.0
     height = len(groups) * (_BAR + _BAR_GAP) + 26
-    elements = [Markup('<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
-                    'patternTransform="rotate(45)"><rect class="waste" width="6" height="6"/>'
-                    '<line class="hatch" x1="0" y1="0" x2="0" y2="6"/></pattern></defs>')]  # fmt: skip
-    descriptions = []
+    elements, descriptions = [svg.element("defs", "", _HATCH)], []
     for number, (name, hours) in enumerate(groups):
-        top = number * (_BAR + _BAR_GAP) + 4
-        elements.append(label(_BAR_LEFT - 8, top + 13, _truncate(name), "end"))
-        left = _BAR_LEFT
+        top, left = number * (_BAR + _BAR_GAP) + 4, _BAR_LEFT
+        elements.append(svg.label(_BAR_LEFT - 8, top + 13, formatting.truncate(name, 27), "end"))
         for (kind, _), value in zip(BAR_SEGMENTS, _segment_hours(hours), strict=True):
             width = (WIDTH - _BAR_LEFT - _BAR_RIGHT) * value / longest
-            fill = Markup(' fill="url(#hatch)"') if kind == "waste" else Markup("")
-            elements.append(
-                Markup('<rect class="bar {}"{} x="{}" y="{}" width="{}" height="{}"/>').format(
-                    "" if kind == "waste" else kind,
-                    fill,
-                    format_coordinate(left),
-                    format_coordinate(top),
-                    format_coordinate(width),
-                    format_coordinate(_BAR),
-                )
-            )
+            elements.append(_segment(kind, left, top, width, _BAR))
             left += width
-        elements.append(label(left + 6, top + 13, f"{hours['there']:,.0f} h", ""))
+        elements.append(svg.label(left + 6, top + 13, f"{hours['there']:,.0f} h"))
         parts = zip(BAR_SEGMENTS, _segment_hours(hours), strict=True)
-        descriptions.append(
-            f"{name}: " + ", ".join(f"{words} {formatting.hours(value)}" for (_, words), value in parts)
-        )
+        descriptions.append(f"{name}: " + ", ".join(f"{text} {formatting.hours(value)}" for (_, text), value in parts))
     elements += _legend(height - 16)
-    return Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        format_coordinate(WIDTH),
-        format_coordinate(height),
-        f"{title}. {'; '.join(descriptions)}",
-        Markup("").join(elements),
-    )
+    return svg.drawing(WIDTH, height, f"{title}. {'; '.join(descriptions)}", elements)
+
+
+def _segment(kind: str, x: float, y: float, width: float, height: float) -> Markup:
+    if kind == "waste":
+        return svg.rect(x, y, width, height, "bar", fill="url(#hatch)")
+    return svg.rect(x, y, width, height, f"bar {kind}")
 
 
 def _segment_hours(hours: GpuHours) -> tuple[float, float, float, float]:
@@ -67,14 +57,7 @@ def _segment_hours(hours: GpuHours) -> tuple[float, float, float, float]:
 
 def _legend(top: float) -> Iterator[Markup]:
     left = _BAR_LEFT
-    for kind, words in BAR_SEGMENTS:
-        fill = Markup(' fill="url(#hatch)"') if kind == "waste" else Markup("")
-        yield Markup('<rect class="bar {}"{} x="{}" y="{}" width="12" height="12"/>').format(
-            "" if kind == "waste" else kind, fill, format_coordinate(left), format_coordinate(top)
-        )
-        yield label(left + 18, top + 11, words, "")
-        left += 34 + 7.2 * len(words)
-
-
-def _truncate(name: str) -> str:
-    return name if len(name) <= 27 else name[:26] + "…"
+    for kind, text in BAR_SEGMENTS:
+        yield _segment(kind, left, top, 12, 12)
+        yield svg.label(left + 18, top + 11, text)
+        left += 34 + 7.2 * len(text)

@@ -64,3 +64,7 @@ def length(seconds: float) -> str:
 def humanize(name: str) -> str:
     """`idle_reclaim` -> `idle reclaim`"""
     return name.replace("_", " ")
+
+
+def truncate(name: str, length: int) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"

@@ -11,11 +11,11 @@ import pytest
 from gpu_advisor.report import line_charts
 from gpu_advisor.report.formatting import UNKNOWN
 from gpu_advisor.report.html import page
+from gpu_advisor.report.line_charts import WIDTH
 from gpu_advisor.report.markdown import markdown
 from gpu_advisor.report.schema import Report
 from gpu_advisor.report.section_model import at
 from gpu_advisor.report.sections import all_cells, sections
-from gpu_advisor.report.svg import WIDTH
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -142,7 +142,7 @@ def test_a_gap_is_a_gap(values: list[float | None], lines: int, dots: int, gaps:
     drawn = line_charts.ratio_chart(axis(), "use", values, {"low": 0.9, "high": 1.0}, 0.3)
     assert (drawn.count("<polyline"), drawn.count("<circle"), drawn.count('class="gap"')) == (lines, dots, gaps)
     missing = values.count(None)
-    assert missing == 4 or (f"nothing seen for {missing} of 4" in drawn) == bool(missing)
+    assert missing == 4 or (f"no data for {missing} of 4" in drawn) == bool(missing)
 
 
 @given(st.integers(0, 2 * 10**9), st.sampled_from([300, 1800, 3600, 21600]), st.integers(1, 1600))
