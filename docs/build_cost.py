@@ -11,7 +11,7 @@ from collections import defaultdict
 from datetime import date
 from pathlib import Path
 
-from generated_page import main, table
+from generated_page import table, write_or_check
 from gpu_advisor.cost.catalogue import builtin_catalogue
 from gpu_advisor.cost.offer_ranking import JobRequirements, RankedOffer, rank_offers
 from gpu_advisor.cost.offer_throughput import PEAK_TFLOPS, WorkRate
@@ -200,4 +200,4 @@ def text() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(PAGE, text(), COMMAND))
+    sys.exit(write_or_check(PAGE, text(), COMMAND))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from generated_page import main, table
+from generated_page import table, write_or_check
 
 from benchmarks import published_plans
 
@@ -94,4 +94,4 @@ def text() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(PAGE, text(), COMMAND))
+    sys.exit(write_or_check(PAGE, text(), COMMAND))

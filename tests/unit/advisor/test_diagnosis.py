@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -49,7 +47,6 @@ from benchmarks.situations.situation import Situation
 #: How long an example takes is the machine's business.
 calm = hypothesis_settings(deadline=None)
 
-DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 # Logic
 
@@ -238,12 +235,3 @@ def test_pcie_speed_is_known_where_the_link_is() -> None:
     assert pcie_bytes_per_second(4, 16) == pytest.approx(31.5e9, rel=0.01)
     assert pcie_bytes_per_second(None, 16) is None
     assert pcie_bytes_per_second(9, 16) is None
-
-
-def test_the_page_is_not_stale() -> None:
-    spec = importlib.util.spec_from_file_location("build_diagnosis", DOCS / "build_diagnosis.py")
-    assert spec
-    assert spec.loader
-    builder = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(builder)
-    assert builder.main(["--check"]) == 0
