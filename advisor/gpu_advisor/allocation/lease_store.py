@@ -6,8 +6,6 @@ lock back however it dies. A second process is refused at its start.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
 from pathlib import Path
 from typing import IO
@@ -16,35 +14,36 @@ from gpu_advisor.allocation.errors import LeaseStoreError
 from gpu_advisor.allocation.lease_table import EndedLease, LeaseChanges, LeaseTable
 from gpu_advisor.allocation.model import Allocation
 from gpu_advisor.state.serialization import deserialize, serialize
+from gpu_advisor.storage.file_lock import FileLockedError, acquire_lock, lock_path
+from gpu_advisor.storage.sqlite import SchemaVersionError, check_schema, open_database
 
 SCHEMA_VERSION = 1
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS leases (id TEXT PRIMARY KEY, expires REAL NOT NULL, allocation TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS ended (
+CREATE TABLE leases (id TEXT PRIMARY KEY, expires REAL NOT NULL, allocation TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE ended (
     id TEXT PRIMARY KEY, client_token TEXT NOT NULL, how TEXT NOT NULL, at REAL NOT NULL
 ) WITHOUT ROWID;
 """
 
 
 class LeaseStore:
-    """The database in a file, made if it is not there. Raises LeaseStoreError, also in each method."""
+    """The database in a file, created if missing. Every method raises LeaseStoreError."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = _lock_file(path)
+        self._lock = _lock(path)
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            _check_version(self._db, path)
-            self._db.executescript(_SCHEMA)
-            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        except (sqlite3.Error, LeaseStoreError) as error:
+            self._db = open_database(path, synchronous="FULL")
+            check_schema(self._db, SCHEMA_VERSION, _SCHEMA)
+        except (sqlite3.Error, SchemaVersionError) as error:
             self._lock.close()
-            if isinstance(error, LeaseStoreError):
-                raise
-            raise LeaseStoreError(f"{path} cannot be used ({error}): is it a database, can it be written?") from error
+            if isinstance(error, SchemaVersionError):
+                raise LeaseStoreError(
+                    f"{path} is of another version ({error}) of gpu-advisor: run that version, or set another "
+                    "allocation.database once none of its allocations is in use"
+                ) from error
+            raise LeaseStoreError(f"{path} cannot be used ({error}): is it a database, and writable?") from error
 
     def load(self) -> LeaseTable:
         """All that is kept. A lease that cannot be read is an error: its GPUs must not look free."""
@@ -90,33 +89,15 @@ class LeaseStore:
         self._lock.close()
 
 
-def _check_version(db: sqlite3.Connection, path: Path) -> None:
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version not in (0, SCHEMA_VERSION):
-        raise LeaseStoreError(
-            f"{path} is of another version ({version}) of gpu-advisor: run that one, or name another "
-            "allocation.database when no allocation of it is in use any more"
-        )
-
-
-def _lock_file(path: Path) -> IO[str]:
-    lock_path = path.with_name(path.name + ".lock")
+def _lock(path: Path) -> IO[str]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = lock_path.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise LeaseStoreError(f"{lock_path} cannot be written ({error.strerror}): choose another folder") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.seek(0)
-        holder = lock.read().strip()
-        lock.close()
+        return acquire_lock(path)
+    except FileLockedError as error:
         raise LeaseStoreError(
-            f"{path} is in use by another gpu-advisor (process {holder or 'unknown'}), and only one may give out GPUs: "
-            "ask that one, stop it, or give this one its own machines and its own allocation.database"
+            f"{path} is in use by another gpu-advisor (process {error}), and only one may allocate GPUs: use that one, "
+            "stop it, or give this one its own machines and its own allocation.database"
         ) from error
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-    return lock
+    except OSError as error:
+        raise LeaseStoreError(
+            f"{lock_path(path)} cannot be written ({error.strerror}): choose another folder"
+        ) from error

@@ -1,16 +1,16 @@
-"""The ledger: advice since when, what it promised and what came of it, who snoozed it, and what Alertmanager was told.
+"""The ledger: recommendations with their start times, projections and outcomes, snoozes, and the alerts sent last.
 
-SQLite, one writer. Decisions never depend on it: a lost ledger loses the history of advice, nothing else. Only what
-differs from the last write is written: a large fleet has thousands of recommendations that stay as they are.
+SQLite, one writer. Decisions never depend on it: a lost ledger loses the history of recommendations, nothing else.
+Each write has only what changed: a large fleet has thousands of recommendations, and few change per evaluation. Rows
+that this version cannot read are dropped with a warning. The table names are older than the names used here: `given`
+holds recommendations, `promises` the tracked ones, `settling` the closed ones.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from gpu_advisor.state.alert import Alert
 from gpu_advisor.state.outcomes import ClosedRecommendation, Outcome, TrackedRecommendation
 from gpu_advisor.state.serialization import deserialize, serialize
 from gpu_advisor.state.view import PublishedRecommendation
+from gpu_advisor.storage.sqlite import open_database
 
 _SCHEMA = """
 DROP TABLE IF EXISTS advice;
@@ -39,7 +40,7 @@ CREATE TABLE IF NOT EXISTS outcomes (judged REAL NOT NULL, outcome TEXT NOT NULL
 CREATE INDEX IF NOT EXISTS outcomes_judged ON outcomes (judged);
 """
 
-#: What makes advice worth writing again; its evidence has other values every time.
+#: A recommendation is written again when one of these changes. Its evidence changes with every evaluation.
 _ChangeKey = tuple[float, str, float, float, str, frozenset[str]]
 
 
@@ -49,34 +50,35 @@ def _key(issued: PublishedRecommendation) -> _ChangeKey:
 
 
 class Ledger:
-    """Open (or create) the ledger in a file. Raises sqlite3.Error if that cannot be done; each method may, too."""
+    """Opens or creates the ledger file. The constructor and every method may raise sqlite3.Error."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db = open_database(path)
         self._db.executescript(_SCHEMA)
         self._last_written_keys: dict[str, _ChangeKey] = {}
-        self._tracked: dict[str, TrackedRecommendation] = {}
+        self._tracked: Mapping[str, TrackedRecommendation | None] = {}  # as stored; None: unreadable
         self._settling: tuple[ClosedRecommendation, ...] = ()
 
     def active_recommendations(self) -> dict[str, tuple[ActiveRecommendation, Recommendation | None]]:
-        """Advice that has not ended, by id, with what was said if that can be read."""
+        """Unresolved recommendations by id. The recommendation itself is None if this version cannot read it."""
         rows = self._rows(
             "SELECT id, since, kind, scope_kind, scope_name, gpus, recommendation FROM given WHERE ended IS NULL"
         )
         return {
             id_: (
-                ActiveRecommendation(since, kind, Scope(scope_kind, scope_name), frozenset(json.loads(gpus))),
+                ActiveRecommendation(since, kind, Scope(scope_kind, scope_name), frozenset(uuids)),
                 deserialize(Recommendation, text),
             )
             for id_, since, kind, scope_kind, scope_name, gpus, text in rows
+            if (uuids := deserialize(tuple[str, ...], gpus)) is not None
         }
 
-    def record_recommendations(self, now: float, recommendations: Iterable[PublishedRecommendation], held: Iterable[str]) -> None:
-        """Note what is advised now, and end what is neither seen nor held."""
+    def record_recommendations(
+        self, now: float, recommendations: Iterable[PublishedRecommendation], held: Iterable[str]
+    ) -> None:
+        """Store the current recommendations, and mark those as ended that are neither current nor stale (`held`)."""
         fresh = {each.id: each for each in recommendations}
         keys = {id_: _key(each) for id_, each in fresh.items()}
         changed = [each for id_, each in fresh.items() if self._last_written_keys.get(id_) != keys[id_]]
@@ -99,11 +101,11 @@ class Ledger:
         }
 
     def alerts(self) -> tuple[Alert, ...]:
-        """What Alertmanager was last told, to go on from after a restart."""
-        return tuple(Alert(**json.loads(text)) for (text,) in self._rows("SELECT alert FROM alerts"))
+        """The alerts sent last, so that a restart resolves none and repeats none."""
+        return tuple(alert for (text,) in self._rows("SELECT alert FROM alerts") if (alert := deserialize(Alert, text)))
 
     def save_alerts(self, alerts: Iterable[Alert]) -> None:
-        rows = [(alert.id, json.dumps(asdict(alert))) for alert in alerts]
+        rows = [(alert.id, serialize(alert)) for alert in alerts]
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("DELETE FROM alerts")
@@ -114,7 +116,7 @@ class Ledger:
         return {id_: Snooze(reason, made, until) for id_, reason, made, until in rows}
 
     def save_snooze(self, id_: str, snooze: Snooze | None) -> None:
-        """Keep a snooze in place of a former one, or end it (None)."""
+        """Replace the snooze of a recommendation, or delete it (None)."""
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("DELETE FROM snoozes WHERE id = ?", (id_,))
@@ -123,12 +125,12 @@ class Ledger:
                 self._db.execute("INSERT INTO snoozes VALUES (?, ?, ?, ?)", row)
 
     def tracked_recommendations(self) -> tuple[dict[str, TrackedRecommendation], tuple[ClosedRecommendation, ...]]:
-        """Those that are open, by id, and those that settle."""
-        open_ = [deserialize(TrackedRecommendation, text) for (text,) in self._rows("SELECT promise FROM promises")]
+        """The open ones by id, and the closed ones that wait for their outcome."""
+        rows = self._rows("SELECT id, promise FROM promises")
+        self._tracked = {id_: deserialize(TrackedRecommendation, text) for id_, text in rows}
         settling = [deserialize(ClosedRecommendation, text) for (text,) in self._rows("SELECT closed FROM settling")]
-        self._tracked = {each.id: each for each in open_ if each}
         self._settling = tuple(each for each in settling if each)
-        return dict(self._tracked), self._settling
+        return {id_: each for id_, each in self._tracked.items() if each}, self._settling
 
     def save_tracked(
         self,
@@ -136,17 +138,17 @@ class Ledger:
         settling: Sequence[ClosedRecommendation],
         judged: Sequence[Outcome],
     ) -> None:
-        """Keep what is open and what settles in place of what was, and add the outcomes."""
-        gone = [(id_,) for id_ in self._tracked.keys() - open_.keys()]
+        """Replace the open and the closed ones, and append the outcomes."""
+        removed = [(id_,) for id_ in self._tracked.keys() - open_.keys()]
         changed = [(id_, serialize(each)) for id_, each in open_.items() if self._tracked.get(id_) != each]
-        moved = tuple(settling) != self._settling
-        if not (gone or changed or moved or judged):
+        settling_changed = tuple(settling) != self._settling
+        if not (removed or changed or settling_changed or judged):
             return
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("DELETE FROM promises WHERE id = ?", gone)
+            self._db.executemany("DELETE FROM promises WHERE id = ?", removed)
             self._db.executemany("INSERT OR REPLACE INTO promises VALUES (?, ?)", changed)
-            if moved:
+            if settling_changed:
                 self._db.execute("DELETE FROM settling")
                 self._db.executemany("INSERT INTO settling VALUES (?)", [(serialize(each),) for each in settling])
             self._db.executemany(
@@ -155,12 +157,12 @@ class Ledger:
         self._tracked, self._settling = dict(open_), tuple(settling)
 
     def outcomes(self) -> tuple[Outcome, ...]:
-        """All outcomes, the oldest first."""
+        """All outcomes, oldest first."""
         texts = self._rows("SELECT outcome FROM outcomes ORDER BY judged, rowid")
         return tuple(each for (text,) in texts if (each := deserialize(Outcome, text)))
 
     def delete_before(self, time: float) -> None:
-        """Drop what ended or was judged before then (seconds since 1970), and snoozes that were over by then."""
+        """Delete recommendations that ended, outcomes judged and snoozes expired before `time` (Unix time)."""
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("DELETE FROM given WHERE ended < ?", (time,))

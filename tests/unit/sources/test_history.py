@@ -215,7 +215,7 @@ def test_disk_full(history: History):
 
 def test_one_writer(tmp_path: Path):
     first = History(tmp_path / "h.db")
-    with pytest.raises(HistoryError, match="Another process is writing"):
+    with pytest.raises(HistoryError, match=r"Another process \(\d+\) is writing"):
         History(tmp_path / "h.db")
     reader = History(tmp_path / "h.db", read_only=True)
     first.append("a", T, [("x", A, 1.0)])

@@ -23,17 +23,15 @@ from gpu_advisor.promql.expressions import Labels, Matcher
 from gpu_advisor.sources.embedded.history_file import (
     HistoryError,
     OutOfOrderSampleError,
-    acquire_lock,
-    check_version,
-    open_reader,
-    open_writer,
+    lock_history,
+    open_history,
     read_transaction,
     translate_sqlite_errors,
 )
 from gpu_advisor.sources.embedded.history_rows import (
     ROW_DTYPE,
     SeriesSamples,
-    by_series,
+    group_by_series,
     group_into_rows,
     pack_row,
     write_row,
@@ -75,12 +73,11 @@ class History:
 
     def __init__(self, path: Path | str, *, read_only: bool = False) -> None:
         self.path = Path(path)
-        self._lock_file = None if read_only else acquire_lock(self.path)
+        self._lock_file = None if read_only else lock_history(self.path)
         try:
             with translate_sqlite_errors(self.path):
-                self._writer = None if read_only else open_writer(self.path)
-                self._reader = open_reader(self.path)
-                check_version(self._reader, self.path)
+                self._writer = None if read_only else open_history(self.path, read_only=False)
+                self._reader = open_history(self.path, read_only=True)
         except BaseException:
             if self._lock_file is not None:
                 self._lock_file.close()
@@ -109,7 +106,7 @@ class History:
             for name, labels, value in samples:
                 metric_id, series_id = self._series(writer, added, name, labels)
                 values.setdefault(metric_id, {}).setdefault(series_id, value)
-            live = {metric_id: set(by_series) for metric_id, by_series in values.items()}
+            live = {metric_id: set(samples_by_series) for metric_id, samples_by_series in values.items()}
             ended = {
                 metric_id: gone for metric_id, ids in state.live.items() if (gone := ids - live.get(metric_id, set()))
             }
@@ -158,7 +155,7 @@ class History:
                 "SELECT time_ms, packed FROM samples WHERE metric_id = ? AND time_ms BETWEEN ? AND ? ORDER BY time_ms",
                 (family.metric_id, _milliseconds(start), _milliseconds(end)),
             ).fetchall()
-        return by_series(rows, wanted)
+        return group_by_series(rows, wanted)
 
     def span(self) -> tuple[float, float] | None:
         """The times of the oldest and the newest sample; None if there are none."""

@@ -1,0 +1,1 @@
+"""Files that one process owns: an exclusive lock, and SQLite databases."""

@@ -1,0 +1,49 @@
+"""SQLite databases: write-ahead log, a busy timeout, transactions begun explicitly, a schema version."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Literal
+
+BUSY_TIMEOUT_SECONDS = 10.0
+
+
+class SchemaVersionError(Exception):
+    """The file has a schema of another version, or is not one of ours. The message is its version."""
+
+
+def open_database(
+    path: Path, *, synchronous: Literal["NORMAL", "FULL"] = "NORMAL", page_size: int = 4096, read_only: bool = False
+) -> sqlite3.Connection:
+    """A connection that threads may share under a lock of theirs. Raises sqlite3.Error.
+
+    NORMAL survives kill -9; a power cut may lose the last commits. With FULL a commit is on disk when it returns.
+    """
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}",
+        uri=True,
+        timeout=BUSY_TIMEOUT_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    if not read_only:
+        try:
+            connection.execute(f"PRAGMA page_size = {page_size}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {synchronous}")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def check_schema(connection: sqlite3.Connection, version: int, schema: str = "") -> None:
+    """Check the schema's version; create the schema in an empty file. Raises SchemaVersionError, sqlite3.Error."""
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if found == version:
+        return
+    (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if found or objects or not schema:
+        raise SchemaVersionError(str(found))
+    connection.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;")
