@@ -13,7 +13,7 @@ from pathlib import Path
 from generated_page import table, write_or_check
 from gpu_advisor.web.api.base import Operation
 from gpu_advisor.web.api.operations import OPERATIONS
-from gpu_advisor.web.api.query_parameters import Parameter, TextParameter
+from gpu_advisor.web.api.query_parameters import Parameter
 
 PAGE = Path(__file__).with_name("api.md")
 COMMAND = "python docs/build_api.py"
@@ -80,10 +80,11 @@ def _request_body(operation: Operation) -> Iterator[str]:
 
 
 def _choices(parameter: Parameter) -> str:
-    if isinstance(parameter, TextParameter):
-        return ", ".join(f"`{each}`" for each in parameter.choices) or "text"
+    schema = parameter.schema
+    if schema["type"] == "string":
+        return ", ".join(f"`{each}`" for each in schema.get("enum", ())) or "text"
     default = "" if parameter.default is None else f", default {parameter.default}"
-    return f"{parameter.low:g} to {parameter.high:g}{default}"
+    return f"{schema['minimum']:g} to {schema['maximum']:g}{default}"
 
 
 if __name__ == "__main__":
