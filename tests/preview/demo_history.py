@@ -234,4 +234,4 @@ def advisor_samples(source: Source, settings: Settings, times: Iterable[float], 
             Outcomes(counts={key: count + number // 75 for key, count in outcomes.items()}),
             tuple(settings.cost.gpu_price_per_hour.items()),
         )  # fmt: skip
-        yield from add_timestamps(MetricsExposition().of(view, senders).decode().splitlines(), target, at)
+        yield from add_timestamps(MetricsExposition().render(view, senders).decode().splitlines(), target, at)

@@ -1,1 +1,1 @@
-"""What is pushed to or scraped by others: alerts for Alertmanager, metrics for Prometheus."""
+"""Alerts pushed to Alertmanager, and the advisor's own metrics for Prometheus."""

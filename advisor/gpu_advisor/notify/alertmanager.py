@@ -1,7 +1,7 @@
-"""Sends alerts to Alertmanagers through their v2 API: to each on its own, so that one that is away holds up nobody.
+"""Send alerts through Alertmanager's v2 API, with one thread per Alertmanager so that a down one delays no other.
 
-What could not be told is told again, a little later each time; the newest message is enough, since each holds all
-alerts. An Alertmanager that was away therefore misses nothing.
+A failed request is retried with exponential backoff. Only the newest batch is kept, since each batch has all alerts:
+an Alertmanager that was down misses nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_RESPONSE_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class AlertmanagerStatus:
-    """How one Alertmanager fares. `up` is None before anything was sent to it."""
+    """Delivery status of one Alertmanager. `up` is None until the first request."""
 
     url: str
     up: bool | None = None
@@ -41,14 +41,14 @@ class AlertmanagerStatus:
 
 @dataclass(frozen=True, slots=True)
 class _AlertBatch:
-    """All alerts at one time; `expires` by the monotonic clock: told after it, what fires would read as resolved."""
+    """All alerts at one time. At `expires` (monotonic clock) the firing ones' `endsAt` passes: not sent after that."""
 
     body: list[dict[str, Any]]
     expires: float
 
 
 class AlertDispatcher:
-    """`interval_seconds` is the longest time that passes between two calls of `send` while all is well."""
+    """`interval_seconds` is the longest time between two calls of `send` in normal operation."""
 
     def __init__(self, configured: Iterable[AlertmanagerSettings], interval_seconds: float) -> None:
         self._interval = interval_seconds
@@ -60,9 +60,9 @@ class AlertDispatcher:
         self.states = tuple(AlertmanagerStatus(sender.url) for sender in self._senders)
 
     def send(self, alerts: Iterable[Alert], now: float) -> None:
-        """Tell all of them all alerts, also that there are none: so it is known whether they answer. Never waits.
+        """Queue all alerts for every Alertmanager without blocking. An empty batch is sent too: it checks reachability.
 
-        What goes wrong is in `states`, and logged when it changes.
+        Failures are in `states`, and logged when they change.
         """
         message = _AlertBatch(
             postable_alerts(alerts, now, self._interval), time.monotonic() + ALERT_TTL_EVALUATIONS * self._interval
@@ -80,7 +80,7 @@ class AlertDispatcher:
 
 
 class _Sender:
-    """The thread that tells one Alertmanager."""
+    """The thread that posts to one Alertmanager."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class _Sender:
     ) -> None:
         self.url = settings.url
         self._settings = settings
-        self._max_retry_seconds = max_retry_seconds  # alerts live for several: no pause lets one end by itself
+        self._max_retry_seconds = max_retry_seconds  # an alert's TTL is several of these, so no backoff resolves it
         self._on_status_change = on_status_change
         self._client = DeadlineClient()
         self._condition = threading.Condition()
@@ -128,7 +128,7 @@ class _Sender:
             pause = min(2 * pause, self._max_retry_seconds) if problem else FIRST_RETRY_SECONDS
 
     def _next_message(self) -> _AlertBatch | None:
-        """The newest message that is still true, when there is one; None at the end."""
+        """Wait for the newest unexpired batch; None after `stop`."""
         with self._condition:
             while not self._stopped:
                 message, self._message = self._message, None
@@ -138,13 +138,13 @@ class _Sender:
         return None
 
     def _retry_later(self, message: _AlertBatch, pause: float) -> None:
-        """After a pause, what failed is due again, unless there is something newer."""
+        """After the backoff, queue the failed batch again unless a newer one is waiting."""
         with self._condition:
             self._condition.wait_for(lambda: self._stopped, pause)
             self._message = self._message or message
 
     def _deliver(self, body: list[dict[str, Any]]) -> str:
-        """The problem, or empty text. An empty list is sent, too."""
+        """Post all alerts. Returns the problem, or an empty string."""
         for first in range(0, max(1, len(body)), MAX_ALERTS_PER_REQUEST):
             problem = self._post(body[first : first + MAX_ALERTS_PER_REQUEST])
             if problem:
@@ -164,9 +164,9 @@ class _Sender:
                 **login,
             )
         except DeadlineExceededError as error:
-            return f"{error}: see what keeps it busy, or raise timeout_seconds"
+            return f"{error}: check the Alertmanager's load, or raise timeout_seconds"
         except (requests.RequestException, BodyTooLargeError, OSError) as error:
-            return f"does not answer ({type(error).__name__}): see if it runs and if the address is right"
-        if answer.status != 200:  # a redirect among them: followed as a GET it would succeed and tell nothing
-            return f"answers {answer.status}: {answer.body[:200].decode('utf-8', 'replace')!r}"
+            return f"unreachable ({type(error).__name__}): check that it is running and that the URL is right"
+        if answer.status != 200:  # redirects too: a redirected POST becomes a GET, which succeeds and posts nothing
+            return f"HTTP {answer.status}: {answer.body[:200].decode('utf-8', 'replace')!r}"
         return ""

@@ -1,6 +1,6 @@
-"""Issued recommendations -> alerts, and when an alert is over. Pure; sending is alertmanager.py's.
+"""Recommendations to alerts, and when an alert resolves. Pure; alertmanager.py sends them.
 
-Alertmanager knows an alert by its labels, so they hold nothing that changes while the alert lasts.
+Alertmanager identifies an alert by its labels, so no label may change while the alert fires.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 from gpu_advisor.state.alert import Alert
 from gpu_advisor.state.view import PublishedRecommendation
 
-#: An alert that is not re-sent ends by itself; three missed rounds must not end it (Alertmanager clients' custom).
+#: An alert that is not re-sent resolves at `endsAt`. As in Prometheus, three missed evaluations must not resolve it.
 ALERT_TTL_EVALUATIONS = 4
 
-#: The end of an alert is told again for so long, in seconds, so that a message lost on the way does no harm.
+#: How long, in seconds, a resolved alert is re-sent, as in Prometheus: a lost request does not leave it firing.
 RESOLVED_RESEND_SECONDS = 15 * 60
 
 
@@ -46,7 +46,7 @@ def build_alert(issued: PublishedRecommendation, cluster: str, external_url: str
 def update_alerts(
     before: Iterable[Alert], firing: Iterable[Alert], held: frozenset[str], now: float
 ) -> tuple[Alert, ...]:
-    """The alerts after an evaluation: those firing now, those held, and those that are over and still re-sent."""
+    """The alerts after an evaluation: firing, stale (`held`), and resolved ones that are still re-sent."""
     current = {alert.id: alert for alert in firing}
     for alert in before:
         if alert.id in current:
@@ -67,7 +67,7 @@ def postable_alerts(alerts: Iterable[Alert], now: float, interval_seconds: float
         {
             "labels": dict(alert.labels),
             "annotations": dict(alert.annotations),
-            # An end before the start is refused, and a clock that was set back makes one.
+            # Alertmanager rejects endsAt before startsAt, which a clock set back would produce.
             "startsAt": _rfc3339(min(alert.started, now if alert.resolved is None else alert.resolved)),
             "endsAt": _rfc3339(ends if alert.resolved is None else alert.resolved),
             **({"generatorURL": alert.url} if alert.url else {}),

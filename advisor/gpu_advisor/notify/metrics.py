@@ -1,13 +1,13 @@
-"""The advisor's own metrics: its health, its conclusions, and what autoscalers follow. One catalogue."""
+"""The advisor's own metrics: health, recommendations, checks, and replica counts for autoscalers. One catalogue."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 
 from gpu_advisor import __version__
 from gpu_advisor.documents.serialize import all_abstentions
@@ -17,91 +17,89 @@ from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.state.outcomes import Outcomes
 from gpu_advisor.state.view import PublishedRecommendation, View
 
-#: Up to this many GPUs each has its checks, and the recommendations about it, as series of its own.
+#: Fleets up to this size have series per GPU; larger ones have counts, and GPUs in /checks.
 MAX_GPUS_WITH_SERIES = 1000
 
 #: name -> (type, help, labels)
-METRIC_FAMILIES: dict[str, tuple[Literal["gauge", "counter"], str, tuple[str, ...]]] = {
+METRIC_FAMILIES: dict[str, tuple[Literal["gauge", "counter", "summary"], str, tuple[str, ...]]] = {
     "gpu_advisor_build_info": ("gauge", "Version of the advisor, always 1.", ("version",)),
-    "gpu_advisor_source_up": ("gauge", "1 if the data source answered the last evaluation.", ("source",)),
-    "gpu_advisor_stale": ("gauge", "1 while the last good answer is served because the source does not answer.", ()),
+    "gpu_advisor_source_up": ("gauge", "1 if the last evaluation could query the data source.", ("source",)),
+    "gpu_advisor_stale": ("gauge", "1 while the last good evaluation is served because the source is down.", ()),
     "gpu_advisor_simulated": ("gauge", "1 if the fleet is simulated.", ()),
-    "gpu_advisor_evaluation_last_success_timestamp_seconds": (
-        "gauge", "When an evaluation last succeeded, in seconds since 1970.", (),
-    ),
-    "gpu_advisor_evaluation_duration_seconds": ("gauge", "How long the last successful evaluation took.", ()),
+    "gpu_advisor_evaluation_last_success_timestamp_seconds": ("gauge", "Time of the last successful evaluation.", ()),
+    "gpu_advisor_evaluation_duration_seconds": ("gauge", "Duration of the last successful evaluation.", ()),
     "gpu_advisor_evaluation_queries": ("gauge", "Queries of the last evaluation; independent of the fleet's size.", ()),
     "gpu_advisor_evaluations_total": ("counter", "Evaluations that succeeded.", ()),
     "gpu_advisor_evaluation_failures_total": (
-        "counter", "Evaluations that failed, by kind of failure; ledger: succeeded, but not remembered.", ("kind",),
+        "counter", "Failed evaluations by kind of failure; ledger: succeeded, but could not be stored.", ("kind",),
     ),
     "gpu_advisor_recommendation_info": (
-        "gauge", "A recommendation given now, always 1. Its alert and its runbook have the name in the label alert.",
+        "gauge", "An active recommendation, always 1. The label alert names its alert and its runbook.",
         ("id", "kind", "scope_kind", "scope", "severity", "alert"),
     ),
     "gpu_advisor_recommendation_gpu_info": (
-        "gauge", "A GPU that a recommendation is about, always 1; for fleets up to 1,000 GPUs.", ("id", "uuid"),
+        "gauge", "A GPU of a recommendation, always 1; for fleets of up to 1,000 GPUs.", ("id", "uuid"),
     ),
-    "gpu_advisor_recommendation_gpus": ("gauge", "How many GPUs a recommendation is about.", ("id",)),
+    "gpu_advisor_recommendation_gpus": ("gauge", "Number of GPUs that a recommendation affects.", ("id",)),
     "gpu_advisor_recommendation_cost_change_per_hour": (
-        "gauge", "What a recommendation changes the cost by, negative if it saves; absent without prices.",
+        "gauge", "Projected change of cost per hour, negative if the recommendation saves; absent without prices.",
         ("id",),
     ),
     "gpu_advisor_recommendation_since_timestamp_seconds": (
-        "gauge", "Since when the recommendation has been given, in seconds since 1970.", ("id",),
+        "gauge", "Time since which the recommendation has been active.", ("id",),
     ),
-    "gpu_advisor_recommendation_snoozed": (
-        "gauge", "1 for a recommendation that somebody snoozed.", ("id",),
-    ),
+    "gpu_advisor_recommendation_snoozed": ("gauge", "1 for a snoozed recommendation.", ("id",)),
     "gpu_advisor_checks": (
-        "gauge", "Checklist items by status; per GPU there are single ones for fleets up to 1,000 GPUs.",
+        "gauge", "Number of checks by status. Fleets of up to 1,000 GPUs have a series per GPU as well.",
         ("item", "scope_kind", "status"),
     ),
     "gpu_advisor_check_status": (
-        "gauge", "Status of a checklist item, always 1.", ("item", "scope_kind", "scope", "status"),
+        "gauge", "Status of a check, always 1.", ("item", "scope_kind", "scope", "status"),
     ),
-    "gpu_advisor_check_value_ratio": ("gauge", "Value of a checklist item.", ("item", "scope_kind", "scope")),
+    "gpu_advisor_check_value_ratio": ("gauge", "Value of a check.", ("item", "scope_kind", "scope")),
     "gpu_advisor_abstention_info": (
-        "gauge", "What the advisor cannot tell and why, always 1.", ("reason", "subject", "scope_kind", "scope"),
+        "gauge", "A conclusion that the advisor abstains from, and the reason, always 1.",
+        ("reason", "subject", "scope_kind", "scope"),
     ),
     "gpu_advisor_pool_gpus": ("gauge", "GPUs of a pool: capacity, allocated and busy.", ("pool", "state")),
     "gpu_advisor_desired_replicas": (
         "gauge", "Replicas that a serving pool should have; absent while the advisor abstains.", ("pool",),
     ),
     "gpu_advisor_replicas": (
-        "gauge", "Replicas of a pool that are there: whole groups of gpus_per_replica GPUs.", ("pool",),
+        "gauge", "Current replicas of a pool: whole groups of gpus_per_replica GPUs.", ("pool",),
     ),
     "gpu_advisor_hpa_replicas": (
         "gauge",
-        "Desired replicas for a HorizontalPodAutoscaler: a growth that its tolerance of 10 % would overlook is rounded "
-        "up to the least that it acts upon; absent while the advisor abstains.",
+        "Desired replicas for a HorizontalPodAutoscaler: growth within its tolerance of 10 % is rounded up to the "
+        "smallest that it acts on; absent while the advisor abstains.",
         ("pool",),
     ),
-    "gpu_advisor_outcomes_total": (
-        "counter", "Recommendations that ended, by what became of them.", ("kind", "outcome"),
-    ),
-    "gpu_advisor_projections_compared_total": (
-        "counter", "Recommendations that were applied as advised and whose projected utilization was compared.",
+    "gpu_advisor_outcomes_total": ("counter", "Resolved recommendations by outcome.", ("kind", "outcome")),
+    "gpu_advisor_projection_error_ratio": (
+        "summary", "Absolute difference of observed and projected utilization, of recommendations applied as advised.",
         ("kind",),
     ),
-    "gpu_advisor_projection_error_ratio_total": (
-        "counter", "Sum of the absolute differences of observed and projected utilization over these.", ("kind",),
-    ),
-    "gpu_advisor_gpu_price_per_hour": ("gauge", "Price of a GPU model, as the settings have it.", ("name",)),
-    "gpu_advisor_alertmanager_up": ("gauge", "1 if the Alertmanager took the last alerts.", ("alertmanager",)),
-    "gpu_advisor_alerts_sent_total": ("counter", "Alerts that the Alertmanager took.", ("alertmanager",)),
+    "gpu_advisor_gpu_price_per_hour": ("gauge", "Price of a GPU model, from the settings.", ("name",)),
+    "gpu_advisor_alertmanager_up": ("gauge", "1 if the Alertmanager accepted the last request.", ("alertmanager",)),
+    "gpu_advisor_alerts_sent_total": ("counter", "Alerts that the Alertmanager accepted.", ("alertmanager",)),
 }  # fmt: skip
 
-Sample = tuple[str, tuple[str, ...], float]
+
+class SummaryValue(NamedTuple):
+    observations: int
+    total: float
+
+
+Sample = tuple[str, tuple[str, ...], float | SummaryValue]
 
 
 class MetricsExposition:
-    """The text of /metrics. What is made of the view is made once a view: of a large fleet, it is nearly all."""
+    """The text of /metrics. The part made from the view is cached per view: on a large fleet it is nearly all."""
 
     def __init__(self) -> None:
         self._cache: tuple[View, bytes] | None = None
 
-    def of(self, view: View, alertmanagers: tuple[AlertmanagerStatus, ...]) -> bytes:
+    def render(self, view: View, alertmanagers: tuple[AlertmanagerStatus, ...]) -> bytes:
         cached = self._cache
         if cached is None or cached[0] is not view:
             cached = self._cache = (
@@ -122,14 +120,22 @@ class _Collector:
         self._rows = rows
 
     def collect(self) -> Iterator[Metric]:
-        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        families: dict[str, Any] = {}
         for name, labels, value in self._rows:
-            if name not in families:
+            family = families.get(name)
+            if family is None:
                 type_, help_, label_names = METRIC_FAMILIES[name]
-                make = CounterMetricFamily if type_ == "counter" else GaugeMetricFamily
-                families[name] = make(name, help_, labels=label_names)
-            families[name].add_metric(labels, value)
+                family = families[name] = _FAMILY_TYPES[type_](name, help_, labels=label_names)
+            if isinstance(value, SummaryValue):
+                family.add_metric(labels, *value)
+            else:
+                family.add_metric(labels, value)
         yield from families.values()
+
+
+_FAMILY_TYPES: dict[str, type[Any]] = {
+    "gauge": GaugeMetricFamily, "counter": CounterMetricFamily, "summary": SummaryMetricFamily,
+}  # fmt: skip
 
 
 def _health(view: View) -> Iterator[Sample]:
@@ -178,7 +184,7 @@ def _recommendation(issued: PublishedRecommendation, single: bool) -> Iterator[S
 
 
 def _checks(evaluation: Evaluation) -> Iterator[Sample]:
-    """Four series a GPU are no burden for a thousand GPUs; beyond that, /checks has them and the counts are here."""
+    """Counts for every fleet; series per GPU (four each) up to MAX_GPUS_WITH_SERIES."""
     counts = Counter((each.item, each.scope.kind, each.status.value) for each in evaluation.checks)
     for labels, count in sorted(counts.items()):
         yield "gpu_advisor_checks", labels, count
@@ -194,20 +200,19 @@ def _checks(evaluation: Evaluation) -> Iterator[Sample]:
 def _outcomes(outcomes: Outcomes) -> Iterator[Sample]:
     for (kind, result), count in sorted(outcomes.counts.items()):
         yield "gpu_advisor_outcomes_total", (kind, result), count
-    for kind, (number, total) in sorted(outcomes.errors.items()):
-        yield "gpu_advisor_projections_compared_total", (kind,), number
-        yield "gpu_advisor_projection_error_ratio_total", (kind,), total
+    for kind, (count, total) in sorted(outcomes.errors.items()):
+        yield "gpu_advisor_projection_error_ratio", (kind,), SummaryValue(count, total)
 
 
 def _pools(view: View) -> Iterator[Sample]:
     if view.evaluation is None:
         return
     for state in view.evaluation.pools:
-        name, numbers = state.pool.settings.name, state.numbers
+        name, numbers = state.pool.settings.name, state.usage
         counts = (("capacity", numbers.capacity), ("allocated", numbers.allocated), ("busy", numbers.busy))
-        for what, count in counts:
+        for gpu_state, count in counts:
             if count is not None:
-                yield "gpu_advisor_pool_gpus", (name, what), count
+                yield "gpu_advisor_pool_gpus", (name, gpu_state), count
     present = {
         state.pool.settings.name: len(state.pool.gpus) // state.pool.settings.gpus_per_replica
         for state in view.evaluation.pools

@@ -1,1 +1,1 @@
-"""What outlives one evaluation: ledger, outcomes, continuity, and the view that is published."""
+"""State between evaluations: the ledger, active recommendations, snoozes, outcomes, and the published view."""

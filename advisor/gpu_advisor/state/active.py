@@ -1,6 +1,7 @@
-"""What goes on being true between two evaluations. Pure.
+"""Active recommendations and snoozes between evaluations. Pure.
 
-Advice ends when the data says that its cause is over, never because data is missing: then it is held.
+A recommendation resolves when the data shows that its cause is over. While data is missing it stays active and is
+marked stale (`held`).
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from dataclasses import dataclass
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.recommendation import Abstention, Reason, Scope
 
-#: Abstentions that say "I cannot see", as opposed to "I see that I cannot tell".
+#: Abstentions because data is missing, as opposed to data that is there and inconclusive.
 MISSING_DATA_REASONS = frozenset({Reason.NO_DATA, Reason.STALE, Reason.INSUFFICIENT_HISTORY, Reason.CONFLICTING})
 
-#: Scopes whose GPUs are some pool's.
+#: Scopes whose GPUs belong to a pool.
 POOL_MEMBER_SCOPES = frozenset({"job", "node", "gpu"})
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveRecommendation:
-    """Advice that was given and has not ended: since when (seconds since 1970), on what, and on which GPUs."""
+    """A recommendation that has not resolved: since when (Unix time), for which scope and GPUs."""
 
     since: float
     kind: str
@@ -30,7 +31,7 @@ class ActiveRecommendation:
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """Somebody wants no alert about this advice until then. Times in seconds since 1970."""
+    """No alert is sent for a recommendation until `until`. Unix times."""
 
     reason: str
     made: float
@@ -40,11 +41,11 @@ class Snooze:
 def held_ids(
     active: Mapping[str, ActiveRecommendation], repeated: frozenset[str], evaluation: Evaluation
 ) -> frozenset[str]:
-    """Ids of the active advice that neither came again nor ended, because the evaluation is blind just there."""
+    """Ids of active recommendations that were not repeated, and cannot be resolved because their data is missing."""
     blind = [abstention for abstention in evaluation.abstentions if abstention.reason in MISSING_DATA_REASONS]
     present_scopes = {state.pool.scope for state in evaluation.pools}
     visible_gpus = {gpu.uuid for gpu in evaluation.facts.gpus if gpu.up}
-    data_incomplete = bool(evaluation.facts.silent_targets) or any(
+    data_incomplete = bool(evaluation.facts.down_targets) or any(
         abstention.scope.kind == "fleet" for abstention in blind
     )
     return frozenset(
@@ -53,7 +54,7 @@ def held_ids(
         if id_ not in repeated
         and (
             any(_covers(abstention, active_recommendation) for abstention in blind)
-            # If the scope itself is gone from the data: taken away on purpose, or out of sight?
+            # The scope itself is missing: was it removed on purpose, or does its exporter not report?
             or (
                 active_recommendation.scope not in present_scopes
                 and data_incomplete
@@ -64,7 +65,7 @@ def held_ids(
 
 
 def _covers(abstention: Abstention, active_recommendation: ActiveRecommendation) -> bool:
-    """Whether what cannot be seen is what the advice is about. A pool's word is one on its jobs and nodes, too."""
+    """Whether the recommendation lacks the data that the abstention is about. A pool's covers its jobs and nodes."""
     if abstention.kinds and active_recommendation.kind not in abstention.kinds:
         return False
     if not abstention.gpus:
@@ -75,5 +76,5 @@ def _covers(abstention: Abstention, active_recommendation: ActiveRecommendation)
 
 
 def active_snoozes(snoozes: Mapping[str, Snooze], now: float) -> dict[str, Snooze]:
-    """The snoozes that are not over."""
+    """The snoozes that have not expired."""
     return {id_: snooze for id_, snooze in snoozes.items() if snooze.until > now}

@@ -1,4 +1,4 @@
-"""An alert as it is kept between evaluations."""
+"""An alert, as stored between evaluations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One alert. `started` and `resolved` in seconds since 1970; `resolved` is None while it fires."""
+    """One alert. `started` and `resolved` are Unix times; `resolved` is None while it fires."""
 
     id: str
     labels: Mapping[str, str]

@@ -1,7 +1,7 @@
-"""What became of advice: was it applied, did utilization improve, was the projection right? Pure.
+"""Outcomes of recommendations: was it applied, did utilization improve, was the projection right? Pure.
 
-Advice makes a promise when it is given. The promise closes when the advice ends or the size of its scope changes, and
-is judged when the change has had time to show.
+A recommendation is tracked from when it is made, with its projection. It is closed when it resolves or when the size of
+its scope changes, and its outcome is judged once utilization has settled.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from gpu_advisor.evaluation.recommendation import Recommendation, Scope
 #: Differences of utilization below this (two percentage points) are noise, not an improvement.
 MIN_IMPROVEMENT_RATIO = 0.02
 
-#: A scope that cannot be seen is waited for so many settling times, then its outcome is unknown.
+#: A scope without data delays the outcome by up to this many settling times; then it is judged without utilization.
 MAX_SETTLE_PERIODS = 4
 
-#: Advice in these units says how large its scope should be, so that it can be seen whether it was applied.
+#: Recommendations in these units set the size of their scope, which shows whether they were applied.
 SIZE_UNITS = frozenset({"replicas", "GPUs"})
 
-
-#: Outcomes that are listed; the counts are of all of them.
+#: Outcomes kept as a list; the counts include older ones.
 MAX_RECENT_OUTCOMES = 1000
 
 
@@ -31,19 +30,19 @@ class OutcomeResult(str, Enum):
     APPLIED = "applied"
     PARTLY_APPLIED = "partly_applied"
     NOT_APPLIED = "not_applied"  # the size went the other way
-    CAUSE_GONE = "cause_gone"  # nothing was resized, and yet the advice is no longer due
+    CAUSE_GONE = "cause_gone"  # resolved without a resize
 
 
 @dataclass(frozen=True, slots=True)
 class UtilizationSnapshot:
-    """What an evaluation saw of scopes, by kind and name: mean GPU utilization, and pools' sizes in both units."""
+    """Mean GPU utilization and pool sizes (in both units) of one evaluation, by scope kind and name."""
 
     at: float
     utilization: Mapping[tuple[str, str], float]
     sizes: Mapping[tuple[str, str], Mapping[str, float]]
 
     def size(self, tracked: TrackedRecommendation) -> float | None:
-        """None where the advice was not about the size of a pool; a pool that is gone has none left."""
+        """None if the recommendation is not about the size of a pool; 0 if the pool no longer exists."""
         if tracked.unit not in SIZE_UNITS or tracked.scope.kind != "pool":
             return None
         return self.sizes.get(_key(tracked.scope), {}).get(tracked.unit, 0.0)
@@ -51,7 +50,7 @@ class UtilizationSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class TrackedRecommendation:
-    """What advice said would happen, and how things were. Times in seconds since 1970, ratios 0..1 or not known."""
+    """A recommendation's projection, and the utilization when it was made. `given` is a Unix time; ratios are 0..1."""
 
     id: str
     kind: str
@@ -67,7 +66,7 @@ class TrackedRecommendation:
 
 @dataclass(frozen=True, slots=True)
 class ClosedRecommendation:
-    """A promise whose advice ended or was acted upon, and the size that was there then (None: not about a size)."""
+    """A tracked recommendation that resolved or was acted upon at `at`, and the size then (None: not about a size)."""
 
     promise: TrackedRecommendation
     at: float
@@ -76,7 +75,7 @@ class ClosedRecommendation:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`improved` and `error_ratio` (observed less projected utilization) are None where they cannot be told."""
+    """`improved` and `error_ratio` (observed minus projected utilization) are None if data is insufficient."""
 
     closed: ClosedRecommendation
     judged: float
@@ -88,9 +87,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """All outcomes: those judged last, the oldest first, and counts of all by kind of advice and result.
+    """The most recent outcomes, oldest first, and counts of all outcomes by recommendation kind and result.
 
-    `errors` has for each kind how many projections were compared, and the sum of their absolute errors.
+    `errors` maps a kind to the number of projections compared with the outcome, and the sum of their absolute errors.
     """
 
     recent: tuple[Outcome, ...] = ()
@@ -113,7 +112,7 @@ NO_OUTCOMES = Outcomes()
 
 
 def take_snapshot(evaluation: Evaluation) -> UtilizationSnapshot:
-    """The part of an evaluation that promises are held against."""
+    """The part of an evaluation that projections are compared with."""
     sizes = {
         _key(state.pool.scope): {
             "GPUs": float(len(state.pool.gpus)),
@@ -142,10 +141,10 @@ def close_ended(
     held: frozenset[str],
     snapshot: UtilizationSnapshot,
 ) -> tuple[dict[str, TrackedRecommendation], tuple[ClosedRecommendation, ...]]:
-    """The promises that are open after an evaluation, and those that closed with it.
+    """The tracked recommendations that are open after an evaluation, and those that it closed.
 
-    While advice stays the same its first promise counts. Where the size changed and there is advice still, one
-    promise is closed and a new one made.
+    While a recommendation stays the same, its first projection counts. If the size changed and the recommendation
+    remains, the tracked one is closed and a new one opened.
     """
     now = {each.id: each for each in new_tracked}
     still, closed = dict(now), []
@@ -167,7 +166,7 @@ def close_ended(
 def judge_settled(
     settling: Iterable[ClosedRecommendation], snapshot: UtilizationSnapshot, settle_seconds: float
 ) -> tuple[tuple[ClosedRecommendation, ...], tuple[Outcome, ...]]:
-    """Those that still settle, and the outcomes of those that have settled."""
+    """Those that are still settling, and the outcomes of the others."""
     waiting, outcomes = [], []
     for closed in settling:
         age = snapshot.at - closed.at
@@ -183,13 +182,13 @@ def _outcome(closed: ClosedRecommendation, snapshot: UtilizationSnapshot) -> Out
     tracked, result = closed.promise, _result(closed)
     observed = snapshot.utilization.get(_key(tracked.scope))
     if snapshot.size(tracked) != closed.size:
-        observed = None  # resized once more meanwhile: what is seen now is not this advice's doing
+        observed = None  # resized again since: the utilization now is not this recommendation's effect
     improved = error = None
     if observed is not None and tracked.utilization_ratio is not None:
         gain = observed - tracked.utilization_ratio
         improved = (-gain if tracked.direction == "up" else gain) > MIN_IMPROVEMENT_RATIO
     if observed is not None and tracked.projected_ratio is not None and closed.size == tracked.recommended:
-        error = observed - tracked.projected_ratio  # a projection is of the size that was recommended, and of no other
+        error = observed - tracked.projected_ratio  # the projection holds for the recommended size only
     return Outcome(closed, snapshot.at, result, observed, improved, error)
 
 

@@ -1,4 +1,4 @@
-"""What the ledger keeps as text: recommendations, promises and outcomes, put down and read back whole."""
+"""Dataclasses to JSON text and back, for the ledger: recommendations, alerts, outcomes."""
 
 from __future__ import annotations
 
@@ -24,20 +24,24 @@ def _type_adapter(kind: Hashable) -> TypeAdapter[Any]:
 
 
 def serialize(value: Any) -> str:
-    """A dataclass as JSON. A recommendation's queries go in as text."""
+    """A dataclass as JSON. A recommendation's queries are stored as PromQL text."""
     if isinstance(value, Recommendation):
         evidence = tuple(replace(each, written=each.promql, expression=None) for each in value.evidence)
         value = replace(value, evidence=evidence)
-    shape: Any = type(value)
-    return _type_adapter(shape).dump_json(value).decode()
+    kind: Any = type(value)
+    return _type_adapter(kind).dump_json(value).decode()
 
 
 def deserialize(kind: type[T], text: str) -> T | None:
-    """The value, or None for text that another version of the advisor put down in another shape."""
-    shape: Any = kind
+    """The value, or None (and a warning) for text that this version of the advisor cannot read."""
+    hashable: Any = kind
     try:
-        value: T = _type_adapter(shape).validate_json(text)
+        value: T = _type_adapter(hashable).validate_json(text)
     except ValidationError as error:
-        log.info("a %s in the ledger is of another shape (%d errors): left out", kind.__name__, error.error_count())
+        first = error.errors(include_url=False, include_context=False)[0]
+        log.warning(
+            "dropped a %s from the ledger, written by another version or damaged: %s: %s",
+            kind.__name__, ".".join(map(str, first["loc"])) or "the text", first["msg"],
+        )  # fmt: skip
         return None
     return value

@@ -1,4 +1,4 @@
-"""What is published at one moment: immutable, swapped as a whole, read by every publisher."""
+"""The published state at one moment: immutable, replaced as a whole, read by API, page, metrics and alerts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RUNBOOK_BASE_URL = "https://github.com/gpu-advisor/gpu-advisor/blob/main/docs/ru
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
-    """How the data source fares. Times in seconds since 1970; `error` and `message` are empty while it is up."""
+    """Status of the data source. `last_success` is a Unix time; `error` and `message` are empty while it is up."""
 
     name: str
     address: str
@@ -26,7 +26,7 @@ class SourceStatus:
 
 @dataclass(frozen=True, slots=True)
 class PublishedRecommendation:
-    """A recommendation as it is given out. `held` means that it was concluded before and cannot be judged now."""
+    """A published recommendation. `held` means stale: an earlier evaluation made it, and its data is missing now."""
 
     id: str
     since: float
@@ -36,7 +36,7 @@ class PublishedRecommendation:
 
     @property
     def alert_name(self) -> str:
-        """`idle_reclaim` -> `GpuAdvisorIdleReclaim`: the alert's name, and its runbook's."""
+        """Name of the alert and of its runbook: `idle_reclaim` -> `GpuAdvisorIdleReclaim`."""
         return "GpuAdvisor" + "".join(part.capitalize() for part in self.recommendation.kind.split("_"))
 
     @property
@@ -46,7 +46,7 @@ class PublishedRecommendation:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The last good evaluation, and whether it is still current."""
+    """The last successful evaluation, and whether it is current."""
 
     cluster: str
     source: SourceStatus
@@ -56,7 +56,7 @@ class View:
     evaluations: int = 0
     failures: tuple[tuple[str, int], ...] = ()
     outcomes: Outcomes = NO_OUTCOMES
-    #: (GPU model, price per hour) as the settings have them
+    #: (GPU model, price per hour) from the settings
     prices: tuple[tuple[str, float], ...] = ()
 
     @property

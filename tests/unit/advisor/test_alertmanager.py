@@ -45,7 +45,7 @@ def sent_alerts(server: FakeServer) -> list[list[str]]:
 
 @pytest.mark.parametrize(
     ("status", "up", "words"),
-    [(200, True, ""), (302, False, "answers 302"), (400, False, "answers 400: '<oops>"), (503, False, "answers 503")],
+    [(200, True, ""), (302, False, "HTTP 302"), (400, False, "HTTP 400: '<oops>"), (503, False, "HTTP 503")],
 )
 def test_what_an_alertmanager_did_not_take_is_not_counted(status: int, up: bool, words: str) -> None:
     with fake_http(reply(status, "<oops>\n", Location="/-/ready")) as server, senders(server.url) as sender:

@@ -146,16 +146,16 @@ def test_checks(client: FlaskClient, query: str, count: int) -> None:
     ("path", "status", "words"),
     [
         ("/recommendations?knd=x", 400, ("knd", "kind, severity, node, pool, job, format, page, per_page")),
-        ("/recommendations?severity=loud", 400, ("severity", "info, warning, critical")),
-        ("/recommendations?format=xml", 400, ("format", "json, csv")),
-        ("/recommendations?page=0", 400, ("page", "whole number from 1")),
-        ("/recommendations?page=²", 400, ("page", "whole number")),
-        ("/recommendations?page=" + "9" * 5000, 400, ("page", "whole number")),
-        ("/recommendations?per_page=1001", 400, ("per_page", "to 1000")),
+        ("/recommendations?severity=loud", 400, ("severity", "'info', 'warning' or 'critical'")),
+        ("/recommendations?format=xml", 400, ("format", "'json' or 'csv'")),
+        ("/recommendations?page=0", 400, ("page", "greater than or equal to 1")),
+        ("/recommendations?page=²", 400, ("page", "integer")),
+        ("/recommendations?page=" + "9" * 5000, 400, ("page", "integer")),
+        ("/recommendations?per_page=1001", 400, ("per_page", "less than or equal to 1000")),
         ("/recommendations?pool=a&pool=b", 400, ("pool", "once")),
-        ("/checks?status=bad", 400, ("status", "met, missed, unknown")),
-        ("/checks?scope_kind=rack", 400, ("scope_kind", "fleet, pool, node, gpu")),
-        ("/checks?page=x", 400, ("page", "whole number")),
+        ("/checks?status=bad", 400, ("status", "'met', 'missed' or 'unknown'")),
+        ("/checks?scope_kind=rack", 400, ("scope_kind", "'fleet', 'pool', 'node', 'gpu'")),
+        ("/checks?page=x", 400, ("page", "integer")),
         ("/recommendations/0123456789abcdef", 404, ("0123456789abcdef", "GET /recommendations lists")),
         ("/recommendations/0?x=1", 400, ("x", "there is none")),
         ("/page/0123456789abcdef", 404, ("0123456789abcdef", "lists them")),
@@ -420,7 +420,9 @@ def test_outcomes(view: View) -> None:
     assert one["given"] == "2027-01-15T07:45:00.000Z"
     text = client.get("/metrics").text
     assert 'gpu_advisor_outcomes_total{kind="scale_up",outcome="applied"} 3.0' in text
-    assert 'gpu_advisor_projections_compared_total{kind="scale_up"} 3.0' in text
+    assert "# TYPE gpu_advisor_projection_error_ratio summary" in text
+    assert 'gpu_advisor_projection_error_ratio_count{kind="scale_up"} 3.0' in text
+    assert 'gpu_advisor_projection_error_ratio_sum{kind="scale_up"} 0.06' in text
     page = client.get("/").text
     assert "What became of it" in page
 

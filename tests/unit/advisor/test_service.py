@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,48 @@ def test_what_became_of_advice_is_judged_when_it_has_settled_restarts_or_not(sta
     view = start().service.view
     assert view.outcomes.recent == (outcome,)
     assert view.outcomes.counts == {("idle_reclaim", "applied"): 1}
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"id": 1}', '{"of_another_version": true}', "\x00"])
+def test_ledger_rows_that_cannot_be_read_are_dropped_with_a_warning(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    """By a restart on a ledger that another version wrote, or that is damaged."""
+    advisor = start().after(0)
+    given = advisor.given
+    advisor.close()
+    columns = {
+        "given": ("recommendation", "gpus"), "alerts": ("alert",), "promises": ("promise",), "settling": ("closed",),
+        "outcomes": ("outcome",),
+    }  # fmt: skip
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as db, db:
+        db.execute("INSERT INTO settling VALUES ('')")
+        db.execute("INSERT INTO outcomes VALUES (0, '')")
+        for table, names in columns.items():
+            for name in names:
+                db.execute(f"UPDATE {table} SET {name} = ?", (text,))
+    again = start()
+    assert (again.given, again.service.view.outcomes.recent) == ({}, ())
+    kinds = ("Alert", "ClosedRecommendation", "Outcome", "TrackedRecommendation")
+    assert all(f"dropped a {kind} from the ledger" in caplog.text for kind in kinds)
+    assert again.after(15).given.keys() == given.keys()
+    caplog.clear()
+    assert start().after(15).given.keys() == given.keys()
+    assert "TrackedRecommendation" not in caplog.text  # the next save replaced the rows
+
+
+def test_a_recommendation_of_another_version_stays_active(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only its text cannot be shown until the next evaluation; its start and its alert go on."""
+    given = start().after(0).given
+    start().close()
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as db, db:
+        db.execute("UPDATE given SET recommendation = json_remove(recommendation, '$.summary')")
+    again = start()
+    assert again.given == {}
+    assert "dropped a Recommendation from the ledger, written by another version or damaged: summary" in caplog.text
+    assert again.after(15).given == given
 
 
 def test_when_the_cause_is_over_the_alert_is_resolved_and_re_sent(start: Start) -> None:
