@@ -162,7 +162,7 @@ class _Handlers:
 
     def own_metrics(self) -> Response:
         self._query_parameters("own_metrics")
-        body = self._metrics.of(self._context.view(), self._context.alertmanagers())
+        body = self._metrics.render(self._context.view(), self._context.alertmanagers())
         return Response(body, content_type=f"{METRICS}; charset=utf-8")
 
     def openapi(self) -> Response:
