@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test pytest fuzz test-compose test-readme test-tensorflow lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-diagnosis bench-monitor bench-report bench-loaders bench-dashboards bench-batch bench-finder bench-hot-paths soak rules dashboards preview docs docs-site golden clean
+.PHONY: up test test-exporter pytest fuzz test-compose test-readme test-tensorflow lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-diagnosis bench-monitor bench-report bench-loaders bench-dashboards bench-batch bench-finder bench-hot-paths soak rules dashboards preview docs docs-site golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -19,6 +19,16 @@ pytest: $(VENV)/.test
 	@tests/get_servers.sh $(VENV)/servers
 	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadscope \
 		--no-loadscope-reorder
+
+# Lint and tests of the exporter alone, in an environment of its own without the advisor's dependencies.
+EXPORTER_FILES := exporter $(addprefix tests/unit/,devices exporter host jobs owners)
+test-exporter: $(VENV)/exporter/.ready
+	$(VENV)/exporter/bin/ruff check $(EXPORTER_FILES)
+	$(VENV)/exporter/bin/ruff format --check $(EXPORTER_FILES)
+	$(VENV)/exporter/bin/lint-imports --no-cache
+	$(VENV)/exporter/bin/mypy $(EXPORTER_FILES)
+	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(VENV)/exporter/bin/python -m pytest --numprocesses=$(WORKERS) \
+		$(wordlist 2,9,$(EXPORTER_FILES))
 
 # Property tests with new random examples; `make test` uses fixed ones.
 fuzz: $(VENV)/.test
@@ -155,6 +165,11 @@ $(VENV)/.up: pyproject.toml $(VERSION_FILE) | $(BIN)/pip
 $(VENV)/.test: pyproject.toml $(VERSION_FILE) tests/constraints.txt | $(BIN)/pip
 	$(BIN)/pip install --quiet --constraint tests/constraints.txt --editable '.[dev]'
 	@touch $@ $(VENV)/.up
+
+$(VENV)/exporter/.ready: pyproject.toml $(VERSION_FILE) | $(BIN)/pip
+	@$(PYTHON) -m venv $(VENV)/exporter
+	$(VENV)/exporter/bin/pip install --quiet --editable '.[dev-exporter]'
+	@touch $@
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

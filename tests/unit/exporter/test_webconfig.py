@@ -567,12 +567,18 @@ def test_changes_are_looked_for_once_an_interval(folder: Path, monkeypatch: pyte
     clock = FakeClock()
     (folder / "web.yml").write_text(SERVER)
     keeper = WebConfigReloader(folder / "web.yml", 1.0, clock)
-    checks: list[WebConfig] = []
-    monkeypatch.setattr(WebConfig, "has_changed", lambda config: bool(checks.append(config)))
+    checks = 0
+
+    def has_changed(config: WebConfig) -> bool:
+        nonlocal checks
+        checks += 1
+        return False
+
+    monkeypatch.setattr(WebConfig, "has_changed", has_changed)
     for _ in range(100):
         clock.now += 1 / 16
         keeper.current()
-    assert len(checks) == 6
+    assert checks == 6
 
 
 def test_neither_ssl_nor_bcrypt_is_imported_for_nothing(path: Path) -> None:
