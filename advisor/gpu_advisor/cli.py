@@ -1,4 +1,4 @@
-"""The command `gpu-advisor`. Exit codes: 0 all went well, 1 failed, 2 wrongly called or configured."""
+"""The command `gpu-advisor`. Exit codes: 0 success, 1 failure, 2 usage or configuration error."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from gpu_advisor.commands import LazyGroup
 USAGE_ERROR = 2
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="gpu-advisor")
 def cli() -> None:
-    """Judges GPU machines against targets, finds out why one is missed, and says what to do about it.
+    """Checks GPU machines against targets, diagnoses missed ones and recommends what to change.
 
     \b
-    Try it now, without a GPU and without a Prometheus:
+    Try it without a GPU or Prometheus:
       gpu-advisor up --simulate 8xH100-80GB:idle-hoarder
     """
 
 
 def main() -> int:
-    """The console command. Errors that a person can mend are one line, not a traceback."""
+    """The console command. Errors that a user can fix are one line, not a traceback."""
     try:
         code = cli.main(prog_name="gpu-advisor", standalone_mode=False)
     except click.exceptions.Abort:
@@ -33,8 +36,10 @@ def main() -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except BrokenPipeError:  # as `gpu-advisor check | head` does: who reads has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at the end would fail as well
+    except BrokenPipeError:  # `gpu-advisor check | head`
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or the flush at the end would fail as well
         return 0
     except Exception as error:
         exit_code = _report_error(error)
@@ -45,9 +50,9 @@ def main() -> int:
 
 
 def _report_error(error: Exception) -> int | None:
-    """One line for an error that a person can mend, and the exit code; None for all others.
+    """Print an error that a user can fix, and return the exit code; None for other errors.
 
-    What knows these errors is imported only then: a shell that completes a word must not wait for all of it.
+    Imports late: shell completion must not wait for these modules.
     """
     from gpu_advisor.runtime.wiring import StartupError
     from gpu_advisor.settings import ConfigError

@@ -1,6 +1,6 @@
-"""What advice is worth, and in which order it is shown: what is broken first, then what wins most. Pure.
+"""What a recommendation saves, and the order of display: by severity, then by savings. Pure.
 
-A GPU whose throughput could be r times as high does 1/r of the work it could do: of n such GPUs, n (1 - 1/r) are lost.
+A GPU whose throughput could be r times as high does 1/r of its possible work: n such GPUs recover n (1 - 1/r) GPUs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SEVERITY_ORDER = {"critical": 0, "warning": 1, "info": 2}
 
 @dataclass(frozen=True, slots=True)
 class Savings:
-    """GPUs that would be free, or do work again; and that in money per hour. None where it cannot be told."""
+    """GPUs that a recommendation frees or recovers, and their price per hour. None if unknown."""
 
     gpus: float | None = None
     money_per_hour: float | None = None
@@ -34,7 +34,7 @@ class RankedRecommendation:
 
 
 def savings(advice: Recommendation, group_size: int, price: float | None) -> Savings:
-    """`group_size` is GPUs in one of the advice's unit, `price` that of one of its GPUs per hour."""
+    """`group_size`: GPUs in one of the recommendation's unit; `price`: of one of its GPUs per hour."""
     gpus = _gpus(advice, group_size)
     saved = advice.projection.cost_change_per_hour
     if saved is not None and saved < 0:
@@ -52,9 +52,13 @@ def _gpus(advice: Recommendation, group_size: int) -> float | None:
 
 
 def rank_by_savings(view: View, prices: dict[str, float]) -> list[RankedRecommendation]:
-    """All that is given now, in the order in which somebody on call would want it."""
+    """All active recommendations, ordered for somebody on call: by severity, savings and age."""
     group = _group_sizes(view.evaluation)
-    models = {gpu.uuid: gpu.name for gpu in view.evaluation.facts.gpus} if view.evaluation else {}
+    models = (
+        {gpu.uuid: gpu.name for gpu in view.evaluation.facts.gpus}
+        if view.evaluation
+        else {}
+    )
     found = []
     for issued in view.issued:
         advice = issued.recommendation
@@ -62,22 +66,41 @@ def rank_by_savings(view: View, prices: dict[str, float]) -> list[RankedRecommen
         price = costs.pop() if len(costs) == 1 else None
         size = group.get(advice.scope.name, 1) if advice.unit == "replicas" else 1
         found.append(RankedRecommendation(issued, savings(advice, size, price)))
-    by_money = all(each.savings.money_per_hour is not None for each in found if each.savings.gpus is not None)
+    by_money = all(
+        each.savings.money_per_hour is not None
+        for each in found
+        if each.savings.gpus is not None
+    )
     return sorted(found, key=lambda each: _order(each, by_money))
 
 
 def _order(each: RankedRecommendation, by_money: bool) -> tuple[int, float, float, str]:
     amount = each.savings.money_per_hour if by_money else each.savings.gpus
-    return _SEVERITY_ORDER[each.advice.severity], -(amount or 0.0), each.issued.since, each.issued.id
+    return (
+        _SEVERITY_ORDER[each.advice.severity],
+        -(amount or 0.0),
+        each.issued.since,
+        each.issued.id,
+    )
 
 
 def _group_sizes(evaluation: Evaluation | None) -> dict[str, int]:
     pools = evaluation.pools if evaluation else ()
-    return {state.pool.settings.name: state.pool.settings.gpus_per_replica for state in pools}
+    return {
+        state.pool.settings.name: state.pool.settings.gpus_per_replica
+        for state in pools
+    }
 
 
 def total_savings(found: Sequence[RankedRecommendation]) -> Savings:
-    """Of all that can be told. Two pieces of advice on the same GPU may both count it: an upper bound."""
+    """The sum of the known savings. An upper bound: two recommendations for the same GPU both count it."""
     gpus = [each.savings.gpus for each in found if each.savings.gpus is not None]
-    money = [each.savings.money_per_hour for each in found if each.savings.money_per_hour is not None]
-    return Savings(sum(gpus) if gpus else None, sum(money) if len(money) == len(gpus) and money else None)
+    money = [
+        each.savings.money_per_hour
+        for each in found
+        if each.savings.money_per_hour is not None
+    ]
+    return Savings(
+        sum(gpus) if gpus else None,
+        sum(money) if len(money) == len(gpus) and money else None,
+    )

@@ -1,6 +1,6 @@
-"""The shapes of the API's documents: handlers are type-checked against them, the OpenAPI document is made of them.
+"""The API's documents as TypedDicts: handlers are type-checked against them, the OpenAPI document is built from them.
 
-Ratios are 0..1, times are RFC 3339 in UTC, and what is not known is null, never zero.
+Ratios are 0..1, times are RFC 3339 in UTC, and an unknown value is null, never zero.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ CheckStatusName = Literal["met", "missed", "unknown"]
 
 class ScopeDocument(TypedDict):
     kind: ScopeKind
-    name: Annotated[str, Field(description="what never changes, as a uuid")]
-    label: Annotated[str, Field(description="what people call it")]
+    name: Annotated[str, Field(description="stable identifier, such as a GPU's UUID")]
+    label: Annotated[str, Field(description="name for people")]
 
 
 class EvidenceDocument(TypedDict):
@@ -33,7 +33,12 @@ class EvidenceDocument(TypedDict):
     threshold: float | None
     samples: int | None
     coverage_ratio: float | None
-    promql: Annotated[str | None, Field(description="pinned to the time of the evaluation: gives the same value again")]
+    promql: Annotated[
+        str | None,
+        Field(
+            description="pinned to the time of the evaluation: returns the same value"
+        ),
+    ]
 
 
 class ProjectionDocument(TypedDict):
@@ -65,7 +70,12 @@ class SnoozeDocument(TypedDict):
 
 
 class RecommendationDocument(TypedDict):
-    id: Annotated[str, Field(description="a hash of who and what, never of values")]
+    id: Annotated[
+        str,
+        Field(
+            description="hash of cluster, kind, scope and direction, never of values"
+        ),
+    ]
     kind: str
     direction: Literal["up", "down", "change"]
     scope: ScopeDocument
@@ -78,8 +88,13 @@ class RecommendationDocument(TypedDict):
     explanation: str
     confidence: Confidence
     since: Rfc3339Time
-    held: Annotated[bool, Field(description="concluded before; the data that would confirm or end it is missing now")]
-    snoozed: Annotated[SnoozeDocument | None, Field(description="no alert is sent until then")]
+    held: Annotated[
+        bool,
+        Field(
+            description="stale: the data that would confirm or resolve it is missing now"
+        ),
+    ]
+    snoozed: Annotated[SnoozeDocument | None, Field(description="null: not snoozed")]
     projection: ProjectionDocument
     evidence: list[EvidenceDocument]
     rejected: list[AlternativeDocument]
@@ -120,7 +135,10 @@ class PoolDocument(TypedDict):
     busy_gpus: float | None
     gpus_per_replica: int
     replicas: int
-    desired_replicas: Annotated[int | None, Field(description="null while the advisor abstains, or does not size it")]
+    desired_replicas: Annotated[
+        int | None,
+        Field(description="null while the advisor abstains, and if not serving"),
+    ]
 
 
 class SourceDocument(TypedDict):
@@ -133,11 +151,16 @@ class SourceDocument(TypedDict):
 
 
 class Header(TypedDict):
-    """What every answer begins with: of when it is, and whether it can be believed."""
+    """Common to all responses: time of the evaluation, freshness and data source."""
 
     cluster: str
     at: Rfc3339Time | None
-    stale: Annotated[bool, Field(description="the last good answer, while the data source does not answer")]
+    stale: Annotated[
+        bool,
+        Field(
+            description="the data source is down: this is the last successful evaluation"
+        ),
+    ]
     simulated: bool | None
     source: SourceDocument
 
@@ -155,7 +178,10 @@ class Checklist(TypedDict):
 
 class Recommendations(PaginationHeader):
     recommendations: list[RecommendationDocument]
-    abstentions: Annotated[list[AbstentionDocument], Field(description="the first of them; GET /abstentions has all")]
+    abstentions: Annotated[
+        list[AbstentionDocument],
+        Field(description="the first of them; GET /abstentions has all"),
+    ]
     abstentions_total: int
     pools: list[PoolDocument]
     checks: Checklist
@@ -167,7 +193,10 @@ class RecommendationDetail(Header):
 
 class Checks(PaginationHeader):
     checks: list[CheckDocument]
-    abstentions: Annotated[list[AbstentionDocument], Field(description="the first of them; GET /abstentions has all")]
+    abstentions: Annotated[
+        list[AbstentionDocument],
+        Field(description="the first of them; GET /abstentions has all"),
+    ]
     abstentions_total: int
 
 
@@ -176,7 +205,7 @@ class Abstentions(PaginationHeader):
 
 
 class OutcomeDocument(TypedDict):
-    """What became of a recommendation."""
+    """Outcome of a resolved recommendation."""
 
     id: str
     kind: str
@@ -184,7 +213,9 @@ class OutcomeDocument(TypedDict):
     unit: str
     current: float
     recommended: float
-    observed: Annotated[float | None, Field(description="the size there when the advice ended; null: not about a size")]
+    observed: Annotated[
+        float | None, Field(description="size when it resolved; null: not about a size")
+    ]
     result: Literal["applied", "partly_applied", "not_applied", "cause_gone"]
     given: Rfc3339Time
     ended: Rfc3339Time
@@ -193,7 +224,9 @@ class OutcomeDocument(TypedDict):
     utilization_projected_ratio: float | None
     utilization_after_ratio: float | None
     improved: bool | None
-    projection_error_ratio: Annotated[float | None, Field(description="observed less projected utilization")]
+    projection_error_ratio: Annotated[
+        float | None, Field(description="observed minus projected utilization")
+    ]
 
 
 class OutcomesDocument(PaginationHeader):
@@ -225,18 +258,26 @@ class ChangedRecommendation(TypedDict):
 
 
 class DifferenceDocument(TypedDict):
-    begins: Annotated[list[str], Field(description="ids of recommendations that would be given")]
-    ends: Annotated[list[str], Field(description="ids of recommendations that would not be given")]
+    begins: Annotated[
+        list[str], Field(description="ids of recommendations that would be added")
+    ]
+    ends: Annotated[
+        list[str], Field(description="ids of recommendations that would be removed")
+    ]
     changes: list[ChangedRecommendation]
 
 
 class WhatIfPool(TypedDict):
     name: str
-    sized: Annotated[bool, Field(description="whether its number of replicas is decided at all: it serves")]
+    sized: Annotated[
+        bool, Field(description="whether the advisor sizes it: serving pools only")
+    ]
     replicas: int
     desired_now: int | None
     desired_then: int | None
-    cannot_tell: Annotated[str, Field(description="why there would be no desired number; empty if there would be one")]
+    cannot_tell: Annotated[
+        str, Field(description="why desired_then is null; empty if it is not")
+    ]
 
 
 class WhatIf(Header):
@@ -247,21 +288,28 @@ class WhatIf(Header):
     checks_now: dict[CheckStatusName, int]
     checks_then: dict[CheckStatusName, int]
     items_then: Annotated[
-        list[CheckDocument], Field(description="of fleet and pools; of nodes where there are not too many")
+        list[CheckDocument],
+        Field(description="of fleet and pools; of nodes up to 64 of them"),
     ]
 
 
 class FieldError(TypedDict):
-    pointer: Annotated[str, Field(description="RFC 6901, into the body that was sent")]
+    pointer: Annotated[
+        str, Field(description="JSON Pointer (RFC 6901) into the request body")
+    ]
     detail: str
 
 
 class ProblemDocument(TypedDict):
-    """RFC 9457."""
+    """Problem details (RFC 9457)."""
 
     type: str
     title: str
     status: int
-    detail: Annotated[str, Field(description="what is wrong, and the mend")]
+    detail: Annotated[str, Field(description="what is wrong, and how to fix it")]
     errors: NotRequired[list[FieldError]]
-    reasons: NotRequired[Annotated[list[str], Field(description="what each node failed on, where GPUs were asked for")]]
+    reasons: NotRequired[
+        Annotated[
+            list[str], Field(description="why each node cannot serve a GPU request")
+        ]
+    ]

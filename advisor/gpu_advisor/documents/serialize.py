@@ -1,4 +1,4 @@
-"""The view as plain data of the shapes in shapes.py: what the API, the command line and the page's scripts see."""
+"""The published view as the documents of schema.py, for the API, the command line and the report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from gpu_advisor.documents import schema
 from gpu_advisor.evaluation.actions import Action
 from gpu_advisor.evaluation.checks import FLEET
 from gpu_advisor.evaluation.engine import Evaluation, PoolState
-from gpu_advisor.evaluation.recommendation import Abstention, Check, Evidence, Projection, Reason, Recommendation, Scope
+from gpu_advisor.evaluation.recommendation import (
+    Abstention,
+    Check,
+    Evidence,
+    Projection,
+    Reason,
+    Recommendation,
+    Scope,
+)
 from gpu_advisor.evaluation.what_if import WhatIfComparison
 from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.outcomes import Outcome
@@ -19,13 +27,17 @@ from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 
 T = TypeVar("T")
 
-#: What frames recommendations and checks is part of each page up to so many nodes, pools or abstentions; beyond it,
-#: /checks and /abstentions have the whole.
+#: Pages of recommendations and checks include up to this many abstentions, and checks of up to this many pools or
+#: nodes. Larger fleets: see /checks and /abstentions.
 MAX_SUMMARY_ITEMS = 64
 
 
 def format_rfc3339(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(seconds, timezone.utc)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
 
 
 def format_optional_rfc3339(seconds: float | None) -> str | None:
@@ -61,12 +73,24 @@ def projection(of: Projection) -> schema.ProjectionDocument:
 
 
 def snooze(of: Snooze) -> schema.SnoozeDocument:
-    return {"reason": of.reason, "made": format_rfc3339(of.made), "until": format_rfc3339(of.until)}
+    return {
+        "reason": of.reason,
+        "made": format_rfc3339(of.made),
+        "until": format_rfc3339(of.until),
+    }
 
 
 def action(of: Action) -> schema.ActionDocument:
-    parameters = {name: list(value) if isinstance(value, tuple) else value for name, value in of.parameters.items()}
-    return {"kind": of.kind, "target": of.target, "parameters": parameters, "note": of.note}
+    parameters = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in of.parameters.items()
+    }
+    return {
+        "kind": of.kind,
+        "target": of.target,
+        "parameters": parameters,
+        "note": of.note,
+    }
 
 
 def recommendation(issued: PublishedRecommendation) -> schema.RecommendationDocument:
@@ -89,7 +113,9 @@ def recommendation(issued: PublishedRecommendation) -> schema.RecommendationDocu
         "snoozed": snooze(issued.snoozed) if issued.snoozed else None,
         "projection": projection(of.projection),
         "evidence": [evidence(each) for each in of.evidence],
-        "rejected": [{"action": each.action, "why_not": each.why_not} for each in of.rejected],
+        "rejected": [
+            {"action": each.action, "why_not": each.why_not} for each in of.rejected
+        ],
         "apply": list(of.apply),
         "actions": [action(each) for each in of.actions],
         "runbook": issued.runbook,
@@ -99,7 +125,12 @@ def recommendation(issued: PublishedRecommendation) -> schema.RecommendationDocu
 
 
 def abstention(of: Abstention) -> schema.AbstentionDocument:
-    return {"reason": of.reason.value, "subject": of.subject, "scope": scope(of.scope), "message": of.message}
+    return {
+        "reason": of.reason.value,
+        "subject": of.subject,
+        "scope": scope(of.scope),
+        "message": of.message,
+    }
 
 
 def check(of: Check) -> schema.CheckDocument:
@@ -134,11 +165,14 @@ def pool(state: PoolState, desired: int | None) -> schema.PoolDocument:
 
 
 def pools(view: View) -> list[schema.PoolDocument]:
-    """Nothing scales by an old answer: while it is stale, no number is desired."""
+    """Nothing may scale on stale data: then `desired_replicas` is null."""
     if view.evaluation is None:
         return []
     desired = {} if view.stale else dict(view.evaluation.desired_replicas)
-    return [pool(state, desired.get(state.pool.settings.name)) for state in view.evaluation.pools]
+    return [
+        pool(state, desired.get(state.pool.settings.name))
+        for state in view.evaluation.pools
+    ]
 
 
 def source(of: SourceStatus) -> schema.SourceDocument:
@@ -153,7 +187,7 @@ def source(of: SourceStatus) -> schema.SourceDocument:
 
 
 def header(view: View) -> schema.Header:
-    """What every answer begins with: of when it is, and whether it can be believed."""
+    """Common to all responses: time of the evaluation, freshness and data source."""
     evaluation = view.evaluation
     return {
         "cluster": view.cluster,
@@ -167,14 +201,18 @@ def header(view: View) -> schema.Header:
 def recommendations(
     view: View, selection: Sequence[PublishedRecommendation], page: int, per_page: int
 ) -> schema.Recommendations:
-    """One page of the chosen recommendations, and what frames them."""
+    """One page of the selected recommendations, with abstentions, pools and the checklist."""
     return {
         **header(view),
         "total": len(selection),
         "page": page,
         "per_page": per_page,
-        "recommendations": [recommendation(each) for each in page_slice(selection, page, per_page)],
-        "abstentions": [abstention(each) for each in all_abstentions(view)[:MAX_SUMMARY_ITEMS]],
+        "recommendations": [
+            recommendation(each) for each in page_slice(selection, page, per_page)
+        ],
+        "abstentions": [
+            abstention(each) for each in all_abstentions(view)[:MAX_SUMMARY_ITEMS]
+        ],
         "abstentions_total": len(all_abstentions(view)),
         "pools": pools(view),
         "checks": {
@@ -184,29 +222,39 @@ def recommendations(
     }
 
 
-def checks(view: View, selection: Sequence[Check], page: int, per_page: int) -> schema.Checks:
+def checks(
+    view: View, selection: Sequence[Check], page: int, per_page: int
+) -> schema.Checks:
     return {
         **header(view),
         "total": len(selection),
         "page": page,
         "per_page": per_page,
         "checks": [check(each) for each in page_slice(selection, page, per_page)],
-        "abstentions": [abstention(each) for each in all_abstentions(view)[:MAX_SUMMARY_ITEMS]],
+        "abstentions": [
+            abstention(each) for each in all_abstentions(view)[:MAX_SUMMARY_ITEMS]
+        ],
         "abstentions_total": len(all_abstentions(view)),
     }
 
 
-def abstentions_page(view: View, selection: Sequence[Abstention], page: int, per_page: int) -> schema.Abstentions:
+def abstentions_page(
+    view: View, selection: Sequence[Abstention], page: int, per_page: int
+) -> schema.Abstentions:
     return {
         **header(view),
         "total": len(selection),
         "page": page,
         "per_page": per_page,
-        "abstentions": [abstention(each) for each in page_slice(selection, page, per_page)],
+        "abstentions": [
+            abstention(each) for each in page_slice(selection, page, per_page)
+        ],
     }
 
 
-def outcomes(view: View, selection: Sequence[Outcome], page: int, per_page: int) -> schema.OutcomesDocument:
+def outcomes(
+    view: View, selection: Sequence[Outcome], page: int, per_page: int
+) -> schema.OutcomesDocument:
     return {
         **header(view),
         "total": len(selection),
@@ -238,7 +286,9 @@ def outcome(of: Outcome) -> schema.OutcomeDocument:
     }
 
 
-def recommendation_summary(id_: str, of: Recommendation) -> schema.RecommendationSummary:
+def recommendation_summary(
+    id_: str, of: Recommendation
+) -> schema.RecommendationSummary:
     return {
         "id": id_,
         "kind": of.kind,
@@ -267,7 +317,11 @@ def what_if(view: View, comparison: WhatIfComparison) -> schema.WhatIf:
             "begins": [id_ for id_ in then if id_ not in now],
             "ends": [id_ for id_ in now if id_ not in then],
             "changes": [
-                {"id": id_, "recommended_now": now[id_].recommended, "recommended_then": then[id_].recommended}
+                {
+                    "id": id_,
+                    "recommended_now": now[id_].recommended,
+                    "recommended_then": then[id_].recommended,
+                }
                 for id_ in both
                 if now[id_].recommended != then[id_].recommended
             ],
@@ -280,7 +334,10 @@ def what_if(view: View, comparison: WhatIfComparison) -> schema.WhatIf:
 
 
 def _what_if_pools(comparison: WhatIfComparison) -> list[schema.WhatIfPool]:
-    now, then = dict(comparison.now.desired_replicas), dict(comparison.then.desired_replicas)
+    now, then = (
+        dict(comparison.now.desired_replicas),
+        dict(comparison.then.desired_replicas),
+    )
     return [
         {
             "name": state.pool.settings.name,
@@ -288,20 +345,24 @@ def _what_if_pools(comparison: WhatIfComparison) -> list[schema.WhatIfPool]:
             "replicas": len(state.pool.gpus) // state.pool.settings.gpus_per_replica,
             "desired_now": now.get(state.pool.settings.name),
             "desired_then": then.get(state.pool.settings.name),
-            "cannot_tell": "" if state.pool.settings.name in then else unsized_reason(comparison.then, state),
+            "cannot_tell": ""
+            if state.pool.settings.name in then
+            else unsized_reason(comparison.then, state),
         }
         for state in comparison.then.pools
     ]
 
 
 def unsized_reason(evaluation: Evaluation, state: PoolState) -> str:
-    """Why there is no desired number of replicas for a pool."""
+    """Why a pool has no desired number of replicas."""
     if state.pool.settings.kind != "serving":
-        return f"a pool of kind {state.pool.settings.kind} is not sized: only serving pools are"
+        return f"the pool's kind is {state.pool.settings.kind}: only serving pools are sized"
     messages = [
-        f"{each.reason.value}: {each.message}" for each in evaluation.abstentions if each.scope == state.pool.scope
+        f"{each.reason.value}: {each.message}"
+        for each in evaluation.abstentions
+        if each.scope == state.pool.scope
     ]
-    return messages[0] if messages else "no GPU is in this pool"
+    return messages[0] if messages else "the pool has no GPUs"
 
 
 def page_slice(items: Sequence[T], page: int, per_page: int) -> Sequence[T]:
@@ -309,11 +370,15 @@ def page_slice(items: Sequence[T], page: int, per_page: int) -> Sequence[T]:
 
 
 def check_counts(evaluation: Evaluation | None) -> dict[schema.CheckStatusName, int]:
-    return dict(Counter(each.status.value for each in evaluation.checks)) if evaluation else {}
+    return (
+        dict(Counter(each.status.value for each in evaluation.checks))
+        if evaluation
+        else {}
+    )
 
 
 def all_abstentions(view: View) -> tuple[Abstention, ...]:
-    """Those of the evaluation, and the source's own."""
+    """The evaluation's abstentions, preceded by one for the data source while it is down."""
     messages = view.evaluation.abstentions if view.evaluation else ()
     if view.source.up:
         return messages
@@ -326,4 +391,8 @@ def _summary_checks(evaluation: Evaluation | None) -> list[Check]:
         return []
     sizes = Counter((each.scope.kind, each.item) for each in evaluation.checks)
     large = {kind for (kind, _), count in sizes.items() if count > MAX_SUMMARY_ITEMS}
-    return [each for each in evaluation.checks if each.scope.kind != "gpu" and each.scope.kind not in large]
+    return [
+        each
+        for each in evaluation.checks
+        if each.scope.kind != "gpu" and each.scope.kind not in large
+    ]

@@ -1,1 +1,1 @@
-"""The evaluation loop, and what puts the running program together."""
+"""The running program: the evaluation loop, and the wiring of its parts."""

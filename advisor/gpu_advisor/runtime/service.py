@@ -1,4 +1,4 @@
-"""The running advisor: evaluates at its interval, remembers since when, and publishes one immutable view."""
+"""The evaluation loop: evaluates at an interval, updates ledger and alerts, and publishes one immutable view."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import Source, SourceError
 from gpu_advisor.sources.prometheus.range_cache import CachingSource
 from gpu_advisor.state import outcomes
-from gpu_advisor.state.active import ActiveRecommendation, Snooze, active_snoozes, held_ids
+from gpu_advisor.state.active import (
+    ActiveRecommendation,
+    Snooze,
+    active_snoozes,
+    held_ids,
+)
 from gpu_advisor.state.ledger import Ledger
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 
@@ -28,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class AdvisorService:
-    """Owns the loop. `view` is replaced as a whole after each round; readers need no lock."""
+    """Owns the evaluation loop. `view` is replaced as a whole after each evaluation, so readers need no lock."""
 
     def __init__(
         self,
@@ -48,21 +53,29 @@ class AdvisorService:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._failures: Counter[str] = Counter()
-        self._publishing = threading.Lock()  # the loop and people's snoozes both replace the view
+        self._publishing = (
+            threading.Lock()
+        )  # the loop and snooze requests both replace the view
         stored = ledger.active_recommendations()
-        self._active = {id_: given for id_, (given, _) in stored.items()}
+        self._active = {id_: active for id_, (active, _) in stored.items()}
         self._alerts = ledger.alerts()
         self._snoozes = ledger.snoozes()
         self._tracked, self._settling = ledger.tracked_recommendations()
-        # Until the first evaluation, nothing that was said before can be judged: it is held.
+        # Stored recommendations are stale until the first evaluation.
         former = [
-            PublishedRecommendation(id_, given.since, advice, held=True)
-            for id_, (given, advice) in stored.items()
+            PublishedRecommendation(id_, active.since, advice, held=True)
+            for id_, (active, advice) in stored.items()
             if advice
         ]
         self.view = View(
             settings.cluster,
-            SourceStatus(source.name, source.address, False, "not_yet", "not asked yet: wait a moment"),
+            SourceStatus(
+                source.name,
+                source.address,
+                False,
+                "not_yet",
+                "the first evaluation has not finished yet",
+            ),
             issued=self._with_snoozes(former),
             outcomes=outcomes.Outcomes().with_added(ledger.outcomes()),
             prices=tuple(sorted(settings.cost.gpu_price_per_hour.items())),
@@ -82,24 +95,32 @@ class AdvisorService:
         while not self._stop.is_set():
             started = time.monotonic()
             self.evaluate_safely()
-            young = time.monotonic() - first < 2 * interval
-            pause = min(2.0, interval) if young else interval  # a new user should not look at an empty page
+            just_started = time.monotonic() - first < 2 * interval
+            pause = (
+                min(2.0, interval) if just_started else interval
+            )  # fill the page soon after the start
             self._stop.wait(max(0.1, pause - (time.monotonic() - started)))
 
     def evaluate_safely(self) -> None:
-        """The edge of the loop: a defect in one round must not end all rounds, nor make an answer look current."""
+        """Evaluate; an unexpected error is logged and marks the view stale, but does not end the loop."""
         try:
             self.evaluate_once()
         except Exception:
-            log.exception("the evaluation failed; the last good answer stays, and the next round tries again")
-            self._record_failure("internal", "an error within the advisor itself: see its log, and report it")
+            log.exception(
+                "evaluation failed; serving the last successful one, retrying at the next interval"
+            )
+            self._record_failure(
+                "internal", "internal error of the advisor: see its log, and report it"
+            )
         try:
             self._clean_up(self._clock())
         except Exception:
-            log.exception("the old history could not be tidied up; the next round tries again")
+            log.exception(
+                "retention failed: old rows were not deleted; retrying at the next interval"
+            )
 
     def evaluate_once(self) -> View:
-        """One evaluation, and its publication."""
+        """Evaluate, publish the view and send alerts. Returns the view, unchanged but for its status on failure."""
         now, started = round(self._clock(), 3), time.monotonic()
         try:
             evaluation = evaluate(self._source, self.settings, now)
@@ -111,100 +132,153 @@ class AdvisorService:
         issued, held = self._update_recommendations(evaluation, now)
         judged = self._judge_outcomes(evaluation, issued, held)
         self._publish(
-            source=SourceStatus(self._source.name, self._source.address, True, last_success=now),
+            source=SourceStatus(
+                self._source.name, self._source.address, True, last_success=now
+            ),
             evaluation=evaluation,
             issued=issued,
             duration_seconds=time.monotonic() - started,
             evaluations=self.view.evaluations + 1,
-            outcomes=self.view.outcomes.with_added(judged) if judged else self.view.outcomes,
+            outcomes=self.view.outcomes.with_added(judged)
+            if judged
+            else self.view.outcomes,
         )
         self._send_alerts([each for each in self.view.issued if not each.held], held)
         return self.view
 
     def _record_failure(self, error: str, message: str) -> None:
-        """Nothing new is known: the last good answer stays, marked stale, and all alerts go on as they are."""
+        """Mark the view stale and keep all alerts as they are."""
         self._failures[error] += 1
-        self._publish(source=replace(self.view.source, up=False, error=error, message=message))
+        self._publish(
+            source=replace(self.view.source, up=False, error=error, message=message)
+        )
         self._send_alerts((), frozenset(alert.id for alert in self._alerts))
 
     def _update_recommendations(
         self, evaluation: Evaluation, now: float
     ) -> tuple[tuple[PublishedRecommendation, ...], frozenset[str]]:
-        """This round's advice with its since, and the former advice that is held."""
-        fresh = {advice.id(self.settings.cluster): advice for advice in evaluation.recommendations}
+        """The recommendations with their start times, including stale ones; and the ids of the stale ones."""
+        fresh = {
+            advice.id(self.settings.cluster): advice
+            for advice in evaluation.recommendations
+        }
         before = self._active
         held = held_ids(before, frozenset(fresh), evaluation)
-        given = {
+        active = {
             id_: ActiveRecommendation(
-                before[id_].since if id_ in before else now, advice.kind, advice.scope, frozenset(advice.gpus)
+                before[id_].since if id_ in before else now,
+                advice.kind,
+                advice.scope,
+                frozenset(advice.gpus),
             )
             for id_, advice in fresh.items()
         }
-        self._active = {**{id_: before[id_] for id_ in held}, **given}
-        issued = [PublishedRecommendation(id_, given[id_].since, advice) for id_, advice in fresh.items()]
-        self._write_ledger(lambda: self._ledger.record_recommendations(now, issued, held))
-        former = [replace(each, held=True) for each in self.view.issued if each.id in held]
+        self._active = {**{id_: before[id_] for id_ in held}, **active}
+        issued = [
+            PublishedRecommendation(id_, active[id_].since, advice)
+            for id_, advice in fresh.items()
+        ]
+        self._write_ledger(
+            lambda: self._ledger.record_recommendations(now, issued, held)
+        )
+        former = [
+            replace(each, held=True) for each in self.view.issued if each.id in held
+        ]
         return (*issued, *former), held
 
     def _judge_outcomes(
-        self, evaluation: Evaluation, issued: Iterable[PublishedRecommendation], held: frozenset[str]
+        self,
+        evaluation: Evaluation,
+        issued: Iterable[PublishedRecommendation],
+        held: frozenset[str],
     ) -> tuple[outcomes.Outcome, ...]:
-        """What became of advice that ended some time ago."""
-        seen = outcomes.take_snapshot(evaluation)
-        made = [outcomes.track(each.id, each.since, each.recommendation, seen) for each in issued if not each.held]
-        self._tracked, closed = outcomes.close_ended(self._tracked, made, held, seen)
+        """The outcomes of closed recommendations that have settled."""
+        snapshot = outcomes.take_snapshot(evaluation)
+        current = [
+            outcomes.track(x.id, x.since, x.recommendation, snapshot)
+            for x in issued
+            if not x.held
+        ]
+        self._tracked, closed = outcomes.close_ended(
+            self._tracked, current, held, snapshot
+        )
         settle = self.settings.outcomes.settle_seconds
-        self._settling, judged = outcomes.judge_settled((*self._settling, *closed), seen, settle)
-        self._write_ledger(lambda: self._ledger.save_tracked(self._tracked, self._settling, judged))
+        self._settling, judged = outcomes.judge_settled(
+            (*self._settling, *closed), snapshot, settle
+        )
+        self._write_ledger(
+            lambda: self._ledger.save_tracked(self._tracked, self._settling, judged)
+        )
         return judged
 
-    def _publish(self, issued: Iterable[PublishedRecommendation] | None = None, **changes: Any) -> None:
-        """Replace the view, with snoozes as they are now."""
+    def _publish(
+        self, issued: Iterable[PublishedRecommendation] | None = None, **changes: Any
+    ) -> None:
+        """Replace the view, with the current snoozes and failure counts."""
         with self._publishing:
             self.view = replace(
                 self.view,
-                issued=self._with_snoozes(self.view.issued if issued is None else issued),
+                issued=self._with_snoozes(
+                    self.view.issued if issued is None else issued
+                ),
                 failures=tuple(sorted(self._failures.items())),
                 **changes,
             )
 
-    def _with_snoozes(self, issued: Iterable[PublishedRecommendation]) -> tuple[PublishedRecommendation, ...]:
+    def _with_snoozes(
+        self, issued: Iterable[PublishedRecommendation]
+    ) -> tuple[PublishedRecommendation, ...]:
         now = active_snoozes(self._snoozes, self._clock())
         return tuple(
-            each if each.snoozed == now.get(each.id) else replace(each, snoozed=now.get(each.id)) for each in issued
+            each
+            if each.snoozed == now.get(each.id)
+            else replace(each, snoozed=now.get(each.id))
+            for each in issued
         )
 
-    def query_range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
-        """The source's past, for who looks at the evidence: not kept as the loop's own. Raises SourceError."""
-        source = self._source.of if isinstance(self._source, CachingSource) else self._source
+    def query_range(
+        self, expression: Expression, start: float, end: float, step: float
+    ) -> Mapping[Labels, TimeSeries]:
+        """A range query for charts and reports, past the loop's cache. Raises SourceError."""
+        source = (
+            self._source.of if isinstance(self._source, CachingSource) else self._source
+        )
         return source.range(expression, start, end, step)
 
     def snooze(self, id_: str, snooze: Snooze | None) -> None:
-        """Snooze advice, or end its snooze (None). Raises sqlite3.Error if it cannot be kept; then nothing changed."""
+        """Snooze a recommendation, or end its snooze (None). Raises sqlite3.Error; then nothing has changed."""
         self._ledger.save_snooze(id_, snooze)
         with self._publishing:
             others = {key: each for key, each in self._snoozes.items() if key != id_}
             self._snoozes = {**others, id_: snooze} if snooze else others
         self._publish()
 
-    def _send_alerts(self, firing: Iterable[PublishedRecommendation], held: frozenset[str]) -> None:
-        """Send what is true. By the clock of now: the evaluation may have taken its time, and alerts run out."""
+    def _send_alerts(
+        self, firing: Iterable[PublishedRecommendation], held: frozenset[str]
+    ) -> None:
+        """Update and send all alerts. Not with the evaluation's time: a slow evaluation would shorten their TTL."""
         now, before = self._clock(), self._alerts
-        quiet = active_snoozes(self._snoozes, now).keys()
+        snoozed = active_snoozes(self._snoozes, now).keys()
         fresh = [
-            alerts.build_alert(each, self.settings.cluster, self.settings.web.external_url)
+            alerts.build_alert(
+                each, self.settings.cluster, self.settings.web.external_url
+            )
             for each in firing
-            if each.id not in quiet
+            if each.id not in snoozed
         ]
-        self._alerts = alerts.update_alerts(before, fresh, held - quiet, now)
+        self._alerts = alerts.update_alerts(before, fresh, held - snoozed, now)
         if self._alerts != before:
             self._write_ledger(lambda: self._ledger.save_alerts(self._alerts))
         self.alertmanagers.send(self._alerts, now)
 
     def _write_ledger(self, write: Callable[[], object]) -> None:
-        """A full disk costs the memory of a restart, never an answer or an alert."""
+        """A full disk loses state at the next restart, never a response or an alert."""
         try:
             write()
         except sqlite3.Error as error:
             self._failures["ledger"] += 1
-            log.warning("the ledger cannot be written (%s): see to the disk of %s", error, self.settings.state_dir)
+            log.warning(
+                "cannot write the ledger (%s): check the disk of %s",
+                error,
+                self.settings.state_dir,
+            )

@@ -1,4 +1,4 @@
-"""Settings -> running parts: the one place where everything is put together."""
+"""Builds the running parts from the settings: the composition root."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ from gpu_advisor.sources.embedded.source import EmbeddedSource as Embedded
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import mappings
 from gpu_advisor.sources.prometheus.range_cache import remembered
-from gpu_advisor.sources.prometheus.source import MAX_CONCURRENT_QUERIES, PrometheusClientConfig
+from gpu_advisor.sources.prometheus.source import (
+    MAX_CONCURRENT_QUERIES,
+    PrometheusClientConfig,
+)
 from gpu_advisor.sources.prometheus.source import PrometheusSource as Prometheus
 from gpu_advisor.state.ledger import Ledger
 
@@ -39,12 +42,12 @@ log = logging.getLogger(__name__)
 
 
 class StartupError(Exception):
-    """The advisor cannot start. The message tells the mend."""
+    """The advisor cannot start. The message says how to fix it."""
 
 
 @dataclass
 class RunningAdvisor:
-    """All running parts of one advisor. `close` stops them in the order in which nothing is lost."""
+    """All running parts of one advisor. `close` stops them in reverse order of their start."""
 
     service: AdvisorService
     source: Source
@@ -57,10 +60,12 @@ class RunningAdvisor:
             close()
 
 
-def build_advisor(settings: Settings, fill_history: Callable[[History], None] | None = None) -> RunningAdvisor:
-    """Open source, history and ledger and start scraping; the service is started by the caller.
+def build_advisor(
+    settings: Settings, fill_history: Callable[[History], None] | None = None
+) -> RunningAdvisor:
+    """Open source, history and ledger and start scraping. The caller starts the service.
 
-    `fill_history` may fill an embedded history before scraping begins. Raises StartupError or ConfigError.
+    `fill_history` is called with an embedded history before scraping begins. Raises StartupError or ConfigError.
     """
     state_dir = Path(settings.state_dir)
     closers: list[Callable[[], object]] = []
@@ -68,7 +73,9 @@ def build_advisor(settings: Settings, fill_history: Callable[[History], None] | 
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
         if settings.source.prometheus:
-            source: Source = remembered(Prometheus(_prometheus(settings.source.prometheus)))
+            source: Source = remembered(
+                Prometheus(_prometheus(settings.source.prometheus))
+            )
         else:
             history = History(state_dir / "history.db")
             closers.append(history.close)
@@ -79,16 +86,22 @@ def build_advisor(settings: Settings, fill_history: Callable[[History], None] | 
     except (OSError, HistoryError, sqlite3.Error) as error:
         for close in reversed(closers):
             close()
-        raise StartupError(f"{state_dir}: {error}; is it writable, and is no other advisor using it?") from error
+        raise StartupError(
+            f"state_dir {state_dir}: {error}; check that it is writable and that no other advisor uses it"
+        ) from error
     if history is not None:
         if fill_history:
             fill_history(history)
         scraper = _scraper(settings, history)
         scraper.start()
         closers.append(lambda: scraper.stop(timeout_seconds=2))
-    alertmanagers = AlertDispatcher(settings.alertmanagers, max_evaluation_interval_seconds(settings))
+    alertmanagers = AlertDispatcher(
+        settings.alertmanagers, max_evaluation_interval_seconds(settings)
+    )
     closers.append(alertmanagers.close)
-    service = AdvisorService(settings, source, ledger, alertmanagers, _retention(settings, history, ledger))
+    service = AdvisorService(
+        settings, source, ledger, alertmanagers, _retention(settings, history, ledger)
+    )
     closers.append(service.stop)
     try:
         allocation = _allocation_service(settings, service)
@@ -100,57 +113,86 @@ def build_advisor(settings: Settings, fill_history: Callable[[History], None] | 
     return RunningAdvisor(service, source, history, allocation, closers)
 
 
-def _allocation_service(settings: Settings, service: AdvisorService) -> AllocationService:
-    """Where GPUs are given out. Raises ConfigError for its file, StartupError for its database."""
+def _allocation_service(
+    settings: Settings, service: AdvisorService
+) -> AllocationService:
+    """The GPU allocation service. Raises ConfigError for its inventory file, StartupError for its database."""
     allocation_settings = settings.allocation
     logging.getLogger("gpu_advisor.allocation").setLevel(allocation_settings.log_level)
-    file = Path(allocation_settings.inventory_file) if allocation_settings.inventory_file else None
-    machines = InventoryProvider(lambda: service.view, allocation_settings.gpu_memory_specs, file)
+    file = (
+        Path(allocation_settings.inventory_file)
+        if allocation_settings.inventory_file
+        else None
+    )
+    machines = InventoryProvider(
+        lambda: service.view, allocation_settings.gpu_memory_specs, file
+    )
     try:
-        leases = LeaseManager(LeaseStore(Path(allocation_settings.database or Path(settings.state_dir) / "leases.db")))
+        leases = LeaseManager(
+            LeaseStore(
+                Path(
+                    allocation_settings.database
+                    or Path(settings.state_dir) / "leases.db"
+                )
+            )
+        )
     except LeaseStoreError as error:
         raise StartupError(str(error)) from error
     allocator = Allocator(
-        leases, machines, LeaseLimits(allocation_settings.lease_seconds, allocation_settings.longest_lease_seconds)
+        leases,
+        machines,
+        LeaseLimits(
+            allocation_settings.lease_seconds, allocation_settings.longest_lease_seconds
+        ),
     )
     monitor = InventoryMonitor(
-        allocator, machines, allocation_settings.monitor_update_interval, allocation_settings.resource_change_threshold
+        allocator,
+        machines,
+        allocation_settings.monitor_update_interval,
+        allocation_settings.resource_change_threshold,
     )
     monitor.start()
     return AllocationService(allocator, machines, monitor, allocation_settings)
 
 
 def max_evaluation_interval_seconds(settings: Settings) -> float:
-    """From one round to the next at the worst: alerts must outlive a source that is slow, but within its time limit."""
+    """Longest time between two evaluations: alerts must outlive a source whose queries take up to their timeout."""
     prometheus = settings.source.prometheus
     queries = len(IDENTITY_EXPRESSIONS) + len(signals.SIGNALS)
-    slowest = prometheus.timeout_seconds * ceil(queries / MAX_CONCURRENT_QUERIES) if prometheus else 0.0
+    slowest = (
+        prometheus.timeout_seconds * ceil(queries / MAX_CONCURRENT_QUERIES)
+        if prometheus
+        else 0.0
+    )
     return max(settings.evaluation.interval_seconds, slowest)
 
 
 def one_shot_source(settings: Settings) -> Source:
-    """The source for a single look, with nothing started. Raises ConfigError where only a running advisor has one."""
+    """The source for a single evaluation, with nothing started. Raises ConfigError for an embedded source."""
     if settings.source.prometheus is None:
         raise ConfigError(
-            "these settings have an embedded source, which only a running advisor fills: "
-            "ask that one with --advisor URL, or name a Prometheus with --prometheus URL"
+            "these settings have an embedded source, which only a running advisor fills: query that advisor with "
+            "--advisor URL, or a Prometheus with --prometheus URL"
         )
     return remembered(Prometheus(_prometheus(settings.source.prometheus)))
 
 
-#: What ended or was judged so long ago is dropped from the ledger.
+#: Ended recommendations and outcomes older than this are deleted from the ledger.
 LEDGER_RETENTION_DAYS = 400
+RETENTION_INTERVAL_SECONDS = 600.0
 
 
-def _retention(settings: Settings, history: History | None, ledger: Ledger) -> Callable[[float], None]:
-    """What the service does after each round to keep its house in order."""
+def _retention(
+    settings: Settings, history: History | None, ledger: Ledger
+) -> Callable[[float], None]:
+    """The retention that the service runs after each evaluation."""
     embedded = settings.source.embedded or EmbeddedSource()
-    last = 0.0
+    last_run = 0.0
 
     def clean_up(now: float) -> None:
-        nonlocal last
-        if now - last > 600:
-            last = now
+        nonlocal last_run
+        if now - last_run > RETENTION_INTERVAL_SECONDS:
+            last_run = now
             ledger.delete_before(now - LEDGER_RETENTION_DAYS * 86400)
             if history is not None:
                 history.delete_before(now - embedded.retention_days * 86400)
@@ -161,10 +203,17 @@ def _retention(settings: Settings, history: History | None, ledger: Ledger) -> C
 def _scraper(settings: Settings, history: History) -> Scraper:
     embedded = settings.source.embedded or EmbeddedSource()
     dialects = [ExporterDialect(mapping) for mapping in mappings()]
-    expressions = [*identity_queries(settings).values(), *compile_signals(dialects, settings).values()]
-    metric_names = frozenset(name for expression in expressions for name in metrics_of(expression))
+    expressions = [
+        *identity_queries(settings).values(),
+        *compile_signals(dialects, settings).values(),
+    ]
+    metric_names = frozenset(
+        name for expression in expressions for name in metrics_of(expression)
+    )
     try:
-        return Scraper(history, embedded.targets, embedded.scrape_interval_seconds, metric_names)
+        return Scraper(
+            history, embedded.targets, embedded.scrape_interval_seconds, metric_names
+        )
     except ValueError as error:
         raise ConfigError(f"source.embedded.targets: {error}") from error
 
@@ -178,7 +227,10 @@ def _prometheus(settings: PrometheusSource) -> PrometheusClientConfig:
             url=settings.url,
             timeout_seconds=settings.timeout_seconds,
             retries=settings.retries,
-            headers={name: value.get_secret_value() for name, value in settings.headers.items()},
+            headers={
+                name: value.get_secret_value()
+                for name, value in settings.headers.items()
+            },
             username=settings.username or None,
             password=settings.password.get_secret_value() or None,
             bearer_token=token or None,
