@@ -13,10 +13,7 @@ from gpu_advisor.commands import LazyGroup
 USAGE_ERROR = 2
 
 
-@click.group(
-    cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-)
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="gpu-advisor")
 def cli() -> None:
     """Checks GPU machines against targets, diagnoses missed ones and recommends what to change.
@@ -37,9 +34,7 @@ def main() -> int:
         error.show()
         return error.exit_code
     except BrokenPipeError:  # `gpu-advisor check | head`
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # or the flush at the end would fail as well
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at the end would fail as well
         return 0
     except Exception as error:
         exit_code = _report_error(error)

@@ -54,11 +54,7 @@ def _gpus(advice: Recommendation, group_size: int) -> float | None:
 def rank_by_savings(view: View, prices: dict[str, float]) -> list[RankedRecommendation]:
     """All active recommendations, ordered for somebody on call: by severity, savings and age."""
     group = _group_sizes(view.evaluation)
-    models = (
-        {gpu.uuid: gpu.name for gpu in view.evaluation.facts.gpus}
-        if view.evaluation
-        else {}
-    )
+    models = {gpu.uuid: gpu.name for gpu in view.evaluation.facts.gpus} if view.evaluation else {}
     found = []
     for issued in view.issued:
         advice = issued.recommendation
@@ -66,41 +62,22 @@ def rank_by_savings(view: View, prices: dict[str, float]) -> list[RankedRecommen
         price = costs.pop() if len(costs) == 1 else None
         size = group.get(advice.scope.name, 1) if advice.unit == "replicas" else 1
         found.append(RankedRecommendation(issued, savings(advice, size, price)))
-    by_money = all(
-        each.savings.money_per_hour is not None
-        for each in found
-        if each.savings.gpus is not None
-    )
+    by_money = all(each.savings.money_per_hour is not None for each in found if each.savings.gpus is not None)
     return sorted(found, key=lambda each: _order(each, by_money))
 
 
 def _order(each: RankedRecommendation, by_money: bool) -> tuple[int, float, float, str]:
     amount = each.savings.money_per_hour if by_money else each.savings.gpus
-    return (
-        _SEVERITY_ORDER[each.advice.severity],
-        -(amount or 0.0),
-        each.issued.since,
-        each.issued.id,
-    )
+    return _SEVERITY_ORDER[each.advice.severity], -(amount or 0.0), each.issued.since, each.issued.id
 
 
 def _group_sizes(evaluation: Evaluation | None) -> dict[str, int]:
     pools = evaluation.pools if evaluation else ()
-    return {
-        state.pool.settings.name: state.pool.settings.gpus_per_replica
-        for state in pools
-    }
+    return {state.pool.settings.name: state.pool.settings.gpus_per_replica for state in pools}
 
 
 def total_savings(found: Sequence[RankedRecommendation]) -> Savings:
     """The sum of the known savings. An upper bound: two recommendations for the same GPU both count it."""
     gpus = [each.savings.gpus for each in found if each.savings.gpus is not None]
-    money = [
-        each.savings.money_per_hour
-        for each in found
-        if each.savings.money_per_hour is not None
-    ]
-    return Savings(
-        sum(gpus) if gpus else None,
-        sum(money) if len(money) == len(gpus) and money else None,
-    )
+    money = [each.savings.money_per_hour for each in found if each.savings.money_per_hour is not None]
+    return Savings(sum(gpus) if gpus else None, sum(money) if len(money) == len(gpus) and money else None)

@@ -33,12 +33,7 @@ class EvidenceDocument(TypedDict):
     threshold: float | None
     samples: int | None
     coverage_ratio: float | None
-    promql: Annotated[
-        str | None,
-        Field(
-            description="pinned to the time of the evaluation: returns the same value"
-        ),
-    ]
+    promql: Annotated[str | None, Field(description="pinned to the time of the evaluation: returns the same value")]
 
 
 class ProjectionDocument(TypedDict):
@@ -70,12 +65,7 @@ class SnoozeDocument(TypedDict):
 
 
 class RecommendationDocument(TypedDict):
-    id: Annotated[
-        str,
-        Field(
-            description="hash of cluster, kind, scope and direction, never of values"
-        ),
-    ]
+    id: Annotated[str, Field(description="hash of cluster, kind, scope and direction, never of values")]
     kind: str
     direction: Literal["up", "down", "change"]
     scope: ScopeDocument
@@ -88,12 +78,7 @@ class RecommendationDocument(TypedDict):
     explanation: str
     confidence: Confidence
     since: Rfc3339Time
-    held: Annotated[
-        bool,
-        Field(
-            description="stale: the data that would confirm or resolve it is missing now"
-        ),
-    ]
+    held: Annotated[bool, Field(description="stale: the data that would confirm or resolve it is missing now")]
     snoozed: Annotated[SnoozeDocument | None, Field(description="null: not snoozed")]
     projection: ProjectionDocument
     evidence: list[EvidenceDocument]
@@ -135,10 +120,7 @@ class PoolDocument(TypedDict):
     busy_gpus: float | None
     gpus_per_replica: int
     replicas: int
-    desired_replicas: Annotated[
-        int | None,
-        Field(description="null while the advisor abstains, and if not serving"),
-    ]
+    desired_replicas: Annotated[int | None, Field(description="null while the advisor abstains, and if not serving")]
 
 
 class SourceDocument(TypedDict):
@@ -155,12 +137,7 @@ class Header(TypedDict):
 
     cluster: str
     at: Rfc3339Time | None
-    stale: Annotated[
-        bool,
-        Field(
-            description="the data source is down: this is the last successful evaluation"
-        ),
-    ]
+    stale: Annotated[bool, Field(description="the data source is down: this is the last successful evaluation")]
     simulated: bool | None
     source: SourceDocument
 
@@ -178,10 +155,7 @@ class Checklist(TypedDict):
 
 class Recommendations(PaginationHeader):
     recommendations: list[RecommendationDocument]
-    abstentions: Annotated[
-        list[AbstentionDocument],
-        Field(description="the first of them; GET /abstentions has all"),
-    ]
+    abstentions: Annotated[list[AbstentionDocument], Field(description="the first of them; GET /abstentions has all")]
     abstentions_total: int
     pools: list[PoolDocument]
     checks: Checklist
@@ -193,10 +167,7 @@ class RecommendationDetail(Header):
 
 class Checks(PaginationHeader):
     checks: list[CheckDocument]
-    abstentions: Annotated[
-        list[AbstentionDocument],
-        Field(description="the first of them; GET /abstentions has all"),
-    ]
+    abstentions: Annotated[list[AbstentionDocument], Field(description="the first of them; GET /abstentions has all")]
     abstentions_total: int
 
 
@@ -213,9 +184,7 @@ class OutcomeDocument(TypedDict):
     unit: str
     current: float
     recommended: float
-    observed: Annotated[
-        float | None, Field(description="size when it resolved; null: not about a size")
-    ]
+    observed: Annotated[float | None, Field(description="size when it resolved; null: not about a size")]
     result: Literal["applied", "partly_applied", "not_applied", "cause_gone"]
     given: Rfc3339Time
     ended: Rfc3339Time
@@ -224,9 +193,7 @@ class OutcomeDocument(TypedDict):
     utilization_projected_ratio: float | None
     utilization_after_ratio: float | None
     improved: bool | None
-    projection_error_ratio: Annotated[
-        float | None, Field(description="observed minus projected utilization")
-    ]
+    projection_error_ratio: Annotated[float | None, Field(description="observed minus projected utilization")]
 
 
 class OutcomesDocument(PaginationHeader):
@@ -258,26 +225,18 @@ class ChangedRecommendation(TypedDict):
 
 
 class DifferenceDocument(TypedDict):
-    begins: Annotated[
-        list[str], Field(description="ids of recommendations that would be added")
-    ]
-    ends: Annotated[
-        list[str], Field(description="ids of recommendations that would be removed")
-    ]
+    begins: Annotated[list[str], Field(description="ids of recommendations that would be added")]
+    ends: Annotated[list[str], Field(description="ids of recommendations that would be removed")]
     changes: list[ChangedRecommendation]
 
 
 class WhatIfPool(TypedDict):
     name: str
-    sized: Annotated[
-        bool, Field(description="whether the advisor sizes it: serving pools only")
-    ]
+    sized: Annotated[bool, Field(description="whether the advisor sizes it: serving pools only")]
     replicas: int
     desired_now: int | None
     desired_then: int | None
-    cannot_tell: Annotated[
-        str, Field(description="why desired_then is null; empty if it is not")
-    ]
+    cannot_tell: Annotated[str, Field(description="why desired_then is null; empty if it is not")]
 
 
 class WhatIf(Header):
@@ -287,16 +246,11 @@ class WhatIf(Header):
     pools: list[WhatIfPool]
     checks_now: dict[CheckStatusName, int]
     checks_then: dict[CheckStatusName, int]
-    items_then: Annotated[
-        list[CheckDocument],
-        Field(description="of fleet and pools; of nodes up to 64 of them"),
-    ]
+    items_then: Annotated[list[CheckDocument], Field(description="of fleet and pools; of nodes up to 64 of them")]
 
 
 class FieldError(TypedDict):
-    pointer: Annotated[
-        str, Field(description="JSON Pointer (RFC 6901) into the request body")
-    ]
+    pointer: Annotated[str, Field(description="JSON Pointer (RFC 6901) into the request body")]
     detail: str
 
 
@@ -308,8 +262,4 @@ class ProblemDocument(TypedDict):
     status: int
     detail: Annotated[str, Field(description="what is wrong, and how to fix it")]
     errors: NotRequired[list[FieldError]]
-    reasons: NotRequired[
-        Annotated[
-            list[str], Field(description="why each node cannot serve a GPU request")
-        ]
-    ]
+    reasons: NotRequired[Annotated[list[str], Field(description="why each node cannot serve a GPU request")]]

@@ -11,15 +11,7 @@ from gpu_advisor.documents import schema
 from gpu_advisor.evaluation.actions import Action
 from gpu_advisor.evaluation.checks import FLEET
 from gpu_advisor.evaluation.engine import Evaluation, PoolState
-from gpu_advisor.evaluation.recommendation import (
-    Abstention,
-    Check,
-    Evidence,
-    Projection,
-    Reason,
-    Recommendation,
-    Scope,
-)
+from gpu_advisor.evaluation.recommendation import Abstention, Check, Evidence, Projection, Reason, Recommendation, Scope
 from gpu_advisor.evaluation.what_if import WhatIfComparison
 from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.outcomes import Outcome
@@ -33,11 +25,7 @@ MAX_SUMMARY_ITEMS = 64
 
 
 def format_rfc3339(seconds: float) -> str:
-    return (
-        datetime.fromtimestamp(seconds, timezone.utc)
-        .isoformat(timespec="milliseconds")
-        .replace("+00:00", "Z")
-    )
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def format_optional_rfc3339(seconds: float | None) -> str | None:
@@ -73,24 +61,12 @@ def projection(of: Projection) -> schema.ProjectionDocument:
 
 
 def snooze(of: Snooze) -> schema.SnoozeDocument:
-    return {
-        "reason": of.reason,
-        "made": format_rfc3339(of.made),
-        "until": format_rfc3339(of.until),
-    }
+    return {"reason": of.reason, "made": format_rfc3339(of.made), "until": format_rfc3339(of.until)}
 
 
 def action(of: Action) -> schema.ActionDocument:
-    parameters = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in of.parameters.items()
-    }
-    return {
-        "kind": of.kind,
-        "target": of.target,
-        "parameters": parameters,
-        "note": of.note,
-    }
+    parameters = {name: list(value) if isinstance(value, tuple) else value for name, value in of.parameters.items()}
+    return {"kind": of.kind, "target": of.target, "parameters": parameters, "note": of.note}
 
 
 def recommendation(issued: PublishedRecommendation) -> schema.RecommendationDocument:
@@ -113,9 +89,7 @@ def recommendation(issued: PublishedRecommendation) -> schema.RecommendationDocu
         "snoozed": snooze(issued.snoozed) if issued.snoozed else None,
         "projection": projection(of.projection),
         "evidence": [evidence(each) for each in of.evidence],
-        "rejected": [
-            {"action": each.action, "why_not": each.why_not} for each in of.rejected
-        ],
+        "rejected": [{"action": each.action, "why_not": each.why_not} for each in of.rejected],
         "apply": list(of.apply),
         "actions": [action(each) for each in of.actions],
         "runbook": issued.runbook,
@@ -125,12 +99,7 @@ def recommendation(issued: PublishedRecommendation) -> schema.RecommendationDocu
 
 
 def abstention(of: Abstention) -> schema.AbstentionDocument:
-    return {
-        "reason": of.reason.value,
-        "subject": of.subject,
-        "scope": scope(of.scope),
-        "message": of.message,
-    }
+    return {"reason": of.reason.value, "subject": of.subject, "scope": scope(of.scope), "message": of.message}
 
 
 def check(of: Check) -> schema.CheckDocument:
@@ -169,10 +138,7 @@ def pools(view: View) -> list[schema.PoolDocument]:
     if view.evaluation is None:
         return []
     desired = {} if view.stale else dict(view.evaluation.desired_replicas)
-    return [
-        pool(state, desired.get(state.pool.settings.name))
-        for state in view.evaluation.pools
-    ]
+    return [pool(state, desired.get(state.pool.settings.name)) for state in view.evaluation.pools]
 
 
 def source(of: SourceStatus) -> schema.SourceDocument:
@@ -207,12 +173,8 @@ def recommendations(
         "total": len(selection),
         "page": page,
         "per_page": per_page,
-        "recommendations": [
-            recommendation(each) for each in page_slice(selection, page, per_page)
-        ],
-        "abstentions": [
-            abstention(each) for each in all_abstentions(view)[:MAX_SUMMARY_ITEMS]
-        ],
+        "recommendations": [recommendation(each) for each in page_slice(selection, page, per_page)],
+        "abstentions": [abstention(each) for each in all_abstentions(view)[:MAX_SUMMARY_ITEMS]],
         "abstentions_total": len(all_abstentions(view)),
         "pools": pools(view),
         "checks": {
@@ -222,39 +184,29 @@ def recommendations(
     }
 
 
-def checks(
-    view: View, selection: Sequence[Check], page: int, per_page: int
-) -> schema.Checks:
+def checks(view: View, selection: Sequence[Check], page: int, per_page: int) -> schema.Checks:
     return {
         **header(view),
         "total": len(selection),
         "page": page,
         "per_page": per_page,
         "checks": [check(each) for each in page_slice(selection, page, per_page)],
-        "abstentions": [
-            abstention(each) for each in all_abstentions(view)[:MAX_SUMMARY_ITEMS]
-        ],
+        "abstentions": [abstention(each) for each in all_abstentions(view)[:MAX_SUMMARY_ITEMS]],
         "abstentions_total": len(all_abstentions(view)),
     }
 
 
-def abstentions_page(
-    view: View, selection: Sequence[Abstention], page: int, per_page: int
-) -> schema.Abstentions:
+def abstentions_page(view: View, selection: Sequence[Abstention], page: int, per_page: int) -> schema.Abstentions:
     return {
         **header(view),
         "total": len(selection),
         "page": page,
         "per_page": per_page,
-        "abstentions": [
-            abstention(each) for each in page_slice(selection, page, per_page)
-        ],
+        "abstentions": [abstention(each) for each in page_slice(selection, page, per_page)],
     }
 
 
-def outcomes(
-    view: View, selection: Sequence[Outcome], page: int, per_page: int
-) -> schema.OutcomesDocument:
+def outcomes(view: View, selection: Sequence[Outcome], page: int, per_page: int) -> schema.OutcomesDocument:
     return {
         **header(view),
         "total": len(selection),
@@ -286,9 +238,7 @@ def outcome(of: Outcome) -> schema.OutcomeDocument:
     }
 
 
-def recommendation_summary(
-    id_: str, of: Recommendation
-) -> schema.RecommendationSummary:
+def recommendation_summary(id_: str, of: Recommendation) -> schema.RecommendationSummary:
     return {
         "id": id_,
         "kind": of.kind,
@@ -317,11 +267,7 @@ def what_if(view: View, comparison: WhatIfComparison) -> schema.WhatIf:
             "begins": [id_ for id_ in then if id_ not in now],
             "ends": [id_ for id_ in now if id_ not in then],
             "changes": [
-                {
-                    "id": id_,
-                    "recommended_now": now[id_].recommended,
-                    "recommended_then": then[id_].recommended,
-                }
+                {"id": id_, "recommended_now": now[id_].recommended, "recommended_then": then[id_].recommended}
                 for id_ in both
                 if now[id_].recommended != then[id_].recommended
             ],
@@ -334,10 +280,7 @@ def what_if(view: View, comparison: WhatIfComparison) -> schema.WhatIf:
 
 
 def _what_if_pools(comparison: WhatIfComparison) -> list[schema.WhatIfPool]:
-    now, then = (
-        dict(comparison.now.desired_replicas),
-        dict(comparison.then.desired_replicas),
-    )
+    now, then = dict(comparison.now.desired_replicas), dict(comparison.then.desired_replicas)
     return [
         {
             "name": state.pool.settings.name,
@@ -345,9 +288,7 @@ def _what_if_pools(comparison: WhatIfComparison) -> list[schema.WhatIfPool]:
             "replicas": len(state.pool.gpus) // state.pool.settings.gpus_per_replica,
             "desired_now": now.get(state.pool.settings.name),
             "desired_then": then.get(state.pool.settings.name),
-            "cannot_tell": ""
-            if state.pool.settings.name in then
-            else unsized_reason(comparison.then, state),
+            "cannot_tell": "" if state.pool.settings.name in then else unsized_reason(comparison.then, state),
         }
         for state in comparison.then.pools
     ]
@@ -358,9 +299,7 @@ def unsized_reason(evaluation: Evaluation, state: PoolState) -> str:
     if state.pool.settings.kind != "serving":
         return f"the pool's kind is {state.pool.settings.kind}: only serving pools are sized"
     messages = [
-        f"{each.reason.value}: {each.message}"
-        for each in evaluation.abstentions
-        if each.scope == state.pool.scope
+        f"{each.reason.value}: {each.message}" for each in evaluation.abstentions if each.scope == state.pool.scope
     ]
     return messages[0] if messages else "the pool has no GPUs"
 
@@ -370,11 +309,7 @@ def page_slice(items: Sequence[T], page: int, per_page: int) -> Sequence[T]:
 
 
 def check_counts(evaluation: Evaluation | None) -> dict[schema.CheckStatusName, int]:
-    return (
-        dict(Counter(each.status.value for each in evaluation.checks))
-        if evaluation
-        else {}
-    )
+    return dict(Counter(each.status.value for each in evaluation.checks)) if evaluation else {}
 
 
 def all_abstentions(view: View) -> tuple[Abstention, ...]:
@@ -391,8 +326,4 @@ def _summary_checks(evaluation: Evaluation | None) -> list[Check]:
         return []
     sizes = Counter((each.scope.kind, each.item) for each in evaluation.checks)
     large = {kind for (kind, _), count in sizes.items() if count > MAX_SUMMARY_ITEMS}
-    return [
-        each
-        for each in evaluation.checks
-        if each.scope.kind != "gpu" and each.scope.kind not in large
-    ]
+    return [each for each in evaluation.checks if each.scope.kind != "gpu" and each.scope.kind not in large]

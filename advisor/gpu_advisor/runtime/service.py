@@ -20,12 +20,7 @@ from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import Source, SourceError
 from gpu_advisor.sources.prometheus.range_cache import CachingSource
 from gpu_advisor.state import outcomes
-from gpu_advisor.state.active import (
-    ActiveRecommendation,
-    Snooze,
-    active_snoozes,
-    held_ids,
-)
+from gpu_advisor.state.active import ActiveRecommendation, Snooze, active_snoozes, held_ids
 from gpu_advisor.state.ledger import Ledger
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 
@@ -53,9 +48,7 @@ class AdvisorService:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._failures: Counter[str] = Counter()
-        self._publishing = (
-            threading.Lock()
-        )  # the loop and snooze requests both replace the view
+        self._publishing = threading.Lock()  # the loop and snooze requests both replace the view
         stored = ledger.active_recommendations()
         self._active = {id_: active for id_, (active, _) in stored.items()}
         self._alerts = ledger.alerts()
@@ -69,13 +62,7 @@ class AdvisorService:
         ]
         self.view = View(
             settings.cluster,
-            SourceStatus(
-                source.name,
-                source.address,
-                False,
-                "not_yet",
-                "the first evaluation has not finished yet",
-            ),
+            SourceStatus(source.name, source.address, False, "not_yet", "the first evaluation has not finished yet"),
             issued=self._with_snoozes(former),
             outcomes=outcomes.Outcomes().with_added(ledger.outcomes()),
             prices=tuple(sorted(settings.cost.gpu_price_per_hour.items())),
@@ -96,9 +83,7 @@ class AdvisorService:
             started = time.monotonic()
             self.evaluate_safely()
             just_started = time.monotonic() - first < 2 * interval
-            pause = (
-                min(2.0, interval) if just_started else interval
-            )  # fill the page soon after the start
+            pause = min(2.0, interval) if just_started else interval  # fill the page soon after the start
             self._stop.wait(max(0.1, pause - (time.monotonic() - started)))
 
     def evaluate_safely(self) -> None:
@@ -106,18 +91,12 @@ class AdvisorService:
         try:
             self.evaluate_once()
         except Exception:
-            log.exception(
-                "evaluation failed; serving the last successful one, retrying at the next interval"
-            )
-            self._record_failure(
-                "internal", "internal error of the advisor: see its log, and report it"
-            )
+            log.exception("evaluation failed; serving the last successful one, retrying at the next interval")
+            self._record_failure("internal", "internal error of the advisor: see its log, and report it")
         try:
             self._clean_up(self._clock())
         except Exception:
-            log.exception(
-                "retention failed: old rows were not deleted; retrying at the next interval"
-            )
+            log.exception("retention failed: old rows were not deleted; retrying at the next interval")
 
     def evaluate_once(self) -> View:
         """Evaluate, publish the view and send alerts. Returns the view, unchanged but for its status on failure."""
@@ -132,16 +111,12 @@ class AdvisorService:
         issued, held = self._update_recommendations(evaluation, now)
         judged = self._judge_outcomes(evaluation, issued, held)
         self._publish(
-            source=SourceStatus(
-                self._source.name, self._source.address, True, last_success=now
-            ),
+            source=SourceStatus(self._source.name, self._source.address, True, last_success=now),
             evaluation=evaluation,
             issued=issued,
             duration_seconds=time.monotonic() - started,
             evaluations=self.view.evaluations + 1,
-            outcomes=self.view.outcomes.with_added(judged)
-            if judged
-            else self.view.outcomes,
+            outcomes=self.view.outcomes.with_added(judged) if judged else self.view.outcomes,
         )
         self._send_alerts([each for each in self.view.issued if not each.held], held)
         return self.view
@@ -149,100 +124,59 @@ class AdvisorService:
     def _record_failure(self, error: str, message: str) -> None:
         """Mark the view stale and keep all alerts as they are."""
         self._failures[error] += 1
-        self._publish(
-            source=replace(self.view.source, up=False, error=error, message=message)
-        )
+        self._publish(source=replace(self.view.source, up=False, error=error, message=message))
         self._send_alerts((), frozenset(alert.id for alert in self._alerts))
 
     def _update_recommendations(
         self, evaluation: Evaluation, now: float
     ) -> tuple[tuple[PublishedRecommendation, ...], frozenset[str]]:
         """The recommendations with their start times, including stale ones; and the ids of the stale ones."""
-        fresh = {
-            advice.id(self.settings.cluster): advice
-            for advice in evaluation.recommendations
-        }
+        fresh = {advice.id(self.settings.cluster): advice for advice in evaluation.recommendations}
         before = self._active
         held = held_ids(before, frozenset(fresh), evaluation)
         active = {
             id_: ActiveRecommendation(
-                before[id_].since if id_ in before else now,
-                advice.kind,
-                advice.scope,
-                frozenset(advice.gpus),
+                before[id_].since if id_ in before else now, advice.kind, advice.scope, frozenset(advice.gpus)
             )
             for id_, advice in fresh.items()
         }
         self._active = {**{id_: before[id_] for id_ in held}, **active}
-        issued = [
-            PublishedRecommendation(id_, active[id_].since, advice)
-            for id_, advice in fresh.items()
-        ]
-        self._write_ledger(
-            lambda: self._ledger.record_recommendations(now, issued, held)
-        )
-        former = [
-            replace(each, held=True) for each in self.view.issued if each.id in held
-        ]
+        issued = [PublishedRecommendation(id_, active[id_].since, advice) for id_, advice in fresh.items()]
+        self._write_ledger(lambda: self._ledger.record_recommendations(now, issued, held))
+        former = [replace(each, held=True) for each in self.view.issued if each.id in held]
         return (*issued, *former), held
 
     def _judge_outcomes(
-        self,
-        evaluation: Evaluation,
-        issued: Iterable[PublishedRecommendation],
-        held: frozenset[str],
+        self, evaluation: Evaluation, issued: Iterable[PublishedRecommendation], held: frozenset[str]
     ) -> tuple[outcomes.Outcome, ...]:
         """The outcomes of closed recommendations that have settled."""
         snapshot = outcomes.take_snapshot(evaluation)
-        current = [
-            outcomes.track(x.id, x.since, x.recommendation, snapshot)
-            for x in issued
-            if not x.held
-        ]
-        self._tracked, closed = outcomes.close_ended(
-            self._tracked, current, held, snapshot
-        )
+        current = [outcomes.track(x.id, x.since, x.recommendation, snapshot) for x in issued if not x.held]
+        self._tracked, closed = outcomes.close_ended(self._tracked, current, held, snapshot)
         settle = self.settings.outcomes.settle_seconds
-        self._settling, judged = outcomes.judge_settled(
-            (*self._settling, *closed), snapshot, settle
-        )
-        self._write_ledger(
-            lambda: self._ledger.save_tracked(self._tracked, self._settling, judged)
-        )
+        self._settling, judged = outcomes.judge_settled((*self._settling, *closed), snapshot, settle)
+        self._write_ledger(lambda: self._ledger.save_tracked(self._tracked, self._settling, judged))
         return judged
 
-    def _publish(
-        self, issued: Iterable[PublishedRecommendation] | None = None, **changes: Any
-    ) -> None:
+    def _publish(self, issued: Iterable[PublishedRecommendation] | None = None, **changes: Any) -> None:
         """Replace the view, with the current snoozes and failure counts."""
         with self._publishing:
             self.view = replace(
                 self.view,
-                issued=self._with_snoozes(
-                    self.view.issued if issued is None else issued
-                ),
+                issued=self._with_snoozes(self.view.issued if issued is None else issued),
                 failures=tuple(sorted(self._failures.items())),
                 **changes,
             )
 
-    def _with_snoozes(
-        self, issued: Iterable[PublishedRecommendation]
-    ) -> tuple[PublishedRecommendation, ...]:
+    def _with_snoozes(self, issued: Iterable[PublishedRecommendation]) -> tuple[PublishedRecommendation, ...]:
         now = active_snoozes(self._snoozes, self._clock())
         return tuple(
-            each
-            if each.snoozed == now.get(each.id)
-            else replace(each, snoozed=now.get(each.id))
-            for each in issued
+            each if each.snoozed == now.get(each.id) else replace(each, snoozed=now.get(each.id)) for each in issued
         )
 
-    def query_range(
-        self, expression: Expression, start: float, end: float, step: float
-    ) -> Mapping[Labels, TimeSeries]:
+    def query_range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
         """A range query for charts and reports, past the loop's cache. Raises SourceError."""
-        source = (
-            self._source.of if isinstance(self._source, CachingSource) else self._source
-        )
+        source = self._source.of if isinstance(self._source, CachingSource) else self._source
         return source.range(expression, start, end, step)
 
     def snooze(self, id_: str, snooze: Snooze | None) -> None:
@@ -253,16 +187,12 @@ class AdvisorService:
             self._snoozes = {**others, id_: snooze} if snooze else others
         self._publish()
 
-    def _send_alerts(
-        self, firing: Iterable[PublishedRecommendation], held: frozenset[str]
-    ) -> None:
+    def _send_alerts(self, firing: Iterable[PublishedRecommendation], held: frozenset[str]) -> None:
         """Update and send all alerts. Not with the evaluation's time: a slow evaluation would shorten their TTL."""
         now, before = self._clock(), self._alerts
         snoozed = active_snoozes(self._snoozes, now).keys()
         fresh = [
-            alerts.build_alert(
-                each, self.settings.cluster, self.settings.web.external_url
-            )
+            alerts.build_alert(each, self.settings.cluster, self.settings.web.external_url)
             for each in firing
             if each.id not in snoozed
         ]
@@ -277,8 +207,4 @@ class AdvisorService:
             write()
         except sqlite3.Error as error:
             self._failures["ledger"] += 1
-            log.warning(
-                "cannot write the ledger (%s): check the disk of %s",
-                error,
-                self.settings.state_dir,
-            )
+            log.warning("cannot write the ledger (%s): check the disk of %s", error, self.settings.state_dir)

@@ -31,10 +31,7 @@ from gpu_advisor.sources.embedded.source import EmbeddedSource as Embedded
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import mappings
 from gpu_advisor.sources.prometheus.range_cache import remembered
-from gpu_advisor.sources.prometheus.source import (
-    MAX_CONCURRENT_QUERIES,
-    PrometheusClientConfig,
-)
+from gpu_advisor.sources.prometheus.source import MAX_CONCURRENT_QUERIES, PrometheusClientConfig
 from gpu_advisor.sources.prometheus.source import PrometheusSource as Prometheus
 from gpu_advisor.state.ledger import Ledger
 
@@ -60,9 +57,7 @@ class RunningAdvisor:
             close()
 
 
-def build_advisor(
-    settings: Settings, fill_history: Callable[[History], None] | None = None
-) -> RunningAdvisor:
+def build_advisor(settings: Settings, fill_history: Callable[[History], None] | None = None) -> RunningAdvisor:
     """Open source, history and ledger and start scraping. The caller starts the service.
 
     `fill_history` is called with an embedded history before scraping begins. Raises StartupError or ConfigError.
@@ -73,9 +68,7 @@ def build_advisor(
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
         if settings.source.prometheus:
-            source: Source = remembered(
-                Prometheus(_prometheus(settings.source.prometheus))
-            )
+            source: Source = remembered(Prometheus(_prometheus(settings.source.prometheus)))
         else:
             history = History(state_dir / "history.db")
             closers.append(history.close)
@@ -95,13 +88,9 @@ def build_advisor(
         scraper = _scraper(settings, history)
         scraper.start()
         closers.append(lambda: scraper.stop(timeout_seconds=2))
-    alertmanagers = AlertDispatcher(
-        settings.alertmanagers, max_evaluation_interval_seconds(settings)
-    )
+    alertmanagers = AlertDispatcher(settings.alertmanagers, max_evaluation_interval_seconds(settings))
     closers.append(alertmanagers.close)
-    service = AdvisorService(
-        settings, source, ledger, alertmanagers, _retention(settings, history, ledger)
-    )
+    service = AdvisorService(settings, source, ledger, alertmanagers, _retention(settings, history, ledger))
     closers.append(service.stop)
     try:
         allocation = _allocation_service(settings, service)
@@ -113,43 +102,21 @@ def build_advisor(
     return RunningAdvisor(service, source, history, allocation, closers)
 
 
-def _allocation_service(
-    settings: Settings, service: AdvisorService
-) -> AllocationService:
+def _allocation_service(settings: Settings, service: AdvisorService) -> AllocationService:
     """The GPU allocation service. Raises ConfigError for its inventory file, StartupError for its database."""
     allocation_settings = settings.allocation
     logging.getLogger("gpu_advisor.allocation").setLevel(allocation_settings.log_level)
-    file = (
-        Path(allocation_settings.inventory_file)
-        if allocation_settings.inventory_file
-        else None
-    )
-    machines = InventoryProvider(
-        lambda: service.view, allocation_settings.gpu_memory_specs, file
-    )
+    file = Path(allocation_settings.inventory_file) if allocation_settings.inventory_file else None
+    machines = InventoryProvider(lambda: service.view, allocation_settings.gpu_memory_specs, file)
     try:
-        leases = LeaseManager(
-            LeaseStore(
-                Path(
-                    allocation_settings.database
-                    or Path(settings.state_dir) / "leases.db"
-                )
-            )
-        )
+        leases = LeaseManager(LeaseStore(Path(allocation_settings.database or Path(settings.state_dir) / "leases.db")))
     except LeaseStoreError as error:
         raise StartupError(str(error)) from error
     allocator = Allocator(
-        leases,
-        machines,
-        LeaseLimits(
-            allocation_settings.lease_seconds, allocation_settings.longest_lease_seconds
-        ),
+        leases, machines, LeaseLimits(allocation_settings.lease_seconds, allocation_settings.longest_lease_seconds)
     )
     monitor = InventoryMonitor(
-        allocator,
-        machines,
-        allocation_settings.monitor_update_interval,
-        allocation_settings.resource_change_threshold,
+        allocator, machines, allocation_settings.monitor_update_interval, allocation_settings.resource_change_threshold
     )
     monitor.start()
     return AllocationService(allocator, machines, monitor, allocation_settings)
@@ -159,11 +126,7 @@ def max_evaluation_interval_seconds(settings: Settings) -> float:
     """Longest time between two evaluations: alerts must outlive a source whose queries take up to their timeout."""
     prometheus = settings.source.prometheus
     queries = len(IDENTITY_EXPRESSIONS) + len(signals.SIGNALS)
-    slowest = (
-        prometheus.timeout_seconds * ceil(queries / MAX_CONCURRENT_QUERIES)
-        if prometheus
-        else 0.0
-    )
+    slowest = prometheus.timeout_seconds * ceil(queries / MAX_CONCURRENT_QUERIES) if prometheus else 0.0
     return max(settings.evaluation.interval_seconds, slowest)
 
 
@@ -182,9 +145,7 @@ LEDGER_RETENTION_DAYS = 400
 RETENTION_INTERVAL_SECONDS = 600.0
 
 
-def _retention(
-    settings: Settings, history: History | None, ledger: Ledger
-) -> Callable[[float], None]:
+def _retention(settings: Settings, history: History | None, ledger: Ledger) -> Callable[[float], None]:
     """The retention that the service runs after each evaluation."""
     embedded = settings.source.embedded or EmbeddedSource()
     last_run = 0.0
@@ -203,17 +164,10 @@ def _retention(
 def _scraper(settings: Settings, history: History) -> Scraper:
     embedded = settings.source.embedded or EmbeddedSource()
     dialects = [ExporterDialect(mapping) for mapping in mappings()]
-    expressions = [
-        *identity_queries(settings).values(),
-        *compile_signals(dialects, settings).values(),
-    ]
-    metric_names = frozenset(
-        name for expression in expressions for name in metrics_of(expression)
-    )
+    expressions = [*identity_queries(settings).values(), *compile_signals(dialects, settings).values()]
+    metric_names = frozenset(name for expression in expressions for name in metrics_of(expression))
     try:
-        return Scraper(
-            history, embedded.targets, embedded.scrape_interval_seconds, metric_names
-        )
+        return Scraper(history, embedded.targets, embedded.scrape_interval_seconds, metric_names)
     except ValueError as error:
         raise ConfigError(f"source.embedded.targets: {error}") from error
 
@@ -227,10 +181,7 @@ def _prometheus(settings: PrometheusSource) -> PrometheusClientConfig:
             url=settings.url,
             timeout_seconds=settings.timeout_seconds,
             retries=settings.retries,
-            headers={
-                name: value.get_secret_value()
-                for name, value in settings.headers.items()
-            },
+            headers={name: value.get_secret_value() for name, value in settings.headers.items()},
             username=settings.username or None,
             password=settings.password.get_secret_value() or None,
             bearer_token=token or None,
