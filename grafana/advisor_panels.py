@@ -1,4 +1,4 @@
-"""Panels about what the advisor says, as several dashboards have them: advice, and whether it is current."""
+"""Panels shared by several dashboards: open recommendations, and whether they are current."""
 
 # mypy: disable-error-code="no-any-return"
 
@@ -8,7 +8,7 @@ from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.builders.stat import Panel as Stat
 from grafana_foundation_sdk.builders.table import Panel as Table
 
-from grafana.dashboard_frame import cell_value, external_link, link
+from grafana.dashboard_frame import cell_value, dashboard_link, external_link
 from grafana.panels import (
     BAD,
     GOOD,
@@ -19,16 +19,16 @@ from grafana.panels import (
     override_column,
     set_column_widths,
     stat_panel,
-    steps,
     table_panel,
+    threshold_steps,
     value_mappings,
 )
 from grafana.queries import OPEN_RECOMMENDATION_COUNT, OPEN_RECOMMENDATIONS, RECOMMENDED_SINCE, RUNBOOKS
 
-#: What is shown where there is no advisor to ask. Nothing recommended would be 0.
-NO_ADVISOR = "advisor away"
+#: Shown while Prometheus has no metrics from an advisor. No recommendations would be 0.
+NO_ADVISOR = "advisor down"
 COLUMN_WIDTHS = {
-    "Severity": 90, "For": 70, "GPUs": 70, "Cost per hour": 120, "Since": 140, "Runbook": 230, "Evidence": 170,
+    "Severity": 90, "Scope": 70, "GPUs": 70, "Cost change per hour": 170, "Since": 140, "Runbook": 230, "Evidence": 170,
 }  # fmt: skip
 SEVERITIES = {"critical": ("critical", BAD), "warning": ("warning", WARNING), "info": ("info", PLAIN)}
 STATUSES = {"met": ("met", GOOD), "missed": ("missed", BAD), "unknown": ("unknown", WARNING)}
@@ -37,19 +37,19 @@ STATUSES = {"met": ("met", GOOD), "missed": ("missed", BAD), "unknown": ("unknow
 def advisor_variable() -> build.TextBoxVariable:
     return (
         build.TextBoxVariable("advisor")
-        .label("Advisor's address")
-        .description("Where your browser reaches the advisor's page; links to evidence lead there.")
+        .label("Advisor URL")
+        .description("URL of the advisor's page, as reached from your browser; links to evidence use it.")
         .default_value("http://127.0.0.1:9817")
     )
 
 
 def advice_freshness_panel() -> Stat:
     return stat_panel(
-        "Is the advice current?",
-        "Stale: the advisor's data source does not answer, and the last good answer is shown. Advisor away: Prometheus "
-        "gets no answer from any advisor, so nothing is known of recommendations.",
+        "Recommendation freshness",
+        "Stale: the advisor's data source is down, and the last recommendations are shown. Advisor down: Prometheus "
+        "cannot scrape any advisor, so recommendations are unknown.",
         "max(gpu_advisor_stale)",
-        steps(GOOD, (1, BAD)),
+        threshold_steps(GOOD, (1, BAD)),
         no_value=NO_ADVISOR,
     ).mappings(value_mappings({"0": ("current", GOOD), "1": ("stale", BAD)}))
 
@@ -57,9 +57,9 @@ def advice_freshness_panel() -> Stat:
 def recommendation_count_panel() -> Stat:
     return stat_panel(
         "Open recommendations",
-        "What the advisor suggests now, for the whole fleet.",
+        "All open recommendations of the fleet.",
         OPEN_RECOMMENDATION_COUNT,
-        steps(GOOD, (1, WARNING)),
+        threshold_steps(GOOD, (1, WARNING)),
         no_value=NO_ADVISOR,
     )
 
@@ -68,8 +68,7 @@ def recommendations_table(title: str, description: str, advice: str = OPEN_RECOM
     """Open recommendations, with links to their evidence and their runbook. Needs the variable `advisor`."""
     panel = table_panel(
         title,
-        f"{description} Empty if there are none: the panel beside it or on the fleet's dashboard tells whether the "
-        "advice is current.",
+        f"{description} Empty if there are none; the panel Recommendation freshness shows whether they are current.",
         [
             advice,
             RECOMMENDED_SINCE,
@@ -79,10 +78,10 @@ def recommendations_table(title: str, description: str, advice: str = OPEN_RECOM
         {
             "severity": "Severity",
             "kind": "Recommendation",
-            "scope_kind": "For",
-            "scope": "Which",
+            "scope_kind": "Scope",
+            "scope": "Name",
             "Value #C": "GPUs",
-            "Value #D": "Cost per hour",
+            "Value #D": "Cost change per hour",
             "Value #B": "Since",
             "alert": "Runbook",
             "id": "Evidence",
@@ -92,11 +91,11 @@ def recommendations_table(title: str, description: str, advice: str = OPEN_RECOM
     panel = set_column_widths(panel, COLUMN_WIDTHS)
     panel = format_state_column(panel, "Severity", SEVERITIES)
     panel = override_column(panel, "Since", unit="dateTimeFromNow")
-    panel = override_column(panel, "Cost per hour", decimals=2)
+    panel = override_column(panel, "Cost change per hour", decimals=2)
     panel = add_column_links(
         panel,
         "Evidence",
         external_link("Evidence and how to apply it", f"${{advisor:raw}}/page/{cell_value('Evidence')}"),
     )
     panel = add_column_links(panel, "Runbook", external_link("Runbook", f"{RUNBOOKS}/{cell_value('Runbook')}.md"))
-    return add_column_links(panel, "Recommendation", link("recommendations", "All recommendations"))
+    return add_column_links(panel, "Recommendation", dashboard_link("recommendations", "All recommendations"))

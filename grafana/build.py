@@ -1,7 +1,7 @@
-"""Write the dashboards' JSON under generated/, from the code under dashboards/.
+"""Generate the dashboards' JSON under generated/ from the code under dashboards/.
 
-python grafana/build.py           write
-python grafana/build.py --check   fail if what is checked in is not what the code says
+python grafana/build.py           write the files
+python grafana/build.py --check   fail if a checked-in file is stale
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ ROOT = Path(__file__).resolve().parents[1]
 GENERATED = ROOT / "grafana" / "generated"
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # called by its path, Python looks for imports beside this file only
+    sys.path.insert(0, str(ROOT))  # run as a script, Python imports only from this folder
 
 
 def render() -> dict[Path, str]:
-    """The JSON of each dashboard, by the file it belongs in."""
+    """Return the JSON of each dashboard by file."""
     with warnings.catch_warnings():
-        # The library would rather have the newer schema, which Grafana before 12 does not read from files.
+        # The library recommends the newer schema, which Grafana before 12 cannot provision from files.
         warnings.simplefilter("ignore", DeprecationWarning)
         from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
@@ -37,7 +37,7 @@ def render() -> dict[Path, str]:
 
 
 def stale(files: dict[Path, str]) -> list[Path]:
-    """Files that differ from these, and files that no dashboard writes."""
+    """Files that differ from `files`, and files without a dashboard."""
     differing = [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     return sorted([*differing, *(set(GENERATED.glob("*.json")) - files.keys())])
 

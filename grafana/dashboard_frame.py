@@ -1,7 +1,6 @@
-"""The frame that all dashboards have: address, tags, time, variables, links to one another, annotations."""
+"""What all dashboards share: UID, tags, time range, variables, links to each other, annotations."""
 
-# The builder library's types need Python 3.11; checked as 3.10, its enums look like text and what its methods return is
-# unknown.
+# The builder library's types need Python 3.11; checked as 3.10, its enums are strings and its return types unknown.
 # mypy: disable-error-code="arg-type, no-any-return"
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ _LINK_PARAMETERS = "${datasource:queryparam}&${__url_time_range}"
 
 
 def uid(name: str) -> str:
-    """The address of a dashboard, by its file's name. It never changes: people keep it."""
+    """UID of a dashboard, from its file name. It is part of bookmarked URLs, so it never changes."""
     return f"gpu-advisor-{name}"
 
 
 def new_dashboard(name: str, title: str, description: str, time_from: str = "now-3h") -> build.Dashboard:
-    """An empty dashboard. `time_from` is the begin of the time range, as Grafana writes it."""
+    """An empty dashboard. `time_from` is the start of the time range in Grafana's syntax."""
     return (
         build.Dashboard(title)
         .uid(uid(name))
@@ -43,29 +42,29 @@ def new_dashboard(name: str, title: str, description: str, time_from: str = "now
     )
 
 
-def link(name: str, title: str, **variables: str) -> build.DashboardLink:
-    """A link of a cell or a line to another dashboard, with the values of its variables."""
+def dashboard_link(name: str, title: str, **variables: str) -> build.DashboardLink:
+    """Link from a cell or a series to another dashboard, with values for its variables."""
     chosen = "".join(f"&var-{variable}={value}" for variable, value in variables.items())
     return external_link(title, f"/d/{uid(name)}?{_LINK_PARAMETERS}{chosen}")
 
 
 def external_link(title: str, url: str) -> build.DashboardLink:
-    """A link of a cell to somewhere else."""
+    """Link from a cell to a URL outside the dashboards."""
     return build.DashboardLink(title).type(model.DashboardLinkType.LINK).url(url)
 
 
 def cell_value(column: str) -> str:
-    """The value of a table's column in the row of the link, fit for an address."""
+    """The URL-encoded value of a column in the link's row."""
     return f'${{__data.fields["{column}"]:percentencode}}'
 
 
 def label_value(name: str) -> str:
-    """A label of the line that is clicked on, fit for an address."""
+    """The URL-encoded label of the clicked series."""
     return f"${{__field.labels.{name}:percentencode}}"
 
 
 def recommendation_annotations(expr: str) -> build.AnnotationQuery:
-    """A mark on the curves at the moment since which each recommendation is given; `expr` has it in milliseconds."""
+    """Annotations at the start of each recommendation; `expr` returns the start in milliseconds of Unix time."""
     return (
         build.AnnotationQuery()
         .name("Recommendations")
@@ -74,7 +73,7 @@ def recommendation_annotations(expr: str) -> build.AnnotationQuery:
         .icon_color("orange")
         .expr(expr)
         .title_format("{{kind}} ({{severity}})")
-        .text_format("for {{scope}}; what to do: {{alert}}.md among the runbooks")
+        .text_format("{{scope}}; runbook: {{alert}}.md")
         .tag_keys("kind,severity")
         .step("60s")
         .use_value_for_time(True)

@@ -1,7 +1,6 @@
-"""Panels as all dashboards have them: our look, our data source, and what the builder library leaves unset."""
+"""Panel factories of all dashboards: common look and data source, and fields that the builder library leaves unset."""
 
-# The builder library's types need Python 3.11; checked as 3.10, its enums look like text and what its methods return is
-# unknown.
+# The builder library's types need Python 3.11; checked as 3.10, its enums are strings and its return types unknown.
 # mypy: disable-error-code="arg-type, no-any-return"
 
 from __future__ import annotations
@@ -35,21 +34,21 @@ from grafana_foundation_sdk.models.common import (
 )
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-#: The reader chooses it; the provisioned one is the default.
+#: Selected by the user; the provisioned one is the default.
 DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 GOOD, WARNING, BAD, PLAIN = "green", "orange", "red", "text"
 
 
-def steps(base: str, *above: tuple[float, str]) -> build.ThresholdsConfig:
-    """Colours by value: `base` from 0 on, then each from its value on. What has no value has the colour of text."""
+def threshold_steps(base: str, *above: tuple[float, str]) -> build.ThresholdsConfig:
+    """Colours by value: `base` from 0, then each from its value. Panels without a value have the text colour."""
     thresholds = [model.Threshold(None, PLAIN)]
     thresholds += [model.Threshold(value, color) for value, color in ((0.0, base), *above)]
     return build.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(thresholds)
 
 
 def value_mappings(mapping: Mapping[str, tuple[str, str]]) -> list[model.ValueMapping]:
-    """Show a value as a text in a colour."""
+    """Map values to coloured text."""
     results = {
         value: model.ValueMappingResult(text=text, color=color, index=i)
         for i, (value, (text, color)) in enumerate(mapping.items())
@@ -58,12 +57,12 @@ def value_mappings(mapping: Mapping[str, tuple[str, str]]) -> list[model.ValueMa
 
 
 def instant_query(expr: str, letter: str = "A") -> prometheus.Dataquery:
-    """One value at the end of the time range."""
+    """One value per series, at the end of the time range."""
     return prometheus.Dataquery().ref_id(letter).expr(expr).instant()
 
 
 def table_query(expr: str, letter: str = "A") -> prometheus.Dataquery:
-    """One value at the end of the time range, labels as columns."""
+    """One value per series, at the end of the time range, with labels as columns."""
     return instant_query(expr, letter).format(PromQueryFormat.TABLE)
 
 
@@ -79,14 +78,14 @@ def stat_panel(
     unit: str = "short",
     no_value: str = "no data",
 ) -> stat.Panel:
-    """One large number. Without data it says so; it does not say 0."""
+    """One large number. Without data it shows `no_value`, never 0."""
     return (
         stat.Panel()
         .title(title)
         .description(description)
         .datasource(DATASOURCE)
         .with_target(instant_query(expr))
-        .thresholds(thresholds or steps(PLAIN))
+        .thresholds(thresholds or threshold_steps(PLAIN))
         .unit(unit)
         .no_value(no_value)
         .color_mode(BigValueColorMode.VALUE)
@@ -98,12 +97,14 @@ def stat_panel(
 
 
 def ratio_panel(title: str, description: str, expr: str, target: float, low: float = 0.6) -> stat.Panel:
-    """A ratio in percent: green from the target on, red below `low`."""
-    return stat_panel(title, description, expr, steps(BAD, (low, WARNING), (target, GOOD)), "percentunit").decimals(0)
+    """A ratio in percent: green from the target, red below `low`."""
+    return stat_panel(
+        title, description, expr, threshold_steps(BAD, (low, WARNING), (target, GOOD)), "percentunit"
+    ).decimals(0)
 
 
 def timeseries_panel(title: str, description: str, unit: str, *queries: tuple[str, str]) -> timeseries.Panel:
-    """Lines over time, of (query, legend). Gaps stay gaps."""
+    """Series over time from (query, legend) pairs. Gaps stay gaps."""
     panel = timeseries.Panel().title(title).description(description).datasource(DATASOURCE)
     for letter, (expr, legend) in zip(ascii_uppercase, queries, strict=False):
         panel = panel.with_target(range_query(expr, legend, letter))
@@ -128,13 +129,13 @@ def timeseries_panel(title: str, description: str, unit: str, *queries: tuple[st
 def ratio_timeseries_panel(
     title: str, description: str, *queries: tuple[str, str], target: float | None = None
 ) -> timeseries.Panel:
-    """Ratios over time, in percent from 0 to 100, with a dashed line at the target."""
+    """Ratios over time, as 0 to 100 %, with a dashed line at the target."""
     panel = timeseries_panel(title, description, "percentunit", *queries).max(1)
     return panel if target is None else add_target_line(panel, target, GOOD)
 
 
 def bar_gauge_panel(title: str, description: str, unit: str, expr: str, legend: str) -> bargauge.Panel:
-    """What there is now, side by side."""
+    """Current values as horizontal bars."""
     return (
         bargauge.Panel()
         .title(title)
@@ -144,7 +145,7 @@ def bar_gauge_panel(title: str, description: str, unit: str, expr: str, legend: 
         .unit(unit)
         .min(0)
         .no_value("no data")
-        .thresholds(steps("blue"))
+        .thresholds(threshold_steps("blue"))
         .orientation(VizOrientation.HORIZONTAL)
         .display_mode(BarGaugeDisplayMode.BASIC)
         .value_mode(BarGaugeValueMode.TEXT)
@@ -170,16 +171,15 @@ def table_panel(
     columns: Mapping[str, str],
     wanted: str = "",
 ) -> table.Panel:
-    """A table of the queries' results, merged on the labels they share.
+    """A table of the queries' results, joined on their common labels.
 
-    `columns` are the columns to show, in this order, with their headings: labels, `Value #A` for the first query's
-    value and so on. Rows without a value of `wanted`, a label of the first query, are left out: what the others tell
-    of things that the first does not have.
+    `columns` maps the columns to show, in order, to their headings: labels, and `Value #A` for the first query's value
+    and so on. Rows without the label `wanted` of the first query are dropped: results that only other queries have.
     """
     panel = table.Panel().title(title).description(description).datasource(DATASOURCE).no_value("-")
     for letter, query in zip(ascii_uppercase, queries, strict=False):
         panel = panel.with_target(table_query(query, letter))
-    # One query's value is plainly `Value`.
+    # With a single query, Grafana names the column `Value`.
     keys = {key if len(queries) > 1 or not key.startswith("Value") else "Value": head for key, head in columns.items()}
     organize = {
         "includeByName": dict.fromkeys(keys, True),
@@ -202,12 +202,12 @@ def table_panel(
 
 
 def override_column(panel: table.Panel, heading: str, **properties: object) -> table.Panel:
-    """Field options of one column; keywords are Grafana's names of them."""
+    """Override field options of one column; keywords are Grafana's property names."""
     return panel.override_by_name(heading, [model.DynamicConfigValue(key, value) for key, value in properties.items()])
 
 
 def set_column_widths(panel: table.Panel, pixels: Mapping[str, int]) -> table.Panel:
-    """Fixed widths of some columns, by heading; the others share the rest."""
+    """Fix the widths of some columns, by heading; the others share the rest."""
     for heading, width in pixels.items():
         panel = override_column(panel, heading, **{"custom.width": width})
     return panel
@@ -218,8 +218,8 @@ def sort_table(panel: table.Panel, heading: str, descending: bool = False) -> ta
 
 
 def format_ratio_column(panel: table.Panel, heading: str, target: float | None = None) -> table.Panel:
-    """A column of ratios as bars in percent, green from the target on."""
-    colors = steps("blue") if target is None else steps(BAD, (0.6, WARNING), (target, GOOD))
+    """Show a column of ratios as bars in percent, green from the target."""
+    colors = threshold_steps("blue") if target is None else threshold_steps(BAD, (0.6, WARNING), (target, GOOD))
     properties = {"custom.cellOptions": {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}}
     return override_column(
         panel, heading, unit="percentunit", decimals=0, min=0, max=1, thresholds=colors.build(), **properties
@@ -227,14 +227,14 @@ def format_ratio_column(panel: table.Panel, heading: str, target: float | None =
 
 
 def format_state_column(panel: table.Panel, heading: str, mapping: Mapping[str, tuple[str, str]]) -> table.Panel:
-    """A column whose values are shown as texts in colours."""
+    """Show a column's values as coloured text."""
     return override_column(
         panel, heading, mappings=value_mappings(mapping), **{"custom.cellOptions": {"type": "color-text"}}
     )
 
 
 def add_column_links(panel: table.Panel, heading: str, *links: build.DashboardLink) -> table.Panel:
-    """A column whose cells lead somewhere."""
+    """Add links to the cells of a column."""
     built = [link.build() for link in links]
     return override_column(panel, heading, links=[{"title": link.title, "url": link.url} for link in built])
 
@@ -244,7 +244,7 @@ def datasource_variable() -> build.DatasourceVariable:
 
 
 def multi_value_variable(name: str, label: str, metric: str, matchers: str = "") -> build.QueryVariable:
-    """Choose among the values of a label of `metric`: none, one or several. The variable has the label's name."""
+    """Select any number of values of a label of `metric`. The variable has the label's name."""
     return (
         build.QueryVariable(name)
         .label(label)
@@ -260,7 +260,7 @@ def multi_value_variable(name: str, label: str, metric: str, matchers: str = "")
 
 
 def single_value_variable(name: str, label: str, query: str, regex: str = "") -> build.QueryVariable:
-    """Choose one among the results of a query: of a dashboard about one thing."""
+    """Select one result of a query."""
     return (
         build.QueryVariable(name)
         .label(label)
@@ -273,9 +273,9 @@ def single_value_variable(name: str, label: str, query: str, regex: str = "") ->
 
 
 def assign_panel_ids(board: build.Dashboard) -> model.Dashboard:
-    """The finished dashboard. The builder leaves the panels' ids unset, and links to a panel go by them."""
+    """Build the dashboard and number its panels: the builder leaves panel IDs unset, and links to a panel need them."""
     built = board.build()
-    # Links and annotations are to be seen above the panels; the builder puts them into a menu.
+    # Show links and annotations above the panels; by default the builder puts them into a menu.
     for link in built.links or []:
         link.placement = ""
     for annotation in built.annotations.list_val or []:

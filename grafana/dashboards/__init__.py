@@ -1,4 +1,4 @@
-"""The dashboards: one file each with a function `dashboard()`. The file's name is that of its JSON under generated/."""
+"""The dashboards: one file each, with a function `dashboard()`. Its JSON under generated/ has the same name."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 
 def dashboards() -> dict[str, Callable[[], Dashboard]]:
-    """All that there are, by name."""
+    """Return all dashboards' factories by name."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     return {name: import_module(f"{__name__}.{name}").dashboard for name in names}

@@ -1,7 +1,7 @@
-"""Jobs: who uses the GPUs, how well, and what each training job waits for.
+"""Jobs: who uses the GPUs, how efficiently, and what training jobs wait for.
 
-Owners are told by gpu-exporter alone, and steps by jobs that use the training monitor: both are read as they are
-published, since no other exporter has anything to be mapped to them.
+Only gpu-exporter publishes owners, and only jobs with the training monitor publish steps, so these queries use
+their metric names instead of canonical series.
 """
 
 # mypy: disable-error-code="no-any-return"
@@ -14,7 +14,7 @@ from grafana_foundation_sdk.builders.table import Panel as Table
 from grafana_foundation_sdk.builders.timeseries import Panel as TimeSeries
 
 from grafana.advisor_panels import advisor_variable, recommendations_table
-from grafana.dashboard_frame import cell_value, label_value, link, new_dashboard, recommendation_annotations
+from grafana.dashboard_frame import cell_value, dashboard_link, label_value, new_dashboard, recommendation_annotations
 from grafana.panels import (
     BAD,
     GOOD,
@@ -27,9 +27,9 @@ from grafana.panels import (
     sort_table,
     stat_panel,
     table_panel,
+    threshold_steps,
     timeseries_panel,
 )
-from grafana.panels import steps as thresholds
 from grafana.queries import (
     GPU_TARGET,
     MEMORY_TARGET,
@@ -43,7 +43,7 @@ from grafana.queries import (
 
 JOB = '{training_job=~"$training_job"}'
 LEGEND = "{{training_job}}"
-#: Share of the memory of each job's GPUs that is held, each GPU counting alike.
+#: Mean over each job's GPUs of the memory-used ratio.
 MEMORY = (
     f"sum by (training_job) ({owner_series('gpu_memory_used_ratio:sum')})"
     f" / sum by (training_job) ({owner_series('gpu_memory_used_ratio:count')})"
@@ -52,7 +52,7 @@ MEMORY = (
 
 def dashboard() -> Dashboard:
     board = (
-        new_dashboard("jobs", "GPU jobs", "Who uses the GPUs, how well, and what do training jobs wait for?")
+        new_dashboard("jobs", "GPU jobs", "Who uses the GPUs, how efficiently, and what do training jobs wait for?")
         .with_variable(multi_value_variable("training_job", "Job", "gpu_owner_info"))
         .with_variable(advisor_variable())
         .annotation(
@@ -62,51 +62,51 @@ def dashboard() -> Dashboard:
             )
         )
     )
-    for panel in glance():
+    for panel in overview():
         board = board.with_panel(panel)
     board = board.with_panel(jobs())
     board = board.with_panel(
         recommendations_table(
-            "What is recommended for these jobs?",
-            "Open recommendations about at least one of their GPUs, in fleets of up to 1,000 GPUs.",
+            "Recommendations for these jobs",
+            "Open recommendations that concern at least one of their GPUs, in fleets of up to 1,000 GPUs.",
             recommendations_for_gpus(gpus_of_jobs()),
         ).height(7)
     )
-    board = board.with_row(Row("How well do they use their GPUs?"))
+    board = board.with_row(Row("Utilization"))
     for graph in usage():
         board = board.with_panel(graph)
-    board = board.with_row(Row("What do their steps wait for?"))
-    for graph in steps():
+    board = board.with_row(Row("Training steps"))
+    for graph in training_steps():
         board = board.with_panel(graph)
-    return board.with_row(Row("Who else uses GPUs?")).with_panel(owners())
+    return board.with_row(Row("All owners")).with_panel(owners())
 
 
-def glance() -> list[Stat]:
+def overview() -> list[Stat]:
     return [
         stat_panel(
             "Training jobs",
-            "Jobs whose GPUs are known.",
+            "Training jobs with known GPUs.",
             f"count(count by (training_job) ({owner_series('gpus:count')}))",
         ).span(6),
+        stat_panel("GPUs in use", "A GPU shared by two jobs counts twice.", f"sum({owner_series('gpus:count')})").span(
+            6
+        ),
         stat_panel(
-            "GPUs that they use", "A GPU that two jobs share counts twice.", f"sum({owner_series('gpus:count')})"
-        ).span(6),
-        stat_panel(
-            "How busy are these GPUs?",
-            "Mean utilization over 5 minutes. Green from the target of 90 % on.",
+            "GPU utilization",
+            "Mean over 5 minutes. Green from the target of 90 %.",
             job_utilization(by=""),
-            thresholds(BAD, (0.6, WARNING), (GPU_TARGET, GOOD)),
+            threshold_steps(BAD, (0.6, WARNING), (GPU_TARGET, GOOD)),
             "percentunit",
         )
         .decimals(0)
         .span(6),
         stat_panel(
-            "How much of their steps waits for data?",
-            "Time in which training loops waited for the next batch, of all time in steps. No data where no job "
-            "reports its steps (docs/training.md).",
+            "Data wait",
+            "Ratio of step time spent waiting for the next batch. No data if no job reports its steps "
+            "(docs/training.md).",
             f"sum(rate(training_data_wait_seconds_total{JOB}[$__rate_interval]))"
             f" / sum(rate(training_step_seconds_total{JOB}[$__rate_interval]))",
-            thresholds(GOOD, (0.1, WARNING), (0.3, BAD)),
+            threshold_steps(GOOD, (0.1, WARNING), (0.3, BAD)),
             "percentunit",
         )
         .decimals(0)
@@ -116,9 +116,8 @@ def glance() -> list[Stat]:
 
 def jobs() -> Table:
     panel = table_panel(
-        "How well does each job use its GPUs?",
-        "Means over the GPUs of each training job. Far fewer multiprocessors at work than time busy: look at what is "
-        "recommended.",
+        "Jobs by utilization",
+        "Means over the GPUs of each training job. SM activity far below utilization: see the recommendations.",
         [
             f"sum by (training_job) ({owner_series('gpus:count')})",
             job_utilization(),
@@ -130,32 +129,33 @@ def jobs() -> Table:
         {
             "training_job": "Job",
             "Value #A": "GPUs",
-            "Value #B": "Busy",
+            "Value #B": "Utilization",
             "Value #C": "Least busy GPU",
-            "Value #D": "SMs at work",
+            "Value #D": "SM activity",
             "Value #E": "Memory",
             "Value #F": "Power",
         },
     )
-    for heading, target in {"Busy": GPU_TARGET, "Least busy GPU": GPU_TARGET, "Memory": MEMORY_TARGET}.items():
+    for heading, target in {"Utilization": GPU_TARGET, "Least busy GPU": GPU_TARGET, "Memory": MEMORY_TARGET}.items():
         panel = format_ratio_column(panel, heading, target)
-    panel = override_column(format_ratio_column(panel, "SMs at work"), "Power", unit="watt", decimals=0)
-    panel = sort_table(panel, "Busy")
-    return add_column_links(panel, "Job", link("jobs", "This job alone", training_job=cell_value("Job"))).height(9)
+    panel = override_column(format_ratio_column(panel, "SM activity"), "Power", unit="watt", decimals=0)
+    panel = sort_table(panel, "Utilization")
+    return add_column_links(
+        panel, "Job", dashboard_link("jobs", "This job alone", training_job=cell_value("Job"))
+    ).height(9)
 
 
 def usage() -> list[TimeSeries]:
-    this = link("jobs", "This job alone", training_job=label_value("training_job"))
+    this = dashboard_link("jobs", "This job alone", training_job=label_value("training_job"))
     return [
         ratio_timeseries_panel(
-            "How busy are the GPUs of each job?",
-            "Mean utilization over the job's GPUs. Dashed: the target of 90 %. Marks: since when a recommendation is "
-            "given.",
+            "GPU utilization by job",
+            "Mean over the job's GPUs. Dashed: the target of 90 %. Annotations: starts of recommendations.",
             (job_utilization(), LEGEND),
             target=GPU_TARGET,
         ).data_links([this]),
         ratio_timeseries_panel(
-            "How full is their memory?",
+            "GPU memory used by job",
             "Mean over the job's GPUs. Dashed: the target of 85 %.",
             (MEMORY, LEGEND),
             target=MEMORY_TARGET,
@@ -168,27 +168,27 @@ def _per_step(part: str, by: str = "training_job") -> str:
     return f"sum by ({by}) (rate({part}{JOB}[$__rate_interval])) / {whole}"
 
 
-def steps() -> list[TimeSeries]:
+def training_steps() -> list[TimeSeries]:
     return [
         ratio_timeseries_panel(
-            "How much of each step waits for data?",
-            "Time in which the loop waited for its next batch, of all time in steps.",
+            "Data wait by job",
+            "Ratio of step time spent waiting for the next batch.",
             (_per_step("training_data_wait_seconds_total"), LEGEND),
         ),
         ratio_timeseries_panel(
-            "How much of each step waits for other ranks?",
-            "Time that the job spent in the exchange with other ranks, of all time in steps.",
+            "Communication by job",
+            "Ratio of step time spent communicating with other ranks.",
             (_per_step("training_communication_seconds_total"), LEGEND),
         ),
         timeseries_panel(
-            "How many samples a second?",
-            "Samples that all ranks of a job trained on.",
+            "Samples per second by job",
+            "Training samples per second, summed over the ranks of a job.",
             "ops",
             (f"sum by (training_job) (rate(training_samples_total{JOB}[$__rate_interval]))", LEGEND),
         ),
         timeseries_panel(
-            "What is the loss?",
-            "As each rank last told it: the mean over the ranks.",
+            "Training loss by job",
+            "Last reported loss, averaged over the ranks.",
             "short",
             (f"avg by (training_job) (training_loss{JOB})", LEGEND),
         ),
@@ -197,8 +197,8 @@ def steps() -> list[TimeSeries]:
 
 def owners() -> Table:
     panel = table_panel(
-        "Who holds how many GPUs, and how busy are they?",
-        "All owners that gpu-exporter tells of, of training jobs or not. A GPU of two owners counts for both.",
+        "GPUs and utilization by owner",
+        "All owners found by gpu-exporter, including other than training jobs. A shared GPU counts for each owner.",
         [
             "owner:gpus:count",
             "owner:gpus_busy:mean5m / owner:gpus_measured:count",
@@ -211,8 +211,8 @@ def owners() -> Table:
             "owner_user": "User",
             "training_job": "Job",
             "Value #A": "GPUs",
-            "Value #B": "Busy",
+            "Value #B": "Utilization",
             "Value #C": "Memory",
         },
     )
-    return format_ratio_column(format_ratio_column(panel, "Busy", GPU_TARGET), "Memory", MEMORY_TARGET)
+    return format_ratio_column(format_ratio_column(panel, "Utilization", GPU_TARGET), "Memory", MEMORY_TARGET)

@@ -1,4 +1,4 @@
-"""One node: its GPUs side by side, and what its CPUs, memory, disks and network do to them."""
+"""One node: its GPUs, and whether CPUs, memory, disks and network keep up with them."""
 
 # mypy: disable-error-code="no-any-return"
 
@@ -10,7 +10,7 @@ from grafana_foundation_sdk.builders.table import Panel as Table
 from grafana_foundation_sdk.builders.timeseries import Panel as TimeSeries
 
 from grafana.advisor_panels import advisor_variable, recommendations_table
-from grafana.dashboard_frame import cell_value, label_value, link, new_dashboard, recommendation_annotations
+from grafana.dashboard_frame import cell_value, dashboard_link, label_value, new_dashboard, recommendation_annotations
 from grafana.panels import (
     BAD,
     GOOD,
@@ -25,8 +25,8 @@ from grafana.panels import (
     single_value_variable,
     sort_table,
     stat_panel,
-    steps,
     table_panel,
+    threshold_steps,
     timeseries_panel,
 )
 from grafana.queries import (
@@ -49,7 +49,7 @@ GPU = "GPU {{index}}"
 def dashboard() -> Dashboard:
     own = recommendations_for_gpus(f"gpu:identity:info{THIS_NODE}")
     board = (
-        new_dashboard("node", "GPU node", "How do the GPUs of one node fare, and does the node keep up with them?")
+        new_dashboard("node", "GPU node", "How are the GPUs of one node used, and does the node keep up with them?")
         .with_variable(single_value_variable("nodename", "Node", "label_values(gpu:identity:info, nodename)"))
         .with_variable(advisor_variable())
         .annotation(
@@ -58,57 +58,57 @@ def dashboard() -> Dashboard:
             )
         )
     )
-    for panel in glance():
+    for panel in overview():
         board = board.with_panel(panel)
     board = board.with_panel(gpus()).with_panel(
         recommendations_table(
-            "What is recommended for these GPUs?",
-            "Open recommendations about at least one of this node's GPUs, in fleets of up to 1,000 GPUs.",
+            "Recommendations for these GPUs",
+            "Open recommendations that concern at least one GPU of this node, in fleets of up to 1,000 GPUs.",
             own,
         ).height(6)
     )
-    board = board.with_row(Row("How are the GPUs used?"))
+    board = board.with_row(Row("GPUs over time"))
     for graph in gpu_graphs():
         board = board.with_panel(graph)
-    board = board.with_row(Row("Does the node keep up?"))
+    board = board.with_row(Row("Host resources"))
     for graph in host_graphs():
         board = board.with_panel(graph)
     return board
 
 
-def glance() -> list[Stat]:
+def overview() -> list[Stat]:
     return [
-        stat_panel("GPUs", "All that the node's exporter tells of.", f"sum(host:gpus:count{THIS_NODE})"),
+        stat_panel("GPUs", "All GPUs that the node's exporter reports.", f"sum(host:gpus:count{THIS_NODE})"),
         stat_panel(
-            "GPUs that are down",
-            "GPUs that do not answer. The alert GpuDown tells which and why. No data where the exporter does not tell.",
+            "GPUs down",
+            "GPUs that do not respond; see the alert GpuDown. No data if the exporter does not report it.",
             f"sum(host:gpus_down:sum{THIS_NODE})",
-            steps(GOOD, (1, BAD)),
+            threshold_steps(GOOD, (1, BAD)),
         ),
         ratio_panel(
-            "How busy are the GPUs?",
-            "Mean utilization of the last 5 minutes. Green from the target of 90 % on.",
+            "GPU utilization",
+            "Mean over the last 5 minutes. Green from the target of 90 %.",
             utilization(THIS_NODE),
             GPU_TARGET,
         ),
         ratio_panel(
-            "How full is their memory?",
-            "Memory that processes hold, of all there is. Green from the target of 85 % on.",
+            "GPU memory used",
+            "Ratio of GPU memory in use. Green from the target of 85 %.",
             memory_used_ratio(THIS_NODE),
             MEMORY_TARGET,
         ),
         stat_panel(
-            "How busy are the CPUs?",
-            "Share of CPU time that was not idle. Orange from the target of 80 % on: GPUs may wait for them.",
+            "CPU utilization",
+            "Ratio of CPU time not idle. Orange from the target of 80 %: GPUs may wait for CPUs.",
             f"max({with_node_name('node:cpu_ratio:mean5m', THIS_NODE)})",
-            steps(GOOD, (CPU_TARGET, WARNING), (0.95, BAD)),
+            threshold_steps(GOOD, (CPU_TARGET, WARNING), (0.95, BAD)),
             "percentunit",
         ).decimals(0),
         stat_panel(
-            "How full is the node's memory?",
-            "Share of the memory that is in use. Where it runs out, the kernel ends processes.",
+            "Host memory used",
+            "Ratio of host memory in use. When it runs out, the OOM killer ends processes.",
             f"max({with_node_name('node:memory_used_ratio:last', THIS_NODE)})",
-            steps(GOOD, (MEMORY_TARGET, WARNING), (0.95, BAD)),
+            threshold_steps(GOOD, (MEMORY_TARGET, WARNING), (0.95, BAD)),
             "percentunit",
         ).decimals(0),
     ]
@@ -116,8 +116,8 @@ def glance() -> list[Stat]:
 
 def gpus() -> Table:
     panel = table_panel(
-        "What does each GPU do?",
-        "Now, or over the last 5 minutes where it is a mean. A click on a GPU shows it alone.",
+        "GPUs",
+        "Current values, or means over the last 5 minutes. Click a GPU for details.",
         [
             f"max by (uuid, index, name, nodename) (gpu:identity:info{THIS_NODE})",
             *(
@@ -135,8 +135,8 @@ def gpus() -> Table:
         {
             "index": "GPU",
             "name": "Model",
-            "Value #B": "Busy",
-            "Value #C": "SMs at work",
+            "Value #B": "Utilization",
+            "Value #C": "SM activity",
             "Value #D": "Memory",
             "Value #E": "Temperature",
             "Value #F": "Power",
@@ -145,43 +145,43 @@ def gpus() -> Table:
         },
         wanted="index",
     )
-    panel = format_ratio_column(panel, "Busy", GPU_TARGET)
-    panel = format_ratio_column(panel, "SMs at work")
+    panel = format_ratio_column(panel, "Utilization", GPU_TARGET)
+    panel = format_ratio_column(panel, "SM activity")
     panel = format_ratio_column(panel, "Memory", MEMORY_TARGET)
     panel = override_column(panel, "Temperature", unit="celsius")
     panel = sort_table(override_column(panel, "Power", unit="watt", decimals=0), "GPU")
     panel = set_column_widths(panel, {"GPU": 60, "Model": 220, "UUID": 330})
-    this = link("gpu", "This GPU", nodename="${nodename:percentencode}", uuid=cell_value("UUID"))
+    this = dashboard_link("gpu", "This GPU", nodename="${nodename:percentencode}", uuid=cell_value("UUID"))
     panel = add_column_links(add_column_links(panel, "GPU", this), "UUID", this)
     return panel.height(10)
 
 
 def gpu_graphs() -> list[TimeSeries]:
-    this = link("gpu", "This GPU", nodename="${nodename:percentencode}", uuid=label_value("uuid"))
+    this = dashboard_link("gpu", "This GPU", nodename="${nodename:percentencode}", uuid=label_value("uuid"))
     return [
         ratio_timeseries_panel(
-            "How busy is each GPU?",
-            "Share of the time in which a kernel ran, over 5 minutes; not how much of the GPU it used. Dashed: the "
-            "target of 90 %. Marks: since when a recommendation is given.",
+            "GPU utilization by GPU",
+            "Ratio of time in which a kernel ran, over 5 minutes; not how much of the GPU it used. Dashed: the "
+            "target of 90 %. Annotations: starts of recommendations.",
             (with_gpu_identity("gpu:utilization_ratio:mean5m", THIS_NODE), GPU),
             target=GPU_TARGET,
         ).data_links([this]),
         ratio_timeseries_panel(
-            "How full is each GPU's memory?",
-            "Memory that processes hold, of all there is. Dashed: the target of 85 %.",
+            "GPU memory used by GPU",
+            "Ratio of GPU memory in use. Dashed: the target of 85 %.",
             (with_gpu_identity("gpu:memory_used_ratio:last", THIS_NODE), GPU),
             target=MEMORY_TARGET,
         ).data_links([this]),
         timeseries_panel(
-            "How much power does each GPU draw?",
-            "Power of the whole board. A GPU that is busy and draws little works little.",
+            "Power draw by GPU",
+            "Power draw of the board. High utilization with a low power draw means little work.",
             "watt",
             (with_gpu_identity("gpu:power_watts:last", THIS_NODE), GPU),
         ).data_links([this]),
         add_target_line(
             timeseries_panel(
-                "How hot is each GPU?",
-                f"Temperature of the core. Dashed: {HOT_CELSIUS} °C, where the alert GpuTooHot fires.",
+                "Temperature by GPU",
+                f"Core temperature. Dashed: {HOT_CELSIUS} °C, where the alert GpuTooHot fires.",
                 "celsius",
                 (with_gpu_identity("gpu:temperature_celsius:last", THIS_NODE), GPU),
             ),
@@ -194,16 +194,16 @@ def gpu_graphs() -> list[TimeSeries]:
 def host_graphs() -> list[TimeSeries]:
     return [
         ratio_timeseries_panel(
-            "Do the GPUs wait for CPUs or memory?",
-            "Share of CPU time that was not idle, and share of the memory in use. Dashed: the CPUs' target of 80 %.",
+            "CPU utilization and host memory used",
+            "Ratio of CPU time not idle, and ratio of host memory in use. Dashed: the CPU target of 80 %.",
             (with_node_name("node:cpu_ratio:mean5m", THIS_NODE), "CPUs"),
             (with_node_name("node:memory_used_ratio:last", THIS_NODE), "memory"),
             target=CPU_TARGET,
         ),
         ratio_timeseries_panel(
-            "Do they wait for disks or the network?",
-            "Share of the time in which the busiest disk had work and in which some task waited for storage; and of "
-            "the fullest link's speed.",
+            "Disk and network utilization",
+            "Ratio of time in which the busiest disk was busy, and in which a task waited for storage; ratio of link "
+            "speed used on the busiest link.",
             (with_node_name("node:disk_busy_ratio:rate5m", THIS_NODE), "busiest disk"),
             (with_node_name("node:io_pressure_ratio:rate5m", THIS_NODE), "waiting for storage"),
             (with_node_name("node:network_receive_ratio:rate5m", THIS_NODE), "network, received"),

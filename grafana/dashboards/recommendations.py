@@ -17,7 +17,7 @@ from grafana.advisor_panels import (
     recommendation_count_panel,
     recommendations_table,
 )
-from grafana.dashboard_frame import cell_value, link, new_dashboard
+from grafana.dashboard_frame import cell_value, dashboard_link, new_dashboard
 from grafana.panels import (
     GOOD,
     WARNING,
@@ -28,8 +28,8 @@ from grafana.panels import (
     set_column_widths,
     sort_table,
     stat_panel,
-    steps,
     table_panel,
+    threshold_steps,
     timeseries_panel,
 )
 from grafana.queries import OPEN_RECOMMENDATIONS
@@ -45,53 +45,55 @@ def dashboard() -> Dashboard:
         new_dashboard(
             "recommendations",
             "GPU recommendations",
-            "What does the advisor recommend, what became of what it recommended, and where does it say nothing?",
+            "What does the advisor recommend, how did earlier recommendations turn out, and where does it abstain?",
             "now-24h",
         )
         .with_variable(multi_value_variable("kind", "Kind", "gpu_advisor_recommendation_info"))
         .with_variable(advisor_variable())
     )
-    for panel in glance():
+    for panel in overview():
         board = board.with_panel(panel)
     board = board.with_panel(
         recommendations_table(
-            "What is there to do?", "Open recommendations of the chosen kinds.", SELECTED_KINDS
+            "Open recommendations by GPU, job, node and pool",
+            "Open recommendations of the selected kinds.",
+            SELECTED_KINDS,
         ).height(10)
     )
     board = board.with_panel(by_kind()).with_panel(over_time()).with_panel(affected_scopes())
-    board = board.with_row(Row("Which targets are met?")).with_panel(checks()).with_panel(missed_outcomes())
-    board = board.with_row(Row("What became of former ones?"))
+    board = board.with_row(Row("Checklist")).with_panel(checks()).with_panel(missed_outcomes())
+    board = board.with_row(Row("Outcomes, pools and abstentions"))
     return board.with_panel(outcomes()).with_panel(pools()).with_panel(abstentions())
 
 
-def glance() -> list[Stat]:
+def overview() -> list[Stat]:
     return [
         recommendation_count_panel(),
         advice_freshness_panel(),
         stat_panel(
-            "GPUs that they are about",
-            "Each GPU once, in fleets of up to 1,000 GPUs. No data if nothing is recommended.",
+            "GPUs concerned",
+            "Distinct GPUs, in fleets of up to 1,000 GPUs. No data if there are no recommendations.",
             "count(count by (uuid) (gpu_advisor_recommendation_gpu_info))",
         ),
         stat_panel(
-            "What would they save an hour?",
-            "In the currency of the advisor's settings. No data without prices (cost.gpu_price_per_hour), or if "
-            "nothing that is recommended changes the cost.",
+            "Potential savings per hour",
+            "In the currency of the advisor's settings. No data without prices (cost.gpu_price_per_hour), or if no "
+            "recommendation changes the cost.",
             "-sum(max by (id) (gpu_advisor_recommendation_cost_change_per_hour))",
             no_value="no prices",
         ).decimals(2),
         stat_panel(
             "Snoozed",
-            "Recommendations that somebody put off for a while.",
+            "Recommendations whose alerts are snoozed.",
             "count(max by (id) (gpu_advisor_recommendation_snoozed)) or 0 * max(gpu_advisor_source_up)",
             no_value=NO_ADVISOR,
         ),
         stat_panel(
-            "Questions without an answer",
-            "What the advisor was asked to judge and could not, for want of good data.",
+            "Abstentions",
+            "Evaluations without a result, because data is missing or insufficient.",
             "count(max by (subject, scope_kind, scope, reason) (gpu_advisor_abstention_info))"
             " or 0 * max(gpu_advisor_source_up)",
-            steps(GOOD, (1, WARNING)),
+            threshold_steps(GOOD, (1, WARNING)),
             no_value=NO_ADVISOR,
         ),
     ]
@@ -99,13 +101,15 @@ def glance() -> list[Stat]:
 
 def by_kind() -> BarGauge:
     expr = f"sort_desc(count by (kind) ({SELECTED_KINDS}))"
-    return bar_gauge_panel("What kinds are open?", "Open recommendations by kind.", "short", expr, "{{kind}}").span(8)
+    return bar_gauge_panel(
+        "Open recommendations by kind", "Current number of each kind.", "short", expr, "{{kind}}"
+    ).span(8)
 
 
 def over_time() -> TimeSeries:
     return timeseries_panel(
-        "How many have been open?",
-        "Open recommendations by kind. A gap: no advisor answered.",
+        "Open recommendations over time",
+        "By kind. Gaps: Prometheus could not scrape any advisor.",
         "short",
         (f"count by (kind) ({SELECTED_KINDS})", "{{kind}}"),
     ).span(8)
@@ -113,9 +117,8 @@ def over_time() -> TimeSeries:
 
 def affected_scopes() -> Table:
     panel = table_panel(
-        "Which GPUs are they about?",
-        "The fifty GPUs with the most open recommendations about them, in fleets of up to 1,000 GPUs. A click shows "
-        "the GPU.",
+        "GPUs with the most recommendations",
+        "The top 50 GPUs by open recommendations, in fleets of up to 1,000 GPUs. Click a UUID for the GPU.",
         [
             "topk(50, count by (uuid) (gpu_advisor_recommendation_gpu_info)) * on (uuid) "
             "group_left (nodename, index, name) gpu:identity:info"
@@ -124,14 +127,14 @@ def affected_scopes() -> Table:
     )
     panel = sort_table(set_column_widths(panel, {"GPU": 60, "Open": 70}), "Open", descending=True)
     return add_column_links(
-        panel, "UUID", link("gpu", "This GPU", nodename=cell_value("Node"), uuid=cell_value("UUID"))
+        panel, "UUID", dashboard_link("gpu", "This GPU", nodename=cell_value("Node"), uuid=cell_value("UUID"))
     ).span(8)
 
 
 def checks() -> TimeSeries:
     return timeseries_panel(
-        "How many checks are met, missed, unknown?",
-        "The advisor's checklist over fleet, pools, nodes and GPUs. Unknown means too little data.",
+        "Checks by status",
+        "Checks of fleet, pools, nodes and GPUs. Unknown means insufficient data.",
         "short",
         ("sum by (status) (max by (item, scope_kind, status) (gpu_advisor_checks))", "{{status}}"),
     )
@@ -139,29 +142,29 @@ def checks() -> TimeSeries:
 
 def missed_outcomes() -> Table:
     panel = table_panel(
-        "Which kinds of checks are missed the most?",
-        "Missed checks by what they look at. Those of each GPU alone are on the advisor's page.",
+        "Missed checks by kind",
+        "The advisor's page lists the checks of individual GPUs.",
         ['max by (item, scope_kind) (gpu_advisor_checks{status="missed"})'],
-        {"item": "What", "scope_kind": "Of", "Value #A": "Missed"},
+        {"item": "Check", "scope_kind": "Scope", "Value #A": "Missed"},
     ).span(12)
     return sort_table(panel, "Missed", descending=True)
 
 
 def outcomes() -> Table:
     panel = table_panel(
-        "Were they followed?",
-        "Recommendations that ended within the time range, by kind and by what became of them.",
+        "Outcomes",
+        "Recommendations resolved within the time range, by kind and outcome.",
         ["sum by (kind, outcome) (increase(gpu_advisor_outcomes_total[$__range]))"],
-        {"kind": "Recommendation", "outcome": "What became of it", "Value #A": "How many"},
+        {"kind": "Recommendation", "outcome": "Outcome", "Value #A": "Count"},
     ).span(8)
-    return override_column(panel, "How many", decimals=0)
+    return override_column(panel, "Count", decimals=0)
 
 
 def pools() -> Table:
     return table_panel(
-        "How many replicas should pools have?",
-        "What is there, and what autoscalers are told. Only serving pools are told a number, and none while the "
-        "advisor abstains.",
+        "Replicas of pools",
+        "Current replicas, and desired replicas as published for autoscalers: only for serving pools, not while "
+        "the advisor abstains.",
         ["max by (pool) (gpu_advisor_replicas)", "max by (pool) (gpu_advisor_desired_replicas)"],
         {"pool": "Pool", "Value #A": "Replicas", "Value #B": "Desired"},
     ).span(8)
@@ -169,8 +172,8 @@ def pools() -> Table:
 
 def abstentions() -> Table:
     return table_panel(
-        "Where does the advisor say nothing, and why?",
-        "What it was asked to judge and could not, for want of good data.",
+        "Abstentions by reason",
+        "Evaluations without a result, because data is missing or insufficient.",
         ["max by (subject, scope_kind, scope, reason) (gpu_advisor_abstention_info)"],
-        {"subject": "About", "scope_kind": "Of", "scope": "Which", "reason": "Reason"},
+        {"subject": "Subject", "scope_kind": "Scope", "scope": "Name", "reason": "Reason"},
     ).span(8)

@@ -1,4 +1,4 @@
-"""The stack's own health: whether what the other dashboards show can be trusted."""
+"""Stack health: whether the other dashboards can be trusted."""
 
 # mypy: disable-error-code="no-any-return"
 
@@ -19,22 +19,20 @@ from grafana.panels import (
     format_state_column,
     override_column,
     stat_panel,
-    steps,
     table_panel,
+    threshold_steps,
     timeseries_panel,
     value_mappings,
 )
 from grafana.queries import RUNBOOKS
 
 STACK_JOBS = 'job=~"gpu-exporter|gpu-advisor|prometheus|alertmanager"'
-UP_STATES = {"0": ("does not answer", BAD), "1": ("answers", GOOD)}
+UP_STATES = {"0": ("down", BAD), "1": ("up", GOOD)}
 
 
 def dashboard() -> Dashboard:
-    board = new_dashboard(
-        "stack", "GPU advisor: the stack's own health", "Do exporters, advisor and Prometheus do what they should?"
-    )
-    for panel in glance():
+    board = new_dashboard("stack", "GPU advisor: stack health", "Do exporters, advisor and Prometheus work?")
+    for panel in overview():
         board = board.with_panel(panel)
     board = board.with_panel(alerts().span(12)).with_panel(targets().span(12))
     board = board.with_row(Row("Exporters")).with_panel(collectors()).with_panel(drivers())
@@ -49,52 +47,49 @@ def dashboard() -> Dashboard:
     return board
 
 
-def glance() -> list[Stat]:
+def overview() -> list[Stat]:
     return [
         stat_panel(
-            "Exporters that do not answer",
-            "Targets of the job gpu-exporter whose last scrape failed. Nothing is known of their nodes. No data: "
-            "Prometheus has no such target.",
+            "Exporters down",
+            "Targets of the job gpu-exporter whose last scrape failed. No data: Prometheus has no such target.",
             'count(up{job="gpu-exporter"}) - sum(up{job="gpu-exporter"})',
-            steps(GOOD, (1, BAD)),
+            threshold_steps(GOOD, (1, BAD)),
         ),
         stat_panel(
-            "Does the advisor answer?",
+            "Advisor status",
             "The last scrape of the job gpu-advisor.",
             'max(up{job="gpu-advisor"})',
-            steps(BAD, (1, GOOD)),
+            threshold_steps(BAD, (1, GOOD)),
             no_value="no advisor",
         ).mappings(value_mappings(UP_STATES)),
         advice_freshness_panel(),
         stat_panel(
-            "How old is the last evaluation?",
-            "Seconds since the advisor last concluded anything. The alert GpuAdvisorSilent fires after a minute.",
+            "Age of the last evaluation",
+            "Time since the last successful evaluation. The alert GpuAdvisorSilent becomes pending after a minute.",
             "time() - max(gpu_advisor_evaluation_last_success_timestamp_seconds)",
-            steps(GOOD, (60, WARNING), (300, BAD)),
+            threshold_steps(GOOD, (60, WARNING), (300, BAD)),
             "s",
             no_value=NO_ADVISOR,
         ).decimals(0),
         stat_panel(
-            "Collectors that fail",
-            "Parts of exporters whose last run failed or did not end in time. What they read is missing.",
+            "Failing collectors",
+            "Exporter collectors whose last run failed or timed out. Their metrics are missing.",
             "count(gpu_exporter_collector_success) - sum(gpu_exporter_collector_success)",
-            steps(GOOD, (1, BAD)),
+            threshold_steps(GOOD, (1, BAD)),
         ),
         stat_panel(
-            "Rules that fail",
-            "Evaluations of rules that failed within the time range. Recorded series, which all dashboards read, are "
-            "missing then.",
+            "Failed rule evaluations",
+            "Within the time range. A failed rule leaves gaps in the recorded series, which all dashboards read.",
             "sum(increase(prometheus_rule_evaluation_failures_total[$__range]))",
-            steps(GOOD, (1, BAD)),
+            threshold_steps(GOOD, (1, BAD)),
         ).decimals(0),
     ]
 
 
 def alerts() -> Table:
     panel = table_panel(
-        "Which alerts fire?",
-        "All alerts that Prometheus evaluates itself; those of recommendations are on their own dashboard. Empty if "
-        "none fires.",
+        "Firing alerts",
+        "Alerts from Prometheus' rules; recommendations have their own dashboard. Empty if none is firing.",
         ['max by (alertname, severity, nodename, instance) (ALERTS{alertstate="firing"})'],
         {"alertname": "Alert", "severity": "Severity", "nodename": "Node", "instance": "Instance"},
     )
@@ -103,36 +98,36 @@ def alerts() -> Table:
 
 def targets() -> Table:
     panel = table_panel(
-        "Which targets answer Prometheus?",
-        "The last scrape of each of the stack's own parts, how long it took, and how many samples it brought.",
+        "Scrape targets",
+        "Last scrape of each component: state, duration and number of samples.",
         [
             f"max by (job, instance) (up{{{STACK_JOBS}}})",
             f"max by (job, instance) (scrape_duration_seconds{{{STACK_JOBS}}})",
             f"max by (job, instance) (scrape_samples_scraped{{{STACK_JOBS}}})",
         ],
-        {"job": "Job", "instance": "Instance", "Value #A": "State", "Value #B": "Took", "Value #C": "Samples"},
+        {"job": "Job", "instance": "Instance", "Value #A": "State", "Value #B": "Duration", "Value #C": "Samples"},
     )
-    return override_column(format_state_column(panel, "State", UP_STATES), "Took", unit="s")
+    return override_column(format_state_column(panel, "State", UP_STATES), "Duration", unit="s")
 
 
 def collectors() -> Table:
     panel = table_panel(
-        "Which collectors work?",
-        "Each part of each exporter: whether its last run succeeded in time, and how long it took.",
+        "Collectors",
+        "State and duration of the last run of each exporter collector.",
         [
             "max by (instance, collector) (gpu_exporter_collector_success)",
             "max by (instance, collector) (gpu_exporter_collector_duration_seconds)",
         ],
-        {"instance": "Instance", "collector": "Collector", "Value #A": "State", "Value #B": "Took"},
+        {"instance": "Instance", "collector": "Collector", "Value #A": "State", "Value #B": "Duration"},
     ).span(12)
-    works = {"0": ("fails", BAD), "1": ("works", GOOD)}
-    return override_column(format_state_column(panel, "State", works), "Took", unit="s")
+    states = {"0": ("failing", BAD), "1": ("ok", GOOD)}
+    return override_column(format_state_column(panel, "State", states), "Duration", unit="s")
 
 
 def drivers() -> Table:
     panel = table_panel(
-        "Which drivers do exporters reach?",
-        "Absent is in order on a node without GPUs of that vendor.",
+        "GPU drivers",
+        "Absent is normal on a node without GPUs of that vendor.",
         ["max by (instance, driver, state) (gpu_exporter_driver_info)"],
         {"instance": "Instance", "driver": "Driver", "state": "State"},
     ).span(12)
@@ -146,13 +141,13 @@ def drivers() -> Table:
 def exporters() -> list[TimeSeries]:
     return [
         timeseries_panel(
-            "How long do scrapes take?",
-            "Of each exporter. A scrape never waits for a driver: long ones are slow networks or busy nodes.",
+            "Scrape duration",
+            "By exporter. A scrape never waits for a driver: slow scrapes point to the network or a busy node.",
             "s",
             ('scrape_duration_seconds{job="gpu-exporter"}', "{{instance}}"),
         ),
         timeseries_panel(
-            "How long do collectors take?",
+            "Collector duration",
             "The longest run of each collector over all exporters.",
             "s",
             ("max by (collector) (gpu_exporter_collector_duration_seconds)", "{{collector}}"),
@@ -162,14 +157,14 @@ def exporters() -> list[TimeSeries]:
 
 def sources() -> Table:
     panel = table_panel(
-        "What does the advisor reach?",
+        "Advisor connections",
         "The advisor's data source, and the Alertmanagers it sends to.",
         [
             'label_replace(max by (instance, source) (gpu_advisor_source_up), "what", "$1", "source", "(.*)")'
             ' or label_replace(max by (instance, alertmanager) (gpu_advisor_alertmanager_up), "what", "$1", '
             '"alertmanager", "(.*)")'
         ],
-        {"instance": "Advisor", "what": "Talks to", "Value #A": "State"},
+        {"instance": "Advisor", "what": "Peer", "Value #A": "State"},
     ).span(8)
     return format_state_column(panel, "State", UP_STATES)
 
@@ -177,14 +172,14 @@ def sources() -> Table:
 def advisor() -> list[TimeSeries]:
     return [
         timeseries_panel(
-            "How long does an evaluation take?",
-            "The last that succeeded.",
+            "Evaluation duration",
+            "Of the last successful evaluation.",
             "s",
             ("max by (instance) (gpu_advisor_evaluation_duration_seconds)", "{{instance}}"),
         ).span(8),
         timeseries_panel(
-            "How many evaluations fail, and why?",
-            "A minute, by kind of failure; beside those that succeed.",
+            "Evaluations per minute by result",
+            "Successful evaluations, and failed ones by kind of failure.",
             "cpm",
             ("60 * sum(rate(gpu_advisor_evaluations_total[$__rate_interval]))", "succeeded"),
             ("60 * sum by (kind) (rate(gpu_advisor_evaluation_failures_total[$__rate_interval]))", "{{kind}}"),
@@ -195,9 +190,8 @@ def advisor() -> list[TimeSeries]:
 def prometheus() -> list[TimeSeries]:
     return [
         timeseries_panel(
-            "How long do groups of rules take?",
-            "The last evaluation of each group of this project's rules. Beyond the group's interval, rules are "
-            "skipped.",
+            "Rule group duration",
+            "Last evaluation of each rule group of this project. Above the group's interval, evaluations are skipped.",
             "s",
             (
                 "label_replace(max by (rule_group) "
@@ -207,8 +201,8 @@ def prometheus() -> list[TimeSeries]:
             ),
         ),
         timeseries_panel(
-            "How many series does Prometheus hold?",
-            "In memory: those of the last hours.",
+            "Head series in Prometheus",
+            "In memory: series of the last hours.",
             "short",
             ("prometheus_tsdb_head_series", "{{instance}}"),
         ),

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.exporters.mapping import mappings, own_mappings
-from gpu_advisor.sources.exporters.recording_rules import text as rules_of
+from gpu_advisor.sources.exporters.recording_rules import render_rules
 from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
 
 from benchmarks import dashboards
@@ -38,11 +38,11 @@ TIMES = {"__range": "45m", "__rate_interval": "2m"}
 #: What the demo fleet must give, where the number is known: 34 GPUs, one of them lost, four idle, two of these held.
 KNOWN = {
     ("fleet", "GPUs (A)"): 34,
-    ("fleet", "GPUs that are down (A)"): 1,
-    ("fleet", "GPUs that do nothing (A)"): 4,
-    ("fleet", "GPUs idle while holding memory (A)"): 2,
-    ("stack", "Exporters that do not answer (A)"): 0,
-    ("stack", "Does the advisor answer? (A)"): 1,
+    ("fleet", "GPUs down (A)"): 1,
+    ("fleet", "Idle GPUs (A)"): 4,
+    ("fleet", "Idle GPUs, memory allocated (A)"): 2,
+    ("stack", "Exporters down (A)"): 0,
+    ("stack", "Advisor status (A)"): 1,
     ("recommendations", "Snoozed (A)"): 1,
 }
 
@@ -142,7 +142,7 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MappedExporters
 
 
 def _rules(name: str) -> str:
-    return rules_of([_family(name), "node_exporter"], scrape_interval_seconds=INTERVAL_SECONDS)
+    return render_rules([_family(name), "node_exporter"], scrape_interval_seconds=INTERVAL_SECONDS)
 
 
 def _family(name: str) -> str:
