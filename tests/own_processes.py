@@ -31,12 +31,12 @@ class Program:
         return f"http://{self.address}"
 
     def get(self, path: str) -> Any:
-        answer = requests.get(self.url + path, timeout=10)
+        answer = requests.get(self.url + path, timeout=60)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     def text(self, path: str) -> str:
-        answer = requests.get(self.url + path, timeout=10)
+        answer = requests.get(self.url + path, timeout=60)
         assert answer.status_code == 200, answer.text
         return answer.text
 
@@ -46,16 +46,16 @@ class Program:
     def kill(self) -> None:
         """End it as a crash would."""
         self.process.kill()
-        self.process.wait(5)
+        self.process.wait(60)
 
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(10)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-                self.process.wait(5)
+                self.process.wait(60)
 
 
 @contextmanager
@@ -112,6 +112,6 @@ def _is_ready(program: Program) -> bool:
     if program.process.poll() is not None:
         pytest.fail(f"exited at startup with {program.process.returncode}:\n{program.log()}", pytrace=False)
     try:
-        return requests.get(f"{program.url}/-/ready", timeout=1).status_code == 200
+        return requests.get(f"{program.url}/-/ready", timeout=10).status_code == 200
     except requests.RequestException:
         return False

@@ -26,7 +26,7 @@ import yaml
 
 from tests.polling import wait_until
 
-STOP_WITHIN_SECONDS = 5.0
+STOP_WITHIN_SECONDS = 60.0
 LOG_TAIL_LINES = 40
 
 _PACKAGES = {
@@ -94,7 +94,7 @@ class _ServerProcess:
         self.process.wait(STOP_WITHIN_SECONDS)
 
     def _get(self, path: str, **params: str) -> Any:
-        answer = requests.get(self.url + path, params=params, timeout=30)
+        answer = requests.get(self.url + path, params=params, timeout=60)
         if answer.status_code != 200:
             raise AssertionError(f"{self.url}{path} answered {answer.status_code}: {answer.text[:1000]}")
         return answer.json()
@@ -236,7 +236,7 @@ def _wait_until_ready(server: _ServerProcess) -> None:
         if server.process.poll() is not None:
             _fail(server, f"exited at startup with status {server.process.returncode}")
         try:
-            return requests.get(f"{server.url}/-/ready", timeout=2).status_code == 200
+            return requests.get(f"{server.url}/-/ready", timeout=10).status_code == 200
         except requests.RequestException:
             return False  # not listening yet
 

@@ -34,7 +34,7 @@ def restart(server: Alertmanager) -> Iterator[None]:
 
 def _ready(server: Alertmanager) -> bool:
     try:
-        return requests.get(f"{server.url}/-/ready", timeout=1).status_code == 200
+        return requests.get(f"{server.url}/-/ready", timeout=10).status_code == 200
     except requests.RequestException:
         return False
 
@@ -84,12 +84,12 @@ def test_a_snoozed_recommendation_is_not_alerted(tmp_path: Path) -> None:
         [advice] = program.get("/recommendations")["recommendations"]
         path = f"{program.url}/recommendations/{advice['id']}/snooze"
         body = {"reason": "known", "until": "2099-01-01T00:00:00Z"}
-        assert requests.post(path, json=body, timeout=5).status_code == 422
+        assert requests.post(path, json=body, timeout=60).status_code == 422
         body["until"] = _in_an_hour(advice["since"])
-        assert requests.post(path, json=body, timeout=5).status_code == 200
+        assert requests.post(path, json=body, timeout=60).status_code == 200
         wait_until(lambda: firing(alerts) == [], "the alert is over", program)
         assert program.get("/recommendations")["recommendations"][0]["snoozed"]["reason"] == "known"
-        assert requests.delete(path, timeout=5).status_code == 204
+        assert requests.delete(path, timeout=60).status_code == 204
         wait_until(lambda: firing(alerts), "the alert is back", program)
 
 

@@ -43,7 +43,7 @@ def address() -> str:
 
 
 def gpus_discovered(program: Program) -> bool:
-    return bool(requests.get(f"{program.url}{API}/status", timeout=10).status_code == 200)
+    return bool(requests.get(f"{program.url}{API}/status", timeout=60).status_code == 200)
 
 
 def script(page: str) -> str:
@@ -121,13 +121,13 @@ def test_leases_outlive_their_service(tmp_path: Path) -> None:
     asked = {"gpu_count": 3, "client_token": "mine"}
     with advisor(tmp_path, address(), settings(tmp_path)) as before:
         wait_until(lambda: gpus_discovered(before), "GPUs", before)
-        made = requests.post(f"{before.url}{API}/allocate", json=asked, timeout=10).json()
+        made = requests.post(f"{before.url}{API}/allocate", json=asked, timeout=60).json()
         before.kill()
     with advisor(tmp_path, address(), settings(tmp_path)) as after:
         wait_until(lambda: gpus_discovered(after), "GPUs", after)
-        again = requests.post(f"{after.url}{API}/allocate", json=asked, timeout=10).json()
+        again = requests.post(f"{after.url}{API}/allocate", json=asked, timeout=60).json()
         assert (again["id"], again["nodes"], again["expires"]) == (made["id"], made["nodes"], made["expires"])
-        refused = requests.post(f"{after.url}{API}/allocate", json={"gpu_count": 2}, timeout=10)
+        refused = requests.post(f"{after.url}{API}/allocate", json={"gpu_count": 2}, timeout=60)
         assert refused.status_code == 409
 
 

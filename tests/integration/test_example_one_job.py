@@ -49,5 +49,5 @@ def test_the_job_runs_from_plan_to_report(tmp_path: Path) -> None:
 
 def free(program: Program) -> int | None:
     """GPUs that nobody uses; None while that is not known yet."""
-    answer = requests.get(f"{program.url}/api/v1/gpu/status", timeout=10)
+    answer = requests.get(f"{program.url}/api/v1/gpu/status", timeout=60)
     return sum(node["available_gpus"] for node in answer.json()["available_nodes"]) if answer.ok else None

@@ -56,10 +56,10 @@ def run_on_terminal(
                 break
         process.send_signal(number)
         shown += "".join(read_terminal(master, 20))
-        return shown, process.wait(20)
+        return shown, process.wait(60)
     finally:
         process.kill()
-        process.wait(5)
+        process.wait(60)
         os.close(master)
 
 
@@ -107,7 +107,7 @@ def test_in_a_pipe_plain_lines_come_at_once(node: tuple[Program, str]) -> None:
         line = next(line for line in process.stdout if "Give back" in line)
         assert line.isprintable() or line[:-1].isprintable()
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_who_reads_no_more_is_no_error(node: tuple[Program, str]) -> None:

@@ -121,8 +121,8 @@ def test_over_tls(running: ServiceHarness, certificate: Path) -> None:
     try:
         assert server.url.startswith("https://")
         trusted = str(certificate / "cert.pem")
-        assert requests.get(f"{server.url}/recommendations", verify=trusted, timeout=5).status_code == 401
-        answer = requests.get(f"{server.url}/recommendations", auth=("ada", "right"), verify=trusted, timeout=5)
+        assert requests.get(f"{server.url}/recommendations", verify=trusted, timeout=60).status_code == 401
+        answer = requests.get(f"{server.url}/recommendations", auth=("ada", "right"), verify=trusted, timeout=60)
         assert answer.status_code == 200
     finally:
         server.stop()

@@ -82,14 +82,14 @@ def test_no_500_and_every_response_is_documented(server: WebServer, told: Any, n
 
 
 def _recommendation_id(server: WebServer) -> str:
-    found: str = requests.get(f"{server.url}/recommendations", timeout=5).json()["recommendations"][0]["id"]
+    found: str = requests.get(f"{server.url}/recommendations", timeout=60).json()["recommendations"][0]["id"]
     return found
 
 
 def _allocation_id(server: WebServer) -> str:
     """Of an allocation that takes no GPU from the others."""
     asked = {"memory_gb": 9000, "cpu_fallback": True, "client_token": "openapi"}
-    answer = requests.post(f"{server.url}/api/v1/gpu/allocate", json=asked, timeout=5)
+    answer = requests.post(f"{server.url}/api/v1/gpu/allocate", json=asked, timeout=60)
     found: str = answer.json()["id"] if answer.ok else "released"
     return found
 
@@ -110,6 +110,6 @@ def test_the_document_tells_of_every_route_but_the_page() -> None:
 
 def test_what_the_document_promises_is_there(server: WebServer) -> None:
     """So that the test above is not one of empty lists."""
-    answer = requests.get(f"{server.url}/recommendations", timeout=5).json()
+    answer = requests.get(f"{server.url}/recommendations", timeout=60).json()
     assert {each["kind"] for each in answer["recommendations"]} >= {"idle_reclaim"}
-    assert requests.get(f"{server.url}/outcomes", timeout=5).json()["total"] >= 1
+    assert requests.get(f"{server.url}/outcomes", timeout=60).json()["total"] >= 1

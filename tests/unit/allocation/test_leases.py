@@ -191,7 +191,7 @@ def test_many_at_once_are_acknowledged_by_few_commits(tmp_path: Path) -> None:
     assert not got
     gate.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert len(set(got)) == len(got) == 64
     assert desk.leases.commits < 64
     desk.close()

@@ -41,7 +41,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 
 
 def _free(program: Program) -> int | None:
-    answer = requests.get(f"{program.url}/api/v1/gpu/status", timeout=10)
+    answer = requests.get(f"{program.url}/api/v1/gpu/status", timeout=60)
     return sum(each["available_gpus"] for each in answer.json()["available_nodes"]) if answer.ok else None
 
 
@@ -98,10 +98,10 @@ def test_a_setup_that_the_service_answers_is_one_that_can_be_applied(service):
     body: dict[str, Any] = {"gpu_count": 2, "gpu_type": "A100-80GB", "memory_strategy": "dynamic"}
     url = f"{service.url}/api/v1/gpu/setup"
     for name, from_document in (("pytorch", pytorch.from_document), ("tensorflow", tensorflow.from_document)):
-        answer = requests.post(f"{url}-{name}", json={**body, "model_parameters": 1e9}, timeout=10)
+        answer = requests.post(f"{url}-{name}", json={**body, "model_parameters": 1e9}, timeout=60)
         settings: Any = from_document(answer.json())
         assert answer.json() == settings.document()
-        refused = requests.post(f"{url}-{name}", json=body, timeout=10)
+        refused = requests.post(f"{url}-{name}", json=body, timeout=60)
         assert refused.status_code == 422
         assert refused.json()["errors"][0]["pointer"] == "/model_parameters"
     assert _free(service) == 3

@@ -184,13 +184,13 @@ def test_tool_that_hangs_or_fails(
     tool: FakeNpuSmi, before: str, code: int, down: DownReason, state: DriverState
 ) -> None:
     tool.set_output(HEALTHY)
-    driver = tool.driver(timeout_seconds=0.5)
+    driver = tool.driver(timeout_seconds=1.0)
     driver.read()
     tool.set_output("" if code else HEALTHY, before, code)
     tool.tree.time += QUERY_INTERVAL_SECONDS
     assert [device.down for device in driver.read()] == [down, down]
     with pytest.raises(DriverUnavailable) as caught:
-        tool.driver(timeout_seconds=0.5).read()
+        tool.driver(timeout_seconds=1.0).read()
     assert caught.value.state is state
     tool.set_output(HEALTHY)
     tool.tree.time += QUERY_INTERVAL_SECONDS

@@ -47,12 +47,12 @@ def address(server: MetricsServer) -> tuple[str, int]:
 
 
 def connect(server: MetricsServer) -> socket.socket:
-    return socket.create_connection(address(server), timeout=5)
+    return socket.create_connection(address(server), timeout=60)
 
 
 def http_client(server: MetricsServer) -> http.client.HTTPConnection:
     host, port = address(server)
-    return http.client.HTTPConnection(host, port, timeout=5)
+    return http.client.HTTPConnection(host, port, timeout=60)
 
 
 def send_raw(server: MetricsServer, *parts: bytes) -> bytes:

@@ -342,7 +342,7 @@ def connect(folder: Path, port: int, trusted: str, client: str = "", ciphers: st
         context.set_ciphers(ciphers)
     if most:
         context.maximum_version = most
-    return context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=5), server_hostname="localhost")
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=60), server_hostname="localhost")
 
 
 def tls_config(folder: Path, more: str = "") -> WebConfig:

@@ -55,7 +55,7 @@ def fetch(url: str, process: subprocess.Popen[bytes]) -> str:
     def answer() -> str:
         assert process.poll() is None, f"node_exporter exited with {process.returncode}"
         try:
-            with urllib.request.urlopen(url, timeout=5) as reply:
+            with urllib.request.urlopen(url, timeout=60) as reply:
                 return str(reply.read().decode())
         except urllib.error.URLError:
             return ""
@@ -109,7 +109,7 @@ def both() -> Iterator[tuple[dict[str, ParsedFamily], dict[str, ParsedFamily]]]:
             yield theirs, collect()
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
 
 Both = tuple[dict[str, ParsedFamily], dict[str, ParsedFamily]]
@@ -186,7 +186,7 @@ def test_infiniband_on_a_written_tree(tmp_path: Path) -> None:
             theirs = parse(fetch(f"http://127.0.0.1:{port}/metrics", process))
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
     found = InfinibandCollector(settings).collect()
     assert found
     for samples in found:

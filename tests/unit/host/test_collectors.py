@@ -512,7 +512,7 @@ def test_a_hung_mount_does_not_hold_up_the_others(node: HostSettings, monkeypatc
         fake.go.set()
     fake.hangs = lambda path: False
     for thread in source._pool._hung_threads.values():
-        thread.join(5)
+        thread.join(60)
     assert errors(values(source)) == {"/": 0, "/data one": 0, "/home": 0}
 
 

@@ -115,7 +115,7 @@ class FakeKubelet:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.path.unlink(missing_ok=True)
-        self._thread.join(5)
+        self._thread.join(60)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The page of a job: read by the exporter's own strict reader, by promtool, and from real files and ports."""
+"""A job's metrics: parsed by the exporter's strict parser and promtool, from real files and ports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gpu_advisor.training.monitor import TrainingMonitor
 from gpu_advisor.training.publishers import MonitorError, textfile_name
 from gpu_advisor.training.value_statistics import MAX_NAMES
 from gpu_exporter.jobs.exposition_parser import parse_exposition
-from gpu_exporter.jobs.textfile import TextfilePage, reserved
+from gpu_exporter.jobs.textfile import TextfilePage, reserved_name_matcher
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,13 +29,13 @@ from tests.servers import require_binary
 
 
 class FakeDeviceMemory:
-    """A device whose memory is as the test says."""
+    """A device with the given memory statistics."""
 
-    def __init__(self, **figures: int) -> None:
-        self.figures = figures
+    def __init__(self, **stats: int) -> None:
+        self.stats = stats
 
     def read(self) -> MemoryStats:
-        return MemoryStats(**self.figures)
+        return MemoryStats(**self.stats)
 
     def reset_peak(self) -> None: ...
 
@@ -50,7 +50,7 @@ MEMORY = FakeDeviceMemory(
 
 
 def full(**settings: Any) -> TrainingMonitor:
-    """A monitor that was told of everything there is to tell, and has closed a window."""
+    """A monitor with every metric recorded, and one closed window."""
     monitor = TrainingMonitor(
         **{"job": "job", "rank": 3, "uuid": "GPU-1", "figures": False, "memory": MEMORY, **settings}
     )
@@ -76,7 +76,7 @@ def test_every_family_passes_the_exporters_reader():
     found = series(monitor)
     assert found["training_steps_total{}"] == "2"
     assert found["training_samples_total{}"] == "13"
-    assert found["training_batch_size{}"] == "8", "the rest of an epoch is not the batch size"
+    assert found["training_batch_size{}"] == "8", "a smaller last batch is not the batch size"
     assert found["training_micro_batch_size{}"] == "4"
     assert found["training_peak_memory_bytes{}"] == str(3 * GIB)
     assert found["training_memory_limit_bytes{}"] == str(80 * GIB)
@@ -94,7 +94,7 @@ def test_every_family_passes_the_exporters_reader():
 
 
 @pytest.mark.servers
-def test_promtool_has_nothing_to_say():
+def test_promtool_finds_no_problem():
     done = subprocess.run(
         [require_binary("promtool"), "check", "metrics"],
         input=full().page(),
@@ -120,7 +120,7 @@ def test_no_name_and_no_number_breaks_the_page(tmp_path_factory, job, name, valu
     if name not in ("step_seconds", "data_wait_seconds"):
         monitor.record({name: value, "loss": value})
     monitor.close()
-    page = TextfilePage([str(directory)], reserved(host=True))
+    page = TextfilePage([str(directory)], reserved_name_matcher(host=True))
     page.run()
     assert b"node_textfile_scrape_error 0" in page.page
     assert b"training_steps_total" in page.page
@@ -128,7 +128,7 @@ def test_no_name_and_no_number_breaks_the_page(tmp_path_factory, job, name, valu
 
 def test_ranks_share_a_directory_and_leave_it_clean(tmp_path):
     monitors = [full(rank=rank, directory=str(tmp_path)).start() for rank in range(4)]
-    page = TextfilePage([str(tmp_path)], reserved(host=True))
+    page = TextfilePage([str(tmp_path)], reserved_name_matcher(host=True))
     for monitor in monitors:
         monitor._close_window({})
     page.run()
@@ -144,7 +144,7 @@ def test_ranks_share_a_directory_and_leave_it_clean(tmp_path):
 def test_a_reader_never_sees_half_a_file(tmp_path):
     with full(directory=str(tmp_path), interval_seconds=0.001) as monitor:
         path = tmp_path / textfile_name("job", 3)
-        wait_until(path.exists, "the file is there")
+        wait_until(path.exists, "the file exists")
         until = time.monotonic() + 0.3
         while time.monotonic() < until:
             assert "training_steps_total" in parse_exposition(path.read_text())
@@ -159,20 +159,20 @@ def test_jobs_that_differ_have_files_that_differ():
     assert all("/" not in name and len(name) < 200 and name.endswith(".prom") for name in names)
 
 
-def test_reporting_trouble_does_not_reach_the_training(tmp_path, caplog):
-    directory = tmp_path / "gone"
+def test_errors_while_publishing_do_not_stop_training(tmp_path, caplog):
+    directory = tmp_path / "removed"
     directory.mkdir()
     with full(directory=str(directory)) as monitor:
         shutil.rmtree(directory)
         for _ in range(3):
             monitor._close_window({})
-        assert len([one for one in caplog.records if "training goes on" in one.message]) == 1, "said once"
+        assert len([one for one in caplog.records if "training continues" in one.message]) == 1, "logged more than once"
         directory.mkdir()
         monitor._close_window({})
         assert os.listdir(directory)
 
 
-def test_a_device_in_trouble_leaves_the_rest_of_the_page():
+def test_a_device_error_leaves_the_other_metrics():
     class Lost:
         def read(self):
             raise RuntimeError("CUDA error: unspecified launch failure")
@@ -185,47 +185,48 @@ def test_a_device_in_trouble_leaves_the_rest_of_the_page():
 def test_it_serves_itself():
     with full(listen="127.0.0.1:0") as monitor:
         url = f"http://127.0.0.1:{monitor.port}"
-        answer = urllib.request.urlopen(f"{url}/metrics", timeout=10)
+        answer = urllib.request.urlopen(f"{url}/metrics", timeout=60)
         assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
         assert "training_steps_total" in parse_exposition(answer.read().decode())
         with pytest.raises(urllib.error.HTTPError, match="404"):
-            urllib.request.urlopen(f"{url}/other", timeout=10)
-        with pytest.raises(MonitorError, match="a port of its own"):
+            urllib.request.urlopen(f"{url}/other", timeout=60)
+        with pytest.raises(MonitorError, match="its own port"):
             TrainingMonitor(listen=f"127.0.0.1:{monitor.port}")
     with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(f"{url}/metrics", timeout=10)
+        urllib.request.urlopen(f"{url}/metrics", timeout=60)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "mend"),
+    ("arguments", "fix"),
     [
         ({"directory": "/nowhere/at/all"}, "create it"),
         ({"listen": "9464"}, "HOST:PORT"),
         ({"listen": "localhost:99999"}, "HOST:PORT"),
-        ({"interval_seconds": 0}, "more than 0"),
-        ({"interval_seconds": float("nan")}, "more than 0"),
+        ({"interval_seconds": 0}, "greater than 0"),
+        ({"interval_seconds": float("nan")}, "greater than 0"),
         ({"job": ""}, "give the job a name"),
     ],
 )
-def test_wrong_arguments_are_reported_at_once(arguments, mend):
-    with pytest.raises(MonitorError, match=mend):
+def test_wrong_arguments_are_reported_at_once(arguments, fix):
+    with pytest.raises(MonitorError, match=fix):
         TrainingMonitor(**arguments)
 
 
 @pytest.mark.parametrize(
-    ("value", "mend"), [(torch.zeros(2), "2 elements"), ("x", "no number"), (None, "no number"), ([1], "no number")]
+    ("value", "problem"),
+    [(torch.zeros(2), "2 elements"), ("x", "not a number"), (None, "not a number"), ([1], "not a number")],
 )
-def test_values_that_are_none(value, mend):
-    with pytest.raises(MonitorError, match=mend):
+def test_values_that_are_not_one_number_are_refused(value, problem):
+    with pytest.raises(MonitorError, match=problem):
         full().record(loss=value)
 
 
-def test_names_that_cannot_be():
+def test_reserved_and_too_many_names_are_refused():
     monitor = TrainingMonitor(job="job")
-    with pytest.raises(MonitorError, match="another name"):
+    with pytest.raises(MonitorError, match="use another name"):
         monitor.record(step_seconds=1.0)
     monitor.record({f"loss at step {step}": 1.0 for step in range(MAX_NAMES)})
-    with pytest.raises(MonitorError, match="must not hold what changes"):
+    with pytest.raises(MonitorError, match="Do not put a changing value"):
         monitor.record({"loss at another step": 1.0})
 
 
@@ -261,16 +262,16 @@ def test_windows_and_the_whole_run(tmp_path):
     mean = next(key for key in before if 'name="loss"' in key and "mean" in key)
     assert (before[mean], after[mean]) == ("6.5", "100")
     monitor._close_window({})
-    assert series(monitor)[mean] == "100", "nothing new leaves what was"
+    assert series(monitor)[mean] == "100", "without new values the last window stays"
     assert monitor.summary().values["loss"].count == 3
     assert "loss: mean" in str(monitor.summary())
 
 
-def test_figures_of_the_machine_are_recorded():
+def test_host_metrics_are_recorded():
     with TrainingMonitor(job="job", interval_seconds=0.01) as monitor:
         with monitor.step():
             pass
-        wait_until(lambda: "host_cpu_busy_ratio" in monitor.page(), "figures of the host")
+        wait_until(lambda: "host_cpu_busy_ratio" in monitor.page(), "host metrics")
     page = monitor.page()
     assert 'name="host_memory_used_ratio"' in page
     for line in page.splitlines():
@@ -299,7 +300,7 @@ def test_the_end_of_the_program_removes_the_file_and_the_end_of_a_child_does_not
     assert os.listdir(tmp_path) == []
 
 
-def test_the_page_of_the_documentation_is_the_catalogue():
+def test_the_documentation_lists_the_catalogue():
     text = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
     for family in FAMILIES:
         assert re.search(rf"^\| `{family.name}` \| {family.type} \|", text, re.MULTILINE), family.name
