@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean
 
 from gpu_advisor.backtest.baselines import HpaPolicy, OraclePolicy, oracle_replicas
-from gpu_advisor.backtest.compare import advisor
+from gpu_advisor.backtest.compare import advisor_policy
 from gpu_advisor.backtest.replay import ReplayResult, SimulatedPool, replay
 from gpu_advisor.backtest.trace import Trace, read_csv
 from gpu_advisor.settings import Settings
@@ -35,7 +35,7 @@ def replay_all(trace: Trace, settings: Settings) -> dict[str, ReplayResult]:
     gpu = settings.resources.gpu
     tuned = replace(FLEET, min=10, start=10)
     return {
-        "advisor": replay(trace, advisor(trace, FLEET, gpu, settings.evaluation), FLEET),
+        "advisor": replay(trace, advisor_policy(trace, FLEET, gpu, settings.evaluation), FLEET),
         "hpa_70": replay(trace, HpaPolicy(0.7), FLEET),
         "hpa_50": replay(trace, HpaPolicy(0.5), FLEET),
         "hpa_70_min_10": replay(trace, HpaPolicy(0.7), tuned),
@@ -104,7 +104,9 @@ def sensitivity(seeds: int) -> dict[str, dict[str, float]]:
         settings = Settings()
         settings = settings.model_copy(update={"evaluation": settings.evaluation.model_copy(update=change)})
         policy = settings.resources.gpu
-        each = [{"advisor": replay(day, advisor(day, FLEET, policy, settings.evaluation), FLEET)} for day in days]
+        each = [
+            {"advisor": replay(day, advisor_policy(day, FLEET, policy, settings.evaluation), FLEET)} for day in days
+        ]
         found[name] = average_outcomes(each)["advisor"]
     return found
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from gpu_advisor.evaluation.diagnosis.decision_table import DIAGNOSES, HEALTHY, UNKNOWN, UNUSED, WAITING_FOR_STRAGGLER
 from gpu_advisor.evaluation.diagnosis.diagnose import GpuDiagnosis, diagnose
-from gpu_advisor.evaluation.diagnosis.peers import peers
+from gpu_advisor.evaluation.diagnosis.peers import build_peers
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.policies import POLICIES, mixed_precision
 from gpu_advisor.evaluation.pools import Pool
@@ -98,7 +98,7 @@ def score_class(label: str, seed: int, count: int) -> Scores:
     for situation, rng in draw(label, seed, count):
         seen = ObservedSituation(situation, observe(rng, situation.scene, situation.exporters, intervals), Settings())
         facts = seen.facts(intervals)
-        found = answer(situation, diagnose(facts, peers(facts, seen.gpus), [seen.pool]))
+        found = answer(situation, diagnose(facts, build_peers(facts, seen.gpus), [seen.pool]))
         (told if situation.identifiable else untold)[label, found] += 1
     return Scores(told, untold)
 

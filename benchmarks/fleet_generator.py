@@ -31,10 +31,10 @@ NODE_ROWS: dict[str, tuple[str, ...]] = {
 def selectors() -> dict[str, set[Selector]]:
     """By metric, what our own mappings select of it. Companions' series are others'."""
     found: dict[str, set[Selector]] = {}
-    for speaker in (ExporterDialect(mapping) for mapping in own_mappings() if not mapping.companion):
-        for quantity in speaker.mapping.quantities:
+    for dialect in (ExporterDialect(mapping) for mapping in own_mappings() if not mapping.companion):
+        for quantity in dialect.mapping.quantities:
             for reduction, window in (("last", None), ("mean", 60), ("rate", 60), ("coverage", 60)):
-                expression = speaker.expression(quantity, reduction, window)  # type: ignore[arg-type]
+                expression = dialect.expression(quantity, reduction, window)  # type: ignore[arg-type]
                 for select in selectors_of(expression) if expression else ():
                     found.setdefault(select.metric, set()).add(select)
     return found

@@ -213,7 +213,7 @@ def test_what_an_exporter_lacks_is_unsupported_and_not_guessed(histories: Promet
     gpu = facts.gpus[0]
     assert facts.value(PROCESSES, gpu.uuid) is None
     if name in ("dcgm-exporter", "nvitop-exporter", "amd-device-metrics-exporter"):
-        assert facts.missing(PROCESSES, gpu.scope, gpu).reason is Reason.UNSUPPORTED
+        assert facts.explain_missing(PROCESSES, gpu.scope, gpu).reason is Reason.UNSUPPORTED
 
 
 @pytest.mark.parametrize("name", EXPOSITIONS)
@@ -242,7 +242,7 @@ def test_two_exporters_for_a_gpu_count_once_and_are_reported(histories: Promethe
 
 def test_our_exporter_under_dcgm_names_as_well_is_one_exporter(histories: PrometheusHistories) -> None:
     facts = histories.evaluated("compatible").facts
-    assert facts.doubled == {}
+    assert facts.exporters_of_duplicates == {}
     assert {gpu.exporter for gpu in facts.gpus} == {"gpu-exporter"}
 
 

@@ -157,12 +157,12 @@ def test_what_was_recorded_can_be_replayed(source: PrometheusSource) -> None:
 
 
 def test_the_embedded_source_says_that_it_has_no_promql(tmp_path: Path) -> None:
-    from gpu_advisor.observation.demand import read
+    from gpu_advisor.observation.demand import read_demand_signals
     from gpu_advisor.sources.embedded.history import History
     from gpu_advisor.sources.embedded.source import EmbeddedSource
 
     chosen = settings(chat={"preset": "vllm", "per_replica": 16})
     store = History(tmp_path / "history.db")
-    found = read(EmbeddedSource(store), chosen.pools, AT, chosen.evaluation)
+    found = read_demand_signals(EmbeddedSource(store), chosen.pools, AT, chosen.evaluation)
     store.close()
     assert found["chat"].reason is Reason.UNSUPPORTED

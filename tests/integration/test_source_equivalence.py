@@ -113,7 +113,7 @@ def conclusions(evaluation: Evaluation) -> dict[str, object]:
         ],
         "abstentions": evaluation.abstentions,
         "checks": [(c.item, c.scope, c.status, c.reason, c.message) for c in evaluation.checks],
-        "pools": [(p.pool, p.numbers.capacity, p.numbers.allocated) for p in evaluation.pools],
+        "pools": [(p.pool, p.usage.capacity, p.usage.allocated) for p in evaluation.pools],
         "desired": evaluation.desired_replicas,
     }
 

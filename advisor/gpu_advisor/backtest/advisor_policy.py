@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from gpu_advisor.backtest.replay import Observation
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
 from gpu_advisor.evaluation.scaling.saturation import LONG_HISTORY_SECONDS
-from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, size
-from gpu_advisor.settings import Evaluation
+from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, decide_size
+from gpu_advisor.settings import EvaluationSettings
 
 
 @dataclass(slots=True)
@@ -17,7 +17,7 @@ class AdvisorPolicy:
     """Keeps the trail that a data source would keep, and nothing else."""
 
     limits: ScalingLimits
-    evaluation: Evaluation
+    evaluation: EvaluationSettings
     _trail: deque[DemandPoint] = field(default_factory=deque)
 
     def __call__(self, seen: Observation, /) -> int:
@@ -26,4 +26,4 @@ class AdvisorPolicy:
         while self._trail and self._trail[0].at <= seen.at - LONG_HISTORY_SECONDS:
             self._trail.popleft()
         present = seen.ready + seen.pending
-        return size(self._trail, present, self.limits, self.evaluation, seen.at, seen.pending).replicas
+        return decide_size(self._trail, present, self.limits, self.evaluation, seen.at, seen.pending).replicas

@@ -9,17 +9,19 @@ from gpu_advisor.backtest.baselines import HpaPolicy, OraclePolicy, StaticPolicy
 from gpu_advisor.backtest.replay import ReplayResult, SimulatedPool, replay
 from gpu_advisor.backtest.trace import Trace
 from gpu_advisor.evaluation.scaling.sizing import ScalingLimits
-from gpu_advisor.settings import Evaluation, GpuLimits
+from gpu_advisor.settings import EvaluationSettings, GpuLimits
 
 HPA_TARGETS = (0.9, 0.7, 0.5)
 
 
-def compare(trace: Trace, fleet: SimulatedPool, gpu: GpuLimits, evaluation: Evaluation) -> dict[str, ReplayResult]:
+def compare_policies(
+    trace: Trace, fleet: SimulatedPool, gpu: GpuLimits, evaluation: EvaluationSettings
+) -> dict[str, ReplayResult]:
     """Outcomes by policy, the advisor's first. Of `gpu` only the thresholds are used: limits are the fleet's."""
     first = trace.demand[0] or 0.0
     policies = {f"hpa_{target * 100:.0f}": HpaPolicy(target) for target in HPA_TARGETS}
     return {
-        "advisor": replay(trace, advisor(trace, fleet, gpu, evaluation), fleet),
+        "advisor": replay(trace, advisor_policy(trace, fleet, gpu, evaluation), fleet),
         "static": replay(trace, StaticPolicy(fleet.max), replace(fleet, start=fleet.max)),
         **{name: replay(trace, policy, fleet) for name, policy in policies.items()},
         "threshold_85_60": replay(trace, ThresholdPolicy(0.85, 0.60), fleet),
@@ -31,13 +33,13 @@ def compare(trace: Trace, fleet: SimulatedPool, gpu: GpuLimits, evaluation: Eval
     }
 
 
-def advisor(trace: Trace, fleet: SimulatedPool, gpu: GpuLimits, evaluation: Evaluation) -> AdvisorPolicy:
+def advisor_policy(trace: Trace, fleet: SimulatedPool, gpu: GpuLimits, evaluation: EvaluationSettings) -> AdvisorPolicy:
     """The advisor with the settings' own values, at the trace's interval."""
     limits = ScalingLimits(
         min=fleet.min,
         max=fleet.max,
-        up=gpu.scale_up_threshold / 100,
-        down=gpu.scale_down_threshold / 100,
+        scale_up_ratio=gpu.scale_up_threshold / 100,
+        scale_down_ratio=gpu.scale_down_threshold / 100,
         start_delay_seconds=fleet.start_delay_seconds,
     )
     return AdvisorPolicy(limits, evaluation.model_copy(update={"step_seconds": trace.interval_seconds}))

@@ -27,7 +27,7 @@ def read_recorded_demand(
     """Demand of the last `since` seconds before `at`, in replicas' worth of work. Raises TraceError and SourceError."""
     windows = {"history_seconds": since, "step_seconds": interval}
     evaluation = settings.evaluation.model_copy(update=windows)
-    trails = evaluate(source, settings.model_copy(update={"evaluation": evaluation}), at).facts.trails
+    trails = evaluate(source, settings.model_copy(update={"evaluation": evaluation}), at).facts.pool_histories
     last = at // interval * interval
     work = {point.at: point.busy / pool.gpus_per_replica for point in trails.get(pool.name, ())}
     times = [last - interval * ago for ago in range(since // interval - 1, -1, -1)]

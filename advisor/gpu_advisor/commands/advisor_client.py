@@ -62,12 +62,12 @@ def connect(
     from gpu_advisor.commands.one_shot import (
         OneShotAdvisor,  # it has the whole advisor in it, which takes a second to load
     )
-    from gpu_advisor.settings import PrometheusSource, Settings, SourceSettings, load_settings
+    from gpu_advisor.settings import PrometheusSourceSettings, Settings, SourceSettings, load_settings
 
     settings = load_settings(config) if config else Settings()
     if prometheus:
         try:
-            source = SourceSettings(prometheus=PrometheusSource(url=prometheus, ca_file=ca_file or ""))
+            source = SourceSettings(prometheus=PrometheusSourceSettings(url=prometheus, ca_file=ca_file or ""))
         except ValueError as error:
             raise click.BadParameter(
                 f"{prometheus!r} is not a URL as http://127.0.0.1:9090", param_hint="--prometheus"

@@ -142,5 +142,5 @@ def _apply(pool: schema.WhatIfPool, workload: str, namespace: str, context: str 
     except KubernetesScaleError as error:
         raise CommandError(str(error)) from error
     action_text = "left as it is" if decision.replicas is None else "set"
-    click.echo(f"{namespace}/{workload}: {action_text}: {decision.why}", err=decision.refused)
-    return output.EXIT_INSUFFICIENT_DATA if decision.refused else 0
+    click.echo(f"{namespace}/{workload}: {action_text}: {decision.why}", err=decision.blocked)
+    return output.EXIT_INSUFFICIENT_DATA if decision.blocked else 0

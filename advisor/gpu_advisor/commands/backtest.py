@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from gpu_advisor.backtest.compare import compare
+from gpu_advisor.backtest.compare import compare_policies
 from gpu_advisor.backtest.recorded_demand import find_serving_pool, read_recorded_demand
 from gpu_advisor.backtest.replay import ReplayResult, SimulatedPool
 from gpu_advisor.backtest.trace import Trace, TraceError, read_csv
@@ -91,7 +91,7 @@ def command(
         raise click.UsageError(str(error)) from error
     except SourceError as error:
         raise click.ClickException(str(error)) from error
-    gpu = settings.limits(chosen)
+    gpu = settings.gpu_limits(chosen)
     fleet = SimulatedPool(
         start=start,
         min=-(-gpu.min // chosen.gpus_per_replica) if least is None else least,
@@ -102,7 +102,7 @@ def command(
         raise click.UsageError(
             f"--start ({fleet.start}) must lie between --min ({fleet.min}) and --max ({fleet.max}): change one of them"
         )
-    found = compare(demand, fleet, gpu, settings.evaluation)
+    found = compare_policies(demand, fleet, gpu, settings.evaluation)
     size = chosen.gpus_per_replica
     _PRINTERS[form]({name: replace(each, gpu_hours=each.gpu_hours * size) for name, each in found.items()})
 

@@ -28,11 +28,11 @@ def _names() -> dict[str, str]:
 )  # fmt: skip
 def command(sources: tuple[str, ...], jobs: tuple[str, ...], scrape_interval: float) -> None:
     """Print the recording rules of the series that dashboards and long windows read, for a rule file of Prometheus."""
-    from gpu_advisor.sources.exporters.recording_rules import text
+    from gpu_advisor.sources.exporters.recording_rules import render_rules
 
     names = _names()
     unknown = [source for source in sources if source not in names]
     if unknown:
         known = ", ".join(sorted(set(names)))
         raise click.BadParameter(f"{', '.join(unknown)}; known are {known}", param_hint="--source")
-    click.echo(text([names[source] for source in sources], jobs, scrape_interval), nl=False)
+    click.echo(render_rules([names[source] for source in sources], jobs, scrape_interval), nl=False)

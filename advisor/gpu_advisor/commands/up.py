@@ -11,7 +11,7 @@ from gpu_advisor.commands.run_service import log_to_stderr, run_service
 from gpu_advisor.runtime.local_exporter import import_simulated_history, run_exporter, state_dir_for
 from gpu_advisor.settings import (
     ConfigError,
-    EmbeddedSource,
+    EmbeddedSourceSettings,
     Settings,
     SourceSettings,
     load_settings,
@@ -52,7 +52,7 @@ def command(simulate: str, exporter_address: str, advisor_address: str, state_di
         raise ConfigError(
             f"{config}: source.prometheus: `up` brings its own source; use `gpu-advisor serve` for this file"
         )
-    embedded = (settings.source.embedded or EmbeddedSource()).model_copy(update={"targets": [exporter_address]})
+    embedded = (settings.source.embedded or EmbeddedSourceSettings()).model_copy(update={"targets": [exporter_address]})
     changed = {
         "source": SourceSettings(embedded=embedded),
         "state_dir": str(state_dir_for(state_dir, simulate)),

@@ -120,7 +120,7 @@ def check(of: Check) -> schema.CheckDocument:
 
 
 def pool(state: PoolState, desired: int | None) -> schema.PoolDocument:
-    settings, numbers = state.pool.settings, state.numbers
+    settings, numbers = state.pool.settings, state.usage
     return {
         "name": settings.name,
         "kind": settings.kind,
@@ -273,14 +273,14 @@ def what_if(view: View, comparison: WhatIfComparison) -> schema.WhatIf:
             ],
         },
         "pools": _what_if_pools(comparison),
-        "checks_now": check_counts(comparison.now),
-        "checks_then": check_counts(comparison.then),
-        "items_then": [check(each) for each in _summary_checks(comparison.then)],
+        "checks_now": check_counts(comparison.current),
+        "checks_then": check_counts(comparison.changed),
+        "items_then": [check(each) for each in _summary_checks(comparison.changed)],
     }
 
 
 def _what_if_pools(comparison: WhatIfComparison) -> list[schema.WhatIfPool]:
-    now, then = dict(comparison.now.desired_replicas), dict(comparison.then.desired_replicas)
+    now, then = dict(comparison.current.desired_replicas), dict(comparison.changed.desired_replicas)
     return [
         {
             "name": state.pool.settings.name,
@@ -288,9 +288,9 @@ def _what_if_pools(comparison: WhatIfComparison) -> list[schema.WhatIfPool]:
             "replicas": len(state.pool.gpus) // state.pool.settings.gpus_per_replica,
             "desired_now": now.get(state.pool.settings.name),
             "desired_then": then.get(state.pool.settings.name),
-            "cannot_tell": "" if state.pool.settings.name in then else unsized_reason(comparison.then, state),
+            "cannot_tell": "" if state.pool.settings.name in then else unsized_reason(comparison.changed, state),
         }
-        for state in comparison.then.pools
+        for state in comparison.changed.pools
     ]
 
 

@@ -42,7 +42,7 @@ FLEET = Scope("fleet", "fleet")
 
 
 @dataclass(frozen=True, slots=True)
-class Band:
+class TargetBand:
     """Where a value should be, edges included. What is below may be worth less of a stir than what is above."""
 
     low: float
@@ -57,19 +57,19 @@ class NodeCheck:
 
     name: str
     title: str
-    signals: tuple[tuple[Signal, Callable[[Settings], Band]], ...]
+    signals: tuple[tuple[Signal, Callable[[Settings], TargetBand]], ...]
     pick: Literal["first", "worst"] = "first"
 
 
-def _cpu_band(settings: Settings) -> Band:
+def _cpu_band(settings: Settings) -> TargetBand:
     cpu = settings.resources.cpu
-    return Band(
+    return TargetBand(
         max(0.0, (cpu.target_usage - cpu.tolerance) / 100), min(1.0, (cpu.target_usage + cpu.tolerance) / 100), "info"
     )
 
 
-def _upper_limit(limit: float) -> Callable[[Settings], Band]:
-    return lambda _: Band(0.0, limit)
+def _upper_limit(limit: float) -> Callable[[Settings], TargetBand]:
+    return lambda _: TargetBand(0.0, limit)
 
 
 NODE_CHECKS: tuple[NodeCheck, ...] = (
@@ -89,24 +89,24 @@ NODE_CHECKS: tuple[NodeCheck, ...] = (
 )
 
 
-def utilization_band(settings: Settings, pool: PoolSettings) -> Band:
+def utilization_band(settings: Settings, pool: PoolSettings) -> TargetBand:
     """The target judges training; a serving pool meets its item between its thresholds."""
-    limits = settings.limits(pool)
+    limits = settings.gpu_limits(pool)
     if pool.kind == "serving":
-        return Band(limits.scale_down_threshold / 100, limits.scale_up_threshold / 100)
-    return Band(limits.target_utilization / 100, 1.0)
+        return TargetBand(limits.scale_down_threshold / 100, limits.scale_up_threshold / 100)
+    return TargetBand(limits.target_utilization / 100, 1.0)
 
 
-def mean_band(settings: Settings, pools: Sequence[Pool]) -> Band:
+def mean_band(settings: Settings, pools: Sequence[Pool]) -> TargetBand:
     """Where the mean over GPUs of several pools should be: met if each of them met its own pool's band."""
     bands = [(utilization_band(settings, pool.settings), len(pool.gpus)) for pool in pools if pool.gpus]
     count = sum(gpus for _, gpus in bands)
-    return Band(sum(b.low * gpus for b, gpus in bands) / count, sum(b.high * gpus for b, gpus in bands) / count)
+    return TargetBand(sum(b.low * gpus for b, gpus in bands) / count, sum(b.high * gpus for b, gpus in bands) / count)
 
 
-def memory_band(settings: Settings) -> Band:
+def memory_band(settings: Settings) -> TargetBand:
     memory = settings.resources.memory
-    return Band(
+    return TargetBand(
         max(0.0, (memory.target_usage - memory.tolerance) / 100),
         min(1.0, (memory.target_usage + memory.tolerance) / 100),
     )
@@ -129,20 +129,20 @@ def _fleet(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[
         absent = explain_no_gpus(facts)
         for item, title in (("gpu_utilization", "GPU utilization"), ("gpu_memory", "GPU memory")):
             yield _unknown_check(item, title, FLEET, absent)
-    yield cost(facts, settings)
-    if facts.doubled:
+    yield check_cost(facts, settings)
+    if facts.exporters_of_duplicates:
         yield _check_duplicate_exporters(facts)
 
 
 def _check_duplicate_exporters(facts: Facts) -> Check:
     """Only said where it is missed, and no more than said: the GPUs are counted once, and advice goes on."""
-    kinds = sorted(set(facts.doubled.values()))
+    kinds = sorted(set(facts.exporters_of_duplicates.values()))
     many = "; ".join(
-        f"{' and '.join(names)} both tell of {sum(1 for each in facts.doubled.values() if each == names)} GPUs, and"
+        f"{' and '.join(names)} both tell of {sum(1 for each in facts.exporters_of_duplicates.values() if each == names)} GPUs, and"
         f" {names[0]} is listened to: stop one of them there"
         for names in kinds
     )
-    share = len(facts.doubled) / len(facts.gpus) if facts.gpus else 1.0
+    share = len(facts.exporters_of_duplicates) / len(facts.gpus) if facts.gpus else 1.0
     title = "each GPU is told of by one exporter"
     return Check("exporters", title, FLEET, CheckStatus.MISSED, "info", share, 0.0, 0.0, share, message=many)
 
@@ -186,7 +186,7 @@ def _mean(
     known: tuple[str, ...],
     gpus: Sequence[Gpu],
     scope: Scope,
-    band: Band,
+    band: TargetBand,
 ) -> Check:
     if not known:
         abstention = _explain_unknown(facts, signal, gpus[0], scope)
@@ -205,14 +205,14 @@ def _gpus(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[C
             yield _gpu_memory(facts, gpu, memory)
 
 
-def _gpu(facts: Facts, item: str, title: str, signal: Signal, gpu: Gpu, band: Band, known: bool) -> Check:
+def _gpu(facts: Facts, item: str, title: str, signal: Signal, gpu: Gpu, band: TargetBand, known: bool) -> Check:
     if not known:
         return _unknown_check(item, title, gpu.scope, _explain_unknown(facts, signal, gpu, gpu.scope))
     coverage = facts.value(UTILIZATION_COVERAGE, gpu.uuid) if signal is UTILIZATION else None
     return _judge(item, title, gpu.scope, facts.evidence(signal, (gpu.uuid,), band.low, coverage=coverage), band)
 
 
-def _gpu_memory(facts: Facts, gpu: Gpu, band: Band) -> Check:
+def _gpu_memory(facts: Facts, gpu: Gpu, band: TargetBand) -> Check:
     """By the job's own word, if it gives one: what a framework took in advance is not what it needs."""
     needed, there = facts.value(JOB_PEAK_MEMORY, gpu.uuid), facts.value(MEMORY_TOTAL, gpu.uuid)
     if needed is None or not there:
@@ -254,7 +254,7 @@ def _explain_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope) -> Ab
             "reports training_peak_memory_bytes"
         )
         return Abstention(Reason.UNSUPPORTED, signal.name, scope, message)
-    return facts.missing(signal, scope, gpu)
+    return facts.explain_missing(signal, scope, gpu)
 
 
 def _nodes(facts: Facts, settings: Settings) -> Iterator[Check]:
@@ -266,7 +266,9 @@ def _nodes(facts: Facts, settings: Settings) -> Iterator[Check]:
                 if _is_measured(facts.value(signal, node.name))
             ]
             if not judged:
-                yield _unknown_check(item.name, item.title, node.scope, facts.missing(item.signals[0][0], node.scope))
+                yield _unknown_check(
+                    item.name, item.title, node.scope, facts.explain_missing(item.signals[0][0], node.scope)
+                )
             elif item.pick == "first":
                 yield judged[0]
             else:
@@ -278,7 +280,7 @@ def _is_measured(value: float | None) -> bool:
     return value is not None and value >= -ROUNDING
 
 
-def cost(facts: Facts, settings: Settings) -> Check:
+def check_cost(facts: Facts, settings: Settings) -> Check:
     """Cost of all GPUs within the budget. Unknown without a budget, without a GPU, or with one that has no price."""
     prices, budget = settings.cost.gpu_price_per_hour, settings.cost.budget_per_hour
     unpriced = sorted({gpu.name for gpu in facts.gpus if gpu.name not in prices})
@@ -302,8 +304,8 @@ def cost(facts: Facts, settings: Settings) -> Check:
 
 def explain_no_gpus(facts: Facts) -> Abstention:
     """Why there is no GPU to speak of."""
-    if facts.silent_targets:
-        message = f"no answer from {', '.join(facts.silent_targets[:3])}: see if the exporter runs there"
+    if facts.down_targets:
+        message = f"no answer from {', '.join(facts.down_targets[:3])}: see if the exporter runs there"
         return Abstention(Reason.NO_DATA, "gpus", FLEET, message)
     if not facts.nodes:
         return Abstention(Reason.NO_DATA, "gpus", FLEET, "no exporter's metrics were found: is one scraped?")
@@ -312,7 +314,7 @@ def explain_no_gpus(facts: Facts) -> Abstention:
     return Abstention(Reason.UNSUPPORTED, "gpus", FLEET, message)
 
 
-def _judge(item: str, title: str, scope: Scope, evidence: Evidence, band: Band) -> Check:
+def _judge(item: str, title: str, scope: Scope, evidence: Evidence, band: TargetBand) -> Check:
     value = evidence.value
     if value is None:  # cannot be: whoever calls has looked
         raise ValueError(f"{item} of {scope} has no value to judge")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from gpu_advisor.evaluation import checks
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.policies import POLICIES, calibrated_batch_size, scale_pool
-from gpu_advisor.evaluation.pools import Pool, PoolUsage, assign_pools, numbers
+from gpu_advisor.evaluation.pools import Pool, PoolUsage, assign_pools, measure_usage
 from gpu_advisor.evaluation.recommendation import Abstention, Check, Recommendation
 from gpu_advisor.settings import Settings
 
@@ -15,7 +15,7 @@ from gpu_advisor.settings import Settings
 @dataclass(frozen=True, slots=True)
 class PoolState:
     pool: Pool
-    numbers: PoolUsage
+    usage: PoolUsage
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
     return Evaluation(
         at=facts.at,
         facts=facts,
-        pools=tuple(PoolState(pool, numbers(facts, pool)) for pool in pools),
+        pools=tuple(PoolState(pool, measure_usage(facts, pool)) for pool in pools),
         checks=checks.run_checklist(facts, settings, pools),
         recommendations=tuple(word for word in conclusions if isinstance(word, Recommendation)),
         abstentions=tuple(abstentions),

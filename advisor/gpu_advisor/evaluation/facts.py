@@ -12,7 +12,7 @@ from gpu_advisor.evaluation.recommendation import Abstention, Evidence, LabelSel
 from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.promql.expressions import Expression
 from gpu_advisor.promql.vocabulary import ScopeName
-from gpu_advisor.settings import Evaluation
+from gpu_advisor.settings import EvaluationSettings
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -49,7 +49,7 @@ class Node:
 class Facts:
     """`values` are by signal and by a GPU's uuid or a node's name; `refused` are those that cannot be true.
 
-    `speaking` are the exporter families that can give a signal, `doubled` the GPUs that several of them tell of.
+    `exporters` are the exporter families that can give a signal, `doubled` the GPUs that several of them tell of.
     `jobs` is whose work each GPU does, where it is one owner's; `reported_jobs` are the jobs that report themselves,
     by GPU, and `shelf` what was measured of such jobs beforehand. `trails`, the work in the last step of each
     (`pool_work_expressions`) and `demands` are by pool, of those that are scaled.
@@ -60,20 +60,20 @@ class Facts:
     nodes: tuple[Node, ...]
     values: Mapping[str, Mapping[str, float]]
     expressions: Mapping[str, Expression]
-    evaluation: Evaluation
-    trails: Mapping[str, tuple[PoolSample, ...]] = field(default_factory=dict)
+    evaluation: EvaluationSettings
+    pool_histories: Mapping[str, tuple[PoolSample, ...]] = field(default_factory=dict)
     pool_work_expressions: Mapping[str, Expression] = field(default_factory=dict)
-    demands: Mapping[str, DemandSignal] = field(default_factory=dict)
+    demand_signals: Mapping[str, DemandSignal] = field(default_factory=dict)
     drivers: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    silent_targets: tuple[str, ...] = ()
+    down_targets: tuple[str, ...] = ()
     simulated: bool = False
-    speaking: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    refused: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    doubled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    exporters_by_signal: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    implausible_values: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    exporters_of_duplicates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     _instances: Mapping[str, str] = field(init=False, repr=False, compare=False)
     jobs: Mapping[str, str] = field(default_factory=dict)
     reported_jobs: Mapping[str, str] = field(default_factory=dict)
-    shelf: ProfileIndex = field(default_factory=ProfileIndex)
+    profiles: ProfileIndex = field(default_factory=ProfileIndex)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_instances", {node.name: node.instance for node in self.nodes})
@@ -84,10 +84,10 @@ class Facts:
 
     def supports(self, signal: Signal, gpu: Gpu | None = None) -> bool:
         """Whether the exporters here, or the one of this GPU, can give this signal at all."""
-        speaking = self.speaking.get(signal.name)
-        if gpu is None or not gpu.exporter or speaking is None:
+        exporters = self.exporters_by_signal.get(signal.name)
+        if gpu is None or not gpu.exporter or exporters is None:
             return signal.name in self.expressions
-        return gpu.exporter in speaking
+        return gpu.exporter in exporters
 
     def evidence(
         self,
@@ -123,9 +123,9 @@ class Facts:
             return "uuid", names
         return "instance", tuple(self._instances[name] for name in names if name in self._instances)
 
-    def missing(self, signal: Signal, scope: Scope, gpu: Gpu | None = None) -> Abstention:
+    def explain_missing(self, signal: Signal, scope: Scope, gpu: Gpu | None = None) -> Abstention:
         """Why there is no value, as far as it can be told, and what would mend it."""
-        refused = None if gpu is None else self.refused.get(signal.name, {}).get(gpu.uuid)
+        refused = None if gpu is None else self.implausible_values.get(signal.name, {}).get(gpu.uuid)
         if not self.supports(signal):
             reason, message = Reason.UNSUPPORTED, "no exporter here publishes what this needs"
         elif not self.supports(signal, gpu) and gpu is not None:

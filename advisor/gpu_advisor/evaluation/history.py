@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gpu_advisor.evaluation.recommendation import Reason
 from gpu_advisor.promql.expressions import TimeSeries
-from gpu_advisor.settings import Evaluation
+from gpu_advisor.settings import EvaluationSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class PoolSample:
     busy: float
 
 
-def step_bounds(at: float, evaluation: Evaluation) -> tuple[float, float]:
+def step_bounds(at: float, evaluation: EvaluationSettings) -> tuple[float, float]:
     """The first and the last step of the history that ends at `at`."""
     step = evaluation.step_seconds
     last = at // step * step
@@ -37,6 +37,6 @@ class DemandSignal:
     """A pool's demand signal over its history, in the signal's own unit; or why there is none."""
 
     promql: str
-    trail: TimeSeries = ()
+    series: TimeSeries = ()
     reason: Reason | None = None
     message: str = ""

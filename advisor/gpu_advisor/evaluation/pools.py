@@ -68,7 +68,7 @@ def is_allocated(facts: Facts, gpu: Gpu) -> bool | None:
     return (memory or 0) > ALLOCATED_MEMORY_RATIO or (processes or 0) > 0
 
 
-def numbers(facts: Facts, pool: Pool) -> PoolUsage:
+def measure_usage(facts: Facts, pool: Pool) -> PoolUsage:
     held = [is_allocated(facts, gpu) for gpu in pool.gpus]
     busy = [facts.value(UTILIZATION, gpu.uuid) for gpu in pool.gpus]
     return PoolUsage(

@@ -11,7 +11,7 @@ from typing import Literal
 
 from gpu_advisor.promql.expressions import Aggregate, Expression, restrict_to_values
 from gpu_advisor.promql.vocabulary import Reduction, ScopeName
-from gpu_advisor.settings import Evaluation
+from gpu_advisor.settings import EvaluationSettings
 
 Unit = Literal["ratio", "bytes", "celsius", "count", "seconds", "watts", "hertz", "bytes_per_second"]
 WindowName = Literal["now", "short", "half", "idle"]
@@ -27,7 +27,7 @@ class Signal:
     reduction: Reduction
     window: WindowName = "now"
 
-    def window_seconds(self, settings: Evaluation) -> int | None:
+    def window_seconds(self, settings: EvaluationSettings) -> int | None:
         """None for the present moment; "half" is half the idle window."""
         idle = settings.idle_window_seconds
         return {"now": None, "short": settings.window_seconds, "half": max(1, idle // 2), "idle": idle}[self.window]

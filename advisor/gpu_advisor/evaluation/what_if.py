@@ -25,15 +25,15 @@ class WhatIfError(Exception):
 class WhatIfComparison:
     """Recommendations by id, as the settings are and as they would be."""
 
-    now: Evaluation
-    then: Evaluation
+    current: Evaluation
+    changed: Evaluation
     current_advice: Mapping[str, Recommendation]
     changed_advice: Mapping[str, Recommendation]
 
 
 def compare_settings(evaluation: Evaluation, settings: Settings, other: Settings) -> WhatIfComparison:
-    now, then = decide(evaluation.facts, settings), decide(evaluation.facts, other)
-    return WhatIfComparison(now, then, _by_id(now, settings), _by_id(then, settings))
+    current, changed = decide(evaluation.facts, settings), decide(evaluation.facts, other)
+    return WhatIfComparison(current, changed, _by_id(current, settings), _by_id(changed, settings))
 
 
 def _by_id(evaluation: Evaluation, settings: Settings) -> dict[str, Recommendation]:

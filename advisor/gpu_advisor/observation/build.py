@@ -7,7 +7,13 @@ from collections.abc import Collection, Iterable, Mapping
 from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.signals import Signal
-from gpu_advisor.observation.identity import build_gpus, build_nodes, doubled, jobs_by_gpu, silent_targets
+from gpu_advisor.observation.identity import (
+    build_gpus,
+    build_nodes,
+    find_down_targets,
+    find_duplicate_gpus,
+    jobs_by_gpu,
+)
 from gpu_advisor.promql.expressions import Expression, Labels, Vector, union
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.exporters.detection import (
@@ -46,7 +52,7 @@ def values_by_label(vector: Vector, label: str, rename: Mapping[str, str] | None
 
 def build_facts(
     answers: Mapping[str, Vector],
-    roster: GpuInventory,
+    inventory: GpuInventory,
     families: Mapping[str, Mapping[str, Expression]],
     settings: Settings,
     at: float,
@@ -54,13 +60,13 @@ def build_facts(
     """Answers by label sets -> values by GPU and node. `families` are the signals' expressions by exporter family."""
     known = {mapping.name: mapping for mapping in mappings()}
     of_gpus = {name for name, mapping in known.items() if mapping.scope == "gpu" and not mapping.companion}
-    gpu_inventory = GpuInventory(*(_rows_of_exporters(rows, of_gpus) for rows in (roster.present, roster.seen)))
+    gpu_inventory = GpuInventory(*(_rows_of_exporters(rows, of_gpus) for rows in (inventory.present, inventory.recent)))
     nodes = build_nodes(
-        _rows_of_exporters(roster.present, {name for name, mapping in known.items() if mapping.scope == "node"})
+        _rows_of_exporters(inventory.present, {name for name, mapping in known.items() if mapping.scope == "node"})
     )
     node_names = {node.instance: node.name for node in nodes}
     values: dict[str, dict[str, float]] = {}
-    refused: dict[str, dict[str, float]] = {}
+    implausible_values: dict[str, dict[str, float]] = {}
     for signal in signals.SIGNALS:
         if signal.name in families:
             read = (
@@ -72,13 +78,13 @@ def build_facts(
             used = {name: value for name, value in read.items() if low <= value <= high}  # NaN is not
             values[signal.name] = used
             if len(used) < len(read):
-                refused[signal.name] = {name: value for name, value in read.items() if name not in used}
+                implausible_values[signal.name] = {name: value for name, value in read.items() if name not in used}
     drivers: dict[str, set[str]] = {}
     for labels in answers["drivers"]:
         each = dict(labels)
         drivers.setdefault(each.get("driver", ""), set()).add(each.get("state", ""))
     # Where an exporter tells nothing of a GPU's health, that it names the GPU has to do.
-    silent_on_health = {name for name in of_gpus if not known[name].forms(signals.GPU_UP.quantity)}
+    silent_on_health = {name for name in of_gpus if not known[name].definitions(signals.GPU_UP.quantity)}
     named = {dict(labels)["uuid"]: 1.0 for labels in _rows_of_exporters(gpu_inventory.present, silent_on_health)}
     up = {**named, **values.get(signals.GPU_UP.name, {})}
     return Facts(
@@ -89,17 +95,17 @@ def build_facts(
         expressions={name: union(*parts.values()) for name, parts in families.items()},
         evaluation=settings.evaluation,
         drivers={name: frozenset(states) for name, states in drivers.items()},
-        silent_targets=silent_targets(
-            answers["targets"], [*gpu_inventory.present, *gpu_inventory.seen, *answers["drivers"]]
+        down_targets=find_down_targets(
+            answers["targets"], [*gpu_inventory.present, *gpu_inventory.recent, *answers["drivers"]]
         ),
         simulated=bool(answers["simulated"]),
         # A companion speaks of GPUs of all exporters.
-        speaking={
+        exporters_by_signal={
             name: frozenset(of_gpus if any(known[each].companion for each in parts) else parts)
             for name, parts in families.items()
         },
-        refused=refused,
-        doubled=doubled(gpu_inventory),
+        implausible_values=implausible_values,
+        exporters_of_duplicates=find_duplicate_gpus(gpu_inventory),
         jobs=jobs_by_gpu(answers["owners"]),
         reported_jobs=jobs_by_gpu(answers["reports"]),
     )

@@ -8,8 +8,7 @@ from math import ceil
 from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.promql.expressions import Expression, union
-from gpu_advisor.settings import Evaluation as EvaluationSettings
-from gpu_advisor.settings import Settings
+from gpu_advisor.settings import EvaluationSettings, Settings
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import RECORDED_SERIES
 
@@ -27,14 +26,14 @@ def compile_by_exporter(found: Sequence[ExporterDialect], settings: Settings) ->
     compiled: dict[str, dict[str, Expression]] = {}
     for signal in signals.SIGNALS:
         parts: dict[str, Expression] = {}
-        for speaker in found:
+        for dialect in found:
             expression = None
-            if speaker.mapping.scope == signal.scope:
-                expression = compile_signal(signal, speaker, settings.evaluation)
+            if dialect.mapping.scope == signal.scope:
+                expression = compile_signal(signal, dialect, settings.evaluation)
             if expression is not None:
-                before = (parts[speaker.name],) if speaker.name in parts else ()
-                parts[speaker.name] = union(*before, expression)
-                if speaker.name == RECORDED_SERIES:
+                before = (parts[dialect.name],) if dialect.name in parts else ()
+                parts[dialect.name] = union(*before, expression)
+                if dialect.name == RECORDED_SERIES:
                     break
         if parts:
             compiled[signal.name] = parts
@@ -44,14 +43,14 @@ def compile_by_exporter(found: Sequence[ExporterDialect], settings: Settings) ->
 def step_utilization(found: Sequence[ExporterDialect], evaluation: EvaluationSettings) -> Expression | None:
     """Utilization over one step of a trail; over two scrapes at least, or there would be none."""
     parts: list[Expression] = []
-    for speaker in found:
-        if speaker.mapping.scope == signals.UTILIZATION.scope and speaker.name != RECORDED_SERIES:
-            window = max(evaluation.step_seconds, ceil(2.5 * (speaker.interval_seconds or 0)))
-            expression = speaker.expression(signals.UTILIZATION.quantity, signals.UTILIZATION.reduction, window)
+    for dialect in found:
+        if dialect.mapping.scope == signals.UTILIZATION.scope and dialect.name != RECORDED_SERIES:
+            window = max(evaluation.step_seconds, ceil(2.5 * (dialect.interval_seconds or 0)))
+            expression = dialect.expression(signals.UTILIZATION.quantity, signals.UTILIZATION.reduction, window)
             parts += [expression] if expression is not None else []
     return union(*parts) if parts else None
 
 
-def compile_signal(signal: Signal, speaker: ExporterDialect, settings: EvaluationSettings) -> Expression | None:
+def compile_signal(signal: Signal, dialect: ExporterDialect, settings: EvaluationSettings) -> Expression | None:
     """The expression of a signal, or None where this exporter has nothing that gives it."""
-    return speaker.expression(signal.quantity, signal.reduction, signal.window_seconds(settings))
+    return dialect.expression(signal.quantity, signal.reduction, signal.window_seconds(settings))

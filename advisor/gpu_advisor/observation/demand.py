@@ -9,26 +9,28 @@ from collections.abc import Iterable
 
 from gpu_advisor.evaluation.history import DemandSignal, step_bounds
 from gpu_advisor.evaluation.recommendation import Reason
-from gpu_advisor.settings import Evaluation, PoolSettings
+from gpu_advisor.settings import EvaluationSettings, PoolSettings
 from gpu_advisor.sources.base import PromqlSource, Source, SourceError, SourceErrorKind
 
 #: Errors that are about the query, not about the source as a whole.
-QUERY_ERROR_KINDS = frozenset({SourceErrorKind.QUERY_ERROR, SourceErrorKind.BAD_ANSWER, SourceErrorKind.PARTIAL})
+QUERY_ERROR_KINDS = frozenset({SourceErrorKind.QUERY_ERROR, SourceErrorKind.BAD_RESPONSE, SourceErrorKind.PARTIAL})
 
 
-def read(source: Source, pools: Iterable[PoolSettings], at: float, evaluation: Evaluation) -> dict[str, DemandSignal]:
+def read_demand_signals(
+    source: Source, pools: Iterable[PoolSettings], at: float, evaluation: EvaluationSettings
+) -> dict[str, DemandSignal]:
     """The demand signals by pool. One query each. Raises SourceError where the source itself fails."""
     return {pool.name: _read_pool(source, pool, at, evaluation) for pool in pools if pool.demand}
 
 
-def _read_pool(source: Source, pool: PoolSettings, at: float, evaluation: Evaluation) -> DemandSignal:
+def _read_pool(source: Source, pool: PoolSettings, at: float, evaluation: EvaluationSettings) -> DemandSignal:
     assert pool.demand is not None
     promql = pool.demand.promql
     about = f"the demand signal of pool {pool.name}, {promql!r},"
     if not isinstance(source, PromqlSource):
         return DemandSignal(promql, reason=Reason.UNSUPPORTED, message=f"{about} needs a Prometheus as source")
     try:
-        found = source.range_of_text(promql, *step_bounds(at, evaluation), evaluation.step_seconds)
+        found = source.range_promql(promql, *step_bounds(at, evaluation), evaluation.step_seconds)
     except SourceError as error:
         if error.kind not in QUERY_ERROR_KINDS:
             raise

@@ -13,14 +13,14 @@ from gpu_advisor.observation import demand, utilization_history
 from gpu_advisor.observation.build import build_facts
 from gpu_advisor.observation.compile import compile_by_exporter, step_utilization
 from gpu_advisor.observation.identity import build_gpus
-from gpu_advisor.observation.queries import active_dialects, identity_queries, inventory
+from gpu_advisor.observation.queries import active_dialects, identity_queries, read_inventory
 from gpu_advisor.promql.expressions import union
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import Source
 from gpu_advisor.sources.exporters.detection import (
     GpuInventory,
-    canonical,
     inventory_queries,
+    merge_identities,
 )
 from gpu_advisor.sources.exporters.mapping import mappings
 from gpu_advisor.sources.query_plan import plan_queries
@@ -39,44 +39,44 @@ def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
     """Read and decide at time `at` (seconds since 1970). Raises SourceError: a half answer decides nothing."""
     first = plan_queries(identity_queries(settings), IDENTITY_LEAVES_PER_QUERY)
     answers = first.read(source, at)
-    queries = len(first.packs)
-    roster = inventory(answers)
+    queries = len(first.combined)
+    inventory = read_inventory(answers)
     remembered = SILENT_TARGET_LOOKBACK_SECONDS if any(up == 0 for up in answers["targets"].values()) else ()
     for ago in remembered:
         former = plan_queries(inventory_queries(mappings()), IDENTITY_LEAVES_PER_QUERY)
-        seen = canonical(mappings(), former.read(source, at - ago))
-        queries += len(former.packs)
-        roster = replace(roster, seen=tuple(dict.fromkeys((*roster.seen, *seen))))
-    speaking = active_dialects(answers, roster)
+        seen = merge_identities(mappings(), former.read(source, at - ago))
+        queries += len(former.combined)
+        inventory = replace(inventory, recent=tuple(dict.fromkeys((*inventory.recent, *seen))))
+    speaking = active_dialects(answers, inventory)
     families = compile_by_exporter(speaking, settings)
     expressions = {name: union(*parts.values()) for name, parts in families.items()}
     second = plan_queries(expressions)
     values = second.read(source, at)
-    queries += len(second.packs)
-    facts = build_facts({**answers, **values}, roster, families, settings, at)
-    demands = demand.read(source, settings.pools, at, settings.evaluation)
+    queries += len(second.combined)
+    facts = build_facts({**answers, **values}, inventory, families, settings, at)
+    demands = demand.read_demand_signals(source, settings.pools, at, settings.evaluation)
     published = curves_from_metrics(answers["profile_memory"], answers["profile_throughput"])
-    facts = replace(facts, demands=demands, shelf=shelf(settings.profiles_dir, published))
-    members = _serving_pool_uuids(facts, roster, settings)
+    facts = replace(facts, demand_signals=demands, profiles=shelf(settings.profiles_dir, published))
+    members = _serving_pool_uuids(facts, inventory, settings)
     stepwise = step_utilization(speaking, settings.evaluation)
     if members and stepwise is not None:
-        everybody = [dict(labels).get("uuid", "") for labels in (*roster.present, *roster.seen)]
-        found = utilization_history.read(source, members, everybody, stepwise, at, settings.evaluation)
+        everybody = [dict(labels).get("uuid", "") for labels in (*inventory.present, *inventory.recent)]
+        found = utilization_history.read_pool_histories(source, members, everybody, stepwise, at, settings.evaluation)
         facts = replace(
             facts,
-            trails=found.trails,
+            pool_histories=found.histories,
             pool_work_expressions=utilization_history.pool_work_expressions(members, stepwise),
         )
         queries += found.queries
     return decide(facts, settings, queries=queries + len(demands))
 
 
-def _serving_pool_uuids(facts: Facts, roster: GpuInventory, settings: Settings) -> dict[str, tuple[str, ...]]:
+def _serving_pool_uuids(facts: Facts, inventory: GpuInventory, settings: Settings) -> dict[str, tuple[str, ...]]:
     """The GPUs of each serving pool, those that left it lately as well: the pool's past is theirs, too."""
     if all(pool.kind != "serving" for pool in settings.pools):
         return {}
     now = {gpu.uuid for gpu in facts.gpus}
-    gone = build_gpus(GpuInventory(present=roster.seen), {}, {}, {}, facts.nodes)
+    gone = build_gpus(GpuInventory(present=inventory.recent), {}, {}, {}, facts.nodes)
     found = assign_pools([*facts.gpus, *(gpu for gpu in gone if gpu.uuid not in now)], settings.pools)
     there = {pool.settings.name for pool in assign_pools(facts.gpus, settings.pools) if pool.gpus}
     return {

@@ -13,7 +13,7 @@ FAILED_DRIVER_STATES = frozenset({"failed", "hung", "no_permission"})
 
 
 def build_gpus(
-    roster: GpuInventory, up: Mapping[str, float], targets: Vector, drivers: Vector, nodes: Sequence[Node] = ()
+    inventory: GpuInventory, up: Mapping[str, float], targets: Vector, drivers: Vector, nodes: Sequence[Node] = ()
 ) -> tuple[Gpu, ...]:
     """The GPUs there now, and those there lately whose exporter is silent: that must not look like fewer GPUs.
 
@@ -26,12 +26,12 @@ def build_gpus(
     hosts = {host_of(node.instance): node.name for node in nodes}
     unreachable = [
         labels
-        for labels in roster.seen
+        for labels in inventory.recent
         if not health or health.get(target_key(labels)) == 0 or target_key(labels) in blind
     ]
     found: dict[str, Gpu] = {}
     for labels in (
-        *roster.present,
+        *inventory.present,
         *unreachable,
     ):  # the present identity wins over a former one, a lower rank over a higher
         each = dict(labels)
@@ -47,10 +47,10 @@ def build_gpus(
     return tuple(sorted(found.values(), key=lambda gpu: (gpu.node, gpu.index.zfill(6), gpu.uuid)))
 
 
-def doubled(roster: GpuInventory) -> dict[str, tuple[str, ...]]:
+def find_duplicate_gpus(inventory: GpuInventory) -> dict[str, tuple[str, ...]]:
     """GPUs that several exporter families tell of now, and these families, the one that is listened to first."""
     found: dict[str, dict[str, None]] = {}
-    for labels in roster.present:
+    for labels in inventory.present:
         each = dict(labels)
         if "uuid" in each:
             found.setdefault(each["uuid"], {})[each["exporter"]] = None
@@ -73,7 +73,7 @@ def jobs_by_gpu(owners: Vector) -> dict[str, str]:
     return {uuid: next(iter(names)) for uuid, names in found.items() if len(names) == 1}
 
 
-def silent_targets(targets: Vector, gpu_series: Iterable[Labels]) -> tuple[str, ...]:
+def find_down_targets(targets: Vector, gpu_series: Iterable[Labels]) -> tuple[str, ...]:
     """Addresses that do not answer, of the jobs that watch GPUs; of all jobs while none is known to."""
     jobs = {target_key(labels)[0] for labels in gpu_series}
     silent = {target_key(labels) for labels, value in targets.items() if value == 0}

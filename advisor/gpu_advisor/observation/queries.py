@@ -9,10 +9,10 @@ from gpu_advisor.promql.expressions import Expression, Selector, Vector
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.exporters.detection import (
     GpuInventory,
-    canonical,
     detect_dialects,
     interval_queries,
     inventory_queries,
+    merge_identities,
     scrape_intervals,
 )
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
@@ -50,18 +50,18 @@ def identity_queries(settings: Settings) -> dict[str, Expression]:
     }
 
 
-def inventory(answers: Mapping[str, Vector]) -> GpuInventory:
+def read_inventory(answers: Mapping[str, Vector]) -> GpuInventory:
     return GpuInventory(
-        canonical(mappings(), _strip_prefix(CURRENT_PREFIX, answers)),
-        canonical(mappings(), _strip_prefix(RECENT_PREFIX, answers)),
+        merge_identities(mappings(), _strip_prefix(CURRENT_PREFIX, answers)),
+        merge_identities(mappings(), _strip_prefix(RECENT_PREFIX, answers)),
     )
 
 
-def active_dialects(answers: Mapping[str, Vector], roster: GpuInventory) -> tuple[ExporterDialect, ...]:
+def active_dialects(answers: Mapping[str, Vector], inventory: GpuInventory) -> tuple[ExporterDialect, ...]:
     """The exporter families that are here. Where there are none of a scope, those of this project are waited for."""
     intervals = scrape_intervals(_strip_prefix(SCRAPE_COUNT_PREFIX, answers))
-    found = detect_dialects(mappings(), roster, answers["targets"], intervals)
-    scopes = {speaker.mapping.scope for speaker in found if not speaker.mapping.companion}
+    found = detect_dialects(mappings(), inventory, answers["targets"], intervals)
+    scopes = {dialect.mapping.scope for dialect in found if not dialect.mapping.companion}
     return (*found, *(ExporterDialect(mapping) for mapping in own_mappings() if mapping.scope not in scopes))
 
 

@@ -13,7 +13,7 @@ from gpu_advisor.evaluation.history import PoolSample, step_bounds
 from gpu_advisor.evaluation.scaling.demand_history import SATURATION_RATIO
 from gpu_advisor.evaluation.scaling.saturation import LONG_HISTORY_SECONDS, LONG_STEP_SECONDS
 from gpu_advisor.promql.expressions import Aggregate, ConstantLabel, Expression, restrict_to_values, union
-from gpu_advisor.settings import Evaluation
+from gpu_advisor.settings import EvaluationSettings
 from gpu_advisor.sources.base import Source
 
 #: Labels of the answer: which pool, and which of the two numbers. No exporter has them.
@@ -49,17 +49,17 @@ def pool_work_expressions(pools: Mapping[str, Collection[str]], utilization: Exp
 class PoolHistories:
     """Trails by pool, oldest step first, and how many queries they took."""
 
-    trails: Mapping[str, tuple[PoolSample, ...]]
+    histories: Mapping[str, tuple[PoolSample, ...]]
     queries: int
 
 
-def read(
+def read_pool_histories(
     source: Source,
     pools: Mapping[str, Collection[str]],
     all_uuids: Collection[str],
     utilization: Expression,
     at: float,
-    evaluation: Evaluation,
+    evaluation: EvaluationSettings,
 ) -> PoolHistories:
     """The pools' trails. One query, and one more where a pool was at its ceiling throughout. Raises SourceError."""
     first, last = step_bounds(at, evaluation)

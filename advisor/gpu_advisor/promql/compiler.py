@@ -52,10 +52,10 @@ def to_promql(expression: Expression, at: float | None = None) -> str:
         return _select(expression, at)
     if isinstance(expression, Aggregate):
         by = f" by ({', '.join(expression.by)}) " if expression.by else ""
-        return f"{expression.op}{by}({to_promql(expression.of, at)})"
+        return f"{expression.op}{by}({to_promql(expression.operand, at)})"
     if isinstance(expression, Ratio):
         # The filter makes a division by zero drop out here, before an aggregation around it turns into NaN as a whole.
-        return f"{_parenthesize(expression.top, at)} / ({_parenthesize(expression.bottom, at)} != 0)"
+        return f"{_parenthesize(expression.numerator, at)} / ({_parenthesize(expression.denominator, at)} != 0)"
     if isinstance(expression, Sum):
         return " + ".join(_parenthesize(term, at) for term in expression.terms)
     if isinstance(expression, Union):
@@ -63,10 +63,10 @@ def to_promql(expression: Expression, at: float | None = None) -> str:
     if isinstance(expression, LabelReplace):
         # (?s): a label value may hold a line's end. $1 in the prefix would be a reference, $$ is a dollar.
         text = f"{expression.prefix.replace('$', '$$')}$1"
-        return _label_replace(to_promql(expression.of, at), expression.to, text, expression.source, "(?s)(.+)")
+        return _label_replace(to_promql(expression.operand, at), expression.to, text, expression.source, "(?s)(.+)")
     if isinstance(expression, ConstantLabel):
         value = expression.value.replace("$", "$$")
-        return _label_replace(to_promql(expression.of, at), expression.label, value, "", "")
+        return _label_replace(to_promql(expression.operand, at), expression.label, value, "", "")
     return _affine(expression, at)
 
 
@@ -106,7 +106,7 @@ def _matcher(matcher: Matcher) -> str:
 
 
 def _affine(expression: Affine, at: float | None) -> str:
-    text = _parenthesize(expression.of, at)
+    text = _parenthesize(expression.operand, at)
     if expression.scale != 1:
         text = f"{_number(expression.scale)} * {text}"
     if expression.offset != 0:

@@ -59,22 +59,22 @@ class Aggregate:
 
     op: AggregateOp
     by: tuple[str, ...]
-    of: Expression
+    operand: Expression
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """`top / bottom` for results with equal labels; others drop out, and so does a division by zero."""
+    """`numerator / denominator` for results with equal labels; others drop out, and so does a division by zero."""
 
-    top: Expression
-    bottom: Expression
+    numerator: Expression
+    denominator: Expression
 
 
 @dataclass(frozen=True, slots=True)
 class Affine:
     """`scale * x + offset`: percent to ratio, or one minus."""
 
-    of: Expression
+    operand: Expression
     scale: float = 1.0
     offset: float = 0.0
 
@@ -97,7 +97,7 @@ class Union:
 class LabelReplace:
     """Results that have the label `source` get its value, behind `prefix`, as label `to`; `source` stays."""
 
-    of: Expression
+    operand: Expression
     to: str
     source: str
     prefix: str = ""
@@ -107,7 +107,7 @@ class LabelReplace:
 class ConstantLabel:
     """All results with the label `label` set to `value`."""
 
-    of: Expression
+    operand: Expression
     label: str
     value: str
 
@@ -130,7 +130,7 @@ def restrict_to_values(expression: Expression, label: str, values: tuple[str, ..
         return replace(expression, matchers=(*expression.matchers, any_of_values(label, values)))
     if isinstance(expression, LabelReplace) and expression.to == label:
         theirs = tuple(value.removeprefix(expression.prefix) for value in values)
-        return replace(expression, of=restrict_to_values(expression.of, expression.source, theirs))
+        return replace(expression, operand=restrict_to_values(expression.operand, expression.source, theirs))
     return _with_subexpressions(
         expression, tuple(restrict_to_values(part, label, values) for part in subexpressions(expression))
     )
@@ -148,12 +148,12 @@ def subexpressions(expression: Expression) -> tuple[Expression, ...]:
     if isinstance(expression, Selector):
         return ()
     if isinstance(expression, Ratio):
-        return (expression.top, expression.bottom)
+        return (expression.numerator, expression.denominator)
     if isinstance(expression, Sum):
         return expression.terms
     if isinstance(expression, Union):
         return expression.parts
-    return (expression.of,)
+    return (expression.operand,)
 
 
 def selectors_of(expression: Expression) -> Iterator[Selector]:
@@ -179,7 +179,7 @@ def _with_subexpressions(expression: Expression, parts: tuple[Expression, ...]) 
         return Union(parts)
     if isinstance(expression, Selector):
         return expression
-    return replace(expression, of=parts[0])
+    return replace(expression, operand=parts[0])
 
 
 def _quote_regex(text: str) -> str:

@@ -98,7 +98,7 @@ def _group(
     of_each: Mapping[Gpu, usage.GpuHourUsage],
     gpus: Sequence[Gpu],
     pool: PoolSettings | None,
-    utilization: checks.Band,
+    utilization: checks.TargetBand,
     settings: Settings,
     prices: Mapping[str, float],
 ) -> UsageGroup:
@@ -165,7 +165,7 @@ def _money(of: usage.Money) -> Money:
     }
 
 
-def _targets(utilization: checks.Band, settings: Settings) -> TargetsDocument:
+def _targets(utilization: checks.TargetBand, settings: Settings) -> TargetsDocument:
     return {
         "gpu_utilization": _band(utilization),
         "gpu_memory": _band(checks.memory_band(settings)),
@@ -173,7 +173,7 @@ def _targets(utilization: checks.Band, settings: Settings) -> TargetsDocument:
     }
 
 
-def _band(of: checks.Band) -> Band:
+def _band(of: checks.TargetBand) -> Band:
     return {"low": of.low, "high": of.high}
 
 

@@ -30,8 +30,7 @@ from gpu_advisor.report.period import ReportPeriod
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
 from gpu_advisor.sources.exporters.detection import GpuInventory, detect_dialects, interval_queries, scrape_intervals
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
-from gpu_advisor.sources.exporters.mapping import Mapping as ExporterMapping
-from gpu_advisor.sources.exporters.mapping import mappings
+from gpu_advisor.sources.exporters.mapping import ExporterMapping, mappings
 
 #: Asks for an expression at start, start + step, ... up to end (seconds since 1970). One query. Raises SourceError.
 RangeQuery = Callable[[Expression, float, float, float], Mapping[Labels, TimeSeries]]
@@ -47,7 +46,7 @@ _INTERVAL_WINDOWS = (60, 300, 1800)
 
 #: Errors that are of one query, not of the source as a whole: the rest of the report can still be made.
 _QUERY_ERROR_KINDS = frozenset(
-    {SourceErrorKind.QUERY_ERROR, SourceErrorKind.PARTIAL, SourceErrorKind.BAD_ANSWER, SourceErrorKind.TIMEOUT}
+    {SourceErrorKind.QUERY_ERROR, SourceErrorKind.PARTIAL, SourceErrorKind.BAD_RESPONSE, SourceErrorKind.TIMEOUT}
 )
 
 #: Of these, what less at once may mend: a time limit, or a limit of samples. So often it is tried with half as much.
@@ -193,7 +192,9 @@ def _read_identities(reader: _RangeReader) -> tuple[list[Labels], dict[str, set[
     Exporters in the order of their rank: the first that names a GPU tells who it is, and the newest row of it.
     """
     every = {mapping.name: mapping for mapping in mappings() if not mapping.companion}
-    union_expression = union(*(ConstantLabel(mapping.roster(), PART_LABEL, name) for name, mapping in every.items()))
+    union_expression = union(
+        *(ConstantLabel(mapping.identity_expression(), PART_LABEL, name) for name, mapping in every.items())
+    )
     by_family: dict[str, list[tuple[float, Labels, TimeSeries]]] = {}
     for labels, trail in reader.trails(union_expression).items():
         if trail:
@@ -216,7 +217,7 @@ def _canonical(
     mapping: ExporterMapping, rows: Iterable[tuple[float, Labels, TimeSeries]]
 ) -> Iterable[tuple[dict[str, str], TimeSeries]]:
     for _, labels, trail in rows:
-        for row in mapping.canonical([labels]):
+        for row in mapping.canonical_identities([labels]):
             if row.get(mapping.by[0]):
                 yield row, trail
 
@@ -232,7 +233,7 @@ def _detect_dialects(reader: _RangeReader, rows: tuple[Labels, ...]) -> tuple[Ex
         if trail:
             told[dict(labels)[PART_LABEL]][rest] = trail[-1][1]
     counts: Mapping[str, Vector] = {window: told[window] for window in windows}
-    return detect_dialects(mappings(), GpuInventory(seen=rows), told["up"], scrape_intervals(counts))
+    return detect_dialects(mappings(), GpuInventory(recent=rows), told["up"], scrape_intervals(counts))
 
 
 def _read_gpu_values(reader: _RangeReader, found: Sequence[ExporterDialect], uuids: Collection[str]) -> _PartValues:

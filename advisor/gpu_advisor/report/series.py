@@ -68,28 +68,28 @@ def recorded_cpu_expression(step_seconds: int) -> Expression:
 
 
 def raw(
-    parts: Sequence[str], speakers: Sequence[ExporterDialect], scope: ScopeName, step_seconds: int
+    parts: Sequence[str], dialects: Sequence[ExporterDialect], scope: ScopeName, step_seconds: int
 ) -> dict[str, Expression]:
     """By part, what the exporters themselves tell; a part that none of them tells is not in it."""
     found: dict[str, Expression] = {}
     for part in parts:
         each = [
             expression
-            for speaker in speakers
-            if speaker.mapping.scope == scope and (expression := _expression(part, speaker, step_seconds)) is not None
+            for dialect in dialects
+            if dialect.mapping.scope == scope and (expression := _expression(part, dialect, step_seconds)) is not None
         ]
         if each:
             found[part] = union(*each)
     return found
 
 
-def _expression(part: str, speaker: ExporterDialect, step_seconds: int) -> Expression | None:
+def _expression(part: str, dialect: ExporterDialect, step_seconds: int) -> Expression | None:
     quantity, reduction = _QUANTITIES[part]
     length = IDLE_SECONDS if part in (IDLE_UTILIZATION, IDLE_COVERAGE) else step_seconds
-    window = max(length, ceil(2.5 * (speaker.interval_seconds or 0)))  # over two scrapes at least: a rate needs as many
-    found = speaker.expression(quantity, reduction, window)
+    window = max(length, ceil(2.5 * (dialect.interval_seconds or 0)))  # over two scrapes at least: a rate needs as many
+    found = dialect.expression(quantity, reduction, window)
     if found is None and reduction == "coverage":  # an exporter that does not tell is believed, as in the checks
-        mean = speaker.expression(quantity, "mean", window)
+        mean = dialect.expression(quantity, "mean", window)
         return None if mean is None else _one_where_present(mean)
     return found
 

@@ -22,17 +22,16 @@ from gpu_advisor.observation.compile import compile_signals
 from gpu_advisor.observation.queries import IDENTITY_EXPRESSIONS, identity_queries
 from gpu_advisor.promql.expressions import metrics_of
 from gpu_advisor.runtime.service import AdvisorService
-from gpu_advisor.settings import ConfigError, EmbeddedSource, PrometheusSource, Settings
+from gpu_advisor.settings import ConfigError, EmbeddedSourceSettings, PrometheusSourceSettings, Settings
 from gpu_advisor.sources.base import Source
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.history_file import HistoryError
 from gpu_advisor.sources.embedded.scraper import Scraper
-from gpu_advisor.sources.embedded.source import EmbeddedSource as Embedded
+from gpu_advisor.sources.embedded.source import EmbeddedSource
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import mappings
-from gpu_advisor.sources.prometheus.range_cache import remembered
-from gpu_advisor.sources.prometheus.source import MAX_CONCURRENT_QUERIES, PrometheusClientConfig
-from gpu_advisor.sources.prometheus.source import PrometheusSource as Prometheus
+from gpu_advisor.sources.prometheus.range_cache import with_range_cache
+from gpu_advisor.sources.prometheus.source import MAX_CONCURRENT_QUERIES, PrometheusClientConfig, PrometheusSource
 from gpu_advisor.state.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -68,11 +67,11 @@ def build_advisor(settings: Settings, fill_history: Callable[[History], None] | 
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
         if settings.source.prometheus:
-            source: Source = remembered(Prometheus(_prometheus(settings.source.prometheus)))
+            source: Source = with_range_cache(PrometheusSource(_prometheus(settings.source.prometheus)))
         else:
             history = History(state_dir / "history.db")
             closers.append(history.close)
-            source = remembered(Embedded(history))
+            source = with_range_cache(EmbeddedSource(history))
         closers.append(source.close)
         ledger = Ledger(state_dir / "ledger.db")
         closers.append(ledger.close)
@@ -137,7 +136,7 @@ def one_shot_source(settings: Settings) -> Source:
             "these settings have an embedded source, which only a running advisor fills: query that advisor with "
             "--advisor URL, or a Prometheus with --prometheus URL"
         )
-    return remembered(Prometheus(_prometheus(settings.source.prometheus)))
+    return with_range_cache(PrometheusSource(_prometheus(settings.source.prometheus)))
 
 
 #: Ended recommendations and outcomes older than this are deleted from the ledger.
@@ -147,7 +146,7 @@ RETENTION_INTERVAL_SECONDS = 600.0
 
 def _retention(settings: Settings, history: History | None, ledger: Ledger) -> Callable[[float], None]:
     """The retention that the service runs after each evaluation."""
-    embedded = settings.source.embedded or EmbeddedSource()
+    embedded = settings.source.embedded or EmbeddedSourceSettings()
     last_run = 0.0
 
     def clean_up(now: float) -> None:
@@ -162,7 +161,7 @@ def _retention(settings: Settings, history: History | None, ledger: Ledger) -> C
 
 
 def _scraper(settings: Settings, history: History) -> Scraper:
-    embedded = settings.source.embedded or EmbeddedSource()
+    embedded = settings.source.embedded or EmbeddedSourceSettings()
     dialects = [ExporterDialect(mapping) for mapping in mappings()]
     expressions = [*identity_queries(settings).values(), *compile_signals(dialects, settings).values()]
     metric_names = frozenset(name for expression in expressions for name in metrics_of(expression))
@@ -172,7 +171,7 @@ def _scraper(settings: Settings, history: History) -> Scraper:
         raise ConfigError(f"source.embedded.targets: {error}") from error
 
 
-def _prometheus(settings: PrometheusSource) -> PrometheusClientConfig:
+def _prometheus(settings: PrometheusSourceSettings) -> PrometheusClientConfig:
     token = settings.bearer_token.get_secret_value()
     try:
         if settings.bearer_token_file:

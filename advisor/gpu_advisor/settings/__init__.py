@@ -2,14 +2,14 @@
 
 from gpu_advisor.settings.allocation import AllocationSettings
 from gpu_advisor.settings.cost import CostSettings
-from gpu_advisor.settings.evaluation import Evaluation
+from gpu_advisor.settings.evaluation import EvaluationSettings
 from gpu_advisor.settings.field_types import validate_host_port
 from gpu_advisor.settings.loader import ConfigError, load_settings
 from gpu_advisor.settings.notification import AlertmanagerSettings, OutcomeSettings, WebSettings
 from gpu_advisor.settings.pools import PoolKind, PoolSettings
 from gpu_advisor.settings.resources import CpuLimits, GpuLimits, MemoryLimits, ResourceSettings
 from gpu_advisor.settings.root import Settings
-from gpu_advisor.settings.source import EmbeddedSource, PrometheusSource, SourceSettings
+from gpu_advisor.settings.source import EmbeddedSourceSettings, PrometheusSourceSettings, SourceSettings
 
 __all__ = [
     "AlertmanagerSettings",
@@ -17,14 +17,14 @@ __all__ = [
     "ConfigError",
     "CostSettings",
     "CpuLimits",
-    "EmbeddedSource",
-    "Evaluation",
+    "EmbeddedSourceSettings",
+    "EvaluationSettings",
     "GpuLimits",
     "MemoryLimits",
     "OutcomeSettings",
     "PoolKind",
     "PoolSettings",
-    "PrometheusSource",
+    "PrometheusSourceSettings",
     "ResourceSettings",
     "Settings",
     "SourceSettings",

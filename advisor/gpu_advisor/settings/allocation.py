@@ -58,6 +58,6 @@ class AllocationSettings(StrictModel):
         return self
 
     @property
-    def names(self) -> dict[str, tuple[str, ...]]:
+    def resource_names_by_vendor(self) -> dict[str, tuple[str, ...]]:
         """Resource names by vendor."""
         return {str(vendor): tuple(names) for vendor, names in self.resource_names.items()}

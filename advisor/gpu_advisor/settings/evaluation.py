@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from gpu_advisor.settings.field_types import Percent, Seconds, StrictModel
 
 
-class Evaluation(StrictModel):
+class EvaluationSettings(StrictModel):
     """How often the advisor looks, and over how long."""
 
     interval_seconds: Seconds = 15
@@ -31,7 +31,7 @@ class Evaluation(StrictModel):
     )
 
     @model_validator(mode="after")
-    def _check_windows(self) -> Evaluation:
+    def _check_windows(self) -> EvaluationSettings:
         if self.idle_window_seconds < self.window_seconds:
             raise ValueError(
                 f"idle_window_seconds ({self.idle_window_seconds}) is below window_seconds ({self.window_seconds}): "

@@ -6,7 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from gpu_advisor.settings.allocation import AllocationSettings
 from gpu_advisor.settings.cost import CostSettings
-from gpu_advisor.settings.evaluation import Evaluation
+from gpu_advisor.settings.evaluation import EvaluationSettings
 from gpu_advisor.settings.field_types import StrictModel
 from gpu_advisor.settings.notification import AlertmanagerSettings, OutcomeSettings, WebSettings
 from gpu_advisor.settings.pools import PoolSettings
@@ -26,7 +26,7 @@ class Settings(StrictModel):
     source: SourceSettings = SourceSettings()
     resources: ResourceSettings = ResourceSettings()
     pools: list[PoolSettings] = Field(default_factory=list)
-    evaluation: Evaluation = Evaluation()
+    evaluation: EvaluationSettings = EvaluationSettings()
     cost: CostSettings = CostSettings()
     alertmanagers: list[AlertmanagerSettings] = Field(default_factory=list)
     outcomes: OutcomeSettings = OutcomeSettings()
@@ -62,5 +62,5 @@ class Settings(StrictModel):
                 )
         return pools
 
-    def limits(self, pool: PoolSettings) -> GpuLimits:
+    def gpu_limits(self, pool: PoolSettings) -> GpuLimits:
         return pool.gpu or self.resources.gpu

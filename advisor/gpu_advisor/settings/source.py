@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, model_validator
 from gpu_advisor.settings.field_types import StrictModel, Url
 
 
-class PrometheusSource(StrictModel):
+class PrometheusSourceSettings(StrictModel):
     """A Prometheus or anything that answers like one (Thanos, Mimir, VictoriaMetrics)."""
 
     url: Url = Field(description="as in http://127.0.0.1:9090")
@@ -24,7 +24,7 @@ class PrometheusSource(StrictModel):
     insecure_skip_verify: bool = False
 
     @model_validator(mode="after")
-    def _one_login(self) -> PrometheusSource:
+    def _one_login(self) -> PrometheusSourceSettings:
         token = self.bearer_token.get_secret_value() or self.bearer_token_file
         if token and self.username:
             raise ValueError("both a user name and a bearer token: keep one of them")
@@ -33,7 +33,7 @@ class PrometheusSource(StrictModel):
         return self
 
 
-class EmbeddedSource(StrictModel):
+class EmbeddedSourceSettings(StrictModel):
     """Without a Prometheus: the advisor scrapes the exporters itself and keeps the history on disk."""
 
     targets: list[str] = Field(default_factory=lambda: ["127.0.0.1:9816"], description="HOST:PORT of exporters")
@@ -44,8 +44,8 @@ class EmbeddedSource(StrictModel):
 class SourceSettings(StrictModel):
     """Where samples come from: exactly one."""
 
-    prometheus: PrometheusSource | None = None
-    embedded: EmbeddedSource | None = None
+    prometheus: PrometheusSourceSettings | None = None
+    embedded: EmbeddedSourceSettings | None = None
 
     @model_validator(mode="after")
     def _only_one(self) -> SourceSettings:

@@ -28,7 +28,7 @@ MutableVector = dict[Labels, float]
 ResultLookup = Callable[[Expression], MutableVector | None]
 
 
-def evaluate(expression: Expression, lookup: ResultLookup) -> MutableVector:
+def evaluate_expression(expression: Expression, lookup: ResultLookup) -> MutableVector:
     """As Prometheus has it in the middle of an expression: with NaN and infinities. All selectors must be known.
 
     Raises SourceError where Prometheus would refuse.
@@ -39,16 +39,18 @@ def evaluate(expression: Expression, lookup: ResultLookup) -> MutableVector:
     if isinstance(expression, Selector):
         raise SourceError(SourceErrorKind.QUERY_ERROR, f"{expression.metric} was not read: nothing is known of it.")
     if isinstance(expression, Ratio):
-        return _divide(evaluate(expression.top, lookup), evaluate(expression.bottom, lookup))
+        return _divide(
+            evaluate_expression(expression.numerator, lookup), evaluate_expression(expression.denominator, lookup)
+        )
     if isinstance(expression, Sum):
-        return _add([evaluate(term, lookup) for term in expression.terms])
+        return _add([evaluate_expression(term, lookup) for term in expression.terms])
     if isinstance(expression, Union):
         united: MutableVector = {}
         for part in expression.parts:
-            for labels, value in evaluate(part, lookup).items():
+            for labels, value in evaluate_expression(part, lookup).items():
                 united.setdefault(labels, value)
         return united
-    values = evaluate(expression.of, lookup)
+    values = evaluate_expression(expression.operand, lookup)
     if isinstance(expression, Aggregate):
         return _aggregate(expression.op, expression.by, values)
     if isinstance(expression, LabelReplace):

@@ -13,7 +13,7 @@ class SourceErrorKind(str, Enum):
     UNREACHABLE = "unreachable"
     TIMEOUT = "timeout"
     UNAUTHORIZED = "unauthorized"
-    BAD_ANSWER = "bad_answer"
+    BAD_RESPONSE = "bad_answer"
     QUERY_ERROR = "query_error"
     PARTIAL = "partial"
 
@@ -55,6 +55,6 @@ class Source(Protocol):
 class PromqlSource(Protocol):
     """A source that evaluates text: the embedded one does not."""
 
-    def range_of_text(self, promql: str, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
+    def range_promql(self, promql: str, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
         """As Source.range. Raises SourceError."""
         ...

@@ -23,11 +23,11 @@ from gpu_advisor.promql.expressions import (
     selectors_of,
     subexpressions,
 )
-from gpu_advisor.sources.algebra import MutableVector, evaluate
+from gpu_advisor.sources.algebra import MutableVector, evaluate_expression
 from gpu_advisor.sources.base import Source
-from gpu_advisor.sources.prometheus.combined_queries import CombinedQuery, queries, read_combined_queries
+from gpu_advisor.sources.prometheus.combined_queries import CombinedQuery, combined_expressions, read_combined_queries
 
-#: A pack holds this many leaves if it can: a small one ends well within its time limit, and its answer, some 0.13 KiB
+#: A query holds this many leaves if it can: a small one ends well within its time limit, and its answer, some 0.13 KiB
 #: a leaf and GPU, is not large in memory.
 DEFAULT_LEAVES_PER_QUERY = 4
 
@@ -40,29 +40,31 @@ class QueryPlan:
     """Queries that answer some expressions. `packs` hold the leaves of each query."""
 
     expressions: Mapping[str, Expression]
-    packs: tuple[CombinedQuery, ...]
+    combined: tuple[CombinedQuery, ...]
 
     @property
     def queries(self) -> dict[str, Expression]:
         """What is asked, by number."""
-        return queries(self.packs)
+        return combined_expressions(self.combined)
 
     @property
-    def windowed(self) -> int:
+    def window_query_count(self) -> int:
         """How many of the queries read windows."""
-        return sum(1 for pack in self.packs if any(map(_window, pack)))
+        return sum(1 for query in self.combined if any(map(_window, query)))
 
     @property
-    def window_selectors(self) -> int:
+    def window_selector_count(self) -> int:
         """How many windows the server reads: what the queries cost it."""
-        return sum(1 for pack in self.packs for leaf in pack for select in selectors_of(leaf) if select.window_seconds)
+        return sum(
+            1 for query in self.combined for leaf in query for select in selectors_of(leaf) if select.window_seconds
+        )
 
     def read(self, source: Source, at: float) -> dict[str, Vector]:
         """Each expression at time `at` (seconds since 1970). Raises SourceError."""
         known: dict[Expression, MutableVector] = {}
-        for pack, values in zip(self.packs, read_combined_queries(source, self.packs, at), strict=True):
-            known.update(zip(pack, values, strict=True))
-        return {key: evaluate(expression, known.get) for key, expression in self.expressions.items()}
+        for query, values in zip(self.combined, read_combined_queries(source, self.combined, at), strict=True):
+            known.update(zip(query, values, strict=True))
+        return {key: evaluate_expression(expression, known.get) for key, expression in self.expressions.items()}
 
 
 def plan_queries(expressions: Mapping[str, Expression], leaves_per_query: int = DEFAULT_LEAVES_PER_QUERY) -> QueryPlan:

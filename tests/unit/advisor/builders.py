@@ -89,7 +89,7 @@ def facts(
         values={k: v for k, v in values.items() if k not in without},
         expressions=expressions,
         evaluation=chosen.evaluation,
-        trails=pool_history(cards, chosen),
+        pool_histories=pool_history(cards, chosen),
         **more,  # type: ignore[arg-type]
     )
 
@@ -153,7 +153,7 @@ class FakeSource:
         def known(expression: Expression) -> dict[Labels, float] | None:
             return self._selected(expression, at) if isinstance(expression, Selector) else None
 
-        return {key: algebra.evaluate(expression, known) for key, expression in expressions.items()}
+        return {key: algebra.evaluate_expression(expression, known) for key, expression in expressions.items()}
 
     def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
         if self.failure:
@@ -165,7 +165,7 @@ class FakeSource:
             def known(part: Expression, now: float = at) -> dict[Labels, float] | None:
                 return self._recorded(part, now, end) if isinstance(part, Selector) else None
 
-            for key, value in algebra.evaluate(expression, known).items():
+            for key, value in algebra.evaluate_expression(expression, known).items():
                 found.setdefault(key, []).append((at, value))
             at += step
         return {key: tuple(trail) for key, trail in found.items()}

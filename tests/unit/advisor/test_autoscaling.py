@@ -60,7 +60,7 @@ def test_publishing_the_desired_size_would_overlook_growth() -> None:
 )
 def test_steps(wanted: int, seen: int, replicas: int, sets: int | None, refused: bool) -> None:
     done = plan_scale_step(wanted, seen, replicas)
-    assert (done.replicas, done.refused) == (sets, refused)
+    assert (done.replicas, done.blocked) == (sets, refused)
     assert done.why
 
 

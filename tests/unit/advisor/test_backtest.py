@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from gpu_advisor.backtest.baselines import HpaPolicy, ThresholdPolicy
-from gpu_advisor.backtest.compare import advisor, compare
+from gpu_advisor.backtest.compare import advisor_policy, compare_policies
 from gpu_advisor.backtest.replay import Observation, ReplayResult, SimulatedPool, replay
 from gpu_advisor.backtest.trace import Trace, TraceError, read_csv, resample
 from gpu_advisor.commands.backtest import command
@@ -76,7 +76,7 @@ def test_what_was_not_recorded_is_neither_demand_nor_reported() -> None:
 @settings(max_examples=30, deadline=None)
 def test_every_policy_keeps_the_limits_and_the_oracle_serves_what_fits(demand: list[float]) -> None:
     fleet = SimulatedPool(start=2, min=1, max=20, start_delay_seconds=120)
-    found = compare(Trace(60, tuple(demand)), fleet, GpuLimits(), Settings().evaluation)
+    found = compare_policies(Trace(60, tuple(demand)), fleet, GpuLimits(), Settings().evaluation)
     names = ["advisor", "static", "hpa_90", "hpa_70", "hpa_50", "threshold_85_60", "oracle"]
     assert list(found) == names
     static = found["static"]
@@ -120,7 +120,7 @@ def test_the_advisor_sees_what_the_live_engine_sees_and_never_the_demand() -> No
     low, high = [2.0] * 5, [90.0] * 5
     seen: list[list[int]] = []
     for demand in (low, high):
-        policy = advisor(Trace(60, tuple(demand)), DAY, GpuLimits(), Settings().evaluation)
+        policy = advisor_policy(Trace(60, tuple(demand)), DAY, GpuLimits(), Settings().evaluation)
         seen.append([policy(Observation(60, 2, 0, min(1.0, demand[0] / 2)))])
     assert seen[0] == seen[1]
 

@@ -82,7 +82,7 @@ def facts_with(
     for signal, value in told.items():
         values[signal.name] = {} if value is None else {card.uuid: value for card in cards}
     jobs = {card.uuid: "llm" for card in cards}
-    return dataclasses.replace(found, values=values, reported_jobs=jobs, shelf=ProfileIndex(curves or (curve(),)))
+    return dataclasses.replace(found, values=values, reported_jobs=jobs, profiles=ProfileIndex(curves or (curve(),)))
 
 
 def recommend(told: Facts) -> tuple[list[Recommendation], list[Abstention]]:
@@ -173,7 +173,7 @@ def test_a_job_without_a_profile_is_left_to_its_diagnosis() -> None:
     without = dataclasses.replace(told, reported_jobs={"GPU-0": "llm"})
     [general], _ = recommend(without)
     assert general.unit == "affected GPUs"
-    [exact], _ = recommend(dataclasses.replace(without, shelf=ProfileIndex((curve(),))))
+    [exact], _ = recommend(dataclasses.replace(without, profiles=ProfileIndex((curve(),))))
     assert exact.unit == "samples", "one word on a job's batch, the measured one"
 
 
@@ -206,7 +206,7 @@ def test_profiles_come_from_a_folder_and_from_metrics(tmp_path: Path) -> None:
     assert found.curves[0].allocated is not None
     [error] = found.errors
     assert "bad.profile.json" in error
-    told = dataclasses.replace(facts_with(), shelf=found)
+    told = dataclasses.replace(facts_with(), profiles=found)
     assert [each.scope.kind for each in recommend(told)[1]] == ["fleet"]
     [missing] = shelf(str(tmp_path / "none")).errors
     assert "create it" in missing

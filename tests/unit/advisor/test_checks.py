@@ -153,7 +153,7 @@ def test_cost() -> None:
     ("change", "reason", "words"),
     [
         ({}, Reason.NO_DATA, "is one scraped?"),
-        ({"silent_targets": ("a:1", "b:1")}, Reason.NO_DATA, "a:1, b:1"),
+        ({"down_targets": ("a:1", "b:1")}, Reason.NO_DATA, "a:1, b:1"),
         ({"nodes": {"n": NODE}, "drivers": {"nvidia": frozenset({"absent"})}}, Reason.UNSUPPORTED, "nvidia: absent"),
     ],
 )

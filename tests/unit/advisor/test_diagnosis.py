@@ -30,7 +30,7 @@ from gpu_advisor.evaluation.diagnosis.decision_table import (
 from gpu_advisor.evaluation.diagnosis.diagnose import diagnose, match_row
 from gpu_advisor.evaluation.diagnosis.features import FEATURES_BY_NAME
 from gpu_advisor.evaluation.diagnosis.link_speeds import nvlink_bytes_per_second, pcie_bytes_per_second
-from gpu_advisor.evaluation.diagnosis.peers import Peers, peers
+from gpu_advisor.evaluation.diagnosis.peers import Peers, build_peers
 from gpu_advisor.evaluation.policies import idle_reclaim
 from gpu_advisor.evaluation.policies.by_diagnosis import POLICIES_BY_KIND
 from gpu_advisor.settings import Settings
@@ -67,7 +67,9 @@ def test_a_condition_is_true_or_false_only_outside_its_dead_band_and_where_there
     value, truth = known[condition.feature], condition.truth(known)
     assert (value is None) == (truth is Truth.MISSING)
     if value is not None:
-        inside = min(condition.yes, condition.no) < value < max(condition.yes, condition.no)
+        inside = (
+            min(condition.holds_from, condition.fails_from) < value < max(condition.holds_from, condition.fails_from)
+        )
         assert inside == (truth is Truth.BORDERLINE)
 
 
@@ -94,7 +96,7 @@ def test_a_dead_band_on_the_wrong_side_is_refused() -> None:
 def test_each_row_names_figures_and_diagnoses_that_there_are() -> None:
     for row in (*DECISION_TABLE, *SECONDARY_ROWS):
         assert row.diagnosis in DIAGNOSES
-        for condition in row.when:
+        for condition in row.conditions:
             assert all(part.feature in FEATURES_BY_NAME for part in condition.parts())
     wanted = {kind for diagnosis in DIAGNOSES.values() for kind in diagnosis.kinds}
     assert wanted == {*POLICIES_BY_KIND, idle_reclaim.KIND}
@@ -126,7 +128,7 @@ def test_a_row_that_holds_looks_at_nothing_that_is_missing(known: dict[str, floa
     given_ = _NoFeatures(known)
     row, _, _ = match_row(given_)
     if row is not None:
-        for condition in row.when:
+        for condition in row.conditions:
             parts: tuple[Condition, ...] = condition.parts()
             assert any(part.truth(given_) is Truth.YES for part in parts)
     without = _NoFeatures({name: value for name, value in known.items() if name != lost})
@@ -141,7 +143,7 @@ def test_a_row_that_holds_looks_at_nothing_that_is_missing(known: dict[str, floa
 def diagnose_situation(situation: Situation, rng: Any) -> list[str]:
     seen = ObservedSituation(situation, observe(rng, situation.scene, situation.exporters, 120), Settings())
     facts = seen.facts(120)
-    return [outcome.name for outcome in diagnose(facts, peers(facts, seen.gpus), [seen.pool])]
+    return [outcome.name for outcome in diagnose(facts, build_peers(facts, seen.gpus), [seen.pool])]
 
 
 def test_causes_are_recognized() -> None:
@@ -187,7 +189,7 @@ def test_an_answer_is_right_only_if_no_gpu_is_given_another_cause() -> None:
     situation, rng = next(draw("data_bound", 1, 1))
     seen = ObservedSituation(situation, observe(rng, situation.scene, situation.exporters, 120), Settings())
     facts = seen.facts(120)
-    (first, *_) = diagnose(facts, peers(facts, seen.gpus), [seen.pool])
+    (first, *_) = diagnose(facts, build_peers(facts, seen.gpus), [seen.pool])
     right, wrong = (dataclasses.replace(first, name=name) for name in ("data_bound", "small_batch"))
     assert answer(situation, [right, right]) == "data_bound"
     assert answer(situation, [right, wrong]) == "small_batch"
@@ -211,7 +213,7 @@ def test_the_median_of_others_is_that_without_ones_own(found: list[float], data:
     known = Peers({("g", "x"): tuple(sorted(found))})
     assert known.median_of_others("g", "x", own) == pytest.approx(median(others))
     assert known.median_of_others("g", "x", None) == pytest.approx(median(found))
-    assert known.median_of_others("g", "x", own, least=len(found)) is None
+    assert known.median_of_others("g", "x", own, min_others=len(found)) is None
 
 
 @pytest.mark.parametrize(

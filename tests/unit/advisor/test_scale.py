@@ -8,7 +8,7 @@ import pytest
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.history import DemandSignal
 from gpu_advisor.evaluation.recommendation import Reason, Recommendation, Scope
-from gpu_advisor.settings import Evaluation, Settings
+from gpu_advisor.settings import EvaluationSettings, Settings
 from pydantic import ValidationError
 
 from tests.unit.advisor.builders import AT, GpuSpec, concluded, facts
@@ -95,7 +95,7 @@ def with_signal(
     cards: list[GpuSpec], reading: DemandSignal, **pool: object
 ) -> tuple[dict[str, float], dict[str, Reason]]:
     chosen = settings(demand={**SIGNAL, **dict(pool.pop("demand", {}))}, **pool)  # type: ignore[call-overload]
-    found = decide(dataclasses.replace(facts(cards, chosen), demands={"p": reading}), chosen)
+    found = decide(dataclasses.replace(facts(cards, chosen), demand_signals={"p": reading}), chosen)
     advice = {each.kind: each.recommended for each in found.recommendations if each.kind.startswith("scale")}
     return advice, {word.subject: word.reason for word in found.abstentions}
 
@@ -186,4 +186,4 @@ def test_a_replica_is_a_copy_of_the_model_unless_configured(pool: dict[str, obje
 
 def test_history_reaches_as_far_as_the_windows() -> None:
     with pytest.raises(ValidationError, match="look at least so far back"):
-        Evaluation(history_seconds=600, cooldown_seconds=900)
+        EvaluationSettings(history_seconds=600, cooldown_seconds=900)

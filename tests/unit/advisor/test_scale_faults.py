@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from gpu_advisor.evaluation.recommendation import Reason
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint, demand_points
-from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, SizingDecision, size
-from gpu_advisor.settings import Evaluation
+from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, SizingDecision, decide_size
+from gpu_advisor.settings import EvaluationSettings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.demand import FLEETS, generate_demand
 
-EVALUATION = Evaluation()
+EVALUATION = EvaluationSettings()
 STEP = EVALUATION.step_seconds
-LIMITS = ScalingLimits(1, 114, up=0.85, down=0.60)
+LIMITS = ScalingLimits(1, 114, scale_up_ratio=0.85, scale_down_ratio=0.60)
 
 #: What the data source adds up in a step: (seconds, GPUs heard, their work), or nothing.
 Answer = tuple[float, int, float] | None
@@ -79,7 +79,7 @@ class FaultyPool:
         return found
 
     def _decided(self, heard: list[tuple[float, int, float]], replicas: int, at: float) -> SizingDecision:
-        return size(demand_points(heard, replicas, 1), replicas, LIMITS, EVALUATION, at)
+        return decide_size(demand_points(heard, replicas, 1), replicas, LIMITS, EVALUATION, at)
 
 
 days = st.builds(
@@ -110,9 +110,9 @@ def test_no_scale_down_comes_from_missing_data(
 def test_missing_data_is_reported_by_type(silent: int) -> None:
     points = [DemandPoint(float(STEP * i), 8, 8, 0.1) for i in range(120)]
     at = float(STEP * (119 + silent))
-    assert size(points, 8, LIMITS, EVALUATION, at).reason is Reason.INSUFFICIENT_HISTORY
+    assert decide_size(points, 8, LIMITS, EVALUATION, at).reason is Reason.INSUFFICIENT_HISTORY
     after = [*points, *(DemandPoint(at + STEP * i, 8, 8, 0.1) for i in range(1, 4))]
-    found = size(after, 8, LIMITS, EVALUATION, at + 3 * STEP)
+    found = decide_size(after, 8, LIMITS, EVALUATION, at + 3 * STEP)
     assert (found.replicas, found.reason) == (8, Reason.INSUFFICIENT_HISTORY)
 
 
@@ -123,14 +123,14 @@ def test_samples_from_the_future_decide_nothing(jump: int, since: int) -> None:
     points = [DemandPoint(float(STEP * i), 8, 8, 0.5) for i in range(120)]
     ahead = [DemandPoint(float(STEP * (120 + i + jump // STEP)), 8, 8, 0.05) for i in range(since)]
     at = float(STEP * 119)
-    assert size([*points, *ahead], 8, LIMITS, EVALUATION, at) == size(points, 8, LIMITS, EVALUATION, at)
+    assert decide_size([*points, *ahead], 8, LIMITS, EVALUATION, at) == decide_size(points, 8, LIMITS, EVALUATION, at)
 
 
 @pytest.mark.parametrize("jump", [120, 600, 3600])
 def test_a_clock_that_steps_forward_leaves_a_gap_and_not_a_reason_to_shrink(jump: int) -> None:
     points = [DemandPoint(float(STEP * i), 8, 8, 0.1) for i in range(120)]
     at = float(STEP * 119 + jump)
-    found = size([*points, DemandPoint(at, 8, 8, 0.1)], 8, LIMITS, EVALUATION, at)
+    found = decide_size([*points, DemandPoint(at, 8, 8, 0.1)], 8, LIMITS, EVALUATION, at)
     assert (found.replicas, found.reason) == (8, Reason.INSUFFICIENT_HISTORY)
 
 
@@ -146,8 +146,8 @@ def test_counter_resets_and_readings_that_cannot_be_leave_no_point(values: list[
     at = heard[-1][0]
     without = [each for index, each in enumerate(heard) if index != odd]
     assert [point.at for point in demand_points(broken, 4, 1)] == [each[0] for each in without]
-    told = size(demand_points(broken, 4, 1), 4, LIMITS, EVALUATION, at)
-    assert told == size(demand_points(without, 4, 1), 4, LIMITS, EVALUATION, at)
+    told = decide_size(demand_points(broken, 4, 1), 4, LIMITS, EVALUATION, at)
+    assert told == decide_size(demand_points(without, 4, 1), 4, LIMITS, EVALUATION, at)
 
 
 def test_the_check_itself_can_fail() -> None:
@@ -155,4 +155,7 @@ def test_the_check_itself_can_fail() -> None:
     points = [DemandPoint(float(STEP * i), 12, 12, 0.5) for i in range(60)]
     lying = [replace(point, utilization_ratio=0.1) for point in points]
     at = float(STEP * 59)
-    assert size(lying, 12, LIMITS, EVALUATION, at).replicas < size(points, 12, LIMITS, EVALUATION, at).replicas
+    assert (
+        decide_size(lying, 12, LIMITS, EVALUATION, at).replicas
+        < decide_size(points, 12, LIMITS, EVALUATION, at).replicas
+    )

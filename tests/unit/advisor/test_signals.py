@@ -11,7 +11,7 @@ from gpu_advisor.promql.expressions import metrics_of
 from gpu_advisor.promql.vocabulary import Reduction
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
-from gpu_advisor.sources.exporters.mapping import Mapping
+from gpu_advisor.sources.exporters.mapping import ExporterMapping
 from gpu_exporter.metrics import DEVICE_FAMILIES
 
 from tests.unit.advisor.builders import AT, DIALECTS, GpuSpec, facts
@@ -39,20 +39,20 @@ UP = IDENTITY_EXPRESSIONS["targets"]
 
 def test_every_metric_named_by_our_mapping_exists() -> None:
     ours = {family.name for family in DEVICE_FAMILIES}
-    speaker = next(each for each in DIALECTS if each.name == "gpu-exporter")
+    dialect = next(each for each in DIALECTS if each.name == "gpu-exporter")
     named = {
         metric
-        for quantity in speaker.mapping.quantities
+        for quantity in dialect.mapping.quantities
         for reduction in ("last", "mean", "coverage", "rate")
-        for metric in metrics_of(speaker.expression(quantity, reduction, None if reduction == "last" else 60) or UP)
+        for metric in metrics_of(dialect.expression(quantity, reduction, None if reduction == "last" else 60) or UP)
     }
     assert named - {"up"} <= ours | OTHERS
     assert {family for family in named if "busy" in family} == {"gpu_busy_seconds_total"}
 
 
-def mapping(quantities: dict[str, Any], **more: Any) -> Mapping:
+def mapping(quantities: dict[str, Any], **more: Any) -> ExporterMapping:
     identity = {"metrics": ["info"]}
-    return Mapping.model_validate(
+    return ExporterMapping.model_validate(
         {"name": "x", "scope": "gpu", "by": ["id"], "identity": identity, "quantities": quantities, **more}
     )
 

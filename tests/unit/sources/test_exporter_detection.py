@@ -7,9 +7,9 @@ from gpu_advisor.promql.compiler import to_promql
 from gpu_advisor.promql.expressions import Labels, Matcher, Vector
 from gpu_advisor.sources.exporters.detection import (
     GpuInventory,
-    canonical,
     detect_dialects,
     interval_queries,
+    merge_identities,
     scrape_intervals,
 )
 from gpu_advisor.sources.exporters.mapping import RECORDED_SERIES, mappings
@@ -34,11 +34,11 @@ def inventory(*rows: Row) -> GpuInventory:
 def test_a_job_is_enough_where_all_its_targets_speak_the_same() -> None:
     nodes = [f"10.0.{n // 250}.{n % 250}:9400" for n in range(1250)]
     here = inventory(*(("dcgm-exporter", "dcgm", node) for node in nodes))
-    [speaker] = detect_dialects(
+    [dialect] = detect_dialects(
         mappings(), here, up(*(("dcgm", node) for node in nodes), ("other", "x:1")), {"dcgm": 15.0}
     )
-    assert speaker.hold == (Matcher("job", "=", "dcgm"),)
-    expression = speaker.expression("gpu_utilization", "coverage", 300)
+    assert dialect.target_matchers == (Matcher("job", "=", "dcgm"),)
+    expression = dialect.expression("gpu_utilization", "coverage", 300)
     assert expression is not None
     assert len(to_promql(expression)) < 200  # whatever the size of the fleet
     assert "0.05 * " in to_promql(expression)  # 15 s of 300
@@ -46,12 +46,12 @@ def test_a_job_is_enough_where_all_its_targets_speak_the_same() -> None:
 
 def test_a_job_of_many_kinds_is_held_by_instance_while_that_is_short() -> None:
     here = inventory(("nvitop-exporter", "pods", "a:1"), ("nvitop-exporter", "pods", "b:1"))
-    [speaker] = detect_dialects(mappings(), here, up(("pods", "a:1"), ("pods", "b:1"), ("pods", "web:80")), {})
-    assert speaker.hold == (Matcher("job", "=", "pods"), Matcher("instance", "=~", "a:1|b:1"))
+    [dialect] = detect_dialects(mappings(), here, up(("pods", "a:1"), ("pods", "b:1"), ("pods", "web:80")), {})
+    assert dialect.target_matchers == (Matcher("job", "=", "pods"), Matcher("instance", "=~", "a:1|b:1"))
     many = [f"n{n}:1" for n in range(100)]
     here = inventory(*(("nvitop-exporter", "pods", node) for node in many))
-    [speaker] = detect_dialects(mappings(), here, up(*(("pods", node) for node in many), ("pods", "web:80")), {})
-    assert speaker.hold == (Matcher("job", "=", "pods"),)
+    [dialect] = detect_dialects(mappings(), here, up(*(("pods", node) for node in many), ("pods", "web:80")), {})
+    assert dialect.target_matchers == (Matcher("job", "=", "pods"),)
 
 
 def test_jobs_of_other_intervals_are_other_speakers_in_the_order_of_rank() -> None:
@@ -71,18 +71,20 @@ def test_rows_of_other_programs_and_of_a_second_dialect_do_not_count() -> None:
         "dcgm-exporter": {dcgm: 1.0, labels(UUID="GPU-2", job="k", instance="b"): 1.0},
         RECORDED_SERIES: {(): 7.0},
     }
-    rows = canonical(mappings(), answers)
+    rows = merge_identities(mappings(), answers)
     assert [(dict(row)["exporter"], dict(row).get("uuid")) for row in rows] == [
         (RECORDED_SERIES, None), ("gpu-exporter", "GPU-1"), ("dcgm-exporter", "GPU-2"),
     ]  # fmt: skip
 
 
 def test_recorded_series_have_no_job() -> None:
-    [speaker] = detect_dialects(mappings(), GpuInventory(canonical(mappings(), {RECORDED_SERIES: {(): 7.0}})), {}, {})
-    expression = speaker.expression("gpu_utilization", "mean", 86400)
+    [dialect] = detect_dialects(
+        mappings(), GpuInventory(merge_identities(mappings(), {RECORDED_SERIES: {(): 7.0}})), {}, {}
+    )
+    expression = dialect.expression("gpu_utilization", "mean", 86400)
     assert expression is not None
     assert to_promql(expression) == 'max by (uuid) (avg_over_time(gpu:utilization_ratio:mean1h{job=""}[1d]))'
-    assert speaker.expression("gpu_utilization", "mean", 3600) is None  # too short for hours
+    assert dialect.expression("gpu_utilization", "mean", 3600) is None  # too short for hours
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries, Vector
 from gpu_advisor.sources.base import Source, SourceError, SourceErrorKind
-from gpu_advisor.sources.prometheus.range_cache import LATE_SAMPLE_SECONDS, MAX_STEPS_PER_QUERY, remembered
+from gpu_advisor.sources.prometheus.range_cache import LATE_SAMPLE_SECONDS, MAX_STEPS_PER_QUERY, with_range_cache
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,7 +45,7 @@ spans = st.tuples(st.integers(0, 400), st.integers(0, 60))
 
 @given(st.lists(spans, min_size=1, max_size=6))
 def test_what_is_remembered_is_what_the_source_would_tell(asked: list[tuple[int, int]]) -> None:
-    source: Source = remembered(FakeRangeSource())
+    source: Source = with_range_cache(FakeRangeSource())
     for first, count in asked:
         grid = (first * STEP, (first + count) * STEP, STEP)
         assert source.range(X, *grid) == FakeRangeSource().range(X, *grid)
@@ -54,7 +54,7 @@ def test_what_is_remembered_is_what_the_source_would_tell(asked: list[tuple[int,
 
 def test_only_the_new_end_is_asked_for() -> None:
     recorded = FakeRangeSource()
-    source = remembered(recorded)
+    source = with_range_cache(recorded)
     source.range(X, 0, 239 * STEP, STEP)
     assert len(recorded.asked) == 240 / MAX_STEPS_PER_QUERY
     assert [end - start for start, end in recorded.asked] == [(MAX_STEPS_PER_QUERY - 1) * STEP] * len(recorded.asked)
@@ -66,7 +66,7 @@ def test_only_the_new_end_is_asked_for() -> None:
 
 def test_what_came_before_a_failure_is_not_asked_for_again() -> None:
     recorded = FakeRangeSource(fails_from=100 * STEP)
-    source = remembered(recorded)
+    source = with_range_cache(recorded)
     with pytest.raises(SourceError):
         source.range(X, 0, 239 * STEP, STEP)
     recorded.asked.clear()
@@ -77,7 +77,7 @@ def test_what_came_before_a_failure_is_not_asked_for_again() -> None:
 
 def test_times_off_the_grid_are_not_remembered() -> None:
     recorded = FakeRangeSource()
-    source = remembered(recorded)
+    source = with_range_cache(recorded)
     for _ in range(2):
         source.range(X, 7, 1000, STEP)
     assert len(recorded.asked) == 2

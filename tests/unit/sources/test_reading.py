@@ -58,8 +58,8 @@ def test_the_number_of_queries_does_not_depend_on_the_fleet(silent: bool) -> Non
 def test_the_budget_holds_for_all_mappings_at_once() -> None:
     settings = Settings()
     every = plan_queries(compile_signals([ExporterDialect(mapping, (), 15.0) for mapping in mappings()], settings))
-    assert len(every.packs) <= MAX_WINDOW_QUERIES + MAX_INSTANT_QUERIES
-    assert every.windowed <= MAX_WINDOW_QUERIES
+    assert len(every.combined) <= MAX_WINDOW_QUERIES + MAX_INSTANT_QUERIES
+    assert every.window_query_count <= MAX_WINDOW_QUERIES
 
 
 def test_what_several_signals_read_is_read_once() -> None:
@@ -68,8 +68,8 @@ def test_what_several_signals_read_is_read_once() -> None:
     found = plan_queries(
         {"share": Ratio(busy, seen), "coverage": seen, "rest": Affine(Ratio(busy, seen), -1, 1), "total": total}
     )
-    assert [set(pack) for pack in found.packs] == [{busy, seen}, {total}]
-    assert (found.windowed, found.window_selectors) == (1, 2)
+    assert [set(pack) for pack in found.combined] == [{busy, seen}, {total}]
+    assert (found.window_query_count, found.window_selector_count) == (1, 2)
 
 
 def test_a_union_is_one_leaf_where_the_server_can_do_it() -> None:
@@ -90,7 +90,7 @@ class TableSource:
     name = address = "table"
 
     def instant(self, expressions: Mapping[str, Expression], at: float) -> Mapping[str, Vector]:
-        return {key: algebra.evaluate(expression, selectors_in) for key, expression in expressions.items()}
+        return {key: algebra.evaluate_expression(expression, selectors_in) for key, expression in expressions.items()}
 
     def range(
         self, expression: Expression, start: float, end: float, step: float
@@ -120,7 +120,7 @@ def expressions() -> st.SearchStrategy[Expression]:
 
 @given(st.dictionaries(st.text(max_size=3), expressions(), max_size=12), st.integers(1, 9))
 def test_packing_changes_no_number(asked: dict[str, Expression], leaves_in_a_pack: int) -> None:
-    wanted = {key: algebra.evaluate(expression, selectors_in) for key, expression in asked.items()}
+    wanted = {key: algebra.evaluate_expression(expression, selectors_in) for key, expression in asked.items()}
     found = plan_queries(asked, leaves_in_a_pack).read(TableSource(), AT)
     assert found == wanted
     assert all(name != INDEX_LABEL for vector in found.values() for labels in vector for name, _ in labels)

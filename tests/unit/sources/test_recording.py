@@ -10,7 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from gpu_advisor.commands.rules import command
-from gpu_advisor.sources.exporters import aggregate_rules as aggregated
+from gpu_advisor.sources.exporters import aggregate_rules
 from gpu_advisor.sources.exporters.aggregate_rules import GPU_INFO
 from gpu_advisor.sources.exporters.mapping import RECORDED_SERIES, mappings
 from gpu_advisor.sources.exporters.recording_rules import (
@@ -19,26 +19,26 @@ from gpu_advisor.sources.exporters.recording_rules import (
     HOURLY_SERIES,
     MINUTE_SERIES,
     NODE_INFO,
-    text,
+    render_rules,
 )
 
 from tests.servers import require_binary
 
 ROOT = Path(__file__).resolve().parents[3]
 RECORDS = [each.record for each in (*EVALUATION_SERIES, *MINUTE_SERIES, *HOURLY_SERIES)]
-RECORDS += [each.record for each in (*aggregated.EVALUATION_SERIES, *aggregated.MINUTE_SERIES)]
+RECORDS += [each.record for each in (*aggregate_rules.EVALUATION_SERIES, *aggregate_rules.MINUTE_SERIES)]
 GPU_FAMILIES = [mapping.name for mapping in mappings() if mapping.scope == "gpu" and not mapping.companion]
 
 
 def test_the_rules_of_our_own_exporter_are_checked_in() -> None:
-    assert (ROOT / "prometheus/rules/recording.yml").read_text() == text(), "run: make rules"
+    assert (ROOT / "prometheus/rules/recording.yml").read_text() == render_rules(), "run: make rules"
 
 
 @pytest.mark.servers
 @pytest.mark.parametrize("names", [[], *([name] for name in GPU_FAMILIES), GPU_FAMILIES])
 def test_promtool_is_silent(tmp_path: Path, names: list[str]) -> None:
     file = tmp_path / "rules.yml"
-    file.write_text(text(names, ["gpus", "more"]))
+    file.write_text(render_rules(names, ["gpus", "more"]))
     command = [require_binary("promtool"), "check", "rules", "--lint=all", "--lint-fatal", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -46,7 +46,7 @@ def test_promtool_is_silent(tmp_path: Path, names: list[str]) -> None:
 
 
 def test_every_selector_is_held_to_the_jobs_asked_for() -> None:
-    for group in yaml.safe_load(text(["dcgm-exporter"], ["gpus"]))["groups"]:
+    for group in yaml.safe_load(render_rules(["dcgm-exporter"], ["gpus"]))["groups"]:
         for rule in group["rules"]:
             assert rule["expr"].count("DCGM_FI_") == rule["expr"].count('{job="gpus"'), rule
 
@@ -60,7 +60,7 @@ def test_what_is_read_of_recorded_series_is_recorded() -> None:
     mapping = next(mapping for mapping in mappings() if mapping.name == RECORDED_SERIES)
     read = set(mapping.identity.metrics)
     for quantity in mapping.quantities:
-        for form in mapping.forms(quantity):
+        for form in mapping.definitions(quantity):
             read |= {form.gauge.metric} if form.gauge else set()
             read |= {form.rollup.mean, form.rollup.coverage or GPU_INFO} if form.rollup else set()
     assert read <= recorded
@@ -85,7 +85,7 @@ def test_the_command() -> None:
 
 @pytest.mark.parametrize("names", [[], *([name] for name in GPU_FAMILIES)])
 def test_what_is_made_of_recorded_series_reads_such_as_are_recorded_before(names: list[str]) -> None:
-    rules = [rule for group in yaml.safe_load(text(names))["groups"] for rule in group["rules"]]
+    rules = [rule for group in yaml.safe_load(render_rules(names))["groups"] for rule in group["rules"]]
     recorded = [rule["record"] for rule in rules]
     assert len(set(recorded)) == len(recorded)
     for number, rule in enumerate(rules):
@@ -94,13 +94,13 @@ def test_what_is_made_of_recorded_series_reads_such_as_are_recorded_before(names
 
 
 def test_what_an_exporter_does_not_tell_is_not_added_up() -> None:
-    assert "host:gpus_down:sum" in text()
-    assert "owner:gpus:count" in text(["dcgm-exporter", "gpu-exporter"])
-    assert "owner:" not in text(["dcgm-exporter"])
-    assert "host:gpus_down:sum" not in text(["dcgm-exporter"])
+    assert "host:gpus_down:sum" in render_rules()
+    assert "owner:gpus:count" in render_rules(["dcgm-exporter", "gpu-exporter"])
+    assert "owner:" not in render_rules(["dcgm-exporter"])
+    assert "host:gpus_down:sum" not in render_rules(["dcgm-exporter"])
 
 
 @pytest.mark.parametrize("name", GPU_FAMILIES)
 def test_every_gpu_has_a_node(name: str) -> None:
-    [rule] = [rule for rule in yaml.safe_load(text([name]))["groups"][0]["rules"] if rule["record"] == GPU_INFO]
+    [rule] = [rule for rule in yaml.safe_load(render_rules([name]))["groups"][0]["rules"] if rule["record"] == GPU_INFO]
     assert name == "gpu-exporter" or '"nodename", "$1", "' in rule["expr"], rule

@@ -32,20 +32,20 @@ class ThresholdCondition:
 
     feature: str
     side: Literal["above", "below"]
-    yes: float
-    no: float
+    holds_from: float
+    fails_from: float
 
     def __post_init__(self) -> None:
-        if (self.yes < self.no) == (self.side == "above"):
-            raise ValueError(f"{self.feature}: {self.no} is on the wrong side of {self.yes}")
+        if (self.holds_from < self.fails_from) == (self.side == "above"):
+            raise ValueError(f"{self.feature}: {self.fails_from} is on the wrong side of {self.holds_from}")
 
     def truth(self, features: Features) -> Truth:
         value = features[self.feature]
         if value is None:
             return _MISSING
         if self.side == "above":
-            return _YES if value >= self.yes else _NO if value <= self.no else _BORDERLINE
-        return _YES if value <= self.yes else _NO if value >= self.no else _BORDERLINE
+            return _YES if value >= self.holds_from else _NO if value <= self.fails_from else _BORDERLINE
+        return _YES if value <= self.holds_from else _NO if value >= self.fails_from else _BORDERLINE
 
     def parts(self) -> tuple[ThresholdCondition, ...]:
         return (self,)
@@ -82,12 +82,12 @@ class UnlessCondition:
 Condition = ThresholdCondition | AnyOf | UnlessCondition
 
 
-def above(feature: str, yes: float, no: float) -> ThresholdCondition:
-    return ThresholdCondition(feature, "above", yes, no)
+def above(feature: str, holds_from: float, fails_from: float) -> ThresholdCondition:
+    return ThresholdCondition(feature, "above", holds_from, fails_from)
 
 
-def below(feature: str, yes: float, no: float) -> ThresholdCondition:
-    return ThresholdCondition(feature, "below", yes, no)
+def below(feature: str, holds_from: float, fails_from: float) -> ThresholdCondition:
+    return ThresholdCondition(feature, "below", holds_from, fails_from)
 
 
 def any_of(*conditions: ThresholdCondition) -> AnyOf:

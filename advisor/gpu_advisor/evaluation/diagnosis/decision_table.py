@@ -26,7 +26,7 @@ class DecisionRow:
 
     diagnosis: str
     variant: str
-    when: tuple[Condition, ...]
+    conditions: tuple[Condition, ...]
     reason: str
 
 

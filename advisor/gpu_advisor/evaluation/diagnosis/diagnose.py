@@ -46,16 +46,16 @@ class GpuDiagnosis:
     gpu: Gpu
     name: str
     row: DecisionRow | None = None
-    needed: tuple[str, ...] = ()
+    missing_features: tuple[str, ...] = ()
     borderline: tuple[str, ...] = ()
-    seen: bool = True
-    remarks: tuple[DecisionRow, ...] = ()
+    observed: bool = True
+    secondary_rows: tuple[DecisionRow, ...] = ()
     features: Features = field(default_factory=dict, compare=False, repr=False)
 
 
 def features_of(row: DecisionRow) -> tuple[str, ...]:
     """What a row looks at."""
-    return tuple(dict.fromkeys(part.feature for condition in row.when for part in condition.parts()))
+    return tuple(dict.fromkeys(part.feature for condition in row.conditions for part in condition.parts()))
 
 
 def signals_of(features: Iterable[str]) -> tuple[Signal, ...]:
@@ -69,9 +69,9 @@ def _indexed_table() -> tuple[tuple[Condition, ...], tuple[tuple[DecisionRow, tu
 
     Rows share half of their conditions, and each is judged once a GPU: a quarter of the time that diagnosis takes.
     """
-    conditions = tuple(dict.fromkeys(condition for row in DECISION_TABLE for condition in row.when))
+    conditions = tuple(dict.fromkeys(condition for row in DECISION_TABLE for condition in row.conditions))
     numbers = {condition: number for number, condition in enumerate(conditions)}
-    return conditions, tuple((row, tuple(numbers[each] for each in row.when)) for row in DECISION_TABLE)
+    return conditions, tuple((row, tuple(numbers[each] for each in row.conditions)) for row in DECISION_TABLE)
 
 
 def match_row(features: Features) -> tuple[DecisionRow | None, tuple[str, ...], tuple[str, ...]]:
@@ -97,7 +97,7 @@ def match_row(features: Features) -> tuple[DecisionRow | None, tuple[str, ...], 
                 borderline[row.diagnosis] = None
             else:
                 undecided_rows.append(row)
-    parts = (part for row in undecided_rows for condition in row.when for part in condition.parts())
+    parts = (part for row in undecided_rows for condition in row.conditions for part in condition.parts())
     missing = dict.fromkeys(part.feature for part in parts if part.truth(features) is Truth.MISSING)
     return None, tuple(missing), tuple(borderline)
 
@@ -111,14 +111,20 @@ def diagnose(facts: Facts, peers: Peers, pools: Sequence[Pool]) -> tuple[GpuDiag
 def _diagnose_gpu(facts: Facts, peers: Peers, pool: Pool, gpu: Gpu) -> GpuDiagnosis:
     coverage = facts.value(IDLE_COVERAGE, gpu.uuid)
     if not gpu.up or facts.value(IDLE_UTILIZATION, gpu.uuid) is None:
-        return GpuDiagnosis(gpu, UNKNOWN, needed=("utilization",), seen=False)
+        return GpuDiagnosis(gpu, UNKNOWN, missing_features=("utilization",), observed=False)
     if coverage is not None and coverage < facts.evaluation.min_coverage_ratio:
-        return GpuDiagnosis(gpu, UNKNOWN, needed=("utilization",), seen=False)
+        return GpuDiagnosis(gpu, UNKNOWN, missing_features=("utilization",), observed=False)
     features = LazyFeatures(GpuSignals(facts, gpu, peers, pool.settings.kind))
-    row, needed, borderline = match_row(features)
-    remarks = tuple(remark for remark in SECONDARY_ROWS if all_of(remark.when, features) is Truth.YES)
+    row, missing_features, borderline = match_row(features)
+    secondary_rows = tuple(row for row in SECONDARY_ROWS if all_of(row.conditions, features) is Truth.YES)
     return GpuDiagnosis(
-        gpu, row.diagnosis if row else UNKNOWN, row, needed, borderline, remarks=remarks, features=features
+        gpu,
+        row.diagnosis if row else UNKNOWN,
+        row,
+        missing_features,
+        borderline,
+        secondary_rows=secondary_rows,
+        features=features,
     )
 
 
@@ -143,12 +149,12 @@ def _reconcile_jobs(alone: Sequence[GpuDiagnosis], peers: Peers) -> Iterable[Gpu
 def _may_wait(outcome: GpuDiagnosis, job: str | None) -> bool:
     """Whether what was found of a GPU is explained by its waiting for another one."""
     if outcome.row is None:
-        return job is not None and outcome.seen
+        return job is not None and outcome.observed
     return outcome.name in WAITING_SYMPTOMS and (outcome.name, outcome.row.variant) != NOT_WAITING
 
 
 def _common_diagnoses(alone: Sequence[GpuDiagnosis], jobs: Mapping[str, str]) -> dict[str, set[str]]:
-    """Of each job, what at least half of its GPUs have."""
+    """Of each job, what at min_others half of its GPUs have."""
     found: dict[str, Counter[str]] = {}
     for each in alone:
         job = jobs.get(each.gpu.uuid)

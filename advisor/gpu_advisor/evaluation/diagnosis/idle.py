@@ -11,7 +11,7 @@ from gpu_advisor.evaluation.pools import ALLOCATED_MEMORY_RATIO
 from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_UTILIZATION, MEMORY_USED
 
 IDLE_MEMORY_ALLOCATED = DIAGNOSES["idle_holding_memory"]
-IDLE = DIAGNOSES[UNUSED]
+IDLE_DIAGNOSIS = DIAGNOSES[UNUSED]
 
 #: A GPU that is called idle is called so until it is busy for this much of `evaluation.idle_utilization`.
 IDLE_EXIT_FACTOR = 2.0

@@ -31,11 +31,11 @@ class Peers:
     members: Mapping[str, tuple[Gpu, ...]] = field(default_factory=dict)
     jobs: Mapping[str, str] = field(default_factory=dict)
 
-    def median_of_others(self, group: str, quantity: str, own: float | None, least: int = 1) -> float | None:
-        """The median of a group without one of its values. None if there are fewer than `least` others."""
+    def median_of_others(self, group: str, quantity: str, own: float | None, min_others: int = 1) -> float | None:
+        """The median of a group without one of its values. None if there are fewer than `min_others` others."""
         found = self.values.get((group, quantity), ())
         count = len(found) - (own is not None)
-        if count < least:
+        if count < min_others:
             return None
         skip = bisect_left(found, own) if own is not None else len(found)
         middle = [found[k + (k >= skip)] for k in {(count - 1) // 2, count // 2}]
@@ -48,7 +48,7 @@ class Peers:
         return () if job is None else self.members.get(job, ())
 
 
-def peers(facts: Facts, gpus: Iterable[Gpu]) -> Peers:
+def build_peers(facts: Facts, gpus: Iterable[Gpu]) -> Peers:
     """Of these GPUs: a pool, as a rule."""
     members: dict[str, list[Gpu]] = {}
     values: dict[GroupKey, list[float]] = {}

@@ -9,12 +9,12 @@ from gpu_advisor.evaluation.recommendation import Alternative
 KIND = "batch_size"
 
 
-def advise(case: Finding) -> PolicyAdvice:
+def advise(finding: Finding) -> PolicyAdvice:
     """The direction alone: memory does not grow in proportion to the batch, so no size is made up here."""
-    needed, fill = case.mean("memory_needed"), case.mean("fill")
+    needed, fill = finding.mean("memory_needed"), finding.mean("fill")
     filled = "" if fill is None else f" fill {fill:.0%} of the SMs and"
     return PolicyAdvice(
-        summary=f"{case.scope}: a larger batch: kernels of {case.count}{filled} leave gaps, memory is "
+        summary=f"{finding.scope}: a larger batch: kernels of {finding.count}{filled} leave gaps, memory is "
         f"{percent(needed)} used",
         actions=(
             run_command("gpu-advisor", "probe", note="measures memory and throughput by batch size"),

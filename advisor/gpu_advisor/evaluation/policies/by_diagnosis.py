@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from gpu_advisor.evaluation.diagnosis.decision_table import DIAGNOSES, UNKNOWN
 from gpu_advisor.evaluation.diagnosis.diagnose import GpuDiagnosis, diagnose, signals_of
-from gpu_advisor.evaluation.diagnosis.peers import peers
+from gpu_advisor.evaluation.diagnosis.peers import build_peers
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.policies import (
     batch_size,
@@ -21,7 +21,7 @@ from gpu_advisor.evaluation.policies import (
     smaller_gpu,
     straggler,
 )
-from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, cases
+from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, group_findings
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Abstention, Reason, Recommendation
 from gpu_advisor.settings import Settings
@@ -41,36 +41,36 @@ KINDS = tuple(POLICIES_BY_KIND)
 
 
 def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation | Abstention]:
-    known = peers(facts, pool.gpus)
+    known = build_peers(facts, pool.gpus)
     outcomes = diagnose(facts, known, [pool])
-    for case in cases(facts, settings, pool, known, outcomes):
-        for kind in DIAGNOSES[case.diagnosis].kinds:
-            if kind == batch_size.KIND and calibrated_batch_size.has_profile(facts, case.gpus):
+    for finding in group_findings(facts, settings, pool, known, outcomes):
+        for kind in DIAGNOSES[finding.diagnosis].kinds:
+            if kind == batch_size.KIND and calibrated_batch_size.has_profile(facts, finding.gpus):
                 continue  # then the size is known, and calibrated_batch says it
             if kind in POLICIES_BY_KIND:
-                yield _recommendation(case, kind, POLICIES_BY_KIND[kind](case))
+                yield _recommendation(finding, kind, POLICIES_BY_KIND[kind](finding))
     yield from _abstain(facts, settings, pool, outcomes)
 
 
-def _recommendation(case: Finding, kind: str, advice: PolicyAdvice) -> Recommendation:
+def _recommendation(finding: Finding, kind: str, advice: PolicyAdvice) -> Recommendation:
     return Recommendation(
         kind=kind,
         direction=advice.direction,
-        scope=case.scope,
+        scope=finding.scope,
         severity=advice.severity,
         summary=advice.summary,
-        current=len(case.gpus),
+        current=len(finding.gpus),
         recommended=0,
         unit="affected GPUs",
-        diagnosis=case.diagnosis,
-        explanation=f"{DIAGNOSES[case.diagnosis].explanation} Seen here: {case.rows[0].reason}.",
+        diagnosis=finding.diagnosis,
+        explanation=f"{DIAGNOSES[finding.diagnosis].explanation} Seen here: {finding.rows[0].reason}.",
         confidence=advice.confidence,
         projection=advice.projection,
-        evidence=tuple(case.evidence()),
+        evidence=tuple(finding.evidence()),
         rejected=advice.rejected,
         actions=advice.actions,
-        gpus=tuple(gpu.uuid for gpu in case.gpus),
-        nodes=tuple(sorted({gpu.node for gpu in case.gpus})),
+        gpus=tuple(gpu.uuid for gpu in finding.gpus),
+        nodes=tuple(sorted({gpu.node for gpu in finding.gpus})),
     )
 
 
@@ -81,20 +81,22 @@ def _abstain(facts: Facts, settings: Settings, pool: Pool, outcomes: Sequence[Gp
         names = ", ".join(dict.fromkeys(name for outcome in nearly for name in outcome.borderline))
         message = f"{len(nearly)} of {len(pool.gpus)} GPUs: {names} or not: figures lie between the two thresholds"
         yield Abstention(Reason.CONFLICTING, SUBJECT, pool.scope, message, _uuids(nearly), KINDS)
-    target = settings.limits(pool.settings).target_utilization / 100
+    target = settings.gpu_limits(pool.settings).target_utilization / 100
     undiagnosed = [
         outcome
         for outcome in outcomes
-        if outcome.seen and outcome.name == UNKNOWN and outcome.needed and not outcome.borderline
+        if outcome.observed and outcome.name == UNKNOWN and outcome.missing_features and not outcome.borderline
         and (outcome.features["utilization"] or 0.0) < target
     ]  # fmt: skip
     by_reason: dict[Reason, list[GpuDiagnosis]] = {}
     for outcome in undiagnosed:
-        had = any(facts.supports(signal, outcome.gpu) for signal in signals_of(outcome.needed))
+        had = any(facts.supports(signal, outcome.gpu) for signal in signals_of(outcome.missing_features))
         by_reason.setdefault(Reason.NO_DATA if had else Reason.UNSUPPORTED, []).append(outcome)
     for reason, found in by_reason.items():
-        wanted = dict.fromkeys(signal.name for outcome in found for signal in signals_of(outcome.needed))
-        kind_missing = pool.settings.kind == "undecided" and any("trains" in outcome.needed for outcome in found)
+        wanted = dict.fromkeys(signal.name for outcome in found for signal in signals_of(outcome.missing_features))
+        kind_missing = pool.settings.kind == "undecided" and any(
+            "trains" in outcome.missing_features for outcome in found
+        )
         fix = f"; if {pool.settings.name} trains, say so: kind: training, under pools" if kind_missing else ""
         message = (
             f"{len(found)} of {len(pool.gpus)} GPUs are below {target:.0%}, and why cannot be told without some of: "

@@ -74,12 +74,12 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
 def has_profile(facts: Facts, gpus: Iterable[Gpu]) -> bool:
     """Whether there is a profile for the job of each of these GPUs."""
     jobs = facts.reported_jobs
-    return all(gpu.uuid in jobs and facts.shelf.of(gpu.name, jobs[gpu.uuid]) for gpu in gpus)
+    return all(gpu.uuid in jobs and facts.profiles.of(gpu.name, jobs[gpu.uuid]) for gpu in gpus)
 
 
 def unreadable_profiles(facts: Facts, cluster: str) -> Iterator[Abstention]:
     """Profiles that are there and say nothing."""
-    for error in facts.shelf.errors:
+    for error in facts.profiles.errors:
         yield Abstention(Reason.NO_DATA, SUBJECT, Scope("fleet", cluster), error, kinds=(KIND,))
 
 
@@ -91,7 +91,7 @@ def _job(facts: Facts, name: str, gpus: tuple[Gpu, ...]) -> TrainingJob | Absten
     if None in sizes or None in memory:
         gpu = next(g for g in gpus if None in (facts.value(JOB_BATCH_SIZE, g.uuid), facts.value(MEMORY_TOTAL, g.uuid)))
         signal = JOB_BATCH_SIZE if facts.value(JOB_BATCH_SIZE, gpu.uuid) is None else MEMORY_TOTAL
-        told = facts.missing(signal, scope, gpu)
+        told = facts.explain_missing(signal, scope, gpu)
         return Abstention(told.reason, SUBJECT, scope, told.message, uuids, (KIND,))
     if len(sizes) > 1 or len(types) > 1:
         message = "its ranks have several batch sizes or GPU types: one size cannot be advised for them"
@@ -141,7 +141,7 @@ def _recommend_for_job(facts: Facts, settings: Settings, job: TrainingJob) -> It
 
 
 def _curves(facts: Facts, job: TrainingJob) -> tuple[ProfileCurve, ...]:
-    return facts.shelf.of(job.gpus[0].name, job.name)
+    return facts.profiles.of(job.gpus[0].name, job.name)
 
 
 def _profile_mismatch(curve: ProfileCurve, job: TrainingJob) -> float | None:

@@ -12,16 +12,16 @@ from gpu_advisor.evaluation.recommendation import Alternative, Projection
 KIND = "communication"
 
 
-def advise(case: Finding) -> PolicyAdvice:
-    waits = case.mean("communication")
+def advise(finding: Finding) -> PolicyAdvice:
+    waits = finding.mean("communication")
     told = (
         f"wait {waits:.0%} of each step for other ranks" if waits is not None else "wait for the exchange with others"
     )
     # Hidden behind computing, the exchange would cost nothing: that is the most there is to win.
     most = None if waits is None or waits >= 0.99 else 1 / (1 - waits)
     return PolicyAdvice(
-        summary=f"{case.scope}: {case.count} {told}",
-        actions=tuple(_actions(case)),
+        summary=f"{finding.scope}: {finding.count} {told}",
+        actions=tuple(_actions(finding)),
         rejected=(
             Alternative("more GPUs", "there would be more to exchange, and less to compute on each"),
             Alternative("fewer GPUs", "only if the steps' time matters less than their cost"),
@@ -31,14 +31,14 @@ def advise(case: Finding) -> PolicyAdvice:
     )
 
 
-def _actions(case: Finding) -> Iterator[Action]:
-    if len({gpu.node for gpu in case.gpus}) > 1:
+def _actions(finding: Finding) -> Iterator[Action]:
+    if len({gpu.node for gpu in finding.gpus}) > 1:
         yield from notes(
             "between nodes: NCCL_DEBUG=INFO logs which network NCCL uses: it should be NET/IB, not NET/Socket",
             "GPUs and their network cards belong under one PCIe switch: nvidia-smi topo -m",
             "keep tensor parallelism within a node, and only data parallelism between nodes",
         )
-    elif nvlink_bytes_per_second(case.gpus[0].name) is None:
+    elif nvlink_bytes_per_second(finding.gpus[0].name) is None:
         yield from notes(
             "these GPUs have no NVLink: nvidia-smi topo -m shows the paths between them (SYS is the slowest)",
             "prefer data parallelism to tensor parallelism, which exchanges activations in each layer",

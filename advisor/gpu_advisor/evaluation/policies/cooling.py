@@ -9,11 +9,11 @@ from gpu_advisor.evaluation.recommendation import Alternative, Projection
 KIND = "cooling"
 
 
-def advise(case: Finding) -> PolicyAdvice:
-    clock = case.mean("clock_of_peers") or case.mean("clock")
-    whole = len({gpu.index for gpu in case.gpus}) >= 4
+def advise(finding: Finding) -> PolicyAdvice:
+    clock = finding.mean("clock_of_peers") or finding.mean("clock")
+    whole = len({gpu.index for gpu in finding.gpus}) >= 4
     return PolicyAdvice(
-        summary=f"{case.scope}: heat holds back {case.count} for {percent(case.mean('thermal'))} of their busy time; "
+        summary=f"{finding.scope}: heat holds back {finding.count} for {percent(finding.mean('thermal'))} of their busy time; "
         f"clocks are at {percent(clock)} of what they should be",
         actions=(
             run_command("nvidia-smi", "-q", "-d", "TEMPERATURE,PERFORMANCE", note="which limit, core or memory"),

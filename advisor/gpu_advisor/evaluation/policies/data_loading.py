@@ -17,16 +17,16 @@ CPU_BOUND_RATIO, IO_BOUND_RATIO = 0.80, 0.10
 COPY_BOUND_BYTES_PER_SECOND = 1.5e9
 
 
-def advise(case: Finding) -> PolicyAdvice:
+def advise(finding: Finding) -> PolicyAdvice:
     """Which of the means, by host CPU, I/O pressure, and bytes over PCIe."""
-    wait = case.mean("data_wait")
+    wait = finding.mean("data_wait")
     told = f"wait for data {wait:.0%} of each step" if wait is not None else "wait between steps"
     throughput = None if wait is None or wait >= 0.99 else 1 / (1 - wait)
-    utilization = case.mean("utilization")
+    utilization = finding.mean("utilization")
     projected = None if throughput is None or utilization is None else min(1.0, utilization * throughput)
     return PolicyAdvice(
-        summary=f"{case.scope}: {case.count} {told}: {_what(case)}",
-        actions=tuple(_actions(case)),
+        summary=f"{finding.scope}: {finding.count} {told}: {_what(finding)}",
+        actions=tuple(_actions(finding)),
         rejected=(
             Alternative("fewer GPUs", "the same loader would feed fewer of them; the loader is what is slow"),
             Alternative("a larger batch", "takes as much longer to load"),
@@ -36,37 +36,37 @@ def advise(case: Finding) -> PolicyAdvice:
     )
 
 
-def _what(case: Finding) -> str:
-    if case.at_least("io_pressure", IO_BOUND_RATIO):
-        return f"storage is the bottleneck (tasks wait for it {percent(case.mean('io_pressure'))} of the time)"
-    if case.at_least("cpu", CPU_BOUND_RATIO):
-        return f"the host's processors are ({percent(case.mean('cpu'))} busy)"
-    if case.at_least("input_rate", COPY_BOUND_BYTES_PER_SECOND):
+def _what(finding: Finding) -> str:
+    if finding.at_least("io_pressure", IO_BOUND_RATIO):
+        return f"storage is the bottleneck (tasks wait for it {percent(finding.mean('io_pressure'))} of the time)"
+    if finding.at_least("cpu", CPU_BOUND_RATIO):
+        return f"the host's processors are ({percent(finding.mean('cpu'))} busy)"
+    if finding.at_least("input_rate", COPY_BOUND_BYTES_PER_SECOND):
         return "the copy to the GPU is"
     return "the host is not busy: more workers can load in parallel"
 
 
-def _actions(case: Finding) -> Iterator[Action]:
+def _actions(finding: Finding) -> Iterator[Action]:
     copy = edit_code("batch = batch.to(device, non_blocking=True)", "copies while the GPU computes")
-    if case.at_least("io_pressure", IO_BOUND_RATIO):
+    if finding.at_least("io_pressure", IO_BOUND_RATIO):
         yield from notes(
             "copy the data set to local NVMe before training, or cache it there in the first epoch:",
             "  rsync -a /SHARED/DATASET/ /LOCAL/NVME/DATASET/",
             "read large sequential shards (WebDataset, tar, Parquet) rather than many small files",
             "memory-map arrays that are read repeatedly: numpy.load(path, mmap_mode='r')",
         )
-    elif case.at_least("cpu", CPU_BOUND_RATIO):
+    elif finding.at_least("cpu", CPU_BOUND_RATIO):
         yield from notes(
             "preprocess once what is the same in each epoch (decode, resize, tokenize), and keep the result",
             "decode and augment on the GPU (NVIDIA DALI, torchvision.transforms.v2 on CUDA tensors)",
             "request more CPU cores per GPU; more num_workers than cores is slower",
         )
-    elif case.at_least("input_rate", COPY_BOUND_BYTES_PER_SECOND):
-        yield configure_trainer(str(case.scope), dataloader_pin_memory=True)
+    elif finding.at_least("input_rate", COPY_BOUND_BYTES_PER_SECOND):
+        yield configure_trainer(str(finding.scope), dataloader_pin_memory=True)
         yield copy
     else:
         yield configure_trainer(
-            str(case.scope),
+            str(finding.scope),
             dataloader_persistent_workers=True,
             dataloader_prefetch_factor=4,
             dataloader_pin_memory=True,

@@ -43,7 +43,7 @@ class Finding:
         """How many GPUs, for people."""
         return "1 GPU" if len(self.outcomes) == 1 else f"{len(self.outcomes)} GPUs"
 
-    def has(self, variant: str) -> bool:
+    def has_variant(self, variant: str) -> bool:
         return any(row.variant == variant for row in self.rows)
 
     def mean(self, feature: str) -> float | None:
@@ -76,11 +76,11 @@ def _thresholds(rows: Iterable[DecisionRow]) -> dict[str, float]:
     """By signal, for features that are one signal as it is."""
     found: dict[str, float] = {}
     for row in rows:
-        for condition in row.when:
+        for condition in row.conditions:
             for part in condition.parts():
                 signals = signals_of((part.feature,))
                 if len(signals) == 1 and part.feature in SINGLE_SIGNAL_FEATURES:
-                    found.setdefault(signals[0].name, part.yes)
+                    found.setdefault(signals[0].name, part.holds_from)
     return found
 
 
@@ -92,7 +92,7 @@ SINGLE_SIGNAL_FEATURES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class PolicyAdvice:
-    """What one policy says of a case; the rest of a recommendation is the same for all."""
+    """What one policy says of a finding; the rest of a recommendation is the same for all."""
 
     summary: str
     actions: tuple[Action, ...]
@@ -103,13 +103,13 @@ class PolicyAdvice:
     projection: Projection = field(default_factory=Projection)
 
 
-def cases(
+def group_findings(
     facts: Facts, settings: Settings, pool: Pool, peers: Peers, outcomes: Iterable[GpuDiagnosis]
 ) -> tuple[Finding, ...]:
     """The GPUs that share a cause and a job, a node or the pool; most causes are the work's, some the place's."""
     found: dict[tuple[str, Scope], list[tuple[GpuDiagnosis, DecisionRow]]] = {}
     for outcome in outcomes:
-        for row in (*((outcome.row,) if outcome.row else ()), *outcome.remarks):
+        for row in (*((outcome.row,) if outcome.row else ()), *outcome.secondary_rows):
             if DIAGNOSES[row.diagnosis].kinds:
                 scope = scope_of(row.diagnosis, pool, peers, outcome.gpu)
                 found.setdefault((row.diagnosis, scope), []).append((outcome, row))

@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from math import ceil
 
 from gpu_advisor.evaluation.actions import Action, notes, run_command
-from gpu_advisor.evaluation.diagnosis.idle import IDLE, IDLE_MEMORY_ALLOCATED, Idleness, idle_window_covered, idleness
+from gpu_advisor.evaluation.diagnosis.idle import (
+    IDLE_DIAGNOSIS,
+    IDLE_MEMORY_ALLOCATED,
+    Idleness,
+    idle_window_covered,
+    idleness,
+)
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.policies.base import cost_change
 from gpu_advisor.evaluation.pools import Pool
@@ -48,7 +54,7 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
         )
         yield Abstention(Reason.CONFLICTING, KIND, pool.scope, message, borderline, (KIND,))
     gang = pool.settings.gpus_per_replica
-    keep = ceil(max(settings.limits(pool.settings).min, len(pool.gpus) - len(idle)) / gang) * gang
+    keep = ceil(max(settings.gpu_limits(pool.settings).min, len(pool.gpus) - len(idle)) / gang) * gang
     if keep < len(pool.gpus):
         yield _recommendation(facts, settings, pool, idle, keep)
 
@@ -74,20 +80,20 @@ def _explain_unobserved(facts: Facts, scope: Scope, gpu: Gpu) -> tuple[Reason, s
         observed = (facts.value(IDLE_COVERAGE, gpu.uuid) or 0.0) * facts.evaluation.idle_window_seconds
         why = f"{observed:.0f} of {facts.evaluation.idle_window_seconds} s were observed: wait"
         return Reason.INSUFFICIENT_HISTORY, why
-    missing = facts.missing(IDLE_UTILIZATION, scope, gpu)
+    missing = facts.explain_missing(IDLE_UTILIZATION, scope, gpu)
     return missing.reason, missing.message
 
 
 def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu], keep: int) -> Recommendation:
     capacity, released = len(pool.gpus), len(pool.gpus) - keep
     holding = [gpu for gpu in idle if idleness(facts, gpu) is Idleness.HOLDING_MEMORY]
-    diagnosis = IDLE_MEMORY_ALLOCATED if holding else IDLE
+    diagnosis = IDLE_MEMORY_ALLOCATED if holding else IDLE_DIAGNOSIS
     long = _duration(facts.evaluation.idle_window_seconds)
     held = f", {len(holding)} of them holding memory" if holding else ""
     keeps = keep - (capacity - len(idle))
     rejected = [Alternative("wait longer", f"nothing ran for {long}, the whole idle window")]
     if keeps:
-        least, gang = settings.limits(pool.settings).min, pool.settings.gpus_per_replica
+        least, gang = settings.gpu_limits(pool.settings).min, pool.settings.gpus_per_replica
         whole = f", in whole groups of {gang} (gpus_per_replica)" if gang > 1 else ""
         rejected.append(Alternative(f"give back all {len(idle)}", f"the pool keeps at least {least} (gpu.min){whole}"))
     return Recommendation(

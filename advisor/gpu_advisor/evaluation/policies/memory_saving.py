@@ -6,40 +6,42 @@ from collections.abc import Iterator
 
 from gpu_advisor.evaluation.actions import Action, configure_trainer, notes
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, percent
-from gpu_advisor.evaluation.policies.mixed_precision import formats
+from gpu_advisor.evaluation.policies.mixed_precision import common_formats
 from gpu_advisor.evaluation.recommendation import Alternative
 
 KIND = "memory_saving"
 
 
-def advise(case: Finding) -> PolicyAdvice:
-    bandwidth = case.has("bandwidth")
+def advise(finding: Finding) -> PolicyAdvice:
+    bandwidth = finding.has_variant("bandwidth")
     what = (
-        f"memory bandwidth is used up ({percent(case.mean('dram_fill'))} while kernels run)"
+        f"memory bandwidth is used up ({percent(finding.mean('dram_fill'))} while kernels run)"
         if bandwidth
-        else f"memory is full ({percent(case.mean('memory_needed'))}) before the GPU is"
+        else f"memory is full ({percent(finding.mean('memory_needed'))}) before the GPU is"
     )
     rejected = (
         Alternative("a larger batch", "there is no room for it" if not bandwidth else "moves as many bytes a sample"),
         Alternative("a faster GPU of the same memory", "would wait for memory as this one does"),
     )
-    actions = _less_traffic(case) if bandwidth else _more_room(case)
-    return PolicyAdvice(f"{case.scope}: {case.count}: {what}", tuple(actions), rejected, severity="info")
+    actions = _less_traffic(finding) if bandwidth else _more_room(finding)
+    return PolicyAdvice(f"{finding.scope}: {finding.count}: {what}", tuple(actions), rejected, severity="info")
 
 
-def _less_traffic(case: Finding) -> Iterator[Action]:
-    yield configure_trainer(str(case.scope), "fuses element-wise operations: less memory traffic", torch_compile=True)
+def _less_traffic(finding: Finding) -> Iterator[Action]:
+    yield configure_trainer(
+        str(finding.scope), "fuses element-wise operations: less memory traffic", torch_compile=True
+    )
     yield from notes(
-        f"half the bytes per value: {formats(case.gpus)}",
+        f"half the bytes per value: {common_formats(finding.gpus)}",
         "attention that does not write its matrix: torch.nn.functional.scaled_dot_product_attention",
         "serving: quantize weights and key-value cache (8 bits), and batch more requests",
     )
 
 
-def _more_room(case: Finding) -> Iterator[Action]:
-    yield from notes(f"activations and gradients in half the bytes: {formats(case.gpus)}")
+def _more_room(finding: Finding) -> Iterator[Action]:
+    yield from notes(f"activations and gradients in half the bytes: {common_formats(finding.gpus)}")
     recompute = "or torch.utils.checkpoint: about a third more compute"
-    yield configure_trainer(str(case.scope), recompute, gradient_checkpointing=True)
+    yield configure_trainer(str(finding.scope), recompute, gradient_checkpointing=True)
     yield from notes(
         "the same effective batch in less memory: accumulate gradients over several smaller batches",
         "optimizer states to the host: DeepSpeed ZeRO with offload_optimizer, ratio by what does not fit;",

@@ -29,15 +29,15 @@ def formats_of(name: str) -> tuple[str, ...]:
     return next((formats for _, pattern, formats in TENSOR_CORE_FORMATS if re.search(pattern, name)), ())
 
 
-def formats(gpus: Iterable[Gpu]) -> str:
+def common_formats(gpus: Iterable[Gpu]) -> str:
     """What all of these GPUs can compute in, for people."""
     sets = [formats_of(gpu.name) for gpu in gpus]
     common = [each for each in sets[0] if all(each in other for other in sets)] if sets else []
     return ", ".join(common) or "bf16 or fp16, if the GPU has tensor cores"
 
 
-def advise(case: Finding) -> PolicyAdvice:
-    names, job = formats_of(case.gpus[0].name), str(case.scope)
+def advise(finding: Finding) -> PolicyAdvice:
+    names, job = formats_of(finding.gpus[0].name), str(finding.scope)
     actions = [configure_trainer(job, "TF32, no other change", tf32=True)] if "tf32" in names else []
     if "bf16" in names:
         actions.append(configure_trainer(job, "no loss scaling needed", bf16=True))
@@ -46,8 +46,8 @@ def advise(case: Finding) -> PolicyAdvice:
     if "fp8" in names:
         actions += notes("further, where accuracy allows: FP8 with Transformer Engine")
     return PolicyAdvice(
-        summary=f"{case.scope}: {case.count} compute in FP32 ({percent(case.mean('fp32_fill'))} of the busy time) and "
-        f"leave the tensor cores idle: use mixed precision ({formats(case.gpus)})",
+        summary=f"{finding.scope}: {finding.count} compute in FP32 ({percent(finding.mean('fp32_fill'))} of the busy time) and "
+        f"leave the tensor cores idle: use mixed precision ({common_formats(finding.gpus)})",
         actions=tuple(actions),
         rejected=(Alternative("more GPUs", "the tensor cores of these are not used yet"),),
         severity="info",

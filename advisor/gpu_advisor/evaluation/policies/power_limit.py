@@ -9,10 +9,10 @@ from gpu_advisor.evaluation.recommendation import Alternative, Projection
 KIND = "power_limit"
 
 
-def advise(case: Finding) -> PolicyAdvice:
-    clock = case.mean("clock_of_peers") or case.mean("clock")
-    brake = case.has("brake")
-    limit = case.mean("limit_of_peers")
+def advise(finding: Finding) -> PolicyAdvice:
+    clock = finding.mean("clock_of_peers") or finding.mean("clock")
+    brake = finding.has_variant("brake")
+    limit = finding.mean("limit_of_peers")
     why = (
         "the power supply's brake signal holds them back"
         if brake
@@ -29,7 +29,7 @@ def advise(case: Finding) -> PolicyAdvice:
         )
     )
     return PolicyAdvice(
-        summary=f"{case.scope}: {case.count} run at {percent(clock)} of their peers' clock: {why}",
+        summary=f"{finding.scope}: {finding.count} run at {percent(clock)} of their peers' clock: {why}",
         actions=actions,
         rejected=(Alternative("lift the limit of all", "a power cap that all have at full load is normal"),),
         confidence="high",

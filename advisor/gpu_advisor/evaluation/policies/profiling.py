@@ -9,8 +9,8 @@ from gpu_advisor.evaluation.recommendation import Alternative
 KIND = "profiling"
 
 
-def advise(case: Finding) -> PolicyAdvice:
-    hangs = case.has("collective")
+def advise(finding: Finding) -> PolicyAdvice:
+    hangs = finding.has_variant("collective")
     if hangs:
         find = run_command("py-spy", "dump", "--pid", "PID", note="on each rank: which one is not in the collective?")
         hint = "NCCL_DEBUG=INFO and TORCH_NCCL_TRACE_BUFFER_SIZE show which collective hangs; then restart the job"
@@ -19,10 +19,10 @@ def advise(case: Finding) -> PolicyAdvice:
         find = run_command(*nsys, note="which kernel runs, and how large?")
         hint = "common: a busy-wait loop on the GPU (spin, polling), or one block where there could be thousands"
     return PolicyAdvice(
-        summary=f"{case.scope}: {case.count} {percent(case.mean('utilization'))} busy, but "
-        f"{percent(case.mean('sm_activity'))} of the SMs work: "
+        summary=f"{finding.scope}: {finding.count} {percent(finding.mean('utilization'))} busy, but "
+        f"{percent(finding.mean('sm_activity'))} of the SMs work: "
         + ("a collective seems to wait for a rank that is gone" if hangs else "look what the kernels do"),
         actions=(find, *notes(hint)),
         rejected=(Alternative("call it well used", "utilization tells that a kernel runs, not that it computes"),),
-        confidence="high" if hangs or not case.at_least("sm_activity", 0.03) else "medium",
+        confidence="high" if hangs or not finding.at_least("sm_activity", 0.03) else "medium",
     )

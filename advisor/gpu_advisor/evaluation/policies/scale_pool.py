@@ -12,11 +12,11 @@ from math import ceil
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.history import step_bounds
 from gpu_advisor.evaluation.policies.base import cost_change
-from gpu_advisor.evaluation.policies.scale_recommendation import scale_advice
+from gpu_advisor.evaluation.policies.scale_recommendation import scale_recommendation
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Abstention, Projection, Reason, Recommendation
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint, demand_points
-from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, SizingDecision, size
+from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, SizingDecision, decide_size
 from gpu_advisor.evaluation.scaling.training import GangCounts, decide_gangs
 from gpu_advisor.evaluation.signals import MEMORY_USED, TEMPERATURE, UTILIZATION
 from gpu_advisor.settings import Settings
@@ -34,7 +34,7 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
         message = f"{len(pool.gpus)} GPUs are fewer than one replica of {per_replica}: check gpus_per_replica"
         yield Abstention(Reason.CONFLICTING, SUBJECT, pool.scope, message)
         return
-    signal = facts.demands.get(pool.settings.name)
+    signal = facts.demand_signals.get(pool.settings.name)
     if signal is not None and signal.reason is not None:
         yield Abstention(signal.reason, DEMAND, pool.scope, signal.message)
     if pool.settings.kind == "training":
@@ -45,12 +45,12 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
 
 def scaling_limits(settings: Settings, pool: Pool) -> ScalingLimits:
     """A pool's limits in replicas."""
-    configured, per_replica = settings.limits(pool.settings), pool.settings.gpus_per_replica
+    configured, per_replica = settings.gpu_limits(pool.settings), pool.settings.gpus_per_replica
     return ScalingLimits(
         min=ceil(configured.min / per_replica),
         max=configured.max // per_replica,
-        up=configured.scale_up_threshold / 100,
-        down=configured.scale_down_threshold / 100,
+        scale_up_ratio=configured.scale_up_threshold / 100,
+        scale_down_ratio=configured.scale_down_threshold / 100,
         start_delay_seconds=pool.settings.start_delay_seconds,
     )
 
@@ -62,7 +62,9 @@ def _serving(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommend
         return
     replicas = len(pool.gpus) // pool.settings.gpus_per_replica
     last = step_bounds(facts.at, settings.evaluation)[1]
-    found = size(_demand_points(facts, pool), replicas, scaling_limits(settings, pool), settings.evaluation, last)
+    found = decide_size(
+        _demand_points(facts, pool), replicas, scaling_limits(settings, pool), settings.evaluation, last
+    )
     if found.reason:
         yield Abstention(found.reason, SUBJECT, pool.scope, found.why)
     elif found.replicas != replicas:
@@ -81,7 +83,7 @@ def _explain_unobserved(facts: Facts, pool: Pool) -> Abstention | None:
     """Why the pool cannot be sized now: a GPU that is not heard may be the busiest."""
     silent = [gpu for gpu in pool.gpus if not gpu.up or facts.value(UTILIZATION, gpu.uuid) is None]
     if silent:
-        missing = facts.missing(UTILIZATION, pool.scope, silent[0])
+        missing = facts.explain_missing(UTILIZATION, pool.scope, silent[0])
         message = f"{len(silent)} of {len(pool.gpus)} GPUs: {missing.message}"
         return Abstention(missing.reason, SUBJECT, pool.scope, message, tuple(gpu.uuid for gpu in silent))
     dead = [gpu for gpu in pool.gpus if _reports_only_zeros(facts, gpu)]
@@ -104,23 +106,25 @@ def _reports_only_zeros(facts: Facts, gpu: Gpu) -> bool:
 def _demand_points(facts: Facts, pool: Pool) -> tuple[DemandPoint, ...]:
     """The pool's trail; by its demand signal where there is one."""
     per_replica = pool.settings.gpus_per_replica
-    samples = [(point.at, point.gpus, point.busy) for point in facts.trails.get(pool.settings.name, ())]
+    samples = [(point.at, point.gpus, point.busy) for point in facts.pool_histories.get(pool.settings.name, ())]
     points = demand_points(samples, len(pool.gpus), per_replica)
-    signal, demand = facts.demands.get(pool.settings.name), pool.settings.demand
+    signal, demand = facts.demand_signals.get(pool.settings.name), pool.settings.demand
     if signal is None or demand is None or signal.reason is not None:
         return points
-    told = {at: value / demand.per_replica for at, value in signal.trail}
+    told = {at: value / demand.per_replica for at, value in signal.series}
     beside = {point.at: point.demand if demand.kind == "waiting" else 0.0 for point in points}
-    return tuple(replace(point, told=told[point.at] + beside[point.at]) for point in points if point.at in told)
+    return tuple(
+        replace(point, signal_demand=told[point.at] + beside[point.at]) for point in points if point.at in told
+    )
 
 
 def _training(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommendation]:
     limits, per_replica = scaling_limits(settings, pool), pool.settings.gpus_per_replica
     present = len(pool.gpus) // per_replica
-    signal, demand = facts.demands.get(pool.settings.name), pool.settings.demand
+    signal, demand = facts.demand_signals.get(pool.settings.name), pool.settings.demand
     waiting = None
-    if signal is not None and demand is not None and signal.trail:
-        work = signal.trail[-1][1] / demand.per_replica
+    if signal is not None and demand is not None and signal.series:
+        work = signal.series[-1][1] / demand.per_replica
         waiting = work - (present if demand.kind == "total" else 0)
     wanted, why = decide_gangs(GangCounts(present, limits.min, limits.max, waiting))
     if wanted != present:
@@ -132,4 +136,4 @@ def _advice(facts: Facts, settings: Settings, pool: Pool, replicas: int, found: 
     projection = Projection(
         utilization_ratio=found.projected_ratio, cost_change_per_hour=cost_change(settings, pool, change)
     )
-    return scale_advice(facts, pool, replicas, found, scaling_limits(settings, pool), projection)
+    return scale_recommendation(facts, pool, replicas, found, scaling_limits(settings, pool), projection)

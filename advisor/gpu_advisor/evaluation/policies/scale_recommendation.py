@@ -15,7 +15,7 @@ from gpu_advisor.evaluation.signals import UTILIZATION, UTILIZATION_COVERAGE
 MIN_HISTORY_SECONDS = 3600
 
 
-def scale_advice(
+def scale_recommendation(
     facts: Facts, pool: Pool, replicas: int, found: SizingDecision, limits: ScalingLimits, projection: Projection
 ) -> Recommendation:
     grows = found.replicas > replicas
@@ -71,7 +71,7 @@ def _explanation(facts: Facts, found: SizingDecision, limits: ScalingLimits) -> 
 def _confidence(facts: Facts, pool: Pool, found: SizingDecision) -> Confidence:
     if found.saturated:
         return "medium"
-    trail = facts.trails.get(pool.settings.name, ())
+    trail = facts.pool_histories.get(pool.settings.name, ())
     if pool.settings.kind == "serving" and (not trail or facts.at - trail[0].at < MIN_HISTORY_SECONDS):
         return "medium"
     return "high"
@@ -80,9 +80,9 @@ def _confidence(facts: Facts, pool: Pool, found: SizingDecision) -> Confidence:
 def _evidence(facts: Facts, pool: Pool, limits: ScalingLimits, grows: bool) -> Iterator[Evidence]:
     coverages = [facts.value(UTILIZATION_COVERAGE, uuid) for uuid in pool.uuids]
     known = [coverage for coverage in coverages if coverage is not None]
-    threshold = limits.up if grows else limits.down
+    threshold = limits.scale_up_ratio if grows else limits.scale_down_ratio
     yield facts.evidence(UTILIZATION, pool.uuids, threshold, coverage=min(known) if known else None)
-    trail = facts.trails.get(pool.settings.name, ())
+    trail = facts.pool_histories.get(pool.settings.name, ())
     if trail:
         yield Evidence(
             signal="pool_work",
@@ -95,19 +95,19 @@ def _evidence(facts: Facts, pool: Pool, limits: ScalingLimits, grows: bool) -> I
             expression=facts.pool_work_expressions.get(pool.settings.name),
             samples=len(trail),
         )
-    signal = facts.demands.get(pool.settings.name)
-    if signal is not None and signal.trail:
+    signal = facts.demand_signals.get(pool.settings.name)
+    if signal is not None and signal.series:
         yield Evidence(
             signal="pool_demand",
             about=f"the pool's demand signal: {signal.promql}",
             unit="count",
             statistic="last",
             window_seconds=None,
-            value=signal.trail[-1][1],
-            at=signal.trail[-1][0],
+            value=signal.series[-1][1],
+            at=signal.series[-1][0],
             expression=None,
-            samples=len(signal.trail),
-            written=_pin_query(signal.promql, signal.trail[-1][0]),
+            samples=len(signal.series),
+            written=_pin_query(signal.promql, signal.series[-1][0]),
         )
 
 

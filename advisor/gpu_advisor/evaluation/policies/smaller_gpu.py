@@ -14,13 +14,13 @@ KIND = "smaller_gpu"
 MIG_CAPABLE = re.compile(r"\b(A30|A100|A800|G?H100|G?H200|H20|H800|G?B200|G?B300)\b")
 
 
-def advise(case: Finding) -> PolicyAdvice:
-    peak = case.mean("day_peak")
-    sliced = all(MIG_CAPABLE.search(gpu.name) for gpu in case.gpus)
+def advise(finding: Finding) -> PolicyAdvice:
+    peak = finding.mean("day_peak")
+    sliced = all(MIG_CAPABLE.search(gpu.name) for gpu in finding.gpus)
     slice_note = "MIG profiles; choose the smallest with enough memory, as in: -cgi 1g.10gb -C"
     return PolicyAdvice(
-        summary=f"{case.scope}: {case.count} at most {percent(peak)} busy in any hour of the day, memory "
-        f"{percent(case.mean('memory_held'))}: {'a MIG slice or ' if sliced else ''}a smaller GPU would do",
+        summary=f"{finding.scope}: {finding.count} at most {percent(peak)} busy in any hour of the day, memory "
+        f"{percent(finding.mean('memory_held'))}: {'a MIG slice or ' if sliced else ''}a smaller GPU would do",
         actions=(
             *([run_command("nvidia-smi", "mig", "-lgip", note=slice_note)] if sliced else ()),
             *notes(

@@ -9,28 +9,28 @@ from gpu_advisor.evaluation.recommendation import Alternative, Projection
 KIND = "straggler"
 
 
-def advise(case: Finding) -> PolicyAdvice:
-    names = ", ".join(str(gpu.scope) for gpu in listed_gpus(case.gpus))
-    others = len(case.peers.gpus_of_job(case.peers.jobs.get(case.gpus[0].uuid))) - len(case.gpus)
-    excess = max((case.mean("communication_below_job") or 0.0), 0.0)
+def advise(finding: Finding) -> PolicyAdvice:
+    names = ", ".join(str(gpu.scope) for gpu in listed_gpus(finding.gpus))
+    others = len(finding.peers.gpus_of_job(finding.peers.jobs.get(finding.gpus[0].uuid))) - len(finding.gpus)
+    excess = max((finding.mean("communication_below_job") or 0.0), 0.0)
     actions: list[Action] = []
-    for gpu in listed_gpus(case.gpus):
+    for gpu in listed_gpus(finding.gpus):
         actions += notes(f"on {gpu.node}, GPU {gpu.index}: check clocks, PCIe link, row remapping, Xids")
         which = ("-i", gpu.index) if gpu.index.isdigit() else ()
         query = ("nvidia-smi", "-q", *which, "-d", "CLOCK,PERFORMANCE,ECC,ROW_REMAPPER")
         actions.append(run_command(*query, node=gpu.node))
-    nodes = sorted({gpu.node for gpu in case.gpus})
+    nodes = sorted({gpu.node for gpu in finding.gpus})
     actions += notes(
         "no fault found? Then its share of the work is larger: balance samples over the ranks",
         *(f"else remove it and restart the job elsewhere: kubectl cordon {node}" for node in nodes[:8]),
     )
     return PolicyAdvice(
-        summary=f"{case.scope}: {names} slower than the rest, for which {max(others, 0)} GPUs wait in each step",
+        summary=f"{finding.scope}: {names} slower than the rest, for which {max(others, 0)} GPUs wait in each step",
         actions=tuple(actions),
         rejected=(
             Alternative("tune the communication", "the others wait for this GPU, not for the network"),
             Alternative("more GPUs", "all of them would wait for the slowest"),
         ),
-        confidence="high" if case.has("waits") or case.has("clock") else "medium",
+        confidence="high" if finding.has_variant("waits") or finding.has_variant("clock") else "medium",
         projection=Projection(throughput_ratio=1 / (1 - excess) if 0 < excess < 0.99 else None),
     )

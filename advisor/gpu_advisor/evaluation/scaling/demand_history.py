@@ -25,32 +25,32 @@ class DemandPoint:
     """
 
     at: float
-    known: float
-    heard: float
+    replicas: float
+    reporting: float
     utilization_ratio: float
-    told: float | None = None
+    signal_demand: float | None = None
 
     @property
     def demand(self) -> float:
         """Replicas' worth of work, if those not heard were as busy as the others. At saturation a lower bound."""
-        return self.utilization_ratio * self.known if self.told is None else self.told
+        return self.utilization_ratio * self.replicas if self.signal_demand is None else self.signal_demand
 
     @property
     def min_demand(self) -> float:
-        return self.utilization_ratio * self.heard if self.told is None else self.told
+        return self.utilization_ratio * self.reporting if self.signal_demand is None else self.signal_demand
 
     @property
     def max_demand(self) -> float:
         """What the sensor could have shown at most: every replica that was not heard may have been busy throughout."""
-        return self.min_demand + (self.known - self.heard if self.told is None else 0.0)
+        return self.min_demand + (self.replicas - self.reporting if self.signal_demand is None else 0.0)
 
     @property
-    def whole(self) -> bool:
-        return self.heard >= self.known
+    def complete(self) -> bool:
+        return self.reporting >= self.replicas
 
     @property
     def saturated(self) -> bool:
-        return self.told is None and self.utilization_ratio >= SATURATION_RATIO
+        return self.signal_demand is None and self.utilization_ratio >= SATURATION_RATIO
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,13 @@ class DemandEstimate:
     """The demand of a trail at its steps, oldest first: as estimated, and its bounds. All three have equal length."""
 
     estimate: tuple[float, ...]
-    least: tuple[float, ...]
-    most: tuple[float, ...]
+    lower_bound: tuple[float, ...]
+    upper_bound: tuple[float, ...]
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """Whether nothing is missing, so that the bounds are the estimate."""
-        return self.least == self.most
+        return self.lower_bound == self.upper_bound
 
 
 def align_to_steps(
@@ -87,10 +87,10 @@ def align_to_steps(
 
 def estimate_demand(points: Sequence[DemandPoint | None]) -> DemandEstimate:
     """The demand and its bounds. Of a missing point it is only known that it was not above the largest size around."""
-    if all(point is not None and point.whole for point in points):
+    if all(point is not None and point.complete for point in points):
         told = tuple(point.demand for point in points if point is not None)
         return DemandEstimate(told, told, told)
-    largest = max((max(point.known, point.max_demand) for point in points if point is not None), default=0.0)
+    largest = max((max(point.replicas, point.max_demand) for point in points if point is not None), default=0.0)
     estimate: list[float] = []
     for point in points:  # an unseen step is taken to be as the one before it
         estimate.append(point.demand if point is not None else estimate[-1] if estimate else 0.0)

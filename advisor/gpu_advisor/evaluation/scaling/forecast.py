@@ -60,7 +60,7 @@ def exponential_moving_average(values: Sequence[float], half_life_steps: float) 
     return found
 
 
-def expected(demand: DemandEstimate, horizon: Horizon) -> Forecast:
+def forecast_estimate(demand: DemandEstimate, horizon: Horizon) -> Forecast:
     """The forecast from the estimated demand: what growth is judged by."""
     levels = exponential_moving_average(demand.estimate, horizon.level_half_life_steps)
     return _forecast(demand.estimate, levels, levels, horizon)
@@ -72,9 +72,9 @@ def forecast_upper_bound(demand: DemandEstimate, horizon: Horizon) -> Forecast:
     Levels are those of the upper bounds, rises and excesses are taken from the lower bounds' levels to the upper
     bounds. Had everything been seen, the forecast would not be above this one.
     """
-    most = exponential_moving_average(demand.most, horizon.level_half_life_steps)
-    least = exponential_moving_average(demand.least, horizon.level_half_life_steps)
-    return _forecast(demand.most, most, least, horizon)
+    most = exponential_moving_average(demand.upper_bound, horizon.level_half_life_steps)
+    least = exponential_moving_average(demand.lower_bound, horizon.level_half_life_steps)
+    return _forecast(demand.upper_bound, most, least, horizon)
 
 
 def _forecast(values: Sequence[float], high: Sequence[float], low: Sequence[float], horizon: Horizon) -> Forecast:

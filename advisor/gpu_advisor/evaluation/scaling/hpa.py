@@ -40,7 +40,7 @@ class ScaleStep:
 
     replicas: int | None
     why: str
-    refused: bool = False
+    blocked: bool = False
 
 
 def plan_scale_step(wanted: int, seen: int, replicas: int) -> ScaleStep:
@@ -56,5 +56,5 @@ def plan_scale_step(wanted: int, seen: int, replicas: int) -> ScaleStep:
         None,
         f"it is set to {replicas} replicas, but {seen} were seen: nothing is changed before both agree. If they stay "
         "different, see that the pool's selectors name the GPUs of this workload, and no others",
-        refused=True,
+        blocked=True,
     )

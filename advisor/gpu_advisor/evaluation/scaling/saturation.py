@@ -42,13 +42,13 @@ class SaturatedRun:
     points: int
     size: float
     growths: int
-    blind: bool
-    believed: bool
+    history_is_short: bool
+    is_informative: bool
 
     @property
     def exhausted(self) -> bool:
         """Whether growing has not helped, and nothing says that it will."""
-        return not self.believed and self.growths >= MAX_UNINFORMED_STEPS
+        return not self.is_informative and self.growths >= MAX_UNINFORMED_STEPS
 
 
 def saturated_run(trail: Sequence[DemandPoint], at: float) -> SaturatedRun | None:
@@ -65,17 +65,17 @@ def saturated_run(trail: Sequence[DemandPoint], at: float) -> SaturatedRun | Non
     while first and there[first - 1].saturated:
         first -= 1
     run, before = there[first:], there[:first]
-    sizes = [point.known for point in run]
+    sizes = [point.replicas for point in run]
     growths = sum(1 for one, other in pairwise(sizes) if other > one)
     low, high = INFORMATIVE_RANGE
-    telling = sum(1 for point in before if low < point.utilization_ratio < high)
+    informative = sum(1 for point in before if low < point.utilization_ratio < high)
     return SaturatedRun(
         points=len(run),
         size=sizes[-1],
         growths=growths,
-        blind=len(there) < MIN_HISTORY_POINTS,
-        believed=telling >= MIN_HISTORY_POINTS * MIN_INFORMATIVE_SHARE
-        and telling >= MIN_INFORMATIVE_SHARE * len(before),
+        history_is_short=len(there) < MIN_HISTORY_POINTS,
+        is_informative=informative >= MIN_HISTORY_POINTS * MIN_INFORMATIVE_SHARE
+        and informative >= MIN_INFORMATIVE_SHARE * len(before),
     )
 
 
@@ -84,8 +84,8 @@ def next_size(run: SaturatedRun, most: int) -> int:
     size = run.size
     if run.exhausted:
         return ceil(size)
-    share = (SHORT_HISTORY_STEP_RATIO if run.blind else FIRST_STEP_RATIO) + FIRST_STEP_RATIO * run.growths
+    share = (SHORT_HISTORY_STEP_RATIO if run.history_is_short else FIRST_STEP_RATIO) + FIRST_STEP_RATIO * run.growths
     wanted = ceil(size + max(1.0, size * share))
-    if not run.believed:
+    if not run.is_informative:
         wanted = min(wanted, max(2, int(size + (most - size) / 2)))
     return min(most, wanted)

@@ -9,9 +9,9 @@ from math import ceil, sqrt
 
 from gpu_advisor.evaluation.recommendation import Reason
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint, align_to_steps, estimate_demand
-from gpu_advisor.evaluation.scaling.forecast import Forecast, Horizon, expected, forecast_upper_bound
+from gpu_advisor.evaluation.scaling.forecast import Forecast, Horizon, forecast_estimate, forecast_upper_bound
 from gpu_advisor.evaluation.scaling.saturation import SaturatedRun, next_size, saturated_run
-from gpu_advisor.settings import Evaluation
+from gpu_advisor.settings import EvaluationSettings
 
 #: Sums of shares of replicas are not exact: so much above a whole number is still that number.
 ROUNDING = 1e-9
@@ -26,8 +26,8 @@ class ScalingLimits:
 
     min: int
     max: int
-    up: float
-    down: float
+    scale_up_ratio: float
+    scale_down_ratio: float
     start_delay_seconds: float = 120
 
 
@@ -56,11 +56,11 @@ class SizingDecision:
         return min(1.0, self.expected / self.replicas)
 
 
-def size(
+def decide_size(
     trail: Sequence[DemandPoint],
     replicas: int,
     limits: ScalingLimits,
-    evaluation: Evaluation,
+    evaluation: EvaluationSettings,
     at: float,
     pending: int = 0,
 ) -> SizingDecision:
@@ -84,7 +84,7 @@ def size(
         trend_steps=_steps(evaluation.level_half_life_seconds, step),
     )
     demand = estimate_demand(points)
-    forecast = expected(demand, horizon)
+    forecast = forecast_estimate(demand, horizon)
     scale_up = _scale_up(forecast, saturated_run(trail, at), window, limits, evaluation)
     if scale_up.replicas > replicas:
         recently = _recent_size_changes(points, evaluation)
@@ -95,7 +95,7 @@ def size(
         return replace(scale_up, replicas=replicas, why=scale_up.why if scale_up.saturated else "replicas are starting")
     window = _steps(evaluation.scale_down_stabilization_seconds, step)
     estimate = _required_size(forecast, max, window, limits, evaluation)
-    if demand.whole or estimate.replicas >= replicas:
+    if demand.complete or estimate.replicas >= replicas:
         upper_bound = estimate
     else:
         upper_bound = _required_size(forecast_upper_bound(demand, horizon), max, window, limits, evaluation)
@@ -103,11 +103,11 @@ def size(
 
 
 def _scale_up(
-    forecast: Forecast, run: SaturatedRun | None, window: int, limits: ScalingLimits, evaluation: Evaluation
+    forecast: Forecast, run: SaturatedRun | None, window: int, limits: ScalingLimits, evaluation: EvaluationSettings
 ) -> SizingDecision:
     """What is needed by the lowest expectation of the stabilization window; a step more at saturation."""
     found = _required_size(forecast, min, window, limits, evaluation)
-    found = replace(found, why=f"{found.why}: above {limits.up:.0%} or short of head-room")
+    found = replace(found, why=f"{found.why}: above {limits.scale_up_ratio:.0%} or short of head-room")
     if run is None or run.points < window:
         return found
     if run.exhausted:
@@ -125,7 +125,7 @@ def _scale_down(
     upper_bound: SizingDecision,
     replicas: int,
     limits: ScalingLimits,
-    evaluation: Evaluation,
+    evaluation: EvaluationSettings,
 ) -> SizingDecision:
     """What is needed at most, if nothing speaks against it. Nothing does against coming down to the limit."""
     step = evaluation.step_seconds
@@ -137,7 +137,9 @@ def _scale_down(
         why = f"grown within the cool-down of {evaluation.cooldown_seconds} s"
         return replace(upper_bound, replicas=replicas, why=why)
     window = _steps(evaluation.scale_down_stabilization_seconds, step)
-    seen = [point for point in points[-window:] if point is not None and point.heard >= max(replicas, point.known)]
+    seen = [
+        point for point in points[-window:] if point is not None and point.reporting >= max(replicas, point.replicas)
+    ]
     if len(seen) < window:
         why = _missing_points_message(len(seen), window, step)
         return replace(upper_bound, replicas=replicas, why=why, reason=Reason.INSUFFICIENT_HISTORY)
@@ -151,8 +153,8 @@ def _scale_down_objections(
     """What speaks against giving back what is not needed."""
     if found.replicas >= replicas:
         yield f"what was not heard may have needed {replicas}"
-    if found.level is None or found.level >= limits.down * replicas:
-        yield f"not below {limits.down:.0%}"
+    if found.level is None or found.level >= limits.scale_down_ratio * replicas:
+        yield f"not below {limits.scale_down_ratio:.0%}"
     if any(point.saturated for point in seen):
         yield "saturated within the stabilization window"
     if replicas - found.replicas < MIN_CHANGE_FACTOR * sqrt(replicas):
@@ -164,21 +166,21 @@ def _required_size(
     extreme: Callable[[Sequence[float]], float],
     window: int,
     limits: ScalingLimits,
-    evaluation: Evaluation,
+    evaluation: EvaluationSettings,
 ) -> SizingDecision:
     """What to be ready for by the extreme of a window, and never less than there was in all of it (or any of it)."""
     level, ahead = extreme(forecast.levels[-window:]), extreme(forecast.expectations[-window:])
     headroom = forecast.needed(ahead, evaluation.headroom_deviations)
-    needed = max(headroom, ahead / limits.up, extreme(forecast.demand[-window:]))
+    needed = max(headroom, ahead / limits.scale_up_ratio, extreme(forecast.demand[-window:]))
     why = f"{level:.1f} replicas' worth of work, {ahead:.1f} expected, {needed:.1f} with head-room"
     wanted = max(1, limits.min, min(limits.max, ceil(needed - ROUNDING)))
     return SizingDecision(wanted, why, level=level, expected=ahead, needed=needed)
 
 
-def _recent_size_changes(points: Sequence[DemandPoint | None], evaluation: Evaluation) -> Iterator[float]:
+def _recent_size_changes(points: Sequence[DemandPoint | None], evaluation: EvaluationSettings) -> Iterator[float]:
     """Changes of the pool's size within the cool-down, as the trail shows them."""
     steps = _steps(evaluation.cooldown_seconds, evaluation.step_seconds)
-    known = [point.known for point in points[-steps - 1 :] if point is not None]
+    known = [point.replicas for point in points[-steps - 1 :] if point is not None]
     return (after - before for before, after in pairwise(known) if after != before)
 
 

@@ -69,7 +69,7 @@ def group_into_rows(metrics: Array, times: Array, series: Array, values: Array) 
         yield metric_id, time_ms, packed[start:end]
 
 
-def by_series(rows: Sequence[tuple[int, bytes]], wanted: Mapping[int, Labels]) -> list[SeriesSamples]:
+def group_by_series(rows: Sequence[tuple[int, bytes]], wanted: Mapping[int, Labels]) -> list[SeriesSamples]:
     packed = np.frombuffer(b"".join(blob for _, blob in rows), ROW_DTYPE)
     if packed.size == 0 or not wanted:
         return []

@@ -136,13 +136,13 @@ class Scraper:
         own = as_labels(labels)
         samples.append(("up", own, 0.0 if problem else 1.0))
         samples.append(("scrape_duration_seconds", own, time.monotonic() - began))
-        scraper.tell("scrape", problem)
+        scraper.log_change("scrape", problem)
         try:
             self._history.append(history_target_name(self._job, scraper.target.instance), at, samples)
         except HistoryError as error:
-            scraper.tell("storing", str(error))
+            scraper.log_change("storing", str(error))
         else:
-            scraper.tell("storing", None)
+            scraper.log_change("storing", None)
 
     def _filter_samples(self, families: Iterable[Metric], target: dict[str, str]) -> Iterator[Sample]:
         for family in families:
@@ -189,7 +189,7 @@ class _TargetScraper:
             raise _ScrapeError(f"it answered {answer.status}")
         return answer
 
-    def tell(self, what: str, problem: str | None) -> None:
+    def log_change(self, what: str, problem: str | None) -> None:
         """Log a change, not each repetition."""
         before = self._last_problems.get(what)
         if problem == before:

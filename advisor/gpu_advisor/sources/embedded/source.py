@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 
 from gpu_advisor.promql.expressions import Expression, Labels, Matcher, Selector, TimeSeries, Vector, selectors_of
-from gpu_advisor.sources.algebra import MutableVector, ResultLookup, evaluate
+from gpu_advisor.sources.algebra import MutableVector, ResultLookup, evaluate_expression
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.history_file import HistoryError
@@ -34,7 +34,7 @@ class EmbeddedSource:
         at_ms = round(at * 1000)
         samples = self._read(expressions.values(), at_ms, at_ms)
         known = self._lookup_at(samples, at_ms)
-        return {key: evaluate(expression, known) for key, expression in expressions.items()}
+        return {key: evaluate_expression(expression, known) for key, expression in expressions.items()}
 
     def range(self, expression: Expression, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
         """As Source.range. Raises SourceError."""
@@ -48,7 +48,7 @@ class EmbeddedSource:
         samples = self._read([expression], start_ms, end_ms)
         trails: dict[Labels, list[tuple[float, float]]] = {}
         for at_ms in range(start_ms, end_ms + 1, step_ms):
-            for labels, value in evaluate(expression, self._lookup_at(samples, at_ms)).items():
+            for labels, value in evaluate_expression(expression, self._lookup_at(samples, at_ms)).items():
                 if math.isfinite(value):
                     trails.setdefault(labels, []).append((at_ms / 1000, value))
         return {labels: tuple(trail) for labels, trail in trails.items()}

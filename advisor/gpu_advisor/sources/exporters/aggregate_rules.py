@@ -31,7 +31,7 @@ class AggregateSeries:
 
     record: str
     expr: str
-    of: tuple[str, ...]
+    inputs: tuple[str, ...]
     about: str
 
 
@@ -93,10 +93,10 @@ MINUTE_SERIES: tuple[AggregateSeries, ...] = (
 )  # fmt: skip
 
 
-def rules(every: tuple[AggregateSeries, ...], recorded: Collection[str]) -> Iterator[dict[str, str]]:
+def available_rules(every: tuple[AggregateSeries, ...], recorded: Collection[str]) -> Iterator[dict[str, str]]:
     """The rules of those whose parts are recorded, by these names or by a rule before."""
     there = set(recorded)
     for series in every:
-        if there.issuperset(series.of):
+        if there.issuperset(series.inputs):
             there.add(series.record)
             yield {"record": series.record, "expr": series.expr}

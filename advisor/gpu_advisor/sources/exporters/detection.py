@@ -13,7 +13,7 @@ from math import floor
 
 from gpu_advisor.promql.expressions import Aggregate, Expression, Labels, Matcher, Selector, Vector, any_of_values
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
-from gpu_advisor.sources.exporters.mapping import Mapping as ExporterMapping
+from gpu_advisor.sources.exporters.mapping import ExporterMapping
 
 #: Targets of a job that has others besides are named one by one up to this many; beyond, the job alone is the matcher.
 MAX_INSTANCE_MATCHERS = 50
@@ -27,22 +27,22 @@ class GpuInventory:
     """Identity rows under our names: those there now, and all those of the window."""
 
     present: tuple[Labels, ...] = ()
-    seen: tuple[Labels, ...] = ()
+    recent: tuple[Labels, ...] = ()
 
     def targets(self) -> dict[str, set[TargetKey]]:
         """Where each exporter family speaks."""
         found: dict[str, set[TargetKey]] = {}
-        for labels in (*self.present, *self.seen):
+        for labels in (*self.present, *self.recent):
             found.setdefault(dict(labels)["exporter"], set()).add(target_key(labels))
         return found
 
 
 def inventory_queries(mappings: Iterable[ExporterMapping], window_seconds: int | None = None) -> dict[str, Expression]:
     """What to ask: each mapping's identity series, now or in a window."""
-    return {mapping.name: mapping.roster(window_seconds) for mapping in mappings}
+    return {mapping.name: mapping.identity_expression(window_seconds) for mapping in mappings}
 
 
-def canonical(mappings: Sequence[ExporterMapping], answers: Mapping[str, Vector]) -> tuple[Labels, ...]:
+def merge_identities(mappings: Sequence[ExporterMapping], answers: Mapping[str, Vector]) -> tuple[Labels, ...]:
     """Identity rows of all mappings under our names, the lowest rank first.
 
     Rows without the label that names the thing are another program's. A target that speaks one family is not listened
@@ -51,7 +51,7 @@ def canonical(mappings: Sequence[ExporterMapping], answers: Mapping[str, Vector]
     rows: list[Labels] = []
     taken: dict[str, set[TargetKey]] = {}
     for mapping in mappings:
-        found = mapping.canonical(sorted(answers.get(mapping.name, {})))
+        found = mapping.canonical_identities(sorted(answers.get(mapping.name, {})))
         if mapping.companion:
             rows += [tuple(sorted(row.items())) for row in found]
             continue
@@ -70,15 +70,15 @@ def target_key(labels: Labels) -> TargetKey:
 
 
 def detect_dialects(
-    mappings: Sequence[ExporterMapping], roster: GpuInventory, targets: Vector, intervals: Mapping[str, float]
+    mappings: Sequence[ExporterMapping], inventory: GpuInventory, targets: Vector, intervals: Mapping[str, float]
 ) -> tuple[ExporterDialect, ...]:
     """The families that are here, held to their targets, in the order in which they are listened to.
 
     `targets` is `up` of everything that is scraped, `intervals` the scrape interval of each job in seconds. Jobs that
-    are scraped at different intervals are different speakers.
+    are scraped at different intervals are different dialects.
     """
     every = {target_key(labels) for labels in targets}
-    targets_by_exporter = roster.targets()
+    targets_by_exporter = inventory.targets()
     found: list[ExporterDialect] = []
     for mapping in mappings:
         here = targets_by_exporter.get(mapping.name, set())

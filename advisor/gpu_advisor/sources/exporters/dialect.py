@@ -18,7 +18,7 @@ from gpu_advisor.promql.expressions import (
     union,
 )
 from gpu_advisor.promql.vocabulary import Reduction
-from gpu_advisor.sources.exporters.mapping import GaugeSum, Mapping, MetricSelector, Quantity, label_matchers
+from gpu_advisor.sources.exporters.mapping import ExporterMapping, GaugeSum, MetricSelector, Quantity, label_matchers
 
 _GAUGE_FUNCTIONS: dict[Reduction, Function] = {
     "last": "last", "mean": "mean", "min": "min", "max": "max", "quantile": "quantile",
@@ -33,12 +33,12 @@ LONG_WINDOW_SECONDS = 6 * 3600
 class ExporterDialect:
     """One exporter family as it is here.
 
-    `hold` are matchers that keep other programs' series of the same names out. `interval_seconds` is how often it is
+    `target_matchers` are matchers that keep other programs' series of the same names out. `interval_seconds` is how often it is
     scraped, if that is known: of a gauge, only the number of samples tells how much of a window was seen.
     """
 
-    mapping: Mapping
-    hold: tuple[Matcher, ...] = ()
+    mapping: ExporterMapping
+    target_matchers: tuple[Matcher, ...] = ()
     interval_seconds: float | None = None
 
     @property
@@ -51,7 +51,7 @@ class ExporterDialect:
         """The expression of this reduction of a quantity, or None if the exporter has nothing that gives it."""
         built = [
             expression
-            for form in self.mapping.forms(quantity)
+            for form in self.mapping.definitions(quantity)
             if (expression := self._quantity_expression(form, reduction, window_seconds, q)) is not None
         ]
         return union(*built) if built else None
@@ -63,7 +63,7 @@ class ExporterDialect:
         inner = _ExpressionBuilder(self, quantity, quantity.each or by, window_seconds, q).build(reduction)
         return Aggregate("max", by, inner) if inner is not None and quantity.each else inner
 
-    def select(
+    def selector(
         self,
         metric: MetricSelector,
         by: tuple[str, ...],
@@ -72,11 +72,13 @@ class ExporterDialect:
         q: float | None,
     ) -> Expression:
         """A selector held to the targets, with `by` under our names."""
-        conditions = (*self.hold, *label_matchers(self.mapping.where), *label_matchers(metric.match))
+        conditions = (*self.target_matchers, *label_matchers(self.mapping.where), *label_matchers(metric.match))
         found: Expression = Selector(metric.metric, function, window_seconds, q, conditions)
         for ours in by:
             prefix = self.mapping.prefixes.get(ours, "")
-            for theirs in reversed(self.mapping.theirs(ours)):  # the last one put on wins, which is the first choice
+            for theirs in reversed(
+                self.mapping.exporter_labels(ours)
+            ):  # the last one put on wins, which is the first choice
                 if theirs != ours or prefix:
                     found = LabelReplace(found, ours, theirs, prefix)
         return found
@@ -84,7 +86,7 @@ class ExporterDialect:
 
 @dataclass(frozen=True, slots=True)
 class _ExpressionBuilder:
-    speaker: ExporterDialect
+    dialect: ExporterDialect
     quantity: Quantity
     by: tuple[str, ...]
     window_seconds: int | None
@@ -128,7 +130,7 @@ class _ExpressionBuilder:
             return self._counted(gauge, reduction)
         if reduction not in _GAUGE_FUNCTIONS:
             return None
-        return _scaled(self._reduce("max", gauge, _GAUGE_FUNCTIONS[reduction], self.q), gauge.scale)
+        return _scale(self._reduce("max", gauge, _GAUGE_FUNCTIONS[reduction], self.q), gauge.scale)
 
     def _total(self, reduction: Reduction) -> Expression | None:
         total = self.quantity.total
@@ -138,29 +140,29 @@ class _ExpressionBuilder:
 
     def _sum_of(self, total: GaugeSum, function: Function) -> Expression:
         terms = tuple(self._reduce("max", metric, function) for metric in total.sum)
-        return _scaled(Sum(terms), total.scale)
+        return _scale(Sum(terms), total.scale)
 
     def _counted(self, gauge: MetricSelector, reduction: Reduction) -> Expression | None:
         """How many samples a gauge has in the window; for the coverage, how much of it they stand for."""
         count = self._reduce("max", gauge, "count")
         if reduction == "samples":
             return count
-        if self.speaker.interval_seconds is None or self.window_seconds is None:
+        if self.dialect.interval_seconds is None or self.window_seconds is None:
             return None
-        return Affine(count, self.speaker.interval_seconds / self.window_seconds)
+        return Affine(count, self.dialect.interval_seconds / self.window_seconds)
 
     def _counter(self, reduction: Reduction) -> Expression | None:
         counter = self.quantity.counter
         if counter is None or (reduction != "rate" and reduction != "increase"):
             return None
-        top = _scaled(self._reduce("sum", counter, reduction), counter.scale)
+        top = _scale(self._reduce("sum", counter, reduction), counter.scale)
         return Ratio(top, self._reduce("max", counter.per, "last")) if counter.per else top
 
     def _rate_gauge(self, reduction: Reduction) -> Expression | None:
         speed = self.quantity.speed
         if speed is None or reduction != "rate":
             return None
-        return _scaled(self._reduce("max", speed, "mean"), speed.scale)
+        return _scale(self._reduce("max", speed, "mean"), speed.scale)
 
     def _rollup(self, reduction: Reduction) -> Expression | None:
         rollup = self.quantity.rollup
@@ -178,12 +180,12 @@ class _ExpressionBuilder:
         self, op: AggregateOp, metric: MetricSelector, function: Function, q: float | None = None
     ) -> Expression:
         window = None if function == "last" else self.window_seconds
-        return Aggregate(op, self.by, self.speaker.select(metric, self.by, function, window, q))
+        return Aggregate(op, self.by, self.dialect.selector(metric, self.by, function, window, q))
 
 
-def _scaled(of: Expression, scale: float) -> Expression:
-    return of if scale == 1 else Affine(of, scale)
+def _scale(operand: Expression, scale: float) -> Expression:
+    return operand if scale == 1 else Affine(operand, scale)
 
 
-def _complement(of: Expression, wanted: bool) -> Expression:
-    return Affine(of, -1.0, 1.0) if wanted else of
+def _complement(operand: Expression, wanted: bool) -> Expression:
+    return Affine(operand, -1.0, 1.0) if wanted else operand

@@ -1,4 +1,4 @@
-"""Mapping files: how the signals' quantities are spelled by one family of exporters.
+"""ExporterMapping files: how the signals' quantities are spelled by one family of exporters.
 
 A file says how its exporter is recognized and who its series are of (`identity`, `labels`), and has for each quantity
 some of these forms, of which a signal's reduction picks the one that gives it best:
@@ -99,7 +99,7 @@ class IdentitySeries(_StrictModel):
     metrics: tuple[str, ...] = Field(min_length=1)
 
 
-class Mapping(_StrictModel):
+class ExporterMapping(_StrictModel):
     """One file.
 
     `rank`: of two exporters that tell of the same GPU, the one with the lower rank is listened to. A `companion` tells
@@ -121,25 +121,25 @@ class Mapping(_StrictModel):
     )
     quantities: dict[str, Quantity | tuple[Quantity, ...]]
 
-    def forms(self, quantity: str) -> tuple[Quantity, ...]:
+    def definitions(self, quantity: str) -> tuple[Quantity, ...]:
         """The ways to a quantity, best first."""
         found = self.quantities.get(quantity, ())
         return found if isinstance(found, tuple) else (found,)
 
-    def theirs(self, label: str) -> tuple[str, ...]:
+    def exporter_labels(self, label: str) -> tuple[str, ...]:
         """Where our label stands in this exporter's series: the first of these that is not empty."""
         found = self.labels.get(label, label)
         return found if isinstance(found, tuple) else (found,)
 
-    def roster(self, window_seconds: int | None = None) -> Expression:
+    def identity_expression(self, window_seconds: int | None = None) -> Expression:
         """The identity series there now, or those of a window. Of a companion it is enough to know where it is."""
         function: Literal["last", "count"] = "last" if window_seconds is None else "count"
         found: Expression = union(*(Selector(metric, function, window_seconds) for metric in self.identity.metrics))
         return Aggregate("count", ("job", "instance"), found) if self.companion else found
 
-    def canonical(self, rows: Iterable[Labels]) -> list[dict[str, str]]:
+    def canonical_identities(self, rows: Iterable[Labels]) -> list[dict[str, str]]:
         """Identity rows under our names. `exporter` is this mapping's name; job and instance are as they were."""
-        table = [(ours, self.theirs(ours), self.prefixes.get(ours, "")) for ours in IDENTITY_LABELS]
+        table = [(ours, self.exporter_labels(ours), self.prefixes.get(ours, "")) for ours in IDENTITY_LABELS]
         table += [(name, (name,), "") for name in ("job", "instance")]
         found = []
         for labels in rows:
@@ -162,14 +162,14 @@ IDENTITY_LABELS = ("uuid", "index", "name", "vendor", "pci_bus_id", "nodename", 
 
 
 @cache
-def mappings() -> tuple[Mapping, ...]:
+def mappings() -> tuple[ExporterMapping, ...]:
     """All mapping files, by rank."""
-    found = [Mapping.model_validate(yaml.safe_load(text)) for text in _files()]
+    found = [ExporterMapping.model_validate(yaml.safe_load(text)) for text in _files()]
     return tuple(sorted(found, key=lambda mapping: (mapping.rank, mapping.name)))
 
 
 @cache
-def own_mappings() -> tuple[Mapping, ...]:
+def own_mappings() -> tuple[ExporterMapping, ...]:
     """Those of what this project makes itself: its exporter and rules, jobs, and hosts under node_exporter's names."""
     return tuple(mapping for mapping in mappings() if mapping.rank <= 0)
 

@@ -23,11 +23,10 @@ from gpu_advisor.promql.expressions import (
     union,
 )
 from gpu_advisor.promql.vocabulary import Reduction
-from gpu_advisor.sources.exporters import aggregate_rules as aggregated
+from gpu_advisor.sources.exporters import aggregate_rules
 from gpu_advisor.sources.exporters.aggregate_rules import GPU_INFO
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
-from gpu_advisor.sources.exporters.mapping import IDENTITY_LABELS, mappings, own_mappings
-from gpu_advisor.sources.exporters.mapping import Mapping as ExporterMapping
+from gpu_advisor.sources.exporters.mapping import IDENTITY_LABELS, ExporterMapping, mappings, own_mappings
 
 FIVE_MINUTES, MINUTES_30, HOUR = 300, 1800, 3600
 
@@ -114,14 +113,14 @@ DAILY_SERIES: Mapping[str, Expression] = {
 }
 
 
-def rules(speakers: Sequence[ExporterDialect]) -> dict[str, object]:
-    """A rules file, as what YAML is made of. Of a GPU that several of the speakers tell of, the first is recorded."""
-    fine = [*_identity_rules(speakers), *_series_rules(EVALUATION_SERIES, speakers)]
-    owners = [aggregated.OWNER_INFO for speaker in speakers if speaker.name == "gpu-exporter"]
-    fine += aggregated.rules(aggregated.EVALUATION_SERIES, [*_records(fine), *owners])
-    slow = list(_series_rules(MINUTE_SERIES, speakers))
-    slow += aggregated.rules(aggregated.MINUTE_SERIES, _records([*fine, *slow]))
-    hourly = list(_series_rules(HOURLY_SERIES, speakers))
+def rules_document(dialects: Sequence[ExporterDialect]) -> dict[str, object]:
+    """A rules file, as what YAML is made of. Of a GPU that several of the dialects tell of, the first is recorded."""
+    fine = [*_identity_rules(dialects), *_series_rules(EVALUATION_SERIES, dialects)]
+    owners = [aggregate_rules.OWNER_INFO for dialect in dialects if dialect.name == "gpu-exporter"]
+    fine += aggregate_rules.available_rules(aggregate_rules.EVALUATION_SERIES, [*_records(fine), *owners])
+    slow = list(_series_rules(MINUTE_SERIES, dialects))
+    slow += aggregate_rules.available_rules(aggregate_rules.MINUTE_SERIES, _records([*fine, *slow]))
+    hourly = list(_series_rules(HOURLY_SERIES, dialects))
     groups: list[dict[str, object]] = [{"name": "gpu-advisor", "rules": fine}]
     if slow:
         groups.append({"name": "gpu-advisor-idle", "interval": "1m", "rules": slow})
@@ -132,12 +131,12 @@ def rules(speakers: Sequence[ExporterDialect]) -> dict[str, object]:
     return {"groups": groups}
 
 
-def _series_rules(every: Sequence[RecordedSeries], speakers: Sequence[ExporterDialect]) -> Iterator[dict[str, str]]:
+def _series_rules(every: Sequence[RecordedSeries], dialects: Sequence[ExporterDialect]) -> Iterator[dict[str, str]]:
     for series in every:
         parts = [
             expression
-            for speaker in speakers
-            if (expression := speaker.expression(series.quantity, series.reduction, series.window_seconds)) is not None
+            for dialect in dialects
+            if (expression := dialect.expression(series.quantity, series.reduction, series.window_seconds)) is not None
         ]
         if parts:
             yield {"record": series.record, "expr": to_promql(union(*parts))}
@@ -147,25 +146,27 @@ def _records(rules: Iterable[dict[str, str]]) -> list[str]:
     return [rule["record"] for rule in rules]
 
 
-def _identity_rules(speakers: Sequence[ExporterDialect]) -> Iterator[dict[str, str]]:
+def _identity_rules(dialects: Sequence[ExporterDialect]) -> Iterator[dict[str, str]]:
     """Who is there, one row each: of two rows, as there are for a while after a driver's update, joins would fail."""
-    gpus = [_identity_expression(speaker) for speaker in speakers if speaker.mapping.scope == "gpu"]
+    gpus = [_identity_expression(dialect) for dialect in dialects if dialect.mapping.scope == "gpu"]
     if gpus:
         yield {"record": GPU_INFO, "expr": f"topk by (uuid) (1, {to_promql(union(*gpus))})"}
     nodes = [
-        Affine(Aggregate("max", ("instance", "nodename"), Selector(metric, matchers=speaker.hold)), 0.0, 1.0)
-        for speaker in speakers
-        if speaker.mapping.scope == "node"
-        for metric in speaker.mapping.identity.metrics
+        Affine(Aggregate("max", ("instance", "nodename"), Selector(metric, matchers=dialect.target_matchers)), 0.0, 1.0)
+        for dialect in dialects
+        if dialect.mapping.scope == "node"
+        for metric in dialect.mapping.identity.metrics
     ]
     if nodes:
         yield {"record": NODE_INFO, "expr": f"topk by (instance) (1, {to_promql(union(*nodes))})"}
 
 
-def _identity_expression(speaker: ExporterDialect) -> Expression:
+def _identity_expression(dialect: ExporterDialect) -> Expression:
     """Identity rows under our names, always 1."""
-    mapping = speaker.mapping
-    found: Expression = union(*(Selector(metric, matchers=speaker.hold) for metric in mapping.identity.metrics))
+    mapping = dialect.mapping
+    found: Expression = union(
+        *(Selector(metric, matchers=dialect.target_matchers) for metric in mapping.identity.metrics)
+    )
     if "nodename" not in mapping.labels and mapping not in own_mappings():
         found = LabelReplace(
             found, "nodename", "instance"
@@ -180,21 +181,21 @@ def _identity_expression(speaker: ExporterDialect) -> Expression:
 
 def _rename_label(found: Expression, mapping: ExporterMapping, ours: str) -> Expression:
     prefix = mapping.prefixes.get(ours, "")
-    for theirs in reversed(mapping.theirs(ours)):
+    for theirs in reversed(mapping.exporter_labels(ours)):
         if theirs != ours or prefix:
             found = LabelReplace(found, ours, theirs, prefix)
     return found
 
 
-def text(names: Sequence[str] = (), jobs: Sequence[str] = (), scrape_interval_seconds: float = 15.0) -> str:
+def render_rules(names: Sequence[str] = (), jobs: Sequence[str] = (), scrape_interval_seconds: float = 15.0) -> str:
     """The rules file of these mappings, in this order; without any, that of this project's own.
 
     `jobs` are the Prometheus jobs that the series are held to. Raises KeyError for a mapping that there is not.
     """
     every = {mapping.name: mapping for mapping in mappings()}
     chosen = [every[name] for name in names] or [mapping for mapping in own_mappings() if not mapping.companion]
-    hold = (any_of_values("job", tuple(jobs)),) if jobs else ()
-    found = rules([ExporterDialect(mapping, hold, scrape_interval_seconds) for mapping in chosen])
+    target_matchers = (any_of_values("job", tuple(jobs)),) if jobs else ()
+    found = rules_document([ExporterDialect(mapping, target_matchers, scrape_interval_seconds) for mapping in chosen])
     titles = "; ".join(mapping.title or mapping.name for mapping in chosen)
     head = f"# Recording rules made of the mapping of {titles}.\n# Made by `gpu-advisor rules`; do not edit.\n"
     return head + yaml.safe_dump(found, sort_keys=False, width=1000, allow_unicode=True)

@@ -9,7 +9,7 @@ from gpu_advisor.promql.expressions import ConstantLabel, Expression, Labels, Ve
 from gpu_advisor.sources.algebra import MutableVector
 from gpu_advisor.sources.base import Source
 
-#: The label that tells the leaves of a pack apart. No exporter has it, and it stands before all usual ones.
+#: The label that tells the leaves of a query apart. No exporter has it, and it stands before all usual ones.
 INDEX_LABEL = "_part"
 
 #: Leaves that are asked for in one query. One alone is asked for as it is.
@@ -18,29 +18,33 @@ CombinedQuery = tuple[Expression, ...]
 
 @runtime_checkable
 class CombinedQuerySource(Protocol):
-    """A source that takes the answers of packs apart while it reads them."""
+    """A source that takes the answers of combined apart while it reads them."""
 
-    def packs(self, packs: Sequence[CombinedQuery], at: float) -> list[tuple[MutableVector, ...]]:
-        """The answer of each leaf of each pack at time `at` (seconds since 1970). Raises SourceError."""
+    def read_combined(self, combined: Sequence[CombinedQuery], at: float) -> list[tuple[MutableVector, ...]]:
+        """The answer of each leaf of each query at time `at` (seconds since 1970). Raises SourceError."""
         ...
 
 
-def read_combined_queries(source: Source, packs: Sequence[CombinedQuery], at: float) -> list[tuple[MutableVector, ...]]:
-    """As CombinedQuerySource.packs, from any source."""
+def read_combined_queries(
+    source: Source, combined: Sequence[CombinedQuery], at: float
+) -> list[tuple[MutableVector, ...]]:
+    """As CombinedQuerySource.combined, from any source."""
     if isinstance(source, CombinedQuerySource):
-        return source.packs(packs, at)
-    answers = source.instant(queries(packs), at)
-    return [results_in_order(pack, split_results(answers[str(number)])) for number, pack in enumerate(packs)]
+        return source.read_combined(combined, at)
+    answers = source.instant(combined_expressions(combined), at)
+    return [results_in_order(query, split_results(answers[str(number)])) for number, query in enumerate(combined)]
 
 
-def queries(packs: Sequence[CombinedQuery]) -> dict[str, Expression]:
+def combined_expressions(combined: Sequence[CombinedQuery]) -> dict[str, Expression]:
     """What is asked, by number."""
-    return {str(number): _combine(pack) for number, pack in enumerate(packs)}
+    return {str(number): _combine(query) for number, query in enumerate(combined)}
 
 
-def _combine(pack: CombinedQuery) -> Expression:
+def _combine(query: CombinedQuery) -> Expression:
     return (
-        pack[0] if len(pack) == 1 else union(*(ConstantLabel(leaf, INDEX_LABEL, str(i)) for i, leaf in enumerate(pack)))
+        query[0]
+        if len(query) == 1
+        else union(*(ConstantLabel(leaf, INDEX_LABEL, str(i)) for i, leaf in enumerate(query)))
     )
 
 
@@ -53,11 +57,11 @@ def split_results(answer: Vector) -> dict[str, MutableVector]:
     return parts
 
 
-def results_in_order(pack: CombinedQuery, parts: Mapping[str, MutableVector]) -> tuple[MutableVector, ...]:
+def results_in_order(query: CombinedQuery, parts: Mapping[str, MutableVector]) -> tuple[MutableVector, ...]:
     """The answer of each leaf. Raises ValueError for results that are of none of them."""
-    tags = [str(number) for number in range(len(pack))] if len(pack) > 1 else [""]
+    tags = [str(number) for number in range(len(query))] if len(query) > 1 else [""]
     if not parts.keys() <= set(tags):
-        raise ValueError(f"results tagged {', '.join(sorted(parts))} in the answer to a pack of {len(pack)}")
+        raise ValueError(f"results tagged {', '.join(sorted(parts))} in the answer to a query of {len(query)}")
     return tuple(parts.get(tag, {}) for tag in tags)
 
 

@@ -43,8 +43,8 @@ class CachingSource:
     def instant(self, expressions: Mapping[str, Expression], at: float) -> Mapping[str, Vector]:
         return self.of.instant(expressions, at)
 
-    def packs(self, packs: Sequence[CombinedQuery], at: float) -> list[tuple[MutableVector, ...]]:
-        return read_combined_queries(self.of, packs, at)
+    def read_combined(self, combined: Sequence[CombinedQuery], at: float) -> list[tuple[MutableVector, ...]]:
+        return read_combined_queries(self.of, combined, at)
 
     def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
         """As Source.range, in as many queries as there are pieces to read. Raises SourceError."""
@@ -77,12 +77,12 @@ class CachingSource:
 class CachingPromqlSource(CachingSource):
     """The same for a source that evaluates text, which it goes on doing."""
 
-    def range_of_text(self, promql: str, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
+    def range_promql(self, promql: str, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
         assert isinstance(self.of, PromqlSource)
-        return self.of.range_of_text(promql, start, end, step)
+        return self.of.range_promql(promql, start, end, step)
 
 
-def remembered(source: Source) -> Source:
+def with_range_cache(source: Source) -> Source:
     """The source, with its ranges remembered."""
     return CachingPromqlSource(source) if isinstance(source, PromqlSource) else CachingSource(source)
 

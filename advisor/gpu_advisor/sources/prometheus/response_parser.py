@@ -37,7 +37,7 @@ def response_data(answer: HttpResponse, server: str) -> Any:
 
 
 def parse_vector(data: Any, server: str) -> dict[Labels, float]:
-    """An instant vector, with NaN and infinities. Raises SourceError(BAD_ANSWER) for any other shape."""
+    """An instant vector, with NaN and infinities. Raises SourceError(BAD_RESPONSE) for any other shape."""
     return _results(data, "vector", lambda item: float(item["value"][1]), server)
 
 
@@ -53,7 +53,7 @@ def parse_matrix(data: Any, server: str) -> dict[Labels, TimeSeries]:
 
 def bad_response_error(server: str, what: str) -> SourceError:
     return SourceError(
-        SourceErrorKind.BAD_ANSWER,
+        SourceErrorKind.BAD_RESPONSE,
         f"{server}: {what}. Is this the base URL of a Prometheus-compatible query API (what stands before /api/v1/query)?",
     )
 

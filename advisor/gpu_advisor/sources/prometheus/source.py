@@ -20,7 +20,12 @@ from gpu_advisor.promql.compiler import to_promql
 from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries, Vector
 from gpu_advisor.sources.algebra import MutableVector
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
-from gpu_advisor.sources.prometheus.combined_queries import CombinedQuery, queries, results_in_order, split_results
+from gpu_advisor.sources.prometheus.combined_queries import (
+    CombinedQuery,
+    combined_expressions,
+    results_in_order,
+    split_results,
+)
 from gpu_advisor.sources.prometheus.fast_response_parser import parse_combined_response
 from gpu_advisor.sources.prometheus.http_client import (
     BodyTooLargeError,
@@ -81,25 +86,25 @@ class PrometheusSource:
         """As Source.instant. Raises SourceError."""
         return self._query("/api/v1/query", _query_forms(expressions, at), self._vector)
 
-    def packs(self, packs: Sequence[CombinedQuery], at: float) -> list[tuple[MutableVector, ...]]:
-        """As AnswersPacks.packs. Raises SourceError."""
+    def read_combined(self, combined: Sequence[CombinedQuery], at: float) -> list[tuple[MutableVector, ...]]:
+        """As AnswersPacks.combined. Raises SourceError."""
         known: dict[str, Labels] = {}
 
         def parts(answer: HttpResponse) -> dict[str, MutableVector]:
             quick = parse_combined_response(answer.body, known) if answer.status == 200 else None
             return split_results(self._vector(answer)) if quick is None else quick
 
-        answers = self._query("/api/v1/query", _query_forms(queries(packs), at), parts)
-        return [results_in_order(pack, answers[str(number)]) for number, pack in enumerate(packs)]
+        answers = self._query("/api/v1/query", _query_forms(combined_expressions(combined), at), parts)
+        return [results_in_order(query, answers[str(number)]) for number, query in enumerate(combined)]
 
     def _vector(self, answer: HttpResponse) -> dict[Labels, float]:
         return parse_vector(response_data(answer, self._server), self._server)
 
     def range(self, expression: Expression, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
         """As Source.range. Raises SourceError."""
-        return self.range_of_text(_promql_text(expression), start, end, step)
+        return self.range_promql(_promql_text(expression), start, end, step)
 
-    def range_of_text(self, promql: str, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
+    def range_promql(self, promql: str, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
         """A query that a person wrote, as `range`. Raises SourceError."""
         form = {
             "query": promql,
@@ -121,7 +126,7 @@ class PrometheusSource:
         try:
             data = response_data(answer, self._server)
         except SourceError as error:
-            if error.kind in (SourceErrorKind.BAD_ANSWER, SourceErrorKind.QUERY_ERROR):
+            if error.kind in (SourceErrorKind.BAD_RESPONSE, SourceErrorKind.QUERY_ERROR):
                 return None
             raise
         # Mimir counts its own versions here and says so; nothing follows from them for the language.

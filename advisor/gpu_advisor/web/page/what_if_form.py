@@ -92,7 +92,7 @@ def form_fields(settings: Settings, models: Iterable[str]) -> list[FieldGroup]:
         size = FormField(
             f"{name}.group", "GPUs of a replica", "GPUs", (*path, "gpus_per_replica"), pool.gpus_per_replica, 1, 16
         )
-        limits = _limits(name, (*path, "gpu"), settings.limits(pool))
+        limits = _limits(name, (*path, "gpu"), settings.gpu_limits(pool))
         found.append(FieldGroup(f"Pool {pool.name}", (*limits, size)))
     return [*found, FieldGroup("Money", tuple(_money(settings, models)))]
 
