@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpu_advisor.commands.errors import CommandError
-from gpu_advisor.documents import schema
-from gpu_advisor.documents import serialize
+from gpu_advisor.documents import schema, serialize
 from gpu_advisor.evaluation.what_if import WhatIfError, apply_changes, compare_settings
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.report.schema import Report
@@ -20,7 +19,7 @@ from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 from gpu_advisor.web.api import query_filters
 from gpu_advisor.web.api.operations import OPERATIONS
 from gpu_advisor.web.api.problem_details import ProblemError
-from gpu_advisor.web.api.query_parameters import read
+from gpu_advisor.web.api.query_parameters import parse_query
 
 HISTORY_QUERY_TIMEOUT_SECONDS = 60.0
 
@@ -89,6 +88,6 @@ def _parse_filters(operation: str, filters: Mapping[str, str]) -> dict[str, Any]
     from werkzeug.datastructures import MultiDict
 
     try:
-        return read(MultiDict(filters), OPERATIONS[operation].parameters)
+        return parse_query(MultiDict(filters), OPERATIONS[operation].parameters)
     except ProblemError as problem:
         raise CommandError(problem.detail) from problem

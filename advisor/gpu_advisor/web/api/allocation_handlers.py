@@ -26,7 +26,7 @@ from gpu_advisor.web.api.allocation_operations import (
 from gpu_advisor.web.api.base import JSON
 from gpu_advisor.web.api.json_body import dump_json, parse_body
 from gpu_advisor.web.api.problem_details import ProblemError, json_pointer, problem_response
-from gpu_advisor.web.api.query_parameters import read
+from gpu_advisor.web.api.query_parameters import parse_query
 
 ERROR_STATUSES: tuple[tuple[type[errors.AllocationError], HTTPStatus], ...] = (
     (errors.InvalidRequestError, HTTPStatus.UNPROCESSABLE_ENTITY),
@@ -34,12 +34,12 @@ ERROR_STATUSES: tuple[tuple[type[errors.AllocationError], HTTPStatus], ...] = (
     (errors.InsufficientCapacityError, HTTPStatus.CONFLICT),
     (errors.TokenConflictError, HTTPStatus.CONFLICT),
     (errors.UnknownAllocationError, HTTPStatus.NOT_FOUND),
-    (errors.AllocationError, HTTPStatus.SERVICE_UNAVAILABLE),  # no inventory, or a disk that takes nothing
+    (errors.AllocationError, HTTPStatus.SERVICE_UNAVAILABLE),  # no inventory, or the lease store cannot be written
 )
 
 
 def register(app: Flask) -> None:
-    """Problem documents for what can keep an allocation from being made."""
+    """Answer allocation errors with problem documents."""
 
     def allocation_error(error: errors.AllocationError) -> Response:
         status = next(status for kind, status in ERROR_STATUSES if isinstance(error, kind))
@@ -51,7 +51,7 @@ def register(app: Flask) -> None:
 
 
 class AllocationHandlers:
-    """One method an operation, of the same name. `simulated` tells whether the GPUs of the moment are."""
+    """One method per operation, with the same name. `simulated`: whether the GPUs are."""
 
     def __init__(self, service: AllocationService | None, simulated: Callable[[], bool]) -> None:
         self._optional_service = service
@@ -151,12 +151,12 @@ class AllocationHandlers:
     @property
     def _service(self) -> AllocationService:
         if self._optional_service is None:
-            raise errors.NoInventoryError("this service gives out no GPUs: ask a running `gpu-advisor up` or `serve`")
+            raise errors.NoInventoryError("GPU allocation is not running here: use `gpu-advisor up` or `serve`")
         return self._optional_service
 
     @property
     def _names(self) -> dict[str, tuple[str, ...]]:
-        return self._service.settings.names
+        return self._service.settings.resource_names_by_vendor
 
     def _resource(self, vendor: str) -> str:
         return next(iter(self._names.get(vendor, ())), self._service.settings.default_resource_name)
@@ -182,7 +182,7 @@ class AllocationHandlers:
             stale = service.allocator.inventory().stale
         except errors.NoInventoryError as error:
             return str(error)
-        return "the data source does not answer: nothing is given out" if stale else service.machines.last_error
+        return "the data source is down: no GPUs are leased" if stale else service.machines.last_error
 
 
 def _options(body: SetupRequestBody) -> SetupOptions:
@@ -197,10 +197,10 @@ def _options(body: SetupRequestBody) -> SetupOptions:
 
 
 def _query_parameters(operation: str) -> dict[str, Any]:
-    return read(request.args, GPU_OPERATIONS[operation].parameters)
+    return parse_query(request.args, GPU_OPERATIONS[operation].parameters)
 
 
 def _json_response(document: Any) -> Response:
     response = Response(dump_json(document), content_type=JSON)
-    response.headers["Cache-Control"] = "no-store"  # who has which GPU is true for a moment only
+    response.headers["Cache-Control"] = "no-store"  # leases change at any time
     return response

@@ -10,7 +10,7 @@ from gpu_advisor.allocation.documents import schema
 from gpu_advisor.allocation.gpu_request import DEFAULT_MEMORY_FRACTION, MAX_GPUS, MAX_MEMORY_GB
 from gpu_advisor.settings.field_types import StrictModel
 from gpu_advisor.web.api.base import JSON, Operation
-from gpu_advisor.web.api.query_parameters import NumberParameter, TextParameter
+from gpu_advisor.web.api.query_parameters import Parameter
 
 Lease = Annotated[float, Field(gt=0, description="how long it holds without renewal")]
 
@@ -69,7 +69,7 @@ class SetupRequestBody(GpuRequestBody):
 
 
 _ROOT = "/api/v1/gpu"
-_MEMORY = NumberParameter("min_memory_gb", "least GB of each GPU", 0, MAX_MEMORY_GB)
+_MEMORY = Parameter("min_memory_gb", "least GB of each GPU", Annotated[float, Field(ge=0, le=MAX_MEMORY_GB)])
 
 GPU_OPERATIONS: dict[str, Operation] = {
     "gpu_status": Operation(
@@ -77,7 +77,7 @@ GPU_OPERATIONS: dict[str, Operation] = {
     ),
     "gpu_nodes": Operation(
         "GET", f"{_ROOT}/nodes", "The nodes with such GPUs, and who has each of them", {JSON: schema.GpuNodes},
-        (TextParameter("gpu_type", "as A100, or nvidia.com/gpu"), _MEMORY), errors=(503,),
+        (Parameter("gpu_type", "as A100, or nvidia.com/gpu"), _MEMORY), errors=(503,),
     ),
     "gpu_allocate": Operation(
         "POST", f"{_ROOT}/allocate", "Lease the best-fitting GPUs", {JSON: schema.AllocationDocument}, body=AllocateRequestBody,

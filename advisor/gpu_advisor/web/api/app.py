@@ -1,4 +1,4 @@
-"""The HTTP API, over whatever the view is at the moment of the request. What it offers is told in operations.py."""
+"""The WSGI application: handlers of the operations in operations.py, over the current view."""
 
 from __future__ import annotations
 
@@ -21,15 +21,22 @@ from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.view import View
-from gpu_advisor.web.api import allocation_handlers, authentication, csv_export, openapi, query_filters, report_handler
-from gpu_advisor.web.api import problem_details
+from gpu_advisor.web.api import (
+    allocation_handlers,
+    authentication,
+    csv_export,
+    openapi,
+    problem_details,
+    query_filters,
+    report_handler,
+)
 from gpu_advisor.web.api.allocation_operations import GPU_OPERATIONS
 from gpu_advisor.web.api.authentication import Authenticator
 from gpu_advisor.web.api.base import CSV, JSON, METRICS, TEXT
 from gpu_advisor.web.api.json_body import dump_json, parse_body, read_json
 from gpu_advisor.web.api.operations import OPERATIONS, SnoozeRequestBody
-from gpu_advisor.web.api.problem_details import ProblemError, json_pointer
-from gpu_advisor.web.api.query_parameters import read
+from gpu_advisor.web.api.problem_details import NO_EVALUATION, ProblemError, json_pointer
+from gpu_advisor.web.api.query_parameters import parse_query
 from gpu_advisor.web.api.response_cache import RenderedResponse, ResponseCache, render_response
 from gpu_advisor.web.page.evidence_history import RangeQuery
 from gpu_advisor.web.page.routes import PageContext
@@ -37,14 +44,14 @@ from gpu_advisor.web.page.routes import register as register_page
 
 T = TypeVar("T")
 
-MAX_EXPOSITION_BYTES = 1 << 20
+MAX_BODY_BYTES = 1 << 20
 MAX_SNOOZE_SECONDS = 366 * 86400
 
 
 @dataclass(frozen=True)
 class ApiContext:
-    """All that the API can reach. `view` and `alertmanagers` are asked anew at each request, and `curves` is the data
-    source for the page's charts."""
+    """Dependencies of the handlers. `view` and `alertmanagers` are called for each request; `query_range` serves the
+    charts and reports."""
 
     view: Callable[[], View]
     alertmanagers: Callable[[], tuple[AlertmanagerStatus, ...]]
@@ -62,11 +69,12 @@ class ApiContext:
 def create_app(context: ApiContext) -> Flask:
     """The WSGI application."""
     app = Flask("gpu_advisor.web.page")
-    app.config["MAX_CONTENT_LENGTH"] = MAX_EXPOSITION_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     problem_details.register(app)
     authentication.register(app, context.access)
     register_page(
-        app, PageContext(context.view, context.alertmanagers, context.settings, context.query_range, context.what_if_lock)
+        app,
+        PageContext(context.view, context.alertmanagers, context.settings, context.query_range, context.what_if_lock),
     )
     allocation_handlers.register(app)
     gpus = allocation_handlers.AllocationHandlers(context.allocation, lambda: _simulated(context.view()))
@@ -83,7 +91,7 @@ def _simulated(view: View) -> bool:
 
 
 class _Handlers:
-    """One method an operation, of the same name."""
+    """One method per operation, with the same name."""
 
     def __init__(self, context: ApiContext) -> None:
         self._context = context
@@ -96,7 +104,10 @@ class _Handlers:
 
     def recommendations(self) -> Response:
         return self._list_response(
-            "recommendations", query_filters.filter_recommendations, serialize.recommendations, csv_export.recommendations_csv
+            "recommendations",
+            query_filters.filter_recommendations,
+            serialize.recommendations,
+            csv_export.recommendations_csv,
         )
 
     def checks(self) -> Response:
@@ -123,8 +134,10 @@ class _Handlers:
         body, now = parse_body(SnoozeRequestBody), self._context.clock()
         until = body.until.timestamp()
         if not now < until <= now + MAX_SNOOZE_SECONDS:
-            words = "give a time in the future, within a year"
-            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, f"until: {words}", [{"pointer": "/until", "detail": words}])
+            words = "set a time in the future, at most a year from now"
+            raise ProblemError(
+                HTTPStatus.UNPROCESSABLE_ENTITY, f"until: {words}", [{"pointer": "/until", "detail": words}]
+            )
         snooze = Snooze(body.reason, now, until)
         self._save_snooze(id_, snooze)
         return Response(dump_json(serialize.snooze(snooze)), content_type=JSON)
@@ -132,7 +145,7 @@ class _Handlers:
     def end_snooze(self, id_: str) -> Response:
         self._query_parameters("end_snooze")
         if query_filters.find_recommendation(self._context.view(), id_).snoozed is None:
-            raise ProblemError(HTTPStatus.NOT_FOUND, f"recommendation {id_!r} is not snoozed: there is nothing to end")
+            raise ProblemError(HTTPStatus.NOT_FOUND, f"recommendation {id_!r} is not snoozed")
         self._save_snooze(id_, None)
         return Response(status=HTTPStatus.NO_CONTENT)
 
@@ -140,7 +153,7 @@ class _Handlers:
         self._query_parameters("what_if")
         changes, view = read_json(), self._context.view()
         if not isinstance(changes, Mapping):
-            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "give an object with what is different, as in the settings")
+            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "the body must be a JSON object of settings to change")
         try:
             other = apply_changes(self._context.settings, changes)
         except WhatIfError as error:
@@ -149,7 +162,7 @@ class _Handlers:
             ]
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), errors) from error
         if view.evaluation is None:
-            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "nothing is known yet: see `source` in GET /recommendations")
+            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, NO_EVALUATION)
         with self._context.what_if_lock:
             comparison = compare_settings(view.evaluation, self._context.settings, other)
         return Response(dump_json(serialize.what_if(view, comparison)), content_type=JSON)
@@ -157,7 +170,12 @@ class _Handlers:
     def report(self) -> Response:
         query_values, context = self._query_parameters("report"), self._context
         return report_handler.report_response(
-            context.query_range, context.view(), context.settings, query_values["since_seconds"], context.clock(), query_values["format"]
+            context.query_range,
+            context.view(),
+            context.settings,
+            query_values["since_seconds"],
+            context.clock(),
+            query_values["format"],
         )
 
     def own_metrics(self) -> Response:
@@ -175,7 +193,7 @@ class _Handlers:
     ready = healthy
 
     def _query_parameters(self, operation: str) -> dict[str, Any]:
-        return read(request.args, OPERATIONS[operation].parameters)
+        return parse_query(request.args, OPERATIONS[operation].parameters)
 
     def _list_response(
         self,
@@ -184,7 +202,7 @@ class _Handlers:
         serialize_page: Callable[[View, Sequence[T], int, int], Mapping[str, Any]],
         as_csv: Callable[[Sequence[T]], str] | None = None,
     ) -> Response:
-        """A list: a page of it as JSON, or all of it as CSV. Rendered once for all who ask the same of this view."""
+        """A list: one page as JSON, or all of it as CSV. Cached per view and query."""
         query_values, path, query = self._query_parameters(operation), request.path, request.args.to_dict()
 
         def render(view: View) -> RenderedResponse:
@@ -201,12 +219,12 @@ class _Handlers:
         try:
             self._context.snooze(id_, snooze)
         except sqlite3.Error as error:
-            words = f"the ledger cannot be written ({error}): nothing was changed; see to the disk of state_dir"
+            words = f"cannot write the ledger ({error}), nothing was changed: check the disk of state_dir"
             raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, words) from error
 
 
 def _conditional_response(cached_response: RenderedResponse) -> Response:
-    """With an ETag, and 304 for who has it already."""
+    """With an ETag; 304 if the client has it already."""
     response = Response(cached_response.body, content_type=cached_response.media)
     response.set_etag(cached_response.etag)
     response.headers["Cache-Control"] = "no-cache"
@@ -217,7 +235,7 @@ def _conditional_response(cached_response: RenderedResponse) -> Response:
 
 
 def _links(path: str, query_values: Mapping[str, str], total: int, page: int, per_page: int) -> str:
-    """The other pages (RFC 8288), with whatever else was asked."""
+    """The Link header (RFC 8288) of the other pages, with the same filters."""
     last = max(1, -(-total // per_page))
     pages = {"first": 1, "prev": page - 1, "next": page + 1, "last": last}
     others = {name: number for name, number in pages.items() if 1 <= number <= last}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field
 
@@ -14,7 +14,7 @@ from gpu_advisor.settings import CostSettings, GpuLimits, ResourceSettings
 from gpu_advisor.settings.field_types import StrictModel
 from gpu_advisor.web.api.allocation_operations import GPU_OPERATIONS
 from gpu_advisor.web.api.base import CSV, HTML, JSON, MARKDOWN, METRICS, TEXT, Operation
-from gpu_advisor.web.api.query_parameters import PAGINATION, IntegerParameter, TextParameter
+from gpu_advisor.web.api.query_parameters import PAGINATION, Parameter
 
 
 class SnoozeRequestBody(StrictModel):
@@ -39,17 +39,18 @@ class WhatIfRequestBody(StrictModel):
     pools: dict[str, PoolOverride] = Field(default_factory=dict, description="configured pools by name")
 
 
-_FORMAT = TextParameter("format", "json, or csv with all that was chosen on one page", ("json", "csv"), "json")
-_KIND = TextParameter("kind", "kind of recommendation, as idle_reclaim")
-_POOL = TextParameter("pool", "of this pool, or of GPUs of this pool")
+_ReportSeconds = Annotated[int, Field(ge=MIN_REPORT_SECONDS, le=MAX_REPORT_SECONDS)]
+_FORMAT = Parameter("format", "json, or csv with all that was chosen on one page", Literal["json", "csv"], "json")
+_KIND = Parameter("kind", "kind of recommendation, as idle_reclaim")
+_POOL = Parameter("pool", "of this pool, or of GPUs of this pool")
 
 OPERATIONS: dict[str, Operation] = {
     "recommendations": Operation(
         "GET", "/recommendations", "What to do now, why, and what is expected of it",
         {JSON: schema.Recommendations, CSV: None},
         (
-            _KIND, TextParameter("severity", "how urgent", get_args(Severity)), TextParameter("node", "concerns this node"), _POOL,
-            TextParameter("job", "concerns this job"), _FORMAT, *PAGINATION,
+            _KIND, Parameter("severity", "how urgent", Severity), Parameter("node", "concerns this node"), _POOL,
+            Parameter("job", "concerns this job"), _FORMAT, *PAGINATION,
         ),
         has_etag=True,
     ),
@@ -68,19 +69,19 @@ OPERATIONS: dict[str, Operation] = {
         "GET", "/checks", "The checklist: met, missed (by how much) or unknown (why)",
         {JSON: schema.Checks, CSV: None},
         (
-            TextParameter("item", "as gpu_utilization"), TextParameter("status", "how it stands", tuple(each.value for each in CheckStatus)),
-            TextParameter("scope_kind", "of what kind of thing", get_args(ScopeKind)), TextParameter("scope", "of this thing, by name"),
+            Parameter("item", "as gpu_utilization"), Parameter("status", "how it stands", CheckStatus),
+            Parameter("scope_kind", "of what kind of thing", ScopeKind), Parameter("scope", "of this thing, by name"),
             _FORMAT, *PAGINATION,
         ),
         has_etag=True,
     ),
     "abstentions": Operation(
         "GET", "/abstentions", "What the advisor cannot tell, why, and what would mend it", {JSON: schema.Abstentions},
-        (TextParameter("reason", "why", tuple(each.value for each in Reason)), TextParameter("subject", "as scale"), *PAGINATION), has_etag=True,
+        (Parameter("reason", "why", Reason), Parameter("subject", "as scale"), *PAGINATION), has_etag=True,
     ),
     "outcomes": Operation(
         "GET", "/outcomes", "What became of recommendations that ended: applied, improved, as projected? Newest first",
-        {JSON: schema.OutcomesDocument}, (_KIND, TextParameter("pool", "of this pool"), *PAGINATION), has_etag=True,
+        {JSON: schema.OutcomesDocument}, (_KIND, Parameter("pool", "of this pool"), *PAGINATION), has_etag=True,
     ),
     "what_if": Operation(
         "POST", "/what-if", "What would be recommended with other targets, limits or prices. Changes nothing",
@@ -90,8 +91,8 @@ OPERATIONS: dict[str, Operation] = {
         "GET", "/report", "The last days: use, cost and waste, advice and what became of it",
         {JSON: Report, HTML: None, MARKDOWN: None},
         (
-            IntegerParameter("since_seconds", "how far back", MIN_REPORT_SECONDS, MAX_REPORT_SECONDS, 7 * DAY),
-            TextParameter("format", "json, html (a page to keep and to print) or md (Markdown)", ("json", "html", "md"), "json"),
+            Parameter("since_seconds", "how far back", _ReportSeconds, 7 * DAY),
+            Parameter("format", "json, html (to print) or md (Markdown)", Literal["json", "html", "md"], "json"),
         ),
         errors=(503,),
     ),
