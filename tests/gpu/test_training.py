@@ -1,6 +1,6 @@
-"""What of the training helpers only a CUDA device can show: python -m pytest tests/gpu
+"""Tests of the training helpers that need a CUDA device: python -m pytest tests/gpu
 
-Elsewhere these are skipped; the same logic is tested on the CPU in tests/unit/training.
+Skipped without one; tests/unit/training tests the same logic on the CPU.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ MIB = 2**20
 
 
 def batches(count: int, size: int) -> Any:
-    """Pinned, each full of its own number."""
+    """Pinned batches, each filled with its own number."""
     for number in range(count):
         yield {"x": torch.full((size,), float(number)).pin_memory(), "names": [str(number)]}
 
 
 @pytest.mark.parametrize("depth", [1, 3])
 def test_batches_are_right_however_slow_the_consumer_is(depth):
-    """Each batch is read by a kernel that starts long after it was handed out, when others have taken its place."""
+    """Each batch is read by a kernel that starts long after it was yielded, when later batches have been copied."""
     sums = []
     weight = torch.randn(4096, 4096, device="cuda")
     for batch in PrefetchLoader(list(batches(40, 4 * MIB)), "cuda", depth=depth):
@@ -35,12 +35,12 @@ def test_batches_are_right_however_slow_the_consumer_is(depth):
         for _ in range(3):
             weight = torch.tanh(weight @ weight)  # the consumer's stream lags behind the host
         sums.append((batch["x"].sum(), batch["names"]))
-        del batch  # its memory may be used again, but not before the sum is done
+        del batch  # its memory may be reused, but not before the sum is done
     assert [float(total) for total, _ in sums] == [number * 4.0 * MIB for number in range(40)]
     assert [names for _, names in sums] == [[str(number)] for number in range(40)]
 
 
-def test_a_loader_that_fills_one_pinned_buffer_again_and_again():
+def test_a_loader_that_reuses_one_pinned_buffer():
     buffer = torch.empty(4 * MIB).pin_memory()
 
     def same_buffer() -> Any:
@@ -51,7 +51,7 @@ def test_a_loader_that_fills_one_pinned_buffer_again_and_again():
     assert found == [float(number) for number in range(30)]
 
 
-def test_what_is_on_the_device_already_and_what_moves_itself():
+def test_device_tensors_and_objects_with_a_to_method():
     packed = torch.nn.utils.rnn.pack_sequence([torch.ones(3), torch.ones(2)])
     [(tensor, moved)] = PrefetchLoader([(torch.ones(5, device="cuda"), packed)], "cuda")
     assert tensor.is_cuda
@@ -68,9 +68,9 @@ def test_a_loss_on_the_gpu_is_recorded_without_waiting_for_it():
             weight = torch.tanh(weight @ weight)
         monitor.record(loss=weight.sum() * 0 + 3)
         done.record()
-    assert not done.query(), "the GPU was waited for"
+    assert not done.query(), "record() synchronized with the GPU"
     loss = torch.zeros((), device="cuda")
-    for number in range(5):  # the same place written again, as CUDA graphs do
+    for number in range(5):  # the same tensor overwritten, as CUDA graphs do
         with monitor.step(samples=1):
             loss.fill_(float(number))
             monitor.record(loss=loss)
@@ -83,7 +83,7 @@ def test_a_loss_on_the_gpu_is_recorded_without_waiting_for_it():
     assert "training_memory_limit_bytes" in page
 
 
-def test_the_uuid_is_the_one_that_nvml_says():
+def test_the_uuid_is_nvmls():
     pynvml = pytest.importorskip("pynvml")
     monitor = TrainingMonitor("gpu", figures=False)
     torch.zeros(1, device="cuda")

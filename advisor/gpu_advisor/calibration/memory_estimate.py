@@ -16,6 +16,7 @@ from typing import Any
 
 from gpu_advisor.calibration.caching_allocator import replay
 from gpu_advisor.calibration.errors import CalibrationError, WorkloadError
+from gpu_advisor.extras import install_hint
 
 TRACED_STEPS = 3
 
@@ -94,7 +95,7 @@ def trace_workload(workload: str, batch_size: int, precision: str) -> list[tuple
         import torch
         from torch._subclasses.fake_tensor import FakeTensorMode
     except ImportError as error:
-        raise CalibrationError("torch is missing: pip install 'gpu-advisor[probe]'") from error
+        raise CalibrationError(f"PyTorch is not installed: {install_hint('train')}") from error
     from gpu_advisor.calibration.memory_tracker import MemoryTracker
     from gpu_advisor.calibration.workloads import build_step, run_step
 

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from gpu_advisor.extras import install_hint
+
 TIMEOUT_SECONDS = 10
 
 #: Kind as people write it -> as the client's methods name it.
@@ -50,9 +52,7 @@ class KubernetesWorkload:
             from kubernetes import client
             from kubernetes import config as kubernetes_config
         except ImportError as error:
-            raise KubernetesScaleError(
-                "--apply needs the Kubernetes client: pip install 'gpu-advisor[kubernetes]'"
-            ) from error
+            raise KubernetesScaleError(f"--apply needs the Kubernetes client: {install_hint('kubernetes')}") from error
         config: Any = kubernetes_config  # its functions have no types
         file = os.environ.get("KUBECONFIG", "")
         try:

@@ -9,6 +9,7 @@ import click
 from gpu_advisor.calibration.byte_sizes import format_bytes
 from gpu_advisor.calibration.errors import CalibrationError
 from gpu_advisor.commands.batch_size import parse_memory, parse_sizes
+from gpu_advisor.extras import install_hint
 
 
 def _limit(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -92,4 +93,4 @@ def _require_torch() -> None:
     from importlib.util import find_spec
 
     if find_spec("torch") is None:
-        raise click.ClickException("torch is missing: pip install 'gpu-advisor[probe]'")
+        raise click.ClickException(f"PyTorch is not installed: {install_hint('train')}")

@@ -1,7 +1,6 @@
-"""What a training job imports: a monitor, a memory manager, data loaders. Needs the extra `train`, that is PyTorch.
+"""The API of training jobs: monitor, memory manager, data loaders. Needs PyTorch (the extra `train`).
 
-Each name is loaded when it is first used: the import itself costs nothing, and a job that uses the monitor alone does
-not need Lightning or Transformers.
+Each name is imported on first use: a job that uses only the monitor needs neither Lightning nor Transformers.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gpu_advisor.training.callbacks.huggingface import HuggingFaceMonitor
     from gpu_advisor.training.callbacks.lightning import LightningMonitor
+    from gpu_advisor.training.collector import TrainingCollector
     from gpu_advisor.training.loaders.optimized import OptimizedDataLoader
     from gpu_advisor.training.loaders.prefetch import PrefetchLoader
     from gpu_advisor.training.memory.manager import MemoryManager
@@ -25,6 +25,7 @@ _MODULES = {
     "MonitorError": "publishers",
     "OptimizedDataLoader": "loaders.optimized",
     "PrefetchLoader": "loaders.prefetch",
+    "TrainingCollector": "collector",
     "TrainingMonitor": "monitor",
 }
 
@@ -35,6 +36,7 @@ __all__ = [
     "MonitorError",
     "OptimizedDataLoader",
     "PrefetchLoader",
+    "TrainingCollector",
     "TrainingMonitor",
 ]
 

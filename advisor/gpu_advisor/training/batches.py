@@ -1,4 +1,4 @@
-"""What a batch is: a tensor, or tensors nested in containers. No torch is needed to look at one."""
+"""The number of samples of a batch: a tensor, or tensors nested in containers. Does not import torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def sample_count(batch: Any) -> int | None:
-    """The number of samples: the length of the first tensor that has one, depth first; None where there is none."""
+    """The length of the first dimension of the first tensor, depth first; None without one."""
     shape = getattr(batch, "shape", None)
     if shape is not None:
         return int(shape[0]) if len(shape) else None

@@ -1,7 +1,6 @@
-"""Numbers that are on a GPU still: gathered there and brought over together, without the loop ever waiting for them.
+"""Asynchronous transfer of recorded GPU values to the host, in batches.
 
-`loss.item()` in every step makes the loop wait until the GPU has done all it was told: the GPU then idles while the
-next step is prepared.
+`loss.item()` in every step synchronizes with the GPU, which then idles while the host prepares the next step.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import torch
 
-#: More are not held back: 512 B of device memory each.
+#: Values kept on the device before a transfer: 512 B of device memory each.
 MAX_PENDING = 512
 
 
 class _Transfer(NamedTuple):
-    """Numbers on their way to the host; there when `arrived` has happened."""
+    """A copy to the host, complete once the event `arrived` has been reached."""
 
     names: list[str]
     values: torch.Tensor
@@ -24,7 +23,7 @@ class _Transfer(NamedTuple):
 
 
 class DeferredValues:
-    """For the training loop's own thread alone."""
+    """Not thread-safe: for the training loop's thread only."""
 
     def __init__(self) -> None:
         self._queued: dict[torch.device, tuple[list[str], list[torch.Tensor]]] = {}
@@ -40,10 +39,10 @@ class DeferredValues:
         return self._count >= MAX_PENDING
 
     def add(self, name: str, value: torch.Tensor) -> None:
-        """`value`: one number on a device."""
+        """Queue a device tensor of one element."""
         import torch
 
-        # A copy: the job may write the next loss into the same place, as CUDA graphs do.
+        # A copy: the job may overwrite the tensor with the next loss, as CUDA graphs do.
         copied = value.detach().reshape(()).to(torch.float32, copy=True)
         names, values = self._queued.setdefault(value.device, ([], []))
         names.append(name)
@@ -51,12 +50,12 @@ class DeferredValues:
         self._count += 1
 
     def send(self) -> None:
-        """Start bringing over what is held."""
+        """Start copying the queued values to the host."""
         import torch
 
         for device, (names, values) in self._queued.items():
             stacked = torch.stack(values)
-            if device.type != "cuda":  # no events to ask whether it has arrived
+            if device.type != "cuda":  # no events: copy synchronously
                 self._in_flight.append(_Transfer(names, stacked.cpu(), None))
                 continue
             with torch.cuda.device(device):
@@ -69,8 +68,8 @@ class DeferredValues:
         self._count = 0
 
     def take(self, wait: bool = False) -> list[tuple[str, float]]:
-        """What has arrived, in the order in which it was added. `wait`: until all that was sent has."""
-        taken: list[tuple[str, float]] = []
+        """Return the values that have arrived, in order. `wait`: block until all sent values have."""
+        values: list[tuple[str, float]] = []
         while self._in_flight:
             batch = self._in_flight[0]
             if batch.arrived is not None:
@@ -78,6 +77,6 @@ class DeferredValues:
                     batch.arrived.synchronize()
                 elif not batch.arrived.query():  # type: ignore[no-untyped-call]
                     break
-            taken += zip(batch.names, batch.values.tolist(), strict=True)
+            values += zip(batch.names, batch.values.tolist(), strict=True)
             self._in_flight.pop(0)
-        return taken
+        return values

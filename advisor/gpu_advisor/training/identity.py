@@ -1,4 +1,4 @@
-"""Which job this process belongs to, which of its ranks it is, and on which GPU it runs."""
+"""The job, rank and GPU of this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class JobIdentity:
-    """`uuid` is the GPU's, as NVML and the exporter say it; empty where there is none or it is not known."""
+    """`uuid`: of the GPU, as NVML and the exporter report it; empty without a GPU or if unknown."""
 
     job: str
     rank: int
@@ -21,20 +21,20 @@ class JobIdentity:
 
 
 def job_name_from_environment(environment: Mapping[str, str]) -> str:
-    """The scheduler's own id of the job where there is one: the exporter labels the owners of GPUs with the same.
+    """The scheduler's job id, which is also what the exporter labels the owners of GPUs with.
 
-    Else torchrun's run id, and last the name of the script with the pid, which no other job on the machine has.
+    Without one, torchrun's run id; else the script's name with the pid, which is unique on the machine.
     """
     for variable in ("GPU_ADVISOR_TRAINING_JOB", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"):
         value = environment.get(variable, "")
-        if value and value != "none":  # what torchrun says when nobody named the run
+        if value and value != "none":  # torchrun's default run id
             return value
     script = os.path.splitext(os.path.basename(sys.argv[0] if sys.argv else ""))[0]
     return f"{script or 'python'}-{os.getpid()}"
 
 
 def rank_from_environment(environment: Mapping[str, str]) -> int:
-    """As torchrun or Slurm say it, else 0."""
+    """From torchrun or Slurm, else 0."""
     for variable in ("RANK", "SLURM_PROCID"):
         value = environment.get(variable, "")
         if value.isdigit():
@@ -43,9 +43,9 @@ def rank_from_environment(environment: Mapping[str, str]) -> int:
 
 
 def gpu_uuid(device: int, environment: Mapping[str, str]) -> str:
-    """The uuid of the CUDA device `device`, as NVML spells it; empty if PyTorch does not tell it (ROCm, old releases).
+    """The UUID of a CUDA device as NVML spells it; empty if PyTorch does not report it (ROCm, old releases).
 
-    CUDA_VISIBLE_DEVICES names a slice of a GPU by its own uuid, in NVML's spelling
+    For a MIG instance, CUDA_VISIBLE_DEVICES holds its UUID in NVML's spelling
     (https://docs.nvidia.com/datacenter/tesla/mig-user-guide/, on CUDA_VISIBLE_DEVICES).
     """
     import torch
@@ -60,12 +60,12 @@ def gpu_uuid(device: int, environment: Mapping[str, str]) -> str:
 
 
 def current_cuda_device() -> int | None:
-    """The index of the CUDA device that this thread uses; None while the process has none in use.
+    """The index of this thread's CUDA device; None before CUDA is initialized.
 
-    It is the thread's own: another thread of the same process would be told 0.
+    The current device is per thread: in another thread of the process it is 0.
     """
     torch = sys.modules.get("torch")
-    # Without the second question, asking would itself start CUDA, on a device that the job may not want.
+    # current_device() would initialize CUDA, possibly on a device that the job does not use.
     if torch is None or not torch.cuda.is_initialized():
         return None
     return int(torch.cuda.current_device())

@@ -1,7 +1,7 @@
-"""What a training job publishes: the one catalogue of its families, and their text.
+"""The catalogue of a training job's metric families, and their text exposition.
 
-The advisor reads these names (sources/mappings/gpu_exporter.yaml). Every series carries `training_job` and `rank`, and
-the `uuid` of its GPU where there is one: that is how a job's figures meet the GPU's.
+The advisor reads these names (sources/exporters/mappings/gpu_exporter.yaml). Every series has the labels
+`training_job`, `rank` and, on a GPU, `uuid`, on which it joins the GPU's own metrics.
 """
 
 from __future__ import annotations
@@ -31,47 +31,47 @@ class MetricSample:
 
 
 STEP_SECONDS = TrainingMetricFamily(
-    "training_step_seconds_total", "counter", "Time spent in training steps, waiting for data included."
+    "training_step_seconds_total", "counter", "Time spent in training steps, including waits for data."
 )
 DATA_WAIT_SECONDS = TrainingMetricFamily(
-    "training_data_wait_seconds_total", "counter", "Time within steps in which the loop waited for its next batch."
+    "training_data_wait_seconds_total", "counter", "Time within steps spent waiting for the next batch."
 )
 COMMUNICATION_SECONDS = TrainingMetricFamily(
-    "training_communication_seconds_total", "counter", "Time within steps that the job spent waiting for other ranks."
+    "training_communication_seconds_total", "counter", "Time within steps spent waiting for other ranks."
 )
-STEPS = TrainingMetricFamily("training_steps_total", "counter", "Steps that ended: updates of the weights.")
-SAMPLES = TrainingMetricFamily("training_samples_total", "counter", "Samples that this rank trained on.")
-BATCH_SIZE = TrainingMetricFamily("training_batch_size", "gauge", "Samples of one step on this rank.")
+STEPS = TrainingMetricFamily("training_steps_total", "counter", "Completed steps (weight updates).")
+SAMPLES = TrainingMetricFamily("training_samples_total", "counter", "Samples this rank trained on.")
+BATCH_SIZE = TrainingMetricFamily("training_batch_size", "gauge", "Samples per step on this rank.")
 MICRO_BATCH_SIZE = TrainingMetricFamily(
-    "training_micro_batch_size", "gauge", "Samples that go through the model at once, where a step is split."
+    "training_micro_batch_size", "gauge", "Samples per forward and backward pass, where a step is split."
 )
 PEAK_MEMORY = TrainingMetricFamily(
     "training_peak_memory_bytes",
     "gauge",
-    "Most memory allocated on the device since the micro-batch size last changed.",
+    "Peak memory allocated on the device since the last change of the micro-batch size.",
 )
-MEMORY_LIMIT = TrainingMetricFamily("training_memory_limit_bytes", "gauge", "Device memory that the job may use.")
+MEMORY_LIMIT = TrainingMetricFamily("training_memory_limit_bytes", "gauge", "Device memory available to the job.")
 ALLOCATION_RETRIES = TrainingMetricFamily(
-    "training_allocation_retries_total", "counter", "Times that the allocator emptied its cache to serve a request."
+    "training_allocation_retries_total", "counter", "Times the allocator emptied its cache to serve a request."
 )
 OUT_OF_MEMORY = TrainingMetricFamily(
-    "training_out_of_memory_total", "counter", "Out-of-memory errors, those included from which the job recovered."
+    "training_out_of_memory_total", "counter", "Out-of-memory errors, including those the job recovered from."
 )
-LOSS = TrainingMetricFamily("training_loss", "gauge", "The loss as last told; NaN if it was none.")
+LOSS = TrainingMetricFamily("training_loss", "gauge", "Last recorded loss; NaN if it was not a number.")
 VALUE = TrainingMetricFamily(
     "training_value",
     "gauge",
-    "Statistics of what the job told by name, over its last whole window of reporting that had any.",
+    "Statistics of the values recorded under a name, over the last complete reporting window that had any.",
     ("name", "statistic"),
 )
 NONFINITE = TrainingMetricFamily(
-    "training_nonfinite_values_total", "counter", "Values told that were infinite or no number.", ("name",)
+    "training_nonfinite_values_total", "counter", "Recorded values that were infinite or NaN.", ("name",)
 )
 REPORT_INTERVAL = TrainingMetricFamily(
-    "training_report_interval_seconds", "gauge", "Length of the job's windows of reporting."
+    "training_report_interval_seconds", "gauge", "Length of the job's reporting window."
 )
 
-#: In the order of the page.
+#: In the order of exposition.
 FAMILIES = (
     STEPS, STEP_SECONDS, DATA_WAIT_SECONDS, COMMUNICATION_SECONDS, SAMPLES, BATCH_SIZE, MICRO_BATCH_SIZE, PEAK_MEMORY,
     MEMORY_LIMIT, ALLOCATION_RETRIES, OUT_OF_MEMORY, LOSS, VALUE, NONFINITE, REPORT_INTERVAL,
@@ -79,24 +79,29 @@ FAMILIES = (
 
 
 def render(identity: Mapping[str, str], samples: Iterable[MetricSample]) -> str:
-    """The Prometheus text format 0.0.4. `identity`: labels of every series; those without a value are left out."""
-    common = {name: value for name, value in identity.items() if value}
-    rows: dict[TrainingMetricFamily, list[MetricSample]] = {family: [] for family in FAMILIES}
-    for sample in samples:
-        rows[sample.family].append(sample)
+    """The Prometheus text format 0.0.4. `identity`: labels of every series; empty values are omitted."""
     lines: list[str] = []
-    for family, found in rows.items():
-        if found:
-            lines += [f"# HELP {family.name} {family.help}", f"# TYPE {family.name} {family.type}"]
-        for sample in found:
-            labels = {**common, **dict(zip(family.labels, sample.labels, strict=True))}
-            text = ",".join(f'{name}="{escape_label(value)}"' for name, value in labels.items())
-            lines.append(f"{family.name}{{{text}}} {_format_number(sample.value)}")
+    for family, series in group_by_family(identity, samples):
+        lines += [f"# HELP {family.name} {family.help}", f"# TYPE {family.name} {family.type}"]
+        for labels, value in series:
+            text = ",".join(f'{name}="{escape_label(label)}"' for name, label in labels.items())
+            lines.append(f"{family.name}{{{text}}} {_format_number(value)}")
     return "\n".join([*lines, ""])
 
 
+def group_by_family(
+    identity: Mapping[str, str], samples: Iterable[MetricSample]
+) -> list[tuple[TrainingMetricFamily, list[tuple[dict[str, str], float]]]]:
+    """Families that have samples, in the order of exposition, each with its series: (labels, value)."""
+    common = {name: value for name, value in identity.items() if value}
+    groups: dict[TrainingMetricFamily, list[tuple[dict[str, str], float]]] = {family: [] for family in FAMILIES}
+    for sample in samples:
+        own = dict(zip(sample.family.labels, sample.labels, strict=True))
+        groups[sample.family].append(({**common, **own}, sample.value))
+    return [(family, series) for family, series in groups.items() if series]
+
+
 def _format_number(value: float) -> str:
-    # Python says inf and nan, the format +Inf and NaN.
     if value != value:
         return "NaN"
     if value in (float("inf"), float("-inf")):

@@ -1,13 +1,13 @@
-"""TrainingMonitor: what a training loop does with its time, told to the exporter while it runs.
+"""TrainingMonitor: measures where a training loop spends its time, and publishes it while the job runs.
 
     with TrainingMonitor(job="resnet50", directory="/var/lib/gpu-exporter/textfile") as monitor:
         for images, labels in monitor.batches(loader):
             loss = train_step(images, labels)
             monitor.record(loss=loss)
 
-Times are the host's. A GPU is given work ahead of time, so a single step's figure says when the host was done with it;
-their sum is right, because the host cannot run ahead by more than a few steps. The monitor never makes the loop wait
-for the GPU.
+Times are measured on the host. CUDA kernels are queued ahead, so a single step's time is the host's; the sum over many
+steps is right, because the host cannot run more than a few steps ahead. The monitor never makes the loop wait for the
+GPU.
 """
 
 from __future__ import annotations
@@ -45,10 +45,11 @@ from gpu_advisor.training.value_statistics import ValueStatistics
 if TYPE_CHECKING:
     import torch
 
+    from gpu_advisor.training.collector import TrainingCollector
     from gpu_advisor.training.deferred import DeferredValues
     from gpu_advisor.training.memory.device_memory import DeviceMemory
 
-#: Environment: the textfile directory of the node, so that a job's code need not know it.
+#: Environment variable that names the node's textfile directory.
 DIRECTORY_VARIABLE = "GPU_ADVISOR_TEXTFILE_DIRECTORY"
 
 B = TypeVar("B")
@@ -57,10 +58,10 @@ log = logging.getLogger(__name__)
 
 
 class TrainingMonitor:
-    """Measures one rank's training loop and reports it. Its methods belong to the loop's thread.
+    """Measures one rank's training loop and publishes metrics. Call its methods from the loop's thread.
 
-    Reports once it is entered (`with`) or started, and no more once it is closed: the file is then removed. Trouble
-    with reporting is logged and never reaches the training.
+    Publishes from `start()` (or `with`) until `close()`, which removes the textfile. Errors while publishing are logged
+    and never raised into the training loop.
     """
 
     def __init__(
@@ -78,18 +79,18 @@ class TrainingMonitor:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """
-        job: label training_job; as the scheduler says it if None. Of two that run at once each needs its own.
-        rank: as torchrun or Slurm say it if None.
-        directory: the exporter's textfile directory; the environment's GPU_ADVISOR_TEXTFILE_DIRECTORY if None.
-        listen: HOST:PORT to serve /metrics at, for jobs that share no directory with an exporter.
-        uuid: of the GPU; found by itself with CUDA if None.
-        interval_seconds: length of the windows of statistics, and how often the file is written.
-        figures: whether a few figures of host and GPU are recorded, too, once a window.
-        memory: where memory is read; the CUDA device in use if None. Give `MemoryManager.memory` here.
-        keep_file: whether the file stays after the job.
+        job: label training_job; the scheduler's job id if None. Concurrent jobs need different names.
+        rank: from torchrun or Slurm if None.
+        directory: the exporter's textfile directory; $GPU_ADVISOR_TEXTFILE_DIRECTORY if None.
+        listen: HOST:PORT on which to serve /metrics, for jobs that share no directory with an exporter.
+        uuid: of the GPU; detected with CUDA if None.
+        interval_seconds: length of a reporting window, and how often the textfile is written.
+        figures: whether to record a few host and GPU metrics, too, once per window.
+        memory: source of memory statistics; the current CUDA device if None. Pass `MemoryManager.memory` here.
+        keep_file: whether to keep the textfile after the job.
         """
         if not interval_seconds > 0:
-            raise MonitorError(f"interval_seconds={interval_seconds} must be more than 0")
+            raise MonitorError(f"interval_seconds={interval_seconds} must be greater than 0")
         environment = os.environ
         self._identity = JobIdentity(
             job_name_from_environment(environment) if job is None else job,
@@ -97,9 +98,9 @@ class TrainingMonitor:
             uuid or "",
         )
         if not self._identity.job:
-            raise MonitorError("job='' is no name; give the job a name, or None for the scheduler's")
+            raise MonitorError("job='' is empty; give the job a name, or None for the scheduler's job id")
         self._clock = StepClock(clock)
-        self._values = ValueStatistics(taken=STEP_STATISTICS)
+        self._values = ValueStatistics(reserved_names=STEP_STATISTICS)
         self._window = StepWindow(None, None, None)
         self._deferred: DeferredValues | None = None
         self._memory = memory
@@ -122,22 +123,22 @@ class TrainingMonitor:
         self._reporter = WindowReporter(interval_seconds, self._close_window, figures)
 
     def start(self) -> TrainingMonitor:
-        """Begin to report. A second call does nothing."""
+        """Start publishing. Idempotent."""
         if not self._closed and self._reporter.start():
             atexit.register(self.close)
         return self
 
     def close(self) -> None:
-        """Report once more, then no more. A second call does nothing."""
-        if self._closed or os.getpid() != self._pid:  # a forked child must not remove the file of its parent
+        """Publish a last time and stop. Idempotent."""
+        if self._closed or os.getpid() != self._pid:  # a forked child must not remove its parent's file
             return
         self._closed = True
         self._collect(wait=True)
         self._reporter.stop()
         if self._reporter.started:
             self._close_window({})
-        for outlet in self._publishers:
-            outlet.close()
+        for publisher in self._publishers:
+            publisher.close()
         atexit.unregister(self.close)
 
     def __enter__(self) -> TrainingMonitor:
@@ -146,15 +147,15 @@ class TrainingMonitor:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    # --- marks of the loop ---
+    # --- timing of the loop ---
 
     def batches(
         self, loader: Iterable[B], *, accumulate: int = 1, samples: Callable[[B], int | None] = sample_count
     ) -> Iterator[B]:
-        """The loader's batches; the time to get each is data wait, and all until the next is asked for is its step.
+        """Yield the loader's batches. Fetching a batch is data wait; a step lasts until the next batch is requested.
 
-        accumulate: batches a step, where gradients are accumulated. samples: how many a batch holds.
-        A batch whose loop body was left by `break` counts as a step.
+        accumulate: batches per step, with gradient accumulation. samples: returns a batch's number of samples.
+        A batch whose loop body ends in `break` counts as a step.
         """
         if accumulate < 1:
             raise MonitorError(f"accumulate={accumulate} must be at least 1")
@@ -163,7 +164,7 @@ class TrainingMonitor:
         batch_total = 0
         try:
             clock.begin_wait()
-            batches = iter(loader)  # starts the loader's workers: a wait as any other
+            batches = iter(loader)  # starts the loader's workers: data wait, too
             clock.end_wait()
             while True:
                 clock.begin_wait()
@@ -180,7 +181,7 @@ class TrainingMonitor:
                     self.end_step(sample_total)
                     sample_total, batch_total = 0, 0
             clock.cancel_wait()
-            if batch_total:  # the rest of an epoch that `accumulate` does not divide
+            if batch_total:  # the last step of an epoch may have fewer batches
                 self.end_step(sample_total)
         except GeneratorExit:
             if not self._closed:
@@ -191,7 +192,7 @@ class TrainingMonitor:
 
     @contextmanager
     def step(self, samples: int | None = None) -> Iterator[None]:
-        """One step, for loops that are not over batches. A step that raises is not counted."""
+        """Time one step, for loops that do not iterate over batches. A step that raises is not counted."""
         self.begin_step()
         try:
             yield
@@ -202,7 +203,7 @@ class TrainingMonitor:
 
     @contextmanager
     def data_wait(self) -> Iterator[None]:
-        """Time in which the loop waits for its data. Outside of a step it opens the next one."""
+        """Time a wait for data. Outside a step, this begins one."""
         self._clock.begin_wait()
         try:
             yield
@@ -211,7 +212,7 @@ class TrainingMonitor:
 
     @contextmanager
     def communication(self) -> Iterator[None]:
-        """Time in which the step waits for other ranks. With CUDA only what the host waits for is seen."""
+        """Time a wait for other ranks. With CUDA, only the host's own waiting is measured."""
         self._clock.begin_communication()
         try:
             yield
@@ -219,12 +220,12 @@ class TrainingMonitor:
             self._clock.end_communication()
 
     def add_communication_seconds(self, seconds: float) -> None:
-        """The same, where the job measures it itself."""
+        """Add communication time that the job measures itself."""
         self._clock.add_communication(seconds)
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Time within a step that is no training: validation, a checkpoint."""
+        """Exclude time within a step that is not training: validation, a checkpoint."""
         self._clock.begin_pause()
         try:
             yield
@@ -247,23 +248,23 @@ class TrainingMonitor:
         self._clock.end_pause()
 
     def cancel_step(self) -> None:
-        """Forget the step that is open."""
+        """Discard the current step."""
         self._clock.cancel_step()
 
     def end_step(self, samples: int | None = None) -> None:
-        """Ends the step that is open; without one it does nothing."""
+        """End the current step, if there is one."""
         self._clock.end_step(samples)
         if self._collect_due or (self._deferred is not None and self._deferred.full):
             self._collect()
 
-    # --- what the job tells ---
+    # --- recorded values ---
 
     def record(
         self, values: Mapping[str, float | torch.Tensor] | None = None, /, **named: float | torch.Tensor
     ) -> None:
-        """Numbers by name. `loss` is also training_loss. One on a GPU is fetched later, without waiting for it.
+        """Record numbers by name; `loss` also sets training_loss. GPU tensors are fetched later, without a sync.
 
-        Raises MonitorError for what is not one number, and where there are too many names.
+        Raises MonitorError for a value that is not a single number, and for too many names.
         """
         for name, value in {**values, **named}.items() if values else named.items():
             if type(value) is not float:
@@ -277,7 +278,7 @@ class TrainingMonitor:
                 try:
                     value = float(value)
                 except (TypeError, ValueError) as error:
-                    raise MonitorError(f"{name} is no number: {error}") from error
+                    raise MonitorError(f"{name} is not a number: {error}") from error
             self._values.record(name, value)
 
     def _defer(self, name: str, value: torch.Tensor) -> None:
@@ -288,11 +289,11 @@ class TrainingMonitor:
         self._deferred.add(name, value)
 
     def record_micro_batch_size(self, samples: int) -> None:
-        """Samples that go through the model at once, where that is less than a step's."""
+        """Record the samples per forward pass, where a step is split."""
         self._micro_batch_size = samples
 
     def _collect(self, wait: bool = False) -> None:
-        """What only the loop's thread can do, once a window."""
+        """Once per window, in the loop's thread: detect the GPU, fetch deferred values."""
         self._collect_due = False
         self._find_gpu()
         if self._deferred is not None and self._deferred.pending:
@@ -314,40 +315,63 @@ class TrainingMonitor:
             self._memory = CudaMemory(device)
         self._reporter.watch_gpu(self._identity.uuid)
 
-    # --- what is told to others ---
+    # --- output ---
 
     def summary(self) -> TrainingSummary:
-        """The run so far, values that are still on a GPU included: it may wait for the GPU."""
+        """Summarize the run so far. May wait for the GPU, to include values that are still on it."""
         self._collect(wait=True)
         return summarize_training(self._clock.totals(), self._values.statistics())
 
     def page(self) -> str:
-        """The metrics in the Prometheus text format; empty before the first step has ended. Any thread may call."""
+        """The metrics in the Prometheus text format; empty before the first step has ended. Thread-safe."""
+        return render(self.labels(), self.samples())
+
+    def samples(self) -> list[MetricSample]:
+        """The current metrics; none before the first step has ended. Thread-safe."""
         samples = step_samples(self._clock.totals(), self._window, self._micro_batch_size, self._interval_seconds)
         if not samples:
-            return ""  # the GPU may not be known yet, and a label that comes later would split the series
-        return render(self._identity.labels(), [*samples, *self._memory_samples(), *self._values.samples()])
+            return []  # the GPU may not be known yet, and adding its label later would split the series
+        return [*samples, *self._memory_samples(), *self._values.samples()]
+
+    def labels(self) -> dict[str, str]:
+        """The labels of every series; "" if unknown."""
+        return self._identity.labels()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def collector(self) -> TrainingCollector:
+        """A collector for a `prometheus_client` registry: `REGISTRY.register(monitor.collector())`.
+
+        Raises MonitorError if prometheus_client is not installed.
+        """
+        try:
+            from gpu_advisor.training.collector import TrainingCollector
+        except ModuleNotFoundError as error:
+            raise MonitorError("collector() needs prometheus_client: pip install prometheus-client") from error
+        return TrainingCollector(self)
 
     def _memory_samples(self) -> list[MetricSample]:
         if self._memory is None:
             return []
         try:
             return memory_samples(self._memory.read())
-        except RuntimeError as error:  # the device is in trouble: that is for the training to meet
-            log.warning("the device's memory cannot be read: %s", error)
+        except RuntimeError as error:  # a device error: the training loop will raise it, too
+            log.warning("cannot read the device's memory: %s", error)
             return []
 
     def _close_window(self, figures: Mapping[str, float]) -> None:
         for name, value in figures.items():
-            with suppress(MonitorError):  # a job with all the names there may be has no room for these
+            with suppress(MonitorError):  # the job itself has used up MAX_NAMES
                 self._values.record(name, value)
         window = self._clock.take_window()
-        if window.step_seconds is not None:  # a step longer than a window leaves the last one standing
+        if window.step_seconds is not None:  # no step ended in this window: keep the last one
             self._window = window
         self._values.close_window()
         self._collect_due = True
-        for outlet in self._publishers:
-            outlet.publish()
+        for publisher in self._publishers:
+            publisher.publish()
 
 
 def _element_count(value: object) -> int:

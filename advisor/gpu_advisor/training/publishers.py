@@ -1,4 +1,4 @@
-"""Where a job's page goes: a file in a textfile directory, or a port of the job's own."""
+"""Publishers of a job's metrics: a file in a textfile directory, or an HTTP server in the job."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ log = logging.getLogger(__name__)
 
 
 class MonitorError(Exception):
-    """The monitor cannot report as asked. The message tells the mend."""
+    """The monitor cannot do what it was asked to. The message says how to fix it."""
 
 
 class MetricsPublisher(Protocol):
     def publish(self) -> None:
-        """Called once a window of reporting. Never raises: training goes on without its figures."""
+        """Called at the end of each reporting window. Never raises: training continues without metrics."""
 
     def close(self) -> None:
-        """The job has ended."""
+        """Called when the job ends."""
 
 
 class TextfilePublisher:
-    """A file of node_exporter's textfile convention: written beside and renamed, so that no reader sees half of it."""
+    """A file for a textfile collector, replaced atomically: written to a temporary file, then renamed."""
 
     def __init__(self, directory: str, job: str, rank: int, page: Callable[[], str], keep: bool) -> None:
-        """`keep`: whether the file stays when the job has ended. Raises MonitorError."""
+        """`keep`: whether to keep the file when the job ends. Raises MonitorError."""
         if not os.path.isdir(directory):
             raise MonitorError(
-                f"{directory} is no directory; create it, and give it to the exporter with "
+                f"{directory} is not a directory; create it, and start the exporter with "
                 f"--collector.textfile.directory={directory}"
             )
         if not os.access(directory, os.W_OK | os.X_OK):
             raise MonitorError(
-                f"{directory} cannot be written by this user; make it writable for the job (mode 1777), "
-                "or let the job serve its figures itself: TrainingMonitor(listen='0.0.0.0:9464')"
+                f"{directory} is not writable for this user; make it writable for the job (mode 1777), "
+                "or serve the metrics from the job: TrainingMonitor(listen='0.0.0.0:9464')"
             )
         self.path = os.path.join(directory, textfile_name(job, rank))
-        # Readers take *.prom alone. The pid keeps two that write by mistake under one name from one another's halves.
+        # Exporters read *.prom only. The pid separates two jobs that share a name by mistake.
         self._temporary_path = os.path.join(directory, f".{os.path.basename(self.path)}.{os.getpid()}.tmp")
         self._page = page
         self._keep = keep
@@ -53,7 +53,7 @@ class TextfilePublisher:
 
     def publish(self) -> None:
         try:
-            # The exporter is another user: mkstemp's 0600 would hide the file from it.
+            # The exporter runs as another user and could not read a file with mkstemp's mode 0600.
             descriptor = os.open(self._temporary_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
             with open(descriptor, "w", encoding="utf-8") as file:
                 file.write(self._page())
@@ -61,33 +61,33 @@ class TextfilePublisher:
         except OSError as error:
             if str(error) != self._last_error:
                 self._last_error = str(error)
-                log.warning("the figures of this job are not reported: %s; training goes on", error)
+                log.warning("cannot write the metrics of this job: %s; training continues", error)
         else:
             self._last_error = ""
 
     def close(self) -> None:
-        """Removes the file: what stays would be served as that of a job that stands still."""
+        """Remove the file: it would be exposed as the metrics of a job that makes no progress."""
         for path in (self._temporary_path,) if self._keep else (self._temporary_path, self.path):
             try:
                 os.unlink(path)
             except FileNotFoundError:
                 pass
             except OSError as error:
-                log.warning("%s stays behind: %s; remove it by hand", path, error)
+                log.warning("cannot remove %s: %s; remove it by hand", path, error)
 
 
 def textfile_name(job: str, rank: int) -> str:
-    """One name a job and rank, with nothing in it that a file system or a shell could mind."""
+    """A unique file name for a job and rank, of characters that are safe in file systems and shells."""
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", job)[:100]
     mark = "" if plain == job else "-" + hashlib.sha256(job.encode()).hexdigest()[:8]
     return f"training-{plain}{mark}-{rank}.prom"
 
 
 class HttpPublisher:
-    """Serves the page at /metrics, as of the moment of asking. For jobs that share no directory with an exporter."""
+    """Serves current metrics at /metrics, for jobs that share no directory with an exporter."""
 
     def __init__(self, address: str, page: Callable[[], str]) -> None:
-        """`address`: HOST:PORT; an empty host is all of them, port 0 any free one. Raises MonitorError."""
+        """`address`: HOST:PORT; an empty host means all interfaces, port 0 any free port. Raises MonitorError."""
         host, colon, port = address.rpartition(":")
         if not colon or not port.isdigit() or int(port) > 65535:
             raise MonitorError(f"listen={address!r} is not HOST:PORT; for all interfaces: '0.0.0.0:9464'")
@@ -95,14 +95,14 @@ class HttpPublisher:
             self._server = _MetricsServer((host.strip("[]"), int(port)), _handler_class(page))
         except OSError as error:
             raise MonitorError(
-                f"cannot listen on {address}: {error}; each rank of a machine needs a port of its own, "
+                f"cannot listen on {address}: {error}; each rank of a machine needs its own port, "
                 "such as 9464 + LOCAL_RANK"
             ) from error
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, name="training-metrics", daemon=True).start()
 
     def publish(self) -> None:
-        """Nothing to do: the page is made when it is asked for."""
+        """Nothing to do: each scrape reads the current metrics."""
 
     def close(self) -> None:
         self._server.shutdown()
@@ -111,7 +111,7 @@ class HttpPublisher:
 
 class _MetricsServer(ThreadingHTTPServer):
     daemon_threads = True
-    allow_reuse_address = True  # a restarted job need not wait for its own port
+    allow_reuse_address = True  # a restarted job binds its port at once
 
 
 def _handler_class(page: Callable[[], str]) -> type[BaseHTTPRequestHandler]:
@@ -120,7 +120,7 @@ def _handler_class(page: Callable[[], str]) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             if self.path.partition("?")[0] != "/metrics":
-                self.send_error(404, "the figures are at /metrics")
+                self.send_error(404, "metrics are at /metrics")
                 return
             body = page().encode()
             self.send_response(200)

@@ -1,4 +1,4 @@
-"""The thread that closes a monitor's windows, so that neither a slow disk nor a slow driver holds up the training."""
+"""The thread that closes a monitor's windows, so that a slow disk or driver does not slow down training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _MetricReader(Protocol):
 
 
 class WindowReporter:
-    """Calls `close_window` with the figures of the machine every `interval_seconds`, from start to stop."""
+    """Calls `close_window` with host and GPU metrics every `interval_seconds`, from start to stop."""
 
     def __init__(
         self, interval_seconds: float, close_window: Callable[[Mapping[str, float]], None], figures: bool
@@ -37,7 +37,7 @@ class WindowReporter:
         return self._thread is not None
 
     def start(self) -> bool:
-        """Whether it was this call that started it."""
+        """Start the thread. False if it was already started."""
         if self._thread is not None:
             return False
         self._thread = threading.Thread(target=self._run, name="training-monitor", daemon=True)
@@ -45,13 +45,13 @@ class WindowReporter:
         return True
 
     def stop(self) -> None:
-        """Waits for a report under way, but not for one that hangs on a disk or a driver."""
+        """Wait for a report in progress, at most STOP_TIMEOUT_SECONDS: it may hang on a disk or a driver."""
         self._stop_event.set()
         if self._thread is not None:
             self._thread.join(STOP_TIMEOUT_SECONDS)
 
     def watch_gpu(self, uuid: str) -> None:
-        """From the next window on."""
+        """Record this GPU's metrics from the next window on."""
         self._gpu_uuid = uuid
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""Mean, spread and extremes of numbers that come one at a time, in constant memory."""
+"""Streaming mean, standard deviation, minimum and maximum in constant memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Of `count` finite numbers; in the unit of the numbers. `std` is the population's, 0 for a single number."""
+    """Of `count` finite numbers, in their unit. `std`: population standard deviation, 0 for a single number."""
 
     count: int
     mean: float
@@ -18,10 +18,10 @@ class Statistics:
 
 
 class RunningStatistics:
-    """Takes numbers and tells their statistics at any time. Numbers that are not finite are counted apart.
+    """Accumulates numbers. Non-finite numbers are only counted.
 
     Welford's recurrence: B. P. Welford, "Note on a Method for Calculating Corrected Sums of Squares and Products",
-    Technometrics 4 (1962). The plain sum of squares loses all digits of a loss that hardly varies.
+    Technometrics 4 (1962). A plain sum of squares loses all precision for a loss that hardly varies.
     """
 
     __slots__ = ("_count", "_max", "_mean", "_min", "_squares", "last", "nonfinite")
@@ -50,7 +50,7 @@ class RunningStatistics:
             self._max = value
 
     def statistics(self) -> Statistics | None:
-        """None while there was no finite number."""
+        """None without a finite number."""
         if not self._count:
             return None
         std = math.sqrt(max(self._squares, 0.0) / self._count)

@@ -1,8 +1,7 @@
-"""Where the time of a training loop goes.
+"""Timing of a training loop.
 
-A step begins when the loop asks for its first batch (or says that it begins) and ends when the loop asks for the next
-one (or says that it ends): waiting for data is part of it. What lies between steps, and what is marked as a pause
-(validation, a checkpoint), counts for nothing.
+A step begins when the loop requests a batch (or calls `begin_step`) and ends when it requests the next one (or calls
+`end_step`): it includes the wait for data. Time between steps and pauses (validation, a checkpoint) is not counted.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from dataclasses import dataclass
 
 from gpu_advisor.training.running_statistics import RunningStatistics, Statistics
 
-#: Steps noted and not summed up yet.
+#: Finished steps that are not aggregated yet.
 MAX_QUEUED_STEPS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class StepTotals:
-    """Since the job began. None: the job has not told."""
+    """Since the job started. None: not recorded by the job."""
 
     steps: int
     step_seconds: float
@@ -31,7 +30,7 @@ class StepTotals:
 
 @dataclass(frozen=True, slots=True)
 class StepWindow:
-    """Steps that ended within one window of reporting."""
+    """Steps that ended within one reporting window."""
 
     step_seconds: Statistics | None
     data_wait_seconds: Statistics | None
@@ -39,13 +38,13 @@ class StepWindow:
 
 
 class StepClock:
-    """Marks of one thread, the training loop's; `totals` and `take_window` may be called from any.
+    """Call the timing methods from the training loop's thread; `totals` and `take_window` are thread-safe.
 
-    A step is only noted when it ends, and summed up by whoever asks: see values.Values.
+    The end of a step only queues it; readers aggregate: see value_statistics.ValueStatistics.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """`clock`: seconds, monotonic."""
+        """`clock`: monotonic, in seconds."""
         self._clock = clock
         self._lock = threading.Lock()
         self._step_start: float | None = None
@@ -92,7 +91,7 @@ class StepClock:
             self._waits_recorded = True
 
     def cancel_wait(self) -> None:
-        """The wait was for nothing: there was no batch left. It counts for no step."""
+        """Discard the current wait: the loader had no batch left."""
         if self._wait_start is not None and self._step_start is not None:
             self._pause_seconds += self._clock() - self._wait_start
         self._wait_start = None
@@ -119,18 +118,18 @@ class StepClock:
             self._pause_start = None
 
     def end_step(self, samples: int | None = None) -> None:
-        """Ends the step that is open. `samples`: how many it trained on, on this rank; None if not known."""
+        """End the current step, if there is one. `samples`: trained on by this rank; None if unknown."""
         if self._step_start is None:
             return
         elapsed = self._clock() - self._step_start - self._pause_seconds
         self._finished_steps.append((elapsed, self._wait_seconds, self._communication_seconds, samples))
         self._step_start = None
         self._wait_seconds = self._pause_seconds = self._communication_seconds = 0.0
-        if len(self._finished_steps) > MAX_QUEUED_STEPS:  # nobody reports
+        if len(self._finished_steps) > MAX_QUEUED_STEPS:  # no reader
             self._aggregate_steps()
 
     def cancel_step(self) -> None:
-        """Forgets the step that is open: it did not come to its end."""
+        """Discard the current step."""
         self._step_start = self._wait_start = self._pause_start = self._communication_start = None
         self._wait_seconds = self._pause_seconds = self._communication_seconds = 0.0
 
@@ -147,7 +146,7 @@ class StepClock:
                 if samples is not None:
                     self._samples_recorded = True
                     self._total_samples += samples
-                    # The largest, not the last: the rest at the end of an epoch is not the job's batch size.
+                    # The largest, not the last: the last batch of an epoch may be smaller.
                     self._window_batch_size = max(self._window_batch_size or 0, samples)
 
     def totals(self) -> StepTotals:

@@ -1,6 +1,6 @@
-"""A few figures of the machine beside those of the job: cheap, and absent where they cannot be read.
+"""A few host and GPU metrics recorded with those of the job, absent where they cannot be read.
 
-For a look at one run. The exporter has them in full, and as counters.
+They are for a single run; the exporter has all of them, as counters.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MetricValues = dict[str, float]
 
 
 class HostSampler:
-    """CPU time and memory of the whole machine, from /proc (proc(5)). Elsewhere than on Linux: nothing."""
+    """CPU and memory usage of the host, from /proc (proc(5)). Reads nothing except on Linux."""
 
     def __init__(self, procfs: Path = Path("/proc")) -> None:
         self._procfs = procfs
@@ -40,7 +40,7 @@ class HostSampler:
 
 
 class GpuSampler:
-    """What NVML says of one GPU, known by its uuid. Without the library or the GPU: nothing, said once."""
+    """One GPU's metrics from NVML, by UUID. Reads nothing, and logs it once, without the library or the GPU."""
 
     def __init__(self, uuid: str) -> None:
         self._reads: dict[str, Callable[[], float]] = {}
@@ -51,7 +51,7 @@ class GpuSampler:
             pynvml.nvmlInit()
             gpu = pynvml.nvmlDeviceGetHandleByUUID(uuid)
         except pynvml.NVMLError as error:
-            log.info("no figures of GPU %s: %s", uuid, error)
+            log.info("no metrics of GPU %s: %s", uuid, error)
             return
         self._reads = {
             "gpu_utilization_ratio": lambda: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100,
@@ -65,7 +65,7 @@ class GpuSampler:
         for name, read in list(self._reads.items()):
             try:
                 found[name] = read()
-            except self._error as error:  # this GPU or slice does not tell it: do not ask again
-                log.info("%s is not to be had: %s", name, error)
+            except self._error as error:  # not supported by this GPU or MIG instance: do not retry
+                log.info("%s is not available: %s", name, error)
                 del self._reads[name]
         return found

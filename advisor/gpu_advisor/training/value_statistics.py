@@ -1,4 +1,4 @@
-"""What a job tells by name: loss, accuracy, anything that is a number."""
+"""Statistics of the values that a job records by name: loss, accuracy, any other number."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from gpu_advisor.training.metrics import LOSS, NONFINITE, VALUE, MetricSample
 from gpu_advisor.training.publishers import MonitorError
 from gpu_advisor.training.running_statistics import RunningStatistics, Statistics
 
-#: Each name is five series a rank for as long as the job lives.
+#: Each name adds five series per rank for the job's lifetime.
 MAX_NAMES = 100
-#: Numbers noted and not folded yet.
+#: Recorded numbers that are not aggregated yet.
 MAX_QUEUED_VALUES = 10_000
 
 
@@ -24,35 +24,35 @@ class _ValueSeries:
 
 
 class ValueStatistics:
-    """Statistics by name, of the whole run and of windows. `record` is for one thread; the others may be called by any.
+    """Statistics by name, of the whole run and of windows. Call `record` from one thread; the rest is thread-safe.
 
-    A number is only noted when it is told. Folding two of them into statistics there and then took 50 microseconds of a
-    step, as that code had left the CPU's caches; the thread that reports folds thousands at one or two each.
+    `record` only queues a number. Aggregating two of them at once took 50 microseconds of a step, with cold CPU caches;
+    the reporting thread aggregates thousands at one or two microseconds each.
     """
 
-    def __init__(self, taken: tuple[str, ...]) -> None:
-        """taken: names that are somebody else's."""
-        self._taken = taken
+    def __init__(self, reserved_names: tuple[str, ...]) -> None:
+        """reserved_names: names that the job must not use."""
+        self._reserved_names = reserved_names
         self._lock = threading.Lock()
         self._names: set[str] = set()
         self._queue: deque[tuple[str, float]] = deque()
         self._values: dict[str, _ValueSeries] = {}
 
     def record(self, name: str, number: float) -> None:
-        """Raises MonitorError for a name that is taken, and where there are too many."""
+        """Raises MonitorError for a reserved name, and for too many names."""
         if name not in self._names:
             self._register_name(name)
         self._queue.append((name, number))
-        if len(self._queue) > MAX_QUEUED_VALUES:  # nobody reports
+        if len(self._queue) > MAX_QUEUED_VALUES:  # no reader
             self._aggregate_values()
 
     def _register_name(self, name: str) -> None:
-        if name in self._taken:
-            raise MonitorError(f"{name} is the monitor's own; give yours another name")
+        if name in self._reserved_names:
+            raise MonitorError(f"{name} is recorded by the monitor itself; use another name")
         if len(self._names) >= MAX_NAMES:
             raise MonitorError(
-                f"{name!r} would be the {MAX_NAMES + 1}th name: each is a set of series for good. "
-                "Names must not hold what changes, such as a step's number"
+                f"{name!r} exceeds the limit of {MAX_NAMES} names, each of which is a set of series. "
+                "Do not put a changing value, such as the step number, into a name"
             )
         self._names.add(name)
 
@@ -67,7 +67,7 @@ class ValueStatistics:
                 value.window.add(number)
 
     def close_window(self) -> None:
-        """From here on `samples` tells what came since the last call. A value that had nothing keeps what it had."""
+        """Make the current window the one that `samples` returns. A name without a new value keeps its last window."""
         self._aggregate_values()
         with self._lock:
             for value in self._values.values():
@@ -95,5 +95,5 @@ class ValueStatistics:
         return samples
 
 
-def statistic_samples(name: str, found: Statistics) -> list[MetricSample]:
-    return [MetricSample(VALUE, getattr(found, part), (name, part)) for part in ("mean", "min", "max", "std")]
+def statistic_samples(name: str, statistics: Statistics) -> list[MetricSample]:
+    return [MetricSample(VALUE, getattr(statistics, part), (name, part)) for part in ("mean", "min", "max", "std")]

@@ -1,4 +1,4 @@
-"""Tests of what needs PyTorch, Lightning or Transformers are left out where these are not installed (extra `dev`)."""
+"""Skips tests that need PyTorch, Lightning or Transformers where these are not installed (extra `dev`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ collect_ignore_glob = [files for library, files in _NEEDS.items() if find_spec(l
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
-    """The machines that run tests are shared; and sums in one order are the same sums."""
+    """Test machines are shared, and sums in a fixed order are reproducible."""
     import torch
 
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""The training benchmarks run; their figures are checked by `make bench-monitor` and `make bench-loaders`."""
+"""The training benchmarks run; `make bench-monitor` and `make bench-loaders` check their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""examples/train as a user starts it, beside a real exporter."""
+"""examples/train as a user starts it, with a real exporter."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ COUNTERS = ("steps_total", "step_seconds_total", "data_wait_seconds_total", "sam
 GAUGES = ("batch_size", "loss", "report_interval_seconds")
 
 
-def test_it_shows_up_at_the_exporter_and_is_gone_when_it_has_ended(tmp_path):
+def test_the_exporter_exposes_the_job_while_it_runs(tmp_path):
     textfile = tmp_path / "textfile"
     textfile.mkdir()
-    # On the CPU, so that the machine's GPU, if it has one, stays out of it.
+    # On the CPU, whether or not the machine has a GPU.
     command = [sys.executable, str(EXAMPLE), "--directory", str(textfile), "--report-seconds", "0.2", "--epochs", "4"]
-    # A whole batch needs 7.2 MiB, and what no smaller part can give back (weights, gradients, Adam's state and its
-    # step's temporaries) 1.8 MiB: far enough from 4 on both sides for the batches that a machine's loader keeps ready.
+    # A whole batch needs 7.2 MiB; weights, gradients, Adam's state and its temporaries need 1.8 MiB at any size. Both
+    # are far enough from 4 MiB for the batches that the loader prefetches.
     command += ["--simulate-memory-mib", "4", "--batch-size", "1024", "--read-seconds", "0.0015"]
     arguments = ["--collector.textfile.directory", str(textfile), "--simulate", "1xT4-16GB:idle", "--no-collector.host"]
     with exporter(tmp_path, f"127.0.0.1:{free_port()}", *arguments) as program:
         job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
             wait_until(
-                lambda: "training_batch_size" in program.text("/metrics"), "it reports", program, timeout_seconds=90
+                lambda: "training_batch_size" in program.text("/metrics"),
+                "the job reports",
+                program,
+                timeout_seconds=90,
             )
             page = program.text("/metrics")
             output, _ = job.communicate(timeout=120)
@@ -37,7 +40,7 @@ def test_it_shows_up_at_the_exporter_and_is_gone_when_it_has_ended(tmp_path):
             job.kill()
             job.wait()
         assert job.returncode == 0, output
-        wait_until(lambda: "training_" not in program.text("/metrics"), "it is gone", program)
+        wait_until(lambda: "training_" not in program.text("/metrics"), "the job's metrics are removed", program)
     assert "node_textfile_scrape_error 0" in page
     for name in (*COUNTERS, *GAUGES):
         assert re.search(rf'^training_{name}{{rank="0",training_job="example"}} [0-9.e-]+$', page, re.MULTILINE), name

@@ -46,7 +46,7 @@ def test_hugging_face(tmp_path):
     check(monitor, STEPS * BATCH * ACCUMULATE, loss_count=STEPS)
     totals = monitor.summary().totals
     assert totals.data_wait_seconds is not None
-    # Evaluations are no part of a step.
+    # Evaluations are not part of a step.
     assert totals.step_seconds - totals.data_wait_seconds <= STEPS * STEP_END_SECONDS + 1e-9
     values = monitor.summary().values
     assert {"grad_norm", "learning_rate", "eval_loss"} <= set(values)

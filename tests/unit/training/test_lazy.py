@@ -1,4 +1,4 @@
-"""What `import gpu_advisor.training` costs, and what a job needs that uses the monitor alone."""
+"""`import gpu_advisor.training` imports nothing heavy, and the monitor alone needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ PROGRAM = """
 import sys
 import gpu_advisor.training
 {use}
-print(*sorted(set(sys.modules) & {{"torch", "numpy", "lightning", "transformers", "pydantic", "requests", "http"}}))
+HEAVY = {{"torch", "numpy", "lightning", "transformers", "pydantic", "prometheus_client", "requests", "http"}}
+print(*sorted(set(sys.modules) & HEAVY))
 """
 
 

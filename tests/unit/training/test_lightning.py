@@ -43,7 +43,7 @@ class TinyModel(lightning.LightningModule):
 
 
 class BusyCallback(lightning.Callback):
-    """Another callback that takes its time at the end of each batch."""
+    """Another callback that takes time at the end of each batch."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
@@ -64,10 +64,10 @@ def test_lightning(tmp_path):
             enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
             callbacks=[LightningMonitor(monitor), BusyCallback(clock)], default_root_dir=tmp_path,
         )  # fmt: skip
-        profiler = trainer.profiler  # type: ignore[attr-defined]  # set where mypy does not see it
+        profiler = trainer.profiler  # type: ignore[attr-defined]  # set dynamically
         start = profiler.start
         trainer.fit(model)
     check(monitor, SAMPLES * EPOCHS, loss_count=6 * EPOCHS)
     assert monitor.summary().values["loss"].mean == pytest.approx(sum(model.losses) / len(model.losses))
     assert "seen" in monitor.summary().values
-    assert profiler.start == start, "the profiler is left as it was"
+    assert profiler.start == start, "the profiler is not restored"

@@ -1,4 +1,4 @@
-"""MemoryManager on one process: the simulated memory is short, the training must come out as with plenty of it."""
+"""MemoryManager in one process: training with too little simulated memory gives the same results as with enough."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpu_advisor.training import MemoryManager
 from gpu_advisor.training.memory.device_memory import MemoryStats
 from gpu_advisor.training.memory.errors import DoesNotFitError, MemoryManagerError, is_out_of_memory, out_of_memory_type
 from gpu_advisor.training.memory.micro_batch import even_part_size, split_batch
-from gpu_advisor.training.memory.remedies import Remedy, remedies
+from gpu_advisor.training.memory.remedies import Remedy, choose_remedies
 from gpu_advisor.training.memory.simulated_memory import SimulatedMemory
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,7 +44,7 @@ def mean_loss(net: nn.Module, part: Any) -> torch.Tensor:
 def train(
     net: nn.Module, manager: MemoryManager | None, steps: int = 20, samples: int = 60, loss: Any = mean_loss, **how: Any
 ) -> list[float]:
-    """The losses of a run; without a manager, of the loop as everybody writes it."""
+    """The losses of a run; without a manager, of the usual loop."""
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     losses = []
     for step in range(steps):
@@ -90,7 +90,7 @@ def test_the_loss_curve_stays_when_memory_is_short(share):
 
 
 def test_it_did_run_out_of_memory():
-    """What the test above rests on: without the manager there is no way through."""
+    """The premise of the test above: without the manager the step fails."""
     net = model()
     limit = int(0.6 * peak(model(), 600))
     with SimulatedMemory(limit), pytest.raises(out_of_memory_type()):
@@ -101,7 +101,7 @@ def test_it_did_run_out_of_memory():
     assert manager.recoveries >= 1
     assert manager.micro_batch_size is not None
     assert manager.micro_batch_size < 600
-    assert memory.read().out_of_memory_errors == manager.recoveries, "a smaller size is kept for the steps after it"
+    assert memory.read().out_of_memory_errors == manager.recoveries, "later steps must keep the smaller size"
 
 
 @settings(max_examples=40, deadline=None)
@@ -131,7 +131,7 @@ def test_unequal_parts_count_for_what_they_are(samples, at_once, reduction):
 
 
 class FailsOnce:
-    """A loss that runs out of memory in its backward pass, when gradients are half made, in the steps named."""
+    """A loss that runs out of memory in the backward pass of the given calls, after some gradients."""
 
     def __init__(self, *steps: int) -> None:
         self.steps, self.calls = steps, itertools.count()
@@ -154,7 +154,7 @@ class BackwardOutOfMemory(torch.autograd.Function):
         raise out_of_memory_type()("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
-def test_half_made_gradients_buffers_and_random_numbers_are_undone():
+def test_a_failed_attempt_restores_gradients_buffers_and_random_state():
     expected_net = model(nn.BatchNorm1d(WIDTH), nn.Dropout(0.5))
     manager = MemoryManager(expected_net)
     manager.micro_batch_size = 30
@@ -173,7 +173,7 @@ def test_half_made_gradients_buffers_and_random_numbers_are_undone():
         assert torch.equal(value, net.state_dict()[name]), name
 
 
-def test_old_gradients_do_not_get_in():
+def test_earlier_gradients_are_replaced():
     net = model()
     manager = MemoryManager(net)
     for parameter in net.parameters():
@@ -182,13 +182,13 @@ def test_old_gradients_do_not_get_in():
     assert max(float(parameter.grad.abs().max()) for parameter in net.parameters() if parameter.grad is not None) < 100
 
 
-def test_batch_norm_is_warned_of_once(caplog):
+def test_batch_norm_is_warned_about_once(caplog):
     net = model(nn.BatchNorm1d(WIDTH))
     train(net, MemoryManager(net), steps=4, loss=FailsOnce(0, 4))
     assert caplog.text.count("GroupNorm") == 1
 
 
-def test_when_nothing_fits_it_says_what_to_do():
+def test_when_nothing_fits_the_error_says_what_to_do():
     net = model()
     with SimulatedMemory(1000) as memory:
         manager = MemoryManager(net, memory=memory)
@@ -197,21 +197,21 @@ def test_when_nothing_fits_it_says_what_to_do():
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
-def test_other_errors_pass_as_they_are():
+def test_other_errors_propagate_unchanged():
     def broken(net: nn.Module, part: Any) -> torch.Tensor:
         raise KeyError("label")
 
     net = model()
     with pytest.raises(KeyError, match="label"):
         MemoryManager(net).backward(data(8), broken)
-    with pytest.raises(MemoryManagerError, match="tensor of one number"):
+    with pytest.raises(MemoryManagerError, match="tensor of one element"):
         MemoryManager(net).backward(data(8), lambda net, part: net(part["x"]))
     with pytest.raises(MemoryManagerError, match="split="):
         MemoryManager(net).backward([], mean_loss)
 
 
 class CheckpointingModel(nn.Module):
-    """A model that offers gradient checkpointing, as timm's do."""
+    """A model with gradient checkpointing, with timm's method."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -271,7 +271,7 @@ def test_transformers_models_have_it():
     assert not can_checkpoint(model())
 
 
-def test_a_batch_size_is_proposed_from_what_was_seen():
+def test_a_batch_size_is_proposed_from_measured_peaks():
     net = model()
     with SimulatedMemory(16 * MIB) as memory:
         manager = MemoryManager(net, memory=memory, check_every_steps=1)
@@ -279,9 +279,9 @@ def test_a_batch_size_is_proposed_from_what_was_seen():
             manager.micro_batch_size = at_once
             manager.backward(data(4096), mean_loss)
         advice = manager.propose_batch_size(0.85)
-    held = 3 * data(4096)["x"].nbytes  # what is there of the whole batch, and of the weights' gradients
-    for size, seen in manager._peaks.items():
-        assert peak(net, size) <= seen <= peak(net, size) + held
+    extra = 3 * data(4096)["x"].nbytes  # the whole batch, and the weights' gradients
+    for size, measured in manager._peaks.items():
+        assert peak(net, size) <= measured <= peak(net, size) + extra
     points = [MeasuredPoint(size, manager._peaks[size]) for size in (1024, 2048, 4096)]
     request = BatchSizeRequest(16 * MIB, 0.85, current_batch=4096)
     assert advice.recommended_batch_size is not None
@@ -324,7 +324,7 @@ def reading(**figures: int) -> MemoryStats:
     ],
 )
 def test_remedies(now, can_checkpoint, expected):
-    assert remedies(reading(**now), reading(allocation_retries=1), 0.92, can_checkpoint) == expected
+    assert choose_remedies(reading(**now), reading(allocation_retries=1), 0.92, can_checkpoint) == expected
 
 
 Pair = namedtuple("Pair", ["x", "name"])
@@ -346,8 +346,8 @@ def test_cutting_keeps_every_sample_in_order(samples, most):
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_what_is_laid_out_otherwise_is_refused():
-    with pytest.raises(MemoryManagerError, match="elsewhere than in its first dimension"):
+def test_tensors_with_samples_in_another_dimension_are_refused():
+    with pytest.raises(MemoryManagerError, match="not have them in its first dimension; pass split="):
         list(split_batch({"x": torch.zeros(4, 2), "y": torch.zeros(7, 4)}, 2))
 
 
@@ -368,15 +368,15 @@ def test_out_of_memory_errors_are_known(error, expected):
 
 
 @pytest.mark.parametrize(
-    ("make", "mend"),
+    ("make", "fix"),
     [
         (lambda: nn.DataParallel(model()), "DistributedDataParallel"),
-        (lambda: type("FSDPModule", (nn.Linear,), {})(1, 1), "micro-batch that fits"),
+        (lambda: type("FSDPModule", (nn.Linear,), {})(1, 1), "micro-batch size that fits"),
         (lambda: nn.Flatten(), "no parameter"),
     ],
 )
-def test_models_that_cannot_be_managed(make, mend):
-    with pytest.raises(MemoryManagerError, match=mend):
+def test_models_that_cannot_be_managed(make, fix):
+    with pytest.raises(MemoryManagerError, match=fix):
         MemoryManager(make())
 
 

@@ -1,4 +1,4 @@
-"""Every batch once, in order, whatever it is made of and however the loop ends. On CUDA: tests/gpu."""
+"""PrefetchLoader yields every batch once, in order, of any structure and however the loop ends. CUDA: tests/gpu."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class NamedSample:
 
 
 class NumberedLoader:
-    """Numbered batches; `fails_at` is the number of the one that raises instead."""
+    """Numbered batches; batch `fails_at` raises instead."""
 
     def __init__(self, count: int, fails_at: int | None = None, make: Any = lambda number: number) -> None:
         self.count, self.fails_at, self.make = count, fails_at, make
@@ -108,7 +108,7 @@ def test_once_and_in_order_until_error_or_stop(count, depth, layers, fails_at, s
     for _ in range(layers):
         loader = PrefetchLoader(loader, "cpu", depth=depth)
     expected = list(range(count if fails_at is None else min(fails_at, count)))
-    for _ in range(2):  # it can be gone through again
+    for _ in range(2):  # it can be iterated again
         got: list[int] = []
         error = None
         try:
@@ -127,12 +127,12 @@ def test_once_and_in_order_until_error_or_stop(count, depth, layers, fails_at, s
 def test_it_looks_ahead_by_its_depth_and_no_further():
     inner = NumberedLoader(10)
     batches = iter(PrefetchLoader(inner, "cpu", depth=2))
-    assert inner.taken == 0, "nothing is taken before the first is asked for"
+    assert inner.taken == 0, "nothing must be fetched before the first request"
     assert next(batches) == 0
     assert inner.taken == 3
 
 
-def test_an_interrupt_is_not_put_off():
+def test_an_interrupt_is_raised_at_once():
     class Interrupted(NumberedLoader):
         def __iter__(self) -> Iterator[Any]:
             yield 0
@@ -145,11 +145,11 @@ def test_an_interrupt_is_not_put_off():
 def test_errors_of_its_own():
     with pytest.raises(ValueError, match="use the loader itself"):
         PrefetchLoader([1], depth=0)
-    with pytest.raises(TypeError, match="does not tell its length"):
+    with pytest.raises(TypeError, match="has no length"):
         len(PrefetchLoader(iter([1])))
 
 
-def test_what_moves_itself_is_moved_whole():
+def test_objects_with_a_to_method_are_moved_whole():
     packed = pack_sequence([torch.ones(3), torch.ones(2)])
     [delivered] = PrefetchLoader([packed], "meta")
     assert isinstance(delivered, PackedSequence)

@@ -1,4 +1,4 @@
-"""Two ranks (gloo), one of which runs out of memory, fails, ends or hangs: both agree or both raise, in time."""
+"""Two ranks (gloo), one of which runs out of memory, fails, exits or hangs: both agree, or both raise in time."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tests.unit.training.test_memory import FailsOnce, data, mean_loss, model
 WITHIN_SECONDS = 60.0
 STEPS = 4
 
-#: What a rank says of itself: the error's name, or its losses and weights.
+#: A rank's error, or its losses and weights.
 RankResult = dict[str, Any]
 
 
 def batch(rank: int, step: int) -> dict[str, torch.Tensor]:
-    """Ranks have batches of their own, and of different sizes."""
+    """Each rank has its own batches, of different sizes."""
     return data(40 + 7 * rank, seed=10 * step + rank)
 
 
@@ -44,14 +44,14 @@ def run(net: nn.Module, manager: MemoryManager | None, loss: Any, rank: int) -> 
             value = manager.backward(batch(rank, step), loss)
         optimizer.step()
         losses.append(float(value.detach()))
-    told: RankResult = {"losses": losses, "state": {name: value.clone() for name, value in net.state_dict().items()}}
+    result: RankResult = {"losses": losses, "state": {name: value.clone() for name, value in net.state_dict().items()}}
     if manager is not None:
-        told |= {"at_once": manager.micro_batch_size, "recoveries": manager.recoveries}
-    return told
+        result |= {"micro_batch_size": manager.micro_batch_size, "recoveries": manager.recoveries}
+    return result
 
 
 class UnusedLayerModel(nn.Module):
-    """Each rank uses a layer of its own, and nobody the last."""
+    """Each rank uses its own layer, and none uses the last one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class UnusedLayerModel(nn.Module):
 
 
 def ddp(rank: int) -> RankResult:
-    """What is to come out: the loop as everybody writes it."""
+    """The expected result: the usual loop."""
     net = DistributedDataParallel(model())
     return run(net, None, mean_loss, rank)
 
@@ -93,7 +93,7 @@ def one_fails(rank: int) -> RankResult:
 
 
 def one_cannot_count(rank: int) -> RankResult:
-    """An error before the model is even called."""
+    """An error before the model is called."""
     net = model()
     manager = MemoryManager(net)
     manager.backward([] if rank == 1 else data(4), mean_loss)
@@ -138,15 +138,15 @@ def _rank(scenario: Callable[[int], RankResult], rank: int, folder: Path) -> Non
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     try:
-        told = scenario(rank)
-    except Exception as error:  # noqa: BLE001  # what it raises is what is asked
-        told = {"error": type(error).__name__, "message": str(error)}
-    torch.save(told, folder / str(rank))
+        result = scenario(rank)
+    except Exception as error:  # noqa: BLE001  # the error is the result
+        result = {"error": type(error).__name__, "message": str(error)}
+    torch.save(result, folder / str(rank))
     os._exit(0)  # without waiting for a rank that hangs
 
 
 def ranks(scenario: Callable[[int], RankResult], tmp_path: Path) -> dict[int, RankResult]:
-    """What each of the two ranks said. One that does not end in time fails the test."""
+    """The results of the two ranks. A rank that does not exit in time fails the test."""
     folder = tmp_path / scenario.__name__
     folder.mkdir()
     context = multiprocessing.get_context("fork")
@@ -178,7 +178,7 @@ def test_the_weights_are_those_of_distributed_data_parallel(tmp_path, scenario):
         same_state(expected[rank], found[rank])
         same_state(found[0], found[rank])
         assert found[rank]["recoveries"] == (scenario is one_is_short)
-        assert found[rank]["at_once"] == (24 if scenario is one_is_short else None), "both take the same"
+        assert found[rank]["micro_batch_size"] == (24 if scenario is one_is_short else None), "ranks differ"
 
 
 @pytest.mark.parametrize(
@@ -220,5 +220,5 @@ def test_a_compiled_wrapper_is_refused():
             self.layer = nn.Linear(1, 1)
             self._orig_mod = DistributedDataParallel.__new__(DistributedDataParallel)
 
-    with pytest.raises(MemoryManagerError, match="before it is wrapped"):
+    with pytest.raises(MemoryManagerError, match="before wrapping it"):
         MemoryManager(Compiled())

@@ -22,7 +22,7 @@ def test_same_as_all_at_once(values):
 
 
 def test_small_spread_of_large_numbers_is_kept():
-    """Where the sum of squares would have no digit left."""
+    """A plain sum of squares would lose all precision here."""
     running = RunningStatistics()
     for value in (1e9, 1e9 + 1, 1e9 + 2):
         running.add(value)
@@ -31,7 +31,7 @@ def test_small_spread_of_large_numbers_is_kept():
     assert found.std == pytest.approx(math.sqrt(2 / 3))
 
 
-def test_what_is_not_finite_is_counted_apart():
+def test_nonfinite_values_are_only_counted():
     running = RunningStatistics()
     assert running.statistics() is None
     running.add(math.nan)

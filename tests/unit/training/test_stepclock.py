@@ -1,4 +1,4 @@
-"""Time is told by hand here: each test says what happened, and asks where the time went."""
+"""Step timing, with a clock that the tests advance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpu_advisor.training.step_clock import StepTotals
 
 
 class ManualClock:
-    """A clock that is moved by hand."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -21,7 +21,7 @@ class ManualClock:
         return self.now
 
     def slow(self, items: list[Any], seconds: float) -> Iterator[Any]:
-        """`items`, each of which is `seconds` late, and the end as late."""
+        """Yield `items`, each after `seconds`; so does the end."""
         for item in items:
             self.now += seconds
             yield item
@@ -145,7 +145,7 @@ def test_what_is_not_reported_is_not_zero(monitor, hand):
         assert absent not in page
 
 
-def test_marks_without_a_step_do_nothing(monitor):
+def test_end_calls_without_a_step_do_nothing(monitor):
     monitor.end_step(3)
     monitor.end_wait()
     monitor.cancel_step()

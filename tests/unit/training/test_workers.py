@@ -1,4 +1,4 @@
-"""The search for a number of workers, on curves that are known; then the loader with real workers."""
+"""The search for a number of workers, on known curves; then the loader with real workers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.unit.training.test_prefetch import same
 
 
 def curve(waiting: float, computing: float, transfer: float, cores: int, crowding: float) -> Callable[[int], float]:
-    """Samples a second by number of workers: seconds a sample waits and computes, and what handing it over costs.
+    """Samples per second by number of workers, from a sample's seconds of waiting, computing and transfer.
 
-    Workers wait side by side and compute on the cores that there are; too many stand in one another's way.
+    Workers wait in parallel and compute on `cores`; more workers than cores slow each other down.
     """
 
     def rate(workers: int) -> float:
@@ -41,7 +41,7 @@ def curve(waiting: float, computing: float, transfer: float, cores: int, crowdin
     waiting=st.floats(0, 0.1), computing=st.floats(1e-5, 0.1), transfer=st.floats(1e-6, 1e-3),
     cores=st.integers(1, 32), crowding=st.floats(0, 0.2), most=st.integers(0, 128), noise=st.integers(0, 10**6),
 )  # fmt: skip
-@example(  # doubling steps over a peak that is near to the last number
+@example(  # doubling skips a peak near the last number
     waiting=0.0546875, computing=0.046875, transfer=0.001, cores=24, crowding=0.15625, most=32, noise=0
 )
 def test_the_choice_is_near_the_best(waiting, computing, transfer, cores, crowding, most, noise):
@@ -61,7 +61,7 @@ def test_the_choice_is_near_the_best(waiting, computing, transfer, cores, crowdi
     assert max(map(tries.count, tries)) <= 2
 
 
-def test_a_search_that_is_cut_short_tells_what_it_knows():
+def test_a_search_that_is_cut_short_returns_its_rates():
     allowed = iter([100.0, 90.0, 180.0])
     rates = search_worker_rates(lambda _: next(allowed, None), 64)
     assert rates == [WorkerRate(0, 100.0), WorkerRate(1, 90.0), WorkerRate(2, 180.0)]
@@ -127,7 +127,7 @@ def test_measuring_leaves_the_job_as_it_was():
     torch.manual_seed(7)
     OptimizedDataLoader(dataset, 8, shuffle=True, num_workers=0)
     assert torch.equal(after, torch.rand(3))
-    assert dataset.opened_by is None, "read in the job's own process: what it opens is inherited by the workers"
+    assert dataset.opened_by is None, "read in the job's process, so that workers inherit what it opens"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ class DyingWorkerDataset(NumbersDataset):
 
 @pytest.mark.parametrize(
     ("dataset", "why"),
-    [(FailingDataset(), "the disk is gone"), (DyingWorkerDataset(), "ended with -9"), (NumbersDataset(0), "")],
+    [(FailingDataset(), "the disk is gone"), (DyingWorkerDataset(), "exited with -9"), (NumbersDataset(0), "")],
 )
 def test_what_cannot_be_measured_is_reported_and_goes_on(dataset, why, caplog):
     with caplog.at_level(logging.WARNING):
@@ -171,10 +171,10 @@ def test_what_cannot_be_measured_is_reported_and_goes_on(dataset, why, caplog):
     assert loader.num_workers == 2
     assert loader.worker_rates == ()
     assert why in caplog.text
-    assert "give num_workers" in caplog.text
+    assert "set num_workers" in caplog.text
 
 
-def test_streams_are_not_guessed_at():
+def test_iterable_datasets_need_num_workers():
     class Stream(torch.utils.data.IterableDataset[int]):
         def __iter__(self) -> Any:
             return iter(range(5))

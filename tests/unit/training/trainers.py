@@ -1,4 +1,4 @@
-"""What a callback must tell of a run of a real trainer. It runs on the CPU, and nothing is fetched."""
+"""What a callback must record of a run of a real trainer, on the CPU and without downloads."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gpu_advisor.training.monitor import TrainingMonitor
 
 WAIT_SECONDS = 0.02
 SAMPLES, BATCH, ACCUMULATE, EPOCHS = 22, 4, 2, 2
-#: 22 samples are 6 batches, the last of 2: 3 steps an epoch.
+#: 22 samples are 6 batches, the last of 2: 3 steps per epoch.
 STEPS = 3 * EPOCHS
 
 
 class FakeClock:
-    """Seconds that pass only where a test says so."""
+    """A clock that only `sleep` advances."""
 
     def __init__(self) -> None:
         self.now = 0.0

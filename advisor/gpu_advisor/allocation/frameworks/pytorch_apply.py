@@ -19,6 +19,7 @@ from gpu_advisor.allocation.frameworks.pytorch import (
     allocator_variable,
     from_document,
 )
+from gpu_advisor.extras import install_hint
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +71,7 @@ def apply_pytorch(settings: PyTorchSettings | None = None, node: str | None = No
     try:
         import torch
     except ImportError as error:
-        raise SetupError("PyTorch is not installed here: pip install 'gpu-advisor[train]'") from error
+        raise SetupError(f"PyTorch is not installed: {install_hint('train')}") from error
     if settings.device_type == "cpu":
         return _make_applied(settings, torch.device("cpu"), None, bfloat16=True)
     devices = getattr(torch, settings.device_type, None)

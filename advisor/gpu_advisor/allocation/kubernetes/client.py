@@ -15,6 +15,7 @@ from gpu_advisor.allocation.kubernetes.errors import (
     UnauthorizedError,
     error_from_api,
 )
+from gpu_advisor.extras import install_hint
 
 TIMEOUT_SECONDS = 30.0
 #: So many objects come with one answer; a cluster may have tens of thousands of pods.
@@ -105,7 +106,7 @@ def connect(context: str | None = None) -> KubernetesClient:
         from kubernetes import client
         from kubernetes import config as kubernetes_config
     except ImportError as error:
-        raise ClusterError("this needs the Kubernetes client: pip install 'gpu-advisor[kubernetes]'") from error
+        raise ClusterError(f"the Kubernetes client is not installed: {install_hint('kubernetes')}") from error
     config: Any = kubernetes_config  # its functions have no types
     file = os.environ.get("KUBECONFIG", "")
     settings: Any = client.Configuration()

@@ -1,1 +1,1 @@
-"""TrainingMonitor within the loops of others: one file a library."""
+"""TrainingMonitor as a callback of training libraries: one file per library."""

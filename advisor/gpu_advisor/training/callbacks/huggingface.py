@@ -15,10 +15,10 @@ from gpu_advisor.training.monitor import TrainingMonitor
 class HuggingFaceMonitor(TrainerCallback):
     """Reports the trainer's steps, data wait, samples and logged numbers.
 
-    The trainer fetches the batches of a step between two callbacks. Data wait is the time from the last thing that it
-    did besides (a step's end, a log, an evaluation, a checkpoint) to the beginning of the next step: give this callback
-    last, or what the others do at a step's end is taken for waiting. The trainer does not tell how many samples a step
-    had: they are counted as batch size times accumulation, those of the last step of an epoch, too.
+    The trainer fetches a step's batches between two callbacks. Data wait is therefore the time from its last other
+    event (end of a step, log, evaluation, checkpoint) to the beginning of the next step. Put this callback last, or the
+    work of other callbacks at the end of a step counts as data wait. The trainer does not report samples per step:
+    they are counted as batch size times accumulation, also in the last step of an epoch.
     """
 
     def __init__(self, monitor: TrainingMonitor) -> None:
@@ -55,7 +55,7 @@ class HuggingFaceMonitor(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         numbers = {name: value for name, value in (logs or {}).items() if isinstance(value, int | float)}
-        # After the last step the trainer logs totals of the run, under names of their own.
+        # train_*: totals of the run, logged after the last step.
         self._monitor.record({name: value for name, value in numbers.items() if not name.startswith("train_")})
         self._restart_wait()
 
@@ -76,6 +76,6 @@ class HuggingFaceMonitor(TrainerCallback):
         self._monitor.close()
 
     def _restart_wait(self) -> None:
-        """Until now it was something else than the next batch."""
+        """Time before now was not spent on the next batch."""
         self._monitor.cancel_step()
         self._monitor.begin_wait()

@@ -1,4 +1,4 @@
-"""TrainingMonitor as a callback of Lightning's Trainer, under either of its package's names.
+"""TrainingMonitor as a callback of Lightning's Trainer, from `lightning` or `pytorch_lightning`.
 
 Trainer(callbacks=[LightningMonitor(TrainingMonitor(job="unet"))])
 """
@@ -22,15 +22,15 @@ else:
     except ModuleNotFoundError:
         from pytorch_lightning import Callback
 
-#: How the training loop calls its profiler when it fetches a batch; the loop's class comes before it in brackets.
+#: End of the profiler action that fetches a batch; the loop's class precedes it in brackets.
 _FETCH_ACTION = ".train_dataloader_next"
 
 
 class LightningMonitor(Callback):
     """Reports the trainer's steps, data wait, samples, loss and logged metrics.
 
-    No callback is called when a batch is asked for: between two batches there are also validation, checkpoints and the
-    other callbacks. The trainer tells its profiler, so that is where this listens, whichever profiler it is.
+    Lightning has no callback for the fetch of a batch, and between two batches run validation, checkpoints and other
+    callbacks. The trainer reports the fetch to its profiler, so this hooks the profiler, whichever it is.
     """
 
     def __init__(self, monitor: TrainingMonitor) -> None:
@@ -43,11 +43,11 @@ class LightningMonitor(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._global_step = trainer.global_step
-        self._hook_profiler(trainer.profiler)  # type: ignore[attr-defined]  # set where mypy does not see it
+        self._hook_profiler(trainer.profiler)  # type: ignore[attr-defined]  # set dynamically
         self._monitor.start()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._monitor.begin_step()  # where the fetch was not heard of
+        self._monitor.begin_step()  # if the profiler did not report the fetch
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -56,13 +56,13 @@ class LightningMonitor(Callback):
         self._samples = None if samples is None or self._samples is None else self._samples + samples
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if loss is not None:
-            # Lightning hands out the loss as divided by the batches that are accumulated.
+            # Lightning divides the loss by the number of accumulated batches.
             parts = trainer.accumulate_grad_batches
             self._monitor.record(loss=loss if parts == 1 else loss * parts)
         if trainer.global_step == self._global_step:
             return  # gradients are being accumulated
         if trainer.accumulate_grad_batches > 1 and samples is not None:
-            self._micro_batch_size = max(samples, self._micro_batch_size)  # the rest of an epoch is not its size
+            self._micro_batch_size = max(samples, self._micro_batch_size)  # the last batch of an epoch may be smaller
             self._monitor.record_micro_batch_size(self._micro_batch_size)
         self._global_step = trainer.global_step
         self._monitor.end_step(self._samples)
@@ -105,7 +105,7 @@ class LightningMonitor(Callback):
             stop(action_name)
 
         def restore() -> None:
-            del profiler.start, profiler.stop  # the instance's own, which hide the class's
+            del profiler.start, profiler.stop  # instance attributes that hide the class's methods
 
         profiler.start, profiler.stop = start_hook, stop_hook
         self._restore = restore

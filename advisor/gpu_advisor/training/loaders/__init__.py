@@ -1,1 +1,1 @@
-"""Getting batches to the device in time: how many workers, and copies beside the computation."""
+"""Data loading that keeps the GPU busy: the number of workers, and copies that overlap with computation."""

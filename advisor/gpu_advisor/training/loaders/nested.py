@@ -1,4 +1,4 @@
-"""Batches are tensors nested in containers: the same function for every leaf, the containers as they were."""
+"""Apply a function to every leaf of a batch: tensors nested in containers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 
 def map_leaves(batch: Any, function: Callable[[Any], Any]) -> Any:
-    """A batch of the same shape with `function` applied to whatever is no container.
+    """Return a batch of the same structure with `function` applied to every leaf.
 
-    Containers are mappings, lists, tuples (named ones, too) and dataclasses; what has a method `to` of its own, such as
-    a PackedSequence, is a leaf, if it is no mapping. A container that cannot be made anew from its parts is a leaf.
+    Containers are mappings, lists, tuples (including named ones) and dataclasses. An object with a method `to`, such as
+    a PackedSequence, is a leaf unless it is a mapping. So is a container that cannot be rebuilt from its parts.
     """
     if isinstance(batch, torch.Tensor | str | bytes):
         return function(batch)

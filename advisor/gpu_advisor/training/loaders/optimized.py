@@ -15,15 +15,15 @@ from gpu_advisor.training.loaders.worker_search import WorkerRate, choose_num_wo
 
 T_co = TypeVar("T_co", covariant=True)
 
-#: Batches each worker may be ahead. PyTorch's 2 lets a single slow file be felt; each costs a batch of host memory.
+#: Batches prefetched per worker. With PyTorch's 2, one slow file stalls the loop; each costs a batch of host memory.
 PREFETCH_FACTOR = 4
 
 
 class OptimizedDataLoader(DataLoader[T_co]):
-    """A DataLoader whose batches lie in pinned memory, whose workers live on between epochs and work ahead, and whose
-    number of workers is measured when it is made (a few seconds, in a process of its own).
+    """A DataLoader with pinned memory, persistent workers, more prefetching, and a measured number of workers.
 
-    What is given is taken as it is, everything that a DataLoader takes. `worker_rates` holds what was measured.
+    The measurement takes a few seconds at construction, in a separate process; `worker_rates` has its results. All
+    arguments of DataLoader are accepted and override these defaults.
     """
 
     worker_rates: tuple[WorkerRate, ...]
@@ -41,9 +41,9 @@ class OptimizedDataLoader(DataLoader[T_co]):
         **arguments: Any,
     ) -> None:
         """
-        num_workers: measured if None. max_workers: the most to try, four a core if None.
-        enough_samples_per_second: what the training can take; more workers than that needs are not started.
-        measure_seconds: for each number tried. measure_within_seconds: no further number is tried after these.
+        num_workers: measured if None. max_workers: upper limit of the search; four per core if None.
+        enough_samples_per_second: what training can consume; no more workers are started than this rate needs.
+        measure_seconds: for each number tried. measure_within_seconds: no number is tried after this time.
         """
         if arguments.get("batch_sampler") is None:
             arguments["batch_size"] = batch_size
@@ -51,8 +51,8 @@ class OptimizedDataLoader(DataLoader[T_co]):
         if num_workers is None:
             if isinstance(dataset, IterableDataset):
                 raise ValueError(
-                    "num_workers must be given for an IterableDataset: each worker would yield all of it, unless it "
-                    "divides itself by torch.utils.data.get_worker_info()"
+                    "set num_workers for an IterableDataset: each worker yields all of it, unless the dataset shards "
+                    "itself with torch.utils.data.get_worker_info()"
                 )
             max_tried = default_max_workers() if max_workers is None else max_workers
             rates = measure_worker_rates(
@@ -76,7 +76,7 @@ class OptimizedDataLoader(DataLoader[T_co]):
 
     @contextmanager
     def _suppress_core_warning(self) -> Iterator[None]:
-        """PyTorch warns of more workers than cores. Where they were measured to be faster, that is no warning."""
+        """PyTorch warns of more workers than cores; here they were measured to be faster."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="This DataLoader will create")
             yield

@@ -1,4 +1,4 @@
-"""PrefetchLoader: while a step computes, the next batch is already on its way to the GPU."""
+"""PrefetchLoader: copies the next batch to the GPU while the current step computes."""
 
 from __future__ import annotations
 
@@ -14,35 +14,34 @@ B = TypeVar("B")
 
 
 class _PrefetchedBatch(NamedTuple):
-    """A batch on its way to the device; there, on the device's own clock, when `copied` has happened."""
+    """A batch that is being copied to the device, complete once the event `copied` has been reached."""
 
     batch: Any
     copied: torch.cuda.Event | None
 
 
 class PrefetchLoader(Generic[B]):
-    """Any loader's batches, each once and in order, on `device`.
+    """Yields any loader's batches, each once and in order, on `device`.
 
-    On CUDA they are copied on a stream of their own: that overlaps with computing only from pinned memory
-    (`pin_memory=True` of a DataLoader). On other devices they are copied when they are due.
+    On CUDA a separate stream copies them; the copy overlaps with computation only from pinned memory
+    (`pin_memory=True` of a DataLoader). On other devices they are copied when they are yielded.
 
-    One batch more than asked for is taken from the loader (`depth` of them): of a loader that can be iterated only once
-    they are lost when the loop is left early. An error of the loader is raised when its batch is due, after those
-    before it.
+    It takes `depth` batches more from the loader than it yields: with a loader that can be iterated only once, they are
+    lost when the loop ends early. An error of the loader is raised in place of its batch, after the batches before it.
     """
 
     def __init__(self, loader: Iterable[B], device: torch.device | str | int | None = None, *, depth: int = 1) -> None:
-        """device: the current CUDA device if None, the CPU without one. depth: batches ahead, each takes its memory."""
+        """device: the current CUDA device if None, the CPU without one. depth: batches ahead, in device memory."""
         if depth < 1:
-            raise ValueError(f"depth={depth} must be at least 1; without a batch ahead use the loader itself")
+            raise ValueError(f"depth={depth} must be at least 1; to prefetch nothing, use the loader itself")
         self.loader = loader
         self.depth = depth
         self.device = _device(device)
 
     def __len__(self) -> int:
-        """The loader's. Raises TypeError where that has none."""
+        """The loader's length. Raises TypeError if it has none."""
         if not isinstance(self.loader, Sized):
-            raise TypeError(f"{type(self.loader).__name__} does not tell its length")
+            raise TypeError(f"{type(self.loader).__name__} has no length")
         return len(self.loader)
 
     def __iter__(self) -> Iterator[B]:
@@ -54,14 +53,14 @@ class PrefetchLoader(Generic[B]):
         while True:
             while not ended and len(ahead) <= self.depth:
                 if ahead and (copied := ahead[-1].copied) is not None:
-                    # The loader may fill the same pinned buffer again. This copy has had a whole step's time.
+                    # The loader may reuse the pinned buffer. The copy has had a whole step's time.
                     copied.synchronize()
                 try:
                     source = iter(self.loader) if source is None else source
                     ahead.append(self._copy_async(next(source), copy_stream))
                 except StopIteration:
                     ended = True
-                except Exception as error:  # noqa: BLE001  # raised when its turn has come
+                except Exception as error:  # noqa: BLE001  # raised in place of its batch
                     error_to_raise, ended = error, True
             if not ahead:
                 break
@@ -79,7 +78,7 @@ class PrefetchLoader(Generic[B]):
         return _PrefetchedBatch(sent, copied)
 
     def _copy(self, leaf: Any) -> Any:
-        # What is on a GPU already was made on another stream, which this one does not wait for: see _deliver.
+        # A tensor that is already on a GPU belongs to another stream, which this one does not wait for: see _deliver.
         if isinstance(leaf, torch.Tensor) and not leaf.is_cuda:
             return leaf.to(self.device, non_blocking=True)
         return leaf
@@ -92,13 +91,11 @@ class PrefetchLoader(Generic[B]):
 
         def finish(leaf: Any) -> Any:
             if not isinstance(leaf, torch.Tensor):
-                # Its tensors cannot be seen from here, so their memory could not be kept from being used again too
-                # early: such a one is copied on the stream that uses it.
+                # record_stream cannot be called on tensors inside an opaque leaf: copy it on the consumer's stream.
                 return leaf.to(self.device) if hasattr(leaf, "to") else leaf
             if stream is None or leaf.device != self.device:
                 return leaf.to(self.device)
-            # The allocator knows only the stream that the memory was taken on: it must not give it away before what
-            # the consumer does with it is done (torch.Tensor.record_stream).
+            # The allocator knows only the stream that allocated the memory: keep it until the consumer's is done.
             leaf.record_stream(stream)
             return leaf
 
@@ -107,7 +104,7 @@ class PrefetchLoader(Generic[B]):
 
 
 def _device(device: torch.device | str | int | None) -> torch.device:
-    """With its index: a tensor's device has one, and `cuda` is not equal to `cuda:0`."""
+    """A device with its index: a tensor's device has one, and `cuda` != `cuda:0`."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     found = torch.device(device)

@@ -1,4 +1,4 @@
-"""How many workers a data set needs: found by trying, as disk, CPU, library and data decide it together. Pure."""
+"""Search for the number of data-loading workers, by measurement: it depends on disk, CPU, library and data. Pure."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-#: Twice as many must bring at least this much more, or the end is in sight.
+#: Minimum gain of twice as many workers; below it the search is near its end.
 MIN_GAIN_RATIO = 1.08
-#: A few workers less are worth this much of the rate: each costs memory.
+#: Share of the best rate given up for fewer workers: each costs memory.
 RATE_TOLERANCE_RATIO = 0.03
-#: The best and its neighbours may be this part of their number apart. Where data is waited for, the rate rises by as
-#: much as the number does, up to where the cores are all busy; it may fall from there on, so nothing coarser would do.
+#: The search ends when the best number and its neighbors are a tenth apart. With I/O-bound data the rate is
+#: proportional to the number until all cores are busy, and may fall from there on: a coarser step would miss the peak.
 NEIGHBOR_DIVISOR = 10
-#: Those within this share of the best are measured again: on a machine that others use, a single try may be unlucky.
+#: Numbers within this share of the best are measured again: on a shared machine a single measurement may be off.
 RETRY_RATIO = 0.7
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerRate:
-    """Samples a second that so many workers deliver when nobody makes them wait."""
+    """Samples per second that `num_workers` workers deliver to a consumer that never makes them wait."""
 
     num_workers: int
     samples_per_second: float
 
 
 def search_worker_rates(measure: Callable[[int], float | None], max_workers: int) -> list[WorkerRate]:
-    """The rates found, by number of workers.
+    """The measured rates, by number of workers.
 
-    Doubles the number until twice in a row that brought nothing, looks between the best and its neighbours until they
-    are a tenth apart, then tries the best ones again and takes each one's better try: what disturbs only slows down.
-    `measure` tells samples a second, or None when no more is to be tried.
+    Doubles the number until there was no gain twice in a row, bisects between the best and its neighbors until they are
+    a tenth apart, then measures the best ones again and keeps the higher rate: interference only slows down.
+    `measure` returns samples per second, or None to stop the search.
     """
     rates: dict[int, float] = {}
 
@@ -69,7 +69,7 @@ def _doubling_counts(max_workers: int) -> Iterator[int]:
 
 
 def _count_between_neighbors(rates: Mapping[int, float]) -> int | None:
-    """A number to try between the best and a neighbour; None when they are near enough."""
+    """A number between the best and a neighbor; None if they are close enough."""
     numbers = sorted(rates)
     if not numbers:
         return None
@@ -81,16 +81,16 @@ def _count_between_neighbors(rates: Mapping[int, float]) -> int | None:
 
 
 def choose_num_workers(rates: Sequence[WorkerRate], enough_samples_per_second: float | None = None) -> int:
-    """The fewest workers that deliver enough, or next to what the best do. `rates` must not be empty."""
+    """The fewest workers that deliver enough, or nearly the best rate. `rates` must not be empty."""
     best = max(rate.samples_per_second for rate in rates)
-    wanted = best * (1 - RATE_TOLERANCE_RATIO)
+    required = best * (1 - RATE_TOLERANCE_RATIO)
     if enough_samples_per_second is not None:
-        wanted = min(wanted, enough_samples_per_second)
-    return min(rate.num_workers for rate in rates if rate.samples_per_second >= wanted)
+        required = min(required, enough_samples_per_second)
+    return min(rate.num_workers for rate in rates if rate.samples_per_second >= required)
 
 
 def best_rates(rates: Iterable[WorkerRate]) -> list[WorkerRate]:
-    """One for each number of workers, by number."""
+    """The highest rate of each number of workers, sorted by number."""
     best: dict[int, WorkerRate] = {}
     for rate in rates:
         known = best.get(rate.num_workers)
@@ -100,7 +100,7 @@ def best_rates(rates: Iterable[WorkerRate]) -> list[WorkerRate]:
 
 
 def default_max_workers() -> int:
-    """Four a core of this rank: more can only help data that is waited for, and cost memory."""
+    """Four per core of this rank: more would help I/O-bound data only, and cost memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
     return max(4 * cores // max(int(ranks) if ranks.isdigit() else 1, 1), 4)

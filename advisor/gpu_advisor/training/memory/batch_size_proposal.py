@@ -1,4 +1,4 @@
-"""A batch size for the memory there is, from the peaks of the sizes that a job has run."""
+"""A batch size that fits in memory, from the peaks of the sizes that a job has run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gpu_advisor.calibration.batch_size_advice import BatchSizeAdvice
 
-PROBE_HINT = "`gpu-advisor probe` finds the batch size that leaves a margin"
+PROBE_HINT = "`gpu-advisor probe` finds a batch size that leaves a margin"
 
 
 def propose_from_peaks(
     peaks: Mapping[int, int], limit_bytes: int, target_ratio: float, current_batch: int | None = None
 ) -> BatchSizeAdvice:
-    """peaks: bytes by batch size, at least two. Raises CalibrationError. Needs numpy."""
+    """peaks: bytes by batch size, at least two sizes. Raises CalibrationError. Needs numpy."""
     from gpu_advisor.calibration.batch_size_advice import BatchSizeRequest, recommend_batch_size
     from gpu_advisor.calibration.points import MeasuredPoint, clean_points
 
@@ -23,13 +23,13 @@ def propose_from_peaks(
 
 
 def proposal_text(peaks: Mapping[int, int], limit_bytes: int, target_ratio: float) -> str:
-    """The same in words, for a log: training goes on where nothing can be proposed."""
-    if len(peaks) < 2:  # most jobs run but one size
+    """A log message with the proposal, or PROBE_HINT without one."""
+    if len(peaks) < 2:  # most jobs run only one size
         return PROBE_HINT
     from gpu_advisor.calibration.errors import CalibrationError
 
     try:
         size = propose_from_peaks(peaks, limit_bytes, target_ratio).recommended_batch_size
-    except (CalibrationError, ImportError):  # no numpy here, or peaks that no curve goes through
+    except (CalibrationError, ImportError):  # no fit, or no numpy
         return PROBE_HINT
-    return PROBE_HINT if size is None else f"a batch of {size} leaves a margin (propose_batch_size() tells more)"
+    return PROBE_HINT if size is None else f"a batch size of {size} leaves a margin (see propose_batch_size())"

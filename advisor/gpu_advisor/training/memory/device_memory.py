@@ -1,4 +1,4 @@
-"""What a job uses of its device's memory, as its allocator counts it."""
+"""A job's device memory, as its allocator counts it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class MemoryStats:
-    """Bytes of one device. `allocated`: held by tensors; `reserved`: taken from the driver, the cache included.
+    """Bytes of one device. `allocated`: used by tensors; `reserved`: taken from the driver, including the cache.
 
-    `peak_*`: the most since `reset_peak`. `free`: what the driver could still give, None if it does not tell.
-    `allocation_retries`: times that the allocator emptied its cache because the driver had nothing left to give.
+    `peak_*`: maximum since `reset_peak`. `free`: available from the driver, None if unknown.
+    `allocation_retries`: times the allocator emptied its cache because the driver had no free memory.
     """
 
     allocated_bytes: int
@@ -25,14 +25,14 @@ class MemoryStats:
 
 
 class DeviceMemory(Protocol):
-    """May be read from any thread."""
+    """Thread-safe to read."""
 
     def read(self) -> MemoryStats: ...
 
     def reset_peak(self) -> None: ...
 
     def empty_cache(self) -> None:
-        """Give back to the driver what is reserved and not allocated."""
+        """Return reserved memory that is not allocated to the driver."""
 
 
 class CudaMemory:
@@ -44,7 +44,7 @@ class CudaMemory:
     def read(self) -> MemoryStats:
         import torch
 
-        # The keys are those of torch.cuda.memory_stats; those of a device without any allocation are missing.
+        # Keys of torch.cuda.memory_stats; a device without allocations has none.
         stats = torch.cuda.memory_stats(self._device)
         free, total = torch.cuda.mem_get_info(self._device)
         get_fraction = getattr(torch.cuda, "get_per_process_memory_fraction", None)  # PyTorch 2.7 and newer

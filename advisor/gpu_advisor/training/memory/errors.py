@@ -1,11 +1,10 @@
-"""What goes wrong with memory, and how an out-of-memory error is known."""
+"""Errors of the memory manager, and detection of out-of-memory errors."""
 
 from __future__ import annotations
 
 import torch
 
-#: Texts of errors that PyTorch raises as plain RuntimeErrors: of cuBLAS and cuDNN, which take memory themselves, of
-#: ROCm, and of the CPU's allocator.
+#: Messages of out-of-memory errors that PyTorch raises as plain RuntimeError: cuBLAS, cuDNN, ROCm, the CPU allocator.
 _OUT_OF_MEMORY_TEXTS = (
     "out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
@@ -16,19 +15,19 @@ _OUT_OF_MEMORY_TEXTS = (
 
 
 class MemoryManagerError(Exception):
-    """The manager cannot do what is asked. The message tells the mend."""
+    """The manager cannot do what it was asked to. The message says how to fix it."""
 
 
 class DoesNotFitError(MemoryManagerError):
-    """Not even the smallest micro-batch fits, and there is nothing left to try."""
+    """Not even the smallest micro-batch fits, and no remedy is left."""
 
 
 class PeerFailedError(MemoryManagerError):
-    """Another rank could not go on, so this one must not wait for it. The step has changed no weights."""
+    """Another rank failed in this step. The step changed no weights."""
 
 
 def out_of_memory_type() -> type[RuntimeError]:
-    """torch.OutOfMemoryError, which before PyTorch 2.5 stands under torch.cuda."""
+    """torch.OutOfMemoryError; before PyTorch 2.5 it is in torch.cuda."""
     found: type[RuntimeError] = getattr(torch, "OutOfMemoryError", None) or torch.cuda.OutOfMemoryError
     return found
 

@@ -1,4 +1,4 @@
-"""Cutting a batch into micro-batches, and what each counts for."""
+"""Splitting a batch into micro-batches."""
 
 from __future__ import annotations
 
@@ -13,26 +13,24 @@ from gpu_advisor.training.memory.errors import MemoryManagerError
 
 
 def count_samples(batch: Any) -> int:
-    """The batch's size. Raises MemoryManagerError where it cannot be seen."""
+    """The batch's size. Raises MemoryManagerError if it cannot be determined."""
     count = sample_count(batch)
     if not count:
-        raise MemoryManagerError(
-            "the batch holds no tensor with samples in its first dimension; give split= and count="
-        )
+        raise MemoryManagerError("the batch has no tensor with samples in its first dimension; pass split= and count=")
     return count
 
 
-def even_part_size(count: int, most: int) -> int:
-    """The largest part when `count` samples are cut evenly into as few parts of at most `most` as there can be."""
-    parts = -(-count // most)
+def even_part_size(count: int, max_size: int) -> int:
+    """Size of the largest part when `count` samples are split evenly into the fewest parts of at most `max_size`."""
+    parts = -(-count // max_size)
     return -(-count // parts)
 
 
 def split_batch(batch: Any, size: int) -> Iterator[Any]:
-    """Parts of at most `size` samples, as even as they can be: views, nothing is copied.
+    """Parts of at most `size` samples, as even as possible: views without copies.
 
-    Tensors are cut along their first dimension and lists of as many items as there are samples by items; other values
-    go into each part whole. Raises MemoryManagerError for a tensor of another length.
+    Tensors are split along their first dimension, lists with one item per sample by item; other values go into each
+    part unchanged. Raises MemoryManagerError for a tensor of another length.
     """
     count = count_samples(batch)
     parts = -(-count // size)
@@ -46,8 +44,8 @@ def _slice(batch: Any, first: int, end: int, count: int) -> Any:
             return batch
         if batch.shape[0] != count:
             raise MemoryManagerError(
-                f"a tensor of shape {tuple(batch.shape)} in a batch of {count} samples has them elsewhere than in its "
-                "first dimension; give split= to say how the batch is cut"
+                f"a tensor of shape {tuple(batch.shape)} in a batch of {count} samples does not have them in its first "
+                "dimension; pass split= to split the batch yourself"
             )
         return batch[first:end]
     if isinstance(batch, Mapping):

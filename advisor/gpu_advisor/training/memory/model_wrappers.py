@@ -1,4 +1,4 @@
-"""What kind of model it is: what is inside a wrapper, and whether a rank can go through it alone."""
+"""Unwraps a model, and checks that a rank can run it without waiting for other ranks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from gpu_advisor.training.memory.errors import MemoryManagerError
 
-#: Wrappers, by name: their classes need not be installed. Their forward pass gathers weights from other ranks.
+#: Wrappers whose forward pass gathers weights from other ranks, by name: they may not be installed.
 _SHARDED_WRAPPERS = ("FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine")
 
 
 class UnwrappedModel(NamedTuple):
-    """group: of the gradients, None is the default one. shared_buffers: whether all take the first rank's buffers."""
+    """group: for the gradients, None is the default group. shared_buffers: whether rank 0's buffers are broadcast."""
 
     module: nn.Module
     distributed: bool
@@ -24,20 +24,18 @@ class UnwrappedModel(NamedTuple):
 
 
 def unwrap_model(model: nn.Module) -> UnwrappedModel:
-    """The model without DistributedDataParallel. Raises MemoryManagerError where ranks wait for each other within."""
+    """The model without its DDP wrapper. Raises MemoryManagerError if its forward pass waits for other ranks."""
     if isinstance(getattr(model, "_orig_mod", None), DistributedDataParallel):
-        raise MemoryManagerError(
-            "compile the model before it is wrapped: DistributedDataParallel(torch.compile(model))"
-        )
+        raise MemoryManagerError("compile the model before wrapping it: DistributedDataParallel(torch.compile(model))")
     names = {base.__name__ for module in model.modules() for base in type(module).__mro__}
     for name in _SHARDED_WRAPPERS:
         if name in names:
             raise MemoryManagerError(
-                f"{name}: its forward pass waits for other ranks, so one that runs out of memory cannot say so; find a "
-                "micro-batch that fits beforehand, with gpu-advisor probe"
+                f"{name} is not supported: its forward pass waits for other ranks, so a rank that runs out of memory "
+                "cannot recover; find a micro-batch size that fits with gpu-advisor probe"
             )
     if isinstance(model, DataParallel):
-        raise MemoryManagerError("DataParallel is not supported; use DistributedDataParallel, one process a GPU")
+        raise MemoryManagerError("DataParallel is not supported; use DistributedDataParallel with one process per GPU")
     world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
     if not isinstance(model, DistributedDataParallel):
         found = UnwrappedModel(model, world > 1, None, False)
@@ -45,12 +43,12 @@ def unwrap_model(model: nn.Module) -> UnwrappedModel:
         found = UnwrappedModel(model.module, world > 1, model.process_group, model.broadcast_buffers)
     if found.distributed and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
         raise MemoryManagerError(
-            "SyncBatchNorm waits for other ranks in the forward pass, so a rank that runs out of memory cannot say so; "
-            "use GroupNorm or BatchNorm"
+            "SyncBatchNorm is not supported: it waits for other ranks in the forward pass, so a rank that runs out of "
+            "memory cannot recover; use GroupNorm or BatchNorm"
         )
     return found
 
 
 def count_batch_norms(model: nn.Module) -> int:
-    """How many layers normalise by their batch."""
+    """The number of BatchNorm layers."""
     return sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())

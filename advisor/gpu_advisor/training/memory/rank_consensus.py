@@ -1,7 +1,7 @@
-"""How ranks agree on what became of a step, before any of them waits for another's gradients.
+"""Consensus of all ranks on the outcome of a step, before any of them averages gradients.
 
-Every rank goes through its whole batch alone, without any collective operation. Then all of them meet once: a rank that
-ran out of memory, or failed, says so instead of being waited for. Only when all are done are gradients averaged.
+Every rank computes its whole batch without collective operations. Then one all-reduce shares the outcomes: a rank that
+ran out of memory, or failed, reports it. Gradients are averaged only if all ranks succeeded.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch import nn
 
 from gpu_advisor.training.memory.errors import MemoryManagerError, PeerFailedError
 
-#: Gradients are averaged in pieces of this size, as DistributedDataParallel does.
+#: Bucket size for averaging gradients, as in DistributedDataParallel.
 BUCKET_BYTES = 25 * 2**20
-#: Says of itself that it sets no bound to the micro-batch.
+#: micro_batch_size of a rank that sets no limit.
 UNBOUNDED = 2**62
 
 
 class StepStatus(IntEnum):
-    """The worst of all ranks counts."""
+    """Of all ranks, the highest value wins."""
 
     DONE = 0
     OUT_OF_MEMORY = 1
@@ -34,9 +34,9 @@ class StepStatus(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class StepVote:
-    """What became of a step on one rank, or on all of them.
+    """Outcome of a step on one rank, or on all of them.
 
-    micro_batch_size: the most that may go through at once from now on. checkpointing: whether it is to be turned on.
+    micro_batch_size: the maximum from now on. checkpointing: whether to enable it.
     used: for each parameter, whether it has a gradient.
     """
 
@@ -48,16 +48,16 @@ class StepVote:
 
 class RankConsensus(Protocol):
     def agree(self, vote: StepVote) -> StepVote:
-        """The vote of all. Raises PeerFailedError when one does not answer."""
+        """The combined vote of all ranks. Raises PeerFailedError if one does not respond."""
 
     def average_gradients(
         self, parameters: Sequence[nn.Parameter], used: Sequence[bool], buffers: Iterable[torch.Tensor]
     ) -> None:
-        """Gradients become the mean over the ranks, buffers those of the first rank."""
+        """Average gradients over the ranks, and broadcast the first rank's buffers."""
 
 
 class SingleRank:
-    """One process has nobody to ask."""
+    """A job of one process."""
 
     def agree(self, vote: StepVote) -> StepVote:
         return vote
@@ -69,22 +69,22 @@ class SingleRank:
 
 
 class ProcessGroupConsensus:
-    """The ranks of a process group that hold copies of one model."""
+    """The ranks of a process group with copies of one model."""
 
     def __init__(self, group: Any, parameters: Sequence[nn.Parameter], timeout_seconds: float) -> None:
-        """Called by all ranks at the same point. Takes the memory that averaging needs: later there may be none left.
+        """All ranks must call this at the same point. Allocates the memory for averaging: later there may be none left.
 
-        group: of the gradients; None is the default group.
+        group: for the gradients; None is the default group.
         """
         self._group = group
         self._world_size = dist.get_world_size(group)
         self._timeout_seconds = timeout_seconds
-        # On the CPU, whatever the gradients' backend is: an NCCL group that waits in vain cannot be told to stop.
+        # On the CPU, whatever the gradients' backend is: a waiting NCCL operation cannot be cancelled.
         self._vote_group = dist.new_group(
             dist.get_process_group_ranks(group) if group is not None else None,
             timeout=timedelta(seconds=timeout_seconds),
             backend="gloo",
-            use_local_synchronization=group is not None,  # ranks outside of the group do not come here
+            use_local_synchronization=group is not None,  # ranks outside the group do not call this
         )
         self._buffers: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
         for parameter in parameters:
@@ -93,10 +93,10 @@ class ProcessGroupConsensus:
                 length = BUCKET_BYTES // parameter.element_size()
                 self._buffers[key] = torch.zeros(length, dtype=parameter.dtype, device=parameter.device)
         for buffer in self._buffers.values():
-            dist.all_reduce(buffer[:1], group=group)  # the backend, too, takes its memory with its first operation
+            dist.all_reduce(buffer[:1], group=group)  # the backend allocates its memory on its first operation
 
     def agree(self, vote: StepVote) -> StepVote:
-        # The largest of each wins, so what is to be the smallest goes in with its sign turned.
+        # MAX reduces all fields, so the minimum micro-batch size is sent negated.
         vote_tensor = torch.tensor(
             [int(vote.status), -vote.micro_batch_size, int(vote.checkpointing), *map(int, vote.used)], dtype=torch.int64
         )
@@ -104,7 +104,7 @@ class ProcessGroupConsensus:
             dist.all_reduce(vote_tensor, op=dist.ReduceOp.MAX, group=self._vote_group)
         except RuntimeError as error:
             raise PeerFailedError(
-                f"another rank did not answer within {self._timeout_seconds:g} s: it has ended, or does not call "
+                f"another rank did not respond within {self._timeout_seconds:g} s: it has exited, or does not call "
                 f"backward() as often as this one; see its log ({error})"
             ) from error
         status, micro_batch_size, checkpointing, *used = vote_tensor.tolist()
@@ -125,8 +125,8 @@ class ProcessGroupConsensus:
             dist.broadcast(buffer, dist.get_global_rank(self._group, 0) if self._group else 0, group=self._group)
 
     def _average_bucket(self, gradients: list[torch.Tensor], bucket: torch.Tensor) -> None:
-        if len(gradients) == 1:  # also one that is larger than the bucket
-            flat = gradients[0].as_strided((gradients[0].numel(),), (1,))  # autograd makes them without gaps
+        if len(gradients) == 1:  # may be larger than the bucket
+            flat = gradients[0].as_strided((gradients[0].numel(),), (1,))  # autograd's gradients have no gaps
             flat.div_(self._world_size)
             dist.all_reduce(flat, group=self._group)
             return
@@ -142,22 +142,22 @@ class ProcessGroupConsensus:
 
 
 def _dense_gradient(parameter: nn.Parameter) -> torch.Tensor:
-    """Its gradient; where only other ranks had use for the parameter, zeros."""
+    """The parameter's gradient; zeros if only other ranks used the parameter."""
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     if parameter.grad.is_sparse:
-        raise MemoryManagerError("sparse gradients cannot be averaged here; build the embedding with sparse=False")
+        raise MemoryManagerError("sparse gradients are not supported; create the embedding with sparse=False")
     return parameter.grad
 
 
-def _gradient_buckets(gradients: Iterable[torch.Tensor], most: int) -> list[list[torch.Tensor]]:
-    """In order, as many to a piece as there is room for; what is larger is a piece of its own."""
-    pieces: list[list[torch.Tensor]] = []
-    room = 0
+def _gradient_buckets(gradients: Iterable[torch.Tensor], max_elements: int) -> list[list[torch.Tensor]]:
+    """Gradients in order, in buckets of at most `max_elements`; a larger gradient gets its own bucket."""
+    buckets: list[list[torch.Tensor]] = []
+    free_elements = 0
     for gradient in gradients:
-        if gradient.numel() > room or not pieces:
-            pieces.append([])
-            room = most
-        pieces[-1].append(gradient)
-        room -= gradient.numel()
-    return pieces
+        if gradient.numel() > free_elements or not buckets:
+            buckets.append([])
+            free_elements = max_elements
+        buckets[-1].append(gradient)
+        free_elements -= gradient.numel()
+    return buckets

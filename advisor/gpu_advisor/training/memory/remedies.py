@@ -1,4 +1,4 @@
-"""What can be done about memory that is short, from two readings. Pure."""
+"""Remedies for low memory, from two readings. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 from gpu_advisor.training.memory.device_memory import MemoryStats
 
-#: Cached and not in use, as a share of the limit: less is not worth the device's time to give back.
+#: Minimum cached, unused share of the limit: releasing less is not worth the device's time.
 MIN_CACHE_RATIO = 0.05
 
 
@@ -16,13 +16,13 @@ class Remedy(Enum):
     SMALLER_BATCH = "smaller_batch"
 
 
-def remedies(
+def choose_remedies(
     reading: MemoryStats, before: MemoryStats | None, threshold_ratio: float, can_checkpoint: bool
 ) -> tuple[Remedy, ...]:
-    """What would help now, in order. `before`: the reading of the last time.
+    """Remedies to apply now, in order. `before`: the previous reading.
 
-    Giving back the cache helps against fragments alone, and they show as retries: the allocator emptied its cache by
-    itself because no piece was large enough. Where tensors fill the memory it helps nothing, and costs time.
+    Emptying the cache helps only against fragmentation, which shows as retries: the allocator emptied its cache because
+    no block was large enough. If tensors fill the memory, it only costs time.
     """
     found: list[Remedy] = []
     cached = reading.reserved_bytes - reading.allocated_bytes

@@ -1,11 +1,11 @@
-"""A device of limited memory, simulated on the CPU: to try out what a job does when memory is short, without a GPU.
+"""A device of limited memory, simulated on the CPU: to test a job's out-of-memory handling without a GPU.
 
     with SimulatedMemory(limit_bytes=2 * 2**20) as memory:
         manager = MemoryManager(model, memory=memory)
         ...
 
-Counts the storages of all tensors that operations read or make, while they live. What an operation takes and gives back
-within itself is not seen, and sizes are not rounded, so a real device needs more.
+Counts the live storages of all tensors that operations read or create. Temporary memory within an operation is not
+counted, and sizes are not rounded, so a real device needs more.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gpu_advisor.training.memory.errors import out_of_memory_type
 
 
 class SimulatedMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Raises PyTorch's out-of-memory error when an operation's result no longer fits. For one thread."""
+    """Raises PyTorch's out-of-memory error when an operation's result does not fit. For one thread."""
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -48,7 +48,7 @@ class SimulatedMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._peak = self._allocated
 
     def empty_cache(self) -> None:
-        """There is none: what is freed is free."""
+        """Nothing to do: there is no cache."""
 
     def __torch_dispatch__(
         self,

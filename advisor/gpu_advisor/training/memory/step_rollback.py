@@ -1,4 +1,4 @@
-"""What a failed attempt at a step must not leave behind: gradients, buffers, random numbers drawn."""
+"""Rollback of a failed step: gradients, buffers, random state."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import nn
 
 
 class StepRollback:
-    """Keeps copies of a model's buffers, such as a BatchNorm's running statistics, which the forward pass writes."""
+    """Copies a model's buffers, such as BatchNorm's running statistics, which the forward pass changes."""
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
-        """Takes the memory of the buffers once more."""
+        """Needs the memory of the buffers a second time."""
         self._model = model
         self._device = device
         self._buffer_copies: list[tuple[list[torch.Tensor], list[torch.Tensor]]] = []
         self._cpu_state = torch.get_rng_state()
         self._cuda_state: torch.Tensor | None = None
 
-    def begin(self) -> None:
-        """From here on can be undone. Clears the gradients."""
+    def save(self) -> None:
+        """Save the state before a step, and clear the gradients."""
         self.clear_gradients()
         self._cpu_state = torch.get_rng_state()
         if self._device.type == "cuda":
@@ -32,14 +32,14 @@ class StepRollback:
         with torch.no_grad():
             if [list(map(id, group)) for group in groups] == [list(map(id, group)) for group, _ in self._buffer_copies]:
                 for group, copies in self._buffer_copies:
-                    # One call for all: a hundred small copies would each cost their launch.
+                    # One call for all: a hundred small copies would be a hundred kernel launches.
                     torch._foreach_copy_(copies, group)
             else:
-                self._buffer_copies = []  # should memory end here, then nothing is there to undo
+                self._buffer_copies = []  # if the next line runs out of memory, there is nothing to restore
                 self._buffer_copies = [(group, [buffer.clone() for buffer in group]) for group in groups]
 
-    def undo(self) -> None:
-        """As it was at `begin`."""
+    def restore(self) -> None:
+        """Restore the saved state."""
         with torch.no_grad():
             for group, copies in self._buffer_copies:
                 torch._foreach_copy_(group, copies)

@@ -1,4 +1,4 @@
-"""One step's forward and backward passes, whole or in parts that add up to the whole."""
+"""One step's forward and backward passes, over the whole batch or in micro-batches that add up to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ComputeLoss = Callable[[nn.Module, Any], torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class TrainingStep:
-    """What `MemoryManager.backward` is given: see there."""
+    """The arguments of `MemoryManager.backward`: see there."""
 
     batch: Any
     compute_loss: ComputeLoss
@@ -33,30 +33,30 @@ class TrainingStep:
         return [self.batch] if part_size >= size else list(self.split(self.batch, part_size))
 
     def run(self, model: nn.Module, parts: list[Any]) -> torch.Tensor:
-        """Adds the gradients of all parts to the parameters; returns the loss of the whole, detached."""
+        """Accumulate the gradients of all parts; return the loss of the batch, detached."""
         total: torch.Tensor | None = None
         for part, share in self._weighted_parts(parts):
             loss = self._run_part(model, part, share)
             total = loss if total is None else total + loss
         if total is None:
-            raise MemoryManagerError("split= gave no part of the batch")
+            raise MemoryManagerError("split= returned no parts")
         return total
 
     def _weighted_parts(self, parts: list[Any]) -> Iterator[tuple[Any, float]]:
-        """Each part with what its loss counts for: of means, the share that the part has of the whole."""
+        """Each part with the weight of its loss: 1, or for means its share of the batch."""
         if len(parts) == 1 or self.reduction == "sum":
             yield from ((part, 1.0) for part in parts)
             return
         weights = [self.weight(part) for part in parts]
         total = sum(weights)
-        for part, own in zip(parts, weights, strict=True):
-            yield part, own / total
+        for part, weight in zip(parts, weights, strict=True):
+            yield part, weight / total
 
     def _run_part(self, model: nn.Module, part: Any, share: float) -> torch.Tensor:
-        """On return the part's activations are gone."""
+        """Frees the part's activations on return."""
         loss = self.compute_loss(model, part)
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
-            raise MemoryManagerError("compute_loss must return the loss as a tensor of one number")
+            raise MemoryManagerError("compute_loss must return a tensor of one element")
         if share != 1:
             loss = loss * share
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
