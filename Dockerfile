@@ -3,7 +3,7 @@
 #   docker build --target exporter -t gpu-exporter .
 #   docker build --target advisor -t gpu-advisor .
 #
-# No RUN --mount: the legacy builder has to do.
+# No RUN --mount, so that the legacy builder works.
 
 ARG PYTHON_IMAGE=python:3.12.11-slim-bookworm
 
@@ -14,7 +14,7 @@ COPY exporter exporter
 COPY advisor advisor
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
-# The environments are made here and copied: pip stays behind.
+# Virtual environments are built here and copied without pip.
 FROM wheel AS exporter-environment
 RUN python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --no-cache-dir "$(echo /wheels/*.whl)[web]"
@@ -24,8 +24,8 @@ RUN python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --no-cache-dir "$(echo /wheels/*.whl)[advisor,web,kubernetes]"
 
 FROM ${PYTHON_IMAGE} AS runtime
-# A number, so that Kubernetes can see that it is not root. The folder is for the advisor's state: a new volume takes
-# over its owner.
+# A numeric user, so that Kubernetes can verify that it is not root. The directory is for the advisor's state: a new
+# volume inherits its owner.
 RUN groupadd --gid 10001 gpu \
     && useradd --uid 10001 --gid gpu --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin gpu \
     && install -d -o gpu -g gpu -m 0750 /var/lib/gpu-advisor

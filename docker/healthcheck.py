@@ -1,11 +1,11 @@
-"""Exit 0 if the address answers with success within 3 seconds: the images have no curl."""
+"""Exit 0 if the URL responds successfully within 3 seconds. The images have no curl."""
 
 from __future__ import annotations
 
 import sys
 import urllib.request
 
-# Without a proxy: the environment may name one that does not know this container.
+# No proxy: one from the environment cannot reach this container.
 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 try:
     opener.open(sys.argv[1], timeout=3).close()

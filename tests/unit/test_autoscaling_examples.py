@@ -1,4 +1,4 @@
-"""The autoscaling examples: valid manifests that follow metrics the advisor has, and never take no data for zero."""
+"""The autoscaling examples: valid manifests, existing metrics, and missing data is never zero."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip ins
 
 FOLDER = Path(__file__).parents[2] / "examples/autoscaling"
 
-#: ScaledObject's fields (https://keda.sh/docs/latest/reference/scaledobject-spec) as far as they are used here.
+#: ScaledObject's fields (https://keda.sh/docs/latest/reference/scaledobject-spec) as far as used here.
 KEDA = {
     "": {"apiVersion", "kind", "metadata", "spec"},
     "spec": {
@@ -43,14 +43,14 @@ def test_manifests_are_valid(name: str, version: str) -> None:
         kubernetes_validate.validate(each, version, strict=True)
 
 
-def test_the_hpa_with_a_tolerance_of_zero_is_valid_too() -> None:
+def test_the_hpa_with_zero_tolerance_is_valid_too() -> None:
     (hpa,) = documents("hpa.yaml")
     for direction in ("scaleUp", "scaleDown"):
         hpa["spec"]["behavior"][direction]["tolerance"] = "0"
     kubernetes_validate.validate(hpa, "1.35", strict=True)
 
 
-def test_the_scaled_object_has_the_fields_that_keda_knows() -> None:
+def test_the_scaled_object_has_only_documented_fields() -> None:
     (found,) = documents("keda-scaledobject.yaml")
     assert (found["apiVersion"], found["kind"]) == ("keda.sh/v1alpha1", "ScaledObject")
     for path in filter(lambda each: not each.startswith("trigger"), KEDA):
@@ -60,14 +60,14 @@ def test_the_scaled_object_has_the_fields_that_keda_knows() -> None:
         assert set(part) <= KEDA[path], path
     (trigger,) = found["spec"]["triggers"]
     assert (set(trigger), set(trigger["metadata"])) == (KEDA["trigger"], KEDA["trigger.metadata"])
-    assert all(isinstance(value, str) for value in trigger["metadata"].values())  # KEDA refuses anything else
-    # The behavior is an HPA's own, and is held against Kubernetes' schema as one.
+    assert all(isinstance(value, str) for value in trigger["metadata"].values())  # KEDA rejects other types
+    # The behavior is that of an HPA: validate it as one.
     (hpa,) = documents("hpa.yaml")
     hpa["spec"]["behavior"] = found["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     kubernetes_validate.validate(hpa, "1.33", strict=True)
 
 
-def test_no_data_is_never_zero() -> None:
+def test_missing_data_is_never_zero() -> None:
     (found,) = documents("keda-scaledobject.yaml")
     spec = found["spec"]
     assert spec["triggers"][0]["metadata"]["ignoreNullValues"] == "false"
@@ -76,8 +76,8 @@ def test_no_data_is_never_zero() -> None:
     assert "or vector(0)" not in (FOLDER / "keda-scaledobject.yaml").read_text()
 
 
-def test_what_is_followed_is_what_the_advisor_has() -> None:
-    """Metrics with the labels they are asked by, and a target that makes the metric the number of replicas."""
+def test_the_metrics_exist_with_the_queried_labels() -> None:
+    """The targets make the metric equal the number of replicas."""
     text = "".join(path.read_text() for path in FOLDER.iterdir()).replace("(hpa|desired)", "hpa")
     names = set(re.findall(r"gpu_advisor_\w+", text))
     assert {"gpu_advisor_hpa_replicas", "gpu_advisor_desired_replicas", "gpu_advisor_replicas"} <= names
@@ -93,7 +93,7 @@ def test_what_is_followed_is_what_the_advisor_has() -> None:
     assert re.fullmatch(pattern[1], metric["external"]["metric"]["name"])
 
 
-def test_the_job_calls_the_command_as_it_is_and_may_do_what_it_does() -> None:
+def test_the_cron_job_has_valid_arguments_and_permissions() -> None:
     account, role, binding, job = documents("apply-cronjob.yaml")
     pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     subcommand, *arguments = pod["containers"][0]["args"]

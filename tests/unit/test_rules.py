@@ -1,4 +1,4 @@
-"""The alert rules and the configuration of Prometheus and Alertmanager, judged by their own tools."""
+"""Alert rules and configuration of Prometheus and Alertmanager, checked by their own tools."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.test_dashboards import known_metrics
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = ROOT / "prometheus"
 RUNBOOKS = ROOT / "docs" / "runbooks"
-#: Sent by the advisor itself, not by a rule.
+#: Alerts sent by the advisor, not by rules.
 RECOMMENDATIONS = {
     "GpuAdvisor" + "".join(part.capitalize() for part in kind.split("_"))
     for kind in (*by_diagnosis.KINDS, failing_gpu.KIND, idle_reclaim.KIND, "scale_up", "scale_down")
@@ -30,12 +30,12 @@ def alerts() -> dict[str, dict[str, Any]]:
     groups = [g for path in sorted(PROMETHEUS.glob("rules/*.yml")) for g in yaml.safe_load(path.read_text())["groups"]]
     rules = [rule for group in groups for rule in group["rules"] if "alert" in rule]
     found = {rule["alert"]: rule for rule in rules}
-    assert len(found) == len(rules), "an alert's name is there twice"
+    assert len(found) == len(rules), "duplicate alert name"
     return found
 
 
 def run(tool: str, *arguments: str) -> str:
-    """What the tool says; the test is skipped without it, or fails where it must not be missing."""
+    """Output of the tool. Without it the test is skipped, or fails if servers are required."""
     if not shutil.which(tool):
         package = {"amtool": "prometheus-alertmanager", "promtool": "prometheus"}[tool]
         message = f"{tool} is missing: apt-get install {package}"
@@ -48,30 +48,30 @@ def run(tool: str, *arguments: str) -> str:
 
 
 @pytest.mark.servers
-def test_prometheus_takes_its_configuration():
+def test_prometheus_accepts_its_configuration():
     assert "WARNING" not in run("promtool", "check", "config", "prometheus.yml")
 
 
 @pytest.mark.servers
-def test_prometheus_takes_the_rules():
+def test_prometheus_accepts_the_rules():
     run("promtool", "check", "rules", "--lint=all", "--lint-fatal", *map(str, sorted(PROMETHEUS.glob("rules/*.yml"))))
 
 
 @pytest.mark.servers
-def test_the_rules_fire_when_they_should_and_only_then():
+def test_the_rules_pass_their_unit_tests():
     run("promtool", "test", "rules", *map(str, sorted(PROMETHEUS.glob("tests/*.yml"))))
 
 
 @pytest.mark.servers
-def test_alertmanager_takes_its_configuration():
+def test_alertmanager_accepts_its_configuration():
     run("amtool", "check-config", "alertmanager.yml")
 
 
 @pytest.mark.parametrize("name", alerts())
-def test_an_alert_says_how_bad_it_is_and_what_to_do(name):
+def test_an_alert_has_a_severity_and_a_runbook_url(name):
     rule = alerts()[name]
     base = re.search(r"^    (https://\S+/)$", (RUNBOOKS / "README.md").read_text(), re.MULTILINE)
-    assert base, "docs/runbooks/README.md does not tell the base of the runbooks' addresses"
+    assert base, "docs/runbooks/README.md lacks the base URL of the runbooks"
     assert rule["labels"]["severity"] in ("critical", "warning", "info")
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
     assert rule["annotations"]["runbook_url"] == f"{base[1]}{name}.md"
@@ -85,7 +85,7 @@ def test_an_alert_has_a_runbook(name):
     assert f"[{name}]({name}.md)" in (RUNBOOKS / "README.md").read_text()
 
 
-def test_runbooks_are_of_alerts_and_link_to_what_is_there():
+def test_runbooks_belong_to_alerts_and_their_links_resolve():
     names = {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"}
     assert names == alerts().keys() | RECOMMENDATIONS
     for path in RUNBOOKS.glob("*.md"):
@@ -93,7 +93,7 @@ def test_runbooks_are_of_alerts_and_link_to_what_is_there():
             assert (RUNBOOKS / target).exists(), f"{path.name} links to {target}"
 
 
-def test_each_alert_has_a_test_that_fires_and_one_that_does_not():
+def test_each_alert_has_a_firing_and_a_silent_test():
     tests = [t for path in PROMETHEUS.glob("tests/*.yml") for t in yaml.safe_load(path.read_text())["tests"]]
     cases = [case for test in tests for case in test.get("alert_rule_test", [])]
     assert {case["alertname"] for case in cases if case["exp_alerts"]} == alerts().keys()
@@ -101,14 +101,14 @@ def test_each_alert_has_a_test_that_fires_and_one_that_does_not():
 
 
 @pytest.mark.parametrize("name", alerts())
-def test_an_alert_asks_for_metrics_that_there_are(name):
+def test_an_alert_queries_existing_metrics(name):
     rule = alerts()[name]
     assert metrics_in(rule["expr"]) <= known_metrics()
     queried = re.findall(r'printf "((?:[^"\\]|\\.)*)" [^|]*\| query', rule["annotations"]["description"])
     assert {m for query in queried for m in metrics_in(query.replace("%q", '""'))} <= known_metrics()
 
 
-def test_inhibitions_name_alerts_that_there_are():
+def test_inhibitions_name_existing_alerts():
     config = yaml.safe_load((PROMETHEUS / "alertmanager.yml").read_text())
     names = alerts().keys()
     for rule in config["inhibit_rules"]:
@@ -118,6 +118,6 @@ def test_inhibitions_name_alerts_that_there_are():
                 assert any(re.fullmatch(part, name) for name in names), f"{part}: no such alert"
 
 
-def test_there_are_no_secrets():
+def test_the_configuration_contains_no_secrets():
     text = (PROMETHEUS / "alertmanager.yml").read_text()
     assert not re.search(r"(?:password|api_url|token|credentials)\s*:\s*\S", text)

@@ -12,7 +12,7 @@
 {{- end -}}
 {{- end }}
 
-{{/* Labels by which pods are selected; `app` is gpu-exporter or gpu-advisor, which is also the job's name in Prometheus. */}}
+{{/* Selector labels; `app` is gpu-exporter or gpu-advisor, which is also the job name in Prometheus. */}}
 {{- define "gpu-advisor.selector" -}}
 app.kubernetes.io/name: {{ .app }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -35,7 +35,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- end }}
 
-{{/* The advisor's settings: what stands in values.advisor.config, over what this chart knows. */}}
+{{/* The advisor's settings: the chart's own, overridden by values.advisor.config. */}}
 {{- define "gpu-advisor.config" -}}
 {{- $web := dict "listen_address" (printf "0.0.0.0:%d" (int .Values.advisor.port)) -}}
 {{- if .Values.advisor.externalUrl -}}{{- $_ := set $web "external_url" .Values.advisor.externalUrl -}}{{- end -}}
