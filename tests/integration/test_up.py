@@ -76,7 +76,7 @@ def test_what_is_true_of_this_machine(tmp_path: Path) -> None:
         assert items["gpu_utilization"]["reason"] == "unsupported"
         assert answer["recommendations"] == []
         assert [each["reason"] for each in answer["abstentions"]] == ["unsupported"]
-        assert "No GPU to advise on." in program.text("/")
+        assert "No GPUs found" in program.text("/")
 
 
 def _with_cpu(program: Program) -> dict[str, Any] | None:
@@ -103,13 +103,16 @@ def test_an_address_in_use_is_one_clear_line(tmp_path: Path, taken: str) -> None
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--simulate", "8xH100"], "no simulated model 'H100': choose from"),
-        (["--simulate", "many"], "write COUNTxMODEL:SCENARIO"),
+        (["--simulate", "8xH100"], "unknown simulated model 'H100': use one of"),
+        (["--simulate", "many"], "use COUNTxMODEL:SCENARIO"),
         (["--exporter-address", "nowhere"], "HOST:PORT"),
     ],
 )
 def test_usage_errors_say_how_to_fix_them(tmp_path: Path, arguments: list[str], said: str) -> None:
-    command = [sys.executable, "-m", "gpu_advisor", "up", "--state-dir", str(tmp_path), *arguments]
+    command = [
+        sys.executable, "-m", "gpu_advisor", "up", "--exporter-address", address(), "--advisor-address", address(),
+        "--state-dir", str(tmp_path), *arguments,
+    ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode != 0
     assert said in done.stderr
