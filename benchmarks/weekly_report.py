@@ -24,11 +24,11 @@ import requests
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.promql.compiler import to_promql
 from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries
-from gpu_advisor.report.build import report
+from gpu_advisor.report.build import build_report
 from gpu_advisor.report.history_reader import read_history
-from gpu_advisor.report.html import page
-from gpu_advisor.report.markdown import markdown
-from gpu_advisor.report.period import period
+from gpu_advisor.report.html import render_html
+from gpu_advisor.report.markdown import render_markdown
+from gpu_advisor.report.period import report_period
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
 from gpu_advisor.state.view import SourceStatus, View
@@ -64,13 +64,13 @@ def measure(url: str, now: float, folder: Path, rounds: int) -> dict[str, Any]:
     for _ in range(rounds + 1):
         asked = QueryRecorder(source)
         begun = time.monotonic()
-        past = read_history(asked, period(now, 7 * DAY))
+        past = read_history(asked, report_period(now, 7 * DAY))
         at_reading = time.monotonic()
-        document = report(past, view, settings)
+        document = build_report(past, view, settings)
         at_document = time.monotonic()
-        text = page(document)
+        text = render_html(document)
         at_page = time.monotonic()
-        markdown(document)
+        render_markdown(document)
         at_markdown = time.monotonic()
         marks = (begun, at_reading, at_document, at_page, at_markdown)
         for name, first, second in zip(("reading", "document", "html", "md"), marks[:-1], marks[1:], strict=True):

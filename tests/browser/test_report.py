@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.report import series
-from gpu_advisor.report.build import report
+from gpu_advisor.report.build import build_report
 from gpu_advisor.report.history_reader import FleetHistory
-from gpu_advisor.report.html import page as rendered
+from gpu_advisor.report.html import render_html as rendered
 from gpu_advisor.report.period import ReportPeriod
 from gpu_advisor.report.schema import Report
 from gpu_advisor.settings import Settings
@@ -80,7 +80,7 @@ def document() -> Report:
         PublishedRecommendation(each.id("example"), END - 3 * DAY, each) for each in evaluation.recommendations
     )
     view = replace(view_of(outcome(0.42, 0.84, 0.81)), cluster="example", evaluation=evaluation, issued=issued)
-    return report(week(), view, SETTINGS)
+    return build_report(week(), view, SETTINGS)
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu_advisor.report.generate import make
+from gpu_advisor.report.generate import generate_report
 from gpu_advisor.report.history_reader import read_history
-from gpu_advisor.report.period import period
+from gpu_advisor.report.period import report_period
 from gpu_advisor.report.schema import Report
 from gpu_advisor.report.section_model import at
 from gpu_advisor.settings import Settings
@@ -25,7 +25,7 @@ from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, Promet
 from gpu_advisor.state.view import SourceStatus, View
 
 from benchmarks.week_generator import DAY, HOUR, PRICES, generate_samples
-from tests.preview.demo_history import recorded
+from tests.preview.demo_history import evaluate_rules
 from tests.servers import Prometheus, create_blocks, free_port, prometheus
 from tests.unit.report.test_report_queries import plain
 
@@ -63,7 +63,7 @@ def prometheus_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RuledA
             for at in range(int(END) - LENGTH, int(END) + 1, 60)
             for name, price in PRICES.items()
         )
-        made = recorded(raw.url, RULES.read_text(), END - 12 * HOUR, END)
+        made = evaluate_rules(raw.url, RULES.read_text(), END - 12 * HOUR, END)
         write_openmetrics((line for part in (made, prices) for line in part), folder / "made.txt", folder / "ruled")
         with prometheus(folder, blocks=folder / "ruled") as ruled:
             yield RuledAndRaw(ruled, raw)
@@ -73,7 +73,7 @@ def served_report(server: Prometheus, since: int) -> Report:
     source = PrometheusSource(PrometheusClientConfig(server.url))
     view = View("test", SourceStatus("prometheus", server.url, True, last_success=END))
     try:
-        return make(source.range, view, SETTINGS, since, END)
+        return generate_report(source.range, view, SETTINGS, since, END)
     finally:
         source.close()
 
@@ -126,7 +126,7 @@ def test_the_embedded_history_tells_the_same(tmp_path: Path) -> None:
     import_openmetrics(kept, plain(lines), "node-000:9816", "gpu-exporter")
     with prometheus(tmp_path, blocks=tmp_path / "data") as server:
         source = PrometheusSource(PrometheusClientConfig(server.url))
-        asked = period(END, 4 * HOUR)
+        asked = report_period(END, 4 * HOUR)
         one, other = read_history(EmbeddedSource(kept).range, asked), read_history(source.range, asked)
         source.close()
     kept.close()
@@ -135,7 +135,7 @@ def test_the_embedded_history_tells_the_same(tmp_path: Path) -> None:
         for uuid, steps in things.items():
             assert steps == pytest.approx(other.values[part][uuid], rel=1e-9), part
     assert one.cpu["node-000"] == pytest.approx(other.cpu["node-000"], rel=1e-9)
-    assert one.sightings == other.sightings
+    assert one.observed_spans == other.observed_spans
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -153,7 +153,7 @@ def test_the_command_writes_by_the_name_of_the_file_and_says_what_is_missing(
     document: Any = json.loads((tmp_path / "r.json").read_text())
     if document["groups"] == []:
         assert nothing.returncode == 1
-        assert "no GPU was seen between" in nothing.stderr
+        assert "no GPU was observed between" in nothing.stderr
     html = command("--prometheus", prometheus_pair.without.url, "--since", "400d", "-o", str(tmp_path / "r.html"))
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>"), html.stderr
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

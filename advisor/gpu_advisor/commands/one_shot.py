@@ -61,12 +61,12 @@ class OneShotAdvisor:
         return serialize.what_if(self._view, compare_settings(self._view.evaluation, self._settings, other))
 
     def report(self, since_seconds: int) -> Report:
-        from gpu_advisor.report.generate import make
+        from gpu_advisor.report.generate import generate_report
 
         source = one_shot_source(_with_history_timeout(self._settings))
         ask = source.of.range if isinstance(source, CachingSource) else source.range  # asked once, in few queries
         try:
-            return make(ask, self._view, self._settings, since_seconds, self._now, has_ledger=False)
+            return generate_report(ask, self._view, self._settings, since_seconds, self._now, has_ledger=False)
         except SourceError as error:
             raise CommandError(f"{source.address}: {error}") from error
         finally:

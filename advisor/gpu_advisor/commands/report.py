@@ -1,4 +1,4 @@
-"""`gpu-advisor report`: what the last days were like, for people who were not there."""
+"""`gpu-advisor report`: utilization, cost and waste of the last days."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def _seconds(_context: click.Context, _parameter: click.Parameter, text: str) -> int:
-    from gpu_advisor.report.period import period
+    from gpu_advisor.report.period import report_period
 
     found = re.fullmatch(r"(\d{1,6})([mhdw])", text)
     if not found:
-        raise click.BadParameter(f"{text!r} is not a duration as 90m, 24h, 7d, 4w")
+        raise click.BadParameter(f"{text!r} is not a duration such as 90m, 24h, 7d or 4w")
     seconds = int(found[1]) * _UNITS[found[2]]
     try:
-        period(0, seconds)
+        report_period(0, seconds)
     except ValueError as error:
         raise click.BadParameter(f"{text!r}: {error}") from error
     return seconds
@@ -42,21 +42,21 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, text: str) ->
 )
 @click.option("--format", "form", type=click.Choice(["html", "md", "json"]), help="[default: by FILE's name, or html]")
 @click.option("--output", "-o", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Write it there, at once or not at all.  [default: standard output]")  # fmt: skip
+              help="Write to FILE, atomically.  [default: standard output]")  # fmt: skip
 @advisor_client.options
 def command(
     since: int, form: str | None, file: Path | None,
     advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None,
 ) -> int:  # fmt: skip
-    """Use, cost and waste of the last days, what is recommended, and what became of advice.
+    """Report utilization, cost and waste of the last days, recommendations and outcomes.
 
     \b
-      gpu-advisor report -o report.html                             from the advisor on this machine, of a week
+      gpu-advisor report -o report.html                             from the local advisor, the last week
       gpu-advisor report --since 30d --format md >> review.md
       gpu-advisor report --prometheus http://prometheus:9090 --since 24h --format json
 
-    HTML is one file with plots, to keep, to send and to print. All formats tell the same numbers. An advisor that runs
-    also knows what became of its advice; one look at a Prometheus does not. Ends with 1 where no GPU was seen.
+    HTML is one self-contained file with charts, to archive, mail or print. All formats have the same numbers. Only a
+    running advisor knows the outcomes of its recommendations. Exits with 1 if no GPU was observed.
     """
     chosen = form or _format_from_name(file)
     found = advisor_client.connect(advisor, token_file, ca_file, prometheus, config).report(since)
@@ -65,8 +65,8 @@ def command(
     if not found["groups"]:
         period = found["period"]
         click.echo(
-            f"gpu-advisor: no GPU was seen between {period['start']} and {period['end']}: see with gpu-advisor check "
-            "whether an exporter is scraped, or ask further back with --since",
+            f"gpu-advisor: no GPU was observed between {period['start']} and {period['end']}: run gpu-advisor check to "
+            "see whether an exporter is scraped, or go further back with --since",
             err=True,
         )
         return 1
@@ -74,20 +74,20 @@ def command(
 
 
 def _format_from_name(file: Path | None) -> str:
-    """The format that a file's name asks for."""
+    """The format for a file name."""
     return {".json": "json", ".md": "md", ".markdown": "md"}.get(file.suffix.lower() if file else "", "html")
 
 
 def _page(found: Report) -> str:
-    from gpu_advisor.report.html import page
+    from gpu_advisor.report.html import render_html
 
-    return page(found)
+    return render_html(found)
 
 
 def _markdown(found: Report) -> str:
-    from gpu_advisor.report.markdown import markdown
+    from gpu_advisor.report.markdown import render_markdown
 
-    return markdown(found)
+    return render_markdown(found)
 
 
 def _json(found: Report) -> str:
@@ -98,7 +98,7 @@ _RENDERINGS: dict[str, Callable[[Report], str]] = {"html": _page, "md": _markdow
 
 
 def _write(text: str, file: Path | None) -> None:
-    """Whole or not at all: what looks at the file while it is renewed sees the former one."""
+    """Atomically: readers see the old file or the new one."""
     data = text.encode("utf-8", "replace")
     if file is None:
         sys.stdout.buffer.write(data)
@@ -115,4 +115,4 @@ def _write(text: str, file: Path | None) -> None:
             os.unlink(name)
             raise
     except OSError as error:
-        raise CommandError(f"{file}: {error.strerror}; name a file in a folder that you may write to") from error
+        raise CommandError(f"{file}: {error.strerror}; choose a file in a writable folder") from error

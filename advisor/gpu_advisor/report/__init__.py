@@ -1,5 +1,5 @@
-"""What a stretch of time was like: trends, cost and waste, advice and what became of it.
+"""Reports on a period: utilization, cost and waste, recommendations and outcomes.
 
-reading.py asks the data source, usage.py adds up, document.py puts together with what the advisor says now; page.py,
-plots.py and markdown.py only show it.
+history_reader.py queries the data source, usage.py aggregates, build.py adds the current recommendations; html.py,
+the charts and markdown.py render the document.
 """

@@ -1,15 +1,23 @@
-"""What the advisor says now, what became of what it said, and how the report was made. Pure."""
+"""Current checklist and recommendations, outcomes, missing data and method. Pure."""
 
 from __future__ import annotations
 
 from gpu_advisor.documents.schema import CheckDocument, RecommendationDocument
-from gpu_advisor.report import formatting as figures
-from gpu_advisor.report.formatting import UNKNOWN, humanize, money, percent, points, to_minute
+from gpu_advisor.report.formatting import (
+    UNKNOWN,
+    format_duration,
+    humanize,
+    money,
+    percent,
+    percentage_points,
+    signed_money,
+    to_minute,
+)
 from gpu_advisor.report.schema import Report
 from gpu_advisor.report.section_model import ReportSection, ReportTable, TableCell, number_cell, should
 
 
-def checklist(document: Report) -> ReportSection:
+def checklist_section(document: Report) -> ReportSection:
     listed = [each for each in document["checks"]["items"] if each["scope"]["kind"] in ("fleet", "pool")]
     rows = []
     for number, each in enumerate(document["checks"]["items"]):
@@ -31,12 +39,12 @@ def checklist(document: Report) -> ReportSection:
     missed = sum(1 for each in nodes if each["status"] == "missed")
     unknown = sum(1 for each in nodes if each["status"] == "unknown")
     paragraphs = [
-        f"As it stands at {to_minute(document['at'])} UTC, over the last minutes." if document["at"] else "Not known."
+        f"Evaluated at {to_minute(document['at'])} UTC." if document["at"] else "No evaluation has succeeded."
     ]
     if nodes:
-        paragraphs.append(f"Of {len(nodes)} items of single nodes, {missed} are missed and {unknown} are unknown.")
-    table = ReportTable("Checklist", ("item", "of", "status", "value", "should be", "why"), tuple(rows))
-    return ReportSection("checklist", "Checklist now", tuple(paragraphs), (table,) if rows else ())
+        paragraphs.append(f"Of {len(nodes)} checks of single nodes, {missed} are missed and {unknown} unknown.")
+    table = ReportTable("Checklist", ("item", "scope", "status", "value", "target", "reason"), tuple(rows))
+    return ReportSection("checklist", "Checklist", tuple(paragraphs), (table,) if rows else ())
 
 
 def _format_target(check: CheckDocument) -> str:
@@ -44,47 +52,45 @@ def _format_target(check: CheckDocument) -> str:
     return should({"low": check["low"], "high": check["high"]}, tell)
 
 
-def advice(document: Report) -> ReportSection:
+def recommendations_section(document: Report) -> ReportSection:
     listed = document["recommendations"]
     if not listed:
-        nothing = "Nothing is recommended now." if document["at"] else "Not known: no evaluation has succeeded."
-        return ReportSection("advice", "What to do", (nothing,))
+        nothing = "No recommendations." if document["at"] else "Unknown: no evaluation has succeeded."
+        return ReportSection("advice", "Recommendations", (nothing,))
     paragraphs = []
     if document["recommendations_total"] > len(listed):
         paragraphs.append(f"The first {len(listed)} of {document['recommendations_total']}.")
     worth = document["worth"]
     if worth["gpus"]:
         cost = "" if worth["money_per_hour"] is None else f", or {money(worth['money_per_hour'])} per hour"
-        paragraphs.append(f"All together are worth up to {worth['gpus']:.2g} GPUs' work{cost}.")
-    paragraphs.append("gpu-advisor recommend ID shows the evidence of one and how to apply it.")
+        paragraphs.append(f"Together they recover up to {worth['gpus']:.2g} GPUs{cost}.")
+    paragraphs.append("gpu-advisor recommend ID shows the evidence for one and how to apply it.")
     rows = tuple(_recommendation_row(document, number, each) for number, each in enumerate(listed))
-    head = ("urgency", "what to do", "change", "utilization then", "cost per hour", "since (UTC)", "ID")
-    return ReportSection("advice", "What to do", tuple(paragraphs), (ReportTable("Recommendations", head, rows),))
+    head = ("severity", "recommendation", "change", "projected utilization", "cost per hour", "since (UTC)", "ID")
+    return ReportSection("advice", "Recommendations", tuple(paragraphs), (ReportTable("Recommendations", head, rows),))
 
 
 def _recommendation_row(document: Report, number: int, each: RecommendationDocument) -> tuple[TableCell, ...]:
     path = f"/recommendations/{number}"
     change = f"{each['current']:g} → {each['recommended']:g} {each['unit']}"
-    marks = [name for name, true in (("held", each["held"]), ("snoozed", each["snoozed"])) if true]
+    marks = [name for name, true in (("stale", each["held"]), ("snoozed", each["snoozed"])) if true]
     return (
         TableCell(", ".join([each["severity"], *marks])),
         TableCell(each["summary"]),
         TableCell(change),
         number_cell(document, f"{path}/projection/utilization_ratio", percent),
-        number_cell(document, f"{path}/projection/cost_change_per_hour", figures.signed_money),
+        number_cell(document, f"{path}/projection/cost_change_per_hour", signed_money),
         TableCell(to_minute(each["since"])),
         TableCell(each["id"]),
     )
 
 
-def outcomes(document: Report) -> ReportSection:
-    outcome_list, name = document["outcomes"], "What became of advice"
+def outcomes_section(document: Report) -> ReportSection:
+    outcome_list, name = document["outcomes"], "Outcomes"
     if outcome_list is None:
-        return ReportSection(
-            "outcomes", name, ("Not known: only an advisor that runs remembers it; ask one with --advisor.",)
-        )
+        return ReportSection("outcomes", name, ("Unknown: only a running advisor records outcomes; use --advisor.",))
     if not outcome_list:
-        return ReportSection("outcomes", name, ("No advice ended in this time whose outcome could be judged.",))
+        return ReportSection("outcomes", name, ("No recommendation with a known outcome ended in this period.",))
     rows = tuple(
         (
             TableCell(to_minute(each["ended"])),
@@ -97,39 +103,36 @@ def outcomes(document: Report) -> ReportSection:
             number_cell(document, f"/outcomes/{number}/utilization_before_ratio", percent),
             number_cell(document, f"/outcomes/{number}/utilization_projected_ratio", percent),
             number_cell(document, f"/outcomes/{number}/utilization_after_ratio", percent),
-            number_cell(document, f"/outcomes/{number}/projection_error_ratio", points),
+            number_cell(document, f"/outcomes/{number}/projection_error_ratio", percentage_points),
             TableCell({True: "yes", False: "no", None: UNKNOWN}[each["improved"]]),
         )
         for number, each in enumerate(outcome_list)
     )
     head = (
-        "ended (UTC)", "kind", "of", "result", "size", "utilization before", "projected", "after", "off by", "improved",
+        "ended (UTC)", "kind", "scope", "result", "size", "utilization before", "projected", "after", "error",
+        "improved",
     )  # fmt: skip
     return ReportSection("outcomes", name, (), (ReportTable("Before and after", head, rows),))
 
 
-def unknown(document: Report) -> ReportSection:
+def missing_data_section(document: Report) -> ReportSection:
     paragraphs = list(document["untold"])
     for each in document["abstentions"]:
         about = "" if each["scope"]["kind"] == "fleet" else f" of {each['scope']['label']}"
         paragraphs.append(f"{humanize(each['subject'])}{about} ({humanize(each['reason'])}): {each['message']}")
-    return ReportSection(
-        "unknown", "What cannot be told, and why", tuple(paragraphs) or ("All that was asked for could be told.",)
-    )
+    return ReportSection("unknown", "Insufficient data", tuple(paragraphs) or ("No data is missing.",))
 
 
-def making(document: Report) -> ReportSection:
+def method_section(document: Report) -> ReportSection:
     source, period = document["source"], document["period"]
-    own = "the exporters' own series"
-    how = f"recorded series, and where there are none from {own}" if document["recorded"] else own
-    steps = f"{period['points']} steps of {figures.length(period['step_seconds'])}"
+    own = "the exporters' series"
+    how = f"recorded series, or where there are none from {own}" if document["recorded"] else own
+    steps = f"{period['points']} steps of {format_duration(period['step_seconds'])}"
     paragraphs = [
         f"Read from {source['name']} at {source['address']}, in {steps}, from {how}.",
-        "A GPU is there from its first to its last sighting. What was not seen is taken neither for use nor for waste.",
+        "A GPU is present from its first to its last sample. Unobserved time counts neither as use nor as waste.",
     ]
     if document["queries"]:
-        paragraphs.append(
-            "Each query gives the fleet's number again, pasted into a Prometheus that has the same series."
-        )
+        paragraphs.append("Paste a query into a Prometheus with the same series to get the fleet's number again.")
     code = tuple((query["about"], query["promql"]) for query in document["queries"])
-    return ReportSection("making", "How these numbers are made", tuple(paragraphs), (), code)
+    return ReportSection("making", "Method", tuple(paragraphs), (), code)

@@ -1,6 +1,6 @@
-"""The past of a period and what the advisor says now -> one report, as plain data. Pure.
+"""The history of a period and the current evaluation -> one report, as plain data. Pure.
 
-All renderings are made of this document, so they cannot tell different numbers.
+All renderings read this document, so their numbers agree.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _CPU_BAND = next(item for item in checks.NODE_CHECKS if item.name == "cpu").sign
 MAX_LISTED = 100
 
 
-def report(past: FleetHistory, view: View, settings: Settings, has_ledger: bool = True) -> Report:
-    """`has_ledger`: whether the view is of an advisor that keeps a ledger; one look knows nothing of outcomes."""
-    of_each = {gpu: usage.gpu_hour_usage(past, gpu) for gpu in past.gpus}
+def build_report(past: FleetHistory, view: View, settings: Settings, has_ledger: bool = True) -> Report:
+    """`has_ledger`: whether the advisor keeps a ledger; a one-shot evaluation has no outcomes."""
+    usage_by_gpu = {gpu: usage.gpu_hour_usage(past, gpu) for gpu in past.gpus}
     pools = [pool for pool in assign_pools(past.gpus, settings.pools) if pool.gpus]
     prices = settings.cost.gpu_price_per_hour
     valued = savings.rank_by_savings(view, prices)
@@ -49,9 +49,9 @@ def report(past: FleetHistory, view: View, settings: Settings, has_ledger: bool 
         **document.header(view),
         "period": _period(past),
         "recorded": past.recorded,
-        "untold": list(past.untold),
-        "groups": list(_groups(past, of_each, pools, settings)),
-        "models": list(_models(of_each, prices)),
+        "untold": list(past.unavailable),
+        "groups": list(_groups(past, usage_by_gpu, pools, settings)),
+        "models": list(_models(usage_by_gpu, prices)),
         "queries": promql_queries.fleet_queries(past),
         "checks": first_page["checks"],
         "recommendations": first_page["recommendations"],
@@ -64,7 +64,7 @@ def report(past: FleetHistory, view: View, settings: Settings, has_ledger: bool 
 
 def _period(past: FleetHistory) -> PeriodDocument:
     period = past.period
-    known = [index for sighting in past.sightings.values() for index in sighting]
+    known = [index for sighting in past.observed_spans.values() for index in sighting]
     return {
         "start": format_rfc3339(period.start),
         "end": format_rfc3339(period.end),
@@ -76,33 +76,33 @@ def _period(past: FleetHistory) -> PeriodDocument:
 
 
 def _outcomes(view: View, past: FleetHistory) -> list[shapes.OutcomeDocument]:
-    """Those that were judged in the period, the newest first."""
+    """Outcomes judged in the period, newest first."""
     recent = [each for each in reversed(view.outcomes.recent) if each.judged >= past.period.start]
     return [document.outcome(each) for each in recent[:MAX_LISTED]]
 
 
 def _groups(
-    past: FleetHistory, of_each: Mapping[Gpu, usage.GpuHourUsage], pools: Sequence[Pool], settings: Settings
+    past: FleetHistory, usage_by_gpu: Mapping[Gpu, usage.GpuHourUsage], pools: Sequence[Pool], settings: Settings
 ) -> Iterator[UsageGroup]:
     if not past.gpus:
         return
     prices = settings.cost.gpu_price_per_hour
-    yield _group(past, of_each, past.gpus, None, checks.mean_band(settings, pools), settings, prices)
+    yield _group(past, usage_by_gpu, past.gpus, None, checks.mean_band(settings, pools), settings, prices)
     for pool in pools:
         band = checks.utilization_band(settings, pool.settings)
-        yield _group(past, of_each, pool.gpus, pool.settings, band, settings, prices)
+        yield _group(past, usage_by_gpu, pool.gpus, pool.settings, band, settings, prices)
 
 
 def _group(
     past: FleetHistory,
-    of_each: Mapping[Gpu, usage.GpuHourUsage],
+    usage_by_gpu: Mapping[Gpu, usage.GpuHourUsage],
     gpus: Sequence[Gpu],
     pool: PoolSettings | None,
     utilization: checks.TargetBand,
     settings: Settings,
     prices: Mapping[str, float],
 ) -> UsageGroup:
-    mine = {gpu: of_each[gpu] for gpu in gpus}
+    mine = {gpu: usage_by_gpu[gpu] for gpu in gpus}
     sums = usage.total(list(mine.values()))
     nodes = sorted({gpu.node for gpu in gpus})
     return {
@@ -122,15 +122,15 @@ def _group(
     }
 
 
-def _mean(of_each: Iterator[Steps]) -> float | None:
-    values = [value for steps in of_each for value in steps.values()]
+def _mean(usage_by_gpu: Iterator[Steps]) -> float | None:
+    values = [value for steps in usage_by_gpu for value in steps.values()]
     return fsum(values) / len(values) if values else None
 
 
-def _models(of_each: Mapping[Gpu, usage.GpuHourUsage], prices: Mapping[str, float]) -> Iterator[GpuModelUsage]:
-    """What is unused most comes first."""
+def _models(usage_by_gpu: Mapping[Gpu, usage.GpuHourUsage], prices: Mapping[str, float]) -> Iterator[GpuModelUsage]:
+    """By unused hours, most first."""
     by_name: dict[str, dict[Gpu, usage.GpuHourUsage]] = {}
-    for gpu, each in of_each.items():
+    for gpu, each in usage_by_gpu.items():
         by_name.setdefault(gpu.name, {})[gpu] = each
     sums = {name: usage.total(list(each.values())) for name, each in by_name.items()}
     for name in sorted(by_name, key=lambda name: (-sums[name].unused, name)):

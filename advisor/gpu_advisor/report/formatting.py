@@ -1,4 +1,4 @@
-"""Numbers in words, the same in each rendering. What is not known is a dash, never a zero."""
+"""Numbers as text, the same in each rendering. Unknown is a dash, never zero."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def count(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:,.10g}"
 
 
-def points(ratio: float | None) -> str:
+def percentage_points(ratio: float | None) -> str:
     """A difference of two percentages."""
     return UNKNOWN if ratio is None else f"{ratio * 100:+.1f} points"
 
@@ -39,7 +39,7 @@ def to_minute(text: str | None) -> str:
 
 
 def parse_rfc3339(text: str) -> float:
-    """An RFC 3339 time of the document in seconds since 1970."""
+    """An RFC 3339 time of the document as Unix time."""
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
@@ -52,7 +52,7 @@ def clock(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%H:%M")
 
 
-def length(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """7 days, 36 hours, 30 minutes."""
     for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= 2 * size or seconds == size:

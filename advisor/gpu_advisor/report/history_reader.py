@@ -1,7 +1,6 @@
-"""The past of a fleet from a data source, in a few range queries. The only part of a report that asks anybody.
+"""The history of a fleet from a data source, in a few range queries: the only part of a report with I/O.
 
-What recording rules made is read first, as it costs next to nothing; what it does not reach, before the rules were
-there or after, is read from the exporters' own series.
+Recorded series are read first, as they are cheap; the exporters' own series fill the time before and after them.
 """
 
 from __future__ import annotations
@@ -32,49 +31,49 @@ from gpu_advisor.sources.exporters.detection import GpuInventory, detect_dialect
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import ExporterMapping, mappings
 
-#: Asks for an expression at start, start + step, ... up to end (seconds since 1970). One query. Raises SourceError.
+#: Evaluates an expression at start, start + step, ... up to end (Unix time). One query. Raises SourceError.
 RangeQuery = Callable[[Expression, float, float, float], Mapping[Labels, TimeSeries]]
 
 #: Values by index of a step.
 Steps = Mapping[int, float]
 
-#: The label that tells the parts of a query apart. No exporter has it.
+#: The label that distinguishes the parts of a combined query. No exporter has it.
 PART_LABEL = "gpu_advisor_part"
 
-#: Windows (seconds) that scrape intervals are told from.
+#: Windows (seconds) to detect scrape intervals.
 _INTERVAL_WINDOWS = (60, 300, 1800)
 
-#: Errors that are of one query, not of the source as a whole: the rest of the report can still be made.
+#: Errors of one query, not of the source: the rest of the report is still useful.
 _QUERY_ERROR_KINDS = frozenset(
     {SourceErrorKind.QUERY_ERROR, SourceErrorKind.PARTIAL, SourceErrorKind.BAD_RESPONSE, SourceErrorKind.TIMEOUT}
 )
 
-#: Of these, what less at once may mend: a time limit, or a limit of samples. So often it is tried with half as much.
+#: Time and sample limits: a shorter range may succeed. The range is halved up to _MAX_SPLITS times.
 _SPLITTABLE_ERROR_KINDS = frozenset({SourceErrorKind.TIMEOUT, SourceErrorKind.QUERY_ERROR})
 _MAX_SPLITS = 2
 
-#: Things that a query names one by one up to this many; beyond, it asks for all.
+#: Up to this many GPUs or nodes a query lists them; beyond, it selects all.
 _MAX_NAMED = 500
 
 
 @dataclass(frozen=True, slots=True)
 class FleetHistory:
-    """What a source has of a period.
+    """The data of a period.
 
-    `gpus` are all that were there at any time of it, `sightings` the first and the last step in which each was named,
-    `named` how often. `values` are by part of series.py and by uuid, `cpu` by node. `expressions` are what the parts
-    were read by; `untold` says why something is missing.
+    `gpus` are all observed at any time, `observed_spans` the first and last step of each, `observed_steps` all its
+    steps. `values` are by part of series.py and by uuid, `cpu` by node. `expressions` are the queries of the parts;
+    `unavailable` says why something is missing.
     """
 
     period: ReportPeriod
     gpus: tuple[Gpu, ...] = ()
-    sightings: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    named: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    observed_spans: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    observed_steps: Mapping[str, frozenset[int]] = field(default_factory=dict)
     values: Mapping[str, Mapping[str, Steps]] = field(default_factory=dict)
     cpu: Mapping[str, Steps] = field(default_factory=dict)
     expressions: Mapping[str, Expression] = field(default_factory=dict)
     recorded: bool = False
-    untold: tuple[str, ...] = ()
+    unavailable: tuple[str, ...] = ()
     queries: int = 0
 
     def of(self, part: str, uuid: str) -> Steps:
@@ -83,7 +82,7 @@ class FleetHistory:
 
 @dataclass(frozen=True, slots=True)
 class _PartValues:
-    """By part, by thing and by step; what each part was read by; and whether any of it was recorded."""
+    """Values by part, name and step; the expression of each part; whether any was recorded."""
 
     of: Mapping[str, Mapping[str, Steps]]
     expressions: Mapping[str, Expression]
@@ -91,26 +90,28 @@ class _PartValues:
 
 
 class _RangeReader:
-    """A source, by steps of one period; counts, and notes what could not be had."""
+    """Reads a source in steps of one period; counts queries and collects failures."""
 
     def __init__(self, query_range: RangeQuery, period: ReportPeriod) -> None:
         self._query_range = query_range
         self.period = period
         self.queries = 0
-        self.untold: list[str] = []
+        self.unavailable: list[str] = []
 
-    def trails(self, expression: Expression, first: int = 0, last: int | None = None) -> Mapping[Labels, TimeSeries]:
+    def query_range(
+        self, expression: Expression, first: int = 0, last: int | None = None
+    ) -> Mapping[Labels, TimeSeries]:
         """From step `first` to step `last`. Raises SourceError."""
         end = self.period.end if last is None else self.period.time(last)
         self.queries += 1
         return self._query_range(expression, self.period.time(first), end, self.period.step_seconds)
 
-    def packed(
+    def query_parts(
         self, parts: Mapping[str, Expression], label: str, what: str, first: int = 0, last: int | None = None
     ) -> dict[str, dict[str, dict[int, float]]]:
         """Several expressions in one query: values by part, by the value of a label, and by step.
 
-        A query that fails by itself is noted, and gives nothing. Raises SourceError where the source fails.
+        A query that fails alone is added to `unavailable`. Raises SourceError if the source fails.
         """
         found: dict[str, dict[str, dict[int, float]]] = {}
         if not parts or (last is not None and last < first):
@@ -118,21 +119,21 @@ class _RangeReader:
         union_expression = union(*(ConstantLabel(expression, PART_LABEL, part) for part, expression in parts.items()))
         until = self.period.points - 1 if last is None else last
         for answer in self._query_split(union_expression, what, first, until, _MAX_SPLITS):
-            for labels, trail in answer.items():
+            for labels, points in answer.items():
                 each = dict(labels)
                 if label in each:
                     steps = found.setdefault(each[PART_LABEL], {}).setdefault(each[label], {})
                     steps |= {
-                        self.period.index(at): value for at, value in trail if is_plausible(value, each[PART_LABEL])
+                        self.period.index(at): value for at, value in points if is_plausible(value, each[PART_LABEL])
                     }
         return found
 
     def _query_split(
         self, union_expression: Expression, what: str, first: int, last: int, splits: int
     ) -> Iterator[Mapping[Labels, TimeSeries]]:
-        """The answer, in halves and halves of these where it is too much at once."""
+        """The results, split in halves, recursively, if the range exceeds a limit."""
         try:
-            yield self.trails(union_expression, first, last)
+            yield self.query_range(union_expression, first, last)
         except SourceError as error:
             if error.kind not in _QUERY_ERROR_KINDS:
                 raise
@@ -142,13 +143,13 @@ class _RangeReader:
                 yield from self._query_split(union_expression, what, middle + 1, last, splits - 1)
             else:
                 begin, end = (self.period.time(index) for index in (first - 1, last))
-                self.untold.append(
+                self.unavailable.append(
                     f"{what} could not be read from {format_rfc3339(begin)} to {format_rfc3339(end)}: {error}"
                 )
 
 
 def is_plausible(value: float, part: str) -> bool:
-    """A share of a whole, but for rounding; an exporter that says anything else is not believed, as in facts.py."""
+    """A ratio from 0 to 1, up to rounding; other values are dropped, as for current facts."""
     return (
         isfinite(value)
         and value >= -RATIO_TOLERANCE
@@ -157,11 +158,11 @@ def is_plausible(value: float, part: str) -> bool:
 
 
 def read_history(query_range: RangeQuery, period: ReportPeriod) -> FleetHistory:
-    """Raises SourceError where the source does not answer; a single query that fails is noted in `untold`."""
+    """Raises SourceError if the source does not respond; single failed queries are in `unavailable`."""
     reader = _RangeReader(query_range, period)
     rows, named, instances = _read_identities(reader)
     if not rows:
-        return FleetHistory(period, untold=tuple(reader.untold), queries=reader.queries)
+        return FleetHistory(period, unavailable=tuple(reader.unavailable), queries=reader.queries)
     found = _detect_dialects(reader, tuple(rows))
     nodes = build_nodes(labels for labels in rows if "uuid" not in dict(labels))
     gpus = build_gpus(
@@ -181,34 +182,34 @@ def read_history(query_range: RangeQuery, period: ReportPeriod) -> FleetHistory:
         {instances[key]: steps for key, steps in cpu.items() if key in instances},
         told.expressions,
         told.recorded,
-        tuple(reader.untold),
+        tuple(reader.unavailable),
         reader.queries,
     )
 
 
 def _read_identities(reader: _RangeReader) -> tuple[list[Labels], dict[str, set[int]], dict[str, str]]:
-    """Identity rows of the whole period under our names, in which steps each GPU was named, nodes by instance.
+    """Canonical identity rows of the period, the steps in which each GPU was observed, and nodes by instance.
 
-    Exporters in the order of their rank: the first that names a GPU tells who it is, and the newest row of it.
+    Exporters in order of preference: the first with a GPU identifies it, by its newest row.
     """
     every = {mapping.name: mapping for mapping in mappings() if not mapping.companion}
     union_expression = union(
         *(ConstantLabel(mapping.identity_expression(), PART_LABEL, name) for name, mapping in every.items())
     )
     by_family: dict[str, list[tuple[float, Labels, TimeSeries]]] = {}
-    for labels, trail in reader.trails(union_expression).items():
-        if trail:
+    for labels, points in reader.query_range(union_expression).items():
+        if points:
             each = dict(labels)
             rest = tuple((name, value) for name, value in labels if name != PART_LABEL)
-            by_family.setdefault(each[PART_LABEL], []).append((trail[-1][0], rest, trail))
+            by_family.setdefault(each[PART_LABEL], []).append((points[-1][0], rest, points))
     rows: list[Labels] = []
     named: dict[str, set[int]] = {}
     for name, mapping in every.items():
         newest_first = sorted(by_family.get(name, ()), key=lambda row: (-row[0], row[1]))
-        for row, trail in _canonical(mapping, newest_first):
+        for row, points in _canonical(mapping, newest_first):
             rows.append(tuple(sorted(row.items())))
             if row.get("uuid"):
-                named.setdefault(row["uuid"], set()).update(reader.period.index(at) for at, _ in trail)
+                named.setdefault(row["uuid"], set()).update(reader.period.index(at) for at, _ in points)
     nodes = [each for each in map(dict, reversed(rows)) if "uuid" not in each]
     return rows, named, {each.get("instance", ""): each["nodename"] for each in nodes if each.get("nodename")}
 
@@ -216,22 +217,22 @@ def _read_identities(reader: _RangeReader) -> tuple[list[Labels], dict[str, set[
 def _canonical(
     mapping: ExporterMapping, rows: Iterable[tuple[float, Labels, TimeSeries]]
 ) -> Iterable[tuple[dict[str, str], TimeSeries]]:
-    for _, labels, trail in rows:
+    for _, labels, points in rows:
         for row in mapping.canonical_identities([labels]):
             if row.get(mapping.by[0]):
-                yield row, trail
+                yield row, points
 
 
 def _detect_dialects(reader: _RangeReader, rows: tuple[Labels, ...]) -> tuple[ExporterDialect, ...]:
-    """The exporter families of the period, held to their targets."""
+    """The exporter dialects of the period, limited to their targets."""
     windows = interval_queries(_INTERVAL_WINDOWS)
     parts: dict[str, Expression] = {"up": Aggregate("max", ("job", "instance"), Selector("up")), **windows}
     union_expression = union(*(ConstantLabel(expression, PART_LABEL, part) for part, expression in parts.items()))
     told: dict[str, dict[Labels, float]] = {part: {} for part in parts}
-    for labels, trail in reader.trails(union_expression, reader.period.points - 1).items():
+    for labels, points in reader.query_range(union_expression, reader.period.points - 1).items():
         rest = tuple((name, value) for name, value in labels if name != PART_LABEL)
-        if trail:
-            told[dict(labels)[PART_LABEL]][rest] = trail[-1][1]
+        if points:
+            told[dict(labels)[PART_LABEL]][rest] = points[-1][1]
     counts: Mapping[str, Vector] = {window: told[window] for window in windows}
     return detect_dialects(mappings(), GpuInventory(recent=rows), told["up"], scrape_intervals(counts))
 
@@ -264,23 +265,25 @@ def _read_with_fallback(
     things: Collection[str],
     what: str,
 ) -> _PartValues:
-    """What is recorded, and from the exporters' own series what is not: the time before and after, and things that the
-    rules do not know. `leading` is the part that tells whether there is anything."""
-    values = reader.packed(recorded, label, f"the recorded series of {what}")
+    """Recorded series, and the exporters' own for the time before and after them and for names without any.
+
+    `leading` is the part that decides where there are recorded series.
+    """
+    values = reader.query_parts(recorded, label, f"the recorded series of {what}")
     seen = values.get(leading, {})
     indices = [index for steps in seen.values() for index in steps]
     if not indices:
-        return _PartValues(reader.packed(raw, label, what), raw, False)
+        return _PartValues(reader.query_parts(raw, label, what), raw, False)
     begin, end, last = min(indices), max(indices), reader.period.points - 1
     unrecorded = tuple(sorted(set(things) - seen.keys()))
     unrecorded_parts = raw if unrecorded else {}
     if len(unrecorded) <= _MAX_NAMED:
-        # One lost GPU, which has no utilization anywhere, must not make all be read that is recorded of the others.
+        # One lost GPU without utilization must not cause raw queries for all others.
         unrecorded_parts = {
             part: restrict_to_values(expression, label, unrecorded) for part, expression in unrecorded_parts.items()
         }
     for parts, first, until in ((raw, 0, begin - 1), (unrecorded_parts, begin, end), (raw, end + 1, last)):
-        for part, found in reader.packed(parts, label, what, first, until).items():
+        for part, found in reader.query_parts(parts, label, what, first, until).items():
             for thing, steps in found.items():
                 known = values.setdefault(part, {}).setdefault(thing, {})
                 values[part][thing] = {**steps, **known}

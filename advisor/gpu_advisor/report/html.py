@@ -1,4 +1,4 @@
-"""A report as one HTML file: no script, nothing from elsewhere, to keep, to send and to print."""
+"""A report as one self-contained HTML file without scripts, to archive, mail and print."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from gpu_advisor.report.section_model import ReportSection, ReportTable, TableCe
 from gpu_advisor.report.sections import period_text, sections, title
 from gpu_advisor.report.usage_sections import headline
 
-#: Pools that are drawn; the tables have all.
+#: Pools with a chart; the tables have all.
 MAX_POOLS_DRAWN = 24
 
-#: Sections that may be longer than a sheet of paper.
+#: Sections that may break across printed pages.
 _BREAKABLE_SECTIONS = frozenset({"use", "checklist", "advice", "outcomes", "unknown", "making"})
 
 _HEAD = Markup("""<!doctype html>
@@ -40,7 +40,8 @@ _HEAD = Markup("""<!doctype html>
 """)
 
 
-def page(document: Report) -> str:
+def render_html(document: Report) -> str:
+    """The whole page."""
     return "".join(_page(document))
 
 
@@ -51,9 +52,7 @@ def _page(document: Report) -> Iterator[str]:
     for section in sections(document):
         yield _section(document, section)
     made = formatting.to_minute(document["at"]) if document["at"] else formatting.UNKNOWN
-    yield Markup("</main>\n<footer><p>gpu-advisor {}; advice and checklist of {} UTC.</p></footer>\n").format(
-        __version__, made
-    )
+    yield Markup("</main>\n<footer><p>gpu-advisor {}; evaluated at {} UTC.</p></footer>\n").format(__version__, made)
     yield "</body>\n</html>\n"
 
 
@@ -84,7 +83,7 @@ def _section(document: Report, section: ReportSection) -> Markup:
 
 
 def _isolate_bidi(text: str) -> Markup:
-    """Text that may name things of any script: it does not turn what stands beside it."""
+    """Names in right-to-left scripts do not reorder the text beside them."""
     return Markup("<bdi>{}</bdi>").format(text) if not text.isascii() else escape(text)
 
 
@@ -112,7 +111,7 @@ def _row(row: tuple[TableCell, ...], kinds: list[Markup]) -> Markup:
 
 
 def _number_cell(cell: TableCell) -> Markup:
-    """A number says where in the JSON of the same report it stands."""
+    """A number has its JSON pointer in the JSON report."""
     if not cell.path:
         return _isolate_bidi(cell.text)
     return Markup('<span data-path="{}">{}</span>').format(cell.path, cell.text)
@@ -125,14 +124,14 @@ def _trends(document: Report) -> Markup:
     )
     trends, targets = fleet["trends"], fleet["targets"]
     seen_and_busy = [
-        line_charts.ChartLine("seen", trends["gpus"], "there"),
-        line_charts.ChartLine("at work", trends["busy_gpus"], "line", filled=True),
+        line_charts.ChartLine("observed", trends["gpus"], "there"),
+        line_charts.ChartLine("busy", trends["busy_gpus"], "line", filled=True),
     ]
     figure_elements = [
         _figure_element("GPU utilization of the fleet", line_charts.ratio_chart(
             axis, "GPU utilization", trends["gpu_utilization"], targets["gpu_utilization"],
             fleet["gpu_utilization_ratio"])),
-        _figure_element("GPUs that were seen, and GPUs’ worth of work", line_charts.count_chart(
+        _figure_element("GPUs observed and busy", line_charts.count_chart(
             axis, "GPUs", seen_and_busy)),
         _figure_element("GPU memory of the fleet", line_charts.ratio_chart(
             axis, "GPU memory", trends["gpu_memory"], targets["gpu_memory"], fleet["gpu_memory_ratio"])),
@@ -159,13 +158,13 @@ def _pool(axis: line_charts.TimeAxis, pool: UsageGroup) -> Markup:
 
 def _bars(document: Report) -> Markup:
     groups = document["groups"][1 : MAX_POOLS_DRAWN + 1]
-    figure_elements = bar_chart("GPU-hours of each pool", [(group["name"], group["gpu_hours"]) for group in groups])
-    return _figure_element("Where the GPU-hours went, by pool", figure_elements)
+    figure_elements = bar_chart("GPU-hours by pool", [(group["name"], group["gpu_hours"]) for group in groups])
+    return _figure_element("GPU-hours by pool", figure_elements)
 
 
 def _before_after(document: Report) -> Markup:
     found = complete_outcomes(document["outcomes"] or ())
-    caption = "GPU utilization before and after what was changed"
+    caption = "GPU utilization before and after the change"
     return _figure_element(caption, before_after_chart(found)) if found else Markup("")
 
 

@@ -10,7 +10,8 @@ from gpu_advisor.report.section_model import ReportSection, ReportTable
 from gpu_advisor.report.sections import period_text, sections, title
 
 
-def markdown(document: Report) -> str:
+def render_markdown(document: Report) -> str:
+    """The whole text."""
     return "\n".join(_lines(document)) + "\n"
 
 

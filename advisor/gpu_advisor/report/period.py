@@ -1,4 +1,4 @@
-"""The stretch of time that a report is about, cut into equal steps."""
+"""The period of a report, divided into equal steps."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from math import ceil
 
 HOUR, DAY = 3600, 86400
 
-#: Up to this length (seconds), steps of so many seconds. Half an hour is what a GPU has to do nothing for to be idle on
-#: the dashboards; 5 minutes is what their utilization is a mean of.
+#: Longest period and step, in seconds. On the dashboards a GPU is idle after half an hour without work, and utilization
+#: is a mean over 5 minutes.
 STEP_BY_LENGTH = ((2 * DAY, 300), (14 * DAY, 1800), (60 * DAY, HOUR), (400 * DAY, 6 * HOUR), (400 * DAY, DAY))
 
 MIN_REPORT_SECONDS, MAX_REPORT_SECONDS = STEP_BY_LENGTH[0][1], STEP_BY_LENGTH[-1][0]
 
-#: A large fleet has longer steps, so that there are at most so many of all GPUs: each is some hundred bytes while it is
-#: read, several times over, and the advisor that reads them has other work to do.
+#: Steps times GPUs; a large fleet gets longer steps. Each takes some hundred bytes several times over while it is read.
 MAX_GPU_STEPS = 400_000
 
 
 @dataclass(frozen=True, slots=True)
 class ReportPeriod:
-    """`points` steps, the last of which ends at `end` (seconds since 1970), a whole multiple of the step.
+    """`points` steps; the last ends at `end` (Unix time), a whole multiple of the step.
 
-    A value at a point is of the step that ends there. Whole multiples, because PromQL's subqueries stand on these too:
-    so a person can ask for the same sum.
+    A value belongs to the step that ends at its time. PromQL subqueries are aligned to multiples too, so that a person
+    can query the same sum.
     """
 
     end: float
@@ -36,7 +35,7 @@ class ReportPeriod:
 
     @property
     def first(self) -> float:
-        """Where the first step ends."""
+        """The end of the first step."""
         return self.start + self.step_seconds
 
     @property
@@ -50,14 +49,14 @@ class ReportPeriod:
         return self.first + index * self.step_seconds
 
 
-def period(now: float, since_seconds: float, gpus: int = 0) -> ReportPeriod:
-    """The last `since_seconds` before `now`, in whole steps; `gpus` is about how many there are to be read.
+def report_period(now: float, since_seconds: float, gpus: int = 0) -> ReportPeriod:
+    """The last `since_seconds` before `now`, in whole steps; `gpus` is about how many will be read.
 
-    Raises ValueError, which tells the mend.
+    Raises ValueError with the valid range.
     """
     if not MIN_REPORT_SECONDS <= since_seconds <= MAX_REPORT_SECONDS:
         raise ValueError(
-            f"a report is of 5 minutes (5m) to {MAX_REPORT_SECONDS // DAY} days ({MAX_REPORT_SECONDS // DAY}d)"
+            f"a report covers 5 minutes (5m) to {MAX_REPORT_SECONDS // DAY} days ({MAX_REPORT_SECONDS // DAY}d)"
         )
     fitting = [step for longest, step in STEP_BY_LENGTH if since_seconds <= longest]
     step = next((step for step in fitting if gpus * ceil(since_seconds / step) <= MAX_GPU_STEPS), fitting[-1])

@@ -1,6 +1,6 @@
-"""PromQL for the fleet's numbers: what anybody pastes into Prometheus to get them again. Pure.
+"""PromQL for the fleet's numbers, to reproduce them in Prometheus. Pure.
 
-Each is a subquery over the steps of the period, pinned to its end. Only people ask these: the report itself reads plain
+Each is a subquery over the steps of the period, pinned to its end. They are for people: the report itself reads plain
 ranges.
 """
 
@@ -21,7 +21,7 @@ FLEET = "/groups/0"
 
 
 def fleet_queries(past: FleetHistory) -> list[QueryDocument]:
-    """Those of numbers that can be told."""
+    """Queries of the numbers that are known."""
     text = {part: f"({to_promql(expression)})" for part, expression in past.expressions.items()}
     return list(_queries(text, past.period)) if _has(past.expressions, series.UTILIZATION) else []
 
@@ -34,7 +34,7 @@ def _queries(text: Mapping[str, str], period: ReportPeriod) -> Iterator[QueryDoc
     utilization, seen = text[series.UTILIZATION], f"clamp_max({text[series.COVERAGE]}, 1)"
     seen_hours, busy_hours = _hours(f"{seen}", period), _hours(f"{utilization} * {seen}", period)
     yield _query("GPU utilization", "gpu_utilization_ratio", f"{busy_hours} / ({seen_hours})")
-    yield _query("GPU-hours that were seen", "gpu_hours/seen", seen_hours)
+    yield _query("observed GPU-hours", "gpu_hours/seen", seen_hours)
     yield _query("busy GPU-hours", "gpu_hours/busy", busy_hours)
     yield _query("unused GPU-hours", "gpu_hours/unused", f"{seen_hours} - {busy_hours}")
     if series.MEMORY not in text:
@@ -44,12 +44,12 @@ def _queries(text: Mapping[str, str], period: ReportPeriod) -> Iterator[QueryDoc
         "GPU memory", "gpu_memory_ratio", f"sum(sum_over_time({memory}{step})) / sum(count_over_time({memory}{step}))"
     )
     holding = f"({memory} > bool {ALLOCATED_MEMORY_RATIO})"
-    yield _query("GPU-hours with memory held", "gpu_hours/held", _hours(f"{seen} * {holding}", period))
+    yield _query("GPU-hours with memory allocated", "gpu_hours/held", _hours(f"{seen} * {holding}", period))
     mean = text.get(series.IDLE_UTILIZATION, utilization)
     coverage = text.get(series.IDLE_COVERAGE, text[series.COVERAGE])
     idle = f"({mean} < bool {IDLE_RATIO}) * ({coverage} >= bool {IDLE_MIN_COVERAGE})"
     yield _query(
-        "GPU-hours idle with memory held", "gpu_hours/idle_holding", _hours(f"{seen} * {idle} * {holding}", period)
+        "GPU-hours idle with memory allocated", "gpu_hours/idle_holding", _hours(f"{seen} * {idle} * {holding}", period)
     )
 
 
@@ -62,6 +62,6 @@ def _hours(expression: str, period: ReportPeriod) -> str:
 
 
 def _over(period: ReportPeriod) -> str:
-    """All steps of the period and none before: a little less than its length, as a window may be closed on the left."""
+    """All steps of the period and none before. A little shorter, as the left end of a window may be inclusive."""
     window = period.points * period.step_seconds - 1
     return f"[{format_duration(window)}:{format_duration(period.step_seconds)}] @ {period.end:.3f}"

@@ -1,6 +1,6 @@
-"""The shape of a report as JSON: what the API answers, and what the pages are made of.
+"""The report as JSON: what the API returns and what is rendered.
 
-Ratios are 0..1, hours are GPU-hours, times are RFC 3339 in UTC, and what is not known is null, never zero.
+Ratios are 0..1, hours are GPU-hours, times are RFC 3339 in UTC, and unknown values are null, never zero.
 """
 
 from __future__ import annotations
@@ -19,20 +19,18 @@ class PeriodDocument(TypedDict):
     end: Rfc3339Time
     step_seconds: int
     points: int
-    data_start: Annotated[
-        Rfc3339Time | None, Field(description="the begin of the first step of which anything is known")
-    ]
-    data_end: Annotated[Rfc3339Time | None, Field(description="the end of the last step of which anything is known")]
+    data_start: Annotated[Rfc3339Time | None, Field(description="start of the first step with data")]
+    data_end: Annotated[Rfc3339Time | None, Field(description="end of the last step with data")]
 
 
 class GpuHours(TypedDict):
-    there: Annotated[float, Field(description="of each GPU from its first to its last sighting in the period")]
-    seen: Annotated[float, Field(description="of these, how much was observed")]
+    there: Annotated[float, Field(description="present: of each GPU from its first to its last sample in the period")]
+    seen: Annotated[float, Field(description="the observed part of these")]
     busy: Annotated[float, Field(description="a kernel ran")]
-    unused: Annotated[float, Field(description="seen, and no kernel ran")]
-    held: Annotated[float | None, Field(description="somebody held more than 5 % of the memory")]
-    idle_holding: Annotated[float | None, Field(description="held, and idle for half an hour at least")]
-    untold_holding: Annotated[float, Field(description="seen, and it is not known whether memory was held")]
+    unused: Annotated[float, Field(description="observed, and no kernel ran")]
+    held: Annotated[float | None, Field(description="more than 5 % of the memory was allocated")]
+    idle_holding: Annotated[float | None, Field(description="memory allocated, and idle for at least half an hour")]
+    untold_holding: Annotated[float, Field(description="observed, but memory use is unknown")]
 
 
 class Money(TypedDict):
@@ -41,7 +39,7 @@ class Money(TypedDict):
     there: float | None
     unused: float | None
     idle_holding: float | None
-    unpriced_gpu_hours: Annotated[float, Field(description="of models without a price, which are in none of the sums")]
+    unpriced_gpu_hours: Annotated[float, Field(description="of models without a price, excluded from the sums")]
 
 
 class Band(TypedDict):
@@ -56,7 +54,7 @@ class TargetsDocument(TypedDict):
 
 
 class Trends(TypedDict):
-    """A value for each step of the period; null where nothing is known."""
+    """A value for each step of the period; null without data."""
 
     gpu_utilization: list[float | None]
     gpu_memory: list[float | None]
@@ -71,14 +69,14 @@ class UsageGroup(TypedDict):
     kind: Literal["fleet", "pool"]
     name: str
     pool_kind: str | None
-    gpus: Annotated[int, Field(description="that were there at any time of the period")]
+    gpus: Annotated[int, Field(description="observed at any time in the period")]
     nodes: int
     gpu_hours: GpuHours
     money: Money
     gpu_utilization_ratio: float | None
     gpu_memory_ratio: float | None
     cpu_ratio: float | None
-    coverage_ratio: Annotated[float | None, Field(description="seen, of there")]
+    coverage_ratio: Annotated[float | None, Field(description="observed / present")]
     targets: TargetsDocument
     trends: Trends
 
@@ -95,14 +93,14 @@ class GpuModelUsage(TypedDict):
 
 
 class SavingsDocument(TypedDict):
-    """Of all advice that is open and not snoozed, where it can be told: an upper bound."""
+    """Of all active recommendations that are not snoozed, where known: an upper bound."""
 
     gpus: float | None
     money_per_hour: float | None
 
 
 class QueryDocument(TypedDict):
-    """How anybody gets a number of the fleet again. `path` says where the number stands in this document."""
+    """A query that reproduces a number of the fleet. `path` is its JSON pointer in this document."""
 
     about: str
     path: str
@@ -111,16 +109,18 @@ class QueryDocument(TypedDict):
 
 class Report(shapes.Header):
     period: PeriodDocument
-    recorded: Annotated[bool, Field(description="whether some of it was read from recorded series")]
+    recorded: Annotated[bool, Field(description="whether recorded series were used")]
     untold: Annotated[list[str], Field(description="what could not be read, and why")]
-    groups: Annotated[list[UsageGroup], Field(description="the fleet, then its pools; empty if no GPU was seen")]
+    groups: Annotated[list[UsageGroup], Field(description="the fleet, then its pools; empty if no GPU was observed")]
     models: list[GpuModelUsage]
     queries: list[QueryDocument]
     checks: shapes.Checklist
-    recommendations: Annotated[list[shapes.RecommendationDocument], Field(description="the first; the most urgent first")]
+    recommendations: Annotated[
+        list[shapes.RecommendationDocument], Field(description="the first; the most urgent first")
+    ]
     recommendations_total: int
     worth: SavingsDocument
     abstentions: list[shapes.AbstentionDocument]
     outcomes: Annotated[
-        list[shapes.OutcomeDocument] | None, Field(description="newest first; null where no advisor ran that remembers")
+        list[shapes.OutcomeDocument] | None, Field(description="newest first; null from a one-shot evaluation")
     ]

@@ -1,4 +1,4 @@
-"""What renderings are made of: cells that know where their number stands, tables, sections. Pure."""
+"""Sections, tables and cells for all renderings; a cell has the JSON pointer of its number. Pure."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from gpu_advisor.report.formatting import money, percent
 from gpu_advisor.report.schema import Band, Report
 
-#: A value in words.
+#: A value as text.
 Formatter = Callable[[Any], str]
 
 
 @dataclass(frozen=True, slots=True)
 class TableCell:
-    """`path` is the JSON pointer (RFC 6901) of the number that `text` tells; empty for words."""
+    """`path` is the JSON pointer (RFC 6901) of the number in `text`; empty for words."""
 
     text: str
     path: str = ""
@@ -30,7 +30,7 @@ class ReportTable:
 
 @dataclass(frozen=True, slots=True)
 class ReportSection:
-    """`key` is what plots are put to."""
+    """Charts are assigned by `key`."""
 
     key: str
     title: str
@@ -52,7 +52,7 @@ def number_cell(document: Report, pointer: str, format_value: Formatter) -> Tabl
 
 
 def should(band: Band, format_value: Formatter = percent) -> str:
-    """Where a value should be; a band up to the whole has a lower edge only."""
+    """A target as text; a band up to 100 % has a lower edge only."""
     low, high = band["low"], band["high"]
     if low and high is not None and (high < 1 or format_value is money):
         return f"{format_value(low)} to {format_value(high)}"

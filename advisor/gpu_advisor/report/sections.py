@@ -1,28 +1,33 @@
-"""A report in words and tables: what the page and the Markdown both show. Pure.
+"""A report as sections of text and tables, for the page and the Markdown. Pure.
 
-Each number of a table knows where it stands in the document, so that a rendering can be held against it.
+Each number in a table has its JSON pointer, so that tests can compare a rendering with the document.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from gpu_advisor.report import formatting as figures
-from gpu_advisor.report.advice_sections import advice, checklist, making, outcomes, unknown
-from gpu_advisor.report.formatting import to_minute
+from gpu_advisor.report.advice_sections import (
+    checklist_section,
+    method_section,
+    missing_data_section,
+    outcomes_section,
+    recommendations_section,
+)
+from gpu_advisor.report.formatting import format_duration, to_minute
 from gpu_advisor.report.schema import Report
 from gpu_advisor.report.section_model import ReportSection, TableCell
-from gpu_advisor.report.usage_sections import cost, summary, use
+from gpu_advisor.report.usage_sections import cost_section, summary_section, usage_section
 
 
 def sections(document: Report) -> list[ReportSection]:
-    """In the order of reading. A report in which no GPU was seen has little to say, and says why."""
-    result = [summary(document)]
+    """In reading order."""
+    result = [summary_section(document)]
     if document["groups"]:
-        result += [use(document), cost(document)]
-    result += [checklist(document), advice(document)]
-    result += [outcomes(document), unknown(document)]
-    return [*result, making(document)]
+        result += [usage_section(document), cost_section(document)]
+    result += [checklist_section(document), recommendations_section(document)]
+    result += [outcomes_section(document), missing_data_section(document)]
+    return [*result, method_section(document)]
 
 
 def title(document: Report) -> str:
@@ -31,7 +36,7 @@ def title(document: Report) -> str:
 
 def period_text(document: Report) -> str:
     period = document["period"]
-    length = figures.length(period["points"] * period["step_seconds"])
+    length = format_duration(period["points"] * period["step_seconds"])
     return f"{to_minute(period['start'])} to {to_minute(period['end'])} UTC, {length}"
 
 

@@ -1,4 +1,4 @@
-"""Which expressions a report's numbers are read by: recorded series, or an exporter's own over the same windows."""
+"""Expressions for a report's numbers: recorded series, or the exporters' own over the same windows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gpu_advisor.sources.exporters.dialect import ExporterDialect
 
 UTILIZATION, COVERAGE, MEMORY, CPU = "utilization", "coverage", "memory", "cpu"
 
-#: The same over the half hour before, where a step is shorter: whether a GPU is idle is told from that.
+#: The same over the half hour before, if a step is shorter: they decide whether a GPU is idle.
 IDLE_UTILIZATION, IDLE_COVERAGE = "idle_utilization", "idle_coverage"
 IDLE_SECONDS = 1800
 
-#: What is counted or extrapolated may be a little more than the whole: these are cut off where they are used.
+#: Counted or extrapolated, these may slightly exceed 1; they are clamped where used.
 COVERAGE_PARTS = frozenset({COVERAGE, IDLE_COVERAGE})
 
 #: Part -> quantity of the mappings, and its reduction over a step.
@@ -41,13 +41,13 @@ def gpu_parts(step_seconds: int) -> tuple[str, ...]:
 
 
 def recorded(step_seconds: int) -> dict[str, Expression]:
-    """What the recording rules made (sources/recording.py). A series that is a mean over a step is read as it is."""
+    """Series of the recording rules. A series that is a mean over a step is read unchanged."""
     memory = Selector("gpu:memory_used_ratio:last", "mean", step_seconds)
     if step_seconds < IDLE_SECONDS:
         mean = Selector("gpu:utilization_ratio:mean5m")
         return {
             UTILIZATION: mean,
-            COVERAGE: _one_where_present(mean),  # what has a mean was seen, as on the dashboards
+            COVERAGE: _one_where_present(mean),  # a GPU with a mean was observed, as on the dashboards
             MEMORY: memory,
             IDLE_UTILIZATION: _HALF_HOUR[UTILIZATION],
             IDLE_COVERAGE: _HALF_HOUR[COVERAGE],
@@ -62,7 +62,7 @@ def recorded(step_seconds: int) -> dict[str, Expression]:
     return {part: Selector(name, "mean", step_seconds) for part, name in hourly.items()}
 
 
-#: Of nodes nothing is recorded by the hour; the mean of 5 minutes is, at each evaluation of the rules.
+#: For nodes there is no hourly series; the mean over 5 minutes is recorded at each evaluation of the rules.
 def recorded_cpu_expression(step_seconds: int) -> Expression:
     return Selector("node:cpu_ratio:mean5m", "mean", step_seconds)
 
@@ -70,7 +70,7 @@ def recorded_cpu_expression(step_seconds: int) -> Expression:
 def raw(
     parts: Sequence[str], dialects: Sequence[ExporterDialect], scope: ScopeName, step_seconds: int
 ) -> dict[str, Expression]:
-    """By part, what the exporters themselves tell; a part that none of them tells is not in it."""
+    """The exporters' own series by part, without parts that no exporter reports."""
     found: dict[str, Expression] = {}
     for part in parts:
         each = [
@@ -86,9 +86,11 @@ def raw(
 def _expression(part: str, dialect: ExporterDialect, step_seconds: int) -> Expression | None:
     quantity, reduction = _QUANTITIES[part]
     length = IDLE_SECONDS if part in (IDLE_UTILIZATION, IDLE_COVERAGE) else step_seconds
-    window = max(length, ceil(2.5 * (dialect.interval_seconds or 0)))  # over two scrapes at least: a rate needs as many
+    window = max(length, ceil(2.5 * (dialect.interval_seconds or 0)))  # a rate needs two scrapes
     found = dialect.expression(quantity, reduction, window)
-    if found is None and reduction == "coverage":  # an exporter that does not tell is believed, as in the checks
+    if (
+        found is None and reduction == "coverage"
+    ):  # without coverage, a value counts as observed
         mean = dialect.expression(quantity, "mean", window)
         return None if mean is None else _one_where_present(mean)
     return found

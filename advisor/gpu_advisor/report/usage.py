@@ -1,8 +1,8 @@
-"""GPU-hours of a group of GPUs, and how its use went over time. Pure.
+"""GPU-hours and utilization over time of a group of GPUs. Pure.
 
-The definitions are those of the dashboard "GPU cost and waste": unused is the time in which a GPU was seen and no
-kernel ran; what was not seen is in no sum, so it is not taken for waste. Idle is less than 1 % of half an hour of which
-at least 90 % was seen; holding is more than 5 % of the memory.
+The definitions are those of the dashboard "GPU cost and waste": unused is observed time in which no kernel ran;
+unobserved time is in no sum, so it does not count as waste. Idle is less than 1 % busy over half an hour with data for
+at least 90 % of it; memory is allocated above 5 %.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from gpu_advisor.report.history_reader import FleetHistory, Steps
 
 IDLE_RATIO, IDLE_MIN_COVERAGE = 0.01, 0.9
 
-#: A value for each step of the period; None where nothing is known.
+#: A value for each step of the period; None without data.
 Trend = tuple[float | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class GpuHourUsage:
-    """GPU-hours. `there` counts each GPU from its first to its last sighting, `seen` what of it was observed.
+    """GPU-hours. `there` counts each GPU from its first to its last sample, `seen` the observed part of it.
 
-    `held` and `idle_holding` are None where they cannot be told at all, and sums over what can be told else:
-    `untold_holding` is how much was seen without it being known whether memory was held.
+    `held` and `idle_holding` have memory allocated: None if memory is never known, else sums over where it is known.
+    `untold_holding` is observed time with unknown memory.
     """
 
     there: float
@@ -62,7 +62,7 @@ class Money:
 
 @dataclass(frozen=True, slots=True)
 class Trends:
-    """`gpus` are those named in a step, `busy` is in GPUs' worth of work."""
+    """`gpus` is the number observed in a step, `busy` the sum of their utilization."""
 
     utilization: Trend
     memory: Trend
@@ -74,7 +74,7 @@ class Trends:
 def gpu_hour_usage(past: FleetHistory, gpu: Gpu) -> GpuHourUsage:
     """Of one GPU."""
     step, uuid = past.period.step_hours, gpu.uuid
-    first, last = past.sightings.get(uuid, (0, -1))
+    first, last = past.observed_spans.get(uuid, (0, -1))
     utilization, seen = past.of(series.UTILIZATION, uuid), observed_ratio_by_step(past, uuid)
     memory = past.of(series.MEMORY, uuid)
     held = [share for index, share in seen.items() if memory.get(index, 0.0) > ALLOCATED_MEMORY_RATIO]
@@ -92,7 +92,7 @@ def gpu_hour_usage(past: FleetHistory, gpu: Gpu) -> GpuHourUsage:
 
 
 def observed_ratio_by_step(past: FleetHistory, uuid: str) -> dict[int, float]:
-    """The share of each step in which the GPU was seen, where its utilization is known."""
+    """The observed share of each step with known utilization."""
     coverage = past.of(series.COVERAGE, uuid)
     return {index: min(1.0, coverage.get(index, 0.0)) for index in past.of(series.UTILIZATION, uuid)}
 
@@ -117,19 +117,19 @@ def total(parts: Sequence[GpuHourUsage]) -> GpuHourUsage:
     )
 
 
-def money(of_each: Mapping[Gpu, GpuHourUsage], prices: Mapping[str, float]) -> Money:
+def money(usage_by_gpu: Mapping[Gpu, GpuHourUsage], prices: Mapping[str, float]) -> Money:
     """What these GPUs cost, by model."""
-    priced = [(each, prices[gpu.name]) for gpu, each in of_each.items() if gpu.name in prices]
+    priced = [(each, prices[gpu.name]) for gpu, each in usage_by_gpu.items() if gpu.name in prices]
     return Money(
         there=_sum(each.there * price for each, price in priced),
         unused=_sum(each.unused * price for each, price in priced),
         idle_holding=_sum(None if each.idle_holding is None else each.idle_holding * price for each, price in priced),
-        unpriced_hours=fsum(each.there for gpu, each in of_each.items() if gpu.name not in prices),
+        unpriced_hours=fsum(each.there for gpu, each in usage_by_gpu.items() if gpu.name not in prices),
     )
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
-    """Of what is known; None where nothing is."""
+    """Of the known values; None without any."""
     known = [value for value in values if value is not None]
     return fsum(known) if known else None
 
@@ -140,7 +140,7 @@ def mean(steps: Iterable[float | None]) -> float | None:
 
 
 def trends(past: FleetHistory, gpus: Sequence[Gpu]) -> Trends:
-    """Means are over what was seen in a step: a GPU that was not seen is in none, rather than idle."""
+    """Means are over observed time: an unobserved GPU is in none of them, rather than idle."""
     uuids = [gpu.uuid for gpu in gpus]
     seen = [(observed_ratio_by_step(past, uuid), past.of(series.UTILIZATION, uuid)) for uuid in uuids]
     memory = [past.of(series.MEMORY, uuid) for uuid in uuids]
@@ -153,10 +153,10 @@ def trends(past: FleetHistory, gpus: Sequence[Gpu]) -> Trends:
         weight = fsum(share for share, _ in there)
         work = fsum(share * value for share, value in there)
         utilization.append(work / weight if weight else None)
-        # Of a GPU that was seen for a part of the step: as if the rest had been alike, as the dashboards show it.
+        # A GPU observed for a part of the step counts as if the rest had been alike, as on the dashboards.
         busy.append(fsum(value for _, value in there) if weight else None)
-        # Where nobody is named, nothing was scraped: the number of GPUs is then unknown, not zero.
-        named.append(float(sum(1 for uuid in uuids if index in past.named.get(uuid, ()))) or None)
+        # A step without any GPU was not scraped: the number of GPUs is unknown, not zero.
+        named.append(float(sum(1 for uuid in uuids if index in past.observed_steps.get(uuid, ()))) or None)
     points = past.period.points
     return Trends(tuple(utilization), _means(memory, points), _means(cpu, points), tuple(named), tuple(busy))
 

@@ -9,7 +9,7 @@ from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.evaluation.recommendation import Scope
 from gpu_advisor.promql.expressions import Selector
 from gpu_advisor.report import series
-from gpu_advisor.report.build import report
+from gpu_advisor.report.build import build_report
 from gpu_advisor.report.history_reader import FleetHistory
 from gpu_advisor.report.period import ReportPeriod
 from gpu_advisor.report.schema import Report
@@ -43,8 +43,8 @@ def history_of(cards: list[GpuHistorySpec], **changes: Any) -> FleetHistory:
     }
     given: dict[str, Any] = {
         "gpus": tuple(Gpu(card.uuid, "0", card.name, "nvidia", card.node, True) for card in cards),
-        "sightings": {card.uuid: (min(card.named), max(card.named)) for card in cards},
-        "named": {card.uuid: card.named for card in cards},
+        "observed_spans": {card.uuid: (min(card.named), max(card.named)) for card in cards},
+        "observed_steps": {card.uuid: card.named for card in cards},
         "values": values,
         "cpu": {card.node: {0: 0.4, 2: 0.6} for card in cards},
         "expressions": {part: Selector(f"gpu:{part}") for part in values},
@@ -69,7 +69,7 @@ def view_of(outcomes: Outcomes | None = None) -> View:
 def report_of(
     cards: list[GpuHistorySpec], settings: Settings | None = None, outcomes: Outcomes | None = None
 ) -> Report:
-    return report(history_of(cards), view_of(outcomes), settings or Settings())
+    return build_report(history_of(cards), view_of(outcomes), settings or Settings())
 
 
 def outcome(before: float | None, projected: float | None, after: float | None) -> Outcomes:

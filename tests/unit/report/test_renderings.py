@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from gpu_advisor.report import line_charts
 from gpu_advisor.report.formatting import UNKNOWN
-from gpu_advisor.report.html import page
+from gpu_advisor.report.html import render_html
 from gpu_advisor.report.line_charts import WIDTH
-from gpu_advisor.report.markdown import markdown
+from gpu_advisor.report.markdown import render_markdown
 from gpu_advisor.report.schema import Report
 from gpu_advisor.report.section_model import at
 from gpu_advisor.report.sections import all_cells, sections
@@ -65,7 +65,7 @@ def test_numbers_on_the_page_and_in_markdown_are_those_of_the_json(
     found: list[GpuHistorySpec], before: float | None, projected: float | None, after: float | None
 ) -> None:
     document: Report = json.loads(json.dumps(report_of(found, PRICE_SETTINGS, outcome(before, projected, after))))
-    told = NumberParser(page(document))
+    told = NumberParser(render_html(document))
     assert bool(told.numbers) == bool(found) or document["outcomes"]
     for path, text in told.numbers:
         value = at(document, path)
@@ -75,7 +75,7 @@ def test_numbers_on_the_page_and_in_markdown_are_those_of_the_json(
             number, slack = read(text)
             assert abs(number - value) <= slack + abs(value) * 1e-9, (path, text, value)
     assert {path for path, _ in told.numbers} == {cell.path for cell in all_cells(sections(document)) if cell.path}
-    written = [cell for line in markdown(document).splitlines() if line.startswith("| ") for cell in split(line)]
+    written = [cell for line in render_markdown(document).splitlines() if line.startswith("| ") for cell in split(line)]
     expected = [cell.text for cell in all_cells(sections(document))]
     rest = iter(written)
     assert all(text in rest for text in expected)  # in this order, headings in between
@@ -96,11 +96,11 @@ HOSTILE = [
 def test_names_are_never_markup(name: str) -> None:
     document = report_of([steady_gpu("GPU-0", name=name, node=name)], outcomes=outcome(0.1, 0.2, 0.3))
     document["cluster"], document["untold"] = name, [name]
-    html = page(document)
+    html = render_html(document)
     told = NumberParser(html)
     assert not {"script", "img", "a", "link", "iframe", "object"} & set(told.tags)
     assert told.addresses == []
-    text = markdown(document)
+    text = render_markdown(document)
     assert "\n## i" not in text
     assert not re.findall(r"(?<!\\)[<>`\[]", "\n".join(line for line in text.splitlines() if line[:4] != "    "))
     assert all(len(split(line)) == len(split(head)) for head, line in table_lines(text))
@@ -119,7 +119,7 @@ def table_lines(text: str) -> list[tuple[str, str]]:
 
 
 def test_the_page_asks_for_nothing() -> None:
-    html = page(report_of([steady_gpu("GPU-0")]))
+    html = render_html(report_of([steady_gpu("GPU-0")]))
     assert "default-src 'none'" in html
     assert not re.findall(r"url\((?!#)|@import|<script|https?://(?!prometheus:9090)", html)
 
@@ -169,13 +169,13 @@ def test_numbers_of_gpus_stay_within_the_drawing(values: list[float | None]) -> 
 
 def test_what_is_unknown_is_reported_in_words() -> None:
     document: Any = report_of([])
-    assert "No GPU was seen" in page(document)
+    assert "No GPU was observed" in render_html(document)
     document = report_of([steady_gpu("GPU-0")])
-    assert "no money is told" in page(document)
+    assert "cost is unknown" in render_html(document)
     document["outcomes"] = None
-    assert "only an advisor that runs remembers it" in markdown(document)
+    assert "only a running advisor records outcomes" in render_markdown(document)
     late = GpuHistorySpec("GPU-0", named=frozenset({3, 4}))
-    text = markdown(report_of([late]))
-    assert "The data begin at" in text
-    assert "The data end at" in text
-    assert "nothing is known of how they were used" in text
+    text = render_markdown(report_of([late]))
+    assert "no data before" in text
+    assert "no data after" in text
+    assert "their utilization is unknown" in text

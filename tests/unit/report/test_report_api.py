@@ -49,7 +49,7 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlakyHistory]:
 @pytest.fixture
 def url(past: FlakyHistory, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An advisor whose clock stands at the end of the history."""
-    monkeypatch.setattr("gpu_advisor.web.api.report_handler.make", _at_the_end)
+    monkeypatch.setattr("gpu_advisor.web.api.report_handler.generate_report", _at_the_end)
     evaluation = evaluate(past.source, PRICE_SETTINGS, END)
     past.fails = False
     view: View = replace(view_of(outcome(0.4, 0.8, 0.7)), evaluation=evaluation)
@@ -58,9 +58,9 @@ def url(past: FlakyHistory, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def _at_the_end(ask: Any, view: View, settings: Any, since_seconds: float, _now: float) -> Any:
-    from gpu_advisor.report.generate import make
+    from gpu_advisor.report.generate import generate_report
 
-    return make(ask, view, settings, since_seconds, END)
+    return generate_report(ask, view, settings, since_seconds, END)
 
 
 def test_one_report_in_three_formats(url: str) -> None:
@@ -74,7 +74,7 @@ def test_one_report_in_three_formats(url: str) -> None:
     assert html.headers["Content-Type"].startswith("text/html")
     assert "default-src 'none'" in html.headers["Content-Security-Policy"]
     assert f'data-path="/groups/0/gpu_hours/unused">{text}<' in html.text
-    assert "before and after what was changed" in html.text
+    assert "before and after the change" in html.text
     markdown = requests.get(f"{url}/report?since_seconds=21600&format=md", timeout=60)
     assert markdown.headers["Content-Type"].startswith("text/markdown")
     assert f"| {text} |" in markdown.text

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from gpu_advisor.promql.expressions import Expression, Labels, Matcher, TimeSeries, metrics_of, selectors_of
 from gpu_advisor.report import series
-from gpu_advisor.report.generate import make
+from gpu_advisor.report.generate import generate_report
 from gpu_advisor.report.history_reader import FleetHistory, read_history
-from gpu_advisor.report.period import period
+from gpu_advisor.report.period import report_period
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
 from gpu_advisor.sources.embedded.history import History
@@ -67,7 +67,7 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
 
 def asked(past: History, since: int, refused: object = None) -> tuple[FleetHistory, CountingRange]:
     ask = CountingRange(EmbeddedSource(past), refused or (lambda _: None))  # type: ignore[arg-type]
-    return read_history(ask, period(END, since)), ask
+    return read_history(ask, report_period(END, since)), ask
 
 
 @pytest.mark.parametrize("since", [HOUR, 6 * HOUR, 3 * 24 * HOUR, 20 * 24 * HOUR, 100 * 24 * HOUR])
@@ -75,7 +75,7 @@ def test_few_queries_whatever_the_length(past: History, since: int) -> None:
     found, ask = asked(past, since)
     assert len(ask.expressions) == found.queries <= 10
     assert len(found.gpus) == GPUS
-    assert found.untold == ()
+    assert found.unavailable == ()
 
 
 def test_recorded_series_are_read_where_they_are_and_raw_ones_elsewhere(past: History) -> None:
@@ -114,7 +114,7 @@ def test_identity_sightings_and_nodes(past: History) -> None:
     assert {gpu.node for gpu in found.gpus} == {"node-000"}
     assert found.cpu.keys() == {"node-000"}
     last = found.period.points - 1
-    assert set(found.sightings.values()) == {(last - LENGTH // 1800, last)}
+    assert set(found.observed_spans.values()) == {(last - LENGTH // 1800, last)}
 
 
 def test_a_query_that_fails_is_reported_and_takes_nothing_else_along(past: History) -> None:
@@ -125,8 +125,8 @@ def test_a_query_that_fails_is_reported_and_takes_nothing_else_along(past: Histo
     found, _ = asked(past, 6 * HOUR, no_cpu)
     assert found.cpu == {}
     assert found.values[series.UTILIZATION]
-    assert any("CPU" in why and "said by the test" in why for why in found.untold)
-    told = make(CountingRange(EmbeddedSource(past), no_cpu), view_of(), Settings(), 6 * HOUR, END)
+    assert any("CPU" in why and "said by the test" in why for why in found.unavailable)
+    told = generate_report(CountingRange(EmbeddedSource(past), no_cpu), view_of(), Settings(), 6 * HOUR, END)
     assert told["groups"][0]["cpu_ratio"] is None
     assert set(told["groups"][0]["trends"]["cpu"]) == {None}
     assert told["untold"]
@@ -145,13 +145,13 @@ def test_what_is_too_much_at_once_is_read_in_pieces(past: History) -> None:
 
     whole, _ = asked(past, 4 * 24 * HOUR)
     slow = SlowRange(EmbeddedSource(past), lambda _: None)
-    found = read_history(slow, period(END, 4 * 24 * HOUR))
-    assert found.untold == ()
+    found = read_history(slow, report_period(END, 4 * 24 * HOUR))
+    assert found.unavailable == ()
     assert found.values == whole.values
     limit = 10
-    short = read_history(slow, period(END, 4 * 24 * HOUR))
-    assert len(short.untold) >= 4
-    assert all("the GPUs' past" in why or "GPUs could not be read from" in why for why in short.untold)
+    short = read_history(slow, report_period(END, 4 * 24 * HOUR))
+    assert len(short.unavailable) >= 4
+    assert all("the GPUs' past" in why or "GPUs could not be read from" in why for why in short.unavailable)
     assert series.MEMORY in short.values  # what is recorded is there all the same
 
 
@@ -162,7 +162,7 @@ def test_a_source_that_is_away_makes_no_report(past: History) -> None:
 
 def test_before_all_history_nothing_is_known(past: History) -> None:
     ask = EmbeddedSource(past).range
-    told = make(ask, view_of(), Settings(), HOUR, END - 30 * 24 * HOUR)
+    told = generate_report(ask, view_of(), Settings(), HOUR, END - 30 * 24 * HOUR)
     assert told["groups"] == []
     assert told["period"]["data_start"] is None
 
@@ -181,7 +181,7 @@ def test_a_gpu_that_left_counts_while_it_was_there(tmp_path: Path) -> None:
                 yield f"gpu_observed_seconds_total{{{own}}} {at - END + 1e6} {at}\n"
 
     import_openmetrics(found, lines(), *TARGET)
-    told = make(EmbeddedSource(found).range, view_of(), Settings(), 4 * HOUR, END)
+    told = generate_report(EmbeddedSource(found).range, view_of(), Settings(), 4 * HOUR, END)
     found.close()
     [fleet, _pool] = told["groups"]
     assert fleet["gpus"] == 2
@@ -206,7 +206,7 @@ def test_another_exporter_is_read_by_its_own_names(tmp_path: Path) -> None:
                 yield f"DCGM_FI_DEV_FB_FREE{{{own}}} 12000 {at}\n"
 
     import_openmetrics(found, lines(), "b:9400", "dcgm")
-    told = make(EmbeddedSource(found).range, view_of(), Settings(), 3 * HOUR, END)
+    told = generate_report(EmbeddedSource(found).range, view_of(), Settings(), 3 * HOUR, END)
     found.close()
     fleet, pool = told["groups"]
     assert pool["name"] == "Tesla T4"

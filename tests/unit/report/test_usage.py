@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import isclose
 
 import pytest
-from gpu_advisor.report.period import DAY, HOUR, MAX_GPU_STEPS, period
+from gpu_advisor.report.period import DAY, HOUR, MAX_GPU_STEPS, report_period
 from gpu_advisor.report.usage import gpu_hour_usage, money, total, trends
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,7 +97,7 @@ def test_a_trend_has_no_value_where_nothing_was_seen(found: list[GpuHistorySpec]
 
 @given(st.integers(0, 20_000), st.integers(300, 400 * DAY))
 def test_a_large_fleet_has_longer_steps_and_the_same_time(gpus: int, since: int) -> None:
-    found, small = period(1_795_003_217.4, since, gpus), period(1_795_003_217.4, since)
+    found, small = report_period(1_795_003_217.4, since, gpus), report_period(1_795_003_217.4, since)
     assert found.step_seconds >= small.step_seconds
     assert found.points * gpus <= MAX_GPU_STEPS or found.step_seconds == DAY
     assert 0 <= found.points * found.step_seconds - since < found.step_seconds
@@ -105,7 +105,7 @@ def test_a_large_fleet_has_longer_steps_and_the_same_time(gpus: int, since: int)
 
 def test_steps_grow_with_the_length_and_stand_on_whole_multiples() -> None:
     for since, step in ((HOUR, 300), (2 * DAY, 300), (7 * DAY, 1800), (30 * DAY, 3600), (400 * DAY, 21600)):
-        found = period(1_795_003_217.4, since)
+        found = report_period(1_795_003_217.4, since)
         assert found.step_seconds == step
         assert found.end % step == 0
         assert 0 <= 1_795_003_217.4 - found.end < step
@@ -113,4 +113,4 @@ def test_steps_grow_with_the_length_and_stand_on_whole_multiples() -> None:
         assert found.index(found.time(5)) == 5
     for since in (0, 299, 401 * DAY):
         with pytest.raises(ValueError, match="5m"):
-            period(1_795_003_217.4, since)
+            report_period(1_795_003_217.4, since)

@@ -1,4 +1,4 @@
-"""GET /report: what a stretch of time was like, as JSON, as a page, or as Markdown."""
+"""GET /report: use, cost and waste over a time range, as JSON, HTML or Markdown."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from http import HTTPStatus
 
 from flask import Response
 
-from gpu_advisor.report.generate import make
+from gpu_advisor.report.generate import generate_report
 from gpu_advisor.report.history_reader import RangeQuery
-from gpu_advisor.report.html import page
-from gpu_advisor.report.markdown import markdown
+from gpu_advisor.report.html import render_html
+from gpu_advisor.report.markdown import render_markdown
 from gpu_advisor.report.schema import Report
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SourceError
 from gpu_advisor.state.view import View
 from gpu_advisor.web.api.base import HTML, JSON, MARKDOWN
-from gpu_advisor.web.api.problem_details import ProblemError
+from gpu_advisor.web.api.problem_details import NO_EVALUATION, ProblemError
 
 RENDERINGS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "json": (
         JSON,
         lambda report_document: json.dumps(report_document, separators=(",", ":"), ensure_ascii=False) + "\n",
     ),
-    "html": (HTML, page),
-    "md": (MARKDOWN, markdown),
+    "html": (HTML, render_html),
+    "md": (MARKDOWN, render_markdown),
 }
 
-#: As the page itself has it, and besides what a page cannot say of itself.
+#: As in the report's own <meta> element, plus `frame-ancestors`, which works in a header only.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-#: One at a time: each reads a good deal of the data source, and evaluations need it too.
+#: One report at a time: each queries a lot of history, and evaluations need the data source too.
 _report_lock = threading.Lock()
 
 
 def report_response(
     query_range: RangeQuery | None, view: View, settings: Settings, since_seconds: int, now: float, rendering: str
 ) -> Response:
-    """Raises ProblemError where the past cannot be read."""
+    """Raises ProblemError if the history cannot be read."""
     if query_range is None or view.evaluation is None:
-        raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "nothing is known yet: see `source` in GET /recommendations")
+        raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, NO_EVALUATION)
     try:
         with _report_lock:
-            report_document = make(query_range, view, settings, since_seconds, now)
+            report_document = generate_report(query_range, view, settings, since_seconds, now)
     except SourceError as error:
-        raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, f"the data source does not answer: {error}") from error
+        raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, f"the query of the data source failed: {error}") from error
     media, render = RENDERINGS[rendering]
     response = Response(render(report_document).encode("utf-8", "replace"), content_type=f"{media}; charset=utf-8")
     if rendering == "json":
