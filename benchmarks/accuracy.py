@@ -175,7 +175,7 @@ def measure_window(make: SignalFactory, method: ReadMethod, seed: int) -> Errors
     for scrape in scrapes:
         while reading <= scrape:
             value = driver.gauge(reading)
-            meter.update(reading, driver.newer_than(meter.since, reading) if method.buffer else None, value)
+            meter.update(reading, driver.newer_than(meter.next_sample_since, reading) if method.buffer else None, value)
             reading = next(readings)
         busy.append(meter.busy)
         observed.append(meter.observed)

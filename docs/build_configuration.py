@@ -35,8 +35,8 @@ neither program needs a file.
 ## The exporter
 
 See also `gpu-exporter --help`. Each flag is also a key, without the dashes, of the file given by `--config.file`; a dot
-may be a nesting level ([example](../exporter/exporter.example.yml)). Flags override the file. Durations are written like
-`250ms`, `15s`, `5m`, `6h` or `7d`.
+may be a nesting level ([example](../exporter/exporter.example.yml)). Flags override the file. Durations are
+written like `250ms`, `15s`, `5m`, `6h` or `7d`.
 """
 
 SWITCHES = """`--no-collector.NAME` disables a collector: """

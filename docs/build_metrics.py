@@ -93,7 +93,7 @@ def _modules() -> Iterable[str]:
     """The modules with families of their own, without the package's name."""
     prefix = f"{gpu_exporter.__name__}."
     names = (module.name for module in pkgutil.walk_packages(gpu_exporter.__path__, prefix))
-    return sorted({name.removeprefix(prefix) for name in names} - {"__main__", "metrics", "compat_dcgm"})
+    return sorted({name.removeprefix(prefix) for name in names} - {"__main__", "metrics", "compat.dcgm"})
 
 
 def _families_of(module: str) -> list[MetricFamily]:

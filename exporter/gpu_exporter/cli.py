@@ -1,4 +1,4 @@
-"""Start: settings in, a running exporter out."""
+"""The command `gpu-exporter`: loads the settings and runs the exporter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gpu_exporter.config import Settings, SettingsError, load, parse_duration
+from gpu_exporter.config import ExporterSettings, SettingsError, load_settings, parse_duration
 from gpu_exporter.devices import DRIVERS
 from gpu_exporter.devices.simulated import FleetError, generate_history, parse_fleet
 from gpu_exporter.exposition import render_history
@@ -24,14 +24,14 @@ log = logging.getLogger("gpu_exporter")
 
 USAGE_ERROR = 2
 
-#: Starting waits this long for the first readings, so that the first scrape is whole unless something hangs.
+#: Startup waits this long for the first readings, so that the first scrape is complete unless a collector hangs.
 FIRST_READING_TIMEOUT_SECONDS = 3.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command `gpu-exporter`. Returns its exit code: 0 stopped, 1 failed, 2 wrongly called."""
+    """Run the command. Returns the exit code: 0 success, 1 runtime error, 2 usage error."""
     try:
-        settings = load(sys.argv[1:] if argv is None else argv, (*COLLECTOR_GROUPS, *DRIVERS, *COLLECTORS))
+        settings = load_settings(sys.argv[1:] if argv is None else argv, (*COLLECTOR_GROUPS, *DRIVERS, *COLLECTORS))
         fleet = parse_fleet(settings.simulate, settings.simulate_seed) if settings.simulate else ()
         access = _load_access_policy(settings)
     except (SettingsError, FleetError) as error:
@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return serve(settings, build_sampler(settings, build_drivers(settings, fleet)), access)
 
 
-def serve(settings: Settings, sampler: Sampler, access: Callable[[], AccessPolicy] | None) -> int:
-    """Run until a signal."""
+def serve(settings: ExporterSettings, sampler: Sampler, access: Callable[[], AccessPolicy] | None) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code."""
     actions = {"/-/release": sampler.release_drivers} if settings.enable_lifecycle else {}
     try:
         server = MetricsServer(settings.address, ServerConfig(settings.telemetry_path, sampler.page, actions, access))
@@ -53,7 +53,7 @@ def serve(settings: Settings, sampler: Sampler, access: Callable[[], AccessPolic
         return 1
     sampler.start(FIRST_READING_TIMEOUT_SECONDS)
     for signum in (signal.SIGTERM, signal.SIGINT):
-        # shutdown() waits for the serving loop, which this handler interrupts: it needs a thread of its own.
+        # The handler interrupts the serving loop, and shutdown() waits for that loop: call it from another thread.
         signal.signal(signum, lambda *_: threading.Thread(target=server.shutdown).start())
     signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=sampler.release_drivers, daemon=True).start())
     host, port = server.server_address[:2]
@@ -66,10 +66,10 @@ def serve(settings: Settings, sampler: Sampler, access: Callable[[], AccessPolic
     return 0
 
 
-def _load_access_policy(settings: Settings) -> Callable[[], AccessPolicy] | None:
+def _load_access_policy(settings: ExporterSettings) -> Callable[[], AccessPolicy] | None:
     if not settings.web_config_file:
         return None
-    from gpu_exporter.webconfig import (  # needs yaml, which is not loaded without a file
+    from gpu_exporter.webconfig import (  # imports yaml, which an exporter without this file does not need
         WebConfigError,
         WebConfigReloader,
     )
@@ -80,7 +80,8 @@ def _load_access_policy(settings: Settings) -> Callable[[], AccessPolicy] | None
         raise SettingsError(f"--web.config.file: {error}") from error
 
 
-def write_history(settings: Settings) -> int:
+def write_history(settings: ExporterSettings) -> int:
+    """Write the simulated history to standard output. Returns the exit code."""
     now = time.time()
     history = generate_history(
         settings.simulate,
@@ -95,6 +96,8 @@ def write_history(settings: Settings) -> int:
             sys.stdout.write(line + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its exit
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # otherwise Python reports the broken pipe again at exit
         return 1
     return 0

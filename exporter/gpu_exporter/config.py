@@ -1,6 +1,6 @@
 """Settings: one definition for the command line, the YAML file and --help.
 
-Each setting is one field; its flag's name is its key in the file, where a dot may also be a level:
+Each setting is one field. Flag and YAML key have the same name; in YAML a dot may also be a nesting level:
 
     web.listen-address: 127.0.0.1:9816
     collector: {host: false}
@@ -21,7 +21,7 @@ from gpu_exporter.host.base import DISK_EXCLUDE, FS_TYPES_EXCLUDE, MOUNT_POINTS_
 
 
 class SettingsError(Exception):
-    """A setting is not understood. The message names the place and tells the mend."""
+    """A setting is invalid. The message says where it is, what is wrong and how to fix it."""
 
 
 def _setting_field(key: str, default: Any, help_: str, metavar: str = "VALUE") -> Any:
@@ -32,63 +32,69 @@ def parse_duration(text: str) -> float:
     """`250ms`, `15s`, `5m`, `6h`, `7d` -> seconds. Raises ValueError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text.strip())
     if not match:
-        raise ValueError(f"{text!r} is not a duration: write a number and a unit, as in 250ms, 15s, 5m, 6h or 7d")
+        raise ValueError(f"{text!r} is not a duration: use a number and a unit, such as 250ms, 15s, 5m, 6h or 7d")
     return float(match[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
 @dataclass(frozen=True)
-class Settings:
+class ExporterSettings:
     listen_address: str = _setting_field(
-        "web.listen-address", "127.0.0.1:9816", "where to serve; 0.0.0.0:9816 for all interfaces", "HOST:PORT"
+        "web.listen-address", "127.0.0.1:9816", "address to listen on; 0.0.0.0:9816 for all interfaces", "HOST:PORT"
     )
     web_config_file: str = _setting_field(
-        "web.config.file", "", "TLS and users, as Prometheus' exporters have them", "FILE"
+        "web.config.file", "", "TLS and basic auth, in the format of the Prometheus exporter toolkit", "FILE"
     )
     enable_lifecycle: bool = _setting_field(
         "web.enable-lifecycle",
         False,
-        "let POST /-/release close the drivers' libraries for 2 minutes; SIGUSR1 does too",
+        "enable POST /-/release, which unloads the driver libraries for 2 minutes (as SIGUSR1 always does)",
     )
-    telemetry_path: str = _setting_field("web.telemetry-path", "/metrics", "path of the metrics", "PATH")
-    sampling_interval: str = _setting_field(
-        "sampling.interval", "1s", "how often devices and host are read", "DURATION"
-    )
+    telemetry_path: str = _setting_field("web.telemetry-path", "/metrics", "path under which to expose metrics", "PATH")
+    sampling_interval: str = _setting_field("sampling.interval", "1s", "how often to read GPUs and host", "DURATION")
     time_limit: str = _setting_field(
-        "sampling.time-limit", "5s", "a collector that takes longer is reported as hung", "DURATION"
+        "sampling.time-limit", "5s", "time after which a collector is reported as hung", "DURATION"
     )
-    simulate: str = _setting_field("simulate", "", "simulate GPUs, as in 8xH100-80GB:training,2xT4-16GB:idle", "FLEET")
-    simulate_seed: int = _setting_field("simulate.seed", 0, "another seed is another fleet of the same kind", "N")
+    simulate: str = _setting_field(
+        "simulate", "", "simulate GPUs, for example 8xH100-80GB:training,2xT4-16GB:idle", "FLEET"
+    )
+    simulate_seed: int = _setting_field("simulate.seed", 0, "random seed of the simulated fleet", "N")
     simulate_history: str = _setting_field(
         "simulate.history",
         "",
-        "write this much of the simulated past to standard output as OpenMetrics, and stop",
+        "write simulated history of this length to standard output as OpenMetrics, and exit",
         "DURATION",
     )
-    simulate_step: str = _setting_field("simulate.step", "15s", "distance of the samples of that past", "DURATION")
-    compat_dcgm: bool = _setting_field("compat.dcgm", False, "also serve the names of dcgm-exporter")
+    simulate_step: str = _setting_field("simulate.step", "15s", "sample interval of the simulated history", "DURATION")
+    compat_dcgm: bool = _setting_field("compat.dcgm", False, "also expose dcgm-exporter's metric names")
     state_directory: str = _setting_field(
-        "state.directory", "", "where lost GPUs are remembered over a restart; empty: nowhere", "PATH"
+        "state.directory",
+        "",
+        "directory that keeps the identities of known GPUs across restarts; empty to disable",
+        "PATH",
     )
     textfile_directory: str = _setting_field(
-        "collector.textfile.directory", "", "directory of *.prom files that jobs write; may be a pattern", "PATH"
+        "collector.textfile.directory", "", "directory with *.prom files to expose; may be a glob pattern", "PATH"
     )
     pod_resources_socket: str = _setting_field(
-        "collector.owners.pod-resources-socket", "/var/lib/kubelet/pod-resources/kubelet.sock", "of the kubelet", "PATH"
+        "collector.owners.pod-resources-socket",
+        "/var/lib/kubelet/pod-resources/kubelet.sock",
+        "socket of the kubelet's pod-resources API",
+        "PATH",
     )
     node_name: str = _setting_field(
-        "node.name", "", "name of this machine, for a container that has another; empty: what uname says", "NAME"
+        "node.name", "", "node name, if the container's host name differs from it; empty to use uname", "NAME"
     )
-    path_procfs: str = _setting_field("path.procfs", "/proc", "where the host's proc is mounted", "PATH")
-    path_sysfs: str = _setting_field("path.sysfs", "/sys", "where the host's sys is mounted", "PATH")
-    path_rootfs: str = _setting_field("path.rootfs", "/", "where the host's root is mounted", "PATH")
+    path_procfs: str = _setting_field("path.procfs", "/proc", "mount point of the host's procfs", "PATH")
+    path_sysfs: str = _setting_field("path.sysfs", "/sys", "mount point of the host's sysfs", "PATH")
+    path_rootfs: str = _setting_field("path.rootfs", "/", "mount point of the host's root file system", "PATH")
     mount_points_exclude: str = _setting_field(
-        "collector.filesystem.mount-points-exclude", MOUNT_POINTS_EXCLUDE, "mount points left out", "REGEX"
+        "collector.filesystem.mount-points-exclude", MOUNT_POINTS_EXCLUDE, "mount points to exclude", "REGEX"
     )
     fs_types_exclude: str = _setting_field(
-        "collector.filesystem.fs-types-exclude", FS_TYPES_EXCLUDE, "file system types left out", "REGEX"
+        "collector.filesystem.fs-types-exclude", FS_TYPES_EXCLUDE, "file system types to exclude", "REGEX"
     )
-    disk_exclude: str = _setting_field("collector.diskstats.device-exclude", DISK_EXCLUDE, "disks left out", "REGEX")
-    net_exclude: str = _setting_field("collector.netdev.device-exclude", "", "network devices left out", "REGEX")
+    disk_exclude: str = _setting_field("collector.diskstats.device-exclude", DISK_EXCLUDE, "disks to exclude", "REGEX")
+    net_exclude: str = _setting_field("collector.netdev.device-exclude", "", "network devices to exclude", "REGEX")
     log_level: str = _setting_field("log.level", "info", "debug, info, warning or error", "LEVEL")
     disabled: frozenset[str] = frozenset()
 
@@ -102,10 +108,10 @@ class Settings:
         return host.strip("[]"), int(port)
 
 
-def load(argv: Sequence[str], collectors: Sequence[str]) -> Settings:
-    """The settings of this command line, over those of its --config.file, over the defaults.
+def load_settings(argv: Sequence[str], collectors: Sequence[str]) -> ExporterSettings:
+    """Load the settings: the command line overrides --config.file, which overrides the defaults.
 
-    `collectors` are the names that can be switched on and off. Raises SettingsError; --help and --version exit.
+    `collectors` are the names that --[no-]collector.NAME accepts. Raises SettingsError; --help and --version exit.
     """
     options = vars(_build_parser(collectors).parse_args(argv))
     path = options.pop("config_file")
@@ -113,13 +119,13 @@ def load(argv: Sequence[str], collectors: Sequence[str]) -> Settings:
     values.update((key, value) for key, value in options.items() if value is not None)
     disabled = frozenset(name for name in collectors if not values.pop(f"collector.{name}", True))
     by_key = {f.metadata["key"]: f.name for f in _setting_fields()}
-    settings = Settings(**{by_key[key]: value for key, value in values.items()}, disabled=disabled)
+    settings = ExporterSettings(**{by_key[key]: value for key, value in values.items()}, disabled=disabled)
     _validate(settings)
     return settings
 
 
 def _setting_fields() -> Iterator[Any]:
-    return (f for f in fields(Settings) if "key" in f.metadata)
+    return (f for f in fields(ExporterSettings) if "key" in f.metadata)
 
 
 def _build_parser(collectors: Sequence[str]) -> argparse.ArgumentParser:
@@ -127,13 +133,13 @@ def _build_parser(collectors: Sequence[str]) -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="gpu-exporter",
-        description="Publishes GPU, CPU, memory, disk and network metrics of this machine for Prometheus.",
-        epilog="Try it without a GPU: gpu-exporter --simulate 8xH100-80GB:training",
+        description="Exports GPU, CPU, memory, disk and network metrics of this machine to Prometheus.",
+        epilog="To try it without a GPU: gpu-exporter --simulate 8xH100-80GB:training",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"gpu-exporter {__version__}")
     parser.add_argument(
-        "--config.file", dest="config_file", metavar="FILE", help="YAML with the same keys as the flags"
+        "--config.file", dest="config_file", metavar="FILE", help="YAML file; its keys are the names of the flags"
     )
     for f in _setting_fields():
         key = f.metadata["key"]
@@ -151,17 +157,17 @@ def _build_parser(collectors: Sequence[str]) -> argparse.ArgumentParser:
             metavar=f.metadata["metavar"],
             help=f"{f.metadata['help']} (default: {default_text})",
         )
-    switches = parser.add_argument_group("collectors", "all are on; --no-collector.NAME switches one off")
+    switches = parser.add_argument_group("collectors", "all are enabled; --no-collector.NAME disables one")
     for name in collectors:
         switches.add_argument(
             f"--collector.{name}", dest=f"collector.{name}", action=argparse.BooleanOptionalAction, default=None
         )
-        # node_exporter spells it --no-collector.x, which is what argparse makes of it.
+        # BooleanOptionalAction adds --no-collector.NAME, as node_exporter spells it.
     return parser
 
 
 def _read_config_file(path: Path, collectors: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    import yaml  # a node without a settings file does without its 1 MiB
+    import yaml  # 1 MiB that an exporter without a settings file does not need
 
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
@@ -182,11 +188,11 @@ def _read_config_file(path: Path, collectors: Sequence[str]) -> Iterator[tuple[s
             )
         value = yaml.safe_load(yaml.serialize(node))
         if type(value) is not types[key]:
-            raise SettingsError(f"{place}: {value!r} is not {_TYPE_NAMES[types[key]]}")
+            raise SettingsError(f"{place}: {value!r} must be {_TYPE_NAMES[types[key]]}")
         yield key, value
 
 
-_TYPE_NAMES = {bool: "true or false", str: "text (put it in quotes)", int: "a whole number"}
+_TYPE_NAMES = {bool: "true or false", str: "a string (put it in quotes)", int: "an integer"}
 
 
 def _flatten(node: Any, mapping: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -197,7 +203,7 @@ def _flatten(node: Any, mapping: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         yield prefix, node
 
 
-def _validate(settings: Settings) -> None:
+def _validate(settings: ExporterSettings) -> None:
     for name in ("sampling_interval", "time_limit", "simulate_step", "simulate_history"):
         text = getattr(settings, name)
         try:
@@ -205,7 +211,7 @@ def _validate(settings: Settings) -> None:
         except ValueError as error:
             raise SettingsError(f"--{_flag_name(name)}: {error}") from error
         if not good or not (text or name == "simulate_history"):
-            raise SettingsError(f"--{_flag_name(name)}: {text!r} must be longer than nothing, as in 1s")
+            raise SettingsError(f"--{_flag_name(name)}: {text!r} must be greater than 0s, for example 1s")
     for name in ("mount_points_exclude", "fs_types_exclude", "disk_exclude", "net_exclude"):
         try:
             re.compile(getattr(settings, name))
@@ -213,13 +219,15 @@ def _validate(settings: Settings) -> None:
             raise SettingsError(f"--{_flag_name(name)}: not a regular expression: {error}") from error
     host, _, port = settings.listen_address.rpartition(":")
     if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise SettingsError(f"--web.listen-address: {settings.listen_address!r} is not HOST:PORT, as in 127.0.0.1:9816")
+        raise SettingsError(
+            f"--web.listen-address: {settings.listen_address!r} must be HOST:PORT, for example 127.0.0.1:9816"
+        )
     if not settings.telemetry_path.startswith("/"):
-        raise SettingsError(f"--web.telemetry-path: {settings.telemetry_path!r} must begin with /")
+        raise SettingsError(f"--web.telemetry-path: {settings.telemetry_path!r} must start with /")
     if settings.log_level not in ("debug", "info", "warning", "error"):
-        raise SettingsError(f"--log.level: {settings.log_level!r} is not debug, info, warning or error")
+        raise SettingsError(f"--log.level: {settings.log_level!r} must be debug, info, warning or error")
     if settings.simulate_history and not settings.simulate:
-        raise SettingsError("--simulate.history needs --simulate: there is no other past to write")
+        raise SettingsError("--simulate.history requires --simulate: only a simulated fleet has history to write")
 
 
 def _flag_name(name: str) -> str:

@@ -1,7 +1,7 @@
-"""When to read: every collector in its own thread at its own interval, and one page of prepared bytes.
+"""Scheduling: each collector runs in its own thread at its own interval and renders its part of one page.
 
-A scrape never waits for a collector. A collector that hangs keeps its thread; from outside it is seen to be overdue,
-its devices are published as down with reason `hung`, and everything else goes on.
+A scrape never waits for a collector. A collector that hangs keeps its thread and becomes overdue: its GPUs are exported
+as down with reason `hung`, and all other collectors continue.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from gpu_exporter.snapshot import DeviceReading, DownReason, DriverState, device
 
 log = logging.getLogger(__name__)
 
-#: A driver that is not there is looked for again after this time: it may be installed or loaded later.
+#: Retry interval for an absent driver: it may be installed or loaded later.
 ABSENT_RETRY_SECONDS = 30.0
 
-#: For so long a driver is left alone after it was let go of: time to replace its kernel module.
+#: How long a released driver stays released: time to replace its kernel module.
 RELEASE_DURATION_SECONDS = 120.0
 RELEASE_TIMEOUT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class CollectorHealth:
-    """How a collector fares. Times are seconds since 1970 for `last_success`, monotonic seconds for `busy_since`."""
+    """Health of one collector. `last_success` is Unix time, `busy_since` monotonic seconds; None if not running."""
 
     success: bool = False
     duration_seconds: float | None = None
     last_success: float | None = None
     busy_since: float | None = None
 
-    def overdue(self, now: float, limit_seconds: float) -> bool:
-        return self.busy_since is not None and now - self.busy_since > limit_seconds
+    def is_overdue(self, now: float, timeout_seconds: float) -> bool:
+        return self.busy_since is not None and now - self.busy_since > timeout_seconds
 
 
 class CollectorTask:
-    """Runs one collector periodically in a daemon thread, which a hanging call cannot keep from exiting."""
+    """Runs one collector periodically, in a daemon thread: a hanging call cannot block the exit of the process."""
 
     def __init__(
-        self, name: str, run: Callable[[], float | None], interval_seconds: float, limit_seconds: float
+        self, name: str, run: Callable[[], float | None], interval_seconds: float, timeout_seconds: float
     ) -> None:
-        """`run` does one collection and may return how long to wait instead of the interval, in seconds."""
+        """`run` collects once and may return seconds to wait instead of the interval."""
         self.name = name
-        self.limit_seconds = limit_seconds
+        self.timeout_seconds = timeout_seconds
         self.health = CollectorHealth()
         self._run = run
         self._interval = interval_seconds
@@ -68,15 +68,15 @@ class CollectorTask:
         self._stopped = True
         self._wake.set()
 
-    def overdue(self) -> bool:
-        return self.health.overdue(time.monotonic(), self.limit_seconds)
+    def is_overdue(self) -> bool:
+        return self.health.is_overdue(time.monotonic(), self.timeout_seconds)
 
     def _loop(self) -> None:
         while not self._stopped:
             self._wake.clear()
             wait = self.collect_once() or self._interval
             self.first_run_done.set()
-            self._pause(wait - time.time() % wait)  # on the wall clock's grid, so that all nodes sample together
+            self._pause(wait - time.time() % wait)  # aligned to the wall clock, so that all nodes sample at once
 
     def _pause(self, seconds: float) -> None:
         self._wake.wait(seconds)
@@ -88,7 +88,7 @@ class CollectorTask:
         error = ""
         try:
             wait = self._run()
-        except Exception as exception:  # noqa: BLE001 - the edge: whatever a collector raises, the others go on
+        except Exception as exception:  # noqa: BLE001 - one failing collector must not stop the others
             error = f"{type(exception).__name__}: {exception}"
         success = not error
         self.health = CollectorHealth(
@@ -101,12 +101,12 @@ class CollectorTask:
 
 
 class DeviceCache:
-    """The latest readings of all drivers, and their page. One lock, held only to swap and to render."""
+    """The latest readings of all drivers, and their rendered page. The lock is held only to swap and to render."""
 
     def __init__(
         self, nodename: str, derive_families: Callable[[Sequence[FamilySamples]], list[FamilySamples]] = lambda _: []
     ) -> None:
-        """`derive_families` makes further families of those of the devices: the same under other names."""
+        """`derive_families` returns further families computed from those of the devices: the same under other names."""
         self._nodename = nodename
         self._derive_families = derive_families
         self._readings: dict[str, tuple[DeviceReading, ...]] = {}
@@ -124,11 +124,11 @@ class DeviceCache:
             self._render()
 
     def devices(self) -> tuple[DeviceReading, ...]:
-        """What was last read of all GPUs, without waiting."""
+        """The latest reading of each GPU, without waiting."""
         return tuple(device for _, readings in sorted(self._readings.items()) for device in readings)
 
     def page(self, hung: frozenset[str]) -> bytes:
-        """`hung` are the drivers that are overdue now: what they last said is no longer true."""
+        """The rendered page. `hung` are the drivers that are overdue now: their last readings are outdated."""
         if hung != self._hung:
             with self._lock:
                 self._hung = hung
@@ -141,7 +141,7 @@ class DeviceCache:
         for driver in sorted(self._states.keys() | self._hung):
             readings = self._readings.get(driver, ())
             hung = driver in self._hung
-            devices += [r if r.down or not hung else r.gone(DownReason.HUNG) for r in readings]
+            devices += [r if r.down or not hung else r.as_down(DownReason.HUNG) for r in readings]
             states.append(
                 (metrics.DRIVER_INFO, (driver, (DriverState.HUNG if hung else self._states[driver]).value), 1)
             )
@@ -152,13 +152,13 @@ class DeviceCache:
 
 
 class DriverTask(CollectorTask):
-    """Reads one driver for the board, and lets go of it for a while when asked: a library that is open keeps its kernel
-    module from being replaced."""
+    """Reads one driver into the cache. `release` unloads the driver's library for a while: while it is open, the kernel
+    module cannot be replaced."""
 
     def __init__(
-        self, name: str, driver: Driver, cache: DeviceCache, interval_seconds: float, limit_seconds: float
+        self, name: str, driver: Driver, cache: DeviceCache, interval_seconds: float, timeout_seconds: float
     ) -> None:
-        super().__init__(name, self._read, interval_seconds, limit_seconds)
+        super().__init__(name, self._read, interval_seconds, timeout_seconds)
         self._driver = driver
         self._cache = cache
         self._last_readings: tuple[DeviceReading, ...] = ()
@@ -167,13 +167,13 @@ class DriverTask(CollectorTask):
         self._released = threading.Event()
 
     def release(self, seconds: float) -> None:
-        """Ask for it; see `wait_released`."""
+        """Request release of the driver for `seconds`; see `wait_released`."""
         self._released.clear()
         self._released_until = time.monotonic() + seconds
         self._wake.set()
 
     def wait_released(self, seconds: float) -> bool:
-        """Whether it was let go of within this time: in its own thread, after its present call."""
+        """Whether the driver was released within `seconds`. Its own thread does it, after the call in progress."""
         return self._released.wait(seconds)
 
     def _read(self) -> float | None:
@@ -199,7 +199,7 @@ class DriverTask(CollectorTask):
         return None
 
     def _pause(self, seconds: float) -> None:
-        """Until the next reading, a driver that wishes so is sampled. A call that hangs here is seen as any other."""
+        """Sample a SamplingDriver until the next reading. A hanging call becomes overdue like any other."""
         end = time.monotonic() + seconds
         while isinstance(self._driver, SamplingDriver) and self.health.success and not self._wake.is_set():
             interval = self._driver.sampling_interval_seconds()
@@ -211,18 +211,18 @@ class DriverTask(CollectorTask):
             try:
                 self._driver.sample()
             except Exception:
-                log.debug("driver %s could not be sampled; the next reading tells why", self.name, exc_info=True)
+                log.debug("driver %s could not be sampled; the next reading reports why", self.name, exc_info=True)
                 break
             finally:
                 self.health = replace(self.health, busy_since=None)
         super()._pause(max(0.0, end - time.monotonic()))
 
     def _publish_down(self, reason: DownReason, state: DriverState) -> None:
-        self._cache.update(self.name, tuple(r if r.down else r.gone(reason) for r in self._last_readings), state)
+        self._cache.update(self.name, tuple(r if r.down else r.as_down(reason) for r in self._last_readings), state)
 
 
 class RenderedPage(Protocol):
-    """Prepared bytes, and how to renew them."""
+    """Rendered bytes, and how to refresh them."""
 
     page: bytes
 
@@ -230,7 +230,7 @@ class RenderedPage(Protocol):
 
 
 class CollectorPage:
-    """The prepared bytes of one collector; empty after a failure, so that nothing stale is served."""
+    """The rendered families of one collector; empty after a failure, so that nothing stale is served."""
 
     def __init__(self, collector: HostCollector) -> None:
         self._collector = collector
@@ -246,7 +246,7 @@ class CollectorPage:
 
 
 class Sampler:
-    """All tasks, and the page that they make together."""
+    """All tasks, and the page that they render together."""
 
     def __init__(
         self,
@@ -256,7 +256,7 @@ class Sampler:
         background_tasks: Sequence[CollectorTask] = (),
         static_samples: Iterable[FamilySamples] = (),
     ) -> None:
-        """`background_tasks` are tasks that make no page of their own; `static_samples` are samples that never change."""
+        """`background_tasks` have no page of their own; `static_samples` never change."""
         self._cache = cache
         self._device_tasks = tuple(device_tasks)
         self._pages = tuple(pages)
@@ -269,7 +269,7 @@ class Sampler:
         return (*self._device_tasks, *(task for task, _ in self._pages), *self._background_tasks)
 
     def start(self, wait_seconds: float) -> None:
-        """Start all, and give each the chance to have been read once before the first scrape."""
+        """Start all tasks, and wait up to `wait_seconds` for the first run of each."""
         for task in self.tasks:
             task.start()
         deadline = time.monotonic() + wait_seconds
@@ -281,23 +281,24 @@ class Sampler:
             task.stop()
 
     def page(self) -> bytes:
-        hung = frozenset(task.name for task in self._device_tasks if task.overdue())
-        pages = b"".join(page.page for task, page in self._pages if not task.overdue())
+        """The whole page in the text format, without waiting for any collector."""
+        hung = frozenset(task.name for task in self._device_tasks if task.is_overdue())
+        pages = b"".join(page.page for task, page in self._pages if not task.is_overdue())
         return b"".join((self._cache.page(hung), pages, self._static_page, render(self._health())))
 
     def release_drivers(self) -> None:
-        """Let go of all vendors' libraries for RELEASE_DURATION_SECONDS; returns when that is done, or takes too long."""
+        """Release all drivers for RELEASE_DURATION_SECONDS. Returns once they are released, or after a timeout."""
         for task in self._device_tasks:
             task.release(RELEASE_DURATION_SECONDS)
         for task in self._device_tasks:
             if not task.wait_released(RELEASE_TIMEOUT_SECONDS):
-                log.warning("driver %s was not let go of within %g s", task.name, RELEASE_TIMEOUT_SECONDS)
+                log.warning("driver %s was not released within %g s", task.name, RELEASE_TIMEOUT_SECONDS)
 
     def _health(self) -> list[FamilySamples]:
         rows: list[tuple[metrics.MetricFamily, tuple[str, ...], float]] = []
         for task in self.tasks:
             health, labels = task.health, (task.name,)
-            rows.append((metrics.COLLECTOR_SUCCESS, labels, health.success and not task.overdue()))
+            rows.append((metrics.COLLECTOR_SUCCESS, labels, health.success and not task.is_overdue()))
             if health.duration_seconds is not None:
                 rows.append((metrics.COLLECTOR_DURATION, labels, health.duration_seconds))
             if health.last_success is not None:

@@ -1,9 +1,8 @@
-"""HTTP: a scrape is one write of prepared bytes.
+"""HTTP server: a scrape is one write of prerendered bytes.
 
-The requests are read here and not by http.server, which brings the email package and ssl: without it the exporter
-takes 28 MiB instead of 33, and a scrape a fifth less time (benchmarks/exporter.py, both in one run). What is understood
-is what a scraper or a browser sends: GET, HEAD and a bare POST of HTTP/1.0 and 1.1, without a body; everything else is
-answered with an error and the connection closed.
+It does not use http.server, which imports email and ssl: without them the exporter takes 28 MiB instead of 33, and a
+scrape a fifth less time (benchmarks/exporter.py, both in one run). It accepts what scrapers and browsers send: GET,
+HEAD and POST without a body, over HTTP/1.0 and 1.1. Anything else gets an error response and closes the connection.
 """
 
 from __future__ import annotations
@@ -24,25 +23,25 @@ from gpu_exporter import __version__
 from gpu_exporter.exposition import CONTENT_TYPE
 
 if TYPE_CHECKING:
-    import ssl  # 4 MiB that a plain exporter does without
+    import ssl  # 4 MiB that plain HTTP does not need
 
 log = logging.getLogger(__name__)
 
-#: How long a client may take to send a request that it has begun, and to take its answer.
+#: Time limit for sending one request, and for receiving its response.
 CLIENT_TIMEOUT_SECONDS = 10.0
-#: How long a client may keep its connection between requests: longer than the usual intervals of scraping.
+#: Keep-alive timeout: longer than the usual scrape intervals.
 IDLE_TIMEOUT_SECONDS = 75.0
-#: Each has a thread. One more, and the connection that has been of no use for longest is closed.
+#: Each connection has a thread. At the limit, the least recently used connection is closed.
 MAX_CONNECTIONS = 256
 MAX_HEADER_BYTES = 16 * 1024
-#: What a client that is refused may still be sending: closing before it is read could destroy the answer.
+#: Limits for draining a rejected request: closing with unread data would reset the connection and lose the response.
 LINGER_TIMEOUT_SECONDS = 1.0
 MAX_LINGER_BYTES = 256 * 1024
-#: Less is not worth compressing.
+#: Smaller responses are not worth compressing.
 GZIP_MIN_BYTES = 1024
-#: Level 9 costs 15 times as much for a tenth less.
+#: Level 9 takes 15 times as long and saves a tenth.
 GZIP_LEVEL = 1
-#: zlib's way to say the largest window, in the gzip format.
+#: zlib: 32 KiB window, gzip container.
 _ZLIB_GZIP_WBITS = 31
 
 _TEXT = "text/plain; charset=utf-8"
@@ -70,11 +69,11 @@ _GZIP_REFUSED = re.compile(r";\s*q=0(\.0*)?\s*$")
 
 
 class ListenError(Exception):
-    """The address cannot be listened on; the message tells the mend."""
+    """Cannot listen on the address. The message says how to fix it."""
 
 
 class HttpError(Exception):
-    """The request cannot be answered, nor can what follows it on its connection be understood."""
+    """The request is invalid; the connection must be closed, as the start of the next request is unknown."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -86,54 +85,54 @@ class HttpRequest:
     method: str
     path: str
     fields: dict[str, str]
-    #: Whether the client wants to use the connection again.
+    #: Whether the client wants to reuse the connection.
     keep_alive: bool
 
 
 class AccessPolicy(Protocol):
-    """Who may come in, and how."""
+    """Authentication, TLS and rate limit."""
 
     @property
     def headers(self) -> Iterable[tuple[str, str]]:
-        """Sent with every answer."""
+        """Header fields added to every response."""
         ...
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """None for plain HTTP."""
+        """The TLS context; None for plain HTTP."""
         ...
 
     def authorize(self, header: str | None) -> bool:
-        """Whether a request with this Authorization header (None: without one) is served."""
+        """Whether a request with this Authorization header (None if it has none) is allowed."""
         ...
 
     def allow_request(self) -> bool:
-        """Whether one more request is served now."""
+        """Whether the rate limit allows one more request now."""
         ...
 
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """What is served: the page of metrics at a path, and what can be asked to be done, by POST."""
+    """The metrics page, its path, and the actions that POST requests trigger."""
 
     path: str
     page: Callable[[], bytes]
     post_actions: Mapping[str, Callable[[], object]] = field(default_factory=dict)
-    #: Asked anew for each connection and request, so that it may change at any time.
+    #: Called for each connection and request, so that the policy may change at any time.
     access: Callable[[], AccessPolicy] | None = None
 
 
 class MetricsServer(ThreadingTCPServer):
-    """Serves a site until `shutdown`."""
+    """Serves the metrics page until `shutdown`."""
 
     daemon_threads = True
     allow_reuse_address = True
-    # The default of 5 makes concurrent scrapers wait for a retransmitted SYN: a second and more.
+    # With the default of 5, concurrent scrapers wait a second or more for a retransmitted SYN.
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], site: ServerConfig) -> None:
-        self.site = site
-        self.landing = _LANDING_PAGE.format(version=__version__, path=site.path).encode()
-        self._connections: dict[Any, None] = {}  # the one that was used last comes last
+    def __init__(self, address: tuple[str, int], config: ServerConfig) -> None:
+        self.config = config
+        self.landing = _LANDING_PAGE.format(version=__version__, path=config.path).encode()
+        self._connections: dict[Any, None] = {}  # least recently used first
         self._lock = threading.Lock()
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
@@ -142,7 +141,7 @@ class MetricsServer(ThreadingTCPServer):
         except OSError as error:
             raise ListenError(
                 f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}; "
-                "stop what listens there, or choose another with --web.listen-address"
+                "stop the process that uses it, or choose another address with --web.listen-address"
             ) from error
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -150,19 +149,19 @@ class MetricsServer(ThreadingTCPServer):
             if len(self._connections) >= MAX_CONNECTIONS:
                 least_recent = next(iter(self._connections))
                 del self._connections[least_recent]
-                with suppress(OSError):  # it may have gone just now
-                    least_recent.shutdown(socket.SHUT_RDWR)  # wakes its thread, which then ends
+                with suppress(OSError):  # the client may have closed it meanwhile
+                    least_recent.shutdown(socket.SHUT_RDWR)  # wakes its thread, which then exits
             self._connections[request] = None
         super().process_request(request, client_address)
 
     def replace_socket(self, plain: Any, secure: Any) -> None:
-        """The connection goes on over another socket."""
+        """Track the TLS socket instead of the plain one that it wraps."""
         with self._lock:
             self._connections.pop(plain, None)
             self._connections[secure] = None
 
     def mark_used(self, request: Any) -> None:
-        """The connection has just been of use."""
+        """Move the connection to the end of the least-recently-used order."""
         with self._lock:
             if request in self._connections:
                 del self._connections[request]
@@ -178,7 +177,7 @@ class MetricsServer(ThreadingTCPServer):
 
 
 class _Connection(BaseRequestHandler):
-    """One client, from its first request to its last, in a thread of its own."""
+    """One client connection, in its own thread."""
 
     server: MetricsServer
     request: socket.socket
@@ -203,16 +202,16 @@ class _Connection(BaseRequestHandler):
                     return
         except HttpError as http_error:
             log.debug("%s: %d %s", self.client_address, http_error.status, http_error)
-            with suppress(OSError):  # whoever sends rubbish may not wait for the answer
+            with suppress(OSError):  # the client may not wait for the response
                 self._send(http_error.status, _TEXT, f"{http_error}\n".encode(), keep_alive=False)
                 self._drain()
         except OSError as error:
-            log.debug("%s went away: %s", self.client_address, error)
+            log.debug("%s disconnected: %s", self.client_address, error)
 
     def _tls_handshake(self) -> None:
-        """The TLS handshake, if there is to be one: in this thread, where a slow client delays nobody else."""
-        site = self.server.site
-        context = site.access().ssl_context() if site.access else None
+        """Do the TLS handshake, if TLS is enabled: in this thread, so that a slow client delays no other."""
+        access = self.server.config.access
+        context = access().ssl_context() if access else None
         if context:
             plain = self.request
             plain.settimeout(CLIENT_TIMEOUT_SECONDS)
@@ -220,29 +219,29 @@ class _Connection(BaseRequestHandler):
             self.server.replace_socket(plain, self.request)
 
     def _read_headers(self) -> bytes | None:
-        """A request line and its header fields; None if the client has gone, or asks nothing more.
+        """A request line and its header fields; None if the client closed the connection or sent nothing more.
 
-        What comes after it is kept for the next time: a client need not wait for an answer before it asks again.
+        Data after them stays in the buffer: a client may pipeline requests.
         """
         started = bool(self._buffer)
         timeout = CLIENT_TIMEOUT_SECONDS if started or not self._has_responded else IDLE_TIMEOUT_SECONDS
         deadline = time.monotonic() + timeout
         while True:
-            self._buffer = self._buffer.lstrip(b"\r\n")  # empty lines before a request are to be ignored
+            self._buffer = self._buffer.lstrip(b"\r\n")  # RFC 9112, section 2.2: ignore empty lines before a request
             if end := _END_OF_HEADERS.search(self._buffer):
                 head, self._buffer = self._buffer[: end.start()], self._buffer[end.end() :]
                 if len(head) <= MAX_HEADER_BYTES:
                     return head
             if end or len(self._buffer) > MAX_HEADER_BYTES:
-                raise HttpError(431, f"the header is longer than {MAX_HEADER_BYTES} bytes")
+                raise HttpError(431, f"request header exceeds {MAX_HEADER_BYTES} bytes")
             try:
-                # The time left and not a time for each read: a client may send a byte now and then for ever.
+                # The time left, not a timeout per read: a client could send one byte at a time forever.
                 self.request.settimeout(max(deadline - time.monotonic(), 0.001))
                 data = self.request.recv(65536)
             except TimeoutError:
                 if not self._buffer:
                     return None
-                raise HttpError(408, "the request did not arrive in time") from None
+                raise HttpError(408, "request timed out") from None
             if not data:
                 return None
             self._buffer += data
@@ -259,31 +258,35 @@ class _Connection(BaseRequestHandler):
         self._send(status, content_type, body, request.keep_alive, compressed, request.method == "HEAD")
 
     def _route(self, request: HttpRequest) -> tuple[int, str, bytes]:
-        site, path = self.server.site, request.path
-        if site.access:
-            access = site.access()
+        config, path = self.server.config, request.path
+        if config.access:
+            access = config.access()
             if not access.allow_request():
-                return 429, _TEXT, b"too many requests; ask less often\n"
+                return (
+                    429,
+                    _TEXT,
+                    b"too many requests; reduce the scrape rate, or raise rate_limit in the web configuration file\n",
+                )
             if not access.authorize(request.fields.get("authorization")):
-                return 401, _TEXT, b"a user name and its password are needed\n"
+                return 401, _TEXT, b"unauthorized; send a user name and password (basic auth)\n"
         if request.method == "POST":
             return self._run_action(path)
-        if path == site.path:
+        if path == config.path:
             try:
-                return 200, CONTENT_TYPE, site.page()
+                return 200, CONTENT_TYPE, config.page()
             except Exception:
-                log.exception("the page could not be made")
-                return 500, _TEXT, b"the page could not be made; see the exporter's log\n"
+                log.exception("failed to render metrics")
+                return 500, _TEXT, b"failed to render metrics; see the exporter's log\n"
         if path in ("/-/healthy", "/-/ready"):
             return 200, _TEXT, b"ok\n"
         if path == "/":
             return 200, _HTML, self.server.landing
-        return 404, _TEXT, f"not found; metrics are at {site.path}\n".encode()
+        return 404, _TEXT, f"not found; metrics are at {config.path}\n".encode()
 
     def _run_action(self, path: str) -> tuple[int, str, bytes]:
-        action = self.server.site.post_actions.get(path)
+        action = self.server.config.post_actions.get(path)
         if not action:
-            return 405, _TEXT, b"only GET and HEAD are served here\n"
+            return 405, _TEXT, b"method not allowed; use GET or HEAD\n"
         action()
         return 200, _TEXT, b"ok\n"
 
@@ -310,16 +313,16 @@ class _Connection(BaseRequestHandler):
             + "".join(f"{name}: {value}\r\n" for name, value in self._extra_headers())
             + "\r\n"
         ).encode("ascii")
-        self.request.settimeout(CLIENT_TIMEOUT_SECONDS)  # for all of it together
-        # One write: two would wake the client twice.
+        self.request.settimeout(CLIENT_TIMEOUT_SECONDS)  # for the whole response
+        # One write, not two, which would wake the client twice.
         self.request.sendall(head if head_only else head + body)
 
     def _extra_headers(self) -> list[tuple[str, str]]:
-        access = self.server.site.access
+        access = self.server.config.access
         return list(access().headers) if access else []
 
     def _drain(self) -> None:
-        """Reads what a refused client is still sending, within limits."""
+        """Read and discard what a rejected client is still sending, within limits."""
         self.request.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + LINGER_TIMEOUT_SECONDS
         remaining = MAX_LINGER_BYTES
@@ -332,46 +335,46 @@ class _Connection(BaseRequestHandler):
 
 
 def parse_http_request(head: bytes) -> HttpRequest:
-    """The request of this head, without the empty line at its end. Raises HttpError."""
+    """Parse a request line and header fields, without the empty line that ends them. Raises HttpError."""
     line, *lines = head.replace(b"\r\n", b"\n").split(b"\n")
     request_line = _REQUEST_LINE.fullmatch(line)
     if not request_line:
-        raise HttpError(400, "the first line is not METHOD PATH HTTP/1.1")
+        raise HttpError(400, "malformed request line; expected METHOD PATH HTTP/1.1")
     method, target, major, minor = (part.decode("ascii") for part in request_line.groups())
     if major != "1":
-        raise HttpError(505, "this server speaks HTTP/1.1")
+        raise HttpError(505, "HTTP version not supported; use HTTP/1.1")
     fields: dict[str, str] = {}
     for line in lines:
         field = _HEADER_FIELD.fullmatch(line)
         if not field:
-            raise HttpError(400, "a header field is not NAME: VALUE")
+            raise HttpError(400, "malformed header field; expected NAME: VALUE")
         name, value = field[1].decode("ascii").lower(), field[2].decode("latin-1").rstrip(" \t")
         fields[name] = f"{fields[name]}, {value}" if name in fields else value
-    # The body would have to be read to find the next request, and nothing here needs one.
+    # A body would have to be read to find the next request, and no request here needs one.
     has_body = "transfer-encoding" in fields or fields.get("content-length", "0") != "0"
     if method not in ("GET", "HEAD") and (method != "POST" or has_body):
-        raise HttpError(405, "only GET and HEAD are served")
+        raise HttpError(405, "method not allowed; use GET or HEAD")
     if has_body:
-        raise HttpError(400, "a request here has no body")
+        raise HttpError(400, "request body not allowed")
     connection_options = fields.get("connection", "").lower()
     keep_alive = "close" not in connection_options and (minor != "0" or "keep-alive" in connection_options)
     return HttpRequest(method, _target_path(target), fields, keep_alive)
 
 
 def _target_path(target: str) -> str:
-    """The path of `/path?query`, or of the whole URL that clients send to a proxy."""
+    """The path of `/path?query`, or of an absolute URL, as clients send it to a proxy."""
     if target.lower().startswith(("http://", "https://")):
         target = "/" + target.partition("//")[2].partition("/")[2]
     return target.partition("?")[0]
 
 
 def compress_gzip(body: bytes) -> bytes:
-    """The same in the gzip format; the module gzip does it by way of a file."""
+    """Compress to gzip format, without the file object that the module gzip would need."""
     compressor = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, _ZLIB_GZIP_WBITS)
     return compressor.compress(body) + compressor.flush()
 
 
 def accepts_gzip(accept_encoding: str) -> bool:
-    """Whether the client takes gzip, by its Accept-Encoding."""
+    """Whether the Accept-Encoding header accepts gzip."""
     codings = (coding.strip().lower() for coding in accept_encoding.split(","))
     return any(coding.startswith("gzip") and not _GZIP_REFUSED.search(coding) for coding in codings)

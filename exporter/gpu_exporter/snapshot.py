@@ -1,7 +1,6 @@
-"""What was read from the devices: data and health kept apart, immutable.
+"""Immutable readings of devices, with data and health separate.
 
-A reading that failed publishes no value. Whether a device or a family is healthy is an explicit field,
-never inferred from a value.
+A failed reading has no value. Health of a device or family is an explicit field, never inferred from a value.
 """
 
 from __future__ import annotations
@@ -32,10 +31,12 @@ class AbsenceReason(str, Enum):
     NO_PERMISSION = "no_permission"
     ERROR = "error"
     NOT_YET = "not_yet"
-    """What needs two readings, or a whole window, has had too few so far."""
+    """Needs two readings, or a complete window, and does not have them yet."""
 
 
 class DriverState(str, Enum):
+    """State of a GPU driver as a whole."""
+
     OK = "ok"
     ABSENT = "absent"
     NO_PERMISSION = "no_permission"
@@ -46,7 +47,7 @@ class DriverState(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class DeviceIdentity:
-    """Who a GPU is. Empty text where the vendor has no such thing."""
+    """Identity of a GPU, as in gpu_info. Fields that the vendor does not have are empty."""
 
     uuid: str
     index: str
@@ -69,16 +70,16 @@ class MetricReading:
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """A family that this GPU has no value for, and why."""
+    """A family without a value for this GPU, and the reason."""
 
     family: MetricFamily
     reason: AbsenceReason
 
 
 class GpuProcess(NamedTuple):
-    """A process with a context on a GPU: its pid in the host's namespace, and the GPU memory that it holds.
+    """A process with a context on a GPU: its pid in the host's namespace, and the GPU memory that it uses.
 
-    `used_bytes` is None where the driver does not tell whose memory it is.
+    `used_bytes` is None if the driver does not report memory per process.
     """
 
     pid: int
@@ -87,9 +88,9 @@ class GpuProcess(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DeviceReading:
-    """One GPU at one moment. `down` is None for a GPU that answered.
+    """One GPU at one time. `down` is None for a GPU that responded.
 
-    `processes` are those that the driver names now. On a GPU in MIG mode they stand with the slice that they run on.
+    `processes` are those that the driver lists now. In MIG mode they belong to the instance that they run on.
     """
 
     identity: DeviceIdentity
@@ -98,13 +99,13 @@ class DeviceReading:
     down: DownReason | None = None
     processes: tuple[GpuProcess, ...] = ()
 
-    def gone(self, reason: DownReason) -> DeviceReading:
-        """The same GPU when it does not answer: its identity stays, its values go."""
+    def as_down(self, reason: DownReason) -> DeviceReading:
+        """The same GPU without values, down for this reason."""
         return DeviceReading(self.identity, down=reason)
 
 
 def device_samples(devices: Iterable[DeviceReading], nodename: str) -> list[FamilySamples]:
-    """The families of these GPUs, ready to be rendered."""
+    """The metric families of these GPUs, ready to be rendered."""
     rows: list[tuple[MetricFamily, tuple[str, ...], float]] = []
     for device in devices:
         uuid = device.identity.uuid
@@ -112,7 +113,7 @@ def device_samples(devices: Iterable[DeviceReading], nodename: str) -> list[Fami
         rows.append((metrics.UP, (uuid,), 0 if device.down else 1))
         if device.down:
             rows.append((metrics.DOWN_INFO, (uuid, device.down.value), 1))
-        uuid_only = (uuid,)  # most families have no labels of their own
+        uuid_only = (uuid,)  # most families have no further labels
         rows += [(r.family, (uuid, *r.labels) if r.labels else uuid_only, r.value) for r in device.readings]
         rows += [(metrics.FAMILY_ABSENT_INFO, (uuid, a.family.name, a.reason.value), 1) for a in device.absences]
     return group_by_family(rows)

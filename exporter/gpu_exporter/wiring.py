@@ -1,31 +1,32 @@
-"""Settings -> running parts: the one place where everything is put together."""
+"""Composition: builds drivers, collectors and the sampler from the settings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from gpu_exporter.config import Settings, parse_duration
+from gpu_exporter.config import ExporterSettings, parse_duration
 from gpu_exporter.devices import DRIVERS
 from gpu_exporter.devices.base import Driver, DriverSettings
 from gpu_exporter.devices.simulated import SimulatedDriver, SimulatedGpu, simulated_info
 from gpu_exporter.host import COLLECTORS, MIN_INTERVAL_SECONDS
 from gpu_exporter.host.base import HostSettings
-from gpu_exporter.jobs.textfile import TextfilePage, reserved
+from gpu_exporter.jobs.textfile import TextfilePage, reserved_name_matcher
 from gpu_exporter.metrics import FamilySamples
 from gpu_exporter.owners.collector import OwnerCollector, OwnerSettings
 from gpu_exporter.owners.pod_resources import PodResourcesClient
 from gpu_exporter.sampling import CollectorPage, CollectorTask, DeviceCache, DriverTask, RenderedPage, Sampler
 
-#: What can be switched on and off, beside the drivers and the host's collectors one by one.
+#: Groups that --no-collector.NAME disables as a whole, beside single drivers and host collectors.
 COLLECTOR_GROUPS = ("host", "owners", "textfile")
 
-#: Owners come and go with pods and jobs, not with the second.
+#: Owners change when pods and jobs start or stop: no need to read them every second.
 OWNERS_INTERVAL_SECONDS = 5.0
 POD_RESOURCES_INTERVAL_SECONDS = 10.0
 
 
-def build_drivers(settings: Settings, fleet: tuple[SimulatedGpu, ...]) -> dict[str, Driver]:
+def build_drivers(settings: ExporterSettings, fleet: tuple[SimulatedGpu, ...]) -> dict[str, Driver]:
+    """The enabled GPU drivers by name, or the simulated one if there is a fleet."""
     if fleet:
         return {"simulated": SimulatedDriver(fleet)}
     paths = DriverSettings(
@@ -36,7 +37,8 @@ def build_drivers(settings: Settings, fleet: tuple[SimulatedGpu, ...]) -> dict[s
     return {name: factory(paths) for name, factory in DRIVERS.items() if name not in settings.disabled}
 
 
-def build_sampler(settings: Settings, drivers: Mapping[str, Driver]) -> Sampler:
+def build_sampler(settings: ExporterSettings, drivers: Mapping[str, Driver]) -> Sampler:
+    """The sampler with all enabled collectors. It does not run until `start`."""
     interval, timeout = parse_duration(settings.sampling_interval), parse_duration(settings.time_limit)
     cache = DeviceCache(settings.nodename, _compat_families(settings))
     pages: list[tuple[CollectorTask, RenderedPage]] = [
@@ -44,7 +46,8 @@ def build_sampler(settings: Settings, drivers: Mapping[str, Driver]) -> Sampler:
         for name, page in _host_pages(settings).items()
     ]
     if settings.textfile_directory and "textfile" not in settings.disabled:
-        textfiles = TextfilePage([settings.textfile_directory], reserved(host="host" not in settings.disabled))
+        is_reserved = reserved_name_matcher(host="host" not in settings.disabled)
+        textfiles = TextfilePage([settings.textfile_directory], is_reserved)
         pages.append((CollectorTask("textfile", textfiles.run, interval, timeout), textfiles))
     background_tasks: list[CollectorTask] = []
     if "owners" not in settings.disabled and not settings.simulate:
@@ -62,7 +65,7 @@ def build_sampler(settings: Settings, drivers: Mapping[str, Driver]) -> Sampler:
     )
 
 
-def _compat_families(settings: Settings) -> Callable[[Sequence[FamilySamples]], list[FamilySamples]]:
+def _compat_families(settings: ExporterSettings) -> Callable[[Sequence[FamilySamples]], list[FamilySamples]]:
     if not settings.compat_dcgm:
         return lambda _: []
     from gpu_exporter.compat.dcgm import dcgm_samples
@@ -70,7 +73,7 @@ def _compat_families(settings: Settings) -> Callable[[Sequence[FamilySamples]], 
     return dcgm_samples
 
 
-def _host_pages(settings: Settings) -> dict[str, CollectorPage]:
+def _host_pages(settings: ExporterSettings) -> dict[str, CollectorPage]:
     if "host" in settings.disabled:
         return {}
     paths = HostSettings(

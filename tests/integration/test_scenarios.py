@@ -80,7 +80,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluation]
 
 
 def _past() -> Iterator[tuple[float, list[FamilySamples]]]:
-    peaks = tuple(((gpu.identity.uuid,), min(1.0, gpu.scenario.duty * 1.1)) for gpu in parse_fleet(fleet()))
+    peaks = tuple(((gpu.identity.uuid,), min(1.0, gpu.scenario.busy_ratio * 1.1)) for gpu in parse_fleet(fleet()))
     for at, samples in generate_history(fleet(), 0, "node-1", START, START + LENGTH_SECONDS, 15):
         host = [
             FamilySamples(UNAME, ((("node-1",), 1.0),)),

@@ -1,1 +1,1 @@
-"""Other exporters' metric names, served from our readings."""
+"""Metric names of other exporters, computed from our readings."""

@@ -1,12 +1,12 @@
-"""The families of NVIDIA GPUs once more under the names, labels and units of dcgm-exporter: its dashboards work.
+"""The families of NVIDIA GPUs under the names, labels and units of dcgm-exporter, for dashboards made for it.
 
-What is told is told by our own readings: no DCGM is needed, and what we have no value for is absent here, too. Names,
-types and units are those of dcgm-exporter's etc/default-counters.csv and etc/dcp-metrics-included.csv. Left out are
-fields that are rates there and counters here (PCIe and NVLink traffic) and the violation times, which its files give
-in microseconds in one version and in nanoseconds in the next.
+Values come from our own readings: DCGM is not needed, and a value that we do not have is absent here too. Names, types
+and units are those of dcgm-exporter's etc/default-counters.csv and etc/dcp-metrics-included.csv. Not mapped: fields
+that are rates there and counters here (PCIe and NVLink traffic), and the violation times, whose unit in these files
+changed from microseconds to nanoseconds between versions.
 
-dcgm-exporter repeats the values of a whole GPU in MIG mode for each slice. Here each value stands once: with the slices
-where they tell it, with the whole GPU where only that does, so that a sum counts nothing twice.
+dcgm-exporter repeats the values of a GPU in MIG mode for each instance. Here each value appears once, on the instances
+if they report it and otherwise on the whole GPU, so that a sum counts nothing twice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gpu_exporter import metrics
 from gpu_exporter.metrics import FamilySamples, MetricFamily, MetricType
 
 VENDOR = "nvidia"
-"""DCGM knows no others."""
+"""DCGM supports no other vendor."""
 
 MIB = 1024.0**2
 PERCENT = 100.0
@@ -28,13 +28,13 @@ MILLIJOULES = 1000.0
 
 LABELS = ("gpu", "UUID", "pci_bus_id", "device", "modelName")
 MIG_LABELS = ("GPU_I_PROFILE", "GPU_I_ID")
-"""Only where there are slices. GPU_I_ID is a slice's place in NVML's list, which tells slices apart as DCGM's number of
-the GPU instance does, but need not be the same."""
+"""Only if there are MIG instances. GPU_I_ID is the index in NVML's list: unique, as DCGM's GPU instance id is, but not
+always the same number."""
 TRAILING_LABELS = ("Hostname", "DCGM_FI_DRIVER_VERSION")
 
 
 class FieldMapping(NamedTuple):
-    """A DCGM field that is one of our families: `value * scale`, of the row with these labels after uuid."""
+    """A DCGM field as `value * scale` of the row of our family that has these labels after uuid."""
 
     family: MetricFamily
     source: MetricFamily
@@ -57,74 +57,76 @@ def _map_counter(
 
 
 FIELD_MAPPINGS: tuple[FieldMapping, ...] = (
-    _map_gauge("DEV_SM_CLOCK", "Clock of the streaming multiprocessors, in MHz.", metrics.SM_CLOCK, MEGAHERTZ),
-    _map_gauge("DEV_MEM_CLOCK", "Clock of the memory, in MHz.", metrics.MEMORY_CLOCK, MEGAHERTZ),
-    _map_gauge("DEV_MAX_SM_CLOCK", "Highest clock of the multiprocessors, in MHz.", metrics.SM_CLOCK_MAX, MEGAHERTZ),
-    _map_gauge("DEV_MAX_MEM_CLOCK", "Highest clock of the memory, in MHz.", metrics.MEMORY_CLOCK_MAX, MEGAHERTZ),
-    _map_gauge("DEV_MEMORY_TEMP", "Temperature of the memory, in degrees Celsius.", metrics.MEMORY_TEMPERATURE),
+    _map_gauge("DEV_SM_CLOCK", "Current SM clock, in MHz.", metrics.SM_CLOCK, MEGAHERTZ),
+    _map_gauge("DEV_MEM_CLOCK", "Current memory clock, in MHz.", metrics.MEMORY_CLOCK, MEGAHERTZ),
+    _map_gauge("DEV_MAX_SM_CLOCK", "Maximum SM clock, in MHz.", metrics.SM_CLOCK_MAX, MEGAHERTZ),
+    _map_gauge("DEV_MAX_MEM_CLOCK", "Maximum memory clock, in MHz.", metrics.MEMORY_CLOCK_MAX, MEGAHERTZ),
+    _map_gauge("DEV_MEMORY_TEMP", "Temperature of the GPU memory, in degrees Celsius.", metrics.MEMORY_TEMPERATURE),
     _map_gauge("DEV_GPU_TEMP", "Temperature of the GPU core, in degrees Celsius.", metrics.TEMPERATURE),
     _map_gauge("DEV_FAN_SPEED", "Fan speed, in percent.", metrics.FAN_SPEED, PERCENT),
-    _map_gauge("DEV_POWER_USAGE", "Power drawn, in watts.", metrics.POWER),
-    _map_gauge("DEV_POWER_MGMT_LIMIT", "Power limit in force, in watts.", metrics.POWER_LIMIT),
+    _map_gauge("DEV_POWER_USAGE", "Power draw, in watts.", metrics.POWER),
+    _map_gauge("DEV_POWER_MGMT_LIMIT", "Enforced power limit, in watts.", metrics.POWER_LIMIT),
     _map_counter(
         "DEV_TOTAL_ENERGY_CONSUMPTION",
-        "Energy used since the driver was loaded, in mJ.",
+        "Energy consumed since driver load, in mJ.",
         metrics.ENERGY,
         scale=MILLIJOULES,
     ),
     _map_gauge("DEV_PSTATE", "Performance state: 0 is the fastest.", metrics.PERFORMANCE_STATE),
-    _map_counter("DEV_PCIE_REPLAY_COUNTER", "PCIe packets that had to be sent again.", metrics.PCIE_REPLAYS),
+    _map_counter("DEV_PCIE_REPLAY_COUNTER", "PCIe replays.", metrics.PCIE_REPLAYS),
     _map_gauge(
-        "DEV_GPU_UTIL", "Share of time in which a kernel was running, in percent.", metrics.UTILIZATION, PERCENT
+        "DEV_GPU_UTIL", "Share of time during which a kernel was running, in percent.", metrics.UTILIZATION, PERCENT
     ),
     _map_gauge(
         "DEV_MEM_COPY_UTIL",
-        "Share of time in which memory was read or written, in percent.",
+        "Share of time during which memory was read or written, in percent.",
         metrics.MEMORY_ACTIVITY,
         PERCENT,
     ),
     _map_gauge("DEV_ENC_UTIL", "Utilization of the video encoder, in percent.", metrics.ENCODER_UTILIZATION, PERCENT),
     _map_gauge("DEV_DEC_UTIL", "Utilization of the video decoder, in percent.", metrics.DECODER_UTILIZATION, PERCENT),
-    _map_gauge("DEV_FB_TOTAL", "Memory of the GPU, in MiB.", metrics.MEMORY_TOTAL, 1 / MIB),
-    _map_gauge("DEV_FB_USED", "Memory in use, in MiB.", metrics.MEMORY_USED, 1 / MIB),
-    _map_gauge("DEV_FB_RESERVED", "Memory that the driver keeps for itself, in MiB.", metrics.MEMORY_RESERVED, 1 / MIB),
-    _map_counter("DEV_ECC_SBE_AGG_TOTAL", "Corrected memory errors of all time.", metrics.ECC_ERRORS, ("corrected",)),
+    _map_gauge("DEV_FB_TOTAL", "Total memory of the GPU, in MiB.", metrics.MEMORY_TOTAL, 1 / MIB),
+    _map_gauge("DEV_FB_USED", "Used memory, in MiB.", metrics.MEMORY_USED, 1 / MIB),
+    _map_gauge("DEV_FB_RESERVED", "Memory reserved by the driver, in MiB.", metrics.MEMORY_RESERVED, 1 / MIB),
     _map_counter(
-        "DEV_ECC_DBE_AGG_TOTAL", "Uncorrected memory errors of all time.", metrics.ECC_ERRORS, ("uncorrected",)
+        "DEV_ECC_SBE_AGG_TOTAL",
+        "Corrected memory errors over the lifetime of the GPU.",
+        metrics.ECC_ERRORS,
+        ("corrected",),
+    ),
+    _map_counter(
+        "DEV_ECC_DBE_AGG_TOTAL",
+        "Uncorrected memory errors over the lifetime of the GPU.",
+        metrics.ECC_ERRORS,
+        ("uncorrected",),
     ),
     _map_counter("DEV_RETIRED_SBE", "Pages retired for single-bit errors.", metrics.RETIRED_PAGES, ("single_bit",)),
     _map_counter("DEV_RETIRED_DBE", "Pages retired for double-bit errors.", metrics.RETIRED_PAGES, ("double_bit",)),
     _map_counter(
         "DEV_UNCORRECTABLE_REMAPPED_ROWS",
-        "Memory rows replaced after uncorrectable errors.",
+        "Memory rows remapped after uncorrectable errors.",
         metrics.REMAPPED_ROWS,
         ("uncorrectable",),
     ),
     _map_counter(
         "DEV_CORRECTABLE_REMAPPED_ROWS",
-        "Memory rows replaced after correctable errors.",
+        "Memory rows remapped after correctable errors.",
         metrics.REMAPPED_ROWS,
         ("correctable",),
     ),
-    _map_gauge("DEV_ROW_REMAP_FAILURE", "1 if a memory row could not be replaced.", metrics.ROW_REMAP_FAILED),
-    _map_gauge("PROF_GR_ENGINE_ACTIVE", "Share of time in which the engine worked, 0 to 1.", metrics.ENGINE_ACTIVITY),
-    _map_gauge("PROF_SM_ACTIVE", "Share of multiprocessors that were busy, 0 to 1.", metrics.SM_ACTIVITY),
-    _map_gauge("PROF_SM_OCCUPANCY", "Warps in flight as a share of the most that fit, 0 to 1.", metrics.SM_OCCUPANCY),
-    _map_gauge(
-        "PROF_PIPE_TENSOR_ACTIVE", "Share of time in which tensor cores worked, 0 to 1.", metrics.TENSOR_ACTIVITY
-    ),
-    _map_gauge("PROF_PIPE_FP64_ACTIVE", "Share of time in which the FP64 pipe worked, 0 to 1.", metrics.FP64_ACTIVITY),
-    _map_gauge("PROF_PIPE_FP32_ACTIVE", "Share of time in which the FP32 pipe worked, 0 to 1.", metrics.FP32_ACTIVITY),
-    _map_gauge("PROF_PIPE_FP16_ACTIVE", "Share of time in which the FP16 pipe worked, 0 to 1.", metrics.FP16_ACTIVITY),
-    _map_gauge(
-        "PROF_DRAM_ACTIVE", "Memory bandwidth in use as a share of the highest, 0 to 1.", metrics.DRAM_BANDWIDTH
-    ),
+    _map_gauge("DEV_ROW_REMAP_FAILURE", "1 if a row remapping has failed.", metrics.ROW_REMAP_FAILED),
+    _map_gauge("PROF_GR_ENGINE_ACTIVE", "Ratio of time the compute engine was active.", metrics.ENGINE_ACTIVITY),
+    _map_gauge("PROF_SM_ACTIVE", "SM activity, 0 to 1.", metrics.SM_ACTIVITY),
+    _map_gauge("PROF_SM_OCCUPANCY", "Resident warps as a ratio of the maximum.", metrics.SM_OCCUPANCY),
+    _map_gauge("PROF_PIPE_TENSOR_ACTIVE", "Ratio of time the tensor cores were active.", metrics.TENSOR_ACTIVITY),
+    _map_gauge("PROF_PIPE_FP64_ACTIVE", "Ratio of time the FP64 pipe was active.", metrics.FP64_ACTIVITY),
+    _map_gauge("PROF_PIPE_FP32_ACTIVE", "Ratio of time the FP32 pipe was active.", metrics.FP32_ACTIVITY),
+    _map_gauge("PROF_PIPE_FP16_ACTIVE", "Ratio of time the FP16 pipe was active.", metrics.FP16_ACTIVITY),
+    _map_gauge("PROF_DRAM_ACTIVE", "Memory bandwidth in use as a ratio of the peak.", metrics.DRAM_BANDWIDTH),
 )
 
-FB_FREE = _dcgm_family("DEV_FB_FREE", "gauge", "Memory that is neither in use nor kept by the driver, in MiB.")
-XID_ERRORS = _dcgm_family(
-    "DEV_XID_ERRORS", "gauge", "Code of the last Xid that the driver reported, 0 while there was none."
-)
+FB_FREE = _dcgm_family("DEV_FB_FREE", "gauge", "Free memory, in MiB.")
+XID_ERRORS = _dcgm_family("DEV_XID_ERRORS", "gauge", "Code of the last Xid error, 0 if none.")
 
 DCGM_FAMILIES: tuple[MetricFamily, ...] = (*(line.family for line in FIELD_MAPPINGS), FB_FREE, XID_ERRORS)
 
@@ -132,7 +134,7 @@ ValuesByLabels = dict[tuple[str, ...], float]
 
 
 def dcgm_samples(samples: Sequence[FamilySamples]) -> list[FamilySamples]:
-    """The same GPUs as DCGM's families: `samples` are those of snapshot.device_samples(), gpu_info among them."""
+    """The DCGM families of these GPUs. `samples` are those of snapshot.device_samples(), including gpu_info."""
     values = {each.family: dict(each.rows) for each in samples}
     gpus = _parse_gpu_info(values.get(metrics.INFO, {}))
     has_mig = any(gpu.parent for gpu in gpus)
@@ -149,10 +151,10 @@ def dcgm_samples(samples: Sequence[FamilySamples]) -> list[FamilySamples]:
 
 
 def _dcgm_values(values: dict[MetricFamily, ValuesByLabels]) -> Iterator[tuple[MetricFamily, dict[str, float]]]:
-    """Each DCGM family with its values by uuid."""
+    """Each DCGM family, with its values by uuid."""
     for line in FIELD_MAPPINGS:
         rows = values.get(line.source, {})
-        # Rounding takes back what binary fractions add: 0.29 * 100 is 28.999999999999996.
+        # Rounded because of binary fractions: 0.29 * 100 is 28.999999999999996.
         yield line.family, {key[0]: round(v * line.scale, 9) for key, v in rows.items() if key[1:] == line.row}
     memory = [values.get(f, {}) for f in (metrics.MEMORY_TOTAL, metrics.MEMORY_USED, metrics.MEMORY_RESERVED)]
     total, used, reserved = memory
@@ -162,7 +164,7 @@ def _dcgm_values(values: dict[MetricFamily, ValuesByLabels]) -> Iterator[tuple[M
 
 
 def _last_xids(counts: ValuesByLabels, when: ValuesByLabels) -> dict[str, float]:
-    """By uuid; a GPU whose Xids are counted and that had none has 0."""
+    """Last Xid by uuid; 0 for a GPU whose Xids are counted and that had none."""
     last = dict.fromkeys((uuid for uuid, _ in counts), (0.0, 0.0))
     for (uuid, xid), at in when.items():
         last[uuid] = max(last.get(uuid, (0.0, 0.0)), (at, float(xid)))
@@ -170,7 +172,7 @@ def _last_xids(counts: ValuesByLabels, when: ValuesByLabels) -> dict[str, float]
 
 
 class _Gpu(NamedTuple):
-    """A GPU as gpu_info has it. `parent` is the uuid of the whole GPU of a slice, else empty."""
+    """A GPU from gpu_info. `parent` is the uuid of the whole GPU for a MIG instance, else empty."""
 
     uuid: str
     nvml_index: str
@@ -183,7 +185,7 @@ class _Gpu(NamedTuple):
 
     def labels(self, has_mig: bool) -> tuple[str, ...]:
         number, _, nvml_index = self.nvml_index.partition(":")
-        # As there: a slice has the uuid of its GPU, and is told apart by its id.
+        # As in dcgm-exporter: an instance has the uuid of its GPU, and GPU_I_ID distinguishes it.
         uuid = self.parent or self.uuid
         mig = (self.mig_profile, nvml_index) if has_mig else ()
         own = (number, uuid, self.pci_bus_id, f"nvidia{number}", self.name)

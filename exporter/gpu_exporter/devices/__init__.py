@@ -1,4 +1,4 @@
-"""GPU drivers: one file a vendor, one line here."""
+"""GPU drivers: one file per vendor, one line here."""
 
 from __future__ import annotations
 

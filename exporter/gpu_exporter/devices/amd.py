@@ -28,7 +28,7 @@ from gpu_exporter.devices.sysfs import (
     keyed_value,
     link_generation,
     paths_by_label,
-    read,
+    read_file,
     read_text,
     scaled_int,
 )
@@ -46,10 +46,10 @@ MODEL_NAMES = {
     "1002:744c": "AMD Radeon RX 7900",
     "1002:7448": "AMD Radeon PRO W7900",
 }
-"""Of cards whose board does not tell its name (`product_name` is there for some server boards only); pci-ids."""
+"""From pci-ids, for cards without `product_name`, which only some server boards have."""
 
 JOULES_PER_COUNT = 2.0**-16
-"""The table counts energy in units of 15.259 microjoules."""
+"""`gpu_metrics` counts energy in units of 15.259 microjoules."""
 
 THROTTLE_BITS = {
     "sw_power_cap": range(8),
@@ -58,13 +58,13 @@ THROTTLE_BITS = {
     "prochot": range(46, 48),
     "other": (*range(8, 16), *range(24, 32), *range(48, 64)),
 }
-"""Bits of the throttle status that is the same for all chips. Named as NVIDIA's where it is the same thing."""
+"""Bits of the ASIC-independent throttle status. Reasons that NVIDIA also has are named as NVIDIA's."""
 
 THROTTLE_MASKS = {reason: sum(1 << bit for bit in bits) for reason, bits in THROTTLE_BITS.items()}
 
 
 class GpuMetricsLayout(NamedTuple):
-    """Where in a table what stands, in bytes. `energy_marker` is a 32-bit field that only those who count energy fill."""
+    """Offsets in bytes. `energy_marker` is a 32-bit field that only chips with an energy counter fill in."""
 
     size: int
     activity: int
@@ -83,15 +83,16 @@ GPU_METRICS_LAYOUTS = {
     (1, 7): GpuMetricsLayout(2208, 12, energy=24),
     (1, 8): GpuMetricsLayout(3360, 12, energy=24),
 }
-"""By format and content revision. A 1.6 that was taken back again is smaller than its namesake: sizes are checked.
+"""By format and content revision. A withdrawn 1.6 was smaller than the present one: sizes are checked.
 
-Of 1.1 to 1.3 only the server chips (Arcturus, Aldebaran) state the unit of energy; they alone fill the accumulated
-activity. 1.0 has no natural alignment and no such unit; tables of APUs (2.x, 3.x) have no energy. 1.9 is a list.
+Of 1.1 to 1.3 only the server chips (Arcturus, Aldebaran) document the unit of energy; they alone fill in the
+accumulated activity. 1.0 is not naturally aligned and documents no unit; tables of APUs (2.x, 3.x) have no energy. 1.9
+is a list of attributes.
 """
 
 
 class GpuMetricsTable(NamedTuple):
-    """What is wanted of `gpu_metrics`; None where this table does not say."""
+    """The values used from `gpu_metrics`; None if the table does not have them."""
 
     activity: float | None
     joules: float | None
@@ -99,9 +100,9 @@ class GpuMetricsTable(NamedTuple):
 
 
 def parse_gpu_metrics(raw: bytes) -> GpuMetricsTable:
-    """The binary table. Raises SysfsValueError: unsupported for an unknown revision, error for a table that is cut short.
+    """Parse the binary table. Raises SysfsValueError: unsupported if the revision is unknown, error if it is truncated.
 
-    Numbers are in the machine's own byte order; all bits set means "not filled in".
+    Numbers are in native byte order; all bits set means "not filled in".
     """
     if len(raw) < 4:
         raise SysfsValueError(AbsenceReason.ERROR)
@@ -116,7 +117,7 @@ def parse_gpu_metrics(raw: bytes) -> GpuMetricsTable:
     energy = _read_field(raw, "=Q", layout.energy) if counts_energy else None
     return GpuMetricsTable(
         activity=activity / 100 if activity is not None and activity <= 100 else None,
-        joules=energy * JOULES_PER_COUNT if energy else None,  # 0: the second die of a package does not count
+        joules=energy * JOULES_PER_COUNT if energy else None,  # 0 on the second die of a package, which has no counter
         throttle=_read_field(raw, "=Q", layout.throttle),
     )
 
@@ -129,7 +130,7 @@ def _read_field(raw: bytes, form: str, offset: int | None) -> int | None:
 
 
 def parse_max_clock(raw: bytes) -> float:
-    """Hertz of the highest level of `pp_dpm_sclk`, whose lines are like `1: 2100Mhz *`. Raises SysfsValueError."""
+    """Highest level of `pp_dpm_sclk`, in Hz; its lines look like `1: 2100Mhz *`. Raises SysfsValueError."""
     levels = [int(level) for level in re.findall(rb"^\w+:\s*(\d{1,5})\s*mhz", raw, re.IGNORECASE | re.MULTILINE)]
     if not levels or max(levels) == 0:
         raise SysfsValueError(AbsenceReason.ERROR)
@@ -140,7 +141,7 @@ _HERTZ = scaled_int(2 * 10**10)
 
 
 class AmdDriver(DrmDriver):
-    """All AMD GPUs that the amdgpu driver runs. Each die of an MI250X is a GPU of its own, as the kernel has it."""
+    """All AMD GPUs of the amdgpu driver. As in the kernel, each die of an MI250X is a GPU of its own."""
 
     vendor = "amd"
     kernel_drivers = ("amdgpu",)
@@ -153,7 +154,7 @@ class AmdDriver(DrmDriver):
         return unique if unique.strip("0") else ""
 
     def _sources(self, card: DrmCard) -> tuple[Iterable[SysfsSource], Iterable[SysfsSource]]:
-        link = card.link()
+        link = card.pcie_link_folder()
         live = [
             SysfsSource(metrics.UTILIZATION, f"{card.device}/gpu_busy_percent", PERCENT),
             SysfsSource(metrics.MEMORY_ACTIVITY, f"{card.device}/mem_busy_percent", PERCENT),
@@ -167,7 +168,7 @@ class AmdDriver(DrmDriver):
             SysfsSource(metrics.MEMORY_TOTAL, f"{card.device}/mem_info_vram_total", scaled_int(2**50, min_value=1)),
             SysfsSource(metrics.SM_CLOCK_MAX, f"{card.device}/pp_dpm_sclk", parse_max_clock),
             SysfsSource(metrics.PCIE_REPLAYS, f"{card.device}/pcie_replay_count", COUNT),
-            # The driver asks the memory controllers at each reading of it.
+            # Each read makes the driver query the memory controllers.
             SysfsSource(
                 metrics.ECC_ERRORS, f"{card.device}/ras/umc_err_count", keyed_value(b"ce", COUNT), ("corrected",)
             ),
@@ -180,9 +181,9 @@ class AmdDriver(DrmDriver):
     def _add_readings(self, gpu: DrmGpu, values: SysfsReadings) -> None:
         families = (metrics.ENERGY, metrics.THROTTLE_ACTIVE)
         try:
-            table = parse_gpu_metrics(read(f"{gpu.card.device}/gpu_metrics"))
+            table = parse_gpu_metrics(read_file(f"{gpu.card.device}/gpu_metrics"))
         except SysfsValueError as why:
-            # A missing table is a matter of the chip's age, not a sign that the card went away.
+            # Old chips have no table: a missing file does not mean that the card was removed.
             values.absent.update(dict.fromkeys(families, why.reason))
             return
         if table.joules is not None:
@@ -195,12 +196,12 @@ class AmdDriver(DrmDriver):
             values.add(metrics.UTILIZATION, table.activity)
 
     def _reset(self, gpu: DrmGpu) -> None:
-        """Nothing is kept from one reading to the next."""
+        """No state is kept between readings."""
 
 
 def _sensors(hwmon: str) -> Iterator[SysfsSource]:
     temperatures = paths_by_label(hwmon, "temp")
-    # The edge is what others call the core. Chips of several dies have none: then the hottest spot stands for it.
+    # `edge` is the core temperature. Multi-die chips have no edge sensor: use the hot spot (`junction`) instead.
     for kind in ("edge", "junction"):
         if kind in temperatures:
             yield SysfsSource(metrics.TEMPERATURE, f"{temperatures[kind]}_input", MILLICELSIUS)

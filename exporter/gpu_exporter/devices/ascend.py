@@ -1,8 +1,8 @@
 """Huawei Ascend NPUs through the table of `npu-smi info`, Huawei's own tool.
 
-Its manual is the "npu-smi Command Reference" of each product (support.huawei.com, hiascend.com). Columns are taken by
-the names in the table's head, so that widths and versions do not matter. The tool takes about a second: it is asked
-every 15 seconds, and what it said stands until then.
+Manual: the "npu-smi Command Reference" of each product (support.huawei.com, hiascend.com). Columns are found by the
+names in the header, so that widths and versions do not matter. The tool takes about a second: it runs every 15 seconds,
+and its last output is used until then.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from gpu_exporter.snapshot import (
 
 QUERY_INTERVAL_SECONDS = 15.0
 COMMAND_TIMEOUT_SECONDS = 4.0
-"""Shorter than the sampler's own limit, so that the reason is known here."""
+"""Less than the sampler's time limit, so that this driver can report the reason."""
 
 COMMAND = "npu-smi"
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin"
-"""Where Huawei's installer puts the tool; searched after PATH, which a service's own may not hold."""
+"""Where Huawei's installer puts the tool; searched after PATH, which may lack it in a service."""
 
 _ADDRESS = re.compile(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7]")
 _MIB = 2.0**20
@@ -50,22 +50,23 @@ TableRow = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """One chip: the row of its NPU and its own row, by column; and the tool's version."""
+    """One chip: the rows of its NPU and of itself, by column, and the version of the tool."""
 
-    npu: TableRow
+    npu_row: TableRow
     chip_row: TableRow
     version: str
 
     @property
     def key(self) -> str:
+        """Identifies the chip on this machine: its PCI address, or else its numbers."""
         address = self.chip_row.get("Bus-Id", "")
-        return (
-            address.lower() if _ADDRESS.fullmatch(address) else f"npu{self.npu['NPU']}-chip{self.chip_row.get('Chip')}"
-        )
+        if _ADDRESS.fullmatch(address):
+            return address.lower()
+        return f"npu{self.npu_row['NPU']}-chip{self.chip_row.get('Chip')}"
 
 
 def parse_npu_smi(output: str) -> list[Chip]:
-    """The chips of the table, in its order; lines that are no part of it are passed over."""
+    """Parse the chips of the table, in order; other lines are ignored."""
     heads: dict[str, list[list[str]]] = {}
     chips: list[Chip] = []
     npu: TableRow | None = None
@@ -74,7 +75,7 @@ def parse_npu_smi(output: str) -> list[Chip]:
         if not line.lstrip().startswith("|"):
             continue
         if "Process" in line and heads:
-            break  # the table of processes comes last
+            break  # the process table comes last
         cells = [_words(cell) for cell in line.strip().strip("|").split("|")]
         if match := re.search(r"Version:\s*(\S+)", line):
             version = match[1]
@@ -86,17 +87,17 @@ def parse_npu_smi(output: str) -> list[Chip]:
             chips.append(Chip(npu, _row(heads["Chip"], cells), version))
             npu = None
         else:
-            npu = _row(heads["NPU"], cells)  # each chip has the row of its NPU before its own
+            npu = _row(heads["NPU"], cells)  # the row of the NPU precedes that of each chip
     return chips
 
 
 def _words(cell: str) -> list[str]:
-    """`3318 / 65536` is one word."""
+    """Split on white space, but `3318 / 65536` is one word."""
     return re.sub(r"\s*/\s*", "/", cell).split()
 
 
 def _row(head: list[list[str]], cells: list[list[str]]) -> TableRow:
-    """Column -> word. Of a cell with fewer words than columns only the number of the NPU or chip is understood."""
+    """Column -> word. A cell with fewer words than columns only yields the number of the NPU or chip."""
     row: TableRow = {head[0][0]: cells[0][0]}
     for columns, words in zip(head, cells, strict=True):
         if len(words) >= len(columns):
@@ -106,14 +107,14 @@ def _row(head: list[list[str]], cells: list[list[str]]) -> TableRow:
 
 @dataclass
 class Npu:
-    """A chip that was seen."""
+    """A chip observed since the start."""
 
     identity: DeviceIdentity
     meter: BusyMeter
 
 
 class AscendDriver:
-    """All Ascend NPUs of this machine. `clock` gives monotonic seconds. Nothing of `sysfs` is read but who we are."""
+    """All Ascend NPUs of this machine. `clock` returns monotonic seconds; `sysfs` is only read for the machine's id."""
 
     vendor = "ascend"
 
@@ -134,7 +135,7 @@ class AscendDriver:
         self._last: tuple[DeviceReading, ...] = ()
 
     def read(self) -> tuple[DeviceReading, ...]:
-        """All NPUs, those lost since the start included. Raises DriverUnavailable while the tool never named one."""
+        """All NPUs, including those lost since the start. Raises DriverUnavailable until the tool has listed one."""
         now = self._clock()
         if self._queried_at is None or now - self._queried_at >= QUERY_INTERVAL_SECONDS:
             self._queried_at = now
@@ -142,7 +143,7 @@ class AscendDriver:
         return self._last
 
     def close(self) -> None:
-        """Ask the tool at the next reading."""
+        """Run the tool at the next reading."""
         self._queried_at = None
 
     def _query(self) -> tuple[DeviceReading, ...]:
@@ -163,13 +164,19 @@ class AscendDriver:
     def _chips(self) -> list[Chip]:
         chips = parse_npu_smi(self._run())
         if not chips:
-            raise DriverUnavailable(DriverState.FAILED, f"{self._command} info names no NPU")
+            raise DriverUnavailable(
+                DriverState.FAILED,
+                f"{self._command} info lists no NPU; see whether the tool works for the exporter's user",
+            )
         return chips
 
     def _run(self) -> str:
         path = shutil.which(self._command) or shutil.which(self._command, path=SEARCH_PATH)
         if path is None:
-            raise DriverUnavailable(DriverState.ABSENT, f"{self._command} is not installed")
+            raise DriverUnavailable(
+                DriverState.ABSENT,
+                f"{self._command} is not installed: install the Ascend driver, or mount its tools into the container",
+            )
         try:
             result = subprocess.run(
                 [path, "info"],
@@ -181,14 +188,16 @@ class AscendDriver:
             )
         except subprocess.TimeoutExpired as error:
             raise DriverUnavailable(
-                DriverState.HUNG, f"{path} info did not answer within {self._timeout_seconds} s"
+                DriverState.HUNG, f"{path} info did not finish within {self._timeout_seconds} s"
             ) from error
         except OSError as error:
             state = DriverState.NO_PERMISSION if isinstance(error, PermissionError) else DriverState.FAILED
-            raise DriverUnavailable(state, f"{path} does not start: {error}") from error
+            raise DriverUnavailable(state, f"cannot run {path}: {error}") from error
         if result.returncode:
             message = (result.stderr or result.stdout).decode("utf-8", "replace").strip()[:200]
-            raise DriverUnavailable(DriverState.FAILED, f"{path} info failed with {result.returncode}: {message}")
+            raise DriverUnavailable(
+                DriverState.FAILED, f"{path} info failed with exit code {result.returncode}: {message}"
+            )
         return result.stdout.decode("utf-8", "replace")
 
     def _reading(self, chip: Chip, index: int) -> DeviceReading:
@@ -211,7 +220,7 @@ class AscendDriver:
                 MetricReading(metrics.OBSERVED_SECONDS_TOTAL, npu.meter.observed),
             ]
             readings.append(MetricReading(metrics.BUSY_SOURCE, 1, (BusySource.GAUGE.value,)))
-        health = chip.npu.get("Health", "").lower()
+        health = chip.npu_row.get("Health", "").lower()
         readings.append(MetricReading(metrics.HEALTH, 1, (health or "unknown",)))
         present = {reading.family for reading in readings}
         absences = (Absence(f, absent.get(f, AbsenceReason.UNSUPPORTED)) for f in SYSFS_FAMILIES if f not in present)
@@ -223,21 +232,21 @@ class AscendDriver:
         identity = DeviceIdentity(
             uuid=f"ASCEND-{machine_hash(self._sysfs, self._procfs)}-{chip.key}",
             index=str(index),
-            name=f"Ascend {chip.npu.get('Name', '')}".strip(),
+            name=f"Ascend {chip.npu_row.get('Name', '')}".strip(),
             vendor=self.vendor,
             pci_bus_id=f"{domain:0>8}:{rest}".upper() if _ADDRESS.fullmatch(address) else "",
             driver_version=chip.version,
         )
-        # The tool is asked seldom: its gauge has to stand for longer than that of others.
+        # The tool runs rarely, so that each value of the gauge covers a longer time than usual.
         npu = self._npus[chip.key] = Npu(identity, BusyMeter(max_gap_seconds=2.5 * QUERY_INTERVAL_SECONDS))
         return npu
 
 
 def _parse_values(chip: Chip) -> Iterator[tuple[MetricFamily, float | AbsenceReason]]:
     yield metrics.UTILIZATION, _parse_number(chip.chip_row, "AICore(%)", per=100)
-    yield metrics.TEMPERATURE, _parse_number(chip.npu, "Temp(C)")
-    yield metrics.POWER, _parse_number(chip.npu, "Power(W)")
-    # Inference cards have no HBM column, or a total of 0 in it: theirs is the plain memory.
+    yield metrics.TEMPERATURE, _parse_number(chip.npu_row, "Temp(C)")
+    yield metrics.POWER, _parse_number(chip.npu_row, "Power(W)")
+    # Inference cards have no HBM column, or a total of 0 in it: use the other memory column.
     memory: tuple[float, float] | AbsenceReason = AbsenceReason.UNSUPPORTED
     for column in ("HBM-Usage(MB)", "Memory-Usage(MB)"):
         memory = _used_and_total(chip.chip_row, column)
@@ -258,7 +267,7 @@ def _parse_number(row: TableRow, column: str, per: float = 1) -> float | Absence
 
 
 def _used_and_total(row: TableRow, column: str) -> tuple[float, float] | AbsenceReason:
-    """Bytes used and in all, of a word like `3318/65536`."""
+    """(used, total) in bytes, from a word such as `3318/65536`."""
     word = row.get(column, "0/0")
     match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", word)
     if not match:

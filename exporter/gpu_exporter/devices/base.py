@@ -1,4 +1,4 @@
-"""What a vendor's file has to provide."""
+"""The interface of a GPU driver."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gpu_exporter.snapshot import DeviceReading, DriverState
 
 
 class DriverUnavailable(Exception):
-    """The driver cannot be used now. The message tells what is missing; `state` is what is published."""
+    """The driver cannot be used now. The message says what is missing; `state` is exported."""
 
     def __init__(self, state: DriverState, message: str) -> None:
         super().__init__(message)
@@ -19,47 +19,48 @@ class DriverUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DriverSettings:
-    """Where the host's files are, and where a driver may remember its GPUs over a restart (None: nowhere)."""
+    """Mount points of the host's file systems, and the directory that keeps known GPUs across restarts (None: none)."""
 
     sysfs: Path = Path("/sys")
     procfs: Path = Path("/proc")
-    state: Path | None = None
+    state_directory: Path | None = None
 
     def state_file(self, vendor: str) -> Path | None:
-        return self.state / f"{vendor}.json" if self.state else None
+        """The file of one vendor's known GPUs."""
+        return self.state_directory / f"{vendor}.json" if self.state_directory else None
 
 
 @runtime_checkable
 class SamplingDriver(Protocol):
-    """A driver that has to be looked at more often than it is read, to count what happens in between."""
+    """A driver that must be sampled more often than it is read, to count what happens in between."""
 
     def sampling_interval_seconds(self) -> float | None:
-        """How often; None while there is no need."""
+        """The interval; None while sampling is not needed."""
         ...
 
     def sample(self) -> None:
-        """Look once, between two calls of `read` and in their thread. Raises nothing that `read` would not."""
+        """Take one sample, in the thread of `read`. Raises nothing that `read` would not."""
         ...
 
 
 class Driver(Protocol):
     """Reads all GPUs of one vendor.
 
-    The sampler calls `read` at its interval, always from the same thread, and cuts a hanging call off from outside.
-    `read` connects by itself when it is not connected, and again after the driver was reloaded; importing the file
-    and constructing the driver needs no vendor library.
+    The sampler calls `read` at its interval, always from the same thread, and reports a hanging call as hung. `read`
+    opens the vendor library when needed, and again after a driver reload; importing the module and constructing the
+    driver need no vendor library.
     """
 
     vendor: str
 
     def read(self) -> tuple[DeviceReading, ...]:
-        """All GPUs of this vendor, those lost since the start included (`down` says why).
+        """Read all GPUs of this vendor, including those lost since the start (`down` is the reason).
 
-        A value that could not be read is an `Absence`, never a zero. Raises DriverUnavailable if there is no such
-        driver here or it refuses us; the sampler then tries again later.
+        A value that could not be read is an `Absence`, never a zero. Raises DriverUnavailable if the driver is absent
+        or denies access; the sampler then retries later.
         """
         ...
 
     def close(self) -> None:
-        """Let go of the vendor's library. `read` may be called again."""
+        """Unload the vendor library. `read` may be called again."""
         ...

@@ -1,4 +1,4 @@
-"""DRM cards and what their drivers share: finding them, remembering them, leaving those alone that sleep.
+"""What drivers of DRM cards share: discovery, identities of lost cards, and not waking suspended ones.
 
 Kernel documents: ABI/testing/sysfs-devices-power (`power/runtime_status`), ABI/testing/sysfs-bus-pci,
 Documentation/power/runtime_pm.rst.
@@ -21,21 +21,23 @@ from gpu_exporter.metrics import MetricFamily
 from gpu_exporter.snapshot import Absence, AbsenceReason, DeviceIdentity, DeviceReading, DownReason, DriverState
 
 RESCAN_SECONDS = 60.0
-"""How often is looked anew which files a card has, and how often the slow and the fixed ones are read."""
+"""How often the files of a card are listed, and the slow and constant ones are read."""
 
 SYSFS_FAMILIES: tuple[MetricFamily, ...] = (
-    metrics.UTILIZATION, metrics.BUSY_SECONDS_TOTAL, metrics.OBSERVED_SECONDS_TOTAL, metrics.BUSY_SOURCE, metrics.MEMORY_TOTAL, metrics.MEMORY_USED,
-    metrics.MEMORY_RESERVED, metrics.MEMORY_ACTIVITY, metrics.TEMPERATURE, metrics.POWER, metrics.POWER_LIMIT,
-    metrics.ENERGY, metrics.SM_CLOCK, metrics.SM_CLOCK_MAX, metrics.MEMORY_CLOCK, metrics.FAN_SPEED,
-    metrics.PERFORMANCE_STATE, metrics.ENCODER_UTILIZATION, metrics.DECODER_UTILIZATION, metrics.PCIE_GENERATION, metrics.PCIE_WIDTH,
+    metrics.UTILIZATION, metrics.BUSY_SECONDS_TOTAL, metrics.OBSERVED_SECONDS_TOTAL, metrics.BUSY_SOURCE,
+    metrics.MEMORY_TOTAL, metrics.MEMORY_USED, metrics.MEMORY_RESERVED, metrics.MEMORY_ACTIVITY, metrics.TEMPERATURE,
+    metrics.POWER, metrics.POWER_LIMIT, metrics.ENERGY,
+    metrics.SM_CLOCK, metrics.SM_CLOCK_MAX, metrics.MEMORY_CLOCK, metrics.FAN_SPEED,
+    metrics.PERFORMANCE_STATE, metrics.ENCODER_UTILIZATION, metrics.DECODER_UTILIZATION,
+    metrics.PCIE_GENERATION, metrics.PCIE_WIDTH,
     metrics.PCIE_REPLAYS, metrics.THROTTLE_ACTIVE, metrics.ECC_ERRORS, metrics.REMAPPED_ROWS, metrics.PROCESSES,
 )  # fmt: skip
-"""Each has a value or a reason why not, for every card."""
+"""Every card has a value or an Absence for each."""
 
 
 @dataclass(frozen=True, slots=True)
 class DrmCard:
-    """A DRM card. `folder` is /sys/class/drm/cardN, `device` its PCI device's folder with links resolved."""
+    """A DRM card. `folder` is /sys/class/drm/cardN, `device` the resolved folder of its PCI device."""
 
     number: int
     folder: str
@@ -46,24 +48,24 @@ class DrmCard:
 
     @property
     def pci_bus_id(self) -> str:
-        """The address in NVML's form, so that all vendors' are alike: `00000000:C1:00.0`."""
+        """The address in NVML's form, the same for all vendors: `00000000:C1:00.0`."""
         domain, _, rest = self.address.partition(":")
         return f"{domain:0>8}:{rest}".upper()
 
     @property
     def suspended(self) -> bool:
-        """True while the kernel has switched the card off; asking so does not wake it."""
+        """Whether the card is runtime-suspended. Reading this does not wake it."""
         return read_text(f"{self.device}/power/runtime_status") in ("suspended", "suspending")
 
     @property
     def present(self) -> bool:
         return os.path.exists(f"{self.device}/uevent")
 
-    def link(self) -> str:
-        """The folder whose PCIe link is the card's link to the machine.
+    def pcie_link_folder(self) -> str:
+        """The folder of the device whose PCIe link connects the card to the host.
 
-        Some cards are a switch with the GPU behind it, whose inner link says nothing: the outermost bridge of the
-        card's vendor counts. A root port of that vendor is the other end of the same link.
+        Some cards have a PCIe switch in front of the GPU, whose inner link is meaningless: use the outermost bridge of
+        the card's vendor. A root port of that vendor is the other end of the same link.
         """
         vendor, device = read_text(f"{self.device}/vendor"), self.device
         while (
@@ -79,7 +81,7 @@ def parent_folder(folder: str) -> str:
 
 
 def find_cards(drm: str, card_names: Iterable[str], kernel_drivers: Collection[str]) -> list[DrmCard]:
-    """The cards that one of these kernel drivers runs, by PCI address."""
+    """The cards bound to one of these kernel drivers, sorted by PCI address."""
     found = []
     for name in card_names:
         device = os.path.realpath(f"{drm}/{name}/device")
@@ -93,7 +95,7 @@ def find_cards(drm: str, card_names: Iterable[str], kernel_drivers: Collection[s
 
 @dataclass
 class DrmGpu:
-    """A card that is there. `live_sources` is read each time, `slow_sources` at every look anew; `slow_readings` is what that brought."""
+    """A card. `live_sources` are read each time, `slow_sources` at each rescan, into `slow_readings`."""
 
     card: DrmCard
     identity: DeviceIdentity
@@ -105,11 +107,11 @@ class DrmGpu:
 
 
 class DrmDriver(ABC):
-    """All cards of one vendor. `clock` gives monotonic seconds.
+    """All cards of one vendor. `clock` returns monotonic seconds.
 
-    A suspended card is up and idle: the kernel suspends none that has work. It is never read, for reading would wake
-    it; its busy time stands while its observed time goes on, its fixed values stay, and all others are absent as
-    `unsupported` until it wakes by itself.
+    A suspended card is up and idle: the kernel does not suspend a card that has work. It is not read, because reading
+    would wake it: observed time increases and busy time does not, constant values stay, and all other families are
+    absent as `unsupported` until it resumes.
     """
 
     vendor: str
@@ -132,37 +134,37 @@ class DrmDriver(ABC):
 
     @abstractmethod
     def _name(self, card: DrmCard) -> str:
-        """What people call it."""
+        """The product name."""
 
     @abstractmethod
     def _serial(self, card: DrmCard) -> str:
-        """The vendor's own identity of the card, empty if it has none."""
+        """The vendor's unique id of the card; empty if it has none."""
 
     @abstractmethod
     def _sources(self, card: DrmCard) -> tuple[Iterable[SysfsSource], Iterable[SysfsSource]]:
-        """What is read each time, and what seldom: expensive or fixed. Of alternatives the first existing is taken."""
+        """Sources read each time, and those read rarely (expensive or constant). Of alternatives, the first is used."""
 
     @abstractmethod
     def _add_readings(self, gpu: DrmGpu, values: SysfsReadings) -> None:
-        """Add what is not one number in one file."""
+        """Add readings that are not a single number in a single file."""
 
     @abstractmethod
     def _reset(self, gpu: DrmGpu) -> None:
-        """The card sleeps or is gone: forget what is only good for two readings in a row."""
+        """Discard state that is valid only between consecutive readings: the card is suspended or lost."""
 
     def read(self) -> tuple[DeviceReading, ...]:
-        """All cards, those lost since the start included. Raises DriverUnavailable while there never was one."""
+        """All cards, including those lost since the start. Raises DriverUnavailable until one was found."""
         self._find_cards()
         if not self._known_gpus:
             raise DriverUnavailable(
                 DriverState.ABSENT,
-                f"no card of the {' or '.join(self.kernel_drivers)} driver under {self._sysfs}/class/drm",
+                f"no card of the {' or '.join(self.kernel_drivers)} driver in {self._sysfs}/class/drm",
             )
         found = {gpu.identity.uuid: self._read_gpu(gpu) for gpu in self._gpus}
         return tuple(found.get(uuid) or self._lost_reading(gpu) for uuid, gpu in self._known_gpus.items())
 
     def close(self) -> None:
-        """Look for everything anew at the next reading. What was seen is remembered."""
+        """Rescan all cards at the next reading. Known cards stay known."""
         for gpu in self._gpus:
             self._reset(gpu)
         self._gpus = []
@@ -182,10 +184,10 @@ class DrmDriver(ABC):
         prefix, serial = self.vendor.upper(), self._serial(card)
         uuid = f"{prefix}-{serial}" if serial else f"{prefix}-{machine_hash(self._sysfs, self._procfs)}-{card.address}"
         if any(gpu.identity.uuid == uuid for gpu in self._gpus):
-            uuid = f"{uuid}-{card.address}"  # two chips that share a serial number
+            uuid = f"{uuid}-{card.address}"  # two chips with the same serial number
         for other, gpu in list(self._known_gpus.items()):
             if gpu.card.address == card.address and other != uuid:
-                del self._known_gpus[other]  # another card sits in its slot: it was replaced
+                del self._known_gpus[other]  # replaced by another card in the same slot
         version = read_text(f"{self._sysfs}/module/{card.driver}/version") or read_text(
             f"{self._procfs}/sys/kernel/osrelease"
         )
@@ -204,8 +206,8 @@ class DrmDriver(ABC):
             self._rescan(gpu, now)
         values.read_sources(gpu.live_sources)
         self._add_readings(gpu, values)
-        if values.gone:
-            gpu.slow_readings = None  # sensors move to other folders when a driver is loaded again
+        if values.file_missing:
+            gpu.slow_readings = None  # a driver reload moves sensors to other folders
         if not values.readings and gpu.card.suspended:
             return self._suspended_reading(gpu, now)
         if not gpu.card.present:
@@ -245,7 +247,7 @@ class DrmDriver(ABC):
         readings = (*slow_readings.readings, *values.readings)
         absent = {**slow_readings.absent, **values.absent}
         incomplete = {family for family in absent if len(family.labels) > 1}
-        if incomplete:  # all rows of a family or none: half a family would pass for the whole
+        if incomplete:  # all rows of a family or none: a partial family would look complete
             readings = tuple(reading for reading in readings if reading.family not in incomplete)
         present_families = {reading.family for reading in readings}
         absences = tuple(

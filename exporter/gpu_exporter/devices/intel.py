@@ -4,7 +4,7 @@ Kernel documents: ABI/testing/sysfs-driver-intel-i915-hwmon and -xe-hwmon, Docum
 drivers/gpu/drm/i915/i915_pmu.c (`*-busy`, nanoseconds), drivers/gpu/drm/xe/xe_pmu.c (`engine-*-ticks`, the fields of
 their config), drivers/gpu/drm/ttm/ttm_resource.c (`vram0_mm` in debugfs).
 
-How long a GPU slept (rc6) is not published as idle time: a GPU that is awake need not be busy.
+Sleep residency (rc6) is not exported as idle time: a GPU that is awake is not necessarily busy.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from gpu_exporter.devices.sysfs import (
     keyed_value,
     link_generation,
     list_names,
-    number,
+    parse_int,
     paths_by_label,
-    read,
+    read_file,
     read_text,
     scaled_int,
 )
@@ -52,10 +52,10 @@ MODEL_NAMES = {
     "8086:e20b": "Intel Arc B580",
     "8086:e20c": "Intel Arc B570",
 }
-"""pci-ids. A card does not tell its name."""
+"""From pci-ids: sysfs has no product name."""
 
 INTEGRATED_GPU_ADDRESS = re.compile(r"[0-9a-f]+:00:02\.0")
-"""Where a processor's own graphics always sits."""
+"""The fixed PCI address of integrated graphics."""
 
 THROTTLE_FILES = {
     "sw_power_cap": ("pl1", "pl2"),
@@ -63,10 +63,10 @@ THROTTLE_FILES = {
     "hw_thermal": ("thermal", "ratl", "vr_thermalert"),
     "prochot": ("prochot",),
 }
-"""Named as NVIDIA's and AMD's where it is the same thing."""
+"""Reasons that NVIDIA or AMD also have are named the same."""
 
 RENDER_CLASS, COMPUTE_CLASS = 0, 4
-"""Engine classes of xe (uapi/drm/xe_drm.h) that run kernels. Copy and video engines do not make a GPU busy."""
+"""Engine classes of xe (uapi/drm/xe_drm.h) that run kernels. Copy and video engines do not count as busy."""
 
 MAX_COMPUTE_INSTANCES = 16
 _MEGAHERTZ = scaled_int(20_000, times=1e6)
@@ -75,7 +75,7 @@ _MICROJOULES = scaled_int(2**64, per=1e6)
 
 @dataclass
 class EngineCounters:
-    """Handles of the counter of busy time and, if it counts in ticks, of the ticks that passed meanwhile."""
+    """Handles of the busy counter and, if it counts ticks, of the counter of all ticks; `before`: their last values."""
 
     busy: int
     total: int | None
@@ -84,25 +84,25 @@ class EngineCounters:
 
 @dataclass
 class CardState:
-    """What is kept of a card from one reading to the next."""
+    """State of a card between readings."""
 
     engines: list[EngineCounters] | None = None
     absence_reason: AbsenceReason = AbsenceReason.UNSUPPORTED
-    energy: tuple[float, float] | None = None  # when, in seconds, and joules then
+    energy: tuple[float, float] | None = None  # monotonic seconds, joules
     throttle: list[tuple[str, str]] = field(default_factory=list)  # reason and file
 
 
 class IntelDriver(DrmDriver):
-    """All Intel GPUs that i915 or xe runs, integrated ones included.
+    """All Intel GPUs of i915 or xe, including integrated ones.
 
-    Utilization is the mean since the last reading of the busiest engine that runs kernels: a lower bound where several
-    engines take turns. Power is the mean since the last reading too, from the counter of energy.
+    Utilization is the mean of the busiest render or compute engine since the last reading: a lower bound if several
+    engines alternate. Power is the mean since the last reading, from the energy counter.
     """
 
     vendor = "intel"
     kernel_drivers = ("i915", "xe")
     busy_source = BusySource.DRIVER
-    max_gap_seconds = 3600.0  # counters miss nothing between two readings
+    max_gap_seconds = 3600.0  # counters have no gaps between readings
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class IntelDriver(DrmDriver):
             SysfsSource(metrics.SM_CLOCK_MAX, f"{device}/tile0/gt0/freq0/max_freq", _MEGAHERTZ),
         ]
         if not INTEGRATED_GPU_ADDRESS.fullmatch(card.address):
-            link = card.link()
+            link = card.pcie_link_folder()
             live += [
                 SysfsSource(metrics.MEMORY_USED, memory, keyed_value(b"usage", BYTES)),
                 SysfsSource(metrics.PCIE_GENERATION, f"{link}/current_link_speed", link_generation),
@@ -160,7 +160,7 @@ class IntelDriver(DrmDriver):
         super()._rescan(gpu, now)
         state = self._state_of(gpu)
         state.throttle = _throttle_files(gpu.card)
-        state.engines = state.engines or None  # what was refused may be allowed by now
+        state.engines = state.engines or None  # retry: permissions may have changed
 
     def _add_readings(self, gpu: DrmGpu, values: SysfsReadings) -> None:
         state, now = self._state_of(gpu), self._clock()
@@ -191,19 +191,19 @@ class IntelDriver(DrmDriver):
             return
         state.energy = (now, joules)
         if before is None or now <= before[0] or joules < before[1]:
-            values.absent[metrics.POWER] = AbsenceReason.ERROR  # one reading is no mean yet
+            values.absent[metrics.POWER] = AbsenceReason.ERROR  # a mean needs two readings
         else:
             values.add(metrics.POWER, (joules - before[1]) / (now - before[0]))
 
     def _open_counters(self, card: DrmCard, state: CardState) -> None:
-        """Open the counters. Those of xe keep the card from suspending while they are open."""
+        """Open the counters. While open, those of xe keep the card from suspending."""
         state.engines, state.absence_reason = [], AbsenceReason.UNSUPPORTED
         devices = f"{self._sysfs}/bus/event_source/devices"
         folder = f"{devices}/{card.driver}_{card.address.replace(':', '_')}"
         if INTEGRATED_GPU_ADDRESS.fullmatch(card.address) and not os.path.isdir(folder):
             folder = f"{devices}/{card.driver}"
         try:
-            pmu = number(read(f"{folder}/type"))
+            pmu = parse_int(read_file(f"{folder}/type"))
         except SysfsValueError:
             return
         first = re.match(r"\d+", read_text(f"{folder}/cpumask"))
@@ -213,7 +213,7 @@ class IntelDriver(DrmDriver):
                 state.engines.append(self._open(pmu, cpu, busy, total))
             except OSError as error:
                 if error.errno in (errno.ENOENT, errno.EINVAL):
-                    continue  # there is no such engine
+                    continue  # no such engine
                 denied = error.errno in (errno.EACCES, errno.EPERM)
                 state.absence_reason = AbsenceReason.NO_PERMISSION if denied else AbsenceReason.ERROR
                 return
@@ -227,7 +227,7 @@ class IntelDriver(DrmDriver):
             raise
 
     def _max_busy_ratio(self, state: CardState) -> float | None:
-        """Mean share of the busiest engine since the last reading, None at the first. Raises OSError."""
+        """Busy ratio of the busiest engine since the last reading; None at the first. Raises OSError."""
         shares = []
         for engine in state.engines or ():
             busy, passed = self._counters.read(engine.busy)
@@ -247,7 +247,7 @@ class IntelDriver(DrmDriver):
 
 
 def _engine_configs(folder: str, driver: str) -> Iterator[tuple[int, int | None]]:
-    """What to count, engine by engine: busy time, and for xe the ticks that pass."""
+    """(config of the busy counter, config of the total counter or None) of each engine."""
     if driver == "i915":
         for name in list_names(f"{folder}/events", r"(rcs|ccs)\d+-busy"):
             match = re.fullmatch(r"config=(0x[0-9a-fA-F]+)", read_text(f"{folder}/events/{name}"))
@@ -258,7 +258,7 @@ def _engine_configs(folder: str, driver: str) -> Iterator[tuple[int, int | None]
     numbers = [re.fullmatch(r"event=(0x[0-9a-fA-F]+)", event) for event in events]
     if numbers[0] and numbers[1]:
         active, total = int(numbers[0][1], 16), int(numbers[1][1], 16)
-        # Nothing in sysfs lists the engines: those that are not there are refused.
+        # sysfs does not list the engines: opening a missing one fails.
         for engine in (
             RENDER_CLASS << 20,
             *(COMPUTE_CLASS << 20 | instance << 12 for instance in range(MAX_COMPUTE_INSTANCES)),
@@ -267,21 +267,21 @@ def _engine_configs(folder: str, driver: str) -> Iterator[tuple[int, int | None]
 
 
 def _card_hwmon(folders: Iterable[str]) -> list[str]:
-    """The sensors of the whole card; i915 has more of them for each of its parts."""
+    """The sensors of the whole card; i915 has further ones per GT."""
     return [folder for folder in folders if read_text(f"{folder}/name") in ("i915", "xe")][:1]
 
 
 def _sensors(hwmon: str) -> Iterator[SysfsSource]:
     temperatures = paths_by_label(hwmon, "temp")
     yield SysfsSource(metrics.TEMPERATURE, f"{temperatures.get('pkg', f'{hwmon}/temp1')}_input", MILLICELSIUS)
-    # 1 is the card, 2 the package on it: some have only the latter.
+    # Channel 1 is the card, 2 the package: some cards only have the latter.
     for channel in (1, 2):
         yield SysfsSource(metrics.POWER_LIMIT, f"{hwmon}/power{channel}_max", MICROWATTS)
         yield SysfsSource(metrics.ENERGY, f"{hwmon}/energy{channel}_input", _MICROJOULES)
 
 
 def _throttle_files(card: DrmCard) -> list[tuple[str, str]]:
-    """Reason and file, those that there are, for the graphics part of each tile."""
+    """(reason, path) of each existing throttle file, for all GTs."""
     folders = [(f"{card.folder}/gt/{gt}", "throttle_reason_") for gt in list_names(f"{card.folder}/gt", r"gt\d+")]
     for tile in (f"{card.device}/{name}" for name in list_names(card.device, r"tile\d+")):
         folders += [(f"{tile}/{gt}/freq0/throttle", "reason_") for gt in list_names(tile, r"gt\d+")]
@@ -297,7 +297,7 @@ def _add_throttle_readings(files: Iterable[tuple[str, str]], values: SysfsReadin
     active: dict[str, float] = {}
     for reason, path in files:
         try:
-            active[reason] = max(active.get(reason, 0.0), scaled_int(1)(read(path)))
+            active[reason] = max(active.get(reason, 0.0), scaled_int(1)(read_file(path)))
         except SysfsValueError as why:
             values.add_absent((metrics.THROTTLE_ACTIVE,), why)
     for reason, value in active.items():

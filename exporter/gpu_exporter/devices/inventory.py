@@ -1,4 +1,4 @@
-"""Which GPUs this machine has had: a GPU that is lost keeps its identity, also over a restart of the exporter."""
+"""Known GPUs of this machine: a lost GPU keeps its identity, also across restarts of the exporter."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _FORMAT = 1
 
 
 class InventoryFormatError(ValueError):
-    """The file is not one that this version of the exporter has written."""
+    """The file was not written by this version of the exporter."""
 
 
 class DeviceInventory:
-    """Identities by uuid, kept in a small JSON file if one is given.
+    """Identities by uuid, persisted in a small JSON file if `path` is set.
 
-    A file that cannot be read or written costs the memory over a restart, never a reading. To make the exporter forget
-    a GPU that was taken out and not replaced, stop it and delete the file.
+    If the file cannot be read or written, known GPUs are lost at a restart; readings never fail. To forget a GPU that
+    was removed and not replaced, stop the exporter and delete the file.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -42,7 +42,7 @@ class DeviceInventory:
         return len(self._gpus)
 
     def load(self) -> None:
-        """Read the file, the first time that this is called."""
+        """Read the file; only the first call does."""
         if self._loaded or self._path is None:
             return
         self._loaded = True
@@ -51,13 +51,13 @@ class DeviceInventory:
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
-            log.warning("GPUs seen before are forgotten: %s: %s", self._path, error)
+            log.warning("cannot read known GPUs from %s: %s; delete the file to start over", self._path, error)
             return
         self._gpus = {identity.uuid: identity for identity in stored}
         self._stored = dict(self._gpus)
 
     def remember(self, present: Iterable[DeviceIdentity]) -> list[str]:
-        """Remember these GPUs, and forget those in whose slots they sit: they were replaced. Returns the latter."""
+        """Add these GPUs and forget those that they replaced in their slots. Returns the uuids of the latter."""
         present_by_bus_id = {identity.pci_bus_id: identity for identity in present}
         replaced = [
             uuid
@@ -79,27 +79,29 @@ class DeviceInventory:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_text(text + "\n", encoding="utf-8")
-            os.replace(temporary, self._path)  # a crash leaves the old file or the new one, never half of one
+            os.replace(temporary, self._path)  # atomic: a crash leaves either the old or the new file
         except OSError as error:
             if not self._write_error_logged:
-                log.warning("GPUs that get lost will be forgotten at a restart: %s: %s", self._path, error)
+                log.warning(
+                    "cannot write known GPUs to %s: %s; lost GPUs will be forgotten at a restart", self._path, error
+                )
             self._write_error_logged = True
             return
         self._stored = dict(self._gpus)
 
 
 def _parse(text: str) -> list[DeviceIdentity]:
-    """Raises InventoryFormatError, or the ValueError of what is no JSON."""
+    """Raises InventoryFormatError, or ValueError if the text is not JSON."""
     document: Any = json.loads(text)
     gpus = document.get("gpus") if isinstance(document, dict) and document.get("format") == _FORMAT else None
     if not isinstance(gpus, list):
-        raise InventoryFormatError("not a list of GPUs that this version understands")
+        raise InventoryFormatError("not a list of GPUs in a format that this version supports")
     names = {field.name for field in fields(DeviceIdentity)}
     identities = []
     for gpu in gpus:
         if not isinstance(gpu, dict) or set(gpu) != names or not all(isinstance(v, str) for v in gpu.values()):
-            raise InventoryFormatError(f"not the identity of a GPU: {gpu!r}")
+            raise InventoryFormatError(f"invalid GPU identity: {gpu!r}")
         if not gpu["uuid"]:
-            raise InventoryFormatError("a GPU without a uuid")
+            raise InventoryFormatError("GPU without uuid")
         identities.append(DeviceIdentity(**gpu))
     return identities

@@ -1,12 +1,12 @@
-"""Turns utilization readings into counters: busy seconds, the seconds in which we know, idle seconds with memory held;
-and readings of anything into their min, mean and max over windows of the wall clock.
+"""Meters: utilization readings -> counters of busy, observed and idle-with-memory-allocated seconds; any readings ->
+their min, mean and max over windows aligned to the wall clock.
 
-A gauge that is read every 15 s misses what happens in between; `rate(busy) / rate(observed)` is the true mean over any
-window. Two sources: the driver's sample buffer, whose samples each stand for the period that ended at their time stamp,
-and, where there is none, the gauge at the moments when it is read.
+A gauge scraped every 15 s misses what happens in between; `rate(busy) / rate(observed)` is the true mean over any
+window. Two sources: the driver's sample buffer, each of whose samples covers the period that ends at its timestamp,
+and, without a buffer, the gauge when it is read.
 
-Pure: times are passed in. The caller's clock is monotonic; the samples' time stamps are the driver's, which may be the
-wall clock or the time since boot, and may step. They are only ever compared with each other.
+Pure: times are passed in. The caller's clock is monotonic; sample timestamps are the driver's, which may be wall-clock
+time or time since boot and may step. They are only compared with each other.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from enum import Enum
 from typing import NamedTuple
 
 MAX_PERIOD_SECONDS = 1.5
-"""Seconds. NVML's documented sample periods are 1/6 to 1 s: time stamps further apart have a hole between them."""
+"""NVML's documented sample periods are 1/6 to 1 s: between timestamps further apart there is a gap."""
 
 MAX_GAP_SECONDS = 5.0
-"""Seconds. A gauge read less often than this says nothing about the time in between."""
+"""After a longer interval between readings of the gauge, the time in between is not observed."""
 
 UtilizationSample = tuple[int, float]
-"""When the period ended, in microseconds of the driver's clock, and the utilization in percent."""
+"""(end of the period in microseconds of the driver's clock, utilization in percent)."""
 
 
 class BusySource(str, Enum):
-    """What a meter counts by."""
+    """Source of a meter's busy time."""
 
     NONE = "none"
     BUFFER = "buffer"
     GAUGE = "gauge"
     DRIVER = "driver"
-    """Not a meter's: of drivers that count themselves."""
+    """Not used by meters, but by drivers with counters of their own."""
 
 
 class BusyInterval(NamedTuple):
-    """A stretch of time that was accounted for. `age` is how long before the update it ended, both in seconds."""
+    """Accounted time: `seconds` long, ended `age` seconds before the update, at `percent` utilization."""
 
     age: float
     seconds: float
@@ -45,11 +45,11 @@ class BusyInterval(NamedTuple):
 
 
 class BusyMeter:
-    """Busy and observed time of one GPU, and idle time while memory is held. They only grow;
+    """Busy and observed time of one GPU, and idle time with memory allocated. They are monotonic;
     busy <= observed <= elapsed, and idle_held <= observed - busy.
 
-    The last holds by construction: time that elapses on the caller's clock is a credit, and only credit can become
-    observed time. So two sources that overlap, or a driver's clock that steps, cannot count a second twice.
+    By construction: time elapsed on the caller's clock is credit, and observed time consumes credit. So two overlapping
+    sources, or a step of the driver's clock, cannot count a second twice.
     """
 
     def __init__(
@@ -70,28 +70,28 @@ class BusyMeter:
 
     @property
     def source(self) -> BusySource:
-        """Where the time accounted for last came from."""
+        """The source of the last accounted time."""
         return self._source
 
     @property
-    def since(self) -> int:
-        """Time stamp after which samples are wanted, in the driver's microseconds; 0 wants all there are.
+    def next_sample_since(self) -> int:
+        """Timestamp after which to request samples, in microseconds of the driver's clock; 0 requests all.
 
-        When the buffer has been silent for longer than a period, the driver's clock may have stepped back, and
-        asking for what is newer than the last sample would hide all samples until it has caught up.
+        If the buffer returned nothing for longer than a period, the driver's clock may have stepped back; requesting
+        only samples newer than the last one would then hide all samples until the clock has caught up.
         """
         return 0 if self._buffer_is_stale(self._now) else self._seen
 
     def update(
-        self, now: float, samples: Sequence[UtilizationSample] | None, percent: float | None, held: bool = False
+        self, now: float, samples: Sequence[UtilizationSample] | None, percent: float | None, memory_held: bool = False
     ) -> list[BusyInterval]:
-        """Account for the time since the last update. Returns what it was, newest first.
+        """Account for the time since the last update. Returns the accounted intervals, newest first.
 
-        `now` is the caller's clock in seconds. `samples` are the driver's, oldest first, empty if it has no new ones,
-        None if it keeps no buffer. `percent` is the utilization gauge at `now`, None if it could not be read.
-        `held` says whether processes hold memory: idle time then counts as idle_held, too.
+        `now` is the caller's clock in seconds. `samples` are the driver's, oldest first; empty if there are no new
+        ones, None if the driver has no buffer. `percent` is the utilization gauge at `now`, None if it could not be
+        read. `memory_held`: processes have memory allocated, so that idle time also counts as idle_held.
         """
-        self._memory_held = held
+        self._memory_held = memory_held
         intervals: list[BusyInterval] = []
         self._intervals = intervals
         elapsed = self._advance(now)
@@ -101,11 +101,11 @@ class BusyMeter:
             self._source = BusySource.BUFFER
             self._account(new_periods)
         elif samples is None or self._buffer_is_stale(now):
-            # Some GPUs keep no samples while they are idle: silence is no proof of anything, the gauge is.
+            # Some GPUs record no samples while idle: use the gauge.
             self._account_gauge(elapsed, percent)
         else:
-            return intervals  # the period that is running has not ended yet
-        # What is left is the period still running. Anything older was a gap, which no later reading may claim.
+            return intervals  # the current period has not ended yet
+        # The remaining credit is the current period. Anything older is a gap, which no later reading may fill.
         self._unaccounted = min(self._unaccounted, self._longest_period)
         return intervals
 
@@ -121,10 +121,10 @@ class BusyMeter:
         return now is None or now - self._last_buffer_at > self._longest_period
 
     def _new_periods(self, samples: Sequence[UtilizationSample]) -> list[tuple[float, float]]:
-        """(length in seconds, percent) of the periods not seen before, oldest first; holes are left out."""
+        """(length in seconds, percent) of the new periods, oldest first."""
         run = _after_last_clock_step(samples)
         if run and run[-1][0] < self._seen:
-            self._seen = run[-1][0]  # the driver's clock stepped back: start anew from here
+            self._seen = run[-1][0]  # the driver's clock stepped back: restart from here
             return []
         periods = []
         for end, percent in run:
@@ -134,7 +134,7 @@ class BusyMeter:
         return periods
 
     def _account(self, periods: Iterable[tuple[float, float]]) -> None:
-        # Newest first: if the credit does not reach for all, the oldest were accounted for by the other source.
+        # Newest first: if the credit does not cover all, the oldest were accounted for by the other source.
         age = 0.0
         for length, percent in reversed(list(periods)):
             if length <= self._longest_period:
@@ -151,7 +151,7 @@ class BusyMeter:
     def _account_interval(self, age: float, seconds: float, percent: float) -> None:
         accounted = min(seconds, self._unaccounted)
         self._unaccounted -= accounted
-        if 0 <= percent <= 100:  # neither garbage nor NaN: else the period is spent, but not observed
+        if 0 <= percent <= 100:  # else invalid or NaN: the time passes, but is not observed
             self.observed += accounted
             self.busy += accounted * (percent / 100)
             if self._memory_held:
@@ -161,7 +161,7 @@ class BusyMeter:
 
 
 def _after_last_clock_step(samples: Sequence[UtilizationSample]) -> Sequence[UtilizationSample]:
-    """The samples after the last step back of the driver's clock."""
+    """The samples after the last backward step of the driver's clock."""
     for i in range(len(samples) - 1, 0, -1):
         if samples[i][0] < samples[i - 1][0]:
             return samples[i:]
@@ -169,14 +169,14 @@ def _after_last_clock_step(samples: Sequence[UtilizationSample]) -> Sequence[Uti
 
 
 WINDOW_SECONDS = 60.0
-"""Length of the windows, which begin and end on its multiples on the wall clock: the same for all that scrape."""
+"""Window length. Windows start at multiples of it on the wall clock: the same for all scrapers."""
 
 MIN_COVERAGE_RATIO = 0.9
-"""Share of a window that must have been seen: what happened in the rest could be anything."""
+"""Ratio of a window that must be observed for its statistics to be exported."""
 
 
 class WindowStatistics(NamedTuple):
-    """Of the values seen in one window."""
+    """Statistics of the values in one window."""
 
     min: float
     mean: float
@@ -184,9 +184,9 @@ class WindowStatistics(NamedTuple):
 
 
 class WindowMeter:
-    """Min, mean and max of a value over the last whole window, and nothing while there is none that was well seen.
+    """Min, mean and max of a value over the last complete window, if enough of it was observed.
 
-    Pieces of time are added oldest first. The end of a window that comes after it was closed is lost.
+    Intervals are added oldest first. An interval of a window that was already closed is ignored.
     """
 
     def __init__(self, seconds: float = WINDOW_SECONDS) -> None:
@@ -200,7 +200,7 @@ class WindowMeter:
         self._min, self._max = math.inf, -math.inf
 
     def add(self, end: float, seconds: float, value: float) -> None:
-        """`value` held for `seconds` up to `end` (seconds since 1970). Time must not go back by more than a piece."""
+        """Add `value` for the `seconds` before `end` (Unix time). `end` must not go back by more than one interval."""
         boundary = math.floor(end / self.seconds) * self.seconds
         before = min(seconds, max(0.0, boundary - (end - seconds)))
         if before > 0:
@@ -219,14 +219,14 @@ class WindowMeter:
 
     def _roll_over(self, index: int) -> None:
         if self._index - 1 <= index < self._index:
-            return  # the tail of the window that was closed
+            return  # the end of the window that was just closed
         complete = index == self._index + 1 and self._seen >= MIN_COVERAGE_RATIO * self.seconds
         self._last = WindowStatistics(self._min, self._sum / self._seen, self._max) if complete else None
         self._index = index
         self._reset()
 
     def last(self, now: float) -> WindowStatistics | None:
-        """Of the last whole window before `now` (seconds since 1970)."""
+        """Statistics of the last complete window before `now` (Unix time); None if it was not observed well enough."""
         index = math.floor(now / self.seconds)
         if index != self._index:
             self._roll_over(index)

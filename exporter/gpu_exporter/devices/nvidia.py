@@ -1,8 +1,8 @@
-"""NVIDIA GPUs through NVML: finds them, reads each, and remembers those that get lost.
+"""NVIDIA GPUs through NVML: discovery, readings, and identities of lost GPUs.
 
-What is read stands in tables beside this file: nvidia_calls (one call, one answer), nvidia_fields (many field values in
-one call), nvidia_gpm (activity between two samples), nvidia_xid (errors that the driver reports), nvidia_mig (slices).
-nvidia_gpu puts them together for one GPU.
+The metrics are in tables in the modules beside this one: nvidia_calls (one function call each), nvidia_fields (field
+values, batched), nvidia_gpm (activity between two samples), nvidia_xid (Xid errors), nvidia_mig (MIG instances).
+nvidia_gpu combines them for one GPU.
 """
 
 from __future__ import annotations
@@ -23,19 +23,18 @@ from gpu_exporter.snapshot import AbsenceReason, DeviceIdentity, DeviceReading, 
 log = logging.getLogger(__name__)
 
 LOST_GPU_RETRY_SECONDS = 60.0
-"""A lost GPU comes back only to a new session. Opening one is slow: not at every read."""
-
+"""A lost GPU only comes back in a new session. Opening one is too slow for each reading."""
 
 GAUGE_INTERVAL_SECONDS = 0.08
-"""Where a GPU keeps no sample buffer: twice in the shortest period over which drivers average, 1/6 s, for a mean that
-is right within a percentage point (benchmarks/accuracy.py)."""
+"""For GPUs without a sample buffer: two samples per shortest averaging period of drivers, 1/6 s, give a mean within one
+percentage point (benchmarks/accuracy.py)."""
 
 
 class NvidiaDriver:
     """All NVIDIA GPUs of this machine.
 
-    `state_file` keeps the identities of the GPUs over a restart of the exporter; None keeps them in memory only.
-    `clock` gives monotonic seconds, `wall` seconds since 1970. `xids` listens for the errors that the driver reports.
+    `state_file` keeps the identities of the GPUs across restarts; None keeps them in memory only. `clock` returns
+    monotonic seconds, `wall` Unix time. `xids` counts the Xid errors that the driver reports.
     """
 
     vendor = "nvidia"
@@ -61,14 +60,14 @@ class NvidiaDriver:
 
     @property
     def busy_sources(self) -> Mapping[str, BusySource]:
-        """Where the busy time of each GPU comes from, by uuid."""
+        """The source of each GPU's busy time, by uuid."""
         return {uuid: meters.busy.source for uuid, meters in self._meters.items()}
 
     def read(self) -> tuple[DeviceReading, ...]:
-        """All GPUs, those lost since the start included, and after each the slices of it.
+        """All GPUs, including those lost since the start, each followed by its MIG instances.
 
-        Raises DriverUnavailable while NVML has never worked. After that a driver that went away is
-        a reason why the GPUs are down, not a reason to forget them.
+        Raises DriverUnavailable until NVML has listed a GPU. After that, all GPUs are down while the driver is
+        unavailable.
         """
         self._inventory.load()
         try:
@@ -102,9 +101,9 @@ class NvidiaDriver:
                 gpu.sample(self._clock(), self._wall())
 
     def close(self) -> None:
-        """End the session and unmap NVML. What was seen is remembered, what was counted goes on.
+        """Close the session and unmap NVML. Known GPUs and counters are kept.
 
-        Waits up to a second for the thread that listens for Xids.
+        Waits up to a second for the Xid listener thread.
         """
         self._xids.stop()
         self._close_gpus()
@@ -138,7 +137,7 @@ class NvidiaDriver:
         except (NvmlValueError, GpuLost) as error:
             refused = isinstance(error, NvmlValueError) and error.reason is AbsenceReason.NO_PERMISSION
             state = DriverState.NO_PERMISSION if refused else DriverState.FAILED
-            raise DriverUnavailable(state, f"NVML does not list the GPUs: {error}") from error
+            raise DriverUnavailable(state, f"NVML cannot list the GPUs: {error}") from error
         self._xids.start()
         return self._nvml
 
@@ -181,7 +180,7 @@ class NvidiaDriver:
         return found
 
     def _unopened_readings(self, known_indices: set[str]) -> list[DeviceReading]:
-        """GPUs that NVML counts but does not open, and that we never saw: all we know of them is the index."""
+        """GPUs that NVML counts but cannot open, and that were never read: only their index is known."""
         return [
             DeviceReading(DeviceIdentity(f"nvidia-index-{index}", str(index), "", self.vendor), down=reason)
             for index, reason in self._unopened.items()

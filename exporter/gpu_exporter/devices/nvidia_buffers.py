@@ -1,7 +1,7 @@
-"""What NVML answers with lists: the samples of its utilization buffer, and the processes on a GPU.
+"""NVML functions that fill a list: the samples of the utilization buffer, and the processes on a GPU.
 
-Each keeps the memory that NVML writes to, and reads it in one piece: pynvml asks twice, makes room anew each time, and
-an object of each entry, which takes 133 ms for 2,000 processes.
+The buffers are reused and unpacked at once: pynvml calls twice, allocates each time and creates an object per entry,
+which takes 133 ms for 2,000 processes.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ _UTILIZATION_SAMPLES = 1  # nvmlSamplingType_t
 _DOUBLE = 0  # nvmlValueType_t
 
 _MEMORY_UNKNOWN = 0xFFFFFFFFFFFFFFFF
-"""NVML_VALUE_NOT_AVAILABLE: the driver does not tell whose memory it is."""
+"""NVML_VALUE_NOT_AVAILABLE: the driver does not report memory per process."""
 
 
 class _GrowingBuffer:
-    """A list that NVML fills: `ask` makes room until it fits."""
+    """A buffer of entries that NVML fills, enlarged with `grow` until the list fits."""
 
     def __init__(self, entry_bytes: int, capacity: int) -> None:
         self._entry_bytes = entry_bytes
-        self._make_room(capacity)
+        self._allocate(capacity)
 
-    def _make_room(self, capacity: int) -> None:
+    def _allocate(self, capacity: int) -> None:
         self.capacity = capacity
         self.entries = create_string_buffer(self._entry_bytes * capacity)
 
     def grow(self, needed: int) -> None:
-        self._make_room(max(needed + needed // 4, 2 * self.capacity))  # the list may have grown again by the next call
+        self._allocate(max(needed + needed // 4, 2 * self.capacity))  # the list may grow until the next call
 
 
 class UtilizationBuffer:
-    """The driver's own samples of the utilization of one GPU."""
+    """The driver's buffer of utilization samples of one GPU."""
 
     def __init__(self, nvml: NvmlSession, handle: Any) -> None:
         self._get = nvml.function("nvmlDeviceGetSamples")
@@ -46,11 +46,11 @@ class UtilizationBuffer:
         self._kind, self._count = c_uint(), c_uint()
 
     def read_since(self, since: int) -> list[UtilizationSample] | None:
-        """Samples newer than `since`, oldest first; None if the driver keeps none.
+        """Samples newer than `since`, oldest first; None if the driver has no buffer.
 
-        Times are microseconds of the driver's clock, values are percent. Raises GpuLost or DriverGone.
+        Times are microseconds of the driver's clock, values are percent. Raises GpuLost or DriverUnloaded.
         """
-        # A size query tells the size of the whole buffer, so asking at once with room for it is the shorter way.
+        # A size query returns the size of the whole buffer: calling with enough room at once saves it.
         for _ in range(3):
             code = self._query(since, self._list.entries)
             if code != INSUFFICIENT_SIZE:
@@ -74,7 +74,7 @@ class UtilizationBuffer:
 
 
 class ProcessList:
-    """The processes with a compute context on one GPU, or one slice of a GPU in MIG mode."""
+    """The processes with a compute context on one GPU or MIG instance."""
 
     def __init__(self, nvml: NvmlSession, handle: Any) -> None:
         self._get = nvml.function("nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2")
@@ -85,7 +85,7 @@ class ProcessList:
         self._processes: tuple[GpuProcess, ...] = ()
 
     def read(self) -> tuple[GpuProcess, ...]:
-        """Those that are there now, as the driver names them. Raises NvmlValueError, GpuLost or DriverGone."""
+        """The current processes. Raises NvmlValueError, GpuLost or DriverUnloaded."""
         for _ in range(3):
             self._count.value = self._list.capacity
             code = self._get(self._handle, byref(self._count), self._list.entries)
@@ -93,9 +93,9 @@ class ProcessList:
                 break
             self._list.grow(self._count.value)
         if code:
-            raise NvmlValueError(absence_reason(code), f"no list of processes: NVML error {code}")
+            raise NvmlValueError(absence_reason(code), f"cannot list processes: NVML error {code}")
         used = bytes(memoryview(self._list.entries)[: 24 * min(self._count.value, self._list.capacity)])
-        if used != self._last_bytes:  # most often nothing has changed, down to the last byte
+        if used != self._last_bytes:  # usually nothing has changed
             self._last_bytes = used
             self._processes = tuple(
                 GpuProcess(pid, None if memory == _MEMORY_UNKNOWN else memory)

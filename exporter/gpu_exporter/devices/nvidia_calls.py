@@ -1,8 +1,8 @@
-"""The families that one call to NVML answers, as a table, and how a GPU is asked for all of them.
+"""Metrics that come from single NVML calls, as a table, and the plan that makes these calls for one GPU.
 
-To add a family is to add a line to `STATIC_METRICS` or `LIVE_METRICS`. NVML's PCIe throughput is left out on purpose: the driver
-measures for 20 ms in each call. pynvml's own functions take several times as long as the calls that they wrap, so the
-arguments of a call are made ready once in a session and used again.
+To add a metric, add a line to `STATIC_METRICS` or `LIVE_METRICS`. NVML's PCIe throughput is excluded: the driver
+measures for 20 ms in each call. pynvml's functions take several times as long as the calls that they wrap, so calls
+are prepared once per session and go to the C functions directly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gpu_exporter.devices.nvml import NvmlSession, absence_reason
 from gpu_exporter.metrics import MetricFamily
 from gpu_exporter.snapshot import AbsenceReason, MetricReading
 
-# NVML's numbers for what its functions are asked for (nvml.h).
+# Constants of nvml.h.
 CORE = 0
 SM, MEMORY = 1, 2
 CORRECTED, UNCORRECTED = 0, 1
@@ -34,20 +34,20 @@ THROTTLE_REASONS = {
     "hw_power_brake": 0x080,
     "display_clocks": 0x100,
 }
-"""Bits of NVML's clocks event reasons. Bit 0 is left out: an idle GPU is not throttled."""
+"""Bits of NVML's clocks event reasons. Without bit 0: an idle GPU is not throttled."""
 
 UINT_MAX = 0xFFFFFFFF
-"""What drivers return for "not available" without saying so."""
+"""Drivers return it, with success, for "not available"."""
 
 
 class ImplausibleValue(Exception):
-    """The driver gave a number that cannot be."""
+    """The driver returned an impossible number."""
 
 
 Converter = Callable[[Any], float]
 
 OutputFactory = Callable[[], tuple[tuple[Any, ...], Callable[[], Any]]]
-"""Makes the places that a function writes its answer to, and what reads the answer from there."""
+"""Creates the output arguments of a function, and a reader of their values."""
 
 
 def _uint() -> tuple[tuple[Any, ...], Callable[[], int]]:
@@ -87,7 +87,7 @@ def _memory() -> tuple[tuple[Any, ...], Callable[[], tuple[int, int, int]]]:
 
 
 class NvmlCall(NamedTuple):
-    """A function of NVML's library, older names of it after the first."""
+    """A function of NVML's library, with older names after the first. `shape` creates its outputs."""
 
     functions: tuple[str, ...]
     shape: OutputFactory
@@ -95,16 +95,21 @@ class NvmlCall(NamedTuple):
 
 
 class CallMetric(NamedTuple):
+    """A row of a family, converted from the response of a call. `labels` are those after `uuid`."""
+
     family: MetricFamily
     call: NvmlCall
     convert: Converter
     labels: tuple[str, ...] = ()
 
 
-def number(
+def ranged(
     max_value: float, min_value: float = 0, times: float = 1, per: float = 1, pick: int | None = None
 ) -> Converter:
-    """`raw * times / per` if raw is from `min_value` to `max_value`, both in NVML's unit; `pick` takes raw from a tuple."""
+    """A converter: `raw * times / per` for raw between `min_value` and `max_value`, in NVML's unit.
+
+    `pick` is the index of raw in a tuple.
+    """
 
     def convert(answer: Any) -> float:
         raw: float = answer if pick is None else answer[pick]
@@ -117,7 +122,7 @@ def number(
 
 def _share_of_total(pick: int) -> Converter:
     def convert(memory: tuple[int, int, int]) -> float:
-        return number(memory[0])(memory[pick])
+        return ranged(memory[0])(memory[pick])
 
     return convert
 
@@ -132,18 +137,18 @@ _RATES = NvmlCall(("nvmlDeviceGetUtilizationRates",), _utilization)
 _REASONS = NvmlCall(("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"), _ulonglong)
 _ECC = ("nvmlDeviceGetTotalEccErrors",)
 _ROWS = NvmlCall(("nvmlDeviceGetRemappedRows",), _uints(4))
-_MEGAHERTZ = number(20_000, times=1_000_000)
-_MEGAHERTZ_MAX = number(20_000, min_value=1, times=1_000_000)
-_MILLIWATTS = number(100_000_000, per=1000)
-_COUNT = number(UINT_MAX - 1)
-_LONG_COUNT = number(2**63)
+_MEGAHERTZ = ranged(20_000, times=1_000_000)
+_MEGAHERTZ_MAX = ranged(20_000, min_value=1, times=1_000_000)
+_MILLIWATTS = ranged(100_000_000, per=1000)
+_COUNT = ranged(UINT_MAX - 1)
+_LONG_COUNT = ranged(2**63)
 
 MEMORY_METRICS: tuple[CallMetric, ...] = (
-    CallMetric(metrics.MEMORY_TOTAL, MEMORY_INFO, number(2**50, min_value=1, pick=_TOTAL)),
+    CallMetric(metrics.MEMORY_TOTAL, MEMORY_INFO, ranged(2**50, min_value=1, pick=_TOTAL)),
     CallMetric(metrics.MEMORY_USED, MEMORY_INFO, _share_of_total(_USED)),
     CallMetric(metrics.MEMORY_RESERVED, MEMORY_INFO, _share_of_total(_RESERVED)),
 )
-"""All that NVML tells of a slice of a GPU in MIG mode, and of a whole one."""
+"""Available for MIG instances as well as for whole GPUs."""
 
 
 def _single_function_call(function: str, shape: OutputFactory = _uint, *arguments: int) -> NvmlCall:
@@ -156,41 +161,41 @@ STATIC_METRICS: tuple[CallMetric, ...] = (
         metrics.MEMORY_CLOCK_MAX, _single_function_call("nvmlDeviceGetMaxClockInfo", _uint, MEMORY), _MEGAHERTZ_MAX
     ),
 )
-"""Read once in a session."""
+"""Read once per session."""
 
 LIVE_METRICS: tuple[CallMetric, ...] = (
-    CallMetric(metrics.UTILIZATION, _RATES, number(100, per=100, pick=0)),
-    CallMetric(metrics.MEMORY_ACTIVITY, _RATES, number(100, per=100, pick=1)),
+    CallMetric(metrics.UTILIZATION, _RATES, ranged(100, per=100, pick=0)),
+    CallMetric(metrics.MEMORY_ACTIVITY, _RATES, ranged(100, per=100, pick=1)),
     *MEMORY_METRICS,
-    CallMetric(metrics.TEMPERATURE, _single_function_call("nvmlDeviceGetTemperature", _uint, CORE), number(200)),
+    CallMetric(metrics.TEMPERATURE, _single_function_call("nvmlDeviceGetTemperature", _uint, CORE), ranged(200)),
     CallMetric(metrics.POWER, _single_function_call("nvmlDeviceGetPowerUsage"), _MILLIWATTS),
     CallMetric(metrics.POWER_LIMIT, _single_function_call("nvmlDeviceGetEnforcedPowerLimit"), _MILLIWATTS),
     CallMetric(
         metrics.ENERGY,
         _single_function_call("nvmlDeviceGetTotalEnergyConsumption", _ulonglong),
-        number(2**63, per=1000),
+        ranged(2**63, per=1000),
     ),
     CallMetric(metrics.SM_CLOCK, _single_function_call("nvmlDeviceGetClockInfo", _uint, SM), _MEGAHERTZ),
     CallMetric(metrics.MEMORY_CLOCK, _single_function_call("nvmlDeviceGetClockInfo", _uint, MEMORY), _MEGAHERTZ),
-    # NVML's own words: the share of the fan's noise limit, which may exceed 100 % in certain cases.
-    CallMetric(metrics.FAN_SPEED, _single_function_call("nvmlDeviceGetFanSpeed"), number(200, per=100)),
+    # In percent of the maximum noise tolerance of the product; NVML documents that it may exceed 100 %.
+    CallMetric(metrics.FAN_SPEED, _single_function_call("nvmlDeviceGetFanSpeed"), ranged(200, per=100)),
     CallMetric(
-        metrics.PERFORMANCE_STATE, _single_function_call("nvmlDeviceGetPerformanceState"), number(15)
+        metrics.PERFORMANCE_STATE, _single_function_call("nvmlDeviceGetPerformanceState"), ranged(15)
     ),  # 32 is "unknown"
     CallMetric(
         metrics.ENCODER_UTILIZATION,
         _single_function_call("nvmlDeviceGetEncoderUtilization", _uints(2)),
-        number(100, per=100, pick=0),
+        ranged(100, per=100, pick=0),
     ),
     CallMetric(
         metrics.DECODER_UTILIZATION,
         _single_function_call("nvmlDeviceGetDecoderUtilization", _uints(2)),
-        number(100, per=100, pick=0),
+        ranged(100, per=100, pick=0),
     ),
     CallMetric(
-        metrics.PCIE_GENERATION, _single_function_call("nvmlDeviceGetCurrPcieLinkGeneration"), number(16, min_value=1)
+        metrics.PCIE_GENERATION, _single_function_call("nvmlDeviceGetCurrPcieLinkGeneration"), ranged(16, min_value=1)
     ),
-    CallMetric(metrics.PCIE_WIDTH, _single_function_call("nvmlDeviceGetCurrPcieLinkWidth"), number(32, min_value=1)),
+    CallMetric(metrics.PCIE_WIDTH, _single_function_call("nvmlDeviceGetCurrPcieLinkWidth"), ranged(32, min_value=1)),
     CallMetric(metrics.PCIE_REPLAYS, _single_function_call("nvmlDeviceGetPcieReplayCounter"), _COUNT),
     *(
         CallMetric(metrics.THROTTLE_ACTIVE, _REASONS, _bit(mask), (reason,))
@@ -198,36 +203,36 @@ LIVE_METRICS: tuple[CallMetric, ...] = (
     ),
     CallMetric(metrics.ECC_ERRORS, NvmlCall(_ECC, _ulonglong, (CORRECTED, LIFETIME)), _LONG_COUNT, ("corrected",)),
     CallMetric(metrics.ECC_ERRORS, NvmlCall(_ECC, _ulonglong, (UNCORRECTED, LIFETIME)), _LONG_COUNT, ("uncorrected",)),
-    CallMetric(metrics.REMAPPED_ROWS, _ROWS, number(UINT_MAX - 1, pick=0), ("correctable",)),
-    CallMetric(metrics.REMAPPED_ROWS, _ROWS, number(UINT_MAX - 1, pick=1), ("uncorrectable",)),
-    CallMetric(metrics.ROW_REMAP_PENDING, _ROWS, number(1, pick=2)),
-    CallMetric(metrics.ROW_REMAP_FAILED, _ROWS, number(1, pick=3)),
+    CallMetric(metrics.REMAPPED_ROWS, _ROWS, ranged(UINT_MAX - 1, pick=0), ("correctable",)),
+    CallMetric(metrics.REMAPPED_ROWS, _ROWS, ranged(UINT_MAX - 1, pick=1), ("uncorrectable",)),
+    CallMetric(metrics.ROW_REMAP_PENDING, _ROWS, ranged(1, pick=2)),
+    CallMetric(metrics.ROW_REMAP_FAILED, _ROWS, ranged(1, pick=3)),
 )
-"""Read each time."""
+"""Read at each reading."""
 
 
 @dataclass
 class NvmlReadings:
-    """What has been read of one GPU so far."""
+    """Readings and absences of one GPU, while it is read."""
 
     readings: list[MetricReading] = field(default_factory=list)
     absent: dict[MetricFamily, AbsenceReason] = field(default_factory=dict)
     _incomplete: set[MetricFamily] = field(default_factory=set)
 
     def add_absent(self, family: MetricFamily, reason: AbsenceReason) -> None:
-        """A row of this family was to be read and could not."""
+        """Record that a row of this family could not be read."""
         self.absent[family] = reason
         if len(family.labels) > 1:
             self._incomplete.add(family)
 
     def drop_incomplete_families(self) -> None:
-        """All rows of a family or none: half a family would pass for the whole."""
+        """Drop the rows of families with a missing row: a partial family would look complete."""
         if self._incomplete:
             self.readings = [reading for reading in self.readings if reading.family not in self._incomplete]
 
 
 class _PreparedCall:
-    """A call with its arguments in place, and the lines that use its answer."""
+    """A call with its arguments, and the metrics that use its response."""
 
     __slots__ = ("answer", "arguments", "function", "lines", "read", "readings")
 
@@ -241,7 +246,7 @@ class _PreparedCall:
 
 
 class CallPlan:
-    """Each call of a table once, ready to be made to one GPU."""
+    """The distinct calls of a table, prepared for one GPU."""
 
     def __init__(self, nvml: NvmlSession, handle: Any, lines: Iterable[CallMetric]) -> None:
         calls: dict[NvmlCall, list[CallMetric]] = {}
@@ -250,8 +255,8 @@ class CallPlan:
         self._ready = [_PreparedCall(nvml, handle, call, users) for call, users in calls.items()]
         self._of_family = {line.family: ready for ready in self._ready for line in ready.lines}
 
-    def carry_out(self, values: NvmlReadings) -> None:
-        """Make the calls. Raises GpuLost or DriverGone."""
+    def execute(self, values: NvmlReadings) -> None:
+        """Make the calls. Raises GpuLost or DriverUnloaded."""
         for ready in self._ready:
             code = ready.function(*ready.arguments)
             if code:
@@ -261,14 +266,14 @@ class CallPlan:
                     values.add_absent(line.family, reason)
                 continue
             answer = ready.read()
-            if answer != ready.answer:  # most answers repeat, and so do the readings made of them
+            if answer != ready.answer:  # most responses repeat: reuse their readings
                 ready.readings = _convert_answer(answer, ready.lines, values)
-                # Why a family is absent must be said again next time.
+                # Not cached if a value is implausible: its absence must be added each time.
                 ready.answer = answer if len(ready.readings) == len(ready.lines) else None
             values.readings += ready.readings
 
-    def last(self, family: MetricFamily) -> float | None:
-        """What was last read of a family that has no rows of its own; None if it is absent."""
+    def last_value(self, family: MetricFamily) -> float | None:
+        """The last value of a family without further labels; None if it is absent."""
         for reading in self._of_family[family].readings:
             if reading.family is family:
                 return reading.value

@@ -1,7 +1,8 @@
-"""The families that come from NVML's field values, as a table: one call a GPU answers them all.
+"""Metrics that come from NVML field values, as a table; one call per GPU reads them all.
 
-To add a family is to add a line to `FIELD_METRICS`. A field that a GPU does not have is left out of the later calls of the
-session. Units are those of nvml.h: violation times in ns, NVLink throughput in KiB, NVLink5 and PCIe counts in bytes.
+To add a metric, add a line to `FIELD_METRICS`. The first reading of a session finds out which fields the GPU supports;
+later ones request only these. Units are those of nvml.h: violation times in ns, NVLink throughput in KiB, NVLink5 and
+PCIe counts in bytes.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from ctypes import byref, c_int, create_string_buffer
 from typing import Any, NamedTuple
 
 from gpu_exporter import metrics
-from gpu_exporter.devices.nvidia_calls import Converter, ImplausibleValue, NvmlReadings, number
+from gpu_exporter.devices.nvidia_calls import Converter, ImplausibleValue, NvmlReadings, ranged
 from gpu_exporter.devices.nvml import INVALID_ARGUMENT, NvmlSession, absence_reason
 from gpu_exporter.metrics import MetricFamily
 from gpu_exporter.snapshot import AbsenceReason, MetricReading
 
 LINK_INTERVAL_SECONDS = 10.0
-"""Links change rarely, and each is a field of its own: they are not asked for at every reading."""
+"""Links change rarely and need one field each: they are not read each time."""
 
 ALL_LINKS = 0xFFFFFFFF
-"""Scope of an NVLink field: the sum of all links."""
+"""Scope of an NVLink field: sum of all links."""
 
 LINK_COUNT, LINK_STATE = 91, 165
 
-_ENTRY = "IIqqIIQ"  # nvmlFieldValue_t: field, scope, time stamp, latency, value type, error, value
+_ENTRY = "IIqqIIQ"  # nvmlFieldValue_t: field, scope, timestamp, latency, value type, error, value
 _ENTRY_BYTES = struct.calcsize(_ENTRY)
 _DOUBLE, _UINT, _ULONG, _ULONGLONG, _LONGLONG, _INT, _USHORT = range(7)  # nvmlValueType_t
 
@@ -37,9 +38,9 @@ _NO_END: Version = (math.inf,)
 
 
 class FieldMetric(NamedTuple):
-    """A field of a family. Of two lines for the same row the first that the GPU has is used.
+    """A field that is a row of a family. Of several for the same row, the first that the GPU supports is used.
 
-    `since` and `before` are driver versions between which the number means this: NVIDIA has given some numbers anew.
+    `since` and `before` bound the driver versions in which the number has this meaning: NVIDIA has reused some numbers.
     """
 
     family: MetricFamily
@@ -51,16 +52,16 @@ class FieldMetric(NamedTuple):
     before: Version = _NO_END
 
 
-_NANOSECONDS = number(2**63, per=1e9)
-_BYTES = number(2**63)
-_KIBIBYTES = number(2**53, times=1024)
-_COUNT = number(2**63)
-_PAGES = number(10_000)
-_FLAG = number(1)
+_NANOSECONDS = ranged(2**63, per=1e9)
+_BYTES = ranged(2**63)
+_KIBIBYTES = ranged(2**53, times=1024)
+_COUNT = ranged(2**63)
+_PAGES = ranged(10_000)
+_FLAG = ranged(1)
 
 # 251 to 253 were power smoothing up to R570, clocks event reasons in R575 and the first R580, and are power smoothing
 # again since 580.82, which moved the reasons to 269 to 271: see pynvml.py of nvidia-ml-py 12.570, 12.575, 13.580.65
-# and 13.580.82. Asked for under the wrong number, a setting would pass for a time.
+# and 13.580.82. With the wrong number, a power setting would be exported as throttle time.
 _R575: Version = (575,)
 _R580_82: Version = (580, 82)
 
@@ -84,8 +85,8 @@ FIELD_METRICS: tuple[FieldMetric, ...] = (
     _throttle("sw_thermal", 251, since=_R575, before=_R580_82),
     _throttle("hw_thermal", 252, since=_R575, before=_R580_82),
     _throttle("hw_power_brake", 253, since=_R575, before=_R580_82),
-    _throttle("thermal", 75, before=_R575),  # older drivers do not tell the two apart
-    FieldMetric(metrics.MEMORY_TEMPERATURE, 82, number(200, min_value=1)),  # no card at work is that cold
+    _throttle("thermal", 75, before=_R575),  # older drivers do not distinguish the two
+    FieldMetric(metrics.MEMORY_TEMPERATURE, 82, ranged(200, min_value=1)),  # a working card is never at 0 °C
     FieldMetric(metrics.RETIRED_PAGES, 29, _PAGES, ("single_bit",)),
     FieldMetric(metrics.RETIRED_PAGES, 30, _PAGES, ("double_bit",)),
     FieldMetric(metrics.RETIRED_PAGES_PENDING, 31, _FLAG),
@@ -110,8 +111,8 @@ FIELD_METRICS: tuple[FieldMetric, ...] = (
 
 _32_BITS = (_UINT, _INT, _USHORT)
 _WRAPPING_COUNTERS = (metrics.PCIE_TRANSMIT, metrics.PCIE_RECEIVE)
-"""nvml.h says of these that they may wrap. In 32 bits they would, many times between two readings: then the number
-tells nothing, and the family is unsupported."""
+"""nvml.h says that these may wrap. In 32 bits they would wrap many times between two readings: such a value is useless,
+and the family is unsupported."""
 
 
 def parse_version(text: str) -> Version:
@@ -120,13 +121,14 @@ def parse_version(text: str) -> Version:
 
 
 class FieldValue(NamedTuple):
-    """What NVML says of one field: its error code, the type of the value, and the value's 8 bytes as a number."""
+    """One field of a response: error code, value type, and the 8 bytes of the value as an integer."""
 
     code: int
     kind: int
     bits: int
 
     def value(self) -> float:
+        """The value, decoded by its type."""
         if self.kind == _DOUBLE:
             return float(struct.unpack("=d", struct.pack("=Q", self.bits))[0])
         if self.kind in (_LONGLONG, _INT):
@@ -137,7 +139,7 @@ class FieldValue(NamedTuple):
 
 
 class FieldBatch:
-    """Fields of one GPU, asked for in one call: pairs of number and scope."""
+    """Fields of one GPU, read in one call. `fields` are pairs of number and scope."""
 
     def __init__(self, nvml: NvmlSession, handle: Any, fields: Sequence[tuple[int, int]]) -> None:
         self._get = nvml.function("nvmlDeviceGetFieldValues")
@@ -149,7 +151,7 @@ class FieldBatch:
         self._empty = not fields
 
     def query(self) -> tuple[int, Sequence[int]]:
-        """The error code of the call as a whole, and seven numbers a field, as in nvmlFieldValue_t."""
+        """The error code of the call, and seven numbers per field, as in nvmlFieldValue_t."""
         if self._empty:
             return 0, ()
         return self._get(*self._arguments), self._layout.unpack(self._entries)
@@ -159,15 +161,15 @@ FIELD_FAMILIES = frozenset(line.family for line in FIELD_METRICS)
 
 
 class FieldPlan:
-    """The lines of the table that this GPU has, asked for in one batch."""
+    """The metrics of the table that this GPU supports, read in one batch."""
 
     def __init__(self, nvml: NvmlSession, handle: Any, driver_version: str) -> None:
         self._nvml, self._handle = nvml, handle
         self._version = parse_version(driver_version)
         self._lines: list[FieldMetric] | None = None
 
-    def carry_out(self, values: NvmlReadings) -> None:
-        """Ask for all. Raises GpuLost or DriverGone."""
+    def execute(self, values: NvmlReadings) -> None:
+        """Read all fields. Raises GpuLost or DriverUnloaded."""
         code = self._probe_fields() if self._lines is None else 0
         lines: Iterable[FieldMetric] = self._lines or ()
         raw: Sequence[int] = ()
@@ -191,7 +193,7 @@ class FieldPlan:
         values.absent.update(self._unsupported)
 
     def _probe_fields(self) -> int:
-        """Which lines this GPU has; of several for one row, the first. Returns the error code of the call."""
+        """Find the supported metrics; of several for one row, the first. Returns the error code of the call."""
         lines = [line for line in FIELD_METRICS if line.since <= self._version < line.before]
         code, raw = self._make_batch(lines).query()
         if code:
@@ -203,8 +205,8 @@ class FieldPlan:
         self._lines = list(rows.values())
         self._batch = self._make_batch(self._lines)
         self._last_readings: list[tuple[int, int, MetricReading] | None] = [None] * len(self._lines)
-        there = {line.family for line in self._lines}
-        self._unsupported = {family: AbsenceReason.UNSUPPORTED for family in FIELD_FAMILIES if family not in there}
+        supported = {line.family for line in self._lines}
+        self._unsupported = {family: AbsenceReason.UNSUPPORTED for family in FIELD_FAMILIES if family not in supported}
         return 0
 
     def _make_batch(self, lines: Iterable[FieldMetric]) -> FieldBatch:
@@ -212,7 +214,7 @@ class FieldPlan:
 
 
 def _convert_value(line: FieldMetric, answer: FieldValue) -> MetricReading | AbsenceReason:
-    if answer.code == INVALID_ARGUMENT:  # what drivers say of numbers that are newer than they
+    if answer.code == INVALID_ARGUMENT:  # drivers return it for fields newer than themselves
         return AbsenceReason.UNSUPPORTED
     if answer.code:
         return absence_reason(answer.code)
@@ -225,7 +227,7 @@ def _convert_value(line: FieldMetric, answer: FieldValue) -> MetricReading | Abs
 
 
 class NvlinkPlan:
-    """The state of each NVLink of one GPU, read every LINK_INTERVAL_SECONDS, and told as how many are in which state."""
+    """Counts the NVLinks of one GPU by state. Reads them every LINK_INTERVAL_SECONDS."""
 
     def __init__(self, nvml: NvmlSession, handle: Any) -> None:
         self._nvml, self._handle = nvml, handle
@@ -234,8 +236,8 @@ class NvlinkPlan:
         self._due = -math.inf
         self._last = NvmlReadings()
 
-    def carry_out(self, values: NvmlReadings, now: float) -> None:
-        """`now` is monotonic, in seconds. Raises GpuLost or DriverGone."""
+    def execute(self, values: NvmlReadings, now: float) -> None:
+        """Add the counts. `now` is monotonic seconds. Raises GpuLost or DriverUnloaded."""
         if now >= self._due:
             self._last = NvmlReadings()
             self._read()
@@ -259,7 +261,7 @@ class NvlinkPlan:
         if code:
             self._last.absent[metrics.NVLINK_LINKS] = absence_reason(code)
             return
-        active = sum(state.value() != 0 for state in states)  # a link that sleeps to save power is up
+        active = sum(state.value() != 0 for state in states)  # a link in a power-saving state counts as active
         rows = (("active", active), ("inactive", len(states) - active))
         self._last.readings += [MetricReading(metrics.NVLINK_LINKS, count, (state,)) for state, count in rows]
 

@@ -1,8 +1,8 @@
-"""Activity of the parts of a GPU through NVML's GPM, which Hopper and newer have: no profiler, no DCGM needed.
+"""Activity metrics (SM activity, tensor cores, ...) through NVML's GPM, on Hopper and newer, without DCGM.
 
-GPM gives no values but samples; two samples give the activity between them. So a family tells of the time between two
-readings. NVML gives percent, and MiB/s for traffic, which is summed up here to the counters that other GPUs have from
-field values: a slice of a GPU in MIG mode has no others.
+GPM takes samples; two samples give the activity between them, here between two readings. NVML returns percent, and
+MiB/s for traffic, which is accumulated to the counters that other GPUs have as field values: MIG instances have no
+others.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from gpu_exporter.metrics import MetricFamily
 from gpu_exporter.snapshot import AbsenceReason, MetricReading
 
 MIN_SAMPLE_SECONDS = 0.1
-"""Two samples closer than this make a poor ratio: the older one is kept, and the last values are said again."""
+"""Samples closer than this are too imprecise: the older one is kept, and the last values are repeated."""
 
-RATIOS: tuple[tuple[MetricFamily, int], ...] = (
+RATIO_METRICS: tuple[tuple[MetricFamily, int], ...] = (
     (metrics.ENGINE_ACTIVITY, 1),
     (metrics.SM_ACTIVITY, 2),
     (metrics.SM_OCCUPANCY, 3),
@@ -40,11 +40,11 @@ TRAFFIC_METRICS: tuple[tuple[MetricFamily, int], ...] = (
 )
 """Family and NVML_GPM_METRIC_*, all in MiB/s."""
 
-_ALL_METRICS = (*RATIOS, *TRAFFIC_METRICS)
+_ALL_METRICS = (*RATIO_METRICS, *TRAFFIC_METRICS)
 _VERSION = 1
 _MIB = 1024.0**2
-_MAX_MIB_PER_SECOND = 16.0 * 1024**2  # a second; NVLink5 does not reach an eighth of it
-_MAX_OVERSHOOT_PERCENT = 1.0  # percent: ratios of two counters may overshoot by a little
+_MAX_MIB_PER_SECOND = 16.0 * 1024**2  # more than eight times NVLink5
+_MAX_OVERSHOOT_PERCENT = 1.0  # a ratio of two counters may slightly exceed 100 %
 
 
 class _Metric(Structure):
@@ -59,7 +59,7 @@ class _Metric(Structure):
 
 
 class _MetricsGet(Structure):
-    """nvmlGpmMetricsGet_t, with room for what is asked for: NVML looks at no more than `count` entries."""
+    """nvmlGpmMetricsGet_t, with room for our metrics only: NVML reads no more than `count` entries."""
 
     _fields_ = [
         ("version", c_uint),
@@ -79,12 +79,12 @@ _ANSWERS_AT = _MetricsGet.metrics.offset
 
 
 class GpmSampler:
-    """GPM of one GPU, or of one slice of it. Holds two samples of the driver's: `close` gives them back."""
+    """GPM of one GPU or MIG instance. Allocates two samples in the driver, which `close` frees."""
 
     def __init__(self, nvml: NvmlSession, handle: Any, gpu_instance: int | None = None) -> None:
-        """`handle` is that of the whole GPU; `gpu_instance` is the slice's number, None for the whole GPU."""
+        """`handle` is that of the whole GPU; `gpu_instance` the id of the MIG instance, None for the whole GPU."""
         self._nvml, self._handle = nvml, handle
-        self._is_slice = gpu_instance is not None
+        self._is_mig_instance = gpu_instance is not None
         if gpu_instance is None:
             self._take_sample = nvml.function("nvmlGpmSampleGet")
             self._sample_arguments: tuple[Any, ...] = (handle,)
@@ -104,26 +104,26 @@ class GpmSampler:
         for entry, (_, metric) in zip(self._get.metrics, _ALL_METRICS, strict=True):
             entry.metric = metric
 
-    def carry_out(self, values: NvmlReadings, now: float) -> None:
-        """Say what happened since the last time. `now` is monotonic, in seconds. Raises GpuLost or DriverGone.
+    def execute(self, values: NvmlReadings, now: float) -> None:
+        """Add the activity since the last call. `now` is monotonic seconds. Raises GpuLost or DriverUnloaded.
 
-        Traffic is said where `values` has no counter of the driver's own.
+        Traffic is added if `values` has no counter from field values.
         """
         if self._taken_at is None or now - self._taken_at >= MIN_SAMPLE_SECONDS:
             self._last = self._measure(now)
         values.readings += self._last.readings
         values.absent.update(self._last.absent)
         for family, outcome in self._traffic.items():
-            if not self._is_slice and values.absent.get(family) is not AbsenceReason.UNSUPPORTED:
+            if not self._is_mig_instance and values.absent.get(family) is not AbsenceReason.UNSUPPORTED:
                 continue
             if isinstance(outcome, MetricReading):
                 values.absent.pop(family, None)
                 values.readings.append(outcome)
-            elif self._is_slice:
+            elif self._is_mig_instance:
                 values.absent[family] = outcome
 
     def close(self) -> None:
-        """Give the samples back. May be called more than once."""
+        """Free the samples. May be called more than once."""
         free = self._nvml.function("nvmlGpmSampleFree")
         for sample in (self._older, self._newer):
             if sample:
@@ -145,7 +145,7 @@ class GpmSampler:
         return values
 
     def _sample(self) -> AbsenceReason | None:
-        """Take the newer sample. Returns why that failed."""
+        """Take the newer sample. Returns the reason if that failed."""
         if not self._newer:
             support = _Support(_VERSION)
             code = self._nvml.function("nvmlGpmQueryDeviceSupport")(self._handle, byref(support))
@@ -165,15 +165,15 @@ class GpmSampler:
             return self._absent_readings(absence_reason(code))
         values = NvmlReadings()
         answers = _ANSWERS.unpack_from(self._get, _ANSWERS_AT)
-        for i, (family, _) in enumerate(RATIOS):
+        for i, (family, _) in enumerate(RATIO_METRICS):
             code, percent = answers[2 * i], answers[2 * i + 1]
             if code:
                 values.absent[family] = absence_reason(code)
-            elif 0 <= percent <= 100 + _MAX_OVERSHOOT_PERCENT:  # neither garbage nor NaN
+            elif 0 <= percent <= 100 + _MAX_OVERSHOOT_PERCENT:  # neither invalid nor NaN
                 values.readings.append(MetricReading(family, min(percent, 100.0) / 100))
             else:
                 values.absent[family] = AbsenceReason.ERROR
-        for i, (family, _) in enumerate(TRAFFIC_METRICS, start=len(RATIOS)):
+        for i, (family, _) in enumerate(TRAFFIC_METRICS, start=len(RATIO_METRICS)):
             code, rate = answers[2 * i], answers[2 * i + 1]
             if code:
                 self._traffic[family] = absence_reason(code)
@@ -186,4 +186,4 @@ class GpmSampler:
 
     def _absent_readings(self, reason: AbsenceReason) -> NvmlReadings:
         self._traffic = dict.fromkeys(self._sums, reason)
-        return NvmlReadings(absent=dict.fromkeys((family for family, _ in RATIOS), reason))
+        return NvmlReadings(absent=dict.fromkeys((family for family, _ in RATIO_METRICS), reason))

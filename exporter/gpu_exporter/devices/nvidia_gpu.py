@@ -1,4 +1,4 @@
-"""One NVIDIA GPU in one session with NVML: everything that is read of it, and what is counted over sessions."""
+"""One NVIDIA GPU: its readings in one NVML session, and its meters across sessions."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from gpu_exporter.snapshot import (
 )
 
 PROCESS_INTERVAL_SECONDS = 5.0
-"""The list of processes costs real drivers milliseconds a GPU, and changes when jobs come and go."""
+"""Listing processes takes real drivers milliseconds per GPU, and the list only changes with jobs."""
 
 MIN_MEMORY_HELD_RATIO = 0.01
-"""Of a GPU's memory, in use without a process that the driver names, as in a container: more than what a GPU has in use
-when nobody uses it, less than what a process holds that does nothing yet."""
+"""Memory counts as held above this ratio if the driver lists no process, as in a container: more than an unused GPU
+uses, less than an idle process does."""
 
 _BUSY_FAMILIES = (
     metrics.BUSY_SECONDS_TOTAL,
@@ -52,7 +52,7 @@ _WINDOW_LENGTH = MetricReading(metrics.WINDOW_LENGTH, WINDOW_SECONDS)
 
 
 class _WindowFamily:
-    """The last window's statistics of one family."""
+    """The statistics of one family over the last window."""
 
     def __init__(self, family: MetricFamily) -> None:
         self.meter = WindowMeter()
@@ -73,7 +73,7 @@ class _WindowFamily:
 
 
 class GpuMeters:
-    """What is counted of one GPU, over losses and sessions."""
+    """The meters of one GPU, which survive its loss and new sessions."""
 
     def __init__(self) -> None:
         self.busy = BusyMeter()
@@ -88,7 +88,7 @@ class GpuMeters:
 
 
 class NvidiaGpu:
-    """A GPU that NVML has opened. `close` gives back what it holds of the driver's."""
+    """A GPU in an open NVML session. `close` frees its driver resources."""
 
     def __init__(self, nvml: NvmlSession, handle: Any, identity: DeviceIdentity, meters: GpuMeters) -> None:
         self.identity = identity
@@ -99,7 +99,7 @@ class NvidiaGpu:
         self._plan(mig=False)
 
     def _plan(self, mig: bool) -> None:
-        """What a GPU can tell depends on its mode, so it is found out anew when that changes."""
+        """Prepare all calls. What a GPU supports depends on MIG mode, so a change of mode repeats this."""
         nvml, handle = self._nvml, self._handle
         self._fixed: NvmlReadings | None = None
         self._fixed_plan = CallPlan(nvml, handle, STATIC_METRICS)
@@ -118,7 +118,7 @@ class NvidiaGpu:
             self._mig_instances.close()
 
     def read(self, now: float, wall: float) -> list[DeviceReading]:
-        """This GPU, then its slices. `now` is monotonic, `wall` since 1970, both in seconds. Raises DriverGone."""
+        """This GPU, then its MIG instances. `now` is monotonic seconds, `wall` Unix time. Raises DriverUnloaded."""
         try:
             mig = self._mig_mode.is_enabled()
             if mig != (self._mig_instances is not None):
@@ -126,14 +126,14 @@ class NvidiaGpu:
                 self._plan(mig)
             return [self._read_whole(now, wall), *(self._mig_instances.read(now) if self._mig_instances else ())]
         except GpuLost:
-            slices = self._mig_instances.gone(DownReason.LOST) if self._mig_instances else ()
-            return [DeviceReading(self.identity, down=DownReason.LOST), *slices]
+            instances = self._mig_instances.down_readings(DownReason.LOST) if self._mig_instances else ()
+            return [DeviceReading(self.identity, down=DownReason.LOST), *instances]
 
     def _read_whole(self, now: float, wall: float) -> DeviceReading:
         values, answered = self._read_calls()
-        self._fields.carry_out(values)
-        self._links.carry_out(values, now)
-        self._gpm.carry_out(values, now)
+        self._fields.execute(values)
+        self._links.execute(values, now)
+        self._gpm.execute(values, now)
         values.drop_incomplete_families()
         processes = self._read_processes(values, now)
         self._read_power(values, now, wall)
@@ -141,21 +141,21 @@ class NvidiaGpu:
         if not answered and AbsenceReason.ERROR in values.absent.values():
             return DeviceReading(self.identity, down=DownReason.ERROR)
         absences = tuple([Absence(family, reason) for family, reason in values.absent.items()])
-        # In MIG mode processes stand with the slice that they run on.
+        # In MIG mode processes belong to the instance that they run on.
         return DeviceReading(
             self.identity, tuple(values.readings), absences, processes=() if self._mig_instances else processes
         )
 
     def _read_calls(self) -> tuple[NvmlReadings, bool]:
-        """The readings of the one-call families, and whether any that changes was answered."""
+        """The readings of the call tables, and whether any live metric could be read."""
         fixed = self._fixed
         if fixed is None:
             fixed = NvmlReadings()
-            self._fixed_plan.carry_out(fixed)
+            self._fixed_plan.execute(fixed)
             if AbsenceReason.ERROR not in fixed.absent.values():
                 self._fixed = fixed
         values = NvmlReadings(list(fixed.readings), dict(fixed.absent))
-        self._live_plan.carry_out(values)
+        self._live_plan.execute(values)
         return values, len(values.readings) > len(fixed.readings)
 
     def _read_processes(self, values: NvmlReadings, now: float) -> tuple[GpuProcess, ...]:
@@ -172,7 +172,7 @@ class NvidiaGpu:
         return self._processes
 
     def _read_power(self, values: NvmlReadings, now: float, wall: float) -> None:
-        watts = self._live_plan.last(metrics.POWER)
+        watts = self._live_plan.last_value(metrics.POWER)
         self._meters.add_power(now, wall, watts)
         if watts is None:
             values.absent[metrics.POWER_WINDOW] = values.absent.get(metrics.POWER, AbsenceReason.ERROR)
@@ -182,12 +182,12 @@ class NvidiaGpu:
         values.readings.append(MetricReading(metrics.WINDOW_END, math.floor(wall / WINDOW_SECONDS) * WINDOW_SECONDS))
 
     def _read_busy(self, values: NvmlReadings, now: float, wall: float, has_processes: bool) -> None:
-        meters, last = self._meters, self._live_plan.last
+        meters, last = self._meters, self._live_plan.last_value
         ratio, used, total = last(metrics.UTILIZATION), last(metrics.MEMORY_USED), last(metrics.MEMORY_TOTAL)
         absence = values.absent.get(metrics.UTILIZATION)
-        # A GPU in MIG mode has no utilization: then the buffer of the whole GPU is not to be believed either.
+        # A GPU in MIG mode has no utilization, and the sample buffer of the whole GPU is not reliable then either.
         unsupported = absence is AbsenceReason.UNSUPPORTED
-        samples = None if unsupported else self._buffer.read_since(meters.busy.since)
+        samples = None if unsupported else self._buffer.read_since(meters.busy.next_sample_since)
         held = has_processes or (used is not None and total is not None and used > MIN_MEMORY_HELD_RATIO * total)
         self._has_buffer, self._memory_held = samples is not None, held
         self._count(now, wall, samples, None if ratio is None else 100 * ratio)
@@ -211,11 +211,11 @@ class NvidiaGpu:
 
     @property
     def uses_gauge(self) -> bool:
-        """Whether the busy time comes from the gauge, which has to be read more often than the rest."""
+        """Whether the busy time comes from the gauge, which must be sampled between readings."""
         return self._meters.busy.source is BusySource.GAUGE
 
     def sample(self, now: float, wall: float) -> None:
-        """Read the utilization gauge alone, and count. What fails here is told by the next reading."""
+        """Sample the utilization gauge. Errors are ignored: the next reading reports them."""
         try:
             percent = float(self._nvml.call("nvmlDeviceGetUtilizationRates", self._handle).gpu)
         except (NvmlValueError, GpuLost):

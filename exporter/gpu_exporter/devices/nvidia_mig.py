@@ -1,9 +1,9 @@
-"""Slices of a GPU in MIG mode: each is published as a GPU of its own whose `parent_uuid` in gpu_info is the whole one.
+"""MIG instances: each is exported as a GPU of its own, with the uuid of the whole GPU as `parent_uuid` in gpu_info.
 
-What a slice has is its own share: memory, processes, and through GPM activity and traffic. The whole GPU goes on to
-publish what is true of all of it, memory included, so both must not be summed up: whoever wants totals sums over
-`parent_uuid=""`, whoever wants what jobs can use sums over GPUs that are nobody's parent. NVML tells no utilization
-of either; on a slice that is said, and what only a board has (power, temperature, clocks) is not mentioned.
+An instance has memory, processes and, through GPM, activity and traffic. The whole GPU still has its metrics, including
+memory, so do not sum over both: for totals select `parent_uuid=""`, for what jobs can use the GPUs that are no parent.
+NVML reports no utilization for either: an instance lists it as absent. Board metrics (power, temperature, clocks) are
+not listed for instances.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gpu_exporter.snapshot import (
 )
 
 LIST_INTERVAL_SECONDS = 5.0
-"""Slices are made and removed by hand: they are looked for anew this often, and at once when one does not answer."""
+"""How often instances are listed; they are also listed at once if one fails."""
 
 _UNSUPPORTED_FAMILIES: tuple[MetricFamily, ...] = (
     metrics.UTILIZATION,
@@ -51,9 +51,9 @@ class _MigInstance:
 
     def read(self, now: float) -> DeviceReading:
         values = NvmlReadings()
-        self.memory.carry_out(values)
+        self.memory.execute(values)
         values.absent.update(dict.fromkeys(_UNSUPPORTED_FAMILIES, AbsenceReason.UNSUPPORTED))
-        self.gpm.carry_out(values, now)
+        self.gpm.execute(values, now)
         processes: tuple[GpuProcess, ...] = ()
         try:
             processes = self.processes.read()
@@ -65,7 +65,7 @@ class _MigInstance:
 
 
 class MigMode:
-    """Whether a GPU is in MIG mode, asked for at each reading: it can be switched at any time."""
+    """Whether a GPU is in MIG mode, which can change at any time."""
 
     def __init__(self, nvml: NvmlSession, handle: Any) -> None:
         self._get = nvml.function("nvmlDeviceGetMigMode")
@@ -74,7 +74,7 @@ class MigMode:
         self._last = self._unsupported = False
 
     def is_enabled(self) -> bool:
-        """As it was last time if it cannot be told. Raises GpuLost or DriverGone."""
+        """Query it; the last known mode if the query fails. Raises GpuLost or DriverUnloaded."""
         if self._unsupported:
             return False
         code = self._get(*self._arguments)
@@ -86,12 +86,12 @@ class MigMode:
 
 
 def _handle_address(handle: Any) -> int | None:
-    """A slice that was removed and made again may have its uuid back, but is another one."""
+    """Distinguishes an instance from an earlier one with the same uuid."""
     return cast(handle, c_void_p).value
 
 
 class MigInstances:
-    """The slices of one GPU in MIG mode."""
+    """The MIG instances of one GPU."""
 
     def __init__(self, nvml: NvmlSession, handle: Any, parent: DeviceIdentity) -> None:
         self._nvml, self._handle, self._parent = nvml, handle, parent
@@ -99,12 +99,12 @@ class MigInstances:
         self._listed_at: float | None = None
 
     def read(self, now: float) -> list[DeviceReading]:
-        """All slices that are there. `now` is monotonic, in seconds. Raises GpuLost or DriverGone."""
+        """All present instances. `now` is monotonic seconds. Raises GpuLost or DriverUnloaded."""
         if self._listed_at is None or now - self._listed_at >= LIST_INTERVAL_SECONDS:
             self._list(now)
         try:
             return self._read(now)
-        except GpuLost:  # of a slice: it was removed, unless the whole GPU is lost, which listing finds out
+        except GpuLost:  # the instance was removed; if the whole GPU is lost, _list raises
             self._list(now)
             return self._read(now)
 
@@ -115,12 +115,12 @@ class MigInstances:
             if any(reading.family is metrics.MEMORY_TOTAL for reading in device.readings):
                 devices.append(device)
             else:
-                self._listed_at = None  # it answers no more: the next reading looks for it
-                devices.append(device.gone(DownReason.ERROR))
+                self._listed_at = None  # list again at the next reading
+                devices.append(device.as_down(DownReason.ERROR))
         return devices
 
-    def gone(self, reason: DownReason) -> list[DeviceReading]:
-        """The slices while the whole GPU is down."""
+    def down_readings(self, reason: DownReason) -> list[DeviceReading]:
+        """The instances while the whole GPU is down."""
         return [DeviceReading(mig_instance.identity, down=reason) for mig_instance in self._instances.values()]
 
     def close(self) -> None:
@@ -138,7 +138,7 @@ class MigInstances:
                 same = known is not None and known.address == _handle_address(handle)
                 found[uuid] = known if known and same else self._open(handle, uuid, index)
             except NvmlValueError:
-                continue  # places are left free between slices
+                continue  # indices between instances may be unused
         for uuid, mig_instance in self._instances.items():
             if found.get(uuid) is not mig_instance:
                 mig_instance.gpm.close()
@@ -147,10 +147,10 @@ class MigInstances:
 
     def _max_instances(self) -> int:
         try:
-            places: int = self._nvml.call("nvmlDeviceGetMaxMigDeviceCount", self._handle)
+            count: int = self._nvml.call("nvmlDeviceGetMaxMigDeviceCount", self._handle)
         except NvmlValueError:
             return 0
-        return places
+        return count
 
     def _open(self, handle: Any, uuid: str, index: int) -> _MigInstance:
         name = self._nvml.call("nvmlDeviceGetName", handle)
@@ -175,6 +175,6 @@ class MigInstances:
         )
 
     def _profile(self, handle: Any) -> str:
-        """As NVIDIA spells it, from the slice's measures: not every driver has it in the name."""
+        """NVIDIA's name of the profile, from its attributes: not every driver has it in the device name."""
         attributes = self._nvml.call("nvmlDeviceGetAttributes_v2", handle)
         return f"{attributes.gpuInstanceSliceCount}g.{round(attributes.memorySizeMB / 1024)}gb"

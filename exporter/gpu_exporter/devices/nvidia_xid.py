@@ -1,7 +1,7 @@
-"""Xids: errors that the NVIDIA driver reports, heard through NVML's events and counted.
+"""Counts Xid errors from NVML events.
 
-A thread of its own waits for events with its own hold on the library, so that a reading never waits for it and
-the library is never unmapped under it. It begins anew when the driver was reloaded or GPUs came and went.
+A thread waits for events in its own NVML session, so that a reading never waits for it and the library is never
+unmapped while in use. It restarts after a driver reload and when GPUs are added or removed.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from collections.abc import Callable
 from ctypes import CDLL, Structure, byref, c_uint, c_ulonglong, c_void_p, create_string_buffer
 
 from gpu_exporter import metrics
-from gpu_exporter.devices.nvidia_xid_codes import FATAL_XIDS, meaning
+from gpu_exporter.devices.nvidia_xid_codes import FATAL_XIDS, describe_xid
 from gpu_exporter.devices.nvml import TIMEOUT, DriverUnloaded, GpuLost, absence_reason
 from gpu_exporter.snapshot import Absence, AbsenceReason, DeviceReading, MetricReading
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
-"""The longest that the thread stays in one wait, and so about how long it takes to stop."""
+"""Timeout of one wait for events, and so about the time that `stop` takes."""
 
 RETRY_SECONDS = 5.0
-"""After a wait failed: a lost GPU fails each wait of the set that it is in."""
+"""Delay after a failed wait: a lost GPU makes each wait fail."""
 
 STOP_SECONDS = 1.0
-"""How long `stop` waits for the thread; a hung driver may keep it for ever."""
+"""How long `stop` waits for the thread; a hung driver may block it forever."""
 
 _LIBRARY = "libnvidia-ml.so.1"
 _XID_EVENT = 0x8  # nvmlEventTypeXidCriticalError
 
 
 class _EventsUnavailable(Exception):
-    """There are no events to be had now."""
+    """Events are not available now."""
 
     def __init__(self, reason: AbsenceReason, message: str) -> None:
         super().__init__(message)
@@ -54,12 +54,12 @@ class _Event(Structure):
 
 
 class _EventSession:
-    """One session with NVML that hears the Xids of all GPUs."""
+    """An NVML session registered for the Xid events of all GPUs."""
 
     def __init__(self) -> None:
         """Raises _EventsUnavailable."""
         self.gpus: dict[str, AbsenceReason | None] = {}
-        """By uuid, why its Xids cannot be heard."""
+        """uuid -> the reason why its Xids are not available; None if they are."""
         self._uuids: dict[int | None, str] = {}
         self._set = c_void_p()
         self._event = _Event()
@@ -73,7 +73,7 @@ class _EventSession:
             self._started = True
             self._check(self._library.nvmlEventSetCreate(byref(self._set)))
             self._register_all()
-        except (_EventsUnavailable, AttributeError) as error:  # AttributeError: a library without such a function
+        except (_EventsUnavailable, AttributeError) as error:  # AttributeError: the library lacks the function
             self.close()
             if isinstance(error, _EventsUnavailable):
                 raise
@@ -90,7 +90,7 @@ class _EventSession:
         for index in range(count.value):
             device, uuid = c_void_p(), create_string_buffer(96)
             if library.nvmlDeviceGetHandleByIndex_v2(c_uint(index), byref(device)):
-                continue  # lost: it is said elsewhere
+                continue  # lost; NvidiaDriver reports it
             if library.nvmlDeviceGetUUID(device, uuid, c_uint(len(uuid))):
                 continue
             name = uuid.value.decode("ascii", "replace")
@@ -99,7 +99,7 @@ class _EventSession:
             self._uuids[device.value] = name
 
     def wait(self, seconds: float) -> tuple[str, int] | None:
-        """(uuid, Xid) of the next event; None after that time without one. Raises _EventsUnavailable."""
+        """(uuid, Xid) of the next event; None after a timeout. Raises _EventsUnavailable."""
         code = self._library.nvmlEventSetWait_v2(self._set, byref(self._event), c_uint(int(seconds * 1000)))
         if code == TIMEOUT:
             return None
@@ -123,7 +123,7 @@ def _reason(code: int) -> AbsenceReason:
 
 
 class _XidCounts:
-    """The Xids of one GPU."""
+    """Xid counts of one GPU, and their readings."""
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys(FATAL_XIDS, 0)
@@ -139,14 +139,14 @@ class _XidCounts:
     def _build_readings(self) -> None:
         readings = [MetricReading(metrics.XID_ERRORS, count, (str(xid),)) for xid, count in sorted(self.counts.items())]
         for xid, at in sorted(self.last.items()):
-            kind, action, _ = meaning(xid)
+            kind, action, _ = describe_xid(xid)
             readings.append(MetricReading(metrics.XID_LAST_TIMESTAMP, at, (str(xid),)))
             readings.append(MetricReading(metrics.XID_INFO, 1, (str(xid), kind, action)))
         self.readings = tuple(readings)
 
 
 class XidListener:
-    """Counts Xids by GPU and code while it is started; what was counted stays. `wall` gives seconds since 1970."""
+    """Counts Xids by GPU and code while it is started; counts are kept. `wall` returns Unix time."""
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class XidListener:
         self._last_message = ""
 
     def start(self) -> None:
-        """Listen, if nobody does. Returns at once."""
+        """Start the thread unless it is running. Does not wait."""
         if self._thread is not None and self._thread.is_alive():
             return
         self._stop = threading.Event()
@@ -173,24 +173,24 @@ class XidListener:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop listening and let go of the library. Waits for STOP_SECONDS at most."""
+        """Stop the thread and unload the library. Waits for STOP_SECONDS at most."""
         self._stop.set()
         self._restart.set()
         if self._thread is not None:
             self._thread.join(STOP_SECONDS)
             if self._thread.is_alive():
-                log.warning("the NVIDIA driver hangs in a wait for events, and so keeps its library mapped")
+                log.warning("the NVIDIA driver hangs while waiting for events; its library stays mapped")
             else:
                 self._thread = None
 
     def restart(self) -> None:
-        """GPUs have come or gone: listen to those that are there now."""
+        """Register again, for the GPUs that are present now."""
         self._restart.set()
 
     def with_xids(self, device: DeviceReading) -> DeviceReading:
-        """The reading with what was heard of this GPU. Does not wait for the driver.
+        """The reading with the Xids of this GPU added. Does not wait for the driver.
 
-        A lost GPU has no values, so its last Xid is to be had from Prometheus, or from the log.
+        A lost GPU has no values: its last Xid is in Prometheus and in the log.
         """
         uuid = device.identity.uuid
         with self._lock:
@@ -213,7 +213,7 @@ class XidListener:
                 with self._lock:
                     self._unavailable_all = error.reason
                 if str(error) != self._last_message:
-                    log.info("no Xids are heard from the NVIDIA driver: %s", error)
+                    log.info("no Xid events from the NVIDIA driver: %s", error)
                 self._last_message = str(error)
                 self._restart.wait(self._retry)
 
@@ -232,7 +232,7 @@ class XidListener:
                 self._last_message = ""
                 if event:
                     uuid, xid = event
-                    log.warning("GPU %s: Xid %d (%s)", uuid, xid, meaning(xid).kind)
+                    log.warning("GPU %s: Xid %d (%s)", uuid, xid, describe_xid(xid).kind)
                     with self._lock:
                         self._counts[uuid].add(xid, self._wall())
         finally:

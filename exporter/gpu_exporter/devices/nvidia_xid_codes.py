@@ -1,11 +1,10 @@
-"""What Xid codes mean: class, and what NVIDIA advises to do first.
+"""Catalogue of Xid codes: class and recommended immediate action.
 
-From NVIDIA's Xid catalogue for Ampere and newer GPUs, whose "immediate action" is given here in our own words:
-https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html (read in November 2026). The class is ours, after
-the part that the catalogue names. A code that is not in the table is published as `unknown`, with the advice to look it
-up there.
+From NVIDIA's Xid catalogue for Ampere and newer GPUs, with its "immediate action" as a label value of ours:
+https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html (as of November 2026). The class is ours, from the
+component that the catalogue names. Other codes are exported as `unknown`, with the action `look_up`.
 
-To add a code is to add a line.
+To add a code, add a line.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import NamedTuple
 
 
 class XidInfo(NamedTuple):
-    """`kind` becomes the label `class`. `fatal`: the GPU is not usable until somebody acts."""
+    """Labels of gpu_xid_info: `kind` is `class`. `fatal`: the GPU is unusable until the action is taken."""
 
     kind: str
     action: str
@@ -31,7 +30,7 @@ _NVLINK5 = XidInfo("nvlink", "check_nvlink")
 _ENGINE_CODES = (
     *range(39, 42), 68, *range(70, 73), *range(75, 78), *range(82, 87), 88, 89, *range(96, 106), *range(126, 136),
 )  # fmt: skip
-"""Copy engines, video and JPEG decoders, optical flow: each has its own code, all mean the same."""
+"""Copy engines, video and JPEG decoders, optical flow: a code for each engine, with the same meaning."""
 
 XID_CATALOG: dict[int, XidInfo] = {
     **dict.fromkeys(_ENGINE_CODES, _ENGINE),
@@ -93,9 +92,10 @@ XID_CATALOG: dict[int, XidInfo] = {
     172: XidInfo("memory", "see_xid_48"),
 }
 
-FATAL_XIDS = tuple(code for code, meaning in XID_CATALOG.items() if meaning.fatal)
-"""Counted from zero on, so that the first one shows in `increase()`."""
+FATAL_XIDS = tuple(code for code, info in XID_CATALOG.items() if info.fatal)
+"""Exported from zero, so that `increase()` shows the first one."""
 
 
-def meaning(code: int) -> XidInfo:
+def describe_xid(code: int) -> XidInfo:
+    """Class and action of a code, UNKNOWN_XID if it is not in the catalogue."""
     return XID_CATALOG.get(code, UNKNOWN_XID)

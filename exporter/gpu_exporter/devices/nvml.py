@@ -1,6 +1,6 @@
-"""NVML behind one door: opened, called, its errors sorted, and truly let go.
+"""NVML sessions: open, call, map errors to exceptions, and unload the library.
 
-pynvml is imported when NVML is opened: importing this file needs no NVIDIA library.
+pynvml is imported when a session is opened: importing this module needs no NVIDIA library.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from gpu_exporter.devices.base import DriverUnavailable
 from gpu_exporter.snapshot import AbsenceReason, DriverState
 
-# NVML's error codes, as nvml.h numbers them.
+# nvmlReturn_t.
 _UNINITIALIZED = 1
 INVALID_ARGUMENT = 2
 _NOT_SUPPORTED = 3
@@ -33,7 +33,7 @@ _DEPRECATED = 26
 _GPU_NOT_FOUND = 28
 
 NvmlFunction = Callable[..., int]
-"""A function of NVML's C library: returns an error code."""
+"""A function of NVML's C library; returns an error code."""
 
 _DRIVER_UNLOADED_CODES = {_UNINITIALIZED, _DRIVER_NOT_LOADED}
 _GPU_LOST_CODES = {_GPU_IS_LOST, _RESET_REQUIRED, _GPU_NOT_FOUND}
@@ -44,25 +44,25 @@ _UNSUPPORTED_CODES = {
 _INIT_ERRORS = {
     _LIBRARY_NOT_FOUND: (
         DriverState.ABSENT,
-        "libnvidia-ml.so.1 not found: install the NVIDIA driver, or give the container the NVIDIA runtime",
+        "libnvidia-ml.so.1 not found: install the NVIDIA driver, or run the container with the NVIDIA runtime",
     ),
     _DRIVER_NOT_LOADED: (
         DriverState.FAILED,
-        "the NVIDIA kernel module is not loaded: try `modprobe nvidia`, and see the kernel log",
+        "the NVIDIA kernel module is not loaded: try `modprobe nvidia` and check the kernel log",
     ),
-    _NO_PERMISSION: (DriverState.NO_PERMISSION, "no permission: the exporter must be able to open /dev/nvidiactl"),
+    _NO_PERMISSION: (DriverState.NO_PERMISSION, "no permission: allow the exporter to open /dev/nvidiactl"),
     _VERSION_MISMATCH: (
         DriverState.FAILED,
-        "the NVIDIA library and kernel module differ in version, as after an upgrade: reload the module or reboot",
+        "version mismatch of the NVIDIA library and kernel module, as after an upgrade: reload the module or reboot",
     ),
 }
 
 
 class DriverUnloaded(DriverUnavailable):
-    """The driver was unloaded or reloaded under us: the session is dead, and another must be opened."""
+    """The driver was unloaded or reloaded: this session is invalid, open another."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(DriverState.FAILED, f"the NVIDIA driver went away: {message}")
+        super().__init__(DriverState.FAILED, f"the NVIDIA driver was unloaded: {message}")
 
 
 class GpuLost(Exception):
@@ -70,7 +70,7 @@ class GpuLost(Exception):
 
 
 class NvmlValueError(Exception):
-    """This GPU has no such value now; `reason` tells why."""
+    """NVML has no value for this GPU now; `reason` is the reason of its absence."""
 
     def __init__(self, reason: AbsenceReason, message: str) -> None:
         super().__init__(message)
@@ -81,7 +81,7 @@ class NvmlSession:
     """An open session with NVML."""
 
     def __init__(self) -> None:
-        """Raises DriverUnavailable if there is no driver, or it refuses us."""
+        """Raises DriverUnavailable if the driver is absent or denies access."""
         try:
             import pynvml
         except ImportError as error:
@@ -92,14 +92,14 @@ class NvmlSession:
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
-            state, message = _INIT_ERRORS.get(error.value, (DriverState.FAILED, f"NVML does not start: {error}"))
+            state, message = _INIT_ERRORS.get(error.value, (DriverState.FAILED, f"cannot initialize NVML: {error}"))
             self._unload()
             raise DriverUnavailable(state, message) from error
 
     def call(self, function: str, *arguments: Any) -> Any:
         """Call pynvml's `function`. Raises GpuLost, NvmlValueError or DriverUnloaded, never NVMLError.
 
-        Easy to use and slow: 5 microseconds and more. For what is read each time there is `function`.
+        Convenient but slow, 5 microseconds and more: for calls in each reading use `function`.
         """
         known = getattr(self._pynvml, function, None)
         if known is None:
@@ -110,7 +110,7 @@ class NvmlSession:
             raise _to_exception(error.value, str(error)) from error
 
     def function(self, *names: str) -> NvmlFunction:
-        """The first of these C functions that the library has; if it has none, one that says so each time."""
+        """The first of these C functions that the library has, or else one that returns FUNCTION_NOT_FOUND."""
         for name in names:
             try:
                 found: NvmlFunction = self._pynvml._nvmlGetFunctionPointer(name)
@@ -120,18 +120,18 @@ class NvmlSession:
         return _missing_function
 
     def pci_bus_id(self, handle: Any) -> str:
-        """PCI address of a GPU, as `00000000:1B:00.0`."""
+        """PCI address of a GPU, such as `00000000:1B:00.0`."""
         bus_id: str | bytes = self.call("nvmlDeviceGetPciInfo", handle).busId
         return bus_id.decode("ascii", "replace") if isinstance(bus_id, bytes) else bus_id
 
     def close(self) -> None:
-        """End the session and unmap the library, so that the driver can be reloaded and the next session is fresh."""
-        with suppress(self._error):  # a dead session cannot be ended; what matters is that the library goes
+        """Close the session and unmap the library, so that the driver can be reloaded."""
+        with suppress(self._error):  # fails on a dead session; unmapping is what matters
             self._pynvml.nvmlShutdown()
         self._unload()
 
     def _unload(self) -> None:
-        # nvmlShutdown leaves the library mapped: after a driver upgrade the old one would be used for ever.
+        # nvmlShutdown leaves the library mapped: after a driver upgrade the old version would stay in use.
         library, self._pynvml.nvmlLib = self._pynvml.nvmlLib, None
         self._pynvml._nvmlGetFunctionPointer_cache.clear()
         if library is not None:
@@ -143,11 +143,11 @@ def _missing_function(*_: object) -> int:
 
 
 def absence_reason(code: int) -> AbsenceReason:
-    """Why a call that returned this error gave no value. Raises GpuLost or DriverUnloaded if it means no less than that."""
-    sorted_ = _to_exception(code, f"NVML error {code}")
-    if isinstance(sorted_, NvmlValueError):
-        return sorted_.reason
-    raise sorted_
+    """The reason of absence for this error code. Raises GpuLost or DriverUnloaded if that is what it means."""
+    error = _to_exception(code, f"NVML error {code}")
+    if isinstance(error, NvmlValueError):
+        return error.reason
+    raise error
 
 
 def _to_exception(code: int, message: str) -> Exception:

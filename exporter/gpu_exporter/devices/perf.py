@@ -1,6 +1,6 @@
-"""Counters of the kernel's perf interface: include/uapi/linux/perf_event.h, perf_event_open(2).
+"""Perf counters of the kernel: include/uapi/linux/perf_event.h, perf_event_open(2).
 
-Counting a whole device needs CAP_PERFMON, or kernel.perf_event_paranoid at 0 or less.
+Device-wide counters need CAP_PERFMON, or kernel.perf_event_paranoid at 0 or less.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Protocol
 
 
 class CounterBackend(Protocol):
-    """Counters of a device, behind which tests can put others."""
+    """Counters of a device; tests replace it."""
 
     def open(self, pmu: int, config: int, cpu: int) -> int:
-        """Begin to count. `pmu` is the number in the PMU's `type`. Returns a handle. Raises OSError."""
+        """Start a counter. `pmu` is the number in the PMU's `type` file. Returns a handle. Raises OSError."""
         ...
 
     def read(self, handle: int) -> tuple[int, int]:
-        """The count, and the nanoseconds counted in, both since `open`. Raises OSError."""
+        """(count, nanoseconds enabled), both since `open`. Raises OSError."""
         ...
 
     def close(self, handle: int) -> None:
-        """Count no more."""
+        """Stop the counter."""
         ...
 
 
@@ -33,11 +33,11 @@ _SYSCALL_NUMBERS = {"x86_64": 298, "aarch64": 241, "riscv64": 241}
 _CLOSE_ON_EXEC = 8
 _TIME_ENABLED = 1
 _ATTRIBUTES = struct.Struct("=IIQQQQQIIQ")
-"""The first version of struct perf_event_attr, 64 bytes, which every kernel takes."""
+"""The first version of struct perf_event_attr, 64 bytes, which every kernel accepts."""
 
 
 class PerfCounters:
-    """The kernel's own."""
+    """The counters of the running kernel."""
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -45,7 +45,7 @@ class PerfCounters:
     def open(self, pmu: int, config: int, cpu: int) -> int:
         call = _SYSCALL_NUMBERS.get(platform.machine())
         if call is None:
-            raise OSError(errno.ENOSYS, f"the number of perf_event_open on {platform.machine()} is not known")
+            raise OSError(errno.ENOSYS, f"perf_event_open is not supported on {platform.machine()}")
         attributes = _ATTRIBUTES.pack(pmu, _ATTRIBUTES.size, config, 0, 0, _TIME_ENABLED, 0, 0, 0, 0)
         handle = self._libc.syscall(
             ctypes.c_long(call),

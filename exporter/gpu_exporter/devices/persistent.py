@@ -1,5 +1,4 @@
-"""A driver whose lost GPUs keep their identity over a restart of the exporter, for vendors that do not do it
-themselves."""
+"""Keeps the identities of lost GPUs across restarts, for drivers that do not do it themselves."""
 
 from __future__ import annotations
 
@@ -10,11 +9,11 @@ from gpu_exporter.devices.inventory import DeviceInventory
 from gpu_exporter.snapshot import DeviceReading, DownReason, DriverState
 
 DOWN_REASONS = {DriverState.HUNG: DownReason.HUNG, DriverState.NO_PERMISSION: DownReason.ERROR}
-"""Why all GPUs are down while the driver is in this state; in any other, the driver is gone."""
+"""Why all GPUs are down in this state of the driver; in any other state: DRIVER_GONE."""
 
 
 class PersistentDriver:
-    """Adds the GPUs that the driver has named before and names no more. `state_file` None: nothing is kept."""
+    """Adds, as lost, the GPUs that the driver no longer lists. Without `state_file` they are kept in memory only."""
 
     def __init__(self, driver: Driver, state_file: Path | None) -> None:
         self.vendor = driver.vendor
@@ -22,7 +21,7 @@ class PersistentDriver:
         self._inventory = DeviceInventory(state_file)
 
     def read(self) -> tuple[DeviceReading, ...]:
-        """All GPUs, those lost before the start included. Raises DriverUnavailable while there never was one."""
+        """All GPUs, including those lost before the start. Raises DriverUnavailable until one was found."""
         self._inventory.load()
         try:
             found = self._driver.read()

@@ -1,6 +1,6 @@
-"""Values in small kernel files: a reason for each that cannot be had, units, and the file of each family.
+"""Values in sysfs files: parsers, units, and the reason for each value that is absent.
 
-Kernel documents: Documentation/filesystems/sysfs.rst (one value a file, made up on reading), hwmon/sysfs-interface.rst
+Kernel documents: Documentation/filesystems/sysfs.rst (one value per file, generated on read), hwmon/sysfs-interface.rst
 (millidegrees, microwatts, microjoules), ABI/testing/sysfs-bus-pci (`current_link_*`).
 """
 
@@ -18,12 +18,12 @@ from gpu_exporter.metrics import MetricFamily
 from gpu_exporter.snapshot import AbsenceReason, MetricReading
 
 MAX_SYSFS_FILE_BYTES = 8192
-"""Bytes. A sysfs file has at most a page."""
+"""A sysfs file has at most one page of memory, 4 KiB on most machines."""
 
 _REASON_BY_ERRNO = {
     errno.ENOENT: AbsenceReason.UNSUPPORTED,
     errno.EOPNOTSUPP: AbsenceReason.UNSUPPORTED,
-    errno.EINVAL: AbsenceReason.UNSUPPORTED,  # amdgpu's answer for a sensor that the chip does not have
+    errno.EINVAL: AbsenceReason.UNSUPPORTED,  # amdgpu, for a sensor that the chip does not have
     errno.ENODATA: AbsenceReason.UNSUPPORTED,
     errno.EACCES: AbsenceReason.NO_PERMISSION,
 }
@@ -31,18 +31,18 @@ _MISSING_ERRNOS = (errno.ENOENT, errno.ENODEV, errno.ENXIO)
 
 
 class SysfsValueError(Exception):
-    """There is no such value now. `gone` if the file itself went away, and with it perhaps the card."""
+    """The value is absent. `file_missing`: the file does not exist, and the card may be lost."""
 
-    def __init__(self, reason: AbsenceReason, gone: bool = False) -> None:
+    def __init__(self, reason: AbsenceReason, file_missing: bool = False) -> None:
         super().__init__(reason.value)
         self.reason = reason
-        self.gone = gone
+        self.file_missing = file_missing
 
 
-def read(path: str) -> bytes:
-    """The whole of a small file. Raises SysfsValueError.
+def read_file(path: str) -> bytes:
+    """Read a small file. Raises SysfsValueError.
 
-    EPERM from the read itself is no lack of permission: amdgpu says so while a card resets or suspends.
+    EPERM from read() does not mean a lack of permission: amdgpu returns it while a card resets or suspends.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -62,15 +62,15 @@ def _reason(error: OSError) -> AbsenceReason:
 
 
 def read_text(path: str) -> str:
-    """The file as one line of text, empty if it cannot be read."""
+    """The stripped text of a file; empty if it cannot be read."""
     try:
-        return read(path).decode("utf-8", "replace").strip()
+        return read_file(path).decode("utf-8", "replace").strip()
     except SysfsValueError:
         return ""
 
 
-def number(raw: bytes) -> int:
-    """A decimal number. Raises SysfsValueError for anything else."""
+def parse_int(raw: bytes) -> int:
+    """Parse a decimal integer. Raises SysfsValueError."""
     digits = raw.strip()
     if not digits.lstrip(b"-").isdigit() or len(digits) > 20:
         raise SysfsValueError(AbsenceReason.ERROR)
@@ -86,10 +86,13 @@ ValueParser = Callable[[bytes], float]
 def scaled_int(
     max_value: float, min_value: float = 0, times: float = 1, per: float = 1, unmeasured: int | None = None
 ) -> ValueParser:
-    """`raw * times / per` if raw is from `min_value` to `max_value`, both in the file's unit; `unmeasured` means "not measured"."""
+    """A parser for `raw * times / per` with raw between `min_value` and `max_value`, in the file's unit.
+
+    `unmeasured` is the raw value that means "not measured".
+    """
 
     def convert(raw: bytes) -> float:
-        value = number(raw)
+        value = parse_int(raw)
         if value == unmeasured:
             raise SysfsValueError(AbsenceReason.UNSUPPORTED)
         if not min_value <= value <= max_value:
@@ -100,7 +103,7 @@ def scaled_int(
 
 
 def keyed_value(name: bytes, convert: ValueParser) -> ValueParser:
-    """The value of the line that has this name, in a file of lines like `ue: 0`."""
+    """A parser for the line with this name, in a file with lines such as `ue: 0`."""
 
     def converted(raw: bytes) -> float:
         for line in raw.splitlines():
@@ -117,13 +120,13 @@ BYTES = scaled_int(2**50)
 COUNT = scaled_int(2**63)
 MILLICELSIUS = scaled_int(200_000, min_value=-50_000, per=1000)
 MICROWATTS = scaled_int(10**11, per=10**6, unmeasured=0)
-"""No GPU that is awake draws 0 W, and no limit is 0 W: amdgpu's second dies and a disabled limit say so."""
+"""0 means "not measured": the second die of a package, or a disabled limit, reads 0 in amdgpu."""
 
 _GENERATIONS = {"2.5": 1, "5.0": 2, "8.0": 3, "16.0": 4, "32.0": 5, "64.0": 6}
 
 
 def link_generation(raw: bytes) -> float:
-    """`16.0 GT/s PCIe` -> 4. Raises SysfsValueError; an integrated GPU has `Unknown`."""
+    """`16.0 GT/s PCIe` -> 4. Raises SysfsValueError; an integrated GPU reads `Unknown`."""
     words = raw.decode("ascii", "replace").split()
     generation = _GENERATIONS.get(words[0]) if words else None
     if generation is None:
@@ -135,7 +138,7 @@ LINK_WIDTH = scaled_int(32, min_value=1, unmeasured=0)
 
 
 class SysfsSource(NamedTuple):
-    """One file that is one value of one family. `labels` are those after `uuid`."""
+    """A file that has one value of a family. `labels` are those after `uuid`."""
 
     family: MetricFamily
     path: str
@@ -145,23 +148,23 @@ class SysfsSource(NamedTuple):
 
 @dataclass
 class SysfsReadings:
-    """What one reading of a card brought. `gone` if a file went away meanwhile."""
+    """The readings of a card. `file_missing`: a file no longer exists."""
 
     readings: list[MetricReading] = field(default_factory=list)
     absent: dict[MetricFamily, AbsenceReason] = field(default_factory=dict)
-    gone: bool = False
+    file_missing: bool = False
 
     def add(self, family: MetricFamily, value: float, *labels: str) -> None:
         self.readings.append(MetricReading(family, value, labels))
 
     def add_absent(self, families: Iterable[MetricFamily], why: SysfsValueError) -> None:
         self.absent.update(dict.fromkeys(families, why.reason))
-        self.gone |= why.gone
+        self.file_missing |= why.file_missing
 
     def read_sources(self, lines: Iterable[SysfsSource]) -> None:
         for line in lines:
             try:
-                self.readings.append(MetricReading(line.family, line.convert(read(line.path)), line.labels))
+                self.readings.append(MetricReading(line.family, line.convert(read_file(line.path)), line.labels))
             except SysfsValueError as why:
                 self.add_absent((line.family,), why)
 
@@ -170,7 +173,7 @@ class SysfsReadings:
 
 
 def select_existing(lines: Iterable[SysfsSource]) -> tuple[SysfsSource, ...]:
-    """Those whose file there is, the first of a family and its labels: alternatives are given in order."""
+    """The sources whose file exists; of alternatives for one family and labels, the first."""
     chosen: dict[tuple[str, tuple[str, ...]], SysfsSource] = {}
     for line in lines:
         key = (line.family.name, line.labels)
@@ -180,7 +183,7 @@ def select_existing(lines: Iterable[SysfsSource]) -> tuple[SysfsSource, ...]:
 
 
 def _exists(path: str) -> bool:
-    """Unlike os.path.exists, a file in a folder that we may not enter counts: reading it tells why not."""
+    """Unlike os.path.exists, True for a file in a folder without permission: reading it gives the reason."""
     try:
         os.stat(path)
     except OSError as error:
@@ -189,7 +192,7 @@ def _exists(path: str) -> bool:
 
 
 def list_names(folder: str, pattern: str) -> list[str]:
-    """The entries of a folder that match, in order; none if there is no such folder."""
+    """The sorted entries of a folder that match; empty if the folder does not exist."""
     try:
         return sorted(filter(re.compile(pattern).fullmatch, os.listdir(folder)))
     except OSError:
@@ -197,12 +200,12 @@ def list_names(folder: str, pattern: str) -> list[str]:
 
 
 def hwmon_paths(device: str) -> list[str]:
-    """The folders of a device's sensors."""
+    """The hwmon folders of a device."""
     return [f"{device}/hwmon/{name}" for name in list_names(f"{device}/hwmon", r"hwmon\d+")]
 
 
 def paths_by_label(hwmon: str, kind: str) -> dict[str, str]:
-    """Label -> path without `_input`, as in `temp2_label` saying `junction`."""
+    """Label -> path without `_input`: if `temp2_label` reads `junction`, {"junction": ".../temp2"}."""
     found = {}
     for name in list_names(hwmon, rf"{kind}\d+_label"):
         found[read_text(f"{hwmon}/{name}")] = f"{hwmon}/{name.removesuffix('_label')}"
@@ -210,9 +213,9 @@ def paths_by_label(hwmon: str, kind: str) -> dict[str, str]:
 
 
 def machine_hash(sysfs: str, procfs: str) -> str:
-    """Eight digits that tell machines apart, for GPUs that have nothing but a PCI address, which all machines share.
+    """Eight hexadecimal digits that identify the machine, for GPUs without any other unique id than a PCI address.
 
-    The board's own number needs root; without it, it is the host name.
+    Made from the mainboard's product_uuid, which only root can read, or else from the host name.
     """
     own = read_text(f"{sysfs}/class/dmi/id/product_uuid") or read_text(f"{procfs}/sys/kernel/hostname")
     return hashlib.sha256(own.encode()).hexdigest()[:8]

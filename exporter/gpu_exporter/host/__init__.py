@@ -1,4 +1,4 @@
-"""The host collectors, by node_exporter's own names for them."""
+"""The host collectors, under node_exporter's names."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ COLLECTORS: dict[str, Callable[[HostSettings], HostCollector]] = {
     "uname": UnameCollector,
 }
 
-#: What changes seldom, or is told only roughly, is read seldom: these cost most, and change least. Seconds.
+#: Minimum intervals of collectors that are expensive and whose values rarely change.
 MIN_INTERVAL_SECONDS: dict[str, float] = {"filesystem": 5.0, "netclass": 5.0, "uname": 60.0}

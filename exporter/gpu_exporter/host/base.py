@@ -1,4 +1,4 @@
-"""What a host collector's file has to provide."""
+"""The interface of a host collector."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 from gpu_exporter.metrics import FamilySamples
 
-#: node_exporter's own defaults (its collector/filesystem_linux.go and collector/diskstats_common.go).
+#: node_exporter's defaults (collector/filesystem_linux.go and collector/diskstats_common.go).
 MOUNT_POINTS_EXCLUDE = r"^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)"
 FS_TYPES_EXCLUDE = (
     r"^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|fusectl|hugetlbfs|iso9660|mqueue|nsfs|overlay"
@@ -20,12 +20,12 @@ DISK_EXCLUDE = r"^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$"
 
 @dataclass(frozen=True, slots=True)
 class HostSettings:
-    """Where the host's files are and what is left out of them. Spelled on the command line as node_exporter does."""
+    """Mount points of the host's file systems, and exclude patterns. The flags are node_exporter's."""
 
     procfs: Path = Path("/proc")
     sysfs: Path = Path("/sys")
     rootfs: Path = Path("/")
-    nodename: str = ""  # instead of the kernel's
+    nodename: str = ""  # overrides uname
     mount_points_exclude: str = MOUNT_POINTS_EXCLUDE
     fs_types_exclude: str = FS_TYPES_EXCLUDE
     disk_exclude: str = DISK_EXCLUDE
@@ -33,11 +33,11 @@ class HostSettings:
 
 
 class HostCollector(Protocol):
-    """Reads one thing of the host. The sampler calls `collect` at its interval, always from the same thread."""
+    """Reads one part of the host. The sampler calls `collect` at its interval, always from the same thread."""
 
     def collect(self) -> Iterable[FamilySamples]:
-        """Families under node_exporter's own names and labels.
+        """Families under node_exporter's names and labels, without those that the kernel does not support.
 
-        What the kernel does not have is left out. Raises OSError or ValueError if the collector as a whole failed.
+        Raises OSError or ValueError if the collector failed as a whole.
         """
         ...

@@ -1,4 +1,4 @@
-"""Where each CPU's time goes, in seconds since boot."""
+"""CPU time by mode."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gpu_exporter.host.kernel_files import parse_unsigned, read_file
 from gpu_exporter.metrics import FamilySamples, MetricFamily
 
 CPU_SECONDS = MetricFamily(
-    "node_cpu_seconds_total", "counter", "Time that each CPU spent in each mode. Guests are also in user and nice.",
+    "node_cpu_seconds_total", "counter", "Time that each CPU spent in each mode; user and nice include guest time.",
     ("cpu", "mode"),
 )  # fmt: skip
 GUEST_SECONDS = MetricFamily(
@@ -17,15 +17,15 @@ GUEST_SECONDS = MetricFamily(
     ("cpu", "mode"),
 )  # fmt: skip
 
-#: In the order of the columns of a cpu line; the guests' columns follow. Old kernels print fewer.
+#: In the order of the columns of a cpu line, followed by those of guests. Old kernels print fewer.
 MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 GUEST_MODES = ("user", "nice")
 COLUMNS = len(MODES) + len(GUEST_MODES)
 MIN_COLUMNS = 4
 IDLE_COLUMN = MODES.index("idle")
 
-#: The kernel estimates idle and iowait anew on each reading, and they may go back a little. A CPU that was switched
-#: off and on again starts anew, by far more. node_exporter draws the line at the same number.
+#: The kernel estimates idle and iowait at each read, and they may decrease slightly. After CPU hotplug they restart
+#: from a much lower value. node_exporter uses the same limit.
 MIN_RESET_SECONDS = 3.0
 
 
@@ -37,11 +37,11 @@ class CpuCollector:
         self._labels: dict[bytes, tuple[tuple[str, str], ...]] = {}
 
     def collect(self) -> list[FamilySamples]:
-        """Counters by CPU and mode. Raises OSError, or ValueError if no CPU's line could be understood."""
-        # A CPU that is not in the file any more is forgotten with the old dictionary.
+        """Counters by CPU and mode. Raises OSError, or ValueError if no CPU's line could be parsed."""
+        # The new dictionary drops CPUs that are no longer in the file.
         self._seconds = {cpu: self._monotonic(cpu, seconds) for cpu, seconds in self._read().items()}
         if not self._seconds:
-            raise ValueError(f"{self._path}: no cpu line could be understood")
+            raise ValueError(f"{self._path}: no cpu line could be parsed")
         times: list[tuple[tuple[str, ...], float]] = []
         guests: list[tuple[tuple[str, ...], float]] = []
         split = len(MODES)
@@ -59,7 +59,7 @@ class CpuCollector:
             if not line.startswith(b"cpu"):
                 continue
             word, *fields = line.split()
-            # The line "cpu" without a number is the sum of the others.
+            # The line "cpu" without a number is the sum over all CPUs.
             if not word[3:].isdigit() or len(fields) < MIN_COLUMNS:
                 continue
             try:
@@ -69,7 +69,7 @@ class CpuCollector:
         return cpus
 
     def _monotonic(self, cpu: bytes, now: list[float]) -> list[float]:
-        """The counters as they are published: they go back only when the CPU started anew."""
+        """The counters as exported: they only decrease when the CPU was restarted."""
         before = self._seconds.get(cpu)
         if before is None or len(before) != len(now) or before[IDLE_COLUMN] - now[IDLE_COLUMN] >= MIN_RESET_SECONDS:
             return now
@@ -79,6 +79,6 @@ class CpuCollector:
         labels = self._labels.get(cpu)
         if labels is None:
             number = cpu.decode()
-            # The guests' modes have the names of the first modes, so their labels are the first of these.
+            # The guest modes are named like the first modes, so they share these labels.
             labels = self._labels[cpu] = tuple((number, mode) for mode in MODES)
         return labels

@@ -1,4 +1,4 @@
-"""Input and output of each block device since boot."""
+"""Disk I/O statistics by device."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ def _disk_family(name: str, help_: str) -> MetricFamily:
     return MetricFamily(f"node_disk_{name}", "counter" if name.endswith("_total") else "gauge", help_, ("device",))
 
 
-READS = _disk_family("reads_completed_total", "Reads that finished.")
-READS_MERGED = _disk_family("reads_merged_total", "Reads joined to a neighbouring one.")
+READS = _disk_family("reads_completed_total", "Reads completed.")
+READS_MERGED = _disk_family("reads_merged_total", "Reads merged with an adjacent one.")
 READ_BYTES = _disk_family("read_bytes_total", "Bytes read.")
-READ_TIME = _disk_family("read_time_seconds_total", "Time spent in reads, summed over all of them.")
-WRITES = _disk_family("writes_completed_total", "Writes that finished.")
-WRITES_MERGED = _disk_family("writes_merged_total", "Writes joined to a neighbouring one.")
+READ_TIME = _disk_family("read_time_seconds_total", "Time spent on reads, summed over all of them.")
+WRITES = _disk_family("writes_completed_total", "Writes completed.")
+WRITES_MERGED = _disk_family("writes_merged_total", "Writes merged with an adjacent one.")
 WRITTEN_BYTES = _disk_family("written_bytes_total", "Bytes written.")
-WRITE_TIME = _disk_family("write_time_seconds_total", "Time spent in writes, summed over all of them.")
-IO_NOW = _disk_family("io_now", "Requests in progress.")
-IO_TIME = _disk_family("io_time_seconds_total", "Time in which at least one request was in progress.")
+WRITE_TIME = _disk_family("write_time_seconds_total", "Time spent on writes, summed over all of them.")
+IO_NOW = _disk_family("io_now", "I/O requests in progress.")
+IO_TIME = _disk_family("io_time_seconds_total", "Time during which at least one I/O request was in progress.")
 IO_TIME_WEIGHTED = _disk_family(
-    "io_time_weighted_seconds_total", "Time in which requests were in progress, each counted for itself."
+    "io_time_weighted_seconds_total", "Time spent on I/O, weighted by the number of requests in progress."
 )
-DISCARDS = _disk_family("discards_completed_total", "Discards that finished.")
-DISCARDS_MERGED = _disk_family("discards_merged_total", "Discards joined to a neighbouring one.")
-DISCARDED_SECTORS = _disk_family("discarded_sectors_total", "Sectors of 512 bytes discarded.")
-DISCARD_TIME = _disk_family("discard_time_seconds_total", "Time spent in discards, summed over all of them.")
-FLUSHES = _disk_family("flush_requests_total", "Flush requests that finished.")
-FLUSH_TIME = _disk_family("flush_requests_time_seconds_total", "Time spent in flush requests, summed over all of them.")
+DISCARDS = _disk_family("discards_completed_total", "Discards completed.")
+DISCARDS_MERGED = _disk_family("discards_merged_total", "Discards merged with an adjacent one.")
+DISCARDED_SECTORS = _disk_family("discarded_sectors_total", "512-byte sectors discarded.")
+DISCARD_TIME = _disk_family("discard_time_seconds_total", "Time spent on discards, summed over all of them.")
+FLUSHES = _disk_family("flush_requests_total", "Flush requests completed.")
+FLUSH_TIME = _disk_family("flush_requests_time_seconds_total", "Time spent on flush requests, summed over all of them.")
 
-#: The kernel counts in sectors of 512 bytes, whatever the device's own are, and in milliseconds.
+#: The kernel counts 512-byte sectors, whatever the sector size of the device, and milliseconds.
 SECTOR_BYTES = 512.0
 SECONDS_PER_MILLISECOND = 0.001
 
@@ -45,7 +45,7 @@ COLUMNS: tuple[tuple[MetricFamily, float], ...] = (
 )  # fmt: skip
 FAMILIES = tuple(family for family, _ in COLUMNS)
 SCALES = tuple(scale for _, scale in COLUMNS)
-#: Without discards (Linux 4.18) and flushes (5.5). Still shorter lines have other columns and are no disks.
+#: Without discards (Linux 4.18) and flushes (5.5). Shorter lines have other columns and are not disks.
 MIN_COLUMNS = 11
 
 
@@ -55,12 +55,12 @@ class DiskstatsCollector:
         self._devices = DeviceFilter(settings.disk_exclude, "disk_exclude")
 
     def collect(self) -> list[FamilySamples]:
-        """Counters by device, nothing for a node without disks.
+        """Counters by device; empty on a node without disks.
 
-        Raises OSError, or ValueError if there are lines and none could be understood.
+        Raises OSError, or ValueError if no line could be parsed.
         """
         rows: dict[tuple[str, ...], list[float]] = {}
-        lines = understood = 0
+        lines = parsed = 0
         for line in read_file(self._path).split(b"\n"):
             fields = line.split()
             if not fields:
@@ -75,7 +75,7 @@ class DiskstatsCollector:
                 except ValueError:
                     continue
                 rows[labels] = [value * scale for value, scale in zip(values, SCALES, strict=False)]
-            understood += 1
-        if lines and not understood:
-            raise ValueError(f"{self._path}: no line could be understood")
+            parsed += 1
+        if lines and not parsed:
+            raise ValueError(f"{self._path}: no line could be parsed")
         return samples_by_column(FAMILIES, rows)

@@ -1,8 +1,8 @@
-"""Room and files on each mounted file system.
+"""Space and inodes of each mounted file system.
 
-A mount that does not answer costs its own values and sets its device_error, never those of the others. All mounts of
-one collection share one time limit, so that 10,000 of them cannot take for ever: those that were not reached have
-device_error 1, because their statistics could not be had, and the collector as a whole has not failed.
+A mount that does not respond lacks its own values and has device_error 1; the others are unaffected. All mounts of one
+collection share one time limit, so that 10,000 of them cannot block it: those not reached in time also have
+device_error 1, and the collector still succeeds.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from gpu_exporter.metrics import FamilySamples, MetricFamily
 
 LABELS = ("device", "mountpoint", "fstype")
 SIZE = MetricFamily("node_filesystem_size_bytes", "gauge", "Size of the file system.", LABELS)
-FREE = MetricFamily("node_filesystem_free_bytes", "gauge", "Free space, what is kept for root included.", LABELS)
+FREE = MetricFamily("node_filesystem_free_bytes", "gauge", "Free space, including the space reserved for root.", LABELS)
 AVAILABLE = MetricFamily(
-    "node_filesystem_avail_bytes", "gauge", "Free space that users other than root may fill.", LABELS
+    "node_filesystem_avail_bytes", "gauge", "Free space available to users other than root.", LABELS
 )
-FILES = MetricFamily("node_filesystem_files", "gauge", "Most files that the file system can hold.", LABELS)
-FILES_FREE = MetricFamily("node_filesystem_files_free", "gauge", "Files that can still be made.", LABELS)
+FILES = MetricFamily("node_filesystem_files", "gauge", "Total number of inodes.", LABELS)
+FILES_FREE = MetricFamily("node_filesystem_files_free", "gauge", "Number of free inodes.", LABELS)
 READONLY = MetricFamily("node_filesystem_readonly", "gauge", "1 if the file system is mounted read-only.", LABELS)
 DEVICE_ERROR = MetricFamily(
-    "node_filesystem_device_error", "gauge", "1 if the file system did not give its statistics, or not in time.", LABELS
+    "node_filesystem_device_error", "gauge", "1 if the statistics of the file system could not be read in time.", LABELS
 )
 FAMILIES = (SIZE, FREE, AVAILABLE, FILES, FILES_FREE, READONLY, DEVICE_ERROR)
 
-#: The kernel writes white space, backslash and # in a path as a backslash and three octal digits.
+#: The kernel escapes white space, backslash and # in paths as a backslash and three octal digits.
 OCTAL_ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One mounted file system: the path to ask, what it may hang together with, and what is published of it."""
+    """A mounted file system. Mounts of the same `group` may hang together, as those of one NFS server do."""
 
     path: str
     group: str
@@ -57,20 +57,20 @@ class FilesystemCollector:
     def collect(self) -> list[FamilySamples]:
         """Gauges by mount. Raises OSError or ValueError if the table of mounts cannot be read."""
         table = self._read()
-        # Mounts seldom change: with 10,000 of them, the table is what costs most.
+        # Mounts rarely change, and with 10,000 of them parsing the table is the main cost.
         if table != self._table:
             self._mounts = self._parse(table)
             self._table = table
         groups: dict[str, list[str]] = {}
         for mount in self._mounts:
             groups.setdefault(mount.group, []).append(mount.path)
-        answers = self._pool.query(groups)
+        statistics = self._pool.query(groups)
         return samples_by_column(
-            FAMILIES, {mount.labels: _values(mount, answers.get(mount.path)) for mount in self._mounts}
+            FAMILIES, {mount.labels: _values(mount, statistics.get(mount.path)) for mount in self._mounts}
         )
 
     def _read(self) -> bytes:
-        """The first process sees the host's mounts; our own may be a container's. Users may not read the former."""
+        """The host's mounts are those of process 1, which needs root; our own may be those of a container."""
         try:
             return read_file(f"{self._procfs}/1/mounts")
         except OSError:
@@ -79,13 +79,13 @@ class FilesystemCollector:
     def _parse(self, table: bytes) -> list[Mount]:
         lines = [fields for fields in (line.split(b" ") for line in table.split(b"\n")) if _is_mount_line(fields)]
         if not lines:
-            raise ValueError(f"{self._procfs}/1/mounts or self/mounts: no line could be understood")
-        # A later mount hides an earlier one on the same point, and the answer would be the later one's for both.
+            raise ValueError(f"{self._procfs}/1/mounts or self/mounts: no line could be parsed")
+        # A later mount on the same point hides the earlier one, and statvfs would return the later one for both.
         visible = {self._strip_rootfs(_unescape(fields[1])): fields for fields in lines}
-        # By labels: bytes that are not UTF-8 could make two points look the same.
+        # Unique by labels: replacing bytes that are not UTF-8 may make two mount points equal.
         mounts = {mount.labels: mount for mount in (self._mount(*item) for item in visible.items())}
         wanted = [mount for mount in mounts.values() if not self._excluded(mount)]
-        # Disks first: what lies on a network or in a user's process is likelier to hang and hold up the rest.
+        # Local disks first: network and FUSE file systems are more likely to hang and delay the rest.
         return sorted(wanted, key=lambda mount: not mount.labels[0].startswith("/dev/"))
 
     def _mount(self, point: str, fields: list[bytes]) -> Mount:
@@ -95,7 +95,7 @@ class FilesystemCollector:
         return Mount(path, _network_server(device) or point, b"ro" in fields[3].split(b","), labels)
 
     def _strip_rootfs(self, point: str) -> str:
-        """The path as the host sees it, if this table is a container's that has the host's root at rootfs."""
+        """The path on the host, if this is the table of a container with the host's root mounted at rootfs."""
         if self._root and (point == self._root or point.startswith(self._root + "/")):
             return point[len(self._root) :] or "/"
         return point
@@ -119,21 +119,21 @@ def _unescape(field: bytes) -> str:
 
 
 def _network_server(device: str) -> str:
-    """The server of `server:/export` or `//server/share`, whose mounts hang together; empty for a local device."""
+    """The server of `server:/export` or `//server/share`; empty for a local device."""
     if device.startswith("//"):
         return "//" + device[2:].partition("/")[0]
     server, colon, _ = device.partition(":/")
     return server + ":" if colon and not device.startswith("/") else ""
 
 
-def _values(mount: Mount, answer: os.statvfs_result | None) -> tuple[float | None, ...]:
-    """In the order of FAMILIES; None for what is not known."""
+def _values(mount: Mount, stats: os.statvfs_result | None) -> tuple[float | None, ...]:
+    """Values in the order of FAMILIES, None where unknown."""
     size = free = available = files = files_free = None
-    # A file system of no blocks, or that could hold no file, is one that does not count them.
-    if answer and answer.f_blocks:
-        # Counts are in fragments; on some file systems a block is larger.
-        unit = float(answer.f_frsize)
-        size, free, available = answer.f_blocks * unit, answer.f_bfree * unit, answer.f_bavail * unit
-    if answer and answer.f_files:
-        files, files_free = float(answer.f_files), float(answer.f_ffree)
-    return size, free, available, files, files_free, float(mount.readonly), float(answer is None)
+    # A file system with 0 blocks or 0 inodes does not count them.
+    if stats and stats.f_blocks:
+        # f_blocks counts fragments; f_bsize is larger on some file systems.
+        unit = float(stats.f_frsize)
+        size, free, available = stats.f_blocks * unit, stats.f_bfree * unit, stats.f_bavail * unit
+    if stats and stats.f_files:
+        files, files_free = float(stats.f_files), float(stats.f_ffree)
+    return size, free, available, files, files_free, float(mount.readonly), float(stats is None)

@@ -1,6 +1,6 @@
-"""State and counters of each InfiniBand (or RoCE) port, from `/sys/class/infiniband`.
+"""State and counters of InfiniBand and RoCE ports, from `/sys/class/infiniband`.
 
-What the files hold: Linux, Documentation/ABI/stable/sysfs-class-infiniband.
+Kernel document: Documentation/ABI/stable/sysfs-class-infiniband.
 """
 
 from __future__ import annotations
@@ -25,41 +25,44 @@ PHYSICAL_STATE = _port_family(
     "gauge",
     "Physical state of the port: 1 sleeping, 2 polling, 3 disabled, 4 training, 5 link up, 6 recovering, 7 testing.",
 )
-RATE = _port_family("rate_bytes_per_second", "gauge", "Speed of the port in bytes a second.")
+RATE = _port_family("rate_bytes_per_second", "gauge", "Rate of the port in bytes per second.")
 
-#: The kernel counts data in words of four bytes.
+#: The kernel counts data in 4-byte words.
 WORD_BYTES = 4.0
 
-#: File under `counters/`, the name that node_exporter gives it, the scale to its unit, and what it counts.
+#: File in `counters/`, node_exporter's name, scale to its unit, HELP.
 COUNTERS: tuple[tuple[str, str, float, str], ...] = (
     ("port_rcv_data", "port_data_received_bytes_total", WORD_BYTES, "Bytes received on all lanes."),
     ("port_xmit_data", "port_data_transmitted_bytes_total", WORD_BYTES, "Bytes sent on all lanes."),
-    ("port_rcv_packets", "port_packets_received_total", 1, "Packets received, those with errors included."),
-    ("port_xmit_packets", "port_packets_transmitted_total", 1, "Packets sent, those with errors included."),
+    ("port_rcv_packets", "port_packets_received_total", 1, "Packets received, including those with errors."),
+    ("port_xmit_packets", "port_packets_transmitted_total", 1, "Packets sent, including those with errors."),
     ("unicast_rcv_packets", "unicast_packets_received_total", 1, "Unicast packets received."),
     ("unicast_xmit_packets", "unicast_packets_transmitted_total", 1, "Unicast packets sent."),
     ("multicast_rcv_packets", "multicast_packets_received_total", 1, "Multicast packets received."),
     ("multicast_xmit_packets", "multicast_packets_transmitted_total", 1, "Multicast packets sent."),
     ("port_rcv_errors", "port_errors_received_total", 1, "Packets received with an error."),
-    ("port_rcv_constraint_errors", "port_constraint_errors_received_total", 1, "Packets received and not let in."),
-    ("port_xmit_constraint_errors", "port_constraint_errors_transmitted_total", 1, "Packets that were not let out."),
+    ("port_rcv_constraint_errors", "port_constraint_errors_received_total", 1,
+     "Packets discarded on receive because of a constraint."),
+    ("port_xmit_constraint_errors", "port_constraint_errors_transmitted_total", 1,
+     "Packets not sent because of a constraint."),
     ("port_rcv_remote_physical_errors", "port_receive_remote_physical_errors_total", 1,
-     "Packets received that were marked bad on their way."),
+     "Packets received that were marked bad by a remote port."),
     ("port_rcv_switch_relay_errors", "port_receive_switch_relay_errors_total", 1,
-     "Packets received that a switch could not forward."),
-    ("port_xmit_discards", "port_discards_transmitted_total", 1, "Packets not sent: the port was down or congested."),
-    ("port_xmit_wait", "port_transmit_wait_total", 1, "Ticks in which data waited and none was sent: congestion."),
-    ("link_downed", "link_downed_total", 1, "Times that the link went down for good."),
-    ("link_error_recovery", "link_error_recovery_total", 1, "Times that the link recovered from errors."),
+     "Packets received that the switch could not relay."),
+    ("port_xmit_discards", "port_discards_transmitted_total", 1,
+     "Packets discarded because the port was down or congested."),
+    ("port_xmit_wait", "port_transmit_wait_total", 1, "Ticks during which data waited and none was sent (congestion)."),
+    ("link_downed", "link_downed_total", 1, "Times that link error recovery failed and the link went down."),
+    ("link_error_recovery", "link_error_recovery_total", 1, "Times that link error recovery succeeded."),
     ("local_link_integrity_errors", "local_link_integrity_errors_total", 1,
-     "Times that local physical errors passed their threshold."),
+     "Times that local physical errors exceeded the threshold."),
     ("excessive_buffer_overrun_errors", "excessive_buffer_overrun_errors_total", 1,
-     "Times that buffers overran repeatedly."),
-    ("symbol_error", "symbol_error_total", 1, "Minor errors on the physical lanes."),
-    ("VL15_dropped", "vl15_dropped_total", 1, "Management packets dropped for want of buffers."),
+     "Times that consecutive buffer overruns exceeded the threshold."),
+    ("symbol_error", "symbol_error_total", 1, "Minor link errors on the physical lanes."),
+    ("VL15_dropped", "vl15_dropped_total", 1, "VL15 (management) packets dropped for lack of buffers."),
 )  # fmt: skip
 FAMILIES = (
-    STATE, PHYSICAL_STATE, RATE, *(_port_family(name, "counter", about) for _, name, _, about in COUNTERS),
+    STATE, PHYSICAL_STATE, RATE, *(_port_family(name, "counter", help_) for _, name, _, help_ in COUNTERS),
 )  # fmt: skip
 
 #: "4: ACTIVE"
@@ -74,9 +77,9 @@ class InfinibandCollector:
         self._folder = f"{settings.sysfs}/class/infiniband"
 
     def collect(self) -> list[FamilySamples]:
-        """By device and port; what cannot be read of one is left out. Nothing on a node without InfiniBand.
+        """By device and port, without values that cannot be read; empty on a node without InfiniBand.
 
-        Raises OSError if there are ports and nothing can be read of any.
+        Raises OSError if no file of any port can be read.
         """
         rows: dict[tuple[str, ...], tuple[float | None, ...]] = {}
         for device in _list_entries(self._folder):
@@ -86,12 +89,12 @@ class InfinibandCollector:
                 )
         samples = samples_by_column(FAMILIES, rows)
         if rows and not samples:
-            raise OSError(f"{self._folder}: nothing could be read of any port")
+            raise OSError(f"{self._folder}: cannot read any port")
         return samples
 
 
 def _list_entries(folder: str) -> list[str]:
-    """Sorted names; none for a folder that is not there, or has just gone."""
+    """Sorted names; empty if the folder does not exist."""
     try:
         return sorted(os.listdir(folder))
     except OSError:
@@ -114,7 +117,7 @@ def _read_match(path: str, pattern: re.Pattern[bytes]) -> float | None:
 
 
 def _read_counter(path: str, scale: float) -> float | None:
-    """None where the hardware lacks it: the file is missing, cannot be read, or says "N/A (no PMA)"."""
+    """None if the hardware lacks it: the file is missing, cannot be read, or reads "N/A (no PMA)"."""
     try:
         return parse_unsigned(read_file(path).strip()) * scale
     except (OSError, ValueError):

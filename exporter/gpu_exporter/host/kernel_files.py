@@ -1,4 +1,4 @@
-"""What the host collectors share: reading a small kernel file, its numbers, and which devices are wanted."""
+"""Shared by the host collectors: reading kernel files, parsing numbers, filtering devices."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from collections.abc import Mapping, Sequence
 
 from gpu_exporter.metrics import FamilySamples, MetricFamily
 
-#: Devices come and go (containers have a network interface each), so what is known of them must not grow for ever.
+#: Bounds the cache: devices come and go, such as the network interfaces of containers.
 MAX_CACHED_DEVICES = 4096
-#: Digits of the largest unsigned 64-bit number, the widest that the kernel prints.
+#: Digits of the largest unsigned 64-bit number, the largest that the kernel prints.
 MAX_DIGITS = 20
 
 
 def read_file(path: str) -> bytes:
-    """The whole file, unbuffered: the kernel makes these files up on reading. Raises OSError."""
+    """The whole file, unbuffered: the kernel generates these files on read. Raises OSError."""
     with open(path, "rb", buffering=0) as file:
         return file.readall() or b""
 
 
 def parse_unsigned(text: bytes) -> float:
-    """A number that the kernel prints without a sign. Raises ValueError for anything else."""
+    """Parse an unsigned number. Raises ValueError."""
     if not text.isdigit() or len(text) > MAX_DIGITS:
         raise ValueError(f"not an unsigned 64-bit number: {text[:40]!r}")
     return float(text)
 
 
 def label_value(text: bytes) -> str:
-    """Names may hold any bytes, label values only UTF-8."""
+    """As UTF-8: names may contain any bytes, label values may not."""
     return text.decode("utf-8", "replace")
 
 
 def compile_exclude_pattern(pattern: str, what: str) -> re.Pattern[str] | None:
-    """The compiled pattern, searched anywhere in the name; None if nothing is excluded. Raises ValueError."""
+    """Compile a pattern to search in names; None if it is empty. `what` names it in the ValueError."""
     if not pattern:
         return None
     try:
@@ -42,7 +42,7 @@ def compile_exclude_pattern(pattern: str, what: str) -> re.Pattern[str] | None:
 
 
 class DeviceFilter:
-    """The devices that are wanted, with the label values of each ready-made."""
+    """Excludes devices by name, and caches the label values of the others."""
 
     def __init__(self, exclude: str, what: str) -> None:
         self._exclude = compile_exclude_pattern(exclude, what)
@@ -67,7 +67,7 @@ class DeviceFilter:
 def samples_by_column(
     families: Sequence[MetricFamily | None], rows: Mapping[tuple[str, ...], Sequence[float | None]]
 ) -> list[FamilySamples]:
-    """One family a column of a table that has one line a device; a short line or None leaves the family out there."""
+    """One family per column of a table with one row per device. None, or a short row, means no value."""
     found = []
     for i, family in enumerate(families):
         if family is None:

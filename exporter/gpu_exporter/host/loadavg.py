@@ -1,4 +1,4 @@
-"""Load averages: how many tasks run, wait for a CPU or wait for a disk, averaged over 1, 5 and 15 minutes."""
+"""Load averages over 1, 5 and 15 minutes: tasks that run or wait for a CPU or a disk."""
 
 from __future__ import annotations
 

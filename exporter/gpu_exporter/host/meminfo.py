@@ -1,4 +1,4 @@
-"""Memory of the node: every field that the kernel prints, under node_exporter's names."""
+"""Memory of the node: every field of /proc/meminfo, under node_exporter's names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gpu_exporter.host.base import HostSettings
 from gpu_exporter.host.kernel_files import parse_unsigned, read_file
 from gpu_exporter.metrics import FamilySamples, MetricFamily, single_sample
 
-#: Bytes for each unit that the kernel prints (its kB are 1024 bytes) and the suffix of the name; the rest are counts.
+#: Unit in the file -> (scale, suffix of the name). The kernel's kB are 1024 bytes; fields without a unit are counts.
 UNITS = {b"kB": (1024.0, "_bytes"), b"": (1.0, "")}
 FIELD_NAME = re.compile(r"\w+", re.ASCII)
 
@@ -16,11 +16,11 @@ FIELD_NAME = re.compile(r"\w+", re.ASCII)
 class MeminfoCollector:
     def __init__(self, settings: HostSettings) -> None:
         self._path = f"{settings.procfs}/meminfo"
-        #: By field and unit; the kernel's fields do not change while it runs.
+        #: By (field, unit); a running kernel does not change its fields.
         self._families: dict[tuple[bytes, bytes], tuple[MetricFamily, float]] = {}
 
     def collect(self) -> list[FamilySamples]:
-        """One gauge a field, in bytes or a count. Raises OSError, or ValueError if no line could be understood."""
+        """One gauge per field, in bytes or a count. Raises OSError, or ValueError if no line could be parsed."""
         found: dict[str, FamilySamples] = {}
         for line in read_file(self._path).split(b"\n"):
             try:
@@ -29,7 +29,7 @@ class MeminfoCollector:
                 continue
             found[family.name] = single_sample(family, value)
         if not found:
-            raise ValueError(f"{self._path}: no line could be understood")
+            raise ValueError(f"{self._path}: no line could be parsed")
         return list(found.values())
 
     def _parse(self, line: bytes) -> tuple[MetricFamily, float]:
@@ -45,11 +45,9 @@ class MeminfoCollector:
 
 def _family(field: bytes, unit: bytes) -> tuple[MetricFamily, float]:
     if unit not in UNITS:
-        raise ValueError(f"unit {unit!r} is not known")
+        raise ValueError(f"unknown unit {unit!r}")
     scale, suffix = UNITS[unit]
     name = field.decode("ascii").replace("(", "_").replace(")", "")
     if not FIELD_NAME.fullmatch(name):
-        raise ValueError(f"{field!r} makes no metric name")
-    return MetricFamily(
-        f"node_memory_{name}{suffix}", "gauge", f"Field {name} of the kernel's memory information."
-    ), scale
+        raise ValueError(f"{field!r} is not a valid metric name")
+    return MetricFamily(f"node_memory_{name}{suffix}", "gauge", f"Field {name} of /proc/meminfo."), scale

@@ -1,4 +1,4 @@
-"""State of each network interface: up, link, speed, largest packet."""
+"""State of each network interface: operational state, carrier, speed, MTU."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from gpu_exporter.metrics import FamilySamples, MetricFamily
 
 UP = MetricFamily("node_network_up", "gauge", "1 if the interface's operational state is up, else 0.", ("device",))
 CARRIER = MetricFamily(
-    "node_network_carrier", "gauge", "1 if the interface has a link; absent while it is down.", ("device",)
+    "node_network_carrier", "gauge", "1 if the interface has a carrier; absent while it is down.", ("device",)
 )
-MTU = MetricFamily("node_network_mtu_bytes", "gauge", "Largest packet that the interface sends.", ("device",))
+MTU = MetricFamily("node_network_mtu_bytes", "gauge", "MTU of the interface.", ("device",))
 SPEED = MetricFamily(
-    "node_network_speed_bytes", "gauge", "Speed of the link in bytes a second; absent if not known.", ("device",)
+    "node_network_speed_bytes", "gauge", "Link speed in bytes per second; absent if unknown.", ("device",)
 )
 FAMILIES = (UP, CARRIER, MTU, SPEED)
 
-#: The kernel has megabits a second.
+#: The kernel reports Mbit/s.
 BYTES_PER_MEGABIT = 1_000_000 / 8
 
 
@@ -28,9 +28,9 @@ class NetclassCollector:
         self._devices = DeviceFilter(settings.net_exclude, "net_exclude")
 
     def collect(self) -> list[FamilySamples]:
-        """Gauges by interface; what cannot be read of one is left out.
+        """Gauges by interface, without values that cannot be read.
 
-        Raises OSError if the interfaces cannot be listed or nothing can be read of any.
+        Raises OSError if the interfaces cannot be listed, or none can be read.
         """
         rows: dict[tuple[str, ...], tuple[float | None, ...]] = {}
         wanted = []
@@ -47,14 +47,14 @@ class NetclassCollector:
                 _read_speed(device),
             )
         samples = samples_by_column(FAMILIES, rows)
-        # Only folders are interfaces: bonding keeps a file of its own beside them.
+        # Only folders are interfaces: bonding has a file beside them.
         if not samples and any(map(os.path.isdir, wanted)):
-            raise OSError(f"{self._folder}: nothing could be read of any interface")
+            raise OSError(f"{self._folder}: cannot read any interface")
         return samples
 
 
 def _read_attribute(device: str, name: str) -> bytes | None:
-    """None for what cannot be read: many attributes cannot while the interface is down, or it has just gone."""
+    """None if it cannot be read, as many attributes while the interface is down."""
     try:
         return read_file(f"{device}/{name}").strip()
     except OSError:
@@ -75,6 +75,6 @@ def _read_number(device: str, name: str) -> float | None:
 
 
 def _read_speed(device: str) -> float | None:
-    """Drivers say -1 (which is no unsigned number) or 0 for a speed that they do not know."""
+    """None if unknown: drivers report -1, which parse_unsigned rejects, or 0."""
     megabits = _read_number(device, "speed")
     return megabits * BYTES_PER_MEGABIT if megabits else None

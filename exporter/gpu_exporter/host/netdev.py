@@ -1,7 +1,4 @@
-"""Traffic of each network interface since it came up, in the exporter's own network namespace.
-
-In a container, run it with the host's network, as node_exporter has to be.
-"""
+"""Network traffic by interface, in the exporter's network namespace: in a container, use the host's network."""
 
 from __future__ import annotations
 
@@ -16,24 +13,26 @@ def _network_family(name: str, help_: str) -> MetricFamily:
 
 RECEIVE_BYTES = _network_family("receive_bytes", "Bytes received.")
 RECEIVE_PACKETS = _network_family("receive_packets", "Packets received.")
-RECEIVE_ERRS = _network_family("receive_errs", "Packets received in error.")
+RECEIVE_ERRS = _network_family("receive_errs", "Receive errors.")
 RECEIVE_DROP = _network_family(
-    "receive_drop", "Packets received and dropped, those missed for want of a buffer included."
+    "receive_drop", "Packets dropped on receive, including those missed for lack of a buffer."
 )
 RECEIVE_FIFO = _network_family("receive_fifo", "Receive queue overruns.")
-RECEIVE_FRAME = _network_family("receive_frame", "Packets received with a wrong length, checksum or alignment.")
+RECEIVE_FRAME = _network_family(
+    "receive_frame", "Packets received with a wrong length, checksum or alignment (frame errors)."
+)
 RECEIVE_COMPRESSED = _network_family("receive_compressed", "Compressed packets received.")
 RECEIVE_MULTICAST = _network_family("receive_multicast", "Multicast packets received.")
 TRANSMIT_BYTES = _network_family("transmit_bytes", "Bytes sent.")
 TRANSMIT_PACKETS = _network_family("transmit_packets", "Packets sent.")
-TRANSMIT_ERRS = _network_family("transmit_errs", "Packets that could not be sent.")
-TRANSMIT_DROP = _network_family("transmit_drop", "Packets dropped on their way out.")
+TRANSMIT_ERRS = _network_family("transmit_errs", "Transmit errors.")
+TRANSMIT_DROP = _network_family("transmit_drop", "Packets dropped on transmit.")
 TRANSMIT_FIFO = _network_family("transmit_fifo", "Transmit queue underruns.")
 TRANSMIT_COLLS = _network_family("transmit_colls", "Collisions while sending.")
-TRANSMIT_CARRIER = _network_family("transmit_carrier", "Losses of carrier and the like while sending.")
+TRANSMIT_CARRIER = _network_family("transmit_carrier", "Carrier losses and other errors while sending.")
 TRANSMIT_COMPRESSED = _network_family("transmit_compressed", "Compressed packets sent.")
 
-#: By the names of the columns in the two halves of the table.
+#: By the column names in the two halves of the table.
 RECEIVE_COLUMNS = {
     b"bytes": RECEIVE_BYTES,
     b"packets": RECEIVE_PACKETS,
@@ -62,12 +61,12 @@ class NetdevCollector:
         self._devices = DeviceFilter(settings.net_exclude, "net_exclude")
 
     def collect(self) -> list[FamilySamples]:
-        """Counters by interface. Raises OSError, or ValueError if the table could not be understood."""
+        """Counters by interface. Raises OSError, or ValueError if the table could not be parsed."""
         _, _, table = read_file(self._path).partition(b"\n")
         header, *lines = table.split(b"\n")
         families = self._families(header)
         rows: dict[tuple[str, ...], list[float]] = {}
-        understood = not any(lines)
+        parsed = not any(lines)
         for line in lines:
             name, _, rest = line.rpartition(b":")
             fields = rest.split()
@@ -79,13 +78,13 @@ class NetdevCollector:
                     rows[labels] = list(map(parse_unsigned, fields))
                 except ValueError:
                     continue
-            understood = True
-        if not understood:
-            raise ValueError(f"{self._path}: no interface's line could be understood")
+            parsed = True
+        if not parsed:
+            raise ValueError(f"{self._path}: no line could be parsed")
         return samples_by_column(families, rows)
 
     def _families(self, header: bytes) -> list[MetricFamily | None]:
-        """The family of each column, None for one that is not known here."""
+        """The family of each column; None for an unknown column."""
         halves = header.split(b"|")
         if len(halves) != 3:
             raise ValueError(f"{self._path}: the second line is not the table's header: {header[:80]!r}")

@@ -1,4 +1,4 @@
-"""Pressure stall information: time lost to waiting for CPU, I/O and memory."""
+"""Pressure stall information (PSI): time that tasks waited for CPU, I/O and memory."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ def _pressure_family(resource: str, kind: str, help_: str) -> MetricFamily:
     return MetricFamily(f"node_pressure_{resource}_{kind}_seconds_total", "counter", help_)
 
 
-CPU_WAITING = _pressure_family("cpu", "waiting", "Time in which at least one task waited for a CPU.")
-IO_WAITING = _pressure_family("io", "waiting", "Time in which at least one task waited for I/O.")
-IO_STALLED = _pressure_family("io", "stalled", "Time in which all tasks with work to do waited for I/O.")
-MEMORY_WAITING = _pressure_family("memory", "waiting", "Time in which at least one task waited for memory.")
-MEMORY_STALLED = _pressure_family("memory", "stalled", "Time in which all tasks with work to do waited for memory.")
-IRQ_STALLED = _pressure_family("irq", "stalled", "Time in which tasks were held up by interrupts.")
+CPU_WAITING = _pressure_family("cpu", "waiting", "Time during which at least one task waited for a CPU.")
+IO_WAITING = _pressure_family("io", "waiting", "Time during which at least one task waited for I/O.")
+IO_STALLED = _pressure_family("io", "stalled", "Time during which all non-idle tasks waited for I/O.")
+MEMORY_WAITING = _pressure_family("memory", "waiting", "Time during which at least one task waited for memory.")
+MEMORY_STALLED = _pressure_family("memory", "stalled", "Time during which all non-idle tasks waited for memory.")
+IRQ_STALLED = _pressure_family("irq", "stalled", "Time during which tasks were stalled by interrupts.")
 
-#: By file and the first word of its line. A node as a whole never lacks a CPU for all tasks, so that is no family.
+#: By file and the first word of the line. For CPU, "full" is undefined on a whole node.
 FAMILIES: dict[str, dict[bytes, MetricFamily]] = {
     "cpu": {b"some": CPU_WAITING},
     "io": {b"some": IO_WAITING, b"full": IO_STALLED},
     "memory": {b"some": MEMORY_WAITING, b"full": MEMORY_STALLED},
-    "irq": {b"full": IRQ_STALLED},  # few kernels keep it
+    "irq": {b"full": IRQ_STALLED},  # few kernels have it
 }
 MICROSECONDS_PER_SECOND = 1e6
 
@@ -45,9 +45,9 @@ class PressureCollector:
             return found
         if len(failures) == len(FAMILIES):
             raise OSError(
-                f"no pressure stall information: {failures[0]}; boot with psi=1, or switch the collector off"
+                f"no pressure stall information: {failures[0]}; boot with psi=1, or use --no-collector.pressure"
             ) from failures[0]
-        raise ValueError(f"{self._folder}: no line could be understood")
+        raise ValueError(f"{self._folder}: no line could be parsed")
 
 
 def _parse_samples(data: bytes, families: dict[bytes, MetricFamily]) -> list[FamilySamples]:

@@ -1,4 +1,4 @@
-"""What the kernel counts as a whole: boot time, context switches, interrupts, forks, running and blocked tasks."""
+"""Kernel statistics: boot time, context switches, interrupts, forks, running and blocked tasks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from gpu_exporter.host.base import HostSettings
 from gpu_exporter.host.kernel_files import parse_unsigned, read_file
 from gpu_exporter.metrics import FamilySamples, MetricFamily, single_sample
 
-BOOT_TIME = MetricFamily("node_boot_time_seconds", "gauge", "When the node was booted, in seconds since 1970.")
-CONTEXT_SWITCHES = MetricFamily("node_context_switches_total", "counter", "Context switches since boot.")
-INTERRUPTS = MetricFamily("node_intr_total", "counter", "Interrupts serviced since boot.")
-FORKS = MetricFamily("node_forks_total", "counter", "Processes and threads created since boot.")
+BOOT_TIME = MetricFamily("node_boot_time_seconds", "gauge", "Boot time of the node.")
+CONTEXT_SWITCHES = MetricFamily("node_context_switches_total", "counter", "Context switches.")
+INTERRUPTS = MetricFamily("node_intr_total", "counter", "Interrupts serviced.")
+FORKS = MetricFamily("node_forks_total", "counter", "Processes and threads created.")
 RUNNING = MetricFamily("node_procs_running", "gauge", "Tasks that run or wait for a CPU.")
-BLOCKED = MetricFamily("node_procs_blocked", "gauge", "Tasks that wait for input or output to finish.")
+BLOCKED = MetricFamily("node_procs_blocked", "gauge", "Tasks blocked on I/O.")
 
 #: By the first word of the line.
 FAMILIES = {
@@ -29,7 +29,7 @@ class StatCollector:
         self._path = f"{settings.procfs}/stat"
 
     def collect(self) -> list[FamilySamples]:
-        """One sample a family. Raises OSError, or ValueError if no line could be understood."""
+        """One sample per family. Raises OSError, or ValueError if no line could be parsed."""
         found: dict[MetricFamily, FamilySamples] = {}
         for line in read_file(self._path).split(b"\n"):
             word, _, rest = line.partition(b" ")
@@ -37,7 +37,7 @@ class StatCollector:
             if family is None:
                 continue
             try:
-                # The interrupts' line goes on with a count for each source: only the sum is wanted.
+                # The intr line continues with a count per source: only the sum is used.
                 found[family] = single_sample(family, parse_unsigned(rest.partition(b" ")[0]))
             except ValueError:
                 continue

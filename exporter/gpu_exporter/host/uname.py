@@ -1,4 +1,4 @@
-"""What the node says it is: kernel, machine, name."""
+"""Kernel, architecture and name of the node."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from gpu_exporter.metrics import FamilySamples, MetricFamily
 INFO = MetricFamily(
     "node_uname_info",
     "gauge",
-    "What the uname call says of the node, always 1.",
+    "System information of the node as returned by uname, always 1.",
     ("sysname", "release", "version", "machine", "nodename", "domainname"),
 )
 
 
 class UnameCollector:
     def __init__(self, settings: HostSettings) -> None:
-        # Python's uname leaves the NIS domain out.
+        # Python's uname lacks the NIS domain.
         self._nodename = settings.nodename
         self._domainname_path = f"{settings.procfs}/sys/kernel/domainname"
 

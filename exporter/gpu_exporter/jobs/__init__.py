@@ -1,1 +1,1 @@
-"""What jobs and scripts report in files: node_exporter's textfile convention."""
+"""Metrics that jobs and scripts write to files: node_exporter's textfile convention."""

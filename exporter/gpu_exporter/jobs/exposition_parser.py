@@ -1,9 +1,9 @@
-"""A strict reader of the Prometheus text format 0.0.4.
+"""A strict parser of the Prometheus text format 0.0.4.
 
-What is read is served on, so nothing may pass that would make a scraper refuse the whole page: where the format's own
-parser in Go is lenient and a scrape is not (the same series twice), this one is not lenient either.
-Definition: "Exposition formats" in the Prometheus documentation. prometheus_client's parser costs 8 MiB on every
-node against 1, and takes what a scrape does not (duplicates, values that overflow).
+The exporter exposes what it accepts, so it rejects everything that would make Prometheus reject the whole scrape, such
+as duplicate series, which the Go parser of the format accepts.
+Specification: "Exposition formats" in the Prometheus documentation. prometheus_client's parser would cost 8 MiB on each
+node instead of 1, and accepts duplicates and values that overflow.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _HELP = re.compile(r"(?:[^\\]|\\[\\n])*")
 
 
 class ExpositionError(Exception):
-    """The text cannot be served. `reason` is one of a few words; the message tells the line."""
+    """The text is not valid. `reason` is a label value of gpu_exporter_textfile_error; the message names the line."""
 
     def __init__(self, reason: str, line: int, message: str) -> None:
         super().__init__(f"line {line}: {message}")
@@ -36,7 +36,7 @@ class ExpositionError(Exception):
 
 @dataclass(slots=True)
 class ParsedFamily:
-    """A family as it came: `help` is escaped text or None, `series` maps the name with its labels to the value."""
+    """A family as parsed: `help` is escaped text or None; `series` maps name and labels to the value, both as text."""
 
     name: str
     type: str
@@ -45,15 +45,15 @@ class ParsedFamily:
 
     @property
     def names(self) -> frozenset[str]:
-        """All names that its samples may have."""
+        """All sample names of the family."""
         return frozenset((self.name, *(self.name + part for part in _SAMPLE_SUFFIXES.get(self.type, ()))))
 
 
 def parse_exposition(text: str) -> dict[str, ParsedFamily]:
     """The families that have samples, by name. Raises ExpositionError."""
     if text and not text.endswith("\n"):
-        # Also what tells a file that is still being written from one that is whole.
-        raise ExpositionError("truncated", text.count("\n") + 1, "the last line has no end")
+        # Also detects a file that is still being written.
+        raise ExpositionError("truncated", text.count("\n") + 1, "the last line does not end with a newline")
     reader = _ExpositionParser()
     for number, line in enumerate(text.split("\n"), 1):
         line = line.strip(" \t")
@@ -82,44 +82,47 @@ class _ExpositionParser:
     def comment(self, line: str) -> None:
         found = _COMMENT.fullmatch(line)
         if not found:
-            return  # a comment like any other
+            return  # an ordinary comment
         kind, name, rest = found[1], found[2], found[3] or ""
         if kind == "HELP":
             if name in self._help:
-                raise _ParseError("syntax", "a second HELP of the same family")
+                raise _ParseError("syntax", "second HELP line for this metric")
             if not _HELP.fullmatch(rest):
-                raise _ParseError("syntax", "HELP has a backslash that begins nothing")
+                raise _ParseError("syntax", "invalid escape sequence in HELP")
             self._help[name] = rest
             return
         if rest not in TYPES:
-            raise _ParseError("wrong_type", "TYPE is none of " + ", ".join(TYPES))
+            raise _ParseError("wrong_type", "TYPE must be one of " + ", ".join(TYPES))
         if name in self._families:
-            raise _ParseError("wrong_type", "TYPE comes twice, or after the family's samples")
+            raise _ParseError("wrong_type", "second TYPE line, or TYPE after the samples")
         self._families[name] = ParsedFamily(name, rest)
         self._typed.add(name)
 
     def sample(self, line: str) -> None:
         found = _SAMPLE.fullmatch(line)
         if not found:
-            raise _ParseError("syntax", 'not NAME{LABEL="VALUE",...} NUMBER')
+            raise _ParseError("syntax", 'expected NAME{LABEL="VALUE",...} NUMBER')
         name, label_text, value, rest = found.groups()
         if rest:
-            raise _ParseError("timestamp" if _NUMBER.fullmatch(rest) else "syntax", "something follows the value")
+            raise _ParseError(
+                "timestamp" if _NUMBER.fullmatch(rest) else "syntax",
+                "unexpected text after the value; timestamps are not supported",
+            )
         _parse_value(value)
         labels = _parse_labels(label_text) if label_text else {}
         family = self._family(name, labels)
-        # An empty label is none, and the order does not matter: what is one series to Prometheus must be one here.
+        # As in Prometheus, an empty label equals a missing one, and label order does not matter.
         pairs = ",".join(f'{key}="{text}"' for key, text in sorted(labels.items()) if text)
         series = f"{name}{{{pairs}}}" if pairs else name
         if series in family.series:
-            raise _ParseError("duplicate_series", "this series was there before")
+            raise _ParseError("duplicate_series", "duplicate series")
         family.series[series] = value
 
     def _family(self, name: str, labels: dict[str, str]) -> ParsedFamily:
         family = self._families.get(name)
         if family:
             if family.type == "histogram":
-                raise _ParseError("wrong_type", "a histogram has _bucket, _sum and _count only")
+                raise _ParseError("wrong_type", "a histogram has only _bucket, _sum and _count samples")
             if family.type == "summary":
                 _require_bound(labels, "quantile")
             return family
@@ -139,7 +142,7 @@ class _ExpositionParser:
         for name, family in found.items():
             family.help = self._help.get(name)
             if family.names & taken:
-                raise ExpositionError("wrong_type", 0, f"{name} has samples named as another family's are")
+                raise ExpositionError("wrong_type", 0, f"sample names of {name} collide with those of another family")
             taken |= family.names
         return found
 
@@ -151,13 +154,13 @@ def _parse_labels(text: str) -> dict[str, str]:
         pair = _LABEL_PAIR.match(text, position)
         if not pair:
             if text[position:].strip(" \t") or not labels:
-                raise _ParseError("syntax", 'a label is not NAME="VALUE"')
+                raise _ParseError("syntax", 'expected labels as NAME="VALUE"')
             break
         name, value = pair[1], pair[2]
         if name in labels:
-            raise _ParseError("syntax", "a label comes twice")
+            raise _ParseError("syntax", "duplicate label")
         if name.startswith("__"):
-            raise _ParseError("syntax", "labels that begin with __ are Prometheus' own")
+            raise _ParseError("syntax", "label names that start with __ are reserved")
         labels[name] = value
         position = pair.end()
     return labels
@@ -165,14 +168,14 @@ def _parse_labels(text: str) -> dict[str, str]:
 
 def _parse_value(text: str) -> float:
     if not _NUMBER.fullmatch(text):
-        raise _ParseError("syntax", "the value is not a number")
+        raise _ParseError("syntax", "value is not a number")
     value = float(text)
     if math.isinf(value) and "n" not in text.lower():
-        raise _ParseError("syntax", "the value is larger than any number")
+        raise _ParseError("syntax", "value overflows a 64-bit float")
     return value
 
 
 def _require_bound(labels: dict[str, str], name: str) -> None:
     if name not in labels:
-        raise _ParseError("wrong_type", f"a sample of this type needs the label {name}")
+        raise _ParseError("wrong_type", f"missing label {name}")
     _parse_value(labels[name])

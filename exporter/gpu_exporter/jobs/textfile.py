@@ -1,7 +1,7 @@
-"""The textfile directory: *.prom files, written elsewhere and renamed into place, served as they are.
+"""The textfile collector: exposes *.prom files that jobs write and rename into place.
 
-A file that cannot be served is skipped and named; the others are served. Of two files that do not agree on a family
-the later by name is skipped. Files are read when they have changed, in a thread of their own, never during a scrape.
+An invalid file is skipped and reported; the others are exposed. Of two conflicting files, the later by name is skipped.
+Files are read when they change, in the collector's thread, never during a scrape.
 """
 
 from __future__ import annotations
@@ -21,15 +21,13 @@ from gpu_exporter.metrics import FamilySamples, MetricFamily, single_sample
 log = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 1024 * 1024
-#: All together: a file that would go beyond is skipped.
+#: Limit for all files together; a file that would exceed it is skipped.
 MAX_TOTAL_BYTES = 8 * 1024 * 1024
 MAX_FILES = 10_000
 
-#: node_exporter's own.
-MTIME = MetricFamily(
-    "node_textfile_mtime_seconds", "gauge", "When each file that is served was last written, since 1970.", ("file",)
-)
-SCRAPE_ERROR = MetricFamily("node_textfile_scrape_error", "gauge", "1 if a file was skipped, 0 if none was.")
+#: node_exporter's names.
+MTIME = MetricFamily("node_textfile_mtime_seconds", "gauge", "Modification time of each exposed file.", ("file",))
+SCRAPE_ERROR = MetricFamily("node_textfile_scrape_error", "gauge", "1 if a file was skipped, else 0.")
 
 _EXPORTER_PREFIXES = ("gpu_", "node_textfile_", "DCGM_FI_")
 _HOST_PREFIXES = (
@@ -39,15 +37,15 @@ _HOST_PREFIXES = (
 )  # fmt: skip
 
 
-def reserved(host: bool) -> Callable[[str], bool]:
-    """Which names are the exporter's own; `host`: whether those of the host collectors are."""
+def reserved_name_matcher(host: bool) -> Callable[[str], bool]:
+    """Whether a name is reserved for the exporter's own families; `host` includes those of the host collectors."""
     prefixes = _EXPORTER_PREFIXES + _HOST_PREFIXES if host else _EXPORTER_PREFIXES
     return lambda name: name.startswith(prefixes)
 
 
 @dataclass(frozen=True, slots=True)
 class _Textfile:
-    """A file as it was read: its families, or why it has none."""
+    """A file as last read: its families, or the reason why it was skipped."""
 
     signature: tuple[int, ...]
     size: int = 0
@@ -57,7 +55,7 @@ class _Textfile:
 
 
 class FileSkipped(Exception):
-    """The file is not served, for this reason."""
+    """The file is skipped; `reason` is a label value of gpu_exporter_textfile_error."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -65,19 +63,19 @@ class FileSkipped(Exception):
 
 
 class TextfilePage:
-    """Has `page`, the prepared bytes of all files, and `run` to renew them: what a host collector's page has."""
+    """A RenderedPage: `page` is the merged text of all files, `run` refreshes it."""
 
-    def __init__(self, directories: Sequence[str], reserved: Callable[[str], bool]) -> None:
-        """`directories` may be patterns; those in a directory below are not read."""
+    def __init__(self, directories: Sequence[str], is_reserved: Callable[[str], bool]) -> None:
+        """`directories` may be glob patterns. Subdirectories are not read."""
         self.page = b""
         self._directories = tuple(directories)
-        self._reserved = reserved
+        self._is_reserved = is_reserved
         self._files: dict[str, _Textfile] = {}
         self._directory_errors: dict[str, str] = {}
         self._logged_reasons: dict[str, str] = {}
 
     def run(self) -> None:
-        """Look at the directories once. A file or directory that fails is named in the page."""
+        """Read new and changed files. The page names each file or directory that fails."""
         files: dict[str, _Textfile] = {}
         errors: dict[str, str] = {}
         for path, reason in self._list_files():
@@ -90,7 +88,7 @@ class TextfilePage:
             self.page = self._render(dict(errors))
 
     def _list_files(self) -> Iterator[tuple[str, str]]:
-        """Paths to read, in order; or a directory and why it cannot be."""
+        """(path, "") of each file in order, or (directory, reason) if it cannot be read."""
         for pattern in self._directories:
             for directory in sorted(glob.glob(pattern)) or [pattern]:
                 try:
@@ -106,7 +104,7 @@ class TextfilePage:
                     yield directory, "too_many_files"
 
     def _load(self, path: str) -> _Textfile | None:
-        """The file, as known or read anew; None if it has gone."""
+        """The file, cached if unchanged; None if it no longer exists."""
         try:
             current = os.stat(path)
         except FileNotFoundError:
@@ -117,7 +115,7 @@ class TextfilePage:
         cached = self._files.get(path)
         if cached and cached.signature == _stat_signature(current):
             return cached
-        if not stat.S_ISREG(current.st_mode):  # opening a device can have effects
+        if not stat.S_ISREG(current.st_mode):  # opening a device can have side effects
             self._log_once(path, "not_a_file")
             return _Textfile(_stat_signature(current), reason="not_a_file")
         try:
@@ -131,15 +129,15 @@ class TextfilePage:
             self._log_once(path, skip.reason)
             return _Textfile(_stat_signature(current), reason=skip.reason)
         except ExpositionError as invalid:
-            # The line's number and not its text: the file may be a link to what only the exporter may read.
+            # Not the text of the line: the file may be a link to something that only the exporter may read.
             self._log_once(path, f"{invalid.reason}, {invalid}")
             return _Textfile(_stat_signature(current), reason=invalid.reason)
         self._logged_reasons.pop(path, None)
         return file
 
     def _read(self, path: str) -> _Textfile:
-        """Raises OSError, Skipped, ExpositionError."""
-        # Opening a pipe would wait for its writer.
+        """Raises OSError, FileSkipped or ExpositionError."""
+        # O_NONBLOCK: opening a named pipe would wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb", buffering=0) as file:
             before = os.fstat(descriptor)
@@ -154,7 +152,7 @@ class TextfilePage:
             families = parse_exposition(content.decode("utf-8"))
         except UnicodeDecodeError:
             raise FileSkipped("not_utf8") from None
-        if any(self._reserved(name) for family in families.values() for name in family.names):
+        if any(self._is_reserved(name) for family in families.values() for name in family.names):
             raise FileSkipped("reserved_name")
         return _Textfile(_stat_signature(before), len(content), before.st_mtime, families)
 
@@ -169,7 +167,7 @@ class TextfilePage:
                 reason = "too_large_together" if total + file.size > MAX_TOTAL_BYTES else ""
                 reason = reason or _conflict(file.families, merged, owner_of_name)
                 if reason:
-                    self._log_once(path, f"{reason} with the files before it")
+                    self._log_once(path, f"{reason}, in combination with the files before it")
                 else:
                     total += file.size
                     mtimes[_printable(path)] = file.mtime
@@ -185,12 +183,12 @@ class TextfilePage:
         return "".join(map(_format_family, merged.values())).encode() + render(self_samples)
 
     def _log_once(self, path: str, what: str) -> None:
-        """Log it, once for as long as it stays the same."""
+        """Log once, until the message changes."""
         if self._logged_reasons.get(path) != what:
             if len(self._logged_reasons) > 2 * MAX_FILES:
                 self._logged_reasons.clear()
             self._logged_reasons[path] = what
-            log.warning("textfile %s is skipped: %s", _printable(path), what)
+            log.warning("skipped textfile %s: %s", _printable(path), what)
 
 
 def _stat_signature(found: os.stat_result) -> tuple[int, ...]:
@@ -198,12 +196,12 @@ def _stat_signature(found: os.stat_result) -> tuple[int, ...]:
 
 
 def _printable(path: str) -> str:
-    """Names may hold any bytes, label values only UTF-8."""
+    """As UTF-8: file names may contain any bytes, label values may not."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _conflict(families: dict[str, ParsedFamily], merged: dict[str, ParsedFamily], owner_of_name: dict[str, str]) -> str:
-    """Why these families cannot stand beside those; empty text if they can."""
+    """The reason why these families cannot be merged; empty if they can."""
     for name, family in families.items():
         if any(owner_of_name.get(part, name) != name for part in family.names):
             return "conflict"

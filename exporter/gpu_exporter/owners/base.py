@@ -1,4 +1,4 @@
-"""What an owner is, and what the parser of one kind of owner has to provide."""
+"""Owners of processes, and the interface of a cgroup parser."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import Enum
 
 
 class OwnerKind(str, Enum):
-    """What runs a process, the most telling first: a container of a pod is a container too, and has a slice."""
+    """What a process belongs to, most specific first: a pod's container is also a container and has a slice."""
 
     KUBERNETES = "kubernetes"
     SLURM = "slurm"
@@ -19,7 +19,7 @@ class OwnerKind(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who a process belongs to. Empty text for what is not known or does not apply."""
+    """The owner of a process. Fields that are unknown or do not apply are empty."""
 
     kind: OwnerKind
     pod_uid: str = ""
@@ -31,15 +31,15 @@ class Owner:
     user: str = ""
 
     def fill_from(self, other: Owner) -> Owner:
-        """This owner, with what it leaves empty taken from the other."""
+        """This owner, with empty fields taken from the other."""
         missing = {f.name: getattr(other, f.name) for f in fields(self) if not getattr(self, f.name)}
         return replace(self, **missing)
 
     @property
-    def known(self) -> int:
-        """How much is known: of two readings of one process, the one that knows more is the better."""
+    def known_fields(self) -> int:
+        """The number of known fields, to choose between owners from different cgroup paths."""
         return sum(bool(getattr(self, f.name)) for f in fields(self))
 
 
-#: The names on the way from the root to a process's control group -> whose it is, or None if it is not of this kind.
+#: Components of a cgroup path -> owner, or None if the path is not of this kind.
 CgroupParser = Callable[[tuple[str, ...]], "Owner | None"]

@@ -1,4 +1,4 @@
-"""Processes on GPUs and what the kubelet gave away -> one row for each owner of each GPU."""
+"""GPU processes and kubelet allocations -> one row per owner of each GPU."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from gpu_exporter.owners.processes import NotHostPidNamespace, ProcessOwners
 from gpu_exporter.owners.users import UserNames
 from gpu_exporter.snapshot import DeviceReading
 
-#: What `docker ps` shows of an id.
+#: Length of the ids in `docker ps`.
 _SHORT_ID_LENGTH = 12
 
 
 @dataclass(frozen=True, slots=True)
 class OwnerSettings:
-    """Where the host's files are."""
+    """Mount points of the host's file systems."""
 
     procfs: Path = Path("/proc")
     sysfs: Path = Path("/sys")
@@ -32,7 +32,7 @@ class OwnerSettings:
 
 @dataclass(frozen=True, slots=True)
 class _OwnerLabels:
-    """The labels of one owner, in the order of the family's after uuid."""
+    """The labels of one owner, in the order of the family's labels after uuid."""
 
     kind: str
     namespace: str = ""
@@ -52,7 +52,7 @@ class _OwnerLabels:
 
 
 class OwnerCollector:
-    """Publishes the owners of the GPUs that were last read. Run it like a host collector."""
+    """Collects the owners of the GPUs in the latest readings. Has the interface of a host collector."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class OwnerCollector:
         pods: PodResourcesClient | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`devices` gives the last readings, without waiting; `pods` is refreshed by somebody else."""
+        """`devices` returns the latest readings, without waiting; `pods` is refreshed by another task."""
         self._devices = devices
         self._settings = settings
         self._pods = pods
@@ -70,17 +70,17 @@ class OwnerCollector:
         self._logs = PodLogIndex(settings.rootfs / "var/log")
 
     def collect(self) -> list[FamilySamples]:
-        """The owner families, and how their sources fare. A source that fails costs what it would have told."""
+        """The owner families and the states of their sources. A failed source only costs its own information."""
         devices = [device for device in self._devices() if not device.down]
         states: dict[str, str] = {}
         owners = self._owners(devices, states)
-        given = self._allocations(devices, states)
-        names = self._names(devices, owners, given, states)
-        rows = [row for device in devices for row in _device_rows(device, owners, given, names)]
-        rows += given.allocated_rows(devices)
+        allocations = self._allocations(devices, states)
+        names = self._names(devices, owners, allocations, states)
+        rows = [row for device in devices for row in _device_rows(device, owners, allocations, names)]
+        rows += allocations.allocated_rows(devices)
         rows += [(metrics.OWNER_SOURCE_INFO, source, 1.0) for source in sorted(states.items())]
-        if given.known:
-            rows.append((metrics.OWNER_UNKNOWN_DEVICES, (), float(given.unknown)))
+        if allocations.known:
+            rows.append((metrics.OWNER_UNKNOWN_DEVICES, (), float(allocations.unknown)))
         return group_by_family(rows)
 
     def _owners(self, devices: list[DeviceReading], states: dict[str, str]) -> dict[int, Owner]:
@@ -95,27 +95,31 @@ class OwnerCollector:
         return {}
 
     def _allocations(self, devices: list[DeviceReading], states: dict[str, str]) -> _KubeletAllocations:
-        given = _KubeletAllocations()
+        allocations = _KubeletAllocations()
         if not self._pods:
-            return given
-        answer = self._pods.current()
-        states["pod_resources"] = answer.state
-        if answer.allocations is None:
-            return given
-        given.known = True
+            return allocations
+        status = self._pods.current()
+        states["pod_resources"] = status.state
+        if status.allocations is None:
+            return allocations
+        allocations.known = True
         ids = DeviceIdResolver((device.identity for device in devices), self._settings.sysfs)
         unknown: set[str] = set()
-        for allocation in answer.allocations:
+        for allocation in status.allocations:
             container = Container(Pod(allocation.namespace, allocation.pod), allocation.container)
-            if uuid := ids.uuid(allocation.device_id):
-                given.containers.setdefault(uuid, set()).add(container)
+            if uuid := ids.resolve(allocation.device_id):
+                allocations.containers.setdefault(uuid, set()).add(container)
             elif is_gpu_resource(allocation.resource):
                 unknown.add(allocation.device_id)
-        given.unknown = len(unknown)
-        return given
+        allocations.unknown = len(unknown)
+        return allocations
 
     def _names(
-        self, devices: list[DeviceReading], owners: dict[int, Owner], given: _KubeletAllocations, states: dict[str, str]
+        self,
+        devices: list[DeviceReading],
+        owners: dict[int, Owner],
+        allocations: _KubeletAllocations,
+        states: dict[str, str],
     ) -> _PodNames:
         used: dict[str, set[str]] = {}
         ids: set[str] = set()
@@ -125,7 +129,7 @@ class OwnerCollector:
                 if owner and owner.pod_uid:
                     used.setdefault(owner.pod_uid, set()).add(device.identity.uuid)
                     ids |= {owner.container_id} - {""}
-        containers = set().union(*given.containers.values())
+        containers = set().union(*allocations.containers.values())
         if used or containers:
             try:
                 self._logs.refresh(used.keys(), ids, containers, self._clock())
@@ -133,12 +137,12 @@ class OwnerCollector:
             except PermissionError:
                 states["pod_logs"] = "no_permission"
         known = {uid: pod for uid, pod in self._logs.pods.items() if uid in used}
-        pods = {uuid: {container.pod for container in there} for uuid, there in given.containers.items()}
+        pods = {uuid: {each.pod for each in containers_} for uuid, containers_ in allocations.containers.items()}
         return _PodNames(known | match_by_elimination(used, pods, known), self._logs)
 
 
 class _KubeletAllocations:
-    """What the kubelet has given away: GPU -> containers. `known` is False while it does not tell."""
+    """GPU uuid -> containers that the kubelet allocated it to. `known`: whether the kubelet has reported."""
 
     def __init__(self) -> None:
         self.known = False
@@ -148,7 +152,7 @@ class _KubeletAllocations:
     def allocated_rows(self, devices: list[DeviceReading]) -> Iterator[tuple[MetricFamily, tuple[str, ...], float]]:
         if not self.known:
             return
-        # Who was given a slice was given a part of the whole.
+        # The allocation of a MIG instance is also one of its parent.
         allocated_uuids = self.containers.keys() | {
             device.identity.parent_uuid for device in devices if device.identity.uuid in self.containers
         }
@@ -156,24 +160,24 @@ class _KubeletAllocations:
             uuid = device.identity.uuid
             if uuid in allocated_uuids:
                 yield metrics.GPU_ALLOCATED, (uuid,), 1.0
-            elif not self.unknown:  # else it may be this one that was given away under a name we do not know
+            elif not self.unknown:  # an unknown device may be this GPU
                 yield metrics.GPU_ALLOCATED, (uuid,), 0.0
 
 
 class _PodNames:
-    """The names of pods and containers, by what control groups tell of them."""
+    """Names of pods and containers, by the uids and ids in cgroup paths."""
 
     def __init__(self, pods: dict[str, Pod], logs: PodLogIndex) -> None:
         self._pods = pods
         self._logs = logs
 
-    def row(self, owner: Owner, given: set[Container]) -> _OwnerLabels:
+    def row(self, owner: Owner, containers: set[Container]) -> _OwnerLabels:
         container = self._logs.containers.get(owner.container_id)
         pod = container.pod if container else self._pods.get(owner.pod_uid)
         name = container.name if container else ""
         if pod and not name:
-            # A pod has the GPU in one container, nearly always: then that is the one whose process it is.
-            names = {other.name for other in given if other.pod == pod}
+            # If only one container of the pod has the GPU, as is usual, the process is in that container.
+            names = {other.name for other in containers if other.pod == pod}
             name = names.pop() if len(names) == 1 else ""
         return _OwnerLabels(
             owner.kind.value,
@@ -186,7 +190,7 @@ class _PodNames:
         )
 
     def labels_of_allocation(self, container: Container) -> _OwnerLabels:
-        """A container without a process, with the ids that it will have once it has one: the row then stays."""
+        """Labels of a container without a GPU process, with its ids: the series continues once it has one."""
         uids = {uid for uid, pod in self._logs.pods.items() if pod == container.pod}
         ids = {id_ for id_, other in self._logs.containers.items() if other == container}
         return _OwnerLabels(
@@ -200,10 +204,10 @@ class _PodNames:
 
 
 def _device_rows(
-    device: DeviceReading, owners: dict[int, Owner], given: _KubeletAllocations, names: _PodNames
+    device: DeviceReading, owners: dict[int, Owner], allocations: _KubeletAllocations, names: _PodNames
 ) -> Iterator[tuple[MetricFamily, tuple[str, ...], float]]:
     uuid = device.identity.uuid
-    containers = given.containers.get(uuid, set())
+    containers = allocations.containers.get(uuid, set())
     memory: dict[_OwnerLabels, float | None] = {}
     for process in device.processes:
         if owner := owners.get(process.pid):
@@ -212,7 +216,7 @@ def _device_rows(
             memory[row] = None if before is None or process.used_bytes is None else before + process.used_bytes
     active_containers = {Container(Pod(row.namespace, row.pod), row.container) for row in memory}
     for container in sorted(containers):
-        # A process that is known by its pod only may be of any container there.
+        # A process of which only the pod is known may be in any of its containers.
         if not active_containers & {container, Container(container.pod, "")}:
             memory[names.labels_of_allocation(container)] = None
     for row, used in memory.items():
@@ -221,14 +225,14 @@ def _device_rows(
             yield metrics.OWNER_MEMORY, row.labels(uuid), used
 
 
-def _owner_labels(owner: Owner, given: set[Container], names: _PodNames) -> _OwnerLabels:
-    """What is published of an owner: of each kind what stays the same while it lives, and no more.
+def _owner_labels(owner: Owner, containers: set[Container], names: _PodNames) -> _OwnerLabels:
+    """The labels of an owner: only those that stay the same during its lifetime.
 
-    A session's scope has a number that is new each time, so a user is named without; so are the units that Slurm and
-    the runtimes make.
+    Session scopes have a new number each time, so users have no unit label; neither have the units of Slurm and of
+    container runtimes.
     """
     if owner.kind is OwnerKind.KUBERNETES:
-        return names.row(owner, given)
+        return names.row(owner, containers)
     container = owner.container_id
     return _OwnerLabels(
         owner.kind.value,

@@ -12,21 +12,21 @@ import re
 
 from gpu_exporter.owners.base import Owner, OwnerKind
 
-# conmon watches a container of Podman or CRI-O from outside, under a name that has the container's id.
+# conmon monitors a container of Podman or CRI-O from outside; its cgroup name contains the container's id.
 _CONTAINER_ID = re.compile(r"(?:(?!.*conmon)[a-z][a-z0-9_.-]*-)?(?P<id>[0-9a-f]{64})(?:\.scope)?")
 _LXC = re.compile(r"lxc\.payload\.(?P<name>.+)")
 
 
-def container_id(name: str) -> str:
-    """The id in the name of a container's control group, 64 hexadecimal digits; empty text if it is none."""
+def parse_container_id(name: str) -> str:
+    """The id (64 hexadecimal digits) in the name of a container's cgroup; empty if it is not one."""
     match = _CONTAINER_ID.fullmatch(name)
     return match["id"] if match else ""
 
 
 def parse(path: tuple[str, ...]) -> Owner | None:
-    # The outermost is the one that this machine's administrator started.
+    """The outermost container of a cgroup path."""
     for i, name in enumerate(path):
-        found = container_id(name)
+        found = parse_container_id(name)
         if not found and (match := _LXC.fullmatch(name)):
             found = match["name"]
         if not found and name in ("lxc", "lxc.payload") and i + 1 < len(path):

@@ -1,11 +1,11 @@
-"""Which GPU a device plugin means: its device ids -> uuid.
+"""Device ids of Kubernetes device plugins -> GPU uuid.
 
-    NVIDIA  GPU-<uuid>, MIG-<uuid>; with ::<n> for a share of it (time slicing, MPS); nvidia<index>[/vgpu<n>] on GKE
+    NVIDIA  GPU-<uuid>, MIG-<uuid>; with ::<n> for a replica (time slicing, MPS); nvidia<index>[/vgpu<n>] on GKE
     AMD     the PCI address
-    Intel   <DRM card>-<n>, where n counts the shares, as in card0-0; or the PCI address
+    Intel   <DRM card>-<n>, where n is the share, as in card0-0; or the PCI address
 
-What is not among them (a MIG slice on GKE is nvidia0/gi1, an AMD partition amdgpu_xcp_3) is of no known GPU.
-Sources: the plugins' own documentation (NVIDIA/k8s-device-plugin, ROCm/k8s-device-plugin,
+Other ids cannot be resolved: a MIG instance on GKE (nvidia0/gi1), an AMD partition (amdgpu_xcp_3).
+Sources: the plugins' documentation (NVIDIA/k8s-device-plugin, ROCm/k8s-device-plugin,
 intel/intel-device-plugins-for-kubernetes).
 """
 
@@ -22,12 +22,12 @@ _PCI_ADDRESS = re.compile(r"(?:(?P<domain>[0-9a-f]{4,8}):)?(?P<rest>[0-9a-f]{2}:
 _GKE_DEVICE = re.compile(r"nvidia(?P<index>\d+)(?:/vgpu\d+)?")
 _DRM_DEVICE = re.compile(r"(?P<card>card\d+|renderD\d+)(?:-\d+)?")
 _SHARE_SUFFIX = re.compile(r"::\d+$")
-#: Resources that are GPUs: an id of theirs that we do not know is worth telling.
+#: Names of GPU resources, whose unresolved ids are counted.
 _GPU_RESOURCE = re.compile(r"^(nvidia\.com|amd\.com|gpu\.intel\.com)/|gpu|mig-")
 
 
 class DeviceIdResolver:
-    """The GPUs that are there, by all names that a device plugin may use."""
+    """The present GPUs, by all ids that a device plugin may use."""
 
     def __init__(self, identities: Iterable[DeviceIdentity], sysfs: Path) -> None:
         self._sysfs = sysfs
@@ -35,14 +35,14 @@ class DeviceIdResolver:
         for identity in identities:
             self._uuids[identity.uuid] = identity.uuid
             if identity.parent_uuid:
-                continue  # a slice has its parent's address
+                continue  # a MIG instance has its parent's address
             if identity.pci_bus_id:
                 self._uuids[_normalize_pci_address(identity.pci_bus_id)] = identity.uuid
             if identity.vendor.lower() == "nvidia":
                 self._uuids[f"nvidia{identity.index}"] = identity.uuid
 
-    def uuid(self, device_id: str) -> str:
-        """The GPU's uuid; empty text if it is of no GPU that we know."""
+    def resolve(self, device_id: str) -> str:
+        """The GPU's uuid; empty if the id matches no known GPU."""
         device_id = _SHARE_SUFFIX.sub("", device_id)
         if found := self._uuids.get(device_id) or self._uuids.get(_normalize_pci_address(device_id)):
             return found
@@ -60,11 +60,11 @@ class DeviceIdResolver:
 
 
 def is_gpu_resource(resource: str) -> bool:
-    """Whether a resource of this name is GPUs, by the vendors' names for theirs."""
+    """Whether a resource of this name is a GPU resource of one of the vendors."""
     return bool(_GPU_RESOURCE.search(resource))
 
 
 def _normalize_pci_address(text: str) -> str:
-    """A PCI address in one spelling: NVML has a domain of eight digits, sysfs one of four, some tools none."""
+    """A PCI address in one spelling: the domain has eight digits in NVML, four in sysfs, none in some tools."""
     match = _PCI_ADDRESS.fullmatch(text.lower())
     return f"{int(match['domain'] or '0', 16):04x}:{match['rest']}" if match else text

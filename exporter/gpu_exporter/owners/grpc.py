@@ -1,8 +1,8 @@
-"""One unary gRPC call over a unix socket, and nothing else.
+"""A minimal gRPC client: one unary call over a Unix socket.
 
-grpcio would do it, at the cost of a compiled package of megabytes on every node for one question in ten seconds. What
-is spoken is the part of HTTP/2 (RFC 9113) that one request on one connection needs, as gRPC lays it out ("gRPC over
-HTTP2"): request and answer are one message each, an answer's fate is in its trailers.
+grpcio would cost a compiled package of several megabytes on every node, for one call in ten seconds. This implements
+the part of HTTP/2 (RFC 9113) that one request on one connection needs, as in "gRPC over HTTP2": request and response
+are one message each, and the status is in the trailers.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PUSH, _PING, _GOAWAY, _CONTINUATION = 
 _END_STREAM = _ACK = 0x1
 _END_HEADERS, _PADDED, _PRIORITY = 0x4, 0x8, 0x20
 _HEADER_TABLE_SIZE, _ENABLE_PUSH, _INITIAL_WINDOW = 1, 2, 4
-#: Every HTTP/2 connection starts with these.
+#: Initial values of every HTTP/2 connection.
 _MAX_FRAME_BYTES, _DEFAULT_WINDOW_BYTES = 16384, 65535
 _STREAM = 1
-#: The kubelet's own clients take no larger answer either.
+#: The limit of the kubelet's own clients.
 MAX_RESPONSE_BYTES = 16 * 1024 * 1024
 _MAX_HEADER_BYTES = 64 * 1024
-#: A peer that only ever pings would keep us within the time limit, but busy.
+#: Stops a peer that keeps sending pings.
 _MAX_FRAMES = 100_000
 
 
 class GrpcError(Exception):
-    """The call was made and not answered with a message; the text says why."""
+    """The call failed; the message says why."""
 
 
 def unary_call(path: str, method: str, request: bytes, timeout_seconds: float) -> bytes:
-    """The answer to this request: both are encoded messages. `method` is /package.Service/Method.
+    """The response to this request, both encoded messages. `method` is /package.Service/Method.
 
-    Raises GrpcError; OSError if the socket cannot be reached, TimeoutError when all together took too long.
+    Raises GrpcError; OSError if the socket cannot be connected; TimeoutError if the whole call takes too long.
     """
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
-        call_ = _UnaryCall(connection, time.monotonic() + timeout_seconds)
-        call_.connect(path)
-        call_.send(_encode_request(method, request, timeout_seconds))
-        return call_.answer()
+        call = _UnaryCall(connection, time.monotonic() + timeout_seconds)
+        call.connect(path)
+        call.send(_encode_request(method, request, timeout_seconds))
+        return call.read_response()
 
 
 def _encode_request(method: str, request: bytes, timeout_seconds: float) -> bytes:
-    """All that we have to say, in one write: a client need not wait for the server's settings."""
+    """Everything to send, in one write: a client need not wait for the server's settings."""
     if len(request) + 5 > _MAX_FRAME_BYTES:
-        raise ValueError("the request is longer than one frame")
+        raise ValueError("request exceeds one frame")
     settings = ((_HEADER_TABLE_SIZE, 0), (_ENABLE_PUSH, 0), (_INITIAL_WINDOW, MAX_RESPONSE_BYTES))
     fields = hpack.encode(
         (
@@ -83,7 +83,7 @@ def _window_update(increment: int) -> bytes:
 
 
 class _UnaryCall:
-    """The connection from the question to the end of the answer."""
+    """One call on its own connection."""
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:
         self._socket = connection
@@ -101,24 +101,25 @@ class _UnaryCall:
         self._apply_deadline()
         self._socket.sendall(data)
 
-    def answer(self) -> bytes:
+    def read_response(self) -> bytes:
+        """Process frames until the stream ends. Returns the message."""
         for _ in range(_MAX_FRAMES):
             kind, flags, stream, payload = self._frame()
             self._handle(kind, flags, stream, payload)
             if self._ended:
                 return self._decode_message()
-        raise GrpcError("the other side sends frames without end")
+        raise GrpcError("too many frames without a response")
 
     def _apply_deadline(self) -> None:
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError("the call was not answered in time")
+            raise TimeoutError("no response in time")
         self._socket.settimeout(left)
 
     def _frame(self) -> tuple[int, int, int, bytes]:
         length, kind, flags, stream = struct.unpack(">IBBI", b"\0" + self._read(9))
         if length > _MAX_FRAME_BYTES:
-            raise GrpcError("a frame is too long: the socket does not speak HTTP/2")
+            raise GrpcError("frame too long; is the socket's protocol HTTP/2?")
         return kind, flags, stream & 0x7FFFFFFF, self._read(length)
 
     def _read(self, length: int) -> bytes:
@@ -126,10 +127,10 @@ class _UnaryCall:
             self._apply_deadline()
             try:
                 data = self._socket.recv(65536)
-            except ConnectionError:  # closed while something of ours was not read yet
+            except ConnectionError:  # closed with unread data of ours
                 data = b""
             if not data:
-                raise GrpcError("the connection was closed before the answer was complete")
+                raise GrpcError("connection closed before the response was complete")
             self._received += data
         chunk, self._received = self._received[:length], self._received[length:]
         return chunk
@@ -140,15 +141,15 @@ class _UnaryCall:
         elif kind == _PING and not flags & _ACK:
             self._acknowledge(_PING, payload)
         elif kind == _GOAWAY and int.from_bytes(payload[:4], "big") & 0x7FFFFFFF < _STREAM:
-            raise GrpcError("the connection was refused")
+            raise GrpcError("connection refused by GOAWAY")
         elif kind == _PUSH:
-            raise GrpcError("the other side pushes, which we did not allow")
+            raise GrpcError("server push, which is disabled")
         elif stream == _STREAM and kind == _RST_STREAM:
-            raise GrpcError(f"the call was reset with error {int.from_bytes(payload[:4], 'big')}")
+            raise GrpcError(f"call reset with error {int.from_bytes(payload[:4], 'big')}")
         elif stream == _STREAM and kind == _DATA:
             self._data += _strip_padding(payload, flags)
             if len(self._data) > MAX_RESPONSE_BYTES:
-                raise GrpcError(f"the answer is longer than {MAX_RESPONSE_BYTES} bytes")
+                raise GrpcError(f"response exceeds {MAX_RESPONSE_BYTES} bytes")
             self._ended = bool(flags & _END_STREAM)
         elif stream == _STREAM and kind == _HEADERS:
             block = _strip_padding(payload, flags)[5 if flags & _PRIORITY else 0 :]
@@ -156,7 +157,7 @@ class _UnaryCall:
             self._ended = bool(flags & _END_STREAM)
 
     def _acknowledge(self, kind: int, payload: bytes) -> None:
-        # Who has closed the connection needs no acknowledgement, and its answer may have arrived.
+        # A peer that closed the connection needs no acknowledgement, and its response may have arrived.
         with suppress(ConnectionError):
             self.send(_frame(kind, _ACK, 0, payload))
 
@@ -164,10 +165,10 @@ class _UnaryCall:
         while not flags & _END_HEADERS:
             kind, flags, stream, payload = self._frame()
             if kind != _CONTINUATION or stream != _STREAM:
-                raise GrpcError("a header is broken off")
+                raise GrpcError("expected a CONTINUATION frame")
             block += payload
             if len(block) > _MAX_HEADER_BYTES:
-                raise GrpcError("the header is too long")
+                raise GrpcError(f"header exceeds {_MAX_HEADER_BYTES} bytes")
         try:
             self._fields.update(hpack.decode(block))
         except ValueError as error:
@@ -179,7 +180,7 @@ class _UnaryCall:
             message = unquote(self._fields.get("grpc-message", "")) or "no message"
             raise GrpcError(f"gRPC status {status}, HTTP status {self._fields.get(':status')}: {message[:200]}")
         if len(self._data) < 5 or self._data[0] or len(self._data) - 5 != int.from_bytes(self._data[1:5], "big"):
-            raise GrpcError("the answer is not one plain message")
+            raise GrpcError("the response is not one uncompressed message")
         return bytes(self._data[5:])
 
 
@@ -187,5 +188,5 @@ def _strip_padding(payload: bytes, flags: int) -> bytes:
     if not flags & _PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
-        raise GrpcError("a frame has more padding than content")
+        raise GrpcError("frame has more padding than payload")
     return payload[1 : len(payload) - payload[0]]

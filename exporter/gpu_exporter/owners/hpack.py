@@ -1,13 +1,14 @@
-"""Header fields of HTTP/2 (RFC 7541): enough to ask one question and to read the fields of its answer.
+"""HPACK, the header compression of HTTP/2 (RFC 7541), without the dynamic table.
 
-The table that both sides may build up is not supported: we never add to it, and ask the other side for one of size 0.
+We never add to that table and set its size to 0 for our peer (SETTINGS_HEADER_TABLE_SIZE). The package hpack takes
+3.2 MiB of memory on every node; it is a development dependency that the tests compare this module with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-# Appendix A, numbered from 1. Of those with a value only :status matters in an answer.
+# Appendix A, numbered from 1.
 _STATIC_NAMES = (
     ":authority", ":method", ":method", ":path", ":path", ":scheme", ":scheme", ":status", ":status", ":status",
     ":status", ":status", ":status", ":status", "accept-charset", "accept-encoding", "accept-language",
@@ -24,8 +25,8 @@ _STATIC_VALUES = {
     12: "400", 13: "404", 14: "500", 16: "gzip, deflate",
 }  # fmt: skip
 
-# Appendix B: the length in bits of each byte's code. The code is canonical (in the order of length, then of the byte,
-# each is the one before plus one), so that the lengths are all there is to know.
+# Appendix B: the code length of each byte, in bits. The code is canonical (ordered by length, then by byte, each code
+# is the previous one plus one), so that the lengths define it.
 _CODE_LENGTHS = bytes.fromhex(
     "0d171c1c1c1c1c1c1c181e1c1c1e1c1c1c1c1c1c1c1c1e1c1c1c1c1c1c1c1c1c060a0a0c0d06080b0a0a080b0806060605050506"
     "06060606060607080f060c0a0d06070707070707070707070707070707070707070707070807080d130d0e060f05060506050606"
@@ -34,30 +35,32 @@ _CODE_LENGTHS = bytes.fromhex(
     "13151a1b1b1a1b1815151a1a1c1b1b1b14181415161515171616191918181a171a1b1a1a1b1b1b1b1b1c1b1b1b1b1b1a"
 )
 _MAX_PADDING_BITS = 7
+#: Longer strings would need an integer of several bytes for their length.
+_MAX_LITERAL_BYTES = 0x7E
 
 
 def encode(fields: Iterable[tuple[str, str]]) -> bytes:
-    """A block of these fields, each written out in full."""
+    """Encode fields as literals, without indexing or Huffman code. Raises ValueError if not ASCII, or too long."""
     return b"".join(b"\x00" + _encode_string(name) + _encode_string(value) for name, value in fields)
 
 
 def decode(block: bytes) -> list[tuple[str, str]]:
-    """The fields of a block. Raises ValueError if it cannot be understood."""
+    """Decode a header block. Raises ValueError if it is malformed or refers to the dynamic table."""
     fields: list[tuple[str, str]] = []
     position = 0
     while position < len(block):
         first = block[position]
-        if first & 0x80:  # name and value by number
+        if first & 0x80:  # indexed field
             number, position = _decode_integer(block, position, 7)
             if number not in _STATIC_VALUES and not 1 <= number <= len(_STATIC_NAMES):
-                raise ValueError(f"header field {number} is not in the table")
+                raise ValueError(f"header field {number} is not in the static table")
             fields.append((_STATIC_NAMES[number - 1], _STATIC_VALUES.get(number, "")))
-        elif first & 0xE0 == 0x20:  # a new size of the table that is not used
+        elif first & 0xE0 == 0x20:  # dynamic table size update
             _, position = _decode_integer(block, position, 5)
         else:
             number, position = _decode_integer(block, position, 6 if first & 0x40 else 4)
             if number > len(_STATIC_NAMES):
-                raise ValueError(f"header field {number} is not in the table")
+                raise ValueError(f"header field {number} is not in the static table")
             if number:
                 name = _STATIC_NAMES[number - 1]
             else:
@@ -69,13 +72,13 @@ def decode(block: bytes) -> list[tuple[str, str]]:
 
 def _encode_string(text: str) -> bytes:
     data = text.encode("ascii")
-    if len(data) >= 0x7F:
-        raise ValueError(f"too long for this encoder: {text[:40]!r}")
+    if len(data) > _MAX_LITERAL_BYTES:
+        raise ValueError(f"header field exceeds {_MAX_LITERAL_BYTES} bytes: {text[:40]!r}")
     return bytes([len(data)]) + data
 
 
 def _decode_integer(block: bytes, position: int, bits: int) -> tuple[int, int]:
-    """The number that begins in the low `bits` of a byte, and where it ends (section 5.1)."""
+    """An integer with a prefix of `bits` (section 5.1), and the position after it."""
     limit = (1 << bits) - 1
     number = _byte_at(block, position) & limit
     position += 1
@@ -87,12 +90,12 @@ def _decode_integer(block: bytes, position: int, bits: int) -> tuple[int, int]:
         number += (byte & 0x7F) << shift
         if byte < 0x80:
             return number, position
-    raise ValueError("a number in the header is too large")
+    raise ValueError("integer in the header is too large")
 
 
 def _byte_at(block: bytes, position: int) -> int:
     if position >= len(block):
-        raise ValueError("the header is cut short")
+        raise ValueError("header block is truncated")
     return block[position]
 
 
@@ -101,12 +104,12 @@ def _decode_string(block: bytes, position: int) -> tuple[str, int]:
     length, position = _decode_integer(block, position, 7)
     data = block[position : position + length]
     if len(data) < length:
-        raise ValueError("the header is cut short")
+        raise ValueError("header block is truncated")
     return (_decode_huffman(data) if huffman else data).decode("latin-1"), position + length
 
 
 def _decode_huffman(data: bytes) -> bytes:
-    """Bit by bit with the first code of each length: slow, for the hundred bytes that an answer has."""
+    """Decode bit by bit, with the first code of each length: slow, but a response has only a hundred bytes."""
     decoded = bytearray()
     symbols = sorted(range(256), key=lambda symbol: (_CODE_LENGTHS[symbol], symbol))
     counts = [_CODE_LENGTHS.count(length) for length in range(31)]
@@ -116,7 +119,7 @@ def _decode_huffman(data: bytes) -> bytes:
         length += 1
         first <<= 1
         if length > 30:
-            raise ValueError("a Huffman code in the header is not known")
+            raise ValueError("invalid Huffman code in the header")
         if code - first < counts[length]:
             decoded.append(symbols[index + code - first])
             code = length = first = index = 0
@@ -124,5 +127,5 @@ def _decode_huffman(data: bytes) -> bytes:
             index += counts[length]
             first += counts[length]
     if length > _MAX_PADDING_BITS or code != (1 << length) - 1:
-        raise ValueError("a Huffman code in the header is cut short")
+        raise ValueError("invalid Huffman padding in the header")
     return bytes(decoded)

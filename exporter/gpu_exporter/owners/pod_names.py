@@ -1,12 +1,12 @@
-"""Names for pods and containers that control groups know by uid and id only.
+"""Names of pods and containers, of which cgroup paths only have the uid and id.
 
-Exactly, where the kubelet's log folders can be listed (their content is never read): it makes
+Exact, if the kubelet's log folders can be listed (logs are never read): it creates
 /var/log/pods/<namespace>_<pod>_<uid> and /var/log/containers/<pod>_<namespace>_<container>-<id>.log.
 
-Else by elimination: a pod whose processes run on these GPUs is one that the kubelet has given all of them to. That is
-certain where each GPU has one pod, and where those of a shared GPU can be told apart by the others they have; what
-remains ambiguous stays without a name. A pod that takes GPUs behind the kubelet's back (NVIDIA_VISIBLE_DEVICES=all)
-cannot be told from an idle one that was given them: list the log folders where there are such pods.
+Otherwise by elimination: a pod whose processes run on certain GPUs is one that the kubelet has allocated all of them
+to. This is unique if each GPU has one pod, or if pods that share a GPU differ in their other GPUs; ambiguous pods stay
+unnamed. A pod that uses GPUs without an allocation (NVIDIA_VISIBLE_DEVICES=all) cannot be distinguished from an idle
+pod that has one: make the log folders readable if there are such pods.
 """
 
 from __future__ import annotations
@@ -21,22 +21,26 @@ _POD_FOLDER = re.compile(r"(?P<namespace>[a-z0-9-]+)_(?P<pod>[a-z0-9.-]+)_(?P<ui
 _CONTAINER_LOG = re.compile(
     r"(?P<pod>[a-z0-9.-]+)_(?P<namespace>[a-z0-9-]+)_(?P<container>[a-z0-9-]+)-(?P<id>[0-9a-f]{64})\.log"
 )
-#: The folders are listed for an id that they did not have before, but not more often.
+#: Minimum interval between listings, which unknown ids trigger.
 MIN_RELIST_SECONDS = 10.0
 
 
 class Pod(NamedTuple):
+    """Namespace and name of a pod."""
+
     namespace: str
     name: str
 
 
 class Container(NamedTuple):
+    """A container of a pod."""
+
     pod: Pod
     name: str
 
 
 class PodLogIndex:
-    """The names in the kubelet's log folders."""
+    """uid -> pod and id -> container, from the kubelet's log folders."""
 
     def __init__(self, log_folder: Path = Path("/var/log")) -> None:
         self._folder = log_folder
@@ -45,7 +49,7 @@ class PodLogIndex:
         self.containers: dict[str, Container] = {}
 
     def refresh(self, pod_uids: Set[str], container_ids: Set[str], allocations: Set[Container], now: float) -> None:
-        """See to it that these are known if they can be. `now` is monotonic seconds. Raises PermissionError."""
+        """List the folders if one of these is unknown. `now` is monotonic seconds. Raises PermissionError."""
         known = pod_uids <= self.pods.keys() and container_ids <= self.containers.keys()
         if known and allocations <= set(self.containers.values()):
             return
@@ -72,9 +76,9 @@ def _list_entries(folder: Path) -> list[str]:
 def match_by_elimination(
     used: Mapping[str, Set[str]], allocations: Mapping[str, Set[Pod]], known: Mapping[str, Pod]
 ) -> dict[str, Pod]:
-    """Names for the pod uids that are not `known`.
+    """Names of the pod uids that are not `known`.
 
-    `used`: pod uid -> the GPUs that its processes are on; `allocations`: GPU -> the pods that the kubelet has given it to.
+    `used`: pod uid -> the GPUs of its processes. `allocations`: GPU -> the pods that the kubelet allocated it to.
     """
     resolved: dict[str, Pod] = {uid: known[uid] for uid in used if uid in known}
     while True:
@@ -84,7 +88,7 @@ def match_by_elimination(
             if uid not in resolved and gpus
         }
         certain = {uid: next(iter(pods)) for uid, pods in candidates.items() if len(pods) == 1}
-        # Two uids for one name: one of them is of a pod that was given nothing, and which is not to be known.
+        # Two uids for one name: one of the pods has no allocation, and it is unknown which.
         certain = {
             uid: pod
             for uid, pod in certain.items()

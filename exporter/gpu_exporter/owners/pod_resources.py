@@ -1,7 +1,7 @@
-"""What the kubelet has given to which container: its pod-resources socket, asked in the background.
+"""Device allocations of containers, from the kubelet's pod-resources API.
 
-The answer names pods, containers and device ids. It has no pod uid and no container id: podnames.py joins it with what
-control groups tell. Definition: k8s.io/kubelet, pkg/apis/podresources/v1/api.proto.
+The response has names of pods and containers, and device ids, but no pod uids or container ids: pod_names.py joins it
+with those from cgroup paths. Definition: k8s.io/kubelet, pkg/apis/podresources/v1/api.proto.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ log = logging.getLogger(__name__)
 
 SOCKET_PATH = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
 LIST_METHOD = "/v1.PodResourcesLister/List"
-#: One refresh, connecting included.
+#: For one refresh, including the connection.
 CALL_TIMEOUT_SECONDS = 4.0
-#: The last good answer serves for so long: a kubelet restarts in less, and a pod that has gone should not stay.
+#: How long the last good response is used: longer than a restart of the kubelet, but not long after a pod has ended.
 MAX_STALE_SECONDS = 120.0
-#: A socket that is not there is looked for again after this time.
+#: Retry interval while the socket does not exist.
 ABSENT_RETRY_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceAllocation:
-    """A device that a container has. `resource` is what the pod asked for: nvidia.com/gpu, amd.com/gpu, ..."""
+    """A device allocated to a container. `resource` is its resource name, such as nvidia.com/gpu or amd.com/gpu."""
 
     namespace: str
     pod: str
@@ -39,14 +39,14 @@ class DeviceAllocation:
 
 @dataclass(frozen=True, slots=True)
 class PodResourcesStatus:
-    """What is known of the allocations: None if nothing. `state` is ok, stale, absent, no_permission or failed."""
+    """Allocations, None if unknown. `state` is ok, stale, absent, no_permission or failed."""
 
     state: str
     allocations: frozenset[DeviceAllocation] | None = None
 
 
 class PodResourcesClient:
-    """Asks the kubelet when told to, and has the last answer at hand."""
+    """Queries the kubelet on `refresh`, and keeps the last response."""
 
     def __init__(self, socket: Path = SOCKET_PATH, clock: Callable[[], float] = time.monotonic) -> None:
         self._socket = str(socket)
@@ -56,12 +56,12 @@ class PodResourcesClient:
         self._answered_at = 0.0
 
     def refresh(self) -> float | None:
-        """Ask once, within CALL_TIMEOUT_SECONDS; may return after how many seconds to ask again instead of the usual.
+        """Query once, within CALL_TIMEOUT_SECONDS. May return seconds to wait instead of the usual interval.
 
-        Raises OSError or GrpcError if the kubelet is there and does not answer.
+        Raises OSError, GrpcError or ValueError if the socket exists and the query fails.
         """
         try:
-            answer = allocations(grpc.unary_call(self._socket, LIST_METHOD, b"", CALL_TIMEOUT_SECONDS))
+            allocations = parse_allocations(grpc.unary_call(self._socket, LIST_METHOD, b"", CALL_TIMEOUT_SECONDS))
         except FileNotFoundError:
             self._state = "absent"
             return ABSENT_RETRY_SECONDS
@@ -71,22 +71,22 @@ class PodResourcesClient:
         except (OSError, grpc.GrpcError, ValueError):
             self._state = "failed"
             raise
-        self._allocations, self._answered_at, self._state = answer, self._clock(), "ok"
+        self._allocations, self._answered_at, self._state = allocations, self._clock(), "ok"
         return None
 
     def current(self) -> PodResourcesStatus:
-        """What is known now, without waiting. An answer that was not renewed in time is stale, then gone."""
-        state, answer = self._state, self._allocations
-        if answer is None:
+        """The last response, without waiting. It becomes stale if a refresh fails, and expires."""
+        state, allocations = self._state, self._allocations
+        if allocations is None:
             return PodResourcesStatus(state)
         age = self._clock() - self._answered_at
         if age > MAX_STALE_SECONDS:
             return PodResourcesStatus("failed" if state == "ok" else state)
-        return PodResourcesStatus("ok" if state == "ok" else "stale", answer)
+        return PodResourcesStatus("ok" if state == "ok" else "stale", allocations)
 
 
-def allocations(message: bytes) -> frozenset[DeviceAllocation]:
-    """The devices in an encoded ListPodResourcesResponse. Raises ValueError if it is not one."""
+def parse_allocations(message: bytes) -> frozenset[DeviceAllocation]:
+    """Parse an encoded ListPodResourcesResponse. Raises ValueError if it is malformed."""
     found: set[DeviceAllocation] = set()
     for pod in _fields_numbered(message, 1):
         name, namespace = _strings(pod, 1), _strings(pod, 2)
@@ -95,8 +95,8 @@ def allocations(message: bytes) -> frozenset[DeviceAllocation]:
             for devices in _fields_numbered(container, 2):
                 resource = _last_or_empty(_strings(devices, 1))
                 found.update(DeviceAllocation(*owner, resource, device) for device in _strings(devices, 2))
-            # Dynamic resource allocation: the claims' devices, by the names in the container device interface
-            # (vendor/class=device), which hold the uuid or not as the vendor's driver likes.
+            # Dynamic resource allocation: devices of claims, by CDI name (vendor/class=device). Whether the name
+            # contains the uuid depends on the vendor's driver.
             for claim in (part for dynamic in _fields_numbered(container, 5) for part in _fields_numbered(dynamic, 4)):
                 for device in (text for cdi in _fields_numbered(claim, 1) for text in _strings(cdi, 1)):
                     kind, _, name_ = device.partition("=")
@@ -113,12 +113,12 @@ def _strings(message: bytes, field_number: int) -> list[str]:
 
 
 def _last_or_empty(texts: list[str]) -> str:
-    """A field that may come once counts by its last coming, and is empty where it never comes."""
+    """The value of a singular field: the last occurrence, empty if there is none."""
     return texts[-1] if texts else ""
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """The number and content of each field with a length: texts, messages. Numbers are passed over."""
+    """(number, content) of each length-delimited field (strings, messages); skips others."""
     at = 0
     while at < len(message):
         tag, at = _read_varint(message, at)
@@ -131,9 +131,9 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
         elif kind in (1, 5):
             length = 8 if kind == 1 else 4
         else:
-            raise ValueError(f"field of unknown kind {kind}")
+            raise ValueError(f"unknown wire type {kind}")
         if at + length > len(message):
-            raise ValueError("a message is cut short")
+            raise ValueError("message is truncated")
         if kind == 2:
             yield tag >> 3, message[at : at + length]
         at += length
@@ -143,10 +143,10 @@ def _read_varint(message: bytes, at: int) -> tuple[int, int]:
     number = 0
     for shift in range(0, 70, 7):
         if at >= len(message):
-            raise ValueError("a message is cut short")
+            raise ValueError("message is truncated")
         byte = message[at]
         at += 1
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
             return number, at
-    raise ValueError("a number is too long")
+    raise ValueError("varint is too long")

@@ -1,9 +1,9 @@
-"""Slurm jobs and their steps.
+"""Slurm jobs and steps.
 
-    v1  slurm/uid_<uid>/job_<id>/step_<id>/task_<n>, with slurm_<node> where several slurmd share a machine
+    v1  slurm/uid_<uid>/job_<id>/step_<id>/task_<n>, with slurm_<node> if several slurmd share a machine
     v2  system.slice/[<node>_]slurmstepd.scope/job_<id>/step_<id>/user/task_<n>
 
-A step is a number, or batch, extern, interactive. Sources: Slurm's pages on its cgroup and cgroup/v2 plugins.
+A step is a number, or batch, extern, interactive. Sources: Slurm's documentation of its cgroup and cgroup/v2 plugins.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ _ROOT = re.compile(r"slurm(?:_.+)?|(?:.+_)?slurmstepd\.scope")
 
 
 def parse(path: tuple[str, ...]) -> Owner | None:
+    """The job and step of a cgroup path."""
     for i, name in enumerate(path):
         job = _JOB.fullmatch(name)
         if not job:
             continue
         step = _STEP.fullmatch(path[i + 1]) if i + 1 < len(path) else None
-        # Anybody may call a control group job_1. Seen from inside Slurm's scope, its own name is not in the path.
+        # Other cgroups may also be named job_1. Inside Slurm's scope, the path does not contain its name.
         if step or any(map(_ROOT.fullmatch, path[:i])):
             return Owner(OwnerKind.SLURM, slurm_job=job["id"], slurm_step=step["id"] if step else "")
     return None

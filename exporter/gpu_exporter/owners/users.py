@@ -1,27 +1,27 @@
-"""Names of users, asked for once in a while: behind them may be a directory on the network."""
+"""User names, cached: a lookup may query a directory service."""
 
 from __future__ import annotations
 
 import pwd
 from pathlib import Path
 
-#: A name changes hardly ever, and a user who was added should not wait for long.
-KEEP_SECONDS = 300.0
+#: Names rarely change, but a new user should appear soon.
+USER_CACHE_SECONDS = 300.0
 MAX_CACHED_USERS = 4096
 
 
 class UserNames:
-    """uid -> name, or the number as text where there is no such user."""
+    """uid -> name, or the uid as text if there is no such user."""
 
     def __init__(self, rootfs: Path = Path("/")) -> None:
-        """With a `rootfs` of its own, the host's passwd file there is read: a container's own users are others."""
+        """If `rootfs` is not /, read the host's passwd file there: the users of a container differ."""
         self._passwd_path = None if str(rootfs) == "/" else rootfs / "etc/passwd"
         self._cache: dict[int, tuple[str, float]] = {}
 
     def name(self, uid: int, now: float) -> str:
-        """`now` is monotonic seconds."""
+        """Look up the name. `now` is monotonic seconds."""
         known = self._cache.get(uid)
-        if known and now - known[1] < KEEP_SECONDS:
+        if known and now - known[1] < USER_CACHE_SECONDS:
             return known[0]
         if len(self._cache) >= MAX_CACHED_USERS:
             self._cache.clear()
@@ -44,7 +44,7 @@ class UserNames:
 
 def _from_system(uid: int) -> str:
     try:
-        # Bytes that are not UTF-8 come as surrogates, which a page cannot hold.
+        # Bytes that are not UTF-8 become surrogates, which cannot be rendered.
         return pwd.getpwuid(uid).pw_name.encode("utf-8", "replace").decode()
     except (KeyError, OverflowError):
         return ""

@@ -1,10 +1,10 @@
-"""The file of `--web.config.file` that Prometheus' own exporters share: TLS, users, rate limit, header fields.
+"""`--web.config.file`, in the format of the Prometheus exporter toolkit: TLS, basic auth, rate limit, headers.
 
-Format: prometheus/exporter-toolkit, docs/web-configuration.md. What of it cannot be done here is refused and not
-ignored: a `client_auth_type` that does not verify (Python's ssl has none), several `curve_preferences` before Python
-3.15. Only `http2` may stand there and change nothing: this server speaks HTTP/1.1.
+Format: prometheus/exporter-toolkit, docs/web-configuration.md. Unsupported settings are rejected, not ignored: a
+`client_auth_type` that does not verify (Python's ssl has none), several `curve_preferences` before Python 3.15. Only
+`http2` is accepted without effect: this server speaks HTTP/1.1.
 
-ssl and bcrypt are imported where the file asks for them and not before: both cost memory.
+ssl and bcrypt are imported only if the file needs them: both cost memory.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ __all__ = ["WebConfig", "WebConfigError", "WebConfigReloader"]
 log = logging.getLogger(__name__)
 
 _SECTION_NAMES = ("tls_server_config", "http_server_config", "basic_auth_users", "rate_limit")
-#: bcrypt looks no further, and its package refuses what is longer.
+#: bcrypt uses no more, and the package rejects longer passwords.
 _MAX_PASSWORD_BYTES = 72
 _MAX_VERIFIED_CREDENTIALS = 100
 
 
 @dataclass
 class WebConfig:
-    """One reading of the file and of the certificates that it names; it does not change. Use it from any thread."""
+    """The file and the certificates that it names, as loaded. Immutable, thread-safe."""
 
     path: Path
-    #: Fields to add to every answer.
+    #: Header fields added to every response.
     headers: tuple[tuple[str, str], ...] = ()
     _context: ssl.SSLContext | None = None
     _users: dict[bytes, bytes] = field(default_factory=dict)
@@ -61,19 +61,19 @@ class WebConfig:
 
     @classmethod
     def load(cls, path: Path) -> WebConfig:
-        """Read the file and what it names. Raises WebConfigError."""
+        """Load the file and the files that it names. Raises WebConfigError."""
         path = Path(path)
-        signatures = {str(path): _file_signature(str(path))}  # before reading: a change while we read shows then
+        signatures = {str(path): _file_signature(str(path))}  # before reading, to detect a change meanwhile
         document = YamlDocument(path)
         parts = document.mapping(document.compose(), "", _SECTION_NAMES)
-        users = sections.users(document, parts.get("basic_auth_users"))
+        users = sections.parse_users(document, parts.get("basic_auth_users"))
         settings = tls.parse_tls(document, parts.get("tls_server_config"))
         if settings:
             signatures.update((name, _file_signature(name)) for name in settings.files)
         interval, burst = sections.parse_rate_limit(document, parts.get("rate_limit"))
         return cls(
             path,
-            headers=sections.headers(document, parts.get("http_server_config")),
+            headers=sections.parse_headers(document, parts.get("http_server_config")),
             _context=tls.create_ssl_context(settings) if settings else None,
             _users=users,
             _bcrypt=sections.import_bcrypt(document) if users else None,
@@ -84,22 +84,22 @@ class WebConfig:
 
     @property
     def users(self) -> bool:
-        """Whether a request needs a user: one that `authorize` refuses is answered 401 with WWW-Authenticate: Basic."""
+        """Whether requests need basic auth."""
         return bool(self._users)
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """For `wrap_socket(..., server_side=True)`; None without tls_server_config. The same one each time."""
+        """The TLS context of this configuration, the same at each call; None without tls_server_config."""
         return self._context
 
     def has_changed(self) -> bool:
-        """Whether the file or one that it names is another than was read."""
+        """Whether the file, or one that it names, has changed since it was loaded."""
         return any(_file_signature(path) != signature for path, signature in self._signatures.items())
 
     def authorize(self, header: str | None) -> bool:
-        """Whether a request with this Authorization field may pass; always if the file names no users.
+        """Whether a request with this Authorization header is allowed; always if the file has no users.
 
-        The first time, a right password takes as long as its hash wants (0.07 s at a cost of 10); later it is known.
-        A user who does not exist takes as long as the one with the costliest hash.
+        A correct password costs one bcrypt hash (0.07 s at cost 10) and is then cached. An unknown user takes as long
+        as the user with the most expensive hash.
         """
         if not self._users:
             return True
@@ -112,13 +112,13 @@ class WebConfig:
         key = hmac.digest(self._salt, b"".join(b"%d:%s" % (len(part), part) for part in parts), hashlib.sha256)
         if key in self._verified_credentials:
             return True
-        # One at a time: guessing passwords must not take all of the node's CPUs.
+        # Serialized: guessing passwords must not use all CPUs of the node.
         with self._lock:
             try:
                 is_valid = self._bcrypt.checkpw(
                     password[:_MAX_PASSWORD_BYTES], password_hash or max(self._users.values(), key=_bcrypt_cost)
                 )
-            except ValueError:  # a NUL, in some versions of the package
+            except ValueError:  # a NUL byte, in some versions of the package
                 is_valid = False
             if not (is_valid and password_hash):
                 return False
@@ -128,7 +128,7 @@ class WebConfig:
         return True
 
     def allow_request(self) -> bool:
-        """Whether the rate limit lets one more request pass; who is not let pass is answered 429."""
+        """Take a token of the rate limit; False if there is none."""
         if not self._interval:
             return True
         with self._lock:
@@ -142,10 +142,10 @@ class WebConfig:
 
 
 class WebConfigReloader:
-    """Keeps the last good reading of the file: a mistake in an edit costs a line in the log, never the service."""
+    """Reloads the file when it changes. An invalid file is logged and the last valid one stays in effect."""
 
     def __init__(self, path: Path, interval_seconds: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises WebConfigError: at the start the file has to be good."""
+        """Raises WebConfigError if the file is invalid at startup."""
         self._config = WebConfig.load(path)
         self._interval = interval_seconds
         self._clock = clock
@@ -154,9 +154,9 @@ class WebConfigReloader:
         self._last_error = ""
 
     def current(self) -> WebConfig:
-        """The reading that is in force. Looks for changes at most once in `interval_seconds`.
+        """The configuration in effect. Checks for changes at most every `interval_seconds`.
 
-        Ask for each connection and each request; connections that are open keep their context.
+        Call it for each connection and request; open connections keep their TLS context.
         """
         if self._clock() - self._checked_at >= self._interval and self._lock.acquire(blocking=False):
             try:
@@ -174,15 +174,15 @@ class WebConfigReloader:
             self._log_rejected(str(error))
             return
         if bool(config.ssl_context()) != bool(self._config.ssl_context()):
-            self._log_rejected(f"{config.path}: TLS is switched on and off by a restart only")
+            self._log_rejected(f"{config.path}: restart the exporter to enable or disable TLS")
             return
-        log.info("%s was read again", config.path)
+        log.info("reloaded %s", config.path)
         self._last_error = ""
         self._config = config
 
     def _log_rejected(self, why: str) -> None:
         if why != self._last_error:
-            log.error("%s; what was read before stays in force", why)
+            log.error("%s; the previous configuration stays in effect", why)
         self._last_error = why
 
 

@@ -1,4 +1,4 @@
-"""A YAML file whose every complaint names file, line and key, and never quotes what may be a secret."""
+"""YAML documents whose errors name file, line and key, and never quote a value that may be a secret."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import yaml
 
 
 class WebConfigError(Exception):
-    """The file cannot be used. The message names file, line and key, and tells the mend."""
+    """The file is invalid. The message names file, line and key, and says how to fix it."""
 
 
 class YamlDocument:
-    """One file, and what may stand where in it. All methods raise WebConfigError."""
+    """One YAML file, with typed access to its nodes. All methods raise WebConfigError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -32,50 +32,50 @@ class YamlDocument:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise WebConfigError(f"{self.path}:{line}: not YAML: {error.problem}") from None
         except yaml.YAMLError:
-            raise WebConfigError(f"{self.path}: not YAML: it has characters that YAML does not allow") from None
+            raise WebConfigError(f"{self.path}: not YAML: it contains characters that YAML does not allow") from None
 
     def make_error(self, node: yaml.Node, key: str, message: str) -> WebConfigError:
         return WebConfigError(f"{self.path}:{node.start_mark.line + 1}: {key}: {message}")
 
     def mapping(self, node: yaml.Node | None, name: str, keys: tuple[str, ...] | None) -> dict[str, yaml.Node]:
-        """The entries of a section, whose keys are `keys` or, if None, any."""
+        """The entries of a section. `keys` are the allowed keys, None allows any."""
         if node is None or is_null(node):
             return {}
         if not isinstance(node, yaml.MappingNode):
-            raise self.make_error(node, name or "the file", "not a mapping; write KEY: VALUE lines")
+            raise self.make_error(node, name or "the file", "not a mapping; use KEY: VALUE lines")
         entries: dict[str, yaml.Node] = {}
         for key_node, value in node.value:
             key = str(key_node.value)
             full = f"{name}.{key}" if name else key
             if keys is not None and key not in keys:
                 matches = difflib.get_close_matches(key, keys, n=1)
-                hint = f"did you mean {matches[0]}?" if matches else "known are " + ", ".join(keys)
+                hint = f"did you mean {matches[0]}?" if matches else "known keys: " + ", ".join(keys)
                 raise self.make_error(key_node, full, f"unknown key; {hint}")
             if key in entries:
-                raise self.make_error(key_node, full, "comes twice; remove one")
+                raise self.make_error(key_node, full, "duplicate key; remove one")
             entries[key] = value
         return entries
 
-    def text(self, node: yaml.Node, key: str) -> str:
+    def string(self, node: yaml.Node, key: str) -> str:
         if not isinstance(node, yaml.ScalarNode):
-            raise self.make_error(node, key, "not a text; write one value")
+            raise self.make_error(node, key, "not a string; use a single value")
         return "" if is_null(node) else str(node.value)
 
-    def texts(self, node: yaml.Node | None, key: str) -> tuple[str, ...]:
+    def string_list(self, node: yaml.Node | None, key: str) -> tuple[str, ...]:
         if node is None or is_null(node):
             return ()
         if not isinstance(node, yaml.SequenceNode):
-            raise self.make_error(node, key, "not a list; write [A, B]")
-        return tuple(self.text(item, key) for item in node.value)
+            raise self.make_error(node, key, "not a list; use [A, B]")
+        return tuple(self.string(item, key) for item in node.value)
 
     def boolean(self, node: yaml.Node, key: str) -> bool:
         if node.tag != "tag:yaml.org,2002:bool":
-            raise self.make_error(node, key, "not true or false")
+            raise self.make_error(node, key, "must be true or false")
         return str(node.value).lower() in ("true", "yes", "on")
 
     def require_one_of(self, node: yaml.Node, key: str, text: str, allowed: tuple[str, ...]) -> str:
         if text not in allowed:
-            raise self.make_error(node, key, f"{text!r} is not known; one of {', '.join(allowed)}")
+            raise self.make_error(node, key, f"{text!r} is not supported; use one of {', '.join(allowed)}")
         return text
 
 

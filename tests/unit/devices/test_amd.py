@@ -11,7 +11,7 @@ from gpu_exporter.devices import amd
 from gpu_exporter.devices.amd import AmdDriver, parse_gpu_metrics, parse_max_clock
 from gpu_exporter.devices.base import DriverUnavailable
 from gpu_exporter.devices.drm import RESCAN_SECONDS, SYSFS_FAMILIES
-from gpu_exporter.devices.sysfs import SysfsValueError, number
+from gpu_exporter.devices.sysfs import SysfsValueError, parse_int
 from gpu_exporter.snapshot import AbsenceReason, DownReason, DriverState
 
 from tests.unit.devices.fake_sysfs import FakeSysfs, Files, absent, values
@@ -461,9 +461,9 @@ def test_tables_that_are_unknown_or_cut_short(raw: bytes, reason: AbsenceReason)
 
 
 def test_numbers_and_clocks() -> None:
-    assert number(b" -5\n") == -5
+    assert parse_int(b" -5\n") == -5
     with pytest.raises(SysfsValueError):
-        number(b"9" * 21)
+        parse_int(b"9" * 21)
     assert parse_max_clock(b"0: 300Mhz *\n1: 2100Mhz\n") == 2_100_000_000
     with pytest.raises(SysfsValueError):
         parse_max_clock(b"0: 0Mhz\n")

@@ -62,10 +62,10 @@ def test_mean_from_the_buffer_is_within_a_point_whatever_the_load_and_the_jitter
 ) -> None:
     buffer, meter = FakeSampleBuffer(period, duty), BusyMeter()
     start = now = 20.0
-    meter.update(now, buffer.since(meter.since, now), None)
+    meter.update(now, buffer.since(meter.next_sample_since, now), None)
     for step in steps:
         now += step
-        meter.update(now, buffer.since(meter.since, now), None)
+        meter.update(now, buffer.since(meter.next_sample_since, now), None)
     # The first and the last period are cut off by the reads, not by the samples: 1/6 s each at most.
     slack = 2 * PERIOD / (now - start)
     assert meter.busy / meter.observed == pytest.approx(buffer.mean(start, now), abs=0.0099 + slack)
@@ -77,7 +77,7 @@ def test_mean_from_the_buffer_is_within_a_point_whatever_the_load_and_the_jitter
 def test_mean_over_an_hour_is_within_a_point(duty: float) -> None:
     buffer, meter = FakeSampleBuffer(0.7, duty), BusyMeter()
     for i in range(3600):
-        meter.update(float(i), buffer.since(meter.since, float(i)), None)
+        meter.update(float(i), buffer.since(meter.next_sample_since, float(i)), None)
     assert meter.busy / meter.observed == pytest.approx(duty, abs=0.01)
     assert meter.observed == pytest.approx(3599, abs=0.5)
 
@@ -116,7 +116,7 @@ def test_a_step_of_the_drivers_clock_costs_seconds_not_the_mean(step: float, rea
     meter = BusyMeter()
     now = 0.0
     while now < 180:
-        meter.update(now, buffer.since(meter.since, now), None)
+        meter.update(now, buffer.since(meter.next_sample_since, now), None)
         now += reading
     assert meter.observed <= 180
     assert meter.observed > 180 - 30  # at most the buffer (17 s) and some reads are lost; never "until it catches up"
@@ -125,9 +125,9 @@ def test_a_step_of_the_drivers_clock_costs_seconds_not_the_mean(step: float, rea
 
 def test_an_overrun_buffer_is_a_gap_not_idle_time() -> None:
     buffer, meter = FakeSampleBuffer(1.0, 1.0), BusyMeter()
-    meter.update(0.0, buffer.since(meter.since, 0.0), None)
+    meter.update(0.0, buffer.since(meter.next_sample_since, 0.0), None)
     for now in (10.0, 70.0, 80.0):  # a call that hung for a minute: the ring keeps 17 s of it
-        meter.update(now, buffer.since(meter.since, now), None)
+        meter.update(now, buffer.since(meter.next_sample_since, now), None)
     assert meter.observed == pytest.approx(10 + 100 / 6 + 10, abs=0.4)
     assert meter.busy == pytest.approx(meter.observed)
 
@@ -253,7 +253,7 @@ def test_idle_held_time_is_the_idle_part_of_what_was_observed_while_held(
     now, expected = 20.0, 0.0
     for step, holds in zip(steps, held, strict=False):
         before = (meter.observed, meter.busy)
-        meter.update(now, buffer.since(meter.since, now), None, holds)
+        meter.update(now, buffer.since(meter.next_sample_since, now), None, holds)
         if holds:
             expected += meter.observed - before[0] - (meter.busy - before[1])
         assert 0 <= meter.idle_held_seconds <= meter.observed - meter.busy + 1e-6

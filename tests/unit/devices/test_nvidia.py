@@ -123,7 +123,7 @@ def test_healthy_gpu_in_base_units(machine: SimulatedMachine) -> None:
         "gpu_window_end_timestamp_seconds": 1_699_999_980,
     }
     not_yet = {name for name, reason in absent(device).items() if reason == "not_yet"} - {"gpu_xid_errors_total"}
-    assert not_yet == {f.name for f, _ in nvidia_gpm.RATIOS} | {
+    assert not_yet == {f.name for f, _ in nvidia_gpm.RATIO_METRICS} | {
         "gpu_utilization_window_ratio",
         "gpu_power_window_watts",
     }

@@ -211,7 +211,7 @@ def test_of_two_fields_for_one_row_the_first_is_used() -> None:
             return fill
 
     plan, read = FieldPlan(cast(NvmlSession, HasEverything()), None, "590.48"), NvmlReadings()
-    plan.carry_out(read)
+    plan.execute(read)
     sent = [reading.value for reading in read.readings if reading.family is metrics.NVLINK_TRANSMIT]
     assert sent == [138 * 1024]
     assert len({(r.family, r.labels) for r in read.readings}) == len(read.readings)

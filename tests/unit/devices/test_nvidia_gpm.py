@@ -14,7 +14,7 @@ from tests.simulated_nvml.control import NO_PERMISSION, NOT_SUPPORTED, UNKNOWN, 
 from tests.simulated_nvml.device_values import absent, values
 from tests.unit.devices.conftest import SimulatedMachine
 
-RATIOS = [family.name for family, _ in nvidia_gpm.RATIOS]
+RATIOS = [family.name for family, _ in nvidia_gpm.RATIO_METRICS]
 NAN = struct.unpack("=Q", struct.pack("=d", float("nan")))[0]
 
 

@@ -38,7 +38,7 @@ def test_samples_are_those_that_pynvml_gives(nvml: NvmlSession) -> None:
 
 def test_room_is_made_for_a_longer_buffer(nvml: NvmlSession) -> None:
     buffer = UtilizationBuffer(nvml, handle(nvml))
-    buffer._list._make_room(10)
+    buffer._list._allocate(10)
     assert len(buffer.read_since(0) or ()) == 100
 
 

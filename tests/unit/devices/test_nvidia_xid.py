@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from gpu_exporter import metrics
 from gpu_exporter.devices import nvidia_xid
-from gpu_exporter.devices.nvidia_xid_codes import FATAL_XIDS, XID_CATALOG, meaning
+from gpu_exporter.devices.nvidia_xid_codes import FATAL_XIDS, XID_CATALOG, describe_xid
 from gpu_exporter.snapshot import DeviceReading, DownReason
 
 from tests.polling import wait_until
@@ -170,4 +170,4 @@ def test_the_table_is_sound() -> None:
         assert 0 < code < 1000
         assert entry.kind.isidentifier()
         assert entry.action.isidentifier()
-    assert meaning(999).kind == "unknown"
+    assert describe_xid(999).kind == "unknown"

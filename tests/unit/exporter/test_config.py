@@ -1,11 +1,11 @@
-"""Settings of the exporter: flags, the file with the same keys, and what is refused."""
+"""ExporterSettings of the exporter: flags, the file with the same keys, and what is refused."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from gpu_exporter.config import Settings, SettingsError, load, parse_duration
+from gpu_exporter.config import ExporterSettings, SettingsError, load_settings, parse_duration
 
 COLLECTORS = ("host", "cpu", "nvidia")
 
@@ -15,21 +15,21 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) 
     file.write_text(
         "web.listen-address: 127.0.0.1:1\ncollector: {cpu: false}\nsimulate: {seed: 3}\nsampling.interval: 2s\n"
     )
-    settings = load(["--config.file", str(file), "--web.listen-address=[::1]:2", "--no-collector.nvidia"], COLLECTORS)
+    settings = load_settings(["--config.file", str(file), "--web.listen-address=[::1]:2", "--no-collector.nvidia"], COLLECTORS)
     assert settings.address == ("::1", 2)
     assert settings.disabled == {"cpu", "nvidia"}
     assert (settings.simulate_seed, settings.sampling_interval) == (3, "2s")
-    assert load([], COLLECTORS) == Settings()
-    assert load(["--config.file", str(file), "--collector.cpu"], COLLECTORS).disabled == frozenset()
+    assert load_settings([], COLLECTORS) == ExporterSettings()
+    assert load_settings(["--config.file", str(file), "--collector.cpu"], COLLECTORS).disabled == frozenset()
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("web:\n  listen-adress: x", ":2: web.listen-adress: unknown key; did you mean web.listen-address?"),
-        ("\n\nsimulate.seed: many", ":3: simulate.seed: 'many' is not a whole number"),
-        ("collector.cpu: 1", ":1: collector.cpu: 1 is not true or false"),
-        ("web.listen-address: 9816", ":1: web.listen-address: 9816 is not text (put it in quotes)"),
+        ("\n\nsimulate.seed: many", ":3: simulate.seed: 'many' must be an integer"),
+        ("collector.cpu: 1", ":1: collector.cpu: 1 must be true or false"),
+        ("web.listen-address: 9816", ":1: web.listen-address: 9816 must be a string (put it in quotes)"),
         ("- a", ": unknown key"),
         ("a: [", "not YAML"),
     ],
@@ -38,7 +38,7 @@ def test_a_file_is_refused_with_place_and_fix(tmp_path: Path, text: str, said: s
     file = tmp_path / "e.yml"
     file.write_text(text)
     with pytest.raises(SettingsError) as refused:
-        load(["--config.file", str(file)], COLLECTORS)
+        load_settings(["--config.file", str(file)], COLLECTORS)
     assert said in str(refused.value)
     assert str(file) in str(refused.value)
 
@@ -46,20 +46,20 @@ def test_a_file_is_refused_with_place_and_fix(tmp_path: Path, text: str, said: s
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--sampling.interval=0s"], "longer than nothing"),
-        (["--sampling.interval=1"], "write a number and a unit"),
+        (["--sampling.interval=0s"], "greater than 0s"),
+        (["--sampling.interval=1"], "use a number and a unit"),
         (["--web.listen-address=9816"], "HOST:PORT"),
         (["--web.listen-address=a:70000"], "HOST:PORT"),
-        (["--web.telemetry-path=metrics"], "must begin with /"),
+        (["--web.telemetry-path=metrics"], "must start with /"),
         (["--collector.filesystem.mount-points-exclude=("], "not a regular expression"),
-        (["--simulate.history=1h"], "needs --simulate"),
-        (["--log.level=loud"], "is not debug"),
+        (["--simulate.history=1h"], "requires --simulate"),
+        (["--log.level=loud"], "must be debug"),
         (["--config.file=/nowhere/e.yml"], "readable file"),
     ],
 )
 def test_flags_are_refused_with_the_fix(flags: list[str], said: str) -> None:
     with pytest.raises(SettingsError) as refused:
-        load(flags, COLLECTORS)
+        load_settings(flags, COLLECTORS)
     assert said in str(refused.value)
 
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from gpu_exporter import metrics
-from gpu_exporter.config import Settings
+from gpu_exporter.config import ExporterSettings
 from gpu_exporter.devices.base import Driver
 from gpu_exporter.devices.simulated import SCENARIOS, SimulatedDriver, generate_history, parse_fleet
 from gpu_exporter.exposition import format_value, render, render_history
@@ -30,7 +30,7 @@ INHERITED = ("node_memory_", "node_disk_", "node_network_", "node_filesystem_", 
 @pytest.fixture(scope="module")
 def page() -> bytes:
     drivers: dict[str, Driver] = {"simulated": SimulatedDriver(parse_fleet(FLEET))}
-    sampler = build_sampler(Settings(simulate=FLEET), drivers)
+    sampler = build_sampler(ExporterSettings(simulate=FLEET), drivers)
     sampler.start(5.0)
     time.sleep(0.1)
     found = sampler.page()

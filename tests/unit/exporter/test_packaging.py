@@ -124,9 +124,9 @@ def _names() -> tuple[str, ...]:
 
 
 def test_the_example_is_understood_as_it_stands() -> None:
-    settings = config.load([f"--config.file={EXAMPLE}"], _names())
-    assert settings.listen_address == config.Settings().listen_address
-    assert settings.sampling_interval == config.Settings().sampling_interval
+    settings = config.load_settings([f"--config.file={EXAMPLE}"], _names())
+    assert settings.listen_address == config.ExporterSettings().listen_address
+    assert settings.sampling_interval == config.ExporterSettings().sampling_interval
 
 
 def test_the_example_is_understood_with_all_that_is_commented_out(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_the_example_is_understood_with_all_that_is_commented_out(tmp_path: Path
     assert len(after) >= len(before) + 4
     path = tmp_path / "exporter.yml"
     path.write_text("\n".join(lines))
-    assert "host" in config.load([f"--config.file={path}"], _names()).disabled
+    assert "host" in config.load_settings([f"--config.file={path}"], _names()).disabled
 
 
 def test_the_directory_of_the_example_is_the_one_that_the_unit_makes() -> None:

@@ -38,7 +38,7 @@ def test_busy_time_grows_by_no_more_than_time(gpu: SimulatedGpu, at: float, late
 
 @given(gpus, times)
 def test_over_an_hour_the_mean_is_the_scenarios_duty(gpu: SimulatedGpu, at: float) -> None:
-    assert gpu.utilization(at + 3600, 3600) == pytest.approx(gpu.scenario.duty, abs=0.01)
+    assert gpu.utilization(at + 3600, 3600) == pytest.approx(gpu.scenario.busy_ratio, abs=0.01)
 
 
 @given(gpus, times)
@@ -79,13 +79,13 @@ def test_seeds_and_places_make_different_gpus_and_the_same_ones_again() -> None:
 @pytest.mark.parametrize(
     ("text", "mend"),
     [
-        ("", "write COUNTxMODEL"),
-        ("H100", "write COUNTxMODEL"),
-        ("2xH100-80GB:training,", "write COUNTxMODEL"),
+        ("", "use COUNTxMODEL"),
+        ("H100", "use COUNTxMODEL"),
+        ("2xH100-80GB:training,", "use COUNTxMODEL"),
         ("0xH100-80GB", "1 to 1024"),
         ("1024xH100-80GB,1xT4-16GB", "1 to 1024"),
-        ("1xB7", "choose from H200-141GB"),
-        ("1xT4-16GB:dancing", "choose from training"),
+        ("1xB7", "use one of H200-141GB"),
+        ("1xT4-16GB:dancing", "use one of training"),
     ],
 )
 def test_a_fleet_that_is_not_understood(text: str, mend: str) -> None:

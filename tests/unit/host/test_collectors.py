@@ -184,7 +184,7 @@ def test_a_node_without_infiniband(tmp_path: Path) -> None:
 
 def test_ports_of_which_nothing_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "class/infiniband/mlx5_0/ports/1").mkdir(parents=True)
-    with pytest.raises(OSError, match="nothing could be read of any port"):
+    with pytest.raises(OSError, match="cannot read any port"):
         values(collector("infiniband", HostSettings(sysfs=tmp_path)))
 
 
@@ -362,7 +362,7 @@ def test_interfaces_of_which_nothing_can_be_read(node: HostSettings) -> None:
     for device in ("eth0", "lo"):
         for file in (node.sysfs / "class/net" / device).iterdir():
             file.unlink()
-    with pytest.raises(OSError, match="nothing could be read"):
+    with pytest.raises(OSError, match="cannot read any interface"):
         values(collector("netclass", node))
 
 
@@ -581,7 +581,7 @@ def test_no_thread_can_be_started(node: HostSettings, monkeypatch: pytest.Monkey
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(OSError, match="limit on threads"):
+    with pytest.raises(OSError, match="raise the thread limit"):
         values(collector("filesystem", node))
 
 

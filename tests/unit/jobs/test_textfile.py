@@ -9,7 +9,7 @@ import pytest
 from gpu_exporter import metrics
 from gpu_exporter.host import COLLECTORS
 from gpu_exporter.jobs import textfile
-from gpu_exporter.jobs.textfile import TextfilePage, reserved
+from gpu_exporter.jobs.textfile import TextfilePage, reserved_name_matcher
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.host.fake_node import make_node
@@ -20,7 +20,7 @@ GOOD = "# HELP training_samples_total Samples.\n# TYPE training_samples_total co
 class TextfileFolder:
     def __init__(self, root: Path, *directories: str) -> None:
         self.root = root
-        self.page = TextfilePage(directories or (str(root),), reserved(host=True))
+        self.page = TextfilePage(directories or (str(root),), reserved_name_matcher(host=True))
 
     def write(self, name: str, content: str | bytes = GOOD) -> Path:
         """As a writer should: whole, then renamed into place."""
@@ -268,6 +268,6 @@ def test_every_family_of_ours_is_reserved(tmp_path: Path) -> None:
     settings = make_node(tmp_path)
     host = {samples.family.name for make in COLLECTORS.values() for samples in make(settings).collect()}
     own = {family.name for family in (*metrics.DEVICE_FAMILIES, *metrics.OWNER_FAMILIES, *metrics.SELF_FAMILIES)}
-    assert not {name for name in host | own if not reserved(host=True)(name)}
-    assert not {name for name in host if reserved(host=False)(name)}
-    assert not any(reserved(host=True)(name) for name in ("training_x", "node_os_info", "node_reboot_required"))
+    assert not {name for name in host | own if not reserved_name_matcher(host=True)(name)}
+    assert not {name for name in host if reserved_name_matcher(host=False)(name)}
+    assert not any(reserved_name_matcher(host=True)(name) for name in ("training_x", "node_os_info", "node_reboot_required"))

@@ -109,7 +109,7 @@ def test_dead_processes_and_dead_gpus_leave(node: OwnersHarness) -> None:
     node.proc.end(10)
     assert node.owners() == []
     node.proc.add(10)
-    node.devices = [node.devices[0].gone(DownReason.LOST)]
+    node.devices = [node.devices[0].as_down(DownReason.LOST)]
     assert node.owners() == []
 
 

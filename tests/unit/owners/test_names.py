@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gpu_exporter.owners import pod_names as podnames
+from gpu_exporter.owners import pod_names
 from gpu_exporter.owners.device_ids import DeviceIdResolver, is_gpu_resource
 from gpu_exporter.owners.pod_names import Container, Pod, PodLogIndex, match_by_elimination
 from gpu_exporter.snapshot import DeviceIdentity
@@ -51,12 +51,12 @@ def test_device_ids(tmp_path: Path, device_id: str, uuid: str) -> None:
     for name in ("card7", "renderD135"):
         (tmp_path / "class/drm" / name).mkdir(parents=True)
         (tmp_path / "class/drm" / name / "device").symlink_to("../../../0001:3a:00.0")
-    assert DeviceIdResolver(GPUS, tmp_path).uuid(device_id) == uuid
+    assert DeviceIdResolver(GPUS, tmp_path).resolve(device_id) == uuid
 
 
 def test_gpus_without_an_address_or_a_device_link(tmp_path: Path) -> None:
     ids = DeviceIdResolver([DeviceIdentity("x", "0", "", "Other")], tmp_path)
-    assert (ids.uuid(""), ids.uuid("card0-0"), ids.uuid("nvidia0"), ids.uuid("x")) == ("", "", "", "x")
+    assert (ids.resolve(""), ids.resolve("card0-0"), ids.resolve("nvidia0"), ids.resolve("x")) == ("", "", "", "x")
 
 
 def test_which_resources_are_gpus() -> None:
@@ -90,9 +90,9 @@ def test_folders_are_listed_for_what_is_new_and_not_too_often(tmp_path: Path) ->
     known.refresh({UID}, set(), set(), 0)
     assert known.pods == {}
     logs(tmp_path, f"ml_a_{UID}")
-    known.refresh({UID}, set(), set(), podnames.MIN_RELIST_SECONDS - 1)
+    known.refresh({UID}, set(), set(), pod_names.MIN_RELIST_SECONDS - 1)
     assert known.pods == {}
-    known.refresh({UID}, set(), set(), podnames.MIN_RELIST_SECONDS)
+    known.refresh({UID}, set(), set(), pod_names.MIN_RELIST_SECONDS)
     assert known.pods == {UID: Pod("ml", "a")}
     logs(tmp_path, f"ml_b_{'1' * 32}")
     known.refresh({UID}, set(), set(), 100)

@@ -6,10 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from gpu_exporter.owners import grpc
-from gpu_exporter.owners import pod_resources as podresources
+from gpu_exporter.owners import grpc, pod_resources
 from gpu_exporter.owners.grpc import GrpcError
-from gpu_exporter.owners.pod_resources import DeviceAllocation, PodResourcesClient, allocations
+from gpu_exporter.owners.pod_resources import DeviceAllocation, PodResourcesClient, parse_allocations
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,27 +28,27 @@ EXPECTED = frozenset(
 
 
 def test_devices_of_containers() -> None:
-    assert allocations(listing(PODS)) == EXPECTED
-    assert allocations(b"") == frozenset()
+    assert parse_allocations(listing(PODS)) == EXPECTED
+    assert parse_allocations(b"") == frozenset()
 
 
 def test_devices_of_claims() -> None:
     claim = text(1, text(1, "k8s.gpu.nvidia.com/device=GPU-d")) + text(2, "gpu.nvidia.com") + text(4, "gpu-0")
     container = text(1, "main") + text(5, text(2, "claim") + text(3, "ml") + text(4, claim))
     message = text(1, text(1, "train-0") + text(2, "ml") + text(3, container))
-    assert allocations(message) == {DeviceAllocation("ml", "train-0", "main", "k8s.gpu.nvidia.com/device", "GPU-d")}
+    assert parse_allocations(message) == {DeviceAllocation("ml", "train-0", "main", "k8s.gpu.nvidia.com/device", "GPU-d")}
 
 
 @given(st.binary())
 def test_any_bytes_are_understood_or_refused(message: bytes) -> None:
     with suppress(ValueError):
-        allocations(message)
+        parse_allocations(message)
 
 
 @given(st.integers(1, len(listing(PODS)) - 1))
 def test_a_message_cut_short_is_refused_or_ends_between_pods(length: int) -> None:
     try:
-        found = allocations(listing(PODS)[:length])
+        found = parse_allocations(listing(PODS)[:length])
     except ValueError:
         return
     assert found <= EXPECTED
@@ -70,8 +69,8 @@ def test_an_answer_goes_stale_and_then_away(tmp_path: Path) -> None:
         assert pods.refresh() is None
     assert (pods.current().state, pods.current().allocations) == ("ok", EXPECTED)
 
-    clock.now += podresources.MAX_STALE_SECONDS
-    assert pods.refresh() == podresources.ABSENT_RETRY_SECONDS  # the kubelet restarts: no socket, no failure
+    clock.now += pod_resources.MAX_STALE_SECONDS
+    assert pods.refresh() == pod_resources.ABSENT_RETRY_SECONDS  # the kubelet restarts: no socket, no failure
     assert (pods.current().state, pods.current().allocations) == ("stale", EXPECTED)
     with kubelet(path, b"rubbish" * 10), pytest.raises(GrpcError):
         pods.refresh()
@@ -90,7 +89,7 @@ def test_an_answer_that_nobody_renews_is_not_for_ever(tmp_path: Path) -> None:
     pods = PodResourcesClient(path, clock)
     with kubelet(path, answer(listing(PODS))):
         pods.refresh()
-    clock.now += podresources.MAX_STALE_SECONDS + 1
+    clock.now += pod_resources.MAX_STALE_SECONDS + 1
     assert (pods.current().state, pods.current().allocations) == ("failed", None)
 
 

@@ -78,8 +78,8 @@ def test_remembered_and_read_again(proc: FakeProc, table: ProcessOwners) -> None
     proc.add(10, service("a"))
     table.owners([10], 0)
     proc.add(10, service("adopted"))  # moved to another group, the same process
-    assert table.owners([10], processes.KEEP_SECONDS - 1)[10].unit == "a.service"
-    assert table.owners([10], processes.KEEP_SECONDS)[10].unit == "adopted.service"
+    assert table.owners([10], processes.OWNER_CACHE_SECONDS - 1)[10].unit == "a.service"
+    assert table.owners([10], processes.OWNER_CACHE_SECONDS)[10].unit == "adopted.service"
 
 
 def test_forgotten_when_not_asked_for(proc: FakeProc, table: ProcessOwners) -> None:
@@ -132,8 +132,8 @@ def test_users_of_this_system_and_names_that_change(tmp_path: Path) -> None:
     assert names.name(1000, 0) == "1000"
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/passwd").write_text(ALICE)
-    assert names.name(1000, users.KEEP_SECONDS - 1) == "1000"
-    assert names.name(1000, users.KEEP_SECONDS) == "alice"
+    assert names.name(1000, users.USER_CACHE_SECONDS - 1) == "1000"
+    assert names.name(1000, users.USER_CACHE_SECONDS) == "alice"
 
 
 def test_a_process_that_is_known_is_not_read_again(
