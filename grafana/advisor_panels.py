@@ -28,7 +28,7 @@ from grafana.queries import OPEN_RECOMMENDATION_COUNT, OPEN_RECOMMENDATIONS, REC
 #: Shown while Prometheus has no metrics from an advisor. No recommendations would be 0.
 NO_ADVISOR = "advisor down"
 COLUMN_WIDTHS = {
-    "Severity": 90, "Scope": 70, "GPUs": 70, "Cost change per hour": 170, "Since": 140, "Runbook": 230, "Evidence": 170,
+    "Severity": 90, "Scope": 70, "GPUs": 70, "Cost change per hour": 160, "Since": 140, "Runbook": 230, "Evidence": 170,
 }  # fmt: skip
 SEVERITIES = {"critical": ("critical", BAD), "warning": ("warning", WARNING), "info": ("info", PLAIN)}
 STATUSES = {"met": ("met", GOOD), "missed": ("missed", BAD), "unknown": ("unknown", WARNING)}

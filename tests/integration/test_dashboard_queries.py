@@ -1,4 +1,4 @@
-"""Every query of every dashboard and rule on a real Prometheus: with the demo fleet, through each mapping, at size."""
+"""All queries of dashboards and rules on a real Prometheus: for the demo fleet, through each mapping, at scale."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.preview.dashboard_queries import (
     variable_query,
     variables,
 )
-from tests.preview.demo_history import END, advisor_samples, recorded
+from tests.preview.demo_history import END, advisor_samples, evaluate_rules
 from tests.preview.demo_prometheus import demo_prometheus
 from tests.servers import Prometheus, create_blocks, prometheus
 from tests.unit.sources.expositions import EXPOSITIONS, SampleLine, node_exporter, openmetrics_lines
@@ -35,7 +35,7 @@ from tests.unit.sources.expositions import EXPOSITIONS, SampleLine, node_exporte
 pytestmark = pytest.mark.servers
 
 TIMES = {"__range": "45m", "__rate_interval": "2m"}
-#: What the demo fleet must give, where the number is known: 34 GPUs, one of them lost, four idle, two of these held.
+#: Known results for the demo fleet: 34 GPUs, one lost, four idle, two of these with memory allocated.
 KNOWN = {
     ("fleet", "GPUs (A)"): 34,
     ("fleet", "GPUs down (A)"): 1,
@@ -54,13 +54,13 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
 
 
 def single_value_choices(server: Prometheus, at: float) -> list[dict[str, str]]:
-    """Ways to fill the variables of a dashboard of which only one value can be chosen: each GPU, or each node."""
+    """Values for single-value variables: each GPU with its node."""
     rows = [each["metric"] for each in server.query("gpu:identity:info", at)]
     return [{"nodename": row["nodename"], "uuid": row["uuid"]} for row in rows]
 
 
 def first_result(server: Prometheus, query: DashboardQuery, at: float, ways: list[dict[str, str]]) -> list[object]:
-    """The first result that is not empty: of a dashboard about one GPU, for whichever GPU it is."""
+    """The first non-empty result; for a dashboard on one GPU, of any GPU."""
     about_one = '="$' in query.expr
     for way in ways if about_one else ways[:1]:
         if found := server.query(
@@ -71,7 +71,7 @@ def first_result(server: Prometheus, query: DashboardQuery, at: float, ways: lis
 
 
 @pytest.mark.parametrize("name", load_dashboards())
-def test_every_query_has_an_answer_for_the_demo_fleet(fleet: Prometheus, name: str) -> None:
+def test_every_query_has_a_result_for_the_demo_fleet(fleet: Prometheus, name: str) -> None:
     ways = single_value_choices(fleet, END + 1)
     own = [query for query in queries() if query.dashboard == name]
     assert [str(query) for query in own if not first_result(fleet, query, END + 1, ways)] == []
@@ -92,25 +92,25 @@ def test_every_variable_has_values(fleet: Prometheus) -> None:
             assert {row["metric"].get(label, "") for row in rows} - {""}, variable["query"]
 
 
-def test_where_nothing_is_known_nothing_is_shown(fleet: Prometheus) -> None:
-    """All parts away for a while: not one query says 0."""
+def test_missing_data_is_never_shown_as_zero(fleet: Prometheus) -> None:
+    """With all components down, no query returns 0."""
     ways = [{"nodename": "train-1", "uuid": "GPU-1"}]
-    # Sums over the time range still have what was seen within it.
+    # Sums over the time range still include earlier samples.
     over_range = {str(query) for query in queries() if "$__range" in query.expr}
-    said = [
+    shown = [
         str(query)
         for query in queries()
         if first_result(fleet, query, END + 900, ways) and str(query) not in over_range
     ]
-    assert said == []
+    assert shown == []
 
 
-# --- Other people's exporters
+# --- Other exporters
 
 
 @dataclass(frozen=True)
 class MappedExporters:
-    """What one mapping's exporter tells, and the same without an advisor."""
+    """One Prometheus with the metrics of each mapping's exporter, at separate times; `ends` by mapping."""
 
     server: Prometheus
     ends: dict[str, float]
@@ -122,8 +122,8 @@ NO_ADVISOR = "without an advisor"
 
 
 @pytest.fixture(scope="module")
-def mapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MappedExporters]:
-    """Each mapping in two hours of its own."""
+def mapped_exporters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MappedExporters]:
+    """Each mapping has a two-hour slot."""
     folder = tmp_path_factory.mktemp("mapped")
     begins = {name: BEGIN + 7200 * i for i, name in enumerate([*EXPOSITIONS, NO_ADVISOR])}
     ends = {name: begin + LENGTH_SECONDS for name, begin in begins.items()}
@@ -132,7 +132,7 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MappedExporters
     with prometheus(folder, blocks=folder / "blocks") as server:
         source = PrometheusSource(PrometheusClientConfig(server.url))
         for name, end in ends.items():
-            made += recorded(server.url, _rules(name), begins[name], end)
+            made += evaluate_rules(server.url, _rules(name), begins[name], end)
             if name != NO_ADVISOR:
                 made += advisor_samples(source, Settings(), [end - 60, end])
         source.close()
@@ -150,7 +150,7 @@ def _family(name: str) -> str:
 
 
 def _job(name: str) -> str:
-    """Ours has the name by which the stack's dashboard and rules go."""
+    """Ours has the job name that the stack's dashboard and rules select."""
     return "gpu-exporter" if _family(name) == "gpu-exporter" else "gpus"
 
 
@@ -172,13 +172,13 @@ def _import(folder: Path, name: str, lines: Iterator[str]) -> None:
     create_blocks(path, folder / "blocks")
 
 
-def is_result_expected(query: DashboardQuery, name: str, there: set[str]) -> bool:
-    """Whether a query must have an answer, by what there is with this exporter."""
+def is_result_expected(query: DashboardQuery, name: str, existing: set[str]) -> bool:
+    """Whether a query must have a result, given the existing series of this exporter."""
     jobs = {_job(name)} if name == NO_ADVISOR else {_job(name), "gpu-advisor"}
-    asked_jobs = [set(each.split("|")) for each in re.findall(r'job=~?"([^"]+)"', query.expr)]
-    # A node's own series are found by its name, which not every exporter knows.
+    selected_jobs = [set(each.split("|")) for each in re.findall(r'job=~?"([^"]+)"', query.expr)]
+    # Node series are selected by node name, which not every exporter knows.
     nameless = 'node:identity:info{nodename="' in query.expr and not _has_node_name(name)
-    return has_result(query.expr, there) and all(each & jobs for each in asked_jobs) and not nameless
+    return has_result(query.expr, existing) and all(each & jobs for each in selected_jobs) and not nameless
 
 
 def _has_node_name(name: str) -> bool:
@@ -187,46 +187,47 @@ def _has_node_name(name: str) -> bool:
 
 
 def expected(name: str, advisors: set[str]) -> set[str]:
-    """The series that there are with this exporter: what it publishes, and what its mapping's rules make of that."""
-    there = {line.metric for line in _page(name, 0)} | {"up"} | advisors
+    """The existing series with this exporter: its own, and those recorded by its mapping's rules."""
+    existing = {line.metric for line in _page(name, 0)} | {"up"} | advisors
     for group in yaml.safe_load(_rules(name))["groups"]:
         for rule in group["rules"]:
-            if has_result(rule["expr"], there):
-                there.add(rule["record"])
-    return there
+            if has_result(rule["expr"], existing):
+                existing.add(rule["record"])
+    return existing
 
 
 @pytest.mark.parametrize("name", [*EXPOSITIONS, NO_ADVISOR])
-def test_dashboards_show_what_a_mapping_has_and_nothing_else(mapped: MappedExporters, name: str) -> None:
-    at = mapped.ends[name] + 1
-    told = mapped.server.query('count by (__name__) ({__name__=~"gpu_advisor_.+"})', at)
-    there = expected(name, {each["metric"]["__name__"] for each in told})
-    assert (name == NO_ADVISOR) != any(each.startswith("gpu_advisor_") for each in there)
-    ways = single_value_choices(mapped.server, at)
+def test_dashboards_show_exactly_what_a_mapping_provides(mapped_exporters: MappedExporters, name: str) -> None:
+    at = mapped_exporters.ends[name] + 1
+    published = mapped_exporters.server.query('count by (__name__) ({__name__=~"gpu_advisor_.+"})', at)
+    existing = expected(name, {each["metric"]["__name__"] for each in published})
+    assert (name == NO_ADVISOR) != any(each.startswith("gpu_advisor_") for each in existing)
+    ways = single_value_choices(mapped_exporters.server, at)
     assert len(ways) == len(CARDS)
     wrong = {
         str(query): found
         for query in queries()
-        if (found := bool(first_result(mapped.server, query, at, ways))) != is_result_expected(query, name, there)
+        if (found := bool(first_result(mapped_exporters.server, query, at, ways)))
+        != is_result_expected(query, name, existing)
     }
-    assert wrong == {}, "whether there was an answer; the table says otherwise"
-    # What every exporter tells: nothing of this may get lost from a mapping.
-    assert there >= {
+    assert wrong == {}, "queries with an unexpected or missing result"
+    # Every mapping must provide these.
+    assert existing >= {
         "gpu:utilization_ratio:mean5m", "gpu:memory_used_ratio:last", "gpu:temperature_celsius:last",
         "gpu:power_watts:last", "host:gpus_busy:mean5m", "host:gpus_idle_holding:sum30m", "node:cpu_ratio:mean5m",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", EXPOSITIONS)
-def test_the_same_gpus_give_the_same_numbers_through_each_mapping(mapped: MappedExporters, name: str) -> None:
-    asked = {
+def test_the_same_gpus_give_the_same_numbers_through_each_mapping(mapped_exporters: MappedExporters, name: str) -> None:
+    expected_values = {
         "sum(host:gpus_busy:mean5m) / sum(host:gpus_measured:count)": sum(c.utilization for c in CARDS) / len(CARDS),
         "sum(host:gpus_idle_holding:sum30m)": 1,
         "sum(model:gpus_idle:sum30m)": 2,
         "sum(host:gpu_memory_used_bytes:sum)": sum(c.used_mib for c in CARDS) * 2**20,
     }
-    for query, value in asked.items():
-        [result] = mapped.server.query(query, mapped.ends[name] + 1)
+    for query, value in expected_values.items():
+        [result] = mapped_exporters.server.query(query, mapped_exporters.ends[name] + 1)
         assert float(result["value"][1]) == pytest.approx(value, rel=1e-6), query
 
 
@@ -235,6 +236,6 @@ def test_the_same_gpus_give_the_same_numbers_through_each_mapping(mapped: Mapped
 
 def test_the_large_fleet_has_the_series_that_dashboards_read() -> None:
     """A query without data would be timed as fast."""
-    there = {line.split("{")[0] for line in dashboards.fleet(8, 0.1, False)}
+    existing = {line.split("{")[0] for line in dashboards.fleet(8, 0.1, False)}
     own = {name for query in queries() for name in metrics_in(query.expr) if ":" in name}
-    assert own <= there
+    assert own <= existing

@@ -1,4 +1,4 @@
-"""The checked-in dashboards, and their queries as Grafana would send them."""
+"""The checked-in dashboards, and their queries as Grafana sends them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DashboardJson = dict[str, Any]
 
 @dataclass(frozen=True)
 class DashboardQuery:
-    """One query of a dashboard. `where` is the panel's title and the query's letter, or what else asks."""
+    """One query of a dashboard. `where` is the panel's title and the query's letter, or the annotation."""
 
     dashboard: str
     where: str
@@ -57,28 +57,28 @@ def variables(board: DashboardJson, kind: str = "query") -> list[DashboardJson]:
     return [each for each in board["templating"]["list"] if each["type"] == kind]
 
 
-def marks(board: DashboardJson) -> list[DashboardJson]:
+def annotations(board: DashboardJson) -> list[DashboardJson]:
     found: list[DashboardJson] = board["annotations"].get("list", [])
     return found
 
 
 @cache
 def queries() -> list[DashboardQuery]:
-    """Those of panels and annotations, with the names of variables in them."""
+    """Queries of panels and annotations, with unresolved variables."""
     found = []
     for name, board in load_dashboards().items():
         for panel in panels(board):
             for target in panel.get("targets", []):
                 where = f"{panel['title']} ({target['refId']})"
                 found.append(DashboardQuery(name, where, target["expr"], bool(target.get("instant"))))
-        for annotation in marks(board):
+        for annotation in annotations(board):
             if annotation.get("expr"):
                 found.append(DashboardQuery(name, f"annotation {annotation['name']}", annotation["expr"]))
     return found
 
 
 def variable_query(variable: DashboardJson) -> tuple[str, str]:
-    """(selector, label) of a variable's query; of one that goes by answers' text, the label that is its value."""
+    """(selector, label) of a variable's query; for `query_result`, the label that its regex captures as value."""
     query = variable["query"]
     if values := re.fullmatch(r"label_values\((.+), (\w+)\)", query):
         return values[1], values[2]
@@ -90,14 +90,14 @@ def variable_query(variable: DashboardJson) -> tuple[str, str]:
 
 
 def substitute_variables(expr: str, values: Mapping[str, str]) -> str:
-    """The query with the variables' values in it, named as in Grafana: `nodename`, `__range`, `__rate_interval`."""
+    """Substitute variables, named as in Grafana: `nodename`, `__range`, `__rate_interval`."""
     for name, value in sorted(values.items(), key=lambda pair: -len(pair[0])):
         expr = expr.replace(f"${name}", value)
     return expr
 
 
 def all_selected(board: DashboardJson, single: Mapping[str, str]) -> dict[str, str]:
-    """The variables' values where everything is chosen; `single` are those of which only one can be."""
+    """Values of all variables with everything selected; `single` has those that take one value."""
     return {each["name"]: each.get("allValue") or single[each["name"]] for each in variables(board)}
 
 
@@ -107,19 +107,19 @@ def metrics_in(query: str) -> set[str]:
 
 
 def has_result(query: str, there: set[str]) -> bool:
-    """Whether a query can have a result where there are series of these names: one side of an `or` is enough."""
+    """Whether a query can have a result if series of these names exist: one side of an `or` is enough."""
     return _has_result(_strip_labels(query), there)
 
 
 def _strip_labels(query: str) -> str:
-    """The query without strings, matchers, windows and lists of labels."""
+    """The query without strings, matchers, ranges and label lists."""
     text = re.sub(r'"(?:[^"\\]|\\.)*"', "", query)
     text = re.sub(r"\{[^}]*\}|\[[^\]]*\]", "", text)
     return re.sub(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", "", text)
 
 
 def _has_result(bare: str, there: set[str]) -> bool:
-    """Brackets stand for themselves: what is in them must have an answer, and so must the names beside them."""
+    """Evaluate parentheses recursively: their contents and the names next to them must all have results."""
     sides, inner, depth = [""], [""], 0
     groups: list[list[str]] = [[]]
     for token in re.split(r"([()]|\bor\b)", bare):

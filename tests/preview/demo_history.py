@@ -1,7 +1,7 @@
-"""The past of a demo fleet, as a Prometheus that scrapes it and records its rules would have it.
+"""The history of a demo fleet, as Prometheus would have scraped and recorded it.
 
-Three nodes of gpu-exporter's simulated GPUs, in every scenario; hosts, training jobs, the advisor's own evaluations,
-and what the stack's parts tell of themselves. All of it ends at a fixed moment, so that two runs see the same.
+Three nodes with gpu-exporter's simulated GPUs in every scenario; hosts, training jobs, the advisor's evaluations, and
+the metrics of the stack itself. The history ends at a fixed time, so that all runs are equal.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from gpu_exporter.devices.simulated import generate_history
 from gpu_exporter.exposition import render_history
 
 END = 1_795_003_200.0
-#: The labels that a scrape adds.
+#: Labels added by the scrape.
 Target = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class DemoNode:
-    """`before` is what its GPUs did until 1.5 hours before the end. `cpu`, `disk`: how busy these are, 0 to 1."""
+    """`before`: the fleet until 1.5 hours before the end. `cpu`, `disk`: utilization, 0 to 1."""
 
     name: str
     fleet: str
@@ -90,7 +90,7 @@ SETTINGS = Settings.model_validate(
 
 
 def scraped_samples(length_seconds: float, step_seconds: float) -> Iterator[str]:
-    """What exporters and jobs told until the end, as OpenMetrics lines for promtool."""
+    """Samples of exporters and jobs, as OpenMetrics lines for promtool."""
     begin = END - length_seconds
     change = END - 1.5 * 3600
     times = [begin + step_seconds * (i + 1) for i in range(int(length_seconds // step_seconds))]
@@ -111,7 +111,7 @@ def _device_samples(fleet: str, node: DemoNode, begin: float, end: float, step: 
 
 
 def _host_samples(node: DemoNode, seconds: float) -> Iterator[str]:
-    """Names and labels are node_exporter's. Counters have a wave on top of their pace."""
+    """Names and labels are node_exporter's. Counters rise with a periodic component."""
     slow, fast = (period / (2 * pi) * (1 - _cos(seconds, period)) for period in (4800.0, 900.0))
     cpu = node.cpu * seconds + 0.04 * slow + 0.02 * fast
     yield f'node_uname_info{{nodename="{node.name}"}} 1'
@@ -142,7 +142,7 @@ def _job_samples(seconds: float) -> Iterator[str]:
 
 
 def add_target_labels(line: str, target: Target) -> str:
-    """A line with the labels that a scrape adds."""
+    """A line with the labels added by the scrape."""
     extra = ",".join(f'{name}="{value}"' for name, value in target.items())
     head, brace, rest = line.partition("{")
     if brace and " " not in head:
@@ -152,35 +152,35 @@ def add_target_labels(line: str, target: Target) -> str:
 
 
 def add_timestamps(page: Iterable[str], target: Target, at: float) -> Iterator[str]:
-    """One scrape of a page: its lines, and what Prometheus itself adds."""
+    """One scrape of a page: its samples, and those added by Prometheus."""
     lines = [line.rstrip("\n") for line in page if line.strip() and not line.startswith("#")]
     for line in (*lines, "up 1", "scrape_duration_seconds 0.012", f"scrape_samples_scraped {len(lines)}"):
         yield f"{add_target_labels(line, target)} {at:.3f}\n"
 
 
 def extrapolate_back(first: str, second: str, apart_seconds: float, seconds: float) -> Iterator[str]:
-    """A page as it would have been `seconds` before the second of two readings: counters go on at their pace."""
+    """Extrapolate a page to `seconds` before the second of two readings, with constant counter rates."""
     before = dict(line.rsplit(" ", 1) for line in first.splitlines() if line and not line.startswith("#"))
     for line in second.splitlines():
         if line and not line.startswith("#"):
             name, value = line.rsplit(" ", 1)
             if name.split("{")[0].endswith("_total"):
-                pace = (float(value) - float(before.get(name, value))) / apart_seconds
-                value = repr(max(0.0, float(value) + 1e6 - pace * seconds))
+                rate = (float(value) - float(before.get(name, value))) / apart_seconds
+                value = repr(max(0.0, float(value) + 1e6 - rate * seconds))
             yield f"{name} {value}"
 
 
 def inline_rules(rules: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, str]]]:
-    """(expression, labels) of each rule by its name, without reference to other rules."""
+    """(expression, labels) of each rule by name, with recorded series replaced by their expressions."""
     found: dict[str, str] = {}
 
-    def spelled(expr: str) -> str:
+    def inline(expr: str) -> str:
         text = re.sub(r"\b(\w+:\w+:\w+)\[(\w+)\]", lambda m: f"({found[m[1]]})[{m[2]}:1h]", expr)
         return re.sub(r"\b\w+:\w+:\w+\b", lambda m: f"({found[m[0]]})", text)
 
     every: dict[str, tuple[str, dict[str, str]]] = {}
     for rule in (rule for group in rules["groups"] for rule in group["rules"]):
-        expr = spelled(rule["expr"])
+        expr = inline(rule["expr"])
         if "record" in rule:
             found[rule["record"]] = expr
             every[rule["record"]] = expr, {}
@@ -190,8 +190,8 @@ def inline_rules(rules: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, str
     return every
 
 
-def recorded(url: str, rules: str, begin: float, end: float, step_seconds: float = 60.0) -> Iterator[str]:
-    """What a Prometheus that has the raw series would have recorded by these rules. Fails if it refuses a rule."""
+def evaluate_rules(url: str, rules: str, begin: float, end: float, step_seconds: float = 60.0) -> Iterator[str]:
+    """Samples that a Prometheus with the raw series would have recorded by these rules. Fails if it rejects a rule."""
     for name, (expr, labels) in inline_rules(yaml.safe_load(rules)).items():
         hourly = name.endswith("1h") and ":mean" in name
         step = 3600.0 if hourly else step_seconds
@@ -207,12 +207,15 @@ def recorded(url: str, rules: str, begin: float, end: float, step_seconds: float
                 yield f"{metric}{{{text}}} {value if metric != 'ALERTS' else 1} {at:.3f}\n"
 
 
+recorded = evaluate_rules
+
+
 def _quote(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
 def advisor_samples(source: Source, settings: Settings, times: Iterable[float], pages: int = 1) -> Iterator[str]:
-    """What an advisor that evaluated at these times told on its page, scraped so many times a minute apart."""
+    """Metrics of an advisor that evaluated at these times, each scraped `pages` times, a minute apart."""
     since: dict[str, float] = {}
     senders = (AlertmanagerStatus("http://alertmanager:9093", True, 12),)
     outcomes = {("idle_reclaim", "applied"): 3, ("idle_reclaim", "cause_gone"): 1, ("batch_size", "applied"): 2}

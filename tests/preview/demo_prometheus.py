@@ -1,4 +1,4 @@
-"""A real Prometheus that holds the demo fleet's past, with what rules and advisor made of it."""
+"""A real Prometheus with the demo fleet's history, including recorded series and advisor metrics."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.preview.demo_history import (
     SETTINGS,
     add_timestamps,
     advisor_samples,
+    evaluate_rules,
     extrapolate_back,
-    recorded,
     scraped_samples,
 )
 from tests.servers import Prometheus, create_blocks, free_port, prometheus
@@ -31,9 +31,9 @@ READINGS_APART_SECONDS = 2.0
 def demo_prometheus(
     folder: Path, length_seconds: float, step_seconds: float, evaluations: Sequence[float], pages: int = 1
 ) -> Iterator[Prometheus]:
-    """The fleet's last `length_seconds`, scraped each `step_seconds`.
+    """The fleet's last `length_seconds`, scraped every `step_seconds`.
 
-    The advisor evaluated at these times, after each of which its page was scraped so many times, a minute apart.
+    The advisor evaluates at the times `evaluations`; after each, its metrics are scraped `pages` times, a minute apart.
     """
     blocks = folder / "blocks"
     _import(scraped_samples(length_seconds, step_seconds), folder / "scraped.txt", blocks)
@@ -43,7 +43,7 @@ def demo_prometheus(
         source = PrometheusSource(PrometheusClientConfig(server.url))
         found = [*advisor_samples(source, SETTINGS, evaluations, pages), *_stack_samples(folder, server, times)]
         for path in RULES:
-            found += recorded(server.url, path.read_text(), begin, END)
+            found += evaluate_rules(server.url, path.read_text(), begin, END)
         source.close()
     _import(found, folder / "made.txt", blocks)
     with prometheus(folder, blocks=blocks) as server:
@@ -58,7 +58,7 @@ def _import(lines: Iterable[str], path: Path, blocks: Path) -> None:
 
 
 def _stack_samples(folder: Path, server: Prometheus, times: Sequence[float]) -> Iterator[str]:
-    """What real parts of the stack tell of themselves now, as if it had gone on so for all these times."""
+    """Current metrics of real components of the stack, extrapolated to all these times."""
     address = f"127.0.0.1:{free_port()}"
     with exporter(folder, address, "--simulate", "1xT4-16GB:idle", "--no-collector.host") as program:
         first = program.text("/metrics"), _page(server)
@@ -74,7 +74,7 @@ def _stack_samples(folder: Path, server: Prometheus, times: Sequence[float]) -> 
 
 
 def _add_target_labels(lines: Sequence[str], target: dict[str, str], at: float) -> Iterator[str]:
-    """Without `up` and the like: the rest of this target's page has them."""
+    """Without `up` and scrape metrics, which this target's other samples have."""
     return (line for line in add_timestamps(lines, target, at) if not line.startswith(("up{", "scrape_")))
 
 
@@ -83,5 +83,5 @@ def _page(server: Prometheus) -> str:
 
     answer = requests.get(f"{server.url}/metrics", timeout=10)
     assert answer.status_code == 200, answer.text
-    # Paths of this machine are no part of the demo.
+    # Local paths do not belong into the demo.
     return answer.text.replace(f"{ROOT}/prometheus/rules", "/etc/prometheus/rules")

@@ -1,10 +1,10 @@
-"""Pictures of all dashboards for the demo fleet: the checked-in JSON over a real Prometheus, drawn by Grafana's own npm
-packages in Chromium.
+"""Screenshots of all dashboards for the demo fleet: the checked-in JSON over a real Prometheus, rendered by Grafana's
+npm packages in Chromium.
 
     python -m tests.preview.screenshots docs/images/dashboards
 
-Needs node and npm, Chromium, Prometheus (tests/get_servers.sh) and the network for the packages, once. What is drawn
-by us and not by Grafana: the frame around the panels, and annotations' marks.
+Needs node, npm, Chromium, Prometheus (tests/get_servers.sh), and the network once for the packages. Grafana's packages
+render everything but the frame around the panels and the annotation markers.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ READY_WITHIN_MS = 25_000
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the pictures go")
-    parser.add_argument("--only", nargs="*", help="names of dashboards")
+    parser.add_argument("folder", type=Path, help="output folder")
+    parser.add_argument("--only", nargs="*", help="only these dashboards")
     options = parser.parse_args()
     build()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def build() -> None:
-    """Packages once, and the page."""
+    """Install the packages once, and bundle the page."""
     if not (PAGE / "node_modules").exists():
         command = ["npm", "install", "--legacy-peer-deps", "--no-package-lock", "--no-audit", "--no-fund"]
         subprocess.run(command, cwd=PAGE, check=True)
@@ -63,7 +63,7 @@ def build() -> None:
 
 
 def take_screenshots(prometheus: Prometheus, folder: Path, names: list[str]) -> list[str]:
-    """One picture each, made small; what the page had to complain about."""
+    """Write one compressed picture per dashboard; return the page's errors."""
     from playwright.sync_api import TimeoutError, sync_playwright
 
     wrong: list[str] = []
@@ -77,10 +77,10 @@ def take_screenshots(prometheus: Prometheus, folder: Path, names: list[str]) -> 
             try:
                 page.wait_for_selector("#board[data-ready=true]", timeout=READY_WITHIN_MS)
             except TimeoutError:
-                wrong.append(f"{name}: not drawn within {READY_WITHIN_MS / 1000:.0f} s")
+                wrong.append(f"{name}: not rendered within {READY_WITHIN_MS / 1000:.0f} s")
                 continue
             wrong += [f"{name}: {error}" for error in json.loads(page.get_attribute("#board", "data-errors") or "[]")]
-            page.wait_for_timeout(2000)  # curves are drawn in the frames after
+            page.wait_for_timeout(2000)  # charts are drawn in later frames
             picture = folder / f"{name}.png"
             page.screenshot(path=picture)
             page.close()
@@ -95,22 +95,22 @@ def _record_problem(wrong: list[str], name: str, error: object) -> None:
 
 
 def variable_values(prometheus: Prometheus, name: str) -> dict[str, str]:
-    """What is chosen: the node and the GPU with the most to see."""
-    asked = {"board": name, "to": str(END), "hours": str(HOURS)}
+    """Selected values: a node and a GPU with many findings."""
+    values = {"board": name, "to": str(END), "hours": str(HOURS)}
     if name == "node":
-        return {**asked, "var-nodename": "train-2"}
+        return {**values, "var-nodename": "train-2"}
     if name == "gpu":
         advised = 'gpu_advisor_recommendation_gpu_info and on (uuid) gpu_owner_info{training_job="communication-bound"}'
         query = f"gpu:identity:info and on (uuid) ({advised})"
         [gpu, *_] = prometheus.query(query, END)
         labels = gpu["metric"]
-        return {**asked, "var-nodename": labels["nodename"], "var-uuid": labels["uuid"], "text-uuid": labels["index"]}
-    return asked
+        return {**values, "var-nodename": labels["nodename"], "var-uuid": labels["uuid"], "text-uuid": labels["index"]}
+    return values
 
 
 @contextmanager
 def serving(prometheus_url: str) -> Iterator[str]:
-    """The page, the dashboards, and Prometheus' answers under one address."""
+    """Serve the page, the dashboards and Prometheus' API on one port."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, prometheus_url, directory=str(PAGE)))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -141,7 +141,7 @@ class _Handler(SimpleHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Not each request."""
+        """Log no requests."""
 
 
 if __name__ == "__main__":

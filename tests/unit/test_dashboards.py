@@ -1,4 +1,4 @@
-"""The dashboards: what is checked in is what the code says, keeps Grafana's rules, and asks for what is there."""
+"""The dashboards: generated files are current, pass Grafana's linter rules, and query existing metrics."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from gpu_exporter.host.base import HostSettings
 from tests.preview.dashboard_queries import (
     DashboardJson,
     DashboardQuery,
+    annotations,
     has_result,
     load_dashboards,
-    marks,
     metrics_in,
     panels,
     queries,
@@ -33,9 +33,9 @@ from tests.preview.dashboard_queries import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Those of the host's metrics that not every kernel has.
+#: Host metrics that some kernels lack.
 PRESSURE = {"node_pressure_memory_waiting_seconds_total", "node_pressure_io_waiting_seconds_total"}
-#: What Prometheus tells of scrapes, alerts and itself.
+#: Prometheus' own series on scrapes, alerts and itself.
 PROMETHEUS = {
     "up", "ALERTS", "scrape_duration_seconds", "scrape_samples_scraped", "prometheus_rule_evaluation_failures_total",
     "prometheus_rule_group_last_duration_seconds", "prometheus_tsdb_head_series",
@@ -53,7 +53,7 @@ UIDS = {f"gpu-advisor-{name}" for name in ("fleet", "node", "gpu", "jobs", "reco
 
 
 def known_metrics() -> set[str]:
-    """All names that rules record, and that the exporter, jobs, the advisor and Prometheus itself publish."""
+    """All metric names: recorded by rules, or published by the exporter, jobs, the advisor and Prometheus."""
     own = {family.name for family in vars(metrics).values() if isinstance(family, metrics.MetricFamily)}
     return own | host_metrics() | PRESSURE | ADVISOR_METRICS.keys() | PROMETHEUS | recorded_names() | job_metrics()
 
@@ -64,7 +64,7 @@ def recorded_names() -> set[str]:
 
 
 def job_metrics() -> set[str]:
-    """What training jobs publish, as their page documents it."""
+    """Metrics of training jobs, from their documentation."""
     return set(re.findall(r"^\| `(training_\w+)` \|", (ROOT / "docs/training.md").read_text(), re.MULTILINE))
 
 
@@ -74,8 +74,8 @@ def host_metrics() -> set[str]:
         try:
             names |= {samples.family.name for samples in make(HostSettings()).collect()}
         except (OSError, ValueError):
-            continue  # not on this kernel
-    # A container may have mounts of the excluded kinds only, and then no sample of these families.
+            continue  # not supported by this kernel
+    # In a container all mounts may be excluded, and these families have no samples.
     return names | {f"node_filesystem_{name}" for name in ("avail_bytes", "size_bytes", "readonly")}
 
 
@@ -86,7 +86,7 @@ def test_metric_names_are_found_in_queries():
     assert metrics_in(query) == {"b_total", "h", "i", "j"}
 
 
-def test_one_side_of_an_or_is_enough_for_an_answer():
+def test_one_side_of_an_or_is_enough_for_a_result():
     assert has_result('a{b=" or "} or c', {"a"})
     assert has_result("topk by (x) (1, max by (y) (a or b or c)) + d", {"b", "d"})
     assert not has_result("topk by (x) (1, max by (y) (a or b)) + d", {"b"})
@@ -94,14 +94,14 @@ def test_one_side_of_an_or_is_enough_for_an_answer():
     assert not has_result("sum(rate(a_total[5m])) / sum(b)", {"b"})
 
 
-def test_what_is_checked_in_is_what_the_code_says():
+def test_generated_files_are_current():
     pytest.importorskip("grafana_foundation_sdk")
     command = [sys.executable, str(ROOT / "grafana" / "build.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
     assert done.returncode == 0, done.stderr
 
 
-def test_a_stale_file_is_noticed():
+def test_a_stale_file_is_detected():
     pytest.importorskip("grafana_foundation_sdk")
     from grafana import build
 
@@ -114,13 +114,13 @@ def test_a_stale_file_is_noticed():
     assert build.stale({}) == sorted(files)
 
 
-def test_addresses_of_dashboards_stay():
+def test_uids_of_dashboards_are_stable():
     assert {board["uid"] for board in load_dashboards().values()} == UIDS
     assert all(board["uid"] == f"gpu-advisor-{name}" for name, board in load_dashboards().items())
 
 
 @pytest.mark.parametrize("name", load_dashboards())
-def test_panels_and_queries_can_be_referred_to(name):
+def test_panels_and_queries_have_unique_ids(name):
     ids = [panel["id"] for panel in panels(load_dashboards()[name])]
     assert len(set(ids)) == len(ids)
     assert all(ids)
@@ -146,11 +146,9 @@ def test_panels_do_not_overlap(name):
 
 
 @pytest.mark.parametrize("name", load_dashboards())
-def test_titles_and_descriptions_can_be_read(name):
+def test_panels_have_titles_and_descriptions(name):
     titles = [panel["title"] for panel in panels(load_dashboards()[name])]
-    assert len(set(titles)) >= len(titles) - 1, (
-        "a panel's title is there twice"
-    )  # a row may be called as its only panel
+    assert len(set(titles)) >= len(titles) - 1, "duplicate panel title"  # a row may have the title of its only panel
     for panel in panels(load_dashboards()[name]):
         assert panel["type"] not in DEPRECATED
         assert panel["type"] == "row" or panel["description"].endswith("."), panel["title"]
@@ -168,25 +166,25 @@ def test_missing_data_is_not_zero(name):
 
 
 @pytest.mark.parametrize("query", queries(), ids=str)
-def test_a_query_asks_for_metrics_that_there_are(query: DashboardQuery):
+def test_a_query_uses_existing_metrics(query: DashboardQuery):
     assert metrics_in(query.expr)
     assert metrics_in(query.expr) <= known_metrics()
 
 
 @pytest.mark.parametrize("query", queries(), ids=str)
-def test_what_gpus_and_nodes_do_is_read_from_canonical_series(query: DashboardQuery):
-    """So that a dashboard serves every exporter. Owners and jobs are told by ours alone."""
+def test_gpus_and_nodes_are_read_from_canonical_series(query: DashboardQuery):
+    """So that a dashboard works with every exporter. Only ours publishes owners and jobs."""
     raw = {name for name in metrics_in(query.expr) if ":" not in name and re.match("gpu_|node_|DCGM", name)}
     assert {name for name in raw if not re.match("gpu_owner_|gpu_advisor_|gpu_exporter_", name)} == set()
 
 
 @pytest.mark.parametrize("name", load_dashboards())
-def test_variables_are_there_and_ask_for_metrics_that_there_are(name):
+def test_variables_are_used_and_query_existing_metrics(name):
     board = load_dashboards()[name]
-    there = {variable["name"] for variable in board["templating"]["list"]}
-    text = json.dumps([board["panels"], marks(board), [each["query"] for each in variables(board)]])
+    defined = {variable["name"] for variable in board["templating"]["list"]}
+    text = json.dumps([board["panels"], annotations(board), [each["query"] for each in variables(board)]])
     used = set(re.findall(r"\$\{?([a-z]\w+)", text)) - {"1"}
-    assert used - {"datasource"} == there - {"datasource"}, "variables that are used, and those that there are"
+    assert used - {"datasource"} == defined - {"datasource"}, "used and defined variables"
     for variable in variables(board):
         selector, label = variable_query(variable)
         assert metrics_in(selector) <= known_metrics()
@@ -194,7 +192,7 @@ def test_variables_are_there_and_ask_for_metrics_that_there_are(name):
 
 
 @pytest.mark.parametrize("name", load_dashboards())
-def test_links_lead_to_dashboards_and_variables_that_there_are(name):
+def test_links_lead_to_existing_dashboards_and_variables(name):
     text = json.dumps(load_dashboards()[name])
     for path, rest in re.findall(r'"/d/([\w-]+)\?([^"]*?)"', text.replace('\\"', "'")):
         target = {board["uid"]: board for board in load_dashboards().values()}[path]
@@ -204,7 +202,7 @@ def test_links_lead_to_dashboards_and_variables_that_there_are(name):
         assert (ROOT / "docs/runbooks" / page).exists()
 
 
-def test_one_comes_from_the_fleet_to_the_runbook():
+def test_links_lead_from_the_fleet_to_the_runbook():
     links = {
         name: set(re.findall(r'"/d/gpu-advisor-([\w-]+)\?', json.dumps(board)))
         for name, board in load_dashboards().items()
@@ -225,12 +223,12 @@ def test_grafana_is_provisioned_with_dashboards_and_data_source():
     assert f"./grafana/generated:{provider['options']['path']}:ro" in volumes
 
 
-# Grafana's own linter, as a table of its rules: https://github.com/grafana/dashboard-linter/blob/main/docs/index.md.
-# Each tells what is wrong with a dashboard. That queries and variables are valid PromQL (target-promql-rule,
-# template-label-promql-rule) is for a real Prometheus to say: tests/integration/test_dashboard_queries.py. The four
-# rules on the labels job and instance are for series as they are scraped: recorded series go by uuid and nodename.
+# Grafana's linter, as a table of its rules: https://github.com/grafana/dashboard-linter/blob/main/docs/index.md.
+# Each rule yields the problems of a dashboard. A real Prometheus checks that queries and variables are valid PromQL
+# (target-promql-rule, template-label-promql-rule): tests/integration/test_dashboard_queries.py. The four rules on the
+# labels job and instance are for scraped series: recorded series are identified by uuid and nodename.
 
-#: Of https://github.com/grafana/grafana/blob/main/packages/grafana-data/src/valueFormats/categories.ts, what we use.
+#: The subset that we use of https://github.com/grafana/grafana/blob/main/packages/grafana-data/src/valueFormats/categories.ts.
 UNITS = {"short", "percentunit", "watt", "celsius", "hertz", "bytes", "Bps", "s", "ops", "cpm", "dateTimeFromNow"}
 
 
@@ -243,19 +241,19 @@ def _templated_source(board: DashboardJson) -> Iterator[str]:
 
 
 def _has_auto_refresh(board: DashboardJson) -> Iterator[str]:
-    yield from (f"{each['name']} is not reloaded" for each in variables(board) if each["refresh"] != 2)
+    yield from (f"{each['name']} is not refreshed" for each in variables(board) if each["refresh"] != 2)
 
 
 def _uneditable(board: DashboardJson) -> Iterator[str]:
     if board["editable"] is not False:
-        yield "may be edited"
+        yield "is editable"
 
 
-def _panels(complaint: Callable[[DashboardJson], bool]) -> Callable[[DashboardJson], Iterator[str]]:
-    """A rule on panels, rows aside."""
+def _panels(has_problem: Callable[[DashboardJson], bool]) -> Callable[[DashboardJson], Iterator[str]]:
+    """A rule on panels other than rows."""
 
     def rule(board: DashboardJson) -> Iterator[str]:
-        yield from (panel["title"] for panel in panels(board) if panel["type"] != "row" and complaint(panel))
+        yield from (panel["title"] for panel in panels(board) if panel["type"] != "row" and has_problem(panel))
 
     return rule
 
@@ -292,12 +290,12 @@ LINT: dict[str, Callable[[DashboardJson], Iterator[str]]] = {
 
 @pytest.mark.parametrize("rule", LINT)
 @pytest.mark.parametrize("name", load_dashboards())
-def test_grafanas_linter_has_nothing_to_say(name, rule):
+def test_grafanas_linter_reports_nothing(name, rule):
     assert list(LINT[rule](load_dashboards()[name])) == []
 
 
 def _with_change(path: str, value: Any) -> DashboardJson:
-    """The jobs' dashboard with one thing in it changed."""
+    """The jobs dashboard with one field changed."""
     board = copy.deepcopy(load_dashboards()["jobs"])
     *steps, last = path.split(".")
     found: Any = board

@@ -1,4 +1,4 @@
-// One file of the page and all that it needs. Code editors and maps, which no panel of ours has, are left out.
+// Bundles the page. Code editors and maps, which our panels do not use, are excluded.
 import { build } from "esbuild";
 
 const UNUSED = /monaco-editor|ReactMonacoEditor\.mjs|OpenLayersProvider|^ol(\/|$)/;

@@ -1,4 +1,4 @@
-// A picture with 128 colours: dashboards have no more, and the file is a third.
+// Reduces a picture to 128 colours: enough for dashboards, and a third of the size.
 import { readFileSync, writeFileSync } from "node:fs";
 import UPNG from "upng-js";
 

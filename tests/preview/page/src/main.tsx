@@ -1,4 +1,4 @@
-// A dashboard's checked-in JSON, drawn with Grafana's own components over a real Prometheus.
+// Renders a dashboard's checked-in JSON with Grafana's components over a real Prometheus.
 //
 //   ?board=fleet&to=1795003200&var-nodename=train-1
 import { createTheme } from "@grafana/data";
@@ -96,7 +96,7 @@ function Dashboard({ board, titles, span, filledIn, marks }: { board: Board; tit
 }
 
 async function start() {
-  Date.now = () => 1000 * Number(asked.get("to")); // what is told as "an hour ago" was so at the end of the past
+  Date.now = () => 1000 * Number(asked.get("to")); // relative times refer to the end of the history
   register();
   const board: Board = await (await fetch(`/boards/${asked.get("board")}.json`)).json();
   const titles: string[] = await (await fetch("/boards/titles.json")).json();

@@ -1,4 +1,4 @@
-// What Grafana's core registers at its start and its packages do not: field options and transformations.
+// Field options and transformations that Grafana's core registers at start-up, but its packages do not.
 import {
   DataFrame,
   FieldColorModeId,
@@ -32,7 +32,7 @@ function option(id: string, path: string, isCustom: boolean) {
   };
 }
 
-// Every option of this panel, those of its own type included.
+// All options of this panel, including those of its type.
 function registry(config: FieldConfigSource): FieldConfigOptionsRegistry {
   const overridden = config.overrides.flatMap((each) => each.properties.map((p) => p.id)).filter((id) => id.startsWith("custom."));
   const own = [...new Set([...Object.keys(config.defaults.custom ?? {}), ...overridden.map((id) => id.slice("custom.".length))])];

@@ -1,4 +1,4 @@
-// One panel of a dashboard: its queries are sent, and Grafana's own components draw the answers.
+// One panel of a dashboard: sends its queries and renders the results with Grafana's components.
 import { DataFrame, FieldDisplay, GrafanaTheme2, VizOrientation, dateTime, getDisplayValueAlignmentFactors, getFieldDisplayValues } from "@grafana/data";
 import {
   BarGauge,
@@ -63,7 +63,7 @@ function displays(panel: any, data: DataFrame[], theme: GrafanaTheme2): FieldDis
 
 function bigValue(panel: any, data: DataFrame[], theme: GrafanaTheme2) {
   const { display } = displays(panel, data, theme)[0];
-  // One value has no need of its name.
+  // A single value needs no title.
   return { value: { ...display, title: undefined }, colorMode: panel.options.colorMode, graphMode: panel.options.graphMode, justifyMode: "auto" as any };
 }
 
@@ -106,7 +106,7 @@ function curves(panel: any, data: DataFrame[], width: number, height: number, sp
   );
 }
 
-// As Grafana draws annotations: a dashed line, and a mark below the axis.
+// Annotations as in Grafana: a dashed line and a marker below the axis.
 function drawMarks(plot: any, marks: number[]) {
   const { ctx, bbox } = plot;
   ctx.save();

@@ -1,8 +1,8 @@
-// Queries as Grafana's Prometheus data source sends them, and their answers as its frames.
+// Queries and data frames as in Grafana's Prometheus data source.
 import { DataFrame, FieldType, Labels, createDataFrame } from "@grafana/data";
 
 export type Target = { refId: string; expr: string; instant?: boolean; format?: string; legendFormat?: string };
-export type Span = { from: number; to: number }; // seconds since 1970
+export type Span = { from: number; to: number }; // Unix time in seconds
 
 type Series = { metric: Labels; value?: [number, string]; values?: [number, string][] };
 
@@ -15,7 +15,7 @@ export async function ask(path: string, form: Record<string, string>): Promise<S
   return body.data.result;
 }
 
-// `alone`: a table's only query, whose value is plainly called so.
+// `alone`: the only query of a table, whose column is named `Value`.
 export async function frames(target: Target, span: Span, values: Record<string, string>, alone: boolean): Promise<DataFrame[]> {
   const query = filled(target.expr, values);
   if (target.instant) {
@@ -50,7 +50,7 @@ function curve(series: Series, target: Target, step = 0): DataFrame {
   });
 }
 
-// Where the server has no point, the curve has none: Grafana's data source puts nothing there either.
+// Gaps in the result stay gaps, as in Grafana's data source.
 function withGaps(points: [number, string][], step: number): [number, number | null][] {
   const found: [number, number | null][] = [];
   for (const [at, value] of points) {
