@@ -28,7 +28,7 @@ from grafana.queries import OPEN_RECOMMENDATION_COUNT, OPEN_RECOMMENDATIONS, REC
 #: Shown while Prometheus has no metrics from an advisor. No recommendations would be 0.
 NO_ADVISOR = "advisor down"
 COLUMN_WIDTHS = {
-    "Severity": 90, "Scope": 70, "GPUs": 70, "Cost change per hour": 160, "Since": 140, "Runbook": 230, "Evidence": 170,
+    "Severity": 90, "Scope": 70, "GPUs": 70, "Cost change/h": 120, "Since": 140, "Runbook": 230, "Evidence": 170,
 }  # fmt: skip
 SEVERITIES = {"critical": ("critical", BAD), "warning": ("warning", WARNING), "info": ("info", PLAIN)}
 STATUSES = {"met": ("met", GOOD), "missed": ("missed", BAD), "unknown": ("unknown", WARNING)}
@@ -81,7 +81,7 @@ def recommendations_table(title: str, description: str, advice: str = OPEN_RECOM
             "scope_kind": "Scope",
             "scope": "Name",
             "Value #C": "GPUs",
-            "Value #D": "Cost change per hour",
+            "Value #D": "Cost change/h",
             "Value #B": "Since",
             "alert": "Runbook",
             "id": "Evidence",
@@ -91,7 +91,7 @@ def recommendations_table(title: str, description: str, advice: str = OPEN_RECOM
     panel = set_column_widths(panel, COLUMN_WIDTHS)
     panel = format_state_column(panel, "Severity", SEVERITIES)
     panel = override_column(panel, "Since", unit="dateTimeFromNow")
-    panel = override_column(panel, "Cost change per hour", decimals=2)
+    panel = override_column(panel, "Cost change/h", decimals=2)
     panel = add_column_links(
         panel,
         "Evidence",

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a bare Debian with some packages, as a tar that is kept. Needs root and debootstrap.
+# Creates a minimal Debian with some packages, cached as a tar file. Needs root and debootstrap.
 # Usage: debian_root.sh TAR PACKAGE,PACKAGE,...      DEBIAN_MIRROR: another mirror
 set -eu
 tar=$1
@@ -8,7 +8,7 @@ packages=$2
 mkdir -p "$(dirname "$tar")"
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-echo "A bare Debian with $packages ..." >&2
+echo "Creating a minimal Debian with $packages ..." >&2
 debootstrap --variant=minbase --include="$packages" bookworm "$folder/root" \
     "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" > "$folder/log" 2>&1 || { tail -20 "$folder/log" >&2; exit 1; }
 rm -rf "$folder"/root/var/cache/apt/archives/*.deb "$folder"/root/usr/share/doc

@@ -1,18 +1,18 @@
 #!/bin/sh
-# Gets the real servers that the integration tests run, and the browser of those of the page, from Debian's packages
-# into a folder of their own: nothing is installed on the machine and no service is started. Usage: get_servers.sh FOLDER
+# Downloads the servers for the integration tests, and Chromium for the browser tests, from Debian's packages into a
+# folder: nothing is installed system-wide and no service is started. Usage: get_servers.sh FOLDER
 set -eu
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
 
-# Chromium with what it needs and this machine lacks; a script in front of it names the libraries' and fonts' folders.
+# Chromium with its missing dependencies; a wrapper script sets the paths of libraries and fonts.
 get_chromium() {
     root="$folder/chromium"
     mkdir -p "$root/archives/partial" "$folder/usr/bin"
     get="apt-get -qq install --yes --download-only --no-install-recommends -o Debug::NoLocking=1"
     get="$get -o Dir::Cache::archives=$root/archives chromium fonts-liberation"
     if ! $get >/dev/null 2>&1 && ! { [ "$(id -u)" = 0 ] && apt-get -qq update && $get >/dev/null 2>&1; }; then
-        echo "Could not download chromium: the tests that need a browser are skipped now. Install it to run them." >&2
+        echo "Could not download chromium: tests that need a browser are skipped. Install it to run them." >&2
         return
     fi
     for package in "$root"/archives/*.deb; do dpkg-deb -x "$package" "$root"; done
@@ -48,8 +48,8 @@ get_servers() {
     relocate_alertmanager
 }
 
-# Debian's Alertmanager reads its templates from a fixed path that exists only where the package is installed. The copy
-# here reads them through descriptor 9 instead, which a script in front of it opens; both paths are 34 characters long.
+# Debian's Alertmanager reads its templates from a fixed path that exists only where the package is installed. This copy
+# reads them through file descriptor 9, which a wrapper script opens; both paths are 34 characters long.
 relocate_alertmanager() {
     mkdir -p "$folder/usr/lib"
     LC_ALL=C sed 's#/usr/share/prometheus/alertmanager#/proc/self/fd/9///////////////////#g' \
@@ -69,7 +69,7 @@ done
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1 || ! command -v dpkg-deb >/dev/null 2>&1; then
-    echo "Not found:$missing. Put them on PATH to run the tests that need them; those are skipped now." >&2
+    echo "Not found:$missing. Tests that need them are skipped; put them on PATH to run them." >&2
     exit 0
 fi
 [ "$missing" = " chromium" ] || get_servers

@@ -1,1 +1,1 @@
-"""The shipped docker-compose.yml, started for real: `make test-compose`."""
+"""Tests of the running compose stack: `make test-compose`."""

@@ -1,4 +1,4 @@
-"""A Docker engine of its own, with what stands in for the base images, and the shipped stack on it."""
+"""A private Docker engine with stand-ins for the base images, to run the compose stack on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ READY_WITHIN_SECONDS = 30.0
 
 _BASE = "debian-stand-in"
 
-#: On top of a bare Debian: what each base image has, as far as the Dockerfile and the compose file use it.
+#: Stand-ins on a minimal Debian, with what the Dockerfile and the compose file need of each base image.
 _PYTHON = f"""
 FROM {_BASE}
 RUN ln -s python3 /usr/bin/python && ln -sf busybox /usr/bin/wget
@@ -54,12 +54,12 @@ class DockerEngine:
     folder: Path = field(repr=False)
 
     def run(self, *command: str) -> str:
-        """The standard output of a command that talks to this engine; a failure fails the test with all it said."""
+        """Run a command against this engine and return its stdout; on an error, fail the test with all output."""
         done = subprocess.run(
             command, env=dict(self.environment), cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False,
         )  # fmt: skip
         if done.returncode != 0:
-            pytest.fail(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}", False)
+            pytest.fail(f"{' '.join(command)} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}", False)
         return done.stdout
 
     def docker(self, *arguments: str) -> str:
@@ -69,7 +69,7 @@ class DockerEngine:
         return self.run("docker-compose", "--profile", "demo", *arguments)
 
     def inspect(self, service: str) -> dict[str, Any]:
-        """What the engine says of the container of a service; nothing while there is none."""
+        """`docker inspect` of a service's container; empty while there is none."""
         containers = self.docker("ps", "--all", "--quiet", f"--filter=label=com.docker.compose.service={service}")
         found: dict[str, Any] = json.loads(self.docker("inspect", containers.strip()))[0] if containers else {}
         return found
@@ -77,7 +77,7 @@ class DockerEngine:
 
 @contextmanager
 def engine(folder: Path) -> Iterator[DockerEngine]:
-    """An engine with its data below `folder`, whose path must be short: sockets have 107 characters."""
+    """An engine with its data below `folder`, whose path must be short: socket paths are limited to 107 characters."""
     log_path = folder / "dockerd.log"
     (folder / "daemon.json").write_text("{}")
     command = [
@@ -95,7 +95,7 @@ def engine(folder: Path) -> Iterator[DockerEngine]:
         deadline = time.monotonic() + READY_WITHIN_SECONDS
         while not (folder / "docker.sock").exists():
             if process.poll() is not None or time.monotonic() > deadline:
-                pytest.skip(f"the engine does not start here:\n{log_path.read_text()[-2000:]}")
+                pytest.skip(f"dockerd cannot start here:\n{log_path.read_text()[-2000:]}")
             time.sleep(0.2)
         yield DockerEngine(environment, folder)
     finally:
@@ -107,9 +107,9 @@ def engine(folder: Path) -> Iterator[DockerEngine]:
             process.wait(10)
 
 
-def build_stub_images(engine: DockerEngine, kept: Path) -> None:
-    """Images under the names that the Dockerfile and the compose file use."""
-    engine.docker("import", str(kept / "debian.tar"), _BASE)
+def build_stub_images(engine: DockerEngine, cache: Path) -> None:
+    """Build the stand-ins under the image names in the Dockerfile and the compose file."""
+    engine.docker("import", str(cache / "debian.tar"), _BASE)
     python = re.search(r"^ARG PYTHON_IMAGE=(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     assert python
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
@@ -122,11 +122,11 @@ def build_stub_images(engine: DockerEngine, kept: Path) -> None:
         context.mkdir()
         (context / "Dockerfile").write_text(text)
         if "COPY wheels" in text:
-            shutil.copytree(kept / "wheels", context / "wheels")
+            shutil.copytree(cache / "wheels", context / "wheels")
         engine.docker("build", "--quiet", "--network=none", "--tag", image, str(context))
         shutil.rmtree(context)
 
 
 def services() -> Sequence[str]:
-    """All that the compose file has but Grafana, whose image has no stand-in."""
+    """All services but Grafana, whose image has no stand-in."""
     return [name for name in yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"] if name != "grafana"]

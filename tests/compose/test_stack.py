@@ -1,4 +1,4 @@
-"""The composed stack with its demonstration, as a user starts it: healthy, scraped, hardened, and full of advice."""
+"""The compose stack with `--profile demo`, as a user starts it: healthy, scraped, hardened, with recommendations."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ import requests
 from tests.compose.docker_engine import ROOT, DockerEngine, build_stub_images, engine, services
 from tests.polling import wait_until
 
-KEPT = os.environ.get("GPU_ADVISOR_COMPOSE")
-pytestmark = pytest.mark.skipif(not KEPT, reason="needs an engine of its own: make test-compose")
+CACHE = os.environ.get("GPU_ADVISOR_COMPOSE")
+pytestmark = pytest.mark.skipif(not CACHE, reason="needs a private engine: make test-compose")
 
 HEALTHY_TIMEOUT_SECONDS = 180.0
 ADVICE_TIMEOUT_SECONDS = 240.0
 
 ADVISOR, PROMETHEUS, ALERTMANAGER = (f"http://127.0.0.1:{port}" for port in (9817, 9090, 9093))
-ONCE = {"demo-past"}
-"""Services that do something and end."""
+ONE_SHOT = {"demo-past"}
+"""Services that run once and exit."""
 
 
 @dataclass
@@ -41,9 +41,9 @@ def stack() -> Iterator[ComposeStack]:
     folder = Path(tempfile.mkdtemp(prefix="c"))
     try:
         with engine(folder) as running:
-            build_stub_images(running, Path(str(KEPT)))
+            build_stub_images(running, Path(str(CACHE)))
             running.compose("config", "--quiet")
-            running.compose("build", "exporter", "advisor")  # the simulated nodes are the exporter's image, too
+            running.compose("build", "exporter", "advisor")  # the simulated nodes use the exporter's image
             running.compose("up", "--detach", "--no-build", *services())
             try:
                 wait_until(
@@ -63,7 +63,7 @@ def stack() -> Iterator[ComposeStack]:
 
 def _is_healthy(engine: DockerEngine, service: str) -> bool:
     state: dict[str, Any] = engine.inspect(service).get("State", {})
-    if service in ONCE:
+    if service in ONE_SHOT:
         return bool(state.get("Status") == "exited" and state["ExitCode"] == 0)
     return bool(state.get("Health", {}).get("Status") == "healthy")
 
@@ -86,8 +86,8 @@ def test_prometheus_reaches_every_target(stack: ComposeStack) -> None:
     assert nodes | own <= instances
 
 
-def test_recommendations_are_there_at_once(stack: ComposeStack) -> None:
-    """Of the demonstration's past, not after half an hour; and each of its kinds of trouble leads to one."""
+def test_recommendations_appear_at_once(stack: ComposeStack) -> None:
+    """From the demo's history, not after half an hour; each kind of problem leads to one."""
 
     def kinds() -> set[str]:
         return {each["kind"] for each in get(f"{ADVISOR}/recommendations?per_page=200")["recommendations"]}
@@ -95,12 +95,15 @@ def test_recommendations_are_there_at_once(stack: ComposeStack) -> None:
     wanted = {"idle_reclaim", "data_loading", "batch_size", "straggler", "cooling", "failing_gpu", "power_limit",
               "memory_saving", "mixed_precision", "communication", "profiling"}  # fmt: skip
     wait_until(
-        lambda: wanted <= kinds(), f"advice of {wanted}", timeout_seconds=ADVICE_TIMEOUT_SECONDS, interval_seconds=1
+        lambda: wanted <= kinds(),
+        f"recommendations {wanted}",
+        timeout_seconds=ADVICE_TIMEOUT_SECONDS,
+        interval_seconds=1,
     )
 
 
 def test_alertmanager_has_alerts_of_both_kinds(stack: ComposeStack) -> None:
-    """A Prometheus rule's about the lost GPU, and the advisor's own."""
+    """One from a Prometheus rule on the lost GPU, and one from the advisor."""
 
     def names() -> set[str]:
         return {each["labels"]["alertname"] for each in get(f"{ALERTMANAGER}/api/v2/alerts")}
@@ -109,8 +112,8 @@ def test_alertmanager_has_alerts_of_both_kinds(stack: ComposeStack) -> None:
     wait_until(lambda: wanted <= names(), f"alerts {wanted}", timeout_seconds=ADVICE_TIMEOUT_SECONDS)
 
 
-@pytest.mark.parametrize("service", sorted({*services()} - ONCE))
-def test_a_container_can_do_no_more_than_it_must(stack: ComposeStack, service: str) -> None:
+@pytest.mark.parametrize("service", sorted({*services()} - ONE_SHOT))
+def test_a_container_has_minimal_privileges(stack: ComposeStack, service: str) -> None:
     found = stack.engine.inspect(service)
     host = found["HostConfig"]
     assert host["ReadonlyRootfs"]
@@ -119,24 +122,24 @@ def test_a_container_can_do_no_more_than_it_must(stack: ComposeStack, service: s
     assert host["PidsLimit"] > 0
     assert not host["Privileged"]
     assert {binding["HostIp"] for ports in host["PortBindings"].values() for binding in ports} <= {"127.0.0.1"}
-    told = stack.inside(service, "sh", "-c", "id -u; grep CapEff /proc/self/status; touch /nowhere 2>&1 || true")
-    assert not told.startswith("0\n")
-    assert "CapEff:\t0000000000000000" in told
-    assert "Read-only file system" in told
+    output = stack.inside(service, "sh", "-c", "id -u; grep CapEff /proc/self/status; touch /nowhere 2>&1 || true")
+    assert not output.startswith("0\n")
+    assert "CapEff:\t0000000000000000" in output
+    assert "Read-only file system" in output
 
 
-def test_the_advisors_image_has_what_its_commands_need(stack: ComposeStack) -> None:
+def test_the_advisors_image_has_its_optional_packages(stack: ComposeStack) -> None:
     stack.inside("advisor", "python", "-c", "import bcrypt, kubernetes")
 
 
 def _commands_in_pages(start: str) -> list[str]:
-    """Indented commands of the pages that begin so, with the lines that a backslash carries on."""
+    """Indented commands in the pages that begin with `start`, including continuation lines."""
     text = "\n".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("api.md", "faq.md"))
     return [found.strip() for found in re.findall(rf"^    {start}(?:.*\\\n)*.*$", text, re.MULTILINE)]
 
 
 @pytest.mark.parametrize("command", _commands_in_pages("curl"))
-def test_what_the_pages_ask_is_answered(stack: ComposeStack, command: str) -> None:
+def test_requests_in_the_pages_succeed(stack: ComposeStack, command: str) -> None:
     assert len(stack.engine.run("sh", "-c", command.replace("curl -s", "curl -sS --fail"))) > 100
 
 
@@ -146,7 +149,7 @@ def test_queries_in_the_pages_return_data(stack: ComposeStack, query: str) -> No
     assert answer["data"]["result"]
 
 
-def test_the_advisor_comes_back_as_it_was(stack: ComposeStack) -> None:
+def test_recommendations_survive_a_restart(stack: ComposeStack) -> None:
     def ids() -> set[str]:
         return {each["id"] for each in get(f"{ADVISOR}/recommendations?per_page=200")["recommendations"]}
 

@@ -1,4 +1,4 @@
-"""All wheels that the images are made of, into a folder: the engine of the tests has no network.
+"""Download all wheels for the images into a folder, because the test engine has no network.
 
 python -m tests.compose.wheels FOLDER
 """
@@ -15,14 +15,14 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = "3.11"
-"""Of Debian bookworm, which stands in for the base image."""
+"""The version in Debian bookworm, which stands in for the base image."""
 
 EXTRAS = ("", "advisor", "web", "kubernetes")
 BUILD = ("setuptools>=77", "wheel")
 
 
 def requirements() -> list[str]:
-    """What the images install beside this project, as `pip install` takes it."""
+    """The images' dependencies, as arguments for pip."""
     found = [Requirement(text) for text in requires("gpu-advisor") or ()]
     wanted = [each for each in found if each.marker is None or any(each.marker.evaluate({"extra": e}) for e in EXTRAS)]
     return sorted({f"{each.name}{each.specifier}" for each in wanted if each.name != "gpu-advisor"} | {*BUILD})

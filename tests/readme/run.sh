@@ -1,13 +1,13 @@
 #!/bin/sh
-# Follows the README to the letter on a bare Debian that has what it says must be there, and nothing else.
+# Runs the README's commands on a minimal Debian that has only the stated prerequisites.
 #
-# The network is this machine's, for pip. What pip needs to know here is handed over from outside: variables PIP_* are
-# passed, and README_MOUNTS names files and folders that are shown inside, read-only.
-#   README_TESTS    what of `make test` is run after set-up and lint: empty for all, else pytest's arguments
-# Usage: run.sh KEPT-FOLDER
+# The network is this machine's, for pip. To configure pip, variables PIP_* are passed on, and README_MOUNTS lists files
+# and folders that are mounted inside, read-only.
+#   README_TESTS    pytest arguments for `make test`; empty for all tests
+# Usage: run.sh CACHE-FOLDER
 set -eu
 cd "$(dirname "$0")/../.."
-kept=$(realpath -m "$1")
+cache=$(realpath -m "$1")
 tests=${README_TESTS-tests/unit/exporter/test_exposition.py tests/integration/test_up.py}
 
 skip() {
@@ -19,22 +19,22 @@ skip() {
 for program in debootstrap unshare git; do
     command -v "$program" >/dev/null || skip "not found: $program; on Debian: apt-get install debootstrap util-linux git"
 done
-[ "$(id -u)" = 0 ] || skip "a root of its own is made by root: sudo make test-readme"
-unshare --mount --pid --fork true 2>/dev/null || skip "no namespaces may be made here: run it on a machine of your own"
-tests/debian_root.sh "$kept/bare.tar" python3,python3-venv,make
+[ "$(id -u)" = 0 ] || skip "chroot needs root: sudo make test-readme"
+unshare --mount --pid --fork true 2>/dev/null || skip "creating namespaces is not permitted here: use a machine or VM of your own"
+tests/debian_root.sh "$cache/bare.tar" python3,python3-venv,make
 
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
-tar -C "$root" -xf "$kept/bare.tar"
+tar -C "$root" -xf "$cache/bare.tar"
 mkdir -p "$root/home/gpu-advisor" "$root/dev" "$root/proc" "$root/sys"
 git ls-files -z --cached --others --exclude-standard | xargs -0 ls -d 2>/dev/null | tar -cf - -T - | tar -C "$root/home/gpu-advisor" -xf -
 cp /etc/resolv.conf "$root/etc/resolv.conf"
 
-# Mounts in a namespace of their own: they are gone with it, before the folder is removed.
+# Mounts in their own namespace disappear with it, before the folder is removed.
 timeout --kill-after=10 "${README_TIMEOUT:-1800}" unshare --mount --pid --fork --kill-child --mount-proc sh -euc '
     root=$1
     for path in ${README_MOUNTS:-}; do
-        [ -e "$path" ] || { echo "README_MOUNTS: $path is not there" >&2; exit 1; }
+        [ -e "$path" ] || { echo "README_MOUNTS: $path does not exist" >&2; exit 1; }
         if [ -d "$path" ]; then mkdir -p "$root$path"; else mkdir -p "$root$(dirname "$path")"; touch "$root$path"; fi
         mount --bind -o ro "$path" "$root$path"
     done

@@ -1,6 +1,6 @@
-"""Inside the bare Debian: runs the README's commands and looks at what they do. Standard library only.
+"""Inside the minimal Debian: run the README's commands and check their effects. Standard library only.
 
-Each command must stand in the README word for word.
+Each command must be in the README verbatim.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ EXPORTER = "http://127.0.0.1:9816"
 
 
 def require_in_readme(command: str) -> str:
-    """The command, if the README has it; ends everything if not."""
+    """Return the command, or exit if the README does not contain it."""
     in_a_block = any(line.strip() == command and line.startswith("    ") for line in README.splitlines())
     if not in_a_block and f"`{command}`" not in README:
-        sys.exit(f"the README does not say: {command}")
+        sys.exit(f"not in the README: {command}")
     return command
 
 
 def fetch(url: str) -> str | None:
-    """The text at an address, or nothing while nobody answers there."""
+    """The text at a URL, or None while nothing responds."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
             return str(response.read().decode())
@@ -45,20 +45,20 @@ def fetch(url: str) -> str | None:
 
 @contextmanager
 def run_until_ready(command: str) -> Iterator[None]:
-    """The command in a shell, until it serves; then the block, then Ctrl-C."""
+    """Run the command in a shell until it is ready; then the block, then Ctrl-C."""
     print(f"$ {command}", flush=True)
     if fetch(f"{ADVISOR}/-/healthy") or fetch(f"{EXPORTER}/-/healthy"):
-        sys.exit(f"something answers at {ADVISOR} or {EXPORTER} already: stop it first")
+        sys.exit(f"{ADVISOR} or {EXPORTER} is in use: stop what listens there")
     started = time.monotonic()
     process = subprocess.Popen(["sh", "-c", command], cwd=ROOT, start_new_session=True)
     try:
         while not fetch(f"{ADVISOR}/-/ready"):
             if process.poll() is not None:
-                sys.exit(f"{command}: ended with {process.returncode}")
+                sys.exit(f"{command}: exited with {process.returncode}")
             if time.monotonic() - started > SET_UP_WITHIN_SECONDS:
-                sys.exit(f"{command}: serves nothing after {SET_UP_WITHIN_SECONDS:g} s")
+                sys.exit(f"{command}: not ready after {SET_UP_WITHIN_SECONDS:g} s")
             time.sleep(0.5)
-        print(f"serves after {time.monotonic() - started:.0f} s", flush=True)
+        print(f"ready after {time.monotonic() - started:.0f} s", flush=True)
         yield
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         process.wait(STOPS_WITHIN_SECONDS)
@@ -68,18 +68,18 @@ def run_until_ready(command: str) -> Iterator[None]:
     deadline = time.monotonic() + STOPS_WITHIN_SECONDS
     while fetch(f"{EXPORTER}/-/healthy") or fetch(f"{ADVISOR}/-/healthy"):
         if time.monotonic() > deadline:
-            sys.exit(f"{command}: still serves after Ctrl-C")
+            sys.exit(f"{command}: still serving after Ctrl-C")
         time.sleep(0.5)
     print("stopped by Ctrl-C", flush=True)
 
 
 def kinds() -> list[str]:
-    """The kinds of the recommendations that there are."""
+    """Kinds of the present recommendations."""
     return sorted(each["kind"] for each in json.loads(fetch(f"{ADVISOR}/recommendations") or "{}")["recommendations"])
 
 
 def check_advisor(advice: bool) -> None:
-    """Page, metrics and API answer; and there is advice, where some must be."""
+    """Check page, metrics and API, and that there are recommendations if `advice`."""
     page, metrics = fetch(f"{ADVISOR}/"), fetch(f"{EXPORTER}/metrics")
     if not page or "<html" not in page or not metrics or "node_cpu_seconds_total" not in metrics:
         sys.exit("page or metrics are not served")
@@ -95,7 +95,7 @@ def run(command: str, **environment: str) -> None:
     print(f"$ {command}", flush=True)
     code = subprocess.run(["sh", "-c", command], cwd=ROOT, env={**os.environ, **environment}, check=False).returncode
     if code:
-        sys.exit(f"{command}: ended with {code}")
+        sys.exit(f"{command}: exited with {code}")
 
 
 def main() -> None:
@@ -104,7 +104,7 @@ def main() -> None:
     simulated = next(line.strip() for line in README.splitlines() if line.startswith("    make up SIMULATE="))
     with run_until_ready(simulated):
         check_advisor(advice=True)
-    # "Without make", in an environment of its own: Debian's pip refuses to install beside apt's packages.
+    # "Without make" needs a virtual environment: Debian's pip refuses to install system-wide.
     run("python3 -m venv /tmp/environment")
     inside = ". /tmp/environment/bin/activate && "
     run(inside + require_in_readme("pip install '.[advisor]'"))
@@ -113,7 +113,7 @@ def main() -> None:
     tests = os.environ.get("README_TESTS", "")
     print(f"make test runs {tests or 'everything'}", flush=True)
     run(require_in_readme("make test"), PYTEST_ADDOPTS=tests)
-    print("the README is right")
+    print("all commands of the README work")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The Helm chart, rendered by Helm's own library: valid manifests on many value sets, and a schema that refuses."""
+"""The Helm chart, rendered by Helm's own library: valid manifests for many value sets, and a strict schema."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from gpu_advisor.settings import Settings
-from gpu_exporter.config import load as exporter_settings
+from gpu_exporter.config import load_settings as exporter_settings
 from gpu_exporter.devices import DRIVERS
 from gpu_exporter.host import COLLECTORS
 from gpu_exporter.wiring import COLLECTOR_GROUPS
@@ -47,7 +47,7 @@ VALUE_SETS: dict[str, Values] = {
         },
         "monitoring": {"podMonitor": {"enabled": True}},
     },
-    "a demonstration without GPUs": {
+    "demo without GPUs": {
         "exporter": {
             "simulate": "4xH100-80GB:training,2xT4-16GB:idle", "nodeSelector": {"kubernetes.io/hostname": "worker-1"},
             "owners": False, "host": False,
@@ -63,7 +63,7 @@ VALUE_SETS: dict[str, Values] = {
             "priorityClassName": "system-node-critical",
         },
     },
-    "advisor in full": {
+    "all advisor values": {
         "image": {"registry": "registry.example/team", "tag": "1.2.3", "pullSecrets": [{"name": "pull"}]},
         "nameOverride": "advice",
         "advisor": {
@@ -75,11 +75,11 @@ VALUE_SETS: dict[str, Values] = {
         "alertmanagers": [],
         "networkPolicy": {"enabled": True, "pageNamespaces": []},
     },
-    "KEDA follows": {
+    "KEDA": {
         "advisor": {"config": {"pools": [{"name": 'a "b"', "kind": "serving"}]}},
         "keda": {"scaledObjects": [{"name": "chat", "pool": 'a "b"', "target": "chat", "min": 1, "max": 8}]}
     },
-    "settings in a secret": {"advisor": {"existingSecret": "advisor", "persistence": {"enabled": False}}},
+    "settings in a Secret": {"advisor": {"existingSecret": "advisor", "persistence": {"enabled": False}}},
 }  # fmt: skip
 
 
@@ -119,8 +119,7 @@ def test_every_manifest_is_valid(chart: Any, values: Values) -> None:
 
 
 @pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS.keys())
-def test_the_programs_understand_what_they_are_given(chart: Any, values: Values) -> None:
-    """The exporter its flags, the advisor its settings file."""
+def test_the_programs_accept_their_arguments_and_settings(chart: Any, values: Values) -> None:
     found = list(manifests(chart, values))
     for each in found:
         if each["kind"] == "DaemonSet":
@@ -138,7 +137,7 @@ def test_the_programs_understand_what_they_are_given(chart: Any, values: Values)
             assert settings.state_dir == "/var/lib/gpu-advisor"
 
 
-#: What may stand in custom resources, as their operators document it: a wrong key would be dropped without a word.
+#: Fields of custom resources, from their operators' documentation: an unknown field would be dropped silently.
 #: https://prometheus-operator.dev/docs/api-reference/api/ and https://keda.sh/docs/latest/reference/scaledobject-spec/
 FIELDS = {
     "ServiceMonitor": {"jobLabel", "selector", "namespaceSelector", "endpoints"},
@@ -151,7 +150,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS.keys())
-def test_custom_resources_have_only_what_their_operators_know(chart: Any, values: Values) -> None:
+def test_custom_resources_have_only_documented_fields(chart: Any, values: Values) -> None:
     for each in manifests(chart, values):
         if each["apiVersion"].startswith(CUSTOM):
             assert each["spec"].keys() == FIELDS[each["kind"]]
@@ -159,23 +158,23 @@ def test_custom_resources_have_only_what_their_operators_know(chart: Any, values
                 assert endpoint.keys() <= {"port", "interval", "relabelings"}
 
 
-def test_custom_resources_come_only_when_they_are_asked_for(chart: Any) -> None:
+def test_custom_resources_are_disabled_by_default(chart: Any) -> None:
     assert not [each for each in manifests(chart, {}) if each["apiVersion"].startswith(CUSTOM)]
 
 
-def test_rules_and_dashboards_are_the_ones_of_the_repository(chart: Any) -> None:
+def test_rules_and_dashboards_are_those_of_the_repository(chart: Any) -> None:
     found = list(manifests(chart, VALUE_SETS["beside kube-prometheus-stack"]))
     rules = {each["metadata"]["name"]: each["spec"] for each in found if each["kind"] == "PrometheusRule"}
     for path in (ROOT / "prometheus/rules").glob("*.yml"):
         assert rules.pop(f"gpu-gpu-advisor-{path.stem}") == yaml.safe_load(path.read_text())
     assert not rules
     for path in (ROOT / "grafana/generated").glob("*.json"):
-        held = only(found, "ConfigMap", f"gpu-gpu-advisor-dashboard-{path.stem}")
-        assert json.loads(held["data"][path.name]) == json.loads(path.read_text())
-        assert held["metadata"]["labels"]["grafana_dashboard"] == "1"
+        config_map = only(found, "ConfigMap", f"gpu-gpu-advisor-dashboard-{path.stem}")
+        assert json.loads(config_map["data"][path.name]) == json.loads(path.read_text())
+        assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
-def test_jobs_are_named_as_the_rules_want_them(chart: Any) -> None:
+def test_job_names_are_those_of_the_rules(chart: Any) -> None:
     found = list(manifests(chart, VALUE_SETS["beside kube-prometheus-stack"]))
     for monitor in (each for each in found if each["kind"] == "ServiceMonitor"):
         selector = monitor["spec"]["selector"]["matchLabels"]
@@ -203,7 +202,7 @@ def test_a_pod_monitor_finds_the_ports_of_the_pods(chart: Any) -> None:
         assert pod["metadata"]["labels"][monitor["spec"]["jobLabel"]] in ("gpu-exporter", "gpu-advisor")
 
 
-def test_locked_down_there_is_no_way_out_but_to_prometheus(chart: Any) -> None:
+def test_egress_can_be_restricted_to_prometheus(chart: Any) -> None:
     found = list(manifests(chart, VALUE_SETS["locked down"]))
     exporter = only(found, "NetworkPolicy", "gpu-gpu-advisor-exporter")["spec"]
     assert exporter["policyTypes"] == ["Ingress", "Egress"]
@@ -217,18 +216,18 @@ def test_locked_down_there_is_no_way_out_but_to_prometheus(chart: Any) -> None:
     assert "egress" not in open_
 
 
-def test_keda_gets_what_the_example_configures(chart: Any) -> None:
-    [mine] = [each for each in manifests(chart, VALUE_SETS["KEDA follows"]) if each["kind"] == "ScaledObject"]
+def test_the_scaled_object_equals_the_example(chart: Any) -> None:
+    [mine] = [each for each in manifests(chart, VALUE_SETS["KEDA"]) if each["kind"] == "ScaledObject"]
     example = yaml.safe_load((ROOT / "examples/autoscaling/keda-scaledobject.yaml").read_text())
     [trigger], [shown] = mine["spec"].pop("triggers"), example["spec"].pop("triggers")
     assert trigger["metadata"]["query"] == 'max(gpu_advisor_hpa_replicas{pool="a \\"b\\""})'
     same = ("threshold", "ignoreNullValues")
     assert [trigger["metadata"][key] for key in same] == [shown["metadata"][key] for key in same]
-    example["spec"].pop("fallback")  # an error leaves the workload as it is
+    example["spec"].pop("fallback")  # on an error the workload keeps its size
     assert mine["spec"] == example["spec"]
 
 
-def test_what_privileges_the_exporter_has(chart: Any) -> None:
+def test_the_exporters_privileges(chart: Any) -> None:
     def pod(values: Values) -> Manifest:
         found = list(manifests(chart, values))
         spec: Manifest = only(found, "DaemonSet", "gpu-gpu-advisor-exporter")["spec"]["template"]["spec"]
@@ -246,7 +245,7 @@ def test_what_privileges_the_exporter_has(chart: Any) -> None:
         assert not each["automountServiceAccountToken"]
 
 
-def test_switches_reach_the_exporter(chart: Any) -> None:
+def test_values_become_exporter_flags(chart: Any) -> None:
     assert "--no-collector.netdev" in arguments(list(manifests(chart, {})))
     beside = arguments(list(manifests(chart, VALUE_SETS["beside kube-prometheus-stack"])))
     assert "--no-collector.host" in beside
@@ -255,7 +254,7 @@ def test_switches_reach_the_exporter(chart: Any) -> None:
     assert "--no-collector.netdev" not in alone
 
 
-def test_a_change_of_the_settings_starts_the_advisor_again(chart: Any) -> None:
+def test_a_settings_change_restarts_the_advisor(chart: Any) -> None:
     def checksum(values: Values) -> str:
         template = only(list(manifests(chart, values)), "Deployment", "gpu-gpu-advisor")["spec"]["template"]
         text: str = template["metadata"]["annotations"]["checksum/config"]
@@ -268,29 +267,32 @@ KEDA = {"name": "chat", "pool": "chat", "target": "chat", "min": 1, "max": 8}
 
 
 @pytest.mark.parametrize(
-    ("values", "mend"),
+    ("values", "fix"),
     [
-        ({"prometheus": {"url": "prometheus:9090"}}, "prometheus.url: not a URL"),
+        ({"prometheus": {"url": "prometheus:9090"}}, "prometheus.url: not an http(s) URL"),
         ({"prometheus": {"url": "http://user:secret@prometheus:9090"}}, "advisor.existingSecret"),
-        ({"alertmanagers": ["http://a:9093", "alertmanager"]}, "alertmanagers[1]: not a URL"),
-        ({"advisor": {"externalUrl": "gpu.example"}}, "advisor.externalUrl: not a URL"),
-        ({"keda": {"prometheusUrl": "mimir"}}, "keda.prometheusUrl: not a URL"),
-        ({"exporter": {"enabled": False}, "advisor": {"enabled": False}}, "set one of them"),
-        ({"monitoring": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}, "keep one"),
+        ({"alertmanagers": ["http://a:9093", "alertmanager"]}, "alertmanagers[1]: not an http(s) URL"),
+        ({"advisor": {"externalUrl": "gpu.example"}}, "advisor.externalUrl: not an http(s) URL"),
+        ({"keda": {"prometheusUrl": "mimir"}}, "keda.prometheusUrl: not an http(s) URL"),
+        ({"exporter": {"enabled": False}, "advisor": {"enabled": False}}, "enable one of them"),
+        ({"monitoring": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}, "enable only one"),
         ({"exporter": {"simulate": "1xT4-16GB"}}, "exporter.nodeSelector"),
         ({"networkPolicy": {"egress": {"enabled": True}}}, "networkPolicy.enabled"),
-        ({"networkPolicy": {"enabled": True, "egress": {"enabled": True, "namespaces": []}}}, "name the namespaces"),
+        (
+            {"networkPolicy": {"enabled": True, "egress": {"enabled": True, "namespaces": []}}},
+            "list those of Prometheus",
+        ),
         ({"keda": {"scaledObjects": [KEDA]}}, 'advisor.config.pools has no pool "chat"'),
-        ({"keda": {"scaledObjects": [{**KEDA, "min": 9}]}}, "exchange them"),
+        ({"keda": {"scaledObjects": [{**KEDA, "min": 9}]}}, "swap them"),
         ({"keda": {"scaledObjects": [KEDA]}, "advisor": {"enabled": False}}, "set advisor.enabled"),
     ],
     ids=str,
 )
-def test_contradictions_are_refused_with_the_fix(chart: Any, values: Values, mend: str) -> None:
-    with pytest.raises(errors.HelmError) as refused:
+def test_contradictions_are_rejected_with_the_fix(chart: Any, values: Values, fix: str) -> None:
+    with pytest.raises(errors.HelmError) as rejected:
         chart.render(values, name="gpu", namespace="monitoring")
-    assert mend in str(refused.value)
-    assert "secret@" not in str(refused.value)
+    assert fix in str(rejected.value)
+    assert "secret@" not in str(rejected.value)
 
 
 @pytest.mark.parametrize(
@@ -312,10 +314,10 @@ def test_contradictions_are_refused_with_the_fix(chart: Any, values: Values, men
     ],
     ids=str,
 )
-def test_wrong_values_are_refused(chart: Any, values: Values) -> None:
-    with pytest.raises(errors.HelmError) as refused:
+def test_invalid_values_are_rejected(chart: Any, values: Values) -> None:
+    with pytest.raises(errors.HelmError) as rejected:
         chart.validate_schema(values)
-    assert next(iter(values)) in str(refused.value), "it must name the key"
+    assert next(iter(values)) in str(rejected.value), "the error must name the key"
     with pytest.raises(errors.HelmError):
         chart.render(values, name="gpu", namespace="monitoring")
 
@@ -335,7 +337,7 @@ def commands_in_install_page() -> Iterator[tuple[str, Values]]:
 @pytest.mark.parametrize(
     ("line", "values"), [pytest.param(*each, id=each[0][:60]) for each in commands_in_install_page()]
 )
-def test_what_the_install_page_sets_is_taken(chart: Any, line: str, values: Values) -> None:
+def test_the_install_pages_values_are_valid(chart: Any, line: str, values: Values) -> None:
     if "nodeSelector" in line:
         values["exporter"]["nodeSelector"] = {"kubernetes.io/hostname": "worker-1"}
     for each in manifests(chart, values):

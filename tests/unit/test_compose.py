@@ -1,4 +1,4 @@
-"""The composed stack and its images: whole, hardened, pinned."""
+"""The compose file and the images: complete, hardened, pinned."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from gpu_exporter.config import load
+from gpu_exporter.config import load_settings
 from gpu_exporter.devices import DRIVERS
 from gpu_exporter.devices.simulated import SCENARIOS, SimulatedGpu, parse_fleet
 from gpu_exporter.host import COLLECTORS
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def substitute_variables(text: str, variables: dict[str, str]) -> str:
-    """As compose does it: `${NAME:-default}`."""
+    """Substitute `${NAME:-default}`, as compose does."""
     return re.sub(r"\$\{(\w+):-([^}]*)\}", lambda m: variables.get(m[1]) or m[2], text)
 
 
@@ -46,14 +46,14 @@ def mounts() -> Iterator[tuple[str, str, str]]:
             assert target.startswith("/")
 
 
-def test_all_are_there():
+def test_all_services_exist():
     demo = {"demo-node-1", "demo-node-2", "demo-node-3", "demo-past"}
     assert set(SERVICES) == {"exporter", "advisor", "prometheus", "alertmanager", "grafana"} | demo
 
 
-def test_old_and_new_compose_take_the_file():
+def test_old_and_new_compose_accept_the_file():
     for name in ("docker-compose.yml", "docker-compose.nvidia.yml"):
-        assert not {"name", "version"} & compose(name).keys(), "refused by 1.29, or deprecated"
+        assert not {"name", "version"} & compose(name).keys(), "rejected by 1.29, or deprecated"
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -71,7 +71,7 @@ def test_a_service_is_hardened(name):
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_ports_are_open_to_this_machine_only(name):
+def test_ports_are_bound_to_localhost(name):
     assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
     assert "network_mode" not in SERVICES[name]
 
@@ -87,11 +87,11 @@ def test_an_image_is_pinned_or_built_here(name):
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"exporter", "advisor", "demo-past", *DEMO}))
-def test_other_peoples_images_are_asked_how_they_are(name):
+def test_third_party_images_have_health_checks(name):
     assert SERVICES[name]["healthcheck"]["test"][-1].startswith("http://127.0.0.1:")
 
 
-def test_who_waits_for_health_waits_for_somebody_who_tells():
+def test_dependencies_on_health_have_a_health_check():
     for service in SERVICES.values():
         for other, how in service.get("depends_on", {}).items():
             assert other in SERVICES
@@ -99,7 +99,7 @@ def test_who_waits_for_health_waits_for_somebody_who_tells():
                 assert "healthcheck" in SERVICES[other] or other in OWN or other in DEMO
 
 
-def test_mounted_files_are_there_and_read_only():
+def test_mounted_files_exist_and_are_read_only():
     volumes = compose()["volumes"]
     for name, source, options in mounts():
         if source.startswith("./"):
@@ -110,16 +110,16 @@ def test_mounted_files_are_there_and_read_only():
             assert source in volumes, f"{name}: {source}"
 
 
-def test_there_are_no_secrets():
+def test_the_file_contains_no_secrets():
     for name, service in compose(GRAFANA_ADMIN_PASSWORD="")["services"].items():
         for key, value in service.get("environment", {}).items():
             assert not (re.search("PASSWORD|TOKEN|SECRET|KEY", key) and value), f"{name}: {key}"
 
 
 @pytest.mark.parametrize("fleet", ["", "8xH100-80GB:training"])
-def test_the_exporter_takes_its_command(fleet):
+def test_the_exporter_accepts_its_command(fleet):
     command = compose(SIMULATE=fleet)["services"]["exporter"]["command"]
-    settings = load(command, ("host", *DRIVERS, *COLLECTORS))
+    settings = load_settings(command, ("host", *DRIVERS, *COLLECTORS))
     assert settings.simulate == fleet
     assert settings.address == ("0.0.0.0", OWN["exporter"])
     targets = [volume.split(":")[1] for volume in SERVICES["exporter"]["volumes"]]
@@ -128,23 +128,23 @@ def test_the_exporter_takes_its_command(fleet):
 
 def demo_fleets() -> Iterator[tuple[str, tuple[SimulatedGpu, ...], str]]:
     for name in DEMO:
-        settings = load(SERVICES[name]["command"], ("host", *DRIVERS, *COLLECTORS))
+        settings = load_settings(SERVICES[name]["command"], ("host", *DRIVERS, *COLLECTORS))
         yield name, parse_fleet(settings.simulate, settings.simulate_seed), settings.simulate
 
 
-def test_the_demo_shows_every_kind_of_trouble():
+def test_the_demo_has_every_scenario():
     groups = [part for _, _, text in demo_fleets() for part in text.split(",")]
     assert {group.split(":")[1] for group in groups} == SCENARIOS.keys()
     assert not [name for name in (*DEMO, "demo-past") if SERVICES[name]["profiles"] != ["demo"]]
 
 
-def test_no_two_gpus_of_the_demo_are_the_same():
+def test_gpus_of_the_demo_are_distinct():
     uuids = [gpu.identity.uuid for _, fleet, _ in demo_fleets() for gpu in fleet]
     assert len(uuids) == len(set(uuids))
 
 
-def test_all_ranks_of_a_job_in_lock_step_are_on_one_node():
-    """A straggler is told by its peers."""
+def test_all_ranks_of_a_synchronous_job_are_on_one_node():
+    """A straggler is detected by comparison with its peers."""
     [fleet] = [text for _, _, text in demo_fleets() if "straggler" in text]
     assert "held-up" in fleet
 
@@ -157,7 +157,7 @@ def test_all_ranks_of_a_job_in_lock_step_are_on_one_node():
         ('gpu_up{uuid="{a b}"} 1 2\n', 'gpu_up{job="j",uuid="{a b}"} 1 2\n'),
     ],
 )
-def test_the_demos_past_has_the_labels_of_its_target(line, expected):
+def test_the_demos_history_has_target_labels(line, expected):
     spec = spec_from_file_location("demo_node", ROOT / "docker" / "demo_node.py")
     assert spec
     assert spec.loader
@@ -167,7 +167,7 @@ def test_the_demos_past_has_the_labels_of_its_target(line, expected):
 
 
 @pytest.mark.parametrize("name", ["advisor.yml", "advisor-demo.yml"])
-def test_the_advisor_takes_its_settings(name):
+def test_the_advisor_accepts_its_settings(name):
     settings = pytest.importorskip("gpu_advisor.settings")
     loaded = settings.load_settings(ROOT / "docker" / name)
     prometheus = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
@@ -176,7 +176,7 @@ def test_the_advisor_takes_its_settings(name):
     assert any(source == "advisor-data" for name, source, _ in mounts() if name == "advisor")
 
 
-def test_prometheus_asks_services_that_there_are():
+def test_prometheus_scrapes_existing_services():
     prometheus = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
     for job in prometheus["scrape_configs"]:
         hosts = [t.split(":")[0] for static in job.get("static_configs", []) for t in static["targets"]]
@@ -184,7 +184,7 @@ def test_prometheus_asks_services_that_there_are():
         assert set(hosts) <= SERVICES.keys() | {"127.0.0.1"}
 
 
-def test_the_nvidia_override_is_for_a_service_that_there_is():
+def test_the_nvidia_override_is_for_an_existing_service():
     override = compose("docker-compose.nvidia.yml")["services"]
     assert override.keys() <= SERVICES.keys()
     (device,) = override["exporter"]["deploy"]["resources"]["reservations"]["devices"]
@@ -194,7 +194,7 @@ def test_the_nvidia_override_is_for_a_service_that_there_is():
 
 def test_the_images_are_small_and_not_root():
     text = (ROOT / "Dockerfile").read_text()
-    assert not re.search(r"^RUN --mount", text, re.MULTILINE), "the legacy builder does not know it"
+    assert not re.search(r"^RUN --mount", text, re.MULTILINE), "the legacy builder does not support it"
     assert re.search(r"^ARG PYTHON_IMAGE=python:\d+\.\d+\.\d+-slim", text, re.MULTILINE)
     assert not re.search(r"\b(apt-get|curl|gcc)\b", text)
     runtime = text.split(" AS runtime\n")[1]
@@ -206,13 +206,13 @@ def test_the_images_are_small_and_not_root():
         assert f"http://127.0.0.1:{port}/-/healthy" in image
 
 
-def test_the_images_have_what_their_commands_need():
+def test_the_images_install_the_extras_of_their_commands():
     text = (ROOT / "Dockerfile").read_text()
     assert "[web]" in text.split(" AS exporter-environment\n")[1].split("\nFROM ")[0]
     assert "[advisor,web,kubernetes]" in text.split(" AS advisor-environment\n")[1].split("\nFROM ")[0]
 
 
-def test_what_the_image_is_made_of_is_sent_to_the_builder():
+def test_the_build_context_has_all_inputs():
     sent = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     assert sorted(" ".join(copied).split()) == sorted(sent)
@@ -238,14 +238,14 @@ def address() -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("path", "healthy"), [("/good", True), ("/bad", False)])
-def test_the_health_check_tells_good_from_bad(address, path, healthy):
-    # A proxy that is not there must not matter.
+def test_the_health_check_distinguishes_good_from_bad(address, path, healthy):
+    # An unreachable proxy must not matter.
     done = _check(address + path, http_proxy="http://127.0.0.1:1")
     assert (done.returncode == 0) is healthy, done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_the_health_check_of_nothing_fails():
+def test_the_health_check_fails_without_a_server():
     assert _check("http://127.0.0.1:1/").returncode == 1
 
 

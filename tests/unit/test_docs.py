@@ -12,7 +12,7 @@ import click
 import pytest
 import yaml
 from gpu_advisor.cli import cli as advisor
-from gpu_exporter.config import load
+from gpu_exporter.config import load_settings
 from gpu_exporter.devices import DRIVERS
 from gpu_exporter.host import COLLECTORS
 from gpu_exporter.wiring import COLLECTOR_GROUPS
@@ -66,7 +66,7 @@ def test_the_advisor_accepts_the_commands(where: str, words: list[str]) -> None:
 @pytest.mark.parametrize(("where", "words"), [pytest.param(*each, id=each[0]) for each in commands("gpu-exporter")])
 def test_the_exporter_accepts_the_commands(where: str, words: list[str]) -> None:
     if not any(word.startswith("--config.file") for word in words):
-        load(words, (*COLLECTOR_GROUPS, *DRIVERS, *COLLECTORS))
+        load_settings(words, (*COLLECTOR_GROUPS, *DRIVERS, *COLLECTORS))
 
 
 @pytest.mark.parametrize("name", ["install", "how-it-decides", "faq"])
