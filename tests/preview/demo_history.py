@@ -207,9 +207,6 @@ def evaluate_rules(url: str, rules: str, begin: float, end: float, step_seconds:
                 yield f"{metric}{{{text}}} {value if metric != 'ALERTS' else 1} {at:.3f}\n"
 
 
-recorded = evaluate_rules
-
-
 def _quote(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
