@@ -66,7 +66,7 @@ def test_all_troubles_are_shown_what_is_broken_first(
     page = open_page(demo.url + "/")
     told = demo.get("/recommendations")["recommendations"]
     assert {each["kind"] for each in told} >= KINDS
-    expect(page.get_by_role("heading", level=1)).to_have_text(f"{len(told)} things to do.")
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"{len(told)} recommendations")
     for each in told:
         expect(page.locator(f"#a-{each['id']}")).to_be_visible()
     articles = page.locator("article.advice")
@@ -107,10 +107,10 @@ def test_what_if_changes_the_answer_as_a_slider_moves(
 ) -> None:
     page = open_page(demo.url + "/page/what-if")
     answer = page.locator("#answer")
-    expect(answer).to_contain_text("Change something")
-    slider = page.get_by_label("fewest GPUs of a pool, slider").first
+    expect(answer).to_contain_text("Change a value")
+    slider = page.get_by_label("minimum GPUs per pool, slider").first
     slider.press("ArrowLeft")
-    expect(answer).to_contain_text("Give back 4 of 4 GPUs of Tesla T4")
+    expect(answer).to_contain_text("Release 4 of 4 GPUs of Tesla T4")
     expect(answer).to_contain_text("instead of 1 GPUs")
     assert "gpu.min=0" in page.url  # to hand on
     screenshots(page, "page-what-if")
@@ -134,13 +134,13 @@ def test_without_scripts_all_is_there(demo: Program, open_page: Open) -> None:
     page.get_by_role("link", name="What if", exact=True).click()
     expect(page.locator("input[type=range]")).to_have_count(0)  # a slider alone would show no number
     page.locator("input[name='gpu.min']").fill("0")
-    page.get_by_role("button", name="Show").click()
-    expect(page.locator("#answer")).to_contain_text("Give back 4 of 4 GPUs of Tesla T4")
+    page.get_by_role("button", name="Evaluate").click()
+    expect(page.locator("#answer")).to_contain_text("Release 4 of 4 GPUs of Tesla T4")
     expect(page.locator("input[name='gpu.min']")).to_have_value("0")
     page.goto(f"{demo.url}/page/{first_of(demo, 'cooling')['id']}")
     assert page.locator("svg.chart").count() >= 3
     expect(page.locator("form.snooze")).to_be_hidden()
-    expect(page.locator("summary", has_text="By command")).to_be_visible()
+    expect(page.locator("summary", has_text="With curl")).to_be_visible()
 
 
 def test_at_phone_width_nothing_is_cut_off(demo: Program, open_page: Open, screenshots: SaveScreenshot) -> None:
@@ -191,20 +191,20 @@ def test_a_snooze_from_the_page(open_page: Open, tmp_path: Path) -> None:
         page = open_page(program.url + "/", errors_expected=True)  # a browser complains of an advisor that is gone
         reload_until(page, "thing to do")
         page.locator("article.advice h3 a").click()
-        page.get_by_label("because").fill("<i>new</i> fans come")
+        page.get_by_label("reason").fill("<i>new</i> fans come")
         page.get_by_role("button", name="Snooze").click()
-        expect(page.locator("#told .notice")).to_contain_text("<i>new</i> fans come")
+        expect(page.locator("#summary .notice")).to_contain_text("<i>new</i> fans come")
         page.goto(program.url + "/")
         expect(page.locator("#snoozed")).to_contain_text("<i>new</i> fans come")
-        expect(page.get_by_role("heading", level=1)).to_have_text("Nothing to do that is not snoozed.")
+        expect(page.get_by_role("heading", level=1)).to_have_text("No recommendations except snoozed ones")
         page.locator("#snoozed a").click()
-        page.get_by_role("button", name="Alert about this again").click()
+        page.get_by_role("button", name="End snooze").click()
         expect(page.get_by_role("button", name="Snooze")).to_be_visible()
         # And when the advisor itself is gone, the page says so and keeps what it has.
         program.stop()
         page.evaluate("refresh()")
         expect(page.locator("#away")).to_be_visible()
-        expect(page.get_by_role("heading", level=1)).to_contain_text("Give back")
+        expect(page.get_by_role("heading", level=1)).to_contain_text("Release")
 
 
 def test_a_source_that_is_dead_is_reported_and_nothing_is_zero(open_page: Open, tmp_path: Path) -> None:
@@ -213,8 +213,8 @@ def test_a_source_that_is_dead_is_reported_and_nothing_is_zero(open_page: Open, 
     with advisor(tmp_path, f"127.0.0.1:{free_port()}", config) as program:
         page = open_page(program.url + "/")
         reload_until(page, "Is it running")
-        expect(page.get_by_role("heading", level=1)).to_contain_text("No answer yet")
-        expect(page.locator("#badges")).to_contain_text("does not answer")
+        expect(page.get_by_role("heading", level=1)).to_contain_text("No data from the source yet")
+        expect(page.locator("#badges")).to_contain_text("down")
         assert page.locator("svg.meter, .tile, .value").count() == 0
         assert not re.search(r"\b0(\.0)? ?(%|GPUs|per hour)", page.locator("main").inner_text())
         assert violations(page) == []

@@ -98,7 +98,7 @@ def test_a_source_that_goes_away_makes_answers_stale_and_ends_nothing(tmp_path: 
         assert after["source"]["error"] == "unreachable"
         assert after["abstentions"][0]["reason"] == "stale"
         assert 'gpu_advisor_source_up{source="prometheus"} 0.0' in program.text("/metrics")
-        assert "does not answer" in program.text("/")
+        assert "The data source is down" in program.text("/")
         assert firing(alerts) == ["GpuAdvisorIdleReclaim"]
         program.get("/recommendations/" + after["recommendations"][0]["id"])
 
@@ -118,7 +118,7 @@ def test_without_any_source_it_says_so(tmp_path: Path) -> None:
         assert answer["recommendations"] == []
         assert answer["at"] is None
         assert answer["abstentions"][0]["reason"] == "no_data"
-        assert "No answer yet" in program.text("/")
+        assert "No data from the source yet" in program.text("/")
         assert "gpu_advisor_evaluation_last_success_timestamp_seconds" not in program.text("/metrics")
 
 
@@ -146,5 +146,5 @@ def test_a_prometheus_that_answers_badly_is_reported_everywhere(
         assert answer["recommendations"] == []
         assert answer["abstentions"][0]["message"] == answer["source"]["message"] != ""
         assert f'gpu_advisor_evaluation_failures_total{{kind="{error}"}}' in program.text("/metrics")
-        assert "does not answer" in program.text("/")
+        assert "prometheus down" in program.text("/")
         assert program.text("/-/ready") == "ok\n"

@@ -1,1 +1,1 @@
-"""The HTTP server, the API and the page."""
+"""The HTTP server, the HTTP API and the HTML pages."""

@@ -1,7 +1,9 @@
-"""The OpenAPI document against the server it describes: no 500, and no answer that it does not tell of."""
+"""The OpenAPI document against the server it describes: no 500, and no undocumented response."""
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -52,8 +54,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
 
 
 @pytest.fixture(scope="module")
-def told(server: WebServer) -> Any:
-    """The document as schemathesis reads it."""
+def api_schema(server: WebServer) -> Any:
+    """The OpenAPI document, loaded by schemathesis."""
     return schemathesis.openapi.from_url(f"{server.url}/openapi.json")
 
 
@@ -63,19 +65,19 @@ CASES += [(name, "negative") for name, each in OPERATIONS.items() if each.parame
 
 # Not through schemathesis' own pytest plugin: it needs internals that pytest 9 no longer has.
 @pytest.mark.parametrize(("name", "mode"), CASES)
-def test_no_500_and_every_response_is_documented(server: WebServer, told: Any, name: str, mode: str) -> None:
+def test_no_500_and_every_response_is_documented(server: WebServer, api_schema: Any, name: str, mode: str) -> None:
     operation = OPERATIONS[name]
-    cases = told[operation.path][operation.method].as_strategy(generation_mode=GenerationMode(mode))
-    there = _allocation_id(server) if "/allocations/" in operation.path else _recommendation_id(server)
+    cases = api_schema[operation.path][operation.method].as_strategy(generation_mode=GenerationMode(mode))
+    existing_id = _allocation_id(server) if "/allocations/" in operation.path else _recommendation_id(server)
 
-    # How values must stand to each other (min <= max, a time in the future), and what types there are, no schema tells.
+    # A schema cannot express relations between values (min <= max, a time in the future) or which GPU types exist.
     skipped: Any = [positive_data_acceptance] if operation.body or name == "gpu_nodes" else []
 
     @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
     @given(case=cases, real=st.booleans())
     def holds(case: Any, real: bool) -> None:
         if real and "{id}" in operation.path:
-            case.path_parameters["id"] = there
+            case.path_parameters["id"] = existing_id
         case.call_and_validate(excluded_checks=skipped)
 
     holds()
@@ -94,8 +96,8 @@ def _allocation_id(server: WebServer) -> str:
     return found
 
 
-def test_the_document_tells_of_every_route_but_the_page() -> None:
-    """And each operation has its handler: a name that is only in one of the two would be missed by the other."""
+def test_the_document_has_every_route_but_the_page() -> None:
+    """And each operation has a handler: a name in only one of the two fails."""
     app = create_app(ApiContext(lambda: None, lambda: (), lambda _id, _snooze: None))  # type: ignore[arg-type, return-value]
     routes = {
         (rule.rule.replace("<id_>", "{id}"), method)
@@ -104,12 +106,21 @@ def test_the_document_tells_of_every_route_but_the_page() -> None:
         if rule.endpoint.partition("_")[0] not in ("page", "static")
     }
     assert routes == {(each.path, each.method) for each in OPERATIONS.values()}
-    told = {(path, method.upper()) for path, methods in document(False)["paths"].items() for method in methods}
-    assert told == routes
+    documented = {(path, method.upper()) for path, methods in document(False)["paths"].items() for method in methods}
+    assert documented == routes
 
 
-def test_what_the_document_promises_is_there(server: WebServer) -> None:
-    """So that the test above is not one of empty lists."""
+def test_component_names_have_no_suffix() -> None:
+    components = document(True)["components"]["schemas"]
+    assert {"Recommendation", "Check", "Evidence", "Scope", "Outcome", "Problem", "Allocation"} <= set(components)
+    assert not [name for name in components if name.endswith("Document")]
+    text = json.dumps(document(True))
+    names = set(re.findall(r'"#/components/schemas/([^"]+)"', text))
+    assert names <= set(components)
+
+
+def test_the_server_has_recommendations_and_outcomes(server: WebServer) -> None:
+    """So that the test above does not run on empty lists."""
     answer = requests.get(f"{server.url}/recommendations", timeout=60).json()
     assert {each["kind"] for each in answer["recommendations"]} >= {"idle_reclaim"}
     assert requests.get(f"{server.url}/outcomes", timeout=60).json()["total"] >= 1

@@ -32,7 +32,9 @@ Ask = Mapping[Labels, TimeSeries]
 
 
 def client_of(view: View, settings: Settings | None = None, ask: curves.RangeQuery | None = None) -> FlaskClient:
-    return create_app(ApiContext(lambda: view, lambda: (), no_snooze, settings or Settings(), query_range=ask)).test_client()
+    return create_app(
+        ApiContext(lambda: view, lambda: (), no_snooze, settings or Settings(), query_range=ask)
+    ).test_client()
 
 
 def text_of(client: FlaskClient, path: str, status: int = 200) -> str:
@@ -80,8 +82,8 @@ def test_a_recommendation_shows_its_evidence_with_curves_and_queries() -> None:
     ("ask", "up", "said"),
     [
         (range_failing, True, "no answer: see what keeps it busy"),
-        (range_empty, True, "The data source has no samples of it in this time."),
-        (range_constant, False, "The data source does not answer now, so its past cannot be shown."),
+        (range_empty, True, "No chart: no samples in this period."),
+        (range_constant, False, "No chart: the data source is down."),
     ],
 )
 def test_a_source_that_gives_no_past_is_reported_and_the_rest_is_there(
@@ -92,7 +94,7 @@ def test_a_source_that_gives_no_past_is_reported_and_the_rest_is_there(
     text = text_of(client_of(view, ask=ask), f"/page/{issued.id}")
     assert said in text
     assert issued.recommendation.summary in text
-    assert "Open it in Prometheus" in text
+    assert "Open in Prometheus" in text
 
 
 def test_a_slow_source_does_not_hold_up_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +150,7 @@ def wording_link(check: object) -> str:
 
 def test_resolved_recommendations_lead_on() -> None:
     client = client_of(whole())
-    assert "This is not said any more." in text_of(client, "/page/0123456789abcdef", 404)
+    assert "This recommendation has been resolved" in text_of(client, "/page/0123456789abcdef", 404)
     assert client.get("/page/0123456789abcdef").mimetype == "application/problem+json"
 
 
@@ -170,7 +172,7 @@ def test_snoozed_advice_stands_apart() -> None:
     first, *rest = view.issued
     marked = dataclasses.replace(first, snoozed=Snooze("new <b>fans</b> come", AT, AT + 3600))
     text = text_of(client_of(dataclasses.replace(view, issued=(marked, *rest))), "/")
-    assert f"{len(rest)} things to do." in text
+    assert f"{len(rest)} recommendations" in text
     assert "Snoozed" in text
     assert "new <b>fans</b> come" in text
 
@@ -178,8 +180,8 @@ def test_snoozed_advice_stands_apart() -> None:
 def test_silent_exporters_are_reported() -> None:
     view = view_of([ExporterTarget("a:1", []), ExporterTarget("b:2", [], up=False)])
     text = text_of(client_of(view), "/")
-    assert "1 exporter does not answer: b:2 " in text
-    assert "unknown now, not idle" in text
+    assert "1 exporter down: b:2 " in text
+    assert "unknown, not idle" in text
 
 
 # What-if
@@ -188,18 +190,18 @@ def test_silent_exporters_are_reported() -> None:
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("", "Change something to see what would be different."),
-        ("gpu.min=1&gpu.max=8", "Change something"),  # as it is
-        ("gpu.min=0", "The same 4 recommendations as now."),
-        ("gpu.min=2", "Ends Scale s2 from 2 to 1 replicas"),
-        ("gpu.min=2", "Changes Give back 1 of 3 GPUs"),
+        ("", "Change a value to see the difference."),
+        ("gpu.min=1&gpu.max=8", "Change a value"),  # the current settings
+        ("gpu.min=0", "No change: 4 recommendations as now"),
+        ("gpu.min=2", "Removed Scale s2 from 2 to 1 replicas"),
+        ("gpu.min=2", "Changed Release 1 of 3 GPUs"),
         ("pool0.max=2", "2 3 2"),  # replicas of s0: there, now, then
         ("gpu.min=99", "min (99) is above max (8): make max at least 99"),
-        ("gpu.min=many", "'many' is no number"),
-        ("gpu.min=nan", "'nan' is no number"),
+        ("gpu.min=many", "'many' is not a number"),
+        ("gpu.min=nan", "'nan' is not a number"),
         ("gpu.target_utilization=101", "less than or equal to 100"),
         ("price0=0", "greater than 0"),
-        ("unknown=1", "Change something"),
+        ("unknown=1", "Change a value"),
     ],
 )
 def test_what_if_without_scripts(query: str, said: str) -> None:
@@ -209,10 +211,10 @@ def test_what_if_without_scripts(query: str, said: str) -> None:
 
 def test_what_if_before_the_first_answer() -> None:
     view = View("c", SourceStatus("fake", "memory", False, "not_yet", "wait a moment"))
-    assert "Nothing is known yet" in text_of(client_of(view), "/page/what-if?gpu.min=0")
+    assert "No evaluation has succeeded yet" in text_of(client_of(view), "/page/what-if?gpu.min=0")
 
 
-# Charts, words, worth
+# Charts, formats, savings
 
 
 @given(
@@ -316,4 +318,8 @@ def test_names_that_turn_the_direction_are_held_within_themselves(parts: Sequenc
 
 
 def test_which_names_turn_the_direction() -> None:
-    assert right_to_left_names(["node-a", "Grüße", "🔥", "a\u202eb", "שלום", "مرحبا 2"]) == ("مرحبا 2", "שלום", "a\u202eb")
+    assert right_to_left_names(["node-a", "Grüße", "🔥", "a\u202eb", "שלום", "مرحبا 2"]) == (
+        "مرحبا 2",
+        "שלום",
+        "a\u202eb",
+    )

@@ -63,7 +63,7 @@ class AllocationHandlers:
     def gpu_status(self) -> Response:
         _query_parameters("gpu_status")
         allocator = self._service.allocator
-        held = allocator.snapshot().held
+        held = allocator.snapshot().lease_by_gpu
         return _json_response(serialize.status(allocator.inventory(), held, self._simulated(), self._resource))
 
     def gpu_nodes(self) -> Response:
@@ -77,7 +77,10 @@ class AllocationHandlers:
         except errors.InvalidRequestError as error:
             raise ProblemError(HTTPStatus.BAD_REQUEST, str(error)) from error
         rows = serialize.nodes(
-            inventory, allocator.snapshot().held, self._resource, lambda kind: not mismatch_reason(gpu_request, kind)
+            inventory,
+            allocator.snapshot().lease_by_gpu,
+            self._resource,
+            lambda kind: not mismatch_reason(gpu_request, kind),
         )
         return _json_response({**serialize.inventory_header(inventory, self._simulated()), "nodes": rows})
 
@@ -123,8 +126,8 @@ class AllocationHandlers:
         snapshot = service.allocator.snapshot()
         return _json_response(
             serialize.monitoring(
-                service.allocator.inventory(), snapshot.held, len(snapshot.active), service.monitor, self._simulated(),
-                self._resource,
+                service.allocator.inventory(), snapshot.lease_by_gpu, len(snapshot.active), service.monitor,
+                self._simulated(), self._resource,
             )
         )  # fmt: skip
 
@@ -182,7 +185,7 @@ class AllocationHandlers:
             stale = service.allocator.inventory().stale
         except errors.NoInventoryError as error:
             return str(error)
-        return "the data source is down: no GPUs are leased" if stale else service.machines.last_error
+        return "the data source is down: no GPUs are leased" if stale else service.inventory.last_error
 
 
 def _options(body: SetupRequestBody) -> SetupOptions:

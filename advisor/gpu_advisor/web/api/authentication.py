@@ -1,4 +1,4 @@
-"""Who may use the API: users with bcrypt hashes, as in Prometheus' web configuration, or bearers of a token."""
+"""Authentication: basic auth with bcrypt hashes, as in Prometheus' web configuration, or a bearer token."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from flask import Flask, Response, request
 
 from gpu_advisor.web.api import problem_details
 
-#: Those who look after the service must see it also without a login.
+#: Probes need no credentials.
 PUBLIC_PATHS = frozenset({"/-/healthy", "/-/ready"})
+
+AUTHENTICATION_REQUIRED = "authentication required: use a user of web.users or the bearer token"
 
 
 class Authenticator:
-    """bcrypt is slow on purpose, so a login that was right once is remembered by its text. Few are: one a user."""
+    """bcrypt is slow on purpose, so verified Authorization headers are cached: one per user."""
 
     def __init__(self, users: Mapping[str, str], token: str) -> None:
         self._users = dict(users)
         self._token = token
         self._verified_headers: set[str] = set()
-        self._bcrypt_lock = threading.Lock()  # guessing costs one core at most
+        self._bcrypt_lock = threading.Lock()  # brute force costs at most one core
 
     @property
     def login_required(self) -> bool:
@@ -42,12 +44,12 @@ class Authenticator:
 
         try:
             name, _, password = b64decode(value, validate=True).decode().partition(":")
-        except ValueError:  # not ASCII, not base64, or not UTF-8 within
+        except ValueError:  # not ASCII, not base64, or not UTF-8
             return False
         hashed = self._users.get(name)
-        # A name that is not there takes as long as one that is.
+        # An unknown user takes as long as a known one.
         hash_ = hashed or next(iter(self._users.values()), "")
-        if not hash_ or len(password.encode()) > 72:  # longer ones are refused by bcrypt
+        if not hash_ or len(password.encode()) > 72:  # bcrypt's limit
             return False
         with self._bcrypt_lock:
             right = bcrypt.checkpw(password.encode(), hash_.encode()) and hashed is not None
@@ -64,6 +66,6 @@ def register(app: Flask, access: Authenticator) -> None:
     def refuse() -> Response | None:
         if request.path in PUBLIC_PATHS or access.authenticate(request.headers.get("Authorization", "")):
             return None
-        response = problem_details.problem_response(HTTPStatus.UNAUTHORIZED, "a login is asked for: see web.users in the settings")
+        response = problem_details.problem_response(HTTPStatus.UNAUTHORIZED, AUTHENTICATION_REQUIRED)
         response.headers["WWW-Authenticate"] = 'Basic realm="gpu-advisor", Bearer'
         return response

@@ -1,4 +1,4 @@
-"""What an operation of the API is: handlers and OpenAPI document are both made from it."""
+"""An operation of the API: routes, handlers and the OpenAPI document are made from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HTML, MARKDOWN = "text/html", "text/markdown"
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`answers`: media type -> shape (a TypedDict), or None for text. `errors`: statuses beside those all may have."""
+    """`responses`: media type -> TypedDict, or None for text. `errors`: statuses beside those that all may have."""
 
     method: Literal["GET", "POST", "DELETE"]
     path: str

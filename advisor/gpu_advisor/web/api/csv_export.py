@@ -28,8 +28,9 @@ def recommendations_csv(chosen: Iterable[PublishedRecommendation]) -> str:
 def checks_csv(chosen: Iterable[Check]) -> str:
     rows = (
         (
-            each.item, each.scope.kind, escape_formula(each.scope.name), each.status.value, each.severity, each.value, each.low,
-            each.high, each.missed_by, each.reason.value if each.reason else None, escape_formula(each.message),
+            each.item, each.scope.kind, escape_formula(each.scope.name), each.status.value, each.severity, each.value,
+            each.low, each.high, each.missed_by, each.reason.value if each.reason else None,
+            escape_formula(each.message),
         )
         for each in chosen
     )  # fmt: skip
@@ -47,7 +48,7 @@ def _row(issued: PublishedRecommendation) -> tuple[object, ...]:
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\r\n")  # RFC 4180; a lone \r in a field is quoted only so
+    writer = csv.writer(out, lineterminator="\r\n")  # RFC 4180; with "\n", a lone \r in a field is not quoted
     writer.writerow(columns)
     writer.writerows(rows)
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""Bodies of requests and answers: read by their shape or refused with a problem document, and written as JSON."""
+"""JSON bodies: requests are validated, or refused with a problem document; responses are serialized."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ B = TypeVar("B", bound=BaseModel)
 
 
 def read_json() -> Any:
-    """The body as JSON. A form that another site sends cannot have this type: so it cannot act for who is logged in."""
+    """The body as JSON. Requiring its media type prevents CSRF: an HTML form of another site cannot send it."""
     if request.mimetype != JSON:
-        raise ProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send the body as {JSON}, and say so in Content-Type")
+        raise ProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send the body as JSON, with Content-Type: {JSON}")
     try:
         return json.loads(request.get_data())
     except (ValueError, RecursionError) as error:
@@ -42,7 +42,7 @@ def parse_body(model: type[B]) -> B:
 def dump_json(value: object) -> bytes:
     try:
         text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    except ValueError:  # a sum beyond all numbers, of prices that somebody made up: JSON has no word for it
+    except ValueError:  # infinity or NaN, from absurd prices: not in JSON
         text = json.dumps(_replace_non_finite(value), separators=(",", ":"), ensure_ascii=False)
     return text.encode("utf-8", "replace") + b"\n"
 

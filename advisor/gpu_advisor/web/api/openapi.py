@@ -1,4 +1,4 @@
-"""The OpenAPI document (https://spec.openapis.org/oas/v3.1.0), made from the operations and the documents' schema."""
+"""The OpenAPI document (https://spec.openapis.org/oas/v3.1.0), built from the operations and their TypedDicts."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from gpu_advisor.web.api.operations import OPERATIONS
 from gpu_advisor.web.api.query_parameters import Parameter
 
 PROBLEM = "application/problem+json"
+_REF_PREFIX = "#/components/schemas/"
 
 
 def document(protected: bool) -> dict[str, Any]:
-    """The whole document; `protected` if a login is asked for."""
-    schema_modes: dict[Any, str] = {schema.ProblemDocument: "serialization"}
+    """The whole document. `protected`: whether authentication is required."""
+    modes: dict[Any, str] = {schema.ProblemDocument: "serialization"}
     for each in OPERATIONS.values():
-        schema_modes.update({shape: "serialization" for shape in each.responses.values() if shape is not None})
-        schema_modes.update({each.body: "validation"} if each.body else {})
-    inputs: Any = [(kind, mode, TypeAdapter(kind)) for kind, mode in schema_modes.items()]
-    refs, schemas = TypeAdapter.json_schemas(inputs, ref_template="#/components/schemas/{model}")
-    of = {kind: refs[kind, mode] for kind, mode in schema_modes.items()}  # type: ignore[index]
+        modes.update({type_: "serialization" for type_ in each.responses.values() if type_ is not None})
+        modes.update({each.body: "validation"} if each.body else {})
+    inputs: Any = [(type_, mode, TypeAdapter(type_)) for type_, mode in modes.items()]
+    refs, schemas = TypeAdapter.json_schemas(inputs, ref_template=f"{_REF_PREFIX}{{model}}")
+    of = {type_: _public_names(refs[type_, mode]) for type_, mode in modes.items()}  # type: ignore[index]
     paths: dict[str, dict[str, Any]] = {}
     for name, each in OPERATIONS.items():
         paths.setdefault(each.path, {})[each.method.lower()] = _operation(name, each, of, protected)
-    components: dict[str, Any] = {"schemas": schemas.get("$defs", {})}
+    components: dict[str, Any] = {
+        "schemas": {_public_name(name): _public_names(each) for name, each in schemas.get("$defs", {}).items()}
+    }
     if protected:
         components["securitySchemes"] = {
             "basic": {"type": "http", "scheme": "basic"},
@@ -43,11 +46,29 @@ def document(protected: bool) -> dict[str, Any]:
     }
 
 
+def _public_name(name: str) -> str:
+    """`RecommendationDocument` -> `Recommendation`: the suffix is for readers of the code."""
+    return name.removesuffix("Document")
+
+
+def _public_names(value: Any) -> Any:
+    """A JSON schema with the public names in titles and references."""
+    if isinstance(value, list):
+        return [_public_names(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _public_name(each) if key in ("$ref", "title") and isinstance(each, str) else _public_names(each)
+        for key, each in value.items()
+    }
+
+
 def _operation(name: str, each: Operation, of: dict[Any, Any], protected: bool) -> dict[str, Any]:
     errors = {*each.errors, 400, *((401,) if protected else ()), *((413, 415, 422) if each.body else ())}
-    answers: dict[str, Any] = {str(each.status): _response(each, of), **({"304": _NOT_MODIFIED} if each.has_etag else {})}
+    not_modified = {"304": _NOT_MODIFIED} if each.has_etag else {}
+    responses: dict[str, Any] = {str(each.status): _response(each, of), **not_modified}
     for status in sorted(errors):
-        answers[str(status)] = {
+        responses[str(status)] = {
             "description": HTTPStatus(status).phrase,
             "content": {PROBLEM: {"schema": of[schema.ProblemDocument]}},
         }
@@ -57,16 +78,16 @@ def _operation(name: str, each: Operation, of: dict[Any, Any], protected: bool) 
         "summary": each.summary,
         "parameters": [*ids, *map(_parameter, each.parameters)],
         **({"requestBody": _body(each, of)} if each.body else {}),
-        "responses": answers,
+        "responses": responses,
     }
 
 
-_NOT_MODIFIED = {"description": "If-None-Match names this answer's ETag"}
+_NOT_MODIFIED = {"description": "If-None-Match has the current ETag"}
 
 
 def _response(each: Operation, of: dict[Any, Any]) -> dict[str, Any]:
     content = {
-        media: {"schema": {"type": "string"} if shape is None else of[shape]} for media, shape in each.responses.items()
+        media: {"schema": {"type": "string"} if type_ is None else of[type_]} for media, type_ in each.responses.items()
     }
     return {"description": each.summary, **({"content": content} if content else {})}
 

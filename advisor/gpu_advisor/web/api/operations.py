@@ -1,4 +1,4 @@
-"""The operations of the API: what each is asked and answers. Handlers and OpenAPI document are both made from this."""
+"""The operations of the API with their parameters and bodies: routes and OpenAPI document are built from these."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from gpu_advisor.web.api.query_parameters import PAGINATION, Parameter
 
 
 class SnoozeRequestBody(StrictModel):
-    """No alert about a recommendation until then; it ends by itself."""
+    """Suppress the alert of a recommendation until `until`."""
 
-    reason: str = Field(min_length=1, max_length=500, description="for those who wonder why there is no alert")
+    reason: str = Field(min_length=1, max_length=500, description="shown beside the recommendation")
     until: AwareDatetime = Field(description="RFC 3339, in the future, within a year")
 
 
 class PoolOverride(StrictModel):
-    """Other limits of a pool. What is not given stays."""
+    """Other limits of a pool. Omitted fields keep their values."""
 
     gpu: GpuLimits | None = None
     gpus_per_replica: int = Field(1, ge=1)
 
 
 class WhatIfRequestBody(StrictModel):
-    """Other settings, in the shape of the configuration file. What is not given stays as it is."""
+    """Other settings, as in the configuration file. Omitted fields keep their values."""
 
     resources: ResourceSettings = ResourceSettings()
     cost: CostSettings = CostSettings()
@@ -40,17 +40,17 @@ class WhatIfRequestBody(StrictModel):
 
 
 _ReportSeconds = Annotated[int, Field(ge=MIN_REPORT_SECONDS, le=MAX_REPORT_SECONDS)]
-_FORMAT = Parameter("format", "json, or csv with all that was chosen on one page", Literal["json", "csv"], "json")
-_KIND = Parameter("kind", "kind of recommendation, as idle_reclaim")
-_POOL = Parameter("pool", "of this pool, or of GPUs of this pool")
+_FORMAT = Parameter("format", "json, or csv with all matching rows on one page", Literal["json", "csv"], "json")
+_KIND = Parameter("kind", "kind of recommendation, e.g. idle_reclaim")
+_POOL = Parameter("pool", "for this pool, or for GPUs of this pool")
 
 OPERATIONS: dict[str, Operation] = {
     "recommendations": Operation(
-        "GET", "/recommendations", "What to do now, why, and what is expected of it",
+        "GET", "/recommendations", "Active recommendations, with evidence and projections",
         {JSON: schema.Recommendations, CSV: None},
         (
-            _KIND, Parameter("severity", "how urgent", Severity), Parameter("node", "concerns this node"), _POOL,
-            Parameter("job", "concerns this job"), _FORMAT, *PAGINATION,
+            _KIND, Parameter("severity", "severity", Severity), Parameter("node", "affects this node"), _POOL,
+            Parameter("job", "for this job"), _FORMAT, *PAGINATION,
         ),
         has_etag=True,
     ),
@@ -59,39 +59,39 @@ OPERATIONS: dict[str, Operation] = {
         has_etag=True,
     ),
     "snooze": Operation(
-        "POST", "/recommendations/{id}/snooze", "No alert about this for a while; instead of a former snooze",
+        "POST", "/recommendations/{id}/snooze", "Snooze the alert of a recommendation; replaces an earlier snooze",
         {JSON: schema.SnoozeDocument}, body=SnoozeRequestBody, errors=(404, 503),
     ),
     "end_snooze": Operation(
-        "DELETE", "/recommendations/{id}/snooze", "Alert about this again", {}, status=204, errors=(404, 503),
+        "DELETE", "/recommendations/{id}/snooze", "End the snooze", {}, status=204, errors=(404, 503),
     ),
     "checks": Operation(
         "GET", "/checks", "The checklist: met, missed (by how much) or unknown (why)",
         {JSON: schema.Checks, CSV: None},
         (
-            Parameter("item", "as gpu_utilization"), Parameter("status", "how it stands", CheckStatus),
-            Parameter("scope_kind", "of what kind of thing", ScopeKind), Parameter("scope", "of this thing, by name"),
+            Parameter("item", "e.g. gpu_utilization"), Parameter("status", "status", CheckStatus),
+            Parameter("scope_kind", "kind of scope", ScopeKind), Parameter("scope", "name of the scope"),
             _FORMAT, *PAGINATION,
         ),
         has_etag=True,
     ),
     "abstentions": Operation(
-        "GET", "/abstentions", "What the advisor cannot tell, why, and what would mend it", {JSON: schema.Abstentions},
-        (Parameter("reason", "why", Reason), Parameter("subject", "as scale"), *PAGINATION), has_etag=True,
+        "GET", "/abstentions", "Where data is insufficient: why, and how to fix it", {JSON: schema.Abstentions},
+        (Parameter("reason", "reason", Reason), Parameter("subject", "e.g. scale"), *PAGINATION), has_etag=True,
     ),
     "outcomes": Operation(
-        "GET", "/outcomes", "What became of recommendations that ended: applied, improved, as projected? Newest first",
-        {JSON: schema.OutcomesDocument}, (_KIND, Parameter("pool", "of this pool"), *PAGINATION), has_etag=True,
+        "GET", "/outcomes", "Outcomes of resolved recommendations: applied, improved, as projected? Newest first",
+        {JSON: schema.OutcomesDocument}, (_KIND, Parameter("pool", "for this pool"), *PAGINATION), has_etag=True,
     ),
     "what_if": Operation(
         "POST", "/what-if", "What would be recommended with other targets, limits or prices. Changes nothing",
         {JSON: schema.WhatIf}, body=WhatIfRequestBody, errors=(503,),
     ),
     "report": Operation(
-        "GET", "/report", "The last days: use, cost and waste, advice and what became of it",
+        "GET", "/report", "Use, cost and waste of the last days, recommendations and their outcomes",
         {JSON: Report, HTML: None, MARKDOWN: None},
         (
-            Parameter("since_seconds", "how far back", _ReportSeconds, 7 * DAY),
+            Parameter("since_seconds", "length of the period until now", _ReportSeconds, 7 * DAY),
             Parameter("format", "json, html (to print) or md (Markdown)", Literal["json", "html", "md"], "json"),
         ),
         errors=(503,),
@@ -99,7 +99,7 @@ OPERATIONS: dict[str, Operation] = {
     **GPU_OPERATIONS,
     "own_metrics": Operation("GET", "/metrics", "The advisor's own metrics, for Prometheus", {METRICS: None}),
     "openapi": Operation("GET", "/openapi.json", "This document", {JSON: dict[str, Any]}),
-    "healthy": Operation("GET", "/-/healthy", "The service runs", {TEXT: None}),
-    # A source that is away makes answers stale, marked as such; it does not take the service out.
-    "ready": Operation("GET", "/-/ready", "The service was started with a valid configuration", {TEXT: None}),
+    "healthy": Operation("GET", "/-/healthy", "Liveness: the service runs", {TEXT: None}),
+    # Independent of the data source: while it is down, responses are stale and marked so, and still useful.
+    "ready": Operation("GET", "/-/ready", "Readiness: the configuration is valid", {TEXT: None}),
 }  # fmt: skip

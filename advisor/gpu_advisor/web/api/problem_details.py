@@ -10,9 +10,11 @@ from werkzeug.exceptions import HTTPException
 
 from gpu_advisor.documents import schema
 
+NO_EVALUATION = "no evaluation has succeeded yet: see `source` in GET /recommendations"
+
 
 class ProblemError(Exception):
-    """A request that cannot be served. `detail` names the field and tells the mend."""
+    """A request that cannot be served. `detail` names the field and says how to fix it."""
 
     def __init__(self, status: HTTPStatus, detail: str, errors: Sequence[schema.FieldError] = ()) -> None:
         super().__init__(detail)
@@ -38,12 +40,14 @@ def problem_response(
 
 
 def json_pointer(path: Sequence[str | int]) -> str:
-    """RFC 6901."""
+    """JSON Pointer (RFC 6901)."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
 def register(app: Flask) -> None:
-    app.register_error_handler(ProblemError, lambda problem: problem_response(problem.status, problem.detail, problem.errors))
+    app.register_error_handler(
+        ProblemError, lambda problem: problem_response(problem.status, problem.detail, problem.errors)
+    )
 
     def http_error(error: HTTPException) -> Response:
         status = HTTPStatus(error.code or 500)

@@ -1,4 +1,4 @@
-"""Which of a view's recommendations, checks and outcomes a request is about."""
+"""Filters a view's recommendations, checks, abstentions and outcomes by query parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpu_advisor.state.outcomes import Outcome
 from gpu_advisor.state.view import PublishedRecommendation, View
 from gpu_advisor.web.api.problem_details import ProblemError
 
-#: Query parameter -> whether a recommendation has that value. `pool` is below: it asks who is in the pool.
+#: Query parameter -> whether a recommendation matches it. `pool` is handled below: it needs the pool's members.
 _FILTERS: dict[str, Callable[[PublishedRecommendation, str], bool]] = {
     "kind": lambda issued, value: issued.recommendation.kind == value,
     "severity": lambda issued, value: issued.recommendation.severity == value,
@@ -37,11 +37,11 @@ def filter_recommendations(view: View, query: Mapping[str, Any]) -> list[Publish
 
 
 def find_recommendation(view: View, id_: str) -> PublishedRecommendation:
-    """Raises ProblemError where no such recommendation is given now."""
+    """Raises ProblemError if no such recommendation is active."""
     for issued in view.issued:
         if issued.id == id_:
             return issued
-    raise ProblemError(HTTPStatus.NOT_FOUND, f"no recommendation {id_!r} is given now; GET /recommendations lists them")
+    raise ProblemError(HTTPStatus.NOT_FOUND, f"no active recommendation {id_!r}: see GET /recommendations")
 
 
 def filter_checks(view: View, query: Mapping[str, Any]) -> list[Check]:
@@ -67,7 +67,7 @@ def filter_abstentions(view: View, query: Mapping[str, Any]) -> list[Abstention]
 
 
 def filter_outcomes(view: View, query: Mapping[str, Any]) -> list[Outcome]:
-    """The newest first."""
+    """Newest first."""
     return [
         each
         for each in reversed(view.outcomes.recent)

@@ -1,7 +1,7 @@
-"""Answers rendered once a view: a view never changes, so neither does what is made of it.
+"""Responses rendered once per view: a view is immutable, and so is its rendering.
 
-What many ask for is rendered anew in the background when there is a new view; until that is done, they are given what
-was right a moment ago, and says of when it is. So no evaluation makes a hundred clients wait.
+Popular responses are rendered again in the background when a new view is published; until then clients get the previous
+rendering, which names its time. So no evaluation makes a hundred clients wait.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from gpu_advisor.state.view import View
 
 log = logging.getLogger(__name__)
 
-#: Renderings of one view are kept up to this many bytes; what is beyond is rendered each time it is asked for.
+#: Limit of cached renderings of one view; further ones are rendered for each request.
 MAX_CACHE_BYTES = 64 * 2**20
 
-#: What was asked for so often of one view is rendered of the next before anybody asks.
+#: A response requested this often from one view is rendered in advance from the next.
 MIN_HITS_TO_PRERENDER = 10
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedResponse:
-    """An answer's body and header fields. `link` is empty where there are no pages."""
+    """A response's body and header fields. `link` is empty for responses without pagination."""
 
     body: bytes
     media: str
@@ -49,7 +49,7 @@ class _Entry:
 
 @dataclass
 class _ViewCache:
-    """Renderings of one view, and what stands in until it is rendered. One lock a key: of many, one renders."""
+    """Renderings of one view, and the `previous` view's to serve meanwhile. One lock per key: one thread renders."""
 
     view: View
     previous: dict[str, RenderedResponse] = field(default_factory=dict)
@@ -64,11 +64,11 @@ class ResponseCache:
         self._cache_lock = threading.Lock()
 
     def get(self, view: View, key: str, render: Render) -> RenderedResponse:
-        """The rendering of this view under a key: whatever decides what `render` makes of a view."""
+        """The rendering of this view. `key` must identify what `render` does: path and query."""
         cache = self._of(view)
         entry = cache.entries.get(key)
         if entry is not None:
-            entry.hits += 1  # two threads may count as one: it is only about many or few
+            entry.hits += 1  # not atomic: a rough count is enough
             return entry.rendering
         return cache.previous.get(key) or _render_once(cache, key, render)
 
@@ -95,9 +95,9 @@ def _render_in_advance(cache: _ViewCache, popular: dict[str, _Entry]) -> None:
     for key, entry in popular.items():
         try:
             _render_once(cache, key, entry.render)
-        except Exception:  # the edge of a thread: who asks for it is told of the defect
-            log.exception("%s could not be rendered in advance", key)
-        cache.previous.pop(key, None)  # whatever happens: nothing old stands in for ever
+        except Exception:  # the next request for it renders again, and returns the error
+            log.exception("rendering %s in advance failed", key)
+        cache.previous.pop(key, None)
 
 
 def _render_once(cache: _ViewCache, key: str, render: Render) -> RenderedResponse:
@@ -112,7 +112,7 @@ def _render_once(cache: _ViewCache, key: str, render: Render) -> RenderedRespons
 
 
 def _only_evaluation_changed(before: View, after: View) -> bool:
-    """Whether a new evaluation is all that is new. What somebody just did, or that the source fails, is never late."""
+    """Whether the views differ by their evaluation only: snoozes and source failures must show at once."""
     return (
         before.source.up
         and after.source.up

@@ -1,1 +1,1 @@
-"""The HTML page: views, charts, templates."""
+"""The HTML pages: routes, templates, filters and charts."""

@@ -1,6 +1,6 @@
-"""Names that turn the direction of reading: kept whole, and held within themselves, so that the words behind stay.
+"""Isolates right-to-left names in text, so that they do not reorder the words around them.
 
-What decides is the bidirectional class of a character (Unicode Standard Annex #9, https://unicode.org/reports/tr9/).
+By the bidirectional class of a character (Unicode Standard Annex #9, https://unicode.org/reports/tr9/).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from markupsafe import Markup, escape
 
 from gpu_advisor.state.view import View
 
-#: Letters from right to left, and marks that embed, override or isolate.
+#: Right-to-left letters, and marks that embed, override or isolate.
 _BIDI_CLASSES = frozenset({"R", "AL", "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 
 
 def external_names(view: View) -> Iterator[str]:
-    """All names that exporters or settings gave, as texts about them have them."""
+    """All names from exporters and settings, as they appear in the page's text."""
     evaluation = view.evaluation
     for gpu in evaluation.facts.gpus if evaluation else ():
         yield from (gpu.uuid, gpu.name, gpu.node, str(gpu.scope))
@@ -29,7 +29,7 @@ def external_names(view: View) -> Iterator[str]:
 
 
 def right_to_left_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Those of the names that turn the direction, the longest first: one may be part of another."""
+    """The names that change the reading direction, longest first: one may be part of another."""
     found = {name for name in names if not name.isascii() and any(map(_changes_direction, name))}
     return tuple(sorted(found, key=lambda name: (-len(name), name)))
 
@@ -39,7 +39,7 @@ def _changes_direction(character: str) -> bool:
 
 
 def isolate(text: str, names: tuple[str, ...]) -> Markup:
-    """The text with each of these names in an element that a browser sets by itself."""
+    """The escaped text, with each of these names in a <bdi> element."""
     if not names:
         return escape(text)
     parts = re.split(f"({'|'.join(map(re.escape, names))})", text)

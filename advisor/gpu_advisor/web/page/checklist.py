@@ -1,4 +1,4 @@
-"""The checklist at a glance: each item once, with how many things miss it and which is the worst. Pure."""
+"""The checklist's tiles and tables: each item once, with how many nodes miss it and the worst check. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpu_advisor.evaluation.recommendation import Check, CheckStatus
 #: The order of the checklist.
 ITEMS = ("gpu_utilization", "gpu_memory", "cpu", "memory", "storage", "network", "cost", "exporters")
 
-#: Beyond this many rows a table shows the worst only; /checks has them all.
+#: Larger tables show the worst rows only; /checks has all.
 MAX_ROWS = 256
 
 _STATUS_ORDER = {CheckStatus.MISSED: 0, CheckStatus.UNKNOWN: 1, CheckStatus.MET: 2}
@@ -20,7 +20,7 @@ _STATUS_ORDER = {CheckStatus.MISSED: 0, CheckStatus.UNKNOWN: 1, CheckStatus.MET:
 
 @dataclass(frozen=True, slots=True)
 class ChecklistItem:
-    """`fleet_check` is the fleet's own check, where the fleet has one; `parts` those of the nodes, or else of the GPUs."""
+    """One item. `fleet_check` is None for items that are checked per node only."""
 
     name: str
     title: str
@@ -29,7 +29,7 @@ class ChecklistItem:
 
     @property
     def status(self) -> CheckStatus:
-        """The fleet's; without one, the worst of the parts. Unknown parts do not hide missed ones."""
+        """The fleet's status; without a fleet check, the worst node's. Unknown nodes do not hide missed ones."""
         if self.fleet_check is not None:
             return self.fleet_check.status
         return min((each.status for each in self.node_checks), key=_STATUS_ORDER.__getitem__)
@@ -44,7 +44,7 @@ class ChecklistItem:
 
     @property
     def displayed_check(self) -> Check:
-        """What the tile shows: the fleet's check, or that of the part that is farthest off."""
+        """The fleet's check, or the worst node's."""
         return self.fleet_check or worst_check(self.node_checks)
 
     @property
@@ -75,12 +75,11 @@ def items(checks: Sequence[Check]) -> list[ChecklistItem]:
 
 
 def worst_check(checks: Sequence[Check]) -> Check:
-    """The one farthest off; where none is missed, the highest value."""
+    """The check farthest from its target; if none is missed, the one with the highest value."""
     return min(checks, key=lambda each: (_STATUS_ORDER[each.status], -abs(each.missed_by or 0.0), -(each.value or 0.0)))
 
 
 def nodes(checks: Sequence[Check]) -> list[ChecksRow]:
-    """Those with the most that is missed first, where there are more than a table shows."""
     by_name: dict[str, dict[str, Check]] = {}
     for check in checks:
         if check.scope.kind == "node":
@@ -97,7 +96,7 @@ def gpus(evaluation: Evaluation) -> list[ChecksRow]:
 
 
 def worst_rows(rows: list[ChecksRow]) -> list[ChecksRow]:
-    """All rows as they come, or the worst of too many."""
+    """All rows in order; the worst ones first if there are more than MAX_ROWS."""
     return rows if len(rows) <= MAX_ROWS else sorted(rows, key=_severity_key, reverse=True)[:MAX_ROWS]
 
 

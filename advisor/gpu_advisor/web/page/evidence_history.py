@@ -1,4 +1,4 @@
-"""The past of a piece of evidence: its own query, asked over a range, so that the last point is the value it shows."""
+"""History of a piece of evidence: a range query with its own expression, whose last point is the value shown."""
 
 from __future__ import annotations
 
@@ -18,26 +18,25 @@ from gpu_advisor.sources.base import SourceError
 
 log = logging.getLogger(__name__)
 
-#: Asks the source for an expression from start to end (seconds since 1970) by steps of so many seconds.
+#: Queries an expression from start to end (Unix times), with a step in seconds.
 RangeQuery = Callable[[Expression, float, float, float], Mapping[Labels, TimeSeries]]
 
-#: A curve shows so many windows of its query, an hour at least and a day at most.
+#: A chart covers this many windows of its query, within the limits below.
 WINDOWS = 4
 MIN_RANGE_SECONDS, MAX_RANGE_SECONDS = 3600.0, 86400.0
 POINTS = 48
 
-#: Curves on one page, and how long (seconds) a page waits for all of them: it is whole without.
+#: Charts on one page, and how long a page waits for all of them: it is useful without.
 MAX_CHARTS_PER_PAGE = 12
 CHART_TIMEOUT_SECONDS = 3.0
 
-#: Curves that are kept: those of the last evaluations somebody looked at.
+#: Cached series, of the last evaluations that somebody viewed.
 MAX_CACHED_SERIES = 256
 
 
 @dataclass(frozen=True, slots=True)
 class EvidenceSeries:
-    """Values on a grid from `start` to `end` (seconds since 1970); None where there was no value. `why` says why there
-    are no points at all, with the mend."""
+    """Values at equal steps from `start` to `end` (Unix times); None for gaps. `why`: reason if there are no points."""
 
     start: float
     end: float
@@ -49,7 +48,7 @@ Key = tuple[float, Expression]
 
 
 class EvidenceHistory:
-    """Reads curves of a source, few at a time, and keeps them: a past does not change within an evaluation."""
+    """Reads and caches the series of evidence: the history up to an evaluation is immutable."""
 
     def __init__(self, query_range: RangeQuery | None) -> None:
         self._query_range = query_range
@@ -58,30 +57,31 @@ class EvidenceHistory:
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="curves")
 
     def of(self, evidence: Sequence[Evidence], up: bool) -> list[EvidenceSeries | None]:
-        """A curve for each, in order; None where there is no query. `up`: whether the source answers at present."""
+        """A series for each piece of evidence, in order; None without a query. `up`: whether the source is."""
         deadline = time.monotonic() + CHART_TIMEOUT_SECONDS
-        begun = [self._begin(each, up, number) for number, each in enumerate(evidence)]
+        started = [self._start(each, up, number) for number, each in enumerate(evidence)]
         return [
-            each if each is None or isinstance(each, EvidenceSeries) else self._wait(*each, deadline) for each in begun
+            each if each is None or isinstance(each, EvidenceSeries) else self._wait(*each, deadline)
+            for each in started
         ]
 
-    def _begin(
+    def _start(
         self, evidence: Evidence, up: bool, number: int
     ) -> EvidenceSeries | tuple[Future[EvidenceSeries], EvidenceSeries] | None:
         if evidence.expression is None or evidence.value is None:
             return None
-        things = evidence.things
-        expression = evidence.expression if things is None else select_or_average(evidence.expression, *things)
+        selection = evidence.things
+        expression = evidence.expression if selection is None else select_or_average(evidence.expression, *selection)
         start, end, step = time_range(evidence)
         with self._cache_lock:
-            kept = self._cache.get((end, expression))
-        if kept is not None:
-            return kept
+            cached = self._cache.get((end, expression))
+        if cached is not None:
+            return cached
         empty = EvidenceSeries(start, end)
         if self._query_range is None or number >= MAX_CHARTS_PER_PAGE:
             return None
         if not up:
-            return EvidenceSeries(start, end, why="The data source does not answer now, so its past cannot be shown.")
+            return EvidenceSeries(start, end, why="No chart: the data source is down.")
         return self._pool.submit(self._read, self._query_range, expression, start, end, step), empty
 
     def _wait(self, future: Future[EvidenceSeries], empty: EvidenceSeries, deadline: float) -> EvidenceSeries:
@@ -89,10 +89,8 @@ class EvidenceHistory:
             return future.result(max(0.0, deadline - time.monotonic()))
         except FutureTimeoutError:
             future.cancel()
-            seconds = f"{CHART_TIMEOUT_SECONDS:g} s"
-            return EvidenceSeries(
-                empty.start, empty.end, why=f"The data source took longer than {seconds}: load it again."
-            )
+            why = f"No chart: the query took longer than {CHART_TIMEOUT_SECONDS:g} s. Reload the page to try again."
+            return EvidenceSeries(empty.start, empty.end, why=why)
         except SourceError as error:
             return EvidenceSeries(empty.start, empty.end, why=str(error))
 
@@ -104,7 +102,7 @@ class EvidenceHistory:
         near = {round((at - start) / step): value for at, value in found.items() if isfinite(value)}
         curve = EvidenceSeries(start, end, tuple(near.get(index) for index in range(POINTS + 1)))
         if not near:
-            curve = EvidenceSeries(start, end, why="The data source has no samples of it in this time.")
+            curve = EvidenceSeries(start, end, why="No chart: no samples in this period.")
         with self._cache_lock:
             self._cache[end, expression] = curve
             while len(self._cache) > MAX_CACHED_SERIES:
@@ -113,6 +111,6 @@ class EvidenceHistory:
 
 
 def time_range(evidence: Evidence) -> tuple[float, float, float]:
-    """From when to when, and by what step."""
+    """Start, end and step of the chart's query, in seconds."""
     length = min(max(MIN_RANGE_SECONDS, WINDOWS * (evidence.window_seconds or 0)), MAX_RANGE_SECONDS)
     return evidence.at - length, evidence.at, length / POINTS

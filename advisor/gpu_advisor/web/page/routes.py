@@ -1,4 +1,4 @@
-"""The advisor's own pages: what is wrong, what to do, and the evidence. Server-rendered, no outside assets."""
+"""The HTML pages: overview, recommendation, check and what-if. Server-rendered, without external assets."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MAX_OUTCOMES = 10
 
 @dataclass(frozen=True)
 class PageContext:
-    """All that the pages can reach: a part of what the API can."""
+    """Dependencies of the pages."""
 
     view: Callable[[], View]
     alertmanagers: Callable[[], tuple[AlertmanagerStatus, ...]]
@@ -100,8 +100,8 @@ class _Pages:
         found = savings.rank_by_savings(view, self._context.settings.cost.gpu_price_per_hour)
         each = next((each for each in found if each.issued.id == id_), None)
         if each is None:
-            ended = [told for told in view.outcomes.recent if told.closed.promise.id == id_]
-            return _not_found(f"no recommendation {id_!r} is given now; the page / lists them", view, ended)
+            ended = [outcome for outcome in view.outcomes.recent if outcome.closed.promise.id == id_]
+            return _not_found(f"no active recommendation {id_!r}: see the page /", view, ended)
         return _html_response(
             "recommendation.html", view, issued=each.issued, advice=each.advice, savings=each.savings,
             shown=self._evidence_with_charts(each.advice.evidence, view),
@@ -120,7 +120,7 @@ class _Pages:
                     related=related,
                     shown=self._evidence_with_charts(check.evidence, view),
                 )
-        return _not_found("there is no such check now; the page / lists them", view, [])
+        return _not_found("no such check: see the page /", view, [])
 
     def what_if(self) -> Response:
         view, settings = self._context.view(), self._context.settings
@@ -142,7 +142,7 @@ class _Pages:
         )  # fmt: skip
 
     def _evidence_with_charts(self, evidence: Sequence[Evidence], view: View) -> list[tuple[Evidence, str]]:
-        """Each piece of evidence, and its curve as a drawing."""
+        """Each piece of evidence with its chart."""
         curves = self._evidence_history.of(evidence, view.source.up)
         return [(each, _evidence_chart(each, curve)) for each, curve in zip(evidence, curves, strict=True)]
 
@@ -157,7 +157,7 @@ def _isolate(context: Context, text: str) -> Markup:
 
 
 def _html_response(template: str, view: View, status: HTTPStatus = HTTPStatus.OK, **values: object) -> Response:
-    # Links lead from where the page is: so it also works behind a proxy that serves it below some path.
+    # Relative links work behind a proxy that serves the page below a path prefix.
     root = "../" * (request.path.count("/") - 1) or "./"
     rtl_names = right_to_left_names(external_names(view))
     response = make_response(render_template(template, root=root, view=view, rtl_names=rtl_names, **values), status)
@@ -169,19 +169,19 @@ def _html_response(template: str, view: View, status: HTTPStatus = HTTPStatus.OK
 
 
 def _not_found(what: str, view: View, ended: Sequence[object]) -> Response:
-    """For a browser a page that leads on; for all others the problem as everywhere."""
+    """A page for browsers; a problem document for other clients."""
     if "text/html" not in request.headers.get("Accept", ""):
         raise ProblemError(HTTPStatus.NOT_FOUND, what)
     return _html_response("resolved.html", view, HTTPStatus.NOT_FOUND, ended=ended)
 
 
 def check_link(check: Check) -> str:
-    """Where a check's evidence is shown, from the root of the pages."""
+    """The page of a check, relative to the root."""
     return "page/check?" + urlencode({"item": check.item, "kind": check.scope.kind, "of": check.scope.name})
 
 
 def prometheus_link(promql: str | None, view: View) -> str:
-    """The query in Prometheus' own page; empty where the source is no Prometheus."""
+    """The query in Prometheus' web interface; empty for other sources."""
     if not promql or view.source.name != "prometheus" or not view.source.address.startswith(("http://", "https://")):
         return ""
     return f"{view.source.address}/graph?g0.tab=1&g0.expr={quote(promql, safe='')}"
@@ -197,14 +197,14 @@ def _is_related(check: Check, advice: Recommendation) -> bool:
 
 
 def headline(view: View) -> str:
-    """One sentence that says how things are."""
+    """The page's title: the status in one sentence."""
     if view.evaluation is None:
-        return "No answer yet: the data source has not given one."
+        return "No data from the source yet"
     if view.stale:
-        return "The data source does not answer. What follows is the last good answer, and may be out of date."
+        return "The data source is down: showing the last successful evaluation"
     count = sum(1 for each in view.issued if not each.snoozed)
     if count:
-        return "One thing to do." if count == 1 else f"{count} things to do."
+        return "1 recommendation" if count == 1 else f"{count} recommendations"
     if not view.evaluation.facts.gpus:
-        return "No GPU to advise on."
-    return "Nothing to do that is not snoozed." if view.issued else "Nothing to do."
+        return "No GPUs found"
+    return "No recommendations except snoozed ones" if view.issued else "No recommendations"

@@ -1,4 +1,4 @@
-"""Values as text for people: the page's filters. What is not known is a dash, never a zero."""
+"""Jinja filters that format values for people. An unknown value is a dash, never a zero."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def percent(ratio: float | None) -> str:
 
 
 def value_text(value: float | None, unit: str) -> str:
-    """A value of a signal's unit, as short as a person can use it."""
+    """A value with its unit, rounded for people."""
     if value is None:
         return UNKNOWN
     if unit == "ratio":
@@ -47,13 +47,13 @@ def check_value(check: Check) -> str:
 
 
 def format_target(check: Check) -> str:
-    """Where the value should be."""
-    tell = money if check.item == "cost" else percent
+    """The target range."""
+    format_value = money if check.item == "cost" else percent
     if check.low and check.high is not None and (check.high < 1 or check.item == "cost"):
-        return f"{tell(check.low)} to {tell(check.high)}"
+        return f"{format_value(check.low)} to {format_value(check.high)}"
     if check.low:
-        return f"at least {tell(check.low)}"
-    return f"at most {tell(check.high)}" if check.high is not None else ""
+        return f"at least {format_value(check.low)}"
+    return f"at most {format_value(check.high)}" if check.high is not None else ""
 
 
 def format_deviation(check: Check) -> str:
@@ -83,7 +83,7 @@ def humanize(name: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """The largest unit that says it in whole numbers nearly enough: 45 s, 30 min, 6 h, 3 d."""
+    """In the largest unit of which it is at least two: 45 s, 30 min, 6 h, 3 d."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length or seconds == length:
             return f"{seconds / length:.0f} {unit}"
@@ -91,16 +91,16 @@ def duration(seconds: float) -> str:
 
 
 def time_of_day(seconds: float) -> str:
-    """The time of day, in UTC."""
+    """Hours and minutes, in UTC."""
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%H:%M")
 
 
 def utc_time(seconds: float) -> str:
-    """A time for people; the machine-readable one stands in the element's attribute."""
+    """A time for people; the element's `datetime` attribute has the machine-readable one."""
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 FILTERS = (
-    percent, value_text, check_value, format_target, format_deviation, money, signed_money, humanize, duration, time_of_day,
-    utc_time,
+    percent, value_text, check_value, format_target, format_deviation, money, signed_money, humanize, duration,
+    time_of_day, utc_time,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The page's what-if: fields over the settings, what a person filled in, and what would be different then."""
+"""The what-if form: fields for settings, the values entered, and how the recommendations would differ."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SettingPath = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class FormField:
-    """A number that may be different. `name` is the query's, `path` where it stands in the settings.
+    """A numeric setting. `name` is the query parameter, `path` the setting's path in the configuration.
 
-    `high` is only the slider's end: more can be typed. `present` is None where nothing is set.
+    `high` limits the slider only: larger values can be typed. `current` is None if the setting is not set.
     """
 
     name: str
@@ -49,7 +49,7 @@ class FieldGroup:
 
 @dataclass(frozen=True, slots=True)
 class RecommendationChange:
-    """Advice that stays, with another number."""
+    """A recommendation that remains, with another number."""
 
     now: Recommendation
     then: Recommendation
@@ -63,24 +63,24 @@ class RecommendationDiff:
     unchanged_count: int
 
 
-#: Below `resources`: key, label, unit, the slider's ends and step.
+#: In `resources.gpu` and in pools: key, label, unit, and the slider's range and step.
 _GPU_FIELDS: tuple[tuple[str, str, str, float, float, float], ...] = (
-    ("target_utilization", "target of GPU utilization", "%", 50, 100, 1),
-    ("scale_up_threshold", "serving grows above", "%", 10, 100, 1),
-    ("scale_down_threshold", "serving shrinks below", "%", 5, 100, 1),
-    ("min", "fewest GPUs of a pool", "GPUs", 0, 64, 1),
-    ("max", "most GPUs of a pool", "GPUs", 1, 128, 1),
+    ("target_utilization", "target GPU utilization", "%", 50, 100, 1),
+    ("scale_up_threshold", "scale up above", "%", 10, 100, 1),
+    ("scale_down_threshold", "scale down below", "%", 5, 100, 1),
+    ("min", "minimum GPUs per pool", "GPUs", 0, 64, 1),
+    ("max", "maximum GPUs per pool", "GPUs", 1, 128, 1),
 )
 _RESOURCE_FIELDS: tuple[tuple[SettingPath, str, str, float, float, float], ...] = (
-    (("memory", "target_usage"), "target of GPU memory", "%", 10, 100, 1),
-    (("memory", "tolerance"), "GPU memory, to either side", "points", 0, 50, 1),
-    (("cpu", "target_usage"), "target of CPU", "%", 10, 100, 1),
-    (("cpu", "tolerance"), "CPU, to either side", "points", 0, 50, 1),
+    (("memory", "target_usage"), "target GPU memory usage", "%", 10, 100, 1),
+    (("memory", "tolerance"), "GPU memory tolerance (±)", "points", 0, 50, 1),
+    (("cpu", "target_usage"), "target CPU usage", "%", 10, 100, 1),
+    (("cpu", "tolerance"), "CPU tolerance (±)", "points", 0, 50, 1),
 )
 
 
 def form_fields(settings: Settings, models: Iterable[str]) -> list[FieldGroup]:
-    """The form over these settings. `models` are the GPUs that are here: a price can be tried for each."""
+    """The form for these settings, with a price field for each of the GPU `models`."""
     resources = settings.resources
     targets = [*_limits("gpu", ("resources", "gpu"), resources.gpu)]
     for path, label, unit, low, high, step in _RESOURCE_FIELDS:
@@ -90,11 +90,11 @@ def form_fields(settings: Settings, models: Iterable[str]) -> list[FieldGroup]:
     for number, pool in enumerate(settings.pools):
         path, name = ("pools", pool.name), f"pool{number}"
         size = FormField(
-            f"{name}.group", "GPUs of a replica", "GPUs", (*path, "gpus_per_replica"), pool.gpus_per_replica, 1, 16
+            f"{name}.group", "GPUs per replica", "GPUs", (*path, "gpus_per_replica"), pool.gpus_per_replica, 1, 16
         )
         limits = _limits(name, (*path, "gpu"), settings.gpu_limits(pool))
         found.append(FieldGroup(f"Pool {pool.name}", (*limits, size)))
-    return [*found, FieldGroup("Money", tuple(_money(settings, models)))]
+    return [*found, FieldGroup("Cost", tuple(_cost_fields(settings, models)))]
 
 
 def _limits(name: str, path: SettingPath, limits: BaseModel) -> Iterator[FormField]:
@@ -102,7 +102,7 @@ def _limits(name: str, path: SettingPath, limits: BaseModel) -> Iterator[FormFie
         yield FormField(f"{name}.{key}", label, unit, (*path, key), getattr(limits, key), low, high, step)
 
 
-def _money(settings: Settings, models: Iterable[str]) -> Iterator[FormField]:
+def _cost_fields(settings: Settings, models: Iterable[str]) -> Iterator[FormField]:
     cost = settings.cost
     yield FormField("budget", "budget", "per hour", ("cost", "budget_per_hour"), cost.budget_per_hour, 0, 200, 0.5)
     names = sorted({*models, *cost.gpu_price_per_hour} - {""})
@@ -113,14 +113,14 @@ def _money(settings: Settings, models: Iterable[str]) -> Iterator[FormField]:
 
 
 def fill_form(form: Sequence[FieldGroup], given: Mapping[str, str]) -> list[FieldGroup]:
-    """The form as a person sent it back; what is no number is told of at its field."""
+    """The form with the values entered, and a problem at each field whose value is not a number."""
     return [FieldGroup(group.title, tuple(_fill_field(field, given.get(field.name, "")) for field in group.fields))
             for group in form]  # fmt: skip
 
 
 def _fill_field(field: FormField, text: str) -> FormField:
     text = text.strip()[:32]
-    problem = "" if not text or _number(text) is not None else f"{text!r} is no number: write it as 85 or 0.5"
+    problem = "" if not text or _number(text) is not None else f"{text!r} is not a number: use e.g. 85 or 0.5"
     return _with(field, text, problem)
 
 
@@ -132,7 +132,7 @@ def _with(field: FormField, given: str, problem: str) -> FormField:
 
 
 def setting_overrides(form: Sequence[FieldGroup]) -> dict[str, Any]:
-    """What is different, in the settings' own shape."""
+    """The changed settings, nested as in the configuration."""
     found: dict[str, Any] = {}
     for field in (field for group in form for field in group.fields):
         number = _number(field.entered) if field.entered else None
@@ -156,7 +156,7 @@ def _number(text: str) -> float | None:
 def attach_problems(
     form: Sequence[FieldGroup], problems: Sequence[tuple[tuple[str | int, ...], str]]
 ) -> tuple[list[FieldGroup], list[str]]:
-    """The form with problems at their fields, and those that are of no single field."""
+    """The form with problems at their fields, and the problems without a field of their own."""
     by_path = dict(problems)
     marked = [
         FieldGroup(group.title, tuple(_with(field, field.entered, by_path.pop(field.path, field.problem))

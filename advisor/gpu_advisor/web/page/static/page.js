@@ -1,17 +1,17 @@
-// What the page is more with scripts: it stays current without moving the reader, sliders stand beside the numbers of
-// the what-if, queries can be copied and advice be snoozed. Without scripts the page is whole, only not renewed.
+// Progressive enhancement: refreshes the page in place, adds sliders to the what-if form, copy buttons and the snooze
+// form. Without scripts the page is complete, but does not refresh.
 "use strict";
 
 const REFRESH_MILLISECONDS = 15000;
-const PAUSE_MILLISECONDS = 250; // of somebody who moves a slider
+const PAUSE_MILLISECONDS = 250; // debounce of slider input
 const FORM = "what-if";
 
-async function read(address) {
-  const answer = await fetch(address, { headers: { Accept: "text/html" } });
-  return answer.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
+async function fetchPage(address) {
+  const response = await fetch(address, { headers: { Accept: "text/html" } });
+  return response.ok ? new DOMParser().parseFromString(await response.text(), "text/html") : null;
 }
 
-// Puts in place what changed, section by section; what somebody is in is left alone, and what is open stays open.
+// Replaces changed sections, except one that has the focus; open <details> stay open.
 function replace(next) {
   const parts = [...document.querySelectorAll("#badges, main > section, #footer")];
   const ids = (from) => [...from.querySelectorAll("main > section")].map((each) => each.id).join();
@@ -38,13 +38,13 @@ function renew(now, then) {
 async function refresh() {
   if (document.hidden || document.getElementById(FORM)) return;
   const selection = document.getSelection();
-  if (selection && !selection.isCollapsed) return; // somebody is copying a query
+  if (selection && !selection.isCollapsed) return; // the user is copying a query
   try {
-    const next = await read(location.href);
+    const next = await fetchPage(location.href);
     if (next) replace(next);
     document.getElementById("away").hidden = true;
   } catch {
-    document.getElementById("away").hidden = false; // the advisor itself does not answer: say so, keep what is there
+    document.getElementById("away").hidden = false;
   }
 }
 
@@ -57,7 +57,7 @@ function enhance(within) {
 }
 
 function addCopy(pre) {
-  if (!navigator.clipboard || pre.querySelector(".copy")) return; // only over TLS or on this machine
+  if (!navigator.clipboard || pre.querySelector(".copy")) return; // needs TLS or localhost
   const text = pre.textContent;
   const button = document.createElement("button");
   button.type = "button";
@@ -74,48 +74,48 @@ async function snooze(event) {
   event.preventDefault();
   const form = event.target;
   const address = `${document.body.dataset.root}recommendations/${form.dataset.snooze}/snooze`;
-  const given = new FormData(form);
-  const until = new Date(Date.now() + Number(given.get("hours")) * 3600000).toISOString();
+  const data = new FormData(form);
+  const until = new Date(Date.now() + Number(data.get("hours")) * 3600000).toISOString();
   const request = form.elements.end
     ? { method: "DELETE" }
     : {
         method: "POST",
         headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ reason: given.get("reason"), until }),
+        body: JSON.stringify({ reason: data.get("reason"), until }),
       };
-  const said = form.querySelector("output");
+  const output = form.querySelector("output");
   try {
-    const answer = await fetch(address, request);
-    if (answer.ok) location.reload();
-    else said.textContent = (await answer.json()).detail;
+    const response = await fetch(address, request);
+    if (response.ok) location.reload();
+    else output.textContent = (await response.json()).detail;
   } catch {
-    said.textContent = "The advisor does not answer: nothing was changed.";
+    output.textContent = "The advisor is unreachable: nothing was changed.";
   }
 }
 
-// A slider beside each number, and the answer while they move.
-function slide(form) {
+// Adds a slider to each number input, and updates the result on input.
+function addSliders(form) {
   let pause = 0;
   let busy = false;
   let again = false;
-  const ask = async () => {
-    again = busy; // one question at a time: over a large fleet an answer takes seconds
+  const update = async () => {
+    again = busy; // one request at a time: on a large fleet it takes seconds
     if (busy) return;
     busy = true;
     const address = `${form.action}?${new URLSearchParams(new FormData(form))}`;
-    const next = await read(address).catch(() => null);
+    const next = await fetchPage(address).catch(() => null);
     busy = false;
     document.getElementById("away").hidden = next !== null;
     if (next) {
       history.replaceState(null, "", address);
       renew(document.getElementById("answer"), next.getElementById("answer"));
-      for (const input of form.querySelectorAll("input[type=number]")) tell(input, next.getElementById(input.id));
+      for (const input of form.querySelectorAll("input[type=number]")) showProblem(input, next.getElementById(input.id));
     }
-    if (again) ask();
+    if (again) update();
   };
   const soon = () => {
     clearTimeout(pause);
-    pause = setTimeout(ask, PAUSE_MILLISECONDS);
+    pause = setTimeout(update, PAUSE_MILLISECONDS);
   };
   for (const number of form.querySelectorAll("input[type=number]")) {
     const slider = document.createElement("input");
@@ -137,8 +137,8 @@ function slide(form) {
   }
 }
 
-// What is wrong with a field, as the server says it.
-function tell(input, then) {
+// Shows the server's validation message of a field.
+function showProblem(input, then) {
   const field = input.closest(".field");
   field.querySelector(".problem")?.remove();
   input.removeAttribute("aria-invalid");
@@ -151,6 +151,6 @@ function tell(input, then) {
 
 enhance(document);
 const form = document.getElementById(FORM);
-if (form) slide(form);
+if (form) addSliders(form);
 setInterval(refresh, REFRESH_MILLISECONDS);
 document.addEventListener("visibilitychange", refresh);
