@@ -1,4 +1,4 @@
-"""`gpu-advisor optimize`: check, diagnose, and say (or write down) what to change for given targets."""
+"""`gpu-advisor optimize`: check, diagnose, and recommend (or write to files) what to change for given targets."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import click
 from gpu_advisor.commands import advisor_client, output
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.documents import schema
-from gpu_advisor.optimizing.change_files import by_urgency, change, describe_targets, files
-from gpu_advisor.optimizing.target_overrides import TargetOverrides, mend
-from gpu_advisor.optimizing.writer import WriteRefusedError, write
+from gpu_advisor.optimizing.change_files import by_urgency, change_files, describe_change, describe_targets
+from gpu_advisor.optimizing.target_overrides import TargetOverrides, hint_for
+from gpu_advisor.optimizing.writer import WriteRefusedError, write_files
 from gpu_advisor.rendering.escaping import one_line
 
 _PERCENT = click.FloatRange(0, 100, min_open=True)
@@ -24,15 +24,17 @@ CSV_COLUMNS = (
 
 
 @click.command("optimize")
-@click.option("--target-gpu", type=_PERCENT, metavar="PERCENT", help="GPU utilization wanted.")
-@click.option("--target-memory", type=_PERCENT, metavar="PERCENT", help="GPU memory that should be held.")
-@click.option("--target-cpu", type=_PERCENT, metavar="PERCENT", help="CPU of the nodes.")
-@click.option("--scale-up", type=_PERCENT, metavar="PERCENT", help="A serving pool above it grows.")
-@click.option("--scale-down", type=_PERCENT, metavar="PERCENT", help="A serving pool below it may shrink.")
-@click.option("--pool", metavar="NAME", help="The GPU targets are meant for this pool of the settings only.")
+@click.option("--target-gpu", type=_PERCENT, metavar="PERCENT", help="Target GPU utilization.")
+@click.option("--target-memory", type=_PERCENT, metavar="PERCENT", help="Target GPU memory usage.")
+@click.option("--target-cpu", type=_PERCENT, metavar="PERCENT", help="Target CPU utilization of the nodes.")
+@click.option("--scale-up", type=_PERCENT, metavar="PERCENT", help="Scale serving pools up above this.")
+@click.option(
+    "--scale-down", type=_PERCENT, metavar="PERCENT", help="Scale serving pools down below this."
+)
+@click.option("--pool", metavar="NAME", help="Apply the GPU targets to this configured pool only.")
 @click.option("--apply", "folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
-              help="Write what to change into files there.")  # fmt: skip
-@click.option("--force", is_flag=True, help="With --apply: also over files that were changed by hand.")
+              help="Write the changes as files into DIR.")  # fmt: skip
+@click.option("--force", is_flag=True, help="With --apply: overwrite files that were changed.")
 @output.options
 @advisor_client.options
 def command(
@@ -41,18 +43,18 @@ def command(
     format_: output.Format, exit_code: bool,
     advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None,
 ) -> int:  # fmt: skip
-    """Check and diagnose against these targets, and say what to change. What is not given is as in the settings.
+    """Check and diagnose against these targets, and recommend changes. Targets not given keep their configured value.
 
     \b
       gpu-advisor optimize --target-gpu 90 --target-memory 85
       gpu-advisor optimize --target-gpu 80 --scale-up 75 --prometheus http://prometheus:9090
       gpu-advisor optimize --target-gpu 90 --apply changes/
 
-    --apply writes files, and touches no cluster: settings for trainers, sizes of pools as patches for kubectl, and a
-    README.md of all with the commands. Twice the same is written once. Nothing is written from simulated, stale or
-    missing data, nor over a file that somebody changed, but with --force.
+    --apply writes files and touches no cluster: trainer settings, pool sizes as patches for kubectl, and a README.md
+    with all commands. Running it again writes nothing new. Nothing is written from simulated, stale or missing data,
+    nor over changed files without --force.
 
-    With --exit-code: 3 if there is something to change.
+    With --exit-code: exits with 3 if there is something to change.
     """
     if force and folder is None:
         raise click.UsageError("--force goes with --apply DIR")
@@ -79,21 +81,21 @@ def _query_what_if(asked: advisor_client.AdvisorClient, targets: TargetOverrides
     try:
         return asked.what_if(targets.changes)
     except CommandError as error:
-        hint = mend(error.message)
+        hint = hint_for(error.message)
         raise CommandError(f"{error.message}{f': {hint}' if hint else ''}") from error
 
 
 def _apply(answer: schema.WhatIf, targets: TargetOverrides, folder: Path, force: bool) -> None:
     if answer["simulated"]:
-        raise CommandError("the fleet is simulated: nothing is written for real machines from it")
+        raise CommandError("the fleet is simulated: nothing is written")
     if answer["at"] is None or answer["stale"]:
-        raise CommandError("nothing is written from an old answer: see what keeps the data source from answering")
+        raise CommandError("the data is stale: nothing is written. Check the data source with gpu-advisor check")
     try:
-        done = write(folder, files(answer, targets), force)
+        done = write_files(folder, change_files(answer, targets), force)
     except WriteRefusedError as error:
         raise CommandError(str(error)) from error
     for name, written in done.items():
-        click.echo(f"{'written' if written else 'as it was'}: {folder / name}", err=True)
+        click.echo(f"{'written' if written else 'up to date'}: {folder / name}", err=True)
 
 
 def _text_lines(answer: schema.WhatIf, targets: TargetOverrides) -> Iterator[str]:
@@ -102,17 +104,17 @@ def _text_lines(answer: schema.WhatIf, targets: TargetOverrides) -> Iterator[str
         if each["scope"]["kind"] in ("fleet", "pool") and each["status"] != "met":
             yield one_line(_item(each))
     counts = ", ".join(f"{count} {status}" for status, count in sorted(answer["checks_then"].items()))
-    yield f"Checks in all: {counts or 'none'}.\n"
+    yield f"All checks: {counts or 'none'}.\n"
     if not answer["then"]:
         yield "Nothing to change."
     for number, advice in enumerate(by_urgency(answer["then"]), 1):
         yield from _change(number, advice)
     ends, begins = len(answer["difference"]["ends"]), len(answer["difference"]["begins"])
     if ends or begins:
-        yield f"Beside the advisor's own targets: {begins} more, {ends} fewer."
+        yield f"Compared with the configured targets: {begins} new, {ends} resolved."
     for pool in answer["pools"]:
         if pool["sized"] and pool["cannot_tell"]:
-            yield one_line(f"Cannot tell the size of pool {pool['name']}: {pool['cannot_tell']}")
+            yield one_line(f"Unknown size of pool {pool['name']}: {pool['cannot_tell']}")
 
 
 def _item(each: schema.CheckDocument) -> str:
@@ -122,14 +124,14 @@ def _item(each: schema.CheckDocument) -> str:
     unit = "money" if each["item"] == "cost" else "ratio"
     low, high, value = (output.format_ratio(edge, unit) for edge in (each["low"], each["high"], each["value"]))
     should = f"{low} to {high}" if each["low"] else f"at most {high}"
-    return f"missed   {of}: {each['title']} {value}, should be {should}"
+    return f"missed   {of}: {each['title']} {value}, target {should}"
 
 
 def _change(number: int, each: schema.RecommendationSummary) -> Iterator[str]:
     projection = each["projection"]
     yield one_line(f"{number}. [{each['severity']}] {each['summary']}")
-    yield one_line(f"   {change(each)}; cause: {each['diagnosis'].replace('_', ' ')}; "
-                          f"confidence: {each['confidence']}; utilization then: "
+    yield one_line(f"   {describe_change(each)}; cause: {each['diagnosis'].replace('_', ' ')}; "
+                          f"confidence: {each['confidence']}; projected utilization: "
                           f"{output.format_ratio(projection['utilization_ratio'])}")  # fmt: skip
     if projection["cost_change_per_hour"] is not None:
         yield f"   cost: {projection['cost_change_per_hour']:+.2f} per hour"

@@ -1,4 +1,4 @@
-"""Targets that a person gives, as the other settings that the advisor is asked about. Pure."""
+"""Targets from the command line, as settings to evaluate. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class TargetOverrides:
-    """Percent, as in the settings; None: as the advisor's settings have it. `pool`: only this one's GPUs are meant."""
+    """Percent, as in the settings; None keeps the configured value. `pool` limits the GPU targets to one pool."""
 
     gpu: float | None = None
     memory: float | None = None
@@ -20,7 +20,7 @@ class TargetOverrides:
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The body of POST /what-if: what is not given is not in it."""
+        """The body of POST /what-if, without targets that are not given."""
         limits = _without_none(
             target_utilization=self.gpu, scale_up_threshold=self.scale_up, scale_down_threshold=self.scale_down
         )
@@ -37,7 +37,7 @@ def _without_none(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-#: What a refused target is most often mended by.
+#: Part of a rejection -> how to fix it on this command line.
 _HINTS: Mapping[str, str] = {
     "thresholds contradict": "move them along with --scale-up and --scale-down",
     "of a serving pool must be below": "give a lower --target-gpu, or name another pool with --pool",
@@ -45,6 +45,6 @@ _HINTS: Mapping[str, str] = {
 }
 
 
-def mend(refusal: str) -> str:
-    """What to do on this command line about the settings' refusal; empty where the refusal says it all."""
-    return next((mend for words, mend in _HINTS.items() if words in refusal), "")
+def hint_for(rejection: str) -> str:
+    """How to fix a rejected target with this command's options; empty without such a hint."""
+    return next((hint for text, hint in _HINTS.items() if text in rejection), "")

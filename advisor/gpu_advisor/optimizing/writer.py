@@ -1,4 +1,4 @@
-"""Files into a folder: all or none, each whole, and never over what somebody else wrote."""
+"""Write files into a folder: all or none, each atomically, and never over files that others changed."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ from gpu_advisor.optimizing.change_files import MANIFEST, digest
 
 
 class WriteRefusedError(Exception):
-    """Nothing was written. The message tells why, and the mend."""
+    """Nothing was written. The message says why and how to fix it."""
 
 
-def write(folder: Path, contents: Mapping[str, str], force: bool) -> dict[str, bool]:
-    """By name, whether it was written; False: it was so already. Raises WriteRefusedError.
+def write_files(folder: Path, contents: Mapping[str, str], force: bool) -> dict[str, bool]:
+    """Whether each file was written; False if it was up to date. Raises WriteRefusedError.
 
-    A file that is there with other content is overwritten only if the manifest says that it was written by us and
-    stands as it was, or with `force`.
+    An existing file with other content is overwritten only if it is unchanged since we wrote it, by the manifest's
+    hash, or with `force`.
     """
     try:
         return _write(folder, contents, force)
     except OSError as error:
-        raise WriteRefusedError(
-            f"{error.filename or folder}: {error.strerror}; name a folder that you may write to"
-        ) from error
+        raise WriteRefusedError(f"{error.filename or folder}: {error.strerror}; choose a writable folder") from error
 
 
 def _write(folder: Path, contents: Mapping[str, str], force: bool) -> dict[str, bool]:
@@ -40,10 +38,10 @@ def _write(folder: Path, contents: Mapping[str, str], force: bool) -> dict[str, 
     )
     if modified_files and not force:
         raise WriteRefusedError(
-            f"{folder} has {', '.join(modified_files)} with other content than gpu-advisor wrote: name another folder, or "
+            f"{folder}: {', '.join(modified_files)} changed since gpu-advisor wrote it: choose another folder, or "
             "overwrite with --force. Nothing was written"
         )
-    # The manifest is the last: if this ends half way, what is new is not yet ours, and nothing is overwritten for it.
+    # The manifest is last: after an interruption new files do not count as ours, and are not overwritten.
     for name, text in contents.items():
         if present[name] != text:
             _replace(folder / name, text)
@@ -51,7 +49,7 @@ def _write(folder: Path, contents: Mapping[str, str], force: bool) -> dict[str, 
 
 
 def _manifest(folder: Path) -> dict[str, str]:
-    """Hashes of what was written before, by name; the manifest's own is that of what it is, if it is one of ours."""
+    """Hashes of the files written before, by name, with that of the manifest itself if it is ours."""
     text = _read_text(folder / MANIFEST)
     try:
         hashes = json.loads(text or "{}").get("files", {})

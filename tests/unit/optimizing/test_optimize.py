@@ -15,9 +15,9 @@ from gpu_advisor.commands.optimize import command
 from gpu_advisor.documents import serialize
 from gpu_advisor.documents.schema import RecommendationSummary
 from gpu_advisor.evaluation.actions import Action, configure_trainer, edit_code, notes, render, run_command
-from gpu_advisor.optimizing.change_files import MANIFEST, SETTINGS, SUMMARY, digest, files, slug
+from gpu_advisor.optimizing.change_files import MANIFEST, SETTINGS, SUMMARY, change_files, digest, slug
 from gpu_advisor.optimizing.target_overrides import TargetOverrides
-from gpu_advisor.optimizing.writer import WriteRefusedError, write
+from gpu_advisor.optimizing.writer import WriteRefusedError, write_files
 from gpu_advisor.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,7 +59,7 @@ def run(monkeypatch: pytest.MonkeyPatch, answers: FakeAdvisorClient, *arguments:
 def test_it_says_what_is_missed_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run(monkeypatch, FakeAdvisorClient(), "--target-gpu", "90", "--exit-code")
     assert "Targets: GPU 90 %" in done.output
-    assert "missed   pool rest: GPU utilization 0.0 %, should be 90.0 % to 100.0 %" in done.output
+    assert "missed   pool rest: GPU utilization 0.0 %, target 90.0 % to 100.0 %" in done.output
     assert "1. [warning] " in done.output
     assert "kubectl scale deployment/NAME --replicas=" in done.output
     assert done.return_value == 3
@@ -72,7 +72,7 @@ def test_it_says_what_is_missed_and_what_to_do(monkeypatch: pytest.MonkeyPatch) 
         (("--target-gpu", "95"), "give a lower --target-gpu"),
         (("--target-gpu", "80"), "thresholds contradict each other"),
         (("--target-gpu", "80"), "--scale-up and --scale-down"),
-        (("--target-gpu", "90", "--pool", "nix"), "configured are chat, rest"),
+        (("--target-gpu", "90", "--pool", "nix"), "choose from chat, rest"),
     ],
 )
 def test_a_target_that_cannot_be_is_refused_with_the_fix(
@@ -106,7 +106,7 @@ def test_another_target_changes_what_is_reported(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(
     ("answers", "words"),
-    [(FakeAdvisorClient(simulated=True), "simulated"), (FakeAdvisorClient(up=False), "old answer")],
+    [(FakeAdvisorClient(simulated=True), "simulated"), (FakeAdvisorClient(up=False), "stale")],
 )
 def test_nothing_is_written_from_what_is_not_real(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answers: FakeAdvisorClient, words: str
@@ -155,15 +155,15 @@ def test_our_own_files_follow_the_advice_and_others_are_left(tmp_path: Path) -> 
     def found(text: str) -> dict[str, str]:
         return {"a.yml": text, MANIFEST: json.dumps({"files": {"a.yml": digest(text)}})}
 
-    assert write(tmp_path, found("1"), force=False) == {"a.yml": True, MANIFEST: True}
-    assert write(tmp_path, found("2"), force=False) == {"a.yml": True, MANIFEST: True}
+    assert write_files(tmp_path, found("1"), force=False) == {"a.yml": True, MANIFEST: True}
+    assert write_files(tmp_path, found("2"), force=False) == {"a.yml": True, MANIFEST: True}
     assert (tmp_path / "a.yml").read_text() == "2"
     (tmp_path / "a.yml").write_text("by hand")
     with pytest.raises(WriteRefusedError, match=r"a\.yml"):
-        write(tmp_path, {**found("3"), "b.yml": "new"}, force=False)
+        write_files(tmp_path, {**found("3"), "b.yml": "new"}, force=False)
     assert (tmp_path / "a.yml").read_text() == "by hand"
     assert not (tmp_path / "b.yml").exists()
-    write(tmp_path, found("3"), force=True)
+    write_files(tmp_path, found("3"), force=True)
     assert (tmp_path / "a.yml").read_text() == "3"
 
 
@@ -171,14 +171,14 @@ def test_our_own_files_follow_the_advice_and_others_are_left(tmp_path: Path) -> 
 def test_a_manifest_that_is_not_ours_is_somebody_elses_file(tmp_path: Path, text: str) -> None:
     (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(WriteRefusedError, match=MANIFEST):
-        write(tmp_path, {MANIFEST: '{"files": {"x": "y"}}'}, force=False)
+        write_files(tmp_path, {MANIFEST: '{"files": {"x": "y"}}'}, force=False)
     assert (tmp_path / MANIFEST).read_text() == text
 
 
 def test_an_unusable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(WriteRefusedError, match="name a folder"):
-        write(tmp_path / "file" / "below", {"a": ""}, force=False)
+    with pytest.raises(WriteRefusedError, match="choose a writable folder"):
+        write_files(tmp_path / "file" / "below", {"a": ""}, force=False)
 
 
 def brief(kind: str, *actions: Action) -> RecommendationSummary:
@@ -198,7 +198,7 @@ def test_one_trainer_gets_one_file() -> None:
         brief("mixed_precision", configure_trainer("j", "no loss scaling", bf16=True), *notes("further: FP8")),
         brief("profiling", run_command("nsys", "profile"), edit_code("model.eval()")),
     ]
-    made = files(answer, TargetOverrides())
+    made = change_files(answer, TargetOverrides())
     assert yaml.safe_load(made["trainer-j.yml"]) == {"bf16": True, "per_device_train_batch_size": 64}
     assert SETTINGS not in made
     assert not [name for name in made if name.startswith("replicas-")]
