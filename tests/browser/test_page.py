@@ -80,7 +80,7 @@ def test_from_the_list_to_the_evidence(demo: Program, open_page: Open, screensho
     page = open_page(demo.url + "/")
     told = first_of(demo, "cooling")
     page.locator(f"#a-{told['id']} a").click()
-    expect(page.get_by_role("heading", level=1)).to_contain_text("heat holds back")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("thermally throttled")
     charts = page.locator("svg.chart")
     expect(charts.first).to_be_visible()
     assert page.locator("svg.chart polyline").count() >= 3

@@ -38,7 +38,7 @@ def test_the_job_runs_from_plan_to_report(tmp_path: Path) -> None:
         assert re.search(r"cheapest: \S+ in \S+, [\d.]+ hours", done.stdout)
         assert re.search(r"epoch 1: loss", done.stdout)
         advice = done.stdout.partition("== What")[2]
-        assert "Give back 1 of 2 GPUs" in advice
+        assert "Release 1 of 2 GPUs" in advice
         assert "reports training steps with GPU" in advice  # its name may be gone already: it has ended
         assert uuid in advice
         assert re.search(r"of [\d.]+ GPU-hours [\d.]+ were unused", done.stdout)

@@ -79,7 +79,7 @@ def read_terminal(master: int, seconds: float) -> Iterator[str]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_watch_on_a_terminal(node: tuple[Program, str], number: int) -> None:
     program, _ = node
-    shown, code = run_on_terminal(["watch", "--advisor", program.url], "Give back", number)
+    shown, code = run_on_terminal(["watch", "--advisor", program.url], "Release", number)
     assert code == 0
     assert "\x1b[?1049h" in shown
     assert shown.rstrip().endswith(("\x1b[?25h", "\x1b[?1049l"))  # the terminal is as it was
@@ -89,7 +89,7 @@ def test_watch_on_a_terminal(node: tuple[Program, str], number: int) -> None:
 
 def test_no_colours_where_nobody_wants_them(node: tuple[Program, str]) -> None:
     program, _ = node
-    shown, _ = run_on_terminal(["watch", "--advisor", program.url], "Give back", signal.SIGINT, {"NO_COLOR": "1"})
+    shown, _ = run_on_terminal(["watch", "--advisor", program.url], "Release", signal.SIGINT, {"NO_COLOR": "1"})
     assert "\x1b[33m" not in shown
     assert "\x1b[31m" not in shown
 
@@ -104,7 +104,7 @@ def test_in_a_pipe_plain_lines_come_at_once(node: tuple[Program, str]) -> None:
     command = [*COMMAND, "watch", "--advisor", program.url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=restore_sigint) as process:
         assert process.stdout
-        line = next(line for line in process.stdout if "Give back" in line)
+        line = next(line for line in process.stdout if "Release" in line)
         assert line.isprintable() or line[:-1].isprintable()
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -26,16 +27,16 @@ from gpu_advisor.evaluation.signals import (
 from gpu_advisor.promql.expressions import Ratio
 from gpu_advisor.settings import PoolSettings, Settings
 
-#: Tasks waiting for storage more than a tenth of the time are a bottleneck; a disk or link is full before its 100 %.
+#: I/O pressure above a tenth of the time is a bottleneck; disks and links saturate before 100 %.
 IO_PRESSURE_LIMIT = 0.10
 DISK_BUSY_LIMIT = 0.90
 NETWORK_LIMIT = 0.80
 NODE_MEMORY_LIMIT = 0.95
 
-#: A mean is exact to rounding only: what is this near to an edge is on it.
+#: Floating-point tolerance at the edges of a band.
 ROUNDING = 1e-9
 
-#: Who holds this share of a GPU's memory holds all of it.
+#: From this share on, a framework may have preallocated all memory.
 PREALLOCATED_MEMORY_RATIO = 0.95
 
 FLEET = Scope("fleet", "fleet")
@@ -43,7 +44,7 @@ FLEET = Scope("fleet", "fleet")
 
 @dataclass(frozen=True, slots=True)
 class TargetBand:
-    """Where a value should be, edges included. What is below may be worth less of a stir than what is above."""
+    """The target range of a value, edges included, with the severity of a value below and above it."""
 
     low: float
     high: float
@@ -53,7 +54,7 @@ class TargetBand:
 
 @dataclass(frozen=True, slots=True)
 class NodeCheck:
-    """An item judged by the first of its signals that has a value, or by the worst of all."""
+    """A check of the first of its signals that has a value, or of the worst of all."""
 
     name: str
     title: str
@@ -74,15 +75,15 @@ def _upper_limit(limit: float) -> Callable[[Settings], TargetBand]:
 
 NODE_CHECKS: tuple[NodeCheck, ...] = (
     NodeCheck("cpu", "CPU utilization", ((NODE_CPU, _cpu_band),)),
-    NodeCheck("memory", "memory of the node", ((NODE_MEMORY, _upper_limit(NODE_MEMORY_LIMIT)),)),
+    NodeCheck("memory", "node memory", ((NODE_MEMORY, _upper_limit(NODE_MEMORY_LIMIT)),)),
     NodeCheck(
         "storage",
-        "storage I/O is not a bottleneck",
+        "storage I/O",
         ((NODE_IO_PRESSURE, _upper_limit(IO_PRESSURE_LIMIT)), (NODE_DISK_BUSY, _upper_limit(DISK_BUSY_LIMIT))),
     ),
     NodeCheck(
         "network",
-        "network bandwidth is sufficient",
+        "network bandwidth",
         ((NODE_NETWORK_RECEIVE, _upper_limit(NETWORK_LIMIT)), (NODE_NETWORK_TRANSMIT, _upper_limit(NETWORK_LIMIT))),
         "worst",
     ),
@@ -90,7 +91,7 @@ NODE_CHECKS: tuple[NodeCheck, ...] = (
 
 
 def utilization_band(settings: Settings, pool: PoolSettings) -> TargetBand:
-    """The target judges training; a serving pool meets its item between its thresholds."""
+    """Training is checked against the target utilization, serving against its two thresholds."""
     limits = settings.gpu_limits(pool)
     if pool.kind == "serving":
         return TargetBand(limits.scale_down_threshold / 100, limits.scale_up_threshold / 100)
@@ -98,7 +99,7 @@ def utilization_band(settings: Settings, pool: PoolSettings) -> TargetBand:
 
 
 def mean_band(settings: Settings, pools: Sequence[Pool]) -> TargetBand:
-    """Where the mean over GPUs of several pools should be: met if each of them met its own pool's band."""
+    """The band of the mean over GPUs of several pools, each GPU weighted with its pool's band."""
     bands = [(utilization_band(settings, pool.settings), len(pool.gpus)) for pool in pools if pool.gpus]
     count = sum(gpus for _, gpus in bands)
     return TargetBand(sum(b.low * gpus for b, gpus in bands) / count, sum(b.high * gpus for b, gpus in bands) / count)
@@ -135,16 +136,15 @@ def _fleet(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[
 
 
 def _check_duplicate_exporters(facts: Facts) -> Check:
-    """Only said where it is missed, and no more than said: the GPUs are counted once, and advice goes on."""
-    kinds = sorted(set(facts.exporters_of_duplicates.values()))
-    many = "; ".join(
-        f"{' and '.join(names)} both tell of {sum(1 for each in facts.exporters_of_duplicates.values() if each == names)} GPUs, and"
-        f" {names[0]} is listened to: stop one of them there"
-        for names in kinds
+    """Present only if missed. Information only: each GPU is counted once, and recommendations continue."""
+    counts = Counter(facts.exporters_of_duplicates.values())
+    message = "; ".join(
+        f"duplicate series of {counts[names]} GPUs from {' and '.join(names)}; using {names[0]}, disable the other"
+        for names in sorted(counts)
     )
     share = len(facts.exporters_of_duplicates) / len(facts.gpus) if facts.gpus else 1.0
-    title = "each GPU is told of by one exporter"
-    return Check("exporters", title, FLEET, CheckStatus.MISSED, "info", share, 0.0, 0.0, share, message=many)
+    title = "one exporter per GPU"
+    return Check("exporters", title, FLEET, CheckStatus.MISSED, "info", share, 0.0, 0.0, share, message=message)
 
 
 def _groups(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[Check]:
@@ -165,8 +165,8 @@ def _groups(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator
             nodes.setdefault(gpu.node, {}).setdefault(pool.settings.name, []).append(gpu)
     settings_of = {pool.settings.name: pool.settings for pool in pools}
     for node, parts in sorted(nodes.items()):
-        there = [Pool(settings_of[name], tuple(gpus)) for name, gpus in parts.items()]
-        yield from _group(facts, settings, there, Scope("node", node))
+        on_node = [Pool(settings_of[name], tuple(gpus)) for name, gpus in parts.items()]
+        yield from _group(facts, settings, on_node, Scope("node", node))
 
 
 def _group(facts: Facts, settings: Settings, pools: Sequence[Pool], scope: Scope) -> Iterator[Check]:
@@ -174,8 +174,8 @@ def _group(facts: Facts, settings: Settings, pools: Sequence[Pool], scope: Scope
     known = tuple(gpu.uuid for gpu in gpus if _has_coverage(facts, gpu.uuid))
     band = mean_band(settings, pools)
     yield _mean(facts, "gpu_utilization", "GPU utilization", UTILIZATION, known, gpus, scope, band)
-    held = tuple(gpu.uuid for gpu in gpus if _is_memory_need_known(facts, gpu.uuid))
-    yield _mean(facts, "gpu_memory", "GPU memory", MEMORY_USED, held, gpus, scope, memory_band(settings))
+    with_need = tuple(gpu.uuid for gpu in gpus if _is_memory_need_known(facts, gpu.uuid))
+    yield _mean(facts, "gpu_memory", "GPU memory", MEMORY_USED, with_need, gpus, scope, memory_band(settings))
 
 
 def _mean(
@@ -213,24 +213,24 @@ def _gpu(facts: Facts, item: str, title: str, signal: Signal, gpu: Gpu, band: Ta
 
 
 def _gpu_memory(facts: Facts, gpu: Gpu, band: TargetBand) -> Check:
-    """By the job's own word, if it gives one: what a framework took in advance is not what it needs."""
-    needed, there = facts.value(JOB_PEAK_MEMORY, gpu.uuid), facts.value(MEMORY_TOTAL, gpu.uuid)
-    if needed is None or not there:
+    """By the job's own report if there is one: memory preallocated by a framework is not memory needed."""
+    needed, capacity = facts.value(JOB_PEAK_MEMORY, gpu.uuid), facts.value(MEMORY_TOTAL, gpu.uuid)
+    if needed is None or not capacity:
         return _gpu(facts, "gpu_memory", "GPU memory", MEMORY_USED, gpu, band, _is_memory_need_known(facts, gpu.uuid))
     peak, total = (facts.evidence(signal, (gpu.uuid,)) for signal in (JOB_PEAK_MEMORY, MEMORY_TOTAL))
     both = Ratio(peak.expression, total.expression) if peak.expression and total.expression else None
-    share = replace(peak, unit="ratio", value=needed / there, expression=both, threshold=band.low)
+    share = replace(peak, unit="ratio", value=needed / capacity, expression=both, threshold=band.low)
     return _judge("gpu_memory", "GPU memory", gpu.scope, share, band)
 
 
 def _is_memory_need_known(facts: Facts, uuid: str) -> bool:
-    """Whether what is held is what is needed: where all of it is, a framework may have taken it in advance."""
-    held = facts.value(MEMORY_USED, uuid)
-    return held is not None and (held < PREALLOCATED_MEMORY_RATIO or facts.value(JOB_PEAK_MEMORY, uuid) is not None)
+    """Whether the memory used is the memory needed: if all of it is used, a framework may have preallocated it."""
+    used = facts.value(MEMORY_USED, uuid)
+    return used is not None and (used < PREALLOCATED_MEMORY_RATIO or facts.value(JOB_PEAK_MEMORY, uuid) is not None)
 
 
 def _has_coverage(facts: Facts, uuid: str) -> bool:
-    """Enough of the window was observed. An exporter that does not tell is believed."""
+    """Whether the window has enough data. An exporter without a coverage signal is trusted."""
     if facts.value(UTILIZATION, uuid) is None:
         return False
     coverage = facts.value(UTILIZATION_COVERAGE, uuid)
@@ -243,15 +243,15 @@ def _explain_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope) -> Ab
     if signal is UTILIZATION and gpu.up and facts.value(UTILIZATION, gpu.uuid) is not None:
         coverage = facts.value(UTILIZATION_COVERAGE, gpu.uuid) or 0.0
         message = (
-            f"{coverage:.0%} of the last {facts.evaluation.window_seconds} s was observed; "
+            f"{coverage:.0%} of the last {facts.evaluation.window_seconds} s has data, "
             f"{facts.evaluation.min_coverage_ratio:.0%} is needed: wait"
         )
         return Abstention(Reason.INSUFFICIENT_HISTORY, signal.name, scope, message)
-    held = facts.value(MEMORY_USED, gpu.uuid) if signal is MEMORY_USED else None
-    if held is not None:
+    used = facts.value(MEMORY_USED, gpu.uuid) if signal is MEMORY_USED else None
+    if used is not None:
         message = (
-            f"{held:.0%} is held, which a framework may have taken in advance: what is needed of it, a job tells that "
-            "reports training_peak_memory_bytes"
+            f"{used:.0%} is allocated, perhaps preallocated by a framework: to show what it needs, a job must report "
+            "training_peak_memory_bytes"
         )
         return Abstention(Reason.UNSUPPORTED, signal.name, scope, message)
     return facts.explain_missing(signal, scope, gpu)
@@ -276,48 +276,48 @@ def _nodes(facts: Facts, settings: Settings) -> Iterator[Check]:
 
 
 def _is_measured(value: float | None) -> bool:
-    """node_exporter gives a link of unknown speed the speed -1 Mbit/s: a share of that is not a measurement."""
+    """node_exporter reports -1 Mbit/s for a link of unknown speed: a share of that is not a measurement."""
     return value is not None and value >= -ROUNDING
 
 
 def check_cost(facts: Facts, settings: Settings) -> Check:
-    """Cost of all GPUs within the budget. Unknown without a budget, without a GPU, or with one that has no price."""
+    """Cost of all GPUs against the budget. Unknown without a budget, without GPUs, or if one has no price."""
     prices, budget = settings.cost.gpu_price_per_hour, settings.cost.budget_per_hour
     unpriced = sorted({gpu.name for gpu in facts.gpus if gpu.name not in prices})
     if budget is None:
         fix = "set cost.budget_per_hour and cost.gpu_price_per_hour in the settings"
     elif not facts.gpus:
-        return _unknown_check("cost", "cost is within the budget", FLEET, explain_no_gpus(facts))
+        return _unknown_check("cost", "cost", FLEET, explain_no_gpus(facts))
     elif unpriced:
         fix = f"no price for {', '.join(unpriced)}: set it under cost.gpu_price_per_hour in the settings"
     else:
         spent = sum(prices[gpu.name] for gpu in facts.gpus)
         met = spent <= budget
         return Check(
-            "cost", "cost is within the budget", FLEET, CheckStatus.MET if met else CheckStatus.MISSED,
+            "cost", "cost", FLEET, CheckStatus.MET if met else CheckStatus.MISSED,
             "info" if met else "warning", spent, None, budget, None if met else spent - budget,
         )  # fmt: skip
-    return _unknown_check(
-        "cost", "cost is within the budget", FLEET, Abstention(Reason.UNSUPPORTED, "cost", FLEET, fix)
-    )
+    return _unknown_check("cost", "cost", FLEET, Abstention(Reason.UNSUPPORTED, "cost", FLEET, fix))
 
 
 def explain_no_gpus(facts: Facts) -> Abstention:
-    """Why there is no GPU to speak of."""
+    """Why the fleet has no GPUs."""
     if facts.down_targets:
-        message = f"no answer from {', '.join(facts.down_targets[:3])}: see if the exporter runs there"
+        targets = ", ".join(facts.down_targets[:3])
+        what = f"target {targets} is" if len(facts.down_targets) == 1 else f"targets {targets} are"
+        message = f"{what} down: check that the exporter runs there"
         return Abstention(Reason.NO_DATA, "gpus", FLEET, message)
     if not facts.nodes:
-        return Abstention(Reason.NO_DATA, "gpus", FLEET, "no exporter's metrics were found: is one scraped?")
+        return Abstention(Reason.NO_DATA, "gpus", FLEET, "no exporter metrics found: is an exporter scraped?")
     states = "; ".join(f"driver {name}: {', '.join(sorted(found))}" for name, found in sorted(facts.drivers.items()))
-    message = "no GPU was found on any node" + (f" ({states})" if states else "")
+    message = "no GPU found on any node" + (f" ({states})" if states else "")
     return Abstention(Reason.UNSUPPORTED, "gpus", FLEET, message)
 
 
 def _judge(item: str, title: str, scope: Scope, evidence: Evidence, band: TargetBand) -> Check:
     value = evidence.value
-    if value is None:  # cannot be: whoever calls has looked
-        raise ValueError(f"{item} of {scope} has no value to judge")
+    if value is None:
+        raise ValueError(f"{item} of {scope} has no value to check")
     if value < band.low - ROUNDING:
         status, severity, missed_by = CheckStatus.MISSED, band.below, value - band.low
     elif value > band.high + ROUNDING:

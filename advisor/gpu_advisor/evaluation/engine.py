@@ -1,4 +1,4 @@
-"""One evaluation, start to end: read the source, build the facts, check, decide. Nothing is remembered."""
+"""The decision of one evaluation: facts -> checks, recommendations and abstentions. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PoolState:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All that one evaluation concluded."""
+    """The result of one evaluation."""
 
     at: float
     facts: Facts
@@ -32,23 +32,23 @@ class Evaluation:
 
     @property
     def desired_replicas(self) -> tuple[tuple[str, int], ...]:
-        """Replicas that each serving pool should have; a pool that is abstained on is not in it."""
-        abstained = {word.scope for word in self.abstentions if word.subject == scale_pool.SUBJECT}
-        advised = {word.scope: word for word in self.recommendations if word.kind in scale_pool.KINDS}
-        wanted: list[tuple[str, int]] = []
+        """Replicas that each serving pool should have, without pools that the advisor abstains on."""
+        abstained = {each.scope for each in self.abstentions if each.subject == scale_pool.SUBJECT}
+        advised = {each.scope: each for each in self.recommendations if each.kind in scale_pool.KINDS}
+        replicas: list[tuple[str, int]] = []
         for pool in (state.pool for state in self.pools):
             if pool.settings.kind == "serving" and pool.gpus and pool.scope not in abstained:
                 advice = advised.get(pool.scope)
                 present = len(pool.gpus) // pool.settings.gpus_per_replica
-                wanted.append((pool.settings.name, int(advice.recommended) if advice else present))
-        return tuple(wanted)
+                replicas.append((pool.settings.name, int(advice.recommended) if advice else present))
+        return tuple(replicas)
 
 
 def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
     """Facts -> conclusions. Pure."""
     pools = assign_pools(facts.gpus, settings.pools)
-    conclusions = [word for policy in POLICIES for pool in pools for word in policy(facts, settings, pool)]
-    abstentions = [word for word in conclusions if isinstance(word, Abstention)]
+    conclusions = [each for policy in POLICIES for pool in pools for each in policy(facts, settings, pool)]
+    abstentions = [each for each in conclusions if isinstance(each, Abstention)]
     if not facts.gpus:
         abstentions.append(checks.explain_no_gpus(facts))
     abstentions += calibrated_batch_size.unreadable_profiles(facts, settings.cluster)
@@ -57,7 +57,7 @@ def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
         facts=facts,
         pools=tuple(PoolState(pool, measure_usage(facts, pool)) for pool in pools),
         checks=checks.run_checklist(facts, settings, pools),
-        recommendations=tuple(word for word in conclusions if isinstance(word, Recommendation)),
+        recommendations=tuple(each for each in conclusions if isinstance(each, Recommendation)),
         abstentions=tuple(abstentions),
         queries=queries,
     )

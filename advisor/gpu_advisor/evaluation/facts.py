@@ -1,4 +1,4 @@
-"""What one evaluation knows: who is there, and each signal's value for each of them. No clock, no network."""
+"""The facts of one evaluation: the GPUs and nodes, and each signal's value for each of them. No clock, no network."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from gpu_advisor.settings import EvaluationSettings
 
 @dataclass(frozen=True, slots=True, order=True)
 class Gpu:
-    """One GPU. `up` is None for a GPU that was there lately and of which nothing is heard now.
+    """One GPU. `up` is None for a GPU that was observed recently but does not report now.
 
-    `exporter` is the family that is listened to for it, by the name of its mapping.
+    `exporter` is the exporter family used for it, by the name of its mapping.
     """
 
     uuid: str
@@ -47,12 +47,12 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """`values` are by signal and by a GPU's uuid or a node's name; `refused` are those that cannot be true.
+    """`values` are by signal and by GPU uuid or node name; `implausible_values` are those that cannot be true.
 
-    `exporters` are the exporter families that can give a signal, `doubled` the GPUs that several of them tell of.
-    `jobs` is whose work each GPU does, where it is one owner's; `reported_jobs` are the jobs that report themselves,
-    by GPU, and `shelf` what was measured of such jobs beforehand. `trails`, the work in the last step of each
-    (`pool_work_expressions`) and `demands` are by pool, of those that are scaled.
+    `exporters_by_signal` are the exporter families that support a signal; `exporters_of_duplicates` are those of GPUs
+    that several exporters report. `jobs` names the owner of each GPU that has a single one; `reported_jobs` are the
+    jobs that report metrics themselves, by GPU uuid, and `profiles` the probe profiles of such jobs. `pool_histories`,
+    the work in the last step of each (`pool_work_expressions`) and `demand_signals` are by pool, for scaled pools.
     """
 
     at: float
@@ -83,7 +83,7 @@ class Facts:
         return self.values.get(signal.name, {}).get(name)
 
     def supports(self, signal: Signal, gpu: Gpu | None = None) -> bool:
-        """Whether the exporters here, or the one of this GPU, can give this signal at all."""
+        """Whether the exporters present, or the one of this GPU, support this signal at all."""
         exporters = self.exporters_by_signal.get(signal.name)
         if gpu is None or not gpu.exporter or exporters is None:
             return signal.name in self.expressions
@@ -97,11 +97,11 @@ class Facts:
         samples: int | None = None,
         coverage: float | None = None,
     ) -> Evidence:
-        """The signal's value for one thing, or its mean over several that all have one."""
+        """The signal's value for one GPU or node, or its mean over several that all have one."""
         all_values = self.values.get(signal.name, {})
         values = [all_values[name] for name in names if name in all_values]
         label, keys = self._selector(signal.scope, names)
-        # Most evidence is on one of very many: then there is nothing to compare.
+        # Most evidence is on one of very many: the lengths decide without comparing sets.
         everything = len(names) >= len(all_values) and all_values.keys() <= set(names)
         return Evidence(
             signal=signal.name,
@@ -124,27 +124,33 @@ class Facts:
         return "instance", tuple(self._instances[name] for name in names if name in self._instances)
 
     def explain_missing(self, signal: Signal, scope: Scope, gpu: Gpu | None = None) -> Abstention:
-        """Why there is no value, as far as it can be told, and what would mend it."""
-        refused = None if gpu is None else self.implausible_values.get(signal.name, {}).get(gpu.uuid)
+        """Why there is no value, as far as known, and how to fix it."""
+        implausible = None if gpu is None else self.implausible_values.get(signal.name, {}).get(gpu.uuid)
         if not self.supports(signal):
-            reason, message = Reason.UNSUPPORTED, "no exporter here publishes what this needs"
+            reason, message = Reason.UNSUPPORTED, "no exporter publishes the metrics this needs"
         elif not self.supports(signal, gpu) and gpu is not None:
-            reason, message = Reason.UNSUPPORTED, f"{gpu.exporter} does not publish what this needs for {gpu.scope}"
-        elif refused is not None and gpu is not None:
-            reason, message = Reason.CONFLICTING, _implausible_message(refused, signal, gpu)
+            reason, message = (
+                Reason.UNSUPPORTED,
+                f"{gpu.exporter} does not publish the metrics this needs for {gpu.scope}",
+            )
+        elif implausible is not None and gpu is not None:
+            reason, message = Reason.CONFLICTING, _implausible_message(implausible, signal, gpu)
         elif gpu is not None and gpu.up is False:
             reason, message = Reason.NO_DATA, f"{gpu.scope} is down: see gpu_down_info of the exporter for the reason"
         elif gpu is not None and gpu.up is None:
-            reason, message = Reason.STALE, f"nothing is heard of {gpu.scope} any more: see if its exporter is up"
+            reason, message = Reason.STALE, f"{gpu.scope} stopped reporting: check that its exporter is up"
         else:
-            reason, message = Reason.NO_DATA, "no sample in the window: too early, or the kernel or driver lacks it"
+            reason, message = (
+                Reason.NO_DATA,
+                "no sample in the window: too early, or the kernel or driver does not support it",
+            )
         return Abstention(reason, signal.name, scope, message)
 
 
 def _implausible_message(value: float, signal: Signal, gpu: Gpu) -> str:
-    told = f"{value:.4g}" if signal.unit != "ratio" else f"{100 * value:.4g} %"
-    who = gpu.exporter or "the exporter"
-    return f"{who} says {told} of {gpu.scope} for the {signal.about}, which cannot be: see what ails that exporter"
+    shown = f"{value:.4g}" if signal.unit != "ratio" else f"{100 * value:.4g} %"
+    exporter = gpu.exporter or "the exporter"
+    return f"{exporter} reports {shown} for {signal.about} of {gpu.scope}, which is impossible: check that exporter"
 
 
 def host_of(instance: str) -> str:

@@ -1,4 +1,4 @@
-"""Python's search for cyclic garbage, paused while very many objects are made that all live on."""
+"""Pause the cyclic garbage collector while very many long-lived objects are created."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def gc_disabled() -> Iterator[None]:
-    """No search for cycles inside. As a decorator, too; blocks in several threads may overlap.
+    """Disable the collector inside. Works as a decorator, too; blocks in several threads may overlap.
 
-    The search walks all objects there are, again and again while an evaluation makes half a million of them for 10,000
-    GPUs: a third of its CPU time. They form no cycles, and are freed without it.
+    The collector walks all objects again and again while an evaluation creates half a million for 10,000 GPUs: a third
+    of its CPU time. They form no cycles, and reference counting frees them.
     """
     was_on = gc.isenabled()
     gc.disable()

@@ -1,7 +1,6 @@
-"""What was seen of the serving pools, step by step: asked for all of them in one query, added up by the source.
+"""The history of pools and their demand signals, step by step.
 
-Only two numbers a pool and step come back, however many GPUs there are: how many were heard, and how busy they were
-together. The steps are whole multiples of the step since 1970, so that one that is over does not change any more.
+Steps are whole multiples of the step in Unix time, so that a completed step never changes.
 """
 
 from __future__ import annotations
@@ -15,10 +14,9 @@ from gpu_advisor.settings import EvaluationSettings
 
 @dataclass(frozen=True, slots=True)
 class PoolSample:
-    """A pool in the step that ends at `at` (seconds since 1970): GPUs that reported, and the sum of their busy shares.
+    """A pool in the step that ends at `at` (Unix time).
 
-    `busy` is in GPUs' worth of work.
-    """
+    `gpus` is the number of GPUs that reported, `busy` the sum of their utilization."""
 
     at: float
     gpus: int
@@ -34,7 +32,7 @@ def step_bounds(at: float, evaluation: EvaluationSettings) -> tuple[float, float
 
 @dataclass(frozen=True, slots=True)
 class DemandSignal:
-    """A pool's demand signal over its history, in the signal's own unit; or why there is none."""
+    """A pool's demand signal over its history, in the signal's own unit; without data, the reason."""
 
     promql: str
     series: TimeSeries = ()

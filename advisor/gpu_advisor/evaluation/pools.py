@@ -11,7 +11,7 @@ from gpu_advisor.evaluation.recommendation import Scope
 from gpu_advisor.evaluation.signals import MEMORY_USED, PROCESSES, UTILIZATION
 from gpu_advisor.settings import PoolSettings
 
-#: Drivers and display servers hold a little memory of a GPU that nobody uses.
+#: Drivers and display servers allocate a little memory even on an unused GPU.
 ALLOCATED_MEMORY_RATIO = 0.05
 
 
@@ -31,7 +31,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class PoolUsage:
-    """GPUs of a pool. `allocated` and `busy` are None while they cannot be told for all its GPUs."""
+    """GPUs of a pool. `allocated` and `busy` are None unless known for all of its GPUs."""
 
     capacity: int
     allocated: int | None
@@ -39,7 +39,7 @@ class PoolUsage:
 
 
 def assign_pools(gpus: Sequence[Gpu], configured: Sequence[PoolSettings]) -> tuple[Pool, ...]:
-    """Each GPU into its first matching pool. Those that match none make one pool a model, of undecided kind."""
+    """Assign each GPU to its first matching pool; the rest form one pool per model, of unspecified kind."""
     members: dict[str, list[Gpu]] = {pool.name: [] for pool in configured}
     settings = {pool.name: pool for pool in configured}
     for gpu in gpus:
@@ -61,7 +61,7 @@ def _matches(pool: PoolSettings, gpu: Gpu) -> bool:
 
 
 def is_allocated(facts: Facts, gpu: Gpu) -> bool | None:
-    """Whether somebody has this GPU: a process, or memory beyond what a driver takes. None if it cannot be told."""
+    """Whether the GPU is in use: a process, or more memory than a driver takes. None if unknown."""
     memory, processes = facts.value(MEMORY_USED, gpu.uuid), facts.value(PROCESSES, gpu.uuid)
     if memory is None and processes is None:
         return None
@@ -69,10 +69,10 @@ def is_allocated(facts: Facts, gpu: Gpu) -> bool | None:
 
 
 def measure_usage(facts: Facts, pool: Pool) -> PoolUsage:
-    held = [is_allocated(facts, gpu) for gpu in pool.gpus]
+    in_use = [is_allocated(facts, gpu) for gpu in pool.gpus]
     busy = [facts.value(UTILIZATION, gpu.uuid) for gpu in pool.gpus]
     return PoolUsage(
         capacity=len(pool.gpus),
-        allocated=None if None in held else sum(1 for one in held if one),
+        allocated=None if None in in_use else sum(1 for one in in_use if one),
         busy=None if None in busy else sum(value for value in busy if value is not None),
     )

@@ -1,4 +1,4 @@
-"""The model of what the advisor says: checks, recommendations, abstentions, and the evidence under each."""
+"""The advisor's results: checks, recommendations, abstentions, and the evidence for each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Confidence = Literal["low", "medium", "high"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Scope:
-    """What something is said of. `name` is what never changes (a uuid), `label` what people call it."""
+    """The subject of a result. `name` never changes (a uuid), `label` is what people call it."""
 
     kind: ScopeKind
     name: str
@@ -31,7 +31,7 @@ class Scope:
 
 
 class Reason(str, Enum):
-    """Why the advisor does not say more."""
+    """Why the advisor abstains."""
 
     NO_DATA = "no_data"
     STALE = "stale"
@@ -43,10 +43,10 @@ class Reason(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Abstention:
-    """The advisor cannot tell. `message` says what is missing and what would mend it.
+    """Insufficient data for a recommendation. `message` says what is missing and how to fix it.
 
-    `gpus` are the uuids of those it cannot see; without any, it is the whole scope. `kinds` are the recommendations
-    that cannot be judged for it; without any, all.
+    `gpus` are the uuids of the GPUs concerned; empty means the whole scope. `kinds` are the kinds of recommendation
+    that need the data; empty means all.
     """
 
     reason: Reason
@@ -58,7 +58,7 @@ class Abstention:
 
 
 class LabelSelection(NamedTuple):
-    """Whom a number is of: the values of a label, and whether these are all there are."""
+    """The series behind a number: values of a label, and whether these are all values."""
 
     label: str
     values: tuple[str, ...]
@@ -67,10 +67,10 @@ class LabelSelection(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One number that a conclusion rests on, and how anybody gets it again.
+    """One number that a conclusion is based on, and how to reproduce it.
 
-    `expression` is the signal's, which `things` narrow. `value` is None where it could not be had; `samples` and
-    `coverage` (0..1 of the window) are there where they are known.
+    `expression` is the signal's, restricted to `things`. `value` is None if missing; `samples` and `coverage` (0..1 of
+    the window) are set where known.
     """
 
     signal: str
@@ -85,11 +85,11 @@ class Evidence:
     samples: int | None = None
     coverage: float | None = None
     things: LabelSelection | None = None
-    written: str | None = None  # the query of evidence that was put down, and has its expression no more
+    written: str | None = None  # the query of evidence loaded from storage, which has no expression
 
     @property
     def promql(self) -> str | None:
-        """The query, pinned to the time of the evaluation. Written only when somebody looks: a fleet has many."""
+        """The query, pinned to the time of the evaluation. Rendered on demand: a fleet has many."""
         if self.expression is None:
             return self.written
         selected = self.expression if self.things is None else select_or_average(self.expression, *self.things)
@@ -106,8 +106,8 @@ class CheckStatus(str, Enum):
 class Check:
     """One item of the checklist. Values are ratios 0..1, or money per hour for the item `cost`.
 
-    `missed_by` is the distance to the nearer edge of the band, negative below it. `reason` and `message` are there
-    when the status is unknown.
+    `missed_by` is the distance to the nearer edge of the band, negative below it. `reason` and `message` are set
+    if the status is unknown.
     """
 
     item: str
@@ -126,7 +126,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """What is expected to happen. None where it cannot be told; cost in the currency of the settings."""
+    """The expected effect. None where unknown; cost in the currency of the settings."""
 
     utilization_ratio: float | None = None
     memory_ratio: float | None = None
@@ -136,7 +136,7 @@ class Projection:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """Something else that could have been recommended, and why it was not."""
+    """An alternative considered, and why it was rejected."""
 
     action: str
     why_not: str
@@ -144,7 +144,7 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """What to do, why, and what is expected of it. `current` and `recommended` are counts of `unit`."""
+    """What to do, why, and the expected effect. `current` and `recommended` are counts of `unit`."""
 
     kind: str
     direction: Literal["up", "down", "change"]
@@ -170,11 +170,11 @@ class Recommendation:
         return render(self.actions)
 
     def id(self, cluster: str) -> str:
-        """A hash of who and what, never of values: the same advice keeps its id."""
+        """A hash of scope and kind, never of values: the same recommendation keeps its id."""
         return stable_id((cluster, self.kind, self.scope.kind, self.scope.name, self.direction))
 
 
 def stable_id(parts: Iterable[str]) -> str:
-    """16 hexadecimal digits. Each part's length goes in, so that no two lists of parts read alike."""
+    """16 hexadecimal digits. The length of each part is hashed, so that no two lists of parts collide."""
     text = "".join(f"{len(part)}:{part}" for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Other settings over the same facts: what would be recommended then. Pure, and nothing is kept."""
+"""What-if: recommendations under other settings over the same facts. Pure; nothing is stored."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from gpu_advisor.settings import CostSettings, PoolSettings, ResourceSettings, S
 
 
 class WhatIfError(Exception):
-    """The other settings cannot be. `problems` are (path to the value, what is wrong and the mend)."""
+    """The changed settings are invalid. `problems` are (path to the value, what is wrong and how to fix it)."""
 
     def __init__(self, problems: list[tuple[tuple[str | int, ...], str]]) -> None:
-        super().__init__("; ".join(f"{'.'.join(map(str, path)) or 'the body'}: {words}" for path, words in problems))
+        super().__init__("; ".join(f"{'.'.join(map(str, path)) or 'the body'}: {text}" for path, text in problems))
         self.problems = problems
 
 
 @dataclass(frozen=True, slots=True)
 class WhatIfComparison:
-    """Recommendations by id, as the settings are and as they would be."""
+    """Evaluations and recommendations by id, under the current and the changed settings."""
 
     current: Evaluation
     changed: Evaluation
@@ -40,16 +40,16 @@ def _by_id(evaluation: Evaluation, settings: Settings) -> dict[str, Recommendati
     return {each.id(settings.cluster): each for each in evaluation.recommendations}
 
 
-#: What may be different: the facts are those that the present settings asked for.
+#: What may change: the facts were read under the current settings.
 CHANGEABLE_SECTIONS: tuple[str, ...] = ("resources", "cost", "pools")
 CHANGEABLE_POOL_KEYS: tuple[str, ...] = ("gpu", "gpus_per_replica")
 
 
 def apply_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """The settings with these in place of theirs; what is not named stays. Raises WhatIfError."""
+    """The settings with `changes` applied; all else stays. Raises WhatIfError."""
     unknown = sorted(set(changes) - set(CHANGEABLE_SECTIONS))
     if unknown:
-        raise WhatIfError([((unknown[0],), f"cannot be changed here; there are {', '.join(CHANGEABLE_SECTIONS)}")])
+        raise WhatIfError([((unknown[0],), f"cannot be changed here; choose from {', '.join(CHANGEABLE_SECTIONS)}")])
     resources = _section(ResourceSettings, settings.resources, changes.get("resources", {}), ("resources",))
     cost = _section(CostSettings, settings.cost, changes.get("cost", {}), ("cost",))
     pools = _pools(settings, changes.get("pools", {}))
@@ -74,12 +74,12 @@ def _section(model: type[M], present: BaseModel, changes: Any, path: tuple[str, 
 
 def _pools(settings: Settings, changes: Any) -> list[PoolSettings]:
     if not isinstance(changes, Mapping):
-        raise WhatIfError([(("pools",), "give an object: the name of a pool, and what is different there")])
+        raise WhatIfError([(("pools",), "give an object: pool names, each with the keys to change")])
     names = [pool.name for pool in settings.pools]
-    strange = sorted(set(changes) - set(names))
-    if strange:
-        mend = f"configured are {', '.join(names)}" if names else "none is configured: change `resources` instead"
-        raise WhatIfError([(("pools", strange[0]), f"no such pool; {mend}")])
+    unknown = sorted(set(changes) - set(names))
+    if unknown:
+        fix = f"choose from {', '.join(names)}" if names else "no pool is configured: change `resources` instead"
+        raise WhatIfError([(("pools", unknown[0]), f"no such pool; {fix}")])
     return [_pool(settings, pool, changes.get(pool.name, {})) for pool in settings.pools]
 
 
@@ -87,22 +87,22 @@ def _pool(settings: Settings, pool: PoolSettings, change: Any) -> PoolSettings:
     path = ("pools", pool.name)
     if not isinstance(change, Mapping):
         raise WhatIfError([(path, f"give an object with {' and '.join(CHANGEABLE_POOL_KEYS)}")])
-    strange = sorted(set(change) - set(CHANGEABLE_POOL_KEYS))
-    if strange:
+    unknown = sorted(set(change) - set(CHANGEABLE_POOL_KEYS))
+    if unknown:
         raise WhatIfError(
-            [((*path, strange[0]), f"cannot be changed here; there are {', '.join(CHANGEABLE_POOL_KEYS)}")]
+            [((*path, unknown[0]), f"cannot be changed here; choose from {', '.join(CHANGEABLE_POOL_KEYS)}")]
         )
     present = pool if pool.gpu or "gpu" not in change else pool.model_copy(update={"gpu": settings.resources.gpu})
     return _section(PoolSettings, present, change, path)  # type: ignore[no-any-return]
 
 
 def _merge(present: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Maps are changed key by key, all else is replaced."""
-    both = dict(present)
+    """Merge mappings key by key; replace all else."""
+    merged = dict(present)
     for key, value in changes.items():
-        former = both.get(key)
-        both[key] = _merge(former, value) if isinstance(former, Mapping) and isinstance(value, Mapping) else value
-    return both
+        former = merged.get(key)
+        merged[key] = _merge(former, value) if isinstance(former, Mapping) and isinstance(value, Mapping) else value
+    return merged
 
 
 def _problems(error: ValidationError, path: tuple[str | int, ...]) -> list[tuple[tuple[str | int, ...], str]]:

@@ -131,7 +131,7 @@ def test_a_batch_above_the_target_is_to_be_smaller() -> None:
     ("batch", "more", "reason", "words"),
     [
         (None, {}, Reason.NO_DATA, "sample"),
-        (24, {signals.JOB_PEAK_MEMORY: 70.0 * GIB}, Reason.CONFLICTING, "probe what runs now"),
+        (24, {signals.JOB_PEAK_MEMORY: 70.0 * GIB}, Reason.CONFLICTING, "probe the model that runs now"),
         (24, {signals.MEMORY_TOTAL: 8.0 * GIB}, Reason.SATURATED, "no size is safe"),
     ],
 )

@@ -85,7 +85,7 @@ def test_a_group_is_met_if_each_of_its_gpus_is(members: list[tuple[bool, float]]
     ("card", "reason", "words"),
     [
         (GpuSpec("a", None, up=False), Reason.NO_DATA, "is down"),
-        (GpuSpec("a", None, up=None), Reason.STALE, "see if its exporter is up"),
+        (GpuSpec("a", None, up=None), Reason.STALE, "check that its exporter is up"),
         (GpuSpec("a", 0.0, coverage=0.89), Reason.INSUFFICIENT_HISTORY, "89% of the last 300 s"),
         (GpuSpec("a", 0.0, coverage=None), Reason.INSUFFICIENT_HISTORY, "wait"),
         (GpuSpec("a", None), Reason.NO_DATA, "no sample in the window"),
@@ -152,7 +152,7 @@ def test_cost() -> None:
 @pytest.mark.parametrize(
     ("change", "reason", "words"),
     [
-        ({}, Reason.NO_DATA, "is one scraped?"),
+        ({}, Reason.NO_DATA, "is an exporter scraped?"),
         ({"down_targets": ("a:1", "b:1")}, Reason.NO_DATA, "a:1, b:1"),
         ({"nodes": {"n": NODE}, "drivers": {"nvidia": frozenset({"absent"})}}, Reason.UNSUPPORTED, "nvidia: absent"),
     ],

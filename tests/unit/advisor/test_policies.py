@@ -87,7 +87,7 @@ def test_idle_reclaim_says_who_holds_memory_and_what_comes_of_it() -> None:
     assert "GPU-0" in "\n".join(advice.apply)  # who holds memory is looked for there, and only there
     assert "GPU-1" not in "\n".join(advice.apply)
     (kept,) = concluded([card(0, "idle"), card(1, "idle")]).recommendations
-    assert [each.action for each in kept.rejected] == ["wait longer", "give back all 2"]
+    assert [each.action for each in kept.rejected] == ["wait longer", "release all 2"]
 
 
 def test_a_job_that_goes_on_beside_its_idle_gpu_is_reported() -> None:

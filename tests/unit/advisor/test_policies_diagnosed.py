@@ -204,17 +204,17 @@ def test_insufficient_data_names_the_missing_metrics() -> None:
 
 
 @pytest.mark.parametrize(
-    ("utilization", "begun", "blind"), [(0.005, True, False), (0.015, False, True), (0.03, False, False)]
+    ("utilization", "recommended", "abstained"), [(0.005, True, False), (0.015, False, True), (0.03, False, False)]
 )
-def test_idle_reclaim_has_a_dead_band(utilization: float, begun: bool, blind: bool) -> None:
+def test_idle_reclaim_has_a_dead_band(utilization: float, recommended: bool, abstained: bool) -> None:
     concluded = decide(facts([GpuSpec("a", utilization), GpuSpec("b", 0.9)]), Settings())
-    assert any(each.kind == idle_reclaim.KIND for each in concluded.recommendations) == begun
-    assert any(each.kinds == (idle_reclaim.KIND,) for each in concluded.abstentions) == blind
+    assert any(each.kind == idle_reclaim.KIND for each in concluded.recommendations) == recommended
+    assert any(each.kinds == (idle_reclaim.KIND,) for each in concluded.abstentions) == abstained
 
 
 def test_advice_suggests_setting_the_pool_kind_where_it_helps() -> None:
-    for kind, told in (("undecided", True), ("training", False)):
+    for kind, suggested in (("undecided", True), ("training", False)):
         settings = Settings.model_validate({"pools": [{"name": "p", "kind": kind}]})
         found = concluded([GpuSpec("GPU-0", 0.5)], settings).abstentions
-        [word] = [each for each in found if each.subject == "diagnosis"]
-        assert ("if p trains, say so" in word.message) == told
+        [abstention] = [each for each in found if each.subject == "diagnosis"]
+        assert ("if p is for training, set kind: training" in abstention.message) == suggested

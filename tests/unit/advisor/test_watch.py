@@ -30,7 +30,7 @@ def run_watch(call: Call, live: RunningAdvisor) -> WatchState:
 def test_once(call: Call, live: RunningAdvisor) -> None:
     code, out, _ = call("watch", "--once", "--advisor", live.web.url)
     assert code == 0
-    assert "Give back 1 of 2 GPUs" in out
+    assert "Release 1 of 2 GPUs" in out
     assert "GPU 0" not in out
     assert "GPU 0" in call("watch", "--once", "--gpus", "--advisor", live.web.url)[1]
     assert call("watch", "--once", "--exit-code", "--advisor", live.web.url)[0] == 3
@@ -41,14 +41,14 @@ def test_once(call: Call, live: RunningAdvisor) -> None:
 def test_a_line_for_each_change_and_none_for_what_stays(call: Call, live: RunningAdvisor) -> None:
     first = run_watch(call, live)
     told = list(lines(None, first))
-    assert sum("Give back" in line for line in told) == 1
+    assert sum("Release" in line for line in told) == 1
     assert list(lines(first, first)) == []
     cards = live.source.targets[0].cards
     cards[-2] = dataclasses.replace(cards[-2], utilization=0.7)  # the idle one works
     live.running.after(15)
     second = run_watch(call, live)
     changed = list(lines(first, second))
-    assert any("over     Give back 1 of 2 GPUs" in line for line in changed)
+    assert any("over     Release 1 of 2 GPUs" in line for line in changed)
     live.source.failure = source_error()
     live.running.after(15)
     third = run_watch(call, live)

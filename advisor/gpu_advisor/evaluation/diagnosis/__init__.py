@@ -1,4 +1,4 @@
-"""Why: signals -> features -> the decision table -> a diagnosis a GPU, and what a whole job or pool has in common."""
+"""Diagnosis: signals -> features -> decision table -> one diagnosis per GPU, reconciled within each job."""
 
 from gpu_advisor.evaluation.diagnosis.idle import IDLE_MEMORY_ALLOCATED, Idleness, idle_window_covered, idleness
 

@@ -1,7 +1,7 @@
-"""Conditions with dead bands, in a logic that knows what it does not know.
+"""Conditions with dead bands, in a four-valued logic.
 
-A condition holds from one threshold on and fails from another; between the two, and where the value is missing, it
-does neither. So a value that wanders about a threshold does not make advice come and go, and missing data decides
+A condition holds from one threshold on and fails from another; between the two it is borderline, and without data it is
+missing. So a value that fluctuates around a threshold does not make recommendations flap, and missing data decides
 nothing.
 """
 
@@ -22,13 +22,13 @@ class Truth(Enum):
     MISSING = "missing"
 
 
-#: Looked up some hundred times a GPU: as names of their own they cost half.
+#: Looked up some hundred times per GPU: module names halve the cost of the enum attributes.
 _YES, _NO, _BORDERLINE, _MISSING = Truth.YES, Truth.NO, Truth.BORDERLINE, Truth.MISSING
 
 
 @dataclass(frozen=True, slots=True)
 class ThresholdCondition:
-    """One feature against a threshold: `yes` is where the condition begins to hold, `no` where it is seen to fail."""
+    """One feature against a threshold: the condition holds from `holds_from` on, and fails from `fails_from` on."""
 
     feature: str
     side: Literal["above", "below"]
@@ -53,7 +53,7 @@ class ThresholdCondition:
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """Holds if one of them does; fails if all of them do."""
+    """Holds if one of the conditions does; fails if all of them do."""
 
     of: tuple[ThresholdCondition, ...]
 
@@ -67,7 +67,7 @@ class AnyOf:
 
 @dataclass(frozen=True, slots=True)
 class UnlessCondition:
-    """Fails where the other one holds; what is missing speaks against nothing."""
+    """Fails if `other` holds; a missing value counts as no objection."""
 
     other: ThresholdCondition
 
@@ -99,7 +99,7 @@ def unless(other: ThresholdCondition) -> UnlessCondition:
 
 
 def all_of(conditions: tuple[Condition, ...], features: Features) -> Truth:
-    """Fails if one of them does; else not told if one cannot be; else borderline if one is."""
+    """Fails if one condition fails; else missing if one is missing; else borderline if one is."""
     worst = _YES
     for condition in conditions:
         truth = condition.truth(features)

@@ -1,4 +1,4 @@
-"""One diagnosis a GPU: the table is asked of each, then its job's other GPUs have their say."""
+"""One diagnosis per GPU: by the decision table first, then reconciled with the other GPUs of its job."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_UTILIZATION, Signal
 
-#: Diagnoses of single GPUs. All others are of the work, which all GPUs of a job have in common.
+#: Diagnoses of single GPUs. All others concern the workload, which all GPUs of a job share.
 SINGLE_GPU_DIAGNOSES = frozenset({"throttled_thermal", "throttled_power", "straggler"})
 
-#: What a GPU looks like that waits in a collective for a slow one of its job.
+#: Diagnoses of a GPU that only waits in a collective for a slow GPU of its job.
 WAITING_SYMPTOMS = frozenset({"communication_bound", "small_batch", "memory_bound", "busy_but_empty"})
 
 _YES, _NO, _BORDERLINE, _MISSING = Truth.YES, Truth.NO, Truth.BORDERLINE, Truth.MISSING
 
-#: A kernel that hardly any SM works for is no collective.
+#: A kernel without SM activity is not a collective.
 NOT_WAITING = ("busy_but_empty", "")
 
 
 @dataclass(frozen=True, slots=True)
 class GpuDiagnosis:
-    """What was found of one GPU.
+    """The diagnosis of one GPU.
 
-    `row` is the row of the table that held, None where none did. Then `needed` are the features that are missing from
-    rows that may hold, and `borderline` the diagnoses that would hold but for a dead band. `seen` is False where the
-    GPU itself could not be looked at; `features` are the figures that were.
+    `row` is the matching row of the table, or None. Then `missing_features` are the features missing from rows that may
+    match, and `borderline` the diagnoses within a dead band. `observed` is False if the GPU has too little data;
+    `features` are the values computed.
     """
 
     gpu: Gpu
@@ -54,20 +54,20 @@ class GpuDiagnosis:
 
 
 def features_of(row: DecisionRow) -> tuple[str, ...]:
-    """What a row looks at."""
+    """The features that a row uses."""
     return tuple(dict.fromkeys(part.feature for condition in row.conditions for part in condition.parts()))
 
 
 def signals_of(features: Iterable[str]) -> tuple[Signal, ...]:
-    """What features are made of."""
+    """The signals that features are computed from."""
     return tuple(dict.fromkeys(signal for name in features for signal in FEATURES_BY_NAME[name].signals))
 
 
 @cache
 def _indexed_table() -> tuple[tuple[Condition, ...], tuple[tuple[DecisionRow, tuple[int, ...]], ...]]:
-    """The table's conditions, and its rows with theirs by number.
+    """The table's conditions, and its rows with indexes into these.
 
-    Rows share half of their conditions, and each is judged once a GPU: a quarter of the time that diagnosis takes.
+    Rows share half of their conditions; evaluating each once per GPU saves a quarter of the time of a diagnosis.
     """
     conditions = tuple(dict.fromkeys(condition for row in DECISION_TABLE for condition in row.conditions))
     numbers = {condition: number for number, condition in enumerate(conditions)}
@@ -75,14 +75,14 @@ def _indexed_table() -> tuple[tuple[Condition, ...], tuple[tuple[DecisionRow, tu
 
 
 def match_row(features: Features) -> tuple[DecisionRow | None, tuple[str, ...], tuple[str, ...]]:
-    """The first row that holds; or none, what is missing to tell, and which diagnoses are borderline."""
+    """The first matching row, or None; the features missing to decide; and the borderline diagnoses."""
     undecided_rows: list[DecisionRow] = []
     borderline: dict[str, None] = {}
     conditions, rows = _indexed_table()
     truths: list[Truth | None] = [None] * len(conditions)
     for row, numbers in rows:
         worst = _YES
-        for number in numbers:  # as `all_of`; a call for each row would cost what this saves
+        for number in numbers:  # as `all_of`, inlined: a call per row would cost what the index saves
             truth = truths[number]
             if truth is None:
                 truth = truths[number] = conditions[number].truth(features)
@@ -103,9 +103,9 @@ def match_row(features: Features) -> tuple[DecisionRow | None, tuple[str, ...], 
 
 
 def diagnose(facts: Facts, peers: Peers, pools: Sequence[Pool]) -> tuple[GpuDiagnosis, ...]:
-    """One outcome for each GPU of the pools, in their order."""
-    alone = [_diagnose_gpu(facts, peers, pool, gpu) for pool in pools for gpu in pool.gpus]
-    return tuple(_reconcile_jobs(alone, peers))
+    """One diagnosis for each GPU of the pools, in their order."""
+    single = [_diagnose_gpu(facts, peers, pool, gpu) for pool in pools for gpu in pool.gpus]
+    return tuple(_reconcile_jobs(single, peers))
 
 
 def _diagnose_gpu(facts: Facts, peers: Peers, pool: Pool, gpu: Gpu) -> GpuDiagnosis:
@@ -128,12 +128,12 @@ def _diagnose_gpu(facts: Facts, peers: Peers, pool: Pool, gpu: Gpu) -> GpuDiagno
     )
 
 
-def _reconcile_jobs(alone: Sequence[GpuDiagnosis], peers: Peers) -> Iterable[GpuDiagnosis]:
-    """Who waits for a slow GPU is not ill himself, and what a few GPUs of a job seem to have, the job has not."""
-    slow_jobs = {peers.jobs.get(each.gpu.uuid) for each in alone if each.name in SINGLE_GPU_DIAGNOSES} - {None}
-    slow_nodes = {(each.gpu.node, each.gpu.name) for each in alone if each.name in SINGLE_GPU_DIAGNOSES}
-    common = _common_diagnoses(alone, peers.jobs)
-    for each in alone:
+def _reconcile_jobs(single: Sequence[GpuDiagnosis], peers: Peers) -> Iterable[GpuDiagnosis]:
+    """Drop symptoms of waiting for a slow GPU, and diagnoses that most GPUs of a job do not share."""
+    slow_jobs = {peers.jobs.get(each.gpu.uuid) for each in single if each.name in SINGLE_GPU_DIAGNOSES} - {None}
+    slow_nodes = {(each.gpu.node, each.gpu.name) for each in single if each.name in SINGLE_GPU_DIAGNOSES}
+    common = _common_diagnoses(single, peers.jobs)
+    for each in single:
         job = peers.jobs.get(each.gpu.uuid)
         near_slow = job in slow_jobs if job is not None else (each.gpu.node, each.gpu.name) in slow_nodes
         if each.name in SINGLE_GPU_DIAGNOSES or each.name == HEALTHY:
@@ -147,16 +147,16 @@ def _reconcile_jobs(alone: Sequence[GpuDiagnosis], peers: Peers) -> Iterable[Gpu
 
 
 def _may_wait(outcome: GpuDiagnosis, job: str | None) -> bool:
-    """Whether what was found of a GPU is explained by its waiting for another one."""
+    """Whether waiting for another GPU explains the diagnosis."""
     if outcome.row is None:
         return job is not None and outcome.observed
     return outcome.name in WAITING_SYMPTOMS and (outcome.name, outcome.row.variant) != NOT_WAITING
 
 
-def _common_diagnoses(alone: Sequence[GpuDiagnosis], jobs: Mapping[str, str]) -> dict[str, set[str]]:
-    """Of each job, what at min_others half of its GPUs have."""
+def _common_diagnoses(single: Sequence[GpuDiagnosis], jobs: Mapping[str, str]) -> dict[str, set[str]]:
+    """By job, the diagnoses that at least half of its GPUs share."""
     found: dict[str, Counter[str]] = {}
-    for each in alone:
+    for each in single:
         job = jobs.get(each.gpu.uuid)
         if job is not None:
             found.setdefault(job, Counter())[each.name] += 1

@@ -1,6 +1,6 @@
-"""What conditions are about: figures of one GPU over the idle window, some of them against its peers.
+"""Features, the input of conditions: values of one GPU over the idle window, some relative to its peers.
 
-A feature is None where what it is made of is missing; it is never made up.
+A feature is None if a signal it needs is missing; it is never guessed.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ from gpu_advisor.evaluation.signals import (
     Signal,
 )
 
-#: SMs that kernels of a large batch keep busy while they run.
+#: SM activity of kernels of a large batch while they run.
 FULL_SM_ACTIVITY = 0.85
 
-#: Frameworks that take memory in advance take this share of it at min_others, and not more than that: JAX 75 %, vLLM 90 %
+#: Memory shares that frameworks preallocate: JAX 75 %, vLLM 90 %
 #: (https://docs.jax.dev/en/latest/gpu_memory_allocation.html, https://docs.vllm.ai/en/latest/configuration/engine_args/).
-#: What such a process needs is not known from what it holds.
+#: The memory used by such a process does not show what it needs.
 PREALLOCATION_RANGE = (0.70, 0.935)
 
 PoolKind = Literal["training", "serving", "undecided"]
@@ -61,7 +61,7 @@ PoolKind = Literal["training", "serving", "undecided"]
 
 @dataclass(frozen=True, slots=True)
 class GpuSignals:
-    """All that is known of one GPU. `kind` is what the owner says of its pool."""
+    """The signals of one GPU. `kind` is the configured kind of its pool."""
 
     facts: Facts
     gpu: Gpu
@@ -92,7 +92,7 @@ def _per_busy_time(gpu_signals: GpuSignals, signal: Signal) -> float | None:
 
 
 def _utilization_spread(gpu_signals: GpuSignals) -> float | None:
-    """Three windows: when work stops or starts, two of them meet on their way, but hardly all three."""
+    """Over three windows: while work starts or stops, two of them may agree by chance, but hardly all three."""
     found = [gpu_signals.value(signal) for signal in (UTILIZATION, HALF_IDLE_UTILIZATION, IDLE_UTILIZATION)]
     known = [value for value in found if value is not None]
     return max(known) - min(known) if len(known) == len(found) else None
@@ -133,7 +133,7 @@ def _relative_to_model(gpu_signals: GpuSignals, signal: Signal, min_others: int)
 
 
 def _job_median(gpu_signals: GpuSignals, what: str, own: float | None) -> float | None:
-    """The median of the job's other GPUs, of which there must be three."""
+    """The median of the job's other GPUs; None if there are fewer than three."""
     job = gpu_signals.job
     if job is None or own is None or (gpu_signals.value(IDLE_UTILIZATION) or 0.0) < 0.3:
         return None
@@ -167,7 +167,7 @@ def _relative_to_job(gpu_signals: GpuSignals, signal: Signal) -> float | None:
 
 
 def _link_utilization(gpu_signals: GpuSignals) -> tuple[float | None, float | None, float | None]:
-    """Shares of NVLink, PCIe and network in use for exchange: what goes both ways at once."""
+    """Utilization of NVLink, PCIe and network by communication: traffic in both directions at once."""
     nvlink = ratio_of(gpu_signals.value(NVLINK_RECEIVE), nvlink_bytes_per_second(gpu_signals.gpu.name))
     receive, transmit = gpu_signals.value(PCIE_RECEIVE), gpu_signals.value(PCIE_TRANSMIT)
     speed = pcie_bytes_per_second(gpu_signals.value(PCIE_GENERATION), gpu_signals.value(PCIE_WIDTH))
@@ -178,12 +178,12 @@ def _link_utilization(gpu_signals: GpuSignals) -> tuple[float | None, float | No
 
 
 def _max_link_utilization(gpu_signals: GpuSignals) -> float | None:
-    """The fullest link that is known."""
+    """The highest known link utilization."""
     return max((value for value in _link_utilization(gpu_signals) if value is not None), default=None)
 
 
 def _link_utilization_bound(gpu_signals: GpuSignals) -> float | None:
-    """The fullest link, if all that the job can use are known; 0 for a job of one GPU, which exchanges nothing."""
+    """The highest link utilization if all links of the job are known; 0 for a job of one GPU."""
     gpus = gpu_signals.peers.gpus_of_job(gpu_signals.job)
     if len(gpus) == 1:
         return 0.0
@@ -205,8 +205,8 @@ def _link_per_idle_sm(gpu_signals: GpuSignals, exchange: float | None) -> float 
     return None if unfilled is None or unfilled < 0.02 or exchange is None else exchange / unfilled
 
 
-def _flag(told: bool, denied: bool) -> float | None:
-    return 1.0 if told else 0.0 if denied else None
+def _flag(confirmed: bool, denied: bool) -> float | None:
+    return 1.0 if confirmed else 0.0 if denied else None
 
 
 def _trains(gpu_signals: GpuSignals) -> float | None:
@@ -219,88 +219,96 @@ def _serves(gpu_signals: GpuSignals) -> float | None:
     return _flag(gpu_signals.kind == "serving", reports or gpu_signals.kind == "training")
 
 
+def _value_of(signal: Signal) -> Callable[[GpuSignals], float | None]:
+    return lambda gpu: gpu.value(signal)
+
+
+def _busy_value_of(signal: Signal) -> Callable[[GpuSignals], float | None]:
+    return lambda gpu: _per_busy_time(gpu, signal)
+
+
+_LINKS = (NVLINK_RECEIVE, PCIE_RECEIVE, PCIE_TRANSMIT, NODE_NETWORK_RECEIVE, NODE_NETWORK_TRANSMIT)
+_THREE_WINDOWS = (UTILIZATION, HALF_IDLE_UTILIZATION, IDLE_UTILIZATION)
+
 FEATURES: tuple[Feature, ...] = (
-    Feature("utilization", "share of the time in which a kernel ran", (IDLE_UTILIZATION,),
-            lambda gpu: gpu.value(IDLE_UTILIZATION)),
-    Feature("unsteadiness",
-            "how far apart utilization of the short window, of half the idle window and of all of it is",
-            (UTILIZATION, HALF_IDLE_UTILIZATION, IDLE_UTILIZATION), _utilization_spread),
-    Feature("swing", "that, as a share of the highest of the three", (UTILIZATION, HALF_IDLE_UTILIZATION, IDLE_UTILIZATION),
-            _relative_spread),
-    Feature("idleness", "utilization as a share of `evaluation.idle_utilization`", (IDLE_UTILIZATION,), _idleness),
-    Feature("day_peak", "highest hourly mean of utilization within a day", (DAILY_PEAK_UTILIZATION,), lambda gpu: gpu.value(DAILY_PEAK_UTILIZATION)),
-    Feature("sm_activity", "share of the SMs that were busy", (SM_ACTIVITY,), lambda gpu: gpu.value(SM_ACTIVITY)),
-    Feature("fill", "share of the SMs that were busy while a kernel ran", (SM_ACTIVITY, IDLE_UTILIZATION),
-            lambda gpu: _per_busy_time(gpu, SM_ACTIVITY)),
-    Feature("tensor_fill", "share of tensor cores' time while a kernel ran", (TENSOR_ACTIVITY, IDLE_UTILIZATION),
-            lambda gpu: _per_busy_time(gpu, TENSOR_ACTIVITY)),
-    Feature("fp32_fill", "share of the FP32 pipe's time while a kernel ran", (FP32_ACTIVITY, IDLE_UTILIZATION),
-            lambda gpu: _per_busy_time(gpu, FP32_ACTIVITY)),
-    Feature("fp64_fill", "share of the FP64 pipe's time while a kernel ran", (FP64_ACTIVITY, IDLE_UTILIZATION),
-            lambda gpu: _per_busy_time(gpu, FP64_ACTIVITY)),
-    Feature("dram", "memory bandwidth in use, of the highest", (DRAM_ACTIVITY,), lambda gpu: gpu.value(DRAM_ACTIVITY)),
-    Feature("dram_fill", "memory bandwidth in use while a kernel ran", (DRAM_ACTIVITY, IDLE_UTILIZATION),
-            lambda gpu: _per_busy_time(gpu, DRAM_ACTIVITY)),
-    Feature("power", "power drawn, of the limit in force", (POWER, POWER_LIMIT),
+    Feature("utilization", "share of time a kernel ran", (IDLE_UTILIZATION,), _value_of(IDLE_UTILIZATION)),
+    Feature("unsteadiness", "spread of utilization over the short window, half the idle window and all of it",
+            _THREE_WINDOWS, _utilization_spread),
+    Feature("swing", "that spread, relative to the highest of the three", _THREE_WINDOWS, _relative_spread),
+    Feature("idleness", "utilization, relative to `evaluation.idle_utilization`", (IDLE_UTILIZATION,), _idleness),
+    Feature("day_peak", "highest hourly mean of utilization within a day", (DAILY_PEAK_UTILIZATION,),
+            _value_of(DAILY_PEAK_UTILIZATION)),
+    Feature("sm_activity", "share of SMs busy", (SM_ACTIVITY,), _value_of(SM_ACTIVITY)),
+    Feature("fill", "share of SMs busy while a kernel ran", (SM_ACTIVITY, IDLE_UTILIZATION),
+            _busy_value_of(SM_ACTIVITY)),
+    Feature("tensor_fill", "tensor core activity while a kernel ran", (TENSOR_ACTIVITY, IDLE_UTILIZATION),
+            _busy_value_of(TENSOR_ACTIVITY)),
+    Feature("fp32_fill", "FP32 pipe activity while a kernel ran", (FP32_ACTIVITY, IDLE_UTILIZATION),
+            _busy_value_of(FP32_ACTIVITY)),
+    Feature("fp64_fill", "FP64 pipe activity while a kernel ran", (FP64_ACTIVITY, IDLE_UTILIZATION),
+            _busy_value_of(FP64_ACTIVITY)),
+    Feature("dram", "memory bandwidth used, of the maximum", (DRAM_ACTIVITY,), _value_of(DRAM_ACTIVITY)),
+    Feature("dram_fill", "memory bandwidth used while a kernel ran", (DRAM_ACTIVITY, IDLE_UTILIZATION),
+            _busy_value_of(DRAM_ACTIVITY)),
+    Feature("power", "power draw, of the power limit", (POWER, POWER_LIMIT),
             lambda gpu: ratio_of(gpu.value(POWER), gpu.value(POWER_LIMIT))),
-    Feature("clock", "clock of the SMs, of the highest", (SM_CLOCK, SM_CLOCK_MAX), _clock_ratio),
-    Feature("clock_of_peers", "clock of the SMs, of the median of busy GPUs of the same model", (SM_CLOCK,),
+    Feature("clock", "SM clock, of the maximum", (SM_CLOCK, SM_CLOCK_MAX), _clock_ratio),
+    Feature("clock_of_peers", "SM clock, of the median of busy GPUs of the same model", (SM_CLOCK,),
             lambda gpu: _relative_to_model(gpu, SM_CLOCK, 2)),
     Feature("limit_of_peers", "power limit, of the median of GPUs of the same model", (POWER_LIMIT,),
             lambda gpu: _relative_to_model(gpu, POWER_LIMIT, 2)),
-    Feature("thermal", "share of the busy time held back by heat", (THROTTLE_HW_THERMAL, THROTTLE_SW_THERMAL),
-            _thermal),
-    Feature("power_brake", "share of the busy time held back by the power supply", (THROTTLE_POWER_BRAKE,),
-            lambda gpu: _per_busy_time(gpu, THROTTLE_POWER_BRAKE)),
-    Feature("power_cap", "share of the busy time held back by the power limit", (THROTTLE_POWER_CAP,),
-            lambda gpu: _per_busy_time(gpu, THROTTLE_POWER_CAP)),
-    Feature("memory_held", "share of the GPU's memory held", (IDLE_MEMORY_USED,), lambda gpu: gpu.value(IDLE_MEMORY_USED)),
-    Feature("memory_needed", "share of the memory that the work needs: the job's own word, or what is held, unless "
-            "that is what frameworks take in advance", (JOB_PEAK_MEMORY, MEMORY_TOTAL, IDLE_MEMORY_USED), _memory_needed),
-    Feature("data_wait", "share of a training step in which it waited for data", (JOB_DATA_WAIT, JOB_STEP_TIME),
+    Feature("thermal", "share of busy time thermally throttled", (THROTTLE_HW_THERMAL, THROTTLE_SW_THERMAL), _thermal),
+    Feature("power_brake", "share of busy time throttled by the power brake", (THROTTLE_POWER_BRAKE,),
+            _busy_value_of(THROTTLE_POWER_BRAKE)),
+    Feature("power_cap", "share of busy time throttled by the power limit", (THROTTLE_POWER_CAP,),
+            _busy_value_of(THROTTLE_POWER_CAP)),
+    Feature("memory_held", "GPU memory used", (IDLE_MEMORY_USED,), _value_of(IDLE_MEMORY_USED)),
+    Feature("memory_needed", "GPU memory needed: the peak that the job reports, or the memory used unless a framework "
+            "may have preallocated it", (JOB_PEAK_MEMORY, MEMORY_TOTAL, IDLE_MEMORY_USED), _memory_needed),
+    Feature("data_wait", "share of a training step spent waiting for data", (JOB_DATA_WAIT, JOB_STEP_TIME),
             lambda gpu: ratio_of(gpu.value(JOB_DATA_WAIT), gpu.value(JOB_STEP_TIME))),
-    Feature("stepping", "share of the time that a job spends in training steps", (JOB_STEP_TIME,),
-            lambda gpu: gpu.value(JOB_STEP_TIME)),
-    Feature("communication", "share of a training step in which it waited for other ranks",
+    Feature("stepping", "share of time that a job spends in training steps", (JOB_STEP_TIME,),
+            _value_of(JOB_STEP_TIME)),
+    Feature("communication", "share of a training step spent waiting for other ranks",
             (JOB_COMMUNICATION, JOB_STEP_TIME), _communication),
-    Feature("communication_below_job", "how much less of its step a rank waits for others than the median of its job",
+    Feature("communication_below_job", "how far `communication` is below the median of the job",
             (JOB_COMMUNICATION, JOB_STEP_TIME), _communication_below_job),
     Feature("utilization_below_job", "how far utilization is below the median of the job", (IDLE_UTILIZATION,),
             _utilization_below_job),
     Feature("sm_activity_of_job", "SM activity, of the median of the job", (SM_ACTIVITY,),
             lambda gpu: _relative_to_job(gpu, SM_ACTIVITY)),
-    Feature("clock_of_job", "clock of the SMs, of the median of the job", (SM_CLOCK,), lambda gpu: _relative_to_job(gpu, SM_CLOCK)),
-    Feature("exchange", "share of the fullest link (NVLink, PCIe, network) in use both ways",
-            (NVLINK_RECEIVE, PCIE_RECEIVE, PCIE_TRANSMIT, NODE_NETWORK_RECEIVE, NODE_NETWORK_TRANSMIT), _max_link_utilization),
-    Feature("exchange_of_unfilled", "that share, of what is missing to full SMs",
-            (NVLINK_RECEIVE, PCIE_RECEIVE, PCIE_TRANSMIT, NODE_NETWORK_RECEIVE, NODE_NETWORK_TRANSMIT, SM_ACTIVITY),
+    Feature("clock_of_job", "SM clock, of the median of the job", (SM_CLOCK,),
+            lambda gpu: _relative_to_job(gpu, SM_CLOCK)),
+    Feature("exchange", "utilization of the busiest link (NVLink, PCIe, network) in both directions", _LINKS,
+            _max_link_utilization),
+    Feature("exchange_of_unfilled", "`exchange`, relative to the SMs idle while a kernel ran", (*_LINKS, SM_ACTIVITY),
             lambda gpu: _link_per_idle_sm(gpu, _max_link_utilization(gpu))),
-    Feature("exchange_at_most", "the same share where all links that the job can use are known",
-            (NVLINK_RECEIVE, PCIE_RECEIVE, PCIE_TRANSMIT, NODE_NETWORK_RECEIVE, NODE_NETWORK_TRANSMIT), _link_utilization_bound),
-    Feature("exchange_at_most_of_unfilled", "that share, of what is missing to full SMs",
-            (NVLINK_RECEIVE, PCIE_RECEIVE, PCIE_TRANSMIT, NODE_NETWORK_RECEIVE, NODE_NETWORK_TRANSMIT, SM_ACTIVITY),
-            lambda gpu: _link_per_idle_sm(gpu, _link_utilization_bound(gpu))),
-    Feature("input_rate", "bytes a second received over PCIe", (PCIE_RECEIVE,), lambda gpu: gpu.value(PCIE_RECEIVE)),
-    Feature("cpu", "share of the node's cores that was busy", (NODE_CPU,), lambda gpu: gpu.value(NODE_CPU)),
-    Feature("io_pressure", "share of the time in which some task of the node waited for storage", (NODE_IO_PRESSURE,),
-            lambda gpu: gpu.value(NODE_IO_PRESSURE)),
-    Feature("trains", "1 if the pool is for training or a job reports its steps, 0 if the pool serves", (JOB_STEP_TIME,),
+    Feature("exchange_at_most", "`exchange` if all links that the job can use are known", _LINKS,
+            _link_utilization_bound),
+    Feature("exchange_at_most_of_unfilled", "`exchange_at_most`, relative to the SMs idle while a kernel ran",
+            (*_LINKS, SM_ACTIVITY), lambda gpu: _link_per_idle_sm(gpu, _link_utilization_bound(gpu))),
+    Feature("input_rate", "bytes per second received over PCIe", (PCIE_RECEIVE,), _value_of(PCIE_RECEIVE)),
+    Feature("cpu", "CPU utilization of the node", (NODE_CPU,), _value_of(NODE_CPU)),
+    Feature("io_pressure", "share of time a task of the node waited for storage", (NODE_IO_PRESSURE,),
+            _value_of(NODE_IO_PRESSURE)),
+    Feature("trains", "1 if the pool is for training or a job reports steps, 0 if it is for serving", (JOB_STEP_TIME,),
             _trains),
-    Feature("may_train", "0 if the pool serves, else 1", (), lambda gpu: 0.0 if gpu.kind == "serving" else 1.0),
-    Feature("serves", "1 if the pool serves, 0 if it trains or a job reports its steps", (JOB_STEP_TIME,), _serves),
+    Feature("may_train", "0 if the pool is for serving, else 1", (), lambda gpu: 0.0 if gpu.kind == "serving" else 1.0),
+    Feature("serves", "1 if the pool is for serving, 0 if it is for training or a job reports steps", (JOB_STEP_TIME,),
+            _serves),
 )  # fmt: skip
 
 FEATURES_BY_NAME: Mapping[str, Feature] = {feature.name: feature for feature in FEATURES}
 
 
 class LazyFeatures(dict[str, float | None]):
-    """A reading's features by name, each computed when it is first asked for: most rows fail at their first."""
+    """Features by name, each computed on first access: most rows fail at their first condition."""
 
-    __slots__ = ("_reading",)
+    __slots__ = ("_gpu_signals",)
 
     def __init__(self, gpu_signals: GpuSignals) -> None:
-        self._reading = gpu_signals
+        self._gpu_signals = gpu_signals
 
     def __missing__(self, name: str) -> float | None:
-        value = self[name] = FEATURES_BY_NAME[name].compute(self._reading)
+        value = self[name] = FEATURES_BY_NAME[name].compute(self._gpu_signals)
         return value

@@ -1,4 +1,4 @@
-"""Whether a GPU did nothing over the whole idle window."""
+"""Whether a GPU was idle over the whole idle window."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_UTILIZATION, MEMO
 IDLE_MEMORY_ALLOCATED = DIAGNOSES["idle_holding_memory"]
 IDLE_DIAGNOSIS = DIAGNOSES[UNUSED]
 
-#: A GPU that is called idle is called so until it is busy for this much of `evaluation.idle_utilization`.
+#: Dead band: a GPU counts as busy only from this multiple of `evaluation.idle_utilization` on.
 IDLE_EXIT_FACTOR = 2.0
 
 
@@ -25,7 +25,7 @@ class Idleness(Enum):
 
 
 def idleness(facts: Facts, gpu: Gpu) -> Idleness | None:
-    """How idle a GPU was over the whole idle window; None if that cannot be told."""
+    """How idle a GPU was over the whole idle window; None if unknown."""
     utilization, coverage = facts.value(IDLE_UTILIZATION, gpu.uuid), facts.value(IDLE_COVERAGE, gpu.uuid)
     if not gpu.up or utilization is None or not idle_window_covered(facts, coverage):
         return None
@@ -33,8 +33,8 @@ def idleness(facts: Facts, gpu: Gpu) -> Idleness | None:
     truth = below("idleness", 1.0, IDLE_EXIT_FACTOR).truth({"idleness": share})
     if truth is not Truth.YES or share >= 1.0:
         return Idleness.BUSY if truth is Truth.NO else Idleness.BORDERLINE
-    held = (facts.value(MEMORY_USED, gpu.uuid) or 0.0) > ALLOCATED_MEMORY_RATIO
-    return Idleness.HOLDING_MEMORY if held else Idleness.IDLE
+    allocated = (facts.value(MEMORY_USED, gpu.uuid) or 0.0) > ALLOCATED_MEMORY_RATIO
+    return Idleness.HOLDING_MEMORY if allocated else Idleness.IDLE
 
 
 def idle_window_covered(facts: Facts, coverage: float | None) -> bool:

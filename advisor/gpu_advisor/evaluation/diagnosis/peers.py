@@ -1,4 +1,4 @@
-"""What other GPUs are like: those of the same model, and those that work on the same job."""
+"""Values of peer GPUs: those of the same model, and those of the same job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpu_advisor.evaluation.signals import (
     Signal,
 )
 
-#: A GPU that is busy for less than this share of the time may have its clocks down for want of work.
+#: A GPU below this utilization may have low clocks because it has too little work.
 MIN_BUSY_RATIO = 0.3
 
 GroupKey = tuple[str, str]
@@ -25,14 +25,14 @@ GroupKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """Sorted values of groups of GPUs, by group and what was measured; and the job of each GPU, with its GPUs."""
+    """Sorted values by group of GPUs and quantity; the job of each GPU, and the GPUs of each job."""
 
     values: Mapping[GroupKey, tuple[float, ...]] = field(default_factory=dict)
     members: Mapping[str, tuple[Gpu, ...]] = field(default_factory=dict)
     jobs: Mapping[str, str] = field(default_factory=dict)
 
     def median_of_others(self, group: str, quantity: str, own: float | None, min_others: int = 1) -> float | None:
-        """The median of a group without one of its values. None if there are fewer than `min_others` others."""
+        """The median of a group without the value `own`. None if there are fewer than `min_others` others."""
         found = self.values.get((group, quantity), ())
         count = len(found) - (own is not None)
         if count < min_others:
@@ -49,7 +49,7 @@ class Peers:
 
 
 def build_peers(facts: Facts, gpus: Iterable[Gpu]) -> Peers:
-    """Of these GPUs: a pool, as a rule."""
+    """The peer groups of these GPUs, usually a pool."""
     members: dict[str, list[Gpu]] = {}
     values: dict[GroupKey, list[float]] = {}
     for gpu in gpus:
@@ -93,5 +93,5 @@ def job_group(job: str) -> str:
 
 
 def ratio_of(part: float | None, whole: float | None) -> float | None:
-    """part / whole, where both are known and the whole is not next to nothing."""
+    """part / whole if both are known and the whole is not close to zero, else None."""
     return None if part is None or whole is None or whole < 0.01 else part / whole

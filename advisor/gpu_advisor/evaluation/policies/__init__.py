@@ -1,6 +1,6 @@
-"""Policies: facts + settings -> what to do. One pure file each.
+"""Policies: facts + settings -> recommendations. One pure file each.
 
-A policy on a diagnosis is registered in diagnosed.py by its kind, every other one here: a line each.
+by_diagnosis.py registers the policies that act on a diagnosis; all others are registered here, one line each.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a policy's file has to provide: one function."""
+"""The interface of a policy: one function."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Policy(Protocol):
 
 
 def cost_change(settings: Settings, pool: Pool, change_gpus: int) -> float | None:
-    """Money per hour for this many GPUs more (negative: less) of a pool; None without a single price for its GPUs."""
+    """Cost per hour of this many more GPUs (negative: fewer); None unless all GPUs of the pool have one price."""
     prices = {settings.cost.gpu_price_per_hour.get(gpu.name) for gpu in pool.gpus}
     price = prices.pop() if len(prices) == 1 else None
     return None if price is None else price * change_gpus

@@ -1,4 +1,4 @@
-"""Batch size: kernels too small to fill the GPU, and memory to spare. How large it may be is calibration's to say."""
+"""Batch size: kernels are too small to fill the GPU, and memory is free. Calibration decides how large it may be."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ KIND = "batch_size"
 
 
 def advise(finding: Finding) -> PolicyAdvice:
-    """The direction alone: memory does not grow in proportion to the batch, so no size is made up here."""
+    """The direction only: memory does not grow in proportion to the batch, so any size would be a guess."""
     needed, fill = finding.mean("memory_needed"), finding.mean("fill")
-    filled = "" if fill is None else f" fill {fill:.0%} of the SMs and"
+    kernels = "leave gaps" if fill is None else f"fill {fill:.0%} of the SMs"
     return PolicyAdvice(
-        summary=f"{finding.scope}: a larger batch: kernels of {finding.count}{filled} leave gaps, memory is "
+        summary=f"{finding.scope}: increase the batch size: kernels on {finding.count} {kernels}, memory is "
         f"{percent(needed)} used",
         actions=(
             run_command("gpu-advisor", "probe", note="measures memory and throughput by batch size"),
             *notes(
                 "if the batch size is fixed: torch.compile(model, mode='reduce-overhead') uses CUDA graphs",
-                "or share the GPU: several jobs on it (MPS, time slicing), or a MIG slice",
+                "or share the GPU between several jobs (MPS, time slicing), or use a MIG slice",
             ),
         ),
         rejected=(
-            Alternative("scale the batch by the memory that is left", "memory and batch are not in proportion"),
-            Alternative("more GPUs", "each would have still less to do"),
+            Alternative("scale the batch by the free memory", "memory does not grow in proportion to the batch"),
+            Alternative("more GPUs", "each would have even less work"),
         ),
         confidence="medium" if fill is not None else "low",
         direction="up",

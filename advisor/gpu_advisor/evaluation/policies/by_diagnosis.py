@@ -1,4 +1,4 @@
-"""Diagnosis before action: the causes found in a pool, and for each the policy that knows what to do about it."""
+"""Diagnosis before action: the causes found in a pool, and the policy for each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from gpu_advisor.settings import Settings
 
 SUBJECT = "diagnosis"
 
-#: Who advises on what: the kind of a recommendation, and its policy.
+#: The policy of each kind of recommendation.
 POLICIES_BY_KIND: Mapping[str, Callable[[Finding], PolicyAdvice]] = {
     module.KIND: module.advise
     for module in (
@@ -46,7 +46,7 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
     for finding in group_findings(facts, settings, pool, known, outcomes):
         for kind in DIAGNOSES[finding.diagnosis].kinds:
             if kind == batch_size.KIND and calibrated_batch_size.has_profile(facts, finding.gpus):
-                continue  # then the size is known, and calibrated_batch says it
+                continue  # the size is known: calibrated_batch_size recommends it
             if kind in POLICIES_BY_KIND:
                 yield _recommendation(finding, kind, POLICIES_BY_KIND[kind](finding))
     yield from _abstain(facts, settings, pool, outcomes)
@@ -63,7 +63,7 @@ def _recommendation(finding: Finding, kind: str, advice: PolicyAdvice) -> Recomm
         recommended=0,
         unit="affected GPUs",
         diagnosis=finding.diagnosis,
-        explanation=f"{DIAGNOSES[finding.diagnosis].explanation} Seen here: {finding.rows[0].reason}.",
+        explanation=f"{DIAGNOSES[finding.diagnosis].explanation} Observed: {finding.rows[0].reason}.",
         confidence=advice.confidence,
         projection=advice.projection,
         evidence=tuple(finding.evidence()),
@@ -75,11 +75,11 @@ def _recommendation(finding: Finding, kind: str, advice: PolicyAdvice) -> Recomm
 
 
 def _abstain(facts: Facts, settings: Settings, pool: Pool, outcomes: Sequence[GpuDiagnosis]) -> Iterator[Abstention]:
-    """What cannot be told. GPUs that cannot be seen at all are spoken of by the policies on sizes."""
+    """GPUs without a diagnosis. The sizing policies report GPUs without any data."""
     nearly = [outcome for outcome in outcomes if outcome.borderline and outcome.name == UNKNOWN]
     if nearly:
         names = ", ".join(dict.fromkeys(name for outcome in nearly for name in outcome.borderline))
-        message = f"{len(nearly)} of {len(pool.gpus)} GPUs: {names} or not: figures lie between the two thresholds"
+        message = f"{len(nearly)} of {len(pool.gpus)} GPUs: {names} or not? Values are within the dead band"
         yield Abstention(Reason.CONFLICTING, SUBJECT, pool.scope, message, _uuids(nearly), KINDS)
     target = settings.gpu_limits(pool.settings).target_utilization / 100
     undiagnosed = [
@@ -97,9 +97,9 @@ def _abstain(facts: Facts, settings: Settings, pool: Pool, outcomes: Sequence[Gp
         kind_missing = pool.settings.kind == "undecided" and any(
             "trains" in outcome.missing_features for outcome in found
         )
-        fix = f"; if {pool.settings.name} trains, say so: kind: training, under pools" if kind_missing else ""
+        fix = f"; if {pool.settings.name} is for training, set kind: training under pools" if kind_missing else ""
         message = (
-            f"{len(found)} of {len(pool.gpus)} GPUs are below {target:.0%}, and why cannot be told without some of: "
+            f"{len(found)} of {len(pool.gpus)} GPUs are below {target:.0%} utilization; the cause needs one of: "
             f"{', '.join(wanted)}{fix}"
         )
         yield Abstention(reason, SUBJECT, pool.scope, message, _uuids(found), KINDS)

@@ -1,7 +1,7 @@
-"""Batch size by measurement: the curve of a profile, joined with what the running job tells of itself.
+"""Batch size by measurement: the curve of a probe profile, joined with the metrics of the running job.
 
-A profile belongs to a job by name: its `workload` is the job's `training_job`, on the same type of GPU. Three ceilings
-are shown: memory, the knee of throughput, and gradient noise if the job tells it. Memory is never scaled in proportion.
+A profile belongs to a job by name: its `workload` equals the job's `training_job`, on the same GPU type. Three ceilings
+are shown: memory, the knee of throughput, and gradient noise if the job reports it. Memory is never scaled linearly.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 
 SUBJECT = "batch_size"
 
-#: Less throughput than this is not worth another learning rate.
+#: A smaller throughput gain does not justify retuning the learning rate.
 MIN_THROUGHPUT_GAIN = 0.05
-#: A job's own peak may be so far off its profile's curve; further off, another model was probed.
+#: A job whose own peak deviates further from its profile's curve runs another model than the probed one.
 MAX_PEAK_DEVIATION = 0.15
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """A training job on GPUs of one pool and type. `batch_size` is that of one rank; `ranks` are those of all pools."""
+    """A training job on GPUs of one pool and type. `batch_size` is per rank; `ranks` counts those of all pools."""
 
     name: str
     gpus: tuple[Gpu, ...]
@@ -78,7 +78,7 @@ def has_profile(facts: Facts, gpus: Iterable[Gpu]) -> bool:
 
 
 def unreadable_profiles(facts: Facts, cluster: str) -> Iterator[Abstention]:
-    """Profiles that are there and say nothing."""
+    """Profiles that cannot be read."""
     for error in facts.profiles.errors:
         yield Abstention(Reason.NO_DATA, SUBJECT, Scope("fleet", cluster), error, kinds=(KIND,))
 
@@ -91,10 +91,10 @@ def _job(facts: Facts, name: str, gpus: tuple[Gpu, ...]) -> TrainingJob | Absten
     if None in sizes or None in memory:
         gpu = next(g for g in gpus if None in (facts.value(JOB_BATCH_SIZE, g.uuid), facts.value(MEMORY_TOTAL, g.uuid)))
         signal = JOB_BATCH_SIZE if facts.value(JOB_BATCH_SIZE, gpu.uuid) is None else MEMORY_TOTAL
-        told = facts.explain_missing(signal, scope, gpu)
-        return Abstention(told.reason, SUBJECT, scope, told.message, uuids, (KIND,))
+        missing = facts.explain_missing(signal, scope, gpu)
+        return Abstention(missing.reason, SUBJECT, scope, missing.message, uuids, (KIND,))
     if len(sizes) > 1 or len(types) > 1:
-        message = "its ranks have several batch sizes or GPU types: one size cannot be advised for them"
+        message = "its ranks differ in batch size or GPU type: no single size fits them"
         return Abstention(Reason.CONFLICTING, SUBJECT, scope, message, uuids, (KIND,))
     peaks = [peak for uuid in uuids if (peak := facts.value(JOB_PEAK_MEMORY, uuid)) is not None]
     noises = [noise for uuid in uuids if (noise := facts.value(JOB_GRADIENT_NOISE, uuid)) is not None]
@@ -116,13 +116,14 @@ def _recommend_for_job(facts: Facts, settings: Settings, job: TrainingJob) -> It
     ]
     curve = min(fits, key=lambda pair: pair[0])[1] if fits else None
     if curve is None:
-        told = f"{format_bytes(job.peak_bytes or 0)} at a batch of {job.batch_size}"
+        peak = f"{format_bytes(job.peak_bytes or 0)} at batch size {job.batch_size}"
         yield abstain(
-            Reason.CONFLICTING, f"the job's peak memory ({told}) is not that of its profile: probe what runs now"
+            Reason.CONFLICTING,
+            f"the job's peak memory ({peak}) does not match its profile: probe the model that runs now",
         )
         return
     limits = settings.resources.memory
-    # Of all ranks together, the noise scale; the batch that is advised is one rank's.
+    # The noise scale is over all ranks; the recommended batch is per rank.
     noise = max(1, int(job.gradient_noise / job.ranks)) if job.gradient_noise else None
     request = BatchSizeRequest(job.memory_bytes, limits.target_usage / 100, (), job.batch_size, noise)
     try:
@@ -145,11 +146,11 @@ def _curves(facts: Facts, job: TrainingJob) -> tuple[ProfileCurve, ...]:
 
 
 def _profile_mismatch(curve: ProfileCurve, job: TrainingJob) -> float | None:
-    """How far off the curve the job's own peak is, as a share; None where it cannot be of this job."""
+    """Relative distance of the job's own peak from the curve; None if the profile cannot be of this job."""
     from gpu_advisor.calibration.memory_fit import fit_memory
 
     if curve.allocated is None or job.peak_bytes is None:
-        return MAX_PEAK_DEVIATION  # nothing speaks against it; one that is seen to agree is better
+        return MAX_PEAK_DEVIATION  # no evidence against it, but a profile that agrees is preferred
     expected = fit_memory(curve.allocated).predict(job.batch_size)
     off = abs(job.peak_bytes / expected.peak_memory_bytes - 1)
     within = expected.low <= job.peak_bytes <= expected.high
@@ -170,13 +171,13 @@ def _recommendation(
         direction="up" if grows else "down",
         scope=job.scope,
         severity="info" if grows else "warning",
-        summary=f"{job.scope}: batch {job.batch_size} -> {best}{gained}, {takes} of "
+        summary=f"{job.scope}: batch size {job.batch_size} -> {best}{gained}, {takes} of "
         f"{format_bytes(job.memory_bytes)}, calibrated on {curve.gpu_type} ({curve.precision})",
         current=job.batch_size,
         recommended=best,
         unit="samples",
         diagnosis="batch_below_ceiling" if grows else "memory_above_target",
-        explanation=f"{_ceilings(advice)} {format_bytes(advice.margin_bytes or 0)} are left above the 90 % interval.",
+        explanation=f"{_ceilings(advice)} {format_bytes(advice.margin_bytes or 0)} headroom above the 90 % interval.",
         confidence="high" if within else "medium" if len(curve.points.points) > 2 else "low",
         projection=Projection(
             memory_ratio=memory.peak_memory_bytes / job.memory_bytes,
@@ -196,12 +197,12 @@ def _recommendation(
 def _ceilings(advice: BatchSizeAdvice) -> str:
     ceilings = advice.ceilings
     known = (
-        ("memory", ceilings.memory, "not even one sample is safe"),
+        ("memory", ceilings.memory, "too small for one sample"),
         ("throughput (95 % of the best)", ceilings.throughput_knee, "not measured"),
-        ("gradient noise", ceilings.gradient_noise, "the job does not report it"),
+        ("gradient noise", ceilings.gradient_noise, "not reported"),
     )
-    told = "; ".join(f"{name} {size if size is not None else why}" for name, size, why in known)
-    return f"Ceilings of a rank's batch: {told}."
+    listed = "; ".join(f"{name} {size if size is not None else why}" for name, size, why in known)
+    return f"Batch size ceilings per rank: {listed}."
 
 
 def _evidence(facts: Facts, job: TrainingJob, limit_bytes: int) -> Iterator[Evidence]:
@@ -219,4 +220,4 @@ def _rejected(job: TrainingJob, advice: BatchSizeAdvice) -> Iterator[Alternative
         yield Alternative(f"more than {ceiling}", f"may exceed {format_bytes(advice.limit_bytes)}, the memory target")
     if advice.current is not None:
         scaled = int(job.batch_size * advice.limit_bytes / advice.current.memory.peak_memory_bytes)
-        yield Alternative(f"{scaled}, by the memory that is left", "memory and batch are not in proportion")
+        yield Alternative(f"{scaled}, scaled by the free memory", "memory does not grow in proportion to the batch")

@@ -1,4 +1,4 @@
-"""Communication: steps wait for the exchange between GPUs or nodes."""
+"""Communication: steps wait for transfers between GPUs or nodes."""
 
 from __future__ import annotations
 
@@ -14,29 +14,27 @@ KIND = "communication"
 
 def advise(finding: Finding) -> PolicyAdvice:
     waits = finding.mean("communication")
-    told = (
-        f"wait {waits:.0%} of each step for other ranks" if waits is not None else "wait for the exchange with others"
-    )
-    # Hidden behind computing, the exchange would cost nothing: that is the most there is to win.
-    most = None if waits is None or waits >= 0.99 else 1 / (1 - waits)
+    what = f"wait {waits:.0%} of each step for other ranks" if waits is not None else "wait for communication"
+    # Fully overlapped with compute, communication costs nothing: the upper bound of the gain.
+    max_gain = None if waits is None or waits >= 0.99 else 1 / (1 - waits)
     return PolicyAdvice(
-        summary=f"{finding.scope}: {finding.count} {told}",
+        summary=f"{finding.scope}: {finding.count} {what}",
         actions=tuple(_actions(finding)),
         rejected=(
-            Alternative("more GPUs", "there would be more to exchange, and less to compute on each"),
-            Alternative("fewer GPUs", "only if the steps' time matters less than their cost"),
+            Alternative("more GPUs", "more communication, and less compute per GPU"),
+            Alternative("fewer GPUs", "only if cost matters more than step time"),
         ),
         confidence="high" if waits is not None else "medium",
-        projection=Projection(throughput_ratio=most),
+        projection=Projection(throughput_ratio=max_gain),
     )
 
 
 def _actions(finding: Finding) -> Iterator[Action]:
     if len({gpu.node for gpu in finding.gpus}) > 1:
         yield from notes(
-            "between nodes: NCCL_DEBUG=INFO logs which network NCCL uses: it should be NET/IB, not NET/Socket",
-            "GPUs and their network cards belong under one PCIe switch: nvidia-smi topo -m",
-            "keep tensor parallelism within a node, and only data parallelism between nodes",
+            "between nodes: NCCL_DEBUG=INFO logs the network that NCCL uses; it should be NET/IB, not NET/Socket",
+            "a GPU and its NIC should share a PCIe switch: nvidia-smi topo -m",
+            "keep tensor parallelism within a node; use data parallelism between nodes",
         )
     elif nvlink_bytes_per_second(finding.gpus[0].name) is None:
         yield from notes(

@@ -1,4 +1,4 @@
-"""Data loading: the GPU waits for its batches. What to change follows from what the host is short of."""
+"""Data loading: the GPU waits for its batches. The remedy depends on the host's bottleneck."""
 
 from __future__ import annotations
 
@@ -10,54 +10,54 @@ from gpu_advisor.evaluation.recommendation import Alternative, Projection
 
 KIND = "data_loading"
 
-#: Above these the host itself is short of processors, or of storage.
+#: Above these, the host's CPUs or its storage are the bottleneck.
 CPU_BOUND_RATIO, IO_BOUND_RATIO = 0.80, 0.10
 
-#: Input at this rate, while neither is short, is copied rather than prepared (bytes a second).
+#: Bytes per second; at this input rate, with CPUs and storage free, copying is the bottleneck.
 COPY_BOUND_BYTES_PER_SECOND = 1.5e9
 
 
 def advise(finding: Finding) -> PolicyAdvice:
-    """Which of the means, by host CPU, I/O pressure, and bytes over PCIe."""
+    """The remedy, chosen by host CPU, I/O pressure and bytes over PCIe."""
     wait = finding.mean("data_wait")
-    told = f"wait for data {wait:.0%} of each step" if wait is not None else "wait between steps"
+    what = f"wait for data {wait:.0%} of each step" if wait is not None else "wait between steps"
     throughput = None if wait is None or wait >= 0.99 else 1 / (1 - wait)
     utilization = finding.mean("utilization")
     projected = None if throughput is None or utilization is None else min(1.0, utilization * throughput)
     return PolicyAdvice(
-        summary=f"{finding.scope}: {finding.count} {told}: {_what(finding)}",
+        summary=f"{finding.scope}: {finding.count} {what}: {_bottleneck(finding)}",
         actions=tuple(_actions(finding)),
         rejected=(
-            Alternative("fewer GPUs", "the same loader would feed fewer of them; the loader is what is slow"),
-            Alternative("a larger batch", "takes as much longer to load"),
+            Alternative("fewer GPUs", "the data loader is the bottleneck, not the number of GPUs"),
+            Alternative("a larger batch", "takes proportionally longer to load"),
         ),
         confidence="high" if wait is not None else "medium",
         projection=Projection(utilization_ratio=projected, throughput_ratio=throughput),
     )
 
 
-def _what(finding: Finding) -> str:
+def _bottleneck(finding: Finding) -> str:
     if finding.at_least("io_pressure", IO_BOUND_RATIO):
-        return f"storage is the bottleneck (tasks wait for it {percent(finding.mean('io_pressure'))} of the time)"
+        return f"storage is the bottleneck (tasks wait for I/O {percent(finding.mean('io_pressure'))} of the time)"
     if finding.at_least("cpu", CPU_BOUND_RATIO):
-        return f"the host's processors are ({percent(finding.mean('cpu'))} busy)"
+        return f"host CPUs are the bottleneck ({percent(finding.mean('cpu'))} busy)"
     if finding.at_least("input_rate", COPY_BOUND_BYTES_PER_SECOND):
-        return "the copy to the GPU is"
-    return "the host is not busy: more workers can load in parallel"
+        return "copies to the GPU are the bottleneck"
+    return "the host has free CPU: load with more workers"
 
 
 def _actions(finding: Finding) -> Iterator[Action]:
     copy = edit_code("batch = batch.to(device, non_blocking=True)", "copies while the GPU computes")
     if finding.at_least("io_pressure", IO_BOUND_RATIO):
         yield from notes(
-            "copy the data set to local NVMe before training, or cache it there in the first epoch:",
+            "copy the dataset to local NVMe before training, or cache it there in the first epoch:",
             "  rsync -a /SHARED/DATASET/ /LOCAL/NVME/DATASET/",
             "read large sequential shards (WebDataset, tar, Parquet) rather than many small files",
             "memory-map arrays that are read repeatedly: numpy.load(path, mmap_mode='r')",
         )
     elif finding.at_least("cpu", CPU_BOUND_RATIO):
         yield from notes(
-            "preprocess once what is the same in each epoch (decode, resize, tokenize), and keep the result",
+            "preprocess once whatever is the same in each epoch (decode, resize, tokenize), and store the result",
             "decode and augment on the GPU (NVIDIA DALI, torchvision.transforms.v2 on CUDA tensors)",
             "request more CPU cores per GPU; more num_workers than cores is slower",
         )
@@ -72,4 +72,4 @@ def _actions(finding: Finding) -> Iterator[Action]:
             dataloader_pin_memory=True,
         )
         yield copy
-        yield from notes("start with num_workers = CPU cores per GPU; raise it as long as steps get shorter")
+        yield from notes("start with num_workers = CPU cores per GPU; raise it while steps get shorter")

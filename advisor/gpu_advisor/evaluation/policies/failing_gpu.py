@@ -1,4 +1,4 @@
-"""Failing GPU: fatal errors, or memory that could not be mended. Prometheus alerts on it; here is what to do."""
+"""Failing GPU: fatal errors or unrepairable memory. Prometheus rules alert on these; this policy says what to do."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from gpu_advisor.settings import Settings
 
 KIND = "failing_gpu"
 
-#: Signals, from which value on, what it means, what to do; the worst first. A count over a window is extrapolated, so
-#: half of one is one.
+#: Signal, threshold, meaning and remedy, worst first. An increase over a window is extrapolated: 0.5 means one.
 FAILURE_SIGNALS: tuple[tuple[Signal, float, str, str], ...] = (
-    (ROW_REMAP_FAILED, 1.0, "could not replace a faulty memory row", "have the GPU replaced"),
-    (FATAL_ERRORS, 0.5, "reported an error after which it cannot be trusted", "drain the node and reset the GPU"),
-    (ROW_REMAP_PENDING, 1.0, "waits for a reset to replace faulty memory", "reset the GPU when its job is over"),
+    (ROW_REMAP_FAILED, 1.0, "could not remap a faulty memory row", "replace the GPU"),
+    (FATAL_ERRORS, 0.5, "reported a fatal error (Xid)", "drain the node and reset the GPU"),
+    (ROW_REMAP_PENDING, 1.0, "needs a reset to remap faulty memory rows", "reset the GPU after its job ends"),
 )
 
 
 def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation]:  # noqa: ARG001
     for gpu in pool.gpus:
-        for signal, least, what, remedy in FAILURE_SIGNALS:
-            if (facts.value(signal, gpu.uuid) or 0.0) >= least:
-                yield _recommendation(facts, gpu, signal, least, what, remedy)
+        for signal, threshold, what, remedy in FAILURE_SIGNALS:
+            if (facts.value(signal, gpu.uuid) or 0.0) >= threshold:
+                yield _recommendation(facts, gpu, signal, threshold, what, remedy)
                 break
 
 
-def _recommendation(facts: Facts, gpu: Gpu, signal: Signal, least: float, what: str, remedy: str) -> Recommendation:
+def _recommendation(facts: Facts, gpu: Gpu, signal: Signal, threshold: float, what: str, remedy: str) -> Recommendation:
     return Recommendation(
         kind=KIND,
         direction="change",
@@ -44,13 +43,13 @@ def _recommendation(facts: Facts, gpu: Gpu, signal: Signal, least: float, what: 
         explanation=f"The GPU {what}.",
         confidence="high",
         projection=Projection(),
-        evidence=(facts.evidence(signal, (gpu.uuid,), least),),
-        rejected=(Alternative("go on", "what it computes from now on may be wrong, or the job may die"),),
+        evidence=(facts.evidence(signal, (gpu.uuid,), threshold),),
+        rejected=(Alternative("keep using it", "results may be wrong, or the job may crash"),),
         actions=(
             run_command("kubectl", "cordon", gpu.node, node=gpu.node, note="then drain it; on Slurm instead:"),
             run_command("scontrol", "update", f"nodename={gpu.node}", "state=drain", "reason=gpu", node=gpu.node),
-            run_command("nvidia-smi", "--gpu-reset", "-i", "INDEX", node=gpu.node, note="when no process uses it"),
-            *notes("if the error returns: nvidia-bug-report.sh, and have the GPU replaced"),
+            run_command("nvidia-smi", "--gpu-reset", "-i", "INDEX", node=gpu.node, note="once no process uses it"),
+            *notes("if the error returns: run nvidia-bug-report.sh and replace the GPU"),
         ),
         gpus=(gpu.uuid,),
         nodes=(gpu.node,),

@@ -1,4 +1,4 @@
-"""One cause, found on some GPUs of one scope: what a policy on a diagnosis is given, and what it gives back."""
+"""One cause, found on some GPUs of one scope: the input and the result of a policy on a diagnosis."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from gpu_advisor.evaluation.recommendation import Alternative, Confidence, Evide
 from gpu_advisor.evaluation.signals import IDLE_UTILIZATION, Signal
 from gpu_advisor.settings import Settings
 
-#: Lines on single GPUs are written for up to this many.
+#: At most this many GPUs get lines of their own.
 MAX_LISTED_GPUS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`rows` are those of the table that held, one for each of `outcomes`."""
+    """`rows` are the matching rows of the decision table, one for each of `outcomes`."""
 
     facts: Facts
     settings: Settings
@@ -40,40 +40,41 @@ class Finding:
 
     @property
     def count(self) -> str:
-        """How many GPUs, for people."""
+        """The number of GPUs as text."""
         return "1 GPU" if len(self.outcomes) == 1 else f"{len(self.outcomes)} GPUs"
 
     def has_variant(self, variant: str) -> bool:
         return any(row.variant == variant for row in self.rows)
 
     def mean(self, feature: str) -> float | None:
-        """Of all GPUs that have the feature."""
+        """The mean over all GPUs that have the feature."""
         values = [value for outcome in self.outcomes if (value := outcome.features[feature]) is not None]
         return fmean(values) if values else None
 
     def at_least(self, feature: str, level: float) -> bool:
-        """Whether the mean is known to be so high."""
+        """Whether the mean is known and reaches `level`."""
         value = self.mean(feature)
         return value is not None and value >= level
 
     def evidence(self) -> Iterator[Evidence]:
-        """Each signal that the rows look at, utilization first; thresholds where a signal is the figure itself."""
+        """Each signal that the rows use, utilization first, with a threshold if the signal itself is compared."""
         row = self.rows[0]
         thresholds = _thresholds(self.rows)
         found = (IDLE_UTILIZATION, *signals_of(features_of(row)))
         names = {"gpu": tuple(gpu.uuid for gpu in self.gpus), "node": tuple(sorted({gpu.node for gpu in self.gpus}))}
         for signal in dict.fromkeys(found):
-            told = self.facts.evidence(signal, self._with(signal, names[signal.scope]), thresholds.get(signal.name))
-            if told.value is not None:
-                yield told
+            measured = self._measured(signal, names[signal.scope])
+            evidence = self.facts.evidence(signal, measured, thresholds.get(signal.name))
+            if evidence.value is not None:
+                yield evidence
 
-    def _with(self, signal: Signal, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Those that have a value: a mean of all is none where one has not."""
+    def _measured(self, signal: Signal, names: tuple[str, ...]) -> tuple[str, ...]:
+        """The names that have a value of the signal."""
         return tuple(name for name in names if self.facts.value(signal, name) is not None)
 
 
 def _thresholds(rows: Iterable[DecisionRow]) -> dict[str, float]:
-    """By signal, for features that are one signal as it is."""
+    """Thresholds by signal, for features that are a signal's own value."""
     found: dict[str, float] = {}
     for row in rows:
         for condition in row.conditions:
@@ -92,7 +93,7 @@ SINGLE_SIGNAL_FEATURES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class PolicyAdvice:
-    """What one policy says of a finding; the rest of a recommendation is the same for all."""
+    """What a policy contributes to a recommendation; the rest is the same for all policies."""
 
     summary: str
     actions: tuple[Action, ...]
@@ -106,7 +107,7 @@ class PolicyAdvice:
 def group_findings(
     facts: Facts, settings: Settings, pool: Pool, peers: Peers, outcomes: Iterable[GpuDiagnosis]
 ) -> tuple[Finding, ...]:
-    """The GPUs that share a cause and a job, a node or the pool; most causes are the work's, some the place's."""
+    """GPUs grouped by cause and by job, node or pool."""
     found: dict[tuple[str, Scope], list[tuple[GpuDiagnosis, DecisionRow]]] = {}
     for outcome in outcomes:
         for row in (*((outcome.row,) if outcome.row else ()), *outcome.secondary_rows):
@@ -120,7 +121,7 @@ def group_findings(
 
 
 def scope_of(diagnosis: str, pool: Pool, peers: Peers, gpu: Gpu) -> Scope:
-    """A node for what stands around a GPU; else the job, else the pool."""
+    """The node if hardware is the cause; else the job, else the pool."""
     job = peers.jobs.get(gpu.uuid)
     if diagnosis in SINGLE_GPU_DIAGNOSES and (diagnosis != "straggler" or job is None):
         return Scope("node", gpu.node)
@@ -132,5 +133,5 @@ def percent(value: float | None) -> str:
 
 
 def listed_gpus(gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
-    """The first few, of which single lines are written."""
+    """The first few, which get lines of their own."""
     return tuple(gpus)[:MAX_LISTED_GPUS]

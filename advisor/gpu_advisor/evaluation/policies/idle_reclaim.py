@@ -1,4 +1,4 @@
-"""Idle reclaim: GPUs on which nothing ran for the whole idle window go back, but for the pool's minimum."""
+"""Idle reclaim: release GPUs on which nothing ran for the whole idle window, down to the pool's minimum."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ KIND = "idle_reclaim"
 
 IDLE_STATES = frozenset({Idleness.IDLE, Idleness.HOLDING_MEMORY})
 
-#: A job that spends this share of the window in training steps goes on.
+#: A job that spends this share of the window in training steps is running.
 ACTIVE_STEP_RATIO = 0.1
 
-#: Evidence lists single GPUs up to this many; the means over all idle GPUs are always there.
+#: Evidence lists at most this many single GPUs, besides the means over all idle GPUs.
 MAX_LISTED_GPUS = 8
 
 
@@ -49,9 +49,7 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
     idle = [gpu for gpu in pool.gpus if idleness(facts, gpu) in IDLE_STATES]
     borderline = tuple(gpu.uuid for gpu in pool.gpus if idleness(facts, gpu) is Idleness.BORDERLINE)
     if borderline:
-        message = (
-            f"{len(borderline)} of {len(pool.gpus)} GPUs: next to nothing ran: idle or not, see what their work is"
-        )
+        message = f"{len(borderline)} of {len(pool.gpus)} GPUs: almost nothing ran. Idle or not? Check their workload"
         yield Abstention(Reason.CONFLICTING, KIND, pool.scope, message, borderline, (KIND,))
     gang = pool.settings.gpus_per_replica
     keep = ceil(max(settings.gpu_limits(pool.settings).min, len(pool.gpus) - len(idle)) / gang) * gang
@@ -65,12 +63,12 @@ def _is_observed(facts: Facts, gpu: Gpu) -> bool:
 
 
 def _abstain(facts: Facts, scope: Scope, unobserved: list[Gpu], of: int) -> Iterator[Abstention]:
-    """One word a reason: a GPU that cannot be judged at all must not hide one that is only silent now."""
-    words: dict[Reason, list[tuple[Gpu, str]]] = {}
+    """One abstention per reason: a GPU without any data must not hide one that stopped reporting just now."""
+    by_reason: dict[Reason, list[tuple[Gpu, str]]] = {}
     for gpu in unobserved:
         reason, why = _explain_unobserved(facts, scope, gpu)
-        words.setdefault(reason, []).append((gpu, why))
-    for reason, found in words.items():
+        by_reason.setdefault(reason, []).append((gpu, why))
+    for reason, found in by_reason.items():
         message = f"{len(found)} of {of} GPUs: {found[0][1]}"
         yield Abstention(reason, KIND, scope, message, tuple(gpu.uuid for gpu, _ in found))
 
@@ -78,7 +76,7 @@ def _abstain(facts: Facts, scope: Scope, unobserved: list[Gpu], of: int) -> Iter
 def _explain_unobserved(facts: Facts, scope: Scope, gpu: Gpu) -> tuple[Reason, str]:
     if gpu.up and facts.value(IDLE_UTILIZATION, gpu.uuid) is not None:
         observed = (facts.value(IDLE_COVERAGE, gpu.uuid) or 0.0) * facts.evaluation.idle_window_seconds
-        why = f"{observed:.0f} of {facts.evaluation.idle_window_seconds} s were observed: wait"
+        why = f"{observed:.0f} of {facts.evaluation.idle_window_seconds} s observed: wait"
         return Reason.INSUFFICIENT_HISTORY, why
     missing = facts.explain_missing(IDLE_UTILIZATION, scope, gpu)
     return missing.reason, missing.message
@@ -88,20 +86,20 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
     capacity, released = len(pool.gpus), len(pool.gpus) - keep
     holding = [gpu for gpu in idle if idleness(facts, gpu) is Idleness.HOLDING_MEMORY]
     diagnosis = IDLE_MEMORY_ALLOCATED if holding else IDLE_DIAGNOSIS
-    long = _duration(facts.evaluation.idle_window_seconds)
-    held = f", {len(holding)} of them holding memory" if holding else ""
+    window = _duration(facts.evaluation.idle_window_seconds)
+    allocated = f", {len(holding)} of them with memory allocated" if holding else ""
     keeps = keep - (capacity - len(idle))
-    rejected = [Alternative("wait longer", f"nothing ran for {long}, the whole idle window")]
+    rejected = [Alternative("wait longer", f"nothing ran for {window}, the whole idle window")]
     if keeps:
-        least, gang = settings.gpu_limits(pool.settings).min, pool.settings.gpus_per_replica
+        minimum, gang = settings.gpu_limits(pool.settings).min, pool.settings.gpus_per_replica
         whole = f", in whole groups of {gang} (gpus_per_replica)" if gang > 1 else ""
-        rejected.append(Alternative(f"give back all {len(idle)}", f"the pool keeps at least {least} (gpu.min){whole}"))
+        rejected.append(Alternative(f"release all {len(idle)}", f"the pool keeps at least {minimum} (gpu.min){whole}"))
     return Recommendation(
         kind=KIND,
         direction="down",
         scope=pool.scope,
         severity="warning",
-        summary=(f"Give back {released} of {capacity} GPUs of {pool.scope}: {len(idle)} idle for {long}{held}"),
+        summary=f"Release {released} of {capacity} GPUs of {pool.scope}: {len(idle)} idle for {window}{allocated}",
         current=capacity,
         recommended=keep,
         unit="GPUs",
@@ -132,7 +130,7 @@ def _evidence(facts: Facts, idle: list[Gpu]) -> Iterator[Evidence]:
 
 
 def _confidence(facts: Facts, idle: list[Gpu]) -> Confidence:
-    """High where the whole window was seen; the share of the window that was not seen may have been busy."""
+    """High if the whole window has data; a GPU may have been busy in the rest."""
     worst = min(facts.value(IDLE_COVERAGE, gpu.uuid) or 0.0 for gpu in idle)
     return "high" if worst >= 0.98 else "medium"
 
@@ -147,11 +145,11 @@ def _projection(facts: Facts, settings: Settings, pool: Pool, keep: int) -> Proj
 
 
 def _running_job_notes(facts: Facts, idle: list[Gpu]) -> Iterator[Action]:
-    """A job that goes on while its GPU does nothing computes elsewhere, and hardly on purpose."""
+    """A job that runs while its GPU is idle computes elsewhere, hardly on purpose."""
     for gpu in idle:
         if (facts.value(JOB_STEP_TIME, gpu.uuid) or 0.0) >= ACTIVE_STEP_RATIO:
             job, where = facts.reported_jobs.get(gpu.uuid, "a job"), f"GPU {gpu.index} of {gpu.node}"
-            yield from notes(f"{job} reports training steps with {where}, which is idle: is its model on the CPU?")
+            yield from notes(f"{job} reports training steps on {where}, which is idle: does its model run on the CPU?")
 
 
 def _actions(idle: list[Gpu], holding: list[Gpu]) -> Iterator[Action]:
@@ -161,7 +159,7 @@ def _actions(idle: list[Gpu], holding: list[Gpu]) -> Iterator[Action]:
             query = ("--query-compute-apps=pid,process_name,used_memory", "--format=csv")
             yield run_command("nvidia-smi", "-i", gpu.uuid, *query, node=gpu.node)
     yield from notes(
-        "end those processes, or delete the pods that requested the GPUs",
+        "stop those processes, or delete the pods that requested the GPUs",
         "GPUs without an owner: remove the nodes or stop the instances",
     )
 

@@ -1,4 +1,4 @@
-"""Memory saving: memory is the limit, in bandwidth or in size."""
+"""Memory saving: memory bandwidth or capacity is the limit."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ KIND = "memory_saving"
 def advise(finding: Finding) -> PolicyAdvice:
     bandwidth = finding.has_variant("bandwidth")
     what = (
-        f"memory bandwidth is used up ({percent(finding.mean('dram_fill'))} while kernels run)"
+        f"memory bandwidth is saturated ({percent(finding.mean('dram_fill'))} while kernels run)"
         if bandwidth
-        else f"memory is full ({percent(finding.mean('memory_needed'))}) before the GPU is"
+        else f"memory is full ({percent(finding.mean('memory_needed'))}) before the SMs are"
     )
     rejected = (
-        Alternative("a larger batch", "there is no room for it" if not bandwidth else "moves as many bytes a sample"),
-        Alternative("a faster GPU of the same memory", "would wait for memory as this one does"),
+        Alternative(
+            "a larger batch", "no memory is left for it" if not bandwidth else "moves as many bytes per sample"
+        ),
+        Alternative("a faster GPU with the same memory", "would wait for memory just the same"),
     )
     actions = _less_traffic(finding) if bandwidth else _more_room(finding)
     return PolicyAdvice(f"{finding.scope}: {finding.count}: {what}", tuple(actions), rejected, severity="info")
@@ -33,7 +35,7 @@ def _less_traffic(finding: Finding) -> Iterator[Action]:
     )
     yield from notes(
         f"half the bytes per value: {common_formats(finding.gpus)}",
-        "attention that does not write its matrix: torch.nn.functional.scaled_dot_product_attention",
+        "attention without the full score matrix: torch.nn.functional.scaled_dot_product_attention",
         "serving: quantize weights and key-value cache (8 bits), and batch more requests",
     )
 
@@ -44,6 +46,6 @@ def _more_room(finding: Finding) -> Iterator[Action]:
     yield configure_trainer(str(finding.scope), recompute, gradient_checkpointing=True)
     yield from notes(
         "the same effective batch in less memory: accumulate gradients over several smaller batches",
-        "optimizer states to the host: DeepSpeed ZeRO with offload_optimizer, ratio by what does not fit;",
+        "offload optimizer state to the host: DeepSpeed ZeRO with offload_optimizer, ratio = what does not fit;",
         "  12 bytes per parameter (Adam in mixed precision: https://arxiv.org/abs/1910.02054, section 3.1)",
     )

@@ -1,4 +1,4 @@
-"""Mixed precision: tensor cores stand idle while the FP32 pipe works."""
+"""Mixed precision: tensor cores are idle while the FP32 pipe is busy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpu_advisor.evaluation.recommendation import Alternative
 
 KIND = "mixed_precision"
 
-#: Which formats the tensor cores of a generation compute in, best to begin with first. NVIDIA's own table:
+#: Formats that the tensor cores of a generation support, the best first choice first. NVIDIA's own table:
 #: https://www.nvidia.com/en-us/data-center/tensor-cores/
 TENSOR_CORE_FORMATS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Blackwell", r"\bG?B[123]\d\d\b|RTX (PRO )?(50|6000 Blackwell)", ("bf16", "fp16", "fp8", "tf32")),
@@ -25,12 +25,12 @@ TENSOR_CORE_FORMATS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 
 def formats_of(name: str) -> tuple[str, ...]:
-    """Of a GPU model; nothing for one without tensor cores, or that is not known."""
+    """The formats of a GPU model; empty for an unknown one, or one without tensor cores."""
     return next((formats for _, pattern, formats in TENSOR_CORE_FORMATS if re.search(pattern, name)), ())
 
 
 def common_formats(gpus: Iterable[Gpu]) -> str:
-    """What all of these GPUs can compute in, for people."""
+    """The formats that all of these GPUs support, as text."""
     sets = [formats_of(gpu.name) for gpu in gpus]
     common = [each for each in sets[0] if all(each in other for other in sets)] if sets else []
     return ", ".join(common) or "bf16 or fp16, if the GPU has tensor cores"
@@ -44,11 +44,11 @@ def advise(finding: Finding) -> PolicyAdvice:
     else:
         actions.append(configure_trainer(job, "with torch.amp.GradScaler", fp16=True))
     if "fp8" in names:
-        actions += notes("further, where accuracy allows: FP8 with Transformer Engine")
+        actions += notes("then, if accuracy allows: FP8 with Transformer Engine")
     return PolicyAdvice(
-        summary=f"{finding.scope}: {finding.count} compute in FP32 ({percent(finding.mean('fp32_fill'))} of the busy time) and "
-        f"leave the tensor cores idle: use mixed precision ({common_formats(finding.gpus)})",
+        summary=f"{finding.scope}: {finding.count} compute in FP32 ({percent(finding.mean('fp32_fill'))} of busy time) "
+        f"and leave the tensor cores idle: use mixed precision ({common_formats(finding.gpus)})",
         actions=tuple(actions),
-        rejected=(Alternative("more GPUs", "the tensor cores of these are not used yet"),),
+        rejected=(Alternative("more GPUs", "the tensor cores of these are idle"),),
         severity="info",
     )

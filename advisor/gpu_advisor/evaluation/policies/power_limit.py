@@ -1,4 +1,4 @@
-"""Power limit: clocks lost to power that peers have."""
+"""Power limit: power keeps clocks below those of peers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def advise(finding: Finding) -> PolicyAdvice:
     brake = finding.has_variant("brake")
     limit = finding.mean("limit_of_peers")
     why = (
-        "the power supply's brake signal holds them back"
+        "the power supply asserts the power brake"
         if brake
         else f"their power limit is {percent(limit)} of their peers'"
         if limit is not None
-        else "their power limit leaves them less than their peers"
+        else "their power limit throttles them"
     )
     actions = (
         notes("check power supplies, cables and their load on the BMC: ipmitool sdr type 'Power Supply'")
@@ -31,7 +31,7 @@ def advise(finding: Finding) -> PolicyAdvice:
     return PolicyAdvice(
         summary=f"{finding.scope}: {finding.count} run at {percent(clock)} of their peers' clock: {why}",
         actions=actions,
-        rejected=(Alternative("lift the limit of all", "a power cap that all have at full load is normal"),),
+        rejected=(Alternative("raise the limit of all GPUs", "a power cap that all reach at full load is normal"),),
         confidence="high",
         projection=Projection(throughput_ratio=1 / clock if clock else None),
     )

@@ -1,4 +1,4 @@
-"""Profiling: a GPU that is busy by its duty cycle and computes next to nothing."""
+"""Profiling: utilization is high, but the GPU computes almost nothing."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def advise(finding: Finding) -> PolicyAdvice:
     else:
         nsys = ("nsys", "profile", "--duration", "30", "--gpu-metrics-devices=all", "-o", "trace", "COMMAND")
         find = run_command(*nsys, note="which kernel runs, and how large?")
-        hint = "common: a busy-wait loop on the GPU (spin, polling), or one block where there could be thousands"
+        hint = "common causes: a busy-wait loop on the GPU, or one thread block where thousands would fit"
     return PolicyAdvice(
         summary=f"{finding.scope}: {finding.count} {percent(finding.mean('utilization'))} busy, but "
-        f"{percent(finding.mean('sm_activity'))} of the SMs work: "
-        + ("a collective seems to wait for a rank that is gone" if hangs else "look what the kernels do"),
+        f"{percent(finding.mean('sm_activity'))} SM activity: "
+        + ("a collective seems to wait for a lost rank" if hangs else "profile the kernels"),
         actions=(find, *notes(hint)),
-        rejected=(Alternative("call it well used", "utilization tells that a kernel runs, not that it computes"),),
+        rejected=(Alternative("count it as well used", "utilization shows that a kernel runs, not that it computes"),),
         confidence="high" if hangs or not finding.at_least("sm_activity", 0.03) else "medium",
     )

@@ -1,6 +1,6 @@
-"""Scaling of pools: the facts in, the decision of `scaling` asked, and what it says put into words.
+"""Pool scaling: facts -> the sizing decision of `scaling` -> a recommendation.
 
-Everything is recomputed from the trail that the data source gives, so a restart changes nothing.
+Everything is recomputed from the history in the data source, so a restart changes nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
         return
     per_replica = pool.settings.gpus_per_replica
     if len(pool.gpus) < per_replica:
-        message = f"{len(pool.gpus)} GPUs are fewer than one replica of {per_replica}: check gpus_per_replica"
+        message = f"{len(pool.gpus)} GPUs are fewer than one replica ({per_replica} GPUs): check gpus_per_replica"
         yield Abstention(Reason.CONFLICTING, SUBJECT, pool.scope, message)
         return
     signal = facts.demand_signals.get(pool.settings.name)
@@ -56,9 +56,9 @@ def scaling_limits(settings: Settings, pool: Pool) -> ScalingLimits:
 
 
 def _serving(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommendation | Abstention]:
-    unseen = _explain_unobserved(facts, pool)
-    if unseen:
-        yield unseen
+    unobserved = _explain_unobserved(facts, pool)
+    if unobserved:
+        yield unobserved
         return
     replicas = len(pool.gpus) // pool.settings.gpus_per_replica
     last = step_bounds(facts.at, settings.evaluation)[1]
@@ -68,19 +68,19 @@ def _serving(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommend
     if found.reason:
         yield Abstention(found.reason, SUBJECT, pool.scope, found.why)
     elif found.replicas != replicas:
-        yield _advice(facts, settings, pool, replicas, found)
+        yield _recommendation(facts, settings, pool, replicas, found)
     if found.saturated:
         message = (
-            "growing has not lowered utilization, so it does not tell the demand: name a demand signal of this pool "
+            "scaling up did not lower utilization, so utilization does not show the demand: configure a demand signal "
             "(pools: demand: preset or query), as in {preset: vllm, per_replica: 16}"
             if found.exhausted
-            else "utilization is at its ceiling and does not tell the demand: name a demand signal for exact sizes"
+            else "utilization is saturated and does not show the demand: configure a demand signal for exact sizing"
         )
         yield Abstention(Reason.SATURATED, DEMAND, pool.scope, message)
 
 
 def _explain_unobserved(facts: Facts, pool: Pool) -> Abstention | None:
-    """Why the pool cannot be sized now: a GPU that is not heard may be the busiest."""
+    """Why the pool cannot be sized now: a GPU that does not report may be the busiest."""
     silent = [gpu for gpu in pool.gpus if not gpu.up or facts.value(UTILIZATION, gpu.uuid) is None]
     if silent:
         missing = facts.explain_missing(UTILIZATION, pool.scope, silent[0])
@@ -89,32 +89,34 @@ def _explain_unobserved(facts: Facts, pool: Pool) -> Abstention | None:
     dead = [gpu for gpu in pool.gpus if _reports_only_zeros(facts, gpu)]
     if dead:
         message = (
-            f"{len(dead)} of {len(pool.gpus)} GPUs, {dead[0].scope} first, show no work, no memory held and no "
-            "temperature: an exporter that lost its driver shows that, not a GPU; restart it"
+            f"{len(dead)} of {len(pool.gpus)} GPUs, {dead[0].scope} first, report zero utilization, zero memory and "
+            "no temperature: their exporter probably lost its driver; restart it"
         )
         return Abstention(Reason.CONFLICTING, SUBJECT, pool.scope, message, tuple(gpu.uuid for gpu in dead))
     return None
 
 
 def _reports_only_zeros(facts: Facts, gpu: Gpu) -> bool:
-    """Zeros all over. A GPU that idles is warm, and a replica that idles holds memory."""
+    """Whether all values are zero. An idle GPU is warm, and an idle replica has memory allocated."""
     if facts.value(UTILIZATION, gpu.uuid) != 0 or facts.value(MEMORY_USED, gpu.uuid) != 0:
         return False
     return (facts.value(TEMPERATURE, gpu.uuid) or 0.0) <= 0
 
 
 def _demand_points(facts: Facts, pool: Pool) -> tuple[DemandPoint, ...]:
-    """The pool's trail; by its demand signal where there is one."""
+    """The pool's demand history, from its demand signal if it has one."""
     per_replica = pool.settings.gpus_per_replica
     samples = [(point.at, point.gpus, point.busy) for point in facts.pool_histories.get(pool.settings.name, ())]
     points = demand_points(samples, len(pool.gpus), per_replica)
     signal, demand = facts.demand_signals.get(pool.settings.name), pool.settings.demand
     if signal is None or demand is None or signal.reason is not None:
         return points
-    told = {at: value / demand.per_replica for at, value in signal.series}
-    beside = {point.at: point.demand if demand.kind == "waiting" else 0.0 for point in points}
+    by_time = {at: value / demand.per_replica for at, value in signal.series}
+    in_service = {point.at: point.demand if demand.kind == "waiting" else 0.0 for point in points}
     return tuple(
-        replace(point, signal_demand=told[point.at] + beside[point.at]) for point in points if point.at in told
+        replace(point, signal_demand=by_time[point.at] + in_service[point.at])
+        for point in points
+        if point.at in by_time
     )
 
 
@@ -128,10 +130,12 @@ def _training(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommen
         waiting = work - (present if demand.kind == "total" else 0)
     wanted, why = decide_gangs(GangCounts(present, limits.min, limits.max, waiting))
     if wanted != present:
-        yield _advice(facts, settings, pool, present, SizingDecision(wanted, why))
+        yield _recommendation(facts, settings, pool, present, SizingDecision(wanted, why))
 
 
-def _advice(facts: Facts, settings: Settings, pool: Pool, replicas: int, found: SizingDecision) -> Recommendation:
+def _recommendation(
+    facts: Facts, settings: Settings, pool: Pool, replicas: int, found: SizingDecision
+) -> Recommendation:
     change = (found.replicas - replicas) * pool.settings.gpus_per_replica
     projection = Projection(
         utilization_ratio=found.projected_ratio, cost_change_per_hour=cost_change(settings, pool, change)

@@ -1,4 +1,4 @@
-"""A decision about a pool's size in words, with the numbers that it rests on."""
+"""A sizing decision as a recommendation, with its evidence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpu_advisor.evaluation.recommendation import Alternative, Confidence, Evide
 from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, SizingDecision
 from gpu_advisor.evaluation.signals import UTILIZATION, UTILIZATION_COVERAGE
 
-#: From this length of its trail (seconds) on a pool's own past says how far its demand goes.
+#: Seconds of history needed before a pool's own past shows how much its demand varies.
 MIN_HISTORY_SECONDS = 3600
 
 
@@ -62,17 +62,17 @@ def _explanation(facts: Facts, found: SizingDecision, limits: ScalingLimits) -> 
         return f"{found.why}."
     hours = facts.evaluation.history_seconds / 3600
     return (
-        f"Work for {found.level:.1f} replicas of late; {found.expected:.1f} are expected when a new replica serves, in "
-        f"{limits.start_delay_seconds:g} s; {found.needed:.1f} with head-room for what came above such expectations "
-        f"within the last {hours:g} hours."
+        f"Current demand is {found.level:.1f} replicas; {found.expected:.1f} expected when a new replica is ready, in "
+        f"{limits.start_delay_seconds:g} s; {found.needed:.1f} with headroom for how far demand exceeded forecasts "
+        f"in the last {hours:g} hours."
     )
 
 
 def _confidence(facts: Facts, pool: Pool, found: SizingDecision) -> Confidence:
     if found.saturated:
         return "medium"
-    trail = facts.pool_histories.get(pool.settings.name, ())
-    if pool.settings.kind == "serving" and (not trail or facts.at - trail[0].at < MIN_HISTORY_SECONDS):
+    history = facts.pool_histories.get(pool.settings.name, ())
+    if pool.settings.kind == "serving" and (not history or facts.at - history[0].at < MIN_HISTORY_SECONDS):
         return "medium"
     return "high"
 
@@ -82,24 +82,24 @@ def _evidence(facts: Facts, pool: Pool, limits: ScalingLimits, grows: bool) -> I
     known = [coverage for coverage in coverages if coverage is not None]
     threshold = limits.scale_up_ratio if grows else limits.scale_down_ratio
     yield facts.evidence(UTILIZATION, pool.uuids, threshold, coverage=min(known) if known else None)
-    trail = facts.pool_histories.get(pool.settings.name, ())
-    if trail:
+    history = facts.pool_histories.get(pool.settings.name, ())
+    if history:
         yield Evidence(
             signal="pool_work",
-            about="GPUs' worth of work in the last step of the pool's trail",
+            about="demand in the last step, in GPUs",
             unit="count",
             statistic="sum of means",
             window_seconds=facts.evaluation.step_seconds,
-            value=trail[-1].busy,
-            at=trail[-1].at,
+            value=history[-1].busy,
+            at=history[-1].at,
             expression=facts.pool_work_expressions.get(pool.settings.name),
-            samples=len(trail),
+            samples=len(history),
         )
     signal = facts.demand_signals.get(pool.settings.name)
     if signal is not None and signal.series:
         yield Evidence(
             signal="pool_demand",
-            about=f"the pool's demand signal: {signal.promql}",
+            about=f"demand signal of the pool: {signal.promql}",
             unit="count",
             statistic="last",
             window_seconds=None,
@@ -112,7 +112,7 @@ def _evidence(facts: Facts, pool: Pool, limits: ScalingLimits, grows: bool) -> I
 
 
 def _pin_query(promql: str, at: float) -> str:
-    """A query that a person wrote, as it was at a time. Its selectors are not ours to pin; a subquery has a time."""
+    """A user's query, pinned to a time: its selectors cannot be pinned, so a subquery is."""
     return f"last_over_time(({promql})[1s:1s] @ {at:.3f})"
 
 
@@ -121,6 +121,6 @@ def _rejected(found: SizingDecision, replicas: int, limits: ScalingLimits, unit:
         return
     fewer = found.replicas - 1
     if found.replicas < replicas and fewer >= max(1, limits.min):
-        yield Alternative(f"{fewer} {unit}", f"{found.needed:.1f} are needed with head-room")
+        yield Alternative(f"{fewer} {unit}", f"{found.needed:.1f} are needed with headroom")
     elif found.replicas > replicas and found.replicas == limits.max and found.needed > limits.max:
         yield Alternative(f"{found.needed:.1f} {unit}, as needed", f"the limit is {limits.max}: see gpu.max")

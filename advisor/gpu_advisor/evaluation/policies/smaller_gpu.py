@@ -1,4 +1,4 @@
-"""Smaller GPU: a service that needs a small part of the one it has."""
+"""Smaller GPU: a service that needs only a small part of its GPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def advise(finding: Finding) -> PolicyAdvice:
     slice_note = "MIG profiles; choose the smallest with enough memory, as in: -cgi 1g.10gb -C"
     return PolicyAdvice(
         summary=f"{finding.scope}: {finding.count} at most {percent(peak)} busy in any hour of the day, memory "
-        f"{percent(finding.mean('memory_held'))}: {'a MIG slice or ' if sliced else ''}a smaller GPU would do",
+        f"{percent(finding.mean('memory_held'))}: {'a MIG slice or ' if sliced else ''}a smaller GPU is enough",
         actions=(
             *([run_command("nvidia-smi", "mig", "-lgip", note=slice_note)] if sliced else ()),
             *notes(
@@ -28,7 +28,7 @@ def advise(finding: Finding) -> PolicyAdvice:
                 "or several such services on one GPU (MPS, time slicing)",
             ),
         ),
-        rejected=(Alternative("fewer replicas", "one GPU is the least that a service has"),),
+        rejected=(Alternative("fewer replicas", "a service needs at least one GPU"),),
         direction="down",
         severity="info",
     )

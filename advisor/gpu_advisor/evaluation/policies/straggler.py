@@ -1,4 +1,4 @@
-"""Straggler: one rank of a synchronous job holds up all others."""
+"""Straggler: one rank of a synchronous job delays all others."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def advise(finding: Finding) -> PolicyAdvice:
         actions.append(run_command(*query, node=gpu.node))
     nodes = sorted({gpu.node for gpu in finding.gpus})
     actions += notes(
-        "no fault found? Then its share of the work is larger: balance samples over the ranks",
-        *(f"else remove it and restart the job elsewhere: kubectl cordon {node}" for node in nodes[:8]),
+        "no fault found: its share of the work is larger; balance samples across ranks",
+        *(f"otherwise remove it and restart the job elsewhere: kubectl cordon {node}" for node in nodes[:8]),
     )
     return PolicyAdvice(
-        summary=f"{finding.scope}: {names} slower than the rest, for which {max(others, 0)} GPUs wait in each step",
+        summary=f"{finding.scope}: {names} slower than the rest; {max(others, 0)} GPUs wait in each step",
         actions=tuple(actions),
         rejected=(
-            Alternative("tune the communication", "the others wait for this GPU, not for the network"),
-            Alternative("more GPUs", "all of them would wait for the slowest"),
+            Alternative("tune communication", "the others wait for this GPU, not for the network"),
+            Alternative("more GPUs", "all would wait for the slowest"),
         ),
         confidence="high" if finding.has_variant("waits") or finding.has_variant("clock") else "medium",
         projection=Projection(throughput_ratio=1 / (1 - excess) if 0 < excess < 0.99 else None),

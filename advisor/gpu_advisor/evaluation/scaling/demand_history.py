@@ -1,7 +1,7 @@
-"""A pool's trail: what was seen of it, point by point, and between what bounds its demand lies where little was seen.
+"""A pool's demand history, point by point, with bounds where data is missing.
 
-Demand is in replicas' worth of work. A point that is missing, and a replica that was not heard, is not read as idle:
-the demand is then known between bounds only. Growing looks at the estimate, shrinking at the upper bound.
+Demand is in replicas' worth of work. A missing point, or a replica that did not report, does not count as idle: the
+demand is then known only between bounds. Scaling up uses the estimate, scaling down the upper bound.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: From here on utilization does not tell the demand any more: it cannot be above 100 %.
+#: From here on utilization does not show the demand: it cannot exceed 100 %.
 SATURATION_RATIO = 0.98
 
-#: A rate is extrapolated to the edges of its window, and may be above 100 % by so much.
+#: A rate is extrapolated to the edges of its window, and may exceed 100 % by this much.
 MAX_OVERSHOOT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class DemandPoint:
-    """One point of a pool's trail, over the step that ends at `at` (seconds since 1970).
+    """One point of a pool's demand history, over the step that ends at `at` (Unix time).
 
-    `known` replicas were there, `heard` of them reported, and `utilization_ratio` (0..1) is the mean of those heard.
-    `told` is the demand by a signal that does not saturate, in replicas' worth of work; without one, utilization tells.
+    `replicas` existed, `reporting` of them reported, and `utilization_ratio` (0..1) is the mean over those.
+    `signal_demand` is the demand by a signal that does not saturate, in replicas' worth of work; without one, demand is
+    derived from utilization.
     """
 
     at: float
@@ -32,7 +33,7 @@ class DemandPoint:
 
     @property
     def demand(self) -> float:
-        """Replicas' worth of work, if those not heard were as busy as the others. At saturation a lower bound."""
+        """Replicas' worth of work, if those not reporting were as busy as the others. A lower bound at saturation."""
         return self.utilization_ratio * self.replicas if self.signal_demand is None else self.signal_demand
 
     @property
@@ -41,7 +42,7 @@ class DemandPoint:
 
     @property
     def max_demand(self) -> float:
-        """What the sensor could have shown at most: every replica that was not heard may have been busy throughout."""
+        """The most that the sensor could have shown: every replica not reporting may have been busy throughout."""
         return self.min_demand + (self.replicas - self.reporting if self.signal_demand is None else 0.0)
 
     @property
@@ -55,7 +56,7 @@ class DemandPoint:
 
 @dataclass(frozen=True, slots=True)
 class DemandEstimate:
-    """The demand of a trail at its steps, oldest first: as estimated, and its bounds. All three have equal length."""
+    """Demand by step, oldest first: the estimate and its bounds, of equal length."""
 
     estimate: tuple[float, ...]
     lower_bound: tuple[float, ...]
@@ -63,20 +64,20 @@ class DemandEstimate:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is missing, so that the bounds are the estimate."""
+        """Whether no data is missing, so that the bounds equal the estimate."""
         return self.lower_bound == self.upper_bound
 
 
 def align_to_steps(
-    trail: Sequence[DemandPoint], at: float, step_seconds: float, steps: int
+    history: Sequence[DemandPoint], at: float, step_seconds: float, steps: int
 ) -> tuple[DemandPoint | None, ...]:
     """The points of the last `steps` steps up to `at`, oldest first; None where one is missing.
 
-    Begins with the first point there is: what was before is not missing, it was not yet recorded. `trail` is ordered
-    by time, and may reach further back.
+    Starts at the first recorded point: earlier steps are not missing, recording had not begun. `history` is ordered by
+    time, and may reach further back.
     """
     found: dict[int, DemandPoint] = {}
-    for point in reversed(trail):
+    for point in reversed(history):
         ago = round((at - point.at) / step_seconds)
         if ago >= steps:
             break
@@ -86,13 +87,13 @@ def align_to_steps(
 
 
 def estimate_demand(points: Sequence[DemandPoint | None]) -> DemandEstimate:
-    """The demand and its bounds. Of a missing point it is only known that it was not above the largest size around."""
+    """The demand and its bounds. A missing point is only known not to exceed the largest size around it."""
     if all(point is not None and point.complete for point in points):
-        told = tuple(point.demand for point in points if point is not None)
-        return DemandEstimate(told, told, told)
+        exact = tuple(point.demand for point in points if point is not None)
+        return DemandEstimate(exact, exact, exact)
     largest = max((max(point.replicas, point.max_demand) for point in points if point is not None), default=0.0)
     estimate: list[float] = []
-    for point in points:  # an unseen step is taken to be as the one before it
+    for point in points:  # a missing step repeats the one before it
         estimate.append(point.demand if point is not None else estimate[-1] if estimate else 0.0)
     return DemandEstimate(
         tuple(estimate),
@@ -101,25 +102,24 @@ def estimate_demand(points: Sequence[DemandPoint | None]) -> DemandEstimate:
     )
 
 
-def demand_points(heard: Sequence[tuple[float, int, float]], gpus: int, per_replica: int) -> tuple[DemandPoint, ...]:
-    """Points from (seconds, GPUs heard, their work in GPUs), of a pool that has `gpus` now.
+def demand_points(samples: Sequence[tuple[float, int, float]], gpus: int, per_replica: int) -> tuple[DemandPoint, ...]:
+    """Points from (Unix time, GPUs reporting, their work in GPUs), of a pool that has `gpus` now.
 
-    How many were there at a time is not recorded, only how many were heard. A number that falls and rises again was a
-    silence: as many as before and after, whichever is fewer, were there in between. One that rises or falls for good
-    was a change of the pool's size.
+    The past size is not recorded, only how many GPUs reported. A count that falls and rises again was an outage: the
+    smaller of the sizes before and after held in between. A lasting rise or fall changed the pool's size.
     """
-    after = [0] * len(heard)
-    most = gpus
-    for index in range(len(heard) - 1, -1, -1):
-        most = max(most, heard[index][1])
-        after[index] = most
+    after = [0] * len(samples)
+    highest = gpus
+    for index in range(len(samples) - 1, -1, -1):
+        highest = max(highest, samples[index][1])
+        after[index] = highest
     before = 0
     points: list[DemandPoint] = []
-    for (at, count, busy), later in zip(heard, after, strict=True):
+    for (at, count, busy), later in zip(samples, after, strict=True):
         before = max(before, count)
-        known = min(before, later)
-        if (
-            count and -MAX_OVERSHOOT <= busy / count <= 1 + MAX_OVERSHOOT
-        ):  # what cannot be true is as if it were missing
-            points.append(DemandPoint(at, known / per_replica, count / per_replica, min(1.0, max(0.0, busy / count))))
+        replicas = min(before, later)
+        if count and -MAX_OVERSHOOT <= busy / count <= 1 + MAX_OVERSHOOT:  # an impossible value counts as missing
+            points.append(
+                DemandPoint(at, replicas / per_replica, count / per_replica, min(1.0, max(0.0, busy / count)))
+            )
     return tuple(points)

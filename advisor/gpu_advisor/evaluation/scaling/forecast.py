@@ -1,14 +1,14 @@
-"""What demand to be ready for: the expected level, and how far demand was lately above what had been expected.
+"""The demand to be ready for: the expected level, plus headroom from how far demand exceeded past forecasts.
 
-A size has to serve the demand that comes while a further replica starts. What comes then is read off the pool's own
-past and not off a model of its traffic: each past step had an expectation of the demand one start-up later, and that
-demand came; by how much it was higher is one observation of what the expectation leaves out. The head-room is a number
-of deviations of these: the root of the mean square of the excesses, the recent ones with more weight. The mean square
-is asked and not a quantile, since a high quantile of an hour hangs on its two or three highest points.
+A size must serve the demand that arrives while another replica starts. The pool's own past, not a traffic model,
+provides that: each past step had a forecast for one start-up later, and the demand that followed; the excess of one
+over the other is one observation of the forecast's error. Headroom is a number of deviations of these excesses: the
+root of their mean square, recent ones weighted more. The mean square is used rather than a quantile, because a high
+quantile of an hour depends on its two or three highest points.
 
 Fluctuations grow more slowly than the load: those of requests in service with the square root of their number (Poisson,
 as in an M/G/infinity queue), those of bursts from single users not at all. Excesses are therefore compared in units of
-the fourth root of the level, between the two, so that the night's tell of the day and the day's of the night.
+the fourth root of the level, between the two, so that nights and days are comparable.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from gpu_advisor.evaluation.scaling.demand_history import DemandEstimate
 
 @dataclass(frozen=True, slots=True)
 class Horizon:
-    """How far to look, in steps of the trail."""
+    """How far to look, in steps of the demand history."""
 
-    ahead_steps: int  # until a replica that is asked for now serves
+    ahead_steps: int  # until a replica requested now is ready
     level_half_life_steps: float
     excess_half_life_steps: float
     trend_steps: int  # over which the trend of the level is taken
@@ -32,7 +32,7 @@ class Horizon:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Demand, its levels and expectations, one a step, in replicas' worth of work; `deviation` in `unit(level)`s."""
+    """Demand, levels and expectations by step, in replicas' worth of work; `deviation` in units of `excess_scale`."""
 
     demand: tuple[float, ...]
     levels: tuple[float, ...]
@@ -40,12 +40,12 @@ class Forecast:
     deviation: float
 
     def needed(self, expectation: float, deviations: float) -> float:
-        """Replicas' worth of work to be ready for, where this much is expected."""
+        """Replicas' worth of work to be ready for, if `expectation` is expected."""
         return expectation + deviations * self.deviation * excess_scale(expectation)
 
 
 def excess_scale(level: float) -> float:
-    """What excesses over a level are measured in. One request more can come at any level: hence the 1."""
+    """The unit of excesses over a level. One more request can arrive at any level: hence the 1."""
     return sqrt(sqrt(level + 1))
 
 
@@ -61,20 +61,20 @@ def exponential_moving_average(values: Sequence[float], half_life_steps: float) 
 
 
 def forecast_estimate(demand: DemandEstimate, horizon: Horizon) -> Forecast:
-    """The forecast from the estimated demand: what growth is judged by."""
+    """The forecast from the estimated demand: the basis for scaling up."""
     levels = exponential_moving_average(demand.estimate, horizon.level_half_life_steps)
     return _forecast(demand.estimate, levels, levels, horizon)
 
 
 def forecast_upper_bound(demand: DemandEstimate, horizon: Horizon) -> Forecast:
-    """The forecast that nothing which is missing could have made higher: what shrinking is judged by.
+    """An upper bound of the forecast with complete data: the basis for scaling down.
 
-    Levels are those of the upper bounds, rises and excesses are taken from the lower bounds' levels to the upper
-    bounds. Had everything been seen, the forecast would not be above this one.
+    Levels are those of the upper bounds; rises and excesses are measured from the lower bounds' levels to the upper
+    bounds. With complete data, the forecast would not exceed this one.
     """
-    most = exponential_moving_average(demand.upper_bound, horizon.level_half_life_steps)
-    least = exponential_moving_average(demand.lower_bound, horizon.level_half_life_steps)
-    return _forecast(demand.upper_bound, most, least, horizon)
+    upper = exponential_moving_average(demand.upper_bound, horizon.level_half_life_steps)
+    lower = exponential_moving_average(demand.lower_bound, horizon.level_half_life_steps)
+    return _forecast(demand.upper_bound, upper, lower, horizon)
 
 
 def _forecast(values: Sequence[float], high: Sequence[float], low: Sequence[float], horizon: Horizon) -> Forecast:

@@ -1,8 +1,8 @@
-"""Growing where utilization is at its ceiling and tells only that the demand is at least the size: by growing steps.
+"""Scaling up at saturation, where utilization shows only that demand is at least the size: in increasing steps.
 
-Whether a step was of use is seen in the next points. Some servers show 100 % at any load: a growth that is told by
-nothing but the ceiling ends after a few steps, and takes never more than half of what is left up to the limit. A pool
-whose utilization has told of its load before is believed, and goes on growing.
+The next points show whether a step helped. Some servers show 100 % at any load: without other evidence, scaling up ends
+after a few steps, and each takes at most half of what is left up to the limit. A pool whose utilization followed its
+load before keeps scaling up.
 """
 
 from __future__ import annotations
@@ -14,30 +14,33 @@ from math import ceil
 
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
 
-#: A step at saturation, as a share of the size; each further step of one run is longer by as much again.
+#: A step at saturation, as a share of the size; each further step of a run is longer by the same share.
 FIRST_STEP_RATIO = 0.25
 
-#: The same while next to nothing is known of the pool: the demand may be anything.
+#: The same while the pool has almost no history: demand may be anything.
 SHORT_HISTORY_STEP_RATIO = 3.0
 
-#: Points from which on a pool's own past says how far its demand goes beyond what was expected.
+#: Points needed before a pool's own past shows how far demand exceeds forecasts.
 MIN_HISTORY_POINTS = 20
 
-#: Steps after which a utilization that never came off its ceiling is not believed any more.
+#: After this many steps without leaving saturation, utilization is no longer trusted.
 MAX_UNINFORMED_STEPS = 3
 
-#: Utilization between these is one that tells of a load. A server that shows all or nothing has few such points.
+#: Utilization in this range follows the load. A server that shows all or nothing has few such points.
 INFORMATIVE_RANGE = (0.05, 0.95)
 MIN_INFORMATIVE_SHARE = 0.1
 
-#: So much of the past (seconds), at steps so far apart, says whether growing has helped, where a pool was at its
-#: ceiling throughout its history. After that it is tried again.
+#: If a pool was saturated throughout its history, this much of the past (seconds), at this step, shows whether scaling
+#: up helped. After that it is tried again.
 LONG_HISTORY_SECONDS, LONG_STEP_SECONDS = 3 * 86400, 900
 
 
 @dataclass(frozen=True, slots=True)
 class SaturatedRun:
-    """The saturated points at the end of a trail: how many, the present size, growths seen, and what was before."""
+    """The saturated points at the end of a history.
+
+    `growths` are scale-ups within the run; `is_informative` says that utilization followed the load before it.
+    """
 
     points: int
     size: float
@@ -47,24 +50,24 @@ class SaturatedRun:
 
     @property
     def exhausted(self) -> bool:
-        """Whether growing has not helped, and nothing says that it will."""
+        """Whether scaling up did not help, and no evidence says that it will."""
         return not self.is_informative and self.growths >= MAX_UNINFORMED_STEPS
 
 
-def saturated_run(trail: Sequence[DemandPoint], at: float) -> SaturatedRun | None:
-    """The run that the trail ends with at `at`; None if its last point then is not saturated.
+def saturated_run(history: Sequence[DemandPoint], at: float) -> SaturatedRun | None:
+    """The saturated run that ends at `at`; None if the last point is not saturated.
 
-    All of the trail is looked at, also what is older than a forecast needs and lies further apart: a growth that did
-    not help must not be forgotten while the run goes on. Missing points do not end a run.
+    Uses the whole history, including older and sparser points than a forecast needs: a scale-up that did not help must
+    not be forgotten while the run continues. Missing points do not end a run.
     """
-    latest = next((point for point in reversed(trail) if point.at <= at), None)
+    latest = next((point for point in reversed(history) if point.at <= at), None)
     if latest is None or not latest.saturated:
         return None
-    there = [point for point in trail if point.at <= at]
-    first = len(there)
-    while first and there[first - 1].saturated:
+    points = [point for point in history if point.at <= at]
+    first = len(points)
+    while first and points[first - 1].saturated:
         first -= 1
-    run, before = there[first:], there[:first]
+    run, before = points[first:], points[:first]
     sizes = [point.replicas for point in run]
     growths = sum(1 for one, other in pairwise(sizes) if other > one)
     low, high = INFORMATIVE_RANGE
@@ -73,19 +76,19 @@ def saturated_run(trail: Sequence[DemandPoint], at: float) -> SaturatedRun | Non
         points=len(run),
         size=sizes[-1],
         growths=growths,
-        history_is_short=len(there) < MIN_HISTORY_POINTS,
+        history_is_short=len(points) < MIN_HISTORY_POINTS,
         is_informative=informative >= MIN_HISTORY_POINTS * MIN_INFORMATIVE_SHARE
         and informative >= MIN_INFORMATIVE_SHARE * len(before),
     )
 
 
-def next_size(run: SaturatedRun, most: int) -> int:
-    """Replicas after the next step, at most `most`; the present size where growing has not helped."""
+def next_size(run: SaturatedRun, limit: int) -> int:
+    """Replicas after the next step, at most `limit`; the present size if scaling up did not help."""
     size = run.size
     if run.exhausted:
         return ceil(size)
     share = (SHORT_HISTORY_STEP_RATIO if run.history_is_short else FIRST_STEP_RATIO) + FIRST_STEP_RATIO * run.growths
-    wanted = ceil(size + max(1.0, size * share))
+    proposed = ceil(size + max(1.0, size * share))
     if not run.is_informative:
-        wanted = min(wanted, max(2, int(size + (most - size) / 2)))
-    return min(most, wanted)
+        proposed = min(proposed, max(2, int(size + (limit - size) / 2)))
+    return min(limit, proposed)

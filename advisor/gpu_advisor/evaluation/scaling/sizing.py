@@ -1,4 +1,4 @@
-"""The decision: how many replicas a pool should have. Pure, so that a replay decides as the live engine does."""
+"""The sizing decision: how many replicas a pool should have. Pure, so that replays decide as the live engine does."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from gpu_advisor.evaluation.scaling.forecast import Forecast, Horizon, forecast_
 from gpu_advisor.evaluation.scaling.saturation import SaturatedRun, next_size, saturated_run
 from gpu_advisor.settings import EvaluationSettings
 
-#: Sums of shares of replicas are not exact: so much above a whole number is still that number.
+#: Floating-point tolerance: this much above a whole number is still that number.
 ROUNDING = 1e-9
 
-#: Fewer than this many times the root of the pool's size are not worth a change: the need itself is not known better.
+#: Minimum change, in square roots of the pool's size: the estimate is not more accurate than that.
 MIN_CHANGE_FACTOR = 0.6
 
 
 @dataclass(frozen=True, slots=True)
 class ScalingLimits:
-    """A pool's limits: replicas, utilizations (0..1), and how long a new replica takes until it serves."""
+    """A pool's limits: replicas, utilizations (0..1), and seconds until a new replica is ready."""
 
     min: int
     max: int
@@ -33,10 +33,10 @@ class ScalingLimits:
 
 @dataclass(frozen=True, slots=True)
 class SizingDecision:
-    """A decision. `reason` says why there is none, and then `replicas` is the present number.
+    """A decision. With a `reason` there is none, and `replicas` is the present number.
 
-    `level` is the demand now, `expected` that at the time at which a new replica would serve, `needed` the same with
-    head-room; all in replicas' worth of work. `exhausted`: at its ceiling, and growing has not helped.
+    `level` is the demand now, `expected` the demand when a new replica would be ready, `needed` the same with headroom;
+    all in replicas' worth of work. `exhausted`: saturated, and scaling up did not help.
     """
 
     replicas: int
@@ -50,29 +50,29 @@ class SizingDecision:
 
     @property
     def projected_ratio(self) -> float | None:
-        """The utilization expected at this size; None where the demand is not known."""
+        """The utilization expected at this size; None if the demand is unknown."""
         if self.saturated or self.expected is None or not self.replicas:
             return None
         return min(1.0, self.expected / self.replicas)
 
 
 def decide_size(
-    trail: Sequence[DemandPoint],
+    history: Sequence[DemandPoint],
     replicas: int,
     limits: ScalingLimits,
     evaluation: EvaluationSettings,
     at: float,
     pending: int = 0,
 ) -> SizingDecision:
-    """How many replicas a pool of `replicas` should have, `pending` of which do not serve yet.
+    """How many replicas a pool of `replicas` should have, `pending` of which are not ready yet.
 
-    Growing looks at the demand as estimated from what was heard. Shrinking looks at the most that the demand can have
-    been, and needs all of its stabilization window: what is missing may have been the peak.
+    Scaling up uses the estimated demand. Scaling down uses its upper bound and needs a complete stabilization window:
+    missing data may have been the peak.
     """
-    if not replicas:  # without a replica there is no utilization, and nothing would ever ask for one
-        return SizingDecision(max(1, limits.min), "no replica is there")
+    if not replicas:  # without a replica there is no utilization, and the pool would never start
+        return SizingDecision(max(1, limits.min), "no replica is running")
     step = evaluation.step_seconds
-    points = align_to_steps(trail, at, step, max(1, evaluation.history_seconds // step))
+    points = align_to_steps(history, at, step, max(1, evaluation.history_seconds // step))
     window = _steps(evaluation.scale_up_stabilization_seconds, step)
     latest = sum(1 for point in points[-window:] if point is not None)
     if latest < evaluation.min_coverage_ratio * window:
@@ -85,12 +85,12 @@ def decide_size(
     )
     demand = estimate_demand(points)
     forecast = forecast_estimate(demand, horizon)
-    scale_up = _scale_up(forecast, saturated_run(trail, at), window, limits, evaluation)
+    scale_up = _scale_up(forecast, saturated_run(history, at), window, limits, evaluation)
     if scale_up.replicas > replicas:
         recently = _recent_size_changes(points, evaluation)
         if scale_up.saturated or not any(change < 0 for change in recently):
             return scale_up
-        return replace(scale_up, replicas=replicas, why=f"given back within the cool-down: {scale_up.why}")
+        return replace(scale_up, replicas=replicas, why=f"scaled down within the cool-down: {scale_up.why}")
     if pending or scale_up.saturated:
         return replace(scale_up, replicas=replicas, why=scale_up.why if scale_up.saturated else "replicas are starting")
     window = _steps(evaluation.scale_down_stabilization_seconds, step)
@@ -105,17 +105,17 @@ def decide_size(
 def _scale_up(
     forecast: Forecast, run: SaturatedRun | None, window: int, limits: ScalingLimits, evaluation: EvaluationSettings
 ) -> SizingDecision:
-    """What is needed by the lowest expectation of the stabilization window; a step more at saturation."""
+    """The size for the lowest expectation of the stabilization window; one step more at saturation."""
     found = _required_size(forecast, min, window, limits, evaluation)
-    found = replace(found, why=f"{found.why}: above {limits.scale_up_ratio:.0%} or short of head-room")
+    found = replace(found, why=f"{found.why}: above {limits.scale_up_ratio:.0%} or short of headroom")
     if run is None or run.points < window:
         return found
     if run.exhausted:
-        why = f"saturated still after {run.growths} growths: utilization does not tell the demand"
+        why = f"still saturated after {run.growths} scale-ups: utilization does not show the demand"
         return replace(found, replicas=0, why=why, saturated=True, exhausted=True)
     step = next_size(run, limits.max)
     more = f"; the limit is {limits.max}" if step >= limits.max else ""
-    why = f"saturated, which hides the demand: grow by a step{more}"
+    why = f"saturated, which hides the demand: scale up by one step{more}"
     return replace(found, replicas=max(found.replicas, step), why=why, saturated=True)
 
 
@@ -127,38 +127,38 @@ def _scale_down(
     limits: ScalingLimits,
     evaluation: EvaluationSettings,
 ) -> SizingDecision:
-    """What is needed at most, if nothing speaks against it. Nothing does against coming down to the limit."""
+    """The upper bound of the needed size, unless there is an objection. Above the limit, there is none."""
     step = evaluation.step_seconds
     if replicas > limits.max:
         return upper_bound
     if estimate.replicas >= replicas:
         return replace(estimate, replicas=replicas)
     if any(change > 0 for change in _recent_size_changes(points, evaluation)):
-        why = f"grown within the cool-down of {evaluation.cooldown_seconds} s"
+        why = f"scaled up within the cool-down of {evaluation.cooldown_seconds} s"
         return replace(upper_bound, replicas=replicas, why=why)
     window = _steps(evaluation.scale_down_stabilization_seconds, step)
-    seen = [
+    complete = [
         point for point in points[-window:] if point is not None and point.reporting >= max(replicas, point.replicas)
     ]
-    if len(seen) < window:
-        why = _missing_points_message(len(seen), window, step)
+    if len(complete) < window:
+        why = _missing_points_message(len(complete), window, step)
         return replace(upper_bound, replicas=replicas, why=why, reason=Reason.INSUFFICIENT_HISTORY)
-    against = next(_scale_down_objections(seen, upper_bound, replicas, limits), None)
-    return replace(upper_bound, replicas=replicas, why=against) if against else upper_bound
+    objection = next(_scale_down_objections(complete, upper_bound, replicas, limits), None)
+    return replace(upper_bound, replicas=replicas, why=objection) if objection else upper_bound
 
 
 def _scale_down_objections(
-    seen: Sequence[DemandPoint], found: SizingDecision, replicas: int, limits: ScalingLimits
+    complete: Sequence[DemandPoint], found: SizingDecision, replicas: int, limits: ScalingLimits
 ) -> Iterator[str]:
-    """What speaks against giving back what is not needed."""
+    """Reasons not to release unneeded replicas."""
     if found.replicas >= replicas:
-        yield f"what was not heard may have needed {replicas}"
+        yield f"replicas that did not report may have needed {replicas}"
     if found.level is None or found.level >= limits.scale_down_ratio * replicas:
         yield f"not below {limits.scale_down_ratio:.0%}"
-    if any(point.saturated for point in seen):
+    if any(point.saturated for point in complete):
         yield "saturated within the stabilization window"
     if replicas - found.replicas < MIN_CHANGE_FACTOR * sqrt(replicas):
-        yield f"{replicas - found.replicas} fewer is within what the need is known to"
+        yield f"{replicas - found.replicas} fewer is within the error of the estimate"
 
 
 def _required_size(
@@ -168,17 +168,17 @@ def _required_size(
     limits: ScalingLimits,
     evaluation: EvaluationSettings,
 ) -> SizingDecision:
-    """What to be ready for by the extreme of a window, and never less than there was in all of it (or any of it)."""
+    """The size for the extreme of a window, never below the demand in all of it (`min`) or any of it (`max`)."""
     level, ahead = extreme(forecast.levels[-window:]), extreme(forecast.expectations[-window:])
     headroom = forecast.needed(ahead, evaluation.headroom_deviations)
     needed = max(headroom, ahead / limits.scale_up_ratio, extreme(forecast.demand[-window:]))
-    why = f"{level:.1f} replicas' worth of work, {ahead:.1f} expected, {needed:.1f} with head-room"
+    why = f"{level:.1f} replicas' worth of work, {ahead:.1f} expected, {needed:.1f} with headroom"
     wanted = max(1, limits.min, min(limits.max, ceil(needed - ROUNDING)))
     return SizingDecision(wanted, why, level=level, expected=ahead, needed=needed)
 
 
 def _recent_size_changes(points: Sequence[DemandPoint | None], evaluation: EvaluationSettings) -> Iterator[float]:
-    """Changes of the pool's size within the cool-down, as the trail shows them."""
+    """Changes of the pool's size within the cool-down."""
     steps = _steps(evaluation.cooldown_seconds, evaluation.step_seconds)
     known = [point.replicas for point in points[-steps - 1 :] if point is not None]
     return (after - before for before, after in pairwise(known) if after != before)
@@ -188,5 +188,5 @@ def _steps(seconds: float, step_seconds: float) -> int:
     return max(1, int(seconds // step_seconds))
 
 
-def _missing_points_message(there: int, wanted: int, step_seconds: float) -> str:
-    return f"{there} of the last {wanted} points, {step_seconds:g} s apart, are there whole: wait"
+def _missing_points_message(complete: int, wanted: int, step_seconds: float) -> str:
+    return f"{complete} of the last {wanted} points, {step_seconds:g} s apart, are complete: wait"
