@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +13,7 @@ import click
 
 from gpu_advisor.commands import advisor_client, output
 from gpu_advisor.commands.errors import CommandError
+from gpu_advisor.storage.atomic_write import write_atomically
 
 if TYPE_CHECKING:
     from gpu_advisor.report.schema import Report
@@ -98,21 +97,11 @@ _RENDERINGS: dict[str, Callable[[Report], str]] = {"html": _page, "md": _markdow
 
 
 def _write(text: str, file: Path | None) -> None:
-    """Atomically: readers see the old file or the new one."""
-    data = text.encode("utf-8", "replace")
     if file is None:
-        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.write(text.encode("utf-8", "replace"))
         sys.stdout.buffer.flush()
         return
     try:
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        try:
-            with os.fdopen(handle, "wb") as beside:
-                beside.write(data)
-            os.chmod(name, 0o644)
-            os.replace(name, file)
-        except BaseException:
-            os.unlink(name)
-            raise
+        write_atomically(file, text)
     except OSError as error:
         raise CommandError(f"{file}: {error.strerror}; choose a file in a writable folder") from error

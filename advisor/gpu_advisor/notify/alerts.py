@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime, timezone
 from typing import Any
 
+from gpu_advisor.documents.serialize import format_rfc3339
 from gpu_advisor.state.alert import Alert
 from gpu_advisor.state.view import PublishedRecommendation
 
@@ -68,13 +68,9 @@ def postable_alerts(alerts: Iterable[Alert], now: float, interval_seconds: float
             "labels": dict(alert.labels),
             "annotations": dict(alert.annotations),
             # Alertmanager rejects endsAt before startsAt, which a clock set back would produce.
-            "startsAt": _rfc3339(min(alert.started, now if alert.resolved is None else alert.resolved)),
-            "endsAt": _rfc3339(ends if alert.resolved is None else alert.resolved),
+            "startsAt": format_rfc3339(min(alert.started, now if alert.resolved is None else alert.resolved)),
+            "endsAt": format_rfc3339(ends if alert.resolved is None else alert.resolved),
             **({"generatorURL": alert.url} if alert.url else {}),
         }
         for alert in alerts
     ]
-
-
-def _rfc3339(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from gpu_advisor.optimizing.change_files import MANIFEST, digest
+from gpu_advisor.storage.atomic_write import write_atomically
 
 
 class WriteRefusedError(Exception):
@@ -44,7 +43,7 @@ def _write(folder: Path, contents: Mapping[str, str], force: bool) -> dict[str, 
     # The manifest is last: after an interruption new files do not count as ours, and are not overwritten.
     for name, text in contents.items():
         if present[name] != text:
-            _replace(folder / name, text)
+            write_atomically(folder / name, text)
     return {name: present[name] != text for name, text in contents.items()}
 
 
@@ -65,15 +64,3 @@ def _read_text(path: Path) -> str | None:
         return path.read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
         return None
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:60]}.")
-    try:
-        with os.fdopen(handle, "wb") as beside:
-            beside.write(text.encode("utf-8", "replace"))
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
