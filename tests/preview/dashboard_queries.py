@@ -57,7 +57,7 @@ def variables(board: DashboardJson, kind: str = "query") -> list[DashboardJson]:
     return [each for each in board["templating"]["list"] if each["type"] == kind]
 
 
-def annotations(board: DashboardJson) -> list[DashboardJson]:
+def dashboard_annotations(board: DashboardJson) -> list[DashboardJson]:
     found: list[DashboardJson] = board["annotations"].get("list", [])
     return found
 
@@ -71,7 +71,7 @@ def queries() -> list[DashboardQuery]:
             for target in panel.get("targets", []):
                 where = f"{panel['title']} ({target['refId']})"
                 found.append(DashboardQuery(name, where, target["expr"], bool(target.get("instant"))))
-        for annotation in annotations(board):
+        for annotation in dashboard_annotations(board):
             if annotation.get("expr"):
                 found.append(DashboardQuery(name, f"annotation {annotation['name']}", annotation["expr"]))
     return found

@@ -22,7 +22,7 @@ from gpu_exporter.host.base import HostSettings
 from tests.preview.dashboard_queries import (
     DashboardJson,
     DashboardQuery,
-    annotations,
+    dashboard_annotations,
     has_result,
     load_dashboards,
     metrics_in,
@@ -182,7 +182,7 @@ def test_gpus_and_nodes_are_read_from_canonical_series(query: DashboardQuery):
 def test_variables_are_used_and_query_existing_metrics(name):
     board = load_dashboards()[name]
     defined = {variable["name"] for variable in board["templating"]["list"]}
-    text = json.dumps([board["panels"], annotations(board), [each["query"] for each in variables(board)]])
+    text = json.dumps([board["panels"], dashboard_annotations(board), [each["query"] for each in variables(board)]])
     used = set(re.findall(r"\$\{?([a-z]\w+)", text)) - {"1"}
     assert used - {"datasource"} == defined - {"datasource"}, "used and defined variables"
     for variable in variables(board):
