@@ -16,16 +16,13 @@ from gpu_exporter.devices import DRIVERS
 from gpu_exporter.devices.simulated import FleetError, generate_history, parse_fleet
 from gpu_exporter.exposition import render_history
 from gpu_exporter.host import COLLECTORS
-from gpu_exporter.sampling import Sampler
+from gpu_exporter.sampling import FIRST_READING_TIMEOUT_SECONDS, Sampler
 from gpu_exporter.server import AccessPolicy, ListenError, MetricsServer, ServerConfig
 from gpu_exporter.wiring import COLLECTOR_GROUPS, build_drivers, build_sampler
 
 log = logging.getLogger("gpu_exporter")
 
 USAGE_ERROR = 2
-
-#: Startup waits this long for the first readings, so that the first scrape is complete unless a collector hangs.
-FIRST_READING_TIMEOUT_SECONDS = 3.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -120,7 +120,7 @@ def load_settings(argv: Sequence[str], collectors: Sequence[str]) -> ExporterSet
     disabled = frozenset(name for name in collectors if not values.pop(f"collector.{name}", True))
     by_key = {f.metadata["key"]: f.name for f in _setting_fields()}
     settings = ExporterSettings(**{by_key[key]: value for key, value in values.items()}, disabled=disabled)
-    _validate(settings)
+    validate(settings)
     return settings
 
 
@@ -203,7 +203,8 @@ def _flatten(node: Any, mapping: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         yield prefix, node
 
 
-def _validate(settings: ExporterSettings) -> None:
+def validate(settings: ExporterSettings) -> None:
+    """Check the values of these settings. Raises SettingsError."""
     for name in ("sampling_interval", "time_limit", "simulate_step", "simulate_history"):
         text = getattr(settings, name)
         try:

@@ -23,6 +23,9 @@ from gpu_exporter.snapshot import DeviceReading, DownReason, DriverState, device
 
 log = logging.getLogger(__name__)
 
+#: Startup waits this long for the first readings, so that the first scrape is complete unless a collector hangs.
+FIRST_READING_TIMEOUT_SECONDS = 3.0
+
 #: Retry interval for an absent driver: it may be installed or loaded later.
 ABSENT_RETRY_SECONDS = 30.0
 

@@ -55,8 +55,10 @@ def decode(block: bytes) -> list[tuple[str, str]]:
             if number not in _STATIC_VALUES and not 1 <= number <= len(_STATIC_NAMES):
                 raise ValueError(f"header field {number} is not in the static table")
             fields.append((_STATIC_NAMES[number - 1], _STATIC_VALUES.get(number, "")))
-        elif first & 0xE0 == 0x20:  # dynamic table size update
-            _, position = _decode_integer(block, position, 5)
+        elif first & 0xE0 == 0x20:  # dynamic table size update, section 6.3
+            size, position = _decode_integer(block, position, 5)
+            if size or fields:
+                raise ValueError("invalid dynamic table size update in the header")
         else:
             number, position = _decode_integer(block, position, 6 if first & 0x40 else 4)
             if number > len(_STATIC_NAMES):

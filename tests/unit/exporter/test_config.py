@@ -15,7 +15,9 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) 
     file.write_text(
         "web.listen-address: 127.0.0.1:1\ncollector: {cpu: false}\nsimulate: {seed: 3}\nsampling.interval: 2s\n"
     )
-    settings = load_settings(["--config.file", str(file), "--web.listen-address=[::1]:2", "--no-collector.nvidia"], COLLECTORS)
+    settings = load_settings(
+        ["--config.file", str(file), "--web.listen-address=[::1]:2", "--no-collector.nvidia"], COLLECTORS
+    )
     assert settings.address == ("::1", 2)
     assert settings.disabled == {"cpu", "nvidia"}
     assert (settings.simulate_seed, settings.sampling_interval) == (3, "2s")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -21,12 +22,8 @@ GOLDEN = ROOT / "tests" / "golden"
 
 
 def _builder() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_metrics", ROOT / "docs" / "build_metrics.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.append(str(ROOT / "docs"))
+    return importlib.import_module("build_metrics")
 
 
 BUILDER = _builder()

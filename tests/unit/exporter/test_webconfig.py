@@ -118,7 +118,7 @@ WRONG = {
     TLS + "  client_auth_type: RequireAndVerifyClientCert\n": ":4: tls_server_config.client_auth_type: clients",
     TLS + "  client_ca_file: ca\n": ":2: tls_server_config.client_auth_type: client_ca has no effect without it",
     TLS + "  client_allowed_sans: [a]\n": ":4: tls_server_config.client_allowed_sans: requires client_auth_type",
-    TLS + "  prefer_server_cipher_suites: 3\n": ":4: tls_server_config.prefer_server_cipher_suites: must be true or false",
+    TLS + "  prefer_server_cipher_suites: 3\n": ":4: tls_server_config.prefer_server_cipher_suites: must be true",
     TLS: ":2: tls_server_config.cert_file: No such file or directory; use a certificate and its key",
     "a: [\n": ":2: not YAML",
     "\tx: 1\n": ":1: not YAML",

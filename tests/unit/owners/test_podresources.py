@@ -36,7 +36,9 @@ def test_devices_of_claims() -> None:
     claim = text(1, text(1, "k8s.gpu.nvidia.com/device=GPU-d")) + text(2, "gpu.nvidia.com") + text(4, "gpu-0")
     container = text(1, "main") + text(5, text(2, "claim") + text(3, "ml") + text(4, claim))
     message = text(1, text(1, "train-0") + text(2, "ml") + text(3, container))
-    assert parse_allocations(message) == {DeviceAllocation("ml", "train-0", "main", "k8s.gpu.nvidia.com/device", "GPU-d")}
+    assert parse_allocations(message) == {
+        DeviceAllocation("ml", "train-0", "main", "k8s.gpu.nvidia.com/device", "GPU-d")
+    }
 
 
 @given(st.binary())
