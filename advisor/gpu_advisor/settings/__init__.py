@@ -1,4 +1,4 @@
-"""Settings: typed, validated at start, refused with file, line, key and the mend. One file a section."""
+"""Settings: typed and validated at start; an error names file, line and key and says how to fix it."""
 
 from gpu_advisor.settings.allocation import AllocationSettings
 from gpu_advisor.settings.cost import CostSettings

@@ -7,7 +7,7 @@ import socket
 
 
 class AddressError(Exception):
-    """An address cannot be listened on. The message tells the mend."""
+    """An address cannot be listened on. The message says how to fix it."""
 
 
 def split_host_port(address: str) -> tuple[str, int]:
@@ -19,12 +19,12 @@ def split_host_port(address: str) -> tuple[str, int]:
 
 
 def check_can_listen(address: str, option: str) -> None:
-    """Raises AddressError, with the option to change, if something listens there or the host is not this machine's."""
+    """Raises AddressError, naming `option`, if the address is in use or not one of this machine."""
     host, port = split_host_port(address)
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as error:
         raise AddressError(
             f"cannot listen on {address}: {error.strerror or error}; "
-            f"stop what listens there, or choose another with {option}"
+            f"stop the process that uses it, or choose another address with {option}"
         ) from error

@@ -1,4 +1,4 @@
-"""Who gives out GPUs, of which machines, and for how long."""
+"""GPU allocation: leases, inventory and resource names."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ Vendor = Literal["nvidia", "amd", "intel", "huawei"]
 
 
 def _default_resource_names() -> dict[Vendor, list[str]]:
-    usual = RESOURCE_NAMES
+    names = RESOURCE_NAMES
     return {
-        "nvidia": [*usual["nvidia"]], "amd": [*usual["amd"]], "intel": [*usual["intel"]], "huawei": [*usual["huawei"]],
+        "nvidia": [*names["nvidia"]], "amd": [*names["amd"]], "intel": [*names["intel"]], "huawei": [*names["huawei"]],
     }  # fmt: skip
 
 
 class AllocationSettings(StrictModel):
-    """GPUs that are given out over the API. Machines are those that the signals show, unless a file lists them."""
+    """GPU allocation (leases) over the API. The machines are those observed, unless a file lists them."""
 
-    inventory_file: str = Field("", description="YAML that lists the machines, read again when it changes")
-    database: str = Field("", description="where the leases are kept; leases.db in state_dir if not given")
-    lease_seconds: Seconds = Field(3600, description="how long an allocation holds without renewal, if not said")
-    longest_lease_seconds: Seconds = Field(7 * 86400, description="no request may ask for longer at a time")
+    inventory_file: str = Field("", description="YAML file that lists the machines; reloaded when it changes")
+    database: str = Field("", description="SQLite file of the leases; empty: leases.db in state_dir")
+    lease_seconds: Seconds = Field(3600, description="default lease duration without renewal")
+    longest_lease_seconds: Seconds = Field(7 * 86400, description="maximum lease duration of a request")
     resource_names: dict[Vendor, Annotated[list[ResourceName], Field(min_length=1)]] = Field(
         default_factory=_default_resource_names,
-        description="resource names in Kubernetes by vendor, the usual one first",
+        description="Kubernetes resource names by vendor, the most common first",
     )
-    default_resource_name: ResourceName = Field("nvidia.com/gpu", description="of GPUs whose vendor is not said")
+    default_resource_name: ResourceName = Field("nvidia.com/gpu", description="resource name of GPUs of unknown vendor")
     gpu_memory_specs: dict[str, Annotated[float, Field(gt=0, le=10_000)]] = Field(
         default_factory=lambda: {name: float(size) for name, size in DEFAULT_MEMORY_GB.items()},
-        description="GB by type, only where neither the machine nor its file tells",
+        description="GB by GPU type, used if neither the machine nor the inventory file gives the size",
     )
-    monitor_update_interval: Seconds = Field(30, description="seconds from one look of the monitoring to the next")
+    monitor_update_interval: Seconds = Field(30, description="interval of the monitoring, in seconds")
     resource_change_threshold: float = Field(
-        0.1, gt=0, le=1, description="a change of utilization or memory by this share (0 to 1) is noted as one"
+        0.1, gt=0, le=1, description="a change of utilization or memory by this ratio (0 to 1) counts as a change"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
-        "INFO", description="what allocation tells in the log"
+        "INFO", description="log level of allocation"
     )
 
     @model_validator(mode="after")
@@ -54,7 +54,9 @@ class AllocationSettings(StrictModel):
             )
         named = [name for names in self.resource_names.values() for name in names]
         if self.default_resource_name not in named:
-            raise ValueError(f"default_resource_name ({self.default_resource_name}) is not in resource_names: add it")
+            raise ValueError(
+                f"default_resource_name ({self.default_resource_name}) is not in resource_names: add it there"
+            )
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""The kinds of values that settings are made of."""
+"""Field types of the settings."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Percent = Annotated[float, Field(gt=0, le=100)]
 
 
 def _is_not_a_ratio(percent: float) -> float:
-    """Refuse 0.9 where 90 is meant: nobody wants a GPU to be busy for at most 1 % of the time."""
+    """Reject 0.9 where 90 is meant: no target or threshold is 1 % or less."""
     if percent <= 1:
         raise ValueError(f"{percent:g} is not a percentage (above 1, up to 100): did you mean {100 * percent:g}?")
     return percent
 
 
-#: A target or threshold in percent. Where 1 % and less is meaningful, the kind is Percent.
+#: A target or threshold in percent. Where 1 % or less is meaningful, use Percent.
 TargetPercent = Annotated[Percent, AfterValidator(_is_not_a_ratio)]
 
 
@@ -52,13 +52,13 @@ Regex = Annotated[str, AfterValidator(_validate_regex)]
 
 
 def _validate_url(text: str) -> str:
-    """An address without a login: addresses are shown in logs, metrics and pages. Never repeats the text."""
+    """A URL without credentials, as URLs appear in logs, metrics and pages. Errors never repeat the text."""
     try:
         parts = urlsplit(text)
     except ValueError as error:
         raise ValueError("not a URL: write it as in http://127.0.0.1:9090") from error
     if "@" in text:
-        raise ValueError("a URL must not hold a login, as it is shown to people: use username and password")
+        raise ValueError("a URL must not contain credentials: set username and password")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("not a URL: write it as in http://127.0.0.1:9090")
     return text
@@ -68,7 +68,7 @@ Url = Annotated[str, AfterValidator(_validate_url)]
 
 
 def validate_host_port(text: str) -> str:
-    """HOST:PORT as it is, or ValueError."""
+    """Return a valid HOST:PORT unchanged. Raises ValueError."""
     try:
         split_host_port(text)
     except AddressError as error:

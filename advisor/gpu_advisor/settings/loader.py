@@ -1,4 +1,4 @@
-"""Settings from a file: refused with file, line, key and the mend."""
+"""Load settings from a YAML file; errors name file, line and key and say how to fix them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from gpu_advisor.settings.root import Settings
 
 
 class ConfigError(Exception):
-    """The configuration is refused. One line a problem: file, line, key, what is wrong, and the mend."""
+    """The configuration is invalid. One line per problem: file, line, key, what is wrong, how to fix it."""
 
 
-#: Keys whose values are not repeated in a message, however wrong they are.
+#: Keys whose values never appear in a message.
 SECRET_KEYS = frozenset({"password", "bearer_token", "headers", "users"})
 
 
 def load_settings(path: Path) -> Settings:
-    """Read and validate a configuration file. Raises ConfigError with one line a problem."""
+    """Read and validate a configuration file. Raises ConfigError with one line per problem."""
     try:
         text = path.read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -34,16 +34,18 @@ def load_settings(path: Path) -> Settings:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}:{line}: not UTF-8 text: save it as UTF-8") from error
-    except yaml.MarkedYAMLError as error:  # its own text would show the line, which may hold a secret
+    except yaml.MarkedYAMLError as error:  # its own text shows the line, which may contain a secret
         where = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{path}:{where}: not YAML: {error.problem}: see to quotes, brackets and indents") from error
+        raise ConfigError(
+            f"{path}:{where}: not YAML: {error.problem}: check quotes, brackets and indentation"
+        ) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}:1: not YAML: {error}") from error
     except RecursionError as error:
-        raise ConfigError(f"{path}:1: an alias within itself, or nested without end: write it out plainly") from error
+        raise ConfigError(f"{path}:1: recursive alias or too deeply nested: write it out") from error
     if duplicates:
         raise ConfigError(
-            "\n".join(f"{path}:{line}: {_dotted(key)}: is there twice: remove one" for key, line in duplicates)
+            "\n".join(f"{path}:{line}: {_dotted(key)}: duplicate key: remove one" for key, line in duplicates)
         )
     try:
         return Settings.model_validate({} if values is None else values)
@@ -93,7 +95,7 @@ def _error_message(path: Path, lines: dict[_Path, int], problem: Any) -> str:
         near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(), n=1)
         message = "unknown key; " + (f"did you mean {near[0]}?" if near else "remove it, or see the documentation")
     elif problem["type"] in ("model_type", "dict_type"):
-        message = "give keys with values here"
+        message = "must be a mapping of keys to values"
     elif not SECRET_KEYS & set(problem["loc"]) and problem["loc"][-1:] != ("url",):
         given = problem.get("input")
         message += f", not {given!r}" if isinstance(given, str | int | float | bool | None) else ""
@@ -105,7 +107,7 @@ def _known_keys() -> list[str]:
 
 
 def _keys(model: type[BaseModel]) -> Iterator[str]:
-    """All keys that a model and the models within it have."""
+    """All keys of a model and of the models within it."""
     for name, info in model.model_fields.items():
         yield name
         for inner in _models(info.annotation):

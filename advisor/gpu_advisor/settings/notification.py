@@ -1,4 +1,4 @@
-"""Whom the advisor tells, and where people find it."""
+"""Notification and web settings."""
 
 from __future__ import annotations
 
@@ -21,20 +21,23 @@ class AlertmanagerSettings(StrictModel):
 
 
 class OutcomeSettings(StrictModel):
-    """What became of advice is judged when a change has had time to show."""
+    """Outcomes of recommendations, measured once a change has taken effect."""
 
-    settle_seconds: Seconds = Field(900, description="from the end of advice to the look at what it did")
+    settle_seconds: Seconds = Field(
+        900, description="delay between the end of a recommendation and the measurement of its outcome"
+    )
 
 
 class WebSettings(StrictModel):
     listen_address: Annotated[str, AfterValidator(validate_host_port)] = "127.0.0.1:9817"
-    external_url: str = Field("", description="where people reach the page; alerts link to it")
+    external_url: str = Field("", description="external URL of the page; alerts link to it")
     cert_file: str = Field("", description="serve over TLS, with this certificate (PEM)")
     key_file: str = Field("", description="the certificate's key (PEM)")
     users: dict[str, SecretStr] = Field(
-        default_factory=dict, description="name: bcrypt hash, as `htpasswd -nBC 10 NAME` makes; all else is refused"
+        default_factory=dict,
+        description="name: bcrypt hash, as from `htpasswd -nBC 10 NAME`; other logins are rejected",
     )
-    bearer_token_file: str = Field("", description="read at start; who brings the token needs no user")
+    bearer_token_file: str = Field("", description="file with a token that replaces a user's login; read at start")
 
     @model_validator(mode="after")
     def _together(self) -> WebSettings:
@@ -42,5 +45,5 @@ class WebSettings(StrictModel):
             raise ValueError("cert_file and key_file go together: give both")
         for name, hash_ in self.users.items():
             if not name or ":" in name or not re.fullmatch(BCRYPT_PATTERN, hash_.get_secret_value()):
-                raise ValueError(f"users: {name!r} needs a bcrypt hash, as `htpasswd -nBC 10 {name}` makes")
+                raise ValueError(f"users: {name!r} needs a bcrypt hash, as from `htpasswd -nBC 10 {name}`")
         return self

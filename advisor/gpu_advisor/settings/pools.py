@@ -1,4 +1,4 @@
-"""GPUs that belong together."""
+"""Pools of GPUs, and their demand signals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpu_advisor.settings.resources import GpuLimits
 
 PoolKind = Literal["serving", "training", "undecided"]
 
-#: What a demand signal counts: all work there is, or only what waits beside the work that the GPUs do.
+#: What a demand signal counts: all work, or only work that waits, besides the work in service.
 DemandKind = Literal["total", "waiting"]
 
 
@@ -21,8 +21,8 @@ class _DemandPreset(StrictModel):
     source: str
 
 
-#: Demand signals of known servers and schedulers, over everything that the source holds of them: a pool that shares
-#: its source with others names its own `query`, held to its own labels.
+#: Demand signals of known servers and schedulers, over all of their series in the source: a pool that shares its source
+#: with others needs its own `query`, restricted to its own labels.
 DEMAND_PRESETS: dict[str, _DemandPreset] = {
     "vllm": _DemandPreset(
         query="sum(vllm:num_requests_running) + sum(vllm:num_requests_waiting)",
@@ -49,23 +49,23 @@ DEMAND_PRESETS: dict[str, _DemandPreset] = {
 
 def _require_text(value: object) -> object:
     if isinstance(value, str) and not value.strip():
-        raise ValueError("empty: write PromQL that gives one number, or leave it out")
+        raise ValueError("empty: write PromQL that gives one number, or omit it")
     return value
 
 
 class DemandSettings(StrictModel):
-    """How much work there is, where utilization cannot tell: it ends at 100 %."""
+    """Demand signal: how much work there is. Utilization cannot show it beyond 100 %."""
 
     preset: Literal["vllm", "triton", "kueue", "slurm"] | None = Field(
-        None, description="the query for a server or scheduler that is known"
+        None, description="the query of a known server or scheduler"
     )
     query: Annotated[str, BeforeValidator(_require_text)] | None = Field(
         None, description="PromQL that gives one number: work in units of per_replica"
     )
     counts: DemandKind | None = Field(
-        None, description="total: all work there is; waiting: what waits beside the work that the GPUs do"
+        None, description="total: all work; waiting: only work that waits, besides the work in service"
     )
-    per_replica: float = Field(gt=0, description="how much of it one replica does well, as in 16 requests at a time")
+    per_replica: float = Field(gt=0, description="how much of it one replica handles well, e.g. 16 concurrent requests")
 
     @model_validator(mode="after")
     def _one_query(self) -> DemandSettings:
@@ -83,21 +83,22 @@ class DemandSettings(StrictModel):
 
 
 class PoolSettings(StrictModel):
-    """GPUs that belong together. The first pool whose selectors all match takes a GPU."""
+    """GPUs that belong together. Each GPU belongs to the first pool whose selectors all match it."""
 
     name: str = Field(min_length=1)
-    kind: PoolKind = Field("undecided", description="serving pools are scaled, all others watched for idle GPUs")
+    kind: PoolKind = Field(
+        "undecided",
+        description="serving pools are scaled; others are only checked for idle GPUs; undecided: unspecified",
+    )
     match: dict[Literal["uuid", "name", "node", "vendor"], Regex] = Field(
-        default_factory=dict, description="regular expressions, each matching the whole of a GPU's property"
+        default_factory=dict, description="regular expressions, each matching the whole value of a GPU property"
     )
-    gpus_per_replica: int = Field(
-        1, ge=1, description="a pool changes by whole ones; tensor_parallel x pipeline_parallel if not given"
-    )
+    gpus_per_replica: int = Field(1, ge=1, description="GPUs per replica; default: tensor_parallel x pipeline_parallel")
     tensor_parallel: int = Field(1, ge=1, description="GPUs that share each layer")
-    pipeline_parallel: int = Field(1, ge=1, description="groups of these that hold the layers one after the other")
-    start_delay_seconds: int = Field(120, ge=0, le=86400, description="seconds until a new replica serves")
-    demand: DemandSettings | None = Field(None, description="how much work there is, in PromQL")
-    gpu: GpuLimits | None = Field(None, description="instead of resources.gpu")
+    pipeline_parallel: int = Field(1, ge=1, description="pipeline stages, each of tensor_parallel GPUs")
+    start_delay_seconds: int = Field(120, ge=0, le=86400, description="seconds until a new replica is ready")
+    demand: DemandSettings | None = Field(None, description="demand signal, in PromQL")
+    gpu: GpuLimits | None = Field(None, description="overrides resources.gpu")
 
     @model_validator(mode="before")
     @classmethod
@@ -106,7 +107,7 @@ class PoolSettings(StrictModel):
         if not isinstance(values, dict) or "gpus_per_replica" in values:
             return values
         sizes = [values.get(key, 1) for key in ("tensor_parallel", "pipeline_parallel")]
-        whole = all(type(size) is int and size >= 1 for size in sizes)  # what is not is told of by its own field
+        whole = all(type(size) is int and size >= 1 for size in sizes)  # anything else is reported by its own field
         return {**values, "gpus_per_replica": sizes[0] * sizes[1]} if whole else values
 
     @model_validator(mode="after")
@@ -114,11 +115,9 @@ class PoolSettings(StrictModel):
         model_parallel = self.tensor_parallel * self.pipeline_parallel
         if self.gpus_per_replica % model_parallel:
             raise ValueError(
-                f"gpus_per_replica ({self.gpus_per_replica}) does not divide into copies of the model of "
-                f"tensor_parallel x pipeline_parallel = {model_parallel} GPUs: make it a multiple, or leave it out"
+                f"gpus_per_replica ({self.gpus_per_replica}) is not a multiple of "
+                f"tensor_parallel x pipeline_parallel ({model_parallel}): make it one, or omit it"
             )
         if self.gpu and self.gpu.max < self.gpus_per_replica:
-            raise ValueError(
-                f"gpu.max ({self.gpu.max}) is below gpus_per_replica ({self.gpus_per_replica}): not one replica fits"
-            )
+            raise ValueError(f"gpu.max ({self.gpu.max}) is below gpus_per_replica ({self.gpus_per_replica}): raise it")
         return self

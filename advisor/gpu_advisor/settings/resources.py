@@ -1,4 +1,4 @@
-"""How much of everything may be had, and how well it should be used."""
+"""Resource limits and utilization targets."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from gpu_advisor.settings.field_types import PercentagePoints, StrictModel, Targ
 
 
 class GpuLimits(StrictModel):
-    """How many GPUs a pool may have, and between which utilizations (percent) it should stay."""
+    """Size limits of a pool, and its utilization targets in percent."""
 
-    min: int = Field(1, ge=0, description="a pool keeps at least this many GPUs")
-    max: int = Field(8, ge=1, description="a pool gets at most this many GPUs")
-    target_utilization: TargetPercent = Field(90, description="percent; training is judged by it")
-    scale_up_threshold: TargetPercent = Field(85, description="percent; a serving pool above it grows")
-    scale_down_threshold: TargetPercent = Field(60, description="percent; a serving pool below it may shrink")
+    min: int = Field(1, ge=0, description="minimum GPUs of a pool")
+    max: int = Field(8, ge=1, description="maximum GPUs of a pool")
+    target_utilization: TargetPercent = Field(90, description="percent; target of training pools")
+    scale_up_threshold: TargetPercent = Field(85, description="percent; a serving pool above it scales up")
+    scale_down_threshold: TargetPercent = Field(60, description="percent; a serving pool below it may scale down")
 
     @model_validator(mode="after")
     def _ordered(self) -> GpuLimits:
@@ -30,7 +30,7 @@ class GpuLimits(StrictModel):
 
 
 class MemoryLimits(StrictModel):
-    """GPU memory: the target share in percent, and what a job may ask for in GB."""
+    """GPU memory: the target in percent, and the limits of a job's request in GB."""
 
     min_gb: float = Field(8, gt=0)
     max_gb: float = Field(128, gt=0)
@@ -40,12 +40,12 @@ class MemoryLimits(StrictModel):
     @model_validator(mode="after")
     def _ordered(self) -> MemoryLimits:
         if self.min_gb > self.max_gb:
-            raise ValueError(f"min_gb ({self.min_gb:g}) is above max_gb ({self.max_gb:g}): exchange them")
+            raise ValueError(f"min_gb ({self.min_gb:g}) is above max_gb ({self.max_gb:g}): swap them")
         return self
 
 
 class CpuLimits(StrictModel):
-    """CPU of a node: the target share in percent, and how many cores a job may ask for."""
+    """Node CPU: the target in percent, and the limits of a job's request in cores."""
 
     min_cores: int = Field(4, ge=1)
     max_cores: int = Field(32, ge=1)
@@ -55,7 +55,7 @@ class CpuLimits(StrictModel):
     @model_validator(mode="after")
     def _ordered(self) -> CpuLimits:
         if self.min_cores > self.max_cores:
-            raise ValueError(f"min_cores ({self.min_cores}) is above max_cores ({self.max_cores}): exchange them")
+            raise ValueError(f"min_cores ({self.min_cores}) is above max_cores ({self.max_cores}): swap them")
         return self
 
 

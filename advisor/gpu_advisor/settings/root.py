@@ -1,4 +1,4 @@
-"""All of the settings together, and what only holds between them."""
+"""The complete settings, with validation across sections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from gpu_advisor.settings.pools import PoolSettings
 from gpu_advisor.settings.resources import GpuLimits, ResourceSettings
 from gpu_advisor.settings.source import SourceSettings
 
-#: What autoscalers take for close enough to the target: above 100 / 1.1 they would never see too much utilization.
+#: A HorizontalPodAutoscaler does nothing while metric / (target * replicas) is this close to 1: with a target of
+#: 100 / 1.1 percent or more, it never scales up.
 HPA_TOLERANCE = 0.1
 
 
@@ -21,8 +22,10 @@ class Settings(StrictModel):
     """All of the advisor's settings. The file has the same shape."""
 
     cluster: str = Field("default", min_length=1, description="part of each recommendation's id")
-    state_dir: str = Field("state", description="where ledger and embedded history are kept")
-    profiles_dir: str = Field("", description="profiles of gpu-advisor probe, as *.profile.json; batch sizes need them")
+    state_dir: str = Field("state", description="directory of the ledger and the embedded history")
+    profiles_dir: str = Field(
+        "", description="directory of gpu-advisor probe profiles (*.profile.json); calibrated batch sizes need them"
+    )
     source: SourceSettings = SourceSettings()
     resources: ResourceSettings = ResourceSettings()
     pools: list[PoolSettings] = Field(default_factory=list)
@@ -39,7 +42,7 @@ class Settings(StrictModel):
         names = [pool.name for pool in pools]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"{', '.join(twice)} is there more than once: give each pool its own name")
+            raise ValueError(f"{', '.join(twice)} is defined more than once: give each pool its own name")
         return pools
 
     @field_validator("pools")
@@ -58,7 +61,7 @@ class Settings(StrictModel):
             if pool.kind == "serving" and limits.target_utilization >= highest:
                 raise ValueError(
                     f"{pool.name}: target_utilization ({limits.target_utilization:g}) of a serving pool must be below "
-                    f"{highest:.1f}: autoscalers overlook {HPA_TOLERANCE:.0%}, and it would never grow"
+                    f"{highest:.1f}: autoscalers tolerate {HPA_TOLERANCE:.0%} and would never scale up"
                 )
         return pools
 

@@ -1,4 +1,4 @@
-"""Where samples come from."""
+"""The source of samples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gpu_advisor.settings.field_types import StrictModel, Url
 
 
 class PrometheusSourceSettings(StrictModel):
-    """A Prometheus or anything that answers like one (Thanos, Mimir, VictoriaMetrics)."""
+    """A Prometheus, or a compatible server (Thanos, Mimir, VictoriaMetrics)."""
 
     url: Url = Field(description="as in http://127.0.0.1:9090")
     timeout_seconds: float = Field(10, gt=0, le=300)
@@ -27,7 +27,7 @@ class PrometheusSourceSettings(StrictModel):
     def _one_login(self) -> PrometheusSourceSettings:
         token = self.bearer_token.get_secret_value() or self.bearer_token_file
         if token and self.username:
-            raise ValueError("both a user name and a bearer token: keep one of them")
+            raise ValueError("both username and bearer token are set: remove one of them")
         if bool(self.cert_file) != bool(self.key_file):
             raise ValueError("cert_file and key_file go together: give both")
         return self
@@ -42,7 +42,7 @@ class EmbeddedSourceSettings(StrictModel):
 
 
 class SourceSettings(StrictModel):
-    """Where samples come from: exactly one."""
+    """The source of samples: exactly one."""
 
     prometheus: PrometheusSourceSettings | None = None
     embedded: EmbeddedSourceSettings | None = None
@@ -50,5 +50,5 @@ class SourceSettings(StrictModel):
     @model_validator(mode="after")
     def _only_one(self) -> SourceSettings:
         if self.prometheus and self.embedded:
-            raise ValueError("both prometheus and embedded are given: keep one of them")
+            raise ValueError("both prometheus and embedded are set: remove one of them")
         return self

@@ -101,7 +101,7 @@ def test_a_larger_batch_with_its_ceilings_gain_and_margin() -> None:
     assert advice.projection.throughput_ratio == pytest.approx(gain, rel=0.03)
     assert advice.projection.memory_ratio == pytest.approx(memory(int(advice.recommended)) / 80 / GIB, rel=0.05)
     assert (advice.projection.memory_ratio or 1) <= 0.85
-    for words in ("memory ", "throughput (95 % of the best) ", "gradient noise the job does not report it", "interval"):
+    for words in ("memory ", "throughput (95 % of the best) ", "gradient noise not reported", "interval"):
         assert words in advice.explanation
     assert f"calibrated on {MODEL} (bfloat16)" in advice.summary
     assert any("1706.02677" in line and "nothing is changed for you" in line for line in advice.apply)

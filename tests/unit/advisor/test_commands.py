@@ -86,7 +86,7 @@ def live(tmp_path: Path) -> Iterator[RunningAdvisor]:
 def test_recommend(call: Call, live: RunningAdvisor) -> None:
     code, out, _ = call("recommend", "--advisor", live.web.url)
     assert code == 0
-    assert "Give back 1 of 2 GPUs" in out
+    assert "Release 1 of 2 GPUs" in out
     assert "chat" in out
     code, out, _ = call("recommend", "--advisor", live.web.url, "--exit-code", "--format", "json")
     found = json.loads(out)["recommendations"]
@@ -129,7 +129,7 @@ def test_a_stale_answer_is_reported_and_is_not_all_right(call: Call, live: Runni
     live.source.failure = source_error()
     live.running.after(15)
     code, out, err = call("recommend", "--advisor", live.web.url)
-    assert (code, "no connection" in err, "Give back" in out) == (0, True, True)
+    assert (code, "no connection" in err, "Release" in out) == (0, True, True)
     assert call("recommend", "--advisor", live.web.url, "--exit-code", "--kind", "nothing")[0] == 1
     code, _, err = call("autoscale", "--advisor", live.web.url)
     assert (code, "no connection" in err) == (1, True)

@@ -161,7 +161,7 @@ def test_an_id_is_of_who_and_what_never_of_values() -> None:
         ({"demand": {"per_replica": 1, "query": " "}}, "empty"),
         ({"demand": {"per_replica": 0, "preset": "vllm"}}, "greater than 0"),
         ({"demand": {"query": "sum(x)"}}, "per_replica"),
-        ({"tensor_parallel": 4, "gpus_per_replica": 6}, "make it a multiple"),
+        ({"tensor_parallel": 4, "gpus_per_replica": 6}, "is not a multiple of"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_with_the_fix(pool: dict[str, object], told: str) -> None:
@@ -185,5 +185,5 @@ def test_a_replica_is_a_copy_of_the_model_unless_configured(pool: dict[str, obje
 
 
 def test_history_reaches_as_far_as_the_windows() -> None:
-    with pytest.raises(ValidationError, match="look at least so far back"):
+    with pytest.raises(ValidationError, match="make it at least 900"):
         EvaluationSettings(history_seconds=600, cooldown_seconds=900)

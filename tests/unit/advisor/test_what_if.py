@@ -62,7 +62,7 @@ def test_a_higher_limit_begins_advice_and_a_higher_minimum_ends_it(client: Flask
     pools = {each["name"]: each for each in answer["pools"]}
     assert pools["chat"]["desired_now"] in (4, None)
     assert pools["chat"]["desired_then"] > 4
-    assert "not sized" in pools["rest"]["cannot_tell"]
+    assert "only serving pools are sized" in pools["rest"]["cannot_tell"]
     assert client.get("/recommendations").data == before  # nothing is kept
 
 
@@ -93,7 +93,7 @@ def test_without_changes_nothing_is_different(client: FlaskClient) -> None:
         ({"cost": {"gpu_price_per_hour": {"a/b~c": 0}}}, "/cost/gpu_price_per_hour/a~1b~0c", "greater than 0"),
         ({"pools": {"chit": {}}}, "/pools/chit", "chat, rest"),
         ({"pools": {"chat": {"match": {}}}}, "/pools/chat/match", "gpu, gpus_per_replica"),
-        ({"pools": {"chat": {"gpus_per_replica": 5}}}, "/pools/chat", "not one replica fits"),
+        ({"pools": {"chat": {"gpus_per_replica": 5}}}, "/pools/chat", "is below gpus_per_replica"),
         ({"pools": {"chat": None}}, "/pools/chat", "object"),
         ({"pools": {"rest": {"gpu": {"target_utilization": 101}}}}, "/pools/rest/gpu/target_utilization", "100"),
     ],

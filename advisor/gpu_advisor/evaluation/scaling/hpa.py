@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: A HorizontalPodAutoscaler does nothing while metric / (target * replicas) is this close to 1.
-HPA_TOLERANCE = 0.1
+from gpu_advisor.settings.root import HPA_TOLERANCE
+
 ROUNDING = 1e-9
 
 
