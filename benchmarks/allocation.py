@@ -229,9 +229,9 @@ def in_process(load: LeaseLoad, requests: int) -> tuple[list[float], float, int]
     from gpu_advisor.allocation.gpu_request import GpuRequest
     from gpu_advisor.allocation.lease_manager import LeaseManager
     from gpu_advisor.allocation.lease_store import LeaseStore
-    from gpu_advisor.allocation.model import Gpu, Inventory, InventoryNode
+    from gpu_advisor.allocation.model import InventoryGpu, Inventory, InventoryNode
 
-    gpus = tuple(Gpu(i, f"n/{i}", "T4", 16.0) for i in range(2 * load.work.clients))
+    gpus = tuple(InventoryGpu(i, f"n/{i}", "T4", 16.0) for i in range(2 * load.work.clients))
     machines = Inventory((InventoryNode("n", gpus),), time.time())
     with tempfile.TemporaryDirectory() as folder:
         leases = LeaseManager(LeaseStore(Path(folder) / "leases.db"))

@@ -51,7 +51,7 @@ def main() -> int:
             return 0
         token = arguments.token or uuid.uuid4().hex
         job = backend.submit(request, template, token, container=arguments.container, queue=arguments.queue)
-        what = "submitted" if job.made else "is there already"
+        what = "submitted" if job.created else "already exists"
         print(f"{job.namespace}/{job.name} {what}, token {token}", flush=True)
         for state in backend.follow(job, arguments.follow) if arguments.follow else ():
             print(f"{state.phase} {state.why}".strip(), flush=True)

@@ -143,7 +143,7 @@ def test_the_command(tmp_path: Path) -> None:
         assert made["nodes"][0]["gpu_indices"] == [0, 1, 2]
         full = command(program, "nvidia.com/gpu: 2")
         assert (full.returncode, full.stdout) == (3, "")
-        assert "a: 1 of 4 are free and fit, 3 leased" in full.stderr
+        assert "a: 1 of 4 are free and match, 3 leased" in full.stderr
         assert made["id"] in command(program, "--list").stdout
         assert command(program, "--release", made["id"]).returncode == 0
         assert command(program, "--dry-run", "4xT4").stdout.split() == ["node", "gpus", "a", "0,1,2,3"]

@@ -1,1 +1,1 @@
-"""Who may use which GPU, and until when: requests, inventory, placement and leases."""
+"""GPU allocation: requests, inventory, placement and leases."""

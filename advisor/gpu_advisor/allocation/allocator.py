@@ -1,4 +1,4 @@
-"""Giving out GPUs: requests are placed on the machines as they are known now, and held by durable leases."""
+"""The allocator: places requests on the current inventory, and records them as durable leases."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from gpu_advisor.allocation.placement import Placement, place
 
 MAX_TOKEN_LENGTH = 200
 
-#: The machines as they are known now; None while nothing is known.
+#: Returns the current inventory; None while none is known.
 InventoryGetter = Callable[[], Inventory | None]
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationResult:
-    """Whether a request can be met: `valid` by these machines at all, `available_now` at this moment.
+    """Whether a request is `valid` for this inventory, and whether its GPUs are `available_now`.
 
-    `field` is what rules it out, and `placement` what it would get.
+    `field`: the field that makes it unsatisfiable. `placement`: the GPUs that it would get.
     """
 
     valid: bool
@@ -42,127 +42,126 @@ class ValidationResult:
 
 @dataclass(frozen=True, slots=True)
 class LeaseLimits:
-    """How long a lease holds, in seconds: if nothing is said, and at most."""
+    """Default and maximum duration of a lease, in seconds."""
 
     lease_seconds: float = 3600
     max_lease_seconds: float = 7 * 86400
 
-    def seconds(self, wanted: float | None) -> float:
-        """Raises InvalidRequestError."""
-        if wanted is None:
+    def seconds(self, requested: float | None) -> float:
+        """The duration of a lease. Raises InvalidRequestError."""
+        if requested is None:
             return self.lease_seconds
-        if not 0 < wanted <= self.max_lease_seconds:
+        if not 0 < requested <= self.max_lease_seconds:
             raise InvalidRequestError(
-                "lease_seconds", f"{wanted:g}: give seconds above 0, at most {self.max_lease_seconds:g}, and renew"
+                "lease_seconds",
+                f"{requested:g}: must be above 0 and at most {self.max_lease_seconds:g} seconds; renew to keep longer",
             )
-        return wanted
+        return requested
 
 
 class Allocator:
-    """Safe to use from several threads. Every method raises AllocationError, of the kind that fits."""
+    """Thread-safe. Methods raise subclasses of AllocationError."""
 
-    def __init__(self, leases: LeaseManager, machines: InventoryGetter, terms: LeaseLimits | None = None) -> None:
+    def __init__(self, leases: LeaseManager, get_inventory: InventoryGetter, limits: LeaseLimits | None = None) -> None:
         self.leases = leases
-        self.terms = terms or LeaseLimits()
-        self._machines = machines
+        self.limits = limits or LeaseLimits()
+        self._get_inventory = get_inventory
 
     def inventory(self) -> Inventory:
-        """Raises NoInventoryError while nothing is known of any machine."""
-        inventory = self._machines()
+        """Raises NoInventoryError while no node is known."""
+        inventory = self._get_inventory()
         if inventory is None:
             raise NoInventoryError(
-                "no GPU machine is known yet: wait for the first evaluation, see `source` in GET /recommendations, or "
-                "list the machines in allocation.inventory_file"
+                "no GPU node is known yet: wait for the first evaluation, see `source` in GET /recommendations, or "
+                "list the nodes in allocation.inventory_file"
             )
         return inventory
 
     def types(self) -> frozenset[str]:
-        """Canonical names of the types that are here."""
-        inventory = self._machines()
+        """Canonical GPU types in the inventory."""
+        inventory = self._get_inventory()
         return inventory.types if inventory else frozenset()
 
     def snapshot(self) -> LeaseSnapshot:
-        """Who holds what now."""
+        """The current leases."""
         return self.leases.snapshot()
 
     def validate(self, request: GpuRequest) -> ValidationResult:
-        """What would become of a request. Changes nothing."""
+        """Check a request without allocating."""
         validate_request(request, self.types())
         try:
-            placement = place(request, self._current(), self.snapshot().held)
+            placement = place(request, self._current(), self.snapshot().lease_by_gpu)
         except UnsatisfiableRequestError as error:
             return ValidationResult(False, False, str(error), error.field, error.reasons)
         except InsufficientCapacityError as error:
             return ValidationResult(True, False, str(error), reasons=error.reasons)
-        return ValidationResult(True, True, "can be had now", reasons=placement.reasons, placement=placement)
+        return ValidationResult(True, True, "available now", reasons=placement.reasons, placement=placement)
 
     def allocate(
         self, request: GpuRequest, client_token: str | None = None, lease_seconds: float | None = None
     ) -> Allocation:
-        """GPUs for `lease_seconds`. The same token gives the same allocation again: so a request can be repeated."""
+        """Lease GPUs for `lease_seconds`. Idempotent by client token: the same token returns the same allocation."""
         validate_request(request, self.types())
-        seconds = self.terms.seconds(lease_seconds)
+        seconds = self.limits.seconds(lease_seconds)
         if client_token is not None and not 1 <= len(client_token) <= MAX_TOKEN_LENGTH:
-            raise InvalidRequestError("client_token", f"give 1 to {MAX_TOKEN_LENGTH} characters, or leave it out")
+            raise InvalidRequestError("client_token", f"must have 1 to {MAX_TOKEN_LENGTH} characters, or be absent")
         id_ = uuid.uuid4().hex
         token = client_token or id_
 
-        def decide(book: LeaseTable, now: float) -> Allocation:
-            former = book.find_by_token(token)
-            if former is not None:
-                if former.request != request:
+        def find_or_add(table: LeaseTable, now: float) -> Allocation:
+            existing = table.find_by_token(token)
+            if existing is not None:
+                if existing.request != request:
                     raise TokenConflictError(
-                        f"client_token: {former.id} was made with this token for another request: use a new token"
+                        f"client_token: allocation {existing.id} has this token and another request: use a new token"
                     )
-                return former
-            made = _make_allocation(
-                id_, token, request, self._place_or_fall_back(request, book.held), now, now + seconds
-            )
-            book.add(made)
-            return made
+                return existing
+            placed = self._place_or_fall_back(request, table.lease_by_gpu)
+            allocation = _make_allocation(id_, token, request, placed, now, now + seconds)
+            table.add(allocation)
+            return allocation
 
-        return self.leases.decide(decide)
+        return self.leases.execute(find_or_add)
 
     def preview(self, request: GpuRequest) -> Allocation:
-        """What a request would get now, leased to nobody."""
+        """The allocation that a request would get now, without a lease."""
         validate_request(request, self.types())
         now = self.leases.clock()
-        return _make_allocation(
-            "preview", "", request, self._place_or_fall_back(request, self.snapshot().held), now, now
-        )
+        placed = self._place_or_fall_back(request, self.snapshot().lease_by_gpu)
+        return _make_allocation("preview", "", request, placed, now, now)
 
     def renew(self, id_: str, lease_seconds: float | None = None) -> Allocation:
-        """The allocation, now until `lease_seconds` from now. Raises UnknownAllocationError for one that is over."""
-        seconds = self.terms.seconds(lease_seconds)
-        return self.leases.decide(lambda book, now: book.renew(id_, now + seconds))
+        """Extend an allocation to `lease_seconds` from now. Raises UnknownAllocationError if it has ended."""
+        seconds = self.limits.seconds(lease_seconds)
+        return self.leases.execute(lambda table, now: table.renew(id_, now + seconds))
 
     def release(self, id_: str) -> None:
-        """Give its GPUs back. Raises UnknownAllocationError for one that never was, or that expired."""
-        self.leases.decide(lambda book, now: book.release(id_, now))
+        """Release an allocation's GPUs. Raises UnknownAllocationError if it never existed or has expired."""
+        self.leases.execute(lambda table, now: table.release(id_, now))
 
     def get(self, id_: str) -> Allocation:
         """Raises UnknownAllocationError."""
         active = self.snapshot().active
-        return active[id_] if id_ in active else self.leases.decide(lambda book, _: book.get(id_))
+        return active[id_] if id_ in active else self.leases.execute(lambda table, _: table.get(id_))
 
     def close(self) -> None:
         self.leases.close()
 
-    def _place_or_fall_back(self, request: GpuRequest, held: Collection[str]) -> Placement | str:
-        """Where the request goes, or why it goes to the CPU, where that is asked for."""
+    def _place_or_fall_back(self, request: GpuRequest, leased: Collection[str]) -> Placement | str:
+        """The placement, or with cpu_fallback the reason for falling back to the CPU."""
         try:
-            return place(request, self._current(), held)
+            return place(request, self._current(), leased)
         except (InsufficientCapacityError, UnsatisfiableRequestError) as error:
             if not request.cpu_fallback:
                 raise
-            return f"on the CPU, as asked: {error}"
+            return f"on the CPU (cpu_fallback): {error}"
 
     def _current(self) -> Inventory:
         inventory = self.inventory()
         if inventory.stale:
             raise NoInventoryError(
-                "what is known of the machines is old, and GPUs that were free may be in use by now: see `source` in "
-                "GET /recommendations for what keeps the data source from answering"
+                "the inventory is stale, and GPUs that were free may be in use: see `source` in GET /recommendations "
+                "for why the data source does not respond"
             )
         return inventory
 

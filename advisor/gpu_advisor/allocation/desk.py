@@ -1,4 +1,4 @@
-"""What the allocation API works on."""
+"""The parts behind the allocation API."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from gpu_advisor.settings import AllocationSettings
 
 @dataclass(frozen=True)
 class AllocationService:
-    """Where GPUs are given out."""
+    """Allocator, inventory and monitor of a running advisor."""
 
     allocator: Allocator
-    machines: InventoryProvider
+    inventory: InventoryProvider
     monitor: InventoryMonitor
     settings: AllocationSettings

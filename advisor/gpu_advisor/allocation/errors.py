@@ -1,4 +1,4 @@
-"""What can keep an allocation from being made. Each message names the field, where there is one, and the mend."""
+"""Errors of GPU allocation. Each message names the field, if one is wrong, and says how to fix it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 
 class AllocationError(Exception):
-    """The root of all that goes wrong here."""
+    """Base class of allocation errors."""
 
 
 class InvalidRequestError(AllocationError):
-    """The request makes no sense, on whatever machines. `field` is the one that is wrong, as `gpu_count`."""
+    """The request is invalid for any inventory. `field`: the invalid one, as `gpu_count`."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}" if field else message)
@@ -19,11 +19,11 @@ class InvalidRequestError(AllocationError):
 
 
 class NoInventoryError(AllocationError):
-    """Nothing is known of any machine, so nothing can be given out yet."""
+    """The inventory is not known, or stale, so nothing can be allocated."""
 
 
 class UnsatisfiableRequestError(AllocationError):
-    """No machine here could ever serve the request, also if all were free. `field` is what rules it out."""
+    """No node can serve the request, even with all GPUs free. `field`: the one that makes it unsatisfiable."""
 
     def __init__(self, field: str, message: str, reasons: Sequence[str] = ()) -> None:
         super().__init__(f"{field}: {message}" if field else message)
@@ -33,7 +33,7 @@ class UnsatisfiableRequestError(AllocationError):
 
 
 class InsufficientCapacityError(AllocationError):
-    """The machines could serve the request, but not now. `reasons` tells of each node what it failed on."""
+    """The request can be served, but not now. `reasons`: why not, for each node."""
 
     def __init__(self, message: str, reasons: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -45,8 +45,8 @@ class TokenConflictError(AllocationError):
 
 
 class UnknownAllocationError(AllocationError):
-    """There is no such allocation: never made, released, or expired."""
+    """The allocation never existed, was released, or has expired."""
 
 
 class LeaseStoreError(AllocationError):
-    """The leases cannot be read or written: nothing was given out or taken back."""
+    """The leases cannot be read or written: nothing was allocated or released."""

@@ -1,8 +1,8 @@
-"""The machines as a file lists them, for those who run no exporter, or want to give out less than there is.
+"""The inventory file: nodes without an exporter, or the subset of GPUs to allocate.
 
 nodes:
   - name: node-a
-    address: 10.0.0.1          # where the processes of one job reach each other; may be left out
+    address: 10.0.0.1          # for connections between the processes of a job; optional
     gpus:
       - {type: A100-80GB, count: 8}
   - name: node-b
@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from gpu_advisor.allocation.model import Gpu, Inventory, InventoryNode
+from gpu_advisor.allocation.model import Inventory, InventoryGpu, InventoryNode
 from gpu_advisor.hardware.gpu_types import parse_gpu_type
 from gpu_advisor.settings.field_types import StrictModel
 from gpu_advisor.settings.loader import ConfigError
@@ -28,7 +28,7 @@ MAX_GPUS_PER_NODE = 256
 
 
 class GpuEntry(StrictModel):
-    """GPUs of one node. Without uuid they go by the node's name and their index."""
+    """GPUs of one node. Without uuid, the key is NODE/INDEX."""
 
     type: str = Field(min_length=1, max_length=100)
     count: int = Field(1, ge=1, le=MAX_GPUS_PER_NODE)
@@ -40,7 +40,7 @@ class GpuEntry(StrictModel):
     @model_validator(mode="after")
     def _check_single_gpu(self) -> GpuEntry:
         if self.count > 1 and (self.uuid or self.index is not None):
-            raise ValueError("uuid and index are of one GPU: list GPUs that have them one by one, without count")
+            raise ValueError("uuid and index belong to one GPU: list such GPUs one by one, without count")
         return self
 
 
@@ -55,7 +55,7 @@ class InventoryFile(StrictModel):
 
 
 def read_inventory(path: Path, at: float, specs: Mapping[str, float]) -> Inventory:
-    """The inventory in a file; `at` in seconds since 1970. Raises ConfigError with the mend."""
+    """Read an inventory file; `at`: Unix time. Raises ConfigError."""
     try:
         listed = InventoryFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
@@ -70,32 +70,31 @@ def read_inventory(path: Path, at: float, specs: Mapping[str, float]) -> Invento
     return Inventory(tuple(sorted(nodes, key=lambda node: node.name)), at)
 
 
-def overlay_signals(listed: Inventory, seen: Inventory | None) -> Inventory:
-    """The listed machines with what the signals tell of the same GPUs, by uuid: who uses them, and how much.
+def overlay_signals(listed: Inventory, observed: Inventory | None) -> Inventory:
+    """The listed nodes, with utilization and availability of the same GPUs, by uuid, from the signals.
 
-    Of GPUs that no exporter tells of, the file's word is taken. Of others that word alone is not enough: while the
-    signals are old, they are not free.
+    A GPU that no exporter reports counts as free. One that an exporter reports is not free while the signals are stale.
     """
-    if seen is None:
+    if observed is None:
         return listed
-    known = {gpu.uuid: gpu for node in seen.nodes for gpu in node.gpus}
+    known = {gpu.uuid: gpu for node in observed.nodes for gpu in node.gpus}
 
-    def overlay(gpu: Gpu) -> Gpu:
+    def overlay(gpu: InventoryGpu) -> InventoryGpu:
         now = known.get(gpu.uuid)
         if now is None:
             return gpu
-        if seen.stale:
-            return replace(gpu, free=False, why_not="not known to be free: the data source does not answer")
+        if observed.stale:
+            return replace(gpu, free=False, unavailable_reason="not known to be free: the data source does not respond")
         return replace(
             gpu, utilization_ratio=now.utilization_ratio, memory_used_ratio=now.memory_used_ratio,
-            free=now.free, why_not=now.why_not,
+            free=now.free, unavailable_reason=now.unavailable_reason,
         )  # fmt: skip
 
     nodes = tuple(replace(node, gpus=tuple(map(overlay, node.gpus))) for node in listed.nodes)
-    return replace(listed, nodes=nodes, at=seen.at)
+    return replace(listed, nodes=nodes, at=observed.at)
 
 
-def _expand_gpus(node: NodeEntry, specs: Mapping[str, float]) -> Iterator[Gpu]:
+def _expand_gpus(node: NodeEntry, specs: Mapping[str, float]) -> Iterator[InventoryGpu]:
     next_index = 0
     for listed in node.gpus:
         kind = parse_gpu_type(listed.type)
@@ -104,16 +103,16 @@ def _expand_gpus(node: NodeEntry, specs: Mapping[str, float]) -> Iterator[Gpu]:
             index = next_index if listed.index is None else listed.index
             next_index = index + 1
             uuid = listed.uuid or f"{node.name}/{index}"
-            yield Gpu(index, uuid, kind.name, memory, listed.vendor or kind.vendor)
+            yield InventoryGpu(index, uuid, kind.name, memory, listed.vendor or kind.vendor)
 
 
 def _check_duplicates(path: Path, nodes: tuple[InventoryNode, ...]) -> None:
-    """Of a GPU that is listed twice, both could be given out."""
+    """A GPU that is listed twice could be allocated twice."""
     keys = [f"node {node.name}" for node in nodes]
     keys += [f"{node.name} GPU {gpu.index}" for node in nodes for gpu in node.gpus]
     keys += [f"uuid {gpu.uuid}" for node in nodes for gpu in node.gpus]
     seen: set[str] = set()
     for key in keys:
         if key in seen:
-            raise ConfigError(f"{path}: {key} is there twice: list each once")
+            raise ConfigError(f"{path}: duplicate {key}: list it once")
         seen.add(key)

@@ -1,4 +1,4 @@
-"""What changes on the machines: a look at an interval, and a note of every change that is large enough."""
+"""The inventory monitor: takes snapshots at an interval, and records changes above a threshold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Literal
 from gpu_advisor.allocation.allocator import Allocator
 from gpu_advisor.allocation.errors import AllocationError
 from gpu_advisor.allocation.inventory_provider import InventoryProvider
-from gpu_advisor.allocation.model import Gpu, Inventory
+from gpu_advisor.allocation.model import Inventory, InventoryGpu
 
 log = logging.getLogger(__name__)
 MAX_CHANGES = 500
@@ -20,8 +20,8 @@ ChangeKind = Literal["present", "utilization", "memory", "in_use", "leased"]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """What was otherwise at the last look. Values are ratios, or 1 and 0 for yes and no; None: not known."""
+class InventoryChange:
+    """A difference to the previous snapshot. Values are ratios, or 1 and 0 for true and false; None: unknown."""
 
     at: float
     node_name: str
@@ -33,55 +33,57 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class InventorySnapshot:
-    """The machines and who held which GPU (uuid -> allocation's id) at one moment."""
+    """Inventory and leases (GPU uuid -> allocation id) at one time."""
 
     inventory: Inventory
-    held: dict[str, str]
+    lease_by_gpu: dict[str, str]
     at: float
 
 
-def changes(before: InventorySnapshot, after: InventorySnapshot, threshold: float) -> Iterator[Change]:
-    """What differs between two looks: ratios by at least `threshold` (0..1), all else at all. Pure."""
+def compare_snapshots(
+    before: InventorySnapshot, after: InventorySnapshot, threshold: float
+) -> Iterator[InventoryChange]:
+    """Differences between two snapshots: ratios by at least `threshold` (0..1), other values if they differ. Pure."""
     former, now = _gpus_by_uuid(before.inventory), _gpus_by_uuid(after.inventory)
     for uuid in sorted(former.keys() | now.keys()):
         node_name, gpu = now.get(uuid) or former[uuid]
         if (uuid in former) != (uuid in now):
-            yield Change(after.at, node_name, uuid, "present", float(uuid in former), float(uuid in now))
+            yield InventoryChange(after.at, node_name, uuid, "present", float(uuid in former), float(uuid in now))
             continue
         old = former[uuid][1]
         compared: tuple[tuple[ChangeKind, float | None, float | None], ...] = (
             ("utilization", old.utilization_ratio, gpu.utilization_ratio),
             ("memory", old.memory_used_ratio, gpu.memory_used_ratio),
             ("in_use", float(not old.free), float(not gpu.free)),
-            ("leased", float(uuid in before.held), float(uuid in after.held)),
+            ("leased", float(uuid in before.lease_by_gpu), float(uuid in after.lease_by_gpu)),
         )
         for what, was, is_ in compared:
             if (was is None) != (is_ is None) or (was is not None and is_ is not None and abs(is_ - was) >= threshold):
-                yield Change(after.at, node_name, uuid, what, was, is_)
+                yield InventoryChange(after.at, node_name, uuid, what, was, is_)
 
 
-def _gpus_by_uuid(inventory: Inventory) -> dict[str, tuple[str, Gpu]]:
+def _gpus_by_uuid(inventory: Inventory) -> dict[str, tuple[str, InventoryGpu]]:
     return {gpu.uuid: (node.name, gpu) for node in inventory.nodes for gpu in node.gpus}
 
 
 class InventoryMonitor:
-    """Looks every `interval_seconds` until stopped; also has leases that are over written off, with nobody asking."""
+    """Takes a snapshot every `interval_seconds` until stopped, and expires leases even without requests."""
 
     def __init__(
-        self, allocator: Allocator, machines: InventoryProvider, interval_seconds: float, threshold: float
+        self, allocator: Allocator, inventory: InventoryProvider, interval_seconds: float, threshold: float
     ) -> None:
         self.interval_seconds = interval_seconds
         self.threshold = threshold
-        self.last: InventorySnapshot | None = None
-        self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)
+        self.last_snapshot: InventorySnapshot | None = None
+        self._changes: deque[InventoryChange] = deque(maxlen=MAX_CHANGES)
         self._allocator = allocator
-        self._machines = machines
+        self._inventory = inventory
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="allocation-monitor", daemon=True)
 
     @property
-    def changes(self) -> tuple[Change, ...]:
-        """The newest first."""
+    def changes(self) -> tuple[InventoryChange, ...]:
+        """Newest first."""
         return tuple(reversed(self._changes))
 
     def start(self) -> None:
@@ -92,26 +94,28 @@ class InventoryMonitor:
         if self._thread.is_alive():
             self._thread.join(timeout=5)
 
-    def look(self) -> InventorySnapshot | None:
-        """Look now; None while no machine is known."""
-        self._machines.refresh()
-        inventory = self._machines()
+    def take_snapshot(self) -> InventorySnapshot | None:
+        """Take a snapshot and record the changes; None while no node is known."""
+        self._inventory.refresh()
+        inventory = self._inventory()
         if inventory is None:
             return None
-        look = InventorySnapshot(inventory, dict(self._allocator.snapshot().held), self._allocator.leases.clock())
-        if self.last is not None:
-            for change in changes(self.last, look, self.threshold):
+        snapshot = InventorySnapshot(
+            inventory, dict(self._allocator.snapshot().lease_by_gpu), self._allocator.leases.clock()
+        )
+        if self.last_snapshot is not None:
+            for change in compare_snapshots(self.last_snapshot, snapshot, self.threshold):
                 self._changes.append(change)
                 log.debug("%s", change)
-        self.last = look
-        return look
+        self.last_snapshot = snapshot
+        return snapshot
 
     def _loop(self) -> None:
-        while not self._stop.wait(min(1.0, self.interval_seconds) if self.last is None else self.interval_seconds):
+        while not self._stop.wait(self.interval_seconds if self.last_snapshot else min(1.0, self.interval_seconds)):
             try:
-                self._allocator.leases.decide(lambda _book, _now: None)  # expires what is over
-                self.look()
+                self._allocator.leases.execute(lambda _table, _now: None)  # expires leases
+                self.take_snapshot()
             except AllocationError as error:
                 log.warning("%s", error)
             except Exception:
-                log.exception("the look at the machines failed; the next one tries again")
+                log.exception("inventory snapshot failed; retrying at the next interval")

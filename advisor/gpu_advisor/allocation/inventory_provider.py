@@ -1,4 +1,4 @@
-"""Which machines there are: from a file that is read again when it changes, from the signals, or from both."""
+"""The current inventory: from a file that is reloaded when it changes, from the signals, or from both."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 
 
 class InventoryProvider:
-    """The inventory of the moment. Raises ConfigError at the start for a file that cannot be used; a file that is
-    spoilt later is said in `last_error`, and the last good one stays."""
+    """Returns the current inventory when called. The constructor raises ConfigError for an invalid file; if it becomes
+    invalid later, `last_error` says why and the last valid contents stay in use."""
 
     def __init__(
         self,
@@ -34,15 +34,16 @@ class InventoryProvider:
         self._lock = threading.Lock()
         self.last_error = ""
         self._file_inventory: Inventory | None = None
-        self._stamp: tuple[int, int] | None = None
+        self._loaded_stamp: tuple[int, int] | None = None
         self._cached: tuple[object, bool, Inventory | None, Inventory | None] | None = None
         if file is not None:
-            self._stamp, self._file_inventory = _stamp(file), inventory_file.read_inventory(file, clock(), specs)
+            self._loaded_stamp = _file_stamp(file)
+            self._file_inventory = inventory_file.read_inventory(file, clock(), specs)
 
     def __call__(self) -> Inventory | None:
-        """None before the first evaluation, also with a file: who uses the listed GPUs is not known yet.
+        """None before the first evaluation, also with a file: until then it is unknown which GPUs are in use.
 
-        Made once for each evaluation, not for each request.
+        Built once per evaluation, not per request.
         """
         view, listed = self._view(), self._file_inventory
         if view.evaluation is None:
@@ -51,35 +52,33 @@ class InventoryProvider:
             last = self._cached
             if last and last[0] is view.evaluation and last[1] == view.source.up and last[2] is listed:
                 return last[3]
-        seen = observed_inventory.inventory_from_facts(view.evaluation.facts, not view.source.up, self._specs)
-        now = seen if listed is None else inventory_file.overlay_signals(listed, seen)
+        observed = observed_inventory.inventory_from_facts(view.evaluation.facts, not view.source.up, self._specs)
+        inventory = observed if listed is None else inventory_file.overlay_signals(listed, observed)
         with self._lock:
-            self._cached = (view.evaluation, view.source.up, listed, now)
-        return now
+            self._cached = (view.evaluation, view.source.up, listed, inventory)
+        return inventory
 
     def refresh(self) -> None:
-        """Read the file again if it has changed."""
+        """Reload the file if it has changed."""
         if self._file is None:
             return
         try:
-            stamp = _stamp(self._file)
-            if stamp == self._stamp:
+            stamp = _file_stamp(self._file)
+            if stamp == self._loaded_stamp:
                 return
-            self._stamp, self._file_inventory = (
-                stamp,
-                inventory_file.read_inventory(self._file, self._clock(), self._specs),
-            )
+            self._file_inventory = inventory_file.read_inventory(self._file, self._clock(), self._specs)
+            self._loaded_stamp = stamp
             self.last_error = ""
-            log.info("%s was read again", self._file)
+            log.info("reloaded %s", self._file)
         except ConfigError as error:
             if str(error) != self.last_error:
-                log.warning("%s; the last good list stays", error)
+                log.warning("%s; the last valid inventory stays in use", error)
             self.last_error = str(error)
 
 
-def _stamp(file: Path) -> tuple[int, int]:
+def _file_stamp(file: Path) -> tuple[int, int]:
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}; give the path of a readable YAML file") from error
-    return found.st_mtime_ns, found.st_size
+    return status.st_mtime_ns, status.st_size

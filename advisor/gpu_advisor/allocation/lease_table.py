@@ -1,6 +1,6 @@
-"""Who holds what, as one process sees it: the rules of leases, without a clock of its own and without a database.
+"""The lease table in memory: the rules of leases, without clock and database.
 
-What is changed is noted, so that a store can write it and, if it cannot, all of it can be taken back.
+It collects its changes, so that a store can write them, or drop the table if that fails.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from gpu_advisor.allocation.model import Allocation
 
 EndReason = Literal["released", "expired"]
 
-#: How long it is remembered how an allocation ended: so long a repeated request is told from a new one.
+#: Retention of ended leases: for this time, a repeated request is recognized by its token.
 ENDED_RETENTION_SECONDS = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
 class EndedLease:
-    """An allocation that is over since `at` (seconds since 1970)."""
+    """An allocation that ended at `at` (Unix time)."""
 
     id: str
     client_token: str
@@ -30,7 +30,7 @@ class EndedLease:
 
 @dataclass(slots=True)
 class LeaseChanges:
-    """What is to be written: allocations that were made or renewed, endings, and ids to forget."""
+    """Changes to write: allocations created or renewed, leases ended, ids to delete."""
 
     upserts: dict[str, Allocation] = field(default_factory=dict)
     ended: dict[str, EndedLease] = field(default_factory=dict)
@@ -41,20 +41,20 @@ class LeaseChanges:
 
 
 class LeaseTable:
-    """The active allocations, who holds each GPU, and how former ones ended. One thread writes."""
+    """Active allocations, the allocation id of each leased GPU (by uuid), and ended leases. Not thread-safe."""
 
     def __init__(self, active: Iterable[Allocation] = (), ended: Iterable[EndedLease] = ()) -> None:
         self.active: dict[str, Allocation] = {}
-        self.held: dict[str, str] = {}
+        self.lease_by_gpu: dict[str, str] = {}
         self._ended: dict[str, EndedLease] = {each.id: each for each in ended}
         self._tokens: dict[str, str] = {each.client_token: each.id for each in self._ended.values()}
         self.changes = LeaseChanges()
-        self._next_expiry = 0.0  # before this time nothing expires and nothing is forgotten: no need to look
+        self._next_expiry = 0.0  # before this time there is nothing to expire or purge
         for each in active:
             self._insert(each)
 
     def expire(self, now: float) -> None:
-        """End what was not renewed in time, and forget what ended long ago."""
+        """End leases that were not renewed in time, and purge those that ended long ago."""
         if now < self._next_expiry:
             return
         for each in [each for each in self.active.values() if each.expires <= now]:
@@ -68,24 +68,24 @@ class LeaseTable:
         self._next_expiry = min(times, default=float("inf"))
 
     def find_by_token(self, token: str) -> Allocation | None:
-        """The allocation that was made for a client token; None for a new token. Raises TokenConflictError if it ended."""
+        """The allocation of a client token; None for a new token. Raises TokenConflictError if it has ended."""
         id_ = self._tokens.get(token)
         if id_ is None:
             return None
         if id_ in self._ended:
             how = self._ended[id_].how
-            raise TokenConflictError(f"client_token: the allocation {id_} of this token was {how}: use a new token")
+            raise TokenConflictError(f"client_token: allocation {id_} with this token was {how}: use a new token")
         return self.active[id_]
 
     def add(self, allocation: Allocation) -> None:
-        """Raises AllocationError for a GPU that is held: placement must not have offered it."""
-        if taken := [uuid for uuid in allocation.uuids if uuid in self.held]:
-            raise AllocationError(f"{', '.join(taken)} cannot be given out: leased to {self.held[taken[0]]}")
+        """Raises AllocationError for a GPU that is already leased: a bug in placement."""
+        if leased := [uuid for uuid in allocation.uuids if uuid in self.lease_by_gpu]:
+            raise AllocationError(f"{', '.join(leased)} cannot be allocated: leased to {self.lease_by_gpu[leased[0]]}")
         self._insert(allocation)
         self.changes.upserts[allocation.id] = allocation
 
     def renew(self, id_: str, expires: float) -> Allocation:
-        """Raises UnknownAllocationError for one that is over: its GPUs may be somebody else's by now."""
+        """Raises UnknownAllocationError for an ended lease: its GPUs may be leased to another job."""
         if id_ not in self.active:
             raise self._unknown_error(id_)
         renewed = replace(self.active[id_], expires=expires)
@@ -95,8 +95,8 @@ class LeaseTable:
         return renewed
 
     def release(self, id_: str, now: float) -> None:
-        """Releasing again is no error, as who asks may not have heard the first answer. Raises UnknownAllocationError
-        for an allocation that never was, or that expired before."""
+        """Idempotent, because the client may have missed the first response. Raises UnknownAllocationError for an
+        allocation that never existed or has expired."""
         if id_ in self.active:
             self._end(self.active[id_], "released", now)
         elif id_ not in self._ended or self._ended[id_].how != "released":
@@ -112,12 +112,12 @@ class LeaseTable:
         self._next_expiry = min(self._next_expiry, allocation.expires)
         self.active[allocation.id] = allocation
         self._tokens[allocation.client_token] = allocation.id
-        self.held.update(dict.fromkeys(allocation.uuids, allocation.id))
+        self.lease_by_gpu.update(dict.fromkeys(allocation.uuids, allocation.id))
 
     def _end(self, allocation: Allocation, how: EndReason, at: float) -> None:
         del self.active[allocation.id]
         for uuid in allocation.uuids:
-            del self.held[uuid]
+            del self.lease_by_gpu[uuid]
         ended = EndedLease(allocation.id, allocation.client_token, how, at)
         self._ended[allocation.id] = ended
         self._next_expiry = min(self._next_expiry, at + ENDED_RETENTION_SECONDS)
@@ -127,5 +127,5 @@ class LeaseTable:
     def _unknown_error(self, id_: str) -> UnknownAllocationError:
         ended = self._ended.get(id_)
         if ended is None:
-            return UnknownAllocationError(f"there is no allocation {id_!r}: see GET /api/v1/gpu/allocations")
-        return UnknownAllocationError(f"the allocation {id_} was {ended.how}: allocate again")
+            return UnknownAllocationError(f"no allocation {id_!r}: see GET /api/v1/gpu/allocations")
+        return UnknownAllocationError(f"allocation {id_} was {ended.how}: allocate again")

@@ -1,4 +1,4 @@
-"""GPUs for a training job, from Python: ask, train, give back.
+"""GPUs for a training job, from Python: allocate, train, release.
 
     from gpu_advisor.allocation.manager import TrainingGPUConfig, gpu_resources
 
@@ -6,7 +6,7 @@
         gpus.apply_pytorch()      # before torch is imported
         train(gpus)
 
-The manager talks to a running advisor, or, with a file of machines, decides by itself; a job does not see which.
+The manager uses a running advisor, or allocates in this process from an inventory file, with the same API.
 """
 
 from __future__ import annotations
@@ -57,36 +57,35 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 DEFAULT_ADDRESS = "http://127.0.0.1:9817"
-#: Between two looks for free GPUs; twice as long each time, up to the longest.
+#: Exponential backoff while waiting for free GPUs.
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.5, 30.0
-#: An answer that was lost is asked for again so often, with the same token: nothing is leased twice.
+#: Attempts per request, with the same token, so that a lost response does not lease twice.
 MAX_ATTEMPTS = 3
 
 R = TypeVar("R")
 
 
 class GPUResourceManager:
-    """Every method raises AllocationError, of the kind that fits."""
+    """Methods raise subclasses of AllocationError."""
 
-    def __init__(self, end: AllocationBackend) -> None:
-        self.end = end
+    def __init__(self, backend: AllocationBackend) -> None:
+        self.backend = backend
 
     def validate(self, config: TrainingGPUConfig) -> dict[str, Any]:
-        """Whether the request can be met, at all (`valid`) and now (`available_now`), and why not. Changes nothing."""
-        return self.end.validate(config.fields())
+        """Whether the request can be met at all (`valid`) and now (`available_now`), and why not. Changes nothing."""
+        return self.backend.validate(config.fields())
 
     def nodes(self, gpu_type: str = "", min_memory_gb: float | None = None) -> list[dict[str, Any]]:
-        """Nodes on which such GPUs are free."""
-        return [each for each in self.end.nodes(gpu_type, min_memory_gb) if each["available_gpus"]]
+        """Nodes with free GPUs that match."""
+        return [each for each in self.backend.nodes(gpu_type, min_memory_gb) if each["available_gpus"]]
 
     def monitoring(self) -> dict[str, Any]:
-        return self.end.monitoring()
+        return self.backend.monitoring()
 
     def allocate(self, config: TrainingGPUConfig, on_lost: Callable[[str], None] | None = None) -> Session:
-        """What is asked for, or, as far as the config allows it, after waiting, GPUs with less memory, or the CPU.
+        """Allocate GPUs; as the config allows, wait for them, accept GPUs with less memory, or fall back to the CPU.
 
-        The session renews its lease by itself until it is released. `on_lost` is called, in another thread, if that
-        fails for good.
+        The session renews its lease until it is released. If the lease is lost, it calls `on_lost` in another thread.
         """
         token = config.client_token or uuid.uuid4().hex
         until = time.monotonic() + config.wait_seconds
@@ -105,17 +104,17 @@ class GPUResourceManager:
                 return self._fall_back_to_cpu(config, token, on_lost, error)
 
     def close(self) -> None:
-        self.end.close()
+        self.backend.close()
 
     def _allocate_first_available(
         self, config: TrainingGPUConfig, token: str, on_lost: Callable[[str], None] | None
     ) -> Session:
-        """Raises TokenConflictError where the token was used for something else, the first InsufficientCapacityError where waiting can
-        help, else the first UnsatisfiableRequestError.
+        """Raises TokenConflictError if the token was used for another request, else the first InsufficientCapacityError
+        (waiting can help), else the first UnsatisfiableRequestError.
 
-        One token for all: where a repeated call was given less memory before, that is the one request it fits.
+        All candidates share one token: if an earlier call with it got less memory, only that request matches.
         """
-        sizes = [each["memory_per_gpu"] for each in self.end.nodes("", None)] if config.min_memory_gb else []
+        sizes = [each["memory_per_gpu"] for each in self.backend.nodes("", None)] if config.min_memory_gb else []
         refused: list[TokenConflictError | InsufficientCapacityError | UnsatisfiableRequestError] = []
         for body in candidate_bodies(config, sizes):
             try:
@@ -124,7 +123,7 @@ class GPUResourceManager:
                 refused.append(error)
                 continue
             if refused:
-                log.warning("taken GPUs of %g GB instead: %s", body["memory_gb"], refused[0])
+                log.warning("allocated GPUs with %g GB instead: %s", body["memory_gb"], refused[0])
             return session
         order = (TokenConflictError, InsufficientCapacityError, UnsatisfiableRequestError)
         raise next(each for kind in order for each in refused if isinstance(each, kind))
@@ -134,7 +133,7 @@ class GPUResourceManager:
     ) -> Session:
         if not config.cpu_fallback:
             raise why
-        log.warning("no GPU can be had, going on without, as asked: %s", why)
+        log.warning("no GPU is available, falling back to the CPU (cpu_fallback): %s", why)
         return self._request_allocation({**config.fields(), "cpu_fallback": True}, token, config, on_lost)
 
     def _request_allocation(
@@ -143,14 +142,14 @@ class GPUResourceManager:
         for left in reversed(range(MAX_ATTEMPTS)):
             requested_at = time.monotonic()
             try:
-                leased = self.end.allocate(body, token, config.lease_seconds)
+                lease = self.backend.allocate(body, token, config.lease_seconds)
             except ServiceUnavailableError:
                 if not left:
                     raise
                 time.sleep(MIN_RETRY_SECONDS)
                 continue
-            return Session(self.end, leased, requested_at, config.lease_seconds, on_lost)
-        raise AssertionError("the last failure is raised")
+            return Session(self.backend, lease, requested_at, config.lease_seconds, on_lost)
+        raise AssertionError("unreachable: the last failure is raised")
 
 
 def get_gpu_resource_manager(
@@ -161,13 +160,14 @@ def get_gpu_resource_manager(
     inventory_file: str | Path | None = None,
     database: str | Path | None = None,
 ) -> GPUResourceManager:
-    """Of the service at `address`, else at GPU_ADVISOR_URL, else on this machine; its bearer token is `token`, or what
-    the file at GPU_ADVISOR_TOKEN_FILE has. With `inventory_file` and `database`, of this process alone.
+    """A manager for the advisor at `address`, else at $GPU_ADVISOR_URL, else on this machine. Its bearer token is
+    `token`, or the contents of the file at $GPU_ADVISOR_TOKEN_FILE. With `inventory_file` and `database`, it allocates
+    in this process.
 
-    Raises AllocationError, or ConfigError for a file that cannot be used.
+    Raises AllocationError, or ConfigError for an invalid file.
     """
     if (inventory_file is None) != (database is None):
-        raise AllocationError("without a service both are needed: inventory_file and database")
+        raise AllocationError("set both inventory_file and database to allocate without a service")
     if inventory_file is not None and database is not None:
         return GPUResourceManager(LocalBackend(Path(inventory_file), Path(database)))
     if token is None and (path := os.environ.get("GPU_ADVISOR_TOKEN_FILE")):
@@ -181,12 +181,12 @@ def get_gpu_resource_manager(
 
 
 def validate_gpu_requirements(config: TrainingGPUConfig, manager: GPUResourceManager | None = None) -> dict[str, Any]:
-    """See GPUResourceManager.validate; like all below, by the usual manager if none is given."""
+    """See GPUResourceManager.validate. Here and below, `manager` defaults to `get_gpu_resource_manager()`."""
     return (manager or get_gpu_resource_manager()).validate(config)
 
 
 def allocate_gpu_resources(config: TrainingGPUConfig, manager: GPUResourceManager | None = None) -> Session:
-    """To be given back with `cleanup_gpu_resources`; `with gpu_resources(...)` does both."""
+    """Allocate; release with `cleanup_gpu_resources`. `with gpu_resources(...)` does both."""
     return (manager or get_gpu_resource_manager()).allocate(config)
 
 
@@ -211,7 +211,7 @@ def gpu_resources(
     manager: GPUResourceManager | None = None,
     on_lost: Callable[[str], None] | None = None,
 ) -> Iterator[Session]:
-    """GPUs for the block, given back at its end, however it ends."""
+    """GPUs for the block, released at its end, also if it raises."""
     with (manager or get_gpu_resource_manager()).allocate(config, on_lost) as session:
         yield session
 
@@ -222,10 +222,10 @@ def train_with_gpu_resources(
     manager: GPUResourceManager | None = None,
     tries: int = 3,
 ) -> R:
-    """Calls `train` with the session. Where it runs out of memory it is called again, with `batch_scale` halved each
-    time, `tries` times in all; then, if the config has cpu_fallback, once more on the CPU. Any other error is raised.
+    """Call `train` with the session. If it runs out of memory, call it again with `batch_scale` halved, up to `tries`
+    calls; then, if the config has cpu_fallback, once more on the CPU. Any other error is raised.
 
-    It must begin anew, or from its own checkpoint: nothing of the failed attempt is kept.
+    `train` must start from the beginning or from its own checkpoint: nothing of a failed attempt is kept.
     """
     with (manager or get_gpu_resource_manager()).allocate(config) as session:
         for number in range(tries):
@@ -236,16 +236,16 @@ def train_with_gpu_resources(
                 if not is_device_out_of_memory(error) or session.on_cpu or (last and not config.cpu_fallback):
                     raise
                 log.warning("out of memory with a batch scale of %g: %s", session.batch_scale, error)
-            # Outside of `except`: the error holds the frames, and these the tensors.
+            # Not in the `except` block: the error's traceback still references the tensors there.
             _empty_cuda_cache()
             session.batch_scale /= 2
-        log.warning("out of memory whatever was tried: going on without GPUs, as asked")
+        log.warning("out of memory after %d attempts: falling back to the CPU (cpu_fallback)", tries)
         session.fall_back_to_cpu()
         return train(session)
 
 
 def is_device_out_of_memory(error: BaseException) -> bool:
-    """Of a device, as PyTorch or TensorFlow tells it."""
+    """Whether it is an out-of-memory error of a device, from PyTorch or TensorFlow."""
     if type(error).__name__ == "ResourceExhaustedError":
         return True
     if "torch" not in sys.modules:
@@ -256,7 +256,7 @@ def is_device_out_of_memory(error: BaseException) -> bool:
 
 
 def _empty_cuda_cache() -> None:
-    """So that the next attempt finds the memory in one piece."""
+    """So that the next attempt does not find the memory fragmented."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

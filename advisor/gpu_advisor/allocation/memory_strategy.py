@@ -1,16 +1,15 @@
-"""How much of a GPU's memory a framework may take: a strategy as a share, with its reason. Pure.
+"""The share of a GPU's memory that a framework may use, by strategy, with its reason. Pure.
 
-- conservative: 0.8. Room for a second process, for libraries outside of the framework's allocator, for what was
-  not foreseen.
-- aggressive: 0.95. One process alone on its GPU; the rest is for the driver's context, which no framework counts.
-- dynamic: as much as a model of this size is likely to need, between the two bounds below:
+- conservative: 0.8. Leaves memory for a second process and for libraries outside the framework's allocator.
+- aggressive: 0.95. One process per GPU; the rest is for the CUDA context, which frameworks do not count.
+- dynamic: what a model of this size is likely to need, within bounds:
 
-      share = MEMORY_MARGIN * (states + activations) / memory,  not below 0.3, not above 0.95
+      share = MEMORY_MARGIN * (states + activations) / memory,  at least 0.3, at most 0.95
 
   States are parameters * 18 bytes in mixed precision with AdamW, 16 bytes in float32: weights, gradients, optimizer
-  (https://huggingface.co/docs/transformers/model_memory_anatomy). Activations hang on the batch, which a model's size
-  does not tell: without a figure they are taken to be as large as the states, a rule of thumb. Where there is a plan
-  (`gpu-advisor plan`) or a measured peak, give its bytes instead.
+  (https://huggingface.co/docs/transformers/model_memory_anatomy). Activations depend on the batch
+  size: if unknown, they are assumed to be as large as the states, a rule of thumb. With a plan (`gpu-advisor plan`) or
+  a measured peak, give its bytes instead.
 """
 
 from __future__ import annotations
@@ -32,17 +31,16 @@ class MemoryStrategy(str, Enum):
 STRATEGY_RATIOS = {MemoryStrategy.CONSERVATIVE: 0.8, MemoryStrategy.AGGRESSIVE: 0.95}
 #: Bounds of the dynamic share.
 MIN_DYNAMIC_RATIO, MAX_DYNAMIC_RATIO = 0.3, 0.95
-#: The same tenth that plans leave free: an allocator reserves more than its tensors take.
+#: The same margin as in plans: an allocator reserves more memory than its tensors use.
 MEMORY_MARGIN = 1.1
 MIXED_STATE_BYTES, FULL_STATE_BYTES = 18, 16
 
 
 @dataclass(frozen=True, slots=True)
 class ModelMemory:
-    """What a model needs on each GPU. `parameters` are those that one GPU holds: all of them without sharding.
+    """Memory that a model needs on each GPU. `parameters`: on one GPU, that is all of them without sharding.
 
-    `activation_bytes`: on one GPU, if known. `peak_bytes`: of everything, from a plan or measured; then the rest does
-    not count.
+    `activation_bytes`: on one GPU, if known. `peak_bytes`: total, from a plan or measured; overrides the other fields.
     """
 
     parameters: float | None = None
@@ -54,13 +52,13 @@ class ModelMemory:
         for field in ("parameters", "activation_bytes", "peak_bytes"):
             value = getattr(self, field)
             if value is not None and not (isfinite(value) and value > 0):
-                raise InvalidRequestError(f"model_{field}", f"{value:g}: give a number above 0")
+                raise InvalidRequestError(f"model_{field}", f"{value:g}: must be above 0")
         if self.peak_bytes is not None:
             return self.peak_bytes
         if self.parameters is None:
             raise InvalidRequestError(
                 "model_parameters",
-                "the dynamic strategy goes by the model's size: give its number of parameters, as 7e9, or "
+                "the dynamic strategy needs the model's size: set the number of parameters, as 7e9, or "
                 "model_peak_bytes from a plan",
             )
         states = self.parameters * (MIXED_STATE_BYTES if mixed_precision else FULL_STATE_BYTES)
@@ -69,38 +67,38 @@ class ModelMemory:
 
 @dataclass(frozen=True, slots=True)
 class MemoryShare:
-    """`ratio` (0..1) of each GPU's memory, and why so much."""
+    """`ratio` (0..1) of each GPU's memory, and its reason."""
 
     ratio: float
     why: str
 
 
-def strategy(name: str) -> MemoryStrategy:
+def parse_strategy(name: str) -> MemoryStrategy:
     """Raises InvalidRequestError."""
     try:
         return MemoryStrategy(name)
     except ValueError as error:
         raise InvalidRequestError(
-            "memory_strategy", f"{name!r}: give {', '.join(each.value for each in MemoryStrategy)}"
+            "memory_strategy", f"{name!r}: must be one of {', '.join(each.value for each in MemoryStrategy)}"
         ) from error
 
 
 def memory_share(
-    wanted: MemoryStrategy, memory_bytes: float | None, need: ModelMemory | None = None, mixed_precision: bool = False
+    strategy: MemoryStrategy, memory_bytes: float | None, need: ModelMemory | None = None, mixed_precision: bool = False
 ) -> MemoryShare:
-    """`memory_bytes` is that of one GPU, needed by the dynamic strategy alone. Raises InvalidRequestError."""
-    if wanted is not MemoryStrategy.DYNAMIC:
-        return MemoryShare(STRATEGY_RATIOS[wanted], f"{wanted.value}: {STRATEGY_RATIOS[wanted]:g} of each GPU")
+    """`memory_bytes`: of one GPU, for the dynamic strategy. Raises InvalidRequestError."""
+    if strategy is not MemoryStrategy.DYNAMIC:
+        return MemoryShare(STRATEGY_RATIOS[strategy], f"{strategy.value}: {STRATEGY_RATIOS[strategy]:g} of each GPU")
     needed = (need or ModelMemory()).total_bytes(mixed_precision)
     if memory_bytes is None:
         raise InvalidRequestError(
-            "memory_gb", "the memory of these GPUs is not known, and the dynamic strategy goes by it: give memory_gb"
+            "memory_gb", "the memory of these GPUs is unknown, and the dynamic strategy needs it: set memory_gb"
         )
     share = MEMORY_MARGIN * needed / memory_bytes
     ratio = ceil(100 * min(max(share, MIN_DYNAMIC_RATIO), MAX_DYNAMIC_RATIO) - 1e-9) / 100
-    why = f"dynamic: about {needed / GIB:.1f} GiB of {memory_bytes / GIB:.0f} GiB, and a tenth more"
+    why = f"dynamic: about {needed / GIB:.1f} GiB of {memory_bytes / GIB:.0f} GiB, plus a margin of 10 %"
     if share > MAX_DYNAMIC_RATIO:
-        why += "; it is not likely to fit: see `gpu-advisor plan` for a way to split it"
+        why += "; it is unlikely to fit: see `gpu-advisor plan` for a way to split it"
     elif share < MIN_DYNAMIC_RATIO:
-        why += f"; not below {MIN_DYNAMIC_RATIO:g}"
+        why += f"; at least {MIN_DYNAMIC_RATIO:g}"
     return MemoryShare(ratio, why)

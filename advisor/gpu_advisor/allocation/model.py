@@ -1,6 +1,6 @@
-"""What there is and who holds what. Plain values: no clock, no network.
+"""Inventory and allocations as plain values: no clock, no network.
 
-Memory is in GB as cards are sold (an "80 GB" card has 80), since that is what people ask for; `None` is unknown.
+Memory is nominal, in GB as on the data sheet (an "80 GB" card has 80), which is what requests use; None is unknown.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from gpu_advisor.allocation.gpu_request import GpuRequest
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Gpu:
+class InventoryGpu:
     """One GPU. `gpu_type` is canonical, as `A100`; `utilization_ratio` is 0..1.
 
-    `uuid` is its key here: `NODE/INDEX` where a file lists it without a uuid, which no framework understands.
-    `free` is False for a GPU that somebody uses, or of which it is not known that nobody does; `why_not` says so.
+    `uuid` is the key; NODE/INDEX if a file lists the GPU without one, which no framework accepts.
+    `free` is False if the GPU is in use, or may be; `unavailable_reason` says why.
     """
 
     index: int
@@ -27,25 +27,25 @@ class Gpu:
     utilization_ratio: float | None = None
     memory_used_ratio: float | None = None
     free: bool = True
-    why_not: str = ""
+    unavailable_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class InventoryNode:
-    """A machine and its GPUs, by index. `address` is where processes of one job reach each other, if known."""
+    """A node and its GPUs, by index. `address`: for connections between the processes of a job, if known."""
 
     name: str
-    gpus: tuple[Gpu, ...]
+    gpus: tuple[InventoryGpu, ...]
     address: str = ""
 
 
-#: Size of a GPU whose memory nobody tells: it comes last among all sizes, and serves no request for one.
+#: Size of a GPU with unknown memory: sorts last, and matches no request for a size.
 UNKNOWN_SIZE = float("inf")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class GpuKind:
-    """GPUs that may serve one allocation together: of one type, size (GB) and vendor. Ordered by size."""
+    """GPUs that can be combined in an allocation: one type, size (GB) and vendor. Ordered by size."""
 
     size: float
     gpu_type: str
@@ -58,19 +58,19 @@ class GpuKind:
 
 @dataclass(frozen=True, slots=True)
 class NodeGpuGroup:
-    """The GPUs of one kind on one node; `idle` are those of them that nobody uses, leased or not."""
+    """The GPUs of one kind on one node; `idle`: those that are not in use, leased or not."""
 
     node: InventoryNode
     kind: GpuKind
-    gpus: tuple[Gpu, ...]
-    idle: tuple[Gpu, ...]
+    gpus: tuple[InventoryGpu, ...]
+    idle: tuple[InventoryGpu, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """All that is known of the machines. `at` is when (seconds since 1970); `stale` if it could not be renewed.
+    """The GPU nodes as of `at` (Unix time); `stale` if the data source does not respond.
 
-    `groups` are its GPUs by node and kind: put together once, since each request looks at all of them.
+    `groups`: the GPUs by node and kind, computed once because every request scans them.
     """
 
     nodes: tuple[InventoryNode, ...]
@@ -86,7 +86,7 @@ class Inventory:
 
 
 def _group_by_kind(node: InventoryNode) -> Iterable[NodeGpuGroup]:
-    kinds: dict[GpuKind, list[Gpu]] = {}
+    kinds: dict[GpuKind, list[InventoryGpu]] = {}
     for gpu in node.gpus:
         size = UNKNOWN_SIZE if gpu.memory_gb is None else gpu.memory_gb
         kinds.setdefault(GpuKind(size, gpu.gpu_type, gpu.vendor), []).append(gpu)
@@ -96,7 +96,7 @@ def _group_by_kind(node: InventoryNode) -> Iterable[NodeGpuGroup]:
 
 @dataclass(frozen=True, slots=True)
 class NodeAllocation:
-    """The GPUs of one node that belong to an allocation: `indices` and `uuids` go together, in order."""
+    """The GPUs of an allocation on one node: `indices` and `uuids` in the same order."""
 
     node_name: str
     indices: tuple[int, ...]
@@ -106,10 +106,10 @@ class NodeAllocation:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """GPUs that are somebody's until `expires` (seconds since 1970), unless renewed or released before.
+    """GPUs leased until `expires` (Unix time), unless renewed or released before.
 
-    `shares` is empty for an allocation that fell back to the CPU, which its request asked for. `memory_per_gpu` (GB)
-    is that of the smallest GPU of the allocation. `reasons` says why these GPUs were chosen.
+    `shares` is empty after a fallback to the CPU. `memory_per_gpu`: GB of the smallest GPU. `reasons`: why these GPUs
+    were chosen.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""The clock of leases: it goes on evenly, whatever is done to the machine's clock while the service runs."""
+"""The clock of leases: not affected by changes of the system clock while the service runs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import time
 
 
 class SteadyClock:
-    """Seconds since 1970 as they were at the start, and from there on by the monotonic clock.
+    """Unix time at the start, advanced by the monotonic clock.
 
-    A step of the machine's clock (NTP after a long silence, somebody's hand) must not end everybody's leases at once.
+    A step of the system clock (by NTP, or set by hand) must not expire all leases at once.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""`gpu-advisor allocate`: GPUs from the advisor that gives them out, and back again."""
+"""`gpu-advisor allocate`: lease GPUs from a running advisor, renew and release them."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ class NoCapacityError(CommandError):
 
 @click.command("allocate")
 @click.argument("gpus", default="")
-@click.option("--memory-gb", type=click.FloatRange(0, min_open=True), help="Least memory of each GPU.")
-@click.option("--distributed", is_flag=True, help="May be spread over several nodes, the same number on each.")
-@click.option("--cpu-fallback", is_flag=True, help="Where no GPU can be had: an allocation without GPUs.")
+@click.option("--memory-gb", type=click.FloatRange(0, min_open=True), help="Minimum memory of each GPU.")
+@click.option("--distributed", is_flag=True, help="Allow several nodes, with the same number of GPUs on each.")
+@click.option("--cpu-fallback", is_flag=True, help="If no GPU is available, return an allocation without GPUs.")
 @click.option("--lease", "lease_seconds", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
-              help="How long it holds without renewal.  [default: the service's own]")  # fmt: skip
-@click.option("--token", metavar="TEXT", help="The same token gives the same allocation: repeat a call at will.")
-@click.option("--dry-run", is_flag=True, help="Only say what could be had.")
-@click.option("--list", "list_", is_flag=True, help="All allocations.")
-@click.option("--nodes", is_flag=True, help="The nodes, and what is free on them.")
-@click.option("--renew", metavar="ID", help="Keep an allocation longer, for --lease from now.")
-@click.option("--release", metavar="ID", help="Give its GPUs back.")
+              help="Duration without renewal.  [default: the service's]")  # fmt: skip
+@click.option("--token", metavar="TEXT", help="Idempotency key: the same token returns the same allocation.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be allocated.")
+@click.option("--list", "list_", is_flag=True, help="List allocations.")
+@click.option("--nodes", is_flag=True, help="List nodes and their free GPUs.")
+@click.option("--renew", metavar="ID", help="Extend an allocation to --lease seconds from now.")
+@click.option("--release", metavar="ID", help="Release an allocation's GPUs.")
 @click.option("--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 @click.option("--ca-file", type=click.Path(dir_okay=False), help="Trust this certificate (PEM).")
 @click.option("--token-file", type=click.Path(dir_okay=False, path_type=Path), help="Bearer token for --advisor.")
-@click.option("--advisor", metavar="URL", default=DEFAULT_ADVISOR, show_default=True, help="Who gives out GPUs.")
+@click.option("--advisor", metavar="URL", default=DEFAULT_ADVISOR, show_default=True, help="The running advisor.")
 def command(
     gpus: str, memory_gb: float | None, distributed: bool, cpu_fallback: bool, lease_seconds: float | None,
     token: str | None, dry_run: bool, list_: bool, nodes: bool, renew: str | None, release: str | None,
     format_: output.Format, ca_file: str | None, token_file: Path | None, advisor: str,
 ) -> None:  # fmt: skip
-    """Lease GPUs, the best-fitting ones, until they are released or the lease runs out.
+    """Lease GPUs (best fit) until they are released or the lease expires.
 
-    GPUS in the spelling you have: A100, 2xA100-80GB, V100, 'nvidia.com/gpu: 2', 4x40GB.
+    GPUS in any of these spellings: A100, 2xA100-80GB, V100, 'nvidia.com/gpu: 2', 4x40GB.
 
     \b
       gpu-advisor allocate 2xA100-80GB --lease 7200
@@ -60,15 +60,15 @@ def command(
       gpu-advisor allocate --renew ID --lease 7200
       gpu-advisor allocate --release ID
 
-    A lease that is not renewed in time is over, and its GPUs are given to others: so a job that died keeps none.
+    A lease that is not renewed in time expires, and its GPUs become available: a job that died keeps none.
 
-    Exit code 3: such GPUs are here, but not free now.
+    Exit code 3: matching GPUs exist, but are not free now.
     """
     actions = [name for name, given in (("GPUS", gpus), ("--list", list_), ("--nodes", nodes), ("--renew", renew),
                                        ("--release", release)) if given]  # fmt: skip
     if len(actions) != 1:
         raise click.UsageError(
-            f"say one of GPUS, --list, --nodes, --renew ID and --release ID, not {len(actions)} of them"
+            f"give exactly one of GPUS, --list, --nodes, --renew ID and --release ID, not {len(actions)}"
         )
     allocations_api = _AllocationClient(AdvisorHttpClient(advisor, read_token(token_file), ca_file))
     until = {} if lease_seconds is None else {"lease_seconds": lease_seconds}
@@ -91,25 +91,25 @@ def command(
 
 
 class _AllocationClient:
-    """The advisor that gives out GPUs. Raises CommandError."""
+    """The allocation API of an advisor. Raises CommandError."""
 
     def __init__(self, client: AdvisorHttpClient) -> None:
         self._client = client
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         url = f"{self._client.address.rstrip('/')}{API_PREFIX}{path}"
-        given = {} if body is None else {"json": body}
-        answer, found = self._client.fetch(method, url, **given)
-        if answer.status in (requests.codes.ok, requests.codes.no_content):
-            return found
-        told = found if isinstance(found, dict) else {}
-        lines = [str(told.get("detail", f"{url} answers {answer.status}")), *map(str, told.get("reasons", ()))]
-        kind = NoCapacityError if answer.status == requests.codes.conflict else CommandError
+        options = {} if body is None else {"json": body}
+        response, document = self._client.fetch(method, url, **options)
+        if response.status in (requests.codes.ok, requests.codes.no_content):
+            return document
+        problem = document if isinstance(document, dict) else {}
+        lines = [str(problem.get("detail", f"{url} returned {response.status}")), *map(str, problem.get("reasons", ()))]
+        kind = NoCapacityError if response.status == requests.codes.conflict else CommandError
         raise kind("\n  ".join(map(one_line, lines)))
 
 
 def _body(gpus: str, memory_gb: float | None) -> dict[str, Any]:
-    """GPUS as fields. What types there are is the service's to say."""
+    """GPUS as fields of the request. The service validates the type."""
     try:
         count, kind = split_count_and_type(gpus)
     except InvalidRequestError as error:
@@ -118,7 +118,7 @@ def _body(gpus: str, memory_gb: float | None) -> dict[str, Any]:
 
 
 def _show(allocations: Sequence[dict[str, Any]], format_: output.Format) -> None:
-    """One row for each node of each allocation; as JSON all that is known."""
+    """One row per node of each allocation; as JSON, the full documents."""
     if format_ == "json":
         output.show_json(allocations)
         return
@@ -130,7 +130,7 @@ def _show(allocations: Sequence[dict[str, Any]], format_: output.Format) -> None
         for each in allocations
         for share in each["nodes"] or [{"node_name": "", "gpu_indices": ()}]
     ]  # fmt: skip
-    _show_columns(COLUMNS, rows, format_, "No allocation.")
+    _show_columns(COLUMNS, rows, format_, "No allocations.")
 
 
 def _show_nodes(nodes: Sequence[dict[str, Any]], format_: output.Format) -> None:
@@ -145,22 +145,22 @@ def _show_nodes(nodes: Sequence[dict[str, Any]], format_: output.Format) -> None
         }
         for each in nodes
     ]  # fmt: skip
-    _show_columns(NODE_COLUMNS, rows, format_, "No node.")
+    _show_columns(NODE_COLUMNS, rows, format_, "No nodes.")
 
 
-def _show_validation(verdict: dict[str, Any], format_: output.Format) -> None:
-    """What a request would get. Raises NoCapacityError or CommandError where that is nothing."""
+def _show_validation(result: dict[str, Any], format_: output.Format) -> None:
+    """The GPUs that a request would get. Raises NoCapacityError or CommandError if there are none."""
     if format_ == "json":
-        output.show_json(verdict)
-    elif verdict["available_now"]:
+        output.show_json(result)
+    elif result["available_now"]:
         _show_columns(
             ("node", "gpus"),
-            [{"node": n["node_name"], "gpus": ",".join(map(str, n["gpu_indices"]))} for n in verdict["nodes"]],
+            [{"node": n["node_name"], "gpus": ",".join(map(str, n["gpu_indices"]))} for n in result["nodes"]],
             format_, "",
         )  # fmt: skip
-    if not verdict["available_now"]:
-        lines = "\n  ".join(map(one_line, (verdict["message"], *verdict["reasons"])))
-        raise NoCapacityError(lines) if verdict["valid"] else CommandError(lines)
+    if not result["available_now"]:
+        lines = "\n  ".join(map(one_line, (result["message"], *result["reasons"])))
+        raise NoCapacityError(lines) if result["valid"] else CommandError(lines)
 
 
 def _show_columns(names: Sequence[str], rows: Sequence[dict[str, Any]], format_: output.Format, empty: str) -> None:

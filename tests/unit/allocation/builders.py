@@ -11,7 +11,7 @@ from gpu_advisor.allocation.inventory_monitor import InventoryMonitor
 from gpu_advisor.allocation.inventory_provider import InventoryProvider
 from gpu_advisor.allocation.lease_manager import LeaseManager
 from gpu_advisor.allocation.lease_store import LeaseStore
-from gpu_advisor.allocation.model import Gpu, Inventory, InventoryNode
+from gpu_advisor.allocation.model import Inventory, InventoryGpu, InventoryNode
 from gpu_advisor.settings import AllocationSettings
 from gpu_advisor.state.view import View
 
@@ -30,7 +30,14 @@ def node(name: str, gpu_type: str, memory_gb: float | None, count: int, busy: in
     return InventoryNode(
         name,
         tuple(
-            Gpu(i, f"{name}/{i}", gpu_type, memory_gb, free=i >= busy, why_not="used by x" if i < busy else "")
+            InventoryGpu(
+                i,
+                f"{name}/{i}",
+                gpu_type,
+                memory_gb,
+                free=i >= busy,
+                unavailable_reason="used by x" if i < busy else "",
+            )
             for i in range(count)
         ),
     )

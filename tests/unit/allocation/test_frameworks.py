@@ -20,14 +20,14 @@ from gpu_advisor.allocation.frameworks import (
     tensorflow,
     tensorflow_settings,
 )
-from gpu_advisor.allocation.frameworks.mixed_precision import mixed_precision
+from gpu_advisor.allocation.frameworks.mixed_precision import choose_mixed_precision
 from gpu_advisor.allocation.memory_strategy import (
     MAX_DYNAMIC_RATIO,
     MIN_DYNAMIC_RATIO,
     MemoryStrategy,
     ModelMemory,
     memory_share,
-    strategy,
+    parse_strategy,
 )
 from gpu_advisor.allocation.model import NodeAllocation
 from gpu_advisor.hardware.cluster_spec import GIB, GPU_MEMORY_GIB
@@ -134,23 +134,23 @@ def test_on_the_cpu_the_gpus_of_others_stay_hidden():
      ("MI300X", "bfloat16", False), ("P100", "float32", False), ("", "auto", None), ("NEWCARD", "auto", None)],
 )  # fmt: skip
 def test_the_number_type_follows_the_gpu(gpu_type, dtype, scales):
-    found = mixed_precision(True, gpu_type)
+    found = choose_mixed_precision(True, gpu_type)
     assert (found.dtype, found.grad_scaler) == (dtype, scales)
-    assert mixed_precision(False, gpu_type).dtype == "float32"
+    assert choose_mixed_precision(False, gpu_type).dtype == "float32"
 
 
 def test_every_type_that_the_planner_knows_has_a_number_type():
-    assert [name for name in GPU_MEMORY_GIB if mixed_precision(True, name).dtype == "auto"] == []
+    assert [name for name in GPU_MEMORY_GIB if choose_mixed_precision(True, name).dtype == "auto"] == []
 
 
 @pytest.mark.parametrize("shares", [None, TWO_NODES, ()])
 def test_settings_survive_json(shares):
     allocation = make_allocation(mixed_precision=True) if shares is None else replace(make_allocation(), shares=shares)
     torch = pytorch_settings(allocation)
-    assert pytorch.from_document(json.loads(json.dumps(torch.document()))) == torch
+    assert pytorch.pytorch_from_document(json.loads(json.dumps(torch.document()))) == torch
     assert torch.document()["set_environment_before"] == "import torch"
     keras = tensorflow_settings(allocation)
-    assert tensorflow.from_document(json.loads(json.dumps(keras.document()))) == keras
+    assert tensorflow.tensorflow_from_document(json.loads(json.dumps(keras.document()))) == keras
 
 
 # Memory strategies
@@ -173,7 +173,7 @@ def test_the_dynamic_share_holds_the_model_where_it_fits(parameters, memory_gib,
     assert MIN_DYNAMIC_RATIO <= found.ratio <= MAX_DYNAMIC_RATIO
     fits = need.total_bytes(mixed) * 1.1 <= MAX_DYNAMIC_RATIO * memory_gib * GIB
     assert not fits or found.ratio * memory_gib * GIB >= need.total_bytes(mixed) * 1.1 * (1 - 1e-9)
-    assert fits == ("not likely to fit" not in found.why)
+    assert fits == ("unlikely to fit" not in found.why)
     larger = memory_share(MemoryStrategy.DYNAMIC, memory_gib * GIB, ModelMemory(2 * parameters), mixed)
     assert larger.ratio >= found.ratio
 
@@ -188,7 +188,7 @@ def test_the_dynamic_share_by_hand():
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
-        (lambda: strategy("greedy"), "memory_strategy"),
+        (lambda: parse_strategy("greedy"), "memory_strategy"),
         (lambda: memory_share(MemoryStrategy.DYNAMIC, GIB), "model_parameters"),
         (lambda: memory_share(MemoryStrategy.DYNAMIC, None, ModelMemory(1e9)), "memory_gb"),
         (lambda: memory_share(MemoryStrategy.DYNAMIC, GIB, ModelMemory(-1)), "model_parameters"),

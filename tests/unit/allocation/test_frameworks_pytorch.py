@@ -25,8 +25,8 @@ WITHIN_SECONDS = 180
 BEFORE = """
 import json, sys
 from gpu_advisor.allocation.frameworks import *
-from gpu_advisor.allocation.frameworks.pytorch import from_document
-settings = from_document(json.load(sys.stdin))
+from gpu_advisor.allocation.frameworks.pytorch import pytorch_from_document
+settings = pytorch_from_document(json.load(sys.stdin))
 """
 #: A PyTorch for CUDA on a machine with two GPUs of an age, as far as it is told things: what it is told is kept.
 TWO_GPUS = """
@@ -114,9 +114,9 @@ def test_on_the_cpu_autocast_is_in_force_and_no_gpu_visible():
     [
         ("import torch", {}, "AlreadyInitializedError", "CUDA_VISIBLE_DEVICES=GPU-0,GPU-1"),
         ("settings = None", {}, "SetupError", "GPU_ADVISOR_PYTORCH is not set"),
-        ("settings = None", {"GPU_ADVISOR_PYTORCH": "{}"}, "SetupError", "holds no settings"),
+        ("settings = None", {"GPU_ADVISOR_PYTORCH": "{}"}, "SetupError", "is invalid"),
         ("", {"CUDA_VISIBLE_DEVICES": "0"}, "SettingsConflictError", "unset CUDA_VISIBLE_DEVICES"),
-        ("", {}, "MissingDevicesError", "2 are allocated here"),  # no GPU is there, and nobody asked for the CPU
+        ("", {}, "MissingDevicesError", "but 2 are allocated"),  # no GPU is there, and nobody asked for the CPU
     ],
 )
 def test_refusals_say_how_to_fix_it(before, variables, kind, words):

@@ -35,8 +35,8 @@ WITHIN_SECONDS = 180
 BEFORE = """
 import json, sys
 from gpu_advisor.allocation.frameworks import *
-from gpu_advisor.allocation.frameworks.tensorflow import from_document
-settings = from_document(json.load(sys.stdin))
+from gpu_advisor.allocation.frameworks.tensorflow import tensorflow_from_document
+settings = tensorflow_from_document(json.load(sys.stdin))
 """
 ON_THE_CPU = """
 applied = apply_tensorflow(settings)
@@ -227,10 +227,10 @@ def test_a_number_type_that_was_not_known_is_asked_of_the_device(fake_tensorflow
 def test_refusals_say_how_to_fix_it(fake_tensorflow):
     settings = tensorflow_settings(make_allocation(gpus=2))
     fake_tensorflow(settings, FakeTensorFlow(2, started=True))
-    with pytest.raises(AlreadyInitializedError, match="before any tensor is made"):
+    with pytest.raises(AlreadyInitializedError, match="before creating any tensor"):
         apply_tensorflow(settings)
     fake_tensorflow(settings, FakeTensorFlow(1))
-    with pytest.raises(MissingDevicesError, match="2 are allocated here"):
+    with pytest.raises(MissingDevicesError, match="but 2 are allocated"):
         apply_tensorflow(settings)
     fake_tensorflow(settings, FakeTensorFlow(2)).growing.add("GPU:1")
     with pytest.raises(SetupError, match="exclude each other"):

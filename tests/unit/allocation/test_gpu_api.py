@@ -14,7 +14,7 @@ from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import SourceStatus, View
 from gpu_advisor.web.api.allocation_operations import GPU_OPERATIONS
-from gpu_advisor.web.api.app import MAX_EXPOSITION_BYTES, ApiContext, create_app
+from gpu_advisor.web.api.app import MAX_BODY_BYTES, ApiContext, create_app
 from gpu_advisor.web.api.authentication import Authenticator
 
 from tests.unit.advisor.builders import facts
@@ -127,7 +127,7 @@ def test_bodies_that_are_none(untouched: FlaskClient, path: str) -> None:
     wrong: dict[int, Any] = {
         415: {"data": "{}", "content_type": "text/plain"},
         400: {"data": "{not JSON", "content_type": "application/json"},
-        413: {"data": json.dumps({"gpu_type": "x" * MAX_EXPOSITION_BYTES}), "content_type": "application/json"},
+        413: {"data": json.dumps({"gpu_type": "x" * MAX_BODY_BYTES}), "content_type": "application/json"},
     }
     for status, arguments in wrong.items():
         refused = untouched.post(path, **arguments)
@@ -140,7 +140,7 @@ def test_validate_reports_every_problem(client: FlaskClient) -> None:
     post(client, "allocate", {"gpu_type": "V100"})
     later = post(client, "validate", {"gpu_count": 2, "gpu_type": "V100"}).get_json()
     assert (later["valid"], later["available_now"], later["nodes"]) == (True, False, [])
-    assert "small: 1 of 6 are free and fit, 4 T4, 1 leased" in later["reasons"]
+    assert "small: 1 of 6 are free and match, 4 T4, 1 leased" in later["reasons"]
     never = post(client, "validate", {"gpu_count": 3, "gpu_type": "V100"}).get_json()
     assert (never["valid"], never["available_now"], never["field"]) == (False, False, "gpu_count")
     assert post(client, "validate", {"gpu_count": 0}).status_code == 422
@@ -154,7 +154,7 @@ def test_from_allocate_to_release(client: FlaskClient) -> None:
     assert post(client, "allocate", asked).get_json()["id"] == made["id"]
     assert post(client, "allocate", {**asked, "gpu_count": 8}).status_code == 409
     busy = post(client, "allocate", {"gpu_type": "A100"})
-    assert (busy.status_code, busy.get_json()["reasons"][0]) == (409, "big: 0 of 8 are free and fit, 8 leased")
+    assert (busy.status_code, busy.get_json()["reasons"][0]) == (409, "big: 0 of 8 are free and match, 8 leased")
     renewed = post(client, f"allocations/{made['id']}/renew", {"lease_seconds": 9999}).get_json()
     assert renewed["expires"] > made["expires"]
     for framework in ("pytorch", "tensorflow"):

@@ -45,10 +45,10 @@ FREE: dict[str, tuple[Facts, str]] = {
     "somebody's, and idle": (gpu_facts(jobs={"GPU-1": "team/pod"}), "used by team/pod"),
     "a job that reports itself": (gpu_facts(reported_jobs={"GPU-1": "run-7"}), "used by run-7"),
     "down": (gpu_facts(replace(CARD, up=False)), "down"),
-    "silent": (gpu_facts(replace(CARD, up=None)), "not heard of"),
+    "silent": (gpu_facts(replace(CARD, up=None)), "not reporting"),
     "processes not told, nothing held": (gpu_facts(processes=None), ""),
-    "processes not told, memory held": (gpu_facts(replace(CARD, memory=0.5), processes=None), "holding memory"),
-    "processes not told, at work": (gpu_facts(replace(CARD, utilization=0.5), processes=None), "at work"),
+    "processes not told, memory held": (gpu_facts(replace(CARD, memory=0.5), processes=None), "memory allocated"),
+    "processes not told, at work": (gpu_facts(replace(CARD, utilization=0.5), processes=None), "busy"),
     "processes and memory not told": (gpu_facts(replace(CARD, memory=None), processes=None), "not known to be free"),
     "processes and work not told": (gpu_facts(replace(CARD, utilization=None), processes=None), "not known to be free"),
 }  # fmt: skip
@@ -59,14 +59,14 @@ def test_free_only_if_known_to_be(name: str) -> None:
     found, why = FREE[name]
     gpu = only_gpu(inventory_from_facts(found))
     assert gpu.free == (not why)
-    assert gpu.why_not.startswith(why)
+    assert gpu.unavailable_reason.startswith(why)
 
 
 @pytest.mark.parametrize("signal", [signals.FATAL_ERRORS, signals.ROW_REMAP_FAILED])
 def test_a_gpu_that_failed_is_not_given_out(signal: signals.Signal) -> None:
     found = gpu_facts()
     failed = replace(found, values={**found.values, signal.name: {"GPU-1": 1.0}})
-    assert only_gpu(inventory_from_facts(failed)).why_not == "failed lately"
+    assert only_gpu(inventory_from_facts(failed)).unavailable_reason == "failed recently"
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ BAD = {
     "nodes: [{name: a, gpus: [{type: T4, cuont: 2}]}]": "cuont",
     "nodes: [{name: a, gpus: [{type: T4, count: 0}]}]": "count",
     "nodes: [{name: a, gpus: [{type: T4, count: 2, uuid: x}]}]": "one by one",
-    "nodes: [{name: a, gpus: [{type: T4}]}, {name: a, gpus: [{type: T4}]}]": "twice",
-    "nodes: [{name: a, gpus: [{type: T4, uuid: x}]}, {name: b, gpus: [{type: T4, uuid: x}]}]": "uuid x is there twice",
-    "nodes: [{name: a, gpus: [{type: T4, index: 1}, {type: T4, index: 1}]}]": "twice",
+    "nodes: [{name: a, gpus: [{type: T4}]}, {name: a, gpus: [{type: T4}]}]": "duplicate",
+    "nodes: [{name: a, gpus: [{type: T4, uuid: x}]}, {name: b, gpus: [{type: T4, uuid: x}]}]": "duplicate uuid x",
+    "nodes: [{name: a, gpus: [{type: T4, index: 1}, {type: T4, index: 1}]}]": "duplicate",
     "nodes: [": "not YAML",
     "": "the file",
 }

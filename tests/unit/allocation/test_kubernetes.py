@@ -12,7 +12,7 @@ import pytest
 from gpu_advisor.allocation.errors import NoInventoryError
 from gpu_advisor.allocation.gpu_request import parse_request
 from gpu_advisor.allocation.kubernetes.backend import JobState, KubernetesBackend
-from gpu_advisor.allocation.kubernetes.client import connect
+from gpu_advisor.allocation.kubernetes.client import connect_cluster
 from gpu_advisor.allocation.kubernetes.errors import (
     ApiUnavailableError,
     ClusterError,
@@ -76,7 +76,7 @@ def test_the_same_token_is_the_same_job(server):
     handler, backend = server
     first = backend.submit(REQUEST, job_template(), "token")
     again = backend.submit(REQUEST, job_template(), "token")
-    assert again == replace(first, made=False)
+    assert again == replace(first, created=False)
     assert list(jobs(handler)) == [first.name]
     other = backend.submit(REQUEST, job_template(), "another token")
     assert len(jobs(handler)) == 2
@@ -95,13 +95,13 @@ def test_many_at_once_with_one_token_make_one_job(server):
         found = list(pool.map(lambda _: backend.submit(REQUEST, job_template(), "token"), range(16)))
     assert len(jobs(handler)) == 1
     assert len({each.name for each in found}) == 1
-    assert sum(each.made for each in found) == 1
+    assert sum(each.created for each in found) == 1
 
 
 def test_only_what_was_submitted_is_deleted(server):
     handler, backend = server
     ours = backend.submit(REQUEST, job_template(), "token")
-    assert backend.find(job_template(), "token") == replace(ours, made=False)
+    assert backend.find(job_template(), "token") == replace(ours, created=False)
     assert backend.release(ours)
     assert not backend.release(ours)
     assert backend.find(job_template(), "token") is None
@@ -181,7 +181,7 @@ def test_a_watch_that_is_always_too_old_is_an_error(server):
     [
         (401, "Unauthorized", UnauthorizedError, "renew the login"),
         (403, 'jobs.batch is forbidden: User "x" cannot create resource', ForbiddenError, "rbac.yaml"),
-        (403, 'jobs.batch "t" is forbidden: exceeded quota: gpus, requested: 2', QuotaExceededError, "ask for less"),
+        (403, 'jobs.batch "t" is forbidden: exceeded quota: gpus, requested: 2', QuotaExceededError, "request less"),
         (404, 'namespaces "default" not found', NotFoundError, "namespace"),
         (422, 'Job.batch "t" is invalid: spec.template', InvalidJobError, "correct the Job"),
         (429, "too many requests", ApiUnavailableError, "try again later"),
@@ -210,32 +210,32 @@ def test_an_answer_that_does_not_come_is_an_error_in_time(server):
     handler[f"get {JOBS}/train"] << (lambda: asyncio.sleep(30))
     hasty = replace(backend, cluster=replace(backend.cluster, timeout_seconds=0.3))
     ours = replace(backend.submit(REQUEST, job_template(), "token"), name="train")
-    with pytest.raises(ApiUnavailableError, match="does not answer"):
+    with pytest.raises(ApiUnavailableError, match="does not respond"):
         hasty.state(ours)
 
 
 def test_what_is_no_api_server_is_reported_as_such(server):
     handler, backend = server
     handler["get /api/v1/pods"] << b"<html>hello"
-    with pytest.raises(ApiUnavailableError, match="no JSON document"):
+    with pytest.raises(ApiUnavailableError, match="not a JSON document"):
         backend.nodes()
 
 
 def test_a_cluster_without_gpus(server):
     _, backend = server
     with pytest.raises(NoInventoryError):
-        replace(backend, names={"nvidia": ("example.com/none",)}).fit(REQUEST)
+        replace(backend, names={"nvidia": ("example.com/none",)}).plan(REQUEST)
 
 
 def test_nobody_to_talk_to(tmp_path, monkeypatch):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(UnauthorizedError, match="KUBECONFIG"):
-        connect()
+        connect_cluster()
     (tmp_path / "none").write_text(
         f"""{{"apiVersion": "v1", "kind": "Config", "current-context": "c", "contexts": [{{"name": "c", "context":
         {{"cluster": "k", "user": "u"}}}}], "users": [{{"name": "u", "user": {{}}}}], "clusters": [{{"name": "k",
         "cluster": {{"server": "http://127.0.0.1:{free_port()}"}}}}]}}"""
     )
-    with pytest.raises(ClusterError, match="does not answer"):
+    with pytest.raises(ClusterError, match="does not respond"):
         KubernetesBackend.connect().nodes()

@@ -13,7 +13,7 @@ from gpu_advisor.allocation.kubernetes import manifest
 from gpu_advisor.allocation.kubernetes.cluster_nodes import cluster_nodes, parse_quantity, pod_requests
 from gpu_advisor.allocation.kubernetes.errors import InvalidJobError
 from gpu_advisor.allocation.kubernetes.pod_allocation import allocation_of_pods
-from gpu_advisor.allocation.kubernetes.pod_plan import NodeSelectorTerm, PodPlan, fit
+from gpu_advisor.allocation.kubernetes.pod_plan import NodeSelectorTerm, PodPlan, build_pod_plan
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,11 +26,11 @@ ONE_TERM = (NodeSelectorTerm("nvidia.com/gpu.product", ("A",)),)
 
 
 def plan_pods(text: str, *nodes: Any, pods: Any = (), **request: Any) -> PodPlan:
-    return fit(replace(parse_request(text), **request), cluster_nodes(nodes, pods))
+    return build_pod_plan(replace(parse_request(text), **request), cluster_nodes(nodes, pods))
 
 
 def build_manifest(template: Any, found: PodPlan, **more: Any) -> Any:
-    return manifest.job(template, found, manifest.submitted_job_name(template, "t"), "t", "c", **more)
+    return manifest.build_job(template, found, manifest.submitted_job_name(template, "t"), "t", "c", **more)
 
 
 # What is there
@@ -62,7 +62,7 @@ def test_free_is_allocatable_less_what_pods_of_the_node_ask_for():
 def test_labels_and_state_of_a_node(product, memory_mib, more, expected):
     (found,) = cluster_nodes([node("n", 4, product, memory_mib, **more)], [])
     why = expected[2].replace("(...)", f"({product})")
-    assert found.why_not == why
+    assert found.unavailable_reason == why
     assert found.free == (0 if why else 4)
     assert expected[0] is ... or (found.gpu_type, found.memory_gb) == expected[:2]
 
@@ -99,7 +99,7 @@ def test_all_gpus_on_one_node_where_one_has_so_many():
     assert found.terms == (
         NodeSelectorTerm("nvidia.com/gpu.product", ("NVIDIA-A100-SXM4-80GB",), "nvidia.com/gpu.memory", 81919),
     )
-    assert found.room
+    assert found.fits_now
     assert found.reasons == (
         "a: 8 of 8 nvidia.com/gpu are free", "b: its GPUs have 40 GB", "c: its GPUs are T4",
     )  # fmt: skip
@@ -108,7 +108,7 @@ def test_all_gpus_on_one_node_where_one_has_so_many():
 
 def test_what_is_full_is_not_impossible():
     found = plan_pods("2xT4", node("a", 2, "Tesla-T4"), pods=[pod("p", "a", 1)])
-    assert not found.room
+    assert not found.fits_now
 
 
 @given(st.integers(1, 64), st.lists(st.integers(1, 16), min_size=1, max_size=6))
@@ -121,7 +121,7 @@ def test_parts_are_equal_and_fit_the_nodes(count, sizes):
     found = plan_pods(f"{count}xA100", *nodes, distributed_training=True)  # parts of one GPU always fit
     assert found.pods * found.gpus_per_pod == count
     assert sum(size // found.gpus_per_pod for size in sizes) >= found.pods
-    assert found.room
+    assert found.fits_now
     assert found.pods == 1 or count > max(sizes)
 
 
@@ -182,12 +182,12 @@ def test_the_template_is_left_as_it_was_and_its_wishes_stay_in_force():
 @pytest.mark.parametrize(
     ("template", "pods", "words"),
     [
-        (job_template() | {"kind": "CronJob"}, 1, "give a Job of batch/v1"),
+        (job_template() | {"kind": "CronJob"}, 1, "must be batch/v1 and Job"),
         (job_template(template={"spec": {"containers": []}}), 1, "has 0 containers"),
         (job_template(template={"spec": {"containers": [{"name": "a"}, {"name": "b"}]}}), 1, "2 containers .a, b."),
         (job_template(parallelism=3), 2, "spec.parallelism is 3, the request needs 2"),
         (job_template(template={"spec": {"containers": [
-            {"name": "a", "resources": {"requests": {"nvidia.com/gpu": 4}}}]}}), 1, "leave it out of the Job"),
+            {"name": "a", "resources": {"requests": {"nvidia.com/gpu": 4}}}]}}), 1, "remove it from the Job"),
     ],
 )  # fmt: skip
 def test_a_job_that_says_otherwise_is_refused(template, pods, words):
@@ -218,7 +218,7 @@ def test_the_patch_alone_is_what_kubectl_would_merge():
 
 def test_settings_in_a_pod_name_no_device():
     request = replace(parse_request("4xA100-80GB"), mixed_precision=True, distributed_training=True)
-    found = fit(request, cluster_nodes([node("a", 2), node("b", 2)], []))
+    found = build_pod_plan(request, cluster_nodes([node("a", 2), node("b", 2)], []))
     allocation = allocation_of_pods(found, request, "train-1", "train")
     options = SetupOptions(devices_given=True)
     torch = pytorch_settings(allocation, options)

@@ -53,7 +53,7 @@ def desk(tmp_path: Path, clock: FakeClock) -> Iterator[Allocator]:
 def test_a_token_gives_the_same_allocation_again(desk: Allocator) -> None:
     first = desk.allocate(GpuRequest(2), "token")
     assert desk.allocate(GpuRequest(2), "token") == first
-    assert len(desk.snapshot().held) == 2
+    assert len(desk.snapshot().lease_by_gpu) == 2
     with pytest.raises(TokenConflictError, match="another request"):
         desk.allocate(GpuRequest(3), "token")
     desk.release(first.id)
@@ -65,8 +65,8 @@ def test_a_release_may_be_repeated(desk: Allocator) -> None:
     made = desk.allocate(GpuRequest())
     desk.release(made.id)
     desk.release(made.id)
-    assert not desk.snapshot().held
-    with pytest.raises(UnknownAllocationError, match="there is no allocation 'never'"):
+    assert not desk.snapshot().lease_by_gpu
+    with pytest.raises(UnknownAllocationError, match="no allocation 'never'"):
         desk.release("never")
 
 
@@ -92,7 +92,7 @@ def test_an_answer_that_comes_after_the_end_is_no_lease(desk: Allocator, clock: 
     clock.now += 10
     with pytest.raises(TokenConflictError, match="was expired: use a new token"):
         desk.allocate(GpuRequest(2), "token", 10)
-    assert not desk.snapshot().held
+    assert not desk.snapshot().lease_by_gpu
 
 
 def test_how_it_ended_is_forgotten_after_a_day(desk: Allocator, clock: FakeClock) -> None:

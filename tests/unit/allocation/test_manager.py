@@ -107,7 +107,7 @@ def test_both_ends_answer_alike(manager):
     told = validate_gpu_requirements(TrainingGPUConfig(gpu_type="H100"), manager)
     assert (told["valid"], told["field"]) == (False, "gpu_type")
     assert get_gpu_monitoring_data(manager)["available_gpus"] == 5
-    assert manager.end.status()["total_nodes"] == 3
+    assert manager.backend.status()["total_nodes"] == 3
 
 
 def test_allocate_train_release(manager):
@@ -145,7 +145,7 @@ def test_an_impossible_request_is_the_same_error_with_both_backends(manager):
         manager.allocate(BIG)
     assert any("big" in each for each in full.value.reasons)
     with pytest.raises(UnknownAllocationError):
-        manager.end.release("never was")
+        manager.backend.release("never was")
 
 
 def test_the_same_token_is_the_same_allocation(manager):
@@ -223,7 +223,7 @@ def test_a_lost_lease_is_reported_to_the_job(manager, monkeypatch):
     monkeypatch.setattr(client_session, "RENEW_RATIO", 0.01)
     told: list[str] = []
     with gpu_resources(TrainingGPUConfig(2, "A100-80GB", lease_seconds=10), manager, told.append) as session:
-        manager.end.release(session.allocation.id)  # somebody gave it away
+        manager.backend.release(session.allocation.id)  # somebody gave it away
         assert session.lost.wait(60)
         with pytest.raises(LeaseLostError, match="allocate again"):
             session.check()
@@ -262,7 +262,7 @@ class UnansweredBackend:
 def test_a_renewal_that_hangs_does_not_outlive_the_lease(tmp_path):
     (tmp_path / "machines.yml").write_text(MACHINES)
     manager = get_gpu_resource_manager(inventory_file=tmp_path / "machines.yml", database=tmp_path / "leases.db")
-    leased = manager.end.allocate(BIG.fields(), "token", 1)
+    leased = manager.backend.allocate(BIG.fields(), "token", 1)
     backend = UnansweredBackend()
     session = Session(backend, leased, time.monotonic(), 1)  # type: ignore[arg-type]
     assert session.lost.wait(60)

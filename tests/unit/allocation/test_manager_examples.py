@@ -60,7 +60,7 @@ def test_training_on_the_cpu_where_that_is_asked_for(service):
     assert done.returncode == 0, done.stderr
     assert "training on the CPU: cpu, torch.bfloat16" in done.stdout
     assert "loss: 0." in done.stdout
-    assert "going on without, as asked" in done.stderr
+    assert "falling back to the CPU" in done.stderr
     assert _free(service) == 3
 
 
@@ -97,7 +97,10 @@ def test_a_script_is_started_on_what_is_leased(service, tmp_path):
 def test_a_setup_that_the_service_answers_is_one_that_can_be_applied(service):
     body: dict[str, Any] = {"gpu_count": 2, "gpu_type": "A100-80GB", "memory_strategy": "dynamic"}
     url = f"{service.url}/api/v1/gpu/setup"
-    for name, from_document in (("pytorch", pytorch.from_document), ("tensorflow", tensorflow.from_document)):
+    for name, from_document in (
+        ("pytorch", pytorch.pytorch_from_document),
+        ("tensorflow", tensorflow.tensorflow_from_document),
+    ):
         answer = requests.post(f"{url}-{name}", json={**body, "model_parameters": 1e9}, timeout=60)
         settings: Any = from_document(answer.json())
         assert answer.json() == settings.document()
@@ -156,7 +159,7 @@ def test_a_job_is_submitted_followed_and_deleted_with_the_rights_of_the_example(
     assert "submitted" in done.stdout
     assert "waiting" in done.stdout
     done = run("submit.py", *job, KUBECONFIG=kubeconfig)
-    assert "is there already" in done.stdout
+    assert "already exists" in done.stdout
     for expected in ("deleted", "gone already"):
         done = run("submit.py", *job, "--release", KUBECONFIG=kubeconfig)
         assert done.stdout.strip() == expected, done.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from gpu_advisor.allocation.gpu_request import GpuRequest
-from gpu_advisor.allocation.inventory_monitor import InventorySnapshot, changes
+from gpu_advisor.allocation.inventory_monitor import InventorySnapshot, compare_snapshots
 from gpu_advisor.allocation.model import Inventory
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.settings import Settings
@@ -39,14 +39,14 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_changes(name: str) -> None:
     after, told = CASES[name]
-    assert [(each.what, each.before, each.after) for each in changes(look(), after, 0.1)] == told
+    assert [(each.what, each.before, each.after) for each in compare_snapshots(look(), after, 0.1)] == told
 
 
 def test_a_monitor_sees_leases_come(tmp_path: Path) -> None:
     view = View("c", SourceStatus("fake", "memory", True), decide(facts([]), Settings()))
     gpus = desk(tmp_path, lambda: view)
-    gpus.monitor.look()
+    gpus.monitor.take_snapshot()
     gpus.allocator.allocate(GpuRequest(2, "T4"))
-    gpus.monitor.look()
+    gpus.monitor.take_snapshot()
     assert [(each.what, each.node_name) for each in gpus.monitor.changes] == [("leased", "small")] * 2
     gpus.allocator.close()

@@ -8,7 +8,7 @@ from itertools import combinations
 import pytest
 from gpu_advisor.allocation.errors import InsufficientCapacityError, UnsatisfiableRequestError
 from gpu_advisor.allocation.gpu_request import GpuRequest
-from gpu_advisor.allocation.model import Gpu, Inventory, InventoryNode
+from gpu_advisor.allocation.model import Inventory, InventoryGpu, InventoryNode
 from gpu_advisor.allocation.placement import Placement, place
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +27,11 @@ def fleets(draw: st.DrawFn) -> tuple[Inventory, frozenset[str]]:
         for i in range(draw(st.integers(0, 4))):
             kind, memory, vendor = draw(st.sampled_from(KINDS))
             free = draw(st.sampled_from((True, True, True, False)))
-            gpus.append(Gpu(i, f"{n}/{i}", kind, memory, vendor, free=free, why_not="" if free else "used by x"))
+            gpus.append(
+                InventoryGpu(
+                    i, f"{n}/{i}", kind, memory, vendor, free=free, unavailable_reason="" if free else "used by x"
+                )
+            )
             if draw(st.sampled_from((False, False, True))):
                 held.add(f"{n}/{i}")
         nodes.append(InventoryNode(f"n{n}", tuple(gpus)))
@@ -111,8 +115,8 @@ def test_reasons_name_what_each_node_failed_on() -> None:
     with pytest.raises(InsufficientCapacityError) as refused:
         place(GpuRequest(4, "A100"), fleet, {"busy/2"})
     assert refused.value.reasons == (
-        "busy: 2 of 4 are free and fit, 1 leased, 1 used by x",
-        "other: 0 of 2 are free and fit, 2 T4",
+        "busy: 2 of 4 are free and match, 1 leased, 1 used by x",
+        "other: 0 of 2 are free and match, 2 T4",
     )
 
 

@@ -1,1 +1,1 @@
-"""What a training job has of an allocation: what it asks for, whom, and how it keeps it."""
+"""Client side of an allocation, in a training job: configuration, backends, session."""

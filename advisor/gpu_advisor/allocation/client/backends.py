@@ -1,6 +1,6 @@
-"""The two ends that the manager can talk to: a service over HTTP, or this process' own placement and leases.
+"""The manager's backends: a running advisor over HTTP, or placement and leases in this process.
 
-Both give the documents of the API, so that a job need not know which one it is.
+Both return the documents of the API.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ MAX_RESPONSE_BYTES = 64 << 20
 
 
 class ServiceUnavailableError(AllocationError):
-    """The service does not answer, or cannot decide now. The same may be asked again."""
+    """The service does not respond, or cannot decide now. The request can be retried."""
 
 
 class LoginRequiredError(AllocationError):
-    """The service asks for a login, or this one may not."""
+    """The service requires a login, or this one lacks the permission."""
 
 
 @dataclass(frozen=True, slots=True)
 class GrantedLease:
-    """An allocation, and how many seconds from the moment before it was asked for it holds at least."""
+    """An allocation, and its minimum remaining seconds, counted from before the request was sent."""
 
     allocation: Allocation
     seconds: float
 
 
 class AllocationBackend(Protocol):
-    """Safe to use from several threads. Every method raises AllocationError, of the kind that fits."""
+    """Thread-safe. Methods raise subclasses of AllocationError."""
 
     def status(self) -> dict[str, Any]: ...
     def nodes(self, gpu_type: str, min_memory_gb: float | None) -> list[dict[str, Any]]: ...
@@ -60,7 +60,7 @@ class AllocationBackend(Protocol):
 
 
 class HttpBackend:
-    """The service at an address. Needs no more than `requests`."""
+    """A running advisor. Needs only `requests`."""
 
     def __init__(self, address: str, token: str = "", ca_file: str | None = None) -> None:
         self._url = address.rstrip("/")
@@ -71,8 +71,8 @@ class HttpBackend:
         return dict(self._send_request("GET", "/status"))
 
     def nodes(self, gpu_type: str, min_memory_gb: float | None) -> list[dict[str, Any]]:
-        asked = {name: value for name, value in (("gpu_type", gpu_type), ("min_memory_gb", min_memory_gb)) if value}
-        return list(self._send_request("GET", "/nodes" + (f"?{urlencode(asked)}" if asked else ""))["nodes"])
+        query = {name: value for name, value in (("gpu_type", gpu_type), ("min_memory_gb", min_memory_gb)) if value}
+        return list(self._send_request("GET", "/nodes" + (f"?{urlencode(query)}" if query else ""))["nodes"])
 
     def validate(self, body: Mapping[str, Any]) -> dict[str, Any]:
         return dict(self._send_request("POST", "/validate", body))
@@ -93,7 +93,7 @@ class HttpBackend:
         return dict(self._send_request("GET", "/monitoring"))
 
     def close(self) -> None:
-        """Nothing stays open."""
+        """Nothing to close: each request has its own connection."""
 
     def _send_request(
         self,
@@ -102,57 +102,56 @@ class HttpBackend:
         body: Mapping[str, Any] | None = None,
         within_seconds: float = RESPONSE_TIMEOUT_SECONDS,
     ) -> Any:
-        """By a connection of its own: a renewal must not wait until another thread has its answer."""
+        """Send it on its own connection: a renewal must not wait for another thread's response."""
         try:
             import requests
         except ImportError as error:
-            raise ServiceUnavailableError("asking a service needs `requests`: pip install requests") from error
+            raise ServiceUnavailableError("HttpBackend needs `requests`: pip install requests") from error
         from gpu_advisor.sources.prometheus.http_client import BodyTooLargeError, DeadlineClient, DeadlineExceededError
 
         url = f"{self._url}{API_PATH}{path}"
-        given: dict[str, Any] = {} if body is None else {"json": dict(body)}
+        options: dict[str, Any] = {} if body is None else {"json": dict(body)}
         client = DeadlineClient()
         client.session.verify = self._verify
         try:
-            answer = client.fetch(
-                method, url, seconds=min(within_seconds, RESPONSE_TIMEOUT_SECONDS), max_bytes=MAX_RESPONSE_BYTES, headers=self._headers,
-                **given,
+            response = client.fetch(
+                method, url, seconds=min(within_seconds, RESPONSE_TIMEOUT_SECONDS), max_bytes=MAX_RESPONSE_BYTES,
+                headers=self._headers, **options,
             )  # fmt: skip
-            found = json.loads(answer.body) if answer.body else None
+            document = json.loads(response.body) if response.body else None
         except (requests.RequestException, DeadlineExceededError, BodyTooLargeError, OSError) as error:
             raise ServiceUnavailableError(
-                f"no advisor answers at {self._url} ({type(error).__name__}: {error}): start one with "
-                "`gpu-advisor up`, or give the address of another"
+                f"no advisor responds at {self._url} ({type(error).__name__}: {error}): start one with "
+                "`gpu-advisor up`, or set another address"
             ) from error
         except ValueError as error:
             raise ServiceUnavailableError(
-                f"{url} answers, but not as an advisor does: is the address right?"
+                f"{url} did not return JSON: check that it is an advisor's address"
             ) from error
         finally:
             client.close()
-        if answer.status in (200, 204):
-            return found
-        raise error_from_problem(answer.status, found if isinstance(found, dict) else {}, url)
+        if response.status in (200, 204):
+            return document
+        raise error_from_problem(response.status, document if isinstance(document, dict) else {}, url)
 
 
 def error_from_problem(status: int, problem: Mapping[str, Any], url: str) -> AllocationError:
-    """A problem document as the error that it was at the other end."""
-    words = str(problem.get("detail") or f"{url} answers {status}")
+    """The service's error, from its problem document."""
+    detail = str(problem.get("detail") or f"{url} returned {status}")
     reasons = tuple(map(str, problem.get("reasons") or ()))
     field = str(next((each["pointer"] for each in problem.get("errors") or ()), "")).lstrip("/")
-    message = words.removeprefix(f"{field}: ")
+    message = detail.removeprefix(f"{field}: ")
     if status in (401, 403):
-        return LoginRequiredError(f"{url}: {words}: give a token that may allocate")
+        return LoginRequiredError(f"{url}: {detail}: use a token that may allocate")
     if status == 422 and reasons:
         return UnsatisfiableRequestError(field, message, reasons)
     if status == 409:
-        return (
-            TokenConflictError(words) if words.startswith("client_token") else InsufficientCapacityError(words, reasons)
-        )
+        is_token = detail.startswith("client_token")
+        return TokenConflictError(detail) if is_token else InsufficientCapacityError(detail, reasons)
     if status == 404:
-        return UnknownAllocationError(words)
+        return UnknownAllocationError(detail)
     if status in (429, 500, 502, 503, 504):
-        return ServiceUnavailableError(words)
+        return ServiceUnavailableError(detail)
     return InvalidRequestError(field, message)
 
 
@@ -182,39 +181,39 @@ def _unix_time(text: str) -> float:
 
 
 class LocalBackend:
-    """No service: machines from a file, leases in a database that this process alone has open.
+    """Without a service: nodes from a file, leases in a database that only this process opens.
 
-    Who uses the GPUs without a lease is not known here, so the file must list only what may be given out.
+    It does not detect GPUs that are in use without a lease, so the file must list only GPUs that may be allocated.
     """
 
     def __init__(self, inventory_file: Path, database: Path) -> None:
         """Raises ConfigError for the file, LeaseStoreError for the database."""
-        from gpu_advisor.allocation import inventory_file as listed
         from gpu_advisor.allocation.allocator import Allocator
+        from gpu_advisor.allocation.inventory_file import read_inventory
         from gpu_advisor.allocation.lease_manager import LeaseManager
         from gpu_advisor.allocation.lease_store import LeaseStore
         from gpu_advisor.hardware.gpu_types import DEFAULT_MEMORY_GB
 
-        inventory = listed.read_inventory(inventory_file, time.time(), DEFAULT_MEMORY_GB)
+        inventory = read_inventory(inventory_file, time.time(), DEFAULT_MEMORY_GB)
         self._allocator = Allocator(LeaseManager(LeaseStore(database)), lambda: inventory)
 
     def status(self) -> dict[str, Any]:
         from gpu_advisor.allocation.documents import serialize
 
-        held = self._allocator.snapshot().held
-        return dict(serialize.status(self._allocator.inventory(), held, False, _resource_name))
+        leases = self._allocator.snapshot().lease_by_gpu
+        return dict(serialize.status(self._allocator.inventory(), leases, False, _resource_name))
 
     def nodes(self, gpu_type: str, min_memory_gb: float | None) -> list[dict[str, Any]]:
         from gpu_advisor.allocation.documents import serialize
         from gpu_advisor.allocation.placement import mismatch_reason
 
-        wanted = with_gpu_type(GpuRequest(memory_gb=min_memory_gb or None), gpu_type)
-        validate_request(wanted, self._allocator.types())
-        held = self._allocator.snapshot().held
-        found = serialize.nodes(
-            self._allocator.inventory(), held, _resource_name, lambda gpu: not mismatch_reason(wanted, gpu)
+        request = with_gpu_type(GpuRequest(memory_gb=min_memory_gb or None), gpu_type)
+        validate_request(request, self._allocator.types())
+        leases = self._allocator.snapshot().lease_by_gpu
+        rows = serialize.nodes(
+            self._allocator.inventory(), leases, _resource_name, lambda kind: not mismatch_reason(request, kind)
         )
-        return [dict(each) for each in found]
+        return [dict(row) for row in rows]
 
     def validate(self, body: Mapping[str, Any]) -> dict[str, Any]:
         from gpu_advisor.allocation.documents import serialize
@@ -232,17 +231,17 @@ class LocalBackend:
         self._allocator.release(id_)
 
     def monitoring(self) -> dict[str, Any]:
-        """As the service's, without what changed lately: nobody looks while nobody asks."""
+        """As the service's, but without recent changes: nothing runs in the background."""
         from gpu_advisor.allocation.documents import serialize
 
         inventory, snapshot = self._allocator.inventory(), self._allocator.snapshot()
-        rows = serialize.nodes(inventory, snapshot.held, _resource_name)
+        rows = serialize.nodes(inventory, snapshot.lease_by_gpu, _resource_name)
         return {
             **serialize.inventory_header(inventory, False),
             "utilization": serialize.utilization(inventory),
             "total_gpus": sum(row["total_gpus"] for row in rows),
             "available_gpus": sum(row["available_gpus"] for row in rows),
-            "leased_gpus": len(snapshot.held),
+            "leased_gpus": len(snapshot.lease_by_gpu),
             "allocations": len(snapshot.active),
             "nodes": rows,
         }

@@ -1,4 +1,4 @@
-"""What a training job asks the manager for, and what it asks for next where that cannot be had. Pure."""
+"""A training job's GPU requirements, and the requests to try in turn. Pure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from gpu_advisor.allocation.gpu_request import DEFAULT_MEMORY_FRACTION, GpuReque
 
 @dataclass(frozen=True, slots=True)
 class TrainingGPUConfig:
-    """The fields of the API's bodies, and how hard to try.
+    """The fields of the API's bodies, and fallbacks.
 
     gpu_type: in any spelling, as A100-SXM4-80GB or nvidia.com/gpu; "" for any.
-    min_memory_gb: where GPUs of `memory_gb` cannot be had, smaller ones down to this do too. None: they do not.
-    cpu_fallback: where no GPU can be had, and where training runs out of memory whatever is tried, go on without.
-    wait_seconds: for GPUs to become free, before it is an error, or the CPU.
-    lease_seconds: how long a lease holds without renewal, which happens by itself; None: as the service has it.
-    client_token: the same token asks for the same allocation again; None: a new one.
+    min_memory_gb: accept smaller GPUs, down to this size, if none with `memory_gb` is available. None: do not.
+    cpu_fallback: continue on the CPU if no GPU is available, or if training runs out of memory despite all retries.
+    wait_seconds: for GPUs to become free, before falling back or raising.
+    lease_seconds: duration of a lease, which is renewed automatically; None: the service's default.
+    client_token: idempotency key, the same token returns the same allocation; None: a new one.
     """
 
     gpu_count: int = 1
@@ -36,16 +36,16 @@ class TrainingGPUConfig:
 
     def __post_init__(self) -> None:
         if self.wait_seconds < 0:
-            raise InvalidRequestError("wait_seconds", f"{self.wait_seconds:g}: give seconds, 0 not to wait")
+            raise InvalidRequestError("wait_seconds", f"{self.wait_seconds:g}: must be at least 0 seconds")
         memory = self.needed_memory_gb
         if self.min_memory_gb is not None and not (memory is not None and 0 < self.min_memory_gb <= memory):
             raise InvalidRequestError(
-                "min_memory_gb", f"{self.min_memory_gb:g}: give GB above 0, at most memory_gb ({memory})"
+                "min_memory_gb", f"{self.min_memory_gb:g}: must be above 0 and at most memory_gb ({memory})"
             )
 
     @property
     def needed_memory_gb(self) -> float | None:
-        """What is asked for at first, also if only the type says it."""
+        """The memory of the first request, which may come from the type."""
         return self._with_type().memory_gb
 
     def fields(self) -> dict[str, Any]:
@@ -57,13 +57,13 @@ class TrainingGPUConfig:
             "distributed_training": self.distributed_training,
             "mixed_precision": self.mixed_precision,
             "gpu_memory_fraction": self.gpu_memory_fraction,
-            "cpu_fallback": False,  # what is to be tried before is the manager's matter
+            "cpu_fallback": False,  # the manager first tries the other candidates
         }
 
     def with_memory(self, memory_gb: float) -> TrainingGPUConfig:
-        """The same, but for the memory of each GPU: a size that the type says is let go of."""
-        found = self._with_type()
-        kind = found.gpu_type or (self.gpu_type if found.vendor else "")
+        """The same with another memory of each GPU, which also replaces a size in the type."""
+        request = self._with_type()
+        kind = request.gpu_type or (self.gpu_type if request.vendor else "")
         return replace(self, gpu_type=kind, memory_gb=memory_gb, min_memory_gb=None)
 
     def _with_type(self) -> GpuRequest:
@@ -71,13 +71,13 @@ class TrainingGPUConfig:
 
 
 def candidate_bodies(config: TrainingGPUConfig, sizes: Iterable[float | None]) -> list[dict[str, Any]]:
-    """Bodies of requests, to be tried in this order; `sizes` are the GB of the GPUs that are there.
+    """Request bodies to try in order; `sizes`: GB of the GPUs in the inventory.
 
-    What is asked for, then the next smaller sizes, the largest first, as far down as the config allows.
+    The config's own request, then smaller sizes in descending order, down to `min_memory_gb`.
     """
-    wanted, least = config.needed_memory_gb, config.min_memory_gb
-    found = [config.fields()]
-    if wanted is not None and least is not None:
-        smaller = {size for size in sizes if size is not None and least <= size < wanted}
-        found += [config.with_memory(size).fields() for size in sorted(smaller, reverse=True)]
-    return found
+    memory, minimum = config.needed_memory_gb, config.min_memory_gb
+    bodies = [config.fields()]
+    if memory is not None and minimum is not None:
+        smaller = {size for size in sizes if size is not None and minimum <= size < memory}
+        bodies += [config.with_memory(size).fields() for size in sorted(smaller, reverse=True)]
+    return bodies

@@ -1,4 +1,4 @@
-"""The shapes of the answers under /api/v1/gpu/. Ratios are 0..1, memory is in GB as cards are sold, null is unknown."""
+"""Response schemas under /api/v1/gpu/. Ratios are 0..1, memory is in nominal GB, null is unknown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from gpu_advisor.documents.schema import Rfc3339Time
 
 Ratio = Annotated[float | None, Field(description="0..1")]
-Gigabytes = Annotated[float | None, Field(description="GB of each GPU, as cards are sold")]
+Gigabytes = Annotated[float | None, Field(description="nominal GB of each GPU")]
 
 
 class Utilization(TypedDict):
@@ -29,11 +29,11 @@ class AvailableNode(TypedDict):
 
 
 class InventoryHeader(TypedDict):
-    """How the answer came about."""
+    """Source and age of the inventory."""
 
     total_nodes: int
-    timestamp: Annotated[Rfc3339Time, Field(description="of the evaluation that saw the machines, or of their file")]
-    stale: Annotated[bool, Field(description="the data source does not answer: nothing is given out")]
+    timestamp: Annotated[Rfc3339Time, Field(description="of the evaluation, or of the inventory file")]
+    stale: Annotated[bool, Field(description="the data source does not respond: nothing is allocated")]
     simulated: bool
 
 
@@ -44,9 +44,9 @@ class GpuStatus(InventoryHeader):
 
 class GpuState(TypedDict):
     index: int
-    uuid: Annotated[str, Field(description="NODE/INDEX where a file lists the GPU without one")]
+    uuid: Annotated[str, Field(description="NODE/INDEX if the inventory file gives none")]
     available: bool
-    why_not: Annotated[str, Field(description="who uses it, or what is not known; empty if available")]
+    why_not: Annotated[str, Field(description="why it is not available; empty if it is")]
     allocation_id: str | None
     utilization: Ratio
     memory_usage: Ratio
@@ -78,7 +78,7 @@ class ShareOfNode(TypedDict):
     node_name: str
     gpu_indices: list[int]
     gpu_uuids: list[str]
-    address: Annotated[str, Field(description="where processes of one job reach each other; empty if not known")]
+    address: Annotated[str, Field(description="for connections between a job's processes; empty if unknown")]
 
 
 class AllocationDocument(TypedDict):
@@ -86,16 +86,16 @@ class AllocationDocument(TypedDict):
     client_token: str
     nodes: Annotated[list[ShareOfNode], Field(description="empty on the CPU")]
     gpu_count: int
-    gpu_type: Annotated[str, Field(description="cpu for a fallback that was asked for")]
+    gpu_type: Annotated[str, Field(description="cpu after a fallback to the CPU")]
     vendor: str
     resource_name: Annotated[str, Field(description="in Kubernetes; empty on the CPU")]
     memory_per_gpu: Gigabytes
     on_cpu: bool
     made: Rfc3339Time
-    expires: Annotated[Rfc3339Time, Field(description="from then on these GPUs may be somebody else's: renew in time")]
-    expires_in_seconds: Annotated[float, Field(description="at the time of the answer; holds whatever clocks say")]
+    expires: Annotated[Rfc3339Time, Field(description="then the GPUs may be leased to another job: renew in time")]
+    expires_in_seconds: Annotated[float, Field(description="at the time of the response; independent of clock skew")]
     request: RequestFields
-    reasons: Annotated[list[str], Field(description="why these GPUs")]
+    reasons: Annotated[list[str], Field(description="why these GPUs were chosen")]
 
 
 class Allocations(TypedDict):
@@ -104,18 +104,18 @@ class Allocations(TypedDict):
 
 
 class ValidationDocument(TypedDict):
-    valid: Annotated[bool, Field(description="the machines here could serve it, if enough were free")]
+    valid: Annotated[bool, Field(description="the inventory can serve it, if enough GPUs are free")]
     available_now: bool
     message: str
-    field: Annotated[str, Field(description="what rules it out; empty if nothing does")]
-    request: Annotated[RequestFields, Field(description="as it was understood")]
-    nodes: Annotated[list[ShareOfNode], Field(description="what it would get now")]
+    field: Annotated[str, Field(description="the unsatisfiable field; empty if none")]
+    request: Annotated[RequestFields, Field(description="as parsed")]
+    nodes: Annotated[list[ShareOfNode], Field(description="the GPUs that it would get now")]
     reasons: list[str]
 
 
 class HealthPart(TypedDict):
     ok: bool
-    message: Annotated[str, Field(description="what is wrong, and the mend; empty if ok")]
+    message: Annotated[str, Field(description="what is wrong, and how to fix it; empty if ok")]
 
 
 class GpuHealth(TypedDict):
@@ -144,8 +144,8 @@ class GpuMonitoring(InventoryHeader):
     leased_gpus: int
     allocations: int
     nodes: list[NodeGpus]
-    changes: Annotated[list[Change], Field(description="since the start, the newest first, at most 500")]
+    changes: Annotated[list[Change], Field(description="since startup, newest first, at most 500")]
 
 
-#: What a framework is to be told: differs by framework, see docs/allocation.md.
+#: Settings of a framework: they differ by framework, see docs/frameworks.md.
 Setup = dict[str, Any]

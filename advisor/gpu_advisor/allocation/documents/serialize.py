@@ -1,4 +1,4 @@
-"""What is known of GPUs and allocations as the documents of the API."""
+"""Inventory and allocations as the documents of the API."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import datetime, timezone
 from gpu_advisor.allocation.allocator import ValidationResult
 from gpu_advisor.allocation.documents import schema
 from gpu_advisor.allocation.gpu_request import GpuRequest
-from gpu_advisor.allocation.inventory_monitor import Change, InventoryMonitor
-from gpu_advisor.allocation.model import Allocation, Gpu, GpuKind, Inventory, NodeAllocation, NodeGpuGroup
+from gpu_advisor.allocation.inventory_monitor import InventoryChange, InventoryMonitor
+from gpu_advisor.allocation.model import Allocation, GpuKind, Inventory, InventoryGpu, NodeAllocation, NodeGpuGroup
 
 #: Vendor -> its resource name in Kubernetes.
 ResourceNameOf = Callable[[str], str]
@@ -47,7 +47,7 @@ def status(
 
 
 def utilization(inventory: Inventory) -> schema.Utilization:
-    """Means over the GPUs that tell; null if none does."""
+    """Means over the GPUs that report; null if none does."""
     gpus = [gpu for node in inventory.nodes for gpu in node.gpus]
     return {
         "gpu_utilization": _mean(gpu.utilization_ratio for gpu in gpus),
@@ -61,7 +61,7 @@ def nodes(
     resource: ResourceNameOf,
     fits: Callable[[GpuKind], bool] = lambda _: True,
 ) -> list[schema.NodeGpus]:
-    """One row for each node, type and size."""
+    """One row per node, type and size."""
     return [_row(group, inventory, lease_by_gpu, resource) for group in inventory.groups if fits(group.kind)]
 
 
@@ -82,11 +82,11 @@ def _row(
     }
 
 
-def _state(gpu: Gpu, inventory: Inventory, lease_by_gpu: LeaseByGpu) -> schema.GpuState:
+def _state(gpu: InventoryGpu, inventory: Inventory, lease_by_gpu: LeaseByGpu) -> schema.GpuState:
     lease = lease_by_gpu.get(gpu.uuid)
-    why_not = f"leased to {lease}" if lease else gpu.why_not
+    why_not = f"leased to {lease}" if lease else gpu.unavailable_reason
     if not why_not and inventory.stale:
-        why_not = "not known to be free: the data source does not answer"
+        why_not = "not known to be free: the data source does not respond"
     return {
         "index": gpu.index,
         "uuid": gpu.uuid,
@@ -142,15 +142,15 @@ def request(of: GpuRequest) -> schema.RequestFields:
     }
 
 
-def validation_document(of: GpuRequest, verdict: ValidationResult) -> schema.ValidationDocument:
+def validation_document(of: GpuRequest, result: ValidationResult) -> schema.ValidationDocument:
     return {
-        "valid": verdict.valid,
-        "available_now": verdict.available_now,
-        "message": verdict.message,
-        "field": verdict.field,
+        "valid": result.valid,
+        "available_now": result.available_now,
+        "message": result.message,
+        "field": result.field,
         "request": request(of),
-        "nodes": shares(verdict.placement.shares if verdict.placement else ()),
-        "reasons": list(verdict.reasons),
+        "nodes": shares(result.placement.shares if result.placement else ()),
+        "reasons": list(result.reasons),
     }
 
 
@@ -177,7 +177,7 @@ def monitoring(
     }
 
 
-def _change(of: Change) -> schema.Change:
+def _change(of: InventoryChange) -> schema.Change:
     return {
         "at": format_rfc3339(of.at),
         "node_name": of.node_name,
@@ -189,5 +189,5 @@ def _change(of: Change) -> schema.Change:
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    found = [value for value in values if value is not None]
-    return round(sum(found) / len(found), 4) if found else None
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 4) if known else None

@@ -1,7 +1,7 @@
-"""What PyTorch and TensorFlow are to be told about an allocation: as data, and as functions that apply it.
+"""PyTorch and TensorFlow settings for an allocation: as data, and as functions that apply them.
 
-Settings are pure functions of an allocation and hold for all its nodes. `apply_pytorch` and `apply_tensorflow` put
-them in force in the process that calls them, before the framework is imported.
+Settings are pure functions of an allocation and cover all its nodes. `apply_pytorch` and `apply_tensorflow` apply them
+in the calling process, before it imports the framework.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Variables that a framework reads when it is imported: put in place before, or refused."""
+"""Sets environment variables that a framework reads on import, or refuses if that is too late."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from gpu_advisor.allocation.frameworks.errors import AlreadyInitializedError, SettingsConflictError, UnknownNodeError
 
-#: Of a variable that names visible devices: both values show none.
+#: Values of a visible-devices variable that hide all devices.
 HIDE_ALL_VALUES = ("", "-1")
 
 
@@ -23,46 +23,45 @@ N = TypeVar("N", bound=_HasNodeName)
 
 
 def settings_for_node(nodes: Iterable[N], name: str | None) -> N:
-    """The part for `name`, or for this machine. On the CPU, which is no node, it is one for all. Raises
-    UnknownNodeError."""
-    every = {each.node_name: each for each in nodes}
-    if "" in every:
-        return every[""]
+    """The settings of node `name`, by default this host. A CPU allocation has one for all. Raises UnknownNodeError."""
+    by_name = {each.node_name: each for each in nodes}
+    if "" in by_name:
+        return by_name[""]
     if name is None:
-        if len(every) == 1:
-            return next(iter(every.values()))
-        here = socket.gethostname()
-        name = here if here in every else here.partition(".")[0]
-    if name not in every:
+        if len(by_name) == 1:
+            return next(iter(by_name.values()))
+        hostname = socket.gethostname()
+        name = hostname if hostname in by_name else hostname.partition(".")[0]
+    if name not in by_name:
         raise UnknownNodeError(
-            f"{name!r} has no part in this allocation; say which node this is: node={' or '.join(map(repr, every))}"
+            f"{name!r} is not in this allocation; pass this node's name: node={' or '.join(map(repr, by_name))}"
         )
-    return every[name]
+    return by_name[name]
 
 
 def set_environment(variables: Mapping[str, str], module: str, aliases: Mapping[str, str] | None = None) -> None:
-    """Set variables for a framework whose top module is `module`.
+    """Set variables for the framework with top module `module`.
 
-    `aliases`: other variables that the framework would heed instead of one of these. Raises AlreadyInitializedError where the
-    module is imported already and would not see the change, SettingsConflictError where somebody has set one otherwise.
+    `aliases`: variables that take precedence in the framework -> the variable that they override. Raises
+    AlreadyInitializedError if the module is already imported, SettingsConflictError if a variable has another value.
     """
     missing = {name: value for name, value in variables.items() if not _same_value(os.environ.get(name), value)}
     for name in missing:
         if name in os.environ:
             raise SettingsConflictError(
-                f"{name} is {os.environ[name]!r} already, and this allocation needs {variables[name]!r}: if nothing "
-                f"else depends on it, unset {name} before the program starts"
+                f"{name} is already {os.environ[name]!r}, and this allocation needs {variables[name]!r}: if nothing "
+                f"else depends on it, unset {name} before starting the program"
             )
     for other, name in (aliases or {}).items():
         if other in os.environ and os.environ[other] != variables.get(name):
             raise SettingsConflictError(
-                f"{other} is {os.environ[other]!r}, which would be heeded instead of {name}={variables.get(name)!r}: "
-                f"unset {other} before the program starts"
+                f"{other} is {os.environ[other]!r}, which takes precedence over {name}={variables.get(name)!r}: "
+                f"unset {other} before starting the program"
             )
     if missing and module in sys.modules:
         line = " ".join(f"{name}={value}" for name, value in sorted(missing.items()))
         raise AlreadyInitializedError(
-            f"{module} is imported already and does not look at its environment again: apply these settings before "
+            f"{module} is already imported and does not read its environment again: apply these settings before "
             f"`import {module}`, or start the program with {line}"
         )
     os.environ.update(missing)

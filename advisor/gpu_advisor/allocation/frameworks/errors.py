@@ -1,4 +1,4 @@
-"""What can keep settings from being applied. Each message tells the mend."""
+"""Errors of applying settings. Each message says how to fix it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from gpu_advisor.allocation.errors import AllocationError
 
 
 class SetupError(AllocationError):
-    """The settings cannot be put in force in this process."""
+    """The settings cannot be applied in this process."""
 
 
 class AlreadyInitializedError(SetupError):
-    """The framework has read its environment or started its runtime already."""
+    """The framework has already read its environment or started its runtime."""
 
 
 class SettingsConflictError(SetupError):
-    """Somebody else has set a variable to another value."""
+    """A variable already has another value."""
 
 
 class UnknownNodeError(SetupError):
-    """It is not clear which node's settings this process is to take."""
+    """This process's node is not in the settings."""
 
 
 class MissingDevicesError(SetupError):

@@ -1,4 +1,4 @@
-"""The number type that mixed precision should use, by type of GPU.
+"""The dtype for mixed precision, by GPU type.
 
 NVIDIA's tensor cores have float16 from Volta (7.0) and bfloat16 from Ampere (8.0) on:
 https://docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/compute-capabilities.html. float16 needs a gradient
@@ -25,23 +25,23 @@ _BFLOAT16_TYPES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class MixedPrecision:
-    """`dtype` float32 is none at all; auto is asked of the device when it is applied. `grad_scaler` None: see dtype."""
+    """`dtype` float32: no mixed precision; auto: detected on the device. `grad_scaler` None: depends on the dtype."""
 
     dtype: Precision
     grad_scaler: bool | None
     why: str
 
 
-def mixed_precision(wanted: bool, gpu_type: str, on_cpu: bool = False) -> MixedPrecision:
-    """`gpu_type` is canonical, as `A100`; "" if it is not known."""
-    if not wanted:
-        return MixedPrecision("float32", False, "not asked for")
+def choose_mixed_precision(requested: bool, gpu_type: str, on_cpu: bool = False) -> MixedPrecision:
+    """`gpu_type` is canonical, as `A100`; "" if unknown."""
+    if not requested:
+        return MixedPrecision("float32", False, "not requested")
     if on_cpu:
-        return MixedPrecision("bfloat16", False, "CPUs compute bfloat16")
+        return MixedPrecision("bfloat16", False, "CPUs support bfloat16")
     if gpu_type in _BFLOAT16_TYPES:
-        return MixedPrecision("bfloat16", False, f"{gpu_type} computes bfloat16, whose range is float32's")
+        return MixedPrecision("bfloat16", False, f"{gpu_type} supports bfloat16, which has the range of float32")
     if gpu_type in _FLOAT16_TYPES:
-        return MixedPrecision("float16", True, f"{gpu_type} has tensor cores for float16, none for bfloat16")
+        return MixedPrecision("float16", True, f"{gpu_type} has tensor cores for float16, not for bfloat16")
     if gpu_type in _NO_MIXED_PRECISION_TYPES:
         return MixedPrecision("float32", False, f"{gpu_type} has no tensor cores: mixed precision gains little")
-    return MixedPrecision("auto", None, f"{gpu_type or 'a GPU of unknown type'}: asked of the device itself")
+    return MixedPrecision("auto", None, f"{gpu_type or 'unknown GPU type'}: detected on the device")

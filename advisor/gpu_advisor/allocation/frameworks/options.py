@@ -1,4 +1,4 @@
-"""What may be said about a setup beside the allocation itself, and what follows for its memory."""
+"""Options of a framework's setup, and the memory share that follows from them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from gpu_advisor.allocation.memory_strategy import MemoryShare, MemoryStrategy, 
 from gpu_advisor.allocation.model import Allocation
 from gpu_advisor.hardware.cluster_spec import GIB
 
-#: Where processes meet: torchrun's default port, and TensorFlow's in its own examples is any that is free.
+#: Rendezvous port: torchrun's default; TensorFlow accepts any free port.
 DEFAULT_PORT = 29500
 
 
 @dataclass(frozen=True, slots=True)
 class SetupOptions:
-    """Without a `strategy` the request's own gpu_memory_fraction holds. `version` is the framework's, as 2.4.1.
+    """Without a `strategy`, the request's gpu_memory_fraction applies. `version`: of the framework, as 2.4.1.
 
-    `script` stands in the line that starts the job. `growth` (TensorFlow): take memory as it is needed, without a
-    limit, since one excludes the other. `devices_given`: a pod or a scheduler shows the process its own GPUs
-    alone, so no variable may name any.
+    `script`: in the command that starts the job. `growth` (TensorFlow): allocate memory as needed, without a limit
+    (they exclude each other). `devices_given`: a pod or scheduler shows the process only its own GPUs, so no variable
+    may name any.
     """
 
     strategy: MemoryStrategy | None = None
@@ -32,18 +32,18 @@ class SetupOptions:
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
-            raise InvalidRequestError("port", f"{self.port}: give a port from 1 to 65535")
+            raise InvalidRequestError("port", f"{self.port}: must be from 1 to 65535")
         if not self.script.strip():
-            raise InvalidRequestError("script", "give the name of the script that trains, as train.py")
+            raise InvalidRequestError("script", "is empty; give the name of the training script, as train.py")
 
 
 def gpu_memory_bytes(allocation: Allocation) -> float | None:
-    """Of the smallest GPU; None if not known. Cards are sold by GB of 2**30 bytes."""
+    """Of the smallest GPU; None if unknown. Nominal GB are 2**30 bytes."""
     return None if allocation.memory_per_gpu is None else allocation.memory_per_gpu * GIB
 
 
 def framework_memory_share(allocation: Allocation, options: SetupOptions) -> MemoryShare:
-    """How much of each GPU the framework may take. Raises InvalidRequestError."""
+    """The share of each GPU's memory that the framework may use. Raises InvalidRequestError."""
     if options.strategy is None:
         ratio = allocation.request.gpu_memory_fraction
         return MemoryShare(ratio, f"gpu_memory_fraction of the request: {ratio:g} of each GPU")

@@ -1,4 +1,4 @@
-"""PyTorch's settings put in force in this process."""
+"""Applies PyTorch settings in this process."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from gpu_advisor.allocation.frameworks.pytorch import (
     NodePyTorchSettings,
     PyTorchSettings,
     allocator_variable,
-    from_document,
+    pytorch_from_document,
 )
 from gpu_advisor.extras import install_hint
 
 if TYPE_CHECKING:
     import torch
 
-#: The variable that takes all settings to a child process, as JSON.
+#: Environment variable that passes the settings to child processes, as JSON.
 SETTINGS_VARIABLE = "GPU_ADVISOR_PYTORCH"
 
 
 @dataclass(frozen=True, slots=True)
 class AppliedPyTorch:
-    """What holds in this process. `device` is its own: of several processes on a node each has one."""
+    """The settings in effect. `device`: of this process; each process on a node has its own."""
 
     device: torch.device
     dtype: torch.dtype
@@ -38,13 +38,13 @@ class AppliedPyTorch:
     scales_gradients: bool
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Around the forward pass and the loss."""
+        """Use it around the forward pass and the loss."""
         import torch
 
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
     def grad_scaler(self) -> torch.amp.GradScaler:
-        """Which does nothing where none is needed."""
+        """A gradient scaler, disabled if none is needed."""
         import torch
 
         if not hasattr(torch.amp, "GradScaler"):  # before 2.3
@@ -53,17 +53,17 @@ class AppliedPyTorch:
 
 
 def child_environment(settings: PyTorchSettings, node: str | None = None) -> dict[str, str]:
-    """The environment of a node's processes, as torchrun starts them, in which `apply_pytorch()` finds the settings."""
+    """Environment for a node's processes, such as torchrun's, in which `apply_pytorch()` finds the settings."""
     part = environment.settings_for_node(settings.nodes, node)
     return {**part.environment, SETTINGS_VARIABLE: json.dumps(replace(settings, nodes=(part,)).document())}
 
 
 def apply_pytorch(settings: PyTorchSettings | None = None, node: str | None = None) -> AppliedPyTorch:
-    """Before `import torch` in the program. `node` is this machine's name, where there are several. Without settings:
-    those that `child_environment` gave to the process that started this one.
+    """Apply the settings, before the program imports torch. `node`: this node's name, if there are several. Without
+    `settings`: those from `child_environment` in this process's environment.
 
-    Started by torchrun, a process takes the device of its LOCAL_RANK. Raises SetupError: too late, another setting in
-    the environment, another number of devices than was allocated.
+    A process started by torchrun gets the device of its LOCAL_RANK. Raises SetupError if it is too late, if the
+    environment has another value, or if the number of devices differs from the allocation.
     """
     settings = settings or _settings_from_environment()
     part = _with_installed_variable(environment.settings_for_node(settings.nodes, node))
@@ -80,15 +80,15 @@ def apply_pytorch(settings: PyTorchSettings | None = None, node: str | None = No
     found = devices.device_count()
     if found != part.gpu_count:
         raise MissingDevicesError(
-            f"PyTorch {torch.__version__} sees {found} devices, {part.gpu_count} are allocated here "
-            f"({' '.join(f'{name}={value}' for name, value in part.environment.items())}): see that this is node "
+            f"PyTorch {torch.__version__} finds {found} devices, but {part.gpu_count} are allocated on this node "
+            f"({' '.join(f'{name}={value}' for name, value in part.environment.items())}): check that this is node "
             f"{part.node_name!r}, that its driver works and that PyTorch is built for {settings.device_type}"
         )
     local_rank = os.environ.get("LOCAL_RANK")
     own = [int(local_rank)] if local_rank is not None else list(range(found))
     if own[0] >= found:
         raise SetupError(
-            f"LOCAL_RANK is {local_rank}, but there are {found} devices: start one process a device, as {part.command}"
+            f"LOCAL_RANK is {local_rank}, but there are {found} devices: start one process per device: {part.command}"
         )
     devices.set_device(own[0])
     for index in own:
@@ -101,36 +101,34 @@ def _settings_from_environment() -> PyTorchSettings:
     text = os.environ.get(SETTINGS_VARIABLE)
     if text is None:
         raise SetupError(
-            f"{SETTINGS_VARIABLE} is not set: give the settings to apply_pytorch, or start this program as "
+            f"{SETTINGS_VARIABLE} is not set: pass settings to apply_pytorch, or start this program as "
             "examples/allocation/launch.py does"
         )
     try:
-        return from_document(json.loads(text))
+        return pytorch_from_document(json.loads(text))
     except (ValueError, TypeError, KeyError) as error:
-        raise SetupError(f"{SETTINGS_VARIABLE} holds no settings ({error}): leave it as it was handed on") from error
+        raise SetupError(f"{SETTINGS_VARIABLE} is invalid ({error}): pass it on unchanged") from error
 
 
 def _with_installed_variable(part: NodePyTorchSettings) -> NodePyTorchSettings:
-    """The allocator's variable under the name that the PyTorch that is installed here takes."""
+    """With the allocator's variable under the name that the installed PyTorch reads."""
     named = next((name for name in (NEW_ALLOCATOR_VARIABLE, OLD_ALLOCATOR_VARIABLE) if name in part.environment), None)
     if named is None:
         return part
-    if (
-        os.environ.get(OLD_ALLOCATOR_VARIABLE) == part.environment[named]
-    ):  # started with it: every version heeds the old name
+    if os.environ.get(OLD_ALLOCATOR_VARIABLE) == part.environment[named]:  # already set; all versions read the old name
         variables = {name: value for name, value in part.environment.items() if name != named}
         return replace(part, environment=variables | {OLD_ALLOCATOR_VARIABLE: part.environment[named]})
     try:
-        right = allocator_variable(metadata.version("torch"))
+        supported = allocator_variable(metadata.version("torch"))
     except metadata.PackageNotFoundError:
         return part
     variables = dict(part.environment)
-    variables[right] = variables.pop(named)
+    variables[supported] = variables.pop(named)
     return replace(part, environment=variables)
 
 
 def _aliases(part: NodePyTorchSettings) -> dict[str, str]:
-    """The old name goes before the new one where both are set."""
+    """If both are set, the old name takes precedence."""
     return {OLD_ALLOCATOR_VARIABLE: NEW_ALLOCATOR_VARIABLE} if NEW_ALLOCATOR_VARIABLE in part.environment else {}
 
 
@@ -139,7 +137,7 @@ def _make_applied(
 ) -> AppliedPyTorch:
     import torch
 
-    wanted = settings.mixed_precision
-    name = wanted.dtype if wanted.dtype != "auto" else "bfloat16" if bfloat16 else "float16"
-    scales = wanted.grad_scaler if wanted.grad_scaler is not None else name == "float16"
+    precision = settings.mixed_precision
+    name = precision.dtype if precision.dtype != "auto" else "bfloat16" if bfloat16 else "float16"
+    scales = precision.grad_scaler if precision.grad_scaler is not None else name == "float16"
     return AppliedPyTorch(device, getattr(torch, name), memory_ratio, scales)

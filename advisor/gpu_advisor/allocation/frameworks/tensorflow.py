@@ -1,8 +1,8 @@
-"""Settings of TensorFlow for an allocation. Pure.
+"""TensorFlow settings for an allocation. Pure.
 
-Memory is bounded by a logical device of limited size, or taken as it is needed; one excludes the other, and both must
-be said before the runtime starts (https://www.tensorflow.org/guide/gpu#limiting_gpu_memory_growth). Several GPUs of one
-node are a MirroredStrategy, several nodes a MultiWorkerMirroredStrategy that reads TF_CONFIG
+Memory is limited by a logical device, or grows as needed; they exclude each other, and both must be set before the
+runtime starts (https://www.tensorflow.org/guide/gpu#limiting_gpu_memory_growth). Several GPUs on one node use a
+MirroredStrategy, several nodes a MultiWorkerMirroredStrategy, which reads TF_CONFIG
 (https://www.tensorflow.org/tutorials/distribute/multi_worker_with_keras). Policies of mixed precision:
 https://www.tensorflow.org/guide/mixed_precision.
 """
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from gpu_advisor.allocation.frameworks.mixed_precision import MixedPrecision, mixed_precision
+from gpu_advisor.allocation.frameworks.mixed_precision import MixedPrecision, choose_mixed_precision
 from gpu_advisor.allocation.frameworks.options import SetupOptions, framework_memory_share, gpu_memory_bytes
 from gpu_advisor.allocation.frameworks.visible_devices import HIDE_DEVICES_ENVIRONMENT, visible_devices_environment
 from gpu_advisor.allocation.memory_strategy import MemoryShare
@@ -22,7 +22,7 @@ from gpu_advisor.allocation.model import Allocation
 
 DEVICE_TYPES = {"nvidia": "GPU", "amd": "GPU", "intel": "XPU", "huawei": "NPU", "cpu": "CPU"}
 MIB = 1 << 20
-#: A card reports less than it is sold with, a T4 of 16 GB the least: 15. A limit must hold for what is there.
+#: GPUs report less than their nominal memory (a 16 GB T4: 15), and the limit must fit in what they report.
 REPORTED_MEMORY_RATIO = 0.93
 
 Strategy = Literal["default", "MirroredStrategy", "MultiWorkerMirroredStrategy"]
@@ -30,7 +30,7 @@ Strategy = Literal["default", "MirroredStrategy", "MultiWorkerMirroredStrategy"]
 
 @dataclass(frozen=True, slots=True)
 class TensorFlowMemory:
-    """Either `growth`, or a limit of `limit_mib` on each GPU; on the CPU neither."""
+    """Either `growth`, or `limit_mib` on each GPU; neither on the CPU."""
 
     growth: bool
     limit_mib: int | None
@@ -39,7 +39,7 @@ class TensorFlowMemory:
 
 @dataclass(frozen=True, slots=True)
 class NodeTensorFlowSettings:
-    """Of one node. `environment` must stand before tensorflow is imported."""
+    """Of one node. Set `environment` before importing tensorflow."""
 
     node_name: str
     gpu_count: int
@@ -49,7 +49,7 @@ class NodeTensorFlowSettings:
 
 @dataclass(frozen=True, slots=True)
 class TensorFlowSettings:
-    """Of all nodes. `policy` is Keras' word: float32, mixed_float16, mixed_bfloat16, or auto."""
+    """Of all nodes. `policy`: of Keras: float32, mixed_float16, mixed_bfloat16, or auto."""
 
     device_type: str
     memory: TensorFlowMemory
@@ -59,13 +59,13 @@ class TensorFlowSettings:
     nodes: tuple[NodeTensorFlowSettings, ...]
 
     def document(self) -> dict[str, Any]:
-        """As an API answers it. It says until when the nodes' environment counts."""
-        told = {"framework": "tensorflow", "set_environment_before": "import tensorflow"}
-        return {**told, **asdict(self), "nodes": [asdict(node) for node in self.nodes]}
+        """The API's JSON document."""
+        header = {"framework": "tensorflow", "set_environment_before": "import tensorflow"}
+        return {**header, **asdict(self), "nodes": [asdict(node) for node in self.nodes]}
 
 
-def from_document(document: Mapping[str, Any]) -> TensorFlowSettings:
-    """What `document` gave, from JSON."""
+def tensorflow_from_document(document: Mapping[str, Any]) -> TensorFlowSettings:
+    """The inverse of TensorFlowSettings.document."""
     return TensorFlowSettings(
         device_type=document["device_type"],
         memory=TensorFlowMemory(**document["memory"]),
@@ -77,9 +77,9 @@ def from_document(document: Mapping[str, Any]) -> TensorFlowSettings:
 
 
 def tensorflow_settings(allocation: Allocation, options: SetupOptions | None = None) -> TensorFlowSettings:
-    """Raises RequestError."""
+    """Raises InvalidRequestError."""
     options = options or SetupOptions()
-    precision = mixed_precision(allocation.request.mixed_precision, allocation.gpu_type, allocation.on_cpu)
+    precision = choose_mixed_precision(allocation.request.mixed_precision, allocation.gpu_type, allocation.on_cpu)
     command = f"python {options.script}"
     if allocation.on_cpu:
         nodes: tuple[NodeTensorFlowSettings, ...] = (NodeTensorFlowSettings("", 0, HIDE_DEVICES_ENVIRONMENT, command),)
@@ -94,14 +94,14 @@ def tensorflow_settings(allocation: Allocation, options: SetupOptions | None = N
         device_type=DEVICE_TYPES["cpu" if allocation.on_cpu else allocation.vendor],
         memory=_memory_settings(allocation, options),
         mixed_precision=precision,
-        policy=policy(precision.dtype),
+        policy=keras_policy(precision.dtype),
         strategy=_strategy(allocation),
         nodes=nodes,
     )
 
 
-def policy(dtype: str) -> str:
-    """Keras' policy for a number type."""
+def keras_policy(dtype: str) -> str:
+    """Keras' mixed-precision policy for a dtype."""
     return dtype if dtype in ("float32", "auto") else f"mixed_{dtype}"
 
 
@@ -121,11 +121,11 @@ def _tf_config(allocation: Allocation, index: int, port: int) -> dict[str, str]:
 
 def _memory_settings(allocation: Allocation, options: SetupOptions) -> TensorFlowMemory:
     if allocation.on_cpu:
-        return TensorFlowMemory(False, None, "on the CPU there is no limit to set")
+        return TensorFlowMemory(False, None, "no limit on the CPU")
     if options.growth:
-        return TensorFlowMemory(True, None, "growth was asked for, and excludes a limit")
-    wanted: MemoryShare = framework_memory_share(allocation, options)
-    whole = gpu_memory_bytes(allocation)
-    if whole is None:
-        return TensorFlowMemory(True, None, "how much memory these GPUs have is not known: growth instead of a limit")
-    return TensorFlowMemory(False, int(wanted.ratio * whole * REPORTED_MEMORY_RATIO) // MIB, wanted.why)
+        return TensorFlowMemory(True, None, "growth was requested, which excludes a limit")
+    share: MemoryShare = framework_memory_share(allocation, options)
+    total = gpu_memory_bytes(allocation)
+    if total is None:
+        return TensorFlowMemory(True, None, "the memory of these GPUs is unknown: growth instead of a limit")
+    return TensorFlowMemory(False, int(share.ratio * total * REPORTED_MEMORY_RATIO) // MIB, share.why)

@@ -1,6 +1,6 @@
-"""GPUs on a cluster: what is there, what a pod must say to get some, and the user's Job submitted with it.
+"""GPUs on a Kubernetes cluster: inventory, the pod patch for a request, and submission of the user's Job with it.
 
-Kubernetes schedules. Nothing is held by pods of ours, and no node is chosen here: a request becomes a patch.
+Kubernetes schedules: a request becomes a patch, which selects no single node and reserves nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from gpu_advisor.allocation.gpu_request import GpuRequest
 from gpu_advisor.allocation.kubernetes import manifest
-from gpu_advisor.allocation.kubernetes.client import KubernetesClient, connect
+from gpu_advisor.allocation.kubernetes.client import KubernetesClient, connect_cluster
 from gpu_advisor.allocation.kubernetes.cluster_nodes import ClusterNode, cluster_nodes
 from gpu_advisor.allocation.kubernetes.errors import (
     ApiUnavailableError,
@@ -21,14 +21,14 @@ from gpu_advisor.allocation.kubernetes.errors import (
     NotManagedError,
     ResourceExpiredError,
 )
-from gpu_advisor.allocation.kubernetes.pod_plan import PodPlan, fit
+from gpu_advisor.allocation.kubernetes.pod_plan import PodPlan, build_pod_plan
 from gpu_advisor.hardware.gpu_types import RESOURCE_NAMES
 
-#: So often in a row may a watch break off, or be told that it is too old, before that is an error.
+#: Consecutive failures of a watch (connection lost, resource version expired) before an error.
 MAX_WATCH_FAILURES = 3
-#: A watch is begun anew after so long at most, with a look at the Job itself: one that hears nothing more is found out.
+#: Maximum duration of a watch; then the Job is read again, in case the watch has silently stopped.
 WATCH_SECONDS = 60.0
-#: Between one watch and the next, which may end as soon as it begins.
+#: Pause between two watches: a watch may end at once.
 WATCH_PAUSE_SECONDS = 0.5
 
 Phase = Literal["waiting", "running", "succeeded", "failed", "gone"]
@@ -36,18 +36,18 @@ Phase = Literal["waiting", "running", "succeeded", "failed", "gone"]
 
 @dataclass(frozen=True, slots=True)
 class SubmittedJob:
-    """A Job of ours. `made` is False where the token had been used for it before."""
+    """A submitted Job. `created` is False if an earlier call with the token had submitted it."""
 
     namespace: str
     name: str
     uid: str
     token: str
-    made: bool = True
+    created: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """`why` is the Job's own reason, where it gives one."""
+    """`why`: the Job's own reason, if it has one."""
 
     phase: Phase
     ready_pods: int
@@ -60,7 +60,7 @@ class JobState:
 
 @dataclass(frozen=True, slots=True)
 class KubernetesBackend:
-    """Of one namespace. All methods raise ClusterError."""
+    """One namespace of a cluster. Methods raise ClusterError."""
 
     cluster: KubernetesClient
     namespace: str = "default"
@@ -68,10 +68,10 @@ class KubernetesBackend:
 
     @classmethod
     def connect(cls, namespace: str = "default", context: str | None = None) -> KubernetesBackend:
-        return cls(connect(context), namespace)
+        return cls(connect_cluster(context), namespace)
 
     def nodes(self) -> tuple[ClusterNode, ...]:
-        """All nodes with GPUs; needs the right to list nodes and pods of all namespaces."""
+        """All nodes with GPUs; needs permission to list nodes, and pods in all namespaces."""
         from kubernetes.client import CoreV1Api
 
         core = CoreV1Api(self.cluster.api)
@@ -82,50 +82,50 @@ class KubernetesBackend:
         )  # fmt: skip
         return cluster_nodes(nodes, pods, self.names)
 
-    def fit(self, request: GpuRequest) -> PodPlan:
-        """Raises NoInventoryError and ImpossibleError too."""
-        return fit(request, self.nodes())
+    def plan(self, request: GpuRequest) -> PodPlan:
+        """Pods for a request. Also raises NoInventoryError and UnsatisfiableRequestError."""
+        return build_pod_plan(request, self.nodes())
 
     def patch(
         self, request: GpuRequest, container: str, tolerations: Sequence[Mapping[str, Any]] = ()
     ) -> dict[str, Any]:
-        """For the template of the user's pod. Raises NoInventoryError and ImpossibleError too."""
-        return manifest.pod_patch(self.fit(request), container, tolerations)
+        """The patch for the user's pod template. Also raises NoInventoryError and UnsatisfiableRequestError."""
+        return manifest.pod_patch(self.plan(request), container, tolerations)
 
     def submit(
         self, request: GpuRequest, template: Mapping[str, Any], token: str, *, container: str = "", queue: str = "",
         tolerations: Sequence[Mapping[str, Any]] = (),
     ) -> SubmittedJob:  # fmt: skip
-        """The user's Job with the patch in it. The same token again gives the same Job, whatever became of the cluster
-        since; with another Job or request it is a JobConflictError. `queue` is a LocalQueue of Kueue."""
+        """Submit the user's Job with the patch applied. Idempotent by token: the same token returns the same Job, and
+        raises JobConflictError with another Job or request. `queue`: a LocalQueue of Kueue."""
         from kubernetes.client import BatchV1Api
 
         name = manifest.submitted_job_name(template, token)
-        content = manifest.content(template, request, container, queue, tolerations)
+        content_hash = manifest.content_hash(template, request, container, queue, tolerations)
         try:
-            return self._find_existing(name, token, content)
+            return self._find_existing(name, token, content_hash)
         except NotFoundError:
-            body = manifest.job(
-                template, self.fit(request), name, token, content,
+            body = manifest.build_job(
+                template, self.plan(request), name, token, content_hash,
                 container=container, queue=queue, tolerations=tolerations,
             )  # fmt: skip
         try:
-            made = self.cluster.read(
+            created = self.cluster.call_json(
                 f"submitting Job {self.namespace}/{name}",
                 BatchV1Api(self.cluster.api).create_namespaced_job, self.namespace, body,
             )  # fmt: skip
-        except JobConflictError:  # by another process with the same token, at the same moment
-            return self._find_existing(name, token, content)
-        return SubmittedJob(self.namespace, name, made["metadata"].get("uid", ""), token)
+        except JobConflictError:  # a race with another process that uses the same token
+            return self._find_existing(name, token, content_hash)
+        return SubmittedJob(self.namespace, name, created["metadata"].get("uid", ""), token)
 
     def find(self, template: Mapping[str, Any], token: str) -> SubmittedJob | None:
-        """What was submitted of this template with this token, if it is still there."""
+        """The Job submitted from this template with this token, if it still exists."""
         try:
             metadata = self._read(manifest.submitted_job_name(template, token))["metadata"]
         except NotFoundError:
             return None
         self._check_managed(metadata, token)
-        return SubmittedJob(self.namespace, metadata["name"], metadata.get("uid", ""), token, made=False)
+        return SubmittedJob(self.namespace, metadata["name"], metadata.get("uid", ""), token, created=False)
 
     def state(self, submission: SubmittedJob) -> JobState:
         try:
@@ -134,7 +134,7 @@ class KubernetesBackend:
             return JobState("gone", 0, "deleted")
 
     def follow(self, submission: SubmittedJob, seconds: float) -> Iterator[JobState]:
-        """Its states as they change, until it has ended or the time is over."""
+        """Yield each new state, until the Job has ended or `seconds` have passed."""
         from kubernetes.client import BatchV1Api
 
         batch = BatchV1Api(self.cluster.api)
@@ -146,12 +146,12 @@ class KubernetesBackend:
             except NotFoundError:
                 yield JobState("gone", 0, "deleted")
                 return
-            seen = job_state(document)
-            if seen != last:
-                last = seen
-                yield seen
+            state = job_state(document)
+            if state != last:
+                last = state
+                yield state
             left = until - time.monotonic()
-            if seen.ended or left <= 0:
+            if state.ended or left <= 0:
                 return
             try:
                 for event in self.cluster.watch(
@@ -162,11 +162,11 @@ class KubernetesBackend:
                     failures = 0
                     if event["object"]["metadata"]["name"] != submission.name:
                         continue
-                    seen = JobState("gone", 0, "deleted") if event["type"] == "DELETED" else job_state(event["object"])
-                    if seen != last:
-                        last = seen
-                        yield seen
-                    if seen.ended:
+                    state = JobState("gone", 0, "deleted") if event["type"] == "DELETED" else job_state(event["object"])
+                    if state != last:
+                        last = state
+                        yield state
+                    if state.ended:
                         return
             except (ResourceExpiredError, ApiUnavailableError):
                 failures += 1
@@ -175,7 +175,7 @@ class KubernetesBackend:
             time.sleep(min(WATCH_PAUSE_SECONDS, max(0.0, until - time.monotonic())))
 
     def release(self, submission: SubmittedJob) -> bool:
-        """Deletes the Job and its pods, if it is the one that was submitted. False where it is gone already."""
+        """Delete the submitted Job and its pods. False if it no longer exists."""
         from kubernetes.client import BatchV1Api, V1DeleteOptions, V1Preconditions
 
         try:
@@ -185,13 +185,13 @@ class KubernetesBackend:
         self._check_managed(metadata, submission.token)
         if metadata.get("uid", "") != submission.uid:
             raise NotManagedError(
-                f"Job {self.namespace}/{submission.name} is another one of the same name: it is left alone"
+                f"Job {self.namespace}/{submission.name} is another Job with the same name: not deleted"
             )
         options = V1DeleteOptions(
             propagation_policy="Background", preconditions=V1Preconditions(uid=submission.uid or None)
         )
         try:
-            self.cluster.read(
+            self.cluster.call_json(
                 f"deleting Job {self.namespace}/{submission.name}",
                 BatchV1Api(self.cluster.api).delete_namespaced_job, submission.name, self.namespace, body=options,
             )  # fmt: skip
@@ -199,31 +199,31 @@ class KubernetesBackend:
             return False
         return True
 
-    def _find_existing(self, name: str, token: str, content: str) -> SubmittedJob:
-        """What was submitted before under this name. Raises NotFoundError where nothing was."""
+    def _find_existing(self, name: str, token: str, content_hash: str) -> SubmittedJob:
+        """The Job submitted earlier with this token. Raises NotFoundError if there is none."""
         metadata = self._read(name)["metadata"]
         self._check_managed(metadata, token)
-        if (metadata.get("annotations") or {}).get(manifest.CONTENT_ANNOTATION) != content:
+        if (metadata.get("annotations") or {}).get(manifest.CONTENT_ANNOTATION) != content_hash:
             raise JobConflictError(
-                f"Job {self.namespace}/{name} was submitted with this token, but from another Job or request: take a "
+                f"Job {self.namespace}/{name} was submitted with this token, but from another Job or request: use a "
                 "new token for a new Job"
             )
         if metadata.get("deletionTimestamp"):
             raise JobConflictError(
-                f"Job {self.namespace}/{name} of this token is being deleted: take a new token, or wait for its end"
+                f"Job {self.namespace}/{name} with this token is being deleted: use a new token, or wait until it is"
             )
-        return SubmittedJob(self.namespace, name, metadata.get("uid", ""), token, made=False)
+        return SubmittedJob(self.namespace, name, metadata.get("uid", ""), token, created=False)
 
     def _read(self, name: str) -> dict[str, Any]:
         from kubernetes.client import BatchV1Api
 
         method = BatchV1Api(self.cluster.api).read_namespaced_job
-        return self.cluster.read(f"reading Job {self.namespace}/{name}", method, name, self.namespace)
+        return self.cluster.call_json(f"reading Job {self.namespace}/{name}", method, name, self.namespace)
 
     def _check_managed(self, metadata: Mapping[str, Any], token: str) -> None:
         if (metadata.get("labels") or {}).get(manifest.TOKEN_LABEL) != manifest.token_label(token):
             raise NotManagedError(
-                f"Job {self.namespace}/{metadata['name']} was not submitted with this token: it is left alone"
+                f"Job {self.namespace}/{metadata['name']} was not submitted with this token: not changed"
             )
 
 
@@ -236,5 +236,5 @@ def job_state(job: Mapping[str, Any]) -> JobState:
             phase: Phase = "succeeded" if condition["type"] == "Complete" else "failed"
             return JobState(phase, ready, condition.get("message") or condition.get("reason") or "")
     if (job.get("spec") or {}).get("suspend"):
-        return JobState("waiting", ready, "suspended: a queue has not admitted it yet, or somebody has stopped it")
+        return JobState("waiting", ready, "suspended: not yet admitted by a queue, or suspended by a user")
     return JobState("running" if ready else "waiting", ready, "" if ready else "its pods are not ready yet")

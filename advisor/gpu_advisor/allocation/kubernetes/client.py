@@ -1,4 +1,4 @@
-"""One cluster's API server, through the official client (extra: kubernetes): documents in, documents out."""
+"""A cluster's API server, through the official client (extra: kubernetes): JSON documents in and out."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from gpu_advisor.allocation.kubernetes.errors import (
 from gpu_advisor.extras import install_hint
 
 TIMEOUT_SECONDS = 30.0
-#: So many objects come with one answer; a cluster may have tens of thousands of pods.
+#: Objects per page; a cluster may have tens of thousands of pods.
 PAGE_LIMIT = 500
-NOT_JSON_MESSAGE = "the answer is no JSON document: see that this is a Kubernetes API server"
+NOT_JSON_MESSAGE = "the response is not a JSON document: check that this is a Kubernetes API server"
 
 
 @dataclass(frozen=True, slots=True)
 class KubernetesClient:
-    """`api` is the client's ApiClient; an answer that takes longer than `timeout_seconds` is none."""
+    """`api`: the client's ApiClient. Calls time out after `timeout_seconds`."""
 
     api: Any
     timeout_seconds: float = TIMEOUT_SECONDS
 
-    def read(self, what: str, method: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
-        """One call, its answer as a document. Raises ClusterError; `what` says in it what was being done."""
-        answer = self._call(what, method, *arguments, **options)
+    def call_json(self, what: str, method: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Call a method and return its response as a document. Raises ClusterError, which names `what` was done."""
+        response = self._call(what, method, *arguments, **options)
         try:
-            found = json.loads(answer.data)
+            document = json.loads(response.data)
         except (ValueError, AttributeError) as error:
             raise ApiUnavailableError(f"{what}: {NOT_JSON_MESSAGE}") from error
-        if not isinstance(found, dict):
+        if not isinstance(document, dict):
             raise ApiUnavailableError(f"{what}: {NOT_JSON_MESSAGE}")
-        return found
+        return document
 
     def list_all(self, what: str, method: Callable[..., Any], *arguments: Any, **options: Any) -> list[dict[str, Any]]:
-        """All pages. Anew from the start, once, where the server has forgotten the rest of a long list."""
+        """All pages. Restarts once if the continue token of a long list expires."""
         try:
             return list(self._pages(what, method, arguments, options))
         except ResourceExpiredError:
@@ -51,7 +51,7 @@ class KubernetesClient:
     def watch(
         self, what: str, method: Callable[..., Any], *arguments: Any, seconds: float, **options: Any
     ) -> Iterator[dict[str, Any]]:
-        """Events as they come, for so long at most. Raises ResourceExpiredError where they cannot be followed from there."""
+        """Yield events for at most `seconds`. Raises ResourceExpiredError if the resource version is too old."""
         from urllib3.exceptions import HTTPError, ReadTimeoutError
 
         answer = self._call(
@@ -66,16 +66,16 @@ class KubernetesClient:
                     raise ResourceExpiredError(message) if code == 410 else ApiUnavailableError(f"{message}: try again")
                 yield event
         except ReadTimeoutError:
-            return  # nothing more has happened
+            return  # no further event
         except (HTTPError, OSError, ValueError, KeyError, TypeError) as error:
-            raise ApiUnavailableError(f"{what}: the connection broke off ({error}): try again") from error
+            raise ApiUnavailableError(f"{what}: connection lost ({error}): try again") from error
         finally:
             answer.close()
 
     def _pages(self, what: str, method: Callable[..., Any], arguments: Any, options: Any) -> Iterator[dict[str, Any]]:
         continue_token = ""
         while True:
-            page = self.read(what, method, *arguments, limit=PAGE_LIMIT, _continue=continue_token, **options)
+            page = self.call_json(what, method, *arguments, limit=PAGE_LIMIT, _continue=continue_token, **options)
             yield from page.get("items") or ()
             continue_token = (page.get("metadata") or {}).get("continue") or ""
             if not continue_token:
@@ -96,12 +96,12 @@ class KubernetesClient:
             raise error_from_api(error, what) from error
         except (HTTPError, OSError) as error:
             raise ApiUnavailableError(
-                f"{what}: the API server does not answer ({error}): see KUBECONFIG, the context and the network"
+                f"{what}: the API server does not respond ({error}): check KUBECONFIG, the context and the network"
             ) from error
 
 
-def connect(context: str | None = None) -> KubernetesClient:
-    """By the kubeconfig's context, or from within a pod. Raises ClusterError."""
+def connect_cluster(context: str | None = None) -> KubernetesClient:
+    """Connect with a kubeconfig context, or with the service account in a pod. Raises ClusterError."""
     try:
         from kubernetes import client
         from kubernetes import config as kubernetes_config
@@ -118,7 +118,9 @@ def connect(context: str | None = None) -> KubernetesClient:
                 config_file=file or "~/.kube/config", context=context, client_configuration=settings
             )
     except (config.ConfigException, OSError, TypeError) as error:
-        raise UnauthorizedError(f"no Kubernetes to talk to ({error}): see KUBECONFIG and the context") from error
+        raise UnauthorizedError(
+            f"no usable Kubernetes configuration ({error}): check KUBECONFIG and the context"
+        ) from error
     return KubernetesClient(client.ApiClient(settings))
 
 

@@ -1,9 +1,9 @@
-"""What GPUs a cluster has and how many are asked for already, from its nodes and pods. Pure.
+"""A cluster's GPUs and how many of them pods request. Pure.
 
-Only counts are known: which GPU a container gets is the device plug-in's matter. Free is what is allocatable less what
-pods on the node request (https://kubernetes.io/docs/tasks/administer-cluster/reserve-compute-resources/).
+Only counts are known: the device plug-in chooses the GPUs of a container. Free is allocatable minus the requests of
+the pods on the node (https://kubernetes.io/docs/tasks/administer-cluster/reserve-compute-resources/).
 
-Labels that say what a node's GPUs are: NVIDIA's feature discovery (memory in MiB; MIG with the single strategy and
+Labels with the type of a node's GPUs: NVIDIA's feature discovery (memory in MiB; MIG with the single strategy and
 shared GPUs have suffixes, https://github.com/NVIDIA/k8s-device-plugin/tree/main/docs/gpu-feature-discovery), GKE
 (https://cloud.google.com/kubernetes-engine/docs/how-to/gpus), Karpenter on AWS
 (https://karpenter.sh/docs/concepts/scheduling/), AMD (https://github.com/ROCm/k8s-device-plugin, node labeller), Intel
@@ -30,7 +30,7 @@ PRODUCT_LABELS = {
 }
 MEMORY_LABELS = {"nvidia": ("nvidia.com/gpu.memory", "karpenter.k8s.aws/instance-gpu-memory")}
 MIB = 1 << 20
-#: Ends of product names that stand for a part of a GPU.
+#: Suffixes of product names for a part of a GPU.
 PARTIAL_GPU_SUFFIXES = ("-SHARED", "-MIG-")
 
 
@@ -43,8 +43,8 @@ class Taint:
 
 @dataclass(frozen=True, slots=True)
 class ClusterNode:
-    """The GPUs of one resource name on one node. `memory_gb` of each, None if no label tells; `gpu_type` canonical, ""
-    if no label tells. `why_not`: what keeps any pod from it."""
+    """The GPUs of one resource name on one node. `memory_gb` of each, None without a label; `gpu_type` canonical, ""
+    without a label. `unavailable_reason`: why no pod can use it."""
 
     name: str
     vendor: str
@@ -58,12 +58,12 @@ class ClusterNode:
     memory_label: str = ""
     memory_mib: int | None = None
     taints: tuple[Taint, ...] = ()
-    why_not: str = ""
+    unavailable_reason: str = ""
 
     @property
     def free(self) -> int:
-        """Of pods that could be put there now."""
-        return 0 if self.why_not else max(0, self.allocatable - self.requested)
+        """GPUs that new pods can request now."""
+        return 0 if self.unavailable_reason else max(0, self.allocatable - self.requested)
 
 
 def cluster_nodes(
@@ -71,7 +71,7 @@ def cluster_nodes(
     pods: Iterable[KubernetesObject],
     names: Mapping[str, tuple[str, ...]] = RESOURCE_NAMES,
 ) -> tuple[ClusterNode, ...]:
-    """From the API's documents; `names` are the vendors' resource names. By name."""
+    """From the API's documents, sorted by name; `names`: the vendors' resource names."""
     known = {resource: vendor for vendor, resources in names.items() for resource in resources}
     requested = _requests_by_node(pods)
     found = []
@@ -86,13 +86,13 @@ def cluster_nodes(
 
 
 def parse_quantity(text: object) -> int:
-    """Of a resource that is counted: whole, if need be with a k for a thousand."""
-    said = str(text)
-    return int(said[:-1]) * 1000 if said.endswith("k") else int(said)
+    """The quantity of an extended resource: an integer, possibly with the suffix k."""
+    quantity = str(text)
+    return int(quantity[:-1]) * 1000 if quantity.endswith("k") else int(quantity)
 
 
 def pod_requests(pod: KubernetesObject) -> dict[str, int]:
-    """GPUs and other counted resources by name: the containers' sum, or a start container's if that is more
+    """Requested extended resources by name: the containers' sum, or an init container's if that is more
     (https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers)."""
     spec = pod["spec"]
     total: dict[str, int] = defaultdict(int)
@@ -110,7 +110,7 @@ def pod_requests(pod: KubernetesObject) -> dict[str, int]:
 
 
 def _extended_resources(container: KubernetesObject) -> Iterator[tuple[str, int]]:
-    """Extended resources: their limits are their requests."""
+    """For extended resources, limits equal requests."""
     limits = (container.get("resources") or {}).get("limits") or {}
     return ((resource, parse_quantity(count)) for resource, count in limits.items() if "/" in resource)
 
@@ -129,7 +129,7 @@ def _cluster_node(node: KubernetesObject, vendor: str, resource: str, count: int
     labels = node["metadata"].get("labels") or {}
     product_label = next((label for label in PRODUCT_LABELS.get(vendor, ()) if labels.get(label)), "")
     product = labels.get(product_label, "")
-    said = parse_gpu_type(product) if product else None
+    product_type = parse_gpu_type(product) if product else None
     memory_label = next((label for label in MEMORY_LABELS.get(vendor, ()) if labels.get(label, "").isdigit()), "")
     memory_mib = int(labels[memory_label]) if memory_label else None
     taints = tuple(
@@ -137,7 +137,7 @@ def _cluster_node(node: KubernetesObject, vendor: str, resource: str, count: int
         for each in (node.get("spec") or {}).get("taints") or ()
         if each["effect"] != "PreferNoSchedule"
     )
-    gpu_type = said.name if said else ""
+    gpu_type = product_type.name if product_type else ""
     return ClusterNode(
         name=node["metadata"]["name"],
         vendor=vendor,
@@ -147,11 +147,11 @@ def _cluster_node(node: KubernetesObject, vendor: str, resource: str, count: int
         gpu_type=gpu_type,
         product_label=product_label,
         product=product,
-        memory_gb=_memory_gb(gpu_type, memory_mib, said.memory_gb if said else None),
+        memory_gb=_memory_gb(gpu_type, memory_mib, product_type.memory_gb if product_type else None),
         memory_label=memory_label,
         memory_mib=memory_mib,
         taints=taints,
-        why_not=_unavailable_reason(node, product),
+        unavailable_reason=_unavailable_reason(node, product),
     )
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong with a cluster, from what its API server answers."""
+"""Errors of a cluster, from the responses of its API server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gpu_advisor.allocation.errors import AllocationError
 
 
 class ClusterError(AllocationError):
-    """The cluster did not do what was asked. The message tells the mend."""
+    """Base class. The message says how to fix it."""
 
 
 class UnauthorizedError(ClusterError):
@@ -17,68 +17,68 @@ class UnauthorizedError(ClusterError):
 
 
 class ForbiddenError(ClusterError):
-    """The login may not do this."""
+    """The login lacks the permission."""
 
 
 class QuotaExceededError(ClusterError):
-    """A ResourceQuota of the namespace leaves no room."""
+    """A ResourceQuota of the namespace is exhausted."""
 
 
 class NotFoundError(ClusterError):
-    """There is no such object, or no such namespace."""
+    """The object or the namespace does not exist."""
 
 
 class JobConflictError(ClusterError):
-    """An object of this name is there already and is not this submission."""
+    """An object with this name exists and is not this submission."""
 
 
 class InvalidJobError(ClusterError):
-    """The API server does not accept the Job as it is written, or it says otherwise than the request."""
+    """The API server rejects the Job, or the Job contradicts the request."""
 
 
 class ResourceExpiredError(ClusterError):
-    """What was followed is older than what the API server remembers."""
+    """The resource version is older than the API server's history."""
 
 
 class ApiUnavailableError(ClusterError):
-    """The API server does not answer, or says that it cannot now."""
+    """The API server does not respond, or is overloaded."""
 
 
 class NotManagedError(ClusterError):
-    """The object was not submitted by us, so it is left alone."""
+    """The object was not submitted by gpu-advisor, so it is not changed."""
 
 
 _ERRORS_BY_STATUS: dict[int, tuple[type[ClusterError], str]] = {
-    400: (InvalidJobError, "correct the Job as the message says"),
+    400: (InvalidJobError, "correct the Job"),
     401: (UnauthorizedError, "renew the login of the kubeconfig or the service account's token"),
-    403: (ForbiddenError, "allow it to this login, as examples/allocation/rbac.yaml does"),
-    404: (NotFoundError, "see that the namespace and the name are right"),
-    409: (JobConflictError, "it was changed or made by somebody else at the same moment: try again"),
-    410: (ResourceExpiredError, "list it anew and follow from there"),
-    422: (InvalidJobError, "correct the Job as the message says"),
-    429: (ApiUnavailableError, "it is asked too often: try again later"),
+    403: (ForbiddenError, "grant the permission, as examples/allocation/rbac.yaml does"),
+    404: (NotFoundError, "check the namespace and the name"),
+    409: (JobConflictError, "it was changed or created concurrently: try again"),
+    410: (ResourceExpiredError, "list again and watch from there"),
+    422: (InvalidJobError, "correct the Job"),
+    429: (ApiUnavailableError, "too many requests: try again later"),
 }
 
 
 def error_from_api(error: Any, what: str) -> ClusterError:
     """The typed error for an ApiException of the official client; `what` was being done.
 
-    A quota that is used up answers 403 as missing rights do; only the message tells them apart
+    An exhausted quota returns 403, like a missing permission; only the message differs
     (https://kubernetes.io/docs/concepts/policy/resource-quotas/).
     """
     message = _message(error)
     if error.status == 403 and "exceeded quota" in message:
         return QuotaExceededError(
-            f"{what}: {message}: ask for less, wait until others are done, or have the namespace's quota raised"
+            f"{what}: {message}: request less, wait for other jobs to end, or have the namespace's quota raised"
         )
-    kind, mend = _ERRORS_BY_STATUS.get(error.status, (ApiUnavailableError, "see the API server's log, and try again"))
-    return kind(f"{what}: {error.status} {message}: {mend}")
+    kind, fix = _ERRORS_BY_STATUS.get(error.status, (ApiUnavailableError, "see the API server's log, and try again"))
+    return kind(f"{what}: {error.status} {message}: {fix}")
 
 
 def _message(error: Any) -> str:
-    """The Status document's own words, else the reason of the answer."""
+    """The Status document's message, else the HTTP reason."""
     try:
-        found = json.loads(error.body or "")["message"]
+        message = json.loads(error.body or "")["message"]
     except (ValueError, TypeError, KeyError):
-        found = ""
-    return str(found or error.reason or "no reason given").strip().rstrip(".")
+        message = ""
+    return str(message or error.reason or "no reason given").strip().rstrip(".")

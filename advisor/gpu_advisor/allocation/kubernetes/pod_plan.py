@@ -1,6 +1,6 @@
-"""How a request becomes pods: how many, with how many GPUs each, on nodes with which labels. Pure.
+"""The pods of a request: how many, with how many GPUs each, on nodes with which labels. Pure.
 
-Which node it is in the end, and when, Kubernetes decides.
+Kubernetes decides on which node and when they run.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from gpu_advisor.allocation.kubernetes.cluster_nodes import ClusterNode
 
 @dataclass(frozen=True, slots=True)
 class NodeSelectorTerm:
-    """Nodes whose `label` has one of `products`; with more memory than `above_mib` by `memory_label`, where that is
-    asked for."""
+    """Nodes whose `label` is one of `products`, and whose `memory_label` is above `above_mib`, if set."""
 
     label: str
     products: tuple[str, ...]
@@ -26,9 +25,9 @@ class NodeSelectorTerm:
 
 @dataclass(frozen=True, slots=True)
 class PodPlan:
-    """`pods` of `gpus_per_pod`. `terms` are alternatives; none: any node. `room` is whether there is room for all at
-    this moment; `reasons` says of each node what keeps it out or how many it has free. `gpu_type` is "" where nodes of
-    several types suit, and `memory_gb` the least that a pod may meet, None where a node does not tell.
+    """`pods` with `gpus_per_pod` each. `terms` are ORed; empty: any node. `fits_now`: whether enough GPUs are free now.
+    `reasons`: for each node, why it is excluded or how many GPUs are free. `gpu_type` is "" if nodes of several types
+    match; `memory_gb` is the minimum of the matching nodes, None if one is unknown.
     """
 
     resource: str
@@ -36,18 +35,18 @@ class PodPlan:
     pods: int
     gpus_per_pod: int
     terms: tuple[NodeSelectorTerm, ...]
-    room: bool
+    fits_now: bool
     reasons: tuple[str, ...]
     gpu_type: str = ""
     memory_gb: float | None = None
 
 
-def fit(request: GpuRequest, nodes: Sequence[ClusterNode]) -> PodPlan:
-    """Raises NoInventoryError without any GPU in the cluster, UnsatisfiableRequestError where no node could ever serve it."""
+def build_pod_plan(request: GpuRequest, nodes: Sequence[ClusterNode]) -> PodPlan:
+    """Raises NoInventoryError if the cluster has no GPUs, UnsatisfiableRequestError if no node can serve it."""
     if not nodes:
         raise NoInventoryError(
-            "no node of the cluster offers GPUs: see that the vendor's device plug-in runs on the GPU nodes, and that "
-            "its resource name is in the settings"
+            "no node of the cluster offers GPUs: check that the vendor's device plug-in runs on the GPU nodes, and "
+            "that its resource name is in the settings"
         )
     rejections = {node: _rejection_reason(request, node) for node in nodes}
     suitable_nodes = [node for node, why in rejections.items() if not why]
@@ -56,25 +55,23 @@ def fit(request: GpuRequest, nodes: Sequence[ClusterNode]) -> PodPlan:
         for node, why in rejections.items()
     )
     if not suitable_nodes:
-        raise UnsatisfiableRequestError(_likely_field(request), "no node of the cluster has what is asked for", reasons)
-    # One kind of resource to a Job: that with most room.
+        raise UnsatisfiableRequestError(_likely_field(request), "no node of the cluster matches the request", reasons)
+    # A Job uses one resource name: the one with the most free GPUs.
     resource = max(
         {node.resource for node in suitable_nodes}, key=lambda name: (_free_gpus(suitable_nodes, name), name)
     )
     suitable_nodes = [node for node in suitable_nodes if node.resource == resource]
-    each = _gpus_per_pod(request, suitable_nodes, reasons)
-    pods = request.gpu_count // each
-    types, sizes = (
-        {node.gpu_type for node in suitable_nodes},
-        [node.memory_gb for node in suitable_nodes if node.memory_gb is not None],
-    )
+    gpus_per_pod = _gpus_per_pod(request, suitable_nodes, reasons)
+    pods = request.gpu_count // gpus_per_pod
+    types = {node.gpu_type for node in suitable_nodes}
+    sizes = [node.memory_gb for node in suitable_nodes if node.memory_gb is not None]
     return PodPlan(
         resource=resource,
         vendor=suitable_nodes[0].vendor,
         pods=pods,
-        gpus_per_pod=each,
+        gpus_per_pod=gpus_per_pod,
         terms=_selector_terms(request, suitable_nodes),
-        room=sum(node.free // each for node in suitable_nodes) >= pods,
+        fits_now=sum(node.free // gpus_per_pod for node in suitable_nodes) >= pods,
         reasons=reasons,
         gpu_type=types.pop() if len(types) == 1 else "",
         memory_gb=min(sizes) if len(sizes) == len(suitable_nodes) else None,
@@ -82,22 +79,22 @@ def fit(request: GpuRequest, nodes: Sequence[ClusterNode]) -> PodPlan:
 
 
 def _rejection_reason(request: GpuRequest, node: ClusterNode) -> str:
-    """What keeps this node out for good, "" if nothing does. That it is full is no such reason."""
-    if node.why_not:
-        return node.why_not
+    """Why this node can never serve the request; "" if it can, also if it has no free GPU now."""
+    if node.unavailable_reason:
+        return node.unavailable_reason
     if request.vendor and node.vendor != request.vendor:
-        return f"its GPUs are of {node.vendor}"
+        return f"its GPUs are by {node.vendor}"
     if request.gpu_type and node.gpu_type != request.gpu_type:
-        return f"its GPUs are {node.gpu_type}" if node.gpu_type else "no label tells its type of GPU"
+        return f"its GPUs are {node.gpu_type}" if node.gpu_type else "no label has its GPU type"
     if request.memory_gb is not None and node.memory_gb is None:
-        return "no label tells the memory of its GPUs"
+        return "no label has the memory of its GPUs"
     if request.memory_gb is not None and node.memory_gb is not None and node.memory_gb < request.memory_gb:
         return f"its GPUs have {node.memory_gb:g} GB"
     return ""
 
 
 def _likely_field(request: GpuRequest) -> str:
-    """The field that is the most likely cause."""
+    """The field that most likely makes the request unsatisfiable."""
     return "memory_gb" if request.memory_gb is not None and not request.gpu_type else "gpu_type"
 
 
@@ -106,14 +103,14 @@ def _free_gpus(nodes: Sequence[ClusterNode], resource: str) -> int:
 
 
 def _gpus_per_pod(request: GpuRequest, suitable_nodes: Sequence[ClusterNode], reasons: tuple[str, ...]) -> int:
-    """All on one node where one has so many, else equal parts, as large as the nodes allow."""
+    """All GPUs in one pod if a node has enough, else the largest equal parts that the nodes allow."""
     largest = max(node.allocatable for node in suitable_nodes)
     if request.gpu_count <= largest:
         return request.gpu_count
     if not request.distributed_training:
         raise UnsatisfiableRequestError(
             "gpu_count",
-            f"{request.gpu_count} GPUs, but no node has more than {largest}: set distributed_training to use several",
+            f"{request.gpu_count} GPUs, but the largest node has {largest}: set distributed_training to use several",
             reasons,
         )
     parts = [size for size in range(1, largest + 1) if request.gpu_count % size == 0]
@@ -122,12 +119,12 @@ def _gpus_per_pod(request: GpuRequest, suitable_nodes: Sequence[ClusterNode], re
             return size
     total = sum(node.allocatable for node in suitable_nodes)
     raise UnsatisfiableRequestError(
-        "gpu_count", f"{request.gpu_count} GPUs, but such nodes have {total} together", reasons
+        "gpu_count", f"{request.gpu_count} GPUs, but matching nodes have {total} in total", reasons
     )
 
 
 def _selector_terms(request: GpuRequest, suitable_nodes: Sequence[ClusterNode]) -> tuple[NodeSelectorTerm, ...]:
-    """One for each label that products are told by: the alternatives of a node affinity."""
+    """One term per product label, ORed in a node affinity."""
     if not request.gpu_type and request.memory_gb is None:
         return ()
     found = []
