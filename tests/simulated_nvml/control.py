@@ -1,4 +1,4 @@
-"""Says what the simulated NVML simulates: a `Control` holds the settings, `write()` puts them in force.
+"""Controls the simulated NVML: `Control` has the settings, `write()` applies them.
 
 control = Control(tmp_path / "control", gpus=[Gpu(level=60), Gpu(lost=True)])
 control.write()
@@ -9,7 +9,9 @@ control.write()
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -24,7 +26,7 @@ ALL_ONES_64 = 0xFFFFFFFFFFFFFFFF
 
 @dataclass
 class SimulatedMigInstance:
-    """A MIG slice. `place` is its index in NVML's list, which may have holes; None: the next."""
+    """A MIG instance. `place` is its index in NVML's list, which may have gaps; None: the next."""
 
     profile: str | None = None
     uuid: str | None = None
@@ -32,7 +34,7 @@ class SimulatedMigInstance:
     gpu_instance: int | None = None
     memory_total: int | None = None  # MiB
     memory_used: int | None = None  # MiB
-    sm_activity: float | None = None  # percent of the slice
+    sm_activity: float | None = None  # percent of the instance
     processes: int | None = None  # made-up pids from 4100000 on
     pids: Sequence[int] = ()
 
@@ -47,7 +49,7 @@ class SimulatedMigInstance:
 
 @dataclass
 class SimulatedGpu:
-    """One simulated GPU. None leaves it to the library, which simulates an H100 80GB under that load."""
+    """One simulated GPU. None uses the default of the library, an H100 80GB with that load."""
 
     name: str | None = None
     uuid: str | None = None
@@ -111,7 +113,7 @@ class SimulatedGpu:
     throttle: int | None = None  # bit mask, as NVML has it
     processes: int | None = None  # made-up pids from 4100000 on
     delay_us: float | None = None  # CPU time of each call
-    lost: bool = False  # fell off the bus; once seen so, only a new session can have it back
+    lost: bool = False  # fell off the bus; once reported, only a new session can reopen it
     missing: bool = False  # not in the enumeration
     mig: bool = False
     dry_when_idle: bool = False  # samples of 0 % are not kept, as on some GPUs
@@ -138,9 +140,12 @@ class SimulatedGpu:
                 yield f"{item.name}={int(value) if isinstance(value, bool) else value}"
 
 
+_STAMPS = itertools.count(time.time_ns())
+
+
 @dataclass
 class Control:
-    """The control file. `now` freezes the simulated clock (seconds since 1970); None lets it run."""
+    """The control file. `now` freezes the simulated clock (Unix time); None lets it run."""
 
     path: Path
     gpus: list[SimulatedGpu] = field(default_factory=list)
@@ -148,7 +153,7 @@ class Control:
     loaded: bool = True
     loads: int = 1  # raise it to reload the driver: open sessions die
     now: float | None = None
-    clock_offset: float = 0.0  # seconds: a step of the wall clock, seen in the samples' time stamps
+    clock_offset: float = 0.0  # seconds: a step of the wall clock, visible in sample timestamps
     delay_us: float = 0.0
     errors: Mapping[str, int] = field(default_factory=dict)  # for functions that have no GPU
     hang: Mapping[str, float] = field(default_factory=dict)  # the same -> seconds that they sleep
@@ -177,7 +182,9 @@ class Control:
         return "\n".join(lines) + "\n"
 
     def write(self) -> None:
-        """Put the settings in force. Replaces the file in one step: the library never sees half of it."""
+        """Apply the settings. Replaces the file atomically: the library never reads half of it."""
         temporary = self.path.with_suffix(".new")
         temporary.write_text(self.text(), encoding="utf-8")
+        stamp = next(_STAMPS)  # inodes are reused and the kernel's clock ticks in milliseconds: make each file differ
+        os.utime(temporary, ns=(stamp, stamp))
         os.replace(temporary, self.path)

@@ -1,22 +1,22 @@
 /*
- * A stand-in for NVIDIA's libnvidia-ml.so.1: 0 to 64 simulated GPUs, steered at run time by a plain text file.
+ * A stand-in for NVIDIA's libnvidia-ml.so.1: 0 to 64 simulated GPUs, controlled at run time by a text file.
  *
- * The file named by SIMULATED_NVML_CONTROL is read again whenever it changes. control.py writes it; one statement a line:
+ * The file named by SIMULATED_NVML_CONTROL is reread when it changes. control.py writes it; one statement per line:
  *
  *     driver 590.48.01          version that the driver reports
  *     gpus 8                    number of GPUs
- *     loaded 0                  the kernel module is not there: every call fails
- *     loads 2                   times the module was loaded; a session opened under another number is dead
- *     now 1700000000.5          freezes the simulated wall clock at this time (seconds since 1970)
- *     clock_offset -3600        added to the time stamps of samples from now on: a step of the wall clock
- *     delay_us 40               each call keeps the CPU this long
- *     error FUNCTION CODE       the function returns this code (for calls that have no GPU, too)
+ *     loaded 0                  the kernel module is not loaded: every call fails
+ *     loads 2                   times the module was loaded; a session opened at another count is dead
+ *     now 1700000000.5          freezes the simulated wall clock at this time (Unix time)
+ *     clock_offset -3600        added to the timestamps of samples from now on: a step of the wall clock
+ *     delay_us 40               each call uses the CPU for this long
+ *     error FUNCTION CODE       the function returns this code (also for calls without a GPU)
  *     hang FUNCTION SECONDS     the function sleeps
  *     gpu 3 key=value ...       settings of GPU 3; "gpu *" sets all. Keys: see apply().
- *     slice 3 key=value ...     one more MIG slice of GPU 3. Keys: see slice_statement().
- *     xid 3 79                  GPU 3 reported Xid 79; each line is one event, told once to each set that listens
+ *     slice 3 key=value ...     one more MIG instance of GPU 3. Keys: see slice_statement().
+ *     xid 3 79                  GPU 3 reported Xid 79; each line is one event, delivered once to each registered set
  *
- * Where a setting is left out, the GPU behaves like an H100 80GB: power, temperature and clocks follow the utilization.
+ * Without a setting, the GPU behaves like an H100 80GB: power, temperature and clocks follow the utilization.
  */
 #define _GNU_SOURCE
 #include <math.h>
@@ -33,31 +33,31 @@ enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, 
        DRIVER_NOT_LOADED = 9, TIMEOUT = 10, GPU_IS_LOST = 15 };
 enum { MAX_GPUS = 64, MAX_RULES = 48, MAX_SEGMENTS = 16, MAX_PIDS = 64, MAX_SLICES = 7, MAX_XIDS = 256,
        NAME = 72 };
-enum { SAMPLES_A_SECOND = 6, BUFFER = 100 };  /* the driver's period is 1/6 s; it keeps about a hundred samples */
+enum { SAMPLES_A_SECOND = 6, BUFFER = 100 };  /* the driver's period is 1/6 s; the buffer has about a hundred samples */
 enum { FIRST_PID = 4100000 };
 #define MIB (1024ULL * 1024)
 
-/* What one function does on one GPU when it is not to behave. */
+/* Fault injection for one function on one GPU. */
 struct rule {
     char function[NAME];
     unsigned code;     /* 0: no error */
     int has_raw;
-    uint64_t raw;      /* the number it returns instead of the true one */
+    uint64_t raw;      /* value returned instead of the real one */
     double hang;       /* seconds */
 };
 
-/* The load since a moment. Kept as history, so that the sample buffer tells what was, not what is. */
+/* The load from a time on. Kept as history for the sample buffer. */
 struct segment { double since, level, period, duty, clock_offset; };
 
 struct gpu;
 
-/* A MIG slice: a GPU instance with one compute instance. Its handle is its address. */
+/* A MIG instance: a GPU instance with one compute instance. Its handle is its address. */
 struct slice {
     struct gpu *parent;
     char uuid[96], profile[32];
     unsigned place, gpu_instance, compute_instance, processes, pid_count, pids[MAX_PIDS];
     double memory_total, memory_used;    /* MiB */
-    double sm_activity;                  /* percent of the slice */
+    double sm_activity;                  /* percent of the instance */
 };
 
 struct gpu {
@@ -87,11 +87,11 @@ struct gpu {
     unsigned processes, pid_count, pids[MAX_PIDS];
     unsigned rule_count;
     struct rule rules[MAX_RULES];
-    /* What outlives a change of the file. */
+    /* State that survives a change of the file. */
     unsigned segment_count;
     struct segment segments[MAX_SEGMENTS];
     double joules, joules_at;
-    unsigned lost_in;                    /* session that saw it lost: only a later one can have it back */
+    unsigned lost_in;                    /* session that reported it lost: only a later one can reopen it */
 };
 
 static struct {
@@ -102,7 +102,7 @@ static struct {
     double now;        /* 0: the real clock */
     double clock_offset, delay_us;
     struct gpu gpus[MAX_GPUS];
-    struct gpu system; /* rules for calls that have no GPU */
+    struct gpu system; /* rules for calls without a GPU */
     unsigned xid_count;
     struct { unsigned gpu; uint64_t code; } xids[MAX_XIDS];
 } world;
@@ -130,7 +130,7 @@ static double time_on(const struct segment *s, double t)
     return whole * on + (rest < on ? rest : on);
 }
 
-/* Integral of the busy ratio from a to b, in seconds. The first segment reaches back for ever. */
+/* Integral of the busy ratio from a to b, in seconds. The first segment extends back indefinitely. */
 static double busy_seconds(const struct gpu *g, double a, double b)
 {
     double sum = 0;
@@ -143,7 +143,7 @@ static double busy_seconds(const struct gpu *g, double a, double b)
     return sum;
 }
 
-/* The sample that ended at tick/6 seconds: what the GPU did in the 1/6 s before. */
+/* The sample that ended at tick/6 seconds: covers the 1/6 s before. */
 static unsigned sample_percent(const struct gpu *g, int64_t tick)
 {
     double a = (double)(tick - 1) / SAMPLES_A_SECOND, b = (double)tick / SAMPLES_A_SECOND;
@@ -235,7 +235,7 @@ static const struct { const char *key; size_t offset; } NUMBERS[] = {
 #undef NUMBER
 };
 
-/* A mistake in a test's control file must not pass as a healthy GPU. */
+/* A mistake in a control file must not look like a healthy GPU. */
 static void refuse(const char *what)
 {
     fprintf(stderr, "simulated NVML: control file: do not understand '%s'\n", what);
@@ -372,7 +372,7 @@ static void remember_load(struct gpu *g, double now)
 
 static void reload(FILE *file)
 {
-    /* Energy up to here was used under the old settings. */
+    /* Energy up to now, with the old settings. */
     double before = now_seconds();
     for (unsigned i = 0; i < MAX_GPUS; i++) add_energy(&world.gpus[i], before);
     snprintf(world.driver, sizeof world.driver, "590.48.01");
@@ -398,7 +398,8 @@ static void reload(FILE *file)
     }
 }
 
-/* Called with the lock held. A stat costs about a microsecond: once a millisecond, or when the caller starts anew. */
+/* Called with the lock held. A stat costs about a microsecond: once a millisecond, or when the caller begins a reading;
+ * each time while the control file sets the clock, so that no call sees an earlier time. */
 static void refresh(int at_once)
 {
     static double checked;
@@ -406,7 +407,7 @@ static void refresh(int at_once)
     static struct stat seen;
     static char seen_path[4096];
     double now = clock_seconds(CLOCK_MONOTONIC);
-    if (known && !at_once && now - checked < 1e-3) return;
+    if (known && !at_once && world.now == 0 && now - checked < 1e-3) return;
     checked = now;
     const char *path = getenv("SIMULATED_NVML_CONTROL");
     struct stat found;
@@ -416,7 +417,7 @@ static void refresh(int at_once)
     if (known && found.st_ino == seen.st_ino && found.st_size == seen.st_size
         && found.st_mtim.tv_sec == seen.st_mtim.tv_sec && found.st_mtim.tv_nsec == seen.st_mtim.tv_nsec) return;
     if (path && found.st_ino) file = fopen(path, "r");
-    if (strcmp(seen_path, path ? path : "") != 0) {   /* another file is another machine: it has no past */
+    if (strcmp(seen_path, path ? path : "") != 0) {   /* another file is another machine, without history */
         memset(world.gpus, 0, sizeof world.gpus);
         snprintf(seen_path, sizeof seen_path, "%s", path ? path : "");
     }
@@ -430,7 +431,7 @@ static void refresh(int at_once)
 
 static void spend(double microseconds)
 {
-    /* A sleep is too coarse for a few microseconds, and a real call keeps the CPU as well. */
+    /* A sleep is too coarse for microseconds, and a real call uses the CPU as well. */
     double end = clock_seconds(CLOCK_MONOTONIC) + microseconds / 1e6;
     while (microseconds > 0 && clock_seconds(CLOCK_MONOTONIC) < end) { }
 }
@@ -449,7 +450,7 @@ static int is_lost(struct gpu *g)
 
 struct call { struct gpu *gpu; const struct rule *rule; const struct slice *slice; };
 
-/* The slice whose handle this is, as long as it exists. */
+/* The MIG instance with this handle, if it exists. */
 static const struct slice *slice_of(const void *device)
 {
     for (unsigned i = 0; i < MAX_GPUS; i++)
@@ -470,7 +471,7 @@ static int begin(const char *function, void *device, int needs_device, struct ca
     call->gpu = g;
     call->rule = &none;
     if (needs_device && (g < world.gpus || g >= world.gpus + MAX_GPUS || ((char *)g - (char *)world.gpus) % sizeof *g))
-        code = INVALID_ARGUMENT;      /* also what NVML says of the handle of a slice, and of one that was removed */
+        code = INVALID_ARGUMENT;      /* as NVML returns for the handle of a MIG instance, also of a removed one */
     else {
         struct gpu *owner = needs_device ? g : &world.system;
         for (unsigned i = 0; i < owner->rule_count; i++)
@@ -495,7 +496,7 @@ static int begin(const char *function, void *device, int needs_device, struct ca
     struct gpu *g = call.gpu; \
     (void)g
 
-/* For functions that take the handle of a slice as well: then `s` is not NULL. */
+/* For functions that also take the handle of a MIG instance: then `s` is not NULL. */
 #define BEGIN_EITHER(FUNCTION) \
     struct call call; \
     int code = begin(FUNCTION, device, 2, &call); \
@@ -682,7 +683,7 @@ int nvmlDeviceGetCudaComputeCapability(void *device, int *major, int *minor)
 
 /* ---- load ---------------------------------------------------------------------------------------------------- */
 
-/* In MIG mode the driver tells no utilization of the whole GPU. */
+/* In MIG mode the driver reports no utilization of the whole GPU. */
 #define NOT_IN_MIG_MODE if (g->mig) return NOT_SUPPORTED
 
 struct utilization { unsigned gpu, memory; };
@@ -706,7 +707,7 @@ int nvmlDeviceGetSamples(void *device, unsigned type, uint64_t seen, unsigned *v
     NOT_IN_MIG_MODE;
     if (type != 1) return NOT_SUPPORTED;    /* NVML_GPU_UTILIZATION_SAMPLES */
     *value_type = 1;                        /* NVML_VALUE_TYPE_UNSIGNED_INT */
-    if (!out) {                             /* the size query tells the size of the buffer, whatever is new in it */
+    if (!out) {                             /* the size query returns the size of the whole buffer */
         *count = BUFFER;
         return SUCCESS;
     }
@@ -890,7 +891,7 @@ int nvmlDeviceGetPcieThroughput(void *device, unsigned counter, unsigned *out)
 
 struct field { unsigned id, scope; int64_t stamp, latency; unsigned type, code; uint64_t value; };
 
-/* NVIDIA has numbered the clocks event reasons anew twice: see nvidia_fields.py. */
+/* NVIDIA has renumbered the clocks event reasons twice: see nvidia_fields.py. */
 static unsigned first_reason_field(void)
 {
     int major = 0, minor = 0;
@@ -910,7 +911,7 @@ static int field_value(const struct gpu *g, struct field *f)
         if (first == 0 && f->id > 268) return INVALID_ARGUMENT;
         value = 1;
     } else switch (f->id) {
-    case 29: case 30: case 31:                                       /* retired pages, or one waits to be */
+    case 29: case 30: case 31:                                       /* retired pages, and pending retirement */
         if (g->retired_single < 0) return NOT_SUPPORTED;
         value = f->id == 29 ? g->retired_single : f->id == 30 ? g->retired_double : g->retired_pending;
         break;
@@ -971,13 +972,13 @@ int nvmlDeviceGetFieldValues(void *device, int count, struct field *fields)
 
 /* ---- activity (GPM) ------------------------------------------------------------------------------------------ */
 
-/* What a sample keeps: the counters of the moment. A slice has those of its parent in its own share. */
+/* A sample has the counters at that time. An instance has its share of those of its parent. */
 struct gpm_sample { const struct gpu *gpu; const struct slice *slice; double at, busy; int taken; };
 struct gpm_metric { unsigned id, code; double value; const char *name, *short_name, *unit; };
 struct gpm_get { unsigned version, count; struct gpm_sample *older, *newer; struct gpm_metric metrics[]; };
 struct gpm_support { unsigned version, supported; };
 
-static int live_samples;   /* for tests: what was not given back */
+static int live_samples;   /* for tests: samples not freed */
 
 int simulated_nvml_live_samples(void) { return __atomic_load_n(&live_samples, __ATOMIC_SEQ_CST); }
 
@@ -1074,13 +1075,13 @@ int nvmlGpmMetricsGet(struct gpm_get *get)
 /* ---- events (Xid) -------------------------------------------------------------------------------------------- */
 
 struct event { void *device; uint64_t type, data; unsigned gpu_instance, compute_instance; };
-struct event_set { uint64_t listens; unsigned told; };  /* a bit a GPU; how many events are over */
+struct event_set { uint64_t listens; unsigned delivered; };  /* a bit per GPU; number of delivered events */
 
 int nvmlEventSetCreate(struct event_set **out)
 {
     BEGIN_SYSTEM("nvmlEventSetCreate");
     *out = calloc(1, sizeof **out);
-    (*out)->told = world.xid_count;
+    (*out)->delivered = world.xid_count;
     return SUCCESS;
 }
 
@@ -1111,22 +1112,22 @@ int nvmlEventSetWait_v2(struct event_set *set, struct event *out, unsigned milli
         BEGIN_SYSTEM("nvmlEventSetWait_v2");
         int found = 0;
         pthread_mutex_lock(&lock);
-        if (set->told > world.xid_count) set->told = 0;              /* another machine */
-        while (!found && set->told < world.xid_count) {
-            unsigned gpu = world.xids[set->told].gpu;
-            uint64_t xid = world.xids[set->told++].code;
+        if (set->delivered > world.xid_count) set->delivered = 0;              /* another machine */
+        while (!found && set->delivered < world.xid_count) {
+            unsigned gpu = world.xids[set->delivered].gpu;
+            uint64_t xid = world.xids[set->delivered++].code;
             if (!(set->listens >> gpu & 1)) continue;
             *out = (struct event){ &world.gpus[gpu], 0x8, xid, 0xFFFFFFFF, 0xFFFFFFFF };
             found = 1;
         }
-        for (unsigned i = 0; !found && i < world.count; i++)         /* NVML's word: it fails if a GPU fell off the bus */
+        for (unsigned i = 0; !found && i < world.count; i++)   /* as documented: fails if a GPU fell off the bus */
             if (set->listens >> i & 1 && is_lost(&world.gpus[i])) code = GPU_IS_LOST;
         pthread_mutex_unlock(&lock);
         if (found) return SUCCESS;
         if (code) return code;
         double left = end - clock_seconds(CLOCK_MONOTONIC);
         if (left <= 0) return TIMEOUT;
-        hang(left < 0.25 ? left : 0.25);                             /* the real one sleeps until there is one */
+        hang(left < 0.25 ? left : 0.25);                             /* the real one sleeps until an event */
     }
 }
 
