@@ -1,4 +1,4 @@
-"""Compiles the simulated NVML: `build(folder)` leaves `libnvidia-ml.so.1` there.
+"""Compiles the simulated NVML: `build(folder)` creates `libnvidia-ml.so.1` there.
 
 Put the folder into `LD_LIBRARY_PATH` before Python starts, or load the file with `ctypes.CDLL` before anything else
 asks for NVML; name a control file (see control.py) in the environment variable `SIMULATED_NVML_CONTROL`.
@@ -17,11 +17,11 @@ CONTROL_VARIABLE = "SIMULATED_NVML_CONTROL"
 
 
 class NoCompilerError(RuntimeError):
-    """There is no C compiler, or it refused the source."""
+    """gcc is missing or failed."""
 
 
 def build(target_dir: Path) -> Path:
-    """Compile the library into `target_dir` (made if missing) and return its path.
+    """Compile the library into `target_dir` (created if missing) and return its path.
 
     Raises NoCompilerError if gcc is missing or fails.
     """

@@ -1,4 +1,4 @@
-"""What a reading tells, in a shape that tests can compare."""
+"""Readings as dictionaries that tests can compare."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gpu_exporter.snapshot import DeviceReading, DownReason
 
 
 def values(device: DeviceReading) -> dict[Any, float]:
-    """Name of the family -> value; of a family with rows: (name, label) -> value."""
+    """Family name -> value; (name, label) -> value for families with a label."""
     return {
         (reading.family.name, *reading.labels) if reading.labels else reading.family.name: reading.value
         for reading in device.readings

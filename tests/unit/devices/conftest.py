@@ -1,4 +1,4 @@
-"""The simulated NVML, loaded once into this process, and a control file for each test."""
+"""The simulated NVML: loaded once per process, with a control file for each test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.simulated_nvml.control import Control, SimulatedGpu
 
 @pytest.fixture(scope="session")
 def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiled library, mapped: whoever asks for libnvidia-ml.so.1 now gets this one, real driver or not."""
+    """The compiled library, mapped: from now on libnvidia-ml.so.1 is this one, with or without a real driver."""
     try:
         library = build(tmp_path_factory.mktemp("nvml"))
     except NoCompilerError as error:
@@ -26,7 +26,7 @@ def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class SimulatedMachine:
-    """A simulated machine, its NvidiaDriver, and one clock for both: nothing here waits for real time to pass."""
+    """A simulated machine and its NvidiaDriver with a common fake clock: no test waits for real time."""
 
     def __init__(self, control: Control) -> None:
         self.control = control
@@ -35,7 +35,7 @@ class SimulatedMachine:
         self.restart()
 
     def restart(self) -> None:
-        """Another exporter on the same machine. Its thread for events stops quickly: tests close a lot."""
+        """Restart the exporter on the same machine. Its event thread polls often, so that closing is fast."""
         xids = XidListener(poll_seconds=0.01, retry_seconds=0.01, wall=lambda: self.time)
         self.driver = NvidiaDriver(self.state_file, clock=lambda: self.time, wall=lambda: self.time, xids=xids)
 
@@ -54,7 +54,7 @@ class SimulatedMachine:
 
 @pytest.fixture
 def machine(nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedMachine]:
-    """A machine without GPUs yet: set `machine.gpus`, then call `machine.write()`."""
+    """A machine without GPUs: set `machine.gpus` and call `machine.write()`."""
     control = Control(tmp_path / "control")
     monkeypatch.setenv(CONTROL_VARIABLE, str(control.path))
     machine = SimulatedMachine(control)

@@ -1,6 +1,6 @@
-"""Makes up sysfs trees with the kernel's layout: PCI devices below bridges, DRM cards that link to them, sensors.
+"""Creates fake sysfs trees: PCI devices below bridges, DRM cards that link to them, hwmon sensors.
 
-The shapes, and the documents that they come from, are in docs/devices.md.
+Formats and sources: docs/devices.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Files = dict[str, str | bytes]
 
 
 class FakeSysfs:
-    """A machine's /sys and /proc below a test's folder."""
+    """A machine's /sys and /proc in a temporary folder."""
 
     def __init__(self, root: Path) -> None:
         self.sysfs = root / "sys"
@@ -39,7 +39,7 @@ class FakeSysfs:
         self.write(self.sysfs / "devices" / path, {"vendor": f"{vendor}\n", "class": "0x060400\n", **link})
 
     def card(self, number: int, driver: str, pci_id: str, path: str, files: Files) -> Path:
-        """`path` below /sys/devices ends with the PCI address. Returns the PCI device's folder."""
+        """`path` is relative to /sys/devices and ends with the PCI address. Returns the folder of the PCI device."""
         device = self.sysfs / "devices" / path
         drm = device / "drm" / f"card{number}"
         drm.mkdir(parents=True)
@@ -64,7 +64,7 @@ class FakeSysfs:
 
 
 def values(device: DeviceReading) -> dict[str, float]:
-    """Name of the family, with its label if it has rows -> value."""
+    """Family name, with its label if it has one -> value."""
     return {" ".join((reading.family.name, *reading.labels)): reading.value for reading in device.readings}
 
 

@@ -1,4 +1,4 @@
-"""AmdDriver on made-up sysfs trees: generations of cards, what they lack, cards that sleep, break, go and come."""
+"""AmdDriver on fake sysfs trees: card generations, missing files, suspended, failing, lost and recovered cards."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def driver(tree: FakeSysfs) -> AmdDriver:
 
 
 def table(revision: tuple[int, int], fields: dict[int, bytes], size: int | None = None) -> bytes:
-    """A table as the kernel makes it: all ones but for the header and what is filled in."""
+    """A gpu_metrics table: all ones but for the header and the fields that are filled in."""
     size = amd.GPU_METRICS_LAYOUTS[revision].size if size is None else size
     raw = bytearray(b"\xff" * size)
     struct.pack_into("=HBB", raw, 0, size, *revision)
@@ -153,7 +153,7 @@ def test_rx_7900_in_base_units(tree: FakeSysfs) -> None:
         "gpu_sm_clock_max_hertz": 2_526_000_000,
         "gpu_memory_clock_hertz": 1_249_000_000,
         "gpu_fan_speed_ratio": 0.4,
-        "gpu_pcie_link_generation": 4,  # of the card's own switch, not of the link within the card
+        "gpu_pcie_link_generation": 4,  # of the card's switch, not of the link behind it
         "gpu_pcie_link_width": 8,
         "gpu_pcie_replays_total": 3,
         "gpu_throttle_active sw_power_cap": 1,
@@ -162,12 +162,12 @@ def test_rx_7900_in_base_units(tree: FakeSysfs) -> None:
         "gpu_throttle_active prochot": 0,
         "gpu_throttle_active other": 0,
     }
-    # Energy in its table has no documented unit on such a card: it is not guessed.
+    # On this card the unit of energy in the table is undocumented.
     assert absent(device)["gpu_energy_joules_total"] == "unsupported"
     assert absent(device)["gpu_ecc_errors_total"] == "unsupported"
 
 
-def test_second_die_of_an_mi250x_has_no_power_rather_than_none(tree: FakeSysfs) -> None:
+def test_power_of_an_mi250x_second_die_is_absent_not_zero(tree: FakeSysfs) -> None:
     mi250x_die(tree, 0, primary=True)
     mi250x_die(tree, 1, primary=False)
     first, second = driver(tree).read()
@@ -197,7 +197,7 @@ def test_mi300x_without_an_edge_sensor_and_with_a_deep_sleep_clock_level(tree: F
     assert absent(devices[1])["gpu_throttle_active"] == "unsupported"
 
 
-def test_every_family_has_a_value_or_a_reason(tree: FakeSysfs) -> None:
+def test_every_family_has_a_value_or_an_absence(tree: FakeSysfs) -> None:
     rx7900(tree)
     (device,) = driver(tree).read()
     there = {reading.family for reading in device.readings}
@@ -206,7 +206,7 @@ def test_every_family_has_a_value_or_a_reason(tree: FakeSysfs) -> None:
     assert not there & reasons
 
 
-def test_busy_time_is_the_gauge_over_time(tree: FakeSysfs) -> None:
+def test_busy_time_integrates_the_gauge(tree: FakeSysfs) -> None:
     device = rx7900(tree, changed={"gpu_busy_percent": "50\n"})
     amdgpu = driver(tree)
     amdgpu.read()
@@ -221,7 +221,7 @@ def test_busy_time_is_the_gauge_over_time(tree: FakeSysfs) -> None:
     assert absent(reading)["gpu_busy_seconds_total"] == absent(reading)["gpu_observed_seconds_total"] == "error"
 
 
-def test_utilization_from_the_table_where_there_is_no_file(tree: FakeSysfs) -> None:
+def test_utilization_from_gpu_metrics_without_the_file(tree: FakeSysfs) -> None:
     device = rx7900(tree)
     (device / "gpu_busy_percent").unlink()
     (reading,) = driver(tree).read()
@@ -247,7 +247,9 @@ def test_utilization_from_the_table_where_there_is_no_file(tree: FakeSysfs) -> N
         ("gpu_metrics", b"\x00", "gpu_energy_joules_total"),
     ],
 )
-def test_garbage_is_an_error_of_its_family_alone(tree: FakeSysfs, name: str, content: str | bytes, family: str) -> None:
+def test_invalid_value_is_an_error_of_its_family_only(
+    tree: FakeSysfs, name: str, content: str | bytes, family: str
+) -> None:
     rx7900(tree, changed={"ras/umc_err_count": "ue: 0\nce: 0\n", name: content})
     (device,) = driver(tree).read()
     assert device.down is None
@@ -256,7 +258,7 @@ def test_garbage_is_an_error_of_its_family_alone(tree: FakeSysfs, name: str, con
     assert len(device.readings) > 10
 
 
-def test_unreadable_files_are_a_matter_of_permission(tree: FakeSysfs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_files_are_absent_for_lack_of_permission(tree: FakeSysfs, monkeypatch: pytest.MonkeyPatch) -> None:
     rx7900(tree)
     open_file = os.open
 
@@ -270,7 +272,7 @@ def test_unreadable_files_are_a_matter_of_permission(tree: FakeSysfs, monkeypatc
     assert absent(device)["gpu_power_watts"] == "no_permission"
 
 
-def test_a_reset_is_an_error_not_a_lack_of_permission(tree: FakeSysfs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reset_is_an_error_not_a_lack_of_permission(tree: FakeSysfs, monkeypatch: pytest.MonkeyPatch) -> None:
     """amdgpu answers EPERM to reads while the card resets."""
     rx7900(tree)
     amdgpu = driver(tree)
@@ -316,14 +318,14 @@ def test_suspended_card_is_never_read(tree: FakeSysfs, monkeypatch: pytest.Monke
     assert values(awake)["gpu_power_watts"] == 287
 
 
-def test_card_that_is_found_asleep_has_its_identity(tree: FakeSysfs) -> None:
+def test_card_suspended_from_the_start_has_its_identity(tree: FakeSysfs) -> None:
     rx7900(tree, changed={"power/runtime_status": "suspended\n"})
     (device,) = driver(tree).read()
     assert device.identity.uuid == "AMD-a1b2c3d4e5f60718"
     assert absent(device)["gpu_memory_total_bytes"] == "unsupported"
 
 
-def test_lost_card_keeps_its_identity_and_comes_back(tree: FakeSysfs) -> None:
+def test_lost_card_keeps_its_identity_and_recovers(tree: FakeSysfs) -> None:
     mi300x(tree, 0)
     mi300x(tree, 1)
     amdgpu = driver(tree)
@@ -336,7 +338,7 @@ def test_lost_card_keeps_its_identity_and_comes_back(tree: FakeSysfs) -> None:
     assert [device.down for device in amdgpu.read()] == [None, None]
 
 
-def test_card_that_vanishes_in_the_middle_of_a_read_is_lost(tree: FakeSysfs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_card_removed_during_a_reading_is_lost(tree: FakeSysfs, monkeypatch: pytest.MonkeyPatch) -> None:
     rx7900(tree)
     amdgpu = driver(tree)
     amdgpu.read()
@@ -353,7 +355,7 @@ def test_card_that_vanishes_in_the_middle_of_a_read_is_lost(tree: FakeSysfs, mon
     assert (device.down, device.readings) == (DownReason.LOST, ())
 
 
-def test_driver_that_was_unloaded_is_the_reason(tree: FakeSysfs) -> None:
+def test_unloaded_driver_is_the_down_reason(tree: FakeSysfs) -> None:
     rx7900(tree)
     amdgpu = driver(tree)
     amdgpu.read()
@@ -362,7 +364,7 @@ def test_driver_that_was_unloaded_is_the_reason(tree: FakeSysfs) -> None:
     assert [device.down for device in amdgpu.read()] == [DownReason.DRIVER_GONE]
 
 
-def test_replaced_card_is_forgotten_and_a_new_one_is_found(tree: FakeSysfs) -> None:
+def test_replaced_card_is_forgotten(tree: FakeSysfs) -> None:
     rx7900(tree)
     amdgpu = driver(tree)
     amdgpu.read()
@@ -376,7 +378,7 @@ def test_replaced_card_is_forgotten_and_a_new_one_is_found(tree: FakeSysfs) -> N
     ]
 
 
-def test_sensors_that_moved_are_found_at_the_next_reading(tree: FakeSysfs) -> None:
+def test_moved_sensors_are_found_at_the_next_reading(tree: FakeSysfs) -> None:
     device = rx7900(tree)
     amdgpu = driver(tree)
     amdgpu.read()
@@ -388,7 +390,7 @@ def test_sensors_that_moved_are_found_at_the_next_reading(tree: FakeSysfs) -> No
     assert values(found)["gpu_power_watts"] == 287
 
 
-def test_fixed_values_are_read_again_after_a_minute(tree: FakeSysfs) -> None:
+def test_slow_values_are_read_once_a_minute(tree: FakeSysfs) -> None:
     device = rx7900(tree)
     amdgpu = driver(tree)
     amdgpu.read()
@@ -398,7 +400,7 @@ def test_fixed_values_are_read_again_after_a_minute(tree: FakeSysfs) -> None:
     assert values(amdgpu.read()[0])["gpu_pcie_replays_total"] == 9
 
 
-def test_uuid_without_a_serial_number_tells_machines_apart(tree: FakeSysfs, tmp_path: Path) -> None:
+def test_uuid_without_a_serial_number_differs_by_machine(tree: FakeSysfs, tmp_path: Path) -> None:
     rx7900(tree, changed={"unique_id": "0000000000000000\n"})
     here = driver(tree).read()[0].identity.uuid
     tree.write(tree.procfs, {"sys/kernel/hostname": "node-2\n"})
@@ -407,7 +409,7 @@ def test_uuid_without_a_serial_number_tells_machines_apart(tree: FakeSysfs, tmp_
     assert here != there
 
 
-def test_two_cards_that_share_a_serial_number_are_two(tree: FakeSysfs) -> None:
+def test_cards_with_the_same_serial_number_are_distinct(tree: FakeSysfs) -> None:
     rx7900(tree)
     tree.write(mi300x(tree, 1), {"unique_id": "a1b2c3d4e5f60718\n"})
     assert len({device.identity.uuid for device in driver(tree).read()}) == 2
@@ -428,7 +430,7 @@ def test_machine_without_drm_is_absent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("revision", list(amd.GPU_METRICS_LAYOUTS))
-def test_tables_of_all_known_revisions(revision: tuple[int, int]) -> None:
+def test_all_known_revisions_of_gpu_metrics(revision: tuple[int, int]) -> None:
     layout = amd.GPU_METRICS_LAYOUTS[revision]
     assert layout.energy is not None
     fields = {layout.activity: b"\x2a\x00", layout.energy: u64(5 * 2**16)}
@@ -448,19 +450,19 @@ def test_fields_that_are_not_filled_in_are_none() -> None:
     [
         (b"", AbsenceReason.ERROR),
         (table((1, 3), {})[:50], AbsenceReason.ERROR),
-        (table((1, 6), {}, size=352), AbsenceReason.ERROR),  # another layout of the same number, taken back since
+        (table((1, 6), {}, size=352), AbsenceReason.ERROR),  # a withdrawn layout with the same revision
         (table((1, 9), {}, size=200), AbsenceReason.UNSUPPORTED),
         (table((2, 1), {}, size=120), AbsenceReason.UNSUPPORTED),
         (bytes(120), AbsenceReason.UNSUPPORTED),
     ],
 )
-def test_tables_that_are_unknown_or_cut_short(raw: bytes, reason: AbsenceReason) -> None:
+def test_unknown_or_truncated_gpu_metrics(raw: bytes, reason: AbsenceReason) -> None:
     with pytest.raises(SysfsValueError) as caught:
         parse_gpu_metrics(raw)
     assert caught.value.reason is reason
 
 
-def test_numbers_and_clocks() -> None:
+def test_integers_and_clocks() -> None:
     assert parse_int(b" -5\n") == -5
     with pytest.raises(SysfsValueError):
         parse_int(b"9" * 21)

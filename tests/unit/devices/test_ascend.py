@@ -1,4 +1,4 @@
-"""AscendDriver on a made-up npu-smi: tables of several versions, garbage, a tool that hangs, fails, goes away."""
+"""AscendDriver with a fake npu-smi: tables of several versions, invalid output, a hung, failing or removed tool."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ INFERENCE = """
 
 
 class FakeNpuSmi:
-    """A shell script in the place of npu-smi."""
+    """A shell script that replaces npu-smi."""
 
     def __init__(self, tree: FakeSysfs, folder: Path) -> None:
         self.tree = tree
@@ -104,7 +104,7 @@ def test_910b_in_base_units(tool: FakeNpuSmi) -> None:
     assert set(absent(first).values()) == {"unsupported"}
 
 
-def test_two_chips_of_one_npu_are_two(tool: FakeNpuSmi) -> None:
+def test_two_chips_of_one_npu(tool: FakeNpuSmi) -> None:
     tool.set_output(TWO_CHIPS)
     first, second = tool.driver().read()
     assert (first.identity.index, second.identity.index) == ("0", "1")
@@ -121,7 +121,7 @@ def test_inference_card_without_hbm(tool: FakeNpuSmi) -> None:
     assert absent(device)["gpu_power_watts"] == "unsupported"
 
 
-def test_tool_is_asked_seldom_and_busy_time_goes_on(tool: FakeNpuSmi) -> None:
+def test_tool_runs_rarely_and_busy_time_continues(tool: FakeNpuSmi) -> None:
     tool.set_output(HEALTHY)
     driver = tool.driver()
     before = driver.read()
@@ -144,7 +144,7 @@ def test_tool_is_asked_seldom_and_busy_time_goes_on(tool: FakeNpuSmi) -> None:
         ("3318 / 65536", "lots / 65536", "gpu_memory_total_bytes"),
     ],
 )
-def test_garbage_is_an_error_of_its_family_alone(tool: FakeNpuSmi, before: str, after: str, family: str) -> None:
+def test_invalid_value_is_an_error_of_its_family_only(tool: FakeNpuSmi, before: str, after: str, family: str) -> None:
     assert before in HEALTHY
     tool.set_output(HEALTHY.replace(before, after, 1))
     first, second = tool.driver().read()
@@ -154,7 +154,7 @@ def test_garbage_is_an_error_of_its_family_alone(tool: FakeNpuSmi, before: str, 
     assert "error" not in absent(second).values()
 
 
-def test_row_that_is_cut_off_costs_its_own_chip_only(tool: FakeNpuSmi) -> None:
+def test_truncated_row_only_affects_its_chip(tool: FakeNpuSmi) -> None:
     rows = FIRST.splitlines(keepends=True)
     assert [chip.key for chip in parse_npu_smi(HEAD + rows[0] + SECOND)] == ["0000:c2:00.0"]
     assert [chip.key for chip in parse_npu_smi(HEAD + rows[1] + SECOND)] == ["0000:c2:00.0"]
@@ -162,7 +162,7 @@ def test_row_that_is_cut_off_costs_its_own_chip_only(tool: FakeNpuSmi) -> None:
     assert parse_npu_smi("") == parse_npu_smi(FIRST) == parse_npu_smi(HEAD) == parse_npu_smi("|||\n| | |\n|") == []
 
 
-def test_npu_that_is_no_longer_named_is_lost(tool: FakeNpuSmi) -> None:
+def test_npu_that_is_no_longer_listed_is_lost(tool: FakeNpuSmi) -> None:
     tool.set_output(HEALTHY)
     driver = tool.driver()
     before = driver.read()
@@ -180,9 +180,7 @@ def test_npu_that_is_no_longer_named_is_lost(tool: FakeNpuSmi) -> None:
         ("echo dcmi model initialized failed >&2", 1, DownReason.ERROR, DriverState.FAILED),
     ],
 )
-def test_tool_that_hangs_or_fails(
-    tool: FakeNpuSmi, before: str, code: int, down: DownReason, state: DriverState
-) -> None:
+def test_hung_or_failing_tool(tool: FakeNpuSmi, before: str, code: int, down: DownReason, state: DriverState) -> None:
     tool.set_output(HEALTHY)
     driver = tool.driver(timeout_seconds=1.0)
     driver.read()
@@ -197,7 +195,7 @@ def test_tool_that_hangs_or_fails(
     assert [device.down for device in driver.read()] == [None, None]
 
 
-def test_a_tool_that_failed_at_first_is_asked_again_at_once(tool: FakeNpuSmi) -> None:
+def test_tool_that_failed_at_first_is_retried_at_once(tool: FakeNpuSmi) -> None:
     tool.set_output("", code=1)
     driver = tool.driver()
     with pytest.raises(DriverUnavailable):
@@ -206,7 +204,7 @@ def test_a_tool_that_failed_at_first_is_asked_again_at_once(tool: FakeNpuSmi) ->
     assert len(driver.read()) == 2
 
 
-def test_tool_that_was_removed(tool: FakeNpuSmi) -> None:
+def test_removed_tool(tool: FakeNpuSmi) -> None:
     tool.set_output(HEALTHY)
     driver = tool.driver()
     driver.read()
@@ -223,7 +221,7 @@ def test_without_the_tool_it_is_absent(tool: FakeNpuSmi, monkeypatch: pytest.Mon
     assert caught.value.state is DriverState.ABSENT
 
 
-def test_tool_that_does_not_start_or_says_nothing(tool: FakeNpuSmi) -> None:
+def test_tool_that_cannot_run_or_lists_nothing(tool: FakeNpuSmi) -> None:
     tool.set_output("no NPU here\n")
     with pytest.raises(DriverUnavailable, match="lists no NPU") as caught:
         tool.driver().read()

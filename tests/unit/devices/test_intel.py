@@ -1,4 +1,4 @@
-"""IntelDriver on made-up sysfs trees and counters: i915, xe, integrated, counters that are refused or go away."""
+"""IntelDriver on fake sysfs trees and counters: i915, xe, integrated GPUs, denied and failing counters."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ B580: Files = {
 
 
 class FakePerfCounters:
-    """Counts by config, set by the test; the time that a counter has run is the tree's clock."""
+    """Counts by config, set by the test; the time enabled follows the tree's clock."""
 
     def __init__(self, tree: FakeSysfs, engines: dict[int, int]) -> None:
         self.tree = tree
@@ -129,7 +129,7 @@ def test_arc_a770_on_i915_in_base_units(tree: FakeSysfs) -> None:
     device, counters = a770(tree)
     intel = driver(tree, counters)
     (first,) = intel.read()
-    assert absent(first)[UTILIZATION] == absent(first)["gpu_power_watts"] == "error"  # no mean yet
+    assert absent(first)[UTILIZATION] == absent(first)["gpu_power_watts"] == "error"  # a mean needs two readings
     tree.time += 2
     counters.counts |= {0x0: 5 + SECOND // 2, 0x4000: 7 + SECOND}
     tree.write(device, {"hwmon/hwmon3/energy1_input": "800000000\n"})
@@ -138,7 +138,7 @@ def test_arc_a770_on_i915_in_base_units(tree: FakeSysfs) -> None:
     assert (who.name, who.vendor, who.index) == ("Intel Arc A770", "intel", "1")
     assert (who.pci_bus_id, who.driver_version) == ("00000000:03:00.0", "6.12.0")
     assert values(reading) == {
-        UTILIZATION: 0.5,  # the busier of two engines, and not the video engine
+        UTILIZATION: 0.5,  # the busier of two engines, without the video engine
         BUSY: 1,
         OBSERVED: 2,
         "gpu_busy_source_info driver": 1,
@@ -159,7 +159,7 @@ def test_arc_a770_on_i915_in_base_units(tree: FakeSysfs) -> None:
     assert {config for _, config, _, _ in counters.opened.values()} == {0x0, 0x4000}
 
 
-def test_b580_on_xe_counts_ticks_and_knows_its_memory(tree: FakeSysfs) -> None:
+def test_arc_b580_on_xe_counts_ticks_and_reads_memory(tree: FakeSysfs) -> None:
     device, counters = b580(tree)
     intel = driver(tree, counters)
     intel.read()
@@ -175,11 +175,11 @@ def test_b580_on_xe_counts_ticks_and_knows_its_memory(tree: FakeSysfs) -> None:
     assert (seen["gpu_sm_clock_hertz"], seen["gpu_sm_clock_max_hertz"]) == (2_850_000_000, 2_900_000_000)
     assert (seen["gpu_pcie_link_generation"], seen["gpu_pcie_link_width"]) == (4, 8)
     assert seen["gpu_throttle_active sw_power_cap"] == 0
-    assert seen["gpu_throttle_active hw_thermal"] == 1  # of the media part
-    assert absent(reading)["gpu_power_limit_watts"] == "unsupported"  # 0 is "no limit", not a limit of nothing
+    assert seen["gpu_throttle_active hw_thermal"] == 1  # of the media GT
+    assert absent(reading)["gpu_power_limit_watts"] == "unsupported"  # 0 means "no limit"
 
 
-def test_integrated_graphics_say_so_and_have_no_memory_of_their_own(tree: FakeSysfs) -> None:
+def test_integrated_graphics_have_no_memory_of_their_own(tree: FakeSysfs) -> None:
     device = tree.card(0, "i915", "8086:46A6", "pci0000:00/0000:00:02.0", {"current_link_speed": "16.0 GT/s PCIe\n"})
     tree.write(device / "drm/card0", {"gt_act_freq_mhz": "0\n", "gt_max_freq_mhz": "1300\n"})
     pmu(tree, "i915", {"events/rcs0-busy": "config=0x0\n"})
@@ -198,7 +198,7 @@ def test_integrated_graphics_say_so_and_have_no_memory_of_their_own(tree: FakeSy
     assert there | {absence.family for absence in reading.absences} == set(SYSFS_FAMILIES)
 
 
-def test_long_interval_is_observed_whole(tree: FakeSysfs) -> None:
+def test_long_interval_is_fully_observed(tree: FakeSysfs) -> None:
     _, counters = a770(tree)
     intel = driver(tree, counters)
     intel.read()
@@ -212,7 +212,7 @@ def test_long_interval_is_observed_whole(tree: FakeSysfs) -> None:
     ("code", "reason"),
     [(errno.EACCES, "no_permission"), (errno.EPERM, "no_permission"), (errno.ENOSYS, "error"), (errno.EMFILE, "error")],
 )
-def test_refused_counters_are_a_reason_and_are_asked_for_again(tree: FakeSysfs, code: int, reason: str) -> None:
+def test_denied_counters_are_an_absence_and_retried(tree: FakeSysfs, code: int, reason: str) -> None:
     _, counters = a770(tree)
     counters.refuse = code
     intel = driver(tree, counters)
@@ -226,14 +226,14 @@ def test_refused_counters_are_a_reason_and_are_asked_for_again(tree: FakeSysfs, 
     assert values(intel.read()[0])[UTILIZATION] == 0
 
 
-def test_kernel_without_counters_publishes_no_utilization(tree: FakeSysfs) -> None:
+def test_kernel_without_counters_has_no_utilization(tree: FakeSysfs) -> None:
     tree.card(0, "xe", "8086:0BD5", "pci0000:00/0000:29:00.0", {"tile0/gt0/freq0/act_freq": "1600\n"})
     (reading,) = driver(tree, FakePerfCounters(tree, {})).read()
     assert reading.identity.name == "Intel Data Center GPU Max 1550"
     assert absent(reading)[UTILIZATION] == absent(reading)[BUSY] == "unsupported"
 
 
-def test_counters_that_break_are_closed_and_opened_again(tree: FakeSysfs) -> None:
+def test_failing_counters_are_reopened(tree: FakeSysfs) -> None:
     _, counters = b580(tree)
     intel = driver(tree, counters)
     intel.read()
@@ -249,7 +249,7 @@ def test_counters_that_break_are_closed_and_opened_again(tree: FakeSysfs) -> Non
     assert values(intel.read()[0])[UTILIZATION] == 0.5
 
 
-def test_half_opened_engine_leaves_no_counter_open(tree: FakeSysfs) -> None:
+def test_failed_open_leaves_no_counter_open(tree: FakeSysfs) -> None:
     _, counters = b580(tree)
     del counters.counts[0x3]
     intel = driver(tree, counters)
@@ -259,7 +259,7 @@ def test_half_opened_engine_leaves_no_counter_open(tree: FakeSysfs) -> None:
     assert not counters.opened
 
 
-def test_suspended_card_is_not_counted_on(tree: FakeSysfs) -> None:
+def test_counters_are_closed_while_suspended(tree: FakeSysfs) -> None:
     device, counters = b580(tree)
     intel = driver(tree, counters)
     intel.read()
@@ -275,7 +275,7 @@ def test_suspended_card_is_not_counted_on(tree: FakeSysfs) -> None:
     assert absent(awake)["gpu_power_watts"] == "error"
 
 
-def test_energy_counter_reset_makes_no_power(tree: FakeSysfs) -> None:
+def test_energy_counter_reset_gives_no_power(tree: FakeSysfs) -> None:
     device, counters = a770(tree)
     intel = driver(tree, counters)
     intel.read()
@@ -295,7 +295,7 @@ def test_energy_counter_reset_makes_no_power(tree: FakeSysfs) -> None:
         ("drm/card1/gt/gt0/throttle_reason_pl1", "2\n", "gpu_throttle_active"),
     ],
 )
-def test_garbage_is_an_error_of_its_family_alone(tree: FakeSysfs, name: str, content: str, family: str) -> None:
+def test_invalid_value_is_an_error_of_its_family_only(tree: FakeSysfs, name: str, content: str, family: str) -> None:
     device, counters = a770(tree)
     tree.write(device, {name: content})
     (reading,) = driver(tree, counters).read()
@@ -304,7 +304,7 @@ def test_garbage_is_an_error_of_its_family_alone(tree: FakeSysfs, name: str, con
     assert len(reading.readings) > 2
 
 
-def test_garbage_in_the_memory_manager_and_the_pmu(tree: FakeSysfs) -> None:
+def test_invalid_vram_and_pmu_files(tree: FakeSysfs) -> None:
     _, counters = b580(tree)
     tree.write(tree.sysfs / "kernel/debug/dri/0", {"vram0_mm": "?\n"})
     pmu(tree, "xe_0000_03_00.0", {"type": "none\n"})
@@ -313,9 +313,7 @@ def test_garbage_in_the_memory_manager_and_the_pmu(tree: FakeSysfs) -> None:
     assert absent(reading)[UTILIZATION] == "unsupported"
 
 
-def test_debugfs_that_is_closed_to_us_is_a_matter_of_permission(
-    tree: FakeSysfs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_debugfs_is_a_lack_of_permission(tree: FakeSysfs, monkeypatch: pytest.MonkeyPatch) -> None:
     _, counters = b580(tree)
     stat = os.stat
 
@@ -337,7 +335,7 @@ def test_debugfs_that_is_closed_to_us_is_a_matter_of_permission(
     assert absent(reading)["gpu_memory_used_bytes"] == absent(reading)["gpu_memory_total_bytes"] == "no_permission"
 
 
-def test_lost_card_comes_back_and_its_counters_are_closed(tree: FakeSysfs) -> None:
+def test_counters_of_a_lost_card_are_closed(tree: FakeSysfs) -> None:
     _, counters = b580(tree)
     intel = driver(tree, counters)
     before = intel.read()[0].identity
@@ -368,7 +366,7 @@ def test_constructing_needs_nothing() -> None:
 
 
 def test_real_counters_of_a_software_event() -> None:
-    """The same calls on the kernel's clock, which counts nanoseconds as i915's engines do."""
+    """The same calls on the cpu-clock event, which counts nanoseconds like i915's engines."""
     counters, software, cpu_clock = PerfCounters(), 1, 0
     try:
         handle = counters.open(software, cpu_clock, 0)

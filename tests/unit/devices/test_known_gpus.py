@@ -1,4 +1,4 @@
-"""GPUs that get lost are remembered over a restart of the exporter, until another card sits in their slot."""
+"""Lost NVIDIA GPUs keep their identity across restarts, until another card is in their slot."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def start(machine: SimulatedMachine, *gpus: SimulatedGpu) -> None:
     machine.driver.read()
 
 
-def test_a_gpu_that_is_lost_at_a_restart_keeps_its_identity(machine: SimulatedMachine, file: Path) -> None:
+def test_gpu_lost_during_a_restart_keeps_its_identity(machine: SimulatedMachine, file: Path) -> None:
     start(machine, SimulatedGpu(), SimulatedGpu(), SimulatedGpu())
     before = [device.identity for device in machine.driver.read()]
     machine.gpus[1].lost = True
@@ -64,7 +64,7 @@ def test_all_gpus_are_down_if_the_driver_does_not_load_after_a_reboot(machine: S
     assert down_reasons(machine.driver.read()) == [DownReason.DRIVER_GONE] * 2
 
 
-def test_a_card_that_was_replaced_is_forgotten_for_good(machine: SimulatedMachine, file: Path) -> None:
+def test_replaced_card_is_forgotten(machine: SimulatedMachine, file: Path) -> None:
     start(machine, SimulatedGpu(), SimulatedGpu())
     machine.driver.close()
     machine.control.gpus[1] = SimulatedGpu(uuid="GPU-new")
@@ -78,7 +78,7 @@ def test_a_card_that_was_replaced_is_forgotten_for_good(machine: SimulatedMachin
     assert "000000000001" not in file.read_text()
 
 
-def test_a_card_that_was_moved_is_the_same(machine: SimulatedMachine, file: Path) -> None:
+def test_moved_card_is_the_same(machine: SimulatedMachine, file: Path) -> None:
     start(machine, SimulatedGpu(uuid="GPU-a"), SimulatedGpu(uuid="GPU-b"))
     machine.driver.close()
     machine.control.gpus = [SimulatedGpu(uuid="GPU-b"), SimulatedGpu(uuid="GPU-a")]
@@ -89,7 +89,7 @@ def test_a_card_that_was_moved_is_the_same(machine: SimulatedMachine, file: Path
     assert down_reasons(devices) == [None, None]
 
 
-def test_slices_are_not_remembered(machine: SimulatedMachine, file: Path) -> None:
+def test_mig_instances_are_not_persisted(machine: SimulatedMachine, file: Path) -> None:
     start(machine, SimulatedGpu(mig=True))
     assert [gpu["parent_uuid"] for gpu in json.loads(file.read_text())["gpus"]] == [""]
 
@@ -113,7 +113,7 @@ def test_the_file_is_written_only_when_something_changed(machine: SimulatedMachi
         json.dumps({"format": 1, "gpus": [dict.fromkeys(DeviceIdentity.__slots__, "")]}),
     ],
 )  # fmt: skip
-def test_a_broken_file_is_reported_and_overwritten(
+def test_invalid_file_is_reported_and_overwritten(
     machine: SimulatedMachine, file: Path, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     file.parent.mkdir()
@@ -124,7 +124,7 @@ def test_a_broken_file_is_reported_and_overwritten(
     assert len(json.loads(file.read_text())["gpus"]) == 1
 
 
-def test_a_file_that_cannot_be_written_costs_no_reading(
+def test_unwritable_file_does_not_fail_readings(
     machine: SimulatedMachine, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "in the way").write_text("")
@@ -137,7 +137,7 @@ def test_a_file_that_cannot_be_written_costs_no_reading(
     assert sum("forgotten at a restart" in record.getMessage() for record in caplog.records) == 1
 
 
-def test_no_driver_and_nothing_remembered_is_no_driver(machine: SimulatedMachine, file: Path) -> None:
+def test_without_driver_and_known_gpus_the_driver_is_absent(machine: SimulatedMachine, file: Path) -> None:
     machine.control.loaded = False
     machine.write()
     with pytest.raises(DriverUnavailable):
@@ -151,11 +151,11 @@ def test_constructing_touches_no_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_who_replaced_whom(tmp_path: Path) -> None:
+def test_which_gpu_was_replaced(tmp_path: Path) -> None:
     roster = DeviceInventory()
     assert roster.remember([card("a"), card("b", "00000000:20:00.0")]) == []
     assert roster.remember([card("b", "00000000:20:00.0")]) == []
-    assert roster.remember([card("a", "00000000:20:00.0"), card("b")]) == []  # they were swapped
+    assert roster.remember([card("a", "00000000:20:00.0"), card("b")]) == []  # swapped
     assert roster.remember([card("a"), card("b", "00000000:20:00.0")]) == []
     assert roster.remember([card("c")]) == ["a"]
     assert [identity.uuid for identity in roster] == ["b", "c"]

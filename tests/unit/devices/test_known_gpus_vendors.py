@@ -1,4 +1,4 @@
-"""AMD, Intel and Ascend: what gets lost is remembered over a restart of the exporter."""
+"""AMD, Intel and Ascend: lost GPUs keep their identity across restarts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.devices.fake_sysfs import FakeSysfs
 
 @dataclass
 class FakeVendorDriver:
-    """A driver of which everything is known. `state` is why it cannot be used, None while it can."""
+    """A fake driver. `state` is why it is unavailable, None while it is available."""
 
     gpus: tuple[DeviceIdentity, ...]
     state: DriverState | None = None
@@ -44,7 +44,7 @@ def test_a_gpu_lost_while_the_exporter_was_stopped(tmp_path: Path) -> None:
     assert {(device.identity, device.down) for device in devices} == {(SECOND, None), (FIRST, DownReason.LOST)}
 
 
-def test_nothing_is_remembered_without_a_file() -> None:
+def test_identities_are_lost_without_a_file() -> None:
     restart_exporter(FakeVendorDriver((FIRST, SECOND)), None).read()
     assert down_reasons(restart_exporter(FakeVendorDriver((SECOND,)), None).read()) == [None]
 
@@ -68,14 +68,14 @@ def test_a_machine_that_never_had_one(tmp_path: Path) -> None:
         restart_exporter(FakeVendorDriver((), DriverState.ABSENT), tmp_path).read()
 
 
-def test_a_card_that_was_replaced_is_forgotten(tmp_path: Path) -> None:
+def test_replaced_card_is_forgotten(tmp_path: Path) -> None:
     restart_exporter(FakeVendorDriver((FIRST,)), tmp_path).read()
     other = DeviceIdentity("AMD-9", "1", "MI300X", "amd", FIRST.pci_bus_id)
     devices = restart_exporter(FakeVendorDriver((other,)), tmp_path).read()
     assert [(device.identity, device.down) for device in devices] == [(other, None)]
 
 
-def test_the_real_drivers_are_wired_so(tmp_path: Path) -> None:
+def test_registered_drivers_are_persistent(tmp_path: Path) -> None:
     tree = FakeSysfs(tmp_path)
     for number, slot in enumerate(("0000:03:00.0", "0000:04:00.0")):
         tree.card(number, "amdgpu", "1002:744C", f"pci0000:00/{slot}", {"gpu_busy_percent": "7\n"})

@@ -1,4 +1,4 @@
-"""NvidiaDriver through the real pynvml, on the simulated NVML."""
+"""NvidiaDriver with the real pynvml on the simulated NVML."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_every_device_family_is_read_or_declared_absent(machine: SimulatedMachin
     assert told == set(metrics.DEVICE_FAMILIES) - said_elsewhere - nothing_happened
 
 
-def test_numbers_asked_for_are_those_of_pynvml() -> None:
+def test_constants_match_pynvml() -> None:
     assert nvidia_calls.CORE == pynvml.NVML_TEMPERATURE_GPU
     assert (nvidia_calls.SM, nvidia_calls.MEMORY) == (pynvml.NVML_CLOCK_SM, pynvml.NVML_CLOCK_MEM)
     assert nvidia_calls.CORRECTED == pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED
@@ -182,13 +182,13 @@ def test_any_number_of_gpus(machine: SimulatedMachine, count: int) -> None:
 # ---- processes --------------------------------------------------------------------------------------------------
 
 
-def test_processes_are_named_with_what_they_hold(machine: SimulatedMachine) -> None:
+def test_processes_and_their_memory(machine: SimulatedMachine) -> None:
     device = read_single_gpu(machine, SimulatedGpu(pids=[4711, 12], memory_used=300))
     assert device.processes == (GpuProcess(4711, 150 * MIB), GpuProcess(12, 150 * MIB))
     assert values(device)["gpu_processes"] == 2
 
 
-def test_dead_pids_leave_and_a_pid_used_again_is_what_it_is_now(machine: SimulatedMachine) -> None:
+def test_exited_processes_and_reused_pids(machine: SimulatedMachine) -> None:
     read_single_gpu(machine, SimulatedGpu(pids=[1, 2], memory_used=200))
     machine.gpus[0] = SimulatedGpu(pids=[2], memory_used=500)
     machine.wait(PROCESS_INTERVAL_SECONDS)
@@ -217,7 +217,7 @@ def test_a_lost_gpu_has_no_processes(machine: SimulatedMachine) -> None:
 
 
 @pytest.mark.parametrize(("code", "reason"), [(NOT_SUPPORTED, "unsupported"), (NO_PERMISSION, "no_permission")])
-def test_processes_that_the_driver_does_not_tell(machine: SimulatedMachine, code: int, reason: str) -> None:
+def test_unsupported_process_list(machine: SimulatedMachine, code: int, reason: str) -> None:
     device = read_single_gpu(machine, SimulatedGpu(pids=[1], errors={"nvmlDeviceGetComputeRunningProcesses_v3": code}))
     assert absent(device)["gpu_processes"] == reason
     assert device.processes == ()
@@ -226,8 +226,8 @@ def test_processes_that_the_driver_does_not_tell(machine: SimulatedMachine, code
 # ---- busy time --------------------------------------------------------------------------------------------------
 
 
-def test_busy_time_is_the_true_mean_of_a_square_wave_that_the_gauge_cannot_see(machine: SimulatedMachine) -> None:
-    """Read once a second, a wave of 1 s shows the gauge one phase only."""
+def test_busy_time_from_the_buffer_is_the_true_mean_of_a_square_wave(machine: SimulatedMachine) -> None:
+    """At one reading per second, the gauge only shows one phase of a 1 s wave."""
     machine.control.gpus = [SimulatedGpu(level=100, period=1.0, duty=0.35)]
     machine.write()
     for _ in range(120):
@@ -239,8 +239,8 @@ def test_busy_time_is_the_true_mean_of_a_square_wave_that_the_gauge_cannot_see(m
     assert machine.driver.busy_sources == {uuid(0): BusySource.BUFFER}
 
 
-def test_without_a_sample_buffer_a_square_wave_is_sampled_between_the_readings(machine: SimulatedMachine) -> None:
-    """Read once a second alone, the gauge shows few phases of it."""
+def test_gauge_is_sampled_between_readings_without_a_buffer(machine: SimulatedMachine) -> None:
+    """At one reading per second, the gauge only shows a few phases."""
     gpu = SimulatedGpu(level=100, period=1.07, duty=0.5, errors={"nvmlDeviceGetSamples": NOT_SUPPORTED})
     machine.gpus.append(gpu)
     machine.write()
@@ -262,7 +262,7 @@ def test_without_a_sample_buffer_a_square_wave_is_sampled_between_the_readings(m
     for _ in range(3):
         machine.wait(1)
         machine.driver.read()
-    assert machine.driver.sampling_interval_seconds() is None  # the buffer tells it all
+    assert machine.driver.sampling_interval_seconds() is None  # the buffer is complete
 
 
 def test_busy_time_without_a_sample_buffer_comes_from_the_gauge(machine: SimulatedMachine) -> None:
@@ -278,13 +278,13 @@ def test_busy_time_without_a_sample_buffer_comes_from_the_gauge(machine: Simulat
 @pytest.mark.parametrize(
     ("gpu", "idle_held"),
     [
-        (SimulatedGpu(level=40, processes=1, memory_used=10), 6.0),  # a process that holds next to nothing holds
-        (SimulatedGpu(level=40, memory_used=2000), 6.0),  # in a container: memory in use, nobody named
-        (SimulatedGpu(level=40, memory_used=500), 0.0),  # what a GPU uses by itself
+        (SimulatedGpu(level=40, processes=1, memory_used=10), 6.0),  # any process counts
+        (SimulatedGpu(level=40, memory_used=2000), 6.0),  # in a container: memory used, no process listed
+        (SimulatedGpu(level=40, memory_used=500), 0.0),  # memory use of an unused GPU
         (SimulatedGpu(level=100, processes=1, memory_used=2000), 0.0),
     ],
 )
-def test_idle_time_while_memory_is_held(machine: SimulatedMachine, gpu: SimulatedGpu, idle_held: float) -> None:
+def test_idle_time_with_memory_held(machine: SimulatedMachine, gpu: SimulatedGpu, idle_held: float) -> None:
     read_single_gpu(machine, gpu)
     for _ in range(10):
         machine.wait(1.0)
@@ -297,7 +297,7 @@ def test_idle_time_while_memory_is_held(machine: SimulatedMachine, gpu: Simulate
     )
 
 
-def test_windows_tell_min_mean_and_max_of_the_last_minute_on_the_wall_clock(machine: SimulatedMachine) -> None:
+def test_window_statistics_of_the_last_minute(machine: SimulatedMachine) -> None:
     machine.time = 1_699_999_970.0
     end = 1_700_000_040.0
     machine.control.gpus = [SimulatedGpu(level=20, power=100)]
@@ -338,7 +338,7 @@ def test_a_window_in_which_the_gpu_was_lost_is_not_reported(machine: SimulatedMa
     assert values(device)["gpu_utilization_window_ratio", "mean"] == pytest.approx(0.2)
 
 
-def test_idle_time_counts_where_the_buffer_keeps_no_idle_samples(machine: SimulatedMachine) -> None:
+def test_idle_time_counts_without_idle_samples(machine: SimulatedMachine) -> None:
     machine.control.gpus = [SimulatedGpu(level=0, dry_when_idle=True)]
     machine.write()
     for _ in range(20):
@@ -348,7 +348,7 @@ def test_idle_time_counts_where_the_buffer_keeps_no_idle_samples(machine: Simula
     assert values(device)["gpu_observed_seconds_total"] == pytest.approx(19, abs=0.1)
 
 
-def test_the_wall_clock_set_back_does_not_stop_busy_time(machine: SimulatedMachine) -> None:
+def test_backward_clock_step_does_not_stop_busy_time(machine: SimulatedMachine) -> None:
     machine.control.gpus = [SimulatedGpu(level=100)]
     machine.write()
     for second in range(60):
@@ -360,7 +360,7 @@ def test_the_wall_clock_set_back_does_not_stop_busy_time(machine: SimulatedMachi
     assert machine.driver.busy_sources == {uuid(0): BusySource.BUFFER}
 
 
-def test_busy_time_survives_a_loss_and_never_falls(machine: SimulatedMachine) -> None:
+def test_busy_time_survives_a_loss_and_is_monotonic(machine: SimulatedMachine) -> None:
     machine.control.gpus = [SimulatedGpu(level=100)]
     machine.write()
     machine.driver.read()
@@ -374,7 +374,7 @@ def test_busy_time_survives_a_loss_and_never_falls(machine: SimulatedMachine) ->
     machine.wait(1.0)
     (after,) = machine.driver.read()
     assert values(before)["gpu_busy_seconds_total"] == pytest.approx(5, abs=0.2)
-    # The buffer kept the last 17 s, the rest of the loss is unobserved.
+    # The buffer has the last 17 s, the rest is unobserved.
     assert 5 < values(after)["gpu_observed_seconds_total"] < 5 + 31
 
 
@@ -387,7 +387,7 @@ def test_busy_time_survives_a_loss_and_never_falls(machine: SimulatedMachine) ->
 @pytest.mark.parametrize(
     ("code", "reason"), [(NOT_SUPPORTED, "unsupported"), (NO_PERMISSION, "no_permission"), (UNKNOWN, "error")]
 )
-def test_a_refused_call_is_an_absence_never_a_zero(
+def test_failed_call_is_an_absence_never_a_zero(
     machine: SimulatedMachine, line: nvidia_calls.CallMetric, code: int, reason: str
 ) -> None:
     device = read_single_gpu(machine, SimulatedGpu(fan=30, errors=dict.fromkeys(line.call.functions, code)))
@@ -419,7 +419,7 @@ GARBAGE: list[tuple[MetricFamily, str, int]] = [
 
 
 @pytest.mark.parametrize(("family", "function", "number"), GARBAGE)
-def test_garbage_is_an_error_at_every_read(
+def test_invalid_value_is_an_error_at_each_reading(
     machine: SimulatedMachine, family: MetricFamily, function: str, number: int
 ) -> None:
     machine.control.gpus = [SimulatedGpu(level=50, raw={function: number})]
@@ -431,7 +431,7 @@ def test_garbage_is_an_error_at_every_read(
         assert device.down is None
 
 
-def test_garbage_utilization_is_not_counted_as_busy_time(machine: SimulatedMachine) -> None:
+def test_invalid_utilization_is_not_busy_time(machine: SimulatedMachine) -> None:
     machine.control.gpus = [SimulatedGpu(raw={RATES: 255, "nvmlDeviceGetSamples": 255})]
     machine.write()
     machine.driver.read()
@@ -440,7 +440,7 @@ def test_garbage_utilization_is_not_counted_as_busy_time(machine: SimulatedMachi
     assert values(device)["gpu_observed_seconds_total"] == 0
 
 
-def test_a_static_fact_that_failed_is_asked_for_again(machine: SimulatedMachine) -> None:
+def test_failed_static_call_is_retried(machine: SimulatedMachine) -> None:
     assert "gpu_sm_clock_max_hertz" in absent(
         read_single_gpu(machine, SimulatedGpu(errors={"nvmlDeviceGetMaxClockInfo": UNKNOWN}))
     )
@@ -466,16 +466,16 @@ def test_a_gpu_in_mig_mode_has_no_utilization(machine: SimulatedMachine) -> None
     assert device.down is None
 
 
-def test_the_buffer_is_not_believed_where_the_gauge_is_unsupported(machine: SimulatedMachine) -> None:
+def test_buffer_is_ignored_if_the_gauge_is_unsupported(machine: SimulatedMachine) -> None:
     device = read_single_gpu(machine, SimulatedGpu(level=100, errors={RATES: NOT_SUPPORTED}))
     assert absent(device)["gpu_busy_seconds_total"] == "unsupported"
     assert machine.driver.busy_sources == {uuid(0): BusySource.NONE}
 
 
-# ---- GPUs and drivers that go away ------------------------------------------------------------------------------
+# ---- lost GPUs and unloaded drivers -----------------------------------------------------------------------------
 
 
-def test_a_lost_gpu_keeps_its_identity_and_its_place_and_comes_back(machine: SimulatedMachine) -> None:
+def test_lost_gpu_keeps_identity_and_index_and_recovers(machine: SimulatedMachine) -> None:
     machine.control.gpus = [SimulatedGpu(level=50) for _ in range(3)]
     machine.write()
     healthy = machine.driver.read()
@@ -495,7 +495,7 @@ def test_a_lost_gpu_keeps_its_identity_and_its_place_and_comes_back(machine: Sim
 
 
 @pytest.mark.parametrize("code", [15, 16, 28], ids=["lost", "reset required", "not found"])
-def test_what_counts_as_lost(machine: SimulatedMachine, code: int) -> None:
+def test_errors_that_mean_lost(machine: SimulatedMachine, code: int) -> None:
     assert read_single_gpu(machine, SimulatedGpu(errors={RATES: code})).down is DownReason.LOST
 
 
@@ -511,7 +511,7 @@ def test_all_gpus_lost(machine: SimulatedMachine) -> None:
     assert [device.identity.uuid for device in devices] == [uuid(index) for index in range(8)]
 
 
-def test_a_card_that_left_the_enumeration_stays_as_lost(machine: SimulatedMachine) -> None:
+def test_card_missing_from_the_enumeration_is_lost(machine: SimulatedMachine) -> None:
     machine.control.gpus = [SimulatedGpu(level=10), SimulatedGpu(level=20), SimulatedGpu(level=30)]
     machine.write()
     machine.driver.read()
@@ -544,7 +544,7 @@ def test_a_gpu_that_was_lost_before_the_start_is_shown_by_its_index(machine: Sim
     assert [device.identity.uuid for device in machine.driver.read()] == [uuid(0), uuid(1)]
 
 
-def test_a_gpu_that_could_not_be_opened_is_tried_again_at_once(machine: SimulatedMachine) -> None:
+def test_gpu_that_could_not_be_opened_is_retried_at_once(machine: SimulatedMachine) -> None:
     machine.control.gpus = [SimulatedGpu(), SimulatedGpu(errors={"nvmlDeviceGetName": UNKNOWN})]
     machine.write()
     assert down_reasons(machine.driver.read()) == [None, DownReason.ERROR]
@@ -554,21 +554,21 @@ def test_a_gpu_that_could_not_be_opened_is_tried_again_at_once(machine: Simulate
     assert [(device.identity.uuid, device.down) for device in devices] == [(uuid(0), None), (uuid(1), None)]
 
 
-def test_a_gpu_that_answers_nothing_but_errors_is_down(machine: SimulatedMachine) -> None:
+def test_gpu_with_only_errors_is_down(machine: SimulatedMachine) -> None:
     functions = {function for line in nvidia_calls.LIVE_METRICS for function in line.call.functions} | {
         "nvmlDeviceGetSamples", "nvmlDeviceGetFieldValues", "nvmlDeviceGetComputeRunningProcesses_v3",
     }  # fmt: skip
     assert read_single_gpu(machine, SimulatedGpu(errors=dict.fromkeys(functions, UNKNOWN))).down is DownReason.ERROR
 
 
-def test_a_reloaded_driver_is_found_again(machine: SimulatedMachine, caplog: pytest.LogCaptureFixture) -> None:
+def test_reloaded_driver_is_reopened(machine: SimulatedMachine, caplog: pytest.LogCaptureFixture) -> None:
     machine.control.gpus = [SimulatedGpu(level=50), SimulatedGpu(level=50)]
     machine.write()
     before = machine.driver.read()
     machine.control.loaded = False
     machine.write()
     with caplog.at_level(logging.WARNING):
-        for _ in range(3):  # the dead session first, then refused attempts to open one
+        for _ in range(3):  # first the dead session, then failed attempts to open one
             devices = machine.driver.read()
             assert down_reasons(devices) == [DownReason.DRIVER_GONE] * 2
             assert [device.identity for device in devices] == [device.identity for device in before]
@@ -592,7 +592,7 @@ def test_a_driver_reloaded_between_two_reads_costs_one_reading(machine: Simulate
     ("code", "state"),
     [(9, DriverState.FAILED), (4, DriverState.NO_PERMISSION), (18, DriverState.FAILED), (999, DriverState.FAILED)],
 )
-def test_a_driver_that_refuses_from_the_start(machine: SimulatedMachine, code: int, state: DriverState) -> None:
+def test_driver_unavailable_from_the_start(machine: SimulatedMachine, code: int, state: DriverState) -> None:
     machine.control.errors = {"nvmlInitWithFlags": code}
     machine.write()
     for _ in range(2):
@@ -630,7 +630,7 @@ def test_close_and_read_again(machine: SimulatedMachine) -> None:
 
 
 def test_importing_loads_no_pynvml_and_closing_unmaps_the_library(nvml_library: Path, tmp_path: Path) -> None:
-    """In a process of its own: here the library is held by the fixture."""
+    """In a subprocess: here the fixture keeps the library mapped."""
     control = Control(tmp_path / "control", gpus=[SimulatedGpu(), SimulatedGpu()])
     control.write()
     program = textwrap.dedent(

@@ -1,4 +1,4 @@
-"""The table of faults, each down to the page: it is there at once, it parses, and it lies about nothing."""
+"""NVML faults, end to end: the page is served at once, parses, and has no wrong value."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Rows = dict[str, dict[tuple[tuple[str, str], ...], float]]
 
 
 class ExporterHarness:
-    """The driver under the sampler, one collection at a time, and the page as a scraper reads it."""
+    """The driver with the sampler, one collection at a time, and the parsed page."""
 
     def __init__(self, machine: SimulatedMachine) -> None:
         self.machine = machine
@@ -139,7 +139,8 @@ def test_one_call_hanging(exporter: ExporterHarness) -> None:
 
 
 def test_everything_unsupported_but_memory(exporter: ExporterHarness) -> None:
-    functions = {f for line in (*nvidia_calls.LIVE_METRICS, *nvidia_calls.STATIC_METRICS) for f in line.call.functions} | {
+    table = (*nvidia_calls.LIVE_METRICS, *nvidia_calls.STATIC_METRICS)
+    functions = {function for line in table for function in line.call.functions} | {
         "nvmlDeviceGetFieldValues", "nvmlDeviceGetSamples", "nvmlGpmSampleGet", "nvmlDeviceRegisterEvents",
         "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetMigMode",
     }  # fmt: skip
@@ -158,7 +159,7 @@ def test_everything_unsupported_but_memory(exporter: ExporterHarness) -> None:
         assert family not in rows
 
 
-def test_garbage(exporter: ExporterHarness) -> None:
+def test_invalid_values(exporter: ExporterHarness) -> None:
     garbage = {
         "nvmlDeviceGetUtilizationRates": 101, "nvmlDeviceGetSamples": ALL_ONES_32,
         "nvmlDeviceGetTemperature": ALL_ONES_32 - 5, "nvmlDeviceGetPowerUsage": ALL_ONES_32,
@@ -189,7 +190,7 @@ def test_any_number(exporter: ExporterHarness, count: int) -> None:
     assert len(rows.get("gpu_memory_used_bytes", {})) == count
 
 
-def test_gpus_that_come_while_running(exporter: ExporterHarness) -> None:
+def test_gpus_added_while_running(exporter: ExporterHarness) -> None:
     for count in (1, 4, 2):
         exporter.machine.control.gpus = [SimulatedGpu() for _ in range(count)]
         rows = exporter.collect()
@@ -197,7 +198,7 @@ def test_gpus_that_come_while_running(exporter: ExporterHarness) -> None:
     assert reasons(rows) == ["lost", "lost"]
 
 
-def test_mig_on_changed_and_off(exporter: ExporterHarness) -> None:
+def test_mig_enabled_changed_and_disabled(exporter: ExporterHarness) -> None:
     steps: list[tuple[SimulatedGpu, int]] = [
         (SimulatedGpu(level=40), 0),
         (SimulatedGpu(mig=True, slices=[SimulatedMigInstance("3g.40gb"), SimulatedMigInstance("3g.40gb")]), 2),
@@ -218,7 +219,7 @@ def test_two_thousand_processes(exporter: ExporterHarness) -> None:
 
 
 def test_pid_used_again(exporter: ExporterHarness) -> None:
-    """Nothing of the process that had the pid before stays."""
+    """Nothing of the earlier process remains."""
     exporter.machine.control.gpus = [SimulatedGpu(pids=[77], memory_used=900), SimulatedGpu()]
     exporter.collect()
     exporter.machine.control.gpus = [SimulatedGpu(), SimulatedGpu(pids=[77], memory_used=10)]
@@ -234,7 +235,7 @@ def test_released_and_opened_again(exporter: ExporterHarness) -> None:
     assert up_values(rows) == [1, 1]
 
 
-def test_errors_at_random_places_never_break_the_page(exporter: ExporterHarness) -> None:
+def test_random_errors_never_break_the_page(exporter: ExporterHarness) -> None:
     functions = [
         "nvmlDeviceGetCount_v2", "nvmlDeviceGetHandleByIndex_v2", "nvmlSystemGetDriverVersion", "nvmlDeviceGetUUID",
         "nvmlDeviceGetName", "nvmlDeviceGetPciInfo_v3", "nvmlDeviceGetMigMode", "nvmlGpmSampleGet", "nvmlGpmMetricsGet",

@@ -1,4 +1,4 @@
-"""Field values: throttle time, links, PCIe counters, retired pages, in one call a GPU."""
+"""Field values: throttle time, links, PCIe counters, retired pages, in one call per GPU."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def throttle_values(seen: dict[object, float]) -> dict[str, float]:
     }
 
 
-def test_field_numbers_are_those_of_pynvml() -> None:
+def test_field_numbers_match_pynvml() -> None:
     present = {
         line.labels[0]: line.number
         for line in FIELD_METRICS
@@ -94,10 +94,10 @@ def test_field_numbers_are_those_of_pynvml() -> None:
         ("615.71", {"sw_power_cap": 9, "sw_thermal": 3, "hw_thermal": 2}),
     ],
 )
-def test_throttle_time_whatever_numbers_the_driver_gives_its_reasons(
+def test_throttle_time_with_the_field_numbers_of_each_driver(
     machine: SimulatedMachine, driver: str, expected: dict[str, float]
 ) -> None:
-    """Under another number there is a setting, not a time: the simulated driver says 1 there."""
+    """The wrong number is a setting, for which the simulated driver returns 1."""
     seen, _ = read(machine, SimulatedGpu(throttled_power=9, throttled_sw_thermal=3, throttled_hw_thermal=2), driver)
     assert throttle_values(seen) == expected
 
@@ -118,7 +118,7 @@ def test_an_older_gpu_retires_pages(machine: SimulatedMachine) -> None:
         assert why[family] == "unsupported"
 
 
-def test_links_that_go_down_are_seen_within_seconds(machine: SimulatedMachine) -> None:
+def test_links_that_go_down_are_noticed_within_seconds(machine: SimulatedMachine) -> None:
     seen, _ = read(machine, SimulatedGpu())
     assert (seen["gpu_nvlink_links", "active"], seen["gpu_nvlink_links", "inactive"]) == (18, 0)
     machine.gpus[0].nvlinks_inactive = 1
@@ -128,7 +128,7 @@ def test_links_that_go_down_are_seen_within_seconds(machine: SimulatedMachine) -
 
 
 def test_a_counter_that_wraps_between_two_readings_is_not_reported(machine: SimulatedMachine) -> None:
-    """Without GPM there is nothing else: then the family is unsupported."""
+    """Without GPM there is no alternative: the family is unsupported."""
     seen, why = read(machine, SimulatedGpu(pcie_sent=5, pcie_received=5, pcie_bits=32, gpm=0))
     assert why["gpu_pcie_transmit_bytes_total"] == why["gpu_pcie_receive_bytes_total"] == "unsupported"
     assert "gpu_pcie_transmit_bytes_total" not in seen
@@ -137,7 +137,7 @@ def test_a_counter_that_wraps_between_two_readings_is_not_reported(machine: Simu
 @pytest.mark.parametrize(
     ("code", "reason"), [(NOT_SUPPORTED, "unsupported"), (NO_PERMISSION, "no_permission"), (UNKNOWN, "error")]
 )
-def test_fields_refused_one_by_one_or_all_at_once_are_absent(machine: SimulatedMachine, code: int, reason: str) -> None:
+def test_failed_fields_are_absent(machine: SimulatedMachine, code: int, reason: str) -> None:
     one, why = read(machine, SimulatedGpu(errors={"field82": code}))
     assert why["gpu_memory_temperature_celsius"] == reason
     assert "gpu_memory_temperature_celsius" not in one
@@ -148,7 +148,7 @@ def test_fields_refused_one_by_one_or_all_at_once_are_absent(machine: SimulatedM
         assert not any(family.name == (key[0] if isinstance(key, tuple) else key) for key in none)
 
 
-def test_one_bad_row_takes_its_family_along(machine: SimulatedMachine) -> None:
+def test_one_failed_row_makes_its_family_absent(machine: SimulatedMachine) -> None:
     seen, why = read(machine, SimulatedGpu(errors={"field52": UNKNOWN}))
     assert why["gpu_nvlink_errors_total"] == "error"
     assert ("gpu_nvlink_errors_total", "crc_flit") not in seen
@@ -164,7 +164,7 @@ def test_one_bad_row_takes_its_family_along(machine: SimulatedMachine) -> None:
         (138, 2**64 - 1, "gpu_nvlink_transmit_bytes_total"),
     ],
 )
-def test_garbage_in_a_field_is_an_error_at_every_read(
+def test_invalid_field_is_an_error_at_each_reading(
     machine: SimulatedMachine, field: int, number: int, family: str
 ) -> None:
     seen, why = read(machine, SimulatedGpu(raw={f"field{field}": number}))
@@ -175,7 +175,7 @@ def test_garbage_in_a_field_is_an_error_at_every_read(
         seen, why = values(device), absent(device)
 
 
-def test_a_field_that_failed_once_is_asked_for_again(machine: SimulatedMachine) -> None:
+def test_failed_field_is_retried(machine: SimulatedMachine) -> None:
     read(machine, SimulatedGpu(errors={"field82": UNKNOWN}))
     machine.gpus[0] = SimulatedGpu(memory_temperature=71)
     machine.wait(1)
@@ -193,12 +193,12 @@ def test_a_field_that_failed_once_is_asked_for_again(machine: SimulatedMachine) 
         (6, 0x10005, 5),
     ],
 )
-def test_values_come_in_many_types(kind: int, bits: int, value: float) -> None:
+def test_value_types(kind: int, bits: int, value: float) -> None:
     assert FieldValue(0, kind, bits).value() == value
 
 
 def test_of_two_fields_for_one_row_the_first_is_used() -> None:
-    """A GPU that has the counters of both generations of NVLink: adding both would double the traffic."""
+    """If a GPU has the counters of both NVLink generations, adding them would double the traffic."""
 
     class HasEverything:
         def function(self, *_: str) -> Callable[[object, ctypes.c_int, Any], int]:

@@ -1,4 +1,4 @@
-"""GPM: activity between two samples, and that the samples are given back."""
+"""GPM: activity between two samples, and freeing of samples."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_twice(machine: SimulatedMachine, gpu: SimulatedGpu) -> tuple[dict[objec
     return values(device), absent(device)
 
 
-def test_metric_numbers_and_structures_are_those_of_pynvml() -> None:
+def test_metric_numbers_and_structures_match_pynvml() -> None:
     numbers = {family.name: number for family, number in nvidia_gpm._ALL_METRICS}
     assert numbers == {
         "gpu_engine_activity_ratio": pynvml.NVML_GPM_METRIC_GRAPHICS_UTIL,
@@ -74,7 +74,7 @@ def test_activity_between_two_readings(machine: SimulatedMachine) -> None:
     assert not set(RATIOS) & set(why)
 
 
-def test_a_pair_covers_the_whole_time_between_the_readings(machine: SimulatedMachine) -> None:
+def test_samples_cover_the_whole_time_between_readings(machine: SimulatedMachine) -> None:
     machine.control.gpus = [SimulatedGpu(level=100, period=10, duty=0.3)]
     machine.write()
     machine.driver.read()
@@ -82,7 +82,7 @@ def test_a_pair_covers_the_whole_time_between_the_readings(machine: SimulatedMac
     assert values(machine.driver.read()[0])["gpu_engine_activity_ratio"] == pytest.approx(0.3)
 
 
-def test_the_first_reading_has_nothing_to_compare_with(machine: SimulatedMachine) -> None:
+def test_first_reading_has_no_activity_yet(machine: SimulatedMachine) -> None:
     machine.control.gpus = [SimulatedGpu(level=50)]
     machine.write()
     (device,) = machine.driver.read()
@@ -90,7 +90,7 @@ def test_the_first_reading_has_nothing_to_compare_with(machine: SimulatedMachine
     assert not set(RATIOS) & set(values(device))
 
 
-def test_readings_in_haste_say_the_same_again(machine: SimulatedMachine) -> None:
+def test_readings_in_quick_succession_repeat_the_values(machine: SimulatedMachine) -> None:
     read_twice(machine, SimulatedGpu(level=50))
     machine.gpus[0].level = 100
     machine.wait(0.01)
@@ -110,7 +110,7 @@ def test_a_gpu_without_gpm(machine: SimulatedMachine, gpu: SimulatedGpu) -> None
 
 @pytest.mark.parametrize("function", ["nvmlGpmSampleGet", "nvmlGpmMetricsGet", "nvmlGpmQueryDeviceSupport"])
 @pytest.mark.parametrize(("code", "reason"), [(NO_PERMISSION, "no_permission"), (UNKNOWN, "error")])
-def test_gpm_refused_is_absent_and_comes_back(machine: SimulatedMachine, function: str, code: int, reason: str) -> None:
+def test_failed_gpm_is_absent_and_recovers(machine: SimulatedMachine, function: str, code: int, reason: str) -> None:
     seen, why = read_twice(machine, SimulatedGpu(level=50, errors={function: code}))
     assert {why[name] for name in RATIOS} == {reason}
     assert not set(RATIOS) & set(seen)
@@ -124,7 +124,7 @@ def test_gpm_refused_is_absent_and_comes_back(machine: SimulatedMachine, functio
 @pytest.mark.parametrize(
     "bits", [NAN, struct.unpack("=Q", struct.pack("=d", -3.0))[0], struct.unpack("=Q", struct.pack("=d", 4e9))[0]]
 )
-def test_garbage_of_one_metric_is_its_own_error(machine: SimulatedMachine, bits: int) -> None:
+def test_invalid_metric_is_an_error_of_its_family_only(machine: SimulatedMachine, bits: int) -> None:
     seen, why = read_twice(
         machine, SimulatedGpu(level=50, sm_activity=80, raw={"gpm2": bits, "gpm20": bits}, pcie_bits=32, pcie_rate=1)
     )
@@ -134,15 +134,15 @@ def test_garbage_of_one_metric_is_its_own_error(machine: SimulatedMachine, bits:
     assert seen["gpu_engine_activity_ratio"] == 0.5
 
 
-def test_a_hair_over_the_top_is_the_top(machine: SimulatedMachine) -> None:
+def test_slight_overshoot_is_clamped(machine: SimulatedMachine) -> None:
     bits = struct.unpack("=Q", struct.pack("=d", 100.4))[0]
     assert read_twice(machine, SimulatedGpu(raw={"gpm2": bits}))[0]["gpu_sm_activity_ratio"] == 1.0
 
 
-def test_traffic_is_summed_up_only_where_the_driver_has_no_counter(machine: SimulatedMachine) -> None:
+def test_traffic_is_accumulated_only_without_driver_counter(machine: SimulatedMachine) -> None:
     seen, _ = read_twice(machine, SimulatedGpu(level=100, pcie_sent=10**12, pcie_rate=2**20, nvlink_rate=2**30))
     assert seen["gpu_pcie_transmit_bytes_total"] == 10**12
-    assert seen["gpu_nvlink_transmit_bytes_total"] == 0  # the driver's counter, which does not move here
+    assert seen["gpu_nvlink_transmit_bytes_total"] == 0  # the driver's counter, constant here
     machine.driver.close()
     seen, why = read_twice(machine, SimulatedGpu(level=100, pcie_bits=32, pcie_rate=2**20))
     assert seen["gpu_pcie_transmit_bytes_total"] == pytest.approx(2**20)
@@ -151,7 +151,7 @@ def test_traffic_is_summed_up_only_where_the_driver_has_no_counter(machine: Simu
     assert values(machine.driver.read()[0])["gpu_pcie_transmit_bytes_total"] == pytest.approx(3 * 2**20)
 
 
-def test_samples_are_given_back(machine: SimulatedMachine, nvml_library: Path) -> None:
+def test_samples_are_freed(machine: SimulatedMachine, nvml_library: Path) -> None:
     before = live_samples(nvml_library)
     machine.control.gpus = [SimulatedGpu() for _ in range(8)]
     machine.write()

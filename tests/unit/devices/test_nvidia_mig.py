@@ -1,4 +1,4 @@
-"""GPUs in MIG mode: slices with their parent, nothing doubled, switched and changed while the exporter runs."""
+"""MIG mode: instances and their parent, no double counting, changes while the exporter runs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.unit.devices.test_nvidia_gpm import live_samples
 MIB = 1024 * 1024
 
 
-def h100_in_slices() -> SimulatedGpu:
-    """As nvidia-smi shows one: 3g, 2g, 1g, with places left free."""
+def h100_with_mig_instances() -> SimulatedGpu:
+    """As in nvidia-smi: 3g, 2g, 1g, with free placements."""
     return SimulatedGpu(
         mig=True,
         memory_used=900,
@@ -41,8 +41,8 @@ def read(machine: SimulatedMachine, *gpus: SimulatedGpu) -> tuple[DeviceReading,
     return machine.driver.read()
 
 
-def test_slices_follow_their_parent_and_name_it(machine: SimulatedMachine) -> None:
-    parent, *slices = read(machine, h100_in_slices())
+def test_instances_follow_their_parent_and_name_it(machine: SimulatedMachine) -> None:
+    parent, *slices = read(machine, h100_with_mig_instances())
     assert parent.identity.parent_uuid == parent.identity.mig_profile == ""
     assert [(s.identity.index, s.identity.mig_profile) for s in slices] == [
         ("0:0", "3g.40gb"),
@@ -56,17 +56,17 @@ def test_slices_follow_their_parent_and_name_it(machine: SimulatedMachine) -> No
     assert len({s.identity.uuid for s in (parent, *slices)}) == 4
 
 
-def test_each_slice_has_its_own_memory_and_processes(machine: SimulatedMachine) -> None:
-    parent, *slices = read(machine, h100_in_slices())
+def test_each_instance_has_its_own_memory_and_processes(machine: SimulatedMachine) -> None:
+    parent, *slices = read(machine, h100_with_mig_instances())
     assert [values(s)["gpu_memory_total_bytes"] / MIB for s in slices] == [40448, 20096, 9984]
     assert [values(s)["gpu_memory_used_bytes"] / MIB for s in slices] == [600, 300, 0]
     assert [s.processes for s in slices] == [(GpuProcess(11, 600 * MIB),), (GpuProcess(12, 300 * MIB),), ()]
-    assert parent.processes == ()  # each process once, however one adds up
+    assert parent.processes == ()  # each process once
     assert values(parent)["gpu_memory_used_bytes"] == 900 * MIB
 
 
 def test_totals_over_gpus_without_a_parent_count_nothing_twice(machine: SimulatedMachine) -> None:
-    devices = read(machine, h100_in_slices(), SimulatedGpu(memory_used=100))
+    devices = read(machine, h100_with_mig_instances(), SimulatedGpu(memory_used=100))
     whole = [device for device in devices if not device.identity.parent_uuid]
     parents = {device.identity.parent_uuid for device in devices}
     usable = [device for device in devices if device.identity.uuid not in parents]
@@ -74,15 +74,15 @@ def test_totals_over_gpus_without_a_parent_count_nothing_twice(machine: Simulate
     assert sum(values(device)["gpu_memory_used_bytes"] for device in usable) == 1000 * MIB
 
 
-def test_utilization_of_parent_and_slices_is_unsupported_never_zero(machine: SimulatedMachine) -> None:
-    for device in read(machine, h100_in_slices()):
+def test_utilization_in_mig_mode_is_unsupported_never_zero(machine: SimulatedMachine) -> None:
+    for device in read(machine, h100_with_mig_instances()):
         for family in ("gpu_utilization_ratio", "gpu_busy_seconds_total", "gpu_observed_seconds_total"):
             assert absent(device)[family] == "unsupported"
             assert family not in values(device)
 
 
-def test_slices_have_activity_and_traffic_through_gpm(machine: SimulatedMachine) -> None:
-    read(machine, h100_in_slices())
+def test_instances_have_activity_and_traffic_through_gpm(machine: SimulatedMachine) -> None:
+    read(machine, h100_with_mig_instances())
     machine.wait(2.0)
     parent, first, second, _ = machine.driver.read()
     assert values(first)["gpu_sm_activity_ratio"] == 0.75
@@ -92,25 +92,25 @@ def test_slices_have_activity_and_traffic_through_gpm(machine: SimulatedMachine)
     assert absent(first)["gpu_nvlink_transmit_bytes_total"] == "unsupported"
 
 
-def test_slices_say_nothing_of_what_only_the_board_has(machine: SimulatedMachine) -> None:
-    _, first, *_ = read(machine, h100_in_slices())
+def test_instances_do_not_list_board_metrics(machine: SimulatedMachine) -> None:
+    _, first, *_ = read(machine, h100_with_mig_instances())
     told = set(values(first)) | set(absent(first))
     assert not told & {"gpu_power_watts", "gpu_temperature_celsius", "gpu_sm_clock_hertz", "gpu_energy_joules_total"}
 
 
-def test_an_older_gpu_has_slices_without_gpm(machine: SimulatedMachine) -> None:
-    gpu = h100_in_slices()
+def test_instances_of_an_older_gpu_without_gpm(machine: SimulatedMachine) -> None:
+    gpu = h100_with_mig_instances()
     gpu.gpm = 0
     _, first, *_ = read(machine, gpu)
     assert absent(first)["gpu_sm_activity_ratio"] == "unsupported"
     assert values(first)["gpu_memory_used_bytes"] == 600 * MIB
 
 
-def test_mig_switched_on_and_off_while_running(machine: SimulatedMachine, nvml_library: Path) -> None:
+def test_mig_enabled_and_disabled_while_running(machine: SimulatedMachine, nvml_library: Path) -> None:
     before = live_samples(nvml_library)
     assert len(read(machine, SimulatedGpu(level=50))) == 1
     machine.wait(1.0)
-    machine.control.gpus = [h100_in_slices()]
+    machine.control.gpus = [h100_with_mig_instances()]
     machine.wait(1.0)
     on = machine.driver.read()
     assert len(on) == 4
@@ -127,9 +127,9 @@ def test_mig_switched_on_and_off_while_running(machine: SimulatedMachine, nvml_l
     assert live_samples(nvml_library) == before
 
 
-def test_busy_time_goes_on_after_mig_was_off_again(machine: SimulatedMachine) -> None:
+def test_busy_time_continues_after_mig_was_disabled(machine: SimulatedMachine) -> None:
     read(machine, SimulatedGpu(level=100))
-    for gpus in ([SimulatedGpu(level=100)], [h100_in_slices()], [SimulatedGpu(level=100)]):
+    for gpus in ([SimulatedGpu(level=100)], [h100_with_mig_instances()], [SimulatedGpu(level=100)]):
         machine.control.gpus = gpus
         for _ in range(3):
             machine.wait(1.0)
@@ -139,18 +139,18 @@ def test_busy_time_goes_on_after_mig_was_off_again(machine: SimulatedMachine) ->
 
 def test_mig_instances_recreated_while_running(machine: SimulatedMachine, nvml_library: Path) -> None:
     before = live_samples(nvml_library)
-    read(machine, h100_in_slices())
+    read(machine, h100_with_mig_instances())
     machine.gpus[0].slices = [SimulatedMigInstance("7g.80gb", uuid="MIG-whole", memory_total=80896, memory_used=1)]
     machine.wait(LIST_INTERVAL_SECONDS)
     _, only = machine.driver.read()
     assert (only.identity.uuid, only.identity.mig_profile) == ("MIG-whole", "7g.80gb")
-    assert live_samples(nvml_library) == before + 2  # those of the slices that are gone were given back
+    assert live_samples(nvml_library) == before + 2  # the samples of removed instances were freed
     machine.gpus[0].slices = []
     machine.wait(LIST_INTERVAL_SECONDS)
     assert len(machine.driver.read()) == 1
 
 
-def test_a_slice_made_again_under_its_old_uuid_is_read_where_it_is_now(machine: SimulatedMachine) -> None:
+def test_recreated_instance_with_the_same_uuid_is_reopened(machine: SimulatedMachine) -> None:
     read(
         machine,
         SimulatedGpu(
@@ -171,8 +171,8 @@ def test_a_slice_made_again_under_its_old_uuid_is_read_where_it_is_now(machine: 
     assert used == {"MIG-a": 10, "MIG-b": 20}
 
 
-def test_a_slice_that_was_removed_is_down_until_it_is_missed(machine: SimulatedMachine) -> None:
-    read(machine, h100_in_slices())
+def test_removed_instance_is_down_until_the_next_listing(machine: SimulatedMachine) -> None:
+    read(machine, h100_with_mig_instances())
     machine.gpus[0].slices = machine.gpus[0].slices[:2]
     machine.wait(1.0)
     assert down_reasons(machine.driver.read()) == [None, None, None, DownReason.ERROR]
@@ -180,8 +180,8 @@ def test_a_slice_that_was_removed_is_down_until_it_is_missed(machine: SimulatedM
     assert down_reasons(machine.driver.read()) == [None, None, None]
 
 
-def test_slices_of_a_lost_gpu_are_lost(machine: SimulatedMachine) -> None:
-    devices = read(machine, h100_in_slices(), SimulatedGpu())
+def test_instances_of_a_lost_gpu_are_lost(machine: SimulatedMachine) -> None:
+    devices = read(machine, h100_with_mig_instances(), SimulatedGpu())
     machine.gpus[0].lost = True
     machine.wait(1.0)
     lost = machine.driver.read()
@@ -189,15 +189,15 @@ def test_slices_of_a_lost_gpu_are_lost(machine: SimulatedMachine) -> None:
     assert [device.identity for device in lost] == [device.identity for device in devices]
 
 
-def test_processes_move_to_the_slice_that_they_run_on(machine: SimulatedMachine) -> None:
+def test_processes_belong_to_their_instance(machine: SimulatedMachine) -> None:
     assert read(machine, SimulatedGpu(pids=[5], memory_used=10))[0].processes == (GpuProcess(5, 10 * MIB),)
-    machine.control.gpus = [h100_in_slices()]
+    machine.control.gpus = [h100_with_mig_instances()]
     machine.wait(PROCESS_INTERVAL_SECONDS)
     assert [len(device.processes) for device in machine.driver.read()] == [0, 1, 1, 0]
 
 
 def test_a_driver_without_the_profile_in_the_name(machine: SimulatedMachine) -> None:
-    gpu = h100_in_slices()
+    gpu = h100_with_mig_instances()
     gpu.slices = [SimulatedMigInstance("3g.40gb", memory_total=40448, memory_used=1)]
     gpu.name = "NVIDIA"
     _, only = read(machine, gpu)
@@ -210,7 +210,7 @@ def test_a_gpu_whose_mode_is_not_reported_is_whole(machine: SimulatedMachine, co
     assert values(device)["gpu_utilization_ratio"] == 0.3
 
 
-def test_slices_that_cannot_be_listed_take_nothing_along(machine: SimulatedMachine) -> None:
-    gpu = h100_in_slices()
+def test_failed_listing_only_affects_the_instances(machine: SimulatedMachine) -> None:
+    gpu = h100_with_mig_instances()
     gpu.errors = {"nvmlDeviceGetMaxMigDeviceCount": UNKNOWN}
     assert down_reasons(read(machine, gpu)) == [None]

@@ -1,4 +1,4 @@
-"""Xids: heard by a thread of its own, counted by code, over driver reloads, never in the way of a reading."""
+"""Xid events: counted by code in their own thread, across driver reloads, without delaying readings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.unit.devices.conftest import SimulatedMachine
 def read_until(
     machine: SimulatedMachine, wanted: Callable[[tuple[DeviceReading, ...]], bool]
 ) -> tuple[DeviceReading, ...]:
-    """Read until the event thread delivered what is wanted."""
+    """Read until the event thread has delivered the expected reading."""
 
     def read() -> tuple[DeviceReading, ...] | None:
         devices = machine.driver.read()
@@ -52,7 +52,7 @@ def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "nvidia-xid"]
 
 
-def test_fatal_ones_are_counted_from_zero_on(machine: SimulatedMachine) -> None:
+def test_fatal_xids_are_exported_from_zero(machine: SimulatedMachine) -> None:
     (device,) = start_listening(machine, SimulatedGpu())
     seen = {key[1]: value for key, value in values(device).items() if key[0] == "gpu_xid_errors_total"}
     assert seen == {str(xid): 0 for xid in FATAL_XIDS}
@@ -60,7 +60,7 @@ def test_fatal_ones_are_counted_from_zero_on(machine: SimulatedMachine) -> None:
     assert metrics.XID_LAST_TIMESTAMP not in {reading.family for reading in device.readings}
 
 
-def test_xids_are_counted_by_gpu_and_code_with_class_advice_and_time(
+def test_xids_are_counted_with_class_action_and_time(
     machine: SimulatedMachine, caplog: pytest.LogCaptureFixture
 ) -> None:
     start_listening(machine, SimulatedGpu(), SimulatedGpu())
@@ -92,7 +92,7 @@ def test_a_reading_does_not_wait_for_events(machine: SimulatedMachine, monkeypat
     event.set()
 
 
-def test_counts_go_on_over_a_reload_of_the_driver(machine: SimulatedMachine) -> None:
+def test_counts_survive_a_driver_reload(machine: SimulatedMachine) -> None:
     start_listening(machine, SimulatedGpu())
     report(machine, 0, 48)
     read_until(machine, lambda devices: count(devices[0], 48) == 1)
@@ -100,12 +100,12 @@ def test_counts_go_on_over_a_reload_of_the_driver(machine: SimulatedMachine) -> 
     machine.write()
     assert down_reasons(machine.driver.read()) == [DownReason.DRIVER_GONE]
     read_until(machine, lambda devices: devices[0].down is None and count(devices[0], 48) == 1)
-    time.sleep(0.1)  # until it listens again: what happens before is not heard
+    time.sleep(0.1)  # until the thread has registered again: earlier events are lost
     report(machine, 0, 48)
     read_until(machine, lambda devices: count(devices[0], 48) == 2)
 
 
-def test_a_lost_gpu_does_not_deafen_for_the_others(machine: SimulatedMachine) -> None:
+def test_lost_gpu_does_not_affect_the_others(machine: SimulatedMachine) -> None:
     start_listening(machine, SimulatedGpu(), SimulatedGpu())
     machine.gpus[0].lost = True
     machine.write()
@@ -117,7 +117,7 @@ def test_a_lost_gpu_does_not_deafen_for_the_others(machine: SimulatedMachine) ->
     assert down_reasons(devices) == [DownReason.LOST, None]
 
 
-def test_a_gpu_that_is_plugged_in_is_listened_to(machine: SimulatedMachine) -> None:
+def test_added_gpu_is_registered(machine: SimulatedMachine) -> None:
     start_listening(machine, SimulatedGpu())
     machine.control.gpus.append(SimulatedGpu())
     machine.write()
@@ -129,7 +129,7 @@ def test_a_gpu_that_is_plugged_in_is_listened_to(machine: SimulatedMachine) -> N
 
 @pytest.mark.parametrize("function", ["nvmlDeviceRegisterEvents", "nvmlEventSetCreate"])
 @pytest.mark.parametrize(("code", "reason"), [(NOT_SUPPORTED, "unsupported"), (NO_PERMISSION, "no_permission")])
-def test_a_driver_that_tells_no_xids(machine: SimulatedMachine, function: str, code: int, reason: str) -> None:
+def test_driver_without_events(machine: SimulatedMachine, function: str, code: int, reason: str) -> None:
     machine.control.errors = {function: code} if "Set" in function else {}
     machine.control.gpus = [SimulatedGpu(errors={function: code})]
     machine.write()
@@ -138,7 +138,7 @@ def test_a_driver_that_tells_no_xids(machine: SimulatedMachine, function: str, c
     assert "gpu_xid_errors_total" not in {key[0] for key in values(device)}
 
 
-def test_closing_ends_the_thread_soon(machine: SimulatedMachine) -> None:
+def test_close_stops_the_thread(machine: SimulatedMachine) -> None:
     start_listening(machine, SimulatedGpu())
     assert len(threads()) == 1
     machine.driver.close()
@@ -147,7 +147,7 @@ def test_closing_ends_the_thread_soon(machine: SimulatedMachine) -> None:
     assert len(threads()) == 1
 
 
-def test_closing_does_not_wait_for_ever_for_a_wait_that_hangs(
+def test_close_does_not_wait_forever_for_a_hung_thread(
     machine: SimulatedMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gpu_exporter.devices.nvidia_xid.STOP_SECONDS", 0.1)
@@ -158,12 +158,12 @@ def test_closing_does_not_wait_for_ever_for_a_wait_that_hangs(
     machine.driver.close()
     machine.control.hang = {}
     machine.write()
-    assert machine.driver.read()[0].down is None  # reads on beside the one that hangs, and starts no second one
+    assert machine.driver.read()[0].down is None  # readings continue, and no second thread is started
     assert len(threads()) == 1
     read_until(machine, lambda devices: not machine.driver._xids._stop.is_set())
 
 
-def test_the_table_is_sound() -> None:
+def test_catalogue_is_consistent() -> None:
     assert {48, 64, 74, 79, 95, 119} <= set(FATAL_XIDS)
     assert not {13, 31, 43, 45, 63, 94} & set(FATAL_XIDS)
     for code, entry in XID_CATALOG.items():

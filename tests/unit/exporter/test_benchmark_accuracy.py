@@ -1,4 +1,4 @@
-"""A small run of the benchmark of accuracy, and its instruments: the full one is `python -m benchmarks.accuracy`."""
+"""A short run of benchmarks/accuracy.py, and its fake driver. The full run: `python -m benchmarks.accuracy`."""
 
 from __future__ import annotations
 
@@ -28,20 +28,22 @@ def measured_errors() -> dict[ReadMethod, dict[str, list[Errors]]]:
     return measure(list(READ_METHODS), SEEDS)
 
 
-def test_the_counter_is_within_a_point(measured_errors: dict[ReadMethod, dict[str, list[Errors]]]) -> None:
+def test_counter_error_is_within_one_percentage_point(
+    measured_errors: dict[ReadMethod, dict[str, list[Errors]]],
+) -> None:
     for way, loads in measured_errors.items():
         if READ_METHODS[way]:
             for name, errors in loads.items():
                 assert max(error.counter for error in errors) <= GOAL_ERROR_RATIO, f"{way}, {name}"
 
 
-def test_the_gauge_is_not(measured_errors: dict[ReadMethod, dict[str, list[Errors]]]) -> None:
-    """Else the benchmark would not tell the two apart."""
+def test_gauge_error_is_larger(measured_errors: dict[ReadMethod, dict[str, list[Errors]]]) -> None:
+    """Otherwise the benchmark could not distinguish the two."""
     for way, loads in measured_errors.items():
         assert max(error.gauge for error in loads["period 15 s"]) > 10 * GOAL_ERROR_RATIO, way
 
 
-def test_a_gauge_read_less_often_than_it_averages_misses_the_goal(
+def test_gauge_polled_less_often_than_it_averages_misses_the_target(
     measured_errors: dict[ReadMethod, dict[str, list[Errors]]],
 ) -> None:
     verdicts = {goal.text: goal for goal in goals(measured_errors)}
@@ -51,7 +53,7 @@ def test_a_gauge_read_less_often_than_it_averages_misses_the_goal(
     assert not goal.met
 
 
-def test_the_goal_is_missed_by_the_worst_window() -> None:
+def test_worst_window_decides() -> None:
     way = next(iter(READ_METHODS))
     [goal] = goals({way: {"some": [Errors(0, 0, 0)] * 99 + [Errors(0.0101, 0, 0)]}})
     assert not goal.met
@@ -66,12 +68,12 @@ def test_busy_seconds_are_the_integral_of_the_load(name: str) -> None:
     busy = [load.busy_seconds(at) for at in steps]
     rises = [after - before for before, after in pairwise(busy)]
     assert all(-1e-9 <= rise <= 0.001 + 1e-9 for rise in rises)
-    # Between two edges it is either on or off.
+    # Constant between two edges.
     assert sum(1e-9 < rise < 0.001 - 1e-9 for rise in rises) <= 60 / 0.3 * 2 + 4
     assert 0 < busy[-1] < 60
 
 
-def test_the_driver_tells_of_periods_that_have_ended_and_once_each() -> None:
+def test_driver_returns_each_completed_period_once() -> None:
     load = BusySignal([0.0, 1.0, 2.0, 3.0])
     driver = SimulatedDriver(load, 0.5, random.Random(1))
     seen: list[tuple[int, float]] = []

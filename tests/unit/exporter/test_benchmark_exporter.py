@@ -1,4 +1,4 @@
-"""The exporter benchmark runs; its figures are checked by `make bench-exporter`."""
+"""The exporter benchmark runs; its results are checked by `make bench-exporter`."""
 
 from __future__ import annotations
 

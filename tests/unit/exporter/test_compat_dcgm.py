@@ -1,4 +1,4 @@
-"""DCGM's names: units, labels, slices, and what is not there."""
+"""DCGM's metric names: units, labels, MIG instances, absent values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LABELS = {
     "DCGM_FI_DRIVER_VERSION": "580.82.07",
 }
 
-#: Our family, labels after uuid and value -> DCGM's name, type and value, in the unit of dcgm-exporter's files.
+#: Our family, labels after uuid and value -> DCGM's name, type and value, in dcgm-exporter's unit.
 KNOWN: list[tuple[MetricFamily, tuple[str, ...], float, str, str, float]] = [
     (metrics.UTILIZATION, (), 0.29, "DEV_GPU_UTIL", "gauge", 29),
     (metrics.MEMORY_ACTIVITY, (), 0.07, "DEV_MEM_COPY_UTIL", "gauge", 7),
@@ -74,7 +74,7 @@ def dcgm(*devices: DeviceReading) -> dict[str, Any]:
     return {family.name: family for family in families}
 
 
-def test_the_name_on_the_page_is_dcgms_own() -> None:
+def test_counters_are_exposed_without_total_suffix() -> None:
     """The parser above appends _total to a counter's samples."""
     page = render(
         dcgm_samples(device_samples([DeviceReading(GPU, (MetricReading(metrics.PCIE_REPLAYS, 5),))], "node-1"))
@@ -89,7 +89,7 @@ def one(family: Any) -> float:
 
 
 @pytest.mark.parametrize(("source", "row", "value", "name", "type_", "expected"), KNOWN, ids=[k[3] for k in KNOWN])
-def test_a_field_has_dcgms_name_type_and_unit(
+def test_name_type_and_unit_of_each_field(
     source: MetricFamily, row: tuple[str, ...], value: float, name: str, type_: str, expected: float
 ) -> None:
     found = dcgm(DeviceReading(GPU, (MetricReading(source, value, row),)))
@@ -101,13 +101,13 @@ def test_a_field_has_dcgms_name_type_and_unit(
     assert sample.labels == LABELS
 
 
-def test_every_family_but_those_made_of_several_is_in_the_table_above() -> None:
+def test_every_mapped_family_is_tested() -> None:
     names = {f"DCGM_FI_{known[3]}" for known in KNOWN} | {"DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_XID_ERRORS"}
     assert {family.name for family in DCGM_FAMILIES} == names
     assert len(DCGM_FAMILIES) == len(names)
 
 
-def test_free_memory_is_what_nobody_holds_and_absent_if_one_part_is() -> None:
+def test_free_memory_is_total_minus_used_and_reserved_or_absent() -> None:
     parts = [
         MetricReading(metrics.MEMORY_TOTAL, 1000 * MIB),
         MetricReading(metrics.MEMORY_USED, 300 * MIB),
@@ -128,7 +128,7 @@ def test_free_memory_is_what_nobody_holds_and_absent_if_one_part_is() -> None:
         ({"48": (1, 1000.0), "79": (3, 1001.0), "94": (1, 990.0)}, 79),
     ],
 )
-def test_the_xid_is_the_last_one(told: dict[str, tuple[float, float | None]], expected: float) -> None:
+def test_xid_is_the_last_one(told: dict[str, tuple[float, float | None]], expected: float) -> None:
     readings = [MetricReading(metrics.XID_ERRORS, count, (xid,)) for xid, (count, _) in told.items()]
     readings += [
         MetricReading(metrics.XID_LAST_TIMESTAMP, at, (xid,)) for xid, (_, at) in told.items() if at is not None
@@ -136,11 +136,11 @@ def test_the_xid_is_the_last_one(told: dict[str, tuple[float, float | None]], ex
     assert one(dcgm(DeviceReading(GPU, tuple(readings)))["DCGM_FI_DEV_XID_ERRORS"]) == expected
 
 
-def test_no_xid_where_nobody_listens() -> None:
+def test_no_xid_without_xid_counts() -> None:
     assert "DCGM_FI_DEV_XID_ERRORS" not in dcgm(DeviceReading(GPU, (MetricReading(metrics.POWER, 1),)))
 
 
-def test_what_is_absent_stays_absent() -> None:
+def test_absent_values_stay_absent() -> None:
     lost = DeviceIdentity("GPU-2", "4", "NVIDIA H100", "nvidia")
     amd = DeviceIdentity("GPU-3", "5", "MI300X", "amd")
     found = dcgm(
@@ -154,7 +154,7 @@ def test_what_is_absent_stays_absent() -> None:
     assert dcgm_samples([]) == []
 
 
-def test_slices_have_the_uuid_of_their_gpu_and_labels_of_their_own_and_nothing_stands_twice() -> None:
+def test_mig_instances_have_their_gpus_uuid_and_own_labels_and_no_value_twice() -> None:
     def part(place: int, used: float) -> DeviceReading:
         who = DeviceIdentity(
             f"MIG-{place}", f"3:{place}", GPU.name, "nvidia", GPU.pci_bus_id, GPU.driver_version, GPU.uuid, "1g.10gb"
@@ -184,7 +184,7 @@ def test_slices_have_the_uuid_of_their_gpu_and_labels_of_their_own_and_nothing_s
 
 
 @given(st.floats(1.7e9, 1.8e9))
-def test_of_a_simulated_machine_each_value_is_ours_in_dcgms_unit(at: float) -> None:
+def test_values_of_a_simulated_machine_are_ours_in_dcgms_unit(at: float) -> None:
     devices = [gpu.read(at) for gpu in parse_fleet("2xH100-80GB:training,1xRTX4090-24GB:idle,1xT4-16GB:lost", 1)]
     found = dcgm(*devices)
     ours = {(d.identity.uuid, r.family.name): r.value for d in devices for r in d.readings}

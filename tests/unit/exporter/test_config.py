@@ -1,4 +1,4 @@
-"""ExporterSettings of the exporter: flags, the file with the same keys, and what is refused."""
+"""Exporter settings: flags, the YAML file with the same keys, and errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gpu_exporter.config import ExporterSettings, SettingsError, load_settings, 
 COLLECTORS = ("host", "cpu", "nvidia")
 
 
-def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+def test_flags_override_the_file_and_the_file_the_defaults(tmp_path: Path) -> None:
     file = tmp_path / "e.yml"
     file.write_text(
         "web.listen-address: 127.0.0.1:1\ncollector: {cpu: false}\nsimulate: {seed: 3}\nsampling.interval: 2s\n"
@@ -36,7 +36,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) 
         ("a: [", "not YAML"),
     ],
 )
-def test_a_file_is_refused_with_place_and_fix(tmp_path: Path, text: str, said: str) -> None:
+def test_invalid_file_is_rejected_with_place_and_fix(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "e.yml"
     file.write_text(text)
     with pytest.raises(SettingsError) as refused:
@@ -59,7 +59,7 @@ def test_a_file_is_refused_with_place_and_fix(tmp_path: Path, text: str, said: s
         (["--config.file=/nowhere/e.yml"], "readable file"),
     ],
 )
-def test_flags_are_refused_with_the_fix(flags: list[str], said: str) -> None:
+def test_invalid_flags_are_rejected_with_the_fix(flags: list[str], said: str) -> None:
     with pytest.raises(SettingsError) as refused:
         load_settings(flags, COLLECTORS)
     assert said in str(refused.value)

@@ -1,4 +1,4 @@
-"""The text that is served, against Prometheus' own parser and promtool."""
+"""The exposition text, checked by Prometheus' parser and promtool."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.servers import require_binary
 
 FLEET = ",".join(f"2xH100-80GB:{name}" for name in SCENARIOS) + ",1xRTX4090-24GB:training"
 
-#: What promtool says of names that are node_exporter's own.
+#: promtool's complaints about node_exporter's names.
 INHERITED = ("node_memory_", "node_disk_", "node_network_", "node_filesystem_", "node_procs_", "node_intr_")
 
 
@@ -39,7 +39,7 @@ def page() -> bytes:
 
 
 @pytest.mark.servers
-def test_promtool_has_nothing_to_say(page: bytes) -> None:
+def test_promtool_accepts_the_page(page: bytes) -> None:
     done = subprocess.run(
         [require_binary("promtool"), "check", "metrics"], input=page, capture_output=True, check=False
     )
@@ -62,7 +62,7 @@ def test_every_family_is_in_the_catalogue_with_its_labels(page: bytes) -> None:
     assert {"gpu_info", "gpu_up", "gpu_down_info", "gpu_family_absent_info", "gpu_busy_seconds_total"} <= seen
 
 
-def test_device_series_carry_the_uuid_and_their_own_row_and_nothing_else() -> None:
+def test_device_series_have_no_labels_but_uuid_and_those_of_their_rows() -> None:
     for family in metrics.DEVICE_FAMILIES:
         assert family.labels[0] == "uuid"
         if family is not metrics.INFO:
@@ -71,23 +71,23 @@ def test_device_series_carry_the_uuid_and_their_own_row_and_nothing_else() -> No
 
 
 @given(st.text(), st.text(), st.floats(allow_nan=False))
-def test_labels_and_numbers_survive(first: str, second: str, value: float) -> None:
+def test_labels_and_numbers_round_trip(first: str, second: str, value: float) -> None:
     family = MetricFamily("a", "gauge", "help with \\ and\nnewline", ("x", "y"))
     [read] = text_string_to_metric_families(render([FamilySamples(family, (((first, second), value),))]).decode())
     [sample] = read.samples
     assert sample.value == value
-    # Prometheus' parser splits lines at every kind of line end, so that only these texts can be compared.
+    # The Python parser splits lines at any Unicode line end, so only texts without them can be compared.
     if first.isprintable() and second.isprintable():
         assert sample.labels == {"x": first, "y": second}
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
-def test_a_number_is_as_short_as_it_can_be(value: float) -> None:
+def test_numbers_have_their_shortest_form(value: float) -> None:
     assert float(format_value(value)) == value
     assert len(format_value(value)) <= len(repr(value))
 
 
-def test_the_past_is_openmetrics_and_says_that_it_is_simulated() -> None:
+def test_history_is_openmetrics_and_marked_as_simulated() -> None:
     end = time.time()
     lines = list(render_history(generate_history("2xH100-80GB:training", 0, "n", end - 60, end, 15)))
     parsed = openmetrics("\n".join(lines) + "\n")  # type: ignore[no-untyped-call] # the library has no types here

@@ -1,6 +1,6 @@
-"""The device section of each simulated machine, byte for byte as it stands in tests/golden/.
+"""Golden files: the device section of each simulated machine, byte for byte as in tests/golden/.
 
-After a change that is meant, and then look at the difference:
+After an intended change, update them and review the diff:
 
     python -m pytest tests/unit/exporter/test_golden.py --update-golden
 """
@@ -22,7 +22,7 @@ from tests.servers import require_binary
 GOLDEN = Path(__file__).parents[2] / "golden"
 NODENAME = "node-1"
 SEED = 0
-AT = 1_777_777_777.25  # seconds since 1970; not a multiple of anything in the simulation
+AT = 1_777_777_777.25  # Unix time; not a multiple of any period of the simulation
 
 MACHINES: dict[str, str] = {
     "h200": "1xH200-141GB:training",
@@ -44,18 +44,18 @@ def page(fleet: str) -> bytes:
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_the_page_is_the_golden_one(machine: str, request: pytest.FixtureRequest) -> None:
+def test_page_equals_golden_file(machine: str, request: pytest.FixtureRequest) -> None:
     path, now = GOLDEN / f"{machine}.txt", page(MACHINES[machine])
     if request.config.getoption("--update-golden"):
         GOLDEN.mkdir(exist_ok=True)
         path.write_bytes(now)
     assert path.exists(), f"{path} is missing: run with --update-golden"
-    # As lines, so that a failure shows which; then as bytes.
+    # First as lines, for a readable failure; then as bytes.
     assert now.decode().splitlines() == path.read_text(encoding="utf-8").splitlines(), "if meant: --update-golden"
     assert now == path.read_bytes()
 
 
-def test_there_is_a_machine_for_each_file_and_a_file_for_each_model_and_scenario() -> None:
+def test_every_model_has_a_golden_file_and_every_file_a_machine() -> None:
     assert {path.name for path in GOLDEN.iterdir()} == {f"{machine}.txt" for machine in MACHINES}
     named = {part.partition("x")[2] for fleet in MACHINES.values() for part in fleet.split(",")}
     assert {name.partition(":")[0] for name in named} == set(MODELS)
@@ -63,7 +63,7 @@ def test_there_is_a_machine_for_each_file_and_a_file_for_each_model_and_scenario
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_the_golden_page_tells_of_each_gpu_once(machine: str) -> None:
+def test_golden_page_has_each_gpu_once(machine: str) -> None:
     text = (GOLDEN / f"{machine}.txt").read_text(encoding="utf-8")
     families = {family.name: family for family in text_string_to_metric_families(text)}
     assert len(families) == len(re.findall("^# TYPE ", text, re.MULTILINE)), "a family comes twice"
@@ -81,7 +81,7 @@ def test_the_golden_page_tells_of_each_gpu_once(machine: str) -> None:
 
 @pytest.mark.servers
 @pytest.mark.parametrize("machine", MACHINES)
-def test_promtool_has_nothing_to_say(machine: str) -> None:
+def test_promtool_accepts_golden_pages(machine: str) -> None:
     done = subprocess.run(
         [require_binary("promtool"), "check", "metrics"],
         input=(GOLDEN / f"{machine}.txt").read_bytes(),

@@ -1,4 +1,4 @@
-"""The catalogue of metrics: the reference page is made of it and is not stale, and units stand in names."""
+"""The metrics catalogue and docs/metrics.md: the page is current, and names follow Prometheus conventions."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ OURS = [family for family in ALL if not family.name.startswith(("node_", "DCGM_F
 by_name = pytest.mark.parametrize("family", OURS, ids=[family.name for family in OURS])
 
 
-def test_the_page_is_not_stale() -> None:
+def test_page_is_current() -> None:
     assert BUILDER.PAGE.read_text(encoding="utf-8").splitlines() == BUILDER.text().splitlines(), BUILDER.COMMAND
     assert BUILDER.main(["--check"]) == 0
 
 
-def test_a_stale_page_is_reported(
+def test_stale_page_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "metrics.md"
@@ -51,19 +51,19 @@ def test_a_stale_page_is_reported(
     assert BUILDER.COMMAND in capsys.readouterr().err
 
 
-def test_each_family_stands_once_and_each_group_has_some() -> None:
+def test_each_family_is_listed_once_and_no_group_is_empty() -> None:
     names = [family.name for family in ALL]
     assert sorted(set(names)) == sorted(names)
     assert all(GROUPS.values()), [title for title, families in GROUPS.items() if not families]
 
 
-def test_every_family_that_metrics_declares_is_in_the_catalogue() -> None:
+def test_every_declared_family_is_listed() -> None:
     declared = {value.name for value in vars(metrics).values() if isinstance(value, MetricFamily)}
     assert declared <= {family.name for family in ALL}
 
 
-def test_what_is_served_is_documented() -> None:
-    """Also where a family is made up at run time, as a constant of no module."""
+def test_exposed_families_are_documented() -> None:
+    """Also families created at run time, which are no constant of a module."""
     documented = {family.name: family for family in ALL}
     served = [s.family for s in device_samples((gpu.read(1.8e9) for gpu in parse_fleet("1xT4-16GB")), "n")]
     for name, make in COLLECTORS.items():
@@ -77,7 +77,7 @@ def test_what_is_served_is_documented() -> None:
 
 
 @pytest.mark.parametrize("family", ALL, ids=[family.name for family in ALL])
-def test_each_is_described(family: MetricFamily) -> None:
+def test_each_family_has_a_description(family: MetricFamily) -> None:
     page = BUILDER.PAGE.read_text(encoding="utf-8")
     assert f"| `{family.name}` | {family.type} |" in page
     assert family.help.endswith(".")
@@ -85,7 +85,7 @@ def test_each_is_described(family: MetricFamily) -> None:
     assert len(set(family.labels)) == len(family.labels)
 
 
-#: What is measured, and the unit that its name has to end in.
+#: Quantity -> the unit in which names must end.
 UNITS = {
     r"temperature": "celsius",
     r"clock": "hertz",
@@ -104,7 +104,7 @@ NOT_BASE = (
 
 
 @by_name
-def test_the_unit_of_a_family_is_a_base_unit_and_stands_last(family: MetricFamily) -> None:
+def test_names_end_in_a_base_unit(family: MetricFamily) -> None:
     words = family.name.lower().split("_")
     assert not set(words) & set(NOT_BASE), "not a base unit"
     assert re.fullmatch(r"[a-z][a-z0-9_]*", family.name)
@@ -117,19 +117,19 @@ def test_the_unit_of_a_family_is_a_base_unit_and_stands_last(family: MetricFamil
 
 
 @by_name
-def test_counters_end_in_total_and_nothing_else_does(family: MetricFamily) -> None:
+def test_only_counters_end_in_total(family: MetricFamily) -> None:
     assert family.name.endswith("_total") == (family.type == "counter")
     for suffix in ("_count", "_sum", "_bucket"):
         assert not family.name.endswith(suffix), "the suffix of a histogram's series"
 
 
 @by_name
-def test_labels_are_not_those_of_prometheus_itself(family: MetricFamily) -> None:
+def test_no_label_is_reserved_by_prometheus(family: MetricFamily) -> None:
     assert not set(family.labels) & {"job", "instance", "pod", "namespace", "container", "le", "quantile"}
     assert not [label for label in family.labels if label.startswith("__")]
 
 
-#: What a value in the unit of the name can be on any machine. Percent, MiB and MHz are outside of these.
+#: Plausible values on any machine. Percent, MiB and MHz would be outside.
 PLAUSIBLE = {
     "ratio": (0, 1.0),
     "celsius": (1, 130),
@@ -139,7 +139,7 @@ PLAUSIBLE = {
 }
 
 
-def test_values_of_simulated_machines_are_in_the_unit_of_the_name() -> None:
+def test_golden_values_are_plausible_in_the_unit_of_the_name() -> None:
     seen = set()
     for path in GOLDEN.glob("*.txt"):
         for family in text_string_to_metric_families(path.read_text(encoding="utf-8")):

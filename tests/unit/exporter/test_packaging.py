@@ -1,4 +1,4 @@
-"""The systemd unit and the example settings: both are read by those that will read them."""
+"""The systemd unit and the example settings, checked by systemd and by the exporter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Sections = dict[str, dict[str, list[str]]]
 
 
 def unit() -> Sections:
-    """Settings by section and name, in order: a name may come more than once."""
+    """Settings by section and name, in order; a name may occur more than once."""
     sections: Sections = {}
     settings: dict[str, list[str]] = {}
     for number, line in enumerate(UNIT.read_text().splitlines(), 1):
@@ -31,14 +31,14 @@ def unit() -> Sections:
         if header := re.fullmatch(r"\[(\w+)\]", line):
             settings = sections.setdefault(header[1], defaultdict(list))
             continue
-        # No setting goes on over several lines, and none has a comment behind it, which would be part of its value.
+        # No continuation lines, and no comments after a value, which would be part of it.
         setting = re.fullmatch(r"([A-Z]\w*)=([^#]*)", line)
         assert setting, f"line {number}: {line}"
         settings[setting[1]].append(setting[2].strip())
     return sections
 
 
-def test_the_unit_has_the_three_sections_and_starts_the_command_that_is_installed() -> None:
+def test_unit_has_three_sections_and_starts_the_installed_command() -> None:
     sections = unit()
     assert list(sections) == ["Unit", "Service", "Install"]
     [start] = sections["Service"]["ExecStart"]
@@ -65,18 +65,18 @@ def test_the_unit_has_the_three_sections_and_starts_the_command_that_is_installe
         ("Restart", "on-failure"),
     ],
 )
-def test_the_unit_is_hardened(name: str, value: str) -> None:
+def test_unit_is_hardened(name: str, value: str) -> None:
     assert unit()["Service"][name] == [value]
 
 
-def test_the_unit_does_not_take_away_what_is_read() -> None:
+def test_unit_allows_everything_that_is_read() -> None:
     service = unit()["Service"]
     assert any(re.fullmatch(r"char-nvidia\* rw", device) for device in service["DeviceAllow"])
     for hiding in ("PrivateDevices", "PrivateNetwork", "PrivateUsers", "ProtectProc", "ProcSubset"):
         assert hiding not in service, f"{hiding} hides what the exporter is to tell of"
 
 
-def test_the_unit_limits_memory_but_gives_room() -> None:
+def test_unit_limits_memory_generously() -> None:
     [limit] = unit()["Service"]["MemoryMax"]
     assert limit.endswith("M")
     assert 64 <= int(limit[:-1]) <= 512
@@ -85,7 +85,7 @@ def test_the_unit_limits_memory_but_gives_room() -> None:
     assert int(unit()["Service"]["TasksMax"][0]) >= MAX_CONNECTIONS + 64
 
 
-def test_unit_and_image_limit_arenas_alike() -> None:
+def test_unit_and_image_set_the_same_arena_limit() -> None:
     [environment] = unit()["Service"]["Environment"]
     assert "MALLOC_ARENA_MAX=2" in environment.split()
     stages = re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
@@ -93,19 +93,19 @@ def test_unit_and_image_limit_arenas_alike() -> None:
     assert "\nENV MALLOC_ARENA_MAX=2\n" in exporter
 
 
-def test_a_wrong_setting_is_not_tried_again() -> None:
+def test_unit_does_not_restart_after_a_usage_error() -> None:
     from gpu_exporter.cli import USAGE_ERROR
 
     assert unit()["Service"]["RestartPreventExitStatus"] == [str(USAGE_ERROR)]
 
 
-def test_systemd_understands_every_setting(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     program = shutil.which("systemd-analyze")
     if program is None:
         pytest.skip("systemd-analyze is not on PATH; on Debian: apt-get install systemd")
     [start] = unit()["Service"]["ExecStart"]
     copy = tmp_path / UNIT.name
-    # The command is not installed here, and its absence is all that may be wrong.
+    # The only accepted error: the command is not installed here.
     copy.write_text(UNIT.read_text().replace(start.split()[0], "/bin/true"))
     done = subprocess.run(
         [program, "verify", "--man=no", "--recursive-errors=no", str(copy)],
@@ -123,13 +123,13 @@ def _names() -> tuple[str, ...]:
     return ("host", *DRIVERS, *COLLECTORS)
 
 
-def test_the_example_is_understood_as_it_stands() -> None:
+def test_example_settings_are_valid() -> None:
     settings = config.load_settings([f"--config.file={EXAMPLE}"], _names())
     assert settings.listen_address == config.ExporterSettings().listen_address
     assert settings.sampling_interval == config.ExporterSettings().sampling_interval
 
 
-def test_the_example_is_understood_with_all_that_is_commented_out(tmp_path: Path) -> None:
+def test_commented_example_settings_are_valid(tmp_path: Path) -> None:
     lines = [re.sub(r"^# (?=[a-z][\w.-]*: \S+$)", "", line) for line in EXAMPLE.read_text().splitlines()]
     before, after = yaml.safe_load(EXAMPLE.read_text()), yaml.safe_load("\n".join(lines))
     assert len(after) >= len(before) + 4
@@ -138,6 +138,6 @@ def test_the_example_is_understood_with_all_that_is_commented_out(tmp_path: Path
     assert "host" in config.load_settings([f"--config.file={path}"], _names()).disabled
 
 
-def test_the_directory_of_the_example_is_the_one_that_the_unit_makes() -> None:
+def test_example_uses_the_state_directory_of_the_unit() -> None:
     [state] = unit()["Service"]["StateDirectory"]
     assert yaml.safe_load(EXAMPLE.read_text())["state.directory"] == f"/var/lib/{state}"

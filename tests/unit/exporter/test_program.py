@@ -58,7 +58,7 @@ def _status(url: str, trusted: str) -> int | None:
         return None
 
 
-def test_what_jobs_write_and_dcgms_names_are_served(tmp_path: Path) -> None:
+def test_textfiles_and_dcgm_names_are_exposed(tmp_path: Path) -> None:
     jobs = tmp_path / "jobs"
     jobs.mkdir()
     (jobs / "a.prom").write_text("# TYPE training_batch_size gauge\ntraining_batch_size 32\n")
@@ -81,7 +81,7 @@ def test_drivers_are_released_on_request(tmp_path: Path) -> None:
         assert "gpu_utilization_ratio{" not in page
 
 
-def test_a_web_configuration_that_is_wrong_is_refused_at_the_start(tmp_path: Path) -> None:
+def test_invalid_web_configuration_is_a_usage_error(tmp_path: Path) -> None:
     config = tmp_path / "web.yml"
     config.write_text("tls_server_confg: {}\n")
     command = [sys.executable, "-m", "gpu_exporter", "--web.config.file", str(config)]

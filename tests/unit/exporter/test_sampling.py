@@ -1,4 +1,4 @@
-"""A scrape never waits: hanging, failing and absent collectors, and what the page says of them."""
+"""A scrape never waits: hung, failing and absent collectors, and how the page reports them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOAD = MetricFamily("node_load1", "gauge", "1m load average.")
 
 
 class FakeDriver:
-    """Two GPUs that answer, fail or hang as the test says."""
+    """Two GPUs that respond, fail or hang, as the test sets."""
 
     vendor = "test"
 
@@ -79,84 +79,82 @@ class SamplerHarness:
 
 
 @pytest.fixture
-def stand() -> Iterator[SamplerHarness]:
-    stand = SamplerHarness()
-    yield stand
-    stand.driver.free.set()
-    stand.sampler.stop()
+def harness() -> Iterator[SamplerHarness]:
+    harness = SamplerHarness()
+    yield harness
+    harness.driver.free.set()
+    harness.sampler.stop()
 
 
-def test_the_first_page_is_whole(stand: SamplerHarness) -> None:
-    assert stand.rows("gpu_up") == {("GPU-0",): 1, ("GPU-1",): 1}
-    assert stand.rows("gpu_utilization_ratio") == {("GPU-0",): 0.5, ("GPU-1",): 0.5}
-    assert stand.rows("gpu_exporter_driver_info") == {("test", "ok"): 1}
-    assert stand.rows("node_load1")
-    assert set(stand.rows("gpu_exporter_collector_success")) == {("test",), ("loadavg",)}
+def test_first_page_is_complete(harness: SamplerHarness) -> None:
+    assert harness.rows("gpu_up") == {("GPU-0",): 1, ("GPU-1",): 1}
+    assert harness.rows("gpu_utilization_ratio") == {("GPU-0",): 0.5, ("GPU-1",): 0.5}
+    assert harness.rows("gpu_exporter_driver_info") == {("test", "ok"): 1}
+    assert harness.rows("node_load1")
+    assert set(harness.rows("gpu_exporter_collector_success")) == {("test",), ("loadavg",)}
 
 
-def test_a_hanging_driver_is_reported_and_the_rest_goes_on(stand: SamplerHarness) -> None:
-    stand.driver.free.clear()
-    stand.until(lambda: stand.rows("gpu_up") == {("GPU-0",): 0, ("GPU-1",): 0})
-    page = stand.sampler.page()  # would never return if it waited for the driver
+def test_hung_driver_is_reported_and_others_continue(harness: SamplerHarness) -> None:
+    harness.driver.free.clear()
+    harness.until(lambda: harness.rows("gpu_up") == {("GPU-0",): 0, ("GPU-1",): 0})
+    page = harness.sampler.page()  # would never return if it waited for the driver
     assert b'gpu_down_info{uuid="GPU-0",reason="hung"} 1' in page
-    assert b"gpu_utilization_ratio{" not in page  # what it last said is no longer true
-    assert stand.rows("gpu_exporter_driver_info") == {("test", "hung"): 1}
-    assert stand.rows("gpu_exporter_collector_success")["test",] == 0
-    before = stand.rows("node_load1")[()]
-    stand.until(lambda: stand.rows("node_load1")[()] > before)
+    assert b"gpu_utilization_ratio{" not in page  # its last readings are outdated
+    assert harness.rows("gpu_exporter_driver_info") == {("test", "hung"): 1}
+    assert harness.rows("gpu_exporter_collector_success")["test",] == 0
+    before = harness.rows("node_load1")[()]
+    harness.until(lambda: harness.rows("node_load1")[()] > before)
 
-    stand.driver.free.set()  # it recovers by itself
-    stand.until(lambda: stand.rows("gpu_up") == {("GPU-0",): 1, ("GPU-1",): 1})
-    assert stand.rows("gpu_exporter_driver_info") == {("test", "ok"): 1}
-
-
-def test_a_driver_with_a_defect_keeps_the_identities_and_no_values(stand: SamplerHarness) -> None:
-    stand.driver.problem = RuntimeError("odd")
-    stand.until(lambda: stand.rows("gpu_exporter_driver_info") == {("test", "failed"): 1})
-    assert stand.rows("gpu_up") == {("GPU-0",): 0, ("GPU-1",): 0}
-    assert stand.rows("gpu_utilization_ratio") == {}
-    assert {labels[-1] for labels in stand.rows("gpu_info")} == {"test"}
-    stand.driver.problem = None
-    stand.until(lambda: stand.rows("gpu_up") == {("GPU-0",): 1, ("GPU-1",): 1})
+    harness.driver.free.set()  # it recovers by itself
+    harness.until(lambda: harness.rows("gpu_up") == {("GPU-0",): 1, ("GPU-1",): 1})
+    assert harness.rows("gpu_exporter_driver_info") == {("test", "ok"): 1}
 
 
-def test_an_absent_driver_is_no_failure() -> None:
+def test_failing_driver_keeps_identities_but_no_values(harness: SamplerHarness) -> None:
+    harness.driver.problem = RuntimeError("odd")
+    harness.until(lambda: harness.rows("gpu_exporter_driver_info") == {("test", "failed"): 1})
+    assert harness.rows("gpu_up") == {("GPU-0",): 0, ("GPU-1",): 0}
+    assert harness.rows("gpu_utilization_ratio") == {}
+    assert {labels[-1] for labels in harness.rows("gpu_info")} == {"test"}
+    harness.driver.problem = None
+    harness.until(lambda: harness.rows("gpu_up") == {("GPU-0",): 1, ("GPU-1",): 1})
+
+
+def test_absent_driver_is_not_a_failure() -> None:
     board, driver = DeviceCache("n"), FakeDriver()
     driver.problem = DriverUnavailable(DriverState.ABSENT, "not installed")
     task = DriverTask("test", driver, board, 0.02, 1)
-    assert task.collect_once() == 30.0  # looked for again later
+    assert task.collect_once() == 30.0  # retried later
     assert task.health.success
     assert board.page(frozenset()).decode().splitlines()[-1] == (
         'gpu_exporter_driver_info{driver="test",state="absent"} 1'
     )
 
 
-def test_a_failing_host_collector_serves_nothing_old(stand: SamplerHarness) -> None:
-    stand.host.problem = OSError("gone")
-    stand.until(lambda: stand.rows("node_load1") == {})
-    assert stand.rows("gpu_exporter_collector_success")["loadavg",] == 0
-    last = stand.rows("gpu_exporter_collector_last_success_timestamp_seconds")["loadavg",]
+def test_failing_host_collector_exposes_nothing_stale(harness: SamplerHarness) -> None:
+    harness.host.problem = OSError("gone")
+    harness.until(lambda: harness.rows("node_load1") == {})
+    assert harness.rows("gpu_exporter_collector_success")["loadavg",] == 0
+    last = harness.rows("gpu_exporter_collector_last_success_timestamp_seconds")["loadavg",]
     assert 1.7e9 < last <= time.time()
-    stand.host.problem = None
-    stand.until(lambda: stand.rows("gpu_exporter_collector_success")["loadavg",] == 1)
+    harness.host.problem = None
+    harness.until(lambda: harness.rows("gpu_exporter_collector_success")["loadavg",] == 1)
 
 
-def test_a_driver_is_let_go_of_when_asked_and_taken_again(
-    monkeypatch: pytest.MonkeyPatch, stand: SamplerHarness
-) -> None:
+def test_driver_is_released_on_request_and_reopened(monkeypatch: pytest.MonkeyPatch, harness: SamplerHarness) -> None:
     closed = threading.Event()
-    monkeypatch.setattr(stand.driver, "close", closed.set)
+    monkeypatch.setattr(harness.driver, "close", closed.set)
     monkeypatch.setattr("gpu_exporter.sampling.RELEASE_DURATION_SECONDS", 0.3)
-    stand.sampler.release_drivers()
+    harness.sampler.release_drivers()
     assert closed.is_set()  # before it returned
-    assert stand.rows("gpu_up") == {("GPU-0",): 0, ("GPU-1",): 0}
-    assert b'gpu_down_info{uuid="GPU-0",reason="released"} 1' in stand.sampler.page()
-    assert stand.rows("gpu_exporter_driver_info") == {("test", "released"): 1}
-    stand.until(lambda: stand.rows("gpu_up") == {("GPU-0",): 1, ("GPU-1",): 1})
+    assert harness.rows("gpu_up") == {("GPU-0",): 0, ("GPU-1",): 0}
+    assert b'gpu_down_info{uuid="GPU-0",reason="released"} 1' in harness.sampler.page()
+    assert harness.rows("gpu_exporter_driver_info") == {("test", "released"): 1}
+    harness.until(lambda: harness.rows("gpu_up") == {("GPU-0",): 1, ("GPU-1",): 1})
 
 
 class FrequentSamplingDriver(FakeDriver):
-    """Wants to be looked at more often than it is read."""
+    """Must be sampled between readings."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,7 +168,7 @@ class FrequentSamplingDriver(FakeDriver):
         self.looks += 1
 
 
-def test_a_driver_is_sampled_between_its_readings_and_a_hang_there_is_seen() -> None:
+def test_driver_is_sampled_between_readings_and_a_hang_is_detected() -> None:
     board, driver = DeviceCache("n"), FrequentSamplingDriver()
     task = DriverTask("test", driver, board, 0.5, 0.1)
     task.start()

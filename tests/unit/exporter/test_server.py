@@ -1,4 +1,4 @@
-"""The HTTP server against clients that behave and clients that do not."""
+"""The HTTP server with well-behaved and misbehaving clients."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def http_client(server: MetricsServer) -> http.client.HTTPConnection:
 
 
 def send_raw(server: MetricsServer, *parts: bytes) -> bytes:
-    """All that the server answers to these bytes until it closes the connection."""
+    """Everything that the server sends in response, until it closes the connection."""
     with connect(server) as client:
         for part in parts:
             client.sendall(part)
@@ -100,7 +100,7 @@ def test_paths(server, path, status, content):
     assert content in body
 
 
-def test_gzip_only_for_those_who_take_it(server):
+def test_gzip_only_if_accepted(server):
     answer, body = get(server, Accept_Encoding="gzip, deflate")
     assert answer.getheader("Content-Encoding") == "gzip"
     assert int(answer.getheader("Content-Length", "0")) == len(body) < len(PAGE)
@@ -134,7 +134,7 @@ def test_head_is_get_without_the_body(server):
     assert head.count(b"\r\n\r\n") == 1
 
 
-def test_connection_is_kept(server):
+def test_keep_alive(server):
     client = http_client(server)
     ports = set()
     for path in ("/metrics", "/nothing", "/metrics"):
@@ -154,7 +154,7 @@ def test_connection_is_kept(server):
         (b"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", True),
     ],
 )
-def test_who_closes_the_connection(server, request_, kept):
+def test_when_the_connection_is_closed(server, request_, kept):
     with connect(server) as client:
         client.sendall(request_)
         client.settimeout(0.3)
@@ -170,7 +170,7 @@ def test_who_closes_the_connection(server, request_, kept):
     assert (b"Connection: keep-alive" if kept else b"Connection: close") in received
 
 
-def test_pipelined_requests_are_answered_in_turn(server):
+def test_pipelined_requests_are_answered_in_order(server):
     answers = send_raw(server, GET + GET.replace(b"/metrics", b"/nothing") + LAST_GET)
     statuses = [part[:3] for part in answers.split(b"HTTP/1.1 ")[1:]]
     assert statuses == [b"200", b"404", b"200"]
@@ -183,7 +183,7 @@ def test_request_in_pieces(server):
     ).endswith(PAGE)
 
 
-def test_bare_line_feeds_as_typed_by_hand(server):
+def test_bare_line_feeds_are_accepted(server):
     assert send_raw(server, b"GET /metrics HTTP/1.0\n\n").endswith(PAGE)
 
 
@@ -213,7 +213,7 @@ def test_bare_line_feeds_as_typed_by_hand(server):
         (b"A" * 100_000, 431),
     ],
 )
-def test_refused_and_closed(server, request_, status):
+def test_invalid_requests_are_rejected_and_the_connection_closed(server, request_, status):
     answer = send_raw(server, request_)
     assert answer.startswith(b"HTTP/1.1 %d " % status)
     assert answer.count(b"\r\nServer: ") == 1
@@ -222,7 +222,7 @@ def test_refused_and_closed(server, request_, status):
     assert get(server)[1] == PAGE
 
 
-def test_refusal_reaches_a_client_that_is_still_sending(server):
+def test_error_reaches_a_client_that_is_still_sending(server):
     assert send_raw(server, b"POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n", *[b"x" * 10_000] * 10).startswith(
         b"HTTP/1.1 405 "
     )
@@ -235,7 +235,7 @@ def test_repeated_fields_are_joined():
         parse_http_request(b"")
 
 
-def test_slow_client_is_cut_off_however_it_dawdles(server, monkeypatch):
+def test_slow_request_times_out(server, monkeypatch):
     monkeypatch.setattr(http_server, "CLIENT_TIMEOUT_SECONDS", 0.3)
     with connect(server) as client, connect(server) as silent, connect(server) as empty:
         received = b""
@@ -255,7 +255,7 @@ def test_slow_client_is_cut_off_however_it_dawdles(server, monkeypatch):
         assert silent.recv(1) == b""
 
 
-def test_client_that_does_not_take_its_answer_is_cut_off(monkeypatch):
+def test_client_that_does_not_read_times_out(monkeypatch):
     monkeypatch.setattr(http_server, "CLIENT_TIMEOUT_SECONDS", 0.3)
     large = b"x" * 50_000_000
     with serving(lambda: large) as server, connect(server) as client:
@@ -264,18 +264,18 @@ def test_client_that_does_not_take_its_answer_is_cut_off(monkeypatch):
         wait_until(lambda: not server._connections, "closed")
 
 
-def test_idle_connection_is_closed_after_a_while(server, monkeypatch):
+def test_idle_connection_times_out(server, monkeypatch):
     monkeypatch.setattr(http_server, "CLIENT_TIMEOUT_SECONDS", 0.1)
     monkeypatch.setattr(http_server, "IDLE_TIMEOUT_SECONDS", 0.6)
     with connect(server) as client:
-        for _ in range(2):  # the second after longer than a request may take
+        for _ in range(2):  # the second request after more than the request timeout
             client.sendall(GET.replace(b"/metrics", b"/-/ready"))
             assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
             time.sleep(0.3)
         assert client.recv(1) == b""
 
 
-def test_hundred_open_connections_hold_up_nobody(server):
+def test_a_hundred_open_connections_delay_no_scrape(server):
     with ExitStack() as stack:
         for begun in range(100):
             client = stack.enter_context(connect(server))
@@ -284,7 +284,7 @@ def test_hundred_open_connections_hold_up_nobody(server):
         assert get(server)[1] == PAGE
 
 
-def test_one_connection_too_many_closes_the_most_useless(server, monkeypatch):
+def test_excess_connection_closes_the_least_recently_used(server, monkeypatch):
     monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 3)
     with ExitStack() as stack:
         used, useless, other = (stack.enter_context(connect(server)) for _ in range(3))
@@ -299,7 +299,7 @@ def test_one_connection_too_many_closes_the_most_useless(server, monkeypatch):
         assert other.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
-def test_scrapers_at_once_all_get_the_page(server):
+def test_concurrent_scrapers_all_get_the_page(server):
     pages = []
     scrapers = [threading.Thread(target=lambda: pages.append(get(server)[1])) for _ in range(50)]
     for scraper in scrapers:
@@ -309,7 +309,7 @@ def test_scrapers_at_once_all_get_the_page(server):
     assert pages == [PAGE] * 50
 
 
-def test_page_that_cannot_be_made_is_an_error_and_logged(caplog):
+def test_failing_page_is_an_error_and_logged(caplog):
     def page() -> bytes:
         raise ValueError("no page today")
 
@@ -333,7 +333,7 @@ def test_ipv6():
 
 
 class FakeAccess:
-    """Lets in who says so, and not too often."""
+    """Allows requests with the right header, at a limited rate."""
 
     headers = (("X-Frame-Options", "deny"),)
 
@@ -351,7 +351,7 @@ class FakeAccess:
         return self.left >= 0
 
 
-def test_who_may_come_in_and_what_may_be_done() -> None:
+def test_access_policy_and_actions() -> None:
     done, guard = [], FakeAccess()
     site = ServerConfig("/metrics", lambda: PAGE, {"/-/release": lambda: done.append(1)}, lambda: guard)
     server = MetricsServer(("127.0.0.1", 0), site)

@@ -1,4 +1,4 @@
-"""The simulated fleet: a pure function of time, whose past and present are one."""
+"""The simulated fleet: a pure function of time, the same for history and live values."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ times = st.floats(COUNTER_START_SECONDS + 120, COUNTER_START_SECONDS + 40e6)
 
 
 @given(gpus, times, st.floats(0.01, 7200))
-def test_busy_time_grows_by_no_more_than_time(gpu: SimulatedGpu, at: float, later: float) -> None:
+def test_busy_time_never_grows_faster_than_time(gpu: SimulatedGpu, at: float, later: float) -> None:
     busy = gpu.busy_seconds(at + later) - gpu.busy_seconds(at)
     assert -1e-6 <= busy <= later + 1e-6
     energy = gpu.energy_joules(at + later) - gpu.energy_joules(at)
@@ -37,12 +37,12 @@ def test_busy_time_grows_by_no_more_than_time(gpu: SimulatedGpu, at: float, late
 
 
 @given(gpus, times)
-def test_over_an_hour_the_mean_is_the_scenarios_duty(gpu: SimulatedGpu, at: float) -> None:
+def test_hourly_mean_is_the_scenarios_busy_ratio(gpu: SimulatedGpu, at: float) -> None:
     assert gpu.utilization(at + 3600, 3600) == pytest.approx(gpu.scenario.busy_ratio, abs=0.01)
 
 
 @given(gpus, times)
-def test_readings_are_what_a_driver_could_say(gpu: SimulatedGpu, at: float) -> None:
+def test_readings_are_plausible(gpu: SimulatedGpu, at: float) -> None:
     reading = gpu.read(at)
     values = {(each.family, each.labels): each.value for each in reading.readings}
     assert len(values) == len(reading.readings)
@@ -54,7 +54,7 @@ def test_readings_are_what_a_driver_could_say(gpu: SimulatedGpu, at: float) -> N
     assert not published & absent
 
 
-def test_the_live_driver_continues_the_past() -> None:
+def test_live_driver_continues_the_history() -> None:
     at = 1_777_777_770.0  # a multiple of the step
     fleet = "2xH100-80GB:training,1xT4-16GB:lost"
     [(when, samples)] = [point for point in generate_history(fleet, 7, "n", at - 15, at, 15) if point[0] == at]
@@ -69,7 +69,7 @@ def test_the_live_driver_continues_the_past() -> None:
     assert told[metrics.UP] == {(d.identity.uuid,): 0 if d.down else 1 for d in live}
 
 
-def test_seeds_and_places_make_different_gpus_and_the_same_ones_again() -> None:
+def test_gpus_differ_by_seed_and_index_and_are_reproducible() -> None:
     fleet = "3xA100-80GB:training"
     uuids = [gpu.identity.uuid for seed in (1, 2) for gpu in parse_fleet(fleet, seed)]
     assert len(set(uuids)) == 6
@@ -88,6 +88,6 @@ def test_seeds_and_places_make_different_gpus_and_the_same_ones_again() -> None:
         ("1xT4-16GB:dancing", "use one of training"),
     ],
 )
-def test_a_fleet_that_is_not_understood(text: str, mend: str) -> None:
+def test_invalid_fleet(text: str, mend: str) -> None:
     with pytest.raises(FleetError, match=mend):
         parse_fleet(text)

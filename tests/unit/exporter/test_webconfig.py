@@ -1,4 +1,4 @@
-"""The web configuration file: what it may say, TLS on a real socket, users, and changes while it serves."""
+"""The web configuration file: parsing, TLS on a real socket, users, and reload."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ BOB = "$2b$06$abcdefghijklmnopqrstuu" + "B" * 31
 
 
 class FakeBcrypt(types.ModuleType):
-    """The password is right if it is the hash's last four characters; notes what it was asked."""
+    """The correct password is the last four characters of the hash. Records its calls."""
 
     def __init__(self) -> None:
         super().__init__("bcrypt")
-        self.asked: list[tuple[bytes, bytes]] = []
+        self.calls: list[tuple[bytes, bytes]] = []
 
     def checkpw(self, password: bytes, hashed: bytes) -> bool:
-        self.asked.append((password, hashed))
+        self.calls.append((password, hashed))
         if b"\0" in password:
             raise ValueError("password may not contain NUL bytes")
         assert len(password) <= 72
@@ -60,13 +60,13 @@ def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
-# What it may say
+# Parsing
 
 
 @pytest.mark.parametrize(
     "text", ["", "# nothing\n", "{}\n", "tls_server_config:\nbasic_auth_users:\n", "rate_limit: {}\n"]
 )
-def test_nothing_is_asked(path: Path, text: str) -> None:
+def test_empty_configuration_allows_everything(path: Path, text: str) -> None:
     config = load(path, text)
     assert config.ssl_context() is None
     assert not config.users
@@ -127,7 +127,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG)
-def test_what_is_wrong_is_named_with_its_place(path: Path, text: str) -> None:
+def test_error_names_place_and_fix(path: Path, text: str) -> None:
     with pytest.raises(WebConfigError) as raised:
         load(path, text)
     assert str(raised.value).startswith(str(path))
@@ -145,7 +145,7 @@ def test_files_that_cannot_be_read(path: Path) -> None:
 
 @given(st.text(max_size=50))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_any_text_is_a_configuration_or_refused(path: Path, text: str) -> None:
+def test_any_text_is_valid_or_rejected(path: Path, text: str) -> None:
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     with suppress(WebConfigError):
         WebConfig.load(path)
@@ -176,15 +176,15 @@ def test_users(path: Path, bcrypt: FakeBcrypt) -> None:
 @pytest.mark.parametrize(
     "header", [None, "", "Basic", "Basic !", "Basic YWxpY2U=", "Bearer abc", "Basic é", "Digest x"]
 )
-def test_fields_that_are_no_users(path: Path, bcrypt: FakeBcrypt, header: str | None) -> None:
+def test_malformed_authorization_headers(path: Path, bcrypt: FakeBcrypt, header: str | None) -> None:
     config = load(path, USERS)
     assert not config.authorize(header)
-    assert bcrypt.asked == []
+    assert bcrypt.calls == []
 
 
 @given(st.text(max_size=30))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_any_field_is_refused(path: Path, bcrypt: FakeBcrypt, header: str) -> None:
+def test_any_authorization_header_is_rejected(path: Path, bcrypt: FakeBcrypt, header: str) -> None:
     if not path.exists():
         path.write_text(USERS)
     config = WebConfig.load(path)
@@ -192,24 +192,24 @@ def test_any_field_is_refused(path: Path, bcrypt: FakeBcrypt, header: str) -> No
     assert not config.authorize("Basic " + header)
 
 
-def test_who_is_known_is_not_hashed_again_and_who_is_not_is(path: Path, bcrypt: FakeBcrypt) -> None:
+def test_only_verified_credentials_are_cached(path: Path, bcrypt: FakeBcrypt) -> None:
     config = load(path, USERS)
     for _ in range(3):
         assert config.authorize(basic("bob", "BBBB"))
-    assert len(bcrypt.asked) == 1
+    assert len(bcrypt.calls) == 1
     for _ in range(3):
         assert not config.authorize(basic("bob", "AAAA"))
-    assert len(bcrypt.asked) == 4
+    assert len(bcrypt.calls) == 4
     assert b"BBBB" not in b"".join(config._verified_credentials), "a password is kept in the clear"
 
 
 def test_an_unknown_user_takes_as_long_as_a_known_one(path: Path, bcrypt: FakeBcrypt) -> None:
     config = load(path, USERS)
     config.authorize(basic("carol", "x"))
-    assert bcrypt.asked == [(b"x", BOB.encode())]  # the costliest hash of all
+    assert bcrypt.calls == [(b"x", BOB.encode())]  # the costliest hash of all
 
 
-def test_what_is_remembered_has_bounds(path: Path, bcrypt: FakeBcrypt) -> None:
+def test_cache_of_credentials_is_bounded(path: Path, bcrypt: FakeBcrypt) -> None:
     config = load(path, USERS)
     for n in range(1000):
         assert config.authorize(basic("bob", f"BBBB{n}"))
@@ -250,7 +250,7 @@ def test_rate_limit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class CertificateAuthority:
-    """Certificates made with openssl: a CA, and what it signs."""
+    """Certificates made with openssl: a CA, and those it signs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -289,7 +289,7 @@ SERVER = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
 
 
 class TlsEchoServer:
-    """Wraps what connects as the exporter would, and sends one line back."""
+    """Does the TLS handshake as the exporter does, and sends one line."""
 
     def __init__(self, config) -> None:
         self._config = config
@@ -322,7 +322,7 @@ class TlsEchoServer:
 def tls_handshake(
     folder: Path, config, trusted: str = "server", client: str = "", **options
 ) -> tuple[str | None, tuple[str, str, int] | None]:
-    """TLS's version and cipher, if a line comes back."""
+    """TLS version and cipher, if a line is received."""
     echo = TlsEchoServer(config if callable(config) else lambda: config)
     try:
         with connect(folder, echo.port, trusted, client, **options) as connection:
@@ -360,7 +360,7 @@ def test_a_handshake(folder: Path) -> None:
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
 
 
-def test_certificates_in_the_file_itself(folder: Path) -> None:
+def test_inline_certificates(folder: Path) -> None:
     def indented(name: str) -> str:
         return "".join(f"    {line}\n" for line in (folder / name).read_text().splitlines())
 
@@ -387,7 +387,7 @@ def test_versions_and_ciphers(folder: Path) -> None:
     assert not context.options & ssl.OP_CIPHER_SERVER_PREFERENCE
 
 
-def test_suites_of_tls_13_only_leave_nothing_for_what_came_before(folder: Path) -> None:
+def test_only_tls13_suites_disable_older_versions(folder: Path) -> None:
     config = tls_config(folder, "  cipher_suites: [TLS_AES_128_GCM_SHA256]\n")
     assert tls_handshake(folder, config)[0] == "TLSv1.3"
     with pytest.raises(OSError):
@@ -398,7 +398,7 @@ def test_suites_of_tls_13_only_leave_nothing_for_what_came_before(folder: Path) 
         tls_config(folder, "  min_version: TLS13\n  max_version: TLS12\n")
 
 
-def test_every_suite_and_curve_is_known_here(folder: Path) -> None:
+def test_openssl_supports_every_suite_and_curve(folder: Path) -> None:
     from gpu_exporter.webconfig.tls import _CIPHERS, _CURVES
 
     for name in _CIPHERS:
@@ -489,7 +489,7 @@ def test_several_curves(folder: Path) -> None:
 # Changes
 
 
-def test_changed(folder: Path) -> None:
+def test_has_changed(folder: Path) -> None:
     config = tls_config(folder)
     assert not config.has_changed()
     (folder / "server.key").touch()
@@ -521,7 +521,7 @@ def test_a_new_certificate_is_served_and_old_connections_stay(folder: Path) -> N
     try:
         with connect(folder, echo.port, "first") as old:
             replace(folder, "other")
-            connect(folder, echo.port, "first").close()  # not looked at yet
+            connect(folder, echo.port, "first").close()  # not checked yet
             clock.now += 1
             connect(folder, echo.port, "other").close()
             with pytest.raises(ssl.SSLCertVerificationError):
@@ -532,7 +532,7 @@ def test_a_new_certificate_is_served_and_old_connections_stay(folder: Path) -> N
         echo.close()
 
 
-def test_a_mistake_in_an_edit_changes_nothing_and_is_reported_once(
+def test_invalid_edit_changes_nothing_and_is_logged_once(
     path: Path, bcrypt: FakeBcrypt, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = FakeClock()
@@ -553,7 +553,7 @@ def test_a_mistake_in_an_edit_changes_nothing_and_is_reported_once(
     assert keeper.current().authorize(basic("alice", ALICE[-4:]))
 
 
-def test_tls_is_not_switched_off_by_an_edit(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_edit_cannot_disable_tls(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
     (folder / "web.yml").write_text(SERVER)
     keeper = WebConfigReloader(folder / "web.yml", 1.0, clock)
@@ -563,7 +563,7 @@ def test_tls_is_not_switched_off_by_an_edit(folder: Path, caplog: pytest.LogCapt
     assert "restart the exporter" in caplog.text
 
 
-def test_changes_are_looked_for_once_an_interval(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_are_checked_once_per_interval(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock()
     (folder / "web.yml").write_text(SERVER)
     keeper = WebConfigReloader(folder / "web.yml", 1.0, clock)
@@ -581,7 +581,7 @@ def test_changes_are_looked_for_once_an_interval(folder: Path, monkeypatch: pyte
     assert checks == 6
 
 
-def test_neither_ssl_nor_bcrypt_is_imported_for_nothing(path: Path) -> None:
+def test_ssl_and_bcrypt_are_imported_only_if_needed(path: Path) -> None:
     path.write_text("http_server_config: {}\n")
     code = (
         "import sys; from pathlib import Path; from gpu_exporter.webconfig import WebConfig; "

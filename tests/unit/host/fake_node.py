@@ -1,4 +1,4 @@
-"""A small node written to disk: the files that the host collectors read, and how to ask the collectors."""
+"""A fake node on disk: the files that host collectors read, and helpers to run them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ SYS = {
     "class/infiniband/mlx5_0/ports/2/rate": "2.5 Gb/sec (1X SDR)\n",
 }
 
-#: The file whose content a collector's fate hangs on.
+#: The main file of each collector.
 MAIN_FILE = {
     "cpu": "stat",
     "diskstats": "diskstats",
@@ -104,7 +104,7 @@ def collector(name: str, settings: HostSettings) -> HostCollector:
 
 
 def values(source: HostCollector) -> Values:
-    """By family and label values. A series that comes twice, or does not fit its family, is a failure."""
+    """By family and label values. Fails on duplicate series, and on labels that do not match the family."""
     found: Values = {}
     for samples in source.collect():
         assert samples.rows, f"{samples.family.name} has no sample and should be left out"

@@ -1,4 +1,4 @@
-"""The host collectors beside a real node_exporter on the same node: the same names, types, labels and values."""
+"""The host collectors compared with a real node_exporter: the same names, types, labels and values."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ pytestmark = [
     pytest.mark.skipif(BINARY is None, reason="needs prometheus-node-exporter (or node_exporter) on PATH"),
 ]
 
-#: What is ours and node_exporter 1.5 does not have yet (1.9 does).
+#: Families that node_exporter 1.5 lacks and 1.9 has.
 NEWER_FAMILIES = {"node_pressure_irq_stalled_seconds_total"}
-#: How far a busy node may move between the two readings, in the family's own unit.
+#: Allowed change on a busy node between the two readings, in the unit of the family.
 CHANGING_FAMILIES = {
     "node_memory_": 256 * 2**20,
     "node_filesystem_": 256 * 2**20,
@@ -64,7 +64,7 @@ def fetch(url: str, process: subprocess.Popen[bytes]) -> str:
 
 
 def command(port: int) -> list[str]:
-    """The same settings as ours; versions differ in their defaults."""
+    """With our settings, as defaults differ between versions."""
     settings = HostSettings()
     assert BINARY
     return [
@@ -120,7 +120,7 @@ def allowed_move(name: str) -> float:
 
 
 def known(name: str, rows: dict[frozenset[tuple[str, str]], float]) -> dict[frozenset[tuple[str, str]], float]:
-    """Without the rows in which node_exporter publishes a number for what is not known: here they are absent."""
+    """Without rows in which node_exporter exports a number for an unknown value, absent here."""
     if name == "node_network_speed_bytes":
         return {labels: value for labels, value in rows.items() if value > 0}
     if name.startswith(("node_filesystem_size", "node_filesystem_files")):
@@ -128,7 +128,7 @@ def known(name: str, rows: dict[frozenset[tuple[str, str]], float]) -> dict[froz
     return rows
 
 
-def test_no_family_is_made_up(both: Both) -> None:
+def test_every_family_exists_in_node_exporter(both: Both) -> None:
     theirs, ours = both
     assert set(ours) - set(theirs) - NEWER_FAMILIES == set()
 
@@ -168,14 +168,14 @@ def test_values(both: Both) -> None:
         for labels, value in ours[name].rows.items():
             if labels in theirs[name].rows:
                 expected = theirs[name].rows[labels]
-                # Exact but for what moves between the two readings.
+                # Exact, except for changes between the two readings.
                 assert value == pytest.approx(expected, rel=1e-9, abs=allowed_move(name)), (name, labels)
 
 
-def test_infiniband_on_a_written_tree(tmp_path: Path) -> None:
-    """Few machines have such ports: both read the same tree."""
+def test_infiniband_on_a_fake_tree(tmp_path: Path) -> None:
+    """Few machines have such ports: both read the same fake tree."""
     settings = make_node(tmp_path)
-    # node_exporter does without a counter that the port lacks, and without the device if one says "N/A".
+    # node_exporter omits counters that the port lacks, and the whole device if one reads "N/A".
     (settings.sysfs / "class/infiniband/mlx5_0/ports/1/counters/VL15_dropped").unlink()
     (settings.sysfs / "class/infiniband/mlx5_0/ports/2/counters").mkdir()
     port = free_port()

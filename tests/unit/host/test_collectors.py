@@ -1,4 +1,4 @@
-"""Each host collector on a small node written to disk, and on the hostile variants of it."""
+"""Each host collector on a fake node, and on corrupted variants of it."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def node(tmp_path: Path) -> HostSettings:
     return make_node(tmp_path)
 
 
-def answer(
+def statvfs_result(
     blocks: int = 100, free: int = 50, available: int = 40, files: int = 10, files_free: int = 5
 ) -> os.statvfs_result:
-    """Blocks are of 4096 bytes; counts are in fragments of 1024."""
+    """With blocks of 4096 bytes, and counts in fragments of 1024."""
     return os.statvfs_result((4096, 1024, blocks, free, available, files, files_free, files_free, 0, 255))
 
 
 @pytest.fixture
-def all_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "statvfs", lambda path: answer())
+def statvfs_responds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda path: statvfs_result())
 
 
-# What each reads from a healthy node
+# Values of a healthy node
 
 
 def test_cpu(node: HostSettings) -> None:
@@ -90,7 +90,7 @@ def test_diskstats(node: HostSettings) -> None:
     assert found["node_disk_io_now", ("nvme0n1",)] == 1
     assert found["node_disk_discarded_sectors_total", ("nvme0n1",)] == 43
     assert found["node_disk_flush_requests_time_seconds_total", ("nvme0n1",)] == pytest.approx(0.052)
-    # A kernel without discards and flushes has none, which is not zero of them.
+    # Without discards and flushes in the kernel they are absent, not zero.
     assert len([1 for _, labels in found if labels == ("sda",)]) == 11
 
 
@@ -130,7 +130,7 @@ def test_uname(node: HostSettings) -> None:
     assert values(collector("uname", node)) == {("node_uname_info", labels): 1}
 
 
-def test_a_container_gets_its_nodes_name(node: HostSettings) -> None:
+def test_configured_node_name(node: HostSettings) -> None:
     [(_, labels)] = values(collector("uname", replace(node, nodename="node-7")))
     assert labels[4] == "node-7"
 
@@ -141,7 +141,7 @@ def test_uname_without_a_domain(node: HostSettings) -> None:
     assert labels[-1] == ""
 
 
-@pytest.mark.usefixtures("all_answer")
+@pytest.mark.usefixtures("statvfs_responds")
 def test_filesystem(node: HostSettings) -> None:
     found = values(collector("filesystem", node))
     data = ("/dev/sdb1", "/data one", "xfs")
@@ -156,7 +156,7 @@ def test_filesystem(node: HostSettings) -> None:
     assert found["node_filesystem_device_error", data] == 0
 
 
-# Hostile content
+# Corrupted files
 
 
 def test_infiniband(node: HostSettings) -> None:
@@ -182,21 +182,21 @@ def test_a_node_without_infiniband(tmp_path: Path) -> None:
     assert values(collector("infiniband", HostSettings(sysfs=tmp_path))) == {}
 
 
-def test_ports_of_which_nothing_can_be_read(tmp_path: Path) -> None:
+def test_unreadable_infiniband_ports(tmp_path: Path) -> None:
     (tmp_path / "class/infiniband/mlx5_0/ports/1").mkdir(parents=True)
     with pytest.raises(OSError, match="cannot read any port"):
         values(collector("infiniband", HostSettings(sysfs=tmp_path)))
 
 
 @pytest.mark.parametrize("name", [name for name in COLLECTORS if name not in ("uname", "infiniband")])
-def test_nothing_there_is_an_error(tmp_path: Path, name: str) -> None:
+def test_missing_files_are_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(OSError, match=re.escape(str(tmp_path))):
         values(collector(name, HostSettings(procfs=tmp_path, sysfs=tmp_path)))
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\xff\xfe garbage \x00\n", b"cpu\nintr\n:\n", b"-1 -1 -1 -1\n"])
 @pytest.mark.parametrize("name", MAIN_FILE)
-def test_nothing_understood_is_an_error(node: HostSettings, name: str, content: bytes) -> None:
+def test_unparsable_files_are_an_error(node: HostSettings, name: str, content: bytes) -> None:
     write(node.procfs, {MAIN_FILE[name]: content})
     if name == "diskstats" and not content.strip():
         assert values(collector(name, node)) == {}  # a node without disks
@@ -242,7 +242,7 @@ GARBAGE_LINES = [
 ]
 
 
-@pytest.mark.usefixtures("all_answer")
+@pytest.mark.usefixtures("statvfs_responds")
 @pytest.mark.parametrize("line", GARBAGE_LINES)
 def test_a_malformed_line_is_skipped(node: HostSettings, line: bytes) -> None:
     for name, file in {**MAIN_FILE, "pressure": "pressure/io"}.items():
@@ -256,7 +256,7 @@ def test_a_malformed_line_is_skipped(node: HostSettings, line: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", ["nan 1 1", "inf 1 1", "1 -1 1", "1 1", "a b c"])
-def test_a_load_that_is_none(node: HostSettings, text: str) -> None:
+def test_invalid_load(node: HostSettings, text: str) -> None:
     write(node.procfs, {"loadavg": text})
     with pytest.raises(ValueError, match="load averages"):
         values(collector("loadavg", node))
@@ -283,7 +283,7 @@ def cpu_line(user: int, idle: int, iowait: int) -> dict[str, str]:
     return {"stat": f"cpu0 {user} 0 0 {idle} {iowait} 0 0 0 0 0\n"}
 
 
-def test_cpu_counters_do_not_go_back_on_jitter(node: HostSettings) -> None:
+def test_cpu_counters_do_not_decrease_on_jitter(node: HostSettings) -> None:
     cpu = collector("cpu", node)
     tick = 1 / os.sysconf("SC_CLK_TCK")
     write(node.procfs, cpu_line(100, 10_000, 500))
@@ -295,7 +295,7 @@ def test_cpu_counters_do_not_go_back_on_jitter(node: HostSettings) -> None:
     assert found["node_cpu_seconds_total", ("0", "iowait")] == pytest.approx(500 * tick)
 
 
-def test_a_cpu_that_was_off_starts_again(node: HostSettings) -> None:
+def test_cpu_counters_restart_after_hotplug(node: HostSettings) -> None:
     cpu = collector("cpu", node)
     write(node.procfs, cpu_line(100, 10_000, 500))
     values(cpu)
@@ -303,14 +303,14 @@ def test_a_cpu_that_was_off_starts_again(node: HostSettings) -> None:
     assert values(cpu)["node_cpu_seconds_total", ("0", "user")] == pytest.approx(5 / os.sysconf("SC_CLK_TCK"))
 
 
-def test_a_vanished_cpu_has_no_series(node: HostSettings) -> None:
+def test_removed_cpu_has_no_series(node: HostSettings) -> None:
     cpu = collector("cpu", node)
     assert {labels[0] for _, labels in values(cpu)} == {"0", "1"}
     write(node.procfs, cpu_line(1, 2, 3))
     assert {labels[0] for _, labels in values(cpu)} == {"0"}
 
 
-def test_an_old_kernels_short_cpu_line_leaves_modes_out(node: HostSettings) -> None:
+def test_short_cpu_line_of_an_old_kernel(node: HostSettings) -> None:
     write(node.procfs, {"stat": "cpu0 1 2 3 4\n"})
     assert {name_labels[1][1] for name_labels in values(collector("cpu", node))} == {"user", "nice", "system", "idle"}
 
@@ -327,12 +327,12 @@ def test_excluded_devices(node: HostSettings) -> None:
 
 
 @pytest.mark.parametrize("name", ["diskstats", "filesystem", "netclass", "netdev"])
-def test_a_wrong_pattern_is_named(node: HostSettings, name: str) -> None:
+def test_invalid_pattern_is_named(node: HostSettings, name: str) -> None:
     with pytest.raises(ValueError, match=r"_exclude: .* is not a regular expression"):
         collector(name, replace(node, net_exclude="(", disk_exclude="(", mount_points_exclude="("))
 
 
-def test_a_vanished_device_has_no_series(node: HostSettings) -> None:
+def test_removed_device_has_no_series(node: HostSettings) -> None:
     netdev, netclass = collector("netdev", node), collector("netclass", node)
     values(netdev)
     values(netclass)
@@ -350,7 +350,7 @@ def test_an_unknown_speed_is_absent(node: HostSettings, speed: bytes) -> None:
     assert ("node_network_speed_bytes", ("eth0",)) not in values(collector("netclass", node))
 
 
-def test_an_unreadable_attribute_is_left_out(node: HostSettings) -> None:
+def test_unreadable_attribute_is_absent(node: HostSettings) -> None:
     (node.sysfs / "class/net/eth0/carrier").unlink()
     (node.sysfs / "class/net/eth0/carrier").mkdir()
     found = values(collector("netclass", node))
@@ -358,7 +358,7 @@ def test_an_unreadable_attribute_is_left_out(node: HostSettings) -> None:
     assert found["node_network_mtu_bytes", ("eth0",)] == 9000
 
 
-def test_interfaces_of_which_nothing_can_be_read(node: HostSettings) -> None:
+def test_unreadable_interfaces(node: HostSettings) -> None:
     for device in ("eth0", "lo"):
         for file in (node.sysfs / "class/net" / device).iterdir():
             file.unlink()
@@ -366,7 +366,7 @@ def test_interfaces_of_which_nothing_can_be_read(node: HostSettings) -> None:
         values(collector("netclass", node))
 
 
-def test_names_of_devices_do_not_pile_up() -> None:
+def test_device_cache_is_bounded() -> None:
     devices = DeviceFilter("^lo$", "net_exclude")
     for i in range(MAX_CACHED_DEVICES + 10):
         assert devices.labels(f"veth{i}".encode()) == (f"veth{i}",)
@@ -378,7 +378,7 @@ def test_names_that_are_not_utf8(node: HostSettings) -> None:
     assert ("node_network_receive_bytes_total", ("e\ufffd0",)) in values(collector("netdev", node))
 
 
-def test_an_unknown_column_shifts_nothing(node: HostSettings) -> None:
+def test_unknown_column_is_ignored(node: HostSettings) -> None:
     table = PROC["net/dev"].replace("|bytes    packets errs", "|bytes    novelty packets errs", 1)
     table = re.sub(r"(lo|eth0): +(\d+)", r"\1: \2 777", table)
     healthy = values(collector("netdev", node))
@@ -398,12 +398,12 @@ def test_pressure_without_one_resource(node: HostSettings) -> None:
     }
 
 
-def test_interrupts_pressure_where_the_kernel_keeps_it(node: HostSettings) -> None:
+def test_interrupt_pressure(node: HostSettings) -> None:
     write(node.procfs, {"pressure/irq": "full avg10=0.00 total=1000000\n"})
     assert values(collector("pressure", node))["node_pressure_irq_stalled_seconds_total", ()] == 1
 
 
-def test_pressure_of_garbage_is_an_error(node: HostSettings) -> None:
+def test_invalid_pressure_is_an_error(node: HostSettings) -> None:
     write(node.procfs, dict.fromkeys(("pressure/cpu", "pressure/io", "pressure/memory"), "garbage\n"))
     with pytest.raises(ValueError, match="pressure"):
         values(collector("pressure", node))
@@ -425,7 +425,7 @@ def with_time_limit(time_limit: float = 0.3) -> statvfs.StatvfsPool:
 
 
 class HangingStatvfs:
-    """Stands in for os.statvfs: some paths do not answer until they are let go."""
+    """Replaces os.statvfs: calls for some paths block until released."""
 
     def __init__(self, hangs: Callable[[str], bool]) -> None:
         self.hangs = hangs
@@ -436,23 +436,23 @@ class HangingStatvfs:
         self.calls.append(path)
         if self.hangs(path):
             self.go.wait()
-        return answer()
+        return statvfs_result()
 
 
-@pytest.mark.usefixtures("all_answer")
-def test_the_own_table_where_the_first_process_is_hidden(node: HostSettings) -> None:
+@pytest.mark.usefixtures("statvfs_responds")
+def test_own_mounts_if_process_1_is_hidden(node: HostSettings) -> None:
     (node.procfs / "1/mounts").unlink()
     write(node.procfs, {"self/mounts": "/dev/sda1 / ext4 rw 0 0\n"})
     assert errors(values(collector("filesystem", node))) == {"/": 0}
 
 
-@pytest.mark.usefixtures("all_answer")
-def test_the_last_mount_on_a_point_is_the_one_that_is_seen(node: HostSettings) -> None:
+@pytest.mark.usefixtures("statvfs_responds")
+def test_last_mount_on_a_point_wins(node: HostSettings) -> None:
     write_mounts(node, "rootfs / rootfs", "/dev/sda1 / ext4", "/dev/sda1 / ext4", "/dev/sdb1 /x ext4", "proc /x proc")
     assert {labels for _, labels in values(collector("filesystem", node))} == {ROOT_ONLY}
 
 
-@pytest.mark.usefixtures("all_answer")
+@pytest.mark.usefixtures("statvfs_responds")
 def test_escapes_in_the_table(node: HostSettings) -> None:
     write_mounts(node, r"//nas/a\040b /a\040\011\012\134\043b cifs")
     [(device, point)] = {(labels[0], labels[1]) for _, labels in values(collector("filesystem", node))}
@@ -481,7 +481,7 @@ def test_a_mount_that_fails_has_an_error_and_no_values(node: HostSettings, monke
     def fail(path: str) -> os.statvfs_result:
         if path == "/home":
             raise PermissionError(path)
-        return answer()
+        return statvfs_result()
 
     monkeypatch.setattr(os, "statvfs", fail)
     found = values(collector("filesystem", node))
@@ -490,22 +490,24 @@ def test_a_mount_that_fails_has_an_error_and_no_values(node: HostSettings, monke
     assert names == {"node_filesystem_device_error", "node_filesystem_readonly"}
 
 
-def test_what_a_file_system_does_not_count_is_absent(node: HostSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "statvfs", lambda path: answer(files=0, files_free=0))
+def test_values_that_a_file_system_does_not_count_are_absent(
+    node: HostSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda path: statvfs_result(files=0, files_free=0))
     write_mounts(node, "/dev/sda1 / btrfs")
     names = {name for name, _ in values(collector("filesystem", node))}
     assert "node_filesystem_size_bytes" in names
     assert "node_filesystem_files" not in names
 
 
-def test_a_hung_mount_does_not_hold_up_the_others(node: HostSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hung_mount_does_not_delay_the_others(node: HostSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = HangingStatvfs(lambda path: path == "/home")
     monkeypatch.setattr(os, "statvfs", fake)
     source = filesystem.FilesystemCollector(node)
     source._pool = with_time_limit()
     try:
         assert errors(values(source)) == {"/": 0, "/data one": 0, "/home": 1}
-        # From now on it is not queried again.
+        # It is not called again.
         assert errors(values(source)) == {"/": 0, "/data one": 0, "/home": 1}
         assert fake.calls.count("/home") == 1
     finally:
@@ -516,7 +518,7 @@ def test_a_hung_mount_does_not_hold_up_the_others(node: HostSettings, monkeypatc
     assert errors(values(source)) == {"/": 0, "/data one": 0, "/home": 0}
 
 
-def test_the_mounts_of_one_server_hold_one_thread(node: HostSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mounts_of_one_server_block_one_thread(node: HostSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = HangingStatvfs(lambda path: path.startswith("/nfs"))
     monkeypatch.setattr(os, "statvfs", fake)
     write_mounts(node, *(f"filer:/export/{i} /nfs/{i} nfs4" for i in range(100)), "/dev/sda1 / ext4")
@@ -531,7 +533,7 @@ def test_the_mounts_of_one_server_hold_one_thread(node: HostSettings, monkeypatc
         fake.go.set()
 
 
-def test_many_dead_mounts_do_not_starve_the_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_hung_mounts_do_not_delay_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     dead = {f"/fuse/{i}" for i in range(20)}
     fake = HangingStatvfs(lambda path: False)
     monkeypatch.setattr(os, "statvfs", fake)
@@ -547,13 +549,13 @@ def test_many_dead_mounts_do_not_starve_the_good(monkeypatch: pytest.MonkeyPatch
             pool.query(groups)
         pool._time_limit = 5
         assert set(pool.query(groups)) == {"/good"}
-        # Mounts that were good until now may each hold one more thread, once; nothing is asked twice.
+        # Mounts that were responsive may block one more thread each, once; no path is called twice.
         assert len(pool._hung_threads) <= len(dead)
     finally:
         fake.go.set()
 
 
-@pytest.mark.usefixtures("all_answer")
+@pytest.mark.usefixtures("statvfs_responds")
 def test_ten_thousand_mounts(node: HostSettings) -> None:
     write_mounts(node, *(f"/dev/dm-{i} /mnt/{i} ext4" for i in range(10_000)))
     source = filesystem.FilesystemCollector(node)
@@ -565,7 +567,7 @@ def test_ten_thousand_mounts(node: HostSettings) -> None:
 def test_slow_mounts_share_one_time_limit(node: HostSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(path: str) -> os.statvfs_result:
         time.sleep(0.01)
-        return answer()
+        return statvfs_result()
 
     monkeypatch.setattr(os, "statvfs", slow)
     write_mounts(node, *(f"/dev/dm-{i} /mnt/{i} ext4" for i in range(1000)))
@@ -596,15 +598,15 @@ def test_no_thread_can_be_started(node: HostSettings, monkeypatch: pytest.Monkey
         ("", ""),
     ],
 )
-def test_what_mounts_hang_together_with(device: str, server: str) -> None:
+def test_groups_of_mounts(device: str, server: str) -> None:
     assert filesystem._network_server(device) == server
 
 
-# Near-copies: a healthy file with a few bytes changed never does worse than an error of the two kinds
+# Fuzzing: a valid file with a few bytes changed only raises OSError or ValueError
 
 
 @st.composite
-def near_copies(draw: st.DrawFn, text: str) -> bytes:
+def corrupted_copies(draw: st.DrawFn, text: str) -> bytes:
     data = bytearray(text.encode())
     chance = random.Random(draw(st.integers(0, 2**32)))
     for _ in range(draw(st.integers(1, 6))):
@@ -621,12 +623,12 @@ def near_copies(draw: st.DrawFn, text: str) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.usefixtures("all_answer")
+@pytest.mark.usefixtures("statvfs_responds")
 @pytest.mark.parametrize(("name", "file"), [*MAIN_FILE.items(), ("pressure", "pressure/io")])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_near_copies(node: HostSettings, name: str, file: str, data: st.DataObject) -> None:
-    write(node.procfs, {file: data.draw(near_copies(PROC[file]))})
+def test_corrupted_copies(node: HostSettings, name: str, file: str, data: st.DataObject) -> None:
+    write(node.procfs, {file: data.draw(corrupted_copies(PROC[file]))})
     try:
         found = values(collector(name, node))
     except (OSError, ValueError):
@@ -634,8 +636,8 @@ def test_near_copies(node: HostSettings, name: str, file: str, data: st.DataObje
     assert all(0 <= value < math.inf for value in found.values())
 
 
-@pytest.mark.usefixtures("all_answer")
-def test_every_family_is_nodes_own(node: HostSettings) -> None:
+@pytest.mark.usefixtures("statvfs_responds")
+def test_every_family_has_the_node_prefix(node: HostSettings) -> None:
     for name in COLLECTORS:
         for samples in collector(name, node).collect():
             family = samples.family

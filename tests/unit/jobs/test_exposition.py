@@ -1,4 +1,4 @@
-"""The strict reader of the text format."""
+"""The strict parser of the text format."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_bad(text: str) -> None:
     assert raised.value.reason == BAD[text]
 
 
-def test_the_line_is_named_and_its_text_is_not() -> None:
+def test_error_names_the_line_without_its_text() -> None:
     with pytest.raises(ExpositionError, match=r"^line 3: ") as raised:
         parse_exposition("x 1\ny 2\nroot:secret:0\n")
     assert "secret" not in str(raised.value)
@@ -120,9 +120,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8
     st.dictionaries(names, st.sampled_from(["counter", "gauge", "untyped"]), max_size=4),
     st.lists(st.tuples(st.dictionaries(keys, texts, max_size=3), st.floats()), max_size=4),
 )
-def test_what_is_written_is_read_as_another_reader_reads_it(
-    types: dict[str, str], rows: list[tuple[dict[str, str], float]]
-) -> None:
+def test_parsed_like_prometheus_client(types: dict[str, str], rows: list[tuple[dict[str, str], float]]) -> None:
     text, expected = "", {}
     for name, type_ in types.items():
         text += f"# TYPE {name} {type_}\n"
@@ -152,13 +150,13 @@ def test_what_is_written_is_read_as_another_reader_reads_it(
 
 
 @given(st.text())
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_any_text_is_parsed_or_rejected(text: str) -> None:
     with suppress(ExpositionError):
         parse_exposition(text)
 
 
 @given(st.text(alphabet='x1{}="\\,#\n aTYPEHL', max_size=60).map(lambda text: text + "\n"))
-def test_what_is_read_is_read_again_the_same(text: str) -> None:
+def test_round_trip(text: str) -> None:
     try:
         found = parse_exposition(text)
     except ExpositionError:

@@ -1,4 +1,4 @@
-"""The textfile directory with files that are good, broken, large, strange, and not there any more."""
+"""The textfile directory with valid, invalid, large, special and removed files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TextfileFolder:
         self.page = TextfilePage(directories or (str(root),), reserved_name_matcher(host=True))
 
     def write(self, name: str, content: str | bytes = GOOD) -> Path:
-        """As a writer should: whole, then renamed into place."""
+        """Atomically: written elsewhere, then renamed into place."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(path.name + ".tmp")
@@ -61,7 +61,7 @@ def test_a_file(folder: TextfileFolder) -> None:
     assert b"# HELP training_samples_total Samples.\n# TYPE training_samples_total counter\n" in folder.page.page
 
 
-def test_all_types_are_served(folder: TextfileFolder) -> None:
+def test_all_types_are_exposed(folder: TextfileFolder) -> None:
     folder.write(
         "a.prom",
         '# TYPE h histogram\nh_bucket{le="+Inf"} 2\nh_sum 1\nh_count 2\n# TYPE s summary\ns{quantile="0.5"} NaN\n'
@@ -89,7 +89,7 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_file_is_named_and_the_others_are_served(folder: TextfileFolder, name: str) -> None:
+def test_invalid_file_is_reported_and_the_others_exposed(folder: TextfileFolder, name: str) -> None:
     content, reason = BROKEN[name]
     folder.write("a.prom", content)
     folder.write("b.prom", GOOD)
@@ -116,7 +116,7 @@ CONFLICTS = {
 
 
 @pytest.mark.parametrize("name", CONFLICTS)
-def test_the_later_of_two_that_do_not_agree_is_skipped(folder: TextfileFolder, name: str) -> None:
+def test_later_of_two_conflicting_files_is_skipped(folder: TextfileFolder, name: str) -> None:
     first, second, reason = CONFLICTS[name]
     folder.write("b.prom", second)
     folder.write("a.prom", first)
@@ -126,7 +126,7 @@ def test_the_later_of_two_that_do_not_agree_is_skipped(folder: TextfileFolder, n
     assert folder.errors() == {}
 
 
-def test_a_family_in_two_files_is_one(folder: TextfileFolder) -> None:
+def test_family_in_two_files_is_merged(folder: TextfileFolder) -> None:
     folder.write("a.prom", 'x{job_id="1"} 1\n')
     folder.write("b.prom", '# HELP x Help.\nx{job_id="2"} 2\n')
     assert {key: value for key, value in folder.samples().items() if key[0] == "x"} == {"x|1": 1, "x|2": 2}
@@ -135,14 +135,14 @@ def test_a_family_in_two_files_is_one(folder: TextfileFolder) -> None:
     assert b"# HELP x Help.\n" in folder.page.page
 
 
-def test_what_is_not_read(folder: TextfileFolder) -> None:
+def test_files_that_are_not_read(folder: TextfileFolder) -> None:
     folder.write("a.prom.1234", "half")
     folder.write("a.txt", "x 1\n")
     folder.write("below/a.prom", "x 1\n")
     assert folder.samples() == {"node_textfile_scrape_error": 0}
 
 
-def test_what_is_no_file(folder: TextfileFolder) -> None:
+def test_special_files(folder: TextfileFolder) -> None:
     (folder.root / "dir.prom").mkdir()
     os.mkfifo(folder.root / "pipe.prom")
     (folder.root / "null.prom").symlink_to("/dev/null")
@@ -154,8 +154,8 @@ def test_what_is_no_file(folder: TextfileFolder) -> None:
     }  # fmt: skip
 
 
-def test_what_looks_empty_and_is_not(folder: TextfileFolder) -> None:
-    """As the kernel's own files do: their size says nothing, so that a whole one cannot be told from a part."""
+def test_file_with_content_and_size_zero(folder: TextfileFolder) -> None:
+    """As with procfs: the size is 0, so that a complete read cannot be verified."""
     (folder.root / "a.prom").symlink_to("/proc/self/status")
     assert folder.errors() == {"a.prom": "being_written"}
 
@@ -167,12 +167,12 @@ def test_a_file_that_becomes_a_pipe_before_it_is_opened(folder: TextfileFolder) 
 
 
 def test_links_are_followed(folder: TextfileFolder) -> None:
-    """Kubernetes makes the files of a mounted ConfigMap links."""
+    """In Kubernetes, the files of a mounted ConfigMap are links."""
     (folder.root / "a.prom").symlink_to(folder.write("..data/a.prom"))
     assert folder.samples()["training_samples_total"] == 5
 
 
-def test_a_file_that_goes_away(folder: TextfileFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removed_file(folder: TextfileFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     path = folder.write("a.prom")
     assert "training_samples_total" in folder.samples()
     path.unlink()
@@ -182,11 +182,11 @@ def test_a_file_that_goes_away(folder: TextfileFolder, monkeypatch: pytest.Monke
         raise FileNotFoundError(2, "No such file or directory")
 
     folder.write("a.prom")
-    monkeypatch.setattr("gpu_exporter.jobs.textfile.os.open", gone)  # between the look and the opening
+    monkeypatch.setattr("gpu_exporter.jobs.textfile.os.open", gone)  # between stat and open
     assert folder.samples() == {"node_textfile_scrape_error": 0}
 
 
-def test_a_file_that_may_not_be_read(folder: TextfileFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_file(folder: TextfileFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: str, flags: int) -> int:
         raise PermissionError(13, "Permission denied")
 
@@ -196,9 +196,7 @@ def test_a_file_that_may_not_be_read(folder: TextfileFolder, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("length", [len(GOOD), 9])
-def test_a_file_written_in_place_while_it_is_read(
-    folder: TextfileFolder, monkeypatch: pytest.MonkeyPatch, length: int
-) -> None:
+def test_file_written_during_read(folder: TextfileFolder, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
     path = folder.write("a.prom")
     fstat = os.fstat
 
@@ -227,7 +225,7 @@ def test_several_directories_and_patterns(tmp_path: Path) -> None:
     assert folder.errors() == {}
 
 
-def test_bounds(folder: TextfileFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits(folder: TextfileFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(textfile, "MAX_TOTAL_BYTES", 12)
     monkeypatch.setattr(textfile, "MAX_FILES", 3)
     for name in "abcd":
@@ -244,11 +242,11 @@ def test_unchanged_files_are_not_read_again(folder: TextfileFolder, monkeypatch:
     opened: list[str] = []
     open_ = os.open
 
-    def noted(path: str, flags: int) -> int:
+    def record(path: str, flags: int) -> int:
         opened.append(path)
         return open_(path, flags)
 
-    monkeypatch.setattr("gpu_exporter.jobs.textfile.os.open", noted)
+    monkeypatch.setattr("gpu_exporter.jobs.textfile.os.open", record)
     before = folder.page.page
     folder.page.run()
     assert (opened, folder.page.page) == ([], before)
@@ -257,17 +255,19 @@ def test_unchanged_files_are_not_read_again(folder: TextfileFolder, monkeypatch:
     assert opened == [str(folder.root / "07.prom")]
 
 
-def test_names_that_are_not_text(folder: TextfileFolder) -> None:
+def test_names_that_are_not_utf8(folder: TextfileFolder) -> None:
     for name in (b"\xff.prom", b"\xfe.prom"):
         (Path(os.fsdecode(os.fsencode(folder.root) + b"/" + name))).write_text("broken")
-    assert list(folder.errors().values()) == ["truncated"]  # both look the same, and a series must not come twice
+    assert list(folder.errors().values()) == ["truncated"]  # equal once decoded, and a series must not occur twice
 
 
-def test_every_family_of_ours_is_reserved(tmp_path: Path) -> None:
-    """A host collector that is added has to be put on the list."""
+def test_all_exporter_families_are_reserved(tmp_path: Path) -> None:
+    """Fails for a new host collector whose prefix is not on the list."""
     settings = make_node(tmp_path)
     host = {samples.family.name for make in COLLECTORS.values() for samples in make(settings).collect()}
     own = {family.name for family in (*metrics.DEVICE_FAMILIES, *metrics.OWNER_FAMILIES, *metrics.SELF_FAMILIES)}
     assert not {name for name in host | own if not reserved_name_matcher(host=True)(name)}
     assert not {name for name in host if reserved_name_matcher(host=False)(name)}
-    assert not any(reserved_name_matcher(host=True)(name) for name in ("training_x", "node_os_info", "node_reboot_required"))
+    assert not any(
+        reserved_name_matcher(host=True)(name) for name in ("training_x", "node_os_info", "node_reboot_required")
+    )

@@ -1,4 +1,4 @@
-"""A kubelet's pod-resources socket for tests: HTTP/2 frames written by hand, in the shape that grpc-go gives them."""
+"""A fake pod-resources socket of the kubelet, with hand-written HTTP/2 frames like those of grpc-go."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PUSH, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 8, 9
 END_STREAM, END_HEADERS, PADDED, PRIORITY, ACK = 1, 4, 8, 32, 1
 
-# :status 200; content-type application/grpc, the name by number, the value in Huffman's code.
+# :status 200; content-type application/grpc, the name indexed, the value Huffman-coded.
 STARTED = bytes([0x88, 0x5F, 0x8B]) + bytes.fromhex("1d75d0620d263d4c4d6564")
-# grpc-status 0 and grpc-message, the names in Huffman's code, added to a table of size 0.
+# grpc-status 0 and grpc-message, the names Huffman-coded, with incremental indexing.
 _STATUS, _MESSAGE = bytes.fromhex("9acac8b21234da8f"), bytes.fromhex("9acac8b5254207317f")
 
 
@@ -37,7 +37,7 @@ def data(content: bytes, size: int = 16384) -> bytes:
 
 
 def answer(body: bytes) -> bytes:
-    """All that grpc-go sends for a good answer, its own housekeeping included."""
+    """Everything that grpc-go sends for a successful call, including connection frames."""
     return (
         frame(SETTINGS, 0, 0, struct.pack(">HI", 5, 16384))
         + frame(SETTINGS, ACK, 0, b"")
@@ -49,7 +49,7 @@ def answer(body: bytes) -> bytes:
     )
 
 
-# Messages of the api.
+# Messages of the API.
 
 
 def text(number: int, content: str | bytes) -> bytes:
@@ -73,14 +73,14 @@ def listing(pods: Mapping[str, Mapping[str, tuple[str, ...]]], resource: str = "
         body = text(1, name) + text(2, namespace)
         for container, ids in containers.items():
             devices = text(1, resource) + b"".join(text(2, id_) for id_ in ids) + text(3, text(1, b"\x08\x01"))
-            # cpu_ids, packed and not, and a kind of field that only later versions have
+            # cpu_ids, packed and not, and a field of later versions
             body += text(3, text(1, container) + text(2, devices) + text(3, b"\1\2") + varint(4 << 3) + varint(300))
         out += text(1, body + varint(9 << 3 | 5) + b"abcd" + varint(10 << 3 | 1) + b"abcdefgh")
     return out
 
 
 class FakeKubelet:
-    """Answers every connection in the same way; what it was sent is kept in `received`."""
+    """Sends every connection the same response; `received` has what it was sent."""
 
     def __init__(self, path: Path, reply: Callable[[socket.socket], None] | bytes) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""A /proc for tests."""
+"""A fake /proc."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From readings, /proc and the kubelet to the rows that are published."""
+"""OwnerCollector: from readings, /proc and the kubelet to rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _allocation(pod: str, container: str, resource: str, device_id: str) -> Devi
 
 
 class FakePodResources:
-    """In the place of PodResources."""
+    """Stands in for PodResourcesClient."""
 
     def __init__(self, *given: tuple[str, str, str], state: str = "ok", resource: str = "nvidia.com/gpu") -> None:
         self.answer = PodResourcesStatus(
@@ -63,7 +63,7 @@ class OwnersHarness:
         return {family.family.name: dict(family.rows) for family in samples}
 
     def owners(self) -> list[dict[str, str]]:
-        """The rows of gpu_owner_info, by label name and without what is empty."""
+        """The rows of gpu_owner_info, without empty labels."""
         rows = self.collect().get("gpu_owner_info", {})
         named = (dict(zip(metrics.OWNER_INFO.labels, row, strict=True)) for row in rows)
         return [{key.removeprefix("owner_"): value for key, value in row.items() if value} for row in named]
@@ -77,7 +77,7 @@ def node(tmp_path: Path) -> OwnersHarness:
     return OwnersHarness(tmp_path)
 
 
-def test_each_kind(node: OwnersHarness) -> None:
+def test_each_kind_of_owner(node: OwnersHarness) -> None:
     node.proc.add(10, "0::/user.slice/user-1000.slice/session-3.scope\n")
     node.proc.add(11, "0::/system.slice/ollama.service\n", uid=0)
     node.proc.add(12, "0::/system.slice/slurmstepd.scope/job_42/step_0/user/task_0\n")
@@ -98,11 +98,11 @@ def test_several_processes_of_one_owner_are_one_row_with_their_memory(node: Owne
     node.gpu("h", (12, 5), (10, None))
     found = node.collect()
     assert [row[0] for row in found["gpu_owner_info"]] == ["g", "h"]
-    # On h the driver does not tell all: part of the sum would be a lie.
+    # On h the memory of one process is unknown: a partial sum would be wrong.
     assert [(row[0], value) for row, value in found["gpu_owner_memory_used_bytes"].items()] == [("g", 120.0)]
 
 
-def test_dead_processes_and_dead_gpus_leave(node: OwnersHarness) -> None:
+def test_dead_processes_and_down_gpus_have_no_owners(node: OwnersHarness) -> None:
     node.proc.add(10)
     node.gpu("g", (10, 1), (99, 1))
     assert len(node.owners()) == 1
@@ -113,7 +113,7 @@ def test_dead_processes_and_dead_gpus_leave(node: OwnersHarness) -> None:
     assert node.owners() == []
 
 
-def test_a_gpu_that_is_given_and_not_used(node: OwnersHarness) -> None:
+def test_allocated_but_unused_gpu(node: OwnersHarness) -> None:
     node.gpu("g")
     node.gpu("h")
     assert "gpu_allocated" not in node.collect()
@@ -129,7 +129,7 @@ def test_a_gpu_that_is_given_and_not_used(node: OwnersHarness) -> None:
     assert "gpu_owner_memory_used_bytes" not in found
 
 
-def test_a_process_takes_the_name_of_what_was_given(node: OwnersHarness) -> None:
+def test_process_is_named_by_the_allocation(node: OwnersHarness) -> None:
     node.pods = FakePodResources(("ml/train-0", "main", "g"))
     node.pod(10, UID, ID)
     node.gpu("g", (10, 1))
@@ -141,8 +141,8 @@ def test_a_process_takes_the_name_of_what_was_given(node: OwnersHarness) -> None
     ]  # fmt: skip
 
 
-def test_a_shared_gpu_has_a_row_an_owner(node: OwnersHarness) -> None:
-    """Without the log folders the names are ambiguous: those given and those at work stand side by side."""
+def test_shared_gpu_has_one_row_per_owner(node: OwnersHarness) -> None:
+    """Without log folders the names are ambiguous: allocations and processes are separate rows."""
     node.pods = FakePodResources(("ml/a", "main", "g::0"), ("ml/b", "main", "g::1"), ("ml/c", "main", "g::2"))
     node.pod(10, UID, ID)
     node.pod(11, UID2, ID2)
@@ -159,7 +159,7 @@ def test_a_shared_gpu_has_a_row_an_owner(node: OwnersHarness) -> None:
     assert all(row["container"] == "main" for row in rows)
 
 
-def test_a_row_stays_the_same_when_its_process_comes(node: OwnersHarness) -> None:
+def test_row_stays_the_same_when_its_process_starts(node: OwnersHarness) -> None:
     logs = node.root / "var/log"
     (logs / "pods" / f"ml_a_{UID}").mkdir(parents=True)
     (logs / "containers" / f"a_ml_main-{ID}.log").mkdir(parents=True)
@@ -173,14 +173,14 @@ def test_a_row_stays_the_same_when_its_process_comes(node: OwnersHarness) -> Non
 
 
 def test_two_containers_of_one_pod(node: OwnersHarness) -> None:
-    """Which of them a process is in cannot be known; but that the pod is at work can."""
+    """Which of them a process is in is unknown, but the pod is known to be active."""
     node.pods = FakePodResources(("ml/a", "main", "g::0"), ("ml/a", "side", "g::1"))
     node.pod(10, UID, ID)
     node.gpu("g", (10, 1))
     assert [(row["pod"], row.get("container")) for row in node.owners()] == [("a", None)]
 
 
-def test_a_slice_given_away_is_part_of_the_whole(node: OwnersHarness) -> None:
+def test_allocated_mig_instance_also_allocates_its_parent(node: OwnersHarness) -> None:
     node.pods = FakePodResources(("ml/a", "main", "MIG-1"))
     node.gpu("g")
     node.gpu("MIG-1", parent="g")
@@ -188,7 +188,7 @@ def test_a_slice_given_away_is_part_of_the_whole(node: OwnersHarness) -> None:
     assert node.collect()["gpu_allocated"] == {("g",): 1, ("MIG-1",): 1, ("MIG-2",): 0}
 
 
-def test_a_gpu_given_under_an_unknown_name_may_be_any(node: OwnersHarness) -> None:
+def test_unknown_device_makes_unallocated_gpus_absent(node: OwnersHarness) -> None:
     node.pods = FakePodResources(("ml/a", "main", "g"), ("ml/b", "main", "nvidia7/gi2"))
     node.gpu("g")
     node.gpu("h")
@@ -200,7 +200,7 @@ def test_a_gpu_given_under_an_unknown_name_may_be_any(node: OwnersHarness) -> No
 
 
 @pytest.mark.parametrize("state", ["absent", "failed", "no_permission"])
-def test_a_kubelet_that_does_not_tell(node: OwnersHarness, state: str) -> None:
+def test_unavailable_kubelet(node: OwnersHarness, state: str) -> None:
     node.pods = FakePodResources()
     node.pods.answer = PodResourcesStatus(state)
     node.pod(10, UID, ID)
@@ -224,7 +224,7 @@ def test_processes_that_cannot_be_looked_up(node: OwnersHarness, tmp_path: Path)
     assert ("processes", "no_host_pids") in node.collect()["gpu_exporter_owner_source_info"]
 
 
-def test_log_folders_that_may_not_be_listed(node: OwnersHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_log_folders(node: OwnersHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(folder: Path) -> list[str]:
         raise PermissionError(13, "Permission denied")
 
@@ -236,8 +236,8 @@ def test_log_folders_that_may_not_be_listed(node: OwnersHarness, monkeypatch: py
     assert len(found["gpu_owner_info"]) == 1
 
 
-def test_settled_labels() -> None:
-    """Names that are settled, and none that Prometheus sets itself."""
+def test_label_names_are_stable() -> None:
+    """Stable names, and none that Prometheus sets itself."""
     assert {"owner_pod", "owner_namespace", "owner_container", "owner_user", "training_job"} <= set(
         metrics.OWNER_INFO.labels
     )

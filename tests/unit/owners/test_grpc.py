@@ -1,4 +1,4 @@
-"""The one call, against a server that speaks HTTP/2 well, badly, slowly, or not at all."""
+"""unary_call against servers that are correct, faulty, slow or not HTTP/2."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def frames(sent: bytes) -> list[tuple[int, int, int, bytes]]:
 
 
 @pytest.mark.parametrize("body", [b"", b"x", bytes(range(256)) * 1024])
-def test_an_answer(path: Path, body: bytes) -> None:
+def test_response(path: Path, body: bytes) -> None:
     assert ask(path, k.answer(body)) == body
 
 
-def test_what_is_asked(path: Path) -> None:
+def test_request(path: Path) -> None:
     with kubelet(path, k.answer(b"ok")) as server:
         unary_call(str(path), METHOD, b"abc", 2.5)
-        # Closing the server waits for all that was sent.
+        # Closing the server waits until everything was received.
     sent = server.received[0]
     assert sent.startswith(k.PREFACE)
     asked = frames(sent.removeprefix(k.PREFACE))
@@ -58,7 +58,7 @@ def test_what_is_asked(path: Path) -> None:
     }  # fmt: skip
 
 
-def test_an_answer_that_comes_byte_by_byte(path: Path) -> None:
+def test_response_byte_by_byte(path: Path) -> None:
     def reply(connection: socket.socket) -> None:
         for byte in k.answer(b"slow"):
             connection.sendall(bytes([byte]))
@@ -66,12 +66,12 @@ def test_an_answer_that_comes_byte_by_byte(path: Path) -> None:
     assert ask(path, reply) == b"slow"
 
 
-def test_padding_priority_continuation_and_strangers(path: Path) -> None:
+def test_padding_priority_continuation_and_unknown_frames(path: Path) -> None:
     block = k.trailers()
     reply = (
         frame(k.SETTINGS, 0, 0, b"")
         + frame(250, 9, 1, b"a kind of frame to come")
-        + frame(k.GOAWAY, 0, 0, struct.pack(">II", 1, 0))  # going away, after this stream
+        + frame(k.GOAWAY, 0, 0, struct.pack(">II", 1, 0))  # GOAWAY after this stream
         + frame(k.HEADERS, k.END_HEADERS | k.PADDED | k.PRIORITY, 1, b"\3" + b"\0\0\0\0\7" + k.STARTED + b"\0\0\0")
         + frame(k.DATA, k.PADDED, 1, b"\2" + k.message(b"yes") + b"\0\0")
         + frame(k.DATA, 0, 3, b"of another stream")
@@ -125,31 +125,31 @@ def test_failures(path: Path, name: str) -> None:
         ask(path, reply)
 
 
-def test_an_answer_without_bounds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_response_size_is_limited(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc, "MAX_RESPONSE_BYTES", 100_000)
     with pytest.raises(GrpcError, match="exceeds 100000"):
         ask(path, HEAD + k.data(b"x" * 200_000))
 
 
-def test_frames_without_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_frames_is_limited(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc, "_MAX_FRAMES", 100)
     with pytest.raises(GrpcError, match="too many frames"):
         ask(path, frame(k.PING, k.ACK, 0, b"12345678") * 200)
 
 
-def test_closed_in_the_middle(path: Path) -> None:
+def test_connection_closed_early(path: Path) -> None:
     with pytest.raises(GrpcError, match="closed"):
         ask(path, lambda connection: connection.sendall(k.answer(b"abc")[:-4]))
 
 
-def test_an_answer_and_then_closed_at_once(path: Path) -> None:
-    """What we still have to acknowledge finds nobody; the answer has arrived."""
+def test_connection_closed_right_after_the_response(path: Path) -> None:
+    """Pending acknowledgements cannot be sent; the response has arrived."""
     assert ask(path, lambda connection: connection.sendall(k.answer(b"abc"))) == b"abc"
 
 
 @pytest.mark.parametrize("drip", [False, True])
-def test_a_server_that_hangs_is_cut_off(path: Path, drip: bool) -> None:
-    """One that sends a little now and then must not keep us for longer than one that sends nothing."""
+def test_hung_server_times_out(path: Path, drip: bool) -> None:
+    """A server that sends single bytes must not block longer than one that sends nothing."""
 
     def reply(connection: socket.socket) -> None:
         for _ in range(20):
@@ -157,11 +157,11 @@ def test_a_server_that_hangs_is_cut_off(path: Path, drip: bool) -> None:
                 connection.sendall(frame(k.PING, k.ACK, 0, b"12345678"))
             time.sleep(0.02)
 
-    with pytest.raises(TimeoutError):  # without a limit over all of it: closed in the middle of an answer
+    with pytest.raises(TimeoutError):  # without a limit for the whole call it would fail as closed early
         ask(path, reply, limit=0.15)
 
 
-def test_nobody_there(path: Path) -> None:
+def test_missing_socket(path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         unary_call(str(path), METHOD, b"", 1)
     listener = socket.socket(socket.AF_UNIX)
@@ -171,6 +171,6 @@ def test_nobody_there(path: Path) -> None:
         unary_call(str(path), METHOD, b"", 1)
 
 
-def test_too_long_a_request(path: Path) -> None:
+def test_oversized_request(path: Path) -> None:
     with kubelet(path, b""), pytest.raises(ValueError, match="exceeds one frame"):
         unary_call(str(path), METHOD, b"x" * 16384, 1)

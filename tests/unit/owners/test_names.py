@@ -1,4 +1,4 @@
-"""Device ids to GPUs, and pods' names to what control groups know."""
+"""Device ids -> GPUs; pod uids and container ids -> names."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def logs(root: Path, *pods: str, containers: tuple[str, ...] = ()) -> None:
             (root / folder / name).mkdir(parents=True, exist_ok=True)
 
 
-def test_names_from_the_kubelets_folders(tmp_path: Path) -> None:
+def test_names_from_log_folders(tmp_path: Path) -> None:
     id_ = "ab" * 32
     logs(
         tmp_path, f"ml_train-0.a_{UID}", "not a pod", containers=(f"train-0.a_ml_main-loop-{id_}.log", "cut-short.log")
@@ -85,7 +85,7 @@ def test_names_from_the_kubelets_folders(tmp_path: Path) -> None:
     assert known.containers == {id_: Container(Pod("ml", "train-0.a"), "main-loop")}
 
 
-def test_folders_are_listed_for_what_is_new_and_not_too_often(tmp_path: Path) -> None:
+def test_folders_are_listed_for_new_ids_at_a_limited_rate(tmp_path: Path) -> None:
     known = PodLogIndex(tmp_path)
     known.refresh({UID}, set(), set(), 0)
     assert known.pods == {}
@@ -109,11 +109,11 @@ A, B, C = Pod("x", "a"), Pod("x", "b"), Pod("x", "c")
     [
         ({"1": {"g0"}}, {"g0": {A}}, {}, {"1": A}),
         ({"1": {"g0"}}, {"g0": {A, B}}, {}, {}),
-        # of two pods on a shared GPU, the other GPUs tell which is which
+        # two pods on a shared GPU are distinguished by their other GPUs
         ({"1": {"g0", "g1"}, "2": {"g0"}}, {"g0": {A, B}, "g1": {A}}, {}, {"1": A, "2": B}),
         ({"1": {"g0"}, "2": {"g0"}}, {"g0": {A, B}}, {"1": A}, {"2": B}),
         ({"1": {"g0"}, "2": {"g0"}}, {"g0": {A, B}}, {}, {}),
-        # two for one name: one of them was given nothing
+        # two uids for one name: one pod has no allocation
         ({"1": {"g0"}, "2": {"g0"}}, {"g0": {A}}, {}, {}),
         ({"1": {"g0"}}, {}, {}, {}),
         ({"1": {"g0", "g1"}}, {"g0": {A}, "g1": {B}}, {}, {}),
@@ -125,8 +125,8 @@ def test_elimination(used, given_, known, named) -> None:
 
 
 @given(st.data())
-def test_elimination_never_errs_while_all_use_what_they_were_given(data: st.DataObject) -> None:
-    """Pods with any GPUs, some idle, of which some are known: a name that is given is the right one."""
+def test_elimination_is_correct_if_pods_use_their_allocations(data: st.DataObject) -> None:
+    """Any pods and GPUs, some idle, some known: an assigned name is the right one."""
     truth = {str(n): Pod("x", str(n)) for n in range(data.draw(st.integers(1, 6)))}
     has = {uid: data.draw(st.sets(st.integers(0, 5), min_size=1)) for uid in truth}
     uses = {uid: data.draw(st.sets(st.sampled_from(sorted(gpus)))) for uid, gpus in has.items()}

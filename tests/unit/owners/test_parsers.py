@@ -1,4 +1,4 @@
-"""Control groups as each manager of them writes them, and whose they are."""
+"""cgroup paths of each manager, and their owners."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ STATIC = "1d9a3b5c7e8f0a2b4c6d8e0f1a3b5c7d"
 ID = "7c5f0f5d8f3f1f0b9c1e2d3c4b5a69788796a5b4c3d2e1f00112233445566778"
 OTHER = "f" * 64
 
-#: path in the control groups' tree -> kind, pod uid, container id, job, step, unit
+#: cgroup path -> kind, pod uid, container id, job, step, unit
 PATHS: dict[str, tuple[OwnerKind, str, str, str, str, str]] = {
-    # kubelet, systemd driver: containerd, CRI-O (with a child of its own), cri-dockerd, kind, a static pod
+    # kubelet, systemd driver: containerd, CRI-O (with a child cgroup), cri-dockerd, kind, a static pod
     f"/kubepods.slice/kubepods-pod{UID_}.slice/cri-containerd-{ID}.scope": (
         K, UID, ID, "", "", f"cri-containerd-{ID}.scope"),
     f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID_}.slice/crio-{ID}.scope/container": (
@@ -72,7 +72,7 @@ PATHS: dict[str, tuple[OwnerKind, str, str, str, str, str]] = {
     "/training.slice": (D, "", "", "", "", ""),
     "/user.slice/user-1000.slice/session-3.scope": (U, "", "", "", "", "session-3.scope"),
     "/user.slice/user-1000.slice/user@1000.service/app.slice/train.service": (U, "", "", "", "", "train.service"),
-    # nothing that we know; and names that only look like it
+    # no known owner, and similar names
     "/": (U, "", "", "", "", ""),
     "/somewhere/job_42": (U, "", "", "", "", ""),
     f"/pod{UID}x/{ID[:-1]}": (U, "", "", "", "", ""),
@@ -89,14 +89,14 @@ PATHS: dict[str, tuple[OwnerKind, str, str, str, str, str]] = {
         "0::{}",
     ],
 )
-def test_each_manager(path: str, text: str) -> None:
+def test_paths_of_each_manager(path: str, text: str) -> None:
     found = parse_owner(text.replace("{}", path))
     known = (found.kind, found.pod_uid, found.container_id, found.slurm_job, found.slurm_step, found.unit)
     assert known == PATHS[path]
 
 
-def test_hierarchies_that_do_not_agree() -> None:
-    """Version 1 with Slurm: systemd's own hierarchy and some controllers know nothing of the job."""
+def test_hierarchies_that_differ() -> None:
+    """cgroup v1 with Slurm: systemd's hierarchy and some controllers lack the job."""
     found = parse_owner(
         "9:cpuset:/slurm/uid_1000/job_5\n8:devices:/slurm/uid_1000/job_5/step_2/task_0\n7:pids:/\n"
         "1:name=systemd:/system.slice/slurmd.service\n0::/system.slice/slurmd.service\n"
@@ -104,7 +104,7 @@ def test_hierarchies_that_do_not_agree() -> None:
     assert found == Owner(S, slurm_job="5", slurm_step="2", unit="slurmd.service", slice="system.slice")
 
 
-def test_a_users_slice_is_the_users_own() -> None:
+def test_slice_of_a_user() -> None:
     path = "/user.slice/user-1000.slice/user@1000.service/app.slice/train.service"
     assert parse_owner(f"0::{path}\n").slice == "user-1000.slice"
 
@@ -115,7 +115,7 @@ def test_any_text_has_an_owner(text: str) -> None:
 
 
 @given(st.lists(st.sampled_from(sorted(PATHS)), min_size=1, max_size=5))
-def test_the_most_telling_kind_wins(paths: list[str]) -> None:
+def test_most_specific_kind_wins(paths: list[str]) -> None:
     kind = parse_owner("".join(f"{i}:c{i}:{path}\n" for i, path in enumerate(paths, 1))).kind
     order = list(OwnerKind)
     assert order.index(kind) == min(order.index(PATHS[path][0]) for path in paths)

@@ -1,4 +1,4 @@
-"""Processes that live, end, change and hide."""
+"""Owners of processes that run, exit, move and are hidden."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def test_units_and_users(proc: FakeProc, table: ProcessOwners) -> None:
     }
 
 
-def test_a_process_that_ended_is_not_there(proc: FakeProc, table: ProcessOwners) -> None:
+def test_exited_process(proc: FakeProc, table: ProcessOwners) -> None:
     proc.add(10, service("a"))
     assert table.owners([10, 99], 0).keys() == {10}
     proc.end(10)
     assert table.owners([10, 99], 0) == {}
 
 
-def test_a_pid_that_is_used_again(proc: FakeProc, table: ProcessOwners) -> None:
+def test_reused_pid(proc: FakeProc, table: ProcessOwners) -> None:
     proc.add(10, service("a"), started=100)
     assert table.owners([10], 0)[10].unit == "a.service"
     proc.add(10, service("b"), uid=0, started=101)
@@ -59,9 +59,7 @@ def test_a_pid_that_is_used_again(proc: FakeProc, table: ProcessOwners) -> None:
     assert (found.unit, found.user) == ("b.service", "root")
 
 
-def test_a_pid_that_is_used_again_while_it_is_read(
-    proc: FakeProc, table: ProcessOwners, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pid_reused_during_read(proc: FakeProc, table: ProcessOwners, monkeypatch: pytest.MonkeyPatch) -> None:
     proc.add(10, service("a"), started=100)
 
     def change(path: str) -> bytes:
@@ -74,15 +72,15 @@ def test_a_pid_that_is_used_again_while_it_is_read(
     assert table.owners([10], 0) == {}
 
 
-def test_remembered_and_read_again(proc: FakeProc, table: ProcessOwners) -> None:
+def test_cached_and_read_again(proc: FakeProc, table: ProcessOwners) -> None:
     proc.add(10, service("a"))
     table.owners([10], 0)
-    proc.add(10, service("adopted"))  # moved to another group, the same process
+    proc.add(10, service("adopted"))  # the same process, moved to another cgroup
     assert table.owners([10], processes.OWNER_CACHE_SECONDS - 1)[10].unit == "a.service"
     assert table.owners([10], processes.OWNER_CACHE_SECONDS)[10].unit == "adopted.service"
 
 
-def test_forgotten_when_not_asked_for(proc: FakeProc, table: ProcessOwners) -> None:
+def test_other_processes_leave_the_cache(proc: FakeProc, table: ProcessOwners) -> None:
     for pid in range(10, 20):
         proc.add(pid)
     table.owners(range(10, 20), 0)
@@ -90,7 +88,7 @@ def test_forgotten_when_not_asked_for(proc: FakeProc, table: ProcessOwners) -> N
     assert table._cache.keys() == {10}
 
 
-def test_a_uid_in_a_pod_is_no_user_of_the_host(proc: FakeProc, table: ProcessOwners) -> None:
+def test_uid_in_a_pod_is_not_a_host_user(proc: FakeProc, table: ProcessOwners) -> None:
     proc.add(10, f"0::/kubepods/pod0b6a4b1e-53f5-4b5c-9d4f-2d0c6f6a7e11/{'a' * 64}\n", uid=1000)
     found = table.owners([10], 0)[10]
     assert (found.kind, found.user) == (OwnerKind.KUBERNETES, "")
@@ -98,20 +96,20 @@ def test_a_uid_in_a_pod_is_no_user_of_the_host(proc: FakeProc, table: ProcessOwn
 
 @pytest.mark.parametrize("file", ["stat", "status", "cgroup"])
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe garbage", b"10 (x) S 1"])
-def test_files_that_make_no_sense(proc: FakeProc, table: ProcessOwners, file: str, content: bytes) -> None:
+def test_malformed_files(proc: FakeProc, table: ProcessOwners, file: str, content: bytes) -> None:
     proc.add(10, service("a"))
     (proc.root / "10" / file).write_bytes(content)
     found = table.owners([10], 0)
     assert found == {} if file != "cgroup" else found[10].kind is OwnerKind.USER
 
 
-def test_pids_of_another_namespace_are_not_looked_up(tmp_path: Path) -> None:
+def test_other_pid_namespace_is_rejected(tmp_path: Path) -> None:
     proc = FakeProc(tmp_path / "proc", host=False)
     proc.add(10)
     table = ProcessOwners(proc.root, UserNames())
     with pytest.raises(NotHostPidNamespace, match="pid namespace"):
         table.owners([10], 0)
-    # The host's /proc mounted into a container: our own entry has its pid there and its pid here.
+    # The host's /proc mounted into a container: our entry has both pids.
     (proc.root / "self/status").write_text("Name:\tx\nNSpid:\t4001\t1\n")
     assert table.owners([10], 0).keys() == {10}
 
@@ -123,7 +121,7 @@ def test_hidden_processes(proc: FakeProc, table: ProcessOwners) -> None:
         table.owners([10], 0)
 
 
-def test_users_of_this_system_and_names_that_change(tmp_path: Path) -> None:
+def test_user_names_and_their_cache(tmp_path: Path) -> None:
     ours = UserNames()
     me = pwd.getpwuid(os.getuid()).pw_name
     assert ours.name(os.getuid(), 0) == me
@@ -136,19 +134,19 @@ def test_users_of_this_system_and_names_that_change(tmp_path: Path) -> None:
     assert names.name(1000, users.USER_CACHE_SECONDS) == "alice"
 
 
-def test_a_process_that_is_known_is_not_read_again(
+def test_cached_process_is_not_read_again(
     proc: FakeProc, table: ProcessOwners, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A known process costs one small file; 2,000 of them 20 to 30 ms."""
+    """A cached process costs one small file: 20 to 30 ms for 2,000."""
     for pid in range(10, 30):
         proc.add(pid, service("a"))
     table.owners(range(10, 30), 0)
     paths: list[str] = []
 
-    def noted(path: str) -> bytes:
+    def record(path: str) -> bytes:
         paths.append(path)
         return read_file(path)
 
-    monkeypatch.setattr("gpu_exporter.owners.processes.read_file", noted)
+    monkeypatch.setattr("gpu_exporter.owners.processes.read_file", record)
     table.owners(range(10, 30), 1)
     assert sorted(paths) == sorted(f"{proc.root}/{pid}/stat" for pid in range(10, 30))

@@ -1,4 +1,4 @@
-"""The kubelet's answers: decoded, kept for a while, and gone when it is silent for too long."""
+"""Responses of the pod-resources API: parsed, cached, expired."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def test_devices_of_claims() -> None:
 
 
 @given(st.binary())
-def test_any_bytes_are_understood_or_refused(message: bytes) -> None:
+def test_any_bytes_are_parsed_or_rejected(message: bytes) -> None:
     with suppress(ValueError):
         parse_allocations(message)
 
 
 @given(st.integers(1, len(listing(PODS)) - 1))
-def test_a_message_cut_short_is_refused_or_ends_between_pods(length: int) -> None:
+def test_truncated_message_is_rejected_or_ends_between_pods(length: int) -> None:
     try:
         found = parse_allocations(listing(PODS)[:length])
     except ValueError:
@@ -63,7 +63,7 @@ class FakeClock:
         return self.now
 
 
-def test_an_answer_goes_stale_and_then_away(tmp_path: Path) -> None:
+def test_response_becomes_stale_and_expires(tmp_path: Path) -> None:
     clock, path = FakeClock(), tmp_path / "s"
     pods = PodResourcesClient(path, clock)
     assert pods.current().state == "absent"
@@ -85,8 +85,8 @@ def test_an_answer_goes_stale_and_then_away(tmp_path: Path) -> None:
     assert (pods.current().state, pods.current().allocations) == ("ok", frozenset())
 
 
-def test_an_answer_that_nobody_renews_is_not_for_ever(tmp_path: Path) -> None:
-    """The thread that refreshes may hang or have died."""
+def test_response_expires_without_refresh(tmp_path: Path) -> None:
+    """The refreshing thread may hang or have died."""
     clock, path = FakeClock(), tmp_path / "s"
     pods = PodResourcesClient(path, clock)
     with kubelet(path, answer(listing(PODS))):
@@ -106,7 +106,7 @@ def test_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert pods.current().state == "no_permission"
 
 
-def test_an_answer_that_is_no_message(tmp_path: Path) -> None:
+def test_invalid_response(tmp_path: Path) -> None:
     pods = PodResourcesClient(tmp_path / "s")
     with kubelet(tmp_path / "s", answer(b"\x0a\xff")), pytest.raises(ValueError):
         pods.refresh()

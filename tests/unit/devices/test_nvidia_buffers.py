@@ -1,4 +1,4 @@
-"""The lists that NVML fills: room is made when they grow, and errors keep their meaning."""
+"""Lists that NVML fills: growing buffers and errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def handle(nvml: NvmlSession) -> object:
     return nvml.call("nvmlDeviceGetHandleByIndex", 0)
 
 
-def test_samples_are_those_that_pynvml_gives(nvml: NvmlSession) -> None:
+def test_samples_match_pynvml(nvml: NvmlSession) -> None:
     buffer = UtilizationBuffer(nvml, handle(nvml))
     _, theirs = nvml.call("nvmlDeviceGetSamples", handle(nvml), 1, 0)
     ours = buffer.read_since(0)
@@ -36,13 +36,13 @@ def test_samples_are_those_that_pynvml_gives(nvml: NvmlSession) -> None:
     assert buffer.read_since(ours[-1][0]) == []
 
 
-def test_room_is_made_for_a_longer_buffer(nvml: NvmlSession) -> None:
+def test_buffer_grows(nvml: NvmlSession) -> None:
     buffer = UtilizationBuffer(nvml, handle(nvml))
     buffer._list._allocate(10)
     assert len(buffer.read_since(0) or ()) == 100
 
 
-def test_processes_are_those_that_pynvml_gives(nvml: NvmlSession, machine: SimulatedMachine) -> None:
+def test_processes_match_pynvml(nvml: NvmlSession, machine: SimulatedMachine) -> None:
     processes = ProcessList(nvml, handle(nvml))
     for count in (0, 3, 31, 33, 2000, 1):
         machine.control.gpus = [SimulatedGpu(processes=count, memory_used=count * 2)]
@@ -52,7 +52,7 @@ def test_processes_are_those_that_pynvml_gives(nvml: NvmlSession, machine: Simul
         assert [(p.pid, p.used_bytes) for p in processes.read()] == [(p.pid, p.usedGpuMemory) for p in theirs]
 
 
-def test_as_many_processes_but_others(nvml: NvmlSession, machine: SimulatedMachine) -> None:
+def test_same_number_of_other_processes(nvml: NvmlSession, machine: SimulatedMachine) -> None:
     processes = ProcessList(nvml, handle(nvml))
     assert [process.pid for process in processes.read()] == [1, 2, 3]
     machine.control.gpus = [SimulatedGpu(pids=[1, 7, 3], memory_used=300)]
@@ -61,7 +61,7 @@ def test_as_many_processes_but_others(nvml: NvmlSession, machine: SimulatedMachi
     assert [process.pid for process in processes.read()] == [1, 7, 3]
 
 
-def test_memory_that_the_driver_does_not_know_is_none(nvml: NvmlSession, machine: SimulatedMachine) -> None:
+def test_unknown_memory_is_none(nvml: NvmlSession, machine: SimulatedMachine) -> None:
     machine.control.gpus = [SimulatedGpu(pids=[9], raw={"nvmlDeviceGetComputeRunningProcesses_v3": 2**64 - 1})]
     machine.write()
     nvml.call("nvmlDeviceGetCount")
@@ -71,9 +71,7 @@ def test_memory_that_the_driver_does_not_know_is_none(nvml: NvmlSession, machine
 @pytest.mark.parametrize(
     ("code", "reason"), [(NO_PERMISSION, AbsenceReason.NO_PERMISSION), (UNKNOWN, AbsenceReason.ERROR)]
 )
-def test_errors_keep_their_meaning(
-    nvml: NvmlSession, machine: SimulatedMachine, code: int, reason: AbsenceReason
-) -> None:
+def test_error_codes(nvml: NvmlSession, machine: SimulatedMachine, code: int, reason: AbsenceReason) -> None:
     machine.control.gpus = [
         SimulatedGpu(errors={"nvmlDeviceGetComputeRunningProcesses_v3": code, "nvmlDeviceGetSamples": code})
     ]
@@ -85,7 +83,7 @@ def test_errors_keep_their_meaning(
     assert UtilizationBuffer(nvml, handle(nvml)).read_since(0) is None
 
 
-def test_a_lost_gpu_is_lost_here_too(nvml: NvmlSession, machine: SimulatedMachine) -> None:
+def test_lost_gpu(nvml: NvmlSession, machine: SimulatedMachine) -> None:
     found = handle(nvml)
     machine.control.gpus[0].lost = True
     machine.write()

@@ -1,4 +1,4 @@
-"""BusyMeter against a driver's buffer made up here: waves, jitter, gaps, stepping clocks, garbage."""
+"""BusyMeter and WindowMeter with a fake sample buffer: square waves, jitter, gaps, clock steps, invalid samples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 PERIOD = 1 / 6
 BUFFER = 100
 
-patient = settings(deadline=None, max_examples=60)  # a busy machine is no failure
+patient = settings(deadline=None, max_examples=60)  # no deadline: the machine may be busy
 
 
 def busy_until(t: float, period: float, duty: float) -> float:
@@ -30,7 +30,7 @@ def busy_until(t: float, period: float, duty: float) -> float:
 
 
 class FakeSampleBuffer:
-    """The driver's ring: a sample each 1/6 s, stamped by a clock that may be off."""
+    """The driver's ring buffer: a sample every 1/6 s, with a driver clock that may be off."""
 
     def __init__(self, period: float, duty: float, offset: Callable[[float], float] = lambda t: 0.0) -> None:
         self.wave = (period, duty)
@@ -57,7 +57,7 @@ gaps_between_reads = st.lists(st.floats(0.05, 10), min_size=20, max_size=60)
 
 @patient
 @given(**waves, steps=gaps_between_reads)
-def test_mean_from_the_buffer_is_within_a_point_whatever_the_load_and_the_jitter_of_reads(
+def test_mean_from_the_buffer_is_within_one_point_for_any_load_and_jitter(
     period: float, duty: float, steps: list[float]
 ) -> None:
     buffer, meter = FakeSampleBuffer(period, duty), BusyMeter()
@@ -66,7 +66,7 @@ def test_mean_from_the_buffer_is_within_a_point_whatever_the_load_and_the_jitter
     for step in steps:
         now += step
         meter.update(now, buffer.since(meter.next_sample_since, now), None)
-    # The first and the last period are cut off by the reads, not by the samples: 1/6 s each at most.
+    # Reads do not align with the first and last period: an error of up to 1/6 s each.
     slack = 2 * PERIOD / (now - start)
     assert meter.busy / meter.observed == pytest.approx(buffer.mean(start, now), abs=0.0099 + slack)
     assert now - start - meter.observed < 2 * PERIOD + 1e-6
@@ -74,7 +74,7 @@ def test_mean_from_the_buffer_is_within_a_point_whatever_the_load_and_the_jitter
 
 
 @pytest.mark.parametrize("duty", [0.0, 0.2, 0.5, 0.97, 1.0])
-def test_mean_over_an_hour_is_within_a_point(duty: float) -> None:
+def test_mean_over_an_hour_is_within_one_point(duty: float) -> None:
     buffer, meter = FakeSampleBuffer(0.7, duty), BusyMeter()
     for i in range(3600):
         meter.update(float(i), buffer.since(meter.next_sample_since, float(i)), None)
@@ -91,7 +91,7 @@ a_read = st.tuples(
 
 @patient
 @given(reads=st.lists(a_read, max_size=30))
-def test_counters_never_fall_and_never_exceed_the_time_that_passed(
+def test_counters_are_monotonic_and_never_exceed_elapsed_time(
     reads: list[tuple[float, list[UtilizationSample] | None, float | None]],
 ) -> None:
     meter = BusyMeter()
@@ -111,7 +111,7 @@ def test_counters_never_fall_and_never_exceed_the_time_that_passed(
 
 @patient
 @given(step=st.floats(-3600, 3600).filter(lambda s: abs(s) > 2), reading=st.floats(0.2, 3))
-def test_a_step_of_the_drivers_clock_costs_seconds_not_the_mean(step: float, reading: float) -> None:
+def test_driver_clock_step_costs_seconds_not_the_mean(step: float, reading: float) -> None:
     buffer = FakeSampleBuffer(1.0, 0.3, offset=lambda t: step if t > 60 else 0.0)
     meter = BusyMeter()
     now = 0.0
@@ -119,20 +119,20 @@ def test_a_step_of_the_drivers_clock_costs_seconds_not_the_mean(step: float, rea
         meter.update(now, buffer.since(meter.next_sample_since, now), None)
         now += reading
     assert meter.observed <= 180
-    assert meter.observed > 180 - 30  # at most the buffer (17 s) and some reads are lost; never "until it catches up"
+    assert meter.observed > 180 - 30  # at most the buffer (17 s) and some reads are lost
     assert meter.busy / meter.observed == pytest.approx(0.3, abs=0.02)
 
 
 def test_an_overrun_buffer_is_a_gap_not_idle_time() -> None:
     buffer, meter = FakeSampleBuffer(1.0, 1.0), BusyMeter()
     meter.update(0.0, buffer.since(meter.next_sample_since, 0.0), None)
-    for now in (10.0, 70.0, 80.0):  # a call that hung for a minute: the ring keeps 17 s of it
+    for now in (10.0, 70.0, 80.0):  # a call hung for a minute; the buffer has the last 17 s
         meter.update(now, buffer.since(meter.next_sample_since, now), None)
     assert meter.observed == pytest.approx(10 + 100 / 6 + 10, abs=0.4)
     assert meter.busy == pytest.approx(meter.observed)
 
 
-def test_garbage_samples_go_with_their_period() -> None:
+def test_periods_of_invalid_samples_are_unobserved() -> None:
     meter = BusyMeter()
     meter.update(0.0, [(1_000_000, 50.0)], None)
     meter.update(1.0, [(1_250_000, 50.0), (1_500_000, 250.0), (1_750_000, math.nan), (2_000_000, -1.0)], None)
@@ -149,31 +149,31 @@ def test_the_same_samples_again_count_once() -> None:
     assert meter.observed == 1.0
 
 
-def test_a_ring_that_still_holds_samples_of_before_the_clock_was_set_back_counts_the_new_ones_only() -> None:
+def test_samples_from_before_a_backward_clock_step_are_ignored() -> None:
     meter = BusyMeter()
     meter.update(0.0, [(1_000_000, 0.0)], None)
     meter.update(1.0, [(3_600_000_000, 100.0), (3_601_000_000, 100.0), (1_500_000, 0.0), (2_000_000, 0.0)], None)
     assert (meter.busy, meter.observed) == (0.0, 1.0)
 
 
-def test_time_in_a_hole_of_the_buffer_is_not_claimed_by_the_gauge_later() -> None:
+def test_gap_in_the_buffer_is_not_filled_by_the_gauge_later() -> None:
     meter = BusyMeter(max_period_seconds=1.5)
     meter.update(0.0, [(0, 100.0)], 100.0)
-    meter.update(60.0, [(60_000_000, 100.0)], 100.0)  # nothing is known of the minute
+    meter.update(60.0, [(60_000_000, 100.0)], 100.0)  # the minute is unobserved
     assert meter.observed == 0.0
     meter.update(62.0, [], 100.0)
     assert meter.observed <= 2.0 + 1.5
 
 
-def test_where_gauge_and_samples_overlap_the_newest_samples_count() -> None:
+def test_newest_samples_count_where_gauge_and_samples_overlap() -> None:
     meter = BusyMeter()
     meter.update(0.0, [(0, 0.0)], 0.0)
-    meter.update(2.0, [], 0.0)  # silent: the gauge accounts for two seconds
+    meter.update(2.0, [], 0.0)  # no samples: the gauge accounts for two seconds
     meter.update(3.0, [(1_000_000, 100.0), (2_000_000, 100.0), (3_000_000, 50.0)], 50.0)
     assert (meter.busy, meter.observed) == (0.5, 3.0)
 
 
-def test_gauge_is_held_for_the_time_since_the_last_reading() -> None:
+def test_gauge_covers_the_time_since_the_last_reading() -> None:
     meter = BusyMeter()
     for now, percent in enumerate((10.0, 100.0, 50.0)):
         meter.update(float(now), None, percent)
@@ -182,7 +182,7 @@ def test_gauge_is_held_for_the_time_since_the_last_reading() -> None:
 
 
 @pytest.mark.parametrize("percent", [None, math.nan, 101.0, -1.0])
-def test_a_bad_gauge_reading_is_unobserved_and_the_next_does_not_claim_its_time(percent: float | None) -> None:
+def test_time_of_an_invalid_gauge_reading_stays_unobserved(percent: float | None) -> None:
     meter = BusyMeter()
     meter.update(0.0, None, 100.0)
     meter.update(1.0, None, percent)
@@ -199,7 +199,7 @@ def test_a_long_gap_between_gauge_readings_is_unobserved() -> None:
     assert meter.observed == 1.0
 
 
-def test_a_clock_of_the_caller_that_runs_back_adds_nothing() -> None:
+def test_backward_step_of_the_callers_clock_adds_nothing() -> None:
     meter = BusyMeter()
     meter.update(100.0, None, 100.0)
     meter.update(40.0, None, 100.0)
@@ -208,8 +208,8 @@ def test_a_clock_of_the_caller_that_runs_back_adds_nothing() -> None:
     assert meter.observed == 1.0
 
 
-def test_a_buffer_that_runs_dry_while_idle_hands_over_to_the_gauge_and_back() -> None:
-    """Some GPUs keep no samples while idle: idle time must not be missing, or the mean of an idle GPU is its peak."""
+def test_gauge_takes_over_while_the_buffer_has_no_samples() -> None:
+    """Some GPUs record no samples while idle: without idle time the mean would be the peak."""
     meter = BusyMeter()
     sources = []
     stamp = 10**6
@@ -246,7 +246,7 @@ def test_without_any_reading_nothing_is_observed() -> None:
 
 @patient
 @given(**waves, steps=gaps_between_reads, held=st.lists(st.booleans(), min_size=60, max_size=60))
-def test_idle_held_time_is_the_idle_part_of_what_was_observed_while_held(
+def test_idle_held_time_is_the_idle_part_of_observed_time_with_memory_held(
     period: float, duty: float, steps: list[float], held: list[bool]
 ) -> None:
     buffer, meter = FakeSampleBuffer(period, duty), BusyMeter()
@@ -261,7 +261,7 @@ def test_idle_held_time_is_the_idle_part_of_what_was_observed_while_held(
     assert meter.idle_held_seconds == pytest.approx(expected, abs=1e-6)
 
 
-def test_pieces_are_what_was_accounted_for_newest_first() -> None:
+def test_update_returns_the_accounted_intervals_newest_first() -> None:
     meter = BusyMeter()
     assert meter.update(0.0, None, 50) == []
     assert meter.update(2.0, None, 30) == [(0.0, 2.0, 30)]
@@ -282,7 +282,7 @@ def fill_meter(meter: WindowMeter, start: float, seconds: float, value: float) -
         meter.add(start + k + 1, 1.0, value)
 
 
-def test_a_window_is_reported_when_it_is_over_and_until_the_next_is() -> None:
+def test_window_is_reported_until_the_next_is_complete() -> None:
     meter = WindowMeter()
     fill_meter(meter, 600, 30, 0.2)
     fill_meter(meter, 630, 30, 0.6)
@@ -295,7 +295,7 @@ def test_a_window_is_reported_when_it_is_over_and_until_the_next_is() -> None:
     assert meter.last(720.0) == close_to(1.0, 1.0, 1.0)
 
 
-def test_a_piece_over_the_border_counts_in_both_windows_for_its_part() -> None:
+def test_interval_across_a_boundary_counts_in_both_windows() -> None:
     meter = WindowMeter()
     fill_meter(meter, 600, 59, 0.0)
     meter.add(661.0, 2.0, 1.0)
@@ -308,13 +308,13 @@ def test_a_piece_over_the_border_counts_in_both_windows_for_its_part() -> None:
     ("seen", "told"),
     [(math.ceil(MIN_COVERAGE_RATIO * WINDOW_SECONDS), True), (MIN_COVERAGE_RATIO * WINDOW_SECONDS - 1, False)],
 )
-def test_a_window_that_was_seen_in_part_is_not_reported(seen: float, told: bool) -> None:
+def test_partly_observed_window_is_not_reported(seen: float, told: bool) -> None:
     meter = WindowMeter()
     fill_meter(meter, 600, seen, 0.5)
     assert (meter.last(660.0) is not None) is told
 
 
-def test_nothing_is_reported_of_a_window_long_ago() -> None:
+def test_old_window_is_not_reported() -> None:
     meter = WindowMeter()
     fill_meter(meter, 600, 60, 0.5)
     assert meter.last(660) is not None
@@ -323,7 +323,7 @@ def test_nothing_is_reported_of_a_window_long_ago() -> None:
     assert meter.last(960) is not None
 
 
-def test_a_window_that_nobody_asked_for_in_time_is_not_reported_later() -> None:
+def test_window_not_read_in_time_is_not_reported_later() -> None:
     meter = WindowMeter()
     fill_meter(meter, 600, 60, 0.5)
     fill_meter(meter, 900, 1, 0.5)
@@ -339,7 +339,7 @@ def test_a_wall_clock_set_back_restarts() -> None:
     assert meter.last(3060) == close_to(0.1, 0.1, 0.1)
 
 
-def test_two_that_read_at_the_same_time_are_reported_the_same() -> None:
+def test_meters_with_different_intervals_agree() -> None:
     one, other = WindowMeter(), WindowMeter()
     for k in range(240):
         one.add(600 + (k + 1) / 4, 0.25, k % 7)
