@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from gpu_advisor.hardware.cluster_spec import GIB, machines
+from gpu_advisor.hardware.cluster_spec import parse_cluster
+from gpu_advisor.hardware.gpu_types import GIB
 from gpu_advisor.planning.known_models import KNOWN_SHAPES
 from gpu_advisor.planning.layout import OPTIMIZERS, ParallelLayout
 from gpu_advisor.planning.memory_model import activation_bytes_per_token, memory, states
@@ -55,7 +56,7 @@ class PublishedRun:
 
     @property
     def used_ratio(self) -> float:
-        return memory(self.shape, self.layout, OPTIMIZERS[self.recipe]).total / machines(self.gpu).memory_bytes
+        return memory(self.shape, self.layout, OPTIMIZERS[self.recipe]).total / parse_cluster(self.gpu).memory_bytes
 
 
 def _zero(stage: int, parameters: float, over: int) -> Callable[[], float]:

@@ -154,7 +154,7 @@ def resnet() -> list[str]:
     by_work = sorted(found, key=lambda each: each.cost_per_unit or 0.0)
     rows = [
         (
-            each.offer.instance_type, f"{each.offer.gpu_count} x {each.offer.gpu}", f"{each.speed.per_second:g}",
+            each.offer.instance_type, f"{each.offer.gpu_count} x {each.offer.gpu}", f"{each.throughput.per_second:g}",
             f"{each.offer.price_per_hour:.2f}", str(number), f"{(each.cost_per_unit or 0) * 1e6:.3f}",
             str(by_work.index(each) + 1), f"{each.hours or 0:.1f}", f"{each.cost or 0:.2f}",
         )

@@ -19,7 +19,7 @@ from enum import Enum
 from math import ceil, isfinite
 
 from gpu_advisor.allocation.errors import InvalidRequestError
-from gpu_advisor.hardware.cluster_spec import GIB
+from gpu_advisor.hardware.gpu_types import GIB
 
 
 class MemoryStrategy(str, Enum):

@@ -9,7 +9,7 @@ from gpu_advisor.allocation.model import Inventory, InventoryGpu, InventoryNode
 from gpu_advisor.evaluation import facts as observed
 from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.facts import Facts
-from gpu_advisor.hardware.gpu_types import DEFAULT_MEMORY_GB, parse_gpu_type, sold_gb, vendor_of_type
+from gpu_advisor.hardware.gpu_types import DEFAULT_MEMORY_GB, nominal_gb, parse_gpu_type, vendor_of_type
 
 #: If an exporter does not count processes, a GPU with more memory used than this is in use. The driver alone uses a few
 #: hundred MB.
@@ -47,7 +47,7 @@ def _inventory_gpu(facts: Facts, gpu: observed.Gpu, position: int, specs: Mappin
         index=int(gpu.index) if gpu.index.isdecimal() else position,
         uuid=gpu.uuid,
         gpu_type=kind.name or "UNKNOWN",
-        memory_gb=sold_gb(kind.name, reported) if reported else fallback,
+        memory_gb=nominal_gb(kind.name, reported) if reported else fallback,
         vendor=gpu.vendor.lower() or vendor_of_type(kind.name, gpu.name),
         utilization_ratio=facts.value(signals.UTILIZATION, gpu.uuid),
         memory_used_ratio=facts.value(signals.MEMORY_USED, gpu.uuid),

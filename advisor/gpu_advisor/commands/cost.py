@@ -1,4 +1,4 @@
-"""`gpu-advisor cost`: where does a job cost least?"""
+"""`gpu-advisor cost`: the instance type on which a job costs least."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 EXIT_NOTHING_FITS = 1
 
 
-@click.command("cost", short_help="Where a job costs least, by cost of its work.")
+@click.command("cost", short_help="Find the instance type on which a job costs least.")
 @cost_options.options
 @output.options
 def command(format_: output.Format, exit_code: bool, **options: Any) -> int:
-    """Find the instance type on which a job costs least: by what its work costs, not by the price of an hour.
+    """Find the instance type on which a job costs least, by cost per unit of work, not by hourly price.
 
-    Say how fast the job runs: measured with `gpu-advisor probe` (--profile), or as known (--rate). Where that is not
-    known, nothing is guessed; --estimate-throughput guesses by peak TFLOPS and says so. Prices are those of a dated
-    catalogue that comes with the program; put your own over them with --catalogue or cost.catalogue in the settings.
+    Give the job's throughput: measured with `gpu-advisor probe` (--profile), or known (--rate). Unknown throughput is
+    not guessed, unless --estimate-throughput scales it by peak TFLOPS, marked as an estimate. Prices come from a dated
+    built-in catalogue; override them with --catalogue or cost.catalogue in the settings.
 
     \b
       gpu-advisor cost --samples 115m --rate V100-16GB=1200 --rate A100-80GB=2470
@@ -39,8 +39,8 @@ def command(format_: output.Format, exit_code: bool, **options: Any) -> int:
       gpu-advisor cost --list --memory 40GiB --region us-east-1
       gpu-advisor cost --refresh-from vms.csv --provider aws --date 2026-11-20 --out prices.csv
 
-    Ends with 1 where nothing can do the job, with 4 where no throughput is known, and with --exit-code with 3 where
-    something is cheaper than --now.
+    Exit code 1: no instance type fits the job. 4: throughput unknown. With --exit-code, 3: an instance type is cheaper
+    than --now.
     """
     try:
         if options["refresh_from"]:
@@ -78,7 +78,7 @@ def _offers_of_providers(work: JobRequirements, catalogue: Catalogue) -> list[In
 def _exit_code(choice: OfferRanking, now: RankedOffer | None, exit_code: bool) -> int:
     best = choice.best
     if best is None:
-        return output.EXIT_INSUFFICIENT_DATA if choice.cannot_tell else EXIT_NOTHING_FITS
+        return output.EXIT_INSUFFICIENT_DATA if choice.undetermined else EXIT_NOTHING_FITS
     if exit_code and now is not None and now.cost_per_unit is not None and best.cost_per_unit is not None:
         return output.EXIT_ACTION_NEEDED if best.cost_per_unit < now.cost_per_unit else 0
     return 0
@@ -87,7 +87,7 @@ def _exit_code(choice: OfferRanking, now: RankedOffer | None, exit_code: bool) -
 def _current_candidate(
     options: dict[str, Any], work: JobRequirements, catalogue: Catalogue, today: date
 ) -> RankedOffer | None:
-    """What is used now, against the job, but not against what is asked of others: it need not be of their region."""
+    """The current offer, evaluated without the filters for others, such as regions."""
     from gpu_advisor.cost.offer_ranking import evaluate_offer
 
     if options["now"] is None:
@@ -116,7 +116,7 @@ def _refresh(options: dict[str, Any]) -> int:
     except OSError as error:
         raise CostError(f"{out}: {error.strerror}: give a path that can be written") from error
     click.echo(f"{out}: {len(found.offers)} instance types by region, of {found.rows} rows with GPUs")
-    for why, count in found.refused:
-        click.echo(f"{count} rows refused: {why}")
+    for why, count in found.rejected_rows:
+        click.echo(f"{count} rows rejected: {why}")
     click.echo(f"Use it: gpu-advisor cost --catalogue {out} ..., or cost.catalogue in the settings")
     return 0 if found.offers else EXIT_NOTHING_FITS

@@ -1,4 +1,4 @@
-"""The answer of `gpu-advisor cost`: for people, as JSON, as CSV."""
+"""Output of `gpu-advisor cost`: as a table, JSON or CSV."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CATALOGUE_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class CostReport:
-    """What was asked and found; `unit` of work in the singular, `now` what is used now."""
+    """A query and its result; `unit`: of work, singular; `now`: the current offer."""
 
     work: JobRequirements
     unit: str
@@ -53,7 +53,7 @@ def show(of: CostReport, form: output.Format, everything: bool) -> None:
 
 
 def show_list(of: CostReport, form: output.Format) -> None:
-    """What the catalogue has, by the filters; throughput has no part in it."""
+    """The catalogue's offers that pass the filters, regardless of throughput."""
     found = [each.offer for each in of.choice.candidates if each.only_throughput and not each.spot]
     rows = [
         {name: getattr(offer, name) for name in _CATALOGUE_COLUMNS} | {"dated": str(offer.dated)} for offer in found
@@ -99,9 +99,9 @@ def _row(each: RankedOffer) -> dict[str, Any]:
         "gpu_memory_gib": offer.gpu_memory_gib,
         "spot": each.spot,
         "price_per_hour": each.price_per_hour,
-        "units_per_second": each.speed.per_second,
-        "throughput_estimated": each.speed.estimated,
-        "throughput_basis": each.speed.basis,
+        "units_per_second": each.throughput.per_second,
+        "throughput_estimated": each.throughput.estimated,
+        "throughput_basis": each.throughput.basis,
         "hours": each.hours,
         "cost": each.cost,
         "cost_per_unit": each.cost_per_unit,
@@ -134,18 +134,18 @@ def _show_table(of: CostReport, everything: bool) -> None:
     elif failed:
         reasons = Counter(_failure_category(each.failed[0]) for each in failed)
         reason_counts = ", ".join(f"{count} {why}" for why, count in reasons.most_common())
-        click.echo(f"Ruled out: {reason_counts} (--all tells of each)")
+        click.echo(f"Excluded: {reason_counts} (--all lists them)")
     _warn_stale_prices(of)
 
 
 def _cells(each: RankedOffer, unit: str, instances: int) -> tuple[str, ...]:
     offer = each.offer
     scale, seconds = (1.0, 3600) if unit == "GPU hour" else (MILLION, 1)
-    per_second = "-" if each.speed.per_second is None else f"{each.speed.per_second * seconds:.5g}"
+    per_second = "-" if each.throughput.per_second is None else f"{each.throughput.per_second * seconds:.5g}"
     return (
         f"{instances} x {offer.instance_type}" if instances > 1 else offer.instance_type, offer.region,
         f"{offer.gpu_count * instances} x {offer.gpu}", "spot" if each.spot else "on demand",
-        _money(each.price_per_hour), f"~{per_second}" if each.speed.estimated else per_second,
+        _money(each.price_per_hour), f"~{per_second}" if each.throughput.estimated else per_second,
         "-" if each.hours is None else f"{each.hours:.4g}", _money(each.cost),
         _money(None if each.cost_per_unit is None else each.cost_per_unit * scale),
     )  # fmt: skip
@@ -156,16 +156,16 @@ def _rate_head(unit: str) -> str:
 
 
 def _notes(of: CostReport) -> Iterator[str]:
-    """What the numbers rest on."""
+    """Notes on the basis of the numbers."""
     best, now = of.choice.best, of.now
     if best is not None:
-        yield f"Cheapest: {_name(best)}. Throughput: {best.speed.basis}"
-    if any(each.speed.estimated for each in of.choice.feasible):
-        yield "~ is guessed by peak TFLOPS and may be wrong by a factor: measure it with gpu-advisor probe"
+        yield f"Cheapest: {_name(best)}. Throughput: {best.throughput.basis}"
+    if any(each.throughput.estimated for each in of.choice.feasible):
+        yield "~: estimated from peak TFLOPS, may be wrong by a factor: measure it with gpu-advisor probe"
     if of.work.spot:
-        yield f"On spot instances {of.work.interruption_ratio:.0%} of the work is done twice (--interruption)"
+        yield f"On spot instances {of.work.interruption_ratio:.0%} of the work is repeated (--interruption)"
     for each in of.choice.candidates if of.work.instance_types else ():
-        if not each.feasible and of.work.names(each.offer):
+        if not each.feasible and of.work.allows_instance_type(each.offer):
             yield f"{_name(each)}: {'; '.join(each.failed)}"
     if now is not None:
         name = _name(now)
@@ -173,9 +173,9 @@ def _notes(of: CostReport) -> Iterator[str]:
         for why in now.failed:
             yield f"Now, {name}: {why}"
         if saved is not None and saved > 0:
-            yield f"Beside {name} now: {saved:.0%} less for the same work"
+            yield f"Compared with {name} (now): {saved:.0%} less for the same work"
         elif saved is not None:
-            yield f"{name}, used now, is as cheap as any that can do the job"
+            yield f"{name} (now) is as cheap as any that fits the job"
 
 
 def _name(each: RankedOffer) -> str:
@@ -183,7 +183,7 @@ def _name(each: RankedOffer) -> str:
 
 
 def _saving_ratio(of: CostReport) -> float | None:
-    """Of what the work costs now, 0..1; None where it cannot be told."""
+    """Share of the current cost of the work, 0..1; None if unknown."""
     best, now = of.choice.best, of.now
     if best is None or now is None or now.cost_per_unit is None or best.cost_per_unit is None:
         return None
@@ -191,25 +191,25 @@ def _saving_ratio(of: CostReport) -> float | None:
 
 
 def _no_result_text(choice: OfferRanking) -> str:
-    if choice.cannot_tell:
+    if choice.undetermined:
         count = sum(each.only_throughput for each in choice.candidates)
         return (
-            f"Cannot tell: {count} could do the job, but how fast is not known. Give --rate or --profile for them, or "
-            "--estimate-throughput."
+            f"Insufficient data: {count} match the job, but their throughput is unknown. Add --rate or --profile, or "
+            "use --estimate-throughput."
         )
-    return "Nothing can do the job as asked: let a filter, budget or deadline give; --all tells what each failed on."
+    return "Nothing fits the job: relax a filter, the budget or the deadline; --all lists the reasons."
 
 
 def _failure_category(reason: str) -> str:
-    """Reasons of one sort under one name."""
+    """Groups reasons for the summary, by how `offer_ranking` begins them."""
     for start, name in (
         ("retired", "retired"), ("provider", "of other providers"), ("region", "in other regions"),
-        ("not among", "of other types"), ("GPU", "with other GPUs"), ("spot price", "without a spot price"),
+        ("instance type", "of other types"), ("GPU", "with other GPUs"), ("spot price", "without a spot price"),
         ("takes", "too late"), ("costs", "above the budget"), ("throughput", "of unknown throughput"),
     ):  # fmt: skip
         if reason.startswith(start):
             return name
-    return "with too little memory" if "GiB a GPU" in reason else "with too few or too many GPUs"
+    return "with too little memory" if "GiB per GPU" in reason else "with too few or too many GPUs"
 
 
 def _stale(of: CostReport) -> list[dict[str, Any]]:
@@ -220,13 +220,12 @@ def _warn_stale_prices(of: CostReport, err: bool = False) -> None:
     past = [f"{age.provider} {age.oldest} ({age.days} days)" for age in of.stale if age.days >= 0]
     if past:
         click.echo(
-            f"Old prices: {', '.join(past)}. Look them up anew: --refresh-from, or your own with --catalogue", err=err
+            f"Old prices: {', '.join(past)}. Update them with --refresh-from, or set your own with --catalogue",
+            err=err,
         )
     for age in of.stale:
         if age.days < 0:
-            click.echo(
-                f"Prices of {age.provider} are dated {age.oldest}, which is yet to come: see to the date", err=err
-            )
+            click.echo(f"Prices of {age.provider} are dated {age.oldest}, in the future: check the date", err=err)
 
 
 def _money(value: float | None) -> str:

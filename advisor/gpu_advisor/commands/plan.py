@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpu_advisor.calibration.errors import CalibrationError
-from gpu_advisor.hardware.cluster_spec import GIB, ClusterSpec, machines
+from gpu_advisor.hardware.cluster_spec import ClusterSpec, parse_cluster
 from gpu_advisor.hardware.errors import PlanError
+from gpu_advisor.hardware.gpu_types import GIB
 from gpu_advisor.planning import launch_configs
 from gpu_advisor.planning.layout import OPTIMIZERS
 
@@ -84,7 +85,7 @@ def command(
     from gpu_advisor.planning.layout_search import PlanRequest, search_layouts
 
     try:
-        hardware = machines(gpus)
+        hardware = parse_cluster(gpus)
         if module:
             if params or config or any(dimensions.values()):
                 raise PlanError("--module and the dimensions of a transformer are two models: give one")  # noqa: TRY301

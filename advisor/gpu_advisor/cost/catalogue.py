@@ -1,4 +1,4 @@
-"""The catalogue: as shipped, with a user's own rows over it."""
+"""The catalogue of instance types and prices: built in, with the user's rows overriding it."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class Catalogue:
     retired: tuple[Retirement, ...] = ()
 
     def retirement(self, provider: str, instance_type: str, today: date) -> Retirement | None:
-        """None where the type is sold today."""
-        wanted = provider, normalize_instance_type(instance_type)
+        """None if the type is available today."""
+        key = provider, normalize_instance_type(instance_type)
         return next(
             (each for each in self.retired
-             if (each.provider, normalize_instance_type(each.instance_type)) == wanted and each.retired_on <= today), None,
+             if (each.provider, normalize_instance_type(each.instance_type)) == key and each.retired_on <= today), None,
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class PriceAge:
-    """Of a provider's oldest price; `days` is negative where it is dated later than today."""
+    """Age of a provider's oldest price; `days` is negative for a date in the future."""
 
     provider: str
     oldest: date
@@ -46,7 +46,7 @@ class PriceAge:
 
 
 def stale_prices(offers: Iterable[InstanceOffer], today: date, max_days: int) -> tuple[PriceAge, ...]:
-    """By provider, where prices are older than that, or dated in the future."""
+    """Providers whose prices are older than `max_days`, or dated in the future."""
     oldest: dict[str, date] = {}
     newest: dict[str, date] = {}
     for each in offers:
@@ -54,16 +54,16 @@ def stale_prices(offers: Iterable[InstanceOffer], today: date, max_days: int) ->
         newest[each.provider] = max(newest.get(each.provider, each.dated), each.dated)
     found = []
     for provider, first in sorted(oldest.items()):
-        told = newest[provider] if newest[provider] > today else first
-        days = (today - told).days
+        reference_date = newest[provider] if newest[provider] > today else first
+        days = (today - reference_date).days
         if days > max_days or days < 0:
-            found.append(PriceAge(provider, told, days))
+            found.append(PriceAge(provider, reference_date, days))
     return tuple(found)
 
 
 @cache
 def builtin_catalogue() -> Catalogue:
-    """What comes with the package."""
+    """The catalogue in the package."""
     folder = resources.files("gpu_advisor.cost")
     offers = offers_from_csv((folder / "catalogue.csv").read_text(encoding="utf-8"), "catalogue.csv")
     rows = csv.DictReader(io.StringIO((folder / "retired.csv").read_text(encoding="utf-8")))
@@ -75,25 +75,25 @@ def builtin_catalogue() -> Catalogue:
 
 
 def with_user_catalogue(path: Path | None, base: Catalogue | None = None) -> Catalogue:
-    """A user's file over `base` (None: what is shipped): their row replaces ours of the same instance type, region and
-    GPUs. Raises CostError with a line for each problem."""
+    """`base` (None: built in) with the rows of a user's file: a row replaces the one with the same instance type,
+    region and GPUs. Raises CostError with a line for each problem."""
     base_catalogue = base or builtin_catalogue()
     if path is None:
         return base_catalogue
-    own = read(path)
+    own = read_catalogue(path)
     own_keys = {each.key for each in own}
     return Catalogue(
         (*(each for each in base_catalogue.offers if each.key not in own_keys), *own), base_catalogue.retired
     )
 
 
-def read(path: Path) -> tuple[InstanceOffer, ...]:
-    """Rows of a CSV or YAML file. Raises CostError."""
+def read_catalogue(path: Path) -> tuple[InstanceOffer, ...]:
+    """Offers of a CSV or YAML file. Raises CostError."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
-            raise CostError(f"{path}: larger than any catalogue: keep the regions that you use")
+            raise CostError(f"{path}: larger than {MAX_BYTES >> 20} MiB: keep only the regions that you use")
         text = data.decode("utf-8-sig")
     except OSError as error:
         raise CostError(f"{path}: {error.strerror}: give the path of a readable CSV or YAML file") from error
@@ -103,7 +103,7 @@ def read(path: Path) -> tuple[InstanceOffer, ...]:
 
 
 def offers_from_csv(text: str, name: str) -> tuple[InstanceOffer, ...]:
-    """Rows by the columns of `reading.CATALOGUE_COLUMNS`. Raises CostError."""
+    """Rows with the columns `catalogue_rows.CATALOGUE_COLUMNS`. Raises CostError."""
     table = csv.DictReader(io.StringIO(text))
     try:
         missing = set(catalogue_rows.CATALOGUE_COLUMNS) - set(table.fieldnames or ())
@@ -112,30 +112,30 @@ def offers_from_csv(text: str, name: str) -> tuple[InstanceOffer, ...]:
         raise CostError(f"{name}:{table.line_num}: not CSV: {error}") from error
     if missing:
         raise CostError(
-            f"{name}: the header lacks {', '.join(sorted(missing))}: begin with {','.join(catalogue_rows.CATALOGUE_COLUMNS)}; a file in "
-            "SkyPilot's format is turned into one by --refresh-from"
+            f"{name}: the header lacks {', '.join(sorted(missing))}: begin with "
+            f"{','.join(catalogue_rows.CATALOGUE_COLUMNS)}; --refresh-from converts a file in SkyPilot's format"
         )
     if any(None in row for _, row in rows):
         where = next(where for where, row in rows if None in row)
-        raise CostError(f"{where}: more cells than the header has columns: quote what has a comma in it")
+        raise CostError(f"{where}: more cells than the header has columns: quote cells that contain a comma")
     return _parse_rows(rows, catalogue_rows.parse_offer)
 
 
 def offers_from_yaml(text: str, name: str) -> tuple[InstanceOffer, ...]:
-    """`instances` by the columns of the CSV, `parse_on_premise` by `reading.ON_PREMISE_KEYS`. Raises CostError."""
+    """`instances` with the CSV's columns, `on_premise` with `catalogue_rows.ON_PREMISE_KEYS`. Raises CostError."""
     try:
         document = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date such as 2026-99-99
         raise CostError(f"{name}: not YAML: {error}") from error
     if not isinstance(document, dict) or not document or document.keys() - {"instances", "on_premise"}:
-        raise CostError(f"{name}: give lists under the keys instances and on_premise, and no others")
+        raise CostError(f"{name}: must have lists under the keys instances and on_premise, and no other keys")
     instances = _parse_rows(_entries(document, "instances", name), catalogue_rows.parse_offer)
     own = _parse_rows(_entries(document, "on_premise", name), catalogue_rows.parse_on_premise)
     return _check_unique([(name, each) for each in (*instances, *own)])
 
 
 def offers_to_csv(offers: Iterable[InstanceOffer]) -> str:
-    """As `offers_from_csv` reads it."""
+    """The inverse of `offers_from_csv`."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(catalogue_rows.CATALOGUE_COLUMNS)
@@ -156,17 +156,17 @@ def _or_empty(value: float | None) -> str:
 def _entries(document: Mapping[str, Any], key: str, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     given = document.get(key) or []
     if not isinstance(given, list):
-        raise CostError(f"{name}: {key}: give a list")
+        raise CostError(f"{name}: {key}: must be a list")
     for number, entry in enumerate(given, 1):
         if not isinstance(entry, dict):
-            raise CostError(f"{name}: {key}[{number}]: give keys with values, as in {{provider: aws, ...}}")
+            raise CostError(f"{name}: {key}[{number}]: must be a mapping, as in {{provider: aws, ...}}")
         yield f"{name}: {key}[{number}]", entry
 
 
 def _parse_rows(
     rows: Iterable[tuple[str, Mapping[str, Any]]], read_row: Callable[[Mapping[str, Any]], InstanceOffer]
 ) -> tuple[InstanceOffer, ...]:
-    """All rows, or all that is wrong with them at once."""
+    """All rows. Raises one CostError with the problems of all rows."""
     found, problems = [], []
     for where, row in rows:
         try:
@@ -183,7 +183,7 @@ def _check_unique(found: Sequence[tuple[str, InstanceOffer]]) -> tuple[InstanceO
     seen: dict[tuple[str, str, str, str, int], str] = {}
     for where, each in found:
         if each.key in seen:
-            told = f"{each.instance_type} in {each.region}"
-            raise CostError(f"{where}: {told} is there twice (first at {seen[each.key]}): keep one")
+            label = f"{each.instance_type} in {each.region}"
+            raise CostError(f"{where}: duplicate {label} (first at {seen[each.key]}): keep one")
         seen[each.key] = where
     return tuple(each for _, each in found)

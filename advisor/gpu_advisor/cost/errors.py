@@ -1,7 +1,7 @@
-"""What is wrong with a question about cost, or with a catalogue."""
+"""Errors in the inputs of a cost query, or in a catalogue."""
 
 from __future__ import annotations
 
 
 class CostError(ValueError):
-    """Cannot be answered, or read, as it is; the message says what to change."""
+    """The inputs are invalid; the message says what to change."""

@@ -1,8 +1,8 @@
-"""The cheapest offer that does a job: by what a unit of its work costs, never by the price of an hour. Pure.
+"""Ranks offers by the cost per unit of a job's work, never by the hourly price. Pure.
 
-A spot instance is taken away at times, and what was done since the last checkpoint is done again: with a ratio r of
-work done twice, a job takes 1 + r times as long. Work lost before it is saved grows with the time between checkpoints;
-Young, 1974 (https://doi.org/10.1145/361147.361115) says how to choose that.
+A spot instance may be interrupted, and the work since the last checkpoint is repeated: with a ratio r of repeated work,
+a job takes 1 + r times as long. Lost work grows with the checkpoint interval; Young, 1974
+(https://doi.org/10.1145/361147.361115) gives the best one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from gpu_advisor.cost.catalogue import Catalogue
-from gpu_advisor.cost.offer_throughput import OfferThroughput, WorkRate, speed
+from gpu_advisor.cost.offer_throughput import OfferThroughput, WorkRate, offer_throughput
 from gpu_advisor.cost.offers import GpuVariant, InstanceOffer, normalize_instance_type
 
 MILLION = 1e6
@@ -20,11 +20,11 @@ MILLION = 1e6
 
 @dataclass(frozen=True, slots=True)
 class JobRequirements:
-    """A job, and what is asked of the machines it runs on: so many `instances` of one type.
+    """A job, and the requirements on its `instances` instances of one type.
 
-    `amount` in units of work (samples, tokens or GPU hours); without it there is a cost for a million units only.
-    Empty `gpus`, `providers`, `regions` and `instance_types` allow all. `interruption_ratio`: of the work, done twice
-    on spot instances. `budget` is money for the whole job, in the catalogue's currency.
+    `amount`: units of work (samples, tokens or GPU hours); without it, only the cost per million units is known.
+    Empty `gpus`, `providers`, `regions` and `instance_types` allow all. `interruption_ratio`: share of the work that is
+    repeated on spot instances. `budget`: for the whole job, in the catalogue's currency.
     """
 
     rates: tuple[WorkRate, ...]
@@ -44,8 +44,8 @@ class JobRequirements:
     scaling_ratio: float | None = None
     estimate: bool = False
 
-    def names(self, offer: InstanceOffer) -> bool:
-        """Whether it is one of the instance types asked for; without any, all are."""
+    def allows_instance_type(self, offer: InstanceOffer) -> bool:
+        """Whether its instance type is allowed; without `instance_types`, all are."""
         return not self.instance_types or normalize_instance_type(offer.instance_type) in {
             normalize_instance_type(each) for each in self.instance_types
         }
@@ -53,22 +53,22 @@ class JobRequirements:
 
 @dataclass(frozen=True, slots=True)
 class RankedOffer:
-    """An offer at one of its prices, with all that it failed on; nothing failed: it can do the job.
+    """An offer at one of its prices, with the requirements that it fails; feasible if none.
 
-    `price_per_hour` is of all its instances, and None for a spot price that is not known. Hours and costs are None
-    where throughput (or the amount of work) is not known.
+    `price_per_hour`: of all its instances, None for an unknown spot price. Hours and costs are None if the throughput
+    (or the amount of work) is unknown.
     """
 
     offer: InstanceOffer
     spot: bool
     price_per_hour: float | None
-    speed: OfferThroughput
+    throughput: OfferThroughput
     hours: float | None
     cost: float | None
     cost_per_unit: float | None
     failed: tuple[str, ...]
     only_throughput: bool = False
-    """It failed on nothing but that its throughput is not known."""
+    """Infeasible only because its throughput is unknown."""
 
     @property
     def feasible(self) -> bool:
@@ -77,7 +77,7 @@ class RankedOffer:
 
 @dataclass(frozen=True, slots=True)
 class OfferRanking:
-    """Feasible candidates from the cheapest work on, then the others in the catalogue's order."""
+    """Feasible candidates by cost per unit of work, then the others in the catalogue's order."""
 
     candidates: tuple[RankedOffer, ...]
 
@@ -90,13 +90,13 @@ class OfferRanking:
         return tuple(each for each in self.candidates if each.feasible)
 
     @property
-    def cannot_tell(self) -> bool:
-        """Nothing is feasible, but something might be, if its throughput were known."""
+    def undetermined(self) -> bool:
+        """No offer is known to be feasible, but one may be: its throughput is unknown."""
         return self.best is None and any(each.only_throughput for each in self.candidates)
 
 
 def rank_offers(work: JobRequirements, catalogue: Catalogue, today: date) -> OfferRanking:
-    """Every offer judged, on demand and, where allowed, as a spot instance."""
+    """Evaluate every offer, on demand and, if allowed, as a spot instance."""
     found = [evaluate_offer(offer, spot, work, catalogue, today) for offer, spot in _offers_by_price(catalogue, work)]
     return OfferRanking((*sorted((each for each in found if each.feasible), key=_sort_key),
                    *(each for each in found if not each.feasible)))  # fmt: skip
@@ -105,22 +105,22 @@ def rank_offers(work: JobRequirements, catalogue: Catalogue, today: date) -> Off
 def evaluate_offer(
     offer: InstanceOffer, spot: bool, work: JobRequirements, catalogue: Catalogue, today: date
 ) -> RankedOffer:
-    """One offer at one price against the job."""
-    each = offer.spot_price_per_hour if spot else offer.price_per_hour
-    price = None if each is None else each * work.instances
-    known = speed(offer, work.rates, work.scaling_ratio, work.estimate, work.instances)
+    """Evaluate one offer at one price for the job."""
+    instance_price = offer.spot_price_per_hour if spot else offer.price_per_hour
+    price = None if instance_price is None else instance_price * work.instances
+    throughput = offer_throughput(offer, work.rates, work.scaling_ratio, work.estimate, work.instances)
     rework_factor = 1 + work.interruption_ratio if spot else 1.0
     hours = cost = per_unit = None
-    if known.per_second is not None:
-        hours_per_unit = rework_factor / known.per_second / 3600
+    if throughput.per_second is not None:
+        hours_per_unit = rework_factor / throughput.per_second / 3600
         per_unit = None if price is None else price * hours_per_unit
         if work.amount is not None:
             hours = work.amount * hours_per_unit
             cost = None if price is None else price * hours
     failed = tuple(_failures(offer, price, work, catalogue, today, hours, cost))
-    unknown = known.per_second is None
+    unknown = throughput.per_second is None
     return RankedOffer(
-        offer, spot, price, known, hours, cost, per_unit, (*failed, known.basis) if unknown else failed,
+        offer, spot, price, throughput, hours, cost, per_unit, (*failed, throughput.basis) if unknown else failed,
         only_throughput=unknown and not failed,
     )  # fmt: skip
 
@@ -136,24 +136,24 @@ def _failures(
     offer: InstanceOffer, price: float | None, work: JobRequirements, catalogue: Catalogue, today: date,
     hours: float | None, cost: float | None,
 ) -> Iterator[str]:  # fmt: skip
-    gone = catalogue.retirement(offer.provider, offer.instance_type, today)
-    if gone:
-        yield f"retired on {gone.retired_on} ({gone.source})"
+    retirement = catalogue.retirement(offer.provider, offer.instance_type, today)
+    if retirement:
+        yield f"retired on {retirement.retired_on} ({retirement.source})"
     if work.providers and offer.provider not in work.providers:
-        yield f"provider {offer.provider} is not among those asked for"
+        yield f"provider {offer.provider} is not allowed"
     if work.regions and offer.region not in work.regions:
-        yield f"region {offer.region} is not among those asked for"
-    if not work.names(offer):
-        yield "not among the instance types asked for"
+        yield f"region {offer.region} is not allowed"
+    if not work.allows_instance_type(offer):
+        yield "instance type is not allowed"
     if work.gpus and not any(gpu.covers(offer.gpu) for gpu in work.gpus):
-        yield f"GPU {offer.gpu} is not among those asked for"
+        yield f"GPU {offer.gpu} is not allowed"
     if offer.gpu_memory_gib < work.gpu_memory_gib:
-        yield f"{offer.gpu_memory_gib:g} GiB a GPU, {work.gpu_memory_gib:g} are needed"
+        yield f"{offer.gpu_memory_gib:g} GiB per GPU, needs {work.gpu_memory_gib:g}"
     gpus = offer.gpu_count * work.instances
     if gpus < work.min_gpus:
-        yield f"{gpus} GPUs, at least {work.min_gpus} are needed"
+        yield f"{gpus} GPUs, needs at least {work.min_gpus}"
     if work.max_gpus is not None and gpus > work.max_gpus:
-        yield f"{gpus} GPUs, at most {work.max_gpus} are wanted"
+        yield f"{gpus} GPUs, at most {work.max_gpus} allowed"
     if price is None:
         yield "spot price unknown"
     if work.deadline_hours is not None and hours is not None and hours > work.deadline_hours:
@@ -163,8 +163,8 @@ def _failures(
 
 
 def _sort_key(each: RankedOffer) -> tuple[float, float, str, str, str, int, bool]:
-    """By cost of work; equals by speed, then by name, so that the answer does not depend on the catalogue's order."""
+    """By cost per unit, then throughput, then name, so that the result does not depend on the catalogue's order."""
     assert each.cost_per_unit is not None
-    assert each.speed.per_second is not None
-    of = each.offer
-    return each.cost_per_unit, -each.speed.per_second, of.provider, of.region, of.instance_type, of.gpu_count, each.spot
+    assert each.throughput.per_second is not None
+    of, throughput = each.offer, each.throughput.per_second
+    return each.cost_per_unit, -throughput, of.provider, of.region, of.instance_type, of.gpu_count, each.spot

@@ -1,4 +1,4 @@
-"""How fast a job runs on an offer: as given or measured, never guessed unless asked, and then it says so."""
+"""Throughput of a job on an offer: given or measured; estimated only on request, and marked as such."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ PEAK_TFLOPS: Mapping[str, float] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class WorkRate:
-    """Units of work a second: of a whole instance type, or of `gpu_count` GPUs of a type.
+    """Units of work per second: on an instance type, or on `gpu_count` GPUs of a type.
 
-    `linear` is true of units that are themselves GPU time. `basis` is where the figure comes from, for people.
+    `linear`: for units that are GPU time themselves. `basis`: source of the rate, as text.
     """
 
     per_second: float
@@ -34,19 +34,19 @@ class WorkRate:
 
 @dataclass(frozen=True, slots=True)
 class OfferThroughput:
-    """Units a second of one offer; None with the reason in `basis` where it is not known."""
+    """Units per second on one offer; None if unknown, with the reason in `basis`."""
 
     per_second: float | None
     basis: str
     estimated: bool = False
 
 
-def speed(
+def offer_throughput(
     offer: InstanceOffer, rates: Sequence[WorkRate], scaling_ratio: float | None, estimate: bool, instances: int = 1
 ) -> OfferThroughput:
-    """The most exact that the rates say: of the instance type, of as many such GPUs, of one of them with scaling.
+    """From the best matching rate: of the instance type, of as many such GPUs, of one such GPU with scaling.
 
-    `instances` of the offer work together; a rate of an instance type is of one.
+    The job uses `instances` of the offer; a rate of an instance type is for one.
     """
     gpus = offer.gpu_count * instances
     for rate in rates:
@@ -64,8 +64,8 @@ def speed(
             return OfferThroughput(rate.per_second, rate.basis)
     for rate in same:
         if rate.gpu_count == 1 and scaling_ratio is not None:
-            told = f"{rate.basis}, x {gpus} GPUs x {scaling_ratio:g}"
-            return OfferThroughput(rate.per_second * gpus * scaling_ratio, told)
+            basis = f"{rate.basis}, x {gpus} GPUs x {scaling_ratio:g}"
+            return OfferThroughput(rate.per_second * gpus * scaling_ratio, basis)
     if estimate:
         found = _estimate_from_tflops(offer.gpu_type, gpus, rates)
         if found is not None:
@@ -74,24 +74,24 @@ def speed(
         counts = " and ".join(str(rate.gpu_count) for rate in same)
         return OfferThroughput(
             None,
-            f"throughput of {gpus} x {offer.gpu} unknown, only of {counts}: give --rate {gpus}x{offer.gpu}=..., or "
-            "--scaling where it is known of one",
+            f"throughput of {gpus} x {offer.gpu} unknown, only of {counts}: add --rate {gpus}x{offer.gpu}=..., or "
+            "--scaling if it is known for one",
         )
     return OfferThroughput(
-        None, f"throughput on {offer.gpu} unknown: give --rate or --profile, or ask for --estimate-throughput"
+        None, f"throughput on {offer.gpu} unknown: add --rate or --profile, or use --estimate-throughput"
     )
 
 
 def _estimate_from_tflops(gpu_type: str, gpus: int, rates: Sequence[WorkRate]) -> OfferThroughput | None:
-    """By the ratio of peak TFLOPS from the rate whose GPUs are nearest in that, in proportion to the GPUs.
+    """Scale the rate of the GPU type with the nearest peak TFLOPS by the ratio of peaks and the number of GPUs.
 
-    Peaks are an upper bound that jobs come near to in different measure, so this can be wrong by a factor; it is for
-    narrowing down what to measure. None where a peak is not known.
+    Jobs reach different shares of the peak, so this can be wrong by a factor; use it to decide what to measure. None if
+    a peak is unknown.
     """
     peak = PEAK_TFLOPS.get(gpu_type)
     known = [(rate, PEAK_TFLOPS[rate.gpu.name]) for rate in rates if rate.gpu and rate.gpu.name in PEAK_TFLOPS]
     if peak is None or not known:
         return None
     rate, base = min(known, key=lambda each: (abs(math.log(each[1] / peak)), abs(each[0].gpu_count - gpus)))
-    told = f"estimate: {rate.basis}, x {peak:g}/{base:g} peak TFLOPS, x {gpus}/{rate.gpu_count} GPUs"
-    return OfferThroughput(rate.per_second / rate.gpu_count * gpus * peak / base, told, estimated=True)
+    basis = f"estimate: {rate.basis}, x {peak:g}/{base:g} peak TFLOPS, x {gpus}/{rate.gpu_count} GPUs"
+    return OfferThroughput(rate.per_second / rate.gpu_count * gpus * peak / base, basis, estimated=True)

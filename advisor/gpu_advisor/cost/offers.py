@@ -1,4 +1,4 @@
-"""What the catalogue is made of: instance types with prices, and those that are no longer sold."""
+"""Entries of the catalogue: instance types with prices, and retired types."""
 
 from __future__ import annotations
 
@@ -6,35 +6,34 @@ from dataclasses import dataclass
 from datetime import date
 
 from gpu_advisor.cost.errors import CostError
-from gpu_advisor.hardware.cluster_spec import GIB, GPU_MEMORY_GIB
-from gpu_advisor.hardware.gpu_types import parse_gpu_type, sold_gb
+from gpu_advisor.hardware.gpu_types import GIB, GPU_MEMORY_GIB, nominal_gb, parse_gpu_type
 
 ON_PREMISE = "on-premise"
 
 
 @dataclass(frozen=True, slots=True)
 class GpuVariant:
-    """A GPU type in canonical form, as `A100`; `sold_gb` tells sizes of one type apart (None: any)."""
+    """A canonical GPU type, as `A100`, with its nominal `memory_gb` (None: any size)."""
 
     name: str
-    sold_gb: float | None = None
+    memory_gb: float | None = None
 
     def __str__(self) -> str:
-        """As people write it: with the size only where the type comes in several."""
+        """With the memory size only if the type comes in several."""
         several = len(GPU_MEMORY_GIB.get(self.name, ())) > 1 or self.name not in GPU_MEMORY_GIB
-        return f"{self.name}-{self.sold_gb:g}GB" if several and self.sold_gb is not None else self.name
+        return f"{self.name}-{self.memory_gb:g}GB" if several and self.memory_gb is not None else self.name
 
     def covers(self, other: GpuVariant) -> bool:
-        """Whether `other` is one of what this names."""
-        return self.name == other.name and self.sold_gb in (None, other.sold_gb)
+        """Whether `other` is of this type, and of this size if there is one."""
+        return self.name == other.name and self.memory_gb in (None, other.memory_gb)
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceOffer:
-    """An instance type in a region. Prices are those of the whole instance per hour, in one currency throughout.
+    """An instance type in a region. Prices are per instance and hour, all in one currency.
 
-    `gpu_memory_gib` is what each of its GPUs reports. `vcpus`, `memory_gib` (of the host) and the spot price are None
-    where they are not known. `dated` is the day that the price is known not to be older than.
+    `gpu_memory_gib`: reported by each GPU. `vcpus`, `memory_gib` (of the host) and the spot price are None if unknown.
+    `dated`: date of the price.
     """
 
     provider: str
@@ -52,17 +51,17 @@ class InstanceOffer:
 
     @property
     def key(self) -> tuple[str, str, str, str, int]:
-        """What makes an offer one and the same; an instance type may have several GPUs to attach."""
+        """Identity of an offer; an instance type may come with different GPUs."""
         return self.provider, self.region, normalize_instance_type(self.instance_type), self.gpu_type, self.gpu_count
 
     @property
     def gpu(self) -> GpuVariant:
-        return GpuVariant(self.gpu_type, sold_gb(self.gpu_type, self.gpu_memory_gib * GIB))
+        return GpuVariant(self.gpu_type, nominal_gb(self.gpu_type, self.gpu_memory_gib * GIB))
 
 
 @dataclass(frozen=True, slots=True)
 class Retirement:
-    """From that day on the provider does not sell the type."""
+    """An instance type that the provider no longer offers from `retired_on` on."""
 
     provider: str
     instance_type: str
@@ -71,23 +70,23 @@ class Retirement:
 
 
 def normalize_instance_type(instance_type: str) -> str:
-    """For comparing: Azure's sizes are written with `Standard_` and without."""
+    """For comparison: Azure's sizes occur with and without `Standard_`."""
     return instance_type.lower().removeprefix("standard_")
 
 
 def parse_gpu(text: str) -> GpuVariant:
-    """A type as people write it: A100-80GB, `NVIDIA A100-SXM4-80GB`, L4. Raises CostError."""
-    found = parse_gpu_type(text)
-    if not found.name:
-        raise CostError(f"{text!r} names no GPU: say a type, as A100-80GB or L4")
-    return GpuVariant(found.name.removesuffix("MEGA"), found.memory_gb)
+    """A GPU type in any spelling: A100-80GB, `NVIDIA A100-SXM4-80GB`, L4. Raises CostError."""
+    parsed = parse_gpu_type(text)
+    if not parsed.name:
+        raise CostError(f"{text!r} is not a GPU type: give one such as A100-80GB or L4")
+    return GpuVariant(parsed.name.removesuffix("MEGA"), parsed.memory_gb)
 
 
 def parse_exact_gpu(text: str) -> GpuVariant:
-    """The same, of one size only: what was measured on one size does not hold for another. Raises CostError."""
+    """The same with a definite size: a measurement on one size does not apply to another. Raises CostError."""
     gpu = parse_gpu(text)
     sizes = GPU_MEMORY_GIB.get(gpu.name, ())
-    if gpu.sold_gb is None and len(sizes) > 1:
+    if gpu.memory_gb is None and len(sizes) > 1:
         both = " or ".join(f"{gpu.name}-{size}GB" for size in sizes)
-        raise CostError(f"{gpu.name} comes in {len(sizes)} sizes: say {both}")
-    return gpu if gpu.sold_gb is not None or not sizes else GpuVariant(gpu.name, float(sizes[0]))
+        raise CostError(f"{gpu.name} comes in {len(sizes)} sizes: write {both}")
+    return gpu if gpu.memory_gb is not None or not sizes else GpuVariant(gpu.name, float(sizes[0]))

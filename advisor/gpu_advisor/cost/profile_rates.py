@@ -1,4 +1,4 @@
-"""Throughput from calibration: the best that `gpu-advisor probe` measured on one GPU of a type."""
+"""Throughput from calibration profiles: the best that `gpu-advisor probe` measured on one GPU of a type."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from gpu_advisor.calibration.profile import Profile
 from gpu_advisor.cost.errors import CostError
 from gpu_advisor.cost.offer_throughput import WorkRate
 from gpu_advisor.cost.offers import GpuVariant
-from gpu_advisor.hardware.cluster_spec import GPU_MEMORY_GIB
-from gpu_advisor.hardware.gpu_types import parse_gpu_type, sold_gb
+from gpu_advisor.hardware.gpu_types import GPU_MEMORY_GIB, nominal_gb, parse_gpu_type
 
 
 def rates_from_profiles(profiles: Sequence[Profile], units_per_sample: float = 1.0) -> tuple[WorkRate, ...]:
-    """The best measured batch size of each profile, the fastest precision of a type first.
+    """The rate of the best measured batch size of each profile, fastest first.
 
-    `units_per_sample`: tokens to a sample where work is counted in tokens. Raises CostError for profiles of several
-    workloads, and for one without throughput or of a GPU whose size it does not say.
+    `units_per_sample`: tokens per sample, if work is counted in tokens. Raises CostError for profiles of several
+    workloads, and for one without throughput or without the GPU's memory.
     """
     workloads = sorted({profile.workload for profile in profiles})
     if len(workloads) > 1:
-        raise CostError(f"profiles of several workloads ({', '.join(workloads)}): give those of one")
+        raise CostError(f"profiles of several workloads ({', '.join(workloads)}): pass profiles of one")
     found = []
     for profile in profiles:
         measured = [each for each in profile.measurements if each.samples_per_second is not None]
@@ -37,7 +36,7 @@ def rates_from_profiles(profiles: Sequence[Profile], units_per_sample: float = 1
 
 
 def _profile_gpu(profile: Profile) -> GpuVariant:
-    """Its size as the name says it, as all of the type have it, or as the device reported it."""
+    """With the memory size in the name, the only size of the type, or the one that the device reported."""
     named = parse_gpu_type(profile.gpu_type)
     sizes = GPU_MEMORY_GIB.get(named.name, ())
     if named.memory_gb is not None:
@@ -45,5 +44,5 @@ def _profile_gpu(profile: Profile) -> GpuVariant:
     if len(sizes) == 1:
         return GpuVariant(named.name, float(sizes[0]))
     if profile.device_memory_bytes is None:
-        raise CostError(f"the profile of {profile.gpu_type} does not say how much memory that has: probe again")
-    return GpuVariant(named.name, sold_gb(named.name, profile.device_memory_bytes))
+        raise CostError(f"the profile of {profile.gpu_type} does not have its memory size: probe again")
+    return GpuVariant(named.name, nominal_gb(named.name, profile.device_memory_bytes))

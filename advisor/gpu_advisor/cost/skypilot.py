@@ -1,8 +1,8 @@
-"""From SkyPilot's price lists (vms.csv of https://github.com/skypilot-org/skypilot-catalog) to rows of the catalogue.
+"""Converts SkyPilot's price lists (vms.csv of https://github.com/skypilot-org/skypilot-catalog) to catalogue rows.
 
-A line is an instance type in a zone of a region; GCP has hosts and accelerators on lines of their own, and their prices
-are added. A region's spot price here is the median of its zones (the lower one of two), so that one odd zone does not
-decide. What has no price, or one that cannot be, is refused line by line and counted.
+A line is an instance type in a zone of a region; GCP has separate lines for hosts and accelerators, whose prices are
+added. A region's spot price is the median of its zones (the lower one of two), so that one outlier does not decide.
+Lines without a valid price are rejected and counted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from statistics import median_low
 from gpu_advisor.cost.catalogue_rows import parse_number, parse_offer
 from gpu_advisor.cost.errors import CostError
 from gpu_advisor.cost.offers import InstanceOffer
-from gpu_advisor.hardware.cluster_spec import GPU_MEMORY_GIB
+from gpu_advisor.hardware.gpu_types import GPU_MEMORY_GIB
 
 PROVIDERS = ("aws", "azure", "gcp")
 HEADER = (
@@ -27,7 +27,7 @@ HEADER = (
     "Region",
 )  # fmt: skip
 
-#: GCP's machine types and what is attached to them: https://cloud.google.com/compute/docs/gpus
+#: GPUs of GCP's machine types: https://cloud.google.com/compute/docs/gpus
 _GCP_MACHINE_TYPES = (
     (r"a2-(?:high|mega)gpu-(\d+)g", "A100"), (r"a2-ultragpu-(\d+)g", "A100-80GB"), (r"a3-highgpu-(\d+)g", "H100"),
     (r"a3-megagpu-(\d+)g", "H100-MEGA"), (r"a3-ultragpu-(\d+)g", "H200"), (r"a4-highgpu-(\d+)g", "B200"),
@@ -35,7 +35,7 @@ _GCP_MACHINE_TYPES = (
 _GCP_L4 = {"4": 1, "8": 1, "12": 1, "16": 1, "32": 1, "24": 2, "48": 4, "96": 8}
 _GCP_N1 = ("T4", "P100", "V100")
 
-#: Where the file does not say how large a GPU is, its name without a size means the smaller one.
+#: GiB of types that are not in GPU_MEMORY_GIB. If the file has no size, a name without one means the smaller.
 _OTHER_SIZES = {"M60": 8.0, "K80": 12.0, "P4": 8.0}
 
 CsvLine = Mapping[str, str]
@@ -43,19 +43,19 @@ CsvLine = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class ConversionResult:
-    """`rows`: lines with GPUs that were read. `refused`: why, and how many lines."""
+    """`rows`: number of lines with GPUs. `rejected_rows`: reasons with counts."""
 
     offers: tuple[InstanceOffer, ...]
     rows: int
-    refused: tuple[tuple[str, int], ...]
+    rejected_rows: tuple[tuple[str, int], ...]
 
 
 def convert_catalogue(
     text: str, provider: str, dated: date, source: str, regions: frozenset[str] = frozenset()
 ) -> ConversionResult:
-    """Raises CostError where it is no such file. Empty `regions`: all of them."""
+    """Raises CostError if it is not such a file. Empty `regions`: all."""
     if provider not in PROVIDERS:
-        raise CostError(f"{provider}: SkyPilot's files of {', '.join(PROVIDERS)} are understood: name one of them")
+        raise CostError(f"{provider}: must be one of {', '.join(PROVIDERS)}")
     table = csv.DictReader(io.StringIO(text))
     try:
         missing = sorted(set(HEADER) - set(table.fieldnames or ()))
@@ -68,37 +68,37 @@ def convert_catalogue(
             f"catalogs/v8/{provider}/vms.csv"
         )
     whole = _join_gcp_accelerators(lines) if provider == "gcp" else [line for line in lines if line["AcceleratorName"]]
-    refused: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
     found: dict[tuple[str, ...], list[InstanceOffer]] = defaultdict(list)
     line_keys: set[tuple[str | None, ...]] = set()
     for line in whole:
         which = (line["InstanceType"], line["AcceleratorName"], line["AcceleratorCount"], line["Region"],
                  line.get("AvailabilityZone"))  # fmt: skip
         if which in line_keys:
-            refused["it is there twice"] += 1
+            rejected["duplicate"] += 1
             continue
         line_keys.add(which)
         try:
             each = _offer(line, provider, dated, source)
         except CostError as error:
-            refused[_strip_numbers(str(error))] += 1
+            rejected[_strip_numbers(str(error))] += 1
             continue
         found[tuple(map(str, each.key))].append(each)
     offers = []
     for zones in found.values():
         if len({each.price_per_hour for each in zones}) > 1:
-            refused["its price differs between zones of a region"] += len(zones)
+            rejected["price differs between zones of a region"] += len(zones)
             continue
         spots = [each.spot_price_per_hour for each in zones if each.spot_price_per_hour is not None]
         offers.append(replace(zones[0], spot_price_per_hour=median_low(spots) if spots else None))
-    return ConversionResult(tuple(offers), len(whole), tuple(refused.most_common()))
+    return ConversionResult(tuple(offers), len(whole), tuple(rejected.most_common()))
 
 
 def _offer(line: CsvLine, provider: str, dated: date, source: str) -> InstanceOffer:
     price = parse_number({"price": line["Price"]}, "price")
     spot = parse_number({"spot price": line["SpotPrice"]}, "spot price", optional=True)
     if spot is not None and spot > price * (1 + 1e-3):  # the list rounds the two to different places
-        raise CostError("its spot price is above the price on demand: one of the two is wrong")
+        raise CostError("spot price is above the on-demand price: one of them is wrong")
     return parse_offer(
         {
             "provider": provider,
@@ -118,7 +118,7 @@ def _offer(line: CsvLine, provider: str, dated: date, source: str) -> InstanceOf
 
 
 def _memory_gib(line: CsvLine) -> float | None:
-    """None: the name says it."""
+    """None if the name has the size."""
     match = re.search(r"'SizeInMiB':\s*(\d+)", line["GpuInfo"] or "")
     if match:
         return int(match[1]) / 1024
@@ -130,7 +130,7 @@ def _memory_gib(line: CsvLine) -> float | None:
 
 
 def _join_gcp_accelerators(lines: list[dict[str, str]]) -> list[CsvLine]:
-    """Hosts with their accelerators as one line each; a host without a zone's accelerator is not sold there."""
+    """One line per host with its accelerator; a host is available only in zones that have the accelerator."""
     accelerators = {
         (line["AcceleratorName"], str(line["AcceleratorCount"]).removesuffix(".0"), _zone(line)): line
         for line in lines
@@ -170,7 +170,7 @@ def _zone(line: CsvLine) -> str:
 
 
 def _sum_prices(host: str | None, accelerator: str | None) -> str:
-    """Empty where a part is: half a price is none. A part of zero makes the sum zero, and so refused."""
+    """Empty if a part is missing. If a part is zero so is the sum, which is then rejected."""
     try:
         parts = float(host or ""), float(accelerator or "")
     except ValueError:
@@ -179,5 +179,5 @@ def _sum_prices(host: str | None, accelerator: str | None) -> str:
 
 
 def _strip_numbers(problem: str) -> str:
-    """So that lines with the same trouble are counted together."""
+    """So that lines with the same problem are counted together."""
     return re.sub(r" -?[\d.]+(?:e[+-]?\d+)?(?= )", "", problem)

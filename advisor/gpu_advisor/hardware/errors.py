@@ -1,7 +1,7 @@
-"""What is wrong with a question for a plan."""
+"""Errors in the inputs of a plan."""
 
 from __future__ import annotations
 
 
 class PlanError(ValueError):
-    """The question cannot be answered as it is put; the message says what to change."""
+    """The inputs are invalid; the message says what to change."""

@@ -1,1 +1,1 @@
-"""Before a job starts: does it fit, on what, and how is it split? Pure arithmetic over published formulas."""
+"""Planning a training job: whether it fits, and how to split it. Pure arithmetic from published formulas."""

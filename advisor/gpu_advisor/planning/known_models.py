@@ -1,4 +1,4 @@
-"""Shapes from what people have at hand: a size such as 7b, or the config.json of a model on Hugging Face."""
+"""Transformer shapes from a size such as 7b, or from the config.json of a model on Hugging Face."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpu_advisor.planning.transformer_shape import TransformerShape
 
 DEFAULT_SEQUENCE = 2048
 
-#: Sizes are rounded when models are named: LLaMA-7B has 6.74 billion parameters.
+#: Model names round the size: LLaMA-7B has 6.74 billion parameters.
 SIZE_TOLERANCE_RATIO = 0.08
 
 
@@ -25,7 +25,7 @@ def _llama(
     )  # fmt: skip
 
 
-#: Dimensions of published models, by size: what is assumed when nothing but a size is given. From their config.json.
+#: Dimensions of published models, from their config.json: assumed if only a size is given.
 KNOWN_SHAPES: dict[str, TransformerShape] = {
     "GPT-2": TransformerShape(12, 768, 12, 12, 3072, 50257, 1024, positions=1024, dropout=True),
     "GPT-2 XL": TransformerShape(48, 1600, 25, 25, 6400, 50257, 1024, positions=1024, dropout=True),
@@ -44,33 +44,33 @@ _SCALES = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 
 def parse_parameter_count(text: str) -> float:
     """7b, 1.3B, 350m or a plain number of parameters. Raises PlanError."""
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmbt]?)\s*", text, re.IGNORECASE)
-    if not found or not float(found[1]):
-        raise PlanError(f"{text!r} is no number of parameters: say 7b, 1.3b or 350m")
-    return float(found[1]) * _SCALES.get(found[2].lower(), 1.0)
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmbt]?)\s*", text, re.IGNORECASE)
+    if not match or not float(match[1]):
+        raise PlanError(f"{text!r} is not a number of parameters: write 7b, 1.3b or 350m")
+    return float(match[1]) * _SCALES.get(match[2].lower(), 1.0)
 
 
 def shape_from_size(text: str, sequence: int = DEFAULT_SEQUENCE) -> TransformerShape:
-    """The published model nearest in size, with as many of its layers as come nearest to the size.
+    """The published model nearest in size, with its number of layers adjusted to the size.
 
-    Raises PlanError for a size that is none, or far beyond what is published.
+    Raises PlanError for an invalid size, or one far outside the published sizes.
     """
-    wanted = parse_parameter_count(text)
+    parameters = parse_parameter_count(text)
     sizes = {name: shape.parameters for name, shape in KNOWN_SHAPES.items()}
-    if not min(sizes.values()) / 4 <= wanted <= max(sizes.values()) * 4:
-        raise PlanError(f"{text} parameters: nothing like it is known; give the dimensions (--layers, --hidden, ...)")
-    nearest = min(sizes, key=lambda name: abs(log(sizes[name] / wanted)))
+    if not min(sizes.values()) / 4 <= parameters <= max(sizes.values()) * 4:
+        raise PlanError(f"{text} parameters: no known model is near; give the dimensions (--layers, --hidden, ...)")
+    nearest = min(sizes, key=lambda name: abs(log(sizes[name] / parameters)))
     model = KNOWN_SHAPES[nearest]
     rest = model.parameters - model.layers * model.layer_parameters
-    layers = max(1, round((wanted - rest) / model.layer_parameters))
-    if abs(model.parameters / wanted - 1) <= SIZE_TOLERANCE_RATIO:
+    layers = max(1, round((parameters - rest) / model.layer_parameters))
+    if abs(model.parameters / parameters - 1) <= SIZE_TOLERANCE_RATIO:
         layers = model.layers
     of = "" if layers == model.layers else f" with {layers} layers"
     return replace(model, layers=layers, sequence=sequence, assumed=f"the dimensions of {nearest}{of}")
 
 
 def shape_from_config(config: Mapping[str, Any], sequence: int | None = None) -> TransformerShape:
-    """From a config.json as transformers writes it (GPT-2's and Llama's names of the fields). Raises PlanError."""
+    """From a config.json of transformers (GPT-2's and Llama's field names). Raises PlanError."""
 
     def number(*names: str, default: int | None = None) -> int:
         for name in names:

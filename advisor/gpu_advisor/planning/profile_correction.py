@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpu_advisor.calibration.profile import Profile
-from gpu_advisor.hardware.cluster_spec import GIB
 from gpu_advisor.hardware.errors import PlanError
+from gpu_advisor.hardware.gpu_types import GIB
 from gpu_advisor.planning.layout import OptimizerSpec, ParallelLayout
 from gpu_advisor.planning.memory_model import activations, memory
 from gpu_advisor.planning.transformer_shape import TransformerShape

@@ -30,7 +30,7 @@ from gpu_advisor.allocation.memory_strategy import (
     parse_strategy,
 )
 from gpu_advisor.allocation.model import NodeAllocation
-from gpu_advisor.hardware.cluster_spec import GIB, GPU_MEMORY_GIB
+from gpu_advisor.hardware.gpu_types import GIB, GPU_MEMORY_GIB
 from hypothesis import given
 from hypothesis import strategies as st
 

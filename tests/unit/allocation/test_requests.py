@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from gpu_advisor.allocation.errors import InvalidRequestError
 from gpu_advisor.allocation.gpu_request import MAX_GPUS, GpuRequest, parse_request
-from gpu_advisor.hardware.gpu_types import parse_gpu_type, sold_gb
+from gpu_advisor.hardware.gpu_types import nominal_gb, parse_gpu_type
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,7 +100,7 @@ REPORTED = [("T4", 15360, 16), ("V100", 16160, 16), ("V100", 32510, 32), ("A100"
 
 @pytest.mark.parametrize(("name", "mib", "gb"), REPORTED)
 def test_memory_as_sold(name: str, mib: int, gb: float) -> None:
-    assert sold_gb(name, mib * 2**20) == gb
+    assert nominal_gb(name, mib * 2**20) == gb
 
 
 def test_a_partition_is_not_its_card() -> None:

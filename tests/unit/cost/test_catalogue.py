@@ -13,7 +13,7 @@ from gpu_advisor.cost.catalogue import (
     offers_from_csv,
     offers_from_yaml,
     offers_to_csv,
-    read,
+    read_catalogue,
     stale_prices,
     with_user_catalogue,
 )
@@ -30,11 +30,13 @@ ROW = "mine,here,big,A100-80GB,8,,96,1000,20,8,2026-11-01,quote"
 @pytest.mark.parametrize(
     ("instance_type", "gpu", "count"),
     [
-        ("p3.2xlarge", GpuVariant("V100", 16), 1), ("p3.8xlarge", GpuVariant("V100", 16), 4), ("g4dn.xlarge", GpuVariant("T4", 16), 1),
+        ("p3.2xlarge", GpuVariant("V100", 16), 1), ("p3.8xlarge", GpuVariant("V100", 16), 4),
+        ("g4dn.xlarge", GpuVariant("T4", 16), 1),
         ("a2-highgpu-1g", GpuVariant("A100", 40), 1), ("a2-highgpu-4g", GpuVariant("A100", 40), 4),
         ("n1-standard-8", GpuVariant("T4", 16), 1),
         ("Standard_NC6s_v3", GpuVariant("V100", 16), 1), ("Standard_NC12s_v3", GpuVariant("V100", 16), 2),
-        ("Standard_NV6", GpuVariant("M60", 8), 1), ("p5.48xlarge", GpuVariant("H100", 80), 8), ("p5en.48xlarge", GpuVariant("H200", 141), 8),
+        ("Standard_NV6", GpuVariant("M60", 8), 1), ("p5.48xlarge", GpuVariant("H100", 80), 8),
+        ("p5en.48xlarge", GpuVariant("H200", 141), 8),
         ("a3-ultragpu-8g", GpuVariant("H200", 141), 8), ("a3-highgpu-8g", GpuVariant("H100", 80), 8),
         ("g2-standard-4", GpuVariant("L4", 24), 1), ("g6.xlarge", GpuVariant("L4", 24), 1),
         ("Standard_ND96isr_H100_v5", GpuVariant("H100", 80), 8),
@@ -82,7 +84,7 @@ def test_own_machines_have_a_price_by_gpu_hour(tmp_path: Path) -> None:
     on_premise:
       - {name: rack-7, gpu_type: A100-80GB, gpu_count: 8, price_per_gpu_hour: 1.25, date: 2026-01-31}
     """
-    cloud, rack = read(own(tmp_path, text, "own.yaml"))
+    cloud, rack = read_catalogue(own(tmp_path, text, "own.yaml"))
     assert (cloud.gpu, cloud.price_per_hour) == (GpuVariant("L4", 24), 1.5)
     assert (rack.provider, rack.instance_type, rack.price_per_hour, rack.gpu) == (
         "on-premise", "rack-7", 10.0, GpuVariant("A100", 80),
@@ -95,31 +97,31 @@ def test_own_machines_have_a_price_by_gpu_hour(tmp_path: Path) -> None:
         (ROW.replace(",20,", ",0,"), "price_per_hour 0 must be above 0"),
         (ROW.replace(",20,", ",-3,"), "price_per_hour -3 must be above 0"),
         (ROW.replace(",20,", ",,"), "price_per_hour is missing"),
-        (ROW.replace(",20,", ",nan,"), "no number"),
-        (ROW.replace(",20,", ",inf,"), "no number"),
+        (ROW.replace(",20,", ",nan,"), "not a number"),
+        (ROW.replace(",20,", ",inf,"), "not a number"),
         (ROW.replace(",20,", ",cheap,"), "write it as in 3.06"),
         (ROW.replace(",8,2026", ",21,2026"), "spot_price_per_hour 21 is above"),
         (ROW.replace(",8,2026", ",0,2026"), "spot_price_per_hour 0 must be above 0"),
         (ROW.replace("A100-80GB", "A100"), "gpu_memory_gib is missing"),
-        (ROW.replace("A100-80GB", "!!"), "names no GPU"),
-        (ROW.replace(",8,,", ",1.5,,"), "gpu_count 1.5 must be a whole number"),
+        (ROW.replace("A100-80GB", "!!"), "not a GPU type"),
+        (ROW.replace(",8,,", ",1.5,,"), "gpu_count 1.5 must be an integer"),
         (ROW.replace("2026-11-01", "yesterday"), "write it as in 2026-03-31"),
         (ROW.replace("2026-11-01", ""), "date"),
         (ROW.replace("quote", ""), "source is missing"),
-        (f"{ROW}\n{ROW}", "there twice"),
+        (f"{ROW}\n{ROW}", "duplicate"),
         (ROW + ",more", "more cells"),
     ],
 )  # fmt: skip
 def test_rows_that_are_refused_with_their_line(tmp_path: Path, row: str, told: str) -> None:
     with pytest.raises(CostError, match=told) as caught:
-        read(own(tmp_path, f"{HEAD}\n{row}\n"))
+        read_catalogue(own(tmp_path, f"{HEAD}\n{row}\n"))
     assert "own.csv:" in str(caught.value)
 
 
 def test_all_that_is_wrong_is_reported_at_once(tmp_path: Path) -> None:
     text = f"{HEAD}\n{ROW.replace(',20,', ',0,')}\n{ROW.replace('big', 'other').replace('quote', '')}\n"
     with pytest.raises(CostError) as caught:
-        read(own(tmp_path, text))
+        read_catalogue(own(tmp_path, text))
     assert [line.split(":")[1] for line in str(caught.value).splitlines()] == ["2", "3"]
 
 
@@ -131,25 +133,25 @@ def test_all_that_is_wrong_is_reported_at_once(tmp_path: Path) -> None:
         ("own.yaml", "- 1\n", "instances and on_premise"),
         ("own.yaml", "", "instances and on_premise"),
         ("own.yaml", "machines: []\n", "instances and on_premise"),
-        ("own.yaml", "instances: 3\n", "give a list"),
+        ("own.yaml", "instances: 3\n", "must be a list"),
         ("own.yaml", "instances: [3]\n", r"instances\[1\]"),
         ("own.yaml", "on_premise: [{name: r, gpu_type: L4, gpu_count: 1, price_per_gpu_hour: 0, date: 2026-01-01}]\n",
          "price_per_gpu_hour 0 must be above 0"),
-        ("own.yaml", "on_premise: [{nam: r}]\n", "'nam' is unknown"),
+        ("own.yaml", "on_premise: [{nam: r}]\n", "unknown key 'nam'"),
         ("own.yaml", "instances: [\n", "not YAML"),
         ("own.yaml", "instances: [{date: 2026-99-99}]\n", "not YAML"),
-        ("own.yaml", f"on_premise: [{{name: r, gpu_type: L4, gpu_count: 1{'0' * 400}}}]", "no number"),
+        ("own.yaml", f"on_premise: [{{name: r, gpu_type: L4, gpu_count: 1{'0' * 400}}}]", "not a number"),
         ("own.csv", f"{HEAD}\n{'x' * 200_000}\n", "not CSV"),
     ],
 )  # fmt: skip
 def test_files_that_are_no_catalogue(tmp_path: Path, name: str, text: str, told: str) -> None:
     with pytest.raises(CostError, match=told):
-        read(own(tmp_path, text, name))
+        read_catalogue(own(tmp_path, text, name))
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(CostError, match="give the path of a readable"):
-        read(tmp_path / "none.csv")
+        read_catalogue(tmp_path / "none.csv")
 
 
 def test_old_prices_are_reported_by_provider() -> None:
@@ -172,7 +174,8 @@ def test_a_retired_type_is_found_by_either_name() -> None:
 
 @pytest.mark.parametrize(
     ("text", "gpu"),
-    [("A100-80GB", GpuVariant("A100", 80)), ("NVIDIA A100-SXM4-40GB", GpuVariant("A100", 40)), ("L4", GpuVariant("L4", 24)),
+    [("A100-80GB", GpuVariant("A100", 80)), ("NVIDIA A100-SXM4-40GB", GpuVariant("A100", 40)),
+     ("L4", GpuVariant("L4", 24)),
      ("H100-MEGA", GpuVariant("H100", 80)), ("tesla t4", GpuVariant("T4", 16))],
 )  # fmt: skip
 def test_gpus_as_people_write_them(text: str, gpu: GpuVariant) -> None:

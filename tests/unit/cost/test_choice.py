@@ -216,7 +216,7 @@ def test_every_candidate_that_is_not_feasible_says_why() -> None:
     assert len(found.candidates) == 2 * len(builtin_catalogue().offers)
     assert all(each.failed for each in found.candidates if not each.feasible)
     told = " ".join(reason for each in found.candidates for reason in each.failed)
-    for reason in ("retired on", "GiB a GPU", "spot price unknown", "throughput", "takes"):
+    for reason in ("retired on", "GiB per GPU", "spot price unknown", "throughput", "takes"):
         assert reason in told
 
 
@@ -251,12 +251,12 @@ def test_an_estimate_is_asked_for_and_says_that_it_is_one() -> None:
     asked = JobRequirements((WorkRate(1250, "given", gpu=GpuVariant("V100", 16)),))
     with_estimate = rank_offers(replace(asked, estimate=True), builtin_catalogue(), TODAY)
     a100 = next(each for each in with_estimate.feasible if each.offer.gpu == GpuVariant("A100", 80.0))
-    assert a100.speed.estimated
-    assert a100.speed.per_second == pytest.approx(1250 * 312 / 125 * a100.offer.gpu_count)
-    assert "312/125 peak TFLOPS" in a100.speed.basis
+    assert a100.throughput.estimated
+    assert a100.throughput.per_second == pytest.approx(1250 * 312 / 125 * a100.offer.gpu_count)
+    assert "312/125 peak TFLOPS" in a100.throughput.basis
     v100 = next(each for each in with_estimate.feasible if each.offer.instance_type == "p3.2xlarge")
-    assert not v100.speed.estimated
-    assert not any(each.speed.estimated for each in rank_offers(asked, builtin_catalogue(), TODAY).candidates)
+    assert not v100.throughput.estimated
+    assert not any(each.throughput.estimated for each in rank_offers(asked, builtin_catalogue(), TODAY).candidates)
 
 
 def test_the_dearer_hour_can_be_the_cheaper_work() -> None:

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from gpu_advisor.calibration.profile import Measurement, Profile, write_profile
 from gpu_advisor.cli import cli
-from gpu_advisor.cost.catalogue import read
+from gpu_advisor.cost.catalogue import read_catalogue
 from gpu_advisor.cost.errors import CostError
 from gpu_advisor.cost.profile_rates import rates_from_profiles
 
@@ -91,17 +91,17 @@ def test_old_prices_are_reported_with_each_answer(tmp_path: Path) -> None:
 
 def test_nothing_feasible_says_what_failed() -> None:
     found = cost(*RESNET, "--deadline", "0.5", "--budget", "20", "--gpu", "A100-80GB", "--max-gpus", "1", "--all")
-    assert "Nothing can do the job as asked" in found.stdout
+    assert "Nothing fits the job" in found.stdout
     assert "the deadline is 0.5 h; costs 47.59, the budget is 20.00" in found.stdout
     assert found.return_value == 1
 
 
 def test_without_throughput_it_cannot_tell() -> None:
     found = cost("--samples", "1e9", "--rate", "L4=900", "--min-gpus", "8")
-    assert "Cannot tell: 23 could do the job" in found.stdout
+    assert "Insufficient data: 23 match the job" in found.stdout
     assert found.return_value == 4
     assert code("--samples", "1e9", "--rate", "L4=900", "--min-gpus", "8", "--estimate-throughput") == 0
-    assert "~ is guessed by peak TFLOPS" in cost("--samples", "1e9", "--rate", "L4=900", "--estimate-throughput").stdout
+    assert "~: estimated from peak TFLOPS" in cost("--samples", "1e9", "--rate", "L4=900", "--estimate-throughput").stdout
 
 
 def test_a_retired_type_asked_for_says_so() -> None:
@@ -173,7 +173,7 @@ def test_profiles_say_how_fast(tmp_path: Path) -> None:
 def test_profiles_that_do_not_say_enough() -> None:
     with pytest.raises(CostError, match="several workloads"):
         rates_from_profiles([profile("L4", 1), profile("L4", 1, "other")])
-    with pytest.raises(CostError, match="how much memory"):
+    with pytest.raises(CostError, match="memory size"):
         rates_from_profiles([profile("Tesla V100", 1)])
     (rate,) = rates_from_profiles([profile("Tesla V100", 1, memory=16945512448)])
     assert str(rate.gpu) == "V100-16GB"
@@ -196,7 +196,7 @@ def test_a_price_list_becomes_a_catalogue(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     found = cost("--refresh-from", str(lines), "--provider", "azure", "--out", str(out), "--source", "a quote")
-    assert "1 instance types by region, of 2 rows with GPUs\n1 rows refused: price must be above 0" in found.stdout
+    assert "1 instance types by region, of 2 rows with GPUs\n1 rows rejected: price must be above 0" in found.stdout
     best = document(*RESNET, "--catalogue", str(out))["best"]
     assert (best["price_per_hour"], best["dated"], best["source"]) == (3.0, "2026-11-21", "a quote")
     assert "--provider" in str(cost("--refresh-from", str(lines)).exception)
@@ -210,7 +210,7 @@ def test_the_page_is_right(tmp_path: Path) -> None:
     page = (Path(__file__).resolve().parents[3] / "docs" / "cost.md").read_text(encoding="utf-8")
     own = tmp_path / "own.yaml"
     own.write_text(page.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
-    assert [each.instance_type for each in read(own)] == ["p5.48xlarge", "rack-7"]
+    assert [each.instance_type for each in read_catalogue(own)] == ["p5.48xlarge", "rack-7"]
     lines = [line.strip() for line in page.splitlines() if line.startswith("    gpu-advisor cost ")]
     asked = [shlex.split(line)[2:] for line in lines if ".json" not in line and ".csv" not in line]
     assert len(asked) >= 4

@@ -35,7 +35,7 @@ def test_zones_become_a_region_with_the_median_of_their_spot_prices() -> None:
     (offer,) = found.offers
     assert (offer.price_per_hour, offer.spot_price_per_hour, offer.dated) == (12.24, 2.0, DAY)
     assert (offer.gpu, offer.gpu_count, offer.vcpus, offer.memory_gib) == (GpuVariant("V100", 16), 4, 32, 244)
-    assert not found.refused
+    assert not found.rejected_rows
     assert offers_from_csv(offers_to_csv(found.offers), "again") == found.offers
 
 
@@ -49,9 +49,9 @@ def test_machines_without_gpus_are_left_out() -> None:
         ([line("0.0")], "above 0"),
         ([line("")], "missing"),
         ([line("-1")], "above 0"),
-        ([line("cheap")], "no number"),
+        ([line("cheap")], "not a number"),
         ([line(spot="0.0")], "above 0"),
-        ([line(spot="13")], "above the price on demand"),
+        ([line(spot="13")], "above the on-demand price"),
         ([line("12"), line("13", zone="az2")], "differs between zones"),
     ],
 )
@@ -59,7 +59,7 @@ def test_lines_that_are_refused_and_counted(lines: list[str], why: str) -> None:
     good = line(kind="p3.2xlarge", zone="az9")
     found = aws(*lines, good)
     assert [each.instance_type for each in found.offers] == ["p3.2xlarge"]
-    ((told, count),) = found.refused
+    ((told, count),) = found.rejected_rows
     assert why in told
     assert count == len(lines)
 
@@ -67,12 +67,12 @@ def test_lines_that_are_refused_and_counted(lines: list[str], why: str) -> None:
 def test_lines_that_are_there_twice_are_taken_once() -> None:
     found = aws(line(), line())
     assert len(found.offers) == 1
-    assert found.refused == (("it is there twice", 1),)
+    assert found.rejected_rows == (("duplicate", 1),)
 
 
 def test_the_same_trouble_is_counted_together() -> None:
     found = aws(line("-1"), line("-2", zone="az2"))
-    assert [count for _, count in found.refused] == [2]
+    assert [count for _, count in found.rejected_rows] == [2]
 
 
 def test_on_gcp_the_host_and_its_accelerators_are_added() -> None:
@@ -94,7 +94,7 @@ def test_on_gcp_the_host_and_its_accelerators_are_added() -> None:
     }
     assert prices == {"a2-highgpu-4g": ("A100-40GB", 14.69354, 7.2154), "n1-standard-8": ("T4", 0.73, 0.275)}
     assert found.rows == 3  # the list has no price for the host of an A4
-    assert [count for _, count in found.refused] == [1]
+    assert [count for _, count in found.rejected_rows] == [1]
 
 
 def test_on_azure_the_name_says_the_memory() -> None:
@@ -108,7 +108,7 @@ def test_on_azure_the_name_says_the_memory() -> None:
     )
     found = convert_catalogue(text, "azure", DAY, "test")
     assert [str(each.gpu) for each in found.offers] == ["A100-80GB", "V100-16GB", "A100-40GB"]
-    assert "gpu_memory_gib is missing" in found.refused[0][0]
+    assert "gpu_memory_gib is missing" in found.rejected_rows[0][0]
 
 
 def test_only_the_regions_asked_for() -> None:
@@ -137,4 +137,4 @@ def test_any_lines_are_converted_or_refused(provider: str, lines: list[list[str]
     head = {"aws": AWS, "azure": AZURE, "gcp": GCP}[provider]
     found = convert_catalogue(head + "\n".join(",".join(cells) for cells in lines), provider, DAY, "test")
     assert all(each.price_per_hour > 0 for each in found.offers)
-    assert sum(count for _, count in found.refused) + len(found.offers) <= found.rows
+    assert sum(count for _, count in found.rejected_rows) + len(found.offers) <= found.rows

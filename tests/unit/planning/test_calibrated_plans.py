@@ -13,8 +13,9 @@ from gpu_advisor.calibration.memory_estimate import EstimateCorrection, MemoryEs
 from gpu_advisor.calibration.profile import Measurement, MemoryKind, Profile, write_profile
 from gpu_advisor.cli import cli
 from gpu_advisor.commands import plan_module
-from gpu_advisor.hardware.cluster_spec import GIB, machines
+from gpu_advisor.hardware.cluster_spec import parse_cluster
 from gpu_advisor.hardware.errors import PlanError
+from gpu_advisor.hardware.gpu_types import GIB
 from gpu_advisor.planning.known_models import KNOWN_SHAPES
 from gpu_advisor.planning.layout import OPTIMIZERS, ParallelLayout
 from gpu_advisor.planning.memory_model import activations, memory
@@ -133,7 +134,7 @@ def traced(gib_a_sample: float, spread: float = 0.0) -> Callable[[str, int, str,
 def test_the_largest_micro_batch_that_fits(gib_a_sample: float, spread: float, micro_batch: int | None) -> None:
     found = traced_plans(
         "m:f",
-        machines("4xL4"),
+        parse_cluster("4xL4"),
         512,
         0.1,
         "bfloat16",
@@ -154,10 +155,10 @@ def test_the_largest_micro_batch_that_fits(gib_a_sample: float, spread: float, m
 def test_profiles_correct_a_trace() -> None:
     trace = traced(1.0)
     measured = profile(lambda size: (2 + 1.1 * (4 + size)) * GIB)
-    by = correction_from_profiles([measured], machines("4xL4"), GIB, trace)
+    by = correction_from_profiles([measured], parse_cluster("4xL4"), GIB, trace)
     assert by.context_bytes == pytest.approx(2 * GIB, rel=1e-3)
     assert by.ratio == pytest.approx(1.1, rel=1e-3)
-    assert correction_from_profiles([], machines("4xL4"), GIB, trace) == EstimateCorrection(context_bytes=GIB)
+    assert correction_from_profiles([], parse_cluster("4xL4"), GIB, trace) == EstimateCorrection(context_bytes=GIB)
 
 
 def test_a_module_by_the_command() -> None:
@@ -171,9 +172,9 @@ def test_a_module_by_the_command() -> None:
 
 def test_a_modules_plans_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     found = traced_plans(
-        "m:f", machines("2xL4"), 16, 0.1, "bfloat16", EstimateCorrection(context_bytes=GIB), traced(3.0)
+        "m:f", parse_cluster("2xL4"), 16, 0.1, "bfloat16", EstimateCorrection(context_bytes=GIB), traced(3.0)
     )
-    plan_module.show("m:f", machines("2xL4"), "bfloat16", found)
+    plan_module.show("m:f", parse_cluster("2xL4"), "bfloat16", found)
     told = capsys.readouterr().out
     assert "micro-batch 4 x 2 on 2 GPUs: 17.0 GiB" in told
     assert "gradient_as_bucket_view=True" in told

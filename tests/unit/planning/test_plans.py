@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from gpu_advisor.cli import cli
-from gpu_advisor.hardware.cluster_spec import GIB, ClusterSpec, machines
+from gpu_advisor.hardware.cluster_spec import ClusterSpec, parse_cluster
 from gpu_advisor.hardware.errors import PlanError
+from gpu_advisor.hardware.gpu_types import GIB
 from gpu_advisor.planning.known_models import (
     KNOWN_SHAPES,
     SIZE_TOLERANCE_RATIO,
@@ -43,18 +44,18 @@ LLAMA = KNOWN_SHAPES["LLaMA-7B"]
     ],
 )
 def test_gpus_as_people_write_them(text: str, nodes: int, each: int, gib: int) -> None:
-    found = machines(text)
+    found = parse_cluster(text)
     assert (found.nodes, found.gpus_per_node, found.memory_bytes) == (nodes, each, gib * GIB)
 
 
 @pytest.mark.parametrize(
     ("text", "mend"),
-    [("8xA100", "A100-40GB or A100-80GB"), ("8xXYZ", "say its memory"), ("0xH100", "8xA100-80GB"), ("", "8xA100-80GB"),
-     ("12xH100", "how many nodes"), ("8xFOO-0GB", "no card's memory"), ("-3xH100", "say its memory")],
+    [("8xA100", "A100-40GB or A100-80GB"), ("8xXYZ", "add its memory"), ("0xH100", "8xA100-80GB"), ("", "8xA100-80GB"),
+     ("12xH100", "number of nodes"), ("8xFOO-0GB", "no GPU has"), ("-3xH100", "add its memory")],
 )  # fmt: skip
 def test_gpus_that_are_none(text: str, mend: str) -> None:
     with pytest.raises(PlanError, match=mend):
-        machines(text)
+        parse_cluster(text)
 
 
 @given(st.floats(0.05, 1000))
@@ -119,7 +120,7 @@ def test_what_saves_memory_saves_memory(layout: ParallelLayout) -> None:
     st.sampled_from([0.0, 0.1, 0.5]),
 )
 def test_what_is_proposed_fits_and_adds_up(name: str, gpus: str, batch: int, margin: float) -> None:
-    hardware = machines(gpus)
+    hardware = parse_cluster(gpus)
     question = PlanRequest(KNOWN_SHAPES[name], hardware, MIXED, batch, margin)
     try:
         found = search_layouts(question, 5)

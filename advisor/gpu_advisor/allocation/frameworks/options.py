@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from gpu_advisor.allocation.errors import InvalidRequestError
 from gpu_advisor.allocation.memory_strategy import MemoryShare, MemoryStrategy, ModelMemory, memory_share
 from gpu_advisor.allocation.model import Allocation
-from gpu_advisor.hardware.cluster_spec import GIB
+from gpu_advisor.hardware.gpu_types import GIB
 
 #: Rendezvous port: torchrun's default; TensorFlow accepts any free port.
 DEFAULT_PORT = 29500

@@ -17,8 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_advisor.hardware.cluster_spec import GPU_MEMORY_GIB
-from gpu_advisor.hardware.gpu_types import RESOURCE_NAMES, parse_gpu_type, sold_gb
+from gpu_advisor.hardware.gpu_types import GPU_MEMORY_GIB, RESOURCE_NAMES, nominal_gb, parse_gpu_type
 
 KubernetesObject = Mapping[str, Any]
 
@@ -157,7 +156,7 @@ def _cluster_node(node: KubernetesObject, vendor: str, resource: str, count: int
 
 def _memory_gb(gpu_type: str, memory_mib: int | None, product_gb: float | None) -> float | None:
     if memory_mib is not None:
-        return sold_gb(gpu_type, memory_mib * MIB)
+        return nominal_gb(gpu_type, memory_mib * MIB)
     sizes = GPU_MEMORY_GIB.get(gpu_type, ())
     return product_gb if product_gb is not None else float(sizes[0]) if len(sizes) == 1 else None
 
