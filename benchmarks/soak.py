@@ -91,7 +91,7 @@ def _garbage(_control: Control, gpu: SimulatedGpu, chance: random.Random) -> Non
 
 def _mig(_control: Control, gpu: SimulatedGpu, _chance: random.Random) -> None:
     gpu.mig = True
-    gpu.slices = [SimulatedMigInstance(profile="1g.10gb", gpu_instance=place, processes=1) for place in range(7)]
+    gpu.instances = [SimulatedMigInstance(profile="1g.10gb", gpu_instance=place, processes=1) for place in range(7)]
 
 
 def _many_processes(control: Control, _gpu: SimulatedGpu, _chance: random.Random) -> None:

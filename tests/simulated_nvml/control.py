@@ -121,12 +121,12 @@ class SimulatedGpu:
     errors: Mapping[str, int] = field(default_factory=dict)  # NVML function -> error code
     raw: Mapping[str, int] = field(default_factory=dict)  # NVML function -> the number it returns instead
     hang: Mapping[str, float] = field(default_factory=dict)  # NVML function -> seconds that it sleeps
-    slices: Sequence[SimulatedMigInstance] = ()  # while mig is on
+    instances: Sequence[SimulatedMigInstance] = ()  # while mig is on
 
     def settings(self) -> Iterator[str]:
         for item in fields(self):
             value = getattr(self, item.name)
-            if value is None or value is False or item.name == "slices":
+            if value is None or value is False or item.name == "instances":
                 continue
             if isinstance(value, Mapping):
                 prefix = "error" if item.name == "errors" else item.name
@@ -174,9 +174,9 @@ class Control:
         lines += [f"hang {function} {seconds}" for function, seconds in self.hang.items()]
         lines += [f"gpu {index} {' '.join(gpu.settings())}" for index, gpu in enumerate(self.gpus)]
         lines += [
-            f"slice {index} {' '.join(slice_.settings())}"
+            f"slice {index} {' '.join(instance.settings())}"
             for index, gpu in enumerate(self.gpus)
-            for slice_ in gpu.slices
+            for instance in gpu.instances
         ]
         lines += [f"xid {gpu} {code}" for gpu, code in self.xids]
         return "\n".join(lines) + "\n"

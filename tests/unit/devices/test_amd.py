@@ -187,12 +187,12 @@ def test_mi300x_without_an_edge_sensor_and_with_a_deep_sleep_clock_level(tree: F
     mi300x(tree, 1)
     devices = driver(tree).read()
     assert [device.identity.index for device in devices] == ["0", "1"]
-    seen = values(devices[1])
-    assert seen["gpu_temperature_celsius"] == 61
-    assert seen["gpu_power_watts"] == 611
-    assert seen["gpu_energy_joules_total"] == 123
-    assert seen["gpu_sm_clock_max_hertz"] == 2_100_000_000
-    assert seen["gpu_pcie_link_generation"] == 5
+    observed = values(devices[1])
+    assert observed["gpu_temperature_celsius"] == 61
+    assert observed["gpu_power_watts"] == 611
+    assert observed["gpu_energy_joules_total"] == 123
+    assert observed["gpu_sm_clock_max_hertz"] == 2_100_000_000
+    assert observed["gpu_pcie_link_generation"] == 5
     assert absent(devices[1])["gpu_fan_speed_ratio"] == "unsupported"
     assert absent(devices[1])["gpu_throttle_active"] == "unsupported"
 
@@ -254,7 +254,7 @@ def test_invalid_value_is_an_error_of_its_family_only(
     (device,) = driver(tree).read()
     assert device.down is None
     assert absent(device)[family] == "error"
-    assert not [seen for seen in values(device) if seen.startswith(family)]
+    assert not [observed for observed in values(device) if observed.startswith(family)]
     assert len(device.readings) > 10
 
 
@@ -307,10 +307,10 @@ def test_suspended_card_is_never_read(tree: FakeSysfs, monkeypatch: pytest.Monke
     (asleep,) = amdgpu.read()
     assert opened == [f"{device}/power/runtime_status"]
     assert asleep.down is None
-    seen = values(asleep)
-    assert seen["gpu_utilization_ratio"] == 0
-    assert (seen["gpu_busy_seconds_total"], seen["gpu_observed_seconds_total"]) == (0, 2)
-    assert seen["gpu_memory_total_bytes"] == 24 * GIB
+    observed = values(asleep)
+    assert observed["gpu_utilization_ratio"] == 0
+    assert (observed["gpu_busy_seconds_total"], observed["gpu_observed_seconds_total"]) == (0, 2)
+    assert observed["gpu_memory_total_bytes"] == 24 * GIB
     for family in ("gpu_power_watts", "gpu_temperature_celsius", "gpu_memory_used_bytes"):
         assert absent(asleep)[family] == "unsupported"
     tree.write(device, {"power/runtime_status": "active\n"})

@@ -128,9 +128,9 @@ def test_tool_runs_rarely_and_busy_time_continues(tool: FakeNpuSmi) -> None:
     tool.tree.time += QUERY_INTERVAL_SECONDS - 1
     assert driver.read() is before
     tool.tree.time += 1
-    seen = values(driver.read()[0])
-    assert seen["gpu_busy_seconds_total"] == pytest.approx(0.37 * QUERY_INTERVAL_SECONDS)
-    assert seen["gpu_observed_seconds_total"] == QUERY_INTERVAL_SECONDS
+    observed = values(driver.read()[0])
+    assert observed["gpu_busy_seconds_total"] == pytest.approx(0.37 * QUERY_INTERVAL_SECONDS)
+    assert observed["gpu_observed_seconds_total"] == QUERY_INTERVAL_SECONDS
     assert tool.calls.read_text() == "info\ninfo\n"
 
 

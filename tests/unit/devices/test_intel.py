@@ -168,14 +168,14 @@ def test_arc_b580_on_xe_counts_ticks_and_reads_memory(tree: FakeSysfs) -> None:
     tree.write(device, {"hwmon/hwmon5/energy2_input": "407000000\n"})
     (reading,) = intel.read()
     assert reading.identity.name == "Intel Arc B580"
-    seen = values(reading)
-    assert (seen[UTILIZATION], seen[BUSY], seen[OBSERVED]) == (0.75, 3, 4)
-    assert (seen["gpu_memory_total_bytes"], seen["gpu_memory_used_bytes"]) == (12 * GIB, 3 * GIB)
-    assert (seen["gpu_power_watts"], seen["gpu_temperature_celsius"]) == (100, 52)
-    assert (seen["gpu_sm_clock_hertz"], seen["gpu_sm_clock_max_hertz"]) == (2_850_000_000, 2_900_000_000)
-    assert (seen["gpu_pcie_link_generation"], seen["gpu_pcie_link_width"]) == (4, 8)
-    assert seen["gpu_throttle_active sw_power_cap"] == 0
-    assert seen["gpu_throttle_active hw_thermal"] == 1  # of the media GT
+    observed = values(reading)
+    assert (observed[UTILIZATION], observed[BUSY], observed[OBSERVED]) == (0.75, 3, 4)
+    assert (observed["gpu_memory_total_bytes"], observed["gpu_memory_used_bytes"]) == (12 * GIB, 3 * GIB)
+    assert (observed["gpu_power_watts"], observed["gpu_temperature_celsius"]) == (100, 52)
+    assert (observed["gpu_sm_clock_hertz"], observed["gpu_sm_clock_max_hertz"]) == (2_850_000_000, 2_900_000_000)
+    assert (observed["gpu_pcie_link_generation"], observed["gpu_pcie_link_width"]) == (4, 8)
+    assert observed["gpu_throttle_active sw_power_cap"] == 0
+    assert observed["gpu_throttle_active hw_thermal"] == 1  # of the media GT
     assert absent(reading)["gpu_power_limit_watts"] == "unsupported"  # 0 means "no limit"
 
 
@@ -300,7 +300,7 @@ def test_invalid_value_is_an_error_of_its_family_only(tree: FakeSysfs, name: str
     tree.write(device, {name: content})
     (reading,) = driver(tree, counters).read()
     assert absent(reading)[family] == "error"
-    assert not [seen for seen in values(reading) if seen.startswith(family)]
+    assert not [observed for observed in values(reading) if observed.startswith(family)]
     assert len(reading.readings) > 2
 
 

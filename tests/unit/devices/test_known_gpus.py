@@ -146,16 +146,16 @@ def test_without_driver_and_known_gpus_the_driver_is_absent(machine: SimulatedMa
 
 
 def test_constructing_touches_no_file(tmp_path: Path) -> None:
-    roster = DeviceInventory(tmp_path / "state.json")
-    assert list(roster) == []
+    inventory = DeviceInventory(tmp_path / "state.json")
+    assert list(inventory) == []
     assert os.listdir(tmp_path) == []
 
 
 def test_which_gpu_was_replaced(tmp_path: Path) -> None:
-    roster = DeviceInventory()
-    assert roster.remember([card("a"), card("b", "00000000:20:00.0")]) == []
-    assert roster.remember([card("b", "00000000:20:00.0")]) == []
-    assert roster.remember([card("a", "00000000:20:00.0"), card("b")]) == []  # swapped
-    assert roster.remember([card("a"), card("b", "00000000:20:00.0")]) == []
-    assert roster.remember([card("c")]) == ["a"]
-    assert [identity.uuid for identity in roster] == ["b", "c"]
+    inventory = DeviceInventory()
+    assert inventory.remember([card("a"), card("b", "00000000:20:00.0")]) == []
+    assert inventory.remember([card("b", "00000000:20:00.0")]) == []
+    assert inventory.remember([card("a", "00000000:20:00.0"), card("b")]) == []  # swapped
+    assert inventory.remember([card("a"), card("b", "00000000:20:00.0")]) == []
+    assert inventory.remember([card("c")]) == ["a"]
+    assert [identity.uuid for identity in inventory] == ["b", "c"]

@@ -36,13 +36,13 @@ class FakeSampleBuffer:
         self.wave = (period, duty)
         self.offset = offset
 
-    def since(self, seen: int, now: float) -> list[UtilizationSample]:
+    def since(self, observed: int, now: float) -> list[UtilizationSample]:
         last = int(now / PERIOD)
         samples = []
         for tick in range(max(1, last - BUFFER + 1), last + 1):
             end = tick * PERIOD
             stamp = round((end + 1e6 + self.offset(end)) * 1e6)
-            if stamp > seen:
+            if stamp > observed:
                 busy = busy_until(end, *self.wave) - busy_until(end - PERIOD, *self.wave)
                 samples.append((stamp, float(round(100 * busy / PERIOD))))
         return samples
@@ -287,10 +287,10 @@ def test_window_is_reported_until_the_next_is_complete() -> None:
     fill_meter(meter, 600, 30, 0.2)
     fill_meter(meter, 630, 30, 0.6)
     assert meter.last(659.9) is None
-    told = close_to(0.2, 0.4, 0.6)
-    assert meter.last(660.0) == told
+    reported = close_to(0.2, 0.4, 0.6)
+    assert meter.last(660.0) == reported
     fill_meter(meter, 660, 59, 1.0)
-    assert meter.last(719.9) == told
+    assert meter.last(719.9) == reported
     fill_meter(meter, 719, 1, 1.0)
     assert meter.last(720.0) == close_to(1.0, 1.0, 1.0)
 
@@ -305,13 +305,13 @@ def test_interval_across_a_boundary_counts_in_both_windows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "told"),
+    ("observed", "reported"),
     [(math.ceil(MIN_COVERAGE_RATIO * WINDOW_SECONDS), True), (MIN_COVERAGE_RATIO * WINDOW_SECONDS - 1, False)],
 )
-def test_partly_observed_window_is_not_reported(seen: float, told: bool) -> None:
+def test_partly_observed_window_is_not_reported(observed: float, reported: bool) -> None:
     meter = WindowMeter()
-    fill_meter(meter, 600, seen, 0.5)
-    assert (meter.last(660.0) is not None) is told
+    fill_meter(meter, 600, observed, 0.5)
+    assert (meter.last(660.0) is not None) is reported
 
 
 def test_old_window_is_not_reported() -> None:

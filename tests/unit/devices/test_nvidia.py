@@ -60,8 +60,8 @@ def test_healthy_gpu_in_base_units(machine: SimulatedMachine) -> None:
         ),
     )  # fmt: skip
     energy = values(device)["gpu_energy_joules_total"]
-    seen = {key: value for key, value in values(device).items() if "xid" not in key[0]}
-    assert seen == {
+    observed = {key: value for key, value in values(device).items() if "xid" not in key[0]}
+    assert observed == {
         "gpu_utilization_ratio": 0.73,
         "gpu_busy_seconds_total": 0,
         "gpu_observed_seconds_total": 0,
@@ -141,10 +141,10 @@ def test_healthy_gpu_in_base_units(machine: SimulatedMachine) -> None:
 
 def test_every_device_family_is_read_or_declared_absent(machine: SimulatedMachine) -> None:
     device = read_single_gpu(machine, SimulatedGpu())
-    told = {reading.family for reading in device.readings} | {absence.family for absence in device.absences}
-    said_elsewhere = {metrics.INFO, metrics.UP, metrics.DOWN_INFO, metrics.FAMILY_ABSENT_INFO}
-    nothing_happened = {metrics.XID_LAST_TIMESTAMP, metrics.XID_INFO}
-    assert told == set(metrics.DEVICE_FAMILIES) - said_elsewhere - nothing_happened
+    reported = {reading.family for reading in device.readings} | {absence.family for absence in device.absences}
+    reported_elsewhere = {metrics.INFO, metrics.UP, metrics.DOWN_INFO, metrics.FAMILY_ABSENT_INFO}
+    without_events = {metrics.XID_LAST_TIMESTAMP, metrics.XID_INFO}
+    assert reported == set(metrics.DEVICE_FAMILIES) - reported_elsewhere - without_events
 
 
 def test_constants_match_pynvml() -> None:
@@ -160,14 +160,14 @@ def test_constants_match_pynvml() -> None:
 
 def test_changing_values_are_read_again(machine: SimulatedMachine) -> None:
     for power, throttle in ((100, 0), (100, 0x8), (250, 0)):
-        seen = values(read_single_gpu(machine, SimulatedGpu(power=power, throttle=throttle)))
-        assert seen["gpu_power_watts"] == power
-        assert seen["gpu_throttle_active", "hw_slowdown"] == bool(throttle)
+        observed = values(read_single_gpu(machine, SimulatedGpu(power=power, throttle=throttle)))
+        assert observed["gpu_power_watts"] == power
+        assert observed["gpu_throttle_active", "hw_slowdown"] == bool(throttle)
 
 
 def test_an_idle_gpu_is_not_throttled(machine: SimulatedMachine) -> None:
-    seen = values(read_single_gpu(machine, SimulatedGpu(level=0)))
-    assert {key: value for key, value in seen.items() if key[0] == "gpu_throttle_active" and value} == {}
+    observed = values(read_single_gpu(machine, SimulatedGpu(level=0)))
+    assert {key: value for key, value in observed.items() if key[0] == "gpu_throttle_active" and value} == {}
 
 
 @pytest.mark.parametrize("count", [0, 1, 8, 64])
@@ -233,9 +233,9 @@ def test_busy_time_from_the_buffer_is_the_true_mean_of_a_square_wave(machine: Si
     for _ in range(120):
         machine.wait(1.0)
         (device,) = machine.driver.read()
-    seen = values(device)
-    assert seen["gpu_observed_seconds_total"] == pytest.approx(119, abs=0.4)
-    assert seen["gpu_busy_seconds_total"] / seen["gpu_observed_seconds_total"] == pytest.approx(0.35, abs=0.01)
+    observed = values(device)
+    assert observed["gpu_observed_seconds_total"] == pytest.approx(119, abs=0.4)
+    assert observed["gpu_busy_seconds_total"] / observed["gpu_observed_seconds_total"] == pytest.approx(0.35, abs=0.01)
     assert machine.driver.busy_sources == {uuid(0): BusySource.BUFFER}
 
 
@@ -289,11 +289,11 @@ def test_idle_time_with_memory_held(machine: SimulatedMachine, gpu: SimulatedGpu
     for _ in range(10):
         machine.wait(1.0)
         (device,) = machine.driver.read()
-    seen = values(device)
-    assert seen["gpu_idle_held_seconds_total"] == pytest.approx(idle_held, abs=0.2)
+    observed = values(device)
+    assert observed["gpu_idle_held_seconds_total"] == pytest.approx(idle_held, abs=0.2)
     assert (
-        seen["gpu_idle_held_seconds_total"]
-        <= seen["gpu_observed_seconds_total"] - seen["gpu_busy_seconds_total"] + 1e-9
+        observed["gpu_idle_held_seconds_total"]
+        <= observed["gpu_observed_seconds_total"] - observed["gpu_busy_seconds_total"] + 1e-9
     )
 
 
@@ -311,16 +311,16 @@ def test_window_statistics_of_the_last_minute(machine: SimulatedMachine) -> None
             machine.gpus[0] = SimulatedGpu(level=80, power=400)
         machine.wait(1.0)
     (device,) = machine.driver.read()
-    seen = values(device)
-    assert seen["gpu_window_end_timestamp_seconds"] == end
-    assert seen["gpu_utilization_window_ratio", "min"] == 0.2
-    assert seen["gpu_utilization_window_ratio", "mean"] == pytest.approx(0.5, abs=0.02)
-    assert seen["gpu_utilization_window_ratio", "max"] == 0.8
-    assert seen["gpu_power_window_watts", "min"] == 100
-    assert seen["gpu_power_window_watts", "mean"] == pytest.approx(250, abs=8)
-    assert seen["gpu_power_window_watts", "max"] == 400
+    observed = values(device)
+    assert observed["gpu_window_end_timestamp_seconds"] == end
+    assert observed["gpu_utilization_window_ratio", "min"] == 0.2
+    assert observed["gpu_utilization_window_ratio", "mean"] == pytest.approx(0.5, abs=0.02)
+    assert observed["gpu_utilization_window_ratio", "max"] == 0.8
+    assert observed["gpu_power_window_watts", "min"] == 100
+    assert observed["gpu_power_window_watts", "mean"] == pytest.approx(250, abs=8)
+    assert observed["gpu_power_window_watts", "max"] == 400
     again = values(machine.driver.read()[0])
-    assert again["gpu_utilization_window_ratio", "mean"] == seen["gpu_utilization_window_ratio", "mean"]
+    assert again["gpu_utilization_window_ratio", "mean"] == observed["gpu_utilization_window_ratio", "mean"]
 
 
 def test_a_window_in_which_the_gpu_was_lost_is_not_reported(machine: SimulatedMachine) -> None:

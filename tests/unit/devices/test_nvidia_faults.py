@@ -201,16 +201,16 @@ def test_gpus_added_while_running(exporter: ExporterHarness) -> None:
 def test_mig_enabled_changed_and_disabled(exporter: ExporterHarness) -> None:
     steps: list[tuple[SimulatedGpu, int]] = [
         (SimulatedGpu(level=40), 0),
-        (SimulatedGpu(mig=True, slices=[SimulatedMigInstance("3g.40gb"), SimulatedMigInstance("3g.40gb")]), 2),
-        (SimulatedGpu(mig=True, slices=[SimulatedMigInstance("1g.10gb", uuid=f"MIG-{i}") for i in range(7)]), 7),
+        (SimulatedGpu(mig=True, instances=[SimulatedMigInstance("3g.40gb"), SimulatedMigInstance("3g.40gb")]), 2),
+        (SimulatedGpu(mig=True, instances=[SimulatedMigInstance("1g.10gb", uuid=f"MIG-{i}") for i in range(7)]), 7),
         (SimulatedGpu(level=40), 0),
     ]
-    for gpu, slices in steps:
+    for gpu, instances in steps:
         exporter.machine.control.gpus = [gpu]
         rows = exporter.collect(10)
         children = [labels for labels in rows["gpu_info"] if dict(labels)["parent_uuid"]]
-        assert (len(children), len(rows["gpu_info"]), sum(up_values(rows))) == (slices, slices + 1, slices + 1)
-        assert ("gpu_utilization_ratio" in rows) is (slices == 0)
+        assert (len(children), len(rows["gpu_info"]), sum(up_values(rows))) == (instances, instances + 1, instances + 1)
+        assert ("gpu_utilization_ratio" in rows) is (instances == 0)
 
 
 def test_two_thousand_processes(exporter: ExporterHarness) -> None:

@@ -40,9 +40,11 @@ def read(
     return values(device), absent(device)
 
 
-def throttle_values(seen: dict[object, float]) -> dict[str, float]:
+def throttle_values(observed: dict[object, float]) -> dict[str, float]:
     return {
-        key[1]: value for key, value in seen.items() if isinstance(key, tuple) and "throttle_sec" in key[0] and value
+        key[1]: value
+        for key, value in observed.items()
+        if isinstance(key, tuple) and "throttle_sec" in key[0] and value
     }
 
 
@@ -98,8 +100,8 @@ def test_throttle_time_with_the_field_numbers_of_each_driver(
     machine: SimulatedMachine, driver: str, expected: dict[str, float]
 ) -> None:
     """The wrong number is a setting, for which the simulated driver returns 1."""
-    seen, _ = read(machine, SimulatedGpu(throttled_power=9, throttled_sw_thermal=3, throttled_hw_thermal=2), driver)
-    assert throttle_values(seen) == expected
+    observed, _ = read(machine, SimulatedGpu(throttled_power=9, throttled_sw_thermal=3, throttled_hw_thermal=2), driver)
+    assert throttle_values(observed) == expected
 
 
 def test_throttle_time_grows(machine: SimulatedMachine) -> None:
@@ -110,28 +112,28 @@ def test_throttle_time_grows(machine: SimulatedMachine) -> None:
 
 
 def test_an_older_gpu_retires_pages(machine: SimulatedMachine) -> None:
-    seen, why = read(machine, SimulatedGpu(retired_single=3, retired_double=1, retired_pending=1, nvlinks=0))
-    assert seen["gpu_retired_pages", "single_bit"] == 3
-    assert seen["gpu_retired_pages", "double_bit"] == 1
-    assert seen["gpu_retired_pages_pending"] == 1
+    observed, why = read(machine, SimulatedGpu(retired_single=3, retired_double=1, retired_pending=1, nvlinks=0))
+    assert observed["gpu_retired_pages", "single_bit"] == 3
+    assert observed["gpu_retired_pages", "double_bit"] == 1
+    assert observed["gpu_retired_pages_pending"] == 1
     for family in ("gpu_nvlink_links", "gpu_nvlink_errors_total", "gpu_nvlink_transmit_bytes_total"):
         assert why[family] == "unsupported"
 
 
 def test_links_that_go_down_are_noticed_within_seconds(machine: SimulatedMachine) -> None:
-    seen, _ = read(machine, SimulatedGpu())
-    assert (seen["gpu_nvlink_links", "active"], seen["gpu_nvlink_links", "inactive"]) == (18, 0)
+    observed, _ = read(machine, SimulatedGpu())
+    assert (observed["gpu_nvlink_links", "active"], observed["gpu_nvlink_links", "inactive"]) == (18, 0)
     machine.gpus[0].nvlinks_inactive = 1
     machine.wait(LINK_INTERVAL_SECONDS)
-    seen = values(machine.driver.read()[0])
-    assert (seen["gpu_nvlink_links", "active"], seen["gpu_nvlink_links", "inactive"]) == (17, 1)
+    observed = values(machine.driver.read()[0])
+    assert (observed["gpu_nvlink_links", "active"], observed["gpu_nvlink_links", "inactive"]) == (17, 1)
 
 
 def test_a_counter_that_wraps_between_two_readings_is_not_reported(machine: SimulatedMachine) -> None:
     """Without GPM there is no alternative: the family is unsupported."""
-    seen, why = read(machine, SimulatedGpu(pcie_sent=5, pcie_received=5, pcie_bits=32, gpm=0))
+    observed, why = read(machine, SimulatedGpu(pcie_sent=5, pcie_received=5, pcie_bits=32, gpm=0))
     assert why["gpu_pcie_transmit_bytes_total"] == why["gpu_pcie_receive_bytes_total"] == "unsupported"
-    assert "gpu_pcie_transmit_bytes_total" not in seen
+    assert "gpu_pcie_transmit_bytes_total" not in observed
 
 
 @pytest.mark.parametrize(
@@ -149,9 +151,9 @@ def test_failed_fields_are_absent(machine: SimulatedMachine, code: int, reason: 
 
 
 def test_one_failed_row_makes_its_family_absent(machine: SimulatedMachine) -> None:
-    seen, why = read(machine, SimulatedGpu(errors={"field52": UNKNOWN}))
+    observed, why = read(machine, SimulatedGpu(errors={"field52": UNKNOWN}))
     assert why["gpu_nvlink_errors_total"] == "error"
-    assert ("gpu_nvlink_errors_total", "crc_flit") not in seen
+    assert ("gpu_nvlink_errors_total", "crc_flit") not in observed
 
 
 @pytest.mark.parametrize(
@@ -167,12 +169,12 @@ def test_one_failed_row_makes_its_family_absent(machine: SimulatedMachine) -> No
 def test_invalid_field_is_an_error_at_each_reading(
     machine: SimulatedMachine, field: int, number: int, family: str
 ) -> None:
-    seen, why = read(machine, SimulatedGpu(raw={f"field{field}": number}))
+    observed, why = read(machine, SimulatedGpu(raw={f"field{field}": number}))
     for _ in range(2):
         assert why[family] == "error"
-        assert family not in seen
+        assert family not in observed
         (device,) = machine.driver.read()
-        seen, why = values(device), absent(device)
+        observed, why = values(device), absent(device)
 
 
 def test_failed_field_is_retried(machine: SimulatedMachine) -> None:

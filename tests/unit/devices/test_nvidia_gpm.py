@@ -57,11 +57,11 @@ def test_metric_numbers_and_structures_match_pynvml() -> None:
 
 
 def test_activity_between_two_readings(machine: SimulatedMachine) -> None:
-    seen, why = read_twice(
+    observed, why = read_twice(
         machine,
         SimulatedGpu(level=50, sm_activity=90, sm_occupancy=40, tensor=70, dram=60, fp64=2, fp32=20, fp16=10),
     )
-    assert {name: seen[name] for name in RATIOS} == {
+    assert {name: observed[name] for name in RATIOS} == {
         "gpu_engine_activity_ratio": 0.5,
         "gpu_sm_activity_ratio": 0.45,
         "gpu_sm_occupancy_ratio": 0.2,
@@ -103,17 +103,17 @@ def test_readings_in_quick_succession_repeat_the_values(machine: SimulatedMachin
     "gpu", [SimulatedGpu(gpm=0), SimulatedGpu(errors={"nvmlGpmSampleGet": NOT_SUPPORTED}), SimulatedGpu(mig=True)]
 )
 def test_a_gpu_without_gpm(machine: SimulatedMachine, gpu: SimulatedGpu) -> None:
-    seen, why = read_twice(machine, gpu)
+    observed, why = read_twice(machine, gpu)
     assert {why[name] for name in RATIOS} == {"unsupported"}
-    assert not set(RATIOS) & set(seen)
+    assert not set(RATIOS) & set(observed)
 
 
 @pytest.mark.parametrize("function", ["nvmlGpmSampleGet", "nvmlGpmMetricsGet", "nvmlGpmQueryDeviceSupport"])
 @pytest.mark.parametrize(("code", "reason"), [(NO_PERMISSION, "no_permission"), (UNKNOWN, "error")])
 def test_failed_gpm_is_absent_and_recovers(machine: SimulatedMachine, function: str, code: int, reason: str) -> None:
-    seen, why = read_twice(machine, SimulatedGpu(level=50, errors={function: code}))
+    observed, why = read_twice(machine, SimulatedGpu(level=50, errors={function: code}))
     assert {why[name] for name in RATIOS} == {reason}
-    assert not set(RATIOS) & set(seen)
+    assert not set(RATIOS) & set(observed)
     machine.gpus[0].errors = {}
     for _ in range(2):
         machine.wait(1.0)
@@ -125,13 +125,13 @@ def test_failed_gpm_is_absent_and_recovers(machine: SimulatedMachine, function: 
     "bits", [NAN, struct.unpack("=Q", struct.pack("=d", -3.0))[0], struct.unpack("=Q", struct.pack("=d", 4e9))[0]]
 )
 def test_invalid_metric_is_an_error_of_its_family_only(machine: SimulatedMachine, bits: int) -> None:
-    seen, why = read_twice(
+    observed, why = read_twice(
         machine, SimulatedGpu(level=50, sm_activity=80, raw={"gpm2": bits, "gpm20": bits}, pcie_bits=32, pcie_rate=1)
     )
     assert why["gpu_sm_activity_ratio"] == "error"
-    assert "gpu_sm_activity_ratio" not in seen
-    assert "gpu_pcie_transmit_bytes_total" not in seen
-    assert seen["gpu_engine_activity_ratio"] == 0.5
+    assert "gpu_sm_activity_ratio" not in observed
+    assert "gpu_pcie_transmit_bytes_total" not in observed
+    assert observed["gpu_engine_activity_ratio"] == 0.5
 
 
 def test_slight_overshoot_is_clamped(machine: SimulatedMachine) -> None:
@@ -140,12 +140,12 @@ def test_slight_overshoot_is_clamped(machine: SimulatedMachine) -> None:
 
 
 def test_traffic_is_accumulated_only_without_driver_counter(machine: SimulatedMachine) -> None:
-    seen, _ = read_twice(machine, SimulatedGpu(level=100, pcie_sent=10**12, pcie_rate=2**20, nvlink_rate=2**30))
-    assert seen["gpu_pcie_transmit_bytes_total"] == 10**12
-    assert seen["gpu_nvlink_transmit_bytes_total"] == 0  # the driver's counter, constant here
+    observed, _ = read_twice(machine, SimulatedGpu(level=100, pcie_sent=10**12, pcie_rate=2**20, nvlink_rate=2**30))
+    assert observed["gpu_pcie_transmit_bytes_total"] == 10**12
+    assert observed["gpu_nvlink_transmit_bytes_total"] == 0  # the driver's counter, constant here
     machine.driver.close()
-    seen, why = read_twice(machine, SimulatedGpu(level=100, pcie_bits=32, pcie_rate=2**20))
-    assert seen["gpu_pcie_transmit_bytes_total"] == pytest.approx(2**20)
+    observed, why = read_twice(machine, SimulatedGpu(level=100, pcie_bits=32, pcie_rate=2**20))
+    assert observed["gpu_pcie_transmit_bytes_total"] == pytest.approx(2**20)
     assert "gpu_pcie_transmit_bytes_total" not in why
     machine.wait(2.0)
     assert values(machine.driver.read()[0])["gpu_pcie_transmit_bytes_total"] == pytest.approx(3 * 2**20)

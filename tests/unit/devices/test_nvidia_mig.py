@@ -25,7 +25,7 @@ def h100_with_mig_instances() -> SimulatedGpu:
         pids=[11, 12],
         pcie_rate=2**20,
         level=100,
-        slices=[
+        instances=[
             SimulatedMigInstance(
                 "3g.40gb", memory_total=40448, memory_used=600, gpu_instance=2, sm_activity=75, pids=[11]
             ),
@@ -42,25 +42,25 @@ def read(machine: SimulatedMachine, *gpus: SimulatedGpu) -> tuple[DeviceReading,
 
 
 def test_instances_follow_their_parent_and_name_it(machine: SimulatedMachine) -> None:
-    parent, *slices = read(machine, h100_with_mig_instances())
+    parent, *instances = read(machine, h100_with_mig_instances())
     assert parent.identity.parent_uuid == parent.identity.mig_profile == ""
-    assert [(s.identity.index, s.identity.mig_profile) for s in slices] == [
+    assert [(s.identity.index, s.identity.mig_profile) for s in instances] == [
         ("0:0", "3g.40gb"),
         ("0:2", "2g.20gb"),
         ("0:6", "1g.10gb"),
     ]
-    assert {s.identity.parent_uuid for s in slices} == {parent.identity.uuid}
-    assert {(s.identity.pci_bus_id, s.identity.name, s.identity.driver_version) for s in slices} == {
+    assert {s.identity.parent_uuid for s in instances} == {parent.identity.uuid}
+    assert {(s.identity.pci_bus_id, s.identity.name, s.identity.driver_version) for s in instances} == {
         (parent.identity.pci_bus_id, parent.identity.name, parent.identity.driver_version)
     }
-    assert len({s.identity.uuid for s in (parent, *slices)}) == 4
+    assert len({s.identity.uuid for s in (parent, *instances)}) == 4
 
 
 def test_each_instance_has_its_own_memory_and_processes(machine: SimulatedMachine) -> None:
-    parent, *slices = read(machine, h100_with_mig_instances())
-    assert [values(s)["gpu_memory_total_bytes"] / MIB for s in slices] == [40448, 20096, 9984]
-    assert [values(s)["gpu_memory_used_bytes"] / MIB for s in slices] == [600, 300, 0]
-    assert [s.processes for s in slices] == [(GpuProcess(11, 600 * MIB),), (GpuProcess(12, 300 * MIB),), ()]
+    parent, *instances = read(machine, h100_with_mig_instances())
+    assert [values(s)["gpu_memory_total_bytes"] / MIB for s in instances] == [40448, 20096, 9984]
+    assert [values(s)["gpu_memory_used_bytes"] / MIB for s in instances] == [600, 300, 0]
+    assert [s.processes for s in instances] == [(GpuProcess(11, 600 * MIB),), (GpuProcess(12, 300 * MIB),), ()]
     assert parent.processes == ()  # each process once
     assert values(parent)["gpu_memory_used_bytes"] == 900 * MIB
 
@@ -94,8 +94,13 @@ def test_instances_have_activity_and_traffic_through_gpm(machine: SimulatedMachi
 
 def test_instances_do_not_list_board_metrics(machine: SimulatedMachine) -> None:
     _, first, *_ = read(machine, h100_with_mig_instances())
-    told = set(values(first)) | set(absent(first))
-    assert not told & {"gpu_power_watts", "gpu_temperature_celsius", "gpu_sm_clock_hertz", "gpu_energy_joules_total"}
+    families = set(values(first)) | set(absent(first))
+    assert not families & {
+        "gpu_power_watts",
+        "gpu_temperature_celsius",
+        "gpu_sm_clock_hertz",
+        "gpu_energy_joules_total",
+    }
 
 
 def test_instances_of_an_older_gpu_without_gpm(machine: SimulatedMachine) -> None:
@@ -140,12 +145,12 @@ def test_busy_time_continues_after_mig_was_disabled(machine: SimulatedMachine) -
 def test_mig_instances_recreated_while_running(machine: SimulatedMachine, nvml_library: Path) -> None:
     before = live_samples(nvml_library)
     read(machine, h100_with_mig_instances())
-    machine.gpus[0].slices = [SimulatedMigInstance("7g.80gb", uuid="MIG-whole", memory_total=80896, memory_used=1)]
+    machine.gpus[0].instances = [SimulatedMigInstance("7g.80gb", uuid="MIG-whole", memory_total=80896, memory_used=1)]
     machine.wait(LIST_INTERVAL_SECONDS)
     _, only = machine.driver.read()
     assert (only.identity.uuid, only.identity.mig_profile) == ("MIG-whole", "7g.80gb")
     assert live_samples(nvml_library) == before + 2  # the samples of removed instances were freed
-    machine.gpus[0].slices = []
+    machine.gpus[0].instances = []
     machine.wait(LIST_INTERVAL_SECONDS)
     assert len(machine.driver.read()) == 1
 
@@ -155,25 +160,25 @@ def test_recreated_instance_with_the_same_uuid_is_reopened(machine: SimulatedMac
         machine,
         SimulatedGpu(
             mig=True,
-            slices=[
+            instances=[
                 SimulatedMigInstance(uuid="MIG-a", memory_used=1),
                 SimulatedMigInstance(uuid="MIG-b", memory_used=2),
             ],
         ),
     )
-    machine.gpus[0].slices = [
+    machine.gpus[0].instances = [
         SimulatedMigInstance(uuid="MIG-b", memory_used=20),
         SimulatedMigInstance(uuid="MIG-a", memory_used=10),
     ]
     machine.wait(LIST_INTERVAL_SECONDS)
-    _, *slices = machine.driver.read()
-    used = {slice_.identity.uuid: values(slice_)["gpu_memory_used_bytes"] / MIB for slice_ in slices}
+    _, *instances = machine.driver.read()
+    used = {slice_.identity.uuid: values(slice_)["gpu_memory_used_bytes"] / MIB for slice_ in instances}
     assert used == {"MIG-a": 10, "MIG-b": 20}
 
 
 def test_removed_instance_is_down_until_the_next_listing(machine: SimulatedMachine) -> None:
     read(machine, h100_with_mig_instances())
-    machine.gpus[0].slices = machine.gpus[0].slices[:2]
+    machine.gpus[0].instances = machine.gpus[0].instances[:2]
     machine.wait(1.0)
     assert down_reasons(machine.driver.read()) == [None, None, None, DownReason.ERROR]
     machine.wait(1.0)
@@ -198,7 +203,7 @@ def test_processes_belong_to_their_instance(machine: SimulatedMachine) -> None:
 
 def test_a_driver_without_the_profile_in_the_name(machine: SimulatedMachine) -> None:
     gpu = h100_with_mig_instances()
-    gpu.slices = [SimulatedMigInstance("3g.40gb", memory_total=40448, memory_used=1)]
+    gpu.instances = [SimulatedMigInstance("3g.40gb", memory_total=40448, memory_used=1)]
     gpu.name = "NVIDIA"
     _, only = read(machine, gpu)
     assert only.identity.mig_profile == "3g.40gb"

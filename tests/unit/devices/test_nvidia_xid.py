@@ -54,9 +54,9 @@ def threads() -> list[threading.Thread]:
 
 def test_fatal_xids_are_exported_from_zero(machine: SimulatedMachine) -> None:
     (device,) = start_listening(machine, SimulatedGpu())
-    seen = {key[1]: value for key, value in values(device).items() if key[0] == "gpu_xid_errors_total"}
-    assert seen == {str(xid): 0 for xid in FATAL_XIDS}
-    assert "79" in seen
+    observed = {key[1]: value for key, value in values(device).items() if key[0] == "gpu_xid_errors_total"}
+    assert observed == {str(xid): 0 for xid in FATAL_XIDS}
+    assert "79" in observed
     assert metrics.XID_LAST_TIMESTAMP not in {reading.family for reading in device.readings}
 
 

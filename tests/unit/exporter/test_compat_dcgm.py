@@ -120,7 +120,7 @@ def test_free_memory_is_total_minus_used_and_reserved_or_absent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("xids", "expected"),
     [
         ({"48": (0, None), "79": (0, None)}, 0),
         ({"48": (1, 1000.0), "79": (0, None)}, 48),
@@ -128,10 +128,10 @@ def test_free_memory_is_total_minus_used_and_reserved_or_absent() -> None:
         ({"48": (1, 1000.0), "79": (3, 1001.0), "94": (1, 990.0)}, 79),
     ],
 )
-def test_xid_is_the_last_one(told: dict[str, tuple[float, float | None]], expected: float) -> None:
-    readings = [MetricReading(metrics.XID_ERRORS, count, (xid,)) for xid, (count, _) in told.items()]
+def test_xid_is_the_last_one(xids: dict[str, tuple[float, float | None]], expected: float) -> None:
+    readings = [MetricReading(metrics.XID_ERRORS, count, (xid,)) for xid, (count, _) in xids.items()]
     readings += [
-        MetricReading(metrics.XID_LAST_TIMESTAMP, at, (xid,)) for xid, (_, at) in told.items() if at is not None
+        MetricReading(metrics.XID_LAST_TIMESTAMP, at, (xid,)) for xid, (_, at) in xids.items() if at is not None
     ]
     assert one(dcgm(DeviceReading(GPU, tuple(readings)))["DCGM_FI_DEV_XID_ERRORS"]) == expected
 

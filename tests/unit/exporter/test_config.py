@@ -26,7 +26,7 @@ def test_flags_override_the_file_and_the_file_the_defaults(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("web:\n  listen-adress: x", ":2: web.listen-adress: unknown key; did you mean web.listen-address?"),
         ("\n\nsimulate.seed: many", ":3: simulate.seed: 'many' must be an integer"),
@@ -36,17 +36,17 @@ def test_flags_override_the_file_and_the_file_the_defaults(tmp_path: Path) -> No
         ("a: [", "not YAML"),
     ],
 )
-def test_invalid_file_is_rejected_with_place_and_fix(tmp_path: Path, text: str, said: str) -> None:
+def test_invalid_file_is_rejected_with_place_and_fix(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "e.yml"
     file.write_text(text)
     with pytest.raises(SettingsError) as refused:
         load_settings(["--config.file", str(file)], COLLECTORS)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert str(file) in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--sampling.interval=0s"], "greater than 0s"),
         (["--sampling.interval=1"], "use a number and a unit"),
@@ -59,10 +59,10 @@ def test_invalid_file_is_rejected_with_place_and_fix(tmp_path: Path, text: str, 
         (["--config.file=/nowhere/e.yml"], "readable file"),
     ],
 )
-def test_invalid_flags_are_rejected_with_the_fix(flags: list[str], said: str) -> None:
+def test_invalid_flags_are_rejected_with_the_fix(flags: list[str], message: str) -> None:
     with pytest.raises(SettingsError) as refused:
         load_settings(flags, COLLECTORS)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize(

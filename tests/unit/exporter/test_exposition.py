@@ -43,8 +43,8 @@ def test_promtool_accepts_the_page(page: bytes) -> None:
     done = subprocess.run(
         [require_binary("promtool"), "check", "metrics"], input=page, capture_output=True, check=False
     )
-    said = [line for line in (done.stdout + done.stderr).decode().splitlines() if not line.startswith(INHERITED)]
-    assert said == []
+    complaints = [line for line in (done.stdout + done.stderr).decode().splitlines() if not line.startswith(INHERITED)]
+    assert complaints == []
 
 
 def test_every_family_is_in_the_catalogue_with_its_labels(page: bytes) -> None:

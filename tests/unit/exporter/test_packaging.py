@@ -73,7 +73,7 @@ def test_unit_allows_everything_that_is_read() -> None:
     service = unit()["Service"]
     assert any(re.fullmatch(r"char-nvidia\* rw", device) for device in service["DeviceAllow"])
     for hiding in ("PrivateDevices", "PrivateNetwork", "PrivateUsers", "ProtectProc", "ProcSubset"):
-        assert hiding not in service, f"{hiding} hides what the exporter is to tell of"
+        assert hiding not in service, f"{hiding} hides what the exporter reads"
 
 
 def test_unit_limits_memory_generously() -> None:

@@ -132,7 +132,7 @@ def test_absent_driver_is_not_a_failure() -> None:
 
 
 def test_failing_host_collector_exposes_nothing_stale(harness: SamplerHarness) -> None:
-    harness.host.problem = OSError("gone")
+    harness.host.problem = OSError("removed")
     harness.until(lambda: harness.rows("node_load1") == {})
     assert harness.rows("gpu_exporter_collector_success")["loadavg",] == 0
     last = harness.rows("gpu_exporter_collector_last_success_timestamp_seconds")["loadavg",]

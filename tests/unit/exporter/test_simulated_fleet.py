@@ -59,14 +59,14 @@ def test_live_driver_continues_the_history() -> None:
     fleet = "2xH100-80GB:training,1xT4-16GB:lost"
     [(when, samples)] = [point for point in generate_history(fleet, 7, "n", at - 15, at, 15) if point[0] == at]
     live = SimulatedDriver(parse_fleet(fleet, 7), clock=lambda: at).read()
-    told = {family.family: dict(family.rows) for family in samples}
+    history = {family.family: dict(family.rows) for family in samples}
     assert when == at
     for device in live:
         for each in device.readings:
             row = (device.identity.uuid, *each.labels)
-            assert told[each.family][row] == each.value
+            assert history[each.family][row] == each.value
     assert [device.down for device in live] == [None, None, DownReason.LOST]
-    assert told[metrics.UP] == {(d.identity.uuid,): 0 if d.down else 1 for d in live}
+    assert history[metrics.UP] == {(d.identity.uuid,): 0 if d.down else 1 for d in live}
 
 
 def test_gpus_differ_by_seed_and_index_and_are_reproducible() -> None:
@@ -77,7 +77,7 @@ def test_gpus_differ_by_seed_and_index_and_are_reproducible() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "mend"),
+    ("text", "fix"),
     [
         ("", "use COUNTxMODEL"),
         ("H100", "use COUNTxMODEL"),
@@ -88,6 +88,6 @@ def test_gpus_differ_by_seed_and_index_and_are_reproducible() -> None:
         ("1xT4-16GB:dancing", "use one of training"),
     ],
 )
-def test_invalid_fleet(text: str, mend: str) -> None:
-    with pytest.raises(FleetError, match=mend):
+def test_invalid_fleet(text: str, fix: str) -> None:
+    with pytest.raises(FleetError, match=fix):
         parse_fleet(text)

@@ -146,10 +146,10 @@ def test_special_files(folder: TextfileFolder) -> None:
     (folder.root / "dir.prom").mkdir()
     os.mkfifo(folder.root / "pipe.prom")
     (folder.root / "null.prom").symlink_to("/dev/null")
-    (folder.root / "gone.prom").symlink_to(folder.root / "nowhere")
+    (folder.root / "dangling.prom").symlink_to(folder.root / "nowhere")
     (folder.root / "loop.prom").symlink_to(folder.root / "loop.prom")
     assert folder.errors() == {
-        "dir.prom": "not_a_file", "pipe.prom": "not_a_file", "null.prom": "not_a_file", "gone.prom": "unreadable",
+        "dir.prom": "not_a_file", "pipe.prom": "not_a_file", "null.prom": "not_a_file", "dangling.prom": "unreadable",
         "loop.prom": "unreadable",
     }  # fmt: skip
 
@@ -178,11 +178,11 @@ def test_removed_file(folder: TextfileFolder, monkeypatch: pytest.MonkeyPatch) -
     path.unlink()
     assert folder.samples() == {"node_textfile_scrape_error": 0}
 
-    def gone(path: str, flags: int) -> int:
+    def remove(path: str, flags: int) -> int:
         raise FileNotFoundError(2, "No such file or directory")
 
     folder.write("a.prom")
-    monkeypatch.setattr("gpu_exporter.jobs.textfile.os.open", gone)  # between stat and open
+    monkeypatch.setattr("gpu_exporter.jobs.textfile.os.open", remove)  # between stat and open
     assert folder.samples() == {"node_textfile_scrape_error": 0}
 
 
