@@ -95,7 +95,7 @@ def test_no_colours_where_nobody_wants_them(node: tuple[Program, str]) -> None:
 
 
 def test_top_on_a_terminal(node: tuple[Program, str]) -> None:
-    shown, code = run_on_terminal(["top", node[1]], "held back by", signal.SIGINT)
+    shown, code = run_on_terminal(["top", node[1]], "throttled by", signal.SIGINT)
     assert (code, "down: lost" in shown, "hw thermal" in shown) == (0, True, True)
 
 

@@ -1,4 +1,4 @@
-"""The subcommands of `gpu-advisor`: one file each, one line here. What is heavy is imported when the command runs."""
+"""The subcommands of `gpu-advisor`: one module each, one line here. Modules are imported when their command runs."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from click.shell_completion import CompletionItem
 
 
 class CommandInfo(NamedTuple):
-    """A command: the module here that has it as `command`, and its first line of help."""
+    """The module with the click command `command`, and the first line of its help."""
 
     module: str
     about: str
 
 
-#: In the order of `--help`, which tells of all of them without importing any: all together take seconds.
+#: In the order of `--help`, which lists them without importing the modules: that would take seconds.
 COMMANDS: dict[str, CommandInfo] = {
-    "up": CommandInfo("up", "Run exporter and advisor on this machine, with nothing else needed."),
-    "serve": CommandInfo("serve", "Run the advisor beside a Prometheus that is already there."),
+    "up": CommandInfo("up", "Run exporter and advisor on this machine; needs nothing else."),
+    "serve": CommandInfo("serve", "Run the advisor with an existing Prometheus."),
     "rules": CommandInfo(
         "rules",
-        "Print the recording rules of the series that dashboards and long windows read, for a rule file of Prometheus.",
+        "Print Prometheus recording rules for the series that dashboards and long windows read.",
     ),
-    "backtest": CommandInfo("backtest", "Replay demand through the advisor's own policy and through others."),
+    "backtest": CommandInfo("backtest", "Replay demand through the advisor's scaling policy and others."),
     "check": CommandInfo(
-        "check", "The checklist of fleet, pools and nodes: met, missed (by how much) or unknown (why)."
+        "check", "Print the checklist of fleet, pools and nodes: met, missed (by how much) or unknown (why)."
     ),
-    "recommend": CommandInfo("recommend", "What to do now."),
-    "watch": CommandInfo("watch", "The checklist and what to do, renewed as they change."),
-    "top": CommandInfo("top", "One node as its exporter sees it: its GPUs, who uses them, and the host."),
-    "autoscale": CommandInfo("autoscale", "How many replicas each serving pool should have now."),
-    "optimize": CommandInfo("optimize", "Check and diagnose against these targets, and say what to change."),
+    "recommend": CommandInfo("recommend", "Print the active recommendations."),
+    "watch": CommandInfo("watch", "Watch checklist and recommendations."),
+    "top": CommandInfo("top", "Show one node's GPUs, their owners and the host, from its exporter."),
+    "autoscale": CommandInfo(
+        "autoscale", "Print the desired replicas of each serving pool, or apply them to Kubernetes."
+    ),
+    "optimize": CommandInfo("optimize", "Check and diagnose against these targets, and recommend changes."),
     "report": CommandInfo(
-        "report", "Use, cost and waste of the last days, what is recommended, and what became of advice."
+        "report", "Report utilization, cost and waste of the last days, recommendations and outcomes."
     ),
     "batch-size": CommandInfo("batch_size", "Which batch size fits, from a few measured ones."),
     "probe": CommandInfo("probe", "Measure memory and throughput at several batch sizes."),
     "estimate": CommandInfo("estimate", "Peak training memory without a GPU."),
     "plan": CommandInfo("plan", "Whether a training job fits, and how to split it."),
-    "cost": CommandInfo("cost", "Where a job costs least, by cost of its work."),
-    "allocate": CommandInfo(
-        "allocate", "Lease GPUs, the best-fitting ones, until they are released or the lease runs out."
-    ),
-    "completion": CommandInfo("completion", "Print the script that completes commands and options in a shell."),
+    "cost": CommandInfo("cost", "Find the instance type on which a job costs least."),
+    "allocate": CommandInfo("allocate", "Lease GPUs (best fit) until they are released or the lease expires."),
+    "completion": CommandInfo("completion", "Print the shell completion script."),
 }
 
 

@@ -1,4 +1,4 @@
-"""Whom the one-shot commands ask: an advisor that runs, or a Prometheus once. Both answer with the API's documents."""
+"""Client of the one-shot commands: a running advisor, or one evaluation on a Prometheus. Both return API documents."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from gpu_advisor.documents import schema
     from gpu_advisor.report.schema import Report
 
-ONE_SHOT_HINT = ", or look once with --prometheus URL or --config FILE"
+ONE_SHOT_HINT = ", or evaluate once with --prometheus URL or --config FILE"
 REPORT_TIMEOUT_SECONDS = 300.0
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class AdvisorClient(Protocol):
-    """Filters are those of the API's operations, by name."""
+    """`filters`: query parameters of the API by name."""
 
     def recommendations(self, filters: Mapping[str, str]) -> schema.Recommendations: ...
     def checks(self, filters: Mapping[str, str]) -> schema.Checks: ...
@@ -34,18 +34,19 @@ class AdvisorClient(Protocol):
 
 
 def options(command: F) -> F:
-    """The options that say whom to ask; they come to the command as `advisor`, `token_file`, `ca_file`, `prometheus`
-    and `config`, for `asked`."""
+    """Add the options of the data source, as `connect`'s parameters."""
     for option in (
         click.option(
-            "--config", type=click.Path(dir_okay=False, path_type=Path), help="Look once, with these settings."
+            "--config",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Evaluate once, with these settings (YAML).",
         ),
-        click.option("--prometheus", metavar="URL", help="Look once, at this Prometheus; with default settings."),
+        click.option("--prometheus", metavar="URL", help="Evaluate once, on this Prometheus; default settings."),
         click.option("--ca-file", type=click.Path(dir_okay=False), help="Trust this certificate (PEM)."),
         click.option(
             "--token-file", type=click.Path(dir_okay=False, path_type=Path), help="Bearer token for --advisor."
         ),
-        click.option("--advisor", metavar="URL", help=f"Ask an advisor that runs.  [default: {DEFAULT_ADVISOR}]"),
+        click.option("--advisor", metavar="URL", help=f"Query a running advisor.  [default: {DEFAULT_ADVISOR}]"),
     ):
         command = option(command)
     return command
@@ -56,7 +57,7 @@ def connect(
 ) -> AdvisorClient:
     """Raises click.UsageError, ConfigError or CommandError."""
     if advisor and (prometheus or config):
-        raise click.UsageError("--advisor asks an advisor that runs, with its own settings: leave out the others")
+        raise click.UsageError("--advisor uses the running advisor's settings: remove --prometheus and --config")
     if not (prometheus or config):
         return HttpAdvisor(advisor or DEFAULT_ADVISOR, read_token(token_file), ca_file)
     from gpu_advisor.commands.one_shot import (
@@ -70,14 +71,14 @@ def connect(
             source = SourceSettings(prometheus=PrometheusSourceSettings(url=prometheus, ca_file=ca_file or ""))
         except ValueError as error:
             raise click.BadParameter(
-                f"{prometheus!r} is not a URL as http://127.0.0.1:9090", param_hint="--prometheus"
+                f"{prometheus!r} is not a URL such as http://127.0.0.1:9090", param_hint="--prometheus"
             ) from error
         settings = settings.model_copy(update={"source": source})
     return OneShotAdvisor(settings)
 
 
 class HttpAdvisor:
-    """An advisor that runs."""
+    """A running advisor."""
 
     def __init__(self, url: str, token: str, ca_file: str | None) -> None:
         self._client = AdvisorHttpClient(url, token, ca_file)
@@ -103,7 +104,7 @@ class HttpAdvisor:
         query = "&".join(f"{name}={quote(value, safe='')}" for name, value in filters.items())
         whole, next_page = self._fetch("GET", urljoin(self._url, f"{path}?per_page={MAX_PER_PAGE}&{query}".rstrip("&")))
         while next_page:
-            parts = urlsplit(next_page)  # only where on this server: the token goes nowhere else
+            parts = urlsplit(next_page)  # path only: never send the token to another host
             page, next_page = self._fetch("GET", urljoin(self._url, f"{parts.path.lstrip('/')}?{parts.query}"))
             whole[what] += page[what]
         return {**whole, "page": 1, "per_page": max(1, len(whole[what]))}
@@ -111,12 +112,12 @@ class HttpAdvisor:
     def _fetch(
         self, method: str, url: str, seconds: float = RESPONSE_TIMEOUT_SECONDS, **arguments: Any
     ) -> tuple[dict[str, Any], str]:
-        """The document, and the path of the next page or empty text."""
+        """The document, and the URL of the next page or an empty string."""
         answer, found = self._client.fetch(method, url, unreachable_hint=ONE_SHOT_HINT, seconds=seconds, **arguments)
         if not isinstance(found, dict) or answer.status != requests.codes.ok:
             detail = found.get("detail") if isinstance(found, dict) else None
             raise CommandError(
-                f"{url} answers {answer.status}: {detail or 'not as an advisor does: is the address right?'}"
+                f"{url} returned HTTP {answer.status}: {detail or 'not a response of an advisor: check the URL'}"
             )
         next_page = re.search(r'<([^>]+)>; rel="next"', answer.headers.get("Link", ""))
         return found, next_page[1] if next_page else ""

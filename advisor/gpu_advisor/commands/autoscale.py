@@ -1,4 +1,4 @@
-"""`gpu-advisor autoscale`: how many replicas each serving pool should have now; with --apply, set them."""
+"""`gpu-advisor autoscale`: the desired replicas of each serving pool; --apply scales a workload on Kubernetes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ COLUMNS = ("pool", "replicas", "desired", "action", "why")
 
 
 @click.command("autoscale")
-@click.option("--pool", help="This pool only; needed with limits or --apply if there are several.")
-@click.option("--min-gpus", type=click.IntRange(0), help="Instead of the pool's gpu.min.")
-@click.option("--max-gpus", type=click.IntRange(1), help="Instead of the pool's gpu.max.")
+@click.option("--pool", help="This pool only; required with --apply if there are several.")
+@click.option("--min-gpus", type=click.IntRange(0), help="Override the pool's gpu.min.")
+@click.option("--max-gpus", type=click.IntRange(1), help="Override the pool's gpu.max.")
 @click.option(
-    "--apply/--dry-run", "apply_", default=False, show_default=True, help="Set it on Kubernetes, or only say."
+    "--apply/--dry-run", "apply_", default=False, show_default=True, help="Scale on Kubernetes, or only print."
 )
-@click.option("--workload", metavar="KIND/NAME", help="With --apply: deployment/NAME or statefulset/NAME.")
+@click.option("--workload", metavar="KIND/NAME", help="Workload to scale: deployment/NAME or statefulset/NAME.")
 @click.option("--namespace", "-n", default="default", show_default=True)
-@click.option("--context", help="Of the kubeconfig; without one, the current one, or the cluster it runs in.")
+@click.option("--context", help="Kubeconfig context.  [default: the current one, or in-cluster]")
 @output.options
 @advisor_client.options
 def command(
@@ -36,16 +36,16 @@ def command(
     context: str | None, format_: output.Format, exit_code: bool,
     advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None,
 ) -> int:  # fmt: skip
-    """How many replicas each serving pool should have now. Says it only, unless told to --apply.
+    """Print the desired replicas of each serving pool, or apply them to Kubernetes.
 
     \b
       gpu-advisor autoscale --min-gpus 1 --max-gpus 8
       gpu-advisor autoscale --pool chat --apply --workload deployment/chat -n serving
 
-    Nothing is set from simulated, stale or missing data, nor while the workload is set to another number than was seen.
-    A workload that an HPA or KEDA scales must not be scaled by this as well.
+    --apply never acts on simulated, stale or missing data, nor if the workload's replicas differ from those observed.
+    Do not apply it to a workload that an HPA or KEDA scales.
 
-    With --exit-code: 3 if there is something to do, 4 if that cannot be told.
+    Exit codes with --exit-code: 3 if a pool should be scaled, 4 if data is insufficient.
     """
     if apply_ != bool(workload):
         raise click.UsageError("--apply and --workload KIND/NAME go together")
@@ -59,7 +59,7 @@ def command(
     old = output.warn_if_stale(answer)
     if apply_:
         if len(pools) != 1:
-            raise click.UsageError(f"name one --pool for --workload: there are {', '.join(p['name'] for p in pools)}")
+            raise click.UsageError(f"--workload needs one --pool of {', '.join(p['name'] for p in pools)}")
         _require_current_data(answer)
         return _apply(pools[0], workload or "", namespace, context)
     _show(answer, pools, format_)
@@ -71,16 +71,16 @@ def command(
 
 
 def _serving_pools(answer: schema.WhatIf, pool: str | None) -> list[schema.WhatIfPool]:
-    """The pools that are sized at all, or the one that is asked for. Raises CommandError."""
+    """All serving pools, or the one named `pool`. Raises CommandError."""
     known = [each for each in answer["pools"] if each["sized"] and pool in (None, each["name"])]
     if known:
         return known
     names = ", ".join(each["name"] for each in answer["pools"] if each["sized"])
     if pool is not None and names:
-        raise CommandError(f"no pool {pool!r} is sized; there are {names}")
+        raise CommandError(f"no serving pool {pool!r}: choose from {names}")
     raise CommandError(
-        "no pool is sized: name the GPUs that serve in the settings, as in pools: [{name: chat, kind: serving, match: "
-        "{node: 'inference-.*'}}], and ask with --config or from an advisor that has them"
+        "no serving pools: configure one, e.g. pools: [{name: chat, kind: serving, match: {node: 'inference-.*'}}], "
+        "and pass the file with --config, or query an advisor that has it"
     )
 
 
@@ -100,7 +100,7 @@ def _rows(answer: schema.WhatIf, pools: Sequence[schema.WhatIfPool]) -> list[dic
         if desired is None:
             action, why = "none", pool["cannot_tell"]
         elif desired == replicas:
-            action, why = "none", "as it should be"
+            action, why = "none", "already at the desired number"
         else:
             action, why = "grow" if desired > replicas else "shrink", summaries.get(pool["name"], "")
         rows.append(dict(zip(COLUMNS, (pool["name"], replicas, desired, action, why), strict=True)))
@@ -122,16 +122,16 @@ def _show(answer: schema.WhatIf, pools: Sequence[schema.WhatIfPool], format_: ou
 
 def _require_current_data(answer: schema.WhatIf) -> None:
     if answer["simulated"]:
-        raise CommandError("the fleet is simulated: nothing real is scaled by it")
+        raise CommandError("--apply refused: the fleet is simulated")
     if answer["at"] is None or answer["stale"]:
-        raise CommandError("nothing is scaled by an old answer: see what keeps the data source from answering")
+        raise CommandError("--apply refused: the data is stale; check the data source")
 
 
 def _apply(pool: schema.WhatIfPool, workload: str, namespace: str, context: str | None) -> int:
     from gpu_advisor.commands.kubernetes_scale import KubernetesScaleError, KubernetesWorkload
 
     if pool["desired_then"] is None:
-        click.echo(f"{pool['name']}: left as it is: {one_line(pool['cannot_tell'])}", err=True)
+        click.echo(f"{pool['name']}: unchanged: {one_line(pool['cannot_tell'])}", err=True)
         return output.EXIT_INSUFFICIENT_DATA
     try:
         target = KubernetesWorkload.connect(workload, namespace, context)
@@ -141,6 +141,6 @@ def _apply(pool: schema.WhatIfPool, workload: str, namespace: str, context: str 
             target.resize(scale, decision.replicas)
     except KubernetesScaleError as error:
         raise CommandError(str(error)) from error
-    action_text = "left as it is" if decision.replicas is None else "set"
+    action_text = "unchanged" if decision.replicas is None else "scaled"
     click.echo(f"{namespace}/{workload}: {action_text}: {decision.why}", err=decision.blocked)
     return output.EXIT_INSUFFICIENT_DATA if decision.blocked else 0

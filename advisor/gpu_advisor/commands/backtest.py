@@ -1,4 +1,4 @@
-"""`gpu-advisor backtest`: what the advisor's decisions would have cost over recorded demand, beside other policies'."""
+"""`gpu-advisor backtest`: replays recorded demand through the advisor's scaling policy and others."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ _FIELDS = [field.name for field in fields(ReplayResult)]
 def _seconds(_context: click.Context, _parameter: click.Parameter, text: str) -> int:
     found = re.fullmatch(r"(\d+)([mhdw])", text)
     if not found or not int(found[1]):
-        raise click.BadParameter(f"{text!r} is not a duration as 90m, 24h, 7d")
+        raise click.BadParameter(f"{text!r} is not a duration: use e.g. 90m, 24h or 7d")
     return int(found[1]) * {"m": 60, "h": 3600, "d": 86400, "w": 604800}[found[2]]
 
 
 @click.command("backtest")
 @click.option(
     "--trace", type=click.Path(dir_okay=False, path_type=Path),
-    help="CSV with the header timestamp_seconds,demand_gpus: GPUs' worth of work wanted from then on.",
+    help="CSV with the header timestamp_seconds,demand_gpus: demand in GPUs from that time on.",
 )  # fmt: skip
-@click.option("--pool", metavar="NAME", help="Instead of a file: a serving pool of --config, as its Prometheus has it.")
+@click.option("--pool", metavar="NAME", help="Instead of a file: a serving pool of --config, from its Prometheus.")
 @click.option("--since", default="24h", show_default=True, metavar="DURATION", callback=_seconds, help="With --pool.")
 @click.option("--interval", type=click.IntRange(1, 86400), default=60, show_default=True, help="Seconds.")
 @click.option(
     "--start-delay", type=click.IntRange(0, 86400),
     help="Seconds until a new replica serves.  [default: the pool's start_delay_seconds, or 120]",
 )  # fmt: skip
-@click.option("--start", type=click.IntRange(0), default=2, show_default=True, help="Replicas at first.")
-@click.option("--min", "least", type=click.IntRange(0), help="Replicas at least.  [default: resources.gpu.min]")
-@click.option("--max", "most", type=click.IntRange(1), help="Replicas at most.  [default: resources.gpu.max]")
+@click.option("--start", type=click.IntRange(0), default=2, show_default=True, help="Initial replicas.")
+@click.option("--min", "min_", type=click.IntRange(0), help="Minimum replicas.  [default: resources.gpu.min]")
+@click.option("--max", "max_", type=click.IntRange(1), help="Maximum replicas.  [default: resources.gpu.max]")
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Settings (YAML).")
 @click.option(
     "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True,
@@ -58,23 +58,23 @@ def command(
     interval: int,
     start_delay: int | None,
     start: int,
-    least: int | None,
-    most: int | None,
+    min_: int | None,
+    max_: int | None,
     config: Path | None,
     form: str,
 ) -> None:
-    """Replay demand through the advisor's own policy and through others.
+    """Replay demand through the advisor's scaling policy and others.
 
-    The policies see min(1, demand / ready replicas) and never the demand. They decide at the end of each interval. A
-    new replica is billed at once and serves after the start delay; one that is given back is gone in the next interval.
-    Work above the capacity is not served, and not carried over.
+    The policies see the utilization min(1, demand / ready replicas), not the demand. They decide at the end of each
+    interval. A new replica is billed at once and serves after the start delay; a released one stops with the interval.
+    Demand above capacity is unserved, and not carried over.
 
     \b
     gpu_hours         billed
     unserved_ratio    share of the demand above the capacity
-    time_under_ratio  share of the intervals in which there was any
+    time_under_ratio  share of the intervals with unserved demand
     actions           changes of the number of replicas
-    reversals         of these, in the other direction than the change before
+    reversals         changes in the opposite direction of the previous one
 
     \b
     Examples:
@@ -94,8 +94,8 @@ def command(
     gpu = settings.gpu_limits(chosen)
     fleet = SimulatedPool(
         start=start,
-        min=-(-gpu.min // chosen.gpus_per_replica) if least is None else least,
-        max=gpu.max // chosen.gpus_per_replica if most is None else most,
+        min=-(-gpu.min // chosen.gpus_per_replica) if min_ is None else min_,
+        max=gpu.max // chosen.gpus_per_replica if max_ is None else max_,
         start_delay_seconds=chosen.start_delay_seconds if start_delay is None else start_delay,
     )
     if not fleet.min <= fleet.start <= fleet.max:

@@ -21,19 +21,19 @@ CSV_COLUMNS = (
 
 @click.command("check")
 @click.option("--status", type=click.Choice([each.value for each in CheckStatus]))
-@click.option("--item", help="As gpu_utilization.")
-@click.option("--gpus", is_flag=True, help="Each GPU, too.")
+@click.option("--item", help="E.g. gpu_utilization.")
+@click.option("--gpus", is_flag=True, help="Include checks per GPU.")
 @output.options
 @advisor_client.options
 def command(
     status: str | None, item: str | None, gpus: bool, format_: output.Format, exit_code: bool,
     advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None,
 ) -> int:  # fmt: skip
-    """The checklist of fleet, pools and nodes: met, missed (by how much) or unknown (why).
+    """Print the checklist of fleet, pools and nodes: met, missed (by how much) or unknown (why).
 
     \b
-      gpu-advisor check                                             ask the advisor on this machine
-      gpu-advisor check --prometheus http://prometheus:9090         look once, with nothing running
+      gpu-advisor check                                             query the advisor on this machine
+      gpu-advisor check --prometheus http://prometheus:9090         evaluate once, without a running advisor
       gpu-advisor check --gpus --status missed --format csv         for scripts
     """
     filters = {name: value for name, value in (("status", status), ("item", item)) if value is not None}
@@ -47,7 +47,7 @@ def command(
         output.show_csv(CSV_COLUMNS, [_csv_row(each) for each in found])
     else:
         rows = [_row(each) for each in found]
-        output.show_table(("of", "item", "status", "value", "should be", "why"), rows, "No such check.")
+        output.show_table(("scope", "item", "status", "value", "target", "message"), rows, "No matching checks.")
     if exit_code and any(each["status"] == "missed" and each["severity"] != "info" for each in found):
         return output.EXIT_ACTION_NEEDED
     return 1 if old and (exit_code or answer["at"] is None) else 0

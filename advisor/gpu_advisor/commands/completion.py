@@ -1,4 +1,4 @@
-"""`gpu-advisor completion`: what makes a shell complete commands and options."""
+"""`gpu-advisor completion`: the shell completion script."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from gpu_advisor.commands.errors import CommandError
 
 PROGRAM = "gpu-advisor"
 
-#: The variable by which the shell asks; click derives the same name from the program's.
+#: Set by the shell to request completions; click derives this name from the program's.
 VARIABLE = "_GPU_ADVISOR_COMPLETE"
 
 
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
-    """Print the script that completes commands and options in a shell.
+    """Print the shell completion script.
 
     \b
       eval "$(gpu-advisor completion bash)"                         in ~/.bashrc (bash 4.4 or newer)
@@ -25,7 +25,7 @@ def command(shell: str) -> None:
     """
     completion_class = get_completion_class(shell)
     if completion_class is None:
-        raise CommandError(f"this version of click completes nothing in {shell}: upgrade click")
+        raise CommandError(f"this version of click does not support {shell}: upgrade click")
     completion = completion_class(click.get_current_context().find_root().command, {}, PROGRAM, VARIABLE)
-    # click's own check of the shell's version starts a shell: what is printed is the same without.
+    # Not source(): it starts a shell to check its version, and prints the same.
     click.echo(completion.source_template % completion.source_vars())

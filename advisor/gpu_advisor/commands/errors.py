@@ -1,4 +1,4 @@
-"""What the one-shot commands end with."""
+"""The error of the one-shot commands."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ import click
 
 
 class CommandError(click.ClickException):
-    """Nobody answered, or not what was asked. The message tells the mend; the exit code is 1."""
+    """The command failed. The message says how to fix it; the exit code is 1."""

@@ -1,4 +1,4 @@
-"""An advisor that runs, as the one-shot commands ask it."""
+"""HTTP client of a running advisor."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ MAX_RESPONSE_BYTES = 256 * 2**20
 
 
 def read_token(file: Path | None) -> str:
-    """The bearer token of --token-file; none without a file. Raises CommandError."""
+    """The bearer token in a file; empty without a file. Raises CommandError."""
     try:
         return file.read_text(encoding="utf-8").strip() if file else ""
     except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(f"--token-file: {error}; give the path of a readable file") from error
+        raise CommandError(f"--token-file: {error}; set the path of a readable file") from error
 
 
 class AdvisorHttpClient:
-    """One connection to the advisor at `address`, which ends with a slash."""
+    """Connection to the advisor at `address` (normalized to end with a slash)."""
 
     def __init__(self, address: str, token: str, ca_file: str | None) -> None:
         self.address = address.rstrip("/") + "/"
@@ -47,9 +47,9 @@ class AdvisorHttpClient:
         seconds: float = RESPONSE_TIMEOUT_SECONDS,
         **arguments: Any,
     ) -> tuple[HttpResponse, Any]:
-        """The answer and what is in it, None for an empty one; `unreachable_hint` is what to do where nobody answers.
+        """The response and its parsed JSON body (None if empty). `unreachable_hint` is appended to that error.
 
-        Raises CommandError where nobody does, where it is no JSON, and where a login is asked for.
+        Raises CommandError if the advisor is unreachable, the body is not JSON, or authentication is required.
         """
         try:
             answer = self._client.fetch(
@@ -57,14 +57,14 @@ class AdvisorHttpClient:
             )
             found = json.loads(answer.body) if answer.body else None
         except requests.exceptions.SSLError as error:
-            raise CommandError(f"{url}: TLS fails ({error}): give the certificate with --ca-file") from error
+            raise CommandError(f"{url}: TLS error ({error}): pass the CA's certificate with --ca-file") from error
         except (requests.RequestException, DeadlineExceededError, BodyTooLargeError, OSError) as error:
             raise CommandError(
-                f"no advisor answers at {self.address} ({type(error).__name__}): start one with `gpu-advisor up`, name "
-                f"another with --advisor URL{unreachable_hint}"
+                f"no advisor at {self.address} ({type(error).__name__}): start one with `gpu-advisor up`, pass another "
+                f"with --advisor URL{unreachable_hint}"
             ) from error
         except ValueError as error:
-            raise CommandError(f"{url} answers, but not as an advisor does: is the address right?") from error
+            raise CommandError(f"{url} did not return JSON: check that the URL is an advisor's") from error
         if answer.status == requests.codes.unauthorized:
-            raise CommandError(f"{self.address} asks for a login: give a token with --token-file")
+            raise CommandError(f"{self.address} requires authentication: pass --token-file")
         return answer, found

@@ -1,4 +1,4 @@
-"""The size of a workload on Kubernetes, through its scale subresource and the official client (extra: kubernetes)."""
+"""Reads and sets a Kubernetes workload's replicas through its scale subresource (extra: kubernetes)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gpu_advisor.extras import install_hint
 
 TIMEOUT_SECONDS = 10
 
-#: Kind as people write it -> as the client's methods name it.
+#: Kind on the command line -> kind in the client's method names.
 CLIENT_METHOD_KINDS = {
     "deployment": "deployment",
     "deploy": "deployment",
@@ -19,20 +19,20 @@ CLIENT_METHOD_KINDS = {
 }
 
 _HINTS = {
-    401: "the login of the kubeconfig is not accepted: renew it",
+    401: "the kubeconfig's credentials are not accepted: renew them",
     403: "allow `get` and `patch` on {kind}s/scale in {namespace} (see examples/autoscaling/apply-cronjob.yaml)",
-    404: "there is no such {kind} in namespace {namespace}: see --workload and --namespace",
-    409: "it was changed by somebody else at the same moment: try again",
+    404: "no such {kind} in namespace {namespace}: check --workload and --namespace",
+    409: "it was changed concurrently: try again",
 }
 
 
 class KubernetesScaleError(Exception):
-    """The workload cannot be read or set. The message tells the mend."""
+    """The workload cannot be read or scaled. The message says how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaScale:
-    """What a workload is set to, and the version of that setting."""
+    """A workload's replicas, and its resourceVersion."""
 
     replicas: int
     version: str
@@ -47,22 +47,26 @@ class KubernetesWorkload:
         """`workload` is KIND/NAME. Raises KubernetesScaleError."""
         kind, _, name = workload.partition("/")
         if kind not in CLIENT_METHOD_KINDS or not name:
-            raise KubernetesScaleError(f"{workload!r} is not KIND/NAME; kinds are {', '.join(CLIENT_METHOD_KINDS)}")
+            raise KubernetesScaleError(
+                f"--workload: {workload!r} is not KIND/NAME; kinds are {', '.join(CLIENT_METHOD_KINDS)}"
+            )
         try:
             from kubernetes import client
             from kubernetes import config as kubernetes_config
         except ImportError as error:
             raise KubernetesScaleError(f"--apply needs the Kubernetes client: {install_hint('kubernetes')}") from error
-        config: Any = kubernetes_config  # its functions have no types
+        config: Any = kubernetes_config  # untyped
         file = os.environ.get("KUBECONFIG", "")
         try:
-            # Not load_config: it prints, and looks at KUBECONFIG when it is imported.
+            # Not load_config: it prints, and reads KUBECONFIG at import.
             if os.environ.get("KUBERNETES_SERVICE_HOST") and not file and not context:
                 config.load_incluster_config()
             else:
                 config.load_kube_config(config_file=file or "~/.kube/config", context=context)
         except (config.ConfigException, OSError, TypeError) as error:
-            raise KubernetesScaleError(f"no Kubernetes to talk to ({error}): see KUBECONFIG and --context") from error
+            raise KubernetesScaleError(
+                f"no Kubernetes configuration ({error}): check KUBECONFIG and --context"
+            ) from error
         return cls(client.AppsV1Api(), CLIENT_METHOD_KINDS[kind], name, namespace)
 
     def read(self) -> ReplicaScale:
@@ -70,7 +74,7 @@ class KubernetesWorkload:
         return ReplicaScale(scale.spec.replicas or 0, scale.metadata.resource_version)
 
     def resize(self, read_scale: ReplicaScale, replicas: int) -> None:
-        """Set the replicas, unless somebody else changed the workload since it was read. Raises KubernetesScaleError."""
+        """Set the replicas, unless the workload changed since it was read. Raises KubernetesScaleError."""
         body = {"metadata": {"resourceVersion": read_scale.version}, "spec": {"replicas": replicas}}
         self._call("patch", body)
 
@@ -90,5 +94,5 @@ class KubernetesWorkload:
             ) from error
         except (HTTPError, OSError) as error:
             raise KubernetesScaleError(
-                f"the Kubernetes API does not answer ({error}): see KUBECONFIG and --context"
+                f"the Kubernetes API is unreachable ({error}): check KUBECONFIG and --context"
             ) from error

@@ -1,4 +1,4 @@
-"""What `watch` and `top` share: a view that renews itself on a terminal, and lines in a pipe."""
+"""Live output of `watch` and `top`: a refreshing view on a terminal, lines in a pipe."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def run_live(
     lines: Callable[[T | None, T], Iterable[str]],
     interval_seconds: float,
 ) -> None:
-    """Look again and again until Ctrl-C or SIGTERM. `render` draws what was seen for a terminal, with the trouble of
-    the last look or empty text; `lines` tells in a pipe what is new since the look before.
+    """Fetch and display at an interval until Ctrl-C or SIGTERM.
 
-    What fails at first is raised; later it is said, and the last good look stays.
+    On a terminal `render` draws the state and the error of the last fetch (or ""). In a pipe `lines` yields what
+    changed since the previous state. An error of the first fetch is raised; later ones are displayed.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the terminal is left as it was
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # restores the terminal
     try:
         state = fetch()
         if sys.stdout.isatty():
@@ -44,7 +44,7 @@ def _on_terminal(
     from rich.live import Live
 
     live = Live(render(state, ""), screen=True, auto_refresh=False)
-    try:  # not by `with`: what ends the first drawing would leave the terminal as it is then
+    try:  # not `with live`: an interrupt during its start would not restore the terminal
         live.start()
         while True:
             live.refresh()
@@ -71,6 +71,6 @@ def _in_pipe(
         try:
             state, error_text = fetch(), ""
         except click.ClickException as error:
-            if error.message != error_text:  # once, not at each look
+            if error.message != error_text:  # once, not at each fetch
                 click.echo(f"gpu-advisor: {error.message}", err=True)
             error_text = error.message

@@ -1,6 +1,6 @@
-"""One node at one time, from its exporter's page: GPUs, who uses them, and the host. Pure.
+"""One node at one time, from its exporter's metrics: GPUs, their owners, and the host. Pure.
 
-What is counted is told as a share of the time between two pages; what is missing from a page is None, never zero.
+Counters are turned into rates between two scrapes. A missing sample is None, never zero.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Labels = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class ExporterScrape:
-    """Samples by family name and labels, and when they were read (seconds, of any clock that goes on)."""
+    """Samples by name and labels, and when they were scraped (seconds, monotonic clock)."""
 
     at: float
     samples: Mapping[str, Mapping[Labels, float]]
@@ -22,7 +22,9 @@ class ExporterScrape:
         return self.samples.get(name, {})
 
     def values_by_gpu(self, name: str) -> dict[str, float]:
-        return {dict(labels)["uuid"]: value for labels, value in self.family_samples(name).items() if "uuid" in dict(labels)}
+        return {
+            dict(labels)["uuid"]: value for labels, value in self.family_samples(name).items() if "uuid" in dict(labels)
+        }
 
     def first_value(self, name: str) -> float | None:
         return next(iter(self.family_samples(name).values()), None)
@@ -30,7 +32,7 @@ class ExporterScrape:
 
 @dataclass(frozen=True, slots=True)
 class GpuSnapshot:
-    """`utilization` is the mean since the page before, or the driver's own last sampling without one."""
+    """`utilization_ratio` is the mean since the previous scrape; without one, the driver's last sample."""
 
     uuid: str
     index: str
@@ -71,7 +73,7 @@ class NodeSnapshot:
 
 
 def take_snapshot(now: ExporterScrape, before: ExporterScrape | None = None) -> NodeSnapshot:
-    """The node as two pages tell of it."""
+    """The node's state at `now`, with rates since `before`."""
     name = next((dict(labels).get("nodename", "") for labels in now.family_samples("node_uname_info")), "")
     gpus = tuple(sorted(_gpus(now, before), key=lambda gpu: (gpu.index.zfill(6), gpu.uuid)))
     drivers = {dict(labels).get("driver", ""): dict(labels).get("state", "")
@@ -83,7 +85,9 @@ def take_snapshot(now: ExporterScrape, before: ExporterScrape | None = None) -> 
             if value == 0
         )
     )
-    return NodeSnapshot(name, bool(now.family_samples("gpu_exporter_simulated_info")), drivers, gpus, _host(now, before), failed)
+    return NodeSnapshot(
+        name, bool(now.family_samples("gpu_exporter_simulated_info")), drivers, gpus, _host(now, before), failed
+    )
 
 
 def _gpus(now: ExporterScrape, before: ExporterScrape | None) -> Iterable[GpuSnapshot]:
@@ -91,7 +95,9 @@ def _gpus(now: ExporterScrape, before: ExporterScrape | None) -> Iterable[GpuSna
     used, total = now.values_by_gpu("gpu_memory_used_bytes"), now.values_by_gpu("gpu_memory_total_bytes")
     power, limit = now.values_by_gpu("gpu_power_watts"), now.values_by_gpu("gpu_power_limit_watts")
     temperature, processes = now.values_by_gpu("gpu_temperature_celsius"), now.values_by_gpu("gpu_processes")
-    reasons = {dict(labels).get("uuid"): dict(labels).get("reason", "") for labels in now.family_samples("gpu_down_info")}
+    reasons = {
+        dict(labels).get("uuid"): dict(labels).get("reason", "") for labels in now.family_samples("gpu_down_info")
+    }
     busy = _utilization(now, before)
     for labels in now.family_samples("gpu_info"):
         each = dict(labels)
@@ -100,12 +106,13 @@ def _gpus(now: ExporterScrape, before: ExporterScrape | None) -> Iterable[GpuSna
         yield GpuSnapshot(
             uuid, each.get("index", ""), each.get("name", ""), up.get(uuid) == 1, reasons.get(uuid, ""),
             busy.get(uuid, gauge.get(uuid)), used.get(uuid), total.get(uuid), power.get(uuid), limit.get(uuid),
-            temperature.get(uuid), None if count is None else int(count), _throttle_reasons(now, uuid), _owners(now, uuid),
+            temperature.get(uuid), None if count is None else int(count), _throttle_reasons(now, uuid),
+            _owners(now, uuid),
         )  # fmt: skip
 
 
 def _utilization(now: ExporterScrape, before: ExporterScrape | None) -> dict[str, float]:
-    """Busy time of the time observed between the pages; not for a GPU whose counters began anew."""
+    """Busy time over observed time between the scrapes; not for a GPU whose counters were reset."""
     if before is None:
         return {}
     busy, observed = (_increase(now.values_by_gpu(name), before.values_by_gpu(name))
@@ -124,7 +131,7 @@ def _throttle_reasons(page: ExporterScrape, uuid: str) -> tuple[str, ...]:
 
 
 def _owners(page: ExporterScrape, uuid: str) -> tuple[str, ...]:
-    """Each by the name that says most: its pod, unit, container or user, and the training job."""
+    """Each by its most specific name: pod, unit, container or user, and the training job."""
     found: dict[str, None] = {}
     for labels in page.family_samples("gpu_owner_info"):
         each = dict(labels)

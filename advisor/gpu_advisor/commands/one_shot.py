@@ -1,4 +1,4 @@
-"""One look at a Prometheus or at an advisor's own source, by the code that a running advisor has."""
+"""One evaluation on a Prometheus, without a running advisor."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HISTORY_QUERY_TIMEOUT_SECONDS = 60.0
 
 
 class OneShotAdvisor:
-    """An Asked. What it says is given since now."""
+    """An AdvisorClient over one evaluation: all recommendations start now. Raises CommandError."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -52,8 +52,8 @@ class OneShotAdvisor:
         return serialize.checks(self._view, found, 1, max(1, len(found)))
 
     def what_if(self, changes: Mapping[str, Any]) -> schema.WhatIf:
-        if self._view.evaluation is None:  # cannot be: there is no view without one
-            raise ConfigError("nothing is known")
+        if self._view.evaluation is None:  # for mypy: the constructor always sets it
+            raise ConfigError("no evaluation")
         try:
             other = apply_changes(self._settings, changes)
         except WhatIfError as error:
@@ -64,7 +64,7 @@ class OneShotAdvisor:
         from gpu_advisor.report.generate import generate_report
 
         source = one_shot_source(_with_history_timeout(self._settings))
-        ask = source.of.range if isinstance(source, CachingSource) else source.range  # asked once, in few queries
+        ask = source.of.range if isinstance(source, CachingSource) else source.range  # no cache: few queries, each once
         try:
             return generate_report(ask, self._view, self._settings, since_seconds, self._now, has_ledger=False)
         except SourceError as error:
@@ -74,7 +74,7 @@ class OneShotAdvisor:
 
 
 def _with_history_timeout(settings: Settings) -> Settings:
-    """A query over weeks may take longer than one of an evaluation."""
+    """Raise the query timeout: queries over weeks take longer than those of an evaluation."""
     prometheus = settings.source.prometheus
     if prometheus is None:
         return settings

@@ -1,4 +1,4 @@
-"""What the one-shot commands print: a table on a terminal, plain columns in a pipe, JSON or CSV for scripts."""
+"""Output of the commands: a table on a terminal, plain columns in a pipe, JSON or CSV for scripts."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 EXIT_ACTION_NEEDED = 3
 EXIT_INSUFFICIENT_DATA = 4
 
-#: How what is urgent stands out on a terminal.
+#: rich's styles of severities and statuses.
 STYLES = {
     "critical": "bold red", "warning": "yellow", "info": "cyan", "missed": "yellow", "met": "green", "unknown": "dim",
 }  # fmt: skip
 
 
 def options(command: F) -> F:
-    """--format and --exit-code; they come to the command as `format_` and `exit_code`."""
+    """Add --format and --exit-code, as the parameters `format_` and `exit_code`."""
     format_option = click.option(
         "--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
     )
     exit_code_option = click.option(
-        "--exit-code", is_flag=True, help=f"End with {EXIT_ACTION_NEEDED} if there is something to do, not with 0."
+        "--exit-code", is_flag=True, help=f"Exit with {EXIT_ACTION_NEEDED} if action is needed."
     )
     return exit_code_option(format_option(command))
 
@@ -45,12 +45,12 @@ def show_json(value: object) -> None:
 def show_csv(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(headings)
-    # As the API's CSV: nothing that a spreadsheet takes for a formula, no NUL.
+    # As in the API's CSV: no formulas, no NUL.
     writer.writerows([[escape_formula(value) if isinstance(value, str) else value for value in row] for row in rows])
 
 
 def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
-    """On a terminal as wide as it is; elsewhere plain and whole, for grep and awk."""
+    """Fitted to a terminal's width; plain and unabridged in a pipe, for grep and awk."""
     if not rows:
         click.echo(empty)
     elif sys.stdout.isatty():
@@ -74,18 +74,18 @@ def _rich(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def warn_if_stale(header: schema.Header) -> bool:
-    """Say on stderr what makes the answer less than current. True if it is."""
+    """Warn on stderr if the response is stale or empty. Returns whether it is."""
     if header["at"] is None:
-        click.echo(f"gpu-advisor: nothing is known yet: {header['source']['message']}", err=True)
+        click.echo(f"gpu-advisor: no evaluation yet: {header['source']['message']}", err=True)
         return True
     if header["stale"]:
-        click.echo(f"gpu-advisor: the answer is of {header['at']}: {header['source']['message']}", err=True)
+        click.echo(f"gpu-advisor: stale, as of {header['at']}: {header['source']['message']}", err=True)
         return True
     return False
 
 
 def format_ratio(value: float | None, unit: str = "ratio") -> str:
-    """For people: percent of a ratio; what is not known is a dash, never a zero."""
+    """For people: a ratio in percent; an unknown value is a dash, never a zero."""
     if value is None:
         return "-"
     return f"{value * 100:.1f} %" if unit == "ratio" else f"{value:g}"

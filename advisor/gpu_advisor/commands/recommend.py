@@ -1,4 +1,4 @@
-"""`gpu-advisor recommend`: what to do now."""
+"""`gpu-advisor recommend`: the active recommendations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CSV_COLUMNS = (
 
 @click.command("recommend")
 @click.argument("id_", metavar="[ID]", required=False)
-@click.option("--kind", help="As idle_reclaim.")
+@click.option("--kind", help="E.g. idle_reclaim.")
 @click.option("--severity", type=click.Choice(get_args(Severity)))
 @click.option("--node")
 @click.option("--pool")
@@ -36,12 +36,12 @@ def command(
     format_: output.Format, exit_code: bool,
     advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None,
 ) -> int:  # fmt: skip
-    """What to do now. With an ID: that one, with its evidence and how to apply it.
+    """Print the active recommendations. With an ID: that one, with its evidence and how to apply it.
 
     \b
-      gpu-advisor recommend                                         ask the advisor on this machine
-      gpu-advisor recommend --prometheus http://prometheus:9090     look once, with nothing running
-      gpu-advisor recommend --pool chat --exit-code || notify       for scripts: 3 if there is something to do
+      gpu-advisor recommend                                         query the advisor on this machine
+      gpu-advisor recommend --prometheus http://prometheus:9090     evaluate once, without a running advisor
+      gpu-advisor recommend --pool chat --exit-code || notify       for scripts: exit code 3 for recommendations
     """
     given = {"kind": kind, "severity": severity, "node": node, "pool": pool, "job": job}
     filters = {name: value for name, value in given.items() if value is not None}
@@ -50,7 +50,7 @@ def command(
     if id_ is not None:
         answer["recommendations"] = [each for each in answer["recommendations"] if each["id"].startswith(id_)]
         if not answer["recommendations"]:
-            raise CommandError(f"no recommendation {id_!r} is given now; `gpu-advisor recommend` lists them")
+            raise CommandError(f"no active recommendation {id_!r}: `gpu-advisor recommend` lists them")
     found = answer["recommendations"]
     if format_ == "json":
         output.show_json(answer)
@@ -76,10 +76,10 @@ def _show(answer: schema.Recommendations) -> None:
         )
         for each in answer["recommendations"]
     ]  # fmt: skip
-    output.show_table(("severity", "what to do", "change", "since (UTC)", "", "id"), rows, "Nothing to do.")
+    output.show_table(("severity", "recommendation", "change", "since (UTC)", "", "id"), rows, "No recommendations.")
     for word in answer["abstentions"]:
         about = "" if word["scope"]["kind"] == "fleet" else f" of {word['scope']['label']}"
-        click.echo(one_line(f"Cannot tell {word['subject']}{about}: {word['message']}"))
+        click.echo(one_line(f"Insufficient data for {word['subject']}{about}: {word['message']}"))
 
 
 def _csv_row(each: schema.RecommendationDocument) -> tuple[object, ...]:
@@ -101,9 +101,11 @@ def _details(each: schema.RecommendationDocument) -> Iterator[str]:
     yield f"  {each['runbook']}"
     yield "\nEvidence (paste a query into Prometheus for the same number):"
     for word in each["evidence"]:
-        against = "" if word["threshold"] is None else f", threshold {output.format_ratio(word['threshold'], word['unit'])}"
+        against = (
+            "" if word["threshold"] is None else f", threshold {output.format_ratio(word['threshold'], word['unit'])}"
+        )
         yield f"  {word['signal']}: {output.format_ratio(word['value'], word['unit'])}{against}"
         yield f"    {one_line(word['promql'] or '-')}"
     if each["rejected"]:
-        yield "\nWhat else was thought of:"
+        yield "\nAlternatives considered:"
         yield from (one_line(f"  {word['action']}: {word['why_not']}") for word in each["rejected"])

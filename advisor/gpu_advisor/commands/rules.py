@@ -1,4 +1,4 @@
-"""`gpu-advisor rules`: the recording rules of the canonical series, made of the exporters' mappings."""
+"""`gpu-advisor rules`: recording rules of the canonical series, built from the exporters' mappings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import click
 
 
 def _names() -> dict[str, str]:
-    """What a family may be called here -> the name of its mapping: its whole name, or what stands before 'exporter'."""
+    """Accepted names of exporters -> name of the mapping: the full name, or without the suffix "exporter"."""
     from gpu_advisor.sources.exporters.mapping import mappings
 
     found = {mapping.name: mapping.name for mapping in mappings() if not mapping.companion}
@@ -17,17 +17,17 @@ def _names() -> dict[str, str]:
 @click.command("rules")
 @click.option(
     "--source", "sources", multiple=True, metavar="EXPORTER",
-    help="Whose series are recorded; several times where several are there, the preferred one first."
+    help="Exporter to record from; repeatable, the preferred one first."
     "  [default: gpu-exporter and node_exporter]",
 )  # fmt: skip
-@click.option("--job", "jobs", multiple=True, help="Only series of this Prometheus job; may be given several times.")
+@click.option("--job", "jobs", multiple=True, help="Only series of this Prometheus job; repeatable.")
 @click.option(
     "--scrape-interval", type=click.FloatRange(min=0.1), default=15.0, show_default=True,
-    help="Seconds between scrapes of exporters that publish gauges: how much of an hour was seen is told from the "
-    "number of samples.",
+    help="Scrape interval, in seconds, of exporters that publish gauges: data coverage is computed from the number of "
+    "samples.",
 )  # fmt: skip
 def command(sources: tuple[str, ...], jobs: tuple[str, ...], scrape_interval: float) -> None:
-    """Print the recording rules of the series that dashboards and long windows read, for a rule file of Prometheus."""
+    """Print Prometheus recording rules for the series that dashboards and long windows read."""
     from gpu_advisor.sources.exporters.recording_rules import render_rules
 
     names = _names()

@@ -1,4 +1,4 @@
-"""Running an advisor until a signal: what `up` and `serve` share."""
+"""Runs the service until a signal, for `up` and `serve`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run_service(
     extra_output: str | None = None,
     is_alive: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Run until a signal, or until what it depends on is gone. Raises StartupError, ConfigError or AddressError."""
+    """Run until a signal, or until `is_alive` is false. Raises StartupError, ConfigError or AddressError."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -37,11 +37,11 @@ def run_service(
         advisor.service.start()
         server.start()
         click.echo(f"page      {server.url}/")
-        click.echo(f"advice    {server.url}/recommendations")
-        click.echo("\n".join(filter(None, [extra_output, "Ctrl-C stops all."])))
+        click.echo(f"API       {server.url}/recommendations")
+        click.echo("\n".join(filter(None, [extra_output, "Press Ctrl-C to stop."])))
         while not stop.wait(0.5):
             if not is_alive():
-                raise StartupError("the exporter ended by itself: run gpu-exporter alone to see why")
+                raise StartupError("gpu-exporter exited: run it alone to see why")
     finally:
         server.stop()
         advisor.close()

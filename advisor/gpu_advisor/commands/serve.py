@@ -1,4 +1,4 @@
-"""`gpu-advisor serve`: beside a Prometheus that is already there."""
+"""`gpu-advisor serve`: the advisor with an existing Prometheus."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ from gpu_advisor.settings import load_settings
 @click.command("serve")
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Settings (YAML).")
 def command(config: Path) -> None:
-    """Run the advisor beside a Prometheus that is already there."""
+    """Run the advisor with an existing Prometheus."""
     log_to_stderr()
     run_service(load_settings(config))

@@ -1,4 +1,4 @@
-"""`gpu-advisor top`: one node's GPUs, who uses them, and the host."""
+"""`gpu-advisor top`: one node's GPUs, their owners, and the host."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ DEFAULT_EXPORTER = "http://127.0.0.1:9816"
 RESPONSE_TIMEOUT_SECONDS = 10.0
 MAX_RESPONSE_BYTES = 64 * 2**20
 
-#: Between the two pages of --once: counters are told as shares of the time between.
+#: Between the two scrapes of --once: counters are shown as rates.
 SAMPLE_INTERVAL_SECONDS = 1.0
 
-HEADINGS = ("GPU", "name", "busy", "memory", "power", "temp", "held back by", "used by")
+HEADINGS = ("GPU", "name", "utilization", "memory", "power", "temp", "throttled by", "owner")
 
 CSV_COLUMNS = (
     "uuid", "index", "name", "up", "why_down", "utilization_ratio", "memory_used_bytes", "memory_total_bytes",
@@ -39,21 +39,23 @@ CSV_COLUMNS = (
 
 @click.command("top")
 @click.argument("exporter", metavar="[URL]", default=DEFAULT_EXPORTER)
-@click.option("--interval", type=click.FloatRange(min=0.5), default=2.0, show_default=True, help="Seconds between.")
-@click.option("--once", is_flag=True, help="Look once and end; with --format json or csv always so.")
+@click.option(
+    "--interval", type=click.FloatRange(min=0.5), default=2.0, show_default=True, help="Refresh interval in seconds."
+)
+@click.option("--once", is_flag=True, help="Print once and exit; implied by --format json and csv.")
 @click.option("--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 @click.option("--ca-file", type=click.Path(dir_okay=False), help="Trust this certificate (PEM).")
-@click.option("--user", help="Where the exporter asks for a login.")
-@click.option("--password-file", type=click.Path(dir_okay=False, path_type=Path), help="The password of --user.")
+@click.option("--user", help="User of the exporter's basic auth.")
+@click.option("--password-file", type=click.Path(dir_okay=False, path_type=Path), help="File with the user's password.")
 def command(
     exporter: str, interval: float, once: bool, format_: output.Format, ca_file: str | None,
     user: str | None, password_file: Path | None,
 ) -> None:  # fmt: skip
-    """One node as its exporter sees it: its GPUs, who uses them, and the host.
+    """Show one node's GPUs, their owners and the host, from its exporter.
 
     \b
       gpu-advisor top                                               this machine
-      gpu-advisor top http://node-7:9816                            another one
+      gpu-advisor top http://node-7:9816                            another node
       gpu-advisor top --format csv                                  for scripts
     """
     reader = _ExporterClient(exporter, ca_file, _login(user, password_file))
@@ -66,9 +68,9 @@ def command(
 
     def fetch() -> NodeSnapshot:
         now = reader.scrape()
-        seen = take_snapshot(now, before[0] if before else None)
+        snapshot = take_snapshot(now, before[0] if before else None)
         before[:] = [now]
-        return seen
+        return snapshot
 
     fetch()
     time.sleep(SAMPLE_INTERVAL_SECONDS)
@@ -81,7 +83,7 @@ def _login(user: str | None, password_file: Path | None) -> tuple[str, str] | No
     try:
         return None if user is None or password_file is None else (user, password_file.read_text("utf-8").strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(f"--password-file: {error}; give the path of a readable file") from error
+        raise CommandError(f"--password-file: {error}; set the path of a readable file") from error
 
 
 class _ExporterClient:
@@ -107,14 +109,14 @@ class _ExporterClient:
                 headers={"Accept": "text/plain"},
             )
         except requests.exceptions.SSLError as error:
-            raise CommandError(f"{self._url}: TLS fails ({error}): give the certificate with --ca-file") from error
+            raise CommandError(f"{self._url}: TLS error ({error}): pass the CA's certificate with --ca-file") from error
         except (requests.RequestException, DeadlineExceededError, BodyTooLargeError, OSError, ValueError) as error:
             raise CommandError(
-                f"no exporter answers at {self._url} ({type(error).__name__}): start one with `gpu-exporter`, or name "
-                "another: gpu-advisor top http://NODE:9816"
+                f"no exporter at {self._url} ({type(error).__name__}): start one with `gpu-exporter`, or pass another "
+                "URL: gpu-advisor top http://NODE:9816"
             ) from error
         if answer.status == requests.codes.unauthorized:
-            raise CommandError(f"{self._url} asks for a login: give one with --user and --password-file")
+            raise CommandError(f"{self._url} requires authentication: pass --user and --password-file")
         samples: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
         try:
             for family in text_string_to_metric_families(answer.body.decode("utf-8")):
@@ -123,9 +125,7 @@ class _ExporterClient:
         except ValueError:
             samples = {}
         if answer.status != requests.codes.ok or "gpu_exporter_build_info" not in samples:
-            raise CommandError(
-                f"{self._url} answers {answer.status}, but not as gpu-exporter does: is the address right?"
-            )
+            raise CommandError(f"{self._url} returned HTTP {answer.status}, not gpu-exporter's metrics: check the URL")
         return ExporterScrape(time.monotonic(), samples)
 
 
@@ -146,28 +146,28 @@ def _cell(value: object) -> object:
 
 
 def header_lines(now: NodeSnapshot) -> Iterator[str]:
-    """What is said of the host and of the exporter itself."""
+    """The host's metrics, and problems of the exporter."""
     host = now.host
     cores = "" if host.cores is None else f" of {host.cores} cores"
     yield one_line(f"{now.name or 'this node'}{'  (simulated GPUs)' if now.simulated else ''}")
     memory = f"{value_text(host.memory_used_bytes, 'bytes')} of {value_text(host.memory_total_bytes, 'bytes')}"
     yield (
         f"CPU {percent(host.cpu_ratio)}{cores}, load {value_text(host.load1, 'count')}, memory {memory}, "
-        f"disk {percent(host.disk_busy_ratio)} busy, network in {value_text(host.receive_bytes_per_second, RATE_UNIT)}, "
-        f"out {value_text(host.transmit_bytes_per_second, RATE_UNIT)}"
+        f"disk {percent(host.disk_busy_ratio)} busy, network "
+        f"in {value_text(host.receive_bytes_per_second, RATE_UNIT)}, out {value_text(host.transmit_bytes_per_second, RATE_UNIT)}"
     )
     for name, state in sorted(now.drivers.items()):
         if state != "ok":
             yield one_line(f"driver {name}: {state.replace('_', ' ')}")
     if now.silent:
-        yield one_line(f"could not be read: {', '.join(now.silent)}; see the exporter's log")
+        yield one_line(f"failed collectors: {', '.join(now.silent)}; see the exporter's log")
 
 
 RATE_UNIT = "bytes_per_second"
 
 
 def lines(now: NodeSnapshot) -> Iterator[str]:
-    """One look in a pipe: a line a GPU."""
+    """Plain output for a pipe: a line per GPU."""
     yield from header_lines(now)
     for gpu in now.gpus:
         yield "  ".join(_row(gpu))
@@ -175,7 +175,7 @@ def lines(now: NodeSnapshot) -> Iterator[str]:
 
 def _row(gpu: GpuSnapshot) -> tuple[str, ...]:
     if not gpu.up:
-        why = f"down: {gpu.why_down.replace('_', ' ')}" if gpu.why_down else "does not answer"
+        why = f"down: {gpu.why_down.replace('_', ' ')}" if gpu.why_down else "down"
         return gpu.index, one_line(gpu.name), one_line(why), "", "", "", "", ""
     memory = f"{value_text(gpu.memory_used_bytes, 'bytes')} of {value_text(gpu.memory_total_bytes, 'bytes')}"
     power = f"{value_text(gpu.power_watts, 'watts')} of {value_text(gpu.power_limit_watts, 'watts')}"
@@ -206,9 +206,9 @@ def render(now: NodeSnapshot, error_text: str) -> RenderableType:
         table.add_row(*cells)
     header_texts = [Text(line, style="bold" if number == 0 else "") for number, line in enumerate(header_lines(now))]
     if error_text:
-        header_texts.append(Text(f"{one_line(error_text)} What follows is what was seen last.", style="bold red"))
+        header_texts.append(Text(f"{one_line(error_text)} Showing the last known state.", style="bold red"))
     return Group(*header_texts, table if now.gpus else Text("No GPU."))
 
 
-#: The default target of GPU utilization. An exporter knows nobody's settings.
+#: The default target of GPU utilization: an exporter has no access to the advisor's settings.
 TARGET_UTILIZATION_RATIO = 0.9

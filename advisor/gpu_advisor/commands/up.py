@@ -1,4 +1,4 @@
-"""`gpu-advisor up`: exporter and advisor on this machine, with nothing else."""
+"""`gpu-advisor up`: exporter and advisor on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gpu_advisor.sources.embedded.history import History
 
 
 def default_state_dir() -> Path:
-    """Where programs keep their state by the XDG base directory specification."""
+    """By the XDG base directory specification."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gpu-advisor"
 
 
@@ -33,24 +33,24 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
 
 
 @click.command("up")
-@click.option("--simulate", default="", metavar="FLEET", help="Simulated GPUs, as in 8xH100-80GB:idle-hoarder.")
+@click.option("--simulate", default="", metavar="FLEET", help="Simulated fleet, e.g. 8xH100-80GB:idle-hoarder.")
 @click.option("--exporter-address", default="127.0.0.1:9816", show_default=True, metavar="HOST:PORT", callback=_address)
 @click.option("--advisor-address", default="127.0.0.1:9817", show_default=True, metavar="HOST:PORT", callback=_address)
 @click.option(
     "--state-dir", type=click.Path(file_okay=False, path_type=Path), default=default_state_dir,
-    show_default="~/.local/state/gpu-advisor", help="Where history and ledger are kept.",
+    show_default="~/.local/state/gpu-advisor", help="Directory of history and ledger.",
 )  # fmt: skip
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Targets, pools, prices (YAML).")
 def command(simulate: str, exporter_address: str, advisor_address: str, state_dir: Path, config: Path | None) -> None:
-    """Run exporter and advisor on this machine, with nothing else needed. Ctrl-C stops both.
+    """Run exporter and advisor on this machine; needs nothing else. Ctrl-C stops both.
 
-    Training jobs on this machine may report to the folder `jobs` of the state: see TrainingMonitor.
+    Training jobs on this machine can report to the directory `jobs` in --state-dir: see TrainingMonitor.
     """
     log_to_stderr()
     settings = load_settings(config) if config else Settings()
     if settings.source.prometheus:
         raise ConfigError(
-            f"{config}: source.prometheus: `up` brings its own source; use `gpu-advisor serve` for this file"
+            f"{config}: source.prometheus: `up` has its own source; use `gpu-advisor serve` with this file"
         )
     embedded = (settings.source.embedded or EmbeddedSourceSettings()).model_copy(update={"targets": [exporter_address]})
     changed = {

@@ -1,4 +1,4 @@
-"""`gpu-advisor watch`: checklist and recommendations as they change."""
+"""`gpu-advisor watch`: checklist and recommendations, refreshed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gpu_advisor.rendering.escaping import one_line
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-#: What is missed comes first, then what cannot be told.
+#: Missed checks first, then unknown ones.
 _ORDER = {"missed": 0, "unknown": 1, "met": 2}
 _SEVERITY_ORDER = {"critical": 0, "warning": 1, "info": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class WatchState:
-    """What was said at one time."""
+    """The advisor's responses at one time."""
 
     advice: schema.Recommendations
     checks: tuple[schema.CheckDocument, ...]
@@ -36,21 +36,23 @@ class WatchState:
 
 
 @click.command("watch")
-@click.option("--interval", type=click.FloatRange(min=1), default=5.0, show_default=True, help="Seconds between looks.")
-@click.option("--once", is_flag=True, help="Look once and end.")
-@click.option("--gpus", is_flag=True, help="Each GPU's checks, too.")
-@click.option("--exit-code", is_flag=True, help="With --once: end with 3 if there is something to do.")
+@click.option(
+    "--interval", type=click.FloatRange(min=1), default=5.0, show_default=True, help="Refresh interval in seconds."
+)
+@click.option("--once", is_flag=True, help="Print once and exit.")
+@click.option("--gpus", is_flag=True, help="Include checks per GPU.")
+@click.option("--exit-code", is_flag=True, help="With --once: exit with 3 if there are recommendations.")
 @advisor_client.options
 def command(
     interval: float, once: bool, gpus: bool, exit_code: bool,
     advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None,
 ) -> int:  # fmt: skip
-    """The checklist and what to do, renewed as they change. Ctrl-C ends it.
+    """Watch checklist and recommendations. Ctrl-C ends it.
 
     \b
       gpu-advisor watch                                             the advisor on this machine
-      gpu-advisor watch --prometheus http://prometheus:9090         with nothing running
-      gpu-advisor watch >> advice.log                               in a pipe: a line for each change
+      gpu-advisor watch --prometheus http://prometheus:9090         without a running advisor
+      gpu-advisor watch >> advice.log                               in a pipe: a line per change
     """
 
     def fetch() -> WatchState:
@@ -72,13 +74,13 @@ def command(
 
 
 def lines(before: WatchState | None, now: WatchState) -> Iterator[str]:
-    """What is new, a line each: time, what happened, and to what."""
+    """One line per change: time, kind of change, and what changed."""
     at = (now.advice["at"] or "-")[:19]
     source, former = now.advice["source"], before.advice["source"] if before else None
     if not source["up"] and (former is None or former["up"]):
         yield f"{at}  source   {one_line(source['message'])}"
     if source["up"] and former and not former["up"]:
-        yield f"{at}  source   answers again"
+        yield f"{at}  source   up again"
     known = {_key(each): each["status"] for each in before.checks} if before else {}
     for check in now.checks:
         if known.get(_key(check), "met") != check["status"]:
@@ -92,7 +94,7 @@ def lines(before: WatchState | None, now: WatchState) -> Iterator[str]:
     still = {each["id"] for each in now.recommendations}
     for id_, each in previous.items():
         if id_ not in still:
-            yield f"{at}  over     {one_line(each['summary'])}  [{id_}]"
+            yield f"{at}  resolved {one_line(each['summary'])}  [{id_}]"
 
 
 def render(now: WatchState, error_text: str) -> RenderableType:
@@ -109,16 +111,16 @@ def render(now: WatchState, error_text: str) -> RenderableType:
     parts: list[RenderableType] = [head]
     warning_text = error_text or ("" if source["up"] else source["message"])
     if warning_text:
-        parts.append(Text(f"{one_line(warning_text)} What follows is what was known last.", style="bold red"))
-    todo = Table("severity", "what to do", "change", "confidence", "id", box=box.SIMPLE_HEAD, pad_edge=False)
+        parts.append(Text(f"{one_line(warning_text)} Showing the last known state.", style="bold red"))
+    todo = Table("severity", "recommendation", "change", "confidence", "id", box=box.SIMPLE_HEAD, pad_edge=False)
     for each in now.recommendations:
         style = output.STYLES[each["severity"]]
         marks = "".join(f" ({word})" for word in ("held", "snoozed") if each[word])
         change = f"{each['current']:g} -> {each['recommended']:g}" if each["unit"] != "affected GPUs" else ""
         row = (each["severity"], one_line(each["summary"]) + marks, change, each["confidence"], each["id"][:8])
         todo.add_row(*(Text(cell, style=style if number == 0 else "") for number, cell in enumerate(row)))
-    parts.append(todo if now.recommendations else Text("Nothing to do.", style="green"))
-    checks = Table("status", "of", "item", "", box=box.SIMPLE_HEAD, pad_edge=False)
+    parts.append(todo if now.recommendations else Text("No recommendations.", style="green"))
+    checks = Table("status", "scope", "item", "", box=box.SIMPLE_HEAD, pad_edge=False)
     for check in now.checks:
         cells = (check["status"], _of(check), check["title"], _value_text(check).removeprefix(", "))
         checks.add_row(
@@ -139,7 +141,7 @@ def _of(check: schema.CheckDocument) -> str:
 
 
 def _value_text(check: schema.CheckDocument) -> str:
-    """The value and how far it is off, or why there is none."""
+    """The value and its distance from the target, or why it is unknown."""
     if check["value"] is None:
         return f", {one_line(check['message'])}"
     unit = "money" if check["item"] == "cost" else "ratio"

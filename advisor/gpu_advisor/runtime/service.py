@@ -151,7 +151,9 @@ class AdvisorService:
     ) -> tuple[outcomes.Outcome, ...]:
         """The outcomes of closed recommendations that have settled."""
         snapshot = outcomes.take_snapshot(evaluation)
-        current = [outcomes.track(x.id, x.since, x.recommendation, snapshot) for x in issued if not x.held]
+        current = [
+            outcomes.track(each.id, each.since, each.recommendation, snapshot) for each in issued if not each.held
+        ]
         self._tracked, closed = outcomes.close_ended(self._tracked, current, held, snapshot)
         settle = self.settings.outcomes.settle_seconds
         self._settling, judged = outcomes.judge_settled((*self._settling, *closed), snapshot, settle)

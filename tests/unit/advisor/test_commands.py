@@ -141,7 +141,7 @@ def test_nobody_there_and_somebody_else_there(call: Call, command: str) -> None:
     assert (code, "--prometheus URL" in err) == (1, True)
     with fake_http(reply(200, "<html>", "text/html")) as other:
         code, _, err = call(command, "--advisor", other.url)
-        assert (code, "is the address right" in err) == (1, True)
+        assert (code, "check that the URL" in err) == (1, True)
     with fake_http(reply(200, "[]")) as other:
         assert call(command, "--advisor", other.url)[0] == 1
     with fake_http(reply(401, "{}")) as other:
@@ -332,7 +332,7 @@ def test_apply_refuses_what_is_simulated_stale_or_unknown(
     live.source.failure = source_error()
     live.running.after(15)
     code, _, err = apply(call, live)
-    assert (code, "old answer" in err) == (1, True)
+    assert (code, "stale" in err) == (1, True)
     live.source.failure = None
     cards = live.source.targets[0].cards
     live.source.targets[0].cards = [dataclasses.replace(card, utilization=None, trail=()) for card in cards]
@@ -357,7 +357,7 @@ def test_apply_does_not_shrink_what_is_set_to_another_number(
 
 
 @pytest.mark.parametrize(
-    ("status", "words"), [(401, "login"), (403, "deployments/scale"), (404, "no such"), (500, "500")]
+    ("status", "words"), [(401, "credentials"), (403, "deployments/scale"), (404, "no such"), (500, "500")]
 )
 def test_what_the_api_server_refuses_is_reported_with_the_fix(
     call: Call, live: RunningAdvisor, cluster: FakeScaleApi, status: int, words: str
@@ -371,7 +371,7 @@ def test_what_the_api_server_refuses_is_reported_with_the_fix(
 def test_somebody_else_changed_it_at_the_same_moment(call: Call, live: RunningAdvisor, cluster: FakeScaleApi) -> None:
     cluster.changed_by_other = True
     code, _, err = apply(call, live)
-    assert (code, cluster.replicas, "same moment" in err) == (1, 2, True)
+    assert (code, cluster.replicas, "changed concurrently" in err) == (1, 2, True)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What `watch` says of changes, and the other commands that look once."""
+"""`watch`: lines for changes, refresh on a terminal."""
 
 from __future__ import annotations
 
@@ -40,32 +40,32 @@ def test_once(call: Call, live: RunningAdvisor) -> None:
 
 def test_a_line_for_each_change_and_none_for_what_stays(call: Call, live: RunningAdvisor) -> None:
     first = run_watch(call, live)
-    told = list(lines(None, first))
-    assert sum("Release" in line for line in told) == 1
+    changes = list(lines(None, first))
+    assert sum("Release" in line for line in changes) == 1
     assert list(lines(first, first)) == []
     cards = live.source.targets[0].cards
     cards[-2] = dataclasses.replace(cards[-2], utilization=0.7)  # the idle one works
     live.running.after(15)
     second = run_watch(call, live)
     changed = list(lines(first, second))
-    assert any("over     Release 1 of 2 GPUs" in line for line in changed)
+    assert any("resolved Release 1 of 2 GPUs" in line for line in changed)
     live.source.failure = source_error()
     live.running.after(15)
     third = run_watch(call, live)
     assert [line for line in lines(second, third) if "no connection" in line and "source" in line]
-    assert not [line for line in lines(second, third) if "over " in line]  # who is blind ends nothing
+    assert not [line for line in lines(second, third) if "resolved " in line]  # missing data resolves nothing
     live.source.failure = None
     live.running.after(15)
-    assert any("answers again" in line for line in lines(third, run_watch(call, live)))
+    assert any("up again" in line for line in lines(third, run_watch(call, live)))
 
 
 def test_no_line_of_a_label_can_pass_for_another(call: Call, live: RunningAdvisor) -> None:
     look = run_watch(call, live)
     hostile = {**look.advice["recommendations"][0], "summary": "a\nb\x1b[2J\u202ec"}
     advice = {**look.advice, "recommendations": [hostile]}
-    told = list(lines(None, WatchState(advice, ())))  # type: ignore[arg-type]
-    assert len(told) == 1
-    assert all(line.isprintable() for line in told)
+    changes = list(lines(None, WatchState(advice, ())))  # type: ignore[arg-type]
+    assert len(changes) == 1
+    assert all(line.isprintable() for line in changes)
 
 
 def test_top_tells_who_does_not_answer(call: Call, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_top_tells_who_does_not_answer(call: Call, tmp_path: Path) -> None:
     for body in ("<html>", "# TYPE up gauge\nup 1\n"):
         with fake_http(reply(200, body, "text/plain")) as other:
             code, _, err = call("top", "--once", other.url)
-            assert (code, "is the address right" in err) == (1, True)
+            assert (code, "check the URL" in err) == (1, True)
     with fake_http(reply(401, "")) as other:
         assert "--password-file" in call("top", "--once", other.url)[2]
     assert call("top", "--user", "ada")[0] == 2
