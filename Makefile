@@ -34,6 +34,10 @@ test-exporter: $(VENV)/exporter/.ready
 fuzz: $(VENV)/.test
 	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest tests/unit
 
+# Small wrong changes of the pure core, one at a time: do the unit tests fail? About a quarter of an hour.
+mutants: $(VENV)/.test
+	$(BIN)/python -m tests.mutation
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

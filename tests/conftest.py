@@ -1,7 +1,6 @@
 """Options of the tests.
 
-Properties are checked with the same examples in every run, so that a build says something of its change. `make fuzz`
-draws others each time.
+Property tests use the same examples in every run, so that a failure is due to the change. `make fuzz` draws new ones.
 """
 
 from __future__ import annotations
@@ -13,6 +12,14 @@ import pytest
 
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("random", deadline=None, print_blob=True)
+hypothesis.settings.register_profile(  # a mutant is killed by any counterexample: no need of a small one
+    "mutants",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
@@ -20,11 +27,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden",
         action="store_true",
-        help="write the expected pages of tests/golden/ anew: python -m pytest tests/unit/exporter/test_golden.py "
+        help="rewrite the expected pages of tests/golden/: python -m pytest tests/unit/exporter/test_golden.py "
         "--update-golden",
     )
     parser.addoption(
         "--update-pictures",
         action="store_true",
-        help="make the pictures of the page in docs/images/ anew: python -m pytest tests/browser --update-pictures",
+        help="take the screenshots of the page in docs/images/ again: python -m pytest tests/browser --update-pictures",
     )
+
+
+#: Folders whose tests wait for servers, browsers and PyTorch.
+SLOW_FOLDERS = ("tests/integration", "tests/unit/training", "tests/browser", "tests/unit/allocation")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow folders first, so that the workers of `make test` end at about the same time."""
+    items.sort(key=lambda item: not item.nodeid.startswith(SLOW_FOLDERS))

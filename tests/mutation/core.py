@@ -1,0 +1,106 @@
+"""Which code is mutated, and which tests are run against it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+_ADVISOR = ROOT / "advisor" / "gpu_advisor"
+_EXPORTER = ROOT / "exporter" / "gpu_exporter"
+
+#: Pure modules: no clock, no network, no files.
+_CORE = {
+    _ADVISOR: (
+        "evaluation/**/*.py",
+        "promql/*.py",
+        "planning/*.py",
+        "backtest/*.py",
+        "hardware/gpu_types.py",
+        "calibration/batch_size_advice.py",
+        "calibration/contention.py",
+        "calibration/memory_estimate.py",
+        "calibration/memory_fit.py",
+        "calibration/points.py",
+        "calibration/prior.py",
+        "calibration/throughput_fit.py",
+        "cost/offer_ranking.py",
+        "cost/offer_throughput.py",
+        "cost/offers.py",
+        "cost/profile_rates.py",
+        "allocation/gpu_request.py",
+        "allocation/lease_table.py",
+        "allocation/memory_strategy.py",
+        "allocation/model.py",
+        "allocation/placement.py",
+        "documents/savings.py",
+        "observation/compile.py",
+        "observation/demand.py",
+        "observation/identity.py",
+        "report/formatting.py",
+        "report/line_charts.py",
+        "report/series.py",
+        "report/usage.py",
+        "sources/algebra.py",
+        "sources/exporters/aggregate_rules.py",
+        "sources/exporters/detection.py",
+        "sources/exporters/dialect.py",
+        "sources/matchers.py",
+        "sources/prometheus/combined_queries.py",
+        "sources/prometheus/fast_response_parser.py",
+        "sources/query_plan.py",
+        "sources/reductions.py",
+    ),
+    _EXPORTER: ("devices/meters.py",),
+}
+
+#: The unit tests of that code. Tests of the API, the page and the commands run it too, but not to say what it computes;
+#: tests that start threads or import PyTorch do not survive a fork.
+TESTS = (
+    *(
+        f"tests/unit/advisor/test_{name}.py"
+        for name in (
+            "autoscaling",
+            "backtest",
+            "calibrated_batch",
+            "checks",
+            "diagnosis",
+            "outcomes",
+            "policies",
+            "policies_diagnosed",
+            "pool_size",
+            "scale",
+            "scale_faults",
+            "settings",
+            "signals",
+            "what_if",
+        )
+    ),
+    *(f"tests/unit/allocation/test_{name}.py" for name in ("inventory", "leases", "placement", "requests")),
+    *(f"tests/unit/calibration/test_{name}.py" for name in ("finder", "fit", "points", "profile")),
+    *(f"tests/unit/cost/test_{name}.py" for name in ("catalogue", "choice")),
+    "tests/unit/devices/test_busy.py",
+    "tests/unit/optimizing",
+    "tests/unit/planning",
+    *(f"tests/unit/report/test_{name}.py" for name in ("renderings", "report_queries", "usage")),
+    *(
+        f"tests/unit/sources/test_{name}.py"
+        for name in ("exporter_detection", "fast_parser", "prometheus", "promql", "reading", "recording", "reductions")
+    ),
+)
+
+
+def core_files() -> list[Path]:
+    """The files to mutate, in a fixed order."""
+    return sorted({path for folder, patterns in _CORE.items() for name in patterns for path in folder.glob(name)})
+
+
+def module_name(path: Path) -> str:
+    """The import name of one of `core_files`."""
+    package = _EXPORTER if path.is_relative_to(_EXPORTER) else _ADVISOR
+    parts = path.relative_to(package.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
