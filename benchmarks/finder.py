@@ -111,7 +111,7 @@ def run_our_finder(trial: CountingTrial) -> int:
         except torch.OutOfMemoryError:
             return None
 
-    return find_batch_size(run, SearchConfig(trial.case.limit_bytes, largest=MAX_BATCH)).batch_size
+    return find_batch_size(run, SearchConfig(trial.case.limit_bytes, max_batch_size=MAX_BATCH)).batch_size
 
 
 def accelerate(trial: CountingTrial) -> int:

@@ -1,1 +1,1 @@
-"""Batch sizes that are measured: probe, fit, profile, finder, estimate."""
+"""Calibration of batch sizes by measurement: probe, fit, profile, finder, estimate."""

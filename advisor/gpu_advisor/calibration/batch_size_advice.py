@@ -1,4 +1,4 @@
-"""From measured points and a GPU's memory to a batch size: three ceilings, the gain, the margin, and notes."""
+"""Batch-size advice from measured points and a GPU's memory: ceilings, gain, margin, and notes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from gpu_advisor.calibration.memory_fit import MAX_EXTRAPOLATION_RATIO, MemoryFi
 from gpu_advisor.calibration.points import MeasuredPoints
 from gpu_advisor.calibration.throughput_fit import ThroughputFit, fit_throughput
 
-#: Sizes that no list restricts are multiples of this: matrix units want it
+#: Without a list of sizes, candidates are multiples of this, for the tensor cores
 #: (https://docs.nvidia.com/deeplearning/performance/dl-performance-matrix-multiplication/index.html).
 BATCH_SIZE_MULTIPLE = 8
 
 LEARNING_RATE_NOTE = (
-    "the learning rate belongs to the batch size: for {ratio:.2g} times the batch, SGD takes {ratio:.2g} times the "
+    "adapt the learning rate to the batch size: for {ratio:.2g} times the batch, SGD needs {ratio:.2g} times the "
     "rate with a warm-up (linear rule, arXiv:1706.02677), Adam about {root:.2g} times (square-root rule, "
     "arXiv:2205.10287); "
-    "nothing is changed for you"
+    "this tool does not change it"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSizeCeilings:
-    """The largest sizes that make sense, each for its own reason; None where it cannot be told."""
+    """The largest useful size by each criterion; None if unknown."""
 
     memory: int | None
     throughput_knee: int | None
@@ -34,7 +34,7 @@ class BatchSizeCeilings:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Memory in bytes with its 90 % interval, and throughput where it was measured."""
+    """Memory in bytes with its 90 % interval, and throughput if measured."""
 
     memory: MemoryPrediction
     samples_per_second: float | None
@@ -42,7 +42,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class BatchSizeAdvice:
-    """What to run. `recommended_batch_size` is None where not even the smallest size is safe."""
+    """`recommended_batch_size` is None if not even the smallest size is safe."""
 
     recommended_batch_size: int | None
     ceilings: BatchSizeCeilings
@@ -51,15 +51,15 @@ class BatchSizeAdvice:
     current: Prediction | None
     predictions: tuple[Prediction, ...]
     gain_ratio: float | None
-    """Throughput at the recommended size over that at the current size, less one."""
+    """Throughput at the recommended size relative to the current size, minus one."""
     margin_bytes: int | None
-    """From the upper end of the recommended size's interval to the GPU's whole memory."""
+    """The GPU's memory minus the upper end of the recommended size's interval."""
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSizeRequest:
-    """What is asked. Memory in bytes; `target` is the share of it that may be used."""
+    """Memory in bytes; `target`: share of it that may be used."""
 
     memory_bytes: int
     target: float
@@ -69,10 +69,10 @@ class BatchSizeRequest:
 
 
 def recommend_batch_size(points: MeasuredPoints, request: BatchSizeRequest) -> BatchSizeAdvice:
-    """The best size within the memory target. Pure. Raises CalibrationError for numbers that contradict each other.
+    """The best size within the memory target. Pure. Raises CalibrationError for an invalid request.
 
-    With `predict` the choice is among those sizes and the measured ones, else among multiples of 8 (any size below 16).
-    The best is the one with the most throughput, and without measured throughput the largest.
+    With `predict`, candidates are those sizes and the measured ones, else multiples of 8 (any size below 16). The best
+    has the highest throughput; without measured throughput, it is the largest.
     """
     _check(request)
     memory, throughput = fit_memory(points), fit_throughput(points)
@@ -98,16 +98,16 @@ def recommend_batch_size(points: MeasuredPoints, request: BatchSizeRequest) -> B
 
 
 def largest_safe_size(memory: MemoryFit, limit_bytes: float) -> int | None:
-    """The largest size, a multiple of 8 from 16 on, that stays within the limit; None where none does."""
+    """The largest size, a multiple of 8 from 16 on, that stays within the limit; None if none does."""
     return max(safe_sizes(memory, limit_bytes, _multiples(memory.points.largest.batch_size)), default=None)
 
 
 def _check(request: BatchSizeRequest) -> None:
     if not 0 < request.target <= 1:
-        raise CalibrationError(f"target {request.target:g}: give a share of the memory above 0 and up to 1, as 0.85")
+        raise CalibrationError(f"target {request.target:g}: must be above 0 and at most 1, as 0.85")
     for size in (*request.predict, request.current_batch, request.gradient_noise):
         if size is not None and size < 1:
-            raise CalibrationError(f"batch size {size}: give whole numbers from 1 on")
+            raise CalibrationError(f"batch size {size}: must be an integer of at least 1")
 
 
 def _multiples(largest_measured: int) -> list[int]:
@@ -116,7 +116,7 @@ def _multiples(largest_measured: int) -> list[int]:
 
 
 def _multiples_from(first: int, last: int) -> Iterable[int]:
-    """Multiples of 8, thinner where sizes are large, so that there are a few hundred at most."""
+    """Multiples of 8, sparser for large sizes, so that there are at most a few hundred."""
     size = first
     while size <= last:
         yield size
@@ -132,7 +132,7 @@ def _candidates(points: MeasuredPoints, predict: Sequence[int]) -> list[int]:
 
 
 def safe_sizes(memory: MemoryFit, limit: float, candidates: Sequence[int]) -> list[int]:
-    """Of rising candidates those whose risk is small enough, up to the first one whose is not."""
+    """The ascending candidates up to the first whose risk exceeds the prior's."""
     low, high = 0, len(candidates)
     while low < high:
         middle = (low + high) // 2
@@ -169,21 +169,27 @@ def _notes(
     first, last = points.points[0], points.largest
     if last.peak_memory_bytes <= first.peak_memory_bytes:
         yield (
-            f"memory does not grow from {first.batch_size} to {last.batch_size}: something else than the batch makes "
-            f"these peaks; measure {4 * last.batch_size} as well"
+            f"memory does not grow from {first.batch_size} to {last.batch_size}: the batch does not determine these "
+            f"peaks; also measure {4 * last.batch_size}"
         )
     farthest = int(MAX_EXTRAPOLATION_RATIO * points.largest.batch_size)
     if best is None:
         yield "no size is safe within the target: use a larger GPU, mixed precision or gradient checkpointing"
     if ceilings.memory is not None and ceilings.memory >= max(_multiples(points.largest.batch_size)):
-        yield f"nothing is recommended beyond {farthest}, {MAX_EXTRAPOLATION_RATIO:g} times the largest measured: measure a larger one"
+        yield (
+            f"no size beyond {farthest}, {MAX_EXTRAPOLATION_RATIO:g} times the largest measured, is recommended: "
+            "measure a larger one"
+        )
     for size in request.predict:
         if size > farthest:
-            yield f"{size} is more than {MAX_EXTRAPOLATION_RATIO:g} times the largest measured size: its interval is a guess"
+            yield (
+                f"{size} is more than {MAX_EXTRAPOLATION_RATIO:g} times the largest measured size: its interval is "
+                "unreliable"
+            )
     if knee is not None and best is not None and best > knee:
         yield f"from {knee} on, a larger batch gains less than 5 % of throughput"
     if len(points.points) == 2:
-        yield "two sizes leave no residual: the interval is that of a population of models; a third narrows it"
+        yield "with two sizes there is no residual, so the interval is that of typical models; a third size narrows it"
     if request.current_batch and best and best != request.current_batch:
         ratio = best / request.current_batch
         yield LEARNING_RATE_NOTE.format(ratio=ratio, root=math.sqrt(ratio))

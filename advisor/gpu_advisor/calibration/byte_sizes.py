@@ -1,4 +1,4 @@
-"""Sizes of memory as people write them."""
+"""Parsing and formatting of memory sizes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MIN_BYTES = 1 << 20
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes of `40GiB`, `40 GB`, `40960MiB`, `42949672960`. Raises ValueError with the mend.
+    """Bytes of `40GiB`, `40 GB`, `40960MiB`, `42949672960`. Raises ValueError.
 
-    Without a unit it is bytes, and must then be a MiB at least: nobody means a GPU of 40 bytes.
+    Without a unit it is bytes, and then at least a MiB: `40` is certainly not 40 bytes.
     """
     match = _SIZE_PATTERN.fullmatch(text)
     if match is None:
@@ -33,8 +33,8 @@ def parse_bytes(text: str) -> int:
         raise ValueError(f"unit {unit!r} of {text!r} is unknown: use one of {', '.join(UNITS)}")
     size = float(number) * _UNITS_BY_LOWERCASE.get(unit.lower(), 1)
     if size < MIN_BYTES:
-        mend = f"did you mean {number}GiB?" if not unit else "give the memory of one GPU"
-        raise ValueError(f"{text!r} is {size:.0f} bytes: {mend}")
+        fix = f"did you mean {number}GiB?" if not unit else "give the memory of one GPU"
+        raise ValueError(f"{text!r} is {size:.0f} bytes: {fix}")
     if size >= 1 << 60:
         raise ValueError(f"{text!r} is more than any GPU has: give the memory of one GPU, as in 40GiB")
     return int(size)

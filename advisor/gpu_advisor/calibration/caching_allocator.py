@@ -1,4 +1,4 @@
-"""What PyTorch's caching allocator makes of a sequence of allocations: bytes allocated and bytes reserved.
+"""A model of PyTorch's caching allocator: allocated and reserved bytes of a sequence of allocations.
 
 Sizes in bytes. The rules and constants are those of the allocator's own description and source
 (https://zdevito.github.io/2022/08/04/cuda-caching-allocator.html, and c10/cuda/CUDACachingAllocator.h in
@@ -24,9 +24,9 @@ ROUND_LARGE_BYTES = 2 << 20
 
 @dataclass(frozen=True, slots=True)
 class AllocatorPeak:
-    """The most that was in use, the most that was taken from the device, and how often memory was given back to it.
+    """Peak allocated and reserved bytes, and how often the cache was emptied to serve a request.
 
-    `retries` is what PyTorch counts as num_alloc_retries: each makes the device wait, and shows that more hardly fits.
+    `retries`: PyTorch's num_alloc_retries. Each synchronizes the device, and shows that memory is nearly full.
     """
 
     allocated_bytes: int
@@ -35,12 +35,12 @@ class AllocatorPeak:
 
 
 def block_bytes(request: int) -> int:
-    """What a request takes of a segment."""
+    """The block size for a request."""
     return max(BLOCK_BYTES, -(-request // BLOCK_BYTES) * BLOCK_BYTES)
 
 
 def segment_bytes(block: int) -> int:
-    """What is asked of the device when no free block holds `block` bytes."""
+    """The segment to allocate on the device if no free block has `block` bytes."""
     if block <= SMALL_BYTES:
         return SMALL_SEGMENT_BYTES
     if block < LARGE_REQUEST_BYTES:
@@ -59,9 +59,9 @@ class _Block:
 
 
 class CachingAllocator:
-    """Replays allocations by key. Raises KeyError for a key that is freed but not held.
+    """Replays allocations by key. Raises KeyError for freeing a key that is not allocated.
 
-    With `limit_bytes`, what the device has, it raises MemoryError where PyTorch would run out of memory.
+    With `limit_bytes`, the device's memory, it raises MemoryError where PyTorch would run out of memory.
     """
 
     def __init__(self, limit_bytes: int | None = None) -> None:

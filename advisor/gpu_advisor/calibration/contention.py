@@ -1,4 +1,4 @@
-"""Whether somebody else used the GPU during a probe: then its figures are not the workload's."""
+"""Detects other users of the GPU during a probe, which invalidate its measurements."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from dataclasses import dataclass
 
 from gpu_advisor.calibration.byte_sizes import format_bytes
 
-#: A driver's own reserve on an idle GPU; more than this held before the probe is somebody's.
+#: Memory that the driver reserves on an idle GPU; more before the probe means another user.
 IDLE_BYTES = 1 << 30
 IDLE_RATIO = 0.05
-#: A context with its kernels takes a few hundred MiB; what the driver sees beyond that and our allocator is somebody's.
+#: A CUDA context with its kernels takes a few hundred MiB; more, beyond our allocator's memory, means another user.
 CONTEXT_BYTES = 2 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceUsage:
-    """A GPU as seen from outside at one time. None where the driver does not tell."""
+    """A GPU's usage as the driver reports it at one time. None if it does not."""
 
     used_bytes: int | None
     busy_ratio: float | None
     other_processes: int | None
 
 
-def taken(before: DeviceUsage, after: DeviceUsage, own_reserved_bytes: int) -> str | None:
-    """Why the probe's figures cannot be used, or None. `before` is before our context, `after` while it stands."""
+def contention_reason(before: DeviceUsage, after: DeviceUsage, own_reserved_bytes: int) -> str | None:
+    """Why the measurements are invalid, or None. `before`: before our context exists, `after`: while it does."""
     if before.used_bytes is not None and before.used_bytes > IDLE_BYTES:
         return f"{format_bytes(before.used_bytes)} were in use before the probe"
     if before.busy_ratio is not None and before.busy_ratio > IDLE_RATIO:
@@ -35,7 +35,7 @@ def taken(before: DeviceUsage, after: DeviceUsage, own_reserved_bytes: int) -> s
         return None
     unaccounted_bytes = after.used_bytes - before.used_bytes - own_reserved_bytes
     return (
-        f"{format_bytes(unaccounted_bytes)} more were taken than by the probe"
+        f"other processes allocated {format_bytes(unaccounted_bytes)} during the probe"
         if unaccounted_bytes > CONTEXT_BYTES
         else None
     )

@@ -1,4 +1,4 @@
-"""How memory and utilization are measured while steps run, on CUDA or ROCm and on a CPU."""
+"""Measures memory and utilization of steps, on CUDA or ROCm and on a CPU."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Protocol
 
 import torch
 
-from gpu_advisor.calibration.contention import DeviceUsage, taken
+from gpu_advisor.calibration.contention import DeviceUsage, contention_reason
 from gpu_advisor.calibration.errors import CalibrationError
 from gpu_advisor.calibration.memory_tracker import MemoryTracker
 
 MEMORY_STEPS = 3
-"""Steps whose memory is watched: the optimizer's state is made in the first, and counts from the second on."""
+"""Steps in the memory measurement: the first creates the optimizer's state, which counts from the second on."""
 UNKNOWN_USAGE = DeviceUsage(None, None, None)
 
 
@@ -36,20 +36,20 @@ class DeviceMeter(Protocol):
     device: torch.device
 
     def memory(self, make_step: Callable[[], Callable[[], object]]) -> tuple[Callable[[], object], MemoryMeasurement]:
-        """Makes the step, runs it a few times, and says what it took. Raises torch.OutOfMemoryError."""
+        """Build the step, run it a few times, and measure its memory. Raises torch.OutOfMemoryError."""
 
     def synchronize(self) -> None:
-        """Waits for the device, so that a clock read next tells the step's end."""
+        """Wait for the device, so that the clock shows the step's end."""
 
     def utilization(self) -> float | None:
-        """Share of time busy since the last call, or now; None where it cannot be told."""
+        """Share of time busy since the last call, or now; None if unknown."""
 
-    def taken(self) -> str | None:
-        """Why the figures are not the workload's alone, or None."""
+    def contention_reason(self) -> str | None:
+        """Why the measurements include other processes, or None."""
 
 
 class CpuMeter:
-    """Tensors are counted as a GPU's allocator would see them: a process's resident memory says little of them."""
+    """Counts tensors as a GPU's allocator would: a process's resident memory says little about them."""
 
     def __init__(self, limit_bytes: int | None) -> None:
         self.device = torch.device("cpu")
@@ -72,7 +72,7 @@ class CpuMeter:
         self._clock = now
         return min(1.0, busy / (passed * torch.get_num_threads())) if passed > 0 else None
 
-    def taken(self) -> str | None:
+    def contention_reason(self) -> str | None:
         return None
 
 
@@ -113,8 +113,8 @@ class CudaMeter:
     def utilization(self) -> float | None:
         return _read_device_usage().busy_ratio
 
-    def taken(self) -> str | None:
-        return taken(self._before, self._after, self._reserved)
+    def contention_reason(self) -> str | None:
+        return contention_reason(self._before, self._after, self._reserved)
 
 
 def create_meter(device: str, limit_bytes: int | None) -> DeviceMeter:

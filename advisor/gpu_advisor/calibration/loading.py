@@ -1,4 +1,4 @@
-"""Curves from profile files in a folder, and from profiles published as metrics."""
+"""Loads profile curves from files in a folder and from metrics."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Labels = tuple[tuple[str, str], ...]
 CURVE_LABELS = ("gpu_type", "workload", "precision", "batch_size")
 
 
-def shelf(folder: str, metric_curves: Iterable[ProfileCurve] = ()) -> ProfileIndex:
-    """The profiles of a folder (empty: of none), and those published that the folder has not."""
+def load_profile_index(folder: str, metric_curves: Iterable[ProfileCurve] = ()) -> ProfileIndex:
+    """The profiles in a folder ("": none), and those from metrics that the folder does not have."""
     if not folder:
         return ProfileIndex(tuple(metric_curves))
     if not Path(folder).is_dir():
         return ProfileIndex(
-            tuple(metric_curves), (f"profiles_dir {folder} is no folder: create it, or mend the setting",)
+            tuple(metric_curves), (f"profiles_dir {folder} is not a folder: create it, or correct the setting",)
         )
     profiles, errors = read_profiles(Path(folder))
     folder_curves = [_curve(profile) for profile in profiles.values()]
@@ -36,7 +36,7 @@ def shelf(folder: str, metric_curves: Iterable[ProfileCurve] = ()) -> ProfileInd
 
 
 def curves_from_metrics(memory: Mapping[Labels, float], throughput: Mapping[Labels, float]) -> tuple[ProfileCurve, ...]:
-    """Of series by label sets. What lacks a label, or is no curve, is left out."""
+    """From series by label set. Series without a required label, and invalid curves, are skipped."""
     rows = [
         MetricRow(name, tuple(each[key] for key in CURVE_LABELS), value)
         for name, series in ((PROFILE_MEMORY, memory), (PROFILE_THROUGHPUT, throughput))
@@ -51,7 +51,7 @@ def _curve(profile: Profile) -> ProfileCurve:
 
 
 def _allocated_points(profile: Profile) -> MeasuredPoints | None:
-    """None where a size lacks it, or where it makes no curve."""
+    """None if a size lacks it, or if it is not a valid curve."""
     peaks = [(measured.batch_size, measured.peak_allocated_bytes) for measured in profile.measurements]
     try:
         return (

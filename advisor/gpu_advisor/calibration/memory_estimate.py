@@ -1,8 +1,8 @@
-"""C-estimate: peak training memory without a GPU, from a trace with fake tensors on a CPU.
+"""Estimates peak training memory without a GPU, from a trace with fake tensors on a CPU.
 
-A fake tensor has a shape and no data, so a step of any size costs milliseconds and no memory. The tensors that come and
-go are replayed through a model of PyTorch's caching allocator. What the trace cannot see, the driver's context and the
-libraries' workspaces, is a correction learnt from calibrations: pairs of an estimate and a measured peak.
+A fake tensor has a shape and no data, so a step of any size takes milliseconds and no memory. The traced allocations
+are replayed through a model of PyTorch's caching allocator. The trace does not include the CUDA context and the
+libraries' workspaces; a correction for them is fitted to calibrations: pairs of an estimate and a measured peak.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TRACED_STEPS = 3
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Bytes at one size: tensors at their peak, the allocator's segments, and corrected, what a GPU would show."""
+    """Bytes at one size: peak of tensors, of the allocator's segments, and corrected for a real GPU."""
 
     batch_size: int
     allocated_bytes: int
@@ -70,14 +70,14 @@ def fit_correction(
     return EstimateCorrection(context, ratio, max(0.02, worst), len(pairs))
 
 
-def estimate(
+def estimate_memory(
     workload: str, batch_size: int, precision: str = "float32", correction: EstimateCorrection | None = None
 ) -> MemoryEstimate:
-    """Traces a workload, as the probe takes them, at a size. Raises CalibrationError, without torch too."""
+    """Trace a workload, in the probe's form, at a size. Raises CalibrationError, also without torch."""
     known = correction or EstimateCorrection()
     peak = replay(trace_workload(workload, batch_size, precision))
     if not peak.reserved_bytes:
-        raise WorkloadError(f"a step of {workload} makes no tensors: return a function that trains on a batch")
+        raise WorkloadError(f"a step of {workload} creates no tensors: return a function that trains on a batch")
     corrected = known.context_bytes + known.ratio * peak.reserved_bytes
     return MemoryEstimate(
         batch_size,

@@ -1,4 +1,4 @@
-"""Measured points: memory and throughput at some batch sizes, read strictly and cleaned of what means nothing."""
+"""Measured points: memory and throughput by batch size, parsed strictly and cleaned."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MIXED_UNITS_RATIO = 100.0
 
 @dataclass(frozen=True, slots=True, order=True)
 class MeasuredPoint:
-    """One size as measured. `samples_per_second` is None where it was not."""
+    """One measured size. `samples_per_second` is None if it was not measured."""
 
     batch_size: int
     peak_memory_bytes: int
@@ -33,7 +33,7 @@ class MeasuredPoint:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredPoints:
-    """At least two points, rising in size, memory not falling; `notes` say what was left out and why."""
+    """At least two points in ascending size, with memory that does not fall; `notes`: what was left out and why."""
 
     points: tuple[MeasuredPoint, ...]
     notes: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class MeasuredPoints:
 
 
 def read_points(path: Path) -> MeasuredPoints:
-    """Points of a CSV file with the columns POINT_COLUMNS, the last one optional. Raises PointsError with line and mend."""
+    """Points of a CSV file with the columns POINT_COLUMNS, the last one optional. Raises PointsError with the line."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -88,7 +88,7 @@ def _check_header(header: list[str]) -> None:
         if name not in POINT_COLUMNS:
             raise PointsError(f"line 1: unknown column {name!r}: the columns are {', '.join(POINT_COLUMNS)}")
     if len(set(header)) != len(header):
-        raise PointsError("line 1: a column is there twice: remove one")
+        raise PointsError("line 1: duplicate column: remove one")
 
 
 def _parse_point(row: Mapping[str, str], line: int) -> MeasuredPoint:
@@ -113,18 +113,18 @@ def _parse_number(cell: str, name: str, line: int) -> float:
         unit = next(
             (unit for unit in sorted(UNITS, key=len, reverse=True) if text.lower().endswith(unit.lower())), None
         )
-        mend = f"write bytes, without the unit {unit}" if unit and name == POINT_COLUMNS[1] else "write a plain number"
-        raise PointsError(f"line {line}: {name} {text!r}: {mend}") from None
+        fix = f"write bytes, without the unit {unit}" if unit and name == POINT_COLUMNS[1] else "write a plain number"
+        raise PointsError(f"line {line}: {name} {text!r}: {fix}") from None
     if not math.isfinite(value):
         raise PointsError(f"line {line}: {name} {text!r}: write a number, or remove the row")
     return value
 
 
 def clean_points(points: Iterable[MeasuredPoint]) -> MeasuredPoints:
-    """Points in order of size, without those that cannot be. Raises PointsError where fewer than two are left.
+    """Points by size, without invalid ones. Raises PointsError if fewer than two are left.
 
-    Memory that falls while the batch grows is the mark of a run that ran out of memory: it ended early, and what was
-    recorded of it is the peak of its beginning. Such a point is left out with a note.
+    Memory that falls while the batch grows indicates a run that ran out of memory: it recorded only the peak before
+    that. Such a point is left out with a note.
     """
     ordered = sorted(points)
     if len(ordered) < 2:
@@ -132,7 +132,7 @@ def clean_points(points: Iterable[MeasuredPoint]) -> MeasuredPoints:
     for before, after in pairwise(ordered):
         if before.batch_size == after.batch_size:
             raise PointsError(
-                f"batch size {after.batch_size} is there twice: keep one row a size (the larger peak, if they differ)"
+                f"duplicate batch size {after.batch_size}: keep one row per size (the larger peak, if they differ)"
             )
     _check_units(ordered)
     valid_points: list[MeasuredPoint] = []
@@ -142,14 +142,14 @@ def clean_points(points: Iterable[MeasuredPoint]) -> MeasuredPoints:
             notes.append(
                 f"size {point.batch_size} left out: {format_bytes(point.peak_memory_bytes)} is less than "
                 f"{format_bytes(valid_points[-1].peak_memory_bytes)} at {valid_points[-1].batch_size}, "
-                "as a run records that ran out of memory"
+                "which indicates a run that ran out of memory"
             )
         else:
             valid_points.append(point)
     if len(valid_points) < 2:
         raise PointsError(
             f"memory falls from {format_bytes(ordered[0].peak_memory_bytes)} at {ordered[0].batch_size}: the larger "
-            "sizes probably ran out of memory, and their peaks mean nothing; measure at least two sizes that finish"
+            "sizes probably ran out of memory, so their peaks are invalid; measure at least two sizes that finish"
         )
     return MeasuredPoints(tuple(valid_points), tuple(notes))
 

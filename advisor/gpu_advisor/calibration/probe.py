@@ -45,7 +45,7 @@ ProgressCallback = Callable[[int, str], None]
 """Called after each size with the size and what became of it."""
 
 
-def probe(
+def run_probe(
     request: ProbeRequest, run_size: SizeRunner | None = None, progress: ProgressCallback | None = None
 ) -> Profile:
     """Measures all sizes, smallest first, up to the first that runs out of memory.

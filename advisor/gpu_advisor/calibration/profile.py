@@ -1,6 +1,6 @@
-"""Profiles: what a probe measured, as a file that the advisor reads, and as metrics.
+"""Profiles: the results of a probe, as a file that the advisor reads, and as metrics.
 
-A profile belongs to a GPU type, a workload and a precision. The file is JSON with a version; names carry their units.
+A profile has a GPU type, a workload and a precision. The file is versioned JSON; names include units.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MemoryKind = Literal["driver", "reserved", "allocated", "cpu_tracked"]
 
 
 class ProfileModel(BaseModel):
-    """Nothing unknown, nothing converted, nothing changed later."""
+    """Strict and immutable: no unknown fields, no conversions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -96,7 +96,7 @@ def profile_file_name(profile: Profile) -> str:
 
 
 def read_profile(path: Path) -> Profile:
-    """Raises ProfileError with the path, what is wrong, and the mend."""
+    """Raises ProfileError."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -118,11 +118,11 @@ def read_profile(path: Path) -> Profile:
         return Profile.model_validate_json(data)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, p['loc'])) or 'profile'}: {p['msg']}" for p in error.errors())
-        raise ProfileError(f"{path}: {problems}: mend the file or probe again") from error
+        raise ProfileError(f"{path}: {problems}: correct the file or probe again") from error
 
 
 def read_profiles(folder: Path) -> tuple[dict[tuple[str, str, str], Profile], tuple[ProfileError, ...]]:
-    """All profiles of a folder by key, the newest of each, and what could not be read: one bad file hides no other."""
+    """The newest profile of each key in a folder, and the errors of files that could not be read."""
     found: dict[tuple[str, str, str], Profile] = {}
     errors = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
@@ -138,28 +138,29 @@ def read_profiles(folder: Path) -> tuple[dict[tuple[str, str, str], Profile], tu
 
 
 def write_profile(profile: Profile, path: Path) -> None:
-    """All of it or nothing. Raises ProfileError."""
+    """Write it atomically. Raises ProfileError."""
     _write_atomically(json.dumps(profile.model_dump(mode="json"), indent=2) + "\n", path)
 
 
 def write_textfile(profile: Profile, folder: Path) -> None:
-    """As metrics, in a textfile directory. All of it or nothing. Raises ProfileError."""
+    """Write it atomically as metrics to a textfile directory. Raises ProfileError."""
     _write_atomically(
-        render_exposition(rows((profile,))), folder / (profile_file_name(profile).removesuffix(SUFFIX) + ".prom")
+        render_exposition(profile_rows((profile,))),
+        folder / (profile_file_name(profile).removesuffix(SUFFIX) + ".prom"),
     )
 
 
 def check_writable(folder: Path) -> None:
-    """That files may be written to it, which is made when they are. Raises ProfileError: before a probe's minutes."""
+    """Check before a probe that a folder can be written, or created. Raises ProfileError."""
     existing_parent = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     if not (existing_parent.is_dir() and os.access(existing_parent, os.W_OK | os.X_OK)):
         raise ProfileError(
-            f"{folder}: {existing_parent} cannot be written to: give another folder, or let this user write there"
+            f"{folder}: {existing_parent} is not writable: choose another folder, or make it writable for this user"
         )
 
 
 def _write_atomically(text: str, path: Path) -> None:
-    """Written beside, forced to disk, then renamed."""
+    """Write to a temporary file, fsync, rename."""
     temporary_path = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -181,10 +182,10 @@ def _write_atomically(text: str, path: Path) -> None:
 PROFILE_MEMORY = "training_profile_peak_memory_bytes"
 PROFILE_THROUGHPUT = "training_profile_samples_per_second"
 
-#: name -> (type, help, labels), as `publish.metrics.PROFILE_METRICS` has them.
+#: name -> (type, help, labels).
 PROFILE_METRICS: dict[str, tuple[Literal["gauge"], str, tuple[str, ...]]] = {
     "training_profile_created_timestamp_seconds": (
-        "gauge", "When a calibration profile was measured, in seconds since 1970.",
+        "gauge", "When a calibration profile was measured.",
         ("gpu_type", "workload", "precision", "memory_kind"),
     ),
     PROFILE_MEMORY: (
@@ -204,7 +205,7 @@ class MetricRow(NamedTuple):
     value: float
 
 
-def rows(profiles: Iterable[Profile]) -> Iterator[MetricRow]:
+def profile_rows(profiles: Iterable[Profile]) -> Iterator[MetricRow]:
     """Profiles as metrics."""
     for profile in profiles:
         kind = (*profile.key, profile.memory_kind)
@@ -234,7 +235,7 @@ def render_exposition(found: Iterable[MetricRow]) -> str:
 
 
 def points_from_rows(found: Iterable[MetricRow]) -> dict[tuple[str, str, str], MeasuredPoints]:
-    """Points by key from metrics: the inverse of `rows`. What cannot be a curve is left out."""
+    """Points by key from metrics: the inverse of `profile_rows`. What cannot be a curve is left out."""
     memory: dict[tuple[str, ...], float] = {}
     rates: dict[tuple[str, ...], float] = {}
     for row in found:

@@ -1,4 +1,4 @@
-"""Curves that the advisor knows: of profile files in a folder, and of profiles published as metrics."""
+"""The profile curves known to the advisor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpu_advisor.calibration.points import MeasuredPoints
 class ProfileCurve:
     """One workload on one GPU type in one precision.
 
-    `allocated` is what its tensors took, in bytes, as a job's own peak counts it; None where it was not recorded.
+    `allocated`: peak bytes of tensors, as a job reports its own peak; None if not recorded.
     """
 
     gpu_type: str
@@ -24,12 +24,12 @@ class ProfileCurve:
 
 @dataclass(frozen=True, slots=True)
 class ProfileIndex:
-    """All curves, and what could not be read, each with its mend."""
+    """All curves, and the errors of profiles that could not be read."""
 
     curves: tuple[ProfileCurve, ...] = ()
     errors: tuple[str, ...] = ()
 
-    def of(self, gpu_type: str, workload: str) -> tuple[ProfileCurve, ...]:
-        """In every precision, the newest first."""
+    def find(self, gpu_type: str, workload: str) -> tuple[ProfileCurve, ...]:
+        """Curves in every precision, newest first."""
         found = [curve for curve in self.curves if (curve.gpu_type, curve.workload) == (gpu_type, workload)]
         return tuple(sorted(found, key=lambda curve: -curve.created_timestamp_seconds))

@@ -50,7 +50,7 @@ def measure_batch_size(task: ProbeTask) -> dict[str, Any]:
 
         step, memory = device_meter.memory(make_step)
         seconds, utilization = _time_steps(step, device_meter, task.timed_seconds)
-        contention = device_meter.taken()
+        contention = device_meter.contention_reason()
     except (torch.OutOfMemoryError, MemoryError):
         return {"outcome": "out_of_memory"}
     except WorkloadError as error:

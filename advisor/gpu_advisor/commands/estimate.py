@@ -35,11 +35,11 @@ def command(workload: str, sizes: tuple[int, ...], precision: str, profiles: tup
       gpu-advisor estimate --workload my.training:factory --sizes 32,64 --profile profiles/h100.profile.json
     """
     sys.path.insert(0, os.getcwd())  # as for a probe: a factory is looked for where the command is given
-    from gpu_advisor.calibration.memory_estimate import estimate
+    from gpu_advisor.calibration.memory_estimate import estimate_memory
 
     try:
         correction = _correction(profiles)
-        found = [estimate(workload, size, precision, correction) for size in sizes]
+        found = [estimate_memory(workload, size, precision, correction) for size in sizes]
     except CalibrationError as error:
         raise click.ClickException(str(error)) from error
     if form == "json":
@@ -55,7 +55,7 @@ def command(workload: str, sizes: tuple[int, ...], precision: str, profiles: tup
 
 
 def _correction(paths: tuple[Path, ...]) -> EstimateCorrection:
-    from gpu_advisor.calibration.memory_estimate import estimate, fit_correction
+    from gpu_advisor.calibration.memory_estimate import estimate_memory, fit_correction
     from gpu_advisor.calibration.profile import read_profile
 
     profiles = [read_profile(path) for path in paths]
@@ -64,7 +64,7 @@ def _correction(paths: tuple[Path, ...]) -> EstimateCorrection:
         raise CalibrationError(f"profiles of several GPU types ({', '.join(types)}): give those of one")
     pairs = [
         (
-            estimate(profile.factory or profile.workload, measured.batch_size, profile.precision).reserved_bytes,
+            estimate_memory(profile.factory or profile.workload, measured.batch_size, profile.precision).reserved_bytes,
             measured.peak_memory_bytes,
         )
         for profile in profiles

@@ -19,7 +19,7 @@ def _limit(context: click.Context, parameter: click.Parameter, value: str | None
 @click.command("probe", short_help="Measure memory and throughput at several batch sizes.")
 @click.option("--workload", default="transformer", show_default=True,
               help="mlp, conv, transformer, or package.module:factory.")  # fmt: skip
-@click.option("--job", help="Name of the training job (its label training_job) that the profile is of.")
+@click.option("--job", help="Name of the profiled training job (its label training_job).")
 @click.option("--sizes", default="8,16,32", show_default=True, callback=parse_sizes, help="Batch sizes to measure.")
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True,
               help="cuda is ROCm as well.")  # fmt: skip
@@ -28,7 +28,7 @@ def _limit(context: click.Context, parameter: click.Parameter, value: str | None
 )
 @click.option("--limit", callback=_limit, metavar="SIZE", help="Simulate a smaller memory, as in 8GiB.")
 @click.option("--timeout", type=click.FloatRange(min=1), default=300.0, show_default=True,
-              help="Seconds after which a size is given up.")  # fmt: skip
+              help="Time limit per size, in seconds.")  # fmt: skip
 @click.option("--seconds", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Time per size.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of torch on a CPU.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("profiles"), show_default=True,
@@ -48,7 +48,7 @@ def command(
     output: Path,
     textfile: Path | None,
 ) -> None:
-    """Run a small training workload at several batch sizes, each in its own process, and write what it took.
+    """Run a small training workload at several batch sizes, each in its own process, and write a profile.
 
     \b
       gpu-advisor probe --workload my.training:factory --sizes 8,16,32 --precision bfloat16
@@ -58,7 +58,7 @@ def command(
     from rich.console import Console
     from rich.progress import Progress
 
-    from gpu_advisor.calibration.probe import ProbeRequest, probe
+    from gpu_advisor.calibration.probe import ProbeRequest, run_probe
     from gpu_advisor.calibration.profile import SUFFIX, check_writable, profile_file_name, write_profile, write_textfile
 
     _require_torch()
@@ -73,7 +73,7 @@ def command(
             def show(size: int, outcome: str) -> None:
                 bar.update(task, advance=1, description=f"{workload} at {size}: {outcome.replace('_', ' ')}")
 
-            profile = probe(request, progress=show)
+            profile = run_probe(request, progress=show)
         profile = profile.model_copy(update={"workload": job, "factory": workload}) if job else profile
         path = output if is_file else output / profile_file_name(profile)
         write_profile(profile, path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gpu_advisor.calibration.memory_estimate import EstimateCorrection, MemoryEstimate, estimate, fit_correction
+from gpu_advisor.calibration.memory_estimate import EstimateCorrection, MemoryEstimate, estimate_memory, fit_correction
 from gpu_advisor.calibration.profile import Profile
 from gpu_advisor.hardware.cluster_spec import ClusterSpec
 from gpu_advisor.hardware.errors import PlanError
@@ -46,8 +46,9 @@ class TracedPlans:
 
 
 def traced_plans(
-    workload: str, hardware: ClusterSpec, global_batch: int, margin_ratio: float, precision: str, correction: EstimateCorrection,
-    trace: Tracer = estimate,
+    workload: str, hardware: ClusterSpec, global_batch: int, margin_ratio: float, precision: str,
+    correction: EstimateCorrection,
+    trace: Tracer = estimate_memory,
 ) -> TracedPlans:  # fmt: skip
     """Micro-batches from 1 on, until one does not fit. Raises PlanError and CalibrationError."""
     if global_batch < 1 or global_batch % hardware.gpus:
@@ -68,7 +69,7 @@ def traced_plans(
 
 
 def correction_from_profiles(
-    profiles: Sequence[Profile], hardware: ClusterSpec, overhead_bytes: float, trace: Tracer = estimate
+    profiles: Sequence[Profile], hardware: ClusterSpec, overhead_bytes: float, trace: Tracer = estimate_memory
 ) -> EstimateCorrection:
     """What measured peaks say beside the estimates of the same; without profiles, the assumed overhead alone.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from gpu_advisor.calibration.loading import curves_from_metrics, shelf
+from gpu_advisor.calibration.loading import curves_from_metrics, load_profile_index
 from gpu_advisor.calibration.points import MeasuredPoint, clean_points
 from gpu_advisor.calibration.profile import (
     PROFILE_MEMORY,
@@ -15,7 +15,7 @@ from gpu_advisor.calibration.profile import (
     Measurement,
     Profile,
     profile_file_name,
-    rows,
+    profile_rows,
     write_profile,
 )
 from gpu_advisor.calibration.profile_index import ProfileCurve, ProfileIndex
@@ -104,7 +104,7 @@ def test_a_larger_batch_with_its_ceilings_gain_and_margin() -> None:
     for words in ("memory ", "throughput (95 % of the best) ", "gradient noise not reported", "interval"):
         assert words in advice.explanation
     assert f"calibrated on {MODEL} (bfloat16)" in advice.summary
-    assert any("1706.02677" in line and "nothing is changed for you" in line for line in advice.apply)
+    assert any("1706.02677" in line and "this tool does not change it" in line for line in advice.apply)
     assert any("proportion" in each.why_not for each in advice.rejected)
     assert {"training_batch_size", "gpu_memory_total"} == {each.signal for each in advice.evidence}
     assert all(each.promql for each in advice.evidence)
@@ -195,18 +195,18 @@ def test_profiles_come_from_a_folder_and_from_metrics(tmp_path: Path) -> None:
     write_profile(one, tmp_path / profile_file_name(one))
     (tmp_path / "bad.profile.json").write_text("{")
     series = {name: {} for name in (PROFILE_MEMORY, PROFILE_THROUGHPUT)}  # type: dict[str, dict[object, float]]
-    for row in rows((one, other)):
+    for row in profile_rows((one, other)):
         if row.name in series:
             keys = ("gpu_type", "workload", "precision", "batch_size")
             series[row.name][labels(job="node", **dict(zip(keys, row.labels, strict=True)))] = row.value
     published = curves_from_metrics(series[PROFILE_MEMORY], series[PROFILE_THROUGHPUT])  # type: ignore[arg-type]
-    found = shelf(str(tmp_path), published)
-    assert [each.precision for each in found.of(MODEL, "llm")] == ["bfloat16", "float32"], "the folder's come first"
+    found = load_profile_index(str(tmp_path), published)
+    assert [each.precision for each in found.find(MODEL, "llm")] == ["bfloat16", "float32"], "the folder's come first"
     assert {each.points for each in found.curves} == {one.points()}
     assert found.curves[0].allocated is not None
     [error] = found.errors
     assert "bad.profile.json" in error
     told = dataclasses.replace(facts_with(), profiles=found)
     assert [each.scope.kind for each in recommend(told)[1]] == ["fleet"]
-    [missing] = shelf(str(tmp_path / "none")).errors
+    [missing] = load_profile_index(str(tmp_path / "none")).errors
     assert "create it" in missing

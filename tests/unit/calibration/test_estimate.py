@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from gpu_advisor.calibration.errors import WorkloadError
-from gpu_advisor.calibration.memory_estimate import estimate, fit_correction
+from gpu_advisor.calibration.memory_estimate import estimate_memory, fit_correction
 from gpu_advisor.calibration.profile import write_profile
 from gpu_advisor.calibration.workloads import BUILT_IN
 from gpu_advisor.cli import cli
@@ -27,21 +27,21 @@ def test_a_trace_sees_what_a_run_takes(workload: str, most: float) -> None:
 
     torch.set_num_threads(1)
     _, ran = CpuMeter(None).memory(lambda: build_step(workload, 2, torch.device("cpu"), "float32"))
-    found = estimate(workload, 2)
+    found = estimate_memory(workload, 2)
     assert 0.97 <= found.allocated_bytes / ran.peak_bytes <= most
     assert found.reserved_bytes >= found.allocated_bytes
-    assert estimate(workload, 8).allocated_bytes > found.allocated_bytes
+    assert estimate_memory(workload, 8).allocated_bytes > found.allocated_bytes
 
 
 def test_a_wrong_workload_is_an_error() -> None:
     with pytest.raises(WorkloadError, match="mlp, conv, transformer"):
-        estimate("neither", 2)
+        estimate_memory("neither", 2)
 
 
 def test_a_workload_without_tensors_is_no_estimate_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BUILT_IN, "idle", lambda *_: lambda: None)
-    with pytest.raises(WorkloadError, match="makes no tensors"):
-        estimate("idle", 2)
+    with pytest.raises(WorkloadError, match="creates no tensors"):
+        estimate_memory("idle", 2)
 
 
 def test_modules_go_where_a_workload_puts_them() -> None:

@@ -45,7 +45,7 @@ def test_what_is_found_fits_and_is_near_the_largest(
         return TrialMemory(round((held + batch) * MIB), held * MIB if told else 0)
 
     run = trial(memory, limit)
-    largest, search = largest_of(run), SearchConfig(limit * MIB, largest=MAX_BATCH)
+    largest, search = largest_of(run), SearchConfig(limit * MIB, max_batch_size=MAX_BATCH)
     if largest < 1:
         with pytest.raises(CalibrationError, match="use mixed precision"):
             find_batch_size(run, search)
@@ -53,7 +53,7 @@ def test_what_is_found_fits_and_is_near_the_largest(
     found = find_batch_size(run, search)
     assert found.batch_size <= largest
     assert len(found.trials) <= search.max_trials
-    if jump == 0 and largest >= search.first:
+    if jump == 0 and largest >= search.first_batch_size:
         assert found.failures == 0
     if told and workspace == 0 and found.failures == 0:
         assert found.batch_size >= 0.9 * largest * (1 - jump) - 1
@@ -84,7 +84,7 @@ def test_where_the_optimizer_makes_the_peak_the_forward_pass_tells_what_a_batch_
 
     limit = step + free + 5 * a_sample
     run = trial(memory, limit)
-    found = find_batch_size(run, SearchConfig(limit * MIB, largest=MAX_BATCH))
+    found = find_batch_size(run, SearchConfig(limit * MIB, max_batch_size=MAX_BATCH))
     assert found.failures == 0
     assert found.batch_size >= 0.5 * largest_of(trial(memory, 0.99 * limit)) - 1
 
@@ -112,7 +112,9 @@ def test_a_failure_is_a_bound() -> None:
 
 def test_the_data_set_bounds_the_batch() -> None:
     assert (
-        find_batch_size(lambda size: TrialMemory((100 + size) * MIB), SearchConfig(80_000 * MIB, largest=48)).batch_size
+        find_batch_size(
+            lambda size: TrialMemory((100 + size) * MIB), SearchConfig(80_000 * MIB, max_batch_size=48)
+        ).batch_size
         == 48
     )
 
@@ -125,7 +127,7 @@ def test_no_step_is_larger_than_one_may_trust() -> None:
         sizes.append(size)
         return TrialMemory((1000 + size) * MIB, (1000 + size) * MIB)
 
-    find_batch_size(run, SearchConfig(80_000 * MIB, first=1, largest=MAX_BATCH))
+    find_batch_size(run, SearchConfig(80_000 * MIB, first_batch_size=1, max_batch_size=MAX_BATCH))
     assert sizes == [1, 64, 4096]
 
 

@@ -127,7 +127,8 @@ def test_gradient_noise_is_a_ceiling() -> None:
     assert advice.recommended_batch_size == 24
 
 
-@pytest.mark.parametrize("request_", [BatchSizeRequest(GIB, 0.0), BatchSizeRequest(GIB, 1.5), BatchSizeRequest(GIB, 0.9, (0,)),
+@pytest.mark.parametrize("request_", [BatchSizeRequest(GIB, 0.0), BatchSizeRequest(GIB, 1.5),
+                                      BatchSizeRequest(GIB, 0.9, (0,)),
                                       BatchSizeRequest(GIB, 0.9, current_batch=0)])  # fmt: skip
 def test_contradictory_requests_are_refused(request_: BatchSizeRequest) -> None:
     with pytest.raises(CalibrationError):

@@ -17,7 +17,7 @@ HEADER = "batch_size,peak_memory_bytes\n"
         ("", "at least two rows"),
         (HEADER, "at least two sizes"),
         (HEADER + f"8,{GIB}\n", "at least two sizes"),
-        (HEADER + f"8,{GIB}\n8,{GIB}\n", "keep one row a size"),
+        (HEADER + f"8,{GIB}\n8,{GIB}\n", "keep one row per size"),
         (HEADER + f"8,{2 * GIB}\n16,{GIB}\n", "measure at least two sizes that finish"),
         (HEADER + f"0,{GIB}\n8,{2 * GIB}\n", "from 1 on"),
         (HEADER + f"-8,{GIB}\n8,{2 * GIB}\n", "from 1 on"),

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from gpu_advisor.calibration.contention import DeviceUsage, taken
+from gpu_advisor.calibration.contention import DeviceUsage, contention_reason
 from gpu_advisor.calibration.errors import CalibrationError, DeviceBusyError, WorkloadError
-from gpu_advisor.calibration.probe import ProbeRequest, probe
+from gpu_advisor.calibration.probe import ProbeRequest, run_probe
 from gpu_advisor.calibration.profile import read_profiles
 from gpu_advisor.calibration.workloads import build_step, run_step
 from gpu_advisor.cli import cli
@@ -137,7 +137,7 @@ def outcome(kind: str, **more: object) -> Callable[[ProbeRequest, int], dict[str
 )
 def test_a_probe_is_whole_or_an_error(found: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error) as raised:
-        probe(ProbeRequest("mlp", (8, 16, 32)), found)
+        run_probe(ProbeRequest("mlp", (8, 16, 32)), found)
     assert words in str(raised.value)
 
 
@@ -146,21 +146,21 @@ def test_one_size_is_no_profile_and_nothing_is_measured() -> None:
         raise AssertionError("measured")
 
     with pytest.raises(CalibrationError, match="at least two sizes"):
-        probe(ProbeRequest("mlp", (8, 8)), run_size)
+        run_probe(ProbeRequest("mlp", (8, 8)), run_size)
 
 
 def test_a_workload_that_takes_no_memory_is_reported() -> None:
     measured = outcome("measured")(ProbeRequest("mlp", (8, 16)), 8)
     nothing = {**measured, "memory": {**measured["memory"], "peak_bytes": 0}}
     with pytest.raises(WorkloadError, match=r"make no profile .peak_memory_bytes Input.*trains on a batch"):
-        probe(ProbeRequest("mlp", (8, 16)), lambda request, size: nothing)
+        run_probe(ProbeRequest("mlp", (8, 16)), lambda request, size: nothing)
 
 
 def test_where_nothing_can_be_written_nothing_is_measured(workload_folder: Path) -> None:
     (workload_folder / "taken").write_text("a file")
     result = run("--workload", "probed:hangs", "--sizes", "8,16", "--output", "taken/profiles")
     assert result.exit_code == 1
-    assert "taken cannot be written to: give another folder" in result.output
+    assert "taken is not writable: choose another folder" in result.output
 
 
 IDLE, OURS = DeviceUsage(200 << 20, 0.0, 0), DeviceUsage(6 * GIB, 1.0, 0)
@@ -175,9 +175,9 @@ IDLE, OURS = DeviceUsage(200 << 20, 0.0, 0), DeviceUsage(6 * GIB, 1.0, 0)
         (DeviceUsage(0, 0.6, 0), OURS, "60% busy before the probe"),
         (DeviceUsage(0, 0.0, 1), OURS, "1 other process"),
         (IDLE, DeviceUsage(6 * GIB, 1.0, 2), "2 other process"),
-        (IDLE, DeviceUsage(12 * GIB, 1.0, None), "more were taken than by the probe"),
+        (IDLE, DeviceUsage(12 * GIB, 1.0, None), "other processes allocated"),
     ],
 )
 def test_a_gpu_that_others_use_is_noticed(before: DeviceUsage, after: DeviceUsage, words: str | None) -> None:
-    told = taken(before, after, 5 * GIB)
+    told = contention_reason(before, after, 5 * GIB)
     assert told is None if words is None else told is not None and words in told

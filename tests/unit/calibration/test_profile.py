@@ -14,9 +14,9 @@ from gpu_advisor.calibration.profile import (
     Profile,
     points_from_rows,
     profile_file_name,
+    profile_rows,
     read_profile,
     read_profiles,
-    rows,
     write_profile,
 )
 
@@ -37,7 +37,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     write_profile(profile(), path)
     assert read_profile(path) == profile()
     assert list(path.parent.iterdir()) == [path]
-    assert points_from_rows(rows([profile()])) == {profile().key: profile().points()}
+    assert points_from_rows(profile_rows([profile()])) == {profile().key: profile().points()}
 
 
 def test_the_newest_of_a_key_counts_and_a_bad_file_hides_no_other(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def first(**changes: Any) -> Callable[[dict[str, Any]], str]:
         (first(batch_size=2), "2"),
         (first(peak_memory_bytes=1.5), "measurements.0.peak_memory_bytes"),
         (first(peak_memory_bytes=0), "measurements.0.peak_memory_bytes"),
-        (first(peak_memory_bytes=100 * GIB), "mend the file or probe again"),
+        (first(peak_memory_bytes=100 * GIB), "correct the file or probe again"),
     ],
 )
 def test_what_is_no_profile_names_file_place_and_fix(

@@ -74,7 +74,7 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
 def has_profile(facts: Facts, gpus: Iterable[Gpu]) -> bool:
     """Whether there is a profile for the job of each of these GPUs."""
     jobs = facts.reported_jobs
-    return all(gpu.uuid in jobs and facts.profiles.of(gpu.name, jobs[gpu.uuid]) for gpu in gpus)
+    return all(gpu.uuid in jobs and facts.profiles.find(gpu.name, jobs[gpu.uuid]) for gpu in gpus)
 
 
 def unreadable_profiles(facts: Facts, cluster: str) -> Iterator[Abstention]:
@@ -142,7 +142,7 @@ def _recommend_for_job(facts: Facts, settings: Settings, job: TrainingJob) -> It
 
 
 def _curves(facts: Facts, job: TrainingJob) -> tuple[ProfileCurve, ...]:
-    return facts.profiles.of(job.gpus[0].name, job.name)
+    return facts.profiles.find(job.gpus[0].name, job.name)
 
 
 def _profile_mismatch(curve: ProfileCurve, job: TrainingJob) -> float | None:
