@@ -64,7 +64,7 @@ class OneShotAdvisor:
         from gpu_advisor.report.generate import generate_report
 
         source = one_shot_source(_with_history_timeout(self._settings))
-        ask = source.of.range if isinstance(source, CachingSource) else source.range  # no cache: few queries, each once
+        ask = source.source.range if isinstance(source, CachingSource) else source.range  # no cache: few queries, each once
         try:
             return generate_report(ask, self._view, self._settings, since_seconds, self._now, has_ledger=False)
         except SourceError as error:

@@ -178,7 +178,7 @@ class AdvisorService:
 
     def query_range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
         """A range query for charts and reports, past the loop's cache. Raises SourceError."""
-        source = self._source.of if isinstance(self._source, CachingSource) else self._source
+        source = self._source.source if isinstance(self._source, CachingSource) else self._source
         return source.range(expression, start, end, step)
 
     def snooze(self, id_: str, snooze: Snooze | None) -> None:

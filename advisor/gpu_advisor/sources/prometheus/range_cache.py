@@ -1,8 +1,8 @@
-"""A source whose ranges are asked for once: what a step of the past was does not change any more.
+"""Range-query cache: completed steps are immutable.
 
-A trail over hours is read at each evaluation, but only its newest steps are new. All else was answered before, and is
-kept as it was; nothing is kept that could not be asked for again, so a restart changes no answer. The first time, a
-range is read piece by piece, so that no query runs into its time limit, and what came is not lost if one does.
+A history over hours is read at each evaluation, but only its newest steps are new; all others come from the cache. The
+cache contains nothing that could not be queried again, so a restart changes no result. A range is first read in pieces,
+so that no query times out, and completed pieces are not lost if one does.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from gpu_advisor.sources.algebra import MutableVector
 from gpu_advisor.sources.base import PromqlSource, Source
 from gpu_advisor.sources.prometheus.combined_queries import CombinedQuery, read_combined_queries
 
-#: Samples may come late, by remote write or a clock that lags: what is younger than this (seconds) is asked for again.
-#: Steps that took longer to be complete are not noticed.
+#: Samples may arrive late, by remote write or a lagging clock: steps newer than this (seconds) are queried again. Samples
+#: that arrive later are missed.
 LATE_SAMPLE_SECONDS = 300
 
-#: Steps in one query. A step of 10,000 GPUs takes a Prometheus tens of milliseconds.
+#: Steps per query. A step of 10,000 GPUs takes Prometheus tens of milliseconds.
 MAX_STEPS_PER_QUERY = 15
 
-#: Ranges that are kept; each is some kilobytes, for the source adds up before it answers.
+#: Cached ranges; each takes some kilobytes, as the source aggregates.
 MAX_CACHED_RANGES = 64
 
 CacheKey = tuple[Expression, float]
@@ -30,60 +30,62 @@ CacheKey = tuple[Expression, float]
 
 @dataclass(slots=True)
 class CachingSource:
-    """A Source. Ranges with whole multiples of their step as times are remembered, all else goes straight on."""
+    """A Source that caches ranges whose times are whole multiples of their step; all else is passed through."""
 
-    of: Source
+    source: Source
     name: str = field(init=False)
     address: str = field(init=False)
     _cache: dict[CacheKey, dict[float, Vector]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.name, self.address = self.of.name, self.of.address
+        self.name, self.address = self.source.name, self.source.address
 
     def instant(self, expressions: Mapping[str, Expression], at: float) -> Mapping[str, Vector]:
-        return self.of.instant(expressions, at)
+        return self.source.instant(expressions, at)
 
     def read_combined(self, combined: Sequence[CombinedQuery], at: float) -> list[tuple[MutableVector, ...]]:
-        return read_combined_queries(self.of, combined, at)
+        return read_combined_queries(self.source, combined, at)
 
     def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
-        """As Source.range, in as many queries as there are pieces to read. Raises SourceError."""
+        """As Source.range, one query per missing piece. Raises SourceError."""
         if start % step or end < start:
-            return self.of.range(expression, start, end, step)
+            return self.source.range(expression, start, end, step)
         times = [start + step * index for index in range(int((end - start) // step) + 1)]
-        kept = self._cache.pop((expression, step), {})
-        self._cache[expression, step] = kept = {at: kept[at] for at in times if at in kept}  # the last used is the last
+        cached = self._cache.pop((expression, step), {})
+        self._cache[expression, step] = cached = {
+            at: cached[at] for at in times if at in cached
+        }  # moves it to the end: least recently used first
         while len(self._cache) > MAX_CACHED_RANGES:
             del self._cache[next(iter(self._cache))]
-        found = dict(kept)
-        missing = [at for at in times if at not in kept]
+        found = dict(cached)
+        missing = [at for at in times if at not in cached]
         for piece in _split_times(missing, step):
             found |= self._read(expression, piece, step)
-            kept |= {at: found[at] for at in piece if at <= end - LATE_SAMPLE_SECONDS}
+            cached |= {at: found[at] for at in piece if at <= end - LATE_SAMPLE_SECONDS}
         return _series_by_labels(found, times)
 
     def close(self) -> None:
-        self.of.close()
+        self.source.close()
 
     def _read(self, expression: Expression, times: list[float], step: float) -> dict[float, Vector]:
-        """Each step's results; a step without any has none, and is known all the same."""
+        """The results of each step; a step without any is cached as empty."""
         found: dict[float, dict[Labels, float]] = {at: {} for at in times}
-        for labels, trail in self.of.range(expression, times[0], times[-1], step).items():
-            for at, value in trail:
+        for labels, points in self.source.range(expression, times[0], times[-1], step).items():
+            for at, value in points:
                 found[at][labels] = value
         return dict(found)
 
 
 class CachingPromqlSource(CachingSource):
-    """The same for a source that evaluates text, which it goes on doing."""
+    """The same for a source that evaluates PromQL text, which is not cached."""
 
     def range_promql(self, promql: str, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
-        assert isinstance(self.of, PromqlSource)
-        return self.of.range_promql(promql, start, end, step)
+        assert isinstance(self.source, PromqlSource)
+        return self.source.range_promql(promql, start, end, step)
 
 
 def with_range_cache(source: Source) -> Source:
-    """The source, with its ranges remembered."""
+    """Wrap a source in a range cache."""
     return CachingPromqlSource(source) if isinstance(source, PromqlSource) else CachingSource(source)
 
 
@@ -99,8 +101,8 @@ def _split_times(times: list[float], step: float) -> list[list[float]]:
 
 
 def _series_by_labels(found: Mapping[float, Vector], times: list[float]) -> dict[Labels, TimeSeries]:
-    trails: dict[Labels, list[tuple[float, float]]] = {}
+    series: dict[Labels, list[tuple[float, float]]] = {}
     for at in times:
         for labels, value in found[at].items():
-            trails.setdefault(labels, []).append((at, value))
-    return {labels: tuple(trail) for labels, trail in trails.items()}
+            series.setdefault(labels, []).append((at, value))
+    return {labels: tuple(points) for labels, points in series.items()}
