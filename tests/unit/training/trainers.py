@@ -48,6 +48,7 @@ def check(monitor: TrainingMonitor, samples: int, loss_count: int) -> None:
     totals = summary.totals
     assert (totals.steps, totals.samples) == (STEPS, samples)
     assert totals.data_wait_seconds == pytest.approx(SAMPLES * EPOCHS * WAIT_SECONDS / BATCH)
+    assert totals.data_wait_seconds is not None
     assert totals.data_wait_seconds < totals.step_seconds
     assert summary.values["loss"].count == loss_count
     assert monitor._micro_batch_size == BATCH
