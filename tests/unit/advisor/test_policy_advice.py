@@ -1,0 +1,335 @@
+"""What each policy on a cause makes of its figures: bounds, alternatives and limits, on findings made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+from gpu_advisor.evaluation.diagnosis.conditions import Condition, above, any_of, below
+from gpu_advisor.evaluation.diagnosis.decision_table import DecisionRow
+from gpu_advisor.evaluation.diagnosis.diagnose import GpuDiagnosis
+from gpu_advisor.evaluation.diagnosis.peers import Peers
+from gpu_advisor.evaluation.facts import Gpu
+from gpu_advisor.evaluation.policies import (
+    batch_size,
+    communication,
+    cooling,
+    data_loading,
+    memory_saving,
+    mixed_precision,
+    power_limit,
+    profiling,
+    smaller_gpu,
+    straggler,
+)
+from gpu_advisor.evaluation.policies.findings import MAX_LISTED_GPUS, Finding, PolicyAdvice, listed_gpus
+from gpu_advisor.evaluation.pools import assign_pools
+from gpu_advisor.evaluation.recommendation import Scope
+from gpu_advisor.evaluation.signals import IDLE_UTILIZATION, MEMORY_USED, NODE_CPU, SM_ACTIVITY, UTILIZATION
+from gpu_advisor.settings import Settings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.advisor.builders import GpuSpec, facts
+
+Policy = Callable[[Finding], PolicyAdvice]
+
+H100, A100, V100, T4, P100 = (
+    "NVIDIA H100 80GB HBM3",
+    "NVIDIA A100-SXM4-80GB",
+    "Tesla V100-SXM2-32GB",
+    "Tesla T4",
+    "Tesla P100-PCIE-16GB",
+)
+
+
+class _Features(dict[str, float | None]):
+    def __missing__(self, name: str) -> None:
+        return None
+
+
+def gpus(count: int, name: str = H100, per_node: int = 8) -> list[Gpu]:
+    return [Gpu(f"GPU-{i}", str(i % per_node), name, "nvidia", f"node-{i // per_node}", True) for i in range(count)]
+
+
+def finding(
+    features: Mapping[str, float] | None = None,
+    found: Sequence[Gpu] | None = None,
+    variants: Sequence[str] = ("",),
+    conditions: tuple[Condition, ...] = (),
+    jobs: Mapping[str, Sequence[Gpu]] | None = None,
+) -> Finding:
+    """One cause on `found`, all with the same features."""
+    settings = Settings()
+    chosen = list(found or gpus(1))
+    known = facts([GpuSpec(gpu.uuid, 0.4, node=gpu.node, name=gpu.name) for gpu in chosen], settings)
+    rows = [DecisionRow("data_bound", variants[i % len(variants)], conditions, "") for i in range(len(chosen))]
+    members = {job: tuple(each) for job, each in (jobs or {}).items()}
+    peers = Peers(members=members, jobs={gpu.uuid: job for job, each in members.items() for gpu in each})
+    return Finding(
+        facts=known,
+        settings=settings,
+        pool=assign_pools(known.gpus, settings.pools)[0],
+        peers=peers,
+        scope=Scope("job", "llm"),
+        diagnosis="data_bound",
+        outcomes=tuple(GpuDiagnosis(gpu, "data_bound", row, features=_Features(features or {}))
+                       for gpu, row in zip(chosen, rows, strict=True)),
+        rows=tuple(rows),
+    )  # fmt: skip
+
+
+def trainer(advice: PolicyAdvice) -> dict[str, Any]:
+    return {k: v for each in advice.actions if each.kind == "configure_trainer" for k, v in each.parameters.items()}
+
+
+def commands(advice: PolicyAdvice) -> list[tuple[str, ...]]:
+    return [each.parameters["argv"] for each in advice.actions if each.kind == "run_command"]  # type: ignore[misc]
+
+
+def code(advice: PolicyAdvice) -> str:
+    return "\n".join(str(each.parameters["python"]) for each in advice.actions if each.kind == "edit_code")
+
+
+def hints(advice: PolicyAdvice) -> str:
+    return "\n".join(each.note for each in advice.actions if each.kind == "note")
+
+
+# Projections and confidence
+
+
+@pytest.mark.parametrize(
+    ("policy", "features", "variant", "confidence", "throughput"),
+    [
+        (batch_size.advise, {"fill": 0.3}, "", "medium", None),
+        (batch_size.advise, {}, "", "low", None),
+        (communication.advise, {"communication": 0.2}, "", "high", 1.25),
+        (communication.advise, {"communication": 0.98}, "", "high", 50),
+        (communication.advise, {"communication": 0.99}, "", "high", None),  # a step of nothing but waiting
+        (communication.advise, {}, "", "medium", None),
+        (cooling.advise, {"clock_of_peers": 0.8, "clock": 0.5}, "", "high", 1.25),
+        (cooling.advise, {"clock": 0.5}, "", "high", 2),
+        (cooling.advise, {"clock_of_peers": 0.8}, "", "high", 1.25),
+        (cooling.advise, {}, "", "high", None),
+        (power_limit.advise, {"clock_of_peers": 0.8, "clock": 0.5}, "limit", "high", 1.25),
+        (power_limit.advise, {"clock": 0.5}, "limit", "high", 2),
+        (power_limit.advise, {}, "brake", "high", None),
+        (data_loading.advise, {"data_wait": 0.2}, "", "high", 1.25),
+        (data_loading.advise, {"data_wait": 0.98}, "", "high", 50),
+        (data_loading.advise, {"data_wait": 0.99}, "", "high", None),
+        (data_loading.advise, {}, "", "medium", None),
+        (profiling.advise, {"sm_activity": 0.2}, "collective", "high", None),
+        (profiling.advise, {"sm_activity": 0.03}, "", "medium", None),
+        (profiling.advise, {"sm_activity": 0.029}, "", "high", None),
+        (profiling.advise, {}, "", "high", None),
+        (straggler.advise, {"communication_below_job": 0.2}, "waits", "high", 1.25),
+        (straggler.advise, {"communication_below_job": 0.98}, "clock", "high", 50),
+        (straggler.advise, {"communication_below_job": 0.99}, "work", "medium", None),
+        (straggler.advise, {"communication_below_job": 0.0}, "work", "medium", None),
+        (straggler.advise, {"communication_below_job": -0.2}, "idle", "medium", None),
+        (straggler.advise, {}, "idle", "medium", None),
+    ],
+)
+def test_what_is_gained_follows_from_what_was_measured(
+    policy: Policy, features: Mapping[str, float], variant: str, confidence: str, throughput: float | None
+) -> None:
+    advice = policy(finding(features, variants=(variant,)))
+    assert advice.confidence == confidence
+    assert advice.projection.throughput_ratio == (None if throughput is None else pytest.approx(throughput))
+
+
+@given(st.floats(0, 0.98), st.floats(0.01, 1))
+def test_utilization_without_waiting_is_that_of_the_rest_and_at_most_one(wait: float, utilization: float) -> None:
+    projected = data_loading.advise(finding({"data_wait": wait, "utilization": utilization})).projection
+    assert projected.utilization_ratio == pytest.approx(min(1.0, utilization / (1 - wait)))
+    assert data_loading.advise(finding({"data_wait": wait})).projection.utilization_ratio is None
+
+
+# Alternative reasons lead to other actions
+
+
+@pytest.mark.parametrize(
+    ("features", "settings", "copies", "shown"),
+    [
+        ({"io_pressure": 0.10, "cpu": 0.95, "input_rate": 2e9}, {}, False, "10%"),
+        ({"io_pressure": 0.09, "cpu": 0.80, "input_rate": 2e9}, {}, False, "80%"),
+        ({"io_pressure": 0.09, "cpu": 0.79, "input_rate": 1.5e9}, {"dataloader_pin_memory": True}, True, "copies"),
+        (
+            {"io_pressure": 0.09, "cpu": 0.79, "input_rate": 1.5e9 - 1},
+            {"dataloader_persistent_workers": True, "dataloader_prefetch_factor": 4, "dataloader_pin_memory": True},
+            True,
+            "workers",
+        ),
+    ],
+)
+def test_the_remedy_for_slow_loading_is_that_of_the_first_bottleneck(
+    features: Mapping[str, float], settings: Mapping[str, object], copies: bool, shown: str
+) -> None:
+    advice = data_loading.advise(finding(features))
+    assert trainer(advice) == settings
+    assert ("non_blocking" in code(advice)) is copies
+    assert shown in advice.summary
+    storage, processors = (hints(data_loading.advise(finding(each))) for each in ({"io_pressure": 1.0}, {"cpu": 1.0}))
+    assert (hints(advice) == storage) is (features["io_pressure"] >= 0.1)
+    assert (hints(advice) == processors) is (shown == "80%")
+
+
+def test_communication_advice_depends_on_nodes_then_on_nvlink() -> None:
+    one, two, slow = (
+        communication.advise(finding(found=found)) for found in (gpus(8), gpus(9), gpus(8, "NVIDIA H100 PCIe"))
+    )
+    assert len(two.actions) > len(one.actions) < len(slow.actions)
+    assert "NCCL" in hints(two)
+    assert "NVLink" in hints(slow)
+    assert "NVLink" not in hints(two) + hints(one)
+    for advice in (one, two, slow):
+        assert "DistributedDataParallel" in code(advice)
+        assert "no_sync" in code(advice)
+
+
+def test_heat_of_many_gpus_is_a_matter_of_the_node() -> None:
+    few, four, five = (hints(cooling.advise(finding(found=gpus(count)))) for count in (3, 4, 5))
+    apart = hints(cooling.advise(finding(found=gpus(4, per_node=1))))  # one of each node
+    assert four == five != few == apart
+    assert "node" in four
+    assert "node" not in few
+
+
+def test_memory_advice_saves_traffic_where_bandwidth_is_the_limit_and_room_where_capacity_is() -> None:
+    features = {"dram_fill": 0.81, "memory_needed": 0.93}
+    traffic = memory_saving.advise(finding(features, variants=("bandwidth",)))
+    room = memory_saving.advise(finding(features, variants=("capacity",)))
+    assert (trainer(traffic), trainer(room)) == ({"torch_compile": True}, {"gradient_checkpointing": True})
+    for advice, shown, other in ((traffic, "81%", "93%"), (room, "93%", "81%")):
+        assert shown in advice.summary
+        assert other not in advice.summary
+        assert "bf16, fp16, fp8, tf32" in hints(advice)  # what H100 has
+    assert "bytes" in next(each.why_not for each in traffic.rejected)
+    assert "bytes" not in next(each.why_not for each in room.rejected)
+    assert len(room.actions) >= 4  # and what holds less: smaller batches, states on the host
+    assert "DeepSpeed" in hints(room)
+
+
+def test_power_advice_names_the_supply_or_the_limit() -> None:
+    brake = power_limit.advise(finding({"limit_of_peers": 0.61}, variants=("brake",)))
+    limit = power_limit.advise(finding({"limit_of_peers": 0.61}, variants=("limit",)))
+    cap = power_limit.advise(finding({"clock": 0.9}, variants=("limit",)))
+    assert commands(brake) == []
+    assert hints(brake)
+    assert any("-pl" in argv for argv in commands(limit))
+    assert commands(cap) == commands(limit)
+    assert ["61%" in each.summary for each in (brake, limit, cap)] == [False, True, False]
+    assert "?" not in cap.summary
+    assert len({each.summary.partition("clock")[2] for each in (brake, limit, cap)}) == 3
+
+
+def test_a_collective_that_hangs_is_searched_by_its_stacks_and_kernels_by_a_profiler() -> None:
+    hangs, kernels = (profiling.advise(finding(variants=variants)) for variants in (("collective",), ("",)))
+    assert [commands(each)[0][0] for each in (hangs, kernels)] == ["py-spy", "nsys"]
+    assert ["collective" in each.summary for each in (hangs, kernels)] == [True, False]
+    assert hints(hangs) != hints(kernels)
+
+
+# Models
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "formats"),
+    [
+        ((H100,), {"tf32": True, "bf16": True}, "bf16, fp16, fp8, tf32"),
+        ((A100,), {"tf32": True, "bf16": True}, "bf16, fp16, tf32"),
+        ((A100, H100), {"tf32": True, "bf16": True}, "bf16, fp16, tf32"),
+        ((V100, H100), {"fp16": True}, "fp16"),
+        ((V100,), {"fp16": True}, "fp16"),
+        ((P100,), {"fp16": True}, None),
+        ((P100, H100), {"fp16": True}, None),
+    ],
+)
+def test_number_formats_are_those_that_all_gpus_have(
+    names: Sequence[str], settings: Mapping[str, bool], formats: str | None
+) -> None:
+    found = [gpu for name in names for gpu in gpus(1, name)]
+    advice = mixed_precision.advise(finding(found=found))
+    assert trainer(advice) == settings
+    assert mixed_precision.common_formats(found) == (formats or mixed_precision.common_formats([]))
+    assert mixed_precision.common_formats(found)
+    assert ("FP8" in hints(advice)) is (names == (H100,) or "fp8" in mixed_precision.formats_of(names[0]))
+
+
+@pytest.mark.parametrize(
+    ("names", "sliced"), [((H100,), True), ((H100, T4), False), ((T4,), False), ((A100, H100), True)]
+)
+def test_a_slice_is_advised_where_all_gpus_can_be_sliced(names: Sequence[str], sliced: bool) -> None:
+    advice = smaller_gpu.advise(finding(found=[gpu for name in names for gpu in gpus(1, name)]))
+    assert any(argv[:2] == ("nvidia-smi", "mig") for argv in commands(advice)) is sliced
+    assert ("MIG" in advice.summary) is sliced
+
+
+# Numbers of GPUs
+
+
+@pytest.mark.parametrize(("count", "text"), [(1, "1 GPU"), (2, "2 GPUs"), (64, "64 GPUs")])
+def test_gpus_are_counted_in_words(count: int, text: str) -> None:
+    assert finding(found=gpus(count)).count == text
+
+
+@given(st.integers(0, 30))
+def test_the_first_few_gpus_get_lines_of_their_own(count: int) -> None:
+    assert listed_gpus(gpus(count)) == tuple(gpus(count)[: min(count, MAX_LISTED_GPUS)])
+
+
+def test_a_straggler_is_looked_at_by_its_index_where_it_has_one() -> None:
+    found = [Gpu("a", "3", H100, "nvidia", "n", True), Gpu("b", "", H100, "nvidia", "n", True)]
+    first, second = commands(straggler.advise(finding(found=found)))
+    assert first[2:4] == ("-i", "3")
+    assert "-i" not in second
+
+
+@pytest.mark.parametrize(("slow", "listed"), [(1, 1), (8, 8), (12, 8)])
+def test_of_many_stragglers_the_first_are_listed_and_the_rest_of_the_job_waits(slow: int, listed: int) -> None:
+    members = gpus(16, per_node=1)
+    advice = straggler.advise(finding(found=members[:slow], jobs={"llm": members}))
+    assert len(commands(advice)) == listed
+    assert sum("kubectl cordon" in line for line in hints(advice).splitlines()) == listed
+    assert f"{16 - slow} GPUs" in advice.summary
+
+
+def test_without_a_known_job_nobody_is_said_to_wait() -> None:
+    assert "0 GPUs" in straggler.advise(finding(found=gpus(3))).summary
+
+
+# Evidence
+
+
+def test_thresholds_stand_beside_signals_that_are_compared_themselves() -> None:
+    conditions = (
+        above("utilization", 0.8, 0.7),
+        below("utilization", 0.9, 0.95),  # the first one counts
+        below("fill", 0.5, 0.6),  # SM activity in relation to utilization
+        any_of(above("sm_activity", 0.3, 0.2), above("memory_held", 0.4, 0.3)),
+    )
+    known = finding(found=gpus(2), conditions=conditions)
+    values = {**known.facts.values, SM_ACTIVITY.name: {"GPU-0": 0.1, "GPU-1": 0.3}, MEMORY_USED.name: {}}
+    object.__setattr__(known.facts, "values", values)
+    told = {each.signal: each for each in known.evidence()}
+    assert {name: each.threshold for name, each in told.items()} == {IDLE_UTILIZATION.name: 0.8, SM_ACTIVITY.name: 0.3}
+    assert told[SM_ACTIVITY.name].value == pytest.approx(0.2)
+    assert next(iter(told)) == IDLE_UTILIZATION.name
+    assert NODE_CPU.name not in told
+    assert UTILIZATION.name not in told
+
+
+def test_the_mean_is_of_gpus_that_have_the_feature() -> None:
+    known = finding({"cpu": 0.2}, gpus(3))
+    (first, *rest) = known.outcomes
+    object.__setattr__(first, "features", _Features(cpu=0.5))
+    object.__setattr__(rest[0], "features", _Features())
+    assert known.mean("cpu") == pytest.approx(0.35)
+    assert known.mean("power") is None
+    assert (known.at_least("cpu", 0.35 - 1e-9), known.at_least("cpu", 0.36), known.at_least("power", 0.0)) == (
+        True,
+        False,
+        False,
+    )
+    assert finding({"cpu": 0.5}).at_least("cpu", 0.5)
