@@ -35,12 +35,12 @@ def test_hostile_labels_are_text(open_page: Open) -> None:
             page = open_page(url + path, width=PHONE)
             assert assert_no_horizontal_scroll(page), path
             assert page.locator("script").count() == 1
-            told = re.sub(r"\s+", " ", page.locator("body").text_content() or "")
+            text = re.sub(r"\s+", " ", page.locator("body").text_content() or "")
             names = [each.recommendation.scope.name for each in view.issued if path.endswith((each.id, "/", "min=0"))]
             for name in names:
                 # HTML has no NUL: a browser leaves it out of text.
-                assert re.sub(r"\s+", " ", name.replace("\0", "")).strip() in told, path
-        # What stands behind a name that turns the direction is still read from left to right.
+                assert re.sub(r"\s+", " ", name.replace("\0", "")).strip() in text, path
+        # The text after a right-to-left name still reads from left to right.
         page = open_page(url + "/")
         for name in right_to_left_names(HOSTILE.values()):
             bdi = page.locator("article.advice h3 bdi", has_text=name.replace("\0", "")).first
@@ -59,10 +59,10 @@ def test_a_source_that_fell_silent(open_page: Open) -> None:
     silent = SourceStatus("prometheus", "http://p:9090", False, "partial", "half an answer: see its log", AT - 90)
     with serve_view(dataclasses.replace(view, source=silent), query_range=level) as url:
         page = open_page(url + "/")
-        expect(page.get_by_role("heading", level=1)).to_contain_text("may be out of date")
+        expect(page.get_by_role("heading", level=1)).to_contain_text("The data source is down")
         expect(page.locator("#sources")).to_contain_text("partial")
         expect(page.locator("#state")).to_contain_text("half an answer: see its log")
         expect(page.locator("article.advice")).to_have_count(len(view.issued))
         page.goto(f"{url}/page/{view.issued[0].id}")
-        expect(page.locator("#evidence")).to_contain_text("its past cannot be shown")
+        expect(page.locator("#evidence")).to_contain_text("No chart: the data source is down")
         assert violations(page) == []

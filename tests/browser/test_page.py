@@ -188,19 +188,19 @@ def test_what_is_open_stays_open_when_the_page_is_renewed(demo: Program, open_pa
 def test_a_snooze_from_the_page(open_page: Open, tmp_path: Path) -> None:
     there = (f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}", "2xH100-80GB:idle", SETTINGS)
     with up(tmp_path, *there) as program:
-        page = open_page(program.url + "/", errors_expected=True)  # a browser complains of an advisor that is gone
-        reload_until(page, "thing to do")
+        page = open_page(program.url + "/", errors_expected=True)  # the browser logs errors for an unreachable advisor
+        reload_until(page, "1 recommendation")
         page.locator("article.advice h3 a").click()
         page.get_by_label("reason").fill("<i>new</i> fans come")
-        page.get_by_role("button", name="Snooze").click()
+        page.get_by_role("button", name="Snooze", exact=True).click()
         expect(page.locator("#summary .notice")).to_contain_text("<i>new</i> fans come")
         page.goto(program.url + "/")
         expect(page.locator("#snoozed")).to_contain_text("<i>new</i> fans come")
         expect(page.get_by_role("heading", level=1)).to_have_text("No recommendations except snoozed ones")
         page.locator("#snoozed a").click()
         page.get_by_role("button", name="End snooze").click()
-        expect(page.get_by_role("button", name="Snooze")).to_be_visible()
-        # And when the advisor itself is gone, the page says so and keeps what it has.
+        expect(page.get_by_role("button", name="Snooze", exact=True)).to_be_visible()
+        # Without an advisor, the page says so and keeps its content.
         program.stop()
         page.evaluate("refresh()")
         expect(page.locator("#away")).to_be_visible()
@@ -212,7 +212,7 @@ def test_a_source_that_is_dead_is_reported_and_nothing_is_zero(open_page: Open, 
     config = {"source": {"prometheus": {"url": dead, "timeout_seconds": 1, "retries": 0}}}
     with advisor(tmp_path, f"127.0.0.1:{free_port()}", config) as program:
         page = open_page(program.url + "/")
-        reload_until(page, "Is it running")
+        reload_until(page, "Check that it is running")
         expect(page.get_by_role("heading", level=1)).to_contain_text("No data from the source yet")
         expect(page.locator("#badges")).to_contain_text("down")
         assert page.locator("svg.meter, .tile, .value").count() == 0

@@ -19,7 +19,9 @@ from tests.servers import free_port
 def serve_view(view: View, settings: Settings | None = None, query_range: RangeQuery | None = None) -> Iterator[str]:
     """The URL at which this view is shown."""
     port = free_port()
-    context = ApiContext(lambda: view, lambda: (), lambda _id, _snooze: None, settings or Settings(), query_range=query_range)
+    context = ApiContext(
+        lambda: view, lambda: (), lambda _id, _snooze: None, settings or Settings(), query_range=query_range
+    )
     server = wsgi.Server(("127.0.0.1", port), create_app(context), numthreads=4)
     server.prepare()
     threading.Thread(target=server.serve, daemon=True).start()
