@@ -85,36 +85,36 @@ def _alternate_rounds(server: ServerProcess, url: str, gpus: int, rounds: int, m
         [sys.executable, "-m", "benchmarks.advisor", "--child", url],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    told: list[dict[str, Any]] = []
+    reported: list[dict[str, Any]] = []
     bare: list[float] = []
     cpu: list[float] = []
     try:
         for number in range(rounds + 1):  # the first warms both up
             before = server.cpu_seconds()
-            told.append(_evaluate(child))
+            reported.append(_evaluate(child))
             cpu.append(server.cpu_seconds() - before)
-            bare.append(time_bare_queries(url, told[-1]["asked"]))
+            bare.append(time_bare_queries(url, reported[-1]["asked"]))
             if not number:
-                told, bare, cpu = told[-1:], [], []
-        told = told[1:]
+                reported, bare, cpu = reported[-1:], [], []
+        reported = reported[1:]
     finally:
         if child.stdin:
             child.stdin.close()
         child.wait(30)
-    last = told[-1]
-    evaluation = median(each["seconds"] for each in told)
+    last = reported[-1]
+    evaluation = median(each["seconds"] for each in reported)
     return FleetResult(
         gpus=gpus,
         history_minutes=minutes,
         evaluation_seconds=round(evaluation, 4),
         bare_seconds=round(median(bare), 4),
         # Neighbours of one round, so that what else the machine does is in both.
-        ratio=round(median(each["seconds"] / raw for each, raw in zip(told, bare, strict=True)), 3),
+        ratio=round(median(each["seconds"] / raw for each, raw in zip(reported, bare, strict=True)), 3),
         queries=len(last["asked"]),
         windowed_queries=last["windowed"],
         window_selectors=last["selectors"],
         advisor_mib=round(last["peak_mib"], 1),
-        advisor_cpu_seconds=round(median(each["cpu"] for each in told), 3),
+        advisor_cpu_seconds=round(median(each["cpu"] for each in reported), 3),
         prometheus_cpu_seconds=round(median(cpu), 3),
         prometheus_peak_mib=round(_peak_mib(server.process.pid), 1),
         one_query_a_gpu_seconds=round(_time_query_per_gpu(url, last["single"], gpus), 2),
@@ -208,7 +208,7 @@ def child(url: str) -> None:
                 for evidence in check.evidence[:1]
             ][:SAMPLED_GPUS]
             windows = [query["query"].count("[") for _, query in source.asked]
-            told = {
+            reported = {
                 "seconds": took,
                 "cpu": cpu,
                 "asked": source.asked,
@@ -219,7 +219,7 @@ def child(url: str) -> None:
                 "checks": len(evaluation.checks),
                 "advice": len(evaluation.recommendations),
             }
-            print(json.dumps(told), flush=True)
+            print(json.dumps(reported), flush=True)
         ledger.close()
     source.close()
 

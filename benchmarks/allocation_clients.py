@@ -86,23 +86,31 @@ class Client:
         body = {"gpu_count": count, "gpu_type": kind, "client_token": token, "lease_seconds": lease}
         status, answer = self._ask("POST", f"{PATH}/allocate", body)
         outcome = _outcome(status)
-        told: dict[str, Any] = {}
+        reported: dict[str, Any] = {}
         if outcome == "refused":
-            told = {"said": answer["detail"]}
+            reported = {"said": answer["detail"]}
             if answer["detail"].startswith("client_token"):  # made before a kill, and expired before it was heard of
                 outcome = "gone"
         if outcome == "ok":
             uuids = tuple(uuid for node in answer["nodes"] for uuid in node["gpu_uuids"])
-            told = {
+            reported = {
                 "id": answer["id"], "gpus": uuids, "made": _seconds(answer["made"]),
                 "expires": _seconds(answer["expires"]),
             }  # fmt: skip
         self.events.append(
             Operation(
-                "allocate", begin, time.time(), outcome, token, count=count, gpu_type=kind, lease_seconds=lease, **told
+                "allocate",
+                begin,
+                time.time(),
+                outcome,
+                token,
+                count=count,
+                gpu_type=kind,
+                lease_seconds=lease,
+                **reported,
             )
         )
-        return told.get("id")
+        return reported.get("id")
 
     def _renew(self, id_: str, lease: float) -> None:
         begin = time.time()

@@ -334,11 +334,11 @@ def goals(figures: Mapping[str, Figures]) -> list[Goal]:
 
 
 def versions() -> dict[str, str]:
-    told = subprocess.run([node_exporter(), "--version"], capture_output=True, text=True, check=True)
+    reported = subprocess.run([node_exporter(), "--version"], capture_output=True, text=True, check=True)
     packages = ("gpu-advisor", "nvitop-exporter", "nvitop", "nvidia-ml-py", "prometheus-client")
     return {
         **{package: importlib.metadata.version(package) for package in packages},
-        NODE: (told.stdout or told.stderr).splitlines()[0].removeprefix("node_exporter, version "),
+        NODE: (reported.stdout or reported.stderr).splitlines()[0].removeprefix("node_exporter, version "),
     }
 
 

@@ -118,17 +118,17 @@ def main() -> int:
             "--storage.tsdb.retention.time=100y", f"--web.listen-address=127.0.0.1:{port}", "--log.level=error",
         ]  # fmt: skip
         with run_server("prometheus", command, port, folder / "prometheus.log"):
-            told = measure(f"http://127.0.0.1:{port}", now, folder, given.rounds)
-    told |= {"interval_seconds": given.interval, "recorded": given.recorded}
-    print(common.table([["", "figure"], *([name, f"{value:,}"] for name, value in told.items())]))
+            reported = measure(f"http://127.0.0.1:{port}", now, folder, given.rounds)
+    reported |= {"interval_seconds": given.interval, "recorded": given.recorded}
+    print(common.table([["", "figure"], *([name, f"{value:,}"] for name, value in reported.items())]))
     goal = common.Goal(
-        f"a week's report of {told['gpus']} GPUs within {GOAL_SECONDS:g} s",
-        told["command_seconds"] <= GOAL_SECONDS,
-        f"{told['command_seconds']:.1f} s; the queries alone {told['bare_seconds']:.1f} s",
+        f"a week's report of {reported['gpus']} GPUs within {GOAL_SECONDS:g} s",
+        reported["command_seconds"] <= GOAL_SECONDS,
+        f"{reported['command_seconds']:.1f} s; the queries alone {reported['bare_seconds']:.1f} s",
     )
     print(goal)
     name = "report_week_recorded" if given.recorded else "report_week"
-    print(f"written: {common.write(name, told)}")
+    print(f"written: {common.write(name, reported)}")
     return 1 if common.missed_goals([goal]) else 0
 
 

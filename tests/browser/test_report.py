@@ -134,7 +134,7 @@ def test_a_running_advisor_links_its_own(demo: Program, open_page: Open) -> None
     expect(page.get_by_role("heading", level=1)).to_contain_text("GPU report of cluster")
     expect(page.locator("#summary")).to_contain_text("These GPUs are simulated")
     assert page.locator("svg.plot polyline").count() >= 4
-    told = demo.get("/report?since_seconds=10800")
-    assert {each["kind"] for each in told["recommendations"]}
-    assert told["groups"][0]["gpu_hours"]["seen"] > 0
+    reported = demo.get("/report?since_seconds=10800")
+    assert {each["kind"] for each in reported["recommendations"]}
+    assert reported["groups"][0]["gpu_hours"]["seen"] > 0
     assert violations(page) == []

@@ -71,16 +71,16 @@ def test_the_lines_of_the_page_do_what_it_says(tmp_path: Path) -> None:
             ("POST", "setup-tensorflow"), ("POST", "allocations/ID/renew"), ("GET", "allocations/ID"),
             ("DELETE", "allocations/ID"), ("GET", "allocations"), ("GET", "health"), ("GET", "monitoring"),
         }  # fmt: skip
-        told: dict[str, Any] = {path.partition("?")[0]: json.loads(text) for text, _, path in answers if text}
-        assert told["status"].keys() >= {"utilization", "available_nodes", "total_nodes", "timestamp"}
-        assert {row["gpu_type"]: row["available_gpus"] for row in told["status"]["available_nodes"]} == {
+        reported: dict[str, Any] = {path.partition("?")[0]: json.loads(text) for text, _, path in answers if text}
+        assert reported["status"].keys() >= {"utilization", "available_nodes", "total_nodes", "timestamp"}
+        assert {row["gpu_type"]: row["available_gpus"] for row in reported["status"]["available_nodes"]} == {
             "A100": 8,
             "T4": 4,
         }
-        assert told["allocate"]["memory_per_gpu"] == 80
-        assert told["setup-pytorch"]["world_size"] == 2
-        assert all(uuid.startswith("GPU-") for uuid in told["allocate"]["nodes"][0]["gpu_uuids"])
-        assert told["allocations"]["total"] == 1
+        assert reported["allocate"]["memory_per_gpu"] == 80
+        assert reported["setup-pytorch"]["world_size"] == 2
+        assert all(uuid.startswith("GPU-") for uuid in reported["allocate"]["nodes"][0]["gpu_uuids"])
+        assert reported["allocations"]["total"] == 1
         assert program.get(f"{API}/allocations")["total"] == 0
 
 

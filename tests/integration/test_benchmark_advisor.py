@@ -51,6 +51,6 @@ def size(gpus: int, **figures: float) -> FleetResult:
     ],
 )
 def test_what_is_missed_is_reported(figures: dict[str, float], missed: list[str]) -> None:
-    told = [goal.text for goal in goals([size(1000), size(10_000, **figures)]) if not goal.met]
-    assert len(told) == len(missed)
-    assert all(part in text for part, text in zip(missed, told, strict=True))
+    reported = [goal.text for goal in goals([size(1000), size(10_000, **figures)]) if not goal.met]
+    assert len(reported) == len(missed)
+    assert all(part in text for part, text in zip(missed, reported, strict=True))

@@ -61,7 +61,7 @@ def test_one_look_and_a_running_advisor_say_the_same_and_autoscalers_get_no_numb
                 _, sizes = gpu_advisor("autoscale", "--advisor", program.url, "--min-gpus", "1", "--max-gpus", "8")
                 [chat] = sizes["pools"]
                 assert (chat["replicas"], chat["action"], sizes["simulated"]) == (2, "grow", True)
-                [told] = wait_until(lambda: server.query(query), "the autoscaler's number", program)
-                assert float(told["value"][1]) > 2
+                [reported] = wait_until(lambda: server.query(query), "the autoscaler's number", program)
+                assert float(reported["value"][1]) > 2
             wait_until(lambda: server.query(query) == [], "no number for no data", program)
             assert server.query("gpu_advisor_recommendation_info") != []  # the advisor itself is there

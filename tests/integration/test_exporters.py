@@ -133,7 +133,7 @@ def evaluation_time(history: str) -> float:
 def histories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusHistories]:
     folder = tmp_path_factory.mktemp("exporters")
     past = folder / "past.txt"
-    past.write_text("".join([*told(), *recorded(evaluation_time("recorded"))]) + "# EOF\n")
+    past.write_text("".join([*reported(), *recorded(evaluation_time("recorded"))]) + "# EOF\n")
     with prometheus(folder, backfill=past) as server, prometheus_source(server) as source:
         yield PrometheusHistories(source, server)
 
@@ -145,7 +145,7 @@ def prometheus_source(server: Prometheus) -> Iterator[PrometheusSource]:
     source.close()
 
 
-def told() -> Iterator[str]:
+def reported() -> Iterator[str]:
     for history, targets in HISTORIES.items():
         for second in range(0, MINUTES * 60 + 1, INTERVAL):
             at = begin(history) + second

@@ -127,13 +127,13 @@ def test_presets_size_in_one_step_and_gangs_grow_for_what_waits(server: Promethe
     ],
 )
 def test_a_broken_signal_is_reported_and_takes_nothing_with_it(
-    source: PrometheusSource, query: str, reason: Reason, told: str
+    source: PrometheusSource, query: str, reason: Reason, reported: str
 ) -> None:
     found = evaluate(source, settings(mail={"query": query, "per_replica": 1}), AT)
     assert advice(found) == {"chat": 5, "mail": 5, "night": 3}
     assert summaries(found)["mail", "demand"] is reason
     [message] = [w.message for w in found.abstentions if (w.scope.name, w.subject) == ("mail", "demand")]
-    assert told in message
+    assert reported in message
     assert query in message
     assert "mail" in message
 

@@ -97,8 +97,10 @@ def test_there_is_an_expectation_for_each_scenario() -> None:
 @pytest.mark.parametrize("scenario", EXPECTED)
 def test_a_scenario_is_recognized(scenario: str, evaluation: Evaluation) -> None:
     uuids = {gpu.identity.uuid for gpu in parse_fleet(fleet()) if gpu.scenario is SCENARIOS[scenario]}
-    told = [each for each in evaluation.recommendations if uuids & set(each.gpus)]
-    advice = [each for each in told if each.kind not in ("scale_up", "scale_down")]  # how many replicas is another test
+    reported = [each for each in evaluation.recommendations if uuids & set(each.gpus)]
+    advice = [
+        each for each in reported if each.kind not in ("scale_up", "scale_down")
+    ]  # how many replicas is another test
     assert {each.kind for each in advice} == EXPECTED[scenario], [each.summary for each in advice]
     for each in advice:
         assert all(shown.promql and shown.value is not None for shown in each.evidence)

@@ -406,11 +406,11 @@ def test_a_snooze_that_cannot_be(view: View, body: str | bytes, content_type: st
 
 
 def test_outcomes(view: View) -> None:
-    told = TrackedRecommendation("1", "scale_up", "up", Scope("pool", "s0"), "replicas", AT - 900, 2, 3, 0.95, 0.63)
-    others = [dataclasses.replace(told, id=str(n), scope=Scope("pool", "s1")) for n in (2, 3)]
+    reported = TrackedRecommendation("1", "scale_up", "up", Scope("pool", "s0"), "replicas", AT - 900, 2, 3, 0.95, 0.63)
+    others = [dataclasses.replace(reported, id=str(n), scope=Scope("pool", "s1")) for n in (2, 3)]
     judged = [
         Outcome(ClosedRecommendation(each, AT - 600, 3.0), AT, OutcomeResult.APPLIED, 0.65, True, 0.02)
-        for each in (told, *others)
+        for each in (reported, *others)
     ]
     client = client_of(dataclasses.replace(view, outcomes=NO_OUTCOMES.with_added(judged)))
     answer = got(client, "/outcomes?pool=s1&per_page=1")

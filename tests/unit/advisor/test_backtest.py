@@ -144,10 +144,10 @@ def write_trace(folder: Path, text: str) -> Path:
         ("timestamp_seconds,demand_gpus\n60,1\n0,1\n", ":3: timestamp 0 does not come after 60"),
     ],
 )
-def test_a_trace_that_cannot_be_read_is_refused_with_its_line(tmp_path: Path, text: str, told: str) -> None:
+def test_a_trace_that_cannot_be_read_is_refused_with_its_line(tmp_path: Path, text: str, reported: str) -> None:
     with pytest.raises(TraceError, match=r"trace\.csv") as refused:
         read_csv(write_trace(tmp_path, text), 60)
-    assert told in str(refused.value)
+    assert reported in str(refused.value)
 
 
 @pytest.mark.parametrize(

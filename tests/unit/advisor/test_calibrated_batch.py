@@ -55,7 +55,7 @@ def profile(**changes: object) -> Profile:
         )
         for size in SIZES
     )
-    told: dict[str, object] = {
+    reported: dict[str, object] = {
         "gpu_type": MODEL,
         "workload": "llm",
         "precision": "bfloat16",
@@ -63,7 +63,7 @@ def profile(**changes: object) -> Profile:
         "created_timestamp_seconds": 1.8e9,
         "measurements": measured,
     }
-    return Profile.model_validate({**told, **changes})
+    return Profile.model_validate({**reported, **changes})
 
 
 def curve(precision: str = "bfloat16", factor: float = 1.0) -> ProfileCurve:
@@ -76,17 +76,17 @@ def facts_with(
     batch: float | None = 24, ranks: int = 1, more: Mapping[Signal, float] | None = None, *curves: ProfileCurve
 ) -> Facts:
     cards = [GpuSpec(f"GPU-{k}") for k in range(ranks)]
-    told = {signals.JOB_BATCH_SIZE: batch, signals.MEMORY_TOTAL: 80.0 * GIB, **(more or {})}
+    reported = {signals.JOB_BATCH_SIZE: batch, signals.MEMORY_TOTAL: 80.0 * GIB, **(more or {})}
     found = facts(cards)
     values = {name: dict(each) for name, each in found.values.items()}
-    for signal, value in told.items():
+    for signal, value in reported.items():
         values[signal.name] = {} if value is None else {card.uuid: value for card in cards}
     jobs = {card.uuid: "llm" for card in cards}
     return dataclasses.replace(found, values=values, reported_jobs=jobs, profiles=ProfileIndex(curves or (curve(),)))
 
 
-def recommend(told: Facts) -> tuple[list[Recommendation], list[Abstention]]:
-    concluded = decide(told, Settings())
+def recommend(reported: Facts) -> tuple[list[Recommendation], list[Abstention]]:
+    concluded = decide(reported, Settings())
     advice = [each for each in concluded.recommendations if each.kind == batch_size.KIND]
     return advice, [each for each in concluded.abstentions if each.subject == calibrated_batch_size.SUBJECT]
 
@@ -154,9 +154,9 @@ def test_the_precision_that_agrees_with_the_job_is_taken() -> None:
 
 
 def test_ranks_that_differ_are_not_one_size() -> None:
-    told = facts_with(24, 2)
-    values = {**told.values, signals.JOB_BATCH_SIZE.name: {"GPU-0": 24.0, "GPU-1": 32.0}}
-    advice, [abstention] = recommend(dataclasses.replace(told, values=values))
+    reported = facts_with(24, 2)
+    values = {**reported.values, signals.JOB_BATCH_SIZE.name: {"GPU-0": 24.0, "GPU-1": 32.0}}
+    advice, [abstention] = recommend(dataclasses.replace(reported, values=values))
     assert advice == []
     assert abstention.reason is Reason.CONFLICTING
 
@@ -169,8 +169,8 @@ def test_a_job_without_a_profile_is_left_to_its_diagnosis() -> None:
         signals.JOB_PEAK_MEMORY: 33.0 * GIB,
         signals.JOB_BATCH_SIZE: 24.0,
     }
-    told = fleet(1, small, {0: "llm"}, utilization=0.6, name=MODEL)
-    without = dataclasses.replace(told, reported_jobs={"GPU-0": "llm"})
+    reported = fleet(1, small, {0: "llm"}, utilization=0.6, name=MODEL)
+    without = dataclasses.replace(reported, reported_jobs={"GPU-0": "llm"})
     [general], _ = recommend(without)
     assert general.unit == "affected GPUs"
     [exact], _ = recommend(dataclasses.replace(without, profiles=ProfileIndex((curve(),))))
@@ -206,7 +206,7 @@ def test_profiles_come_from_a_folder_and_from_metrics(tmp_path: Path) -> None:
     assert found.curves[0].allocated is not None
     [error] = found.errors
     assert "bad.profile.json" in error
-    told = dataclasses.replace(facts_with(), profiles=found)
-    assert [each.scope.kind for each in recommend(told)[1]] == ["fleet"]
+    reported = dataclasses.replace(facts_with(), profiles=found)
+    assert [each.scope.kind for each in recommend(reported)[1]] == ["fleet"]
     [missing] = load_profile_index(str(tmp_path / "none")).errors
     assert "create it" in missing

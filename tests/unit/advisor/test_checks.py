@@ -205,8 +205,8 @@ def test_memory_that_may_have_been_taken_in_advance(
 ) -> None:
     known = facts([GpuSpec("a", memory=held)])
     total = {signals.MEMORY_TOTAL.name: {"a": 8e10}}
-    told = {} if peak is None else {signals.JOB_PEAK_MEMORY.name: {"a": peak * 8e10}}
-    known = dataclasses.replace(known, values={**known.values, **total, **told})
+    reported = {} if peak is None else {signals.JOB_PEAK_MEMORY.name: {"a": peak * 8e10}}
+    known = dataclasses.replace(known, values={**known.values, **total, **reported})
     (check,) = (
         each for each in decide(known, Settings()).checks if (each.item, each.scope.name) == ("gpu_memory", "a")
     )

@@ -272,13 +272,13 @@ def test_worth() -> None:
 def test_what_is_broken_comes_first_then_what_wins_most() -> None:
     view = whole()
     base = view.issued[0]
-    told = {
+    reported = {
         "broken": advice(severity="critical", direction="change"),
         "small": advice(direction="down", current=2, recommended=1),
         "large": advice(direction="down", current=9, recommended=1),
         "hint": advice(severity="info", direction="down", current=99, recommended=1),
     }
-    issued = tuple(dataclasses.replace(base, id=name, recommendation=each) for name, each in told.items())
+    issued = tuple(dataclasses.replace(base, id=name, recommendation=each) for name, each in reported.items())
     found = savings.rank_by_savings(dataclasses.replace(view, issued=issued), {})
     assert [each.issued.id for each in found] == ["broken", "large", "small", "hint"]
     assert savings.total_savings(found).gpus == 8 + 1 + 98

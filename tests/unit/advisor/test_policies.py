@@ -93,11 +93,11 @@ def test_idle_reclaim_says_who_holds_memory_and_what_comes_of_it() -> None:
 def test_a_job_that_goes_on_beside_its_idle_gpu_is_reported() -> None:
     settings = Settings()
     cards = [card(0, "idle"), card(1, "idle")]
-    for share, told in ((0.6, True), (0.0, False)):
+    for share, reported in ((0.6, True), (0.0, False)):
         known = facts(cards, settings, reported_jobs={"GPU-0": "resnet\nrm -r /"})
         known = dataclasses.replace(known, values={**known.values, JOB_STEP_TIME.name: {"GPU-0": share}})
         (advice,) = decide(known, settings).recommendations
-        assert ("# resnet?rm -r / reports training steps" in advice.apply[0]) == told
+        assert ("# resnet?rm -r / reports training steps" in advice.apply[0]) == reported
 
 
 def test_serving_pools_are_not_reclaimed() -> None:

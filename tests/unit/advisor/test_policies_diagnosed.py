@@ -78,8 +78,8 @@ def test_a_cause_is_reported_once_for_a_job_or_a_pool(jobs: dict[int, str], scop
     for each in advice:
         assert each.projection.throughput_ratio == pytest.approx(2.0)
         assert each.projection.utilization_ratio == pytest.approx(0.9)
-        told = {evidence.signal: evidence for evidence in each.evidence}
-        assert {"training_data_wait", "training_stepping", "gpu_idle_utilization"} <= told.keys()
+        reported = {evidence.signal: evidence for evidence in each.evidence}
+        assert {"training_data_wait", "training_stepping", "gpu_idle_utilization"} <= reported.keys()
         assert all(evidence.promql and evidence.value is not None for evidence in each.evidence)
 
 

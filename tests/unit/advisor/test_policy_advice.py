@@ -312,12 +312,15 @@ def test_thresholds_stand_beside_signals_that_are_compared_themselves() -> None:
     known = finding(found=gpus(2), conditions=conditions)
     values = {**known.facts.values, SM_ACTIVITY.name: {"GPU-0": 0.1, "GPU-1": 0.3}, MEMORY_USED.name: {}}
     object.__setattr__(known.facts, "values", values)
-    told = {each.signal: each for each in known.evidence()}
-    assert {name: each.threshold for name, each in told.items()} == {IDLE_UTILIZATION.name: 0.8, SM_ACTIVITY.name: 0.3}
-    assert told[SM_ACTIVITY.name].value == pytest.approx(0.2)
-    assert next(iter(told)) == IDLE_UTILIZATION.name
-    assert NODE_CPU.name not in told
-    assert UTILIZATION.name not in told
+    reported = {each.signal: each for each in known.evidence()}
+    assert {name: each.threshold for name, each in reported.items()} == {
+        IDLE_UTILIZATION.name: 0.8,
+        SM_ACTIVITY.name: 0.3,
+    }
+    assert reported[SM_ACTIVITY.name].value == pytest.approx(0.2)
+    assert next(iter(reported)) == IDLE_UTILIZATION.name
+    assert NODE_CPU.name not in reported
+    assert UTILIZATION.name not in reported
 
 
 def test_the_mean_is_of_gpus_that_have_the_feature() -> None:

@@ -164,10 +164,10 @@ def test_an_id_is_of_who_and_what_never_of_values() -> None:
         ({"tensor_parallel": 4, "gpus_per_replica": 6}, "is not a multiple of"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_with_the_fix(pool: dict[str, object], told: str) -> None:
+def test_settings_that_cannot_be_are_refused_with_the_fix(pool: dict[str, object], reported: str) -> None:
     with pytest.raises(ValidationError) as refused:
         settings(**pool)
-    assert told in str(refused.value)
+    assert reported in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -70,12 +70,12 @@ class FaultyPool:
             if answer is not None:
                 seen.append(answer)
             if seen:
-                told = self._decided(seen, replicas, at)
-                found.append((replicas, told, self._decided(whole, replicas, at)))
+                reported = self._decided(seen, replicas, at)
+                found.append((replicas, reported, self._decided(whole, replicas, at)))
                 # Live, nobody sizes a pool of which a GPU is silent; and what grows unheard cannot be told from what
                 # was there, unheard, only later.
                 if not (self.failing(index) or self.failing(index + 1)):
-                    replicas = told.replicas
+                    replicas = reported.replicas
         return found
 
     def _decided(self, heard: list[tuple[float, int, float]], replicas: int, at: float) -> SizingDecision:
@@ -100,10 +100,10 @@ def test_no_scale_down_comes_from_missing_data(
     def fails(index: int) -> bool:
         return any(begin <= index < begin + length for begin, length in failing)
 
-    for index, (replicas, told, whole) in enumerate(FaultyPool(demand, FAULTS[name], fails, seed).decisions()):
-        if told.replicas < replicas:
+    for index, (replicas, reported, whole) in enumerate(FaultyPool(demand, FAULTS[name], fails, seed).decisions()):
+        if reported.replicas < replicas:
             assert not fails(index)
-            assert whole.replicas <= told.replicas
+            assert whole.replicas <= reported.replicas
 
 
 @pytest.mark.parametrize("silent", [1, 3, 10, 60])
@@ -146,8 +146,8 @@ def test_counter_resets_and_readings_that_cannot_be_leave_no_point(values: list[
     at = heard[-1][0]
     without = [each for index, each in enumerate(heard) if index != odd]
     assert [point.at for point in demand_points(broken, 4, 1)] == [each[0] for each in without]
-    told = decide_size(demand_points(broken, 4, 1), 4, LIMITS, EVALUATION, at)
-    assert told == decide_size(demand_points(without, 4, 1), 4, LIMITS, EVALUATION, at)
+    reported = decide_size(demand_points(broken, 4, 1), 4, LIMITS, EVALUATION, at)
+    assert reported == decide_size(demand_points(without, 4, 1), 4, LIMITS, EVALUATION, at)
 
 
 def test_the_check_itself_can_fail() -> None:

@@ -384,10 +384,10 @@ def test_a_large_fleet_in_trouble_is_few_alerts(start: Start) -> None:
     advisor = start(pools=pools)
     cards = [GpuSpec(f"GPU-{n}-{i}", 0.0, node=f"n{n}", index=str(i)) for n in range(4) for i in range(250)]
     advisor.source.targets = [ExporterTarget("a:1", cards)]
-    told = advisor.after(0).heard.rounds[-1].values()
-    kinds = {each.labels["kind"] for each in told}
-    assert 4 <= len(told) <= 4 * len(kinds)
-    assert {each.labels["scope_kind"] for each in told} <= {"pool", "job"}
+    reported = advisor.after(0).heard.rounds[-1].values()
+    kinds = {each.labels["kind"] for each in reported}
+    assert 4 <= len(reported) <= 4 * len(kinds)
+    assert {each.labels["scope_kind"] for each in reported} <= {"pool", "job"}
 
 
 def test_a_view_before_any_answer_is_not_stale_but_says_why(start: Start) -> None:

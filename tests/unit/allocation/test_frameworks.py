@@ -98,9 +98,9 @@ def test_lines_that_start_the_job():
 
 def test_workers_of_tensorflow_know_each_other_and_themselves():
     found = tensorflow_settings(replace(make_allocation(), shares=TWO_NODES), SetupOptions(port=4321))
-    told = [json.loads(node.environment["TF_CONFIG"]) for node in found.nodes]
-    assert [each["cluster"] for each in told] == [{"worker": ["10.0.0.1:4321", "b:4321"]}] * 2
-    assert [each["task"] for each in told] == [{"type": "worker", "index": 0}, {"type": "worker", "index": 1}]
+    reported = [json.loads(node.environment["TF_CONFIG"]) for node in found.nodes]
+    assert [each["cluster"] for each in reported] == [{"worker": ["10.0.0.1:4321", "b:4321"]}] * 2
+    assert [each["task"] for each in reported] == [{"type": "worker", "index": 0}, {"type": "worker", "index": 1}]
     assert found.strategy == "MultiWorkerMirroredStrategy"
     assert tensorflow_settings(make_allocation(gpus=2)).strategy == "MirroredStrategy"
     assert tensorflow_settings(make_allocation(gpus=1)).strategy == "default"

@@ -93,7 +93,7 @@ def run_and_parse(program: str, settings: PyTorchSettings, **variables: str) -> 
         ("NEWCARD", {"LOCAL_RANK": "1"}, [["device", 1], ["fraction", 0.7, 1]], "cuda:1", "torch.float16"),
     ],
 )
-def test_devices_memory_and_number_type_are_those_of_the_settings(gpu_type, variables, told, device, dtype):
+def test_devices_memory_and_number_type_are_those_of_the_settings(gpu_type, variables, reported, device, dtype):
     """One process for both GPUs, then one of two. An unknown type's number type is asked of the device."""
     request = make_allocation(gpus=2, gpu_memory_fraction=0.7, mixed_precision=True)
     allocation = replace(request, gpu_type=gpu_type, shares=(NodeAllocation("a", (1, 3), ()),))
@@ -101,7 +101,7 @@ def test_devices_memory_and_number_type_are_those_of_the_settings(gpu_type, vari
     # that this version wants, or the one that every version knows, since a service does not know which is here.
     settings = pytorch_settings(allocation, SetupOptions(version="" if variables else version("torch")))
     found = run_and_parse(TWO_GPUS, settings, **variables, **child_environment(settings))
-    assert found == [told, device, dtype, dtype == "torch.float16", [1, 3]]
+    assert found == [reported, device, dtype, dtype == "torch.float16", [1, 3]]
 
 
 def test_on_the_cpu_autocast_is_in_force_and_no_gpu_visible():

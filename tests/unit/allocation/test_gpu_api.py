@@ -54,13 +54,13 @@ def post(client: FlaskClient, path: str, body: Any) -> Any:
 
 def test_status_is_as_its_users_know_it(client: FlaskClient) -> None:
     post(client, "allocate", {"gpu_count": 8, "gpu_type": "A100"})
-    told = client.get(f"{API}/status").get_json()
-    assert told.keys() >= {"utilization", "available_nodes", "total_nodes", "timestamp"}
-    assert told["utilization"] == {"gpu_utilization": None, "gpu_memory_usage": None}, "not known, and not zero"
-    assert told["total_nodes"] == 3
+    reported = client.get(f"{API}/status").get_json()
+    assert reported.keys() >= {"utilization", "available_nodes", "total_nodes", "timestamp"}
+    assert reported["utilization"] == {"gpu_utilization": None, "gpu_memory_usage": None}, "not known, and not zero"
+    assert reported["total_nodes"] == 3
     row = {"node_name": "small", "gpu_type": "T4", "available_gpus": 4, "memory_per_gpu": 16, "utilization": None}
-    assert row in told["available_nodes"]
-    assert "big" not in [each["node_name"] for each in told["available_nodes"]]
+    assert row in reported["available_nodes"]
+    assert "big" not in [each["node_name"] for each in reported["available_nodes"]]
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,9 @@ BAD = {
 def test_what_cannot_be_is_refused_with_its_field(untouched: FlaskClient, name: str, path: str) -> None:
     body, status, pointer = BAD[name]
     refused = post(untouched, path, body)
-    told = refused.get_json()
-    assert (refused.status_code, refused.content_type) == (status, "application/problem+json"), told
-    assert [each["pointer"] for each in told["errors"]] == [pointer]
+    reported = refused.get_json()
+    assert (refused.status_code, refused.content_type) == (status, "application/problem+json"), reported
+    assert [each["pointer"] for each in reported["errors"]] == [pointer]
     assert untouched.get(f"{API}/allocations").get_json()["total"] == 0
 
 
@@ -158,8 +158,8 @@ def test_from_allocate_to_release(client: FlaskClient) -> None:
     renewed = post(client, f"allocations/{made['id']}/renew", {"lease_seconds": 9999}).get_json()
     assert renewed["expires"] > made["expires"]
     for framework in ("pytorch", "tensorflow"):
-        told = post(client, f"setup-{framework}", {"allocation_id": made["id"], "memory_strategy": "aggressive"})
-        assert [node["node_name"] for node in told.get_json()["nodes"]] == ["big", "second"]
+        reported = post(client, f"setup-{framework}", {"allocation_id": made["id"], "memory_strategy": "aggressive"})
+        assert [node["node_name"] for node in reported.get_json()["nodes"]] == ["big", "second"]
     assert client.delete(f"{API}/allocations/{made['id']}").status_code == 204
     assert client.delete(f"{API}/allocations/{made['id']}").status_code == 204
     assert client.get(f"{API}/allocations/{made['id']}").status_code == 404
@@ -168,17 +168,22 @@ def test_from_allocate_to_release(client: FlaskClient) -> None:
 
 
 def test_a_setup_leases_nothing(client: FlaskClient) -> None:
-    told = post(client, "setup-pytorch", {"gpu_count": 2, "gpu_type": "V100"})
-    assert told.get_json()["world_size"] == 2
+    reported = post(client, "setup-pytorch", {"gpu_count": 2, "gpu_type": "V100"})
+    assert reported.get_json()["world_size"] == 2
     assert client.get(f"{API}/allocations").get_json()["total"] == 0
 
 
 def test_health_and_monitoring(client: FlaskClient) -> None:
     made = post(client, "allocate", {"gpu_count": 2, "gpu_type": "T4"}).get_json()
     assert client.get(f"{API}/health").get_json()["status"] == "healthy"
-    told = client.get(f"{API}/monitoring").get_json()
-    assert (told["total_gpus"], told["available_gpus"], told["leased_gpus"], told["allocations"]) == (22, 20, 2, 1)
-    states = [gpu for row in told["nodes"] for gpu in row["gpus"] if gpu["allocation_id"] == made["id"]]
+    reported = client.get(f"{API}/monitoring").get_json()
+    assert (reported["total_gpus"], reported["available_gpus"], reported["leased_gpus"], reported["allocations"]) == (
+        22,
+        20,
+        2,
+        1,
+    )
+    states = [gpu for row in reported["nodes"] for gpu in row["gpus"] if gpu["allocation_id"] == made["id"]]
     assert [gpu["why_not"] for gpu in states] == [f"leased to {made['id']}"] * 2
 
 

@@ -27,8 +27,8 @@ CARD = GpuSpec("GPU-1", 0.0, memory=0.0, name="NVIDIA A100-SXM4-80GB")
 def gpu_facts(card: GpuSpec = CARD, processes: float | None = 0, total: float | None = 80 * GIB, **more: Any) -> Facts:
     """The facts of one GPU. None is a value that is missing."""
     found = facts([card], **more)
-    told = {signals.PROCESSES.name: processes, signals.MEMORY_TOTAL.name: total}
-    values = {name: {card.uuid: value} for name, value in told.items() if value is not None}
+    reported = {signals.PROCESSES.name: processes, signals.MEMORY_TOTAL.name: total}
+    values = {name: {card.uuid: value} for name, value in reported.items() if value is not None}
     return replace(found, values={**found.values, **values})
 
 
@@ -95,8 +95,8 @@ def test_a_card_in_slices_is_not_given_out_beside_them() -> None:
     ]
     sizes = {"GPU-0": 40.0 * GIB, "MIG-0": 4.75 * GIB, "MIG-1": 4.75 * GIB, "GPU-1": 40.0 * GIB}
     found = facts(cards)
-    told = {signals.PROCESSES.name: dict.fromkeys(sizes, 0.0), signals.MEMORY_TOTAL.name: sizes}
-    inventory = inventory_from_facts(replace(found, values={**found.values, **told}))
+    reported = {signals.PROCESSES.name: dict.fromkeys(sizes, 0.0), signals.MEMORY_TOTAL.name: sizes}
+    inventory = inventory_from_facts(replace(found, values={**found.values, **reported}))
     assert inventory is not None
     gpus = {gpu.uuid: (gpu.gpu_type, gpu.memory_gb, gpu.free) for gpu in inventory.nodes[0].gpus}
     assert gpus == {

@@ -102,10 +102,10 @@ ALL_FREE = {"big": 2, "middle": 2, "small": 1}
 def test_both_ends_answer_alike(manager):
     assert free(manager) == ALL_FREE
     assert [each["memory_per_gpu"] for each in get_available_gpu_nodes("A100", 60, manager)] == [80]
-    told = validate_gpu_requirements(BIG, manager)
-    assert (told["valid"], told["available_now"]) == (True, True)
-    told = validate_gpu_requirements(TrainingGPUConfig(gpu_type="H100"), manager)
-    assert (told["valid"], told["field"]) == (False, "gpu_type")
+    reported = validate_gpu_requirements(BIG, manager)
+    assert (reported["valid"], reported["available_now"]) == (True, True)
+    reported = validate_gpu_requirements(TrainingGPUConfig(gpu_type="H100"), manager)
+    assert (reported["valid"], reported["field"]) == (False, "gpu_type")
     assert get_gpu_monitoring_data(manager)["available_gpus"] == 5
     assert manager.backend.status()["total_nodes"] == 3
 
@@ -221,14 +221,14 @@ def test_a_lease_is_renewed_for_as_long_as_training_goes_on(manager, monkeypatch
 
 def test_a_lost_lease_is_reported_to_the_job(manager, monkeypatch):
     monkeypatch.setattr(client_session, "RENEW_RATIO", 0.01)
-    told: list[str] = []
-    with gpu_resources(TrainingGPUConfig(2, "A100-80GB", lease_seconds=10), manager, told.append) as session:
+    reported: list[str] = []
+    with gpu_resources(TrainingGPUConfig(2, "A100-80GB", lease_seconds=10), manager, reported.append) as session:
         manager.backend.release(session.allocation.id)  # somebody gave it away
         assert session.lost.wait(60)
         with pytest.raises(LeaseLostError, match="allocate again"):
             session.check()
-    assert len(told) == 1
-    assert "was released" in told[0]
+    assert len(reported) == 1
+    assert "was released" in reported[0]
     assert free(manager) == ALL_FREE
 
 

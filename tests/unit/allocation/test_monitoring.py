@@ -38,8 +38,8 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_changes(name: str) -> None:
-    after, told = CASES[name]
-    assert [(each.what, each.before, each.after) for each in compare_snapshots(look(), after, 0.1)] == told
+    after, reported = CASES[name]
+    assert [(each.what, each.before, each.after) for each in compare_snapshots(look(), after, 0.1)] == reported
 
 
 def test_a_monitor_sees_leases_come(tmp_path: Path) -> None:

@@ -30,19 +30,19 @@ def largest_of(run: TrialRunner) -> int:
 
 @given(
     held=st.integers(100, 20_000), workspace=st.integers(0, 4000), a_sample=st.integers(1, 500),
-    limit=st.integers(1_000, 80_000), jump=st.floats(0, 0.05), at=st.integers(2, 300), told=st.booleans(),
+    limit=st.integers(1_000, 80_000), jump=st.floats(0, 0.05), at=st.integers(2, 300), reported=st.booleans(),
 )  # fmt: skip
-@example(held=1500, workspace=0, a_sample=120, limit=16_000, jump=0.0, at=2, told=True)
-@example(held=1500, workspace=0, a_sample=120, limit=16_000, jump=0.05, at=100, told=False)
-@example(held=15_800, workspace=0, a_sample=1, limit=16_000, jump=0.0, at=2, told=True)
+@example(held=1500, workspace=0, a_sample=120, limit=16_000, jump=0.0, at=2, reported=True)
+@example(held=1500, workspace=0, a_sample=120, limit=16_000, jump=0.05, at=100, reported=False)
+@example(held=15_800, workspace=0, a_sample=1, limit=16_000, jump=0.0, at=2, reported=True)
 def test_what_is_found_fits_and_is_near_the_largest(
-    held: int, workspace: int, a_sample: int, limit: int, jump: float, at: int, told: bool
+    held: int, workspace: int, a_sample: int, limit: int, jump: float, at: int, reported: bool
 ) -> None:
     """Lines, with memory that the first batch takes and no other, and with a workspace that comes at some size."""
 
     def memory(size: int) -> TrialMemory:
         batch = (workspace + a_sample * size) * (1 + jump * (size >= at))
-        return TrialMemory(round((held + batch) * MIB), held * MIB if told else 0)
+        return TrialMemory(round((held + batch) * MIB), held * MIB if reported else 0)
 
     run = trial(memory, limit)
     largest, search = largest_of(run), SearchConfig(limit * MIB, max_batch_size=MAX_BATCH)
@@ -55,13 +55,13 @@ def test_what_is_found_fits_and_is_near_the_largest(
     assert len(found.trials) <= search.max_trials
     if jump == 0 and largest >= search.first_batch_size:
         assert found.failures == 0
-    if told and workspace == 0 and found.failures == 0:
+    if reported and workspace == 0 and found.failures == 0:
         assert found.batch_size >= 0.9 * largest * (1 - jump) - 1
 
 
 @pytest.mark.parametrize(("told", "most"), [(True, 3), (False, 5)])
-def test_a_straight_line_takes_few_trials_and_no_failure(told: bool, most: int) -> None:
-    run = trial(lambda size: TrialMemory((1500 + 37 * size) * MIB, 1500 * MIB if told else 0), 16_000)
+def test_a_straight_line_takes_few_trials_and_no_failure(reported: bool, most: int) -> None:
+    run = trial(lambda size: TrialMemory((1500 + 37 * size) * MIB, 1500 * MIB if reported else 0), 16_000)
     found = find_batch_size(run, SearchConfig(16_000 * MIB))
     assert found.failures == 0
     assert len(found.trials) <= most

@@ -179,5 +179,5 @@ IDLE, OURS = DeviceUsage(200 << 20, 0.0, 0), DeviceUsage(6 * GIB, 1.0, 0)
     ],
 )
 def test_a_gpu_that_others_use_is_noticed(before: DeviceUsage, after: DeviceUsage, words: str | None) -> None:
-    told = contention_reason(before, after, 5 * GIB)
-    assert told is None if words is None else told is not None and words in told
+    reported = contention_reason(before, after, 5 * GIB)
+    assert reported is None if words is None else reported is not None and words in reported

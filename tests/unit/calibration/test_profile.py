@@ -25,11 +25,11 @@ GIB = 1 << 30
 
 def profile(created: float = 1.0, **changes: Any) -> Profile:
     measured = tuple(Measurement(batch_size=size, peak_memory_bytes=size * GIB) for size in (1, 2, 4))
-    told = {
+    reported = {
         "gpu_type": "NVIDIA H100", "workload": "my.module:factory", "precision": "float32", "memory_kind": "driver",
         "created_timestamp_seconds": created, "measurements": measured,
     }  # fmt: skip
-    return Profile.model_validate({**told, **changes})
+    return Profile.model_validate({**reported, **changes})
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:

@@ -112,8 +112,8 @@ def test_own_machines_have_a_price_by_gpu_hour(tmp_path: Path) -> None:
         (ROW + ",more", "more cells"),
     ],
 )  # fmt: skip
-def test_rows_that_are_refused_with_their_line(tmp_path: Path, row: str, told: str) -> None:
-    with pytest.raises(CostError, match=told) as caught:
+def test_rows_that_are_refused_with_their_line(tmp_path: Path, row: str, reported: str) -> None:
+    with pytest.raises(CostError, match=reported) as caught:
         read_catalogue(own(tmp_path, f"{HEAD}\n{row}\n"))
     assert "own.csv:" in str(caught.value)
 
@@ -144,8 +144,8 @@ def test_all_that_is_wrong_is_reported_at_once(tmp_path: Path) -> None:
         ("own.csv", f"{HEAD}\n{'x' * 200_000}\n", "not CSV"),
     ],
 )  # fmt: skip
-def test_files_that_are_no_catalogue(tmp_path: Path, name: str, text: str, told: str) -> None:
-    with pytest.raises(CostError, match=told):
+def test_files_that_are_no_catalogue(tmp_path: Path, name: str, text: str, reported: str) -> None:
+    with pytest.raises(CostError, match=reported):
         read_catalogue(own(tmp_path, text, name))
 
 
@@ -155,8 +155,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_old_prices_are_reported_by_provider() -> None:
-    told = stale_prices(builtin_catalogue().offers, date(2025, 8, 1), 90)
-    assert [(each.provider, each.days > 90) for each in told] == [("azure", True), ("gcp", True)]
+    reported = stale_prices(builtin_catalogue().offers, date(2025, 8, 1), 90)
+    assert [(each.provider, each.days > 90) for each in reported] == [("azure", True), ("gcp", True)]
     assert not stale_prices(builtin_catalogue().offers, date(2025, 8, 1), 365)
 
 

@@ -215,9 +215,9 @@ def test_every_candidate_that_is_not_feasible_says_why() -> None:
     found = rank_offers(work(replace(TABLE[0], spot=True, memory=60, deadline=10)), builtin_catalogue(), TODAY)
     assert len(found.candidates) == 2 * len(builtin_catalogue().offers)
     assert all(each.failed for each in found.candidates if not each.feasible)
-    told = " ".join(reason for each in found.candidates for reason in each.failed)
+    reported = " ".join(reason for each in found.candidates for reason in each.failed)
     for reason in ("retired on", "GiB per GPU", "spot price unknown", "throughput", "takes"):
-        assert reason in told
+        assert reason in reported
 
 
 def test_all_reasons_are_reported_not_the_first() -> None:

@@ -34,9 +34,9 @@ def code(*arguments: str) -> int:
 def document(*arguments: str) -> dict[str, Any]:
     found = cost(*arguments, "--format", "json")
     assert found.exception is None, found.exception
-    told = json.loads(found.stdout)
-    assert isinstance(told, dict)
-    return told
+    reported = json.loads(found.stdout)
+    assert isinstance(reported, dict)
+    return reported
 
 
 def profile(gpu_type: str, rate: float, workload: str = "resnet", memory: int | None = None) -> Profile:
@@ -62,8 +62,8 @@ def test_the_answer_for_people_and_for_programs_is_the_same() -> None:
 
 
 def test_what_is_used_now_is_compared() -> None:
-    told = document(*RESNET, "--now", "p3.2xlarge@us-west-2")
-    assert told["saved_ratio"] == pytest.approx(1 - (3.673 / 2470) / (3.06 / 1200))
+    reported = document(*RESNET, "--now", "p3.2xlarge@us-west-2")
+    assert reported["saved_ratio"] == pytest.approx(1 - (3.673 / 2470) / (3.06 / 1200))
     assert "42% less" in cost(*RESNET, "--now", "p3.2xlarge").stdout
     assert code(*RESNET, "--now", "p3.2xlarge", "--exit-code") == 3
     assert code(*RESNET, "--now", "NC24ads_A100_v4", "--exit-code") == 0
@@ -101,7 +101,9 @@ def test_without_throughput_it_cannot_tell() -> None:
     assert "Insufficient data: 23 match the job" in found.stdout
     assert found.return_value == 4
     assert code("--samples", "1e9", "--rate", "L4=900", "--min-gpus", "8", "--estimate-throughput") == 0
-    assert "~: estimated from peak TFLOPS" in cost("--samples", "1e9", "--rate", "L4=900", "--estimate-throughput").stdout
+    assert (
+        "~: estimated from peak TFLOPS" in cost("--samples", "1e9", "--rate", "L4=900", "--estimate-throughput").stdout
+    )
 
 
 def test_a_retired_type_asked_for_says_so() -> None:
@@ -111,9 +113,9 @@ def test_a_retired_type_asked_for_says_so() -> None:
 
 
 def test_gpu_hours_are_of_a_type() -> None:
-    told = document("--gpu-hours", "800", "--gpu", "H100", "--min-gpus", "8", "--provider", "aws")
-    assert (told["best"]["instance_type"], told["best"]["hours"]) == ("p5.48xlarge", pytest.approx(100))
-    assert told["best"]["cost"] == pytest.approx(5504)
+    reported = document("--gpu-hours", "800", "--gpu", "H100", "--min-gpus", "8", "--provider", "aws")
+    assert (reported["best"]["instance_type"], reported["best"]["hours"]) == ("p5.48xlarge", pytest.approx(100))
+    assert reported["best"]["cost"] == pytest.approx(5504)
     assert "per GPU hour" in cost("--gpu-hours", "800", "--gpu", "H100").stdout
 
 
@@ -162,9 +164,9 @@ def test_profiles_say_how_fast(tmp_path: Path) -> None:
         paths.append(tmp_path / f"{number}.profile.json")
         write_profile(each, paths[-1])
     given = [word for path in paths for word in ("--profile", str(path))]
-    told = document("--samples", "115.2m", *given)
-    assert told["best"]["instance_type"] == "Standard_NC24ads_A100_v4"
-    assert "profile of resnet on NVIDIA A100-SXM4-80GB, bfloat16, batch 16" in told["best"]["throughput_basis"]
+    reported = document("--samples", "115.2m", *given)
+    assert reported["best"]["instance_type"] == "Standard_NC24ads_A100_v4"
+    assert "profile of resnet on NVIDIA A100-SXM4-80GB, bfloat16, batch 16" in reported["best"]["throughput_basis"]
     assert "--tokens-per-sample" in str(cost("--tokens", "1b", *given).exception)
     tokens = document("--tokens", "1b", "--tokens-per-sample", "2048", *given)
     assert tokens["best"]["units_per_second"] == pytest.approx(2470 * 2048)
@@ -244,8 +246,8 @@ def test_the_page_is_right(tmp_path: Path) -> None:
         (("--catalogue", "none.csv", "--rate", "L4=1"), "give the path of a readable"),
     ],
 )
-def test_slips_of_the_pen(arguments: tuple[str, ...], told: str) -> None:
+def test_slips_of_the_pen(arguments: tuple[str, ...], reported: str) -> None:
     found = cost(*arguments)
     assert found.exception is not None
     message = getattr(found.exception, "message", str(found.exception))
-    assert any(part in message for part in told.split("|")), message
+    assert any(part in message for part in reported.split("|")), message

@@ -59,8 +59,8 @@ def test_lines_that_are_refused_and_counted(lines: list[str], why: str) -> None:
     good = line(kind="p3.2xlarge", zone="az9")
     found = aws(*lines, good)
     assert [each.instance_type for each in found.offers] == ["p3.2xlarge"]
-    ((told, count),) = found.rejected_rows
-    assert why in told
+    ((reported, count),) = found.rejected_rows
+    assert why in reported
     assert count == len(lines)
 
 
@@ -122,8 +122,8 @@ def test_only_the_regions_asked_for() -> None:
     ("text", "provider", "told"),
     [("a,b\n1,2\n", "aws", "header lacks .*vms.csv"), ("", "gcp", "header lacks"), (AWS, "lambda", "aws, azure, gcp")],
 )
-def test_files_that_are_none(text: str, provider: str, told: str) -> None:
-    with pytest.raises(CostError, match=told):
+def test_files_that_are_none(text: str, provider: str, reported: str) -> None:
+    with pytest.raises(CostError, match=reported):
         convert_catalogue(text, provider, DAY, "test")
 
 

@@ -126,12 +126,12 @@ def test_files_say_what_to_change_and_are_the_same_again(monkeypatch: pytest.Mon
     assert settings == {"resources": {"gpu": {"target_utilization": 90}}}
     Settings.model_validate(settings)
     patch = yaml.safe_load((folder / "replicas-chat.yml").read_text())
-    told = json.loads((folder / MANIFEST).read_text())
-    [scale] = [each for each in told["changes"] if each["scope"]["name"] == "chat"]
+    reported = json.loads((folder / MANIFEST).read_text())
+    [scale] = [each for each in reported["changes"] if each["scope"]["name"] == "chat"]
     assert patch == {"spec": {"replicas": scale["recommended"]}}
-    assert told["files"] == {name: digest((folder / name).read_text()) for name in names if name != MANIFEST}
+    assert reported["files"] == {name: digest((folder / name).read_text()) for name in names if name != MANIFEST}
     summary = (folder / SUMMARY).read_text()
-    assert all(line in summary for each in told["changes"] for line in each["apply"])
+    assert all(line in summary for each in reported["changes"] for line in each["apply"])
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     again = run(monkeypatch, FakeAdvisorClient(), "--target-gpu", "90", "--apply", str(folder))
     assert "written: " not in again.stderr

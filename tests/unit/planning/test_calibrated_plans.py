@@ -92,8 +92,8 @@ def test_memory_without_the_drivers_context_keeps_the_assumed_overhead() -> None
         (profile(lambda size: peaks(1, 1)(size) * (1.9 if size == 2 else 1), sizes=(1, 2, 3)), "what the plan's form"),
     ],
 )
-def test_a_profile_of_another_model_is_refused(measured: Profile, told: str) -> None:
-    with pytest.raises(PlanError, match=told):
+def test_a_profile_of_another_model_is_refused(measured: Profile, reported: str) -> None:
+    with pytest.raises(PlanError, match=reported):
         correct_from_profile(measured, SMALL, MIXED, True, GIB)
 
 
@@ -109,9 +109,9 @@ def test_the_command_corrects_by_a_profile(tmp_path: Path) -> None:
     assert plain["corrected_by"] is None
     assert by["corrected_by"]["activations_ratio"] == pytest.approx(1.5, rel=1e-3)
     assert by["plans"][0]["memory_bytes"]["overhead"] == pytest.approx(3 * GIB, rel=1e-3)
-    told = run(*asked[:-2], "--profile", str(path)).output
-    assert "Corrected by 4 sizes of my.training:gpt on NVIDIA H100" in told
-    assert "Overhead 3.0 GiB, activations x 1.50" in told
+    reported = run(*asked[:-2], "--profile", str(path)).output
+    assert "Corrected by 4 sizes of my.training:gpt on NVIDIA H100" in reported
+    assert "Overhead 3.0 GiB, activations x 1.50" in reported
     assert "one profile" in run(*asked, "--profile", str(path), "--profile", str(path)).output
     assert "give the path of a profile" in run(*asked, "--profile", str(tmp_path / "none.json")).output
 
@@ -165,9 +165,9 @@ def test_a_module_by_the_command() -> None:
     """A real trace of a built-in workload."""
     found = run("--module", "mlp", "--gpus", "2xT4", "--global-batch", "2", "--format", "json")
     assert found.exit_code == 0, found.output
-    told = json.loads(found.output)
-    assert [plan["layout"]["micro_batch"] for plan in told["plans"]] == [1]
-    assert told["plans"][0]["memory_bytes"] > GIB  # the assumed overhead and the model
+    reported = json.loads(found.output)
+    assert [plan["layout"]["micro_batch"] for plan in reported["plans"]] == [1]
+    assert reported["plans"][0]["memory_bytes"] > GIB  # the assumed overhead and the model
 
 
 def test_a_modules_plans_for_people(capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,10 +175,10 @@ def test_a_modules_plans_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         "m:f", parse_cluster("2xL4"), 16, 0.1, "bfloat16", EstimateCorrection(context_bytes=GIB), traced(3.0)
     )
     plan_module.show("m:f", parse_cluster("2xL4"), "bfloat16", found)
-    told = capsys.readouterr().out
-    assert "micro-batch 4 x 2 on 2 GPUs: 17.0 GiB" in told
-    assert "gradient_as_bucket_view=True" in told
-    assert "note: no profile was given" in told
+    reported = capsys.readouterr().out
+    assert "micro-batch 4 x 2 on 2 GPUs: 17.0 GiB" in reported
+    assert "gradient_as_bucket_view=True" in reported
+    assert "note: no profile was given" in reported
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_modules_plans_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         (("--module", "nothing", "--gpus", "1xT4"), "package.module:factory"),
     ],
 )
-def test_modules_that_cannot_be_planned(arguments: tuple[str, ...], told: str) -> None:
+def test_modules_that_cannot_be_planned(arguments: tuple[str, ...], reported: str) -> None:
     found = run(*arguments)
     assert found.exit_code == 1
-    assert told in found.output
+    assert reported in found.output

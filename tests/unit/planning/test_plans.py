@@ -151,10 +151,10 @@ def run(*arguments: str) -> Any:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    told = run("--params", "7b", "--gpus", "8xA100-80GB")
-    assert told.exit_code == 0
-    assert "LLaMA-7B" in told.output
-    assert "ZeRO-2" in told.output
+    reported = run("--params", "7b", "--gpus", "8xA100-80GB")
+    assert reported.exit_code == 0
+    assert "LLaMA-7B" in reported.output
+    assert "ZeRO-2" in reported.output
     found = json.loads(run("--params", "70b", "--gpus", "4x8xH100", "--format", "json").output)
     plan = found["plans"][0]
     assert sum(plan["memory_bytes"].values()) == pytest.approx(plan["total_bytes"], abs=10)
@@ -183,6 +183,6 @@ def test_the_command(tmp_path: Path) -> None:
     ],
 )
 def test_a_question_that_cannot_be_answered_says_what_to_change(arguments: list[str], mend: str) -> None:
-    told = run(*arguments)
-    assert told.exit_code == 1
-    assert mend in told.output
+    reported = run(*arguments)
+    assert reported.exit_code == 1
+    assert mend in reported.output

@@ -65,16 +65,16 @@ def test_numbers_on_the_page_and_in_markdown_are_those_of_the_json(
     found: list[GpuHistorySpec], before: float | None, projected: float | None, after: float | None
 ) -> None:
     document: Report = json.loads(json.dumps(report_of(found, PRICE_SETTINGS, outcome(before, projected, after))))
-    told = NumberParser(render_html(document))
-    assert bool(told.numbers) == bool(found) or document["outcomes"]
-    for path, text in told.numbers:
+    reported = NumberParser(render_html(document))
+    assert bool(reported.numbers) == bool(found) or document["outcomes"]
+    for path, text in reported.numbers:
         value = at(document, path)
         if text == UNKNOWN:
             assert value is None, path
         else:
             number, slack = read(text)
             assert abs(number - value) <= slack + abs(value) * 1e-9, (path, text, value)
-    assert {path for path, _ in told.numbers} == {cell.path for cell in all_cells(sections(document)) if cell.path}
+    assert {path for path, _ in reported.numbers} == {cell.path for cell in all_cells(sections(document)) if cell.path}
     written = [cell for line in render_markdown(document).splitlines() if line.startswith("| ") for cell in split(line)]
     expected = [cell.text for cell in all_cells(sections(document))]
     rest = iter(written)
@@ -97,9 +97,9 @@ def test_names_are_never_markup(name: str) -> None:
     document = report_of([steady_gpu("GPU-0", name=name, node=name)], outcomes=outcome(0.1, 0.2, 0.3))
     document["cluster"], document["untold"] = name, [name]
     html = render_html(document)
-    told = NumberParser(html)
-    assert not {"script", "img", "a", "link", "iframe", "object"} & set(told.tags)
-    assert told.addresses == []
+    reported = NumberParser(html)
+    assert not {"script", "img", "a", "link", "iframe", "object"} & set(reported.tags)
+    assert reported.addresses == []
     text = render_markdown(document)
     assert "\n## i" not in text
     assert not re.findall(r"(?<!\\)[<>`\[]", "\n".join(line for line in text.splitlines() if line[:4] != "    "))

@@ -94,7 +94,7 @@ def test_a_gpu_that_the_rules_do_not_know_is_read_from_its_own_series(tmp_path: 
     found = History(tmp_path / "history.db")
     import_openmetrics(found, plain(generate_samples(2, END, 6 * HOUR, 60)), *TARGET)
     import_openmetrics(found, recorded(END - 5 * HOUR, END - HOUR, gpus=1), "rules", "rules")
-    told, ask = asked(found, 3 * 24 * HOUR)
+    reported, ask = asked(found, 3 * 24 * HOUR)
     found.close()
     held = [
         select
@@ -103,7 +103,7 @@ def test_a_gpu_that_the_rules_do_not_know_is_read_from_its_own_series(tmp_path: 
         if select.metric == "gpu_observed_seconds_total"
     ]
     assert any(Matcher("uuid", "=", "GPU-00000001") in select.matchers for select in held)
-    known, other = (told.of(series.UTILIZATION, f"GPU-0000000{number}") for number in (0, 1))
+    known, other = (reported.of(series.UTILIZATION, f"GPU-0000000{number}") for number in (0, 1))
     assert known.keys() == other.keys()
     assert 0.25 in known.values()
     assert min(other.values()) > 0.8
@@ -126,10 +126,10 @@ def test_a_query_that_fails_is_reported_and_takes_nothing_else_along(past: Histo
     assert found.cpu == {}
     assert found.values[series.UTILIZATION]
     assert any("CPU" in why and "said by the test" in why for why in found.unavailable)
-    told = generate_report(CountingRange(EmbeddedSource(past), no_cpu), view_of(), Settings(), 6 * HOUR, END)
-    assert told["groups"][0]["cpu_ratio"] is None
-    assert set(told["groups"][0]["trends"]["cpu"]) == {None}
-    assert told["untold"]
+    reported = generate_report(CountingRange(EmbeddedSource(past), no_cpu), view_of(), Settings(), 6 * HOUR, END)
+    assert reported["groups"][0]["cpu_ratio"] is None
+    assert set(reported["groups"][0]["trends"]["cpu"]) == {None}
+    assert reported["untold"]
 
 
 def test_what_is_too_much_at_once_is_read_in_pieces(past: History) -> None:
@@ -162,9 +162,9 @@ def test_a_source_that_is_away_makes_no_report(past: History) -> None:
 
 def test_before_all_history_nothing_is_known(past: History) -> None:
     ask = EmbeddedSource(past).range
-    told = generate_report(ask, view_of(), Settings(), HOUR, END - 30 * 24 * HOUR)
-    assert told["groups"] == []
-    assert told["period"]["data_start"] is None
+    reported = generate_report(ask, view_of(), Settings(), HOUR, END - 30 * 24 * HOUR)
+    assert reported["groups"] == []
+    assert reported["period"]["data_start"] is None
 
 
 def test_a_gpu_that_left_counts_while_it_was_there(tmp_path: Path) -> None:
@@ -181,9 +181,9 @@ def test_a_gpu_that_left_counts_while_it_was_there(tmp_path: Path) -> None:
                 yield f"gpu_observed_seconds_total{{{own}}} {at - END + 1e6} {at}\n"
 
     import_openmetrics(found, lines(), *TARGET)
-    told = generate_report(EmbeddedSource(found).range, view_of(), Settings(), 4 * HOUR, END)
+    reported = generate_report(EmbeddedSource(found).range, view_of(), Settings(), 4 * HOUR, END)
     found.close()
-    [fleet, _pool] = told["groups"]
+    [fleet, _pool] = reported["groups"]
     assert fleet["gpus"] == 2
     assert fleet["gpu_hours"]["there"] == pytest.approx(6, abs=0.25)
     assert fleet["gpu_utilization_ratio"] == pytest.approx(0.5, abs=1e-3)
@@ -206,9 +206,9 @@ def test_another_exporter_is_read_by_its_own_names(tmp_path: Path) -> None:
                 yield f"DCGM_FI_DEV_FB_FREE{{{own}}} 12000 {at}\n"
 
     import_openmetrics(found, lines(), "b:9400", "dcgm")
-    told = generate_report(EmbeddedSource(found).range, view_of(), Settings(), 3 * HOUR, END)
+    reported = generate_report(EmbeddedSource(found).range, view_of(), Settings(), 3 * HOUR, END)
     found.close()
-    fleet, pool = told["groups"]
+    fleet, pool = reported["groups"]
     assert pool["name"] == "Tesla T4"
     assert fleet["gpu_utilization_ratio"] == pytest.approx(0.4)
     assert fleet["gpu_memory_ratio"] == pytest.approx(0.2)

@@ -28,15 +28,15 @@ def test_hours_are_those_of_the_single_steps(found: list[GpuHistorySpec]) -> Non
             holds = card.memory.get(index, 0) > 0.05
             held += share * STEP_HOURS * holds
             idle += share * STEP_HOURS * (holds and mean < 0.01 and card.coverage[index] >= 0.9)
-        told = gpu_hour_usage(past, gpu)
-        assert (told.seen, told.busy) == pytest.approx((seen, busy))
-        assert told.unused == pytest.approx(seen - busy, abs=1e-9)
+        reported = gpu_hour_usage(past, gpu)
+        assert (reported.seen, reported.busy) == pytest.approx((seen, busy))
+        assert reported.unused == pytest.approx(seen - busy, abs=1e-9)
         if any(index in card.memory for index in card.utilization):
-            assert (told.held, told.idle_holding) == pytest.approx((held, idle))
+            assert (reported.held, reported.idle_holding) == pytest.approx((held, idle))
         else:
-            assert told.held is None
-            assert told.idle_holding is None
-        assert told.busy <= told.seen + 1e-9 <= told.there + 2e-9
+            assert reported.held is None
+            assert reported.idle_holding is None
+        assert reported.busy <= reported.seen + 1e-9 <= reported.there + 2e-9
 
 
 @given(cards(), st.data())
@@ -55,14 +55,14 @@ def test_what_is_missing_is_in_no_sum(found: list[GpuHistorySpec], data: st.Data
 
 @given(cards())
 def test_pools_and_models_add_up_to_the_fleet(found: list[GpuHistorySpec]) -> None:
-    told = report_of(found, PRICE_SETTINGS)
+    reported = report_of(found, PRICE_SETTINGS)
     if not found:
-        assert told["groups"] == []
+        assert reported["groups"] == []
         return
-    fleet, *pools = told["groups"]
+    fleet, *pools = reported["groups"]
     for name in ("there", "seen", "busy", "unused"):
         of_fleet = fleet["gpu_hours"][name]
-        for parts in (pools, told["models"]):
+        for parts in (pools, reported["models"]):
             assert sum(part["gpu_hours"][name] for part in parts) == pytest.approx(of_fleet, abs=1e-6)
     assert sum(pool["gpus"] for pool in pools) == fleet["gpus"]
 
@@ -79,20 +79,20 @@ def test_money_is_unknown_without_a_price_and_never_zero() -> None:
 @given(cards())
 def test_a_trend_has_no_value_where_nothing_was_seen(found: list[GpuHistorySpec]) -> None:
     past = history_of(found)
-    told = trends(past, past.gpus)
+    reported = trends(past, past.gpus)
     for index in range(PERIOD.points):
         shares = {card.uuid: min(1.0, card.coverage[index]) for card in found if index in card.utilization}
         seen = sum(shares.values())
         work = sum(card.utilization[index] * shares[card.uuid] for card in found if card.uuid in shares)
         if seen > 0:
-            assert isclose(told.utilization[index] or 0.0, work / seen, abs_tol=1e-9)
+            assert isclose(reported.utilization[index] or 0.0, work / seen, abs_tol=1e-9)
             work_then = sum(card.utilization[index] for card in found if card.uuid in shares)
-            assert isclose(told.busy[index] or 0.0, work_then, abs_tol=1e-9)
+            assert isclose(reported.busy[index] or 0.0, work_then, abs_tol=1e-9)
         else:
-            assert told.utilization[index] is None
-            assert told.busy[index] is None
+            assert reported.utilization[index] is None
+            assert reported.busy[index] is None
         named = sum(1 for card in found if index in card.named)
-        assert told.gpus[index] == (named or None)
+        assert reported.gpus[index] == (named or None)
 
 
 @given(st.integers(0, 20_000), st.integers(300, 400 * DAY))

@@ -301,16 +301,16 @@ def test_kill_9(tmp_path: Path):
             [sys.executable, "-c", _CRASHING, str(path)], stdout=subprocess.PIPE, text=True
         ) as writer:
             assert writer.stdout is not None
-            told = [int(writer.stdout.readline()) for _ in range(100)]
+            reported = [int(writer.stdout.readline()) for _ in range(100)]
             os.kill(writer.pid, signal.SIGKILL)
-            told += [int(line) for line in writer.stdout.read().split()]
+            reported += [int(line) for line in writer.stdout.read().split()]
         history = History(path)
         found = history.read("x", (), T, T + 1e6)
         assert len(found) == 200
         lengths = {len(series.values) for series in found}
         assert len(lengths) == 1  # no half scrape
-        assert lengths.pop() >= len(told)  # and none lost that was said to be stored
-        assert found[0].values.tolist()[: len(told)] == told
+        assert lengths.pop() >= len(reported)  # and none lost that was said to be stored
+        assert found[0].values.tolist()[: len(reported)] == reported
         history.append("a", T + 1e5, [("x", A, 1.0)])
         history.close()
         with sqlite3.connect(path) as raw:

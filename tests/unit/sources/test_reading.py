@@ -50,9 +50,9 @@ def test_the_number_of_queries_does_not_depend_on_the_fleet(silent: bool) -> Non
         evaluation = evaluate(source, settings, AT)
         assert len(evaluation.facts.gpus) == 8 * (nodes - silent)  # nobody was seen before the silence
         counted.add((evaluation.queries, len(source.asked)))
-    [(told, asked)] = counted
-    assert told >= asked
-    assert told <= 25
+    [(reported, asked)] = counted
+    assert reported >= asked
+    assert reported <= 25
 
 
 def test_the_budget_holds_for_all_mappings_at_once() -> None:
