@@ -168,15 +168,18 @@ CONFIGURATIONS: tuple[PublishedRun, ...] = (
     *(
         PublishedRun(
             f"{size} B, neither of them", RECOMPUTATION, gpt(layers, hidden, heads),
-            ParallelLayout(8, pipeline, 1, micro_batch=micro, accumulation=64, sequence_parallel=False, flash_attention=False),
+            ParallelLayout(8, pipeline, 1, micro_batch=micro, accumulation=64, sequence_parallel=False,
+                           flash_attention=False),
             "A100-80GB", False,
         )
         for size, heads, hidden, layers, pipeline, micro in RECOMPUTATION_RUNS
     ),
     PublishedRun("1.4 B on one 32 GB GPU, the most with plain data parallelism", ZERO, gpt(24, 2048, 16),
-                  ParallelLayout(data=64, checkpointing="full", flash_attention=False), "V100-32GB", True, "adamw-mixed"),
+                  ParallelLayout(data=64, checkpointing="full", flash_attention=False), "V100-32GB", True,
+                   "adamw-mixed"),
     PublishedRun("7.5 B there", ZERO, gpt(36, 4096, 32),
-                  ParallelLayout(data=64, checkpointing="full", flash_attention=False), "V100-32GB", False, "adamw-mixed"),
+                  ParallelLayout(data=64, checkpointing="full", flash_attention=False), "V100-32GB", False,
+                   "adamw-mixed"),
 )  # fmt: skip
 
 

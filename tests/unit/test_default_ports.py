@@ -14,8 +14,9 @@ EXPORTER, ADVISOR = "127.0.0.1:9816", "127.0.0.1:9817"
 def test_the_defaults_fit_together() -> None:
     settings = Settings()
     options = {option.name: option.default for option in up.command.params}
-    assert ExporterSettings().address == ("127.0.0.1", 9816)
+    address = ExporterSettings().address
+    assert address == ("127.0.0.1", 9816)
     assert settings.web.listen_address == options["advisor_address"] == ADVISOR
     assert EmbeddedSourceSettings().targets == [options["exporter_address"]] == [EXPORTER]
     assert http_client.DEFAULT_ADVISOR == DEFAULT_ADDRESS == f"http://{ADVISOR}"
-    assert top.DEFAULT_EXPORTER == f"http://{EXPORTER}"
+    assert f"http://{EXPORTER}" == top.DEFAULT_EXPORTER

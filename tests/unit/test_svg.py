@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from gpu_advisor.rendering import svg
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ def test_what_is_not_markup_is_escaped() -> None:
 def test_labels_stand_apart_and_in_order(heights: list[float]) -> None:
     spread = svg.spread_labels(heights, 13, 0, 100)
     placed = sorted(zip(spread, heights, strict=True))
-    assert all(later[0] - former[0] >= 13 - 1e-9 for former, later in zip(placed, placed[1:], strict=False))
+    assert all(later[0] - former[0] >= 13 - 1e-9 for former, later in pairwise(placed))
     assert [height for _, height in placed] == sorted(heights)
     assert all(-1e-9 <= at <= 100 + 1e-9 for at in spread)
 

@@ -64,7 +64,8 @@ class OneShotAdvisor:
         from gpu_advisor.report.generate import generate_report
 
         source = one_shot_source(_with_history_timeout(self._settings))
-        ask = source.source.range if isinstance(source, CachingSource) else source.range  # no cache: few queries, each once
+        # No cache: few queries, each sent once.
+        ask = source.source.range if isinstance(source, CachingSource) else source.range
         try:
             return generate_report(ask, self._view, self._settings, since_seconds, self._now, has_ledger=False)
         except SourceError as error:

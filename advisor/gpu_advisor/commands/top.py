@@ -154,7 +154,8 @@ def header_lines(now: NodeSnapshot) -> Iterator[str]:
     yield (
         f"CPU {percent(host.cpu_ratio)}{cores}, load {value_text(host.load1, 'count')}, memory {memory}, "
         f"disk {percent(host.disk_busy_ratio)} busy, network "
-        f"in {value_text(host.receive_bytes_per_second, RATE_UNIT)}, out {value_text(host.transmit_bytes_per_second, RATE_UNIT)}"
+        f"in {value_text(host.receive_bytes_per_second, RATE_UNIT)}, "
+        f"out {value_text(host.transmit_bytes_per_second, RATE_UNIT)}"
     )
     for name, state in sorted(now.drivers.items()):
         if state != "ok":

@@ -54,7 +54,9 @@ BAD = {
     "cluster: a\n\x00": (1, "not YAML", "special characters"),
     f"alertmanagers:\n  - url: http://me:{SECRET}@am:9093\n": (2, "alertmanagers.0.url", "set username and password"),
     f"source: {{prometheus: {{url: 'me:{SECRET}@p'}}}}\n": (1, "source.prometheus.url", "must not contain credentials"),
-    f"source:\n  prometheus:\n    url: http://p\n    headers: {SECRET}\n": (4, "source.prometheus.headers", "mapping of keys"),
+    f"source:\n  prometheus:\n    url: http://p\n    headers: {SECRET}\n": (
+        4, "source.prometheus.headers", "mapping of keys",
+    ),
     f"alertmanagers: [{{url: 'http://a', password: [{SECRET}]}}]\n": (1, "alertmanagers.0.password", "valid string"),
     f'cluster: a\npassword: "{SECRET}\n': (3, "not YAML", "check quotes"),
 }  # fmt: skip

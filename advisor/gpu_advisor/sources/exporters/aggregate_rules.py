@@ -69,7 +69,8 @@ EVALUATION_SERIES: tuple[AggregateSeries, ...] = (
     _hosts("sum", "gpu_memory_total_bytes:sum", MEMORY_BYTES, "memory of all GPUs"),
     _POWER,
     *map(_models, (_COUNT, _MEASURED, _BUSY, _POWER)),
-    AggregateSeries("owner:gpus:count", f"count by ({_OWNER_LABELS}) ({_OWNER_EXPRESSION})", (OWNER_INFO,), "GPUs that an owner uses"),
+    AggregateSeries("owner:gpus:count", f"count by ({_OWNER_LABELS}) ({_OWNER_EXPRESSION})", (OWNER_INFO,),
+                    "GPUs that an owner uses"),
     _owners("count", "gpus_measured:count", "gpu:utilization_ratio:mean5m", "those whose utilization is known"),
     _owners("sum", "gpus_busy:mean5m", "gpu:utilization_ratio:mean5m", "sum of the utilization of these"),
     _owners("sum", "gpu_memory_used_ratio:sum", "gpu:memory_used_ratio:last", "sum of their shares of memory held"),
@@ -85,7 +86,8 @@ _HOLDING = _hosts(
 #: Recorded once a minute: half an hour of each GPU is read for it.
 MINUTE_SERIES: tuple[AggregateSeries, ...] = (
     # What was not seen is not idle: nothing is said of a GPU that was watched for less than 90 % of the time.
-    AggregateSeries(IDLE, f"({MEAN_UTILIZATION} < bool 0.01) and on (uuid) ({COVERAGE} >= 0.9)", (MEAN_UTILIZATION, COVERAGE),
+    AggregateSeries(IDLE, f"({MEAN_UTILIZATION} < bool 0.01) and on (uuid) ({COVERAGE} >= 0.9)",
+                    (MEAN_UTILIZATION, COVERAGE),
                "1 if the GPU was busy for less than 1 % of 30 minutes, 0 if not"),
     _IDLE,
     _HOLDING,
