@@ -166,7 +166,7 @@ def test_the_command_writes_by_the_name_of_the_file_and_says_what_is_missing(
         (("--since", "2m"), 2, "5 minutes"),
         (("--since", "500d"), 2, "400 days"),
         (("--prometheus", "http://127.0.0.1:1", "--since", "1h"), 1, "127.0.0.1:1"),
-        (("--advisor", f"http://127.0.0.1:{free_port()}"), 1, "no advisor answers"),
+        (("--advisor", f"http://127.0.0.1:{free_port()}"), 1, "no advisor at"),
     ],
 )
 def test_what_cannot_be_is_reported(arguments: tuple[str, ...], code: int, words: str) -> None:
