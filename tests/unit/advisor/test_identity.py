@@ -1,0 +1,197 @@
+"""GPUs, nodes, owners and targets from identity series; and which exporters' series an expression reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from gpu_advisor.evaluation import signals
+from gpu_advisor.evaluation.facts import Node
+from gpu_advisor.observation.compile import compile_by_exporter, step_utilization
+from gpu_advisor.observation.identity import (
+    FAILED_DRIVER_STATES,
+    build_gpus,
+    build_nodes,
+    find_down_targets,
+    find_duplicate_gpus,
+    jobs_by_gpu,
+)
+from gpu_advisor.promql.compiler import to_promql
+from gpu_advisor.promql.expressions import metrics_of
+from gpu_advisor.settings import Settings
+from gpu_advisor.sources.exporters.detection import GpuInventory
+from gpu_advisor.sources.exporters.dialect import ExporterDialect
+from gpu_advisor.sources.exporters.mapping import RECORDED_SERIES, mappings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.advisor.builders import labels
+
+TARGET = {"job": "gpu", "instance": "a:1"}
+HERE = labels(uuid="1", index="2", name="H100", vendor="nvidia", nodename="n", exporter="dcgm-exporter", **TARGET)
+UP, DOWN = {labels(**TARGET): 1.0}, {labels(**TARGET): 0.0}
+
+
+def test_a_gpu_has_all_its_labels() -> None:
+    (gpu,) = build_gpus(GpuInventory((HERE,)), {"1": 1.0}, UP, {})
+    assert gpu == type(gpu)("1", "2", "H100", "nvidia", "n", True, "dcgm-exporter")
+
+
+@pytest.mark.parametrize(("health", "up"), [(None, None), (0.0, False), (1.0, True)])
+def test_health_is_unknown_where_no_series_has_it(health: float | None, up: bool | None) -> None:
+    (gpu,) = build_gpus(GpuInventory((HERE,)), {} if health is None else {"1": health}, UP, {})
+    assert gpu.up is up
+
+
+def test_labels_that_are_missing_are_empty_and_a_row_without_uuid_is_no_gpu() -> None:
+    nameless = labels(index="0", **TARGET)
+    (gpu,) = build_gpus(GpuInventory((nameless, labels(uuid="1"), labels(uuid="", **TARGET))), {}, {}, {})
+    assert (gpu.uuid, gpu.index, gpu.name, gpu.vendor, gpu.node, gpu.exporter) == ("1", "", "", "", "", "")
+
+
+@pytest.mark.parametrize(
+    ("row", "node"),
+    [
+        (labels(uuid="1", nodename="n", instance="10.0.0.1:9400"), "n"),
+        (labels(uuid="1", instance="10.0.0.1:9400"), "host-a"),  # node_exporter names the host of this address
+        (labels(uuid="1", instance="10.0.0.9:9400"), "10.0.0.9:9400"),
+        (labels(uuid="1"), ""),
+    ],
+)
+def test_the_node_is_the_exporters_name_else_the_hosts_else_the_address(row: object, node: str) -> None:
+    nodes = [Node("host-a", "10.0.0.1:9100")]
+    (gpu,) = build_gpus(GpuInventory((row,)), {}, {}, {}, nodes)  # type: ignore[arg-type]
+    assert gpu.node == node
+
+
+@pytest.mark.parametrize(
+    ("targets", "driver", "kept"),
+    [
+        (DOWN, None, True),  # an outage is not fewer GPUs
+        (UP, None, False),  # taken out
+        ({labels(job="other", instance="b:1"): 0.0}, None, False),  # its target is scraped no more
+        ({}, None, True),  # nothing is known of targets
+        *((UP, state, True) for state in sorted(FAILED_DRIVER_STATES)),
+        (UP, "ok", False),
+        (UP, "absent", False),
+    ],
+)
+def test_a_recent_gpu_is_kept_while_its_exporter_cannot_list_it(
+    targets: dict[object, float], driver: str | None, kept: bool
+) -> None:
+    drivers = {} if driver is None else {labels(state=driver, **TARGET): 1.0}
+    found = build_gpus(GpuInventory((), (HERE,)), {}, targets, drivers)  # type: ignore[arg-type]
+    assert [gpu.uuid for gpu in found] == (["1"] if kept else [])
+
+
+def test_the_present_identity_and_the_first_exporter_count() -> None:
+    former = labels(uuid="1", index="9", nodename="old", **TARGET)
+    second = labels(uuid="1", index="7", nodename="n", exporter="nvitop-exporter", **TARGET)
+    found = build_gpus(GpuInventory((HERE, second), (former,)), {}, DOWN, {})
+    assert [(gpu.index, gpu.exporter) for gpu in found] == [("2", "dcgm-exporter")]
+
+
+def test_gpus_are_in_the_order_of_node_and_number() -> None:
+    rows = [labels(uuid=f"{node}{i}", index=str(i), nodename=node) for node in "ba" for i in (100000, 10, 9, 1)]
+    found = build_gpus(GpuInventory(tuple(rows)), {}, {}, {})
+    assert [gpu.uuid for gpu in found] == [f"{node}{i}" for node in "ab" for i in (1, 9, 10, 100000)]
+
+
+def test_what_several_exporters_report_is_found() -> None:
+    rows = (
+        HERE,
+        labels(uuid="1", exporter="nvitop-exporter"),
+        labels(uuid="2", exporter="nvitop-exporter"),
+        labels(uuid="2", exporter="nvitop-exporter", instance="b"),  # twice the same one
+        labels(exporter="nvitop-exporter"),
+    )
+    assert find_duplicate_gpus(GpuInventory(rows)) == {"1": ("dcgm-exporter", "nvitop-exporter")}
+    assert find_duplicate_gpus(GpuInventory((), rows)) == {}
+
+
+@pytest.mark.parametrize(
+    ("owners", "jobs"),
+    [
+        ([{"uuid": "1", "training_job": "llm", "owner_pod": "p", "owner_namespace": "n"}], {"1": "llm"}),
+        ([{"uuid": "1", "owner_pod": "p", "owner_namespace": "n"}], {"1": "n/p"}),
+        ([{"uuid": "1", "owner_unit": "u", "owner_container": "c"}], {"1": "u"}),
+        ([{"uuid": "1", "owner_container": "c"}], {"1": "c"}),
+        ([{"uuid": "1", "training_job": "", "owner_unit": "u"}], {"1": "u"}),
+        ([{"uuid": "1", "owner_unit": "u"}, {"uuid": "1", "owner_unit": "v"}], {}),  # shared
+        ([{"uuid": "1", "owner_unit": "u", "pid": "1"}, {"uuid": "1", "owner_unit": "u", "pid": "2"}], {"1": "u"}),
+        ([{"uuid": "1"}, {"owner_unit": "u"}], {}),
+    ],
+)
+def test_a_gpu_has_a_job_if_one_owner_has_it(owners: Sequence[dict[str, str]], jobs: dict[str, str]) -> None:
+    assert jobs_by_gpu({labels(**owner): 1.0 for owner in owners}) == jobs
+
+
+def test_targets_that_are_down_are_those_of_jobs_with_gpus() -> None:
+    targets = {
+        labels(job="gpu", instance="b:1"): 0.0,
+        labels(job="gpu", instance="a:1"): 0.0,
+        labels(job="gpu", instance="c:1"): 1.0,
+        labels(job="web", instance="w:1"): 0.0,
+    }
+    assert find_down_targets(targets, [HERE]) == ("a:1", "b:1")
+    assert find_down_targets(targets, []) == ("a:1", "b:1", "w:1")
+
+
+def test_a_node_is_the_first_by_address_and_needs_name_and_address() -> None:
+    rows = [
+        labels(nodename="n", instance="b:1"),
+        labels(nodename="n", instance="a:1"),
+        labels(nodename="m", instance="c:1"),
+        labels(nodename="x"),
+        labels(instance="d:1"),
+        labels(nodename="", instance="e:1"),
+    ]
+    assert build_nodes(rows) == (Node("m", "c:1"), Node("n", "a:1"))
+
+
+# Expressions
+
+OWN, DCGM, RECORDED = (
+    ExporterDialect(next(each for each in mappings() if each.name == name), interval_seconds=interval)
+    for name, interval in (("gpu-exporter", None), ("dcgm-exporter", 30.0), (RECORDED_SERIES, None))
+)
+CPU = next(ExporterDialect(each) for each in mappings() if each.scope == "node")
+
+
+@given(st.sampled_from([None, 1.0, 15.0, 24.0, 25.0, 60.0]))
+def test_a_step_is_read_over_two_scrapes_at_least(interval: float | None) -> None:
+    evaluation = Settings.model_validate({"evaluation": {"step_seconds": 60}}).evaluation
+    expression = step_utilization([ExporterDialect(OWN.mapping, interval_seconds=interval)], evaluation)
+    assert expression is not None
+    window = max(60, -(-5 * int(interval or 0) // 2))
+    alone = OWN.expression("gpu_utilization", "mean", window)
+    assert alone is not None
+    assert to_promql(expression) == to_promql(alone)
+
+
+def test_the_history_is_read_from_exporters_of_gpus_and_not_from_recorded_series() -> None:
+    evaluation = Settings().evaluation
+    both = step_utilization([RECORDED, OWN, CPU, DCGM], evaluation)
+    assert both == step_utilization([OWN, DCGM], evaluation)
+    assert both is not None
+    assert both != step_utilization([OWN], evaluation)
+    assert step_utilization([RECORDED, CPU], evaluation) is None
+    assert step_utilization([], evaluation) is None
+
+
+def test_recorded_series_of_a_long_window_stand_for_the_raw_ones_of_later_exporters() -> None:
+    day = signals.DAILY_PEAK_UTILIZATION.name
+    before, after = (compile_by_exporter(found, Settings()) for found in ([OWN, RECORDED, DCGM], [RECORDED, OWN, DCGM]))
+    assert list(before[signals.UTILIZATION.name]) == ["gpu-exporter", "dcgm-exporter"]
+    assert list(after[signals.UTILIZATION.name]) == ["gpu-exporter", "dcgm-exporter"]
+    assert list(after[day]) == [RECORDED_SERIES]
+    assert signals.NODE_CPU.name not in before
+    assert signals.NODE_CPU.name in compile_by_exporter([OWN, CPU], Settings())
+
+
+def test_two_dialects_of_one_family_are_one_expression() -> None:
+    slow = ExporterDialect(DCGM.mapping, interval_seconds=60)
+    found = compile_by_exporter([DCGM, slow], Settings())[signals.UTILIZATION_COVERAGE.name]
+    assert list(found) == ["dcgm-exporter"]
+    assert metrics_of(found["dcgm-exporter"])
+    assert "or" in to_promql(found["dcgm-exporter"])

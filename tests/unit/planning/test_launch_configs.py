@@ -1,0 +1,108 @@
+"""Settings of frameworks: the layout's numbers in the right place, and none where the layout has no such part."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from gpu_advisor.hardware.cluster_spec import ClusterSpec
+from gpu_advisor.planning.launch_configs import deepspeed_config, fsdp_arguments, megatron_arguments, torchrun_command
+from gpu_advisor.planning.layout import OPTIMIZERS, ParallelLayout
+
+MIXED, FULL = OPTIMIZERS["adamw-mixed"], OPTIMIZERS["adamw-fp32"]
+DATA = ParallelLayout(data=4, micro_batch=2, accumulation=8)
+
+
+@pytest.mark.parametrize(("nodes", "words"), [(1, ["--standalone"]), (2, ["--nnodes=2", "--rdzv-backend=c10d"])])
+def test_torchrun_on_one_node_and_on_several(nodes: int, words: list[str]) -> None:
+    line = torchrun_command(ClusterSpec("X", nodes, 8, 1), "my.py")
+    assert {*words, "--nproc-per-node=8", "my.py"} <= set(line.split())
+    assert ("--standalone" in line) is (nodes == 1)
+    assert ("--rdzv-endpoint" in line) is (nodes > 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "zero"),
+    [
+        ({}, {"stage": 0}),
+        ({"zero": 1}, {"stage": 1, "overlap_comm": True, "contiguous_gradients": True}),
+        (
+            {"zero": 2, "offload": "optimizer"},
+            {
+                "stage": 2, "overlap_comm": True, "contiguous_gradients": True,
+                "offload_optimizer": {"device": "cpu", "pin_memory": True},
+            },
+        ),
+        (
+            {"zero": 3, "offload": "all"},
+            {
+                "stage": 3, "overlap_comm": True, "contiguous_gradients": True,
+                "offload_optimizer": {"device": "cpu", "pin_memory": True},
+                "offload_param": {"device": "cpu", "pin_memory": True},
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_deepspeed(change: dict[str, object], zero: dict[str, object]) -> None:
+    config = deepspeed_config(replace(DATA, **change), MIXED)  # type: ignore[arg-type]
+    assert config["zero_optimization"] == zero
+    assert config["train_batch_size"] == 64
+    assert config["train_micro_batch_size_per_gpu"] == 2
+    assert config["gradient_accumulation_steps"] == 8
+    assert config["bf16"] == {"enabled": True}
+    assert "activation_checkpointing" not in config
+    assert deepspeed_config(DATA, FULL)["bf16"] == {"enabled": False}
+
+
+@pytest.mark.parametrize(("tensor", "partitioned"), [(1, False), (2, True)])
+def test_checkpoints_are_partitioned_over_tensor_ranks(tensor: int, partitioned: bool) -> None:
+    config = deepspeed_config(replace(DATA, checkpointing="full", tensor=tensor), MIXED)
+    assert config["activation_checkpointing"] == {"partition_activations": partitioned}
+
+
+@pytest.mark.parametrize(
+    ("zero", "strategy"), [(0, "NO_SHARD"), (1, "SHARD_GRAD_OP"), (2, "SHARD_GRAD_OP"), (3, "FULL_SHARD")]
+)
+def test_fsdp(zero: int, strategy: str) -> None:
+    plain = fsdp_arguments(replace(DATA, zero=zero), MIXED)
+    assert plain == {
+        "sharding_strategy": strategy,
+        "mixed_precision": "bfloat16",
+        "cpu_offload": False,
+        "activation_checkpointing": False,
+    }
+    saving = fsdp_arguments(replace(DATA, zero=zero, offload="optimizer", checkpointing="full"), FULL)
+    assert saving is not None
+    assert (saving["mixed_precision"], saving["cpu_offload"], saving["activation_checkpointing"]) == (None, True, True)
+
+
+@pytest.mark.parametrize("change", [{"pipeline": 2}, {"data": 1}])
+def test_fsdp_needs_data_parallelism_and_no_pipeline(change: dict[str, int]) -> None:
+    assert fsdp_arguments(replace(DATA, **change), MIXED) is None
+    assert fsdp_arguments(replace(DATA, data=2), MIXED) is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "present", "absent"),
+    [
+        ({"tensor": 2}, ["--tensor-model-parallel-size 2", "--pipeline-model-parallel-size 1", "--sequence-parallel"],
+         ["--use-distributed-optimizer", "--recompute-granularity"]),
+        ({"tensor": 2, "sequence_parallel": False}, [], ["--sequence-parallel"]),
+        ({"pipeline": 4}, ["--tensor-model-parallel-size 1", "--pipeline-model-parallel-size 4"],
+         ["--sequence-parallel"]),
+        ({"tensor": 2, "zero": 1}, ["--use-distributed-optimizer"], []),
+        ({"tensor": 2, "checkpointing": "full"}, ["--recompute-granularity full", "--recompute-method uniform"], []),
+        ({"tensor": 2, "flash_attention": False}, ["--micro-batch-size 2", "--global-batch-size 64"],
+         ["--use-flash-attn"]),
+        ({"tensor": 2}, ["--use-flash-attn"], []),
+    ],
+)  # fmt: skip
+def test_megatron(change: dict[str, object], present: list[str], absent: list[str]) -> None:
+    line = megatron_arguments(replace(DATA, **change))  # type: ignore[arg-type]
+    assert line is not None
+    assert all(each in line for each in present)
+    assert not any(each in line for each in absent)
+
+
+def test_megatron_is_for_models_that_are_split() -> None:
+    assert megatron_arguments(DATA) is None
