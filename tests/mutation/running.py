@@ -24,7 +24,7 @@ from tests.mutation.selection import choose
 PROCESSES = 2
 
 #: A test that needs more of a processor is not run: a thousand mutants are to be done in a quarter of an hour.
-SLOWEST_SECONDS = 3.0
+SLOWEST_SECONDS = 10.0
 
 #: A test that takes this many times its processor time, and at least so long, has met a mutant that does not end.
 TIME_LIMIT_FACTOR, SHORTEST_TIME_LIMIT_SECONDS = 10, 10.0
