@@ -73,6 +73,7 @@ TESTS = (
             "policies_diagnosed",
             "policy_advice",
             "pool_size",
+            "savings",
             "scale",
             "scale_faults",
             "settings",
@@ -83,10 +84,13 @@ TESTS = (
     *(f"tests/unit/allocation/test_{name}.py" for name in ("inventory", "leases", "placement", "requests")),
     *(f"tests/unit/calibration/test_{name}.py" for name in ("finder", "fit", "points", "profile")),
     *(f"tests/unit/cost/test_{name}.py" for name in ("catalogue", "choice")),
-    "tests/unit/devices/test_busy.py",
+    "tests/unit/devices/test_meters.py",
     "tests/unit/optimizing",
     "tests/unit/planning",
-    *(f"tests/unit/report/test_{name}.py" for name in ("renderings", "report_queries", "usage")),
+    *(
+        f"tests/unit/report/test_{name}.py"
+        for name in ("formatting", "line_charts", "renderings", "report_queries", "usage")
+    ),
     *(
         f"tests/unit/sources/test_{name}.py"
         for name in ("exporter_detection", "fast_parser", "prometheus", "promql", "reading", "recording", "reductions")
