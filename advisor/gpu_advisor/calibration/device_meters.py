@@ -1,4 +1,4 @@
-"""Measures memory and utilization of steps, on CUDA or ROCm and on a CPU."""
+"""Measure memory and utilization of training steps, on CUDA, ROCm or a CPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNKNOWN_USAGE = DeviceUsage(None, None, None)
 
 @dataclass(frozen=True, slots=True)
 class MemoryMeasurement:
-    """Peaks in bytes; None where the device has no such thing."""
+    """Peaks in bytes; None if the device does not report one."""
 
     kind: str
     peak_bytes: int
@@ -39,17 +39,17 @@ class DeviceMeter(Protocol):
         """Build the step, run it a few times, and measure its memory. Raises torch.OutOfMemoryError."""
 
     def synchronize(self) -> None:
-        """Wait for the device, so that the clock shows the step's end."""
+        """Wait until the device has finished, so that timings include the whole step."""
 
     def utilization(self) -> float | None:
-        """Share of time busy since the last call, or now; None if unknown."""
+        """Busy share in 0..1, since the last call or current; None if unknown."""
 
     def contention_reason(self) -> str | None:
         """Why the measurements include other processes, or None."""
 
 
 class CpuMeter:
-    """Counts tensors as a GPU's allocator would: a process's resident memory says little about them."""
+    """Counts tensor bytes as a GPU's allocator would: a process's resident memory does not reflect them."""
 
     def __init__(self, limit_bytes: int | None) -> None:
         self.device = torch.device("cpu")
@@ -77,7 +77,7 @@ class CpuMeter:
 
 
 class CudaMeter:
-    """The allocator's own peaks, and the driver's view. ROCm builds of PyTorch answer to the same calls."""
+    """The allocator's own peaks, and the driver's view. ROCm builds of PyTorch have the same API."""
 
     def __init__(self, limit_bytes: int | None) -> None:
         if not torch.cuda.is_available():
@@ -118,7 +118,7 @@ class CudaMeter:
 
 
 def create_meter(device: str, limit_bytes: int | None) -> DeviceMeter:
-    """`cpu`, `cuda` (ROCm as well), or `auto`: a GPU if there is one."""
+    """Create the meter of `cpu`, `cuda` (including ROCm) or `auto`, which prefers a GPU."""
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
         return CudaMeter(limit_bytes)
     return CpuMeter(limit_bytes)
@@ -133,7 +133,7 @@ def device_bytes(device: torch.device) -> int | None:
 
 
 def _read_device_usage() -> DeviceUsage:
-    """The first visible GPU through NVML; all None where there is no NVML (ROCm) or it refuses."""
+    """Read the first visible GPU through NVML; all None if NVML is missing (ROCm) or fails."""
     import pynvml
 
     try:
@@ -145,7 +145,7 @@ def _read_device_usage() -> DeviceUsage:
     try:
         busy: float | None = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
         processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-        # In a container of its own, a process finds other numbers than the driver's: then none is known to be ours.
+        # In a PID namespace os.getpid() differs from the driver's PIDs: our own process cannot be identified.
         pids = {process.pid for process in processes}
         others: int | None = len(pids - {os.getpid()}) if os.getpid() in pids or not pids else None
     except pynvml.NVMLError:

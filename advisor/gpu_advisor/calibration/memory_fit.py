@@ -1,17 +1,17 @@
-"""Peak memory as a function of batch size, from as few as two measured sizes, with intervals that mean something.
+"""Peak memory as a function of batch size, from as few as two measured sizes, with calibrated intervals.
 
 The model. Relative to the largest measured size b0, with x = b / b0,
 
-    m(b) = m0 * (f + (1 - f) * max(x, k) ** p) * exp(e),    e ~ Normal(0, s) for every size anew
+    m(b) = m0 * (f + (1 - f) * max(x, k) ** p) * exp(e),    e ~ Normal(0, s), independent for each size
 
-where f is the share that does not grow (weights, gradients, optimizer, context of the driver), k the size below which
-something else than the activations makes the peak (the optimizer's step), p a bend, and s how much the steps of the
-allocator and the libraries' workspaces shake a single size. Two points cannot tell these four apart, so a prior over
-models does (`prior.py`: what it was learnt from). The posterior is summed over a grid, which is exact, takes
-milliseconds, and needs no start values. With m0 unknown and its prior flat in the logarithm, the residuals' mean
-estimates it, and what is predicted at a new size is a mixture of normal distributions in log memory.
+where f is the fixed share (weights, gradients, optimizer states, driver context), k the relative size below which the
+optimizer step sets the peak rather than the activations, p the exponent of the growth, and s the noise that the
+allocator's rounding and the libraries' workspaces add to a single size. Two points do not identify these four
+parameters, so a prior over models constrains them (`prior.py`). The posterior is summed over a grid, which is exact,
+takes milliseconds, and needs no start values. m0 is unknown with a prior flat in the logarithm: the mean residual
+estimates it, and the prediction at a new size is a mixture of normal distributions in log memory.
 
-The point that is answered has the least expected relative error: the median of the mixture weighted by 1/m.
+The point estimate minimizes the expected relative error: the median of the mixture weighted by 1/m.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float64]
 
-#: How far beyond the largest measured size the prior has seen models: no recommendation goes further.
+#: The prior was learnt up to this multiple of the largest measured size: no recommendation goes further.
 MAX_EXTRAPOLATION_RATIO = 8.0
 _NEGLIGIBLE = 1e-4
 _TOLERANCE = 1e-5
@@ -39,7 +39,7 @@ _TOLERANCE = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class MemoryPrediction:
-    """Bytes at one size; `low` and `high` hold the truth in nine cases of ten."""
+    """Bytes at one size; `low` and `high` bound the 90 % interval."""
 
     batch_size: int
     peak_memory_bytes: int
@@ -49,7 +49,7 @@ class MemoryPrediction:
 
 @dataclass(frozen=True, slots=True)
 class MemoryFit:
-    """The posterior as a mixture. Arrays have one entry a component."""
+    """The posterior as a mixture. Arrays have one entry per component."""
 
     points: MeasuredPoints
     prior: Prior
@@ -61,7 +61,7 @@ class MemoryFit:
     log_scale: Array
 
     def predict(self, batch_size: int) -> MemoryPrediction:
-        """Peak memory at a size; at a measured size, what was measured."""
+        """Peak memory at a size; at a measured size, the measurement."""
         for point in self.points.points:
             if point.batch_size == batch_size:
                 peak = point.peak_memory_bytes
@@ -89,7 +89,7 @@ class MemoryFit:
         return float((self.weight * np.exp(self.log_scale) * self.fixed_share).sum())
 
     def bytes_per_sample(self) -> float:
-        """Expected growth a sample, in bytes, at the largest measured size."""
+        """Expected growth per sample, in bytes, at the largest measured size."""
         slope = np.exp(self.log_scale) * (1 - self.fixed_share) * self.power * (self.floor <= 1.0)
         return float((self.weight * slope).sum() / self.points.largest.batch_size)
 
@@ -99,13 +99,13 @@ class MemoryFit:
         return self.log_scale + shape, self.noise * np.sqrt(1 + 1 / len(self.points.points)), self.weight
 
     def _log_lower_bound(self, batch_size: int) -> float:
-        """Log of the most that a smaller size was measured to need: a larger one needs no less."""
+        """Log of the highest peak measured at a smaller size: a larger size needs no less."""
         smaller = [p.peak_memory_bytes for p in self.points.points if p.batch_size < batch_size]
         return float(np.log(max(smaller))) if smaller else 0.0
 
 
 def fit_memory(points: MeasuredPoints, prior: Prior = PRIOR) -> MemoryFit:
-    """The posterior over the prior's grid, without components of negligible weight."""
+    """Compute the posterior over the prior's grid, without components of negligible weight."""
     fixed, floor, power, noise, weights = _grid(prior)
     sizes = _array([point.batch_size for point in points.points])
     logs = np.log(_array([point.peak_memory_bytes for point in points.points]))
@@ -123,7 +123,7 @@ def fit_memory(points: MeasuredPoints, prior: Prior = PRIOR) -> MemoryFit:
 
 @lru_cache(maxsize=4)
 def _grid(prior: Prior) -> tuple[Array, Array, Array, Array, Array]:
-    """Fixed shares, floors and powers of all shapes, the noises, and probabilities (shapes by noises)."""
+    """Fixed share, floor and power of each shape, the noises, and the probabilities (shapes x noises)."""
     *shape, noise = map(_array, prior.grid)
     fixed, floor, power = (axis.ravel() for axis in np.meshgrid(*shape, indexing="ij"))
     return fixed, floor, power, noise, prior.weights().reshape(len(fixed), len(noise))
@@ -134,7 +134,7 @@ def _array(values: Sequence[float]) -> Array:
 
 
 def log_shape(x: Array, fixed: Array, floor: Array, power: Array) -> Array:
-    """Log of relative memory, components by sizes."""
+    """Log of relative memory, shape (components, sizes)."""
     share = fixed[:, None]
     grown: Array = np.log(share + (1 - share) * np.maximum(x[None, :], floor[:, None]) ** power[:, None])
     return grown
@@ -153,9 +153,9 @@ def _quantile(level: float, center: Array, spread: Array, weight: Array) -> floa
 
 
 def _normal_cdf(z: Array) -> Array:
-    """Distribution function of the normal distribution, within 1e-7.
+    """CDF of the standard normal distribution, accurate to 1e-7.
 
-    Abramowitz and Stegun, Handbook of Mathematical Functions, 26.2.17; numpy alone has none.
+    Abramowitz and Stegun, Handbook of Mathematical Functions, 26.2.17; NumPy has no normal CDF.
     """
     t = 1 / (1 + 0.2316419 * np.abs(z))
     series = t * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))))

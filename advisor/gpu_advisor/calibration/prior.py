@@ -1,4 +1,4 @@
-"""What is known of image models' memory before any is measured: the prior of `fit`."""
+"""Prior distribution of image models' memory curves, for `memory_fit`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _MAX_LOGIT = 6.9
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """Independent priors of the four parameters of `fit`, and how bold conclusions may be.
+    """Independent priors of the four parameters of `memory_fit`, and the risk that recommendations may take.
 
     The tails are the shares of the posterior cut off at each end of a 90 % interval. With two sizes that is more than
-    0.05: the shares of noise were learnt over whole studies, so that a single model's posterior is too wide. `risk` is
-    the largest probability of exceeding the target that a recommendation may have; most are far below it. Both were
-    chosen on the part `prior` of the population and confirmed on the others (`make bench-batch`).
+    0.05: the noise distribution was learnt over whole studies, so a single model's posterior is too wide. `risk` is the
+    maximum probability that a recommendation exceeds the target; most are far below it. Both were chosen on the `prior`
+    part of the population and validated on the others (`make bench-batch`).
     """
 
     fixed_shares: WeightedValues
@@ -40,7 +40,7 @@ class Prior:
         return tuple(tuple(value for value, _ in axis) for axis in self._axes)
 
     def weights(self) -> npt.NDArray[np.float64]:
-        """Probability of every combination of the grid, in its order, flat."""
+        """Probability of each grid combination, flattened in grid order."""
         product = np.ones(1)
         for axis in self._axes:
             product = np.multiply.outer(product, np.array([weight for _, weight in axis]))
@@ -52,10 +52,10 @@ class Prior:
 
 
 def _refine(shares: WeightedValues) -> WeightedValues:
-    """The same distribution on FINE values: many sizes measured well tell shares apart that a learnt table need not.
+    """Interpolate the distribution on a finer grid: with many accurate sizes the table's steps are too coarse.
 
-    The density over the logit is interpolated between the table's values; between 0.001 and the first, and from
-    the last to 0.999, it stays that of the end.
+    The density over the logit is interpolated between the table's values, and constant beyond its ends, from 0.001 to
+    0.999.
     """
     logits = np.log([share / (1 - share) for share, _ in shares])
     density = np.log([weight for _, weight in shares]) - np.log(np.gradient(logits))

@@ -1,7 +1,7 @@
-"""C-probe: measures a workload at several batch sizes, each in its own process, and makes a profile of it.
+"""Measure a workload at several batch sizes, each in its own process, and build its profile.
 
-An out-of-memory error, a crash or a hang ends one process and is an outcome like others. Nothing partial is returned: a
-probe gives a whole profile or an error.
+An out-of-memory error, a crash or a hang ends one process and is reported as that size's outcome. A probe returns a
+complete profile or raises an error, never a partial profile.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOG_TAIL_BYTES = 2000
 
 @dataclass(frozen=True, slots=True)
 class ProbeRequest:
-    """What is to be probed. Memory in bytes, times in seconds; `limit_bytes` simulates a smaller GPU."""
+    """What to probe. Memory in bytes, times in seconds; `limit_bytes` simulates a smaller GPU."""
 
     workload: str
     batch_sizes: tuple[int, ...]
@@ -42,20 +42,20 @@ class ProbeRequest:
 
 SizeRunner = Callable[[ProbeRequest, int], dict[str, Any]]
 ProgressCallback = Callable[[int, str], None]
-"""Called after each size with the size and what became of it."""
+"""Called after each size with the size and its outcome."""
 
 
 def run_probe(
     request: ProbeRequest, run_size: SizeRunner | None = None, progress: ProgressCallback | None = None
 ) -> Profile:
-    """Measures all sizes, smallest first, up to the first that runs out of memory.
+    """Measure the sizes in ascending order, up to the first that runs out of memory.
 
-    Raises WorkloadError, DeviceBusyError, or CalibrationError where fewer than two sizes could be measured.
+    Raises WorkloadError, DeviceBusyError, or CalibrationError if fewer than two sizes were measured.
     """
     run = run_size or run_in_subprocess
     sizes = sorted(set(request.batch_sizes))
     if len(sizes) < 2:
-        raise CalibrationError("only one size was asked for: give at least two sizes that fit, as --sizes 1,2,4")
+        raise CalibrationError("only one size was requested: give at least two sizes that fit, such as --sizes 1,2,4")
     results: list[tuple[int, dict[str, Any]]] = []
     out_of_memory: list[int] = []
     for size in sizes:
@@ -70,7 +70,7 @@ def run_probe(
         results.append((size, result))
     if len(results) < 2:
         raise CalibrationError(
-            f"size {out_of_memory[0]} ran out of memory: give at least two sizes that fit, as --sizes 1,2,4"
+            f"size {out_of_memory[0]} ran out of memory: give at least two sizes that fit, such as --sizes 1,2,4"
         )
     kinds = {result["memory"]["kind"] for _, result in results}
     if len(kinds) > 1:
@@ -80,15 +80,15 @@ def run_probe(
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, each['loc']))} {each['msg']}".strip() for each in error.errors())
         raise WorkloadError(
-            f"{request.workload} was measured, and its figures make no profile ({problems}): see that each step trains "
-            "on a batch of the size asked for"
+            f"{request.workload} was measured, but its figures are not a valid profile ({problems}): check that each "
+            "step trains on a batch of the requested size"
         ) from error
 
 
 def _build_profile(
     request: ProbeRequest, results: list[tuple[int, dict[str, Any]]], out_of_memory: list[int]
 ) -> Profile:
-    """Raises ValidationError where the figures are none that a profile may have, as memory of 0 bytes."""
+    """Raises ValidationError for figures that a profile does not allow, such as 0 bytes of memory."""
     first = results[0][1]
     return Profile(
         gpu_type=first["device_name"],
@@ -104,7 +104,7 @@ def _build_profile(
 
 
 def to_measurement(size: int, result: dict[str, Any]) -> Measurement:
-    """One worker's figures."""
+    """Convert one worker's figures."""
     memory, seconds = result["memory"], result["step_seconds"]
     tenths = quantiles(seconds, n=10, method="inclusive")
     middle = median(seconds)
@@ -128,20 +128,20 @@ def _raise_for_outcome(result: dict[str, Any], size: int, request: ProbeRequest)
         case "measured":
             return
         case "taken":
-            raise DeviceBusyError(f"{message}: stop what else runs on this GPU, or use another, and probe again")
+            raise DeviceBusyError(f"{message}: stop the other processes on this GPU, or use another, and probe again")
         case "workload":
             raise WorkloadError(message)
         case "timeout":
             raise WorkloadError(
                 f"batch size {size}: {request.workload} did not finish within {request.size_timeout_seconds:g} s: "
-                "see where it hangs, or raise --timeout"
+                "find out where it hangs, or raise --timeout"
             )
         case _:
             raise CalibrationError(message)
 
 
 def run_in_subprocess(request: ProbeRequest, size: int) -> dict[str, Any]:
-    """One size in a process group of its own, killed as a whole at the time limit."""
+    """Measure one size in its own process group, which is killed at the time limit."""
     task = ProbeTask(
         request.workload, size, request.device, request.precision, request.limit_bytes, request.timed_seconds,
         request.threads,
@@ -164,11 +164,14 @@ def run_in_subprocess(request: ProbeRequest, size: int) -> dict[str, Any]:
     if output:
         found: dict[str, Any] = json.loads(output)
         return found
-    if process.returncode == -signal.SIGKILL:  # the kernel's out-of-memory killer: the host's memory, not the GPU's
-        return {"outcome": "failed", "message": "the process was killed, probably for the host's memory: probe less"}
+    if process.returncode == -signal.SIGKILL:  # the kernel's OOM killer: host memory, not GPU memory
+        return {
+            "outcome": "failed",
+            "message": "the process was killed, out of host memory: probe smaller sizes",
+        }
     tail = log[-LOG_TAIL_BYTES:].decode(errors="replace").strip().splitlines()
-    last = tail[-1] if tail else "it said nothing; see whether the workload ends its own process"
-    return {"outcome": "failed", "message": f"the process ended with {process.returncode}: {last}"}
+    last = tail[-1] if tail else "no output; check whether the workload ends its own process"
+    return {"outcome": "failed", "message": f"the process exited with code {process.returncode}: {last}"}
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -1,8 +1,8 @@
 """Throughput as a function of batch size: rising, saturating, and sometimes falling past its peak.
 
-A step takes t(b) = t0 + c * b: what it costs to start, and a sample's share. Throughput b / t(b) saturates at 1 / c.
-Between measured sizes the measured step times are interpolated; beyond them the last rise is carried on by that law,
-but never where throughput fell already: then the peak was measured, and nothing beyond it is promised.
+A step takes t(b) = t0 + c * b: a fixed cost and a cost per sample. Throughput b / t(b) saturates at 1 / c. Between
+measured sizes the step times are interpolated. Beyond the largest one t(b) extrapolates them, unless throughput already
+fell: then the peak is measured, and the fit predicts no gain beyond it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from itertools import pairwise
 
 from gpu_advisor.calibration.points import MeasuredPoint, MeasuredPoints
 
-#: From this share of the best throughput on, a larger batch gains little: DeepSpeed's autotuning calls the same 5 % a
+#: Above this share of the best throughput a larger batch gains little. DeepSpeed's autotuning uses the same 5 % for its
 #: plateau (https://www.deepspeed.ai/tutorials/autotuning/).
 KNEE_RATIO = 0.95
-#: A fall by less is the noise of timing.
+#: A smaller drop is timing noise.
 MAX_THROUGHPUT_DROP_RATIO = 0.01
 
 
@@ -33,7 +33,7 @@ class ThroughputPoint:
 
 @dataclass(frozen=True, slots=True)
 class ThroughputFit:
-    """`rates` rise in size; there are two at least."""
+    """`rates` are sorted by batch size; at least two."""
 
     rates: tuple[ThroughputPoint, ...]
     fixed_seconds: float
@@ -41,7 +41,7 @@ class ThroughputFit:
 
     @property
     def falls(self) -> bool:
-        """Whether throughput was seen to fall past its peak."""
+        """Whether measured throughput drops beyond its peak."""
         return self.rates[-1].samples_per_second < (1 - MAX_THROUGHPUT_DROP_RATIO) * self.peak.samples_per_second
 
     @property
@@ -49,7 +49,7 @@ class ThroughputFit:
         return max(self.rates, key=lambda rate: rate.samples_per_second)
 
     def predict(self, batch_size: int) -> float:
-        """Samples a second at a size."""
+        """Samples per second at a batch size."""
         first, last = self.rates[0], self.rates[-1]
         if batch_size >= last.batch_size:
             if self.falls:
@@ -68,7 +68,7 @@ class ThroughputFit:
         raise AssertionError("sizes are in order")
 
     def knee(self, largest: int) -> int:
-        """The smallest size up to `largest` that has KNEE_RATIO of the best throughput among them."""
+        """The smallest size up to `largest` that reaches KNEE_RATIO of the best throughput in that range."""
         enough = KNEE_RATIO * max(self.predict(size) for size in self._candidates(largest))
         low, high = 1, next(size for size in self._candidates(largest) if self.predict(size) >= enough)
         while low < high:
@@ -85,13 +85,13 @@ class ThroughputFit:
 
 
 def fit_throughput(points: MeasuredPoints) -> ThroughputFit | None:
-    """None where fewer than two sizes have a throughput."""
+    """Fit throughput; None if fewer than two sizes have one."""
     rates = tuple(_throughput_points(points.points))
     if len(rates) < 2:
         return None
     left, right = rates[-2:]
     slope = (right.step_seconds - left.step_seconds) / (right.batch_size - left.batch_size)
-    # A slope of zero promises throughput without end; that of a whole step is no saturation at all.
+    # A slope of zero means unbounded throughput; the whole step time per sample means full saturation already.
     slope = min(max(slope, 0.5 * right.step_seconds / right.batch_size), right.step_seconds / right.batch_size)
     return ThroughputFit(rates, right.step_seconds - slope * right.batch_size, slope)
 

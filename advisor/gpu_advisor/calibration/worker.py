@@ -1,6 +1,6 @@
-"""One batch size in a process of its own: python -m gpu_advisor.calibration.worker RESULT_FD < task.json.
+"""Measure one batch size in its own process: python -m gpu_advisor.calibration.worker RESULT_FD < task.json.
 
-What it finds goes to the descriptor RESULT_FD as one line of JSON: a workload may print what it likes.
+The result goes to the file descriptor RESULT_FD as one line of JSON, so that the workload may print to stdout.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_STEPS = 200
 
 @dataclass(frozen=True, slots=True)
 class ProbeTask:
-    """What the worker is to measure. Memory in bytes, times in seconds."""
+    """What the worker measures. Memory in bytes, times in seconds."""
 
     workload: str
     batch_size: int
@@ -32,7 +32,7 @@ class ProbeTask:
 
 
 def measure_batch_size(task: ProbeTask) -> dict[str, Any]:
-    """The outcome: `measured`, `out_of_memory`, `workload`, `taken` or `failed`, with its figures or message."""
+    """Return the outcome: `measured`, `out_of_memory`, `workload`, `taken` or `failed`, with its figures or message."""
     import torch
 
     from gpu_advisor.calibration.device_meters import create_meter, device_bytes, device_name

@@ -1,4 +1,4 @@
-"""What is probed: small built-in models, or the user's own `package.module:factory`.
+"""Workloads to probe: small built-in models, or the user's own `package.module:factory`.
 
 A factory is called as `factory(batch_size, device, precision)` and returns a function without arguments that runs one
 training step, forward, backward and optimizer, on a batch of that size. `device` is a torch.device, `precision` one of
@@ -23,14 +23,14 @@ NUM_CLASSES = 100
 
 
 def build_step(workload: str, batch_size: int, device: torch.device, precision: str) -> StepFunction:
-    """The step of a workload by name. Raises WorkloadError, but lets memory errors through."""
+    """Build the training step of a workload. Raises WorkloadError, but lets out-of-memory errors through."""
     factory = BUILT_IN.get(workload) or _load(workload)
     try:
         step = factory(batch_size, device, precision)
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        raise WorkloadError(f"workload {workload} raised {type(error).__name__}: {error}: mend its factory") from error
+        raise WorkloadError(f"workload {workload} raised {type(error).__name__}: {error}: fix its factory") from error
     if not callable(step):
         raise WorkloadError(
             f"workload {workload} returned {type(step).__name__}: return a function without arguments that runs one "
@@ -40,13 +40,13 @@ def build_step(workload: str, batch_size: int, device: torch.device, precision: 
 
 
 def run_step(workload: str, step: StepFunction) -> None:
-    """One step. Raises WorkloadError, but lets memory errors through."""
+    """Run one step. Raises WorkloadError, but lets out-of-memory errors through."""
     try:
         step()
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        raise WorkloadError(f"a step of {workload} raised {type(error).__name__}: {error}: mend the step") from error
+        raise WorkloadError(f"a step of {workload} raised {type(error).__name__}: {error}: fix the step") from error
 
 
 def _load(name: str) -> WorkloadFactory:
@@ -57,7 +57,7 @@ def _load(name: str) -> WorkloadFactory:
         factory = getattr(importlib.import_module(module_name), attribute)
     except Exception as error:
         raise WorkloadError(
-            f"workload {name}: {type(error).__name__}: {error}: see that it can be imported from here (PYTHONPATH)"
+            f"workload {name}: {type(error).__name__}: {error}: check that this directory can import it (PYTHONPATH)"
         ) from error
     if not callable(factory):
         raise WorkloadError(f"workload {name} is a {type(factory).__name__}: name a function")
@@ -88,7 +88,7 @@ def _training_step(model: nn.Module, inputs: torch.Tensor, device: torch.device,
 
 
 def mlp(batch_size: int, device: torch.device, precision: str) -> StepFunction:
-    """Three layers of 2,048 on 1,024 features."""
+    """A three-layer MLP of width 2,048 on 1,024 features."""
     layers = [nn.Linear(1024, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, NUM_CLASSES)]
     return _training_step(nn.Sequential(*layers), torch.randn(batch_size, 1024, device=device), device, precision)
 
@@ -107,7 +107,7 @@ class _ResidualBlock(nn.Module):
 
 
 def conv(batch_size: int, device: torch.device, precision: str) -> StepFunction:
-    """A residual network of eight blocks on images of 64 by 64."""
+    """A residual network of eight blocks on 64 x 64 images."""
     widths = ((32, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256))
     blocks = [_ResidualBlock(before, after, 1 if before == after else 2) for before, after in widths]
     model = nn.Sequential(

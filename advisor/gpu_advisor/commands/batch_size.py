@@ -1,4 +1,4 @@
-"""`gpu-advisor batch-size`: from a few measured sizes to the batch size that fits."""
+"""`gpu-advisor batch-size`: recommend a batch size from a few measured ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_SIZES = 1000
 
 
 def parse_memory(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
-    """A size of memory with its unit, in bytes."""
+    """Parse a memory size with its unit into bytes."""
     try:
         return parse_bytes(value)
     except ValueError as error:
@@ -28,36 +28,36 @@ def parse_memory(_context: click.Context, _parameter: click.Parameter, value: st
 
 
 def parse_sizes(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """Batch sizes separated by commas, in the order given, each once."""
+    """Parse comma-separated batch sizes, in the given order without duplicates."""
     try:
         sizes = tuple(dict.fromkeys(int(part) for part in value.split(",") if part.strip()))
     except ValueError as error:
-        raise click.BadParameter(f"{value!r}: write whole numbers separated by commas, as in 32,64,128") from error
+        raise click.BadParameter(f"{value!r}: write integers separated by commas, such as 32,64,128") from error
     if any(not 1 <= size <= 1 << 31 for size in sizes) or len(sizes) > MAX_SIZES:
-        raise click.BadParameter(f"{value!r}: give up to {MAX_SIZES} sizes, each from 1 on")
+        raise click.BadParameter(f"{value!r}: give up to {MAX_SIZES} sizes, each at least 1")
     return sizes
 
 
 def parse_target(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
-    """The share of memory that may be used, in 0..1."""
+    """Validate the usable share of memory, in 0..1."""
     if not 0 < value <= 1:
-        mend = f"did you mean {value / 100:g}?" if 1 < value <= 100 else "give a share above 0 and up to 1, as 0.85"
-        raise click.BadParameter(f"{value:g}: {mend}")
+        hint = f"did you mean {value / 100:g}?" if 1 < value <= 100 else "give a share above 0, up to 1, such as 0.85"
+        raise click.BadParameter(f"{value:g}: {hint}")
     return value
 
 
-@click.command("batch-size", short_help="Which batch size fits, from a few measured ones.")
+@click.command("batch-size", short_help="Recommend a batch size from a few measured ones.")
 @click.option("--points", "points_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="CSV: batch_size,peak_memory_bytes[,samples_per_second].")  # fmt: skip
 @click.option("--profile", "profile_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Or a profile that `gpu-advisor probe` wrote.")  # fmt: skip
+              help="A profile from `gpu-advisor probe` instead.")  # fmt: skip
 @click.option("--memory", "memory_bytes", required=True, callback=parse_memory, metavar="SIZE",
-              help="Memory of one GPU, as in 40GiB, 80GB, 40960MiB or bytes.")  # fmt: skip
+              help="Memory of one GPU, such as 40GiB, 80GB, 40960MiB, or in bytes.")  # fmt: skip
 @click.option("--target", type=float, default=0.85, show_default=True, callback=parse_target,
               help="Share of the memory that may be used.")  # fmt: skip
 @click.option("--predict", default="", callback=parse_sizes, metavar="SIZES",
-              help="Sizes to predict, and to choose from beside those measured. Without: multiples of 8.")  # fmt: skip
-@click.option("--current", type=click.IntRange(min=1), help="The batch size used now: the gain is said against it.")
+              help="Candidate sizes beside those measured.  [default: multiples of 8]")  # fmt: skip
+@click.option("--current", type=click.IntRange(min=1), help="Current batch size: baseline of the throughput gain.")
 @click.option("--gradient-noise", type=click.IntRange(min=1), metavar="SIZE",
               help="Critical batch size, if the job reports its gradient noise scale.")  # fmt: skip
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -100,7 +100,7 @@ def _points(points_file: Path | None, profile_file: Path | None) -> MeasuredPoin
 
 
 def document(advice: BatchSizeAdvice) -> dict[str, Any]:
-    """The answer as JSON: bytes, samples a second, ratios in 0..1; null where something cannot be told."""
+    """The advice as JSON: bytes, samples per second, ratios in 0..1; null if unknown."""
     return {
         "recommended_batch_size": advice.recommended_batch_size,
         "ceilings": asdict(advice.ceilings),
@@ -118,7 +118,7 @@ def _row(prediction: Prediction) -> dict[str, Any]:
 
 
 def text(advice: BatchSizeAdvice) -> str:
-    """The answer for people."""
+    """The advice as text."""
     lines = [f"recommended batch size  {_or_none(advice.recommended_batch_size)}"]
     lines.append(f"memory limit            {format_bytes(advice.limit_bytes)}")
     ceilings = advice.ceilings
@@ -127,9 +127,8 @@ def text(advice: BatchSizeAdvice) -> str:
         f"{_or_none(ceilings.throughput_knee)}, gradient noise {_or_none(ceilings.gradient_noise)}"
     )
     if advice.recommended and advice.margin_bytes is not None:
-        lines.append(
-            f"at that size            {_describe_prediction(advice.recommended)}, {format_bytes(advice.margin_bytes)} left"
-        )
+        left = f"{format_bytes(advice.margin_bytes)} left"
+        lines.append(f"at that size            {_describe_prediction(advice.recommended)}, {left}")
     if advice.gain_ratio is not None:
         lines.append(f"throughput              {advice.gain_ratio:+.0%}")
     lines += [

@@ -1,4 +1,4 @@
-"""The options of `gpu-advisor cost`, and the question that they put."""
+"""Options of `gpu-advisor cost`, and the job requirements they describe."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _amount(_context: click.Context, _parameter: click.Parameter, value: str | N
     except ValueError:
         amount = math.nan
     if not (math.isfinite(amount) and amount > 0):
-        raise click.BadParameter(f"{value!r}: write a number above 0, as in 115m, 1.2b or 1e9")
+        raise click.BadParameter(f"{value!r}: write a number above 0, such as 115m, 1.2b or 1e9")
     return amount
 
 
@@ -52,46 +52,50 @@ def _day(_context: click.Context, _parameter: click.Parameter, value: str | None
     try:
         return date.fromisoformat(value)
     except ValueError as error:
-        raise click.BadParameter(f"{value!r}: write a day as in 2026-11-20") from error
+        raise click.BadParameter(f"{value!r}: write a date such as 2026-11-20") from error
 
 
 _OPTIONS = (
-    click.option("--samples", callback=_amount, metavar="N", help="Samples to process in all, as in 115m."),
-    click.option("--tokens", callback=_amount, metavar="N", help="Or tokens."),
-    click.option("--gpu-hours", callback=_amount, metavar="N", help="Or hours of one GPU of the type of --gpu."),
+    click.option("--samples", callback=_amount, metavar="N", help="Total samples to process, such as 115m."),
+    click.option("--tokens", callback=_amount, metavar="N", help="Total tokens to process, instead of samples."),
+    click.option("--gpu-hours", callback=_amount, metavar="N", help="Total hours of one GPU of the --gpu type."),
     click.option("--rate", "rates", multiple=True, metavar="WHAT=N",
-                 help="Samples or tokens a second: V100-16GB=1200, 8xA100-80GB=16621 or p3.8xlarge=4400."),
+                 help="Samples or tokens per second: V100-16GB=1200, 8xA100-80GB=16621 or p3.8xlarge=4400."),
     click.option("--profile", "profiles", multiple=True, type=_FILE, metavar="FILE",
-                 help="As measured by `gpu-advisor probe` on one GPU. May be given several times."),
-    click.option("--tokens-per-sample", type=click.IntRange(min=1), help="Where --profile meets --tokens."),
+                 help="Profile of one GPU from `gpu-advisor probe`. May be repeated."),
+    click.option("--tokens-per-sample", type=click.IntRange(min=1), help="Required for --profile with --tokens."),
     click.option("--scaling", type=click.FloatRange(0, 1, min_open=True), metavar="RATIO",
-                 help="Speed on n GPUs beside n times one, where only one is known; as 0.87."),
+                 help="Scaling efficiency on n GPUs if only one was measured, such as 0.87."),
     click.option("--estimate-throughput", "estimate", is_flag=True,
-                 help="Where it is not known, guess it by peak TFLOPS; told as such."),
-    click.option("--memory", "gpu_memory_gib", callback=_memory, metavar="SIZE", help="Needed on each GPU, as 40GiB."),
+                 help="Estimate unknown throughput by peak TFLOPS; marked in the output."),
+    click.option("--memory", "gpu_memory_gib", callback=_memory, metavar="SIZE",
+                 help="Required memory per GPU, such as 40GiB."),
     click.option("--instances", "count", type=click.IntRange(1, 10_000), default=1, show_default=True,
-                 help="So many of one type work together; --rate 16xH100=... says how fast."),
-    click.option("--min-gpus", type=click.IntRange(min=1), default=1, show_default=True, help="In all."),
-    click.option("--max-gpus", type=click.IntRange(min=1)),
-    click.option("--gpu", "gpus", multiple=True, metavar="TYPE", help="Only these: A100, A100-80GB, L4 ..."),
-    click.option("--provider", multiple=True, help="Only these: aws, gcp, azure, on-premise, or your catalogue's."),
-    click.option("--region", multiple=True, help="Only these."),
-    click.option("--instance", "instances", multiple=True, metavar="TYPE", help="Only these."),
-    click.option("--spot", is_flag=True, help="Spot instances too."),
+                 help="Instances of one type that share the job; give their rate as --rate 16xH100=..."),
+    click.option("--min-gpus", type=click.IntRange(min=1), default=1, show_default=True,
+                 help="Minimum number of GPUs in total."),
+    click.option("--max-gpus", type=click.IntRange(min=1), help="Maximum number of GPUs in total."),
+    click.option("--gpu", "gpus", multiple=True, metavar="TYPE", help="Only these GPU types: A100, A100-80GB, L4 ..."),
+    click.option("--provider", multiple=True, help="Only these: aws, gcp, azure, on-premise, or from your catalogue."),
+    click.option("--region", multiple=True, help="Only these regions."),
+    click.option("--instance", "instances", multiple=True, metavar="TYPE", help="Only these instance types."),
+    click.option("--spot", is_flag=True, help="Include spot instances."),
     click.option("--interruption", type=click.FloatRange(0, 10), default=0.1, show_default=True, metavar="RATIO",
-                 help="Of the work, done twice on spot instances because they are taken away."),
-    click.option("--budget", type=click.FloatRange(0, min_open=True), help="For the whole job."),
+                 help="Share of the work that spot interruptions repeat."),
+    click.option("--budget", type=click.FloatRange(0, min_open=True), help="Maximum cost of the whole job."),
     click.option("--deadline", type=click.FloatRange(0, min_open=True), metavar="HOURS"),
-    click.option("--now", metavar="INSTANCE[@REGION]", help="What is used now, to compare."),
-    click.option("--now-spot", is_flag=True, help="It is a spot instance."),
-    click.option("--catalogue", type=_FILE, metavar="FILE", help="Your own rows (CSV or YAML), over those shipped."),
-    click.option("--config", type=_FILE, metavar="FILE", help="Settings, for cost.catalogue."),
-    click.option("--date", "today", callback=_day, metavar="DAY", help="Judge age as of it.  [default: today]"),
-    click.option("--list", "listing", is_flag=True, help="Only list what the catalogue has of these."),
-    click.option("--all", "everything", is_flag=True, help="Also what failed, each with its reasons."),
-    click.option("--refresh-from", type=_FILE, metavar="FILE", help="Turn SkyPilot's vms.csv into a catalogue."),
-    click.option("--source", help="Where that file is from: goes into each row."),
-    click.option("--out", type=_FILE, metavar="FILE", help="Where the catalogue goes."),
+    click.option("--now", metavar="INSTANCE[@REGION]", help="Instance in use now, to compare with."),
+    click.option("--now-spot", is_flag=True, help="The --now instance is a spot instance."),
+    click.option("--catalogue", type=_FILE, metavar="FILE",
+                 help="Your own prices (CSV or YAML); they override the built-in ones."),
+    click.option("--config", type=_FILE, metavar="FILE", help="Settings file, for cost.catalogue."),
+    click.option("--date", "today", callback=_day, metavar="DAY",
+                 help="Reference date for price age and retirement.  [default: today]"),
+    click.option("--list", "listing", is_flag=True, help="Only list the matching catalogue rows."),
+    click.option("--all", "everything", is_flag=True, help="Include rejected candidates, with the reasons."),
+    click.option("--refresh-from", type=_FILE, metavar="FILE", help="Convert SkyPilot's vms.csv into a catalogue."),
+    click.option("--source", help="Source of that file, recorded in each row."),
+    click.option("--out", type=_FILE, metavar="FILE", help="Catalogue file to write."),
 )  # fmt: skip
 
 
@@ -102,10 +106,10 @@ def options(command: F) -> F:
 
 
 def work_unit(options: dict[str, Any]) -> str:
-    """Of the work, in the singular."""
+    """Unit of the work, in the singular."""
     amounts = [name for name in ("samples", "tokens", "gpu_hours") if options[name] is not None]
     if len(amounts) > 1:
-        raise click.UsageError("--samples, --tokens and --gpu-hours are three ways to say the work: give one")
+        raise click.UsageError("--samples, --tokens and --gpu-hours exclude each other: give one")
     return {"samples": "sample", "tokens": "token", "gpu_hours": "GPU hour"}[amounts[0]] if amounts else "sample"
 
 
@@ -129,18 +133,18 @@ def read_csv_text(path: Path) -> str:
 
 
 def build_work(options: dict[str, Any], catalogue: Catalogue) -> JobRequirements:
-    """Raises CostError or click.UsageError where the question does not make sense, with the mend."""
+    """Build the requirements. Raises CostError or click.UsageError for invalid options."""
     from gpu_advisor.cost.offer_ranking import JobRequirements
     from gpu_advisor.cost.offers import parse_gpu
 
     unit = work_unit(options)
     amount = next((options[name] for name in ("samples", "tokens", "gpu_hours") if options[name] is not None), None)
     gpus = tuple(parse_gpu(text) for text in options["gpus"])
-    most = options["max_gpus"]
-    if most is not None and most < options["min_gpus"]:
-        raise click.UsageError(f"--max-gpus {most} is below --min-gpus {options['min_gpus']}")
+    max_gpus = options["max_gpus"]
+    if max_gpus is not None and max_gpus < options["min_gpus"]:
+        raise click.UsageError(f"--max-gpus {max_gpus} is below --min-gpus {options['min_gpus']}")
     if amount is None and (options["budget"] or options["deadline"]):
-        raise click.UsageError("--budget and --deadline are of a whole job: say how large with --samples or --tokens")
+        raise click.UsageError("--budget and --deadline apply to a whole job: give its size with --samples or --tokens")
     _check_filters(options, catalogue)
     for gpu, text in zip(gpus, options["gpus"], strict=True):
         _check_gpu(gpu, text, catalogue)
@@ -150,7 +154,7 @@ def build_work(options: dict[str, Any], catalogue: Catalogue) -> JobRequirements
         gpu_memory_gib=options["gpu_memory_gib"],
         instances=options["count"],
         min_gpus=options["min_gpus"],
-        max_gpus=most,
+        max_gpus=max_gpus,
         gpus=gpus,
         providers=frozenset(each.lower() for each in options["provider"]),
         regions=frozenset(options["region"]),
@@ -171,22 +175,22 @@ def _rates(options: dict[str, Any], unit: str, gpus: tuple[Any, ...], catalogue:
 
     if unit == "GPU hour":
         if not gpus:
-            raise click.UsageError("an hour of one GPU is not one of another: say of which with --gpu, as --gpu H100")
+            raise click.UsageError("GPU hours differ between GPU types: give the type, such as --gpu H100")
         return tuple(WorkRate(1 / 3600, "a GPU hour is an hour of one GPU", gpu=gpu, linear=True) for gpu in gpus)
     given = tuple(_rate(text, unit, catalogue) for text in options["rates"])
     profiles = [read_profile(path) for path in options["profiles"]]
     if profiles and unit == "token" and not options["tokens_per_sample"]:
-        raise click.UsageError("profiles count samples: say how many tokens one has with --tokens-per-sample")
+        raise click.UsageError("profiles count samples: give --tokens-per-sample as well")
     if not given and not profiles:
         raise click.UsageError(
-            "say how fast the job runs: --rate A100-80GB=2470, or --profile FILE of gpu-advisor probe; --list shows "
+            "no throughput given: use --rate A100-80GB=2470, or --profile FILE from gpu-advisor probe; --list shows "
             "the catalogue"
         )
     return given + rates_from_profiles(profiles, options["tokens_per_sample"] if unit == "token" else 1.0)
 
 
 def _rate(text: str, unit: str, catalogue: Catalogue) -> WorkRate:
-    """INSTANCE=N, GPU=N or COUNTxGPU=N."""
+    """Parse INSTANCE=N, GPU=N or COUNTxGPU=N."""
     from gpu_advisor.cost.offer_throughput import WorkRate
     from gpu_advisor.cost.offers import normalize_instance_type, parse_exact_gpu
 
@@ -196,7 +200,7 @@ def _rate(text: str, unit: str, catalogue: Catalogue) -> WorkRate:
     except ValueError:
         per_second = math.nan
     if not (math.isfinite(per_second) and per_second > 0):
-        raise click.BadParameter(f"{text!r}: write WHAT=N with {unit}s a second above 0, as in A100-80GB=2470")
+        raise click.BadParameter(f"{text!r}: write WHAT=N with {unit}s per second above 0, such as A100-80GB=2470")
     basis = f"given: {per_second:g} {unit}s/s"
     same = {
         each.gpu_count
@@ -204,20 +208,22 @@ def _rate(text: str, unit: str, catalogue: Catalogue) -> WorkRate:
         if normalize_instance_type(each.instance_type) == normalize_instance_type(what.strip())
     }
     if len(same) > 1:
-        raise CostError(f"{what.strip()} comes with several numbers of GPUs: give the rate by these, as 2xT4={number}")
+        raise CostError(
+            f"{what.strip()} has variants with different numbers of GPUs: add the count, such as 2xT4={number}"
+        )
     if same:
         return WorkRate(per_second, basis, instance_type=what.strip())
     found = re.fullmatch(r"\s*(?:(\d+)\s*[xX]\s*)?(.+?)\s*", what)
     count = int(found[1] or 1) if found else 1
     if not found or count < 1:
-        raise click.BadParameter(f"{text!r}: write WHAT=N, as in A100-80GB=2470 or 8xH100=24000")
+        raise click.BadParameter(f"{text!r}: write WHAT=N, such as A100-80GB=2470 or 8xH100=24000")
     gpu = parse_exact_gpu(found[2])
     _check_gpu(gpu, found[2], catalogue)
     return WorkRate(per_second, basis, gpu=gpu, gpu_count=count)
 
 
 def find_offer(text: str, catalogue: Catalogue) -> InstanceOffer:
-    """INSTANCE or INSTANCE@REGION. Raises CostError."""
+    """Find INSTANCE or INSTANCE@REGION at its lowest price. Raises CostError."""
     from gpu_advisor.cost.offers import normalize_instance_type
 
     name, _, region = text.partition("@")
@@ -228,14 +234,15 @@ def find_offer(text: str, catalogue: Catalogue) -> InstanceOffer:
     ]
     if not same:
         raise CostError(_unknown_message("instance type", name, (each.instance_type for each in catalogue.offers)))
-    here = [each for each in same if not region or each.region == region]
-    if not here:
-        raise CostError(f"{name} is not known in {region}, but in {', '.join(each.region for each in same)}")
-    return min(here, key=lambda each: each.price_per_hour)
+    in_region = [each for each in same if not region or each.region == region]
+    if not in_region:
+        regions = ", ".join(each.region for each in same)
+        raise CostError(f"{name} is not in the catalogue for {region}: use one of {regions}")
+    return min(in_region, key=lambda each: each.price_per_hour)
 
 
 def _check_filters(options: dict[str, Any], catalogue: Catalogue) -> None:
-    """A filter that nothing can pass is a slip of the pen, not an answer."""
+    """Reject filters that match nothing in the catalogue: they are typos."""
     from gpu_advisor.cost.offers import normalize_instance_type
 
     for what, names, known_names in (
@@ -260,8 +267,8 @@ def _check_gpu(gpu: Any, text: str, catalogue: Catalogue) -> None:
 def _unknown_message(what: str, name: str, known_names: Iterable[str]) -> str:
     known = sorted(set(known_names))
     near = difflib.get_close_matches(name.strip(), known, n=1)
-    mend = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)};"
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
     return (
-        f"unknown {what} {name.strip()!r}: {mend} another can be added with --catalogue, or from SkyPilot's "
-        "catalogue with --refresh-from"
+        f"unknown {what} {name.strip()!r}: {hint} Add others with --catalogue, or from SkyPilot's catalogue with "
+        "--refresh-from"
     )

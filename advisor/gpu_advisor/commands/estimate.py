@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     "--precision", type=click.Choice(["float32", "float16", "bfloat16"]), default="float32", show_default=True
 )
 @click.option("--profile", "profiles", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
-              help="Profiles of one GPU type, to correct by. May be given several times.")  # fmt: skip
+              help="Profiles of one GPU type that correct the estimate. May be repeated.")  # fmt: skip
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(workload: str, sizes: tuple[int, ...], precision: str, profiles: tuple[Path, ...], form: str) -> None:
-    """Trace a workload with tensors that have no data, and say what memory its training would take.
+    """Trace a workload with fake tensors and estimate its peak training memory.
 
     \b
       gpu-advisor estimate --workload my.training:factory --sizes 32,64 --profile profiles/h100.profile.json
     """
-    sys.path.insert(0, os.getcwd())  # as for a probe: a factory is looked for where the command is given
+    sys.path.insert(0, os.getcwd())  # as for a probe: factories are imported from the working directory
     from gpu_advisor.calibration.memory_estimate import estimate_memory
 
     try:
@@ -51,7 +51,7 @@ def command(workload: str, sizes: tuple[int, ...], precision: str, profiles: tup
         interval = f"{format_bytes(one.low)} to {format_bytes(one.high)}"
         click.echo(f"{one.batch_size:>8}  {format_bytes(one.corrected_bytes)} ({interval})")
     if not correction.samples:
-        click.echo("note: no profile was given: the driver's context and workspaces are not in these figures")
+        click.echo("note: no --profile given; driver context and workspaces are not included")
 
 
 def _correction(paths: tuple[Path, ...]) -> EstimateCorrection:
@@ -61,7 +61,7 @@ def _correction(paths: tuple[Path, ...]) -> EstimateCorrection:
     profiles = [read_profile(path) for path in paths]
     types = sorted({profile.gpu_type for profile in profiles})
     if len(types) > 1:
-        raise CalibrationError(f"profiles of several GPU types ({', '.join(types)}): give those of one")
+        raise CalibrationError(f"profiles of several GPU types ({', '.join(types)}): give profiles of one type")
     pairs = [
         (
             estimate_memory(profile.factory or profile.workload, measured.batch_size, profile.precision).reserved_bytes,

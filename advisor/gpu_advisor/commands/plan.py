@@ -1,4 +1,4 @@
-"""`gpu-advisor plan`: does a training job fit, and how is it split?"""
+"""`gpu-advisor plan`: does a training job fit, and with which parallel layout?"""
 
 from __future__ import annotations
 
@@ -25,32 +25,36 @@ DIMENSIONS = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocabulary")
 TERMS = ("weights", "gradients", "optimizer", "activations", "buffers", "overhead")
 
 
-@click.command("plan", short_help="Whether a training job fits, and how to split it.")
-@click.option("--params", metavar="SIZE", help="Parameters, such as 7b: the nearest published model is assumed.")
+@click.command("plan", short_help="Plan the parallel layout of a training job.")
+@click.option("--params", metavar="SIZE", help="Number of parameters, such as 7b: assumes the nearest published model.")
 @click.option("--config", "config", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
               help="A model's config.json from Hugging Face.")  # fmt: skip
-@click.option("--module", metavar="PACKAGE:FACTORY", help="Or any module, traced as `gpu-advisor estimate` does.")
-@click.option("--gpus", "gpus", required=True, metavar="GPUS", help="8xA100-80GB; 4x8xH100 is four nodes of eight.")
-@click.option("--global-batch", type=int, default=256, show_default=True, help="Samples to an optimizer step.")
-@click.option("--sequence", type=int, help="Tokens to a sample.")
+@click.option("--module", metavar="PACKAGE:FACTORY", help="Any module instead, traced as by `gpu-advisor estimate`.")
+@click.option(
+    "--gpus", "gpus", required=True, metavar="GPUS", help="Such as 8xA100-80GB; 4x8xH100 is four nodes of eight."
+)
+@click.option("--global-batch", type=int, default=256, show_default=True, help="Samples per optimizer step.")
+@click.option("--sequence", type=int, help="Tokens per sample.")
 @click.option("--layers", type=int)
 @click.option("--hidden", type=int)
 @click.option("--heads", type=int)
-@click.option("--kv-heads", type=int, help="Key-value heads, where fewer than heads (grouped-query attention).")
-@click.option("--ffn", type=int, help="Inner width of the feed-forward part.")
+@click.option("--kv-heads", type=int, help="Key-value heads, if fewer than heads (grouped-query attention).")
+@click.option("--ffn", type=int, help="Inner width of the feed-forward block.")
 @click.option("--vocabulary", type=int)
 @click.option("--optimizer", type=click.Choice(sorted(OPTIMIZERS)), default="adamw-mixed", show_default=True)
 @click.option("--attention", type=click.Choice(["flash", "plain"]), default="flash", show_default=True,
-              help="Whether attention scores are kept in memory: FlashAttention does not.")  # fmt: skip
-@click.option("--margin", type=click.IntRange(0, 90), default=10, show_default=True, help="Percent left free.")
+              help="Plain attention keeps its scores in memory, FlashAttention does not.")  # fmt: skip
+@click.option(
+    "--margin", type=click.IntRange(0, 90), default=10, show_default=True, help="Percent of memory left free."
+)
 @click.option("--overhead-gib", type=click.FloatRange(0, 64), default=1.0, show_default=True,
-              help="Taken by driver and libraries on each GPU; measure yours with `gpu-advisor probe`.")  # fmt: skip
+              help="Memory of driver and libraries on each GPU; measure yours with `gpu-advisor probe`.")  # fmt: skip
 @click.option("--profile", "profiles", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
-              help="What `gpu-advisor probe` measured of the model on one GPU: corrects the plan.")  # fmt: skip
+              help="Profile of the model on one GPU, from `gpu-advisor probe`: corrects the plan.")  # fmt: skip
 @click.option("--precision", type=click.Choice(["float32", "float16", "bfloat16"]), default="bfloat16",
-              show_default=True, help="Of --module.")  # fmt: skip
-@click.option("--no-offload", is_flag=True, help="Never move states to the host's memory.")
-@click.option("--plans", "most", type=click.IntRange(1, 20), default=3, show_default=True)
+              show_default=True, help="Precision of --module.")  # fmt: skip
+@click.option("--no-offload", is_flag=True, help="Never offload model states to host memory.")
+@click.option("--plans", "max_plans", type=click.IntRange(1, 20), default=3, show_default=True)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(
     params: str | None,
@@ -66,14 +70,14 @@ def command(
     profiles: tuple[Path, ...],
     precision: str,
     no_offload: bool,
-    most: int,
+    max_plans: int,
     form: str,
     **dimensions: int | None,
 ) -> None:
-    """Find how to split a transformer's training over GPUs, with the memory of each term.
+    """Find the best parallel layouts of a training job, with the memory of each term.
 
-    The formulas are published ones, and the figures they give are set against published runs in docs/planning.md. With
-    a --profile of the model they are corrected by what was measured. Ends with 1 where nothing fits.
+    The formulas are published; docs/planning.md compares their results with published runs. A --profile of the model
+    corrects them by measurement. Exits with 1 if nothing fits.
 
     \b
       gpu-advisor plan --params 7b --gpus 8xA100-80GB
@@ -88,20 +92,20 @@ def command(
         hardware = parse_cluster(gpus)
         if module:
             if params or config or any(dimensions.values()):
-                raise PlanError("--module and the dimensions of a transformer are two models: give one")  # noqa: TRY301
+                raise PlanError("--module excludes --params, --config and dimensions: give one model")  # noqa: TRY301
             from gpu_advisor.commands import plan_module
 
             fits = plan_module.print_module_plans(
-                module, hardware, global_batch, margin / 100, precision, overhead_gib * GIB, profiles, most, form
+                module, hardware, global_batch, margin / 100, precision, overhead_gib * GIB, profiles, max_plans, form
             )
             raise SystemExit(0 if fits else 1)
         shape = _shape(params, config, sequence, dimensions)
-        question = PlanRequest(
+        request = PlanRequest(
             shape, hardware, OPTIMIZERS[optimizer], global_batch, margin / 100, attention == "flash", not no_offload,
             overhead_gib * GIB,
         )  # fmt: skip
-        question, by = _corrected(question, profiles)
-        found = search_layouts(question, most)
+        request, by = _corrected(request, profiles)
+        found = search_layouts(request, max_plans)
     except (PlanError, CalibrationError) as error:
         raise click.ClickException(str(error)) from error
     if form == "json":
@@ -112,19 +116,19 @@ def command(
         raise SystemExit(1)
 
 
-def _corrected(question: PlanRequest, profiles: tuple[Path, ...]) -> tuple[PlanRequest, ProfileCorrection | None]:
-    """The question with measured overhead and activations, where there is a profile."""
+def _corrected(request: PlanRequest, profiles: tuple[Path, ...]) -> tuple[PlanRequest, ProfileCorrection | None]:
+    """The request with measured overhead and activations, if there is a profile."""
     if len(profiles) > 1:
-        raise PlanError("a transformer's plan is corrected by one profile: give that of the model")
+        raise PlanError("a transformer's plan takes one --profile: give that of the model")
     if not profiles:
-        return question, None
+        return request, None
     from gpu_advisor.calibration.profile import read_profile
     from gpu_advisor.planning.profile_correction import correct_from_profile
 
     by = correct_from_profile(
-        read_profile(profiles[0]), question.shape, question.recipe, question.flash_attention, question.overhead_bytes
+        read_profile(profiles[0]), request.shape, request.recipe, request.flash_attention, request.overhead_bytes
     )  # fmt: skip
-    return replace(question, overhead_bytes=by.overhead_bytes, activations_ratio=by.activations_ratio), by
+    return replace(request, overhead_bytes=by.overhead_bytes, activations_ratio=by.activations_ratio), by
 
 
 def _shape(
@@ -135,21 +139,21 @@ def _shape(
 
     dimensions = {name: value for name, value in given.items() if value is not None}
     if params and config:
-        raise PlanError("--params and --config are two models: give one")
+        raise PlanError("--params and --config exclude each other: give one")
     if config:
         try:
             read = json.loads(config.read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:
-            raise PlanError(f"{config}: no JSON: {error}") from error
+            raise PlanError(f"{config}: not valid JSON: {error}") from error
         if not isinstance(read, dict):
-            raise PlanError(f"{config}: a config.json is an object")
+            raise PlanError(f"{config}: not a JSON object: give the config.json of a model")
         shape = shape_from_config(read.get("text_config", read), sequence)
     elif params:
         shape = shape_from_size(params, sequence or DEFAULT_SEQUENCE)
     else:
         missing = {"layers", "hidden", "heads"} - dimensions.keys()
         if missing:
-            raise PlanError("say what is trained: --params 7b, --config config.json, or --layers, --hidden and --heads")
+            raise PlanError("no model given: use --params 7b, --config config.json, or --layers, --hidden and --heads")
         hidden, heads = dimensions["hidden"], dimensions["heads"]
         return TransformerShape(
             layers=dimensions["layers"], hidden=hidden, heads=heads, kv_heads=dimensions.get("kv_heads", heads),
@@ -196,7 +200,7 @@ def _show(
 ) -> None:
     click.echo(
         f"{shape.parameters / 1e9:.3g} billion parameters: {shape.layers} layers of {shape.hidden}, "
-        f"{shape.heads} heads ({shape.kv_heads} of keys), {shape.sequence} tokens. Assumed: {shape.assumed}."
+        f"{shape.heads} heads ({shape.kv_heads} key-value heads), {shape.sequence} tokens. Assumed: {shape.assumed}."
     )
     click.echo(
         f"{hardware.nodes} x {hardware.gpus_per_node} {hardware.gpu_type} of {hardware.memory_bytes / GIB:g} GiB, "
@@ -204,21 +208,21 @@ def _show(
     )
     if by:
         click.echo(
-            f"Corrected by {by.sizes} sizes of {by.profile}, whose peaks are {by.planned_ratio:.2f} times the plan's. "
+            f"Corrected by {by.sizes} sizes of {by.profile}; measured peaks are {by.planned_ratio:.2f} x the plan's. "
             f"Overhead {by.overhead_bytes / GIB:.1f} GiB, activations x {by.activations_ratio:.2f}; within "
-            f"{by.spread_ratio:.0%} of what was measured.\n"
+            f"{by.spread_ratio:.0%} of the measurements.\n"
         )
     for number, plan in enumerate(found.best, 1):
         click.echo(f"{number}. {_in_words(plan)}")
         _show_memory(plan)
     if found.nearest:
-        click.echo(f"Nothing fits. The nearest: {_in_words(found.nearest)}")
+        click.echo(f"Nothing fits. Closest: {_in_words(found.nearest)}")
         _show_memory(found.nearest)
-        click.echo("More or larger GPUs, a smaller optimizer (--optimizer adamw-8bit-mixed) or shorter sequences help.")
+        click.echo("Use more or larger GPUs, a smaller optimizer (--optimizer adamw-8bit-mixed) or shorter sequences.")
     for why, count in found.ruled_out:
         click.echo(f"{count} of {found.tried} layouts do not fit: {why}")
     if found.best:
-        click.echo(f"\nStart the first with: {launch_configs.torchrun_command(hardware)}")
+        click.echo(f"\nStart plan 1 with: {launch_configs.torchrun_command(hardware)}")
         click.echo("Settings for DeepSpeed, FSDP and Megatron-LM: --format json")
 
 
@@ -227,14 +231,14 @@ def _in_words(plan: LayoutPlan) -> str:
     split = [f"data {layout.data}"]
     split += [f"tensor {layout.tensor}"] if layout.tensor > 1 else []
     split += [f"pipeline {layout.pipeline}"] if layout.pipeline > 1 else []
-    said = [
+    parts = [
         " x ".join(split),
         f"ZeRO-{layout.zero}" if layout.zero else "no sharding",
         f"micro-batch {layout.micro_batch} x {layout.accumulation}",
     ]
-    said += ["activations computed again"] if layout.checkpointing == "full" else []
-    said += {"none": [], "optimizer": ["optimizer off-loaded"], "all": ["all states off-loaded"]}[layout.offload]
-    return ", ".join(said)
+    parts += ["activations recomputed"] if layout.checkpointing == "full" else []
+    parts += {"none": [], "optimizer": ["optimizer offloaded"], "all": ["all states offloaded"]}[layout.offload]
+    return ", ".join(parts)
 
 
 def _show_memory(plan: LayoutPlan) -> None:

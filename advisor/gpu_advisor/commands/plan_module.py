@@ -1,4 +1,4 @@
-"""`gpu-advisor plan --module`: how many samples at once, for a module that is no transformer."""
+"""`gpu-advisor plan --module`: choose the micro-batch of any module by tracing it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from gpu_advisor.hardware.cluster_spec import ClusterSpec
     from gpu_advisor.planning.traced_plan import TracedPlan, TracedPlans
 
-_BUCKET_VIEW_HINT = "DistributedDataParallel(..., gradient_as_bucket_view=True), or the gradients are there twice"
+_BUCKET_VIEW_HINT = "DistributedDataParallel(..., gradient_as_bucket_view=True), or the gradients take twice the memory"
 
 
 def print_module_plans(
     module: str, hardware: ClusterSpec, global_batch: int, margin_ratio: float, precision: str, overhead_bytes: float,
-    profiles: tuple[Path, ...], most: int, form: str,
+    profiles: tuple[Path, ...], max_plans: int, form: str,
 ) -> bool:  # fmt: skip
-    """Prints the plans; whether one fits. Raises PlanError and CalibrationError."""
+    """Print the plans; return whether one fits. Raises PlanError and CalibrationError."""
     from gpu_advisor.calibration.profile import read_profile
     from gpu_advisor.planning.traced_plan import correction_from_profiles, traced_plans
 
     correction = correction_from_profiles([read_profile(path) for path in profiles], hardware, overhead_bytes)
     found = traced_plans(module, hardware, global_batch, margin_ratio, precision, correction)
-    found = replace(found, fitting=found.fitting[:most])
+    found = replace(found, fitting=found.fitting[:max_plans])
     if form == "json":
         click.echo(json.dumps(_document(module, hardware, precision, found), indent=2))
     else:
@@ -61,9 +61,10 @@ def _plan(plan: TracedPlan, hardware: ClusterSpec) -> dict[str, Any]:
 
 
 def show(module: str, hardware: ClusterSpec, precision: str, found: TracedPlans) -> None:
-    """For people."""
+    """Print the plans as text."""
     click.echo(
-        f"{module} in {precision} on {hardware.nodes} x {hardware.gpus_per_node} {hardware.gpu_type}, by data only"
+        f"{module} in {precision} on {hardware.nodes} x {hardware.gpus_per_node} {hardware.gpu_type}, "
+        "data-parallel only"
     )
     for plan in found.fitting or ((found.smallest,) if found.smallest else ()):
         of, layout = plan.estimate, plan.layout
@@ -73,8 +74,8 @@ def show(module: str, hardware: ClusterSpec, precision: str, found: TracedPlans)
             f"{format_bytes(plan.capacity_bytes)} ({plan.used_ratio:.0%})"
         )
     if found.smallest:
-        click.echo("Not even that fits: larger GPUs, checkpointing, or a lower --precision help.")
+        click.echo("Does not fit. Use larger GPUs, activation checkpointing or a lower --precision.")
     else:
         click.echo(f"\nStart the first with: {launch_configs.torchrun_command(hardware)}\nwith {_BUCKET_VIEW_HINT}")
     if not found.correction.samples:
-        click.echo("note: no profile was given: what the driver and the libraries take is assumed (--overhead-gib)")
+        click.echo("note: no --profile given; memory of driver and libraries is assumed (--overhead-gib)")

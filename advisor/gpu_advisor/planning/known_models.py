@@ -13,7 +13,7 @@ from gpu_advisor.planning.transformer_shape import TransformerShape
 
 DEFAULT_SEQUENCE = 2048
 
-#: Model names round the size: LLaMA-7B has 6.74 billion parameters.
+#: Model names are rounded: LLaMA-7B has 6.74 billion parameters.
 SIZE_TOLERANCE_RATIO = 0.08
 
 
@@ -25,7 +25,7 @@ def _llama(
     )  # fmt: skip
 
 
-#: Dimensions of published models, from their config.json: assumed if only a size is given.
+#: Dimensions of published models, from their config.json: used if only a size is given.
 KNOWN_SHAPES: dict[str, TransformerShape] = {
     "GPT-2": TransformerShape(12, 768, 12, 12, 3072, 50257, 1024, positions=1024, dropout=True),
     "GPT-2 XL": TransformerShape(48, 1600, 25, 25, 6400, 50257, 1024, positions=1024, dropout=True),
@@ -43,7 +43,7 @@ _SCALES = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 
 
 def parse_parameter_count(text: str) -> float:
-    """7b, 1.3B, 350m or a plain number of parameters. Raises PlanError."""
+    """Parse 7b, 1.3B, 350m or a plain number of parameters. Raises PlanError."""
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmbt]?)\s*", text, re.IGNORECASE)
     if not match or not float(match[1]):
         raise PlanError(f"{text!r} is not a number of parameters: write 7b, 1.3b or 350m")
@@ -58,7 +58,7 @@ def shape_from_size(text: str, sequence: int = DEFAULT_SEQUENCE) -> TransformerS
     parameters = parse_parameter_count(text)
     sizes = {name: shape.parameters for name, shape in KNOWN_SHAPES.items()}
     if not min(sizes.values()) / 4 <= parameters <= max(sizes.values()) * 4:
-        raise PlanError(f"{text} parameters: no known model is near; give the dimensions (--layers, --hidden, ...)")
+        raise PlanError(f"{text} parameters: no known model is close; give the dimensions (--layers, --hidden, ...)")
     nearest = min(sizes, key=lambda name: abs(log(sizes[name] / parameters)))
     model = KNOWN_SHAPES[nearest]
     rest = model.parameters - model.layers * model.layer_parameters
@@ -70,7 +70,7 @@ def shape_from_size(text: str, sequence: int = DEFAULT_SEQUENCE) -> TransformerS
 
 
 def shape_from_config(config: Mapping[str, Any], sequence: int | None = None) -> TransformerShape:
-    """From a config.json of transformers (GPT-2's and Llama's field names). Raises PlanError."""
+    """Read a config.json of Hugging Face Transformers (GPT-2 and Llama field names). Raises PlanError."""
 
     def number(*names: str, default: int | None = None) -> int:
         for name in names:

@@ -1,4 +1,4 @@
-"""A plan as settings of the frameworks that carry it out."""
+"""Launch settings of a plan: torchrun, DeepSpeed, FSDP and Megatron-LM."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gpu_advisor.planning.layout import OptimizerSpec, ParallelLayout
 
 
 def torchrun_command(machines: ClusterSpec, script: str = "train.py") -> str:
-    """The line to start on each node."""
+    """The command to run on each node."""
     if machines.nodes == 1:
         return f"torchrun --standalone --nproc-per-node={machines.gpus_per_node} {script}"
     return (
@@ -19,7 +19,7 @@ def torchrun_command(machines: ClusterSpec, script: str = "train.py") -> str:
 
 
 def deepspeed_config(layout: ParallelLayout, recipe: OptimizerSpec) -> dict[str, Any]:
-    """DeepSpeed's configuration; tensor and pipeline parallelism are set where the model is made."""
+    """DeepSpeed's configuration, without tensor and pipeline parallelism: the model's code sets those."""
     zero: dict[str, Any] = {"stage": layout.zero}
     if layout.zero:
         zero |= {"overlap_comm": True, "contiguous_gradients": True}
@@ -40,7 +40,7 @@ def deepspeed_config(layout: ParallelLayout, recipe: OptimizerSpec) -> dict[str,
 
 
 def fsdp_arguments(layout: ParallelLayout, recipe: OptimizerSpec) -> dict[str, Any] | None:
-    """Arguments of PyTorch's FullyShardedDataParallel; None where the plan has no such part."""
+    """Arguments of PyTorch's FullyShardedDataParallel; None for pipeline plans or without data parallelism."""
     if layout.pipeline > 1 or layout.data == 1:
         return None
     strategy = {0: "NO_SHARD", 1: "SHARD_GRAD_OP", 2: "SHARD_GRAD_OP", 3: "FULL_SHARD"}[layout.zero]
@@ -53,7 +53,7 @@ def fsdp_arguments(layout: ParallelLayout, recipe: OptimizerSpec) -> dict[str, A
 
 
 def megatron_arguments(layout: ParallelLayout) -> str | None:
-    """Megatron-LM's arguments; None where nothing is split by model."""
+    """Megatron-LM's arguments; None without tensor or pipeline parallelism."""
     if layout.tensor == layout.pipeline == 1:
         return None
     arguments = [

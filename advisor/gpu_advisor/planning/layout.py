@@ -1,4 +1,4 @@
-"""How a job is split and what it trades for memory."""
+"""Parallel layout of a training job, and its memory-saving options."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ Offload = Literal["none", "optimizer", "all"]
 
 @dataclass(frozen=True, slots=True)
 class OptimizerSpec:
-    """Bytes a parameter: weights, gradients, and what the optimizer keeps (its master copy of the weights included)."""
+    """Bytes per parameter: weights, gradients and optimizer states (including its master copy of the weights)."""
 
     name: str
     weights: float
     gradients: float
     optimizer: float
-    activations: int = 2  # bytes a value
+    activations: int = 2  # bytes per value
 
 
 #: Mixed-precision Adam keeps a float32 copy, momentum and variance: 12 bytes (ZeRO, section 3.1: K = 12,
-#: https://arxiv.org/abs/1910.02054). Gradients of 4 bytes are what Megatron-LM and DeepSpeed's estimators reckon with.
+#: https://arxiv.org/abs/1910.02054). Megatron-LM and DeepSpeed's estimators assume gradients of 4 bytes.
 OPTIMIZERS: dict[str, OptimizerSpec] = {
     each.name: each
     for each in (
@@ -38,8 +38,9 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
 class ParallelLayout:
     """`tensor` x `pipeline` x `data` GPUs. `zero` is the stage, 0 to 3; stages shard over the data-parallel GPUs.
 
-    `micro_batch` samples at once on a data-parallel rank, `accumulation` of them to a step. `sequence_parallel` splits
-    what tensor parallelism leaves whole. `flash_attention`: the scores are never written to memory.
+    `micro_batch` samples per pass of a data-parallel rank, `accumulation` passes per optimizer step.
+    `sequence_parallel` also splits the activations that tensor parallelism replicates. `flash_attention`: attention
+    scores are never written to memory.
     """
 
     tensor: int = 1

@@ -1,11 +1,11 @@
-"""Memory of one GPU in training, term by term.
+"""Training memory of one GPU, term by term.
 
 Model states follow ZeRO (Rajbhandari et al., 2020, https://arxiv.org/abs/1910.02054, section 5): with a degree of N,
 stage 1 divides the optimizer's states by N, stage 2 the gradients too, stage 3 the weights too.
 
 Activations follow Korthikanti et al., 2022 (https://arxiv.org/abs/2205.05198, section 4): of a GPT layer with 16-bit
 values, sequence s, micro-batch b, width h and a heads they are s*b*h*(34 + 5*a*s/h) bytes, of which tensor parallelism
-divides all but 10*s*b*h, and sequence parallelism these too. Here the 34 is counted operation by operation, so that
+divides all but 10*s*b*h, and sequence parallelism these too. The code counts the 34 operation by operation, so that
 grouped-query attention, gated feed-forward parts, experts and models without dropout come out right; for the paper's
 models the sum is the paper's. The term 5*a*s/h is that of the scores; FlashAttention does not keep them
 (https://arxiv.org/abs/2205.14135), nor does the paper's selective recomputation.
@@ -19,14 +19,14 @@ from math import ceil
 from gpu_advisor.planning.layout import OptimizerSpec, ParallelLayout
 from gpu_advisor.planning.transformer_shape import TransformerShape
 
-#: What the driver, the libraries and the communicators take on each GPU, before there is any tensor. An assumption,
-#: replaced by a calibration's figure where there is one.
+#: Assumed memory of driver context, libraries and communicators on each GPU, before any tensor is allocated. A profile
+#: replaces it.
 OVERHEAD_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryBreakdown:
-    """Bytes on the fullest GPU. `buffers`: weights that ZeRO-3 or off-loading brings in for a layer and the next."""
+    """Bytes on the fullest GPU. `buffers`: weights of two layers that ZeRO-3 or offloading gathers."""
 
     weights: float
     gradients: float
@@ -46,8 +46,8 @@ class MemoryBreakdown:
 
 @dataclass(frozen=True, slots=True)
 class ActivationBytes:
-    """Bytes a token that one layer keeps for its backward pass: what tensor parallelism divides, what it does not, and
-    scores, which grow with the sequence."""
+    """Bytes per token that one layer keeps for its backward pass. `divided`: split by tensor parallelism; `whole`: not
+    split; `scores`: attention scores, which grow with the sequence."""
 
     divided: float
     whole: float
@@ -55,17 +55,17 @@ class ActivationBytes:
 
 
 def activation_bytes_per_token(shape: TransformerShape, bytes_a_value: int) -> ActivationBytes:
-    """Of one layer, for each token."""
+    """Activation bytes of one layer, per token."""
     value, mask = bytes_a_value, 1 if shape.dropout else 0
     norms_and_inputs = (
         2 * value * shape.hidden + 2 * value * shape.hidden
-    )  # of two norms; of both blocks' first product
+    )  # inputs of the two norms, and of both blocks' first matmul
     queries = value * shape.query_width
     keys_values = 2 * value * shape.key_value_width
     to_output = value * shape.query_width
-    tensors = 4 if shape.gated else 2  # gate, its activation, the other half and their product; or the two around GELU
+    tensors = 4 if shape.gated else 2  # gate, its activation, up projection and product; or input and output of GELU
     feed_forward = tensors * value * shape.ffn * shape.experts_used
-    # The softmax's output; with dropout its mask, and the output of that.
+    # The softmax output; with dropout also its mask and output.
     scores = (2 * value + 1 if shape.dropout else value) * shape.heads * shape.sequence
     return ActivationBytes(
         divided=queries + keys_values + to_output + feed_forward,
@@ -75,7 +75,7 @@ def activation_bytes_per_token(shape: TransformerShape, bytes_a_value: int) -> A
 
 
 def layer_activations(shape: TransformerShape, layout: ParallelLayout, bytes_a_value: int) -> float:
-    """Bytes that one layer keeps for one micro-batch on one GPU, with nothing recomputed."""
+    """Bytes that one layer keeps for one micro-batch on one GPU, without recomputation."""
     of = activation_bytes_per_token(shape, bytes_a_value)
     whole = of.whole / (layout.tensor if layout.sequence_parallel else 1)
     scores = 0.0 if layout.flash_attention else of.scores / layout.tensor
@@ -83,11 +83,11 @@ def layer_activations(shape: TransformerShape, layout: ParallelLayout, bytes_a_v
 
 
 def activations(shape: TransformerShape, layout: ParallelLayout, bytes_a_value: int) -> float:
-    """Bytes on the pipeline's first stage, or on its last, whichever are more.
+    """Bytes of activations on the pipeline's first or last stage, whichever needs more.
 
-    The first holds as many micro-batches as there are stages (one forward, one backward; section 4.2.3 of Korthikanti),
-    the last one, and the logits in float32 with their gradient's copy. With full checkpointing a layer keeps its input
-    only, and one layer at a time is there in full while it is computed again.
+    The first stage keeps one micro-batch per stage (1F1B schedule; section 4.2.3 of Korthikanti), the last stage one
+    micro-batch, the logits in float32 and their gradient. With full checkpointing a layer keeps its input only, and one
+    layer at a time is recomputed in full.
     """
     layers = ceil(shape.layers / layout.pipeline)
     full_layer = layer_activations(shape, layout, bytes_a_value)
@@ -104,7 +104,7 @@ def activations(shape: TransformerShape, layout: ParallelLayout, bytes_a_value: 
 
 
 def states(parameters: float, layout: ParallelLayout, recipe: OptimizerSpec) -> tuple[float, float, float]:
-    """Bytes of weights, gradients and optimizer on a GPU that holds so many parameters, by ZeRO's stages."""
+    """Bytes of weights, gradients and optimizer states on a GPU with `parameters`, by ZeRO stage."""
     over = layout.data
     weights = recipe.weights * parameters / (over if layout.zero >= 3 else 1)
     gradients = recipe.gradients * parameters / (over if layout.zero >= 2 else 1)
@@ -123,7 +123,7 @@ def memory(
     overhead_bytes: float = OVERHEAD_BYTES,
     activations_ratio: float = 1.0,
 ) -> MemoryBreakdown:
-    """What the fullest GPU of a layout needs; `activations_ratio` is a calibration's correction of these."""
+    """Memory of a layout's fullest GPU; `activations_ratio` scales the activations, from a profile."""
     layers = ceil(shape.layers / layout.pipeline)
     ends = shape.embedding_parameters + (shape.output_parameters if layout.pipeline == 1 else 0)
     parameters = (layers * shape.layer_parameters + ends) / layout.tensor

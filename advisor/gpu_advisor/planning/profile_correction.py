@@ -1,9 +1,9 @@
-"""A plan's memory, corrected by what a probe measured of the model on one GPU.
+"""A plan's memory, corrected by a profile of the model on one GPU.
 
-Over the sizes measured, peak = intercept + ratio * activations, a line by least relative squares. The ratio scales
-every layout's activations. The intercept should be weights, gradients and optimizer with the context; a step without
-accumulation peaks before its gradients are there, so it may lack those, but a plan keeps them. What is above is the
-context, and replaces the assumed overhead.
+Over the measured sizes, peak = intercept + ratio * activations, fitted by least squares of the relative errors. The
+ratio scales every layout's activations. The intercept is weights, gradients, optimizer states and driver context. A
+step without accumulation peaks before its gradients exist, so the intercept may lack them; a plan keeps them. The
+excess over the model states is the context, and replaces the assumed overhead.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from gpu_advisor.planning.layout import OptimizerSpec, ParallelLayout
 from gpu_advisor.planning.memory_model import activations, memory
 from gpu_advisor.planning.transformer_shape import TransformerShape
 
-#: Measurements that are further than this from the line, or activations further from the formula's, are of another
-#: model than the one that is planned.
+#: Beyond these limits the profile is of another model: relative distance of a peak from the line, and measured
+#: activations relative to the formula's.
 MAX_SPREAD_RATIO = 0.15
 MIN_ACTIVATIONS_RATIO, MAX_ACTIVATIONS_RATIO = 0.5, 2.0
 
-#: Kinds of memory that have the driver's context in them; of the others the assumed overhead stays.
+#: Memory kinds that include the driver context; for the others the assumed overhead stays.
 _WITH_CONTEXT = ("driver",)
 
 _PROFILE_HINT = "is it of this model, with this --optimizer, --sequence and --attention?"
@@ -31,8 +31,8 @@ _PROFILE_HINT = "is it of this model, with this --optimizer, --sequence and --at
 
 @dataclass(frozen=True, slots=True)
 class ProfileCorrection:
-    """What the formulas are corrected by. `spread_ratio`: how far the measured peaks are from the line, at most;
-    `planned_ratio`: measured peaks beside the uncorrected plan, in the mean."""
+    """Correction of the formulas. `spread_ratio`: maximum relative distance of the measured peaks from the line;
+    `planned_ratio`: mean of measured peak / uncorrected plan."""
 
     overhead_bytes: float
     activations_ratio: float
@@ -45,16 +45,16 @@ class ProfileCorrection:
 def correct_from_profile(
     profile: Profile, shape: TransformerShape, recipe: OptimizerSpec, flash_attention: bool, overhead_bytes: float
 ) -> ProfileCorrection:
-    """From a profile of the same model on one GPU, whole and without checkpointing. A batch size of it is a micro-batch
-    here. Fewer layers of the model will not do: what its ends take is then too large a part.
+    """Fit the correction to a profile of the complete model on one GPU, without checkpointing.
 
-    Raises PlanError where the profile is of another precision, or of another model than the shape.
+    Batch sizes of the profile are micro-batches of the plan. With fewer layers the embedding and output layer would
+    dominate. Raises PlanError if the profile's precision or model does not match the plan.
     """
     if (profile.precision == "float32") != (recipe.activations == 4):
         other = "adamw-fp32" if profile.precision == "float32" else "adamw-mixed"
         raise PlanError(
-            f"the profile was measured in {profile.precision}, {recipe.name} is not: say --optimizer {other} or so, or "
-            "probe in the precision that you plan with"
+            f"the profile was measured in {profile.precision}, but {recipe.name} uses another precision: use "
+            f"--optimizer {other}, or probe in the precision of the plan"
         )
     layouts = [
         ParallelLayout(micro_batch=each.batch_size, flash_attention=flash_attention) for each in profile.measurements
@@ -67,13 +67,13 @@ def correct_from_profile(
         abs((intercept + ratio * planned) / peak - 1) for planned, peak in zip(activation_bytes, peaks, strict=True)
     )
     if not MIN_ACTIVATIONS_RATIO <= ratio <= MAX_ACTIVATIONS_RATIO:
-        raise PlanError(f"activations in the profile are {ratio:.2g} times those of the plan: {_PROFILE_HINT}")
+        raise PlanError(f"activations of the profile are {ratio:.2g} times those of the plan: {_PROFILE_HINT}")
     if spread > MAX_SPREAD_RATIO:
-        raise PlanError(f"the profile's peaks are up to {spread:.0%} off what the plan's form allows: {_PROFILE_HINT}")
+        raise PlanError(f"the profile's peaks deviate up to {spread:.0%} from the plan's line: {_PROFILE_HINT}")
     min_intercept = (1 - MAX_SPREAD_RATIO) * (need.states - need.gradients)
     if intercept < min_intercept:
         raise PlanError(
-            f"the profile leaves {intercept / GIB:.3g} GiB for weights and optimizer, the plan has at least "
+            f"the profile leaves {intercept / GIB:.3g} GiB for weights and optimizer, the plan needs at least "
             f"{min_intercept / GIB:.3g} GiB: {_PROFILE_HINT}"
         )
     context_bytes = 0.0 if profile.memory_kind in _WITH_CONTEXT else overhead_bytes
@@ -87,7 +87,7 @@ def correct_from_profile(
 
 
 def _fit_line(activation_bytes: Sequence[float], peaks: Sequence[float]) -> tuple[float, float]:
-    """Intercept and slope by least relative squares; a profile has two sizes at least, and no size twice."""
+    """Intercept and slope by least squares of the relative errors. A profile has at least two distinct sizes."""
     weights = [1 / peak**2 for peak in peaks]
     total = sum(weights)
     mean_x = sum(w * x for w, x in zip(weights, activation_bytes, strict=True)) / total

@@ -1,7 +1,7 @@
-"""A plan for any module: its memory from a trace without a GPU (`calibration.estimate`), split by data only.
+"""A data-parallel plan for any module: its memory from a trace without a GPU (`calibration.memory_estimate`).
 
-A trace knows what a step of a size takes, but not which part of it is whose parameters: so there is no sharding and no
-tensor or pipeline parallelism here, only how many samples at once.
+A trace gives the memory of a step, but does not attribute it to parameters. So these plans have no sharding and no
+tensor or pipeline parallelism; they only choose the micro-batch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Tracer = Callable[[str, int, str, EstimateCorrection], MemoryEstimate]
 
 @dataclass(frozen=True, slots=True)
 class TracedPlan:
-    """A micro-batch on each GPU and what it takes there."""
+    """A micro-batch per GPU and its estimated memory."""
 
     layout: ParallelLayout
     estimate: MemoryEstimate
@@ -32,13 +32,13 @@ class TracedPlan:
         return self.estimate.corrected_bytes / self.capacity_bytes
 
     def fits(self, margin_ratio: float) -> bool:
-        """With the margin free as estimated, and at all at the upper end of the estimate's 90 % interval."""
+        """Whether the estimate leaves the margin free and the upper end of its 90 % interval still fits."""
         return self.used_ratio <= 1 - margin_ratio and self.estimate.high <= self.capacity_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class TracedPlans:
-    """`fitting`: the largest micro-batch first, as it fills the GPU best; `smallest` where not even that fits."""
+    """`fitting`: largest micro-batch first, as it utilizes the GPU best; `smallest`: set if not even that fits."""
 
     fitting: tuple[TracedPlan, ...]
     smallest: TracedPlan | None
@@ -50,7 +50,7 @@ def traced_plans(
     correction: EstimateCorrection,
     trace: Tracer = estimate_memory,
 ) -> TracedPlans:  # fmt: skip
-    """Micro-batches from 1 on, until one does not fit. Raises PlanError and CalibrationError."""
+    """Try micro-batches in ascending order until one does not fit. Raises PlanError and CalibrationError."""
     if global_batch < 1 or global_batch % hardware.gpus:
         raise PlanError(
             f"a batch of {global_batch} cannot be split over {hardware.gpus} GPUs: choose a multiple of their number"
@@ -71,7 +71,7 @@ def traced_plans(
 def correction_from_profiles(
     profiles: Sequence[Profile], hardware: ClusterSpec, overhead_bytes: float, trace: Tracer = estimate_memory
 ) -> EstimateCorrection:
-    """What measured peaks say beside the estimates of the same; without profiles, the assumed overhead alone.
+    """Fit the correction of estimates to measured peaks; without profiles, the assumed overhead alone.
 
     Raises PlanError for profiles of several GPU types.
     """
@@ -79,7 +79,7 @@ def correction_from_profiles(
         return EstimateCorrection(context_bytes=overhead_bytes)
     types = sorted({profile.gpu_type for profile in profiles})
     if len(types) > 1:
-        raise PlanError(f"profiles of several GPU types ({', '.join(types)}): give those of one, {hardware.gpu_type}")
+        raise PlanError(f"profiles of several GPU types ({', '.join(types)}): give those of {hardware.gpu_type} only")
     uncorrected = EstimateCorrection()
     return fit_correction(
         [

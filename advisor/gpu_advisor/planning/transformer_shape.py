@@ -1,4 +1,4 @@
-"""The shape of a transformer: what its memory and its parameters follow from."""
+"""Dimensions of a transformer, which determine its parameters and memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from gpu_advisor.hardware.errors import PlanError
 class TransformerShape:
     """A stack of equal decoder layers. Counts, no units; `sequence` in tokens.
 
-    `ffn` is the inner width of the feed-forward part, `gated` whether it has a gate beside it (SwiGLU). With `kv_heads`
-    below `heads` it is grouped-query attention. `tied`: the output layer is the embedding. `positions` is the number of
-    learnt positions. `experts` feed-forward parts a layer, each token through `experts_used` of them.
+    `ffn`: inner width of the feed-forward block; `gated`: the block has a gate (SwiGLU). `kv_heads` below `heads` is
+    grouped-query attention. `tied`: the output layer shares the embedding's weights. `positions`: number of learned
+    positions. `experts`: feed-forward blocks per layer, of which each token uses `experts_used`.
     """
 
     layers: int
@@ -32,7 +32,7 @@ class TransformerShape:
     experts_used: int = 1
     dropout: bool = False
     assumed: str = ""
-    """Where the dimensions come from, when they were not given."""
+    """Source of the dimensions that were not given."""
 
     def __post_init__(self) -> None:
         for name in ("layers", "hidden", "heads", "kv_heads", "ffn", "vocabulary", "sequence", "experts"):
@@ -41,7 +41,7 @@ class TransformerShape:
         if self.heads % self.kv_heads:
             raise PlanError(f"heads ({self.heads}) must be a multiple of the key-value heads ({self.kv_heads})")
         if not self.head_width and self.hidden % self.heads:
-            raise PlanError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads}), or head_width given")
+            raise PlanError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads}), or set head_width")
 
     @property
     def query_width(self) -> int:
@@ -53,7 +53,7 @@ class TransformerShape:
 
     @property
     def layer_parameters(self) -> int:
-        """Of one layer: projections, feed-forward parts, router, norms, biases."""
+        """Parameters of one layer: projections, feed-forward blocks, router, norms, biases."""
         attention = 2 * self.hidden * self.query_width + 2 * self.hidden * self.key_value_width
         feed_forward = (3 if self.gated else 2) * self.hidden * self.ffn
         router = self.hidden * self.experts if self.experts > 1 else 0
@@ -66,12 +66,12 @@ class TransformerShape:
 
     @property
     def embedding_parameters(self) -> int:
-        """Of the input: tokens and learnt positions."""
+        """Parameters of the input: token and learned position embeddings."""
         return (self.vocabulary + self.positions) * self.hidden
 
     @property
     def output_parameters(self) -> int:
-        """Of the output layer beside the last norm; none where it is tied to the embedding."""
+        """Parameters of the output layer without the final norm; 0 if tied to the embedding."""
         return 0 if self.tied else self.vocabulary * self.hidden
 
     @property

@@ -49,7 +49,7 @@ def test_text_answer(points: Path) -> None:
         (["--memory", "40GiB", "--target", "85"], "did you mean 0.85"),
         (["--memory", "40GiB", "--target", "0"], "above 0"),
         (["--memory", "40GiB", "--predict", "32;64"], "separated by commas"),
-        (["--memory", "40GiB", "--predict", "0"], "from 1 on"),
+        (["--memory", "40GiB", "--predict", "0"], "at least 1"),
         (["--memory", "40GiB", "--profile", "x"], "either --points"),
     ],
 )

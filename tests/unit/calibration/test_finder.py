@@ -59,7 +59,7 @@ def test_what_is_found_fits_and_is_near_the_largest(
         assert found.batch_size >= 0.9 * largest * (1 - jump) - 1
 
 
-@pytest.mark.parametrize(("told", "most"), [(True, 3), (False, 5)])
+@pytest.mark.parametrize(("reported", "most"), [(True, 3), (False, 5)])
 def test_a_straight_line_takes_few_trials_and_no_failure(reported: bool, most: int) -> None:
     run = trial(lambda size: TrialMemory((1500 + 37 * size) * MIB, 1500 * MIB if reported else 0), 16_000)
     found = find_batch_size(run, SearchConfig(16_000 * MIB))

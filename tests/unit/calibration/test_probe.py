@@ -95,12 +95,12 @@ def test_a_workload_that_hangs_is_ended_and_nothing_is_written(workload_folder: 
 @pytest.mark.parametrize(
     ("workload", "words"),
     [
-        ("probed:raises", "RuntimeError: no such data set: mend its factory"),
+        ("probed:raises", "RuntimeError: no such data set: fix its factory"),
         ("probed:returns_a_model", "returned list: return a function"),
-        ("probed:steps_fail", "ZeroDivisionError: division by zero: mend the step"),
+        ("probed:steps_fail", "ZeroDivisionError: division by zero: fix the step"),
         ("probed:constant", "is a int: name a function"),
-        ("probed:missing", "see that it can be imported"),
-        ("nothing.of.this:kind", "see that it can be imported"),
+        ("probed:missing", "check that this directory can import it"),
+        ("nothing.of.this:kind", "check that this directory can import it"),
         ("neither", "mlp, conv, transformer or package.module:factory"),
     ],
 )
@@ -128,7 +128,7 @@ def outcome(kind: str, **more: object) -> Callable[[ProbeRequest, int], dict[str
 @pytest.mark.parametrize(
     ("found", "error", "words"),
     [
-        (outcome("taken", message="3.0 GiB were in use"), DeviceBusyError, "stop what else runs on this GPU"),
+        (outcome("taken", message="3.0 GiB were in use"), DeviceBusyError, "stop the other processes on this GPU"),
         (outcome("workload", message="it raised"), WorkloadError, "batch size 16: it raised"),
         (outcome("timeout"), WorkloadError, "raise --timeout"),
         (outcome("out_of_memory"), CalibrationError, "size 16 ran out of memory: give at least two sizes that fit"),
@@ -152,7 +152,7 @@ def test_one_size_is_no_profile_and_nothing_is_measured() -> None:
 def test_a_workload_that_takes_no_memory_is_reported() -> None:
     measured = outcome("measured")(ProbeRequest("mlp", (8, 16)), 8)
     nothing = {**measured, "memory": {**measured["memory"], "peak_bytes": 0}}
-    with pytest.raises(WorkloadError, match=r"make no profile .peak_memory_bytes Input.*trains on a batch"):
+    with pytest.raises(WorkloadError, match=r"not a valid profile .peak_memory_bytes Input.*trains on a batch"):
         run_probe(ProbeRequest("mlp", (8, 16)), lambda request, size: nothing)
 
 

@@ -92,7 +92,7 @@ def test_own_machines_have_a_price_by_gpu_hour(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "reported"),
     [
         (ROW.replace(",20,", ",0,"), "price_per_hour 0 must be above 0"),
         (ROW.replace(",20,", ",-3,"), "price_per_hour -3 must be above 0"),
@@ -126,7 +126,7 @@ def test_all_that_is_wrong_is_reported_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "reported"),
     [
         ("own.csv", "InstanceType,Price\n", "header lacks .*--refresh-from"),
         ("own.csv", "", "header lacks"),

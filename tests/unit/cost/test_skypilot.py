@@ -119,7 +119,7 @@ def test_only_the_regions_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "provider", "told"),
+    ("text", "provider", "reported"),
     [("a,b\n1,2\n", "aws", "header lacks .*vms.csv"), ("", "gcp", "header lacks"), (AWS, "lambda", "aws, azure, gcp")],
 )
 def test_files_that_are_none(text: str, provider: str, reported: str) -> None:

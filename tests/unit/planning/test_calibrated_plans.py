@@ -80,16 +80,16 @@ def test_memory_without_the_drivers_context_keeps_the_assumed_overhead() -> None
 
 
 @pytest.mark.parametrize(
-    ("measured", "told"),
+    ("measured", "reported"),
     [
         (profile(peaks(1, 1), precision="float32"), "--optimizer adamw-fp32"),
-        (profile(peaks(1, 4)), "activations in the profile are 4 times"),
-        (profile(peaks(1, 0.2)), "activations in the profile are 0.2 times"),
+        (profile(peaks(1, 4)), "activations of the profile are 4 times"),
+        (profile(peaks(1, 0.2)), "activations of the profile are 0.2 times"),
         (
             profile(lambda size: 1e9 + 0.9 * activations(SMALL, ParallelLayout(micro_batch=size), 2)),
             "for weights and optimizer",
         ),
-        (profile(lambda size: peaks(1, 1)(size) * (1.9 if size == 2 else 1), sizes=(1, 2, 3)), "what the plan's form"),
+        (profile(lambda size: peaks(1, 1)(size) * (1.9 if size == 2 else 1), sizes=(1, 2, 3)), "from the plan's line"),
     ],
 )
 def test_a_profile_of_another_model_is_refused(measured: Profile, reported: str) -> None:
@@ -112,7 +112,7 @@ def test_the_command_corrects_by_a_profile(tmp_path: Path) -> None:
     reported = run(*asked[:-2], "--profile", str(path)).output
     assert "Corrected by 4 sizes of my.training:gpt on NVIDIA H100" in reported
     assert "Overhead 3.0 GiB, activations x 1.50" in reported
-    assert "one profile" in run(*asked, "--profile", str(path), "--profile", str(path)).output
+    assert "one --profile" in run(*asked, "--profile", str(path), "--profile", str(path)).output
     assert "give the path of a profile" in run(*asked, "--profile", str(tmp_path / "none.json")).output
 
 
@@ -178,13 +178,13 @@ def test_a_modules_plans_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     reported = capsys.readouterr().out
     assert "micro-batch 4 x 2 on 2 GPUs: 17.0 GiB" in reported
     assert "gradient_as_bucket_view=True" in reported
-    assert "note: no profile was given" in reported
+    assert "note: no --profile given" in reported
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "reported"),
     [
-        (("--module", "mlp", "--params", "7b", "--gpus", "1xT4"), "two models"),
+        (("--module", "mlp", "--params", "7b", "--gpus", "1xT4"), "give one model"),
         (("--module", "mlp", "--gpus", "3xT4", "--global-batch", "4"), "multiple of their number"),
         (("--module", "nothing", "--gpus", "1xT4"), "package.module:factory"),
     ],
