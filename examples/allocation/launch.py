@@ -1,4 +1,4 @@
-"""Leases GPUs for a script that knows nothing of it: starts it on them, one process a GPU, and ends it with the lease.
+"""Leases GPUs for an unchanged script: starts one process per GPU, and terminates it if the lease is lost.
 
 python examples/allocation/launch.py --gpus 2xA100-80GB train_ddp.py --epochs 3
 """
@@ -26,12 +26,12 @@ def run(gpus: Session, script: list[str]) -> int:
     settings = gpus.pytorch(options)
     if len(settings.nodes) > 1:
         lines = (f"{node.node_name}: {_shell_line(node.environment)} {node.command}" for node in settings.nodes)
-        print("several nodes: start on each its own line, while this goes on", *lines, sep="\n", flush=True)
+        print("several nodes: run each node's command while this process keeps the lease", *lines, sep="\n", flush=True)
         gpus.lost.wait()
         return 1
     (node,) = settings.nodes
     print(f"{_shell_line(node.environment)} {node.command}", flush=True)
-    python_directory = str(Path(sys.executable).parent)  # where torchrun stands beside this Python
+    python_directory = str(Path(sys.executable).parent)  # torchrun is next to this Python
     environment = {
         **os.environ,
         "PATH": f"{python_directory}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -64,13 +64,13 @@ def _shell_line(variables: object) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gpus", default="1", help="as 2xA100-80GB or 'nvidia.com/gpu: 2'")
-    parser.add_argument("--cpu-fallback", action="store_true", help="without GPUs, on the CPU")
-    parser.add_argument("--advisor", metavar="URL", help="who gives out GPUs (default: the one on this machine)")
+    parser.add_argument("--gpus", default="1", help="such as 2xA100-80GB or 'nvidia.com/gpu: 2'")
+    parser.add_argument("--cpu-fallback", action="store_true", help="run on the CPU if no GPU is available")
+    parser.add_argument("--advisor", metavar="URL", help="the advisor to lease from (default: the one on this machine)")
     parser.add_argument("script", nargs=argparse.REMAINDER, help="the script and its arguments")
     arguments = parser.parse_args()
     if not arguments.script:
-        parser.error("say which script to start")
+        parser.error("name the script to start")
     try:
         count, kind = split_count_and_type(arguments.gpus)
         config = TrainingGPUConfig(count, kind, cpu_fallback=arguments.cpu_fallback)

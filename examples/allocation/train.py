@@ -1,8 +1,8 @@
-"""Leases a GPU, trains on it, gives it back; on the CPU only with --cpu-fallback.
+"""Leases a GPU, trains on it and releases it; on the CPU only with --cpu-fallback.
 
     python examples/allocation/train.py --gpu A100-80GB
 
-The lease is renewed while training goes on. Should it be lost, training stops before somebody else has the GPU.
+The lease is renewed during training. If it is lost, training stops before another job gets the GPU.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ FEATURES, WIDTH = 64, 256
 
 
 def train(gpus: Session, steps: int, batch_size: int) -> float:
-    """The last loss. Called again with a smaller `batch_scale` where it runs out of memory."""
+    """Train and return the last loss. Called again with a smaller `batch_scale` after running out of memory."""
     applied = gpus.apply_pytorch(SetupOptions(strategy=MemoryStrategy.CONSERVATIVE))
-    import torch  # after its settings are in force
+    import torch  # after its settings are applied
     from torch import nn
 
     where = "the CPU" if gpus.on_cpu else f"{gpus.allocation.gpu_type} on {gpus.allocation.node_names[0]}"
@@ -50,11 +50,11 @@ def train(gpus: Session, steps: int, batch_size: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gpu", default="", metavar="TYPE", help="as A100-80GB or nvidia.com/gpu (default: any)")
-    parser.add_argument("--min-memory-gb", type=float, help="a smaller GPU does too, down to this")
-    parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="for one to become free")
-    parser.add_argument("--cpu-fallback", action="store_true", help="without a GPU, on the CPU")
-    parser.add_argument("--advisor", metavar="URL", help="who gives out GPUs (default: the one on this machine)")
+    parser.add_argument("--gpu", default="", metavar="TYPE", help="such as A100-80GB or nvidia.com/gpu (default: any)")
+    parser.add_argument("--min-memory-gb", type=float, help="accept a smaller GPU, down to this memory")
+    parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="how long to wait for a free GPU")
+    parser.add_argument("--cpu-fallback", action="store_true", help="train on the CPU if no GPU is available")
+    parser.add_argument("--advisor", metavar="URL", help="the advisor to lease from (default: the one on this machine)")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=256)
     arguments = parser.parse_args()

@@ -1,6 +1,6 @@
-"""One job from end to end: plan, cost, allocate, set up, train, what is recommended, report.
+"""One job from end to end: plan, cost, allocate, set up, train, recommend, report.
 
-README.md beside this file shows how to run it, and what comes of it.
+README.md beside this file shows how to run it, and what each step does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gpu_advisor.allocation.manager import (
     validate_gpu_requirements,
 )
 
-#: What an A100 does of a model of 1.3 billion parameters, in tokens a second: 6 operations a parameter and token
+#: Tokens per second of an A100 with a model of 1.3 billion parameters: 6 operations per parameter and token
 #: (Kaplan et al., 2020, section 2.1, https://arxiv.org/abs/2001.08361) at 40 % of 312 TFLOPS, a little less than the 44
 #: to 52 % of Narayanan et al., 2021 (https://arxiv.org/abs/2104.04473). Measure yours with `gpu-advisor probe`.
 TOKENS_PER_SECOND = round(0.4 * 312e12 / (6 * 1.3e9))
@@ -40,28 +40,28 @@ def print_step(title: str) -> None:
 
 
 def run_advisor(*arguments: str) -> Any:
-    """What `gpu-advisor` answers as JSON."""
+    """Run a `gpu-advisor` command and return its JSON output."""
     print("$ gpu-advisor", *arguments, flush=True)
     command = [sys.executable, "-m", "gpu_advisor", *arguments, "--format", "json"]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
 
 
 def find_plan() -> dict[str, Any]:
-    """The best way to train a model of 1.3 billion parameters on one GPU."""
+    """The best plan for a model of 1.3 billion parameters on one GPU."""
     answer = run_advisor(
         "plan", "--params", "1.3b", "--gpus", "1xA100-80GB", "--global-batch", "64", "--sequence", "2048"
     )
     plan: dict[str, Any] = answer["plans"][0]
     layout = plan["layout"]
     print(
-        f"fits: {layout['micro_batch']} samples at once, {layout['accumulation']} times to a step, in "
+        f"fits: micro-batch {layout['micro_batch']} x {layout['accumulation']} accumulation steps, in "
         f"{plan['total_bytes'] / 2**30:.0f} GiB ({plan['used_ratio']:.0%} of the GPU)"
     )
     return plan
 
 
 def print_price() -> None:
-    """Where that would be cheapest in a cloud."""
+    """Print the cheapest cloud instance for the job."""
     answer = run_advisor("cost", "--tokens", TOKENS, "--rate", f"A100-80GB={TOKENS_PER_SECOND}", "--gpu", "A100-80GB")
     best = answer["best"]
     print(
@@ -71,7 +71,7 @@ def print_price() -> None:
 
 
 def run_training(session: Session, plan: dict[str, Any], jobs: str, epochs: int) -> None:
-    """A small model in place of the large one, as this is to run everywhere: examples/train, started as it is told."""
+    """Train a small model in place of the large one, so that it runs anywhere, with the allocation's settings."""
     options = {
         "job": "one-job",
         "directory": jobs,
@@ -89,17 +89,17 @@ def run_training(session: Session, plan: dict[str, Any], jobs: str, epochs: int)
     with subprocess.Popen(command, env={**os.environ, **node.environment}) as child:
         while child.poll() is None:
             try:
-                session.check()  # who has lost the lease must not go on
+                session.check()  # stop training when the lease is lost
             except LeaseLostError:
                 child.terminate()
                 raise
             time.sleep(0.2)
     if child.returncode:
-        raise SystemExit(f"the training ended with {child.returncode}")
+        raise SystemExit(f"training exited with code {child.returncode}")
 
 
 def wait_for_recommendations(address: str, uuids: tuple[str, ...], within_seconds: float) -> list[dict[str, Any]]:
-    """What the advisor says of these GPUs, as soon as it says something."""
+    """Wait for recommendations for these GPUs; empty after the timeout."""
     until = time.monotonic() + within_seconds
     while True:
         answer = requests.get(f"{address}/recommendations", timeout=10).json()
@@ -112,18 +112,18 @@ def wait_for_recommendations(address: str, uuids: tuple[str, ...], within_second
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--advisor", default="http://127.0.0.1:9817", metavar="URL")
-    parser.add_argument("--jobs", required=True, help="the folder that `gpu-advisor up` names: jobs report to it")
+    parser.add_argument("--jobs", required=True, help="the folder for job metrics that `gpu-advisor up` prints")
     parser.add_argument("--report", type=Path, default=Path("report.html"), metavar="FILE")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--advice-within", type=float, default=60, metavar="SECONDS")
     arguments = parser.parse_args()
 
-    print_step("Plan: will it fit, and how is it split?")
+    print_step("Plan: parallel layout and memory")
     plan = find_plan()
-    print_step("Cost: where would it be cheapest?")
+    print_step("Cost: cheapest instance")
     print_price()
 
-    print_step("Allocate: GPUs that nobody uses, leased for as long as the job runs")
+    print_step("Allocate: lease a free GPU while the job runs")
     service = get_gpu_resource_manager(arguments.advisor)
     config = TrainingGPUConfig(gpu_type="A100", memory_gb=plan["total_bytes"] / 1e9, lease_seconds=120)
     print(validate_gpu_requirements(config, service)["message"])
@@ -133,7 +133,7 @@ def main() -> None:
         print("because", "; ".join(leased.reasons))
         print_step("Set up and train")
         run_training(session, plan, arguments.jobs, arguments.epochs)
-        print_step("What is recommended about its GPU")
+        print_step("Recommendations for its GPU")
         for advice in wait_for_recommendations(arguments.advisor, leased.uuids, arguments.advice_within):
             print(f"{advice['severity']}: {advice['summary']}")
             print(*(f"    {line}" for line in advice["apply"]), sep="\n")

@@ -1,8 +1,8 @@
-"""Trains a small model with all that gpu_advisor.training has, on a GPU or, in well under a minute, on the CPU.
+"""Trains a small model with all parts of gpu_advisor.training, on a GPU or the CPU (less than a minute).
 
     python examples/train/train.py --directory /var/lib/gpu-exporter/textfile
 
-README.md beside this file shows how its figures reach the exporter's /metrics.
+README.md beside this file shows how its metrics reach the exporter's /metrics.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SAMPLES, FEATURES, WIDTH = 2048, 64, 256
 
 
 class SineDataset(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Sums of sines, each of which takes as long to come as a small file from a disk."""
+    """Sums of sines; each sample takes as long to load as a small file from disk."""
 
     def __init__(self, read_seconds: float) -> None:
         self._read_seconds = read_seconds
@@ -57,15 +57,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--job", default="example", help="label training_job (default: %(default)s)")
     parser.add_argument("--directory", help="the exporter's textfile directory")
-    parser.add_argument("--listen", help="HOST:PORT to serve /metrics at, where no directory is shared")
-    parser.add_argument("--uuid", help="of the GPU, as gpu_info has it, where PyTorch does not tell")
+    parser.add_argument("--listen", help="HOST:PORT to serve /metrics on, without a shared directory")
+    parser.add_argument("--uuid", help="UUID of the GPU, as in gpu_info, if PyTorch does not report it")
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--at-least-seconds", type=float, default=0, help="more epochs, if these are over before")
+    parser.add_argument("--at-least-seconds", type=float, default=0, help="train more epochs until then")
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--read-seconds", type=float, default=0.0005, help="how slow the simulated disk is")
-    parser.add_argument("--report-seconds", type=float, default=2.0, help="how often figures are reported")
+    parser.add_argument("--read-seconds", type=float, default=0.0005, help="latency of the simulated disk")
+    parser.add_argument("--report-seconds", type=float, default=2.0, help="reporting interval")
     parser.add_argument(
-        "--simulate-memory-mib", type=float, help="run on the CPU with this much memory, to see a step recover"
+        "--simulate-memory-mib", type=float, help="simulate this much memory on the CPU, to see a step recover"
     )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
@@ -106,9 +106,7 @@ def main() -> None:
             print(f"epoch {epoch}: loss {monitor.summary().values['loss'].mean:.4f} in the mean so far")
         print(monitor.summary())
         if manager.recoveries:
-            print(
-                f"ran out of memory {manager.recoveries} time(s), and went on with {manager.micro_batch_size} at once"
-            )
+            print(f"recovered {manager.recoveries} time(s) from out of memory, micro-batch {manager.micro_batch_size}")
 
 
 if __name__ == "__main__":

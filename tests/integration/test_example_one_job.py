@@ -34,7 +34,7 @@ def test_the_job_runs_from_plan_to_report(tmp_path: Path) -> None:
         titles = re.findall(r"^== (\w+)", done.stdout, re.MULTILINE)
         assert titles == ["Plan", "Cost", "Allocate", "Set", "What", "Report"]
         [uuid] = re.findall(r"CUDA_VISIBLE_DEVICES=(GPU-\S+)", done.stdout)
-        assert re.search(r"fits: \d+ samples at once", done.stdout)
+        assert re.search(r"fits: micro-batch \d+", done.stdout)
         assert re.search(r"cheapest: \S+ in \S+, [\d.]+ hours", done.stdout)
         assert re.search(r"epoch 1: loss", done.stdout)
         advice = done.stdout.partition("== What")[2]

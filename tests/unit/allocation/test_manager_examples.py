@@ -160,7 +160,7 @@ def test_a_job_is_submitted_followed_and_deleted_with_the_rights_of_the_example(
     assert "waiting" in done.stdout
     done = run("submit.py", *job, KUBECONFIG=kubeconfig)
     assert "already exists" in done.stdout
-    for expected in ("deleted", "gone already"):
+    for expected in ("deleted", "not found"):
         done = run("submit.py", *job, "--release", KUBECONFIG=kubeconfig)
         assert done.stdout.strip() == expected, done.stderr
     verbs = {"FETCH": "get", "LIST": "list", "WATCH": "watch", "CREATE": "create", "DELETE": "delete"}
