@@ -1,4 +1,4 @@
-"""Writes docs/cost.md: what a job costs where, with the ranking by hour beside the one by work.
+"""Writes docs/cost.md: job costs by instance, ranked by hour and by work.
 
 python docs/build_cost.py            writes it
 python docs/build_cost.py --check    ends with 1 if it is stale
@@ -20,7 +20,7 @@ from gpu_advisor.cost.offers import parse_exact_gpu
 PAGE = Path(__file__).parent / "cost.md"
 COMMAND = "python docs/build_cost.py"
 
-#: As of when retirement is judged here: the page must not change by itself.
+#: Reference date for retirement, fixed so that the page does not change over time.
 DAY = date(2026, 11, 21)
 
 #: ResNet-50 v1.5 in mixed precision, images a second: https://github.com/NVIDIA/DeepLearningExamples/blob/
@@ -45,17 +45,17 @@ does not hold for eight, nor what was measured on 80 GB for 40 GB: where a throu
 "unknown" and not proposed, until you give it, or `--scaling` (speed on n GPUs beside n times one), or ask for
 `--estimate-throughput`.
 
-Every candidate that cannot do the job says all that it failed on (`--all`): retired, provider, region, type, memory,
+`--all` lists rejected candidates with all reasons: retired, provider, region, type, memory,
 number of GPUs, no spot price, deadline, budget, unknown throughput. With `--instances 4` the job runs on four of one
 type, and a throughput is one of all their GPUs.
 
-| exit code | means |
+| exit code | meaning |
 | --- | --- |
 | 0 | there is a proposal |
-| 1 | nothing can do the job, or the question cannot be answered as it is |
-| 2 | wrongly called |
+| 1 | no candidate can do the job, or an option's value is invalid |
+| 2 | usage error |
 | 3 | with `--exit-code`: something is cheaper than `--now` |
-| 4 | something might do the job, but no throughput is known |
+| 4 | candidates exist, but their throughput is unknown |
 
 ## By the hour, or by the work: ResNet-50
 
@@ -71,24 +71,22 @@ Hosts in a cloud may feed the GPUs slower than NVIDIA's own: probe before you co
 
 ## Spot instances
 
-`--spot` adds them. They are taken away at times, and what was done since the last checkpoint is done again:
-`--interruption 0.1` reckons with a tenth of the work done twice, and the job takes as much longer. The figure is yours
-to know; the answer repeats it.
+`--spot` adds them. Interruptions repeat the work since the last checkpoint: `--interruption 0.1` assumes that a tenth
+of the work is done twice, and the job takes that much longer. Use your own figure; the output repeats it.
 
 ## Estimates
 
-With `--estimate-throughput`, what is not known is put in proportion to the peak of the nearest GPU whose throughput is.
-Jobs come near to their peak in different measure, so it may be wrong by a factor. It is marked `~`, in JSON
-`throughput_estimated`, and says what it was made of. Peaks are dense 16-bit tensor TFLOPS of NVIDIA's data sheets:
+With `--estimate-throughput`, an unknown throughput is scaled by peak TFLOPS from the nearest GPU with a known one. Jobs
+reach different shares of their peak, so an estimate may be off by a factor. It is marked `~`, in JSON
+`throughput_estimated`, and names its basis. Peaks are dense 16-bit tensor TFLOPS of NVIDIA's data sheets:
 
 """
 
 CATALOGUE = """
 ## The catalogue
 
-Comes with the program: a few regions of three providers, each row with its source. Prices change, and the shipped ones
-are old by the time you read this: rows whose date is more than `cost.catalogue_stale_days` (90) ago are told with each
-answer.
+The built-in catalogue has a few regions of three providers, each row with its source. Prices change, so the built-in
+ones may be outdated: the output warns about rows older than `cost.catalogue_stale_days` (90).
 
 """
 
@@ -99,12 +97,12 @@ The date is the day that a price is known not to be older than, since the commit
 Google, the [release of A3 Ultra](https://github.com/GoogleCloudPlatform/hpc-toolkit/releases/tag/v1.44.1), which it
 has; Azure, [a discussion that quotes its rows](https://github.com/skypilot-org/skypilot-catalog/pull/79).
 
-Where the source disagrees with itself, the row is not here: A100-80GB in Google's us-central1 and europe-west4 (spot
+Rows on which the source contradicts itself are left out: A100-80GB in Google's us-central1 and europe-west4 (spot
 above the price on demand), H100 in us-central1 (half of us-east4), A4 (the host for nothing), P5e (no price). Two are
-mended: Azure's ND96isr_H100_v5 has [eight GPUs](https://glennklockwood.com/garden/nodes/azure-nd-h100-v5), not twelve,
+fixed: Azure's ND96isr_H100_v5 has [eight GPUs](https://glennklockwood.com/garden/nodes/azure-nd-h100-v5), not twelve,
 and a spot price that equals the one on demand there means that none is known. n1-standard-8 is a twelfth of
-n1-standard-96: N1 is priced by vCPU. A spot price is the median of a region's zones. Not in the source, and so not
-here: Azure's ND96isr_H200_v5; Azure sells no L4. Put in by `--catalogue`, or refreshed, they are judged as all others.
+n1-standard-96: N1 is priced by vCPU. A spot price is the median of a region's zones. Missing in the
+source: Azure's ND96isr_H200_v5; Azure sells no L4. Rows added by `--catalogue` or a refresh are ranked like all others.
 
 ### Your own prices
 
@@ -133,7 +131,7 @@ Lines with prices of 0, missing, negative or contradictory ones are refused one 
 
 ### Retired types
 
-Known with day and source, never proposed; asked for by name (`--instance`, `--now`), they say so.
+Never proposed. If named with `--instance` or `--now`, the output states the retirement with its date and source.
 
 """
 
