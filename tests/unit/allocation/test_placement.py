@@ -125,3 +125,46 @@ def test_very_many_nodes_are_reported_in_few_lines() -> None:
     with pytest.raises(InsufficientCapacityError) as refused:
         place(GpuRequest(1), fleet, ())
     assert refused.value.reasons[-1] == "and 480 other nodes"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "chosen", "other"),
+    [
+        # The next best must have enough, and is named with what it would have left.
+        ([("a", "T4", 16, 2), ("b", "T4", 16, 1)], "a", None),
+        ([("a", "T4", 16, 2), ("b", "T4", 16, 4), ("c", "T4", 16, 3)], "a", ("c", "1 left")),
+        ([("a", "T4", 16, 3), ("b", "A100", 80, 2)], "a", ("b", "larger")),
+        ([("a", "T4", 16, 2)], "a", None),
+    ],
+)
+def test_the_next_best_is_named_where_there_is_one(
+    nodes: list[tuple[str, str, float, int]], chosen: str, other: tuple[str, str] | None
+) -> None:
+    found = place(GpuRequest(2), inventory(*(node(*each) for each in nodes)), ())
+    assert found.shares[0].node_name == chosen
+    assert found.reasons[0].startswith(f"{chosen}: 2 of {nodes[0][3]} ")
+    assert len(found.reasons) == 1 + (other is not None)
+    if other:
+        assert all(word in found.reasons[1] for word in other)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 6, 7])
+def test_several_nodes_are_as_few_as_possible_and_get_the_same_number(count: int) -> None:
+    fleet = inventory(*(node(name, "T4", 16, size) for name, size in (("a", 1), ("b", 2), ("c", 3), ("d", 3))))
+    request = GpuRequest(count, distributed_training=True)
+    expected = {2: [2], 3: [3], 4: [2, 2], 6: [3, 3]}.get(count)
+    if expected is None:
+        with pytest.raises(UnsatisfiableRequestError):
+            place(request, fleet, ())
+        return
+    assert [len(share.indices) for share in place(request, fleet, ()).shares] == expected
+
+
+def test_an_empty_inventory_says_so() -> None:
+    for fleet in (inventory(), inventory(node("a", "", None, 0))):
+        with pytest.raises(UnsatisfiableRequestError) as refused:
+            place(GpuRequest(1, distributed_training=True), fleet, ())
+        assert "no GPUs" in str(refused.value)
+    with pytest.raises(UnsatisfiableRequestError) as refused:
+        place(GpuRequest(1, "H100"), inventory(node("a", "T4", 16, 1), node("b", "A100", 80, 1)), ())
+    assert "A100, T4" in str(refused.value)
