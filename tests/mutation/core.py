@@ -62,6 +62,7 @@ TESTS = (
         for name in (
             "autoscaling",
             "backtest",
+            "backtest_policies",
             "calibrated_batch",
             "checks",
             "demand_history",
@@ -81,9 +82,12 @@ TESTS = (
             "what_if",
         )
     ),
-    *(f"tests/unit/allocation/test_{name}.py" for name in ("inventory", "leases", "placement", "requests")),
-    *(f"tests/unit/calibration/test_{name}.py" for name in ("finder", "fit", "points", "profile")),
-    *(f"tests/unit/cost/test_{name}.py" for name in ("catalogue", "choice")),
+    *(
+        f"tests/unit/allocation/test_{name}.py"
+        for name in ("inventory", "lease_table", "leases", "placement", "requests")
+    ),
+    *(f"tests/unit/calibration/test_{name}.py" for name in ("finder", "fit", "fit_numbers", "points", "profile")),
+    *(f"tests/unit/cost/test_{name}.py" for name in ("catalogue", "choice", "throughput")),
     "tests/unit/devices/test_meters.py",
     "tests/unit/optimizing",
     "tests/unit/planning",
