@@ -118,7 +118,7 @@ def test_presets_size_in_one_step_and_gangs_grow_for_what_waits(server: Promethe
 
 
 @pytest.mark.parametrize(
-    ("query", "reason", "told"),
+    ("query", "reason", "reported"),
     [
         ("sum(", Reason.CONFLICTING, "refused"),
         ("vllm:num_requests_running", Reason.CONFLICTING, "put sum() around it"),

@@ -1,1 +1,1 @@
-"""Replays of recorded or generated demand: what each policy would have cost, and what it would have left unserved."""
+"""Backtests: replay recorded or generated demand; compare the cost and unserved demand of scaling policies."""

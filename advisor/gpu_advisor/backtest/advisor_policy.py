@@ -1,4 +1,4 @@
-"""The advisor as a policy of a replay: the very function that sizes serving pools live, over the trail that it sees."""
+"""The advisor as a scaling policy of a replay: the function that sizes serving pools live."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from gpu_advisor.settings import EvaluationSettings
 
 @dataclass(slots=True)
 class AdvisorPolicy:
-    """Keeps the trail that a data source would keep, and nothing else."""
+    """Keeps only the demand history that a data source would have."""
 
     limits: ScalingLimits
     evaluation: EvaluationSettings
-    _trail: deque[DemandPoint] = field(default_factory=deque)
+    _history: deque[DemandPoint] = field(default_factory=deque)
 
-    def __call__(self, seen: Observation, /) -> int:
-        if seen.utilization_ratio is not None:
-            self._trail.append(DemandPoint(seen.at, seen.ready, seen.ready, seen.utilization_ratio))
-        while self._trail and self._trail[0].at <= seen.at - LONG_HISTORY_SECONDS:
-            self._trail.popleft()
-        present = seen.ready + seen.pending
-        return decide_size(self._trail, present, self.limits, self.evaluation, seen.at, seen.pending).replicas
+    def __call__(self, observed: Observation, /) -> int:
+        if observed.utilization_ratio is not None:
+            self._history.append(DemandPoint(observed.at, observed.ready, observed.ready, observed.utilization_ratio))
+        while self._history and self._history[0].at <= observed.at - LONG_HISTORY_SECONDS:
+            self._history.popleft()
+        present = observed.ready + observed.pending
+        return decide_size(self._history, present, self.limits, self.evaluation, observed.at, observed.pending).replicas

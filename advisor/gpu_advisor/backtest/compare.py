@@ -1,4 +1,4 @@
-"""One trace through every policy."""
+"""Replay one trace with every scaling policy."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ HPA_TARGETS = (0.9, 0.7, 0.5)
 
 
 def compare_policies(
-    trace: Trace, fleet: SimulatedPool, gpu: GpuLimits, evaluation: EvaluationSettings
+    trace: Trace, pool: SimulatedPool, gpu: GpuLimits, evaluation: EvaluationSettings
 ) -> dict[str, ReplayResult]:
-    """Outcomes by policy, the advisor's first. Of `gpu` only the thresholds are used: limits are the fleet's."""
+    """Results by policy, the advisor's first. Of `gpu`, only the thresholds are used; `pool` has the limits."""
     first = trace.demand[0] or 0.0
     policies = {f"hpa_{target * 100:.0f}": HpaPolicy(target) for target in HPA_TARGETS}
     return {
-        "advisor": replay(trace, advisor_policy(trace, fleet, gpu, evaluation), fleet),
-        "static": replay(trace, StaticPolicy(fleet.max), replace(fleet, start=fleet.max)),
-        **{name: replay(trace, policy, fleet) for name, policy in policies.items()},
-        "threshold_85_60": replay(trace, ThresholdPolicy(0.85, 0.60), fleet),
+        "advisor": replay(trace, advisor_policy(trace, pool, gpu, evaluation), pool),
+        "static": replay(trace, StaticPolicy(pool.max), replace(pool, start=pool.max)),
+        **{name: replay(trace, policy, pool) for name, policy in policies.items()},
+        "threshold_85_60": replay(trace, ThresholdPolicy(0.85, 0.60), pool),
         "oracle": replay(
             trace,
             OraclePolicy(trace.demand, trace.interval_seconds),
-            replace(fleet, start=max(fleet.min, min(fleet.max, oracle_replicas(first))), start_delay_seconds=0),
+            replace(pool, start=max(pool.min, min(pool.max, oracle_replicas(first))), start_delay_seconds=0),
         ),
     }
 
 
-def advisor_policy(trace: Trace, fleet: SimulatedPool, gpu: GpuLimits, evaluation: EvaluationSettings) -> AdvisorPolicy:
-    """The advisor with the settings' own values, at the trace's interval."""
+def advisor_policy(trace: Trace, pool: SimulatedPool, gpu: GpuLimits, evaluation: EvaluationSettings) -> AdvisorPolicy:
+    """The advisor under the given settings, at the trace's interval."""
     limits = ScalingLimits(
-        min=fleet.min,
-        max=fleet.max,
+        min=pool.min,
+        max=pool.max,
         scale_up_ratio=gpu.scale_up_threshold / 100,
         scale_down_ratio=gpu.scale_down_threshold / 100,
-        start_delay_seconds=fleet.start_delay_seconds,
+        start_delay_seconds=pool.start_delay_seconds,
     )
     return AdvisorPolicy(limits, evaluation.model_copy(update={"step_seconds": trace.interval_seconds}))

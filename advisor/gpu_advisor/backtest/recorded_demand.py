@@ -1,7 +1,7 @@
-"""The demand of a pool as a data source recorded it: its GPUs' work, step by step.
+"""The demand of a pool as recorded by a data source: its GPUs' work, step by step.
 
-What was above the pool's size then is not in it: utilization ends at 100 %. A replay of it is therefore kind to every
-policy where the pool was short of capacity at that time.
+Demand beyond the pool's size then is missing: utilization ends at 100 %. So a replay favors every policy wherever the
+pool was short of capacity.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ def find_serving_pool(settings: Settings, name: str) -> PoolSettings:
     found = next((pool for pool in settings.pools if pool.name == name), None)
     serving = ", ".join(pool.name for pool in settings.pools if pool.kind == "serving")
     if found is None or found.kind != "serving":
-        raise TraceError(f"no serving pool {name!r} in the settings: there is {serving or 'none; name one in pools:'}")
+        raise TraceError(
+            f"no serving pool {name!r} in the settings: choose from {serving or 'none; add one under pools'}"
+        )
     return found
 
 
@@ -27,14 +29,14 @@ def read_recorded_demand(
     """Demand of the last `since` seconds before `at`, in replicas' worth of work. Raises TraceError and SourceError."""
     windows = {"history_seconds": since, "step_seconds": interval}
     evaluation = settings.evaluation.model_copy(update=windows)
-    trails = evaluate(source, settings.model_copy(update={"evaluation": evaluation}), at).facts.pool_histories
+    histories = evaluate(source, settings.model_copy(update={"evaluation": evaluation}), at).facts.pool_histories
     last = at // interval * interval
-    work = {point.at: point.busy / pool.gpus_per_replica for point in trails.get(pool.name, ())}
+    work = {point.at: point.busy / pool.gpus_per_replica for point in histories.get(pool.name, ())}
     times = [last - interval * ago for ago in range(since // interval - 1, -1, -1)]
-    seen = [time for time in times if time in work]
-    if not seen:
+    recorded = [time for time in times if time in work]
+    if not recorded:
         raise TraceError(
-            f"nothing is recorded of pool {pool.name} in the last {since} s: see `gpu-advisor check` for whether its "
-            "GPUs are there, and give a shorter --since"
+            f"no data of pool {pool.name} in the last {since} s: check its GPUs with `gpu-advisor check`, or give a "
+            "shorter --since"
         )
-    return Trace(interval, tuple(work.get(time) for time in times if time >= seen[0]))
+    return Trace(interval, tuple(work.get(time) for time in times if time >= recorded[0]))

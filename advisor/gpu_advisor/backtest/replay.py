@@ -1,8 +1,8 @@
-"""The replayed world: replicas that take time to start, a sensor that saturates, and the account of what came of it.
+"""The replay: replicas take time to start, utilization saturates, and cost and unserved demand are summed up.
 
-One replica is one GPU. Decisions are taken at the end of each interval. A scale-up is billed at once and serves from
-the first interval that begins after the start delay; a scale-down acts in the next interval, on what has not started
-yet first. Work above the capacity is unserved and not carried over.
+One replica is one GPU. Decisions are made at the end of each interval. A scale-up is billed at once and serves from the
+first interval that begins after the start delay; a scale-down acts in the next interval, on starting replicas first.
+Demand above the capacity is unserved and not carried over.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from gpu_advisor.backtest.trace import Trace
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a policy is told at the end of an interval: never the demand itself.
+    """The input of a policy at the end of an interval, without the demand itself.
 
     `at` is in seconds from the trace's start. `ready` replicas served in the interval, `pending` are starting;
-    `utilization_ratio` is min(1, demand / ready), and None where nothing was recorded or nothing was there to measure.
+    `utilization_ratio` is min(1, demand / ready), and None if nothing was recorded or no replica was ready.
     """
 
     at: float
@@ -28,14 +28,14 @@ class Observation:
 
 
 class ScalingPolicy(Protocol):
-    """Decides how many replicas there shall be. A policy may remember: it is made anew for each replay."""
+    """Decides the number of replicas. A policy may have state: each replay gets a new one."""
 
-    def __call__(self, seen: Observation, /) -> int: ...
+    def __call__(self, observed: Observation, /) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedPool:
-    """Replicas: those there at first, and the limits that every decision is held to."""
+    """The initial number of replicas, and the limits of every decision."""
 
     start: int
     min: int
@@ -45,11 +45,11 @@ class SimulatedPool:
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """What a policy did over a trace.
+    """The result of a policy over a trace.
 
     `unserved_ratio` is the share of the demand above the capacity, `time_under_ratio` the share of the recorded
-    intervals in which there was any. `actions` are intervals after which the number was changed, `reversals` the
-    changes in the other direction than the change before.
+    intervals in which there was any. `actions` are intervals after which the size changed, `reversals`
+    changes against the direction of the previous one.
     """
 
     gpu_hours: float
@@ -59,9 +59,9 @@ class ReplayResult:
     reversals: int
 
 
-def replay(trace: Trace, policy: ScalingPolicy, fleet: SimulatedPool) -> ReplayResult:
-    """Walk a policy forward through a trace."""
-    ready, starting = fleet.start, list[tuple[float, int]]()  # (serves from, replicas), the oldest first
+def replay(trace: Trace, policy: ScalingPolicy, pool: SimulatedPool) -> ReplayResult:
+    """Replay a trace with a policy."""
+    ready, starting = pool.start, list[tuple[float, int]]()  # (serves from, replicas), the oldest first
     billed = demanded = unserved = 0.0
     recorded = under = actions = reversals = 0
     direction = 0
@@ -78,10 +78,10 @@ def replay(trace: Trace, policy: ScalingPolicy, fleet: SimulatedPool) -> ReplayR
             unserved += max(0.0, demand - ready)
             under += demand > ready
             utilization = min(1.0, demand / ready) if ready else None
-        wanted = max(fleet.min, min(fleet.max, policy(Observation(end, ready, pending, utilization))))
+        wanted = max(pool.min, min(pool.max, policy(Observation(end, ready, pending, utilization))))
         change = wanted - ready - pending
         if change > 0:
-            starting.append((end + fleet.start_delay_seconds, change))
+            starting.append((end + pool.start_delay_seconds, change))
         elif change < 0:
             ready -= _cancel_starting(starting, -change)
         if change:
@@ -98,7 +98,7 @@ def replay(trace: Trace, policy: ScalingPolicy, fleet: SimulatedPool) -> ReplayR
 
 
 def _cancel_starting(starting: list[tuple[float, int]], count: int) -> int:
-    """Cancels up to `count` replicas that are starting, the newest first; returns how many are left to be stopped."""
+    """Cancel up to `count` starting replicas, newest first; return how many running ones remain to be stopped."""
     while count and starting:
         at, replicas = starting.pop()
         if replicas > count:

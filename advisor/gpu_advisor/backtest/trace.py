@@ -1,4 +1,4 @@
-"""A trace of demand: GPUs' worth of work wanted in each interval. Read from CSV."""
+"""A demand trace: GPUs' worth of work per interval. Read from CSV."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ CSV_HEADER = ["timestamp_seconds", "demand_gpus"]
 
 
 class TraceError(Exception):
-    """The trace cannot be replayed. The message names file and line, and the mend."""
+    """The trace cannot be replayed. The message names file and line, and how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Demand in GPUs' worth of work, an interval each; None where it was not recorded, which is not zero."""
+    """Demand in GPUs' worth of work per interval; None where it was not recorded, which is not zero."""
 
     interval_seconds: float
     demand: tuple[float | None, ...]
@@ -34,7 +34,7 @@ def read_csv(path: Path, interval_seconds: float) -> Trace:
     except (UnicodeDecodeError, csv.Error) as error:
         raise TraceError(f"{path}: not CSV text in UTF-8: {error}") from error
     if not rows:
-        raise TraceError(f"{path}: no demand in it: give at least one row under {','.join(CSV_HEADER)}")
+        raise TraceError(f"{path}: contains no demand: give at least one row under {','.join(CSV_HEADER)}")
     return resample(rows, interval_seconds)
 
 
@@ -54,7 +54,7 @@ def _rows(path: Path, reader: Iterable[Sequence[str]]) -> Iterable[tuple[float, 
         except ValueError as error:
             raise TraceError(f"{path}:{number}: not two numbers, {','.join(row)!r}: write as in 60,3.5") from error
         if not (math.isfinite(at) and math.isfinite(demand)) or demand < 0:
-            raise TraceError(f"{path}:{number}: demand must be 0 or more and all finite: leave out what is not known")
+            raise TraceError(f"{path}:{number}: values must be finite and demand at least 0: omit unknown rows")
         if at <= before:
             raise TraceError(f"{path}:{number}: timestamp {at:g} does not come after {before:g}: sort the rows")
         before = at
@@ -62,11 +62,10 @@ def _rows(path: Path, reader: Iterable[Sequence[str]]) -> Iterable[tuple[float, 
 
 
 def resample(rows: Sequence[tuple[float, float]], interval_seconds: float) -> Trace:
-    """Rows (seconds, demand) as one demand an interval, the first of which begins with the first row.
+    """Rows (seconds, demand) as one demand per interval, starting at the first row.
 
-    A row holds until the next one, at most for the rows' usual distance: what comes after a longer silence was not
-    recorded. Several rows in one interval are averaged over the time that they hold. `rows` must be ordered by time and
-    not be empty.
+    A row is valid until the next one, at most for the rows' usual distance: a longer gap was not recorded. Several rows
+    in one interval are averaged, weighted by time. `rows` must be ordered by time and not empty.
     """
     starts = [at for at, _ in rows]
     distances = sorted(after - before for before, after in pairwise(starts))
@@ -80,9 +79,9 @@ def resample(rows: Sequence[tuple[float, float]], interval_seconds: float) -> Tr
         index = int((at - first) // interval_seconds)
         while index < count and first + index * interval_seconds < end:
             begin = first + index * interval_seconds
-            held = min(end, begin + interval_seconds) - max(at, begin)
-            work[index] += demand * held
-            covered[index] += held
+            valid = min(end, begin + interval_seconds) - max(at, begin)
+            work[index] += demand * valid
+            covered[index] += valid
             index += 1
     demand_of_each = (w / c if c >= interval_seconds / 2 else None for w, c in zip(work, covered, strict=True))
     return Trace(interval_seconds, tuple(demand_of_each))

@@ -38,10 +38,10 @@ COMMANDS: dict[str, CommandInfo] = {
     "report": CommandInfo(
         "report", "Report utilization, cost and waste of the last days, recommendations and outcomes."
     ),
-    "batch-size": CommandInfo("batch_size", "Which batch size fits, from a few measured ones."),
+    "batch-size": CommandInfo("batch_size", "Recommend a batch size from a few measured ones."),
     "probe": CommandInfo("probe", "Measure memory and throughput at several batch sizes."),
     "estimate": CommandInfo("estimate", "Peak training memory without a GPU."),
-    "plan": CommandInfo("plan", "Whether a training job fits, and how to split it."),
+    "plan": CommandInfo("plan", "Plan the parallel layout of a training job."),
     "cost": CommandInfo("cost", "Find the instance type on which a job costs least."),
     "allocate": CommandInfo("allocate", "Lease GPUs (best fit) until they are released or the lease expires."),
     "completion": CommandInfo("completion", "Print the shell completion script."),

@@ -28,9 +28,7 @@ CSV_COLUMNS = (
 @click.option("--target-memory", type=_PERCENT, metavar="PERCENT", help="Target GPU memory usage.")
 @click.option("--target-cpu", type=_PERCENT, metavar="PERCENT", help="Target CPU utilization of the nodes.")
 @click.option("--scale-up", type=_PERCENT, metavar="PERCENT", help="Scale serving pools up above this.")
-@click.option(
-    "--scale-down", type=_PERCENT, metavar="PERCENT", help="Scale serving pools down below this."
-)
+@click.option("--scale-down", type=_PERCENT, metavar="PERCENT", help="Scale serving pools down below this.")
 @click.option("--pool", metavar="NAME", help="Apply the GPU targets to this configured pool only.")
 @click.option("--apply", "folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="Write the changes as files into DIR.")  # fmt: skip

@@ -1,1 +1,1 @@
-"""Reads the source into the facts of an evaluation: which exporters there are, what their series say."""
+"""Read the source into the facts of an evaluation: detect exporters, query signals, join series."""

@@ -16,28 +16,25 @@ from gpu_advisor.observation.identity import (
 )
 from gpu_advisor.promql.expressions import Expression, Labels, Vector, union
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.exporters.detection import (
-    GpuInventory,
-)
+from gpu_advisor.sources.exporters.detection import GpuInventory
 from gpu_advisor.sources.exporters.mapping import mappings
 
 #: Rounding of whole percents, and of two counters that are read one after the other.
 RATIO_TOLERANCE = 0.005
 
-
-#: DCGM says "no value" by numbers from 1.4e14 (as a fraction) to 9.2e18 (as a whole number) on; no GPU has so much.
+#: DCGM encodes "no value" as numbers from 1.4e14 (floats) and 9.2e18 (integers) on; no real value is that large.
 MAX_PLAUSIBLE_VALUE = 1e14
 
 
 def plausible_range(signal: Signal) -> tuple[float, float]:
-    """Between what a reading can be true. A rate may overshoot, being extrapolated; what is read as it is may not."""
+    """The range of plausible values. A rate is extrapolated and may overshoot; a gauge may not."""
     if signal.scope != "gpu" or signal.unit != "ratio" or signal.reduction in ("rate", "increase", "coverage"):
         return -MAX_PLAUSIBLE_VALUE, MAX_PLAUSIBLE_VALUE
     return -RATIO_TOLERANCE, 1 + RATIO_TOLERANCE
 
 
 def values_by_label(vector: Vector, label: str, rename: Mapping[str, str] | None = None) -> dict[str, float]:
-    """A vector by the value of one label; `rename` maps these values to names, and leaves out what it has not."""
+    """Key a vector by the value of one label; `rename` maps these values to names and drops all others."""
     values: dict[str, float] = {}
     for labels, value in vector.items():
         if len(labels) == 1 and labels[0][0] == label:  # nearly always, in fleets of thousands
@@ -51,18 +48,24 @@ def values_by_label(vector: Vector, label: str, rename: Mapping[str, str] | None
 
 
 def build_facts(
-    answers: Mapping[str, Vector],
+    results: Mapping[str, Vector],
     inventory: GpuInventory,
     families: Mapping[str, Mapping[str, Expression]],
     settings: Settings,
     at: float,
 ) -> Facts:
-    """Answers by label sets -> values by GPU and node. `families` are the signals' expressions by exporter family."""
-    known = {mapping.name: mapping for mapping in mappings()}
-    of_gpus = {name for name, mapping in known.items() if mapping.scope == "gpu" and not mapping.companion}
-    gpu_inventory = GpuInventory(*(_rows_of_exporters(rows, of_gpus) for rows in (inventory.present, inventory.recent)))
+    """Query results by label set -> values by GPU and node. `families`: expressions by signal and exporter family."""
+    mappings_by_name = {mapping.name: mapping for mapping in mappings()}
+    gpu_exporters = {
+        name for name, mapping in mappings_by_name.items() if mapping.scope == "gpu" and not mapping.companion
+    }
+    gpu_inventory = GpuInventory(
+        *(_rows_of_exporters(rows, gpu_exporters) for rows in (inventory.present, inventory.recent))
+    )
     nodes = build_nodes(
-        _rows_of_exporters(inventory.present, {name for name, mapping in known.items() if mapping.scope == "node"})
+        _rows_of_exporters(
+            inventory.present, {name for name, mapping in mappings_by_name.items() if mapping.scope == "node"}
+        )
     )
     node_names = {node.instance: node.name for node in nodes}
     values: dict[str, dict[str, float]] = {}
@@ -70,44 +73,44 @@ def build_facts(
     for signal in signals.SIGNALS:
         if signal.name in families:
             read = (
-                values_by_label(answers[signal.name], "uuid")
+                values_by_label(results[signal.name], "uuid")
                 if signal.scope == "gpu"
-                else values_by_label(answers[signal.name], "instance", node_names)
+                else values_by_label(results[signal.name], "instance", node_names)
             )
             low, high = plausible_range(signal)
-            used = {name: value for name, value in read.items() if low <= value <= high}  # NaN is not
+            used = {name: value for name, value in read.items() if low <= value <= high}  # drops NaN
             values[signal.name] = used
             if len(used) < len(read):
                 implausible_values[signal.name] = {name: value for name, value in read.items() if name not in used}
     drivers: dict[str, set[str]] = {}
-    for labels in answers["drivers"]:
+    for labels in results["drivers"]:
         each = dict(labels)
         drivers.setdefault(each.get("driver", ""), set()).add(each.get("state", ""))
-    # Where an exporter tells nothing of a GPU's health, that it names the GPU has to do.
-    silent_on_health = {name for name in of_gpus if not known[name].definitions(signals.GPU_UP.quantity)}
-    named = {dict(labels)["uuid"]: 1.0 for labels in _rows_of_exporters(gpu_inventory.present, silent_on_health)}
-    up = {**named, **values.get(signals.GPU_UP.name, {})}
+    # If an exporter has no health metric, a GPU with identity series counts as up.
+    without_health = {name for name in gpu_exporters if not mappings_by_name[name].definitions(signals.GPU_UP.quantity)}
+    assumed_up = {dict(labels)["uuid"]: 1.0 for labels in _rows_of_exporters(gpu_inventory.present, without_health)}
+    up = {**assumed_up, **values.get(signals.GPU_UP.name, {})}
     return Facts(
         at=at,
-        gpus=build_gpus(gpu_inventory, up, answers["targets"], answers["drivers"], nodes),
+        gpus=build_gpus(gpu_inventory, up, results["targets"], results["drivers"], nodes),
         nodes=nodes,
         values=values,
         expressions={name: union(*parts.values()) for name, parts in families.items()},
         evaluation=settings.evaluation,
         drivers={name: frozenset(states) for name, states in drivers.items()},
         down_targets=find_down_targets(
-            answers["targets"], [*gpu_inventory.present, *gpu_inventory.recent, *answers["drivers"]]
+            results["targets"], [*gpu_inventory.present, *gpu_inventory.recent, *results["drivers"]]
         ),
-        simulated=bool(answers["simulated"]),
-        # A companion speaks of GPUs of all exporters.
+        simulated=bool(results["simulated"]),
+        # A companion reports on GPUs of all exporters.
         exporters_by_signal={
-            name: frozenset(of_gpus if any(known[each].companion for each in parts) else parts)
+            name: frozenset(gpu_exporters if any(mappings_by_name[each].companion for each in parts) else parts)
             for name, parts in families.items()
         },
         implausible_values=implausible_values,
         exporters_of_duplicates=find_duplicate_gpus(gpu_inventory),
-        jobs=jobs_by_gpu(answers["owners"]),
-        reported_jobs=jobs_by_gpu(answers["reports"]),
+        jobs=jobs_by_gpu(results["owners"]),
+        reported_jobs=jobs_by_gpu(results["reports"]),
     )
 
 

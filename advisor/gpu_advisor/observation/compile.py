@@ -14,14 +14,14 @@ from gpu_advisor.sources.exporters.mapping import RECORDED_SERIES
 
 
 def compile_signals(found: Sequence[ExporterDialect], settings: Settings) -> dict[str, Expression]:
-    """Each signal's expression: of every exporter family that has it, each GPU by the first that tells of it."""
+    """Each signal's expression over all exporter families that support it; per GPU, the first family wins."""
     return {name: union(*parts.values()) for name, parts in compile_by_exporter(found, settings).items()}
 
 
 def compile_by_exporter(found: Sequence[ExporterDialect], settings: Settings) -> dict[str, dict[str, Expression]]:
-    """By signal and exporter family, in the order in which they are listened to.
+    """Expressions by signal and exporter family, in order of precedence.
 
-    Where recorded series tell of a long window, its raw samples are not read.
+    If recorded series cover a long window, its raw samples are not read.
     """
     compiled: dict[str, dict[str, Expression]] = {}
     for signal in signals.SIGNALS:
@@ -41,7 +41,7 @@ def compile_by_exporter(found: Sequence[ExporterDialect], settings: Settings) ->
 
 
 def step_utilization(found: Sequence[ExporterDialect], evaluation: EvaluationSettings) -> Expression | None:
-    """Utilization over one step of a trail; over two scrapes at least, or there would be none."""
+    """Utilization over one step of the history, and over two scrapes at least: a rate needs two samples."""
     parts: list[Expression] = []
     for dialect in found:
         if dialect.mapping.scope == signals.UTILIZATION.scope and dialect.name != RECORDED_SERIES:
@@ -52,5 +52,5 @@ def step_utilization(found: Sequence[ExporterDialect], evaluation: EvaluationSet
 
 
 def compile_signal(signal: Signal, dialect: ExporterDialect, settings: EvaluationSettings) -> Expression | None:
-    """The expression of a signal, or None where this exporter has nothing that gives it."""
+    """The expression of a signal, or None if this exporter does not support it."""
     return dialect.expression(signal.quantity, signal.reduction, signal.window_seconds(settings))

@@ -1,4 +1,4 @@
-"""Which GPUs and nodes exist now, from the identity series of every exporter: one entry each. Pure."""
+"""GPUs and nodes from the identity series of all exporters, one entry each. Pure."""
 
 from __future__ import annotations
 
@@ -8,32 +8,30 @@ from gpu_advisor.evaluation.facts import Gpu, Node, host_of
 from gpu_advisor.promql.expressions import Labels, Vector
 from gpu_advisor.sources.exporters.detection import GpuInventory, target_key
 
-#: States of a GPU driver in which an exporter names no GPUs because it cannot, not because there are none.
+#: Driver states in which an exporter lists no GPUs because it cannot, not because there are none.
 FAILED_DRIVER_STATES = frozenset({"failed", "hung", "no_permission"})
 
 
 def build_gpus(
     inventory: GpuInventory, up: Mapping[str, float], targets: Vector, drivers: Vector, nodes: Sequence[Node] = ()
 ) -> tuple[Gpu, ...]:
-    """The GPUs there now, and those there lately whose exporter is silent: that must not look like fewer GPUs.
+    """The GPUs present, and recent ones whose exporter is down: an outage must not look like fewer GPUs.
 
-    `up` is the GPUs' health by uuid, `targets` the health of what is scraped, `drivers` the state of the exporters'
-    drivers. A GPU that an answering exporter no longer names is gone, and so is one whose exporter is no longer scraped
-    at all. Where several exporters tell of a GPU, the one of the lowest rank is listened to.
+    `up` is the health of GPUs by uuid, `targets` the health of scrape targets, `drivers` the state of GPU drivers. A
+    GPU that a healthy exporter no longer lists is removed, and so is one whose exporter is no longer scraped. If
+    several exporters report a GPU, the one with the lowest rank is used.
     """
     health = {target_key(labels): value for labels, value in targets.items()}
-    blind = {target_key(labels) for labels in drivers if dict(labels).get("state") in FAILED_DRIVER_STATES}
+    without_driver = {target_key(labels) for labels in drivers if dict(labels).get("state") in FAILED_DRIVER_STATES}
     hosts = {host_of(node.instance): node.name for node in nodes}
     unreachable = [
         labels
         for labels in inventory.recent
-        if not health or health.get(target_key(labels)) == 0 or target_key(labels) in blind
+        if not health or health.get(target_key(labels)) == 0 or target_key(labels) in without_driver
     ]
     found: dict[str, Gpu] = {}
-    for labels in (
-        *inventory.present,
-        *unreachable,
-    ):  # the present identity wins over a former one, a lower rank over a higher
+    # The present identity wins over a former one, a lower rank over a higher one.
+    for labels in (*inventory.present, *unreachable):
         each = dict(labels)
         uuid = each.get("uuid", "")
         if uuid and uuid not in found:
@@ -48,7 +46,7 @@ def build_gpus(
 
 
 def find_duplicate_gpus(inventory: GpuInventory) -> dict[str, tuple[str, ...]]:
-    """GPUs that several exporter families tell of now, and these families, the one that is listened to first."""
+    """GPUs that several exporter families report, with these families in order of precedence."""
     found: dict[str, dict[str, None]] = {}
     for labels in inventory.present:
         each = dict(labels)
@@ -57,12 +55,12 @@ def find_duplicate_gpus(inventory: GpuInventory) -> dict[str, tuple[str, ...]]:
     return {uuid: tuple(exporters) for uuid, exporters in found.items() if len(exporters) > 1}
 
 
-#: What an owner is called by: the first of these that is there.
+#: Labels that name an owner; the first ones present are used.
 OWNER_NAME_LABELS = (("training_job",), ("owner_namespace", "owner_pod"), ("owner_unit",), ("owner_container",))
 
 
 def jobs_by_gpu(owners: Vector) -> dict[str, str]:
-    """Whose work a GPU does, by uuid. A GPU that several share is nobody's."""
+    """The owner of each GPU, by uuid. A shared GPU has none."""
     found: dict[str, set[str]] = {}
     for labels in owners:
         each = dict(labels)
@@ -74,14 +72,14 @@ def jobs_by_gpu(owners: Vector) -> dict[str, str]:
 
 
 def find_down_targets(targets: Vector, gpu_series: Iterable[Labels]) -> tuple[str, ...]:
-    """Addresses that do not answer, of the jobs that watch GPUs; of all jobs while none is known to."""
+    """Addresses of targets that are down, of the jobs with GPU series; of all jobs if none has any."""
     jobs = {target_key(labels)[0] for labels in gpu_series}
-    silent = {target_key(labels) for labels, value in targets.items() if value == 0}
-    return tuple(sorted({instance for job, instance in silent if not jobs or job in jobs}))
+    down = {target_key(labels) for labels, value in targets.items() if value == 0}
+    return tuple(sorted({instance for job, instance in down if not jobs or job in jobs}))
 
 
 def build_nodes(rows: Iterable[Labels]) -> tuple[Node, ...]:
-    """One node a name. Where two exporters speak for a node, the first by address is listened to."""
+    """One node per name. If two exporters report a node, the first by address is used."""
     found: dict[str, Node] = {}
     for labels in sorted(rows, key=lambda labels: dict(labels).get("instance", "")):
         each = dict(labels)

@@ -1,4 +1,4 @@
-"""The queries that come first: which targets, GPUs and nodes there are, and how often they are scraped."""
+"""Identity queries, read first: targets, GPUs, nodes and scrape intervals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gpu_advisor.sources.exporters.detection import (
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import mappings, own_mappings
 
-#: What is read besides the signals and the mappings' identity series, as it is.
+#: Series read unchanged, besides signals and the mappings' identity series.
 IDENTITY_EXPRESSIONS: dict[str, Expression] = {
     "drivers": Selector("gpu_exporter_driver_info"),
     "simulated": Selector("gpu_exporter_simulated_info"),
@@ -29,17 +29,15 @@ IDENTITY_EXPRESSIONS: dict[str, Expression] = {
     "profile_throughput": Selector(PROFILE_THROUGHPUT),
 }
 
-
-#: Scrape intervals are told from windows of the evaluation, and from this one, which a restart leaves behind soonest.
+#: Scrape intervals are measured over the evaluation's windows and this one, the first to be complete after a restart.
 SHORT_INTERVAL_WINDOW_SECONDS = 60
 
-
-#: What the keys of identity queries begin with; behind it comes a mapping's name, or a window in seconds.
+#: Key prefixes of identity queries, followed by a mapping's name or a window in seconds.
 CURRENT_PREFIX, RECENT_PREFIX, SCRAPE_COUNT_PREFIX = "present/", "seen/", "scrapes/"
 
 
 def identity_queries(settings: Settings) -> dict[str, Expression]:
-    """What is asked first: who is there, who was there lately, and how often they are scraped."""
+    """Current and recent identities, and scrape counts."""
     evaluation = settings.evaluation
     windows = sorted({SHORT_INTERVAL_WINDOW_SECONDS, evaluation.window_seconds, evaluation.idle_window_seconds})
     return {
@@ -50,17 +48,17 @@ def identity_queries(settings: Settings) -> dict[str, Expression]:
     }
 
 
-def read_inventory(answers: Mapping[str, Vector]) -> GpuInventory:
+def read_inventory(results: Mapping[str, Vector]) -> GpuInventory:
     return GpuInventory(
-        merge_identities(mappings(), _strip_prefix(CURRENT_PREFIX, answers)),
-        merge_identities(mappings(), _strip_prefix(RECENT_PREFIX, answers)),
+        merge_identities(mappings(), _strip_prefix(CURRENT_PREFIX, results)),
+        merge_identities(mappings(), _strip_prefix(RECENT_PREFIX, results)),
     )
 
 
-def active_dialects(answers: Mapping[str, Vector], inventory: GpuInventory) -> tuple[ExporterDialect, ...]:
-    """The exporter families that are here. Where there are none of a scope, those of this project are waited for."""
-    intervals = scrape_intervals(_strip_prefix(SCRAPE_COUNT_PREFIX, answers))
-    found = detect_dialects(mappings(), inventory, answers["targets"], intervals)
+def active_dialects(results: Mapping[str, Vector], inventory: GpuInventory) -> tuple[ExporterDialect, ...]:
+    """The exporter families present; for a scope without any, this project's own."""
+    intervals = scrape_intervals(_strip_prefix(SCRAPE_COUNT_PREFIX, results))
+    found = detect_dialects(mappings(), inventory, results["targets"], intervals)
     scopes = {dialect.mapping.scope for dialect in found if not dialect.mapping.companion}
     return (*found, *(ExporterDialect(mapping) for mapping in own_mappings() if mapping.scope not in scopes))
 
@@ -69,5 +67,5 @@ def _add_prefix(prefix: str, queries: Mapping[str, Expression]) -> dict[str, Exp
     return {prefix + name: expression for name, expression in queries.items()}
 
 
-def _strip_prefix(prefix: str, answers: Mapping[str, Vector]) -> dict[str, Vector]:
-    return {name.removeprefix(prefix): vector for name, vector in answers.items() if name.startswith(prefix)}
+def _strip_prefix(prefix: str, results: Mapping[str, Vector]) -> dict[str, Vector]:
+    return {name.removeprefix(prefix): vector for name, vector in results.items() if name.startswith(prefix)}

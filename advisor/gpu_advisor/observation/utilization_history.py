@@ -1,6 +1,6 @@
 """The utilization history of the serving pools, step by step, in one query that the source aggregates.
 
-Only two numbers a pool and step come back, however many GPUs there are. The steps are whole multiples of the step in
+The result has only two numbers per pool and step, however many GPUs there are. Steps are whole multiples of the step in
 Unix time, so that a completed step never changes.
 """
 
@@ -16,21 +16,20 @@ from gpu_advisor.promql.expressions import Aggregate, ConstantLabel, Expression,
 from gpu_advisor.settings import EvaluationSettings
 from gpu_advisor.sources.base import Source
 
-#: Labels of the answer: which pool, and which of the two numbers. No exporter has them.
+#: Labels of the results: the pool, and which of the two numbers. No exporter uses them.
 POOL_LABEL, PART_LABEL = "gpu_advisor_pool", "gpu_advisor_part"
 
-
-REPORTING, BUSY_GPUS = "heard", "busy"
+REPORTING, BUSY_GPUS = "reporting", "busy"
 
 
 def history_query(
     pools: Mapping[str, Collection[str]], all_uuids: Collection[str], utilization: Expression
 ) -> Expression:
-    """Both numbers of each pool. `pools` are uuids by name, `all_uuids` all uuids there are."""
+    """Both numbers of each pool. `pools` maps names to uuids; `all_uuids` are those of the fleet."""
     parts: list[Expression] = []
     for name, uuids in sorted(pools.items()):
-        whole = set(uuids) >= set(all_uuids)
-        members = utilization if whole else restrict_to_values(utilization, "uuid", tuple(sorted(uuids)))
+        covers_all = set(uuids) >= set(all_uuids)
+        members = utilization if covers_all else restrict_to_values(utilization, "uuid", tuple(sorted(uuids)))
         counted = ConstantLabel(Aggregate("count", (), members), PART_LABEL, REPORTING)
         added = ConstantLabel(Aggregate("sum", (), members), PART_LABEL, BUSY_GPUS)
         parts += [ConstantLabel(counted, POOL_LABEL, name), ConstantLabel(added, POOL_LABEL, name)]
@@ -38,7 +37,7 @@ def history_query(
 
 
 def pool_work_expressions(pools: Mapping[str, Collection[str]], utilization: Expression) -> dict[str, Expression]:
-    """What anybody asks to get the last step's work of each pool again."""
+    """Expressions that reproduce the last step's work of each pool."""
     return {
         name: Aggregate("sum", (), restrict_to_values(utilization, "uuid", tuple(sorted(uuids))))
         for name, uuids in pools.items()
@@ -47,7 +46,7 @@ def pool_work_expressions(pools: Mapping[str, Collection[str]], utilization: Exp
 
 @dataclass(frozen=True, slots=True)
 class PoolHistories:
-    """Trails by pool, oldest step first, and how many queries they took."""
+    """Histories by pool, oldest step first, and the number of queries."""
 
     histories: Mapping[str, tuple[PoolSample, ...]]
     queries: int
@@ -61,30 +60,30 @@ def read_pool_histories(
     at: float,
     evaluation: EvaluationSettings,
 ) -> PoolHistories:
-    """The pools' trails. One query, and one more where a pool was at its ceiling throughout. Raises SourceError."""
+    """The pools' histories. One query, and one more if a pool was saturated throughout. Raises SourceError."""
     first, last = step_bounds(at, evaluation)
     fine = _range(source, history_query(pools, all_uuids, utilization), first, last, evaluation.step_seconds)
-    full = {name: pools[name] for name, trail in fine.items() if trail and all(map(_is_saturated, trail))}
-    if not full:
+    saturated = {name: pools[name] for name, samples in fine.items() if samples and all(map(_is_saturated, samples))}
+    if not saturated:
         return PoolHistories(fine, 1)
     start = last - LONG_HISTORY_SECONDS
-    coarse = _range(source, history_query(full, all_uuids, utilization), start, first - 1, LONG_STEP_SECONDS)
-    return PoolHistories({name: (*coarse.get(name, ()), *trail) for name, trail in fine.items()}, 2)
+    coarse = _range(source, history_query(saturated, all_uuids, utilization), start, first - 1, LONG_STEP_SECONDS)
+    return PoolHistories({name: (*coarse.get(name, ()), *samples) for name, samples in fine.items()}, 2)
 
 
-def _is_saturated(heard: PoolSample) -> bool:
-    return heard.busy >= SATURATION_RATIO * heard.gpus
+def _is_saturated(sample: PoolSample) -> bool:
+    return sample.busy >= SATURATION_RATIO * sample.gpus
 
 
 def _range(
     source: Source, expression: Expression, first: float, last: float, step: float
 ) -> dict[str, tuple[PoolSample, ...]]:
     parts: dict[str, dict[str, Mapping[float, float]]] = {}
-    for labels, trail in source.range(expression, first, last, step).items():
+    for labels, series in source.range(expression, first, last, step).items():
         each = dict(labels)
-        parts.setdefault(each[POOL_LABEL], {})[each[PART_LABEL]] = dict(trail)
+        parts.setdefault(each[POOL_LABEL], {})[each[PART_LABEL]] = dict(series)
     return {name: tuple(_join(part.get(REPORTING, {}), part.get(BUSY_GPUS, {}))) for name, part in parts.items()}
 
 
-def _join(heard: Mapping[float, float], busy: Mapping[float, float]) -> Iterable[PoolSample]:
-    return (PoolSample(at, round(gpus), busy[at]) for at, gpus in sorted(heard.items()) if at in busy)
+def _join(reporting: Mapping[float, float], busy: Mapping[float, float]) -> Iterable[PoolSample]:
+    return (PoolSample(at, round(gpus), busy[at]) for at, gpus in sorted(reporting.items()) if at in busy)

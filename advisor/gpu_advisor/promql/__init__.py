@@ -1,1 +1,1 @@
-"""The closed language of signal expressions, and its text in PromQL."""
+"""The expression language of signals, and its PromQL compiler."""

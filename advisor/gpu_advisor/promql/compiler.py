@@ -1,4 +1,4 @@
-"""An expression as PromQL text: what is sent to a Prometheus, and what a person pastes to check a number."""
+"""Compile an expression to PromQL text: the query for Prometheus, and for a person who checks a number."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ESCAPES = str.maketrans(
         "\n": "\\n",
         "\r": "\\r",
         "\t": "\\t",
-        "\ufffd": "\\ufffd",  # PromQL's scanner takes this very character for broken UTF-8
+        "\ufffd": "\\ufffd",  # PromQL's scanner takes this character for invalid UTF-8
     }
 )
 
@@ -45,8 +45,8 @@ _ESCAPES = str.maketrans(
 def to_promql(expression: Expression, at: float | None = None) -> str:
     """The query text, the same for equal expressions.
 
-    With `at` (seconds since 1970) every selector is pinned to that time, so that the text gives the same number
-    whenever it is run. Raises ValueError for numbers or characters that PromQL cannot hold.
+    With `at` (Unix time), every selector is pinned to that time, so that the query always returns the same number.
+    Raises ValueError for numbers or characters that PromQL cannot express.
     """
     if isinstance(expression, Selector):
         return _select(expression, at)
@@ -54,14 +54,14 @@ def to_promql(expression: Expression, at: float | None = None) -> str:
         by = f" by ({', '.join(expression.by)}) " if expression.by else ""
         return f"{expression.op}{by}({to_promql(expression.operand, at)})"
     if isinstance(expression, Ratio):
-        # The filter makes a division by zero drop out here, before an aggregation around it turns into NaN as a whole.
+        # The filter drops a division by zero here, before it turns an enclosing aggregation into NaN.
         return f"{_parenthesize(expression.numerator, at)} / ({_parenthesize(expression.denominator, at)} != 0)"
     if isinstance(expression, Sum):
         return " + ".join(_parenthesize(term, at) for term in expression.terms)
     if isinstance(expression, Union):
         return " or ".join(to_promql(part, at) for part in expression.parts)
     if isinstance(expression, LabelReplace):
-        # (?s): a label value may hold a line's end. $1 in the prefix would be a reference, $$ is a dollar.
+        # (?s): a label value may contain a newline. $1 in the prefix would be a reference, $$ is a dollar.
         text = f"{expression.prefix.replace('$', '$$')}$1"
         return _label_replace(to_promql(expression.operand, at), expression.to, text, expression.source, "(?s)(.+)")
     if isinstance(expression, ConstantLabel):
@@ -75,30 +75,30 @@ def quote_string(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"a label value must be Unicode text, which {text!r} is not") from error
+        raise ValueError(f"label value {text!r} is not valid Unicode") from error
     return f'"{text.translate(_ESCAPES)}"'
 
 
 def format_duration(seconds: int) -> str:
     """The shortest exact PromQL duration in one unit: 30m, 90s. Raises ValueError if not positive."""
     if seconds <= 0:
-        raise ValueError(f"a window must be longer than 0 s, not {seconds} s")
+        raise ValueError(f"a window must be greater than 0 s, not {seconds} s")
     size, unit = next((size, unit) for size, unit in _UNITS if seconds % size == 0)
     return f"{seconds // size}{unit}"
 
 
-def _select(select: Selector, at: float | None) -> str:
-    text = select.metric
-    if select.matchers:
-        text += "{" + ",".join(_matcher(matcher) for matcher in select.matchers) + "}"
-    if select.window_seconds is not None:
-        text += f"[{format_duration(select.window_seconds)}]"
+def _select(selector: Selector, at: float | None) -> str:
+    text = selector.metric
+    if selector.matchers:
+        text += "{" + ",".join(_matcher(matcher) for matcher in selector.matchers) + "}"
+    if selector.window_seconds is not None:
+        text += f"[{format_duration(selector.window_seconds)}]"
     if at is not None:
         text += f" @ {at:.3f}"
-    if select.function == "last":
+    if selector.function == "last":
         return text
-    arguments = text if select.q is None else f"{_number(select.q)}, {text}"
-    return f"{_RANGE_FUNCTIONS[select.function]}({arguments})"
+    arguments = text if selector.q is None else f"{_number(selector.q)}, {text}"
+    return f"{_RANGE_FUNCTIONS[selector.function]}({arguments})"
 
 
 def _matcher(matcher: Matcher) -> str:
@@ -116,7 +116,8 @@ def _affine(expression: Affine, at: float | None) -> str:
 
 
 def _label_replace(text: str, to: str, value: str, source: str, regex: str) -> str:
-    return f"label_replace({text}, {quote_string(to)}, {quote_string(value)}, {quote_string(source)}, {quote_string(regex)})"
+    arguments = ", ".join(map(quote_string, (to, value, source, regex)))
+    return f"label_replace({text}, {arguments})"
 
 
 def _parenthesize(expression: Expression, at: float | None) -> str:

@@ -1,7 +1,7 @@
-"""The closed language in which signals are computed.
+"""The expression language of signals: a subset of PromQL without subqueries.
 
-One expression tree is compiled to PromQL for a Prometheus, or evaluated over the embedded history; both give the same
-number on the same samples. There is nothing in it that PromQL has not, and no subqueries.
+An expression tree is compiled to PromQL for Prometheus, or evaluated over the embedded history; both give the same
+number on the same samples.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Literal
 #: Labels of one result, sorted by name, without `__name__` and without empty values.
 Labels = tuple[tuple[str, str], ...]
 
-#: Results of one expression at one time. What has no value is not in it; a value may be NaN or infinite where an
-#: exporter says so: whoever takes it for a number has to look.
+#: Results of one expression at one time. Series without a value are absent; a value may be NaN or infinite if an
+#: exporter reports that: callers must check.
 Vector = Mapping[Labels, float]
 
-#: Values on a time grid, (Unix time, value), oldest first; grid points without a value are not in it.
+#: Values on a time grid, (Unix time, value), oldest first; grid points without a value are absent.
 TimeSeries = tuple[tuple[float, float], ...]
 
 Function = Literal["last", "mean", "min", "max", "quantile", "sum", "rate", "increase", "count"]
@@ -34,10 +34,10 @@ class Matcher:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """One series family, reduced over a window.
+    """A vector selector, reduced over a window.
 
-    `last` has no window and is the newest sample within the look-back of 5 minutes, unless a staleness marker came
-    after it. All others need `window_seconds`; `quantile` needs `q` in 0..1. `rate` is per second.
+    `last` has no window and is the newest sample within the lookback delta of 5 minutes, unless a staleness marker
+    follows it. All others need `window_seconds`; `quantile` needs `q` in 0..1. `rate` is per second.
     """
 
     metric: str
@@ -48,14 +48,14 @@ class Selector:
 
     def __post_init__(self) -> None:
         if (self.function == "last") != (self.window_seconds is None):
-            raise ValueError(f"{self.function}({self.metric}): 'last' has no window, everything else has one")
+            raise ValueError(f"{self.function}({self.metric}): only 'last' has no window")
         if (self.function == "quantile") != (self.q is not None):
-            raise ValueError(f"{self.function}({self.metric}): q goes with 'quantile', and only with it")
+            raise ValueError(f"{self.function}({self.metric}): q is for 'quantile', and required there")
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """Results with the same values of `by` become one. Other labels go."""
+    """Aggregate results with equal values of the labels in `by`; other labels are dropped."""
 
     op: AggregateOp
     by: tuple[str, ...]
@@ -64,7 +64,7 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """`numerator / denominator` for results with equal labels; others drop out, and so does a division by zero."""
+    """`numerator / denominator` for results with equal labels; others are dropped, and so are divisions by zero."""
 
     numerator: Expression
     denominator: Expression
@@ -72,7 +72,7 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """`scale * x + offset`: percent to ratio, or one minus."""
+    """`scale * x + offset`: percent to ratio, or a complement."""
 
     operand: Expression
     scale: float = 1.0
@@ -81,21 +81,21 @@ class Affine:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """`a + b + ...` for results that each of the terms has, with equal labels; others drop out."""
+    """`a + b + ...` for label sets that every term has; others are dropped."""
 
     terms: tuple[Expression, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Union:
-    """All results of the first, and of each later one those whose labels are not there yet."""
+    """PromQL `or`: all results of the first part, and from each later part those with new labels."""
 
     parts: tuple[Expression, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LabelReplace:
-    """Results that have the label `source` get its value, behind `prefix`, as label `to`; `source` stays."""
+    """Copy the label `source`, with `prefix` before its value, to the label `to` where it is present."""
 
     operand: Expression
     to: str
@@ -105,7 +105,7 @@ class LabelReplace:
 
 @dataclass(frozen=True, slots=True)
 class ConstantLabel:
-    """All results with the label `label` set to `value`."""
+    """Set the label `label` of all results to `value`."""
 
     operand: Expression
     label: str
@@ -116,35 +116,35 @@ Expression = Selector | Aggregate | Ratio | Affine | Sum | Union | LabelReplace 
 
 
 def union(*parts: Expression) -> Expression:
-    """The union of one or more."""
+    """The union of one or more expressions."""
     return parts[0] if len(parts) == 1 else Union(parts)
 
 
 def restrict_to_values(expression: Expression, label: str, values: tuple[str, ...]) -> Expression:
-    """The same expression for those results alone whose `label` has one of the values: what a person pastes to check.
+    """The expression restricted to results whose `label` has one of the values.
 
-    The condition goes down to the selectors, where the server looks up by it, through renamings to the name and the
-    value that the exporter gave.
+    The condition is pushed down to the selectors, where the server can use its index, and translated back through label
+    replacements to the exporter's label and value.
     """
     if isinstance(expression, Selector):
         return replace(expression, matchers=(*expression.matchers, any_of_values(label, values)))
     if isinstance(expression, LabelReplace) and expression.to == label:
-        theirs = tuple(value.removeprefix(expression.prefix) for value in values)
-        return replace(expression, operand=restrict_to_values(expression.operand, expression.source, theirs))
+        originals = tuple(value.removeprefix(expression.prefix) for value in values)
+        return replace(expression, operand=restrict_to_values(expression.operand, expression.source, originals))
     return _with_subexpressions(
         expression, tuple(restrict_to_values(part, label, values) for part in subexpressions(expression))
     )
 
 
 def any_of_values(label: str, values: tuple[str, ...]) -> Matcher:
-    """A matcher for a label that has one of the values."""
+    """A matcher for any of the values of a label."""
     if len(values) == 1:
         return Matcher(label, "=", values[0])
     return Matcher(label, "=~", "|".join(map(_quote_regex, values)))
 
 
 def subexpressions(expression: Expression) -> tuple[Expression, ...]:
-    """What an expression is made of, from left to right."""
+    """The direct subexpressions, from left to right."""
     if isinstance(expression, Selector):
         return ()
     if isinstance(expression, Ratio):
@@ -166,11 +166,11 @@ def selectors_of(expression: Expression) -> Iterator[Selector]:
 
 def metrics_of(expression: Expression) -> frozenset[str]:
     """The names of all series that an expression reads."""
-    return frozenset(select.metric for select in selectors_of(expression))
+    return frozenset(selector.metric for selector in selectors_of(expression))
 
 
 def _with_subexpressions(expression: Expression, parts: tuple[Expression, ...]) -> Expression:
-    """The expression with other parts."""
+    """The expression with its subexpressions replaced."""
     if isinstance(expression, Ratio):
         return Ratio(*parts)
     if isinstance(expression, Sum):
@@ -183,5 +183,5 @@ def _with_subexpressions(expression: Expression, parts: tuple[Expression, ...]) 
 
 
 def _quote_regex(text: str) -> str:
-    """Quoted for RE2, whose special characters are fewer than Python's re.escape thinks."""
+    """Quote for RE2, which has fewer special characters than Python's re.escape quotes."""
     return "".join("\\" + c if c in r"\.+*?()|[]{}^$" else c for c in text)

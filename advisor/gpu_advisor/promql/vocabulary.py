@@ -1,4 +1,4 @@
-"""The closed set of reductions, and what a series can be of."""
+"""The closed set of reductions, and the scopes of series."""
 
 from __future__ import annotations
 

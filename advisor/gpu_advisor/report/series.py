@@ -88,9 +88,7 @@ def _expression(part: str, dialect: ExporterDialect, step_seconds: int) -> Expre
     length = IDLE_SECONDS if part in (IDLE_UTILIZATION, IDLE_COVERAGE) else step_seconds
     window = max(length, ceil(2.5 * (dialect.interval_seconds or 0)))  # a rate needs two scrapes
     found = dialect.expression(quantity, reduction, window)
-    if (
-        found is None and reduction == "coverage"
-    ):  # without coverage, a value counts as observed
+    if found is None and reduction == "coverage":  # without coverage, a value counts as observed
         mean = dialect.expression(quantity, "mean", window)
         return None if mean is None else _one_where_present(mean)
     return found

@@ -1,6 +1,6 @@
-"""What becomes of vectors inside an expression, by Prometheus' rules. Pure.
+"""Evaluate expressions over vectors by Prometheus' rules. Pure.
 
-The embedded source computes with it, and so does whoever has the answers to parts of an expression already.
+Used by the embedded source, and by query plans, which have the results of some subexpressions already.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from gpu_advisor.sources.base import SourceError, SourceErrorKind
 
 MutableVector = dict[Labels, float]
 
-#: The answer to a part of an expression that is known from elsewhere; None for one that is to be computed.
+#: The known result of a subexpression; None for one to be computed.
 ResultLookup = Callable[[Expression], MutableVector | None]
 
 
 def evaluate_expression(expression: Expression, lookup: ResultLookup) -> MutableVector:
-    """As Prometheus has it in the middle of an expression: with NaN and infinities. All selectors must be known.
+    """The result, with NaN and infinities as in Prometheus. `lookup` must know all selectors.
 
-    Raises SourceError where Prometheus would refuse.
+    Raises SourceError where Prometheus would reject the query.
     """
     found = lookup(expression)
     if found is not None:
         return found
     if isinstance(expression, Selector):
-        raise SourceError(SourceErrorKind.QUERY_ERROR, f"{expression.metric} was not read: nothing is known of it.")
+        raise SourceError(SourceErrorKind.QUERY_ERROR, f"{expression.metric} was not read.")
     if isinstance(expression, Ratio):
         return _divide(
             evaluate_expression(expression.numerator, lookup), evaluate_expression(expression.denominator, lookup)
@@ -63,7 +63,9 @@ def evaluate_expression(expression: Expression, lookup: ResultLookup) -> Mutable
 
 def _distinct(before: MutableVector, after: MutableVector) -> MutableVector:
     if len(after) < len(before):
-        raise SourceError(SourceErrorKind.QUERY_ERROR, "Two results would have the same labels. Rename others.")
+        raise SourceError(
+            SourceErrorKind.QUERY_ERROR, "Two results would have the same labels. Keep a label that distinguishes them."
+        )
     return after
 
 
@@ -77,10 +79,12 @@ def _with(labels: Labels, name: str, value: str) -> Labels:
     return tuple(sorted([*others, (name, value)] if value else others))
 
 
-def _divide(top: Mapping[Labels, float], bottom: Mapping[Labels, float]) -> MutableVector:
-    # One to one: Prometheus refuses two results with equal labels on a side. Here there cannot be two, as a selector
-    # names one metric and an aggregation makes one result of equal labels; a mapping holds each key once.
-    return {labels: value / bottom[labels] for labels, value in top.items() if bottom.get(labels, 0) != 0}
+def _divide(numerator: Mapping[Labels, float], denominator: Mapping[Labels, float]) -> MutableVector:
+    # One to one: Prometheus rejects two results with equal labels on one side. That cannot happen here: a selector
+    # names one metric, an aggregation merges equal labels, and a mapping has each key once.
+    return {
+        labels: value / denominator[labels] for labels, value in numerator.items() if denominator.get(labels, 0) != 0
+    }
 
 
 def _add(terms: list[MutableVector]) -> MutableVector:
@@ -106,12 +110,12 @@ def _combine(op: AggregateOp, values: list[float]) -> float:
         return sum(values)
     if op == "avg":
         return _average(values)
-    lookup = [value for value in values if not math.isnan(value)] or values  # NaN only if there is nothing else
-    return min(lookup) if op == "min" else max(lookup)
+    numbers = [value for value in values if not math.isnan(value)] or values  # NaN only if all are
+    return min(numbers) if op == "min" else max(numbers)
 
 
 def _average(values: list[float]) -> float:
-    """Without the sum, which may overflow where the average does not."""
+    """The average without a sum, which may overflow where the average does not."""
     average = 0.0
     for count, value in enumerate(values, start=1):
         if math.isinf(average) and not math.isnan(value) and (not math.isinf(value) or (average > 0) == (value > 0)):

@@ -1,4 +1,4 @@
-"""Where samples come from: one interface, whatever is behind it."""
+"""The interface of data sources."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class SourceErrorKind(str, Enum):
 
 
 class SourceError(Exception):
-    """The source did not answer as it should. The message says what happened and what to do about it.
+    """The source failed. The message says what happened and how to fix it.
 
-    A half answer is an error too: what is missing from it must not look like what is not there.
+    A partial result is an error too: missing data must not look like absent series.
     """
 
     def __init__(self, kind: SourceErrorKind, message: str) -> None:
@@ -30,13 +30,13 @@ class SourceError(Exception):
 
 
 class Source(Protocol):
-    """Answers expressions at a pinned time."""
+    """Evaluates expressions at a pinned time."""
 
-    name: str  # "prometheus" or "embedded", shown to people
-    address: str  # what a person would look at: a URL or a path, without secrets
+    name: str  # "prometheus" or "embedded"; shown to users
+    address: str  # URL or path, without secrets; shown to users
 
     def instant(self, expressions: Mapping[str, Expression], at: float) -> Mapping[str, Vector]:
-        """Each expression at time `at` (seconds since 1970), NaN and infinities included. One query each.
+        """Each expression at time `at` (Unix time), NaN and infinities included. One query each.
 
         Raises SourceError.
         """
@@ -53,7 +53,7 @@ class Source(Protocol):
 
 @runtime_checkable
 class PromqlSource(Protocol):
-    """A source that evaluates text: the embedded one does not."""
+    """A source that evaluates PromQL text; the embedded one does not."""
 
     def range_promql(self, promql: str, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
         """As Source.range. Raises SourceError."""

@@ -1,4 +1,4 @@
-"""Label matchers as Prometheus understands them, evaluated here."""
+"""Evaluate label matchers as Prometheus does."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from gpu_advisor.promql.expressions import Matcher
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
 
-#: What Python's expressions have and RE2 has not, or read differently: refused rather than guessed at.
+#: Syntax that RE2 lacks or interprets differently from Python: rejected rather than guessed.
 _NOT_RE2 = re.compile(
-    r"""(?x) ^(?: [^\\] | \\. )*?          # not behind a backslash
+    r"""(?x) ^(?: [^\\] | \\. )*?          # not after a backslash
         (?: \(\?(?:=|!|<[=!]|\(|\#|>|P=)     # look-around, conditions, comments, atomic groups, back-references
-          | \\[1-9ZpPQECXz]                  # back-references; classes that only one of the two knows
+          | \\[1-9ZpPQECXz]                  # back-references; classes that only one of the two supports
           | \[\[:                            # POSIX classes
           | [*+?}]\+                         # possessive repetition
         )""",
@@ -21,9 +21,9 @@ _NOT_RE2 = re.compile(
 
 
 def compile_matchers(matchers: Iterable[Matcher]) -> Callable[[Mapping[str, str]], bool]:
-    """A test of labels against all matchers. A label that is not there counts as empty, as in Prometheus.
+    """A predicate that tests labels against all matchers. A missing label counts as empty, as in Prometheus.
 
-    Raises SourceError(QUERY_ERROR) for an expression that cannot be evaluated as RE2 would.
+    Raises SourceError(QUERY_ERROR) for a regular expression that cannot be evaluated as RE2 would.
     """
     tests = [(matcher.label, _value_test(matcher)) for matcher in matchers]
     return lambda labels: all(test(labels.get(label, "")) for label, test in tests)
@@ -32,7 +32,9 @@ def compile_matchers(matchers: Iterable[Matcher]) -> Callable[[Mapping[str, str]
 def _value_test(matcher: Matcher) -> Callable[[str], bool]:
     wanted = matcher.value
     if matcher.label == "__name__":
-        raise SourceError(SourceErrorKind.QUERY_ERROR, "A matcher must not name __name__: the metric is named already.")
+        raise SourceError(
+            SourceErrorKind.QUERY_ERROR, "A matcher must not use __name__: the selector names the metric."
+        )
     if matcher.op == "=":
         return lambda value: value == wanted
     if matcher.op == "!=":
@@ -46,7 +48,7 @@ def _value_test(matcher: Matcher) -> Callable[[str], bool]:
 def _compile_regex(expression: str) -> re.Pattern[str]:
     if _NOT_RE2.search(expression):
         raise _unsupported_regex(
-            expression, "look-around, back-references and character classes by name are not supported"
+            expression, "look-around, back-references and named character classes are not supported"
         )
     try:
         return re.compile(expression, re.ASCII)  # \d, \w and \b are ASCII in RE2
@@ -57,5 +59,5 @@ def _compile_regex(expression: str) -> re.Pattern[str]:
 def _unsupported_regex(expression: str, why: str) -> SourceError:
     return SourceError(
         SourceErrorKind.QUERY_ERROR,
-        f"The regular expression {expression!r} cannot be used: {why}. Write it in the part of RE2 that Python shares.",
+        f"The regular expression {expression!r} is not supported: {why}. Use syntax common to RE2 and Python.",
     )

@@ -1,9 +1,9 @@
-"""Many expressions in few queries: what they share is read once, what is small is computed here.
+"""Query plans: many expressions in few queries, with shared parts read once.
 
-An expression is taken apart into its leaves, the largest parts that are selectors, aggregations and unions of these;
-ratios and scales of them are computed here, by the same rules. Leaves are packed together, each tagged with its
-number, so that the number of queries depends neither on the fleet nor much on the number of signals. Packing saves
-round trips and reads nothing twice; what is left to read costs Prometheus the same.
+An expression is split into leaves, the largest parts that are selectors, aggregations and unions of these; ratios and
+scales are computed locally, by the same rules. Several leaves form a combined query, each labeled with its index, so
+that the number of queries depends neither on the fleet nor much on the number of signals. That saves round trips and
+duplicate reads, not the server's work on each leaf.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from gpu_advisor.sources.algebra import MutableVector, evaluate_expression
 from gpu_advisor.sources.base import Source
 from gpu_advisor.sources.prometheus.combined_queries import CombinedQuery, combined_expressions, read_combined_queries
 
-#: A query holds this many leaves if it can: a small one ends well within its time limit, and its answer, some 0.13 KiB
-#: a leaf and GPU, is not large in memory.
+#: Leaves per query, if the maximum number of queries allows: a small query ends well within its timeout, and its
+#: response, some 0.13 KiB per leaf and GPU, needs little memory.
 DEFAULT_LEAVES_PER_QUERY = 4
 
-#: There are never more packs than this, however many leaves.
+#: Maximum numbers of queries, however many leaves.
 MAX_WINDOW_QUERIES, MAX_INSTANT_QUERIES = 8, 6
 
 
 @dataclass(frozen=True, slots=True)
 class QueryPlan:
-    """Queries that answer some expressions. `packs` hold the leaves of each query."""
+    """Queries for some expressions. `combined` has the leaves of each query."""
 
     expressions: Mapping[str, Expression]
     combined: tuple[CombinedQuery, ...]
 
     @property
     def queries(self) -> dict[str, Expression]:
-        """What is asked, by number."""
+        """The queries by index."""
         return combined_expressions(self.combined)
 
     @property
@@ -54,13 +54,13 @@ class QueryPlan:
 
     @property
     def window_selector_count(self) -> int:
-        """How many windows the server reads: what the queries cost it."""
+        """How many windows the server reads: the cost of the queries."""
         return sum(
             1 for query in self.combined for leaf in query for select in selectors_of(leaf) if select.window_seconds
         )
 
     def read(self, source: Source, at: float) -> dict[str, Vector]:
-        """Each expression at time `at` (seconds since 1970). Raises SourceError."""
+        """Each expression at time `at` (Unix time). Raises SourceError."""
         known: dict[Expression, MutableVector] = {}
         for query, values in zip(self.combined, read_combined_queries(source, self.combined, at), strict=True):
             known.update(zip(query, values, strict=True))
@@ -100,7 +100,7 @@ def _window(leaf: Expression) -> int:
     return max((select.window_seconds or 0 for select in selectors_of(leaf)), default=0)
 
 
-def _split(leaves: Sequence[Expression], most: int, few: int) -> Iterator[CombinedQuery]:
-    size = max(few, ceil(len(leaves) / most))
+def _split(leaves: Sequence[Expression], max_queries: int, min_size: int) -> Iterator[CombinedQuery]:
+    size = max(min_size, ceil(len(leaves) / max_queries))
     for start in range(0, len(leaves), size):
         yield tuple(leaves[start : start + size])

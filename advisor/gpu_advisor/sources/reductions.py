@@ -1,9 +1,9 @@
-"""What Prometheus computes from the samples of one series in one window, in numpy, to the last digit or nearly.
+"""Prometheus' range functions over the samples of one series, in numpy, to the last digit or nearly.
 
-Times are milliseconds since 1970 (int64, rising), values float64. The rules are those of Prometheus 2.42, read from its
-source (promql/functions.go, quantile.go, engine.go) and compared with the real server in the tests. Prometheus 3 opens
-the window on the left (`left_closed=False`) and looks at zero after, not before, it limits how far `rate` reaches
-to the left; the second difference is not reproduced.
+Times are Unix milliseconds (int64, increasing), values float64. The rules are those of Prometheus 2.42, from its source
+(promql/functions.go, quantile.go, engine.go), and tests compare them with the real server. Prometheus 3 excludes the
+window's left edge (`left_closed=False`), and clips `rate` at zero after, not before, limiting its extrapolation to the
+left; the second difference is not reproduced.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Values = NDArray[np.float64]
 
 LOOKBACK_DELTA_MS: Final = 300_000
 
-#: The bits of the NaN by which Prometheus marks "this series ended here". Any other NaN is a value that was measured.
+#: The bits of Prometheus' staleness marker. Any other NaN is a measured value.
 STALE_NAN_BITS: Final = 0x7FF0000000000002
 
-_EXTRAPOLATION_FACTOR = 1.1  # a window's edge that is nearer than this many sample distances counts as covered
+_EXTRAPOLATION_FACTOR = 1.1  # a gap to the window's edge below this many sample intervals counts as covered
 
 
 def is_stale(values: Values) -> NDArray[np.bool_]:
@@ -43,7 +43,7 @@ def reduce(
     *,
     left_closed: bool = True,
 ) -> float | None:
-    """The function at one time, from samples that may reach beyond the window. None where Prometheus gives nothing.
+    """The function at one time, from samples that may reach beyond the window. None where Prometheus has no result.
 
     `last` takes no window, all others need one; `quantile` needs `q`. The result may be NaN or infinite.
     """
@@ -61,7 +61,7 @@ def reduce(
     if function == "mean":
         return mean(values)
     if function == "min":
-        return float(np.fmin.reduce(values))  # NaN only if there is nothing else
+        return float(np.fmin.reduce(values))  # NaN only if all are
     if function == "max":
         return float(np.fmax.reduce(values))
     if function == "sum":
@@ -85,7 +85,7 @@ def window(
 
 
 def last(times: Times, values: Values, at_ms: int, *, left_closed: bool = True) -> float | None:
-    """The newest value within the look-back of 5 minutes; None if there is none, or if the series ended after it."""
+    """The newest value within the lookback delta of 5 minutes; None without one, or if the series ended after it."""
     newest = int(np.searchsorted(times, at_ms, side="right")) - 1
     if newest < 0:
         return None
@@ -98,7 +98,7 @@ def last(times: Times, values: Values, at_ms: int, *, left_closed: bool = True) 
 def increase(
     times: Times, values: Values, at_ms: int, window_ms: int, *, per_seconds: float | None = None
 ) -> float | None:
-    """How much a counter grew in the window, resets added back and the growth extrapolated to the window's edges.
+    """The increase of a counter in the window, corrected for resets and extrapolated to the window's edges.
 
     None for fewer than two samples. With `per_seconds` the result is divided by it, in Prometheus' order of operations.
     """
@@ -114,7 +114,7 @@ def increase(
     to_start = (int(times[0]) - (at_ms - window_ms)) / 1000
     to_end = (at_ms - int(times[-1])) / 1000
     if grown > 0 and first >= 0:
-        # A counter was never below zero: do not reach back to before it was there.
+        # A counter is never below zero: do not extrapolate to before it existed.
         to_start = min(to_start, sampled * (first / grown))
     covered = sampled
     for edge in (to_start, to_end):
@@ -143,7 +143,7 @@ def total(values: Values) -> float:
     for value in values.tolist():
         after = result + value
         if math.isinf(after):
-            compensation = 0.0  # inf - inf would make a NaN of it
+            compensation = 0.0  # inf - inf would give NaN
         elif abs(result) >= abs(value):
             compensation += (result - after) + value
         else:

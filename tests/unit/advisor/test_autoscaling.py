@@ -29,7 +29,7 @@ def test_an_hpa_that_follows_never_has_less_than_is_desired_and_little_more(desi
 
 
 @pytest.mark.parametrize(
-    ("desired", "replicas", "told"),
+    ("desired", "replicas", "reported"),
     [(10, 9, 10), (11, 10, 12), (12, 11, 13), (21, 20, 23), (110, 100, 111), (20, 21, 20), (5, 5, 5), (3, 0, 3)],
 )
 def test_growth_that_the_tolerance_hides_is_rounded_up(desired: int, replicas: int, reported: int) -> None:

@@ -132,15 +132,15 @@ def write_trace(folder: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("", "no demand"),
         ("timestamp_seconds,demand_gpus\n", "no demand"),
         ("time,demand\n0,1\n", "header"),
         ("timestamp_seconds,demand_gpus\n0,1\n60\n", ":3: not two numbers"),
         ("timestamp_seconds,demand_gpus\n0,many\n", ":2: not two numbers"),
-        ("timestamp_seconds,demand_gpus\n0,-1\n", ":2: demand must be 0 or more"),
-        ("timestamp_seconds,demand_gpus\n0,nan\n", "leave out"),
+        ("timestamp_seconds,demand_gpus\n0,-1\n", ":2: values must be finite and demand at least 0"),
+        ("timestamp_seconds,demand_gpus\n0,nan\n", "omit unknown rows"),
         ("timestamp_seconds,demand_gpus\n60,1\n0,1\n", ":3: timestamp 0 does not come after 60"),
     ],
 )

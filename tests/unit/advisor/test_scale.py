@@ -154,7 +154,7 @@ def test_an_id_is_of_who_and_what_never_of_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pool", "told"),
+    ("pool", "reported"),
     [
         ({"demand": {"per_replica": 1}}, "either a preset"),
         ({"demand": {"per_replica": 1, "preset": "vllm", "query": "sum(x)"}}, "either a preset"),

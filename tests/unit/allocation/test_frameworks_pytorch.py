@@ -87,7 +87,7 @@ def run_and_parse(program: str, settings: PyTorchSettings, **variables: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("gpu_type", "variables", "told", "device", "dtype"),
+    ("gpu_type", "variables", "reported", "device", "dtype"),
     [
         ("A100", {}, [["device", 0], ["fraction", 0.7, 0], ["fraction", 0.7, 1]], "cuda:0", "torch.bfloat16"),
         ("NEWCARD", {"LOCAL_RANK": "1"}, [["device", 1], ["fraction", 0.7, 1]], "cuda:1", "torch.float16"),

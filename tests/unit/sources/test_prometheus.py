@@ -123,7 +123,7 @@ K = SourceErrorKind
         pytest.param(
             reply(200, '{"status":"success","data":null}'), K.BAD_RESPONSE, "shape of a vector", id="null-data"
         ),
-        pytest.param(ok(kind="matrix"), K.BAD_RESPONSE, "asked for a vector", id="matrix"),
+        pytest.param(ok(kind="matrix"), K.BAD_RESPONSE, "expected a vector", id="matrix"),
         pytest.param(ok([{"metric": {}}]), K.BAD_RESPONSE, "shape of a vector", id="no-value"),
         pytest.param(ok([{"value": [1, "1"]}]), K.BAD_RESPONSE, "shape of a vector", id="no-metric"),
         pytest.param(ok([item("many")]), K.BAD_RESPONSE, "shape of a vector", id="not-a-number"),
@@ -131,13 +131,13 @@ K = SourceErrorKind
             ok([{"metric": {"a": 1}, "value": [1, "1"]}]), K.BAD_RESPONSE, "shape of a vector", id="bad-label"
         ),
         pytest.param(ok([item("1"), item("2")]), K.BAD_RESPONSE, "same labels", id="duplicates"),
-        pytest.param(error(400, "bad_data", "parse error"), K.QUERY_ERROR, "Mend the PromQL", id="bad-query"),
+        pytest.param(error(400, "bad_data", "parse error"), K.QUERY_ERROR, "Fix the PromQL", id="bad-query"),
         pytest.param(error(422, "execution", "many-to-many"), K.QUERY_ERROR, "many-to-many", id="422"),
         pytest.param(error(503, "timeout", "query timed out"), K.TIMEOUT, "--query.timeout", id="query-timeout"),
         pytest.param(error(503, "unavailable", "TSDB not ready"), K.UNREACHABLE, "not ready", id="not-ready"),
         pytest.param(ok(warnings=["store-3 is away"]), K.PARTIAL, "store-3 is away", id="warnings"),
         pytest.param(ok(isPartial=True), K.PARTIAL, "isPartial", id="victoria-partial"),
-        pytest.param(cut_off, K.UNREACHABLE, "Is it running", id="cut-off"),
+        pytest.param(cut_off, K.UNREACHABLE, "Check that it is running", id="cut-off"),
     ],
 )
 def test_failures(answering: Responder, kind: SourceErrorKind, mend: str):
@@ -181,7 +181,7 @@ def test_unknown_host(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     caught = failure_of("http://prometheus.nowhere:9090", retries=0)
     assert caught.kind is K.UNREACHABLE
-    assert "host name is unknown" in str(caught)
+    assert "unknown host name" in str(caught)
 
 
 def test_name_lookup_that_hangs(monkeypatch: pytest.MonkeyPatch):
@@ -221,7 +221,7 @@ def test_tls_certificate(tmp_path: Path):
     with fake_http(ok()) as plain:
         caught = failure_of(plain.url.replace("http:", "https:"))
         assert caught.kind is K.UNREACHABLE
-        assert "speaks no TLS" in str(caught)
+        assert "does not use TLS" in str(caught)
 
 
 def test_answers():
@@ -369,8 +369,8 @@ def test_secrets_stay_inside(caplog: pytest.LogCaptureFixture):
         ({"password": SECRET}, "username"),
         ({"key_file": "k"}, "cert_file"),
         ({"bearer_token": SECRET + "\nx"}, "right file"),
-        ({"headers": {"X": SECRET + "\r\nInjected: 1"}}, "HTTP cannot carry"),
-        ({"timeout_seconds": 0}, "above 0"),
+        ({"headers": {"X": SECRET + "\r\nInjected: 1"}}, "not allowed in HTTP"),
+        ({"timeout_seconds": 0}, "greater than 0"),
         ({"retries": -1}, "retries"),
     ],
 )

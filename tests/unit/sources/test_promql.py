@@ -81,7 +81,7 @@ def test_duration(seconds: int, text: str):
 
 
 def test_refused_numbers():
-    with pytest.raises(ValueError, match="longer than 0"):
+    with pytest.raises(ValueError, match="greater than 0"):
         to_promql(Selector("x", "mean", 0))
     with pytest.raises(ValueError, match="finite"):
         to_promql(Affine(UP, scale=float("nan")))

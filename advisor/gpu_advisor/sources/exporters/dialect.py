@@ -33,8 +33,8 @@ LONG_WINDOW_SECONDS = 6 * 3600
 class ExporterDialect:
     """One exporter family as it is here.
 
-    `target_matchers` are matchers that keep other programs' series of the same names out. `interval_seconds` is how often it is
-    scraped, if that is known: of a gauge, only the number of samples tells how much of a window was seen.
+    `target_matchers` keep other programs' series of the same names out. `interval_seconds` is the scrape interval, if
+    known: for a gauge, data coverage is the number of samples times the interval.
     """
 
     mapping: ExporterMapping

@@ -1,1 +1,1 @@
-"""Any server that speaks the Prometheus HTTP API."""
+"""Source: a server with the Prometheus HTTP API."""

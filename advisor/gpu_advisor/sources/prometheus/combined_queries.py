@@ -1,4 +1,4 @@
-"""Several expressions in one query: each tagged with its number, so that the answer can be taken apart again."""
+"""Several expressions in one query: an index label on each, so that the results can be split again."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from gpu_advisor.promql.expressions import ConstantLabel, Expression, Labels, Ve
 from gpu_advisor.sources.algebra import MutableVector
 from gpu_advisor.sources.base import Source
 
-#: The label that tells the leaves of a query apart. No exporter has it, and it stands before all usual ones.
+#: The label that distinguishes the leaves of a query. No exporter uses it, and it sorts before common labels.
 INDEX_LABEL = "_part"
 
-#: Leaves that are asked for in one query. One alone is asked for as it is.
+#: The leaves of one query. A single leaf gets no index label.
 CombinedQuery = tuple[Expression, ...]
 
 
 @runtime_checkable
 class CombinedQuerySource(Protocol):
-    """A source that takes the answers of combined apart while it reads them."""
+    """A source that splits the results of combined queries while it parses them."""
 
     def read_combined(self, combined: Sequence[CombinedQuery], at: float) -> list[tuple[MutableVector, ...]]:
-        """The answer of each leaf of each query at time `at` (seconds since 1970). Raises SourceError."""
+        """The result of each leaf of each query at time `at` (Unix time). Raises SourceError."""
         ...
 
 
 def read_combined_queries(
     source: Source, combined: Sequence[CombinedQuery], at: float
 ) -> list[tuple[MutableVector, ...]]:
-    """As CombinedQuerySource.combined, from any source."""
+    """CombinedQuerySource.read_combined for any source."""
     if isinstance(source, CombinedQuerySource):
         return source.read_combined(combined, at)
-    answers = source.instant(combined_expressions(combined), at)
-    return [results_in_order(query, split_results(answers[str(number)])) for number, query in enumerate(combined)]
+    results = source.instant(combined_expressions(combined), at)
+    return [results_in_order(query, split_results(results[str(number)])) for number, query in enumerate(combined)]
 
 
 def combined_expressions(combined: Sequence[CombinedQuery]) -> dict[str, Expression]:
-    """What is asked, by number."""
+    """One expression per query, by index."""
     return {str(number): _combine(query) for number, query in enumerate(combined)}
 
 
@@ -48,21 +48,21 @@ def _combine(query: CombinedQuery) -> Expression:
     )
 
 
-def split_results(answer: Vector) -> dict[str, MutableVector]:
-    """The results by their tag, without it; those that have none, by ""."""
+def split_results(vector: Vector) -> dict[str, MutableVector]:
+    """Results by index label, with that label removed; "" for results without one."""
     parts: dict[str, MutableVector] = {}
-    for labels, value in answer.items():
-        tag, rest = _pop_index_label(labels)
-        parts.setdefault(tag, {})[rest] = value
+    for labels, value in vector.items():
+        index, rest = _pop_index_label(labels)
+        parts.setdefault(index, {})[rest] = value
     return parts
 
 
 def results_in_order(query: CombinedQuery, parts: Mapping[str, MutableVector]) -> tuple[MutableVector, ...]:
-    """The answer of each leaf. Raises ValueError for results that are of none of them."""
-    tags = [str(number) for number in range(len(query))] if len(query) > 1 else [""]
-    if not parts.keys() <= set(tags):
-        raise ValueError(f"results tagged {', '.join(sorted(parts))} in the answer to a query of {len(query)}")
-    return tuple(parts.get(tag, {}) for tag in tags)
+    """The result of each leaf. Raises ValueError for results with an unknown index."""
+    indexes = [str(number) for number in range(len(query))] if len(query) > 1 else [""]
+    if not parts.keys() <= set(indexes):
+        raise ValueError(f"results with index {', '.join(sorted(parts))} for a query of {len(query)} leaves")
+    return tuple(parts.get(index, {}) for index in indexes)
 
 
 def _pop_index_label(labels: Labels) -> tuple[str, Labels]:

@@ -1,8 +1,8 @@
-"""The answer to a pack, read in one pass over its text, where it is as plain as Prometheus writes it.
+"""Fast path: parse the response to a combined query in one pass over its text.
 
-Reading a fleet's answers is much of what an evaluation adds to its queries. One regular expression over all of the text
-needs a third of the time of json.loads and a label set at a time. Any other answer is left to the careful way: one with
-escaped characters, with warnings, or of another shape.
+Parsing a fleet's responses takes much of an evaluation's own time. One regular expression over the text takes a third
+of the time of json.loads and single label sets. Responses with escaped characters, with warnings or of another shape
+go to response_parser.py.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from gpu_advisor.promql.expressions import Labels
 from gpu_advisor.sources.prometheus.combined_queries import INDEX_LABEL
 
-#: A metric's name with its label, a tag, all other labels, a value.
+#: Metric name, index, all other labels, value.
 _Result = tuple[str, str, str, str]
 
 _HEAD = '{"status":"success","data":{"resultType":"vector","result":['
 _TAIL = "]}}"
 _BEGIN = '{"metric":{'
-_CHUNK_CHARACTERS = 200_000  # milliseconds
+_CHUNK_CHARACTERS = 200_000  # takes milliseconds
 _RESULT = re.compile(
     rf'{{"metric":{{((?:"__name__":"[^"]*",)?)"{INDEX_LABEL}":"([0-9]+)"(?:,((?:"[a-zA-Z_][a-zA-Z0-9_]*":"[^"]+",?)+))?}},'
     r'"value":\[[0-9.e+]+,"([^"]+)"\]},'
@@ -27,15 +27,15 @@ _RESULT = re.compile(
 
 
 def parse_combined_response(body: bytes, label_cache: dict[str, Labels]) -> dict[str, dict[Labels, float]] | None:
-    """The results by their tag, as `parted(vector_of(data_of(...)))` has them; None if the answer is not plain.
+    """Results by index label, as split_results(parse_vector(response_data(...))) gives; None if not supported.
 
-    Equal labels are one object: a fleet's answers name each GPU some fifty times. `label_cache` has those of other answers.
+    Equal labels are one object, also across responses by `label_cache`: each GPU is named some fifty times.
     """
     try:
         text = body.decode().rstrip("\n")
     except UnicodeDecodeError:
         return None
-    # Without backslashes, a quote is the begin or the end of a string.
+    # Without backslashes, every quote starts or ends a string.
     if "\\" in text or not (text.startswith(_HEAD) and text.endswith(_TAIL)):
         return None
     text = text[len(_HEAD) : -len(_TAIL)] + ","
@@ -49,23 +49,23 @@ def parse_combined_response(body: bytes, label_cache: dict[str, Labels]) -> dict
         for results in _chunks(text):
             count += len(results)
             length += len(results) * same
-            for name, tag, labels_text, value_text in results:
+            for name, index, labels_text, value_text in results:
                 labels = label_cache.get(labels_text)
                 if labels is None:
                     labels = label_cache[labels_text] = _labels(labels_text)
-                if tag not in parts:
-                    parts[tag] = {}
-                parts[tag][labels] = float(value_text)
-                length += len(name) + len(tag) + len(labels_text) + len(value_text) + (labels_text != "")
-    except ValueError:  # not a number, or labels that are not in order
+                if index not in parts:
+                    parts[index] = {}
+                parts[index][labels] = float(value_text)
+                length += len(name) + len(index) + len(labels_text) + len(value_text) + (labels_text != "")
+    except ValueError:  # not a number, or labels out of order
         return None
-    # All of one time, they differ in what was found in them: so nothing is between them.
-    whole = length == len(text) and text.count(_time(first)) == count
-    return parts if whole and sum(map(len, parts.values())) == count else None
+    # All results have the same time; the length shows that nothing lies between them.
+    complete = length == len(text) and text.count(_time(first)) == count
+    return parts if complete and sum(map(len, parts.values())) == count else None
 
 
 def _chunks(text: str) -> Iterator[list[_Result]]:
-    """The results, some thousand at a time: meanwhile no other thread runs, and the next query is not sent."""
+    """Results, some thousand at a time: the GIL is held meanwhile, and the next query is not sent."""
     start = 0
     while start < len(text):
         found = text.find(_BEGIN, start + _CHUNK_CHARACTERS)
@@ -79,7 +79,7 @@ def _time(first: re.Match[str]) -> str:
 
 
 def _labels(labels_text: str) -> Labels:
-    """Of `"name":"value","name":"value"`. Raises ValueError if that is not what it is."""
+    """Parse `"name":"value","name":"value"`. Raises ValueError for any other text."""
     pairs = tuple(_pair(each) for each in labels_text[1:-1].split('","')) if labels_text else ()
     names = [name for name, _ in pairs]
     if labels_text.endswith(",") or names != sorted({*names}) or {INDEX_LABEL, "__name__"} & {*names}:

@@ -1,7 +1,7 @@
-"""HTTP requests that end: a limit on the whole exchange and on the size of the answer.
+"""HTTP requests with a deadline for the whole exchange and a limit on the response size.
 
-The time limits of `requests` restart with every byte, so a server that drips holds a caller for ever. Here a timer
-shuts the socket down when the time is over, whatever the request was waiting for.
+The timeouts of `requests` restart with every byte, so a slow server can block a caller forever. Here a timer shuts the
+socket down at the deadline, whatever the request is waiting for.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ _CHUNK_BYTES = 1 << 16
 
 
 class DeadlineExceededError(Exception):
-    """The whole exchange took longer than it may."""
+    """The exchange did not complete before its deadline."""
 
 
 class BodyTooLargeError(Exception):
-    """The answer is larger than it may be."""
+    """The response exceeds the size limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
     status: int
-    headers: Mapping[str, str]  # names in any case
+    headers: Mapping[str, str]  # names are case-insensitive
     body: bytes
 
 
 class NoAuth(AuthBase):
-    """Keeps `requests` from sending what it finds in ~/.netrc, which would also replace an Authorization header."""
+    """Keeps `requests` from using ~/.netrc, which would also replace an Authorization header."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         return request
 
 
 class DeadlineClient:
-    """One connection kept open, one request at a time. Follows no redirects."""
+    """One persistent connection, one request at a time. Follows no redirects."""
 
     def __init__(self) -> None:
         self.session = requests.Session()
@@ -55,7 +55,7 @@ class DeadlineClient:
         self.session.mount("https://", adapter)
 
     def fetch(self, method: str, url: str, *, seconds: float, max_bytes: int, **arguments: Any) -> HttpResponse:
-        """Send a request (`arguments` as for requests.Session.request) and read all of the answer.
+        """Send a request (`arguments` as for requests.Session.request) and read the whole response.
 
         Raises DeadlineExceededError, BodyTooLargeError, requests.RequestException, or OSError (unreadable TLS files).
         """
@@ -64,20 +64,20 @@ class DeadlineClient:
         timer.daemon = True
         timer.start()
         try:
-            answer = self._fetch(method, url, seconds, max_bytes, arguments)
+            response = self._fetch(method, url, seconds, max_bytes, arguments)
         except (requests.RequestException, HTTPError, OSError) as error:
             if expired.is_set():
-                raise DeadlineExceededError(f"no complete answer within {seconds:g} s") from error
-            # A body that breaks off has another name in requests, or none: to us the connection was lost.
+                raise DeadlineExceededError(f"no complete response within {seconds:g} s") from error
+            # requests has other errors, or none, for a truncated body: treat it as a lost connection.
             if isinstance(error, HTTPError | requests.exceptions.ChunkedEncodingError):
                 raise requests.ConnectionError(str(error)) from error
             raise
         finally:
             timer.cancel()
             self._socket = None
-        if expired.is_set():  # an answer without a length looks complete when its socket is cut
-            raise DeadlineExceededError(f"no complete answer within {seconds:g} s")
-        return answer
+        if expired.is_set():  # a response without a length looks complete when its socket is shut down
+            raise DeadlineExceededError(f"no complete response within {seconds:g} s")
+        return response
 
     def close(self) -> None:
         self.session.close()
@@ -92,7 +92,7 @@ class DeadlineClient:
             for chunk in response.iter_content(_CHUNK_BYTES):
                 body += chunk
                 if len(body) > max_bytes:
-                    raise BodyTooLargeError(f"the answer is larger than {max_bytes} bytes")
+                    raise BodyTooLargeError(f"the response is larger than {max_bytes} bytes")
             return HttpResponse(response.status_code, response.headers, bytes(body))
 
     def _track_socket(self, connected: Any) -> None:
@@ -104,14 +104,14 @@ class DeadlineClient:
         if connected is None:
             return
         try:
-            # Not SSLSocket.shutdown, which takes the TLS state away from the thread that is reading.
+            # Not SSLSocket.shutdown, which removes the TLS state from under the reading thread.
             socket.socket.shutdown(connected, socket.SHUT_RDWR)
         except OSError:
-            return  # closed already: that is what we want
+            return  # already closed
 
 
 class _SocketTrackingAdapter(HTTPAdapter):
-    """Tells which socket the answer is awaited on."""
+    """Reports the socket on which a response is awaited."""
 
     def __init__(self, watch: Callable[[Any], None]) -> None:
         self._pools = {
@@ -131,7 +131,7 @@ class _SocketTrackingAdapter(HTTPAdapter):
 
 
 def _socket_tracking_pool(pool: Any, watch: Callable[[Any], None]) -> Any:
-    """The connection pool class, with connections that tell their socket before they wait for an answer on it."""
+    """The connection pool class, with connections that report their socket before waiting for a response."""
 
     class WatchedConnection(pool.ConnectionCls):  # type: ignore[misc]
         def getresponse(self, *arguments: Any, **named: Any) -> Any:

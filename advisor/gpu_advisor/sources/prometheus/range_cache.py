@@ -15,8 +15,8 @@ from gpu_advisor.sources.algebra import MutableVector
 from gpu_advisor.sources.base import PromqlSource, Source
 from gpu_advisor.sources.prometheus.combined_queries import CombinedQuery, read_combined_queries
 
-#: Samples may arrive late, by remote write or a lagging clock: steps newer than this (seconds) are queried again. Samples
-#: that arrive later are missed.
+#: Samples may arrive late, by remote write or a lagging clock: steps newer than this (seconds) are queried again.
+#: Samples that arrive later are missed.
 LATE_SAMPLE_SECONDS = 300
 
 #: Steps per query. A step of 10,000 GPUs takes Prometheus tens of milliseconds.

@@ -1,4 +1,4 @@
-"""What the Prometheus HTTP API answered: pure reading of it, every way to be wrong told apart."""
+"""Parse responses of the Prometheus HTTP API, with a specific error for each kind of failure. Pure."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from gpu_advisor.promql.expressions import Labels, TimeSeries
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
 from gpu_advisor.sources.prometheus.http_client import HttpResponse
 
-_MAX_MESSAGE_CHARACTERS = 300  # of a server's own words in a message
+_MAX_MESSAGE_CHARACTERS = 300  # of a server's own message
 
 T = TypeVar("T")
 
 
-def response_data(answer: HttpResponse, server: str) -> Any:
-    """The `data` of a whole, successful answer. `server` names the server in messages. Raises SourceError."""
-    if answer.status in (401, 403, 407):
-        _raise_unauthorized(answer, server)
-    if 300 <= answer.status < 400:
-        _raise_redirect(answer, server)
-    document = _document(answer)
+def response_data(response: HttpResponse, server: str) -> Any:
+    """The `data` of a complete, successful response. `server` names the server in messages. Raises SourceError."""
+    if response.status in (401, 403, 407):
+        _raise_unauthorized(response, server)
+    if 300 <= response.status < 400:
+        _raise_redirect(response, server)
+    document = _document(response)
     if isinstance(document, dict) and document.get("status") == "error":
         _raise_error(document, server)
-    if answer.status != 200:
-        _raise_status(answer, server)
+    if response.status != 200:
+        _raise_status(response, server)
     if document is None:
-        _raise_not_json(answer, server)
+        _raise_not_json(response, server)
     if not isinstance(document, dict) or document.get("status") != "success" or "data" not in document:
         raise bad_response_error(server, "the JSON has no 'status: success' with 'data'")
     _raise_if_partial(document, server)
@@ -42,19 +42,19 @@ def parse_vector(data: Any, server: str) -> dict[Labels, float]:
 
 
 def parse_matrix(data: Any, server: str) -> dict[Labels, TimeSeries]:
-    """A matrix without its non-finite values; series with nothing left are not in it. Raises SourceError."""
+    """A matrix without non-finite values and without empty series. Raises SourceError."""
 
-    def trail(item: Mapping[str, Any]) -> TimeSeries | None:
+    def series(item: Mapping[str, Any]) -> TimeSeries | None:
         points = ((float(time), float(value)) for time, value in item["values"])
         return tuple(point for point in points if math.isfinite(point[1])) or None
 
-    return _results(data, "matrix", trail, server)
+    return _results(data, "matrix", series, server)
 
 
 def bad_response_error(server: str, what: str) -> SourceError:
     return SourceError(
         SourceErrorKind.BAD_RESPONSE,
-        f"{server}: {what}. Is this the base URL of a Prometheus-compatible query API (what stands before /api/v1/query)?",
+        f"{server}: {what}. Is url the base URL of a Prometheus-compatible API (without /api/v1/query)?",
     )
 
 
@@ -62,7 +62,7 @@ def _results(data: Any, kind: str, read: Callable[[Mapping[str, Any]], T | None]
     found: dict[Labels, T] = {}
     try:
         if data["resultType"] != kind:
-            raise bad_response_error(server, f"asked for a {kind} and got a {str(data['resultType'])[:40]}")
+            raise bad_response_error(server, f"expected a {kind}, got a {str(data['resultType'])[:40]}")
         for item in data["result"]:
             labels = _labels(item["metric"])
             if labels in found:
@@ -76,7 +76,7 @@ def _results(data: Any, kind: str, read: Callable[[Mapping[str, Any]], T | None]
 
 
 def _labels(metric: Mapping[str, Any]) -> Labels:
-    pairs = sorted(metric.items())  # as Prometheus gives them already, which makes it cheap
+    pairs = sorted(metric.items())  # sorted already in Prometheus' responses, so cheap
     plain = True
     for name, value in pairs:
         if not isinstance(value, str):
@@ -85,15 +85,15 @@ def _labels(metric: Mapping[str, Any]) -> Labels:
     return tuple(pairs) if plain else tuple(pair for pair in pairs if pair[1] and pair[0] != "__name__")
 
 
-def _document(answer: HttpResponse) -> Any:
+def _document(response: HttpResponse) -> Any:
     try:
-        return json.loads(answer.body)
-    except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested without end
+        return json.loads(response.body)
+    except (ValueError, RecursionError):  # not JSON, not UTF-8, or too deeply nested
         return None
 
 
 def _raise_if_partial(document: Mapping[str, Any], server: str) -> None:
-    # `infos` are remarks on the query's style; warnings and VictoriaMetrics' isPartial say that something is missing.
+    # `infos` comment on the query's style; warnings and VictoriaMetrics' isPartial mean that data is missing.
     warnings = document.get("warnings")
     if warnings:
         message = "; ".join(str(warning) for warning in warnings) if isinstance(warnings, Sequence) else str(warnings)
@@ -103,8 +103,8 @@ def _raise_if_partial(document: Mapping[str, Any], server: str) -> None:
         return
     raise SourceError(
         SourceErrorKind.PARTIAL,
-        f"{server} answered only in part: {_truncate(message)}. What is missing cannot be told from what is not there, so the"
-        " answer is not used; bring back the store or storage node that it names.",
+        f"{server} returned a partial result: {_truncate(message)}. Missing data would look like absent series, so "
+        "it is not used; restore the store or storage node that it names.",
     )
 
 
@@ -113,56 +113,55 @@ def _raise_error(document: Mapping[str, Any], server: str) -> NoReturn:
     if kind in ("timeout", "canceled"):
         raise SourceError(
             SourceErrorKind.TIMEOUT,
-            f"{server} gave a query up ({kind}: {message}). Give it more time (--query.timeout), or ask it less often.",
+            f"{server} aborted a query ({kind}: {message}). Raise --query.timeout there, or query less often.",
         )
     if kind in ("unavailable", "internal"):
         raise SourceError(
             SourceErrorKind.UNREACHABLE,
-            f"{server} cannot answer now ({kind}: {message}). Look at that server's own log.",
+            f"{server} is unavailable ({kind}: {message}). Check that server's log.",
         )
     raise SourceError(
         SourceErrorKind.QUERY_ERROR,
-        f"{server} refused a query ({kind}: {message}). Mend the PromQL in the settings or in the mapping it comes from.",
+        f"{server} rejected a query ({kind}: {message}). Fix the PromQL in the settings or in the mapping "
+        "it comes from.",
     )
 
 
-def _raise_unauthorized(answer: HttpResponse, server: str) -> NoReturn:
+def _raise_unauthorized(response: HttpResponse, server: str) -> NoReturn:
     fix = {
         401: "Set bearer_token, or username and password",
-        403: "These credentials may not query: give them that right, or set the tenant header that it asks for",
-        407: "Set the proxy's credentials in HTTPS_PROXY, or name the host in NO_PROXY",
-    }[answer.status]
-    raise SourceError(SourceErrorKind.UNAUTHORIZED, f"{server} answered {answer.status}. {fix}.")
+        403: "These credentials may not query: grant them read access, or set the tenant header that it requires",
+        407: "Set the proxy's credentials in HTTPS_PROXY, or add the host to NO_PROXY",
+    }[response.status]
+    raise SourceError(SourceErrorKind.UNAUTHORIZED, f"{server} returned {response.status}. {fix}.")
 
 
-def _raise_redirect(answer: HttpResponse, server: str) -> NoReturn:
-    target = urlsplit(answer.headers.get("Location", ""))
+def _raise_redirect(response: HttpResponse, server: str) -> NoReturn:
+    target = urlsplit(response.headers.get("Location", ""))
     place = f"{target.scheme}://{target.hostname}" if target.hostname else "another page"  # no tokens from its query
-    raise bad_response_error(
-        server, f"it redirects ({answer.status}) to {place}: a login page, or an address that has moved"
-    )
+    raise bad_response_error(server, f"it redirects ({response.status}) to {place}: a login page, or a moved address")
 
 
-def _raise_status(answer: HttpResponse, server: str) -> NoReturn:
-    if answer.status == 429:
+def _raise_status(response: HttpResponse, server: str) -> NoReturn:
+    if response.status == 429:
         raise SourceError(
             SourceErrorKind.UNREACHABLE,
-            f"{server} answered 429, too many requests. Ask it less often, or raise the tenant's limit there.",
+            f"{server} returned 429 Too Many Requests. Query less often, or raise the tenant's limit there.",
         )
-    if answer.status in (502, 503, 504):
+    if response.status in (502, 503, 504):
         raise SourceError(
             SourceErrorKind.UNREACHABLE,
-            f"{server} answered {answer.status}: it is starting, overloaded, or a proxy finds nothing behind it."
-            " Is it running?",
+            f"{server} returned {response.status}: it is starting or overloaded, or a proxy cannot reach it. "
+            "Is it running?",
         )
-    raise bad_response_error(server, f"it answered {answer.status}")
+    raise bad_response_error(server, f"it returned {response.status}")
 
 
-def _raise_not_json(answer: HttpResponse, server: str) -> NoReturn:
-    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if "html" in kind or answer.body.lstrip()[:1] == b"<":
-        raise bad_response_error(server, "it answered with a web page instead of JSON, perhaps a proxy's login page")
-    raise bad_response_error(server, "the answer is not JSON, or was cut off")
+def _raise_not_json(response: HttpResponse, server: str) -> NoReturn:
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if "html" in kind or response.body.lstrip()[:1] == b"<":
+        raise bad_response_error(server, "it returned a web page instead of JSON, perhaps a proxy's login page")
+    raise bad_response_error(server, "the response is not JSON, or truncated")
 
 
 def _truncate(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Samples from a Prometheus, or from anything that answers its HTTP query API (Thanos, Mimir, VictoriaMetrics)."""
+"""Samples from Prometheus, or from a compatible server (Thanos, Mimir, VictoriaMetrics)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from gpu_advisor.sources.prometheus.http_client import (
 from gpu_advisor.sources.prometheus.response_parser import bad_response_error, parse_matrix, parse_vector, response_data
 
 MAX_CONCURRENT_QUERIES = 2
-MAX_RESPONSE_BYTES = 256 << 20  # 10,000 GPUs are some 4 MiB a query
+MAX_RESPONSE_BYTES = 256 << 20  # 10,000 GPUs take some 4 MiB per query
 _INITIAL_BACKOFF_SECONDS = 0.2
 _RETRYABLE_STATUSES = (502, 503, 504)
 
@@ -45,10 +45,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class PrometheusClientConfig:
-    """Where the API is and how to be let in. Raises ValueError, never with a secret in it."""
+    """Address and credentials of the API. Raises ValueError, never with a secret in it."""
 
-    url: str  # what stands before /api/v1/query
-    timeout_seconds: float = 30.0  # for one query, its retries included
+    url: str  # base URL, without /api/v1/query
+    timeout_seconds: float = 30.0  # per query, including retries
     retries: int = 2
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     username: str | None = None
@@ -65,7 +65,7 @@ class PrometheusClientConfig:
 
 
 class PrometheusSource:
-    """A Source over HTTP. At most two queries are in flight, whoever asks."""
+    """A Source over HTTP, with at most two concurrent queries."""
 
     name = "prometheus"
 
@@ -90,22 +90,22 @@ class PrometheusSource:
         """As AnswersPacks.combined. Raises SourceError."""
         known: dict[str, Labels] = {}
 
-        def parts(answer: HttpResponse) -> dict[str, MutableVector]:
-            quick = parse_combined_response(answer.body, known) if answer.status == 200 else None
-            return split_results(self._vector(answer)) if quick is None else quick
+        def parts(response: HttpResponse) -> dict[str, MutableVector]:
+            quick = parse_combined_response(response.body, known) if response.status == 200 else None
+            return split_results(self._vector(response)) if quick is None else quick
 
-        answers = self._query("/api/v1/query", _query_forms(combined_expressions(combined), at), parts)
-        return [results_in_order(query, answers[str(number)]) for number, query in enumerate(combined)]
+        results = self._query("/api/v1/query", _query_forms(combined_expressions(combined), at), parts)
+        return [results_in_order(query, results[str(number)]) for number, query in enumerate(combined)]
 
-    def _vector(self, answer: HttpResponse) -> dict[Labels, float]:
-        return parse_vector(response_data(answer, self._server), self._server)
+    def _vector(self, response: HttpResponse) -> dict[Labels, float]:
+        return parse_vector(response_data(response, self._server), self._server)
 
     def range(self, expression: Expression, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
         """As Source.range. Raises SourceError."""
         return self.range_promql(_promql_text(expression), start, end, step)
 
     def range_promql(self, promql: str, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
-        """A query that a person wrote, as `range`. Raises SourceError."""
+        """As `range`, for PromQL written by a user. Raises SourceError."""
         form = {
             "query": promql,
             "start": _rfc3339(start),
@@ -114,22 +114,22 @@ class PrometheusSource:
         }
         return self._query("/api/v1/query_range", {"": form}, self._matrix)[""]
 
-    def _matrix(self, answer: HttpResponse) -> dict[Labels, TimeSeries]:
-        return parse_matrix(response_data(answer, self._server), self._server)
+    def _matrix(self, response: HttpResponse) -> dict[Labels, TimeSeries]:
+        return parse_matrix(response_data(response, self._server), self._server)
 
     def version(self) -> str | None:
-        """The version of Prometheus, such as "2.42.0"; None if it is another engine. Raises SourceError."""
+        """The version of Prometheus, such as "2.42.0"; None for another engine. Raises SourceError."""
         submitted = {"": self._pool.submit(self._request_with_retries, "GET", "/api/v1/status/buildinfo", None)}
-        answer = self._collect(submitted, lambda answer: answer)[""]
-        if answer.status in (404, 405):
+        response = self._collect(submitted, lambda response: response)[""]
+        if response.status in (404, 405):
             return None
         try:
-            data = response_data(answer, self._server)
+            data = response_data(response, self._server)
         except SourceError as error:
             if error.kind in (SourceErrorKind.BAD_RESPONSE, SourceErrorKind.QUERY_ERROR):
                 return None
             raise
-        # Mimir counts its own versions here and says so; nothing follows from them for the language.
+        # Mimir reports its own version here, which says nothing about PromQL features.
         if not isinstance(data, dict) or data.get("application", "Prometheus") != "Prometheus":
             return None
         version = data.get("version")
@@ -154,38 +154,38 @@ class PrometheusSource:
     def _collect(
         self, submitted: Mapping[str, concurrent.futures.Future[HttpResponse]], read: Callable[[HttpResponse], T]
     ) -> dict[str, T]:
-        """The answers as `read` reads them: each as soon as it is there, while the server works on the next ones."""
+        """The parsed responses: each is parsed on arrival, while the server works on the next ones."""
         rounds = -(-len(submitted) // MAX_CONCURRENT_QUERIES)
-        limit = self._settings.timeout_seconds * rounds + 1  # a query ends itself; but looking up a name may hang
+        limit = self._settings.timeout_seconds * rounds + 1  # a query times out by itself, but a DNS lookup may hang
         keys = {future: key for key, future in submitted.items()}
         found: dict[str, T] = {}
         try:
             for future in concurrent.futures.as_completed(keys, limit):
                 found[keys.pop(future)] = read(future.result())
-                del future  # the answer's bytes are not needed any more
+                del future  # frees the response's bytes
         except concurrent.futures.TimeoutError as error:
             raise self._timeout() from error
         finally:
-            for future in submitted.values():  # those that wait, if another one failed or the time is over
+            for future in submitted.values():  # those waiting, if another one failed or timed out
                 future.cancel()
         return {key: found[key] for key in submitted}
 
     def _request_with_retries(self, method: str, path: str, form: Mapping[str, str] | None) -> HttpResponse:
-        """One request with its retries, all within the time limit. Raises SourceError."""
+        """One request with its retries, all before the deadline. Raises SourceError."""
         deadline = time.monotonic() + self._settings.timeout_seconds
         pauses = self._backoff(deadline)
         while True:
             try:
-                answer = self._fetch(method, path, form, deadline)
+                response = self._fetch(method, path, form, deadline)
             except requests.ConnectionError as error:
                 if isinstance(error, requests.exceptions.SSLError) or not next(pauses, False):
                     raise _unreachable(self._server, error) from error
                 continue
-            if not _is_retryable(answer) or not next(pauses, False):
-                return answer
+            if not _is_retryable(response) or not next(pauses, False):
+                return response
 
     def _backoff(self, deadline: float) -> Iterator[bool]:
-        """Waits, longer each time, once per retry that is left; ends where the time does not suffice."""
+        """Exponential backoff, once per remaining retry; ends if the deadline would pass."""
         pause = _INITIAL_BACKOFF_SECONDS
         for _ in range(self._settings.retries):
             if time.monotonic() + pause >= deadline or self._closed.wait(pause):
@@ -202,7 +202,7 @@ class PrometheusSource:
                 data=form,
                 seconds=max(deadline - time.monotonic(), 0.001),
                 max_bytes=MAX_RESPONSE_BYTES,
-                # Told with each request: an environment's REQUESTS_CA_BUNDLE would win over the session's.
+                # Per request: the environment's REQUESTS_CA_BUNDLE overrides the session's setting.
                 verify=not self._settings.insecure_skip_verify and (self._settings.ca_file or True),
             )
         except (DeadlineExceededError, requests.Timeout) as error:
@@ -212,11 +212,11 @@ class PrometheusSource:
         except requests.ConnectionError:
             raise
         except requests.RequestException as error:
-            raise bad_response_error(self._server, f"the exchange broke off ({type(error).__name__})") from error
+            raise bad_response_error(self._server, f"the request failed ({type(error).__name__})") from error
         except OSError as error:
             raise SourceError(
                 SourceErrorKind.UNREACHABLE,
-                f"{self._server}: the TLS files cannot be read. Look at ca_file, cert_file and key_file.",
+                f"{self._server}: cannot read the TLS files. Check ca_file, cert_file and key_file.",
             ) from error
         finally:
             self._clients.put(client)
@@ -224,8 +224,8 @@ class PrometheusSource:
     def _timeout(self) -> SourceError:
         return SourceError(
             SourceErrorKind.TIMEOUT,
-            f"{self._server} gave no complete answer within {self._settings.timeout_seconds:g} s."
-            " Raise timeout_seconds, or see what keeps that server busy.",
+            f"{self._server} sent no complete response within {self._settings.timeout_seconds:g} s."
+            " Raise timeout_seconds, or check what keeps that server busy.",
         )
 
 
@@ -253,11 +253,11 @@ def _client(settings: PrometheusClientConfig) -> DeadlineClient:
 def _problems(settings: PrometheusClientConfig) -> Iterator[str]:
     parts = urlsplit(settings.url)
     if parts.username is not None or parts.password is not None:
-        yield "url must not hold a user or a password: set username and password"
+        yield "url must not contain credentials: set username and password"
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         yield "url must look like http://host:9090 or https://host/prometheus, with nothing after the path"
     if not settings.timeout_seconds > 0 or settings.retries < 0:
-        yield "timeout_seconds must be above 0 and retries not below it"
+        yield "timeout_seconds must be greater than 0, and retries at least 0"
     if settings.bearer_token is not None and settings.username is not None:
         yield "set bearer_token, or username and password, but not both"
     if settings.password is not None and settings.username is None:
@@ -265,10 +265,10 @@ def _problems(settings: PrometheusClientConfig) -> Iterator[str]:
     if settings.key_file is not None and settings.cert_file is None:
         yield "key_file needs cert_file"
     if not _is_header_text((settings.bearer_token or "").strip()):
-        yield "bearer_token holds characters that no HTTP header can carry: is it the right file?"
+        yield "bearer_token contains characters not allowed in an HTTP header: is it the right file?"
     for name, value in settings.headers.items():
         if not name or not _is_header_text(name) or not _is_header_text(value):
-            yield f"the name or the value of the header {name!r} holds characters that HTTP cannot carry"
+            yield f"name or value of header {name!r} contains characters not allowed in HTTP"
 
 
 def _is_header_text(text: str) -> bool:
@@ -283,39 +283,39 @@ def _promql_text(expression: Expression) -> str:
     try:
         return to_promql(expression)
     except ValueError as error:
-        raise SourceError(SourceErrorKind.QUERY_ERROR, f"This cannot be asked in PromQL: {error}.") from error
+        raise SourceError(SourceErrorKind.QUERY_ERROR, f"Not expressible in PromQL: {error}.") from error
 
 
 def _rfc3339(seconds: float) -> str:
-    """RFC 3339 with milliseconds: a server that reads 1700000000.567 as a float may cut it off to .566."""
+    """RFC 3339 with milliseconds: a server that parses 1700000000.567 as a float may truncate it to .566."""
     whole, milliseconds = divmod(round(seconds * 1000), 1000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{milliseconds:03d}Z"
 
 
-def _is_retryable(answer: HttpResponse) -> bool:
-    # A 503 in the API's own words means that this very query took too long: asking again would make it worse.
-    return answer.status in _RETRYABLE_STATUSES and b'"errorType"' not in answer.body[:4096]
+def _is_retryable(response: HttpResponse) -> bool:
+    # A 503 with an API error means that this query took too long: retrying would make it worse.
+    return response.status in _RETRYABLE_STATUSES and b'"errorType"' not in response.body[:4096]
 
 
-def _unreachable(who: str, error: requests.ConnectionError) -> SourceError:
+def _unreachable(server: str, error: requests.ConnectionError) -> SourceError:
     causes = list(_causes(error))
     if isinstance(error, requests.exceptions.ProxyError):
-        what = "the proxy cannot be used. Look at HTTP_PROXY and HTTPS_PROXY, or name the host in NO_PROXY"
+        what = "cannot connect to the proxy. Check HTTP_PROXY and HTTPS_PROXY, or add the host to NO_PROXY"
     elif isinstance(error, requests.exceptions.SSLError):
         reason = next((cause.verify_message for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)), "")
-        what = f"TLS failed{f' ({reason})' if reason else ''}. Set ca_file to the certificate authority that signed it"
-        what += " (cert_file and key_file if it asks for a client certificate), or use http:// if it speaks no TLS"
+        what = f"TLS failed{f' ({reason})' if reason else ''}. Set ca_file to the CA that signed its certificate"
+        what += " (cert_file and key_file if it requires a client certificate), or use http:// if it does not use TLS"
     elif any(isinstance(cause, socket.gaierror) for cause in causes):
-        what = "the host name is unknown. Look for a slip in url, and at this machine's DNS"
+        what = "unknown host name. Check url for a typo, and this machine's DNS"
     else:
         reason = next((cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror), "")
-        what = f"no connection{f' ({reason})' if reason else ''}. Is it running, is the port in url right, is a"
-        what += " firewall between"
-    return SourceError(SourceErrorKind.UNREACHABLE, f"{who}: {what}.")
+        what = f"no connection{f' ({reason})' if reason else ''}. Check that it is running, that the port in url"
+        what += " is right, and that no firewall blocks it"
+    return SourceError(SourceErrorKind.UNREACHABLE, f"{server}: {what}.")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it came from, through Python's chain and through urllib3's `reason`."""
+    """The error and its causes, through Python's exception chain and urllib3's `reason`."""
     seen: list[BaseException] = []
     waiting: list[object] = [error]
     while waiting:
