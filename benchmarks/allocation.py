@@ -229,7 +229,7 @@ def in_process(load: LeaseLoad, requests: int) -> tuple[list[float], float, int]
     from gpu_advisor.allocation.gpu_request import GpuRequest
     from gpu_advisor.allocation.lease_manager import LeaseManager
     from gpu_advisor.allocation.lease_store import LeaseStore
-    from gpu_advisor.allocation.model import InventoryGpu, Inventory, InventoryNode
+    from gpu_advisor.allocation.model import Inventory, InventoryGpu, InventoryNode
 
     gpus = tuple(InventoryGpu(i, f"n/{i}", "T4", 16.0) for i in range(2 * load.work.clients))
     machines = Inventory((InventoryNode("n", gpus),), time.time())

@@ -64,10 +64,10 @@ def test_all_troubles_are_shown_what_is_broken_first(
     demo: Program, open_page: Open, screenshots: SaveScreenshot
 ) -> None:
     page = open_page(demo.url + "/")
-    told = demo.get("/recommendations")["recommendations"]
-    assert {each["kind"] for each in told} >= KINDS
-    expect(page.get_by_role("heading", level=1)).to_have_text(f"{len(told)} recommendations")
-    for each in told:
+    reported = demo.get("/recommendations")["recommendations"]
+    assert {each["kind"] for each in reported} >= KINDS
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"{len(reported)} recommendations")
+    for each in reported:
         expect(page.locator(f"#a-{each['id']}")).to_be_visible()
     articles = page.locator("article.advice")
     assert "critical" in str(articles.first.get_attribute("class"))
@@ -78,8 +78,8 @@ def test_all_troubles_are_shown_what_is_broken_first(
 
 def test_from_the_list_to_the_evidence(demo: Program, open_page: Open, screenshots: SaveScreenshot) -> None:
     page = open_page(demo.url + "/")
-    told = first_of(demo, "cooling")
-    page.locator(f"#a-{told['id']} a").click()
+    reported = first_of(demo, "cooling")
+    page.locator(f"#a-{reported['id']} a").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("thermally throttled")
     charts = page.locator("svg.chart")
     expect(charts.first).to_be_visible()
@@ -126,8 +126,8 @@ def test_what_if_changes_the_answer_as_a_slider_moves(
 
 def test_without_scripts_all_is_there(demo: Program, open_page: Open) -> None:
     page = open_page(demo.url + "/", java_script_enabled=False)
-    told = demo.get("/recommendations")["recommendations"]
-    assert page.locator("article.advice").count() == len(told)
+    reported = demo.get("/recommendations")["recommendations"]
+    assert page.locator("article.advice").count() == len(reported)
     summary = page.locator("article.advice summary").first
     summary.click()
     expect(page.locator("article.advice pre").first).to_be_visible()

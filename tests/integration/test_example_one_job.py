@@ -32,19 +32,19 @@ def test_the_job_runs_from_plan_to_report(tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         titles = re.findall(r"^== (\w+)", done.stdout, re.MULTILINE)
-        assert titles == ["Plan", "Cost", "Allocate", "Set", "What", "Report"]
+        assert titles == ["Plan", "Cost", "Allocate", "Set", "Recommendations", "Report"]
         [uuid] = re.findall(r"CUDA_VISIBLE_DEVICES=(GPU-\S+)", done.stdout)
         assert re.search(r"fits: micro-batch \d+", done.stdout)
         assert re.search(r"cheapest: \S+ in \S+, [\d.]+ hours", done.stdout)
         assert re.search(r"epoch 1: loss", done.stdout)
-        advice = done.stdout.partition("== What")[2]
+        advice = done.stdout.partition("== Recommendations")[2]
         assert "Release 1 of 2 GPUs" in advice
         assert "reports training steps with GPU" in advice  # its name may be gone already: it has ended
         assert uuid in advice
         assert re.search(r"of [\d.]+ GPU-hours [\d.]+ were unused", done.stdout)
         assert "<svg" in report.read_text()
         assert program.get("/api/v1/gpu/allocations")["total"] == 0
-        wait_until(lambda: free(program) == 2, "the job is heard of no more, and its GPU is free", program)
+        wait_until(lambda: free(program) == 2, "the job is not reporting any more, and its GPU is free", program)
 
 
 def free(program: Program) -> int | None:

@@ -276,7 +276,7 @@ def test_readings_that_cannot_be_true_are_not_used_and_reported(histories: Prome
     assert not [word for word in evaluation.recommendations if set(word.gpus) & {"GPU-0001", "GPU-0003"}]
     nvitop = histories.evaluated("blind nvitop")
     [check] = [check for check in nvitop.checks if check.item == "gpu_utilization" and check.scope.kind == "gpu"]
-    assert (check.reason, "nvitop-exporter says nan" in check.message) == (Reason.CONFLICTING, True)
+    assert (check.reason, "nvitop-exporter reports nan" in check.message) == (Reason.CONFLICTING, True)
 
 
 @pytest.mark.parametrize(("history", "seen"), [("young", 0.2), ("returned", 0.41)])
