@@ -85,9 +85,45 @@ def test_what_is_taken_away_decides_nothing(
         assert not (before is Truth.YES and after is Truth.NO)
 
 
+@calm
+@given(st.lists(conditions, max_size=5), features)
+def test_together_conditions_are_as_strong_as_the_weakest_and_alternatives_as_the_strongest(
+    found: list[ThresholdCondition], known: dict[str, float | None]
+) -> None:
+    truths = [condition.truth(known) for condition in found]
+    assert all_of(tuple(found), known) is min(truths, key=STRENGTH.index, default=Truth.YES)
+    order = [Truth.NO, Truth.MISSING, Truth.BORDERLINE, Truth.YES]
+    assert any_of(*found).truth(known) is max(truths, key=order.index, default=Truth.NO)
+
+
+@calm
+@given(st.dictionaries(st.sampled_from(sorted(FEATURES_BY_NAME)), st.floats(0, 1.2)))
+def test_the_table_is_read_row_by_row(known: dict[str, float]) -> None:
+    """The first row that holds; before it, or of all rows, those within a dead band or without a value."""
+    given_ = _NoFeatures(known)
+    row, needed, borderline = match_row(given_)
+    truths = [(each, all_of(each.conditions, given_)) for each in DECISION_TABLE]
+    holding = [number for number, (_, truth) in enumerate(truths) if truth is Truth.YES]
+    read = truths[: holding[0]] if holding else truths
+    assert row == (truths[holding[0]][0] if holding else None)
+    assert borderline == tuple(dict.fromkeys(each.diagnosis for each, truth in read if truth is Truth.BORDERLINE))
+    missing = {
+        part.feature
+        for each, truth in read
+        if truth is Truth.MISSING
+        for condition in each.conditions
+        for part in condition.parts()
+        if part.feature not in known
+    }
+    assert set(needed) == (set() if holding else missing)
+
+
 def test_a_dead_band_on_the_wrong_side_is_refused() -> None:
     with pytest.raises(ValueError, match="wrong side"):
         above("x", 0.1, 0.2)
+    with pytest.raises(ValueError, match="wrong side"):
+        below("x", 0.2, 0.1)
+    assert above("x", 0.2, 0.2).truth({"x": 0.2}) is Truth.YES  # a band may be empty
 
 
 # Table

@@ -95,6 +95,7 @@ PLAIN = serialize([({**TAG, "x": "y"}, "1"), ({**TAG, "x": "z"}, "2")])
         PLAIN.replace(b'"_part"', b'"_pars"'),
         PLAIN.replace(b'"0"', b'"zero"'),
         PLAIN.replace(b"1795003200.123", b"1795003200", 1).replace(b"},{", b"},null{"),  # as long as it should be
+        PLAIN.replace(b"1795003200.123", b"1795003200.124", 1),  # two times
         PLAIN.replace(b'"z"', b'"\\"z"'),
         PLAIN.replace(b'"z"', b'"\\\\z"'),
         PLAIN.replace(b'"z"', b"5"),
@@ -117,3 +118,11 @@ PLAIN = serialize([({**TAG, "x": "y"}, "1"), ({**TAG, "x": "z"}, "2")])
 )
 def test_anything_else_is_left_to_the_careful_way(body: bytes) -> None:
     assert parse_combined_response(body, {}) is None
+
+
+def test_more_than_one_chunk_is_read_whole() -> None:
+    results = [({**TAG, "uuid": f"GPU-{n:040}"}, str(n)) for n in range(5000)]
+    body = serialize(results)
+    assert len(body) > 400_000
+    found = parse_combined_response(body, {})
+    assert found == split_results(parse_vector(response_data(HttpResponse(200, {}, body), "it"), "it"))

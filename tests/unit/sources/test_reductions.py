@@ -139,3 +139,22 @@ def test_missing_arguments():
         at_seconds(STEADY, "mean", 60)
     with pytest.raises(ValueError, match="needs q"):
         at_seconds(STEADY, "quantile", 60, 60)
+
+
+@pytest.mark.parametrize(
+    ("values", "exact"),
+    [
+        ([3, 4e15, 3, -1, -4e15], 1.0),  # steps larger and smaller than the mean
+        ([-1e15, -3, -3, 1, 1e15], -1.0),
+        ([1e16, 1, -1e16, 1], 0.5),
+        ([math.inf, 1.0, -1.0], math.inf),
+        ([-1.0, 1.0, -math.inf], -math.inf),
+    ],
+)
+def test_a_mean_of_both_signs_is_compensated(values: list[float], exact: float) -> None:
+    assert mean(np.array(values, np.float64)) == pytest.approx(exact, rel=1e-9)
+
+
+def test_a_mean_of_opposite_infinities_is_none() -> None:
+    assert math.isnan(mean(np.array([math.inf, -math.inf, 1.0])))
+    assert math.isnan(mean(np.array([math.inf, math.nan, -1.0])))
