@@ -97,7 +97,16 @@ TESTS = (
     ),
     *(
         f"tests/unit/sources/test_{name}.py"
-        for name in ("exporter_detection", "fast_parser", "prometheus", "promql", "reading", "recording", "reductions")
+        for name in (
+            "exporter_detection",
+            "expressions",
+            "fast_parser",
+            "prometheus",
+            "promql",
+            "reading",
+            "recording",
+            "reductions",
+        )
     ),
 )
 
