@@ -73,6 +73,7 @@ TESTS = (
             "policies",
             "policies_diagnosed",
             "policy_advice",
+            "policy_edges",
             "pool_size",
             "savings",
             "scale",
