@@ -94,7 +94,7 @@ TESTS = (
     "tests/unit/planning",
     *(
         f"tests/unit/report/test_{name}.py"
-        for name in ("formatting", "line_charts", "renderings", "report_queries", "usage")
+        for name in ("formatting", "line_charts", "renderings", "report_queries", "series", "usage")
     ),
     *(
         f"tests/unit/sources/test_{name}.py"

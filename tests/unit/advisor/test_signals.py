@@ -66,6 +66,9 @@ QUANTITIES: dict[str, Any] = {
     "plain": {"gauge": {"metric": "g"}},
     "link": {"each": ["id", "device"], "counter": {"metric": "c", "per": {"metric": "speed"}}},
     "counter": {"counter": {"metric": "c"}},
+    "total": {"total": {"sum": [{"metric": "a"}, {"metric": "b"}], "scale": 1024}},
+    "speed": {"speed": {"metric": "s", "scale": 8}},
+    "sum": {"level": {"part": {"metric": "p"}, "whole": {"sum": [{"metric": "a"}, {"metric": "b"}]}}},
 }
 
 
@@ -93,6 +96,16 @@ QUANTITIES: dict[str, Any] = {
             "max by (id) (sum by (id, device) (rate(c[1m])) / (max by (id, device) (speed) != 0))",
         ),
         ("absent", "mean", None, None),
+        ("total", "last", None, "1024 * (max by (id) (a) + max by (id) (b))"),
+        ("total", "mean", None, "1024 * (max by (id) (avg_over_time(a[1m])) + max by (id) (avg_over_time(b[1m])))"),
+        *(("total", reduction, 0.5, None) for reduction in ("min", "max", "quantile", "rate", "coverage", "samples")),
+        ("speed", "rate", None, "8 * max by (id) (avg_over_time(s[1m]))"),
+        *(("speed", reduction, None, None) for reduction in ("mean", "last", "increase", "max")),
+        ("sum", "max", None, "max by (id) (max_over_time(p[1m])) / ((max by (id) (a) + max by (id) (b)) != 0)"),
+        *(("counter", reduction, None, None) for reduction in ("mean", "last", "max", "coverage")),
+        ("level", "rate", None, None),
+        ("plain", "samples", None, "max by (id) (count_over_time(g[1m]))"),
+        ("plain", "coverage", None, None),  # how often it is scraped is not known
     ],
 )  # fmt: skip
 def test_shape_of_expressions(quantity: str, reduction: Reduction, q: float | None, promql: str | None) -> None:

@@ -118,3 +118,43 @@ def test_an_unbroken_job_has_its_interval(interval: int, offset: int) -> None:
 def test_without_samples_there_is_no_interval() -> None:
     assert scrape_intervals({"60": {labels(job="j"): 1.0}, "300": {}}) == {}
     assert set(interval_queries((60, 300))) == {"60", "300"}
+
+
+@pytest.mark.parametrize(("count", "named"), [(1, True), (50, True), (51, False)])
+def test_up_to_fifty_instances_are_named_one_by_one(count: int, named: bool) -> None:
+    nodes = [f"n{n:02}:1" for n in range(count)]
+    here = inventory(*(("nvitop-exporter", "pods", node) for node in nodes))
+    [dialect] = detect_dialects(mappings(), here, up(*(("pods", node) for node in nodes), ("pods", "web:80")), {})
+    assert len(dialect.target_matchers) == 1 + named
+    [alone] = detect_dialects(mappings(), here, up(*(("pods", node) for node in nodes), ("web", "web:80")), {})
+    assert alone.target_matchers == (Matcher("job", "=", "pods"),)
+
+
+def test_jobs_of_one_interval_are_one_dialect_and_those_of_no_known_interval_come_first() -> None:
+    rows = [("dcgm-exporter", job, f"{job}:1") for job in ("quick", "b", "a", "none")]
+    found = detect_dialects(mappings(), inventory(*rows), {}, {"b": 15.0, "a": 15.0, "quick": 0.5})
+    assert [(each.interval_seconds, [m.value for m in each.target_matchers]) for each in found] == [
+        (None, ["none"]), (0.5, ["quick"]), (15.0, ["a|b"]),
+    ]  # fmt: skip
+
+
+def test_series_without_job_and_instance_are_of_one_target() -> None:
+    """As recorded or imported ones are: our exporter's and DCGM's names for one target are not listed twice."""
+    answers: dict[str, Vector] = {
+        "gpu-exporter": {labels(uuid="GPU-1"): 1.0},
+        "dcgm-exporter": {labels(UUID="GPU-1"): 1.0, labels(UUID="GPU-2", instance="b"): 1.0},
+    }
+    rows = [(dict(row)["exporter"], dict(row)["uuid"]) for row in merge_identities(mappings(), answers)]
+    assert rows == [("gpu-exporter", "GPU-1"), ("dcgm-exporter", "GPU-2")]
+
+
+@pytest.mark.parametrize(
+    ("counts", "interval"), [({60: 2}, 60), ({60: 1}, None), ({60: 121}, 0.5), ({60: 41}, 1), ({90: 3, 60: 2}, 45)]
+)
+def test_an_interval_is_whole_from_a_second_on(counts: dict[int, float], interval: float | None) -> None:
+    answers: dict[str, Vector] = {
+        str(window): {labels(job="j"): count, labels(job="j", instance="late"): 1.0} for window, count in counts.items()
+    }
+    assert scrape_intervals(answers) == ({} if interval is None else {"j": interval})
+    jobless: dict[str, Vector] = {str(window): {(): count} for window, count in counts.items()}
+    assert scrape_intervals(jobless) == ({} if interval is None else {"": interval})
