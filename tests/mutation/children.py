@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-#: A mutant may append to a list without end.
-_MEMORY_BYTES = 8 << 30
+#: Bytes that a fork may take more than its parent: a mutant may append to a list without end.
+_MORE_MEMORY = 4 << 30
 
 TIMED_OUT = "time limit"
 
@@ -47,7 +47,8 @@ def _start(task: Callable[[], Any], folder: Path) -> int:
         os.setsid()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+        limit = _address_space() + _MORE_MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         silent = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(silent, stream)
@@ -81,3 +82,9 @@ def _end_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return
+
+
+def _address_space() -> int:
+    """Bytes of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()

@@ -78,7 +78,7 @@ def test_fsdp(zero: int, strategy: str) -> None:
 
 @pytest.mark.parametrize("change", [{"pipeline": 2}, {"data": 1}])
 def test_fsdp_needs_data_parallelism_and_no_pipeline(change: dict[str, int]) -> None:
-    assert fsdp_arguments(replace(DATA, **change), MIXED) is None
+    assert fsdp_arguments(replace(DATA, **change), MIXED) is None  # type: ignore[arg-type]
     assert fsdp_arguments(replace(DATA, data=2), MIXED) is not None
 
 

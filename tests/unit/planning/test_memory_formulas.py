@@ -77,7 +77,7 @@ def test_a_head_width_that_is_given_counts() -> None:
 @pytest.mark.parametrize("name", ["layers", "hidden", "heads", "kv_heads", "ffn", "vocabulary", "sequence", "experts"])
 def test_dimensions_are_positive(name: str) -> None:
     with pytest.raises(PlanError, match=name):
-        replace(GPT2, **{name: 0})
+        replace(GPT2, **{name: 0})  # type: ignore[arg-type]
     assert TransformerShape(1, 1, 1, 1, 1, 1, 1).experts == 1
 
 

@@ -78,7 +78,7 @@ def test_times_and_values_have_their_place() -> None:
 
 
 def band(low: float | None, high: float | None) -> Band:
-    return {"low": low, "high": high}  # type: ignore[typeddict-item]
+    return {"low": low, "high": high}
 
 
 def y(ratio: float) -> float:
