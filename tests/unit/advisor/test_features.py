@@ -424,6 +424,18 @@ def test_windows_of_signals(window: str, idle: int, seconds: int | None) -> None
     assert (found, type(found)) == (seconds, type(seconds))
 
 
+def test_a_signal_is_of_the_quantity_of_its_name_unless_another_is_given() -> None:
+    assert Signal("x", "about", "gpu", "ratio", "mean").quantity == "x"
+    assert Signal("x", "about", "gpu", "ratio", "mean", quantity="y").quantity == "y"
+
+
+@pytest.mark.parametrize(("unit", "text"), [("ratio", "150 %"), ("count", "1.5")])
+def test_an_impossible_value_has_its_unit(unit: str, text: str) -> None:
+    known = dataclasses.replace(facts([GpuSpec("a", None)]), implausible_values={"gpu_utilization": {"a": 1.5}})
+    signal = dataclasses.replace(signals.UTILIZATION, unit=unit)  # type: ignore[arg-type]
+    assert f" {text} " in known.explain_missing(signal, known.gpus[0].scope, known.gpus[0]).message
+
+
 # The collector
 
 

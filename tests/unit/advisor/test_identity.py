@@ -189,6 +189,14 @@ def test_recorded_series_of_a_long_window_stand_for_the_raw_ones_of_later_export
     assert signals.NODE_CPU.name in compile_by_exporter([OWN, CPU], Settings())
 
 
+@pytest.mark.parametrize(("hours", "names"), [(5, ["gpu-exporter", "dcgm-exporter"]), (6, [RECORDED_SERIES])])
+def test_after_recorded_series_no_raw_samples_of_that_window_are_read(hours: int, names: list[str]) -> None:
+    settings = Settings.model_validate({"evaluation": {"idle_window_seconds": hours * 3600}})
+    found = compile_by_exporter([RECORDED, OWN, DCGM], settings)
+    assert list(found[signals.IDLE_UTILIZATION.name]) == names
+    assert list(found[signals.UTILIZATION.name]) == ["gpu-exporter", "dcgm-exporter"]
+
+
 def test_two_dialects_of_one_family_are_one_expression() -> None:
     slow = ExporterDialect(DCGM.mapping, interval_seconds=60)
     found = compile_by_exporter([DCGM, slow], Settings())[signals.UTILIZATION_COVERAGE.name]
