@@ -1,4 +1,4 @@
-"""What autoscalers are told: held against the arithmetic of a HorizontalPodAutoscaler."""
+"""Desired sizes against the arithmetic of a HorizontalPodAutoscaler."""
 
 from __future__ import annotations
 
@@ -71,3 +71,25 @@ def test_a_step_never_goes_against_the_advice(wanted: int, seen: int, replicas: 
         assert done.replicas == wanted != replicas
         assert (wanted > replicas) == (wanted > seen)
         assert wanted > seen or replicas == seen
+
+
+@pytest.mark.parametrize(
+    ("wanted", "seen", "replicas", "step", "blocked"),
+    [
+        (4, 4, 9, None, False),  # right as it was observed
+        (6, 4, 6, None, False),  # set already
+        (6, 4, 7, None, False),  # set further in the same direction
+        (4, 6, 3, None, False),
+        (6, 4, 4, 6, False),
+        (6, 4, 5, 6, False),  # a growth in progress goes on
+        (4, 6, 6, 4, False),
+        (4, 6, 5, None, True),  # a shrinking that is not ours does not
+        (6, 4, 3, None, True),
+        (4, 6, 7, None, True),
+    ],
+)
+def test_a_step_is_made_from_the_size_that_was_observed(
+    wanted: int, seen: int, replicas: int, step: int | None, blocked: bool
+) -> None:
+    found = plan_scale_step(wanted, seen, replicas)
+    assert (found.replicas, found.blocked) == (step, blocked)
