@@ -1,12 +1,12 @@
 """Leases under load and under kill -9, and what they cost beside bare SQLite commits.
 
     python -m benchmarks.allocation             64 clients, 10,000 requests, 10 kills: about two minutes
-    python -m benchmarks.allocation --smoke     a small size, whose figures are not kept
+    python -m benchmarks.allocation --smoke     a small size, without a results file
 
-First the service is killed again and again while clients allocate, validate, renew and release; what they were told is
-then held against what a correct service could have told (lease_history.py). Then, without kills, the same requests are
-timed. Beside them, on the same disk: as many bare SQLite commits with the same settings (WAL, synchronous FULL), one
-after the other, and leases decided in this process by as many threads, without HTTP.
+First the service is killed repeatedly while clients allocate, validate, renew and release; lease_history_checker.py
+then checks their history. Then the same requests are timed without kills. The baselines on the same disk: as many bare
+SQLite commits with the same settings (WAL, synchronous FULL) in sequence, and leases decided in this process by as many
+threads, without HTTP.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.allocation_clients import PATH, ClientWorkload, listed, run_client_threads
+from benchmarks.allocation_clients import PATH, ClientWorkload, list_allocations, run_client_threads
 from benchmarks.common import Goal, missed_goals, percentile, table, write
 from benchmarks.lease_history_checker import ClusterGpu, Operation, violations
 
@@ -109,13 +109,13 @@ class ServiceProcess:
         raise SystemExit("the service does not start in time")
 
     def kill(self) -> None:
-        """As a crash would end it."""
+        """Kill the process, as a crash would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
-    def ask(self, method: str, path: str) -> tuple[int, Any]:
+    def request(self, method: str, path: str) -> tuple[int, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             connection.request(method, path)
@@ -179,17 +179,17 @@ def run_with_kills(load: LeaseLoad) -> dict[str, Any]:
     with serving(load) as server:
         events, _, wall, killed = run_clients(server, load, load.kills)
         time.sleep(load.work.short_lease_seconds + 0.5)
-        events.append(listed(server.ask))
-        status = server.ask("GET", f"{PATH}/status")[1]
+        events.append(list_allocations(server.request))
+        status = server.request("GET", f"{PATH}/status")[1]
     free = sum(row["available_gpus"] for row in status["available_nodes"])
     wrong = violations(events, known)
-    still = [event for event in events if event.op == "list"][-1].listed
+    still = [event for event in events if event.op == "list"][-1].listed_leases
     if free != len(known) and not still:
         wrong.append(f"leaked: {len(known) - free} GPUs are not free in the end, and no lease is listed")
     counted = {
         f"{op} {outcome}": sum(event.op == op and event.outcome == outcome for event in events)
         for op in ("allocate", "validate", "renew", "release", "list")
-        for outcome in ("ok", "refused", "gone", "unknown")
+        for outcome in ("ok", "refused", "ended", "unknown")
     }
     return {
         "requests": len(events), "kills": killed, "seconds": wall, "gpus": len(known), "violations": wrong,
@@ -323,7 +323,7 @@ def goals(results: dict[str, Any]) -> list[Goal]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--smoke", action="store_true", help="a small size, whose figures are not kept")
+    parser.add_argument("--smoke", action="store_true", help="a small size, without a results file")
     smoke = parser.parse_args().smoke
     load = SMOKE if smoke else FULL
     results = measure(load)

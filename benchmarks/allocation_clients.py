@@ -1,7 +1,7 @@
-"""Clients of a lease service that is killed under them: they write down what they asked and what they were told.
+"""Clients of a lease service that is killed while they run; each records its requests and the responses.
 
-Each asks for GPUs, looks at them, keeps some longer, and gives them back or lets them expire. What gets no answer is
-asked again, an allocation with its token, until the service is back: so as a careful client does.
+Each client allocates GPUs, renews some leases, and releases them or lets them expire. It retries a request without a
+response until the service is back, an allocation with the same client token.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ GIVE_UP_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class ClientWorkload:
-    """What each client does. Its requests are counted as they are answered, whatever the answer."""
+    """What each client does. A request counts when it gets a response, whatever the response."""
 
     clients: int
     requests: int  # a client
-    short_lease_seconds: float  # what is let expire
-    long_lease_seconds: float  # what is released
+    short_lease_seconds: float  # of leases that are left to expire
+    long_lease_seconds: float  # of leases that are released
     types: tuple[str, ...]
     max_gpus: int
     list_share: float = 0.03
@@ -49,7 +49,7 @@ class Client:
         self._answered = answered
         self._left = work.requests
         self.events: list[Operation] = []
-        self.seconds: list[float] = []  # of each attempt that was answered
+        self.seconds: list[float] = []  # of each attempt with a response
 
     def run(self) -> None:
         turn = 0
@@ -59,7 +59,7 @@ class Client:
         self._connection.close()
 
     def _lease(self, token: str) -> None:
-        """One lease from its request to its end."""
+        """Run one lease from its request to its end."""
         work, dice = self._work, self._random
         count, kind = dice.randint(1, work.max_gpus), dice.choice(work.types)
         self._validate(count, kind)
@@ -78,23 +78,23 @@ class Client:
 
     def _validate(self, count: int, kind: str) -> None:
         begin = time.time()
-        status, _ = self._ask("POST", f"{PATH}/validate", {"gpu_count": count, "gpu_type": kind})
+        status, _ = self._request("POST", f"{PATH}/validate", {"gpu_count": count, "gpu_type": kind})
         self.events.append(Operation("validate", begin, time.time(), _outcome(status), count=count, gpu_type=kind))
 
     def _allocate(self, token: str, count: int, kind: str, lease: float) -> str | None:
         begin = time.time()
         body = {"gpu_count": count, "gpu_type": kind, "client_token": token, "lease_seconds": lease}
-        status, answer = self._ask("POST", f"{PATH}/allocate", body)
+        status, answer = self._request("POST", f"{PATH}/allocate", body)
         outcome = _outcome(status)
-        reported: dict[str, Any] = {}
+        result: dict[str, Any] = {}
         if outcome == "refused":
-            reported = {"said": answer["detail"]}
-            if answer["detail"].startswith("client_token"):  # made before a kill, and expired before it was heard of
-                outcome = "gone"
+            result = {"message": answer["detail"]}
+            if answer["detail"].startswith("client_token"):  # created before a kill, and expired before the retry
+                outcome = "ended"
         if outcome == "ok":
             uuids = tuple(uuid for node in answer["nodes"] for uuid in node["gpu_uuids"])
-            reported = {
-                "id": answer["id"], "gpus": uuids, "made": _seconds(answer["made"]),
+            result = {
+                "id": answer["id"], "gpus": uuids, "created_at": _seconds(answer["made"]),
                 "expires": _seconds(answer["expires"]),
             }  # fmt: skip
         self.events.append(
@@ -107,14 +107,14 @@ class Client:
                 count=count,
                 gpu_type=kind,
                 lease_seconds=lease,
-                **reported,
+                **result,
             )
         )
-        return reported.get("id")
+        return result.get("id")
 
     def _renew(self, id_: str, lease: float) -> None:
         begin = time.time()
-        status, answer = self._ask("POST", f"{PATH}/allocations/{id_}/renew", {"lease_seconds": lease})
+        status, answer = self._request("POST", f"{PATH}/allocations/{id_}/renew", {"lease_seconds": lease})
         expires = _seconds(answer["expires"]) if status == http.client.OK else 0.0
         self.events.append(
             Operation("renew", begin, time.time(), _outcome(status), id=id_, expires=expires, lease_seconds=lease)
@@ -122,14 +122,14 @@ class Client:
 
     def _release(self, id_: str) -> None:
         begin = time.time()
-        status, _ = self._ask("DELETE", f"{PATH}/allocations/{id_}")
+        status, _ = self._request("DELETE", f"{PATH}/allocations/{id_}")
         self.events.append(Operation("release", begin, time.time(), _outcome(status), id=id_))
 
     def _list(self) -> None:
-        self.events.append(listed(self._ask))
+        self.events.append(list_allocations(self._request))
 
-    def _ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """The answer, asked for until there is one: 0 if there is none in the end."""
+    def _request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Retry until there is a response; return status 0 if there is none within GIVE_UP_SECONDS."""
         self._left -= 1
         deadline = time.monotonic() + GIVE_UP_SECONDS
         while time.monotonic() < deadline:
@@ -140,10 +140,10 @@ class Client:
                 answer = self._connection.getresponse()
                 text = answer.read()
             except (OSError, http.client.HTTPException):
-                self._connection.close()  # it opens again by itself
+                self._connection.close()  # the next request opens it again
                 time.sleep(0.05)
                 continue
-            if answer.status == http.client.SERVICE_UNAVAILABLE:  # just started: no machine is known yet
+            if answer.status == http.client.SERVICE_UNAVAILABLE:  # just started, and without an inventory
                 time.sleep(0.05)
                 continue
             self.seconds.append(time.perf_counter() - begun)
@@ -152,16 +152,16 @@ class Client:
         return 0, None
 
 
-def listed(ask: Callable[[str, str], tuple[int, Any]]) -> Operation:
-    """A list of all allocations."""
+def list_allocations(request: Callable[[str, str], tuple[int, Any]]) -> Operation:
+    """List all allocations."""
     begin = time.time()
-    status, answer = ask("GET", f"{PATH}/allocations")
+    status, answer = request("GET", f"{PATH}/allocations")
     shown = tuple((each["id"], each["client_token"]) for each in answer["allocations"]) if answer else ()
-    return Operation("list", begin, time.time(), _outcome(status), listed=shown)
+    return Operation("list", begin, time.time(), _outcome(status), listed_leases=shown)
 
 
 def _outcome(status: int) -> Outcome:
-    known: dict[int, Outcome] = {0: "unknown", 200: "ok", 204: "ok", 404: "gone", 409: "refused"}
+    known: dict[int, Outcome] = {0: "unknown", 200: "ok", 204: "ok", 404: "ended", 409: "refused"}
     if status not in known:
         raise SystemExit(f"the service answered {status}")
     return known[status]
@@ -174,7 +174,7 @@ def _seconds(text: str) -> float:
 def run_client_threads(
     port: int, numbers: Sequence[int], work: ClientWorkload, answered: Any, back: Connection
 ) -> None:
-    """Many clients as the threads of one process; what they saw is sent back. `answered` is a shared counter."""
+    """Run many clients as threads of one process, and send their events back. `answered` is a shared counter."""
     lock = threading.Lock()
 
     def count() -> None:

@@ -1,13 +1,13 @@
-"""How well causes are recognized, and how often a healthy fleet is called ill.
+"""How well causes are recognized, and how often a healthy fleet gets a false alarm.
 
     python -m benchmarks.diagnosis [--count 500] [--seed N] [--gpus 1000]
 
 Situations come from benchmarks/situations, which was written from the physics and frozen before the decision table.
 
-How it is counted. A situation is right if the GPUs concerned are given its cause and no GPU of it is given another
-one. A situation whose cause can be told from the families that are there (decided in the generator) is one of the
-confusion matrix, and there `unknown` counts as wrong. For the others `unknown` is the right answer; they are counted
-by themselves. A false alarm is a recommendation that begins on a fleet in which nothing is wrong.
+A situation is diagnosed correctly if the affected GPUs get its cause and no GPU gets another one. A situation that is
+identifiable from the available families (the generator decides) is part of the confusion matrix, where `unknown` is
+wrong. For all others `unknown` is correct; they are counted separately. A false alarm is a recommendation that begins
+on a healthy fleet.
 """
 
 from __future__ import annotations
@@ -50,16 +50,18 @@ Confusion = Counter[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Scores:
-    """Counts of (truth, answer): of what can be told, and of what cannot."""
+    """Counts of (truth, answer), of identifiable and of unidentifiable situations."""
 
-    told: Confusion
-    untold: Confusion
+    identifiable: Confusion
+    unidentifiable: Confusion
 
     def recall(self, label: str) -> float:
-        return _ratio(self.told[label, label], sum(n for (truth, _), n in self.told.items() if truth == label))
+        of_class = sum(n for (truth, _), n in self.identifiable.items() if truth == label)
+        return _ratio(self.identifiable[label, label], of_class)
 
     def precision(self, label: str) -> float:
-        return _ratio(self.told[label, label], sum(n for (_, answer), n in self.told.items() if answer == label))
+        diagnosed = sum(n for (_, answer), n in self.identifiable.items() if answer == label)
+        return _ratio(self.identifiable[label, label], diagnosed)
 
     def f1(self, label: str) -> float:
         return _ratio(2 * self.precision(label) * self.recall(label), self.precision(label) + self.recall(label))
@@ -69,10 +71,10 @@ class Scores:
         return sum(map(self.f1, CLASSES)) / len(CLASSES)
 
     @property
-    def invented(self) -> float:
-        """Of the situations that cannot be told, the share that was given a cause that it has not."""
-        wrong = sum(n for (truth, answer), n in self.untold.items() if answer not in (truth, UNKNOWN, HEALTHY))
-        return _ratio(wrong, self.untold.total())
+    def false_cause_ratio(self) -> float:
+        """Share of the unidentifiable situations that got a wrong cause."""
+        wrong = sum(n for (truth, answer), n in self.unidentifiable.items() if answer not in (truth, UNKNOWN, HEALTHY))
+        return _ratio(wrong, self.unidentifiable.total())
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -80,7 +82,7 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def answer(situation: Situation, outcomes: Sequence[GpuDiagnosis]) -> str:
-    """What was said of a situation as a whole: a wrong cause, if there is one on any GPU; else the right one."""
+    """Return the diagnosis of a situation as a whole: a wrong cause if any GPU has one, else the right one."""
     quiet = {HEALTHY, UNUSED, WAITING_FOR_STRAGGLER, UNKNOWN}
     causes = {outcome.name for outcome in outcomes} - quiet
     if causes:
@@ -91,26 +93,26 @@ def answer(situation: Situation, outcomes: Sequence[GpuDiagnosis]) -> str:
 
 
 def score_class(label: str, seed: int, count: int) -> Scores:
-    """Draws situations of one class and asks."""
-    told: Confusion = Counter()
-    untold: Confusion = Counter()
+    """Draw situations of one class and diagnose them."""
+    identifiable: Confusion = Counter()
+    unidentifiable: Confusion = Counter()
     intervals = int(HISTORY_SECONDS / SCRAPE_SECONDS)
     for situation, rng in draw(label, seed, count):
         seen = ObservedSituation(situation, observe(rng, situation.scene, situation.exporters, intervals), Settings())
         facts = seen.facts(intervals)
         found = answer(situation, diagnose(facts, build_peers(facts, seen.gpus), [seen.pool]))
-        (told if situation.identifiable else untold)[label, found] += 1
-    return Scores(told, untold)
+        (identifiable if situation.identifiable else unidentifiable)[label, found] += 1
+    return Scores(identifiable, unidentifiable)
 
 
 def score_all_classes(seed: int, count: int, processes: int = 2) -> Scores:
-    told: Confusion = Counter()
-    untold: Confusion = Counter()
+    identifiable: Confusion = Counter()
+    unidentifiable: Confusion = Counter()
     with ProcessPoolExecutor(processes) as pool:
         for scores in pool.map(score_class, CLASSES, [seed] * len(CLASSES), [count] * len(CLASSES)):
-            told += scores.told
-            untold += scores.untold
-    return Scores(told, untold)
+            identifiable += scores.identifiable
+            unidentifiable += scores.unidentifiable
+    return Scores(identifiable, unidentifiable)
 
 
 @dataclass(frozen=True)
@@ -125,10 +127,10 @@ class FalseAlarms:
 
 
 def false_alarms(seed: int, gpus: int, hours: float = 24.0) -> FalseAlarms:
-    """A healthy fleet, looked at every 15 s for so long, by all policies but the one on pools' sizes.
+    """Evaluate a healthy fleet every 15 s by all policies except those on pool sizes.
 
-    What an operator would see is counted: each beginning of advice, after it is held where the data is blind. GPUs that
-    nobody uses are meant to be given back, and pools here have no need of them: that advice is no false alarm.
+    Counts what an operator would see: each recommendation that begins; one that lacks data is kept. Pools here do not
+    need idle GPUs, so that advice to release them is no false alarm.
     """
     settings = Settings.model_validate({"resources": {"gpu": {"min": 0, "max": 10_000}}})
     lead = int(HISTORY_SECONDS / SCRAPE_SECONDS)
@@ -202,16 +204,16 @@ def table(scores: Scores) -> str:
     answers = [*CLASSES, UNKNOWN]
     rows = [["truth", "n", *(name[:9] for name in answers), "precision", "recall", "F1"]]
     for label in CLASSES:
-        counts = [scores.told[label, each] for each in answers]
+        counts = [scores.identifiable[label, each] for each in answers]
         figures = [f"{value:.3f}" for value in (scores.precision(label), scores.recall(label), scores.f1(label))]
         rows.append([label, str(sum(counts)), *(str(count) if count else "." for count in counts), *figures])
     return common.table(rows)
 
 
 def unidentifiable_table(scores: Scores) -> str:
-    rows = [["cannot be told", "n", "unknown", "healthy", "right", "invented"]]
+    rows = [["unidentifiable", "n", "unknown", "healthy", "right", "false cause"]]
     for label in CLASSES:
-        found = {answer: n for (truth, answer), n in scores.untold.items() if truth == label}
+        found = {answer: n for (truth, answer), n in scores.unidentifiable.items() if truth == label}
         total, quiet = sum(found.values()), (found.get(UNKNOWN, 0), found.get(HEALTHY, 0) if label != HEALTHY else 0)
         right = found.get(label, 0)
         rows.append([label, *map(str, (total, *quiet, right, total - sum(quiet) - right))])
@@ -253,14 +255,14 @@ def _results(arguments: argparse.Namespace, scores: Scores, alarms: FalseAlarms)
                 "precision": scores.precision(label),
                 "recall": scores.recall(label),
                 "f1": scores.f1(label),
-                "answers": {found: n for (truth, found), n in sorted(scores.told.items()) if truth == label},
+                "answers": {found: n for (truth, found), n in sorted(scores.identifiable.items()) if truth == label},
                 "answers_where_it_cannot_be_told": {
-                    found: n for (truth, found), n in sorted(scores.untold.items()) if truth == label
+                    found: n for (truth, found), n in sorted(scores.unidentifiable.items()) if truth == label
                 },
             }
             for label in CLASSES
         },
-        "invented_ratio_where_it_cannot_be_told": scores.invented,
+        "invented_ratio_where_it_cannot_be_told": scores.false_cause_ratio,
         "false_alarms": {
             "gpus": alarms.gpus,
             "hours": alarms.days * 24,

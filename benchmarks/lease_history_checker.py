@@ -1,18 +1,18 @@
-"""What clients of a lease service saw, and whether a correct service could have shown them that.
+"""Check whether the history that clients of a lease service recorded is possible for a correct service.
 
-As testers of linearizability do (Herlihy and Wing, 1990; https://jepsen.io), each operation is an interval from the
-client's call to its answer, and only what must hold whatever happened within these intervals is held against the
-service. A lease is *surely* held from the moment that the service says it was made until its client first tries to
-release it or until it expires as the service last said. It is *possibly* held from the call that asked for it until
-its release is acknowledged or its latest possible expiry.
+As in linearizability checkers (Herlihy and Wing, 1990; https://jepsen.io), each operation is an interval from the
+client's request to its response, and a violation is what no ordering within these intervals allows. A lease is
+*certainly* active from its creation time in the response until its client first tries to release it, or until the
+latest expiry that the service returned. It is *possibly* active from the first request for it until its release is
+acknowledged or its latest possible expiry.
 
-    given twice     two leases surely hold one GPU at one time
-    lost            a lease that is surely held is not listed, or is refused its renewal or release
-    leaked          a lease that is possibly held no more is listed, or is renewed
-    refused         a request is refused although a node has enough GPUs that are possibly held by nobody
-    other lease     one client token is answered with two leases
-    wrong GPUs      of another number, type or node than was asked for
-    made up         a lease is listed that nobody asked for, or was made outside of its call
+    double allocation   two leases certainly have the same GPU at the same time
+    lost                a lease that is certainly active is not listed, or its renewal or release is refused
+    leaked              a lease that cannot be active any more is listed or renewed
+    refused             a request is refused although a node has enough GPUs that no lease can have
+    other lease         one client token gets two leases
+    wrong GPUs          of another number, type or node than requested
+    made up             a lease is listed that no client requested, or was created outside its request
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ SLACK_SECONDS = 0.01
 
 INFINITY = float("inf")
 
-Outcome = Literal["ok", "refused", "gone", "unknown"]
+Outcome = Literal["ok", "refused", "ended", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterGpu:
-    """A GPU that there is."""
+    """A GPU of the cluster."""
 
     node: str
     gpu_type: str
@@ -40,10 +40,10 @@ class ClusterGpu:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation of a client, from its first attempt to its answer (seconds since 1970).
+    """One operation of a client, from its first attempt to its response (Unix time).
 
-    `outcome`: refused is for want of room, gone is an allocation that the service does not know, or that ended before
-    its client heard of it, unknown is no answer. `said` are the service's words, `listed` the (id, token) of a list.
+    `outcome`: refused for lack of free GPUs; ended, if the service does not know the lease or it ended before the
+    response; unknown without a response. `message`: the service's reason. `listed_leases`: (id, token) of a list.
     """
 
     op: Literal["allocate", "renew", "release", "list", "validate"]
@@ -55,23 +55,23 @@ class Operation:
     count: int = 0
     gpu_type: str = ""
     gpus: tuple[str, ...] = ()
-    made: float = 0.0
+    created_at: float = 0.0
     expires: float = 0.0
     lease_seconds: float = 0.0
-    listed: tuple[tuple[str, str], ...] = ()
-    said: str = ""
+    listed_leases: tuple[tuple[str, str], ...] = ()
+    message: str = ""
 
 
 @dataclass(slots=True)
 class _LeaseRecord:
-    """All that is known of one lease."""
+    """What the history shows of one lease."""
 
     id: str
     token: str
     gpus: tuple[str, ...]
-    called: float
+    requested_at: float
     acknowledged_at: float
-    made: float
+    created_at: float
     earliest_expiry: float
     latest_expiry: float
     release_requested_at: float = INFINITY
@@ -93,48 +93,55 @@ class _LeaseRecord:
         return self.latest_end + SLACK_SECONDS < begin
 
 
-def violations(events: Sequence[Operation], cards: Mapping[str, ClusterGpu]) -> list[str]:
-    """All that no correct service could have done; empty for a history that is right."""
-    leases, said = _leases(events)
+def violations(events: Sequence[Operation], gpus_by_uuid: Mapping[str, ClusterGpu]) -> list[str]:
+    """Return what no correct service could have done; nothing for a valid history."""
+    leases, found = _leases(events)
     return [
-        *said,
-        *_mismatched_gpus(events, cards),
+        *found,
+        *_mismatched_gpus(events, gpus_by_uuid),
         *_double_allocations(leases),
         *_lost_or_leaked_leases(events, leases),
-        *_unjustified_refusals(events, leases, cards),
+        *_unjustified_refusals(events, leases, gpus_by_uuid),
     ]
 
 
 def _leases(events: Sequence[Operation]) -> tuple[dict[str, _LeaseRecord], list[str]]:
-    """The leases by id, and what is wrong with their making."""
+    """Return the leases by id, and the violations in their creation."""
     leases: dict[str, _LeaseRecord] = {}
-    said: list[str] = []
+    found: list[str] = []
     of_token: dict[str, str] = {}
-    called: dict[str, float] = {}
+    requested_at: dict[str, float] = {}
     for event in events:
         if event.op == "allocate":
-            called[event.token] = min(event.begin, called.get(event.token, INFINITY))
+            requested_at[event.token] = min(event.begin, requested_at.get(event.token, INFINITY))
     for event in sorted((e for e in events if e.op == "allocate" and e.outcome == "ok"), key=lambda e: e.end):
         if of_token.setdefault(event.token, event.id) != event.id:
-            said.append(f"other lease: token {event.token} was answered {of_token[event.token]}, then {event.id}")
+            found.append(f"other lease: token {event.token} got {of_token[event.token]}, then {event.id}")
         if event.id in leases:
             if leases[event.id].gpus != event.gpus:
-                said.append(f"other lease: {event.id} has {leases[event.id].gpus}, then {event.gpus}")
+                found.append(f"other lease: {event.id} has {leases[event.id].gpus}, then {event.gpus}")
             continue
-        if not called[event.token] - SLACK_SECONDS <= event.made <= event.end + SLACK_SECONDS:
-            said.append(f"made up: {event.id} was made at {event.made:.3f}, not between call and answer")
+        if not requested_at[event.token] - SLACK_SECONDS <= event.created_at <= event.end + SLACK_SECONDS:
+            found.append(f"made up: {event.id} was created at {event.created_at:.3f}, outside its request")
         leases[event.id] = _LeaseRecord(
-            event.id, event.token, event.gpus, called[event.token], event.end, event.made, event.expires, event.expires
+            event.id,
+            event.token,
+            event.gpus,
+            requested_at[event.token],
+            event.end,
+            event.created_at,
+            event.expires,
+            event.expires,
         )
     for event in sorted((e for e in events if e.op in ("renew", "release")), key=lambda e: e.end):
         lease = leases.get(event.id)
         if lease is not None:
             _apply_operation(lease, event)
-    return leases, said
+    return leases, found
 
 
 def _apply_operation(lease: _LeaseRecord, event: Operation) -> None:
-    """What a renewal or a release tells of the lease."""
+    """Update the lease with the result of a renewal or release."""
     if event.op == "renew" and event.outcome == "ok":
         lease.earliest_expiry = event.expires
         lease.latest_expiry = max(lease.latest_expiry, event.expires)
@@ -152,12 +159,12 @@ def _double_allocations(leases: Mapping[str, _LeaseRecord]) -> Iterator[str]:
         for gpu in lease.gpus:
             by_gpu.setdefault(gpu, []).append(lease)
     for gpu, holders in by_gpu.items():
-        holders.sort(key=lambda each: each.made)
+        holders.sort(key=lambda each: each.created_at)
         longest = holders[0]
         for _, after in pairwise(holders):
-            if after.made + SLACK_SECONDS < longest.earliest_end:
+            if after.created_at + SLACK_SECONDS < longest.earliest_end:
                 yield (
-                    f"given twice: {gpu} to {after.id} at {after.made:.3f}, while {longest.id} held it "
+                    f"double allocation: {gpu} to {after.id} at {after.created_at:.3f}, while {longest.id} has it "
                     f"until {longest.earliest_end:.3f}"
                 )
             longest = max(longest, after, key=lambda each: each.earliest_end)
@@ -168,26 +175,26 @@ def _lost_or_leaked_leases(events: Sequence[Operation], leases: Mapping[str, _Le
     before = _known_expiries(events)
     for event in events:
         if event.op == "list" and event.outcome == "ok":
-            shown = dict(event.listed)
+            shown = dict(event.listed_leases)
             for lease in leases.values():
                 if lease.certainly_active(event.begin, event.end) and lease.id not in shown:
-                    yield f"lost: {lease.id} is not listed at {event.end:.3f}; it holds until {lease.earliest_end:.3f}"
+                    yield f"lost: {lease.id} is not listed at {event.end:.3f}; active until {lease.earliest_end:.3f}"
                 if lease.certainly_ended(event.begin) and lease.id in shown:
                     yield f"leaked: {lease.id} is listed at {event.begin:.3f}; it ended by {lease.latest_end:.3f}"
             for id_ in shown.keys() - leases.keys():
                 if shown[id_] not in tokens:
-                    yield f"made up: {id_} is listed, and nobody asked for it"
+                    yield f"made up: {id_} is listed, and no client requested it"
         if event.op in ("renew", "release") and event.id in leases:
             lease, expiry = leases[event.id], before[id(event)]
-            alone = event.op == "release" or event.end < lease.release_requested_at
-            if event.outcome == "gone" and alone and event.end < expiry - SLACK_SECONDS:
-                yield f"lost: the {event.op} of {event.id} is refused at {event.end:.3f}; it holds until {expiry:.3f}"
+            not_released = event.op == "release" or event.end < lease.release_requested_at
+            if event.outcome == "ended" and not_released and event.end < expiry - SLACK_SECONDS:
+                yield f"lost: the {event.op} of {event.id} is refused at {event.end:.3f}; active until {expiry:.3f}"
             if event.op == "renew" and event.outcome == "ok" and lease.release_acknowledged_at < event.begin:
                 yield f"leaked: {event.id} is renewed at {event.end:.3f} after its release"
 
 
 def _known_expiries(events: Sequence[Operation]) -> dict[int, float]:
-    """By renewal or release: until when its lease held as the service had said before."""
+    """Return, by id() of each renewal and release, the expiry of its lease that the service returned before."""
     known: dict[str, float] = {}
     found: dict[int, float] = {}
     for event in sorted(events, key=lambda each: each.end):
@@ -198,46 +205,46 @@ def _known_expiries(events: Sequence[Operation]) -> dict[int, float]:
     return found
 
 
-def _mismatched_gpus(events: Sequence[Operation], cards: Mapping[str, ClusterGpu]) -> Iterator[str]:
+def _mismatched_gpus(events: Sequence[Operation], gpus_by_uuid: Mapping[str, ClusterGpu]) -> Iterator[str]:
     for event in events:
         if event.op != "allocate" or event.outcome != "ok":
             continue
-        strange = [gpu for gpu in event.gpus if gpu not in cards or cards[gpu].gpu_type != event.gpu_type]
-        nodes = {cards[gpu].node for gpu in event.gpus if gpu in cards}
+        strange = [gpu for gpu in event.gpus if gpu not in gpus_by_uuid or gpus_by_uuid[gpu].gpu_type != event.gpu_type]
+        nodes = {gpus_by_uuid[gpu].node for gpu in event.gpus if gpu in gpus_by_uuid}
         if strange or len(set(event.gpus)) != event.count or len(event.gpus) != event.count or len(nodes) != 1:
             yield f"wrong GPUs: {event.id} has {event.gpus} for {event.count} x {event.gpu_type} of one node"
 
 
 def _unjustified_refusals(
-    events: Sequence[Operation], leases: Mapping[str, _LeaseRecord], cards: Mapping[str, ClusterGpu]
+    events: Sequence[Operation], leases: Mapping[str, _LeaseRecord], gpus_by_uuid: Mapping[str, ClusterGpu]
 ) -> Iterator[str]:
-    """A request whose answer never came, or too late, may hold any GPU until its latest expiry: until then nothing can
-    be said."""
+    """A request without a response, or with a late one, may have any GPU until its latest expiry: nothing is decided
+    until then."""
     answered = {lease.token for lease in leases.values()}
     unclear = [
         (event.begin, event.end + event.lease_seconds)
         for event in events
-        if event.op == "allocate" and event.outcome in ("unknown", "gone") and event.token not in answered
+        if event.op == "allocate" and event.outcome in ("unknown", "ended") and event.token not in answered
     ]
-    holders: dict[str, list[tuple[float, float]]] = {gpu: [] for gpu in cards}
+    holders: dict[str, list[tuple[float, float]]] = {gpu: [] for gpu in gpus_by_uuid}
     for lease in leases.values():
         for gpu in lease.gpus:
             if gpu in holders:
-                holders[gpu].append((lease.called, lease.latest_end + SLACK_SECONDS))
+                holders[gpu].append((lease.requested_at, lease.latest_end + SLACK_SECONDS))
     for event in events:
         if event.op != "allocate" or event.outcome != "refused":
             continue
         if any(begin <= event.end and event.begin <= end for begin, end in unclear):
             continue
         free: dict[str, int] = {}
-        for gpu, card in cards.items():
-            if card.gpu_type == event.gpu_type and not any(
+        for gpu, gpu_spec in gpus_by_uuid.items():
+            if gpu_spec.gpu_type == event.gpu_type and not any(
                 begin <= event.end and event.begin <= end for begin, end in holders[gpu]
             ):
-                free[card.node] = free.get(card.node, 0) + 1
+                free[gpu_spec.node] = free.get(gpu_spec.node, 0) + 1
         if max(free.values(), default=0) >= event.count:
             node = max(free, key=lambda name: free[name])
             yield (
                 f"refused: {event.count} x {event.gpu_type} at {event.end:.3f}, though {free[node]} on {node} were "
-                f"held by nobody: {event.said}"
+                f"free: {event.message}"
             )

@@ -185,11 +185,12 @@ def diagnose_situation(situation: Situation, rng: Any) -> list[str]:
 def test_causes_are_recognized() -> None:
     """A small run of `python -m benchmarks.diagnosis`, with slack for so few."""
     total = Scores(*(sum(parts, start=type(parts[0])()) for parts in zip(
-        *((scores.told, scores.untold) for scores in (score_class(label, 11, 20) for label in CLASSES)), strict=True
+        *((scores.identifiable, scores.unidentifiable) for scores in (score_class(label, 11, 20) for label in CLASSES)),
+        strict=True,
     )))  # fmt: skip
     assert total.macro_f1 >= 0.93
     assert all(total.recall(label) >= 0.7 for label in CLASSES), {label: total.recall(label) for label in CLASSES}
-    assert total.invented <= 0.25
+    assert total.false_cause_ratio <= 0.25
 
 
 @pytest.mark.parametrize("variant", ["power cap", "hot", "full memory", "science", "serving at night", "unused"])

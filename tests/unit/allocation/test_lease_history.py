@@ -41,21 +41,23 @@ def release(id_: str, at: float) -> Operation:
 
 
 def listed(at: float, *ids: str) -> Operation:
-    return Operation("list", at, at + 0.2, "ok", listed=tuple((id_, f"t-{id_}") for id_ in ids))
+    return Operation("list", at, at + 0.2, "ok", listed_leases=tuple((id_, f"t-{id_}") for id_ in ids))
 
 
 VALID_HISTORIES = {
     "one after the other": [allocate("1", 0, "a/0"), release("1", 2), allocate("2", 3, "a/0"), listed(4, "2")],
-    "within a release": [allocate("1", 0, "a/0"), release("1", 2), replace(allocate("2", 2, "a/0"), made=2.05)],
+    "within a release": [allocate("1", 0, "a/0"), release("1", 2), replace(allocate("2", 2, "a/0"), created_at=2.05)],
     "after expiry": [allocate("1", 0, "a/0", lease=1), allocate("2", 1.2, "a/0"), listed(2, "2")],
     "renewed": [allocate("1", 0, "a/0", lease=2), renew("1", 1, lease=5), listed(4, "1"), refused(4, 2)],
     "asked twice": [allocate("1", 0, "a/0"), replace(allocate("1", 0, "a/0"), begin=1, end=1.2)],
-    "released late": [allocate("1", 0, "a/0", lease=1), replace(release("1", 3), outcome="gone")],
+    "released late": [allocate("1", 0, "a/0", lease=1), replace(release("1", 3), outcome="ended")],
     "no answer": [
-        replace(allocate("1", 0, "a/0", "a/1"), outcome="unknown", id="", gpus=(), made=0), refused(5), listed(6, "1"),
+        replace(allocate("1", 0, "a/0", "a/1"), outcome="unknown", id="", gpus=(), created_at=0),
+        refused(5),
+        listed(6, "1"),
     ],
     "an answer after the end": [
-        replace(allocate("1", 0, "a/0", "a/1"), outcome="gone", id="", gpus=(), made=0, end=5.0), refused(4),
+        replace(allocate("1", 0, "a/0", "a/1"), outcome="ended", id="", gpus=(), created_at=0, end=5.0), refused(4),
     ],
     "no answer to a renewal": [
         allocate("1", 0, "a/0", "a/1", lease=2), replace(renew("1", 1), outcome="unknown"), listed(5, "1"), refused(6),
@@ -65,14 +67,14 @@ VALID_HISTORIES = {
 }  # fmt: skip
 
 INVALID_HISTORIES = {
-    "given twice": [allocate("1", 0, "a/0"), allocate("2", 1, "a/0")],
-    "given twice after a renewal": [allocate("1", 0, "a/0", lease=2), renew("1", 1), allocate("2", 5, "a/0")],
-    "given twice, the first lease is the longest": [
+    "double allocation": [allocate("1", 0, "a/0"), allocate("2", 1, "a/0")],
+    "double allocation after a renewal": [allocate("1", 0, "a/0", lease=2), renew("1", 1), allocate("2", 5, "a/0")],
+    "double allocation, the first lease is the longest": [
         allocate("1", 0, "a/0"), allocate("2", 1, "b/0", lease=1, kind="V100"), allocate("3", 5, "a/0"),
     ],
     "lost from the list": [allocate("1", 0, "a/0"), listed(1)],
-    "lost for its renewal": [allocate("1", 0, "a/0"), replace(renew("1", 1), outcome="gone")],
-    "lost for its release": [allocate("1", 0, "a/0"), replace(release("1", 1), outcome="gone")],
+    "lost for its renewal": [allocate("1", 0, "a/0"), replace(renew("1", 1), outcome="ended")],
+    "lost for its release": [allocate("1", 0, "a/0"), replace(release("1", 1), outcome="ended")],
     "leaked after expiry": [allocate("1", 0, "a/0", lease=1), listed(3, "1")],
     "leaked after release": [allocate("1", 0, "a/0"), release("1", 1), listed(3, "1")],
     "leaked: renewed after release": [allocate("1", 0, "a/0"), release("1", 1), renew("1", 2)],
@@ -86,7 +88,7 @@ INVALID_HISTORIES = {
     "wrong GPUs: one twice": [allocate("1", 0, "a/0", "a/0")],
     "wrong GPUs: unheard of": [allocate("1", 0, "c/0")],
     "made up": [listed(0, "9")],
-    "made up: before it was asked for": [replace(allocate("1", 5, "a/0"), made=1.0)],
+    "made up: before it was asked for": [replace(allocate("1", 5, "a/0"), created_at=1.0)],
 }  # fmt: skip
 
 
@@ -98,7 +100,7 @@ def test_a_right_history_passes(name: str) -> None:
 @pytest.mark.parametrize("name", INVALID_HISTORIES)
 def test_a_wrong_history_is_found_out(name: str) -> None:
     """And called by its name."""
-    said = violations(INVALID_HISTORIES[name], GPUS)
-    kinds = ("given twice", "lost", "leaked", "refused", "other lease", "wrong GPUs", "made up")
+    found = violations(INVALID_HISTORIES[name], GPUS)
+    kinds = ("double allocation", "lost", "leaked", "refused", "other lease", "wrong GPUs", "made up")
     kind = next(each for each in kinds if name.startswith(each))
-    assert any(each.startswith(kind) for each in said), said
+    assert any(each.startswith(kind) for each in found), found
