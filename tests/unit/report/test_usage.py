@@ -114,3 +114,35 @@ def test_steps_grow_with_the_length_and_stand_on_whole_multiples() -> None:
     for since in (0, 299, 401 * DAY):
         with pytest.raises(ValueError, match="5m"):
             report_period(1_795_003_217.4, since)
+
+
+@pytest.mark.parametrize(
+    ("named", "hours"), [({0}, 0.5), ({2, 5}, 2.0), ({7}, 0.5), (set(range(PERIOD.points)), PERIOD.points / 2)]
+)
+def test_a_gpu_counts_from_its_first_to_its_last_sample(named: set[int], hours: float) -> None:
+    past = history_of([GpuHistorySpec("a", named=frozenset(named))])
+    assert gpu_hour_usage(past, past.gpus[0]).there == hours
+    unseen = history_of([GpuHistorySpec("a", named=frozenset(named))], observed_spans={})
+    assert gpu_hour_usage(unseen, unseen.gpus[0]).there == 0
+
+
+@pytest.mark.parametrize(("memory", "held"), [(0.05, 0.0), (0.0501, 0.5), (0.0, 0.0), (None, None)])
+def test_memory_is_allocated_above_its_limit(memory: float | None, held: float | None) -> None:
+    """Half an hour in which nothing ran."""
+    known = {} if memory is None else {3: memory}
+    past = history_of([GpuHistorySpec("a", utilization={3: 0.0}, coverage={3: 1.0}, memory=known)])
+    found = gpu_hour_usage(past, past.gpus[0])
+    assert (found.held, found.idle_holding) == (held, held)
+    assert found.untold_holding == (0.5 if memory is None else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("utilization", "coverage", "idle"),
+    [(0.0099, 0.9, True), (0.01, 0.9, False), (0.0, 0.89, False), (0.0, 1.01, True)],
+)
+def test_a_step_is_idle_below_its_limit_and_with_enough_data(utilization: float, coverage: float, idle: bool) -> None:
+    past = history_of([GpuHistorySpec("a", utilization={3: utilization}, coverage={3: coverage}, memory={3: 0.5})])
+    found = gpu_hour_usage(past, past.gpus[0])
+    assert found.idle_holding == pytest.approx(min(coverage, 1.0) / 2 if idle else 0.0)
+    assert found.held == found.seen == pytest.approx(min(coverage, 1.0) / 2)
+    assert found.busy == pytest.approx(min(coverage, 1.0) * utilization / 2)
