@@ -192,7 +192,7 @@ def test_the_same_fleet_gives_the_same_checks_through_each_mapping(histories: Pr
         assert found[key][1] == near(value, 1e-6), key
     assert CheckStatus.MET in {check.status for check in theirs.checks if check.item == "gpu_utilization"}
     assert len(theirs.recommendations) == len(ours.recommendations) > 0
-    assert [word.gpus for word in theirs.recommendations] == [word.gpus for word in ours.recommendations]
+    assert [each.gpus for each in theirs.recommendations] == [each.gpus for each in ours.recommendations]
 
 
 @pytest.mark.parametrize("name", [*EXPOSITIONS, "halves"])
@@ -228,16 +228,16 @@ def test_two_exporters_for_a_gpu_count_once_and_are_reported(histories: Promethe
     both, ours = histories.evaluated("both"), histories.evaluated("gpu-exporter")
     assert [gpu.uuid for gpu in both.facts.gpus] == [card.uuid for card in CARDS]
     assert {gpu.exporter for gpu in both.facts.gpus} == {"gpu-exporter"}
-    [said] = [check for check in both.checks if check.item == "exporters"]
-    assert (said.scope, said.status, said.value) == (FLEET, CheckStatus.MISSED, 1.0)
-    assert "4 GPUs" in said.message
-    assert "gpu-exporter" in said.message
-    assert "dcgm-exporter" in said.message
+    [duplicates] = [check for check in both.checks if check.item == "exporters"]
+    assert (duplicates.scope, duplicates.status, duplicates.value) == (FLEET, CheckStatus.MISSED, 1.0)
+    assert "4 GPUs" in duplicates.message
+    assert "gpu-exporter" in duplicates.message
+    assert "dcgm-exporter" in duplicates.message
     rest = {key: found for key, found in check_statuses(both.checks).items() if key[0] != "exporters"}
     assert rest.keys() == check_statuses(ours.checks).keys()
     for key, (status, value) in check_statuses(ours.checks).items():
         assert rest[key] == (status, near(value)), key
-    assert [word.gpus for word in both.recommendations] == [word.gpus for word in ours.recommendations]
+    assert [each.gpus for each in both.recommendations] == [each.gpus for each in ours.recommendations]
 
 
 def test_our_exporter_under_dcgm_names_as_well_is_one_exporter(histories: PrometheusHistories) -> None:
@@ -264,16 +264,16 @@ def test_other_programs_series_of_the_same_names_are_left_alone(histories: Prome
 
 def test_readings_that_cannot_be_true_are_not_used_and_reported(histories: PrometheusHistories) -> None:
     evaluation = histories.evaluated("untrue")
-    said = {(check.item, check.scope.name): check for check in evaluation.checks if check.scope.kind == "gpu"}
+    results = {(check.item, check.scope.name): check for check in evaluation.checks if check.scope.kind == "gpu"}
     for uuid in ("GPU-0000", "GPU-0001", "GPU-0003"):
-        check = said["gpu_utilization", uuid]
+        check = results["gpu_utilization", uuid]
         assert (check.status, check.reason) == (CheckStatus.UNKNOWN, Reason.CONFLICTING), check
         assert "dcgm-exporter" in check.message
-    assert "250 %" in said["gpu_utilization", "GPU-0000"].message
-    assert said["gpu_memory", "GPU-0002"].reason is Reason.CONFLICTING
-    assert said["gpu_utilization", "GPU-0002"].status is CheckStatus.MISSED
-    assert said["gpu_memory", "GPU-0000"].status is CheckStatus.MET
-    assert not [word for word in evaluation.recommendations if set(word.gpus) & {"GPU-0001", "GPU-0003"}]
+    assert "250 %" in results["gpu_utilization", "GPU-0000"].message
+    assert results["gpu_memory", "GPU-0002"].reason is Reason.CONFLICTING
+    assert results["gpu_utilization", "GPU-0002"].status is CheckStatus.MISSED
+    assert results["gpu_memory", "GPU-0000"].status is CheckStatus.MET
+    assert not [each for each in evaluation.recommendations if set(each.gpus) & {"GPU-0001", "GPU-0003"}]
     nvitop = histories.evaluated("blind nvitop")
     [check] = [check for check in nvitop.checks if check.item == "gpu_utilization" and check.scope.kind == "gpu"]
     assert (check.reason, "nvitop-exporter reports nan" in check.message) == (Reason.CONFLICTING, True)
@@ -285,8 +285,8 @@ def test_what_was_not_seen_is_not_idle(histories: PrometheusHistories, history: 
     evaluation = histories.evaluated(history)
     assert evaluation.facts.value(IDLE_COVERAGE, "GPU-0001") == pytest.approx(seen, abs=0.03)
     assert evaluation.facts.value(UTILIZATION_COVERAGE, "GPU-0001") == pytest.approx(1, abs=0.06)
-    assert [word for word in evaluation.recommendations if word.kind == "idle_reclaim"] == []
-    assert Reason.INSUFFICIENT_HISTORY in {word.reason for word in evaluation.abstentions}
+    assert [each for each in evaluation.recommendations if each.kind == "idle_reclaim"] == []
+    assert Reason.INSUFFICIENT_HISTORY in {each.reason for each in evaluation.abstentions}
 
 
 def test_gpus_of_a_silent_exporter_are_known_and_stale(histories: PrometheusHistories) -> None:
@@ -312,8 +312,8 @@ def test_long_windows_are_read_from_recorded_series_where_they_are(histories: Pr
     assert facts.value(IDLE_UTILIZATION, "GPU-0002") == pytest.approx(0.5)
     assert facts.value(IDLE_COVERAGE, "GPU-0002") == pytest.approx(1, abs=0.05)
     assert facts.value(DAILY_PEAK_UTILIZATION, "GPU-0002") == pytest.approx(0.6)
-    idle = [word for word in evaluation.recommendations if word.kind == "idle_reclaim"]
-    assert {gpu for word in idle for gpu in word.gpus} == {"GPU-0001"}  # the other pool keeps its one
+    idle = [each for each in evaluation.recommendations if each.kind == "idle_reclaim"]
+    assert {gpu for each in idle for gpu in each.gpus} == {"GPU-0001"}  # the other pool keeps its one
     for advice in idle:
         for evidence in advice.evidence:
             assert evidence.promql is not None

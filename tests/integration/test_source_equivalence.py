@@ -141,16 +141,16 @@ def test_both_sources_give_the_same_recommendations(
     ]
     with both_sources(folder, whole) as (server, embedded):
         source = PrometheusSource(PrometheusClientConfig(server.url))
-        said = set()
+        kinds = set()
         for index in range(len(found)):
             for after in (LENGTH_SECONDS - 700, LENGTH_SECONDS, LENGTH_SECONDS + 200):
                 at = round(START + index * 2 * 3600 + after + 0.123, 3)
                 ours, theirs = evaluate(embedded, SETTINGS, at), evaluate(source, SETTINGS, at)
                 assert conclusions(ours) == conclusions(theirs), found[index]
                 assert values(ours) == pytest.approx(values(theirs), rel=1e-9), found[index]
-                said |= {advice.kind for advice in ours.recommendations}
-                said |= {word.reason.value for word in ours.abstentions}
-        assert len(said) >= 2  # such a batch of histories leads to advice and to abstentions of several kinds
+                kinds |= {advice.kind for advice in ours.recommendations}
+                kinds |= {each.reason.value for each in ours.abstentions}
+        assert len(kinds) >= 2  # such a batch of histories leads to advice and to abstentions of several kinds
         source.close()
 
 

@@ -132,7 +132,7 @@ class ExporterTarget:
 
 
 class FakeSource:
-    """A Source over targets. What an exporter said stays in the idle window after it falls silent."""
+    """A Source over targets. Series of an exporter that is down stay in the idle window."""
 
     name = "fake"
     address = "memory"
@@ -186,7 +186,7 @@ class FakeSource:
         return found
 
     def _reporting(self, at: float) -> list[tuple[ExporterTarget, GpuSpec]]:
-        """Who is heard at a time: before the silence began, everybody was."""
+        """The GPUs that report at a time: before `lost_at`, all do."""
         before = self.lost_at is not None and at < self.lost_at
         return [
             (target, card)
@@ -196,22 +196,24 @@ class FakeSource:
         ]
 
     def _selected(self, select: Selector, at: float) -> dict[Labels, float]:
-        """What our exporter's series give, reduced by this selector."""
+        """The series of gpu-exporter, reduced by this selector."""
         if select.metric == "up":
-            scraped = (select.window_seconds or 0) / 15 + 1  # every 15 s, whether it answered or not
+            scraped = (select.window_seconds or 0) / 15 + 1  # every 15 s, whether up or not
             return {labels(**target.identity): scraped if select.window_seconds else float(target.up)
                     for target in self.targets}  # fmt: skip
         if select.metric == "gpu_exporter_driver_info":
             answering = [target for target in self.targets if target.up]
             return {labels(driver="nvidia", state=target.driver, **target.identity): 1.0 for target in answering}
-        heard = self._reporting(at)
+        reporting = self._reporting(at)
         if select.metric == "gpu_info":
             before = self._reporting(at - select.window_seconds) if select.window_seconds else []
-            return {_info(target, card): 1.0 for target, card in heard + before}
+            return {_info(target, card): 1.0 for target, card in reporting + before}
         read = READINGS.get(select.metric)
         idle = select.window_seconds == self._settings.evaluation.idle_window_seconds
         found = {
-            labels(uuid=card.uuid, **target.identity): read(card, idle) for target, card in heard if read is not None
+            labels(uuid=card.uuid, **target.identity): read(card, idle)
+            for target, card in reporting
+            if read is not None
         }
         return {key: value for key, value in found.items() if value is not None}
 

@@ -25,7 +25,7 @@ demands = st.lists(st.floats(0, 150), min_size=1, max_size=80)
 
 @dataclass
 class ScriptedPolicy:
-    """Wants what is written, one number an interval, and keeps what it was told."""
+    """Requests given sizes, one per interval, and records its observations."""
 
     wanted: list[int]
     seen: list[Observation]

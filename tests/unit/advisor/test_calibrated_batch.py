@@ -174,7 +174,7 @@ def test_a_job_without_a_profile_is_left_to_its_diagnosis() -> None:
     [general], _ = recommend(without)
     assert general.unit == "affected GPUs"
     [exact], _ = recommend(dataclasses.replace(without, profiles=ProfileIndex((curve(),))))
-    assert exact.unit == "samples", "one word on a job's batch, the measured one"
+    assert exact.unit == "samples", "one recommendation on a job's batch size, the measured one"
 
 
 @given(batch=st.integers(1, 300), total=st.integers(1, 200), peak=st.one_of(st.none(), st.floats(1, 200)))

@@ -45,19 +45,19 @@ kinds = st.lists(st.sampled_from(["busy", *sorted(IDLE), *sorted(INSUFFICIENT_DA
 @given(kinds, st.integers(0, 4), st.integers(1, 4))
 def test_only_idle_gpus_are_reclaimed_whole_gangs_and_never_below_min(found: list[str], least: int, gang: int) -> None:
     settings = pool_settings(gpus_per_replica=gang, gpu={"min": least, "max": 16})
-    said = concluded([card(i, kind) for i, kind in enumerate(found)], settings)
+    results = concluded([card(i, kind) for i, kind in enumerate(found)], settings)
     idle = {f"GPU-{i}" for i, kind in enumerate(found) if kind in IDLE}
-    for advice in said.recommendations:
+    for advice in results.recommendations:
         assert set(advice.gpus) == idle
         given_back = advice.current - advice.recommended
         assert 0 < given_back <= len(idle)
         assert advice.recommended >= least
         assert advice.recommended % gang == 0
         assert all(each.value is not None and each.promql for each in advice.evidence[:1])
-    if not said.recommendations:  # then there was nothing that could be given back
+    if not results.recommendations:  # nothing to release
         keep = max(least, len(found) - len(idle))
         assert -(-keep // gang) * gang >= len(found)
-    assert any(word.subject == "idle_reclaim" for word in said.abstentions) == bool(INSUFFICIENT_DATA & set(found))
+    assert any(each.subject == "idle_reclaim" for each in results.abstentions) == bool(INSUFFICIENT_DATA & set(found))
 
 
 @pytest.mark.parametrize(
@@ -70,10 +70,10 @@ def test_only_idle_gpus_are_reclaimed_whole_gangs_and_never_below_min(found: lis
     ],
 )
 def test_why_idleness_is_unknown(kind: str, reason: Reason) -> None:
-    said = concluded([card(0, kind), card(1, "busy")]).abstentions
-    (word,) = (each for each in said if each.subject == "idle_reclaim")
-    assert (word.reason, word.scope.kind) == (reason, "pool")
-    assert word.message.startswith("1 of 2 GPUs")
+    results = concluded([card(0, kind), card(1, "busy")]).abstentions
+    (abstention,) = (each for each in results if each.subject == "idle_reclaim")
+    assert (abstention.reason, abstention.scope.kind) == (reason, "pool")
+    assert abstention.message.startswith("1 of 2 GPUs")
 
 
 def test_idle_reclaim_says_who_holds_memory_and_what_comes_of_it() -> None:

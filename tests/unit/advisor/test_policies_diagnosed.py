@@ -55,7 +55,7 @@ def fleet(
     return dataclasses.replace(known, values=values, jobs={f"GPU-{k}": job for k, job in (jobs or {}).items()})
 
 
-def said(known: Facts) -> tuple[list[Recommendation], list[Abstention]]:
+def concluded_on(known: Facts) -> tuple[list[Recommendation], list[Abstention]]:
     concluded = decide(known, TRAINING)
     return list(concluded.recommendations), [w for w in concluded.abstentions if w.subject == by_diagnosis.SUBJECT]
 
@@ -70,7 +70,7 @@ def said(known: Facts) -> tuple[list[Recommendation], list[Abstention]]:
     ],
 )
 def test_a_cause_is_reported_once_for_a_job_or_a_pool(jobs: dict[int, str], scopes: set[tuple[str, str]]) -> None:
-    advice, _ = said(fleet(64, WAITING, jobs))
+    advice, _ = concluded_on(fleet(64, WAITING, jobs))
     assert {each.kind for each in advice} == {"data_loading"}
     assert {(each.scope.kind, each.scope.name) for each in advice} == scopes
     assert len(advice) == len(scopes)
@@ -96,7 +96,7 @@ def test_a_cause_is_reported_once_for_a_job_or_a_pool(jobs: dict[int, str], scop
 def test_how_data_are_loaded_better_follows_from_what_the_host_is_short_of(
     measured: Mapping[Signal, float], means: str
 ) -> None:
-    ((advice,), _) = said(fleet(8, {**WAITING, **measured}))
+    ((advice,), _) = concluded_on(fleet(8, {**WAITING, **measured}))
     assert means in "\n".join(advice.apply)
 
 
@@ -109,15 +109,15 @@ def test_each_cause_has_advice_that_can_be_followed(label: str) -> None:
             situation, observe(rng, situation.scene, situation.exporters, 120), Settings(), "n\nreboot"
         )
         known, pool = seen.facts(120), seen.pool
-        for word in by_diagnosis.recommend(known, Settings(), pool):
-            if isinstance(word, Abstention):
+        for result in by_diagnosis.recommend(known, Settings(), pool):
+            if isinstance(result, Abstention):
                 continue
-            kinds.add(word.kind)
-            assert word.apply
-            assert word.rejected
-            assert word.evidence
-            assert word.current == len(word.gpus) > 0
-            assert all("\n" not in line for line in word.apply)
+            kinds.add(result.kind)
+            assert result.apply
+            assert result.rejected
+            assert result.evidence
+            assert result.current == len(result.gpus) > 0
+            assert all("\n" not in line for line in result.apply)
     if label in ("healthy", "idle_holding_memory"):
         assert kinds <= {"mixed_precision"}
     else:
@@ -129,13 +129,13 @@ def test_a_gpu_in_single_precision_gets_mixed_precision_advice() -> None:
         signals.JOB_STEP_TIME: 1.0, signals.SM_ACTIVITY: 0.85, signals.TENSOR_ACTIVITY: 0.0, signals.FP32_ACTIVITY: 0.5,
         signals.FP64_ACTIVITY: 0.0, signals.DRAM_ACTIVITY: 0.4,
     }  # fmt: skip
-    ((advice,), _) = said(fleet(4, single, utilization=0.97))
+    ((advice,), _) = concluded_on(fleet(4, single, utilization=0.97))
     assert advice.kind == "mixed_precision"
     assert "bfloat16" in "\n".join(advice.apply)
-    ((older,), _) = said(fleet(4, single, utilization=0.97, name="Tesla V100-SXM2-32GB"))
+    ((older,), _) = concluded_on(fleet(4, single, utilization=0.97, name="Tesla V100-SXM2-32GB"))
     assert "GradScaler" in "\n".join(older.apply)
     science = {**single, signals.FP64_ACTIVITY: 0.4}
-    assert not said(fleet(4, science, utilization=0.97))[0]
+    assert not concluded_on(fleet(4, science, utilization=0.97))[0]
 
 
 @pytest.mark.parametrize(
@@ -167,18 +167,18 @@ def test_formats_by_generation(name: str, formats: set[str]) -> None:
     ],
 )
 def test_a_failing_gpu_is_taken_out(signal: Signal, value: float, severity: str | None) -> None:
-    advice = [each for each in said(fleet(1, {signal: value}))[0] if each.kind == failing_gpu.KIND]
+    advice = [each for each in concluded_on(fleet(1, {signal: value}))[0] if each.kind == failing_gpu.KIND]
     assert [each.severity for each in advice] == ([severity] if severity else [])
     assert all(each.scope.kind == "gpu" for each in advice)
 
 
 def test_within_the_dead_band_advice_is_neither_begun_nor_ended() -> None:
-    clear = said(fleet(8, {signals.JOB_STEP_TIME: 1.0, signals.JOB_DATA_WAIT: 0.3}))[0]
+    clear = concluded_on(fleet(8, {signals.JOB_STEP_TIME: 1.0, signals.JOB_DATA_WAIT: 0.3}))[0]
     near = fleet(8, {signals.JOB_STEP_TIME: 1.0, signals.JOB_DATA_WAIT: 0.165}, utilization=0.84)
-    advice, words = said(near)
+    advice, abstentions = concluded_on(near)
     assert not advice
-    (word,) = words
-    assert (word.reason, word.kinds) == (Reason.CONFLICTING, by_diagnosis.KINDS)
+    (abstention,) = abstentions
+    assert (abstention.reason, abstention.kinds) == (Reason.CONFLICTING, by_diagnosis.KINDS)
     (before,) = clear
     active = {
         "a": ActiveRecommendation(0.0, before.kind, before.scope, frozenset(before.gpus)),
@@ -194,12 +194,12 @@ def test_within_the_dead_band_advice_is_neither_begun_nor_ended() -> None:
 
 
 def test_insufficient_data_names_the_missing_metrics() -> None:
-    advice, (word,) = said(fleet(8, {}))
+    advice, (abstention,) = concluded_on(fleet(8, {}))
     assert not advice
-    assert word.reason is Reason.NO_DATA
-    assert "gpu_sm_activity" in word.message
-    assert "training_data_wait" in word.message
-    (quiet,) = (w for w in said(dataclasses.replace(fleet(8, {}), expressions={}))[1])
+    assert abstention.reason is Reason.NO_DATA
+    assert "gpu_sm_activity" in abstention.message
+    assert "training_data_wait" in abstention.message
+    (quiet,) = (w for w in concluded_on(dataclasses.replace(fleet(8, {}), expressions={}))[1])
     assert quiet.reason is Reason.UNSUPPORTED
 
 

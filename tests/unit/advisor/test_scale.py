@@ -1,4 +1,4 @@
-"""From facts to advice about sizes: what is said, of whom, and when nothing is."""
+"""From facts to recommended sizes and abstentions."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_gangs_scale_by_whole_replicas() -> None:
         (GpuSpec("GPU-x", 0.0, memory=0.0), Reason.CONFLICTING),  # zeros all over: an exporter without its driver
     ],
 )
-def test_with_one_gpu_unheard_a_pool_does_not_shrink(odd: GpuSpec, reason: Reason) -> None:
+def test_a_pool_with_one_gpu_not_reporting_does_not_shrink(odd: GpuSpec, reason: Reason) -> None:
     assert scale_advice([*serving_gpus(11, 0.1), odd], settings()) == ([], {"scale": reason}, {})
 
 
@@ -97,7 +97,7 @@ def with_signal(
     chosen = settings(demand={**SIGNAL, **dict(pool.pop("demand", {}))}, **pool)  # type: ignore[call-overload]
     found = decide(dataclasses.replace(facts(cards, chosen), demand_signals={"p": reading}), chosen)
     advice = {each.kind: each.recommended for each in found.recommendations if each.kind.startswith("scale")}
-    return advice, {word.subject: word.reason for word in found.abstentions}
+    return advice, {each.subject: each.reason for each in found.abstentions}
 
 
 def signal(value: float) -> DemandSignal:

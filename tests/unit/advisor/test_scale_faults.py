@@ -24,7 +24,7 @@ EVALUATION = EvaluationSettings()
 STEP = EVALUATION.step_seconds
 LIMITS = ScalingLimits(1, 114, scale_up_ratio=0.85, scale_down_ratio=0.60)
 
-#: What the data source adds up in a step: (seconds, GPUs heard, their work), or nothing.
+#: What the data source adds up in a step: (Unix time, GPUs reporting, their work), or nothing.
 Answer = tuple[float, int, float] | None
 Fault = Callable[[np.random.Generator, Answer], Answer]
 
@@ -38,7 +38,7 @@ def drop_half(random: np.random.Generator, answer: Answer) -> Answer:
         return None
     at, gpus, busy = answer
     silent = gpus // 2
-    idlest, busiest = max(0.0, busy - silent), min(busy, gpus - silent)  # those that are heard may be the idle ones
+    idlest, busiest = max(0.0, busy - silent), min(busy, gpus - silent)  # those that report may be the idle ones
     return at, gpus - silent, random.uniform(idlest, busiest)
 
 
@@ -72,14 +72,14 @@ class FaultyPool:
             if seen:
                 reported = self._decided(seen, replicas, at)
                 found.append((replicas, reported, self._decided(whole, replicas, at)))
-                # Live, nobody sizes a pool of which a GPU is silent; and what grows unheard cannot be told from what
-                # was there, unheard, only later.
+                # Live, a pool with a GPU not reporting is not sized; and a replica that starts without reporting is
+                # indistinguishable from one that existed and reported late.
                 if not (self.failing(index) or self.failing(index + 1)):
                     replicas = reported.replicas
         return found
 
-    def _decided(self, heard: list[tuple[float, int, float]], replicas: int, at: float) -> SizingDecision:
-        return decide_size(demand_points(heard, replicas, 1), replicas, LIMITS, EVALUATION, at)
+    def _decided(self, samples: list[tuple[float, int, float]], replicas: int, at: float) -> SizingDecision:
+        return decide_size(demand_points(samples, replicas, 1), replicas, LIMITS, EVALUATION, at)
 
 
 days = st.builds(
@@ -138,13 +138,13 @@ def test_a_clock_that_steps_forward_leaves_a_gap_and_not_a_reason_to_shrink(jump
 @settings(deadline=None)
 def test_counter_resets_and_readings_that_cannot_be_leave_no_point(values: list[float], data: st.DataObject) -> None:
     """A rate over a reset may overshoot, and some exporters say 1e18 for 'no value': neither is a demand."""
-    heard = [(float(STEP * i), 4, 4 * value) for i, value in enumerate(values)]
+    samples = [(float(STEP * i), 4, 4 * value) for i, value in enumerate(values)]
     wrong = data.draw(st.sampled_from([-4.0, 1e18, 9.0]))
-    odd = data.draw(st.integers(0, len(heard) - 1))
-    broken = [*heard]
-    broken[odd] = (heard[odd][0], 4, wrong)
-    at = heard[-1][0]
-    without = [each for index, each in enumerate(heard) if index != odd]
+    odd = data.draw(st.integers(0, len(samples) - 1))
+    broken = [*samples]
+    broken[odd] = (samples[odd][0], 4, wrong)
+    at = samples[-1][0]
+    without = [each for index, each in enumerate(samples) if index != odd]
     assert [point.at for point in demand_points(broken, 4, 1)] == [each[0] for each in without]
     reported = decide_size(demand_points(broken, 4, 1), 4, LIMITS, EVALUATION, at)
     assert reported == decide_size(demand_points(without, 4, 1), 4, LIMITS, EVALUATION, at)

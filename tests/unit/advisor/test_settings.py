@@ -22,7 +22,7 @@ resources:
   cpu: {min_cores: 4, max_cores: 32, target_usage: 80}
 """
 
-#: text -> line, key, and words of the message. The mend is part of it.
+#: text -> line, key, and part of the message, which says how to fix it.
 BAD = {
     "resources:\n  gpu:\n    target_utilisation: 90\n": (3, "resources.gpu.target_utilisation", "mean target_util"),
     "xyzzy: 1\n": (1, "xyzzy", "unknown key; remove it"),
@@ -196,7 +196,7 @@ def fields_of(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
             yield from fields_of(inner)
 
 
-def test_percent_and_ratios_are_told_apart_by_their_names() -> None:
+def test_percent_and_ratios_have_names_that_differ() -> None:
     for name, info in fields_of(Settings):
         upper = next((rule.le for rule in info.metadata if isinstance(rule, Le)), None)
         if upper == 1 and name not in SHARES_WITHOUT_RATIO_IN_THEIR_NAME:

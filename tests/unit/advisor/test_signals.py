@@ -25,7 +25,7 @@ def test_every_signal_compiles_over_metrics_that_our_exporter_has() -> None:
         read = metrics_of(compiled[signal.name])
         assert all(metric.startswith("node_") for metric in read) if signal.scope == "node" else read <= ours | OTHERS
         grouped = "(instance)" if signal.scope == "node" else "(uuid)"
-        assert grouped in to_promql(compiled[signal.name])  # results carry the label that they are told apart by
+        assert grouped in to_promql(compiled[signal.name])  # results have the label that identifies them
 
 
 #: What jobs report, and what is rolled up: not the exporter's own families.

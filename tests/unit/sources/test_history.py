@@ -309,7 +309,7 @@ def test_kill_9(tmp_path: Path):
         assert len(found) == 200
         lengths = {len(series.values) for series in found}
         assert len(lengths) == 1  # no half scrape
-        assert lengths.pop() >= len(reported)  # and none lost that was said to be stored
+        assert lengths.pop() >= len(reported)  # and none lost that was reported as stored
         assert found[0].values.tolist()[: len(reported)] == reported
         history.append("a", T + 1e5, [("x", A, 1.0)])
         history.close()

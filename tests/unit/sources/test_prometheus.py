@@ -98,7 +98,7 @@ K = SourceErrorKind
 
 
 @pytest.mark.parametrize(
-    ("answering", "kind", "mend"),
+    ("answering", "kind", "fix"),
     [
         pytest.param(reply(401, "no"), K.UNAUTHORIZED, "Set bearer_token", id="401"),
         pytest.param(reply(403, "no"), K.UNAUTHORIZED, "tenant header", id="403"),
@@ -140,10 +140,10 @@ K = SourceErrorKind
         pytest.param(cut_off, K.UNREACHABLE, "Check that it is running", id="cut-off"),
     ],
 )
-def test_failures(answering: Responder, kind: SourceErrorKind, mend: str):
+def test_failures(answering: Responder, kind: SourceErrorKind, fix: str):
     caught = failure(answering)
     assert caught.kind is kind
-    assert mend in str(caught)
+    assert fix in str(caught)
     assert "hidden" not in str(caught)
 
 
@@ -359,7 +359,7 @@ def test_secrets_stay_inside(caplog: pytest.LogCaptureFixture):
 
 
 @pytest.mark.parametrize(
-    ("settings", "mend"),
+    ("settings", "fix"),
     [
         ({"url": "localhost:9090"}, "http://"),
         ({"url": "http://"}, "http://"),
@@ -374,10 +374,10 @@ def test_secrets_stay_inside(caplog: pytest.LogCaptureFixture):
         ({"retries": -1}, "retries"),
     ],
 )
-def test_refused_settings(settings: dict[str, Any], mend: str):
+def test_refused_settings(settings: dict[str, Any], fix: str):
     with pytest.raises(ValueError) as caught:
         PrometheusClientConfig(**{"url": "http://h:9090", **settings})
-    assert mend in str(caught.value)
+    assert fix in str(caught.value)
     assert SECRET not in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""Ranges are asked for once, in pieces; what is told is what the source would tell."""
+"""Ranges are read once, in pieces; the results are those of the source."""
 
 from __future__ import annotations
 

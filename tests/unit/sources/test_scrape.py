@@ -67,20 +67,20 @@ def slow(handler: BaseHTTPRequestHandler, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answering", "said"),
+    ("answering", "message"),
     [
-        pytest.param(reply(500, "x"), "answered 500", id="500"),
+        pytest.param(reply(500, "x"), "HTTP status 500", id="500"),
         pytest.param(reply(401, "x"), "set username and password", id="401"),
-        pytest.param(reply(302, "", Location="/login"), "answered 302", id="redirect"),
-        pytest.param(reply(200, "<html>log in</html>", "text/html"), "not Prometheus' text format", id="html"),
-        pytest.param(reply(200, PAGE + 'gpu_up{uuid="C', TEXT), "not Prometheus' text format", id="half"),
-        pytest.param(reply(200, PAGE + "gpu_up x\n", TEXT), "not Prometheus' text format", id="no-number"),
-        pytest.param(reply(200, b"\xff\xfe", TEXT), "not Prometheus' text format", id="not-utf8"),
+        pytest.param(reply(302, "", Location="/login"), "HTTP status 302", id="redirect"),
+        pytest.param(reply(200, "<html>log in</html>", "text/html"), "not in Prometheus' text format", id="html"),
+        pytest.param(reply(200, PAGE + 'gpu_up{uuid="C', TEXT), "not in Prometheus' text format", id="half"),
+        pytest.param(reply(200, PAGE + "gpu_up x\n", TEXT), "not in Prometheus' text format", id="no-number"),
+        pytest.param(reply(200, b"\xff\xfe", TEXT), "not in Prometheus' text format", id="not-utf8"),
         pytest.param(reply(200, PAGE * 100, TEXT), "larger than 4096 bytes", id="large"),
         pytest.param(slow, "within 0.3 s", id="slow"),
     ],
 )
-def test_failed_scrapes(history: History, caplog: pytest.LogCaptureFixture, answering: Responder, said: str):
+def test_failed_scrapes(history: History, caplog: pytest.LogCaptureFixture, answering: Responder, message: str):
     answers = [reply(200, PAGE, TEXT), answering, answering, reply(200, PAGE, TEXT)]
     times = iter([T, T + 5, T + 10, T + 15])
     caplog.set_level(logging.INFO)
@@ -96,7 +96,7 @@ def test_failed_scrapes(history: History, caplog: pytest.LogCaptureFixture, answ
     assert series == {"A": [1, None, 1], "B": [0, None, 0]}  # nothing invented, and marked as ended once
     warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1  # not with every scrape
-    assert said in warnings[0]
+    assert message in warnings[0]
     assert exporter.address in warnings[0]
     assert any("works again" in record.message for record in caplog.records)
 

@@ -1,1 +1,1 @@
-"""Scrapes exporters and keeps their history itself, where there is no Prometheus."""
+"""Source without Prometheus: scrape exporters and store their history."""

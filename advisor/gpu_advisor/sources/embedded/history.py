@@ -1,9 +1,9 @@
 """The embedded source's store: samples of scraped targets in one SQLite file.
 
-A row holds what one target said of one metric at one time: a packed array of (series, value), 12 bytes each. So a
-scrape writes one row per metric, not one per series, and the window of a metric is one run of neighbouring rows.
+A row has the samples of one target, metric and time: a packed array of (series, value), 12 bytes each. So a scrape
+writes one row per metric, not one per series, and the window of a metric is a run of adjacent rows.
 
-Writes need the file to themselves: a lock beside it keeps a second writing process out. Reads do not wait for writes.
+Only one process may write, which a lock file ensures. Reads do not wait for writes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Sample = tuple[str, Labels, float]
 
 @dataclass
 class _TargetState:
-    """What is known of a target: series by metric that its newest scrape had."""
+    """The state of a target: the series of its newest scrape, by metric."""
 
     id: int
     newest_ms: int | None = None
@@ -92,10 +92,10 @@ class History:
         self._match_cache: dict[tuple[str, tuple[Matcher, ...]], dict[int, Labels]] = {}
 
     def append(self, target: str, at: float, samples: Iterable[Sample]) -> None:
-        """Store one scrape, whole or not at all; of two values for one series the first counts.
+        """Store one scrape atomically; of two values for one series, the first is stored.
 
-        What the target's previous scrape had and this one has not is marked stale. A failed scrape is one with nothing
-        in it but what is known of it (`up`). Raises HistoryFullError, OutOfOrderSampleError, HistoryError.
+        Series of the target's previous scrape that this one lacks are marked stale. A failed scrape has no samples but
+        `up` and the like. Raises HistoryFullError, OutOfOrderSampleError, HistoryError.
         """
         at_ms = _milliseconds(at)
         with self._write_lock, self._transaction() as (writer, added):
@@ -108,22 +108,22 @@ class History:
                 values.setdefault(metric_id, {}).setdefault(series_id, value)
             live = {metric_id: set(samples_by_series) for metric_id, samples_by_series in values.items()}
             ended = {
-                metric_id: gone for metric_id, ids in state.live.items() if (gone := ids - live.get(metric_id, set()))
+                metric_id: lost for metric_id, ids in state.live.items() if (lost := ids - live.get(metric_id, set()))
             }
             for metric_id in values.keys() | ended.keys():
                 packed = pack_row(values.get(metric_id, {}), ended.get(metric_id, set()))
                 write_row(writer, metric_id, at_ms, state.id, packed)
             for metric_id, ids in live.items():
                 _clear_ended(writer, ids - state.live.get(metric_id, set()))
-            gone_now = itertools.chain.from_iterable(ended.values())
-            writer.executemany("UPDATE series SET ended_ms = ? WHERE id = ?", [(at_ms, series) for series in gone_now])
-        # Known only now that it is on disk.
+            ended_now = itertools.chain.from_iterable(ended.values())
+            writer.executemany("UPDATE series SET ended_ms = ? WHERE id = ?", [(at_ms, series) for series in ended_now])
+        # Only after the commit.
         self._targets[target] = _TargetState(state.id, at_ms, live)
 
     def import_samples(self, target: str, samples: Iterable[tuple[str, Labels, float, float]]) -> int:
-        """Add (metric, labels, value, seconds since 1970) in any order; what is there already stays as it is.
+        """Add (metric, labels, value, Unix time) in any order; existing samples stay unchanged.
 
-        Returns how many samples were read. Stored batch by batch: after an error, importing again does no harm.
+        Returns how many samples were read. Stored in batches: repeating the import after an error does no harm.
         """
         count = 0
         stream = iter(samples)
@@ -140,7 +140,7 @@ class History:
         return count
 
     def read(self, metric: str, matchers: Sequence[Matcher], start: float, end: float) -> list[SeriesSamples]:
-        """The samples of a metric between two times, both included. Series without any are not in it.
+        """The samples of a metric between two times, both included. Series without samples are absent.
 
         Raises HistoryError, and SourceError for a matcher that cannot be evaluated.
         """
@@ -148,7 +148,7 @@ class History:
             self._load_new_series()
             family = self._families.get(metric)
             if family is None:
-                compile_matchers(matchers)  # a bad matcher is an error whether there is data or not
+                compile_matchers(matchers)  # an invalid matcher is an error even without data
                 return []
             wanted = self._matching_series(metric, family, tuple(matchers))
             rows = self._reader.execute(
@@ -173,7 +173,7 @@ class History:
         return (min(oldest for oldest, _ in spans), max(newest for _, newest in spans)) if spans else None
 
     def delete_before(self, at: float) -> int:
-        """Forget what is older, and series that ended before. Returns how many rows went; their space is used again."""
+        """Delete older samples and ended series. Returns the number of rows deleted; their space is reused."""
         before_ms = _milliseconds(at)
         with self._write_lock:
             with self._transaction() as (writer, _):
@@ -183,7 +183,7 @@ class History:
                     ).rowcount
                     for (metric_id,) in writer.execute("SELECT id FROM metrics").fetchall()
                 )
-                # Not RETURNING, which SQLite has from 3.35 on: some systems in use are older.
+                # Not RETURNING, which needs SQLite 3.35: some systems have older ones.
                 ended = writer.execute("SELECT id FROM series WHERE ended_ms < ?", (before_ms,)).fetchall()
                 writer.executemany("DELETE FROM series WHERE id = ?", ended)
             self._evict_series({series_id for (series_id,) in ended})
@@ -201,7 +201,7 @@ class History:
 
     @contextmanager
     def _transaction(self) -> Iterator[tuple[sqlite3.Connection, dict[tuple[str, Labels], tuple[int, int]]]]:
-        """A transaction, and a place for series added in it, which are remembered only if it holds."""
+        """A transaction, and a dict for series added in it, which are cached only after the commit."""
         if self._writer is None:
             raise HistoryError(f"The history {self.path} is open for reading only.")
         writer, added = self._writer, dict[tuple[str, Labels], tuple[int, int]]()
@@ -211,7 +211,7 @@ class History:
                 yield writer, added
                 writer.execute("COMMIT")
             except BaseException:
-                if writer.in_transaction:  # a full disk may have ended it already
+                if writer.in_transaction:  # a full disk may have rolled it back already
                     writer.execute("ROLLBACK")
                 raise
         self._series_ids.update(added)
@@ -239,7 +239,7 @@ class History:
         return metric_id, series_id
 
     def _target(self, writer: sqlite3.Connection, name: str, at_ms: int) -> _TargetState:
-        """What is known of a target; after a restart, what its newest scrape within the look-back had."""
+        """The state of a target; after a restart, from its newest scrape within the lookback delta."""
         known = self._targets.get(name)
         if known is not None:
             return known
@@ -304,7 +304,7 @@ def _get_or_create_id(writer: sqlite3.Connection, table: str, name: str) -> int:
 
 
 def _reject_out_of_order(writer: sqlite3.Connection, target: str, target_id: int, at_ms: int) -> None:
-    """Samples just ahead mean that the clock went back: mixing two pasts would invent counter resets."""
+    """Later samples mean that the clock went back: mixing two histories would invent counter resets."""
     for (metric_id,) in writer.execute("SELECT id FROM metrics").fetchall():
         row = writer.execute(
             "SELECT time_ms FROM samples WHERE metric_id = ? AND time_ms BETWEEN ? AND ? AND target_id = ? LIMIT 1",
@@ -312,8 +312,8 @@ def _reject_out_of_order(writer: sqlite3.Connection, target: str, target_id: int
         ).fetchone()
         if row is not None:
             raise OutOfOrderSampleError(
-                f"There are samples of {target} {(row[0] - at_ms) / 1000:.3f} s after this time already: the clock went"
-                " back. New samples are kept once it has passed them; see to this machine's time synchronization."
+                f"{target} has samples {(row[0] - at_ms) / 1000:.3f} s after this time: the clock went back. New"
+                " samples are stored once it has passed them; check this machine's time synchronization."
             )
 
 

@@ -1,6 +1,6 @@
-"""The rows of a history: what one target said of one metric at one time, as a packed array of (series, value).
+"""The rows of a history: the samples of one target, metric and time, as a packed array of (series, value).
 
-A series that ended is marked by Prometheus' own staleness NaN (SQLite's NULL could not be told from a measured NaN).
+The end of a series is marked by Prometheus' staleness NaN (SQLite's NULL is indistinguishable from a measured NaN).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def pack_row(values: Mapping[int, float], ended: set[int]) -> Array:
 
 
 def write_row(writer: sqlite3.Connection, metric_id: int, time_ms: int, target_id: int, packed: Array) -> None:
-    """Write a row; into one that is there, only those series that it has not."""
+    """Write a row; into an existing one, only the series that it lacks."""
     key = (metric_id, time_ms, target_id)
     if writer.execute("INSERT OR IGNORE INTO samples VALUES (?, ?, ?, ?)", (*key, packed.tobytes())).rowcount:
         return
@@ -53,7 +53,7 @@ def write_row(writer: sqlite3.Connection, metric_id: int, time_ms: int, target_i
 
 
 def group_into_rows(metrics: Array, times: Array, series: Array, values: Array) -> Iterator[tuple[int, int, Array]]:
-    """Samples in any order as rows; of two for one series and time the first counts."""
+    """Group samples in any order into rows; of two for one series and time, the first is used."""
     order = np.lexsort((series, times, metrics))  # stable
     metrics, times, series = metrics[order], times[order], series[order]
     packed = np.empty(order.size, ROW_DTYPE)

@@ -1,4 +1,4 @@
-"""A past in OpenMetrics text, with timestamps, into the history."""
+"""Import OpenMetrics text with timestamps into the history."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class OpenMetricsError(ValueError):
 def import_openmetrics(history: History, lines: Iterable[str], instance: str, job: str = "gpu-exporter") -> int:
     """Add samples with timestamps as if this target had been scraped then; returns how many were read.
 
-    What the history has already stays as it is, so importing twice does no harm. Raises OpenMetricsError, HistoryError.
+    Existing samples stay unchanged, so importing twice does no harm. Raises OpenMetricsError, HistoryError.
     """
     return history.import_samples(
         history_target_name(job, instance), _samples(lines, {"instance": instance, "job": job})
@@ -25,18 +25,18 @@ def import_openmetrics(history: History, lines: Iterable[str], instance: str, jo
 
 
 def history_target_name(job: str, instance: str) -> str:
-    """By what name the history knows a target."""
+    """The name of a target in the history."""
     return f"{job} {instance}"
 
 
 def with_target_labels(labels: dict[str, str], target: dict[str, str]) -> Labels:
-    """The labels of a scraped sample: the target's win, and what they hide is kept as `exported_...`."""
+    """The labels of a scraped sample: target labels win, and labels they hide become `exported_...`."""
     renamed = {f"exported_{name}" if name in target else name: value for name, value in labels.items()}
     return as_labels({**renamed, **target})
 
 
 def _samples(lines: Iterable[str], target: dict[str, str]) -> Iterator[tuple[str, Labels, float, float]]:
-    """Each line split from the right; the client library's slow parser sees each series once."""
+    """Split each line from the right; the client library's slow parser runs once per series."""
     known: dict[str, tuple[str, Labels]] = {}
     for number, line in enumerate(lines, start=1):
         if line.startswith("#") or not line.strip():
@@ -57,7 +57,7 @@ def _sample(
     line: str, known: dict[str, tuple[str, Labels]], target: dict[str, str]
 ) -> tuple[str, Labels, float, float]:
     series, value, at = line.rsplit(None, 2)
-    # Known only if the parser has seen it whole: a label may hold text that looks like a value and a time.
+    # Cached only once the parser has accepted it: a label may contain text that looks like a value and a time.
     name, labels = known.get(series) or known.setdefault(series, _series(series, target))
     return name, labels, float(value), float(at)
 

@@ -38,9 +38,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ScrapeTarget:
-    """An exporter: where it is and how to be let in. Raises ValueError."""
+    """Address and credentials of an exporter. Raises ValueError."""
 
-    address: str  # host:port, or a URL where it is not http://host:port/metrics
+    address: str  # host:port, or a URL if not http://host:port/metrics
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     ca_file: str | None = None
@@ -49,7 +49,7 @@ class ScrapeTarget:
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-            raise ValueError("a target is host:port or a URL without user and password; set username and password")
+            raise ValueError("a target must be host:port or a URL without credentials; set username and password")
 
     @property
     def url(self) -> str:
@@ -67,8 +67,8 @@ class ScrapeTarget:
 class Scraper:
     """Scrapes each target in its own daemon thread, so that none waits for another.
 
-    keep: which metrics to store, by name. `up` (1 or 0) and `scrape_duration_seconds` are always stored. Timestamps in
-    the text are not used: a sample counts for the time of its scrape.
+    `keep` selects the metrics to store, by name. `up` and `scrape_duration_seconds` are always stored. Timestamps in
+    the exposition are ignored: a sample gets the time of its scrape.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Scraper:
         clock: Callable[[], float] = time.time,
     ) -> None:
         if not interval_seconds > 0:
-            raise ValueError("interval_seconds must be above 0")
+            raise ValueError("interval_seconds must be greater than 0")
         self._history = history
         self._interval = interval_seconds
         self._keep = keep if callable(keep) else frozenset(keep).__contains__
@@ -97,7 +97,7 @@ class Scraper:
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Scrape at once, and then at each multiple of the interval."""
+        """Scrape immediately, and then at each multiple of the interval."""
         for scraper in self._targets:
             thread = threading.Thread(
                 target=self._run, args=(scraper,), name=f"scrape {scraper.target.instance}", daemon=True
@@ -106,7 +106,7 @@ class Scraper:
             thread.start()
 
     def stop(self, timeout_seconds: float = MAX_SCRAPE_SECONDS) -> None:
-        """Begin no more scrapes, and wait for those that run."""
+        """Start no more scrapes, and wait for running ones."""
         self._stop.set()
         deadline = time.monotonic() + timeout_seconds
         for thread in self._threads:
@@ -120,7 +120,7 @@ class Scraper:
     def _run(self, scraper: _TargetScraper) -> None:
         while not self._stop.is_set():
             self._scrape(scraper)
-            # By the wall clock, so that all servers' scrapes line up; a scrape that took longer skips a turn.
+            # By the wall clock, so that scrapes of all servers align; a scrape that takes longer skips one.
             self._stop.wait(self._interval - self._clock() % self._interval)
 
     def _scrape(self, scraper: _TargetScraper) -> None:
@@ -129,8 +129,8 @@ class Scraper:
         samples: list[Sample] = []
         problem = None
         try:
-            answer = scraper.fetch(min(self._interval, MAX_SCRAPE_SECONDS), self._max_body_bytes)
-            samples = list(self._filter_samples(_parse_exposition(answer), labels))
+            response = scraper.fetch(min(self._interval, MAX_SCRAPE_SECONDS), self._max_body_bytes)
+            samples = list(self._filter_samples(_parse_exposition(response), labels))
         except _ScrapeError as error:
             problem = str(error)
         own = as_labels(labels)
@@ -152,11 +152,11 @@ class Scraper:
 
 
 class _ScrapeError(Exception):
-    """Why a scrape failed, for people."""
+    """Why a scrape failed; shown to users."""
 
 
 class _TargetScraper:
-    """A target, its connection, and what was last said of it."""
+    """A target, its connection, and the problems last logged."""
 
     def __init__(self, target: ScrapeTarget) -> None:
         self.target = target
@@ -168,7 +168,7 @@ class _TargetScraper:
 
     def fetch(self, seconds: float, max_bytes: int) -> HttpResponse:
         try:
-            answer = self._client.fetch(
+            response = self._client.fetch(
                 "GET",
                 self.target.url,
                 seconds=seconds,
@@ -178,16 +178,16 @@ class _TargetScraper:
         except (DeadlineExceededError, BodyTooLargeError) as error:
             raise _ScrapeError(str(error)) from error
         except requests.Timeout as error:
-            raise _ScrapeError(f"no answer within {seconds:g} s") from error
+            raise _ScrapeError(f"no response within {seconds:g} s") from error
         except requests.exceptions.SSLError as error:
-            raise _ScrapeError("TLS failed; set ca_file, or http:// if it speaks no TLS") from error
+            raise _ScrapeError("TLS failed; set ca_file, or use http:// if the exporter does not use TLS") from error
         except (requests.RequestException, OSError) as error:
             raise _ScrapeError(f"no connection ({type(error).__name__}); is the exporter running?") from error
-        if answer.status in (401, 403):
-            raise _ScrapeError(f"it answered {answer.status}; set username and password")
-        if answer.status != 200:
-            raise _ScrapeError(f"it answered {answer.status}")
-        return answer
+        if response.status in (401, 403):
+            raise _ScrapeError(f"HTTP status {response.status}; set username and password")
+        if response.status != 200:
+            raise _ScrapeError(f"HTTP status {response.status}")
+        return response
 
     def log_change(self, what: str, problem: str | None) -> None:
         """Log a change, not each repetition."""
@@ -201,10 +201,10 @@ class _TargetScraper:
             log.info("%s of %s works again", what, self.target.instance)
 
 
-def _parse_exposition(answer: HttpResponse) -> list[Metric]:
-    """All of the text or nothing: half a page would make the other half look as if it had ended."""
-    parse = openmetrics_families if "openmetrics" in answer.headers.get("Content-Type", "") else text_families
+def _parse_exposition(response: HttpResponse) -> list[Metric]:
+    """Parse the whole exposition or fail: the missing part of a partial one would look stale."""
+    parse = openmetrics_families if "openmetrics" in response.headers.get("Content-Type", "") else text_families
     try:
-        return list(parse(answer.body.decode()))
+        return list(parse(response.body.decode()))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _ScrapeError(f"what it serves is not Prometheus' text format ({error})"[:300]) from error
+        raise _ScrapeError(f"not in Prometheus' text format ({error})"[:300]) from error

@@ -1,4 +1,4 @@
-"""The embedded history as a source: expressions evaluated here, by Prometheus' rules."""
+"""The embedded history as a source: evaluates expressions by Prometheus' rules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SeriesKey = tuple[str, tuple[Matcher, ...]]
 
 
 class EmbeddedSource:
-    """A Source over a History. `left_closed=False` gives windows as Prometheus 3 has them."""
+    """A Source over a History. `left_closed=False` gives the windows of Prometheus 3."""
 
     name = "embedded"
 
@@ -40,26 +40,29 @@ class EmbeddedSource:
         """As Source.range. Raises SourceError."""
         start_ms, end_ms, step_ms = round(start * 1000), round(end * 1000), round(step * 1000)
         if end_ms < start_ms or step_ms < 1:
-            raise SourceError(SourceErrorKind.QUERY_ERROR, "A range must not end before it starts, nor stand still.")
+            raise SourceError(
+                SourceErrorKind.QUERY_ERROR,
+                "A range must not end before it starts, and its step must be at least 1 ms.",
+            )
         if (end_ms - start_ms) // step_ms > MAX_GRID_POINTS:
             raise SourceError(
-                SourceErrorKind.QUERY_ERROR, f"A range may have {MAX_GRID_POINTS} points. Use a longer step."
+                SourceErrorKind.QUERY_ERROR, f"A range may have at most {MAX_GRID_POINTS} points. Use a longer step."
             )
         samples = self._read([expression], start_ms, end_ms)
-        trails: dict[Labels, list[tuple[float, float]]] = {}
+        series_by_labels: dict[Labels, list[tuple[float, float]]] = {}
         for at_ms in range(start_ms, end_ms + 1, step_ms):
             for labels, value in evaluate_expression(expression, self._lookup_at(samples, at_ms)).items():
                 if math.isfinite(value):
-                    trails.setdefault(labels, []).append((at_ms / 1000, value))
-        return {labels: tuple(trail) for labels, trail in trails.items()}
+                    series_by_labels.setdefault(labels, []).append((at_ms / 1000, value))
+        return {labels: tuple(points) for labels, points in series_by_labels.items()}
 
     def close(self) -> None:
-        """Nothing to do: whoever opened the history closes it."""
+        """Do nothing: the owner of the history closes it."""
 
     def _read(
         self, expressions: Iterable[Expression], start_ms: int, end_ms: int
     ) -> dict[_SeriesKey, list[SeriesSamples]]:
-        """What all selectors need, each family once, as far back as the longest window reaches."""
+        """The samples that all selectors need, each metric once, as far back as its longest window."""
         lookback_ms: dict[_SeriesKey, int] = {}
         for select in chain.from_iterable(map(selectors_of, expressions)):
             family = (select.metric, select.matchers)

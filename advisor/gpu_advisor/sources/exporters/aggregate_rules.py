@@ -1,11 +1,10 @@
-"""Canonical series made of canonical series: what is told of hosts and of models, so that no dashboard adds up GPUs.
+"""Recording rules that aggregate canonical series by host, model and owner, so that dashboards need not sum over GPUs.
 
 The levels are `host` (labels `nodename` and `name`, the GPU's model: a node with two models has two series), `model`
-(`name` alone), and `owner`, where gpu-exporter tells who uses a GPU: a GPU of two owners counts for both. Fleets of
-thousands have some hundred hosts and a few models, which a week can be read of.
+(`name` only), and `owner`, if gpu-exporter reports who uses a GPU: a GPU of two owners counts for both. Even a fleet of
+thousands of GPUs has only some hundred hosts and a few models, so a query may span a week.
 
-Sums go with the number of GPUs that they are sums over: a GPU without a value is in neither, and is not taken for one
-that does nothing.
+Each sum comes with the number of GPUs it is over: a GPU without a value is in neither, and does not count as idle.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ MEAN_UTILIZATION, COVERAGE = "gpu:utilization_ratio:mean30m", "gpu:utilization_c
 IDLE = "gpu:idle:mean30m"
 IDLE_WITH_MEMORY = f"({IDLE} * on (uuid) (gpu:memory_used_ratio:last > bool 0.05))"
 MEMORY_BYTES = "gpu:memory_total_bytes:last"
-#: Who uses a GPU, as gpu-exporter tells: no other exporter has anything that could be mapped to it.
+#: The owners of a GPU, from gpu-exporter: no other exporter has metrics that map to it.
 OWNER_INFO = "gpu_owner_info"
 _OWNER_LABELS = "owner_kind, owner_namespace, owner_pod, owner_user, training_job"
 _OWNER_EXPRESSION = f"max by (uuid, {_OWNER_LABELS}) ({OWNER_INFO})"
@@ -27,7 +26,7 @@ _WHERE = f"* on (uuid) group_left (nodename, name) {GPU_INFO}"
 
 @dataclass(frozen=True, slots=True)
 class AggregateSeries:
-    """A series of this record, made by `expr` of the canonical series in `of`."""
+    """The series `record`, computed by `expr` from the canonical series in `inputs`."""
 
     record: str
     expr: str
@@ -46,7 +45,7 @@ def _owners(op: str, record: str, of: str, about: str) -> AggregateSeries:
 
 
 def _models(of_hosts: AggregateSeries) -> AggregateSeries:
-    """The same of all hosts' GPUs of a model."""
+    """The sum of a host series over all hosts, by model."""
     record = of_hosts.record.replace("host:", "model:", 1)
     return AggregateSeries(record, f"sum by (name) ({of_hosts.record})", (of_hosts.record,), of_hosts.about)
 
@@ -54,41 +53,41 @@ def _models(of_hosts: AggregateSeries) -> AggregateSeries:
 _COUNT = AggregateSeries("host:gpus:count", f"count by (nodename, name) ({GPU_INFO})", (GPU_INFO,), "GPUs")
 _MEASURED = _hosts("count", "gpus_measured:count", "gpu:utilization_ratio:mean5m", "GPUs whose utilization is known")
 _BUSY = _hosts("sum", "gpus_busy:mean5m", "gpu:utilization_ratio:mean5m", "sum of the utilization of these")
-_POWER = _hosts("sum", "gpu_power_watts:sum", "gpu:power_watts:last", "power drawn by all GPUs")
+_POWER = _hosts("sum", "gpu_power_watts:sum", "gpu:power_watts:last", "power draw of all GPUs")
 
-#: Recorded at each evaluation, in this order, after what they are made of.
+#: Recorded at each rule evaluation, in this order, after their inputs.
 EVALUATION_SERIES: tuple[AggregateSeries, ...] = (
     _COUNT,
-    _hosts("sum", "gpus_down:sum", "(gpu:up:last == bool 0)", "GPUs that do not answer", "gpu:up:last"),
+    _hosts("sum", "gpus_down:sum", "(gpu:up:last == bool 0)", "GPUs that are down", "gpu:up:last"),
     _MEASURED,
     _BUSY,
     _hosts(
-        "sum", "gpu_memory_used_bytes:sum", f"(gpu:memory_used_ratio:last * {MEMORY_BYTES})", "memory held",
+        "sum", "gpu_memory_used_bytes:sum", f"(gpu:memory_used_ratio:last * {MEMORY_BYTES})", "memory used",
         "gpu:memory_used_ratio:last", MEMORY_BYTES,
     ),
     _hosts("sum", "gpu_memory_total_bytes:sum", MEMORY_BYTES, "memory of all GPUs"),
     _POWER,
     *map(_models, (_COUNT, _MEASURED, _BUSY, _POWER)),
     AggregateSeries("owner:gpus:count", f"count by ({_OWNER_LABELS}) ({_OWNER_EXPRESSION})", (OWNER_INFO,),
-                    "GPUs that an owner uses"),
+                    "GPUs of an owner"),
     _owners("count", "gpus_measured:count", "gpu:utilization_ratio:mean5m", "those whose utilization is known"),
     _owners("sum", "gpus_busy:mean5m", "gpu:utilization_ratio:mean5m", "sum of the utilization of these"),
-    _owners("sum", "gpu_memory_used_ratio:sum", "gpu:memory_used_ratio:last", "sum of their shares of memory held"),
-    _owners("count", "gpu_memory_used_ratio:count", "gpu:memory_used_ratio:last", "those for which it is known"),
+    _owners("sum", "gpu_memory_used_ratio:sum", "gpu:memory_used_ratio:last", "sum of their memory ratios"),
+    _owners("count", "gpu_memory_used_ratio:count", "gpu:memory_used_ratio:last", "those whose memory is known"),
 )  # fmt: skip
 
-_IDLE = _hosts("sum", "gpus_idle:sum30m", IDLE, "GPUs that did nothing for 30 minutes")
+_IDLE = _hosts("sum", "gpus_idle:sum30m", IDLE, "GPUs idle for 30 minutes")
 _HOLDING = _hosts(
-    "sum", "gpus_idle_holding:sum30m", IDLE_WITH_MEMORY, "those of them that hold more than 5 % of their memory", IDLE,
-    "gpu:memory_used_ratio:last",
+    "sum", "gpus_idle_holding:sum30m", IDLE_WITH_MEMORY, "those of them with more than 5 % of memory allocated",
+    IDLE, "gpu:memory_used_ratio:last",
 )  # fmt: skip
 
-#: Recorded once a minute: half an hour of each GPU is read for it.
+#: Recorded once a minute, as they read half an hour of each GPU.
 MINUTE_SERIES: tuple[AggregateSeries, ...] = (
-    # What was not seen is not idle: nothing is said of a GPU that was watched for less than 90 % of the time.
+    # Missing data is not idleness: no value for a GPU with less than 90 % data coverage.
     AggregateSeries(IDLE, f"({MEAN_UTILIZATION} < bool 0.01) and on (uuid) ({COVERAGE} >= 0.9)",
                     (MEAN_UTILIZATION, COVERAGE),
-               "1 if the GPU was busy for less than 1 % of 30 minutes, 0 if not"),
+                    "1 if the GPU was busy for less than 1 % of 30 minutes, 0 if not"),
     _IDLE,
     _HOLDING,
     *map(_models, (_IDLE, _HOLDING)),
@@ -96,9 +95,9 @@ MINUTE_SERIES: tuple[AggregateSeries, ...] = (
 
 
 def available_rules(every: tuple[AggregateSeries, ...], recorded: Collection[str]) -> Iterator[dict[str, str]]:
-    """The rules of those whose parts are recorded, by these names or by a rule before."""
-    there = set(recorded)
+    """The rules of the series whose inputs are recorded, by name or by an earlier rule."""
+    available = set(recorded)
     for series in every:
-        if there.issuperset(series.inputs):
-            there.add(series.record)
+        if available.issuperset(series.inputs):
+            available.add(series.record)
             yield {"record": series.record, "expr": series.expr}

@@ -1,4 +1,4 @@
-"""A mapping held to the targets that speak it, and the expressions that come of it."""
+"""A mapping restricted to the targets of its exporter, and the expressions it gives."""
 
 from __future__ import annotations
 
@@ -24,14 +24,13 @@ _GAUGE_FUNCTIONS: dict[Reduction, Function] = {
     "last": "last", "mean": "mean", "min": "min", "max": "max", "quantile": "quantile",
 }  # fmt: skip
 
-
-#: Windows from here on are read from recorded series, where there are such: raw samples of a day are too many.
+#: Windows from this length on are read from recorded series if present: a day has too many raw samples.
 LONG_WINDOW_SECONDS = 6 * 3600
 
 
 @dataclass(frozen=True, slots=True)
 class ExporterDialect:
-    """One exporter family as it is here.
+    """One exporter family on its targets.
 
     `target_matchers` keep other programs' series of the same names out. `interval_seconds` is the scrape interval, if
     known: for a gauge, data coverage is the number of samples times the interval.
@@ -48,7 +47,7 @@ class ExporterDialect:
     def expression(
         self, quantity: str, reduction: Reduction, window_seconds: int | None, q: float | None = None
     ) -> Expression | None:
-        """The expression of this reduction of a quantity, or None if the exporter has nothing that gives it."""
+        """The expression of this reduction of a quantity, or None if the exporter does not support it."""
         built = [
             expression
             for form in self.mapping.definitions(quantity)
@@ -71,16 +70,15 @@ class ExporterDialect:
         window_seconds: int | None,
         q: float | None,
     ) -> Expression:
-        """A selector held to the targets, with `by` under our names."""
+        """A selector restricted to the targets, with the labels in `by` under canonical names."""
         conditions = (*self.target_matchers, *label_matchers(self.mapping.where), *label_matchers(metric.match))
         found: Expression = Selector(metric.metric, function, window_seconds, q, conditions)
-        for ours in by:
-            prefix = self.mapping.prefixes.get(ours, "")
-            for theirs in reversed(
-                self.mapping.exporter_labels(ours)
-            ):  # the last one put on wins, which is the first choice
-                if theirs != ours or prefix:
-                    found = LabelReplace(found, ours, theirs, prefix)
+        for label in by:
+            prefix = self.mapping.prefixes.get(label, "")
+            # The outermost replacement wins: the first choice comes last.
+            for exporter_label in reversed(self.mapping.exporter_labels(label)):
+                if exporter_label != label or prefix:
+                    found = LabelReplace(found, label, exporter_label, prefix)
         return found
 
 
@@ -106,7 +104,7 @@ class _ExpressionBuilder:
         if reduction == "samples":
             return self._reduce("sum", share.whole, "count")
         whole = self._reduce("sum", share.whole, "rate")
-        if reduction == "coverage":  # seconds observed per second; the extrapolation of rate leaves out what is missing
+        if reduction == "coverage":  # seconds observed per second; the extrapolation of rate excludes gaps
             return whole
         return _complement(Ratio(self._reduce("sum", share.part, "rate"), whole), share.complement)
 
@@ -114,7 +112,7 @@ class _ExpressionBuilder:
         level = self.quantity.level
         if level is None or reduction not in _GAUGE_FUNCTIONS:
             return None
-        # Of "1 - x" the highest is where x is lowest.
+        # The maximum of "1 - x" is at the minimum of x.
         swapped: dict[Function, Function] = {"min": "max", "max": "min"} if level.complement else {}
         function = swapped.get(_GAUGE_FUNCTIONS[reduction], _GAUGE_FUNCTIONS[reduction])
         q = 1 - self.q if level.complement and self.q is not None else self.q
@@ -134,7 +132,8 @@ class _ExpressionBuilder:
 
     def _total(self, reduction: Reduction) -> Expression | None:
         total = self.quantity.total
-        if total is None or (reduction != "last" and reduction != "mean"):  # the highest sum is not that of the highest
+        # Not for min and max: the maximum of a sum is not the sum of maxima.
+        if total is None or (reduction != "last" and reduction != "mean"):
             return None
         return self._sum_of(total, reduction)
 
@@ -143,7 +142,7 @@ class _ExpressionBuilder:
         return _scale(Sum(terms), total.scale)
 
     def _counted(self, gauge: MetricSelector, reduction: Reduction) -> Expression | None:
-        """How many samples a gauge has in the window; for the coverage, how much of it they stand for."""
+        """The number of samples of a gauge in the window, or for coverage, the share of the window they represent."""
         count = self._reduce("max", gauge, "count")
         if reduction == "samples":
             return count
@@ -172,10 +171,10 @@ class _ExpressionBuilder:
             return self._reduce("max", MetricSelector(metric=rollup.mean), _GAUGE_FUNCTIONS[reduction])
         if reduction != "coverage" or rollup.coverage is None:
             return None
-        seen = self._reduce("max", MetricSelector(metric=rollup.coverage), "sum")
-        return Affine(seen, rollup.step_seconds / self.window_seconds)
+        observed_steps = self._reduce("max", MetricSelector(metric=rollup.coverage), "sum")
+        return Affine(observed_steps, rollup.step_seconds / self.window_seconds)
 
-    # An exporter's restart may leave two series of one thing in a window: counters add up, gauges must not.
+    # An exporter's restart may leave two series of one GPU in a window: counters add up, gauges must not.
     def _reduce(
         self, op: AggregateOp, metric: MetricSelector, function: Function, q: float | None = None
     ) -> Expression:
@@ -187,5 +186,5 @@ def _scale(operand: Expression, scale: float) -> Expression:
     return operand if scale == 1 else Affine(operand, scale)
 
 
-def _complement(operand: Expression, wanted: bool) -> Expression:
-    return Affine(operand, -1.0, 1.0) if wanted else operand
+def _complement(operand: Expression, complement: bool) -> Expression:
+    return Affine(operand, -1.0, 1.0) if complement else operand

@@ -1,22 +1,22 @@
-"""ExporterMapping files: how the signals' quantities are spelled by one family of exporters.
+"""Mapping files: how one family of exporters names the quantities of signals.
 
-A file says how its exporter is recognized and who its series are of (`identity`, `labels`), and has for each quantity
-some of these forms, of which a signal's reduction picks the one that gives it best:
+A file defines how to detect its exporter and which GPU or node its series belong to (`identity`, `labels`), and for
+each quantity some of these forms, of which the best one for a signal's reduction is used:
 
     share   two counters, part of whole: the mean over any window is exact        (busy seconds of observed seconds)
     level   two gauges, part of whole                                             (memory used of memory total)
     gauge   one gauge, with a scale                                               (percent to ratio)
-    total   several gauges added up, with a scale                                 (used and free make the total)
+    total   the sum of several gauges, with a scale                               (used plus free is the total)
     counter one counter, perhaps per a gauge                                      (bytes per link speed)
     speed   one gauge that is a rate already, or a flag: its mean is the rate     (bytes per second; throttled or not)
-    rollup  what recording rules made of a quantity, hour by hour                 (for long windows)
+    rollup  a quantity recorded hourly by recording rules                         (for long windows)
 
-Several of these in a list are tried one after the other, for each GPU by itself: the first that has a value counts.
+A list of several definitions is tried in order, per GPU: the first that has a value is used.
 
-`by` are the labels that name the thing measured; `each`, if given, are finer labels (a disk, a link), of which the
-highest value counts. All are our names; `labels` says how the exporter calls them.
+`by` are the labels that identify the GPU or node; `each`, if given, are finer labels (a disk, a link), of which the
+maximum is used. All are canonical names; `labels` maps them to the exporter's names.
 
-What an exporter does not publish is not in its file: then the signal is unsupported, never guessed.
+A quantity that an exporter does not publish is not in its file: the signal is then unsupported, never guessed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _StrictModel(BaseModel):
 
 
 def label_matchers(match: dict[str, str]) -> tuple[Matcher, ...]:
-    """The matchers of a mapping's `match` or `where`: a value that begins with ~ is a regular expression (RE2)."""
+    """The matchers of a mapping's `match` or `where`: a value that starts with ~ is a regular expression (RE2)."""
     return tuple(
         Matcher(label, "=~", value[1:]) if value.startswith("~") else Matcher(label, "=", value)
         for label, value in sorted(match.items())
@@ -46,14 +46,14 @@ def label_matchers(match: dict[str, str]) -> tuple[Matcher, ...]:
 
 
 class MetricSelector(_StrictModel):
-    """One series family. `match` are labels with their values, or with regular expressions behind a ~."""
+    """One metric. `match` has label values, or regular expressions after a ~."""
 
     metric: str
     match: dict[str, str] = Field(default_factory=dict)
 
 
 class GaugeSum(_StrictModel):
-    """Several gauges added up; a thing that lacks one of them has no total."""
+    """The sum of several gauges; a GPU or node that lacks one of them has no sum."""
 
     sum: tuple[MetricSelector, ...] = Field(min_length=2)
     scale: float = 1.0
@@ -75,7 +75,7 @@ class Counter(MetricSelector):
 
 
 class Rollup(_StrictModel):
-    """A recorded mean, and how much of each step it was made of."""
+    """A recorded mean, and its data coverage of each step."""
 
     mean: str
     coverage: str | None = None
@@ -94,7 +94,7 @@ class Quantity(_StrictModel):
 
 
 class IdentitySeries(_StrictModel):
-    """Who is there: series with one row a thing, whose labels tell who it is. The first that is there counts."""
+    """Series with one row per GPU or node, whose labels identify it. The first one present is used."""
 
     metrics: tuple[str, ...] = Field(min_length=1)
 
@@ -102,8 +102,8 @@ class IdentitySeries(_StrictModel):
 class ExporterMapping(_StrictModel):
     """One file.
 
-    `rank`: of two exporters that tell of the same GPU, the one with the lower rank is listened to. A `companion` tells
-    of GPUs that others tell of: it adds signals, but no GPUs.
+    `rank`: of two exporters that report the same GPU, the one with the lower rank is used. A `companion` adds signals
+    to GPUs that other exporters report, but no GPUs.
     """
 
     name: str
@@ -114,50 +114,50 @@ class ExporterMapping(_StrictModel):
     vendor: str = ""
     by: tuple[str, ...]
     identity: IdentitySeries
-    labels: dict[str, str | tuple[str, ...]] = Field(default_factory=dict, description="ours -> theirs")
-    prefixes: dict[str, str] = Field(default_factory=dict, description="ours -> what stands before their value")
+    labels: dict[str, str | tuple[str, ...]] = Field(default_factory=dict, description="canonical -> exporter's label")
+    prefixes: dict[str, str] = Field(default_factory=dict, description="canonical label -> prefix of its value")
     where: dict[str, str] = Field(
-        default_factory=dict, description="as `match`, of all values; identity is read without"
+        default_factory=dict, description="as `match`, for all quantities but not for identity"
     )
     quantities: dict[str, Quantity | tuple[Quantity, ...]]
 
     def definitions(self, quantity: str) -> tuple[Quantity, ...]:
-        """The ways to a quantity, best first."""
+        """The definitions of a quantity, best first."""
         found = self.quantities.get(quantity, ())
         return found if isinstance(found, tuple) else (found,)
 
     def exporter_labels(self, label: str) -> tuple[str, ...]:
-        """Where our label stands in this exporter's series: the first of these that is not empty."""
+        """The exporter's labels for a canonical label: the first that is not empty is used."""
         found = self.labels.get(label, label)
         return found if isinstance(found, tuple) else (found,)
 
     def identity_expression(self, window_seconds: int | None = None) -> Expression:
-        """The identity series there now, or those of a window. Of a companion it is enough to know where it is."""
+        """The identity series, now or in a window. For a companion, only its targets."""
         function: Literal["last", "count"] = "last" if window_seconds is None else "count"
         found: Expression = union(*(Selector(metric, function, window_seconds) for metric in self.identity.metrics))
         return Aggregate("count", ("job", "instance"), found) if self.companion else found
 
     def canonical_identities(self, rows: Iterable[Labels]) -> list[dict[str, str]]:
-        """Identity rows under our names. `exporter` is this mapping's name; job and instance are as they were."""
-        table = [(ours, self.exporter_labels(ours), self.prefixes.get(ours, "")) for ours in IDENTITY_LABELS]
+        """Identity rows under canonical label names. `exporter` is this mapping's name; job and instance stay."""
+        table = [(label, self.exporter_labels(label), self.prefixes.get(label, "")) for label in IDENTITY_LABELS]
         table += [(name, (name,), "") for name in ("job", "instance")]
         found = []
         for labels in rows:
-            theirs = dict(labels)
+            original = dict(labels)
             each = {"exporter": self.name, "vendor": self.vendor}
-            for ours, names, prefix in table:
+            for label, names, prefix in table:
                 for name in names:
-                    if name in theirs:
-                        each[ours] = prefix + theirs[name]
+                    if name in original:
+                        each[label] = prefix + original[name]
                         break
             found.append(each)
         return found
 
 
-#: The mapping of the series that recording rules make.
+#: The mapping of the series made by recording rules.
 RECORDED_SERIES = "recorded series"
 
-#: What is known of a thing besides its values.
+#: Canonical identity labels.
 IDENTITY_LABELS = ("uuid", "index", "name", "vendor", "pci_bus_id", "nodename", "mig_profile")
 
 
@@ -170,7 +170,7 @@ def mappings() -> tuple[ExporterMapping, ...]:
 
 @cache
 def own_mappings() -> tuple[ExporterMapping, ...]:
-    """Those of what this project makes itself: its exporter and rules, jobs, and hosts under node_exporter's names."""
+    """The mappings of this project's own series: exporter, rules, jobs, and hosts under node_exporter's names."""
     return tuple(mapping for mapping in mappings() if mapping.rank <= 0)
 
 

@@ -87,7 +87,7 @@ class PrometheusSource:
         return self._query("/api/v1/query", _query_forms(expressions, at), self._vector)
 
     def read_combined(self, combined: Sequence[CombinedQuery], at: float) -> list[tuple[MutableVector, ...]]:
-        """As AnswersPacks.combined. Raises SourceError."""
+        """As CombinedQuerySource.read_combined. Raises SourceError."""
         known: dict[str, Labels] = {}
 
         def parts(response: HttpResponse) -> dict[str, MutableVector]:
