@@ -1,17 +1,14 @@
-"""How true is the mean utilization that Prometheus computes from the exporter's counter, beside the gauge's?
+"""Error of the mean utilization that Prometheus computes, from the exporter's counter and from the gauge.
 
     python -m benchmarks.accuracy
 
-Bursty loads are seen through a driver that averages over 1/6 s or 1 s and gives whole percents, with and without a
-buffer of samples, by an exporter whose readings come a little late, by a Prometheus that scrapes every 15 s, half a
-second sooner or later. The mean over 5 minutes is the rate of gpu_busy_seconds_total over the rate of
-gpu_observed_seconds_total with Prometheus' own extrapolation, and for the gauge avg_over_time of gpu_utilization_ratio.
-All of it in simulated time, over many phases and seeds. Ends with 1 if the counter misses the truth by more than a
-percentage point.
+A simulated driver averages bursty loads over 1/6 s or 1 s and reports whole percents, with and without a sample
+buffer. The exporter's readings come slightly late, and Prometheus scrapes every 15 s with a jitter of half a second.
+The mean over 5 minutes is the rate of gpu_busy_seconds_total divided by the rate of gpu_observed_seconds_total, with
+Prometheus' own extrapolation, and for the gauge avg_over_time of gpu_utilization_ratio. Time is simulated, with many
+phases and seeds. Exits with 1 if the counter's error exceeds a percentage point.
 
-The truth is the load's mean from the first to the last scrape in the window: that is what rate() extrapolates from.
-What happened at the window's edges, up to a scrape's distance on each side, no scraped counter tells; how much that
-adds is shown, too.
+The true value is the load's mean from the first to the last scrape in the window, as rate() extrapolates from these.
 """
 
 from __future__ import annotations

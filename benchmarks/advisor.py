@@ -1,11 +1,11 @@
-"""The advisor over one real Prometheus that holds a large fleet: how long an evaluation takes, and what it costs.
+"""The cost of an evaluation over a real Prometheus with a large fleet.
 
     python -m benchmarks.advisor --gpus 100 1000 10000
 
-For each size a Prometheus is filled with an hour of 15 s samples and a week of recorded series, and a service in a
-process of its own evaluates at a pinned time. In turn with it, the very same queries are sent bare, two in flight, and
-their answers thrown away; so both see the same machine. What per-workload recommenders do is measured beside it: one
-query a GPU, for a sample of the GPUs, the rest extrapolated.
+For each size a Prometheus gets an hour of 15 s samples and a week of recorded series, and a service in a separate
+process evaluates at a fixed time. The same queries, sent bare with two in flight and their responses discarded,
+alternate with the evaluations, so that both have the same machine. A second baseline is the approach of per-workload
+recommenders: one query per GPU, for a sample of the GPUs, extrapolated to all.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SentQueries = list[tuple[str, dict[str, str]]]
 
 @dataclass(frozen=True)
 class FleetResult:
-    """What was measured at one size of the fleet. CPU is that of one evaluation, which other load does not lengthen."""
+    """The figures of one fleet size. CPU is that of one evaluation, which other load does not change."""
 
     gpus: int
     history_minutes: int
@@ -62,9 +62,9 @@ class FleetResult:
 
 
 def measure_size(gpus: int, folder: Path, rounds: int = 5, seconds: int = HOUR, days: int = 7) -> FleetResult:
-    """One size. `seconds` and `days` are how much there is of samples and of recorded series.
+    """Measure one size, with `seconds` of samples and `days` of recorded series.
 
-    A history that is in the folder already is taken as it is.
+    Uses the history in the folder if there is one.
     """
     data = folder / "data"
     if not data.exists():
@@ -136,7 +136,7 @@ def _evaluate(child: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def time_bare_queries(url: str, asked: Sequence[tuple[str, Mapping[str, str]]]) -> float:
-    """Seconds for these queries, two in flight, all answers read and thrown away."""
+    """Return the seconds for these queries, two in flight, with all responses read and discarded."""
     sessions = [requests.Session(), requests.Session()]
     free = list(sessions)
 
@@ -156,7 +156,7 @@ def time_bare_queries(url: str, asked: Sequence[tuple[str, Mapping[str, str]]]) 
 
 
 def _time_query_per_gpu(url: str, single: SentQueries, gpus: int) -> float:
-    """Seconds for one query for each of the GPUs, from a sample of them, two in flight."""
+    """Return the seconds for one query per GPU, two in flight, extrapolated from a sample."""
     return time_bare_queries(url, single) / len(single) * gpus
 
 
@@ -168,7 +168,7 @@ def _peak_mib(pid: int) -> float:
 
 
 def child(url: str) -> None:
-    """A service that evaluates once for each line it is sent, and says what that took."""
+    """Run a service that evaluates once per line of stdin, and prints the cost."""
     from gpu_advisor.notify.alertmanager import AlertDispatcher
     from gpu_advisor.runtime.service import AdvisorService
     from gpu_advisor.settings import PoolSettings, Settings
@@ -178,7 +178,7 @@ def child(url: str) -> None:
     from gpu_advisor.web import server as web
 
     class Recording(PrometheusSource):
-        """Keeps what it sends."""
+        """Records the queries that it sends."""
 
         asked: SentQueries = []  # noqa: RUF012
 
@@ -225,7 +225,7 @@ def child(url: str) -> None:
 
 
 def goals(sizes: Sequence[FleetResult]) -> list[common.Goal]:
-    """What is to be kept, at the largest size and from size to size."""
+    """Return the goals at the largest size and between sizes."""
     largest = sizes[-1]
     at = f"at {largest.gpus:,} GPUs"
     found = [
@@ -255,7 +255,7 @@ def goals(sizes: Sequence[FleetResult]) -> list[common.Goal]:
 
 
 def table(sizes: Sequence[FleetResult]) -> str:
-    """The figures, a column a size."""
+    """Format the figures, one column per size."""
     names = {name: name.replace("_", " ") for name in asdict(sizes[0])}
     columns = [asdict(size) for size in sizes]
     return common.table([[label, *(f"{column[name]:,}" for column in columns)] for name, label in names.items()])

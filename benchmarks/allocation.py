@@ -101,7 +101,7 @@ class ServiceProcess:
             if self._process.poll() is not None:
                 raise SystemExit(f"the service ended at its start:\n{self._log.read_text()[-2000:]}")
             try:
-                if self.ask("GET", f"{PATH}/status")[0] == http.client.OK:
+                if self.request("GET", f"{PATH}/status")[0] == http.client.OK:
                     return
             except OSError:
                 pass

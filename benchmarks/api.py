@@ -1,15 +1,15 @@
-"""/recommendations under load: pages of 100 out of 10,000, beside a static answer from the same server, in one run.
+"""/recommendations under load: pages of 100 out of 10,000, beside static responses from the same server.
 
     python -m benchmarks.api                      10,000 recommendations, 50 clients
     python -m benchmarks.api --smoke              a small size, for CI
 
-The server is the advisor's own (cheroot, Flask) in a process of its own, over a view that a new evaluation replaces
-every `--interval` seconds, as in real life: so some requests wait for a page to be rendered. The clients are processes
-with keep-alive connections of the standard library. All kinds of answer are asked for in turns, round by round, so
-that the machine's other work falls on all alike.
+The advisor's own server (cheroot, Flask) runs in a separate process, over a view that a new evaluation replaces every
+`--interval` seconds, so that some requests wait for a page to be rendered. The clients are processes with keep-alive
+connections of the standard library. The kinds of response alternate by round, so that other work on the machine
+affects all alike.
 
-Two static answers: the style sheet of the page as it is (a few kB), and one with the very bytes of the page of
-recommendations (what the network and the clients cost, without any work of ours).
+The two static responses: the page's style sheet (a few kB), and the bytes of a page of recommendations (what network
+and clients cost, without any work of the advisor).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SMOKE = ApiLoad(1_000, 4, 60, 3, 4.0, 2)
 
 
 def view_of(count: int) -> Any:
-    """A view with so many recommendations, in a hundred pools, each with the evidence that advice has."""
+    """Build a view of `count` recommendations in a hundred pools, with evidence."""
     from gpu_advisor.evaluation.engine import decide
     from gpu_advisor.settings import Settings
     from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
@@ -76,7 +76,7 @@ def view_of(count: int) -> Any:
 
 
 def serve(load: ApiLoad, ready: Connection) -> None:
-    """The server's process: tells its port, and ends when the other end closes."""
+    """Run the server: send its port, and stop when the pipe closes."""
     from cheroot import wsgi
     from flask import Response
     from gpu_advisor.web.api.app import ApiContext, create_app
@@ -104,7 +104,7 @@ def serve(load: ApiLoad, ready: Connection) -> None:
 
 
 def client(port: int, load: ApiLoad, number: int, tasks: Connection) -> None:
-    """One client with one connection: for each kind that it is told, so many requests; answers their seconds."""
+    """Run a client with one connection: for each kind received, send the requests and return their seconds."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     while (kind := tasks.recv()) is not None:
         seconds = []
@@ -122,7 +122,7 @@ def client(port: int, load: ApiLoad, number: int, tasks: Connection) -> None:
 
 @contextmanager
 def start_server_and_clients(load: ApiLoad) -> Iterator[tuple[int, int, list[Connection]]]:
-    """Server and clients as processes: the port, the bytes of a page, and the clients' ends. All end with the block."""
+    """Run server and clients as processes; yield the port, the bytes of a page, and the clients' pipes."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     processes = [context.Process(target=serve, args=(load, there), daemon=True)]
@@ -190,7 +190,7 @@ def goals(results: dict[str, Any]) -> list[Goal]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--smoke", action="store_true", help="a small size, whose figures are not kept")
+    parser.add_argument("--smoke", action="store_true", help="a small size, without a results file")
     smoke = parser.parse_args().smoke
     load = SMOKE if smoke else FULL
     results = measure(load)

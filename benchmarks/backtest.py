@@ -1,9 +1,9 @@
-"""The advisor's sizes against autoscalers' and an oracle's, over generated and recorded demand.
+"""The advisor's pool sizes beside autoscalers' and an oracle's, over generated and recorded demand.
 
     python -m benchmarks.backtest [--seeds N] [--trace FILE ...]
 
-Every row is a mean over the seeds. Of the fleets fitted to one published day, those days are taken whose oracle comes
-nearest to that day's 222 GPU-hours, so that GPU-hours compare. `hpa_70_min_10` is HPA with a minimum tuned by hand.
+Every row is a mean over the seeds. Of the fleets fitted to a published day, the days are used whose oracle is closest
+to that day's 222 GPU-hours, so that GPU-hours are comparable. `hpa_70_min_10` is HPA with a minimum tuned by hand.
 """
 
 from __future__ import annotations

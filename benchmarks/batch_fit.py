@@ -1,8 +1,8 @@
-"""How well memory at untried sizes is predicted: `make bench-batch`.
+"""Error of the memory predicted for untried batch sizes: `make bench-batch`.
 
-Beside a line through the two largest given sizes and scaling in proportion, on three parts of a simulated population
-(benchmarks/memory): `prior`, which the constants were learnt from; `held_out`, other studies of the same kind; `other`,
-studies of another kind, recorded and allocated in other ways.
+The baselines are a line through the two largest given sizes, and scaling in proportion. The simulated population
+(benchmarks/memory) has three parts: `prior`, from which the constants were fitted; `held_out`, other studies of the
+same kind; `other`, studies of another kind, recorded and allocated differently.
 """
 
 from __future__ import annotations

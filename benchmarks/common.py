@@ -1,4 +1,4 @@
-"""What the benchmarks have in common: facts about the machine, percentiles, a table, a file of results."""
+"""Shared by the benchmarks: facts about the machine, percentiles, tables, results files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESULTS = Path(__file__).with_name("results")
 
 @dataclass(frozen=True)
 class Goal:
-    """A ratio that is to be kept. A stretch goal that is missed is shown, and fails nothing."""
+    """A goal for a ratio. A missed stretch goal is reported and does not fail the benchmark."""
 
     text: str
     met: bool
@@ -34,13 +34,13 @@ def missed_goals(goals: Iterable[Goal]) -> list[Goal]:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` of the values lie (nearest rank). `values` must not be empty."""
+    """Return the `share` quantile (nearest rank). `values` must not be empty."""
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on and the code does not say."""
+    """Facts about the machine that the figures depend on."""
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
@@ -59,7 +59,7 @@ def _cpu_model() -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of equal length as aligned text: the first row is the heading, the first column is to the left."""
+    """Format rows of equal length as aligned text. The first row is the heading; the first column is left-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     lines.insert(1, "-" * min(max(map(len, lines)), shutil.get_terminal_size((160, 24)).columns))
@@ -67,7 +67,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def write(name: str, results: Mapping[str, Any], folder: Path = RESULTS) -> Path:
-    """Writes NAME.json with the date and the machine's facts, and returns its path."""
+    """Write NAME.json with the date and the machine's facts; return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,8 +1,8 @@
-"""How little demand could be left unserved, if a fleet's daily wave were known beforehand but its bursts were not.
+"""The least unserved demand if a fleet's daily pattern were known in advance but its bursts were not.
 
-For a given share of minutes that may be short, the fewest GPU-hours are spent if each time of the day is sized at the
-same quantile of its demand: a GPU more saves as much at any hour then. The quantiles are those of many generated days;
-no policy knows them, so this is not to be reached, but by reacting to bursts that last longer than a start.
+For a given ratio of minutes with too few GPUs, GPU-hours are minimal if each time of the day is sized at the same
+quantile of its demand: one more GPU then helps equally at any hour. The quantiles are those of many generated days,
+which no policy knows; only reacting to bursts that last longer than a start can do better.
 """
 
 from __future__ import annotations

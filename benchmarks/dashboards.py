@@ -1,11 +1,11 @@
-"""What the dashboards' queries cost a Prometheus with a large fleet, beside an instant query of one recorded series.
+"""The cost of the dashboards' queries to a Prometheus with a large fleet.
 
     python -m benchmarks.dashboards --gpus 1000
 
-A real Prometheus holds the canonical series of the fleet, its owners and what an advisor tells of it. Each query of the
-checked-in dashboards, with everything chosen, and the instant query of `gpu:utilization_ratio:mean5m` for all GPUs are
-sent in turn, so that both see the same machine; the answers are read and thrown away. Queries of curves are sent as
-Grafana does besides, over the dashboard's time range, beside the curve of one recorded series of each node.
+A real Prometheus has the canonical series of the fleet, its owners and the advisor's metrics. Each query of the
+checked-in dashboards, with all variables set to All, alternates with an instant query of
+`gpu:utilization_ratio:mean5m` for all GPUs, so that both have the same machine. Range queries are also sent as Grafana
+does, over the dashboard's time range, beside a range query of one recorded series per node.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Demand to replay: days of inference fleets, and the shapes that any policy has to stand. Pure functions of a seed.
+"""Demand to replay: days of inference fleets, and patterns that any policy must handle. Pure functions of a seed.
 
-A fleet's demand is a daily wave of requests that come at random (Poisson) with work of random length (gamma), on a
-level that drifts (the exponential of a first-order autoregression), and on top of it bursts of whole batches: some
-GPUs' worth for some minutes. The parameters of FLEETS were fitted, by random search, to one published day of which only
-these outcomes of simple policies are known: a production inference fleet of 112 GPUs at 7 % mean utilization, on which
-HPA 90/70/50, one-at-a-time thresholds and an oracle come to 245/339/477/274/222 GPU-hours, 5.0/1.65/0.71/2.7/0 % of the
-demand unserved and 269/312/340/771/1018 changes. Very different fleets have these outcomes: bursts that are many and
-short, few and long, in proportion to the load or not at all. A policy has to be good on all of them.
+A fleet's demand is a daily pattern of Poisson requests with gamma-distributed durations, on a level that drifts (the
+exponential of a first-order autoregression), plus bursts of whole batches: some GPUs' worth for some minutes. The
+parameters of FLEETS were fitted, by random search, to a published day of which only the outcomes of simple policies are
+known: a production inference fleet of 112 GPUs at 7 % mean utilization, on which HPA 90/70/50, one-at-a-time thresholds
+and an oracle result in 245/339/477/274/222 GPU-hours, 5.0/1.65/0.71/2.7/0 % of the demand unserved and
+269/312/340/771/1018 changes. Very different fleets have these outcomes: with many short bursts, few long ones, in
+proportion to the load or independent of it. A policy has to be good on all of them.
 """
 
 from __future__ import annotations

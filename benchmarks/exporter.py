@@ -1,11 +1,11 @@
-"""What a scrape of gpu-exporter costs, beside nvitop-exporter and node_exporter on the same machine.
+"""The cost of a scrape of gpu-exporter, beside nvitop-exporter and node_exporter on the same machine.
 
     python -m benchmarks.exporter
 
-The GPU exporters read the same simulated NVML with 8 GPUs; its calls are nearly free, so the figures are the exporters'
-own costs. gpu-exporter has all its host collectors on, node_exporter has six: cpu, meminfo, diskstats, filesystem,
-netdev, loadavg. The servers are measured in turn, round after round, so that noise hits all alike; a figure is the
-median over the rounds. Only ratios are asserted, never times. Ends with 1 if a goal is missed, with 2 if a peer is.
+The GPU exporters read the same simulated NVML with 8 GPUs; its calls are almost free, so the figures are the exporters'
+own costs. gpu-exporter has all its host collectors enabled, node_exporter six: cpu, meminfo, diskstats, filesystem,
+netdev, loadavg. The servers alternate by round, so that noise affects all alike; a figure is the median over the
+rounds. Goals are ratios. Exits with 1 if a goal is missed, with 2 if a peer is not installed.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ GPUS = 8
 NODE_COLLECTORS = ("cpu", "meminfo", "diskstats", "filesystem", "netdev", "loadavg")
 NODE_BINARIES = ("prometheus-node-exporter", "node_exporter")
 
-#: A server may still be putting a scrape away when the scraper has it all.
+#: A server may still be working when the scraper has the whole response.
 SETTLE_SECONDS = 0.02
 
 Figures = dict[str, float]
 
 
 class PeerMissingError(Exception):
-    """Something to measure against is not installed; the message tells how to get it."""
+    """A peer is not installed; the message says how to install it."""
 
 
 @dataclass(frozen=True)
 class MeasurementPlan:
-    """How much is measured: in each round and for each server, so many of each."""
+    """How much to measure, per round and server."""
 
     rounds: int = 5
     scrapes: int = 200  # in a block, over a connection that is kept and over fresh ones
@@ -61,7 +61,7 @@ class MeasurementPlan:
 
 @dataclass(frozen=True)
 class ResultLine:
-    """One row of the table. `scale` takes the figure, in its own unit, to the one that is shown."""
+    """One row of the table. `scale` converts the figure to the unit of the title."""
 
     figure: str
     title: str
@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def servers(folder: Path) -> Iterator[list[ServerProcess]]:
-    """The three exporters, each on a free port. Raises PeerMissingError, NotReadyError or NoCompilerError."""
+    """Run the three exporters, each on a free port. Raises PeerMissingError, NotReadyError or NoCompilerError."""
     node = node_exporter()
     _require_nvitop()
     library = build(folder)
@@ -167,7 +167,7 @@ def servers(folder: Path) -> Iterator[list[ServerProcess]]:
 
 
 def node_exporter() -> str:
-    """The path of node_exporter. Raises PeerMissingError."""
+    """Return the path of node_exporter. Raises PeerMissingError."""
     found = next(filter(None, map(shutil.which, NODE_BINARIES)), None)
     if found is None:
         raise PeerMissingError("node_exporter is not on PATH; on Debian: apt-get install prometheus-node-exporter")
@@ -182,7 +182,7 @@ def _require_nvitop() -> None:
 
 
 def measure(running: Sequence[ServerProcess], plan: MeasurementPlan) -> dict[str, Figures]:
-    """The figures of each server, by name: medians over the rounds."""
+    """Return the figures of each server by name: medians over the rounds."""
     for server in running:
         time_scrapes(partial(scrape_once, server.address), plan.warmup)
     rounds: dict[str, list[Figures]] = {server.name: [] for server in running}
@@ -218,7 +218,7 @@ def _medians(rounds: Sequence[Figures]) -> Figures:
 
 
 def _measure_idle(running: Sequence[ServerProcess], seconds: float) -> dict[str, float]:
-    """Share of a core that each uses without being scraped, all over the same time."""
+    """Return the share of a core that each server uses without scrapes, over the same time."""
     before = [server.cpu_seconds() for server in running]
     begun = time.monotonic()
     time.sleep(seconds)
@@ -253,7 +253,7 @@ def _measure_spaced(running: Sequence[ServerProcess], count: int) -> dict[str, F
 
 
 def _measure_burst(server: ServerProcess, kind: str, scrapes: int, idle_ratio: float) -> Figures:
-    """So many scrapes, one right after another: over one connection as far as the server keeps it, or each its own."""
+    """Time consecutive scrapes, over one kept connection where the server allows it, or over a new one each."""
     scraper = BenchmarkScraper(server.address, compressed=kind != "plain")
 
     def scrape_new_connection() -> bytes:
@@ -295,7 +295,7 @@ def _state(server: ServerProcess) -> Figures:
 
 
 def ratios(figures: Mapping[str, Figures], peer: str) -> Figures:
-    """The peer's figures as multiples of ours: above 1, ours is the smaller. Left out where ours is 0."""
+    """Return the peer's figures as multiples of ours (above 1: ours is smaller), without those where ours is 0."""
     ours = figures[OURS]
     return {figure: value / ours[figure] for figure, value in figures[peer].items() if ours[figure]}
 

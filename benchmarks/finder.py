@@ -1,4 +1,4 @@
-"""The largest batch that fits, found in how many trials: `make bench-finder`.
+"""The number of trials to find the largest batch that fits: `make bench-finder`.
 
 Ours beside Lightning's BatchSizeFinder (`power`, `binsearch`) and accelerate's find_executable_batch_size, on the same
 models and the same simulated memory limits in one run. Each tool calls the same trial, which raises the out-of-memory
@@ -7,7 +7,7 @@ error of CUDA where that would. Two kinds of cases:
 - `trained`: small networks trained on this CPU under a limit on tracked tensors. A trial is three real steps, and wall
   times are theirs.
 - `simulated`: image models of benchmarks/memory on GPUs of several sizes, with the caching allocator, workspaces that
-  change with the batch and a driver's context. Only trials count there, a trial takes no time worth telling.
+  change with the batch and a driver's context. Only trials count there, trials take no time.
 
 A size is safe where it runs without the allocator having to give memory back and to ask again (num_alloc_retries): that
 makes the GPU wait in every step, and a little more memory ends it. Ours looks at that counter and the others do not, so
@@ -75,7 +75,7 @@ class SearchCase:
 
 @dataclass
 class CountingTrial:
-    """A trial that counts itself."""
+    """A trial that counts its calls."""
 
     case: SearchCase
     trials: int = 0
@@ -144,7 +144,7 @@ def lightning(mode: str) -> Callable[[CountingTrial], int]:
 
 
 class _Stop(Exception):
-    """Raised when the search is over: the training after it is none of ours."""
+    """Raised when the search is over, to skip the training after it."""
 
 
 def _stop_after(finder: Any) -> Any:
@@ -216,7 +216,7 @@ NETWORKS = {"mlp": _mlp, "conv": _conv, "transformer": _transformer}
 
 
 def train(name: str, size: int, limit_bytes: int | None) -> TrialMemory:
-    """Three steps with AdamW, by tracked tensors."""
+    """Run three steps with AdamW, with memory by tracked tensors."""
     with MemoryTracker(limit_bytes) as tracker:
         model, shape = NETWORKS[name]()
         optimizer = torch.optim.AdamW(model.parameters())
@@ -259,7 +259,7 @@ def simulated_cases(generator: random.Random, count: int) -> Iterable[SearchCase
 
 
 def simulated(study: Study, model: ImageModel) -> Memory:
-    """What a driver would see of a model, computed once a size and limit."""
+    """Compute what a driver reports of a model, once per size and limit."""
     steps, workspace = events(model.tape, study.way), workspaces(study.library)
     copies = 1 + study.way.optimizer_slots + study.way.keeps_gradients
     held = 4 * model.tape.parameters * copies + study.held_bytes + study.context_bytes
@@ -293,7 +293,7 @@ def _case(kind: str, name: str, limit: int, memory: Memory) -> SearchCase:
 
 
 def _largest_that_holds(holds: Callable[[int], bool]) -> int:
-    """The largest size for which it holds, by bisection: memory is taken to rise."""
+    """Return the largest size that satisfies the condition, by bisection: memory increases with size."""
     low, high = 1, 2 * MAX_BATCH
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,6 +1,6 @@
-"""The past of a large fleet as text for promtool: an hour of our exporter's series, and a week of recorded ones.
+"""The history of a large fleet as text for promtool: an hour of gpu-exporter's series and a week of recorded ones.
 
-The series are those that the mappings name, so a new signal is measured as soon as there is one.
+The series come from the mappings, so that a new signal is included automatically.
 """
 
 from __future__ import annotations

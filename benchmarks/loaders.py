@@ -1,8 +1,8 @@
-"""Whether OptimizedDataLoader finds the right number of workers: `make bench-loaders`
+"""Does OptimizedDataLoader choose the right number of workers? `make bench-loaders`
 
-Each data set is first given to it to choose. Then every number of workers up to the same limit is measured in turns,
-and the one with the highest median is the best. At last the chosen one and the best take turns, so that what else the
-machine does meets both, and the median of their ratios is what counts: the best of a sweep is in part the luckiest.
+The loader first chooses a number for each data set. Then all numbers up to the limit are measured in turn; the one with
+the highest median is the best. Finally the chosen and the best number alternate, so that other work on the machine
+affects both; the result is the median of their ratios, because the best of a sweep is partly luck.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GOAL_RATIO = 0.90
 
 
 class IoBoundDataset(Dataset[torch.Tensor]):
-    """I/O-bound: each sample is waited for, as for a file on a network."""
+    """I/O-bound: each sample waits, as for a file on a network."""
 
     def __len__(self) -> int:
         return 100_000
@@ -40,7 +40,7 @@ class IoBoundDataset(Dataset[torch.Tensor]):
 
 
 class CpuBoundDataset(Dataset[torch.Tensor]):
-    """CPU-bound: each sample is unpacked."""
+    """CPU-bound: each sample is decompressed."""
 
     def __init__(self) -> None:
         self._packed = zlib.compress(bytes(range(256)) * 3000, 1)
@@ -57,7 +57,7 @@ DATA: Mapping[str, Dataset[torch.Tensor]] = {"I/O-bound": IoBoundDataset(), "CPU
 
 @dataclass(frozen=True)
 class LoaderResult:
-    """rates: median samples a second by number of workers. ratio: of the chosen one's to the best one's, in turns."""
+    """rates: median samples per second by number of workers. ratio: of the chosen rate to the best, interleaved."""
 
     chosen: int
     best: int
@@ -82,7 +82,7 @@ def compare(dataset: Dataset[torch.Tensor], max_workers: int, seconds: float, ro
 
 
 def _interleaved_ratio(dataset: Dataset[torch.Tensor], one: int, other: int, seconds: float, rounds: int) -> float:
-    """Median ratio of the rates of two numbers of workers. Who is first changes, as load comes and goes."""
+    """Return the median ratio of the rates of two numbers of workers, in alternating order."""
     ratios = []
     for turn in range(rounds if one != other else 0):
         order = (one, other) if turn % 2 else (other, one)
@@ -92,7 +92,7 @@ def _interleaved_ratio(dataset: Dataset[torch.Tensor], one: int, other: int, sec
 
 
 def _rate(dataset: Dataset[torch.Tensor], num_workers: int, seconds: float) -> float:
-    """As a training loop has it that needs no time itself, once what the first workers put by at the start is gone."""
+    """Return samples per second for a loop without work of its own, after the prefetched batches are used up."""
     settings: dict[str, Any] = {"prefetch_factor": PREFETCH_FACTOR} if num_workers else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # more workers than cores

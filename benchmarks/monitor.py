@@ -1,11 +1,11 @@
-"""What TrainingMonitor costs a training loop: python -m benchmarks.monitor
+"""The overhead of TrainingMonitor in a training loop: python -m benchmarks.monitor
 
-The same loop with and without it, in short blocks that take turns, so that both have the same machine. A step is busy
-for 10 ms, most of it with copying that empties the CPU's caches, as a loop is busy that feeds a GPU and then waits for
-it. What is timed is what lies between two steps: without the monitor the loop itself, with it the recording of two
-values, the end of the step, and asking for the next batch. Of a whole block one would see only what else the machine
-does meanwhile. The reporting thread's work for a report, to a file and with figures of the host, is measured for itself
-and shared out among the steps of the default interval.
+Short blocks of the same loop, with and without the monitor, alternate so that both have the same machine. A step is
+busy for 10 ms, mostly with copies that evict the CPU's caches, as a loop is that feeds a GPU and waits for it. Timed is
+the gap between two steps: without the monitor the loop itself, with it the recording of two values, the end of the
+step, and the request for the next batch. Timing whole blocks would mostly show other work on the machine. The reporting
+thread's work for a report, to a file and with host metrics, is measured separately and divided by the steps of the
+default interval.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CACHE_BYTES = 4 * 2**20
 
 @dataclass(frozen=True)
 class OverheadPlan:
-    """pairs: blocks with and without. steps: of each block. reports: how often reporting is tried."""
+    """pairs: of blocks with and without the monitor. steps: per block. reports: number of timed reports."""
 
     pairs: int
     steps: int
@@ -40,14 +40,14 @@ class OverheadPlan:
 
 @dataclass(frozen=True)
 class MonitorOverhead:
-    """Seconds between two steps, without and with the monitor, of all steps; and CPU seconds of each report."""
+    """Seconds between steps without and with the monitor, and CPU seconds of each report."""
 
     plain: Sequence[float]
     monitored: Sequence[float]
     reports: Sequence[float]
 
     def added_seconds(self, share: float = 0.5) -> float:
-        """What the monitor adds, in the median or at another percentile."""
+        """Return the seconds that the monitor adds, at this quantile."""
         return percentile(self.monitored, share) - percentile(self.plain, share)
 
     @property
@@ -56,7 +56,7 @@ class MonitorOverhead:
 
     @property
     def ratio(self) -> float:
-        """Of a 10 ms step, its share of a report included."""
+        """Overhead as a ratio of a 10 ms step, with its share of a report."""
         return self.added_seconds() / STEP_SECONDS + self.report_seconds / REPORT_INTERVAL_SECONDS
 
 
@@ -64,7 +64,7 @@ _FROM, _TO = bytes(CACHE_BYTES), bytearray(CACHE_BYTES)
 
 
 class TimedSteps:
-    """A step to be called, and the time between each call's end and the next one's beginning."""
+    """A step, and the seconds between the end of each call and the start of the next."""
 
     def __init__(self) -> None:
         self.between: list[float] = []

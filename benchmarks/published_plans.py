@@ -1,7 +1,6 @@
-"""What was published of memory, parameters and configurations, beside what the planner says: python -m
-benchmarks.published_plans
+"""Published memory, parameters and configurations beside the planner's: python -m benchmarks.published_plans
 
-A row's figure is in the source as it stands here; GB are 10^9 bytes, GiB 2^30.
+A row has the figure of its source; GB are 10^9 bytes, GiB 2^30.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Scrapes as Prometheus does, with as little work of our own as possible: what is timed is the server.
+"""Scrapes like Prometheus', with as little client work as possible, so that the server is what is timed.
 
-http.client would parse the header with the email package, which costs as much as some servers take to answer.
+http.client parses headers with the email package, which costs as much as some servers need for a response.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ REQUEST = (
 
 
 class ScrapeError(Exception):
-    """The server answered, but not with a page of metrics."""
+    """The response is not a page of metrics."""
 
 
 class BenchmarkScraper:
-    """One client. It keeps its connection as long as the server does, and connects anew when it has to."""
+    """One client. It keeps its connection as long as the server does, and reconnects if necessary."""
 
     def __init__(self, address: tuple[str, int], compressed: bool = True) -> None:
         self._address = address
@@ -42,7 +42,7 @@ class BenchmarkScraper:
         self._reader: BufferedReader | None = None
 
     def scrape(self) -> bytes:
-        """The page as it was sent, still compressed if it was. Raises OSError or ScrapeError."""
+        """Return the page as sent, possibly compressed. Raises OSError or ScrapeError."""
         if self._socket is None or self._reader is None:
             self._socket = socket.create_connection(self._address, TIMEOUT_SECONDS)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -66,7 +66,7 @@ class BenchmarkScraper:
 
 
 def scrape_once(address: tuple[str, int]) -> bytes:
-    """The page, over a connection of its own. Raises OSError or ScrapeError."""
+    """Return the page, over a new connection. Raises OSError or ScrapeError."""
     scraper = BenchmarkScraper(address)
     try:
         return scraper.scrape()
@@ -75,13 +75,13 @@ def scrape_once(address: tuple[str, int]) -> bytes:
 
 
 def fetch_page(address: tuple[str, int]) -> str:
-    """The page as text."""
+    """Return the page as text."""
     body = scrape_once(address)
     return (gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body).decode()
 
 
 def time_scrapes(scrape: Callable[[], bytes], count: int) -> list[float]:
-    """Seconds that each of `count` scrapes took, one after another."""
+    """Return the seconds of each of `count` consecutive scrapes."""
     took = []
     for _ in range(count):
         begun = time.perf_counter()
@@ -91,7 +91,7 @@ def time_scrapes(scrape: Callable[[], bytes], count: int) -> list[float]:
 
 
 def scrape_concurrently(address: tuple[str, int], scrapers: int, each: int) -> tuple[list[float], int]:
-    """Seconds of the scrapes of so many scrapers at once, each scrape over a fresh connection, and how many failed."""
+    """Scrape concurrently, each time over a new connection; return the seconds and the number of failures."""
     took: list[float] = []
     failures: list[Exception] = []
     begin = threading.Barrier(scrapers)
@@ -116,7 +116,7 @@ def scrape_concurrently(address: tuple[str, int], scrapers: int, each: int) -> t
 
 
 def _read_answer(reader: BufferedReader) -> tuple[bytes, bool]:
-    """The body, and whether the connection can be used again."""
+    """Return the body, and whether the connection can be reused."""
     version, _, status = reader.readline().partition(b" ")
     if not status.startswith(b"200"):
         raise ScrapeError(f"answered {status.decode('latin-1').strip() or 'nothing'}")

@@ -1,4 +1,4 @@
-"""Starts servers to be measured, waits until they answer, reads what they cost, and ends them by their own pid."""
+"""Start servers to measure, wait until they respond, read their resource usage, and stop them by pid."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _PROCESS_CLOCK = 2
 
 
 class NotReadyError(Exception):
-    """A server did not come up; the message holds the end of its log."""
+    """A server did not start; the message has the end of its log."""
 
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """A started process that serves /metrics."""
+    """A process that serves /metrics."""
 
     name: str
     address: tuple[str, int]
     process: subprocess.Popen[bytes] = field(repr=False)
 
     def cpu_seconds(self) -> float:
-        """CPU time used so far by the process with all its threads and descendants, those that have ended included."""
+        """Return the CPU time of the process with its threads and descendants, including ended ones."""
         return sum(_cpu_seconds(pid) for pid in _with_descendants(self.process.pid))
 
     def rss_bytes(self) -> int:
-        """Resident memory of the process and its descendants."""
+        """Return the resident memory of the process and its descendants."""
         return sum(_rss_bytes(pid) for pid in _with_descendants(self.process.pid))
 
     def threads(self) -> int:
@@ -50,7 +50,7 @@ class ServerProcess:
 def run_server(
     name: str, command: Sequence[str], port: int, log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[ServerProcess]:
-    """A server on this port of 127.0.0.1 that has answered its first scrape; it is ended with the block.
+    """Run a server on this port of 127.0.0.1, from its first response until the end of the block.
 
     `environment` is added to our own. Raises NotReadyError.
     """
@@ -71,7 +71,7 @@ def run_server(
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listened on a moment ago."""
+    """Return an unused TCP port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,13 +1,13 @@
-"""Does the exporter stay as small as it began? Hours of scrapes and faults, and its memory, threads and descriptors.
+"""Does the exporter leak? Hours of scrapes and faults, with its memory, threads and file descriptors.
 
     python -m benchmarks.soak --minutes 60
 
 The exporter reads the simulated NVML with 8 GPUs under 4 scrapers, while faults come and go: a GPU is lost, a call
-hangs, the driver is reloaded, answers are garbage, MIG is switched, thousands of processes appear, errors are reported.
-Each round has all kinds of fault in an order of its own, so that each quarter of the run sees the same;
-rounds take turns at two GPUs, and the first two are for warming up: whatever can be published has been by then, and
-buffers and caches have their size. Then the last quarter is compared with the first. Ends with 1 if a goal is missed,
-with 2 if the run could not be made.
+hangs, the driver is reloaded, values are garbage, MIG is switched, thousands of processes appear, errors are reported.
+Each round has all kinds of fault in random order, so that each quarter of the run has the same ones; rounds alternate
+between two GPUs. The first two rounds warm up: everything that can be published then has been, and buffers and caches
+have their size. The last quarter is compared with the first. Exits with 1 if a goal is missed, with 2 if the run
+failed.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ XIDS = (13, 31, 43, 48, 63, 79, 94)
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong with the machine for a while."""
+    """A temporary fault of the machine."""
 
     name: str
     seconds: float
     inject: Callable[[Control, SimulatedGpu, random.Random], None]
-    """Of the machine, of a GPU of it, or of chance."""
+    """Changes the machine, one of its GPUs, or either at random."""
 
 
 def _lost(_control: Control, gpu: SimulatedGpu, _chance: random.Random) -> None:
@@ -66,7 +66,7 @@ def _all_lost(control: Control, _gpu: SimulatedGpu, _chance: random.Random) -> N
 
 
 def _hang(_control: Control, gpu: SimulatedGpu, chance: random.Random) -> None:
-    # Longer than the exporter's time limit of 5 s, so that it has to say that it hangs.
+    # Longer than the exporter's time limit of 5 s, so that it reports a hang.
     function = chance.choice(("nvmlDeviceGetUtilizationRates", "nvmlDeviceGetTemperature", "nvmlDeviceGetPowerUsage"))
     gpu.hang = {function: 7.0}
 
@@ -134,14 +134,14 @@ class ProcessSample:
 
 @dataclass
 class ScrapeLog:
-    """What the scrapers met, all together."""
+    """Results of all scrapers."""
 
     durations: list[float] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
 
 
 class FaultyMachine:
-    """The simulated machine: healthy, but for one fault at a time."""
+    """The simulated machine, healthy except for one fault at a time."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self._chance = random.Random(seed)
@@ -206,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(folder: Path, seconds: float, seed: int) -> tuple[list[ProcessSample], ScrapeLog, FaultyMachine, set[str]]:
-    """Samples of the exporter from the end of the warm-up on; and the reasons for which GPUs were seen down."""
+    """Sample the exporter after the warm-up; return the samples, and the observed reasons of down GPUs."""
     library = build(folder)
     machine = FaultyMachine(folder, seed)
     port = free_port()
@@ -253,7 +253,7 @@ def _inject_faults(machine: FaultyMachine, stop: threading.Event) -> None:
 
 
 def _scrape(address: tuple[str, int], scrapes: ScrapeLog, stop: threading.Event, keep: bool) -> None:
-    """Half of the scrapers keep their connection, half make a new one each time."""
+    """Scrape; half of the scrapers keep their connection, half open a new one each time."""
     kept = BenchmarkScraper(address)
     while not stop.wait(SCRAPE_SECONDS):
         begun = time.perf_counter()
@@ -285,10 +285,10 @@ def _sample(server: ServerProcess, at: float, up: int) -> ProcessSample:
 
 
 def summary(samples: Sequence[ProcessSample], scrapes: ScrapeLog) -> dict[str, float]:
-    """Of the first and the last quarter. There must be at least 8 samples.
+    """Summarize the first and the last quarter of at least 8 samples.
 
-    Memory is compared by its median. Threads and descriptors come and go with faults and connections, but what leaks
-    never goes: of these the lowest count tells, while there are GPUs: without a driver nobody listens to it.
+    Memory is compared by its median. Threads and descriptors vary with faults and connections, but a leak never goes
+    away: they are compared by their minimum while there are GPUs (without a driver there is no event thread).
     """
     quarter = len(samples) // 4
     first, last = samples[:quarter], samples[-quarter:]

@@ -1,7 +1,7 @@
-"""A week of a simulated fleet as text for promtool: gpu-exporter's and node_exporter's series that a report reads.
+"""A week of a simulated fleet as text for promtool: the series of gpu-exporter and node_exporter that a report reads.
 
-Four sorts of work, whose use of a GPU goes with the hour and the day; one node that falls silent for nine hours, and
-one that is given back. Counters grow by what was done, as the exporter's do.
+Four kinds of work with daily and weekly patterns of GPU utilization; one node does not report for nine hours, and
+one is removed. Counters grow with the work, as the exporter's do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HOUR, DAY = 3600, 86400
 
 @dataclass(frozen=True)
 class WorkloadProfile:
-    """One kind of work on GPUs of one model. `level` is the mean utilization, `daily_amplitude` its swing in a day."""
+    """One kind of work on GPUs of one model. `level`: mean utilization; `daily_amplitude`: of its daily pattern."""
 
     model: str
     memory_bytes: float
@@ -39,7 +39,7 @@ PRICES = {TRAINING.model: 2.5, STARVED.model: 1.5, SERVING.model: 0.7}  # the no
 
 
 def utilization(work: WorkloadProfile, seconds: float, number: int) -> float:
-    """Of one GPU, `seconds` after the begin of the week, which is a midnight."""
+    """Return the utilization of a GPU `seconds` after the start of the week (midnight)."""
     hour, day = seconds % DAY / HOUR, int(seconds // DAY) % 7
     level = work.level + work.daily_amplitude * sin(2 * pi * (hour - 9) / 24) + 0.02 * sin(seconds / 700 + number)
     part = (work.weekend if day >= 5 else 1.0) * (1.0 if 8 <= hour < 20 else work.night)
@@ -47,17 +47,17 @@ def utilization(work: WorkloadProfile, seconds: float, number: int) -> float:
 
 
 def is_exporter_down(node: int, seconds: float) -> bool:
-    """The third node's exporter is away on the third day."""
+    """The third node's exporter is down on the third day."""
     return node == 2 and 2.3 * DAY <= seconds < 2.3 * DAY + 9 * HOUR
 
 
 def is_node_removed(node: int, nodes: int, seconds: float) -> bool:
-    """The last of several nodes is given back on the fifth day."""
+    """The last of several nodes is removed on the fifth day."""
     return node == nodes - 1 > 2 and seconds >= 4.5 * DAY
 
 
 def generate_samples(gpus: int, end: float, length_seconds: int = 7 * DAY, interval: int = 30) -> Iterator[str]:
-    """Lines in the order of time, from `length_seconds` before `end` (seconds since 1970) to `end`."""
+    """Yield lines ordered by time, from `length_seconds` before `end` (Unix time) to `end`."""
     nodes = -(-gpus // GPUS_PER_NODE)
     busy = [0.0] * gpus
     seen = [0.0] * gpus
@@ -87,7 +87,7 @@ def generate_samples(gpus: int, end: float, length_seconds: int = 7 * DAY, inter
 
 
 def recorded(gpus: int, end: float, length_seconds: int = 7 * DAY, interval: int = 60) -> Iterator[str]:
-    """The same fleet as recording rules have it that are evaluated at this interval: identities, no raw samples."""
+    """Yield the same fleet as recording rules of this interval would: identities, no raw samples."""
     nodes = -(-gpus // GPUS_PER_NODE)
     for elapsed in range(0, length_seconds + 1, interval):
         at = f" {int(end) - length_seconds + elapsed}\n"
@@ -109,7 +109,7 @@ def recorded(gpus: int, end: float, length_seconds: int = 7 * DAY, interval: int
 
 
 def _series_prefixes(number: int) -> tuple[str, ...]:
-    """The series of a GPU, up to their values."""
+    """Return the series of a GPU without their values."""
     node, index = divmod(number, GPUS_PER_NODE)
     own = f'uuid="GPU-{number:08x}",job="{JOB}",instance="node-{node:03d}:9816"'
     names = (

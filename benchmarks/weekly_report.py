@@ -1,10 +1,10 @@
-"""A week's report of a fleet, from a real Prometheus that holds raw samples only, the dearest case, or recorded series.
+"""The report of a fleet's week from a real Prometheus, with raw samples only (the worst case) or recorded series.
 
     python -m benchmarks.weekly_report --gpus 100 --interval 60
     python -m benchmarks.weekly_report --gpus 100 --interval 60 --recorded
 
-The whole command is timed, from its start to the written file, and the reading and each rendering by itself. Beside it
-the same range queries are sent bare and their answers thrown away: what is above that is ours.
+Times the whole command, from its start to the written file, and the reading and each rendering separately. The baseline
+are the same range queries sent bare, with their responses discarded.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ GOAL_SECONDS = 10.0
 
 @dataclass
 class QueryRecorder:
-    """A source's range that notes what it was asked."""
+    """A source whose range queries are recorded."""
 
     source: PrometheusSource
     asked: list[dict[str, str]] = field(default_factory=list)
@@ -54,7 +54,7 @@ class QueryRecorder:
 
 
 def measure(url: str, now: float, folder: Path, rounds: int) -> dict[str, Any]:
-    """Medians of rounds; the first warms all up and is left out."""
+    """Return medians over the rounds, without the first, which warms up."""
     source = PrometheusSource(PrometheusClientConfig(url, timeout_seconds=120))
     settings = Settings.model_validate({"cost": {"gpu_price_per_hour": PRICES}})
     evaluation = evaluate(source, settings, now)

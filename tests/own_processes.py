@@ -44,7 +44,7 @@ class Program:
         return self.log_path.read_text()
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill the process, as a crash would."""
         self.process.kill()
         self.process.wait(60)
 
@@ -67,7 +67,7 @@ def exporter(tmp_path: Path, address: str, *arguments: str) -> Iterator[Program]
 
 @contextmanager
 def advisor(tmp_path: Path, address: str, config: dict[str, Any]) -> Iterator[Program]:
-    """`gpu-advisor serve` with this configuration; the address and `state_dir` are filled in."""
+    """Run `gpu-advisor serve` with this configuration, at this address and with a `state_dir` below `tmp_path`."""
     path = tmp_path / "advisor.yml"
     web = {**config.get("web", {}), "listen_address": address}
     path.write_text(yaml.safe_dump({"state_dir": str(tmp_path / "state"), **config, "web": web}))
