@@ -16,7 +16,7 @@ USAGE_ERROR = 2
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="gpu-advisor")
 def cli() -> None:
-    """Checks GPU machines against targets, diagnoses missed ones and recommends what to change.
+    """Checks GPU nodes against targets, diagnoses why targets are missed and recommends what to change.
 
     \b
     Try it without a GPU or Prometheus:

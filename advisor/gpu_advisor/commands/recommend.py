@@ -24,11 +24,11 @@ CSV_COLUMNS = (
 
 @click.command("recommend")
 @click.argument("id_", metavar="[ID]", required=False)
-@click.option("--kind", help="E.g. idle_reclaim.")
-@click.option("--severity", type=click.Choice(get_args(Severity)))
-@click.option("--node")
-@click.option("--pool")
-@click.option("--job")
+@click.option("--kind", help="Only this kind, e.g. idle_reclaim.")
+@click.option("--severity", type=click.Choice(get_args(Severity)), help="Only this severity.")
+@click.option("--node", help="Only recommendations for GPUs of this node.")
+@click.option("--pool", help="Only this pool.")
+@click.option("--job", help="Only this training job or owner.")
 @output.options
 @advisor_client.options
 def command(

@@ -323,3 +323,10 @@ def test_which_names_turn_the_direction() -> None:
         "שלום",
         "a\u202eb",
     )
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(1, "1 GPU"), (1.0, "1 GPU"), (0.25, "0.2 GPUs"), (2.94, "2.9 GPUs"), (123.4, "123 GPUs")]
+)
+def test_gpus_are_counted_in_plain_numbers(number: float, text: str) -> None:
+    assert template_filters.gpu_count(number) == text

@@ -100,7 +100,13 @@ def utc_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+def gpu_count(number: float) -> str:
+    """How many GPUs: whole ones from ten up, one decimal below."""
+    text = f"{number:.0f}" if number >= 10 else f"{number:.1f}".removesuffix(".0")
+    return f"{text} GPU{'' if text == '1' else 's'}"
+
+
 FILTERS = (
     percent, value_text, check_value, format_target, format_deviation, money, signed_money, humanize, duration,
-    time_of_day, utc_time,
+    time_of_day, utc_time, gpu_count,
 )  # fmt: skip
