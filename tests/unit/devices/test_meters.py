@@ -149,6 +149,24 @@ def test_the_same_samples_again_count_once() -> None:
     assert meter.observed == 1.0
 
 
+@patient
+@given(
+    st.lists(st.tuples(st.integers(1, 400_000), st.floats(0, 100)), min_size=2, max_size=20),
+    st.lists(st.integers(0, 19), max_size=6),
+)
+def test_a_repeated_sample_counts_once(steps: list[tuple[int, float]], repeated: list[int]) -> None:
+    samples, at = [(1_000_000, 0.0)], 1_000_000
+    for step, percent in steps:
+        at += step
+        samples.append((at, percent))
+    twice = [each for i, each in enumerate(samples) for _ in range(1 + (i in repeated))]
+    once, other = BusyMeter(), BusyMeter()
+    for meter, found in ((once, samples), (other, twice)):
+        meter.update(0.0, samples[:1], None)
+        meter.update(100.0, found, None)
+    assert (other.busy, other.observed) == pytest.approx((once.busy, once.observed))
+
+
 def test_samples_from_before_a_backward_clock_step_are_ignored() -> None:
     meter = BusyMeter()
     meter.update(0.0, [(1_000_000, 0.0)], None)
