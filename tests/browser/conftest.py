@@ -9,10 +9,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.own_processes import Program, up
-from tests.polling import wait_until
+from tests.polling import TIMEOUT_SECONDS, wait_until
 from tests.servers import free_port, require_binary
 
 #: Every workload that leads to advice on single machines without other settings, and a GPU that is lost.
@@ -28,21 +28,26 @@ SETTINGS: dict[str, Any] = {
 
 Open = Callable[..., Page]
 
+TIMEOUT_MILLISECONDS = 1000 * TIMEOUT_SECONDS
+expect.set_options(timeout=TIMEOUT_MILLISECONDS)  # 5 s by default
+
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     path = require_binary("chromium")
     with sync_playwright() as playwright:
-        # Chromium's sandbox is not to be had by root, nor in many containers; the pages are our own.
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        # Chromium's sandbox does not work for root, nor in many containers; the pages are our own.
+        chromium = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"], timeout=TIMEOUT_MILLISECONDS
+        )
         yield chromium
         chromium.close()
 
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Open]:
-    """Opens an address in a fresh profile, in place of the one before. At the end, nothing else was asked, nothing was
-    said, nothing popped up."""
+    """Open an address in a new profile, in place of the last one. Fails at the end on requests to other hosts, console
+    output, errors and dialogs."""
     complaints: list[str] = []
     with ExitStack() as stack:
 
@@ -51,7 +56,7 @@ def open_page(browser: Browser) -> Iterator[Open]:
             context = browser.new_context(viewport={"width": width, "height": 900}, **options)
             stack.callback(context.close)
             page = context.new_page()
-            page.set_default_timeout(15_000)
+            page.set_default_timeout(TIMEOUT_MILLISECONDS)
             here = urlsplit(url).netloc
             page.on(
                 "request",
