@@ -181,7 +181,7 @@ def test_silent_exporters_are_reported() -> None:
     view = view_of([ExporterTarget("a:1", []), ExporterTarget("b:2", [], up=False)])
     text = text_of(client_of(view), "/")
     assert "1 exporter down: b:2 " in text
-    assert "unknown, not idle" in text
+    assert "not counted as idle" in text
 
 
 # What-if
