@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import transformers
 from gpu_advisor.training import HuggingFaceMonitor
 from gpu_advisor.training.monitor import TrainingMonitor
 
@@ -14,18 +13,19 @@ from tests.unit.training.trainers import ACCUMULATE, BATCH, EPOCHS, STEPS, FakeC
 STEP_END_SECONDS, EVALUATION_SECONDS = 0.05, 0.4
 
 
-class BusyCallback(transformers.TrainerCallback):
-    def __init__(self, clock: FakeClock) -> None:
-        self.clock = clock
-
-    def on_step_end(self, *arguments: Any, **named: Any) -> None:
-        self.clock.sleep(STEP_END_SECONDS)
-
-    def on_evaluate(self, *arguments: Any, **named: Any) -> None:
-        self.clock.sleep(EVALUATION_SECONDS)
-
-
 def test_hugging_face(tmp_path):
+    import transformers  # takes seconds: not while tests are collected
+
+    class BusyCallback(transformers.TrainerCallback):
+        def __init__(self, clock: FakeClock) -> None:
+            self.clock = clock
+
+        def on_step_end(self, *arguments: Any, **named: Any) -> None:
+            self.clock.sleep(STEP_END_SECONDS)
+
+        def on_evaluate(self, *arguments: Any, **named: Any) -> None:
+            self.clock.sleep(EVALUATION_SECONDS)
+
     config = transformers.GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=16, n_positions=8)
     model = transformers.GPT2LMHeadModel(config)
     tokens = torch.arange(8)

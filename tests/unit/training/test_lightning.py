@@ -4,55 +4,19 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import Any
 
-import lightning.pytorch as lightning
 import pytest
-import torch
 from gpu_advisor.training import LightningMonitor
 from gpu_advisor.training.monitor import TrainingMonitor
 
-from tests.unit.training.trainers import ACCUMULATE, BATCH, EPOCHS, SAMPLES, FakeClock, SlowDataset, check
-
-
-class TinyModel(lightning.LightningModule):
-    def __init__(self, clock: FakeClock) -> None:
-        super().__init__()
-        self.clock = clock
-        self.layer = torch.nn.Linear(3, 1)
-        self.dataset = SlowDataset(lambda: {"x": torch.ones(3), "y": torch.zeros(1)}, clock)
-        self.losses: list[float] = []
-
-    def training_step(self, batch: Any, _: int) -> torch.Tensor:
-        loss: torch.Tensor = (self.layer(batch["x"]) - batch["y"]).square().mean() + 1
-        self.losses.append(loss.item())
-        self.log("seen", float(len(batch["x"])), on_step=False, on_epoch=True)
-        return loss
-
-    def validation_step(self, batch: Any, _: int) -> None:
-        self.clock.sleep(0.1)
-
-    def train_dataloader(self) -> Any:
-        return torch.utils.data.DataLoader(self.dataset, BATCH)
-
-    def val_dataloader(self) -> Any:
-        return torch.utils.data.DataLoader([torch.zeros(1)])  # type: ignore[arg-type]
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), 1e-3)
-
-
-class BusyCallback(lightning.Callback):
-    """Another callback that takes time at the end of each batch."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        self.clock = clock
-
-    def on_train_batch_end(self, *arguments: Any) -> None:
-        self.clock.sleep(0.1)
+from tests.unit.training.trainers import ACCUMULATE, EPOCHS, SAMPLES, FakeClock, check
 
 
 def test_lightning(tmp_path):
+    import lightning.pytorch as lightning
+
+    from tests.unit.training.lightning_model import BusyCallback, TinyModel
+
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     clock = FakeClock()
     monitor = TrainingMonitor(job="lightning", figures=False, clock=clock)
