@@ -7,9 +7,10 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import coverage
@@ -193,7 +194,7 @@ def _record(
     seconds: dict[int, float] = {}
     failed = set()
     measured.start()
-    for number, following in zip(numbers, [*numbers[1:], None], strict=True):
+    for number, following in _with_next(numbers):
         measured.switch_context(str(number))
         started = time.process_time()
         if not _passes(items[number], None if following is None else items[following]):
@@ -214,7 +215,7 @@ def _test_mutant(
     """The first test that fails with the mutant in force."""
     target.apply(mutant)
     clear_caches()
-    for number, following in zip(tests, [*tests[1:], None], strict=True):
+    for number, following in _with_next(tests):
         limit = max(SHORTEST_TIME_LIMIT_SECONDS, TIME_LIMIT_FACTOR * seconds[number])
         signal.setitimer(signal.ITIMER_REAL, limit)
         if not _passes(items[number], None if following is None else items[following]):
@@ -236,12 +237,16 @@ def _failing(items: Sequence[pytest.Item], numbers: Sequence[int]) -> set[int]:
 
 
 def _failing_of(items: Sequence[pytest.Item], numbers: Sequence[int]) -> set[int]:
-    following = [*numbers[1:], None]
     return {
         number
-        for number, after in zip(numbers, following, strict=True)
-        if not _passes(items[number], None if after is None else items[after])
+        for number, following in _with_next(numbers)
+        if not _passes(items[number], None if following is None else items[following])
     }
+
+
+def _with_next(numbers: Sequence[int]) -> Iterator[tuple[int, int | None]]:
+    """Each test with the one that follows: pytest keeps what both share set up."""
+    return zip_longest(numbers, numbers[1:])
 
 
 def _passes(item: pytest.Item, following: pytest.Item | None) -> bool:
