@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from gpu_advisor.training import HuggingFaceMonitor
 from gpu_advisor.training.monitor import TrainingMonitor
 
 from tests.unit.training.trainers import ACCUMULATE, BATCH, EPOCHS, STEPS, FakeClock, SlowDataset, check
@@ -14,7 +13,9 @@ STEP_END_SECONDS, EVALUATION_SECONDS = 0.05, 0.4
 
 
 def test_hugging_face(tmp_path):
-    import transformers  # takes seconds: not while tests are collected
+    # Importing transformers takes seconds: not while tests are collected.
+    import transformers
+    from gpu_advisor.training import HuggingFaceMonitor
 
     class BusyCallback(transformers.TrainerCallback):
         def __init__(self, clock: FakeClock) -> None:

@@ -6,14 +6,15 @@ import logging
 import warnings
 
 import pytest
-from gpu_advisor.training import LightningMonitor
 from gpu_advisor.training.monitor import TrainingMonitor
 
 from tests.unit.training.trainers import ACCUMULATE, EPOCHS, SAMPLES, FakeClock, check
 
 
 def test_lightning(tmp_path):
+    # Importing Lightning takes seconds: not while tests are collected.
     import lightning.pytorch as lightning
+    from gpu_advisor.training import LightningMonitor
 
     from tests.unit.training.lightning_model import BusyCallback, TinyModel
 
