@@ -18,10 +18,15 @@ _MORE_MEMORY = 4 << 30
 TIMED_OUT = "time limit"
 
 
+class ForkError(Exception):
+    """What went wrong in a fork beside its task: nothing that the code under test did."""
+
+
 def run_forked(tasks: Iterable[Callable[[], Any]], processes: int) -> Iterator[tuple[int, Any]]:
     """The number and the result of each task, each run in a fork, in the order in which they end.
 
-    A fork that its own alarm ends has the result TIMED_OUT; one that dies otherwise has its exit status as text.
+    A fork that its own alarm ends has the result TIMED_OUT; one that dies otherwise has its exit status as text. Raises
+    ForkError for a task that raises.
     """
     folder = Path(tempfile.mkdtemp(prefix="mutants-"))
     running: dict[int, int] = {}
@@ -56,7 +61,7 @@ def _start(task: Callable[[], Any], folder: Path) -> int:
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder / "tmp")
         (folder / "result").write_bytes(pickle.dumps(task()))
     except BaseException as error:  # noqa: BLE001 (pytest's own exceptions are no Exception)
-        (folder / "result").write_bytes(pickle.dumps(f"{type(error).__name__}: {error}"))
+        (folder / "result").write_bytes(pickle.dumps(ForkError(f"{type(error).__name__}: {error}")))
     finally:
         os._exit(0)
 
@@ -73,6 +78,8 @@ def _ended(running: dict[int, int], folder: Path) -> tuple[int, Any]:
     else:
         found = f"exit status {status}"
     shutil.rmtree(folder / str(number), ignore_errors=True)
+    if isinstance(found, ForkError):
+        raise found
     return number, found
 
 

@@ -65,6 +65,7 @@ TESTS = (
             "backtest_policies",
             "calibrated_batch",
             "checks",
+            "demand_signals",
             "demand_history",
             "diagnosis",
             "features",
@@ -85,10 +86,13 @@ TESTS = (
     ),
     *(
         f"tests/unit/allocation/test_{name}.py"
-        for name in ("inventory", "lease_table", "leases", "placement", "requests")
+        for name in ("inventory", "lease_table", "leases", "memory_strategy", "placement", "requests")
     ),
-    *(f"tests/unit/calibration/test_{name}.py" for name in ("finder", "fit", "fit_numbers", "points", "profile")),
-    *(f"tests/unit/cost/test_{name}.py" for name in ("catalogue", "choice", "throughput")),
+    *(
+        f"tests/unit/calibration/test_{name}.py"
+        for name in ("contention", "finder", "fit", "fit_numbers", "points", "profile")
+    ),
+    *(f"tests/unit/cost/test_{name}.py" for name in ("catalogue", "choice", "profile_rates", "throughput")),
     "tests/unit/devices/test_meters.py",
     "tests/unit/optimizing",
     "tests/unit/planning",

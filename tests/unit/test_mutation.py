@@ -8,7 +8,7 @@ import pytest
 from gpu_advisor.planning import known_models, layout_search
 from gpu_advisor.sources import reductions
 
-from tests.mutation.children import TIMED_OUT, run_forked
+from tests.mutation.children import TIMED_OUT, ForkError, run_forked
 from tests.mutation.core import TESTS, core_files, module_name
 from tests.mutation.operators import mutated, mutations
 from tests.mutation.patching import Mutant, constant_users, load_targets
@@ -117,6 +117,8 @@ def test_a_fork_that_hangs_ends_by_its_alarm() -> None:
     def fail() -> None:
         raise ValueError("no")
 
-    assert dict(run_forked([hang, fail, known_models.parse_parameter_count.__name__.upper], 2)) == {
-        0: TIMED_OUT, 1: "ValueError: no", 2: "PARSE_PARAMETER_COUNT",
+    with pytest.raises(ForkError, match="ValueError: no"):
+        list(run_forked([fail], 2))
+    assert dict(run_forked([hang, known_models.parse_parameter_count.__name__.upper], 2)) == {
+        0: TIMED_OUT, 1: "PARSE_PARAMETER_COUNT",
     }  # fmt: skip
