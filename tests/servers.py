@@ -10,6 +10,7 @@ GPU_ADVISOR_REQUIRE_SERVERS=1 is set.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import socket
@@ -28,6 +29,10 @@ from tests.polling import wait_until
 
 STOP_WITHIN_SECONDS = 60.0
 LOG_TAIL_LINES = 40
+
+#: Below Linux' ephemeral ports (from 32768), above the ports of common services.
+_PORTS = range(14_000, 32_000)
+_port_number = itertools.count(os.getpid() * 97)
 
 _PACKAGES = {
     "prometheus": "prometheus",
@@ -51,10 +56,19 @@ def require_binary(binary: str) -> str:
 
 
 def free_port() -> int:
-    """Return an unused TCP port of 127.0.0.1."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return an unused TCP port of 127.0.0.1.
+
+    Not a port of the ephemeral range, which an outgoing connection may take before the server listens, and none that
+    this process returned before. Parallel processes start at different ports.
+    """
+    while True:
+        port = _PORTS[next(_port_number) % len(_PORTS)]
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 @dataclass

@@ -120,9 +120,9 @@ def test_presets_size_in_one_step_and_gangs_grow_for_what_waits(server: Promethe
 @pytest.mark.parametrize(
     ("query", "reason", "reported"),
     [
-        ("sum(", Reason.CONFLICTING, "refused"),
-        ("vllm:num_requests_running", Reason.CONFLICTING, "put sum() around it"),
-        ("sum(nothing_like_this)", Reason.NO_DATA, "see if its target is scraped"),
+        ("sum(", Reason.CONFLICTING, "rejected a query"),
+        ("vllm:num_requests_running", Reason.CONFLICTING, "wrap it in sum()"),
+        ("sum(nothing_like_this)", Reason.NO_DATA, "check that its target is scraped"),
         ("-sum(vllm:num_requests_running)", Reason.CONFLICTING, "negative"),
     ],
 )
@@ -152,7 +152,7 @@ def test_what_was_recorded_can_be_replayed(source: PrometheusSource) -> None:
     assert trace.demand == pytest.approx([3.8] * 60)
     with pytest.raises(TraceError, match="chat, mail, night"):
         find_serving_pool(chosen, "train")
-    with pytest.raises(TraceError, match="nothing is recorded"):
+    with pytest.raises(TraceError, match="no data of pool mail"):
         read_recorded_demand(source, chosen, find_serving_pool(chosen, "mail"), 600, 60, START - 86400)
 
 

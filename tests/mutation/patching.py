@@ -85,7 +85,7 @@ def load_targets(paths: list[Path]) -> list[Target]:
     targets = [Target(path) for path in paths]
     by_file = {str(target.path): target for target in targets}
     for found in gc.get_objects():
-        if isinstance(found, FunctionType) and found.__code__.co_filename in by_file:
+        if type(found) is FunctionType and found.__code__.co_filename in by_file:
             by_file[found.__code__.co_filename].add(found)
     return targets
 

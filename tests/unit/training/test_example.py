@@ -46,7 +46,7 @@ def test_the_exporter_exposes_the_job_while_it_runs(tmp_path):
         assert re.search(rf'^training_{name}{{rank="0",training_job="example"}} [0-9.e-]+$', page, re.MULTILINE), name
     assert re.search(r"^training_memory_limit_bytes{.*} 4194304$", page, re.MULTILINE)
     assert "loss: mean" in output
-    assert re.search(r"out of memory [1-9]\d* time", output)
+    assert re.search(r"recovered [1-9]\d* time\(s\) from out of memory", output)
     assert list(textfile.iterdir()) == []
 
 
