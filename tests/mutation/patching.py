@@ -91,9 +91,9 @@ def load_targets(paths: list[Path]) -> list[Target]:
 
 
 def clear_caches() -> None:
-    """Forgets what was computed before a mutant was put in force."""
+    """Clear the caches of the core. `isinstance` would ask lazy proxies of other packages, which then warn."""
     for found in gc.get_objects():
-        if isinstance(found, functools._lru_cache_wrapper) and str(found.__module__).startswith("gpu_"):
+        if type(found) is functools._lru_cache_wrapper and str(found.__module__).startswith("gpu_"):
             found.cache_clear()
 
 
