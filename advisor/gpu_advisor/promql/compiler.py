@@ -70,6 +70,16 @@ def to_promql(expression: Expression, at: float | None = None) -> str:
     return _affine(expression, at)
 
 
+def range_selector(selector: Selector) -> str:
+    """The query text for the raw samples in the selector's window: a range selector without its function.
+
+    Raises ValueError for a selector without a window, or characters that PromQL cannot express.
+    """
+    if selector.window_seconds is None:
+        raise ValueError(f"raw samples of {selector.metric} need a window")
+    return _series_selector(selector)
+
+
 def quote_string(text: str) -> str:
     """A PromQL string literal. Raises ValueError for text that is not Unicode (lone surrogates)."""
     try:
@@ -88,17 +98,20 @@ def format_duration(seconds: int) -> str:
 
 
 def _select(selector: Selector, at: float | None) -> str:
-    text = selector.metric
-    if selector.matchers:
-        text += "{" + ",".join(_matcher(matcher) for matcher in selector.matchers) + "}"
-    if selector.window_seconds is not None:
-        text += f"[{format_duration(selector.window_seconds)}]"
+    text = _series_selector(selector)
     if at is not None:
         text += f" @ {at:.3f}"
     if selector.function == "last":
         return text
     arguments = text if selector.q is None else f"{_number(selector.q)}, {text}"
     return f"{_RANGE_FUNCTIONS[selector.function]}({arguments})"
+
+
+def _series_selector(selector: Selector) -> str:
+    text = selector.metric
+    if selector.matchers:
+        text += "{" + ",".join(_matcher(matcher) for matcher in selector.matchers) + "}"
+    return text if selector.window_seconds is None else f"{text}[{format_duration(selector.window_seconds)}]"
 
 
 def _matcher(matcher: Matcher) -> str:

@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
-from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries, Vector
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries, Vector
+
+#: Raw samples of one series, oldest first, without staleness markers: times (Unix milliseconds, int64) and values
+#: (float64), of equal length.
+Samples = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+#: Raw samples by series. Series without samples are absent.
+SamplesByLabels = Mapping[Labels, Samples]
 
 
 class SourceErrorKind(str, Enum):
@@ -44,6 +54,14 @@ class Source(Protocol):
 
     def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
         """One expression at start, start + step, ... up to end. One query. Raises SourceError."""
+        ...
+
+    def samples(self, selectors: Mapping[str, Selector], at: float) -> Mapping[str, SamplesByLabels]:
+        """The raw samples of each selector in its window up to `at` (Unix time); its function is ignored.
+
+        Windows have the edges of the source's range functions. One query each. Raises SourceError, and ValueError for
+        a selector without a window.
+        """
         ...
 
     def close(self) -> None:

@@ -8,11 +8,11 @@ from itertools import chain
 
 from gpu_advisor.promql.expressions import Expression, Labels, Matcher, Selector, TimeSeries, Vector, selectors_of
 from gpu_advisor.sources.algebra import MutableVector, ResultLookup, evaluate_expression
-from gpu_advisor.sources.base import SourceError, SourceErrorKind
+from gpu_advisor.sources.base import Samples, SourceError, SourceErrorKind
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.history_file import HistoryError
 from gpu_advisor.sources.embedded.history_rows import SeriesSamples
-from gpu_advisor.sources.reductions import LOOKBACK_DELTA_MS, reduce
+from gpu_advisor.sources.reductions import LOOKBACK_DELTA_MS, reduce, window
 
 MAX_GRID_POINTS = 11_000  # Prometheus' own limit
 
@@ -56,6 +56,17 @@ class EmbeddedSource:
                     series_by_labels.setdefault(labels, []).append((at_ms / 1000, value))
         return {labels: tuple(points) for labels, points in series_by_labels.items()}
 
+    def samples(self, selectors: Mapping[str, Selector], at: float) -> dict[str, dict[Labels, Samples]]:
+        """As Source.samples. Raises SourceError."""
+        at_ms = round(at * 1000)
+        if unlimited := [each.metric for each in selectors.values() if each.window_seconds is None]:
+            raise ValueError(f"raw samples of {', '.join(unlimited)} need a window")
+        families = self._read(selectors.values(), at_ms, at_ms)
+        return {
+            key: self._samples_in_window(families[select.metric, select.matchers], at_ms, _window_ms(select) or 0)
+            for key, select in selectors.items()
+        }
+
     def close(self) -> None:
         """Do nothing: the owner of the history closes it."""
 
@@ -74,6 +85,13 @@ class EmbeddedSource:
             }
         except HistoryError as error:
             raise SourceError(SourceErrorKind.UNREACHABLE, str(error)) from error
+
+    def _samples_in_window(self, family: list[SeriesSamples], at_ms: int, window_ms: int) -> dict[Labels, Samples]:
+        found = {
+            series.labels: window(series.times_ms, series.values, at_ms, window_ms, left_closed=self._left_closed)
+            for series in family
+        }
+        return {labels: samples for labels, samples in found.items() if samples[0].size}
 
     def _lookup_at(self, samples: Mapping[_SeriesKey, list[SeriesSamples]], at_ms: int) -> ResultLookup:
         def known(expression: Expression) -> MutableVector | None:

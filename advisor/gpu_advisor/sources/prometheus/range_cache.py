@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries, Vector
+from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries, Vector
 from gpu_advisor.sources.algebra import MutableVector
-from gpu_advisor.sources.base import PromqlSource, Source
+from gpu_advisor.sources.base import PromqlSource, SamplesByLabels, Source
 from gpu_advisor.sources.prometheus.combined_queries import CombinedQuery, read_combined_queries
 
 #: Samples may arrive late, by remote write or a lagging clock: steps newer than this (seconds) are queried again.
@@ -63,6 +63,9 @@ class CachingSource:
             found |= self._read(expression, piece, step)
             cached |= {at: found[at] for at in piece if at <= end - LATE_SAMPLE_SECONDS}
         return _series_by_labels(found, times)
+
+    def samples(self, selectors: Mapping[str, Selector], at: float) -> Mapping[str, SamplesByLabels]:
+        return self.source.samples(selectors, at)
 
     def close(self) -> None:
         self.source.close()

@@ -38,7 +38,7 @@ def response_data(response: HttpResponse, server: str) -> Any:
 
 def parse_vector(data: Any, server: str) -> dict[Labels, float]:
     """An instant vector, with NaN and infinities. Raises SourceError(BAD_RESPONSE) for any other shape."""
-    return _results(data, "vector", lambda item: float(item["value"][1]), server)
+    return parse_results(data, "vector", lambda item: float(item["value"][1]), server)
 
 
 def parse_matrix(data: Any, server: str) -> dict[Labels, TimeSeries]:
@@ -48,23 +48,17 @@ def parse_matrix(data: Any, server: str) -> dict[Labels, TimeSeries]:
         points = ((float(time), float(value)) for time, value in item["values"])
         return tuple(point for point in points if math.isfinite(point[1])) or None
 
-    return _results(data, "matrix", series, server)
+    return parse_results(data, "matrix", series, server)
 
 
-def bad_response_error(server: str, what: str) -> SourceError:
-    return SourceError(
-        SourceErrorKind.BAD_RESPONSE,
-        f"{server}: {what}. Is url the base URL of a Prometheus-compatible API (without /api/v1/query)?",
-    )
-
-
-def _results(data: Any, kind: str, read: Callable[[Mapping[str, Any]], T | None], server: str) -> dict[Labels, T]:
+def parse_results(data: Any, kind: str, read: Callable[[Mapping[str, Any]], T | None], server: str) -> dict[Labels, T]:
+    """Each result of type `kind` that `read` does not map to None. Raises SourceError(BAD_RESPONSE)."""
     found: dict[Labels, T] = {}
     try:
         if data["resultType"] != kind:
             raise bad_response_error(server, f"expected a {kind}, got a {str(data['resultType'])[:40]}")
         for item in data["result"]:
-            labels = _labels(item["metric"])
+            labels = parse_labels(item["metric"])
             if labels in found:
                 raise bad_response_error(server, "two results have the same labels")
             result = read(item)
@@ -75,7 +69,8 @@ def _results(data: Any, kind: str, read: Callable[[Mapping[str, Any]], T | None]
     return found
 
 
-def _labels(metric: Mapping[str, Any]) -> Labels:
+def parse_labels(metric: Mapping[str, Any]) -> Labels:
+    """The labels of a result. Raises TypeError, AttributeError for another shape."""
     pairs = sorted(metric.items())  # sorted already in Prometheus' responses, so cheap
     plain = True
     for name, value in pairs:
@@ -83,6 +78,13 @@ def _labels(metric: Mapping[str, Any]) -> Labels:
             raise TypeError("label values must be text")
         plain = plain and value != "" and name != "__name__"
     return tuple(pairs) if plain else tuple(pair for pair in pairs if pair[1] and pair[0] != "__name__")
+
+
+def bad_response_error(server: str, what: str) -> SourceError:
+    return SourceError(
+        SourceErrorKind.BAD_RESPONSE,
+        f"{server}: {what}. Is url the base URL of a Prometheus-compatible API (without /api/v1/query)?",
+    )
 
 
 def _document(response: HttpResponse) -> Any:

@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
-from gpu_advisor.promql.compiler import to_promql
-from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries, Vector
+from gpu_advisor.promql.compiler import range_selector, to_promql
+from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries, Vector
 from gpu_advisor.sources.algebra import MutableVector
-from gpu_advisor.sources.base import SourceError, SourceErrorKind
+from gpu_advisor.sources.base import Samples, SourceError, SourceErrorKind
 from gpu_advisor.sources.prometheus.combined_queries import (
     CombinedQuery,
     combined_expressions,
@@ -34,6 +34,7 @@ from gpu_advisor.sources.prometheus.http_client import (
     HttpResponse,
 )
 from gpu_advisor.sources.prometheus.response_parser import bad_response_error, parse_matrix, parse_vector, response_data
+from gpu_advisor.sources.prometheus.samples_parser import parse_samples
 
 MAX_CONCURRENT_QUERIES = 2
 MAX_RESPONSE_BYTES = 256 << 20  # 10,000 GPUs take some 4 MiB per query
@@ -41,6 +42,7 @@ _INITIAL_BACKOFF_SECONDS = 0.2
 _RETRYABLE_STATUSES = (502, 503, 504)
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Expression)
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,14 @@ class PrometheusSource:
 
     def _matrix(self, response: HttpResponse) -> dict[Labels, TimeSeries]:
         return parse_matrix(response_data(response, self._server), self._server)
+
+    def samples(self, selectors: Mapping[str, Selector], at: float) -> dict[str, dict[Labels, Samples]]:
+        """As Source.samples. Raises SourceError."""
+        if unlimited := [each.metric for each in selectors.values() if each.window_seconds is None]:
+            raise ValueError(f"raw samples of {', '.join(unlimited)} need a window")
+        texts = {key: _promql_text(selector, range_selector) for key, selector in selectors.items()}
+        forms = {key: {"query": text, "time": _rfc3339(at)} for key, text in texts.items()}
+        return self._query("/api/v1/query", forms, lambda response: parse_samples(response, self._server))
 
     def version(self) -> str | None:
         """The version of Prometheus, such as "2.42.0"; None for another engine. Raises SourceError."""
@@ -279,9 +289,9 @@ def _query_forms(expressions: Mapping[str, Expression], at: float) -> dict[str, 
     return {key: {"query": _promql_text(expression), "time": _rfc3339(at)} for key, expression in expressions.items()}
 
 
-def _promql_text(expression: Expression) -> str:
+def _promql_text(expression: E, write: Callable[[E], str] = to_promql) -> str:
     try:
-        return to_promql(expression)
+        return write(expression)
     except ValueError as error:
         raise SourceError(SourceErrorKind.QUERY_ERROR, f"Not expressible in PromQL: {error}.") from error
 
