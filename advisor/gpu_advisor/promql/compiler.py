@@ -125,7 +125,7 @@ def _affine(expression: Affine, at: float | None) -> str:
     if expression.offset != 0:
         sign = "-" if expression.offset < 0 else "+"
         text = f"{text} {sign} {_number(abs(expression.offset))}"
-    return text
+    return text if expression.upper is None else f"clamp_max({text}, {_number(expression.upper)})"
 
 
 def _label_replace(text: str, to: str, value: str, source: str, regex: str) -> str:

@@ -72,11 +72,12 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """`scale * x + offset`: percent to ratio, or a complement."""
+    """`scale * x + offset`, at most `upper`: percent to ratio, a complement, or a share of an expected number."""
 
     operand: Expression
     scale: float = 1.0
     offset: float = 0.0
+    upper: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

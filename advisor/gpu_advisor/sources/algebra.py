@@ -58,7 +58,9 @@ def evaluate_expression(expression: Expression, lookup: ResultLookup) -> Mutable
     if isinstance(expression, ConstantLabel):
         tagged = {_with(labels, expression.label, expression.value): value for labels, value in values.items()}
         return _distinct(values, tagged)
-    return {labels: expression.scale * value + expression.offset for labels, value in values.items()}
+    scaled = {labels: expression.scale * value + expression.offset for labels, value in values.items()}
+    upper = expression.upper
+    return scaled if upper is None else {labels: upper if value > upper else value for labels, value in scaled.items()}
 
 
 def _distinct(before: MutableVector, after: MutableVector) -> MutableVector:
