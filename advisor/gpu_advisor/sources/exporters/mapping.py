@@ -114,6 +114,11 @@ class ExporterMapping(_StrictModel):
     vendor: str = ""
     by: tuple[str, ...]
     identity: IdentitySeries
+    witness: str = Field(
+        "",
+        description="a metric with one series per GPU or node and scrape that has the labels of all others: shows which"
+        " series are copies; the identity series if not given",
+    )
     labels: dict[str, str | tuple[str, ...]] = Field(default_factory=dict, description="canonical -> exporter's label")
     prefixes: dict[str, str] = Field(default_factory=dict, description="canonical label -> prefix of its value")
     where: dict[str, str] = Field(
@@ -125,6 +130,11 @@ class ExporterMapping(_StrictModel):
         """The definitions of a quantity, best first."""
         found = self.quantities.get(quantity, ())
         return found if isinstance(found, tuple) else (found,)
+
+    @property
+    def witnesses(self) -> tuple[str, ...]:
+        """Metrics whose samples show when a GPU or node was scraped, by which series."""
+        return (self.witness,) if self.witness else self.identity.metrics
 
     def exporter_labels(self, label: str) -> tuple[str, ...]:
         """The exporter's labels for a canonical label: the first that is not empty is used."""
