@@ -9,7 +9,9 @@ from gpu_advisor.promql.expressions import (
     Aggregate,
     ConstantLabel,
     Expression,
+    Filter,
     Function,
+    LabelJoin,
     LabelReplace,
     Matcher,
     Ratio,
@@ -67,6 +69,11 @@ def to_promql(expression: Expression, at: float | None = None) -> str:
     if isinstance(expression, ConstantLabel):
         value = expression.value.replace("$", "$$")
         return _label_replace(to_promql(expression.operand, at), expression.label, value, "", "")
+    if isinstance(expression, LabelJoin):
+        names = ", ".join(map(quote_string, (expression.to, expression.separator, *expression.sources)))
+        return f"label_join({to_promql(expression.operand, at)}, {names})"
+    if isinstance(expression, Filter):
+        return f"{_parenthesize(expression.operand, at)} {expression.op} {_number(expression.limit)}"
     return _affine(expression, at)
 
 
@@ -135,7 +142,7 @@ def _label_replace(text: str, to: str, value: str, source: str, regex: str) -> s
 
 def _parenthesize(expression: Expression, at: float | None) -> str:
     text = to_promql(expression, at)
-    return f"({text})" if isinstance(expression, Ratio | Affine | Sum | Union) else text
+    return f"({text})" if isinstance(expression, Ratio | Affine | Sum | Union | Filter) else text
 
 
 def _number(value: float) -> str:

@@ -23,6 +23,7 @@ TimeSeries = tuple[tuple[float, float], ...]
 Function = Literal["last", "mean", "min", "max", "quantile", "sum", "rate", "increase", "count"]
 AggregateOp = Literal["sum", "avg", "min", "max", "count"]
 MatchOp = Literal["=", "!=", "=~", "!~"]
+Comparison = Literal["<", "<=", ">", ">="]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,26 @@ class ConstantLabel:
     value: str
 
 
-Expression = Selector | Aggregate | Ratio | Affine | Sum | Union | LabelReplace | ConstantLabel
+@dataclass(frozen=True, slots=True)
+class LabelJoin:
+    """Set the label `to` to the values of the labels in `sources`, with `separator` between them."""
+
+    operand: Expression
+    to: str
+    sources: tuple[str, ...]
+    separator: str = "/"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """The results that compare with `limit` as given; NaN never does."""
+
+    operand: Expression
+    op: Comparison
+    limit: float
+
+
+Expression = Selector | Aggregate | Ratio | Affine | Sum | Union | LabelReplace | LabelJoin | ConstantLabel | Filter
 
 
 def union(*parts: Expression) -> Expression:
@@ -132,9 +152,40 @@ def restrict_to_values(expression: Expression, label: str, values: tuple[str, ..
     if isinstance(expression, LabelReplace) and expression.to == label:
         originals = tuple(value.removeprefix(expression.prefix) for value in values)
         return replace(expression, operand=restrict_to_values(expression.operand, expression.source, originals))
+    if isinstance(expression, LabelJoin) and expression.to == label:
+        return _restrict_join(expression, values)
     return _with_subexpressions(
         expression, tuple(restrict_to_values(part, label, values) for part in subexpressions(expression))
     )
+
+
+def _restrict_join(join: LabelJoin, values: tuple[str, ...]) -> Expression:
+    """The join restricted to these joined values: one part for each combination of all sources but the last."""
+    last_values: dict[tuple[str, ...], dict[str, None]] = {}
+    for value in values:
+        for *others, last in _splits(value, join.separator, len(join.sources)):
+            last_values.setdefault(tuple(others), {})[last] = None
+    if not last_values:  # none of the values is a joined one: no label is empty and something else
+        empty = restrict_to_values(join.operand, join.sources[-1], ("",))
+        return replace(join, operand=restrict_to_values(empty, join.sources[-1], (join.separator,)))
+    parts = []
+    for others, lasts in last_values.items():
+        operand = restrict_to_values(join.operand, join.sources[-1], tuple(lasts))
+        for source, value in zip(join.sources, others, strict=False):
+            operand = restrict_to_values(operand, source, (value,))
+        parts.append(replace(join, operand=operand))
+    return union(*parts)
+
+
+def _splits(text: str, separator: str, count: int) -> Iterator[tuple[str, ...]]:
+    """All ways in which `count` texts may have been joined to this one."""
+    if count == 1:
+        yield (text,)
+        return
+    pieces = text.split(separator)
+    for end in range(1, len(pieces) - count + 2):
+        for rest in _splits(separator.join(pieces[end:]), separator, count - 1):
+            yield (separator.join(pieces[:end]), *rest)
 
 
 def any_of_values(label: str, values: tuple[str, ...]) -> Matcher:

@@ -6,13 +6,17 @@ Used by the embedded source, and by query plans, which have the results of some 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 
 from gpu_advisor.promql.expressions import (
     Aggregate,
     AggregateOp,
+    Comparison,
     ConstantLabel,
     Expression,
+    Filter,
+    LabelJoin,
     LabelReplace,
     Labels,
     Ratio,
@@ -26,6 +30,10 @@ MutableVector = dict[Labels, float]
 
 #: The known result of a subexpression; None for one to be computed.
 ResultLookup = Callable[[Expression], MutableVector | None]
+
+_COMPARISONS: dict[Comparison, Callable[[float, float], bool]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
 
 
 def evaluate_expression(expression: Expression, lookup: ResultLookup) -> MutableVector:
@@ -58,6 +66,11 @@ def evaluate_expression(expression: Expression, lookup: ResultLookup) -> Mutable
     if isinstance(expression, ConstantLabel):
         tagged = {_with(labels, expression.label, expression.value): value for labels, value in values.items()}
         return _distinct(values, tagged)
+    if isinstance(expression, LabelJoin):
+        return _distinct(values, {_join_labels(labels, expression): value for labels, value in values.items()})
+    if isinstance(expression, Filter):
+        compare = _COMPARISONS[expression.op]
+        return {labels: value for labels, value in values.items() if compare(value, expression.limit)}
     scaled = {labels: expression.scale * value + expression.offset for labels, value in values.items()}
     upper = expression.upper
     return scaled if upper is None else {labels: upper if value > upper else value for labels, value in scaled.items()}
@@ -74,6 +87,11 @@ def _distinct(before: MutableVector, after: MutableVector) -> MutableVector:
 def _replace_label(labels: Labels, rename: LabelReplace) -> Labels:
     source = dict(labels).get(rename.source)
     return labels if source is None else _with(labels, rename.to, rename.prefix + source)
+
+
+def _join_labels(labels: Labels, join: LabelJoin) -> Labels:
+    values = dict(labels)
+    return _with(labels, join.to, join.separator.join(values.get(source, "") for source in join.sources))
 
 
 def _with(labels: Labels, name: str, value: str) -> Labels:

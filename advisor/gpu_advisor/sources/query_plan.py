@@ -16,6 +16,8 @@ from gpu_advisor.promql.expressions import (
     Aggregate,
     ConstantLabel,
     Expression,
+    Filter,
+    LabelJoin,
     LabelReplace,
     Selector,
     Union,
@@ -83,7 +85,7 @@ def plan_queries(expressions: Mapping[str, Expression], leaves_per_query: int = 
 
 def leaves_of(expression: Expression) -> Iterator[Expression]:
     """The largest parts of an expression that the server computes, from left to right."""
-    if _is_server_side(expression):
+    if not isinstance(expression, Filter) and _is_server_side(expression):
         yield expression
     else:
         for part in subexpressions(expression):
@@ -91,7 +93,8 @@ def leaves_of(expression: Expression) -> Iterator[Expression]:
 
 
 def _is_server_side(expression: Expression) -> bool:
-    if not isinstance(expression, Selector | Aggregate | Union | LabelReplace | ConstantLabel):
+    server_side = Selector | Aggregate | Union | LabelReplace | LabelJoin | ConstantLabel | Filter
+    if not isinstance(expression, server_side):
         return False
     return all(map(_is_server_side, subexpressions(expression)))
 
