@@ -14,14 +14,20 @@ each quantity some of these forms, of which the best one for a signal's reductio
 A list of several definitions is tried in order, per GPU: the first that has a value is used.
 
 `by` are the labels that identify the GPU or node; `each`, if given, are finer labels (a disk, a link), of which the
-maximum is used. All are canonical names; `labels` maps them to the exporter's names.
+maximum is used. All are canonical names; `labels` maps them to the exporter's names: to one label, or to a list of
+candidates, of which the first that has a value is used, and no placeholder such as N/A. A list within the list joins
+labels: `uuid: [serial_number, [hostname, gpu_id]]`.
+
+MIG slices are GPUs of their own, if the mapping has `slice_labels`: these replace `labels` in series of slices. A
+quantity is of whole GPUs (`of: gpu`, the default), of slices (`of: slice`), or of the board even if a slice's series
+repeats it (`of: board`).
 
 A quantity that an exporter does not publish is not in its file: the signal is then unsupported, never guessed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import resources
 from typing import Literal
@@ -29,8 +35,15 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from gpu_advisor.promql.expressions import Aggregate, Expression, Labels, Matcher, Selector, union
+from gpu_advisor.promql.expressions import Aggregate, Expression, LabelReplace, Labels, Matcher, Selector, union
 from gpu_advisor.promql.vocabulary import ScopeName
+from gpu_advisor.sources.exporters.identity_labels import (
+    SEPARATOR,
+    Candidate,
+    identify,
+    identity_expression,
+    is_placeholder,
+)
 
 
 class _StrictModel(BaseModel):
@@ -50,6 +63,7 @@ class MetricSelector(_StrictModel):
 
     metric: str
     match: dict[str, str] = Field(default_factory=dict)
+    below: float | None = Field(None, description="values from here on mean no value; `valid_below` if not given")
 
 
 class GaugeSum(_StrictModel):
@@ -82,7 +96,14 @@ class Rollup(_StrictModel):
     step_seconds: int = 3600
 
 
+QuantityOf = Literal["gpu", "slice", "board"]
+
+#: Exporter's labels for a canonical label.
+LabelSource = str | tuple[str | tuple[str, ...], ...]
+
+
 class Quantity(_StrictModel):
+    of: QuantityOf = "gpu"
     each: tuple[str, ...] = ()
     share: PartOfWhole | None = None
     level: PartOfWhole | None = None
@@ -119,12 +140,17 @@ class ExporterMapping(_StrictModel):
         description="a metric with one series per GPU or node and scrape that has the labels of all others: shows which"
         " series are copies; the identity series if not given",
     )
-    labels: dict[str, str | tuple[str, ...]] = Field(default_factory=dict, description="canonical -> exporter's label")
+    labels: dict[str, LabelSource] = Field(default_factory=dict, description="canonical -> exporter's labels")
+    slice_labels: dict[str, LabelSource] = Field(
+        default_factory=dict, description="as `labels`, for series of MIG slices: those whose identifying label has one"
+    )
     prefixes: dict[str, str] = Field(default_factory=dict, description="canonical label -> prefix of its value")
     where: dict[str, str] = Field(
         default_factory=dict, description="as `match`, for all quantities but not for identity"
     )
+    valid_below: float | None = Field(None, description="readings from here on mean no value, as in DCGM")
     quantities: dict[str, Quantity | tuple[Quantity, ...]]
+    identity_checked: bool = Field(False, exclude=True, description="not for files: set by `with_identities`")
 
     def definitions(self, quantity: str) -> tuple[Quantity, ...]:
         """The definitions of a quantity, best first."""
@@ -136,10 +162,51 @@ class ExporterMapping(_StrictModel):
         """Metrics whose samples show when a GPU or node was scraped, by which series."""
         return (self.witness,) if self.witness else self.identity.metrics
 
+    def candidates(self, label: str, of: QuantityOf = "gpu") -> tuple[Candidate, ...]:
+        """The exporter's labels for a canonical label, best first."""
+        found = (self.slice_labels if of == "slice" else {}).get(label) or self.labels.get(label, label)
+        sources = (found,) if isinstance(found, str) else found
+        return tuple((source,) if isinstance(source, str) else source for source in sources)
+
     def exporter_labels(self, label: str) -> tuple[str, ...]:
-        """The exporter's labels for a canonical label: the first that is not empty is used."""
-        found = self.labels.get(label, label)
-        return found if isinstance(found, tuple) else (found,)
+        """Those of the candidates that are one label."""
+        return tuple(candidate[0] for candidate in self.candidates(label) if len(candidate) == 1)
+
+    def relabel(self, selector: Selector, by: Iterable[str], of: QuantityOf = "gpu") -> Expression:
+        """The selector with the labels in `by` under canonical names; series that identify nothing are left out."""
+        identity, *others = sorted(by, key=lambda label: label != self.by[0])
+        found: Expression = selector
+        if identity == self.by[0]:
+            prefix = self.prefixes.get(identity, "")
+            candidates = self.candidates(identity, of)
+            checked = self.identity_checked and of != "slice"
+            found = identity_expression(selector, identity, candidates, prefix, checked=checked)
+        else:
+            others = [identity, *others]
+        for label in others:
+            found = self.rename(found, label)
+        return found
+
+    def rename(self, found: Expression, label: str) -> Expression:
+        """The results with a label that does not identify under its canonical name."""
+        prefix = self.prefixes.get(label, "")
+        # The outermost replacement wins: the first choice comes last.
+        for name in reversed(self.exporter_labels(label)):
+            if name != label or prefix:
+                found = LabelReplace(found, label, name, prefix)
+        return found
+
+    def with_identities(self, rows: Iterable[Mapping[str, str]]) -> ExporterMapping:
+        """The mapping for these canonical rows, with shorter queries if all are identified by their first candidate.
+
+        Series of others, former ones say, then get identities that no row has.
+        """
+        certain = not any(INDIRECT_IDENTITY in row for row in rows)
+        return self.model_copy(update={"identity_checked": certain})
+
+    def limit(self, metric: MetricSelector) -> float | None:
+        """The limit from which on values of a metric mean no value, if there is one."""
+        return self.valid_below if metric.below is None else metric.below
 
     def identity_expression(self, window_seconds: int | None = None) -> Expression:
         """The identity series, now or in a window. For a companion, only its targets."""
@@ -148,27 +215,58 @@ class ExporterMapping(_StrictModel):
         return Aggregate("count", ("job", "instance"), found) if self.companion else found
 
     def canonical_identities(self, rows: Iterable[Labels]) -> list[dict[str, str]]:
-        """Identity rows under canonical label names. `exporter` is this mapping's name; job and instance stay."""
-        table = [(label, self.exporter_labels(label), self.prefixes.get(label, "")) for label in IDENTITY_LABELS]
-        table += [(name, (name,), "") for name in ("job", "instance")]
+        """Identity rows under canonical label names, in their order. `exporter` is this mapping's name; job, instance
+        and node stay. A row that identifies nothing lacks the identifying label.
+        """
+        identifier = self.by[0]
+        candidates: dict[QuantityOf, tuple[Candidate, ...]] = {
+            of: self.candidates(identifier, of) for of in ("gpu", "slice")
+        }
+        others: dict[QuantityOf, list[tuple[str, tuple[Candidate, ...], str]]] = {
+            of: [
+                (label, self.candidates(label, of), self.prefixes.get(label, ""))
+                for label in (*IDENTITY_LABELS, *TARGET_LABELS)
+                if label != identifier
+            ]
+            for of in ("gpu", "slice")
+        }
         found = []
         for labels in rows:
             original = dict(labels)
             each = {"exporter": self.name, "vendor": self.vendor}
-            for label, names, prefix in table:
-                for name in names:
-                    if name in original:
-                        each[label] = prefix + original[name]
-                        break
+            of: QuantityOf = "slice" if self.slice_labels and identify(original, candidates["slice"]) else "gpu"
+            identity = identify(original, candidates[of], self.prefixes.get(identifier, ""))
+            if identity is not None:
+                each[identifier], choice = identity
+                if choice:
+                    each[INDIRECT_IDENTITY] = SEPARATOR.join(candidates[of][choice])
+            for label, sources, prefix in others[of]:
+                value = _first_value(original, sources)
+                if value:
+                    each[label] = prefix + value
             found.append(each)
         return found
+
+
+def _first_value(labels: Mapping[str, str], candidates: Iterable[Candidate]) -> str:
+    for candidate in candidates:
+        values = [labels.get(name, "") for name in candidate]
+        if not any(map(is_placeholder, values)):
+            return SEPARATOR.join(values)
+    return ""
 
 
 #: The mapping of the series made by recording rules.
 RECORDED_SERIES = "recorded series"
 
 #: Canonical identity labels.
-IDENTITY_LABELS = ("uuid", "index", "name", "vendor", "pci_bus_id", "nodename", "mig_profile")
+IDENTITY_LABELS = ("uuid", "index", "name", "vendor", "pci_bus_id", "nodename", "mig_profile", "parent_uuid")
+
+#: Labels that Prometheus sets, and the node that Kubernetes' service discovery often adds.
+TARGET_LABELS = ("job", "instance", "node")
+
+#: In a canonical row: the exporter's labels that identify it, if its first choice has a placeholder.
+INDIRECT_IDENTITY = "identified_by"
 
 
 @cache
