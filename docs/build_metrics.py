@@ -63,12 +63,26 @@ HOST = "Host: "
 JOBS = "Jobs: "
 DCGM = "With `--compat.dcgm`"
 
-MEMINFO = MetricFamily(
-    "node_memory_FIELD_bytes",
-    "gauge",
-    "One family per field of /proc/meminfo, under node_exporter's names; fields that are counts lack `_bytes`.",
-)
-"""Stands for families that depend on the running kernel."""
+DYNAMIC_FAMILIES = {
+    "host.hwmon": MetricFamily(
+        "node_hwmon_TYPE_PROPERTY_UNIT",
+        "gauge",
+        "One family per type of sensor and property, such as `node_hwmon_temp_celsius` and `node_hwmon_fan_rpm`.",
+        ("chip", "sensor"),
+    ),
+    "host.meminfo": MetricFamily(
+        "node_memory_FIELD_bytes",
+        "gauge",
+        "One family per field of /proc/meminfo, under node_exporter's names; fields that are counts lack `_bytes`.",
+    ),
+    "host.meminfo_numa": MetricFamily(
+        "node_memory_numa_FIELD",
+        "gauge",
+        "One family per field of the NUMA node's meminfo, in bytes or a count, and of its numastat, with `_total`.",
+        ("node",),
+    ),
+}
+"""Stand for families that depend on the running kernel, by module."""
 
 NOTES = {
     HOST: "Names and labels are node_exporter's. `--no-collector.host` disables all of them, `--no-collector.NAME` "
@@ -86,8 +100,7 @@ def groups() -> dict[str, list[MetricFamily]]:
     found["Owners"] = list(metrics.OWNER_FAMILIES)
     for name in _modules():
         families = _families_of(name)
-        if name == "host.meminfo":
-            families.append(MEMINFO)
+        families += [DYNAMIC_FAMILIES[name]] if name in DYNAMIC_FAMILIES else []
         if families:
             package, _, rest = name.partition(".")
             found[f"{HOST}{rest}" if package == "host" else f"{JOBS}{rest}" if package == "jobs" else name] = families
@@ -104,11 +117,21 @@ def _modules() -> Iterable[str]:
 
 
 def _families_of(module: str) -> list[MetricFamily]:
-    """The families declared as constants of a module, in order, without those imported from metrics.py."""
+    """The families declared as constants of a module, in order, without those imported from metrics.py.
+
+    Also those in tables: a tuple of families, or a dictionary with families as values.
+    """
     known = {id(value) for value in vars(metrics).values()}
-    values = vars(importlib.import_module(f"{gpu_exporter.__name__}.{module}")).values()
-    found = [value for value in values if isinstance(value, MetricFamily) and id(value) not in known]
+    constants = vars(importlib.import_module(f"{gpu_exporter.__name__}.{module}")).values()
+    found = [family for constant in constants for family in _families_in(constant) if id(family) not in known]
     return list(dict.fromkeys(found))
+
+
+def _families_in(constant: object) -> Iterable[MetricFamily]:
+    parts = (
+        constant.values() if isinstance(constant, dict) else constant if isinstance(constant, tuple) else (constant,)
+    )
+    return [part for part in parts if isinstance(part, MetricFamily)]
 
 
 def text() -> str:

@@ -102,6 +102,9 @@ class ExporterSettings:
     def nodename(self) -> str:
         return self.node_name or os.uname().nodename
 
+    path_udev_data: str = _setting_field(
+        "path.udev.data", "/run/udev/data", "udev's database, for the names and models of disks", "PATH"
+    )
     @property
     def address(self) -> tuple[str, int]:
         host, _, port = self.listen_address.rpartition(":")

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-MetricType = Literal["counter", "gauge"]
+MetricType = Literal["counter", "gauge", "untyped"]
+"""`untyped` only for families that other exporters declare so."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -89,3 +89,4 @@ def _host_pages(settings: ExporterSettings) -> dict[str, CollectorPage]:
     return {
         name: CollectorPage(factory(paths)) for name, factory in COLLECTORS.items() if name not in settings.disabled
     }
+        udev_data=Path(settings.path_udev_data),

@@ -25,6 +25,7 @@ class HostSettings:
     procfs: Path = Path("/proc")
     sysfs: Path = Path("/sys")
     rootfs: Path = Path("/")
+    udev_data: Path = Path("/run/udev/data")
     nodename: str = ""  # overrides uname
     mount_points_exclude: str = MOUNT_POINTS_EXCLUDE
     fs_types_exclude: str = FS_TYPES_EXCLUDE

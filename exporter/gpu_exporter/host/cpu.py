@@ -1,11 +1,24 @@
-"""CPU time by mode."""
+"""CPU time by mode, and how often the hardware throttled the CPUs.
+
+Kernel documents: Documentation/filesystems/proc.rst, ABI/testing/sysfs-devices-system-cpu (`thermal_throttle`).
+"""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 
 from gpu_exporter.host.base import HostSettings
-from gpu_exporter.host.kernel_files import parse_unsigned, read_file
+from gpu_exporter.host.kernel_files import (
+    SlowlyRead,
+    list_folder,
+    parse_unsigned,
+    read_file,
+    read_label,
+    read_number,
+    samples_by_column,
+)
 from gpu_exporter.metrics import FamilySamples, MetricFamily
 
 CPU_SECONDS = MetricFamily(
@@ -15,6 +28,14 @@ CPU_SECONDS = MetricFamily(
 GUEST_SECONDS = MetricFamily(
     "node_cpu_guest_seconds_total", "counter", "Time that each CPU spent running virtual machines, by priority.",
     ("cpu", "mode"),
+)  # fmt: skip
+CORE_THROTTLES = MetricFamily(
+    "node_cpu_core_throttles_total", "counter", "Times that the core was throttled because of heat.",
+    ("package", "core"),
+)  # fmt: skip
+PACKAGE_THROTTLES = MetricFamily(
+    "node_cpu_package_throttles_total", "counter", "Times that the package was throttled because of heat.",
+    ("package",),
 )  # fmt: skip
 
 #: In the order of the columns of a cpu line, followed by those of guests. Old kernels print fewer.
@@ -28,10 +49,15 @@ IDLE_COLUMN = MODES.index("idle")
 #: from a much lower value. node_exporter uses the same limit.
 MIN_RESET_SECONDS = 3.0
 
+#: Four files per CPU, of which a server has hundreds.
+THROTTLES_INTERVAL_SECONDS = 15.0
+
 
 class CpuCollector:
-    def __init__(self, settings: HostSettings) -> None:
+    def __init__(self, settings: HostSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = f"{settings.procfs}/stat"
+        self._cpu_folder = f"{settings.sysfs}/devices/system/cpu"
+        self._throttles = SlowlyRead(self._read_throttles, THROTTLES_INTERVAL_SECONDS, clock)
         self._tick_rate = os.sysconf("SC_CLK_TCK")
         self._seconds: dict[bytes, list[float]] = {}
         self._labels: dict[bytes, tuple[tuple[str, str], ...]] = {}
@@ -50,7 +76,9 @@ class CpuCollector:
             times.extend(zip(labels, seconds[:split], strict=False))
             guests.extend(zip(labels, seconds[split:], strict=False))
         samples = [FamilySamples(CPU_SECONDS, tuple(times))]
-        return [*samples, FamilySamples(GUEST_SECONDS, tuple(guests))] if guests else samples
+        if guests:
+            samples.append(FamilySamples(GUEST_SECONDS, tuple(guests)))
+        return samples + self._throttles.value()
 
     def _read(self) -> dict[bytes, list[float]]:
         rate = self._tick_rate
@@ -74,6 +102,21 @@ class CpuCollector:
         if before is None or len(before) != len(now) or before[IDLE_COLUMN] - now[IDLE_COLUMN] >= MIN_RESET_SECONDS:
             return now
         return list(map(max, before, now))
+
+    def _read_throttles(self) -> list[FamilySamples]:
+        """Empty on CPUs and virtual machines that do not count. Threads of a core have the same counter."""
+        cores: dict[tuple[str, ...], list[float | None]] = {}
+        packages: dict[tuple[str, ...], list[float | None]] = {}
+        for name in list_folder(self._cpu_folder, r"cpu\d+"):
+            folder = f"{self._cpu_folder}/{name}"
+            core = read_number(f"{folder}/thermal_throttle/core_throttle_count")
+            package = read_number(f"{folder}/thermal_throttle/package_throttle_count")
+            if core is None and package is None:
+                continue
+            package_id, core_id = (read_label(f"{folder}/topology/{x}") for x in ("physical_package_id", "core_id"))
+            cores.setdefault((package_id, core_id), [core])
+            packages.setdefault((package_id,), [package])
+        return samples_by_column((CORE_THROTTLES,), cores) + samples_by_column((PACKAGE_THROTTLES,), packages)
 
     def _labels_of(self, cpu: bytes) -> tuple[tuple[str, str], ...]:
         labels = self._labels.get(cpu)

@@ -1,9 +1,16 @@
-"""Disk I/O statistics by device."""
+"""Disk I/O statistics by device, and what kind of device it is.
+
+Kernel document: Documentation/admin-guide/iostats.rst.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from gpu_exporter.host.base import HostSettings
-from gpu_exporter.host.kernel_files import DeviceFilter, parse_unsigned, read_file, samples_by_column
+from gpu_exporter.host.disk_properties import DiskProperties
+from gpu_exporter.host.kernel_files import DeviceFilter, SlowlyRead, parse_unsigned, read_file, samples_by_column
 from gpu_exporter.metrics import FamilySamples, MetricFamily
 
 
@@ -48,18 +55,25 @@ SCALES = tuple(scale for _, scale in COLUMNS)
 #: Without discards (Linux 4.18) and flushes (5.5). Shorter lines have other columns and are not disks.
 MIN_COLUMNS = 11
 
+PROPERTIES_INTERVAL_SECONDS = 60.0
+
 
 class DiskstatsCollector:
-    def __init__(self, settings: HostSettings) -> None:
+    def __init__(self, settings: HostSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = f"{settings.procfs}/diskstats"
         self._devices = DeviceFilter(settings.disk_exclude, "disk_exclude")
+        self._properties = DiskProperties(settings.sysfs, settings.udev_data)
+        #: Major and minor number of each disk, by labels.
+        self._numbers: dict[tuple[str], tuple[str, str]] = {}
+        self._infos = SlowlyRead(lambda: self._properties.read(self._numbers), PROPERTIES_INTERVAL_SECONDS, clock)
 
     def collect(self) -> list[FamilySamples]:
-        """Counters by device; empty on a node without disks.
+        """Counters and properties by device; empty on a node without disks.
 
         Raises OSError, or ValueError if no line could be parsed.
         """
         rows: dict[tuple[str, ...], list[float]] = {}
+        numbers: dict[tuple[str], tuple[str, str]] = {}
         lines = parsed = 0
         for line in read_file(self._path).split(b"\n"):
             fields = line.split()
@@ -75,7 +89,11 @@ class DiskstatsCollector:
                 except ValueError:
                     continue
                 rows[labels] = [value * scale for value, scale in zip(values, SCALES, strict=False)]
+                numbers[labels] = (fields[0].decode(), fields[1].decode("ascii", "replace"))
             parsed += 1
         if lines and not parsed:
             raise ValueError(f"{self._path}: no line could be parsed")
-        return samples_by_column(FAMILIES, rows)
+        if numbers != self._numbers:  # a disk was added or removed
+            self._numbers = numbers
+            self._infos.expire()
+        return [*samples_by_column(FAMILIES, rows), *self._infos.value()]

@@ -30,6 +30,8 @@ DEVICE_ERROR = MetricFamily(
 )
 FAMILIES = (SIZE, FREE, AVAILABLE, FILES, FILES_FREE, READONLY, DEVICE_ERROR)
 
+#: After an error, ext4 refuses writes while its mount options still have `rw` (fs/ext4/super.c, emergency_ro).
+READONLY_OPTIONS = frozenset((b"ro", b"emergency_ro"))
 #: The kernel escapes white space, backslash and # in paths as a backslash and three octal digits.
 OCTAL_ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
 
@@ -92,7 +94,8 @@ class FilesystemCollector:
         device, fstype = _unescape(fields[0]), _unescape(fields[2])
         path = (self._root + point.rstrip("/")) or "/"
         labels = (label_value(os.fsencode(device)), label_value(os.fsencode(point)), label_value(os.fsencode(fstype)))
-        return Mount(path, _network_server(device) or point, b"ro" in fields[3].split(b","), labels)
+        readonly = not READONLY_OPTIONS.isdisjoint(fields[3].split(b","))
+        return Mount(path, _network_server(device) or point, readonly, labels)
 
     def _strip_rootfs(self, point: str) -> str:
         """The path on the host, if this is the table of a container with the host's root mounted at rootfs."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 from gpu_exporter.metrics import FamilySamples, MetricFamily
 
@@ -24,6 +26,63 @@ def parse_unsigned(text: bytes) -> float:
     if not text.isdigit() or len(text) > MAX_DIGITS:
         raise ValueError(f"not an unsigned 64-bit number: {text[:40]!r}")
     return float(text)
+
+
+def parse_hex(text: bytes) -> float:
+    """Parse an unsigned hexadecimal number, as in /proc/net. Raises ValueError."""
+    if not text.isalnum() or len(text) > MAX_DIGITS:
+        raise ValueError(f"not a hexadecimal number: {text[:40]!r}")
+    return float(int(text, 16))
+
+
+def read_number(path: str) -> float | None:
+    """The unsigned number in a file of one value; None if it cannot be read, or is not such a number."""
+    try:
+        return parse_unsigned(read_file(path).strip())
+    except (OSError, ValueError):
+        return None
+
+
+def read_label(path: str) -> str:
+    """The text of a file of one value, as a label value; empty if it cannot be read."""
+    try:
+        return label_value(read_file(path).strip())
+    except OSError:
+        return ""
+
+
+def list_folder(folder: str, pattern: str = ".+") -> list[str]:
+    """The entries whose whole name matches, numbers in numeric order; empty if the folder cannot be read."""
+    try:
+        names = filter(re.compile(pattern).fullmatch, os.listdir(folder))
+    except OSError:
+        return []
+    return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+
+
+T = TypeVar("T")
+
+
+class SlowlyRead(Generic[T]):
+    """What `read` returned last, read again after `seconds`: for values that rarely change and cost many files."""
+
+    def __init__(self, read: Callable[[], T], seconds: float, clock: Callable[[], float]) -> None:
+        self._read = read
+        self._seconds = seconds
+        self._clock = clock
+        self._read_at: float | None = None
+
+    def value(self) -> T:
+        """Raises what `read` raises."""
+        now = self._clock()
+        if self._read_at is None or now - self._read_at >= self._seconds:
+            self._value = self._read()
+            self._read_at = now
+        return self._value
+
+    def expire(self) -> None:
+        """Read at the next call."""
+        self._read_at = None
 
 
 def label_value(text: bytes) -> str:

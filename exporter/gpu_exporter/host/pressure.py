@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from gpu_exporter.host.base import HostSettings
 from gpu_exporter.host.kernel_files import parse_unsigned, read_file
 from gpu_exporter.metrics import FamilySamples, MetricFamily, single_sample
@@ -26,6 +28,7 @@ FAMILIES: dict[str, dict[bytes, MetricFamily]] = {
     "irq": {b"full": IRQ_STALLED},  # few kernels have it
 }
 MICROSECONDS_PER_SECOND = 1e6
+SWITCHED_OFF = (errno.ENOENT, errno.EOPNOTSUPP)
 
 
 class PressureCollector:
@@ -33,7 +36,10 @@ class PressureCollector:
         self._folder = f"{settings.procfs}/pressure"
 
     def collect(self) -> list[FamilySamples]:
-        """Counters in seconds. Raises OSError or ValueError if no resource could be read."""
+        """Counters in seconds; empty if the kernel was built or booted without pressure stall information.
+
+        Raises OSError or ValueError if no resource could be read for another reason.
+        """
         found: list[FamilySamples] = []
         failures: list[OSError] = []
         for resource, families in FAMILIES.items():
@@ -43,10 +49,12 @@ class PressureCollector:
                 failures.append(error)
         if found:
             return found
+        # Without CONFIG_PSI there are no files; booted with psi=0, opening or reading them fails.
         if len(failures) == len(FAMILIES):
-            raise OSError(
-                f"no pressure stall information: {failures[0]}; boot with psi=1, or use --no-collector.pressure"
-            ) from failures[0]
+            other = [failure for failure in failures if failure.errno not in SWITCHED_OFF]
+            if not other:
+                return []
+            raise OSError(f"no pressure stall information: {other[0]}") from other[0]
         raise ValueError(f"{self._folder}: no line could be parsed")
 
 

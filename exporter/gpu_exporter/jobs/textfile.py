@@ -29,11 +29,15 @@ MAX_FILES = 10_000
 MTIME = MetricFamily("node_textfile_mtime_seconds", "gauge", "Modification time of each exposed file.", ("file",))
 SCRAPE_ERROR = MetricFamily("node_textfile_scrape_error", "gauge", "1 if a file was skipped, else 0.")
 
-_EXPORTER_PREFIXES = ("gpu_", "node_textfile_", "DCGM_FI_")
+_EXPORTER_PREFIXES = ("gpu_", "node_textfile_", "process_", "DCGM_FI_")
 _HOST_PREFIXES = (
-    "node_boot_time_", "node_context_switches_", "node_cpu_", "node_disk_", "node_filesystem_", "node_forks_",
-    "node_infiniband_", "node_intr_", "node_load1", "node_load5", "node_memory_", "node_network_", "node_pressure_",
-    "node_procs_", "node_uname_",
+    "node_amazonefa_", "node_arp_", "node_bonding_", "node_boot_time_", "node_context_switches_",
+    "node_cooling_device_", "node_cpu_", "node_disk_", "node_edac_", "node_entropy_", "node_filefd_",
+    "node_filesystem_", "node_forks_", "node_hwmon_", "node_infiniband_", "node_intr_", "node_kernel_hung_",
+    "node_load1", "node_load5", "node_md_", "node_memory_", "node_netstat_", "node_network_", "node_nf_conntrack_",
+    "node_nvme_", "node_power_supply_", "node_pressure_", "node_procs_", "node_schedstat_", "node_scrape_collector_",
+    "node_sockstat_", "node_softnet_", "node_thermal_zone_", "node_time_", "node_timex_", "node_udp_queues",
+    "node_uname_", "node_vmstat_",
 )  # fmt: skip
 
 

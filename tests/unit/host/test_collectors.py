@@ -19,7 +19,17 @@ from gpu_exporter.host.kernel_files import MAX_CACHED_DEVICES, DeviceFilter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.host.fake_node import MAIN_FILE, PROC, collector, make_node, values, write
+from tests.unit.host.fake_node import (
+    MAIN_FILE,
+    OPTIONAL,
+    PROC,
+    WITHOUT_FILES,
+    Values,
+    collector,
+    make_node,
+    values,
+    write,
+)
 
 ROOT_ONLY = ("/dev/sda1", "/", "ext4")
 REAL_STATVFS = os.statvfs
@@ -40,6 +50,10 @@ def statvfs_result(
 @pytest.fixture
 def statvfs_responds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "statvfs", lambda path: statvfs_result())
+
+
+def devices(found: Values) -> set[str]:
+    return {labels[0] for _, labels in found}
 
 
 # Values of a healthy node
@@ -84,7 +98,7 @@ def test_meminfo(node: HostSettings) -> None:
 
 def test_diskstats(node: HostSettings) -> None:
     found = values(collector("diskstats", node))
-    assert {labels for _, labels in found} == {("nvme0n1",), ("sda",)}
+    assert devices(found) == {"nvme0n1", "sda"}
     assert found["node_disk_read_bytes_total", ("sda",)] == 12 * 512
     assert found["node_disk_write_time_seconds_total", ("sda",)] == pytest.approx(0.023)
     assert found["node_disk_io_now", ("nvme0n1",)] == 1
@@ -111,6 +125,8 @@ def test_netclass(node: HostSettings) -> None:
         ("node_network_mtu_bytes", ("eth0",)): 9000,
         ("node_network_mtu_bytes", ("lo",)): 65536,
         ("node_network_speed_bytes", ("eth0",)): 12.5e9,
+        ("node_network_info", ("eth0", "", "", "", "up", "unknown", "")): 1,
+        ("node_network_info", ("lo", "", "", "", "unknown", "unknown", "")): 1,
     }
 
 
@@ -175,6 +191,7 @@ def test_infiniband(node: HostSettings) -> None:
         ("node_infiniband_link_downed_total", first): 1,
         ("node_infiniband_port_transmit_wait_total", first): 77,
         ("node_infiniband_symbol_error_total", first): 3,
+        ("node_infiniband_info", ("mlx5_0", "MT_0000000838", "28.39.1002", "MT4129")): 1,
     }
 
 
@@ -188,7 +205,7 @@ def test_unreadable_infiniband_ports(tmp_path: Path) -> None:
         values(collector("infiniband", HostSettings(sysfs=tmp_path)))
 
 
-@pytest.mark.parametrize("name", [name for name in COLLECTORS if name not in ("uname", "infiniband")])
+@pytest.mark.parametrize("name", [name for name in COLLECTORS if name not in (*OPTIONAL, *WITHOUT_FILES)])
 def test_missing_files_are_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(OSError, match=re.escape(str(tmp_path))):
         values(collector(name, HostSettings(procfs=tmp_path, sysfs=tmp_path)))
@@ -320,9 +337,9 @@ def test_short_cpu_line_of_an_old_kernel(node: HostSettings) -> None:
 
 def test_excluded_devices(node: HostSettings) -> None:
     chosen = replace(node, net_exclude="^lo$", disk_exclude="^nvme")
-    assert {labels for _, labels in values(collector("netdev", chosen))} == {("eth0",)}
-    assert {labels for _, labels in values(collector("netclass", chosen))} == {("eth0",)}
-    assert {labels for _, labels in values(collector("diskstats", chosen))} == {("sda",)}
+    assert devices(values(collector("netdev", chosen))) == {"eth0"}
+    assert devices(values(collector("netclass", chosen))) == {"eth0"}
+    assert devices(values(collector("diskstats", chosen))) == {"sda"}
     assert values(collector("netdev", replace(node, net_exclude="."))) == {}
 
 
@@ -340,8 +357,8 @@ def test_removed_device_has_no_series(node: HostSettings) -> None:
     write(node.procfs, {"net/dev": "".join(lines[:-1])})
     for file in (node.sysfs / "class/net/eth0").iterdir():
         file.unlink()
-    assert {labels for _, labels in values(netdev)} == {("lo",)}
-    assert {labels for _, labels in values(netclass)} == {("lo",)}
+    assert devices(values(netdev)) == {"lo"}
+    assert devices(values(netclass)) == {"lo"}
 
 
 @pytest.mark.parametrize("speed", [b"-1", b"0", b"", b"fast", b"\xff"])
