@@ -60,7 +60,7 @@ type, and a throughput is one of all their GPUs.
 ## By the hour, or by the work: ResNet-50
 
 NVIDIA publishes [how fast ResNet-50 trains][resnet] in mixed precision on its own machines. 90 epochs of ImageNet are
-{IMAGES / 1e6:.1f} million images. At the catalogue's prices on demand:
+{IMAGES / 1e6:.1f} million images. At the catalogue's prices on demand of AWS, Azure and Google:
 
 """
 
@@ -78,15 +78,18 @@ of the work is done twice, and the job takes that much longer. Use your own figu
 
 With `--estimate-throughput`, an unknown throughput is scaled by peak TFLOPS from the nearest GPU with a known one. Jobs
 reach different shares of their peak, so an estimate may be off by a factor. It is marked `~`, in JSON
-`throughput_estimated`, and names its basis. Peaks are dense 16-bit tensor TFLOPS of NVIDIA's data sheets:
+`throughput_estimated`, and names its basis. Peaks are dense 16-bit tensor TFLOPS, from the one list of GPU types
+(`gpu_advisor/hardware/gpu_table.py`, with its sources):
 
 """
 
 CATALOGUE = """
 ## The catalogue
 
-The built-in catalogue has a few regions of three providers, each row with its source. Prices change, so the built-in
-ones may be outdated: the output warns about rows older than `cost.catalogue_stale_days` (90).
+The built-in catalogue has a few regions of each provider, each row with the source that was read and its date; what has
+no source is not in it. Prices change, so the built-in ones may be outdated: the output warns about rows older than
+`cost.catalogue_stale_days` (90). A card has one memory figure in all lists: clouds write 22.35 or 24, 192 or 186 GiB
+for the same card. Region `any`: the provider has one price for all.
 
 """
 
@@ -95,14 +98,18 @@ Source: [SkyPilot's catalogue](https://github.com/skypilot-org/skypilot-catalog)
 The date is the day that a price is known not to be older than, since the commits' own are not known: AWS, the
 [cut of GPU prices in June 2025](https://www.usage.ai/blogs/aws/ai-ml-cost/llm-cost-optimization-aws/), which it has;
 Google, the [release of A3 Ultra](https://github.com/GoogleCloudPlatform/hpc-toolkit/releases/tag/v1.44.1), which it
-has; Azure, [a discussion that quotes its rows](https://github.com/skypilot-org/skypilot-catalog/pull/79).
+has; Azure, [a discussion that quotes its rows](https://github.com/skypilot-org/skypilot-catalog/pull/79); OCI, the
+[pull request that adds its file](https://github.com/skypilot-org/skypilot-catalog/pull/194). Nebius' prices are those
+that a reviewer [read from its billing API](https://github.com/skypilot-org/skypilot/pull/9829); CoreWeave's, Lambda's
+and RunPod's were transcribed from their pages, and AWS' g5 and g6e from Vantage, on the days in the rows.
 
 Rows on which the source contradicts itself are left out: A100-80GB in Google's us-central1 and europe-west4 (spot
 above the price on demand), H100 in us-central1 (half of us-east4), A4 (the host for nothing), P5e (no price). Two are
 fixed: Azure's ND96isr_H100_v5 has [eight GPUs](https://glennklockwood.com/garden/nodes/azure-nd-h100-v5), not twelve,
 and a spot price that equals the one on demand there means that none is known. n1-standard-8 is a twelfth of
-n1-standard-96: N1 is priced by vCPU. A spot price is the median of a region's zones. Missing in the
-source: Azure's ND96isr_H200_v5; Azure sells no L4. Rows added by `--catalogue` or a refresh are ranked like all others.
+n1-standard-96: N1 is priced by vCPU. A spot price is the median of a region's zones. Azure's NCads_H100_v5 have the
+NVL form with 94 GB. Left out: Azure's ND96isr_H200_v5, for which two lists of 2026 differ by 30 %, and its MI300X and
+GB200, for which none was found; Azure sells no L4. Rows added by `--catalogue` or a refresh are ranked like all others.
 
 ### Your own prices
 
@@ -126,8 +133,10 @@ is refused with file and line: unknown is not free.
     gpu-advisor cost --refresh-from vms.csv --provider aws --date 2026-11-20 --out prices.csv
     gpu-advisor cost --samples 115m --rate V100-16GB=1200 --catalogue prices.csv
 
-Takes SkyPilot's `vms.csv` of aws, gcp or azure (`catalogs/v8/<provider>/vms.csv`; `--region` keeps the file small).
-Lines with prices of 0, missing, negative or contradictory ones are refused one by one and counted.
+Takes SkyPilot's `vms.csv` of any cloud (`catalogs/v8/<provider>/vms.csv`: aws, azure, gcp, lambda, nebius, oci, runpod,
+vast and others; `--region` keeps the file small). Only type, accelerator, count and price must be filled in. Part of a
+card (0.167 of an A10) is one GPU with that part of the memory; TPUs and other accelerators are left out. Lines with
+prices of 0, missing, negative or contradictory ones are refused one by one and counted.
 
 ### Retired types
 
@@ -142,7 +151,8 @@ def ranking() -> list[RankedOffer]:
         WorkRate(speed, "published", gpu=parse_exact_gpu(gpu), gpu_count=count) for gpu, count, speed in RESNET
     )
     found: dict[str, RankedOffer] = {}
-    for each in rank_offers(JobRequirements(rates, IMAGES), builtin_catalogue(), DAY).feasible:
+    asked = JobRequirements(rates, IMAGES, providers=frozenset({"aws", "azure", "gcp"}))
+    for each in rank_offers(asked, builtin_catalogue(), DAY).feasible:
         found.setdefault(each.offer.instance_type, each)
     return sorted(found.values(), key=lambda each: each.offer.price_per_hour)
 

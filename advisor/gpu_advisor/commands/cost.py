@@ -102,9 +102,10 @@ def _current_candidate(
 def _refresh(options: dict[str, Any]) -> int:
     from gpu_advisor.cost.catalogue import offers_to_csv
     from gpu_advisor.cost.skypilot import convert_catalogue
+    from gpu_advisor.storage.output_file import write_output
 
     if len(options["provider"]) != 1 or not options["out"]:
-        raise click.UsageError("--refresh-from needs one --provider (aws, gcp or azure) and --out FILE")
+        raise click.UsageError("--refresh-from needs one --provider (aws, gcp, lambda ...) and --out FILE")
     path: Path = options["refresh_from"]
     found = convert_catalogue(
         cost_options.read_csv_text(path), options["provider"][0].lower(), options["today"],
@@ -112,7 +113,7 @@ def _refresh(options: dict[str, Any]) -> int:
     )  # fmt: skip
     out: Path = options["out"]
     try:
-        out.write_text(offers_to_csv(found.offers), encoding="utf-8")
+        write_output(out, offers_to_csv(found.offers))
     except OSError as error:
         raise CostError(f"{out}: {error.strerror}: give a path that can be written") from error
     click.echo(f"{out}: {len(found.offers)} instance types by region, of {found.rows} rows with GPUs")

@@ -76,7 +76,8 @@ _OPTIONS = (
                  help="Minimum number of GPUs in total."),
     click.option("--max-gpus", type=click.IntRange(min=1), help="Maximum number of GPUs in total."),
     click.option("--gpu", "gpus", multiple=True, metavar="TYPE", help="Only these GPU types: A100, A100-80GB, L4 ..."),
-    click.option("--provider", multiple=True, help="Only these: aws, gcp, azure, on-premise, or from your catalogue."),
+    click.option("--provider", multiple=True,
+                 help="Only these: aws, azure, coreweave, gcp, lambda, nebius, oci, runpod, on-premise, or yours."),
     click.option("--region", multiple=True, help="Only these regions."),
     click.option("--instance", "instances", multiple=True, metavar="TYPE", help="Only these instance types."),
     click.option("--spot", is_flag=True, help="Include spot instances."),
@@ -93,7 +94,8 @@ _OPTIONS = (
                  help="Reference date for price age and retirement.  [default: today]"),
     click.option("--list", "listing", is_flag=True, help="Only list the matching catalogue rows."),
     click.option("--all", "everything", is_flag=True, help="Include rejected candidates, with the reasons."),
-    click.option("--refresh-from", type=_FILE, metavar="FILE", help="Convert SkyPilot's vms.csv into a catalogue."),
+    click.option("--refresh-from", type=_FILE, metavar="FILE",
+                 help="Convert a cloud's vms.csv of SkyPilot into a catalogue."),
     click.option("--source", help="Source of that file, recorded in each row."),
     click.option("--out", type=_FILE, metavar="FILE", help="Catalogue file to write."),
 )  # fmt: skip
@@ -233,12 +235,28 @@ def find_offer(text: str, catalogue: Catalogue) -> InstanceOffer:
         if normalize_instance_type(each.instance_type) == normalize_instance_type(name.strip())
     ]
     if not same:
-        raise CostError(_unknown_message("instance type", name, (each.instance_type for each in catalogue.offers)))
+        raise CostError(_retired_or_unknown(name, catalogue))
     in_region = [each for each in same if not region or each.region == region]
     if not in_region:
         regions = ", ".join(each.region for each in same)
         raise CostError(f"{name} is not in the catalogue for {region}: use one of {regions}")
     return min(in_region, key=lambda each: each.price_per_hour)
+
+
+def _retired_or_unknown(name: str, catalogue: Catalogue) -> str:
+    """Why a type has no price: it is retired, or its name is unknown."""
+    from gpu_advisor.cost.offers import normalize_instance_type
+
+    retired = next(
+        (each for each in catalogue.retired
+         if normalize_instance_type(each.instance_type) == normalize_instance_type(name.strip())), None,
+    )  # fmt: skip
+    if retired is None:
+        return _unknown_message("instance type", name, (each.instance_type for each in catalogue.offers))
+    return (
+        f"{retired.instance_type} is retired since {retired.retired_on} ({retired.source}) and has no price in the "
+        "catalogue: add the price that you pay with --catalogue"
+    )
 
 
 def _check_filters(options: dict[str, Any], catalogue: Catalogue) -> None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from gpu_advisor.cost.offers import GpuVariant, InstanceOffer, normalize_instance_type
+from gpu_advisor.hardware.gpu_table import GPU_SPECS
 
-#: Dense 16-bit tensor throughput in TFLOPS, without sparsity, from NVIDIA's data sheets; SXM where there are several
-#: forms: https://www.nvidia.com/en-us/data-center/tesla-t4/, .../v100/, .../a100/, .../h100/, .../h200/, .../l4/,
-#: .../l40s/, .../products/a10-gpu/; B200: https://resources.nvidia.com/en-us-blackwell-architecture
+#: Dense 16-bit tensor throughput in TFLOPS, without sparsity, from the one list of GPU types. GPUs without tensor cores
+#: are left out: what they reach does not follow from their peak.
 PEAK_TFLOPS: Mapping[str, float] = MappingProxyType(
-    {"T4": 65, "V100": 125, "A10": 125, "A100": 312, "L4": 121, "L40S": 362, "H100": 989, "H200": 989, "B200": 2250}
+    {name: spec.tflops for name, spec in GPU_SPECS.items() if spec.tflops is not None and spec.generation != "pascal"}
 )
 
 
@@ -67,7 +67,7 @@ def offer_throughput(
             basis = f"{rate.basis}, x {gpus} GPUs x {scaling_ratio:g}"
             return OfferThroughput(rate.per_second * gpus * scaling_ratio, basis)
     if estimate:
-        found = _estimate_from_tflops(offer.gpu_type, gpus, rates)
+        found = _estimate_from_tflops(offer, gpus, rates)
         if found is not None:
             return found
     if same:
@@ -82,16 +82,17 @@ def offer_throughput(
     )
 
 
-def _estimate_from_tflops(gpu_type: str, gpus: int, rates: Sequence[WorkRate]) -> OfferThroughput | None:
+def _estimate_from_tflops(offer: InstanceOffer, gpus: int, rates: Sequence[WorkRate]) -> OfferThroughput | None:
     """Scale the rate of the GPU type with the nearest peak TFLOPS by the ratio of peaks and the number of GPUs.
 
     Jobs reach different shares of the peak, so this can be wrong by a factor; use it to decide what to measure. None if
     a peak is unknown.
     """
-    peak = PEAK_TFLOPS.get(gpu_type)
+    card_peak = PEAK_TFLOPS.get(offer.gpu_type)
     known = [(rate, PEAK_TFLOPS[rate.gpu.name]) for rate in rates if rate.gpu and rate.gpu.name in PEAK_TFLOPS]
-    if peak is None or not known:
+    if card_peak is None or not known:
         return None
+    peak = card_peak * offer.card_ratio
     rate, base = min(known, key=lambda each: (abs(math.log(each[1] / peak)), abs(each[0].gpu_count - gpus)))
     basis = f"estimate: {rate.basis}, x {peak:g}/{base:g} peak TFLOPS, x {gpus}/{rate.gpu_count} GPUs"
     return OfferThroughput(rate.per_second / rate.gpu_count * gpus * peak / base, basis, estimated=True)

@@ -19,9 +19,10 @@ class GpuVariant:
     memory_gb: float | None = None
 
     def __str__(self) -> str:
-        """With the memory size only if the type comes in several."""
-        several = len(GPU_MEMORY_GIB.get(self.name, ())) > 1 or self.name not in GPU_MEMORY_GIB
-        return f"{self.name}-{self.memory_gb:g}GB" if several and self.memory_gb is not None else self.name
+        """With the memory size unless the plain name means it."""
+        plain = GPU_MEMORY_GIB.get(self.name, ())
+        unstated = self.memory_gb is None or (len(plain) == 1 and self.memory_gb == plain[0])
+        return self.name if unstated else f"{self.name}-{self.memory_gb:g}GB"
 
     def covers(self, other: GpuVariant) -> bool:
         """Whether `other` is of this type, and of this size if there is one."""
@@ -53,6 +54,12 @@ class InstanceOffer:
     def key(self) -> tuple[str, str, str, str, int]:
         """Identity of an offer; an instance type may come with different GPUs."""
         return self.provider, self.region, normalize_instance_type(self.instance_type), self.gpu_type, self.gpu_count
+
+    @property
+    def card_ratio(self) -> float:
+        """Share of a card that each GPU is: below 1 for partial cards, as Azure's sixths of an A10."""
+        sizes = GPU_MEMORY_GIB.get(self.gpu_type, ())
+        return min(1.0, self.gpu_memory_gib / sizes[0]) if sizes and self.gpu.memory_gb not in sizes else 1.0
 
     @property
     def gpu(self) -> GpuVariant:

@@ -13,14 +13,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from gpu_advisor.hardware.gpu_table import GPU_SPECS
+
 GIB = 1 << 30
 
-#: Memory of each type in GiB, from the vendors' data sheets; several sizes ascending.
-GPU_MEMORY_GIB: Mapping[str, tuple[int, ...]] = MappingProxyType({
-    "T4": (16,), "V100": (16, 32), "P100": (16,), "A10": (24,), "A10G": (24,), "A16": (16,), "A30": (24,), "A40": (48,),
-    "A100": (40, 80), "A6000": (48,), "L4": (24,), "L40": (48,), "L40S": (48,), "H100": (80,), "H200": (141,),
-    "B200": (180,), "RTX3090": (24,), "RTX4090": (24,), "MI250X": (128,), "MI300X": (192,), "GAUDI2": (96,),
-})  # fmt: skip
+#: Reported memory relative to the nominal size.
+_MIN_OF_NOMINAL, _MAX_OF_NOMINAL = 0.93, 1.07
+
+#: Memory of each type in GiB; several sizes ascending. From the one list of GPU types, `gpu_table`.
+GPU_MEMORY_GIB: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {name: spec.memory_gib for name, spec in GPU_SPECS.items()}
+)
 
 #: Resource names in Kubernetes by vendor, the usual one first.
 RESOURCE_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -37,14 +40,16 @@ DEFAULT_MEMORY_GB: Mapping[str, float] = MappingProxyType({
     name: max(GPU_MEMORY_GIB[name]) for name in ("T4", "V100", "A100", "H100", "RTX3090", "RTX4090", "A6000", "A40")
 })  # fmt: skip
 
-_OTHER_TYPES = ("ASCEND910", "MAX1100", "MAX1550", "FLEX170", "MI210", "MI325X")
 _VENDOR_PREFIXES = (("MI", "amd"), ("GAUDI", "intel"), ("MAX", "intel"), ("FLEX", "intel"), ("ASCEND", "huawei"))
 
 #: Vendor, brand and form factor: what a name has besides the type.
 _NOISE_PATTERN = re.compile(
     r"(?i)\b(?:nvidia|amd|intel|huawei|tesla|geforce|quadro|instinct|radeon|graphics|data\s*center\s*gpu|generation)\b"
-    r"|\b(?:sxm\d?|pcie|hbm\d?e?|nvl|oam|smc)\b|\bRTX(?=\s*A\d)"
+    r"|\b(?:sxm\d?|pcie|hbm\d?e?|nvl|nvlink|oam|smc|ac|blackwell|(?:server|workstation)\s*edition)\b"
+    r"|\bRTX(?=\s*A\d)"
 )
+#: Forms of a card that differ in memory from the plain name.
+_FORM_GB = {("H100", "nvl"): 94.0}
 _MEMORY_PATTERN = re.compile(r"(?i)(?<![\w.])(\d{1,4}(?:\.\d+)?)\s*(?:GiB|GB|G)\b(?!\.)")
 
 
@@ -69,7 +74,16 @@ def parse_gpu_type(text: str) -> GpuType:
     rest = re.sub(r"[-_/]", " ", text)
     rest = _NOISE_PATTERN.sub(" ", _MEMORY_PATTERN.sub(" ", rest))
     name = re.sub(r"[^A-Za-z0-9.]", "", rest).upper()
-    return GpuType(name, vendor_of_type(name, text), float(memory_match[1]) if memory_match else None)
+    return GpuType(name, vendor_of_type(name, text), _stated_gb(name, text, memory_match))
+
+
+def _stated_gb(name: str, text: str, match: re.Match[str] | None) -> float | None:
+    """Memory of the card in a text. More than the type has is the host's, as in `NVIDIA GH200 480GB`."""
+    spec = GPU_SPECS.get(name)
+    if match and not (spec and float(match[1]) > _MAX_OF_NOMINAL * spec.sizes[-1]):
+        return float(match[1])
+    words = re.findall(r"[a-z0-9]+", text.lower())
+    return next((size for (type_, form), size in _FORM_GB.items() if type_ == name and form in words), None)
 
 
 def vendor_of_type(name: str, text: str = "") -> str:
@@ -77,20 +91,23 @@ def vendor_of_type(name: str, text: str = "") -> str:
     match = re.search(r"(?i)nvidia|amd|intel|huawei", text)
     if match:
         return match[0].lower()
+    if name in GPU_SPECS:
+        return GPU_SPECS[name].vendor
     return next((vendor for start, vendor in _VENDOR_PREFIXES if name.startswith(start)), "nvidia")
 
 
 def known_gpu_types() -> frozenset[str]:
     """Types that are known without an inventory that has them."""
-    return frozenset({*GPU_MEMORY_GIB, *_OTHER_TYPES})
+    return frozenset(GPU_SPECS)
 
 
 def nominal_gb(name: str, reported_bytes: float) -> float:
-    """Nominal GB from the reported memory, which is a little less: driver and ECC reserve some.
+    """Nominal GB from the reported memory: the one figure by which a card is known here.
 
-    A 16 GB T4 reports 15 GiB, the largest gap among these types; if no size matches, the reported GiB.
+    Drivers report less, since driver and ECC reserve some (15 GiB of a 16 GB T4); catalogues report raw sizes (192 GB
+    of a GB200). If no size of the type is near, the reported GiB: part of a card, or a type that is not in the list.
     """
     gib = reported_bytes / GIB
-    return next(
-        (float(size) for size in GPU_MEMORY_GIB.get(name, ()) if 0.93 * size <= gib <= 1.01 * size), round(gib, 2)
-    )
+    sizes = GPU_SPECS[name].sizes if name in GPU_SPECS else ()
+    near = [size for size in sizes if _MIN_OF_NOMINAL <= gib / size <= _MAX_OF_NOMINAL]
+    return float(min(near, key=lambda size: abs(gib / size - 1))) if near else round(gib, 2)

@@ -18,7 +18,9 @@ from math import floor
 from typing import TypeVar
 
 from gpu_exporter import metrics
+from gpu_exporter.devices.gpu_types import GPU_TYPES
 from gpu_exporter.devices.nvidia_xid_codes import describe_xid
+from gpu_exporter.devices.simulated_models import find_model
 from gpu_exporter.devices.simulated_scenarios import MODELS as MODELS
 from gpu_exporter.devices.simulated_scenarios import SCENARIOS as SCENARIOS
 from gpu_exporter.devices.simulated_scenarios import GpuModel, Scenario
@@ -65,7 +67,9 @@ class SimulatedGpu:
         digits = f"{random.Random(f'{self.seed}/{self.index}/{self.model.name}').getrandbits(128):032x}"
         uuid = f"GPU-{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
         bus = f"00000000:{0x10 + self.index:02X}:00.0"
-        return DeviceIdentity(uuid, str(self.index), self.model.name, "nvidia", bus, driver_version="simulated")
+        return DeviceIdentity(
+            uuid, str(self.index), self.model.name, self.model.vendor, bus, driver_version="simulated"
+        )
 
     @cached_property
     def _noise(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -272,7 +276,12 @@ def parse_fleet(text: str, seed: int = 0) -> tuple[SimulatedGpu, ...]:
             raise FleetError(
                 f"{part!r} is not a group of GPUs: use COUNTxMODEL:SCENARIO, for example 8xH100-80GB:training"
             )
-        model = _lookup("model", match["model"], MODELS)
+        model = find_model(match["model"])
+        if model is None:
+            raise FleetError(
+                f"unknown simulated model {match['model']!r}: use one of {', '.join(MODELS)}, or of "
+                f"{', '.join(GPU_TYPES)}"
+            )
         scenario = _lookup("scenario", match["scenario"] or "training", SCENARIOS)
         if not 0 < int(match["count"]) <= _MAX_GPUS - len(gpus):
             raise FleetError(f"{part!r}: a simulated node must have 1 to {_MAX_GPUS} GPUs")

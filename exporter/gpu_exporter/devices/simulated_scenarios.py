@@ -30,6 +30,7 @@ class GpuModel:
     pcie_generation: int = 4
     has_activity: bool = False
     has_row_remapping: bool = False
+    vendor: str = "nvidia"
 
 
 MODELS: dict[str, GpuModel] = {

@@ -156,13 +156,14 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_old_prices_are_reported_by_provider() -> None:
     reported = stale_prices(builtin_catalogue().offers, date(2025, 8, 1), 90)
-    assert [(each.provider, each.days > 90) for each in reported] == [("azure", True), ("gcp", True)]
-    assert not stale_prices(builtin_catalogue().offers, date(2025, 8, 1), 365)
+    assert [each.provider for each in reported if each.days > 90] == ["azure", "gcp"]
+    assert not stale_prices(builtin_catalogue().offers, date(2026, 11, 20), 3650)
 
 
 def test_prices_dated_in_the_future_are_reported() -> None:
     early = min(each.dated for each in builtin_catalogue().offers).replace(year=2020)
-    assert {each.provider for each in stale_prices(builtin_catalogue().offers, early, 90)} == {"aws", "azure", "gcp"}
+    offers = builtin_catalogue().offers
+    assert {each.provider for each in stale_prices(offers, early, 90)} == {each.provider for each in offers}
 
 
 def test_a_retired_type_is_found_by_either_name() -> None:

@@ -111,6 +111,39 @@ def test_on_azure_the_name_says_the_memory() -> None:
     assert "gpu_memory_gib is missing" in found.rejected_rows[0][0]
 
 
+ROWS = [
+    # A line of any cloud, whatever columns it leaves empty: GPU, count, price on demand, spot, region.
+    ("gpu_1x_gh200,GH200,1.0,64.0,432.0,2.29,us-east-3," + size(98304) + ",", ("GH200", 1, 2.29, None, "us-east-3")),
+    ("gpu-h200,H200,8,128,1600,28.00,eu-west1," + size(144384) + ",11.60", ("H200", 8, 28.0, 11.6, "eu-west1")),
+    ("8x_MI300X_SECURE,MI300X,8,,,23.9,EU," + size(196608) + ",", ("MI300X", 8, 23.9, None, "EU")),
+    ("BM.GPU.GB200.4,GB200,4,144,960,64,af-1," + size(196608) + ",", ("GB200", 4, 64.0, None, "af-1")),
+    ("8x_B200,B200,8,0,0,60,,,", ("B200", 8, 60.0, None, "any")),
+    ("A100-sxm,A100-80GB-SXM,1,,,1.79,,,", ("A100-80GB", 1, 1.79, None, "any")),
+    ("2x_A6000,RTXA6000,2,,,0.98,kansas," + size(98304) + ",", ("A6000", 2, 0.98, None, "kansas")),  # the sum of both
+    ("Standard_NV6ads_A10_v5,A10,0.167,6,55,0.454,eastus,,", ("A10-4.01GB", 1, 0.454, None, "eastus")),
+    ("g6f.large,L4,0.125,2,8,0.2,us-east-1," + size(2861) + ",", ("L4-2.79GB", 1, 0.2, None, "us-east-1")),
+    ("x,A100,1,8,60,2.0,here,,", ("A100-40GB", 1, 2.0, None, "here")),
+]
+
+
+@pytest.mark.parametrize(("row", "found"), ROWS)
+def test_any_clouds_list_whatever_is_empty(row: str, found: tuple[object, ...]) -> None:
+    """With columns in another order, and one memory figure a card."""
+    head = "InstanceType,AcceleratorName,AcceleratorCount,vCPUs,MemoryGiB,Price,Region,GpuInfo,SpotPrice\n"
+    cpu, tpu = "cpu-d3,,0,4,16,0.0992,eu-north1,,", "tpu-v5e,tpu-v5litepod-8,1,,,9.6,us-west4,,"
+    result = convert_catalogue(f"{head}{cpu}\n{row}\n{tpu}", "nebius", DAY, "test")
+    (offer,) = result.offers
+    assert not result.rejected_rows
+    assert (str(offer.gpu), offer.gpu_count, offer.price_per_hour, offer.spot_price_per_hour, offer.region) == found
+    assert offers_from_csv(offers_to_csv(result.offers), "again")[0].gpu_count == offer.gpu_count
+
+
+def test_columns_that_are_absent() -> None:
+    text = "InstanceType,AcceleratorName,AcceleratorCount,Price,Region\ngpu_1x,H100,1,2.5,here\n"
+    (offer,) = convert_catalogue(text, "lambda", DAY, "test").offers
+    assert (offer.provider, str(offer.gpu), offer.vcpus, offer.spot_price_per_hour) == ("lambda", "H100", None, None)
+
+
 def test_only_the_regions_asked_for() -> None:
     text = AWS + line() + "\n" + line().replace("us-east-1", "eu-west-1")
     assert {each.region for each in convert_catalogue(text, "aws", DAY, "test", frozenset({"eu-west-1"})).offers} == {
@@ -120,7 +153,7 @@ def test_only_the_regions_asked_for() -> None:
 
 @pytest.mark.parametrize(
     ("text", "provider", "reported"),
-    [("a,b\n1,2\n", "aws", "header lacks .*vms.csv"), ("", "gcp", "header lacks"), (AWS, "lambda", "aws, azure, gcp")],
+    [("a,b\n1,2\n", "aws", "header lacks .*vms.csv"), ("", "gcp", "header lacks"), (AWS, "AWS Inc.", "not a provider")],
 )
 def test_files_that_are_none(text: str, provider: str, reported: str) -> None:
     with pytest.raises(CostError, match=reported):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from gpu_exporter import metrics
+from gpu_exporter.devices.gpu_types import GPU_TYPES
 from gpu_exporter.devices.simulated import (
     COUNTER_START_SECONDS,
     MODELS,
@@ -77,8 +78,38 @@ def test_gpus_differ_by_seed_and_index_and_are_reproducible() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "name", "gib"),
+    [
+        ("4xV100", "Tesla V100-SXM2-32GB", 32),
+        ("1xV100-16GB", "Tesla V100-SXM2-16GB", 16),
+        ("1xa100", "NVIDIA A100-SXM4-80GB", 80),
+        ("8xH100", "NVIDIA H100 80GB HBM3", 79.6),
+        ("1xA10G", "NVIDIA A10G", 24),
+        ("1xMI300X", "AMD Instinct MI300X", 192),
+        ("1xMI250X", "AMD Instinct MI250X", 64),  # a die, as the driver shows it
+        ("1xRTX4090", "NVIDIA GeForce RTX 4090", 24),
+        ("1xGB200", "NVIDIA GB200", 186),
+    ],
+)
+def test_any_type_of_the_list_by_its_plain_name(text: str, name: str, gib: float) -> None:
+    model = parse_fleet(text)[0].model
+    assert model.name == name
+    assert model.memory_mib / 1024 == pytest.approx(gib, rel=0.01)
+
+
+@pytest.mark.parametrize("name", sorted(GPU_TYPES))
+def test_every_type_of_the_list_can_be_simulated(name: str) -> None:
+    for size in ("", *(f"-{size}GB" for size in GPU_TYPES[name].sizes_gib)):
+        (gpu,) = parse_fleet(f"1x{name}{size}:training")
+        reading = gpu.read(COUNTER_START_SECONDS + 3600)
+        assert gpu.model.vendor == GPU_TYPES[name].vendor
+        assert any(each.family == metrics.MEMORY_TOTAL for each in reading.readings)
+
+
+@pytest.mark.parametrize(
     ("text", "fix"),
     [
+        ("1xV100-17GB", "unknown simulated model"),
         ("", "use COUNTxMODEL"),
         ("H100", "use COUNTxMODEL"),
         ("2xH100-80GB:training,", "use COUNTxMODEL"),

@@ -12,14 +12,14 @@ from typing import Literal
 
 Precision = Literal["float32", "float16", "bfloat16", "auto"]
 
-_FLOAT16_TYPES = frozenset({"V100", "TITANV", "T4", "RTX2080", "RTX2080TI", "RTX6000", "RTX8000", "TITANRTX"})
+_FLOAT16_TYPES = frozenset({"V100", "TITANV", "T4", "T4G", "RTX2080", "RTX2080TI", "RTX6000", "RTX8000", "TITANRTX"})
 _NO_MIXED_PRECISION_TYPES = frozenset({"P100", "P40", "P4", "K80", "K40", "M60", "M40", "GTX1080", "GTX1080TI"})
 _BFLOAT16_TYPES = frozenset(
-    {"A2", "A10", "A10G", "A16", "A30", "A40", "A100", "A800", "A4000", "A5000", "A6000", "L4", "L40", "L40S",
+    {"A2", "A10", "A10G", "A16", "A30", "A40", "A100", "A800", "A4000", "A4500", "A5000", "A6000", "L4", "L40", "L40S",
      "H20", "H100", "H200", "H800", "GH200", "B100", "B200", "B300", "GB200", "GB300",
-     "RTX3080", "RTX3090", "RTX4080", "RTX4090", "RTX5080", "RTX5090",
+     "RTX3080", "RTX3090", "RTX4080", "RTX4090", "RTX5080", "RTX5090", "RTX6000ADA", "RTXPRO6000",
      "MI210", "MI250", "MI250X", "MI300A", "MI300X", "MI325X", "MI350X", "MI355X",
-     "GAUDI2", "GAUDI3", "MAX1100", "MAX1550", "ASCEND910"}
+     "GAUDI2", "GAUDI3", "MAX1100", "MAX1550", "FLEX170", "ASCEND910"}
 )  # fmt: skip
 
 
