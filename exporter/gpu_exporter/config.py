@@ -81,6 +81,21 @@ class ExporterSettings:
         "socket of the kubelet's pod-resources API",
         "PATH",
     )
+    slurm_config: str = _setting_field(
+        "collector.owners.slurm-config",
+        "",
+        "directory of Slurm's slurm.conf and gres.conf; empty to search /etc/slurm and /run/slurm/conf",
+        "PATH",
+    )
+    scontrol: str = _setting_field(
+        "collector.owners.scontrol",
+        "scontrol",
+        "Slurm's scontrol, which names jobs and allocated GPUs where cgroups do not; empty to disable",
+        "PATH",
+    )
+    scontrol_interval: str = _setting_field(
+        "collector.owners.scontrol-interval", "1m", "how often to run scontrol", "DURATION"
+    )
     node_name: str = _setting_field(
         "node.name", "", "node name, if the container's host name differs from it; empty to use uname", "NAME"
     )
@@ -208,7 +223,7 @@ def _flatten(node: Any, mapping: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 def validate(settings: ExporterSettings) -> None:
     """Check the values of these settings. Raises SettingsError."""
-    for name in ("sampling_interval", "time_limit", "simulate_step", "simulate_history"):
+    for name in ("sampling_interval", "time_limit", "scontrol_interval", "simulate_step", "simulate_history"):
         text = getattr(settings, name)
         try:
             good = not text or parse_duration(text) > 0

@@ -243,7 +243,8 @@ VENDOR_FAMILIES: tuple[MetricFamily, ...] = (HEALTH,)
 
 _OWNER_LABELS = (
     "owner_kind", "owner_namespace", "owner_pod", "owner_container", "owner_unit", "owner_user", "training_job",
-    "owner_pod_uid", "owner_container_id",
+    "owner_pod_uid", "owner_container_id", "owner_job_name", "owner_account", "owner_partition", "owner_array_task",
+    "owner_step",
 )  # fmt: skip
 OWNER_INFO = _device_family(
     "gpu_owner_info",
@@ -261,7 +262,7 @@ OWNER_MEMORY = _device_family(
 GPU_ALLOCATED = _device_family(
     "gpu_allocated",
     "gauge",
-    "1 if the kubelet has allocated the GPU or a MIG instance of it to a container, else 0; absent while unknown.",
+    "1 if the kubelet or Slurm has allocated the GPU or a MIG instance of it, else 0; absent while unknown.",
 )
 
 OWNER_FAMILIES: tuple[MetricFamily, ...] = (OWNER_INFO, OWNER_MEMORY, GPU_ALLOCATED)
@@ -309,7 +310,7 @@ OWNER_SOURCE_INFO = MetricFamily(
 OWNER_UNKNOWN_DEVICES = MetricFamily(
     "gpu_exporter_owner_unknown_devices",
     "gauge",
-    "Devices that the kubelet has allocated as GPUs and that match no known GPU.",
+    "Devices that the kubelet or Slurm has allocated as GPUs and that match no known GPU.",
 )
 TEXTFILE_ERROR = MetricFamily(
     "gpu_exporter_textfile_error", "gauge", "Textfile that was skipped, and the reason, always 1.", ("file", "reason")

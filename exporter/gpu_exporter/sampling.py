@@ -51,14 +51,23 @@ class CollectorTask:
     """Runs one collector periodically, in a daemon thread: a hanging call cannot block the exit of the process."""
 
     def __init__(
-        self, name: str, run: Callable[[], float | None], interval_seconds: float, timeout_seconds: float
+        self,
+        name: str,
+        run: Callable[[], float | None],
+        interval_seconds: float,
+        timeout_seconds: float,
+        offset_seconds: float = 0.0,
     ) -> None:
-        """`run` collects once and may return seconds to wait instead of the interval."""
+        """`run` collects once and may return seconds to wait instead of the interval.
+
+        It runs `offset_seconds` after each full interval of the wall clock.
+        """
         self.name = name
         self.timeout_seconds = timeout_seconds
         self.health = CollectorHealth()
         self._run = run
         self._interval = interval_seconds
+        self._offset = offset_seconds
         self._stopped = False
         self._wake = threading.Event()
         self._last_error = ""
@@ -79,7 +88,8 @@ class CollectorTask:
             self._wake.clear()
             wait = self.collect_once() or self._interval
             self.first_run_done.set()
-            self._pause(wait - time.time() % wait)  # aligned to the wall clock, so that all nodes sample at once
+            # Aligned to the wall clock, so that all nodes sample at once.
+            self._pause(wait - (time.time() - self._offset) % wait)
 
     def _pause(self, seconds: float) -> None:
         self._wake.wait(seconds)

@@ -57,6 +57,7 @@ class DeviceIdentity:
     driver_version: str = ""
     parent_uuid: str = ""
     mig_profile: str = ""
+    gpu_instance_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,13 @@ from gpu_exporter.jobs.textfile import TextfilePage, reserved_name_matcher
 from gpu_exporter.metrics import FamilySamples
 from gpu_exporter.owners.collector import OwnerCollector, OwnerSettings
 from gpu_exporter.owners.pod_resources import PodResourcesClient
+from gpu_exporter.owners.scontrol import (
+    CALL_TIMEOUT_SECONDS,
+    ScontrolClient,
+    ScontrolQuery,
+    find_program,
+    scontrol_runner,
+)
 from gpu_exporter.sampling import CollectorPage, CollectorTask, DeviceCache, DriverTask, RenderedPage, Sampler
 
 #: Groups that --no-collector.NAME disables as a whole, beside single drivers and host collectors.
@@ -52,16 +60,38 @@ def build_sampler(settings: ExporterSettings, drivers: Mapping[str, Driver]) -> 
     background_tasks: list[CollectorTask] = []
     if "owners" not in settings.disabled and not settings.simulate:
         pods = PodResourcesClient(Path(settings.pod_resources_socket))
-        paths = OwnerSettings(Path(settings.path_procfs), Path(settings.path_sysfs), Path(settings.path_rootfs))
-        owners = CollectorPage(OwnerCollector(cache.devices, paths, pods))
+        nodename = settings.node_name or settings.nodename.partition(".")[0]  # as Slurm names nodes
+        paths = OwnerSettings(
+            Path(settings.path_procfs), Path(settings.path_sysfs), Path(settings.path_rootfs), nodename,
+            settings.slurm_config,
+        )  # fmt: skip
+        scontrol = _scontrol_client(settings, nodename)
+        owners = CollectorPage(OwnerCollector(cache.devices, paths, pods, scontrol=scontrol))
         pages.append((CollectorTask("owners", owners.run, max(interval, OWNERS_INTERVAL_SECONDS), timeout), owners))
         background_tasks.append(CollectorTask("pod_resources", pods.refresh, POD_RESOURCES_INTERVAL_SECONDS, timeout))
+        if scontrol:
+            period = scontrol.interval_seconds
+            # Not all nodes at once: the controller is one for the whole cluster.
+            offset = period * int.from_bytes(os.urandom(4), "big") / 2**32
+            background_tasks.append(
+                CollectorTask("scontrol", scontrol.refresh, period, CALL_TIMEOUT_SECONDS + timeout, offset)
+            )
     return Sampler(
         cache,
         [DriverTask(name, driver, cache, interval, timeout) for name, driver in drivers.items()],
         pages,
         background_tasks,
         [simulated_info(settings.simulate)] if settings.simulate else (),
+    )
+
+
+def _scontrol_client(settings: ExporterSettings, nodename: str) -> ScontrolClient | None:
+    is_default = settings.scontrol == ExporterSettings.scontrol
+    if not settings.scontrol or (is_default and not find_program(settings.scontrol)):
+        return None
+    conf = Path(settings.slurm_config) / "slurm.conf" if settings.slurm_config else None
+    return ScontrolClient(
+        ScontrolQuery(nodename), parse_duration(settings.scontrol_interval), scontrol_runner(settings.scontrol, conf)
     )
 
 

@@ -18,7 +18,7 @@ def parse_owner(cgroup: str) -> Owner:
     cgroup v1 has one line per hierarchy, and they may differ: systemd's may have a unit where that of the devices has a
     Slurm job. So each parser sees all paths; the most specific kind wins, then the most known fields.
     """
-    paths = _cgroup_paths(cgroup)
+    paths = cgroup_paths(cgroup)
     result: Owner | None = None
     for parse in CGROUP_PARSERS:
         candidates = [owner for path in paths if (owner := parse(path))]
@@ -28,7 +28,7 @@ def parse_owner(cgroup: str) -> Owner:
     return result or Owner(OwnerKind.USER)
 
 
-def _cgroup_paths(cgroup: str) -> list[tuple[str, ...]]:
+def cgroup_paths(cgroup: str) -> list[tuple[str, ...]]:
     """The components of each distinct path. Lines are `5:devices:/a/b`, or `0::/a/b` in cgroup v2."""
     paths: dict[tuple[str, ...], None] = {}
     for line in cgroup.split("\n"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpu_exporter.owners import grpc
@@ -28,13 +28,18 @@ ABSENT_RETRY_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class DeviceAllocation:
-    """A device allocated to a container. `resource` is its resource name, such as nvidia.com/gpu or amd.com/gpu."""
+    """A device allocated to a container. `resource` is its resource name, such as nvidia.com/gpu or amd.com/gpu.
+
+    `aliases`: other names of the device. With dynamic resource allocation, `device_id` is its CDI name, and POOL/DEVICE
+    an alias.
+    """
 
     namespace: str
     pod: str
     container: str
     resource: str
     device_id: str
+    aliases: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +100,20 @@ def parse_allocations(message: bytes) -> frozenset[DeviceAllocation]:
             for devices in _fields_numbered(container, 2):
                 resource = _last_or_empty(_strings(devices, 1))
                 found.update(DeviceAllocation(*owner, resource, device) for device in _strings(devices, 2))
-            # Dynamic resource allocation: devices of claims, by CDI name (vendor/class=device). Whether the name
-            # contains the uuid depends on the vendor's driver.
             for claim in (part for dynamic in _fields_numbered(container, 5) for part in _fields_numbered(dynamic, 4)):
-                for device in (text for cdi in _fields_numbered(claim, 1) for text in _strings(cdi, 1)):
-                    kind, _, name_ = device.partition("=")
-                    found.add(DeviceAllocation(*owner, kind, name_))
+                found.update(DeviceAllocation(*owner, *device) for device in _claim_devices(claim))
     return frozenset(found)
+
+
+def _claim_devices(claim: bytes) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """(resource, device, aliases) of a ClaimResource: CDI names (vendor/class=device), and since Kubernetes 1.34 the
+    driver's names of pool and device. Which of them contains the uuid or the index depends on the driver."""
+    driver, pool, device = (_last_or_empty(_strings(claim, number)) for number in (2, 3, 4))
+    names = (f"{pool}/{device}" if pool else device,) if device else ()
+    cdi = [text.partition("=") for part in _fields_numbered(claim, 1) for text in _strings(part, 1)]
+    yield from ((kind, name, names) for kind, _, name in cdi)
+    if names and not cdi:
+        yield driver, names[0], ()
 
 
 def _fields_numbered(message: bytes, field_number: int) -> list[bytes]:

@@ -8,14 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gpu_exporter.host.kernel_files import read_file
-from gpu_exporter.owners import parse_owner
+from gpu_exporter.owners import cgroup_paths, parse_owner
 from gpu_exporter.owners.base import Owner, OwnerKind
+from gpu_exporter.owners.slurm import is_sluid, job_root
+from gpu_exporter.owners.slurm_cgroups import stepd_title
+from gpu_exporter.owners.slurm_environment import SlurmEnvironment, parse_environment
 from gpu_exporter.owners.users import UserNames
 
 #: Cache time: a process can be moved to another cgroup (pam_slurm_adopt, systemd-run).
 OWNER_CACHE_SECONDS = 60.0
 #: The initial pid namespace (PROC_PID_INIT_INO in include/linux/proc_ns.h).
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
+#: Parents between a process and the slurmstepd that started it.
+_MAX_ANCESTORS = 32
 #: Index among the fields of /proc/<pid>/stat after the command name, which may contain anything (proc(5)).
 _START_TIME_INDEX = 19
 
@@ -29,6 +34,8 @@ class _CachedOwner:
     started: bytes
     owner: Owner
     read_at: float
+    environment: SlurmEnvironment | None = None
+    slurm_root: tuple[str, ...] | None = None
 
 
 class ProcessOwners:
@@ -63,13 +70,23 @@ class ProcessOwners:
             )
         return {pid: known.owner for pid, known in self._cache.items()}
 
+    def slurm_environments(self) -> dict[str, SlurmEnvironment]:
+        """Job -> the environment of one of its processes, of those that `owners` returned last."""
+        cached = self._cache.values()
+        return {known.owner.slurm_job: known.environment for known in cached if known.environment}
+
+    def slurm_roots(self) -> set[tuple[str, ...]]:
+        """Cgroup paths of slurmd, of those that `owners` returned last."""
+        return {known.slurm_root for known in self._cache.values() if known.slurm_root is not None}
+
     def _lookup(self, pid: int, known: _CachedOwner | None, now: float) -> _CachedOwner | None:
         try:
             started = self._start_time(pid)
             if known and known.started == started and now - known.read_at < OWNER_CACHE_SECONDS:
                 return known
-            owner = parse_owner(read_file(f"{self._procfs}/{pid}/cgroup").decode("utf-8", "replace"))
+            cgroup = read_file(f"{self._procfs}/{pid}/cgroup").decode("utf-8", "replace")
             uid = _parse_uid(read_file(f"{self._procfs}/{pid}/status"))
+            owner, environment = self._with_slurm(parse_owner(cgroup), pid, uid)
             if self._start_time(pid) != started:
                 return None  # the pid was reused meanwhile
         except (OSError, ValueError):
@@ -77,7 +94,60 @@ class ProcessOwners:
         # A uid inside a pod comes from the image and is unrelated to the host's users.
         if owner.kind is not OwnerKind.KUBERNETES:
             owner = replace(owner, user=self._users.name(uid, now))
-        return _CachedOwner(started, owner, now)
+        root = None
+        if owner.kind is OwnerKind.SLURM:
+            root = next((root for path in cgroup_paths(cgroup) if (root := job_root(path)) is not None), None)
+        return _CachedOwner(started, owner, now, environment, root)
+
+    def _with_slurm(self, owner: Owner, pid: int, uid: int) -> tuple[Owner, SlurmEnvironment | None]:
+        """The owner with its Slurm job, and the process' environment if it is of this job.
+
+        Slurm may run without cgroups, and the cgroup may have the SLUID only. Then the slurmstepd that started the
+        process decides, if it is still an ancestor, else the environment.
+        """
+        if owner.kind not in (OwnerKind.SLURM, OwnerKind.SYSTEMD, OwnerKind.USER):
+            return owner, None
+        environment, is_readable = self._read_environment(pid)
+        if owner.kind is OwnerKind.SLURM:
+            if environment is None or owner.slurm_job not in (environment.job, environment.sluid):
+                environment = None
+            elif is_sluid(owner.slurm_job):
+                owner = replace(owner, slurm_job=environment.job)
+            return owner, environment
+        if environment is None and is_readable:
+            return owner, None
+        step = self._ancestor_step(pid)
+        if step is None and environment is not None and environment.uid in ("", str(uid)):
+            step = (environment.job, environment.step)
+        if step is None:
+            return owner, None
+        owner = replace(owner, kind=OwnerKind.SLURM, slurm_job=step[0], slurm_step=step[1])
+        return owner, environment if environment and environment.job == step[0] else None
+
+    def _read_environment(self, pid: int) -> tuple[SlurmEnvironment | None, bool]:
+        """The Slurm variables, None if there are none, and whether they could be read."""
+        try:
+            return parse_environment(read_file(f"{self._procfs}/{pid}/environ")), True
+        except OSError:
+            return None, False
+
+    def _ancestor_step(self, pid: int) -> tuple[str, str] | None:
+        """Job and step of the slurmstepd that started the process. Only root's counts: titles can be changed."""
+        for _ in range(_MAX_ANCESTORS):
+            try:
+                stat = read_file(f"{self._procfs}/{pid}/stat")
+                pid = int(stat.rpartition(b")")[2].split()[1])
+                if pid <= 1:
+                    return None
+                if b"(slurmstepd)" not in read_file(f"{self._procfs}/{pid}/stat"):
+                    continue
+                if _parse_uid(read_file(f"{self._procfs}/{pid}/status")) == 0 and (
+                    title := stepd_title(self._procfs, pid)
+                ):
+                    return title
+            except (OSError, ValueError, IndexError):
+                return None
+        return None
 
     def _start_time(self, pid: int) -> bytes:
         """Start time in ticks since boot: distinguishes processes that reuse a pid."""

@@ -86,14 +86,14 @@ def test_each_kind_of_owner(node: OwnersHarness) -> None:
     assert node.owners() == [
         {"uuid": "g", "kind": "user", "user": "alice"},
         {"uuid": "g", "kind": "systemd", "unit": "ollama.service", "user": "0"},
-        {"uuid": "g", "kind": "slurm", "training_job": "42", "user": "alice"},
+        {"uuid": "g", "kind": "slurm", "training_job": "42", "user": "alice", "step": "0"},
         {"uuid": "g", "kind": "container", "container": "a" * 12, "container_id": ID, "user": "7"},
     ]
 
 
 def test_several_processes_of_one_owner_are_one_row_with_their_memory(node: OwnersHarness) -> None:
-    for pid, step in ((10, "0"), (11, "1"), (12, "1")):
-        node.proc.add(pid, f"0::/system.slice/slurmstepd.scope/job_42/step_{step}/user/task_0\n")
+    for pid, task in ((10, "0"), (11, "1"), (12, "1")):
+        node.proc.add(pid, f"0::/system.slice/slurmstepd.scope/job_42/step_0/user/task_{task}\n")
     node.gpu("g", (10, 100), (11, 20))
     node.gpu("h", (12, 5), (10, None))
     found = node.collect()
