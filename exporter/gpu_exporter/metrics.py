@@ -53,9 +53,10 @@ def _device_family(name: str, type_: MetricType, help_: str, *extra: str) -> Met
 INFO = MetricFamily(
     "gpu_info",
     "gauge",
-    "Identity of a GPU, always 1. Join on uuid.",
+    "Identity of a GPU, always 1. Join on uuid. unified is true if GPU and CPU share their memory.",
     (
-        "uuid", "index", "name", "vendor", "pci_bus_id", "driver_version", "parent_uuid", "mig_profile", "nodename",
+        "uuid", "index", "name", "vendor", "pci_bus_id", "driver_version", "parent_uuid", "mig_profile",
+        "gpu_instance_id", "unified", "nodename",
     ),
 )  # fmt: skip
 UP = _device_family(

@@ -21,6 +21,8 @@ class DownReason(str, Enum):
     HUNG = "hung"
     DRIVER_GONE = "driver_gone"
     RELEASED = "released"
+    NO_PERMISSION = "no_permission"
+    """The exporter may not open this GPU, as where a device cgroup allows it only some of the node's. Not a fault."""
     ERROR = "error"
 
 
@@ -32,6 +34,8 @@ class AbsenceReason(str, Enum):
     ERROR = "error"
     NOT_YET = "not_yet"
     """Needs two readings, or a complete window, and does not have them yet."""
+    SHARED = "shared"
+    """Shared with another device, which has the value: of the compute instances of one GPU instance, the first."""
 
 
 class DriverState(str, Enum):
@@ -47,7 +51,10 @@ class DriverState(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class DeviceIdentity:
-    """Identity of a GPU, as in gpu_info. Fields that the vendor does not have are empty."""
+    """Identity of a GPU, as in gpu_info. Fields that the vendor does not have are empty.
+
+    `gpu_instance_id` is the driver's id of a MIG instance. `unified` is "true" if GPU and CPU share their memory.
+    """
 
     uuid: str
     index: str
@@ -58,6 +65,7 @@ class DeviceIdentity:
     parent_uuid: str = ""
     mig_profile: str = ""
     gpu_instance_id: str = ""
+    unified: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,5 +131,5 @@ def device_samples(devices: Iterable[DeviceReading], nodename: str) -> list[Fami
 def _info_labels(identity: DeviceIdentity, nodename: str) -> tuple[str, ...]:
     return (
         identity.uuid, identity.index, identity.name, identity.vendor, identity.pci_bus_id, identity.driver_version,
-        identity.parent_uuid, identity.mig_profile, nodename,
+        identity.parent_uuid, identity.mig_profile, identity.gpu_instance_id, identity.unified, nodename,
     )  # fmt: skip

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from gpu_exporter.devices.nvidia_drivers import DriverBranch
+
 NOT_SUPPORTED = 3
 NO_PERMISSION = 4
 UNKNOWN = 999
@@ -32,6 +34,7 @@ class SimulatedMigInstance:
     uuid: str | None = None
     place: int | None = None
     gpu_instance: int | None = None
+    compute_instance: int | None = None
     memory_total: int | None = None  # MiB
     memory_used: int | None = None  # MiB
     sm_activity: float | None = None  # percent of the instance
@@ -121,6 +124,8 @@ class SimulatedGpu:
     errors: Mapping[str, int] = field(default_factory=dict)  # NVML function -> error code
     raw: Mapping[str, int] = field(default_factory=dict)  # NVML function -> the number it returns instead
     hang: Mapping[str, float] = field(default_factory=dict)  # NVML function -> seconds that it sleeps
+    texts: Mapping[str, bytes] = field(default_factory=dict)  # NVML function -> the bytes that it returns instead
+    counts: Mapping[str, int] = field(default_factory=dict)  # NVML function -> the length of the list that it returns
     instances: Sequence[SimulatedMigInstance] = ()  # while mig is on
 
     def settings(self) -> Iterator[str]:
@@ -129,8 +134,9 @@ class SimulatedGpu:
             if value is None or value is False or item.name == "instances":
                 continue
             if isinstance(value, Mapping):
-                prefix = "error" if item.name == "errors" else item.name
-                yield from (f"{prefix}.{function}={number}" for function, number in value.items())
+                prefix = item.name.removesuffix("s")
+                for function, answer in value.items():
+                    yield f"{prefix}.{function}={answer.hex() if isinstance(answer, bytes) else answer}"
             elif isinstance(value, str):
                 yield f"{item.name}={value.replace(' ', '_')}"
             elif isinstance(value, Sequence):
@@ -157,6 +163,9 @@ class Control:
     delay_us: float = 0.0
     errors: Mapping[str, int] = field(default_factory=dict)  # for functions that have no GPU
     hang: Mapping[str, float] = field(default_factory=dict)  # the same -> seconds that they sleep
+    raw: Mapping[str, int] = field(default_factory=dict)  # the same -> the number that they return instead
+    texts: Mapping[str, bytes] = field(default_factory=dict)  # the same -> the bytes that they return instead
+    branch: DriverBranch | None = None  # None: a driver that has everything
     xids: list[tuple[int, int]] = field(default_factory=list)  # (GPU, code) of each event so far: append to it
 
     def text(self) -> str:
@@ -172,6 +181,11 @@ class Control:
             lines.append(f"now {self.now:.6f}")
         lines += [f"error {function} {code}" for function, code in self.errors.items()]
         lines += [f"hang {function} {seconds}" for function, seconds in self.hang.items()]
+        lines += [f"raw {function} {number}" for function, number in self.raw.items()]
+        lines += [f"text {function} {answer.hex()}" for function, answer in self.texts.items()]
+        if self.branch is not None:
+            lines += [f"fields {self.branch.fields}", *(f"missing {name}" for name in sorted(self.branch.missing))]
+            lines += [f"entry_bytes {name} {size}" for name, size in self.branch.entry_bytes.items()]
         lines += [f"gpu {index} {' '.join(gpu.settings())}" for index, gpu in enumerate(self.gpus)]
         lines += [
             f"slice {index} {' '.join(instance.settings())}"

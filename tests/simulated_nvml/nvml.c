@@ -12,6 +12,11 @@
  *     delay_us 40               each call uses the CPU for this long
  *     error FUNCTION CODE       the function returns this code (also for calls without a GPU)
  *     hang FUNCTION SECONDS     the function sleeps
+ *     raw FUNCTION NUMBER       the function returns this number
+ *     text FUNCTION HEX         the function returns these bytes
+ *     missing FUNCTION          the driver does not have the function: it returns FUNCTION_NOT_FOUND
+ *     entry_bytes FUNCTION N    size of the entries that the function writes into a list
+ *     fields N                  one more than the highest field number that the driver knows
  *     gpu 3 key=value ...       settings of GPU 3; "gpu *" sets all. Keys: see apply().
  *     slice 3 key=value ...     one more MIG instance of GPU 3. Keys: see slice_statement().
  *     xid 3 79                  GPU 3 reported Xid 79; each line is one event, delivered once to each registered set
@@ -30,9 +35,9 @@
 #include <time.h>
 
 enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7,
-       DRIVER_NOT_LOADED = 9, TIMEOUT = 10, GPU_IS_LOST = 15 };
-enum { MAX_GPUS = 64, MAX_RULES = 48, MAX_SEGMENTS = 16, MAX_PIDS = 64, MAX_SLICES = 7, MAX_XIDS = 256,
-       NAME = 72 };
+       DRIVER_NOT_LOADED = 9, TIMEOUT = 10, FUNCTION_NOT_FOUND = 13, GPU_IS_LOST = 15, VERSION_MISMATCH = 25 };
+enum { MAX_GPUS = 64, MAX_RULES = 64, MAX_SEGMENTS = 16, MAX_PIDS = 64, MAX_SLICES = 14, MAX_XIDS = 256, NAME = 72,
+       TEXT = 128, LAST_FIELD = 307 };
 enum { SAMPLES_A_SECOND = 6, BUFFER = 100 };  /* the driver's period is 1/6 s; the buffer has about a hundred samples */
 enum { FIRST_PID = 4100000 };
 #define MIB (1024ULL * 1024)
@@ -44,6 +49,11 @@ struct rule {
     int has_raw;
     uint64_t raw;      /* value returned instead of the real one */
     double hang;       /* seconds */
+    int has_text, has_count;
+    unsigned text_bytes, count;   /* count: the length of a list that is returned instead of the real one */
+    char text[TEXT];
+    int missing;
+    unsigned entry_bytes;
 };
 
 /* The load from a time on. Kept as history for the sample buffer. */
@@ -101,6 +111,7 @@ static struct {
     long loads;
     double now;        /* 0: the real clock */
     double clock_offset, delay_us;
+    unsigned fields;   /* one more than the highest field number */
     struct gpu gpus[MAX_GPUS];
     struct gpu system; /* rules for calls without a GPU */
     unsigned xid_count;
@@ -242,6 +253,18 @@ static void refuse(const char *what)
     abort();
 }
 
+/* `c3a9` -> its bytes; no longer than there is room for. */
+static void set_text(struct rule *rule, const char *hex)
+{
+    rule->has_text = 1;
+    rule->text_bytes = 0;
+    unsigned byte;
+    while (rule->text_bytes < TEXT && sscanf(hex, "%2x", &byte) == 1) {
+        rule->text[rule->text_bytes++] = (char)byte;
+        hex += 2;
+    }
+}
+
 static void apply(struct gpu *g, const char *key, char *value)
 {
     for (size_t i = 0; i < sizeof NUMBERS / sizeof *NUMBERS; i++)
@@ -270,6 +293,11 @@ static void apply(struct gpu *g, const char *key, char *value)
         struct rule *rule = rule_for(g, key + 4);
         rule->has_raw = 1;
         rule->raw = strtoull(value, NULL, 0);
+    } else if (strncmp(key, "text.", 5) == 0) set_text(rule_for(g, key + 5), value);
+    else if (strncmp(key, "count.", 6) == 0) {
+        struct rule *rule = rule_for(g, key + 6);
+        rule->has_count = 1;
+        rule->count = (unsigned)strtoul(value, NULL, 0);
     } else refuse(key);
 }
 
@@ -313,6 +341,7 @@ static void slice_statement(char *rest)
         else if (strcmp(word, "profile") == 0) snprintf(s->profile, sizeof s->profile, "%.31s", value);
         else if (strcmp(word, "place") == 0) s->place = (unsigned)atoi(value);
         else if (strcmp(word, "gpu_instance") == 0) s->gpu_instance = (unsigned)atoi(value);
+        else if (strcmp(word, "compute_instance") == 0) s->compute_instance = (unsigned)atoi(value);
         else if (strcmp(word, "memory_total") == 0) s->memory_total = atof(value);
         else if (strcmp(word, "memory_used") == 0) s->memory_used = atof(value);
         else if (strcmp(word, "sm_activity") == 0) s->sm_activity = atof(value);
@@ -347,13 +376,22 @@ static void statement(char *line)
     else if (strcmp(line, "now") == 0) world.now = atof(rest);
     else if (strcmp(line, "clock_offset") == 0) world.clock_offset = atof(rest);
     else if (strcmp(line, "delay_us") == 0) world.delay_us = atof(rest);
-    else if (strcmp(line, "error") == 0 || strcmp(line, "hang") == 0) {
-        char *code = rest + strcspn(rest, " \t");
-        if (!*code) refuse(rest);
-        *code++ = 0;
-        if (*line == 'e') rule_for(&world.system, rest)->code = (unsigned)atoi(code);
-        else rule_for(&world.system, rest)->hang = atof(code);
-    } else refuse(line);
+    else if (strcmp(line, "fields") == 0) world.fields = (unsigned)atoi(rest);
+    else if (strcmp(line, "missing") == 0) rule_for(&world.system, rest)->missing = 1;
+    else {
+        char *value = rest + strcspn(rest, " \t");
+        if (!*value) refuse(line);
+        *value++ = 0;
+        struct rule *rule = rule_for(&world.system, rest);
+        if (strcmp(line, "error") == 0) rule->code = (unsigned)atoi(value);
+        else if (strcmp(line, "hang") == 0) rule->hang = atof(value);
+        else if (strcmp(line, "text") == 0) set_text(rule, value);
+        else if (strcmp(line, "entry_bytes") == 0) rule->entry_bytes = (unsigned)atoi(value);
+        else if (strcmp(line, "raw") == 0) {
+            rule->has_raw = 1;
+            rule->raw = strtoull(value, NULL, 0);
+        } else refuse(line);
+    }
 }
 
 static void remember_load(struct gpu *g, double now)
@@ -381,6 +419,7 @@ static void reload(FILE *file)
     world.loads = 1;
     world.xid_count = 0;
     world.now = world.clock_offset = world.delay_us = 0;
+    world.fields = LAST_FIELD + 1;
     memset(&world.system, 0, sizeof world.system);
     for (unsigned i = 0; i < MAX_GPUS; i++) defaults(&world.gpus[i], i);
     char *line = NULL;
@@ -459,6 +498,16 @@ static const struct slice *slice_of(const void *device)
     return NULL;
 }
 
+/* The rule for a function of the driver as a whole; NULL: none. */
+static const struct rule *system_rule(const char *function)
+{
+    for (unsigned i = 0; i < world.system.rule_count; i++)
+        if (strcmp(world.system.rules[i].function, function) == 0) return &world.system.rules[i];
+    return NULL;
+}
+
+static int is_listed(const struct gpu *g) { return g < world.gpus + world.count && !g->missing; }
+
 static int begin(const char *function, void *device, int needs_device, struct call *call)
 {
     static const struct rule none;
@@ -476,9 +525,11 @@ static int begin(const char *function, void *device, int needs_device, struct ca
         struct gpu *owner = needs_device ? g : &world.system;
         for (unsigned i = 0; i < owner->rule_count; i++)
             if (strcmp(owner->rules[i].function, function) == 0) call->rule = &owner->rules[i];
-        if (!world.loaded) code = DRIVER_NOT_LOADED;
+        const struct rule *driver = system_rule(function);
+        if (driver && driver->missing) code = FUNCTION_NOT_FOUND;
+        else if (!world.loaded) code = DRIVER_NOT_LOADED;
         else if (sessions == 0 || session_loads != world.loads) code = UNINITIALIZED;
-        else if (needs_device && (g->missing || is_lost(g))) code = GPU_IS_LOST;
+        else if (needs_device && (!is_listed(g) || is_lost(g))) code = GPU_IS_LOST;
         else code = (int)call->rule->code;
     }
     double delay = world.delay_us + (needs_device && code != INVALID_ARGUMENT ? g->delay_us : 0);
@@ -555,21 +606,27 @@ int nvmlShutdown(void)
 
 const char *nvmlErrorString(int code) { return code == SUCCESS ? "Success" : "Simulated error"; }
 
-static int text(char *out, unsigned room, const char *value)
+static int text(const struct call *call, char *out, unsigned room, const char *value)
 {
+    if (call->rule->has_text) {                              /* without an end if there is no room for one */
+        unsigned bytes = call->rule->text_bytes < room ? call->rule->text_bytes : room;
+        memcpy(out, call->rule->text, bytes);
+        if (bytes < room) out[bytes] = 0;
+        return SUCCESS;
+    }
     return snprintf(out, room, "%s", value) < (int)room ? SUCCESS : INSUFFICIENT_SIZE;
 }
 
 int nvmlSystemGetDriverVersion(char *out, unsigned room)
 {
     BEGIN_SYSTEM("nvmlSystemGetDriverVersion");
-    return text(out, room, world.driver);
+    return text(&call, out, room, world.driver);
 }
 
 int nvmlSystemGetNVMLVersion(char *out, unsigned room)
 {
     BEGIN_SYSTEM("nvmlSystemGetNVMLVersion");
-    return text(out, room, "13.590.48.01");
+    return text(&call, out, room, "13.590.48.01");
 }
 
 int nvmlSystemGetCudaDriverVersion_v2(int *out)
@@ -586,12 +643,20 @@ int nvmlDeviceGetCount_v2(unsigned *out)
     BEGIN_SYSTEM("nvmlDeviceGetCount_v2");
     *out = 0;
     for (unsigned i = 0; i < world.count; i++) *out += !world.gpus[i].missing;
+    if (call.rule->has_raw) *out = (unsigned)call.rule->raw;
     return SUCCESS;
 }
 
+/* A rule of a GPU for the first of these functions applies to all: error 4 as where a device cgroup forbids it. */
 static int hand_out(struct gpu *g, void **out)
 {
     if (is_lost(g)) return GPU_IS_LOST;
+    for (unsigned i = 0; i < g->rule_count; i++)
+        if (strcmp(g->rules[i].function, "nvmlDeviceGetHandleByIndex_v2") == 0) {
+            if (g->rules[i].code) return (int)g->rules[i].code;
+            if (g->rules[i].has_raw) g = NULL;
+            break;
+        }
     *out = g;
     return SUCCESS;
 }
@@ -642,13 +707,13 @@ int nvmlDeviceGetName(void *device, char *out, unsigned room)
     BEGIN_EITHER("nvmlDeviceGetName");
     char full[160];
     snprintf(full, sizeof full, s ? "%s MIG %s" : "%s", g->name, s ? s->profile : "");
-    return text(out, room, full);
+    return text(&call, out, room, full);
 }
 
 int nvmlDeviceGetUUID(void *device, char *out, unsigned room)
 {
     BEGIN_EITHER("nvmlDeviceGetUUID");
-    return text(out, room, s ? s->uuid : g->uuid);
+    return text(&call, out, room, s ? s->uuid : g->uuid);
 }
 
 int nvmlDeviceGetSerial(void *device, char *out, unsigned room)
@@ -656,7 +721,7 @@ int nvmlDeviceGetSerial(void *device, char *out, unsigned room)
     BEGIN_DEVICE("nvmlDeviceGetSerial");
     char serial[32];
     snprintf(serial, sizeof serial, "16500%08d", (int)(g - world.gpus));
-    return text(out, room, serial);
+    return text(&call, out, room, serial);
 }
 
 struct pci { char legacy[16]; unsigned domain, bus, device, device_id, subsystem_id; char bus_id[32]; };
@@ -665,6 +730,11 @@ int nvmlDeviceGetPciInfo_v3(void *device, struct pci *out)
 {
     BEGIN_DEVICE("nvmlDeviceGetPciInfo_v3");
     memset(out, 0, sizeof *out);
+    if (call.rule->has_text) {
+        memcpy(out->bus_id, call.rule->text, call.rule->text_bytes < sizeof out->bus_id ? call.rule->text_bytes
+                                                                                         : sizeof out->bus_id);
+        return SUCCESS;
+    }
     sscanf(g->bus_id, "%x:%x:%x", &out->domain, &out->bus, &out->device);
     out->device_id = 0x233010DE;
     out->subsystem_id = 0x16C110DE;
@@ -707,6 +777,10 @@ int nvmlDeviceGetSamples(void *device, unsigned type, uint64_t seen, unsigned *v
     NOT_IN_MIG_MODE;
     if (type != 1) return NOT_SUPPORTED;    /* NVML_GPU_UTILIZATION_SAMPLES */
     *value_type = 1;                        /* NVML_VALUE_TYPE_UNSIGNED_INT */
+    if (call.rule->has_count) {
+        *count = call.rule->count;
+        return out ? INSUFFICIENT_SIZE : SUCCESS;
+    }
     if (!out) {                             /* the size query returns the size of the whole buffer */
         *count = BUFFER;
         return SUCCESS;
@@ -755,6 +829,7 @@ struct memory_v2 { unsigned version; uint64_t total, reserved, free, used; };
 int nvmlDeviceGetMemoryInfo_v2(void *device, struct memory_v2 *out)
 {
     BEGIN_EITHER("nvmlDeviceGetMemoryInfo_v2");
+    if (out->version != (sizeof *out | 2 << 24)) return VERSION_MISMATCH;
     if (s) {
         out->total = (uint64_t)s->memory_total * MIB;
         out->reserved = 0;
@@ -771,7 +846,13 @@ int nvmlDeviceGetMemoryInfo_v2(void *device, struct memory_v2 *out)
 
 int nvmlDeviceGetMemoryInfo(void *device, struct memory_v1 *out)
 {
-    BEGIN_DEVICE("nvmlDeviceGetMemoryInfo");
+    BEGIN_EITHER("nvmlDeviceGetMemoryInfo");
+    if (s) {
+        out->total = (uint64_t)s->memory_total * MIB;
+        out->used = (uint64_t)s->memory_used * MIB;
+        out->free = out->total - out->used;
+        return SUCCESS;
+    }
     out->total = (uint64_t)g->memory_total * MIB;
     out->used = call.rule->has_raw ? call.rule->raw : (uint64_t)(g->memory_used + g->memory_reserved) * MIB;
     out->free = (uint64_t)(g->memory_total - g->memory_used - g->memory_reserved) * MIB;
@@ -902,6 +983,7 @@ static unsigned first_reason_field(void)
 static int field_value(const struct gpu *g, struct field *f)
 {
     unsigned first = first_reason_field();
+    if (f->id >= world.fields) return INVALID_ARGUMENT;
     double value = 0;
     f->type = 3;                                                     /* NVML_VALUE_TYPE_UNSIGNED_LONG_LONG */
     if (first && f->id >= first && f->id < first + 3) {
@@ -938,7 +1020,7 @@ static int field_value(const struct gpu *g, struct field *f)
         break;
     case 197: value = g->pcie_sent; break;
     case 198: value = g->pcie_received; break;
-    default: return f->id < 308 ? NOT_SUPPORTED : INVALID_ARGUMENT;
+    default: return NOT_SUPPORTED;
     }
     if (g->mig && (f->id == 38 || f->id == 45 || f->id == 52 || f->id == 59 || f->id == 91 || f->id == 138 || f->id == 139))
         return NOT_SUPPORTED;                                        /* no NVLink in MIG mode */
@@ -991,6 +1073,7 @@ int nvmlGpmQueryDeviceSupport(void *device, struct gpm_support *out)
 
 int nvmlGpmSampleAlloc(struct gpm_sample **out)
 {
+    BEGIN_SYSTEM("nvmlGpmSampleAlloc");
     *out = calloc(1, sizeof **out);
     __atomic_add_fetch(&live_samples, 1, __ATOMIC_SEQ_CST);
     return SUCCESS;
@@ -1229,31 +1312,46 @@ static uint64_t process_memory(const struct gpu *g) { return (uint64_t)g->memory
 
 struct process { unsigned pid; uint64_t memory; unsigned gpu_instance, compute_instance; };
 
-int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, struct process *out)
+/* The list of processes, in entries of the size that this version of the function has, or of another: some drivers write
+ * longer ones than the caller has room for. */
+static int list_processes(const char *function, void *device, unsigned entry_bytes, unsigned *count, char *out)
 {
-    BEGIN_EITHER("nvmlDeviceGetComputeRunningProcesses_v3");
-    unsigned room = *count;
-    if (s) {
-        unsigned there = s->processes > s->pid_count ? s->processes : s->pid_count;
-        *count = there;
-        if (there && (room < there || !out)) return INSUFFICIENT_SIZE;
-        for (unsigned i = 0; i < there; i++)
-            out[i] = (struct process){ i < s->pid_count ? s->pids[i] : FIRST_PID + i,
-                                       (uint64_t)s->memory_used * MIB / there, s->gpu_instance, s->compute_instance };
-        return SUCCESS;
+    BEGIN_EITHER(function);
+    const struct rule *driver = system_rule(function);
+    if (driver && driver->entry_bytes) entry_bytes = driver->entry_bytes;
+    unsigned room = *count, there = process_count(g);
+    if (s) there = s->processes > s->pid_count ? s->processes : s->pid_count;
+    *count = there;
+    if (call.rule->has_count) {
+        *count = call.rule->count;
+        return call.rule->count > 1000000000 ? INSUFFICIENT_SIZE : SUCCESS;
     }
-    *count = process_count(g);
-    if (*count == 0) return SUCCESS;
-    if (room < *count || !out) return INSUFFICIENT_SIZE;
-    for (unsigned i = 0; i < *count; i++)
-        out[i] = (struct process){ pid(g, i), call.rule->has_raw ? call.rule->raw : process_memory(g), 0xFFFFFFFF,
-                                   0xFFFFFFFF };
+    if (there == 0) return SUCCESS;
+    if (room < there || !out) return INSUFFICIENT_SIZE;
+    for (unsigned i = 0; i < there; i++) {
+        struct process entry = { pid(g, i), process_memory(g), 0xFFFFFFFF, 0xFFFFFFFF };
+        if (s) entry = (struct process){ i < s->pid_count ? s->pids[i] : FIRST_PID + i,
+                                         (uint64_t)s->memory_used * MIB / there, s->gpu_instance, s->compute_instance };
+        if (call.rule->has_raw) entry.memory = call.rule->raw;
+        memset(out + (size_t)i * entry_bytes, 0, entry_bytes);
+        memcpy(out + (size_t)i * entry_bytes, &entry, entry_bytes < sizeof entry ? entry_bytes : sizeof entry);
+    }
     return SUCCESS;
 }
 
-int nvmlDeviceGetComputeRunningProcesses_v2(void *device, unsigned *count, struct process *out)
+int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, void *out)
 {
-    return nvmlDeviceGetComputeRunningProcesses_v3(device, count, out);
+    return list_processes("nvmlDeviceGetComputeRunningProcesses_v3", device, sizeof(struct process), count, out);
+}
+
+int nvmlDeviceGetComputeRunningProcesses_v2(void *device, unsigned *count, void *out)
+{
+    return list_processes("nvmlDeviceGetComputeRunningProcesses_v2", device, sizeof(struct process), count, out);
+}
+
+int nvmlDeviceGetComputeRunningProcesses(void *device, unsigned *count, void *out)
+{
+    return list_processes("nvmlDeviceGetComputeRunningProcesses", device, 16, count, out);
 }
 
 static int no_processes(void *device, const char *function, unsigned *count)

@@ -15,5 +15,5 @@ DRIVERS: dict[str, Callable[[DriverSettings], Driver]] = {
     "amd": lambda paths: PersistentDriver(AmdDriver(paths.sysfs, paths.procfs), paths.state_file("amd")),
     "ascend": lambda paths: PersistentDriver(AscendDriver(paths.sysfs, paths.procfs), paths.state_file("ascend")),
     "intel": lambda paths: PersistentDriver(IntelDriver(paths.sysfs, paths.procfs), paths.state_file("intel")),
-    "nvidia": lambda paths: NvidiaDriver(paths.state_file("nvidia")),
+    "nvidia": lambda paths: NvidiaDriver(paths.state_file("nvidia"), settings=paths),
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +59,23 @@ class DeviceInventory:
 
     def remember(self, present: Iterable[DeviceIdentity]) -> list[str]:
         """Add these GPUs and forget those that they replaced in their slots. Returns the uuids of the latter."""
-        present_by_bus_id = {identity.pci_bus_id: identity for identity in present}
-        replaced = [
-            uuid
-            for uuid, identity in self._gpus.items()
-            if present_by_bus_id.get(identity.pci_bus_id, identity).uuid != uuid
-            and uuid not in {other.uuid for other in present_by_bus_id.values()}
-        ]
+        found = {identity.uuid: identity for identity in present}
+        occupied = {_slot(identity) for identity in found.values()}
+        replaced = [uuid for uuid, identity in self._gpus.items() if uuid not in found and _slot(identity) in occupied]
         for uuid in replaced:
             del self._gpus[uuid]
-        self._gpus.update((identity.uuid, identity) for identity in present_by_bus_id.values())
+        self._gpus.update(found)
         self._store()
         return replaced
+
+    def get(self, uuid: str) -> DeviceIdentity | None:
+        """The known GPU with this uuid."""
+        return self._gpus.get(uuid)
+
+    def at(self, slot: DeviceIdentity) -> DeviceIdentity | None:
+        """The known GPU in the same slot as this one; None if there is none, or several claim it."""
+        found = [identity for identity in self if _slot(identity) == _slot(slot)]
+        return found[0] if len(found) == 1 else None
 
     def _store(self) -> None:
         if self._path is None or self._gpus == self._stored:
@@ -77,8 +83,10 @@ class DeviceInventory:
         text = json.dumps({"format": _FORMAT, "gpus": [asdict(identity) for identity in self]}, indent=1)
         temporary = self._path.with_name(self._path.name + ".new")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(text + "\n", encoding="utf-8")
+            _prepare(self._path)
+            _prepare(temporary)
+            with open(os.open(temporary, _WRITE_FLAGS, 0o600), "w", encoding="utf-8") as file:
+                file.write(text + "\n")
             os.replace(temporary, self._path)  # atomic: a crash leaves either the old or the new file
         except OSError as error:
             if not self._write_error_logged:
@@ -90,6 +98,21 @@ class DeviceInventory:
         self._stored = dict(self._gpus)
 
 
+_WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def _prepare(path: Path) -> None:
+    """Create the folder for this user only. Raises OSError if the path exists and is no regular file."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+
+
+def _slot(identity: DeviceIdentity) -> tuple[str, str]:
+    """Where the GPU is: its PCI address, or its index if it has none (Jetson)."""
+    return (identity.pci_bus_id, "" if identity.pci_bus_id else identity.index)
+
+
 def _parse(text: str) -> list[DeviceIdentity]:
     """Raises InventoryFormatError, or ValueError if the text is not JSON."""
     document: Any = json.loads(text)
@@ -97,9 +120,11 @@ def _parse(text: str) -> list[DeviceIdentity]:
     if not isinstance(gpus, list):
         raise InventoryFormatError("not a list of GPUs in a format that this version supports")
     names = {field.name for field in fields(DeviceIdentity)}
+    required = {field.name for field in fields(DeviceIdentity) if field.default is MISSING}  # older files lack the rest
     identities = []
     for gpu in gpus:
-        if not isinstance(gpu, dict) or set(gpu) != names or not all(isinstance(v, str) for v in gpu.values()):
+        valid = isinstance(gpu, dict) and required <= set(gpu) <= names
+        if not valid or not all(isinstance(value, str) for value in gpu.values()):
             raise InventoryFormatError(f"invalid GPU identity: {gpu!r}")
         if not gpu["uuid"]:
             raise InventoryFormatError("GPU without uuid")

@@ -7,18 +7,33 @@ which takes 133 ms for 2,000 processes.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, Sequence
 from ctypes import byref, c_uint, c_ulonglong, create_string_buffer
 from typing import Any
 
 from gpu_exporter.devices.meters import UtilizationSample
+from gpu_exporter.devices.nvidia_drivers import ProcessFunction
 from gpu_exporter.devices.nvml import INSUFFICIENT_SIZE, NOT_FOUND, NvmlSession, NvmlValueError, absence_reason
-from gpu_exporter.snapshot import GpuProcess
+from gpu_exporter.snapshot import AbsenceReason, GpuProcess
 
 _UTILIZATION_SAMPLES = 1  # nvmlSamplingType_t
-_DOUBLE = 0  # nvmlValueType_t
+_DOUBLE, _UINT = 0, 1  # nvmlValueType_t
+_SAMPLE_LAYOUTS = {_DOUBLE: "=Qd", _UINT: "=QI4x", 2: "=QQ", 3: "=QQ", 4: "=Qq", 5: "=Qi4x", 6: "=QH6x"}
 
-_MEMORY_UNKNOWN = 0xFFFFFFFFFFFFFFFF
-"""NVML_VALUE_NOT_AVAILABLE: the driver does not report memory per process."""
+_NO_INSTANCE = 0xFFFFFFFF
+"""Id of the instances of a process on a GPU that is not in MIG mode."""
+
+MAX_ENTRIES = 65_536
+"""A driver that reports a longer list is wrong: NVIDIA's GPUs have far fewer contexts, and sample buffers are small."""
+
+MAX_PID = 2**22
+"""The kernel's limit of process ids (proc(5), pid_max)."""
+
+MAX_PROCESS_BYTES = 2.0**44
+"""More than a process can have. Drivers that do not report memory per process return 2^64 - 1."""
+
+_ROOM = 2
+"""A driver may write longer entries than its header declares, as 535.54 does: buffers have twice the space."""
 
 
 class _GrowingBuffer:
@@ -30,10 +45,20 @@ class _GrowingBuffer:
 
     def _allocate(self, capacity: int) -> None:
         self.capacity = capacity
-        self.entries = create_string_buffer(self._entry_bytes * capacity)
+        self.entries = create_string_buffer(_ROOM * self._entry_bytes * capacity)
 
-    def grow(self, needed: int) -> None:
-        self._allocate(max(needed + needed // 4, 2 * self.capacity))  # the list may grow until the next call
+    def grow(self, needed: int) -> bool:
+        """Make room for a list of this length, which may grow until the next call. False: no list is that long."""
+        if needed > MAX_ENTRIES:
+            return False
+        self._allocate(max(needed + needed // 4, 2 * self.capacity))
+        return True
+
+    def used(self, count: int) -> memoryview | None:
+        """The first `count` entries; None if the driver reports more than there is room for."""
+        if count > self.capacity:
+            return None
+        return memoryview(self.entries)[: self._entry_bytes * count]
 
 
 class UtilizationBuffer:
@@ -48,7 +73,7 @@ class UtilizationBuffer:
     def read_since(self, since: int) -> list[UtilizationSample] | None:
         """Samples newer than `since`, oldest first; None if the driver has no buffer.
 
-        Times are microseconds of the driver's clock, values are percent. Raises GpuLost or DriverUnloaded.
+        Times are microseconds of the driver's clock, values are percent.
         """
         # A size query returns the size of the whole buffer: calling with enough room at once saves it.
         for _ in range(3):
@@ -56,14 +81,14 @@ class UtilizationBuffer:
             if code != INSUFFICIENT_SIZE:
                 break
             self._query(since, None)
-            self._list.grow(self._count.value)
+            if not self._list.grow(self._count.value):
+                return None
         if code == NOT_FOUND:
             return []
-        if code:
-            absence_reason(code)
+        layout = _SAMPLE_LAYOUTS.get(self._kind.value)
+        used = self._list.used(self._count.value)
+        if code or layout is None or used is None:
             return None
-        layout = "=Qd" if self._kind.value == _DOUBLE else "=QI4x"
-        used = memoryview(self._list.entries)[: 16 * min(self._count.value, self._list.capacity)]
         return [(stamp, float(value)) for stamp, value in struct.iter_unpack(layout, used)]
 
     def _query(self, since: int, entries: Any) -> int:
@@ -74,31 +99,62 @@ class UtilizationBuffer:
 
 
 class ProcessList:
-    """The processes with a compute context on one GPU or MIG instance."""
+    """The processes with a compute context on one GPU or MIG instance.
 
-    def __init__(self, nvml: NvmlSession, handle: Any) -> None:
-        self._get = nvml.function("nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2")
-        self._handle = handle
-        self._list = _GrowingBuffer(entry_bytes=24, capacity=32)
+    `functions` are tried in turn until the driver has one. `instance` is the id of the compute instance, within its GPU
+    instance, whose processes are listed; None for all.
+    """
+
+    def __init__(
+        self, nvml: NvmlSession, handle: Any, functions: Sequence[ProcessFunction], instance: int | None = None
+    ) -> None:
+        self._nvml, self._handle = nvml, handle
+        self._functions = list(functions)
+        self._instance = instance
         self._count = c_uint()
+        self._use(self._functions.pop(0))
+
+    def _use(self, function: ProcessFunction) -> None:
+        self._get = self._nvml.function(function.name)
+        self._list = _GrowingBuffer(function.entry_bytes, capacity=32)
+        self._layout = _PROCESS_LAYOUTS[function.entry_bytes]
         self._last_bytes = b""
         self._processes: tuple[GpuProcess, ...] = ()
 
-    def read(self) -> tuple[GpuProcess, ...]:
-        """The current processes. Raises NvmlValueError, GpuLost or DriverUnloaded."""
+    def read(self, max_bytes: float = MAX_PROCESS_BYTES) -> tuple[GpuProcess, ...]:
+        """The current processes. Memory above `max_bytes`, the GPU's own, is unknown. Raises NvmlValueError."""
+        code = self._fill()
+        while code and self._functions and absence_reason(code) is AbsenceReason.UNSUPPORTED:
+            self._use(self._functions.pop(0))
+            code = self._fill()
+        if code:
+            raise NvmlValueError(absence_reason(code), f"cannot list processes: NVML error {code}")
+        entries = self._list.used(self._count.value)
+        if entries is None:
+            raise NvmlValueError(AbsenceReason.ERROR, f"the driver lists {self._count.value} processes")
+        used = bytes(entries)
+        if used != self._last_bytes:  # usually nothing has changed
+            self._processes = tuple(self._parse(used, max_bytes))
+            self._last_bytes = used
+        return self._processes
+
+    def _fill(self) -> int:
+        code = INSUFFICIENT_SIZE
         for _ in range(3):
             self._count.value = self._list.capacity
             code = self._get(self._handle, byref(self._count), self._list.entries)
-            if code != INSUFFICIENT_SIZE:
+            if code != INSUFFICIENT_SIZE or not self._list.grow(self._count.value):
                 break
-            self._list.grow(self._count.value)
-        if code:
-            raise NvmlValueError(absence_reason(code), f"cannot list processes: NVML error {code}")
-        used = bytes(memoryview(self._list.entries)[: 24 * min(self._count.value, self._list.capacity)])
-        if used != self._last_bytes:  # usually nothing has changed
-            self._last_bytes = used
-            self._processes = tuple(
-                GpuProcess(pid, None if memory == _MEMORY_UNKNOWN else memory)
-                for pid, memory in struct.iter_unpack("=I4xQ8x", used)
-            )
-        return self._processes
+        return code
+
+    def _parse(self, used: bytes, max_bytes: float) -> Iterator[GpuProcess]:
+        """Raises NvmlValueError if a process cannot exist: then none of the entries is where it should be."""
+        for pid, memory, *instances in self._layout.iter_unpack(used):
+            if not 0 < pid <= MAX_PID:
+                raise NvmlValueError(AbsenceReason.ERROR, f"the driver lists a process {pid}")
+            if self._instance is None or not instances or instances[0] in (self._instance, _NO_INSTANCE):
+                yield GpuProcess(pid, memory if memory <= max_bytes else None)
+
+
+_PROCESS_LAYOUTS = {16: struct.Struct("=I4xQ"), 24: struct.Struct("=I4xQ4xI"), 32: struct.Struct("=I4xQ4xI8x")}
+"""By the size of an entry: process id, memory, and since the second version the compute instance."""

@@ -7,13 +7,21 @@ are prepared once per session and go to the C functions directly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from ctypes import Structure, byref, c_uint, c_ulonglong
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from gpu_exporter import metrics
-from gpu_exporter.devices.nvml import NvmlSession, absence_reason
+from gpu_exporter.devices.nvml import (
+    DRIVER_UNLOADED_CODES,
+    GPU_LOST_CODES,
+    DriverUnloaded,
+    GpuLost,
+    NvmlSession,
+    absence_reason,
+)
 from gpu_exporter.metrics import MetricFamily
 from gpu_exporter.snapshot import AbsenceReason, MetricReading
 
@@ -42,6 +50,10 @@ UINT_MAX = 0xFFFFFFFF
 
 class ImplausibleValue(Exception):
     """The driver returned an impossible number."""
+
+
+class MissingValue(Exception):
+    """The call that this driver has does not return this number."""
 
 
 Converter = Callable[[Any], float]
@@ -73,7 +85,15 @@ class _Utilization(Structure):
 
 
 class _Memory(Structure):
+    _fields_ = [(name, c_ulonglong) for name in ("total", "free", "used")]
+
+
+class _MemoryV2(Structure):
     _fields_ = [("version", c_uint), *((name, c_ulonglong) for name in ("total", "reserved", "free", "used"))]
+
+
+MemoryInfo = tuple[int, int | None, int]
+"""Total, reserved and used bytes. The first version of the call counts the reserved memory as used."""
 
 
 def _utilization() -> tuple[tuple[Any, ...], Callable[[], tuple[int, int]]]:
@@ -81,17 +101,28 @@ def _utilization() -> tuple[tuple[Any, ...], Callable[[], tuple[int, int]]]:
     return (byref(out),), lambda: (out.gpu, out.memory)
 
 
-def _memory() -> tuple[tuple[Any, ...], Callable[[], tuple[int, int, int]]]:
-    out = _Memory(MEMORY_V2)
+def _memory_v2() -> tuple[tuple[Any, ...], Callable[[], MemoryInfo]]:
+    out = _MemoryV2(MEMORY_V2)
     return (byref(out),), lambda: (out.total, out.reserved, out.used)
 
 
-class NvmlCall(NamedTuple):
-    """A function of NVML's library, with older names after the first. `shape` creates its outputs."""
+def _memory() -> tuple[tuple[Any, ...], Callable[[], MemoryInfo]]:
+    out = _Memory()
+    return (byref(out),), lambda: (out.total, None, out.used)
 
-    functions: tuple[str, ...]
+
+class NvmlCall(NamedTuple):
+    """A function of NVML's library. `shape` creates its outputs. `older` is used if the driver does not have it."""
+
+    function: str
     shape: OutputFactory
     arguments: tuple[int, ...] = ()
+    older: NvmlCall | None = None
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The names of the function and of its older forms."""
+        return (self.function, *(self.older.functions if self.older else ()))
 
 
 class CallMetric(NamedTuple):
@@ -121,8 +152,11 @@ def ranged(
 
 
 def _share_of_total(pick: int) -> Converter:
-    def convert(memory: tuple[int, int, int]) -> float:
-        return ranged(memory[0])(memory[pick])
+    def convert(memory: MemoryInfo) -> float:
+        part = memory[pick]
+        if part is None:
+            raise MissingValue
+        return ranged(memory[0])(part)
 
     return convert
 
@@ -132,16 +166,24 @@ def _bit(mask: int) -> Converter:
 
 
 _TOTAL, _RESERVED, _USED = range(3)
-MEMORY_INFO = NvmlCall(("nvmlDeviceGetMemoryInfo_v2",), _memory)
-_RATES = NvmlCall(("nvmlDeviceGetUtilizationRates",), _utilization)
-_REASONS = NvmlCall(("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"), _ulonglong)
-_ECC = ("nvmlDeviceGetTotalEccErrors",)
-_ROWS = NvmlCall(("nvmlDeviceGetRemappedRows",), _uints(4))
-_MEGAHERTZ = ranged(20_000, times=1_000_000)
-_MEGAHERTZ_MAX = ranged(20_000, min_value=1, times=1_000_000)
-_MILLIWATTS = ranged(100_000_000, per=1000)
+MEMORY_INFO = NvmlCall("nvmlDeviceGetMemoryInfo_v2", _memory_v2, older=NvmlCall("nvmlDeviceGetMemoryInfo", _memory))
+_RATES = NvmlCall("nvmlDeviceGetUtilizationRates", _utilization)
+_REASONS = NvmlCall(
+    "nvmlDeviceGetCurrentClocksEventReasons",
+    _ulonglong,
+    older=NvmlCall("nvmlDeviceGetCurrentClocksThrottleReasons", _ulonglong),
+)
+_ECC = "nvmlDeviceGetTotalEccErrors"
+_ROWS = NvmlCall("nvmlDeviceGetRemappedRows", _uints(4))
+_SM_MEGAHERTZ = ranged(6_000, times=1_000_000)
+_SM_MEGAHERTZ_MAX = ranged(6_000, min_value=1, times=1_000_000)
+_MEMORY_MEGAHERTZ = ranged(20_000, times=1_000_000)
+_MEMORY_MEGAHERTZ_MAX = ranged(20_000, min_value=1, times=1_000_000)
+_MILLIWATTS = ranged(UINT_MAX - 1, per=1000)  # what is plausible depends on the family: see nvidia_families
+_MILLIJOULES = ranged(10**15, per=1000)  # 3 kW for ten years
 _COUNT = ranged(UINT_MAX - 1)
-_LONG_COUNT = ranged(2**63)
+_ROW_COUNT = 100_000
+_LONG_COUNT = ranged(2**53)
 
 MEMORY_METRICS: tuple[CallMetric, ...] = (
     CallMetric(metrics.MEMORY_TOTAL, MEMORY_INFO, ranged(2**50, min_value=1, pick=_TOTAL)),
@@ -152,13 +194,15 @@ MEMORY_METRICS: tuple[CallMetric, ...] = (
 
 
 def _single_function_call(function: str, shape: OutputFactory = _uint, *arguments: int) -> NvmlCall:
-    return NvmlCall((function,), shape, arguments)
+    return NvmlCall(function, shape, arguments)
 
 
 STATIC_METRICS: tuple[CallMetric, ...] = (
-    CallMetric(metrics.SM_CLOCK_MAX, _single_function_call("nvmlDeviceGetMaxClockInfo", _uint, SM), _MEGAHERTZ_MAX),
+    CallMetric(metrics.SM_CLOCK_MAX, _single_function_call("nvmlDeviceGetMaxClockInfo", _uint, SM), _SM_MEGAHERTZ_MAX),
     CallMetric(
-        metrics.MEMORY_CLOCK_MAX, _single_function_call("nvmlDeviceGetMaxClockInfo", _uint, MEMORY), _MEGAHERTZ_MAX
+        metrics.MEMORY_CLOCK_MAX,
+        _single_function_call("nvmlDeviceGetMaxClockInfo", _uint, MEMORY),
+        _MEMORY_MEGAHERTZ_MAX,
     ),
 )
 """Read once per session."""
@@ -167,16 +211,16 @@ LIVE_METRICS: tuple[CallMetric, ...] = (
     CallMetric(metrics.UTILIZATION, _RATES, ranged(100, per=100, pick=0)),
     CallMetric(metrics.MEMORY_ACTIVITY, _RATES, ranged(100, per=100, pick=1)),
     *MEMORY_METRICS,
-    CallMetric(metrics.TEMPERATURE, _single_function_call("nvmlDeviceGetTemperature", _uint, CORE), ranged(200)),
+    CallMetric(metrics.TEMPERATURE, _single_function_call("nvmlDeviceGetTemperature", _uint, CORE), ranged(150)),
     CallMetric(metrics.POWER, _single_function_call("nvmlDeviceGetPowerUsage"), _MILLIWATTS),
     CallMetric(metrics.POWER_LIMIT, _single_function_call("nvmlDeviceGetEnforcedPowerLimit"), _MILLIWATTS),
     CallMetric(
         metrics.ENERGY,
         _single_function_call("nvmlDeviceGetTotalEnergyConsumption", _ulonglong),
-        ranged(2**63, per=1000),
+        _MILLIJOULES,
     ),
-    CallMetric(metrics.SM_CLOCK, _single_function_call("nvmlDeviceGetClockInfo", _uint, SM), _MEGAHERTZ),
-    CallMetric(metrics.MEMORY_CLOCK, _single_function_call("nvmlDeviceGetClockInfo", _uint, MEMORY), _MEGAHERTZ),
+    CallMetric(metrics.SM_CLOCK, _single_function_call("nvmlDeviceGetClockInfo", _uint, SM), _SM_MEGAHERTZ),
+    CallMetric(metrics.MEMORY_CLOCK, _single_function_call("nvmlDeviceGetClockInfo", _uint, MEMORY), _MEMORY_MEGAHERTZ),
     # In percent of the maximum noise tolerance of the product; NVML documents that it may exceed 100 %.
     CallMetric(metrics.FAN_SPEED, _single_function_call("nvmlDeviceGetFanSpeed"), ranged(200, per=100)),
     CallMetric(
@@ -193,7 +237,7 @@ LIVE_METRICS: tuple[CallMetric, ...] = (
         ranged(100, per=100, pick=0),
     ),
     CallMetric(
-        metrics.PCIE_GENERATION, _single_function_call("nvmlDeviceGetCurrPcieLinkGeneration"), ranged(16, min_value=1)
+        metrics.PCIE_GENERATION, _single_function_call("nvmlDeviceGetCurrPcieLinkGeneration"), ranged(8, min_value=1)
     ),
     CallMetric(metrics.PCIE_WIDTH, _single_function_call("nvmlDeviceGetCurrPcieLinkWidth"), ranged(32, min_value=1)),
     CallMetric(metrics.PCIE_REPLAYS, _single_function_call("nvmlDeviceGetPcieReplayCounter"), _COUNT),
@@ -203,8 +247,8 @@ LIVE_METRICS: tuple[CallMetric, ...] = (
     ),
     CallMetric(metrics.ECC_ERRORS, NvmlCall(_ECC, _ulonglong, (CORRECTED, LIFETIME)), _LONG_COUNT, ("corrected",)),
     CallMetric(metrics.ECC_ERRORS, NvmlCall(_ECC, _ulonglong, (UNCORRECTED, LIFETIME)), _LONG_COUNT, ("uncorrected",)),
-    CallMetric(metrics.REMAPPED_ROWS, _ROWS, ranged(UINT_MAX - 1, pick=0), ("correctable",)),
-    CallMetric(metrics.REMAPPED_ROWS, _ROWS, ranged(UINT_MAX - 1, pick=1), ("uncorrectable",)),
+    CallMetric(metrics.REMAPPED_ROWS, _ROWS, ranged(_ROW_COUNT, pick=0), ("correctable",)),
+    CallMetric(metrics.REMAPPED_ROWS, _ROWS, ranged(_ROW_COUNT, pick=1), ("uncorrectable",)),
     CallMetric(metrics.ROW_REMAP_PENDING, _ROWS, ranged(1, pick=2)),
     CallMetric(metrics.ROW_REMAP_FAILED, _ROWS, ranged(1, pick=3)),
 )
@@ -218,6 +262,11 @@ class NvmlReadings:
     readings: list[MetricReading] = field(default_factory=list)
     absent: dict[MetricFamily, AbsenceReason] = field(default_factory=dict)
     _incomplete: set[MetricFamily] = field(default_factory=set)
+    _answered: int = 0
+    _lost: int = 0
+    _unloaded: int = 0
+    _failed: int = 0
+    _refused: int = 0
 
     def add_absent(self, family: MetricFamily, reason: AbsenceReason) -> None:
         """Record that a row of this family could not be read."""
@@ -230,25 +279,87 @@ class NvmlReadings:
         if self._incomplete:
             self.readings = [reading for reading in self.readings if reading.family not in self._incomplete]
 
+    def count_call(self, code: int) -> None:
+        """Count what a call says about its GPU. One that is unsupported says nothing."""
+        if code == 0:
+            self._answered += 1
+            return
+        self._lost += code in GPU_LOST_CODES
+        self._unloaded += code in DRIVER_UNLOADED_CODES
+        failed = absence_reason(code) is AbsenceReason.ERROR
+        self._failed += failed
+        self._refused += not failed
+
+    @property
+    def only_errors(self) -> bool:
+        """Whether no call succeeded, and most of them failed rather than being unsupported."""
+        return not self._answered and self._failed > self._refused
+
+    def raise_if_gone(self) -> None:
+        """Raise GpuLost or DriverUnloaded if most of the calls that were counted say so.
+
+        Each call of a lost GPU fails. If a single one does, its answer is wrong, not the GPU gone.
+        """
+        if self._lost + self._unloaded <= self._answered:
+            return
+        if self._unloaded > self._lost:
+            raise DriverUnloaded(f"{self._unloaded} calls say so, {self._answered} return a value")
+        raise GpuLost(f"{self._lost} calls say so, {self._answered} return a value")
+
+
+class _CallForm:
+    """One form of a call, with its arguments and the reader of its outputs."""
+
+    __slots__ = ("arguments", "function", "read")
+
+    def __init__(self, nvml: NvmlSession, handle: Any, call: NvmlCall) -> None:
+        outs, self.read = call.shape()
+        self.function = nvml.function(call.function)
+        self.arguments = (handle, *call.arguments, *outs)
+
 
 class _PreparedCall:
-    """A call with its arguments, and the metrics that use its response."""
+    """A call, and the metrics that use its response."""
 
-    __slots__ = ("answer", "arguments", "function", "lines", "read", "readings")
+    __slots__ = ("_form", "_older", "answer", "lines", "readings")
 
     def __init__(self, nvml: NvmlSession, handle: Any, call: NvmlCall, lines: list[CallMetric]) -> None:
-        outs, self.read = call.shape()
-        self.function = nvml.function(*call.functions)
-        self.arguments = (handle, *call.arguments, *outs)
+        self._form = _CallForm(nvml, handle, call)
+        self._older = _CallForm(nvml, handle, call.older) if call.older else None
         self.lines = lines
         self.answer: Any = None
         self.readings: list[MetricReading] = []
 
+    def execute(self) -> int:
+        """Make the call and return its code. Once only the older form has worked, it is used from then on."""
+        code = self._form.function(*self._form.arguments)
+        if code and self._older is not None and absence_reason(code) is AbsenceReason.UNSUPPORTED:
+            code = self._older.function(*self._older.arguments)
+            if not code:
+                self._form, self._older = self._older, None
+        return code
+
+    def read(self) -> Any:
+        """The values that the call returned."""
+        return self._form.read()
+
+
+NO_LIMITS: Mapping[MetricFamily, float] = MappingProxyType({})
+
 
 class CallPlan:
-    """The distinct calls of a table, prepared for one GPU."""
+    """The distinct calls of a table, prepared for one GPU. `limits` are the highest plausible values of some families,
+    for those whose range depends on the GPU.
+    """
 
-    def __init__(self, nvml: NvmlSession, handle: Any, lines: Iterable[CallMetric]) -> None:
+    def __init__(
+        self,
+        nvml: NvmlSession,
+        handle: Any,
+        lines: Iterable[CallMetric],
+        limits: Mapping[MetricFamily, float] = NO_LIMITS,
+    ) -> None:
+        self._limits = limits
         calls: dict[NvmlCall, list[CallMetric]] = {}
         for line in lines:
             calls.setdefault(line.call, []).append(line)
@@ -256,9 +367,10 @@ class CallPlan:
         self._of_family = {line.family: ready for ready in self._ready for line in ready.lines}
 
     def execute(self, values: NvmlReadings) -> None:
-        """Make the calls. Raises GpuLost or DriverUnloaded."""
+        """Make the calls, and count in `values` what they say about the GPU."""
         for ready in self._ready:
-            code = ready.function(*ready.arguments)
+            code = ready.execute()
+            values.count_call(code)
             if code:
                 ready.answer, ready.readings = None, []
                 reason = absence_reason(code)
@@ -267,24 +379,32 @@ class CallPlan:
                 continue
             answer = ready.read()
             if answer != ready.answer:  # most responses repeat: reuse their readings
-                ready.readings = _convert_answer(answer, ready.lines, values)
-                # Not cached if a value is implausible: its absence must be added each time.
+                ready.readings = self._convert_answer(answer, ready.lines, values)
+                # Not cached if a value is missing: its absence must be added each time.
                 ready.answer = answer if len(ready.readings) == len(ready.lines) else None
             values.readings += ready.readings
 
     def last_value(self, family: MetricFamily) -> float | None:
         """The last value of a family without further labels; None if it is absent."""
-        for reading in self._of_family[family].readings:
+        ready = self._of_family.get(family)
+        for reading in ready.readings if ready else ():
             if reading.family is family:
                 return reading.value
         return None
 
-
-def _convert_answer(answer: Any, lines: list[CallMetric], values: NvmlReadings) -> list[MetricReading]:
-    readings = []
-    for line in lines:
-        try:
-            readings.append(MetricReading(line.family, line.convert(answer), line.labels))
-        except ImplausibleValue:
-            values.add_absent(line.family, AbsenceReason.ERROR)
-    return readings
+    def _convert_answer(self, answer: Any, lines: list[CallMetric], values: NvmlReadings) -> list[MetricReading]:
+        readings = []
+        for line in lines:
+            try:
+                value = line.convert(answer)
+            except ImplausibleValue:
+                values.add_absent(line.family, AbsenceReason.ERROR)
+                continue
+            except MissingValue:
+                values.add_absent(line.family, AbsenceReason.UNSUPPORTED)
+                continue
+            if value > self._limits.get(line.family, value):
+                values.add_absent(line.family, AbsenceReason.ERROR)
+                continue
+            readings.append(MetricReading(line.family, value, line.labels))
+        return readings

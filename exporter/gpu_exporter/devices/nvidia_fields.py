@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Sequence
-from ctypes import byref, c_int, create_string_buffer
+from ctypes import byref, c_int, create_string_buffer, memmove
 from typing import Any, NamedTuple
 
 from gpu_exporter import metrics
 from gpu_exporter.devices.nvidia_calls import Converter, ImplausibleValue, NvmlReadings, ranged
+from gpu_exporter.devices.nvidia_drivers import Version
 from gpu_exporter.devices.nvml import INVALID_ARGUMENT, NvmlSession, absence_reason
 from gpu_exporter.metrics import MetricFamily
 from gpu_exporter.snapshot import AbsenceReason, MetricReading
@@ -26,12 +27,17 @@ ALL_LINKS = 0xFFFFFFFF
 """Scope of an NVLink field: sum of all links."""
 
 LINK_COUNT, LINK_STATE = 91, 165
+_LINK_STATES = (0, 1, 2)  # inactive, active, saving power
 
 _ENTRY = "IIqqIIQ"  # nvmlFieldValue_t: field, scope, timestamp, latency, value type, error, value
 _ENTRY_BYTES = struct.calcsize(_ENTRY)
 _DOUBLE, _UINT, _ULONG, _ULONGLONG, _LONGLONG, _INT, _USHORT = range(7)  # nvmlValueType_t
 
-Version = tuple[float, ...]
+_VALUE_TYPES = frozenset({_DOUBLE, _UINT, _ULONG, _ULONGLONG, _LONGLONG, _INT, _USHORT})
+
+_NOT_ANSWERED = 0xFFFFFFFE
+"""Written into the error code of each entry before a call: a driver that skips an entry would otherwise repeat the
+former value, or return a zero."""
 
 _NO_START: Version = ()
 _NO_END: Version = (math.inf,)
@@ -52,10 +58,10 @@ class FieldMetric(NamedTuple):
     before: Version = _NO_END
 
 
-_NANOSECONDS = ranged(2**63, per=1e9)
+_NANOSECONDS = ranged(10**18, per=1e9)  # thirty years
 _BYTES = ranged(2**63)
 _KIBIBYTES = ranged(2**53, times=1024)
-_COUNT = ranged(2**63)
+_COUNT = ranged(2**53)
 _PAGES = ranged(10_000)
 _FLAG = ranged(1)
 
@@ -86,7 +92,7 @@ FIELD_METRICS: tuple[FieldMetric, ...] = (
     _throttle("hw_thermal", 252, since=_R575, before=_R580_82),
     _throttle("hw_power_brake", 253, since=_R575, before=_R580_82),
     _throttle("thermal", 75, before=_R575),  # older drivers do not distinguish the two
-    FieldMetric(metrics.MEMORY_TEMPERATURE, 82, ranged(200, min_value=1)),  # a working card is never at 0 °C
+    FieldMetric(metrics.MEMORY_TEMPERATURE, 82, ranged(150, min_value=1)),  # a working card is never at 0 °C
     FieldMetric(metrics.RETIRED_PAGES, 29, _PAGES, ("single_bit",)),
     FieldMetric(metrics.RETIRED_PAGES, 30, _PAGES, ("double_bit",)),
     FieldMetric(metrics.RETIRED_PAGES_PENDING, 31, _FLAG),
@@ -115,11 +121,6 @@ _WRAPPING_COUNTERS = (metrics.PCIE_TRANSMIT, metrics.PCIE_RECEIVE)
 and the family is unsupported."""
 
 
-def parse_version(text: str) -> Version:
-    """`580.82.07` -> (580, 82, 7)."""
-    return tuple(int(part) for part in text.split(".") if part.isdigit())
-
-
 class FieldValue(NamedTuple):
     """One field of a response: error code, value type, and the 8 bytes of the value as an integer."""
 
@@ -144,9 +145,10 @@ class FieldBatch:
     def __init__(self, nvml: NvmlSession, handle: Any, fields: Sequence[tuple[int, int]]) -> None:
         self._get = nvml.function("nvmlDeviceGetFieldValues")
         self._layout = struct.Struct("=" + _ENTRY * len(fields))
-        self._entries = create_string_buffer(_ENTRY_BYTES * len(fields))
-        for i, (field, scope) in enumerate(fields):
-            struct.pack_into("=II", self._entries, i * _ENTRY_BYTES, field, scope)
+        self._request = b"".join(
+            struct.pack("=" + _ENTRY, field, scope, 0, 0, 0, _NOT_ANSWERED, 0) for field, scope in fields
+        )
+        self._entries = create_string_buffer(2 * len(self._request))  # no driver writes longer entries, so far
         self._arguments = (handle, c_int(len(fields)), byref(self._entries))
         self._empty = not fields
 
@@ -154,7 +156,8 @@ class FieldBatch:
         """The error code of the call, and seven numbers per field, as in nvmlFieldValue_t."""
         if self._empty:
             return 0, ()
-        return self._get(*self._arguments), self._layout.unpack(self._entries)
+        memmove(self._entries, self._request, len(self._request))
+        return self._get(*self._arguments), self._layout.unpack_from(self._entries)
 
 
 FIELD_FAMILIES = frozenset(line.family for line in FIELD_METRICS)
@@ -163,13 +166,13 @@ FIELD_FAMILIES = frozenset(line.family for line in FIELD_METRICS)
 class FieldPlan:
     """The metrics of the table that this GPU supports, read in one batch."""
 
-    def __init__(self, nvml: NvmlSession, handle: Any, driver_version: str) -> None:
+    def __init__(self, nvml: NvmlSession, handle: Any, version: Version) -> None:
         self._nvml, self._handle = nvml, handle
-        self._version = parse_version(driver_version)
+        self._version = version
         self._lines: list[FieldMetric] | None = None
 
     def execute(self, values: NvmlReadings) -> None:
-        """Read all fields. Raises GpuLost or DriverUnloaded."""
+        """Read all fields."""
         code = self._probe_fields() if self._lines is None else 0
         lines: Iterable[FieldMetric] = self._lines or ()
         raw: Sequence[int] = ()
@@ -218,6 +221,8 @@ def _convert_value(line: FieldMetric, answer: FieldValue) -> MetricReading | Abs
         return AbsenceReason.UNSUPPORTED
     if answer.code:
         return absence_reason(answer.code)
+    if answer.kind not in _VALUE_TYPES:
+        return AbsenceReason.ERROR
     if answer.kind in _32_BITS and line.family in _WRAPPING_COUNTERS:
         return AbsenceReason.UNSUPPORTED
     try:
@@ -237,7 +242,7 @@ class NvlinkPlan:
         self._last = NvmlReadings()
 
     def execute(self, values: NvmlReadings, now: float) -> None:
-        """Add the counts. `now` is monotonic seconds. Raises GpuLost or DriverUnloaded."""
+        """Add the counts. `now` is monotonic seconds."""
         if now >= self._due:
             self._last = NvmlReadings()
             self._read()
@@ -260,6 +265,9 @@ class NvlinkPlan:
         code = code or next((state.code for state in states if state.code), 0)
         if code:
             self._last.absent[metrics.NVLINK_LINKS] = absence_reason(code)
+            return
+        if any(state.value() not in _LINK_STATES for state in states):
+            self._last.absent[metrics.NVLINK_LINKS] = AbsenceReason.ERROR
             return
         active = sum(state.value() != 0 for state in states)  # a link in a power-saving state counts as active
         rows = (("active", active), ("inactive", len(states) - active))

@@ -105,7 +105,7 @@ class GpmSampler:
             entry.metric = metric
 
     def execute(self, values: NvmlReadings, now: float) -> None:
-        """Add the activity since the last call. `now` is monotonic seconds. Raises GpuLost or DriverUnloaded.
+        """Add the activity since the last call. `now` is monotonic seconds.
 
         Traffic is added if `values` has no counter from field values.
         """
@@ -152,9 +152,12 @@ class GpmSampler:
             if not code and not support.supported:
                 return AbsenceReason.UNSUPPORTED
             allocate = self._nvml.function("nvmlGpmSampleAlloc")
-            code = code or allocate(byref(self._older)) or allocate(byref(self._newer))
+            for sample in (self._older, self._newer):
+                code = code or (0 if sample else allocate(byref(sample)))
             if code:
                 return absence_reason(code)
+            if not self._older or not self._newer:
+                return AbsenceReason.ERROR
         code = self._take_sample(*self._sample_arguments, self._newer)
         return absence_reason(code) if code else None
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpu_exporter import metrics
+from gpu_exporter.devices.host_memory import HostMemoryError, read_host_memory
 from gpu_exporter.devices.meters import (
     MAX_GAP_SECONDS,
     WINDOW_SECONDS,
@@ -16,12 +17,14 @@ from gpu_exporter.devices.meters import (
     WindowMeter,
     WindowStatistics,
 )
-from gpu_exporter.devices.nvidia_buffers import ProcessList, UtilizationBuffer
-from gpu_exporter.devices.nvidia_calls import LIVE_METRICS, STATIC_METRICS, CallPlan, NvmlReadings
+from gpu_exporter.devices.nvidia_buffers import MAX_PROCESS_BYTES, ProcessList, UtilizationBuffer
+from gpu_exporter.devices.nvidia_calls import LIVE_METRICS, MEMORY_INFO, STATIC_METRICS, CallPlan, NvmlReadings
+from gpu_exporter.devices.nvidia_drivers import parse_version, process_functions
+from gpu_exporter.devices.nvidia_families import MemoryKind, family_of
 from gpu_exporter.devices.nvidia_fields import FieldPlan, NvlinkPlan
 from gpu_exporter.devices.nvidia_gpm import GpmSampler
 from gpu_exporter.devices.nvidia_mig import MigInstances, MigMode
-from gpu_exporter.devices.nvml import GpuLost, NvmlSession, NvmlValueError
+from gpu_exporter.devices.nvml import DriverUnloaded, GpuLost, NvmlSession, NvmlValueError, handle_address
 from gpu_exporter.metrics import MetricFamily
 from gpu_exporter.snapshot import (
     Absence,
@@ -90,25 +93,34 @@ class GpuMeters:
 class NvidiaGpu:
     """A GPU in an open NVML session. `close` frees its driver resources."""
 
-    def __init__(self, nvml: NvmlSession, handle: Any, identity: DeviceIdentity, meters: GpuMeters) -> None:
+    def __init__(
+        self, nvml: NvmlSession, handle: Any, identity: DeviceIdentity, meters: GpuMeters, procfs: str = "/proc"
+    ) -> None:
         self.identity = identity
-        self._nvml, self._handle, self._meters = nvml, handle, meters
+        self.address = handle_address(handle)
+        self._nvml, self._handle, self._meters, self._procfs = nvml, handle, meters, procfs
         self._mig_mode = MigMode(nvml, handle)
+        self._family = family_of(identity.name)
+        self._shares_memory = self._family.memory is MemoryKind.SHARED
         self._processes: tuple[GpuProcess, ...] | AbsenceReason = ()
-        self._has_buffer, self._memory_held = True, False
+        self._has_buffer = True
+        self._memory_held: bool | None = False
         self._plan(mig=False)
 
     def _plan(self, mig: bool) -> None:
         """Prepare all calls. What a GPU supports depends on MIG mode, so a change of mode repeats this."""
         nvml, handle = self._nvml, self._handle
+        version = parse_version(self.identity.driver_version)
+        limits = {metrics.POWER: self._family.plausible_watts, metrics.POWER_LIMIT: self._family.plausible_watts}
+        live = [line for line in LIVE_METRICS if line.call is not MEMORY_INFO or not self._shares_memory]
         self._fixed: NvmlReadings | None = None
         self._fixed_plan = CallPlan(nvml, handle, STATIC_METRICS)
-        self._live_plan = CallPlan(nvml, handle, LIVE_METRICS)
-        self._fields = FieldPlan(nvml, handle, self.identity.driver_version)
+        self._live_plan = CallPlan(nvml, handle, live, limits)
+        self._fields = FieldPlan(nvml, handle, version)
         self._links = NvlinkPlan(nvml, handle)
         self._gpm = GpmSampler(nvml, handle)
         self._buffer = UtilizationBuffer(nvml, handle)
-        self._process_list = ProcessList(nvml, handle)
+        self._process_list = ProcessList(nvml, handle, process_functions(version))
         self._processes_at = -math.inf
         self._mig_instances = MigInstances(nvml, handle, self.identity) if mig else None
 
@@ -119,35 +131,42 @@ class NvidiaGpu:
 
     def read(self, now: float, wall: float) -> list[DeviceReading]:
         """This GPU, then its MIG instances. `now` is monotonic seconds, `wall` Unix time. Raises DriverUnloaded."""
+        mig = self._mig_mode.is_enabled()
+        if mig != (self._mig_instances is not None):
+            self.close()
+            self._plan(mig)
         try:
-            mig = self._mig_mode.is_enabled()
-            if mig != (self._mig_instances is not None):
-                self.close()
-                self._plan(mig)
-            return [self._read_whole(now, wall), *(self._mig_instances.read(now) if self._mig_instances else ())]
+            whole = self._read_whole(now, wall)
         except GpuLost:
-            instances = self._mig_instances.down_readings(DownReason.LOST) if self._mig_instances else ()
-            return [DeviceReading(self.identity, down=DownReason.LOST), *instances]
+            whole = DeviceReading(self.identity, down=DownReason.LOST)
+        if self._mig_instances is None:
+            return [whole]
+        instances = self._mig_instances
+        return [whole, *(instances.down_readings(whole.down) if whole.down else instances.read(now))]
 
     def _read_whole(self, now: float, wall: float) -> DeviceReading:
-        values, answered = self._read_calls()
+        values = self._read_calls()
+        values.raise_if_gone()
+        if values.only_errors:
+            self._meters.add_power(now, wall, None)
+            return DeviceReading(self.identity, down=DownReason.ERROR)
+        if self._shares_memory:
+            self._read_shared_memory(values)
         self._fields.execute(values)
         self._links.execute(values, now)
         self._gpm.execute(values, now)
         values.drop_incomplete_families()
         processes = self._read_processes(values, now)
         self._read_power(values, now, wall)
-        self._read_busy(values, now, wall, bool(processes))
-        if not answered and AbsenceReason.ERROR in values.absent.values():
-            return DeviceReading(self.identity, down=DownReason.ERROR)
+        self._read_busy(values, now, wall, processes)
         absences = tuple([Absence(family, reason) for family, reason in values.absent.items()])
         # In MIG mode processes belong to the instance that they run on.
         return DeviceReading(
-            self.identity, tuple(values.readings), absences, processes=() if self._mig_instances else processes
+            self.identity, tuple(values.readings), absences, processes=() if self._mig_instances else processes or ()
         )
 
-    def _read_calls(self) -> tuple[NvmlReadings, bool]:
-        """The readings of the call tables, and whether any live metric could be read."""
+    def _read_calls(self) -> NvmlReadings:
+        """The readings of the call tables."""
         fixed = self._fixed
         if fixed is None:
             fixed = NvmlReadings()
@@ -156,18 +175,30 @@ class NvidiaGpu:
                 self._fixed = fixed
         values = NvmlReadings(list(fixed.readings), dict(fixed.absent))
         self._live_plan.execute(values)
-        return values, len(values.readings) > len(fixed.readings)
+        return values
 
-    def _read_processes(self, values: NvmlReadings, now: float) -> tuple[GpuProcess, ...]:
+    def _read_shared_memory(self, values: NvmlReadings) -> None:
+        values.absent[metrics.MEMORY_RESERVED] = AbsenceReason.UNSUPPORTED
+        try:
+            memory = read_host_memory(self._procfs)
+        except HostMemoryError as error:
+            values.absent.update(dict.fromkeys((metrics.MEMORY_TOTAL, metrics.MEMORY_USED), error.reason))
+            return
+        values.readings.append(MetricReading(metrics.MEMORY_TOTAL, memory.total))
+        values.readings.append(MetricReading(metrics.MEMORY_USED, memory.used))
+
+    def _read_processes(self, values: NvmlReadings, now: float) -> tuple[GpuProcess, ...] | None:
+        """The processes; None if they are unknown."""
         if now - self._processes_at >= PROCESS_INTERVAL_SECONDS:
             self._processes_at = now
+            own_memory = self._live_plan.last_value(metrics.MEMORY_TOTAL)
             try:
-                self._processes = self._process_list.read()
+                self._processes = self._process_list.read(own_memory or MAX_PROCESS_BYTES)
             except NvmlValueError as error:
                 self._processes = error.reason
         if isinstance(self._processes, AbsenceReason):
             values.absent[metrics.PROCESSES] = self._processes
-            return ()
+            return None
         values.readings.append(MetricReading(metrics.PROCESSES, len(self._processes)))
         return self._processes
 
@@ -181,15 +212,16 @@ class NvidiaGpu:
         values.readings.append(_WINDOW_LENGTH)
         values.readings.append(MetricReading(metrics.WINDOW_END, math.floor(wall / WINDOW_SECONDS) * WINDOW_SECONDS))
 
-    def _read_busy(self, values: NvmlReadings, now: float, wall: float, has_processes: bool) -> None:
-        meters, last = self._meters, self._live_plan.last_value
-        ratio, used, total = last(metrics.UTILIZATION), last(metrics.MEMORY_USED), last(metrics.MEMORY_TOTAL)
+    def _read_busy(
+        self, values: NvmlReadings, now: float, wall: float, processes: tuple[GpuProcess, ...] | None
+    ) -> None:
+        meters = self._meters
+        ratio = self._live_plan.last_value(metrics.UTILIZATION)
         absence = values.absent.get(metrics.UTILIZATION)
         # A GPU in MIG mode has no utilization, and the sample buffer of the whole GPU is not reliable then either.
         unsupported = absence is AbsenceReason.UNSUPPORTED
         samples = None if unsupported else self._buffer.read_since(meters.busy.next_sample_since)
-        held = has_processes or (used is not None and total is not None and used > MIN_MEMORY_HELD_RATIO * total)
-        self._has_buffer, self._memory_held = samples is not None, held
+        self._has_buffer, self._memory_held = samples is not None, self._holds_memory(processes)
         self._count(now, wall, samples, None if ratio is None else 100 * ratio)
         if samples is None and ratio is None:
             values.absent.update(dict.fromkeys(_BUSY_FAMILIES, absence or AbsenceReason.ERROR))
@@ -197,16 +229,28 @@ class NvidiaGpu:
         meters.utilization.add_readings(values, wall)
         values.readings.append(MetricReading(metrics.BUSY_SECONDS_TOTAL, meters.busy.busy))
         values.readings.append(MetricReading(metrics.OBSERVED_SECONDS_TOTAL, meters.busy.observed))
-        values.readings.append(MetricReading(metrics.IDLE_HELD_SECONDS, meters.busy.idle_held_seconds))
+        if self._memory_held is None:
+            values.absent[metrics.IDLE_HELD_SECONDS] = values.absent.get(metrics.PROCESSES, AbsenceReason.UNSUPPORTED)
+        else:
+            values.readings.append(MetricReading(metrics.IDLE_HELD_SECONDS, meters.busy.idle_held_seconds))
         if meters.busy.source is BusySource.NONE:
             values.absent[metrics.BUSY_SOURCE] = AbsenceReason.NOT_YET
         else:
             values.readings.append(_BUSY_SOURCES[meters.busy.source])
 
+    def _holds_memory(self, processes: tuple[GpuProcess, ...] | None) -> bool | None:
+        """Whether processes have memory of the GPU; None if neither they nor the GPU's own memory are known."""
+        used, total = self._live_plan.last_value(metrics.MEMORY_USED), self._live_plan.last_value(metrics.MEMORY_TOTAL)
+        if processes:
+            return True
+        if used is not None and total is not None:
+            return used > MIN_MEMORY_HELD_RATIO * total
+        return None if processes is None else False
+
     def _count(
         self, now: float, wall: float, samples: Sequence[UtilizationSample] | None, percent: float | None
     ) -> None:
-        for piece in reversed(self._meters.busy.update(now, samples, percent, self._memory_held)):
+        for piece in reversed(self._meters.busy.update(now, samples, percent, bool(self._memory_held))):
             self._meters.utilization.meter.add(wall - piece.age, piece.seconds, piece.percent / 100)
 
     @property
@@ -218,6 +262,6 @@ class NvidiaGpu:
         """Sample the utilization gauge. Errors are ignored: the next reading reports them."""
         try:
             percent = float(self._nvml.call("nvmlDeviceGetUtilizationRates", self._handle).gpu)
-        except (NvmlValueError, GpuLost):
+        except (NvmlValueError, GpuLost, DriverUnloaded):
             return
         self._count(now, wall, () if self._has_buffer else None, percent)

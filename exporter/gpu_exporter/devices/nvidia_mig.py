@@ -4,20 +4,35 @@ An instance has memory, processes and, through GPM, activity and traffic. The wh
 memory, so do not sum over both: for totals select `parent_uuid=""`, for what jobs can use the GPUs that are no parent.
 NVML reports no utilization for either: an instance lists it as absent. Board metrics (power, temperature, clocks) are
 not listed for instances.
+
+A GPU instance may be divided into compute instances, each of which NVML lists as a MIG device. They share memory and
+counters: the first of them has these values, as in nvidia-smi, and the others list them as `shared`. Each has its own
+processes.
 """
 
 from __future__ import annotations
 
 import re
-from ctypes import byref, c_uint, c_void_p, cast
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Container
+from ctypes import byref, c_uint
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from gpu_exporter import metrics
-from gpu_exporter.devices.nvidia_buffers import ProcessList
+from gpu_exporter.devices.nvidia_buffers import MAX_PROCESS_BYTES, ProcessList
 from gpu_exporter.devices.nvidia_calls import MEMORY_METRICS, CallPlan, NvmlReadings
-from gpu_exporter.devices.nvidia_gpm import GpmSampler
-from gpu_exporter.devices.nvml import GpuLost, NvmlSession, NvmlValueError, absence_reason
+from gpu_exporter.devices.nvidia_drivers import parse_version, process_functions
+from gpu_exporter.devices.nvidia_gpm import RATIO_METRICS, TRAFFIC_METRICS, GpmSampler
+from gpu_exporter.devices.nvml import (
+    INVALID_ARGUMENT,
+    NOT_FOUND,
+    DriverUnloaded,
+    GpuLost,
+    NvmlSession,
+    NvmlValueError,
+    absence_reason,
+    handle_address,
+)
 from gpu_exporter.metrics import MetricFamily
 from gpu_exporter.snapshot import (
     Absence,
@@ -30,7 +45,7 @@ from gpu_exporter.snapshot import (
 )
 
 LIST_INTERVAL_SECONDS = 5.0
-"""How often instances are listed; they are also listed at once if one fails."""
+"""How often instances are listed; they are also listed at once if one is gone."""
 
 _UNSUPPORTED_FAMILIES: tuple[MetricFamily, ...] = (
     metrics.UTILIZATION,
@@ -38,30 +53,70 @@ _UNSUPPORTED_FAMILIES: tuple[MetricFamily, ...] = (
     metrics.OBSERVED_SECONDS_TOTAL,
 )
 
+_SHARED_FAMILIES: tuple[MetricFamily, ...] = (
+    *(line.family for line in MEMORY_METRICS),
+    *(family for family, _ in (*RATIO_METRICS, *TRAFFIC_METRICS)),
+)
+"""What belongs to the GPU instance."""
+
+MAX_INSTANCES = 64
+"""A driver that counts more instances of one GPU is wrong."""
+
 _PROFILE = re.compile(r"MIG (\S+)")
 
 
 @dataclass
 class _MigInstance:
+    """A MIG device. `is_first`: of the compute instances of its GPU instance."""
+
     identity: DeviceIdentity
-    address: int | None
+    handle: Any
+    is_first: bool
     memory: CallPlan
     processes: ProcessList
-    gpm: GpmSampler
+    gpm: GpmSampler | None
 
-    def read(self, now: float) -> DeviceReading:
+    @property
+    def address(self) -> int | None:
+        """Distinguishes an instance from an earlier one with the same uuid."""
+        return handle_address(self.handle)
+
+    @property
+    def place(self) -> int:
+        """The index in NVML's list."""
+        return int(self.identity.index.partition(":")[2])
+
+    def read(self, nvml: NvmlSession, now: float) -> DeviceReading:
         values = NvmlReadings()
         self.memory.execute(values)
+        if values.only_errors and _uuid(nvml, self.handle) != self.identity.uuid:
+            return DeviceReading(self.identity, down=DownReason.ERROR)
         values.absent.update(dict.fromkeys(_UNSUPPORTED_FAMILIES, AbsenceReason.UNSUPPORTED))
-        self.gpm.execute(values, now)
+        if self.gpm is not None:
+            self.gpm.execute(values, now)
+        if not self.is_first:
+            values.readings = []
+            values.absent.update(dict.fromkeys(_SHARED_FAMILIES, AbsenceReason.SHARED))
         processes: tuple[GpuProcess, ...] = ()
         try:
-            processes = self.processes.read()
+            processes = self.processes.read(self.memory.last_value(metrics.MEMORY_TOTAL) or MAX_PROCESS_BYTES)
             values.readings.append(MetricReading(metrics.PROCESSES, len(processes)))
         except NvmlValueError as error:
             values.absent[metrics.PROCESSES] = error.reason
         absences = tuple(Absence(*item) for item in values.absent.items())
         return DeviceReading(self.identity, tuple(values.readings), absences, processes=processes)
+
+    def close(self) -> None:
+        if self.gpm is not None:
+            self.gpm.close()
+
+
+def _uuid(nvml: NvmlSession, handle: Any) -> str:
+    """The uuid of a MIG device; empty if it was removed, or if it cannot be read."""
+    try:
+        return nvml.text("nvmlDeviceGetUUID", handle)
+    except (NvmlValueError, GpuLost, DriverUnloaded):
+        return ""
 
 
 class MigMode:
@@ -74,20 +129,29 @@ class MigMode:
         self._last = self._unsupported = False
 
     def is_enabled(self) -> bool:
-        """Query it; the last known mode if the query fails. Raises GpuLost or DriverUnloaded."""
+        """Query it; the last known mode if the query fails, or if the answer is no mode."""
         if self._unsupported:
             return False
         code = self._get(*self._arguments)
         if code:
             self._unsupported = absence_reason(code) is AbsenceReason.UNSUPPORTED
-        else:
+        elif self._current.value in (0, 1):
             self._last = self._current.value == 1
         return self._last
 
 
-def _handle_address(handle: Any) -> int | None:
-    """Distinguishes an instance from an earlier one with the same uuid."""
-    return cast(handle, c_void_p).value
+class _Listed(NamedTuple):
+    """A MIG device in NVML's list. The ids are None if they cannot be read."""
+
+    place: int
+    handle: Any
+    gpu_instance: int | None
+    compute_instance: int | None
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """The first compute instance of each GPU instance comes first."""
+        return self.gpu_instance or 0, self.compute_instance or 0
 
 
 class MigInstances:
@@ -99,24 +163,12 @@ class MigInstances:
         self._listed_at: float | None = None
 
     def read(self, now: float) -> list[DeviceReading]:
-        """All present instances. `now` is monotonic seconds. Raises GpuLost or DriverUnloaded."""
+        """All present instances. `now` is monotonic seconds."""
         if self._listed_at is None or now - self._listed_at >= LIST_INTERVAL_SECONDS:
             self._list(now)
-        try:
-            return self._read(now)
-        except GpuLost:  # the instance was removed; if the whole GPU is lost, _list raises
-            self._list(now)
-            return self._read(now)
-
-    def _read(self, now: float) -> list[DeviceReading]:
-        devices = []
-        for mig_instance in self._instances.values():
-            device = mig_instance.read(now)
-            if any(reading.family is metrics.MEMORY_TOTAL for reading in device.readings):
-                devices.append(device)
-            else:
-                self._listed_at = None  # list again at the next reading
-                devices.append(device.as_down(DownReason.ERROR))
+        devices = [instance.read(self._nvml, now) for instance in self._instances.values()]
+        if any(device.down for device in devices):
+            self._listed_at = None  # list again at the next reading
         return devices
 
     def down_readings(self, reason: DownReason) -> list[DeviceReading]:
@@ -125,56 +177,91 @@ class MigInstances:
 
     def close(self) -> None:
         for mig_instance in self._instances.values():
-            mig_instance.gpm.close()
+            mig_instance.close()
         self._instances = {}
 
     def _list(self, now: float) -> None:
-        found: dict[str, _MigInstance] = {}
-        for index in range(self._max_instances()):
-            try:
-                handle = self._nvml.call("nvmlDeviceGetMigDeviceHandleByIndex", self._handle, index)
-                uuid = self._nvml.call("nvmlDeviceGetUUID", handle)
-                known = self._instances.get(uuid)
-                same = known is not None and known.address == _handle_address(handle)
-                found[uuid] = known if known and same else self._open(handle, uuid, index)
-            except NvmlValueError:
-                continue  # indices between instances may be unused
+        """List the instances. One that the driver fails to list stays: its own calls show whether it is there."""
+        self._listed_at = now
+        listed, unknown_places = self._list_devices()
+        found = {uuid: known for uuid, known in self._instances.items() if known.place in unknown_places}
+        gpu_instances = {known.identity.gpu_instance_id for known in found.values() if known.is_first}
+        for device in sorted(listed, key=lambda device: device.order):
+            uuid = _uuid(self._nvml, device.handle) or self._known_uuid(device.handle)
+            if not uuid or uuid in found:
+                continue
+            gpu_instance = "" if device.gpu_instance is None else str(device.gpu_instance)
+            is_first = not gpu_instance or gpu_instance not in gpu_instances
+            gpu_instances.add(gpu_instance)
+            known = self._instances.get(uuid)
+            same = known and known.address == handle_address(device.handle) and known.is_first == is_first
+            found[uuid] = known if known and same else self._open(device, uuid, is_first)
         for uuid, mig_instance in self._instances.items():
             if found.get(uuid) is not mig_instance:
-                mig_instance.gpm.close()
-        self._instances = found
-        self._listed_at = now
+                mig_instance.close()
+        self._instances = dict(sorted(found.items(), key=lambda item: item[1].place))
 
-    def _max_instances(self) -> int:
+    def _list_devices(self) -> tuple[list[_Listed], Container[int]]:
+        """The MIG devices, and the places in NVML's list of which nothing is known."""
         try:
             count: int = self._nvml.call("nvmlDeviceGetMaxMigDeviceCount", self._handle)
-        except NvmlValueError:
-            return 0
-        return count
+        except (NvmlValueError, GpuLost, DriverUnloaded):
+            return [], range(MAX_INSTANCES)
+        listed, unknown = [], set()
+        for place in range(min(count, MAX_INSTANCES)):
+            try:
+                handle = self._nvml.call("nvmlDeviceGetMigDeviceHandleByIndex", self._handle, place)
+            except (NvmlValueError, GpuLost, DriverUnloaded) as error:
+                if not isinstance(error, NvmlValueError) or error.code not in (NOT_FOUND, INVALID_ARGUMENT):
+                    unknown.add(place)
+                continue
+            if handle:
+                gpu_instance = self._id("nvmlDeviceGetGpuInstanceId", handle)
+                listed.append(_Listed(place, handle, gpu_instance, self._id("nvmlDeviceGetComputeInstanceId", handle)))
+        return listed, unknown
 
-    def _open(self, handle: Any, uuid: str, index: int) -> _MigInstance:
-        name = self._nvml.call("nvmlDeviceGetName", handle)
-        profile = _PROFILE.search(name)
-        identity = DeviceIdentity(
+    def _known_uuid(self, handle: Any) -> str:
+        """The uuid that the device with this handle had; empty if it is new."""
+        address = handle_address(handle)
+        return next((uuid for uuid, known in self._instances.items() if known.address == address), "")
+
+    def _id(self, function: str, handle: Any) -> int | None:
+        """The id of the GPU or compute instance; None if it cannot be read."""
+        try:
+            number: int = self._nvml.call(function, handle)
+        except (NvmlValueError, GpuLost, DriverUnloaded):
+            return None
+        return number if number < MAX_INSTANCES else None
+
+    def _open(self, device: _Listed, uuid: str, is_first: bool) -> _MigInstance:
+        handle, gpu_instance = device.handle, device.gpu_instance
+        identity = replace(
+            self._parent,
             uuid=uuid,
-            index=f"{self._parent.index}:{index}",
-            name=self._parent.name,
-            vendor=self._parent.vendor,
-            pci_bus_id=self._parent.pci_bus_id,
-            driver_version=self._parent.driver_version,
+            index=f"{self._parent.index}:{device.place}",
             parent_uuid=self._parent.uuid,
-            mig_profile=profile[1] if profile else self._profile(handle),
+            mig_profile=self._profile(handle),
+            gpu_instance_id="" if gpu_instance is None else str(gpu_instance),
         )
-        instance = self._nvml.call("nvmlDeviceGetGpuInstanceId", handle)
+        functions = process_functions(parse_version(self._parent.driver_version))
         return _MigInstance(
             identity,
-            _handle_address(handle),
+            handle,
+            is_first,
             CallPlan(self._nvml, handle, MEMORY_METRICS),
-            ProcessList(self._nvml, handle),
-            GpmSampler(self._nvml, self._handle, instance),
+            ProcessList(self._nvml, handle, functions, device.compute_instance),
+            GpmSampler(self._nvml, self._handle, gpu_instance) if is_first and gpu_instance is not None else None,
         )
 
     def _profile(self, handle: Any) -> str:
-        """NVIDIA's name of the profile, from its attributes: not every driver has it in the device name."""
-        attributes = self._nvml.call("nvmlDeviceGetAttributes_v2", handle)
-        return f"{attributes.gpuInstanceSliceCount}g.{round(attributes.memorySizeMB / 1024)}gb"
+        """NVIDIA's name of the profile, or else one from its attributes: not every driver has it in the device name."""
+        try:
+            found = _PROFILE.search(self._nvml.text("nvmlDeviceGetName", handle))
+            if found:
+                return found[1]
+            attributes = self._nvml.call("nvmlDeviceGetAttributes_v2", handle)
+        except (NvmlValueError, GpuLost, DriverUnloaded):
+            return ""
+        gpu_slices, compute_slices = attributes.gpuInstanceSliceCount, attributes.computeInstanceSliceCount
+        prefix = f"{compute_slices}c." if compute_slices != gpu_slices else ""
+        return f"{prefix}{gpu_slices}g.{round(attributes.memorySizeMB / 1024)}gb"

@@ -10,12 +10,12 @@ import _ctypes
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ctypes import CDLL, Structure, byref, c_uint, c_ulonglong, c_void_p, create_string_buffer
 
 from gpu_exporter import metrics
 from gpu_exporter.devices.nvidia_xid_codes import FATAL_XIDS, describe_xid
-from gpu_exporter.devices.nvml import TIMEOUT, DriverUnloaded, GpuLost, absence_reason
+from gpu_exporter.devices.nvml import MAX_GPUS, TEXT_BYTES, TIMEOUT, absence_reason, decode_text
 from gpu_exporter.snapshot import Absence, AbsenceReason, DeviceReading, MetricReading
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,9 @@ RETRY_SECONDS = 5.0
 
 STOP_SECONDS = 1.0
 """How long `stop` waits for the thread; a hung driver may block it forever."""
+
+MAX_XID = 9999
+"""NVIDIA's highest Xid has three digits: a driver that reports a much higher one is wrong."""
 
 _LIBRARY = "libnvidia-ml.so.1"
 _XID_EVENT = 0x8  # nvmlEventTypeXidCriticalError
@@ -56,8 +59,9 @@ class _Event(Structure):
 class _EventSession:
     """An NVML session registered for the Xid events of all GPUs."""
 
-    def __init__(self) -> None:
-        """Raises _EventsUnavailable."""
+    def __init__(self, names: Mapping[int | None, str]) -> None:
+        """`names` has the uuids of known GPUs by the address of their handle. Raises _EventsUnavailable."""
+        self._names = names
         self.gpus: dict[str, AbsenceReason | None] = {}
         """uuid -> the reason why its Xids are not available; None if they are."""
         self._uuids: dict[int | None, str] = {}
@@ -80,23 +84,26 @@ class _EventSession:
             raise _EventsUnavailable(AbsenceReason.UNSUPPORTED, str(error)) from error
 
     def _check(self, code: int) -> None:
-        reason = _reason(code) if code else None
-        if reason is not None:
-            raise _EventsUnavailable(reason, f"NVML error {code}")
+        if code:
+            raise _EventsUnavailable(absence_reason(code), f"NVML error {code}")
 
     def _register_all(self) -> None:
         library, count = self._library, c_uint()
         self._check(library.nvmlDeviceGetCount_v2(byref(count)))
-        for index in range(count.value):
-            device, uuid = c_void_p(), create_string_buffer(96)
+        for index in range(min(count.value, MAX_GPUS)):
+            device = c_void_p()
             if library.nvmlDeviceGetHandleByIndex_v2(c_uint(index), byref(device)):
                 continue  # lost; NvidiaDriver reports it
-            if library.nvmlDeviceGetUUID(device, uuid, c_uint(len(uuid))):
+            name = self._names.get(device.value) or self._uuid(device)
+            if not name:
                 continue
-            name = uuid.value.decode("ascii", "replace")
             code = library.nvmlDeviceRegisterEvents(device, c_ulonglong(_XID_EVENT), self._set)
-            self.gpus[name] = _reason(code) if code else None
+            self.gpus[name] = absence_reason(code) if code else None
             self._uuids[device.value] = name
+
+    def _uuid(self, device: c_void_p) -> str:
+        uuid = create_string_buffer(TEXT_BYTES)
+        return "" if self._library.nvmlDeviceGetUUID(device, uuid, c_uint(len(uuid))) else decode_text(uuid.value)
 
     def wait(self, seconds: float) -> tuple[str, int] | None:
         """(uuid, Xid) of the next event; None after a timeout. Raises _EventsUnavailable."""
@@ -104,8 +111,8 @@ class _EventSession:
         if code == TIMEOUT:
             return None
         self._check(code)
-        uuid = self._uuids.get(self._event.device)
-        return (uuid, self._event.data) if uuid and self._event.type == _XID_EVENT else None
+        uuid, xid = self._uuids.get(self._event.device), self._event.data
+        return (uuid, xid) if uuid and self._event.type == _XID_EVENT and 0 < xid <= MAX_XID else None
 
     def close(self) -> None:
         if self._set:
@@ -113,13 +120,6 @@ class _EventSession:
         if self._started:
             self._library.nvmlShutdown()
         _ctypes.dlclose(self._library._handle)
-
-
-def _reason(code: int) -> AbsenceReason:
-    try:
-        return absence_reason(code)
-    except (GpuLost, DriverUnloaded):
-        return AbsenceReason.ERROR
 
 
 class _XidCounts:
@@ -163,6 +163,7 @@ class XidListener:
         self._stop = threading.Event()
         self._restart = threading.Event()
         self._last_message = ""
+        self._names: Mapping[int | None, str] = {}
 
     def start(self) -> None:
         """Start the thread unless it is running. Does not wait."""
@@ -183,8 +184,9 @@ class XidListener:
             else:
                 self._thread = None
 
-    def restart(self) -> None:
-        """Register again, for the GPUs that are present now."""
+    def restart(self, names: Mapping[int | None, str] | None = None) -> None:
+        """Register again, for the GPUs that are present now. `names` has their uuids by the address of their handle."""
+        self._names = names or {}
         self._restart.set()
 
     def with_xids(self, device: DeviceReading) -> DeviceReading:
@@ -218,7 +220,7 @@ class XidListener:
                 self._restart.wait(self._retry)
 
     def _listen(self, stop: threading.Event) -> None:
-        session = _EventSession()
+        session = _EventSession(self._names)
         try:
             with self._lock:
                 for uuid, reason in session.gpus.items():

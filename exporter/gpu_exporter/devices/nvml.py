@@ -8,6 +8,7 @@ from __future__ import annotations
 import _ctypes
 from collections.abc import Callable
 from contextlib import suppress
+from ctypes import c_uint, c_void_p, cast, create_string_buffer
 from typing import Any
 
 from gpu_exporter.devices.base import DriverUnavailable
@@ -32,11 +33,17 @@ _ARGUMENT_VERSION_MISMATCH = 25
 _DEPRECATED = 26
 _GPU_NOT_FOUND = 28
 
+TEXT_BYTES = 256
+"""Room for any of NVML's texts, which are at most 96 bytes long."""
+
+MAX_GPUS = 256
+"""A driver that counts more GPUs is wrong."""
+
 NvmlFunction = Callable[..., int]
 """A function of NVML's C library; returns an error code."""
 
-_DRIVER_UNLOADED_CODES = {_UNINITIALIZED, _DRIVER_NOT_LOADED}
-_GPU_LOST_CODES = {_GPU_IS_LOST, _RESET_REQUIRED, _GPU_NOT_FOUND}
+DRIVER_UNLOADED_CODES = frozenset({_UNINITIALIZED, _DRIVER_NOT_LOADED})
+GPU_LOST_CODES = frozenset({_GPU_IS_LOST, _RESET_REQUIRED, _GPU_NOT_FOUND})
 _UNSUPPORTED_CODES = {
     _NOT_SUPPORTED, _FUNCTION_NOT_FOUND, _VGPU_ECC_NOT_SUPPORTED, _ARGUMENT_VERSION_MISMATCH, _DEPRECATED,
 }  # fmt: skip
@@ -70,11 +77,11 @@ class GpuLost(Exception):
 
 
 class NvmlValueError(Exception):
-    """NVML has no value for this GPU now; `reason` is the reason of its absence."""
+    """NVML has no value for this GPU now; `reason` is the reason of its absence, `code` NVML's, 0 if it has none."""
 
-    def __init__(self, reason: AbsenceReason, message: str) -> None:
+    def __init__(self, reason: AbsenceReason, message: str, code: int = 0) -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason, self.code = reason, code
 
 
 class NvmlSession:
@@ -119,10 +126,21 @@ class NvmlSession:
             return found
         return _missing_function
 
-    def pci_bus_id(self, handle: Any) -> str:
-        """PCI address of a GPU, such as `00000000:1B:00.0`."""
-        bus_id: str | bytes = self.call("nvmlDeviceGetPciInfo", handle).busId
-        return bus_id.decode("ascii", "replace") if isinstance(bus_id, bytes) else bus_id
+    def text(self, function: str, *arguments: Any) -> str:
+        """The text that a C function writes, such as a name. Raises what `call` does.
+
+        pynvml raises UnicodeDecodeError if the text is not UTF-8, as names under WSL2 are not. Here such bytes are
+        written as escapes, so that different texts stay different.
+        """
+        buffer = create_string_buffer(TEXT_BYTES)
+        self.check(self.function(function)(*arguments, buffer, c_uint(TEXT_BYTES)), function)
+        return decode_text(buffer.value)
+
+    @staticmethod
+    def check(code: int, function: str) -> None:
+        """Raise what `call` does if `code` is an error."""
+        if code:
+            raise _to_exception(code, f"{function}: NVML error {code}")
 
     def close(self) -> None:
         """Close the session and unmap the library, so that the driver can be reloaded."""
@@ -142,21 +160,26 @@ def _missing_function(*_: object) -> int:
     return _FUNCTION_NOT_FOUND
 
 
+def handle_address(handle: Any) -> int | None:
+    """The address that a handle of NVML points to: the same device has the same one throughout a session."""
+    return cast(handle, c_void_p).value
+
+
+def decode_text(raw: bytes) -> str:
+    """A text of the driver; bytes that are not UTF-8 become escapes such as `\\xf8`."""
+    return raw.decode("utf-8", "backslashreplace").strip()
+
+
 def absence_reason(code: int) -> AbsenceReason:
-    """The reason of absence for this error code. Raises GpuLost or DriverUnloaded if that is what it means."""
-    error = _to_exception(code, f"NVML error {code}")
-    if isinstance(error, NvmlValueError):
-        return error.reason
-    raise error
+    """Why a call with this error code has no value. Whether the GPU is lost, all its calls decide: see CallPlan."""
+    if code in _UNSUPPORTED_CODES:
+        return AbsenceReason.UNSUPPORTED
+    return AbsenceReason.NO_PERMISSION if code == _NO_PERMISSION else AbsenceReason.ERROR
 
 
 def _to_exception(code: int, message: str) -> Exception:
-    if code in _GPU_LOST_CODES:
+    if code in GPU_LOST_CODES:
         return GpuLost(message)
-    if code in _DRIVER_UNLOADED_CODES:
+    if code in DRIVER_UNLOADED_CODES:
         return DriverUnloaded(message)
-    if code in _UNSUPPORTED_CODES:
-        return NvmlValueError(AbsenceReason.UNSUPPORTED, message)
-    if code == _NO_PERMISSION:
-        return NvmlValueError(AbsenceReason.NO_PERMISSION, message)
-    return NvmlValueError(AbsenceReason.ERROR, message)
+    return NvmlValueError(absence_reason(code), message, code)

@@ -215,7 +215,12 @@ def paths_by_label(hwmon: str, kind: str) -> dict[str, str]:
 def machine_hash(sysfs: str, procfs: str) -> str:
     """Eight hexadecimal digits that identify the machine, for GPUs without any other unique id than a PCI address.
 
-    Made from the mainboard's product_uuid, which only root can read, or else from the host name.
+    Made from the mainboard's product_uuid, which only root can read, from the serial number in the device tree
+    (Jetson), or else from the host name.
     """
-    own = read_text(f"{sysfs}/class/dmi/id/product_uuid") or read_text(f"{procfs}/sys/kernel/hostname")
+    own = (
+        read_text(f"{sysfs}/class/dmi/id/product_uuid")
+        or read_text(f"{sysfs}/firmware/devicetree/base/serial-number")
+        or read_text(f"{procfs}/sys/kernel/hostname")
+    )
     return hashlib.sha256(own.encode()).hexdigest()[:8]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gpu_exporter.devices.base import DriverSettings
 from gpu_exporter.devices.nvidia import NvidiaDriver
 from gpu_exporter.devices.nvidia_xid import XidListener
 
@@ -32,12 +33,23 @@ class SimulatedMachine:
         self.control = control
         self.time = 1_700_000_000.0
         self.state_file: Path | None = None
+        self.paths = DriverSettings(control.path.parent / "sys", control.path.parent / "proc")
+        (self.paths.procfs / "sys/kernel").mkdir(parents=True)
+        (self.paths.procfs / "sys/kernel/hostname").write_text("node-1\n")
+        self.set_host_memory(total_kib=128 * 1024**2, available_kib=96 * 1024**2)
         self.restart()
 
     def restart(self) -> None:
         """Restart the exporter on the same machine. Its event thread polls often, so that closing is fast."""
         xids = XidListener(poll_seconds=0.01, retry_seconds=0.01, wall=lambda: self.time)
-        self.driver = NvidiaDriver(self.state_file, clock=lambda: self.time, wall=lambda: self.time, xids=xids)
+        self.driver = NvidiaDriver(
+            self.state_file, clock=lambda: self.time, wall=lambda: self.time, xids=xids, settings=self.paths
+        )
+
+    def set_host_memory(self, total_kib: int, available_kib: int) -> None:
+        """What /proc/meminfo has."""
+        lines = f"MemTotal: {total_kib} kB\nMemFree: 1024 kB\nMemAvailable: {available_kib} kB\n"
+        (self.paths.procfs / "meminfo").write_text(lines)
 
     @property
     def gpus(self) -> list[SimulatedGpu]:

@@ -16,6 +16,7 @@ from gpu_exporter.devices import nvidia_calls, nvidia_gpm
 from gpu_exporter.devices.base import DriverUnavailable
 from gpu_exporter.devices.meters import BusySource
 from gpu_exporter.devices.nvidia import LOST_GPU_RETRY_SECONDS, NvidiaDriver
+from gpu_exporter.devices.nvidia_drivers import PROCESS_ENTRY_BYTES
 from gpu_exporter.devices.nvidia_gpu import PROCESS_INTERVAL_SECONDS
 from gpu_exporter.metrics import MetricFamily
 from gpu_exporter.snapshot import AbsenceReason, DeviceIdentity, DeviceReading, DownReason, DriverState, GpuProcess
@@ -39,6 +40,11 @@ RATES = "nvmlDeviceGetUtilizationRates"
 
 def uuid(index: int) -> str:
     return f"GPU-5e000000-0000-4000-8000-{index:012x}"
+
+
+def every_call_fails(code: int) -> dict[str, int]:
+    """The live calls of a GPU, each with this error."""
+    return {function: code for line in nvidia_calls.LIVE_METRICS for function in line.call.functions}
 
 
 def read_single_gpu(machine: SimulatedMachine, gpu: SimulatedGpu) -> DeviceReading:
@@ -218,7 +224,7 @@ def test_a_lost_gpu_has_no_processes(machine: SimulatedMachine) -> None:
 
 @pytest.mark.parametrize(("code", "reason"), [(NOT_SUPPORTED, "unsupported"), (NO_PERMISSION, "no_permission")])
 def test_unsupported_process_list(machine: SimulatedMachine, code: int, reason: str) -> None:
-    device = read_single_gpu(machine, SimulatedGpu(pids=[1], errors={"nvmlDeviceGetComputeRunningProcesses_v3": code}))
+    device = read_single_gpu(machine, SimulatedGpu(pids=[1], errors=dict.fromkeys(PROCESS_ENTRY_BYTES, code)))
     assert absent(device)["gpu_processes"] == reason
     assert device.processes == ()
 
@@ -329,7 +335,8 @@ def test_a_window_in_which_the_gpu_was_lost_is_not_reported(machine: SimulatedMa
     machine.write()
     for second in range(130):
         if second in (20, 50):
-            machine.gpus[0].errors = {"nvmlDeviceGetSamples": NOT_SUPPORTED} | ({RATES: 15} if second == 20 else {})
+            lost = every_call_fails(15) if second == 20 else {}
+            machine.gpus[0].errors = {"nvmlDeviceGetSamples": NOT_SUPPORTED} | lost
         (device,) = machine.driver.read()
         if 60 <= second < 120:
             assert absent(device)["gpu_utilization_window_ratio"] == "not_yet"
@@ -496,7 +503,17 @@ def test_lost_gpu_keeps_identity_and_index_and_recovers(machine: SimulatedMachin
 
 @pytest.mark.parametrize("code", [15, 16, 28], ids=["lost", "reset required", "not found"])
 def test_errors_that_mean_lost(machine: SimulatedMachine, code: int) -> None:
-    assert read_single_gpu(machine, SimulatedGpu(errors={RATES: code})).down is DownReason.LOST
+    assert read_single_gpu(machine, SimulatedGpu(errors=every_call_fails(code))).down is DownReason.LOST
+
+
+@pytest.mark.parametrize("code", [1, 9, 15, 16, 28])
+@pytest.mark.parametrize("function", [RATES, "nvmlDeviceGetFanSpeed", "nvmlDeviceGetFieldValues", "nvmlGpmSampleGet"])
+def test_a_single_call_does_not_take_a_gpu_down(machine: SimulatedMachine, function: str, code: int) -> None:
+    """Each call of a lost GPU, and of a driver that was unloaded, fails: one that does is wrong."""
+    device = read_single_gpu(machine, SimulatedGpu(fan=30, errors={function: code}))
+    assert device.down is None
+    assert "error" in absent(device).values()
+    assert values(device)["gpu_power_watts"] > 0
 
 
 def test_all_gpus_lost(machine: SimulatedMachine) -> None:
@@ -536,7 +553,7 @@ def test_a_gpu_that_was_lost_before_the_start_is_shown_by_its_index(machine: Sim
     devices = machine.driver.read()
     assert [(device.identity.uuid, device.down) for device in devices] == [
         (uuid(0), None),
-        ("nvidia-index-1", DownReason.LOST),
+        ("NVIDIA-35971be6-1", DownReason.LOST),
     ]
     machine.gpus[1].lost = False
     machine.wait(LOST_GPU_RETRY_SECONDS + 1)
@@ -545,7 +562,8 @@ def test_a_gpu_that_was_lost_before_the_start_is_shown_by_its_index(machine: Sim
 
 
 def test_gpu_that_could_not_be_opened_is_retried_at_once(machine: SimulatedMachine) -> None:
-    machine.control.gpus = [SimulatedGpu(), SimulatedGpu(errors={"nvmlDeviceGetName": UNKNOWN})]
+    unidentified = dict.fromkeys(("nvmlDeviceGetUUID", "nvmlDeviceGetPciInfo_v3"), UNKNOWN)
+    machine.control.gpus = [SimulatedGpu(), SimulatedGpu(errors=unidentified)]
     machine.write()
     assert down_reasons(machine.driver.read()) == [None, DownReason.ERROR]
     machine.gpus[1].errors = {}
@@ -603,8 +621,17 @@ def test_driver_unavailable_from_the_start(machine: SimulatedMachine, code: int,
     assert read_single_gpu(machine, SimulatedGpu()).down is None
 
 
-def test_permission_withdrawn_later_takes_the_gpus_down(machine: SimulatedMachine) -> None:
+def test_open_gpus_are_read_on_if_they_cannot_be_counted(machine: SimulatedMachine) -> None:
     read_single_gpu(machine, SimulatedGpu())
+    for code in (NO_PERMISSION, UNKNOWN, 1):
+        machine.control.errors = {"nvmlDeviceGetCount_v2": code}
+        machine.write()
+        assert down_reasons(machine.driver.read()) == [None]
+
+
+def test_permission_withdrawn_before_a_new_session_takes_the_gpus_down(machine: SimulatedMachine) -> None:
+    read_single_gpu(machine, SimulatedGpu())
+    machine.driver.close()
     machine.control.errors = {"nvmlDeviceGetCount_v2": NO_PERMISSION}
     machine.write()
     assert down_reasons(machine.driver.read()) == [DownReason.ERROR]

@@ -12,12 +12,12 @@ import pytest
 from gpu_exporter import metrics
 from gpu_exporter.devices import nvidia_fields
 from gpu_exporter.devices.nvidia_calls import NvmlReadings
+from gpu_exporter.devices.nvidia_drivers import parse_version
 from gpu_exporter.devices.nvidia_fields import (
     FIELD_METRICS,
     LINK_INTERVAL_SECONDS,
     FieldPlan,
     FieldValue,
-    parse_version,
 )
 from gpu_exporter.devices.nvml import NvmlSession
 
@@ -212,7 +212,7 @@ def test_of_two_fields_for_one_row_the_first_is_used() -> None:
 
             return fill
 
-    plan, read = FieldPlan(cast(NvmlSession, HasEverything()), None, "590.48"), NvmlReadings()
+    plan, read = FieldPlan(cast(NvmlSession, HasEverything()), None, (590, 48)), NvmlReadings()
     plan.execute(read)
     sent = [reading.value for reading in read.readings if reading.family is metrics.NVLINK_TRANSMIT]
     assert sent == [138 * 1024]

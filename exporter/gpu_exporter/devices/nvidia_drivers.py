@@ -1,0 +1,152 @@
+"""Generations of NVIDIA drivers, as data: what each library has, and the sizes of what it writes.
+
+Sources: nvml.h of each release, as recorded in the history of NVIDIA/go-nvml (gen/nvml/nvml.h, CUDA 11.4 to 13.1), and
+for the lists of processes the history of nvidia-settings that XuehaiPan/nvitop#89 summarizes.
+
+Readings depend on this table only where a call cannot find out by itself: a driver that writes longer entries than its
+header declares does so without an error. What a driver lacks or refuses is found out by calling it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+Version = tuple[float, ...]
+
+MINIMUM_VERSION: Version = (470,)
+"""The oldest driver branch in the tests. Older ones may work: NVML keeps its functions."""
+
+UNKNOWN_VERSION: Version = ()
+
+
+def parse_version(text: str) -> Version:
+    """`580.82.07` -> (580, 82, 7); a text that is no version -> ()."""
+    return tuple(int(part) for part in text.split(".") if part.isascii() and part.isdigit() and len(part) < 10)
+
+
+MEMORY_INFO_V2 = "nvmlDeviceGetMemoryInfo_v2"
+EVENT_REASONS = "nvmlDeviceGetCurrentClocksEventReasons"
+ADDRESSING_MODE = "nvmlDeviceGetAddressingMode"
+PROCESSES_V3 = "nvmlDeviceGetComputeRunningProcesses_v3"
+PROCESSES_V2 = "nvmlDeviceGetComputeRunningProcesses_v2"
+PROCESSES_V1 = "nvmlDeviceGetComputeRunningProcesses"
+GPM_FUNCTIONS = frozenset({
+    "nvmlGpmQueryDeviceSupport", "nvmlGpmSampleAlloc", "nvmlGpmSampleFree", "nvmlGpmSampleGet", "nvmlGpmMigSampleGet",
+    "nvmlGpmMetricsGet",
+})  # fmt: skip
+
+PROCESS_ENTRY_BYTES: Mapping[str, int] = {PROCESSES_V3: 24, PROCESSES_V2: 24, PROCESSES_V1: 16}
+"""Functions that list processes, newest first, and the size of their entries by NVML's header."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriverBranch:
+    """Driver versions from `since` up to the next branch.
+
+    `missing` are the functions of ours that the library lacks, `fields` is one more than the highest field number.
+    `entry_bytes` has the size of a list's entries where the driver writes another than the header declares.
+    """
+
+    name: str
+    since: Version
+    missing: frozenset[str] = frozenset()
+    fields: int = 0
+    entry_bytes: Mapping[str, int] = field(default_factory=dict)
+
+
+_BEFORE_580 = frozenset({ADDRESSING_MODE})
+_BEFORE_535 = _BEFORE_580 | {EVENT_REASONS}
+_BEFORE_520 = _BEFORE_535 | GPM_FUNCTIONS
+_BEFORE_510 = _BEFORE_520 | {MEMORY_INFO_V2, PROCESSES_V3}
+
+BRANCHES: tuple[DriverBranch, ...] = (
+    DriverBranch("470", (470,), _BEFORE_510, fields=161),
+    DriverBranch("510", (510,), _BEFORE_520, fields=161),
+    DriverBranch("525", (525,), _BEFORE_535, fields=170),
+    # Entries became longer without a new name of the function ...
+    DriverBranch("535.43", (535, 43), _BEFORE_580, fields=197, entry_bytes={PROCESSES_V3: 32}),
+    # ... the function was removed, and came back with the former entries.
+    DriverBranch("535.98", (535, 98), _BEFORE_580 | {PROCESSES_V3}, fields=197),
+    DriverBranch("535.104", (535, 104), _BEFORE_580, fields=197),
+    DriverBranch("550", (550,), _BEFORE_580, fields=200),
+    DriverBranch("570", (570,), _BEFORE_580, fields=269),
+    DriverBranch("575", (575,), _BEFORE_580, fields=274),
+    DriverBranch("580", (580,), fields=274),
+    DriverBranch("590", (590,), fields=289),
+)
+"""Oldest first."""
+
+
+def branch_of(version: Version) -> DriverBranch | None:
+    """The branch of a version; None if it is unknown, or older than all of them."""
+    return next((branch for branch in reversed(BRANCHES) if version >= branch.since), None)
+
+
+class ProcessFunction(NamedTuple):
+    """A function that lists processes, and the size of its entries in bytes."""
+
+    name: str
+    entry_bytes: int
+
+
+def process_functions(version: Version) -> tuple[ProcessFunction, ...]:
+    """The functions to try in turn. Those whose entries are as declared come first, and so do newer ones.
+
+    A driver of unknown version may be one with longer entries: the second version is the same everywhere.
+    """
+    branch = branch_of(version)
+    deviating = branch.entry_bytes if branch else {PROCESSES_V3: PROCESS_ENTRY_BYTES[PROCESSES_V3]}
+    functions = [ProcessFunction(name, deviating.get(name, size)) for name, size in PROCESS_ENTRY_BYTES.items()]
+    return tuple(sorted(functions, key=lambda function: function.name in deviating))  # stable: newest first
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """Where a driver runs, if that changes what it answers. `refused` maps functions to the code that they return."""
+
+    name: str
+    version: str
+    refused: Mapping[str, int] = field(default_factory=dict)
+    gpu_name: str = ""
+    note: str = ""
+
+
+_NOT_SUPPORTED = 3
+
+_BOARD_CALLS = (
+    "nvmlDeviceGetPowerUsage", "nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetTotalEnergyConsumption",
+    "nvmlDeviceGetFanSpeed", "nvmlDeviceGetRemappedRows", "nvmlDeviceGetPcieReplayCounter",
+    "nvmlDeviceGetTotalEccErrors",
+)  # fmt: skip
+_TEGRA_CALLS = (
+    *_BOARD_CALLS, "nvmlDeviceGetPciInfo_v3", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMemoryInfo",
+    "nvmlDeviceGetUtilizationRates", "nvmlDeviceGetSamples", "nvmlDeviceGetTemperature", "nvmlDeviceGetClockInfo",
+    "nvmlDeviceGetMaxClockInfo", "nvmlDeviceGetPerformanceState", "nvmlDeviceGetEncoderUtilization",
+    "nvmlDeviceGetDecoderUtilization", "nvmlDeviceGetCurrPcieLinkGeneration", "nvmlDeviceGetCurrPcieLinkWidth",
+    "nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons", "nvmlDeviceGetFieldValues",
+    "nvmlDeviceGetMigMode", "nvmlGpmQueryDeviceSupport", "nvmlDeviceRegisterEvents", PROCESSES_V3, PROCESSES_V2,
+    PROCESSES_V1,
+)  # fmt: skip
+_GUEST_CALLS = (
+    *_BOARD_CALLS, "nvmlDeviceGetTemperature", "nvmlDeviceGetCurrPcieLinkGeneration", "nvmlDeviceGetCurrPcieLinkWidth",
+    "nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons", "nvmlDeviceGetFieldValues",
+    "nvmlGpmQueryDeviceSupport", "nvmlDeviceRegisterEvents",
+)  # fmt: skip
+_WSL_CALLS = ("nvmlDeviceRegisterEvents", "nvmlDeviceGetSamples", "nvmlDeviceGetTotalEnergyConsumption")
+
+
+def _refused(functions: tuple[str, ...]) -> dict[str, int]:
+    return dict.fromkeys(functions, _NOT_SUPPORTED)
+
+
+PLATFORMS: tuple[Platform, ...] = (
+    Platform("wsl2", "555.85", _refused(_WSL_CALLS), note="Names may not be UTF-8 (gpuopenanalytics/pynvml#53)."),
+    Platform(
+        "tegra", "540.4.0", _refused(_TEGRA_CALLS), "Orin (nvgpu)", "NVML lists the GPU and knows little else of it."
+    ),
+    Platform("vgpu", "550.90.07", _refused(_GUEST_CALLS), "GRID A100-10C", "The hypervisor has the board's sensors."),
+)
+"""Sources: nvidia-smi of JetPack 6 (ultralytics/ultralytics#20680) and NVIDIA's vGPU user guide, "Monitoring GPU
+Performance from a Guest VM"; the README of each test has what was observed."""
