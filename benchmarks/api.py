@@ -3,7 +3,7 @@
     python -m benchmarks.api                      10,000 recommendations, 50 clients
     python -m benchmarks.api --smoke              a small size, for CI
 
-The advisor's own server (cheroot, Flask) runs in a separate process, over a view that a new evaluation replaces every
+The advisor's own server (web/http, Flask) runs in a separate process, over a view that a new evaluation replaces every
 `--interval` seconds, so that some requests wait for a page to be rendered. The clients are processes with keep-alive
 connections of the standard library. The kinds of response alternate by round, so that other work on the machine
 affects all alike.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import multiprocessing
+import socket
 import sys
 import threading
 import time
@@ -77,9 +78,9 @@ def view_of(count: int) -> Any:
 
 def serve(load: ApiLoad, ready: Connection) -> None:
     """Run the server: send its port, and stop when the pipe closes."""
-    from cheroot import wsgi
     from flask import Response
     from gpu_advisor.web.api.app import ApiContext, create_app
+    from gpu_advisor.web.http.server import HttpServer, Lane
 
     from tests.unit.advisor.builders import FakeClock
 
@@ -88,10 +89,12 @@ def serve(load: ApiLoad, ready: Connection) -> None:
     body: list[bytes] = []
     app.add_url_rule(STATIC_BODY, view_func=lambda: Response(body[0], content_type="application/json"))
     body.append(app.test_client().get(PAGE.format(page=1)).data)
-    server = wsgi.Server(("127.0.0.1", 0), app, numthreads=8, request_queue_size=128)
-    server.prepare()
-    threading.Thread(target=server.serve, daemon=True).start()
-    ready.send((server.bind_addr[1], len(body[0])))
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    server = HttpServer(
+        listener, app, server_name="bench", lanes={"api": Lane(threads=8, waiting=1000)}, choose_lane=lambda _: "api"
+    )
+    server.start()
+    ready.send((listener.getsockname()[1], len(body[0])))
 
     def evaluate() -> None:
         while True:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from gpu_advisor.calibration.errors import PointsError, ProfileError
 from gpu_advisor.calibration.points import MAX_BATCH_SIZE, MeasuredPoint, MeasuredPoints, clean_points
 from gpu_advisor.rendering.escaping import escape_label
+from gpu_advisor.storage.output_file import write_output
 
 FORMAT: Final = "gpu-advisor-profile"
 VERSION: Final = 1
@@ -139,12 +139,12 @@ def read_profiles(folder: Path) -> tuple[dict[tuple[str, str, str], Profile], tu
 
 def write_profile(profile: Profile, path: Path) -> None:
     """Write it atomically. Raises ProfileError."""
-    _write_atomically(json.dumps(profile.model_dump(mode="json"), indent=2) + "\n", path)
+    _write(json.dumps(profile.model_dump(mode="json"), indent=2) + "\n", path)
 
 
 def write_textfile(profile: Profile, folder: Path) -> None:
     """Write it atomically as metrics to a textfile directory. Raises ProfileError."""
-    _write_atomically(
+    _write(
         render_exposition(profile_rows((profile,))),
         folder / (profile_file_name(profile).removesuffix(SUFFIX) + ".prom"),
     )
@@ -159,23 +159,11 @@ def check_writable(folder: Path) -> None:
         )
 
 
-def _write_atomically(text: str, path: Path) -> None:
-    """Write to a temporary file, fsync, rename."""
-    temporary_path = None
+def _write(text: str, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=".", suffix=".part", delete=False, encoding="utf-8"
-        ) as file:
-            temporary_path = Path(file.name)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary_path.chmod(0o644)
-        temporary_path.replace(path)
+        write_output(path, text)
     except OSError as error:
-        if temporary_path is not None:
-            temporary_path.unlink(missing_ok=True)
         raise ProfileError(f"{path}: {error.strerror}: give a path that can be written") from error
 
 

@@ -13,7 +13,7 @@ import click
 
 from gpu_advisor.commands import advisor_client, output
 from gpu_advisor.commands.errors import CommandError
-from gpu_advisor.storage.atomic_write import write_atomically
+from gpu_advisor.storage.output_file import write_output
 
 if TYPE_CHECKING:
     from gpu_advisor.report.schema import Report
@@ -102,6 +102,6 @@ def _write(text: str, file: Path | None) -> None:
         sys.stdout.buffer.flush()
         return
     try:
-        write_atomically(file, text)
+        write_output(file, text)
     except OSError as error:
         raise CommandError(f"{file}: {error.strerror}; choose a file in a writable folder") from error

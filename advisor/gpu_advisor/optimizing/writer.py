@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from gpu_advisor.optimizing.change_files import MANIFEST, digest
-from gpu_advisor.storage.atomic_write import write_atomically
+from gpu_advisor.storage.output_file import check_target, write_output
 
 
 class WriteRefusedError(Exception):
@@ -43,7 +44,7 @@ def _write(folder: Path, contents: Mapping[str, str], force: bool) -> dict[str, 
     # The manifest is last: after an interruption new files do not count as ours, and are not overwritten.
     for name, text in contents.items():
         if present[name] != text:
-            write_atomically(folder / name, text)
+            write_output(folder / name, text)
     return {name: present[name] != text for name, text in contents.items()}
 
 
@@ -60,7 +61,8 @@ def _manifest(folder: Path) -> dict[str, str]:
 
 
 def _read_text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
-    except FileNotFoundError:
+    """The content of a regular file; None if there is none. Raises OSError for what is neither file nor pipe."""
+    found = check_target(path)
+    if found is None or not stat.S_ISREG(found.st_mode):  # reading a FIFO would wait for its writer
         return None
+    return path.read_text(encoding="utf-8", errors="surrogateescape")

@@ -22,6 +22,7 @@ from gpu_advisor.runtime.wiring import StartupError
 from gpu_advisor.settings.addresses import check_can_listen
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.openmetrics_import import import_openmetrics
+from gpu_advisor.storage.private_files import make_private_folder
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ def run_exporter(address: str, simulate: str, state_dir: Path, jobs: Path) -> It
     command = [sys.executable, "-m", "gpu_exporter", "--web.listen-address", address, "--log.level", "warning"]
     command += ["--simulate", simulate] if simulate else ["--state.directory", str(state_dir)]
     try:
-        jobs.mkdir(parents=True, exist_ok=True)
+        make_private_folder(jobs.parent)
+        jobs.mkdir(exist_ok=True)
     except OSError as error:
         raise StartupError(f"cannot create {jobs} ({error.strerror}): choose another --state-dir") from error
     command += ["--collector.textfile.directory", str(jobs)]

@@ -33,6 +33,7 @@ from gpu_advisor.sources.exporters.mapping import mappings
 from gpu_advisor.sources.prometheus.range_cache import with_range_cache
 from gpu_advisor.sources.prometheus.source import MAX_CONCURRENT_QUERIES, PrometheusClientConfig, PrometheusSource
 from gpu_advisor.state.ledger import Ledger
+from gpu_advisor.storage.private_files import make_private_folder
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def build_advisor(settings: Settings, fill_history: Callable[[History], None] | 
     closers: list[Callable[[], object]] = []
     history = None
     try:
-        state_dir.mkdir(parents=True, exist_ok=True)
+        make_private_folder(state_dir)
         if settings.source.prometheus:
             source: Source = with_range_cache(PrometheusSource(_prometheus(settings.source.prometheus)))
         else:

@@ -38,6 +38,17 @@ class WebSettings(StrictModel):
         description="name: bcrypt hash, as from `htpasswd -nBC 10 NAME`; other logins are rejected",
     )
     bearer_token_file: str = Field("", description="file with a token that replaces a user's login; read at start")
+    write_token_file: str = Field(
+        "",
+        description="file with a token that requests need to snooze, allocate, renew or release, unless they have a "
+        "login; created with a random token if it does not exist",
+    )
+    allowed_hosts: list[str] = Field(
+        default_factory=list,
+        description="names under which clients reach this server without a login, beside IP addresses, localhost and "
+        "external_url's host; others are refused, against DNS rebinding",
+    )
+    enable_lifecycle: bool = Field(False, description="enable POST /-/reload, which reads the settings file again")
 
     @model_validator(mode="after")
     def _together(self) -> WebSettings:

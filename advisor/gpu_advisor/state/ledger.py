@@ -53,7 +53,6 @@ class Ledger:
     """Opens or creates the ledger file. The constructor and every method may raise sqlite3.Error."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._db = open_database(path)
         self._db.executescript(_SCHEMA)

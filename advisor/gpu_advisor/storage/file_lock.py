@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import IO
 
+from gpu_advisor.storage.private_files import create_private_file, make_private_folder
+
 
 class FileLockedError(Exception):
     """Another process holds the lock; the message is its process id, or `unknown`."""
@@ -18,7 +20,8 @@ def lock_path(path: Path) -> Path:
 
 def acquire_lock(path: Path) -> IO[str]:
     """Lock `<path>.lock`, created with its folder. Raises FileLockedError; OSError if it cannot be written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private_folder(path.parent)
+    create_private_file(lock_path(path))
     lock = lock_path(path).open("a+", encoding="utf-8")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,6 +6,8 @@ import sqlite3
 from pathlib import Path
 from typing import Literal
 
+from gpu_advisor.storage.private_files import create_private_file, make_private_folder
+
 BUSY_TIMEOUT_SECONDS = 10.0
 
 
@@ -18,8 +20,12 @@ def open_database(
 ) -> sqlite3.Connection:
     """A connection that threads may share under a lock of theirs. Raises sqlite3.Error.
 
+    A file that is created is readable for this user only, and so are the log and index that SQLite keeps beside it.
+
     NORMAL survives kill -9; a power cut may lose the last commits. With FULL a commit is on disk when it returns.
     """
+    if not read_only:
+        _make_private(path)
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}",
         uri=True,
@@ -47,3 +53,12 @@ def check_schema(connection: sqlite3.Connection, version: int, schema: str = "")
     if found or objects or not schema:
         raise SchemaVersionError(str(found))
     connection.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;")
+
+
+def _make_private(path: Path) -> None:
+    """Raises sqlite3.OperationalError, as opening the database would."""
+    try:
+        make_private_folder(path.parent)
+        create_private_file(path)
+    except OSError as error:
+        raise sqlite3.OperationalError(f"unable to open database file: {path}: {error.strerror}") from error

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
 import re
+import stat
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Protocol
 
@@ -53,8 +56,11 @@ class TextfilePublisher:
 
     def publish(self) -> None:
         try:
+            _refuse_other_files(self.path)
+            with suppress(FileNotFoundError):
+                os.unlink(self._temporary_path)  # left by a crash, or put there by somebody else
             # The exporter runs as another user and could not read a file with mkstemp's mode 0600.
-            descriptor = os.open(self._temporary_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(self._temporary_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             with open(descriptor, "w", encoding="utf-8") as file:
                 file.write(self._page())
             os.replace(self._temporary_path, self.path)
@@ -74,6 +80,13 @@ class TextfilePublisher:
                 pass
             except OSError as error:
                 log.warning("cannot remove %s: %s; remove it by hand", path, error)
+
+
+def _refuse_other_files(path: str) -> None:
+    """Raises OSError if there is something else than a regular file. Links too: the folder may be everybody's."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise OSError(errno.EINVAL, "is not a regular file; remove it", path)
 
 
 def textfile_name(job: str, rank: int) -> str:

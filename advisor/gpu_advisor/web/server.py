@@ -1,23 +1,30 @@
-"""The advisor's HTTP server: cheroot around the WSGI application, with TLS and authentication if configured."""
+"""The advisor's HTTP server: the WSGI application behind web/http, with TLS and authentication if configured."""
 
 from __future__ import annotations
 
+import os
+import secrets
 import ssl
-import threading
 from importlib.util import find_spec
 from pathlib import Path
-
-from cheroot import wsgi
-from cheroot.ssl.builtin import BuiltinSSLAdapter
 
 from gpu_advisor import __version__
 from gpu_advisor.allocation.desk import AllocationService
 from gpu_advisor.extras import install_hint
 from gpu_advisor.runtime.service import AdvisorService
 from gpu_advisor.settings import ConfigError, WebSettings
-from gpu_advisor.settings.addresses import check_can_listen, split_host_port
-from gpu_advisor.web.api.app import MAX_BODY_BYTES, ApiContext, create_app
-from gpu_advisor.web.api.authentication import Authenticator
+from gpu_advisor.settings.addresses import join_host_port, listen
+from gpu_advisor.web.api.app import ApiContext, create_app
+from gpu_advisor.web.api.authentication import (
+    LOGIN_KEY,
+    PUBLIC_PATHS,
+    RETRY_SECONDS,
+    TOO_MANY_GUESSES,
+    Authenticator,
+)
+from gpu_advisor.web.http.connection import text_response
+from gpu_advisor.web.http.server import HttpServer, Lane
+from gpu_advisor.web.http.wsgi import Environ
 
 
 class WebServer:
@@ -27,60 +34,124 @@ class WebServer:
     """
 
     def __init__(self, service: AdvisorService, address: str, allocation: AllocationService | None = None) -> None:
-        check_can_listen(address, "--advisor-address (or web.listen_address)")
         web = service.settings.web
+        access = build_authenticator(web)
+        tls = _tls(web) if web.cert_file else None
+        listener = listen(address, "--advisor-address (or web.listen_address)")
         context = ApiContext(
             lambda: service.view,
             lambda: service.alertmanagers.states,
             service.snooze,
             service.settings,
-            build_authenticator(web),
+            access,
             query_range=service.query_range,
             allocation=allocation,
         )
-        self._server = wsgi.Server(
-            split_host_port(address),
+        self.address = join_host_port(*listener.getsockname()[:2])
+        self.url = f"{'https' if tls else 'http'}://{self.address}"
+        lanes = RequestLanes(access)
+        self._server = HttpServer(
+            listener,
             create_app(context),
-            numthreads=8,
             server_name=f"gpu-advisor/{__version__}",
-            request_queue_size=128,
+            lanes=lanes.lanes(),
+            choose_lane=lanes.choose,
+            tls=tls,
         )
-        # Above the application's own limit, which answers with a problem document.
-        self._server.max_request_body_size = 2 * MAX_BODY_BYTES
-        self._server.max_request_header_size = 64 * 1024
-        if web.cert_file:
-            self._server.ssl_adapter = _tls(web)
-        self._server.prepare()
-        scheme = "https" if web.cert_file else "http"
-        self.address = "{}:{}".format(*self._server.bind_addr[:2])
-        self.url = f"{scheme}://{self.address}"
 
     def start(self) -> None:
-        threading.Thread(target=self._server.serve, name="web", daemon=True).start()
+        self._server.start()
 
     def stop(self) -> None:
         self._server.stop()
+
+
+class RequestLanes:
+    """Which requests wait for each other.
+
+    Health and metrics wait for nothing slow, and nothing but a password check waits for password checks.
+    """
+
+    def __init__(self, access: Authenticator) -> None:
+        self._access = access
+
+    def lanes(self) -> dict[str, Lane]:
+        limited = text_response(429, TOO_MANY_GUESSES, [("Retry-After", str(RETRY_SECONDS))])
+        return {
+            "health": Lane(threads=1, waiting=1000),
+            "metrics": Lane(threads=1, waiting=100),
+            "api": Lane(threads=8, waiting=1000),
+            "passwords": Lane(threads=1, waiting=20, refusal=limited, prepare=self._check_password),
+        }
+
+    def choose(self, environ: Environ) -> str:
+        """The lane of a request."""
+        if environ["PATH_INFO"] in PUBLIC_PATHS:
+            return "health"
+        if self._access.needs_password_check(environ.get("HTTP_AUTHORIZATION", "")):
+            return "passwords"
+        return _lane_of_path(environ)
+
+    def _check_password(self, environ: Environ) -> str:
+        environ[LOGIN_KEY] = self._access.check(environ.get("HTTP_AUTHORIZATION", ""), environ["REMOTE_ADDR"])
+        return _lane_of_path(environ)
+
+
+def _lane_of_path(environ: Environ) -> str:
+    return "metrics" if environ["PATH_INFO"] == "/metrics" else "api"
 
 
 def build_authenticator(web: WebSettings) -> Authenticator:
     """Raises ConfigError."""
     if web.users and find_spec("bcrypt") is None:
         raise ConfigError(f"web.users needs bcrypt: {install_hint('web')}")
+    token = _read_token("web.bearer_token_file", web.bearer_token_file)
+    if web.write_token_file:
+        _create_token(Path(web.write_token_file))
+    return Authenticator(
+        {name: hash_.get_secret_value() for name, hash_ in web.users.items()},
+        token,
+        _read_token("web.write_token_file", web.write_token_file),
+    )
+
+
+def _read_token(key: str, path: str) -> str:
+    """The token in a file; empty without a file. Raises ConfigError."""
+    if not path:
+        return ""
     try:
-        token = Path(web.bearer_token_file).read_text(encoding="utf-8").strip() if web.bearer_token_file else ""
+        token = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"web.bearer_token_file: {error}; set the path of a readable file") from error
-    if web.bearer_token_file and not token:
-        raise ConfigError(f"web.bearer_token_file: {web.bearer_token_file} is empty: write the token into it")
-    return Authenticator({name: hash_.get_secret_value() for name, hash_ in web.users.items()}, token)
+        raise ConfigError(f"{key}: {error}; set the path of a readable file") from error
+    if not token:
+        raise ConfigError(f"{key}: {path} is empty: write the token into it")
+    return token
 
 
-def _tls(web: WebSettings) -> BuiltinSSLAdapter:
+def _create_token(path: Path) -> None:
+    """Write a random token, readable for this user only, unless the file exists. Raises ConfigError."""
     try:
-        adapter = BuiltinSSLAdapter(web.cert_file, web.key_file)
-    except (OSError, ssl.SSLError) as error:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise ConfigError(f"web.write_token_file: {path}: {error.strerror}; set a path that can be written") from error
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(secrets.token_urlsafe(32) + "\n")
+
+
+def _tls(web: WebSettings) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(web.cert_file, web.key_file, password=_refuse_password)
+    except (OSError, ssl.SSLError, ValueError) as error:
         raise ConfigError(
             f"web.cert_file, web.key_file: {error}; set readable PEM files, a certificate and its private key"
         ) from error
-    adapter.context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return adapter
+    return context
+
+
+def _refuse_password() -> str:
+    raise ValueError("the key is encrypted: remove its passphrase")

@@ -81,7 +81,7 @@ GPU_OPERATIONS: dict[str, Operation] = {
     ),
     "gpu_allocate": Operation(
         "POST", f"{_ROOT}/allocate", "Lease the best-fitting GPUs", {JSON: schema.AllocationDocument},
-        body=AllocateRequestBody, errors=(409, 503),
+        body=AllocateRequestBody, errors=(409, 503), changes_state=True,
     ),
     "gpu_validate": Operation(
         "POST", f"{_ROOT}/validate", "Whether a request can be met, at all and now. Changes nothing",
@@ -112,10 +112,10 @@ GPU_OPERATIONS: dict[str, Operation] = {
     ),
     "gpu_renew": Operation(
         "POST", f"{_ROOT}/allocations/{{id}}/renew", "Renew an allocation's lease", {JSON: schema.AllocationDocument},
-        body=RenewRequestBody, errors=(404, 503),
+        body=RenewRequestBody, errors=(404, 503), changes_state=True,
     ),
     "gpu_release": Operation(
         "DELETE", f"{_ROOT}/allocations/{{id}}", "Release its GPUs. Idempotent", {}, status=204,
-        errors=(404, 503),
+        errors=(404, 503), changes_state=True,
     ),
 }  # fmt: skip

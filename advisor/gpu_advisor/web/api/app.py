@@ -24,6 +24,7 @@ from gpu_advisor.state.view import View
 from gpu_advisor.web.api import (
     allocation_handlers,
     authentication,
+    browser_guard,
     csv_export,
     openapi,
     problem_details,
@@ -71,7 +72,8 @@ def create_app(context: ApiContext) -> Flask:
     app = Flask("gpu_advisor.web.page")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     problem_details.register(app)
-    authentication.register(app, context.access)
+    browser_guard.register(app, context.settings.web, context.access.login_required)
+    authentication.register(app, context.access, _changes_state)
     register_page(
         app,
         PageContext(context.view, context.alertmanagers, context.settings, context.query_range, context.what_if_lock),
@@ -86,6 +88,10 @@ def create_app(context: ApiContext) -> Flask:
     return app
 
 
+def _changes_state(endpoint: str | None) -> bool:
+    return endpoint in OPERATIONS and OPERATIONS[endpoint].changes_state
+
+
 def _simulated(view: View) -> bool:
     return view.evaluation is not None and view.evaluation.facts.simulated
 
@@ -97,7 +103,7 @@ class _Handlers:
         self._context = context
         self._renderings = ResponseCache()
         self._metrics = metrics.MetricsExposition()
-        self._openapi = dump_json(openapi.document(context.access.login_required))
+        self._openapi = dump_json(openapi.document(context.access.login_required, context.access.protects_writes))
 
     def handlers(self) -> dict[str, Callable[..., Response]]:
         return {name: getattr(self, name) for name in OPERATIONS.keys() - GPU_OPERATIONS.keys()}

@@ -14,7 +14,10 @@ HTML, MARKDOWN = "text/html", "text/markdown"
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`responses`: media type -> TypedDict, or None for text. `errors`: statuses beside those that all may have."""
+    """`responses`: media type -> TypedDict, or None for text. `errors`: statuses beside those that all may have.
+
+    `changes_state`: whether web.write_token_file protects it.
+    """
 
     method: Literal["GET", "POST", "DELETE"]
     path: str
@@ -25,3 +28,4 @@ class Operation:
     status: int = 200
     errors: tuple[int, ...] = ()
     has_etag: bool = field(default=False)
+    changes_state: bool = field(default=False)

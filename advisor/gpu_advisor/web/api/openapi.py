@@ -17,8 +17,8 @@ PROBLEM = "application/problem+json"
 _REF_PREFIX = "#/components/schemas/"
 
 
-def document(protected: bool) -> dict[str, Any]:
-    """The whole document. `protected`: whether authentication is required."""
+def document(login_required: bool, writes_protected: bool) -> dict[str, Any]:
+    """The whole document. `writes_protected`: whether changing state needs credentials."""
     modes: dict[Any, str] = {schema.ProblemDocument: "serialization"}
     for each in OPERATIONS.values():
         modes.update({type_: "serialization" for type_ in each.responses.values() if type_ is not None})
@@ -28,19 +28,21 @@ def document(protected: bool) -> dict[str, Any]:
     of = {type_: _public_names(refs[type_, mode]) for type_, mode in modes.items()}  # type: ignore[index]
     paths: dict[str, dict[str, Any]] = {}
     for name, each in OPERATIONS.items():
-        paths.setdefault(each.path, {})[each.method.lower()] = _operation(name, each, of, protected)
+        paths.setdefault(each.path, {})[each.method.lower()] = _operation(
+            name, each, of, login_required, writes_protected
+        )
     components: dict[str, Any] = {
         "schemas": {_public_name(name): _public_names(each) for name, each in schemas.get("$defs", {}).items()}
     }
-    if protected:
+    if login_required or writes_protected:
         components["securitySchemes"] = {
-            "basic": {"type": "http", "scheme": "basic"},
+            **({"basic": {"type": "http", "scheme": "basic"}} if login_required else {}),
             "bearer": {"type": "http", "scheme": "bearer"},
         }
     return {
         "openapi": "3.1.0",
         "info": {"title": "gpu-advisor", "version": __version__, "license": {"name": "Apache-2.0"}},
-        **({"security": [{"basic": []}, {"bearer": []}]} if protected else {}),
+        **({"security": [{"basic": []}, {"bearer": []}]} if login_required else {}),
         "paths": paths,
         "components": components,
     }
@@ -63,8 +65,17 @@ def _public_names(value: Any) -> Any:
     }
 
 
-def _operation(name: str, each: Operation, of: dict[Any, Any], protected: bool) -> dict[str, Any]:
-    errors = {*each.errors, 400, *((401,) if protected else ()), *((413, 415, 422) if each.body else ())}
+def _operation(
+    name: str, each: Operation, of: dict[Any, Any], login_required: bool, writes_protected: bool
+) -> dict[str, Any]:
+    with_token = writes_protected and each.changes_state and not login_required
+    errors = {
+        *each.errors,
+        400,
+        *((401, 429) if login_required else (401, 421) if with_token else (421,)),
+        *((403,) if each.method != "GET" else ()),
+        *((413, 415, 422) if each.body else ()),
+    }
     not_modified = {"304": _NOT_MODIFIED} if each.has_etag else {}
     responses: dict[str, Any] = {str(each.status): _response(each, of), **not_modified}
     for status in sorted(errors):
@@ -76,6 +87,7 @@ def _operation(name: str, each: Operation, of: dict[Any, Any], protected: bool) 
     return {
         "operationId": name,
         "summary": each.summary,
+        **({"security": [{"bearer": []}]} if with_token else {}),
         "parameters": [*ids, *map(_parameter, each.parameters)],
         **({"requestBody": _body(each, of)} if each.body else {}),
         "responses": responses,

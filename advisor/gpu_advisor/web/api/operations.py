@@ -60,10 +60,11 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "snooze": Operation(
         "POST", "/recommendations/{id}/snooze", "Snooze the alert of a recommendation; replaces an earlier snooze",
-        {JSON: schema.SnoozeDocument}, body=SnoozeRequestBody, errors=(404, 503),
+        {JSON: schema.SnoozeDocument}, body=SnoozeRequestBody, errors=(404, 503), changes_state=True,
     ),
     "end_snooze": Operation(
         "DELETE", "/recommendations/{id}/snooze", "End the snooze", {}, status=204, errors=(404, 503),
+        changes_state=True,
     ),
     "checks": Operation(
         "GET", "/checks", "The checklist: met, missed (by how much) or unknown (why)",
