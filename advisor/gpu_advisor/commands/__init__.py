@@ -24,6 +24,9 @@ COMMANDS: dict[str, CommandInfo] = {
         "rules",
         "Print Prometheus recording rules for the series that dashboards and long windows read.",
     ),
+    "mappings": CommandInfo(
+        "mappings", "List the exporters that are understood, or show what is made of one exporter's page."
+    ),
     "backtest": CommandInfo("backtest", "Replay demand through the advisor's scaling policy and others."),
     "check": CommandInfo(
         "check", "Print the checklist of fleet, pools and nodes: met, missed (by how much) or unknown (why)."

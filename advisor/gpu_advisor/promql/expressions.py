@@ -163,18 +163,18 @@ def _restrict_join(join: LabelJoin, values: tuple[str, ...]) -> Expression:
     """The join restricted to these joined values: one part for each combination of all sources but the last."""
     last_values: dict[tuple[str, ...], dict[str, None]] = {}
     for value in values:
-        for *others, last in _splits(value, join.separator, len(join.sources)):
-            last_values.setdefault(tuple(others), {})[last] = None
+        for parts in _splits(value, join.separator, len(join.sources)):
+            last_values.setdefault(parts[:-1], {})[parts[-1]] = None
     if not last_values:  # none of the values is a joined one: no label is empty and something else
         empty = restrict_to_values(join.operand, join.sources[-1], ("",))
         return replace(join, operand=restrict_to_values(empty, join.sources[-1], (join.separator,)))
-    parts = []
+    restricted = []
     for others, lasts in last_values.items():
         operand = restrict_to_values(join.operand, join.sources[-1], tuple(lasts))
         for source, value in zip(join.sources, others, strict=False):
             operand = restrict_to_values(operand, source, (value,))
-        parts.append(replace(join, operand=operand))
-    return union(*parts)
+        restricted.append(replace(join, operand=operand))
+    return union(*restricted)
 
 
 def _splits(text: str, separator: str, count: int) -> Iterator[tuple[str, ...]]:
@@ -186,6 +186,15 @@ def _splits(text: str, separator: str, count: int) -> Iterator[tuple[str, ...]]:
     for end in range(1, len(pieces) - count + 2):
         for rest in _splits(separator.join(pieces[end:]), separator, count - 1):
             yield (separator.join(pieces[:end]), *rest)
+
+
+def with_matchers(expression: Expression, matchers: tuple[Matcher, ...]) -> Expression:
+    """The expression with further matchers on each selector."""
+    if not matchers:
+        return expression
+    if isinstance(expression, Selector):
+        return replace(expression, matchers=(*expression.matchers, *matchers))
+    return _with_subexpressions(expression, tuple(with_matchers(part, matchers) for part in subexpressions(expression)))
 
 
 def any_of_values(label: str, values: tuple[str, ...]) -> Matcher:

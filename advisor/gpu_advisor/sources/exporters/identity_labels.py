@@ -22,9 +22,9 @@ Candidate = tuple[str, ...]
 SEPARATOR = "/"
 
 #: Words for "no value", in syntax common to RE2 and Python.
-PLACEHOLDER = r"(?i:\[?(n/?a|none|null|unknown( error)?|not .*)?\]?)"
-#: Zeros as well, where the label alone identifies: an index may be 0, a serial number or UUID is not.
-LONE_PLACEHOLDER = rf"{PLACEHOLDER}|(?i:(gpu-|mig-)?[0-]{{8,}}|(0x)?0+)"
+PLACEHOLDER = r"(?i:\[?(n/?a|none|null|unknown( error)?|not .*|localhost)?\]?|(gpu-|mig-)?0{8}[0-]{20,})"
+#: Any zero as well, where the label alone identifies: an index may be 0, a serial number or UUID is not.
+LONE_PLACEHOLDER = rf"{PLACEHOLDER}|(0x)?0+"
 
 #: Set by Prometheus: present, or not.
 _TARGET_LABELS = frozenset({"job", "instance"})
@@ -50,7 +50,7 @@ def identify(labels: Mapping[str, str], candidates: Sequence[Candidate], prefix:
         values = [labels.get(label, "") for label in candidate]
         placeholder = _is_lone_placeholder if len(values) == 1 else _is_placeholder
         if not any(map(placeholder, values)):
-            return (prefix if len(values) == 1 else "") + SEPARATOR.join(values), index
+            return _prefix(candidate, prefix) + SEPARATOR.join(values), index
     return None
 
 
@@ -73,8 +73,13 @@ def identity_expression(
 def _named(selector: Selector, label: str, candidate: Candidate, prefix: str) -> Expression:
     if len(candidate) > 1:
         return LabelJoin(selector, label, candidate, SEPARATOR)
-    source = candidate[0]
+    source, prefix = candidate[0], _prefix(candidate, prefix)
     return selector if source == label and not prefix else LabelReplace(selector, label, source, prefix)
+
+
+def _prefix(candidate: Candidate, prefix: str) -> str:
+    """The prefix completes an exporter's own identifier; others have none."""
+    return prefix if len(candidate) == 1 and candidate[0] not in _TARGET_LABELS else ""
 
 
 def _branches(

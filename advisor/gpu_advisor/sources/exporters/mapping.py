@@ -27,13 +27,12 @@ A quantity that an exporter does not publish is not in its file: the signal is t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib import resources
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from gpu_advisor.promql.expressions import Aggregate, Expression, LabelReplace, Labels, Matcher, Selector, union
 from gpu_advisor.promql.vocabulary import ScopeName
@@ -58,12 +57,37 @@ def label_matchers(match: dict[str, str]) -> tuple[Matcher, ...]:
     )
 
 
+def _as_candidates(value: Any) -> Any:
+    """One label, or a list of labels and lists of labels -> a list of lists."""
+    if isinstance(value, str):
+        return ((value,),)
+    if isinstance(value, list | tuple) and value:
+        return tuple((each,) if isinstance(each, str) else each for each in value)
+    raise ValueError("give a label, or a list of labels and lists of labels, best first")
+
+
+#: The exporter's labels for a canonical label, best first.
+Candidates = Annotated[tuple[Candidate, ...], BeforeValidator(_as_candidates)]
+
+
 class MetricSelector(_StrictModel):
     """One metric. `match` has label values, or regular expressions after a ~."""
 
     metric: str
     match: dict[str, str] = Field(default_factory=dict)
     below: float | None = Field(None, description="values from here on mean no value; `valid_below` if not given")
+    labels: dict[str, Candidates] = Field(default_factory=dict, description="as in the mapping, for this metric alone")
+
+    @field_validator("match")
+    @classmethod
+    def _regular_expressions(cls, match: dict[str, str]) -> dict[str, str]:
+        for value in match.values():
+            if value.startswith("~"):
+                try:
+                    re.compile(value[1:])
+                except re.error as error:
+                    raise ValueError(f"{value[1:]!r} is not a regular expression: {error}") from error
+        return match
 
 
 class GaugeSum(_StrictModel):
@@ -77,9 +101,15 @@ class Gauge(MetricSelector):
     scale: float = 1.0
 
 
+def _kind_of_whole(value: Any) -> str:
+    return "sum" if isinstance(value, GaugeSum) or (isinstance(value, dict) and "sum" in value) else "metric"
+
+
 class PartOfWhole(_StrictModel):
     part: MetricSelector
-    whole: MetricSelector | GaugeSum
+    whole: Annotated[
+        Annotated[MetricSelector, Tag("metric")] | Annotated[GaugeSum, Tag("sum")], Discriminator(_kind_of_whole)
+    ]
     complement: bool = False
 
 
@@ -98,9 +128,6 @@ class Rollup(_StrictModel):
 
 QuantityOf = Literal["gpu", "slice", "board"]
 
-#: Exporter's labels for a canonical label.
-LabelSource = str | tuple[str | tuple[str, ...], ...]
-
 
 class Quantity(_StrictModel):
     of: QuantityOf = "gpu"
@@ -112,6 +139,20 @@ class Quantity(_StrictModel):
     counter: Counter | None = None
     speed: Gauge | None = None
     rollup: Rollup | None = None
+
+    @model_validator(mode="after")
+    def _has_a_form(self) -> Quantity:
+        forms = [name for name in type(self).model_fields if name not in ("of", "each")]
+        if all(getattr(self, form) is None for form in forms):
+            raise ValueError(f"give one of {', '.join(forms)}")
+        return self
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+Definitions = Annotated[tuple[Quantity, ...], BeforeValidator(_as_tuple)]
 
 
 class IdentitySeries(_StrictModel):
@@ -140,8 +181,8 @@ class ExporterMapping(_StrictModel):
         description="a metric with one series per GPU or node and scrape that has the labels of all others: shows which"
         " series are copies; the identity series if not given",
     )
-    labels: dict[str, LabelSource] = Field(default_factory=dict, description="canonical -> exporter's labels")
-    slice_labels: dict[str, LabelSource] = Field(
+    labels: dict[str, Candidates] = Field(default_factory=dict, description="canonical -> exporter's labels")
+    slice_labels: dict[str, Candidates] = Field(
         default_factory=dict, description="as `labels`, for series of MIG slices: those whose identifying label has one"
     )
     prefixes: dict[str, str] = Field(default_factory=dict, description="canonical label -> prefix of its value")
@@ -149,13 +190,15 @@ class ExporterMapping(_StrictModel):
         default_factory=dict, description="as `match`, for all quantities but not for identity"
     )
     valid_below: float | None = Field(None, description="readings from here on mean no value, as in DCGM")
-    quantities: dict[str, Quantity | tuple[Quantity, ...]]
-    identity_checked: bool = Field(False, exclude=True, description="not for files: set by `with_identities`")
+    metric_prefixes: tuple[str, ...] = Field(
+        ("",), min_length=1, description="the exporter may put one of these before the names of all its metrics"
+    )
+    quantities: dict[str, Definitions]
+    identified_by: Candidate = Field((), description="not for files: set by `with_identities`")
 
     def definitions(self, quantity: str) -> tuple[Quantity, ...]:
         """The definitions of a quantity, best first."""
-        found = self.quantities.get(quantity, ())
-        return found if isinstance(found, tuple) else (found,)
+        return self.quantities.get(quantity, ())
 
     @property
     def witnesses(self) -> tuple[str, ...]:
@@ -164,27 +207,34 @@ class ExporterMapping(_StrictModel):
 
     def candidates(self, label: str, of: QuantityOf = "gpu") -> tuple[Candidate, ...]:
         """The exporter's labels for a canonical label, best first."""
-        found = (self.slice_labels if of == "slice" else {}).get(label) or self.labels.get(label, label)
-        sources = (found,) if isinstance(found, str) else found
-        return tuple((source,) if isinstance(source, str) else source for source in sources)
+        return (self.slice_labels.get(label) if of == "slice" else None) or self.labels.get(label) or ((label,),)
 
     def exporter_labels(self, label: str) -> tuple[str, ...]:
         """Those of the candidates that are one label."""
         return tuple(candidate[0] for candidate in self.candidates(label) if len(candidate) == 1)
 
-    def relabel(self, selector: Selector, by: Iterable[str], of: QuantityOf = "gpu") -> Expression:
-        """The selector with the labels in `by` under canonical names; series that identify nothing are left out."""
-        identity, *others = sorted(by, key=lambda label: label != self.by[0])
+    def relabel(
+        self,
+        selector: Selector,
+        by: Iterable[str],
+        of: QuantityOf = "gpu",
+        labels: Mapping[str, tuple[Candidate, ...]] | None = None,
+    ) -> Expression:
+        """The selector with the labels in `by` under canonical names; series that identify nothing are left out.
+
+        `labels` are those of the metric, if it has others than the mapping says.
+        """
         found: Expression = selector
-        if identity == self.by[0]:
-            prefix = self.prefixes.get(identity, "")
-            candidates = self.candidates(identity, of)
-            checked = self.identity_checked and of != "slice"
-            found = identity_expression(selector, identity, candidates, prefix, checked=checked)
-        else:
-            others = [identity, *others]
-        for label in others:
-            found = self.rename(found, label)
+        identifier = self.by[0]
+        if identifier in by:
+            own = (labels or {}).get(identifier)
+            checked = (self.identified_by,) if self.identified_by and of != "slice" else ()
+            candidates = own or checked or self.candidates(identifier, of)
+            prefix = self.prefixes.get(identifier, "")
+            found = identity_expression(selector, identifier, candidates, prefix, checked=bool(checked and not own))
+        for label in by:
+            if label != identifier:
+                found = self.rename(found, label)
         return found
 
     def rename(self, found: Expression, label: str) -> Expression:
@@ -197,12 +247,14 @@ class ExporterMapping(_StrictModel):
         return found
 
     def with_identities(self, rows: Iterable[Mapping[str, str]]) -> ExporterMapping:
-        """The mapping for these canonical rows, with shorter queries if all are identified by their first candidate.
+        """The mapping for these canonical rows, with shorter queries if one candidate identifies all of them.
 
-        Series of others, former ones say, then get identities that no row has.
+        Series that it does not identify, former ones say, then get identities that no row has.
         """
-        certain = not any(INDIRECT_IDENTITY in row for row in rows)
-        return self.model_copy(update={"identity_checked": certain})
+        used = {row.get(INDIRECT_IDENTITY, "") for row in rows if row.get(self.by[0]) and "parent_uuid" not in row}
+        by_name = {SEPARATOR.join(candidate): candidate for candidate in self.candidates(self.by[0])}
+        by_name[""] = self.candidates(self.by[0])[0]
+        return self.model_copy(update={"identified_by": by_name[used.pop()]}) if len(used) == 1 else self
 
     def limit(self, metric: MetricSelector) -> float | None:
         """The limit from which on values of a metric mean no value, if there is one."""
@@ -270,20 +322,17 @@ INDIRECT_IDENTITY = "identified_by"
 
 
 @cache
-def mappings() -> tuple[ExporterMapping, ...]:
-    """All mapping files, by rank."""
-    found = [ExporterMapping.model_validate(yaml.safe_load(text)) for text in _files()]
-    return tuple(sorted(found, key=lambda mapping: (mapping.rank, mapping.name)))
+def mappings(directory: str = "") -> tuple[ExporterMapping, ...]:
+    """All mapping files by rank: this project's, and those of a directory, which replace others of the same name.
+
+    Raises MappingError.
+    """
+    from gpu_advisor.sources.exporters.mapping_files import read_mappings  # which builds this module's models
+
+    return read_mappings(directory)
 
 
 @cache
 def own_mappings() -> tuple[ExporterMapping, ...]:
     """The mappings of this project's own series: exporter, rules, jobs, and hosts under node_exporter's names."""
     return tuple(mapping for mapping in mappings() if mapping.rank <= 0)
-
-
-def _files() -> Iterator[str]:
-    folder = resources.files("gpu_advisor.sources.exporters") / "mappings"
-    for file in sorted(folder.iterdir(), key=lambda f: f.name):
-        if file.name.endswith(".yaml"):
-            yield file.read_text(encoding="utf-8")

@@ -1,0 +1,196 @@
+"""Read mapping files: this project's own, and those of the user. A mistake is reported with file, line and a remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from gpu_advisor.sources.exporters.mapping import (
+    IDENTITY_LABELS,
+    Counter,
+    ExporterMapping,
+    Gauge,
+    GaugeSum,
+    IdentitySeries,
+    PartOfWhole,
+    Quantity,
+    Rollup,
+)
+
+_MODELS: tuple[type[BaseModel], ...] = (
+    ExporterMapping, IdentitySeries, Quantity, PartOfWhole, GaugeSum, Gauge, Counter, Rollup,
+)  # fmt: skip
+_SUFFIXES = (".yaml", ".yml")
+
+#: Keys of a file, by the path of mappings and list positions that lead to them.
+_Place = tuple[str | int, ...]
+
+
+class MappingError(Exception):
+    """A mapping file is invalid. One line per problem: file, line, key, what is wrong, how to fix it."""
+
+
+class _TextFile(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    def read_text(self, encoding: str) -> str: ...
+
+
+def read_mappings(directory: str = "") -> tuple[ExporterMapping, ...]:
+    """This project's mappings and those of a directory, by rank. A mapping replaces another of the same name.
+
+    Raises MappingError.
+    """
+    found = {each.name: each for each in map(_read_shipped, _shipped_files())}
+    if directory:
+        quantities = {quantity for each in found.values() for quantity in each.quantities}
+        found.update((each.name, each) for each in _read_directory(Path(directory), quantities))
+    expanded = [variant for each in found.values() for variant in _variants(each)]
+    return tuple(sorted(expanded, key=lambda mapping: (mapping.rank, mapping.name)))
+
+
+def _shipped_files() -> Iterator[_TextFile]:
+    folder = resources.files("gpu_advisor.sources.exporters") / "mappings"
+    return iter(sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name))
+
+
+def _read_shipped(file: _TextFile) -> ExporterMapping:
+    return parse_mapping(file.read_text(encoding="utf-8"), file.name)
+
+
+def _read_directory(directory: Path, quantities: Iterable[str]) -> Iterator[ExporterMapping]:
+    try:
+        files = sorted(file for file in directory.iterdir() if file.suffix in _SUFFIXES)
+    except OSError as error:
+        raise MappingError(
+            f"{directory}: {error.strerror}: give the path of a directory with mapping files (*.yaml)"
+        ) from error
+    names: dict[str, Path] = {}
+    for file in files:
+        try:
+            text = file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise MappingError(f"{file}: {error.strerror}: make it readable") from error
+        except UnicodeDecodeError as error:
+            raise MappingError(f"{file}:1: not UTF-8 text: save it as UTF-8") from error
+        mapping = parse_mapping(text, str(file), quantities)
+        if mapping.name in names:
+            raise MappingError(f"{file}:1: name: {mapping.name} is the name in {names[mapping.name]} too: rename one")
+        names[mapping.name] = file
+        yield mapping
+
+
+def parse_mapping(text: str, file: str, quantities: Iterable[str] | None = None) -> ExporterMapping:
+    """One mapping. `file` is for messages; `quantities` are the known ones, any if None. Raises MappingError."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise MappingError(f"{file}:{line}: not YAML: {error.problem}: check quotes, brackets, indentation") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise MappingError(f"{file}:1: not YAML: {error}") from error
+    lines = dict(_lines(root, ())) if root else {}
+    if not isinstance(values, dict):
+        raise MappingError(f"{file}:1: must be a mapping of keys to values, as in the files of this project")
+    try:
+        mapping = ExporterMapping.model_validate(values)
+    except ValidationError as error:
+        raise MappingError("\n".join(_message(file, lines, problem) for problem in error.errors())) from error
+    problems = [f"{file}:{_line(lines, place)}: {problem}" for place, problem in _name_problems(mapping, quantities)]
+    if problems:
+        raise MappingError("\n".join(problems))
+    return mapping
+
+
+def _name_problems(mapping: ExporterMapping, quantities: Iterable[str] | None) -> Iterator[tuple[_Place, str]]:
+    """Names that the models do not know: quantities and canonical labels."""
+    if quantities is not None:
+        known = sorted(quantities)
+        for name in mapping.quantities:
+            if name not in known:
+                yield ("quantities", name), f"{name}: unknown quantity{_hint(name, known)}"
+    finer = {label for forms in mapping.quantities.values() for form in forms for label in form.each}
+    labels = sorted({*IDENTITY_LABELS, *mapping.by, *finer, "node"})
+    for key, table in (
+        ("labels", mapping.labels), ("slice_labels", mapping.slice_labels), ("prefixes", mapping.prefixes)
+    ):  # fmt: skip
+        for label in table:
+            if label not in labels:
+                yield (key, label), f"{key}.{label}: unknown label{_hint(label, labels)}"
+    if mapping.identified_by:
+        yield ("identified_by",), "identified_by: unknown key: remove it"
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else f": known are {', '.join(sorted(known))}"
+
+
+def _lines(node: yaml.Node, place: _Place) -> Iterator[tuple[_Place, int]]:
+    yield place, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _lines(value, (*place, str(key.value)))
+            yield (*place, str(key.value)), key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _lines(value, (*place, index))
+
+
+def _line(lines: Mapping[_Place, int], place: _Place) -> int:
+    while place and place not in lines:
+        place = place[:-1]
+    return lines.get(place, 1)
+
+
+def _message(file: str, lines: Mapping[_Place, int], problem: Any) -> str:
+    place: _Place = ()
+    for part in problem["loc"]:  # a single definition has position 0, which is not in the file
+        place = (*place, part) if (*place, part) in lines else place
+    name = str(problem["loc"][-1])
+    key = ".".join(map(str, place)) or name
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        known = {field for model in _MODELS for field in model.model_fields} - {"identified_by"}
+        message = f"unknown key{_hint(name, known)}"
+    elif problem["type"] == "missing":
+        key = f"{key}.{name}" if place else name
+        message = "is missing: add it"
+    elif isinstance(problem.get("input"), str | int | float | bool):
+        message += f", not {problem['input']!r}"
+    return f"{file}:{_line(lines, place)}: {key}: {message}"
+
+
+def _variants(mapping: ExporterMapping) -> Iterator[ExporterMapping]:
+    """The mapping for each prefix that the exporter may put before its metrics' names."""
+    for prefix in mapping.metric_prefixes:
+        if not prefix:
+            yield mapping
+            continue
+        values = _with_prefix(mapping.model_dump(exclude_unset=True), prefix)
+        yield ExporterMapping.model_validate({**values, "name": f"{mapping.name} ({prefix}*)"})
+
+
+def _with_prefix(value: Any, prefix: str) -> Any:
+    """A mapping's values with the prefix before each metric."""
+    if isinstance(value, dict):
+        return {key: _with_prefix_at(key, inner, prefix) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_prefix(each, prefix) for each in value]
+    return value
+
+
+def _with_prefix_at(key: str, value: Any, prefix: str) -> Any:
+    if key in ("metric", "witness") and value:
+        return prefix + value
+    if key == "metrics":
+        return [prefix + metric for metric in value]
+    return _with_prefix(value, prefix)
