@@ -28,8 +28,7 @@ MILLIJOULES = 1000.0
 
 LABELS = ("gpu", "UUID", "pci_bus_id", "device", "modelName")
 MIG_LABELS = ("GPU_I_PROFILE", "GPU_I_ID")
-"""Only if there are MIG instances. GPU_I_ID is the index in NVML's list: unique, as DCGM's GPU instance id is, but not
-always the same number."""
+"""Only if there are MIG instances: the profile and the driver's id of the GPU instance."""
 TRAILING_LABELS = ("Hostname", "DCGM_FI_DRIVER_VERSION")
 
 
@@ -181,13 +180,17 @@ class _Gpu(NamedTuple):
     driver_version: str
     parent: str
     mig_profile: str
+    gpu_instance_id: str
     nodename: str
 
     def labels(self, has_mig: bool) -> tuple[str, ...]:
-        number, _, nvml_index = self.nvml_index.partition(":")
+        number, _, place = self.nvml_index.partition(":")
         # As in dcgm-exporter: an instance has the uuid of its GPU, and GPU_I_ID distinguishes it.
         uuid = self.parent or self.uuid
-        mig = (self.mig_profile, nvml_index) if has_mig else ()
+        # A compute instance has the values of its GPU instance: 1c.3g.40gb is a third of the compute of a 3g.40gb.
+        profile = self.mig_profile.rpartition("c.")[2]
+        instance = self.gpu_instance_id or (f"unknown-{place}" if place else "")
+        mig = (profile, instance) if has_mig else ()
         own = (number, uuid, self.pci_bus_id, f"nvidia{number}", self.name)
         return (*own, *mig, self.nodename, self.driver_version)
 
@@ -206,6 +209,7 @@ def _parse_gpu_info(info: Iterable[tuple[str, ...]]) -> list[_Gpu]:
                     of["driver_version"],
                     of["parent_uuid"],
                     of["mig_profile"],
+                    of["gpu_instance_id"],
                     of["nodename"],
                 )
             )

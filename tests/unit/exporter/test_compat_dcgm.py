@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -155,18 +156,23 @@ def test_absent_values_stay_absent() -> None:
 
 
 def test_mig_instances_have_their_gpus_uuid_and_own_labels_and_no_value_twice() -> None:
-    def part(place: int, used: float) -> DeviceReading:
-        who = DeviceIdentity(
-            f"MIG-{place}", f"3:{place}", GPU.name, "nvidia", GPU.pci_bus_id, GPU.driver_version, GPU.uuid, "1g.10gb"
-        )
-        return DeviceReading(who, (MetricReading(metrics.MEMORY_USED, used * MIB),))
+    def part(place: int, used: float | None, instance: int | None, profile: str = "1g.10gb") -> DeviceReading:
+        who = replace(
+            GPU, uuid=f"MIG-{place}", index=f"3:{place}", parent_uuid=GPU.uuid, mig_profile=profile,
+            gpu_instance_id="" if instance is None else str(instance),
+        )  # fmt: skip
+        readings = () if used is None else (MetricReading(metrics.MEMORY_USED, used * MIB),)
+        return DeviceReading(who, readings)
 
     other = DeviceIdentity("GPU-9", "4", "NVIDIA H100", "nvidia")
     silent = DeviceIdentity("MIG-9", "4:0", "NVIDIA H100", "nvidia", parent_uuid="GPU-9", mig_profile="7g.80gb")
     found = dcgm(
         DeviceReading(GPU, (MetricReading(metrics.MEMORY_USED, 300 * MIB), MetricReading(metrics.POWER, 400))),
-        part(0, 100),
-        part(2, 150),
+        part(0, 100, 7),
+        part(2, 150, 2, "1c.3g.40gb"),
+        part(3, None, 2, "1c.3g.40gb"),  # the other compute instance of the same GPU instance
+        part(4, 20, None),
+        part(5, 30, None),
         DeviceReading(other, (MetricReading(metrics.MEMORY_USED, 7 * MIB),)),
         DeviceReading(silent),
     )
@@ -174,7 +180,13 @@ def test_mig_instances_have_their_gpus_uuid_and_own_labels_and_no_value_twice() 
         (s.labels["UUID"], s.labels["GPU_I_PROFILE"], s.labels["GPU_I_ID"]): s.value
         for s in found["DCGM_FI_DEV_FB_USED"].samples
     }
-    assert used == {("GPU-1", "1g.10gb", "0"): 100, ("GPU-1", "1g.10gb", "2"): 150, ("GPU-9", "", ""): 7}
+    assert used == {
+        ("GPU-1", "1g.10gb", "7"): 100,
+        ("GPU-1", "3g.40gb", "2"): 150,
+        ("GPU-1", "1g.10gb", "unknown-4"): 20,
+        ("GPU-1", "1g.10gb", "unknown-5"): 30,
+        ("GPU-9", "", ""): 7,
+    }
     [power] = found["DCGM_FI_DEV_POWER_USAGE"].samples
     assert power.labels == {**LABELS, "GPU_I_PROFILE": "", "GPU_I_ID": ""}
     assert {(s.labels["gpu"], s.labels["device"]) for s in found["DCGM_FI_DEV_FB_USED"].samples} == {
