@@ -1,4 +1,4 @@
-"""Real Prometheus and Alertmanager processes for tests.
+"""Real Prometheus, VictoriaMetrics and Alertmanager processes for tests.
 
     with prometheus(tmp_path, scrape={"gpu-exporter": ["127.0.0.1:9400"]}) as server:
         server.query("up")
@@ -6,6 +6,9 @@
 Each listens on a free port of 127.0.0.1, keeps its data and its log below `tmp_path`, and is stopped at the end of the
 block. Mark such tests with `@pytest.mark.servers`. Where a program is not installed the test is skipped, or fails if
 GPU_ADVISOR_REQUIRE_SERVERS=1 is set.
+
+`make test-engines` runs the tests on other servers, which GPU_ADVISOR_TEST_ENGINE and GPU_ADVISOR_TEST_ALERTMANAGER
+name: prometheus-3.5, victoriametrics-1.145, alertmanager-0.33. tests/get_servers.sh downloads them.
 """
 
 from __future__ import annotations
@@ -15,11 +18,11 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import pytest
 import requests
@@ -43,13 +46,25 @@ _PACKAGES = {
     "chromium": "chromium",
 }
 
+#: Those of which `make test` tests the sources: one with the windows of Prometheus 2, one with those of Prometheus 3.
+DEFAULT_ENGINES = ("prometheus-2.42", "prometheus-3.5")
+
+
+def engines_under_test() -> tuple[str, ...]:
+    """The engines that the tests of sources run on, for the parameters of a fixture."""
+    named = os.environ.get("GPU_ADVISOR_TEST_ENGINE")
+    return (named,) if named else DEFAULT_ENGINES
+
 
 def require_binary(binary: str) -> str:
     """Return the path of a program; skip the test (GPU_ADVISOR_REQUIRE_SERVERS=1: fail it) if it is not installed."""
     path = shutil.which(binary)
     if path is not None:
         return path
-    message = f"{binary} is not on PATH; on Debian: apt-get install {_PACKAGES.get(binary, binary)}"
+    install = f"apt-get install {_PACKAGES.get(binary, binary)}"
+    if binary[-1].isdigit():
+        install = f"tests/get_servers.sh .venv/servers {binary}, and put .venv/servers/usr/bin on PATH"
+    message = f"{binary} is not on PATH; on Debian: {install}"
     if os.environ.get("GPU_ADVISOR_REQUIRE_SERVERS") == "1":
         pytest.fail(message, pytrace=False)
     pytest.skip(message)
@@ -74,6 +89,8 @@ def free_port() -> int:
 @dataclass
 class _ServerProcess:
     """A started process with an HTTP address."""
+
+    ready_path: ClassVar[str]
 
     url: str
     log_path: Path
@@ -118,9 +135,13 @@ S = TypeVar("S", bound=_ServerProcess)
 
 
 class Prometheus(_ServerProcess):
+    ready_path = "/-/ready"
+
     def query(self, expression: str, time: float | None = None) -> list[dict[str, Any]]:
         """Run an instant query; return its results as in the JSON: `metric`, `value` [time, text]."""
-        params = {"query": expression} if time is None else {"query": expression, "time": f"{time:.3f}"}
+        params = {"query": expression, "nocache": "1"}  # VictoriaMetrics otherwise answers for half a minute ago
+        if time is not None:
+            params["time"] = f"{time:.3f}"
         result: list[dict[str, Any]] = self._get("/api/v1/query", **params)["data"]["result"]
         return result
 
@@ -130,7 +151,21 @@ class Prometheus(_ServerProcess):
         return found
 
 
+class VictoriaMetrics(Prometheus):
+    ready_path = "/health"
+
+    def load(self, openmetrics: Path) -> None:
+        """Import an OpenMetrics file with timestamps."""
+        with openmetrics.open() as lines:
+            while batch := "".join(map(_with_milliseconds, itertools.islice(_samples(lines), 100_000))):
+                answer = requests.post(f"{self.url}/api/v1/import/prometheus", data=batch.encode(), timeout=60)
+                assert answer.status_code == 204, answer.text
+        requests.get(f"{self.url}/internal/force_flush", timeout=60)  # otherwise visible only after some seconds
+
+
 class Alertmanager(_ServerProcess):
+    ready_path = "/-/ready"
+
     def alerts(self) -> list[dict[str, Any]]:
         """Return its alerts in the format of its v2 API."""
         found: list[dict[str, Any]] = self._get("/api/v2/alerts")
@@ -147,18 +182,19 @@ def prometheus(
     blocks: Path | None = None,
     rule_files: Sequence[Path] = (),
     alertmanagers: Sequence[str] = (),
+    engine: str | None = None,
 ) -> Iterator[Prometheus]:
-    """Start a Prometheus and wait until it is ready.
+    """Start a Prometheus, or a VictoriaMetrics, and wait until it is ready.
 
     scrape: job name -> host:port addresses. backfill: an OpenMetrics file to import before the start.
     blocks: the data folder to use, for example one filled by `create_blocks`.
-    alertmanagers: host:port addresses or URLs.
+    alertmanagers: host:port addresses or URLs. VictoriaMetrics evaluates no rules.
+    engine: such as prometheus-3.5; the one that GPU_ADVISOR_TEST_ENGINE names if None, else this machine's Prometheus.
     """
-    binary = require_binary("prometheus")
+    engine = engine or os.environ.get("GPU_ADVISOR_TEST_ENGINE") or "prometheus"
+    binary = require_binary(engine)
     home = _new_folder(tmp_path, "prometheus")
     data = blocks or home / "data"
-    if backfill is not None:
-        create_blocks(backfill, data)
     config: dict[str, Any] = {
         "global": {
             "scrape_interval": scrape_interval,
@@ -171,11 +207,29 @@ def prometheus(
         ],
         "rule_files": [str(path.resolve()) for path in rule_files],
     }
+    address = f"127.0.0.1:{free_port()}"
+    if engine.startswith("victoriametrics"):
+        del config["rule_files"], config["global"]["evaluation_interval"]
+        (home / "prometheus.yml").write_text(yaml.safe_dump(config))
+        command = [
+            binary,
+            f"-promscrape.config={home / 'prometheus.yml'}",
+            f"-storageDataPath={home / 'data'}",
+            "-retentionPeriod=100y",
+            f"-httpListenAddr={address}",
+            "-loggerLevel=WARN",
+        ]
+        with _start(VictoriaMetrics, command, address, home) as server:
+            for path in [backfill] if backfill else _block_sources(data):
+                server.load(path)
+            yield server
+        return
+    if backfill is not None:
+        create_blocks(backfill, data)
     if alertmanagers:
         hosts = [address.partition("//")[2] or address for address in alertmanagers]
         config["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": hosts}]}]}
     (home / "prometheus.yml").write_text(yaml.safe_dump(config))
-    address = f"127.0.0.1:{free_port()}"
     command = [
         binary,
         f"--config.file={home / 'prometheus.yml'}",
@@ -191,7 +245,7 @@ def prometheus(
 @contextmanager
 def alertmanager(tmp_path: Path) -> Iterator[Alertmanager]:
     """Start an Alertmanager that notifies nobody, and wait until it is ready."""
-    binary = require_binary("prometheus-alertmanager")
+    binary = require_binary(os.environ.get("GPU_ADVISOR_TEST_ALERTMANAGER") or "prometheus-alertmanager")
     home = _new_folder(tmp_path, "alertmanager")
     config = {"route": {"receiver": "nobody", "group_wait": "1s"}, "receivers": [{"name": "nobody"}]}
     (home / "alertmanager.yml").write_text(yaml.safe_dump(config))
@@ -215,6 +269,28 @@ def create_blocks(openmetrics: Path, data: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode != 0:
         pytest.fail(f"promtool could not import {openmetrics}: {done.stderr or done.stdout}", pytrace=False)
+    with _source_list(data).open("a") as file:
+        file.write(f"{openmetrics.resolve()}\n")
+
+
+def _source_list(blocks: Path) -> Path:
+    """The file that lists what the blocks were made from, for servers that cannot read them."""
+    return blocks.with_name(f"{blocks.name}.sources")
+
+
+def _block_sources(blocks: Path) -> list[Path]:
+    listed = _source_list(blocks)
+    return [Path(line) for line in listed.read_text().splitlines()] if listed.exists() else []
+
+
+def _samples(openmetrics: Iterable[str]) -> Iterator[str]:
+    return (line for line in openmetrics if not line.startswith("#") and line.strip())
+
+
+def _with_milliseconds(sample: str) -> str:
+    """A sample whose timestamp is in milliseconds, as in Prometheus' text format, instead of OpenMetrics' seconds."""
+    before, _, seconds = sample.rstrip("\n").rpartition(" ")
+    return f"{before} {round(float(seconds) * 1000)}\n"
 
 
 def _new_folder(tmp_path: Path, name: str) -> Path:
@@ -250,7 +326,7 @@ def _wait_until_ready(server: _ServerProcess) -> None:
         if server.process.poll() is not None:
             _fail(server, f"exited at startup with status {server.process.returncode}")
         try:
-            return requests.get(f"{server.url}/-/ready", timeout=10).status_code == 200
+            return requests.get(server.url + server.ready_path, timeout=10).status_code == 200
         except requests.RequestException:
             return False  # not listening yet
 

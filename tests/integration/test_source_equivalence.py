@@ -23,6 +23,7 @@ from gpu_exporter.metrics import FamilySamples, MetricFamily
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.embedded import embedded_source
 from tests.servers import Prometheus, prometheus
 
 pytestmark = pytest.mark.servers
@@ -197,7 +198,7 @@ def both_sources(folder: Path, history: Points) -> Iterator[tuple[Prometheus, Em
     with file.open() as lines:
         import_openmetrics(store, lines, TARGET["instance"], TARGET["job"])
     with prometheus(folder, backfill=file) as server:
-        yield server, EmbeddedSource(store)
+        yield server, embedded_source(store, server)
     store.close()
 
 

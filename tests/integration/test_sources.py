@@ -1,4 +1,4 @@
-"""The two sources side by side on the same samples: a real Prometheus, and the embedded history."""
+"""The two sources side by side on the same samples: a real server of each engine, and the embedded history."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import NamedTuple
@@ -34,13 +35,15 @@ from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.openmetrics_import import import_openmetrics
 from gpu_advisor.sources.embedded.scraper import Scraper
 from gpu_advisor.sources.embedded.source import EmbeddedSource
+from gpu_advisor.sources.prometheus.engine import Engine, EngineKind
 from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.embedded import embedded_source
 from tests.polling import wait_until
-from tests.servers import Prometheus, prometheus
+from tests.servers import Prometheus, engines_under_test, prometheus
 from tests.unit.sources.fake_http import fake_http, reply
 
 pytestmark = pytest.mark.servers
@@ -51,10 +54,24 @@ LABELS = (("instance", "a:1"), ("job", "gpu-exporter"))
 WINDOWED: list[Function] = ["mean", "min", "max", "quantile", "sum", "rate", "increase", "count"]
 
 
+#: VictoriaMetrics stores neither NaN nor more than some 15 digits, and adds up without compensation.
+DECIMAL_DIGITS = 15
+
+
+@pytest.fixture(scope="module", params=engines_under_test())
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def is_victoriametrics(engine: str) -> bool:
+    return engine.startswith("victoriametrics")
+
+
 class BothSources(NamedTuple):
     prometheus: PrometheusSource
     embedded: EmbeddedSource
     server: Prometheus
+    engine: str
 
     def instant(self, expression: Expression, at: float) -> Mapping[tuple[tuple[str, str], ...], float]:
         """The embedded source's answer, which is Prometheus' too."""
@@ -90,8 +107,11 @@ def text(value: float) -> str:
 # --- every function, many histories
 
 
-def random_history(rng: np.random.Generator) -> list[tuple[float, float]]:
-    """Some minutes of one series: any shape of time and of values that an exporter could produce, and a few more."""
+def random_history(rng: np.random.Generator, *, decimal: bool) -> list[tuple[float, float]]:
+    """Some minutes of one series: any shape of time and of values that an exporter could produce, and a few more.
+
+    `decimal`: only values that a store with some 15 decimal digits keeps, and counters without small resets.
+    """
     distance = float(rng.choice([1, 5, 15, 60]))
     count = int(rng.choice([1, 2, 3, int(rng.integers(4, int(1200 // distance) + 5))]))
     times = START + distance * np.arange(count)
@@ -103,9 +123,9 @@ def random_history(rng: np.random.Generator) -> list[tuple[float, float]]:
     if rng.random() < 0.4:  # a gap
         middle = rng.uniform(START, START + 1200)
         keep &= np.abs(times - middle) > rng.uniform(0, 400)
-    scale = 10.0 ** float(rng.choice([0, 0, 2, 6, 15, -12, -300, 290]))
+    scale = 10.0 ** float(rng.choice([0, 0, 2, 6, 15, -12] if decimal else [0, 0, 2, 6, 15, -12, -300, 290]))
     values: NDArray[np.floating]
-    kind = rng.integers(0, 9)
+    kind = rng.integers(0, 7 if decimal else 9)
     if kind <= 2:  # a counter, perhaps with resets
         values = np.cumsum(rng.exponential(1, count) * rng.choice([0, 1], count)) + float(rng.choice([0, 0, 1e3]))
         for reset in rng.integers(0, count, int(rng.integers(0, 4))):
@@ -124,8 +144,10 @@ def random_history(rng: np.random.Generator) -> list[tuple[float, float]]:
         values = rng.normal(0, 1, count)
         values[rng.random(count) < 0.05] = np.nan
         values[rng.random(count) < 0.05] = np.inf * float(rng.choice([-1, 1]))
-    times = np.round(times[keep], 3)
-    return list(zip(times.tolist(), (values[keep] * scale).tolist(), strict=True))
+    times, values = np.round(times[keep], 3), values[keep] * scale
+    if decimal:
+        values = np.array([float(f"{value:.{DECIMAL_DIGITS - 1}e}") for value in values.tolist()])
+    return list(zip(times.tolist(), values.tolist(), strict=True))
 
 
 @settings(
@@ -135,13 +157,15 @@ def random_history(rng: np.random.Generator) -> list[tuple[float, float]]:
     suppress_health_check=list(HealthCheck),
 )
 @given(seed=st.integers(0, 2**32 - 1))
-def test_all_functions_on_random_histories(tmp_path_factory: pytest.TempPathFactory, seed: int):
+def test_all_functions_on_random_histories(tmp_path_factory: pytest.TempPathFactory, engine: str, seed: int):
     rng = np.random.default_rng(seed)
     folder = tmp_path_factory.mktemp("random")
-    past, history = same_samples(folder, {f'x{{h="{number}"': random_history(rng) for number in range(100)})
-    with prometheus(folder, backfill=past) as server:
+    decimal = is_victoriametrics(engine)
+    series = {f'x{{h="{number}"': random_history(rng, decimal=decimal) for number in range(100)}
+    past, history = same_samples(folder, series)
+    with prometheus(folder, backfill=past, engine=engine) as server:
         theirs = PrometheusSource(PrometheusClientConfig(server.url))
-        ours = EmbeddedSource(history)
+        ours = embedded_source(history, server)
         compared = 0
         selects = [Selector("x")]
         for window in (60, int(rng.integers(2, 1500))):
@@ -190,7 +214,7 @@ ODD_VALUES = [
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BothSources]:
+def both(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[BothSources]:
     rng = np.random.default_rng(7)
     times = [START + 5 * step for step in range(400)]
     series: dict[str, list[tuple[float, float]]] = {}
@@ -213,9 +237,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BothSources]:
         series[f"at_{milliseconds}{{"] = [(START + 1e6 + milliseconds / 1000, 1.0)]
     folder = tmp_path_factory.mktemp("both")
     past, history = same_samples(folder, series)
-    with prometheus(folder, backfill=past) as server:
+    with prometheus(folder, backfill=past, engine=engine) as server:
         source = PrometheusSource(PrometheusClientConfig(server.url))
-        yield BothSources(source, EmbeddedSource(history), server)
+        yield BothSources(source, embedded_source(history, server), server, engine)
         source.close()
         history.close()
 
@@ -292,7 +316,8 @@ def test_aggregations_of_what_is_not_finite(both: BothSources, op: AggregateOp):
         ([Matcher("v", "=~", "a.*")], {"a", "ab", "a.c", "abc"}),
         ([Matcher("v", "=~", "a\\.c")], {"a.c"}),
         ([Matcher("v", "=~", "(?i)a")], {"a", "A"}),
-        ([Matcher("v", "=~", "new.line")], set()),  # a dot is not a line's end
+        ([Matcher("v", "=~", "new.line")], {"new\nline"}),  # a dot may be a line's end, as in Prometheus 3
+        ([Matcher("v", "=~", "new\\.line|a.c")], {"a.c", "abc"}),
         ([Matcher("v", "=~", "new(?s:.)line")], {"new\nline"}),
         ([Matcher("v", "=~", "new\\sline")], {"new\nline"}),
         ([Matcher("v", "=", "")], {None}),  # a label that is not there is empty
@@ -367,7 +392,10 @@ def test_several_windows_of_one_family_at_once(both: BothSources):
     expressions = {str(window): Selector("used_bytes", "count", window) for window in (60, 600, 300)}
     ours = both.embedded.instant(expressions, START + 1000)
     assert ours == both.prometheus.instant(expressions, START + 1000)
-    assert {key: set(vector.values()) for key, vector in ours.items()} == {"60": {13}, "600": {121}, "300": {61}}
+    assert {key: set(vector.values()) for key, vector in ours.items()} == {
+        str(window): {samples + (1 if both.prometheus.engine().behavior.left_closed else 0)}
+        for window, samples in ((60, 12), (600, 120), (300, 60))
+    }
 
 
 def test_range_of_an_expression(both: BothSources):
@@ -386,9 +414,35 @@ def test_range_of_an_expression(both: BothSources):
 def test_pinned_text_gives_the_same_number_later(both: BothSources, at: float):
     expression = Affine(Aggregate("max", ("node",), Ratio(BUSY, Selector("used_bytes", "mean", 600))), scale=100)
     now = both.instant(expression, at)
-    later = both.server.query(to_promql(expression, at), time=START + 9999)
+    later = both.server.query(to_promql(expression, at, both.prometheus.query_language()), time=START + 9999)
     assert {tuple(sorted(item["metric"].items())): float(item["value"][1]) for item in later} == pytest.approx(now)
     assert at < START + 1 or len(now) == 3
+
+
+@pytest.mark.parametrize("at", [START + 1000, START + 1234.567, START + 0.001, START - 1, START + 1e6])
+def test_raw_samples(both: BothSources, at: float):
+    """Those that the range functions see: of two windows, one with matchers, and none."""
+    selectors = {
+        "minute": Selector("used_bytes", "mean", 60),
+        "some": Selector("busy_total", "count", 600, matchers=(Matcher("uuid", "=~", "GPU-[12]"),)),
+        "none": Selector("not_there", "count", 60),
+        "odd": Selector("odd", "count", 3600),
+    }
+    theirs, ours = both.prometheus.samples(selectors, at), both.embedded.samples(selectors, at)
+    assert theirs.keys() == ours.keys() == selectors.keys()
+    for key, series in ours.items():
+        assert theirs[key].keys() == series.keys(), key
+        for labels, (times, values) in series.items():
+            got_times, got_values = theirs[key][labels]
+            assert got_times.dtype == times.dtype == np.int64
+            np.testing.assert_array_equal(got_times, times)
+            np.testing.assert_allclose(got_values, values, rtol=1e-14)
+        counts = both.instant(replace(selectors[key], function="count"), at)
+        assert {labels: float(times.size) for labels, (times, _) in series.items()} == counts
+    with pytest.raises(ValueError, match="need a window"):
+        both.prometheus.samples({"x": Selector("used_bytes")}, at)
+    with pytest.raises(ValueError, match="need a window"):
+        both.embedded.samples({"x": Selector("used_bytes")}, at)
 
 
 @pytest.mark.parametrize("milliseconds", range(0, 1000, 37))
@@ -399,14 +453,20 @@ def test_times_are_exact_to_the_millisecond(both: BothSources, milliseconds: int
     assert both.instant(Selector(name), START + 1e6 + (milliseconds - 1) / 1000) == {}
 
 
-def test_version(both: BothSources):
-    assert (both.prometheus.version() or "").startswith("2.")
+def test_the_engine_is_detected(both: BothSources):
+    name, _, version = both.engine.partition("-")
+    engine = both.prometheus.engine()
+    if is_victoriametrics(both.engine):
+        assert engine == Engine(EngineKind.VICTORIAMETRICS, "VictoriaMetrics")
+    else:
+        assert (engine.product.lower(), engine.kind.value) == (name, f"Prometheus {version[0]}")
+        assert (engine.version or "").startswith(version)
 
 
 # --- series that end
 
 
-def test_staleness_as_prometheus_has_it(tmp_path: Path):
+def test_staleness_as_prometheus_has_it(tmp_path: Path, engine: str):
     page = ['x{a="1"} 1\nx{a="2"} 2\nx{a="",b="3",instance="mine"} 3\n']
 
     def answer(handler: BaseHTTPRequestHandler, number: int) -> None:
@@ -415,7 +475,9 @@ def test_staleness_as_prometheus_has_it(tmp_path: Path):
     history = History(tmp_path / "history.db")
     with (
         fake_http(answer) as exporter,
-        prometheus(tmp_path, scrape={"gpu-exporter": [exporter.address]}, scrape_interval="200ms") as server,
+        prometheus(
+            tmp_path, scrape={"gpu-exporter": [exporter.address]}, scrape_interval="200ms", engine=engine
+        ) as server,
     ):
         theirs, ours = PrometheusSource(PrometheusClientConfig(server.url)), EmbeddedSource(history)
         scraper = Scraper(history, [exporter.address], 0.2, {"x"})

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries, Vector
+from gpu_advisor.promql.query_language import QueryLanguage
 
 #: Raw samples of one series, oldest first, without staleness markers: times (Unix milliseconds, int64) and values
 #: (float64), of equal length.
@@ -66,6 +67,15 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release connections and files."""
+        ...
+
+
+@runtime_checkable
+class QueryLanguageSource(Protocol):
+    """A source that evaluates text in a language of its own: text for people to paste is in that language, too."""
+
+    def query_language(self) -> QueryLanguage:
+        """Raises SourceError."""
         ...
 
 

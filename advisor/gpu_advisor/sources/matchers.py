@@ -51,7 +51,8 @@ def _compile_regex(expression: str) -> re.Pattern[str]:
             expression, "look-around, back-references and named character classes are not supported"
         )
     try:
-        return re.compile(expression, re.ASCII)  # \d, \w and \b are ASCII in RE2
+        # \d, \w and \b are ASCII in RE2; a dot matches a newline, as in Prometheus 3.
+        return re.compile(expression, re.ASCII | re.DOTALL)
     except (re.error, RecursionError, OverflowError) as error:
         raise _unsupported_regex(expression, str(error)) from error
 

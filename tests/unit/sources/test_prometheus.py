@@ -16,12 +16,14 @@ from urllib.parse import parse_qs
 import pytest
 from gpu_advisor.promql.expressions import Matcher, Selector
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
+from gpu_advisor.sources.prometheus.engine import Engine, EngineKind
 from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
 
 from tests.unit.sources.fake_http import Responder, fake_http, reply
 
 UP = Selector("up")
 SECRET = "s3cr3t-token"
+ENGINE = Engine(EngineKind.PROMETHEUS_3)  # a known engine is not detected: the requests are those of the queries
 
 
 def ok(result: Any = (), kind: str = "vector", **more: Any) -> Responder:
@@ -38,7 +40,7 @@ def failure(answering: Responder, **settings: Any) -> SourceError:
 
 
 def failure_of(url: str, **settings: Any) -> SourceError:
-    source = PrometheusSource(PrometheusClientConfig(url, **{"timeout_seconds": 5, "retries": 0, **settings}))
+    source = PrometheusSource(PrometheusClientConfig(url, **{"timeout_seconds": 5, "retries": 0, **settings}), ENGINE)
     try:
         with pytest.raises(SourceError) as caught:
             source.instant({"x": UP}, 1700000000)
@@ -136,6 +138,11 @@ K = SourceErrorKind
         pytest.param(error(503, "timeout", "query timed out"), K.TIMEOUT, "--query.timeout", id="query-timeout"),
         pytest.param(error(503, "unavailable", "TSDB not ready"), K.UNREACHABLE, "not ready", id="not-ready"),
         pytest.param(ok(warnings=["store-3 is away"]), K.PARTIAL, "store-3 is away", id="warnings"),
+        pytest.param(
+            ok(warnings=["PromQL info: not a counter", "store-3 is away"]), K.PARTIAL, ": store-3 is away", id="mixed"
+        ),
+        pytest.param(ok(warnings=["PromQL warning: x"]), K.PARTIAL, "PromQL warning: x", id="promql-warning"),
+        pytest.param(ok(warnings="store-3 is away"), K.PARTIAL, "store-3 is away", id="warnings-as-text"),
         pytest.param(ok(isPartial=True), K.PARTIAL, "isPartial", id="victoria-partial"),
         pytest.param(cut_off, K.UNREACHABLE, "Check that it is running", id="cut-off"),
     ],
@@ -157,7 +164,7 @@ def test_timeout_is_over_all_of_it(answering: Responder):
 def test_a_cut_off_thread_is_free_again():
     """Five queries that drip, two at a time: were the threads still stuck, the later ones would not come to it."""
     with fake_http(lambda handler, number: drip(handler, number) if number < 4 else ok()(handler, number)) as server:
-        source = PrometheusSource(PrometheusClientConfig(server.url, timeout_seconds=0.2, retries=0))
+        source = PrometheusSource(PrometheusClientConfig(server.url, timeout_seconds=0.2, retries=0), ENGINE)
         for _ in range(4):
             with pytest.raises(SourceError, match="timeout_seconds"):
                 source.instant({"x": UP}, 0)
@@ -211,7 +218,7 @@ def test_tls_certificate(tmp_path: Path):
         assert "ca_file" in str(caught)
         assert "self-signed" in str(caught) or "self signed" in str(caught)
         for trusted in ({"ca_file": str(certificate)}, {"insecure_skip_verify": True}):
-            source = PrometheusSource(PrometheusClientConfig(url, **trusted))
+            source = PrometheusSource(PrometheusClientConfig(url, **trusted), ENGINE)
             assert source.instant({"x": UP}, 0) == {"x": {}}
             source.close()
         assert failure_of(url, insecure_skip_verify=True, timeout_seconds=0.3).kind is K.TIMEOUT  # drips through TLS
@@ -227,7 +234,7 @@ def test_tls_certificate(tmp_path: Path):
 def test_answers():
     result = [item("1", b="2", a="1", empty=""), item("NaN", a="2"), item("+Inf", a="3"), item("-0.5e-3", a="4")]
     with fake_http(ok(result, infos=["not a counter"], warnings=[])) as server:
-        source = PrometheusSource(PrometheusClientConfig(server.url + "/prometheus/"))
+        source = PrometheusSource(PrometheusClientConfig(server.url + "/prometheus/"), ENGINE)
         answer = source.instant({"x": UP}, 1700000000.567)
         source.close()
     wanted = {(("a", "1"), ("b", "2")): 1.0, (("a", "2"),): nan, (("a", "3"),): inf, (("a", "4"),): -0.0005}
@@ -241,10 +248,19 @@ def test_answers():
     }
 
 
+def test_hints_on_the_style_of_a_query_are_no_partial_result():
+    """Prometheus up to 2.53 has them among the warnings."""
+    hint = 'PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: "c" (1:10)'
+    with fake_http(ok([item("1")], warnings=[hint])) as server:
+        source = PrometheusSource(PrometheusClientConfig(server.url), ENGINE)
+        assert source.instant({"x": UP}, 0) == {"x": {(): 1.0}}
+        source.close()
+
+
 def test_range():
     series = {"metric": {"a": "1"}, "values": [[1.5, "1"], [2.5, "NaN"], [3.5, "3"]]}
     with fake_http(ok([series, {"metric": {"a": "2"}, "values": [[1, "NaN"]]}], kind="matrix")) as server:
-        source = PrometheusSource(PrometheusClientConfig(server.url))
+        source = PrometheusSource(PrometheusClientConfig(server.url), ENGINE)
         assert source.range(UP, 1.5, 3.5, 0.5) == {(("a", "1"),): ((1.5, 1.0), (3.5, 3.0))}
         source.close()
     form = parse_qs(server.requests[0].body.decode())
@@ -267,7 +283,7 @@ def test_at_most_two_in_flight():
         ok([item(str(number))])(handler, number)
 
     with fake_http(slow) as server:
-        source = PrometheusSource(PrometheusClientConfig(server.url))
+        source = PrometheusSource(PrometheusClientConfig(server.url), ENGINE)
         answers = source.instant({str(number): Selector(f"x{number}") for number in range(8)}, 0)
         source.close()
     assert most == 2
@@ -280,7 +296,7 @@ def test_one_failure_is_the_whole_failure():
         (error(400, "bad_data", "no") if number == 1 else ok())(handler, number)
 
     with fake_http(second_fails) as server:
-        source = PrometheusSource(PrometheusClientConfig(server.url))
+        source = PrometheusSource(PrometheusClientConfig(server.url), ENGINE)
         with pytest.raises(SourceError) as caught:
             source.instant({str(number): UP for number in range(50)}, 0)
         source.close()
@@ -293,7 +309,7 @@ def test_retries(status: int):
     with fake_http(
         lambda handler, number: (reply(status, "x") if number < 2 else ok([item("1")]))(handler, number)
     ) as server:
-        source = PrometheusSource(PrometheusClientConfig(server.url, retries=2))
+        source = PrometheusSource(PrometheusClientConfig(server.url, retries=2), ENGINE)
         assert source.instant({"x": UP}, 0) == {"x": {(): 1.0}}
         source.close()
     assert len(server.requests) == 3
@@ -307,7 +323,7 @@ def test_retry_after_a_broken_connection():
             ok()(handler, number)
 
     with fake_http(first_breaks) as server:
-        source = PrometheusSource(PrometheusClientConfig(server.url, retries=1))
+        source = PrometheusSource(PrometheusClientConfig(server.url, retries=1), ENGINE)
         assert source.instant({"x": UP}, 0) == {"x": {}}
         source.close()
 
@@ -340,7 +356,9 @@ def test_credentials(settings: dict[str, Any], header: str | None, tmp_path: Pat
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login other password other\n")
     monkeypatch.setenv("HOME", str(tmp_path))
     with fake_http(ok()) as server:
-        source = PrometheusSource(PrometheusClientConfig(server.url, headers={"X-Scope-OrgID": "team"}, **settings))
+        source = PrometheusSource(
+            PrometheusClientConfig(server.url, headers={"X-Scope-OrgID": "team"}, **settings), ENGINE
+        )
         source.instant({"x": UP}, 0)
         source.close()
     assert server.requests[0].headers.get("Authorization") == header
@@ -351,7 +369,7 @@ def test_secrets_stay_inside(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.DEBUG)
     for secret in ({"bearer_token": SECRET}, {"username": "me", "password": SECRET}, {"headers": {"X-Key": SECRET}}):
         settings = PrometheusClientConfig("http://127.0.0.1:9", **secret)
-        source = PrometheusSource(settings)
+        source = PrometheusSource(settings, ENGINE)
         assert SECRET not in repr(settings) + repr(source) + repr(vars(source)) + source.address
         assert SECRET not in str(failure(reply(401, SECRET), **secret))
         source.close()
@@ -383,36 +401,9 @@ def test_refused_settings(settings: dict[str, Any], fix: str):
 
 def test_what_promql_cannot_say():
     caught = failure_of("http://127.0.0.1:9")
-    source = PrometheusSource(PrometheusClientConfig("http://127.0.0.1:9"))
+    source = PrometheusSource(PrometheusClientConfig("http://127.0.0.1:9"), ENGINE)
     with pytest.raises(SourceError) as refused:
         source.instant({"x": Selector("x", matchers=(Matcher("a", "=", "\ud800"),))}, 0)
     source.close()
     assert caught.kind is K.UNREACHABLE
     assert refused.value.kind is K.QUERY_ERROR
-
-
-@pytest.mark.parametrize(
-    ("answering", "version"),
-    [
-        (reply(200, '{"status":"success","data":{"version":"3.1.0"}}'), "3.1.0"),
-        (reply(200, '{"status":"success","data":{"application":"Grafana Mimir","version":"2.10"}}'), None),
-        (reply(404, "nothing here"), None),
-        (reply(404, '{"status":"error","errorType":"not_found"}'), None),
-        (reply(200, "<html>"), None),
-        (reply(200, '{"status":"success","data":[]}'), None),
-    ],
-)
-def test_version(answering: Responder, version: str | None):
-    with fake_http(answering) as server:
-        source = PrometheusSource(PrometheusClientConfig(server.url, retries=0))
-        assert source.version() == version
-        source.close()
-    assert server.requests[0].path == "/api/v1/status/buildinfo"
-
-
-def test_version_needs_the_server():
-    with fake_http(reply(401, "")) as server:
-        source = PrometheusSource(PrometheusClientConfig(server.url, retries=0))
-        with pytest.raises(SourceError, match="bearer_token"):
-            source.version()
-        source.close()

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from gpu_advisor.promql.compiler import format_duration, quote_string, to_promql
+from gpu_advisor.promql.compiler import format_duration, quote_string, range_selector, to_promql
 from gpu_advisor.promql.expressions import Affine, Aggregate, Expression, Matcher, Ratio, Selector, restrict_to_values
+from gpu_advisor.promql.query_language import METRICSQL, PROMQL_2
 
 BUSY = Selector("gpu_busy_seconds_total", "rate", 1800, matchers=(Matcher("uuid", "=~", "GPU-.*"),))
 UP = Selector("gpu_up")
@@ -37,6 +38,44 @@ UP = Selector("gpu_up")
 )
 def test_text(expression: Expression, text: str):
     assert to_promql(expression) == text
+
+
+@pytest.mark.parametrize(
+    ("selector", "text"),
+    [
+        (Selector("x"), "default_rollup(x[5m] @ 7.000)"),
+        (Selector("x", "mean", 60), "avg_over_time(x[1m] @ 7.000)"),
+        (Selector("x", "quantile", 60, 0.5), "quantile_over_time(0.5, x[1m] @ 7.000)"),
+        (Selector("x", "rate", 60), "extrapolated_rate(x[1m] @ 7.000, 60, 7.000)"),
+        (Selector("x", "increase", 300), "extrapolated_increase(x[5m] @ 7.000, 300, 7.000)"),
+    ],
+)
+def test_metricsql(selector: Selector, text: str):
+    definitions = METRICSQL.definitions if selector.function in ("rate", "increase") else ""
+    assert to_promql(selector, 7.0, METRICSQL) == definitions + text
+    twice = Ratio(selector, Aggregate("sum", (), selector))
+    assert to_promql(twice, 7.0, METRICSQL) == f"{definitions}{text} / (sum({text}) != 0)"  # defined once, in front
+
+
+@pytest.mark.parametrize(
+    ("regex", "in_version_2"),
+    [
+        ("a.c", "(?s:a.c)"),
+        ("a\\.c", "a\\.c"),
+        ("a\\\\.c", "(?s:a\\\\.c)"),
+        ("a\\.c|.", "(?s:a\\.c|.)"),
+        ("a|b", "a|b"),
+        ("\n.", "(?s:\n.)"),
+    ],
+)
+def test_a_dot_matches_a_newline_in_every_engine(regex: str, in_version_2: str):
+    for op in ("=~", "!~"):
+        selector = Selector("x", "count", 60, matchers=(Matcher("a", op, regex),))  # type: ignore[arg-type]
+        assert to_promql(selector) == f"count_over_time(x{{a{op}{quote_string(regex)}}}[1m])"
+        assert to_promql(selector, language=PROMQL_2) == f"count_over_time(x{{a{op}{quote_string(in_version_2)}}}[1m])"
+        assert range_selector(selector, PROMQL_2) == f"x{{a{op}{quote_string(in_version_2)}}}[1m]"
+    equal = Selector("x", matchers=(Matcher("a", "=", "a.c"),))
+    assert to_promql(equal, language=PROMQL_2) == 'x{a="a.c"}'
 
 
 def test_every_selector_is_pinned():

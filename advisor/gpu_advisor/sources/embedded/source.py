@@ -12,7 +12,7 @@ from gpu_advisor.sources.base import Samples, SourceError, SourceErrorKind
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.history_file import HistoryError
 from gpu_advisor.sources.embedded.history_rows import SeriesSamples
-from gpu_advisor.sources.reductions import LOOKBACK_DELTA_MS, reduce, window
+from gpu_advisor.sources.reductions import LOOKBACK_DELTA_MS, PROMETHEUS_3, RangeRules, reduce, window
 
 MAX_GRID_POINTS = 11_000  # Prometheus' own limit
 
@@ -20,14 +20,14 @@ _SeriesKey = tuple[str, tuple[Matcher, ...]]
 
 
 class EmbeddedSource:
-    """A Source over a History. `left_closed=False` gives the windows of Prometheus 3."""
+    """A Source over a History."""
 
     name = "embedded"
 
-    def __init__(self, history: History, *, left_closed: bool = True) -> None:
+    def __init__(self, history: History, rules: RangeRules = PROMETHEUS_3) -> None:
         self.address = str(history.path)
         self._history = history
-        self._left_closed = left_closed
+        self._rules = rules
 
     def instant(self, expressions: Mapping[str, Expression], at: float) -> dict[str, Vector]:
         """As Source.instant. Raises SourceError."""
@@ -88,8 +88,7 @@ class EmbeddedSource:
 
     def _samples_in_window(self, family: list[SeriesSamples], at_ms: int, window_ms: int) -> dict[Labels, Samples]:
         found = {
-            series.labels: window(series.times_ms, series.values, at_ms, window_ms, left_closed=self._left_closed)
-            for series in family
+            series.labels: window(series.times_ms, series.values, at_ms, window_ms, self._rules) for series in family
         }
         return {labels: samples for labels, samples in found.items() if samples[0].size}
 
@@ -111,7 +110,7 @@ class EmbeddedSource:
                 at_ms,
                 window_ms,
                 select.q,
-                left_closed=self._left_closed,
+                rules=self._rules,
             )
             for series in family
         }

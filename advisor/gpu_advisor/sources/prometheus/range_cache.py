@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries, Vector
+from gpu_advisor.promql.query_language import PROMQL, QueryLanguage
 from gpu_advisor.sources.algebra import MutableVector
-from gpu_advisor.sources.base import PromqlSource, SamplesByLabels, Source
+from gpu_advisor.sources.base import PromqlSource, QueryLanguageSource, SamplesByLabels, Source
 from gpu_advisor.sources.prometheus.combined_queries import CombinedQuery, read_combined_queries
 
 #: Samples may arrive late, by remote write or a lagging clock: steps newer than this (seconds) are queried again.
@@ -85,6 +86,9 @@ class CachingPromqlSource(CachingSource):
     def range_promql(self, promql: str, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
         assert isinstance(self.source, PromqlSource)
         return self.source.range_promql(promql, start, end, step)
+
+    def query_language(self) -> QueryLanguage:
+        return self.source.query_language() if isinstance(self.source, QueryLanguageSource) else PROMQL
 
 
 def with_range_cache(source: Source) -> Source:

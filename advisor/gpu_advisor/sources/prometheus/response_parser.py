@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from gpu_advisor.promql.expressions import Labels, TimeSeries
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
 from gpu_advisor.sources.prometheus.http_client import HttpResponse
+
+#: Prometheus 2.48 to 2.53 sends what it notices about a query's style among the warnings, later ones as `infos`.
+_INFO_PREFIX = "PromQL info:"
 
 _MAX_MESSAGE_CHARACTERS = 300  # of a server's own message
 
@@ -96,9 +99,12 @@ def _document(response: HttpResponse) -> Any:
 
 def _raise_if_partial(document: Mapping[str, Any], server: str) -> None:
     # `infos` comment on the query's style; warnings and VictoriaMetrics' isPartial mean that data is missing.
-    warnings = document.get("warnings")
-    if warnings:
-        message = "; ".join(str(warning) for warning in warnings) if isinstance(warnings, Sequence) else str(warnings)
+    warnings = document.get("warnings") or []
+    if not isinstance(warnings, list):
+        warnings = [warnings]
+    missing = [str(warning) for warning in warnings if not str(warning).startswith(_INFO_PREFIX)]
+    if missing:
+        message = "; ".join(missing)
     elif document.get("isPartial") is True:
         message = "isPartial: true"
     else:

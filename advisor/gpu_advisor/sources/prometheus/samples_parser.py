@@ -34,10 +34,15 @@ _VALUES_END = b"]]}"
 _STALE = re.compile(rb"(?:^|\],\[)[0-9.e+]+,null(?=\]|$)")
 
 
-def parse_samples(response: HttpResponse, server: str) -> dict[Labels, Samples]:
-    """The samples of each series. Raises SourceError."""
-    quick = _parse_quickly(response, server) if response.status == 200 else None
-    return parse_results(response_data(response, server), "matrix", _samples, server) if quick is None else quick
+def parse_samples(response: HttpResponse, server: str, *, drop_nan: bool = False) -> dict[Labels, Samples]:
+    """The samples of each series; NaN is a staleness marker with `drop_nan`. Raises SourceError."""
+    found = _parse_quickly(response, server) if response.status == 200 else None
+    if found is None:
+        found = parse_results(response_data(response, server), "matrix", _samples, server)
+    if not drop_nan:
+        return found
+    measured = {labels: (times, values, ~np.isnan(values)) for labels, (times, values) in found.items()}
+    return {labels: (times[known], values[known]) for labels, (times, values, known) in measured.items() if known.any()}
 
 
 def _parse_quickly(response: HttpResponse, server: str) -> dict[Labels, Samples] | None:

@@ -18,6 +18,7 @@ from requests.auth import AuthBase, HTTPBasicAuth
 
 from gpu_advisor.promql.compiler import range_selector, to_promql
 from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries, Vector
+from gpu_advisor.promql.query_language import QueryLanguage
 from gpu_advisor.sources.algebra import MutableVector
 from gpu_advisor.sources.base import Samples, SourceError, SourceErrorKind
 from gpu_advisor.sources.prometheus.combined_queries import (
@@ -25,6 +26,13 @@ from gpu_advisor.sources.prometheus.combined_queries import (
     combined_expressions,
     results_in_order,
     split_results,
+)
+from gpu_advisor.sources.prometheus.engine import (
+    METRICSQL_PROBE,
+    WINDOW_PROBE,
+    WINDOW_PROBE_SECONDS,
+    Engine,
+    identify_engine,
 )
 from gpu_advisor.sources.prometheus.fast_response_parser import parse_combined_response
 from gpu_advisor.sources.prometheus.http_client import (
@@ -67,11 +75,15 @@ class PrometheusClientConfig:
 
 
 class PrometheusSource:
-    """A Source over HTTP, with at most two concurrent queries."""
+    """A Source over HTTP, with at most two concurrent queries.
+
+    The server's engine is detected before the first query, and again after the server was unreachable, unless `engine`
+    is given.
+    """
 
     name = "prometheus"
 
-    def __init__(self, settings: PrometheusClientConfig) -> None:
+    def __init__(self, settings: PrometheusClientConfig, engine: Engine | None = None) -> None:
         self.address = settings.url.rstrip("/")
         self._settings = settings
         self._server = f"Prometheus at {self.address}"
@@ -80,13 +92,15 @@ class PrometheusSource:
             self._clients.put(_client(settings))
         self._pool = concurrent.futures.ThreadPoolExecutor(MAX_CONCURRENT_QUERIES, thread_name_prefix="prometheus")
         self._closed = threading.Event()
+        self._given_engine = self._engine = engine
+        self._engine_lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"PrometheusSource({self.address!r})"
 
     def instant(self, expressions: Mapping[str, Expression], at: float) -> dict[str, Vector]:
         """As Source.instant. Raises SourceError."""
-        return self._query("/api/v1/query", _query_forms(expressions, at), self._vector)
+        return self._query("/api/v1/query", self._forms(expressions, at, _instant_text), self._vector)
 
     def read_combined(self, combined: Sequence[CombinedQuery], at: float) -> list[tuple[MutableVector, ...]]:
         """As CombinedQuerySource.read_combined. Raises SourceError."""
@@ -96,7 +110,8 @@ class PrometheusSource:
             quick = parse_combined_response(response.body, known) if response.status == 200 else None
             return split_results(self._vector(response)) if quick is None else quick
 
-        results = self._query("/api/v1/query", _query_forms(combined_expressions(combined), at), parts)
+        forms = self._forms(combined_expressions(combined), at, _instant_text)
+        results = self._query("/api/v1/query", forms, parts)
         return [results_in_order(query, results[str(number)]) for number, query in enumerate(combined)]
 
     def _vector(self, response: HttpResponse) -> dict[Labels, float]:
@@ -104,7 +119,7 @@ class PrometheusSource:
 
     def range(self, expression: Expression, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
         """As Source.range. Raises SourceError."""
-        return self.range_promql(_promql_text(expression), start, end, step)
+        return self.range_promql(self._text(expression, _instant_text), start, end, step)
 
     def range_promql(self, promql: str, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
         """As `range`, for PromQL written by a user. Raises SourceError."""
@@ -123,27 +138,54 @@ class PrometheusSource:
         """As Source.samples. Raises SourceError."""
         if unlimited := [each.metric for each in selectors.values() if each.window_seconds is None]:
             raise ValueError(f"raw samples of {', '.join(unlimited)} need a window")
-        texts = {key: _promql_text(selector, range_selector) for key, selector in selectors.items()}
-        forms = {key: {"query": text, "time": _rfc3339(at)} for key, text in texts.items()}
-        return self._query("/api/v1/query", forms, lambda response: parse_samples(response, self._server))
+        drop_nan = self.engine().behavior.nan_marks_staleness
+        return self._query(
+            "/api/v1/query",
+            self._forms(selectors, at, range_selector),
+            lambda response: parse_samples(response, self._server, drop_nan=drop_nan),
+        )
 
-    def version(self) -> str | None:
-        """The version of Prometheus, such as "2.42.0"; None for another engine. Raises SourceError."""
-        submitted = {"": self._pool.submit(self._request_with_retries, "GET", "/api/v1/status/buildinfo", None)}
-        response = self._collect(submitted, lambda response: response)[""]
-        if response.status in (404, 405):
-            return None
+    def query_language(self) -> QueryLanguage:
+        """As QueryLanguageSource. Raises SourceError."""
+        return self.engine().behavior.language
+
+    def engine(self) -> Engine:
+        """The server's query engine. Raises SourceError where the server does not answer at all."""
+        with self._engine_lock:
+            if self._engine is None:
+                self._engine = self._detect_engine()
+            return self._engine
+
+    def _detect_engine(self) -> Engine:
+        at = _rfc3339(time.time() // WINDOW_PROBE_SECONDS * WINDOW_PROBE_SECONDS)
+        submitted = {
+            "build": self._pool.submit(self._request_with_retries, "GET", "/api/v1/status/buildinfo", None),
+            **{
+                probe: self._pool.submit(
+                    self._request_with_retries, "POST", "/api/v1/query", {"query": probe, "time": at}
+                )
+                for probe in (WINDOW_PROBE, METRICSQL_PROBE)
+            },
+        }
+        responses = self._collect(submitted, lambda response: response)
+        return identify_engine(
+            self._unless_refused(lambda: response_data(responses["build"], self._server), *SourceErrorKind),
+            self._unless_refused(lambda: self._vector(responses[WINDOW_PROBE])),
+            self._unless_refused(lambda: self._vector(responses[METRICSQL_PROBE])),
+        )
+
+    @staticmethod
+    def _unless_refused(
+        read: Callable[[], T],
+        *refusals: SourceErrorKind,
+    ) -> T | None:
+        """What a response holds; None if the server refuses the request, but not if it refuses any."""
         try:
-            data = response_data(response, self._server)
+            return read()
         except SourceError as error:
-            if error.kind in (SourceErrorKind.BAD_RESPONSE, SourceErrorKind.QUERY_ERROR):
+            if error.kind in (refusals or (SourceErrorKind.BAD_RESPONSE, SourceErrorKind.QUERY_ERROR)):
                 return None
             raise
-        # Mimir reports its own version here, which says nothing about PromQL features.
-        if not isinstance(data, dict) or data.get("application", "Prometheus") != "Prometheus":
-            return None
-        version = data.get("version")
-        return version if isinstance(version, str) and version else None
 
     def close(self) -> None:
         self._closed.set()
@@ -155,11 +197,32 @@ class PrometheusSource:
         self, path: str, forms: Mapping[str, Mapping[str, str]], read: Callable[[HttpResponse], T]
     ) -> dict[str, T]:
         limit = f"{round(self._settings.timeout_seconds * 1000)}ms"  # so that the server gives up when we do
+        parameters = {"timeout": limit, **self.engine().behavior.parameters}
         submitted = {
-            key: self._pool.submit(self._request_with_retries, "POST", path, {**form, "timeout": limit})
+            key: self._pool.submit(self._request_with_retries, "POST", path, {**form, **parameters})
             for key, form in forms.items()
         }
-        return self._collect(submitted, read)
+        try:
+            return self._collect(submitted, read)
+        except SourceError as error:
+            if error.kind is SourceErrorKind.UNREACHABLE:
+                self._engine = self._given_engine  # another server may answer next
+            raise
+
+    def _forms(
+        self, expressions: Mapping[str, E], at: float, write: Callable[[E, QueryLanguage], str]
+    ) -> dict[str, dict[str, str]]:
+        return {
+            key: {"query": self._text(expression, write), "time": _rfc3339(at)}
+            for key, expression in expressions.items()
+        }
+
+    def _text(self, expression: E, write: Callable[[E, QueryLanguage], str]) -> str:
+        language = self.query_language()
+        try:
+            return write(expression, language)
+        except ValueError as error:
+            raise SourceError(SourceErrorKind.QUERY_ERROR, f"Not expressible in PromQL: {error}.") from error
 
     def _collect(
         self, submitted: Mapping[str, concurrent.futures.Future[HttpResponse]], read: Callable[[HttpResponse], T]
@@ -285,15 +348,8 @@ def _is_header_text(text: str) -> bool:
     return text.isascii() and all(character.isprintable() for character in text) and text == text.strip()
 
 
-def _query_forms(expressions: Mapping[str, Expression], at: float) -> dict[str, dict[str, str]]:
-    return {key: {"query": _promql_text(expression), "time": _rfc3339(at)} for key, expression in expressions.items()}
-
-
-def _promql_text(expression: E, write: Callable[[E], str] = to_promql) -> str:
-    try:
-        return write(expression)
-    except ValueError as error:
-        raise SourceError(SourceErrorKind.QUERY_ERROR, f"Not expressible in PromQL: {error}.") from error
+def _instant_text(expression: Expression, language: QueryLanguage) -> str:
+    return to_promql(expression, language=language)
 
 
 def _rfc3339(seconds: float) -> str:
