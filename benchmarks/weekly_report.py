@@ -64,7 +64,7 @@ def measure(url: str, now: float, folder: Path, rounds: int) -> dict[str, Any]:
     for _ in range(rounds + 1):
         asked = QueryRecorder(source)
         begun = time.monotonic()
-        past = read_history(asked, report_period(now, 7 * DAY))
+        past = read_history(asked, report_period(now, 7 * DAY), source.samples)
         at_reading = time.monotonic()
         document = build_report(past, view, settings)
         at_document = time.monotonic()

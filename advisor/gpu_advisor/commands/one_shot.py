@@ -67,7 +67,9 @@ class OneShotAdvisor:
         # No cache: few queries, each sent once.
         ask = source.source.range if isinstance(source, CachingSource) else source.range
         try:
-            return generate_report(ask, self._view, self._settings, since_seconds, self._now, has_ledger=False)
+            return generate_report(
+                ask, self._view, self._settings, since_seconds, self._now, samples=source.samples, has_ledger=False
+            )
         except SourceError as error:
             raise CommandError(f"{source.address}: {error}") from error
         finally:

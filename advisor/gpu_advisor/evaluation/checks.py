@@ -188,11 +188,17 @@ def _mean(
     scope: Scope,
     band: TargetBand,
 ) -> Check:
-    if not known:
-        abstention = _explain_unknown(facts, signal, gpus[0], scope)
-        return _unknown_check(item, title, scope, abstention)
-    evidence = facts.evidence(signal, known, band.low, coverage=len(known) / len(gpus))
-    return _judge(item, title, scope, evidence, band)
+    """The mean over GPUs with data, unless too many have none: those may be the busy ones, or the idle ones."""
+    share = len(known) / len(gpus)
+    if share < facts.evaluation.min_coverage_ratio:
+        missing = set(known)
+        first = next(gpu for gpu in gpus if gpu.uuid not in missing)
+        why = _explain_unknown(facts, signal, first, first.scope)
+        message = why.message if not known and len(gpus) == 1 else f"{len(known)} of {len(gpus)} GPUs seen: {why.message}"
+        return _unknown_check(item, title, scope, replace(why, scope=scope, message=message))
+    evidence = facts.evidence(signal, known, band.low, coverage=share)
+    found = _judge(item, title, scope, evidence, band)
+    return found if share == 1 else replace(found, message=f"seen {len(known)} of {len(gpus)} GPUs")
 
 
 def _gpus(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[Check]:
@@ -230,13 +236,11 @@ def _is_memory_need_known(facts: Facts, uuid: str) -> bool:
 
 
 def _has_coverage(facts: Facts, uuid: str) -> bool:
-    """Whether the window has enough data. An exporter without a coverage signal is trusted."""
+    """Whether the window has enough data: not where the scrape interval is unknown, as of a new target."""
     if facts.value(UTILIZATION, uuid) is None:
         return False
     coverage = facts.value(UTILIZATION_COVERAGE, uuid)
-    return not facts.supports(UTILIZATION_COVERAGE) or (
-        coverage is not None and coverage >= facts.evaluation.min_coverage_ratio
-    )
+    return coverage is not None and coverage >= facts.evaluation.min_coverage_ratio
 
 
 def _explain_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope) -> Abstention:

@@ -10,7 +10,7 @@ from gpu_advisor.calibration.profile_index import ProfileIndex
 from gpu_advisor.evaluation.history import DemandSignal, PoolSample
 from gpu_advisor.evaluation.recommendation import Abstention, Evidence, LabelSelection, Reason, Scope
 from gpu_advisor.evaluation.signals import Signal
-from gpu_advisor.promql.expressions import Expression
+from gpu_advisor.promql.expressions import Expression, Matcher
 from gpu_advisor.promql.vocabulary import ScopeName
 from gpu_advisor.settings import EvaluationSettings
 
@@ -19,7 +19,8 @@ from gpu_advisor.settings import EvaluationSettings
 class Gpu:
     """One GPU. `up` is None for a GPU that was observed recently but does not report now.
 
-    `exporter` is the exporter family used for it, by the name of its mapping.
+    `uuid` has its cluster before it, and a slash, if GPUs of several clusters share it. `exporter` is the exporter
+    family used for it, by the name of its mapping.
     """
 
     uuid: str
@@ -29,6 +30,7 @@ class Gpu:
     node: str
     up: bool | None
     exporter: str = ""
+    cluster: str = ""
 
     @property
     def scope(self) -> Scope:
@@ -37,8 +39,11 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Node:
+    """A node. Its name begins with its cluster, if the source has a label for that."""
+
     name: str
     instance: str
+    cluster: str = ""
 
     @property
     def scope(self) -> Scope:
@@ -53,6 +58,7 @@ class Facts:
     that several exporters report. `jobs` names the owner of each GPU that has a single one; `reported_jobs` are the
     jobs that report metrics themselves, by GPU uuid, and `profiles` the probe profiles of such jobs. `pool_histories`,
     the work in the last step of each (`pool_work_expressions`) and `demand_signals` are by pool, for scaled pools.
+    `unresolved` are GPUs with overlapping series, and `cluster_label` names the cluster in series, if they have one.
     """
 
     at: float
@@ -70,13 +76,17 @@ class Facts:
     exporters_by_signal: Mapping[str, frozenset[str]] = field(default_factory=dict)
     implausible_values: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     exporters_of_duplicates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    _instances: Mapping[str, str] = field(init=False, repr=False, compare=False)
+    unresolved: frozenset[str] = frozenset()
+    cluster_label: str = ""
+    _nodes: Mapping[str, Node] = field(init=False, repr=False, compare=False)
+    _clusters: Mapping[str, str] = field(init=False, repr=False, compare=False)
     jobs: Mapping[str, str] = field(default_factory=dict)
     reported_jobs: Mapping[str, str] = field(default_factory=dict)
     profiles: ProfileIndex = field(default_factory=ProfileIndex)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_instances", {node.name: node.instance for node in self.nodes})
+        object.__setattr__(self, "_nodes", {node.name: node for node in self.nodes})
+        object.__setattr__(self, "_clusters", {gpu.uuid: gpu.cluster for gpu in self.gpus if gpu.cluster})
 
     def value(self, signal: Signal, name: str) -> float | None:
         """The signal's value for a GPU's uuid or a node's name; None if there is none."""
@@ -100,7 +110,7 @@ class Facts:
         """The signal's value for one GPU or node, or its mean over several that all have one."""
         all_values = self.values.get(signal.name, {})
         values = [all_values[name] for name in names if name in all_values]
-        label, keys = self._selector(signal.scope, names)
+        label, keys, matchers = self._selector(signal.scope, names)
         # Most evidence is on one of very many: the lengths decide without comparing sets.
         everything = len(names) >= len(all_values) and all_values.keys() <= set(names)
         return Evidence(
@@ -115,13 +125,29 @@ class Facts:
             threshold=threshold,
             samples=samples,
             coverage=coverage,
-            things=LabelSelection(label, keys, everything),
+            things=LabelSelection(label, keys, everything, matchers),
         )
 
-    def _selector(self, scope: ScopeName, names: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-        if scope == "gpu":
-            return "uuid", names
-        return "instance", tuple(self._instances[name] for name in names if name in self._instances)
+    def _selector(self, scope: ScopeName, names: tuple[str, ...]) -> tuple[str, tuple[str, ...], tuple[Matcher, ...]]:
+        """The label, its values and, for things of one cluster, its matcher."""
+        if scope == "node":
+            nodes = [self._nodes[name] for name in names if name in self._nodes]
+            return (
+                "instance",
+                tuple(node.instance for node in nodes),
+                self._in_cluster({each.cluster for each in nodes}),
+            )
+        if not self._clusters:
+            return "uuid", names, ()
+        clusters = {self._clusters.get(name, "") for name in names}
+        # A uuid has no slash, unless it was qualified.
+        uuids = tuple(name.removeprefix(f"{self._clusters.get(name, '')}/") for name in names)
+        return "uuid", uuids, self._in_cluster(clusters)
+
+    def _in_cluster(self, clusters: set[str]) -> tuple[Matcher, ...]:
+        if not self.cluster_label or len(clusters) != 1 or not (cluster := next(iter(clusters))):
+            return ()
+        return (Matcher(self.cluster_label, "=", cluster),)
 
     def explain_missing(self, signal: Signal, scope: Scope, gpu: Gpu | None = None) -> Abstention:
         """Why there is no value, as far as known, and how to fix it."""
@@ -132,6 +158,12 @@ class Facts:
             reason, message = (
                 Reason.UNSUPPORTED,
                 f"{gpu.exporter} does not publish the metrics this needs for {gpu.scope}",
+            )
+        elif gpu is not None and gpu.uuid in self.unresolved:
+            reason, message = (
+                Reason.CONFLICTING,
+                f"{gpu.scope} has several overlapping series of the same metric: scrape its exporter once, or drop the "
+                "labels that differ",
             )
         elif implausible is not None and gpu is not None:
             reason, message = Reason.CONFLICTING, _implausible_message(implausible, signal, gpu)

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from gpu_advisor.evaluation.actions import Action, render
 from gpu_advisor.evaluation.signals import Unit, select_or_average
 from gpu_advisor.promql.compiler import to_promql
-from gpu_advisor.promql.expressions import Expression
+from gpu_advisor.promql.expressions import Expression, Matcher
 
 ScopeKind = Literal["fleet", "pool", "node", "gpu", "job"]
 Severity = Literal["info", "warning", "critical"]
@@ -58,11 +58,12 @@ class Abstention:
 
 
 class LabelSelection(NamedTuple):
-    """The series behind a number: values of a label, and whether these are all values."""
+    """The series behind a number: values of a label, whether these are all values, and further matchers."""
 
     label: str
     values: tuple[str, ...]
     everything: bool
+    matchers: tuple[Matcher, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gpu_advisor.promql.expressions import Aggregate, Expression, restrict_to_values
+from gpu_advisor.promql.expressions import Aggregate, Expression, Matcher, restrict_to_values, with_matchers
 from gpu_advisor.promql.vocabulary import Reduction, ScopeName
 from gpu_advisor.settings import EvaluationSettings
 
@@ -152,8 +152,11 @@ SIGNALS: tuple[Signal, ...] = (
 )  # fmt: skip
 
 
-def select_or_average(expression: Expression, label: str, values: tuple[str, ...], everything: bool) -> Expression:
+def select_or_average(
+    expression: Expression, label: str, values: tuple[str, ...], everything: bool, matchers: tuple[Matcher, ...] = ()
+) -> Expression:
     """The expression of one GPU or node, or the mean over several: the query shown with evidence."""
     if len(values) == 1:
-        return restrict_to_values(expression, label, values)
-    return Aggregate("avg", (), expression if everything else restrict_to_values(expression, label, values))
+        return with_matchers(restrict_to_values(expression, label, values), matchers)
+    selected = expression if everything else with_matchers(restrict_to_values(expression, label, values), matchers)
+    return Aggregate("avg", (), selected)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.facts import Facts
@@ -12,11 +12,16 @@ from gpu_advisor.observation.identity import (
     build_nodes,
     find_down_targets,
     find_duplicate_gpus,
+    gpu_key,
     jobs_by_gpu,
+    qualify,
+    shared_uuids,
 )
+from gpu_advisor.observation.queries import cluster_label
+from gpu_advisor.observation.series import ObservedSeries
 from gpu_advisor.promql.expressions import Expression, Labels, Vector, union
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.exporters.detection import GpuInventory
+from gpu_advisor.sources.exporters.detection import GpuInventory, canonical_targets
 from gpu_advisor.sources.exporters.mapping import mappings
 
 #: Rounding of whole percents, and of two counters that are read one after the other.
@@ -33,15 +38,18 @@ def plausible_range(signal: Signal) -> tuple[float, float]:
     return -RATIO_TOLERANCE, 1 + RATIO_TOLERANCE
 
 
-def values_by_label(vector: Vector, label: str, rename: Mapping[str, str] | None = None) -> dict[str, float]:
-    """Key a vector by the value of one label; `rename` maps these values to names and drops all others."""
+def values_by_label(
+    vector: Vector, label: str, cluster_label: str, rename: Callable[[str, str], str | None]
+) -> dict[str, float]:
+    """Key a vector by name: `rename` maps a cluster and the value of a label to it, or to None to drop the value."""
     values: dict[str, float] = {}
     for labels, value in vector.items():
         if len(labels) == 1 and labels[0][0] == label:  # nearly always, in fleets of thousands
-            key: str | None = labels[0][1]
+            key, cluster = labels[0][1], ""
         else:
-            key = dict(labels).get(label)
-        name = key if rename is None or key is None else rename.get(key)
+            each = dict(labels)
+            key, cluster = each.get(label, ""), each.get(cluster_label, "")
+        name = rename(cluster, key) if key else None
         if name is not None:
             values[name] = value
     return values
@@ -53,8 +61,10 @@ def build_facts(
     families: Mapping[str, Mapping[str, Expression]],
     settings: Settings,
     at: float,
+    observed: ObservedSeries = ObservedSeries(),  # noqa: B008  (immutable)
 ) -> Facts:
     """Query results by label set -> values by GPU and node. `families`: expressions by signal and exporter family."""
+    label = cluster_label(settings)
     mappings_by_name = {mapping.name: mapping for mapping in mappings()}
     gpu_exporters = {
         name for name, mapping in mappings_by_name.items() if mapping.scope == "gpu" and not mapping.companion
@@ -67,16 +77,32 @@ def build_facts(
             inventory.present, {name for name, mapping in mappings_by_name.items() if mapping.scope == "node"}
         )
     )
-    node_names = {node.instance: node.name for node in nodes}
+    node_names = {(node.cluster, node.instance): node.name for node in nodes}
+    shared = shared_uuids(gpu_inventory)
+    unresolved = {gpu_key({"cluster": thing[0], "uuid": thing[1]}, shared)
+                  for name in gpu_exporters for thing in observed.unresolved.get(name, ())}  # fmt: skip
+    targets, drivers_by_target = (
+        canonical_targets(results["targets"], label),
+        [_canonical_cluster(labels, label) for labels in results["drivers"]],
+    )
+
+    def name_gpu(cluster: str, uuid: str) -> str:
+        return qualify(uuid, cluster) if uuid in shared else uuid
+
+    def name_node(cluster: str, instance: str) -> str | None:
+        return node_names.get((cluster, instance))
+
     values: dict[str, dict[str, float]] = {}
     implausible_values: dict[str, dict[str, float]] = {}
     for signal in signals.SIGNALS:
         if signal.name in families:
             read = (
-                values_by_label(results[signal.name], "uuid")
+                values_by_label(results[signal.name], "uuid", label, name_gpu)
                 if signal.scope == "gpu"
-                else values_by_label(results[signal.name], "instance", node_names)
+                else values_by_label(results[signal.name], "instance", label, name_node)
             )
+            if unresolved and signal.window != "now":
+                read = {name: value for name, value in read.items() if name not in unresolved}
             low, high = plausible_range(signal)
             used = {name: value for name, value in read.items() if low <= value <= high}  # drops NaN
             values[signal.name] = used
@@ -88,19 +114,21 @@ def build_facts(
         drivers.setdefault(each.get("driver", ""), set()).add(each.get("state", ""))
     # If an exporter has no health metric, a GPU with identity series counts as up.
     without_health = {name for name in gpu_exporters if not mappings_by_name[name].definitions(signals.GPU_UP.quantity)}
-    assumed_up = {dict(labels)["uuid"]: 1.0 for labels in _rows_of_exporters(gpu_inventory.present, without_health)}
+    assumed_up = {
+        gpu_key(dict(labels), shared): 1.0 for labels in _rows_of_exporters(gpu_inventory.present, without_health)
+    }
     up = {**assumed_up, **values.get(signals.GPU_UP.name, {})}
     return Facts(
         at=at,
-        gpus=build_gpus(gpu_inventory, up, results["targets"], results["drivers"], nodes),
+        gpus=build_gpus(
+            gpu_inventory, up, targets, drivers_by_target, nodes, canonical_targets(results["recent_targets"], label)
+        ),
         nodes=nodes,
         values=values,
         expressions={name: union(*parts.values()) for name, parts in families.items()},
         evaluation=settings.evaluation,
         drivers={name: frozenset(states) for name, states in drivers.items()},
-        down_targets=find_down_targets(
-            results["targets"], [*gpu_inventory.present, *gpu_inventory.recent, *results["drivers"]]
-        ),
+        down_targets=find_down_targets(targets, [*gpu_inventory.present, *gpu_inventory.recent, *drivers_by_target]),
         simulated=bool(results["simulated"]),
         # A companion reports on GPUs of all exporters.
         exporters_by_signal={
@@ -109,9 +137,22 @@ def build_facts(
         },
         implausible_values=implausible_values,
         exporters_of_duplicates=find_duplicate_gpus(gpu_inventory),
-        jobs=jobs_by_gpu(results["owners"]),
-        reported_jobs=jobs_by_gpu(results["reports"]),
+        jobs=jobs_by_gpu((_canonical_cluster(labels, label) for labels in results["owners"]), shared),
+        reported_jobs=jobs_by_gpu((_canonical_cluster(labels, label) for labels in results["reports"]), shared),
+        unresolved=frozenset(unresolved),
+        cluster_label=label,
     )
+
+
+def _canonical_cluster(labels: Labels, cluster_label: str) -> Labels:
+    """Labels with the cluster under its canonical name, as identity rows have it."""
+    if cluster_label == "cluster":
+        return labels
+    each = dict(labels)
+    each.pop("cluster", None)
+    if cluster := each.get(cluster_label):
+        each["cluster"] = cluster
+    return tuple(sorted(each.items()))
 
 
 def _rows_of_exporters(rows: Iterable[Labels], exporters: Collection[str]) -> tuple[Labels, ...]:

@@ -13,8 +13,17 @@ from gpu_advisor.observation import demand, utilization_history
 from gpu_advisor.observation.build import build_facts
 from gpu_advisor.observation.compile import compile_by_exporter, step_utilization
 from gpu_advisor.observation.identity import build_gpus
-from gpu_advisor.observation.queries import active_dialects, identity_queries, read_inventory
-from gpu_advisor.promql.expressions import union
+from gpu_advisor.observation.queries import (
+    SCRAPES,
+    active_dialects,
+    cluster_label,
+    identity_queries,
+    read_inventory,
+    recent_identities,
+    source_matchers,
+)
+from gpu_advisor.observation.series import SeriesReader
+from gpu_advisor.promql.expressions import union, with_matchers
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import Source
 from gpu_advisor.sources.exporters.detection import GpuInventory, inventory_queries, merge_identities
@@ -26,7 +35,7 @@ from gpu_advisor.sources.query_plan import plan_queries
 DOWN_TARGET_LOOKBACK_SECONDS = (3600, 6 * 3600, 24 * 3600)
 
 #: Identity expressions in one query: most families have no series.
-IDENTITY_LEAVES_PER_QUERY = 8
+IDENTITY_LEAVES_PER_QUERY = 24
 
 
 @gc_disabled()
@@ -35,20 +44,27 @@ def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
     first = plan_queries(identity_queries(settings), IDENTITY_LEAVES_PER_QUERY)
     results = first.read(source, at)
     queries = len(first.combined)
-    inventory = read_inventory(results)
+    label, matchers = cluster_label(settings), source_matchers(settings)
+    inventory = read_inventory(results, label)
     lookbacks = DOWN_TARGET_LOOKBACK_SECONDS if any(up == 0 for up in results["targets"].values()) else ()
     for ago in lookbacks:
-        former = plan_queries(inventory_queries(mappings()), IDENTITY_LEAVES_PER_QUERY)
-        identities = merge_identities(mappings(), former.read(source, at - ago))
+        identities_then = {
+            name: with_matchers(query, matchers) for name, query in inventory_queries(mappings()).items()
+        }
+        former = plan_queries(identities_then, IDENTITY_LEAVES_PER_QUERY)
+        identities = merge_identities(mappings(), former.read(source, at - ago), label)
         queries += len(former.combined)
         inventory = replace(inventory, recent=tuple(dict.fromkeys((*inventory.recent, *identities))))
-    dialects = active_dialects(results, inventory)
+    reader = SeriesReader(source, at, settings.evaluation.idle_window_seconds, matchers, label)
+    observed = reader.observe(mappings(), recent_identities(results), results[SCRAPES])
+    queries += observed.queries
+    dialects = active_dialects(results, inventory, observed, settings)
     families = compile_by_exporter(dialects, settings)
     expressions = {name: union(*parts.values()) for name, parts in families.items()}
     second = plan_queries(expressions)
     values = second.read(source, at)
     queries += len(second.combined)
-    facts = build_facts({**results, **values}, inventory, families, settings, at)
+    facts = build_facts({**results, **values}, inventory, families, settings, at, observed)
     demand_signals = demand.read_demand_signals(source, settings.pools, at, settings.evaluation)
     published = curves_from_metrics(results["profile_memory"], results["profile_throughput"])
     facts = replace(facts, demand_signals=demand_signals, profiles=load_profile_index(settings.profiles_dir, published))

@@ -2,56 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from gpu_advisor.evaluation.facts import Gpu, Node, host_of
-from gpu_advisor.promql.expressions import Labels, Vector
-from gpu_advisor.sources.exporters.detection import GpuInventory, target_key
+from gpu_advisor.promql.expressions import Labels
+from gpu_advisor.sources.exporters.detection import GpuInventory, TargetKey, target_key
 
 #: Driver states in which an exporter lists no GPUs because it cannot, not because there are none.
 FAILED_DRIVER_STATES = frozenset({"failed", "hung", "no_permission"})
 
 
 def build_gpus(
-    inventory: GpuInventory, up: Mapping[str, float], targets: Vector, drivers: Vector, nodes: Sequence[Node] = ()
+    inventory: GpuInventory,
+    up: Mapping[str, float],
+    targets: Mapping[TargetKey, float],
+    drivers: Iterable[Labels],
+    nodes: Sequence[Node] = (),
+    recent_targets: Collection[TargetKey] = (),
 ) -> tuple[Gpu, ...]:
     """The GPUs present, and recent ones whose exporter is down: an outage must not look like fewer GPUs.
 
-    `up` is the health of GPUs by uuid, `targets` the health of scrape targets, `drivers` the state of GPU drivers. A
-    GPU that a healthy exporter no longer lists is removed, and so is one whose exporter is no longer scraped. If
-    several exporters report a GPU, the one with the lowest rank is used.
+    `up` is the health of GPUs by key, `targets` the health of scrape targets, `drivers` the state of GPU drivers. A GPU
+    that a healthy exporter no longer lists is removed, and so is one whose exporter is no longer scraped, once it is
+    not in `recent_targets` either. A target without `up`, as in federated or pushed series, may be down. If several
+    exporters report a GPU, the one with the lowest rank is used.
     """
-    health = {target_key(labels): value for labels, value in targets.items()}
+    shared = shared_uuids(inventory)
     without_driver = {target_key(labels) for labels in drivers if dict(labels).get("state") in FAILED_DRIVER_STATES}
-    hosts = {host_of(node.instance): node.name for node in nodes}
-    unreachable = [
-        labels
-        for labels in inventory.recent
-        if not health or health.get(target_key(labels)) == 0 or target_key(labels) in without_driver
-    ]
+    hosts = {(node.cluster, host_of(node.instance)): node.name for node in nodes}
+    scraped_jobs = {target.job for target in (*targets, *recent_targets)}
+
+    def is_unreachable(target: TargetKey) -> bool:
+        if target.job not in scraped_jobs or target in without_driver:
+            return True
+        health = targets.get(target)
+        return health == 0 if health is not None else target in recent_targets
+
+    unreachable = [labels for labels in inventory.recent if is_unreachable(target_key(labels))]
     found: dict[str, Gpu] = {}
     # The present identity wins over a former one, a lower rank over a higher one.
     for labels in (*inventory.present, *unreachable):
         each = dict(labels)
-        uuid = each.get("uuid", "")
+        uuid = gpu_key(each, shared)
         if uuid and uuid not in found:
-            instance = each.get("instance", "")
-            node = each.get("nodename") or hosts.get(host_of(instance)) or instance
+            instance, cluster = each.get("instance", ""), each.get("cluster", "")
+            node = each.get("nodename")
+            name = qualify(node, cluster) if node else hosts.get((cluster, host_of(instance))) or instance
             state = up.get(uuid)
             found[uuid] = Gpu(
-                uuid, each.get("index", ""), each.get("name", ""), each.get("vendor", ""), node,
-                None if state is None else state > 0, each.get("exporter", ""),
+                uuid, each.get("index", ""), each.get("name", ""), each.get("vendor", ""), name,
+                None if state is None else state > 0, each.get("exporter", ""), cluster,
             )  # fmt: skip
     return tuple(sorted(found.values(), key=lambda gpu: (gpu.node, gpu.index.zfill(6), gpu.uuid)))
 
 
+def qualify(name: str, cluster: str) -> str:
+    """A node's name: two clusters in one store may use the same."""
+    return f"{cluster}/{name}" if cluster else name
+
+
+def shared_uuids(inventory: GpuInventory) -> frozenset[str]:
+    """Identifiers that GPUs of several clusters have."""
+    clusters: dict[str, str] = {}
+    shared: set[str] = set()
+    for labels in (*inventory.present, *inventory.recent):
+        each = dict(labels)
+        uuid, cluster = each.get("uuid", ""), each.get("cluster", "")
+        if clusters.setdefault(uuid, cluster) != cluster:
+            shared.add(uuid)
+    return frozenset(shared)
+
+
+def gpu_key(row: Mapping[str, str], shared: Collection[str]) -> str:
+    """What a GPU is called in the facts: its uuid, with its cluster if GPUs of several clusters share it."""
+    uuid = row.get("uuid", "")
+    return qualify(uuid, row.get("cluster", "")) if uuid in shared else uuid
+
+
 def find_duplicate_gpus(inventory: GpuInventory) -> dict[str, tuple[str, ...]]:
     """GPUs that several exporter families report, with these families in order of precedence."""
+    shared = shared_uuids(inventory)
     found: dict[str, dict[str, None]] = {}
     for labels in inventory.present:
         each = dict(labels)
         if "uuid" in each:
-            found.setdefault(each["uuid"], {})[each["exporter"]] = None
+            found.setdefault(gpu_key(each, shared), {})[each["exporter"]] = None
     return {uuid: tuple(exporters) for uuid, exporters in found.items() if len(exporters) > 1}
 
 
@@ -59,31 +94,33 @@ def find_duplicate_gpus(inventory: GpuInventory) -> dict[str, tuple[str, ...]]:
 OWNER_NAME_LABELS = (("training_job",), ("owner_namespace", "owner_pod"), ("owner_unit",), ("owner_container",))
 
 
-def jobs_by_gpu(owners: Vector) -> dict[str, str]:
-    """The owner of each GPU, by uuid. A shared GPU has none."""
+def jobs_by_gpu(owners: Iterable[Labels], shared: Collection[str] = ()) -> dict[str, str]:
+    """The owner of each GPU, by its key. A shared GPU has none."""
     found: dict[str, set[str]] = {}
     for labels in owners:
         each = dict(labels)
         named = (tuple(each[label] for label in names if each.get(label)) for names in OWNER_NAME_LABELS)
         name = next((parts for parts in named if parts), None)
         if name and "uuid" in each:
-            found.setdefault(each["uuid"], set()).add("/".join(name))
+            found.setdefault(gpu_key(each, shared), set()).add("/".join(name))
     return {uuid: next(iter(names)) for uuid, names in found.items() if len(names) == 1}
 
 
-def find_down_targets(targets: Vector, gpu_series: Iterable[Labels]) -> tuple[str, ...]:
+def find_down_targets(targets: Mapping[TargetKey, float], gpu_series: Iterable[Labels]) -> tuple[str, ...]:
     """Addresses of targets that are down, of the jobs with GPU series; of all jobs if none has any."""
-    jobs = {target_key(labels)[0] for labels in gpu_series}
-    down = {target_key(labels) for labels, value in targets.items() if value == 0}
-    return tuple(sorted({instance for job, instance in down if not jobs or job in jobs}))
+    jobs = {target_key(labels).job for labels in gpu_series}
+    return tuple(
+        sorted({each.instance for each, value in targets.items() if value == 0 and (not jobs or each.job in jobs)})
+    )
 
 
 def build_nodes(rows: Iterable[Labels]) -> tuple[Node, ...]:
-    """One node per name. If two exporters report a node, the first by address is used."""
+    """One node per name and cluster. If two exporters report a node, the first by address is used."""
     found: dict[str, Node] = {}
     for labels in sorted(rows, key=lambda labels: dict(labels).get("instance", "")):
         each = dict(labels)
-        name, instance = each.get("nodename"), each.get("instance")
+        name, instance, cluster = each.get("nodename"), each.get("instance"), each.get("cluster", "")
         if name and instance:
-            found.setdefault(name, Node(name, instance))
+            full = qualify(name, cluster)
+            found.setdefault(full, Node(full, instance, cluster))
     return tuple(sorted(found.values()))

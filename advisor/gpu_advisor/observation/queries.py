@@ -1,22 +1,25 @@
-"""Identity queries, read first: targets, GPUs, nodes and scrape intervals."""
+"""Identity queries, read first: targets, GPUs, nodes, and how often each is scraped."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from gpu_advisor.calibration.profile import PROFILE_MEMORY, PROFILE_THROUGHPUT
-from gpu_advisor.promql.expressions import Expression, Selector, Vector
+from gpu_advisor.observation.series import ObservedSeries
+from gpu_advisor.promql.expressions import Expression, Matcher, Selector, Vector, with_matchers
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.exporters.detection import (
     GpuInventory,
+    canonical_targets,
     detect_dialects,
-    interval_queries,
     inventory_queries,
     merge_identities,
-    scrape_intervals,
 )
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import mappings, own_mappings
+
+#: A target that is no longer scraped, and its GPUs, count as removed after this time.
+REMOVED_AFTER_SECONDS = 300
 
 #: Series read unchanged, besides signals and the mappings' identity series.
 IDENTITY_EXPRESSIONS: dict[str, Expression] = {
@@ -24,43 +27,69 @@ IDENTITY_EXPRESSIONS: dict[str, Expression] = {
     "simulated": Selector("gpu_exporter_simulated_info"),
     "owners": Selector("gpu_owner_info"),
     "targets": Selector("up"),
+    "recent_targets": Selector("up", "count", REMOVED_AFTER_SECONDS),
     "reports": Selector("training_batch_size"),
     "profile_memory": Selector(PROFILE_MEMORY),
     "profile_throughput": Selector(PROFILE_THROUGHPUT),
 }
 
-#: Scrape intervals are measured over the evaluation's windows and this one, the first to be complete after a restart.
-SHORT_INTERVAL_WINDOW_SECONDS = 60
+#: The key of the scrapes of each target in the idle window.
+SCRAPES = "scrapes"
 
-#: Key prefixes of identity queries, followed by a mapping's name or a window in seconds.
-CURRENT_PREFIX, RECENT_PREFIX, SCRAPE_COUNT_PREFIX = "present/", "seen/", "scrapes/"
+#: Key prefixes of identity queries, followed by a mapping's name.
+CURRENT_PREFIX, RECENT_PREFIX = "present/", "seen/"
+
+
+def source_matchers(settings: Settings) -> tuple[Matcher, ...]:
+    """Label values that all series must have, by the settings."""
+    prometheus = settings.source.prometheus
+    return () if prometheus is None else prometheus.label_matchers
+
+
+def cluster_label(settings: Settings) -> str:
+    """The label that distinguishes clusters; empty if there is none."""
+    prometheus = settings.source.prometheus
+    return "" if prometheus is None else prometheus.cluster_label
 
 
 def identity_queries(settings: Settings) -> dict[str, Expression]:
     """Current and recent identities, and scrape counts."""
-    evaluation = settings.evaluation
-    windows = sorted({SHORT_INTERVAL_WINDOW_SECONDS, evaluation.window_seconds, evaluation.idle_window_seconds})
-    return {
+    window = settings.evaluation.idle_window_seconds
+    queries = {
         **IDENTITY_EXPRESSIONS,
+        SCRAPES: Selector("up", "count", window),
         **_add_prefix(CURRENT_PREFIX, inventory_queries(mappings())),
-        **_add_prefix(RECENT_PREFIX, inventory_queries(mappings(), evaluation.idle_window_seconds)),
-        **_add_prefix(SCRAPE_COUNT_PREFIX, interval_queries(windows)),
+        **_add_prefix(RECENT_PREFIX, inventory_queries(mappings(), window)),
     }
+    return {name: with_matchers(query, source_matchers(settings)) for name, query in queries.items()}
 
 
-def read_inventory(results: Mapping[str, Vector]) -> GpuInventory:
+def recent_identities(results: Mapping[str, Vector]) -> dict[str, Vector]:
+    """The identity series of the idle window, by mapping."""
+    return _strip_prefix(RECENT_PREFIX, results)
+
+
+def read_inventory(results: Mapping[str, Vector], cluster: str = "") -> GpuInventory:
+    """`cluster` is the label that distinguishes clusters, if any."""
     return GpuInventory(
-        merge_identities(mappings(), _strip_prefix(CURRENT_PREFIX, results)),
-        merge_identities(mappings(), _strip_prefix(RECENT_PREFIX, results)),
+        merge_identities(mappings(), _strip_prefix(CURRENT_PREFIX, results), cluster),
+        merge_identities(mappings(), _strip_prefix(RECENT_PREFIX, results), cluster),
     )
 
 
-def active_dialects(results: Mapping[str, Vector], inventory: GpuInventory) -> tuple[ExporterDialect, ...]:
+def active_dialects(
+    results: Mapping[str, Vector], inventory: GpuInventory, observed: ObservedSeries, settings: Settings
+) -> tuple[ExporterDialect, ...]:
     """The exporter families present; for a scope without any, this project's own."""
-    intervals = scrape_intervals(_strip_prefix(SCRAPE_COUNT_PREFIX, results))
-    found = detect_dialects(mappings(), inventory, results["targets"], intervals)
+    label = cluster_label(settings) if any(dict(row).get("cluster") for row in inventory.recent) else ""
+    matchers = source_matchers(settings)
+    targets = canonical_targets(results["targets"], label)
+    found = detect_dialects(
+        mappings(), inventory, targets, observed.intervals, observed.selections, matchers=matchers, cluster_label=label
+    )
     scopes = {dialect.mapping.scope for dialect in found if not dialect.mapping.companion}
-    return (*found, *(ExporterDialect(mapping) for mapping in own_mappings() if mapping.scope not in scopes))
+    own = (mapping for mapping in own_mappings() if mapping.scope not in scopes)
+    return (*found, *(ExporterDialect(mapping, matchers, cluster_label=label) for mapping in own))
 
 
 def _add_prefix(prefix: str, queries: Mapping[str, Expression]) -> dict[str, Expression]:

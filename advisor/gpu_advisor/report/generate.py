@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpu_advisor.report.build import build_report
-from gpu_advisor.report.history_reader import RangeQuery, read_history
+from gpu_advisor.report.history_reader import RangeQuery, SamplesQuery, read_history
 from gpu_advisor.report.period import report_period
 from gpu_advisor.report.schema import Report
 from gpu_advisor.settings import Settings
@@ -17,6 +17,7 @@ def generate_report(
     since_seconds: float,
     now: float,
     *,
+    samples: SamplesQuery | None = None,
     has_ledger: bool = True,
 ) -> Report:
     """The report of the last `since_seconds` before `now` (Unix time).
@@ -25,4 +26,5 @@ def generate_report(
     the source does not respond.
     """
     gpus = len(view.evaluation.facts.gpus) if view.evaluation else 0
-    return build_report(read_history(query_range, report_period(now, since_seconds, gpus)), view, settings, has_ledger)
+    past = read_history(query_range, report_period(now, since_seconds, gpus), samples, settings)
+    return build_report(past, view, settings, has_ledger)

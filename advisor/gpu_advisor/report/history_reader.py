@@ -12,22 +12,32 @@ from math import isfinite
 from gpu_advisor.documents.serialize import format_rfc3339
 from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.observation.build import RATIO_TOLERANCE
-from gpu_advisor.observation.identity import build_gpus, build_nodes
+from gpu_advisor.observation.identity import build_gpus, build_nodes, gpu_key, qualify, shared_uuids
+from gpu_advisor.observation.queries import cluster_label, source_matchers
+from gpu_advisor.observation.series import ObservedSeries, SeriesReader
 from gpu_advisor.promql.expressions import (
-    Aggregate,
     ConstantLabel,
     Expression,
     Labels,
+    Matcher,
     Selector,
     TimeSeries,
     Vector,
     restrict_to_values,
     union,
+    with_matchers,
 )
 from gpu_advisor.report import series
 from gpu_advisor.report.period import ReportPeriod
-from gpu_advisor.sources.base import SourceError, SourceErrorKind
-from gpu_advisor.sources.exporters.detection import GpuInventory, detect_dialects, interval_queries, scrape_intervals
+from gpu_advisor.settings import Settings
+from gpu_advisor.sources.base import SamplesByLabels, SourceError, SourceErrorKind
+from gpu_advisor.sources.exporters.detection import (
+    GpuInventory,
+    canonical_rows,
+    canonical_targets,
+    detect_dialects,
+    inventory_queries,
+)
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import ExporterMapping, mappings
 
@@ -40,8 +50,11 @@ Steps = Mapping[int, float]
 #: The label that distinguishes the parts of a combined query. No exporter has it.
 PART_LABEL = "gpu_advisor_part"
 
-#: Windows (seconds) to detect scrape intervals.
-_INTERVAL_WINDOWS = (60, 300, 1800)
+#: Raw samples of selectors in their windows up to a time (Unix time). One query each. Raises SourceError.
+SamplesQuery = Callable[[Mapping[str, Selector], float], Mapping[str, SamplesByLabels]]
+
+#: The window (seconds) in which scrape intervals, and duplicates of series, are looked for.
+_SERIES_WINDOW_SECONDS = 1800
 
 #: Errors of one query, not of the source: the rest of the report is still useful.
 _QUERY_ERROR_KINDS = frozenset(
@@ -92,9 +105,13 @@ class _PartValues:
 class _RangeReader:
     """Reads a source in steps of one period; counts queries and collects failures."""
 
-    def __init__(self, query_range: RangeQuery, period: ReportPeriod) -> None:
+    def __init__(
+        self, query_range: RangeQuery, period: ReportPeriod, matchers: tuple[Matcher, ...], cluster_label: str
+    ) -> None:
         self._query_range = query_range
         self.period = period
+        self.matchers, self.cluster_label = matchers, cluster_label
+        self.shared: frozenset[str] = frozenset()  # uuids of GPUs in several clusters
         self.queries = 0
         self.unavailable: list[str] = []
 
@@ -104,7 +121,18 @@ class _RangeReader:
         """From step `first` to step `last`. Raises SourceError."""
         end = self.period.end if last is None else self.period.time(last)
         self.queries += 1
+        expression = with_matchers(expression, self.matchers)
         return self._query_range(expression, self.period.time(first), end, self.period.step_seconds)
+
+    def name(self, labels: Mapping[str, str], label: str) -> str:
+        """What a GPU or node is called: by one label, and by its cluster where that is needed."""
+        value, cluster = labels.get(label, ""), labels.get(self.cluster_label, "")
+        return qualify(value, cluster) if label == "instance" or value in self.shared else value
+
+    def newest(self, expression: Expression) -> dict[Labels, float]:
+        """The values at the end of the period. Raises SourceError."""
+        found = self.query_range(expression, self.period.points - 1)
+        return {labels: points[-1][1] for labels, points in found.items() if points}
 
     def query_parts(
         self, parts: Mapping[str, Expression], label: str, what: str, first: int = 0, last: int | None = None
@@ -122,7 +150,7 @@ class _RangeReader:
             for labels, points in answer.items():
                 each = dict(labels)
                 if label in each:
-                    steps = found.setdefault(each[PART_LABEL], {}).setdefault(each[label], {})
+                    steps = found.setdefault(each[PART_LABEL], {}).setdefault(self.name(each, label), {})
                     steps |= {
                         self.period.index(at): value for at, value in points if is_plausible(value, each[PART_LABEL])
                     }
@@ -157,13 +185,22 @@ def is_plausible(value: float, part: str) -> bool:
     )
 
 
-def read_history(query_range: RangeQuery, period: ReportPeriod) -> FleetHistory:
-    """Raises SourceError if the source does not respond; single failed queries are in `unavailable`."""
-    reader = _RangeReader(query_range, period)
+def read_history(
+    query_range: RangeQuery,
+    period: ReportPeriod,
+    samples: SamplesQuery | None = None,
+    settings: Settings | None = None,
+) -> FleetHistory:
+    """Raises SourceError if the source does not respond; single failed queries are in `unavailable`.
+
+    Without `samples` neither scrape intervals nor duplicates are known, and each value counts as fully observed.
+    """
+    settings = settings or Settings()
+    reader = _RangeReader(query_range, period, source_matchers(settings), cluster_label(settings))
     rows, named, instances = _read_identities(reader)
     if not rows:
         return FleetHistory(period, unavailable=tuple(reader.unavailable), queries=reader.queries)
-    found = _detect_dialects(reader, tuple(rows))
+    found = _detect_dialects(reader, tuple(rows), samples)
     nodes = build_nodes(labels for labels in rows if "uuid" not in dict(labels))
     gpus = build_gpus(
         GpuInventory(present=tuple(labels for labels in rows if "uuid" in dict(labels))), {}, {}, {}, nodes
@@ -202,39 +239,72 @@ def _read_identities(reader: _RangeReader) -> tuple[list[Labels], dict[str, set[
             each = dict(labels)
             rest = tuple((name, value) for name, value in labels if name != PART_LABEL)
             by_family.setdefault(each[PART_LABEL], []).append((points[-1][0], rest, points))
-    rows: list[Labels] = []
-    named: dict[str, set[int]] = {}
+    found: list[tuple[dict[str, str], TimeSeries]] = []
     for name, mapping in every.items():
         newest_first = sorted(by_family.get(name, ()), key=lambda row: (-row[0], row[1]))
-        for row, points in _canonical(mapping, newest_first):
-            rows.append(tuple(sorted(row.items())))
-            if row.get("uuid"):
-                named.setdefault(row["uuid"], set()).update(reader.period.index(at) for at, _ in points)
-    nodes = [each for each in map(dict, reversed(rows)) if "uuid" not in each]
-    return rows, named, {each.get("instance", ""): each["nodename"] for each in nodes if each.get("nodename")}
+        found += _canonical(mapping, newest_first, reader.cluster_label)
+    rows = [tuple(sorted(row.items())) for row, _ in found]
+    reader.shared = shared_uuids(GpuInventory(present=tuple(rows)))
+    named: dict[str, set[int]] = {}
+    for row, points in found:
+        if row.get("uuid"):
+            named.setdefault(gpu_key(row, reader.shared), set()).update(reader.period.index(at) for at, _ in points)
+    instances = {
+        qualify(each.get("instance", ""), each.get("cluster", "")): qualify(each["nodename"], each.get("cluster", ""))
+        for each in map(dict, reversed(rows))
+        if "uuid" not in each and each.get("nodename")
+    }
+    return rows, named, instances
 
 
 def _canonical(
-    mapping: ExporterMapping, rows: Iterable[tuple[float, Labels, TimeSeries]]
+    mapping: ExporterMapping, rows: Sequence[tuple[float, Labels, TimeSeries]], cluster_label: str
 ) -> Iterable[tuple[dict[str, str], TimeSeries]]:
-    for _, labels, points in rows:
-        for row in mapping.canonical_identities([labels]):
-            if row.get(mapping.by[0]):
-                yield row, points
+    found = canonical_rows(mapping, [labels for _, labels, _ in rows], cluster_label)
+    return [(row, points) for row, (_, _, points) in zip(found, rows, strict=True) if row.get(mapping.by[0])]
 
 
-def _detect_dialects(reader: _RangeReader, rows: tuple[Labels, ...]) -> tuple[ExporterDialect, ...]:
-    """The exporter dialects of the period, limited to their targets."""
-    windows = interval_queries(_INTERVAL_WINDOWS)
-    parts: dict[str, Expression] = {"up": Aggregate("max", ("job", "instance"), Selector("up")), **windows}
+@dataclass(frozen=True, slots=True)
+class _SourceAtEnd:
+    """What SeriesReader reads, at the end of a period."""
+
+    reader: _RangeReader
+    read_samples: SamplesQuery
+
+    def instant(self, expressions: Mapping[str, Expression], at: float) -> dict[str, Vector]:
+        return {name: self.reader.newest(expression) for name, expression in expressions.items()}
+
+    def samples(self, selectors: Mapping[str, Selector], at: float) -> Mapping[str, SamplesByLabels]:
+        return self.read_samples(selectors, at)
+
+
+def _detect_dialects(
+    reader: _RangeReader, rows: tuple[Labels, ...], samples: SamplesQuery | None
+) -> tuple[ExporterDialect, ...]:
+    """The exporter dialects of the period, limited to their targets, by their series at its end."""
+    window = _SERIES_WINDOW_SECONDS
+    parts: dict[str, Expression] = {"up": Selector("up", "count", window), **inventory_queries(mappings(), window)}
     union_expression = union(*(ConstantLabel(expression, PART_LABEL, part) for part, expression in parts.items()))
-    told: dict[str, dict[Labels, float]] = {part: {} for part in parts}
-    for labels, points in reader.query_range(union_expression, reader.period.points - 1).items():
+    newest: dict[str, dict[Labels, float]] = {part: {} for part in parts}
+    for labels, value in reader.newest(union_expression).items():
         rest = tuple((name, value) for name, value in labels if name != PART_LABEL)
-        if points:
-            told[dict(labels)[PART_LABEL]][rest] = points[-1][1]
-    counts: Mapping[str, Vector] = {window: told[window] for window in windows}
-    return detect_dialects(mappings(), GpuInventory(recent=rows), told["up"], scrape_intervals(counts))
+        newest[dict(labels)[PART_LABEL]][rest] = value
+    observed = ObservedSeries()
+    scrapes = newest.pop("up")
+    if samples is not None:
+        source = _SourceAtEnd(reader, samples)
+        series_reader = SeriesReader(source, reader.period.end, window, reader.matchers, reader.cluster_label)
+        observed = series_reader.observe(mappings(), newest, scrapes)
+        reader.queries += observed.queries
+    label = reader.cluster_label if any(dict(row).get("cluster") for row in rows) else ""
+    return detect_dialects(
+        mappings(),
+        GpuInventory(recent=rows),
+        canonical_targets(scrapes, label),
+        observed.intervals,
+        observed.selections,
+        cluster_label=label,
+    )
 
 
 def _read_gpu_values(reader: _RangeReader, found: Sequence[ExporterDialect], uuids: Collection[str]) -> _PartValues:
@@ -279,8 +349,9 @@ def _read_with_fallback(
     unrecorded_parts = raw if unrecorded else {}
     if len(unrecorded) <= _MAX_NAMED:
         # One lost GPU without utilization must not cause raw queries for all others.
+        values_of = tuple(sorted({name.rpartition("/")[2] for name in unrecorded}))  # without the cluster
         unrecorded_parts = {
-            part: restrict_to_values(expression, label, unrecorded) for part, expression in unrecorded_parts.items()
+            part: restrict_to_values(expression, label, values_of) for part, expression in unrecorded_parts.items()
         }
     for parts, first, until in ((raw, 0, begin - 1), (unrecorded_parts, begin, end), (raw, end + 1, last)):
         for part, found in reader.query_parts(parts, label, what, first, until).items():

@@ -15,9 +15,9 @@ from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.notify import alerts
 from gpu_advisor.notify.alertmanager import AlertDispatcher
 from gpu_advisor.observation.evaluate import evaluate
-from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries
+from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.base import Source, SourceError
+from gpu_advisor.sources.base import SamplesByLabels, Source, SourceError
 from gpu_advisor.sources.prometheus.range_cache import CachingSource
 from gpu_advisor.state import outcomes
 from gpu_advisor.state.active import ActiveRecommendation, Snooze, active_snoozes, held_ids
@@ -180,6 +180,10 @@ class AdvisorService:
         """A range query for charts and reports, past the loop's cache. Raises SourceError."""
         source = self._source.source if isinstance(self._source, CachingSource) else self._source
         return source.range(expression, start, end, step)
+
+    def samples(self, selectors: Mapping[str, Selector], at: float) -> Mapping[str, SamplesByLabels]:
+        """Raw samples for reports. Raises SourceError."""
+        return self._source.samples(selectors, at)
 
     def snooze(self, id_: str, snooze: Snooze | None) -> None:
         """Snooze a recommendation, or end its snooze (None). Raises sqlite3.Error; then nothing has changed."""

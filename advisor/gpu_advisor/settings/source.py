@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr, model_validator
+import re
 
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from gpu_advisor.promql.expressions import Matcher, MatchOp
 from gpu_advisor.settings.field_types import StrictModel, Url
+
+_OPERATORS: tuple[MatchOp, ...] = ("=~", "!~", "!=", "=")
+
+
+def _matcher(label: str, value: str) -> Matcher:
+    op = next((op for op in _OPERATORS if value.startswith(op)), None)
+    return Matcher(label, op or "=", value.removeprefix(op or ""))
 
 
 class PrometheusSourceSettings(StrictModel):
     """A Prometheus, or a compatible server (Thanos, Mimir, VictoriaMetrics)."""
 
     url: Url = Field(description="as in http://127.0.0.1:9090")
+    matchers: dict[str, str] = Field(
+        default_factory=dict,
+        description="read only series with these labels, as in cluster: east; a value may start with !=, =~ or !~",
+    )
+    cluster_label: str = Field(
+        "cluster", description="label that distinguishes clusters in one store; empty: series of one cluster only"
+    )
     timeout_seconds: float = Field(10, gt=0, le=300)
     retries: int = Field(2, ge=0, le=10)
     headers: dict[str, SecretStr] = Field(default_factory=dict, description="as in X-Scope-OrgID: team-a")
@@ -22,6 +39,19 @@ class PrometheusSourceSettings(StrictModel):
     cert_file: str = ""
     key_file: str = ""
     insecure_skip_verify: bool = False
+
+    @field_validator("matchers")
+    @classmethod
+    def _check_labels(cls, value: dict[str, str]) -> dict[str, str]:
+        for label in value:
+            if not re.fullmatch("[a-zA-Z_][a-zA-Z0-9_]*", label) or label == "__name__":
+                raise ValueError(f"{label!r} is not a label name: write label: value, as in cluster: east")
+        return value
+
+    @property
+    def label_matchers(self) -> tuple[Matcher, ...]:
+        """`matchers` as part of a selector."""
+        return tuple(_matcher(label, value) for label, value in self.matchers.items())
 
     @model_validator(mode="after")
     def _one_login(self) -> PrometheusSourceSettings:
@@ -46,6 +76,9 @@ class SourceSettings(StrictModel):
 
     prometheus: PrometheusSourceSettings | None = None
     embedded: EmbeddedSourceSettings | None = None
+    mappings_dir: str = Field(
+        "", description="directory of your own mappings of exporters; one with the name of a shipped one replaces it"
+    )
 
     @model_validator(mode="after")
     def _only_one(self) -> SourceSettings:

@@ -45,6 +45,7 @@ class WebServer:
             service.settings,
             access,
             query_range=service.query_range,
+            samples=service.samples,
             allocation=allocation,
         )
         self.address = join_host_port(*listener.getsockname()[:2])

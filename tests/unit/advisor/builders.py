@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from gpu_advisor.evaluation.engine import Evaluation as Outcome
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.facts import Facts, Gpu, Node
@@ -26,14 +27,14 @@ from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSer
 from gpu_advisor.runtime.service import AdvisorService
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources import algebra
-from gpu_advisor.sources.base import SourceError, SourceErrorKind
+from gpu_advisor.sources.base import Samples, SamplesByLabels, SourceError, SourceErrorKind
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import own_mappings
 from gpu_advisor.sources.matchers import compile_matchers
 from gpu_advisor.state.alert import Alert
 from gpu_advisor.state.ledger import Ledger
 
-DIALECTS = tuple(ExporterDialect(mapping) for mapping in own_mappings())
+DIALECTS = tuple(ExporterDialect(mapping, (), 15.0, successive=False) for mapping in own_mappings())
 AT = 1_800_000_000.0
 MODEL = "NVIDIA H100"
 
@@ -170,6 +171,17 @@ class FakeSource:
             at += step
         return {key: tuple(trail) for key, trail in found.items()}
 
+    def samples(self, selectors: Mapping[str, Selector], at: float) -> Mapping[str, SamplesByLabels]:
+        """Samples every 15 s of the window, of each series that is there."""
+        if self.failure:
+            raise self.failure
+        found: dict[str, dict[Labels, Samples]] = {}
+        for key, select in selectors.items():
+            times = np.arange(round((at - (select.window_seconds or 0)) * 1000), round(at * 1000) + 1, 15_000)
+            series = self._selected(select, at)
+            found[key] = {labels_: (times, np.full(len(times), value)) for labels_, value in series.items()}
+        return found
+
     def close(self) -> None:
         pass
 
@@ -208,7 +220,8 @@ class FakeSource:
         if select.metric == "gpu_info":
             before = self._reporting(at - select.window_seconds) if select.window_seconds else []
             return {_info(target, card): 1.0 for target, card in reporting + before}
-        read = READINGS.get(select.metric)
+        counted = "count/" if select.function == "count" else ""
+        read = READINGS.get(counted + select.metric, READINGS.get(select.metric))
         idle = select.window_seconds == self._settings.evaluation.idle_window_seconds
         found = {
             labels(uuid=card.uuid, **target.identity): read(card, idle)
@@ -228,6 +241,9 @@ READINGS: dict[str, Callable[[GpuSpec, bool], float | None]] = {
     "gpu_up": lambda card, _: None if card.up is None else float(card.up),
     "gpu_busy_seconds_total": _busy,
     "gpu_observed_seconds_total": lambda card, _: card.coverage,
+    "count/gpu_observed_seconds_total": lambda card, idle: (
+        None if card.coverage is None else card.coverage * (1800 if idle else 300) / 15
+    ),
     "gpu_memory_used_bytes": lambda card, _: card.memory,
     "gpu_memory_total_bytes": lambda card, _: None if card.memory is None else 1.0,
 }

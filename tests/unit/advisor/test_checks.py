@@ -100,14 +100,23 @@ def test_what_is_not_known_is_unknown_and_says_why(card: GpuSpec, reason: Reason
 
 def test_what_no_exporter_gives_is_unsupported() -> None:
     assert gpu(GpuSpec("a"), "gpu_memory", without=["gpu_memory_used"]).reason is Reason.UNSUPPORTED
-    believed = gpu(GpuSpec("a", 0.95, coverage=None), without=["gpu_utilization_coverage"])
-    assert believed.status is CheckStatus.MET
+    uncounted = gpu(GpuSpec("a", 0.95, coverage=None), without=["gpu_utilization_coverage"])
+    assert uncounted.reason is Reason.INSUFFICIENT_HISTORY  # its scrape interval is not known yet
 
 
-def test_a_silent_gpu_is_left_out_of_the_mean_and_lowers_its_coverage() -> None:
-    said = check_results([GpuSpec("a", 0.95), GpuSpec("b", None, up=None)])
-    check = said["gpu_utilization", "fleet", "fleet"]
-    assert (check.status, check.value, check.evidence[0].coverage) == (CheckStatus.MET, 0.95, 0.5)
+@pytest.mark.parametrize("silent", range(12))
+def test_a_mean_needs_nine_of_ten_gpus(silent: int) -> None:
+    cards = [GpuSpec(f"g{n}", *((None, None) if n < silent else (0.95, 1.0)), up=None if n < silent else True)
+             for n in range(11)]  # fmt: skip
+    for scope in (("fleet", "fleet"), ("pool", MODEL), ("node", "node-a")):
+        check = check_results(cards)["gpu_utilization", *scope]
+        if silent <= 1:
+            assert (check.status, check.value) == (CheckStatus.MET, pytest.approx(0.95))
+            assert check.evidence[0].coverage == (11 - silent) / 11
+            assert check.message == ("seen 10 of 11 GPUs" if silent else "")
+        else:
+            assert (check.status, check.reason, check.value) == (CheckStatus.UNKNOWN, Reason.STALE, None)
+            assert check.message.startswith(f"{max(0, 11 - silent)} of 11 GPUs seen: ")
 
 
 NODE = {"node_cpu": 0.8, "node_memory": 0.5, "node_io_pressure": 0.0, "node_network_receive": 0.1}

@@ -17,9 +17,9 @@ from gpu_advisor.observation.identity import (
     jobs_by_gpu,
 )
 from gpu_advisor.promql.compiler import to_promql
-from gpu_advisor.promql.expressions import metrics_of
+from gpu_advisor.promql.expressions import Labels, metrics_of
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.exporters.detection import GpuInventory
+from gpu_advisor.sources.exporters.detection import GpuInventory, TargetKey
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import RECORDED_SERIES, mappings
 from hypothesis import given
@@ -29,7 +29,8 @@ from tests.unit.advisor.builders import labels
 
 TARGET = {"job": "gpu", "instance": "a:1"}
 HERE = labels(uuid="1", index="2", name="H100", vendor="nvidia", nodename="n", exporter="dcgm-exporter", **TARGET)
-UP, DOWN = {labels(**TARGET): 1.0}, {labels(**TARGET): 0.0}
+HERE_TARGET = TargetKey("gpu", "a:1")
+UP, DOWN = {HERE_TARGET: 1.0}, {HERE_TARGET: 0.0}
 
 
 def test_a_gpu_has_all_its_labels() -> None:
@@ -69,7 +70,9 @@ def test_the_node_is_the_exporters_name_else_the_hosts_else_the_address(row: obj
     [
         (DOWN, None, True),  # an outage is not fewer GPUs
         (UP, None, False),  # taken out
-        ({labels(job="other", instance="b:1"): 0.0}, None, False),  # its target is scraped no more
+        ({TargetKey("gpu", "b:1"): 1.0}, None, False),  # its target is scraped no more
+        ({TargetKey("gpu", "a:1", "east"): 0.0, TargetKey("gpu", "a:1"): 1.0}, None, False),  # another cluster's
+        ({TargetKey("other", "b:1"): 0.0}, None, True),  # its job has no `up`: federated, or pushed
         ({}, None, True),  # nothing is known of targets
         *((UP, state, True) for state in sorted(FAILED_DRIVER_STATES)),
         (UP, "ok", False),
@@ -77,11 +80,32 @@ def test_the_node_is_the_exporters_name_else_the_hosts_else_the_address(row: obj
     ],
 )
 def test_a_recent_gpu_is_kept_while_its_exporter_cannot_list_it(
-    targets: dict[object, float], driver: str | None, kept: bool
+    targets: dict[TargetKey, float], driver: str | None, kept: bool
 ) -> None:
     drivers = {} if driver is None else {labels(state=driver, **TARGET): 1.0}
     found = build_gpus(GpuInventory((), (HERE,)), {}, targets, drivers)  # type: ignore[arg-type]
     assert [gpu.uuid for gpu in found] == (["1"] if kept else [])
+
+
+@pytest.mark.parametrize(("recent", "kept"), [({HERE_TARGET}, True), ({TargetKey("gpu", "b:1")}, False)])
+def test_a_target_that_was_removed_is_kept_while_it_is_recent(recent: set[TargetKey], kept: bool) -> None:
+    others = {TargetKey("gpu", "b:1"): 1.0}
+    assert bool(build_gpus(GpuInventory((), (HERE,)), {}, others, {}, recent_targets=recent)) is kept
+
+
+def test_clusters_with_the_same_names_are_apart() -> None:
+    def row(cluster: str, uuid: str) -> Labels:
+        return labels(uuid=uuid, index="0", nodename="n", instance="a:1", job="gpu", cluster=cluster, exporter="x")
+
+    rows = (row("east", "1"), row("west", "1"), row("west", "2"))
+    found = build_gpus(GpuInventory(rows), {"east/1": 1.0, "west/1": 0.0, "2": 1.0}, {}, ())
+    assert [(gpu.uuid, gpu.node, gpu.up) for gpu in found] == [
+        ("east/1", "east/n", True), ("2", "west/n", True), ("west/1", "west/n", False),
+    ]  # fmt: skip
+    nodes = build_nodes(labels(nodename="n", instance="a:1", cluster=cluster) for cluster in ("west", "east"))
+    assert nodes == (Node("east/n", "a:1", "east"), Node("west/n", "a:1", "west"))
+    assert jobs_by_gpu([labels(uuid="1", cluster="west", owner_unit="u")], {"1"}) == {"west/1": "u"}
+    assert find_duplicate_gpus(GpuInventory(rows)) == {}
 
 
 def test_the_present_identity_and_the_first_exporter_count() -> None:
@@ -128,10 +152,10 @@ def test_a_gpu_has_a_job_if_one_owner_has_it(owners: Sequence[dict[str, str]], j
 
 def test_targets_that_are_down_are_those_of_jobs_with_gpus() -> None:
     targets = {
-        labels(job="gpu", instance="b:1"): 0.0,
-        labels(job="gpu", instance="a:1"): 0.0,
-        labels(job="gpu", instance="c:1"): 1.0,
-        labels(job="web", instance="w:1"): 0.0,
+        TargetKey("gpu", "b:1"): 0.0,
+        TargetKey("gpu", "a:1"): 0.0,
+        TargetKey("gpu", "c:1"): 1.0,
+        TargetKey("web", "w:1"): 0.0,
     }
     assert find_down_targets(targets, [HERE]) == ("a:1", "b:1")
     assert find_down_targets(targets, []) == ("a:1", "b:1", "w:1")

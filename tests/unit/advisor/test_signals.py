@@ -75,14 +75,14 @@ QUANTITIES: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("quantity", "reduction", "q", "promql"),
     [
-        ("share", "mean", None, 'sum by (id) (rate(p{mode="idle"}[1m])) / (sum by (id) (rate(w[1m])) != 0)'),
-        ("share", "coverage", None, "sum by (id) (rate(w[1m]))"),
-        ("share", "samples", None, "sum by (id) (count_over_time(w[1m]))"),
+        ("share", "mean", None, 'sum by (id) (increase(p{mode="idle"}[1m])) / (sum by (id) (increase(w[1m])) != 0)'),
+        ("share", "coverage", None, None),  # how often it is scraped is not known
+        ("share", "samples", None, "max by (id) (count_over_time(w[1m]))"),
         ("share", "max", None, None),
-        ("rest", "mean", None, "-1 * (sum by (id) (rate(p[1m])) / (sum by (id) (rate(w[1m])) != 0)) + 1"),
+        ("rest", "mean", None, "-1 * (sum by (id) (increase(p[1m])) / (sum by (id) (increase(w[1m])) != 0)) + 1"),
         ("level", "mean", None, "max by (id) (avg_over_time(p[1m])) / (max by (id) (w) != 0)"),
         # Of what is used the highest is where what is free is lowest.
-        ("free", "max", None, "-1 * (max by (id) (min_over_time(p[1m])) / (max by (id) (w) != 0)) + 1"),
+        ("free", "max", None, "-1 * (min by (id) (min_over_time(p[1m])) / (max by (id) (w) != 0)) + 1"),
         (
             "free", "quantile", 0.75,
             "-1 * (max by (id) (quantile_over_time(0.25, p[1m])) / (max by (id) (w) != 0)) + 1",
@@ -109,8 +109,42 @@ QUANTITIES: dict[str, Any] = {
     ],
 )  # fmt: skip
 def test_shape_of_expressions(quantity: str, reduction: Reduction, q: float | None, promql: str | None) -> None:
-    built = ExporterDialect(mapping(QUANTITIES)).expression(quantity, reduction, None if reduction == "last" else 60, q)
+    dialect = ExporterDialect(mapping(QUANTITIES), successive=False)
+    built = dialect.expression(quantity, reduction, None if reduction == "last" else 60, q)
     assert (None if built is None else to_promql(built)) == promql
+
+
+@pytest.mark.parametrize(
+    ("quantity", "reduction", "promql"),
+    [
+        (
+            "plain",
+            "mean",
+            "sum by (east, id) (sum_over_time(g[1m])) / (sum by (east, id) (count_over_time(g[1m])) != 0)",
+        ),
+        ("plain", "coverage", "clamp_max(0.25 * sum by (east, id) (count_over_time(g[1m])), 1)"),
+        ("share", "coverage", "clamp_max(0.25 * sum by (east, id) (count_over_time(w[1m])), 1)"),
+        ("plain", "min", "min by (east, id) (min_over_time(g[1m]))"),
+        ("plain", "last", "max by (east, id) (g)"),
+        (
+            "link",
+            "rate",
+            "max by (east, id) (sum by (east, id, device) (rate(c[1m])) / (max by (east, id, device) (speed) != 0))",
+        ),
+    ],
+)
+def test_things_with_several_series_and_a_cluster(quantity: str, reduction: Reduction, promql: str) -> None:
+    dialect = ExporterDialect(mapping(QUANTITIES), (), 15.0, successive=True, cluster_label="east")
+    built = dialect.expression(quantity, reduction, None if reduction == "last" else 60)
+    assert built is not None
+    assert to_promql(built) == promql
+
+
+def test_a_group_of_things_is_selected_by_the_exporters_label() -> None:
+    dialect = ExporterDialect(mapping(QUANTITIES, labels={"id": "ID"}), successive=False, things=("a", "b"))
+    built = dialect.expression("plain", "last", None)
+    assert built is not None
+    assert 'ID=~"a|b"}' in to_promql(built)
 
 
 def test_a_mapping_file_with_a_slip_is_refused() -> None:
@@ -133,6 +167,6 @@ def test_evidence_of_one_and_of_several() -> None:
     assert (two.threshold, two.at) == (0.9, AT)
     all_of_them = fleet.evidence(signals.UTILIZATION, ("GPU-1", odd, "GPU-3"))
     assert (all_of_them.promql or "").startswith("avg(")
-    assert "{" not in (all_of_them.promql or "")
+    assert "GPU-" not in (all_of_them.promql or "")
     nothing = fleet.evidence(signals.NODE_CPU, ("unknown-node",))
     assert (nothing.value, nothing.promql) == (None, None)

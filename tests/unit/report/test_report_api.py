@@ -57,10 +57,10 @@ def url(past: FlakyHistory, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield found
 
 
-def _at_the_end(ask: Any, view: View, settings: Any, since_seconds: float, _now: float) -> Any:
+def _at_the_end(ask: Any, view: View, settings: Any, since_seconds: float, _now: float, samples: Any) -> Any:
     from gpu_advisor.report.generate import generate_report
 
-    return generate_report(ask, view, settings, since_seconds, END)
+    return generate_report(ask, view, settings, since_seconds, END, samples=samples)
 
 
 def test_one_report_in_three_formats(url: str) -> None:

@@ -7,19 +7,34 @@ still known. All queries of its mapping are restricted to these targets, because
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import floor
+from typing import NamedTuple
 
-from gpu_advisor.promql.expressions import Aggregate, Expression, Labels, Matcher, Selector, Vector, any_of_values
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_advisor.promql.expressions import Expression, Labels, Matcher, Vector, any_of_values
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import ExporterMapping
+from gpu_advisor.sources.exporters.series_selection import SelectionGroup
 
 #: A job with other targets besides gets a matcher of instances up to this many; beyond, the job alone is matched.
 MAX_INSTANCE_MATCHERS = 50
 
-#: Job and instance of a target.
-TargetKey = tuple[str, str]
+#: A scrape interval is known from this many gaps between samples on.
+MIN_INTERVALS = 5
+
+#: Gaps this near to whole seconds are whole seconds.
+INTERVAL_JITTER_RATIO = 0.02
+
+
+class TargetKey(NamedTuple):
+    """A scrape target: several jobs may scrape one address, and two clusters may use one name."""
+
+    job: str = ""
+    instance: str = ""
+    cluster: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +57,18 @@ def inventory_queries(mappings: Iterable[ExporterMapping], window_seconds: int |
     return {mapping.name: mapping.identity_expression(window_seconds) for mapping in mappings}
 
 
-def merge_identities(mappings: Sequence[ExporterMapping], results: Mapping[str, Vector]) -> tuple[Labels, ...]:
+def merge_identities(
+    mappings: Sequence[ExporterMapping], results: Mapping[str, Vector], cluster_label: str = ""
+) -> tuple[Labels, ...]:
     """Identity rows of all mappings under canonical label names, the lowest rank first.
 
     Rows without the identifying label are of another program. Each target counts for one family per scope: gpu-exporter
-    can serve DCGM's names as well.
+    can serve DCGM's names as well. With a `cluster_label`, rows that have it get the label `cluster`.
     """
     rows: list[Labels] = []
     taken: dict[str, set[TargetKey]] = {}
     for mapping in mappings:
-        found = mapping.canonical_identities(sorted(results.get(mapping.name, {})))
+        found = canonical_rows(mapping, sorted(results.get(mapping.name, {})), cluster_label)
         if mapping.companion:
             rows += [tuple(sorted(row.items())) for row in found]
             continue
@@ -63,61 +80,94 @@ def merge_identities(mappings: Sequence[ExporterMapping], results: Mapping[str, 
     return tuple(rows)
 
 
+def canonical_rows(mapping: ExporterMapping, rows: Sequence[Labels], cluster_label: str) -> list[dict[str, str]]:
+    """Rows of one mapping under canonical label names, in their order."""
+    found = mapping.canonical_identities(rows)
+    if cluster_label:
+        for row, labels in zip(found, rows, strict=True):
+            cluster = dict(labels).get(cluster_label)
+            if cluster:
+                row["cluster"] = cluster
+    return found
+
+
+def canonical_targets(vector: Vector, cluster_label: str) -> dict[TargetKey, float]:
+    """A value per target, as of `up`; the highest where several replicas of Prometheus scrape it."""
+    found: dict[TargetKey, float] = {}
+    for labels, value in vector.items():
+        each = dict(labels)
+        key = TargetKey(each.get("job", ""), each.get("instance", ""), each.get(cluster_label, ""))
+        found[key] = max(value, found.get(key, value))
+    return found
+
+
 def target_key(labels: Labels) -> TargetKey:
-    """The scrape target of a series: several jobs may scrape one address."""
+    """The scrape target of an identity row."""
     return _row_target(dict(labels))
 
 
 def _row_target(row: Mapping[str, str]) -> TargetKey:
-    return row.get("job", ""), row.get("instance", "")
+    return TargetKey(row.get("job", ""), row.get("instance", ""), row.get("cluster", ""))
 
 
 def detect_dialects(
-    mappings: Sequence[ExporterMapping], inventory: GpuInventory, targets: Vector, intervals: Mapping[str, float]
+    mappings: Sequence[ExporterMapping],
+    inventory: GpuInventory,
+    targets: Collection[TargetKey],
+    intervals: Mapping[str, float],
+    selections: Mapping[str, Sequence[SelectionGroup]] | None = None,
+    *,
+    matchers: tuple[Matcher, ...] = (),
+    cluster_label: str = "",
 ) -> tuple[ExporterDialect, ...]:
     """The families present, restricted to their targets, in order of precedence.
 
-    `targets` is `up` of all targets, `intervals` the scrape interval of each job in seconds. Jobs with different scrape
-    intervals become different dialects.
+    `targets` are all targets, `intervals` the scrape interval of each job in seconds. Jobs with different scrape
+    intervals become different dialects, and so do groups of things with different series (`selections` by family, as
+    group_choices has them: the last group is of all other things). `matchers` restrict all queries.
     """
-    all_targets = {target_key(labels) for labels in targets}
     targets_by_exporter = inventory.targets()
     found: list[ExporterDialect] = []
     for mapping in mappings:
         present = targets_by_exporter.get(mapping.name, set())
         by_interval: dict[float | None, set[str]] = {}
-        for job, _ in present:
-            by_interval.setdefault(intervals.get(job), set()).add(job)
-        for interval, jobs in sorted(by_interval.items(), key=lambda item: (item[0] or 0.0, sorted(item[1]))):
-            found.append(ExporterDialect(mapping, _target_matchers(jobs, present, all_targets), interval))
+        for target in present:
+            by_interval.setdefault(intervals.get(target.job), set()).add(target.job)
+        for group in (selections or {}).get(mapping.name, (SelectionGroup(),)):
+            things = tuple(sorted({thing[1] for thing in group.things or ()}))
+            for interval, jobs in sorted(by_interval.items(), key=lambda item: (item[0] or 0.0, sorted(item[1]))):
+                found.append(
+                    ExporterDialect(
+                        mapping,
+                        (*_target_matchers(jobs, present, targets), *group.matchers, *matchers),
+                        interval,
+                        group.successive,
+                        cluster_label,
+                        things,
+                    )
+                )
     return tuple(found)
 
 
-def _target_matchers(jobs: set[str], present: set[TargetKey], all_targets: set[TargetKey]) -> tuple[Matcher, ...]:
+def _target_matchers(
+    jobs: set[str], present: set[TargetKey], all_targets: Collection[TargetKey]
+) -> tuple[Matcher, ...]:
     by_job = any_of_values("job", tuple(sorted(jobs)))
-    instances = sorted({instance for job, instance in present if job in jobs})
-    mixed = any(job in jobs and (job, instance) not in present for job, instance in all_targets)
+    instances = sorted({target.instance for target in present if target.job in jobs})
+    mixed = any(target.job in jobs and target not in present for target in all_targets)
     if mixed and len(instances) <= MAX_INSTANCE_MATCHERS:
         return by_job, any_of_values("instance", tuple(instances))
     return (by_job,)
 
 
-def interval_queries(windows: Iterable[int]) -> dict[str, Expression]:
-    """The maximum number of samples of any target of a job, in several windows."""
-    return {str(window): Aggregate("max", ("job",), Selector("up", "count", window)) for window in windows}
+def scrape_interval(times_ms: NDArray[np.int64]) -> float | None:
+    """The scrape interval in seconds: the median gap between the samples of one series, to the millisecond.
 
-
-def scrape_intervals(counts: Mapping[str, Vector]) -> dict[str, float]:
-    """The scrape interval of each job in seconds, rounded down from 1 s on. `counts` is by window length in seconds.
-
-    n samples span n - 1 intervals within the window, so window / (n - 1) is an upper bound. The minimum over targets
-    and windows is the interval itself as soon as one target was scraped without a gap over one window. Scrapes missing
-    evenly everywhere look like a longer interval.
+    None for fewer than MIN_INTERVALS gaps. A scrape lost now and then does not matter; every second one does.
     """
-    bounds: dict[str, float] = {}
-    for window, vector in counts.items():
-        for labels, count in vector.items():
-            if count > 1:
-                job = dict(labels).get("job", "")
-                bounds[job] = min(bounds.get(job, float("inf")), int(window) / (count - 1))
-    return {job: float(floor(bound)) if bound >= 1 else bound for job, bound in bounds.items()}
+    if len(times_ms) <= MIN_INTERVALS:
+        return None
+    gap = float(np.median(np.diff(times_ms))) / 1000
+    # Scrapes jitter by some milliseconds; configured intervals are whole seconds, or round fractions of one.
+    whole = round(gap)
+    return float(whole) if whole and abs(gap - whole) <= INTERVAL_JITTER_RATIO * gap else gap

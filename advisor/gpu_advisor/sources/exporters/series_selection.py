@@ -18,7 +18,7 @@ import numpy as np
 from gpu_advisor.promql.expressions import Labels, Matcher, any_of_values
 from gpu_advisor.sources.base import Samples, SamplesByLabels
 
-#: A GPU or node: the values of its identifying labels.
+#: A GPU or node: its cluster, then the values of its mapping's identifying labels.
 Thing = tuple[str, ...]
 
 #: A series with this share of the expected samples needs no other.

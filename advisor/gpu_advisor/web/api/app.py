@@ -18,6 +18,7 @@ from gpu_advisor.documents import schema, serialize
 from gpu_advisor.evaluation.what_if import WhatIfError, apply_changes, compare_settings
 from gpu_advisor.notify import metrics
 from gpu_advisor.notify.alertmanager import AlertmanagerStatus
+from gpu_advisor.report.history_reader import SamplesQuery
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.view import View
@@ -61,6 +62,7 @@ class ApiContext:
     access: Authenticator = field(default_factory=lambda: Authenticator({}, ""))
     clock: Callable[[], float] = time.time
     query_range: RangeQuery | None = None
+    samples: SamplesQuery | None = None
     allocation: AllocationService | None = None
     what_if_lock: threading.Lock = field(
         default_factory=threading.Lock
@@ -177,6 +179,7 @@ class _Handlers:
         query_values, context = self._query_parameters("report"), self._context
         return report_handler.report_response(
             context.query_range,
+            context.samples,
             context.view(),
             context.settings,
             query_values["since_seconds"],

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from flask import Response
 
 from gpu_advisor.report.generate import generate_report
-from gpu_advisor.report.history_reader import RangeQuery
+from gpu_advisor.report.history_reader import RangeQuery, SamplesQuery
 from gpu_advisor.report.html import render_html
 from gpu_advisor.report.markdown import render_markdown
 from gpu_advisor.report.schema import Report
@@ -37,14 +37,20 @@ _report_lock = threading.Lock()
 
 
 def report_response(
-    query_range: RangeQuery | None, view: View, settings: Settings, since_seconds: int, now: float, rendering: str
+    query_range: RangeQuery | None,
+    samples: SamplesQuery | None,
+    view: View,
+    settings: Settings,
+    since_seconds: int,
+    now: float,
+    rendering: str,
 ) -> Response:
     """Raises ProblemError if the history cannot be read."""
     if query_range is None or view.evaluation is None:
         raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, NO_EVALUATION)
     try:
         with _report_lock:
-            report_document = generate_report(query_range, view, settings, since_seconds, now)
+            report_document = generate_report(query_range, view, settings, since_seconds, now, samples=samples)
     except SourceError as error:
         raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, f"the query of the data source failed: {error}") from error
     media, render = RENDERINGS[rendering]

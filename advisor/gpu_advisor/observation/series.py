@@ -1,0 +1,203 @@
+"""Scrape intervals, and which series of each GPU and node count. Reads raw samples of as few series as possible."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gpu_advisor.promql.expressions import Expression, Labels, Matcher, Selector, Vector, any_of_values
+from gpu_advisor.sources.base import Samples, SamplesByLabels
+from gpu_advisor.sources.exporters.detection import canonical_rows, scrape_interval
+from gpu_advisor.sources.exporters.mapping import ExporterMapping, label_matchers
+from gpu_advisor.sources.exporters.series_selection import (
+    Candidate,
+    SelectionGroup,
+    Thing,
+    candidates_by_count,
+    candidates_by_samples,
+    choose,
+    group_choices,
+)
+from gpu_advisor.sources.matchers import compile_matchers
+
+#: Raw samples are read of at most this many GPUs and nodes, some 100 kilobytes per ten of them. Beyond, a series that
+#: has the whole window decides, or the rest waits until one has.
+MAX_SAMPLED_THINGS = 2000
+
+#: The series of each thing in the window, with the number of their samples.
+SeriesCounts = Mapping[Thing, Mapping[Labels, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedSeries:
+    """`intervals` are by job (seconds), `selections` by family; `unresolved` are things by family whose copies no
+    labels separate. `queries` is the number of queries.
+    """
+
+    intervals: Mapping[str, float] = field(default_factory=dict)
+    selections: Mapping[str, tuple[SelectionGroup, ...]] = field(default_factory=dict)
+    unresolved: Mapping[str, frozenset[Thing]] = field(default_factory=dict)
+    queries: int = 0
+
+
+class SampleSource(Protocol):
+    """The part of a Source that is read here."""
+
+    def instant(self, expressions: Mapping[str, Expression], at: float) -> Mapping[str, Vector]:
+        """As Source.instant."""
+        ...
+
+    def samples(self, selectors: Mapping[str, Selector], at: float) -> Mapping[str, SamplesByLabels]:
+        """As Source.samples."""
+        ...
+
+
+@dataclass(slots=True)
+class SeriesReader:
+    """Reads one source at one time over one window."""
+
+    source: SampleSource
+    at: float
+    window_seconds: int
+    matchers: tuple[Matcher, ...] = ()
+    cluster_label: str = ""
+    queries: int = 0
+
+    def observe(
+        self, mappings: Sequence[ExporterMapping], recent: Mapping[str, Vector], scrapes: Vector
+    ) -> ObservedSeries:
+        """From identity series by family and samples of `up`, both counted over the window. Raises SourceError."""
+        families = [mapping for mapping in mappings if recent.get(mapping.name) and not mapping.companion]
+        intervals = self._intervals(families, recent, scrapes)
+        selections: dict[str, tuple[SelectionGroup, ...]] = {}
+        unresolved: dict[str, frozenset[Thing]] = {}
+        for mapping in families:
+            counts = self._series_counts(mapping, recent[mapping.name])
+            several = {thing: series for thing, series in counts.items() if len(series) > 1}
+            if several and mapping.witness:
+                several = self._witness_counts(mapping, several)
+            candidates = self._candidates(mapping, several, intervals)
+            selections[mapping.name] = group_choices(choose(candidates), {**counts, **several})
+            unresolved[mapping.name] = frozenset(thing for thing, found in candidates.items() if not found)
+        return ObservedSeries(intervals, selections, unresolved, self.queries)
+
+    def _intervals(
+        self, families: Iterable[ExporterMapping], recent: Mapping[str, Vector], scrapes: Vector
+    ) -> dict[str, float]:
+        """The scrape interval of each job, from the series of `up` with most samples, or of a GPU without `up`."""
+        best = _fullest_by_job(scrapes)
+        found: dict[str, float] = {}
+        witnesses: dict[str, dict[str, Labels]] = {}
+        wanted: dict[str, Labels] = {}
+        for mapping in families:
+            for job, labels in _fullest_by_job(recent[mapping.name]).items():
+                if job in best:
+                    wanted[job] = best[job]
+                else:
+                    witnesses.setdefault(mapping.witnesses[0], {})[job] = labels
+        selectors = {"up": self._of_targets("up", wanted.values())} if wanted else {}
+        selectors |= {metric: self._of_targets(metric, series.values()) for metric, series in witnesses.items()}
+        for samples in self._samples(selectors).values():
+            longest: dict[str, int] = {}
+            for labels, (times, _) in samples.items():
+                job = dict(labels).get("job", "")
+                interval = scrape_interval(times)
+                if interval is not None and len(times) > longest.get(job, 0):
+                    longest[job], found[job] = len(times), interval
+        return found
+
+    def _of_targets(self, metric: str, series: Iterable[Labels]) -> Selector:
+        targets = [dict(labels) for labels in series]
+        matchers = [
+            any_of_values(name, tuple(sorted({each.get(name, "") for each in targets}))) for name in ("job", "instance")
+        ]
+        return Selector(metric, "count", self.window_seconds, matchers=(*matchers, *self.matchers))
+
+    def _series_counts(self, mapping: ExporterMapping, vector: Vector) -> dict[Thing, dict[Labels, float]]:
+        """The series of each thing, without those that the mapping excludes from all quantities."""
+        is_used = compile_matchers(label_matchers(mapping.where))
+        series = [labels for labels in vector if is_used(dict(labels))]
+        found: dict[Thing, dict[Labels, float]] = {}
+        for labels, thing in zip(series, self._things(mapping, series), strict=True):
+            if thing is not None:
+                found.setdefault(thing, {})[labels] = vector[labels]
+        return found
+
+    def _things(self, mapping: ExporterMapping, series: Sequence[Labels]) -> list[Thing | None]:
+        """What each series is of: its cluster, and the values of the mapping's identifying labels."""
+        rows = canonical_rows(mapping, series, self.cluster_label)
+        return [
+            (row.get("cluster", ""), *(row.get(label, "") for label in mapping.by)) if row.get(mapping.by[0]) else None
+            for row in rows
+        ]
+
+    def _witness_counts(
+        self, mapping: ExporterMapping, several: Mapping[Thing, Mapping[Labels, float]]
+    ) -> dict[Thing, dict[Labels, float]]:
+        """The same for the metric whose labels are those of all others: identity series have more."""
+        selector = self._of_things(mapping, mapping.witness, several if len(several) <= MAX_SAMPLED_THINGS else {})
+        self.queries += 1
+        counts = self._series_counts(mapping, self.source.instant({mapping.name: selector}, self.at)[mapping.name])
+        return {thing: counts[thing] for thing in several if thing in counts}
+
+    def _candidates(
+        self, mapping: ExporterMapping, several: SeriesCounts, intervals: Mapping[str, float]
+    ) -> dict[Thing, Sequence[Candidate]]:
+        found: dict[Thing, Sequence[Candidate]] = {}
+        open_things: dict[Thing, float] = {}
+        for thing, series in several.items():
+            jobs = {dict(labels).get("job", "") for labels in series}
+            interval = min((intervals[job] for job in jobs if job in intervals), default=None)
+            if interval is None:
+                continue  # not scraped often enough yet: no window of it has enough data
+            found[thing] = (
+                candidates_by_count(series, self.window_seconds / interval)
+                if len(series) > 1
+                else [Candidate((), next(iter(series.values())), 1)]
+            )
+            if not found[thing]:
+                open_things[thing] = interval
+        sampled = self._sampled(mapping, {thing: several[thing] for thing in list(open_things)[:MAX_SAMPLED_THINGS]})
+        for thing, samples in sampled.items():
+            found[thing] = candidates_by_samples(samples, open_things[thing])
+        return found
+
+    def _sampled(self, mapping: ExporterMapping, things: SeriesCounts) -> dict[Thing, dict[Labels, Samples]]:
+        found: dict[Thing, dict[Labels, Samples]] = {}
+        for metric in mapping.witnesses:
+            missing = {thing: series for thing, series in things.items() if thing not in found}
+            if missing:
+                samples = self._samples({metric: self._of_things(mapping, metric, missing)})[metric]
+                series = list(samples)
+                for labels, thing in zip(series, self._things(mapping, series), strict=True):
+                    if thing in missing:
+                        found.setdefault(thing, {})[labels] = samples[labels]
+        return found
+
+    def _of_things(self, mapping: ExporterMapping, metric: str, things: SeriesCounts) -> Selector:
+        """A selector of these things, or of all if there are none, by the exporter's own label."""
+        values: dict[str, set[str]] = {}
+        for series in things.values():
+            for labels in series:
+                each = dict(labels)
+                label = next((name for name in mapping.exporter_labels(mapping.by[0]) if name in each), mapping.by[0])
+                values.setdefault(label, set()).add(each.get(label, ""))
+        # Things identified by different labels: no one matcher selects them all.
+        matchers = [any_of_values(label, tuple(sorted(of))) for label, of in values.items()] if len(values) == 1 else []
+        where = label_matchers(mapping.where)
+        return Selector(metric, "count", self.window_seconds, matchers=(*matchers, *where, *self.matchers))
+
+    def _samples(self, selectors: Mapping[str, Selector]) -> Mapping[str, SamplesByLabels]:
+        self.queries += len(selectors)
+        return self.source.samples(selectors, self.at) if selectors else {}
+
+
+def _fullest_by_job(counts: Vector) -> dict[str, Labels]:
+    """The series with most samples of each job."""
+    found: dict[str, tuple[float, Labels]] = {}
+    for labels, count in counts.items():
+        job = next((value for name, value in labels if name == "job"), "")
+        if job not in found or count > found[job][0]:
+            found[job] = count, labels
+    return {job: labels for job, (_, labels) in found.items()}
