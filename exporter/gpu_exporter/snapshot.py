@@ -22,7 +22,7 @@ class DownReason(str, Enum):
     DRIVER_GONE = "driver_gone"
     RELEASED = "released"
     NO_PERMISSION = "no_permission"
-    """The exporter may not open this GPU, as where a device cgroup allows it only some of the node's. Not a fault."""
+    """The exporter may not open this GPU, as where a device cgroup allows it only some of the node's. It may well be up."""
     ERROR = "error"
 
 
@@ -119,7 +119,8 @@ def device_samples(devices: Iterable[DeviceReading], nodename: str) -> list[Fami
     for device in devices:
         uuid = device.identity.uuid
         rows.append((metrics.INFO, _info_labels(device.identity, nodename), 1))
-        rows.append((metrics.UP, (uuid,), 0 if device.down else 1))
+        if device.down is not DownReason.NO_PERMISSION:  # whether such a GPU is up is unknown
+            rows.append((metrics.UP, (uuid,), 0 if device.down else 1))
         if device.down:
             rows.append((metrics.DOWN_INFO, (uuid, device.down.value), 1))
         uuid_only = (uuid,)  # most families have no further labels
