@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,14 +101,14 @@ def _mappings(directory: str) -> tuple[ExporterMapping, ...]:
 
 
 def _read_page(path: Path, target: dict[str, str]) -> Page:
-    from prometheus_client.parser import text_string_to_metric_families
+    from prometheus_client.parser import text_string_to_metric_families as text_families
 
     from gpu_advisor.sources.embedded.openmetrics_import import with_target_labels
 
     found: dict[str, dict[Labels, float]] = {}
     try:
-        text = click.get_text_stream("stdin").read() if str(path) == "-" else path.read_text(encoding="utf-8")
-        for family in text_string_to_metric_families(text):
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        for family in text_families(text):
             for sample in family.samples:
                 found.setdefault(sample.name, {})[with_target_labels(sample.labels, target)] = sample.value
     except OSError as error:
