@@ -35,6 +35,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="take the screenshots of the page in docs/images/ again: python -m pytest tests/browser --update-pictures",
     )
+    parser.addoption(
+        "--exporter-pages",
+        metavar="FOLDER",
+        help="check what is made of saved /metrics pages (*.prom): python -m pytest"
+        " tests/unit/sources/test_exporter_pages.py --exporter-pages FOLDER",
+    )
 
 
 #: Folders whose tests wait for servers, browsers and PyTorch.
