@@ -103,7 +103,6 @@ def _refresh(options: dict[str, Any]) -> int:
     from gpu_advisor.cost.catalogue import offers_to_csv
     from gpu_advisor.cost.skypilot import convert_catalogue
     from gpu_advisor.storage.output_file import write_output
-    from gpu_advisor.storage.output_file import write_output
 
     if len(options["provider"]) != 1 or not options["out"]:
         raise click.UsageError("--refresh-from needs one --provider (aws, gcp, lambda ...) and --out FILE")
