@@ -231,8 +231,10 @@ def _gpu_memory(facts: Facts, gpu: Gpu, band: TargetBand) -> Check:
 
 def _is_memory_need_known(facts: Facts, uuid: str) -> bool:
     """Whether the memory used is the memory needed: if all of it is used, a framework may have preallocated it."""
-    used = facts.value(MEMORY_USED, uuid)
-    return used is not None and (used < PREALLOCATED_MEMORY_RATIO or facts.value(JOB_PEAK_MEMORY, uuid) is not None)
+    used, coverage = facts.value(MEMORY_USED, uuid), facts.value(UTILIZATION_COVERAGE, uuid)
+    if used is None or (coverage is not None and coverage < facts.evaluation.min_coverage_ratio):
+        return False
+    return used < PREALLOCATED_MEMORY_RATIO or facts.value(JOB_PEAK_MEMORY, uuid) is not None
 
 
 def _has_coverage(facts: Facts, uuid: str) -> bool:
@@ -244,8 +246,11 @@ def _has_coverage(facts: Facts, uuid: str) -> bool:
 
 
 def _explain_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope) -> Abstention:
-    if signal is UTILIZATION and gpu.up and facts.value(UTILIZATION, gpu.uuid) is not None:
-        coverage = facts.value(UTILIZATION_COVERAGE, gpu.uuid) or 0.0
+    coverage = facts.value(UTILIZATION_COVERAGE, gpu.uuid)
+    if gpu.up and coverage is None and facts.value(UTILIZATION, gpu.uuid) is not None and signal is UTILIZATION:
+        message = "the scrape interval is not known yet, or longer than a sixth of the idle window: wait"
+        return Abstention(Reason.INSUFFICIENT_HISTORY, signal.name, scope, message)
+    if gpu.up and coverage is not None and coverage < facts.evaluation.min_coverage_ratio:
         message = (
             f"{coverage:.0%} of the last {facts.evaluation.window_seconds} s has data, "
             f"{facts.evaluation.min_coverage_ratio:.0%} is needed: wait"

@@ -80,9 +80,10 @@ def candidates_by_count(counts: Mapping[Labels, float], expected: float) -> list
     """Choices of a single series that has all the expected samples. None if no series has them."""
     varying = varying_labels(counts)
     return [
-        Candidate(_single(labels, varying, counts), count, 1)
+        Candidate(choice, count, 1)
         for labels, count in counts.items()
         if count >= WHOLE_RATIO * expected
+        for choice in _single(labels, varying, counts)
     ]
 
 
@@ -119,7 +120,7 @@ def group_choices(
     for thing, each in chosen.items():
         if each.choice != default:
             groups.setdefault(each.choice, set()).add(thing)
-    if default:
+    if default and strangers:
         groups.setdefault((), set()).update(strangers)
     listed = frozenset(thing for things in groups.values() for thing in things)
     return (
@@ -144,9 +145,9 @@ def has_duplicates(series: SamplesByLabels, interval_ms: float) -> bool:
     Where one series ends and another begins, two samples may be close: an exporter that restarts is scraped at another
     time of the interval.
     """
-    if len(series) < 2:
+    every = [times for times, _ in series.values() if len(times)]
+    if len(every) < 2:
         return False
-    every = [times for times, _ in series.values()]
     times = np.concatenate(every)
     sizes = [len(each) for each in every]
     owner = np.repeat(np.arange(len(every)), sizes)
@@ -203,16 +204,27 @@ def _choices_of_label(
         yield Candidate((LabelChoice(label, frozenset(values)),), total, len(together))
 
 
-def _single(labels: Labels, varying: Sequence[str], every: Collection[Labels]) -> Choice:
-    """As few labels as single out one series."""
+def _single(labels: Labels, varying: Sequence[str], every: Collection[Labels]) -> list[Choice]:
+    """Choices that leave this series only: each label that does so alone, else as few labels as do so together."""
     wanted = dict(labels)
     others = [dict(each) for each in every if each != labels]
+
+    def alike(name: str, among: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+        return [each for each in among if each.get(name, "") == wanted.get(name, "")]
+
+    def choose_value(name: str) -> LabelChoice:
+        return LabelChoice(name, frozenset({wanted.get(name, "")}))
+
+    alone: list[Choice] = [(choose_value(name),) for name in varying if not alike(name, others)]
+    if alone:
+        return alone
+    left: list[Mapping[str, str]] = [*others]
     choice: list[LabelChoice] = []
-    while others:
-        label = min(varying, key=lambda name: sum(each.get(name, "") == wanted.get(name, "") for each in others))
-        choice.append(LabelChoice(label, frozenset({wanted.get(label, "")})))
-        others = [each for each in others if each.get(label, "") == wanted.get(label, "")]
-    return tuple(choice)
+    while left:
+        label = min(varying, key=lambda name: len(alike(name, left)))
+        choice.append(choose_value(label))
+        left = alike(label, left)
+    return [tuple(choice)]
 
 
 def _equivalent(found: Sequence[Candidate]) -> list[Candidate]:
