@@ -62,8 +62,8 @@ INFO = MetricFamily(
 UP = _device_family(
     "gpu_up",
     "gauge",
-    "1 if the last reading of the GPU succeeded, 0 if the GPU is lost or does not respond; absent if the exporter may not "
-    "open it.",
+    "1 if the last reading of the GPU succeeded, 0 if the GPU is lost or does not respond; absent if the exporter may "
+    "not open it.",
 )
 DOWN_INFO = _device_family("gpu_down_info", "gauge", "Why gpu_up is 0 or absent; absent while the GPU is up.", "reason")
 FAMILY_ABSENT_INFO = _device_family(

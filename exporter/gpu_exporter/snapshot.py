@@ -22,7 +22,7 @@ class DownReason(str, Enum):
     DRIVER_GONE = "driver_gone"
     RELEASED = "released"
     NO_PERMISSION = "no_permission"
-    """The exporter may not open this GPU, as where a device cgroup allows it only some of the node's. It may well be up."""
+    """The exporter may not open this GPU, as where a device cgroup allows it only some of the node's. It may be up."""
     ERROR = "error"
 
 

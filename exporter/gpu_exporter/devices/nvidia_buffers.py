@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from ctypes import byref, c_uint, c_ulonglong, create_string_buffer
+from ctypes import byref, c_uint, c_ulonglong, create_string_buffer, memset, sizeof
 from typing import Any
 
 from gpu_exporter.devices.meters import UtilizationSample
@@ -35,6 +35,9 @@ MAX_PROCESS_BYTES = 2.0**44
 _ROOM = 2
 """A driver may write longer entries than its header declares, as 535.54 does: buffers have twice the space."""
 
+_UNWRITTEN = 0xA5
+"""Written into the buffer before a call: what the driver has overwritten shows the size of its entries."""
+
 
 class _GrowingBuffer:
     """A buffer of entries that NVML fills, enlarged with `grow` until the list fits."""
@@ -59,6 +62,14 @@ class _GrowingBuffer:
         if count > self.capacity:
             return None
         return memoryview(self.entries)[: self._entry_bytes * count]
+
+    def mark(self) -> None:
+        """Prepare `written`."""
+        memset(self.entries, _UNWRITTEN, sizeof(self.entries))
+
+    def written(self) -> bytes:
+        """The bytes from the first to the last that the driver has written since `mark`."""
+        return self.entries.raw.rstrip(bytes([_UNWRITTEN]))
 
 
 class UtilizationBuffer:
@@ -102,7 +113,8 @@ class ProcessList:
     """The processes with a compute context on one GPU or MIG instance.
 
     `functions` are tried in turn until the driver has one. `instance` is the id of the compute instance, within its GPU
-    instance, whose processes are listed; None for all.
+    instance, whose processes are listed; None for all. The size of the entries is measured: drivers have changed it
+    under the same name of the function (nvidia_drivers), to 16 bytes as well (XuehaiPan/nvitop#226).
     """
 
     def __init__(
@@ -117,7 +129,6 @@ class ProcessList:
     def _use(self, function: ProcessFunction) -> None:
         self._get = self._nvml.function(function.name)
         self._list = _GrowingBuffer(function.entry_bytes, capacity=32)
-        self._layout = _PROCESS_LAYOUTS[function.entry_bytes]
         self._last_bytes = b""
         self._processes: tuple[GpuProcess, ...] = ()
 
@@ -129,27 +140,30 @@ class ProcessList:
             code = self._fill()
         if code:
             raise NvmlValueError(absence_reason(code), f"cannot list processes: NVML error {code}")
-        entries = self._list.used(self._count.value)
-        if entries is None:
-            raise NvmlValueError(AbsenceReason.ERROR, f"the driver lists {self._count.value} processes")
-        used = bytes(entries)
-        if used != self._last_bytes:  # usually nothing has changed
-            self._processes = tuple(self._parse(used, max_bytes))
-            self._last_bytes = used
+        count, written = self._count.value, self._list.written()
+        if count == 0:
+            return ()
+        layout = _PROCESS_LAYOUTS.get(len(written) // count) if len(written) % count == 0 else None
+        if layout is None or count > self._list.capacity:
+            raise NvmlValueError(AbsenceReason.ERROR, f"the driver lists {count} processes in {len(written)} bytes")
+        if written != self._last_bytes:  # usually nothing has changed
+            self._processes = tuple(self._parse(layout, written, max_bytes))
+            self._last_bytes = written
         return self._processes
 
     def _fill(self) -> int:
         code = INSUFFICIENT_SIZE
         for _ in range(3):
             self._count.value = self._list.capacity
+            self._list.mark()
             code = self._get(self._handle, byref(self._count), self._list.entries)
             if code != INSUFFICIENT_SIZE or not self._list.grow(self._count.value):
                 break
         return code
 
-    def _parse(self, used: bytes, max_bytes: float) -> Iterator[GpuProcess]:
+    def _parse(self, layout: struct.Struct, entries: bytes, max_bytes: float) -> Iterator[GpuProcess]:
         """Raises NvmlValueError if a process cannot exist: then none of the entries is where it should be."""
-        for pid, memory, *instances in self._layout.iter_unpack(used):
+        for pid, memory, *instances in layout.iter_unpack(entries):
             if not 0 < pid <= MAX_PID:
                 raise NvmlValueError(AbsenceReason.ERROR, f"the driver lists a process {pid}")
             if self._instance is None or not instances or instances[0] in (self._instance, _NO_INSTANCE):
