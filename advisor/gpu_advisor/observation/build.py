@@ -17,12 +17,11 @@ from gpu_advisor.observation.identity import (
     qualify,
     shared_uuids,
 )
-from gpu_advisor.observation.queries import cluster_label
+from gpu_advisor.observation.queries import cluster_label, mappings_of
 from gpu_advisor.observation.series import ObservedSeries
 from gpu_advisor.promql.expressions import Expression, Labels, Vector, union
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.exporters.detection import GpuInventory, canonical_targets
-from gpu_advisor.sources.exporters.mapping import mappings
 
 #: Rounding of whole percents, and of two counters that are read one after the other.
 RATIO_TOLERANCE = 0.005
@@ -65,7 +64,7 @@ def build_facts(
 ) -> Facts:
     """Query results by label set -> values by GPU and node. `families`: expressions by signal and exporter family."""
     label = cluster_label(settings)
-    mappings_by_name = {mapping.name: mapping for mapping in mappings()}
+    mappings_by_name = {mapping.name: mapping for mapping in mappings_of(settings)}
     gpu_exporters = {
         name for name, mapping in mappings_by_name.items() if mapping.scope == "gpu" and not mapping.companion
     }

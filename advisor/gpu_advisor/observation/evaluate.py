@@ -18,6 +18,7 @@ from gpu_advisor.observation.queries import (
     active_dialects,
     cluster_label,
     identity_queries,
+    mappings_of,
     read_inventory,
     recent_identities,
     source_matchers,
@@ -27,7 +28,6 @@ from gpu_advisor.promql.expressions import union, with_matchers
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import Source
 from gpu_advisor.sources.exporters.detection import GpuInventory, inventory_queries, merge_identities
-from gpu_advisor.sources.exporters.mapping import mappings
 from gpu_advisor.sources.query_plan import plan_queries
 
 #: While a target is down, the inventory from this long ago (seconds) is read too: the GPUs of a dead exporter must not
@@ -45,18 +45,17 @@ def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
     results = first.read(source, at)
     queries = len(first.combined)
     label, matchers = cluster_label(settings), source_matchers(settings)
-    inventory = read_inventory(results, label)
+    mappings = mappings_of(settings)
+    inventory = read_inventory(results, label, mappings)
     lookbacks = DOWN_TARGET_LOOKBACK_SECONDS if any(up == 0 for up in results["targets"].values()) else ()
     for ago in lookbacks:
-        identities_then = {
-            name: with_matchers(query, matchers) for name, query in inventory_queries(mappings()).items()
-        }
+        identities_then = {name: with_matchers(query, matchers) for name, query in inventory_queries(mappings).items()}
         former = plan_queries(identities_then, IDENTITY_LEAVES_PER_QUERY)
-        identities = merge_identities(mappings(), former.read(source, at - ago), label)
+        identities = merge_identities(mappings, former.read(source, at - ago), label)
         queries += len(former.combined)
         inventory = replace(inventory, recent=tuple(dict.fromkeys((*inventory.recent, *identities))))
     reader = SeriesReader(source, at, settings.evaluation.idle_window_seconds, matchers, label)
-    observed = reader.observe(mappings(), recent_identities(results), results[SCRAPES])
+    observed = reader.observe(mappings, recent_identities(results), results[SCRAPES])
     queries += observed.queries
     dialects = active_dialects(results, inventory, observed, settings)
     families = compile_by_exporter(dialects, settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gpu_advisor.calibration.profile import PROFILE_MEMORY, PROFILE_THROUGHPUT
 from gpu_advisor.observation.series import ObservedSeries
@@ -16,7 +16,7 @@ from gpu_advisor.sources.exporters.detection import (
     merge_identities,
 )
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
-from gpu_advisor.sources.exporters.mapping import mappings, own_mappings
+from gpu_advisor.sources.exporters.mapping import ExporterMapping, mappings, own_mappings
 
 #: A target that is no longer scraped, and its GPUs, count as removed after this time.
 REMOVED_AFTER_SECONDS = 300
@@ -52,14 +52,20 @@ def cluster_label(settings: Settings) -> str:
     return "" if prometheus is None else prometheus.cluster_label
 
 
+def mappings_of(settings: Settings) -> tuple[ExporterMapping, ...]:
+    """The mappings in use: this project's, and those of the settings' directory. Raises MappingError."""
+    return mappings(settings.source.mappings_dir)
+
+
 def identity_queries(settings: Settings) -> dict[str, Expression]:
     """Current and recent identities, and scrape counts."""
     window = settings.evaluation.idle_window_seconds
+    every = mappings_of(settings)
     queries = {
         **IDENTITY_EXPRESSIONS,
         SCRAPES: Selector("up", "count", window),
-        **_add_prefix(CURRENT_PREFIX, inventory_queries(mappings())),
-        **_add_prefix(RECENT_PREFIX, inventory_queries(mappings(), window)),
+        **_add_prefix(CURRENT_PREFIX, inventory_queries(every)),
+        **_add_prefix(RECENT_PREFIX, inventory_queries(every, window)),
     }
     return {name: with_matchers(query, source_matchers(settings)) for name, query in queries.items()}
 
@@ -69,11 +75,14 @@ def recent_identities(results: Mapping[str, Vector]) -> dict[str, Vector]:
     return _strip_prefix(RECENT_PREFIX, results)
 
 
-def read_inventory(results: Mapping[str, Vector], cluster: str = "") -> GpuInventory:
-    """`cluster` is the label that distinguishes clusters, if any."""
+def read_inventory(
+    results: Mapping[str, Vector], cluster: str = "", every: Sequence[ExporterMapping] | None = None
+) -> GpuInventory:
+    """`cluster` is the label that distinguishes clusters, if any; `every` are the mappings in use."""
+    every = mappings() if every is None else every
     return GpuInventory(
-        merge_identities(mappings(), _strip_prefix(CURRENT_PREFIX, results), cluster),
-        merge_identities(mappings(), _strip_prefix(RECENT_PREFIX, results), cluster),
+        merge_identities(every, _strip_prefix(CURRENT_PREFIX, results), cluster),
+        merge_identities(every, _strip_prefix(RECENT_PREFIX, results), cluster),
     )
 
 
@@ -85,7 +94,13 @@ def active_dialects(
     matchers = source_matchers(settings)
     targets = canonical_targets(results["targets"], label)
     found = detect_dialects(
-        mappings(), inventory, targets, observed.intervals, observed.selections, matchers=matchers, cluster_label=label
+        mappings_of(settings),
+        inventory,
+        targets,
+        observed.intervals,
+        observed.selections,
+        matchers=matchers,
+        cluster_label=label,
     )
     scopes = {dialect.mapping.scope for dialect in found if not dialect.mapping.companion}
     own = (mapping for mapping in own_mappings() if mapping.scope not in scopes)

@@ -13,13 +13,12 @@ from gpu_advisor.documents.serialize import format_rfc3339
 from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.observation.build import RATIO_TOLERANCE
 from gpu_advisor.observation.identity import build_gpus, build_nodes, gpu_key, qualify, shared_uuids
-from gpu_advisor.observation.queries import cluster_label, source_matchers
+from gpu_advisor.observation.queries import cluster_label, mappings_of, source_matchers
 from gpu_advisor.observation.series import ObservedSeries, SeriesReader
 from gpu_advisor.promql.expressions import (
     ConstantLabel,
     Expression,
     Labels,
-    Matcher,
     Selector,
     TimeSeries,
     Vector,
@@ -39,7 +38,7 @@ from gpu_advisor.sources.exporters.detection import (
     inventory_queries,
 )
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
-from gpu_advisor.sources.exporters.mapping import ExporterMapping, mappings
+from gpu_advisor.sources.exporters.mapping import ExporterMapping
 
 #: Evaluates an expression at start, start + step, ... up to end (Unix time). One query. Raises SourceError.
 RangeQuery = Callable[[Expression, float, float, float], Mapping[Labels, TimeSeries]]
@@ -105,12 +104,11 @@ class _PartValues:
 class _RangeReader:
     """Reads a source in steps of one period; counts queries and collects failures."""
 
-    def __init__(
-        self, query_range: RangeQuery, period: ReportPeriod, matchers: tuple[Matcher, ...], cluster_label: str
-    ) -> None:
+    def __init__(self, query_range: RangeQuery, period: ReportPeriod, settings: Settings) -> None:
         self._query_range = query_range
         self.period = period
-        self.matchers, self.cluster_label = matchers, cluster_label
+        self.matchers, self.cluster_label = source_matchers(settings), cluster_label(settings)
+        self.mappings = mappings_of(settings)
         self.shared: frozenset[str] = frozenset()  # uuids of GPUs in several clusters
         self.queries = 0
         self.unavailable: list[str] = []
@@ -196,7 +194,7 @@ def read_history(
     Without `samples` neither scrape intervals nor duplicates are known, and each value counts as fully observed.
     """
     settings = settings or Settings()
-    reader = _RangeReader(query_range, period, source_matchers(settings), cluster_label(settings))
+    reader = _RangeReader(query_range, period, settings)
     rows, named, instances = _read_identities(reader)
     if not rows:
         return FleetHistory(period, unavailable=tuple(reader.unavailable), queries=reader.queries)
@@ -229,7 +227,7 @@ def _read_identities(reader: _RangeReader) -> tuple[list[Labels], dict[str, set[
 
     Exporters in order of preference: the first with a GPU identifies it, by its newest row.
     """
-    every = {mapping.name: mapping for mapping in mappings() if not mapping.companion}
+    every = {mapping.name: mapping for mapping in reader.mappings if not mapping.companion}
     union_expression = union(
         *(ConstantLabel(mapping.identity_expression(), PART_LABEL, name) for name, mapping in every.items())
     )
@@ -283,7 +281,7 @@ def _detect_dialects(
 ) -> tuple[ExporterDialect, ...]:
     """The exporter dialects of the period, limited to their targets, by their series at its end."""
     window = _SERIES_WINDOW_SECONDS
-    parts: dict[str, Expression] = {"up": Selector("up", "count", window), **inventory_queries(mappings(), window)}
+    parts: dict[str, Expression] = {"up": Selector("up", "count", window), **inventory_queries(reader.mappings, window)}
     union_expression = union(*(ConstantLabel(expression, PART_LABEL, part) for part, expression in parts.items()))
     newest: dict[str, dict[Labels, float]] = {part: {} for part in parts}
     for labels, value in reader.newest(union_expression).items():
@@ -294,11 +292,11 @@ def _detect_dialects(
     if samples is not None:
         source = _SourceAtEnd(reader, samples)
         series_reader = SeriesReader(source, reader.period.end, window, reader.matchers, reader.cluster_label)
-        observed = series_reader.observe(mappings(), newest, scrapes)
+        observed = series_reader.observe(reader.mappings, newest, scrapes)
         reader.queries += observed.queries
     label = reader.cluster_label if any(dict(row).get("cluster") for row in rows) else ""
     return detect_dialects(
-        mappings(),
+        reader.mappings,
         GpuInventory(recent=rows),
         canonical_targets(scrapes, label),
         observed.intervals,

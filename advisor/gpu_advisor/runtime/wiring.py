@@ -19,7 +19,7 @@ from gpu_advisor.allocation.lease_store import LeaseStore
 from gpu_advisor.evaluation import signals
 from gpu_advisor.notify.alertmanager import AlertDispatcher
 from gpu_advisor.observation.compile import compile_signals
-from gpu_advisor.observation.queries import IDENTITY_EXPRESSIONS, identity_queries
+from gpu_advisor.observation.queries import IDENTITY_EXPRESSIONS, identity_queries, mappings_of
 from gpu_advisor.promql.expressions import metrics_of
 from gpu_advisor.runtime.service import AdvisorService
 from gpu_advisor.settings import ConfigError, EmbeddedSourceSettings, PrometheusSourceSettings, Settings
@@ -29,7 +29,7 @@ from gpu_advisor.sources.embedded.history_file import HistoryError
 from gpu_advisor.sources.embedded.scraper import Scraper
 from gpu_advisor.sources.embedded.source import EmbeddedSource
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
-from gpu_advisor.sources.exporters.mapping import mappings
+from gpu_advisor.sources.exporters.mapping_files import MappingError
 from gpu_advisor.sources.prometheus.range_cache import with_range_cache
 from gpu_advisor.sources.prometheus.source import MAX_CONCURRENT_QUERIES, PrometheusClientConfig, PrometheusSource
 from gpu_advisor.state.ledger import Ledger
@@ -62,6 +62,7 @@ def build_advisor(settings: Settings, fill_history: Callable[[History], None] | 
 
     `fill_history` is called with an embedded history before scraping begins. Raises StartupError or ConfigError.
     """
+    _check_mappings(settings)
     state_dir = Path(settings.state_dir)
     closers: list[Callable[[], object]] = []
     history = None
@@ -132,12 +133,21 @@ def max_evaluation_interval_seconds(settings: Settings) -> float:
 
 def one_shot_source(settings: Settings) -> Source:
     """The source for a single evaluation, with nothing started. Raises ConfigError for an embedded source."""
+    _check_mappings(settings)
     if settings.source.prometheus is None:
         raise ConfigError(
             "these settings have an embedded source, which only a running advisor fills: query that advisor with "
             "--advisor URL, or a Prometheus with --prometheus URL"
         )
     return with_range_cache(PrometheusSource(_prometheus(settings.source.prometheus)))
+
+
+def _check_mappings(settings: Settings) -> None:
+    """Raises ConfigError for a mapping file of the user that is invalid."""
+    try:
+        mappings_of(settings)
+    except MappingError as error:
+        raise ConfigError(f"source.mappings_dir: {error}") from error
 
 
 #: Ended recommendations and outcomes older than this are deleted from the ledger.
@@ -163,7 +173,7 @@ def _retention(settings: Settings, history: History | None, ledger: Ledger) -> C
 
 def _scraper(settings: Settings, history: History) -> Scraper:
     embedded = settings.source.embedded or EmbeddedSourceSettings()
-    dialects = [ExporterDialect(mapping) for mapping in mappings()]
+    dialects = [ExporterDialect(mapping) for mapping in mappings_of(settings)]
     expressions = [*identity_queries(settings).values(), *compile_signals(dialects, settings).values()]
     metric_names = frozenset(name for expression in expressions for name in metrics_of(expression))
     try:

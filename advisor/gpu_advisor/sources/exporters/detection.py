@@ -127,8 +127,12 @@ def detect_dialects(
     group_choices has them: the last group is of all other things). `matchers` restrict all queries.
     """
     targets_by_exporter = inventory.targets()
+    rows_by_exporter: dict[str, list[Mapping[str, str]]] = {}
+    for row in map(dict, (*inventory.present, *inventory.recent)):
+        rows_by_exporter.setdefault(row["exporter"], []).append(row)
     found: list[ExporterDialect] = []
-    for mapping in mappings:
+    for any_mapping in mappings:
+        mapping = any_mapping.with_identities(rows_by_exporter.get(any_mapping.name, ()))
         present = targets_by_exporter.get(mapping.name, set())
         by_interval: dict[float | None, set[str]] = {}
         for target in present:
