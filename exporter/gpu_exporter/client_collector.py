@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpu_exporter import metrics
@@ -38,7 +39,9 @@ class GpuCollector(Collector):
 
     def __init__(self, settings: ExporterSettings | None = None) -> None:
         """Settings that concern the exporter's own HTTP server and log have no effect. Raises SettingsError."""
-        self._settings = settings = settings or ExporterSettings()
+        settings = settings or ExporterSettings()
+        # prometheus_client's own registry exposes process_* for the same process.
+        self._settings = settings = replace(settings, disabled=settings.disabled | {"process"})
         validate(settings)
         try:
             fleet = parse_fleet(settings.simulate, settings.simulate_seed) if settings.simulate else ()

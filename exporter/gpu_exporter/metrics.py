@@ -320,9 +320,22 @@ TEXTFILE_ERROR = MetricFamily(
     "gpu_exporter_textfile_error", "gauge", "Textfile that was skipped, and the reason, always 1.", ("file", "reason")
 )
 
+NODE_COLLECTOR_SUCCESS = MetricFamily(
+    "node_scrape_collector_success",
+    "gauge",
+    "gpu_exporter_collector_success of the host collectors, under node_exporter's name.",
+    ("collector",),
+)
+NODE_COLLECTOR_DURATION = MetricFamily(
+    "node_scrape_collector_duration_seconds",
+    "gauge",
+    "gpu_exporter_collector_duration_seconds of the host collectors, under node_exporter's name.",
+    ("collector",),
+)
+
 SELF_FAMILIES: tuple[MetricFamily, ...] = (
     BUILD_INFO, SIMULATED_INFO, DRIVER_INFO, COLLECTOR_SUCCESS, COLLECTOR_DURATION, COLLECTOR_LAST_SUCCESS,
-    OWNER_SOURCE_INFO, OWNER_UNKNOWN_DEVICES, TEXTFILE_ERROR,
+    OWNER_SOURCE_INFO, OWNER_UNKNOWN_DEVICES, TEXTFILE_ERROR, NODE_COLLECTOR_SUCCESS, NODE_COLLECTOR_DURATION,
 )  # fmt: skip
 
 

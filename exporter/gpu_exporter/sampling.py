@@ -10,14 +10,15 @@ import logging
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from gpu_exporter import __version__, metrics
 from gpu_exporter.devices.base import Driver, DriverUnavailable, SamplingDriver
 from gpu_exporter.exposition import Renderer, render
-from gpu_exporter.host.base import HostCollector
+from gpu_exporter.host.base import HostCollector, ScrapeTimeCollector
 from gpu_exporter.metrics import FamilySamples, group_by_family
 from gpu_exporter.snapshot import DeviceReading, DownReason, DriverState, device_samples
 
@@ -57,10 +58,13 @@ class CollectorTask:
         interval_seconds: float,
         timeout_seconds: float,
         offset_seconds: float = 0.0,
+        shared_thread: SharedThread | None = None,
+        is_needed: Callable[[], bool] = lambda: True,
     ) -> None:
         """`run` collects once and may return seconds to wait instead of the interval.
 
-        It runs `offset_seconds` after each full interval of the wall clock.
+        It runs `offset_seconds` after each full interval of the wall clock, in a thread of its own or a shared one,
+        unless `is_needed` returns False.
         """
         self.name = name
         self.timeout_seconds = timeout_seconds
@@ -68,28 +72,41 @@ class CollectorTask:
         self._run = run
         self._interval = interval_seconds
         self._offset = offset_seconds
+        self._shared_thread = shared_thread
+        self._is_needed = is_needed
         self._stopped = False
         self._wake = threading.Event()
         self._last_error = ""
 
     def start(self) -> None:
         self.first_run_done = threading.Event()
-        threading.Thread(target=self._loop, name=f"collect-{self.name}", daemon=True).start()
+        if self._shared_thread:
+            self._shared_thread.add(self)
+        else:
+            threading.Thread(target=self._loop, name=f"collect-{self.name}", daemon=True).start()
 
     def stop(self) -> None:
         self._stopped = True
         self._wake.set()
+        if self._shared_thread:
+            self._shared_thread.remove(self)
 
     def is_overdue(self) -> bool:
-        return self.health.is_overdue(time.monotonic(), self.timeout_seconds)
+        """Whether a run takes too long: of this task, or of the one that its shared thread is busy with."""
+        busy = (self._shared_thread and self._shared_thread.running) or self
+        return busy.health.is_overdue(time.monotonic(), self.timeout_seconds)
+
+    def run_once(self) -> float:
+        """Collect once. Returns the seconds until the next run."""
+        wait = (self.collect_once() if self._is_needed() else None) or self._interval
+        self.first_run_done.set()
+        # Aligned to the wall clock, so that all nodes sample at once.
+        return wait - (time.time() - self._offset) % wait
 
     def _loop(self) -> None:
         while not self._stopped:
             self._wake.clear()
-            wait = self.collect_once() or self._interval
-            self.first_run_done.set()
-            # Aligned to the wall clock, so that all nodes sample at once.
-            self._pause(wait - (time.time() - self._offset) % wait)
+            self._pause(self.run_once())
 
     def _pause(self, seconds: float) -> None:
         self._wake.wait(seconds)
@@ -113,8 +130,61 @@ class CollectorTask:
         return wait
 
 
+class SharedThread:
+    """One daemon thread for many quick collectors: a thread of its own costs each of them memory and a wake-up.
+
+    If one of them hangs, all of them are overdue.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.running: CollectorTask | None = None
+        self._name = name
+        self._due: dict[CollectorTask, float] = {}  # monotonic seconds of the next run
+        self._wake = threading.Condition()
+        self._is_alive = False
+
+    def add(self, task: CollectorTask) -> None:
+        """Run the task now and periodically, until `remove`."""
+        with self._wake:
+            self._due[task] = 0.0
+            self._wake.notify()
+            if not self._is_alive:
+                self._is_alive = True
+                threading.Thread(target=self._loop, name=self._name, daemon=True).start()
+
+    def remove(self, task: CollectorTask) -> None:
+        """The thread ends with its last task."""
+        with self._wake:
+            self._due.pop(task, None)
+            self._wake.notify()
+
+    def _loop(self) -> None:
+        while (task := self._next_task()) is not None:
+            self.running = task
+            seconds = task.run_once()
+            self.running = None
+            with self._wake:
+                if task in self._due:
+                    self._due[task] = time.monotonic() + seconds
+
+    def _next_task(self) -> CollectorTask | None:
+        """Wait until a task is due; None if there are none."""
+        with self._wake:
+            while self._due:
+                task = min(self._due, key=self._due.__getitem__)
+                seconds = self._due[task] - time.monotonic()
+                if seconds <= 0:
+                    return task
+                self._wake.wait(seconds)
+            self._is_alive = False
+            return None
+
+
 class DeviceCache:
-    """The latest readings of all drivers, and their rendered page. The lock is held only to swap and to render."""
+    """The latest readings of all drivers, and their page, rendered when it is scraped.
+
+    The lock is held only to swap and to render.
+    """
 
     def __init__(
         self, nodename: str, derive_families: Callable[[Sequence[FamilySamples]], list[FamilySamples]] = lambda _: []
@@ -127,14 +197,14 @@ class DeviceCache:
         self._hung: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._renderer = Renderer()
-        self._page = b""
+        self._page: bytes | None = b""
 
     def update(self, driver: str, readings: tuple[DeviceReading, ...], state: DriverState) -> None:
         with self._lock:
             self._readings[driver] = readings
             self._states[driver] = state
             self._hung -= {driver}
-            self._render()
+            self._page = None
 
     def devices(self) -> tuple[DeviceReading, ...]:
         """The latest reading of each GPU, without waiting."""
@@ -142,13 +212,13 @@ class DeviceCache:
 
     def page(self, hung: frozenset[str]) -> bytes:
         """The rendered page. `hung` are the drivers that are overdue now: their last readings are outdated."""
-        if hung != self._hung:
-            with self._lock:
+        with self._lock:
+            if self._page is None or hung != self._hung:
                 self._hung = hung
-                self._render()
-        return self._page
+                self._page = self._render()
+            return self._page
 
-    def _render(self) -> None:
+    def _render(self) -> bytes:
         devices: list[DeviceReading] = []
         states: list[tuple[metrics.MetricFamily, tuple[str, ...], float]] = []
         for driver in sorted(self._states.keys() | self._hung):
@@ -159,7 +229,7 @@ class DeviceCache:
                 (metrics.DRIVER_INFO, (driver, (DriverState.HUNG if hung else self._states[driver]).value), 1)
             )
         samples = device_samples(devices, self._nodename)
-        self._page = self._renderer.render(
+        return self._renderer.render(
             [*samples, *self._derive_families(samples), *group_by_family(sorted(states, key=lambda s: s[1]))]
         )
 
@@ -235,27 +305,56 @@ class DriverTask(CollectorTask):
 
 
 class RenderedPage(Protocol):
-    """Rendered bytes, and how to refresh them."""
+    """The page of one collector, and how to refresh it."""
 
-    page: bytes
+    @property
+    def page(self) -> bytes: ...
 
     def run(self) -> float | None: ...
 
 
 class CollectorPage:
-    """The rendered families of one collector; empty after a failure, so that nothing stale is served."""
+    """The families of one collector; none after a failure, so that nothing stale is served.
 
-    def __init__(self, collector: HostCollector) -> None:
+    Rendered when they are scraped: most readings are replaced by the next before anybody asks for them.
+    """
+
+    def __init__(self, collector: HostCollector, clock: Callable[[], float] = time.monotonic) -> None:
         self._collector = collector
+        self._clock = clock
+        self._is_scraped = True
+        self._read_at = 0.0
+        self._at_scrape = collector.collect_at_scrape if isinstance(collector, ScrapeTimeCollector) else None
+        self._samples: tuple[FamilySamples, ...] = ()
+        self._lock = threading.Lock()
         self._renderer = Renderer()
-        self.page = b""
+        self._page: bytes | None = b""
+
+    @property
+    def page(self) -> bytes:
+        with self._lock:
+            if self._page is None:
+                self._page = self._renderer.render(self._samples)
+            page = self._page
+            self._is_scraped = True
+        return page + render(self._at_scrape()) if self._at_scrape else page
+
+    def is_outdated(self, max_age_seconds: float) -> bool:
+        """Whether somebody scraped the last reading, or the next to scrape would find it older than this."""
+        return self._is_scraped or self._clock() - self._read_at >= max_age_seconds
 
     def run(self) -> None:
+        self._read_at = self._clock()
         try:
-            self.page = self._renderer.render(self._collector.collect())
+            samples = tuple(self._collector.collect())
         except Exception:
-            self.page = b""
+            self._replace(())
             raise
+        self._replace(samples)
+
+    def _replace(self, samples: tuple[FamilySamples, ...]) -> None:
+        with self._lock:
+            self._samples, self._page, self._is_scraped = samples, None, False
 
 
 class Sampler:
@@ -268,14 +367,24 @@ class Sampler:
         pages: Sequence[tuple[CollectorTask, RenderedPage]],
         background_tasks: Sequence[CollectorTask] = (),
         static_samples: Iterable[FamilySamples] = (),
+        host_collectors: Collection[str] = (),
     ) -> None:
-        """`background_tasks` have no page of their own; `static_samples` never change."""
+        """`background_tasks` have no page of their own; `static_samples` never change.
+
+        The health of `host_collectors` is also exposed under node_exporter's names.
+        """
         self._cache = cache
         self._device_tasks = tuple(device_tasks)
         self._pages = tuple(pages)
         self._background_tasks = tuple(background_tasks)
         build = FamilySamples(metrics.BUILD_INFO, (((__version__, platform.python_version()), 1.0),))
         self._static_page = render([build, *static_samples])
+        self._host_collectors = frozenset(host_collectors)
+        self._unrendered: set[str] = set()
+        self._health_lock = threading.Lock()
+        self._health_renderer = Renderer()
+        self._last_health: list[tuple[CollectorHealth, bool]] = []
+        self._health_page = b""
 
     @property
     def tasks(self) -> tuple[CollectorTask, ...]:
@@ -296,8 +405,27 @@ class Sampler:
     def page(self) -> bytes:
         """The whole page in the text format, without waiting for any collector."""
         hung = frozenset(task.name for task in self._device_tasks if task.is_overdue())
-        pages = b"".join(page.page for task, page in self._pages if not task.is_overdue())
-        return b"".join((self._cache.page(hung), pages, self._static_page, render(self._health())))
+        devices = self._isolate(lambda: self._cache.page(hung), self._device_tasks)
+        pages = [
+            self._isolate(partial(getattr, page, "page"), (task,))
+            for task, page in self._pages
+            if not task.is_overdue()
+        ]
+        return b"".join((devices, *pages, self._static_page, self._render_health()))
+
+    def _isolate(self, render_page: Callable[[], bytes], tasks: Iterable[CollectorTask]) -> bytes:
+        """This part of the page; empty if it cannot be rendered, which is reported: the others are served."""
+        try:
+            page = render_page()
+        except Exception:
+            failed = {task.name for task in tasks}
+            if not failed <= self._unrendered:
+                log.exception("cannot render the metrics of %s", ", ".join(sorted(failed)))
+                self._unrendered |= failed
+            return b""
+        if self._unrendered:
+            self._unrendered -= {task.name for task in tasks}
+        return page
 
     def release_drivers(self) -> None:
         """Release all drivers for RELEASE_DURATION_SECONDS. Returns once they are released, or after a timeout."""
@@ -307,13 +435,28 @@ class Sampler:
             if not task.wait_released(RELEASE_TIMEOUT_SECONDS):
                 log.warning("driver %s was not released within %g s", task.name, RELEASE_TIMEOUT_SECONDS)
 
-    def _health(self) -> list[FamilySamples]:
+    def _render_health(self) -> bytes:
+        """The page of the collectors' health, rendered again if any of them ran, began or became overdue."""
+        current = [(task.health, task.is_overdue() or task.name in self._unrendered) for task in self.tasks]
+        with self._health_lock:
+            if current != self._last_health:
+                self._last_health = current
+                self._health_page = self._health_renderer.render(self._health(current))
+            return self._health_page
+
+    def _health(self, current: Sequence[tuple[CollectorHealth, bool]]) -> list[FamilySamples]:
         rows: list[tuple[metrics.MetricFamily, tuple[str, ...], float]] = []
-        for task in self.tasks:
-            health, labels = task.health, (task.name,)
-            rows.append((metrics.COLLECTOR_SUCCESS, labels, health.success and not task.is_overdue()))
+        for task, (health, is_missing) in zip(self.tasks, current, strict=True):
+            labels, success = (task.name,), float(health.success and not is_missing)
+            is_host = task.name in self._host_collectors
+            rows.append((metrics.COLLECTOR_SUCCESS, labels, success))
+            if is_host:
+                rows.append((metrics.NODE_COLLECTOR_SUCCESS, labels, success))
             if health.duration_seconds is not None:
-                rows.append((metrics.COLLECTOR_DURATION, labels, health.duration_seconds))
+                duration = round(health.duration_seconds, 6)
+                rows.append((metrics.COLLECTOR_DURATION, labels, duration))
+                if is_host:
+                    rows.append((metrics.NODE_COLLECTOR_DURATION, labels, duration))
             if health.last_success is not None:
-                rows.append((metrics.COLLECTOR_LAST_SUCCESS, labels, health.last_success))
+                rows.append((metrics.COLLECTOR_LAST_SUCCESS, labels, round(health.last_success, 3)))
         return group_by_family(rows)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from gpu_exporter.config import ExporterSettings, parse_duration
 from gpu_exporter.devices import DRIVERS
 from gpu_exporter.devices.base import Driver, DriverSettings
 from gpu_exporter.devices.simulated import SimulatedDriver, SimulatedGpu, simulated_info
-from gpu_exporter.host import COLLECTORS, MIN_INTERVAL_SECONDS
+from gpu_exporter.host import COLLECTORS, MAY_BLOCK, MIN_INTERVAL_SECONDS
 from gpu_exporter.host.base import HostSettings
 from gpu_exporter.jobs.textfile import TextfilePage, reserved_name_matcher
 from gpu_exporter.metrics import FamilySamples
@@ -23,13 +24,28 @@ from gpu_exporter.owners.scontrol import (
     find_program,
     scontrol_runner,
 )
-from gpu_exporter.sampling import CollectorPage, CollectorTask, DeviceCache, DriverTask, RenderedPage, Sampler
+from gpu_exporter.process import ProcessCollector
+from gpu_exporter.sampling import (
+    CollectorPage,
+    CollectorTask,
+    DeviceCache,
+    DriverTask,
+    RenderedPage,
+    Sampler,
+    SharedThread,
+)
 
 #: Groups that --no-collector.NAME disables as a whole, beside single drivers and host collectors.
-COLLECTOR_GROUPS = ("host", "owners", "textfile")
+COLLECTOR_GROUPS = ("host", "owners", "process", "textfile")
 
 #: Owners change when pods and jobs start or stop: no need to read them every second.
 OWNERS_INTERVAL_SECONDS = 5.0
+PROCESS_INTERVAL_SECONDS = 5.0
+
+#: A reading of the host that nobody has scraped yet is only replaced when it is this old: who scrapes every second gets
+#: new values each time, and who scrapes every 15 s does not pay for 14 readings that nobody sees. A little less than
+#: 5 s, as intervals are counted from the wall clock and ages from the end of a reading.
+HOST_MAX_AGE_SECONDS = 4.9
 POD_RESOURCES_INTERVAL_SECONDS = 10.0
 
 
@@ -49,10 +65,28 @@ def build_sampler(settings: ExporterSettings, drivers: Mapping[str, Driver]) -> 
     """The sampler with all enabled collectors. It does not run until `start`."""
     interval, timeout = parse_duration(settings.sampling_interval), parse_duration(settings.time_limit)
     cache = DeviceCache(settings.nodename, _compat_families(settings))
+    host_pages = _host_pages(settings)
+    host_thread = SharedThread("collect-host")
     pages: list[tuple[CollectorTask, RenderedPage]] = [
-        (CollectorTask(name, page.run, max(interval, MIN_INTERVAL_SECONDS.get(name, 0.0)), timeout), page)
-        for name, page in _host_pages(settings).items()
+        (
+            CollectorTask(
+                name,
+                page.run,
+                max(interval, MIN_INTERVAL_SECONDS.get(name, 0.0)),
+                timeout,
+                shared_thread=None if name in MAY_BLOCK else host_thread,
+                is_needed=partial(page.is_outdated, HOST_MAX_AGE_SECONDS),
+            ),
+            page,
+        )
+        for name, page in host_pages.items()
     ]
+    if "process" not in settings.disabled:
+        process = CollectorPage(ProcessCollector())
+        period = max(interval, PROCESS_INTERVAL_SECONDS)
+        pages.append(
+            (CollectorTask("process", process.run, period, timeout, shared_thread=host_thread), process),
+        )
     if settings.textfile_directory and "textfile" not in settings.disabled:
         is_reserved = reserved_name_matcher(host="host" not in settings.disabled)
         textfiles = TextfilePage([settings.textfile_directory], is_reserved)
@@ -82,6 +116,7 @@ def build_sampler(settings: ExporterSettings, drivers: Mapping[str, Driver]) -> 
         pages,
         background_tasks,
         [simulated_info(settings.simulate)] if settings.simulate else (),
+        host_pages,
     )
 
 
@@ -110,6 +145,7 @@ def _host_pages(settings: ExporterSettings) -> dict[str, CollectorPage]:
         procfs=Path(settings.path_procfs),
         sysfs=Path(settings.path_sysfs),
         rootfs=Path(settings.path_rootfs),
+        udev_data=Path(settings.path_udev_data),
         nodename=settings.node_name,
         mount_points_exclude=settings.mount_points_exclude,
         fs_types_exclude=settings.fs_types_exclude,
@@ -119,4 +155,3 @@ def _host_pages(settings: ExporterSettings) -> dict[str, CollectorPage]:
     return {
         name: CollectorPage(factory(paths)) for name, factory in COLLECTORS.items() if name not in settings.disabled
     }
-        udev_data=Path(settings.path_udev_data),

@@ -104,3 +104,12 @@ MIN_INTERVAL_SECONDS: dict[str, float] = {
     "time": 60.0,
     "uname": 60.0,
 }
+
+#: Collectors that ask hardware, a firmware or a remote server, and may wait for it: each has a thread of its own. The
+#: others read the kernel's memory and share one.
+MAY_BLOCK = frozenset(
+    (
+        "bonding", "cpufreq", "edac", "filesystem", "hwmon", "infiniband", "netclass", "nvme", "powersupplyclass",
+        "thermal_zone",
+    )
+)  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gpu_exporter.metrics import FamilySamples
 
@@ -41,4 +41,13 @@ class HostCollector(Protocol):
 
         Raises OSError or ValueError if the collector failed as a whole.
         """
+        ...
+
+
+@runtime_checkable
+class ScrapeTimeCollector(Protocol):
+    """A host collector with values that must be those of the scrape, and that cost next to nothing."""
+
+    def collect_at_scrape(self) -> Iterable[FamilySamples]:
+        """Families beside those of `collect`. Called during a scrape: must not wait for anything."""
         ...

@@ -44,7 +44,8 @@ def collector() -> Iterator[GpuCollector]:
 
 
 def exporter_page(settings: ExporterSettings) -> str:
-    """What /metrics serves with these settings."""
+    """What /metrics serves with these settings, but for process_*, which the registry has itself."""
+    settings = replace(settings, disabled=settings.disabled | {"process"})
     driver = SimulatedDriver(parse_fleet(settings.simulate, settings.simulate_seed), clock=lambda: AT)
     sampler = build_sampler(settings, {"simulated": driver})
     sampler.start(10)

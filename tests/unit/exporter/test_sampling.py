@@ -10,13 +10,14 @@ import pytest
 from gpu_exporter import metrics
 from gpu_exporter.devices.base import DriverUnavailable
 from gpu_exporter.metrics import FamilySamples, MetricFamily, single_sample
-from gpu_exporter.sampling import CollectorPage, CollectorTask, DeviceCache, DriverTask, Sampler
+from gpu_exporter.sampling import CollectorPage, CollectorTask, DeviceCache, DriverTask, Sampler, SharedThread
 from gpu_exporter.snapshot import DeviceIdentity, DeviceReading, DriverState, MetricReading
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.polling import wait_until
 
 LOAD = MetricFamily("node_load1", "gauge", "1m load average.")
+TIME = MetricFamily("node_time_seconds", "gauge", "Time.")
 
 
 class FakeDriver:
@@ -180,3 +181,132 @@ def test_driver_is_sampled_between_readings_and_a_hang_is_detected() -> None:
     driver.free.set()
     wait_until(lambda: not task.is_overdue(), "no longer overdue")
     task.stop()
+
+
+def test_a_page_is_rendered_when_it_is_scraped_and_only_then_read_again() -> None:
+    now = 0.0
+    host = FakeHost()
+    page = CollectorPage(host, clock=lambda: now)
+    page.run()
+    assert not page.is_outdated(5), "nobody has seen it yet"
+    assert b"node_load1 2\n" in page.page
+    assert page.is_outdated(5), "whoever scrapes again gets a new reading"
+    page.run()
+    now += 4
+    assert not page.is_outdated(5)
+    now += 1
+    assert page.is_outdated(5)
+
+
+def test_a_failed_reading_leaves_no_page() -> None:
+    host = FakeHost()
+    page = CollectorPage(host)
+    page.run()
+    host.problem = OSError("gone")
+    with pytest.raises(OSError, match="gone"):
+        page.run()
+    assert page.page == b""
+
+
+def test_values_of_the_scrape_are_read_at_the_scrape() -> None:
+    class Clock(FakeHost):
+        now = 5.0
+
+        def collect_at_scrape(self) -> Iterable[FamilySamples]:
+            return [single_sample(TIME, self.now)]
+
+    clock = Clock()
+    page = CollectorPage(clock)
+    page.run()
+    assert page.page.endswith(b" 5\n")
+    clock.now = 6.0
+    assert page.page.endswith(b" 6\n")
+
+
+def test_a_task_that_is_not_needed_does_not_run() -> None:
+    runs: list[int] = []
+    needed = True
+    task = CollectorTask("x", lambda: runs.append(1), 1.0, 5.0, is_needed=lambda: needed)
+    task.first_run_done = threading.Event()
+    assert 0 < task.run_once() <= 1
+    before = task.health
+    needed = False
+    assert 0 < task.run_once() <= 1
+    assert (len(runs), task.health) == (1, before)
+
+
+def test_tasks_of_one_thread_run_in_turn_and_are_overdue_together() -> None:
+    shared = SharedThread("shared")
+    threads: set[str] = set()
+    free = threading.Event()
+    free.set()
+
+    def run() -> None:
+        threads.add(threading.current_thread().name)
+        free.wait(60)
+
+    tasks = [CollectorTask(name, run, 0.01, 0.05, shared_thread=shared) for name in "ab"]
+    for task in tasks:
+        task.start()
+    wait_until(lambda: all(task.health.success for task in tasks), "both ran")
+    assert threads == {"shared"}
+    free.clear()
+    wait_until(lambda: all(task.is_overdue() for task in tasks), "both are overdue")
+    free.set()
+    wait_until(lambda: not any(task.is_overdue() for task in tasks), "both run again")
+    for task in tasks:
+        task.stop()
+    wait_until(lambda: all(thread.name != "shared" for thread in threading.enumerate()), "the thread ends")
+    tasks[0].start()
+    wait_until(tasks[0].first_run_done.is_set, "it can be started again")
+    tasks[0].stop()
+
+
+def test_health_of_host_collectors_has_node_exporters_names() -> None:
+    host, other = FakeHost(), FakeHost()
+    other.problem = OSError("gone")
+    pages = [CollectorPage(host), CollectorPage(other)]
+    tasks = [CollectorTask(name, page.run, 60, 5) for name, page in zip(("cpu", "owners"), pages, strict=True)]
+    sampler = Sampler(DeviceCache("n"), [], list(zip(tasks, pages, strict=True)), host_collectors=("cpu",))
+    for task in tasks:
+        task.collect_once()
+    page = sampler.page().decode()
+    assert 'node_scrape_collector_success{collector="cpu"} 1' in page
+    assert 'node_scrape_collector_duration_seconds{collector="cpu"}' in page
+    assert 'gpu_exporter_collector_success{collector="owners"} 0' in page
+    assert 'node_scrape_collector_success{collector="owners"}' not in page
+    host.problem = OSError("gone")
+    tasks[0].collect_once()
+    assert 'node_scrape_collector_success{collector="cpu"} 0' in sampler.page().decode()
+
+
+def test_a_page_that_cannot_be_rendered_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    good, bad = FakeHost(), FakeHost()
+    pages = [CollectorPage(good), CollectorPage(bad)]
+    tasks = [CollectorTask(name, page.run, 60, 5) for name, page in zip(("cpu", "bad"), pages, strict=True)]
+    cache = DeviceCache("n")
+    driver = DriverTask("test", FakeDriver(), cache, 60, 5)
+    sampler = Sampler(cache, [driver], list(zip(tasks, pages, strict=True)))
+    driver.collect_once()
+    tasks[0].collect_once()
+    odd = FamilySamples(metrics.COLLECTOR_SUCCESS, (((), 1.0),))  # without its label
+    bad.collect = lambda: [odd]  # type: ignore[method-assign]
+    tasks[1].collect_once()
+    for _ in range(2):
+        page = sampler.page().decode()
+        assert "node_load1 2" in page
+        assert 'gpu_up{uuid="GPU-0"} 1' in page
+        assert 'gpu_exporter_collector_success{collector="cpu"} 1' in page
+        assert 'gpu_exporter_collector_success{collector="bad"} 0' in page
+    assert len(caplog.records) == 1
+    assert "cannot render the metrics of bad" in caplog.text
+    cache.update(
+        "test",
+        (
+            DeviceReading(
+                DeviceIdentity("G", "0", "X", "t"), (MetricReading(metrics.POWER, 1.0, ("a label too many",)),)
+            ),
+        ),
+        DriverState.OK,
+    )
+    assert 'gpu_exporter_collector_success{collector="test"} 0' in sampler.page().decode()
