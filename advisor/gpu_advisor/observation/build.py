@@ -61,8 +61,11 @@ def build_facts(
     settings: Settings,
     at: float,
     observed: ObservedSeries = ObservedSeries(),  # noqa: B008  (immutable)
+    discarded: Mapping[str, Vector] | None = None,
 ) -> Facts:
-    """Query results by label set -> values by GPU and node. `families`: expressions by signal and exporter family."""
+    """Query results by label set -> values by GPU and node. `families`: expressions by signal and exporter family;
+    `discarded`: readings by signal that mean no value.
+    """
     label = cluster_label(settings)
     mappings_by_name = {mapping.name: mapping for mapping in mappings_of(settings)}
     gpu_exporters = {
@@ -100,10 +103,16 @@ def build_facts(
                 if signal.scope == "gpu"
                 else values_by_label(results[signal.name], "instance", label, name_node)
             )
+            left_out = values_by_label((discarded or {}).get(signal.name, {}), "uuid", label, name_gpu)
+            read = {**left_out, **read}
             if unresolved and signal.window != "now":
                 read = {name: value for name, value in read.items() if name not in unresolved}
             low, high = plausible_range(signal)
-            used = {name: value for name, value in read.items() if low <= value <= high}  # drops NaN
+            used = {
+                name: value
+                for name, value in read.items()
+                if low <= value <= high and left_out.get(name) != value  # drops NaN
+            }
             values[signal.name] = used
             if len(used) < len(read):
                 implausible_values[signal.name] = {name: value for name, value in read.items() if name not in used}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 from gpu_advisor.calibration.loading import curves_from_metrics, load_profile_index
 from gpu_advisor.evaluation.engine import Evaluation, decide
@@ -11,7 +12,7 @@ from gpu_advisor.evaluation.gc_pause import gc_disabled
 from gpu_advisor.evaluation.pools import assign_pools
 from gpu_advisor.observation import demand, utilization_history
 from gpu_advisor.observation.build import build_facts
-from gpu_advisor.observation.compile import compile_by_exporter, step_utilization
+from gpu_advisor.observation.compile import compile_by_exporter, discarded_readings, limited_readings, step_utilization
 from gpu_advisor.observation.identity import build_gpus
 from gpu_advisor.observation.queries import (
     SCRAPES,
@@ -22,12 +23,14 @@ from gpu_advisor.observation.queries import (
     read_inventory,
     recent_identities,
     source_matchers,
+    windows_of,
 )
 from gpu_advisor.observation.series import SeriesReader
 from gpu_advisor.promql.expressions import union, with_matchers
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import Source
 from gpu_advisor.sources.exporters.detection import GpuInventory, inventory_queries, merge_identities
+from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.query_plan import plan_queries
 
 #: While a target is down, the inventory from this long ago (seconds) is read too: the GPUs of a dead exporter must not
@@ -54,21 +57,28 @@ def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
         identities = merge_identities(mappings, former.read(source, at - ago), label)
         queries += len(former.combined)
         inventory = replace(inventory, recent=tuple(dict.fromkeys((*inventory.recent, *identities))))
-    reader = SeriesReader(source, at, settings.evaluation.idle_window_seconds, matchers, label)
+    reader = SeriesReader(source, at, windows_of(settings.evaluation), matchers, label)
     observed = reader.observe(mappings, recent_identities(results), results[SCRAPES])
     queries += observed.queries
-    dialects = active_dialects(results, inventory, observed, settings)
-    families = compile_by_exporter(dialects, settings)
+
+    @cache
+    def find_dialects(window_seconds: int | None) -> tuple[ExporterDialect, ...]:
+        return active_dialects(results, inventory, observed, settings, window_seconds)
+
+    families = compile_by_exporter(find_dialects, settings)
     expressions = {name: union(*parts.values()) for name, parts in families.items()}
-    second = plan_queries(expressions)
+    limited = limited_readings(expressions)
+    second = plan_queries({**expressions, **{key: part.operand for key, part in limited.items()}})
     values = second.read(source, at)
     queries += len(second.combined)
-    facts = build_facts({**results, **values}, inventory, families, settings, at, observed)
+    left_out = discarded_readings(limited, values)
+    facts = build_facts({**results, **values}, inventory, families, settings, at, observed, left_out)
     demand_signals = demand.read_demand_signals(source, settings.pools, at, settings.evaluation)
     published = curves_from_metrics(results["profile_memory"], results["profile_throughput"])
     facts = replace(facts, demand_signals=demand_signals, profiles=load_profile_index(settings.profiles_dir, published))
     members = _serving_pool_uuids(facts, inventory, settings)
-    stepwise = step_utilization(dialects, settings.evaluation)
+    # The history of a pool reaches back as far as no selection is known: the longest is the best guess.
+    stepwise = step_utilization(find_dialects(settings.evaluation.idle_window_seconds), settings.evaluation)
     if members and stepwise is not None:
         all_uuids = [dict(labels).get("uuid", "") for labels in (*inventory.present, *inventory.recent)]
         found = utilization_history.read_pool_histories(source, members, all_uuids, stepwise, at, settings.evaluation)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from gpu_advisor.calibration.profile import PROFILE_MEMORY, PROFILE_THROUGHPUT
 from gpu_advisor.observation.series import ObservedSeries
 from gpu_advisor.promql.expressions import Expression, Matcher, Selector, Vector, with_matchers
-from gpu_advisor.settings import Settings
+from gpu_advisor.settings import EvaluationSettings, Settings
 from gpu_advisor.sources.exporters.detection import (
     GpuInventory,
     canonical_targets,
@@ -86,10 +86,21 @@ def read_inventory(
     )
 
 
+def windows_of(evaluation: EvaluationSettings) -> tuple[int, ...]:
+    """The windows of signals, the longest last."""
+    return tuple(
+        sorted({evaluation.window_seconds, evaluation.idle_window_seconds // 2, evaluation.idle_window_seconds})
+    )
+
+
 def active_dialects(
-    results: Mapping[str, Vector], inventory: GpuInventory, observed: ObservedSeries, settings: Settings
+    results: Mapping[str, Vector],
+    inventory: GpuInventory,
+    observed: ObservedSeries,
+    settings: Settings,
+    window_seconds: int | None,
 ) -> tuple[ExporterDialect, ...]:
-    """The exporter families present; for a scope without any, this project's own."""
+    """The exporter families present, as for signals of this window; for a scope without any, this project's own."""
     label = cluster_label(settings) if any(dict(row).get("cluster") for row in inventory.recent) else ""
     matchers = source_matchers(settings)
     targets = canonical_targets(results["targets"], label)
@@ -98,7 +109,7 @@ def active_dialects(
         inventory,
         targets,
         observed.intervals,
-        observed.selections,
+        observed.selections_of(window_seconds),
         matchers=matchers,
         cluster_label=label,
     )

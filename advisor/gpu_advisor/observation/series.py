@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from gpu_advisor.promql.expressions import Expression, Labels, Matcher, Selector, Vector, any_of_values
 from gpu_advisor.sources.base import Samples, SamplesByLabels
 from gpu_advisor.sources.exporters.detection import canonical_rows, scrape_interval
@@ -31,14 +33,21 @@ SeriesCounts = Mapping[Thing, Mapping[Labels, float]]
 
 @dataclass(frozen=True, slots=True)
 class ObservedSeries:
-    """`intervals` are by job (seconds), `selections` by family; `unresolved` are things by family whose copies no
-    labels separate. `queries` is the number of queries.
+    """`intervals` are by job (seconds). `selections` are by window (seconds) and family: of two replicas of Prometheus,
+    one may have more of the last half hour, and the other of the last minutes. `unresolved` are things by family whose
+    copies no labels separate. `queries` is the number of queries.
     """
 
     intervals: Mapping[str, float] = field(default_factory=dict)
-    selections: Mapping[str, tuple[SelectionGroup, ...]] = field(default_factory=dict)
+    selections: Mapping[int, Mapping[str, tuple[SelectionGroup, ...]]] = field(default_factory=dict)
     unresolved: Mapping[str, frozenset[Thing]] = field(default_factory=dict)
     queries: int = 0
+
+    def selections_of(self, window_seconds: int | None) -> Mapping[str, tuple[SelectionGroup, ...]]:
+        """The selections for a window: those of the nearest one known; of the shortest for instant values."""
+        if not self.selections:
+            return {}
+        return self.selections[min(self.selections, key=lambda known: abs(known - (window_seconds or 0)))]
 
 
 class SampleSource(Protocol):
@@ -55,14 +64,18 @@ class SampleSource(Protocol):
 
 @dataclass(slots=True)
 class SeriesReader:
-    """Reads one source at one time over one window."""
+    """Reads one source at one time over some windows: the last `windows` is the longest, and read."""
 
     source: SampleSource
     at: float
-    window_seconds: int
+    windows: tuple[int, ...]
     matchers: tuple[Matcher, ...] = ()
     cluster_label: str = ""
     queries: int = 0
+
+    @property
+    def window_seconds(self) -> int:
+        return self.windows[-1]
 
     def observe(
         self, mappings: Sequence[ExporterMapping], recent: Mapping[str, Vector], scrapes: Vector
@@ -70,7 +83,7 @@ class SeriesReader:
         """From identity series by family and samples of `up`, both counted over the window. Raises SourceError."""
         families = [mapping for mapping in mappings if recent.get(mapping.name) and not mapping.companion]
         intervals = self._intervals(families, recent, scrapes)
-        selections: dict[str, tuple[SelectionGroup, ...]] = {}
+        selections: dict[int, dict[str, tuple[SelectionGroup, ...]]] = {window: {} for window in self.windows}
         unresolved: dict[str, frozenset[Thing]] = {}
         for mapping in families:
             counts = self._series_counts(mapping, recent[mapping.name])
@@ -78,8 +91,13 @@ class SeriesReader:
             if several and mapping.witness:
                 several = self._witness_counts(mapping, several)
             candidates = self._candidates(mapping, several, intervals)
-            selections[mapping.name] = group_choices(choose(candidates), {**counts, **several})
-            unresolved[mapping.name] = frozenset(thing for thing, found in candidates.items() if not found)
+            series_of = {**counts, **several}
+            for window in self.windows:
+                found = {thing: by_window[window] for thing, by_window in candidates.items()}
+                selections[window][mapping.name] = group_choices(choose(found), series_of)
+            unresolved[mapping.name] = frozenset(
+                thing for thing, by_window in candidates.items() if not by_window[self.window_seconds]
+            )
         return ObservedSeries(intervals, selections, unresolved, self.queries)
 
     def _intervals(
@@ -143,24 +161,26 @@ class SeriesReader:
 
     def _candidates(
         self, mapping: ExporterMapping, several: SeriesCounts, intervals: Mapping[str, float]
-    ) -> dict[Thing, Sequence[Candidate]]:
-        found: dict[Thing, Sequence[Candidate]] = {}
+    ) -> dict[Thing, Mapping[int, Sequence[Candidate]]]:
+        """The choices for each thing and window."""
+        found: dict[Thing, Mapping[int, Sequence[Candidate]]] = {}
         open_things: dict[Thing, float] = {}
         for thing, series in several.items():
             jobs = {dict(labels).get("job", "") for labels in series}
             interval = min((intervals[job] for job in jobs if job in intervals), default=None)
             if interval is None:
                 continue  # not scraped often enough yet: no window of it has enough data
-            found[thing] = (
-                candidates_by_count(series, self.window_seconds / interval)
-                if len(series) > 1
-                else [Candidate((), next(iter(series.values())), 1)]
-            )
-            if not found[thing]:
+            single = [Candidate((), next(iter(series.values())), 1)]
+            whole = single if len(series) == 1 else candidates_by_count(series, self.window_seconds / interval)
+            found[thing] = dict.fromkeys(self.windows, whole)
+            if not whole:
                 open_things[thing] = interval
         sampled = self._sampled(mapping, {thing: several[thing] for thing in list(open_things)[:MAX_SAMPLED_THINGS]})
         for thing, samples in sampled.items():
-            found[thing] = candidates_by_samples(samples, open_things[thing])
+            found[thing] = {
+                window: candidates_by_samples(_newest(samples, self.at - window), open_things[thing])
+                for window in self.windows
+            }
         return found
 
     def _sampled(self, mapping: ExporterMapping, things: SeriesCounts) -> dict[Thing, dict[Labels, Samples]]:
@@ -191,6 +211,16 @@ class SeriesReader:
     def _samples(self, selectors: Mapping[str, Selector]) -> Mapping[str, SamplesByLabels]:
         self.queries += len(selectors)
         return self.source.samples(selectors, self.at) if selectors else {}
+
+
+def _newest(series: SamplesByLabels, since: float) -> dict[Labels, Samples]:
+    """The samples after a time."""
+    found: dict[Labels, Samples] = {}
+    for labels, (times, values) in series.items():
+        first = int(np.searchsorted(times, round(since * 1000), side="right"))
+        if first < len(times):
+            found[labels] = times[first:], values[first:]
+    return found
 
 
 def _fullest_by_job(counts: Vector) -> dict[str, Labels]:

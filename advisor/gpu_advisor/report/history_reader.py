@@ -291,7 +291,7 @@ def _detect_dialects(
     scrapes = newest.pop("up")
     if samples is not None:
         source = _SourceAtEnd(reader, samples)
-        series_reader = SeriesReader(source, reader.period.end, window, reader.matchers, reader.cluster_label)
+        series_reader = SeriesReader(source, reader.period.end, (window,), reader.matchers, reader.cluster_label)
         observed = series_reader.observe(reader.mappings, newest, scrapes)
         reader.queries += observed.queries
     label = reader.cluster_label if any(dict(row).get("cluster") for row in rows) else ""
@@ -300,7 +300,7 @@ def _detect_dialects(
         GpuInventory(recent=rows),
         canonical_targets(scrapes, label),
         observed.intervals,
-        observed.selections,
+        observed.selections_of(window),
         cluster_label=label,
     )
 

@@ -83,7 +83,7 @@ def test_a_recent_gpu_is_kept_while_its_exporter_cannot_list_it(
     targets: dict[TargetKey, float], driver: str | None, kept: bool
 ) -> None:
     drivers = {} if driver is None else {labels(state=driver, **TARGET): 1.0}
-    found = build_gpus(GpuInventory((), (HERE,)), {}, targets, drivers)  # type: ignore[arg-type]
+    found = build_gpus(GpuInventory((), (HERE,)), {}, targets, drivers)
     assert [gpu.uuid for gpu in found] == (["1"] if kept else [])
 
 
@@ -205,25 +205,26 @@ def test_the_history_is_read_from_exporters_of_gpus_and_not_from_recorded_series
 
 def test_recorded_series_of_a_long_window_stand_for_the_raw_ones_of_later_exporters() -> None:
     day = signals.DAILY_PEAK_UTILIZATION.name
-    before, after = (compile_by_exporter(found, Settings()) for found in ([OWN, RECORDED, DCGM], [RECORDED, OWN, DCGM]))
+    before = compile_by_exporter(lambda _: [OWN, RECORDED, DCGM], Settings())
+    after = compile_by_exporter(lambda _: [RECORDED, OWN, DCGM], Settings())
     assert list(before[signals.UTILIZATION.name]) == ["gpu-exporter", "dcgm-exporter"]
     assert list(after[signals.UTILIZATION.name]) == ["gpu-exporter", "dcgm-exporter"]
     assert list(after[day]) == [RECORDED_SERIES]
     assert signals.NODE_CPU.name not in before
-    assert signals.NODE_CPU.name in compile_by_exporter([OWN, CPU], Settings())
+    assert signals.NODE_CPU.name in compile_by_exporter(lambda _: [OWN, CPU], Settings())
 
 
 @pytest.mark.parametrize(("hours", "names"), [(5, ["gpu-exporter", "dcgm-exporter"]), (6, [RECORDED_SERIES])])
 def test_after_recorded_series_no_raw_samples_of_that_window_are_read(hours: int, names: list[str]) -> None:
     settings = Settings.model_validate({"evaluation": {"idle_window_seconds": hours * 3600}})
-    found = compile_by_exporter([RECORDED, OWN, DCGM], settings)
+    found = compile_by_exporter(lambda _: [RECORDED, OWN, DCGM], settings)
     assert list(found[signals.IDLE_UTILIZATION.name]) == names
     assert list(found[signals.UTILIZATION.name]) == ["gpu-exporter", "dcgm-exporter"]
 
 
 def test_two_dialects_of_one_family_are_one_expression() -> None:
     slow = ExporterDialect(DCGM.mapping, interval_seconds=60)
-    found = compile_by_exporter([DCGM, slow], Settings())[signals.UTILIZATION_COVERAGE.name]
+    found = compile_by_exporter(lambda _: [DCGM, slow], Settings())[signals.UTILIZATION_COVERAGE.name]
     assert list(found) == ["dcgm-exporter"]
     assert metrics_of(found["dcgm-exporter"])
     assert "or" in to_promql(found["dcgm-exporter"])
