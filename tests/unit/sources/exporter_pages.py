@@ -157,7 +157,7 @@ PAGES: dict[str, ExporterPage] = {
     "dcgm, no UUID": ExporterPage(
         "dcgm-exporter",
         _dcgm("DCGM_FI_DEV_GPU_UTIL 0 N/A 10\nDCGM_FI_DEV_GPU_UTIL 1 N/A 20"),
-        (PageGpu(f"{A}/0", 0.1, None, None, "gpu-7", "0"), PageGpu(f"{A}/1", 0.2, None, None, "gpu-7", "1")),
+        (PageGpu(f"{A}~0", 0.1, None, None, "gpu-7", "0"), PageGpu(f"{A}~1", 0.2, None, None, "gpu-7", "1")),
     ),
     "dcgm, MIG slices": ExporterPage(
         "dcgm-exporter",
@@ -175,8 +175,8 @@ PAGES: dict[str, ExporterPage] = {
             DCGM_FI_DEV_GPU_UTIL 1 GPU-b 50
         """),
         (
-            PageGpu("GPU-a/1", 0.75, 0.25, 40000 * MIB, "gpu-7", "0/1", parent="GPU-a"),
-            PageGpu("GPU-a/7", 0.125, 0.25, 10000 * MIB, "gpu-7", "0/7", parent="GPU-a"),
+            PageGpu("GPU-a~1", 0.75, 0.25, 40000 * MIB, "gpu-7", "0/1", parent="GPU-a"),
+            PageGpu("GPU-a~7", 0.125, 0.25, 10000 * MIB, "gpu-7", "0/7", parent="GPU-a"),
             PageGpu("GPU-b", 0.5, 0.5, 80000 * MIB, "gpu-7", "1"),
         ),
     ),
@@ -221,8 +221,8 @@ nvidia_smi_mig_memory_total_bytes{gpu_instance_id="7",UUID} 20e9
             "1c67",
         ),
         (
-            PageGpu("1c67/2", None, 0.25, 76e9, "", "2", parent="GPU-1c67"),
-            PageGpu("1c67/7", None, 0.05, 20e9, "", "7", parent="GPU-1c67"),
+            PageGpu("1c67~2", None, 0.25, 76e9, "", "2", parent="GPU-1c67"),
+            PageGpu("1c67~7", None, 0.05, 20e9, "", "7", parent="GPU-1c67"),
             PageGpu("GPU-1c67", None, 0.2, 1.5e11, "", "0"),
         ),
         ("gpu_utilization",),
@@ -245,7 +245,7 @@ gpu_power_usage_W{devicename="NVIDIA H100",hostname="192.0.2.2",index="0",uuid="
         "amd-device-metrics-exporter", _amd(serials=("N/A", "N/A")), _amd_gpus("cc740", "cc741")
     ),
     "amd, nothing but an index": ExporterPage(
-        "amd-device-metrics-exporter", _amd(serials=("N/A", "N/A"), uuids=False), _amd_gpus("amd-3/0", "amd-3/1")
+        "amd-device-metrics-exporter", _amd(serials=("N/A", "N/A"), uuids=False), _amd_gpus("amd-3~0", "amd-3~1")
     ),
     "amd, one serial number of two": ExporterPage(
         "amd-device-metrics-exporter", _amd(serials=("692200001", "Unknown")), _amd_gpus("692200001", "cc741")
@@ -258,7 +258,7 @@ gpu_power_usage_W{devicename="NVIDIA H100",hostname="192.0.2.2",index="0",uuid="
     "npu without vdie_id": ExporterPage(
         "npu-exporter",
         _npu('id="4",model_name="910B3",pcie_bus_info="0000:C1:00.0"'),
-        (PageGpu(f"{A}/0000:C1:00.0", 0.6, 0.25, 65536 * MIB, "", "4", 200),),
+        (PageGpu(f"{A}~0000:C1:00.0", 0.6, 0.25, 65536 * MIB, "", "4", 200),),
     ),
     "npu, overall utilization alone": ExporterPage(
         "npu-exporter",
@@ -282,7 +282,7 @@ all_smi_gpu_utilization{gpu_name="Apple M2",instance="mac-1",gpu_uuid="N/A",gpu_
 all_smi_gpu_memory_used_bytes{gpu_name="Apple M2",instance="mac-1",gpu_uuid="N/A",gpu_index="0"} 8e9
 all_smi_gpu_memory_total_bytes{gpu_name="Apple M2",instance="mac-1",gpu_uuid="N/A",gpu_index="0"} 16e9
 """,
-        (PageGpu("mac-1/0", 0.5, 0.5, 16e9, "mac-1", "0"),),
+        (PageGpu("mac-1~0", 0.5, 0.5, 16e9, "mac-1", "0"),),
     ),
     "amd_smi_exporter": ExporterPage(
         "amd_smi_exporter",
@@ -292,7 +292,7 @@ amd_gpu_use_percent{gpu_use_percent="1",productname="MI250"} 5
 amd_gpu_power{gpu_power="0",productname="MI250"} 300000000
 amd_gpu_power{gpu_power="1",productname="MI250"} 90000000
 """,
-        (PageGpu(f"{A}/0", 0.55, index="0", watts=300), PageGpu(f"{A}/1", 0.05, index="1", watts=90)),
+        (PageGpu(f"{A}~0", 0.55, index="0", watts=300), PageGpu(f"{A}~1", 0.05, index="1", watts=90)),
         ("gpu_temperature",),
     ),
     "cadvisor, two containers on one GPU": ExporterPage(
@@ -318,7 +318,7 @@ hw_memory_usage_bytes{pci_bdf="0000:4d:00.0",hw_id="m0",hw_memory_location="devi
 hw_memory_usage_bytes{pci_bdf="0000:4d:00.0",hw_id="m1",hw_memory_location="system",node="xpu-1"} 99e9
 hw_memory_size_bytes{pci_bdf="0000:4d:00.0",hw_id="m0",hw_memory_location="device",node="xpu-1"} 64e9
 """,
-        (PageGpu("xpu-1/0000:4d:00.0", 0.5, 0.25, 64e9, "xpu-1", "0"),),
+        (PageGpu("xpu-1~0000:4d:00.0", 0.5, 0.25, 64e9, "xpu-1", "0"),),
     ),
     "OpenTelemetry": ExporterPage(
         "opentelemetry-hardware",
@@ -330,12 +330,12 @@ hw_gpu_memory_limit_bytes{hw_id="0",hw_model="H100",host_name="h1"} 8e10
 hw_power_watts{hw_id="0",hw_type="gpu",host_name="h1"} 350
 hw_power_watts{hw_id="psu",hw_type="power_supply",host_name="h1"} 1000
 """,
-        (PageGpu("h1/0", 0.5, 0.25, 8e10, "h1", "0", 350),),
+        (PageGpu("h1~0", 0.5, 0.25, 8e10, "h1", "0", 350),),
     ),
     "OpenTelemetry, without a host": ExporterPage(
         "opentelemetry-hardware",
         'hw_gpu_utilization_ratio{hw_id="0"} 0.5\nhw_gpu_memory_utilization_ratio{hw_id="0"} 0.25\n',
-        (PageGpu(f"{A}/0", 0.5, 0.25, index="0"),),
+        (PageGpu(f"{A}~0", 0.5, 0.25, index="0"),),
     ),
     "OpenTelemetry's DCGM receiver": ExporterPage(
         "opentelemetry-dcgm",

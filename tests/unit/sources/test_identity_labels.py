@@ -53,7 +53,7 @@ def test_what_is_no_placeholder_identifies(text: str) -> None:
 
 
 def test_an_index_may_be_zero_beside_a_node() -> None:
-    assert identify({"s": "N/A", "h": "n1", "i": "0"}, [("s",), ("h", "i")]) == ("n1/0", 1)
+    assert identify({"s": "N/A", "h": "n1", "i": "0"}, [("s",), ("h", "i")]) == ("n1~0", 1)
     assert identify({"s": "N/A", "h": "n1", "i": "N/A"}, [("s",), ("h", "i")]) is None
 
 
@@ -61,7 +61,7 @@ def test_a_prefix_completes_the_exporters_own_identifier_only() -> None:
     candidates = (("uuid",), ("instance",), ("h", "i"))
     assert identify({"uuid": "1c67"}, candidates, "GPU-") == ("GPU-1c67", 0)
     assert identify({"instance": "a:1"}, candidates, "GPU-") == ("a:1", 1)
-    assert identify({"h": "n", "i": "0"}, candidates, "GPU-") == ("n/0", 2)
+    assert identify({"h": "n", "i": "0"}, candidates, "GPU-") == ("n~0", 2)
 
 
 @pytest.mark.parametrize("candidates", CANDIDATES)
@@ -102,7 +102,7 @@ def test_four_gpus_without_serial_numbers_are_four() -> None:
 def test_queries_are_as_short_as_the_identities_allow() -> None:
     mapping = next(each for each in mappings() if each.name == "dcgm-exporter")
     plain = [{"uuid": "GPU-1"}, {"uuid": "GPU-2"}]
-    indirect = {"uuid": "a:1/0", "identified_by": "instance/gpu"}
+    indirect = {"uuid": "a:1~0", "identified_by": "instance/gpu"}
     selector = Selector("m")
     assert str(mapping.with_identities(plain).relabel(selector, ["uuid"])).count("Selector") == 1
     assert str(mapping.with_identities([indirect]).relabel(selector, ["uuid"])).count("Selector") == 1

@@ -140,7 +140,7 @@ def test_the_commands(tmp_path: Path) -> None:
     page = write(tmp_path, PAGE, "page.prom")
     done = CliRunner().invoke(command, ["test", str(page), "--mappings-dir", str(folder)])
     assert done.exit_code == 0, done.output
-    for part in ("n1/0", "n1/1", "0.4 ratio", "0.25 ratio", "identified_by=node/mlu", "no mapping reads: mlu_power"):
+    for part in ("n1~0", "n1~1", "0.4 ratio", "0.25 ratio", "identified_by=node/mlu", "no mapping reads: mlu_power"):
         assert part in done.output
     bare = CliRunner().invoke(command, ["test", str(page)])
     assert bare.exit_code == 1

@@ -2,7 +2,7 @@
 
 An exporter publishes a serial number, but not every card has one: `N/A`, `Unknown` and zeros are placeholders, and GPUs
 that share one must not become one GPU. A mapping therefore lists candidates, best first: single labels, and groups of
-labels whose values are joined (`node/index`). Per series, the first candidate without a placeholder is the identity.
+labels whose values are joined (`node~index`). Per series, the first candidate without a placeholder is the identity.
 
 The same choice is made here for rows that have been read (`identify`), and in queries (`identity_expression`), as a
 union of selectors that are disjoint by their matchers.
@@ -19,12 +19,13 @@ from gpu_advisor.promql.expressions import Expression, LabelJoin, LabelReplace, 
 #: One label, or several whose values are joined.
 Candidate = tuple[str, ...]
 
-SEPARATOR = "/"
+#: Between joined values: no name, address or number has it, nor does it mean anything in a URL.
+SEPARATOR = "~"
 
 #: Words for "no value", in syntax common to RE2 and Python.
 PLACEHOLDER = r"(?i:\[?(n/?a|none|null|unknown( error)?|not .*|localhost)?\]?|(gpu-|mig-)?0{8}[0-]{20,})"
 #: Any zero as well, where the label alone identifies: an index may be 0, a serial number or UUID is not.
-LONE_PLACEHOLDER = rf"{PLACEHOLDER}|(0x)?0+"
+LONE_PLACEHOLDER = rf"{PLACEHOLDER}|(0x)?(0{{1,3}}|0{{9,}})"
 
 #: Set by Prometheus: present, or not.
 _TARGET_LABELS = frozenset({"job", "instance"})

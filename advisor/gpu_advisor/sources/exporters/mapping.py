@@ -37,7 +37,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from gpu_advisor.promql.expressions import Aggregate, Expression, LabelReplace, Labels, Matcher, Selector, union
 from gpu_advisor.promql.vocabulary import ScopeName
 from gpu_advisor.sources.exporters.identity_labels import (
-    SEPARATOR,
     Candidate,
     identify,
     identity_expression,
@@ -252,7 +251,7 @@ class ExporterMapping(_StrictModel):
         Series that it does not identify, former ones say, then get identities that no row has.
         """
         used = {row.get(INDIRECT_IDENTITY, "") for row in rows if row.get(self.by[0]) and "parent_uuid" not in row}
-        by_name = {SEPARATOR.join(candidate): candidate for candidate in self.candidates(self.by[0])}
+        by_name = {"/".join(candidate): candidate for candidate in self.candidates(self.by[0])}
         by_name[""] = self.candidates(self.by[0])[0]
         return self.model_copy(update={"identified_by": by_name[used.pop()]}) if len(used) == 1 else self
 
@@ -291,7 +290,7 @@ class ExporterMapping(_StrictModel):
             if identity is not None:
                 each[identifier], choice = identity
                 if choice:
-                    each[INDIRECT_IDENTITY] = SEPARATOR.join(candidates[of][choice])
+                    each[INDIRECT_IDENTITY] = "/".join(candidates[of][choice])
             for label, sources, prefix in others[of]:
                 value = _first_value(original, sources)
                 if value:
@@ -304,7 +303,7 @@ def _first_value(labels: Mapping[str, str], candidates: Iterable[Candidate]) -> 
     for candidate in candidates:
         values = [labels.get(name, "") for name in candidate]
         if not any(map(is_placeholder, values)):
-            return SEPARATOR.join(values)
+            return "/".join(values)
     return ""
 
 
