@@ -148,5 +148,7 @@ PLATFORMS: tuple[Platform, ...] = (
     ),
     Platform("vgpu", "550.90.07", _refused(_GUEST_CALLS), "GRID A100-10C", "The hypervisor has the board's sensors."),
 )
-"""Sources: nvidia-smi of JetPack 6 (ultralytics/ultralytics#20680) and NVIDIA's vGPU user guide, "Monitoring GPU
-Performance from a Guest VM"; the README of each test has what was observed."""
+"""Readings do not look here: what a platform refuses is found out by calling it. Sources: nvidia-smi of JetPack 6
+(ultralytics/ultralytics#20680); NVIDIA's vGPU user guide, "Monitoring GPU Performance from a Guest VM"; NVIDIA's user
+guide of CUDA on WSL, "Known Limitations".
+"""

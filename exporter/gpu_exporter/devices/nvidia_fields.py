@@ -160,7 +160,7 @@ class FieldBatch:
         return self._get(*self._arguments), self._layout.unpack_from(self._entries)
 
 
-FIELD_FAMILIES = frozenset(line.family for line in FIELD_METRICS)
+FIELD_FAMILIES = tuple(dict.fromkeys(line.family for line in FIELD_METRICS))
 
 
 class FieldPlan:
@@ -216,11 +216,14 @@ class FieldPlan:
         return FieldBatch(self._nvml, self._handle, [(line.number, line.scope) for line in lines])
 
 
+def _field_reason(code: int) -> AbsenceReason:
+    """Drivers return INVALID_ARGUMENT for fields newer than themselves."""
+    return AbsenceReason.UNSUPPORTED if code == INVALID_ARGUMENT else absence_reason(code)
+
+
 def _convert_value(line: FieldMetric, answer: FieldValue) -> MetricReading | AbsenceReason:
-    if answer.code == INVALID_ARGUMENT:  # drivers return it for fields newer than themselves
-        return AbsenceReason.UNSUPPORTED
     if answer.code:
-        return absence_reason(answer.code)
+        return _field_reason(answer.code)
     if answer.kind not in _VALUE_TYPES:
         return AbsenceReason.ERROR
     if answer.kind in _32_BITS and line.family in _WRAPPING_COUNTERS:
@@ -257,14 +260,14 @@ class NvlinkPlan:
             code = code or answers[0].code
             links = 0 if code else int(answers[0].value())
             if code or not 0 < links <= 64:
-                self._last.absent[metrics.NVLINK_LINKS] = absence_reason(code) if code else AbsenceReason.UNSUPPORTED
+                self._last.absent[metrics.NVLINK_LINKS] = _field_reason(code) if code else AbsenceReason.UNSUPPORTED
                 return
             self._links = FieldBatch(self._nvml, self._handle, [(LINK_STATE, link) for link in range(links)])
         code, entries = self._links.query()
         states = _parse_values(entries)
         code = code or next((state.code for state in states if state.code), 0)
         if code:
-            self._last.absent[metrics.NVLINK_LINKS] = absence_reason(code)
+            self._last.absent[metrics.NVLINK_LINKS] = _field_reason(code)
             return
         if any(state.value() not in _LINK_STATES for state in states):
             self._last.absent[metrics.NVLINK_LINKS] = AbsenceReason.ERROR
