@@ -1,0 +1,176 @@
+"""Which queries of a public dashboard, or alerts of a mixin, have data from gpu-exporter.
+
+    python -m benchmarks.public_dashboards node-exporter-full.json alerts.libsonnet      beside node_exporter
+    python -m benchmarks.public_dashboards --compat nvidia-smi dashboard.json            alone, over a simulated fleet
+
+The files are not part of this project; see docs/compatibility.md for where to get them. A real Prometheus scrapes
+gpu-exporter and, with the host's families, node_exporter with its default collectors. Variables of a dashboard are
+resolved as Grafana does. Of an alert, each metric that it names must have a series: whether it fires is not the point.
+Prints each query that has data from node_exporter and not from gpu-exporter; exits with 1 if there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.exporter import node_exporter
+from benchmarks.server_processes import free_port, run_server
+from tests.servers import Prometheus, prometheus
+
+OURS, NODE = "ours", "node"
+#: Enough for rates over RATE_INTERVAL; $__rate_interval is four scrape intervals, at least.
+SCRAPE_SECONDS = 40.0
+RATE_INTERVAL = "20s"
+FLEET = "2xH100-80GB:training,1xA100-80GB:idle"
+
+METRIC_NAME = re.compile(r"\b(node_[a-zA-Z0-9_]+)\b(?!\s*\()")
+#: `alert: 'Name'` and the block after `expr: |||`.
+ALERT = re.compile(r"alert: '(\w+)'.*?expr: \|\|\|(.*?)\|\|\|", re.DOTALL)
+LABEL_VALUES = re.compile(r"label_values\((?:(.+),\s*)?(\w+)\)", re.DOTALL)
+QUERY_RESULT = re.compile(r"query_result\((.+)\)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A query of a dashboard, or what an alert needs: all of `expressions` must have data."""
+
+    title: str
+    expressions: tuple[str, ...]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _options(argv)
+    missing = 0
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        server = _start(Path(folder), options.compat, stack)
+        jobs = (OURS,) if options.compat else (OURS, NODE)
+        for path in options.files:
+            missing += _report(server, path, jobs)
+    return 1 if missing else 0
+
+
+def _start(folder: Path, compat: str, stack: ExitStack) -> Prometheus:
+    ours = free_port()
+    command = [sys.executable, "-m", "gpu_exporter", f"--web.listen-address=127.0.0.1:{ours}"]
+    textfiles = folder / "textfiles"
+    textfiles.mkdir()
+    if compat:
+        command += ["--simulate", FLEET, f"--compat.{compat}", "--no-collector.host"]
+    else:
+        command.append(f"--collector.textfile.directory={textfiles}")
+    stack.enter_context(run_server(OURS, command, ours, folder / "ours.log"))
+    scrape = {OURS: [f"127.0.0.1:{ours}"]}
+    if not compat:
+        node = free_port()
+        command = [node_exporter(), f"--web.listen-address=127.0.0.1:{node}"]
+        command.append(f"--collector.textfile.directory={textfiles}")
+        stack.enter_context(run_server(NODE, command, node, folder / "node.log"))
+        scrape[NODE] = [f"127.0.0.1:{node}"]
+    server = stack.enter_context(prometheus(folder, scrape=scrape))
+    time.sleep(SCRAPE_SECONDS)
+    return server
+
+
+def _report(server: Prometheus, path: Path, jobs: Sequence[str]) -> int:
+    """Print the counts for one file. Returns how many questions have data from the other job only."""
+    text = path.read_text(encoding="utf-8")
+    answered = {job: {i for i, q in enumerate(_questions(server, text, job)) if _has_data(server, q)} for job in jobs}
+    questions = list(_questions(server, text, jobs[0]))
+    print(f"{path.name}: {len(questions)} in all")
+    for job in jobs:
+        print(f"  {job}: {len(answered[job])}")
+    if len(jobs) == 1:
+        rest = [question for i, question in enumerate(questions) if i not in answered[OURS]]
+    else:
+        rest = [questions[i] for i in sorted(answered[NODE] - answered[OURS])]
+        print(f"  {OURS}, of those of {NODE}: {len(answered[NODE] & answered[OURS])} of {len(answered[NODE])}")
+    for question in rest:
+        print(f"  no data: {question.title}: {' '.join(' '.join(question.expressions).split())}")
+    return len(rest)
+
+
+def _questions(server: Prometheus, text: str, job: str) -> Iterator[Question]:
+    if not text.lstrip().startswith("{") or "schemaVersion" not in text:
+        for name, body in ALERT.findall(text):
+            names = sorted(set(METRIC_NAME.findall(re.sub(r"%\(\w+\)\w", "", body))))
+            yield Question(name, tuple(f'{each}{{job="{job}"}}' for each in names))
+        return
+    dashboard = json.loads(text)
+    values = _variables(server, dashboard, job)
+    for title, expression in _targets(dashboard, ""):
+        yield Question(title, (_substitute(expression, values),))
+
+
+def _targets(node: Any, title: str) -> Iterator[tuple[str, str]]:
+    """(title of the panel, expression) of each query."""
+    if isinstance(node, list):
+        for part in node:
+            yield from _targets(part, title)
+    elif isinstance(node, dict):
+        title = str(node.get("title", title))
+        for target in node.get("targets") or ():
+            if isinstance(target, dict) and target.get("expr"):
+                yield title, str(target["expr"])
+        for key, part in node.items():
+            if key != "targets":
+                yield from _targets(part, title)
+
+
+def _variables(server: Prometheus, dashboard: Mapping[str, Any], job: str) -> dict[str, str]:
+    """The first value of each variable, from the series of this job."""
+    values = {"__rate_interval": RATE_INTERVAL, "__interval": RATE_INTERVAL, "__range": RATE_INTERVAL, "job": job}
+    for variable in dashboard.get("templating", {}).get("list", ()):
+        query = variable.get("query")
+        query = query.get("query") if isinstance(query, dict) else query
+        if variable.get("type") != "query" or variable["name"] in values or not query:
+            continue
+        found = _values(server, _substitute(query, values), str(variable.get("regex") or ""), job)
+        values[variable["name"]] = next(iter(found), "")
+    return values
+
+
+def _values(server: Prometheus, query: str, regex: str, job: str) -> list[str]:
+    if match := LABEL_VALUES.fullmatch(query.strip()):
+        selector, label = match[1] or '{__name__=~".+"}', match[2]
+        series = server.query(selector)
+        return sorted({each["metric"].get(label, "") for each in series if each["metric"].get("job") == job} - {""})
+    if match := QUERY_RESULT.fullmatch(query.strip()):
+        lines = (
+            ",".join(f'{name}="{value}"' for name, value in each["metric"].items()) for each in server.query(match[1])
+        )
+        pattern = re.compile(regex.strip("/g").strip("/").replace("(?<", "(?P<"))
+        return [found["value"] for line in lines for found in pattern.finditer(line) if found["value"]]
+    return []
+
+
+def _substitute(text: str, values: Mapping[str, str]) -> str:
+    return re.sub(r"\$\{?(\w+)(?::\w+)?\}?", lambda match: values.get(match[1], match[0]), text)
+
+
+def _has_data(server: Prometheus, question: Question) -> bool:
+    return bool(question.expressions) and all(server.query(expression) for expression in question.expressions)
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.public_dashboards", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("files", nargs="+", type=Path, help="a dashboard (JSON) or the alerts of a mixin (libsonnet)")
+    parser.add_argument(
+        "--compat", default="", choices=("dcgm", "nvidia-smi"), help="names to serve, for a dashboard of GPUs"
+    )
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
