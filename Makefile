@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test test-exporter pytest fuzz test-compose test-readme test-tensorflow lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-diagnosis bench-monitor bench-report bench-loaders bench-dashboards bench-batch bench-finder bench-hot-paths soak rules dashboards preview docs docs-site golden clean
+.PHONY: up test test-exporter pytest fuzz test-compose test-readme test-slurm test-tensorflow lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-diagnosis bench-monitor bench-report bench-loaders bench-dashboards bench-batch bench-finder bench-hot-paths soak rules dashboards preview docs docs-site golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -74,6 +74,10 @@ test-compose: $(VENV)/.test
 # Runs the README's commands in a minimal Debian root; needs root and debootstrap.
 test-readme:
 	@tests/readme/run.sh $(VENV)/readme
+
+# Owners, demand and requests on a real Slurm of two versions; needs root and debootstrap. About six minutes.
+test-slurm: $(VENV)/.test
+	@tests/slurm/run.sh $(VENV)
 
 # The TensorFlow settings, tested with TensorFlow itself: too large for `make test`, so in an environment of its own.
 test-tensorflow:

@@ -81,7 +81,7 @@ class OwnerCollector:
         users = UserNames(settings.rootfs)
         self._processes = ProcessOwners(settings.procfs, users)
         self._slurm = SlurmNode(
-            SlurmCgroups(settings.procfs, settings.sysfs),
+            SlurmCgroups(settings.procfs, settings.sysfs, settings.nodename),
             GresConfFile(config_folders(settings.slurm_config, settings.rootfs)),
             users,
             settings.nodename,

@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gpu_exporter.owners.slurm_environment import MAX_LABEL_LENGTH, JobDetails
@@ -158,6 +158,8 @@ class ScontrolClient:
     _answered_at: float = 0.0
     _listed: tuple[frozenset[int], float] | None = None
     _called: bool = False
+    _taken: bool = False
+    """Whether `current` has returned the last answer: it may be the only one that lists all jobs."""
 
     def refresh(self) -> float | None:
         """Ask once. May return seconds to wait instead of the interval. Raises ScontrolError.
@@ -176,12 +178,14 @@ class ScontrolClient:
         except ScontrolError:
             self._state = "failed"
             raise
-        self._answer, self._answered_at, self._state = answer, self.clock(), "ok"
+        if self._answer and not self._taken:
+            answer = replace(answer, jobs={**self._answer.jobs, **answer.jobs})
+        self._answer, self._answered_at, self._state, self._taken = answer, self.clock(), "ok", False
         return None
 
     def current(self) -> ScontrolStatus:
         """The last answer, without waiting."""
-        answer, state = self._answer, self._state
+        answer, state, self._taken = self._answer, self._state, True
         if answer is None:
             return ScontrolStatus(state)
         if self.clock() - self._answered_at > MAX_STALE_INTERVALS * self.interval_seconds + CALL_TIMEOUT_SECONDS:

@@ -68,13 +68,14 @@ class _CachedJob:
 class SlurmCgroups:
     """Lists the jobs of this node. Not thread-safe."""
 
-    def __init__(self, procfs: Path, sysfs: Path) -> None:
-        self._procfs = str(procfs)
+    def __init__(self, procfs: Path, sysfs: Path, nodename: str = "") -> None:
+        """`nodename`: only its slurmd counts, if several share this machine and one of them has this name."""
+        self._procfs, self._nodename = str(procfs), nodename
         mount = sysfs / "fs/cgroup"
         #: v2 alone, v2 beside v1, and the only hierarchy of v1 that says something of GPUs.
         self._mounts = (str(mount), str(mount / "unified"), str(mount / "devices"))
         self._learned: set[tuple[str, ...]] = set()
-        self._roots: tuple[str, ...] = ()
+        self._roots: list[str] = []
         self._searched_at: float | None = None
         self._cache: dict[str, _CachedJob] = {}
 
@@ -99,7 +100,7 @@ class SlurmCgroups:
     def jobs(self, now: float) -> dict[str, NodeJob]:
         """The present jobs, by the name of their cgroup: the number, or the SLUID. `now` is monotonic seconds."""
         if self._searched_at is None or now - self._searched_at >= SEARCH_SECONDS:
-            self._roots, self._searched_at = tuple(self._search()), now
+            self._roots, self._searched_at = self._search(), now
         before, self._cache = self._cache, {}
         for root in self._roots:
             for key, folder, uid in _job_folders(root):
@@ -107,14 +108,18 @@ class SlurmCgroups:
                     self._cache[key] = self._read(key, folder, uid, before.get(key), now)
         return {key: cached.job for key, cached in self._cache.items()}
 
-    def _search(self) -> Iterator[str]:
+    def _search(self) -> list[str]:
         found: dict[str, None] = {}
         for mount in self._mounts:
             for path in self._learned:
                 found[os.path.join(mount, *path)] = None
             for folder in _find_roots(mount, _MAX_SEARCH_DEPTH):
                 found[folder] = None
-        return (folder for folder in found if os.path.isdir(folder))
+        present = [folder for folder in found if os.path.isdir(folder)]
+        names = {folder: node_name(os.path.basename(folder)) for folder in present}
+        if self._nodename in names.values():
+            return [folder for folder in present if names[folder] in ("", self._nodename)]
+        return present
 
     def _read(self, key: str, folder: str, uid: int | None, known: _CachedJob | None, now: float) -> _CachedJob:
         steps = {name: path for path in _folders(folder) if (name := parse_step_folder(os.path.basename(path)))}

@@ -78,10 +78,10 @@ def _parse_detail(detail: str) -> frozenset[int] | None:
         return parse_indices(text)
     used: set[int] = set()
     for index, part in enumerate(text.split(",")):
-        match = re.fullmatch(r"(\d+)/\d+", part.strip())
+        match = re.fullmatch(r"(\d+|-)/\d+", part.strip())  # - of a GPU that is allocated as a whole, or not at all
         if not match:
             return None
-        if int(match[1]):
+        if match[1].strip("-0"):
             used.add(index)
     return frozenset(used)
 
