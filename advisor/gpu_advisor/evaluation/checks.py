@@ -133,6 +133,13 @@ def _fleet(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[
     yield check_cost(facts, settings)
     if facts.exporters_of_duplicates:
         yield _check_duplicate_exporters(facts)
+    for item, title, messages in (
+        ("unmapped_exporters", "exporters without a mapping", facts.unmapped_exporters),
+        ("host_metrics", "host metrics of each GPU", (facts.unmatched_hosts,) if facts.unmatched_hosts else ()),
+    ):
+        if messages:
+            why = Abstention(Reason.UNSUPPORTED, item, FLEET, "; ".join(messages))
+            yield _unknown_check(item, title, FLEET, why)
 
 
 def _check_duplicate_exporters(facts: Facts) -> Check:
@@ -194,7 +201,9 @@ def _mean(
         missing = set(known)
         first = next(gpu for gpu in gpus if gpu.uuid not in missing)
         why = _explain_unknown(facts, signal, first, first.scope)
-        message = why.message if not known and len(gpus) == 1 else f"{len(known)} of {len(gpus)} GPUs seen: {why.message}"
+        message = (
+            why.message if not known and len(gpus) == 1 else f"{len(known)} of {len(gpus)} GPUs seen: {why.message}"
+        )
         return _unknown_check(item, title, scope, replace(why, scope=scope, message=message))
     evidence = facts.evidence(signal, known, band.low, coverage=share)
     found = _judge(item, title, scope, evidence, band)

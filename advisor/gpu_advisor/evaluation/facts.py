@@ -39,11 +39,14 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Node:
-    """A node. Its name begins with its cluster, if the source has a label for that."""
+    """A node. Its name begins with its cluster, if the source has a label for that; `target` is what service discovery
+    calls it.
+    """
 
     name: str
     instance: str
     cluster: str = ""
+    target: str = ""
 
     @property
     def scope(self) -> Scope:
@@ -58,7 +61,8 @@ class Facts:
     that several exporters report. `jobs` names the owner of each GPU that has a single one; `reported_jobs` are the
     jobs that report metrics themselves, by GPU uuid, and `profiles` the probe profiles of such jobs. `pool_histories`,
     the work in the last step of each (`pool_work_expressions`) and `demand_signals` are by pool, for scaled pools.
-    `unresolved` are GPUs with overlapping series, and `cluster_label` names the cluster in series, if they have one.
+    `unmapped_exporters` says which exporters are not read, `unmatched_hosts` which GPUs have no host metrics, and how to
+    fix it. `unresolved` are GPUs with overlapping series, and `cluster_label` names the cluster in series, if they have one.
     """
 
     at: float
@@ -77,6 +81,8 @@ class Facts:
     implausible_values: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     exporters_of_duplicates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unresolved: frozenset[str] = frozenset()
+    unmapped_exporters: tuple[str, ...] = ()
+    unmatched_hosts: str = ""
     cluster_label: str = ""
     _nodes: Mapping[str, Node] = field(init=False, repr=False, compare=False)
     _clusters: Mapping[str, str] = field(init=False, repr=False, compare=False)

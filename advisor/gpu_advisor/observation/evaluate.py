@@ -26,9 +26,10 @@ from gpu_advisor.observation.queries import (
     windows_of,
 )
 from gpu_advisor.observation.series import SeriesReader
+from gpu_advisor.observation.unmapped import read_unmapped_exporters
 from gpu_advisor.promql.expressions import union, with_matchers
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.base import Source
+from gpu_advisor.sources.base import PromqlSource, Source
 from gpu_advisor.sources.exporters.detection import GpuInventory, inventory_queries, merge_identities
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.query_plan import plan_queries
@@ -73,6 +74,9 @@ def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
     queries += len(second.combined)
     left_out = discarded_readings(limited, values)
     facts = build_facts({**results, **values}, inventory, families, settings, at, observed, left_out)
+    if isinstance(source, PromqlSource):
+        facts = replace(facts, unmapped_exporters=read_unmapped_exporters(source, inventory, mappings_of(settings), at))
+        queries += 1
     demand_signals = demand.read_demand_signals(source, settings.pools, at, settings.evaluation)
     published = curves_from_metrics(results["profile_memory"], results["profile_throughput"])
     facts = replace(facts, demand_signals=demand_signals, profiles=load_profile_index(settings.profiles_dir, published))

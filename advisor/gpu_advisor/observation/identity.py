@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from gpu_advisor.evaluation.facts import Gpu, Node, host_of
+from gpu_advisor.evaluation.facts import Gpu, Node
 from gpu_advisor.promql.expressions import Labels
 from gpu_advisor.sources.exporters.detection import GpuInventory, TargetKey, target_key
+from gpu_advisor.sources.exporters.node_names import NodeNames, match_nodes, mismatch_hint
 
 #: Driver states in which an exporter lists no GPUs because it cannot, not because there are none.
 FAILED_DRIVER_STATES = frozenset({"failed", "hung", "no_permission"})
@@ -29,7 +30,6 @@ def build_gpus(
     """
     shared = shared_uuids(inventory)
     without_driver = {target_key(labels) for labels in drivers if dict(labels).get("state") in FAILED_DRIVER_STATES}
-    hosts = {(node.cluster, host_of(node.instance)): node.name for node in nodes}
     scraped_jobs = {target.job for target in (*targets, *recent_targets)}
 
     def is_unreachable(target: TargetKey) -> bool:
@@ -41,19 +41,32 @@ def build_gpus(
     unreachable = [labels for labels in inventory.recent if is_unreachable(target_key(labels))]
     found: dict[str, Gpu] = {}
     # The present identity wins over a former one, a lower rank over a higher one.
-    for labels in (*inventory.present, *unreachable):
-        each = dict(labels)
+    rows = [dict(labels) for labels in (*inventory.present, *unreachable)]
+    matched = match_nodes([NodeNames.of(row) for row in rows], [_names_of(node) for node in nodes]).matched
+    for number, each in enumerate(rows):
         uuid = gpu_key(each, shared)
         if uuid and uuid not in found:
             instance, cluster = each.get("instance", ""), each.get("cluster", "")
             node = each.get("nodename")
-            name = qualify(node, cluster) if node else hosts.get((cluster, host_of(instance))) or instance
+            own_name = qualify(node, cluster) if node else instance
+            name = nodes[matched[number]].name if number in matched else own_name
             state = up.get(uuid)
             found[uuid] = Gpu(
                 uuid, each.get("index", ""), each.get("name", ""), each.get("vendor", ""), name,
                 None if state is None else state > 0, each.get("exporter", ""), cluster,
             )  # fmt: skip
     return tuple(sorted(found.values(), key=lambda gpu: (gpu.node, gpu.index.zfill(6), gpu.uuid)))
+
+
+def explain_unmatched_hosts(inventory: GpuInventory, nodes: Sequence[Node]) -> str:
+    """Which GPUs have no host metrics although there are some, and how to join them; empty if all have."""
+    gpus = [NodeNames.of(dict(labels)) for labels in inventory.present if dict(labels).get("uuid")]
+    names = [_names_of(node) for node in nodes]
+    return mismatch_hint(gpus, names, match_nodes(gpus, names))
+
+
+def _names_of(node: Node) -> NodeNames:
+    return NodeNames(node.cluster, node.name.removeprefix(qualify("", node.cluster)), node.target, node.instance)
 
 
 def qualify(name: str, cluster: str) -> str:
@@ -122,5 +135,5 @@ def build_nodes(rows: Iterable[Labels]) -> tuple[Node, ...]:
         name, instance, cluster = each.get("nodename"), each.get("instance"), each.get("cluster", "")
         if name and instance:
             full = qualify(name, cluster)
-            found.setdefault(full, Node(full, instance, cluster))
+            found.setdefault(full, Node(full, instance, cluster, each.get("node", "")))
     return tuple(sorted(found.values()))

@@ -38,6 +38,9 @@ _NOT_OF_GPUS = re.compile(r"(gpu_advisor|gpu_exporter|training|kube|slurm)_.*|.*
 
 _is_gpu_metric = re.compile(GPU_METRIC).fullmatch
 
+#: The label of the query's results that has the metric's name.
+NAME_LABEL = "metric_name"
+
 #: Metrics shown for an exporter.
 MAX_SHOWN_METRICS = 5
 
@@ -75,7 +78,9 @@ def unmapped_query(mapped_jobs: Iterable[str]) -> str:
     jobs = any_of_values("job", tuple(sorted(set(mapped_jobs))))
     negated = {"=": "!=", "=~": "!~"}[jobs.op]
     others = f", job{negated}{quote_string(jobs.value)}" if jobs.value else ""
-    return f"count by (__name__, job) ({{__name__=~{quote_string(GPU_METRIC)}{others}}})"
+    selector = f"{{__name__=~{quote_string(GPU_METRIC)}{others}}}"
+    # A copy, as results have no names of metrics.
+    return f'count by ({NAME_LABEL}, job) (label_replace({selector}, "{NAME_LABEL}", "$1", "__name__", "(.+)"))'
 
 
 def metrics_by_job(results: Iterable[Labels]) -> dict[str, set[str]]:
@@ -83,7 +88,7 @@ def metrics_by_job(results: Iterable[Labels]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for labels in results:
         each = dict(labels)
-        found.setdefault(each.get("job", ""), set()).add(each.get("__name__", ""))
+        found.setdefault(each.get("job", ""), set()).add(each.get(NAME_LABEL, ""))
     return found
 
 
