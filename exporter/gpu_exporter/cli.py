@@ -9,15 +9,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from gpu_exporter.config import ExporterSettings, SettingsError, load_settings, parse_duration
 from gpu_exporter.devices import DRIVERS
-from gpu_exporter.devices.simulated import FleetError, generate_history, parse_fleet
+from gpu_exporter.devices.simulated import FleetError, SimulatedGpu, generate_history, parse_fleet
 from gpu_exporter.exposition import render_history
 from gpu_exporter.host import COLLECTORS
-from gpu_exporter.sampling import FIRST_READING_TIMEOUT_SECONDS, Sampler
-from gpu_exporter.server import AccessPolicy, ListenError, MetricsServer, ServerConfig
+from gpu_exporter.logs import log_to_stderr
+from gpu_exporter.reload import ReloadableSampler
+from gpu_exporter.sampling import Sampler
+from gpu_exporter.server import AccessPolicy, ActionError, ListenError, MetricsServer, ServerConfig, format_address
 from gpu_exporter.wiring import COLLECTOR_GROUPS, build_drivers, build_sampler
 
 log = logging.getLogger("gpu_exporter")
@@ -27,40 +30,75 @@ USAGE_ERROR = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit code: 0 success, 1 runtime error, 2 usage error."""
+    arguments = sys.argv[1:] if argv is None else argv
     try:
-        settings = load_settings(sys.argv[1:] if argv is None else argv, (*COLLECTOR_GROUPS, *DRIVERS, *COLLECTORS))
-        fleet = parse_fleet(settings.simulate, settings.simulate_seed) if settings.simulate else ()
+        settings = _load(arguments)
         access = _load_access_policy(settings)
-    except (SettingsError, FleetError) as error:
+        log_to_stderr(settings.log_level)
+        if settings.simulate_history:
+            return write_history(settings)
+        sampler = ReloadableSampler(settings, lambda: _load(arguments), _build)
+    except SettingsError as error:
         print(f"gpu-exporter: {error}", file=sys.stderr)
         return USAGE_ERROR
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if settings.simulate_history:
-        return write_history(settings)
-    return serve(settings, build_sampler(settings, build_drivers(settings, fleet)), access)
+    return serve(settings, sampler, access)
 
 
-def serve(settings: ExporterSettings, sampler: Sampler, access: Callable[[], AccessPolicy] | None) -> int:
-    """Serve until SIGTERM or SIGINT. Returns the exit code."""
-    actions = {"/-/release": sampler.release_drivers} if settings.enable_lifecycle else {}
+def _load(arguments: Sequence[str]) -> ExporterSettings:
+    """Raises SettingsError."""
+    settings = load_settings(arguments, (*COLLECTOR_GROUPS, *DRIVERS, *COLLECTORS))
+    _fleet(settings)
+    return settings
+
+
+def _fleet(settings: ExporterSettings) -> tuple[SimulatedGpu, ...]:
+    """Raises SettingsError."""
     try:
-        server = MetricsServer(settings.address, ServerConfig(settings.telemetry_path, sampler.page, actions, access))
+        return parse_fleet(settings.simulate, settings.simulate_seed) if settings.simulate else ()
+    except FleetError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _build(settings: ExporterSettings) -> Sampler:
+    """Raises SettingsError."""
+    return build_sampler(settings, build_drivers(settings, _fleet(settings)))
+
+
+def serve(settings: ExporterSettings, sampler: ReloadableSampler, access: Callable[[], AccessPolicy] | None) -> int:
+    """Serve until SIGTERM or SIGINT. SIGHUP reads the settings again. Returns the exit code."""
+    actions: dict[str, Callable[[], object]] = {}
+    if settings.enable_lifecycle:
+        actions = {"/-/release": sampler.release_drivers, "/-/reload": sampler.reload}
+    names = (settings.address[0], settings.nodename)
+    try:
+        server = MetricsServer(
+            settings.address, ServerConfig(settings.telemetry_path, sampler.page, actions, access, names)
+        )
     except ListenError as error:
         print(f"gpu-exporter: {error}", file=sys.stderr)
         return 1
-    sampler.start(FIRST_READING_TIMEOUT_SECONDS)
+    # A handler interrupts the serving loop, and shutdown() waits for that loop: call it from another thread. The
+    # signals before the first readings: systemd sends SIGHUP whenever it is told to reload.
     for signum in (signal.SIGTERM, signal.SIGINT):
-        # The handler interrupts the serving loop, and shutdown() waits for that loop: call it from another thread.
         signal.signal(signum, lambda *_: threading.Thread(target=server.shutdown).start())
+    signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=_reload, args=(sampler,), daemon=True).start())
+    sampler.start()
     signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=sampler.release_drivers, daemon=True).start())
     host, port = server.server_address[:2]
     scheme = "https" if access and access().ssl_context() else "http"
     bind_host = host if isinstance(host, str) else host.decode()
-    log.info("serving %s://%s:%s%s", scheme, bind_host, port, settings.telemetry_path)
-    server.serve_forever()
-    sampler.stop()
-    server.server_close()
+    log.info("serving %s://%s%s", scheme, format_address(bind_host, port), settings.telemetry_path)
+    try:
+        server.serve_forever()
+    finally:
+        sampler.stop()
+        server.server_close()
     return 0
+
+
+def _reload(sampler: ReloadableSampler) -> None:
+    with suppress(ActionError):  # logged
+        sampler.reload()
 
 
 def _load_access_policy(settings: ExporterSettings) -> Callable[[], AccessPolicy] | None:

@@ -47,7 +47,8 @@ class ExporterSettings:
     enable_lifecycle: bool = _setting_field(
         "web.enable-lifecycle",
         False,
-        "enable POST /-/release, which unloads the driver libraries for 2 minutes (as SIGUSR1 always does)",
+        "enable POST /-/release, which unloads the driver libraries for 2 minutes, and POST /-/reload, which reads the "
+        "settings file again (as SIGUSR1 and SIGHUP always do)",
     )
     telemetry_path: str = _setting_field("web.telemetry-path", "/metrics", "path under which to expose metrics", "PATH")
     sampling_interval: str = _setting_field("sampling.interval", "1s", "how often to read GPUs and host", "DURATION")
@@ -184,15 +185,34 @@ def _build_parser(collectors: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
+def compose_without_aliases(text: str) -> Any:
+    """The nodes of a YAML document. Raises yaml.YAMLError.
+
+    Aliases are errors: a few lines of them stand for billions of nodes, and no settings here need them.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            if self.check_event(yaml.AliasEvent):
+                mark = self.peek_event().start_mark
+                raise yaml.composer.ComposerError(None, None, "aliases are not supported; write the value out", mark)
+            return super().compose_node(parent, index)
+
+    return yaml.compose(text, Loader=Loader)
+
+
 def _read_config_file(path: Path, collectors: Sequence[str]) -> Iterator[tuple[str, Any]]:
     import yaml  # 1 MiB that an exporter without a settings file does not need
 
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        root = compose_without_aliases(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}; give the path of a readable file to --config.file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not YAML: {error}") from error
+    except RecursionError as error:
+        raise SettingsError(f"{path}: too deeply nested; write one KEY: VALUE per line") from error
     if root is None:
         return
     types: dict[str, type] = {f.metadata["key"]: type(f.default) for f in _setting_fields()}
@@ -237,9 +257,11 @@ def validate(settings: ExporterSettings) -> None:
         except re.error as error:
             raise SettingsError(f"--{_flag_name(name)}: not a regular expression: {error}") from error
     host, _, port = settings.listen_address.rpartition(":")
-    if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535 or (":" in host and not bracketed):
         raise SettingsError(
-            f"--web.listen-address: {settings.listen_address!r} must be HOST:PORT, for example 127.0.0.1:9816"
+            f"--web.listen-address: {settings.listen_address!r} must be HOST:PORT, for example 127.0.0.1:9816, with an "
+            "IPv6 address in brackets, for example [::1]:9816"
         )
     if not settings.telemetry_path.startswith("/"):
         raise SettingsError(f"--web.telemetry-path: {settings.telemetry_path!r} must start with /")

@@ -13,13 +13,13 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gpu_exporter import __version__
+from gpu_exporter import __version__, browser_guard
 from gpu_exporter.exposition import CONTENT_TYPE
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ _REASON_PHRASES = {
     200: "OK",
     400: "Bad Request",
     401: "Unauthorized",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
@@ -70,6 +71,10 @@ _GZIP_REFUSED = re.compile(r";\s*q=0(\.0*)?\s*$")
 
 class ListenError(Exception):
     """Cannot listen on the address. The message says how to fix it."""
+
+
+class ActionError(Exception):
+    """An action that a POST request triggered failed. The message says how to fix it."""
 
 
 class HttpError(Exception):
@@ -105,6 +110,14 @@ class AccessPolicy(Protocol):
         """Whether a request with this Authorization header (None if it has none) is allowed."""
         ...
 
+    def must_wait(self, header: str | None, address: str) -> bool:
+        """Whether the password of this client is not checked now: it sent too many wrong ones, or many others wait."""
+        ...
+
+    def record_wrong(self, header: str | None, address: str) -> None:
+        """Count a wrong password against the client's address."""
+        ...
+
     def allow_request(self) -> bool:
         """Whether the rate limit allows one more request now."""
         ...
@@ -119,6 +132,8 @@ class ServerConfig:
     post_actions: Mapping[str, Callable[[], object]] = field(default_factory=dict)
     #: Called for each connection and request, so that the policy may change at any time.
     access: Callable[[], AccessPolicy] | None = None
+    #: Names of this server, beside IP addresses and localhost: actions are refused under others (DNS rebinding).
+    names: Sequence[str] = ()
 
 
 class MetricsServer(ThreadingTCPServer):
@@ -140,7 +155,7 @@ class MetricsServer(ThreadingTCPServer):
             super().__init__(address, _Connection)
         except OSError as error:
             raise ListenError(
-                f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}; "
+                f"cannot listen on {format_address(*address)}: {error.strerror or error}; "
                 "stop the process that uses it, or choose another address with --web.listen-address"
             ) from error
 
@@ -267,10 +282,14 @@ class _Connection(BaseRequestHandler):
                     _TEXT,
                     b"too many requests; reduce the scrape rate, or raise rate_limit in the web configuration file\n",
                 )
-            if not access.authorize(request.fields.get("authorization")):
+            header, address = request.fields.get("authorization"), str(self.client_address[0])
+            if access.must_wait(header, address):
+                return 429, _TEXT, b"too many wrong passwords; retry in a minute\n"
+            if not access.authorize(header):
+                access.record_wrong(header, address)
                 return 401, _TEXT, b"unauthorized; send a user name and password (basic auth)\n"
         if request.method == "POST":
-            return self._run_action(path)
+            return self._run_action(request)
         if path == config.path:
             try:
                 return 200, CONTENT_TYPE, config.page()
@@ -283,11 +302,16 @@ class _Connection(BaseRequestHandler):
             return 200, _HTML, self.server.landing
         return 404, _TEXT, f"not found; metrics are at {config.path}\n".encode()
 
-    def _run_action(self, path: str) -> tuple[int, str, bytes]:
-        action = self.server.config.post_actions.get(path)
+    def _run_action(self, request: HttpRequest) -> tuple[int, str, bytes]:
+        action = self.server.config.post_actions.get(request.path)
         if not action:
             return 405, _TEXT, b"method not allowed; use GET or HEAD\n"
-        action()
+        if why := browser_guard.refusal(request.fields, self.server.config.names):
+            return 403, _TEXT, f"refused: {why}\n".encode()
+        try:
+            action()
+        except ActionError as error:
+            return 400, _TEXT, f"{error}\n".encode()
         return 200, _TEXT, b"ok\n"
 
     def _send(
@@ -332,6 +356,11 @@ class _Connection(BaseRequestHandler):
             if not data:
                 return
             remaining -= len(data)
+
+
+def format_address(host: str, port: int) -> str:
+    """`HOST:PORT`, with an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def parse_http_request(head: bytes) -> HttpRequest:

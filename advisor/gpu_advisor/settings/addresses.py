@@ -6,7 +6,7 @@ import re
 import socket
 
 #: Connections that wait to be accepted; Linux limits it to net.core.somaxconn.
-BACKLOG = 1024
+BACKLOG = 4096
 
 
 class AddressError(Exception):

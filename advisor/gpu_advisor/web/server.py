@@ -79,8 +79,8 @@ class RequestLanes:
     def lanes(self) -> dict[str, Lane]:
         limited = text_response(429, TOO_MANY_GUESSES, [("Retry-After", str(RETRY_SECONDS))])
         return {
-            "health": Lane(threads=1, waiting=1000),
-            "metrics": Lane(threads=1, waiting=100),
+            "health": Lane(threads=1, waiting=1000, urgent=True),
+            "metrics": Lane(threads=1, waiting=100, urgent=True),
             "api": Lane(threads=8, waiting=1000),
             "passwords": Lane(threads=1, waiting=20, refusal=limited, prepare=self._check_password),
         }

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpu_exporter.webconfig import sections, tls
 from gpu_exporter.webconfig.document import WebConfigError, YamlDocument
+from gpu_exporter.webconfig.guessing import GuessLimit
 
 if TYPE_CHECKING:
     import ssl
@@ -37,6 +38,7 @@ _SECTION_NAMES = ("tls_server_config", "http_server_config", "basic_auth_users",
 #: bcrypt uses no more, and the package rejects longer passwords.
 _MAX_PASSWORD_BYTES = 72
 _MAX_VERIFIED_CREDENTIALS = 100
+_MAX_WAITING_CHECKS = 8
 
 
 @dataclass
@@ -57,6 +59,9 @@ class WebConfig:
         self._salt = secrets.token_bytes(32)
         self._verified_credentials: dict[bytes, None] = {}
         self._lock = threading.Lock()
+        self._rate_lock = threading.Lock()  # not the one above: no request waits for somebody's password hash
+        self._waiting = 0
+        self.guesses = GuessLimit()
         self._tokens, self._refilled_at = float(self._burst), time.monotonic()
 
     @classmethod
@@ -108,16 +113,20 @@ class WebConfig:
             return False
         user, password = credentials
         password_hash = self._users.get(user)
-        parts = (user, password_hash or b"", password)
-        key = hmac.digest(self._salt, b"".join(b"%d:%s" % (len(part), part) for part in parts), hashlib.sha256)
+        key = self._digest(user, password)
         if key in self._verified_credentials:
             return True
         # Serialized: guessing passwords must not use all CPUs of the node.
+        self._waiting += 1
         with self._lock:
+            self._waiting -= 1
             try:
-                is_valid = self._bcrypt.checkpw(
-                    password[:_MAX_PASSWORD_BYTES], password_hash or max(self._users.values(), key=_bcrypt_cost)
-                )
+                hardest = max(self._users.values(), key=_bcrypt_cost)
+                password = password[:_MAX_PASSWORD_BYTES]
+                is_valid = self._bcrypt.checkpw(password, password_hash or hardest)
+                # The same work for every user, whatever the cost of its hash, so that time names none.
+                for cost in range(int(_bcrypt_cost(password_hash or hardest)), int(_bcrypt_cost(hardest))):
+                    self._bcrypt.hashpw(password, self._bcrypt.gensalt(cost))
             except ValueError:  # a NUL byte, in some versions of the package
                 is_valid = False
             if not (is_valid and password_hash):
@@ -127,11 +136,27 @@ class WebConfig:
             self._verified_credentials[key] = None
         return True
 
+    def must_wait(self, header: str | None, address: str) -> bool:
+        """Whether the password is not checked now: wrong ones came from this address, or many checks are waiting."""
+        credentials = _parse_basic_auth(header) if self._users else None
+        if credentials is None or self._digest(*credentials) in self._verified_credentials:
+            return False
+        return self._waiting >= _MAX_WAITING_CHECKS or not self.guesses.allows(address)
+
+    def record_wrong(self, header: str | None, address: str) -> None:
+        """Count a wrong password against the address; a request without one is no guess."""
+        if _parse_basic_auth(header) is not None:
+            self.guesses.record_wrong(address)
+
+    def _digest(self, user: bytes, password: bytes) -> bytes:
+        parts = (user, self._users.get(user) or b"", password)
+        return hmac.digest(self._salt, b"".join(b"%d:%s" % (len(part), part) for part in parts), hashlib.sha256)
+
     def allow_request(self) -> bool:
         """Take a token of the rate limit; False if there is none."""
         if not self._interval:
             return True
-        with self._lock:
+        with self._rate_lock:
             now = time.monotonic()
             self._tokens = min(float(self._burst), self._tokens + (now - self._refilled_at) / self._interval)
             self._refilled_at = now
@@ -176,6 +201,7 @@ class WebConfigReloader:
         if bool(config.ssl_context()) != bool(self._config.ssl_context()):
             self._log_rejected(f"{config.path}: restart the exporter to enable or disable TLS")
             return
+        config.guesses = self._config.guesses
         log.info("reloaded %s", config.path)
         self._last_error = ""
         self._config = config

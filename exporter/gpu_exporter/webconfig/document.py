@@ -7,6 +7,8 @@ from pathlib import Path
 
 import yaml
 
+from gpu_exporter.config import compose_without_aliases
+
 
 class WebConfigError(Exception):
     """The file is invalid. The message names file, line and key, and says how to fix it."""
@@ -20,7 +22,7 @@ class YamlDocument:
 
     def compose(self) -> yaml.Node | None:
         try:
-            return yaml.compose(self.path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+            return compose_without_aliases(self.path.read_text(encoding="utf-8"))
         except OSError as error:
             raise WebConfigError(
                 f"{self.path}: {error.strerror}; give the path of a readable file to --web.config.file"

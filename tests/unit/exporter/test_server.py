@@ -346,6 +346,12 @@ class FakeAccess:
     def authorize(self, header: str | None) -> bool:
         return header == "Basic me"
 
+    def must_wait(self, header: str | None, address: str) -> bool:
+        return header == "Basic guesser"
+
+    def record_wrong(self, header: str | None, address: str) -> None:
+        self.wrong = address
+
     def allow_request(self) -> bool:
         self.left -= 1
         return self.left >= 0
@@ -369,6 +375,8 @@ def test_access_policy_and_actions() -> None:
             assert b"\r\nWWW-Authenticate: Basic " in answer
             assert b"\r\nX-Frame-Options: deny\r\n" in answer
         assert not done
+        assert guard.wrong == "127.0.0.1"
+        assert asked(b"GET /metrics", b"Authorization: Basic guesser")[0] == b"429"
         mine = b"Authorization: Basic me"
         assert asked(b"GET /metrics", mine)[0] == b"200"
         assert asked(b"POST /-/release", mine)[0] == b"200"

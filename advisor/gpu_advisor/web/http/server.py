@@ -11,6 +11,7 @@ import logging
 import selectors
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections import deque
@@ -36,10 +37,14 @@ log = logging.getLogger(__name__)
 RECEIVE_BYTES = 1 << 16
 SEND_BYTES = 1 << 18
 ACCEPTS_PER_TURN = 64
+SENDS_PER_TURN = 2
+#: For responses, in one turn of the loop: so soon the next requests are looked at.
+TURN_SECONDS = 0.02
 DEADLINE_CHECK_SECONDS = 0.25
 #: After an accept that failed for want of descriptors or memory.
 ACCEPT_BACKOFF_SECONDS = 0.2
 STOP_SECONDS = 3.0
+SWITCH_INTERVAL_SECONDS = 0.0005
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -55,6 +60,8 @@ class Lane:
     refusal: HttpResponse = OVERLOADED
     #: Prepares a request in this lane, and names the lane that then serves it. None: this lane serves it.
     prepare: Callable[[Environ], str] | None = None
+    #: Its responses are small, and sent before all others.
+    urgent: bool = False
 
 
 class HttpServer:
@@ -90,7 +97,9 @@ class HttpServer:
             end.setblocking(False)
         self._clients = ClientTable()
         self._pending = PendingResponses()
+        self._urgent: deque[tuple[Client, HttpResponse]] = deque()
         self._completed: deque[tuple[Client, HttpResponse]] = deque()
+        self._turns = 0
         self._stopping = threading.Event()
         self._accepting = False
         self._accept_at = 0.0  # not before this time (monotonic clock)
@@ -98,6 +107,8 @@ class HttpServer:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
+        # Each system call of the loop gives the interpreter away, and waits for it while workers compute.
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_SECONDS))
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
         self._thread.start()
 
@@ -138,19 +149,41 @@ class HttpServer:
         if not self._accepting and time.monotonic() >= self._accept_at and not self._stopping.is_set():
             self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
             self._accepting = True
-        for key, _ in self._selector.select(DEADLINE_CHECK_SECONDS):
-            if not isinstance(key.data, Client):
+        ready = self._selector.select(0 if self._completed else DEADLINE_CHECK_SECONDS)
+        end = time.monotonic() + TURN_SECONDS
+        clients: list[Client] = []
+        for key, _ in ready:
+            if isinstance(key.data, Client):
+                clients.append(key.data)
+            else:
                 key.data()
-            elif key.data in self._clients:  # not closed by an earlier event of this round
-                self._guard(key.data, self._advance, key.data)
-        for _ in range(len(self._completed)):
-            client, response = self._completed.popleft()
-            if client in self._clients:
-                self._guard(client, self._respond, client, response)
+        # New requests before responses, which may be many and large. What a turn has no time for is ready in the next.
+        self._turns += 1
+        sending = [client for client in clients if client.phase is Phase.SENDING]
+        first = self._turns % len(sending) if sending else 0
+        self._advance_all([client for client in clients if client.phase is not Phase.SENDING], float("inf"))
+        self._deliver(self._urgent, float("inf"))
+        self._deliver(self._completed, end)
+        self._advance_all(sending[first:] + sending[:first], end)
         now = time.monotonic()
         if now - self._checked_at >= DEADLINE_CHECK_SECONDS:
             self._checked_at = now
             self._enforce_deadlines(now)
+
+    def _advance_all(self, clients: list[Client], end: float) -> None:
+        for client in clients:
+            if client in self._clients:  # not closed by an earlier event of this turn
+                self._guard(client, self._advance, client)
+            if time.monotonic() > end:
+                return
+
+    def _deliver(self, completed: deque[tuple[Client, HttpResponse]], end: float) -> None:
+        while completed:
+            client, response = completed.popleft()
+            if client in self._clients:
+                self._guard(client, self._respond, client, response)
+            if time.monotonic() > end:
+                return
 
     def _guard(self, client: Client, step: Callable[..., object], *arguments: object) -> None:
         """Whatever fails in one connection ends that connection only."""
@@ -258,23 +291,23 @@ class HttpServer:
     def _enqueue(self, client: Client, environ: Environ, lane: str) -> None:
         """From any thread."""
         if not self._pools[lane].submit(lambda: self._work(client, environ, self._lanes[lane])):
-            self._complete(client, self._lanes[lane].refusal)
+            self._complete(client, self._lanes[lane].refusal, self._lanes[lane])
 
     def _work(self, client: Client, environ: Environ, lane: Lane) -> None:
         """In a worker's thread."""
         if lane.prepare is None:
-            self._complete(client, run_application(self._application, environ))
+            self._complete(client, run_application(self._application, environ), lane)
             return
         try:
             then = lane.prepare(environ)
         except Exception:
             log.exception("preparing %s %s failed", environ["REQUEST_METHOD"], environ["PATH_INFO"])
-            self._complete(client, INTERNAL_ERROR)
+            self._complete(client, INTERNAL_ERROR, lane)
             return
         self._enqueue(client, environ, then)
 
-    def _complete(self, client: Client, response: HttpResponse) -> None:
-        self._completed.append((client, response))
+    def _complete(self, client: Client, response: HttpResponse, lane: Lane) -> None:
+        (self._urgent if lane.urgent else self._completed).append((client, response))
         self._wake()
 
     def _respond(self, client: Client, response: HttpResponse) -> None:
@@ -296,13 +329,18 @@ class HttpServer:
                 self._close(min(self._in_phase(Phase.SENDING), key=lambda each: each.deadline))
 
     def _send(self, client: Client) -> None:
-        while client.output:
+        for _ in range(SENDS_PER_TURN):
+            if not client.output:
+                break
             first = client.output[0]
             sent = client.socket.send(first[:SEND_BYTES])
             if sent < len(first):
                 client.output[0] = first[sent:]
             else:
                 client.output.popleft()
+        if client.output:
+            self._watch(client, selectors.EVENT_WRITE)
+            return
         self._pending.remove(client.held)
         client.held = ()
         client.served += 1
