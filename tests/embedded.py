@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.source import EmbeddedSource
+from gpu_advisor.sources.prometheus.engine import EngineKind
 from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
-from gpu_advisor.sources.reductions import PROMETHEUS_2, PROMETHEUS_3
+from gpu_advisor.sources.reductions import PROMETHEUS_2, PROMETHEUS_2_51, PROMETHEUS_3
 
 from tests.servers import Prometheus
 
@@ -13,6 +14,9 @@ from tests.servers import Prometheus
 def embedded_source(history: History, server: Prometheus) -> EmbeddedSource:
     """The history as a source, by the rules of the server's release."""
     source = PrometheusSource(PrometheusClientConfig(server.url))
-    left_closed = source.engine().behavior.left_closed
+    engine = source.engine()
     source.close()
-    return EmbeddedSource(history, PROMETHEUS_2 if left_closed else PROMETHEUS_3)
+    if engine.kind is not EngineKind.PROMETHEUS_2:
+        return EmbeddedSource(history, PROMETHEUS_3)
+    _, minor, *_ = (engine.version or "2.0").split(".")
+    return EmbeddedSource(history, PROMETHEUS_2 if int(minor) < 51 else PROMETHEUS_2_51)

@@ -115,7 +115,7 @@ class _Compiler:
         if selector.function == "last":
             text += self.language.window_of_last
         if self.at is not None:
-            text += f" @ {self.at:.3f}"
+            text += f" @ {self.at:.3f}{self.language.time_digits}"
         return self.language.calls[selector.function].format(
             series=text,
             q=None if selector.q is None else _number(selector.q),

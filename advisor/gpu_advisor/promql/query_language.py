@@ -18,13 +18,15 @@ class QueryLanguage:
     """How a query is written.
 
     `calls` have the placeholders {series} (the selector with its window), {q}, {seconds} (the window's length) and
-    {at} (its end). `definitions` precede a query with one of the functions in `defined`.
+    {at} (its end). `definitions` precede a query with one of the functions in `defined`. `time_digits` follow the
+    milliseconds of a time, for engines that cut them off a floating-point number, which may be just below them.
     """
 
     name: str
     calls: Mapping[Function, str]
     dot_matches_newline: bool = True  # in the regular expressions of matchers
     window_of_last: str = ""
+    time_digits: str = ""
     defined: frozenset[Function] = frozenset()
     definitions: str = ""
 
@@ -66,6 +68,7 @@ METRICSQL: Final = QueryLanguage(
     },
     dot_matches_newline=False,  # depends on the version
     window_of_last="[5m]",
+    time_digits="2",
     defined=frozenset({"rate", "increase"}),
     definitions=_EXTRAPOLATION,
 )

@@ -1,7 +1,7 @@
 """Prometheus' range functions over the samples of one series, in numpy, to the last digit or nearly.
 
-Times are Unix milliseconds (int64, increasing), values float64. The rules are those of Prometheus 2.42 and 3.5, from
-their source (promql/functions.go, quantile.go, engine.go), and tests compare them with the real servers.
+Times are Unix milliseconds (int64, increasing), values float64. The rules are those of Prometheus 2.42, 2.53 and 3.5,
+from their source (promql/functions.go, quantile.go, engine.go), and tests compare them with the real servers.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class RangeRules:
 
 
 PROMETHEUS_2: Final = RangeRules(left_closed=True, clips_at_zero_first=True, incremental_mean=True)
+PROMETHEUS_2_51: Final = RangeRules(left_closed=True, clips_at_zero_first=False, incremental_mean=True)
 PROMETHEUS_3: Final = RangeRules(left_closed=False, clips_at_zero_first=False, incremental_mean=False)
 
 _EXTRAPOLATION_FACTOR = 1.1  # a gap to the window's edge below this many sample intervals counts as covered

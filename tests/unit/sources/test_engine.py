@@ -129,7 +129,7 @@ def test_the_engine_is_detected_again_after_the_server_was_away() -> None:
     [
         (PROMETHEUS_2, vector(3), REFUSED, {"query": 'rate(x_total{a=~"(?s:b.*)"}[1m])'}),
         (PROMETHEUS_3, vector(2), REFUSED, {"query": 'rate(x_total{a=~"b.*"}[1m])'}),
-        (VICTORIAMETRICS, vector(2), vector(1), {"nocache": "1"}),
+        (VICTORIAMETRICS, vector(2), vector(1), {"nocache": "1", "time": "2023-11-14T22:13:20.0002Z"}),
     ],
 )
 def test_queries_are_written_for_the_engine(

@@ -43,11 +43,11 @@ def test_text(expression: Expression, text: str):
 @pytest.mark.parametrize(
     ("selector", "text"),
     [
-        (Selector("x"), "default_rollup(x[5m] @ 7.000)"),
-        (Selector("x", "mean", 60), "avg_over_time(x[1m] @ 7.000)"),
-        (Selector("x", "quantile", 60, 0.5), "quantile_over_time(0.5, x[1m] @ 7.000)"),
-        (Selector("x", "rate", 60), "extrapolated_rate(x[1m] @ 7.000, 60, 7.000)"),
-        (Selector("x", "increase", 300), "extrapolated_increase(x[5m] @ 7.000, 300, 7.000)"),
+        (Selector("x"), "default_rollup(x[5m] @ 7.0002)"),
+        (Selector("x", "mean", 60), "avg_over_time(x[1m] @ 7.0002)"),
+        (Selector("x", "quantile", 60, 0.5), "quantile_over_time(0.5, x[1m] @ 7.0002)"),
+        (Selector("x", "rate", 60), "extrapolated_rate(x[1m] @ 7.0002, 60, 7.000)"),
+        (Selector("x", "increase", 300), "extrapolated_increase(x[5m] @ 7.0002, 300, 7.000)"),
     ],
 )
 def test_metricsql(selector: Selector, text: str):

@@ -125,9 +125,9 @@ class PrometheusSource:
         """As `range`, for PromQL written by a user. Raises SourceError."""
         form = {
             "query": promql,
-            "start": _rfc3339(start),
-            "end": _rfc3339(end),
-            "step": f"{round(step * 1000)}ms",
+            "start": self._time(start),
+            "end": self._time(end),
+            "step": f"{step:.3f}{self.query_language().time_digits}",
         }
         return self._query("/api/v1/query_range", {"": form}, self._matrix)[""]
 
@@ -213,9 +213,12 @@ class PrometheusSource:
         self, expressions: Mapping[str, E], at: float, write: Callable[[E, QueryLanguage], str]
     ) -> dict[str, dict[str, str]]:
         return {
-            key: {"query": self._text(expression, write), "time": _rfc3339(at)}
+            key: {"query": self._text(expression, write), "time": self._time(at)}
             for key, expression in expressions.items()
         }
+
+    def _time(self, at: float) -> str:
+        return _rfc3339(at, self.query_language().time_digits)
 
     def _text(self, expression: E, write: Callable[[E, QueryLanguage], str]) -> str:
         language = self.query_language()
@@ -352,10 +355,10 @@ def _instant_text(expression: Expression, language: QueryLanguage) -> str:
     return to_promql(expression, language=language)
 
 
-def _rfc3339(seconds: float) -> str:
+def _rfc3339(seconds: float, more_digits: str = "") -> str:
     """RFC 3339 with milliseconds: a server that parses 1700000000.567 as a float may truncate it to .566."""
     whole, milliseconds = divmod(round(seconds * 1000), 1000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{milliseconds:03d}Z"
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{milliseconds:03d}{more_digits}Z"
 
 
 def _is_retryable(response: HttpResponse) -> bool:
