@@ -142,7 +142,7 @@ def mapped_exporters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mappe
 
 
 def _rules(name: str) -> str:
-    return render_rules([_family(name), "node_exporter"], scrape_interval_seconds=INTERVAL_SECONDS)
+    return render_rules([_family(name), "node_exporter"])
 
 
 def _family(name: str) -> str:

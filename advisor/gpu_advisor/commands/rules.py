@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 
-def _names() -> dict[str, str]:
+def _names(mappings_dir: str) -> dict[str, str]:
     """Accepted names of exporters -> name of the mapping: the full name, or without the suffix "exporter"."""
     from gpu_advisor.sources.exporters.mapping import mappings
 
-    found = {mapping.name: mapping.name for mapping in mappings() if not mapping.companion}
+    found = {mapping.name: mapping.name for mapping in mappings(mappings_dir) if not mapping.companion}
     short = {name.removesuffix("-exporter").removesuffix("_exporter"): name for name in found}
     return {**short, **found}
 
@@ -22,17 +22,36 @@ def _names() -> dict[str, str]:
 )  # fmt: skip
 @click.option("--job", "jobs", multiple=True, help="Only series of this Prometheus job; repeatable.")
 @click.option(
-    "--scrape-interval", type=click.FloatRange(min=0.1), default=15.0, show_default=True,
-    help="Scrape interval, in seconds, of exporters that publish gauges: data coverage is computed from the number of "
-    "samples.",
+    "--cluster-label", default="cluster", show_default=True,
+    help="Label that distinguishes clusters in one Prometheus; empty: none.",
 )  # fmt: skip
-def command(sources: tuple[str, ...], jobs: tuple[str, ...], scrape_interval: float) -> None:
+@click.option(
+    "--mappings-dir", default="", metavar="DIRECTORY",
+    help="Directory of your own mapping files, as source.mappings_dir in the settings.",
+)  # fmt: skip
+@click.option(
+    "--scrape-interval", type=click.FloatRange(min=0.1), default=None, hidden=True,
+    help="Not needed any more: the rules do not depend on the scrape interval.",
+)  # fmt: skip
+def command(
+    sources: tuple[str, ...],
+    jobs: tuple[str, ...],
+    cluster_label: str,
+    mappings_dir: str,
+    scrape_interval: float | None,
+) -> None:
     """Print Prometheus recording rules for the series that dashboards and long windows read."""
+    from gpu_advisor.sources.exporters.mapping_files import MappingError
     from gpu_advisor.sources.exporters.recording_rules import render_rules
 
-    names = _names()
+    if scrape_interval is not None:
+        click.echo("--scrape-interval is not needed any more: the rules do not depend on it", err=True)
+    try:
+        names = _names(mappings_dir)
+    except MappingError as error:
+        raise click.ClickException(str(error)) from error
     unknown = [source for source in sources if source not in names]
     if unknown:
         known = ", ".join(sorted(set(names)))
         raise click.BadParameter(f"{', '.join(unknown)}; known are {known}", param_hint="--source")
-    click.echo(render_rules([names[source] for source in sources], jobs, scrape_interval), nl=False)
+    click.echo(render_rules([names[source] for source in sources], jobs, cluster_label, mappings_dir), nl=False)

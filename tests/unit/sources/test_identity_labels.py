@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 PLACEHOLDERS = (
-    "", "N/A", "n/a", "NA", "[N/A]", "None", "null", "Unknown", "[Unknown Error]", "Not Supported", "[Not Supported]",
+    "", "N/A", "n/a", "NA", "[N/A]", "None", "Unknown", "[Unknown Error]", "Not Supported", "[Not Supported]",
     "0", "00", "0x0", "0000000000000", "00000000-0000-0000-0000-000000000000", "localhost",
     "GPU-00000000-0000-0000-0000-000000000000", "MIG-00000000-0000-0000-0000-000000000000",
 )  # fmt: skip

@@ -22,9 +22,9 @@ Candidate = tuple[str, ...]
 #: Between joined values: no name, address or number has it, nor does it mean anything in a URL.
 SEPARATOR = "~"
 
-#: Words for "no value", in syntax common to RE2 and Python.
-PLACEHOLDER = r"(?i:\[?(n/?a|none|null|unknown( error)?|not .*|localhost)?\]?|(gpu-|mig-)?0{8}[0-]{20,})"
-#: Any zero as well, where the label alone identifies: an index may be 0, a serial number or UUID is not.
+#: Words for "no value", and a UUID of zeros, in syntax common to RE2 and Python.
+PLACEHOLDER = r"(?i)\[?(n/?a|none|unknown( error)?|not .*)?\]?|localhost|(gpu-|mig-)?0{8}[0-]{20,}"
+#: Other zeros as well, where the label alone identifies: an index may be 0, a serial number is not.
 LONE_PLACEHOLDER = rf"{PLACEHOLDER}|(0x)?(0{{1,3}}|0{{9,}})"
 
 #: Set by Prometheus: present, or not.

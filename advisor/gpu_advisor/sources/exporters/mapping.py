@@ -34,7 +34,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from gpu_advisor.promql.expressions import Aggregate, Expression, LabelReplace, Labels, Matcher, Selector, union
+from gpu_advisor.promql.expressions import (
+    Aggregate,
+    Expression,
+    LabelJoin,
+    LabelReplace,
+    Labels,
+    Matcher,
+    Selector,
+    union,
+)
 from gpu_advisor.promql.vocabulary import ScopeName
 from gpu_advisor.sources.exporters.identity_labels import (
     Candidate,
@@ -233,16 +242,18 @@ class ExporterMapping(_StrictModel):
             found = identity_expression(selector, identifier, candidates, prefix, checked=bool(checked and not own))
         for label in by:
             if label != identifier:
-                found = self.rename(found, label)
+                found = self.rename(found, label, of)
         return found
 
-    def rename(self, found: Expression, label: str) -> Expression:
+    def rename(self, found: Expression, label: str, of: QuantityOf = "gpu") -> Expression:
         """The results with a label that does not identify under its canonical name."""
         prefix = self.prefixes.get(label, "")
         # The outermost replacement wins: the first choice comes last.
-        for name in reversed(self.exporter_labels(label)):
-            if name != label or prefix:
-                found = LabelReplace(found, label, name, prefix)
+        for names in reversed(self.candidates(label, of)):
+            if len(names) > 1:
+                found = LabelJoin(found, label, names)
+            elif names[0] != label or prefix:
+                found = LabelReplace(found, label, names[0], prefix)
         return found
 
     def with_identities(self, rows: Iterable[Mapping[str, str]]) -> ExporterMapping:

@@ -1,23 +1,29 @@
-"""Recording rules generated from a mapping: the canonical series that dashboards and long windows read.
+"""Recording rules generated from mappings: the canonical series that dashboards and long windows read.
+
+They do not depend on the scrape interval: a mean is over the samples, and data coverage is their number over that of
+the scrapes, which `up` counts. All series keep the label of the cluster.
 
 Names follow Prometheus' convention level:metric:operations (https://prometheus.io/docs/practices/rules/). The level
-names the label of a series: `gpu` has `uuid`, `node` has `instance`; aggregate_rules.py has `host`, `model`, `owner`.
+names the label of a series: `gpu` has `uuid`, `node` has `instance`, `job` has `job`; aggregate_rules.py has `host`,
+`model`, `owner`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import yaml
 
-from gpu_advisor.promql.compiler import to_promql
+from gpu_advisor.promql.compiler import format_duration, to_promql
 from gpu_advisor.promql.expressions import (
     Affine,
     Aggregate,
     ConstantLabel,
     Expression,
     LabelReplace,
+    Matcher,
     Selector,
     any_of_values,
     union,
@@ -26,11 +32,17 @@ from gpu_advisor.promql.vocabulary import Reduction
 from gpu_advisor.sources.exporters import aggregate_rules
 from gpu_advisor.sources.exporters.aggregate_rules import GPU_INFO
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
-from gpu_advisor.sources.exporters.mapping import IDENTITY_LABELS, ExporterMapping, mappings, own_mappings
+from gpu_advisor.sources.exporters.mapping import IDENTITY_LABELS, ExporterMapping, QuantityOf, mappings, own_mappings
 
 FIVE_MINUTES, MINUTES_30, HOUR = 300, 1800, 3600
 
 NODE_INFO = "node:identity:info"
+
+#: The quantity whose samples count as data coverage, and the windows (seconds) in which scrapes are expected.
+_COVERED_QUANTITY = "gpu_utilization"
+EXPECTED_SCRAPES: Mapping[int, str] = {MINUTES_30: "job:scrapes:expected30m", HOUR: "job:scrapes:expected1h"}
+#: Shorter windows, which show the scrape interval while Prometheus itself has less than a whole window.
+_SHORT_WINDOWS = (600, FIVE_MINUTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +129,32 @@ DAILY_SERIES: Mapping[str, Expression] = {
 }
 
 
-def rules_document(dialects: Sequence[ExporterDialect]) -> dict[str, object]:
-    """A rules file as a YAML document. If several dialects report a GPU, the first is recorded."""
-    fine = [*_identity_rules(dialects), *_series_rules(EVALUATION_SERIES, dialects)]
-    owners = [aggregate_rules.OWNER_INFO for dialect in dialects if dialect.name == "gpu-exporter"]
-    fine += aggregate_rules.available_rules(aggregate_rules.EVALUATION_SERIES, [*_records(fine), *owners])
-    slow = list(_series_rules(MINUTE_SERIES, dialects))
-    slow += aggregate_rules.available_rules(aggregate_rules.MINUTE_SERIES, _records([*fine, *slow]))
-    hourly = list(_series_rules(HOURLY_SERIES, dialects))
+@dataclass(frozen=True, slots=True)
+class RuleOptions:
+    """`jobs` restricts all series to these jobs of Prometheus; `cluster_label` distinguishes clusters, unless empty."""
+
+    jobs: tuple[str, ...] = ()
+    cluster_label: str = "cluster"
+
+    @property
+    def matchers(self) -> tuple[Matcher, ...]:
+        return (any_of_values("job", self.jobs),) if self.jobs else ()
+
+    def by(self, *labels: str) -> str:
+        """A list of labels, with the cluster's."""
+        return ", ".join((self.cluster_label, *labels) if self.cluster_label else labels)
+
+
+def rules_document(mappings: Sequence[ExporterMapping], options: RuleOptions) -> dict[str, object]:
+    """A rules file as a YAML document. If several exporters report a GPU, the first is recorded."""
+    dialects = [ExporterDialect(each, options.matchers, cluster_label=options.cluster_label) for each in mappings]
+    aggregates = aggregate_rules.available_rules
+    fine = [*_identity_rules(dialects, options), *_series_rules(EVALUATION_SERIES, dialects, options)]
+    owners = [aggregate_rules.OWNER_INFO for mapping in mappings if mapping.name == "gpu-exporter"]
+    fine += aggregates(aggregate_rules.EVALUATION_SERIES, [*_records(fine), *owners], options.cluster_label)
+    slow = [*_expected_scrapes(MINUTES_30, dialects, options), *_series_rules(MINUTE_SERIES, dialects, options)]
+    slow += aggregates(aggregate_rules.MINUTE_SERIES, _records([*fine, *slow]), options.cluster_label)
+    hourly = [*_expected_scrapes(HOUR, dialects, options), *_series_rules(HOURLY_SERIES, dialects, options)]
     groups: list[dict[str, object]] = [{"name": "gpu-advisor", "rules": fine}]
     if slow:
         groups.append({"name": "gpu-advisor-idle", "interval": "1m", "rules": slow})
@@ -135,71 +165,116 @@ def rules_document(dialects: Sequence[ExporterDialect]) -> dict[str, object]:
     return {"groups": groups}
 
 
-def _series_rules(every: Sequence[RecordedSeries], dialects: Sequence[ExporterDialect]) -> Iterator[dict[str, str]]:
+def _series_rules(
+    every: Sequence[RecordedSeries], dialects: Sequence[ExporterDialect], options: RuleOptions
+) -> Iterator[dict[str, str]]:
     for series in every:
-        parts = [
-            expression
-            for dialect in dialects
-            if (expression := dialect.expression(series.quantity, series.reduction, series.window_seconds)) is not None
-        ]
+        if series.reduction == "coverage":
+            parts = [_coverage(dialect, series, options) for dialect in dialects if _samples(dialect, series)]
+        else:
+            found = (
+                dialect.expression(series.quantity, series.reduction, series.window_seconds) for dialect in dialects
+            )
+            parts = [to_promql(union(*expressions))] if (expressions := [each for each in found if each]) else []
         if parts:
-            yield {"record": series.record, "expr": to_promql(union(*parts))}
+            yield {"record": series.record, "expr": " or ".join(parts)}
+
+
+def _samples(dialect: ExporterDialect, series: RecordedSeries) -> Expression | None:
+    """The number of samples of each GPU, per job."""
+    mapping = dialect.mapping.model_copy(update={"by": (*dialect.mapping.by, "job")})
+    return replace(dialect, mapping=mapping).expression(series.quantity, "samples", series.window_seconds)
+
+
+def _coverage(dialect: ExporterDialect, series: RecordedSeries, options: RuleOptions) -> str:
+    """Samples over the scrapes of their job. At most 1: series of one GPU may overlap, as after a restart."""
+    samples = _samples(dialect, series)
+    assert samples is not None
+    assert series.window_seconds is not None
+    expected = f"/ on ({options.by('job')}) group_left () {EXPECTED_SCRAPES[series.window_seconds]}"
+    return f"clamp_max(max by ({options.by('uuid')}) (({to_promql(samples)}) {expected}), 1)"
+
+
+def _expected_scrapes(
+    window: int, dialects: Sequence[ExporterDialect], options: RuleOptions
+) -> Iterator[dict[str, str]]:
+    """The scrapes of each job in a window: those of its most scraped target, were it scraped all the time.
+
+    n scrapes are n - 1 intervals apart, so a short window bounds the number in the long one from below, while
+    Prometheus was down in between or has just started. Without `up`, as after remote write: most samples of any GPU.
+    """
+    up = Selector("up", "count", window, matchers=options.matchers)
+    counts = [to_promql(up)]
+    for short in _SHORT_WINDOWS:
+        count = Affine(replace(up, window_seconds=short), window / short, -window / short)
+        counts.append(to_promql(ConstantLabel(count, "window", format_duration(short))))
+    series = RecordedSeries("", _COVERED_QUANTITY, "samples", window, "")
+    own = [to_promql(found) for dialect in dialects if (found := _samples(dialect, series)) is not None]
+    if own:
+        by = f"max by ({options.by('job')})"
+        expr = f"{by} ({' or '.join(counts)}) or on ({options.by('job')}) {by} ({' or '.join(own)})"
+        yield {"record": EXPECTED_SCRAPES[window], "expr": expr}
 
 
 def _records(rules: Iterable[dict[str, str]]) -> list[str]:
     return [rule["record"] for rule in rules]
 
 
-def _identity_rules(dialects: Sequence[ExporterDialect]) -> Iterator[dict[str, str]]:
+def _identity_rules(dialects: Sequence[ExporterDialect], options: RuleOptions) -> Iterator[dict[str, str]]:
     """One identity row per GPU and node: two rows, as shortly after a driver update, would break joins."""
-    gpus = [_identity_expression(dialect) for dialect in dialects if dialect.mapping.scope == "gpu"]
+    gpus = [
+        expression
+        for dialect in dialects
+        if dialect.mapping.scope == "gpu"
+        for expression in _identity_expressions(dialect, options)
+    ]
     if gpus:
-        yield {"record": GPU_INFO, "expr": f"topk by (uuid) (1, {to_promql(union(*gpus))})"}
+        yield {"record": GPU_INFO, "expr": f"topk by ({options.by('uuid')}) (1, {to_promql(union(*gpus))})"}
+    labels = (*((options.cluster_label,) if options.cluster_label else ()), "instance", "nodename")
     nodes = [
-        Affine(Aggregate("max", ("instance", "nodename"), Selector(metric, matchers=dialect.target_matchers)), 0.0, 1.0)
+        Affine(Aggregate("max", labels, Selector(metric, matchers=dialect.target_matchers)), 0.0, 1.0)
         for dialect in dialects
         if dialect.mapping.scope == "node"
         for metric in dialect.mapping.identity.metrics
     ]
     if nodes:
-        yield {"record": NODE_INFO, "expr": f"topk by (instance) (1, {to_promql(union(*nodes))})"}
+        yield {"record": NODE_INFO, "expr": f"topk by ({options.by('instance')}) (1, {to_promql(union(*nodes))})"}
 
 
-def _identity_expression(dialect: ExporterDialect) -> Expression:
-    """Identity rows under canonical label names, with value 1."""
+def _identity_expressions(dialect: ExporterDialect, options: RuleOptions) -> Iterator[Expression]:
+    """Identity rows under canonical label names, with value 1: of GPUs, and of their MIG slices."""
     mapping = dialect.mapping
-    found: Expression = union(
-        *(Selector(metric, matchers=dialect.target_matchers) for metric in mapping.identity.metrics)
-    )
-    if "nodename" not in mapping.labels and mapping not in own_mappings():
-        found = LabelReplace(found, "nodename", "instance")  # no node label: use the scraped address
-    for label in IDENTITY_LABELS:
-        found = _rename_label(found, mapping, label)
-    if mapping.vendor:
-        found = ConstantLabel(found, "vendor", mapping.vendor)
-    # Times 0, plus 1: an identity series may have other values, such as a temperature.
-    return Affine(Aggregate("max", IDENTITY_LABELS, found), 0.0, 1.0)
+    kinds: tuple[QuantityOf, ...] = ("gpu", "slice") if mapping.slice_labels else ("gpu",)
+    for of in kinds:
+        rows = [
+            mapping.relabel(Selector(metric, matchers=dialect.target_matchers), mapping.by, of)
+            for metric in mapping.identity.metrics
+        ]
+        found: Expression = union(*rows)
+        if "nodename" not in mapping.labels and mapping not in own_mappings():
+            found = LabelReplace(found, "nodename", "instance")  # no node label: use the scraped address
+        for label in IDENTITY_LABELS:
+            if label not in mapping.by:
+                found = mapping.rename(found, label, of)
+        if mapping.vendor:
+            found = ConstantLabel(found, "vendor", mapping.vendor)
+        labels = (*((options.cluster_label,) if options.cluster_label else ()), *IDENTITY_LABELS)
+        # Times 0, plus 1: an identity series may have other values, such as a temperature.
+        yield Affine(Aggregate("max", labels, found), 0.0, 1.0)
 
 
-def _rename_label(found: Expression, mapping: ExporterMapping, label: str) -> Expression:
-    prefix = mapping.prefixes.get(label, "")
-    for exporter_label in reversed(mapping.exporter_labels(label)):
-        if exporter_label != label or prefix:
-            found = LabelReplace(found, label, exporter_label, prefix)
-    return found
-
-
-def render_rules(names: Sequence[str] = (), jobs: Sequence[str] = (), scrape_interval_seconds: float = 15.0) -> str:
+def render_rules(
+    names: Sequence[str] = (), jobs: Sequence[str] = (), cluster_label: str = "cluster", mappings_dir: str = ""
+) -> str:
     """The rules file of these mappings, in this order; by default, of this project's own.
 
-    `jobs` restricts the series to these Prometheus jobs. Raises KeyError for an unknown mapping.
+    `jobs` restricts the series to these Prometheus jobs. Raises KeyError for an unknown mapping, MappingError.
     """
-    every = {mapping.name: mapping for mapping in mappings()}
+    every = {mapping.name: mapping for mapping in mappings(mappings_dir)}
     chosen = [every[name] for name in names] or [mapping for mapping in own_mappings() if not mapping.companion]
-    target_matchers = (any_of_values("job", tuple(jobs)),) if jobs else ()
-    found = rules_document([ExporterDialect(mapping, target_matchers, scrape_interval_seconds) for mapping in chosen])
+    found = rules_document(chosen, RuleOptions(tuple(jobs), cluster_label))
     titles = "; ".join(mapping.title or mapping.name for mapping in chosen)
     head = (
         f"# Recording rules generated from the mapping of {titles}.\n# Generated by `gpu-advisor rules`; do not edit.\n"
     )
-    return head + yaml.safe_dump(found, sort_keys=False, width=1000, allow_unicode=True)
+    return head + yaml.safe_dump(found, sort_keys=False, width=math.inf, allow_unicode=True)
