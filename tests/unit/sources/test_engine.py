@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 import pytest
 from gpu_advisor.promql.expressions import Matcher, Selector
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
-from gpu_advisor.sources.prometheus.engine import METRICSQL_PROBE, WINDOW_PROBE, Engine, EngineKind
+from gpu_advisor.sources.prometheus.engine import NAN_PROBE, WINDOW_PROBE, Engine, EngineKind
 from gpu_advisor.sources.prometheus.range_cache import with_range_cache
 from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
 
@@ -39,7 +39,7 @@ def form(request: ReceivedRequest) -> dict[str, str]:
 def served(
     build_info: Responder,
     windows: Responder,
-    metricsql: Responder,
+    counted_nan: Responder,
     query: Callable[[FakeServer], Responder] = lambda _: vector(1),
 ) -> Iterator[tuple[PrometheusSource, FakeServer]]:
     """A server with these answers to the request for its version, to both probes, and to any other query."""
@@ -47,7 +47,7 @@ def served(
     def responder(request: ReceivedRequest) -> Responder:
         if "buildinfo" in request.path:
             return build_info
-        return {WINDOW_PROBE: windows, METRICSQL_PROBE: metricsql}.get(form(request)["query"]) or query(server)
+        return {WINDOW_PROBE: windows, NAN_PROBE: counted_nan}.get(form(request)["query"]) or query(server)
 
     with fake_http(lambda handler, number: responder(server.requests[number])(handler, number)) as server:
         source = PrometheusSource(PrometheusClientConfig(server.url, retries=0))
@@ -56,49 +56,49 @@ def served(
 
 
 @pytest.mark.parametrize(
-    ("build_info", "windows", "metricsql", "engine"),
+    ("build_info", "windows", "counted_nan", "engine"),
     [
         pytest.param(
-            success({"version": "2.42.0+ds"}), vector(3), REFUSED,
+            success({"version": "2.42.0+ds"}), vector(3), vector(1),
             Engine(PROMETHEUS_2, "Prometheus", "2.42.0+ds"), id="prometheus-2.42",
         ),
         pytest.param(
-            success({"version": "3.5.3"}), vector(2), REFUSED,
+            success({"version": "3.5.3"}), vector(2), vector(1),
             Engine(PROMETHEUS_3, "Prometheus", "3.5.3"), id="prometheus-3.5",
         ),
         pytest.param(
-            success({"version": "2.24.0"}), vector(2), vector(1),
+            success({"version": "2.24.0"}), vector(2), vector(),
             Engine(VICTORIAMETRICS, "VictoriaMetrics"), id="victoriametrics-1.145",
         ),
         pytest.param(
-            success({}), vector(2), vector(1), Engine(VICTORIAMETRICS, "VictoriaMetrics"), id="victoriametrics-1.79"
+            success({}), vector(2), vector(), Engine(VICTORIAMETRICS, "VictoriaMetrics"), id="victoriametrics-1.79"
         ),
         pytest.param(
-            success({"version": "0.34.1", "branch": "HEAD"}), vector(3), REFUSED,
+            success({"version": "0.34.1", "branch": "HEAD"}), vector(3), vector(1),
             Engine(PROMETHEUS_2, "Thanos", "0.34.1"), id="thanos-of-prometheus-2",
         ),
         pytest.param(
-            success({"version": "0.39.2", "branch": "HEAD"}), vector(2), REFUSED,
+            success({"version": "0.39.2", "branch": "HEAD"}), vector(2), vector(1),
             Engine(PROMETHEUS_3, "Thanos", "0.39.2"), id="thanos-of-prometheus-3",
         ),
         pytest.param(
-            success({"application": "Grafana Mimir", "version": "2.10.0", "features": {}}), vector(3), REFUSED,
+            success({"application": "Grafana Mimir", "version": "2.10.0", "features": {}}), vector(3), vector(1),
             Engine(PROMETHEUS_2, "Grafana Mimir", "2.10.0"), id="mimir",
         ),
-        pytest.param(NOT_FOUND, vector(3), REFUSED, Engine(PROMETHEUS_2), id="no-version"),
-        pytest.param(reply(403, "queries only"), vector(2), REFUSED, Engine(PROMETHEUS_3), id="queries-only"),
-        pytest.param(success([]), vector(2), REFUSED, Engine(PROMETHEUS_3), id="odd-version"),
+        pytest.param(NOT_FOUND, vector(3), vector(1), Engine(PROMETHEUS_2), id="no-version"),
+        pytest.param(reply(403, "queries only"), vector(2), vector(1), Engine(PROMETHEUS_3), id="queries-only"),
+        pytest.param(success([]), vector(2), vector(1), Engine(PROMETHEUS_3), id="odd-version"),
         pytest.param(
             success({"version": "2.30.3"}), REFUSED, REFUSED,
             Engine(PROMETHEUS_2, "Prometheus", "2.30.3"), id="no-subqueries",
         ),
-        pytest.param(success({"version": "3.1.0"}), vector(7), REFUSED,
+        pytest.param(success({"version": "3.1.0"}), vector(7), vector(1),
             Engine(PROMETHEUS_3, "Prometheus", "3.1.0"), id="odd-probe"),
         pytest.param(NOT_FOUND, NOT_FOUND, NOT_FOUND, Engine(PROMETHEUS_3), id="nothing-known"),
     ],
 )  # fmt: skip
-def test_engines(build_info: Responder, windows: Responder, metricsql: Responder, engine: Engine) -> None:
-    with served(build_info, windows, metricsql) as (source, server):
+def test_engines(build_info: Responder, windows: Responder, counted_nan: Responder, engine: Engine) -> None:
+    with served(build_info, windows, counted_nan) as (source, server):
         assert source.engine() == engine
         assert source.instant({"x": Selector("up")}, AT) == {"x": {(): 1.0}}
         assert len(server.requests) == 4  # detected once
@@ -117,7 +117,7 @@ def test_a_server_that_refuses_all_is_no_unknown_engine(status: int) -> None:
 def test_the_engine_is_detected_again_after_the_server_was_away() -> None:
     """It may have been upgraded."""
     down = reply(503, "starting")
-    with served(success({"version": "2.53.0"}), vector(3), REFUSED, lambda _: down) as (source, server):
+    with served(success({"version": "2.53.0"}), vector(3), vector(1), lambda _: down) as (source, server):
         for _ in range(2):
             with pytest.raises(SourceError, match="503"):
                 source.instant({"x": Selector("up")}, AT)
@@ -125,18 +125,18 @@ def test_the_engine_is_detected_again_after_the_server_was_away() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "windows", "metricsql", "more"),
+    ("kind", "windows", "counted_nan", "more"),
     [
-        (PROMETHEUS_2, vector(3), REFUSED, {"query": 'rate(x_total{a=~"(?s:b.*)"}[1m])'}),
-        (PROMETHEUS_3, vector(2), REFUSED, {"query": 'rate(x_total{a=~"b.*"}[1m])'}),
-        (VICTORIAMETRICS, vector(2), vector(1), {"nocache": "1", "time": "2023-11-14T22:13:20.0002Z"}),
+        (PROMETHEUS_2, vector(3), vector(1), {"query": 'rate(x_total{a=~"(?s:b.*)"}[1m])'}),
+        (PROMETHEUS_3, vector(2), vector(1), {"query": 'rate(x_total{a=~"b.*"}[1m])'}),
+        (VICTORIAMETRICS, vector(2), vector(), {"nocache": "1", "time": "2023-11-14T22:13:20.0002Z"}),
     ],
 )
 def test_queries_are_written_for_the_engine(
-    kind: EngineKind, windows: Responder, metricsql: Responder, more: dict[str, str]
+    kind: EngineKind, windows: Responder, counted_nan: Responder, more: dict[str, str]
 ) -> None:
     rate = Selector("x_total", "rate", 60, matchers=(Matcher("a", "=~", "b.*"),))
-    with served(success({}), windows, metricsql) as (source, server):
+    with served(success({}), windows, counted_nan) as (source, server):
         source.instant({"x": rate}, AT)
         assert source.engine().kind is kind
         assert form(server.requests[-1]).items() >= more.items()
@@ -148,7 +148,7 @@ def test_queries_are_written_for_the_engine(
 def test_a_nan_of_victoriametrics_is_a_staleness_marker() -> None:
     series = {"metric": {"__name__": "x"}, "values": [[AT, "1"], [AT + 15, "NaN"]]}
     matrix = success({"resultType": "matrix", "result": [series]})
-    for windows, metricsql, samples in ((vector(2), REFUSED, 2), (vector(2), vector(1), 1)):
-        with served(success({}), windows, metricsql, lambda _: matrix) as (source, _):
+    for windows, counted_nan, samples in ((vector(2), vector(1), 2), (vector(2), vector(), 1)):
+        with served(success({}), windows, counted_nan, lambda _: matrix) as (source, _):
             times, values = source.samples({"x": Selector("x", "count", 60)}, AT + 20)["x"][()]
             assert times.size == values.size == samples

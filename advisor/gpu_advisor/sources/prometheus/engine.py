@@ -20,8 +20,8 @@ from gpu_advisor.promql.query_language import METRICSQL, PROMQL, PROMQL_2, Query
 WINDOW_PROBE: Final = "count_over_time(vector(1)[2m:1m])"
 WINDOW_PROBE_SECONDS: Final = 60
 
-#: A syntax error for all but VictoriaMetrics.
-METRICSQL_PROBE: Final = "WITH (one = 1) one"
+#: 1, but nothing on VictoriaMetrics, where NaN is no sample. No error anywhere: proxies may not pass errors on.
+NAN_PROBE: Final = "count(vector(NaN))"
 
 
 class EngineKind(Enum):
@@ -69,10 +69,10 @@ class Engine:
 
 
 def identify_engine(
-    build_info: Any, window_probe: Mapping[Labels, float] | None, metricsql_probe: Mapping[Labels, float] | None
+    build_info: Any, window_probe: Mapping[Labels, float] | None, nan_probe: Mapping[Labels, float] | None
 ) -> Engine:
     """The engine by the `data` of /api/v1/status/buildinfo and the results of the probes; None for a failed one."""
-    if metricsql_probe:
+    if window_probe and nan_probe is not None and not nan_probe:
         return Engine(EngineKind.VICTORIAMETRICS, "VictoriaMetrics")
     information = build_info if isinstance(build_info, dict) else {}
     reported = information.get("version")

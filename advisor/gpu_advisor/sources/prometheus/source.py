@@ -28,7 +28,7 @@ from gpu_advisor.sources.prometheus.combined_queries import (
     split_results,
 )
 from gpu_advisor.sources.prometheus.engine import (
-    METRICSQL_PROBE,
+    NAN_PROBE,
     WINDOW_PROBE,
     WINDOW_PROBE_SECONDS,
     Engine,
@@ -164,14 +164,14 @@ class PrometheusSource:
                 probe: self._pool.submit(
                     self._request_with_retries, "POST", "/api/v1/query", {"query": probe, "time": at}
                 )
-                for probe in (WINDOW_PROBE, METRICSQL_PROBE)
+                for probe in (WINDOW_PROBE, NAN_PROBE)
             },
         }
         responses = self._collect(submitted, lambda response: response)
         return identify_engine(
             self._unless_refused(lambda: response_data(responses["build"], self._server), *SourceErrorKind),
             self._unless_refused(lambda: self._vector(responses[WINDOW_PROBE])),
-            self._unless_refused(lambda: self._vector(responses[METRICSQL_PROBE])),
+            self._unless_refused(lambda: self._vector(responses[NAN_PROBE])),
         )
 
     @staticmethod
