@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gpu_advisor.calibration.errors import CalibrationError
 from gpu_advisor.calibration.memory_fit import MAX_EXTRAPOLATION_RATIO, MemoryFit, MemoryPrediction, fit_memory
-from gpu_advisor.calibration.points import MeasuredPoints
+from gpu_advisor.calibration.points import MAX_MEMORY_DROP_RATIO, MeasuredPoints
 from gpu_advisor.calibration.throughput_fit import ThroughputFit, fit_throughput
 
 #: Without a list of sizes, candidates are multiples of this, for the tensor cores
@@ -59,29 +59,39 @@ class BatchSizeAdvice:
 
 @dataclass(frozen=True, slots=True)
 class BatchSizeRequest:
-    """Memory in bytes; `target`: share of it that may be used."""
+    """Memory in bytes; `target`: share of it that may be used. `measured_on_bytes`: memory of the device that the sizes
+    were measured on, if known: sizes that ran out of memory there may fit a larger one."""
 
     memory_bytes: int
     target: float
     predict: tuple[int, ...] = ()
     current_batch: int | None = None
     gradient_noise: int | None = None
+    measured_on_bytes: int | None = None
 
 
 def recommend_batch_size(points: MeasuredPoints, request: BatchSizeRequest) -> BatchSizeAdvice:
     """The best size within the memory target. Pure. Raises CalibrationError for an invalid request.
 
-    With `predict`, candidates are those sizes and the measured ones, else multiples of 8 (any size below 16). The best
-    has the highest throughput; without measured throughput, it is the largest.
+    With `predict`, candidates are those sizes and the measured ones, else multiples of 8 (any size below 16). A size at
+    or above one that ran out of memory is none. The best has the highest throughput, of equal ones the smallest; without
+    measured throughput, it is the largest. If neither memory nor throughput depends on the size, it is the largest that
+    was measured.
     """
     _check(request)
     memory, throughput = fit_memory(points), fit_throughput(points)
     limit = request.memory_bytes * request.target
-    candidates = _candidates(points, request.predict)
+    failed = _first_failed(points, request)
+    candidates = [size for size in _candidates(points, request.predict) if failed is None or size < failed]
     safe = safe_sizes(memory, limit, candidates)
-    knee = throughput.knee(candidates[-1]) if throughput else None
-    ceilings = BatchSizeCeilings(largest_safe_size(memory, limit), knee, request.gradient_noise)
+    knee = throughput.knee(candidates[-1]) if throughput and candidates else None
+    ceilings = BatchSizeCeilings(largest_safe_size(memory, limit, failed), knee, request.gradient_noise)
     best = _best_size(safe, throughput, request.gradient_noise)
+    flat = _is_flat(points, throughput)
+    if flat and best is not None:
+        measured = [point.batch_size for point in points.points if point.batch_size in safe]
+        allowed = [size for size in measured if request.gradient_noise is None or size <= request.gradient_noise]
+        best = max(allowed, default=best)
     chosen = _predict(memory, throughput, best) if best is not None else None
     gain = _throughput_gain(throughput, request.current_batch, best)
     return BatchSizeAdvice(
@@ -93,13 +103,31 @@ def recommend_batch_size(points: MeasuredPoints, request: BatchSizeRequest) -> B
         predictions=tuple(_predict(memory, throughput, size) for size in request.predict),
         gain_ratio=gain,
         margin_bytes=request.memory_bytes - chosen.memory.high if chosen else None,
-        notes=tuple(_notes(points, request, ceilings, best, knee)),
+        notes=tuple(_notes(points, request, ceilings, best, knee, failed, flat)),
     )
 
 
-def largest_safe_size(memory: MemoryFit, limit_bytes: float) -> int | None:
-    """The largest size, a multiple of 8 from 16 on, that stays within the limit; None if none does."""
-    return max(safe_sizes(memory, limit_bytes, _multiples(memory.points.largest.batch_size)), default=None)
+def largest_safe_size(memory: MemoryFit, limit_bytes: float, below: int | None = None) -> int | None:
+    """The largest size, a multiple of 8 from 16 on, that stays within the limit; None if none does. `below`: smaller
+    ones only."""
+    sizes = [size for size in _multiples(memory.points.largest.batch_size) if below is None or size < below]
+    return max(safe_sizes(memory, limit_bytes, sizes), default=None)
+
+
+def _first_failed(points: MeasuredPoints, request: BatchSizeRequest) -> int | None:
+    """The smallest size known to run out of memory on a GPU of the requested size or a larger one."""
+    if request.measured_on_bytes is not None and request.memory_bytes > request.measured_on_bytes:
+        return None
+    return min(points.out_of_memory, default=None)
+
+
+def _is_flat(points: MeasuredPoints, throughput: ThroughputFit | None) -> bool:
+    """Whether memory does not grow with the size, and throughput, if measured, neither."""
+    first, last = points.points[0], points.largest
+    if last.peak_memory_bytes > (1 + MAX_MEMORY_DROP_RATIO) * first.peak_memory_bytes:
+        return False
+    rates = [rate.samples_per_second for rate in throughput.rates] if throughput else []
+    return not rates or max(rates) <= (1 + MAX_MEMORY_DROP_RATIO) * min(rates)
 
 
 def _check(request: BatchSizeRequest) -> None:
@@ -163,19 +191,27 @@ def _throughput_gain(throughput: ThroughputFit | None, current: int | None, best
 
 
 def _notes(
-    points: MeasuredPoints, request: BatchSizeRequest, ceilings: BatchSizeCeilings, best: int | None, knee: int | None
-) -> Iterable[str]:
+    points: MeasuredPoints, request: BatchSizeRequest, ceilings: BatchSizeCeilings, best: int | None, knee: int | None,
+    failed: int | None, flat: bool,
+) -> Iterable[str]:  # fmt: skip
     yield from points.notes
+    if failed is not None:
+        yield f"{failed} ran out of memory when it was measured: only smaller sizes are considered"
     first, last = points.points[0], points.largest
     if last.peak_memory_bytes <= first.peak_memory_bytes:
         yield (
             f"memory does not grow from {first.batch_size} to {last.batch_size}: the batch does not determine these "
             f"peaks; also measure {4 * last.batch_size}"
         )
+    if flat:
+        yield (
+            "neither memory nor throughput depends on these sizes, so the size does not matter: the largest measured "
+            "one within the target is recommended"
+        )
     farthest = int(MAX_EXTRAPOLATION_RATIO * points.largest.batch_size)
     if best is None:
         yield "no size is safe within the target: use a larger GPU, mixed precision or gradient checkpointing"
-    if ceilings.memory is not None and ceilings.memory >= max(_multiples(points.largest.batch_size)):
+    if failed is None and ceilings.memory is not None and ceilings.memory >= max(_multiples(points.largest.batch_size)):
         yield (
             f"no size beyond {farthest}, {MAX_EXTRAPOLATION_RATIO:g} times the largest measured, is recommended: "
             "measure a larger one"

@@ -37,6 +37,8 @@ class MeasuredPoints:
 
     points: tuple[MeasuredPoint, ...]
     notes: tuple[str, ...] = ()
+    out_of_memory: tuple[int, ...] = ()
+    """Sizes that ran out of memory when they were measured, ascending."""
 
     @property
     def largest(self) -> MeasuredPoint:
@@ -120,8 +122,9 @@ def _parse_number(cell: str, name: str, line: int) -> float:
     return value
 
 
-def clean_points(points: Iterable[MeasuredPoint]) -> MeasuredPoints:
-    """Points by size, without invalid ones. Raises PointsError if fewer than two are left.
+def clean_points(points: Iterable[MeasuredPoint], out_of_memory: Iterable[int] = ()) -> MeasuredPoints:
+    """Points by size, without invalid ones; `out_of_memory`: sizes known to have run out of it. Raises PointsError if
+    fewer than two points are left.
 
     Memory that falls while the batch grows indicates a run that ran out of memory: it recorded only the peak before
     that. Such a point is left out with a note.
@@ -137,6 +140,7 @@ def clean_points(points: Iterable[MeasuredPoint]) -> MeasuredPoints:
     _check_units(ordered)
     valid_points: list[MeasuredPoint] = []
     notes = []
+    failed = set(out_of_memory)
     for point in ordered:
         if valid_points and point.peak_memory_bytes < (1 - MAX_MEMORY_DROP_RATIO) * valid_points[-1].peak_memory_bytes:
             notes.append(
@@ -144,6 +148,7 @@ def clean_points(points: Iterable[MeasuredPoint]) -> MeasuredPoints:
                 f"{format_bytes(valid_points[-1].peak_memory_bytes)} at {valid_points[-1].batch_size}, "
                 "which indicates a run that ran out of memory"
             )
+            failed.add(point.batch_size)
         else:
             valid_points.append(point)
     if len(valid_points) < 2:
@@ -151,7 +156,7 @@ def clean_points(points: Iterable[MeasuredPoint]) -> MeasuredPoints:
             f"memory falls from {format_bytes(ordered[0].peak_memory_bytes)} at {ordered[0].batch_size}: the larger "
             "sizes probably ran out of memory, so their peaks are invalid; measure at least two sizes that finish"
         )
-    return MeasuredPoints(tuple(valid_points), tuple(notes))
+    return MeasuredPoints(tuple(valid_points), tuple(notes), tuple(sorted(failed)))
 
 
 def _check_units(ordered: list[MeasuredPoint]) -> None:

@@ -87,7 +87,7 @@ class Profile(ProfileModel):
     def points(self) -> MeasuredPoints:
         """For the fit. Raises PointsError, which reading a profile has ruled out."""
         rows = ((m.batch_size, m.peak_memory_bytes, m.samples_per_second) for m in self.measurements)
-        return clean_points(MeasuredPoint(*row) for row in rows)
+        return clean_points((MeasuredPoint(*row) for row in rows), self.out_of_memory_batch_sizes)
 
 
 def profile_file_name(profile: Profile) -> str:

@@ -79,24 +79,28 @@ def command(
     from gpu_advisor.calibration.batch_size_advice import BatchSizeRequest, recommend_batch_size
 
     try:
-        points = _points(points_file, profile_file)
-        advice = recommend_batch_size(points, BatchSizeRequest(memory_bytes, target, predict, current, gradient_noise))
+        points, measured_on = _points(points_file, profile_file)
+        advice = recommend_batch_size(
+            points, BatchSizeRequest(memory_bytes, target, predict, current, gradient_noise, measured_on)
+        )
     except CalibrationError as error:
         raise click.UsageError(str(error)) from error
     click.echo(json.dumps(document(advice), indent=2) if form == "json" else text(advice))
 
 
-def _points(points_file: Path | None, profile_file: Path | None) -> MeasuredPoints:
+def _points(points_file: Path | None, profile_file: Path | None) -> tuple[MeasuredPoints, int | None]:
+    """With the memory of the device that they were measured on, if known."""
     from gpu_advisor.calibration.points import read_points
 
     if (points_file is None) == (profile_file is None):
         raise click.UsageError("give either --points FILE or --profile FILE")
     if points_file is not None:
-        return read_points(points_file)
+        return read_points(points_file), None
     from gpu_advisor.calibration.profile import read_profile
 
     assert profile_file is not None
-    return read_profile(profile_file).points()
+    profile = read_profile(profile_file)
+    return profile.points(), profile.device_memory_bytes
 
 
 def document(advice: BatchSizeAdvice) -> dict[str, Any]:

@@ -65,6 +65,45 @@ def test_memory_that_does_not_grow_yet_is_not_believed() -> None:
     assert flat.peak_memory_bytes > 4.2 * GIB
 
 
+@given(st.integers(1, 64), st.floats(0.05, 0.9), st.sampled_from([2, 3, 4, 8]), st.booleans())
+def test_a_size_that_ran_out_of_memory_is_never_recommended(
+    first: int, growth: float, factor: int, rated: bool
+) -> None:
+    """Nor a larger one, unless on a larger GPU than that on which it did."""
+    sizes, failed = (first, 2 * first), factor * first + first
+    points = clean_points(
+        (
+            MeasuredPoint(size, round(GIB * (1 + growth * size / first)), 10.0 * size if rated else None)
+            for size in sizes
+        ),
+        (failed,),
+    )
+    for measured_on in (None, 80 * GIB):
+        found = recommend_batch_size(points, BatchSizeRequest(80 * GIB, 0.9, measured_on_bytes=measured_on))
+        assert found.recommended_batch_size is None or found.recommended_batch_size < failed
+        assert found.ceilings.memory is None or found.ceilings.memory < failed
+        assert any(f"{failed} ran out of memory" in note for note in found.notes)
+    larger = recommend_batch_size(points, BatchSizeRequest(80 * GIB, 0.9, measured_on_bytes=8 * GIB))
+    assert not any("ran out of memory" in note for note in larger.notes)
+
+
+def test_a_point_left_out_as_out_of_memory_is_not_recommended() -> None:
+    points = clean_points([MeasuredPoint(8, 5 * GIB), MeasuredPoint(16, 9 * GIB), MeasuredPoint(32, 3 * GIB)])
+    assert points.out_of_memory == (32,)
+    found = recommend_batch_size(points, BatchSizeRequest(80 * GIB, 0.9, predict=(32, 64)))
+    assert found.recommended_batch_size == 16
+
+
+@pytest.mark.parametrize("rate", [None, 100.0])
+def test_where_the_size_does_not_matter_the_largest_measured_one_is_recommended(rate: float | None) -> None:
+    points = clean_points(MeasuredPoint(size, 5 * GIB, rate) for size in (8, 16, 32))
+    found = recommend_batch_size(points, BatchSizeRequest(40 * GIB, 0.85))
+    assert found.recommended_batch_size == 32
+    assert any("does not matter" in note for note in found.notes)
+    noisy = recommend_batch_size(points, BatchSizeRequest(40 * GIB, 0.85, gradient_noise=20))
+    assert noisy.recommended_batch_size == 16
+
+
 def test_memory_that_does_not_grow_is_reported_with_the_size_to_measure() -> None:
     flat, grown = line(4 * GIB, 0, (8, 16)), line(4 * GIB, GIB / 8, (8, 16))
     assert "does not grow from 8 to 16" in recommend_batch_size(flat, BatchSizeRequest(40 * GIB, 0.9)).notes[0]
