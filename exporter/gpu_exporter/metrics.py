@@ -95,14 +95,20 @@ MEMORY_ACTIVITY = _device_family(
 TEMPERATURE = _device_family("gpu_temperature_celsius", "gauge", "Temperature of the GPU core.")
 POWER = _device_family("gpu_power_watts", "gauge", "Power draw of the whole board.")
 POWER_LIMIT = _device_family("gpu_power_limit_watts", "gauge", "Enforced power limit.")
+POWER_LIMIT_MAX = _device_family("gpu_power_limit_max_watts", "gauge", "Highest power limit that may be set.")
 ENERGY = _device_family("gpu_energy_joules_total", "counter", "Energy consumed since driver load.")
 SM_CLOCK = _device_family("gpu_sm_clock_hertz", "gauge", "Current SM clock.")
 SM_CLOCK_MAX = _device_family("gpu_sm_clock_max_hertz", "gauge", "Maximum SM clock.")
 MEMORY_CLOCK = _device_family("gpu_memory_clock_hertz", "gauge", "Current memory clock.")
+VIDEO_CLOCK = _device_family("gpu_video_clock_hertz", "gauge", "Current clock of the video engines.")
 FAN_SPEED = _device_family("gpu_fan_speed_ratio", "gauge", "Requested fan speed as a ratio of the maximum.")
 PERFORMANCE_STATE = _device_family(
     "gpu_performance_state", "gauge", "Performance state: 0 is the fastest, 15 the slowest."
 )
+COMPUTE_MODE = _device_family(
+    "gpu_compute_mode", "gauge", "Compute mode: 0 default, 1 exclusive thread, 2 prohibited, 3 exclusive process."
+)
+CLOCKS_IDLE = _device_family("gpu_clocks_idle", "gauge", "1 while the driver lowers the clocks because nothing runs.")
 ENCODER_UTILIZATION = _device_family(
     "gpu_encoder_utilization_ratio", "gauge", "Ratio of the sampling period during which the video encoder was busy."
 )
@@ -239,7 +245,7 @@ DEVICE_FAMILIES: tuple[MetricFamily, ...] = (
     ROW_REMAP_PENDING, ROW_REMAP_FAILED, RETIRED_PAGES, RETIRED_PAGES_PENDING, PCIE_TRANSMIT, PCIE_RECEIVE,
     NVLINK_TRANSMIT, NVLINK_RECEIVE, NVLINK_ERRORS, NVLINK_LINKS, ENGINE_ACTIVITY, SM_ACTIVITY, SM_OCCUPANCY,
     TENSOR_ACTIVITY, FP64_ACTIVITY, FP32_ACTIVITY, FP16_ACTIVITY, DRAM_BANDWIDTH, XID_ERRORS, XID_LAST_TIMESTAMP,
-    XID_INFO,
+    XID_INFO, POWER_LIMIT_MAX, VIDEO_CLOCK, COMPUTE_MODE, CLOCKS_IDLE,
 )  # fmt: skip
 
 VENDOR_FAMILIES: tuple[MetricFamily, ...] = (HEALTH,)

@@ -930,6 +930,15 @@ int nvmlDeviceGetFanSpeed(void *device, unsigned *out)
 {
     BEGIN_DEVICE("nvmlDeviceGetFanSpeed");
     if (g->fan < 0 && !call.rule->has_raw) return NOT_SUPPORTED;
+
+int nvmlDeviceGetPowerManagementLimitConstraints(void *device, unsigned *low, unsigned *high)
+{
+    BEGIN_DEVICE("nvmlDeviceGetPowerManagementLimitConstraints");
+    *low = call.rule->has_raw ? (unsigned)call.rule->raw : (unsigned)lround(g->power_limit * 300);
+    *high = call.rule->has_raw ? (unsigned)call.rule->raw : (unsigned)lround(g->power_limit * 1000);
+    return SUCCESS;
+}
+
     *out = call.rule->has_raw ? (unsigned)call.rule->raw : (unsigned)lround(g->fan);
     return SUCCESS;
 }

@@ -27,7 +27,7 @@ from gpu_exporter.snapshot import AbsenceReason, MetricReading
 
 # Constants of nvml.h.
 CORE = 0
-SM, MEMORY = 1, 2
+SM, MEMORY, VIDEO = 1, 2, 3
 CORRECTED, UNCORRECTED = 0, 1
 LIFETIME = 1
 MEMORY_V2 = 0x02000028
@@ -43,6 +43,8 @@ THROTTLE_REASONS = {
     "display_clocks": 0x100,
 }
 """Bits of NVML's clocks event reasons. Without bit 0: an idle GPU is not throttled."""
+
+IDLE_REASON = 0x001
 
 UINT_MAX = 0xFFFFFFFF
 """Drivers return it, with success, for "not available"."""
@@ -204,6 +206,11 @@ STATIC_METRICS: tuple[CallMetric, ...] = (
         _single_function_call("nvmlDeviceGetMaxClockInfo", _uint, MEMORY),
         _MEMORY_MEGAHERTZ_MAX,
     ),
+    CallMetric(
+        metrics.POWER_LIMIT_MAX,
+        _single_function_call("nvmlDeviceGetPowerManagementLimitConstraints", _uints(2)),
+        ranged(UINT_MAX - 1, min_value=1, per=1000, pick=1),
+    ),
 )
 """Read once per session."""
 
@@ -221,6 +228,9 @@ LIVE_METRICS: tuple[CallMetric, ...] = (
     ),
     CallMetric(metrics.SM_CLOCK, _single_function_call("nvmlDeviceGetClockInfo", _uint, SM), _SM_MEGAHERTZ),
     CallMetric(metrics.MEMORY_CLOCK, _single_function_call("nvmlDeviceGetClockInfo", _uint, MEMORY), _MEMORY_MEGAHERTZ),
+    CallMetric(metrics.VIDEO_CLOCK, _single_function_call("nvmlDeviceGetClockInfo", _uint, VIDEO), _SM_MEGAHERTZ),
+    CallMetric(metrics.COMPUTE_MODE, _single_function_call("nvmlDeviceGetComputeMode"), ranged(3)),
+    CallMetric(metrics.CLOCKS_IDLE, _REASONS, _bit(IDLE_REASON)),
     # In percent of the maximum noise tolerance of the product; NVML documents that it may exceed 100 %.
     CallMetric(metrics.FAN_SPEED, _single_function_call("nvmlDeviceGetFanSpeed"), ranged(200, per=100)),
     CallMetric(

@@ -116,7 +116,7 @@ class Platform:
 _NOT_SUPPORTED = 3
 
 _BOARD_CALLS = (
-    "nvmlDeviceGetPowerUsage", "nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetTotalEnergyConsumption",
+    "nvmlDeviceGetPowerManagementLimitConstraints", "nvmlDeviceGetComputeMode", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetTotalEnergyConsumption",
     "nvmlDeviceGetFanSpeed", "nvmlDeviceGetRemappedRows", "nvmlDeviceGetPcieReplayCounter",
     "nvmlDeviceGetTotalEccErrors",
 )  # fmt: skip

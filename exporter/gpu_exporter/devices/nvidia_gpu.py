@@ -111,10 +111,11 @@ class NvidiaGpu:
         """Prepare all calls. What a GPU supports depends on MIG mode, so a change of mode repeats this."""
         nvml, handle = self._nvml, self._handle
         version = parse_version(self.identity.driver_version)
-        limits = {metrics.POWER: self._family.plausible_watts, metrics.POWER_LIMIT: self._family.plausible_watts}
+        watts = (metrics.POWER, metrics.POWER_LIMIT, metrics.POWER_LIMIT_MAX)
+        limits = dict.fromkeys(watts, self._family.plausible_watts)
         live = [line for line in LIVE_METRICS if line.call is not MEMORY_INFO or not self._shares_memory]
         self._fixed: NvmlReadings | None = None
-        self._fixed_plan = CallPlan(nvml, handle, STATIC_METRICS)
+        self._fixed_plan = CallPlan(nvml, handle, STATIC_METRICS, limits)
         self._live_plan = CallPlan(nvml, handle, live, limits)
         self._fields = FieldPlan(nvml, handle, version)
         self._links = NvlinkPlan(nvml, handle)

@@ -36,6 +36,7 @@ _MIB = 1024.0**2
 _NOISE_CYCLE_STEPS = 64
 _POWER_AVERAGING_SECONDS = 1.0
 _THERMAL_SECONDS = 60.0
+_VIDEO_CLOCK_RATIO = 0.78
 _SAMPLING_INTERVAL_SECONDS = 5.0
 _WINDOW_SECONDS = 60.0
 _XID_INTERVAL_SECONDS = 1200.0
@@ -152,10 +153,14 @@ class SimulatedGpu:
         yield MetricReading(metrics.TEMPERATURE, round(31 + 38 * thermal_load + scenario.extra_temperature_celsius))
         yield MetricReading(metrics.POWER, round(power / _POWER_AVERAGING_SECONDS, 3))
         yield MetricReading(metrics.POWER_LIMIT, model.power_limit * scenario.limit)
+        yield MetricReading(metrics.POWER_LIMIT_MAX, model.power_limit)
         yield MetricReading(metrics.ENERGY, round(self.energy_joules(at), 3))
         yield MetricReading(metrics.SM_CLOCK, round(clock) * 1e6)
         yield MetricReading(metrics.SM_CLOCK_MAX, model.sm_clock * 1e6)
         yield MetricReading(metrics.MEMORY_CLOCK, model.memory_clock * 1e6)
+        yield MetricReading(metrics.VIDEO_CLOCK, round(_VIDEO_CLOCK_RATIO * clock) * 1e6)
+        yield MetricReading(metrics.COMPUTE_MODE, 0)
+        yield MetricReading(metrics.CLOCKS_IDLE, float(not active))
         yield MetricReading(metrics.PERFORMANCE_STATE, 0)
         yield MetricReading(metrics.ENCODER_UTILIZATION, 0)
         yield MetricReading(metrics.DECODER_UTILIZATION, 0)
@@ -170,7 +175,9 @@ class SimulatedGpu:
                 metrics.THROTTLE_ACTIVE, reason == scenario.throttle and scenario.throttled_ratio > 0.5, (reason,)
             )
         if scenario.job:
-            yield MetricReading(metrics.OWNER_INFO, 1, ("process", "", "", "", "", "", scenario.job, "", ""))
+            owner = {"owner_kind": "process", "training_job": scenario.job}
+            labels = tuple(owner.get(label, "") for label in metrics.OWNER_INFO.labels[1:])
+            yield MetricReading(metrics.OWNER_INFO, 1, labels)
 
     def _counter_readings(self, at: float) -> Iterator[MetricReading]:
         """Counters, and the statistics of the last complete window."""

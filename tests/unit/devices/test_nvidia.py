@@ -125,6 +125,10 @@ def test_healthy_gpu_in_base_units(machine: SimulatedMachine) -> None:
         ("gpu_nvlink_links", "inactive"): 2,
         ("gpu_busy_source_info", "buffer"): 1,
         "gpu_idle_held_seconds_total": 0,
+        "gpu_power_limit_max_watts": 700,
+        "gpu_video_clock_hertz": 1545e6,
+        "gpu_compute_mode": 0,
+        "gpu_clocks_idle": 0,
         "gpu_window_seconds": 60,
         "gpu_window_end_timestamp_seconds": 1_699_999_980,
     }
