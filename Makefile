@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test test-exporter pytest fuzz test-compose test-readme test-slurm test-tensorflow lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-diagnosis bench-monitor bench-report bench-loaders bench-dashboards bench-batch bench-finder bench-hot-paths soak rules dashboards preview docs docs-site golden clean
+.PHONY: up test test-engines test-exporter pytest fuzz test-compose test-readme test-slurm test-tensorflow lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-diagnosis bench-monitor bench-report bench-telemetry bench-loaders bench-dashboards bench-batch bench-finder bench-hot-paths soak rules dashboards preview docs docs-site golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -18,9 +18,29 @@ WORKERS ?= $(shell expr $$(nproc) + 1)
 # Hundreds of short-lived processes: compile each module once, also where the environment says not to.
 pytest test-exporter: export PYTHONDONTWRITEBYTECODE =
 pytest: $(VENV)/.test
-	@tests/get_servers.sh $(VENV)/servers
+	@tests/get_servers.sh $(VENV)/servers prometheus-2.42 prometheus-3.5
 	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadscope \
 		--no-loadscope-reorder
+
+# The same numbers and advice on each engine: several minutes each. To run some: make test-engines ENGINES=prometheus-3.5
+ENGINES := prometheus-2.42 prometheus-2.53 prometheus-3.5 victoriametrics-1.79 victoriametrics-1.145
+ALERTMANAGERS := alertmanager-0.25 alertmanager-0.33
+ENGINE_TESTS := $(addprefix tests/integration/,test_sources.py test_source_equivalence.py test_exporters.py test_curves.py \
+	test_report.py test_scaling_prometheus.py test_dashboard_queries.py test_end_to_end.py)
+ALERTMANAGER_TESTS := tests/integration/test_end_to_end.py tests/integration/test_alertmanagers.py
+test-engines: export GPU_ADVISOR_REQUIRE_SERVERS = 1
+test-engines: $(VENV)/.test
+	@tests/get_servers.sh $(VENV)/servers $(ENGINES) $(ALERTMANAGERS)
+	@export PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH"; failed=; \
+	for engine in $(ENGINES); do \
+		echo "$$engine"; \
+		GPU_ADVISOR_TEST_ENGINE=$$engine $(BIN)/python -m pytest $(ENGINE_TESTS) || failed="$$failed $$engine"; \
+	done; \
+	for version in $(ALERTMANAGERS); do \
+		echo "$$version"; \
+		GPU_ADVISOR_TEST_ALERTMANAGER=$$version $(BIN)/python -m pytest $(ALERTMANAGER_TESTS) || failed="$$failed $$version"; \
+	done; \
+	[ -z "$$failed" ] || { echo "failed on:$$failed" >&2; exit 1; }
 
 # Lint and tests of the exporter alone, in an environment of its own without the advisor's dependencies.
 EXPORTER_FILES := exporter $(addprefix tests/unit/,devices exporter host jobs owners)
@@ -61,6 +81,12 @@ dashboards: $(VENV)/.test
 preview: $(VENV)/.test
 	@tests/get_servers.sh $(VENV)/servers
 	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m tests.preview.screenshots docs/images/dashboards
+
+# Situations of telemetry and drawn histories on five engines, against what is true.
+bench-telemetry: $(VENV)/.test
+	@tests/get_servers.sh $(VENV)/servers prometheus-2.42 prometheus-2.53 prometheus-3.5 victoriametrics-1.145 \
+		victoriametrics-1.79
+	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m benchmarks.telemetry
 
 # Every dashboard query with 1,000 GPUs, relative to an instant query of one recorded series.
 bench-dashboards: $(VENV)/.test

@@ -183,7 +183,8 @@ def child(url: str) -> None:
         asked: SentQueries = []  # noqa: RUF012
 
         def _request_with_retries(self, method: str, path: str, form: Mapping[str, str] | None) -> HttpResponse:
-            self.asked.append((path, dict(form or {})))
+            if form:  # not the detection of the engine, once per connection
+                self.asked.append((path, dict(form)))
             return super()._request_with_retries(method, path, form)
 
     _ = web  # what a running advisor has in memory, too

@@ -97,8 +97,12 @@ def _gpu_prefixes(gpus: int) -> Iterator[tuple[str, float, float]]:
         yield f"gpu_info{{{own},{identity}}} ", 1, 0
         for metric, found in metrics.items():
             base, slope = _start_and_rate(metric, number)
-            for select in found:
-                match = "".join(f',{m.label}="{m.value.split("|")[0]}"' for m in select.matchers)
+            # Boards, no slices: of the selectors that differ in the uuid only, one.
+            matches = {
+                "".join(f',{m.label}="{m.value.split("|")[0]}"' for m in select.matchers if m.label != "uuid")
+                for select in found
+            }
+            for match in sorted(matches):
                 yield f"{metric}{{{own}{match}}} ", base, slope
 
 

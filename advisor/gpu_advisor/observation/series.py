@@ -13,6 +13,7 @@ from gpu_advisor.sources.base import Samples, SamplesByLabels
 from gpu_advisor.sources.exporters.detection import canonical_rows, scrape_interval
 from gpu_advisor.sources.exporters.mapping import ExporterMapping, label_matchers
 from gpu_advisor.sources.exporters.series_selection import (
+    WHOLE_RATIO,
     Candidate,
     SelectionGroup,
     Thing,
@@ -171,9 +172,11 @@ class SeriesReader:
             if interval is None:
                 continue  # not scraped often enough yet: no window of it has enough data
             single = [Candidate((), next(iter(series.values())), 1)]
-            whole = single if len(series) == 1 else candidates_by_count(series, self.window_seconds / interval)
-            found[thing] = dict.fromkeys(self.windows, whole)
-            if not whole:
+            expected = self.window_seconds / interval
+            found[thing] = dict.fromkeys(
+                self.windows, single if len(series) == 1 else candidates_by_count(series, expected)
+            )
+            if len(series) > 1 and min(series.values()) < WHOLE_RATIO * expected:
                 open_things[thing] = interval
         sampled = self._sampled(mapping, {thing: several[thing] for thing in list(open_things)[:MAX_SAMPLED_THINGS]})
         for thing, samples in sampled.items():

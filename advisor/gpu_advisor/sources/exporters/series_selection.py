@@ -30,6 +30,9 @@ SAME_SCRAPE_RATIO = 0.75
 #: Of choices that cover nearly the same (this share of the best), the one most common in the fleet is used.
 EQUIVALENT_RATIO = 0.98
 
+#: A choice that lags behind by more scrapes than this misses what happens now.
+MAX_LAG = 1.5
+
 #: Choices have at most this many labels: job, instance and a replica label are three.
 MAX_LABELS = 3
 
@@ -53,11 +56,14 @@ Choice = tuple[LabelChoice, ...]
 
 
 class Candidate(NamedTuple):
-    """A possible choice for one thing: the samples it keeps, and from how many series."""
+    """A possible choice for one thing: the samples it keeps, from how many series, and how many scrape intervals its
+    newest sample is older than the newest of all.
+    """
 
     choice: Choice
     samples: float
     series: int
+    lag: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,10 @@ class SelectionGroup:
 
 
 def candidates_by_count(counts: Mapping[Labels, float], expected: float) -> list[Candidate]:
-    """Choices of a single series that has all the expected samples. None if no series has them."""
+    """Choices of a single series that has all the expected samples. None if no series has them.
+
+    Copies of one length are alike; if others are shorter, their samples' times should decide.
+    """
     varying = varying_labels(counts)
     return [
         Candidate(choice, count, 1)
@@ -89,7 +98,22 @@ def candidates_by_count(counts: Mapping[Labels, float], expected: float) -> list
 
 def candidates_by_samples(series: SamplesByLabels, interval_seconds: float) -> list[Candidate]:
     """Choices without two samples of one scrape. Empty if labels cannot separate the copies."""
-    return _candidates(dict(series), interval_seconds * 1000, MAX_LABELS)
+    interval_ms = interval_seconds * 1000
+    found = _candidates(dict(series), interval_ms, MAX_LABELS)
+    newest = _newest(series)
+    return [
+        each._replace(lag=(newest - _newest(_selected(each.choice, series))) / interval_ms) if each.choice else each
+        for each in found
+    ]
+
+
+def _newest(series: SamplesByLabels) -> int:
+    return max((int(times[-1]) for times, _ in series.values() if len(times)), default=0)
+
+
+def _selected(choice: Choice, series: SamplesByLabels) -> SamplesByLabels:
+    fits = _predicate(choice)
+    return {labels: samples for labels, samples in series.items() if fits(labels)}
 
 
 def choose(candidates: Mapping[Thing, Sequence[Candidate]]) -> dict[Thing, Candidate]:
@@ -229,7 +253,8 @@ def _single(labels: Labels, varying: Sequence[str], every: Collection[Labels]) -
 
 def _equivalent(found: Sequence[Candidate]) -> list[Candidate]:
     most = max(each.samples for each in found)
-    return [each for each in found if each.samples >= EQUIVALENT_RATIO * most]
+    alike = [each for each in found if each.samples >= EQUIVALENT_RATIO * most]
+    return [each for each in alike if each.lag <= MAX_LAG] or alike
 
 
 def _sortable(choice: Choice) -> list[tuple[str, list[str]]]:
