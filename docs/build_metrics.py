@@ -19,7 +19,8 @@ from pathlib import Path
 import gpu_exporter
 from generated_page import table, write_or_check
 from gpu_exporter import metrics
-from gpu_exporter.compat.dcgm import DCGM_FAMILIES, MIG_LABELS
+from gpu_exporter.compat.dcgm import DCGM_FAMILIES, MIG_LABELS, POD_LABELS
+from gpu_exporter.compat.nvidia_smi import NVIDIA_SMI_FAMILIES
 from gpu_exporter.metrics import MetricFamily
 
 PAGE = Path(__file__).with_name("metrics.md")
@@ -62,6 +63,7 @@ GPU_GROUPS: tuple[tuple[str, str], ...] = (
 HOST = "Host: "
 JOBS = "Jobs: "
 DCGM = "With `--compat.dcgm`"
+NVIDIA_SMI = "With `--compat.nvidia-smi`"
 
 DYNAMIC_FAMILIES = {
     "host.hwmon": MetricFamily(
@@ -88,7 +90,8 @@ NOTES = {
     HOST: "Names and labels are node_exporter's. `--no-collector.host` disables all of them, `--no-collector.NAME` "
     "those of one heading.",
     DCGM: f"The same readings under dcgm-exporter's names and in its units. With MIG instances, "
-    f"`{'` and `'.join(MIG_LABELS)}` are labels, too.",
+    f"`{'` and `'.join(MIG_LABELS)}` are labels, too, and with pods that own GPUs `{'`, `'.join(POD_LABELS)}`.",
+    NVIDIA_SMI: "The same readings under the names of nvidia_gpu_exporter, for its dashboard.",
 }
 
 
@@ -106,6 +109,7 @@ def groups() -> dict[str, list[MetricFamily]]:
             found[f"{HOST}{rest}" if package == "host" else f"{JOBS}{rest}" if package == "jobs" else name] = families
     found["The exporter itself"] = list(metrics.SELF_FAMILIES)
     found[DCGM] = list(DCGM_FAMILIES)
+    found[NVIDIA_SMI] = list(NVIDIA_SMI_FAMILIES)
     return found
 
 
@@ -113,7 +117,9 @@ def _modules() -> Iterable[str]:
     """The modules that may declare families, without the package's name."""
     prefix = f"{gpu_exporter.__name__}."
     names = (module.name for module in pkgutil.walk_packages(gpu_exporter.__path__, prefix))
-    return sorted({name.removeprefix(prefix) for name in names} - {"__main__", "metrics", "compat.dcgm"})
+    return sorted(
+        {name.removeprefix(prefix) for name in names} - {"__main__", "metrics", "compat.dcgm", "compat.nvidia_smi"}
+    )
 
 
 def _families_of(module: str) -> list[MetricFamily]:

@@ -92,3 +92,7 @@ class GpuCollector(Collector):
             from gpu_exporter.compat.dcgm import DCGM_FAMILIES
 
             yield from DCGM_FAMILIES
+        if self._settings.compat_nvidia_smi:
+            from gpu_exporter.compat.nvidia_smi import NVIDIA_SMI_FAMILIES
+
+            yield from NVIDIA_SMI_FAMILIES

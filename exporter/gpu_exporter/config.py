@@ -67,6 +67,9 @@ class ExporterSettings:
     )
     simulate_step: str = _setting_field("simulate.step", "15s", "sample interval of the simulated history", "DURATION")
     compat_dcgm: bool = _setting_field("compat.dcgm", False, "also expose dcgm-exporter's metric names")
+    compat_nvidia_smi: bool = _setting_field(
+        "compat.nvidia-smi", False, "also expose the metric names of nvidia_gpu_exporter"
+    )
     state_directory: str = _setting_field(
         "state.directory",
         "",
@@ -103,6 +106,9 @@ class ExporterSettings:
     path_procfs: str = _setting_field("path.procfs", "/proc", "mount point of the host's procfs", "PATH")
     path_sysfs: str = _setting_field("path.sysfs", "/sys", "mount point of the host's sysfs", "PATH")
     path_rootfs: str = _setting_field("path.rootfs", "/", "mount point of the host's root file system", "PATH")
+    path_udev_data: str = _setting_field(
+        "path.udev.data", "/run/udev/data", "udev's database, for the names and models of disks", "PATH"
+    )
     mount_points_exclude: str = _setting_field(
         "collector.filesystem.mount-points-exclude", MOUNT_POINTS_EXCLUDE, "mount points to exclude", "REGEX"
     )
@@ -118,9 +124,6 @@ class ExporterSettings:
     def nodename(self) -> str:
         return self.node_name or os.uname().nodename
 
-    path_udev_data: str = _setting_field(
-        "path.udev.data", "/run/udev/data", "udev's database, for the names and models of disks", "PATH"
-    )
     @property
     def address(self) -> tuple[str, int]:
         host, _, port = self.listen_address.rpartition(":")

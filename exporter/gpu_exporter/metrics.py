@@ -108,7 +108,9 @@ PERFORMANCE_STATE = _device_family(
 COMPUTE_MODE = _device_family(
     "gpu_compute_mode", "gauge", "Compute mode: 0 default, 1 exclusive thread, 2 prohibited, 3 exclusive process."
 )
-CLOCKS_IDLE = _device_family("gpu_clocks_idle", "gauge", "1 while the driver lowers the clocks because nothing runs.")
+IDLE_REASON_ACTIVE = _device_family(
+    "gpu_idle_reason_active", "gauge", "1 while the driver lowers the clocks because nothing runs."
+)
 ENCODER_UTILIZATION = _device_family(
     "gpu_encoder_utilization_ratio", "gauge", "Ratio of the sampling period during which the video encoder was busy."
 )
@@ -245,7 +247,7 @@ DEVICE_FAMILIES: tuple[MetricFamily, ...] = (
     ROW_REMAP_PENDING, ROW_REMAP_FAILED, RETIRED_PAGES, RETIRED_PAGES_PENDING, PCIE_TRANSMIT, PCIE_RECEIVE,
     NVLINK_TRANSMIT, NVLINK_RECEIVE, NVLINK_ERRORS, NVLINK_LINKS, ENGINE_ACTIVITY, SM_ACTIVITY, SM_OCCUPANCY,
     TENSOR_ACTIVITY, FP64_ACTIVITY, FP32_ACTIVITY, FP16_ACTIVITY, DRAM_BANDWIDTH, XID_ERRORS, XID_LAST_TIMESTAMP,
-    XID_INFO, POWER_LIMIT_MAX, VIDEO_CLOCK, COMPUTE_MODE, CLOCKS_IDLE,
+    XID_INFO, POWER_LIMIT_MAX, VIDEO_CLOCK, COMPUTE_MODE, IDLE_REASON_ACTIVE,
 )  # fmt: skip
 
 VENDOR_FAMILIES: tuple[MetricFamily, ...] = (HEALTH,)

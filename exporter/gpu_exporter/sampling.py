@@ -180,24 +180,29 @@ class SharedThread:
             return None
 
 
+#: Families computed from those of these devices.
+DeriveFamilies = Callable[[Sequence[FamilySamples], Sequence[DeviceReading]], list[FamilySamples]]
+
+
 class DeviceCache:
     """The latest readings of all drivers, and their page, rendered when it is scraped.
 
     The lock is held only to swap and to render.
     """
 
-    def __init__(
-        self, nodename: str, derive_families: Callable[[Sequence[FamilySamples]], list[FamilySamples]] = lambda _: []
-    ) -> None:
-        """`derive_families` returns further families computed from those of the devices: the same under other names."""
+    def __init__(self, nodename: str) -> None:
         self._nodename = nodename
-        self._derive_families = derive_families
+        self._derivations: list[DeriveFamilies] = []
         self._readings: dict[str, tuple[DeviceReading, ...]] = {}
         self._states: dict[str, DriverState] = {}
         self._hung: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._renderer = Renderer()
         self._page: bytes | None = b""
+
+    def derive(self, families: DeriveFamilies) -> None:
+        """Add further families computed from the devices: the same under other names."""
+        self._derivations.append(families)
 
     def update(self, driver: str, readings: tuple[DeviceReading, ...], state: DriverState) -> None:
         with self._lock:
@@ -230,7 +235,11 @@ class DeviceCache:
             )
         samples = device_samples(devices, self._nodename)
         return self._renderer.render(
-            [*samples, *self._derive_families(samples), *group_by_family(sorted(states, key=lambda s: s[1]))]
+            [
+                *samples,
+                *(family for derive in self._derivations for family in derive(samples, devices)),
+                *group_by_family(sorted(states, key=lambda s: s[1])),
+            ]
         )
 
 
@@ -338,6 +347,11 @@ class CollectorPage:
             page = self._page
             self._is_scraped = True
         return page + render(self._at_scrape()) if self._at_scrape else page
+
+    @property
+    def samples(self) -> tuple[FamilySamples, ...]:
+        """The last reading; empty after a failure."""
+        return self._samples
 
     def is_outdated(self, max_age_seconds: float) -> bool:
         """Whether somebody scraped the last reading, or the next to scrape would find it older than this."""

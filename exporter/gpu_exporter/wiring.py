@@ -64,7 +64,7 @@ def build_drivers(settings: ExporterSettings, fleet: tuple[SimulatedGpu, ...]) -
 def build_sampler(settings: ExporterSettings, drivers: Mapping[str, Driver]) -> Sampler:
     """The sampler with all enabled collectors. It does not run until `start`."""
     interval, timeout = parse_duration(settings.sampling_interval), parse_duration(settings.time_limit)
-    cache = DeviceCache(settings.nodename, _compat_families(settings))
+    cache = DeviceCache(settings.nodename)
     host_pages = _host_pages(settings)
     host_thread = SharedThread("collect-host")
     pages: list[tuple[CollectorTask, RenderedPage]] = [
@@ -92,6 +92,7 @@ def build_sampler(settings: ExporterSettings, drivers: Mapping[str, Driver]) -> 
         textfiles = TextfilePage([settings.textfile_directory], is_reserved)
         pages.append((CollectorTask("textfile", textfiles.run, interval, timeout), textfiles))
     background_tasks: list[CollectorTask] = []
+    owners: CollectorPage | None = None
     if "owners" not in settings.disabled and not settings.simulate:
         pods = PodResourcesClient(Path(settings.pod_resources_socket))
         nodename = settings.node_name or settings.nodename.partition(".")[0]  # as Slurm names nodes
@@ -110,6 +111,7 @@ def build_sampler(settings: ExporterSettings, drivers: Mapping[str, Driver]) -> 
             background_tasks.append(
                 CollectorTask("scontrol", scontrol.refresh, period, CALL_TIMEOUT_SECONDS + timeout, offset)
             )
+    _derive_compat_families(settings, cache, lambda: owners.samples if owners else ())
     return Sampler(
         cache,
         [DriverTask(name, driver, cache, interval, timeout) for name, driver in drivers.items()],
@@ -130,12 +132,19 @@ def _scontrol_client(settings: ExporterSettings, nodename: str) -> ScontrolClien
     )
 
 
-def _compat_families(settings: ExporterSettings) -> Callable[[Sequence[FamilySamples]], list[FamilySamples]]:
-    if not settings.compat_dcgm:
-        return lambda _: []
-    from gpu_exporter.compat.dcgm import dcgm_samples
+def _derive_compat_families(
+    settings: ExporterSettings, cache: DeviceCache, owners: Callable[[], Sequence[FamilySamples]]
+) -> None:
+    """Add the names of other exporters. `owners` returns the latest families of the owner collector."""
+    if settings.compat_dcgm:
+        from gpu_exporter.compat.dcgm import DcgmFamilies
 
-    return dcgm_samples
+        dcgm = DcgmFamilies()
+        cache.derive(lambda samples, _: dcgm.samples(samples, owners()))
+    if settings.compat_nvidia_smi:
+        from gpu_exporter.compat.nvidia_smi import NvidiaSmiFamilies
+
+        cache.derive(NvidiaSmiFamilies(Path(settings.path_procfs)).samples)
 
 
 def _host_pages(settings: ExporterSettings) -> dict[str, CollectorPage]:

@@ -230,7 +230,7 @@ LIVE_METRICS: tuple[CallMetric, ...] = (
     CallMetric(metrics.MEMORY_CLOCK, _single_function_call("nvmlDeviceGetClockInfo", _uint, MEMORY), _MEMORY_MEGAHERTZ),
     CallMetric(metrics.VIDEO_CLOCK, _single_function_call("nvmlDeviceGetClockInfo", _uint, VIDEO), _SM_MEGAHERTZ),
     CallMetric(metrics.COMPUTE_MODE, _single_function_call("nvmlDeviceGetComputeMode"), ranged(3)),
-    CallMetric(metrics.CLOCKS_IDLE, _REASONS, _bit(IDLE_REASON)),
+    CallMetric(metrics.IDLE_REASON_ACTIVE, _REASONS, _bit(IDLE_REASON)),
     # In percent of the maximum noise tolerance of the product; NVML documents that it may exceed 100 %.
     CallMetric(metrics.FAN_SPEED, _single_function_call("nvmlDeviceGetFanSpeed"), ranged(200, per=100)),
     CallMetric(

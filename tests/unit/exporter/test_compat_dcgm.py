@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from gpu_exporter import metrics
-from gpu_exporter.compat.dcgm import DCGM_FAMILIES, dcgm_samples
+from gpu_exporter.compat.dcgm import DCGM_FAMILIES, RATES, DcgmFamilies
+from gpu_exporter.compat.source import CounterRates
 from gpu_exporter.devices.simulated import parse_fleet
 from gpu_exporter.exposition import render
-from gpu_exporter.metrics import MetricFamily
+from gpu_exporter.metrics import FamilySamples, MetricFamily
 from gpu_exporter.snapshot import DeviceIdentity, DeviceReading, DownReason, MetricReading, device_samples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +44,8 @@ KNOWN: list[tuple[MetricFamily, tuple[str, ...], float, str, str, float]] = [
     (metrics.MEMORY_TEMPERATURE, (), 72, "DEV_MEMORY_TEMP", "gauge", 72),
     (metrics.POWER, (), 641.321, "DEV_POWER_USAGE", "gauge", 641.321),
     (metrics.POWER_LIMIT, (), 700, "DEV_POWER_MGMT_LIMIT", "gauge", 700),
+    (metrics.POWER_LIMIT_MAX, (), 700, "DEV_POWER_MGMT_LIMIT_MAX", "gauge", 700),
+    (metrics.VIDEO_CLOCK, (), 1545e6, "DEV_VIDEO_CLOCK", "gauge", 1545),
     (metrics.ENERGY, (), 12.5, "DEV_TOTAL_ENERGY_CONSUMPTION", "counter", 12500),
     (metrics.SM_CLOCK, (), 1980e6, "DEV_SM_CLOCK", "gauge", 1980),
     (metrics.SM_CLOCK_MAX, (), 1981e6, "DEV_MAX_SM_CLOCK", "gauge", 1981),
@@ -65,6 +69,10 @@ KNOWN: list[tuple[MetricFamily, tuple[str, ...], float, str, str, float]] = [
     (metrics.FP16_ACTIVITY, (), 0.04, "PROF_PIPE_FP16_ACTIVE", "gauge", 0.04),
     (metrics.DRAM_BANDWIDTH, (), 0.51, "PROF_DRAM_ACTIVE", "gauge", 0.51),
 ]
+
+
+def dcgm_samples(samples: Sequence[FamilySamples], owners: Sequence[FamilySamples] = ()) -> list[FamilySamples]:
+    return DcgmFamilies().samples(samples, owners)
 
 
 def dcgm(*devices: DeviceReading) -> dict[str, Any]:
@@ -104,6 +112,7 @@ def test_name_type_and_unit_of_each_field(
 
 def test_every_mapped_family_is_tested() -> None:
     names = {f"DCGM_FI_{known[3]}" for known in KNOWN} | {"DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_XID_ERRORS"}
+    names |= {line.family.name for line in RATES}
     assert {family.name for family in DCGM_FAMILIES} == names
     assert len(DCGM_FAMILIES) == len(names)
 
@@ -209,3 +218,56 @@ def test_values_of_a_simulated_machine_are_ours_in_dcgms_unit(at: float) -> None
         assert len(samples) == 3
         for sample in samples:
             assert sample.value == pytest.approx(ours[sample.labels["UUID"], source] * scale)
+
+
+def test_traffic_is_the_rate_since_the_last_scrape() -> None:
+    now = 100.0
+    families = DcgmFamilies(CounterRates(clock=lambda: now))
+
+    def rate(count: float) -> float | None:
+        device = DeviceReading(GPU, (MetricReading(metrics.PCIE_RECEIVE, count),))
+        found = families.samples(device_samples([device], "node-1"))
+        rows = [each.rows for each in found if each.family.name == "DCGM_FI_PROF_PCIE_RX_BYTES"]
+        return rows[0][0][1] if rows else None
+
+    assert rate(1000) is None, "a rate needs two readings"
+    now += 10
+    assert rate(6000) == 500
+    now += 0.1
+    assert rate(6000) == 500, "a second scraper gets the same"
+    now += 10
+    assert rate(50) is None, "the counter was reset"
+    now += 10
+    assert rate(1050) == 100
+
+
+def owner(uuid: str, namespace: str, pod: str, container: str, kind: str = "kubernetes") -> tuple[str, ...]:
+    of = {
+        "uuid": uuid, "owner_kind": kind, "owner_namespace": namespace, "owner_pod": pod, "owner_container": container,
+    }  # fmt: skip
+    return tuple(of.get(label, "") for label in metrics.OWNER_INFO.labels)
+
+
+def test_pods_own_the_series_of_their_gpus() -> None:
+    free = DeviceIdentity("GPU-2", "4", GPU.name, "nvidia")
+    devices = [DeviceReading(gpu, (MetricReading(metrics.UTILIZATION, 0.5),)) for gpu in (GPU, free)]
+    rows = [
+        (owner("GPU-1", "prod", "b", "main"), 1.0),
+        (owner("GPU-1", "prod", "a", "side"), 1.0),
+        (owner("GPU-2", "", "", "", kind="systemd"), 1.0),
+    ]
+    found = dcgm_samples(device_samples(devices, "node-1"), [FamilySamples(metrics.OWNER_INFO, tuple(rows))])
+    [family] = text_string_to_metric_families(render(found).decode())
+    labels = [
+        {name: sample.labels[name] for name in ("gpu", "namespace", "pod", "container")} for sample in family.samples
+    ]
+    # A shared GPU appears once, so that sums are right.
+    assert labels == [
+        {"gpu": "3", "namespace": "prod", "pod": "a", "container": "side"},
+        {"gpu": "4", "namespace": "", "pod": "", "container": ""},
+    ]
+
+
+def test_without_pods_there_are_no_pod_labels() -> None:
+    found = dcgm(DeviceReading(GPU, (MetricReading(metrics.UTILIZATION, 0.5),)))
+    assert not {"pod", "namespace", "container"} & found["DCGM_FI_DEV_GPU_UTIL"].samples[0].labels.keys()
