@@ -22,6 +22,7 @@ from gpu_advisor.allocation.lease_store import LeaseStore
 from gpu_advisor.allocation.lease_table import LeaseChanges, LeaseTable
 from gpu_advisor.allocation.model import Allocation
 from gpu_advisor.allocation.steady_clock import SteadyClock
+from gpu_advisor.storage.damage import DamagedFile
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +69,21 @@ class LeaseManager:
         self._table: LeaseTable | None = store.load()
         self._queue: queue.SimpleQueue[_PendingOperation | None] = queue.SimpleQueue()
         self._closed = threading.Event()
-        self.last_error = ""  # why the last write failed; empty if it succeeded
+        self._write_error = ""  # why the last write failed; empty if it succeeded
         self.commits = 0
         self._snapshot = LeaseSnapshot(dict(self._table.active), dict(self._table.lease_by_gpu))
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
         self._thread.start()
+
+    @property
+    def last_error(self) -> str:
+        """Why leases cannot be written, or must be confirmed first; empty if all is well."""
+        return self._store.unconfirmed or self._write_error
+
+    @property
+    def damaged(self) -> DamagedFile | None:
+        """The database that was moved aside at the start."""
+        return self._store.damaged
 
     def snapshot(self) -> LeaseSnapshot:
         """Committed leases that have not expired. Never blocks."""
@@ -82,6 +93,8 @@ class LeaseManager:
         """Execute and commit an operation. Raises its AllocationError, and LeaseStoreError if the commit fails."""
         if self._closed.is_set():
             raise LeaseStoreError(STOPPING_MESSAGE)
+        if why := self._store.unconfirmed:
+            raise LeaseStoreError(why)
         pending = _PendingOperation(operation, Future())
         self._queue.put(pending)
         try:
@@ -119,13 +132,13 @@ class LeaseManager:
             results = self._execute_group(table, group)
             self._commit(table)
         except Exception as error:  # whatever it is: fail this group's callers, and go on with the next group
-            if not self.last_error:
+            if not self._write_error:
                 log.exception("cannot write leases")
-            self._table, self.last_error = None, str(error)  # the disk is authoritative: reload it
+            self._table, self._write_error = None, str(error)  # the disk is authoritative: reload it
             for pending in group:
                 pending.future.set_exception(error)
             return
-        self.last_error = ""
+        self._write_error = ""
         for pending, (value, failure) in zip(group, results, strict=True):
             if failure is None:
                 pending.future.set_result(value)

@@ -25,6 +25,9 @@ METRIC_FAMILIES: dict[str, tuple[Literal["gauge", "counter", "summary"], str, tu
     "gpu_advisor_build_info": ("gauge", "Version of the advisor, always 1.", ("version",)),
     "gpu_advisor_source_up": ("gauge", "1 if the last evaluation could query the data source.", ("source",)),
     "gpu_advisor_stale": ("gauge", "1 while the last good evaluation is served because the source is down.", ()),
+    "gpu_advisor_damaged_state_file_info": (
+        "gauge", "A state file that was damaged and moved aside at the start, always 1.", ("file", "moved_to"),
+    ),
     "gpu_advisor_simulated": ("gauge", "1 if the fleet is simulated.", ()),
     "gpu_advisor_evaluation_last_success_timestamp_seconds": ("gauge", "Time of the last successful evaluation.", ()),
     "gpu_advisor_evaluation_duration_seconds": ("gauge", "Duration of the last successful evaluation.", ()),
@@ -143,6 +146,8 @@ def _health(view: View) -> Iterator[Sample]:
     yield "gpu_advisor_source_up", (view.source.name,), view.source.up
     yield "gpu_advisor_stale", (), view.stale
     yield "gpu_advisor_evaluations_total", (), view.evaluations
+    for each in view.damaged:
+        yield "gpu_advisor_damaged_state_file_info", (each.name, each.moved_to), 1
     for name, price in view.prices:
         yield "gpu_advisor_gpu_price_per_hour", (name,), price
     for kind, count in view.failures:

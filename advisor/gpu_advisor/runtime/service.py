@@ -23,6 +23,7 @@ from gpu_advisor.state import outcomes
 from gpu_advisor.state.active import ActiveRecommendation, Snooze, active_snoozes, held_ids
 from gpu_advisor.state.ledger import Ledger
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
+from gpu_advisor.storage.damage import DamagedFile
 
 log = logging.getLogger(__name__)
 
@@ -184,6 +185,10 @@ class AdvisorService:
     def samples(self, selectors: Mapping[str, Selector], at: float) -> Mapping[str, SamplesByLabels]:
         """Raw samples for reports. Raises SourceError."""
         return self._source.samples(selectors, at)
+
+    def report_damage(self, damaged: DamagedFile) -> None:
+        """Show on page and metrics that a state file was moved aside."""
+        self._publish(damaged=(*self.view.damaged, damaged))
 
     def snooze(self, id_: str, snooze: Snooze | None) -> None:
         """Snooze a recommendation, or end its snooze (None). Raises sqlite3.Error; then nothing has changed."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
@@ -21,6 +23,7 @@ from gpu_advisor.notify.alertmanager import AlertDispatcher
 from gpu_advisor.observation.compile import compile_signals
 from gpu_advisor.observation.queries import IDENTITY_EXPRESSIONS, identity_queries, mappings_of
 from gpu_advisor.promql.expressions import metrics_of
+from gpu_advisor.runtime.clock_watch import ClockWatch
 from gpu_advisor.runtime.service import AdvisorService
 from gpu_advisor.settings import ConfigError, EmbeddedSourceSettings, PrometheusSourceSettings, Settings
 from gpu_advisor.sources.base import Source
@@ -33,6 +36,7 @@ from gpu_advisor.sources.exporters.mapping_files import MappingError
 from gpu_advisor.sources.prometheus.range_cache import with_range_cache
 from gpu_advisor.sources.prometheus.source import MAX_CONCURRENT_QUERIES, PrometheusClientConfig, PrometheusSource
 from gpu_advisor.state.ledger import Ledger
+from gpu_advisor.storage.damage import DamagedFile, replace_if_damaged
 from gpu_advisor.storage.private_files import make_private_folder
 
 log = logging.getLogger(__name__)
@@ -53,8 +57,17 @@ class RunningAdvisor:
     _closers: list[Callable[[], object]] = field(default_factory=list)
 
     def close(self) -> None:
-        for close in reversed(self._closers):
+        """Stop everything, whatever fails on the way."""
+        _close_all(self._closers)
+
+
+def _close_all(closers: list[Callable[[], object]]) -> None:
+    for close in reversed(closers):
+        try:
             close()
+        except Exception:
+            log.exception("stopping a part failed; the others are stopped")
+    closers.clear()
 
 
 def build_advisor(settings: Settings, fill_history: Callable[[History], None] | None = None) -> RunningAdvisor:
@@ -68,6 +81,7 @@ def build_advisor(settings: Settings, fill_history: Callable[[History], None] | 
     history = None
     try:
         make_private_folder(state_dir)
+        damaged = _replace_damaged(state_dir, embedded=settings.source.prometheus is None)
         if settings.source.prometheus:
             source: Source = with_range_cache(PrometheusSource(_prometheus(settings.source.prometheus)))
         else:
@@ -78,8 +92,7 @@ def build_advisor(settings: Settings, fill_history: Callable[[History], None] | 
         ledger = Ledger(state_dir / "ledger.db")
         closers.append(ledger.close)
     except (OSError, HistoryError, sqlite3.Error) as error:
-        for close in reversed(closers):
-            close()
+        _close_all(closers)
         raise StartupError(
             f"state_dir {state_dir}: {error}; check that it is writable and that no other advisor uses it"
         ) from error
@@ -93,14 +106,43 @@ def build_advisor(settings: Settings, fill_history: Callable[[History], None] | 
     closers.append(alertmanagers.close)
     service = AdvisorService(settings, source, ledger, alertmanagers, _retention(settings, history, ledger))
     closers.append(service.stop)
+    for each in damaged:
+        service.report_damage(each)
     try:
         allocation = _allocation_service(settings, service)
     except (StartupError, ConfigError):
-        for close in reversed(closers):
-            close()
+        _close_all(closers)
         raise
+    if allocation.allocator.leases.damaged:
+        service.report_damage(allocation.allocator.leases.damaged)
     closers += [allocation.allocator.close, allocation.monitor.stop]
     return RunningAdvisor(service, source, history, allocation, closers)
+
+
+def _replace_damaged(state_dir: Path, embedded: bool) -> list[DamagedFile]:
+    """Move damaged state aside. Leases are their store's own matter: nobody may be given a GPU twice."""
+    found = [
+        replace_if_damaged(
+            state_dir / "ledger.db",
+            "the history of recommendations, outcomes and snoozes starts empty; no decision depends on it",
+            _read_ledger,
+        )
+    ]
+    if embedded:
+        advice = "the embedded history starts empty; recommendations follow once it is long enough"
+        found.append(replace_if_damaged(state_dir / "history.db", advice, _read_history))
+    return [each for each in found if each]
+
+
+def _read_ledger(path: Path) -> None:
+    with closing(Ledger(path)) as ledger:
+        ledger.read_all()
+
+
+def _read_history(path: Path) -> None:
+    with closing(History(path)) as history:
+        history.span()
+        history.read("up", (), 0.0, 0.0)
 
 
 def _allocation_service(settings: Settings, service: AdvisorService) -> AllocationService:
@@ -159,11 +201,15 @@ def _retention(settings: Settings, history: History | None, ledger: Ledger) -> C
     """The retention that the service runs after each evaluation."""
     embedded = settings.source.embedded or EmbeddedSourceSettings()
     last_run = 0.0
+    span = history.span() if history is not None else None
+    watch = ClockWatch(span[1] if span else None, time.time())
 
     def clean_up(now: float) -> None:
         nonlocal last_run
-        if now - last_run > RETENTION_INTERVAL_SECONDS:
+        if abs(now - last_run) > RETENTION_INTERVAL_SECONDS:
             last_run = now
+            if not watch.is_settled(now):
+                return
             ledger.delete_before(now - LEDGER_RETENTION_DAYS * 86400)
             if history is not None:
                 history.delete_before(now - embedded.retention_days * 86400)

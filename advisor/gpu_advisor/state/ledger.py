@@ -71,7 +71,7 @@ class Ledger:
                 deserialize(Recommendation, text),
             )
             for id_, since, kind, scope_kind, scope_name, gpus, text in rows
-            if (uuids := deserialize(tuple[str, ...], gpus)) is not None
+            if isinstance(since, float) and (uuids := deserialize(tuple[str, ...], gpus)) is not None
         }
 
     def record_recommendations(
@@ -112,7 +112,11 @@ class Ledger:
 
     def snoozes(self) -> dict[str, Snooze]:
         rows = self._rows("SELECT id, reason, made, until FROM snoozes")
-        return {id_: Snooze(reason, made, until) for id_, reason, made, until in rows}
+        return {
+            id_: Snooze(reason, made, until)
+            for id_, reason, made, until in rows
+            if isinstance(reason, str) and isinstance(made, float) and isinstance(until, float)  # not if damaged
+        }
 
     def save_snooze(self, id_: str, snooze: Snooze | None) -> None:
         """Replace the snooze of a recommendation, or delete it (None)."""
@@ -167,6 +171,14 @@ class Ledger:
             self._db.execute("DELETE FROM given WHERE ended < ?", (time,))
             self._db.execute("DELETE FROM outcomes WHERE judged < ?", (time,))
             self._db.execute("DELETE FROM snoozes WHERE until < ?", (time,))
+
+    def read_all(self) -> None:
+        """Read what a start reads, and drop it. Whatever this raises means that the file is damaged."""
+        self.active_recommendations()
+        self.alerts()
+        self.snoozes()
+        self.tracked_recommendations()
+        self.outcomes()
 
     def close(self) -> None:
         with self._lock:

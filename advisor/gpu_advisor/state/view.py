@@ -8,6 +8,7 @@ from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.recommendation import Recommendation
 from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.outcomes import NO_OUTCOMES, Outcomes
+from gpu_advisor.storage.damage import DamagedFile
 
 RUNBOOK_BASE_URL = "https://github.com/gpu-advisor/gpu-advisor/blob/main/docs/runbooks"
 
@@ -58,6 +59,8 @@ class View:
     outcomes: Outcomes = NO_OUTCOMES
     #: (GPU model, price per hour) from the settings
     prices: tuple[tuple[str, float], ...] = ()
+    #: state files that were damaged and moved aside at the start
+    damaged: tuple[DamagedFile, ...] = ()
 
     @property
     def stale(self) -> bool:

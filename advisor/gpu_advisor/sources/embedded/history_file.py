@@ -97,7 +97,9 @@ def translate_sqlite_errors(path: Path) -> Iterator[None]:
                 f"No space left for the history {path}: these samples are lost. Free space, or shorten the retention."
             ) from error
         if "malformed" in text or "not a database" in text:
-            raise HistoryError(f"The history {path} is damaged ({text}). Move it away to start a new one.") from error
+            raise HistoryError(
+                f"The history {path} is damaged ({text}). Restart gpu-advisor, which moves it aside."
+            ) from error
         raise HistoryError(
             f"The history {path} cannot be used: {text}. Check the disk and the file's permissions."
         ) from error

@@ -30,6 +30,7 @@ class Client:
     output: deque[memoryview] = field(default_factory=deque)
     held: tuple[bytes, ...] = ()  # the response's chunks, while they are counted as pending
     keep_alive: bool = False
+    urgent: bool = False  # of the response under way
     served: int = 0
 
 

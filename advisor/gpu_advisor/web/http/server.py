@@ -40,6 +40,9 @@ ACCEPTS_PER_TURN = 64
 SENDS_PER_TURN = 2
 #: For responses, in one turn of the loop: so soon the next requests are looked at.
 TURN_SECONDS = 0.02
+#: More sockets ready at once than this is a burst, which workers let pass for at most this long.
+BUSY_EVENTS = 16
+CATCH_UP_SECONDS = 0.1
 DEADLINE_CHECK_SECONDS = 0.25
 #: After an accept that failed for want of descriptors or memory.
 ACCEPT_BACKOFF_SECONDS = 0.2
@@ -100,6 +103,7 @@ class HttpServer:
         self._urgent: deque[tuple[Client, HttpResponse]] = deque()
         self._completed: deque[tuple[Client, HttpResponse]] = deque()
         self._turns = 0
+        self._caught_up = threading.Event()  # whether the loop has few clients to look at
         self._stopping = threading.Event()
         self._accepting = False
         self._accept_at = 0.0  # not before this time (monotonic clock)
@@ -150,6 +154,10 @@ class HttpServer:
             self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
             self._accepting = True
         ready = self._selector.select(0 if self._completed else DEADLINE_CHECK_SECONDS)
+        if len(ready) > BUSY_EVENTS:
+            self._caught_up.clear()
+        else:
+            self._caught_up.set()
         end = time.monotonic() + TURN_SECONDS
         clients: list[Client] = []
         for key, _ in ready:
@@ -159,9 +167,9 @@ class HttpServer:
                 key.data()
         # New requests before responses, which may be many and large. What a turn has no time for is ready in the next.
         self._turns += 1
-        sending = [client for client in clients if client.phase is Phase.SENDING]
+        sending = [each for each in clients if each.phase is Phase.SENDING and not each.urgent]
         first = self._turns % len(sending) if sending else 0
-        self._advance_all([client for client in clients if client.phase is not Phase.SENDING], float("inf"))
+        self._advance_all([each for each in clients if each.phase is not Phase.SENDING or each.urgent], float("inf"))
         self._deliver(self._urgent, float("inf"))
         self._deliver(self._completed, end)
         self._advance_all(sending[first:] + sending[:first], end)
@@ -180,6 +188,7 @@ class HttpServer:
     def _deliver(self, completed: deque[tuple[Client, HttpResponse]], end: float) -> None:
         while completed:
             client, response = completed.popleft()
+            client.urgent = completed is self._urgent
             if client in self._clients:
                 self._guard(client, self._respond, client, response)
             if time.monotonic() > end:
@@ -295,6 +304,10 @@ class HttpServer:
 
     def _work(self, client: Client, environ: Environ, lane: Lane) -> None:
         """In a worker's thread."""
+        if not lane.urgent:
+            # While hundreds of requests arrive they are read first: the loop would wait for the interpreter between
+            # any two system calls, and health checks among the requests with it.
+            self._caught_up.wait(CATCH_UP_SECONDS)
         if lane.prepare is None:
             self._complete(client, run_application(self._application, environ), lane)
             return
