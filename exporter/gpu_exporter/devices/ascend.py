@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from gpu_exporter import metrics
 from gpu_exporter.devices.base import DriverUnavailable
@@ -62,12 +63,25 @@ class Chip:
         address = self.chip_row.get("Bus-Id", "")
         if _ADDRESS.fullmatch(address):
             return address.lower()
-        return f"npu{self.npu_row['NPU']}-chip{self.chip_row.get('Chip')}"
+        return f"npu{self.npu_row.get('NPU', '')}-chip{self.chip_row.get('Chip', '')}"
+
+
+class Word(NamedTuple):
+    """A word of a cell, and where it starts in the cell."""
+
+    text: str
+    start: int
+
+
+Cell = list[Word]
 
 
 def parse_npu_smi(output: str) -> list[Chip]:
-    """Parse the chips of the table, in order; other lines are ignored."""
-    heads: dict[str, list[list[str]]] = {}
+    """Parse the chips of the table, in order; other lines are ignored.
+
+    A row with an empty cell, or with fewer words than columns, has the values that are there.
+    """
+    heads: dict[str, list[Cell]] = {}
     chips: list[Chip] = []
     npu: TableRow | None = None
     version = ""
@@ -76,33 +90,58 @@ def parse_npu_smi(output: str) -> list[Chip]:
             continue
         if "Process" in line and heads:
             break  # the process table comes last
-        cells = [_words(cell) for cell in line.strip().strip("|").split("|")]
+        cells = [_split_words(cell) for cell in line.strip().strip("|").split("|")]
         if match := re.search(r"Version:\s*(\S+)", line):
             version = match[1]
-        elif cells[0][:1] in (["NPU"], ["Chip"]):
-            heads[cells[0][0]] = cells
-        elif len(heads) < 2 or len(cells) != len(heads["NPU"]) or not all(cells) or not cells[0][0].isdigit():
-            continue
-        elif npu is not None and (_ADDRESS.fullmatch(cells[1][0]) or cells[1][0] in _NOT_AVAILABLE):
-            chips.append(Chip(npu, _row(heads["Chip"], cells), version))
-            npu = None
-        else:
-            npu = _row(heads["NPU"], cells)  # the row of the NPU precedes that of each chip
+        elif cells[0] and cells[0][0].text in ("NPU", "Chip"):
+            heads[cells[0][0].text] = cells
+        elif len(heads) == 2 and len(cells) == len(heads["NPU"]) and _is_row(cells):
+            # The row of the NPU precedes that of each chip.
+            if _is_npu_row(cells, npu is not None):
+                npu = _row(heads["NPU"], cells)
+            elif npu is not None:
+                chip = _row(heads["Chip"], cells)
+                siblings = sum(other.npu_row.get("NPU") == npu.get("NPU") for other in chips)
+                chips.append(Chip(npu, {"Chip": str(siblings), **chip}, version))
+                npu = None
     return chips
 
 
-def _words(cell: str) -> list[str]:
+def _is_row(cells: list[Cell]) -> bool:
+    first = cells[0][0].text if cells[0] else ""
+    return first.isdigit() or (not first and any(cells[1:]))
+
+
+def _is_npu_row(cells: list[Cell], expects_chip: bool) -> bool:
+    """Whether the second cell is a state of health, and not an address. If it is empty, the order decides."""
+    second = cells[1][0].text if cells[1] else ""
+    if _ADDRESS.fullmatch(second):
+        return False
+    return not expects_chip if second in ("", *_NOT_AVAILABLE) else True
+
+
+def _split_words(cell: str) -> Cell:
     """Split on white space, but `3318 / 65536` is one word."""
-    return re.sub(r"\s*/\s*", "/", cell).split()
+    return [Word(re.sub(r"\s", "", match[0]), match.start()) for match in re.finditer(r"\S+?\s*/\s*\S+|\S+", cell)]
 
 
-def _row(head: list[list[str]], cells: list[list[str]]) -> TableRow:
-    """Column -> word. A cell with fewer words than columns only yields the number of the NPU or chip."""
-    row: TableRow = {head[0][0]: cells[0][0]}
+def _row(head: list[Cell], cells: list[Cell]) -> TableRow:
+    """Column -> word. Where words are missing, each belongs to the column of its form that it is closest to."""
+    row: TableRow = {}
     for columns, words in zip(head, cells, strict=True):
         if len(words) >= len(columns):
-            row.update(zip(columns, words, strict=False))
+            row.update((column.text, word.text) for column, word in zip(columns, words, strict=False))
+            continue
+        for word in words:
+            fitting = [column for column in columns if _fits(column, word) and column.text not in row]
+            if fitting:
+                row[min(fitting, key=lambda column: abs(column.start - word.start)).text] = word.text
     return row
+
+
+def _fits(column: Word, word: Word) -> bool:
+    """Columns of usage have words such as 3318/65536, and others do not."""
+    return word.text in _NOT_AVAILABLE or ("Usage" in column.text) == ("/" in word.text)
 
 
 @dataclass
@@ -269,6 +308,8 @@ def _parse_number(row: TableRow, column: str, per: float = 1) -> float | Absence
 def _used_and_total(row: TableRow, column: str) -> tuple[float, float] | AbsenceReason:
     """(used, total) in bytes, from a word such as `3318/65536`."""
     word = row.get(column, "0/0")
+    if all(part in _NOT_AVAILABLE for part in word.split("/")):
+        return AbsenceReason.UNSUPPORTED
     match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", word)
     if not match:
         return AbsenceReason.ERROR

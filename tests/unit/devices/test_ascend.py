@@ -10,6 +10,8 @@ from gpu_exporter.devices.ascend import QUERY_INTERVAL_SECONDS, AscendDriver, pa
 from gpu_exporter.devices.base import DriverUnavailable
 from gpu_exporter.devices.drm import SYSFS_FAMILIES
 from gpu_exporter.snapshot import DownReason, DriverState
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.unit.devices.fake_sysfs import FakeSysfs, absent, values
 
@@ -229,3 +231,52 @@ def test_tool_that_cannot_run_or_lists_nothing(tool: FakeNpuSmi) -> None:
     tool.path.write_bytes(b"\x00\x01")
     with pytest.raises(DriverUnavailable, match="cannot run"):
         tool.driver().read()
+
+
+#: A chip without an address, and one whose chip row has lost cells.
+ODD = (
+    HEAD
+    + """| 0     310B4               | Alarm         | 0.0       52        15   / 15            |
+| 0                         | NA            | 3         3003 / 7545                    |
+| 1     910B3               | UNKNOWN       | NA        NA        NA   / NA            |
+|                           |               | NA        NA   / NA         NA   / NA    |
+| 2     910B3               |               |           41        0    / 0             |
+| 0                         | 0000:C4:00.0  | 7         0    / 0                       |
+| 3     910B3               | OK            | 99.9      40        0    / 0             |
+| 0                         | 0000:C5:00.0  |           0    / 0         100  / 65536  |
+"""
+)
+
+
+def test_a_lost_cell_costs_its_own_value_only(tool: FakeNpuSmi) -> None:
+    tool.set_output(ODD)
+    first, second, third, fourth = tool.driver().read()
+    # The header has a column of HBM that this chip does not have.
+    assert values(first)["gpu_memory_used_bytes"] == 3003 * MIB
+    assert values(first)["gpu_utilization_ratio"] == 0.03
+    assert values(first)["gpu_health_info alarm"] == 1
+    # Not available is not an error.
+    families = ("gpu_utilization_ratio", "gpu_temperature_celsius", "gpu_power_watts", "gpu_memory_used_bytes")
+    assert {absent(second)[name] for name in families} == {"unsupported"}
+    assert values(third)["gpu_temperature_celsius"] == 41
+    assert absent(third)["gpu_power_watts"] == "unsupported"
+    assert values(third)["gpu_health_info unknown"] == 1
+    assert values(fourth)["gpu_memory_used_bytes"] == 100 * MIB
+    assert "gpu_utilization_ratio" in absent(fourth)
+    assert len({device.identity.uuid for device in (first, second, third, fourth)}) == 4
+
+
+@given(st.lists(st.sampled_from(range(4)), unique=True), st.integers(0, 1))
+def test_an_emptied_cell_never_drops_its_row(cells: list[int], row: int) -> None:
+    """Whatever cells of one NPU become empty, both of the table's NPUs are there, and the other is as before."""
+    lines = FIRST.splitlines()
+    parts = lines[row].split("|")
+    for cell in cells:
+        if 1 <= cell < len(parts) - 1:
+            parts[cell] = " " * len(parts[cell])
+    if not any(part.strip() for part in parts):
+        return  # an empty line is none
+    lines[row] = "|".join(parts)
+    chips = parse_npu_smi(HEAD + "\n".join(lines) + "\n" + RULE + SECOND)
+    assert len(chips) == 2
+    assert chips[1] == parse_npu_smi(HEALTHY)[1]
