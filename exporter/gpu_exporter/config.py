@@ -100,6 +100,14 @@ class ExporterSettings:
     scontrol_interval: str = _setting_field(
         "collector.owners.scontrol-interval", "1m", "how often to run scontrol", "DURATION"
     )
+    slurm_queue: bool = _setting_field(
+        "collector.slurm-queue",
+        False,
+        "expose the pending GPU jobs of the Slurm cluster, with squeue; enable it on one machine of the cluster",
+    )
+    slurm_queue_interval: str = _setting_field(
+        "collector.slurm-queue.interval", "1m", "how often to run squeue", "DURATION"
+    )
     node_name: str = _setting_field(
         "node.name", "", "node name, if the container's host name differs from it; empty to use uname", "NAME"
     )
@@ -246,7 +254,10 @@ def _flatten(node: Any, mapping: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 def validate(settings: ExporterSettings) -> None:
     """Check the values of these settings. Raises SettingsError."""
-    for name in ("sampling_interval", "time_limit", "scontrol_interval", "simulate_step", "simulate_history"):
+    for name in (
+        "sampling_interval", "time_limit", "scontrol_interval", "slurm_queue_interval", "simulate_step",
+        "simulate_history",
+    ):  # fmt: skip
         text = getattr(settings, name)
         try:
             good = not text or parse_duration(text) > 0

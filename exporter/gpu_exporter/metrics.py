@@ -277,7 +277,29 @@ GPU_ALLOCATED = _device_family(
     "1 if the kubelet or Slurm has allocated the GPU or a MIG instance of it, else 0; absent while unknown.",
 )
 
-OWNER_FAMILIES: tuple[MetricFamily, ...] = (OWNER_INFO, OWNER_MEMORY, GPU_ALLOCATED)
+#: With --collector.slurm-queue: the queue of a whole cluster.
+QUEUE_ELIGIBLE_JOBS = MetricFamily(
+    "gpu_queue_eligible_jobs",
+    "gauge",
+    "Pending jobs that ask for GPUs and wait only for resources or for jobs before them; tasks of an array count too.",
+    ("scheduler", "partition"),
+)
+QUEUE_ELIGIBLE_GPUS = MetricFamily(
+    "gpu_queue_eligible_gpus",
+    "gauge",
+    "GPUs that the eligible pending jobs ask for; shares of a GPU are not counted.",
+    ("scheduler", "partition"),
+)
+QUEUE_BLOCKED_JOBS = MetricFamily(
+    "gpu_queue_blocked_jobs",
+    "gauge",
+    "Pending jobs that ask for GPUs and wait for something else, by the scheduler's reason: more GPUs would not help.",
+    ("scheduler", "partition", "reason"),
+)
+
+OWNER_FAMILIES: tuple[MetricFamily, ...] = (
+    OWNER_INFO, OWNER_MEMORY, GPU_ALLOCATED, QUEUE_ELIGIBLE_JOBS, QUEUE_ELIGIBLE_GPUS, QUEUE_BLOCKED_JOBS,
+)  # fmt: skip
 
 BUILD_INFO = MetricFamily(
     "gpu_exporter_build_info",

@@ -24,6 +24,8 @@ from gpu_exporter.owners.scontrol import (
     find_program,
     scontrol_runner,
 )
+from gpu_exporter.owners.slurm_queue import CALL_TIMEOUT_SECONDS as QUEUE_TIMEOUT_SECONDS
+from gpu_exporter.owners.slurm_queue import SlurmQueueCollector
 from gpu_exporter.process import ProcessCollector
 from gpu_exporter.sampling import (
     CollectorPage,
@@ -91,6 +93,8 @@ def build_sampler(settings: ExporterSettings, drivers: Mapping[str, Driver]) -> 
         is_reserved = reserved_name_matcher(host="host" not in settings.disabled)
         textfiles = TextfilePage([settings.textfile_directory], is_reserved)
         pages.append((CollectorTask("textfile", textfiles.run, interval, timeout), textfiles))
+    if settings.slurm_queue and not settings.simulate:
+        pages.append(_slurm_queue_page(settings, timeout))
     background_tasks: list[CollectorTask] = []
     owners: CollectorPage | None = None
     if "owners" not in settings.disabled and not settings.simulate:
@@ -120,6 +124,12 @@ def build_sampler(settings: ExporterSettings, drivers: Mapping[str, Driver]) -> 
         [simulated_info(settings.simulate)] if settings.simulate else (),
         host_pages,
     )
+
+
+def _slurm_queue_page(settings: ExporterSettings, timeout: float) -> tuple[CollectorTask, CollectorPage]:
+    page = CollectorPage(SlurmQueueCollector())
+    period = parse_duration(settings.slurm_queue_interval)
+    return CollectorTask("slurm_queue", page.run, period, QUEUE_TIMEOUT_SECONDS + timeout), page
 
 
 def _scontrol_client(settings: ExporterSettings, nodename: str) -> ScontrolClient | None:

@@ -43,7 +43,8 @@ def history() -> Iterator[str]:
     for name, value in (("vllm:num_requests_running", 64.0), ("vllm:num_requests_waiting", 128.0)):
         replicas = ((f'instance="vllm-{i}:1",job="vllm"', value / 4, 0.0) for i in range(4))
         yield from _family(name, "gauge", replicas, times)
-    yield from _family("slurm_queue_pending", "gauge", [('instance="slurm:1",job="slurm"', 1.0, 0.0)], times)
+    queue = [('instance="login:9816",scheduler="slurm",partition="gpu"', 1.0, 0.0)]
+    yield from _family("gpu_queue_eligible_jobs", "gauge", queue, times)
     yield "# EOF"
 
 

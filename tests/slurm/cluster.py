@@ -1,7 +1,7 @@
 """A real Slurm in a minimal Debian: munged, slurmctld, and a slurmd for each of two nodes, all on this machine.
 
 It runs in a mount namespace of its own, in the folder of an unpacked Debian; only its cgroups and processes are the
-machine's. Node n1 has the GPUs /dev/nvidia0 to 3 and eight shards of them, n2 has /dev/nvidia4 and 5. Their device files
+machine's. Node n1 has the GPUs /dev/nvidia0 to 3 and eight shards of them, n2 has /dev/nvidia4 to 7. Their device files
 exist, the GPUs need not.
 """
 
@@ -25,7 +25,7 @@ from tests.polling import wait_until
 from tests.servers import free_port
 
 HERE = Path(__file__).parent
-NODES = {"n1": range(4), "n2": range(4, 6)}
+NODES = {"n1": range(4), "n2": range(4, 8)}
 USERS = {"ada": 4001, "bob": 4002}
 #: Where the programs of the cluster write, and what the tests read.
 WORK = "/work"
@@ -89,7 +89,7 @@ class SlurmCluster:
     def wait_pid(self, name: str) -> int:
         """The number that a job wrote to this file."""
         path = self.root / WORK[1:] / name
-        return int(wait_until(lambda: path.exists() and path.read_text().strip(), f"{path} is written", self))
+        return int(wait_until(lambda: path.read_text().strip() if path.exists() else "", f"{path} is written", self))
 
     def variable(self, pid: int, name: str) -> str:
         """An environment variable of a process."""
@@ -99,7 +99,8 @@ class SlurmCluster:
     def wrapper(self, program: str, folder: Path) -> Path:
         """A script outside that runs one of the cluster's programs inside."""
         path = folder / program
-        command = shlex.join(self.inside("env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", f"HOME={WORK}", program))
+        variables = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", f"HOME={WORK}", "SLURM_BITSTR_LEN=0")
+        command = shlex.join(self.inside("env", "-i", *variables, program))
         path.write_text(f'#!/bin/sh\nexec env -u LD_LIBRARY_PATH {command} "$@"\n')
         path.chmod(0o755)
         return path
@@ -202,10 +203,12 @@ mkdir -p "$root/sys"; mount -t sysfs sysfs "$root/sys"
 if [ "$2" = v2 ]; then mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"; mkdir -p "$root/sys/fs/cgroup/system.slice"
 else mount --rbind /sys/fs/cgroup "$root/sys/fs/cgroup"; fi
 mount -t tmpfs tmpfs "$root/dev"
-for device in null zero random urandom tty; do touch "$root/dev/$device"; mount --bind "/dev/$device" "$root/dev/$device"; done
+for device in null zero random urandom tty; do
+    touch "$root/dev/$device"; mount --bind "/dev/$device" "$root/dev/$device"
+done
 ln -s /proc/self/fd "$root/dev/fd"
 mkdir "$root/dev/shm"; mount -t tmpfs tmpfs "$root/dev/shm"
-for minor in 0 1 2 3 4 5; do mknod -m 666 "$root/dev/nvidia$minor" c 195 "$minor"; done
+for minor in 0 1 2 3 4 5 6 7; do mknod -m 666 "$root/dev/nvidia$minor" c 195 "$minor"; done
 mount -t tmpfs tmpfs "$root/run"
 touch "$root/run/mounted"
 exec sleep infinity

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -79,16 +80,20 @@ def _match(found: list[dict[str, str]], expected: list[dict[str, str]]) -> bool:
 def node(slurm: SlurmCluster, folder: Path) -> Iterator[SlurmNode]:
     """The exporter on node n1, outside of the cluster's mount namespace."""
     scontrol = slurm.wrapper("scontrol", folder)
+    for name in ("squeue", "sinfo"):
+        slurm.wrapper(name, folder)
     control = Control(folder / "control", gpus=[SimulatedGpu() for _ in NODES["n1"]])
     control.write()
     build(folder / "nvml")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LD_LIBRARY_PATH", str(folder / "nvml"))
         patch.setenv(CONTROL_VARIABLE, str(folder / "control"))
+        patch.setenv("PATH", str(folder), prepend=os.pathsep)
         arguments = (
             "--no-collector.host", "--node.name=n1", "--sampling.interval=1s", f"--path.rootfs={slurm.root}",
             f"--collector.owners.slurm-config={slurm.root}/etc/slurm", f"--collector.owners.scontrol={scontrol}",
-            f"--collector.owners.scontrol-interval={SCONTROL_INTERVAL}",
+            f"--collector.owners.scontrol-interval={SCONTROL_INTERVAL}", "--collector.slurm-queue",
+            f"--collector.slurm-queue.interval={SCONTROL_INTERVAL}",
         )  # fmt: skip
         with own_processes.exporter(folder, f"127.0.0.1:{free_port()}", *arguments) as program:
             yield SlurmNode(slurm, program, control)

@@ -1,4 +1,4 @@
-"""`gpu-advisor allocate`: lease GPUs from a running advisor, renew and release them."""
+"""`gpu-advisor allocate`: lease GPUs from a running advisor, renew and release them; or request them from Slurm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import requests
 
 from gpu_advisor.allocation.errors import InvalidRequestError
 from gpu_advisor.allocation.gpu_request import split_count_and_type
-from gpu_advisor.commands import output
+from gpu_advisor.allocation.slurm.backend import SlurmBackend
+from gpu_advisor.allocation.slurm.sbatch import JobOptions
+from gpu_advisor.commands import output, slurm_allocation
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.http_client import DEFAULT_ADVISOR, AdvisorHttpClient, read_token
 from gpu_advisor.rendering.escaping import one_line
@@ -30,6 +32,7 @@ class NoCapacityError(CommandError):
 
 @click.command("allocate")
 @click.argument("gpus", default="")
+@click.argument("job_command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 @click.option("--memory-gb", type=click.FloatRange(0, min_open=True), help="Minimum memory of each GPU.")
 @click.option("--distributed", is_flag=True, help="Allow several nodes, with the same number of GPUs on each.")
 @click.option("--cpu-fallback", is_flag=True, help="If no GPU is available, return an allocation without GPUs.")
@@ -41,13 +44,20 @@ class NoCapacityError(CommandError):
 @click.option("--nodes", is_flag=True, help="List nodes and their free GPUs.")
 @click.option("--renew", metavar="ID", help="Extend an allocation to --lease seconds from now.")
 @click.option("--release", metavar="ID", help="Release an allocation's GPUs.")
+@click.option("--backend", type=click.Choice(["advisor", "slurm"]), default="advisor", show_default=True,
+              help="Lease from an advisor, or request from Slurm, which schedules: prints an sbatch line.")  # fmt: skip
+@click.option("--submit", is_flag=True, help="Slurm: submit COMMAND, or a batch script, instead of printing the line.")
+@click.option("--partition", default="", metavar="NAME", help="Slurm: the job's partitions.  [default: those that fit]")
+@click.option("--account", default="", metavar="NAME", help="Slurm: the account to charge.")
+@click.option("--job-name", default="", metavar="NAME", help="Slurm: the job's name.")
 @click.option("--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 @click.option("--ca-file", type=click.Path(dir_okay=False), help="Trust this certificate (PEM).")
 @click.option("--token-file", type=click.Path(dir_okay=False, path_type=Path), help="Bearer token for --advisor.")
 @click.option("--advisor", metavar="URL", default=DEFAULT_ADVISOR, show_default=True, help="The running advisor.")
 def command(
-    gpus: str, memory_gb: float | None, distributed: bool, cpu_fallback: bool, lease_seconds: float | None,
-    token: str | None, dry_run: bool, list_: bool, nodes: bool, renew: str | None, release: str | None,
+    gpus: str, job_command: tuple[str, ...], memory_gb: float | None, distributed: bool, cpu_fallback: bool,
+    lease_seconds: float | None, token: str | None, dry_run: bool, list_: bool, nodes: bool, renew: str | None,
+    release: str | None, backend: str, submit: bool, partition: str, account: str, job_name: str,
     format_: output.Format, ca_file: str | None, token_file: Path | None, advisor: str,
 ) -> None:  # fmt: skip
     """Lease GPUs (best fit) until they are released or the lease expires.
@@ -62,6 +72,13 @@ def command(
 
     A lease that is not renewed in time expires, and its GPUs become available: a job that died keeps none.
 
+    With --backend slurm, Slurm schedules, and there are no leases: the same request becomes an sbatch line (--lease is
+    the time limit), --submit submits it, --list shows the state of such jobs, and --release cancels one.
+
+    \b
+      gpu-advisor allocate 2xA100-80GB --backend slurm --lease 7200
+      gpu-advisor allocate 2xA100-80GB --backend slurm --submit -- python train.py
+
     Exit code 3: matching GPUs exist, but are not free now.
     """
     actions = [name for name, given in (("GPUS", gpus), ("--list", list_), ("--nodes", nodes), ("--renew", renew),
@@ -70,6 +87,18 @@ def command(
         raise click.UsageError(
             f"give exactly one of GPUS, --list, --nodes, --renew ID and --release ID, not {len(actions)}"
         )
+    if backend == "slurm":
+        wanted = slurm_allocation.SlurmRequest(
+            gpus, memory_gb, distributed, cpu_fallback, lease_seconds, partition,
+            JobOptions(job_name, account, token or ""), job_command,
+        )  # fmt: skip
+        _ask_slurm(wanted, submit, dry_run, list_, nodes, renew, release, format_)
+        return
+    if slurm_only := [
+        name for name, given in (("COMMAND", job_command), ("--submit", submit), ("--partition", partition),
+                                 ("--account", account), ("--job-name", job_name)) if given
+    ]:  # fmt: skip
+        raise click.UsageError(f"{slurm_only[0]} is for --backend slurm")
     allocations_api = _AllocationClient(AdvisorHttpClient(advisor, read_token(token_file), ca_file))
     until = {} if lease_seconds is None else {"lease_seconds": lease_seconds}
     if release is not None:
@@ -88,6 +117,27 @@ def command(
         else:
             named = {} if token is None else {"client_token": token}
             _show([allocations_api.ask("POST", "/allocate", {**body, **until, **named})], format_)
+
+
+def _ask_slurm(
+    wanted: slurm_allocation.SlurmRequest, submit: bool, dry_run: bool, list_: bool, nodes: bool, renew: str | None,
+    release: str | None, format_: output.Format,
+) -> None:  # fmt: skip
+    slurm = SlurmBackend()
+    if renew is not None:
+        raise click.UsageError(
+            "Slurm's jobs are not renewed: ask for enough time with --lease, or an administrator for more"
+        )
+    if release is not None:
+        slurm_allocation.cancel_job(release, slurm)
+    elif list_:
+        slurm_allocation.show_jobs(format_, slurm)
+    elif nodes:
+        slurm_allocation.show_nodes(format_, slurm)
+    else:
+        if submit and not wanted.command:
+            raise click.UsageError("--submit needs what the job runs, after --: -- python train.py, or a batch script")
+        slurm_allocation.request_job(wanted, submit, dry_run, format_, slurm)
 
 
 class _AllocationClient:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -40,11 +41,24 @@ DEMAND_PRESETS: dict[str, _DemandPreset] = {
         source="https://kueue.sigs.k8s.io/docs/reference/metrics/",
     ),
     "slurm": _DemandPreset(
-        query="sum(slurm_queue_pending)",
+        query='sum(gpu_queue_eligible_jobs{scheduler="slurm"})',
         counts="waiting",
-        source="https://github.com/vpenso/prometheus-slurm-exporter",
+        source="https://slurm.schedmd.com/job_reason_codes.html",
     ),
 }
+
+#: All pending jobs of a cluster, also those without a GPU, held, or waiting for another job: from slurmctld (26.05) and
+#: prometheus-slurm-exporter.
+_ALL_PENDING_JOBS = re.compile(r"slurm_(?:(?:partition|user|account)_)?(?:jobs|queue)_pending")
+_OPERATORS = frozenset({"and", "or", "unless", "offset", "bool"})
+
+
+def _counts_all_pending_jobs(query: str) -> bool:
+    """Whether a query has no other metric than counts of all pending jobs."""
+    text = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\"[^\"]*\"", " ", query)
+    text = re.sub(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", " ", text)
+    names = {name for name in re.findall(r"[a-zA-Z_:][\w:]*(?!\s*\()\b(?!\s*\()", text) if name not in _OPERATORS}
+    return bool(names) and all(map(_ALL_PENDING_JOBS.fullmatch, names))
 
 
 def _require_text(value: object) -> object:
@@ -71,6 +85,11 @@ class DemandSettings(StrictModel):
     def _one_query(self) -> DemandSettings:
         if (self.preset is None) == (self.query is None):
             raise ValueError("give either a preset (vllm, triton, kueue, slurm) or a query in PromQL")
+        if self.query and _counts_all_pending_jobs(self.query):
+            raise ValueError(
+                "the query counts all pending jobs, also those without GPUs, held, or waiting for another job: use "
+                "preset: slurm"
+            )
         return self
 
     @property

@@ -1,0 +1,1 @@
+"""GPUs on a Slurm cluster: Slurm schedules; a request becomes an sbatch line."""
