@@ -319,7 +319,7 @@ def test_long_windows_are_read_from_recorded_series_where_they_are(histories: Pr
             assert evidence.promql is not None
             [result] = histories.server.query(evidence.promql, time=START)
             assert float(result["value"][1]) == pytest.approx(evidence.value, rel=1e-9, abs=1e-12), evidence.promql
-    assert "rate(" in to_promql(histories.evaluated("recorded").facts.expressions[IDLE_UTILIZATION.name])  # a short one
+    assert "increase(" in to_promql(histories.evaluated("recorded").facts.expressions[IDLE_UTILIZATION.name])  # a short one
 
 
 @pytest.mark.parametrize("history", HISTORIES)

@@ -20,11 +20,11 @@ from gpu_advisor.report.section_model import at
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.openmetrics_import import import_openmetrics
-from gpu_advisor.sources.embedded.source import EmbeddedSource
 from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
 from gpu_advisor.state.view import SourceStatus, View
 
 from benchmarks.week_generator import DAY, HOUR, PRICES, generate_samples
+from tests.embedded import embedded_source
 from tests.preview.demo_history import evaluate_rules
 from tests.servers import Prometheus, create_blocks, free_port, prometheus
 from tests.unit.report.test_report_queries import plain
@@ -127,7 +127,7 @@ def test_the_embedded_history_tells_the_same(tmp_path: Path) -> None:
     with prometheus(tmp_path, blocks=tmp_path / "data") as server:
         source = PrometheusSource(PrometheusClientConfig(server.url))
         asked = report_period(END, 4 * HOUR)
-        embedded = EmbeddedSource(kept)
+        embedded = embedded_source(kept, server)
         one, other = (read_history(each.range, asked, each.samples) for each in (embedded, source))
         source.close()
     kept.close()

@@ -16,11 +16,13 @@ from gpu_exporter.devices.simulated import SCENARIOS, generate_history, parse_fl
 from gpu_exporter.exposition import render_history
 from gpu_exporter.metrics import FamilySamples, MetricFamily
 
+from tests.embedded import embedded_source
 from tests.integration.test_source_equivalence import add_target_labels, query_evidence
 from tests.servers import prometheus
 
 START = 1_795_000_000.0
 LENGTH_SECONDS = 40 * 60
+AT = START + LENGTH_SECONDS + 1.0
 TARGET = ("127.0.0.1:9816", "gpu-exporter")  # as test_same_answer has it
 
 UP = MetricFamily("up", "gauge", "scraped", ("instance", "job"))
@@ -60,11 +62,10 @@ def fleet() -> str:
     return ",".join(f"{COUNTS.get(name, 2 if name != 'straggler' else 1)}xH100-80GB:{name}" for name in SCENARIOS)
 
 
-@pytest.fixture(scope="module")
-def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluation]:
+def settings() -> Settings:
     gpus = parse_fleet(fleet())
     serving = [gpu.identity.uuid for gpu in gpus if "serv" in gpu.scenario.about or "requests" in gpu.scenario.about]
-    settings = Settings.model_validate(
+    return Settings.model_validate(
         {
             "resources": {"gpu": {"min": 0, "max": 64}},
             "pools": [
@@ -73,10 +74,19 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluation]
             ],
         }
     )
-    history = History(tmp_path_factory.mktemp("scenarios") / "history.db")
-    import_openmetrics(history, iter(list(render_history(_past()))), *TARGET)
-    yield evaluate(EmbeddedSource(history), settings, START + LENGTH_SECONDS + 1.0)
-    history.close()
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
+    found = History(tmp_path_factory.mktemp("scenarios") / "history.db")
+    import_openmetrics(found, iter(list(render_history(_past()))), *TARGET)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def evaluation(history: History) -> Evaluation:
+    return evaluate(EmbeddedSource(history), settings(), AT)
 
 
 def _past() -> Iterator[tuple[float, list[FamilySamples]]]:
@@ -109,13 +119,14 @@ def test_a_scenario_is_recognized(scenario: str, evaluation: Evaluation) -> None
 
 
 @pytest.mark.servers
-def test_the_evidence_of_each_cause_is_what_prometheus_answers(tmp_path: Path, evaluation: Evaluation) -> None:
+def test_the_evidence_of_each_cause_is_what_prometheus_answers(tmp_path: Path, history: History) -> None:
     """Pasted into a real Prometheus that holds the same history, each query gives the number that is shown."""
     file = tmp_path / "past.txt"
     file.write_text("\n".join(add_target_labels(render_history(_past()))) + "\n")
-    shown = [each for advice in evaluation.recommendations for each in advice.evidence]
-    assert {advice.kind for advice in evaluation.recommendations} >= set().union(*EXPECTED.values())
     with prometheus(tmp_path, backfill=file) as server:
+        evaluation = evaluate(embedded_source(history, server), settings(), AT)
+        shown = [each for advice in evaluation.recommendations for each in advice.evidence]
+        assert {advice.kind for advice in evaluation.recommendations} >= set().union(*EXPECTED.values())
         for evidence in shown:
             assert query_evidence(server, evidence) == pytest.approx(evidence.value, rel=1e-9, abs=1e-9), (
                 evidence.promql

@@ -484,8 +484,9 @@ def test_the_engine_is_detected(both: BothSources):
     if is_victoriametrics(both.engine):
         assert engine == Engine(EngineKind.VICTORIAMETRICS, "VictoriaMetrics")
     else:
-        assert (engine.product.lower(), engine.kind.value) == (name, f"Prometheus {version[0]}")
-        assert (engine.version or "").startswith(version)
+        found = engine.version or ""
+        assert (engine.product.lower(), engine.kind.value) == (name, f"Prometheus {found[0]}")
+        assert found.startswith(version)
 
 
 # --- series that end

@@ -196,7 +196,7 @@ def evaluate_rules(url: str, rules: str, begin: float, end: float, step_seconds:
         hourly = name.endswith("1h") and ":mean" in name
         step = 3600.0 if hourly else step_seconds
         first = end - 60 - int((end - 60 - begin) // step) * step if hourly else begin
-        form = {"query": expr, "start": str(first), "end": str(end), "step": str(step)}
+        form = {"query": expr, "start": str(first), "end": str(end), "step": str(step), "nocache": "1"}
         answer = requests.post(f"{url}/api/v1/query_range", data=form, timeout=60)
         assert answer.status_code == 200, f"{name}: {answer.text}"
         for series in answer.json()["data"]["result"]:
