@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
+from gpu_advisor.commands.rules import command as rules_command
 from gpu_advisor.settings import Settings
 from gpu_exporter.config import load_settings as exporter_settings
 from gpu_exporter.devices import DRIVERS
@@ -53,7 +55,10 @@ VALUE_SETS: dict[str, Values] = {
             "owners": False, "host": False,
         },
     },
-    "beside a DCGM exporter": {"exporter": {"enabled": False}},
+    "beside a DCGM exporter": {
+        "exporter": {"enabled": False},
+        "monitoring": {"prometheusRule": {"enabled": True}, "rules": {"source": "dcgm-exporter"}},
+    },
     "exporter alone": {
         "advisor": {"enabled": False},
         "exporter": {
@@ -172,6 +177,47 @@ def test_rules_and_dashboards_are_those_of_the_repository(chart: Any) -> None:
         config_map = only(found, "ConfigMap", f"gpu-gpu-advisor-dashboard-{path.stem}")
         assert json.loads(config_map["data"][path.name]) == json.loads(path.read_text())
         assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+@pytest.mark.parametrize("path", sorted((CHART / "recording").glob("*.yml")), ids=lambda path: path.stem)
+def test_rules_of_another_exporter(chart: Any, path: Path) -> None:
+    made = CliRunner().invoke(rules_command, ["--source", path.stem, "--source", "node_exporter"])
+    assert path.read_text() == made.output, "run: make rules"
+    rules = {"prometheusRule": {"enabled": True}, "rules": {"source": path.stem}}
+    found = rules_of(chart, {"monitoring": rules, "exporter": {"enabled": False}})
+    assert found["recording"] == yaml.safe_load(path.read_text())
+    assert found["hardware"] == yaml.safe_load((ROOT / "prometheus/rules/hardware.yml").read_text())
+
+
+def test_recording_rules_of_ones_own(chart: Any) -> None:
+    own = "groups: [{name: mine, rules: [{record: 'a:b:c', expr: up}]}]"
+    rules = {"prometheusRule": {"enabled": True}, "rules": {"recording": own}}
+    assert rules_of(chart, {"monitoring": rules})["recording"] == yaml.safe_load(own)
+
+
+def test_an_exporter_that_is_not_installed_is_not_absent(chart: Any) -> None:
+    monitoring = {"prometheusRule": {"enabled": True}}
+    stack = yaml.safe_load((ROOT / "prometheus/rules/stack.yml").read_text())
+    assert rules_of(chart, {"monitoring": monitoring})["stack"] == stack
+    without = rules_of(chart, {"monitoring": monitoring, "exporter": {"enabled": False}})["stack"]
+    for group in stack["groups"]:
+        group["rules"] = [rule for rule in group["rules"] if rule["alert"] != "GpuExporterAbsent"]
+    assert without == stack
+
+
+def test_the_exporters_of_the_rules_are_those_of_the_schema(chart: Any) -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    sources = schema["properties"]["monitoring"]["properties"]["rules"]["properties"]["source"]["enum"]
+    assert set(sources) == {"gpu-exporter", *(path.stem for path in (CHART / "recording").glob("*.yml"))}
+    with pytest.raises(errors.HelmError, match="source"):
+        rules_of(chart, {"monitoring": {"prometheusRule": {"enabled": True}, "rules": {"source": "dgcm"}}})
+
+
+def rules_of(chart: Any, values: Values) -> dict[str, Any]:
+    """The specifications of the PrometheusRules, by the ends of their names."""
+    prefix = "gpu-gpu-advisor-"
+    found = (each for each in manifests(chart, values) if each["kind"] == "PrometheusRule")
+    return {each["metadata"]["name"].removeprefix(prefix): each["spec"] for each in found}
 
 
 def test_job_names_are_those_of_the_rules(chart: Any) -> None:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import click
 
 
-def _names(mappings_dir: str) -> dict[str, str]:
-    """Accepted names of exporters -> name of the mapping: the full name, or without the suffix "exporter"."""
+def _names(mappings_dir: str) -> dict[str, list[str]]:
+    """Accepted names of exporters -> names of their mappings, of which there is one for each prefix of its metrics.
+
+    The full name, or without the suffix "exporter".
+    """
     from gpu_advisor.sources.exporters.mapping import mappings
 
-    found = {mapping.name: mapping.name for mapping in mappings(mappings_dir) if not mapping.companion}
-    short = {name.removesuffix("-exporter").removesuffix("_exporter"): name for name in found}
+    found: dict[str, list[str]] = {}
+    for mapping in mappings(mappings_dir):
+        if not mapping.companion:
+            found.setdefault(mapping.name.partition(" (")[0], []).append(mapping.name)
+    short = {name.removesuffix("-exporter").removesuffix("_exporter"): names for name, names in found.items()}
     return {**short, **found}
 
 
@@ -54,4 +60,7 @@ def command(
     if unknown:
         known = ", ".join(sorted(set(names)))
         raise click.BadParameter(f"{', '.join(unknown)}; known are {known}", param_hint="--source")
-    click.echo(render_rules([names[source] for source in sources], jobs, cluster_label, mappings_dir), nl=False)
+    click.echo(
+        render_rules([name for source in sources for name in names[source]], jobs, cluster_label, mappings_dir),
+        nl=False,
+    )

@@ -282,7 +282,7 @@ all_smi_gpu_utilization{gpu_name="Apple M2",instance="mac-1",gpu_uuid="N/A",gpu_
 all_smi_gpu_memory_used_bytes{gpu_name="Apple M2",instance="mac-1",gpu_uuid="N/A",gpu_index="0"} 8e9
 all_smi_gpu_memory_total_bytes{gpu_name="Apple M2",instance="mac-1",gpu_uuid="N/A",gpu_index="0"} 16e9
 """,
-        (PageGpu("mac-1~0", 0.5, 0.5, 16e9, "mac-1", "0"),),
+        (PageGpu(f"{A}~0", 0.5, 0.5, 16e9, "mac-1", "0"),),
     ),
     "amd_smi_exporter": ExporterPage(
         "amd_smi_exporter",
