@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gpu_advisor.training.loaders.optimized import OptimizedDataLoader
     from gpu_advisor.training.loaders.prefetch import PrefetchLoader
     from gpu_advisor.training.memory.manager import MemoryManager
+    from gpu_advisor.training.memory.weights import class_weight, count_tokens, token_weight
     from gpu_advisor.training.monitor import TrainingMonitor
     from gpu_advisor.training.publishers import MonitorError
 
@@ -27,6 +28,9 @@ _MODULES = {
     "PrefetchLoader": "loaders.prefetch",
     "TrainingCollector": "collector",
     "TrainingMonitor": "monitor",
+    "class_weight": "memory.weights",
+    "count_tokens": "memory.weights",
+    "token_weight": "memory.weights",
 }
 
 __all__ = [
@@ -38,6 +42,9 @@ __all__ = [
     "PrefetchLoader",
     "TrainingCollector",
     "TrainingMonitor",
+    "class_weight",
+    "count_tokens",
+    "token_weight",
 ]
 
 

@@ -131,14 +131,17 @@ def test_unequal_parts_count_for_what_they_are(samples, at_once, reduction):
 
 
 class FailsOnce:
-    """A loss that runs out of memory in the backward pass of the given calls, after some gradients."""
+    """A loss that runs out of memory in the backward pass of the given calls, after some gradients.
 
-    def __init__(self, *steps: int) -> None:
-        self.steps, self.calls = steps, itertools.count()
+    Calls with less than `least` samples do not count: the manager tries with a few whether the step can be divided.
+    """
+
+    def __init__(self, *steps: int, least: int = 4) -> None:
+        self.steps, self.calls, self.least = steps, itertools.count(), least
 
     def __call__(self, net: nn.Module, part: Any) -> torch.Tensor:
         loss = mean_loss(net, part)
-        if next(self.calls) in self.steps:
+        if len(part["x"]) >= self.least and next(self.calls) in self.steps:
             first = next(iter(net.parameters()))
             loss = loss + (BackwardOutOfMemory.apply(first) * 0).sum()  # type: ignore[no-untyped-call]
         return loss
@@ -156,14 +159,14 @@ class BackwardOutOfMemory(torch.autograd.Function):
 
 def test_a_failed_attempt_restores_gradients_buffers_and_random_state():
     expected_net = model(nn.BatchNorm1d(WIDTH), nn.Dropout(0.5))
-    manager = MemoryManager(expected_net)
+    manager = MemoryManager(expected_net, exact=False)
     manager.micro_batch_size = 30
     torch.manual_seed(1)
     expected = train(expected_net, manager, steps=1, samples=83)
     drawn = torch.rand(1)
 
     net = model(nn.BatchNorm1d(WIDTH), nn.Dropout(0.5))
-    manager = MemoryManager(net)
+    manager = MemoryManager(net, exact=False)
     torch.manual_seed(1)
     found = train(net, manager, steps=1, samples=83, loss=FailsOnce(0))
     assert manager.micro_batch_size == 30
@@ -184,7 +187,7 @@ def test_earlier_gradients_are_replaced():
 
 def test_batch_norm_is_warned_about_once(caplog):
     net = model(nn.BatchNorm1d(WIDTH))
-    train(net, MemoryManager(net), steps=4, loss=FailsOnce(0, 4))
+    train(net, MemoryManager(net, exact=False), steps=4, loss=FailsOnce(0, 4))
     assert caplog.text.count("GroupNorm") == 1
 
 
@@ -253,6 +256,7 @@ def test_checkpointing_is_turned_on_above_the_threshold_and_before_an_error():
         for _ in range(2):
             assert not net.on
             manager.backward({"x": torch.randn(64, 8)}, loss)
+            net.zero_grad()
     assert net.on
     assert manager.recoveries == 0
 
@@ -278,6 +282,7 @@ def test_a_batch_size_is_proposed_from_measured_peaks():
         for at_once in (1024, 2048, None):
             manager.micro_batch_size = at_once
             manager.backward(data(4096), mean_loss)
+            net.zero_grad()
         advice = manager.propose_batch_size(0.85)
     extra = 3 * data(4096)["x"].nbytes  # the whole batch, and the weights' gradients
     for size, measured in manager._peaks.items():
@@ -297,6 +302,7 @@ def test_above_the_threshold_the_log_says_so_once(caplog):
         manager = MemoryManager(net, memory=memory, check_every_steps=1)
         for _ in range(3):
             manager.backward(data(256), mean_loss)
+            net.zero_grad()
     assert caplog.text.count("gpu-advisor probe") == 1
 
 
@@ -347,7 +353,7 @@ def test_cutting_keeps_every_sample_in_order(samples, most):
 
 
 def test_tensors_with_samples_in_another_dimension_are_refused():
-    with pytest.raises(MemoryManagerError, match="not have them in its first dimension; pass split="):
+    with pytest.raises(MemoryManagerError, match="disagree on the number of samples: 4, 7; pass split="):
         list(split_batch({"x": torch.zeros(4, 2), "y": torch.zeros(7, 4)}, 2))
 
 

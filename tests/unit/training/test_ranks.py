@@ -81,7 +81,7 @@ def one_is_short(rank: int) -> RankResult:
 
 def one_is_always_short(rank: int) -> RankResult:
     net = model()
-    return run(net, MemoryManager(net), FailsOnce(*range(100)) if rank == 1 else mean_loss, rank)
+    return run(net, MemoryManager(net), FailsOnce(*range(100), least=1) if rank == 1 else mean_loss, rank)
 
 
 def one_fails(rank: int) -> RankResult:

@@ -1,17 +1,10 @@
-"""Errors of the memory manager, and detection of out-of-memory errors."""
+"""Errors of the memory manager."""
 
 from __future__ import annotations
 
 import torch
 
-#: Messages of out-of-memory errors that PyTorch raises as plain RuntimeError: cuBLAS, cuDNN, ROCm, the CPU allocator.
-_OUT_OF_MEMORY_TEXTS = (
-    "out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",
-)
+from gpu_advisor.calibration.out_of_memory import MemoryFailure, memory_failure
 
 
 class MemoryManagerError(Exception):
@@ -19,7 +12,15 @@ class MemoryManagerError(Exception):
 
 
 class DoesNotFitError(MemoryManagerError):
-    """Not even the smallest micro-batch fits, and no remedy is left."""
+    """The step does not fit in memory, and no remedy is left."""
+
+
+class InexactError(MemoryManagerError):
+    """In micro-batches, the step would not have the gradients of the whole batch."""
+
+
+class UnusedGradientsError(MemoryManagerError):
+    """The gradients of the last `backward` would be lost: no step was made with them."""
 
 
 class PeerFailedError(MemoryManagerError):
@@ -33,6 +34,10 @@ def out_of_memory_type() -> type[RuntimeError]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, out_of_memory_type()):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS)
+    """Whether the memory for tensors ran out: the device's, or the host's for tensors on the CPU.
+
+    False for errors that may have other causes: see `memory_failure`.
+    """
+    failure = memory_failure(error)
+    on_cpu = failure is MemoryFailure.HOST and isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return failure is MemoryFailure.DEVICE or on_cpu

@@ -49,6 +49,6 @@ def unwrap_model(model: nn.Module) -> UnwrappedModel:
     return found
 
 
-def count_batch_norms(model: nn.Module) -> int:
-    """The number of BatchNorm layers."""
-    return sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """The BatchNorm layers."""
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]

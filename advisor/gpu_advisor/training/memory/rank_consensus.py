@@ -87,13 +87,16 @@ class ProcessGroupConsensus:
             use_local_synchronization=group is not None,  # ranks outside the group do not call this
         )
         self._buffers: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
+        self._add_buffers(parameters)
+        for buffer in self._buffers.values():
+            dist.all_reduce(buffer[:1], group=group)  # the backend allocates its memory on its first operation
+
+    def _add_buffers(self, parameters: Iterable[nn.Parameter]) -> None:
         for parameter in parameters:
             key = (parameter.dtype, parameter.device)
             if key not in self._buffers:
                 length = BUCKET_BYTES // parameter.element_size()
                 self._buffers[key] = torch.zeros(length, dtype=parameter.dtype, device=parameter.device)
-        for buffer in self._buffers.values():
-            dist.all_reduce(buffer[:1], group=group)  # the backend allocates its memory on its first operation
 
     def agree(self, vote: StepVote) -> StepVote:
         # MAX reduces all fields, so the minimum micro-batch size is sent negated.
@@ -113,6 +116,8 @@ class ProcessGroupConsensus:
     def average_gradients(
         self, parameters: Sequence[nn.Parameter], used: Sequence[bool], buffers: Iterable[torch.Tensor]
     ) -> None:
+        # A parameter unfrozen since the start may have another type; all ranks know which are used.
+        self._add_buffers(parameter for parameter, has in zip(parameters, used, strict=True) if has)
         for key, bucket in self._buffers.items():
             gradients = [
                 _dense_gradient(parameter)
