@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from gpu_exporter import metrics
+from gpu_exporter.devices.amd_partitions import PartitionReader, parse_partitions
 from gpu_exporter.devices.drm import DrmCard, DrmDriver, DrmGpu
 from gpu_exporter.devices.sysfs import (
     BYTES,
@@ -32,7 +35,7 @@ from gpu_exporter.devices.sysfs import (
     read_text,
     scaled_int,
 )
-from gpu_exporter.snapshot import AbsenceReason
+from gpu_exporter.snapshot import AbsenceReason, DeviceReading
 
 MODEL_NAMES = {
     "1002:738c": "AMD Instinct MI100",
@@ -46,7 +49,7 @@ MODEL_NAMES = {
     "1002:744c": "AMD Radeon RX 7900",
     "1002:7448": "AMD Radeon PRO W7900",
 }
-"""From pci-ids, for cards without `product_name`, which only some server boards have."""
+"""From pci-ids, for cards without `product_name`, which only some server boards have. All others are looked up."""
 
 JOULES_PER_COUNT = 2.0**-16
 """`gpu_metrics` counts energy in units of 15.259 microjoules."""
@@ -97,6 +100,8 @@ class GpuMetricsTable(NamedTuple):
     activity: float | None
     joules: float | None
     throttle: int | None
+    partitions: tuple[float | None, ...] = ()
+    """The activity of each partition; empty for a GPU that is not partitioned."""
 
 
 def parse_gpu_metrics(raw: bytes) -> GpuMetricsTable:
@@ -119,6 +124,7 @@ def parse_gpu_metrics(raw: bytes) -> GpuMetricsTable:
         activity=activity / 100 if activity is not None and activity <= 100 else None,
         joules=energy * JOULES_PER_COUNT if energy else None,  # 0 on the second die of a package, which has no counter
         throttle=_read_field(raw, "=Q", layout.throttle),
+        partitions=parse_partitions(raw),
     )
 
 
@@ -146,8 +152,20 @@ class AmdDriver(DrmDriver):
     vendor = "amd"
     kernel_drivers = ("amdgpu",)
 
+    def __init__(
+        self,
+        sysfs: Path = Path("/sys"),
+        procfs: Path = Path("/proc"),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(sysfs, procfs, clock)
+        self._partition_reader = PartitionReader(self._sysfs)
+        #: By uuid of the whole GPU, as last read: the card, and the activity of each partition.
+        self._partition_activity: dict[str, tuple[DrmCard, tuple[float | None, ...]]] = {}
+
     def _name(self, card: DrmCard) -> str:
-        return read_text(f"{card.device}/product_name") or MODEL_NAMES.get(card.pci_id, f"AMD GPU {card.pci_id}")
+        name = read_text(f"{card.device}/product_name") or MODEL_NAMES.get(card.pci_id, "")
+        return name or f"AMD {self._pci_names.name(card.pci_id) or f'GPU {card.pci_id}'}"
 
     def _serial(self, card: DrmCard) -> str:
         unique = read_text(f"{card.device}/unique_id")
@@ -186,6 +204,11 @@ class AmdDriver(DrmDriver):
             # Old chips have no table: a missing file does not mean that the card was removed.
             values.absent.update(dict.fromkeys(families, why.reason))
             return
+        if table.partitions:
+            self._partition_activity[gpu.identity.uuid] = (gpu.card, table.partitions)
+            # As with MIG: the partitions report it, and the sum over all GPUs counts nothing twice.
+            values.readings = [each for each in values.readings if each.family is not metrics.UTILIZATION]
+            values.absent[metrics.UTILIZATION] = AbsenceReason.UNSUPPORTED
         if table.joules is not None:
             values.add(metrics.ENERGY, table.joules)
         if table.throttle is not None:
@@ -195,8 +218,14 @@ class AmdDriver(DrmDriver):
         if table.activity is not None and not has_gauge:
             values.add(metrics.UTILIZATION, table.activity)
 
+    def _partitions(self, whole: DeviceReading) -> Iterable[DeviceReading]:
+        card, activity = self._partition_activity.pop(whole.identity.uuid, (None, ()))
+        if card is None or whole.down:
+            return ()
+        return self._partition_reader.readings(card, whole.identity, activity, self._clock())
+
     def _reset(self, gpu: DrmGpu) -> None:
-        """No state is kept between readings."""
+        self._partition_activity.pop(gpu.identity.uuid, None)
 
 
 def _sensors(hwmon: str) -> Iterator[SysfsSource]:

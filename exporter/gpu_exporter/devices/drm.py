@@ -16,6 +16,7 @@ from pathlib import Path
 from gpu_exporter import metrics
 from gpu_exporter.devices.base import DriverUnavailable
 from gpu_exporter.devices.meters import MAX_GAP_SECONDS, BusyMeter, BusySource
+from gpu_exporter.devices.pci_names import PciNames
 from gpu_exporter.devices.sysfs import SysfsReadings, SysfsSource, list_names, machine_hash, read_text, select_existing
 from gpu_exporter.metrics import MetricFamily
 from gpu_exporter.snapshot import Absence, AbsenceReason, DeviceIdentity, DeviceReading, DownReason, DriverState
@@ -131,6 +132,7 @@ class DrmDriver(ABC):
         self._gpus: list[DrmGpu] = []
         self._known_gpus: dict[str, DrmGpu] = {}
         self._links: tuple[tuple[str, str], ...] | None = None
+        self._pci_names = PciNames(self._procfs)
 
     @abstractmethod
     def _name(self, card: DrmCard) -> str:
@@ -152,6 +154,10 @@ class DrmDriver(ABC):
     def _reset(self, gpu: DrmGpu) -> None:
         """Discard state that is valid only between consecutive readings: the card is suspended or lost."""
 
+    def _partitions(self, whole: DeviceReading) -> Iterable[DeviceReading]:
+        """The readings of a GPU's partitions, each a GPU of its own; none for a GPU that is not partitioned."""
+        return ()
+
     def read(self) -> tuple[DeviceReading, ...]:
         """All cards, including those lost since the start. Raises DriverUnavailable until one was found."""
         self._find_cards()
@@ -161,7 +167,8 @@ class DrmDriver(ABC):
                 f"no card of the {' or '.join(self.kernel_drivers)} driver in {self._sysfs}/class/drm",
             )
         found = {gpu.identity.uuid: self._read_gpu(gpu) for gpu in self._gpus}
-        return tuple(found.get(uuid) or self._lost_reading(gpu) for uuid, gpu in self._known_gpus.items())
+        whole = [found.get(uuid) or self._lost_reading(gpu) for uuid, gpu in self._known_gpus.items()]
+        return tuple(reading for each in whole for reading in (each, *self._partitions(each)))
 
     def close(self) -> None:
         """Rescan all cards at the next reading. Known cards stay known."""

@@ -52,7 +52,7 @@ MODEL_NAMES = {
     "8086:e20b": "Intel Arc B580",
     "8086:e20c": "Intel Arc B570",
 }
-"""From pci-ids: sysfs has no product name."""
+"""From pci-ids: sysfs has no product name. All others are looked up in the system's pci.ids."""
 
 INTEGRATED_GPU_ADDRESS = re.compile(r"[0-9a-f]+:00:02\.0")
 """The fixed PCI address of integrated graphics."""
@@ -116,9 +116,10 @@ class IntelDriver(DrmDriver):
         self._card_states: dict[str, CardState] = {}
 
     def _name(self, card: DrmCard) -> str:
-        if INTEGRATED_GPU_ADDRESS.fullmatch(card.address):
-            return f"Intel integrated graphics {card.pci_id}"
-        return MODEL_NAMES.get(card.pci_id, f"Intel GPU {card.pci_id}")
+        if card.pci_id in MODEL_NAMES:
+            return MODEL_NAMES[card.pci_id]
+        kind = "integrated graphics" if INTEGRATED_GPU_ADDRESS.fullmatch(card.address) else "GPU"
+        return f"Intel {self._pci_names.name(card.pci_id) or f'{kind} {card.pci_id}'}"
 
     def _serial(self, card: DrmCard) -> str:
         return ""

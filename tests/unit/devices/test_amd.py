@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from gpu_exporter.devices import amd
 from gpu_exporter.devices.amd import AmdDriver, parse_gpu_metrics, parse_max_clock
+from gpu_exporter.devices.amd_partitions import PARTITION_LAYOUTS, parse_partitions
 from gpu_exporter.devices.base import DriverUnavailable
 from gpu_exporter.devices.drm import RESCAN_SECONDS, SYSFS_FAMILIES
 from gpu_exporter.devices.sysfs import SysfsValueError, parse_int
@@ -441,7 +442,7 @@ def test_all_known_revisions_of_gpu_metrics(revision: tuple[int, int]) -> None:
 
 
 def test_fields_that_are_not_filled_in_are_none() -> None:
-    assert parse_gpu_metrics(table((1, 3), {})) == (None, None, None)
+    assert parse_gpu_metrics(table((1, 3), {})) == (None, None, None, ())
     assert parse_gpu_metrics(table((1, 3), {16: b"\x65\x00"})).activity is None  # 101 %
 
 
@@ -469,3 +470,88 @@ def test_integers_and_clocks() -> None:
     assert parse_max_clock(b"0: 300Mhz *\n1: 2100Mhz\n") == 2_100_000_000
     with pytest.raises(SysfsValueError):
         parse_max_clock(b"0: 0Mhz\n")
+
+
+# Compute partitions
+
+
+def partitioned(revision: tuple[int, int], dies: list[list[int]], activity: int = 40) -> bytes:
+    """A gpu_metrics table of a GPU with these partitions, each with the percent of its dies."""
+    layout = PARTITION_LAYOUTS[revision]
+    fields = {12: struct.pack("=H", activity), layout.number: struct.pack("=H", len(dies))}
+    for number, percent in enumerate(dies):
+        fields[layout.first + number * layout.size] = struct.pack(f"={len(percent)}I", *percent)
+    return table(revision, fields)
+
+
+def kfd_node(number: int, location: int, gib: int) -> Files:
+    node = f"class/kfd/kfd/topology/nodes/{number}"
+    return {
+        f"{node}/properties": f"cpu_cores_count 0\nlocation_id {location}\ndomain 0\n",
+        f"{node}/mem_banks/0/properties": f"heap_type 1\nsize_in_bytes {gib * GIB}\nflags 0\n",
+        f"{node}/mem_banks/1/properties": "heap_type 0\nsize_in_bytes 999\n",
+    }
+
+
+MI300X: Files = {
+    "unique_id": "5555\n",
+    "product_name": "AMD Instinct MI300X\n",
+    "mem_info_vram_total": f"{192 * GIB}\n",
+    "mem_info_vram_used": f"{3 * GIB}\n",
+    "current_compute_partition": "CPX\n",
+}
+
+
+@pytest.mark.parametrize("revision", PARTITION_LAYOUTS)
+def test_partitions_are_gpus_of_their_own(tree: FakeSysfs, revision: tuple[int, int]) -> None:
+    metrics_table = partitioned(revision, [[90], [10, 30], [ALL_ONES_64 & 0xFFFFFFFF]])
+    tree.card(1, "amdgpu", "1002:74A1", "pci0000:00/0000:c1:00.0", {**MI300X, "gpu_metrics": metrics_table})
+    location = 0xC1 << 8
+    for number, partition in enumerate((0, 1, 2)):
+        tree.write(tree.sysfs, kfd_node(number + 1, location | partition << 28, 64))
+    source = driver(tree)
+    source.read()
+    tree.time += 1
+    whole, first, second, third = source.read()
+    assert whole.identity.uuid == "AMD-5555"
+    assert (first.identity.uuid, first.identity.parent_uuid) == ("AMD-5555-cpx0", "AMD-5555")
+    assert (first.identity.index, first.identity.mig_profile) == ("1:0", "cpx")
+    assert [values(each).get("gpu_utilization_ratio") for each in (first, second, third)] == [0.9, 0.2, None]
+    assert values(first)["gpu_busy_seconds_total"] == pytest.approx(0.9)
+    assert values(first)["gpu_memory_total_bytes"] == 64 * GIB
+    assert absent(third)["gpu_utilization_ratio"] == "unsupported"
+    # The partitions report it: a sum over all GPUs counts nothing twice.
+    assert absent(whole)["gpu_utilization_ratio"] == absent(whole)["gpu_busy_seconds_total"] == "unsupported"
+    assert values(whole)["gpu_memory_total_bytes"] == 192 * GIB
+    there = {reading.family for reading in first.readings} | {absence.family for absence in first.absences}
+    assert there >= set(SYSFS_FAMILIES)
+
+
+def test_a_gpu_with_one_partition_is_whole(tree: FakeSysfs) -> None:
+    files: Files = {**MI300X, "current_compute_partition": "SPX\n", "gpu_metrics": partitioned((1, 7), [[50]])}
+    tree.card(1, "amdgpu", "1002:74A1", "pci0000:00/0000:c1:00.0", files)
+    (whole,) = driver(tree).read()
+    assert values(whole)["gpu_utilization_ratio"] == 0.4
+
+
+def test_partitions_end_with_the_mode_and_with_the_card(tree: FakeSysfs) -> None:
+    files: Files = {**MI300X, "gpu_metrics": partitioned((1, 8), [[1], [2]])}
+    device = tree.card(1, "amdgpu", "1002:74A1", "pci0000:00/0000:c1:00.0", files)
+    source = driver(tree)
+    assert len(source.read()) == 3
+    tree.write(device, {"gpu_metrics": partitioned((1, 8), [[1]]), "current_compute_partition": "SPX\n"})
+    assert len(source.read()) == 1
+    tree.write(device, {"gpu_metrics": partitioned((1, 8), [[1], [2]]), "current_compute_partition": "DPX\n"})
+    assert [each.identity.mig_profile for each in source.read()] == ["", "dpx", "dpx"]
+    tree.remove(1)
+    (lost,) = source.read()
+    assert lost.down is DownReason.LOST
+
+
+@pytest.mark.parametrize("count", [0, 1, 9, 0xFFFF])
+def test_an_implausible_number_of_partitions_is_none(count: int) -> None:
+    raw = bytearray(partitioned((1, 7), [[1], [2]]))
+    struct.pack_into("=H", raw, PARTITION_LAYOUTS[1, 7].number, count)
+    assert parse_partitions(bytes(raw)) == ()
+    assert parse_partitions(bytes(raw)[:500]) == ()
+    assert parse_partitions(b"") == ()
