@@ -28,7 +28,7 @@ from typing import Any
 import requests
 
 from benchmarks import common
-from benchmarks.fleet_generator import HOUR, generate_hour, generate_week, import_openmetrics
+from benchmarks.fleet_generator import HOUR, generate_churn, generate_hour, generate_week, import_openmetrics
 from benchmarks.server_processes import ServerProcess, free_port, run_server
 
 END = 1_795_003_200.0
@@ -61,13 +61,18 @@ class FleetResult:
     advice: int
 
 
-def measure_size(gpus: int, folder: Path, rounds: int = 5, seconds: int = HOUR, days: int = 7) -> FleetResult:
+def measure_size(
+    gpus: int, folder: Path, rounds: int = 5, seconds: int = HOUR, days: int = 7, *, churn: bool = False
+) -> FleetResult:
     """Measure one size, with `seconds` of samples and `days` of recorded series.
 
+    With `churn`, the fleet is dcgm-exporter's, with pod labels that change every three minutes, and nothing recorded.
     Uses the history in the folder if there is one.
     """
     data = folder / "data"
-    if not data.exists():
+    if churn and not data.exists():
+        import_openmetrics(generate_churn(gpus, END, seconds), folder / "churn.txt", data)
+    elif not data.exists():
         import_openmetrics(generate_week(gpus, END, days), folder / "week.txt", data)
         import_openmetrics(generate_hour(gpus, END, seconds), folder / "hour.txt", data)
     port = free_port()
@@ -268,6 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--minutes", type=int, default=60, help="how much there is of 15 s samples")
     parser.add_argument("--folder", type=Path, help="where histories are made, kept, and used again")
+    parser.add_argument("--churn", action="store_true", help="pod labels that change every three minutes")
     parser.add_argument("--child", metavar="URL", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.child:
@@ -278,7 +284,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as temporary:
             folder = options.folder / str(gpus) if options.folder else Path(temporary)
             folder.mkdir(parents=True, exist_ok=True)
-            sizes.append(measure_size(gpus, folder, options.rounds, options.minutes * 60))
+            found = measure_size(gpus, folder, options.rounds, options.minutes * 60, churn=options.churn)
+            sizes.append(found)
         print(table(sizes), flush=True)
     verdicts = goals(sizes)
     print("\n".join(map(str, verdicts)))
@@ -288,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "sizes": [asdict(size) for size in sizes],
         "goals": [str(verdict) for verdict in verdicts],
     }
-    print(common.write("advisor", results))
+    print(common.write("advisor_churn" if options.churn else "advisor", results))
     return 1 if common.missed_goals(verdicts) else 0
 
 

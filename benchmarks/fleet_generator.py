@@ -52,6 +52,33 @@ def generate_hour(gpus: int, end: float, seconds: int = HOUR, step: int = 15) ->
         yield "".join(f"{prefix}{value + slope * elapsed:.9g}{tail}" for prefix, value, slope in growing)
 
 
+#: dcgm-exporter's gauges, with a value for a busy GPU.
+_DCGM_GAUGES = {
+    "DCGM_FI_DEV_GPU_UTIL": 93, "DCGM_FI_DEV_FB_USED": 61_000, "DCGM_FI_DEV_FB_FREE": 20_000,
+    "DCGM_FI_DEV_GPU_TEMP": 61, "DCGM_FI_DEV_POWER_USAGE": 590, "DCGM_FI_DEV_SM_CLOCK": 1900,
+    "DCGM_FI_PROF_SM_ACTIVE": 0.7, "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": 0.4, "DCGM_FI_PROF_DRAM_ACTIVE": 0.5,
+}  # fmt: skip
+
+#: A GPU has 20 pods an hour.
+POD_SECONDS = 180
+
+
+def generate_churn(gpus: int, end: float, seconds: int = HOUR, step: int = 15) -> Iterator[str]:
+    """dcgm-exporter's series with pod labels, which change every three minutes, at another time for each GPU."""
+    for at in range(int(end) - seconds, int(end) + 1, step):
+        lines = []
+        for number, (uuid, node, index) in enumerate(_gpu_identities(gpus)):
+            pod = f"job-{number}-{(at + 7 * number) // POD_SECONDS}"
+            labels = (
+                f'job="dcgm-exporter",instance="{node}:9400",UUID="{uuid}",gpu="{index}",modelName="NVIDIA H100",'
+                f'Hostname="{node}",exported_namespace="batch",exported_pod="{pod}"'
+            )
+            lines += [f"{metric}{{{labels}}} {value} {at}\n" for metric, value in _DCGM_GAUGES.items()]
+            if index == 0:
+                lines.append(f'up{{job="dcgm-exporter",instance="{node}:9400"}} 1 {at}\n')
+        yield "".join(lines)
+
+
 def generate_week(gpus: int, end: float, days: int = 7) -> Iterator[str]:
     """The recorded series, hour by hour, and the daily one as it is now."""
     uuids = [uuid for uuid, _, _ in _gpu_identities(gpus)]

@@ -30,7 +30,7 @@ from gpu_advisor.observation.unmapped import read_unmapped_exporters
 from gpu_advisor.promql.expressions import union, with_matchers
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import PromqlSource, Source
-from gpu_advisor.sources.exporters.detection import GpuInventory, inventory_queries, merge_identities
+from gpu_advisor.sources.exporters.detection import GpuInventory, inventory_queries, merge_identities, present_exporters
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.query_plan import plan_queries
 
@@ -61,10 +61,11 @@ def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
     reader = SeriesReader(source, at, windows_of(settings.evaluation), matchers, label)
     observed = reader.observe(mappings, recent_identities(results), results[SCRAPES])
     queries += observed.queries
+    present = present_exporters(mappings_of(settings), inventory)
 
     @cache
     def find_dialects(window_seconds: int | None) -> tuple[ExporterDialect, ...]:
-        return active_dialects(results, inventory, observed, settings, window_seconds)
+        return active_dialects(results, present, observed, settings, window_seconds)
 
     families = compile_by_exporter(find_dialects, settings)
     expressions = {name: union(*parts.values()) for name, parts in families.items()}

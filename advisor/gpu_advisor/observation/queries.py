@@ -10,6 +10,7 @@ from gpu_advisor.promql.expressions import Expression, Matcher, Selector, Vector
 from gpu_advisor.settings import EvaluationSettings, Settings
 from gpu_advisor.sources.exporters.detection import (
     GpuInventory,
+    PresentExporter,
     canonical_targets,
     detect_dialects,
     inventory_queries,
@@ -95,18 +96,18 @@ def windows_of(evaluation: EvaluationSettings) -> tuple[int, ...]:
 
 def active_dialects(
     results: Mapping[str, Vector],
-    inventory: GpuInventory,
+    present: Sequence[PresentExporter],
     observed: ObservedSeries,
     settings: Settings,
     window_seconds: int | None,
 ) -> tuple[ExporterDialect, ...]:
     """The exporter families present, as for signals of this window; for a scope without any, this project's own."""
-    label = cluster_label(settings) if any(dict(row).get("cluster") for row in inventory.recent) else ""
+    clusters = {target.cluster for exporter in present for target in exporter.targets}
+    label = cluster_label(settings) if clusters - {""} else ""
     matchers = source_matchers(settings)
     targets = canonical_targets(results["targets"], label)
     found = detect_dialects(
-        mappings_of(settings),
-        inventory,
+        present,
         targets,
         observed.intervals,
         observed.selections_of(window_seconds),

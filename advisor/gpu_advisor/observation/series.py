@@ -10,7 +10,7 @@ import numpy as np
 
 from gpu_advisor.promql.expressions import Expression, Labels, Matcher, Selector, Vector, any_of_values
 from gpu_advisor.sources.base import Samples, SamplesByLabels
-from gpu_advisor.sources.exporters.detection import canonical_rows, scrape_interval
+from gpu_advisor.sources.exporters.detection import scrape_interval
 from gpu_advisor.sources.exporters.mapping import ExporterMapping, label_matchers
 from gpu_advisor.sources.exporters.series_selection import (
     WHOLE_RATIO,
@@ -144,11 +144,13 @@ class SeriesReader:
         return found
 
     def _things(self, mapping: ExporterMapping, series: Sequence[Labels]) -> list[Thing | None]:
-        """What each series is of: its cluster, and the values of the mapping's identifying labels."""
-        rows = canonical_rows(mapping, series, self.cluster_label)
+        """What each series is of: its cluster, and the value of the mapping's identifying label."""
+        identities = mapping.identities(series)
+        if not self.cluster_label:
+            return [None if identity is None else ("", identity) for identity in identities]
         return [
-            (row.get("cluster", ""), *(row.get(label, "") for label in mapping.by)) if row.get(mapping.by[0]) else None
-            for row in rows
+            None if identity is None else (dict(labels).get(self.cluster_label, ""), identity)
+            for labels, identity in zip(series, identities, strict=True)
         ]
 
     def _witness_counts(

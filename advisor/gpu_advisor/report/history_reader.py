@@ -36,6 +36,7 @@ from gpu_advisor.sources.exporters.detection import (
     canonical_targets,
     detect_dialects,
     inventory_queries,
+    present_exporters,
 )
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import ExporterMapping
@@ -296,8 +297,7 @@ def _detect_dialects(
         reader.queries += observed.queries
     label = reader.cluster_label if any(dict(row).get("cluster") for row in rows) else ""
     return detect_dialects(
-        reader.mappings,
-        GpuInventory(recent=rows),
+        present_exporters(reader.mappings, GpuInventory(recent=rows)),
         canonical_targets(scrapes, label),
         observed.intervals,
         observed.selections_of(window),

@@ -10,9 +10,11 @@ from gpu_advisor.promql.compiler import to_promql
 from gpu_advisor.promql.expressions import Labels, Matcher, Vector
 from gpu_advisor.sources.exporters.detection import (
     GpuInventory,
+    PresentExporter,
     TargetKey,
     detect_dialects,
     merge_identities,
+    present_exporters,
     scrape_interval,
 )
 from gpu_advisor.sources.exporters.mapping import RECORDED_SERIES, mappings
@@ -30,16 +32,15 @@ def up(*targets: tuple[str, str]) -> set[TargetKey]:
     return {TargetKey(job, instance) for job, instance in targets}
 
 
-def inventory(*rows: Row) -> GpuInventory:
-    return GpuInventory(tuple(labels(exporter=e, job=j, instance=i, uuid=f"GPU-{i}") for e, j, i in rows))
+def inventory(*rows: Row) -> tuple[PresentExporter, ...]:
+    found = GpuInventory(tuple(labels(exporter=e, job=j, instance=i, uuid=f"GPU-{i}") for e, j, i in rows))
+    return present_exporters(mappings(), found)
 
 
 def test_a_job_is_enough_where_all_its_targets_speak_the_same() -> None:
     nodes = [f"10.0.{n // 250}.{n % 250}:9400" for n in range(1250)]
     here = inventory(*(("dcgm-exporter", "dcgm", node) for node in nodes))
-    [dialect] = detect_dialects(
-        mappings(), here, up(*(("dcgm", node) for node in nodes), ("other", "x:1")), {"dcgm": 15.0}
-    )
+    [dialect] = detect_dialects(here, up(*(("dcgm", node) for node in nodes), ("other", "x:1")), {"dcgm": 15.0})
     assert dialect.target_matchers == (Matcher("job", "=", "dcgm"),)
     expression = dialect.expression("gpu_utilization", "coverage", 300)
     assert expression is not None
@@ -49,11 +50,11 @@ def test_a_job_is_enough_where_all_its_targets_speak_the_same() -> None:
 
 def test_a_job_of_many_kinds_is_held_by_instance_while_that_is_short() -> None:
     here = inventory(("nvitop-exporter", "pods", "a:1"), ("nvitop-exporter", "pods", "b:1"))
-    [dialect] = detect_dialects(mappings(), here, up(("pods", "a:1"), ("pods", "b:1"), ("pods", "web:80")), {})
+    [dialect] = detect_dialects(here, up(("pods", "a:1"), ("pods", "b:1"), ("pods", "web:80")), {})
     assert dialect.target_matchers == (Matcher("job", "=", "pods"), Matcher("instance", "=~", "a:1|b:1"))
     many = [f"n{n}:1" for n in range(100)]
     here = inventory(*(("nvitop-exporter", "pods", node) for node in many))
-    [dialect] = detect_dialects(mappings(), here, up(*(("pods", node) for node in many), ("pods", "web:80")), {})
+    [dialect] = detect_dialects(here, up(*(("pods", node) for node in many), ("pods", "web:80")), {})
     assert dialect.target_matchers == (Matcher("job", "=", "pods"),)
 
 
@@ -61,7 +62,7 @@ def test_jobs_of_other_intervals_are_other_speakers_in_the_order_of_rank() -> No
     here = inventory(
         ("dcgm-exporter", "slow", "a:1"), ("dcgm-exporter", "fast", "b:1"), ("gpu-exporter", "ours", "c:1")
     )  # fmt: skip
-    found = detect_dialects(mappings(), here, (), {"slow": 60.0, "fast": 15.0})
+    found = detect_dialects(here, (), {"slow": 60.0, "fast": 15.0})
     assert [(each.name, each.interval_seconds) for each in found] == [
         ("gpu-exporter", None), ("dcgm-exporter", 15.0), ("dcgm-exporter", 60.0),
     ]  # fmt: skip
@@ -82,7 +83,7 @@ def test_rows_of_other_programs_and_of_a_second_dialect_do_not_count() -> None:
 
 def test_recorded_series_have_no_job() -> None:
     [dialect] = detect_dialects(
-        mappings(), GpuInventory(merge_identities(mappings(), {RECORDED_SERIES: {(): 7.0}})), (), {}
+        present_exporters(mappings(), GpuInventory(merge_identities(mappings(), {RECORDED_SERIES: {(): 7.0}}))), (), {}
     )
     expression = dialect.expression("gpu_utilization", "mean", 86400)
     assert expression is not None
@@ -119,15 +120,15 @@ def test_without_five_gaps_the_interval_is_unknown(count: int) -> None:
 def test_up_to_fifty_instances_are_named_one_by_one(count: int, named: bool) -> None:
     nodes = [f"n{n:02}:1" for n in range(count)]
     here = inventory(*(("nvitop-exporter", "pods", node) for node in nodes))
-    [dialect] = detect_dialects(mappings(), here, up(*(("pods", node) for node in nodes), ("pods", "web:80")), {})
+    [dialect] = detect_dialects(here, up(*(("pods", node) for node in nodes), ("pods", "web:80")), {})
     assert len(dialect.target_matchers) == 1 + named
-    [alone] = detect_dialects(mappings(), here, up(*(("pods", node) for node in nodes), ("web", "web:80")), {})
+    [alone] = detect_dialects(here, up(*(("pods", node) for node in nodes), ("web", "web:80")), {})
     assert alone.target_matchers == (Matcher("job", "=", "pods"),)
 
 
 def test_jobs_of_one_interval_are_one_dialect_and_those_of_no_known_interval_come_first() -> None:
     rows = [("dcgm-exporter", job, f"{job}:1") for job in ("quick", "b", "a", "none")]
-    found = detect_dialects(mappings(), inventory(*rows), (), {"b": 15.0, "a": 15.0, "quick": 0.5})
+    found = detect_dialects(inventory(*rows), (), {"b": 15.0, "a": 15.0, "quick": 0.5})
     assert [(each.interval_seconds, [m.value for m in each.target_matchers]) for each in found] == [
         (None, ["none"]), (0.5, ["quick"]), (15.0, ["a|b"]),
     ]  # fmt: skip

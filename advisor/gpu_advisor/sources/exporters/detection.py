@@ -110,9 +110,27 @@ def _row_target(row: Mapping[str, str]) -> TargetKey:
     return TargetKey(row.get("job", ""), row.get("instance", ""), row.get("cluster", ""))
 
 
+class PresentExporter(NamedTuple):
+    """An exporter family with the identities that its rows have, and its targets."""
+
+    mapping: ExporterMapping
+    targets: frozenset[TargetKey]
+
+
+def present_exporters(mappings: Sequence[ExporterMapping], inventory: GpuInventory) -> tuple[PresentExporter, ...]:
+    """The families that an inventory has rows of, in order of precedence."""
+    rows: dict[str, list[dict[str, str]]] = {}
+    for row in map(dict, (*inventory.present, *inventory.recent)):
+        rows.setdefault(row["exporter"], []).append(row)
+    return tuple(
+        PresentExporter(mapping.with_identities(found), frozenset(map(_row_target, found)))
+        for mapping in mappings
+        if (found := rows.get(mapping.name))
+    )
+
+
 def detect_dialects(
-    mappings: Sequence[ExporterMapping],
-    inventory: GpuInventory,
+    present: Iterable[PresentExporter],
     targets: Collection[TargetKey],
     intervals: Mapping[str, float],
     selections: Mapping[str, Sequence[SelectionGroup]] | None = None,
@@ -126,16 +144,10 @@ def detect_dialects(
     intervals become different dialects, and so do groups of things with different series (`selections` by family, as
     group_choices has them: the last group is of all other things). `matchers` restrict all queries.
     """
-    targets_by_exporter = inventory.targets()
-    rows_by_exporter: dict[str, list[Mapping[str, str]]] = {}
-    for row in map(dict, (*inventory.present, *inventory.recent)):
-        rows_by_exporter.setdefault(row["exporter"], []).append(row)
     found: list[ExporterDialect] = []
-    for any_mapping in mappings:
-        mapping = any_mapping.with_identities(rows_by_exporter.get(any_mapping.name, ()))
-        present = targets_by_exporter.get(mapping.name, set())
+    for mapping, own_targets in present:
         by_interval: dict[float | None, set[str]] = {}
-        for target in present:
+        for target in own_targets:
             by_interval.setdefault(intervals.get(target.job), set()).add(target.job)
         for group in (selections or {}).get(mapping.name, (SelectionGroup(),)):
             things = tuple(sorted({thing[1] for thing in group.things or ()}))
@@ -143,7 +155,7 @@ def detect_dialects(
                 found.append(
                     ExporterDialect(
                         mapping,
-                        (*_target_matchers(jobs, present, targets), *group.matchers, *matchers),
+                        (*_target_matchers(jobs, own_targets, targets), *group.matchers, *matchers),
                         interval,
                         group.successive,
                         cluster_label,
@@ -154,7 +166,7 @@ def detect_dialects(
 
 
 def _target_matchers(
-    jobs: set[str], present: set[TargetKey], all_targets: Collection[TargetKey]
+    jobs: set[str], present: frozenset[TargetKey], all_targets: Collection[TargetKey]
 ) -> tuple[Matcher, ...]:
     by_job = any_of_values("job", tuple(sorted(jobs)))
     instances = sorted({target.instance for target in present if target.job in jobs})

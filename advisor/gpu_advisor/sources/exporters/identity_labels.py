@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from gpu_advisor.promql.expressions import Expression, LabelJoin, LabelReplace, Matcher, Selector, union
 
@@ -37,9 +38,10 @@ _is_lone_placeholder = re.compile(LONE_PLACEHOLDER).fullmatch
 _Condition = tuple[str, bool, bool]
 
 
-def is_placeholder(value: str) -> bool:
-    """Whether a label value stands for none."""
-    return _is_placeholder(value) is not None
+@lru_cache(maxsize=1 << 17)  # each value of a fleet stands in many rows
+def is_placeholder(value: str, *, alone: bool = False) -> bool:
+    """Whether a label value stands for none; `alone`, where it alone identifies."""
+    return (_is_lone_placeholder if alone else _is_placeholder)(value) is not None
 
 
 def identify(labels: Mapping[str, str], candidates: Sequence[Candidate], prefix: str = "") -> tuple[str, int] | None:
@@ -49,8 +51,7 @@ def identify(labels: Mapping[str, str], candidates: Sequence[Candidate], prefix:
     """
     for index, candidate in enumerate(candidates):
         values = [labels.get(label, "") for label in candidate]
-        placeholder = _is_lone_placeholder if len(values) == 1 else _is_placeholder
-        if not any(map(placeholder, values)):
+        if not any(is_placeholder(value, alone=len(values) == 1) for value in values):
             return _prefix(candidate, prefix) + SEPARATOR.join(values), index
     return None
 
