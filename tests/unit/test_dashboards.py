@@ -59,8 +59,8 @@ def known_metrics() -> set[str]:
 
 
 def recorded_names() -> set[str]:
-    rules = yaml.safe_load((ROOT / "prometheus/rules/recording.yml").read_text())
-    return {rule["record"] for group in rules["groups"] for rule in group["rules"]}
+    files = [yaml.safe_load(path.read_text()) for path in (ROOT / "prometheus/rules").glob("*.yml")]
+    return {rule["record"] for file in files for group in file["groups"] for rule in group["rules"] if "record" in rule}
 
 
 def job_metrics() -> set[str]:

@@ -58,6 +58,8 @@ def commands(program: str) -> Iterator[tuple[str, list[str]]]:
 @pytest.mark.parametrize(("where", "words"), [pytest.param(*each, id=each[0]) for each in commands("gpu-advisor")])
 def test_the_advisor_accepts_the_commands(where: str, words: list[str]) -> None:
     command = advisor.get_command(click.Context(advisor), words[0])
+    if isinstance(command, click.Group):
+        command = command.get_command(click.Context(command), words[1])
     assert command, where
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     assert {word.partition("=")[0] for word in words if word.startswith("-")} <= {*known, "--help"}, where
