@@ -12,6 +12,7 @@ from gpu_advisor.evaluation.actions import Action, render
 from gpu_advisor.evaluation.signals import Unit, select_or_average
 from gpu_advisor.promql.compiler import to_promql
 from gpu_advisor.promql.expressions import Expression, Matcher
+from gpu_advisor.promql.query_language import PROMQL, QueryLanguage
 
 ScopeKind = Literal["fleet", "pool", "node", "gpu", "job"]
 Severity = Literal["info", "warning", "critical"]
@@ -87,6 +88,7 @@ class Evidence:
     coverage: float | None = None
     things: LabelSelection | None = None
     written: str | None = None  # the query of evidence loaded from storage, which has no expression
+    language: QueryLanguage = PROMQL  # of the engine that gave the value
 
     @property
     def promql(self) -> str | None:
@@ -94,7 +96,7 @@ class Evidence:
         if self.expression is None:
             return self.written
         selected = self.expression if self.things is None else select_or_average(self.expression, *self.things)
-        return to_promql(selected, self.at)
+        return to_promql(selected, self.at, self.language)
 
 
 class CheckStatus(str, Enum):

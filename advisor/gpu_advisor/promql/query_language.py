@@ -13,7 +13,7 @@ from typing import Final
 from gpu_advisor.promql.expressions import Function
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # hashable by identity: there is one of each
 class QueryLanguage:
     """How a query is written.
 
