@@ -18,7 +18,7 @@ from gpu_advisor.evaluation.recommendation import Abstention, Projection, Reason
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint, demand_points
 from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, SizingDecision, decide_size
 from gpu_advisor.evaluation.scaling.training import GangCounts, decide_gangs
-from gpu_advisor.evaluation.signals import MEMORY_USED, TEMPERATURE, UTILIZATION
+from gpu_advisor.evaluation.signals import MEMORY_USED, TEMPERATURE, UTILIZATION, UTILIZATION_COVERAGE
 from gpu_advisor.settings import Settings
 
 SUBJECT = "scale"
@@ -67,6 +67,8 @@ def _serving(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommend
     )
     if found.reason:
         yield Abstention(found.reason, SUBJECT, pool.scope, found.why)
+    elif found.replicas < replicas and (unseen := _explain_too_few_seen(facts, pool)):
+        yield unseen
     elif found.replicas != replicas:
         yield _recommendation(facts, settings, pool, replicas, found)
     if found.saturated:
@@ -94,6 +96,19 @@ def _explain_unobserved(facts: Facts, pool: Pool) -> Abstention | None:
         )
         return Abstention(Reason.CONFLICTING, SUBJECT, pool.scope, message, tuple(gpu.uuid for gpu in dead))
     return None
+
+
+def _explain_too_few_seen(facts: Facts, pool: Pool) -> Abstention | None:
+    """Why the pool must not shrink now: the GPUs without enough data may be the busy ones."""
+    minimum = facts.evaluation.min_coverage_ratio
+    unseen = [gpu.uuid for gpu in pool.gpus if (facts.value(UTILIZATION_COVERAGE, gpu.uuid) or 0.0) < minimum]
+    if len(pool.gpus) - len(unseen) >= minimum * len(pool.gpus):
+        return None
+    message = (
+        f"{len(pool.gpus) - len(unseen)} of {len(pool.gpus)} GPUs seen for {minimum:.0%} of the last "
+        f"{facts.evaluation.window_seconds} s: wait before scaling down"
+    )
+    return Abstention(Reason.INSUFFICIENT_HISTORY, SUBJECT, pool.scope, message, tuple(unseen))
 
 
 def _reports_only_zeros(facts: Facts, gpu: Gpu) -> bool:
