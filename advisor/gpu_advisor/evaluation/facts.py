@@ -61,8 +61,9 @@ class Facts:
     that several exporters report. `jobs` names the owner of each GPU that has a single one; `reported_jobs` are the
     jobs that report metrics themselves, by GPU uuid, and `profiles` the probe profiles of such jobs. `pool_histories`,
     the work in the last step of each (`pool_work_expressions`) and `demand_signals` are by pool, for scaled pools.
-    `unmapped_exporters` says which exporters are not read, `unmatched_hosts` which GPUs have no host metrics, and how to
-    fix it. `unresolved` are GPUs with overlapping series, and `cluster_label` names the cluster in series, if they have one.
+    `unmapped_exporters` says which exporters are not read, `unmatched_hosts` which GPUs have no host metrics, and how
+    to fix it. `unresolved` are GPUs with overlapping series; `cluster_label` names the cluster in series, if they have
+    one.
     """
 
     at: float
