@@ -111,6 +111,12 @@ class ExporterSettings:
     node_name: str = _setting_field(
         "node.name", "", "node name, if the container's host name differs from it; empty to use uname", "NAME"
     )
+    node_exporter: str = _setting_field(
+        "collector.host.node-exporter",
+        "",
+        "address of a node_exporter on this machine; if it answers at the start, host collectors are off",
+        "HOST:PORT",
+    )
     path_procfs: str = _setting_field("path.procfs", "/proc", "mount point of the host's procfs", "PATH")
     path_sysfs: str = _setting_field("path.sysfs", "/sys", "mount point of the host's sysfs", "PATH")
     path_rootfs: str = _setting_field("path.rootfs", "/", "mount point of the host's root file system", "PATH")
@@ -276,6 +282,11 @@ def validate(settings: ExporterSettings) -> None:
         raise SettingsError(
             f"--web.listen-address: {settings.listen_address!r} must be HOST:PORT, for example 127.0.0.1:9816, with an "
             "IPv6 address in brackets, for example [::1]:9816"
+        )
+    host, _, port = settings.node_exporter.rpartition(":")
+    if settings.node_exporter and not (host and port.isdigit() and 0 < int(port) <= 65535):
+        raise SettingsError(
+            f"--collector.host.node-exporter: {settings.node_exporter!r} must be HOST:PORT, for example 127.0.0.1:9100"
         )
     if not settings.telemetry_path.startswith("/"):
         raise SettingsError(f"--web.telemetry-path: {settings.telemetry_path!r} must start with /")

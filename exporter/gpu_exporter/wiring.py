@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,6 +14,7 @@ from gpu_exporter.devices.base import Driver, DriverSettings
 from gpu_exporter.devices.simulated import SimulatedDriver, SimulatedGpu, simulated_info
 from gpu_exporter.host import COLLECTORS, MAY_BLOCK, MIN_INTERVAL_SECONDS
 from gpu_exporter.host.base import HostSettings
+from gpu_exporter.host.node_exporter import is_node_exporter
 from gpu_exporter.jobs.textfile import TextfilePage, reserved_name_matcher
 from gpu_exporter.metrics import FamilySamples
 from gpu_exporter.owners.collector import OwnerCollector, OwnerSettings
@@ -36,6 +38,8 @@ from gpu_exporter.sampling import (
     Sampler,
     SharedThread,
 )
+
+log = logging.getLogger(__name__)
 
 #: Groups that --no-collector.NAME disables as a whole, beside single drivers and host collectors.
 COLLECTOR_GROUPS = ("host", "owners", "process", "textfile")
@@ -67,7 +71,8 @@ def build_sampler(settings: ExporterSettings, drivers: Mapping[str, Driver]) -> 
     """The sampler with all enabled collectors. It does not run until `start`."""
     interval, timeout = parse_duration(settings.sampling_interval), parse_duration(settings.time_limit)
     cache = DeviceCache(settings.nodename)
-    host_pages = _host_pages(settings)
+    has_host = _has_host_collectors(settings)
+    host_pages = _host_pages(settings) if has_host else {}
     host_thread = SharedThread("collect-host")
     pages: list[tuple[CollectorTask, RenderedPage]] = [
         (
@@ -90,7 +95,7 @@ def build_sampler(settings: ExporterSettings, drivers: Mapping[str, Driver]) -> 
             (CollectorTask("process", process.run, period, timeout, shared_thread=host_thread), process),
         )
     if settings.textfile_directory and "textfile" not in settings.disabled:
-        is_reserved = reserved_name_matcher(host="host" not in settings.disabled)
+        is_reserved = reserved_name_matcher(host=has_host)
         textfiles = TextfilePage([settings.textfile_directory], is_reserved)
         pages.append((CollectorTask("textfile", textfiles.run, interval, timeout), textfiles))
     if settings.slurm_queue and not settings.simulate:
@@ -157,9 +162,22 @@ def _derive_compat_families(
         cache.derive(NvidiaSmiFamilies(Path(settings.path_procfs)).samples)
 
 
-def _host_pages(settings: ExporterSettings) -> dict[str, CollectorPage]:
+def _has_host_collectors(settings: ExporterSettings) -> bool:
+    """Whether host metrics are wanted, and no node_exporter has them already."""
     if "host" in settings.disabled:
-        return {}
+        return False
+    host, _, port = settings.node_exporter.rpartition(":")
+    if host and is_node_exporter(host.strip("[]"), int(port)):
+        log.info(
+            "host collectors are off: node_exporter serves the host's metrics at %s; to turn them on, stop it or leave "
+            "--collector.host.node-exporter empty",
+            settings.node_exporter,
+        )
+        return False
+    return True
+
+
+def _host_pages(settings: ExporterSettings) -> dict[str, CollectorPage]:
     paths = HostSettings(
         procfs=Path(settings.path_procfs),
         sysfs=Path(settings.path_sysfs),

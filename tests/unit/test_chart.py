@@ -292,12 +292,15 @@ def test_the_exporters_privileges(chart: Any) -> None:
 
 
 def test_values_become_exporter_flags(chart: Any) -> None:
-    assert "--no-collector.netdev" in arguments(list(manifests(chart, {})))
+    usual = arguments(list(manifests(chart, {})))
+    assert {"--no-collector.conntrack", "--collector.host.node-exporter=$(HOST_IP):9100"} <= set(usual)
+    assert not [flag for flag in arguments(list(manifests(chart, {"exporter": {"nodeExporterPort": 0}})))
+                if "node-exporter" in flag]  # fmt: skip
     beside = arguments(list(manifests(chart, VALUE_SETS["beside kube-prometheus-stack"])))
     assert "--no-collector.host" in beside
     alone = arguments(list(manifests(chart, VALUE_SETS["exporter alone"])))
     assert {"--compat.dcgm", "--sampling.interval=2s", "--collector.textfile.directory=/jobs"} <= set(alone)
-    assert "--no-collector.netdev" not in alone
+    assert "--no-collector.conntrack" not in alone
 
 
 def test_a_settings_change_restarts_the_advisor(chart: Any) -> None:

@@ -210,7 +210,7 @@ def _last_xids(counts: ValuesByLabels, when: ValuesByLabels) -> dict[str, float]
 
 def _labels(gpu: Gpu, has_mig: bool, pods: Mapping[str, PodLabels] | None) -> tuple[str, ...]:
     """`pods` is None if no GPU belongs to a pod."""
-    _, _, place = gpu.index.partition(":")
+    _, _, place = gpu.nvml_index.partition(":")
     # A compute instance has the values of its GPU instance: 1c.3g.40gb is a third of the compute of a 3g.40gb.
     profile = gpu.mig_profile.rpartition("c.")[2]
     instance = gpu.gpu_instance_id or (f"unknown-{place}" if place else "")

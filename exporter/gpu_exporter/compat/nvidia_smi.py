@@ -234,9 +234,9 @@ class ProcessNames:
 def _identity_rows(whole: Iterable[Gpu], instances: Iterable[Gpu]) -> Iterator[Row]:
     for gpu in whole:
         uuid = _short(gpu.uuid)
-        yield INFO, (uuid, gpu.index, gpu.name, gpu.driver_version, gpu.pci_bus_id), 1.0
-        if gpu.index.isdigit():
-            yield INDEX, (uuid,), float(gpu.index)
+        yield INFO, (uuid, gpu.nvml_index, gpu.name, gpu.driver_version, gpu.pci_bus_id), 1.0
+        if gpu.nvml_index.isdigit():
+            yield INDEX, (uuid,), float(gpu.nvml_index)
     for gpu in instances:
         # NVML's list has no compute instance ids; one GPU instance rarely has several.
         yield MIG_INFO, (_short(gpu.parent), gpu.uuid, gpu.gpu_instance_id, "", gpu.mig_profile), 1.0

@@ -20,7 +20,7 @@ class Gpu(NamedTuple):
     """A GPU or MIG instance from gpu_info. `parent` is the uuid of the whole GPU for an instance, else empty."""
 
     uuid: str
-    index: str
+    nvml_index: str
     name: str
     pci_bus_id: str
     driver_version: str
@@ -32,7 +32,7 @@ class Gpu(NamedTuple):
     @property
     def number(self) -> str:
         """The index of the whole GPU."""
-        return self.index.partition(":")[0]
+        return self.nvml_index.partition(":")[0]
 
     @property
     def whole_uuid(self) -> str:

@@ -13,7 +13,7 @@ COLUMNS = 6
 
 class ArpCollector:
     def __init__(self, settings: HostSettings) -> None:
-        self._path = f"{settings.procfs}/net/arp"
+        self._path = f"{settings.net}/arp"
         self._devices = DeviceFilter(settings.net_exclude, "net_exclude")
 
     def collect(self) -> list[FamilySamples]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,16 @@ class HostSettings:
     fs_types_exclude: str = FS_TYPES_EXCLUDE
     disk_exclude: str = DISK_EXCLUDE
     net_exclude: str = ""
+
+    @property
+    def net(self) -> str:
+        """The folder of the host's network statistics.
+
+        `net` itself shows the network namespace of whoever reads it: in a container that is not the host's, but that of
+        process 1 is, where the host's procfs is mounted.
+        """
+        folder = f"{self.procfs}/1/net"
+        return folder if os.path.isdir(folder) else f"{self.procfs}/net"
 
 
 class HostCollector(Protocol):

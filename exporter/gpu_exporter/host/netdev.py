@@ -1,4 +1,4 @@
-"""Network traffic by interface, in the exporter's network namespace: in a container, use the host's network."""
+"""Network traffic by interface, in the host's network namespace."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ TRANSMIT_COLUMNS = {
 
 class NetdevCollector:
     def __init__(self, settings: HostSettings) -> None:
-        self._path = f"{settings.procfs}/net/dev"
+        self._path = f"{settings.net}/dev"
         self._devices = DeviceFilter(settings.net_exclude, "net_exclude")
 
     def collect(self) -> list[FamilySamples]:

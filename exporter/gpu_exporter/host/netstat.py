@@ -47,7 +47,7 @@ FAMILIES = {
 
 class NetstatCollector:
     def __init__(self, settings: HostSettings) -> None:
-        self._folder = f"{settings.procfs}/net"
+        self._folder = settings.net
         #: Position and family of each wanted column, by header line: a running kernel does not change its columns.
         self._columns: dict[bytes, list[tuple[int, MetricFamily]]] = {}
 

@@ -53,7 +53,7 @@ MEMORY_FAMILIES = {
 
 class SockstatCollector:
     def __init__(self, settings: HostSettings) -> None:
-        self._paths = (f"{settings.procfs}/net/sockstat", f"{settings.procfs}/net/sockstat6")
+        self._paths = (f"{settings.net}/sockstat", f"{settings.net}/sockstat6")
         self._page_bytes = os.sysconf("SC_PAGE_SIZE")
 
     def collect(self) -> list[FamilySamples]:

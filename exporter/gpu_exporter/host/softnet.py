@@ -37,7 +37,7 @@ MIN_COLUMNS = 3
 
 class SoftnetCollector:
     def __init__(self, settings: HostSettings) -> None:
-        self._path = f"{settings.procfs}/net/softnet_stat"
+        self._path = f"{settings.net}/softnet_stat"
 
     def collect(self) -> list[FamilySamples]:
         """Counters by CPU. Raises OSError, or ValueError if no line could be parsed."""

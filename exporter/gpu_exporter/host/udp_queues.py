@@ -14,7 +14,7 @@ QUEUE_COLUMN = 4
 
 class UdpQueuesCollector:
     def __init__(self, settings: HostSettings) -> None:
-        self._folder = f"{settings.procfs}/net"
+        self._folder = settings.net
 
     def collect(self) -> list[FamilySamples]:
         """Sums by direction and version of IP; empty if the kernel has neither. Raises ValueError."""
