@@ -36,6 +36,7 @@ from gpu_advisor.allocation.errors import (
     TokenConflictError,
     UnsatisfiableRequestError,
 )
+from gpu_advisor.calibration.out_of_memory import MemoryFailure, memory_failure
 
 __all__ = [
     "GPUResourceManager",
@@ -246,13 +247,7 @@ def train_with_gpu_resources(
 
 def is_device_out_of_memory(error: BaseException) -> bool:
     """Whether it is an out-of-memory error of a device, from PyTorch or TensorFlow."""
-    if type(error).__name__ == "ResourceExhaustedError":
-        return True
-    if "torch" not in sys.modules:
-        return False
-    from gpu_advisor.training.memory.errors import is_out_of_memory
-
-    return is_out_of_memory(error)
+    return memory_failure(error) is MemoryFailure.DEVICE
 
 
 def _empty_cuda_cache() -> None:

@@ -19,7 +19,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gpu_advisor.calibration.errors import CalibrationError
+from gpu_advisor.calibration.errors import CalibrationError, HostMemoryError
+from gpu_advisor.calibration.out_of_memory import MemoryFailure, memory_failure
 
 _STEADY_RATIO = 0.0002
 """Share of the limit kept free for the optimizer's step, whose memory does not jump."""
@@ -40,8 +41,8 @@ class TrialMemory:
 
 
 TrialRunner = Callable[[int], TrialMemory | None]
-"""Runs a few steps at a size. None if they do not fit: they ran out of memory, or the allocator had to retry
-(`num_alloc_retries` of torch.cuda.memory_stats grew)."""
+"""Runs a few steps at a size. None if they do not fit: the allocator had to retry (`num_alloc_retries` of
+torch.cuda.memory_stats grew), or they ran out of memory, which it may also raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +89,31 @@ class FinderResult:
 
 
 def find_batch_size(run: TrialRunner, search: SearchConfig) -> FinderResult:
-    """Raises CalibrationError if not even a batch size of 1 fits."""
+    """Raises CalibrationError if not even a batch size of 1 fits, HostMemoryError if the host's memory ran out.
+
+    Out-of-memory errors of `run` are trials that do not fit. Errors that may have other causes count as such if a
+    smaller size succeeds; else, like all others, they are raised.
+    """
     trials: list[Trial] = []
+    doubtful: Exception | None = None
     size: int | None = min(search.first_batch_size, search.max_batch_size)
     while size is not None and len(trials) < search.max_trials:
-        trials.append(Trial(size, run(size)))
+        usage = None
+        try:
+            usage = run(size)
+        except Exception as error:
+            failure = memory_failure(error)
+            if failure is None:
+                raise
+            if failure is MemoryFailure.HOST:
+                raise HostMemoryError(
+                    f"batch size {size}: the host's memory ran out, not the device's: {error}"
+                ) from error
+            doubtful = error if failure is MemoryFailure.AMBIGUOUS else doubtful
+        trials.append(Trial(size, usage))
         size = next_size(trials, search)
+    if doubtful is not None and all(trial.usage is None for trial in trials):
+        raise doubtful
     best = max((trial.batch_size for trial in trials if _fits(trial, search)), default=None)
     if best is None:
         raise CalibrationError(

@@ -13,6 +13,7 @@ import torch
 from gpu_advisor.calibration.contention import DeviceUsage, contention_reason
 from gpu_advisor.calibration.errors import CalibrationError
 from gpu_advisor.calibration.memory_tracker import MemoryTracker
+from gpu_advisor.calibration.out_of_memory import is_nearly_full
 
 MEMORY_STEPS = 3
 """Steps in the memory measurement: the first creates the optimizer's state, which counts from the second on."""
@@ -47,6 +48,9 @@ class DeviceMeter(Protocol):
     def contention_reason(self) -> str | None:
         """Why the measurements include other processes, or None."""
 
+    def is_nearly_full(self) -> bool:
+        """Whether the device's memory is nearly used up, or the simulated limit of it."""
+
 
 class CpuMeter:
     """Counts tensor bytes as a GPU's allocator would: a process's resident memory does not reflect them."""
@@ -75,6 +79,10 @@ class CpuMeter:
     def contention_reason(self) -> str | None:
         return None
 
+    def is_nearly_full(self) -> bool:
+        """False: it would be a MemoryError."""
+        return False
+
 
 class CudaMeter:
     """The allocator's own peaks, and the driver's view. ROCm builds of PyTorch have the same API."""
@@ -83,6 +91,7 @@ class CudaMeter:
         if not torch.cuda.is_available():
             raise CalibrationError("no CUDA or ROCm device: install a GPU build of torch, or probe with --device cpu")
         self.device = torch.device("cuda", 0)
+        self._limit = limit_bytes
         self._before = _read_device_usage()
         torch.cuda.init()  # type: ignore[no-untyped-call]
         if limit_bytes is not None:
@@ -115,6 +124,11 @@ class CudaMeter:
 
     def contention_reason(self) -> str | None:
         return contention_reason(self._before, self._after, self._reserved)
+
+    def is_nearly_full(self) -> bool:
+        free, total = torch.cuda.mem_get_info(0)
+        limited = is_nearly_full(torch.cuda.memory_reserved(0), self._limit or total)
+        return limited or is_nearly_full(total - free, total)
 
 
 def create_meter(device: str, limit_bytes: int | None) -> DeviceMeter:

@@ -19,5 +19,9 @@ class WorkloadError(CalibrationError):
     """A workload that cannot be probed: its factory raises, hangs or returns something else."""
 
 
+class HostMemoryError(CalibrationError):
+    """The host's memory ran out, which says nothing about the device's."""
+
+
 class DeviceBusyError(CalibrationError):
     """Somebody else used the GPU during the probe, so its figures mean nothing."""

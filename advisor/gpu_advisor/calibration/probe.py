@@ -1,7 +1,7 @@
 """Measure a workload at several batch sizes, each in its own process, and build its profile.
 
-An out-of-memory error, a crash or a hang ends one process and is reported as that size's outcome. A probe returns a
-complete profile or raises an error, never a partial profile.
+An out-of-memory error, a crash or a hang ends one process and is reported as that size's outcome. If a size fails for
+another reason than the device's memory, the error has the profile of the sizes measured before.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gpu_advisor.calibration.errors import CalibrationError, DeviceBusyError, WorkloadError
+from gpu_advisor.calibration.errors import CalibrationError, DeviceBusyError, HostMemoryError, WorkloadError
 from gpu_advisor.calibration.profile import Measurement, Profile
 from gpu_advisor.calibration.worker import ProbeTask
 
@@ -40,6 +40,14 @@ class ProbeRequest:
     threads: int | None = None
 
 
+class IncompleteProbeError(CalibrationError):
+    """A size failed, and `profile` has the smaller ones."""
+
+    def __init__(self, message: str, profile: Profile) -> None:
+        super().__init__(message)
+        self.profile = profile
+
+
 SizeRunner = Callable[[ProbeRequest, int], dict[str, Any]]
 ProgressCallback = Callable[[int, str], None]
 """Called after each size with the size and its outcome."""
@@ -50,7 +58,8 @@ def run_probe(
 ) -> Profile:
     """Measure the sizes in ascending order, up to the first that runs out of memory.
 
-    Raises WorkloadError, DeviceBusyError, or CalibrationError if fewer than two sizes were measured.
+    Raises IncompleteProbeError if a later size fails in another way. If fewer than two sizes were measured:
+    WorkloadError, DeviceBusyError, HostMemoryError or CalibrationError.
     """
     run = run_size or run_in_subprocess
     sizes = sorted(set(request.batch_sizes))
@@ -58,16 +67,25 @@ def run_probe(
         raise CalibrationError("only one size was requested: give at least two sizes that fit, such as --sizes 1,2,4")
     results: list[tuple[int, dict[str, Any]]] = []
     out_of_memory: list[int] = []
+    failed: CalibrationError | None = None
     for size in sizes:
         result = run(request, size)
         outcome = result["outcome"]
+        if outcome == "maybe_out_of_memory" and results:  # a smaller size succeeded
+            outcome = "out_of_memory"
         if progress:
             progress(size, outcome)
         if outcome == "out_of_memory":
             out_of_memory.append(size)
             break
-        _raise_for_outcome(result, size, request)
+        try:
+            _raise_for_outcome(result, size, request)
+        except CalibrationError as error:
+            failed = error
+            break
         results.append((size, result))
+    if failed is not None and len(results) < 2:
+        raise failed
     if len(results) < 2:
         raise CalibrationError(
             f"size {out_of_memory[0]} ran out of memory: give at least two sizes that fit, such as --sizes 1,2,4"
@@ -76,13 +94,17 @@ def run_probe(
     if len(kinds) > 1:
         raise CalibrationError(f"memory was measured in different ways ({', '.join(sorted(kinds))}): probe again")
     try:
-        return _build_profile(request, results, out_of_memory)
+        profile = _build_profile(request, results, out_of_memory)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, each['loc']))} {each['msg']}".strip() for each in error.errors())
         raise WorkloadError(
             f"{request.workload} was measured, but its figures are not a valid profile ({problems}): check that each "
             "step trains on a batch of the requested size"
         ) from error
+    if failed is not None:
+        measured = ", ".join(str(size) for size, _ in results)
+        raise IncompleteProbeError(f"{failed} (measured before it: {measured})", profile) from failed
+    return profile
 
 
 def _build_profile(
@@ -131,6 +153,14 @@ def _raise_for_outcome(result: dict[str, Any], size: int, request: ProbeRequest)
             raise DeviceBusyError(f"{message}: stop the other processes on this GPU, or use another, and probe again")
         case "workload":
             raise WorkloadError(message)
+        case "maybe_out_of_memory":
+            raise WorkloadError(
+                f"{message}: the device's memory was not full; if it is memory, a smaller size succeeds"
+            )
+        case "host_memory":
+            raise HostMemoryError(
+                f"{message}: the host's memory ran out, not the GPU's: load less data, or use fewer workers"
+            )
         case "timeout":
             raise WorkloadError(
                 f"batch size {size}: {request.workload} did not finish within {request.size_timeout_seconds:g} s: "
@@ -165,10 +195,7 @@ def run_in_subprocess(request: ProbeRequest, size: int) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(output)
         return found
     if process.returncode == -signal.SIGKILL:  # the kernel's OOM killer: host memory, not GPU memory
-        return {
-            "outcome": "failed",
-            "message": "the process was killed, out of host memory: probe smaller sizes",
-        }
+        return {"outcome": "host_memory", "message": "the kernel killed the process"}
     tail = log[-LOG_TAIL_BYTES:].decode(errors="replace").strip().splitlines()
     last = tail[-1] if tail else "no output; check whether the workload ends its own process"
     return {"outcome": "failed", "message": f"the process exited with code {process.returncode}: {last}"}

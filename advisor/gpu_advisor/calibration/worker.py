@@ -32,15 +32,19 @@ class ProbeTask:
 
 
 def measure_batch_size(task: ProbeTask) -> dict[str, Any]:
-    """Return the outcome: `measured`, `out_of_memory`, `workload`, `taken` or `failed`, with its figures or message."""
+    """Return the outcome: `measured`, `out_of_memory`, `maybe_out_of_memory` (an error with several causes, while
+    memory was not full), `host_memory`, `workload`, `taken` or `failed`, with its figures or message.
+    """
     import torch
 
-    from gpu_advisor.calibration.device_meters import create_meter, device_bytes, device_name
+    from gpu_advisor.calibration.device_meters import DeviceMeter, create_meter, device_bytes, device_name
     from gpu_advisor.calibration.errors import CalibrationError, WorkloadError
+    from gpu_advisor.calibration.out_of_memory import memory_failure
     from gpu_advisor.calibration.workloads import build_step, run_step
 
     if task.threads:
         torch.set_num_threads(task.threads)
+    device_meter: DeviceMeter | None = None
     try:
         device_meter = create_meter(task.device, task.limit_bytes)
 
@@ -51,12 +55,14 @@ def measure_batch_size(task: ProbeTask) -> dict[str, Any]:
         step, memory = device_meter.memory(make_step)
         seconds, utilization = _time_steps(step, device_meter, task.timed_seconds)
         contention = device_meter.contention_reason()
-    except (torch.OutOfMemoryError, MemoryError):
-        return {"outcome": "out_of_memory"}
     except WorkloadError as error:
         return {"outcome": "workload", "message": str(error)}
     except CalibrationError as error:
         return {"outcome": "failed", "message": str(error)}
+    except Exception as error:
+        if memory_failure(error) is None:
+            raise
+        return {"outcome": _memory_outcome(error, device_meter), "message": f"{type(error).__name__}: {error}"}
     if contention is not None:
         return {"outcome": "taken", "message": contention}
     return {
@@ -68,6 +74,19 @@ def measure_batch_size(task: ProbeTask) -> dict[str, Any]:
         "device_bytes": device_bytes(device_meter.device),
         "torch": torch.__version__,
     }
+
+
+def _memory_outcome(error: Exception, device_meter: Any) -> str:
+    """Called while the error is handled: its traceback keeps the step's memory."""
+    from gpu_advisor.calibration.out_of_memory import MemoryFailure, memory_failure
+
+    match memory_failure(error):
+        case MemoryFailure.HOST:  # on a CPU there is no other memory
+            return "out_of_memory" if device_meter and device_meter.device.type == "cpu" else "host_memory"
+        case MemoryFailure.AMBIGUOUS:
+            return "out_of_memory" if device_meter and device_meter.is_nearly_full() else "maybe_out_of_memory"
+        case _:
+            return "out_of_memory"
 
 
 def _time_steps(

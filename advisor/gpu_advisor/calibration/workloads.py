@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from gpu_advisor.calibration.errors import WorkloadError
+from gpu_advisor.calibration.out_of_memory import memory_failure
 
 StepFunction = Callable[[], object]
 WorkloadFactory = Callable[[int, torch.device, str], StepFunction]
@@ -23,13 +24,13 @@ NUM_CLASSES = 100
 
 
 def build_step(workload: str, batch_size: int, device: torch.device, precision: str) -> StepFunction:
-    """Build the training step of a workload. Raises WorkloadError, but lets out-of-memory errors through."""
+    """Build the training step of a workload. Raises WorkloadError, but lets memory errors through."""
     factory = BUILT_IN.get(workload) or _load(workload)
     try:
         step = factory(batch_size, device, precision)
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
     except Exception as error:
+        if memory_failure(error) is not None:
+            raise
         raise WorkloadError(f"workload {workload} raised {type(error).__name__}: {error}: fix its factory") from error
     if not callable(step):
         raise WorkloadError(
@@ -40,12 +41,12 @@ def build_step(workload: str, batch_size: int, device: torch.device, precision: 
 
 
 def run_step(workload: str, step: StepFunction) -> None:
-    """Run one step. Raises WorkloadError, but lets out-of-memory errors through."""
+    """Run one step. Raises WorkloadError, but lets memory errors through."""
     try:
         step()
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
     except Exception as error:
+        if memory_failure(error) is not None:
+            raise
         raise WorkloadError(f"a step of {workload} raised {type(error).__name__}: {error}: fix the step") from error
 
 

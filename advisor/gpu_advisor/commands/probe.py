@@ -58,10 +58,11 @@ def command(
     from rich.console import Console
     from rich.progress import Progress
 
-    from gpu_advisor.calibration.probe import ProbeRequest, run_probe
+    from gpu_advisor.calibration.probe import IncompleteProbeError, ProbeRequest, run_probe
     from gpu_advisor.calibration.profile import SUFFIX, check_writable, profile_file_name, write_profile, write_textfile
 
     _require_torch()
+    incomplete: IncompleteProbeError | None = None
     request = ProbeRequest(workload, sizes, device, precision, limit, timeout, seconds, threads)
     is_file = output.name.endswith(SUFFIX)
     try:
@@ -73,7 +74,10 @@ def command(
             def show(size: int, outcome: str) -> None:
                 bar.update(task, advance=1, description=f"{workload} at {size}: {outcome.replace('_', ' ')}")
 
-            profile = run_probe(request, progress=show)
+            try:
+                profile = run_probe(request, progress=show)
+            except IncompleteProbeError as error:  # what was measured is kept
+                incomplete, profile = error, error.profile
         profile = profile.model_copy(update={"workload": job, "factory": workload}) if job else profile
         path = output if is_file else output / profile_file_name(profile)
         write_profile(profile, path)
@@ -87,6 +91,8 @@ def command(
     for size in profile.out_of_memory_batch_sizes:
         click.echo(f"{size:>8}  out of memory")
     click.echo(f"memory is {profile.memory_kind}; profile {path}")
+    if incomplete is not None:
+        raise click.ClickException(str(incomplete))
 
 
 def _require_torch() -> None:

@@ -391,3 +391,43 @@ def test_settings_are_checked():
     for arguments in wrong:
         with pytest.raises(MemoryManagerError):
             MemoryManager(model(), **arguments)
+
+
+class AmbiguousFailure:
+    """A loss with cuDNN's ambiguous error above `fits` samples."""
+
+    def __init__(self, fits: int) -> None:
+        self.fits = fits
+
+    def __call__(self, net: nn.Module, part: Any) -> torch.Tensor:
+        if len(part["x"]) > self.fits:
+            raise RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED")
+        return mean_loss(net, part)
+
+
+def test_an_ambiguous_error_is_memory_if_a_smaller_part_succeeds():
+    net = model()
+    manager = MemoryManager(net)
+    manager.backward(data(16), AmbiguousFailure(8))
+    assert (manager.recoveries, manager.micro_batch_size) == (1, 8)
+
+
+def test_an_ambiguous_error_that_stays_is_raised_unchanged():
+    net = model()
+    with pytest.raises(RuntimeError, match="CUDNN_STATUS_NOT_SUPPORTED"):
+        MemoryManager(net).backward(data(16), AmbiguousFailure(0))
+
+
+def test_an_ambiguous_error_is_memory_while_memory_is_nearly_full():
+    class Full:
+        def read(self) -> MemoryStats:
+            return reading(reserved_bytes=79 * GIB)
+
+        def reset_peak(self) -> None: ...
+
+        def empty_cache(self) -> None: ...
+
+    net = model()
+    manager = MemoryManager(net, memory=Full())
+    manager.backward(data(16), AmbiguousFailure(2))
+    assert (manager.recoveries, manager.micro_batch_size) == (3, 2)
