@@ -126,6 +126,7 @@ class SimulatedGpu:
     hang: Mapping[str, float] = field(default_factory=dict)  # NVML function -> seconds that it sleeps
     texts: Mapping[str, bytes] = field(default_factory=dict)  # NVML function -> the bytes that it returns instead
     counts: Mapping[str, int] = field(default_factory=dict)  # NVML function -> the length of the list that it returns
+    chances: Mapping[str, int] = field(default_factory=dict)  # NVML function -> percent of calls with a fault
     instances: Sequence[SimulatedMigInstance] = ()  # while mig is on
 
     def settings(self) -> Iterator[str]:
@@ -165,7 +166,9 @@ class Control:
     hang: Mapping[str, float] = field(default_factory=dict)  # the same -> seconds that they sleep
     raw: Mapping[str, int] = field(default_factory=dict)  # the same -> the number that they return instead
     texts: Mapping[str, bytes] = field(default_factory=dict)  # the same -> the bytes that they return instead
+    entry_bytes: Mapping[str, int] = field(default_factory=dict)  # the same -> size of the entries of its list
     branch: DriverBranch | None = None  # None: a driver that has everything
+    seed: int | None = None  # of the chances
     xids: list[tuple[int, int]] = field(default_factory=list)  # (GPU, code) of each event so far: append to it
 
     def text(self) -> str:
@@ -183,9 +186,11 @@ class Control:
         lines += [f"hang {function} {seconds}" for function, seconds in self.hang.items()]
         lines += [f"raw {function} {number}" for function, number in self.raw.items()]
         lines += [f"text {function} {answer.hex()}" for function, answer in self.texts.items()]
+        lines += [f"seed {self.seed}"] if self.seed is not None else []
         if self.branch is not None:
             lines += [f"fields {self.branch.fields}", *(f"missing {name}" for name in sorted(self.branch.missing))]
             lines += [f"entry_bytes {name} {size}" for name, size in self.branch.entry_bytes.items()]
+        lines += [f"entry_bytes {name} {size}" for name, size in self.entry_bytes.items()]
         lines += [f"gpu {index} {' '.join(gpu.settings())}" for index, gpu in enumerate(self.gpus)]
         lines += [
             f"slice {index} {' '.join(instance.settings())}"

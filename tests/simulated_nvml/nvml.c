@@ -17,6 +17,7 @@
  *     missing FUNCTION          the driver does not have the function: it returns FUNCTION_NOT_FOUND
  *     entry_bytes FUNCTION N    size of the entries that the function writes into a list
  *     fields N                  one more than the highest field number that the driver knows
+ *     seed N                    starts the random numbers for the rules that apply by chance
  *     gpu 3 key=value ...       settings of GPU 3; "gpu *" sets all. Keys: see apply().
  *     slice 3 key=value ...     one more MIG instance of GPU 3. Keys: see slice_statement().
  *     xid 3 79                  GPU 3 reported Xid 79; each line is one event, delivered once to each registered set
@@ -36,7 +37,7 @@
 
 enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7,
        DRIVER_NOT_LOADED = 9, TIMEOUT = 10, FUNCTION_NOT_FOUND = 13, GPU_IS_LOST = 15, VERSION_MISMATCH = 25 };
-enum { MAX_GPUS = 64, MAX_RULES = 64, MAX_SEGMENTS = 16, MAX_PIDS = 64, MAX_SLICES = 14, MAX_XIDS = 256, NAME = 72,
+enum { MAX_GPUS = 64, MAX_RULES = 128, MAX_SEGMENTS = 16, MAX_PIDS = 64, MAX_SLICES = 14, MAX_XIDS = 256, NAME = 72,
        TEXT = 128, LAST_FIELD = 307 };
 enum { SAMPLES_A_SECOND = 6, BUFFER = 100 };  /* the driver's period is 1/6 s; the buffer has about a hundred samples */
 enum { FIRST_PID = 4100000 };
@@ -54,6 +55,7 @@ struct rule {
     char text[TEXT];
     int missing;
     unsigned entry_bytes;
+    unsigned chance;              /* percent of the calls that the rule applies to; 0: all */
 };
 
 /* The load from a time on. Kept as history for the sample buffer. */
@@ -119,6 +121,7 @@ static struct {
 } world;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t random_state = 1;
 static unsigned sessions, session_number;
 static long session_loads;
 
@@ -293,7 +296,8 @@ static void apply(struct gpu *g, const char *key, char *value)
         struct rule *rule = rule_for(g, key + 4);
         rule->has_raw = 1;
         rule->raw = strtoull(value, NULL, 0);
-    } else if (strncmp(key, "text.", 5) == 0) set_text(rule_for(g, key + 5), value);
+    } else if (strncmp(key, "chance.", 7) == 0) rule_for(g, key + 7)->chance = (unsigned)atoi(value);
+    else if (strncmp(key, "text.", 5) == 0) set_text(rule_for(g, key + 5), value);
     else if (strncmp(key, "count.", 6) == 0) {
         struct rule *rule = rule_for(g, key + 6);
         rule->has_count = 1;
@@ -377,6 +381,7 @@ static void statement(char *line)
     else if (strcmp(line, "clock_offset") == 0) world.clock_offset = atof(rest);
     else if (strcmp(line, "delay_us") == 0) world.delay_us = atof(rest);
     else if (strcmp(line, "fields") == 0) world.fields = (unsigned)atoi(rest);
+    else if (strcmp(line, "seed") == 0) random_state = strtoull(rest, NULL, 0) | 1;
     else if (strcmp(line, "missing") == 0) rule_for(&world.system, rest)->missing = 1;
     else {
         char *value = rest + strcspn(rest, " \t");
@@ -506,6 +511,16 @@ static const struct rule *system_rule(const char *function)
     return NULL;
 }
 
+/* Whether a rule applies to this call. Called with the lock held. Xorshift (Marsaglia, 2003). */
+static int applies(const struct rule *rule)
+{
+    if (rule->chance == 0) return 1;
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return random_state % 100 < rule->chance;
+}
+
 static int is_listed(const struct gpu *g) { return g < world.gpus + world.count && !g->missing; }
 
 static int begin(const char *function, void *device, int needs_device, struct call *call)
@@ -524,7 +539,7 @@ static int begin(const char *function, void *device, int needs_device, struct ca
     else {
         struct gpu *owner = needs_device ? g : &world.system;
         for (unsigned i = 0; i < owner->rule_count; i++)
-            if (strcmp(owner->rules[i].function, function) == 0) call->rule = &owner->rules[i];
+            if (strcmp(owner->rules[i].function, function) == 0 && applies(&owner->rules[i])) call->rule = &owner->rules[i];
         const struct rule *driver = system_rule(function);
         if (driver && driver->missing) code = FUNCTION_NOT_FOUND;
         else if (!world.loaded) code = DRIVER_NOT_LOADED;
@@ -915,6 +930,15 @@ int nvmlDeviceGetTemperatureV(void *device, struct temperature *out)
 SCALAR(nvmlDeviceGetPowerUsage, watts(g) * 1000)
 SCALAR(nvmlDeviceGetEnforcedPowerLimit, g->power_limit * 1000)
 SCALAR(nvmlDeviceGetPowerManagementLimit, g->power_limit * 1000)
+
+int nvmlDeviceGetPowerManagementLimitConstraints(void *device, unsigned *low, unsigned *high)
+{
+    BEGIN_DEVICE("nvmlDeviceGetPowerManagementLimitConstraints");
+    *low = call.rule->has_raw ? (unsigned)call.rule->raw : (unsigned)lround(g->power_limit * 300);
+    *high = call.rule->has_raw ? (unsigned)call.rule->raw : (unsigned)lround(g->power_limit * 1000);
+    return SUCCESS;
+}
+
 SCALAR(nvmlDeviceGetPerformanceState, g->pstate)
 SCALAR(nvmlDeviceGetCurrPcieLinkGeneration, g->pcie_generation)
 SCALAR(nvmlDeviceGetCurrPcieLinkWidth, g->pcie_width)
@@ -930,15 +954,6 @@ int nvmlDeviceGetFanSpeed(void *device, unsigned *out)
 {
     BEGIN_DEVICE("nvmlDeviceGetFanSpeed");
     if (g->fan < 0 && !call.rule->has_raw) return NOT_SUPPORTED;
-
-int nvmlDeviceGetPowerManagementLimitConstraints(void *device, unsigned *low, unsigned *high)
-{
-    BEGIN_DEVICE("nvmlDeviceGetPowerManagementLimitConstraints");
-    *low = call.rule->has_raw ? (unsigned)call.rule->raw : (unsigned)lround(g->power_limit * 300);
-    *high = call.rule->has_raw ? (unsigned)call.rule->raw : (unsigned)lround(g->power_limit * 1000);
-    return SUCCESS;
-}
-
     *out = call.rule->has_raw ? (unsigned)call.rule->raw : (unsigned)lround(g->fan);
     return SUCCESS;
 }
@@ -1338,9 +1353,9 @@ static int list_processes(const char *function, void *device, unsigned entry_byt
     if (there == 0) return SUCCESS;
     if (room < there || !out) return INSUFFICIENT_SIZE;
     for (unsigned i = 0; i < there; i++) {
-        struct process entry = { pid(g, i), process_memory(g), 0xFFFFFFFF, 0xFFFFFFFF };
-        if (s) entry = (struct process){ i < s->pid_count ? s->pids[i] : FIRST_PID + i,
-                                         (uint64_t)s->memory_used * MIB / there, s->gpu_instance, s->compute_instance };
+        struct process entry = { s && i < s->pid_count ? s->pids[i] : s ? FIRST_PID + i : pid(g, i),
+                                 (uint64_t)(s ? s->memory_used : g->memory_used) * MIB / there,
+                                 s ? s->gpu_instance : 0xFFFFFFFF, s ? s->compute_instance : 0xFFFFFFFF };
         if (call.rule->has_raw) entry.memory = call.rule->raw;
         memset(out + (size_t)i * entry_bytes, 0, entry_bytes);
         memcpy(out + (size_t)i * entry_bytes, &entry, entry_bytes < sizeof entry ? entry_bytes : sizeof entry);

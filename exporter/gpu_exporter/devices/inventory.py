@@ -60,7 +60,7 @@ class DeviceInventory:
     def remember(self, present: Iterable[DeviceIdentity]) -> list[str]:
         """Add these GPUs and forget those that they replaced in their slots. Returns the uuids of the latter."""
         found = {identity.uuid: identity for identity in present}
-        occupied = {_slot(identity) for identity in found.values()}
+        occupied = {_slot(identity) for identity in found.values()} | {("", gpu.index) for gpu in found.values()}
         replaced = [uuid for uuid, identity in self._gpus.items() if uuid not in found and _slot(identity) in occupied]
         for uuid in replaced:
             del self._gpus[uuid]
@@ -98,7 +98,9 @@ class DeviceInventory:
         self._stored = dict(self._gpus)
 
 
-_WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+_WRITE_FLAGS = (
+    os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)  # not on Windows
+)
 
 
 def _prepare(path: Path) -> None:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gpu_exporter.devices.base import DriverSettings, DriverUnavailable
@@ -113,7 +114,7 @@ class NvidiaDriver:
         readings = (*(device for devices in known for device in devices), *self._unopened_readings(missing))
         if self._session_is_old() and any(device.down not in _NO_NEW_SESSION for device in readings):
             self.close()
-        return readings
+        return _distinct(readings)
 
     def sampling_interval_seconds(self) -> float | None:
         return GAUGE_INTERVAL_SECONDS if any(gpu.uses_gauge for gpu in self._gpus.values()) else None
@@ -194,12 +195,13 @@ class NvidiaDriver:
         if self._clock() - self._probed_at <= LOST_GPU_RETRY_SECONDS:
             return failed
         self._probed_at = self._clock()
-        return [*self._unopened, *(index for index, probe in self._probes.items() if not probe.complete)]
+        return [index for index in range(self._count) if index not in self._probes or not self._probes[index].complete]
 
-    def _probe(self, nvml: NvmlSession, indices: Iterable[int]) -> None:
-        """Try to open these GPUs, and name all again if that changed anything. Raises DriverUnloaded.
+    def _probe(self, nvml: NvmlSession, indices: Sequence[int]) -> None:
+        """Try to open these GPUs, and name all again if that changed anything. Raises DriverUnavailable.
 
-        GPUs that are no longer listed stay until their own calls fail: a wrong count loses no GPU.
+        GPUs that are no longer listed stay until their own calls fail: a wrong count loses no GPU. It adds none either:
+        an index that NVML calls invalid is no GPU.
         """
         opened = False
         for index in indices:
@@ -208,14 +210,16 @@ class NvidiaDriver:
             except (NvmlValueError, GpuLost, DriverUnloaded) as error:
                 if isinstance(error, DriverUnloaded):
                     self._check_session(nvml)
-                beyond_last = isinstance(error, NvmlValueError) and error.code == INVALID_ARGUMENT
-                if index not in self._probes and not (beyond_last and self._probes):
+                is_gpu = not isinstance(error, NvmlValueError) or error.code != INVALID_ARGUMENT
+                if is_gpu and index not in self._probes:
                     self._unopened[index] = _down_reason(error)
             else:
                 self._unopened.pop(index, None)
                 opened = True
         if opened:
             self._open_gpus(nvml)
+        elif indices and not (self._gpus or self._unopened):
+            raise DriverUnavailable(DriverState.FAILED, "NVML counts GPUs, but has a handle for none")
 
     def _open_gpus(self, nvml: NvmlSession) -> None:
         probes = _distinct_handles(self._probes.values())
@@ -277,6 +281,19 @@ class NvidiaDriver:
             for index, reason in self._unopened.items()
             if str(index) not in known_indices
         ]
+
+
+def _distinct(devices: tuple[DeviceReading, ...]) -> tuple[DeviceReading, ...]:
+    """The same readings, with the index added to a uuid that another device has, as a MIG instance that of its GPU."""
+    if len({device.identity.uuid for device in devices}) == len(devices):
+        return devices
+    found: dict[str, DeviceReading] = {}
+    for device in devices:
+        identity = device.identity
+        if identity.uuid in found:
+            device = replace(device, identity=replace(identity, uuid=f"{identity.uuid}-{identity.index}"))
+        found.setdefault(device.identity.uuid, device)
+    return tuple(found.values())
 
 
 def _down_reason(error: NvmlValueError | GpuLost | DriverUnloaded) -> DownReason:

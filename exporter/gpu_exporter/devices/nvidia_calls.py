@@ -163,8 +163,17 @@ def _share_of_total(pick: int) -> Converter:
     return convert
 
 
+MAX_REASONS = 0xFFFF
+"""Higher bits have no meaning so far. Drivers set all for "not available"."""
+
+
 def _bit(mask: int) -> Converter:
-    return lambda reasons: 1.0 if reasons & mask else 0.0
+    def convert(reasons: int) -> float:
+        if reasons > MAX_REASONS:
+            raise ImplausibleValue(f"{reasons:#x} has unknown bits")
+        return 1.0 if reasons & mask else 0.0
+
+    return convert
 
 
 _TOTAL, _RESERVED, _USED = range(3)

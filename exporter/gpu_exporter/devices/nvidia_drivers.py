@@ -116,9 +116,9 @@ class Platform:
 _NOT_SUPPORTED = 3
 
 _BOARD_CALLS = (
-    "nvmlDeviceGetPowerManagementLimitConstraints", "nvmlDeviceGetComputeMode", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetTotalEnergyConsumption",
-    "nvmlDeviceGetFanSpeed", "nvmlDeviceGetRemappedRows", "nvmlDeviceGetPcieReplayCounter",
-    "nvmlDeviceGetTotalEccErrors",
+    "nvmlDeviceGetPowerUsage", "nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetTotalEnergyConsumption",
+    "nvmlDeviceGetPowerManagementLimitConstraints", "nvmlDeviceGetComputeMode", "nvmlDeviceGetFanSpeed",
+    "nvmlDeviceGetRemappedRows", "nvmlDeviceGetPcieReplayCounter", "nvmlDeviceGetTotalEccErrors",
 )  # fmt: skip
 _TEGRA_CALLS = (
     *_BOARD_CALLS, "nvmlDeviceGetPciInfo_v3", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMemoryInfo",

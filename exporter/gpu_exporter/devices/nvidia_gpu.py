@@ -132,7 +132,7 @@ class NvidiaGpu:
 
     def read(self, now: float, wall: float) -> list[DeviceReading]:
         """This GPU, then its MIG instances. `now` is monotonic seconds, `wall` Unix time. Raises DriverUnloaded."""
-        mig = self._mig_mode.is_enabled()
+        mig = self._mig_mode.is_enabled(now)
         if mig != (self._mig_instances is not None):
             self.close()
             self._plan(mig)

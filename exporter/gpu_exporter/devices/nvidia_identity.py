@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ctypes import byref, create_string_buffer
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,14 +23,15 @@ VENDOR = "nvidia"
 
 _PCI_INFO = struct.Struct("=16s5I32s")  # nvmlPciInfo_t: legacy address, five numbers, address
 _PCI_ADDRESS = re.compile(r"[0-9A-F]{4,8}:[0-9A-F]{2}:[0-9A-F]{2}\.[0-7]")
-_NO_UUIDS = frozenset({"", "n/a", "unknown", "not supported"})
+_UUID = re.compile(r"(GPU|MIG)-[0-9A-Za-z./-]+")
+_NOT_AVAILABLE = frozenset({"", "N/A", "[N/A]", "Unknown", "Not Supported"})
 
 
 @dataclass(frozen=True, slots=True)
 class GpuProbe:
     """What the driver says about the identity of one GPU; empty if it does not.
 
-    `complete` is False if a call failed that may succeed later.
+    `complete` is False if it may say more later.
     """
 
     handle: Any
@@ -44,44 +45,59 @@ class GpuProbe:
 def probe_gpu(nvml: NvmlSession, index: int) -> GpuProbe:
     """Open one GPU and ask for its identity. Raises GpuLost, NvmlValueError or DriverUnloaded.
 
-    It is an error if neither the uuid nor the place of the GPU is known: which one it is cannot be told then.
+    It is an error if neither the uuid nor the place of the GPU can be read: then it is unknown which one it is.
     """
     handle = nvml.call("nvmlDeviceGetHandleByIndex", index)
     if not handle:
         raise NvmlValueError(AbsenceReason.ERROR, f"NVML has no handle for GPU {index}")
-    texts: list[str] = []
-    errors: list[Exception] = []
-    for read in (_uuid, _pci_address, lambda nvml, handle: nvml.text("nvmlDeviceGetName", handle)):
-        try:
-            texts.append(read(nvml, handle))
-        except (NvmlValueError, GpuLost, DriverUnloaded) as error:
-            texts.append("")
-            errors.append(error)
-    uuid, address, name = texts
-    transient = [error for error in errors if not _is_unsupported(error)]
-    if transient and not uuid and not address:
-        raise transient[0]
-    return GpuProbe(handle, index, uuid, name, address, complete=not transient)
+    uuid, uuid_error = _attempt(read_uuid, nvml, handle)
+    address, address_error = _attempt(_read_pci_address, nvml, handle)
+    name, name_error = _attempt(lambda nvml, handle: nvml.text("nvmlDeviceGetName", handle), nvml, handle)
+    if not uuid and address_error:
+        raise address_error
+    complete = bool(uuid) and not (uuid_error or address_error or name_error)
+    return GpuProbe(handle, index, uuid, name, address, complete)
 
 
-def _is_unsupported(error: Exception) -> bool:
-    return isinstance(error, NvmlValueError) and error.reason is AbsenceReason.UNSUPPORTED
+_Error = NvmlValueError | GpuLost | DriverUnloaded
 
 
-def _uuid(nvml: NvmlSession, handle: Any) -> str:
-    """The driver's uuid; empty if it is a placeholder, which other machines have as well."""
+def _attempt(read: Callable[[NvmlSession, Any], str], nvml: NvmlSession, handle: Any) -> tuple[str, _Error | None]:
+    """A text, and why it is missing unless the driver does not support it."""
+    try:
+        return read(nvml, handle), None
+    except (NvmlValueError, GpuLost, DriverUnloaded) as error:
+        unsupported = isinstance(error, NvmlValueError) and error.reason is AbsenceReason.UNSUPPORTED
+        return "", None if unsupported else error
+
+
+def read_uuid(nvml: NvmlSession, handle: Any) -> str:
+    """The driver's uuid; empty if it is a placeholder, which other machines have as well.
+
+    Raises GpuLost, NvmlValueError or DriverUnloaded; also if the text is no uuid.
+    """
     uuid = nvml.text("nvmlDeviceGetUUID", handle)
-    digits = re.sub(r"^GPU-|-", "", uuid).lower()
-    return "" if digits in _NO_UUIDS or set(digits) in ({"0"}, {"f"}) else uuid
+    if uuid in _NOT_AVAILABLE or set(uuid.removeprefix("GPU-")) <= {"0", "-"}:
+        return ""
+    if not _UUID.fullmatch(uuid):
+        raise NvmlValueError(AbsenceReason.ERROR, f"no uuid: {uuid}")
+    return uuid
 
 
-def _pci_address(nvml: NvmlSession, handle: Any) -> str:
-    """The PCI address, such as `00000000:1B:00.0`; empty if it is none, as on Jetson."""
+def _read_pci_address(nvml: NvmlSession, handle: Any) -> str:
+    """The PCI address, such as `00000000:1B:00.0`; empty if there is none, as on Jetson.
+
+    Raises GpuLost, NvmlValueError or DriverUnloaded; also if the text is no address.
+    """
     info = create_string_buffer(2 * _PCI_INFO.size)
     code = nvml.function("nvmlDeviceGetPciInfo_v3")(handle, byref(info))
     nvml.check(code, "nvmlDeviceGetPciInfo_v3")
-    address = decode_text(_PCI_INFO.unpack_from(info)[-1].partition(b"\0")[0]).upper()
-    return address if _PCI_ADDRESS.fullmatch(address) else ""
+    address = decode_text(_PCI_INFO.unpack_from(info)[-1].partition(b"\0")[0])
+    if address in _NOT_AVAILABLE:
+        return ""
+    if not _PCI_ADDRESS.fullmatch(address.upper()):
+        raise NvmlValueError(AbsenceReason.ERROR, f"no PCI address: {address}")
+    return address.upper()
 
 
 def name_gpus(

@@ -12,6 +12,7 @@ processes.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Container
 from ctypes import byref, c_uint
@@ -23,6 +24,7 @@ from gpu_exporter.devices.nvidia_buffers import MAX_PROCESS_BYTES, ProcessList
 from gpu_exporter.devices.nvidia_calls import MEMORY_METRICS, CallPlan, NvmlReadings
 from gpu_exporter.devices.nvidia_drivers import parse_version, process_functions
 from gpu_exporter.devices.nvidia_gpm import RATIO_METRICS, TRAFFIC_METRICS, GpmSampler
+from gpu_exporter.devices.nvidia_identity import read_uuid
 from gpu_exporter.devices.nvml import (
     INVALID_ARGUMENT,
     NOT_FOUND,
@@ -58,6 +60,9 @@ _SHARED_FAMILIES: tuple[MetricFamily, ...] = (
     *(family for family, _ in (*RATIO_METRICS, *TRAFFIC_METRICS)),
 )
 """What belongs to the GPU instance."""
+
+UNSUPPORTED_INTERVAL_SECONDS = 60.0
+"""How often a GPU without MIG mode is asked whether it has one."""
 
 MAX_INSTANCES = 64
 """A driver that counts more instances of one GPU is wrong."""
@@ -114,7 +119,7 @@ class _MigInstance:
 def _uuid(nvml: NvmlSession, handle: Any) -> str:
     """The uuid of a MIG device; empty if it was removed, or if it cannot be read."""
     try:
-        return nvml.text("nvmlDeviceGetUUID", handle)
+        return read_uuid(nvml, handle)
     except (NvmlValueError, GpuLost, DriverUnloaded):
         return ""
 
@@ -126,15 +131,20 @@ class MigMode:
         self._get = nvml.function("nvmlDeviceGetMigMode")
         self._current = c_uint()
         self._arguments = (handle, byref(self._current), byref(c_uint()))
-        self._last = self._unsupported = False
+        self._last = False
+        self._ask_at = -math.inf
 
-    def is_enabled(self) -> bool:
-        """Query it; the last known mode if the query fails, or if the answer is no mode."""
-        if self._unsupported:
-            return False
+    def is_enabled(self, now: float) -> bool:
+        """Query it; the last known mode if the query fails, or if the answer is no mode. `now` is monotonic seconds.
+
+        A GPU that has no MIG mode is rarely asked again.
+        """
+        if now < self._ask_at:
+            return self._last
         code = self._get(*self._arguments)
         if code:
-            self._unsupported = absence_reason(code) is AbsenceReason.UNSUPPORTED
+            unsupported = absence_reason(code) is AbsenceReason.UNSUPPORTED
+            self._ask_at = now + UNSUPPORTED_INTERVAL_SECONDS if unsupported else now
         elif self._current.value in (0, 1):
             self._last = self._current.value == 1
         return self._last
@@ -187,7 +197,9 @@ class MigInstances:
         found = {uuid: known for uuid, known in self._instances.items() if known.place in unknown_places}
         gpu_instances = {known.identity.gpu_instance_id for known in found.values() if known.is_first}
         for device in sorted(listed, key=lambda device: device.order):
-            uuid = _uuid(self._nvml, device.handle) or self._known_uuid(device.handle)
+            uuid = _uuid(self._nvml, device.handle)
+            if not uuid or uuid in (self._parent.uuid, *found):
+                uuid = self._known_uuid(device.handle) or self._made_up_uuid(device)
             if not uuid or uuid in found:
                 continue
             gpu_instance = "" if device.gpu_instance is None else str(device.gpu_instance)
@@ -224,6 +236,12 @@ class MigInstances:
         """The uuid that the device with this handle had; empty if it is new."""
         address = handle_address(handle)
         return next((uuid for uuid, known in self._instances.items() if known.address == address), "")
+
+    def _made_up_uuid(self, device: _Listed) -> str:
+        """A uuid from those of the GPU and the ids of the instance; empty if these cannot be read."""
+        if device.gpu_instance is None or device.compute_instance is None:
+            return ""
+        return f"MIG-{self._parent.uuid}/{device.gpu_instance}/{device.compute_instance}"
 
     def _id(self, function: str, handle: Any) -> int | None:
         """The id of the GPU or compute instance; None if it cannot be read."""

@@ -166,8 +166,9 @@ def handle_address(handle: Any) -> int | None:
 
 
 def decode_text(raw: bytes) -> str:
-    """A text of the driver; bytes that are not UTF-8 become escapes such as `\\xf8`."""
-    return raw.decode("utf-8", "backslashreplace").strip()
+    """A text of the driver; bytes that are not UTF-8 or not printable become escapes such as `\\xf8`."""
+    text = raw.decode("utf-8", "backslashreplace").strip()
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def absence_reason(code: int) -> AbsenceReason:

@@ -179,7 +179,11 @@ UUID = "GPU-5e000000-0000-4000-8000-{:012x}"
 SITUATIONS: Mapping[str, Situation] = {
     "healthy": Situation(_healthy, {UUID.format(0): 1}),
     "MIG": Situation(_mig, {UUID.format(0): 1, "MIG-a": 1, "MIG-b": 1, "MIG-c": 1}, {UUID.format(0): 1}),
-    "texts that are not UTF-8": Situation(_not_utf_8, {r"GPU-\xc3(-0": 1, r"GPU-\xc3(-1": 1}),
+    "texts that are not UTF-8": Situation(
+        _not_utf_8,
+        {"NVIDIA-35971be6-00000000:10:00.0": 1, "NVIDIA-35971be6-00000000:11:00.0": 1},
+        {"NVIDIA-35971be6-0": 1, "NVIDIA-35971be6-1": 1},
+    ),
     "every optional call unsupported": Situation(_all_fail(NOT_SUPPORTED), {UUID.format(0): 1}),
     "every optional call fails": Situation(_all_fail(UNKNOWN), {UUID.format(0): 0}),
     "every optional call but memory fails": Situation(

@@ -1,0 +1,1 @@
+"""A driver that answers at random: error codes, sizes, garbage, hangs. See __main__."""
