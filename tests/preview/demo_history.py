@@ -176,10 +176,14 @@ def inline_rules(rules: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, str
 
     def inline(expr: str) -> str:
         text = re.sub(r"\b(\w+:\w+:\w+)\[(\w+)\]", lambda m: f"({found[m[1]]})[{m[2]}:1h]", expr)
-        return re.sub(r"\b\w+:\w+:\w+\b", lambda m: f"({found[m[0]]})", text)
+        text = re.sub(r"\b(\w+:\w+:\w+){([^}]+)}", lambda m: _select(found[m[1]], m[2]), text)
+        # A rule that reads itself has no earlier result.
+        return re.sub(r"\b\w+:\w+:\w+\b", lambda m: f"({found.get(m[0], 'vector(0) < 0')})", text)
 
     every: dict[str, tuple[str, dict[str, str]]] = {}
     for rule in (rule for group in rules["groups"] for rule in group["rules"]):
+        if "record" in rule:
+            found[rule["record"]] = "vector(1) unless vector(1)"  # its own former value: none
         expr = inline(rule["expr"])
         if "record" in rule:
             found[rule["record"]] = expr
@@ -188,6 +192,15 @@ def inline_rules(rules: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, str
             labels = {"alertname": rule["alert"], "alertstate": "firing", **rule.get("labels", {})}
             every[f"alert {rule['alert']}"] = expr, labels
     return every
+
+
+def _select(expr: str, matchers: str) -> str:
+    """The results of an expression that an instant selector with these matchers (= and != only) would select."""
+    for matcher in matchers.split(","):
+        label, op, value = re.fullmatch(r'(\w+)(!?=)"(.*)"', matcher.strip()).groups()  # type: ignore[union-attr]
+        same = f'label_replace(vector(1), "{label}", "{value}", "", "")' if value else "vector(1)"
+        expr = f"({expr}) {'and' if op == '=' else 'unless'} on ({label}) {same}"
+    return f"({expr})"
 
 
 def evaluate_rules(url: str, rules: str, begin: float, end: float, step_seconds: float = 60.0) -> Iterator[str]:
