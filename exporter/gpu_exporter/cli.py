@@ -64,6 +64,12 @@ def _build(settings: ExporterSettings) -> Sampler:
     return build_sampler(settings, build_drivers(settings, _fleet(settings)))
 
 
+def _on_signal(name: str, action: Callable[[], object]) -> None:
+    """Run the action in a thread of its own when the signal comes. Windows does not have all signals."""
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), lambda *_: threading.Thread(target=action, daemon=True).start())
+
+
 def serve(settings: ExporterSettings, sampler: ReloadableSampler, access: Callable[[], AccessPolicy] | None) -> int:
     """Serve until SIGTERM or SIGINT. SIGHUP reads the settings again. Returns the exit code."""
     actions: dict[str, Callable[[], object]] = {}
@@ -81,9 +87,9 @@ def serve(settings: ExporterSettings, sampler: ReloadableSampler, access: Callab
     # signals before the first readings: systemd sends SIGHUP whenever it is told to reload.
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: threading.Thread(target=server.shutdown).start())
-    signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=_reload, args=(sampler,), daemon=True).start())
+    _on_signal("SIGHUP", lambda: _reload(sampler))
     sampler.start()
-    signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=sampler.release_drivers, daemon=True).start())
+    _on_signal("SIGUSR1", sampler.release_drivers)
     host, port = server.server_address[:2]
     scheme = "https" if access and access().ssl_context() else "http"
     bind_host = host if isinstance(host, str) else host.decode()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
+import platform
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -136,7 +136,7 @@ class ExporterSettings:
 
     @property
     def nodename(self) -> str:
-        return self.node_name or os.uname().nodename
+        return self.node_name or platform.node()
 
     @property
     def address(self) -> tuple[str, int]:

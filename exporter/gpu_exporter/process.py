@@ -6,7 +6,6 @@ https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics
 from __future__ import annotations
 
 import os
-import resource
 import time
 
 from gpu_exporter.metrics import FamilySamples, MetricFamily, single_sample
@@ -29,11 +28,12 @@ class ProcessCollector:
 
     def __init__(self, folder: str = "/proc/self") -> None:
         self._folder = folder
-        self._page_bytes = resource.getpagesize()
         self._started_at = time.time()
 
     def collect(self) -> list[FamilySamples]:
         """One sample per family. Raises OSError or ValueError."""
+        import resource  # not on Windows
+
         with open(f"{self._folder}/statm", "rb", buffering=0) as file:
             virtual, resident = map(int, file.read().split()[:2])
         used = os.times()
@@ -41,11 +41,30 @@ class ProcessCollector:
         soft_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         values = (
             (CPU_SECONDS, used.user + used.system),
-            (RESIDENT_MEMORY, resident * self._page_bytes),
-            (VIRTUAL_MEMORY, virtual * self._page_bytes),
+            (RESIDENT_MEMORY, resident * resource.getpagesize()),
+            (VIRTUAL_MEMORY, virtual * resource.getpagesize()),
             (VIRTUAL_MEMORY_MAX, UNLIMITED if soft_memory == resource.RLIM_INFINITY else soft_memory),
             (OPEN_FILES, len(os.listdir(f"{self._folder}/fd")) - 1),  # without the one that lists them
             (MAX_FILES, soft_files),
             (START_TIME, self._started_at),
         )
         return [single_sample(family, float(value)) for family, value in values]
+
+
+class PortableProcessCollector:
+    """The same through psutil, as far as it knows."""
+
+    def collect(self) -> list[FamilySamples]:
+        """One sample per family. Raises ImportError or psutil.Error."""
+        import psutil
+
+        process = psutil.Process()
+        used, memory = process.cpu_times(), process.memory_info()
+        values = (
+            (CPU_SECONDS, used.user + used.system),
+            (RESIDENT_MEMORY, memory.rss),
+            (VIRTUAL_MEMORY, memory.vms),
+            (OPEN_FILES, process.num_fds() if hasattr(process, "num_fds") else None),  # not on Windows
+            (START_TIME, process.create_time()),
+        )
+        return [single_sample(family, float(value)) for family, value in values if value is not None]

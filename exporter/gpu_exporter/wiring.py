@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from gpu_exporter.config import ExporterSettings, parse_duration
 from gpu_exporter.devices import DRIVERS
 from gpu_exporter.devices.base import Driver, DriverSettings
 from gpu_exporter.devices.simulated import SimulatedDriver, SimulatedGpu, simulated_info
-from gpu_exporter.host import COLLECTORS, MAY_BLOCK, MIN_INTERVAL_SECONDS
+from gpu_exporter.host import MAY_BLOCK, MIN_INTERVAL_SECONDS, collectors_of
 from gpu_exporter.host.base import HostSettings
 from gpu_exporter.host.node_exporter import is_node_exporter
 from gpu_exporter.jobs.textfile import TextfilePage, reserved_name_matcher
@@ -28,7 +29,7 @@ from gpu_exporter.owners.scontrol import (
 )
 from gpu_exporter.owners.slurm_queue import CALL_TIMEOUT_SECONDS as QUEUE_TIMEOUT_SECONDS
 from gpu_exporter.owners.slurm_queue import SlurmQueueCollector
-from gpu_exporter.process import ProcessCollector
+from gpu_exporter.process import PortableProcessCollector, ProcessCollector
 from gpu_exporter.sampling import (
     CollectorPage,
     CollectorTask,
@@ -40,6 +41,9 @@ from gpu_exporter.sampling import (
 )
 
 log = logging.getLogger(__name__)
+
+#: Elsewhere, /proc and cgroups are missing: host metrics come from psutil, and GPUs have no owners.
+IS_LINUX = sys.platform == "linux"
 
 #: Groups that --no-collector.NAME disables as a whole, beside single drivers and host collectors.
 COLLECTOR_GROUPS = ("host", "owners", "process", "textfile")
@@ -89,7 +93,7 @@ def build_sampler(settings: ExporterSettings, drivers: Mapping[str, Driver]) -> 
         for name, page in host_pages.items()
     ]
     if "process" not in settings.disabled:
-        process = CollectorPage(ProcessCollector())
+        process = CollectorPage(ProcessCollector() if IS_LINUX else PortableProcessCollector())
         period = max(interval, PROCESS_INTERVAL_SECONDS)
         pages.append(
             (CollectorTask("process", process.run, period, timeout, shared_thread=host_thread), process),
@@ -102,7 +106,7 @@ def build_sampler(settings: ExporterSettings, drivers: Mapping[str, Driver]) -> 
         pages.append(_slurm_queue_page(settings, timeout))
     background_tasks: list[CollectorTask] = []
     owners: CollectorPage | None = None
-    if "owners" not in settings.disabled and not settings.simulate:
+    if "owners" not in settings.disabled and not settings.simulate and IS_LINUX:
         pods = PodResourcesClient(Path(settings.pod_resources_socket))
         nodename = settings.node_name or settings.nodename.partition(".")[0]  # as Slurm names nodes
         paths = OwnerSettings(
@@ -190,5 +194,7 @@ def _host_pages(settings: ExporterSettings) -> dict[str, CollectorPage]:
         net_exclude=settings.net_exclude,
     )
     return {
-        name: CollectorPage(factory(paths)) for name, factory in COLLECTORS.items() if name not in settings.disabled
+        name: CollectorPage(factory(paths))
+        for name, factory in collectors_of().items()
+        if name not in settings.disabled
     }

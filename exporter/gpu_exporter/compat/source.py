@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 from gpu_exporter import metrics
 from gpu_exporter.metrics import FamilySamples, MetricFamily
-from gpu_exporter.owners.base import OwnerKind
 
 VENDOR = "nvidia"
 """The tools whose names we serve support no other vendor."""
+
+KUBERNETES = "kubernetes"
+"""The owner_kind of pods."""
 
 ValuesByLabels = Mapping[tuple[str, ...], float]
 
@@ -74,7 +76,7 @@ def pods_by_uuid(owners: Sequence[FamilySamples]) -> dict[str, PodLabels]:
     rows = next((each.rows for each in owners if each.family is metrics.OWNER_INFO), ())
     for labels, _ in rows:
         of = dict(zip(metrics.OWNER_INFO.labels, labels, strict=True))
-        if of["owner_kind"] == OwnerKind.KUBERNETES.value and of["owner_pod"]:
+        if of["owner_kind"] == KUBERNETES and of["owner_pod"]:
             pod = PodLabels(of["owner_namespace"], of["owner_pod"], of["owner_container"])
             found[of["uuid"]] = min(pod, found.get(of["uuid"], pod))
     return found

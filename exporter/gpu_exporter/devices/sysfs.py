@@ -27,6 +27,9 @@ _REASON_BY_ERRNO = {
     errno.ENODATA: AbsenceReason.UNSUPPORTED,
     errno.EACCES: AbsenceReason.NO_PERMISSION,
 }
+_CLOSE_ON_EXEC = getattr(os, "O_CLOEXEC", 0)
+"""Not on Windows, which has no sysfs either."""
+
 _MISSING_ERRNOS = (errno.ENOENT, errno.ENODEV, errno.ENXIO)
 
 
@@ -45,7 +48,7 @@ def read_file(path: str) -> bytes:
     EPERM from read() does not mean a lack of permission: amdgpu returns it while a card resets or suspends.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | _CLOSE_ON_EXEC)
     except OSError as error:
         reason = AbsenceReason.NO_PERMISSION if error.errno == errno.EPERM else _reason(error)
         raise SysfsValueError(reason, error.errno in _MISSING_ERRNOS) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 from gpu_exporter.host.arp import ArpCollector
@@ -113,3 +114,12 @@ MAY_BLOCK = frozenset(
         "thermal_zone",
     )
 )  # fmt: skip
+
+
+def collectors_of(system: str = sys.platform) -> dict[str, Callable[[HostSettings], HostCollector]]:
+    """The host collectors of an operating system, named as in sys.platform: elsewhere than on Linux those of psutil."""
+    if system == "linux":
+        return COLLECTORS
+    from gpu_exporter.host import portable  # needs psutil, which Linux does without
+
+    return portable.COLLECTORS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pwd
 from pathlib import Path
 
 #: Names rarely change, but a new user should appear soon.
@@ -42,7 +41,17 @@ class UserNames:
         return ""
 
 
+def parse_uid(status: bytes) -> int:
+    """The real uid in /proc/<pid>/status; the folder of a non-dumpable process is owned by root."""
+    for line in status.split(b"\n"):
+        if line.startswith(b"Uid:"):
+            return int(line.split()[1])
+    raise ValueError("no Uid line in /proc/<pid>/status")
+
+
 def _from_system(uid: int) -> str:
+    import pwd  # not on Windows, where GPUs have no owners
+
     try:
         # Bytes that are not UTF-8 become surrogates, which cannot be rendered.
         return pwd.getpwuid(uid).pw_name.encode("utf-8", "replace").decode()
