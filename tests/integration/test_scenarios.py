@@ -38,7 +38,7 @@ EXPECTED: Mapping[str, set[str]] = {
     "data-bound": {"data_loading"},
     "saturated-serving": set(),
     "throttled": {"cooling"},
-    "lost": set(),
+    "lost": {"lost_gpu"},
     "memory-bound": {"memory_saving"},
     "memory-full": {"memory_saving"},
     "communication-bound": {"communication"},

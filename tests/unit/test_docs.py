@@ -51,7 +51,7 @@ def commands(program: str) -> Iterator[tuple[str, list[str]]]:
             found = re.match(rf"    (?:\$ )?{program} (.*)", line)
             if found:
                 words = shlex.split(found[1], comments=True)
-                ends = [words.index(sign) for sign in ("|", "&&", "||", ">", "&") if sign in words]
+                ends = [words.index(sign) for sign in ("|", "&&", "||", ">", "&", "--") if sign in words]
                 yield f"{page.name}: {line.strip()}", words[: min(ends, default=None)]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpu_advisor.evaluation.engine import Evaluation
+from gpu_advisor.evaluation.policies import lost_gpu
 from gpu_advisor.evaluation.recommendation import Recommendation
 from gpu_advisor.state.view import PublishedRecommendation, View
 
@@ -43,6 +44,8 @@ def savings(advice: Recommendation, group_size: int, price: float | None) -> Sav
 
 
 def _gpus(advice: Recommendation, group_size: int) -> float | None:
+    if advice.kind == lost_gpu.KIND:
+        return float(len(advice.gpus))
     if advice.direction == "down":
         return (advice.current - advice.recommended) * group_size
     gain = advice.projection.throughput_ratio

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from gpu_advisor.evaluation import checks
 from gpu_advisor.evaluation.facts import Facts
+from gpu_advisor.evaluation.lost import without_lost
 from gpu_advisor.evaluation.policies import POLICIES, calibrated_batch_size, scale_pool
 from gpu_advisor.evaluation.pools import Pool, PoolUsage, assign_pools, measure_usage
 from gpu_advisor.evaluation.recommendation import Abstention, Check, Recommendation
@@ -39,7 +40,7 @@ class Evaluation:
         for pool in (state.pool for state in self.pools):
             if pool.settings.kind == "serving" and pool.gpus and pool.scope not in abstained:
                 advice = advised.get(pool.scope)
-                present = len(pool.gpus) // pool.settings.gpus_per_replica
+                present = len(without_lost(self.facts, pool.gpus)) // pool.settings.gpus_per_replica
                 replicas.append((pool.settings.name, int(advice.recommended) if advice else present))
         return tuple(replicas)
 
@@ -55,7 +56,7 @@ def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
     return Evaluation(
         at=facts.at,
         facts=facts,
-        pools=tuple(PoolState(pool, measure_usage(facts, pool)) for pool in pools),
+        pools=tuple(PoolState(pool, measure_usage(facts, without_lost(facts, pool.gpus))) for pool in pools),
         checks=checks.run_checklist(facts, settings, pools),
         recommendations=tuple(each for each in conclusions if isinstance(each, Recommendation)),
         abstentions=tuple(abstentions),

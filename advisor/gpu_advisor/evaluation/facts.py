@@ -61,9 +61,9 @@ class Facts:
     that several exporters report. `jobs` names the owner of each GPU that has a single one; `reported_jobs` are the
     jobs that report metrics themselves, by GPU uuid, and `profiles` the probe profiles of such jobs. `pool_histories`,
     the work in the last step of each (`pool_work_expressions`) and `demand_signals` are by pool, for scaled pools.
-    `unmapped_exporters` says which exporters are not read, `unmatched_hosts` which GPUs have no host metrics, and how
-    to fix it. `unresolved` are GPUs with overlapping series; `cluster_label` names the cluster in series, if they have
-    one.
+    `down_reasons` say why GPUs are down, by the exporter's word; `unmapped_exporters` says which exporters are not
+    read, `unmatched_hosts` which GPUs have no host metrics, and how to fix it. `unresolved` are GPUs with overlapping
+    series; `cluster_label` names the cluster in series, if they have one.
     """
 
     at: float
@@ -81,6 +81,7 @@ class Facts:
     exporters_by_signal: Mapping[str, frozenset[str]] = field(default_factory=dict)
     implausible_values: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     exporters_of_duplicates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    down_reasons: Mapping[str, str] = field(default_factory=dict)
     unresolved: frozenset[str] = frozenset()
     unmapped_exporters: tuple[str, ...] = ()
     unmatched_hosts: str = ""

@@ -68,11 +68,12 @@ def is_allocated(facts: Facts, gpu: Gpu) -> bool | None:
     return (memory or 0) > ALLOCATED_MEMORY_RATIO or (processes or 0) > 0
 
 
-def measure_usage(facts: Facts, pool: Pool) -> PoolUsage:
-    in_use = [is_allocated(facts, gpu) for gpu in pool.gpus]
-    busy = [facts.value(UTILIZATION, gpu.uuid) for gpu in pool.gpus]
+def measure_usage(facts: Facts, gpus: Sequence[Gpu]) -> PoolUsage:
+    """Of the GPUs of a pool that are not lost."""
+    in_use = [is_allocated(facts, gpu) for gpu in gpus]
+    busy = [facts.value(UTILIZATION, gpu.uuid) for gpu in gpus]
     return PoolUsage(
-        capacity=len(pool.gpus),
+        capacity=len(gpus),
         allocated=None if None in in_use else sum(1 for one in in_use if one),
         busy=None if None in busy else sum(value for value in busy if value is not None),
     )

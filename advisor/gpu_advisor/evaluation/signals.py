@@ -40,6 +40,11 @@ class Signal:
 
 
 GPU_UP = Signal("gpu_up", "GPU health", "gpu", "count", "last")
+GPU_UP_HIGHEST = Signal("gpu_up_highest", "highest GPU health of the window", "gpu", "count", "max", "short",
+                        quantity="gpu_up")  # fmt: skip
+GPU_UP_COVERAGE = Signal(
+    "gpu_up_coverage", "data coverage of GPU health", "gpu", "ratio", "coverage", "short", quantity="gpu_up"
+)
 UTILIZATION = Signal("gpu_utilization", "GPU utilization: share of time a kernel ran", "gpu", "ratio", "mean", "short")
 UTILIZATION_COVERAGE = Signal(
     "gpu_utilization_coverage", "data coverage of the window", "gpu", "ratio", "coverage", "short",
@@ -141,7 +146,8 @@ NODE_NETWORK_TRANSMIT = Signal(
 )
 
 SIGNALS: tuple[Signal, ...] = (
-    GPU_UP, UTILIZATION, UTILIZATION_COVERAGE, IDLE_UTILIZATION, IDLE_COVERAGE, IDLE_SAMPLES, MEMORY_USED, MEMORY_TOTAL,
+    GPU_UP, GPU_UP_HIGHEST, GPU_UP_COVERAGE,
+    UTILIZATION, UTILIZATION_COVERAGE, IDLE_UTILIZATION, IDLE_COVERAGE, IDLE_SAMPLES, MEMORY_USED, MEMORY_TOTAL,
     PROCESSES, HALF_IDLE_UTILIZATION, IDLE_MEMORY_USED, DAILY_PEAK_UTILIZATION, SM_ACTIVITY, TENSOR_ACTIVITY,
     FP32_ACTIVITY, FP64_ACTIVITY, DRAM_ACTIVITY, POWER, POWER_LIMIT, SM_CLOCK, SM_CLOCK_MAX, TEMPERATURE,
     THROTTLE_HW_THERMAL, THROTTLE_SW_THERMAL, THROTTLE_POWER_BRAKE, THROTTLE_POWER_CAP, PCIE_RECEIVE, PCIE_TRANSMIT,

@@ -10,6 +10,7 @@ from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.observation.identity import (
     build_gpus,
     build_nodes,
+    down_reasons_by_gpu,
     explain_unmatched_hosts,
     find_down_targets,
     find_duplicate_gpus,
@@ -148,6 +149,9 @@ def build_facts(
         exporters_of_duplicates=find_duplicate_gpus(gpu_inventory),
         jobs=jobs_by_gpu((_canonical_cluster(labels, label) for labels in results["owners"]), shared),
         reported_jobs=jobs_by_gpu((_canonical_cluster(labels, label) for labels in results["reports"]), shared),
+        down_reasons=down_reasons_by_gpu(
+            (_canonical_cluster(labels, label) for labels in results["down_reasons"]), shared
+        ),
         unresolved=frozenset(unresolved),
         unmatched_hosts=explain_unmatched_hosts(gpu_inventory, nodes),
         cluster_label=label,

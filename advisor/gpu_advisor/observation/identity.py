@@ -119,6 +119,16 @@ def jobs_by_gpu(owners: Iterable[Labels], shared: Collection[str] = ()) -> dict[
     return {uuid: next(iter(names)) for uuid, names in found.items() if len(names) == 1}
 
 
+def down_reasons_by_gpu(rows: Iterable[Labels], shared: Collection[str] = ()) -> dict[str, str]:
+    """Why each GPU is down, by its key. Two reasons at once, as from two exporters, are no reason."""
+    found: dict[str, set[str]] = {}
+    for labels in rows:
+        each = dict(labels)
+        if "uuid" in each and each.get("reason"):
+            found.setdefault(gpu_key(each, shared), set()).add(each["reason"])
+    return {uuid: next(iter(reasons)) for uuid, reasons in found.items() if len(reasons) == 1}
+
+
 def find_down_targets(targets: Mapping[TargetKey, float], gpu_series: Iterable[Labels]) -> tuple[str, ...]:
     """Addresses of targets that are down, of the jobs with GPU series; of all jobs if none has any."""
     jobs = {target_key(labels).job for labels in gpu_series}

@@ -333,7 +333,7 @@ def test_a_gpu_is_allocated_by_memory_or_by_a_process(
 @given(st.lists(st.tuples(st.sampled_from([None, 0.0, 0.5]), st.sampled_from([None, 0.25, 1.0])), max_size=6))
 def test_a_pools_numbers_are_known_if_those_of_all_its_gpus_are(cards: list[tuple[float | None, float | None]]) -> None:
     known = facts([GpuSpec(f"{i}", busy, memory=memory) for i, (memory, busy) in enumerate(cards)])
-    usage = measure_usage(known, Pool(PoolSettings(name="p"), known.gpus))
+    usage = measure_usage(known, known.gpus)
     memory, busy = [each[0] for each in cards], [each[1] for each in cards]
     assert usage.capacity == len(cards)
     assert usage.allocated == (None if None in memory else memory.count(0.5))

@@ -5,10 +5,18 @@ by_diagnosis.py registers the policies that act on a diagnosis; all others are r
 
 from __future__ import annotations
 
-from gpu_advisor.evaluation.policies import by_diagnosis, calibrated_batch_size, failing_gpu, idle_reclaim, scale_pool
+from gpu_advisor.evaluation.policies import (
+    by_diagnosis,
+    calibrated_batch_size,
+    failing_gpu,
+    idle_reclaim,
+    lost_gpu,
+    scale_pool,
+)
 from gpu_advisor.evaluation.policies.base import Policy
 
 POLICIES: tuple[Policy, ...] = (
+    lost_gpu.recommend,
     idle_reclaim.recommend,
     scale_pool.recommend,
     by_diagnosis.recommend,

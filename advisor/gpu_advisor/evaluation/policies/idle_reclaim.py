@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import ceil
 
 from gpu_advisor.evaluation.actions import Action, notes, run_command
@@ -14,6 +15,7 @@ from gpu_advisor.evaluation.diagnosis.idle import (
     idleness,
 )
 from gpu_advisor.evaluation.facts import Facts, Gpu
+from gpu_advisor.evaluation.lost import without_lost
 from gpu_advisor.evaluation.policies.base import cost_change
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import (
@@ -41,6 +43,7 @@ MAX_LISTED_GPUS = 8
 
 
 def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation | Abstention]:
+    pool = replace(pool, gpus=without_lost(facts, pool.gpus))  # the minimum is of GPUs that work
     if pool.settings.kind == "serving":
         return  # sized by demand, idle replicas included
     unobserved = [gpu for gpu in pool.gpus if not _is_observed(facts, gpu)]

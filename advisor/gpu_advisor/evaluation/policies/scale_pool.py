@@ -11,6 +11,7 @@ from math import ceil
 
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.history import step_bounds
+from gpu_advisor.evaluation.lost import without_lost
 from gpu_advisor.evaluation.policies.base import cost_change
 from gpu_advisor.evaluation.policies.scale_recommendation import scale_recommendation
 from gpu_advisor.evaluation.pools import Pool
@@ -27,6 +28,8 @@ KINDS = ("scale_up", "scale_down")
 
 
 def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation | Abstention]:
+    """Lost GPUs are no capacity: they do not count towards the limits, and do not stop the sizing."""
+    pool = replace(pool, gpus=without_lost(facts, pool.gpus))
     if pool.settings.kind == "undecided" or not pool.gpus:
         return
     per_replica = pool.settings.gpus_per_replica
