@@ -13,7 +13,7 @@ from gpu_exporter.owners.base import Owner, OwnerKind
 from gpu_exporter.owners.slurm import is_sluid, job_root
 from gpu_exporter.owners.slurm_cgroups import stepd_title
 from gpu_exporter.owners.slurm_environment import SlurmEnvironment, parse_environment
-from gpu_exporter.owners.users import UserNames
+from gpu_exporter.owners.users import UserNames, parse_uid
 
 #: Cache time: a process can be moved to another cgroup (pam_slurm_adopt, systemd-run).
 OWNER_CACHE_SECONDS = 60.0
@@ -85,7 +85,7 @@ class ProcessOwners:
             if known and known.started == started and now - known.read_at < OWNER_CACHE_SECONDS:
                 return known
             cgroup = read_file(f"{self._procfs}/{pid}/cgroup").decode("utf-8", "replace")
-            uid = _parse_uid(read_file(f"{self._procfs}/{pid}/status"))
+            uid = parse_uid(read_file(f"{self._procfs}/{pid}/status"))
             owner, environment = self._with_slurm(parse_owner(cgroup), pid, uid)
             if self._start_time(pid) != started:
                 return None  # the pid was reused meanwhile
@@ -141,7 +141,7 @@ class ProcessOwners:
                     return None
                 if b"(slurmstepd)" not in read_file(f"{self._procfs}/{pid}/stat"):
                     continue
-                if _parse_uid(read_file(f"{self._procfs}/{pid}/status")) == 0 and (
+                if parse_uid(read_file(f"{self._procfs}/{pid}/status")) == 0 and (
                     title := stepd_title(self._procfs, pid)
                 ):
                     return title
@@ -169,11 +169,3 @@ class ProcessOwners:
             return True  # a kernel without namespaces
         numbers = next((line.split()[1:] for line in status.split(b"\n") if line.startswith(b"NSpid:")), [])
         return len(numbers) > 1
-
-
-def _parse_uid(status: bytes) -> int:
-    """The real uid in /proc/<pid>/status; the folder of a non-dumpable process is owned by root."""
-    for line in status.split(b"\n"):
-        if line.startswith(b"Uid:"):
-            return int(line.split()[1])
-    raise ValueError("no Uid line in /proc/<pid>/status")

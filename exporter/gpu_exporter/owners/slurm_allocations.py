@@ -33,6 +33,14 @@ class SlurmAllocations:
     unresolved: int = 0
     explained: frozenset[int] = frozenset()
 
+    def gpus_by_job(self) -> dict[str, frozenset[str]]:
+        """Job -> its GPUs."""
+        found: dict[str, set[str]] = {}
+        for uuid, jobs in self.jobs.items():
+            for job in jobs:
+                found.setdefault(job, set()).add(uuid)
+        return {job: frozenset(uuids) for job, uuids in found.items()}
+
     def add(self, job: str, found: tuple[Iterable[str], int]) -> None:
         """Add GPUs of a job, and how many of its GPUs match none."""
         uuids, unresolved = found
@@ -82,10 +90,10 @@ class GpuIndices:
 
 
 def slurm_allocations(
-    jobs: Mapping[str, NodeJob], ended: frozenset[str], answer: ScontrolAnswer | None, indices: GpuIndices
+    jobs: Mapping[str, NodeJob], freed: frozenset[str], answer: ScontrolAnswer | None, indices: GpuIndices
 ) -> SlurmAllocations:
-    """`jobs`: those with cgroups here, by number or SLUID. `ended`: jobs that had cgroups here, which the controller's
-    answer may still have. `answer`: None if the controller did not answer."""
+    """`jobs`: those with cgroups here, by number or SLUID. `answer`: None if the controller did not answer. `freed`:
+    GPUs of jobs that have ended here since, which it still counts."""
     result = SlurmAllocations()
     asked = answer.jobs if answer else {}
     explained: set[int] = set()
@@ -104,25 +112,27 @@ def slurm_allocations(
         if number in local or not controller.holds or controller.gpu_indices is None:
             continue
         explained |= controller.gpu_indices
-        if number not in ended:
-            result.add(number, indices.resolve(controller.gpu_indices))
+        result.add(number, indices.resolve(controller.gpu_indices))
     if answer and answer.used_indices is not None:
-        _add_unknown_jobs(result, answer.used_indices, explained, indices)
+        _add_unknown_jobs(result, answer.used_indices, explained, freed, indices)
         result.is_complete = not result.unresolved
     result.explained = frozenset(explained)
     return result
 
 
-def _add_unknown_jobs(result: SlurmAllocations, used: frozenset[int], explained: set[int], indices: GpuIndices) -> None:
+def _add_unknown_jobs(
+    result: SlurmAllocations, used: frozenset[int], explained: set[int], freed: frozenset[str], indices: GpuIndices
+) -> None:
     """Add the GPUs that the controller has allocated to jobs that are not known here."""
+    known = result.jobs.keys() | freed
     if len(used) >= len(indices.gpus):
         result.unresolved = 0
-        result.add(UNKNOWN_JOB, ({gpu.uuid for gpu in indices.gpus} - result.jobs.keys(), 0))
+        result.add(UNKNOWN_JOB, ({gpu.uuid for gpu in indices.gpus} - known, 0))
     elif indices.order is None:
-        result.unresolved = max(0, len(used) - len(result.jobs))
+        result.unresolved = max(0, len(used) - len(known))
     else:
         found, unresolved = indices.resolve(used - explained)
-        result.add(UNKNOWN_JOB, (found - result.jobs.keys(), unresolved))
+        result.add(UNKNOWN_JOB, (found - known, unresolved))
 
 
 def _numbers(index: str) -> tuple[int, ...]:

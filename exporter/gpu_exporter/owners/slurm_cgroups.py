@@ -18,6 +18,7 @@ from gpu_exporter.host.kernel_files import read_file
 from gpu_exporter.owners.slurm import is_root_folder, is_sluid, node_name, parse_job_folder, parse_step_folder
 from gpu_exporter.owners.slurm_environment import SlurmEnvironment, gpus_of_step, parse_environment
 from gpu_exporter.owners.slurm_gres import parse_device_list
+from gpu_exporter.owners.users import parse_uid
 
 #: How often an unchanged job is read again: its processes may have been restarted.
 REREAD_SECONDS = 60.0
@@ -158,16 +159,16 @@ class SlurmCgroups:
                 return title[0]
         return ""
 
-    def _read_environment(self, step: str) -> tuple[SlurmEnvironment, int | None] | None:
+    def _read_environment(self, step: str) -> tuple[SlurmEnvironment, int] | None:
         """Of the step's first readable process, with its uid."""
         for pid in _step_pids(step):
             try:
                 environment = parse_environment(read_file(f"{self._procfs}/{pid}/environ"))
-                uid = os.stat(f"{self._procfs}/{pid}").st_uid
-            except OSError:
+                uid = parse_uid(read_file(f"{self._procfs}/{pid}/status"))
+            except (OSError, ValueError):
                 continue
             if environment:
-                return environment, int(environment.uid) if environment.uid.isdigit() else uid
+                return environment, uid
         return None
 
 

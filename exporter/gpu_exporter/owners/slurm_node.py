@@ -49,6 +49,9 @@ class SlurmNode:
         self._last_answer: ScontrolAnswer | None = None
         self._local: set[str] = set()
         self._ended: dict[str, float] = {}
+        self._answers = 0
+        self._held: dict[str, frozenset[str]] = {}
+        self._freed: dict[str, int] = {}
 
     def update(
         self,
@@ -65,14 +68,15 @@ class SlurmNode:
         answer = status.answer if status else None
         numbers = {key: job.number for key, job in jobs.items() if job.number}
         local = set(numbers.values())
-        self._note_ended(local, now)
         self._remember(answer, local)
+        self._note_ended(local, now)
         node = self._cgroups.node_name or self._nodename
         parents = {identity.parent_uuid for identity in identities}
         gpus = tuple(identity for identity in identities if identity.uuid not in parents)
         known = replace(answer, jobs=self._controller_jobs) if answer else None
         indices = GpuIndices(ids, gpus, self._conf.read(node, now))
-        allocations = slurm_allocations(jobs, frozenset(self._ended), known, indices)
+        allocations = slurm_allocations(jobs, frozenset(self._freed), known, indices)
+        self._held = allocations.gpus_by_job()
         self._ask(node, jobs, local | environments.keys(), answer, allocations)
         states = {}
         if self._cgroups.found:
@@ -82,9 +86,12 @@ class SlurmNode:
         return SlurmView(allocations, self._details(jobs, environments, now), numbers, states)
 
     def _note_ended(self, local: set[str], now: float) -> None:
+        """Forget jobs whose cgroups are gone. The controller's next answer may be older than that."""
         for number in self._local - local:
             self._ended[number] = now
             self._controller_jobs.pop(number, None)  # a requeued job gets other GPUs
+            self._freed |= dict.fromkeys(self._held.get(number, ()), self._answers)
+        self._freed = {uuid: answers for uuid, answers in self._freed.items() if self._answers < answers + 2}
         self._local = local
         self._ended = {
             number: at for number, at in self._ended.items() if number not in local and now - at < _ENDED_SECONDS
@@ -95,6 +102,7 @@ class SlurmNode:
         if answer is self._last_answer:
             return
         self._last_answer = answer
+        self._answers += 1
         if answer is None:
             self._controller_jobs = {}
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from gpu_exporter.exposition import render
 from gpu_exporter.owners import pod_names
 from gpu_exporter.owners.collector import OwnerCollector, OwnerSettings
 from gpu_exporter.owners.pod_resources import DeviceAllocation, PodResourcesStatus
+from gpu_exporter.owners.scontrol import ScontrolAnswer, ScontrolJob, ScontrolQuery, ScontrolStatus
+from gpu_exporter.owners.slurm_environment import JobDetails
 from gpu_exporter.snapshot import DeviceIdentity, DeviceReading, DownReason, GpuProcess
 
 from tests.unit.owners.fake_proc import FakeProc
@@ -243,3 +246,175 @@ def test_label_names_are_stable() -> None:
     )
     for family in metrics.OWNER_FAMILIES:
         assert not {"job", "pod", "namespace", "instance"} & set(family.labels)
+
+
+# Slurm
+
+
+class FakeController:
+    """Stands in for ScontrolClient."""
+
+    def __init__(self, used: set[int], **jobs: set[int]) -> None:
+        self.query = ScontrolQuery("")
+        self.status = ScontrolStatus(
+            "ok",
+            ScontrolAnswer(
+                frozenset(used),
+                {
+                    name[1:]: ScontrolJob(
+                        name[1:], "", True, JobDetails(f"name-{name}", "ada", "lab", "gpu", ""), frozenset(gpus)
+                    )
+                    for name, gpus in jobs.items()
+                },
+            ),
+        )
+
+    def current(self) -> ScontrolStatus:
+        return self.status
+
+
+class SlurmHarness(OwnersHarness):
+    """A node with four GPUs, g0 to g3, in the order of gres.conf."""
+
+    controller: FakeController | None = None
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        (root / "etc/slurm").mkdir()
+        (root / "etc/slurm/gres.conf").write_text("Name=gpu File=/dev/nvidia[0-3]\n")
+        for index in range(4):
+            identity = DeviceIdentity(f"g{index}", str(index), "H100", "NVIDIA")
+            self.devices.append(DeviceReading(identity))
+
+    def build(self) -> OwnerCollector:
+        settings = OwnerSettings(self.root / "proc", self.root / "sys", self.root, "n1")
+        return OwnerCollector(
+            lambda: self.devices, settings, self.pods, lambda: self.time, self.controller,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def run(self, index: int, *pids: int) -> None:
+        self.devices[index] = DeviceReading(
+            self.devices[index].identity, processes=tuple(GpuProcess(pid, 1) for pid in pids)
+        )
+
+    def job(self, job: str, pid: int, step: str = "batch", **variables: str) -> None:
+        """A job with one process, in a v2 cgroup."""
+        path = f"system.slice/slurmstepd.scope/{job}/step_{step}/user/task_0"
+        folder = self.root / "sys/fs/cgroup" / path
+        folder.mkdir(parents=True)
+        (folder / "cgroup.procs").write_text(f"{pid}\n")
+        environ = {f"SLURM_{name}": value for name, value in variables.items()} if variables else None
+        self.proc.add(pid, f"0::/{path}\n", environ=environ)
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> SlurmHarness:
+    return SlurmHarness(tmp_path)
+
+
+def test_job_has_a_row_on_each_of_its_gpus(slurm: SlurmHarness) -> None:
+    slurm.job("s3A9M8KZQ0N500", 10, JOB_ID="9", JOB_SLUID="s3A9M8KZQ0N500", JOB_GPUS="1,2", JOB_NAME="fit",
+              JOB_ACCOUNT="lab", JOB_PARTITION="gpu", ARRAY_JOB_ID="6", ARRAY_TASK_ID="3")  # fmt: skip
+    slurm.run(2, 10)
+    job = {
+        "kind": "slurm", "user": "alice", "training_job": "9", "job_name": "fit", "account": "lab", "partition": "gpu",
+        "array_task": "6_3",
+    }  # fmt: skip
+    assert slurm.owners() == [{"uuid": "g1", **job}, {"uuid": "g2", **job, "step": "batch"}]
+    found = slurm.collect()
+    assert found["gpu_allocated"] == {("g1",): 1, ("g2",): 1}, "without the controller, the others may be allocated"
+    assert ("slurm_cgroups", "ok") in found["gpu_exporter_owner_source_info"]
+    shutil.rmtree(slurm.root / "sys/fs/cgroup/system.slice/slurmstepd.scope/s3A9M8KZQ0N500")
+    slurm.run(2)
+    assert slurm.owners() == []
+
+
+def test_jobs_are_distinct_while_only_their_sluids_are_known(slurm: SlurmHarness) -> None:
+    """Two jobs of one user: neither environment nor slurmstepd can be read."""
+    for pid, sluid in ((10, "s3A9M8KZQ0N500"), (11, "s3A9M8KZQ0N900")):
+        slurm.proc.add(pid, f"0::/system.slice/slurmstepd.scope/{sluid}/step_0/user/task_0\n")
+    slurm.run(0, 10, 11)
+    rows = [{"uuid": "g0", "kind": "slurm", "user": "alice", "training_job": f"s3A9M8KZQ0N{n}00", "step": "0"}
+            for n in (5, 9)]  # fmt: skip
+    assert slurm.owners() == rows
+
+
+def test_one_jobs_processes_that_disagree_on_its_name(slurm: SlurmHarness) -> None:
+    """A process can change its environment: it cannot multiply the series of its job."""
+    for pid in range(10, 14):
+        path = f"0::/system.slice/slurmstepd.scope/job_9/step_0/user/task_{pid}\n"
+        slurm.proc.add(pid, path, environ={"SLURM_JOB_ID": "9", "SLURM_JOB_NAME": f"name {pid}"})
+    slurm.run(0, 10, 11, 12, 13)
+    assert len(slurm.owners()) == 1
+
+
+def test_controller_names_jobs_and_free_gpus(slurm: SlurmHarness) -> None:
+    slurm.controller = FakeController({0, 1, 3}, j9={0}, j12={3})
+    slurm.job("job_9", 10)  # its environment cannot be read
+    slurm._collector = slurm.build()
+    known = {"kind": "slurm", "user": "ada", "account": "lab", "partition": "gpu"}
+    assert slurm.owners() == [
+        {"uuid": "g0", **known, "training_job": "9", "job_name": "name-j9"},
+        {"uuid": "g1", "kind": "slurm"},  # allocated, owner unknown
+        {"uuid": "g3", **known, "training_job": "12", "job_name": "name-j12"},
+    ]
+    assert slurm.collect()["gpu_allocated"] == {("g0",): 1, ("g1",): 1, ("g2",): 0, ("g3",): 1}
+    query = slurm.controller.query
+    assert (query.node, query.jobs, query.detailed, query.unexplained) == (
+        "n1", frozenset({"12"}), frozenset({"12"}), frozenset({1}),
+    )  # fmt: skip
+
+
+def test_job_whose_gpus_are_unknown_is_asked_for(slurm: SlurmHarness) -> None:
+    slurm.controller = FakeController(set())
+    slurm.job("job_9", 10)
+    slurm.job("job_8", 11, JOB_ID="8", JOB_GPUS="0")
+    slurm._collector = slurm.build()
+    slurm.collect()
+    query = slurm.controller.query
+    assert query.jobs == frozenset({"8", "9"})
+    assert query.detailed == frozenset({"9"}), "details load all nodes of the cluster"
+
+
+def test_requeued_job_is_asked_for_again(slurm: SlurmHarness) -> None:
+    slurm.controller = FakeController({0}, j9={0})
+    slurm.job("job_9", 10)
+    slurm._collector = slurm.build()
+    assert [row["uuid"] for row in slurm.owners()] == ["g0"]
+    assert slurm.controller.query.jobs == frozenset()
+    shutil.rmtree(slurm.root / "sys/fs/cgroup/system.slice/slurmstepd.scope/job_9")
+    assert slurm.owners() == [], "the answer of the controller is older"
+    slurm.job("job_9", 11)
+    slurm.collect()
+    assert slurm.controller.query.detailed == {"9"}
+
+
+def test_unknown_job_is_the_one_whose_process_is_there(slurm: SlurmHarness) -> None:
+    """Slurm without cgroups: the process is known, what the job holds is not yet."""
+    slurm.controller = FakeController({0})
+    slurm.proc.add(10, environ={"SLURM_JOB_ID": "9", "SLURM_JOB_UID": "1000", "SLURM_STEP_ID": "0"})
+    slurm.run(0, 10)
+    slurm._collector = slurm.build()
+    assert [(row["uuid"], row["training_job"]) for row in slurm.owners()] == [("g0", "9")]
+
+
+def test_kubelet_and_slurm_on_one_node(slurm: SlurmHarness) -> None:
+    """A GPU is free only if both say so."""
+    slurm.pods = FakePodResources(("ml/a", "main", "g0"))
+    slurm.job("job_9", 10, JOB_ID="9", JOB_GPUS="1")
+    assert slurm.collect()["gpu_allocated"] == {("g0",): 1, ("g1",): 1}
+    slurm.controller = FakeController({1}, j9={1})
+    slurm._collector = slurm.build()
+    assert slurm.collect()["gpu_allocated"] == {("g0",): 1, ("g1",): 1, ("g2",): 0, ("g3",): 0}
+
+
+def test_device_of_a_claim_by_pool(node: OwnersHarness) -> None:
+    """The CDI name says nothing, the names of pool and device do."""
+    node.gpu("g")
+    node.pods = FakePodResources()
+    claim = DeviceAllocation("ml", "train-0", "main", "k8s.gpu.nvidia.com/claim", "opaque", ("node-1/gpu-0",))
+    node.pods.answer = PodResourcesStatus("ok", frozenset({claim}))
+    assert [(row["uuid"], row["pod"]) for row in node.owners()] == [("g", "train-0")]
+    unknown = DeviceAllocation("ml", "train-0", "main", "gpu.nvidia.com", "node-1/gpu-7")
+    node.pods.answer = PodResourcesStatus("ok", frozenset({unknown}))
+    assert node.collect()["gpu_exporter_owner_unknown_devices"] == {(): 1}

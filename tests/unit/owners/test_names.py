@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from gpu_exporter.owners import pod_names
-from gpu_exporter.owners.device_ids import DeviceIdResolver, is_gpu_resource
+from gpu_exporter.owners.device_ids import DeviceIdResolver, is_gpu_resource, nvidia_minors
 from gpu_exporter.owners.pod_names import Container, Pod, PodLogIndex, match_by_elimination
 from gpu_exporter.snapshot import DeviceIdentity
 from hypothesis import given
@@ -16,7 +16,36 @@ UID = "0b6a4b1e-53f5-4b5c-9d4f-2d0c6f6a7e11"
 GPUS = (
     DeviceIdentity("GPU-a", "0", "H100", "NVIDIA", pci_bus_id="00000000:0A:00.0"),
     DeviceIdentity("GPU-b", "1", "H100", "NVIDIA", pci_bus_id="00000000:0B:00.0"),
-    DeviceIdentity("MIG-c", "1.0", "H100", "NVIDIA", pci_bus_id="00000000:0B:00.0", parent_uuid="GPU-b"),
+    DeviceIdentity(
+        "MIG-c",
+        "1:0",
+        "H100",
+        "NVIDIA",
+        pci_bus_id="00000000:0B:00.0",
+        parent_uuid="GPU-b",
+        mig_profile="1g.10gb",
+        gpu_instance_id="7",
+    ),
+    DeviceIdentity(
+        "MIG-f",
+        "1:1",
+        "H100",
+        "NVIDIA",
+        pci_bus_id="00000000:0B:00.0",
+        parent_uuid="GPU-b",
+        mig_profile="2g.20gb",
+        gpu_instance_id="3",
+    ),
+    DeviceIdentity(
+        "MIG-g",
+        "1:2",
+        "H100",
+        "NVIDIA",
+        pci_bus_id="00000000:0B:00.0",
+        parent_uuid="GPU-b",
+        mig_profile="2g.20gb",
+        gpu_instance_id="5",
+    ),
     DeviceIdentity("amd-d", "2", "MI300X", "AMD", pci_bus_id="0000:c1:00.0"),
     DeviceIdentity("intel-e", "3", "Max 1550", "Intel", pci_bus_id="0001:3a:00.0"),
 )
@@ -32,6 +61,30 @@ GPUS = (
         ("nvidia1", "GPU-b"),
         ("nvidia1/vgpu3", "GPU-b"),
         ("nvidia1/gi1", ""),
+        ("nvidia1/gi7", "MIG-c"),
+        ("nvidia1/gi3/vgpu0", "MIG-f"),
+        ("nvidia0/gi7", ""),
+        ("GPU-a-3", "GPU-a"),
+        ("GPU-a-_-12", "GPU-a"),
+        ("GPU-a-_2", "GPU-a"),
+        ("GPU-x-1", ""),
+        # dynamic resource allocation: bare, in a pool, in a CDI name
+        ("gpu-1", "GPU-b"),
+        ("gpu-7", ""),
+        ("node-1/gpu-0", "GPU-a"),
+        ("pool/with/slashes/gpu-0", "GPU-a"),
+        ("5f7a1d3c-1111-2222-3333-444455556666-gpu-0", "GPU-a"),
+        ("gpu-1-mig-1g10gb-0", "MIG-c"),
+        ("gpu-1-mig-1g10gb-19-0", "MIG-c"),
+        ("gpu-1-mig-1g.10gb-0", "MIG-c"),
+        ("node-1/gpu-1-mig-1g10gb-19-0", "MIG-c"),
+        ("5f7a1d3c-1111-2222-3333-444455556666-gpu-1-mig-1g10gb-19-0", "MIG-c"),
+        ("gpu-1-mig-2g20gb-14-2", ""),  # one of two: the placement is not known
+        ("gpu-0-mig-1g10gb-0", ""),
+        ("gpu-7-135", "intel-e"),
+        ("0001-3a-00-0-0x0bd5", "intel-e"),
+        ("node-1/0001-3a-00-0-0x0bd5", "intel-e"),
+        ("0001-3b-00-0-0x0bd5", ""),
         ("nvidia2", ""),
         ("0000:0a:00.0", "GPU-a"),
         ("0b:00.0", "GPU-b"),
@@ -52,6 +105,30 @@ def test_device_ids(tmp_path: Path, device_id: str, uuid: str) -> None:
         (tmp_path / "class/drm" / name).mkdir(parents=True)
         (tmp_path / "class/drm" / name / "device").symlink_to("../../../0001:3a:00.0")
     assert DeviceIdResolver(GPUS, tmp_path).resolve(device_id) == uuid
+
+
+def test_device_files_by_minor_number(tmp_path: Path) -> None:
+    """The driver numbers its files by another order than NVML."""
+    for address, minor in (("0000:0a:00.0", 1), ("0000:0b:00.0", 0)):
+        folder = tmp_path / "driver/nvidia/gpus" / address
+        folder.mkdir(parents=True)
+        (folder / "information").write_text(f"Model: \t\t NVIDIA H100\nDevice Minor: \t {minor}\n")
+    (tmp_path / "driver/nvidia-caps").mkdir()
+    (tmp_path / "driver/nvidia-caps/mig-minors").write_text(
+        "config 1\nmonitor 2\ngpu0/gi7/access 66\ngpu0/gi7/ci0/access 67\ngpu0/gi3/access 30\ngpu1/gi7/access 99\n"
+    )
+    (tmp_path / "devices").write_text("Character devices:\n  1 mem\n195 nvidia\n237 nvidia-caps\n\nBlock devices:\n")
+    ids = DeviceIdResolver(GPUS, tmp_path, tmp_path, nvidia_minors(tmp_path))
+    assert (ids.resolve("nvidia1"), ids.resolve("nvidia0/gi7"), ids.resolve("nvidia1/gi7")) == ("GPU-a", "MIG-c", "")
+    names = {(195, 0): "nvidia0", (195, 255): "", (195, 254): "", (237, 66): "nvidia-cap66", (1, 3): "", (226, 0): "",
+             (226, 128): "renderD128"}  # fmt: skip
+    assert {number: ids.file_name(*number) for number in names} == names
+    assert ids.resolve_device_files(["nvidia1"]) == (frozenset({"GPU-a"}), 0)
+    assert ids.resolve_device_files(["nvidia0", "nvidia-cap66", "nvidia-cap67"]) == (frozenset({"MIG-c"}), 0)
+    assert ids.resolve_device_files(["nvidia0", "nvidia-cap66", "nvidia-cap30"]) == (frozenset({"MIG-c", "MIG-f"}), 0)
+    # The whole of a GPU in MIG mode, and a GPU that is not there.
+    assert ids.resolve_device_files(["nvidia0"]) == (frozenset(), 1)
+    assert ids.resolve_device_files(["nvidia9", ""]) == (frozenset(), 1)
 
 
 def test_gpus_without_an_address_or_a_device_link(tmp_path: Path) -> None:

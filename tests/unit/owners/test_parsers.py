@@ -50,6 +50,22 @@ PATHS: dict[str, tuple[OwnerKind, str, str, str, str, str]] = {
     "/system.slice/node7_slurmstepd.scope/job_4242/step_interactive/user/task_0": (
         S, "", "", "4242", "interactive", "node7_slurmstepd.scope"),
     "/../job_4242/step_1/user/task_0": (S, "", "", "4242", "1", ""),
+    "/system.slice/slurmstepd.scope/job_4242/step_0+1/user/task_0": (S, "", "", "4242", "0+1", "slurmstepd.scope"),
+    # since 26.05: the SLUID; in another slice, in a container, from within the scope, the job's own cgroup
+    "/system.slice/slurmstepd.scope/s0K1KKYAYG5D00/step_0/user/task_0": (
+        S, "", "", "s0K1KKYAYG5D00", "0", "slurmstepd.scope"),
+    "/hpc.slice/gpu01_slurmstepd.scope/sFKNKTV3WPV5ZZ/step_batch/slurm": (
+        S, "", "", "sFKNKTV3WPV5ZZ", "batch", "gpu01_slurmstepd.scope"),
+    "/lxc.payload.c1/system.slice/slurmstepd.scope/s3A9M8KZQ0N500/step_extern/user/task_special": (
+        S, "", "c1", "s3A9M8KZQ0N500", "extern", "slurmstepd.scope"),
+    "/../s3A9M8KZQ0N500/step_interactive/user/task_0": (S, "", "", "s3A9M8KZQ0N500", "interactive", ""),
+    "/system.slice/slurmstepd.scope/s3A9M8KZQ0N500": (S, "", "", "s3A9M8KZQ0N500", "", "slurmstepd.scope"),
+    # no SLUIDs: a letter outside of base 32, too large a first digit, too short; and slurmd itself
+    "/system.slice/slurmstepd.scope/s3A9M8KZQ0N5I0/x": (D, "", "", "", "", "slurmstepd.scope"),
+    "/system.slice/slurmstepd.scope/sZA9M8KZQ0N500/x": (D, "", "", "", "", "slurmstepd.scope"),
+    "/system.slice/slurmstepd.scope/s3A9M8KZQ0N50/x": (D, "", "", "", "", "slurmstepd.scope"),
+    "/system.slice/n1_slurmstepd.scope/slurmd": (D, "", "", "", "", "n1_slurmstepd.scope"),
+    "/s3A9M8KZQ0N500/x": (U, "", "", "", "", ""),
     f"/system.slice/slurmstepd.scope/job_7/step_0/user/task_0/libpod-{ID}": (S, "", ID, "7", "0", "slurmstepd.scope"),
     # containers
     f"/docker/{ID}": (C, "", ID, "", "", ""),

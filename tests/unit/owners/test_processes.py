@@ -150,3 +150,66 @@ def test_cached_process_is_not_read_again(
     monkeypatch.setattr("gpu_exporter.owners.processes.read_file", record)
     table.owners(range(10, 30), 1)
     assert sorted(paths) == sorted(f"{proc.root}/{pid}/stat" for pid in range(10, 30))
+
+
+# Slurm, where the cgroup does not have the job's number
+
+IN_JOB = {"SLURM_JOB_ID": "8", "SLURM_JOB_UID": "1000", "SLURM_STEP_ID": "0", "SLURM_JOB_SLUID": "s3A9M8KZQ0N500"}
+SLUID_CGROUP = "0::/system.slice/slurmstepd.scope/s3A9M8KZQ0N500/step_0/user/task_0\n"
+
+
+def slurm_owner(table: ProcessOwners, pid: int) -> tuple[str, str, str]:
+    owner = table.owners([pid], 0)[pid]
+    return owner.kind.value, owner.slurm_job, owner.slurm_step
+
+
+def test_sluid_becomes_the_number_in_the_environment(proc: FakeProc, table: ProcessOwners) -> None:
+    proc.add(10, SLUID_CGROUP, environ=IN_JOB)
+    assert slurm_owner(table, 10) == ("slurm", "8", "0")
+    assert table.slurm_environments().keys() == {"8"}
+    assert table.slurm_roots() == {("system.slice", "slurmstepd.scope")}
+
+
+def test_sluid_stays_if_the_environment_is_of_another_job(proc: FakeProc, table: ProcessOwners) -> None:
+    proc.add(10, SLUID_CGROUP, environ={**IN_JOB, "SLURM_JOB_SLUID": "s0000000000000"})
+    assert slurm_owner(table, 10) == ("slurm", "s3A9M8KZQ0N500", "0")
+    assert table.slurm_environments() == {}
+
+
+def test_job_without_cgroups(proc: FakeProc, table: ProcessOwners) -> None:
+    """slurmstepd is among the parents: its title counts, whatever the environment says."""
+    proc.add(7, service("slurmd"), uid=0, name="slurmstepd", title="slurmstepd: [8.batch]")
+    proc.add(9, service("slurmd"), parent=7)
+    proc.add(10, service("slurmd"), parent=9, environ={**IN_JOB, "SLURM_JOB_ID": "5"})
+    proc.add(11, service("slurmd"), parent=9)  # another user's, whose environment we may not read
+    assert slurm_owner(table, 10) == slurm_owner(table, 11) == ("slurm", "8", "batch")
+    assert table.slurm_environments() == {}
+
+
+def test_title_of_a_users_process_is_ignored(proc: FakeProc, table: ProcessOwners) -> None:
+    proc.add(9, uid=1000, name="slurmstepd", title="slurmstepd: [8.batch]")
+    proc.add(10, parent=9, environ={"HOME": "/"})
+    proc.add(11, parent=9)
+    assert slurm_owner(table, 10) == slurm_owner(table, 11) == ("user", "", "")
+
+
+def test_daemon_of_a_job_without_cgroups(proc: FakeProc, table: ProcessOwners) -> None:
+    """Its parents have ended: the environment is left."""
+    proc.add(10, environ=IN_JOB)
+    assert slurm_owner(table, 10) == ("slurm", "8", "0")
+
+
+def test_environment_that_claims_another_users_job(proc: FakeProc, table: ProcessOwners) -> None:
+    proc.add(10, environ={**IN_JOB, "SLURM_JOB_UID": "0"})
+    assert slurm_owner(table, 10) == ("user", "", "")
+
+
+def test_environment_in_a_pod_is_not_read(proc: FakeProc, table: ProcessOwners) -> None:
+    proc.add(10, f"0::/kubepods/pod0b6a4b1e-53f5-4b5c-9d4f-2d0c6f6a7e11/{'a' * 64}\n", environ=IN_JOB)
+    assert slurm_owner(table, 10) == ("kubernetes", "", "")
+
+
+def test_endless_parents(proc: FakeProc, table: ProcessOwners) -> None:
+    proc.add(10, parent=11)
+    proc.add(11, parent=10)
+    assert slurm_owner(table, 10) == ("user", "", "")
