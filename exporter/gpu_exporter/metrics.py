@@ -86,6 +86,16 @@ MEMORY_TOTAL = _device_family("gpu_memory_total_bytes", "gauge", "Total memory o
 MEMORY_USED = _device_family(
     "gpu_memory_used_bytes", "gauge", "Memory allocated by processes, without the memory reserved by the driver."
 )
+MEMORY_POOL_TOTAL = _device_family(
+    "gpu_memory_pool_total_bytes",
+    "gauge",
+    "Size of a pool of memory of an AMD APU: vram (set aside by the firmware) or gtt (mapped on demand). "
+    "gpu_memory_total_bytes is the larger one.",
+    "pool",
+)
+MEMORY_POOL_USED = _device_family(
+    "gpu_memory_pool_used_bytes", "gauge", "Memory used in a pool of memory of an AMD APU.", "pool"
+)
 MEMORY_RESERVED = _device_family("gpu_memory_reserved_bytes", "gauge", "Memory reserved by the driver.")
 MEMORY_ACTIVITY = _device_family(
     "gpu_memory_activity_ratio",
@@ -250,7 +260,7 @@ DEVICE_FAMILIES: tuple[MetricFamily, ...] = (
     XID_INFO, POWER_LIMIT_MAX, VIDEO_CLOCK, COMPUTE_MODE, IDLE_REASON_ACTIVE,
 )  # fmt: skip
 
-VENDOR_FAMILIES: tuple[MetricFamily, ...] = (HEALTH,)
+VENDOR_FAMILIES: tuple[MetricFamily, ...] = (HEALTH, MEMORY_POOL_TOTAL, MEMORY_POOL_USED)
 """Device families of some vendors only; the drivers of others do not list them as absent."""
 
 _OWNER_LABELS = (

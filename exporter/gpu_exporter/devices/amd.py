@@ -3,6 +3,10 @@
 Kernel documents: Documentation/gpu/amdgpu/thermal.rst and driver-misc.rst (each file's unit), gpu/amdgpu/ras.rst
 (`ras/*_err_count`); the binary table `gpu_metrics` is drivers/gpu/drm/amd/include/kgd_pp_interface.h, the bits of its
 throttle status drivers/gpu/drm/amd/pm/swsmu/inc/amdgpu_smu.h.
+
+An APU has two pools of the CPU's memory: the carve-out that the firmware sets aside (`vram`), and what the kernel maps
+on demand (`gtt`). In the larger one the kernel places the memory of compute processes (commits 8b0d068e7dd1 and
+759e764f7d58), and amd-smi shows it (ROCm/rocm-systems#1967): here, too, it is the memory of the GPU.
 """
 
 from __future__ import annotations
@@ -50,6 +54,15 @@ MODEL_NAMES = {
     "1002:7448": "AMD Radeon PRO W7900",
 }
 """From pci-ids, for cards without `product_name`, which only some server boards have. All others are looked up."""
+
+APU_TABLE_FORMATS = (2, 3)
+"""Format revisions of `gpu_metrics` that only APUs have."""
+
+APU_PCI_IDS = frozenset({
+    "1002:1506", "1002:150e", "1002:1586", "1002:15bf", "1002:15c8", "1002:15d8", "1002:15dd", "1002:15e7", "1002:1636",
+    "1002:1638", "1002:163f", "1002:164c", "1002:164e", "1002:1681", "1002:1900", "1002:1901", "1002:1114", "1002:74a0",
+})  # fmt: skip
+"""APUs in pci-ids, from Raven to Strix Halo, and the MI300A: for those without a table, or one of a server chip."""
 
 JOULES_PER_COUNT = 2.0**-16
 """`gpu_metrics` counts energy in units of 15.259 microjoules."""
@@ -143,7 +156,17 @@ def parse_max_clock(raw: bytes) -> float:
     return max(levels) * 1e6
 
 
+MEMORY_POOLS = ("vram", "gtt")
+_POOL_BYTES = scaled_int(2**50, min_value=1)
 _HERTZ = scaled_int(2 * 10**10)
+
+
+def _pool_bytes(card: DrmCard, pool: str) -> float:
+    """The size of a pool of memory; 0 if it cannot be read."""
+    try:
+        return _POOL_BYTES(read_file(f"{card.device}/mem_info_{pool}_total"))
+    except SysfsValueError:
+        return 0
 
 
 class AmdDriver(DrmDriver):
@@ -171,19 +194,33 @@ class AmdDriver(DrmDriver):
         unique = read_text(f"{card.device}/unique_id")
         return unique if unique.strip("0") else ""
 
+    def _shares_memory(self, card: DrmCard) -> bool:
+        if card.pci_id in APU_PCI_IDS:
+            return True
+        if card.suspended:  # reading the table would wake it
+            return False
+        try:
+            table = read_file(f"{card.device}/gpu_metrics")
+        except SysfsValueError:
+            return False
+        return len(table) > 2 and table[2] in APU_TABLE_FORMATS
+
     def _sources(self, card: DrmCard) -> tuple[Iterable[SysfsSource], Iterable[SysfsSource]]:
         link = card.pcie_link_folder()
+        pool = "vram"
+        if self._shares_memory(card):
+            pool = max(MEMORY_POOLS, key=lambda pool: _pool_bytes(card, pool))
         live = [
             SysfsSource(metrics.UTILIZATION, f"{card.device}/gpu_busy_percent", PERCENT),
             SysfsSource(metrics.MEMORY_ACTIVITY, f"{card.device}/mem_busy_percent", PERCENT),
-            SysfsSource(metrics.MEMORY_USED, f"{card.device}/mem_info_vram_used", BYTES),
+            SysfsSource(metrics.MEMORY_USED, f"{card.device}/mem_info_{pool}_used", BYTES),
             SysfsSource(metrics.PCIE_GENERATION, f"{link}/current_link_speed", link_generation),
             SysfsSource(metrics.PCIE_WIDTH, f"{link}/current_link_width", LINK_WIDTH),
         ]
         for hwmon in hwmon_paths(card.device)[:1]:
             live += _sensors(hwmon)
         slow = [
-            SysfsSource(metrics.MEMORY_TOTAL, f"{card.device}/mem_info_vram_total", scaled_int(2**50, min_value=1)),
+            SysfsSource(metrics.MEMORY_TOTAL, f"{card.device}/mem_info_{pool}_total", _POOL_BYTES),
             SysfsSource(metrics.SM_CLOCK_MAX, f"{card.device}/pp_dpm_sclk", parse_max_clock),
             SysfsSource(metrics.PCIE_REPLAYS, f"{card.device}/pcie_replay_count", COUNT),
             # Each read makes the driver query the memory controllers.
@@ -194,6 +231,14 @@ class AmdDriver(DrmDriver):
                 metrics.ECC_ERRORS, f"{card.device}/ras/umc_err_count", keyed_value(b"ue", COUNT), ("uncorrected",)
             ),
         ]
+        if self._shares_memory(card):
+            for each in MEMORY_POOLS:
+                live.append(
+                    SysfsSource(metrics.MEMORY_POOL_USED, f"{card.device}/mem_info_{each}_used", BYTES, (each,))
+                )
+                slow.append(
+                    SysfsSource(metrics.MEMORY_POOL_TOTAL, f"{card.device}/mem_info_{each}_total", BYTES, (each,))
+                )
         return live, slow
 
     def _add_readings(self, gpu: DrmGpu, values: SysfsReadings) -> None:

@@ -142,6 +142,10 @@ class DrmDriver(ABC):
     def _serial(self, card: DrmCard) -> str:
         """The vendor's unique id of the card; empty if it has none."""
 
+    def _shares_memory(self, card: DrmCard) -> bool:
+        """Whether the card uses the memory of the CPU."""
+        return False
+
     @abstractmethod
     def _sources(self, card: DrmCard) -> tuple[Iterable[SysfsSource], Iterable[SysfsSource]]:
         """Sources read each time, and those read rarely (expensive or constant). Of alternatives, the first is used."""
@@ -198,7 +202,10 @@ class DrmDriver(ABC):
         version = read_text(f"{self._sysfs}/module/{card.driver}/version") or read_text(
             f"{self._procfs}/sys/kernel/osrelease"
         )
-        identity = DeviceIdentity(uuid, str(card.number), self._name(card), self.vendor, card.pci_bus_id, version)
+        identity = DeviceIdentity(
+            uuid, str(card.number), self._name(card), self.vendor, card.pci_bus_id, version,
+            unified="true" if self._shares_memory(card) else "",
+        )  # fmt: skip
         before = self._known_gpus.get(uuid)
         gpu = DrmGpu(card, identity, before.meter if before else BusyMeter(max_gap_seconds=self.max_gap_seconds))
         self._known_gpus[uuid] = gpu

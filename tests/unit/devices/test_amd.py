@@ -198,6 +198,57 @@ def test_mi300x_without_an_edge_sensor_and_with_a_deep_sleep_clock_level(tree: F
     assert absent(devices[1])["gpu_throttle_active"] == "unsupported"
 
 
+def apu(tree: FakeSysfs, vram: int, gtt: int, pci_id: str = "1002:1586", table_format: int = 3) -> Path:
+    header = struct.pack("=HBB", 264, table_format, 0)
+    files: Files = {
+        "gpu_busy_percent": "11\n",
+        "mem_info_vram_total": f"{vram}\n",
+        "mem_info_vram_used": f"{vram // 2}\n",
+        "mem_info_gtt_total": f"{gtt}\n",
+        "mem_info_gtt_used": f"{gtt // 4}\n",
+        "gpu_metrics": header + bytes(260),
+    }
+    return tree.card(0, "amdgpu", pci_id, "pci0000:00/0000:00:08.1/0000:c5:00.0", files)
+
+
+@pytest.mark.parametrize(
+    ("vram", "gtt", "pci_id", "table_format", "expected"),
+    [
+        (GIB // 2, 110 * GIB, "1002:1586", 3, (110 * GIB, 110 * GIB // 4)),  # Strix Halo as it comes
+        (96 * GIB, 16 * GIB, "1002:1586", 3, (96 * GIB, 48 * GIB)),  # with most of the memory set aside
+        (GIB // 2, 30 * GIB, "1002:ffff", 2, (30 * GIB, 30 * GIB // 4)),  # an APU that is in no list
+        (128 * GIB, 64 * GIB, "1002:74a0", 1, (128 * GIB, 64 * GIB)),  # MI300A
+    ],
+)
+def test_memory_of_an_apu_is_its_larger_pool(
+    tree: FakeSysfs, vram: int, gtt: int, pci_id: str, table_format: int, expected: tuple[int, int]
+) -> None:
+    apu(tree, vram, gtt, pci_id, table_format)
+    (device,) = driver(tree).read()
+    assert device.identity.unified == "true"
+    observed = values(device)
+    assert (observed["gpu_memory_total_bytes"], observed["gpu_memory_used_bytes"]) == expected
+    assert observed["gpu_memory_pool_total_bytes vram"] == vram
+    assert observed["gpu_memory_pool_total_bytes gtt"] == gtt
+    assert observed["gpu_memory_pool_used_bytes gtt"] == gtt // 4
+
+
+def test_a_card_has_memory_of_its_own_whatever_it_can_map(tree: FakeSysfs) -> None:
+    rx7900(tree, changed={"mem_info_gtt_total": f"{64 * GIB}\n", "mem_info_gtt_used": "4096\n"})
+    (device,) = driver(tree).read()
+    assert device.identity.unified == ""
+    assert values(device)["gpu_memory_total_bytes"] == 24 * GIB
+    assert not any("pool" in name for name in values(device))
+
+
+def test_an_apu_without_a_readable_pool_has_the_other(tree: FakeSysfs) -> None:
+    device_folder = apu(tree, 4 * GIB, 60 * GIB)
+    (device_folder / "mem_info_gtt_total").write_text("-\n")
+    (device,) = driver(tree).read()
+    assert values(device)["gpu_memory_total_bytes"] == 4 * GIB
+    assert absent(device)["gpu_memory_reserved_bytes"] == "unsupported"
+
+
 def test_every_family_has_a_value_or_an_absence(tree: FakeSysfs) -> None:
     rx7900(tree)
     (device,) = driver(tree).read()
