@@ -5,7 +5,7 @@ Slurm decides on which node and when the job runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from gpu_advisor.allocation.errors import InvalidRequestError, NoInventoryError, UnsatisfiableRequestError
@@ -109,28 +109,27 @@ def _choose(
 ) -> tuple[list[SlurmGpus], int]:
     """The GPUs that the job may get, all of one kind if they are on several nodes, and how many on each node."""
     largest = max(gpus.count for gpus in suitable)
-    by_kind: dict[tuple[str, float | None, str], list[SlurmGpus]] = {}
-    for gpus in suitable:
-        by_kind.setdefault((gpus.gpu_type, gpus.memory_gb, gpus.gres_type), []).append(gpus)
     if request.gpu_count <= largest:
         if _is_any(request) and len({gpus.node for gpus in suitable}) == len(suitable):
             return list(suitable), request.gpu_count  # whatever the node: it has GPUs of one type
-        able = [each for each in by_kind.values() if max(gpus.count for gpus in each) >= request.gpu_count]
-        return _best(able, lambda gpus: gpus.free >= request.gpu_count), request.gpu_count
+        by_type = _grouped(suitable, lambda gpus: gpus.gres_type)  # --gres has one
+        able = [each for each in by_type if max(gpus.count for gpus in each) >= request.gpu_count]
+        return _best(able, request.gpu_count), request.gpu_count
     if not request.distributed_training:
         raise UnsatisfiableRequestError(
             "gpu_count",
             f"{request.gpu_count} GPUs, but the largest node has {largest}: set distributed_training to use several",
             reasons,
         )
+    by_kind = _grouped(suitable, lambda gpus: (gpus.gres_type, gpus.gpu_type, gpus.memory_gb))
     for size in range(largest, 0, -1):
         if request.gpu_count % size:
             continue
         nodes = request.gpu_count // size
-        able = [each for each in by_kind.values() if sum(gpus.count >= size for gpus in each) >= nodes]
+        able = [each for each in by_kind if sum(gpus.count >= size for gpus in each) >= nodes]
         if able:
-            return _best(able, lambda gpus, size=size: gpus.free >= size), size  # type: ignore[misc]
-    total = max(sum(gpus.count for gpus in each) for each in by_kind.values())
+            return _best(able, size), size
+    total = max(sum(gpus.count for gpus in each) for each in by_kind)
     raise UnsatisfiableRequestError(
         "gpu_count",
         f"{request.gpu_count} GPUs of one kind in equal parts: the most of one kind are {total}",
@@ -138,14 +137,23 @@ def _choose(
     )
 
 
-def _best(kinds: Iterable[list[SlurmGpus]], is_free: Callable[[SlurmGpus], bool]) -> list[SlurmGpus]:
-    """The kind with free GPUs, of these the smallest, as the leases choose; else the smallest."""
-    return min(
-        kinds,
-        key=lambda each: (
-            not any(map(is_free, each)), each[0].memory_gb or float("inf"), -sum(map(is_free, each)), each[0].gres_type,
-        ),
-    )  # fmt: skip
+def _grouped(suitable: Sequence[SlurmGpus], key: Callable[[SlurmGpus], Hashable]) -> list[list[SlurmGpus]]:
+    groups: dict[Hashable, list[SlurmGpus]] = {}
+    for gpus in suitable:
+        groups.setdefault(key(gpus), []).append(gpus)
+    return list(groups.values())
+
+
+def _best(groups: Iterable[list[SlurmGpus]], per_node: int) -> list[SlurmGpus]:
+    """The group with a node that is free, of these the one with the smallest cards, as leases choose; else the
+    smallest."""
+
+    def key(group: list[SlurmGpus]) -> tuple[bool, float, int, str]:
+        free = sum(gpus.free >= per_node for gpus in group)
+        smallest = min(float("inf") if gpus.memory_gb is None else gpus.memory_gb for gpus in group)
+        return (not free, smallest, -free, group[0].gres_type)
+
+    return min(groups, key=key)
 
 
 def _is_any(request: GpuRequest) -> bool:
