@@ -93,7 +93,9 @@ def test_nearly_full_needs_both_figures():
 
 MEASURED: dict[str, Any] = {
     "outcome": "measured",
-    "memory": {"kind": "driver", **dict.fromkeys(("peak_bytes", "allocated_bytes", "reserved_bytes", "driver_bytes"), 2**30)},
+    "memory": {
+        "kind": "driver", "peak_bytes": 2**30, "allocated_bytes": 2**30, "reserved_bytes": 2**30, "driver_bytes": 2**30,
+    },
     "step_seconds": [0.1, 0.1], "utilization_ratio": 0.5, "device_name": "GPU", "device_bytes": 2**33, "torch": "2",
 }  # fmt: skip
 

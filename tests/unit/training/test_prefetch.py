@@ -154,3 +154,20 @@ def test_objects_with_a_to_method_are_moved_whole():
     [delivered] = PrefetchLoader([packed], "meta")
     assert isinstance(delivered, PackedSequence)
     assert delivered.data.device.type == "meta"
+
+
+def test_the_loaders_attributes_are_passed_on():
+    class Sampler(torch.utils.data.SequentialSampler):
+        epoch = 0
+
+        def set_epoch(self, epoch: int) -> None:
+            self.epoch = epoch
+
+    numbers = torch.utils.data.TensorDataset(torch.arange(10))
+    sampler = Sampler(numbers)
+    loader = PrefetchLoader(torch.utils.data.DataLoader(numbers, 4, sampler=sampler), "cpu")
+    assert (loader.dataset, loader.sampler, loader.batch_size) == (numbers, sampler, 4)
+    loader.set_epoch(3)
+    assert sampler.epoch == 3
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        loader.nothing_like_it  # noqa: B018

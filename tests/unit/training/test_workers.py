@@ -14,7 +14,13 @@ import pytest
 import torch
 from gpu_advisor.training.loaders import optimized
 from gpu_advisor.training.loaders.optimized import PREFETCH_FACTOR, OptimizedDataLoader
-from gpu_advisor.training.loaders.worker_search import WorkerRate, choose_num_workers, search_worker_rates
+from gpu_advisor.training.loaders.worker_search import (
+    WorkerRate,
+    choose_num_workers,
+    loop_samples_per_second,
+    predicted_rates,
+    search_worker_rates,
+)
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -40,11 +46,12 @@ def curve(waiting: float, computing: float, transfer: float, cores: int, crowdin
 @given(
     waiting=st.floats(0, 0.1), computing=st.floats(1e-5, 0.1), transfer=st.floats(1e-6, 1e-3),
     cores=st.integers(1, 32), crowding=st.floats(0, 0.2), most=st.integers(0, 128), noise=st.integers(0, 10**6),
+    load_share=st.floats(0.1, 50),
 )  # fmt: skip
 @example(  # doubling skips a peak near the last number
-    waiting=0.0546875, computing=0.046875, transfer=0.001, cores=24, crowding=0.15625, most=32, noise=0
+    waiting=0.0546875, computing=0.046875, transfer=0.001, cores=24, crowding=0.15625, most=32, noise=0, load_share=1.0
 )
-def test_the_choice_is_near_the_best(waiting, computing, transfer, cores, crowding, most, noise):
+def test_the_choice_is_near_the_best(waiting, computing, transfer, cores, crowding, most, noise, load_share):
     rate = curve(waiting, computing, transfer, cores, crowding)
     jitter = random.Random(noise)
     tries: list[int] = []
@@ -55,7 +62,15 @@ def test_the_choice_is_near_the_best(waiting, computing, transfer, cores, crowdi
 
     rates = search_worker_rates(measure, most)
     chosen = choose_num_workers(rates)
-    assert rate(chosen) >= 0.85 * max(map(rate, range(most + 1)))
+    workers = [number for number in range(most + 1) if number > 0]
+    if chosen > 0:
+        assert rate(chosen) >= 0.85 * max(map(rate, workers))
+        assert rate(chosen) >= 0.55 * rate(0)
+    else:
+        assert rate(0) >= 1.5 * max(map(rate, workers), default=0.0)
+    loop = rate(0) * load_share
+    in_loop = {number: loop_samples_per_second(WorkerRate(number, rate(number)), loop) for number in range(most + 1)}
+    assert in_loop[choose_num_workers(rates, loop)] >= 0.85 * max(in_loop.values())
     assert max(tries) <= most
     assert len(set(tries)) <= 17
     assert max(map(tries.count, tries)) <= 2
@@ -73,6 +88,33 @@ def test_fewest_workers_that_do():
     assert choose_num_workers(rates) == 4
     assert choose_num_workers(rates, enough_samples_per_second=40) == 2
     assert choose_num_workers(rates, enough_samples_per_second=4000) == 4
+
+
+@pytest.mark.parametrize(
+    ("loading", "loop", "expected"),
+    [
+        ([900, 890, 1700], None, 2),
+        ([900, 890, 900], None, 1),  # without workers, loading and computing take turns
+        ([900, 890, 1700], 850, 2),  # 890 leaves no headroom
+        ([900, 1000, 1700], 850, 1),
+        ([1e6, 3e4, 3e4], None, 0),  # samples that are in memory
+        ([1e6, 3e4, 3e4], 850, 0),
+        ([900], None, 0),
+    ],
+)
+def test_what_the_loop_gets_decides(loading, loop, expected):
+    rates = [WorkerRate(number, rate) for number, rate in enumerate(loading)]
+    assert choose_num_workers(rates, loop) == expected
+
+
+def test_rates_of_slow_samples_are_predicted():
+    waiting = predicted_rates(2.0, 0.0, 2, 8)
+    assert [rate.samples_per_second for rate in waiting] == [0.5, 0.5, 1.0, 2.0, 4.0]
+    assert choose_num_workers(waiting) == 8
+    computing = predicted_rates(2.0, 1.0, 2, 8)  # two cores do two samples a second
+    assert choose_num_workers(computing) == 4
+    assert choose_num_workers(predicted_rates(2.0, 0.0, 2, 8, at_most=1.1)) == 4
+    assert not any(rate.measured for rate in waiting)
 
 
 class NumbersDataset(torch.utils.data.Dataset[Any]):
@@ -182,3 +224,17 @@ def test_iterable_datasets_need_num_workers():
     with pytest.raises(ValueError, match="get_worker_info"):
         OptimizedDataLoader(Stream())
     assert len(list(OptimizedDataLoader(Stream(), None, num_workers=0))) == 5
+
+
+def test_slow_samples_get_many_workers():
+    loader = OptimizedDataLoader(NumbersDataset(wait_seconds=0.3), 8, max_workers=4, measure_within_seconds=1.0)
+    assert loader.num_workers == 4
+    assert not any(rate.measured for rate in loader.worker_rates)
+
+
+def test_arguments_by_position_are_those_of_the_loader():
+    sampler = torch.utils.data.SequentialSampler(range(50))
+    loader = OptimizedDataLoader(NumbersDataset(), 8, None, sampler, None, 0, None, False, True)
+    assert (loader.sampler, loader.num_workers, loader.drop_last, loader.batch_size) == (sampler, 0, True, 8)
+    shuffled = OptimizedDataLoader(NumbersDataset(), 8, True, num_workers=0)
+    assert isinstance(shuffled.sampler, torch.utils.data.RandomSampler)

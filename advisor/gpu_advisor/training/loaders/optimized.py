@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -22,8 +22,8 @@ PREFETCH_FACTOR = 4
 class OptimizedDataLoader(DataLoader[T_co]):
     """A DataLoader with pinned memory, persistent workers, more prefetching, and a measured number of workers.
 
-    The measurement takes a few seconds at construction, in a separate process; `worker_rates` has its results. All
-    arguments of DataLoader are accepted and override these defaults.
+    The measurement takes a few seconds at construction, in a separate process; `worker_rates` has its results.
+    Arguments are those of DataLoader, also by position, and override these defaults.
     """
 
     worker_rates: tuple[WorkerRate, ...]
@@ -32,20 +32,37 @@ class OptimizedDataLoader(DataLoader[T_co]):
         self,
         dataset: Dataset[T_co],
         batch_size: int | None = 1,
-        *,
+        shuffle: bool | None = None,
+        sampler: Any = None,
+        batch_sampler: Any = None,
         num_workers: int | None = None,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        pin_memory: bool | None = None,
+        drop_last: bool = False,
+        timeout: float = 0,
+        worker_init_fn: Callable[[int], None] | None = None,
+        multiprocessing_context: Any = None,
+        generator: torch.Generator | None = None,
+        *,
         max_workers: int | None = None,
         enough_samples_per_second: float | None = None,
         measure_seconds: float = 0.5,
         measure_within_seconds: float = 15.0,
-        **arguments: Any,
+        **keywords: Any,
     ) -> None:
         """
         num_workers: measured if None. max_workers: upper limit of the search; four per core if None.
-        enough_samples_per_second: what training can consume; no more workers are started than this rate needs.
+        enough_samples_per_second: what training can consume, without waiting for data. It decides whether loading
+        without workers, between steps, is enough, and no more workers are started than this rate needs.
         measure_seconds: for each number tried. measure_within_seconds: no number is tried after this time.
         """
-        if arguments.get("batch_sampler") is None:
+        given = {
+            "shuffle": shuffle, "sampler": sampler, "batch_sampler": batch_sampler, "collate_fn": collate_fn,
+            "drop_last": drop_last or None, "timeout": timeout or None, "worker_init_fn": worker_init_fn,
+            "multiprocessing_context": multiprocessing_context, "generator": generator, "pin_memory": pin_memory,
+        }  # fmt: skip
+        arguments = {**keywords, **{name: value for name, value in given.items() if value is not None}}
+        if batch_sampler is None:
             arguments["batch_size"] = batch_size
         rates: list[WorkerRate] = []
         if num_workers is None:

@@ -38,6 +38,18 @@ class PrefetchLoader(Generic[B]):
         self.depth = depth
         self.device = _device(device)
 
+    def __getattr__(self, name: str) -> Any:
+        """The loader's own attributes: `dataset`, `sampler`, `batch_size` and others."""
+        if name.startswith("__") or name == "loader":
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the loader's sampler, which shuffles by it, if it has one."""
+        for each in (self.loader, getattr(self.loader, "batch_sampler", None), getattr(self.loader, "sampler", None)):
+            if callable(set_epoch := getattr(each, "set_epoch", None)):
+                set_epoch(epoch)
+
     def __len__(self) -> int:
         """The loader's length. Raises TypeError if it has none."""
         if not isinstance(self.loader, Sized):

@@ -8,22 +8,32 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import multiprocessing
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from gpu_advisor.training.loaders.worker_search import WorkerRate, best_rates, search_worker_rates
+from gpu_advisor.training.loaders.worker_search import (
+    WorkerRate,
+    available_cores,
+    best_rates,
+    choose_num_workers,
+    predicted_rates,
+    search_worker_rates,
+)
 
 #: Loading time of a batch in the measurement: larger batches would take minutes to measure.
 TARGET_BATCH_SECONDS = 0.05
 MAX_INDICES = 100_000
+#: Samples that take longer are not measured with every number of workers, which would take minutes.
+SLOW_SAMPLE_SECONDS = 0.25
 #: Batches prefetched per worker: PyTorch's default.
 DEFAULT_PREFETCH_FACTOR = 2
 
@@ -89,6 +99,10 @@ def _measure_in_subprocess(plan: WorkerMeasurementConfig, sender: Connection) ->
     rates: list[WorkerRate] = []
     try:
         order = _BatchOrder(plan)
+        if order.sample.wall_seconds > SLOW_SAMPLE_SECONDS:
+            for found in _slow_rates(plan, order, until):
+                sender.send(found)
+            return
 
         def measure(number: int) -> float | None:
             if rates and time.monotonic() > until:
@@ -105,6 +119,36 @@ def _measure_in_subprocess(plan: WorkerMeasurementConfig, sender: Connection) ->
         sender.close()
 
 
+def _slow_rates(plan: WorkerMeasurementConfig, order: _BatchOrder, until: float) -> Iterator[list[WorkerRate]]:
+    """Rates predicted from one sample, then limited by what as many workers as useful delivered in one round."""
+    sample = order.sample
+    cores = available_cores()
+
+    def predict(at_most: float = math.inf) -> list[WorkerRate]:
+        return predicted_rates(sample.wall_seconds, sample.cpu_seconds, cores, plan.max_workers, at_most)
+
+    rates = predict()
+    yield rates
+    workers = choose_num_workers(rates)
+    predicted = next(rate.samples_per_second for rate in rates if rate.num_workers == workers)
+    if workers < 2 or time.monotonic() + 2 * workers / predicted > until:
+        return
+    batches, sizes = _batches(plan, order, workers)
+    started_at = time.perf_counter()
+    for _ in range(workers):
+        next(batches)
+    found = sum(sizes[:workers]) / (time.perf_counter() - started_at)
+    if found < predicted / 2:  # they get in each other's way: a shared disk, the memory's bandwidth
+        yield predict(found)
+
+
+class _SampleTime(NamedTuple):
+    """Of loading one sample, in seconds; `cpu_seconds` of all threads of the process."""
+
+    wall_seconds: float
+    cpu_seconds: float
+
+
 class _BatchOrder:
     """Endless batches of indices in the job's own order; each iteration continues where the last one stopped.
 
@@ -116,13 +160,16 @@ class _BatchOrder:
         loader = DataLoader(plan.dataset, **{**arguments, "num_workers": 0, "persistent_workers": False})
         self.batched = loader.batch_sampler is not None
         self._at = 0
+        self.sample = _SampleTime(0.0, 0.0)
         self._units: list[Any]
         if arguments.get("batch_sampler") is not None or not self.batched:
             # The user's own batches, or single samples: take them unchanged.
             self._units = list(itertools.islice(loader.batch_sampler or loader.sampler, MAX_INDICES))
         else:
             indices = list(itertools.islice(loader.sampler, MAX_INDICES))
-            size, read = _batch_size(plan.dataset, indices, loader.batch_size or 1)
+            self.sample, read = _time_samples(plan.dataset, indices)
+            size = max(round(TARGET_BATCH_SECONDS / max(self.sample.wall_seconds, 1e-9)), 1)
+            size = min(size, loader.batch_size or 1)
             self._units = [indices[i : i + size] for i in range(0, len(indices), size)]
             self._at = -(-read // size)
         if not self._units:
@@ -134,22 +181,45 @@ class _BatchOrder:
             self._at += 1
 
 
-def _batch_size(dataset: Dataset[Any], indices: list[Any], max_size: int) -> tuple[int, int]:
-    """The size of a batch that takes about TARGET_BATCH_SECONDS, and how many samples were read to find it."""
-    read, seconds = 0, 0.0
+def _time_samples(dataset: Dataset[Any], indices: list[Any]) -> tuple[_SampleTime, int]:
+    """The time of a sample, and how many were read to find it."""
+    read, wall, cpu = 0, 0.0, 0.0
     for read, index in enumerate(indices[:64], 1):
-        started_at = time.perf_counter()
+        started_at, cpu_at = time.perf_counter(), time.process_time()
         dataset[index]
-        if read > 1:  # the first includes opening files
-            seconds += time.perf_counter() - started_at
-        if seconds > TARGET_BATCH_SECONDS:
+        taken = _SampleTime(time.perf_counter() - started_at, time.process_time() - cpu_at)
+        if read == 1:  # includes opening files, which does not matter if a sample is that slow
+            if taken.wall_seconds > 4 * SLOW_SAMPLE_SECONDS:
+                return taken, read
+            continue
+        wall, cpu = wall + taken.wall_seconds, cpu + taken.cpu_seconds
+        if wall > TARGET_BATCH_SECONDS:
             break
-    sample_seconds = max(seconds / max(read - 1, 1), 1e-9)
-    return min(max(round(TARGET_BATCH_SECONDS / sample_seconds), 1), max_size), read
+    count = max(read - 1, 1)
+    return _SampleTime(wall / count, cpu / count), read
 
 
 def _measure_rate(plan: WorkerMeasurementConfig, order: _BatchOrder, num_workers: int) -> float:
     """Samples per second."""
+    batches, sizes = _batches(plan, order, num_workers)
+    # Workers take turns, so their batches arrive in bursts: measure whole rounds. First consume what the workers that
+    # started first may have prefetched.
+    batches_per_round = max(num_workers, 1)
+    start = batches_per_round * (1 + (plan.arguments.get("prefetch_factor") or DEFAULT_PREFETCH_FACTOR))
+    for _ in range(start):
+        next(batches)
+    started_at, done, elapsed = time.perf_counter(), 0, 0.0
+    while elapsed < plan.seconds or done < 2 * batches_per_round:
+        for _ in range(batches_per_round):
+            next(batches)
+        done += batches_per_round
+        elapsed = time.perf_counter() - started_at
+    # Batches arrive in the order of their requests.
+    return sum(sizes[start : start + done]) / elapsed
+
+
+def _batches(plan: WorkerMeasurementConfig, order: _BatchOrder, num_workers: int) -> tuple[Iterator[Any], list[int]]:
+    """Batches of a loader with that many workers, and their sizes, in the order of their requests."""
     sizes: list[int] = []
 
     def units() -> Iterator[Any]:
@@ -167,21 +237,7 @@ def _measure_rate(plan: WorkerMeasurementConfig, order: _BatchOrder, num_workers
     )
     # No pinned memory: it needs CUDA, which does not survive a fork.
     settings = {**arguments, **source, "num_workers": num_workers, "pin_memory": False, "persistent_workers": False}
-    batches = iter(DataLoader(plan.dataset, **settings))
-    # Workers take turns, so their batches arrive in bursts: measure whole rounds. First consume what the workers that
-    # started first may have prefetched.
-    batches_per_round = max(num_workers, 1)
-    start = batches_per_round * (1 + (arguments.get("prefetch_factor") or DEFAULT_PREFETCH_FACTOR))
-    for _ in range(start):
-        next(batches)
-    started_at, done, elapsed = time.perf_counter(), 0, 0.0
-    while elapsed < plan.seconds or done < 2 * batches_per_round:
-        for _ in range(batches_per_round):
-            next(batches)
-        done += batches_per_round
-        elapsed = time.perf_counter() - started_at
-    # Batches arrive in the order of their requests.
-    return sum(sizes[start : start + done]) / elapsed
+    return iter(DataLoader(plan.dataset, **settings)), sizes
 
 
 class _SamplerAdapter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,11 @@ from dataclasses import dataclass
 MIN_GAIN_RATIO = 1.08
 #: Share of the best rate given up for fewer workers: each costs memory.
 RATE_TOLERANCE_RATIO = 0.03
+#: Rate that workers should have above the loop's, since batches do not arrive evenly.
+HEADROOM_FACTOR = 1.1
+#: What loading without workers counts if the loop's rate is unknown: it may be fastest if the loop does nothing, and
+#: is half as fast for one that takes as long as loading. With this ratio (x * x + x = 1) neither choice loses more.
+OWN_PROCESS_RATIO = (5**0.5 - 1) / 2
 #: The search ends when the best number and its neighbors are a tenth apart. With I/O-bound data the rate is
 #: proportional to the number until all cores are busy, and may fall from there on: a coarser step would miss the peak.
 NEIGHBOR_DIVISOR = 10
@@ -20,10 +26,14 @@ RETRY_RATIO = 0.7
 
 @dataclass(frozen=True, slots=True)
 class WorkerRate:
-    """Samples per second that `num_workers` workers deliver to a consumer that never makes them wait."""
+    """Samples per second that `num_workers` workers deliver to a consumer that never makes them wait.
+
+    `measured`: False if predicted from the time of a sample, which is too long to measure all numbers.
+    """
 
     num_workers: int
     samples_per_second: float
+    measured: bool = True
 
 
 def search_worker_rates(measure: Callable[[int], float | None], max_workers: int) -> list[WorkerRate]:
@@ -81,12 +91,50 @@ def _count_between_neighbors(rates: Mapping[int, float]) -> int | None:
 
 
 def choose_num_workers(rates: Sequence[WorkerRate], enough_samples_per_second: float | None = None) -> int:
-    """The fewest workers that deliver enough, or nearly the best rate. `rates` must not be empty."""
-    best = max(rate.samples_per_second for rate in rates)
-    required = best * (1 - RATE_TOLERANCE_RATIO)
+    """The fewest workers with which the loop is nearly as fast as it can be. `rates` must not be empty.
+
+    enough_samples_per_second: of the loop without waiting for data; None if unknown.
+    """
+    best = max(loop_samples_per_second(rate, enough_samples_per_second) for rate in rates)
+    fastest = max(rate.samples_per_second for rate in rates if rate.num_workers or len(rates) == 1)
+    needed = fastest * (1 - RATE_TOLERANCE_RATIO)
     if enough_samples_per_second is not None:
-        required = min(required, enough_samples_per_second)
-    return min(rate.num_workers for rate in rates if rate.samples_per_second >= required)
+        needed = min(needed, enough_samples_per_second * HEADROOM_FACTOR)
+    return min(
+        rate.num_workers
+        for rate in rates
+        if loop_samples_per_second(rate, enough_samples_per_second) >= best * (1 - RATE_TOLERANCE_RATIO)
+        and (rate.num_workers == 0 or rate.samples_per_second >= needed or rate.samples_per_second >= fastest)
+    )
+
+
+def loop_samples_per_second(rate: WorkerRate, enough_samples_per_second: float | None) -> float:
+    """What a training loop gets, which itself can do `enough_samples_per_second`.
+
+    Workers load while the loop computes, so the slower of the two decides. Without workers they take turns.
+    """
+    loading = rate.samples_per_second
+    if rate.num_workers:
+        return loading if enough_samples_per_second is None else min(loading, enough_samples_per_second)
+    if enough_samples_per_second is None:
+        return loading * OWN_PROCESS_RATIO
+    return 1 / (1 / loading + 1 / enough_samples_per_second)
+
+
+def predicted_rates(
+    wall_seconds: float, cpu_seconds: float, cores: int, max_workers: int, at_most: float = math.inf
+) -> list[WorkerRate]:
+    """Samples per second of samples too slow to be measured with many numbers of workers.
+
+    wall_seconds, cpu_seconds: of one sample. Workers wait in parallel, and compute on `cores`. at_most: a rate that was
+    measured with as many workers as possible.
+    """
+    computing = cores / cpu_seconds if cpu_seconds > 0 else math.inf
+    rates = []
+    for number in _doubling_counts(max_workers):
+        rate = 1 / wall_seconds if number == 0 else min(number / wall_seconds, computing, at_most)
+        rates.append(WorkerRate(number, rate, measured=False))
+    return rates
 
 
 def best_rates(rates: Iterable[WorkerRate]) -> list[WorkerRate]:
@@ -97,6 +145,13 @@ def best_rates(rates: Iterable[WorkerRate]) -> list[WorkerRate]:
         if known is None or rate.samples_per_second > known.samples_per_second:
             best[rate.num_workers] = rate
     return [best[number] for number in sorted(best)]
+
+
+def available_cores() -> int:
+    """Of this rank: ranks on one machine share its cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(cores // max(int(ranks) if ranks.isdigit() else 1, 1), 1)
 
 
 def default_max_workers() -> int:
