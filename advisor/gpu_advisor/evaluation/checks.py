@@ -24,6 +24,7 @@ from gpu_advisor.evaluation.signals import (
     UTILIZATION_COVERAGE,
     Signal,
 )
+from gpu_advisor.hardware.gpu_types import GIB
 from gpu_advisor.promql.expressions import Ratio
 from gpu_advisor.settings import PoolSettings, Settings
 
@@ -217,7 +218,8 @@ def _gpus(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[C
             yield _gpu(
                 facts, "gpu_utilization", "GPU utilization", UTILIZATION, gpu, band, _has_coverage(facts, gpu.uuid)
             )
-            yield _gpu_memory(facts, gpu, memory)
+            check = _gpu_memory(facts, gpu, memory)
+            yield _of_unified_memory(check, facts.value(MEMORY_TOTAL, gpu.uuid)) if gpu.unified else check
 
 
 def _gpu(facts: Facts, item: str, title: str, signal: Signal, gpu: Gpu, band: TargetBand, known: bool) -> Check:
@@ -236,6 +238,13 @@ def _gpu_memory(facts: Facts, gpu: Gpu, band: TargetBand) -> Check:
     both = Ratio(peak.expression, total.expression) if peak.expression and total.expression else None
     share = replace(peak, unit="ratio", value=needed / capacity, expression=both, threshold=band.low)
     return _judge("gpu_memory", "GPU memory", gpu.scope, share, band)
+
+
+def _of_unified_memory(check: Check, total: float | None) -> Check:
+    """The check of a GPU whose memory is also the CPU's: the total is that of both, and so is the use."""
+    size = "" if total is None else f" of {total / GIB:.0f} GiB"
+    shared = f"unified memory{size}: processes on the CPU use it as well, and count"
+    return replace(check, title="unified memory", message="; ".join(filter(None, (check.message, shared))))
 
 
 def _is_memory_need_known(facts: Facts, uuid: str) -> bool:

@@ -20,7 +20,7 @@ class Gpu:
     """One GPU. `up` is None for a GPU that was observed recently but does not report now.
 
     `uuid` has its cluster before it, and a slash, if GPUs of several clusters share it. `exporter` is the exporter
-    family used for it, by the name of its mapping.
+    family used for it, by the name of its mapping. `unified`: its memory is also the CPU's.
     """
 
     uuid: str
@@ -31,6 +31,7 @@ class Gpu:
     up: bool | None
     exporter: str = ""
     cluster: str = ""
+    unified: bool = False
 
     @property
     def scope(self) -> Scope:

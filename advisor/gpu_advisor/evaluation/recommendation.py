@@ -109,8 +109,8 @@ class CheckStatus(str, Enum):
 class Check:
     """One item of the checklist. Values are ratios 0..1, or money per hour for the item `cost`.
 
-    `missed_by` is the distance to the nearer edge of the band, negative below it. `reason` and `message` are set
-    if the status is unknown.
+    `missed_by` is the distance to the nearer edge of the band, negative below it. `reason` is set if the status is
+    unknown, and so is `message`, which may explain other values as well.
     """
 
     item: str

@@ -226,6 +226,22 @@ def test_memory_that_may_have_been_taken_in_advance(
         assert check.evidence[0].promql
 
 
+@pytest.mark.parametrize("peak", [None, 0.5])
+def test_memory_of_a_gpu_that_shares_the_cpus(peak: float | None) -> None:
+    """GB10, Jetson, Grace, APUs: gpu_info has unified="true"."""
+    known = facts([GpuSpec("a", memory=0.7)])
+    gpu = dataclasses.replace(known.gpus[0], unified=True)
+    total = {signals.MEMORY_TOTAL.name: {"a": 128 * 2.0**30}}
+    reported = {} if peak is None else {signals.JOB_PEAK_MEMORY.name: {"a": peak * 128 * 2.0**30}}
+    known = dataclasses.replace(known, gpus=(gpu,), values={**known.values, **total, **reported})
+    (check,) = (
+        each for each in decide(known, Settings()).checks if (each.item, each.scope.name) == ("gpu_memory", "a")
+    )
+    assert check.title == "unified memory"
+    assert check.value == pytest.approx(peak or 0.7)
+    assert check.message == "unified memory of 128 GiB: processes on the CPU use it as well, and count"
+
+
 @given(
     st.lists(
         st.tuples(

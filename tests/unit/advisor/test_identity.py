@@ -21,7 +21,7 @@ from gpu_advisor.promql.expressions import Labels, metrics_of
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.exporters.detection import GpuInventory, TargetKey
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
-from gpu_advisor.sources.exporters.mapping import RECORDED_SERIES, mappings
+from gpu_advisor.sources.exporters.mapping import RECORDED_SERIES, ExporterMapping, mappings
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,9 +33,20 @@ HERE_TARGET = TargetKey("gpu", "a:1")
 UP, DOWN = {HERE_TARGET: 1.0}, {HERE_TARGET: 0.0}
 
 
+def mapping_of(name: str) -> ExporterMapping:
+    return next(mapping for mapping in mappings() if mapping.name == name)
+
+
 def test_a_gpu_has_all_its_labels() -> None:
     (gpu,) = build_gpus(GpuInventory((HERE,)), {"1": 1.0}, UP, {})
     assert gpu == type(gpu)("1", "2", "H100", "nvidia", "n", True, "dcgm-exporter")
+
+
+@pytest.mark.parametrize(("label", "unified"), [({}, False), ({"unified": "true"}, True), ({"unified": ""}, False)])
+def test_a_gpu_whose_memory_is_the_cpus_as_well(label: dict[str, str], unified: bool) -> None:
+    (row,) = mapping_of("gpu-exporter").canonical_identities([labels(uuid="1", index="0", **label, **TARGET)])
+    (gpu,) = build_gpus(GpuInventory((labels(**row),)), {}, {}, {})
+    assert gpu.unified is unified
 
 
 @pytest.mark.parametrize(("health", "up"), [(None, None), (0.0, False), (1.0, True)])

@@ -194,6 +194,9 @@ class ExporterMapping(_StrictModel):
         default_factory=dict, description="as `labels`, for series of MIG slices: those whose identifying label has one"
     )
     prefixes: dict[str, str] = Field(default_factory=dict, description="canonical label -> prefix of its value")
+    separators: dict[str, str] = Field(
+        default_factory=dict, description="canonical label that does not identify -> text between joined values"
+    )
     where: dict[str, str] = Field(
         default_factory=dict, description="as `match`, for all quantities but not for identity"
     )
@@ -251,7 +254,7 @@ class ExporterMapping(_StrictModel):
         # The outermost replacement wins: the first choice comes last.
         for names in reversed(self.candidates(label, of)):
             if len(names) > 1:
-                found = LabelJoin(found, label, names)
+                found = LabelJoin(found, label, names, self.separators.get(label, "/"))
             elif names[0] != label or prefix:
                 found = LabelReplace(found, label, names[0], prefix)
         return found
@@ -316,18 +319,18 @@ class ExporterMapping(_StrictModel):
                 if choice:
                     each[INDIRECT_IDENTITY] = "/".join(candidates[of][choice])
             for label, sources, prefix in others[of]:
-                value = _first_value(original, sources)
+                value = _first_value(original, sources, self.separators.get(label, "/"))
                 if value:
                     each[label] = prefix + value
             found.append(each)
         return found
 
 
-def _first_value(labels: Mapping[str, str], candidates: Iterable[Candidate]) -> str:
+def _first_value(labels: Mapping[str, str], candidates: Iterable[Candidate], separator: str) -> str:
     for candidate in candidates:
         values = [labels.get(name, "") for name in candidate]
         if not any(value == "" or is_placeholder(value) for value in values):
-            return "/".join(values)
+            return separator.join(values)
     return ""
 
 
@@ -335,7 +338,7 @@ def _first_value(labels: Mapping[str, str], candidates: Iterable[Candidate]) -> 
 RECORDED_SERIES = "recorded series"
 
 #: Canonical identity labels.
-IDENTITY_LABELS = ("uuid", "index", "name", "vendor", "pci_bus_id", "nodename", "mig_profile", "parent_uuid")
+IDENTITY_LABELS = ("uuid", "index", "name", "vendor", "pci_bus_id", "nodename", "mig_profile", "parent_uuid", "unified")
 
 #: Labels that Prometheus sets, and the node that Kubernetes' service discovery often adds.
 TARGET_LABELS = ("job", "instance", "node")
