@@ -47,6 +47,10 @@ def test_identity_utilization_and_memory(name: str) -> None:
         got[thing.identity["uuid"]] = (*values, thing.values.get("gpu_power"), *names)
     assert got == {gpu.uuid: _wanted(gpu) for gpu in page.gpus}
     assert set(page.missing) <= set(found.missing)
+    names = {thing.identity["uuid"]: thing.identity.get("name") for thing in found.things}
+    assert {gpu.uuid: names[gpu.uuid] for gpu in page.gpus if gpu.name} == {
+        gpu.uuid: gpu.name for gpu in page.gpus if gpu.name
+    }
 
 
 def _wanted(gpu: PageGpu) -> tuple[object, ...]:

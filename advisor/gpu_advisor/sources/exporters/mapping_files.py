@@ -120,7 +120,8 @@ def _name_problems(mapping: ExporterMapping, quantities: Iterable[str] | None) -
     finer = {label for forms in mapping.quantities.values() for form in forms for label in form.each}
     labels = sorted({*IDENTITY_LABELS, *mapping.by, *finer, "node"})
     for key, table in (
-        ("labels", mapping.labels), ("slice_labels", mapping.slice_labels), ("prefixes", mapping.prefixes)
+        ("labels", mapping.labels), ("slice_labels", mapping.slice_labels), ("prefixes", mapping.prefixes),
+        ("separators", mapping.separators),
     ):  # fmt: skip
         for label in table:
             if label not in labels:
