@@ -25,8 +25,9 @@ from gpu_advisor.state.view import SourceStatus, View
 
 from benchmarks.week_generator import DAY, HOUR, PRICES, generate_samples
 from tests.embedded import embedded_source
+from tests.integration.test_source_equivalence import tolerance
 from tests.preview.demo_history import evaluate_rules
-from tests.servers import Prometheus, create_blocks, free_port, prometheus
+from tests.servers import Prometheus, VictoriaMetrics, create_blocks, free_port, prometheus
 from tests.unit.report.test_report_queries import plain
 
 pytestmark = pytest.mark.servers
@@ -83,6 +84,8 @@ def test_each_query_pasted_into_prometheus_gives_the_number_that_is_reported(
     prometheus_pair: RuledAndRaw, since: int, recorded: bool
 ) -> None:
     server = prometheus_pair.with_rules if recorded else prometheus_pair.without
+    if isinstance(server, VictoriaMetrics):
+        pytest.skip("the queries of a report are PromQL, and its rates are others")
     report = served_report(server, since)
     assert report["recorded"] is recorded
     assert len(report["queries"]) == 7
@@ -134,8 +137,8 @@ def test_the_embedded_history_tells_the_same(tmp_path: Path) -> None:
     assert one.values.keys() == other.values.keys()
     for part, things in one.values.items():
         for uuid, steps in things.items():
-            assert steps == pytest.approx(other.values[part][uuid], rel=1e-9), part
-    assert one.cpu["node-000"] == pytest.approx(other.cpu["node-000"], rel=1e-9)
+            assert steps == pytest.approx(other.values[part][uuid], rel=tolerance(server)), part
+    assert one.cpu["node-000"] == pytest.approx(other.cpu["node-000"], rel=tolerance(server))
     assert one.observed_spans == other.observed_spans
 
 
