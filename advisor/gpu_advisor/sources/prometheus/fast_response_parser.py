@@ -19,6 +19,7 @@ _Result = tuple[str, str, str, str]
 _HEAD = '{"status":"success","data":{"resultType":"vector","result":['
 _TAIL = "]}}"
 _BEGIN = '{"metric":{'
+MAX_FAST_BYTES = 16 << 20
 _CHUNK_CHARACTERS = 200_000  # takes milliseconds
 _RESULT = re.compile(
     rf'{{"metric":{{((?:"__name__":"[^"]*",)?)"{INDEX_LABEL}":"([0-9]+)"(?:,((?:"[a-zA-Z_][a-zA-Z0-9_]*":"[^"]+",?)+))?}},'
@@ -31,6 +32,8 @@ def parse_combined_response(body: bytes, label_cache: dict[str, Labels]) -> dict
 
     Equal labels are one object, also across responses by `label_cache`: each GPU is named some fifty times.
     """
+    if len(body) > MAX_FAST_BYTES:
+        return None  # the whole text is held three times here
     try:
         text = body.decode().rstrip("\n")
     except UnicodeDecodeError:

@@ -6,9 +6,12 @@ socket down at the deadline, whatever the request is waiting for.
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import threading
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +22,9 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
 _CHUNK_BYTES = 1 << 16
+_ZLIB_GZIP_WBITS = 31
+_LARGE_BYTES = 8 << 20
+_M_MMAP_THRESHOLD = -3  # mallopt(3)
 
 
 class DeadlineExceededError(Exception):
@@ -49,7 +55,10 @@ class DeadlineClient:
     def __init__(self) -> None:
         self.session = requests.Session()
         self.session.auth = NoAuth()
+        self.session.headers["Accept-Encoding"] = "gzip"  # what _decoded can decode in bounded memory
         self._socket: socket.socket | None = None
+        self._last_was_large = False
+        _map_large_blocks()
         adapter = _SocketTrackingAdapter(self._track_socket)
         self.session.mount("http://", adapter)
         self.session.mount("https://", adapter)
@@ -59,6 +68,9 @@ class DeadlineClient:
 
         Raises DeadlineExceededError, BodyTooLargeError, requests.RequestException, or OSError (unreadable TLS files).
         """
+        if self._last_was_large:
+            _give_memory_back()
+            self._last_was_large = False
         expired = threading.Event()
         timer = threading.Timer(seconds, self._shut_down_socket, (expired,))
         timer.daemon = True
@@ -89,9 +101,11 @@ class DeadlineClient:
             method, url, stream=True, timeout=(seconds, seconds), allow_redirects=False, **arguments
         ) as response:
             body = bytearray()
-            for chunk in response.iter_content(_CHUNK_BYTES):
-                body += chunk
+            for part in _decoded(response):
+                body += part
+                self._last_was_large = len(body) > _LARGE_BYTES
                 if len(body) > max_bytes:
+                    body.clear()  # the traceback refers to it
                     raise BodyTooLargeError(f"the response is larger than {max_bytes} bytes")
             return HttpResponse(response.status_code, response.headers, bytes(body))
 
@@ -108,6 +122,47 @@ class DeadlineClient:
             socket.socket.shutdown(connected, socket.SHUT_RDWR)
         except OSError:
             return  # already closed
+
+
+def _map_large_blocks() -> None:
+    """Have glibc map large blocks, which it gives back when they are freed; by default it learns not to."""
+    with suppress(OSError, AttributeError):  # another libc
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+
+
+def _give_memory_back() -> None:
+    """Return what is free in the arenas of all threads, after a large response."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _decoded(response: requests.Response) -> Iterator[bytes]:
+    """The body in pieces of bounded size, however well it is compressed. Raises requests.RequestException.
+
+    urllib3 decompresses what it has read as a whole: 64 KiB of zeros are 64 MiB, compressed twice 64 GiB.
+    """
+    coding = response.headers.get("Content-Encoding", "").strip().lower()
+    if coding not in ("", "identity", "gzip", "x-gzip"):
+        raise requests.exceptions.ContentDecodingError(f"Content-Encoding {coding[:40]!r} was not asked for")
+    chunks = iter(lambda: response.raw.read(_CHUNK_BYTES, decode_content=False), b"")
+    return _gunzip(chunks) if "gzip" in coding else chunks
+
+
+def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    member = zlib.decompressobj(_ZLIB_GZIP_WBITS)
+    try:
+        for chunk in chunks:
+            rest = chunk
+            while rest:
+                if member.eof:  # several members in one body
+                    member = zlib.decompressobj(_ZLIB_GZIP_WBITS)
+                yield member.decompress(rest, _CHUNK_BYTES)
+                rest = member.unused_data if member.eof else member.unconsumed_tail
+        if not member.eof:
+            yield member.flush()
+            raise requests.ConnectionError("the compressed response is truncated")
+    except zlib.error as error:
+        raise requests.exceptions.ContentDecodingError(f"the response is not gzip: {error}") from error
 
 
 class _SocketTrackingAdapter(HTTPAdapter):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
@@ -17,6 +18,18 @@ _INFO_PREFIX = "PromQL info:"
 
 _MAX_MESSAGE_CHARACTERS = 300  # of a server's own message
 
+#: 10,000 GPUs have some 20,000 results per query.
+MAX_SERIES = 150_000
+MAX_SAMPLES = 1_500_000
+
+_RESULTS = re.compile(rb'"resultType"\s*:\s*"([a-z]+)"\s*,\s*"result"\s*:\s*\[')
+_NEXT = re.compile(r"[\s,]*")
+_MAX_HEAD_BYTES = 4096
+#: Of a document that is parsed as a whole, which takes up to twenty times the memory.
+_MAX_DOCUMENT_BYTES = 8 << 20
+_WINDOW_BYTES = 1 << 18
+_MAX_RESULT_BYTES = 8 << 20
+
 T = TypeVar("T")
 
 
@@ -26,6 +39,8 @@ def response_data(response: HttpResponse, server: str) -> Any:
         _raise_unauthorized(response, server)
     if 300 <= response.status < 400:
         _raise_redirect(response, server)
+    if len(response.body) > _MAX_DOCUMENT_BYTES:
+        raise bad_response_error(server, "it returned a large document that is no result of a query")
     document = _document(response)
     if isinstance(document, dict) and document.get("status") == "error":
         _raise_error(document, server)
@@ -39,6 +54,61 @@ def response_data(response: HttpResponse, server: str) -> Any:
     return document["data"]
 
 
+def read_vector(response: HttpResponse, server: str) -> dict[Labels, float]:
+    """The instant vector of a response, in bounded memory. Raises SourceError."""
+    return parse_vector(streamed_data(response, server), server)
+
+
+def read_matrix(response: HttpResponse, server: str) -> dict[Labels, TimeSeries]:
+    """The matrix of a response, in bounded memory. Raises SourceError."""
+    return parse_matrix(streamed_data(response, server), server)
+
+
+def streamed_data(response: HttpResponse, server: str) -> Any:
+    """As response_data, but `result` is an iterator that parses one result at a time.
+
+    Parsed as a whole, a response takes ten times the memory of its text. What follows the results, such as warnings,
+    is checked when the iterator ends. Raises SourceError, also while it is iterated over.
+    """
+    found = _RESULTS.search(response.body, 0, _MAX_HEAD_BYTES) if response.status == 200 else None
+    if found is None:
+        return response_data(response, server)
+    return {"resultType": found[1].decode(), "result": _stream(response, found.end(), server)}
+
+
+def _stream(response: HttpResponse, start: int, server: str) -> Iterator[Any]:
+    """The results from `start`, right behind the array's bracket."""
+    body, decoder = response.body, json.JSONDecoder()
+    at, size, text = start, _WINDOW_BYTES, ""
+    while True:
+        window = bytes(body[at : at + size])
+        try:
+            text = window.decode("utf-8", "strict" if at + size >= len(body) else "ignore")
+        except UnicodeDecodeError:
+            raise bad_response_error(server, "the response is not JSON, or truncated") from None
+        used = 0  # characters
+        while True:
+            first = _NEXT.match(text, used)
+            if first is None or first.end() == len(text):
+                break  # a whole window of white space, or its end
+            if text[first.end()] == "]":
+                tail = at + len(text[: first.end()].encode())
+                around = bytes(body[:start]) + bytes(body[tail:])
+                response_data(HttpResponse(response.status, response.headers, around), server)
+                return
+            try:
+                item, used = decoder.raw_decode(text, first.end())
+            except (ValueError, RecursionError):
+                break  # incomplete, or not JSON
+            yield item
+        if used:
+            at, size = at + len(text[:used].encode()), _WINDOW_BYTES
+        elif at + size >= len(body) or size >= _MAX_RESULT_BYTES:
+            raise bad_response_error(server, "the response is not JSON, or truncated")
+        else:
+            size *= 4  # one result that is longer than the window
+
+
 def parse_vector(data: Any, server: str) -> dict[Labels, float]:
     """An instant vector, with NaN and infinities. Raises SourceError(BAD_RESPONSE) for any other shape."""
     return parse_results(data, "vector", lambda item: float(item["value"][1]), server)
@@ -47,7 +117,13 @@ def parse_vector(data: Any, server: str) -> dict[Labels, float]:
 def parse_matrix(data: Any, server: str) -> dict[Labels, TimeSeries]:
     """A matrix without non-finite values and without empty series. Raises SourceError."""
 
+    count = 0
+
     def series(item: Mapping[str, Any]) -> TimeSeries | None:
+        nonlocal count
+        count += len(item["values"])
+        if count > MAX_SAMPLES:
+            raise bad_response_error(server, f"more than {MAX_SAMPLES} samples, which would fill the memory")
         points = ((float(time), float(value)) for time, value in item["values"])
         return tuple(point for point in points if math.isfinite(point[1])) or None
 
@@ -62,6 +138,8 @@ def parse_results(data: Any, kind: str, read: Callable[[Mapping[str, Any]], T | 
             raise bad_response_error(server, f"expected a {kind}, got a {str(data['resultType'])[:40]}")
         for item in data["result"]:
             labels = parse_labels(item["metric"])
+            if len(found) >= MAX_SERIES:
+                raise bad_response_error(server, f"more than {MAX_SERIES} series, which would fill the memory")
             if labels in found:
                 raise bad_response_error(server, "two results have the same labels")
             result = read(item)

@@ -23,6 +23,7 @@ from gpu_advisor.sources.prometheus.response_parser import (
     parse_labels,
     parse_results,
     response_data,
+    streamed_data,
 )
 
 _RESULTS = b'"result":['
@@ -38,7 +39,7 @@ def parse_samples(response: HttpResponse, server: str, *, drop_nan: bool = False
     """The samples of each series; NaN is a staleness marker with `drop_nan`. Raises SourceError."""
     found = _parse_quickly(response, server) if response.status == 200 else None
     if found is None:
-        found = parse_results(response_data(response, server), "matrix", _samples, server)
+        found = parse_results(streamed_data(response, server), "matrix", _samples, server)
     if not drop_nan:
         return found
     measured = {labels: (times, values, ~np.isnan(values)) for labels, (times, values) in found.items()}

@@ -41,11 +41,11 @@ from gpu_advisor.sources.prometheus.http_client import (
     DeadlineExceededError,
     HttpResponse,
 )
-from gpu_advisor.sources.prometheus.response_parser import bad_response_error, parse_matrix, parse_vector, response_data
+from gpu_advisor.sources.prometheus.response_parser import bad_response_error, read_matrix, read_vector, response_data
 from gpu_advisor.sources.prometheus.samples_parser import parse_samples
 
 MAX_CONCURRENT_QUERIES = 2
-MAX_RESPONSE_BYTES = 256 << 20  # 10,000 GPUs take some 4 MiB per query
+MAX_RESPONSE_BYTES = 96 << 20  # 10,000 GPUs take some 4 MiB per query
 _INITIAL_BACKOFF_SECONDS = 0.2
 _RETRYABLE_STATUSES = (502, 503, 504)
 
@@ -115,7 +115,7 @@ class PrometheusSource:
         return [results_in_order(query, results[str(number)]) for number, query in enumerate(combined)]
 
     def _vector(self, response: HttpResponse) -> dict[Labels, float]:
-        return parse_vector(response_data(response, self._server), self._server)
+        return read_vector(response, self._server)
 
     def range(self, expression: Expression, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
         """As Source.range. Raises SourceError."""
@@ -132,7 +132,7 @@ class PrometheusSource:
         return self._query("/api/v1/query_range", {"": form}, self._matrix)[""]
 
     def _matrix(self, response: HttpResponse) -> dict[Labels, TimeSeries]:
-        return parse_matrix(response_data(response, self._server), self._server)
+        return read_matrix(response, self._server)
 
     def samples(self, selectors: Mapping[str, Selector], at: float) -> dict[str, dict[Labels, Samples]]:
         """As Source.samples. Raises SourceError."""
