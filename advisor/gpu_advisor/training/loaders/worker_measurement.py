@@ -32,8 +32,10 @@ from gpu_advisor.training.loaders.worker_search import (
 #: Loading time of a batch in the measurement: larger batches would take minutes to measure.
 TARGET_BATCH_SECONDS = 0.05
 MAX_INDICES = 100_000
-#: Samples that take longer are not measured with every number of workers, which would take minutes.
-SLOW_SAMPLE_SECONDS = 0.25
+#: A first sample that takes longer is not repeated: opening files does not matter then.
+SLOW_SAMPLE_SECONDS = 1.0
+#: Samples that a worker loads while its number is measured, those prefetched included.
+SAMPLES_PER_WORKER = 5
 #: Batches prefetched per worker: PyTorch's default.
 DEFAULT_PREFETCH_FACTOR = 2
 
@@ -99,7 +101,7 @@ def _measure_in_subprocess(plan: WorkerMeasurementConfig, sender: Connection) ->
     rates: list[WorkerRate] = []
     try:
         order = _BatchOrder(plan)
-        if order.sample.wall_seconds > SLOW_SAMPLE_SECONDS:
+        if _is_slow(order.sample.wall_seconds, plan):
             for found in _slow_rates(plan, order, until):
                 sender.send(found)
             return
@@ -117,6 +119,12 @@ def _measure_in_subprocess(plan: WorkerMeasurementConfig, sender: Connection) ->
         sender.send(f"{type(error).__name__}: {error}")
     finally:
         sender.close()
+
+
+def _is_slow(sample_seconds: float, plan: WorkerMeasurementConfig) -> bool:
+    """Whether there is no time to measure all numbers that the search tries."""
+    numbers = 2 + plan.max_workers.bit_length()
+    return sample_seconds * SAMPLES_PER_WORKER * numbers > plan.within_seconds
 
 
 def _slow_rates(plan: WorkerMeasurementConfig, order: _BatchOrder, until: float) -> Iterator[list[WorkerRate]]:
@@ -188,8 +196,8 @@ def _time_samples(dataset: Dataset[Any], indices: list[Any]) -> tuple[_SampleTim
         started_at, cpu_at = time.perf_counter(), time.process_time()
         dataset[index]
         taken = _SampleTime(time.perf_counter() - started_at, time.process_time() - cpu_at)
-        if read == 1:  # includes opening files, which does not matter if a sample is that slow
-            if taken.wall_seconds > 4 * SLOW_SAMPLE_SECONDS:
+        if read == 1:  # includes opening files
+            if taken.wall_seconds > SLOW_SAMPLE_SECONDS:
                 return taken, read
             continue
         wall, cpu = wall + taken.wall_seconds, cpu + taken.cpu_seconds
