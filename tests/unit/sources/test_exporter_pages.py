@@ -10,11 +10,18 @@ from pathlib import Path
 
 import pytest
 from gpu_advisor.sources.embedded.openmetrics_import import with_target_labels
-from gpu_advisor.sources.exporters.exposition_check import MappedPage, Page, apply_mappings, unused_metrics
+from gpu_advisor.sources.exporters.exposition_check import (
+    MappedPage,
+    MappedThing,
+    Page,
+    apply_mappings,
+    unused_metrics,
+)
 from gpu_advisor.sources.exporters.mapping import mappings
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.sources.exporter_pages import PAGES, TARGET, PageGpu
+from tests.unit.sources.recorded_pages import RECORDED_PAGES, RecordedGpu
 
 
 def page_of(text: str, target: dict[str, str]) -> Page:
@@ -97,6 +104,32 @@ def test_recorded_pages(request: pytest.FixtureRequest) -> None:
                 assert not [q for q, value in thing.values.items() if math.isinf(value) or value > 1e13], file
                 assert ("parent_uuid" in thing.identity) == ("mig_profile" in thing.identity), file
     print(f"{len(pages)} pages; without a mapping: {', '.join(unread) or 'none'}")
+
+
+def test_recorded_pages_by_hand(request: pytest.FixtureRequest) -> None:
+    """Utilization, memory and node of each GPU, against values worked out by hand."""
+    pages = [file for file in recorded_pages(request.config) if file.stem in RECORDED_PAGES]
+    if not pages:
+        pytest.skip("give a folder of pages with --exporter-pages")
+    for file in pages:
+        wanted = RECORDED_PAGES[file.stem]
+        found = apply_mappings(mappings(), page_of(file.read_text(), TARGET))
+        if wanted is None:
+            assert found == (), file
+            continue
+        [page] = found
+        assert sorted(map(_recorded, page.things)) == sorted(map(_by_hand, wanted)), file
+
+
+def _recorded(thing: MappedThing) -> tuple[float, float, str]:
+    """Rounded, so that they can be compared in any order; -1 for no value."""
+    values = [thing.values.get(quantity, -1.0) for quantity in ("gpu_utilization", "gpu_memory_used")]
+    return (*(round(value, 9) for value in values), thing.identity.get("nodename", ""))
+
+
+def _by_hand(gpu: RecordedGpu) -> tuple[float, float, str]:
+    memory = gpu.used / gpu.total if gpu.used is not None and gpu.total else -1.0
+    return (round(-1.0 if gpu.utilization is None else gpu.utilization, 9), round(memory, 9), gpu.node)
 
 
 def test_metrics_that_no_mapping_reads_are_listed() -> None:
