@@ -113,6 +113,7 @@ class SimulatedGpu:
     fp16: float | None = None
     pcie_rate: float | None = None  # bytes a second while on, each way, through GPM
     nvlink_rate: float | None = None
+    addressing_mode: int | None = None  # 1: HMM, 2: ATS, as on Grace
     throttle: int | None = None  # bit mask, as NVML has it
     processes: int | None = None  # made-up pids from 4100000 on
     delay_us: float | None = None  # CPU time of each call

@@ -90,6 +90,7 @@ struct gpu {
     double throttled_power, throttled_boost, throttled_sw_thermal, throttled_hw_thermal, throttled_brake; /* seconds */
     double gpm;                          /* 1: Hopper and newer */
     double sm_activity, sm_occupancy, tensor, dram, fp64, fp32, fp16;  /* percent while on */
+    double addressing_mode;              /* 0: none, 1: HMM, 2: ATS, as on Grace */
     double pcie_rate, nvlink_rate;       /* bytes a second while on, each way; through GPM only */
     unsigned slice_count;
     struct slice slices[MAX_SLICES];
@@ -245,7 +246,7 @@ static const struct { const char *key; size_t offset; } NUMBERS[] = {
     NUMBER(nvlink_recovery), NUMBER(pcie_bits), NUMBER(throttled_power), NUMBER(throttled_boost),
     NUMBER(throttled_sw_thermal), NUMBER(throttled_hw_thermal), NUMBER(throttled_brake), NUMBER(gpm), NUMBER(sm_activity),
     NUMBER(sm_occupancy), NUMBER(tensor), NUMBER(dram), NUMBER(fp64), NUMBER(fp32), NUMBER(fp16), NUMBER(pcie_rate),
-    NUMBER(nvlink_rate),
+    NUMBER(nvlink_rate), NUMBER(addressing_mode),
 #undef NUMBER
 };
 
@@ -755,6 +756,16 @@ int nvmlDeviceGetPciInfo_v3(void *device, struct pci *out)
     out->subsystem_id = 0x16C110DE;
     snprintf(out->legacy, sizeof out->legacy, "%.12s", g->bus_id + 4);
     snprintf(out->bus_id, sizeof out->bus_id, "%.31s", g->bus_id);
+    return SUCCESS;
+}
+
+struct addressing_mode { unsigned version, value; };
+
+int nvmlDeviceGetAddressingMode(void *device, struct addressing_mode *out)
+{
+    BEGIN_DEVICE("nvmlDeviceGetAddressingMode");
+    if (out->version != (sizeof *out | 1 << 24)) return VERSION_MISMATCH;
+    out->value = (unsigned)g->addressing_mode;
     return SUCCESS;
 }
 

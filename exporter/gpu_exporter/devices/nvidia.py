@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from gpu_exporter.devices.base import DriverSettings, DriverUnavailable
@@ -81,6 +82,10 @@ class NvidiaDriver:
         self._inventory = DeviceInventory(state_file)
         self._meters: dict[str, GpuMeters] = {}
         self._driver_missing = False
+
+    @cached_property
+    def _machine(self) -> str:
+        return machine_hash(self._sysfs, self._procfs)
 
     @property
     def busy_sources(self) -> Mapping[str, BusySource]:
@@ -223,9 +228,8 @@ class NvidiaDriver:
 
     def _open_gpus(self, nvml: NvmlSession) -> None:
         probes = _distinct_handles(self._probes.values())
-        machine = machine_hash(self._sysfs, self._procfs)
         open_gpus: dict[str, NvidiaGpu] = {}
-        identities = name_gpus(probes, self._inventory, machine, self._version)
+        identities = name_gpus(probes, self._inventory, self._machine, self._version)
         for probe, identity in zip(probes, identities, strict=True):
             gpu = self._gpus.get(identity.uuid)
             if gpu is None or gpu.identity != identity or gpu.address != handle_address(probe.handle):
@@ -273,11 +277,10 @@ class NvidiaDriver:
 
     def _unopened_readings(self, known_indices: set[str]) -> list[DeviceReading]:
         """GPUs that NVML counts but cannot open, and that were never read: only their index is known."""
-        if not self._unopened:
-            return []
-        machine = machine_hash(self._sysfs, self._procfs)
         return [
-            DeviceReading(DeviceIdentity(made_up_uuid(machine, str(index)), str(index), "", self.vendor), down=reason)
+            DeviceReading(
+                DeviceIdentity(made_up_uuid(self._machine, str(index)), str(index), "", self.vendor), down=reason
+            )
             for index, reason in self._unopened.items()
             if str(index) not in known_indices
         ]

@@ -10,16 +10,19 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from ctypes import byref, create_string_buffer
+from ctypes import byref, c_uint, create_string_buffer
 from dataclasses import dataclass, replace
 from typing import Any
 
 from gpu_exporter.devices.inventory import DeviceInventory
+from gpu_exporter.devices.nvidia_drivers import ADDRESSING_MODE
 from gpu_exporter.devices.nvidia_families import family_of
 from gpu_exporter.devices.nvml import DriverUnloaded, GpuLost, NvmlSession, NvmlValueError, decode_text
 from gpu_exporter.snapshot import AbsenceReason, DeviceIdentity
 
 VENDOR = "nvidia"
+
+_ADDRESSING_MODE_V1, _ADDRESSING_MODE_ATS = 0x01000008, 2
 
 _PCI_INFO = struct.Struct("=16s5I32s")  # nvmlPciInfo_t: legacy address, five numbers, address
 _PCI_ADDRESS = re.compile(r"[0-9A-F]{4,8}:[0-9A-F]{2}:[0-9A-F]{2}\.[0-7]")
@@ -31,7 +34,7 @@ _NOT_AVAILABLE = frozenset({"", "N/A", "[N/A]", "Unknown", "Not Supported"})
 class GpuProbe:
     """What the driver says about the identity of one GPU; empty if it does not.
 
-    `complete` is False if it may say more later.
+    `coherent`: the GPU addresses the memory of the CPU as its own. `complete` is False if it may say more later.
     """
 
     handle: Any
@@ -39,6 +42,7 @@ class GpuProbe:
     uuid: str
     name: str
     pci_bus_id: str
+    coherent: bool
     complete: bool
 
 
@@ -56,7 +60,13 @@ def probe_gpu(nvml: NvmlSession, index: int) -> GpuProbe:
     if not uuid and address_error:
         raise address_error
     complete = bool(uuid) and not (uuid_error or address_error or name_error)
-    return GpuProbe(handle, index, uuid, name, address, complete)
+    return GpuProbe(handle, index, uuid, name, address, _is_coherent(nvml, handle), complete)
+
+
+def _is_coherent(nvml: NvmlSession, handle: Any) -> bool:
+    """Whether the GPU shares the CPU's page tables (ATS), as those of Grace do. Known since driver 580."""
+    mode = (c_uint * 2)(_ADDRESSING_MODE_V1, 0)  # nvmlDeviceAddressingMode_v1_t
+    return nvml.function(ADDRESSING_MODE)(handle, byref(mode)) == 0 and mode[1] == _ADDRESSING_MODE_ATS
 
 
 _Error = NvmlValueError | GpuLost | DriverUnloaded
@@ -121,7 +131,8 @@ def name_gpus(
         former = known.get(found.uuid)
         if former and not probe.complete:
             found = replace(found, name=found.name or former.name, pci_bus_id=found.pci_bus_id or former.pci_bus_id)
-        identities.append(replace(found, unified=family_of(found.name).memory.unified))
+        unified = "true" if probe.coherent else family_of(found.name).memory.unified
+        identities.append(replace(found, unified=unified))
     return _distinct(identities)
 
 

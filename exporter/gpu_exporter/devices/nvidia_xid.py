@@ -92,7 +92,7 @@ class _EventSession:
         self._check(library.nvmlDeviceGetCount_v2(byref(count)))
         for index in range(min(count.value, MAX_GPUS)):
             device = c_void_p()
-            if library.nvmlDeviceGetHandleByIndex_v2(c_uint(index), byref(device)):
+            if library.nvmlDeviceGetHandleByIndex_v2(c_uint(index), byref(device)) or not device:
                 continue  # lost; NvidiaDriver reports it
             name = self._names.get(device.value) or self._uuid(device)
             if not name:
