@@ -14,7 +14,7 @@ import shlex
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 NODES = {"n1": range(4), "n2": range(4, 8)}
 USERS = {"ada": 4001, "bob": 4002}
 #: Where the programs of the cluster write, and what the tests read.
-WORK = "/work"
+WORK = "/scratch"
 CALL_TIMEOUT_SECONDS = 120.0
 _NVIDIA_MAJOR = 195
 
@@ -164,15 +164,16 @@ def _remove_cgroup(path: Path) -> None:
 
 
 @contextmanager
-def cluster(tar: Path, folder: Path, cgroups: str, extra: Sequence[str] = ()) -> Iterator[SlurmCluster]:
-    """Unpack a Debian with Slurm's packages into the folder and run a cluster there. `extra`: lines for cgroup.conf."""
+def cluster(tar: Path, folder: Path, cgroups: str) -> Iterator[SlurmCluster]:
+    """Unpack a Debian with Slurm's packages into the folder and run a cluster there. `cgroups`: v1, v2 or none, where
+    slurmd does not put jobs into cgroups."""
     root = folder / "root"
     root.mkdir()
     with tarfile.open(tar) as packed:
         packed.extractall(root, filter="fully_trusted")
     port = free_port()
-    _write_configuration(root, cgroups, port, extra)
-    shim = _build_shim(root) if cgroups == "v2" and not machine_has_only_v2() else ""
+    _write_configuration(root, cgroups, port)
+    shim = _build_shim(root) if cgroups != "v1" and not machine_has_only_v2() else ""
     keeper = subprocess.Popen(["unshare", "--mount", "sh", "-euc", _MOUNTS, "sh", str(root), cgroups])
     running = SlurmCluster(root, cgroups, keeper)
     try:
@@ -200,7 +201,7 @@ root=$1
 mount --make-rprivate /
 mount -t proc proc "$root/proc"
 mkdir -p "$root/sys"; mount -t sysfs sysfs "$root/sys"
-if [ "$2" = v2 ]; then mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"; mkdir -p "$root/sys/fs/cgroup/system.slice"
+if [ "$2" != v1 ]; then mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"; mkdir -p "$root/sys/fs/cgroup/system.slice"
 else mount --rbind /sys/fs/cgroup "$root/sys/fs/cgroup"; fi
 mount -t tmpfs tmpfs "$root/dev"
 for device in null zero random urandom tty; do
@@ -228,7 +229,7 @@ def _build_shim(root: Path) -> str:
     return "/opt/v2_view.so"
 
 
-def _write_configuration(root: Path, cgroups: str, port: int, extra: Sequence[str]) -> None:
+def _write_configuration(root: Path, cgroups: str, port: int) -> None:
     host = os.uname().nodename
     etc = root / "etc/slurm"
     etc.mkdir(exist_ok=True)
@@ -256,7 +257,8 @@ def _write_configuration(root: Path, cgroups: str, port: int, extra: Sequence[st
         "StateSaveLocation=/var/spool/slurmctld", "SlurmdSpoolDir=/var/spool/slurmd-%n",
         "SlurmctldPidFile=/run/slurmctld.pid", "SlurmdPidFile=/run/slurmd-%n.pid",
         "SlurmctldLogFile=/var/log/slurmctld.log", "SlurmdLogFile=/var/log/slurmd-%n.log",
-        "ProctrackType=proctrack/cgroup", "TaskPlugin=task/cgroup", "JobAcctGatherType=jobacct_gather/none",
+        f"ProctrackType=proctrack/{'linuxproc' if cgroups == 'none' else 'cgroup'}",
+        f"TaskPlugin=task/{'none' if cgroups == 'none' else 'cgroup'}", "JobAcctGatherType=jobacct_gather/none",
         "AccountingStorageType=accounting_storage/none", "SelectType=select/cons_tres",
         "SelectTypeParameters=CR_CPU", "GresTypes=gpu,shard", "MpiDefault=none", "MailProg=/bin/true",
         "ReturnToService=2", "KillWait=2", "MinJobAge=10", "SchedulerParameters=sched_interval=1,bf_interval=1",
@@ -270,6 +272,7 @@ def _write_configuration(root: Path, cgroups: str, port: int, extra: Sequence[st
         if node == "n1":
             gres.append(f"NodeName={node} Name=shard Count=8")
     (etc / "gres.conf").write_text("\n".join(gres) + "\n")
-    conf = [f"CgroupPlugin=cgroup/{cgroups}", "CgroupMountpoint=/sys/fs/cgroup", "ConstrainDevices=yes"]
-    conf += ["ConstrainCores=no", "ConstrainRAMSpace=no", *(["IgnoreSystemd=yes"] if cgroups == "v2" else []), *extra]
+    plugin = {"v1": "cgroup/v1", "v2": "cgroup/v2", "none": "cgroup/v2"}[cgroups]
+    conf = [f"CgroupPlugin={plugin}", "CgroupMountpoint=/sys/fs/cgroup", "ConstrainDevices=yes", "ConstrainCores=no"]
+    conf += ["ConstrainRAMSpace=no", *(["IgnoreSystemd=yes"] if plugin == "cgroup/v2" else [])]
     (etc / "cgroup.conf").write_text("\n".join(conf) + "\n")

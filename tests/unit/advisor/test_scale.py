@@ -9,6 +9,7 @@ from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.history import DemandSignal
 from gpu_advisor.evaluation.recommendation import Reason, Recommendation, Scope
 from gpu_advisor.settings import EvaluationSettings, Settings
+from gpu_advisor.settings.pools import PoolSettings
 from pydantic import ValidationError
 
 from tests.unit.advisor.builders import AT, GpuSpec, concluded, facts
@@ -161,13 +162,31 @@ def test_an_id_is_of_who_and_what_never_of_values() -> None:
         ({"demand": {"per_replica": 1, "query": " "}}, "empty"),
         ({"demand": {"per_replica": 0, "preset": "vllm"}}, "greater than 0"),
         ({"demand": {"query": "sum(x)"}}, "per_replica"),
+        # Counts of all pending jobs, also of those without GPUs or held.
+        ({"demand": {"per_replica": 1, "query": "sum(slurm_jobs_pending)"}}, "use preset: slurm"),
+        ({"demand": {"per_replica": 1, "query": 'sum by (partition) (slurm_partition_jobs_pending{partition="a"})'}},
+         "use preset: slurm"),
+        ({"demand": {"per_replica": 1, "query": "max_over_time(slurm_queue_pending[5m]) / 2"}}, "use preset: slurm"),
         ({"tensor_parallel": 4, "gpus_per_replica": 6}, "is not a multiple of"),
     ],
-)
+)  # fmt: skip
 def test_settings_that_cannot_be_are_refused_with_the_fix(pool: dict[str, object], reported: str) -> None:
     with pytest.raises(ValidationError) as refused:
         settings(**pool)
     assert reported in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        'sum(gpu_queue_eligible_gpus{partition="a100"})',
+        "sum(slurm_jobs_pending) and on () sum(gpu_queue_eligible_jobs) > 0",
+        "sum(slurm_queue_pending) + sum(vllm:num_requests_waiting)",
+        "slurm_nodes_idle",
+    ],
+)
+def test_other_queries_of_a_queue_are_accepted(query: str) -> None:
+    assert PoolSettings.model_validate({"name": "x", "demand": {"query": query, "per_replica": 1}}).demand
 
 
 @pytest.mark.parametrize(
