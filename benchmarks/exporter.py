@@ -3,9 +3,9 @@
     python -m benchmarks.exporter
 
 The GPU exporters read the same simulated NVML with 8 GPUs; its calls are almost free, so the figures are the exporters'
-own costs. gpu-exporter has all its host collectors enabled, node_exporter six: cpu, meminfo, diskstats, filesystem,
-netdev, loadavg. The servers alternate by round, so that noise affects all alike; a figure is the median over the
-rounds. Goals are ratios. Exits with 1 if a goal is missed, with 2 if a peer is not installed.
+own costs. gpu-exporter and node_exporter have their default collectors. The servers alternate by round, so that noise
+affects all alike; a figure is the median over the rounds. Of the ratios to node_exporter, the lowest of a round counts,
+too. Goals are ratios. Exits with 1 if a goal is missed, with 2 if a peer is not installed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from tests.simulated_nvml.control import Control, SimulatedGpu
 OURS, NVITOP, NODE = "gpu-exporter", "nvitop-exporter", "node_exporter"
 
 GPUS = 8
-NODE_COLLECTORS = ("cpu", "meminfo", "diskstats", "filesystem", "netdev", "loadavg")
 NODE_BINARIES = ("prometheus-node-exporter", "node_exporter")
 
 #: A server may still be working when the scraper has the whole response.
@@ -50,7 +49,7 @@ class PeerMissingError(Exception):
 class MeasurementPlan:
     """How much to measure, per round and server."""
 
-    rounds: int = 5
+    rounds: int = 7
     scrapes: int = 200  # in a block, over a connection that is kept and over fresh ones
     spaced: int = 6  # a second apart; may be none
     scrapers: int = 16
@@ -152,8 +151,6 @@ def servers(folder: Path) -> Iterator[list[ServerProcess]]:
             [
                 node,
                 f"--web.listen-address=127.0.0.1:{nodes}",
-                "--collector.disable-defaults",
-                *(f"--collector.{name}" for name in NODE_COLLECTORS),
             ],
             nodes,
             {},
@@ -182,7 +179,10 @@ def _require_nvitop() -> None:
 
 
 def measure(running: Sequence[ServerProcess], plan: MeasurementPlan) -> dict[str, Figures]:
-    """Return the figures of each server by name: medians over the rounds."""
+    """Return the figures of each server by name: medians over the rounds.
+
+    Those of ours also have `<figure>_times_lowest`: the lowest ratio of node_exporter's figure to ours in a round.
+    """
     for server in running:
         time_scrapes(partial(scrape_once, server.address), plan.warmup)
     rounds: dict[str, list[Figures]] = {server.name: [] for server in running}
@@ -203,7 +203,14 @@ def measure(running: Sequence[ServerProcess], plan: MeasurementPlan) -> dict[str
             found[server.name].update(_measure_concurrent(server, plan))
         for name, figures in found.items():
             rounds[name].append(figures)
-    return {server.name: {**_medians(rounds[server.name]), **_state(server)} for server in running}
+    found = {server.name: {**_medians(rounds[server.name]), **_state(server)} for server in running}
+    for kind in KINDS:
+        figure = f"{kind}_p50_seconds"
+        pairs = zip(rounds[NODE], rounds[OURS], strict=True)
+        ratios_by_round = [theirs[figure] / ours[figure] for theirs, ours in pairs if figure in ours]
+        if ratios_by_round:
+            found[OURS][f"{figure}_times_lowest"] = min(ratios_by_round)
+    return found
 
 
 def _rotate(running: Sequence[ServerProcess], by: int) -> list[ServerProcess]:
@@ -311,7 +318,10 @@ def goals(figures: Mapping[str, Figures]) -> list[Goal]:
         p50, cpu = f"{kind}_p50_seconds", f"{kind}_cpu_seconds"
         found += [
             times(f"{title}: p50 at least 3x faster than {NVITOP}", nvitop[p50], 3),
-            times(f"{title}: p50 not slower than {NODE}", node[p50], 1),
+            times(f"{title}: p50 at least 2.5x faster than {NODE}", node[p50], 2.5),
+            times(
+                f"{title}: p50 at least 2x faster than {NODE} in each round", figures[OURS][f"{p50}_times_lowest"], 2
+            ),
             times(f"{title}: p50 at least 4x faster than {NVITOP}", nvitop[p50], 4, stretch=True),
             times(f"{title}: CPU at least 6x less than {NVITOP}", nvitop[cpu], 6, stretch=True),
         ]
@@ -328,8 +338,8 @@ def goals(figures: Mapping[str, Figures]) -> list[Goal]:
             1,
             stretch=True,
         ),
-        times(f"CPU without scrapes: at most {NVITOP}'s", nvitop["idle_cpu_ratio"], 1, stretch=True),
-        times(f"resident memory: at most {NVITOP}'s", nvitop["rss_bytes"], 1, stretch=True),
+        times(f"CPU without scrapes: at most half of {NVITOP}'s", nvitop["idle_cpu_ratio"], 2),
+        times(f"resident memory: at most {NVITOP}'s", nvitop["rss_bytes"], 1),
     ]
 
 

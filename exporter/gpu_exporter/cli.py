@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -26,6 +27,9 @@ from gpu_exporter.wiring import COLLECTOR_GROUPS, build_drivers, build_sampler
 log = logging.getLogger("gpu_exporter")
 
 USAGE_ERROR = 2
+
+_M_ARENA_MAX = -8
+"""A parameter of mallopt(3)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,6 +68,16 @@ def _build(settings: ExporterSettings) -> Sampler:
     return build_sampler(settings, build_drivers(settings, _fleet(settings)))
 
 
+def _share_malloc_arena() -> None:
+    """Let all threads allocate from one arena of glibc's malloc.
+
+    By default each thread gets one of its own, which keeps what the largest page ever took: 7 MiB after 16 scrapes at
+    once. The interpreter's lock makes threads allocate in turn anyway. Other C libraries have no arenas.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
 def _on_signal(name: str, action: Callable[[], object]) -> None:
     """Run the action in a thread of its own when the signal comes. Windows does not have all signals."""
     if hasattr(signal, name):
@@ -88,6 +102,7 @@ def serve(settings: ExporterSettings, sampler: ReloadableSampler, access: Callab
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: threading.Thread(target=server.shutdown).start())
     _on_signal("SIGHUP", lambda: _reload(sampler))
+    _share_malloc_arena()
     sampler.start()
     _on_signal("SIGUSR1", sampler.release_drivers)
     host, port = server.server_address[:2]
