@@ -13,6 +13,6 @@ from gpu_advisor.settings import load_settings
 @click.command("serve")
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Settings (YAML).")
 def command(config: Path) -> None:
-    """Run the advisor with an existing Prometheus."""
+    """Run the advisor with an existing Prometheus. SIGHUP reads the settings again."""
     log_to_stderr()
-    run_service(load_settings(config))
+    run_service(load_settings(config), load=lambda: load_settings(config))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import ssl
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,11 +35,23 @@ class WebServer:
     Raises AddressError if the address is not available, ConfigError for the certificate or the authentication.
     """
 
-    def __init__(self, service: AdvisorService, address: str, allocation: AllocationService | None = None) -> None:
+    def __init__(
+        self,
+        service: AdvisorService,
+        address: str,
+        allocation: AllocationService | None = None,
+        *,
+        listener: socket.socket | None = None,
+        reload: Callable[[], None] | None = None,
+    ) -> None:
+        """`listener`: a socket that listens on the address, if there is one; it is closed with the server.
+
+        `reload` reads the settings again, and raises ConfigError.
+        """
         web = service.settings.web
         access = build_authenticator(web)
         tls = _tls(web) if web.cert_file else None
-        listener = listen(address, "--advisor-address (or web.listen_address)")
+        listener = listener or open_listener(address)
         context = ApiContext(
             lambda: service.view,
             lambda: service.alertmanagers.states,
@@ -47,6 +61,7 @@ class WebServer:
             query_range=service.query_range,
             samples=service.samples,
             allocation=allocation,
+            reload=reload if web.enable_lifecycle else None,
         )
         self.address = join_host_port(*listener.getsockname()[:2])
         self.url = f"{'https' if tls else 'http'}://{self.address}"
@@ -65,6 +80,11 @@ class WebServer:
 
     def stop(self) -> None:
         self._server.stop()
+
+
+def open_listener(address: str) -> socket.socket:
+    """Raises AddressError."""
+    return listen(address, "--advisor-address (or web.listen_address)")
 
 
 class RequestLanes:

@@ -19,7 +19,7 @@ from gpu_advisor.evaluation.what_if import WhatIfError, apply_changes, compare_s
 from gpu_advisor.notify import metrics
 from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.report.history_reader import SamplesQuery
-from gpu_advisor.settings import Settings
+from gpu_advisor.settings import ConfigError, Settings
 from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.view import View
 from gpu_advisor.web.api import (
@@ -64,6 +64,8 @@ class ApiContext:
     query_range: RangeQuery | None = None
     samples: SamplesQuery | None = None
     allocation: AllocationService | None = None
+    #: Reads the settings again, and raises ConfigError; None where that is not switched on.
+    reload: Callable[[], None] | None = None
     what_if_lock: threading.Lock = field(
         default_factory=threading.Lock
     )  # what-ifs wait for each other, not others for them
@@ -200,6 +202,16 @@ class _Handlers:
         return Response("ok\n", content_type=f"{TEXT}; charset=utf-8")
 
     ready = healthy
+
+    def reload(self) -> Response:
+        self._query_parameters("reload")
+        if self._context.reload is None:
+            raise ProblemError(HTTPStatus.FORBIDDEN, "not enabled: set web.enable_lifecycle, or send SIGHUP to `serve`")
+        try:
+            self._context.reload()
+        except ConfigError as error:
+            raise ProblemError(HTTPStatus.BAD_REQUEST, f"not reloaded: {error}") from error
+        return Response("reloading\n", content_type=f"{TEXT}; charset=utf-8")
 
     def _query_parameters(self, operation: str) -> dict[str, Any]:
         return parse_query(request.args, OPERATIONS[operation].parameters)

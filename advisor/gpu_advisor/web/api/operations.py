@@ -102,5 +102,8 @@ OPERATIONS: dict[str, Operation] = {
     "openapi": Operation("GET", "/openapi.json", "This document", {JSON: dict[str, Any]}),
     "healthy": Operation("GET", "/-/healthy", "Liveness: the service runs", {TEXT: None}),
     # Independent of the data source: while it is down, responses are stale and marked so, and still useful.
+    "reload": Operation(
+        "POST", "/-/reload", "Read the settings file again (web.enable_lifecycle)", {TEXT: None}, changes_state=True
+    ),
     "ready": Operation("GET", "/-/ready", "Readiness: the configuration is valid", {TEXT: None}),
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ def register(app: Flask, page_context: PageContext) -> None:
         app.add_template_filter(each)
     app.add_template_filter(serialize.format_optional_rfc3339, "timestamp")
     app.add_template_filter(_isolate, "isolate")
+    app.add_template_filter(shlex.quote, "shell_quote")
     app.add_template_filter(check_link)
     app.add_template_filter(prometheus_link)
     app.add_template_global(evidence_charts.meter, "meter")

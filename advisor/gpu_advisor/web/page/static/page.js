@@ -70,6 +70,18 @@ function addCopy(pre) {
   pre.append(button);
 }
 
+// The token of web.write_token_file, which changes need where there is no login; kept until the tab is closed.
+function withToken(request) {
+  const token = sessionStorage.getItem("write-token");
+  return token ? { ...request, headers: { ...request.headers, Authorization: `Bearer ${token}` } } : request;
+}
+
+function askForToken() {
+  const token = prompt("Token of web.write_token_file, which changes need:")?.trim();
+  if (token) sessionStorage.setItem("write-token", token);
+  return Boolean(token);
+}
+
 async function snooze(event) {
   event.preventDefault();
   const form = event.target;
@@ -85,7 +97,8 @@ async function snooze(event) {
       };
   const output = form.querySelector("output");
   try {
-    const response = await fetch(address, request);
+    let response = await fetch(address, withToken(request));
+    if (response.status === 401 && askForToken()) response = await fetch(address, withToken(request));
     if (response.ok) location.reload();
     else output.textContent = (await response.json()).detail;
   } catch {
