@@ -22,7 +22,7 @@ GPU_LEGEND = "{{nodename}} GPU {{index}}"
 
 def with_gpu_identity(expr: str, matchers: str = SELECTED_GPUS) -> str:
     """Per-UUID results of the matching GPUs, with the labels that identify them to a person."""
-    return f"{expr} * on (uuid) group_left (nodename, index, name) gpu:identity:info{matchers}"
+    return f"{expr} * on (cluster, uuid) group_left (nodename, index, name) gpu:identity:info{matchers}"
 
 
 def utilization(matchers: str = SELECTED_GPUS, by: str = "") -> str:
@@ -40,7 +40,7 @@ def memory_used_ratio(matchers: str = SELECTED_GPUS, by: str = "") -> str:
 
 def with_node_name(series: str, matchers: str = '{nodename=~"$nodename"}') -> str:
     """A `node:` series, which is identified by instance, with the node's name."""
-    return f"{series} * on (instance) group_left (nodename) node:identity:info{matchers}"
+    return f"{series} * on (cluster, instance) group_left (nodename) node:identity:info{matchers}"
 
 
 #: Open recommendations; one row each, whatever the number of advisors.
@@ -59,7 +59,7 @@ def recommendations_for_gpus(gpus: str, advice: str = OPEN_RECOMMENDATIONS) -> s
 
 def gpus_of_jobs(job: str = "$training_job") -> str:
     """GPUs (UUIDs) of each training job; a GPU shared by two jobs appears twice."""
-    return f'max by (uuid, training_job) (gpu_owner_info{{training_job=~"{job}", training_job!=""}})'
+    return f'max by (cluster, uuid, training_job) (gpu_owner_info{{training_job=~"{job}", training_job!=""}})'
 
 
 def owner_series(record: str, job: str = "$training_job") -> str:
@@ -74,4 +74,4 @@ def job_utilization(by: str = " by (training_job) ") -> str:
 
 def gpu_series_of_jobs(series: str) -> str:
     """A `gpu:` series of the GPUs of each job."""
-    return f"{gpus_of_jobs()} * on (uuid) group_left () {series}"
+    return f"{gpus_of_jobs()} * on (cluster, uuid) group_left () {series}"

@@ -167,14 +167,14 @@ def nodes() -> BarGauge:
 
 
 def idle() -> Table:
-    where = "* on (uuid) group_left (nodename, index, name) gpu:identity:info" + MODEL
+    where = "* on (cluster, uuid) group_left (nodename, index, name) gpu:identity:info" + MODEL
     panel = table_panel(
         "Idle GPUs",
         "Below 1 % utilization over the last 30 minutes, with data for at least 90 % of that time.",
         [
             f"(gpu:idle:mean30m == 1) {where}",
-            "gpu:memory_used_ratio:last and on (uuid) (gpu:idle:mean30m == 1)",
-            "gpu:power_watts:last and on (uuid) (gpu:idle:mean30m == 1)",
+            "gpu:memory_used_ratio:last and on (cluster, uuid) (gpu:idle:mean30m == 1)",
+            "gpu:power_watts:last and on (cluster, uuid) (gpu:idle:mean30m == 1)",
         ],
         {
             "nodename": "Node",

@@ -119,9 +119,9 @@ def gpus() -> Table:
         "GPUs",
         "Current values, or means over the last 5 minutes. Click a GPU for details.",
         [
-            f"max by (uuid, index, name, nodename) (gpu:identity:info{THIS_NODE})",
+            f"max by (cluster, uuid, index, name, nodename) (gpu:identity:info{THIS_NODE})",
             *(
-                f"{series} and on (uuid) gpu:identity:info{THIS_NODE}"
+                f"{series} and on (cluster, uuid) gpu:identity:info{THIS_NODE}"
                 for series in (
                     "gpu:utilization_ratio:mean5m",
                     "gpu:sm_activity_ratio:mean5m",
