@@ -266,7 +266,7 @@ def test_range():
     form = parse_qs(server.requests[0].body.decode())
     assert server.requests[0].path == "/api/v1/query_range"
     assert form["start"] == ["1970-01-01T00:00:01.500Z"]
-    assert form["step"] == ["0.500"]
+    assert form["step"] == ["500ms"]
 
 
 def test_at_most_two_in_flight():

@@ -127,7 +127,7 @@ class PrometheusSource:
             "query": promql,
             "start": self._time(start),
             "end": self._time(end),
-            "step": f"{step:.3f}{self.query_language().time_digits}",
+            "step": self._step(step),
         }
         return self._query("/api/v1/query_range", {"": form}, self._matrix)[""]
 
@@ -216,6 +216,10 @@ class PrometheusSource:
             key: {"query": self._text(expression, write), "time": self._time(at)}
             for key, expression in expressions.items()
         }
+
+    def _step(self, seconds: float) -> str:
+        digits = self.query_language().time_digits
+        return f"{seconds:.3f}{digits}" if digits else f"{round(seconds * 1000)}ms"
 
     def _time(self, at: float) -> str:
         return _rfc3339(at, self.query_language().time_digits)
