@@ -1327,7 +1327,8 @@ int nvmlDeviceGetAttributes_v2(void *device, struct attributes *out)
     BEGIN_EITHER("nvmlDeviceGetAttributes_v2");
     if (!s) return NOT_SUPPORTED;
     memset(out, 0, sizeof *out);
-    out->gpu_slices = out->compute_slices = (unsigned)atoi(s->profile);
+    if (sscanf(s->profile, "%uc.%ug", &out->compute_slices, &out->gpu_slices) != 2)
+        out->gpu_slices = out->compute_slices = (unsigned)atoi(s->profile);
     out->sms = 16 * out->gpu_slices;
     out->memory_mb = (uint64_t)s->memory_total;
     return SUCCESS;

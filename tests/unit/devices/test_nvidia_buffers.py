@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from gpu_exporter.devices.nvidia_buffers import ProcessList, UtilizationBuffer
-from gpu_exporter.devices.nvidia_drivers import process_functions
+from gpu_exporter.devices.nvidia_drivers import PROCESS_ENTRY_BYTES, PROCESSES_V2, PROCESSES_V3, process_functions
 from gpu_exporter.devices.nvml import NvmlSession, NvmlValueError
 from gpu_exporter.snapshot import AbsenceReason
 
@@ -62,6 +62,55 @@ def test_same_number_of_other_processes(nvml: NvmlSession, machine: SimulatedMac
     machine.write()
     nvml.call("nvmlDeviceGetCount")
     assert [process.pid for process in processes.read()] == [1, 7, 3]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "pids"),
+    [
+        ({}, [1, 2, 3]),
+        ({PROCESSES_V3: 32}, [1, 2, 3]),
+        ({PROCESSES_V3: 16}, [1, 2, 3]),
+        ({PROCESSES_V3: 40}, None),  # a size that no driver has had
+    ],
+)
+def test_size_of_entries_is_measured(
+    nvml: NvmlSession, machine: SimulatedMachine, sizes: dict[str, int], pids: list[int] | None
+) -> None:
+    machine.control.entry_bytes = sizes
+    machine.write()
+    nvml.call("nvmlDeviceGetCount")
+    processes = ProcessList(nvml, handle(nvml), FUNCTIONS)
+    if pids is None:
+        with pytest.raises(NvmlValueError) as refusal:
+            processes.read()
+        assert refusal.value.reason is AbsenceReason.ERROR
+    else:
+        assert [process.pid for process in processes.read()] == pids
+
+
+@pytest.mark.parametrize("count", [1, 33, 2**31, 2**32 - 1])
+def test_a_wrong_number_of_processes_is_an_error(nvml: NvmlSession, machine: SimulatedMachine, count: int) -> None:
+    machine.control.gpus[0].counts = dict.fromkeys(PROCESS_ENTRY_BYTES, count)
+    machine.write()
+    nvml.call("nvmlDeviceGetCount")
+    with pytest.raises(NvmlValueError):
+        ProcessList(nvml, handle(nvml), FUNCTIONS).read()
+
+
+def test_where_entries_are_longer_than_declared_another_function_comes_first() -> None:
+    """And where the version is unknown: it may be such a driver."""
+    for version, first in (
+        ((535, 54), PROCESSES_V2),
+        ((535, 104), PROCESSES_V3),
+        ((), PROCESSES_V2),
+        ((450,), PROCESSES_V2),
+    ):
+        assert process_functions(version)[0].name == first
+    assert (PROCESSES_V3, 32) in process_functions((535, 86, 10))
+
+
+def test_memory_above_the_gpus_own_is_unknown(nvml: NvmlSession) -> None:
+    assert ProcessList(nvml, handle(nvml), FUNCTIONS).read(max_bytes=1000)[0].used_bytes is None
 
 
 def test_unknown_memory_is_none(nvml: NvmlSession, machine: SimulatedMachine) -> None:

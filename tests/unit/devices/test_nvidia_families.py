@@ -29,8 +29,9 @@ def read(machine: SimulatedMachine, gpu: SimulatedGpu) -> DeviceReading:
         ("GRID A100-10C", 500), ("Tesla V100-SXM2-32GB", 450), ("Tesla T4", 75), ("NVIDIA L4", 75),
         ("NVIDIA L40S", 350), ("NVIDIA A10G", 350), ("NVIDIA A2", 75), ("NVIDIA RTX A2000", 600),
         ("NVIDIA GeForce RTX 4090", 600), ("NVIDIA RTX PRO 6000 Blackwell Server Edition", 600), ("NVIDIA B200", 1400),
-        ("NVIDIA GB200", 1400), ("NVIDIA GH200 480GB", 1000), ("NVIDIA GB10", 140), ("NVIDIA Thor", 130), ("Orin (nvgpu)", 75),
-        ("Quadro P4000", 600), ("NVIDIA Something New", UNKNOWN_FAMILY.max_watts), ("", UNKNOWN_FAMILY.max_watts),
+        ("NVIDIA GB200", 1400), ("NVIDIA GH200 480GB", 1000), ("NVIDIA GB10", 140), ("NVIDIA Thor", 130),
+        ("Orin (nvgpu)", 75), ("Quadro P4000", 600), ("NVIDIA Something New", UNKNOWN_FAMILY.max_watts),
+        ("", UNKNOWN_FAMILY.max_watts),
     ],
 )  # fmt: skip
 def test_power_of_each_family(name: str, watts: float) -> None:

@@ -219,3 +219,93 @@ def test_failed_listing_only_affects_the_instances(machine: SimulatedMachine) ->
     gpu = h100_with_mig_instances()
     gpu.errors = {"nvmlDeviceGetMaxMigDeviceCount": UNKNOWN}
     assert down_reasons(read(machine, gpu)) == [None]
+
+
+# ---- compute instances, and drivers that fail --------------------------------------------------------------------
+
+
+def shared_gpu_instance() -> SimulatedGpu:
+    """A GPU instance with two compute instances, listed second first."""
+    return SimulatedGpu(
+        mig=True,
+        level=100,
+        instances=[
+            SimulatedMigInstance(
+                "2c.3g.40gb", uuid="MIG-b", gpu_instance=2, compute_instance=1, memory_total=40448, memory_used=600,
+                sm_activity=75, pids=[12, 13],
+            ),
+            SimulatedMigInstance(
+                "1c.3g.40gb", uuid="MIG-a", gpu_instance=2, compute_instance=0, memory_total=40448, memory_used=600,
+                sm_activity=75, pids=[11],
+            ),
+        ],
+    )  # fmt: skip
+
+
+def test_the_first_compute_instance_has_what_they_share(machine: SimulatedMachine) -> None:
+    read(machine, shared_gpu_instance())
+    machine.wait(1)
+    _, second, first = machine.driver.read()
+    assert [device.identity.gpu_instance_id for device in (first, second)] == ["2", "2"]
+    assert values(first)["gpu_memory_used_bytes"] == 600 * MIB
+    assert values(first)["gpu_sm_activity_ratio"] == 0.75
+    assert set(values(second)) == {"gpu_processes"}
+    for family in ("gpu_memory_total_bytes", "gpu_memory_used_bytes", "gpu_sm_activity_ratio"):
+        assert absent(second)[family] == "shared"
+    assert [[process.pid for process in device.processes] for device in (first, second)] == [[11], [12, 13]]
+
+
+def test_when_the_first_compute_instance_is_removed_the_next_has_what_they_shared(machine: SimulatedMachine) -> None:
+    gpu = shared_gpu_instance()
+    read(machine, gpu)
+    gpu.instances = gpu.instances[:1]
+    for _ in range(2):
+        machine.wait(LIST_INTERVAL_SECONDS)
+        devices = machine.driver.read()
+    assert values(devices[1])["gpu_memory_used_bytes"] == 600 * MIB
+
+
+def test_a_profile_from_attributes_names_the_compute_slices(machine: SimulatedMachine) -> None:
+    gpu = shared_gpu_instance()
+    gpu.texts = {"nvmlDeviceGetName": b"NVIDIA"}
+    assert [device.identity.mig_profile for device in read(machine, gpu)] == ["", "2c.3g.40gb", "1c.3g.40gb"]
+
+
+@pytest.mark.parametrize(
+    "function", ["nvmlDeviceGetMaxMigDeviceCount", "nvmlDeviceGetMigDeviceHandleByIndex", "nvmlDeviceGetUUID"]
+)
+def test_instances_stay_while_the_driver_fails_to_list_them(machine: SimulatedMachine, function: str) -> None:
+    before = read(machine, h100_with_mig_instances())
+    machine.gpus[0].errors = {function: UNKNOWN}
+    machine.wait(LIST_INTERVAL_SECONDS)
+    devices = machine.driver.read()
+    assert [device.identity for device in devices] == [device.identity for device in before]
+    assert down_reasons(devices) == [None] * 4
+
+
+@pytest.mark.parametrize("code", [1, 15, UNKNOWN])
+def test_a_failing_call_leaves_the_instance_up(machine: SimulatedMachine, code: int) -> None:
+    gpu = h100_with_mig_instances()
+    gpu.errors = {"nvmlDeviceGetMemoryInfo_v2": code}
+    devices = read(machine, gpu)
+    assert down_reasons(devices) == [None] * 4
+    assert [absent(device)["gpu_memory_used_bytes"] for device in devices] == ["error"] * 4
+    assert [values(device)["gpu_processes"] for device in devices[1:]] == [1, 1, 0]
+
+
+def test_instances_without_the_newer_memory_call(machine: SimulatedMachine) -> None:
+    gpu = h100_with_mig_instances()
+    gpu.errors = {"nvmlDeviceGetMemoryInfo_v2": NOT_SUPPORTED}
+    devices = read(machine, gpu)
+    assert down_reasons(devices) == [None] * 4
+    assert [values(device)["gpu_memory_used_bytes"] / MIB for device in devices[1:]] == [600, 300, 0]
+
+
+def test_an_instance_whose_ids_are_unknown_has_no_activity_of_another(machine: SimulatedMachine) -> None:
+    gpu = h100_with_mig_instances()
+    gpu.errors = {"nvmlDeviceGetGpuInstanceId": UNKNOWN}
+    read(machine, gpu)
+    machine.wait(1)
+    for device in machine.driver.read()[1:]:
+        assert device.identity.gpu_instance_id == ""
+        assert "gpu_sm_activity_ratio" not in values(device)
