@@ -86,6 +86,9 @@ DYNAMIC_FAMILIES = {
 }
 """Stand for families that depend on the running kernel, by module."""
 
+OTHER_MODULES = {"__main__", "metrics", "compat.dcgm", "compat.nvidia_smi", "host.portable"}
+"""Listed elsewhere on the page."""
+
 NOTES = {
     HOST: "Names and labels are node_exporter's. `--no-collector.host` disables all of them, `--no-collector.NAME` "
     "those of one heading.",
@@ -117,9 +120,7 @@ def _modules() -> Iterable[str]:
     """The modules that may declare families, without the package's name."""
     prefix = f"{gpu_exporter.__name__}."
     names = (module.name for module in pkgutil.walk_packages(gpu_exporter.__path__, prefix))
-    return sorted(
-        {name.removeprefix(prefix) for name in names} - {"__main__", "metrics", "compat.dcgm", "compat.nvidia_smi"}
-    )
+    return sorted({name.removeprefix(prefix) for name in names} - OTHER_MODULES)
 
 
 def _families_of(module: str) -> list[MetricFamily]:
