@@ -63,6 +63,20 @@ def test_plain_answers_are_read_the_quick_way() -> None:
     assert parse_combined_response(serialize(mixed), {}) == wanted
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"stats": {"seriesFetched": "1", "executionTimeMsec": 0}},
+        {"infos": ['PromQL info: metric might not be a counter: "c" (1:10)']},
+        {"warnings": ['PromQL info: metric might not be a counter: "c" (1:10)']},
+        {"isPartial": False},
+    ],
+)
+def test_what_follows_the_results_may_be_harmless(more: dict[str, Any]) -> None:
+    body = serialize([({**TAG, "x": "y"}, "1")], **more)
+    assert parse_combined_response(body, {}) == {"0": {(("x", "y"),): 1.0}}
+
+
 def test_equal_labels_are_one_object_also_over_several_answers() -> None:
     known: dict[str, Labels] = {}
     found = [
@@ -113,6 +127,7 @@ PLAIN = serialize([({**TAG, "x": "y"}, "1"), ({**TAG, "x": "z"}, "2")])
         PLAIN.replace(b'"value":[', b'"value":{'),
         PLAIN.replace(b'"value"', b'"histogram"'),
         PLAIN[:-3],
+        PLAIN[:-1] + b',"infos":[}',
         PLAIN + b"x",
     ],
 )
