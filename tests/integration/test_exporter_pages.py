@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 from gpu_advisor.evaluation.engine import Evaluation
-from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_UTILIZATION, MEMORY_TOTAL, MEMORY_USED, UTILIZATION
+from gpu_advisor.evaluation.recommendation import Reason
+from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_UTILIZATION, MEMORY_TOTAL, MEMORY_USED, POWER, UTILIZATION
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.embedded.openmetrics_import import with_target_labels
@@ -102,3 +103,13 @@ def test_a_gpu_without_utilization_is_not_idle(pages: PagesInPrometheus) -> None
         advice = pages.evaluated(name).recommendations
         reclaimed = {uuid for each in advice if each.kind == "idle_reclaim" for uuid in each.gpus}
         assert not reclaimed & {gpu.uuid for gpu in unknown}, name
+
+
+def test_what_mig_takes_away_is_explained_by_mig(pages: PagesInPrometheus) -> None:
+    dcgm = pages.evaluated("dcgm, MIG slices").facts
+    piece = next(gpu for gpu in dcgm.gpus if gpu.uuid == "GPU-a~7")
+    missing = dcgm.explain_missing(POWER, piece.scope, piece)
+    assert (missing.reason, "MIG slice (1g.10gb)" in missing.message) == (Reason.UNSUPPORTED, True)
+    smi = pages.evaluated("nvidia_gpu_exporter, MIG").facts
+    board = next(gpu for gpu in smi.gpus if gpu.uuid == "GPU-1c67")
+    assert "MIG mode" in smi.explain_missing(UTILIZATION, board.scope, board).message

@@ -20,7 +20,8 @@ class Gpu:
     """One GPU. `up` is None for a GPU that was observed recently but does not report now.
 
     `uuid` has its cluster before it, and a slash, if GPUs of several clusters share it. `exporter` is the exporter
-    family used for it, by the name of its mapping. `unified`: its memory is also the CPU's.
+    family used for it, by the name of its mapping. `unified`: its memory is also the CPU's. A MIG slice has a profile,
+    and the uuid of its board as `parent`.
     """
 
     uuid: str
@@ -32,6 +33,8 @@ class Gpu:
     exporter: str = ""
     cluster: str = ""
     unified: bool = False
+    mig_profile: str = ""
+    parent: str = ""
 
     @property
     def scope(self) -> Scope:
@@ -180,12 +183,22 @@ class Facts:
             reason, message = Reason.NO_DATA, f"{gpu.scope} is down: see gpu_down_info of the exporter for the reason"
         elif gpu is not None and gpu.up is None:
             reason, message = Reason.STALE, f"{gpu.scope} stopped reporting: check that its exporter is up"
+        elif gpu is not None and (why := self._explain_mig(gpu)):
+            reason, message = Reason.UNSUPPORTED, why
         else:
             reason, message = (
                 Reason.NO_DATA,
                 "no sample in the window: too early, or the kernel or driver does not support it",
             )
         return Abstention(reason, signal.name, scope, message)
+
+    def _explain_mig(self, gpu: Gpu) -> str:
+        """Why a board in MIG mode, or a slice, lacks what others have; empty for other GPUs."""
+        if gpu.mig_profile:
+            return f"{gpu.scope} is a MIG slice ({gpu.mig_profile}), for which {gpu.exporter} does not publish this"
+        if any(other.parent and other.parent == gpu.uuid for other in self.gpus):
+            return f"{gpu.scope} is in MIG mode: its slices have this, as far as their exporter publishes it"
+        return ""
 
 
 def _implausible_message(value: float, signal: Signal, gpu: Gpu) -> str:

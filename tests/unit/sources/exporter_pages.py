@@ -176,8 +176,8 @@ PAGES: dict[str, ExporterPage] = {
             DCGM_FI_DEV_GPU_UTIL 1 GPU-b 50
         """),
         (
-            PageGpu("GPU-a~1", 0.75, 0.25, 40000 * MIB, "gpu-7", "0/1", None, "GPU-a", "NVIDIA H100 MIG 3g.40gb"),
-            PageGpu("GPU-a~7", 0.125, 0.25, 10000 * MIB, "gpu-7", "0/7", None, "GPU-a", "NVIDIA H100 MIG 1g.10gb"),
+            PageGpu("GPU-a~1", 0.75, 0.25, 40000 * MIB, "gpu-7", "0:1", None, "GPU-a", "NVIDIA H100 MIG 3g.40gb"),
+            PageGpu("GPU-a~7", 0.125, 0.25, 10000 * MIB, "gpu-7", "0:7", None, "GPU-a", "NVIDIA H100 MIG 1g.10gb"),
             PageGpu("GPU-b", 0.5, 0.5, 80000 * MIB, "gpu-7", "1"),
         ),
     ),

@@ -166,7 +166,7 @@ CASES: dict[str, RecordedCase] = {
             "gpu:power_watts:last": [('gpu:power_watts:last{uuid="GPU-6d5c"}', 300.0)],
             'gpu:identity:info{mig_profile!=""}': [
                 (
-                    f'gpu:identity:info{{uuid="GPU-6d5c~{slice_id}",index="0/{slice_id}",name="H100 MIG 1g.10gb",'
+                    f'gpu:identity:info{{uuid="GPU-6d5c~{slice_id}",index="0:{slice_id}",name="H100 MIG 1g.10gb",'
                     'nodename="n1",vendor="nvidia",mig_profile="1g.10gb",parent_uuid="GPU-6d5c"}', 1.0,
                 )
                 for slice_id in (7, 8)
