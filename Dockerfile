@@ -28,7 +28,7 @@ FROM ${PYTHON_IMAGE} AS runtime
 # volume inherits its owner.
 RUN groupadd --gid 10001 gpu \
     && useradd --uid 10001 --gid gpu --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin gpu \
-    && install -d -o gpu -g gpu -m 0750 /var/lib/gpu-advisor
+    && install -d -o gpu -g gpu -m 0700 /var/lib/gpu-advisor
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -301,6 +302,58 @@ def test_values_become_exporter_flags(chart: Any) -> None:
     alone = arguments(list(manifests(chart, VALUE_SETS["exporter alone"])))
     assert {"--compat.dcgm", "--sampling.interval=2s", "--collector.textfile.directory=/jobs"} <= set(alone)
     assert "--no-collector.conntrack" not in alone
+
+
+def advisor_pod(found: list[Manifest]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The pod's spec and its container."""
+    spec = only(found, "Deployment", "gpu-gpu-advisor")["spec"]["template"]["spec"]
+    [container] = spec["containers"]
+    return spec, container
+
+
+def test_changes_need_a_generated_token(chart: Any) -> None:
+    tokens = []
+    for values in ({}, {"advisor": {"existingSecret": "settings"}}):
+        found = list(manifests(chart, values))
+        token = only(found, "Secret", "gpu-gpu-advisor-token")["data"]["token"]
+        tokens.append(b64decode(token))
+        spec, container = advisor_pod(found)
+        assert "--write-token-file=/etc/gpu-advisor-token/token" in container["args"]
+        [volume] = [each for each in spec["volumes"] if each["name"] == "write-token"]
+        assert volume["secret"] == {"secretName": "gpu-gpu-advisor-token", "defaultMode": 0o440}
+        assert {"name": "write-token", "mountPath": "/etc/gpu-advisor-token", "readOnly": True} in container[
+            "volumeMounts"
+        ]
+        assert f"--allowed-host={'gpu-gpu-advisor.monitoring.svc'}" in container["args"]
+    assert all(len(token) == 43 for token in tokens)
+    assert tokens[0] != tokens[1]
+
+
+def test_upgrades_keep_the_token() -> None:
+    """Helm's library has no cluster to look into: the template itself says so."""
+    text = (CHART / "templates/advisor/token.yaml").read_text()
+    assert 'lookup "v1" "Secret"' in text
+    assert text.index('dig "data" "token"') < text.index("randAlphaNum")
+
+
+def test_a_token_of_ones_own(chart: Any) -> None:
+    found = list(
+        manifests(chart, {"advisor": {"writeToken": {"existingSecret": "mine"}, "allowedHosts": ["gpu.example"]}})
+    )
+    assert not [each for each in found if each["kind"] == "Secret"]
+    spec, container = advisor_pod(found)
+    assert [each["secret"]["secretName"] for each in spec["volumes"] if each["name"] == "write-token"] == ["mine"]
+    assert "--allowed-host=gpu.example" in container["args"]
+
+
+@pytest.mark.parametrize(
+    ("advisor", "scheme"),
+    [({}, "HTTP"), ({"tls": True}, "HTTPS"), ({"config": {"web": {"cert_file": "/a", "key_file": "/b"}}}, "HTTPS")],
+)
+def test_probes_speak_tls_where_the_advisor_does(chart: Any, advisor: Values, scheme: str) -> None:
+    _, container = advisor_pod(list(manifests(chart, {"advisor": advisor})))
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"]["scheme"] == scheme
 
 
 def test_a_settings_change_restarts_the_advisor(chart: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import subprocess
 import sys
 import threading
@@ -221,7 +222,7 @@ def test_the_build_context_has_all_inputs():
 
 class _HealthServer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self.send_response(200 if self.path == "/good" else 503)
+        self.send_response({"/good": 200, "/login": 401}.get(self.path, 503))
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
@@ -243,6 +244,40 @@ def test_the_health_check_distinguishes_good_from_bad(address, path, healthy):
     done = _check(address + path, http_proxy="http://127.0.0.1:1")
     assert (done.returncode == 0) is healthy, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_health_check_works_with_a_login(address):
+    assert _check(f"{address}/login").returncode == 0
+
+
+def test_the_health_check_works_with_tls(address, tmp_path):
+    command = [
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+        "-subj", "/CN=gpu.example", "-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem"),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    server = HTTPServer(("127.0.0.1", 0), _HealthServer)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert _check(f"{url}/good").returncode == 0
+        assert _check(f"{url}/login").returncode == 0
+        assert _check(f"{url}/bad").returncode == 1
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_changes_need_the_token_that_the_advisor_creates(tmp_path):
+    command = SERVICES["advisor"]["command"]
+    [token] = [each.partition("=")[2] for each in command if each.startswith("--write-token-file=")]
+    [folder] = [each.split(":")[1] for each in SERVICES["advisor"]["volumes"] if each.startswith("advisor-data:")]
+    assert token.startswith(f"{folder}/")
+    assert "--allowed-host=advisor" in command  # as Prometheus scrapes it
+    assert "advisor:9817" in (ROOT / "prometheus/prometheus.yml").read_text()
 
 
 def test_the_health_check_fails_without_a_server():

@@ -7,12 +7,33 @@ from pathlib import Path
 import click
 
 from gpu_advisor.commands.run_service import log_to_stderr, run_service
-from gpu_advisor.settings import load_settings
+from gpu_advisor.settings import Settings, load_settings
 
 
 @click.command("serve")
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Settings (YAML).")
-def command(config: Path) -> None:
+@click.option(
+    "--write-token-file", type=click.Path(dir_okay=False), metavar="FILE",
+    help="Token that changes need; for settings without web.write_token_file.",
+)  # fmt: skip
+@click.option(
+    "--allowed-host", multiple=True, metavar="NAME", help="Name of this server, beside web.allowed_hosts; repeatable."
+)
+def command(config: Path, write_token_file: str | None, allowed_host: tuple[str, ...]) -> None:
     """Run the advisor with an existing Prometheus. SIGHUP reads the settings again."""
     log_to_stderr()
-    run_service(load_settings(config), load=lambda: load_settings(config))
+
+    def load() -> Settings:
+        return _with_options(load_settings(config), write_token_file, allowed_host)
+
+    run_service(load(), load=load)
+
+
+def _with_options(settings: Settings, write_token_file: str | None, allowed_hosts: tuple[str, ...]) -> Settings:
+    web = settings.web.model_copy(
+        update={
+            "write_token_file": settings.web.write_token_file or write_token_file or "",
+            "allowed_hosts": [*settings.web.allowed_hosts, *allowed_hosts],
+        }
+    )
+    return settings.model_copy(update={"web": web})
