@@ -180,6 +180,7 @@ docs: $(VENV)/.test
 	$(BIN)/python docs/build_planning.py
 	$(BIN)/python docs/build_cost.py
 	$(BIN)/python docs/build_alerts.py
+	$(BIN)/python docs/build_nvidia.py
 	$(BIN)/python docs/build_gpu_types.py
 
 # docs/ as a site in build/site, in an environment of its own. Fails on a broken link.

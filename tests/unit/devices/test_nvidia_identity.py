@@ -129,7 +129,12 @@ def test_a_forbidden_gpu_is_no_fault_and_costs_nothing(
 ) -> None:
     opened = []
     initialize = pynvml.nvmlInit
-    monkeypatch.setattr(pynvml, "nvmlInit", lambda: (opened.append(1), initialize()))
+
+    def count_and_initialize() -> None:
+        opened.append(1)
+        initialize()
+
+    monkeypatch.setattr(pynvml, "nvmlInit", count_and_initialize)
     devices = start(machine, SimulatedGpu(), SimulatedGpu(errors={HANDLE: NO_PERMISSION}))
     assert down_reasons(devices) == [None, DownReason.NO_PERMISSION]
     for _ in range(3):
