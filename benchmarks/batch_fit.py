@@ -2,7 +2,9 @@
 
 The baselines are a line through the two largest given sizes, and scaling in proportion. The simulated population
 (benchmarks/memory) has three parts: `prior`, from which the constants were fitted; `held_out`, other studies of the
-same kind; `other`, studies of another kind, recorded and allocated differently.
+same kind; `other`, studies of another kind, recorded and allocated differently. `new families` is the strictest: each
+family of models in the other two parts is predicted with constants fitted without that family, so neither the study nor
+the kind of model was seen; its 95 % intervals are from resampling studies.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from gpu_advisor.calibration.batch_size_advice import safe_sizes
 from gpu_advisor.calibration.errors import PointsError
 from gpu_advisor.calibration.memory_fit import fit_memory
 from gpu_advisor.calibration.points import MeasuredPoint, MeasuredPoints, clean_points
+from gpu_advisor.calibration.prior import PRIOR, Prior
 
 from benchmarks import common
-from benchmarks.memory.fit_prior import read_peaks
+from benchmarks.memory.fit_prior import FIXED_SHARES, FLOORS, NOISES, POWERS, fit_prior, read_peaks, read_studies
 from benchmarks.memory.population import SIZES
 
 DATASET_SPLITS = ("prior", "held_out", "other")
@@ -47,13 +50,15 @@ def known_points(curve: Sequence[float], sizes: Sequence[int]) -> MeasuredPoints
     return clean_points(MeasuredPoint(size, round(curve[SIZES.index(size)])) for size in sizes)
 
 
-def prediction_errors(peaks: np.ndarray, sizes: tuple[int, ...]) -> tuple[list[PredictionError], int]:
+def prediction_errors(
+    peaks: np.ndarray, sizes: tuple[int, ...], prior: Prior = PRIOR
+) -> tuple[list[PredictionError], int]:
     """A row a model and untried size, and how many models were refused for falling memory."""
     found, refused = [], 0
     last = sizes[-1]
     for curve in peaks:
         try:
-            fit = fit_memory(known_points(curve, sizes))
+            fit = fit_memory(known_points(curve, sizes), prior)
         except PointsError:
             refused += 1
             continue
@@ -103,6 +108,45 @@ def evaluate_choices(peaks: np.ndarray, sizes: tuple[int, ...], near: bool) -> d
     return {"cases": cases, "exceeds_ratio": exceeds / cases, "best_ratio": best / cases}
 
 
+def prior_without(family: str) -> Prior:
+    """The prior as fitted without a family's curves."""
+    peaks, families = read_peaks("prior")
+    kept = peaks[[each != family for each in families]]
+    axes = (FIXED_SHARES, FLOORS, POWERS, NOISES)
+    return Prior(*(
+        tuple(zip(values, map(float, weights), strict=True))
+        for values, weights in zip(axes, fit_prior(kept), strict=True)
+    ))  # fmt: skip
+
+
+def new_families(sizes: tuple[int, ...]) -> dict[str, list[PredictionError]]:
+    """Errors by study, each family with a prior that has not seen it."""
+    parts = [(*read_peaks(part), read_studies(part)) for part in ("held_out", "other")]
+    found: dict[str, list[PredictionError]] = {}
+    for family in sorted({name for _, families, _ in parts for name in families}):
+        prior = prior_without(family)
+        for peaks, families, studies in parts:
+            for study in sorted(set(studies)):
+                chosen = peaks[[(f, s) == (family, study) for f, s in zip(families, studies, strict=True)]]
+                found.setdefault(study, []).extend(prediction_errors(chosen, sizes, prior)[0])
+    return found
+
+
+def with_interval(by_study: dict[str, list[PredictionError]], factor: int, rounds: int = 1000) -> dict[str, float]:
+    """The summary, and 95 % intervals of error and coverage: studies are drawn with replacement."""
+    generator = np.random.default_rng(1)
+    sums = np.array([
+        [len(rows), sum(r.error for r in rows), sum(r.inside for r in rows), sum(r.width for r in rows)]
+        for rows in ([row for row in each if row.factor == factor] for each in by_study.values()) if rows
+    ])  # fmt: skip
+    drawn = sums[generator.integers(0, len(sums), (rounds, len(sums)))].sum(axis=1)
+    means = drawn[:, 1:] / drawn[:, :1]
+    summary = summarize([row for rows in by_study.values() for row in rows], factor)
+    for k, name in enumerate(("error", "coverage", "width")):
+        summary[f"{name}_low"], summary[f"{name}_high"] = map(float, np.quantile(means[:, k], (0.025, 0.975)))
+    return summary
+
+
 def summarize(found: Sequence[PredictionError], factor: int) -> dict[str, float]:
     chosen = [row for row in found if row.factor == factor]
     columns = np.array([[r.error, r.line, r.proportion, r.inside, r.width] for r in chosen], dtype=float).mean(axis=0)
@@ -136,7 +180,24 @@ def main() -> int:
                 if part == "held_out" and not near:
                     goals.append(common.Goal(f"{name}: exceeds < 1 %", figures["exceeds_ratio"] < 0.01, shares[0]))
                     goals.append(common.Goal(f"{name}: best >= 85 %", figures["best_ratio"] >= 0.85, shares[1]))
-    print(common.table(table), common.table(close), *goals, sep="\n")
+    families = [
+        ["new families, given sizes, factor", "models", "error (95 %)", "line", "coverage (95 %)", "width (95 %)"]
+    ]
+    for sizes in KNOWN_SIZES:
+        by_study = new_families(sizes)
+        for factor in sorted({row.factor for rows in by_study.values() for row in rows}):
+            figures = with_interval(by_study, factor)
+            label = f"{'-'.join(map(str, sizes))} x{factor}"
+            results[f"new families {label}"] = figures
+            shown = {
+                name: f"{figures[name]:.1%} ({figures[f'{name}_low']:.1%} to {figures[f'{name}_high']:.1%})"
+                for name in ("error", "coverage", "width")
+            }
+            families.append([
+                label, str(figures["models"]), shown["error"], f"{figures['line_error']:.1%}", shown["coverage"],
+                shown["width"],
+            ])  # fmt: skip
+    print(common.table(table), common.table(families), common.table(close), *goals, sep="\n")
     results["goals"] = [str(goal) for goal in goals]
     print(common.write("batch_fit", results))
     return 0

@@ -5,17 +5,19 @@ A row has the figure of its source; GB are 10^9 bytes, GiB 2^30.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from gpu_advisor.hardware.cluster_spec import parse_cluster
 from gpu_advisor.hardware.gpu_types import GIB
+from gpu_advisor.planning.activation_model import activation_bytes_per_token
 from gpu_advisor.planning.known_models import KNOWN_SHAPES
-from gpu_advisor.planning.layout import OPTIMIZERS, ParallelLayout
-from gpu_advisor.planning.memory_model import activation_bytes_per_token, memory, states
+from gpu_advisor.planning.layout import OPTIMIZERS, Adapters, OptimizerSpec, ParallelLayout, Quantization
+from gpu_advisor.planning.memory_model import memory, states
 from gpu_advisor.planning.transformer_shape import TransformerShape
 
 from benchmarks import common
+from benchmarks.published_runs import LITGPT
 
 GB = 1e9
 ZERO = "https://arxiv.org/abs/1910.02054"
@@ -51,11 +53,11 @@ class PublishedRun:
     layout: ParallelLayout
     gpu: str
     fits: bool
-    recipe: str = "adamw-mixed-fp32-gradients"
+    recipe: OptimizerSpec = OPTIMIZERS["adamw-mixed-fp32-gradients"]
 
     @property
     def used_ratio(self) -> float:
-        return memory(self.shape, self.layout, OPTIMIZERS[self.recipe]).total / parse_cluster(self.gpu).memory_bytes
+        return memory(self.shape, self.layout, self.recipe).total / parse_cluster(self.gpu).memory_bytes
 
 
 def _zero(stage: int, parameters: float, over: int) -> Callable[[], float]:
@@ -147,6 +149,52 @@ FIGURES: tuple[PublishedFigure, ...] = (
            _billions(_MIXTRAL)),
 )  # fmt: skip
 
+#: LLM Foundry: layers, hidden, heads; GPU, GPUs, sequence, micro-batch, accumulation, checkpointing, stage.
+_MPT = {"125m": (12, 768, 12), "350m": (24, 1024, 16), "760m": (24, 1536, 12), "1b": (24, 2048, 16),
+        "3b": (32, 2560, 20), "7b": (32, 4096, 32), "13b": (40, 5120, 40), "30b": (48, 7168, 56),
+        "70b": (80, 8192, 64)}  # fmt: skip
+_LLM_FOUNDRY_RUNS = (
+    ("70b", "H100", 512, 2048, 8, 1, True, 3), ("70b", "H100", 64, 2048, 8, 4, True, 3),
+    ("70b", "H100", 32, 2048, 2, 16, True, 3), ("30b", "H100", 8, 8192, 1, 21, True, 3),
+    ("30b", "H100", 8, 2048, 3, 21, True, 3), ("30b", "H100", 32, 2048, 14, 3, True, 3),
+    ("13b", "H100", 8, 32768, 1, 3, True, 3), ("13b", "H100", 8, 4096, 10, 3, True, 3),
+    ("13b", "H100", 64, 2048, 2, 1, False, 3), ("13b", "H100", 8, 2048, 2, 1, False, 3),
+    ("13b", "H100", 8, 1024, 40, 3, True, 3), ("7b", "H100", 8, 65536, 1, 2, True, 3),
+    ("7b", "H100", 8, 8192, 8, 2, True, 3), ("7b", "H100", 8, 2048, 6, 1, False, 3),
+    ("7b", "H100", 8, 1024, 64, 2, True, 3), ("3b", "H100", 8, 65536, 1, 2, True, 3),
+    ("3b", "H100", 8, 16384, 1, 6, False, 3), ("3b", "H100", 8, 2048, 10, 6, False, 3),
+    ("3b", "H100", 128, 2048, 8, 1, False, 2), ("1b", "H100", 8, 32768, 1, 4, False, 3),
+    ("1b", "H100", 8, 2048, 14, 1, False, 3), ("1b", "H100", 128, 2048, 12, 1, False, 2),
+    ("760m", "H100", 8, 16384, 3, 2, False, 3), ("760m", "H100", 8, 2048, 24, 2, False, 3),
+    ("30b", "A100-80GB", 8, 2048, 3, 21, True, 3), ("13b", "A100-80GB", 8, 2048, 2, 3, False, 3),
+    ("7b", "A100-80GB", 8, 2048, 6, 2, False, 3), ("3b", "A100-80GB", 8, 8192, 3, 6, False, 3),
+    ("350m", "A100-80GB", 8, 2048, 32, 2, False, 3), ("125m", "A100-80GB", 8, 2048, 32, 2, False, 3),
+)  # fmt: skip
+LLM_FOUNDRY = "https://github.com/mosaicml/llm-foundry/blob/main/scripts/train/benchmarking/README.md"
+
+
+def _llm_foundry_runs() -> Iterator[PublishedRun]:
+    """MPT with FSDP in bfloat16, fused cross-entropy; micro-batches were the largest that fit."""
+    for size, gpu, gpus, sequence, micro, accumulation, full, zero in _LLM_FOUNDRY_RUNS:
+        layers, hidden, heads = _MPT[size]
+        shape = TransformerShape(layers, hidden, heads, heads, 4 * hidden, 50368, sequence, biases=False,
+                                 positions=sequence)  # fmt: skip
+        layout = ParallelLayout(data=gpus, zero=zero, micro_batch=micro, accumulation=accumulation,
+                                checkpointing="full" if full else "none", loss="compiled")  # fmt: skip
+        what = f"LLM Foundry, MPT {size} on {gpus} GPUs, {sequence} tokens, micro-batch {micro}"
+        yield PublishedRun(what, LLM_FOUNDRY, shape, layout, gpu, True, OPTIMIZERS["adamw-mixed"])
+
+
+_ALPACA_7B, _ALPACA_13B = (replace(KNOWN_SHAPES[name], sequence=1304) for name in ("LLaMA-7B", "LLaMA-13B"))
+_FALCON_40B = TransformerShape(60, 8192, 128, 8, 32768, 65024, 1079, biases=False)
+_LITGPT_RUNS: tuple[tuple[str, TransformerShape, Quantization, int, bool], ...] = (
+    ("Llama 2 7B", _ALPACA_7B, "none", 1, True), ("Llama 2 7B", _ALPACA_7B, "none", 2, True),
+    ("Llama 2 7B", _ALPACA_7B, "none", 4, False), ("Llama 2 13B", _ALPACA_13B, "none", 1, True),
+    ("Llama 2 13B", _ALPACA_13B, "nf4", 1, True), ("Llama 2 13B", _ALPACA_13B, "none", 2, False),
+    ("Llama 2 13B", _ALPACA_13B, "none", 4, False), ("Falcon 40B", _FALCON_40B, "none", 1, False),
+    ("Falcon 40B", _FALCON_40B, "nf4", 1, False), ("Falcon 40B", _FALCON_40B, "nf4-dq", 1, False),
+)  # fmt: skip
+
 CONFIGURATIONS: tuple[PublishedRun, ...] = (
     *(
         PublishedRun(
@@ -173,12 +221,22 @@ CONFIGURATIONS: tuple[PublishedRun, ...] = (
         )
         for size, heads, hidden, layers, pipeline, micro in RECOMPUTATION_RUNS
     ),
+    *_llm_foundry_runs(),
+    *(
+        PublishedRun(
+            f"{name}, LoRA, {quantization} base, micro-batch {micro}", LITGPT, shape,
+            ParallelLayout(micro_batch=micro, accumulation=128 // micro, loss="chunked", kernels="eager"),
+            "A100-40GB", fits,
+            replace(OPTIMIZERS["adamw-bf16"], adapters=Adapters(8, "query-value", quantization, True)),
+        )
+        for name, shape, quantization, micro, fits in _LITGPT_RUNS
+    ),
     PublishedRun("1.4 B on one 32 GB GPU, the most with plain data parallelism", ZERO, gpt(24, 2048, 16),
                   ParallelLayout(data=64, checkpointing="full", flash_attention=False), "V100-32GB", True,
-                   "adamw-mixed"),
+                   OPTIMIZERS["adamw-mixed"]),
     PublishedRun("7.5 B there", ZERO, gpt(36, 4096, 32),
                   ParallelLayout(data=64, checkpointing="full", flash_attention=False), "V100-32GB", False,
-                   "adamw-mixed"),
+                   OPTIMIZERS["adamw-mixed"]),
 )  # fmt: skip
 
 

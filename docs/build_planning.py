@@ -12,42 +12,98 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from generated_page import table, write_or_check
+from gpu_advisor.planning.architecture_table import architecture_table
+from gpu_advisor.planning.layout import OPTIMIZERS
+from gpu_advisor.planning.layout_search import LONG_SEQUENCE
 
-from benchmarks import published_plans
+from benchmarks import published_plans, published_runs
 
 PAGE = Path(__file__).parent / "planning.md"
 COMMAND = "python docs/build_planning.py"
+
+TABLE = architecture_table()
+EXCEPTIONS = ", ".join(f"{name} ({reason})" for name, reason in sorted(TABLE["exceptions"].items()))
+OPTIMIZER_ROWS = "\n".join(
+    f"| {each.name} | {each.weights:g} | {each.gradients:g} | {each.optimizer:g} |" for each in OPTIMIZERS.values()
+)
 
 TEXT = f"""# Planning a training job
 
 Made by `{COMMAND}`: do not edit.
 
     gpu-advisor plan --params 7b --gpus 8xA100-80GB
-    gpu-advisor plan --config config.json --gpus 4x8xH100 --global-batch 1024 --sequence 4096
+    gpu-advisor plan --config config.json --gpus 4x8xH100 --global-batch 1024 --sequence 4096 --tokens 1t
+    gpu-advisor plan --config config.json --gpus 1xRTX4090 --lora 16 --quantize nf4-dq --checkpoint full
+    gpu-advisor plan --params 70b --gpus 32x8xH100 --tp 8 --zero 3 --micro-batch 2 --checkpoint selective
     gpu-advisor plan --layers 32 --hidden 4096 --heads 32 --gpus 4xL40S --format json
 
-The planner tries all plausible layouts: tensor parallelism within a node, pipeline parallelism, data parallelism with
-ZeRO stages, micro-batches, activation checkpointing, offloading. It ranks those that fit with the margin by known
-costs. The output shows the memory of the best, why others were ruled out, and, as JSON, settings for torchrun,
-DeepSpeed, FSDP and Megatron-LM. The ranking does not predict speed.
+The planner tries all plausible layouts: tensor parallelism within a node, pipeline, context (from {LONG_SEQUENCE}
+tokens on) and expert parallelism, data parallelism with ZeRO stages (3 is FSDP), micro-batches, selective and full
+activation checkpointing, offloading. It ranks those that fit with the margin by the estimated time of a step. The
+output shows the memory of the best, why others were ruled out, tokens per second, with `--tokens` hours and cost,
+and, as JSON, settings for torchrun, DeepSpeed, FSDP2, Megatron-LM and torchtitan.
+
+`--micro-batch`, `--tp`, `--pp`, `--cp`, `--ep`, `--zero`, `--replicas` (HSDP) and `--checkpoint` pin a part of the
+layout; `--loss`, `--kernels`, `--attention`, `--checkpoint-fraction`, `--offload-activations` and
+`--optimizer-in-backward` say how your code works.
+
+GPUs: every type of one list (`advisor/gpu_advisor/hardware/gpu_table.py`), also as drivers spell them. `0.5xA10` or
+`1/6xA10` is part of a card, `2xA100-3g.20gb` two MIG instances. Cards on which the driver shows several GPUs count as
+these: `8xMI250X` are 16 GPUs of 64 GiB.
 
 ## Memory terms
 
 | term | bytes on a GPU |
 | --- | --- |
-| weights | 2 per parameter in mixed precision; divided by the data-parallel size in ZeRO-3 |
-| gradients | 2 (4 where they are kept in float32); divided from ZeRO-2 on |
-| optimizer | 12 for AdamW in mixed precision; divided from ZeRO-1 on |
-| activations | of a layer `s b h (34 + 5 a s / h)` in a GPT with dropout, counted operation by operation (see below) |
-| buffers | two layers' weights, gathered by ZeRO-3 or offloading |
+| weights | by optimizer; divided by the shards in ZeRO-3. Under adapters: 2, or 0.5 to 1 if quantized |
+| gradients | by optimizer; divided from ZeRO-2 on. At the loss they exist only with accumulation, or without sharding |
+| optimizer | by optimizer; divided from ZeRO-1 on |
+| activations | what each operation keeps; of a GPT layer with dropout `s b h (34 + 5 a s / h)` |
+| logits | 14 bytes each: 16-bit, float32, log-softmax, its gradient. Compiled 8, chunked 3, fused 2 |
+| buffers | gathered weights of two layers and the output layer, unsharded gradients, gathered activations |
 | overhead | driver, libraries, communicators: 1 GiB by default (`--overhead-gib`) |
 
-Gates, experts and grouped-query attention have activations of their own. `--attention flash` leaves out the scores,
-`5 a s / h`, which FlashAttention does not keep.
+The fullest moment counts: at the loss, or at the end of the backward pass. Gates, experts, grouped-query and latent
+attention have activations of their own. `--attention flash` leaves out the scores, `5 a s / h`, which FlashAttention
+does not keep. `--kernels eager` adds the float32 copies that RMSNorm keeps unless it is compiled or fused.
 
 Sources: [ZeRO](https://arxiv.org/abs/1910.02054), [activations](https://arxiv.org/abs/2205.05198),
-[FlashAttention](https://arxiv.org/abs/2205.14135), [the pipeline's bubble](https://arxiv.org/abs/2104.04473).
-With a size alone (`--params`) the planner assumes the nearest published model, and names it.
+[FlashAttention](https://arxiv.org/abs/2205.14135), [pipelines](https://arxiv.org/abs/2104.04473),
+[LoRA](https://arxiv.org/abs/2106.09685), [QLoRA](https://arxiv.org/abs/2305.14314). With a size alone (`--params`) the
+planner assumes the nearest published model, and names it.
+
+| `--optimizer` | weights | gradients | optimizer |
+| --- | --- | --- | --- |
+{OPTIMIZER_ROWS}
+
+## Models
+
+`--config` reads the config.json of {len(TABLE["types"])} model types of {TABLE["source"]}: causal language models
+and encoder-decoders whose default config builds, except those below. A table has every parameter tensor's shape as
+a formula of the config's fields, which `docs/build_architectures.py` found by building the models; tied embeddings
+follow the type's default. Neither torch nor transformers is needed. Other types are counted with transformers, if
+it is installed.
+
+Not in the table: {EXCEPTIONS}.
+
+## Time and cost
+
+A step takes the model's operations at a published share of the GPU's peak (MFU: 58 % on A100, 42 % on H100 and
+others, [LLM Foundry](https://github.com/mosaicml/llm-foundry/blob/main/scripts/train/benchmarking/README.md)), plus
+recomputation, pipeline bubbles, and communication over the node's links and the network (`--network`, Gbit/s for
+each GPU). It is an estimate: your data, kernels and cluster decide. Measure with `gpu-advisor probe` before you
+buy. The price is the cheapest of the GPU type in the [catalogue](cost.md), or `--price`.
+
+## Settings that carry out the plan
+
+| target | checked with | left out |
+| --- | --- | --- |
+| DeepSpeed | DeepSpeed 0.19.8 | HSDP (null); pipeline stages and partial checkpointing are the model's code |
+| `fsdp.fully_shard` | PyTorch 2.13 | pipelines (null) |
+| Megatron-LM | megatron-core 0.16.1 | off-loaded weights, adapters, checkpointing of every second product (null) |
+| torchtitan (TOML) | 0.2.2 (0.3 has no TOML) | ZeRO-1, adapters, 8-bit states, an off-loaded optimizer (null) |
+
+`make test-frameworks` installs these libraries and lets them read the settings.
 
 ## Correction by a profile
 
@@ -70,8 +126,17 @@ not attribute memory to parameters, so these plans are data-parallel only, witho
 
 ## Limitations
 
-Not included: fragmentation (keep the margin), checkpoint writing, host memory for offloaded states.
+Not included: fragmentation (keep the margin), checkpoint writing, host memory for offloaded states, interleaved
+pipeline schedules, images and audio of multimodal models.
 
+## Published runs
+
+{len(published_runs.MEASURED)} runs with published memory, {published_runs.within_tolerance():.0%} within 10 %. Figures
+are what PyTorch allocated or reserved, so without the overhead.
+
+"""
+
+TEXT_BETWEEN = """
 ## Published figures
 
 """
@@ -84,12 +149,9 @@ paper's sharded gradients 10.0 GiB: the estimator counts a full copy of the grad
 
 def text() -> str:
     """The page."""
-    return (
-        TEXT
-        + "\n".join(table(("what", "published", "gpu-advisor", "difference", "source"), published_plans.rows()))
-        + "\n"
-        + TEXT_AFTER_TABLE
-    )
+    head = ("what", "published", "gpu-advisor", "difference", "source")
+    parts = [TEXT, "\n".join(table(head, published_runs.rows())), "\n", TEXT_BETWEEN]
+    return "".join([*parts, "\n".join(table(head, published_plans.rows())), "\n", TEXT_AFTER_TABLE])
 
 
 if __name__ == "__main__":

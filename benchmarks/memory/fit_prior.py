@@ -39,6 +39,12 @@ def read_peaks(part: str, file: Path = CURVES_FILE) -> tuple[Array, list[str]]:
     return np.array(peaks), [row["family"] for row in rows]
 
 
+def read_studies(part: str, file: Path = CURVES_FILE) -> list[str]:
+    """The study of each curve of a part, in the order of `read_peaks`."""
+    with file.open(newline="", encoding="utf-8") as lines:
+        return [row["study"] for row in csv.DictReader(lines) if row["part"] == part]
+
+
 def fit_prior(peaks: Array) -> list[Array]:
     """The four axes' probabilities."""
     axes = [np.array(axis) for axis in (FIXED_SHARES, FLOORS, POWERS, NOISES)]

@@ -74,9 +74,9 @@ def recommend_batch_size(points: MeasuredPoints, request: BatchSizeRequest) -> B
     """The best size within the memory target. Pure. Raises CalibrationError for an invalid request.
 
     With `predict`, candidates are those sizes and the measured ones, else multiples of 8 (any size below 16). A size at
-    or above one that ran out of memory is none. The best has the highest throughput, of equal ones the smallest; without
-    measured throughput, it is the largest. If neither memory nor throughput depends on the size, it is the largest that
-    was measured.
+    or above one that ran out of memory is none. The best has the highest throughput, of equal ones the smallest, or,
+    without measured throughput, is the largest. If neither memory nor throughput depends on the size, it is the largest
+    that was measured.
     """
     _check(request)
     memory, throughput = fit_memory(points), fit_throughput(points)

@@ -29,7 +29,7 @@ _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-def _amount(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
+def parse_amount(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
     if value is None:
         return None
     found = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([kmbt]?)\s*", value, re.IGNORECASE)
@@ -56,9 +56,9 @@ def _day(_context: click.Context, _parameter: click.Parameter, value: str | None
 
 
 _OPTIONS = (
-    click.option("--samples", callback=_amount, metavar="N", help="Total samples to process, such as 115m."),
-    click.option("--tokens", callback=_amount, metavar="N", help="Total tokens to process, instead of samples."),
-    click.option("--gpu-hours", callback=_amount, metavar="N", help="Total hours of one GPU of the --gpu type."),
+    click.option("--samples", callback=parse_amount, metavar="N", help="Total samples to process, such as 115m."),
+    click.option("--tokens", callback=parse_amount, metavar="N", help="Total tokens to process, instead of samples."),
+    click.option("--gpu-hours", callback=parse_amount, metavar="N", help="Total hours of one GPU of the --gpu type."),
     click.option("--rate", "rates", multiple=True, metavar="WHAT=N",
                  help="Samples or tokens per second: V100-16GB=1200, 8xA100-80GB=16621 or p3.8xlarge=4400."),
     click.option("--profile", "profiles", multiple=True, type=_FILE, metavar="FILE",

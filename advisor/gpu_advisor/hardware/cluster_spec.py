@@ -90,8 +90,9 @@ def _parse_gpu(text: str, part: Fraction) -> tuple[str, int, float]:
     if stated_gib is not None:
         if not 0.5 <= stated_gib <= 2000:
             raise PlanError(f"{text!r}: no GPU has {stated_gib:g} GiB; write 1 to 2000")
-        whole = next((size for size in spec.sizes if size >= stated_gib), None) if spec else None
-        ratio = stated_gib / whole if whole and (profile or stated_gib < 0.93 * spec.sizes[0]) else 1.0
+        sizes = spec.sizes if spec else ()
+        whole = next((size for size in sizes if size >= stated_gib), None)
+        ratio = stated_gib / whole if whole and (profile or stated_gib < 0.93 * sizes[0]) else 1.0
         return parsed.name, round(stated_gib * float(part) * GIB), ratio * float(part)
     sizes = GPU_MEMORY_GIB.get(parsed.name, ())
     if not sizes:

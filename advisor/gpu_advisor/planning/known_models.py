@@ -1,12 +1,10 @@
-"""Transformer shapes from a size such as 7b, or from the config.json of a model on Hugging Face."""
+"""Transformer shapes from a size such as 7b: the published model nearest in size."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from math import log
-from typing import Any
 
 from gpu_advisor.hardware.errors import PlanError
 from gpu_advisor.planning.transformer_shape import TransformerShape
@@ -21,7 +19,8 @@ def _llama(
     layers: int, hidden: int, heads: int, kv_heads: int, ffn: int, vocabulary: int, tied: bool = False
 ) -> TransformerShape:
     return TransformerShape(
-        layers, hidden, heads, kv_heads, ffn, vocabulary, DEFAULT_SEQUENCE, gated=True, tied=tied, biases=False
+        layers, hidden, heads, kv_heads, ffn, vocabulary, DEFAULT_SEQUENCE, gated=True, tied=tied, biases=False,
+        upcast_norm=True,
     )  # fmt: skip
 
 
@@ -67,40 +66,3 @@ def shape_from_size(text: str, sequence: int = DEFAULT_SEQUENCE) -> TransformerS
         layers = model.layers
     of = "" if layers == model.layers else f" with {layers} layers"
     return replace(model, layers=layers, sequence=sequence, assumed=f"the dimensions of {nearest}{of}")
-
-
-def shape_from_config(config: Mapping[str, Any], sequence: int | None = None) -> TransformerShape:
-    """Read a config.json of Hugging Face Transformers (GPT-2 and Llama field names). Raises PlanError."""
-
-    def number(*names: str, default: int | None = None) -> int:
-        for name in names:
-            value = config.get(name)
-            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                return value
-        if default is None:
-            raise PlanError(f"the config has no {names[0]}: give the dimensions (--layers, --hidden, ...)")
-        return default
-
-    hidden = number("hidden_size", "n_embd", "d_model")
-    heads = number("num_attention_heads", "n_head", "num_heads")
-    gpt2 = config.get("model_type") in {"gpt2", "gpt_neo", "gpt_neox", "opt", "bloom"}
-    max_positions = number("max_position_embeddings", "n_positions", "n_ctx", default=DEFAULT_SEQUENCE)
-    learned_positions = config.get("model_type") in {"gpt2", "gpt_neo", "opt"}
-    return TransformerShape(
-        layers=number("num_hidden_layers", "n_layer", "num_layers"),
-        hidden=hidden,
-        heads=heads,
-        kv_heads=number("num_key_value_heads", default=heads),
-        ffn=number("intermediate_size", "n_inner", "ffn_dim", default=4 * hidden),
-        vocabulary=number("vocab_size"),
-        sequence=sequence or min(max_positions, 4096),
-        gated=not gpt2,
-        tied=bool(config.get("tie_word_embeddings", gpt2)),
-        biases=gpt2,
-        positions=max_positions if learned_positions else 0,
-        head_width=number("head_dim", default=hidden // heads),
-        experts=number("num_local_experts", "num_experts", "n_routed_experts", default=1),
-        experts_used=number("num_experts_per_tok", default=1),
-        dropout=gpt2,
-        assumed="the config's dimensions" + ("" if sequence else f", sequences of {min(max_positions, 4096)} tokens"),
-    )

@@ -1,46 +1,88 @@
-"""Parallel layout of a training job, and its memory-saving options."""
+"""Parallel layout of a training job, its memory-saving options, and what an optimizer keeps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-Checkpointing = Literal["none", "full"]
+Checkpointing = Literal["none", "selective", "full"]
 Offload = Literal["none", "optimizer", "all"]
+Loss = Literal["eager", "compiled", "chunked", "fused"]
+Kernels = Literal["eager", "fused"]
+Quantization = Literal["none", "int8", "nf4", "nf4-dq"]
+AdapterTargets = Literal["query-value", "attention", "all"]
+
+#: Bytes per frozen parameter. NF4: 4 bits and a float32 scale for each block of 64; with double quantization, 8-bit
+#: scales in blocks of 256 (Dettmers et al., 2023, section 3, https://arxiv.org/abs/2305.14314).
+FROZEN_BYTES: dict[Quantization, float] = {
+    "none": 2.0, "int8": 1.0, "nf4": 0.5 + 4 / 64, "nf4-dq": 0.5 + 1 / 64 + 4 / (64 * 256),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """LoRA (https://arxiv.org/abs/2106.09685): two matrices of `rank` beside each target; the base is frozen, and with
+    `quantization` kept in fewer bits (QLoRA). `dropout`: the adapters' inputs pass a dropout layer."""
+
+    rank: int
+    targets: AdapterTargets = "query-value"
+    quantization: Quantization = "none"
+    dropout: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class OptimizerSpec:
-    """Bytes per parameter: weights, gradients and optimizer states (including its master copy of the weights)."""
+    """Bytes per trained parameter: weights, gradients and optimizer states (including a master copy of the weights).
+
+    `activations`: bytes of a value in activations and gathered weights. `fp8`: matrix products in 8 bits; tensors
+    between them stay in 16. `in_backward`: each layer is updated as soon as its gradient exists, which is then freed.
+    `adapters`: only these are trained.
+    """
 
     name: str
     weights: float
     gradients: float
     optimizer: float
-    activations: int = 2  # bytes per value
+    activations: int = 2
+    fp8: bool = False
+    in_backward: bool = False
+    adapters: Adapters | None = None
+    embedding_optimizer: float | None = None
+    """Optimizer bytes per parameter of the input embedding, if it has others."""
 
 
 #: Mixed-precision Adam keeps a float32 copy, momentum and variance: 12 bytes (ZeRO, section 3.1: K = 12,
-#: https://arxiv.org/abs/1910.02054). Megatron-LM and DeepSpeed's estimators assume gradients of 4 bytes.
+#: https://arxiv.org/abs/1910.02054). Megatron-LM and DeepSpeed's estimators assume gradients of 4 bytes. Pure bfloat16
+#: has no copy; 8-bit states take a byte each (https://arxiv.org/abs/2110.02861), those of embeddings stay in 32 bits
+#: (https://huggingface.co/docs/bitsandbytes/optimizers).
 OPTIMIZERS: dict[str, OptimizerSpec] = {
     each.name: each
     for each in (
         OptimizerSpec("adamw-mixed", 2, 2, 12),
         OptimizerSpec("adamw-mixed-fp32-gradients", 2, 4, 12),
+        OptimizerSpec("adamw-mixed-bf16-states", 2, 2, 8),
+        OptimizerSpec("adamw-fp8", 2, 2, 12, fp8=True),
         OptimizerSpec("adamw-fp32", 4, 4, 8, activations=4),
-        OptimizerSpec("adamw-8bit-mixed", 2, 2, 6),
+        OptimizerSpec("adamw-bf16", 2, 2, 4),
+        OptimizerSpec("adamw-8bit-mixed", 2, 2, 6, embedding_optimizer=12),
+        OptimizerSpec("adamw-8bit-bf16", 2, 2, 2, embedding_optimizer=8),
         OptimizerSpec("sgd-momentum-mixed", 2, 2, 8),
+        OptimizerSpec("sgd-bf16", 2, 2, 0),
     )
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ParallelLayout:
-    """`tensor` x `pipeline` x `data` GPUs. `zero` is the stage, 0 to 3; stages shard over the data-parallel GPUs.
+    """`tensor` x `pipeline` x `context` x `data` GPUs. `zero` is the stage, 0 to 3 (3: FSDP); stages shard over the
+    data- and context-parallel GPUs, or with `replicas` above 1 (HSDP) over that many fewer.
 
+    `context` splits the sequence. `expert` splits the experts over that many of the data- and context-parallel GPUs.
     `micro_batch` samples per pass of a data-parallel rank, `accumulation` passes per optimizer step.
     `sequence_parallel` also splits the activations that tensor parallelism replicates. `flash_attention`: attention
-    scores are never written to memory.
+    scores are never written to memory. `checkpointing`: full recomputes whole layers; selective keeps attention's
+    output and every second matrix product. It applies to `checkpoint_ratio` of the layers. `loss`: how
+    logits become a loss; `kernels`: whether norms and the like are compiled or fused.
     """
 
     tensor: int = 1
@@ -53,11 +95,23 @@ class ParallelLayout:
     offload: Offload = "none"
     sequence_parallel: bool = True
     flash_attention: bool = True
+    context: int = 1
+    expert: int = 1
+    replicas: int = 1
+    checkpoint_ratio: float = 1.0
+    offload_activations: bool = False
+    loss: Loss = "eager"
+    kernels: Kernels = "fused"
 
     @property
     def gpus(self) -> int:
-        return self.tensor * self.pipeline * self.data
+        return self.tensor * self.pipeline * self.context * self.data
 
     @property
     def global_batch(self) -> int:
         return self.micro_batch * self.accumulation * self.data
+
+    @property
+    def shards(self) -> int:
+        """GPUs over which a ZeRO stage divides."""
+        return self.data * self.context // self.replicas

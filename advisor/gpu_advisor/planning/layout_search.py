@@ -1,34 +1,25 @@
 """Search all plausible layouts for the best that fit, and count why the others were ruled out.
 
-Layouts are ranked by known costs; the ranking does not predict speed:
-
-- pipeline bubble: (p - 1) / m of the work with m micro-batches (Narayanan et al., 2021, section 2.2,
-  https://arxiv.org/abs/2104.04473);
-- full recomputation: a third more work, a second forward pass beside one forward and a backward of twice its time
-  (Chen et al., 2016, https://arxiv.org/abs/1604.06174);
-- ZeRO-3: half as much communication again (Rajbhandari et al., 2020, section 7);
-- tensor parallelism: communication in each layer, so within one node and with a low degree;
-- offloading: traffic over the bus, so only if nothing else fits.
+Layouts are ranked by the estimated time of a step (`throughput`), relative to computation alone. What a request pins is
+not varied.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from math import log2
+from dataclasses import dataclass, field, fields, replace
 
 from gpu_advisor.hardware.cluster_spec import ClusterSpec
 from gpu_advisor.hardware.errors import PlanError
-from gpu_advisor.planning.layout import Checkpointing, Offload, OptimizerSpec, ParallelLayout
+from gpu_advisor.planning.layout import Checkpointing, Kernels, Loss, Offload, OptimizerSpec, ParallelLayout
 from gpu_advisor.planning.memory_model import OVERHEAD_BYTES, MemoryBreakdown, memory
+from gpu_advisor.planning.throughput import StepTime, step_time
 from gpu_advisor.planning.transformer_shape import TransformerShape
 
 MAX_MICRO_BATCH = 64
-_RECOMPUTE_FACTOR = 4 / 3
-_ZERO_COSTS = {0: 0.0, 1: 0.01, 2: 0.02, 3: 0.10}
-_TENSOR_COST = 0.05  # per doubling of the degree
-_OFFLOAD_COSTS: dict[Offload, float] = {"none": 0.0, "optimizer": 0.5, "all": 1.5}
+#: From this length on, context parallelism is tried unasked.
+LONG_SEQUENCE = 32768
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +30,7 @@ class LayoutPlan:
     memory: MemoryBreakdown
     capacity_bytes: int
     cost: float
+    step: StepTime
 
     @property
     def used_ratio(self) -> float:
@@ -57,6 +49,26 @@ class LayoutPlans:
 
 
 @dataclass(frozen=True, slots=True)
+class PinnedLayout:
+    """What a request fixes; None: searched."""
+
+    micro_batch: int | None = None
+    tensor: int | None = None
+    pipeline: int | None = None
+    context: int | None = None
+    expert: int | None = None
+    replicas: int | None = None
+    zero: int | None = None
+    checkpointing: Checkpointing | None = None
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, int) and value < (0 if each.name == "zero" else 1):
+                raise PlanError(f"{each.name} {value}: must be at least {0 if each.name == 'zero' else 1}")
+
+
+@dataclass(frozen=True, slots=True)
 class PlanRequest:
     """`global_batch` in samples per optimizer step; `margin_ratio` of the memory stays free."""
 
@@ -69,14 +81,16 @@ class PlanRequest:
     offloading: bool = True
     overhead_bytes: float = OVERHEAD_BYTES
     activations_ratio: float = 1.0
+    pinned: PinnedLayout = field(default_factory=PinnedLayout)
+    loss: Loss = "eager"
+    kernels: Kernels = "fused"
+    checkpoint_ratio: float = 1.0
+    offload_activations: bool = False
 
 
 def search_layouts(request: PlanRequest, max_plans: int = 3) -> LayoutPlans:
     """Search the layouts. Raises PlanError if the request is invalid or allows no layout."""
-    if request.global_batch < 1:
-        raise PlanError(f"a batch of {request.global_batch}: a step needs at least 1 sample")
-    if not 0 <= request.margin_ratio < 1:
-        raise PlanError(f"a margin of {request.margin_ratio:.0%}: choose at least 0 and less than 100 % of the memory")
+    _check(request)
     capacity = request.machines.memory_bytes
     ruled_out: Counter[str] = Counter()
     fitting: list[LayoutPlan] = []
@@ -85,7 +99,8 @@ def search_layouts(request: PlanRequest, max_plans: int = 3) -> LayoutPlans:
     for layout in _layouts(request):
         tried += 1
         need = memory(request.shape, layout, request.recipe, request.overhead_bytes, request.activations_ratio)
-        plan = LayoutPlan(layout, need, capacity, cost(layout, request))
+        step = step_time(request.shape, layout, request.recipe, request.machines)
+        plan = LayoutPlan(layout, need, capacity, step.relative, step)
         if nearest is None or plan.used_ratio < nearest.used_ratio:
             nearest = plan
         if plan.used_ratio <= 1 - request.margin_ratio:
@@ -93,21 +108,33 @@ def search_layouts(request: PlanRequest, max_plans: int = 3) -> LayoutPlans:
         else:
             ruled_out[_rejection_reason(need, capacity, request.margin_ratio)] += 1
     if not tried:
-        raise PlanError(
-            f"a batch of {request.global_batch} cannot be split over {request.machines.gpus} GPUs: choose a multiple "
-            "of a divisor of their number"
-        )
+        raise PlanError(_no_layout(request))
     best = _deduplicate(sorted(fitting, key=lambda plan: (plan.cost, plan.used_ratio)), max_plans)
     return LayoutPlans(best, tried, tuple(ruled_out.most_common()), None if best else nearest)
 
 
-def cost(layout: ParallelLayout, request: PlanRequest) -> float:
-    """Cost relative to a layout without bubbles, recomputation or communication (1.0)."""
-    bubble = (layout.pipeline - 1) / layout.accumulation
-    again = _RECOMPUTE_FACTOR if layout.checkpointing == "full" else 1.0
-    small = 0.1 / (layout.micro_batch * request.shape.sequence / 2048)  # few tokens per pass underutilize the GPU
-    exchange = _TENSOR_COST * log2(layout.tensor) + _ZERO_COSTS[layout.zero] + _OFFLOAD_COSTS[layout.offload]
-    return again * (1 + bubble) * (1 + exchange + small)
+def _check(request: PlanRequest) -> None:
+    if request.global_batch < 1:
+        raise PlanError(f"a batch of {request.global_batch}: a step needs at least 1 sample")
+    if not 0 <= request.margin_ratio < 1:
+        raise PlanError(f"a margin of {request.margin_ratio:.0%}: choose at least 0 and less than 100 % of the memory")
+    if not 0 <= request.checkpoint_ratio <= 1:
+        raise PlanError(f"checkpoint_ratio {request.checkpoint_ratio:g}: the share of layers is from 0 to 1")
+    pinned = request.pinned
+    if pinned.expert is not None and request.shape.experts % pinned.expert:
+        raise PlanError(
+            f"expert {pinned.expert}: must divide the model's {request.shape.experts} experts (1: it has no experts)"
+        )
+
+
+def _no_layout(request: PlanRequest) -> str:
+    pinned = {each.name: getattr(request.pinned, each.name) for each in fields(request.pinned)}
+    given = ", ".join(f"{name} {value}" for name, value in pinned.items() if value is not None)
+    message = (
+        f"a batch of {request.global_batch} cannot be split over {request.machines.gpus} GPUs: choose a multiple "
+        "of a divisor of their number"
+    )
+    return f"{message}, or change what is pinned ({given})" if given else message
 
 
 def _rejection_reason(need: MemoryBreakdown, capacity: int, margin_ratio: float) -> str:
@@ -119,47 +146,80 @@ def _rejection_reason(need: MemoryBreakdown, capacity: int, margin_ratio: float)
 
 def _deduplicate(found: list[LayoutPlan], max_plans: int) -> tuple[LayoutPlan, ...]:
     """Keep the best plan per split: the others differ in micro-batch or checkpointing only."""
-    chosen: dict[tuple[int, int, int, str], LayoutPlan] = {}
+    chosen: dict[tuple[int, int, int, int, int, str], LayoutPlan] = {}
     for plan in found:
         of = plan.layout
-        chosen.setdefault((of.tensor, of.pipeline, of.zero, of.offload), plan)
+        chosen.setdefault((of.tensor, of.pipeline, of.context, of.expert, of.zero, of.offload), plan)
     return tuple(chosen.values())[:max_plans]
 
 
 def _layouts(request: PlanRequest) -> Iterator[ParallelLayout]:
-    shape, gpus = request.shape, request.machines.gpus
-    for tensor in _divisors(request.machines.gpus_per_node):
-        if shape.kv_heads % tensor or shape.ffn % tensor:
+    shape, gpus, pinned = request.shape, request.machines.gpus, request.pinned
+    for tensor in [pinned.tensor] if pinned.tensor else _divisors(request.machines.gpus_per_node):
+        if gpus % tensor or (shape.kv_heads % tensor and tensor % shape.kv_heads) or shape.heads % tensor:
             continue
-        for pipeline in _divisors(gpus // tensor):
+        if not pinned.tensor and (shape.kv_heads % tensor or shape.ffn % tensor):
+            continue
+        for pipeline in [pinned.pipeline] if pinned.pipeline else _divisors(gpus // tensor):
             if pipeline > shape.layers or gpus % (tensor * pipeline):
                 continue
-            data = gpus // (tensor * pipeline)
-            if request.global_batch % data:
-                continue
-            split = ParallelLayout(tensor, pipeline, data, flash_attention=request.flash_attention)
-            yield from _variants(split, request)
+            for context in _contexts(request, gpus // (tensor * pipeline)):
+                data = gpus // (tensor * pipeline * context)
+                if request.global_batch % data:
+                    continue
+                split = ParallelLayout(
+                    tensor, pipeline, data, flash_attention=request.flash_attention, context=context,
+                    loss=request.loss, kernels=request.kernels, checkpoint_ratio=request.checkpoint_ratio,
+                    offload_activations=request.offload_activations,
+                )  # fmt: skip
+                yield from _variants(split, request)
+
+
+def _contexts(request: PlanRequest, gpus: int) -> list[int]:
+    if request.pinned.context:
+        return [request.pinned.context] if gpus % request.pinned.context == 0 else []
+    return [each for each in _divisors(gpus) if each <= 16] if request.shape.sequence >= LONG_SEQUENCE else [1]
+
+
+def _experts(request: PlanRequest, split: ParallelLayout) -> list[int]:
+    group = split.data * split.context
+    if request.pinned.expert:
+        return [request.pinned.expert] if group % request.pinned.expert == 0 else []
+    if request.shape.experts == 1:
+        return [1]
+    return [each for each in _divisors(group) if request.shape.experts % each == 0 and each in (1, 8)] or [1]
 
 
 def _variants(split: ParallelLayout, request: PlanRequest) -> Iterator[ParallelLayout]:
-    stages = (0,) if split.data == 1 else (0, 1) if split.pipeline > 1 else (0, 1, 2, 3)
+    pinned = request.pinned
+    sharing = split.data * split.context
+    stages: tuple[int, ...] = (0,) if sharing == 1 else (0, 1) if split.pipeline > 1 else (0, 1, 2, 3)
+    if pinned.zero is not None:
+        stages = (pinned.zero,) if sharing > 1 or pinned.zero == 0 else ()
     each = request.global_batch // split.data
-    checkpointing: tuple[Checkpointing, ...] = ("none", "full")
+    checkpointing: tuple[Checkpointing, ...] = ("none", "selective", "full")
+    if pinned.checkpointing is not None:
+        checkpointing = (pinned.checkpointing,)
     offloads: tuple[Offload, ...] = (
         ("none", "optimizer", "all") if request.offloading and split.pipeline == 1 else ("none",)
     )
-    for micro_batch in _divisors(each):
-        if micro_batch > MAX_MICRO_BATCH:
-            break
-        for zero in stages:
-            for checkpoint_mode in checkpointing:
-                for offload in offloads:
-                    if offload == "all" and zero not in (0, 3):
-                        continue
-                    yield replace(
-                        split, zero=zero, micro_batch=micro_batch, accumulation=each // micro_batch,
-                        checkpointing=checkpoint_mode, offload=offload,
-                    )  # fmt: skip
+    if pinned.replicas and sharing % pinned.replicas:
+        return
+    split = replace(split, replicas=pinned.replicas or 1)
+    micro_batches = [pinned.micro_batch] if pinned.micro_batch else _divisors(each)
+    for expert in _experts(request, split):
+        for micro_batch in micro_batches:
+            if each % micro_batch or (micro_batch > MAX_MICRO_BATCH and not pinned.micro_batch):
+                continue
+            for zero in stages:
+                for checkpoint_mode in checkpointing:
+                    for offload in offloads:
+                        if offload == "all" and zero not in (0, 3):
+                            continue
+                        yield replace(
+                            split, zero=zero, micro_batch=micro_batch, accumulation=each // micro_batch,
+                            checkpointing=checkpoint_mode, offload=offload, expert=expert,
+                        )  # fmt: skip
 
 
 def _divisors(number: int) -> list[int]:

@@ -1,14 +1,11 @@
-"""Training memory of one GPU, term by term.
+"""Training memory of one GPU, term by term, at the moment when it is fullest.
 
 Model states follow ZeRO (Rajbhandari et al., 2020, https://arxiv.org/abs/1910.02054, section 5): with a degree of N,
-stage 1 divides the optimizer's states by N, stage 2 the gradients too, stage 3 the weights too.
+stage 1 divides the optimizer's states by N, stage 2 the gradients too, stage 3 the weights too. FSDP is stage 3.
 
-Activations follow Korthikanti et al., 2022 (https://arxiv.org/abs/2205.05198, section 4): of a GPT layer with 16-bit
-values, sequence s, micro-batch b, width h and a heads they are s*b*h*(34 + 5*a*s/h) bytes, of which tensor parallelism
-divides all but 10*s*b*h, and sequence parallelism these too. The code counts the 34 operation by operation, so that
-grouped-query attention, gated feed-forward parts, experts and models without dropout come out right; for the paper's
-models the sum is the paper's. The term 5*a*s/h is that of the scores; FlashAttention does not keep them
-(https://arxiv.org/abs/2205.14135), nor does the paper's selective recomputation.
+Two moments compete. At the loss, all activations and the logits exist, but in a step without accumulation no gradients
+yet. At the end of the backward pass, all gradients exist, and of the activations those of one layer, recomputed or not.
+The breakdown is that of the larger one. Activations: `activation_model`.
 """
 
 from __future__ import annotations
@@ -16,17 +13,30 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from math import ceil
 
-from gpu_advisor.planning.layout import OptimizerSpec, ParallelLayout
+from gpu_advisor.planning.activation_model import kept_layer_activations, layer_activations, local_tokens
+from gpu_advisor.planning.adapter_model import adapter_parameters, frozen_bytes
+from gpu_advisor.planning.layout import Loss, OptimizerSpec, ParallelLayout
 from gpu_advisor.planning.transformer_shape import TransformerShape
 
 #: Assumed memory of driver context, libraries and communicators on each GPU, before any tensor is allocated. A profile
 #: replaces it.
 OVERHEAD_BYTES = 1 << 30
 
+#: Bytes per logit at the loss with 16-bit values. Eager cross-entropy: the 16-bit logits, their float32 copy, the
+#: log-softmax and its gradient (2 + 4 + 4 + 4); compiled, only the copy and its gradient besides rounding (8), as
+#: https://pytorch.org/torchtune measured for Gemma 2 (28 and 16 GB); chunked: 16-bit logits, and the
+#: rest for an eighth of them, compiled; fused with the output layer: an eighth of the eager one.
+LOGIT_BYTES: dict[Loss, float] = {"eager": 14.0, "compiled": 8.0, "chunked": 2 + 6 / 8, "fused": 14 / 8}
+#: Splitting the vocabulary over tensor-parallel GPUs, eager cross-entropy makes one more copy and an exponential of it
+#: (https://github.com/pytorch/pytorch/blob/main/torch/distributed/tensor/parallel/loss.py).
+_SPLIT_LOSS_BYTES = 6.0
+_FLOAT32_BYTES = 4
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryBreakdown:
-    """Bytes on the fullest GPU. `buffers`: weights of two layers that ZeRO-3 or offloading gathers."""
+    """Bytes on the fullest GPU. `buffers`: weights that ZeRO-3 or offloading gathers, their gradients before they are
+    sharded, and activations that tensor parallelism gathers."""
 
     weights: float
     gradients: float
@@ -34,6 +44,7 @@ class MemoryBreakdown:
     activations: float
     buffers: float
     overhead: float
+    logits: float = 0.0
 
     @property
     def total(self) -> float:
@@ -44,68 +55,44 @@ class MemoryBreakdown:
         return self.weights + self.gradients + self.optimizer
 
 
-@dataclass(frozen=True, slots=True)
-class ActivationBytes:
-    """Bytes per token that one layer keeps for its backward pass. `divided`: split by tensor parallelism; `whole`: not
-    split; `scores`: attention scores, which grow with the sequence."""
-
-    divided: float
-    whole: float
-    scores: float
-
-
-def activation_bytes_per_token(shape: TransformerShape, bytes_a_value: int) -> ActivationBytes:
-    """Activation bytes of one layer, per token."""
-    value, mask = bytes_a_value, 1 if shape.dropout else 0
-    norms_and_inputs = (
-        2 * value * shape.hidden + 2 * value * shape.hidden
-    )  # inputs of the two norms, and of both blocks' first matmul
-    queries = value * shape.query_width
-    keys_values = 2 * value * shape.key_value_width
-    to_output = value * shape.query_width
-    tensors = 4 if shape.gated else 2  # gate, its activation, up projection and product; or input and output of GELU
-    feed_forward = tensors * value * shape.ffn * shape.experts_used
-    # The softmax output; with dropout also its mask and output.
-    scores = (2 * value + 1 if shape.dropout else value) * shape.heads * shape.sequence
-    return ActivationBytes(
-        divided=queries + keys_values + to_output + feed_forward,
-        whole=norms_and_inputs + 2 * mask * shape.hidden,
-        scores=scores,
-    )
-
-
-def layer_activations(shape: TransformerShape, layout: ParallelLayout, bytes_a_value: int) -> float:
-    """Bytes that one layer keeps for one micro-batch on one GPU, without recomputation."""
-    of = activation_bytes_per_token(shape, bytes_a_value)
-    whole = of.whole / (layout.tensor if layout.sequence_parallel else 1)
-    scores = 0.0 if layout.flash_attention else of.scores / layout.tensor
-    return shape.sequence * layout.micro_batch * (whole + of.divided / layout.tensor + scores)
+def logits(shape: TransformerShape, layout: ParallelLayout, bytes_a_value: int) -> float:
+    """Bytes of the logits and what the loss makes of them, on a GPU with the output layer."""
+    each = LOGIT_BYTES[layout.loss]
+    if bytes_a_value == _FLOAT32_BYTES:
+        each *= 12 / 14  # no 16-bit copy
+    if layout.tensor > 1 and layout.loss == "eager":
+        each += _SPLIT_LOSS_BYTES
+    return each * local_tokens(shape, layout) * shape.vocabulary / layout.tensor
 
 
 def activations(shape: TransformerShape, layout: ParallelLayout, bytes_a_value: int) -> float:
-    """Bytes of activations on the pipeline's first or last stage, whichever needs more.
+    """Bytes of activations and logits at the loss, on the pipeline's first or last stage, whichever needs more.
 
     The first stage keeps one micro-batch per stage (1F1B schedule; section 4.2.3 of Korthikanti), the last stage one
-    micro-batch, the logits in float32 and their gradient. With full checkpointing a layer keeps its input only, and one
-    layer at a time is recomputed in full.
+    micro-batch and the logits.
     """
+    return sum(_fullest_stage(shape, layout, bytes_a_value, None))
+
+
+def _fullest_stage(
+    shape: TransformerShape, layout: ParallelLayout, bytes_a_value: int, recipe: OptimizerSpec | None
+) -> tuple[float, float]:
+    """Activations and logits, apart."""
     layers = ceil(shape.layers / layout.pipeline)
-    full_layer = layer_activations(shape, layout, bytes_a_value)
-    each, recomputed = full_layer, 0.0
-    tokens = shape.sequence * layout.micro_batch
-    if layout.checkpointing == "full":
-        each = bytes_a_value * tokens * shape.hidden / (layout.tensor if layout.sequence_parallel else 1)
-        recomputed = full_layer
-    logits = (4 + bytes_a_value) * tokens * shape.vocabulary / layout.tensor
-    in_flight = min(layout.pipeline, layout.accumulation)
-    first = layers * each * in_flight + recomputed
-    last = layers * each + recomputed + logits
-    return max(first + (logits if layout.pipeline == 1 else 0.0), last)
+    kept, _ = kept_layer_activations(shape, layout, bytes_a_value, recipe.adapters if recipe else None)
+    of_logits = logits(shape, layout, bytes_a_value)
+    if layout.offload_activations:
+        kept *= min(1.0, 2 / layers)  # two layers' are on their way
+    first = layers * kept * min(layout.pipeline, layout.accumulation)
+    last = layers * kept
+    if layout.pipeline == 1:
+        return first, of_logits
+    return (first, 0.0) if first >= last + of_logits else (last, of_logits)
 
 
 def states(parameters: float, layout: ParallelLayout, recipe: OptimizerSpec) -> tuple[float, float, float]:
     """Bytes of weights, gradients and optimizer states on a GPU with `parameters`, by ZeRO stage."""
-    over = layout.data
+    over = layout.shards
     weights = recipe.weights * parameters / (over if layout.zero >= 3 else 1)
     gradients = recipe.gradients * parameters / (over if layout.zero >= 2 else 1)
     optimizer = recipe.optimizer * parameters / (over if layout.zero >= 1 else 1)
@@ -116,6 +103,17 @@ def states(parameters: float, layout: ParallelLayout, recipe: OptimizerSpec) -> 
     return weights, gradients, optimizer
 
 
+def local_parameters(shape: TransformerShape, layout: ParallelLayout) -> float:
+    """Parameters of the fullest pipeline stage on one GPU, before ZeRO; experts are divided by their own degree."""
+    layers = ceil(shape.layers / layout.pipeline)
+    ends = shape.embedding_parameters + (shape.output_parameters if layout.pipeline == 1 else 0)
+    experts = layers * shape.layer_expert_parameters
+    dense = layers * shape.layer_parameters - experts + ends
+    # Experts split over data-parallel GPUs are sharded over so many fewer: with ZeRO-3 the product is the same.
+    expert_split = layout.expert if layout.zero < 3 else 1
+    return (dense + experts / expert_split) / layout.tensor
+
+
 def memory(
     shape: TransformerShape,
     layout: ParallelLayout,
@@ -123,13 +121,48 @@ def memory(
     overhead_bytes: float = OVERHEAD_BYTES,
     activations_ratio: float = 1.0,
 ) -> MemoryBreakdown:
-    """Memory of a layout's fullest GPU; `activations_ratio` scales the activations, from a profile."""
-    layers = ceil(shape.layers / layout.pipeline)
-    ends = shape.embedding_parameters + (shape.output_parameters if layout.pipeline == 1 else 0)
-    parameters = (layers * shape.layer_parameters + ends) / layout.tensor
+    """Memory of a layout's fullest GPU; `activations_ratio` scales activations and logits, from a profile."""
+    value = recipe.activations
+    parameters = local_parameters(shape, layout)
+    frozen = 0.0
+    if recipe.adapters:
+        frozen = frozen_bytes(shape, recipe.adapters) * parameters / shape.parameters
+        frozen /= layout.shards if layout.zero >= 3 else 1
+        frozen *= 0.0 if layout.offload == "all" else 1.0
+        parameters = adapter_parameters(shape, recipe.adapters) / layout.pipeline / layout.tensor
     weights, gradients, optimizer = states(parameters, layout, recipe)
-    gathers_weights = layout.zero >= 3 or layout.offload == "all"
-    largest = max(shape.layer_parameters, shape.embedding_parameters) / layout.tensor
-    buffers = 2 * recipe.weights * largest if gathers_weights else 0.0
-    kept_values = activations_ratio * activations(shape, layout, recipe.activations)
-    return MemoryBreakdown(weights, gradients, optimizer, kept_values, buffers, overhead_bytes)
+    weights += frozen
+    if recipe.embedding_optimizer is not None and not recipe.adapters and layout.offload == "none":
+        more = (recipe.embedding_optimizer - recipe.optimizer) * shape.embedding_parameters / layout.tensor
+        optimizer += more / (layout.shards if layout.zero >= 1 else 1)
+    gathered = frozen_bytes(shape, recipe.adapters) / shape.parameters if recipe.adapters else float(value)
+    layer = shape.layer_parameters / layout.tensor
+    output = (shape.output_parameters or shape.vocabulary * shape.hidden) / layout.tensor
+    trained = 0.0 if recipe.adapters else 1.0
+    if recipe.in_backward:
+        gradients = min(gradients, recipe.gradients * max(layer, output) * trained)
+    kept, of_logits = _fullest_stage(shape, layout, value, recipe)
+    _, recomputed = kept_layer_activations(shape, layout, value, recipe.adapters)
+    one_layer = recomputed or layer_activations(shape, layout, value, recipe.adapters)
+    at_loss = at_end = 0.0
+    if layout.zero >= 3 and layout.pipeline > 1:
+        # Weights stay gathered from micro-batch to micro-batch, and gradients are reduced after the last one.
+        at_loss = at_end = value * parameters + trained * _FLOAT32_BYTES * (parameters + layer)
+    elif layout.zero >= 3 or layout.offload == "all":
+        expert_split = 1 - (1 - 1 / layout.expert) * shape.layer_expert_parameters / shape.layer_parameters
+        layer *= expert_split
+        at_loss = 2 * gathered * layer + value * output * (1 + trained)
+        at_end = 2 * gathered * layer + trained * (value + _FLOAT32_BYTES) * layer
+    if layout.tensor > 1 and layout.sequence_parallel:
+        # Inputs of split matrices are gathered: the output layer's, and two of a layer.
+        whole_input = value * local_tokens(shape, layout) * shape.hidden
+        at_loss, at_end = at_loss + whole_input, at_end + 2 * whole_input
+    if layout.pipeline > 1:  # other micro-batches are in flight while a layer is recomputed
+        kept += recomputed
+    persistent = layout.accumulation > 1 or layout.pipeline > 1 or (layout.data > 1 and layout.zero < 3)
+    loss = MemoryBreakdown(
+        weights, gradients if persistent or recipe.in_backward else 0.0, optimizer, activations_ratio * kept, at_loss,
+        overhead_bytes, activations_ratio * of_logits,
+    )  # fmt: skip
+    end = MemoryBreakdown(weights, gradients, optimizer, activations_ratio * one_layer, at_end, overhead_bytes)
+    return max(loss, end, key=lambda each: each.total)

@@ -45,18 +45,22 @@ def test_torchrun_on_one_node_and_on_several(nodes: int, words: list[str]) -> No
 )  # fmt: skip
 def test_deepspeed(change: dict[str, object], zero: dict[str, object]) -> None:
     config = deepspeed_config(replace(DATA, **change), MIXED)  # type: ignore[arg-type]
+    assert config is not None
     assert config["zero_optimization"] == zero
     assert config["train_batch_size"] == 64
     assert config["train_micro_batch_size_per_gpu"] == 2
     assert config["gradient_accumulation_steps"] == 8
     assert config["bf16"] == {"enabled": True}
     assert "activation_checkpointing" not in config
-    assert deepspeed_config(DATA, FULL)["bf16"] == {"enabled": False}
+    full = deepspeed_config(DATA, FULL)
+    assert full is not None
+    assert full["bf16"] == {"enabled": False}
 
 
 @pytest.mark.parametrize(("tensor", "partitioned"), [(1, False), (2, True)])
 def test_checkpoints_are_partitioned_over_tensor_ranks(tensor: int, partitioned: bool) -> None:
     config = deepspeed_config(replace(DATA, checkpointing="full", tensor=tensor), MIXED)
+    assert config is not None
     assert config["activation_checkpointing"] == {"partition_activations": partitioned}
 
 
@@ -65,12 +69,13 @@ def test_checkpoints_are_partitioned_over_tensor_ranks(tensor: int, partitioned:
 )
 def test_fsdp(zero: int, strategy: str) -> None:
     plain = fsdp_arguments(replace(DATA, zero=zero), MIXED)
-    assert plain == {
-        "sharding_strategy": strategy,
-        "mixed_precision": "bfloat16",
-        "cpu_offload": False,
-        "activation_checkpointing": False,
-    }
+    assert plain is not None
+    fully_shard = plain["fully_shard"]
+    assert (plain["sharding_strategy"], plain["mixed_precision"]) == (strategy, "bfloat16")
+    assert (plain["cpu_offload"], plain["activation_checkpointing"]) == (False, False)
+    assert fully_shard["mesh"] == ({"replicate": 1, "shard": 4} if zero else {"replicate": 4, "shard": 1})
+    assert fully_shard["reshard_after_forward"] is (zero == 3)
+    assert fully_shard["model_dtype"] == "float32"
     saving = fsdp_arguments(replace(DATA, zero=zero, offload="optimizer", checkpointing="full"), FULL)
     assert saving is not None
     assert (saving["mixed_precision"], saving["cpu_offload"], saving["activation_checkpointing"]) == (None, True, True)

@@ -1,0 +1,132 @@
+"""Options of `gpu-advisor plan`, and the request that they describe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from gpu_advisor.commands.cost_options import parse_amount
+from gpu_advisor.planning.layout import OPTIMIZERS
+
+if TYPE_CHECKING:
+    from gpu_advisor.hardware.cluster_spec import ClusterSpec
+    from gpu_advisor.planning.layout_search import PlanRequest
+    from gpu_advisor.planning.transformer_shape import TransformerShape
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_COUNT = click.IntRange(min=1)
+_PATH = click.Path(path_type=Path)
+
+_OPTIONS = (
+    click.option("--params", metavar="SIZE",
+                 help="Number of parameters, such as 7b: assumes the nearest published model."),
+    click.option("--config", "config", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
+                 help="A model's config.json from Hugging Face."),
+    click.option("--module", metavar="PACKAGE:FACTORY",
+                 help="Any module instead, traced as by `gpu-advisor estimate`."),
+    click.option("--gpus", "gpus", required=True, metavar="GPUS",
+                 help="Such as 8xA100-80GB; 4x8xH100 is four nodes of eight."),
+    click.option("--global-batch", type=int, default=256, show_default=True, help="Samples per optimizer step."),
+    click.option("--sequence", type=_COUNT, help="Tokens per sample."),
+    click.option("--layers", type=int),
+    click.option("--hidden", type=int),
+    click.option("--heads", type=int),
+    click.option("--kv-heads", type=int, help="Key-value heads, if fewer than heads (grouped-query attention)."),
+    click.option("--ffn", type=int, help="Inner width of the feed-forward block."),
+    click.option("--vocabulary", type=int),
+    click.option("--optimizer", type=click.Choice(sorted(OPTIMIZERS)), default="adamw-mixed", show_default=True,
+                 help="-mixed keeps a float32 copy of the weights, -bf16 none."),
+    click.option("--optimizer-in-backward", is_flag=True, help="Update each layer as soon as its gradient exists."),
+    click.option("--lora", "lora_rank", type=_COUNT, metavar="RANK", help="Train LoRA adapters of this rank only."),
+    click.option("--lora-targets", type=click.Choice(["query-value", "attention", "all"]), default="all",
+                 show_default=True, help="Matrices that get adapters."),
+    click.option("--quantize", type=click.Choice(["none", "int8", "nf4", "nf4-dq"]), default="none", show_default=True,
+                 help="Of the frozen base under adapters (QLoRA)."),
+    click.option("--micro-batch", type=_COUNT, help="Pin the samples per pass of a GPU."),
+    click.option("--tp", "tensor", type=_COUNT, help="Pin the tensor-parallel size."),
+    click.option("--pp", "pipeline", type=_COUNT, help="Pin the pipeline-parallel size."),
+    click.option("--cp", "context", type=_COUNT, help="Pin the context-parallel size (splits the sequence)."),
+    click.option("--ep", "expert", type=_COUNT, help="Pin the expert-parallel size."),
+    click.option("--replicas", type=_COUNT, help="Pin the number of replicas of the shards (HSDP)."),
+    click.option("--zero", type=click.IntRange(0, 3), help="Pin the ZeRO stage; 3 is FSDP."),
+    click.option("--checkpoint", "checkpointing", type=click.Choice(["none", "selective", "full"]),
+                 help="Pin activation checkpointing; selective keeps attention and every second matrix product."),
+    click.option("--checkpoint-fraction", type=click.FloatRange(0, 1), default=1.0, show_default=True,
+                 help="Share of the layers that are checkpointed."),
+    click.option("--offload-activations", is_flag=True, help="Checkpointed activations wait in host memory."),
+    click.option("--loss", type=click.Choice(["eager", "compiled", "chunked", "fused"]), default="eager",
+                 show_default=True, help="How the loss handles the logits: 14, 8, 3 or 2 bytes each."),
+    click.option("--kernels", type=click.Choice(["eager", "fused"]), default="eager", show_default=True,
+                 help="fused: torch.compile or fused norms."),
+    click.option("--attention", type=click.Choice(["flash", "plain"]), default="flash", show_default=True,
+                 help="Plain attention keeps its scores in memory, FlashAttention does not."),
+    click.option("--network", type=click.FloatRange(0, min_open=True), metavar="GBIT",
+                 help="Network between nodes, Gbit/s for each GPU.  [default: usual for the type]"),
+    click.option("--tokens", callback=parse_amount, metavar="N",
+                 help="Tokens to train on, such as 1.4t: adds hours and cost."),
+    click.option("--price", type=click.FloatRange(0, min_open=True), metavar="PER_HOUR",
+                 help="Price of one GPU for an hour.  [default: the cheapest of the type in the catalogue]"),
+    click.option("--margin", type=click.IntRange(0, 90), default=10, show_default=True,
+                 help="Percent of memory left free."),
+    click.option("--overhead-gib", type=click.FloatRange(0, 64), default=1.0, show_default=True,
+                 help="Memory of driver and libraries on each GPU; measure yours with `gpu-advisor probe`."),
+    click.option("--profile", "profiles", multiple=True, type=_PATH, metavar="FILE",
+                 help="Profile of the model on one GPU, from `gpu-advisor probe`: corrects the plan."),
+    click.option("--precision", type=click.Choice(["float32", "float16", "bfloat16"]), default="bfloat16",
+                 show_default=True, help="Precision of --module."),
+    click.option("--no-offload", is_flag=True, help="Never offload model states to host memory."),
+    click.option("--plans", "max_plans", type=click.IntRange(1, 20), default=3, show_default=True),
+    click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True),
+)  # fmt: skip
+
+
+def options(command: F) -> F:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def build_request(given: dict[str, Any], shape: TransformerShape, hardware: ClusterSpec) -> PlanRequest:
+    """Raises PlanError for invalid combinations."""
+    from gpu_advisor.hardware.errors import PlanError
+    from gpu_advisor.hardware.gpu_types import GIB
+    from gpu_advisor.planning.layout import Adapters
+    from gpu_advisor.planning.layout_search import PinnedLayout, PlanRequest
+
+    recipe = OPTIMIZERS[given["optimizer"]]
+    if given["lora_rank"]:
+        recipe = replace(recipe, adapters=Adapters(given["lora_rank"], given["lora_targets"], given["quantize"]))
+    elif given["quantize"] != "none":
+        raise PlanError("--quantize: a quantized base cannot be trained, only adapters on it: add --lora 16")
+    pins = ("micro_batch", "tensor", "pipeline", "context", "expert", "replicas", "zero", "checkpointing")
+    return PlanRequest(
+        shape, hardware, replace(recipe, in_backward=given["optimizer_in_backward"]), given["global_batch"],
+        given["margin"] / 100, given["attention"] == "flash", not given["no_offload"], given["overhead_gib"] * GIB,
+        pinned=PinnedLayout(**{name: given[name] for name in pins}), loss=given["loss"], kernels=given["kernels"],
+        checkpoint_ratio=given["checkpoint_fraction"], offload_activations=given["offload_activations"],
+    )  # fmt: skip
+
+
+def hourly_price(given: dict[str, Any], hardware: ClusterSpec) -> tuple[float, str] | None:
+    """Of one GPU, with its source; None if no tokens are given or no price is known."""
+    if given["tokens"] is None:
+        return None
+    if given["price"] is not None:
+        return given["price"], "given"
+    from gpu_advisor.cost.catalogue import builtin_catalogue
+
+    gib = hardware.memory_bytes / 2**30 / hardware.card_ratio
+    offers = [
+        each for each in builtin_catalogue().offers
+        if each.gpu_type == hardware.gpu_type and abs(each.gpu_memory_gib / gib - 1) < 0.07
+    ]  # fmt: skip
+    if not offers:
+        return None
+    cheapest = min(offers, key=lambda each: each.price_per_hour / each.gpu_count)
+    price = cheapest.price_per_hour / cheapest.gpu_count * hardware.card_ratio
+    return price, f"{cheapest.provider} {cheapest.instance_type}, {cheapest.dated}"

@@ -1,0 +1,1 @@
+"""Exported launch settings, checked by the frameworks' own libraries: `make test-frameworks`."""

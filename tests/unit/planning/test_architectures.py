@@ -1,0 +1,159 @@
+"""Parameters read from a config.json, against the models that transformers builds on the meta device."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+from gpu_advisor.hardware.errors import PlanError
+from gpu_advisor.planning import counted_model, model_configs
+from gpu_advisor.planning.architecture_table import architecture_table, evaluate, format_terms, with_defaults
+from gpu_advisor.planning.model_configs import shape_from_config
+
+transformers = pytest.importorskip("transformers")
+torch = pytest.importorskip("torch")
+
+TOLERANCE = 0.005
+
+#: Default configs; and changes to them, as published models have.
+TYPES = (
+    "apertus", "arcee", "bart", "bert-generation", "biogpt", "bitnet", "bloom", "codegen", "cohere", "cohere2",
+    "deepseek_v2", "deepseek_v3", "exaone4", "falcon", "falcon_mamba", "gemma", "gemma2", "gemma3_text", "glm",
+    "glm4", "glm4_moe", "gpt2", "gpt_bigcode", "gpt_neox", "gpt_oss", "gptj", "granite", "granitemoe", "helium",
+    "llama", "llama4_text", "mamba", "mamba2", "minimax", "mistral", "mixtral", "mpt", "mt5", "olmo", "olmo2", "olmoe",
+    "opt",
+    "persimmon", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "stablelm",
+    "starcoder2", "t5", "xglm",
+)  # fmt: skip
+PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
+    "Llama-3.2-1B": ("llama", {
+        "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_key_value_heads": 8,
+        "num_attention_heads": 32, "head_dim": 64, "vocab_size": 128256, "tie_word_embeddings": True}),
+    "Qwen3-30B-A3B": ("qwen3_moe", {
+        "hidden_size": 2048, "intermediate_size": 6144, "moe_intermediate_size": 768, "num_hidden_layers": 48,
+        "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "num_experts": 128}),
+    "DeepSeek-V2-Lite": ("deepseek_v2", {
+        "hidden_size": 2048, "intermediate_size": 10944, "moe_intermediate_size": 1408, "num_hidden_layers": 27,
+        "num_attention_heads": 16, "num_key_value_heads": 16, "n_routed_experts": 64, "n_shared_experts": 2,
+        "first_k_dense_replace": 1, "vocab_size": 102400, "q_lora_rank": None, "kv_lora_rank": 512}),
+    "Gemma-2-9B": ("gemma2", {
+        "hidden_size": 3584, "intermediate_size": 14336, "num_hidden_layers": 42, "num_attention_heads": 16,
+        "num_key_value_heads": 8, "head_dim": 256}),
+    "T5-3B": ("t5", {"d_model": 1024, "d_kv": 128, "d_ff": 16384, "num_layers": 24, "num_decoder_layers": 24,
+                     "num_heads": 32}),
+    "flan-T5-XL": ("t5", {"d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "num_decoder_layers": 24,
+                          "num_heads": 32, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+    "Falcon-40B": ("falcon", {"hidden_size": 8192, "num_hidden_layers": 60, "num_attention_heads": 128,
+                              "num_kv_heads": 8, "new_decoder_architecture": True}),
+    "Pythia-1B": ("gpt_neox", {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+                               "num_attention_heads": 8, "vocab_size": 50304}),
+    "gpt-oss-20B": ("gpt_oss", {"num_hidden_layers": 24, "num_local_experts": 32}),
+    "OPT-6.7B": ("opt", {"hidden_size": 4096, "ffn_dim": 16384, "num_hidden_layers": 32, "num_attention_heads": 32,
+                         "word_embed_proj_dim": 4096}),
+}  # fmt: skip
+
+
+def built(config: Any) -> int:
+    """Parameters of the model on the meta device; tied ones count once."""
+    causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    auto = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForSeq2SeqLM
+    with torch.device("meta"):
+        model = auto.from_config(config)
+    model.tie_weights()
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def check(config: Any) -> None:
+    truth = built(config)
+    for written in (config.to_json_string(use_diff=True), config.to_json_string(use_diff=False)):
+        read = {"model_type": config.model_type} | json.loads(written)
+        assert shape_from_config(read).parameters == pytest.approx(truth, rel=TOLERANCE)
+
+
+@pytest.fixture
+def only_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where transformers is not installed."""
+    monkeypatch.setattr(model_configs, "count_on_meta", lambda _config: None)
+
+
+@pytest.mark.usefixtures("only_the_table")
+@pytest.mark.parametrize("model_type", TYPES)
+def test_default_configs(model_type: str) -> None:
+    check(transformers.CONFIG_MAPPING[model_type]())
+
+
+@pytest.mark.usefixtures("only_the_table")
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_configs_of_published_models(name: str) -> None:
+    model_type, fields = PUBLISHED[name]
+    check(transformers.CONFIG_MAPPING[model_type](**fields))
+
+
+@pytest.mark.usefixtures("only_the_table")
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "gemma2", "mixtral", "phi3", "olmo2", "stablelm", "gpt_neox"])
+def test_other_dimensions(model_type: str) -> None:
+    generator = random.Random(model_type)
+    for _ in range(3):
+        heads = generator.choice((4, 8, 12))
+        fields = {
+            "hidden_size": heads * generator.choice((16, 32)), "intermediate_size": generator.choice((96, 160)),
+            "num_hidden_layers": generator.choice((2, 5, 7)), "num_attention_heads": heads,
+            "num_key_value_heads": generator.choice((1, 2, 4)), "vocab_size": generator.choice((1000, 1003)),
+            "tie_word_embeddings": generator.choice((True, False)), "pad_token_id": 0,
+        }  # fmt: skip
+        check(transformers.CONFIG_MAPPING[model_type](**fields))
+
+
+def test_a_type_that_the_table_lacks_is_counted_on_meta_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = transformers.CONFIG_MAPPING["recurrent_gemma"](num_hidden_layers=4)
+    assert "recurrent_gemma" not in architecture_table()["types"]
+    check(config)
+    monkeypatch.setattr(model_configs, "count_on_meta", lambda _config: None)
+    with pytest.raises(PlanError, match="install transformers"):
+        shape_from_config(config.to_dict())
+    with pytest.raises(PlanError, match="unknown"):
+        shape_from_config({"model_type": "no-such-model"})
+    assert counted_model.count_on_meta({"model_type": "no-such-model"}) is None
+
+
+def test_a_structure_that_the_formulas_do_not_cover_is_counted_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OPT-350M projects its embeddings to the width of its layers; the other sizes do not."""
+    fields = {"hidden_size": 1024, "ffn_dim": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    config = transformers.CONFIG_MAPPING["opt"](word_embed_proj_dim=512, **fields)
+    check(config)
+    monkeypatch.setattr(model_configs, "count_on_meta", lambda _config: None)
+    with pytest.raises(PlanError, match="not with these widths"):
+        shape_from_config(config.to_dict())
+
+
+def test_the_exceptions_are_listed_with_reasons() -> None:
+    table = architecture_table()
+    assert len(table["types"]) > 150
+    assert all(table["exceptions"].values())
+    assert not table["types"].keys() & table["exceptions"].keys()
+
+
+def test_active_parameters_of_experts() -> None:
+    """Qwen3-30B-A3B: 3.3 of 30.5 billion are used by a token (its name rounds)."""
+    model_type, fields = PUBLISHED["Qwen3-30B-A3B"]
+    shape = shape_from_config({"model_type": model_type, "num_experts_per_tok": 8, **fields})
+    assert shape.parameters == pytest.approx(30.5e9, rel=0.01)
+    assert shape.used_parameters == pytest.approx(3.3e9, rel=0.03)
+    assert (shape.experts, shape.experts_used, shape.ffn) == (128, 8, 768)
+
+
+def test_expressions() -> None:
+    terms = [(2.0, {"a": 1, "b": 1}), (1.0, {"c": 1, "a": -1}), (-3.0, {})]
+    assert format_terms(terms) == "2*a*b + c/a + -3"
+    assert evaluate(format_terms(terms), {"a": 2, "b": 5, "c": 8}) == 2 * 2 * 5 + 4 - 3
+    assert evaluate("c/a", {"a": 0, "c": 1}) != evaluate("c/a", {"a": 0, "c": 1})  # NaN
+
+
+def test_missing_numbers_follow_from_others_where_the_default_does() -> None:
+    entry = architecture_table()["types"]["llama"]
+    given = {"hidden_size": 8192, "num_attention_heads": 32, "num_hidden_layers": 4}
+    fields = with_defaults(entry, given)
+    assert (fields["head_dim"], fields["num_key_value_heads"]) == (256, 32)
+    assert with_defaults(entry, given | {"head_dim": 64})["head_dim"] == 64
