@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test test-engines test-exporter pytest fuzz test-compose test-readme test-slurm test-tensorflow lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-diagnosis bench-monitor bench-report bench-telemetry bench-loaders bench-dashboards bench-batch bench-finder bench-hot-paths soak rules dashboards preview docs docs-site golden clean
+.PHONY: up test test-engines test-exporter pytest fuzz test-compose test-readme test-slurm test-tensorflow test-frameworks lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-diagnosis bench-monitor bench-report bench-telemetry bench-loaders bench-dashboards bench-plans bench-batch bench-finder bench-hot-paths soak rules dashboards preview docs docs-site golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -157,8 +157,22 @@ bench-loaders: $(VENV)/.test
 	$(BIN)/python -m benchmarks.loaders
 
 # Predicted memory per batch size, compared with a linear fit and proportional scaling, on simulated models.
+bench-plans: $(VENV)/.test
+	$(BIN)/python -m benchmarks.published_runs
+	$(BIN)/python -m benchmarks.published_plans
+
 bench-batch: $(VENV)/.test
 	$(BIN)/python -m benchmarks.batch_fit
+
+# Exported launch settings, read by the frameworks' own libraries, in an environment of its own beside that of the tests.
+# Without their dependencies: configurations need none of the kernels.
+test-frameworks: $(VENV)/.test
+	@$(PYTHON) -m venv $(VENV)/frameworks
+	@$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > "$$($(VENV)/frameworks/bin/python -c 'import site; print(site.getsitepackages()[0])')/tests.pth"
+	$(VENV)/frameworks/bin/pip install --quiet --no-deps wheel ninja msgpack hjson py-cpuinfo einops docstring-parser shtab tomli \
+	  tyro typeguard megatron-core==0.16.1 torchtitan==0.2.2
+	DS_BUILD_OPS=0 $(VENV)/frameworks/bin/pip install --quiet --no-deps --no-build-isolation deepspeed==0.19.8
+	$(VENV)/frameworks/bin/python -m pytest -p no:cacheprovider tests/frameworks -W ignore
 
 # The largest batch that fits, compared with Lightning's and accelerate's finders: about ten minutes.
 bench-finder: $(VENV)/.test
