@@ -135,6 +135,18 @@ K = SourceErrorKind
         pytest.param(ok([item("1"), item("2")]), K.BAD_RESPONSE, "same labels", id="duplicates"),
         pytest.param(error(400, "bad_data", "parse error"), K.QUERY_ERROR, "Fix the PromQL", id="bad-query"),
         pytest.param(error(422, "execution", "many-to-many"), K.QUERY_ERROR, "many-to-many", id="422"),
+        pytest.param(
+            error(422, "422", "too long query; got 20000 bytes; mustn't exceed `-search.maxQueryLen=16384` bytes"),
+            K.QUERY_ERROR,
+            "Raise -search.maxQueryLen there.",
+            id="victoria-limit",
+        ),
+        pytest.param(
+            error(422, "execution", "query processing would load too many samples into memory in query execution"),
+            K.QUERY_ERROR,
+            "Raise --query.max-samples there.",
+            id="sample-limit",
+        ),
         pytest.param(error(503, "timeout", "query timed out"), K.TIMEOUT, "--query.timeout", id="query-timeout"),
         pytest.param(error(503, "unavailable", "TSDB not ready"), K.UNREACHABLE, "not ready", id="not-ready"),
         pytest.param(ok(warnings=["store-3 is away"]), K.PARTIAL, "store-3 is away", id="warnings"),

@@ -206,11 +206,13 @@ def _raise_error(document: Mapping[str, Any], server: str) -> NoReturn:
             SourceErrorKind.UNREACHABLE,
             f"{server} is unavailable ({kind}: {message}). Check that server's log.",
         )
-    raise SourceError(
-        SourceErrorKind.QUERY_ERROR,
-        f"{server} rejected a query ({kind}: {message}). Fix the PromQL in the settings or in the mapping "
-        "it comes from.",
-    )
+    # VictoriaMetrics names the limit: -search.maxQueryLen, which hundreds of listed GPUs exceed, and others.
+    limit = re.search(r"-search\.max\w+", message)
+    if limit is not None or "too many samples" in message:
+        fix = f"Raise {limit[0] if limit else '--query.max-samples'} there"
+    else:
+        fix = "Fix the PromQL in the settings or in the mapping it comes from"
+    raise SourceError(SourceErrorKind.QUERY_ERROR, f"{server} rejected a query ({kind}: {message}). {fix}.")
 
 
 def _raise_unauthorized(response: HttpResponse, server: str) -> NoReturn:
