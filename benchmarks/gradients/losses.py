@@ -109,7 +109,8 @@ def _by_items(out: Tensor, batch: Batch) -> Tensor:
 
 def _listed(out: Tensor, batch: Batch) -> Tensor:
     losses = [(one - other).abs().mean() for one, other in zip(out, batch["y"], strict=True)]
-    return sum(losses[1:], losses[0]) / len(losses)
+    total: Tensor = sum(losses[1:], losses[0])
+    return total / len(losses)
 
 
 def _quantile(out: Tensor, batch: Batch) -> Tensor:
@@ -141,8 +142,7 @@ def _dice(out: Tensor, batch: Batch) -> Tensor:
 
 def _correlation(out: Tensor, batch: Batch) -> Tensor:
     one, other = out.mean((1, 2)), batch["y"].mean((1, 2))
-    one, other = one - one.mean(), other - other.mean()
-    return 1 - (one * other).sum() / (one.norm() * other.norm())
+    return 1 - F.cosine_similarity(one - one.mean(), other - other.mean(), dim=0)
 
 
 def _redundancy(out: Tensor, batch: Batch) -> Tensor:

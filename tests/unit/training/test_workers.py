@@ -96,7 +96,7 @@ def test_fewest_workers_that_do():
         ([900, 890, 1700], None, 2),
         ([900, 890, 900], None, 1),  # without workers, loading and computing take turns
         ([900, 890, 1700], 850, 2),  # 890 leaves no headroom
-        ([900, 1000, 1700], 850, 1),
+        ([900, 1100, 1700], 850, 1),
         ([1e6, 3e4, 3e4], None, 0),  # samples that are in memory
         ([1e6, 3e4, 3e4], 850, 0),
         ([900], None, 0),

@@ -13,7 +13,7 @@ MIN_GAIN_RATIO = 1.08
 #: Share of the best rate given up for fewer workers: each costs memory.
 RATE_TOLERANCE_RATIO = 0.03
 #: Rate that workers should have above the loop's, since batches do not arrive evenly.
-HEADROOM_FACTOR = 1.1
+HEADROOM_FACTOR = 1.25
 #: What loading without workers counts if the loop's rate is unknown: it may be fastest if the loop does nothing, and
 #: is half as fast for one that takes as long as loading. With this ratio (x * x + x = 1) neither choice loses more.
 OWN_PROCESS_RATIO = (5**0.5 - 1) / 2
