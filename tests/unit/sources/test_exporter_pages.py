@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 
 import pytest
+from gpu_advisor.promql.expressions import Labels
 from gpu_advisor.sources.embedded.openmetrics_import import with_target_labels
 from gpu_advisor.sources.exporters.exposition_check import (
     MappedPage,
@@ -25,7 +26,7 @@ from tests.unit.sources.recorded_pages import RECORDED_PAGES, RecordedGpu
 
 
 def page_of(text: str, target: dict[str, str]) -> Page:
-    found: dict[str, dict] = {}
+    found: dict[str, dict[Labels, float]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             found.setdefault(sample.name, {})[with_target_labels(sample.labels, target)] = sample.value
@@ -50,8 +51,8 @@ def test_identity_utilization_and_memory(name: str) -> None:
     got = {}
     for thing in found.things:
         values = [thing.values.get(name) for name in ("gpu_utilization", "gpu_memory_used", "gpu_memory_total")]
-        names = [thing.identity.get(name, "") for name in ("nodename", "index", "parent_uuid")]
-        got[thing.identity["uuid"]] = (*values, thing.values.get("gpu_power"), *names)
+        labels = [thing.identity.get(name, "") for name in ("nodename", "index", "parent_uuid")]
+        got[thing.identity["uuid"]] = (*values, thing.values.get("gpu_power"), *labels)
     assert got == {gpu.uuid: _wanted(gpu) for gpu in page.gpus}
     assert set(page.missing) <= set(found.missing)
     names = {thing.identity["uuid"]: thing.identity.get("name") for thing in found.things}
@@ -123,8 +124,8 @@ def test_recorded_pages_by_hand(request: pytest.FixtureRequest) -> None:
 
 def _recorded(thing: MappedThing) -> tuple[float, float, str]:
     """Rounded, so that they can be compared in any order; -1 for no value."""
-    values = [thing.values.get(quantity, -1.0) for quantity in ("gpu_utilization", "gpu_memory_used")]
-    return (*(round(value, 9) for value in values), thing.identity.get("nodename", ""))
+    utilization, memory = (thing.values.get(quantity, -1.0) for quantity in ("gpu_utilization", "gpu_memory_used"))
+    return round(utilization, 9), round(memory, 9), thing.identity.get("nodename", "")
 
 
 def _by_hand(gpu: RecordedGpu) -> tuple[float, float, str]:
