@@ -16,12 +16,16 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 # Virtual environments are built here and copied without pip.
 FROM wheel AS exporter-environment
+COPY docker/requirements-exporter.txt ./
 RUN python -m venv --without-pip /opt/venv \
-    && pip --python /opt/venv/bin/python install --no-cache-dir "$(echo /wheels/*.whl)[web]"
+    && pip --python /opt/venv/bin/python install --no-cache-dir --require-hashes -r requirements-exporter.txt \
+    && pip --python /opt/venv/bin/python install --no-cache-dir --no-deps /wheels/*.whl
 
 FROM wheel AS advisor-environment
+COPY docker/requirements-advisor.txt ./
 RUN python -m venv --without-pip /opt/venv \
-    && pip --python /opt/venv/bin/python install --no-cache-dir "$(echo /wheels/*.whl)[advisor,web,kubernetes]"
+    && pip --python /opt/venv/bin/python install --no-cache-dir --require-hashes -r requirements-advisor.txt \
+    && pip --python /opt/venv/bin/python install --no-cache-dir --no-deps /wheels/*.whl
 
 FROM ${PYTHON_IMAGE} AS runtime
 # A numeric user, so that Kubernetes can verify that it is not root. The directory is for the advisor's state: a new

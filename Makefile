@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test test-engines test-exporter pytest fuzz test-compose test-readme test-slurm test-tensorflow test-frameworks lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-diagnosis bench-monitor bench-report bench-telemetry bench-loaders bench-dashboards bench-plans bench-batch bench-finder bench-hot-paths soak rules dashboards preview docs docs-site golden clean
+.PHONY: up test test-engines test-exporter pytest fuzz test-compose test-readme test-slurm test-tensorflow test-frameworks lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-diagnosis bench-monitor bench-report bench-telemetry bench-loaders bench-dashboards bench-plans bench-batch bench-finder bench-hot-paths bench-connections lock sbom audit soak rules dashboards preview docs docs-site golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -182,6 +182,42 @@ bench-finder: $(VENV)/.test
 # The advisor's pool sizes compared with autoscalers and an oracle, over generated days: about ten minutes.
 bench-backtest: $(VENV)/.test
 	$(BIN)/python -m benchmarks.backtest
+
+# Health and metrics under 1,600 idle, slow and one-byte clients, with and without TLS, next to other servers.
+bench-connections: $(VENV)/.test
+	$(BIN)/pip install --quiet --editable '.[bench-servers]'
+	$(BIN)/python -m benchmarks.connections
+
+# The dependencies of the images with their hashes, for the oldest Python that the images may have.
+LOCKED = $(VENV)/lock/bin/uv pip compile pyproject.toml --python-version 3.11 --universal --generate-hashes \
+	--no-emit-index-url --no-header --quiet
+lock:
+	@$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet uv
+	@for part in exporter:web advisor:advisor,web,kubernetes; do \
+		file=docker/requirements-$${part%%:*}.txt; \
+		echo "# Dependencies of the $${part%%:*}'s image, with hashes: make lock. Do not edit." > $$file; \
+		$(LOCKED) $$(echo $${part#*:} | tr ',' '\n' | sed 's/^/--extra /') >> $$file || exit 1; \
+	done
+
+OUT ?= build
+# What is in the images, as CycloneDX documents.
+sbom:
+	@$(PYTHON) -m venv $(VENV)/sbom && $(VENV)/sbom/bin/pip install --quiet cyclonedx-bom
+	@mkdir -p $(OUT)
+	@for part in exporter advisor; do \
+		$(VENV)/sbom/bin/cyclonedx-py requirements docker/requirements-$$part.txt --output-format JSON \
+			--output-file $(OUT)/gpu-$$part.cdx.json || exit 1; \
+	done
+
+# Known vulnerabilities of the images' dependencies. Where the vulnerability database cannot be reached: a word.
+audit:
+	@$(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit
+	@for part in exporter advisor; do \
+		$(VENV)/audit/bin/pip-audit --disable-pip --require-hashes --requirement docker/requirements-$$part.txt \
+			2> $(VENV)/audit/log && status=0 || status=$$?; cat $(VENV)/audit/log; \
+		if grep -q 'found in' $(VENV)/audit/log; then exit 1; fi; \
+		test $$status -eq 0 || echo "audit of $$part skipped: the vulnerability database cannot be reached"; \
+	done
 
 soak: $(VENV)/.test
 	$(BIN)/python -m benchmarks.soak --minutes 60

@@ -6,26 +6,31 @@ python -m tests.compose.wheels FOLDER
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
-from importlib.metadata import requires
 from pathlib import Path
 
-from packaging.requirements import Requirement
+from packaging.markers import Marker
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = "3.11"
 """The version in Debian bookworm, which stands in for the base image."""
 
-EXTRAS = ("", "advisor", "web", "kubernetes")
 BUILD = ("setuptools>=77", "wheel")
+_LOCKED = re.compile(r"^([A-Za-z0-9._-]+==[^ ;\\]+)(?: ; ([^\\]+))?", re.MULTILINE)
 
 
 def requirements() -> list[str]:
-    """The images' dependencies, as arguments for pip."""
-    found = [Requirement(text) for text in requires("gpu-advisor") or ()]
-    wanted = [each for each in found if each.marker is None or any(each.marker.evaluate({"extra": e}) for e in EXTRAS)]
-    return sorted({f"{each.name}{each.specifier}" for each in wanted if each.name != "gpu-advisor"} | {*BUILD})
+    """The images' dependencies, as the lock files have them, as arguments for pip."""
+    found = set(BUILD)
+    for file in sorted((ROOT / "docker").glob("requirements-*.txt")):
+        for pinned, marker in _LOCKED.findall(file.read_text(encoding="utf-8")):
+            if not marker or Marker(marker.strip()).evaluate(
+                {"python_version": PYTHON, "python_full_version": f"{PYTHON}.2"}
+            ):
+                found.add(pinned)
+    return sorted(found)
 
 
 def main(folder: Path) -> None:

@@ -12,6 +12,7 @@ import gpu_advisor
 import gpu_exporter
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = gpu_exporter.__version__
@@ -65,7 +66,7 @@ def test_the_workflow_calls_targets_of_the_makefile() -> None:
     targets = set(re.findall(r"^([\w-]+):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     commands = [step["run"] for job in workflow()["jobs"].values() for step in job["steps"] if "run" in step]
     made = {words[words.index("make") + 1] for words in map(shlex.split, commands) if "make" in words}
-    assert {"lint", "pytest", "docs-site", "test-compose"} == made
+    assert {"lint", "pytest", "docs-site", "test-compose", "test-engines"} == made
     assert made <= targets
 
 
@@ -73,3 +74,41 @@ def test_pre_commit_runs_the_tools_of_make_lint() -> None:
     lint = (ROOT / "Makefile").read_text(encoding="utf-8").split("\nlint:")[1].split("\n\n")[0]
     tools = set(re.findall(r"\$\(BIN\)/([\w-]+)", lint))
     assert {Path(command.split()[0]).name for command in pre_commit_commands()} == tools
+
+
+LOCKS = {"exporter": ("web",), "advisor": ("advisor", "web", "kubernetes")}
+
+
+@pytest.mark.parametrize("part", LOCKS)
+def test_the_images_dependencies_are_locked_with_hashes(part: str) -> None:
+    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11")
+    text = (ROOT / f"docker/requirements-{part}.txt").read_text(encoding="utf-8")
+    blocks = re.findall(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)[^\n]*((?:\n    [^\n]*)*)", text, re.MULTILINE)
+    assert blocks
+    assert all("--hash=sha256:" in rest for _, _, rest in blocks)
+    assert "index-url" not in text
+    assert "://" not in text
+    locked = {re.sub("[-_.]+", "-", name).lower(): version for name, version, _ in blocks}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [line for extra in LOCKS[part] for line in project["optional-dependencies"][extra]]
+    for line in (*project["dependencies"], *extras):
+        wanted = Requirement(line)
+        version = locked.get(re.sub("[-_.]+", "-", wanted.name).lower())
+        assert version, f"{wanted.name} is not in the lock file: make lock"
+        assert version in wanted.specifier, f"{wanted.name}: make lock"
+
+
+def test_images_install_what_is_locked_on_a_base_with_an_exact_tag() -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert re.search(r"^ARG PYTHON_IMAGE=python:\d+\.\d+\.\d+-slim-\w+$", text, re.MULTILINE)
+    for part in LOCKS:
+        assert f"--require-hashes -r requirements-{part}.txt" in text
+    assert text.count("--no-deps") == 1 + len(LOCKS)
+
+
+def test_a_release_records_digests_an_sbom_and_an_audit() -> None:
+    text = (ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8")
+    steps = yaml.safe_load(text)["jobs"]["artifacts"]["steps"]
+    commands = " ".join(step.get("run", "") for step in steps)
+    for word in ("RepoDigests", "PYTHON_IMAGE=$PYTHON_IMAGE", "make sbom", "make audit"):
+        assert word in commands
