@@ -70,7 +70,7 @@ def test_metricsql(selector: Selector, text: str):
 )
 def test_a_dot_matches_a_newline_in_every_engine(regex: str, in_version_2: str):
     for op in ("=~", "!~"):
-        selector = Selector("x", "count", 60, matchers=(Matcher("a", op, regex),))  # type: ignore[arg-type]
+        selector = Selector("x", "count", 60, matchers=(Matcher("a", op, regex),))
         assert to_promql(selector) == f"count_over_time(x{{a{op}{quote_string(regex)}}}[1m])"
         assert to_promql(selector, language=PROMQL_2) == f"count_over_time(x{{a{op}{quote_string(in_version_2)}}}[1m])"
         assert range_selector(selector, PROMQL_2) == f"x{{a{op}{quote_string(in_version_2)}}}[1m]"

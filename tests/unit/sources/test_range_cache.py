@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries, Vector
-from gpu_advisor.sources.base import Source, SourceError, SourceErrorKind
+from gpu_advisor.sources.base import SamplesByLabels, Source, SourceError, SourceErrorKind
 from gpu_advisor.sources.prometheus.range_cache import LATE_SAMPLE_SECONDS, MAX_STEPS_PER_QUERY, with_range_cache
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,6 +36,9 @@ class FakeRangeSource:
         times = [start + step * index for index in range(int((end - start) // step) + 1)]
         gappy = tuple((at, at / 7) for at in times if at // step % 5)
         return {(("a", "1"),): tuple((at, at * 2) for at in times), **({(("a", "2"),): gappy} if gappy else {})}
+
+    def samples(self, selectors: Mapping[str, Selector], at: float) -> Mapping[str, SamplesByLabels]:
+        return {key: {(("at", f"{at:g}"),): (np.array([1]), np.array([2.0]))} for key in selectors}
 
     def close(self) -> None:
         pass
@@ -81,3 +85,9 @@ def test_times_off_the_grid_are_not_remembered() -> None:
     for _ in range(2):
         source.range(X, 7, 1000, STEP)
     assert len(recorded.asked) == 2
+
+
+def test_raw_samples_are_not_remembered() -> None:
+    source = with_range_cache(FakeRangeSource())
+    for at in (60.0, 120.0):
+        assert list(source.samples({"x": Selector("x", "count", 60)}, at)["x"]) == [(("at", f"{at:g}"),)]

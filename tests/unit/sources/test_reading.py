@@ -10,6 +10,7 @@ from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.promql.expressions import Affine, Aggregate, Expression, Labels, Ratio, Selector, Union, Vector
 from gpu_advisor.settings import PoolSettings, Settings
 from gpu_advisor.sources import algebra
+from gpu_advisor.sources.base import SamplesByLabels
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import mappings
 from gpu_advisor.sources.prometheus.combined_queries import INDEX_LABEL
@@ -95,6 +96,9 @@ class TableSource:
     def range(
         self, expression: Expression, start: float, end: float, step: float
     ) -> Mapping[Labels, tuple[tuple[float, float], ...]]:
+        return {}
+
+    def samples(self, selectors: Mapping[str, Selector], at: float) -> Mapping[str, SamplesByLabels]:
         return {}
 
     def close(self) -> None: ...
