@@ -84,7 +84,10 @@ class SlurmCluster:
 
     def cancel_all(self) -> None:
         self.run("squeue --noheader --format=%A | xargs --no-run-if-empty scancel", check=False)
-        wait_until(lambda: not self.run("squeue --noheader --format=%A"), "no job is left", self, interval_seconds=0.2)
+        wait_until(lambda: not self._jobs(), "no job is left", self, interval_seconds=0.2)
+
+    def _jobs(self) -> str:
+        return self.run("squeue --noheader --format=%A", check=False)
 
     def wait_pid(self, name: str) -> int:
         """The number that a job wrote to this file."""

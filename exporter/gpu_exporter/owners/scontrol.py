@@ -93,6 +93,7 @@ def parse_answer(text: str, node: str) -> ScontrolAnswer:
     """Parse what scontrol printed. Raises ScontrolError if this node is not in it."""
     used: frozenset[int] | None = None
     jobs: dict[str, ScontrolJob] = {}
+    forged: set[str] = set()
     found = False
     for record in _RECORD.split(_PROMPT.sub("", text)):
         if record.startswith("NodeName="):
@@ -101,10 +102,19 @@ def parse_answer(text: str, node: str) -> ScontrolAnswer:
             used = parse_gres(gres[1]) if gres else None
         elif record.startswith("JobId="):
             job = _parse_job(record, node)
-            jobs.setdefault(job.number, job)  # the first: a job's name may look like another record
+            known = jobs.get(job.number, job)  # the number of an array's last task shows all of its tasks
+            jobs[job.number] = job if known.gpu_indices is None else known
+            if not _agree(job, known):
+                forged.add(job.number)
     if not found:
         raise ScontrolError(f"no node {node!r}: set --node.name to the node's name in Slurm, if it differs")
-    return ScontrolAnswer(used, jobs)
+    return ScontrolAnswer(used, {number: job for number, job in jobs.items() if number not in forged})
+
+
+def _agree(one: ScontrolJob, other: ScontrolJob) -> bool:
+    """Whether two records are of one job. If not, one is text in another job's name, which may have several lines."""
+    indices = {job.gpu_indices for job in (one, other)} - {None}
+    return one.details == other.details and len(indices) <= 1
 
 
 def _parse_job(record: str, node: str) -> ScontrolJob:
@@ -169,15 +179,18 @@ class ScontrolClient:
         if not self._called:
             self._called = True
             return None
-        query, now = self.query, self.clock()
+        query = self.query
+        lists_all = self._is_listing_due(query, self.clock())
         try:
-            answer = parse_answer(self.run(script(query, self._is_listing_due(query, now))), query.node)
+            answer = parse_answer(self.run(script(query, lists_all)), query.node)
         except FileNotFoundError:
             self._state, self._answer = "absent", None
             return ABSENT_RETRY_SECONDS
         except ScontrolError:
             self._state = "failed"
             raise
+        if not lists_all:
+            answer = replace(answer, jobs={number: job for number, job in answer.jobs.items() if number in query.jobs})
         if self._answer and not self._taken:
             answer = replace(answer, jobs={**self._answer.jobs, **answer.jobs})
         self._answer, self._answered_at, self._state, self._taken = answer, self.clock(), "ok", False

@@ -373,12 +373,35 @@ def test_answer_of_the_controller() -> None:
         parse_answer("slurm_load_node error\n", "n1")
 
 
+def test_name_that_looks_like_another_record() -> None:
+    """The controller prints a job's name as it is, with line breaks: nobody can name another job, or add one."""
+    forged = "JobId=12 JobName=a\nJobId=13 JobName=forged\n\nJobId=13 JobName=real\n   UserId=ada(1)\n"
+    assert parse_answer(f"{forged}NodeName=n1\n", "n1").jobs.keys() == {"12"}
+    fake = FakeScontrol()
+    fake.answer = f"{forged.replace('13', '12', 1)}JobId=99 JobName=x\nNodeName=n1\n"
+    fake.client.query = ScontrolQuery("n1", frozenset({"12", "13"}))
+    fake.client.refresh()
+    answer = fake.client.current().answer
+    assert answer
+    assert answer.jobs.keys() == {"13"}
+
+
+def test_array_whose_tasks_are_shown_twice() -> None:
+    """The number of the array is also that of its last task, and shows all of them."""
+    task = "JobId=3 ArrayJobId=2 ArrayTaskId=1 JobName=a\n   UserId=ada(1)\n   JobState=RUNNING\n"
+    detailed = task + "     Nodes=n1 CPU_IDs=0 Mem=0 GRES=gpu:1(IDX:2)\n"
+    for text in (task + detailed, detailed + task, detailed + detailed):
+        (job,) = parse_answer(f"{text}NodeName=n1\n", "n1").jobs.values()
+        assert (job.details.array_task, job.gpu_indices) == ("2_1", frozenset({2}))
+
+
 class FakeScontrol:
     def __init__(self) -> None:
         self.now = 0.0
         self.asked: list[str] = []
         self.answer: str | Exception = ANSWER
-        self.client = ScontrolClient(ScontrolQuery("n1"), 60.0, self._run, lambda: self.now)
+        query = ScontrolQuery("n1", frozenset({"12", "13", "14"}), frozenset({"14"}))
+        self.client = ScontrolClient(query, 60.0, self._run, lambda: self.now)
         self.client.refresh()
 
     def _run(self, commands: str) -> str:
