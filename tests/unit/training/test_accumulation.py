@@ -220,3 +220,48 @@ def test_dropout_is_no_reason_to_refuse():
     manager.micro_batch_size = 2
     manager.backward(torch.randn(8, 4), square_loss)
     assert net[1].training
+
+
+def two_terms(net: nn.Module, part: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Means over the first and over the second labels, of which any may be ignored; and one over parameters."""
+    out = net(part["x"])
+    losses = [
+        nn.functional.cross_entropy(out[:, position], part["y"][:, position], ignore_index=IGNORED)
+        for position in (0, 1)
+    ]
+    return losses[0] + losses[1] + 0.1 * net.weight.square().mean()
+
+
+def test_terms_that_differ_in_a_later_step_are_found():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(12, 2, 5, generator=generator, dtype=torch.float64)
+    y = torch.randint(6, (12, 2), generator=generator)
+    net = nn.Linear(5, 6).double()
+    manager = MemoryManager(net)
+    manager.micro_batch_size = 3
+    for ignored in (0, 4):  # in both terms alike, then in one of them
+        part = {"x": x, "y": y.clone()}
+        part["y"][:ignored] = IGNORED
+        manager.backward(part, two_terms)
+        torch.testing.assert_close(found_gradient(net), gradient(net, part, two_terms))
+        net.zero_grad()
+    part["y"][5, 1] = IGNORED
+    with pytest.raises(InexactError, match="different numbers"):
+        manager.backward(part, two_terms)
+
+
+def test_terms_may_differ_between_steps():
+    """Sequences are padded to the longest of their batch."""
+
+    def loss(net: nn.Module, part: torch.Tensor) -> Any:
+        out = net(part)
+        return out.square().mean() + out[:, 0].abs().mean()
+
+    net = nn.Linear(4, 2).double()
+    manager = MemoryManager(net)
+    manager.micro_batch_size = 2
+    for tokens in (3, 8):
+        batch = torch.randn(5, tokens, 4, dtype=torch.float64)
+        manager.backward(batch, loss)
+        torch.testing.assert_close(found_gradient(net), gradient(net, batch, loss))
+        net.zero_grad()

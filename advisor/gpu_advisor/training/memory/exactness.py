@@ -13,7 +13,7 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -21,10 +21,11 @@ from torch import nn
 
 from gpu_advisor.calibration.out_of_memory import memory_failure
 from gpu_advisor.training.memory.errors import InexactError, MemoryManagerError
+from gpu_advisor.training.memory.loss_denominator import find_denominators
 from gpu_advisor.training.memory.model_wrappers import batch_norms
 from gpu_advisor.training.memory.step_rollback import StepRollback
 from gpu_advisor.training.memory.training_step import TrainingStep, run_backward
-from gpu_advisor.training.memory.weighting import Part, Weighting
+from gpu_advisor.training.memory.weighting import Part, Weighting, proportional_terms
 
 #: Samples that are tried at once: the fewest that divide into unequal parts.
 TRIED_SAMPLES = 3
@@ -89,6 +90,7 @@ class _Trial:
     ) -> None:
         self._model, self._step, self._parameters, self._rollback = model, step, parameters, rollback
         self._low_precision = False
+        self._observed: list[tuple[dict[str, float], float]] = []
 
     def examine(self, size: int) -> Exactness:
         if size < 2:
@@ -135,7 +137,7 @@ class _Trial:
                         error = error or f"{type(problem).__name__}: {problem}"
                         continue
                     if difference <= self._tolerance():
-                        return Exactness(weighting)
+                        return Exactness(self._with_terms(weighting))
                     least, tried = min(least, difference), True
                 if training and self._is_repeatable(samples[0].whole):
                     break  # dropout is not what makes the difference
@@ -143,8 +145,15 @@ class _Trial:
             return Exactness(weightings[0], f"compute_loss cannot run on a part of the batch ({error})")
         return Exactness(weightings[0], self._refusal(least))
 
+    def _with_terms(self, weighting: Weighting) -> Weighting:
+        """Later steps are checked by these: these few samples may not have shown all differences."""
+        if weighting.adds or not self._observed:
+            return weighting
+        return replace(weighting, terms=proportional_terms(self._observed))
+
     def _largest_difference(self, samples: list[_Samples], weighting: Weighting) -> float:
         largest = 0.0
+        self._observed.clear()
         for each in samples:
             largest = max(largest, self._difference(each, weighting))
             if largest > self._tolerance():
@@ -169,7 +178,9 @@ class _Trial:
         largest = self._norm()
         self._rollback.restore_state()
         losses = [self._step.loss(self._model, part.data) for part in samples.parts]
-        for loss, share in zip(losses, _shares(weighting, samples.parts, losses), strict=True):
+        weights = _weights(weighting, samples.parts, losses)
+        self._observed += [(_divisors(loss), weight) for loss, weight in zip(losses, weights, strict=True) if weight]
+        for loss, share in zip(losses, _shares(weighting, weights), strict=True):
             if share:
                 run_backward(loss * -share)
                 largest = max(largest, self._norm())
@@ -217,15 +228,21 @@ class _Trial:
                 handle.remove()
 
 
-def _shares(weighting: Weighting, parts: Sequence[Part], losses: Sequence[torch.Tensor]) -> list[float]:
+def _weights(weighting: Weighting, parts: Sequence[Part], losses: Sequence[torch.Tensor]) -> list[float]:
     if weighting.adds:
         return [1.0] * len(parts)
     if weighting.of_part is not None:
-        weights = [weighting.weight_of_part(part) for part in parts]
-    else:
-        weights = [weighting.weight_of_loss(loss) for loss in losses]
-    total = sum(weights)
+        return [weighting.weight_of_part(part) for part in parts]
+    return [weighting.weight_of_loss(loss) for loss in losses]
+
+
+def _shares(weighting: Weighting, weights: Sequence[float]) -> list[float]:
+    total = 1.0 if weighting.adds else sum(weights)
     return [weight / total if total else 0.0 for weight in weights]
+
+
+def _divisors(loss: torch.Tensor) -> dict[str, float]:
+    return {each.path: each.value for each in find_denominators(loss)}
 
 
 def _is_autocast_enabled(device_type: str) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -41,7 +42,7 @@ from gpu_advisor.training.memory.rank_consensus import (
 from gpu_advisor.training.memory.remedies import Remedy, choose_remedies
 from gpu_advisor.training.memory.step_rollback import StepRollback
 from gpu_advisor.training.memory.training_step import ComputeLoss, StepResult, TrainingStep
-from gpu_advisor.training.memory.weighting import Weighting
+from gpu_advisor.training.memory.weighting import TermRatios, Weighting
 
 if TYPE_CHECKING:
     from gpu_advisor.calibration.batch_size_advice import BatchSizeAdvice
@@ -124,6 +125,7 @@ class MemoryManager:
         self._accumulation = GradientAccumulation()
         self._exactness: dict[Hashable, Exactness] = {}
         self._examined_again: set[Hashable] = set()
+        self._term_ratios = TermRatios()
         self._exact = exact
         self._threshold_ratio = threshold_ratio
         self._min_micro_batch_size = min_micro_batch_size
@@ -167,6 +169,8 @@ class MemoryManager:
         step = TrainingStep(batch, compute_loss, reduction, weight, count, split, scaler)
         parameters = list(self.model.parameters())  # some may have been frozen or unfrozen
         earlier = self._accumulation.take(parameters, calls)
+        if earlier is None:
+            self._term_ratios = TermRatios()
         with DeferredHooks(parameters) as hooks:
             attempt, consensus_vote = self._attempt_until_done(step, parameters, hooks, calls)
         assert attempt.result is not None
@@ -225,7 +229,7 @@ class MemoryManager:
             weighting = self._weighting(step, size, parameters) if divided or calls > 1 else None
             self._begin_measuring(part_size)
             parts = step.parts(size, part_size, self._min_part_size())
-            result = step.run(self.model, parts, weighting, parameters)
+            result = step.run(self.model, parts, weighting, self._term_ratios, parameters)
             hooks.run_gradient_hooks()
         except Exception as error:  # noqa: BLE001  # whatever it is, the other ranks must learn of it
             if self._is_out_of_memory(error):
@@ -326,7 +330,8 @@ class MemoryManager:
                 f"not checked whether micro-batches add up to their batch ({found.doubt}): "
                 f"{found.weighting.name} is used"
             )
-        return found.weighting
+        # A later step whose loss has another form is refused, too.
+        return found.weighting if self._exact else replace(found.weighting, terms=())
 
     def _can_divide(self, step: TrainingStep, size: int, parameters: list[nn.Parameter]) -> bool:
         found = self._examine(step, size, parameters)

@@ -13,7 +13,15 @@ from torch import nn
 
 from gpu_advisor.training.memory.errors import MemoryManagerError
 from gpu_advisor.training.memory.micro_batch import part_ranges, slice_batch, split_batch, take_samples
-from gpu_advisor.training.memory.weighting import SAMPLES, SUM, Part, Weighting, given_weight, weights_of_loss
+from gpu_advisor.training.memory.weighting import (
+    SAMPLES,
+    SUM,
+    Part,
+    TermRatios,
+    Weighting,
+    given_weight,
+    weights_of_loss,
+)
 
 if TYPE_CHECKING:
     from torch.amp import GradScaler
@@ -97,14 +105,22 @@ class TrainingStep:
         return (*map(_code, functions), self.reduction, model.training)
 
     def run(
-        self, model: nn.Module, parts: Sequence[Part], weighting: Weighting | None, parameters: Sequence[nn.Parameter]
+        self,
+        model: nn.Module,
+        parts: Sequence[Part],
+        weighting: Weighting | None,
+        ratios: TermRatios,
+        parameters: Sequence[nn.Parameter],
     ) -> StepResult:
-        """Accumulate the gradients of all parts into those of the batch. `weighting` None: there is one part."""
+        """Accumulate the gradients of all parts into those of the batch. `weighting` None: there is one part.
+
+        ratios: those of earlier calls of the same step. Raises InexactError if parts differ in them.
+        """
         if weighting is None:
             [whole] = parts
             return StepResult(self._backward(self.loss(model, whole.data), 1.0), None)
         if weighting.of_loss is not None:
-            return self._run_by_loss(model, parts, weighting, parameters)
+            return self._run_by_loss(model, parts, weighting, ratios, parameters)
         weights = [1.0 if weighting.adds else weighting.weight_of_part(part) for part in parts]
         total = sum(weights)
         loss: torch.Tensor | None = None
@@ -112,12 +128,20 @@ class TrainingStep:
             if weight == 0:  # nothing to learn from; its mean would be 0 / 0
                 continue
             share = 1.0 if weighting.adds else weight / total
-            found = self._backward(self.loss(model, part.data), share)
+            part_loss = self.loss(model, part.data)
+            ratios.check(weighting, part_loss, weight)
+            found = self._backward(part_loss, share)
             loss = found if loss is None else loss + found
+            del part_loss  # and its graph
         return StepResult(_zero(parameters) if loss is None else loss, total)
 
     def _run_by_loss(
-        self, model: nn.Module, parts: Sequence[Part], weighting: Weighting, parameters: Sequence[nn.Parameter]
+        self,
+        model: nn.Module,
+        parts: Sequence[Part],
+        weighting: Weighting,
+        ratios: TermRatios,
+        parameters: Sequence[nn.Parameter],
     ) -> StepResult:
         """The weight of a part is known after its forward pass, the sum of all after the last.
 
@@ -131,6 +155,7 @@ class TrainingStep:
             weight = weighting.weight_of_loss(loss)
             if weight == 0:
                 continue
+            ratios.check(weighting, loss, weight)
             first = weight if first is None else first
             found = self._backward(loss, weight / first / len(parts)) * (first * len(parts))
             weighted = found if weighted is None else weighted + found

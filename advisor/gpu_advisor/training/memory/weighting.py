@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +11,9 @@ import torch
 
 from gpu_advisor.training.memory.errors import InexactError, MemoryManagerError
 from gpu_advisor.training.memory.loss_denominator import denominator_at, find_denominators
+
+#: A small number may have been added to a divisor.
+RATIO_TOLERANCE = 1e-5
 
 
 class Part(NamedTuple):
@@ -27,6 +30,8 @@ class Weighting:
     name: str
     of_part: Callable[[Part], Any] | None = None
     of_loss: Callable[[torch.Tensor], float] | None = None
+    terms: tuple[str, ...] = ()
+    """Paths of the loss's divisors that must be proportional to the weight in all parts of a step."""
 
     @property
     def adds(self) -> bool:
@@ -42,6 +47,27 @@ class Weighting:
         """Raises InexactError if this loss has another form than the one that was checked."""
         assert self.of_loss is not None
         return _checked(self.of_loss(loss), self.name)
+
+
+class TermRatios:
+    """Of the divisors of a loss's terms to the weight, which all parts of a step have in common if it can be divided.
+
+    The few samples that were tried may not have shown that terms are means over different numbers.
+    """
+
+    def __init__(self) -> None:
+        self._ratios: dict[str, float] = {}
+
+    def check(self, weighting: Weighting, loss: torch.Tensor, weight: float) -> None:
+        """Raises InexactError if a term is a mean over another number than in earlier parts, relative to the weight."""
+        for path in weighting.terms:
+            found = denominator_at(loss, path)
+            value = math.nan if found is None else found.value / weight
+            if not math.isclose(self._ratios.setdefault(path, value), value, rel_tol=RATIO_TOLERANCE):
+                raise InexactError(
+                    "this step cannot be divided: the terms of its loss, or the weights of its parts, are means over "
+                    "different numbers of elements; or pass exact=False to accept it"
+                )
 
 
 SUM = Weighting("the sum over samples")
@@ -78,3 +104,20 @@ def _checked(weight: Any, name: str) -> float:
     if not math.isfinite(number) or number < 0:
         raise MemoryManagerError(f"{name} of a part is {number}; a weight is a finite number of at least 0")
     return number
+
+
+def proportional_terms(observed: Sequence[tuple[Mapping[str, float], float]]) -> tuple[str, ...]:
+    """Paths of divisors that are proportional to the weight in all of these parts of one batch.
+
+    Constant ones are factors, or regularization. observed: a loss's divisors by path, and the weight of its part.
+    """
+    first, weight = observed[0]
+    return tuple(
+        path
+        for path, value in first.items()
+        if any(divisors.get(path) != value for divisors, _ in observed)
+        and all(
+            path in divisors and math.isclose(divisors[path], value / weight * own, rel_tol=RATIO_TOLERANCE)
+            for divisors, own in observed
+        )
+    )
