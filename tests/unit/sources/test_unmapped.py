@@ -9,6 +9,7 @@ from gpu_advisor.sources.exporters.mapping import mappings
 from gpu_advisor.sources.exporters.unmapped import (
     GPU_METRIC,
     MAX_SHOWN_METRICS,
+    NAME_LABEL,
     is_gpu_metric,
     metrics_by_job,
     unmapped_exporters,
@@ -77,7 +78,7 @@ def test_the_query_leaves_mapped_jobs_out() -> None:
     assert 'job!="dcgm"' in unmapped_query(["dcgm"])
     assert 'job!~"a|b\\\\.c"' in unmapped_query(["b.c", "a"])
     assert "job!" not in unmapped_query([])
-    rows = [(("__name__", "a"), ("job", "x")), (("__name__", "b"), ("job", "x")), (("__name__", "c"),)]
+    rows = [((NAME_LABEL, "a"), ("job", "x")), ((NAME_LABEL, "b"), ("job", "x")), ((NAME_LABEL, "c"),)]
     assert metrics_by_job(rows) == {"x": {"a", "b"}, "": {"c"}}
 
 
