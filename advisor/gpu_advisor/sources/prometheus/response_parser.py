@@ -195,20 +195,21 @@ def _raise_if_partial(document: Mapping[str, Any], server: str) -> None:
 
 
 def _raise_error(document: Mapping[str, Any], server: str) -> NoReturn:
-    kind, message = str(document.get("errorType", "")), _truncate(str(document.get("error", "")))
+    kind, whole_message = str(document.get("errorType", "")), str(document.get("error", ""))
+    message = _truncate(whole_message)
     if kind in ("timeout", "canceled"):
         raise SourceError(
             SourceErrorKind.TIMEOUT,
             f"{server} aborted a query ({kind}: {message}). Raise --query.timeout there, or query less often.",
         )
-    if kind in ("unavailable", "internal"):
+    if kind in ("unavailable", "internal", "500", "502", "503"):  # VictoriaMetrics has the status here
         raise SourceError(
             SourceErrorKind.UNREACHABLE,
             f"{server} is unavailable ({kind}: {message}). Check that server's log.",
         )
-    # VictoriaMetrics names the limit: -search.maxQueryLen, which hundreds of listed GPUs exceed, and others.
-    limit = re.search(r"-search\.max\w+", message)
-    if limit is not None or "too many samples" in message:
+    # VictoriaMetrics and Mimir name the limit: -search.maxQueryLen, which hundreds of listed GPUs exceed, and others.
+    limit = re.search(r"-[a-z-]+\.max[\w-]+", whole_message)
+    if limit is not None or "too many samples" in whole_message:
         fix = f"Raise {limit[0] if limit else '--query.max-samples'} there"
     else:
         fix = "Fix the PromQL in the settings or in the mapping it comes from"
@@ -217,7 +218,7 @@ def _raise_error(document: Mapping[str, Any], server: str) -> NoReturn:
 
 def _raise_unauthorized(response: HttpResponse, server: str) -> NoReturn:
     fix = {
-        401: "Set bearer_token, or username and password",
+        401: "Set bearer_token, or username and password, or the tenant in headers (X-Scope-OrgID)",
         403: "These credentials may not query: grant them read access, or set the tenant header that it requires",
         407: "Set the proxy's credentials in HTTPS_PROXY, or add the host to NO_PROXY",
     }[response.status]
