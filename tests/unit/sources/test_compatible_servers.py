@@ -15,9 +15,9 @@ BY_KIND = {"vector": '"value":[1700000000,"1"]', "matrix": '"values":[[169999998
 #: What surrounds the results, of the type KIND.
 SHAPES = {
     "prometheus": '{"status":"success","data":{"resultType":"KIND","result":RESULTS}}',
-    "prometheus-3": '{"status":"success","data":{"resultType":"KIND","result":RESULTS},"infos":["PromQL info: \\"x\\""]}',
+    "prometheus-3": '{"status":"success","data":{"resultType":"KIND","result":RESULTS},"infos":["PromQL info: \\"x"]}',
     "thanos": '{"status":"success","data":{"resultType":"KIND","result":RESULTS,"analysis":{}}}\n',
-    "thanos-with-statistics": '{"status":"success","data":{"resultType":"KIND","result":RESULTS,"stats":{"timings":{}}}}',
+    "thanos-stats": '{"status":"success","data":{"resultType":"KIND","result":RESULTS,"stats":{"timings":{}}}}',
     "mimir": '{"status":"success","data":{"resultType":"KIND","result":RESULTS},"warnings":[]}',
     "victoriametrics-cluster": '{"status":"success","isPartial":false,"data":{"resultType":"KIND","result":RESULTS},'
     '"stats":{"seriesFetched": "2","executionTimeMsec":3}}',
@@ -78,7 +78,8 @@ def source_of(url: str) -> PrometheusSource:
             reply(422, '{"status":"error","errorType":"execution","error":"the query exceeded the maximum number of'
                   ' chunks (limit: 2000000 chunks) (err-mimir-max-chunks-per-query). Consider reducing the time range'
                   ' and/or number of series selected by the query. One way to reduce the number of selected series is'
-                  ' to add more label matchers to the query. Otherwise, to adjust the related per-tenant limit, configure'
+                  ' to add more label matchers to the query. Otherwise, to adjust the related per-tenant limit,'
+                  ' configure'
                   ' -querier.max-fetched-chunks-per-query, or contact your service administrator."}'),
             SourceErrorKind.QUERY_ERROR, "Raise -querier.max-fetched-chunks-per-query there", id="mimir-limit",
         ),
