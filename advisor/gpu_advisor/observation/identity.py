@@ -106,6 +106,8 @@ def find_duplicate_gpus(inventory: GpuInventory) -> dict[str, tuple[str, ...]]:
 
 #: Labels that name an owner; the first ones present are used.
 OWNER_NAME_LABELS = (("training_job",), ("owner_namespace", "owner_pod"), ("owner_unit",), ("owner_container",))
+#: Kinds of owners that hold a GPU also if it is not known which: Slurm has allocated it to some job.
+NAMELESS_OWNER_KINDS = ("slurm",)
 
 
 def jobs_by_gpu(owners: Iterable[Labels], shared: Collection[str] = ()) -> dict[str, str]:
@@ -115,6 +117,8 @@ def jobs_by_gpu(owners: Iterable[Labels], shared: Collection[str] = ()) -> dict[
         each = dict(labels)
         named = (tuple(each[label] for label in names if each.get(label)) for names in OWNER_NAME_LABELS)
         name = next((parts for parts in named if parts), None)
+        if not name and each.get("owner_kind") in NAMELESS_OWNER_KINDS:
+            name = (each["owner_kind"],)
         if name and "uuid" in each:
             found.setdefault(gpu_key(each, shared), set()).add("/".join(name))
     return {uuid: next(iter(names)) for uuid, names in found.items() if len(names) == 1}

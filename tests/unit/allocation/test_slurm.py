@@ -35,6 +35,7 @@ from gpu_advisor.allocation.slurm.sbatch import (
     sbatch_options,
 )
 from gpu_advisor.commands import allocate
+from gpu_advisor.observation.identity import jobs_by_gpu
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -281,6 +282,16 @@ def test_a_plan_reaches_only_nodes_that_match(
         assert request.memory_gb is None or (gpus.memory_gb or 0) >= request.memory_gb
     if found.nodes > 1:
         assert len({(gpus.gpu_type, gpus.memory_gb) for gpus in reachable}) == 1, "a gang has GPUs of one kind"
+
+
+def test_gpu_of_an_unknown_job_is_not_leased() -> None:
+    """The exporter knows that Slurm has allocated it, not to which job."""
+    rows = [
+        {"uuid": "a", "owner_kind": "slurm"},
+        {"uuid": "b", "owner_kind": "slurm", "training_job": "7"},
+        {"uuid": "c", "owner_kind": "user", "owner_user": "ada"},
+    ]
+    assert jobs_by_gpu(tuple(row.items()) for row in rows) == {"a": "slurm", "b": "7"}
 
 
 # The line
