@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test test-engines test-exporter pytest fuzz test-compose test-readme test-slurm test-tensorflow test-frameworks lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-diagnosis bench-monitor bench-report bench-telemetry bench-loaders bench-dashboards bench-plans bench-batch bench-finder bench-hot-paths bench-connections lock sbom audit soak rules dashboards preview docs docs-site golden clean
+.PHONY: up test test-engines test-exporter pytest fuzz test-compose test-readme test-slurm test-tensorflow test-frameworks lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-diagnosis bench-monitor bench-report bench-telemetry bench-owners bench-loaders bench-dashboards bench-plans bench-batch bench-finder bench-hot-paths bench-connections lock sbom audit soak rules dashboards preview docs docs-site golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -90,6 +90,10 @@ bench-telemetry: $(VENV)/.test
 	@tests/get_servers.sh $(VENV)/servers prometheus-2.42 prometheus-2.53 prometheus-3.5 victoriametrics-1.145 \
 		victoriametrics-1.79
 	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m benchmarks.telemetry
+
+# Who forgot a GPU, and who only looks as if: 500 drawn days of each class.
+bench-owners: $(VENV)/.test
+	$(BIN)/python -m benchmarks.owner_days
 
 # Every dashboard query with 1,000 GPUs, relative to an instant query of one recorded series.
 bench-dashboards: $(VENV)/.test

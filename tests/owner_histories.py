@@ -6,6 +6,7 @@ knows the owner would do at the end of the day: take the GPU back, report the ow
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
@@ -181,7 +182,7 @@ def _notebook(random: Random, kind: str, seed: int, start: float, at: float) -> 
     """Somebody at work: cells run for seconds to minutes, with pauses up to an hour, of which the present is one."""
     gaps = (2 * MINUTE, 60 * MINUTE)
     busy = [b for b in _bursts(random, start, at, (10.0, 6 * MINUTE), gaps) if b[1] < at]
-    longest = max((later[0] - earlier[1] for earlier, later in zip(busy, busy[1:], strict=False)), default=0.0)
+    longest = max((later[0] - earlier[1] for earlier, later in itertools.pairwise(busy)), default=0.0)
     pause = min(random.uniform(0.6, 1.0) * longest, at - start)
     shift = at - pause - busy[-1][1]
     moved = tuple((first + shift, last + shift, level) for first, last, level in busy)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from gpu_advisor.evaluation.policies import by_diagnosis, failing_gpu, idle_reclaim, lost_gpu
+from gpu_advisor.evaluation.policies import by_diagnosis, failing_gpu, hung_job, idle_reclaim, lost_gpu
 
 from tests.preview.dashboard_queries import metrics_in
 from tests.unit.test_dashboards import known_metrics
@@ -22,7 +22,15 @@ RUNBOOKS = ROOT / "docs" / "runbooks"
 #: Alerts sent by the advisor, not by rules.
 RECOMMENDATIONS = {
     "GpuAdvisor" + "".join(part.capitalize() for part in kind.split("_"))
-    for kind in (*by_diagnosis.KINDS, failing_gpu.KIND, idle_reclaim.KIND, lost_gpu.KIND, "scale_up", "scale_down")
+    for kind in (
+        *by_diagnosis.KINDS,
+        failing_gpu.KIND,
+        hung_job.KIND,
+        idle_reclaim.KIND,
+        lost_gpu.KIND,
+        "scale_up",
+        "scale_down",
+    )
 }
 
 

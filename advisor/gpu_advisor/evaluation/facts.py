@@ -8,9 +8,10 @@ from math import fsum
 
 from gpu_advisor.calibration.profile_index import ProfileIndex
 from gpu_advisor.evaluation.history import DemandSignal, PoolSample
+from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.evaluation.recommendation import Abstention, Evidence, LabelSelection, Reason, Scope
 from gpu_advisor.evaluation.signals import Signal
-from gpu_advisor.promql.expressions import Expression, Matcher
+from gpu_advisor.promql.expressions import Expression, Matcher, TimeSeries
 from gpu_advisor.promql.vocabulary import ScopeName
 from gpu_advisor.settings import EvaluationSettings
 
@@ -65,9 +66,10 @@ class Facts:
     that several exporters report. `jobs` names the owner of each GPU that has a single one; `reported_jobs` are the
     jobs that report metrics themselves, by GPU uuid, and `profiles` the probe profiles of such jobs. `pool_histories`,
     the work in the last step of each (`pool_work_expressions`) and `demand_signals` are by pool, for scaled pools.
-    `down_reasons` say why GPUs are down, by the exporter's word; `unmapped_exporters` says which exporters are not
-    read, `unmatched_hosts` which GPUs have no host metrics, and how to fix it. `unresolved` are GPUs with overlapping
-    series; `cluster_label` names the cluster in series, if they have one.
+    `owners` are by GPU; `activity` is the utilization of idle GPUs over the last day, by steps, or None if only windows
+    were read. `down_reasons` say why GPUs are down, by the exporter's word; `unmapped_exporters` says which exporters
+    are not read, `unmatched_hosts` which GPUs have no host metrics, and how to fix it. `unresolved` are GPUs with
+    overlapping series; `cluster_label` names the cluster in series, if they have one.
     """
 
     at: float
@@ -85,11 +87,15 @@ class Facts:
     exporters_by_signal: Mapping[str, frozenset[str]] = field(default_factory=dict)
     implausible_values: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     exporters_of_duplicates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    owners: Mapping[str, tuple[GpuOwner, ...]] = field(default_factory=dict)
+    activity: Mapping[str, TimeSeries] | None = None
+    activity_step_seconds: float = 300
     down_reasons: Mapping[str, str] = field(default_factory=dict)
     unresolved: frozenset[str] = frozenset()
     unmapped_exporters: tuple[str, ...] = ()
     unmatched_hosts: str = ""
     cluster_label: str = ""
+    _gpus_of_nodes: Mapping[str, tuple[Gpu, ...]] = field(init=False, repr=False, compare=False)
     _nodes: Mapping[str, Node] = field(init=False, repr=False, compare=False)
     _clusters: Mapping[str, str] = field(init=False, repr=False, compare=False)
     jobs: Mapping[str, str] = field(default_factory=dict)
@@ -97,12 +103,19 @@ class Facts:
     profiles: ProfileIndex = field(default_factory=ProfileIndex)
 
     def __post_init__(self) -> None:
+        gpus_of_nodes: dict[str, list[Gpu]] = {}
+        for gpu in self.gpus:
+            gpus_of_nodes.setdefault(gpu.node, []).append(gpu)
+        object.__setattr__(self, "_gpus_of_nodes", {node: tuple(gpus) for node, gpus in gpus_of_nodes.items()})
         object.__setattr__(self, "_nodes", {node.name: node for node in self.nodes})
         object.__setattr__(self, "_clusters", {gpu.uuid: gpu.cluster for gpu in self.gpus if gpu.cluster})
 
     def value(self, signal: Signal, name: str) -> float | None:
         """The signal's value for a GPU's uuid or a node's name; None if there is none."""
         return self.values.get(signal.name, {}).get(name)
+
+    def gpus_of_node(self, node: str) -> tuple[Gpu, ...]:
+        return self._gpus_of_nodes.get(node, ())
 
     def supports(self, signal: Signal, gpu: Gpu | None = None) -> bool:
         """Whether the exporters present, or the one of this GPU, support this signal at all."""

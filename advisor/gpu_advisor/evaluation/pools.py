@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gpu_advisor.evaluation.facts import Facts, Gpu
@@ -42,8 +42,9 @@ def assign_pools(gpus: Sequence[Gpu], configured: Sequence[PoolSettings]) -> tup
     """Assign each GPU to its first matching pool; the rest form one pool per model, of unspecified kind."""
     members: dict[str, list[Gpu]] = {pool.name: [] for pool in configured}
     settings = {pool.name: pool for pool in configured}
+    find = _first_match(configured)
     for gpu in gpus:
-        pool = next((pool for pool in configured if _matches(pool, gpu)), None)
+        pool = find(gpu)
         name = pool.name if pool else _default_pool_name(gpu, configured)
         if name not in settings:
             settings[name] = PoolSettings(name=name)
@@ -56,8 +57,23 @@ def _default_pool_name(gpu: Gpu, configured: Sequence[PoolSettings]) -> str:
     return f"{name} (others)" if any(pool.name == name for pool in configured) else name
 
 
-def _matches(pool: PoolSettings, gpu: Gpu) -> bool:
-    return all(re.fullmatch(pattern, getattr(gpu, key)) for key, pattern in pool.match.items())
+def _first_match(configured: Sequence[PoolSettings]) -> Callable[[Gpu], PoolSettings | None]:
+    """The first matching pool of a GPU. With a thousand pools: each pattern is compiled once, and GPUs that differ in
+    nothing that a pool looks at are matched once."""
+    patterns = [(pool, [(key, re.compile(text)) for key, text in pool.match.items()]) for pool in configured]
+    keys = sorted({key for pool in configured for key in pool.match})
+    known: dict[tuple[str, ...], PoolSettings | None] = {}
+
+    def find(gpu: Gpu) -> PoolSettings | None:
+        values = tuple(getattr(gpu, key) for key in keys)
+        if values not in known:
+            known[values] = next(
+                (pool for pool, tests in patterns if all(test.fullmatch(getattr(gpu, key)) for key, test in tests)),
+                None,
+            )
+        return known[values]
+
+    return find
 
 
 def is_allocated(facts: Facts, gpu: Gpu) -> bool | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.facts import Facts
+from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.observation.identity import (
     build_gpus,
@@ -19,7 +20,8 @@ from gpu_advisor.observation.identity import (
     qualify,
     shared_uuids,
 )
-from gpu_advisor.observation.queries import cluster_label, mappings_of
+from gpu_advisor.observation.owners import owners_from_info, owners_from_pods
+from gpu_advisor.observation.queries import CURRENT_PREFIX, RECENT_PREFIX, cluster_label, mappings_of
 from gpu_advisor.observation.series import ObservedSeries
 from gpu_advisor.promql.expressions import Expression, Labels, Vector, union
 from gpu_advisor.settings import Settings
@@ -149,6 +151,7 @@ def build_facts(
         exporters_of_duplicates=find_duplicate_gpus(gpu_inventory),
         jobs=jobs_by_gpu((_canonical_cluster(labels, label) for labels in results["owners"]), shared),
         reported_jobs=jobs_by_gpu((_canonical_cluster(labels, label) for labels in results["reports"]), shared),
+        owners=_owners(results, settings, observed, shared, label),
         down_reasons=down_reasons_by_gpu(
             (_canonical_cluster(labels, label) for labels in results["down_reasons"]), shared
         ),
@@ -156,6 +159,27 @@ def build_facts(
         unmatched_hosts=explain_unmatched_hosts(gpu_inventory, nodes),
         cluster_label=label,
     )
+
+
+def _owners(
+    results: Mapping[str, Vector],
+    settings: Settings,
+    observed: ObservedSeries,
+    shared: Collection[str],
+    label: str,
+) -> dict[str, tuple[GpuOwner, ...]]:
+    """gpu-exporter's owners win over the pod labels of other exporters."""
+    found: dict[str, tuple[GpuOwner, ...]] = {}
+    window = settings.evaluation.idle_window_seconds
+    expected = {job: window / interval for job, interval in observed.intervals.items()}
+    for mapping in mappings_of(settings):
+        present = results.get(CURRENT_PREFIX + mapping.name)
+        if present and mapping.scope == "gpu" and not mapping.companion and mapping.rank > 0:
+            recent = results[RECENT_PREFIX + mapping.name]
+            found |= owners_from_pods(mapping, list(present), recent, results["targets"], expected, shared, label)
+    own = {_canonical_cluster(labels, label): value for labels, value in results["owners"].items()}
+    starts = {_canonical_cluster(labels, label): value for labels, value in results["owner_starts"].items()}
+    return {**found, **owners_from_info(own, starts, shared)}
 
 
 def _canonical_cluster(labels: Labels, cluster_label: str) -> Labels:

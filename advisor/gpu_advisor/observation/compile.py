@@ -68,12 +68,12 @@ def _filters(expression: Expression) -> Iterator[Filter]:
         yield from _filters(part)
 
 
-def step_utilization(found: Sequence[ExporterDialect], evaluation: EvaluationSettings) -> Expression | None:
-    """Utilization over one step of the history, and over two scrapes at least: a rate needs two samples."""
+def step_utilization(found: Sequence[ExporterDialect], step_seconds: int) -> Expression | None:
+    """Utilization over one step of a history, and over two scrapes at least: a rate needs two samples."""
     parts: list[Expression] = []
     for dialect in found:
         if dialect.mapping.scope == signals.UTILIZATION.scope and dialect.name != RECORDED_SERIES:
-            window = max(evaluation.step_seconds, ceil(2.5 * (dialect.interval_seconds or 0)))
+            window = max(step_seconds, ceil(2.5 * (dialect.interval_seconds or 0)))
             expression = dialect.expression(signals.UTILIZATION.quantity, signals.UTILIZATION.reduction, window)
             parts += [expression] if expression is not None else []
     return union(*parts) if parts else None

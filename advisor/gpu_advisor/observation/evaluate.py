@@ -10,10 +10,11 @@ from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.gc_pause import gc_disabled
 from gpu_advisor.evaluation.pools import assign_pools
-from gpu_advisor.observation import demand, utilization_history
+from gpu_advisor.observation import activity, demand, utilization_history
 from gpu_advisor.observation.build import build_facts
 from gpu_advisor.observation.compile import compile_by_exporter, discarded_readings, limited_readings, step_utilization
 from gpu_advisor.observation.identity import build_gpus
+from gpu_advisor.observation.owners import date_owners, pod_start_selector
 from gpu_advisor.observation.queries import (
     SCRAPES,
     active_dialects,
@@ -83,7 +84,19 @@ def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
     facts = replace(facts, demand_signals=demand_signals, profiles=load_profile_index(settings.profiles_dir, published))
     members = _serving_pool_uuids(facts, inventory, settings)
     # The history of a pool reaches back as far as no selection is known: the longest is the best guess.
-    stepwise = step_utilization(find_dialects(settings.evaluation.idle_window_seconds), settings.evaluation)
+    dialects = find_dialects(settings.evaluation.idle_window_seconds)
+    stepwise = step_utilization(dialects, settings.evaluation.step_seconds)
+    candidates = activity.idle_candidates(facts, settings)
+    utilization = step_utilization(dialects, activity.STEP_SECONDS)
+    if candidates and utilization is not None:
+        owners = [owner for uuid in candidates for owner in facts.owners.get(uuid, ())]
+        pod_starts = pod_start_selector(owners)
+        if pod_starts is not None:
+            selector = with_matchers(pod_starts, matchers)
+            facts = replace(facts, owners=date_owners(facts.owners, source.instant({"": selector}, at)[""]))
+        found_activity = activity.read_activity(source, utilization, candidates, at)
+        facts = replace(facts, activity=found_activity or {}, activity_step_seconds=activity.STEP_SECONDS)
+        queries += 2 + (pod_starts is not None)
     if members and stepwise is not None:
         all_uuids = [dict(labels).get("uuid", "") for labels in (*inventory.present, *inventory.recent)]
         found = utilization_history.read_pool_histories(source, members, all_uuids, stepwise, at, settings.evaluation)

@@ -27,6 +27,7 @@ IDENTITY_EXPRESSIONS: dict[str, Expression] = {
     "drivers": Selector("gpu_exporter_driver_info"),
     "simulated": Selector("gpu_exporter_simulated_info"),
     "owners": Selector("gpu_owner_info"),
+    "owner_starts": Selector("gpu_owner_start_time_seconds"),
     "down_reasons": Selector("gpu_down_info"),
     "targets": Selector("up"),
     "recent_targets": Selector("up", "count", REMOVED_AFTER_SECONDS),

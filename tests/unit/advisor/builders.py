@@ -22,6 +22,7 @@ from gpu_advisor.evaluation.signals import (
 )
 from gpu_advisor.notify.alertmanager import AlertDispatcher, AlertmanagerStatus
 from gpu_advisor.notify.alerts import postable_alerts
+from gpu_advisor.observation.activity import STEP_SECONDS as ACTIVITY_STEP_SECONDS
 from gpu_advisor.observation.compile import compile_signals
 from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries, Vector
 from gpu_advisor.runtime.service import AdvisorService
@@ -190,6 +191,8 @@ class FakeSource:
         found: dict[Labels, float] = {}
         for target, card in self._reporting(end):
             share = dict(card.trail).get(at)
+            if share is None and select.window_seconds == ACTIVITY_STEP_SECONDS:  # the activity of idle GPUs
+                share = card.utilization if card.idle is None else card.idle
             values = {"gpu_busy_seconds_total": share, "gpu_observed_seconds_total": 1.0}
             key = labels(uuid=card.uuid, **target.identity)
             value = values.get(select.metric)

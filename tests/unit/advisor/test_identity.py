@@ -196,7 +196,7 @@ CPU = next(ExporterDialect(each) for each in mappings() if each.scope == "node")
 @given(st.sampled_from([None, 1.0, 15.0, 24.0, 25.0, 60.0]))
 def test_a_step_is_read_over_two_scrapes_at_least(interval: float | None) -> None:
     evaluation = Settings.model_validate({"evaluation": {"step_seconds": 60}}).evaluation
-    expression = step_utilization([ExporterDialect(OWN.mapping, interval_seconds=interval)], evaluation)
+    expression = step_utilization([ExporterDialect(OWN.mapping, interval_seconds=interval)], evaluation.step_seconds)
     assert expression is not None
     window = max(60, -(-5 * int(interval or 0) // 2))
     alone = OWN.expression("gpu_utilization", "mean", window)
@@ -206,12 +206,12 @@ def test_a_step_is_read_over_two_scrapes_at_least(interval: float | None) -> Non
 
 def test_the_history_is_read_from_exporters_of_gpus_and_not_from_recorded_series() -> None:
     evaluation = Settings().evaluation
-    both = step_utilization([RECORDED, OWN, CPU, DCGM], evaluation)
-    assert both == step_utilization([OWN, DCGM], evaluation)
+    both = step_utilization([RECORDED, OWN, CPU, DCGM], evaluation.step_seconds)
+    assert both == step_utilization([OWN, DCGM], evaluation.step_seconds)
     assert both is not None
-    assert both != step_utilization([OWN], evaluation)
-    assert step_utilization([RECORDED, CPU], evaluation) is None
-    assert step_utilization([], evaluation) is None
+    assert both != step_utilization([OWN], evaluation.step_seconds)
+    assert step_utilization([RECORDED, CPU], evaluation.step_seconds) is None
+    assert step_utilization([], evaluation.step_seconds) is None
 
 
 def test_recorded_series_of_a_long_window_stand_for_the_raw_ones_of_later_exporters() -> None:

@@ -106,7 +106,9 @@ def test_the_document_has_every_route_but_the_page() -> None:
         if rule.endpoint.partition("_")[0] not in ("page", "static")
     }
     assert routes == {(each.path, each.method) for each in OPERATIONS.values()}
-    documented = {(path, method.upper()) for path, methods in document(False, False)["paths"].items() for method in methods}
+    documented = {
+        (path, method.upper()) for path, methods in document(False, False)["paths"].items() for method in methods
+    }
     assert documented == routes
 
 

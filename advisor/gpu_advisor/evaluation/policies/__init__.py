@@ -9,6 +9,7 @@ from gpu_advisor.evaluation.policies import (
     by_diagnosis,
     calibrated_batch_size,
     failing_gpu,
+    hung_job,
     idle_reclaim,
     lost_gpu,
     scale_pool,
@@ -18,6 +19,7 @@ from gpu_advisor.evaluation.policies.base import Policy
 POLICIES: tuple[Policy, ...] = (
     lost_gpu.recommend,
     idle_reclaim.recommend,
+    hung_job.recommend,
     scale_pool.recommend,
     by_diagnosis.recommend,
     calibrated_batch_size.recommend,

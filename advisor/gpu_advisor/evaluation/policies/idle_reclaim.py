@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import ceil
 
@@ -14,9 +15,12 @@ from gpu_advisor.evaluation.diagnosis.idle import (
     idle_window_covered,
     idleness,
 )
+from gpu_advisor.evaluation.diagnosis.idle_owner import IdleVerdict, judge_idle_gpu
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.lost import without_lost
 from gpu_advisor.evaluation.policies.base import cost_change
+from gpu_advisor.evaluation.policies.idle_gpus import idle_gpus
+from gpu_advisor.evaluation.policies.owner_actions import owner_actions
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import (
     Abstention,
@@ -33,13 +37,14 @@ from gpu_advisor.settings import Settings
 
 KIND = "idle_reclaim"
 
-IDLE_STATES = frozenset({Idleness.IDLE, Idleness.HOLDING_MEMORY})
-
 #: A job that spends this share of the window in training steps is running.
 ACTIVE_STEP_RATIO = 0.1
 
 #: Evidence lists at most this many single GPUs, besides the means over all idle GPUs.
 MAX_LISTED_GPUS = 8
+
+#: Owners named in a summary.
+MAX_SHOWN_OWNERS = 2
 
 
 def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation | Abstention]:
@@ -49,7 +54,9 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
     unobserved = [gpu for gpu in pool.gpus if not _is_observed(facts, gpu)]
     if unobserved:
         yield from _abstain(facts, pool.scope, unobserved, len(pool.gpus))
-    idle = [gpu for gpu in pool.gpus if idleness(facts, gpu) in IDLE_STATES]
+    verdicts = {gpu: judge_idle_gpu(facts, gpu) for gpu in idle_gpus(facts, pool.gpus)}
+    idle = [gpu for gpu, found in verdicts.items() if found.verdict == "reclaim"]
+    yield from _phases(pool.scope, {gpu: found for gpu, found in verdicts.items() if found.verdict == "phase"})
     borderline = tuple(gpu.uuid for gpu in pool.gpus if idleness(facts, gpu) is Idleness.BORDERLINE)
     if borderline:
         message = f"{len(borderline)} of {len(pool.gpus)} GPUs: almost nothing ran. Idle or not? Check their workload"
@@ -58,6 +65,16 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
     keep = ceil(max(settings.gpu_limits(pool.settings).min, len(pool.gpus) - len(idle)) / gang) * gang
     if keep < len(pool.gpus):
         yield _recommendation(facts, settings, pool, idle, keep)
+
+
+def _phases(scope: Scope, phases: Mapping[Gpu, IdleVerdict]) -> Iterator[Abstention]:
+    """Why idle GPUs are left to their owners, one abstention per reason."""
+    by_reason: dict[str, list[Gpu]] = {}
+    for gpu, found in phases.items():
+        by_reason.setdefault(found.why, []).append(gpu)
+    for why, gpus in sorted(by_reason.items()):
+        message = f"{len(gpus)} idle GPUs are left to their owners: {why}"
+        yield Abstention(Reason.CONFLICTING, KIND, scope, message, tuple(gpu.uuid for gpu in gpus), (KIND,))
 
 
 def _is_observed(facts: Facts, gpu: Gpu) -> bool:
@@ -91,6 +108,7 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
     diagnosis = IDLE_MEMORY_ALLOCATED if holding else IDLE_DIAGNOSIS
     window = _duration(facts.evaluation.idle_window_seconds)
     allocated = f", {len(holding)} of them with memory allocated" if holding else ""
+    owners = _owners(facts, idle)
     keeps = keep - (capacity - len(idle))
     rejected = [Alternative("wait longer", f"nothing ran for {window}, the whole idle window")]
     if keeps:
@@ -102,7 +120,9 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
         direction="down",
         scope=pool.scope,
         severity="warning",
-        summary=f"Release {released} of {capacity} GPUs of {pool.scope}: {len(idle)} idle for {window}{allocated}",
+        summary=(
+            f"Release {released} of {capacity} GPUs of {pool.scope}: {len(idle)} idle for {window}{allocated}{owners}"
+        ),
         current=capacity,
         recommended=keep,
         unit="GPUs",
@@ -112,7 +132,11 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
         projection=_projection(facts, settings, pool, keep),
         evidence=tuple(_evidence(facts, idle)),
         rejected=tuple(rejected),
-        actions=(*_running_job_notes(facts, idle), *_actions(idle, holding)),
+        actions=(
+            *_running_job_notes(facts, idle),
+            *owner_actions(facts, idle),
+            *_unowned_actions(facts, idle, holding),
+        ),
         gpus=tuple(gpu.uuid for gpu in idle),
         nodes=tuple(sorted({gpu.node for gpu in idle})),
     )
@@ -155,8 +179,11 @@ def _running_job_notes(facts: Facts, idle: list[Gpu]) -> Iterator[Action]:
             yield from notes(f"{job} reports training steps on {where}, which is idle: does its model run on the CPU?")
 
 
-def _actions(idle: list[Gpu], holding: list[Gpu]) -> Iterator[Action]:
-    for gpu in (holding or idle)[:MAX_LISTED_GPUS]:
+def _unowned_actions(facts: Facts, idle: list[Gpu], holding: list[Gpu]) -> Iterator[Action]:
+    unowned = [gpu for gpu in idle if not facts.owners.get(gpu.uuid)]
+    if not unowned:
+        return
+    for gpu in ([gpu for gpu in holding if gpu in unowned] or unowned)[:MAX_LISTED_GPUS]:
         if gpu.vendor == "nvidia":
             yield from notes(f"on {gpu.node}: which processes use GPU {gpu.index}?")
             query = ("--query-compute-apps=pid,process_name,used_memory", "--format=csv")
@@ -165,6 +192,16 @@ def _actions(idle: list[Gpu], holding: list[Gpu]) -> Iterator[Action]:
         "stop those processes, or delete the pods that requested the GPUs",
         "GPUs without an owner: remove the nodes or stop the instances",
     )
+
+
+def _owners(facts: Facts, idle: list[Gpu]) -> str:
+    """Whose they are: the first few owners, those with most GPUs first."""
+    counts = Counter(str(owner) for gpu in idle for owner in facts.owners.get(gpu.uuid, ()))
+    if not counts:
+        return ""
+    shown = ", ".join(name for name, _ in counts.most_common(MAX_SHOWN_OWNERS))
+    more = f" and {len(counts) - MAX_SHOWN_OWNERS} others" if len(counts) > MAX_SHOWN_OWNERS else ""
+    return f"; of {shown}{more}"
 
 
 def _duration(seconds: int) -> str:

@@ -1,0 +1,58 @@
+"""Hung job: its processes hold an idle GPU and make no training step. Reported to its owner, never reclaimed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gpu_advisor.evaluation.actions import notes, run_command
+from gpu_advisor.evaluation.diagnosis.idle_owner import judge_idle_gpu
+from gpu_advisor.evaluation.facts import Facts, Gpu
+from gpu_advisor.evaluation.policies.idle_gpus import idle_gpus
+from gpu_advisor.evaluation.policies.owner_actions import owner_actions
+from gpu_advisor.evaluation.pools import Pool
+from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation, Scope
+from gpu_advisor.evaluation.signals import IDLE_UTILIZATION, JOB_STEP_TIME
+from gpu_advisor.settings import Settings
+
+KIND = "hung_job"
+
+
+def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation]:  # noqa: ARG001
+    """One recommendation for each job with GPUs that are idle while it makes no step."""
+    if pool.settings.kind == "serving":
+        return
+    jobs: dict[str, list[Gpu]] = {}
+    for gpu in idle_gpus(facts, pool.gpus):
+        if judge_idle_gpu(facts, gpu).verdict == "report":
+            jobs.setdefault(facts.reported_jobs.get(gpu.uuid) or str(facts.owners[gpu.uuid][0]), []).append(gpu)
+    for job, gpus in sorted(jobs.items()):
+        yield _recommendation(facts, job, gpus)
+
+
+def _recommendation(facts: Facts, job: str, gpus: list[Gpu]) -> Recommendation:
+    uuids = tuple(gpu.uuid for gpu in gpus)
+    minutes = facts.evaluation.idle_window_seconds / 60
+    count = "its GPU is" if len(gpus) == 1 else f"its {len(gpus)} GPUs are"
+    return Recommendation(
+        kind=KIND,
+        direction="change",
+        scope=Scope("job", job),
+        severity="warning",
+        summary=f"{job} makes no training step, and {count} idle for {minutes:g} min: does it hang?",
+        current=len(gpus),
+        recommended=0,
+        unit="GPUs of the job",
+        diagnosis="hung_job",
+        explanation="The job reported steps before, and makes none now; its GPUs are idle, and the host is not busy.",
+        confidence="medium",
+        projection=Projection(),
+        evidence=(facts.evidence(JOB_STEP_TIME, uuids), facts.evidence(IDLE_UTILIZATION, uuids)),
+        rejected=(Alternative("release its GPUs", "the job would lose what it has done since its last checkpoint"),),
+        actions=(
+            *owner_actions(facts, gpus),
+            run_command("py-spy", "dump", "--pid", "PID", node=gpus[0].node, note="where the job's process waits"),
+            *notes("if all ranks wait in a collective, one of them is missing: restart from the last checkpoint"),
+        ),
+        gpus=uuids,
+        nodes=tuple(sorted({gpu.node for gpu in gpus})),
+    )

@@ -1,0 +1,74 @@
+"""The activity of idle GPUs over the last day, step by step: one range query, of the candidates only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from gpu_advisor.evaluation.diagnosis.idle import idle_window_covered
+from gpu_advisor.evaluation.facts import Facts
+from gpu_advisor.evaluation.pools import assign_pools
+from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_UTILIZATION
+from gpu_advisor.observation.demand import QUERY_ERROR_KINDS
+from gpu_advisor.promql.expressions import Expression, TimeSeries, restrict_to_values
+from gpu_advisor.settings import Settings
+from gpu_advisor.sources.base import Source, SourceError
+
+#: Activity is looked at in steps of this length (seconds), over this time.
+STEP_SECONDS, HISTORY_SECONDS = 300, 24 * 3600
+
+#: At most this many GPUs: reading a day of raw samples of each is the cost. The others wait for their turn.
+MAX_GPUS = 500
+
+
+def idle_candidates(facts: Facts, settings: Settings) -> tuple[str, ...]:
+    """GPUs of training and unspecified pools that look idle over a window with enough data."""
+    limit = settings.evaluation.idle_utilization / 100
+    return tuple(
+        gpu.uuid
+        for pool in assign_pools(facts.gpus, settings.pools)
+        if pool.settings.kind != "serving"
+        for gpu in pool.gpus
+        if gpu.up
+        and (used := facts.value(IDLE_UTILIZATION, gpu.uuid)) is not None
+        and used < limit
+        and idle_window_covered(facts, facts.value(IDLE_COVERAGE, gpu.uuid))
+    )
+
+
+def read_activity(
+    source: Source, utilization: Expression, uuids: Sequence[str], at: float
+) -> dict[str, TimeSeries] | None:
+    """Utilization by GPU and step, oldest first; `utilization` is over one step. One query.
+
+    None if the source refuses this query. Raises SourceError if it fails.
+    """
+    last = at // STEP_SECONDS * STEP_SECONDS
+    values = tuple(sorted({uuid.rpartition("/")[2] for uuid in uuids[:MAX_GPUS]}))
+    expression = restrict_to_values(utilization, "uuid", values)
+    try:
+        found = source.range(expression, last - HISTORY_SECONDS + STEP_SECONDS, last, STEP_SECONDS)
+        # The step that is under way.
+        newest = source.instant({"": expression}, at)[""]
+    except SourceError as error:
+        if error.kind not in QUERY_ERROR_KINDS:
+            raise
+        return None
+    names = _names(uuids)
+    steps: dict[str, TimeSeries] = {}
+    for labels, series in found.items():
+        each = dict(labels)
+        for name in names.get(each.get("uuid", ""), ()):
+            steps[name] = series
+    for labels, value in newest.items():
+        for name in names.get(dict(labels).get("uuid", ""), ()):
+            if at > last:
+                steps[name] = (*steps.get(name, ()), (at, value))
+    return steps
+
+
+def _names(uuids: Iterable[str]) -> dict[str, list[str]]:
+    """Keys of GPUs by uuid: a key may begin with a cluster."""
+    found: dict[str, list[str]] = {}
+    for uuid in uuids:
+        found.setdefault(uuid.rpartition("/")[2], []).append(uuid)
+    return found

@@ -1,0 +1,100 @@
+"""The owners of each GPU: from gpu-exporter's own series, else from the pod labels of another exporter. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from gpu_advisor.evaluation.owners import GpuOwner
+from gpu_advisor.observation.identity import gpu_key
+from gpu_advisor.promql.expressions import Labels, Selector, Vector, any_of_values
+from gpu_advisor.sources.exporters.detection import canonical_rows, canonical_targets, target_key
+from gpu_advisor.sources.exporters.mapping import ExporterMapping
+
+#: Labels of an owner in gpu_owner_info, in the order of GpuOwner's fields.
+_LABELS = (
+    "owner_namespace", "owner_pod", "owner_container", "training_job", "owner_unit", "owner_user", "owner_kind",
+)  # fmt: skip
+
+#: Where other exporters have the pod: Prometheus renames labels that a target has itself.
+_POD_LABELS = (("exported_namespace", "exported_pod", "exported_container"), ("namespace", "pod", "container"))
+
+#: The share of the window's samples that show an owner throughout.
+_WHOLE_WINDOW_RATIO = 0.9
+
+
+def owners_from_info(rows: Vector, starts: Vector, shared: Collection[str]) -> dict[str, tuple[GpuOwner, ...]]:
+    """From gpu_owner_info and gpu_owner_start_time_seconds, which have the same labels, by GPU key."""
+    found: dict[str, dict[GpuOwner, None]] = {}
+    for labels in rows:
+        each = dict(labels)
+        namespace, pod, container, job, unit, user, kind = (each.get(label, "") for label in _LABELS)
+        owner = GpuOwner(namespace, pod, container, job, unit, user, kind)
+        if "uuid" in each and owner != GpuOwner(kind=owner.kind):
+            dated = replace(owner, started=starts.get(labels))
+            found.setdefault(gpu_key(each, shared), {})[dated] = None
+    return {uuid: tuple(sorted(owners, key=str)) for uuid, owners in found.items()}
+
+
+def owners_from_pods(
+    mapping: ExporterMapping,
+    present: Sequence[Labels],
+    counts: Vector,
+    targets: Vector,
+    expected: Mapping[str, float],
+    shared: Collection[str],
+    cluster_label: str,
+) -> dict[str, tuple[GpuOwner, ...]]:
+    """From the pod labels of the present series of one mapping.
+
+    `counts` are the samples of each series in the idle window, `expected` those of a whole window by job, `targets` is
+    `up`: a pod label that a target itself has names the exporter's pod.
+    """
+    own_pods = {
+        key: dict(labels).get("pod", "")
+        for labels in targets
+        for key in canonical_targets({labels: 1.0}, cluster_label)
+    }
+    seen: dict[tuple[str, tuple[str, ...]], float] = {}
+    for labels, row in zip(counts, canonical_rows(mapping, list(counts), cluster_label), strict=True):
+        pod = _pod(dict(labels), own_pods.get(target_key(tuple(row.items())), ""))
+        if pod is not None:
+            key = gpu_key(row, shared), pod
+            whole = expected.get(dict(labels).get("job", ""))
+            seen[key] = seen.get(key, 0.0) + (counts[labels] / whole if whole else 0.0)
+    found: dict[str, dict[GpuOwner, None]] = {}
+    for labels, row in zip(present, canonical_rows(mapping, present, cluster_label), strict=True):
+        pod = _pod(dict(labels), own_pods.get(target_key(tuple(row.items())), ""))
+        if pod is not None and row.get("uuid"):
+            uuid = gpu_key(row, shared)
+            whole_window = seen.get((uuid, pod), 0.0) >= _WHOLE_WINDOW_RATIO
+            owner = GpuOwner(*pod, kind="kubernetes", observed_whole_window=whole_window)
+            found.setdefault(uuid, {})[owner] = None
+    return {uuid: tuple(sorted(owners, key=str)) for uuid, owners in found.items()}
+
+
+def _pod(labels: Mapping[str, str], own_pod: str) -> tuple[str, str, str] | None:
+    for namespace, pod, container in _POD_LABELS:
+        if labels.get(pod) and not (pod == "pod" and labels[pod] == own_pod):
+            return labels.get(namespace, ""), labels[pod], labels.get(container, "")
+    return None
+
+
+def pod_start_selector(owners: Iterable[GpuOwner]) -> Selector | None:
+    """kube-state-metrics' start times of the pods whose start is unknown."""
+    pods = tuple(sorted({owner.pod for owner in owners if owner.pod and owner.started is None}))
+    return Selector("kube_pod_start_time", matchers=(any_of_values("pod", pods),)) if pods else None
+
+
+def date_owners(owners: Mapping[str, tuple[GpuOwner, ...]], starts: Vector) -> dict[str, tuple[GpuOwner, ...]]:
+    """The owners with the start times that kube-state-metrics has."""
+    found = {}
+    for labels, value in starts.items():
+        each = dict(labels)
+        found[each.get("namespace", ""), each.get("pod", "")] = value
+
+    def dated(owner: GpuOwner) -> GpuOwner:
+        started = found.get((owner.namespace, owner.pod)) if owner.pod and owner.started is None else None
+        return owner if started is None else replace(owner, started=started)
+
+    return {uuid: tuple(map(dated, every)) for uuid, every in owners.items()}

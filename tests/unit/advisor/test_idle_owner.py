@@ -1,0 +1,103 @@
+"""Idle for its owner: drawn days of each class, and the parts of the judgement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from gpu_advisor.evaluation.actions import render
+from gpu_advisor.evaluation.activity import Pauses, find_pauses
+from gpu_advisor.evaluation.owners import GpuOwner
+from gpu_advisor.evaluation.policies.owner_actions import owner_actions
+from gpu_advisor.observation.owners import date_owners, owners_from_info, owners_from_pods, pod_start_selector
+from gpu_advisor.sources.exporters.mapping import mappings
+
+from tests.owner_days import judge_days
+from tests.owner_histories import CLASSES
+from tests.unit.advisor.builders import GpuSpec, facts, labels
+
+STEP = 300.0
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_person_would_do_the_same(kind: str, tmp_path: Path) -> None:
+    """`make bench-owners` draws 500 of each class."""
+    assert [(day.seed, found) for day, found in judge_days(kind, range(3), tmp_path) if found != day.verdict] == []
+
+
+def steps(*shares: float | None) -> tuple[tuple[float, float], ...]:
+    return tuple((STEP * (n + 1), share) for n, share in enumerate(shares) if share is not None)
+
+
+BUSY, QUIET, BLIP = 0.5, 0.0, 0.004
+
+
+@pytest.mark.parametrize(
+    ("shares", "since", "pauses"),
+    [
+        ((QUIET,) * 12, None, Pauses(3600, None)),
+        ((QUIET,) * 12, 2400.0, Pauses(1200, None)),  # of its owner's time only
+        ((BUSY,) * 2 + (QUIET,) * 10, None, Pauses(3000, 0.0)),
+        ((BUSY, *(QUIET,) * 7, BUSY, QUIET, QUIET, QUIET), None, Pauses(900, 2100, 2400)),
+        ((BUSY, QUIET, QUIET, BLIP, QUIET, QUIET), None, Pauses(600, 600)),  # a second of work is work
+        ((BUSY, QUIET, None, QUIET, BUSY, QUIET), None, Pauses(300, 0.0)),  # what is missing is no pause
+        ((BUSY, *(BLIP,) * 40), None, Pauses(40 * STEP, None)),  # a desktop all the time is none
+        ((), None, None),
+    ],
+)
+def test_pauses(shares: tuple[float | None, ...], since: float | None, pauses: Pauses | None) -> None:
+    at = STEP * len(shares)
+    assert find_pauses(steps(*shares), STEP, at, since, 0.01, 1800) == pauses
+
+
+def test_owners_of_our_exporter_have_their_start() -> None:
+    pod = labels(uuid="1", owner_namespace="a", owner_pod="p", owner_kind="kubernetes")
+    user = labels(uuid="1", owner_user="ada", owner_kind="user")
+    unknown = labels(uuid="2", owner_kind="user")
+    found = owners_from_info({pod: 1, user: 1, unknown: 1}, {pod: 100.0}, frozenset())
+    assert [(str(owner), owner.started) for owner in found["1"]] == [("pod a/p", 100.0), ("user ada", None)]
+    assert "2" not in found
+
+
+def test_a_pod_label_of_the_target_is_the_exporters_own() -> None:
+    dcgm = next(mapping for mapping in mappings() if mapping.name == "dcgm-exporter")
+    target = {"job": "d", "instance": "i:1", "pod": "dcgm-x", "namespace": "ops"}
+    alone = labels(UUID="GPU-1", **target)
+    owned = labels(UUID="GPU-2", exported_pod="train", exported_namespace="ml", **target)
+    honored = labels(UUID="GPU-3", **{**target, "pod": "infer", "namespace": "ml"})
+    present = [alone, owned, honored]
+    counts = {alone: 120.0, owned: 119.0, honored: 40.0}
+    up = {labels(**target): 1.0}
+    found = owners_from_pods(dcgm, present, counts, up, {"d": 120.0}, frozenset(), "")
+    assert {uuid: [str(owner) for owner in owners] for uuid, owners in found.items()} == {
+        "GPU-2": ["pod ml/train"], "GPU-3": ["pod ml/infer"],
+    }  # fmt: skip
+    assert found["GPU-2"][0].is_older_than(0.0) is True  # it was there throughout the window
+    assert found["GPU-3"][0].is_older_than(0.0) is None  # a series that begins says nothing of its pod's start
+    selector = pod_start_selector(found["GPU-3"])
+    assert selector is not None
+    dated = date_owners(found, {labels(namespace="ml", pod="infer"): 50.0})
+    assert dated["GPU-3"][0].is_older_than(60.0) is True
+    assert dated["GPU-3"][0].is_older_than(40.0) is False
+
+
+@pytest.mark.parametrize(
+    ("owner", "text"),
+    [
+        (GpuOwner("ml", "train; rm -rf /"), "'train; rm -rf /'"),
+        (GpuOwner(job="123_4", user="ada", kind="slurm"), "scancel 123_4"),
+        (GpuOwner(unit="jupyter.service"), "systemctl status jupyter.service"),
+        (GpuOwner(user="ada"), "nvidia-smi -i g0"),
+    ],
+)
+def test_asking_comes_first_and_commands_are_quoted(owner: GpuOwner, text: str) -> None:
+    known = facts([GpuSpec("g0")], owners={"g0": (owner,)})
+    asked, command = owner_actions(known, known.gpus)
+    assert asked.note.startswith("ask ")
+    assert text in render([command])[0]
+
+
+def test_a_shared_gpu_gives_no_command_that_ends_a_job() -> None:
+    owners = (GpuOwner(job="1", kind="slurm"), GpuOwner(job="2", kind="slurm"))
+    known = facts([GpuSpec("g0")], owners={"g0": owners})
+    assert not [each for each in owner_actions(known, known.gpus) if "scancel" in each.parameters.get("argv", ())]  # type: ignore[operator]
