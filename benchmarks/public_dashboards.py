@@ -1,18 +1,20 @@
 """Which queries of a public dashboard, or alerts of a mixin, have data from gpu-exporter.
 
     python -m benchmarks.public_dashboards node-exporter-full.json alerts.libsonnet      beside node_exporter
-    python -m benchmarks.public_dashboards --compat nvidia-smi dashboard.json            alone, over a simulated fleet
+    python -m benchmarks.public_dashboards --compat nvidia-smi dashboard.json            alone, over a simulated NVML
 
 The files are not part of this project; see docs/compatibility.md for where to get them. A real Prometheus scrapes
 gpu-exporter and, with the host's families, node_exporter with its default collectors. Variables of a dashboard are
-resolved as Grafana does. Of an alert, each metric that it names must have a series: whether it fires is not the point.
-Prints each query that has data from node_exporter and not from gpu-exporter; exits with 1 if there is one.
+resolved as Grafana does; a query has data if it has for one of their values. Of an alert, each metric that it names
+must have a series: whether it fires is not the point. Prints each query that has data from node_exporter and not from
+gpu-exporter; exits with 1 if there is one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 import tempfile
@@ -26,12 +28,13 @@ from typing import Any
 from benchmarks.exporter import node_exporter
 from benchmarks.server_processes import free_port, run_server
 from tests.servers import Prometheus, prometheus
+from tests.simulated_nvml.build import CONTROL_VARIABLE, build
+from tests.simulated_nvml.control import Control, SimulatedGpu, SimulatedMigInstance
 
 OURS, NODE = "ours", "node"
 #: Enough for rates over RATE_INTERVAL; $__rate_interval is four scrape intervals, at least.
 SCRAPE_SECONDS = 40.0
 RATE_INTERVAL = "20s"
-FLEET = "2xH100-80GB:training,1xA100-80GB:idle"
 
 METRIC_NAME = re.compile(r"\b(node_[a-zA-Z0-9_]+)\b(?!\s*\()")
 #: `alert: 'Name'` and the block after `expr: |||`.
@@ -42,10 +45,11 @@ QUERY_RESULT = re.compile(r"query_result\((.+)\)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Question:
-    """A query of a dashboard, or what an alert needs: all of `expressions` must have data."""
+    """A query of a dashboard, with each choice of its variables, or the series that an alert needs, all of them."""
 
     title: str
     expressions: tuple[str, ...]
+    any_of: bool = False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,13 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _start(folder: Path, compat: str, stack: ExitStack) -> Prometheus:
     ours = free_port()
     command = [sys.executable, "-m", "gpu_exporter", f"--web.listen-address=127.0.0.1:{ours}"]
+    environment: dict[str, str] = {}
     textfiles = folder / "textfiles"
     textfiles.mkdir()
     if compat:
-        command += ["--simulate", FLEET, f"--compat.{compat}", "--no-collector.host"]
+        command += [f"--compat.{compat}", "--no-collector.host"]
+        environment = _simulated_nvml(folder)
     else:
         command.append(f"--collector.textfile.directory={textfiles}")
-    stack.enter_context(run_server(OURS, command, ours, folder / "ours.log"))
+    stack.enter_context(run_server(OURS, command, ours, folder / "ours.log", environment))
     scrape = {OURS: [f"127.0.0.1:{ours}"]}
     if not compat:
         node = free_port()
@@ -79,6 +85,20 @@ def _start(folder: Path, compat: str, stack: ExitStack) -> Prometheus:
     server = stack.enter_context(prometheus(folder, scrape=scrape))
     time.sleep(SCRAPE_SECONDS)
     return server
+
+
+def _simulated_nvml(folder: Path) -> dict[str, str]:
+    """The environment of an exporter that sees a busy GPU with a fan, processes and an Xid, and one in MIG mode."""
+    library = build(folder)
+    pids = (os.getpid(),)
+    instances = tuple(SimulatedMigInstance(pids=pids) for _ in range(2))
+    gpus = [
+        SimulatedGpu(level=80, fan=40, pids=pids),
+        SimulatedGpu(level=50, mig=True, instances=instances),
+    ]
+    control = Control(folder / "control", gpus=gpus, xids=[(0, 31)])
+    control.write()
+    return {"LD_LIBRARY_PATH": str(library.parent), CONTROL_VARIABLE: str(control.path)}
 
 
 def _report(server: Prometheus, path: Path, jobs: Sequence[str]) -> int:
@@ -95,7 +115,9 @@ def _report(server: Prometheus, path: Path, jobs: Sequence[str]) -> int:
         rest = [questions[i] for i in sorted(answered[NODE] - answered[OURS])]
         print(f"  {OURS}, of those of {NODE}: {len(answered[NODE] & answered[OURS])} of {len(answered[NODE])}")
     for question in rest:
-        print(f"  no data: {question.title}: {' '.join(' '.join(question.expressions).split())}")
+        print(
+            f"  no data: {question.title}: {' '.join(question.expressions[0].split()) if question.expressions else ''}"
+        )
     return len(rest)
 
 
@@ -106,9 +128,9 @@ def _questions(server: Prometheus, text: str, job: str) -> Iterator[Question]:
             yield Question(name, tuple(f'{each}{{job="{job}"}}' for each in names))
         return
     dashboard = json.loads(text)
-    values = _variables(server, dashboard, job)
+    choices = _variables(server, dashboard, job)
     for title, expression in _targets(dashboard, ""):
-        yield Question(title, (_substitute(expression, values),))
+        yield Question(title, tuple(dict.fromkeys(_substitute(expression, values) for values in choices)), any_of=True)
 
 
 def _targets(node: Any, title: str) -> Iterator[tuple[str, str]]:
@@ -126,17 +148,19 @@ def _targets(node: Any, title: str) -> Iterator[tuple[str, str]]:
                 yield from _targets(part, title)
 
 
-def _variables(server: Prometheus, dashboard: Mapping[str, Any], job: str) -> dict[str, str]:
-    """The first value of each variable, from the series of this job."""
-    values = {"__rate_interval": RATE_INTERVAL, "__interval": RATE_INTERVAL, "__range": RATE_INTERVAL, "job": job}
+def _variables(server: Prometheus, dashboard: Mapping[str, Any], job: str) -> list[dict[str, str]]:
+    """The choices of the variables, from the series of this job: the last variable takes each of its values."""
+    fixed = {"__rate_interval": RATE_INTERVAL, "__interval": RATE_INTERVAL, "__range": RATE_INTERVAL, "job": job}
+    choices = [fixed]
     for variable in dashboard.get("templating", {}).get("list", ()):
         query = variable.get("query")
         query = query.get("query") if isinstance(query, dict) else query
-        if variable.get("type") != "query" or variable["name"] in values or not query:
+        if variable.get("type") != "query" or variable["name"] in fixed or not query:
             continue
-        found = _values(server, _substitute(query, values), str(variable.get("regex") or ""), job)
-        values[variable["name"]] = next(iter(found), "")
-    return values
+        first = choices[0]
+        found = _values(server, _substitute(query, first), str(variable.get("regex") or ""), job)
+        choices = [{**first, variable["name"]: value} for value in found or [""]]
+    return choices
 
 
 def _values(server: Prometheus, query: str, regex: str, job: str) -> list[str]:
@@ -158,7 +182,8 @@ def _substitute(text: str, values: Mapping[str, str]) -> str:
 
 
 def _has_data(server: Prometheus, question: Question) -> bool:
-    return bool(question.expressions) and all(server.query(expression) for expression in question.expressions)
+    found = (bool(server.query(expression)) for expression in question.expressions)
+    return bool(question.expressions) and (any(found) if question.any_of else all(found))
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:

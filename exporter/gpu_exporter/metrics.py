@@ -118,6 +118,17 @@ PERFORMANCE_STATE = _device_family(
 COMPUTE_MODE = _device_family(
     "gpu_compute_mode", "gauge", "Compute mode: 0 default, 1 exclusive thread, 2 prohibited, 3 exclusive process."
 )
+RECOVERY_ACTION = _device_family(
+    "gpu_recovery_action",
+    "gauge",
+    "What the driver recommends to recover the GPU: 0 nothing, 1 reset it, 2 reboot the node, 3 end peer-to-peer "
+    "traffic, 4 drain and reset it; higher numbers are those of NVML.",
+)
+FABRIC_STATE = _device_family(
+    "gpu_fabric_state",
+    "gauge",
+    "State of joining the NVLink fabric: 1 not started, 2 in progress, 3 completed; absent without a fabric.",
+)
 IDLE_REASON_ACTIVE = _device_family(
     "gpu_idle_reason_active", "gauge", "1 while the driver lowers the clocks because nothing runs."
 )
@@ -257,7 +268,8 @@ DEVICE_FAMILIES: tuple[MetricFamily, ...] = (
     ROW_REMAP_PENDING, ROW_REMAP_FAILED, RETIRED_PAGES, RETIRED_PAGES_PENDING, PCIE_TRANSMIT, PCIE_RECEIVE,
     NVLINK_TRANSMIT, NVLINK_RECEIVE, NVLINK_ERRORS, NVLINK_LINKS, ENGINE_ACTIVITY, SM_ACTIVITY, SM_OCCUPANCY,
     TENSOR_ACTIVITY, FP64_ACTIVITY, FP32_ACTIVITY, FP16_ACTIVITY, DRAM_BANDWIDTH, XID_ERRORS, XID_LAST_TIMESTAMP,
-    XID_INFO, POWER_LIMIT_MAX, VIDEO_CLOCK, COMPUTE_MODE, IDLE_REASON_ACTIVE,
+    XID_INFO, POWER_LIMIT_MAX, VIDEO_CLOCK, COMPUTE_MODE, IDLE_REASON_ACTIVE, RECOVERY_ACTION,
+    FABRIC_STATE,
 )  # fmt: skip
 
 VENDOR_FAMILIES: tuple[MetricFamily, ...] = (HEALTH, MEMORY_POOL_TOTAL, MEMORY_POOL_USED)

@@ -1005,6 +1005,15 @@ int nvmlDeviceGetPcieThroughput(void *device, unsigned counter, unsigned *out)
     return SUCCESS;
 }
 
+struct fabric_info { unsigned char cluster[16]; unsigned status, clique; unsigned char state; };
+
+int nvmlDeviceGetGpuFabricInfo(void *device, struct fabric_info *out)
+{
+    BEGIN_DEVICE("nvmlDeviceGetGpuFabricInfo");
+    *out = (struct fabric_info){ .state = call.rule->has_raw ? (unsigned char)call.rule->raw : 3 };   /* completed */
+    return SUCCESS;
+}
+
 struct field { unsigned id, scope; int64_t stamp, latency; unsigned type, code; uint64_t value; };
 
 /* NVIDIA has renumbered the clocks event reasons twice: see nvidia_fields.py. */
@@ -1054,6 +1063,7 @@ static int field_value(const struct gpu *g, struct field *f)
         value = f->scope >= g->nvlinks_inactive;
         break;
     case 197: value = g->pcie_sent; break;
+    case 230: f->type = 1; value = 0; break;                         /* recovery action: none */
     case 198: value = g->pcie_received; break;
     default: return NOT_SUPPORTED;
     }

@@ -69,6 +69,8 @@ COLUMNS: tuple[ColumnMapping, ...] = (
     _column("clocks_max_memory_clock_hz", "Maximum memory clock.", metrics.MEMORY_CLOCK_MAX),
     _column("fan_speed_ratio", "Requested fan speed.", metrics.FAN_SPEED),
     _column("pstate", "Performance state: 0 is the fastest.", metrics.PERFORMANCE_STATE),
+    _column("gpu_recovery_action", "Action recommended by the driver: 0 is none.", metrics.RECOVERY_ACTION),
+    _column("fabric_state", "State of joining the NVLink fabric: 3 is completed.", metrics.FABRIC_STATE),
     _column("compute_mode", "Compute mode: 0 default, 1 exclusive thread, 2 prohibited, 3 exclusive process.",
             metrics.COMPUTE_MODE),
     _column("pcie_link_gen_current", "Current PCIe link generation.", metrics.PCIE_GENERATION),

@@ -8,7 +8,7 @@ are prepared once per session and go to the C functions directly.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from ctypes import Structure, byref, c_uint, c_ulonglong
+from ctypes import Structure, byref, c_ubyte, c_uint, c_ulonglong
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -94,6 +94,10 @@ class _MemoryV2(Structure):
     _fields_ = [("version", c_uint), *((name, c_ulonglong) for name in ("total", "reserved", "free", "used"))]
 
 
+class _FabricInfo(Structure):
+    _fields_ = [("cluster", c_ubyte * 16), ("status", c_uint), ("clique", c_uint), ("state", c_ubyte)]
+
+
 MemoryInfo = tuple[int, int | None, int]
 """Total, reserved and used bytes. The first version of the call counts the reserved memory as used."""
 
@@ -106,6 +110,11 @@ def _utilization() -> tuple[tuple[Any, ...], Callable[[], tuple[int, int]]]:
 def _memory_v2() -> tuple[tuple[Any, ...], Callable[[], MemoryInfo]]:
     out = _MemoryV2(MEMORY_V2)
     return (byref(out),), lambda: (out.total, out.reserved, out.used)
+
+
+def _fabric_state() -> tuple[tuple[Any, ...], Callable[[], int]]:
+    out = _FabricInfo()
+    return (byref(out),), lambda: out.state
 
 
 def _memory() -> tuple[tuple[Any, ...], Callable[[], MemoryInfo]]:
@@ -176,6 +185,13 @@ def _bit(mask: int) -> Converter:
     return convert
 
 
+def _joined_state(state: int) -> float:
+    """Of GPUs that join a fabric; 0 is one without."""
+    if state == 0:
+        raise MissingValue
+    return ranged(3)(state)
+
+
 _TOTAL, _RESERVED, _USED = range(3)
 MEMORY_INFO = NvmlCall("nvmlDeviceGetMemoryInfo_v2", _memory_v2, older=NvmlCall("nvmlDeviceGetMemoryInfo", _memory))
 _RATES = NvmlCall("nvmlDeviceGetUtilizationRates", _utilization)
@@ -239,6 +255,7 @@ LIVE_METRICS: tuple[CallMetric, ...] = (
     CallMetric(metrics.MEMORY_CLOCK, _single_function_call("nvmlDeviceGetClockInfo", _uint, MEMORY), _MEMORY_MEGAHERTZ),
     CallMetric(metrics.VIDEO_CLOCK, _single_function_call("nvmlDeviceGetClockInfo", _uint, VIDEO), _SM_MEGAHERTZ),
     CallMetric(metrics.COMPUTE_MODE, _single_function_call("nvmlDeviceGetComputeMode"), ranged(3)),
+    CallMetric(metrics.FABRIC_STATE, _single_function_call("nvmlDeviceGetGpuFabricInfo", _fabric_state), _joined_state),
     CallMetric(metrics.IDLE_REASON_ACTIVE, _REASONS, _bit(IDLE_REASON)),
     # In percent of the maximum noise tolerance of the product; NVML documents that it may exceed 100 %.
     CallMetric(metrics.FAN_SPEED, _single_function_call("nvmlDeviceGetFanSpeed"), ranged(200, per=100)),

@@ -117,8 +117,9 @@ _NOT_SUPPORTED = 3
 
 _BOARD_CALLS = (
     "nvmlDeviceGetPowerUsage", "nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetTotalEnergyConsumption",
-    "nvmlDeviceGetPowerManagementLimitConstraints", "nvmlDeviceGetComputeMode", "nvmlDeviceGetFanSpeed",
-    "nvmlDeviceGetRemappedRows", "nvmlDeviceGetPcieReplayCounter", "nvmlDeviceGetTotalEccErrors",
+    "nvmlDeviceGetPowerManagementLimitConstraints", "nvmlDeviceGetComputeMode", "nvmlDeviceGetGpuFabricInfo",
+    "nvmlDeviceGetFanSpeed", "nvmlDeviceGetRemappedRows", "nvmlDeviceGetPcieReplayCounter",
+    "nvmlDeviceGetTotalEccErrors",
 )  # fmt: skip
 _TEGRA_CALLS = (
     *_BOARD_CALLS, "nvmlDeviceGetPciInfo_v3", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMemoryInfo",

@@ -39,6 +39,9 @@ _NOT_ANSWERED = 0xFFFFFFFE
 """Written into the error code of each entry before a call: a driver that skips an entry would otherwise repeat the
 former value, or return a zero."""
 
+MAX_RECOVERY_ACTION = 15
+"""Above those of the present nvml.h, whose highest is 7."""
+
 _NO_START: Version = ()
 _NO_END: Version = (math.inf,)
 
@@ -68,6 +71,7 @@ _FLAG = ranged(1)
 # 251 to 253 were power smoothing up to R570, clocks event reasons in R575 and the first R580, and are power smoothing
 # again since 580.82, which moved the reasons to 269 to 271: see pynvml.py of nvidia-ml-py 12.570, 12.575, 13.580.65
 # and 13.580.82. With the wrong number, a power setting would be exported as throttle time.
+_R570: Version = (570,)  # the first whose nvml.h has the recovery action
 _R575: Version = (575,)
 _R580_82: Version = (580, 82)
 
@@ -93,6 +97,7 @@ FIELD_METRICS: tuple[FieldMetric, ...] = (
     _throttle("hw_power_brake", 253, since=_R575, before=_R580_82),
     _throttle("thermal", 75, before=_R575),  # older drivers do not distinguish the two
     FieldMetric(metrics.MEMORY_TEMPERATURE, 82, ranged(150, min_value=1)),  # a working card is never at 0 °C
+    FieldMetric(metrics.RECOVERY_ACTION, 230, ranged(MAX_RECOVERY_ACTION), since=_R570),
     FieldMetric(metrics.RETIRED_PAGES, 29, _PAGES, ("single_bit",)),
     FieldMetric(metrics.RETIRED_PAGES, 30, _PAGES, ("double_bit",)),
     FieldMetric(metrics.RETIRED_PAGES_PENDING, 31, _FLAG),

@@ -160,6 +160,7 @@ class SimulatedGpu:
         yield MetricReading(metrics.MEMORY_CLOCK, model.memory_clock * 1e6)
         yield MetricReading(metrics.VIDEO_CLOCK, round(_VIDEO_CLOCK_RATIO * clock) * 1e6)
         yield MetricReading(metrics.COMPUTE_MODE, 0)
+        yield MetricReading(metrics.RECOVERY_ACTION, 0)
         yield MetricReading(metrics.IDLE_REASON_ACTIVE, float(not active))
         yield MetricReading(metrics.PERFORMANCE_STATE, 0)
         yield MetricReading(metrics.ENCODER_UTILIZATION, 0)

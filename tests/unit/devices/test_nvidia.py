@@ -129,6 +129,8 @@ def test_healthy_gpu_in_base_units(machine: SimulatedMachine) -> None:
         "gpu_video_clock_hertz": 1545e6,
         "gpu_compute_mode": 0,
         "gpu_idle_reason_active": 0,
+        "gpu_recovery_action": 0,
+        "gpu_fabric_state": 3,
         "gpu_window_seconds": 60,
         "gpu_window_end_timestamp_seconds": 1_699_999_980,
     }
