@@ -196,6 +196,11 @@ def cannot_be_opened(faults: SimulatedGpu) -> bool:
     return all(unreadable)
 
 
+def stays_closed(faults: SimulatedGpu) -> bool:
+    """Whether the GPU is not tried again at each reading: it is lost, forbidden, or there is no such GPU."""
+    return faults.lost or faults.errors.get(HANDLE) in (2, 4)
+
+
 @dataclass
 class History:
     """What the driver has answered before, for values that are not read each time."""

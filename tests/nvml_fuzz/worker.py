@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import math
 import os
 import random
 import re
@@ -105,8 +106,9 @@ class Episode:
         self.now = START
         self.xids: Counter[tuple[int, int]] = Counter()
         self.history = oracle.History()
-        self.trouble = dict.fromkeys(range(len(self.gpus)), START)
-        self.late = dict.fromkeys(range(len(self.gpus)), 0)
+        self.trouble = dict.fromkeys(range(len(self.gpus)), False)
+        self.closed_at = dict.fromkeys(range(len(self.gpus)), -math.inf)
+        self.late = dict.fromkeys(range(len(self.gpus)), RECOVERY_READINGS)
         self.seen: set[int] = set()
         self.log: list[str] = []
         os.environ[CONTROL_VARIABLE] = str(self.control.path)
@@ -161,14 +163,17 @@ class Episode:
         control.write()
 
     def _note_trouble(self, faults: Faults) -> None:
-        """Remember when each GPU last had a reason to be down that outlasts the step."""
+        """Remember which GPUs have a reason to be down: only now, or until they are opened again."""
         system = faults.reload or not faults.loaded or faults.hang is not None
         system |= bool({"nvmlInitWithFlags", "nvmlDeviceGetCount_v2"} & {*faults.errors, *faults.raw})
         for index, gpu in enumerate(self.gpus):
             played = faults.gpus.get(index, gpu)
-            if system or oracle.cannot_be_opened(played) or oracle.may_be_down(played, self.branch.missing):
-                self.trouble[index], self.late[index] = self.now, 0
-            elif self.now - self.trouble[index] > LOST_GPU_RETRY_SECONDS:
+            self.trouble[index] = (
+                system or oracle.cannot_be_opened(played) or oracle.may_be_down(played, self.branch.missing)
+            )
+            if oracle.stays_closed(played):
+                self.closed_at[index], self.late[index] = self.now, 0
+            elif self.now - self.closed_at[index] > LOST_GPU_RETRY_SECONDS:
                 self.late[index] += 1
 
     def _read_hanging(self, index: int, function: str) -> None:
@@ -222,7 +227,8 @@ class Episode:
             self.figures.down += 1 not in found
             if found:
                 self.seen.add(index)
-            if index in self.seen and 1 not in found and self.late[index] >= RECOVERY_READINGS:
+            excused = self.trouble[index] or self.late[index] < RECOVERY_READINGS
+            if index in self.seen and 1 not in found and not excused:
                 raise FalsePageError(f"GPU {index} is down without a reason: {found}")
 
     def _check_value(self, key: Key, value: float, owner: dict[str, str], faults: Faults) -> None:

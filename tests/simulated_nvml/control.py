@@ -40,6 +40,7 @@ class SimulatedMigInstance:
     sm_activity: float | None = None  # percent of the instance
     processes: int | None = None  # made-up pids from 4100000 on
     pids: Sequence[int] = ()
+    lists_others: int | None = None  # 1: its list has the processes of the whole GPU instance
 
     def settings(self) -> Iterator[str]:
         for item in fields(self):

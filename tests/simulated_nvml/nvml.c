@@ -70,6 +70,7 @@ struct slice {
     unsigned place, gpu_instance, compute_instance, processes, pid_count, pids[MAX_PIDS];
     double memory_total, memory_used;    /* MiB */
     double sm_activity;                  /* percent of the instance */
+    int lists_others;                    /* lists the processes of all compute instances of its GPU instance */
 };
 
 struct gpu {
@@ -350,6 +351,7 @@ static void slice_statement(char *rest)
         else if (strcmp(word, "memory_total") == 0) s->memory_total = atof(value);
         else if (strcmp(word, "memory_used") == 0) s->memory_used = atof(value);
         else if (strcmp(word, "sm_activity") == 0) s->sm_activity = atof(value);
+        else if (strcmp(word, "lists_others") == 0) s->lists_others = atoi(value);
         else if (strcmp(word, "processes") == 0) s->processes = (unsigned)atoi(value);
         else if (strcmp(word, "pids") == 0) {
             for (char *p = strtok_r(value, ",", &list); p && s->pid_count < MAX_PIDS; p = strtok_r(NULL, ",", &list))
@@ -1358,6 +1360,20 @@ static uint64_t process_memory(const struct gpu *g) { return (uint64_t)g->memory
 
 struct process { unsigned pid; uint64_t memory; unsigned gpu_instance, compute_instance; };
 
+static int list_gpu_instance(const struct slice *s, unsigned entry_bytes, unsigned room, unsigned *count, char *out)
+{
+    *count = 0;
+    for (unsigned k = 0; k < s->parent->slice_count; k++) {
+        const struct slice *other = &s->parent->slices[k];
+        for (unsigned i = 0; other->gpu_instance == s->gpu_instance && i < other->pid_count; i++, ++*count) {
+            struct process entry = { other->pids[i], MIB, other->gpu_instance, other->compute_instance };
+            if (*count < room && out)
+                memcpy(out + (size_t)*count * entry_bytes, &entry, entry_bytes < sizeof entry ? entry_bytes : sizeof entry);
+        }
+    }
+    return *count > room ? INSUFFICIENT_SIZE : SUCCESS;
+}
+
 /* The list of processes, in entries of the size that this version of the function has, or of another: some drivers write
  * longer ones than the caller has room for. */
 static int list_processes(const char *function, void *device, unsigned entry_bytes, unsigned *count, char *out)
@@ -1372,6 +1388,7 @@ static int list_processes(const char *function, void *device, unsigned entry_byt
         *count = call.rule->count;
         return call.rule->count > 1000000000 ? INSUFFICIENT_SIZE : SUCCESS;
     }
+    if (s && s->lists_others) return list_gpu_instance(s, entry_bytes, room, count, out);
     if (there == 0) return SUCCESS;
     if (room < there || !out) return INSUFFICIENT_SIZE;
     for (unsigned i = 0; i < there; i++) {

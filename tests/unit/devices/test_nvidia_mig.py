@@ -242,8 +242,12 @@ def shared_gpu_instance() -> SimulatedGpu:
     )  # fmt: skip
 
 
-def test_the_first_compute_instance_has_what_they_share(machine: SimulatedMachine) -> None:
-    read(machine, shared_gpu_instance())
+@pytest.mark.parametrize("lists_others", [0, 1])
+def test_the_first_compute_instance_has_what_they_share(machine: SimulatedMachine, lists_others: int) -> None:
+    gpu = shared_gpu_instance()
+    for instance in gpu.instances:
+        instance.lists_others = lists_others
+    read(machine, gpu)
     machine.wait(1)
     _, second, first = machine.driver.read()
     assert [device.identity.gpu_instance_id for device in (first, second)] == ["2", "2"]
