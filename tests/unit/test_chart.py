@@ -75,6 +75,7 @@ VALUE_SETS: dict[str, Values] = {
         "advisor": {
             "externalUrl": "https://gpu.example", "podAnnotations": {"x": "y"}, "podLabels": {"k": "v"},
             "config": {"cluster": "prod", "pools": [{"name": "chat", "kind": "serving"}]},
+            "mappings": {"mlu.yaml": "name: mlu-exporter\nscope: gpu\n"},
             "persistence": {"storageClassName": "fast", "size": "5Gi"},
         },
         "prometheus": {"url": "https://mimir.example/prometheus"},
@@ -194,6 +195,18 @@ def test_recording_rules_of_ones_own(chart: Any) -> None:
     own = "groups: [{name: mine, rules: [{record: 'a:b:c', expr: up}]}]"
     rules = {"prometheusRule": {"enabled": True}, "rules": {"recording": own}}
     assert rules_of(chart, {"monitoring": rules})["recording"] == yaml.safe_load(own)
+
+
+def test_mappings_of_ones_own_are_where_the_settings_say(chart: Any) -> None:
+    found = list(manifests(chart, {"advisor": {"mappings": {"mlu.yaml": "name: mlu"}}}))
+    assert only(found, "ConfigMap", "gpu-gpu-advisor-mappings")["data"] == {"mlu.yaml": "name: mlu"}
+    settings = yaml.safe_load(only(found, "ConfigMap", "gpu-gpu-advisor")["data"]["advisor.yml"])
+    pod = only(found, "Deployment", "gpu-gpu-advisor")["spec"]["template"]["spec"]
+    [mount] = [each for each in pod["containers"][0]["volumeMounts"] if each["name"] == "mappings"]
+    assert Settings.model_validate(settings).source.mappings_dir == mount["mountPath"]
+    assert {"name": "mappings", "configMap": {"name": "gpu-gpu-advisor-mappings"}} in pod["volumes"]
+    with pytest.raises(errors.HelmError, match="mlu.txt"):
+        list(manifests(chart, {"advisor": {"mappings": {"mlu.txt": "name: mlu"}}}))
 
 
 def test_an_exporter_that_is_not_installed_is_not_absent(chart: Any) -> None:

@@ -44,6 +44,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- $known := dict
       "source" (dict "prometheus" (dict "url" .Values.prometheus.url))
       "web" $web "state_dir" "/var/lib/gpu-advisor" "alertmanagers" $alertmanagers -}}
+{{- if .Values.advisor.mappings -}}{{- $_ := set $known.source "mappings_dir" "/etc/gpu-advisor-mappings" -}}{{- end -}}
 {{- toYaml (mergeOverwrite $known (deepCopy .Values.advisor.config)) -}}
 {{- end }}
 
