@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import logging
 import queue
 import socket
 import ssl
@@ -48,6 +49,8 @@ MAX_CONCURRENT_QUERIES = 2
 MAX_RESPONSE_BYTES = 96 << 20  # 10,000 GPUs take some 4 MiB per query
 _INITIAL_BACKOFF_SECONDS = 0.2
 _RETRYABLE_STATUSES = (502, 503, 504)
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Expression)
@@ -154,6 +157,7 @@ class PrometheusSource:
         with self._engine_lock:
             if self._engine is None:
                 self._engine = self._detect_engine()
+                log.info("%s: engine %s, evaluates as %s", self._server, self._engine, self._engine.kind.value)
             return self._engine
 
     def _detect_engine(self) -> Engine:
