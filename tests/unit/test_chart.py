@@ -205,7 +205,7 @@ def test_mappings_of_ones_own_are_where_the_settings_say(chart: Any) -> None:
     [mount] = [each for each in pod["containers"][0]["volumeMounts"] if each["name"] == "mappings"]
     assert Settings.model_validate(settings).source.mappings_dir == mount["mountPath"]
     assert {"name": "mappings", "configMap": {"name": "gpu-gpu-advisor-mappings"}} in pod["volumes"]
-    with pytest.raises(errors.HelmError, match="mlu.txt"):
+    with pytest.raises(errors.HelmError, match=r"mlu\.txt"):
         list(manifests(chart, {"advisor": {"mappings": {"mlu.txt": "name: mlu"}}}))
 
 
