@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from gpu_advisor.evaluation import signals
@@ -20,8 +21,8 @@ from gpu_advisor.observation.identity import (
     qualify,
     shared_uuids,
 )
-from gpu_advisor.observation.owners import owners_from_info, owners_from_pods
-from gpu_advisor.observation.queries import CURRENT_PREFIX, RECENT_PREFIX, cluster_label, mappings_of
+from gpu_advisor.observation.owners import WHOLE_WINDOW_RATIO, owners_from_info, owners_from_pods
+from gpu_advisor.observation.queries import CURRENT_PREFIX, OWNER_SAMPLES, RECENT_PREFIX, cluster_label, mappings_of
 from gpu_advisor.observation.series import ObservedSeries
 from gpu_advisor.promql.expressions import Expression, Labels, Vector, union
 from gpu_advisor.settings import Settings
@@ -179,7 +180,12 @@ def _owners(
             found |= owners_from_pods(mapping, list(present), recent, results["targets"], expected, shared, label)
     own = {_canonical_cluster(labels, label): value for labels, value in results["owners"].items()}
     starts = {_canonical_cluster(labels, label): value for labels, value in results["owner_starts"].items()}
-    return {**found, **owners_from_info(own, starts, shared)}
+    whole = frozenset(
+        _canonical_cluster(labels, label)
+        for labels, count in results[OWNER_SAMPLES].items()
+        if count >= WHOLE_WINDOW_RATIO * expected.get(dict(labels).get("job", ""), math.inf)
+    )
+    return {**found, **owners_from_info(own, starts, whole, shared)}
 
 
 def _canonical_cluster(labels: Labels, cluster_label: str) -> Labels:

@@ -20,18 +20,23 @@ _LABELS = (
 _POD_LABELS = (("exported_namespace", "exported_pod", "exported_container"), ("namespace", "pod", "container"))
 
 #: The share of the window's samples that show an owner throughout.
-_WHOLE_WINDOW_RATIO = 0.9
+WHOLE_WINDOW_RATIO = 0.9
 
 
-def owners_from_info(rows: Vector, starts: Vector, shared: Collection[str]) -> dict[str, tuple[GpuOwner, ...]]:
-    """From gpu_owner_info and gpu_owner_start_time_seconds, which have the same labels, by GPU key."""
+def owners_from_info(
+    rows: Vector, starts: Vector, whole: Collection[Labels], shared: Collection[str]
+) -> dict[str, tuple[GpuOwner, ...]]:
+    """From gpu_owner_info and gpu_owner_start_time_seconds, which have the same labels, by GPU key.
+
+    `whole` are the rows that were there throughout the idle window.
+    """
     found: dict[str, dict[GpuOwner, None]] = {}
     for labels in rows:
         each = dict(labels)
         namespace, pod, container, job, unit, user, kind = (each.get(label, "") for label in _LABELS)
         owner = GpuOwner(namespace, pod, container, job, unit, user, kind)
         if "uuid" in each and owner != GpuOwner(kind=owner.kind):
-            dated = replace(owner, started=starts.get(labels))
+            dated = replace(owner, started=starts.get(labels), observed_whole_window=labels in whole)
             found.setdefault(gpu_key(each, shared), {})[dated] = None
     return {uuid: tuple(sorted(owners, key=str)) for uuid, owners in found.items()}
 
@@ -67,7 +72,7 @@ def owners_from_pods(
         pod = _pod(dict(labels), own_pods.get(target_key(tuple(row.items())), ""))
         if pod is not None and row.get("uuid"):
             uuid = gpu_key(row, shared)
-            whole_window = seen.get((uuid, pod), 0.0) >= _WHOLE_WINDOW_RATIO
+            whole_window = seen.get((uuid, pod), 0.0) >= WHOLE_WINDOW_RATIO
             owner = GpuOwner(*pod, kind="kubernetes", observed_whole_window=whole_window)
             found.setdefault(uuid, {})[owner] = None
     return {uuid: tuple(sorted(owners, key=str)) for uuid, owners in found.items()}

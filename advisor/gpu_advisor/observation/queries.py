@@ -39,6 +39,9 @@ IDENTITY_EXPRESSIONS: dict[str, Expression] = {
 #: The key of the scrapes of each target in the idle window.
 SCRAPES = "scrapes"
 
+#: The key of the samples of each owner in the idle window.
+OWNER_SAMPLES = "owner_samples"
+
 #: Key prefixes of identity queries, followed by a mapping's name.
 CURRENT_PREFIX, RECENT_PREFIX = "present/", "seen/"
 
@@ -67,6 +70,7 @@ def identity_queries(settings: Settings) -> dict[str, Expression]:
     queries = {
         **IDENTITY_EXPRESSIONS,
         SCRAPES: Selector("up", "count", window),
+        OWNER_SAMPLES: Selector("gpu_owner_info", "count", window),
         **_add_prefix(CURRENT_PREFIX, inventory_queries(every)),
         **_add_prefix(RECENT_PREFIX, inventory_queries(every, window)),
     }

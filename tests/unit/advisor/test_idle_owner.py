@@ -54,8 +54,9 @@ def test_owners_of_our_exporter_have_their_start() -> None:
     pod = labels(uuid="1", owner_namespace="a", owner_pod="p", owner_kind="kubernetes")
     user = labels(uuid="1", owner_user="ada", owner_kind="user")
     unknown = labels(uuid="2", owner_kind="user")
-    found = owners_from_info({pod: 1, user: 1, unknown: 1}, {pod: 100.0}, frozenset())
+    found = owners_from_info({pod: 1, user: 1, unknown: 1}, {pod: 100.0}, {user}, frozenset())
     assert [(str(owner), owner.started) for owner in found["1"]] == [("pod a/p", 100.0), ("user ada", None)]
+    assert [owner.is_older_than(50.0) for owner in found["1"]] == [False, True]
     assert "2" not in found
 
 
