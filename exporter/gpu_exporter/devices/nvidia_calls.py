@@ -293,12 +293,12 @@ LIVE_METRICS: tuple[CallMetric, ...] = (
 
 @dataclass
 class NvmlReadings:
-    """Readings and absences of one GPU, while it is read."""
+    """Readings and absences of one GPU, while it is read. `answered` is the number of calls that did not fail."""
 
     readings: list[MetricReading] = field(default_factory=list)
     absent: dict[MetricFamily, AbsenceReason] = field(default_factory=dict)
     _incomplete: set[MetricFamily] = field(default_factory=set)
-    _answered: int = 0
+    answered: int = 0
     _lost: int = 0
     _unloaded: int = 0
     _failed: int = 0
@@ -315,11 +315,8 @@ class NvmlReadings:
         if self._incomplete:
             self.readings = [reading for reading in self.readings if reading.family not in self._incomplete]
 
-    def count_call(self, code: int) -> None:
-        """Count what a call says about its GPU. One that is unsupported says nothing."""
-        if code == 0:
-            self._answered += 1
-            return
+    def count_failure(self, code: int) -> None:
+        """Count what a call that failed says about its GPU. One that is unsupported says nothing."""
         self._lost += code in GPU_LOST_CODES
         self._unloaded += code in DRIVER_UNLOADED_CODES
         failed = absence_reason(code) is AbsenceReason.ERROR
@@ -329,18 +326,18 @@ class NvmlReadings:
     @property
     def only_errors(self) -> bool:
         """Whether no call succeeded, and most of them failed rather than being unsupported."""
-        return not self._answered and self._failed > self._refused
+        return not self.answered and self._failed > self._refused
 
     def raise_if_gone(self) -> None:
         """Raise GpuLost or DriverUnloaded if most of the calls that were counted say so.
 
         Each call of a lost GPU fails. If a single one does, its answer is wrong, not the GPU gone.
         """
-        if self._lost + self._unloaded <= self._answered:
+        if self._lost + self._unloaded <= self.answered:
             return
         if self._unloaded > self._lost:
-            raise DriverUnloaded(f"{self._unloaded} calls say so, {self._answered} return a value")
-        raise GpuLost(f"{self._lost} calls say so, {self._answered} return a value")
+            raise DriverUnloaded(f"{self._unloaded} calls say so, {self.answered} return a value")
+        raise GpuLost(f"{self._lost} calls say so, {self.answered} return a value")
 
 
 class _CallForm:
@@ -354,30 +351,30 @@ class _CallForm:
         self.arguments = (handle, *call.arguments, *outs)
 
 
-class _PreparedCall:
+class _PreparedCall(_CallForm):
     """A call, and the metrics that use its response."""
 
-    __slots__ = ("_form", "_older", "answer", "lines", "readings")
+    __slots__ = ("_older", "answer", "lines", "readings")
 
     def __init__(self, nvml: NvmlSession, handle: Any, call: NvmlCall, lines: list[CallMetric]) -> None:
-        self._form = _CallForm(nvml, handle, call)
+        super().__init__(nvml, handle, call)
         self._older = _CallForm(nvml, handle, call.older) if call.older else None
         self.lines = lines
         self.answer: Any = None
         self.readings: list[MetricReading] = []
 
-    def execute(self) -> int:
-        """Make the call and return its code. Once only the older form has worked, it is used from then on."""
-        code = self._form.function(*self._form.arguments)
-        if code and self._older is not None and absence_reason(code) is AbsenceReason.UNSUPPORTED:
-            code = self._older.function(*self._older.arguments)
-            if not code:
-                self._form, self._older = self._older, None
-        return code
+    def try_older(self, code: int) -> int:
+        """After the call failed with `code`: the code of its older form if the driver does not have it, else the same.
 
-    def read(self) -> Any:
-        """The values that the call returned."""
-        return self._form.read()
+        Once the older form has worked, it is used from then on.
+        """
+        older = self._older
+        if older is None or absence_reason(code) is not AbsenceReason.UNSUPPORTED:
+            return code
+        code = older.function(*older.arguments)
+        if not code:
+            self.function, self.arguments, self.read, self._older = older.function, older.arguments, older.read, None
+        return code
 
 
 NO_LIMITS: Mapping[MetricFamily, float] = MappingProxyType({})
@@ -405,14 +402,17 @@ class CallPlan:
     def execute(self, values: NvmlReadings) -> None:
         """Make the calls, and count in `values` what they say about the GPU."""
         for ready in self._ready:
-            code = ready.execute()
-            values.count_call(code)
+            code = ready.function(*ready.arguments)
             if code:
+                code = ready.try_older(code)
+            if code:
+                values.count_failure(code)
                 ready.answer, ready.readings = None, []
                 reason = absence_reason(code)
                 for line in ready.lines:
                     values.add_absent(line.family, reason)
                 continue
+            values.answered += 1
             answer = ready.read()
             if answer != ready.answer:  # most responses repeat: reuse their readings
                 ready.readings = self._convert_answer(answer, ready.lines, values)
