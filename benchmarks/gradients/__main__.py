@@ -7,6 +7,7 @@ those of the undivided one, or the manager must refuse to divide it. It must not
 from __future__ import annotations
 
 import itertools
+import logging
 import sys
 import warnings
 from collections import Counter
@@ -23,6 +24,7 @@ from benchmarks.gradients.models import MODELS
 
 def main() -> int:
     torch.set_num_threads(1)
+    logging.getLogger("gpu_advisor").setLevel(logging.ERROR)  # what the manager says of each refusal
     warnings.simplefilter("ignore")  # of the variance of a single sample
     found = [compare(*each) for each in itertools.product(LOSSES, MODELS, SHAPES)]
     print(table([("", "cases", "equal", "refused", "different"), *_rows(found)]))

@@ -18,7 +18,7 @@ from gpu_advisor.training.memory.rank_consensus import _gradient_buckets
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.unit.training.test_memory import FailsOnce, data, mean_loss, model
+from tests.unit.training.test_memory import FailsOnce, data, mean_loss, model, run_backward
 
 WITHIN_SECONDS = 60.0
 STEPS = 4
@@ -124,6 +124,32 @@ def unused(rank: int) -> RankResult:
     return {"used": [layer.weight.grad is not None for layer in net.layers]}
 
 
+def unfrozen_later(rank: int) -> RankResult:
+    net = model()
+    first = next(net.parameters())
+    first.requires_grad_(False)
+    manager = MemoryManager(net)
+    net.requires_grad_()
+    manager.backward(batch(rank, 0), mean_loss)
+    return {"gradient": first.grad}
+
+
+def accumulated(rank: int) -> RankResult:
+    """Four batches a step."""
+    net = model()
+    manager = MemoryManager(net, accumulate=STEPS)
+    for step in range(STEPS):
+        manager.backward(batch(rank, step), FailsOnce(2) if rank == 1 else mean_loss)
+    return {"gradient": next(net.parameters()).grad}
+
+
+def accumulated_ddp(rank: int) -> RankResult:
+    net = DistributedDataParallel(model())
+    for step in range(STEPS):
+        run_backward(mean_loss(net, batch(rank, step)) / STEPS)
+    return {"gradient": next(net.parameters()).grad}
+
+
 def batch_norm(rank: int) -> RankResult:
     net = DistributedDataParallel(model(nn.BatchNorm1d(64)))
     return run(net, MemoryManager(net), mean_loss, rank)
@@ -200,6 +226,17 @@ def test_both_raise_and_nobody_waits(tmp_path, scenario, errors):
 def test_parameters_that_others_use_and_that_nobody_uses(tmp_path):
     found = ranks(unused, tmp_path)
     assert found[0]["used"] == found[1]["used"] == [True, True, False]
+
+
+def test_parameters_unfrozen_later_are_averaged(tmp_path):
+    found = ranks(unfrozen_later, tmp_path)
+    torch.testing.assert_close(found[0]["gradient"], found[1]["gradient"])
+
+
+def test_accumulated_gradients_are_those_of_distributed_data_parallel(tmp_path):
+    expected, found = ranks(accumulated_ddp, tmp_path), ranks(accumulated, tmp_path)
+    for rank in range(2):
+        torch.testing.assert_close(found[rank]["gradient"], expected[rank]["gradient"])
 
 
 def test_buffers_are_the_first_ranks(tmp_path):
