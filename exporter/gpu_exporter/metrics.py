@@ -287,6 +287,12 @@ OWNER_INFO = _device_family(
     "many side.",
     *_OWNER_LABELS,
 )
+OWNER_START = _device_family(
+    "gpu_owner_start_time_seconds",
+    "gauge",
+    "Start of the owner's first process on the GPU (Unix time); absent for an allocation without a process.",
+    *_OWNER_LABELS,
+)
 OWNER_MEMORY = _device_family(
     "gpu_owner_memory_used_bytes",
     "gauge",
@@ -320,7 +326,7 @@ QUEUE_BLOCKED_JOBS = MetricFamily(
 )
 
 OWNER_FAMILIES: tuple[MetricFamily, ...] = (
-    OWNER_INFO, OWNER_MEMORY, GPU_ALLOCATED, QUEUE_ELIGIBLE_JOBS, QUEUE_ELIGIBLE_GPUS, QUEUE_BLOCKED_JOBS,
+    OWNER_INFO, OWNER_START, OWNER_MEMORY, GPU_ALLOCATED, QUEUE_ELIGIBLE_JOBS, QUEUE_ELIGIBLE_GPUS, QUEUE_BLOCKED_JOBS,
 )  # fmt: skip
 
 BUILD_INFO = MetricFamily(

@@ -106,7 +106,7 @@ class OwnerCollector:
         states.update(slurm.states)
         allocations = self._allocations(ids, states)
         names = self._names(devices, owners, allocations, states)
-        view = _OwnerView(owners, allocations, names, slurm)
+        view = _OwnerView(owners, self._processes.start_times(), allocations, names, slurm)
         rows = [row for device in devices for row in _device_rows(device, view)]
         rows += view.allocated_rows(devices)
         rows += [(metrics.OWNER_SOURCE_INFO, source, 1.0) for source in sorted(states.items())]
@@ -231,6 +231,7 @@ class _OwnerView:
     """All that is known of the owners at one time."""
 
     owners: dict[int, Owner]
+    start_times: dict[int, float]
     kubelet: _KubeletAllocations
     names: _PodNames
     slurm: SlurmView
@@ -295,9 +296,12 @@ def _device_rows(device: DeviceReading, view: _OwnerView) -> Iterator[tuple[Metr
     uuid = device.identity.uuid
     containers = view.kubelet.containers.get(uuid, set())
     memory: dict[_OwnerLabels, float | None] = {}
+    starts: dict[_OwnerLabels, float] = {}
     for process in device.processes:
         if owner := view.owners.get(process.pid):
             row = view.labels(owner, containers)
+            if (started := view.start_times.get(process.pid)) is not None:
+                starts[row] = min(started, starts.get(row, started))
             before = memory.get(row, 0.0)
             memory[row] = None if before is None or process.used_bytes is None else before + process.used_bytes
     active_containers = {Container(Pod(row.namespace, row.pod), row.container) for row in memory}
@@ -311,5 +315,7 @@ def _device_rows(device: DeviceReading, view: _OwnerView) -> Iterator[tuple[Metr
             memory[view.labels_of_job(job)] = None
     for row, used in memory.items():
         yield metrics.OWNER_INFO, row.labels(uuid), 1.0
+        if row in starts:
+            yield metrics.OWNER_START, row.labels(uuid), starts[row]
         if used is not None:
             yield metrics.OWNER_MEMORY, row.labels(uuid), used

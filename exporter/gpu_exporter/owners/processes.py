@@ -70,6 +70,22 @@ class ProcessOwners:
             )
         return {pid: known.owner for pid, known in self._cache.items()}
 
+    def start_times(self) -> dict[int, float]:
+        """When the processes started (Unix time), of those that `owners` returned last; empty without a boot time."""
+        boot = self._boot_time()
+        if boot is None:
+            return {}
+        hertz = os.sysconf("SC_CLK_TCK")
+        return {pid: boot + int(known.started) / hertz for pid, known in self._cache.items()}
+
+    def _boot_time(self) -> float | None:
+        """Read again for each collection: the clock may have been set."""
+        try:
+            lines = read_file(f"{self._procfs}/stat").split(b"\n")
+            return next((float(line.split()[1]) for line in lines if line.startswith(b"btime ")), None)
+        except (OSError, ValueError, IndexError):
+            return None
+
     def slurm_environments(self) -> dict[str, SlurmEnvironment]:
         """Job -> the environment of one of its processes, of those that `owners` returned last."""
         cached = self._cache.values()

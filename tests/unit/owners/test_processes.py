@@ -121,6 +121,17 @@ def test_hidden_processes(proc: FakeProc, table: ProcessOwners) -> None:
         table.owners([10], 0)
 
 
+def test_start_times_are_unix_times(proc: FakeProc, table: ProcessOwners) -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    proc.add(10, started=90 * ticks)
+    assert table.owners([10], 0).keys() == {10}
+    assert table.start_times() == {}  # without a boot time
+    (proc.root / "stat").write_text("cpu  1 2 3\nbtime 1000\nprocesses 7\n")
+    assert table.start_times() == {10: 1090.0}
+    table.owners([], 0)
+    assert table.start_times() == {}
+
+
 def test_user_names_and_their_cache(tmp_path: Path) -> None:
     ours = UserNames()
     me = pwd.getpwuid(os.getuid()).pw_name
