@@ -27,6 +27,10 @@ from gpu_advisor.storage.damage import DamagedFile
 
 log = logging.getLogger(__name__)
 
+#: A view older than so many intervals is stale.
+OVERDUE_INTERVALS = 4
+AGE_CHECK_SECONDS = 15.0
+
 
 class AdvisorService:
     """Owns the evaluation loop. `view` is replaced as a whole after each evaluation, so readers need no lock."""
@@ -72,6 +76,7 @@ class AdvisorService:
     def start(self) -> None:
         self._thread = threading.Thread(target=self._loop, name="evaluate", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._watch_age, name="age", daemon=True).start()
 
     def stop(self) -> None:
         self._stop.set()
@@ -86,6 +91,19 @@ class AdvisorService:
             just_started = time.monotonic() - first < 2 * interval
             pause = min(2.0, interval) if just_started else interval  # fill the page soon after the start
             self._stop.wait(max(0.1, pause - (time.monotonic() - started)))
+
+    def _watch_age(self) -> None:
+        interval = self.settings.evaluation.interval_seconds
+        while not self._stop.wait(min(interval, AGE_CHECK_SECONDS)):
+            self.mark_overdue()
+
+    def mark_overdue(self) -> None:
+        """Mark the view stale by its own age: a slow evaluation, or one that hangs, says nothing of itself."""
+        evaluation = self.view.evaluation
+        limit = OVERDUE_INTERVALS * self.settings.evaluation.interval_seconds + (self.view.duration_seconds or 0.0)
+        if evaluation is not None and not self.view.overdue and self._clock() - evaluation.at > limit:
+            log.warning("no evaluation has finished for %.0f s: the last one is shown as stale", limit)
+            self._publish(overdue=True)
 
     def evaluate_safely(self) -> None:
         """Evaluate; an unexpected error is logged and marks the view stale, but does not end the loop."""
@@ -114,6 +132,7 @@ class AdvisorService:
         self._publish(
             source=SourceStatus(self._source.name, self._source.address, True, last_success=now),
             evaluation=evaluation,
+            overdue=False,
             issued=issued,
             duration_seconds=time.monotonic() - started,
             evaluations=self.view.evaluations + 1,

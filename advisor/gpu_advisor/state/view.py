@@ -62,6 +62,9 @@ class View:
     #: state files that were damaged and moved aside at the start
     damaged: tuple[DamagedFile, ...] = ()
 
+    #: whether no evaluation has finished for several intervals, whatever the reason
+    overdue: bool = False
+
     @property
     def stale(self) -> bool:
-        return self.evaluation is not None and not self.source.up
+        return self.evaluation is not None and (self.overdue or not self.source.up)

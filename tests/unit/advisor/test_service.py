@@ -399,3 +399,20 @@ def test_alerts_outlive_a_source_that_is_slow_within_its_limit() -> None:
     slow = Settings.model_validate({"source": {"prometheus": {"url": "http://p", "timeout_seconds": 60}}})
     assert max_evaluation_interval_seconds(slow) >= 60
     assert max_evaluation_interval_seconds(Settings()) == Settings().evaluation.interval_seconds
+
+
+def test_a_view_is_stale_by_its_own_age(tmp_path: Path) -> None:
+    """Also if the evaluation hangs, so that nothing says that it failed."""
+    settings, clock = Settings(), FakeClock()
+    running = ServiceHarness(
+        tmp_path, FakeSource([ExporterTarget("a:1", [GpuSpec("GPU-0", 0.0)])], settings), clock, settings
+    ).after(0)
+    running.service.mark_overdue()
+    assert not running.service.view.stale
+    clock.now += 5 * settings.evaluation.interval_seconds + 60
+    running.service.mark_overdue()
+    assert running.service.view.stale
+    assert running.service.view.source.up
+    running.after(0)
+    assert not running.service.view.stale
+    running.close()

@@ -17,6 +17,8 @@ KIND = "lost_gpu"
 
 def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation]:  # noqa: ARG001
     """One recommendation for each lost GPU, and one for each faulty node, from the pool of its first GPU."""
+    if not any(is_lost(facts, gpu) for gpu in pool.gpus):
+        return  # nearly always: what follows looks at the whole fleet, once per pool
     faulty = faulty_nodes(facts)
     first = {gpu.node: gpu.uuid for gpu in reversed(facts.gpus)}
     for gpu in pool.gpus:

@@ -202,6 +202,8 @@ def headline(view: View) -> str:
     """The page's title: the status in one sentence."""
     if view.evaluation is None:
         return "No data from the source yet"
+    if view.overdue and view.source.up:
+        return "No evaluation has finished for a while: showing the last successful one"
     if view.stale:
         return "The data source is down: showing the last successful evaluation"
     count = sum(1 for each in view.issued if not each.snoozed)
