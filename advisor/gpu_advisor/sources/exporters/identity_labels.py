@@ -50,9 +50,14 @@ def identify(labels: Mapping[str, str], candidates: Sequence[Candidate], prefix:
     `prefix` is put before the value of a label that identifies alone.
     """
     for index, candidate in enumerate(candidates):
-        values = [labels.get(label, "") for label in candidate]
-        if not any(is_placeholder(value, alone=len(values) == 1) for value in values):
-            return _prefix(candidate, prefix) + SEPARATOR.join(values), index
+        if len(candidate) == 1:
+            value = labels.get(candidate[0], "")
+            if value and not is_placeholder(value, alone=True):
+                return _prefix(candidate, prefix) + value, index
+        else:
+            values = [labels.get(label, "") for label in candidate]
+            if not any(map(is_placeholder, values)):
+                return SEPARATOR.join(values), index
     return None
 
 

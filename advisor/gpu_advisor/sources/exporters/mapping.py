@@ -321,16 +321,21 @@ class ExporterMapping(_StrictModel):
             for label, sources, prefix in others[of]:
                 value = _first_value(original, sources, self.separators.get(label, "/"))
                 if value:
-                    each[label] = prefix + value
+                    each[label] = prefix + value if prefix else value
             found.append(each)
         return found
 
 
 def _first_value(labels: Mapping[str, str], candidates: Iterable[Candidate], separator: str) -> str:
     for candidate in candidates:
-        values = [labels.get(name, "") for name in candidate]
-        if not any(value == "" or is_placeholder(value) for value in values):
-            return separator.join(values)
+        if len(candidate) == 1:  # nearly always, in fleets of thousands
+            value = labels.get(candidate[0])
+            if value and not is_placeholder(value):
+                return value
+        else:
+            values = [labels.get(name, "") for name in candidate]
+            if not any(map(is_placeholder, values)):
+                return separator.join(values)
     return ""
 
 
