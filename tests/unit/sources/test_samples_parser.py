@@ -76,6 +76,7 @@ PAIRS = [[AT, "1"], [AT + 15, "2"]]
         (body([(ONE, PAIRS)]).replace(b"matrix", b"vector"), SourceErrorKind.BAD_RESPONSE, "expected a matrix"),
         (body([(ONE, PAIRS)])[:-2], SourceErrorKind.BAD_RESPONSE, "truncated"),
         (body([(ONE, PAIRS)]).replace(b'"2"', b'"two"'), SourceErrorKind.BAD_RESPONSE, "shape of a matrix"),
+        (body([(ONE, PAIRS)]).replace(b'"2"', b"null"), SourceErrorKind.BAD_RESPONSE, "shape of a matrix"),
         (body([(ONE, PAIRS)]).replace(b',"2"', b',"2","3"'), SourceErrorKind.BAD_RESPONSE, "shape of a matrix"),
         (body([(ONE, PAIRS)]).replace(b'"1"}', b"5}"), SourceErrorKind.BAD_RESPONSE, "shape of a matrix"),
         (body([(ONE, PAIRS)]).replace(b"values", b"histograms"), SourceErrorKind.BAD_RESPONSE, "shape of a matrix"),
@@ -91,9 +92,9 @@ def test_refused(text: bytes, kind: SourceErrorKind, says: str) -> None:
 
 @pytest.mark.parametrize("indent", [None, 1])
 def test_markers_and_repeated_times_of_victoriametrics(indent: int | None) -> None:
-    """Both are stored: a marker is written as null or NaN, and of several samples at one time the last counts."""
-    values = [[AT, None], [AT + 15, "1"], [AT + 15, "2"], [AT + 30, "NaN"], [AT + 45, None], [AT + 60, None]]
-    found = parsed(body([(ONE, values), ({"a": "2"}, [[AT, None]])], indent=indent), drop_nan=True)
+    """Both are stored: a marker is written as NaN, and of several samples at one time the last counts."""
+    values = [[AT, "NaN"], [AT + 15, "1"], [AT + 15, "2"], [AT + 30, "NaN"]]
+    found = parsed(body([(ONE, values), ({"a": "2"}, [[AT, "NaN"]])], indent=indent), drop_nan=True)
     assert plain(found) == {(("a", "1"),): [(round((AT + 15) * 1000), "2.0")]}
 
 

@@ -38,7 +38,7 @@ class EngineBehavior:
 
     language: QueryLanguage
     left_closed: bool  # windows include their start
-    nan_marks_staleness: bool  # raw samples include staleness markers, as NaN or null; a measured NaN is not stored
+    nan_marks_staleness: bool  # raw samples include staleness markers, as NaN; a measured NaN is not stored
     parameters: Mapping[str, str]  # of each query
 
 

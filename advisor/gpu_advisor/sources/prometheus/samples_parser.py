@@ -8,7 +8,6 @@ are left to response_parser.py.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -31,8 +30,6 @@ _METRIC = b'{"metric":'
 # Neither can be part of a label value, where quotes are escaped.
 _VALUES = b',"values":[['
 _VALUES_END = b"]]}"
-#: VictoriaMetrics writes staleness markers as null.
-_STALE = re.compile(rb"(?:^|\],\[)[0-9.e+]+,null(?=\]|$)")
 
 
 def parse_samples(response: HttpResponse, server: str, *, drop_nan: bool = False) -> dict[Labels, Samples]:
@@ -83,18 +80,15 @@ def _parse_series(body: bytes, start: int) -> tuple[Labels, Samples, int]:
 
 def _parse_values(text: bytes) -> Samples:
     """Parse `1700000000.123,"1"],[1700000015.123,"NaN"`. Raises ValueError for any other text."""
-    if b"null" in text:
-        text = _STALE.sub(b"", text).removeprefix(b"],[")
-    count = text.count(b"],[") + 1 if text else 0
-    numbers = text.translate(None, b'[]"').split(b",") if text else []
-    if len(numbers) != 2 * count:
+    numbers = text.translate(None, b'[]"').split(b",")
+    if len(numbers) != 2 * (text.count(b"],[") + 1):
         raise ValueError("not pairs of a time and a value")
     pairs = np.fromiter(map(float, numbers), np.float64, len(numbers)).reshape(-1, 2)
     return _in_order(pairs[:, 0], pairs[:, 1])
 
 
 def _samples(item: Mapping[str, Any]) -> Samples | None:
-    pairs = [(float(time), float(value)) for time, value in item["values"] if value is not None]
+    pairs = [(float(time), float(value)) for time, value in item["values"]]
     table = np.array(pairs, np.float64).reshape(-1, 2)
     return _in_order(table[:, 0], table[:, 1]) if pairs else None
 
