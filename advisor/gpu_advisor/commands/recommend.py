@@ -10,6 +10,7 @@ import click
 
 from gpu_advisor.commands import advisor_client, output
 from gpu_advisor.commands.errors import CommandError
+from gpu_advisor.commands.known_values import require_known
 from gpu_advisor.evaluation.recommendation import Severity
 from gpu_advisor.rendering.escaping import one_line
 
@@ -45,7 +46,10 @@ def command(
     """
     given = {"kind": kind, "severity": severity, "node": node, "pool": pool, "job": job}
     filters = {name: value for name, value in given.items() if value is not None}
-    answer = advisor_client.connect(advisor, token_file, ca_file, prometheus, config).recommendations(filters)
+    client = advisor_client.connect(advisor, token_file, ca_file, prometheus, config)
+    answer = client.recommendations(filters)
+    if not answer["recommendations"]:
+        require_known(client, filters)
     old = output.warn_if_stale(answer)
     if id_ is not None:
         answer["recommendations"] = [each for each in answer["recommendations"] if each["id"].startswith(id_)]

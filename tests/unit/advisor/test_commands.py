@@ -91,7 +91,7 @@ def test_recommend(call: Call, live: RunningAdvisor) -> None:
     code, out, _ = call("recommend", "--advisor", live.web.url, "--exit-code", "--format", "json")
     found = json.loads(out)["recommendations"]
     assert (code, len(found)) == (3, 2)
-    assert call("recommend", "--advisor", live.web.url, "--exit-code", "--kind", "nothing")[0] == 0
+    assert call("recommend", "--advisor", live.web.url, "--exit-code", "--kind", "cooling")[0] == 0
     code, out, _ = call("recommend", "--advisor", live.web.url, "--format", "csv", "--pool", "NVIDIA H100")
     header, row = csv.reader(io.StringIO(out))
     assert dict(zip(header, row, strict=True))["kind"] == "idle_reclaim"
@@ -123,6 +123,29 @@ def test_check(call: Call, live: RunningAdvisor) -> None:
     assert "gpu" in {row["scope_kind"] for row in rows}
     assert call("check", "--advisor", live.web.url, "--exit-code")[0] == 3
     assert call("check", "--advisor", live.web.url, "--exit-code", "--status", "met")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value", "hint"),
+    [
+        ("recommend", "pool", "chatt", "did you mean chat?"),
+        ("recommend", "kind", "idle_reclaims", "did you mean idle_reclaim?"),
+        ("recommend", "node", "zzz", "there are node-a, s, t"),
+        ("check", "item", "gpu_utilisation", "did you mean gpu_utilization?"),
+    ],
+)
+def test_a_wrong_name_is_an_error_not_an_empty_answer(
+    call: Call, live: RunningAdvisor, command: str, option: str, value: str, hint: str
+) -> None:
+    code, printed, error = call(command, "--advisor", live.web.url, f"--{option}", value)
+    assert (code, printed) == (1, "")
+    assert f"--{option} '{value}'" in error
+    assert hint in error
+
+
+def test_a_right_name_with_nothing_to_do_is_no_error(call: Call, live: RunningAdvisor) -> None:
+    code, printed, _ = call("recommend", "--advisor", live.web.url, "--kind", "cooling")
+    assert (code, "No recommendations." in printed) == (0, True)
 
 
 def test_a_stale_answer_is_reported_and_is_not_all_right(call: Call, live: RunningAdvisor) -> None:

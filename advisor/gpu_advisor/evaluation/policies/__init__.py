@@ -6,6 +6,7 @@ by_diagnosis.py registers the policies that act on a diagnosis; all others are r
 from __future__ import annotations
 
 from gpu_advisor.evaluation.policies import (
+    batch_size,
     by_diagnosis,
     calibrated_batch_size,
     failing_gpu,
@@ -15,6 +16,12 @@ from gpu_advisor.evaluation.policies import (
     scale_pool,
 )
 from gpu_advisor.evaluation.policies.base import Policy
+
+#: The kinds of recommendation.
+KINDS: tuple[str, ...] = (
+    lost_gpu.KIND, idle_reclaim.KIND, hung_job.KIND, *scale_pool.KINDS, *by_diagnosis.KINDS, batch_size.KIND,
+    failing_gpu.KIND,
+)  # fmt: skip
 
 POLICIES: tuple[Policy, ...] = (
     lost_gpu.recommend,
