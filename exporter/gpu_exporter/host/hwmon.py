@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from gpu_exporter.host.base import HostSettings
-from gpu_exporter.host.kernel_files import list_folder, read_label
+from gpu_exporter.host.kernel_files import label_value, list_folder, read_file, read_label
 from gpu_exporter.metrics import FamilySamples, MetricFamily, MetricType, group_by_family
 
 CHIP_NAMES = MetricFamily(
@@ -119,7 +119,7 @@ class HwmonCollector:
             yield name, folder
 
     def _sensors(self, chip: str, files: list[SensorFile]) -> Iterator[tuple[MetricFamily, tuple[str, ...], float]]:
-        texts = {(file.sensor, file.property): read_label(file.path) for file in files}
+        texts = {(file.sensor, file.property): _read_line(file.path) for file in files}
         for file in files:
             text, labels = texts[file.sensor, file.property], (chip, file.sensor)
             if file.property == "label":
@@ -184,6 +184,14 @@ def _sensor_files(folder: str) -> list[SensorFile]:
             sensor = f"{kind}{int(number or 0)}"
             found[sensor, property_ or ""] = SensorFile(kind, sensor, property_ or "", f"{place}/{name}")
     return list(found.values())
+
+
+def _read_line(path: str) -> str:
+    """The text of a file without the end of the line: labels may end in spaces. Empty if it cannot be read."""
+    try:
+        return label_value(read_file(path).strip(b"\n"))
+    except OSError:
+        return ""
 
 
 def _parse_number(text: str) -> float | None:
