@@ -78,6 +78,7 @@ class NvidiaDriver:
         self._probes: dict[int, GpuProbe] = {}
         self._gpus: dict[str, NvidiaGpu] = {}
         self._unopened: dict[int, DownReason] = {}
+        self._listening: dict[int | None, str] = {}
         self._probed_at = 0.0
         self._inventory = DeviceInventory(state_file)
         self._meters: dict[str, GpuMeters] = {}
@@ -137,7 +138,7 @@ class NvidiaDriver:
         self._xids.stop()
         for gpu in self._gpus.values():
             gpu.close()
-        self._gpus, self._probes, self._unopened = {}, {}, {}
+        self._gpus, self._probes, self._unopened, self._listening = {}, {}, {}, {}
         if self._nvml is not None:
             self._nvml.close()
         self._nvml = None
@@ -245,9 +246,15 @@ class NvidiaDriver:
             else:
                 open_gpus[uuid] = gpu
         self._gpus = open_gpus
-        self._xids.restart({gpu.address: uuid for uuid, gpu in open_gpus.items()})
+        self._listen({gpu.address: uuid for uuid, gpu in open_gpus.items()})
         for uuid in self._inventory.remember([gpu.identity for gpu in self._gpus.values()]):
             self._meters.pop(uuid, None)
+
+    def _listen(self, uuids: dict[int | None, str]) -> None:
+        """Register for the Xids of these GPUs, by the address of their handle. Xids meanwhile are lost."""
+        if uuids != self._listening:
+            self._listening = uuids
+            self._xids.restart(uuids)
 
     def _read_present(self, nvml: NvmlSession) -> dict[str, list[DeviceReading]]:
         """The readings of the open GPUs, by uuid. Raises DriverUnloaded if the session is dead."""

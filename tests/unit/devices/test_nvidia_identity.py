@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pynvml
 import pytest
 from gpu_exporter.devices.base import DriverUnavailable
 from gpu_exporter.devices.nvidia import LOST_GPU_RETRY_SECONDS
+from gpu_exporter.devices.nvidia_xid import XidListener
 from gpu_exporter.snapshot import DeviceReading, DownReason
 
 from tests.simulated_nvml.control import NO_PERMISSION, NOT_SUPPORTED, UNKNOWN, SimulatedGpu
@@ -70,6 +72,25 @@ def test_the_uuid_that_is_made_up_is_given_up_for_the_drivers(machine: Simulated
     assert (device.identity.uuid, device.down) == (f"NVIDIA-{MACHINE}-00000000:10:00.0", None)
     machine.gpus[0].errors = {}
     assert uuids(later(machine)) == ["GPU-a"]
+
+
+def test_asking_again_loses_no_events(machine: SimulatedMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each registration misses what happens meanwhile: a GPU that never has a uuid must not cause one each minute."""
+    registered = []
+    restart = XidListener.restart
+
+    def count_and_restart(listener: XidListener, names: Mapping[int | None, str] | None = None) -> None:
+        registered.append(names)
+        restart(listener, names)
+
+    monkeypatch.setattr(XidListener, "restart", count_and_restart)
+    start(machine, SimulatedGpu(errors={UUID: NOT_SUPPORTED}))
+    for _ in range(3):
+        later(machine)
+    assert len(registered) == 1
+    machine.gpus[0].errors = {}
+    later(machine)
+    assert len(registered) == 2
 
 
 def test_machines_have_different_uuids_for_gpus_without_one(machine: SimulatedMachine) -> None:
