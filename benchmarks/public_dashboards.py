@@ -3,7 +3,7 @@
     python -m benchmarks.public_dashboards node-exporter-full.json alerts.libsonnet      beside node_exporter
     python -m benchmarks.public_dashboards --compat nvidia-smi dashboard.json            alone, over a simulated NVML
 
-The files are not part of this project; see docs/compatibility.md for where to get them. A real Prometheus scrapes
+The files are not part of this project; see docs/other-exporters.md for where to get them. A real Prometheus scrapes
 gpu-exporter and, with the host's families, node_exporter with its default collectors. Variables of a dashboard are
 resolved as Grafana does; a query has data if it has for one of their values. Of an alert, each metric that it names
 must have a series: whether it fires is not the point. Prints each query that has data from node_exporter and not from
