@@ -136,6 +136,7 @@ def _document(found: MappedPage) -> dict[str, object]:
         ],
         "missing": list(found.missing),
         "unidentified": found.unidentified,
+        "shared_identities": list(found.shared),
     }
 
 
@@ -145,6 +146,8 @@ def _print(found: MappedPage) -> None:
     if found.unidentified:
         labels = ", ".join("/".join(each) for each in found.mapping.candidates(found.mapping.by[0]))
         click.echo(f"  {found.unidentified} series left out: none of {labels} has a value")
+    for name in found.shared:
+        click.echo(f"  several GPUs are identified by {name}: begin labels.uuid with a label that differs")
     identifier = found.mapping.by[0]
     for thing in found.things:
         rest = {key: value for key, value in thing.identity.items() if key not in (identifier, "exporter") and value}

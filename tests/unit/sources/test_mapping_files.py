@@ -146,6 +146,10 @@ def test_the_commands(tmp_path: Path) -> None:
     assert bare.exit_code == 1
     assert "mlu_utilization" in bare.output
     assert "--mappings-dir" in bare.output
+    shared = write(tmp_path, PAGE.replace('sn="N/A"', 'sn="7"'), "shared.prom")
+    twice = CliRunner().invoke(command, ["test", str(shared), "--mappings-dir", str(folder)])
+    assert "several GPUs are identified by 7" in twice.output
+    assert "several GPUs" not in done.output
     listed = CliRunner().invoke(command, ["list", "--mappings-dir", str(folder)])
     assert "mlu-exporter" in listed.output
     assert "dcgm-exporter" in listed.output

@@ -34,13 +34,15 @@ class MappedThing:
 class MappedPage:
     """A mapping applied to a page. `missing` are its quantities without a value, `unused` GPU metrics it does not read.
 
-    `unidentified` is the number of identity series in which all labels that could identify have placeholders.
+    `unidentified` is the number of identity series in which all labels that could identify have placeholders; `shared`
+    are identities of several GPUs, by their numbers.
     """
 
     mapping: ExporterMapping
     things: tuple[MappedThing, ...]
     missing: tuple[str, ...] = ()
     unidentified: int = 0
+    shared: tuple[str, ...] = ()
     used_metrics: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -66,9 +68,11 @@ def apply_mapping(mapping: ExporterMapping, page: Page) -> MappedPage:
     identifier = mapping.by[0]
     rows = mapping.canonical_identities(sorted(_evaluate(mapping.identity_expression(), page)))
     identities: dict[str, Mapping[str, str]] = {}
+    numbers: dict[str, set[str]] = {}
     for row in rows:
         if row.get(identifier):
             identities.setdefault(row[identifier], row)
+            numbers.setdefault(row[identifier], set()).add(row.get("index", ""))
     dialect = ExporterDialect(mapping)
     values: dict[str, dict[str, float]] = {name: {} for name in identities}
     counters: dict[str, set[str]] = {name: set() for name in identities}
@@ -87,7 +91,12 @@ def apply_mapping(mapping: ExporterMapping, page: Page) -> MappedPage:
             missing.append(quantity)
     things = tuple(MappedThing(identities[name], values[name], frozenset(counters[name])) for name in identities)
     return MappedPage(
-        mapping, things, tuple(missing), sum(1 for row in rows if not row.get(identifier)), frozenset(used)
+        mapping,
+        things,
+        tuple(missing),
+        sum(1 for row in rows if not row.get(identifier)),
+        tuple(name for name, indexes in numbers.items() if len(indexes) > 1),
+        frozenset(used),
     )
 
 
