@@ -13,7 +13,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gpu_advisor.allocation.manager import gpu_resources, train_with_gpu_resources
     from gpu_advisor.compatibility.engine import (
         AlgorithmTrainingEngine,
         AlgorithmType,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from gpu_advisor.compatibility.memory import MemoryManager
     from gpu_advisor.compatibility.monitoring import GPUMonitor, PerformanceMonitor
     from gpu_advisor.compatibility.resources import (
+        AllocatedNode,
         GPUNode,
         GPUResourceManager,
         TrainingGPUConfig,
@@ -38,13 +38,14 @@ if TYPE_CHECKING:
         get_available_gpu_nodes,
         get_gpu_monitoring_data,
         get_gpu_resource_manager,
+        gpu_resources,
+        train_with_gpu_resources,
         validate_gpu_requirements,
     )
     from gpu_advisor.training.loaders.prefetch import PrefetchLoader
 
 _PACKAGE = __name__
 _MODULES = {
-    **dict.fromkeys(("gpu_resources", "train_with_gpu_resources"), "gpu_advisor.allocation.manager"),
     "PrefetchLoader": "gpu_advisor.training.loaders.prefetch",
     "MemoryManager": f"{_PACKAGE}.memory",
     "OptimizedDataLoader": f"{_PACKAGE}.loaders",
@@ -57,15 +58,16 @@ _MODULES = {
          "get_tensorflow_gpu_integration"), f"{_PACKAGE}.frameworks"
     ),
     **dict.fromkeys(
-        ("GPUNode", "GPUResourceManager", "TrainingGPUConfig", "allocate_gpu_resources", "cleanup_gpu_resources",
-         "get_available_gpu_nodes", "get_gpu_monitoring_data", "get_gpu_resource_manager",
-         "validate_gpu_requirements"), f"{_PACKAGE}.resources"
+        ("AllocatedNode", "GPUNode", "GPUResourceManager", "TrainingGPUConfig", "allocate_gpu_resources",
+         "cleanup_gpu_resources", "get_available_gpu_nodes", "get_gpu_monitoring_data", "get_gpu_resource_manager",
+         "gpu_resources", "train_with_gpu_resources", "validate_gpu_requirements"), f"{_PACKAGE}.resources"
     ),
 }  # fmt: skip
 
 __all__ = [
     "AlgorithmTrainingEngine",
     "AlgorithmType",
+    "AllocatedNode",
     "GPUMonitor",
     "GPUNode",
     "GPUResourceManager",

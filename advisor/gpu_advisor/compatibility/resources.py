@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gpu_advisor.allocation import manager as allocation_manager
 from gpu_advisor.allocation.client import config as allocation_config
 from gpu_advisor.allocation.client.session import Session
 from gpu_advisor.allocation.errors import InsufficientCapacityError, InvalidRequestError, UnsatisfiableRequestError
 from gpu_advisor.allocation.gpu_request import DEFAULT_MEMORY_FRACTION
+
+R = TypeVar("R")
 
 #: The logger that the users' guides configure.
 log = logging.getLogger("gpu_resource_manager")
@@ -62,6 +65,22 @@ class GPUNode(Mapping[str, Any]):
         return len(fields(self))
 
 
+class AllocatedNode(str):
+    """The name of a node with leased GPUs, with the attributes of its `session`, as `pytorch()` and `check()`."""
+
+    session: Session
+
+    def __new__(cls, session: Session) -> AllocatedNode:
+        node = super().__new__(cls, session.allocation.node_names[0])
+        node.session = session
+        return node
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "session":
+            raise AttributeError(name)
+        return getattr(self.session, name)
+
+
 class GPUResourceManager:
     """Leases GPUs by node name. A lease is renewed until `cleanup_gpu_resources`, or until this process exits."""
 
@@ -80,12 +99,12 @@ class GPUResourceManager:
             log.warning("GPU requirements cannot be met: %s", found["message"])
         return bool(found["valid"])
 
-    def allocate_gpu_resources(self, config: TrainingGPUConfig) -> str | None:
+    def allocate_gpu_resources(self, config: TrainingGPUConfig) -> AllocatedNode | None:
         """The name of the (first) node, or None if no GPU is available. Raises AllocationError if that is unknown."""
         session = self.allocate_session(config)
         if session is None:
             return None
-        node = session.allocation.node_names[0]
+        node = AllocatedNode(session)
         self._sessions.setdefault(node, []).append(session)
         return node
 
@@ -104,7 +123,8 @@ class GPUResourceManager:
     def cleanup_gpu_resources(self, node: str | None, gpu_count: int | None = None) -> None:
         """Release the latest allocation on a node, of `gpu_count` GPUs if given. None and unknown nodes are ignored."""
         sessions = self._sessions.get(node or "", [])
-        fitting = [each for each in sessions if gpu_count in (None, each.allocation.gpu_count)]
+        own = node.session if isinstance(node, AllocatedNode) else None
+        fitting = [each for each in sessions if own in (None, each) and gpu_count in (None, each.allocation.gpu_count)]
         if fitting:
             sessions.remove(fitting[-1])
             fitting[-1].release()
@@ -170,7 +190,9 @@ def validate_gpu_requirements(config: TrainingGPUConfig, manager: GPUResourceMan
     return _manager(manager).validate_gpu_requirements(config)
 
 
-def allocate_gpu_resources(config: TrainingGPUConfig, manager: GPUResourceManager | None = None) -> str | None:
+def allocate_gpu_resources(
+    config: TrainingGPUConfig, manager: GPUResourceManager | None = None
+) -> AllocatedNode | None:
     return _manager(manager).allocate_gpu_resources(config)
 
 
@@ -188,3 +210,24 @@ def get_available_gpu_nodes(
 
 def get_gpu_monitoring_data(manager: GPUResourceManager | None = None) -> dict[str, Any]:
     return _manager(manager).get_gpu_monitoring_data()
+
+
+@contextmanager
+def gpu_resources(
+    config: TrainingGPUConfig,
+    manager: GPUResourceManager | None = None,
+    on_lost: Callable[[str], None] | None = None,
+) -> Iterator[Session]:
+    """See `gpu_advisor.allocation.manager.gpu_resources`: the session, or AllocationError."""
+    with allocation_manager.gpu_resources(config.request(), _manager(manager).manager, on_lost) as session:
+        yield session
+
+
+def train_with_gpu_resources(
+    config: TrainingGPUConfig,
+    train: Callable[[Session], R],
+    manager: GPUResourceManager | None = None,
+    tries: int = 3,
+) -> R:
+    """See `gpu_advisor.allocation.manager.train_with_gpu_resources`."""
+    return allocation_manager.train_with_gpu_resources(config.request(), train, _manager(manager).manager, tries)
