@@ -108,10 +108,19 @@ def _mig_instances(index: int) -> list[SimulatedMigInstance]:
     """Two compute instances of one GPU instance, and another GPU instance."""
     pid = 500_000 + 1000 * index
     return [
-        SimulatedMigInstance("1c.3g.40gb", f"MIG-{index}-a", 0, 2, 0, 40_448, 600 + index, 75, pids=[pid]),
-        SimulatedMigInstance("2c.3g.40gb", f"MIG-{index}-b", 1, 2, 1, 40_448, 600 + index, 75, pids=[pid + 1, pid + 2]),
-        SimulatedMigInstance("1g.10gb", f"MIG-{index}-c", 4, 9, 0, 9984, 300 + index, 10, pids=[pid + 3]),
-    ]
+        SimulatedMigInstance(
+            "1c.3g.40gb", uuid=f"MIG-{index}-a", place=0, gpu_instance=2, compute_instance=0, memory_total=40_448,
+            memory_used=600 + index, sm_activity=75, pids=[pid]
+        ),
+        SimulatedMigInstance(
+            "2c.3g.40gb", uuid=f"MIG-{index}-b", place=1, gpu_instance=2, compute_instance=1, memory_total=40_448,
+            memory_used=600 + index, sm_activity=75, pids=[pid + 1, pid + 2]
+        ),
+        SimulatedMigInstance(
+            "1g.10gb", uuid=f"MIG-{index}-c", place=4, gpu_instance=9, compute_instance=0, memory_total=9984,
+            memory_used=300 + index, sm_activity=10, pids=[pid + 3]
+        ),
+    ]  # fmt: skip
 
 
 @dataclass

@@ -106,10 +106,19 @@ def _mig() -> list[SimulatedGpu]:
     gpu = busy_gpu()
     gpu.mig, gpu.pids = True, (301, 302, 303)
     gpu.instances = [
-        SimulatedMigInstance("1c.3g.40gb", "MIG-a", 0, 2, 0, 40448, 600, 75, pids=[301]),
-        SimulatedMigInstance("2c.3g.40gb", "MIG-b", 1, 2, 1, 40448, 600, 75, pids=[302]),
-        SimulatedMigInstance("1g.10gb", "MIG-c", 4, 9, 0, 9984, 300, 10, pids=[303]),
-    ]
+        SimulatedMigInstance(
+            "1c.3g.40gb", uuid="MIG-a", place=0, gpu_instance=2, compute_instance=0, memory_total=40448,
+            memory_used=600, sm_activity=75, pids=[301]
+        ),
+        SimulatedMigInstance(
+            "2c.3g.40gb", uuid="MIG-b", place=1, gpu_instance=2, compute_instance=1, memory_total=40448,
+            memory_used=600, sm_activity=75, pids=[302]
+        ),
+        SimulatedMigInstance(
+            "1g.10gb", uuid="MIG-c", place=4, gpu_instance=9, compute_instance=0, memory_total=9984,
+            memory_used=300, sm_activity=10, pids=[303]
+        ),
+    ]  # fmt: skip
     return [gpu]
 
 
