@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from gpu_exporter import metrics
 from gpu_exporter.compat.dcgm import DCGM_FAMILIES, RATES, DcgmFamilies
 from gpu_exporter.compat.source import CounterRates
+from gpu_exporter.config import ExporterSettings
 from gpu_exporter.devices.simulated import parse_fleet
 from gpu_exporter.exposition import render
 from gpu_exporter.metrics import FamilySamples, MetricFamily
 from gpu_exporter.snapshot import DeviceIdentity, DeviceReading, DownReason, MetricReading, device_samples
+from gpu_exporter.wiring import build_sampler
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.polling import wait_until
+from tests.unit.owners.fake_kubelet import answer, kubelet, listing
 
 MIB = 1024.0**2
 GPU = DeviceIdentity("GPU-1", "3", "NVIDIA H100", "nvidia", "00000000:1B:00.0", "580.82.07")
@@ -271,3 +277,40 @@ def test_pods_own_the_series_of_their_gpus() -> None:
 def test_without_pods_there_are_no_pod_labels() -> None:
     found = dcgm(DeviceReading(GPU, (MetricReading(metrics.UTILIZATION, 0.5),)))
     assert not {"pod", "namespace", "container"} & found["DCGM_FI_DEV_GPU_UTIL"].samples[0].labels.keys()
+
+
+class OneGpu:
+    """A driver with one NVIDIA GPU."""
+
+    vendor = "nvidia"
+
+    def read(self) -> tuple[DeviceReading, ...]:
+        return (DeviceReading(GPU, (MetricReading(metrics.UTILIZATION, 0.5),)),)
+
+    def close(self) -> None: ...
+
+
+def test_the_exporters_page_has_the_pod_that_the_kubelet_gave_the_gpu_to(tmp_path: Path) -> None:
+    """As a board of a GPU cluster asks for it."""
+    socket_path = tmp_path / "kubelet.sock"
+    settings = ExporterSettings(
+        compat_dcgm=True,
+        pod_resources_socket=str(socket_path),
+        sampling_interval="50ms",
+        scontrol="",
+        disabled=frozenset({"host", "textfile"}),
+    )
+    with kubelet(socket_path, answer(listing({"prod/trainer-0": {"main": ("GPU-1",)}}))):
+        sampler = build_sampler(settings, {"nvidia": OneGpu()})
+        sampler.start(10)
+        try:
+            page = wait_until(
+                lambda: next((line for line in sampler.page().decode().splitlines() if "trainer-0" in line
+                              and line.startswith("DCGM_FI_DEV_GPU_UTIL{")), ""),
+                "the pod owns the series",
+            )  # fmt: skip
+        finally:
+            sampler.stop()
+    assert 'pod="trainer-0"' in page
+    assert 'container="main",namespace="prod"' in page
+    assert page.endswith("} 50")
