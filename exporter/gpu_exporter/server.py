@@ -200,6 +200,7 @@ class _Connection(BaseRequestHandler):
     def setup(self) -> None:
         self._buffer = b""
         self._has_responded = False
+        self._start = b""  # of the present request
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def finish(self) -> None:
@@ -218,7 +219,9 @@ class _Connection(BaseRequestHandler):
         except HttpError as http_error:
             log.debug("%s: %d %s", self.client_address, http_error.status, http_error)
             with suppress(OSError):  # the client may not wait for the response
-                self._send(http_error.status, _TEXT, f"{http_error}\n".encode(), keep_alive=False)
+                # No body after the answer to HEAD, however malformed: it would look like another answer.
+                body = f"{http_error}\n".encode()
+                self._send(http_error.status, _TEXT, body, keep_alive=False, head_only=self._start == b"HEAD ")
                 self._drain()
         except OSError as error:
             log.debug("%s disconnected: %s", self.client_address, error)
@@ -243,6 +246,7 @@ class _Connection(BaseRequestHandler):
         deadline = time.monotonic() + timeout
         while True:
             self._buffer = self._buffer.lstrip(b"\r\n")  # RFC 9112, section 2.2: ignore empty lines before a request
+            self._start = self._buffer[:5]
             if end := _END_OF_HEADERS.search(self._buffer):
                 head, self._buffer = self._buffer[: end.start()], self._buffer[end.end() :]
                 if len(head) <= MAX_HEADER_BYTES:

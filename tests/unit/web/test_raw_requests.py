@@ -100,6 +100,13 @@ def test_malformed_requests_get_one_answer(address: tuple[str, int], sent: bytes
     assert b"\r\nConnection: close\r\n" in answer
 
 
+@pytest.mark.parametrize("sent", [b"HEAD /echo HTTP/1.1\r\n\r\n", b"HEAD nonsense\r\n\r\n", b"HEAD " + b"x" * 70_000])
+def test_an_error_answers_head_without_a_body(address: tuple[str, int], sent: bytes) -> None:
+    answer = exchange(address, sent)
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert answer.endswith(b"\r\n\r\n")
+
+
 ACCEPTED = {
     "absolute target": b"GET http://a/echo HTTP/1.1\r\nHost: a\r\n\r\n",
     "empty lines first": b"\r\n\r\nGET /echo HTTP/1.1\r\nHost: a\r\n\r\n",

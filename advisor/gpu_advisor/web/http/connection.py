@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from http import HTTPStatus
 
@@ -15,6 +15,7 @@ from gpu_advisor.web.http.limits import ServerLimits
 
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 _END_OF_HEAD_BYTES = 4
+_HEAD = b"HEAD "
 COPIED_BYTES = 1 << 14
 
 
@@ -57,6 +58,7 @@ class HttpConnection:
         self._request: h11.Request | None = None
         self._body = bytearray()
         self._interim = b""
+        self._start = b""  # of the present request
 
     @property
     def begun(self) -> bool:
@@ -85,11 +87,15 @@ class HttpConnection:
     def respond(self, response: HttpResponse) -> tuple[list[bytes], bool]:
         """The bytes to send, and whether the connection can take another request."""
         parser, request = self._parser or h11.Connection(h11.SERVER), self._request
+        # Also to a malformed one: a body after the answer to HEAD would look like another answer.
+        head_only = request is not None and request.method == b"HEAD"
+        if request is None and self._start == _HEAD:
+            response = replace(response, chunks=())
         try:
-            parts = self._frame(parser, response, head_only=request is not None and request.method == b"HEAD")
+            parts = self._frame(parser, response, head_only=head_only)
         except h11.LocalProtocolError:  # header fields of the application that would split the response
             parser = h11.Connection(h11.SERVER)
-            parts = self._frame(parser, INTERNAL_ERROR, head_only=False)
+            parts = self._frame(parser, INTERNAL_ERROR, head_only=head_only)
         reusable = parser.our_state is h11.DONE and parser.their_state is h11.DONE
         self._parser, self._request, self._body = None, None, bytearray()
         return parts, reusable
@@ -97,6 +103,7 @@ class HttpConnection:
     def _parse_head(self) -> bool:
         if not self._searched:
             del self._buffer[: len(self._buffer) - len(self._buffer.lstrip(b"\r\n"))]  # RFC 9112, section 2.2
+        self._start = bytes(self._buffer[: len(_HEAD)])
         end = _END_OF_HEAD.search(self._buffer, self._searched)
         if (end.end() if end else len(self._buffer)) > self._limits.header_bytes:
             raise RequestError(431, f"the request's header exceeds {self._limits.header_bytes} bytes")
