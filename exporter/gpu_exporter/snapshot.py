@@ -53,7 +53,8 @@ class DriverState(str, Enum):
 class DeviceIdentity:
     """Identity of a GPU, as in gpu_info. Fields that the vendor does not have are empty.
 
-    `gpu_instance_id` is the driver's id of a MIG instance. `unified` is "true" if GPU and CPU share their memory.
+    `gpu_instance_id` is the driver's id of a MIG instance, `mig_placement` its first memory slice. `unified` is "true"
+    if GPU and CPU share their memory.
     """
 
     uuid: str
@@ -65,6 +66,7 @@ class DeviceIdentity:
     parent_uuid: str = ""
     mig_profile: str = ""
     gpu_instance_id: str = ""
+    mig_placement: str = ""
     unified: str = ""
 
 

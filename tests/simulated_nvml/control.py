@@ -34,6 +34,7 @@ class SimulatedMigInstance:
     uuid: str | None = None
     place: int | None = None
     gpu_instance: int | None = None
+    placement: int | None = None  # first memory slice; None: the driver does not say
     compute_instance: int | None = None
     memory_total: int | None = None  # MiB
     memory_used: int | None = None  # MiB

@@ -70,6 +70,7 @@ struct slice {
     unsigned place, gpu_instance, compute_instance, processes, pid_count, pids[MAX_PIDS];
     double memory_total, memory_used;    /* MiB */
     double sm_activity;                  /* percent of the instance */
+    int placement;                       /* first memory slice; -1: the driver does not say */
     int lists_others;                    /* lists the processes of all compute instances of its GPU instance */
 };
 
@@ -339,6 +340,7 @@ static void slice_statement(char *rest)
     snprintf(s->profile, sizeof s->profile, "1g.10gb");
     snprintf(s->uuid, sizeof s->uuid, "MIG-5e000000-0000-4000-8000-%06x%06x", (unsigned)index, s->place);
     s->memory_total = 9984;
+    s->placement = -1;
     for (char *word = strtok_r(NULL, " \t", &state); word; word = strtok_r(NULL, " \t", &state)) {
         char *value = strchr(word, '=');
         if (!value) refuse(word);
@@ -351,6 +353,7 @@ static void slice_statement(char *rest)
         else if (strcmp(word, "memory_total") == 0) s->memory_total = atof(value);
         else if (strcmp(word, "memory_used") == 0) s->memory_used = atof(value);
         else if (strcmp(word, "sm_activity") == 0) s->sm_activity = atof(value);
+        else if (strcmp(word, "placement") == 0) s->placement = atoi(value);
         else if (strcmp(word, "lists_others") == 0) s->lists_others = atoi(value);
         else if (strcmp(word, "processes") == 0) s->processes = (unsigned)atoi(value);
         else if (strcmp(word, "pids") == 0) {
@@ -1306,6 +1309,28 @@ int nvmlDeviceGetMigDeviceHandleByIndex(void *device, unsigned index, void **out
             return SUCCESS;
         }
     return NOT_FOUND;
+}
+
+int nvmlDeviceGetGpuInstanceById(void *device, unsigned id, void **out)
+{
+    BEGIN_DEVICE("nvmlDeviceGetGpuInstanceById");
+    for (unsigned i = 0; i < g->slice_count; i++) {
+        if (g->slices[i].gpu_instance != id) continue;
+        *out = &g->slices[i];
+        return SUCCESS;
+    }
+    return NOT_FOUND;
+}
+
+struct gpu_instance_info { void *device; unsigned id, profile, start, size; };
+
+int nvmlGpuInstanceGetInfo(void *instance, struct gpu_instance_info *out)
+{
+    const struct slice *s = instance;
+    BEGIN_SYSTEM("nvmlGpuInstanceGetInfo");
+    if (!s || s->placement < 0) return NOT_SUPPORTED;
+    *out = (struct gpu_instance_info){ s->parent, s->gpu_instance, 0, (unsigned)s->placement, 1 };
+    return SUCCESS;
 }
 
 int nvmlDeviceGetGpuInstanceId(void *device, unsigned *out)

@@ -67,6 +67,9 @@ UNSUPPORTED_INTERVAL_SECONDS = 60.0
 MAX_INSTANCES = 64
 """A driver that counts more instances of one GPU is wrong."""
 
+MAX_PLACEMENT = 16
+"""More memory slices than any GPU has: a larger number is none."""
+
 _PROFILE = re.compile(r"MIG (\S+)")
 
 
@@ -251,6 +254,15 @@ class MigInstances:
             return None
         return number if number < MAX_INSTANCES else None
 
+    def _placement(self, gpu_instance: int) -> str:
+        """The first memory slice of the GPU instance, by which Kubernetes' DRA driver names it; empty if not known."""
+        try:
+            instance = self._nvml.call("nvmlDeviceGetGpuInstanceById", self._handle, gpu_instance)
+            start: int = self._nvml.call("nvmlGpuInstanceGetInfo", instance).placement.start
+        except (NvmlValueError, GpuLost, DriverUnloaded):
+            return ""
+        return str(start) if start < MAX_PLACEMENT else ""
+
     def _open(self, device: _Listed, uuid: str, is_first: bool) -> _MigInstance:
         handle, gpu_instance = device.handle, device.gpu_instance
         identity = replace(
@@ -260,6 +272,7 @@ class MigInstances:
             parent_uuid=self._parent.uuid,
             mig_profile=self._profile(handle),
             gpu_instance_id="" if gpu_instance is None else str(gpu_instance),
+            mig_placement="" if gpu_instance is None else self._placement(gpu_instance),
         )
         functions = process_functions(parse_version(self._parent.driver_version))
         return _MigInstance(

@@ -15,8 +15,8 @@ Drivers of dynamic resource allocation (DRA), as <pool>/<device>, <device>, or i
 
 Device files, by base name, as in gres.conf: nvidia<minor>, nvidia-cap<n>, card<n>, renderD<n>.
 
-A MIG instance by profile is only resolved if it is the GPU's only one of that profile: NVML does not show the placement
-to everybody. An AMD partition (amdgpu_xcp_3) cannot be resolved.
+Where NVML does not show the placement of MIG instances, one is only resolved if it is the GPU's only one of its
+profile. An AMD partition (amdgpu_xcp_3) cannot be resolved.
 Sources: the documentation and code of these projects (NVIDIA/k8s-device-plugin, ROCm/k8s-device-plugin,
 intel/intel-device-plugins-for-kubernetes, GoogleCloudPlatform/container-engine-accelerators,
 kubernetes-sigs/dra-driver-nvidia-gpu, ROCm/k8s-gpu-dra-driver, intel/intel-resource-drivers-for-kubernetes).
@@ -40,7 +40,8 @@ _GKE_DEVICE = re.compile(r"nvidia(?P<minor>\d+)(?:/gi(?P<instance>\d+))?(?:/vgpu
 _DRM_DEVICE = re.compile(r"(?P<card>card\d+|renderD\d+)(?:-\d+)?")
 _DRA_GPU = re.compile(r"gpu-(?P<minor>\d+)")
 _DRA_MIG = re.compile(
-    r"gpu-(?P<minor>\d+)-mig-(?P<profile>(?:\d+c\.?)?\d+g\.?\d+gb[a-z0-9]*(?:[-+.][a-z][a-z0-9]*)*)(?:-\d+){1,2}"
+    r"gpu-(?P<minor>\d+)-mig-(?P<profile>(?:\d+c\.?)?\d+g\.?\d+gb[a-z0-9]*(?:[-+.][a-z][a-z0-9]*)*)(?:-\d+)?"
+    r"-(?P<placement>\d+)"
 )
 _DRA_AMD = re.compile(r"gpu-(?P<card>\d+)-(?P<render>\d+)")
 #: A CDI name of a claim starts with the claim's uid.
@@ -99,7 +100,8 @@ class DeviceIdResolver:
         if match := _DRA_GPU.fullmatch(device_id):
             return get(f"nvidia{match['minor']}", "")
         if match := _DRA_MIG.fullmatch(device_id):
-            return self._instance_of_profile(get(f"nvidia{match['minor']}", ""), match["profile"])
+            parent = get(f"nvidia{match['minor']}", "")
+            return self._instance_of_profile(parent, match["profile"], match["placement"])
         if match := _DRA_AMD.fullmatch(device_id):
             return get(_normalize_pci_address(self._card_address(f"renderD{match['render']}")), "")
         if match := _INTEL_DRA.fullmatch(device_id):
@@ -139,9 +141,12 @@ class DeviceIdResolver:
     def _instance(self, parent: str, instance: str) -> str:
         return next((each.uuid for each in self._instances.get(parent, ()) if each.gpu_instance_id == instance), "")
 
-    def _instance_of_profile(self, parent: str, profile: str) -> str:
+    def _instance_of_profile(self, parent: str, profile: str, placement: str) -> str:
         known = [each for each in self._instances.get(parent, ()) if _plain(each.mig_profile) == _plain(profile)]
-        return known[0].uuid if len(known) == 1 else ""
+        placed = [each for each in known if each.mig_placement == placement]
+        if len(known) == 1 and not known[0].mig_placement:
+            placed = known
+        return placed[0].uuid if len(placed) == 1 else ""
 
     def _instances_by_capability(self) -> dict[str, set[str]]:
         """Minor number of a capability's file -> the MIG instances that it gives access to (`gpu0/gi7/access 66`)."""

@@ -30,7 +30,7 @@ def h100_with_mig_instances() -> SimulatedGpu:
                 "3g.40gb", memory_total=40448, memory_used=600, gpu_instance=2, sm_activity=75, pids=[11]
             ),
             SimulatedMigInstance("2g.20gb", memory_total=20096, memory_used=300, gpu_instance=3, place=2, pids=[12]),
-            SimulatedMigInstance("1g.10gb", memory_total=9984, gpu_instance=9, place=6),
+            SimulatedMigInstance("1g.10gb", memory_total=9984, gpu_instance=9, place=6, placement=6),
         ],
     )
 
@@ -49,6 +49,8 @@ def test_instances_follow_their_parent_and_name_it(machine: SimulatedMachine) ->
         ("0:2", "2g.20gb"),
         ("0:6", "1g.10gb"),
     ]
+    # The driver says where the last one is.
+    assert [s.identity.mig_placement for s in instances] == ["", "", "6"]
     assert {s.identity.parent_uuid for s in instances} == {parent.identity.uuid}
     assert {(s.identity.pci_bus_id, s.identity.name, s.identity.driver_version) for s in instances} == {
         (parent.identity.pci_bus_id, parent.identity.name, parent.identity.driver_version)

@@ -107,6 +107,19 @@ def test_device_ids(tmp_path: Path, device_id: str, uuid: str) -> None:
     assert DeviceIdResolver(GPUS, tmp_path).resolve(device_id) == uuid
 
 
+def test_mig_instances_by_placement(tmp_path: Path) -> None:
+    gpu = DeviceIdentity("GPU-b", "0", "H100", "nvidia")
+    instances = [
+        DeviceIdentity(f"MIG-{n}", f"0:{n}", "H100", "nvidia", parent_uuid="GPU-b", mig_profile="1g.10gb",
+                       gpu_instance_id=str(9 - n), mig_placement=str(2 * n))
+        for n in range(3)
+    ]  # fmt: skip
+    ids = DeviceIdResolver([gpu, *instances], tmp_path)
+    assert [ids.resolve(f"gpu-0-mig-1g10gb-19-{start}") for start in (0, 2, 4, 6)] == ["MIG-0", "MIG-1", "MIG-2", ""]
+    alone = DeviceIdResolver([gpu, instances[1]], tmp_path)
+    assert (alone.resolve("gpu-0-mig-1g10gb-2"), alone.resolve("gpu-0-mig-1g10gb-0")) == ("MIG-1", "")
+
+
 def test_device_files_by_minor_number(tmp_path: Path) -> None:
     """The driver numbers its files by another order than NVML."""
     for address, minor in (("0000:0a:00.0", 1), ("0000:0b:00.0", 0)):
