@@ -28,6 +28,9 @@ from gpu_advisor.sources.matchers import compile_matchers
 #: has the whole window decides, or the rest waits until one has.
 MAX_SAMPLED_THINGS = 2000
 
+#: With fewer samples than this share of those of a GPU, `up` is not what the GPU was scraped with.
+MIN_UP_RATIO = 0.5
+
 #: The series of each thing in the window, with the number of their samples.
 SeriesCounts = Mapping[Thing, Mapping[Labels, float]]
 
@@ -104,14 +107,19 @@ class SeriesReader:
     def _intervals(
         self, families: Iterable[ExporterMapping], recent: Mapping[str, Vector], scrapes: Vector
     ) -> dict[str, float]:
-        """The scrape interval of each job, from the series of `up` with most samples, or of a GPU without `up`."""
+        """The scrape interval of each job, from its series of `up` with most samples.
+
+        Where that has far fewer samples than a GPU or node of the job, or is missing, from the latter: a history may
+        have been imported, or pushed, without `up`.
+        """
         best = _fullest_by_job(scrapes)
         found: dict[str, float] = {}
         witnesses: dict[str, dict[str, Labels]] = {}
         wanted: dict[str, Labels] = {}
         for mapping in families:
-            for job, labels in _fullest_by_job(recent[mapping.name]).items():
-                if job in best:
+            counts = recent[mapping.name]
+            for job, labels in _fullest_by_job(counts).items():
+                if job in best and scrapes[best[job]] >= MIN_UP_RATIO * counts[labels]:
                     wanted[job] = best[job]
                 else:
                     witnesses.setdefault(mapping.witnesses[0], {})[job] = labels
