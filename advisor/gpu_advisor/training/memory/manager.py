@@ -224,11 +224,14 @@ class MemoryManager:
         try:
             self._rollback.save()
             size = step.count(step.batch)
-            part_size = even_part_size(size, self.micro_batch_size or size, self._min_part_size())
+            part_size, least = size, 1
+            if self.micro_batch_size is not None:
+                least = self._min_part_size()
+                part_size = even_part_size(size, self.micro_batch_size, least)
             divided = part_size < size
             weighting = self._weighting(step, size, parameters) if divided or calls > 1 else None
             self._begin_measuring(part_size)
-            parts = step.parts(size, part_size, self._min_part_size())
+            parts = step.parts(size, part_size, least)
             result = step.run(self.model, parts, weighting, self._term_ratios, parameters)
             hooks.run_gradient_hooks()
         except Exception as error:  # noqa: BLE001  # whatever it is, the other ranks must learn of it
