@@ -21,14 +21,16 @@ BACKGROUND_SECONDS, BACKGROUND_RATIO = 3 * 3600, 0.95
 
 @dataclass(frozen=True, slots=True)
 class Pauses:
-    """`current` is the present pause in seconds, `longest_before` the longest finished one; None without activity.
+    """`current` is the present pause in seconds, `longest_before` the longest finished one; None without any.
 
-    `ended_idle` is when the latest pause as long as the idle window ended; None if there was none.
+    `ended_idle` is when the latest pause as long as the idle window ended; None if there was none. Without any activity
+    (`any_activity`), the present pause is at least as long as the data.
     """
 
     current: float
     longest_before: float | None
     ended_idle: float | None = None
+    any_activity: bool = True
 
 
 def find_pauses(
@@ -45,7 +47,7 @@ def find_pauses(
     active = [time for time, share in known if share >= level]
     begin = known[0][0] - step_seconds
     if not active:
-        return Pauses(at - max(begin, since or begin), None)
+        return Pauses(at - max(begin, since or begin), None, any_activity=False)
     observed = {time for time, _ in known}
     longest, ended = 0.0, None
     for earlier, later in pairwise(active):

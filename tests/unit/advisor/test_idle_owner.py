@@ -35,8 +35,8 @@ BUSY, QUIET, BLIP = 0.5, 0.0, 0.004
 @pytest.mark.parametrize(
     ("shares", "since", "pauses"),
     [
-        ((QUIET,) * 12, None, Pauses(3600, None)),
-        ((QUIET,) * 12, 2400.0, Pauses(1200, None)),  # of its owner's time only
+        ((QUIET,) * 12, None, Pauses(3600, None, any_activity=False)),
+        ((QUIET,) * 12, 2400.0, Pauses(1200, None, any_activity=False)),  # of its owner's time only
         ((BUSY,) * 2 + (QUIET,) * 10, None, Pauses(3000, 0.0)),
         ((BUSY, *(QUIET,) * 7, BUSY, QUIET, QUIET, QUIET), None, Pauses(900, 2100, 2400)),
         ((BUSY, QUIET, QUIET, BLIP, QUIET, QUIET), None, Pauses(600, 600)),  # a second of work is work

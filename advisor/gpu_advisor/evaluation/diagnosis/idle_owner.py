@@ -70,7 +70,7 @@ def _judge_pause(facts: Facts, gpu: Gpu, owners: tuple[GpuOwner, ...]) -> IdleVe
     if found is None:
         return IdleVerdict("phase", "its activity could not be read")
     begun = facts.at - found.current
-    if found.current < window:
+    if found.any_activity and found.current < window:
         return IdleVerdict("phase", f"something ran {found.current / 60:.0f} min ago")
     if found.ended_idle is not None and facts.at - found.ended_idle < HOLD_OFF_SECONDS:
         return IdleVerdict("phase", f"it worked again {(facts.at - found.ended_idle) / 60:.0f} min ago after a pause")
@@ -78,7 +78,7 @@ def _judge_pause(facts: Facts, gpu: Gpu, owners: tuple[GpuOwner, ...]) -> IdleVe
     needed = (SHARED_FACTOR if shared else PAUSE_FACTOR) * (found.longest_before or 0.0)
     if shared:
         needed = max(needed, SHARED_FACTOR * window)
-    if found.current <= needed + (facts.activity_step_seconds if found.longest_before else 0):
+    if found.any_activity and found.current <= needed + (facts.activity_step_seconds if found.longest_before else 0):
         return IdleVerdict(
             "phase", f"it paused for up to {(found.longest_before or window) / 60:.0f} min before", begun
         )
