@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from gpu_advisor.planning.architecture_table import (
+    SEQ2SEQ,
     derived_fields,
     flatten,
     format_terms,
@@ -66,10 +67,12 @@ class Prober:
     """Builds models of one type on meta and describes them: tensor groups with shapes and how many layers have them."""
 
     def __init__(self, model_type: str, seq2seq: bool) -> None:
-        from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+        from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq
 
-        self.make = CONFIG_MAPPING[model_type]
-        self.auto = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
+        self.make = CONFIG_MAPPING[model_type.removesuffix(SEQ2SEQ)]
+        speech = model_type.startswith("whisper")
+        whole = AutoModelForSpeechSeq2Seq if speech else AutoModelForSeq2SeqLM
+        self.auto = whole if seq2seq else AutoModelForCausalLM
         self.until = time.monotonic() + _SECONDS_A_TYPE
 
     def build(self, config: Config | None, **more: Any) -> tuple[Config, dict[str, tuple[tuple[int, ...], int]], int]:
@@ -165,6 +168,10 @@ def probe(model_type: str, seq2seq: bool) -> dict[str, Any]:
                 if found is None or found[1].keys() != groups.keys() or found[1] == groups:
                     continue
                 equal.update({name: same})
+            relevant.setdefault(name, []).append(value)
+            probes.append(found)
+    if not any(_WIDTHS.search(name) for name in relevant):
+        for found, name, value in _coupled_widths(prober, base, flat, groups, numbers):
             relevant.setdefault(name, []).append(value)
             probes.append(found)
     nullable = [name for name in relevant if _MAY_BE_OFF.search(name)]
@@ -305,6 +312,23 @@ def _try_raw(prober: Prober, config: Config) -> tuple[Config, dict[str, Any]] | 
 #: Numbers that may be 0 or absent, which leaves a part of the model out.
 _MAY_BE_OFF = re.compile(r"rank|shared|n_inner|mtp|nextn|dense")
 _WIDTHS = re.compile(r"(?:^|\.)(?:hidden_size|n_embd|d_model|model_dim|dim)$")
+
+
+def _coupled_widths(
+    prober: Prober, base: Config, flat: Config, groups: dict[str, Any], numbers: list[str]
+) -> list[tuple[Any, str, int]]:
+    """Probes of a width that can only change together with another number, as state-space models' with their heads."""
+    for width in (name for name in numbers if _WIDTHS.search(name)):
+        for other in numbers:
+            probes = [
+                (_try(prober, changed(base, {width: k * flat[width], other: k * flat[other]})), width, k * flat[width])
+                for k in (2, 3)
+                if other != width
+            ]
+            good = [each for each in probes if each[0] is not None and each[0][1].keys() == groups.keys() != groups]
+            if len(good) == 2:
+                return good
+    return []
 
 
 def _off(name: str) -> int | None:
@@ -463,12 +487,18 @@ def _as_text(table: dict[str, Any]) -> None:
                 del tensor["if"]
 
 
+#: Formulas of the probes that miss configs with other kinds of layers, or whose widths only change together.
+_SEVERAL_KINDS = ("granitemoehybrid", "falcon_h1", "nemotron_h", "zamba", "zamba2", "lfm2")
+
+
 def main(argv: list[str]) -> int:
     import transformers
     from transformers.models.auto import modeling_auto as auto
 
     types = dict.fromkeys(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, False)
-    types |= {name: True for name in auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES if name not in types}
+    # Types of both mappings have two entries: their decoder alone, and the whole.
+    whole = [*auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, "whisper"]
+    types |= {name + (SEQ2SEQ if name in types else ""): True for name in whole}
     table = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {"types": {}, "exceptions": {}}
     _as_text(table)
     table["source"] = f"transformers {transformers.__version__}"
@@ -477,7 +507,7 @@ def main(argv: list[str]) -> int:
         table["types"].pop(name, None)
         table["exceptions"].pop(name, None)
         try:
-            entry = probe(name, types[name])
+            entry = {"exact": False} if name in _SEVERAL_KINDS else probe(name, types[name])
             if entry.pop("exact"):
                 table["types"][name] = entry
             else:

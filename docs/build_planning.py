@@ -22,6 +22,7 @@ PAGE = Path(__file__).parent / "planning.md"
 COMMAND = "python docs/build_planning.py"
 
 TABLE = architecture_table()
+MODEL_TYPES = len({name.partition("/")[0] for name in TABLE["types"]})
 EXCEPTIONS = ", ".join(f"{name} ({reason})" for name, reason in sorted(TABLE["exceptions"].items()))
 OPTIMIZER_ROWS = "\n".join(
     f"| {each.name} | {each.weights:g} | {each.gradients:g} | {each.optimizer:g} |" for each in OPTIMIZERS.values()
@@ -55,7 +56,7 @@ these: `8xMI250X` are 16 GPUs of 64 GiB.
 
 | term | bytes on a GPU |
 | --- | --- |
-| weights | by optimizer; divided by the shards in ZeRO-3. Under adapters: 2, or 0.5 to 1 if quantized |
+| weights | by optimizer; divided by the shards in ZeRO-3. Frozen under adapters: 0.5 to 1 if quantized |
 | gradients | by optimizer; divided from ZeRO-2 on. At the loss they exist only with accumulation, or without sharding |
 | optimizer | by optimizer; divided from ZeRO-1 on |
 | activations | what each operation keeps; of a GPT layer with dropout `s b h (34 + 5 a s / h)` |
@@ -78,11 +79,11 @@ planner assumes the nearest published model, and names it.
 
 ## Models
 
-`--config` reads the config.json of {len(TABLE["types"])} model types of {TABLE["source"]}: causal language models
+`--config` reads the config.json of {MODEL_TYPES} model types of {TABLE["source"]}: causal language models
 and encoder-decoders whose default config builds, except those below. A table has every parameter tensor's shape as
 a formula of the config's fields, which `docs/build_architectures.py` found by building the models; tied embeddings
-follow the type's default. Neither torch nor transformers is needed. Other types are counted with transformers, if
-it is installed.
+follow the type's default. Neither torch nor transformers is needed. Other types, and configs that say of their
+layers' kinds what the formulas do not cover, are counted with transformers if it is installed, and refused if not.
 
 Not in the table: {EXCEPTIONS}.
 

@@ -21,7 +21,8 @@ def adapter_parameters(shape: TransformerShape, adapters: Adapters) -> float:
     return adapters.rank * shape.layers * widths[adapters.targets]
 
 
-def frozen_bytes(shape: TransformerShape, adapters: Adapters) -> float:
-    """Of the whole base: the layers in the quantization's bytes, embedding and output layer in 16 bits."""
+def frozen_bytes(shape: TransformerShape, adapters: Adapters, weights: float) -> float:
+    """Of the whole base: the layers in the quantization's bytes, the rest in those of the optimizer's weights."""
     layers = shape.layers * shape.layer_parameters
-    return FROZEN_BYTES[adapters.quantization] * layers + FROZEN_BYTES["none"] * (shape.parameters - layers)
+    each = weights if adapters.quantization == "none" else FROZEN_BYTES[adapters.quantization]
+    return each * layers + weights * (shape.parameters - layers)

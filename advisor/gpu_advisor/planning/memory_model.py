@@ -126,7 +126,7 @@ def memory(
     parameters = local_parameters(shape, layout)
     frozen = 0.0
     if recipe.adapters:
-        frozen = frozen_bytes(shape, recipe.adapters) * parameters / shape.parameters
+        frozen = frozen_bytes(shape, recipe.adapters, recipe.weights) * parameters / shape.parameters
         frozen /= layout.shards if layout.zero >= 3 else 1
         frozen *= 0.0 if layout.offload == "all" else 1.0
         parameters = adapter_parameters(shape, recipe.adapters) / layout.pipeline / layout.tensor
@@ -135,7 +135,9 @@ def memory(
     if recipe.embedding_optimizer is not None and not recipe.adapters and layout.offload == "none":
         more = (recipe.embedding_optimizer - recipe.optimizer) * shape.embedding_parameters / layout.tensor
         optimizer += more / (layout.shards if layout.zero >= 1 else 1)
-    gathered = frozen_bytes(shape, recipe.adapters) / shape.parameters if recipe.adapters else float(value)
+    gathered = (
+        frozen_bytes(shape, recipe.adapters, recipe.weights) / shape.parameters if recipe.adapters else float(value)
+    )
     layer = shape.layer_parameters / layout.tensor
     output = (shape.output_parameters or shape.vocabulary * shape.hidden) / layout.tensor
     trained = 0.0 if recipe.adapters else 1.0

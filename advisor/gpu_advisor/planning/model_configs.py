@@ -12,6 +12,7 @@ from typing import Any
 
 from gpu_advisor.hardware.errors import PlanError
 from gpu_advisor.planning.architecture_table import (
+    SEQ2SEQ,
     TensorGroup,
     architecture_table,
     holds,
@@ -59,12 +60,14 @@ def _tensors(config: Mapping[str, Any], model_type: str) -> tuple[list[TensorGro
     """With the fields that they follow from."""
     table = architecture_table()
     entry = table["types"].get(model_type)
+    if any("ForConditionalGeneration" in str(each) for each in config.get("architectures") or ()):
+        entry = table["types"].get(model_type + SEQ2SEQ, entry)
     reason = table["exceptions"].get(model_type)
     if entry is not None:
         fields = with_defaults(entry, config)
-        if holds(entry, fields):
+        if holds(entry, config, fields):
             return list(parameters_of_tensors(entry, fields)), fields
-        reason = "not with these widths"
+        reason = "not with these widths or kinds of layers"
     counted = count_on_meta(config)
     if counted is not None:
         return counted
@@ -77,7 +80,8 @@ def _tensors(config: Mapping[str, Any], model_type: str) -> tuple[list[TensorGro
 
 def _inner(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The language model's part of a multimodal config, unless the whole is a type of the table."""
-    if config.get("model_type") in architecture_table()["types"]:
+    entry = architecture_table()["types"].get(config.get("model_type"))
+    if entry is not None and holds(entry, config, with_defaults(entry, config)):
         return config
     for name in _TEXT_CONFIGS:
         part = config.get(name)

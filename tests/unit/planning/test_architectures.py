@@ -22,7 +22,7 @@ TYPES = (
     "apertus", "arcee", "bart", "bert-generation", "biogpt", "bitnet", "bloom", "codegen", "cohere", "cohere2",
     "deepseek_v2", "deepseek_v3", "exaone4", "falcon", "falcon_mamba", "gemma", "gemma2", "gemma3_text", "glm",
     "glm4", "glm4_moe", "gpt2", "gpt_bigcode", "gpt_neox", "gpt_oss", "gptj", "granite", "granitemoe", "helium",
-    "llama", "llama4_text", "mamba", "mamba2", "minimax", "mistral", "mixtral", "mpt", "mt5", "olmo", "olmo2", "olmoe",
+    "llama", "llama4_text", "mamba", "minimax", "mistral", "mixtral", "mpt", "mt5", "olmo", "olmo2", "olmoe",
     "opt",
     "persimmon", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "stablelm",
     "starcoder2", "t5", "xglm",
@@ -106,6 +106,22 @@ def test_other_dimensions(model_type: str) -> None:
         check(transformers.CONFIG_MAPPING[model_type](**fields))
 
 
+@pytest.mark.usefixtures("only_the_table")
+@pytest.mark.parametrize(
+    ("model_type", "auto"),
+    [("bart", "AutoModelForSeq2SeqLM"), ("whisper", "AutoModelForSpeechSeq2Seq"), ("pegasus", "AutoModelForSeq2SeqLM")],
+)
+def test_a_config_that_names_the_whole_model_counts_the_encoder(model_type: str, auto: str) -> None:
+    config = transformers.CONFIG_MAPPING[model_type]()
+    with torch.device("meta"):
+        model = getattr(transformers, auto).from_config(config)
+    model.tie_weights()
+    truth = sum(parameter.numel() for parameter in model.parameters())
+    whole = config.to_dict() | {"architectures": [type(model).__name__]}
+    assert shape_from_config(whole).parameters == pytest.approx(truth, rel=TOLERANCE)
+    assert shape_from_config(config.to_dict() | {"architectures": None}).parameters < truth
+
+
 def test_a_type_that_the_table_lacks_is_counted_on_meta_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     config = transformers.CONFIG_MAPPING["recurrent_gemma"](num_hidden_layers=4)
     assert "recurrent_gemma" not in architecture_table()["types"]
@@ -126,6 +142,52 @@ def test_a_structure_that_the_formulas_do_not_cover_is_counted_or_refused(monkey
     monkeypatch.setattr(model_configs, "count_on_meta", lambda _config: None)
     with pytest.raises(PlanError, match="not with these widths"):
         shape_from_config(config.to_dict())
+
+
+#: Only fields that older published configs have: newer ones are left to follow from them. Small, of the same structure.
+OLDER: dict[str, tuple[str, dict[str, Any]]] = {
+    "T0_3B": ("t5", {"d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "num_heads": 32,
+                     "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "vocab_size": 32128}),
+    "T5-3B": ("t5", {"d_model": 1024, "d_kv": 128, "d_ff": 16384, "num_layers": 24, "num_heads": 32}),
+    "LongT5": ("longt5", {"d_model": 768, "d_kv": 64, "d_ff": 2048, "num_layers": 12, "num_heads": 12,
+                          "feed_forward_proj": "gated-gelu"}),
+    "BLOOM": ("bloom", {"n_embed": 1024, "n_layer": 24, "num_attention_heads": 16, "vocab_size": 250880}),
+    "Mamba": ("mamba", {"hidden_size": 2560, "num_hidden_layers": 4, "vocab_size": 50280}),
+    "Qwen3-Next": ("qwen3_next", {"hidden_size": 2048, "num_hidden_layers": 12, "full_attention_interval": 4,
+                                  "num_attention_heads": 16, "num_key_value_heads": 2, "num_experts": 16}),
+    "DeepSeek-V3.2": ("deepseek_v32", {"hidden_size": 2048, "num_hidden_layers": 9, "first_k_dense_replace": 3,
+                                       "n_routed_experts": 16, "moe_intermediate_size": 512,
+                                       "num_attention_heads": 16, "num_key_value_heads": 16}),
+    "Falcon-7B": ("falcon", {"hidden_size": 4544, "n_layer": 4, "n_head": 71, "multi_query": True,
+                             "parallel_attn": True, "bias": False, "vocab_size": 65024}),
+}  # fmt: skip
+
+#: Of which the formulas do not cover which layers have which parameters.
+KINDS_OF_LAYERS: dict[str, dict[str, Any]] = {
+    "qwen3_moe": {"num_hidden_layers": 8, "decoder_sparse_step": 2, "num_experts": 8},
+    "qwen2_moe": {"num_hidden_layers": 8, "mlp_only_layers": [0, 1], "num_experts": 8},
+    "llama4_text": {"num_hidden_layers": 4, "interleave_moe_layer_step": 2, "num_local_experts": 4},
+    "gpt_neo": {"num_layers": 4, "attention_types": [[["global", "local"], 2]]},
+    "nemotron_h": {"hybrid_override_pattern": "M-M*", "num_hidden_layers": 4},
+}
+
+
+@pytest.mark.usefixtures("only_the_table")
+@pytest.mark.parametrize("name", sorted(OLDER))
+def test_configs_with_the_fields_of_older_versions(name: str) -> None:
+    model_type, fields = OLDER[name]
+    truth = built(transformers.CONFIG_MAPPING[model_type](**fields))
+    assert shape_from_config({"model_type": model_type, **fields}).parameters == pytest.approx(truth, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("model_type", sorted(KINDS_OF_LAYERS))
+def test_kinds_of_layers_that_no_formula_covers(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"model_type": model_type, **KINDS_OF_LAYERS[model_type]}
+    truth = built(transformers.CONFIG_MAPPING[model_type](**KINDS_OF_LAYERS[model_type]))
+    assert shape_from_config(config).parameters == pytest.approx(truth, rel=TOLERANCE)
+    monkeypatch.setattr(model_configs, "count_on_meta", lambda _config: None)
+    with pytest.raises(PlanError, match="install transformers"):
+        shape_from_config(config)
 
 
 def test_the_exceptions_are_listed_with_reasons() -> None:

@@ -218,6 +218,8 @@ def test_adapters_and_quantized_bases_need_less() -> None:
     lora, qlora = plan(*base, "--lora", "16"), plan(*base, "--lora", "16", "--quantize", "nf4-dq")
     totals = [json.loads(full.output)["plans"][0]["total_bytes"], lora[0]["total_bytes"], qlora[0]["total_bytes"]]
     assert totals[0] > 2 * totals[1] > 2 * totals[2]
+    wide = plan(*base, "--lora", "16", "--optimizer", "adamw-fp32")[0]["memory_bytes"]["weights"]
+    assert wide == pytest.approx(2 * lora[0]["memory_bytes"]["weights"], rel=0.01)
     assert "add --lora" in run(*base, "--quantize", "nf4").output
 
 
