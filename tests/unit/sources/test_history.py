@@ -229,7 +229,7 @@ def test_one_writer(tmp_path: Path):
 
 def test_not_a_history(tmp_path: Path):
     (tmp_path / "text.db").write_text("hello " * 1000)
-    with pytest.raises(HistoryError, match="Move it away"):
+    with pytest.raises(HistoryError, match="moves it aside"):
         History(tmp_path / "text.db")
     with sqlite3.connect(tmp_path / "other.db") as other:
         other.execute("CREATE TABLE t (a)")
