@@ -15,9 +15,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpu_exporter.host.base import DISK_EXCLUDE, FS_TYPES_EXCLUDE, MOUNT_POINTS_EXCLUDE
+
+if TYPE_CHECKING:
+    import yaml  # an exporter without a settings file does not need it
 
 
 class SettingsError(Exception):
@@ -202,7 +205,7 @@ def _build_parser(collectors: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def compose_without_aliases(text: str) -> Any:
+def compose_without_aliases(text: str) -> yaml.Node | None:
     """The nodes of a YAML document. Raises yaml.YAMLError.
 
     Aliases are errors: a few lines of them stand for billions of nodes, and no settings here need them.
@@ -212,11 +215,12 @@ def compose_without_aliases(text: str) -> Any:
     class Loader(yaml.SafeLoader):
         def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
             if self.check_event(yaml.AliasEvent):
-                mark = self.peek_event().start_mark
+                mark = self.get_event().start_mark  # type: ignore[no-untyped-call]
                 raise yaml.composer.ComposerError(None, None, "aliases are not supported; write the value out", mark)
             return super().compose_node(parent, index)
 
-    return yaml.compose(text, Loader=Loader)
+    node: yaml.Node | None = yaml.compose(text, Loader=Loader)
+    return node
 
 
 def _read_config_file(path: Path, collectors: Sequence[str]) -> Iterator[tuple[str, Any]]:

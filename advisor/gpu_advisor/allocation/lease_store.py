@@ -69,6 +69,7 @@ class LeaseStore:
         self._number_path = path.with_name(path.name + ".commits")
         #: What was moved aside at the start.
         self.damaged: DamagedFile | None = None
+        self._unconfirmed = ""
         self._number_file = -1
         self._lock = _lock(path)
         try:
@@ -143,7 +144,6 @@ class LeaseStore:
                     self._db.close()
         if reason:
             self._start_over(reason, clock())
-        self._unconfirmed = ""
         if self._marker.exists():
             self._unconfirmed = self._marker.read_text(encoding="utf-8", errors="replace").strip() or _ADVICE
 

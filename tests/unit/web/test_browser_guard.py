@@ -74,7 +74,7 @@ def test_a_name_that_is_not_ours_is_refused_without_a_login(path: str) -> None:
     for host in ("evil.example", "evil.example:9817"):
         answer = app.get(path, headers={"Host": host})
         assert answer.status_code == 421
-        assert "web.allowed_hosts" in answer.json["detail"]
+        assert "web.allowed_hosts" in answer.text
     for host in ("gpu.example:9817", "page.example", "127.0.0.1:9817", "[::1]:9817", "localhost"):
         assert app.get(path, headers={"Host": host}).status_code in (200, 404)
 
@@ -115,7 +115,7 @@ def test_the_write_token_protects_what_changes_state(method: str, path: str) -> 
         refused = app.open(path, method=method, headers=headers, json={})
         assert refused.status_code == 401
         assert refused.headers["WWW-Authenticate"].startswith("Bearer")
-        assert "write_token_file" in refused.json["detail"]
+        assert "write_token_file" in refused.text
     answer = app.open(path, method=method, headers={"Authorization": "Bearer wr1te"}, json={})
     assert answer.status_code not in (401, 403)
 
