@@ -90,6 +90,7 @@ class _Trial:
     ) -> None:
         self._model, self._step, self._parameters, self._rollback = model, step, parameters, rollback
         self._low_precision = False
+        self._loss_dtypes: set[torch.dtype] = set()
         self._observed: list[tuple[dict[str, float], float]] = []
 
     def examine(self, size: int) -> Exactness:
@@ -114,6 +115,7 @@ class _Trial:
         """What the loss of these samples may be; None if their gradient tells nothing."""
         self._rollback.restore()
         loss = self._step.loss(self._model, samples.data)
+        self._loss_dtypes.add(loss.dtype)  # some models compute it in float32, whatever their parameters are
         weightings = self._step.weightings(loss)  # before the backward pass, which frees what the graph keeps
         run_backward(loss)
         norm = self._norm()
@@ -172,19 +174,23 @@ class _Trial:
         )
 
     def _difference(self, samples: _Samples, weighting: Weighting) -> float:
-        """Of the gradients of parts from those of all samples, relative to the largest of these."""
+        """Of the gradients and losses of parts from those of all samples, relative to the largest of these."""
         self._rollback.restore()
-        run_backward(self._step.loss(self._model, samples.whole.data))
+        whole = self._step.loss(self._model, samples.whole.data)
+        run_backward(whole)
         largest = self._norm()
         self._rollback.restore_state()
         losses = [self._step.loss(self._model, part.data) for part in samples.parts]
         weights = _weights(weighting, samples.parts, losses)
         self._observed += [(_divisors(loss), weight) for loss, weight in zip(losses, weights, strict=True) if weight]
-        for loss, share in zip(losses, _shares(weighting, weights), strict=True):
+        shares = _shares(weighting, weights)
+        for loss, share in zip(losses, shares, strict=True):
             if share:
                 run_backward(loss * -share)
                 largest = max(largest, self._norm())
         difference = self._norm() / largest if largest else 0.0
+        shared = [float(loss.detach()) * share for loss, share in zip(losses, shares, strict=True) if share]
+        difference = max(difference, _relative_difference(float(whole.detach()), shared))
         return difference if math.isfinite(difference) else math.inf
 
     def _is_repeatable(self, samples: Part) -> bool:
@@ -207,7 +213,7 @@ class _Trial:
         return float(total**0.5)
 
     def _tolerance(self) -> float:
-        dtypes = {parameter.dtype for parameter in self._parameters}
+        dtypes = {parameter.dtype for parameter in self._parameters} | self._loss_dtypes
         if self._low_precision:
             return LOW_PRECISION_TOLERANCE
         return max(TOLERANCES.get(dtype, LOW_PRECISION_TOLERANCE) for dtype in dtypes)
@@ -239,6 +245,11 @@ def _weights(weighting: Weighting, parts: Sequence[Part], losses: Sequence[torch
 def _shares(weighting: Weighting, weights: Sequence[float]) -> list[float]:
     total = 1.0 if weighting.adds else sum(weights)
     return [weight / total if total else 0.0 for weight in weights]
+
+
+def _relative_difference(whole: float, parts: Sequence[float]) -> float:
+    largest = max(abs(whole), *map(abs, parts), 0.0)
+    return abs(whole - sum(parts)) / largest if largest else 0.0
 
 
 def _divisors(loss: torch.Tensor) -> dict[str, float]:
