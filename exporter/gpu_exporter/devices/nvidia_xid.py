@@ -20,7 +20,7 @@ from gpu_exporter.snapshot import Absence, AbsenceReason, DeviceReading, MetricR
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.25
+POLL_SECONDS = 0.5
 """Timeout of one wait for events, and so about the time that `stop` takes."""
 
 RETRY_SECONDS = 5.0

@@ -78,9 +78,6 @@ COLLECTORS: dict[str, Callable[[HostSettings], HostCollector]] = {
 #: so that scrapes at the usual intervals of 15, 30 and 60 s find values of the same age each time.
 MIN_INTERVAL_SECONDS: dict[str, float] = {
     "loadavg": 5.0,  # the kernel's own interval
-    "conntrack": 5.0,
-    "filefd": 5.0,
-    "filesystem": 5.0,
     "infiniband": 5.0,
     "netstat": 5.0,
     "schedstat": 5.0,
@@ -89,9 +86,12 @@ MIN_INTERVAL_SECONDS: dict[str, float] = {
     "vmstat": 5.0,
     "arp": 15.0,
     "bonding": 15.0,
+    "conntrack": 15.0,
     "cpufreq": 15.0,
     "edac": 15.0,
     "entropy": 15.0,
+    "filefd": 15.0,
+    "filesystem": 15.0,
     "hwmon": 15.0,
     "kernel_hung": 15.0,
     "mdadm": 15.0,
