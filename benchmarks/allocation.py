@@ -1,6 +1,6 @@
 """Leases under load and under kill -9, and what they cost beside bare SQLite commits.
 
-    python -m benchmarks.allocation             64 clients, 10,000 requests, 10 kills: about two minutes
+    python -m benchmarks.allocation             64 clients, 10,000 requests, 20 kills: about three minutes
     python -m benchmarks.allocation --smoke     a small size, without a results file
 
 First the service is killed repeatedly while clients allocate, validate, renew and release; lease_history_checker.py
@@ -51,7 +51,7 @@ class LeaseLoad:
         return self.work.clients * self.work.requests
 
 
-FULL = LeaseLoad(ClientWorkload(64, 157, 1.5, 60.0, ("A100", "T4"), 4), 10, 8, 2)
+FULL = LeaseLoad(ClientWorkload(64, 157, 1.5, 60.0, ("A100", "T4"), 4), 20, 8, 2)
 SMOKE = LeaseLoad(ClientWorkload(8, 63, 1.0, 60.0, ("A100", "T4"), 4), 2, 1, 1)
 
 
