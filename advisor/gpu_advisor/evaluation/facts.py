@@ -12,6 +12,7 @@ from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.evaluation.recommendation import Abstention, Evidence, LabelSelection, Reason, Scope
 from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.promql.expressions import Expression, Matcher, TimeSeries
+from gpu_advisor.promql.query_language import PROMQL, QueryLanguage
 from gpu_advisor.promql.vocabulary import ScopeName
 from gpu_advisor.settings import EvaluationSettings
 
@@ -95,6 +96,7 @@ class Facts:
     unmapped_exporters: tuple[str, ...] = ()
     unmatched_hosts: str = ""
     cluster_label: str = ""
+    language: QueryLanguage = PROMQL  # of the engine that gave the values
     _gpus_of_nodes: Mapping[str, tuple[Gpu, ...]] = field(init=False, repr=False, compare=False)
     _nodes: Mapping[str, Node] = field(init=False, repr=False, compare=False)
     _clusters: Mapping[str, str] = field(init=False, repr=False, compare=False)
@@ -151,6 +153,7 @@ class Facts:
             samples=samples,
             coverage=coverage,
             things=LabelSelection(label, keys, everything, matchers),
+            language=self.language,
         )
 
     def _selector(self, scope: ScopeName, names: tuple[str, ...]) -> tuple[str, tuple[str, ...], tuple[Matcher, ...]]:

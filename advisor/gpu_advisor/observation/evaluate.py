@@ -30,7 +30,7 @@ from gpu_advisor.observation.series import SeriesReader
 from gpu_advisor.observation.unmapped import read_unmapped_exporters
 from gpu_advisor.promql.expressions import union, with_matchers
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.base import PromqlSource, Source
+from gpu_advisor.sources.base import PromqlSource, QueryLanguageSource, Source
 from gpu_advisor.sources.exporters.detection import GpuInventory, inventory_queries, merge_identities, present_exporters
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.query_plan import plan_queries
@@ -76,6 +76,8 @@ def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
     queries += len(second.combined)
     left_out = discarded_readings(limited, values)
     facts = build_facts({**results, **values}, inventory, families, settings, at, observed, left_out)
+    if isinstance(source, QueryLanguageSource):
+        facts = replace(facts, language=source.query_language())
     if isinstance(source, PromqlSource):
         facts = replace(facts, unmapped_exporters=read_unmapped_exporters(source, inventory, mappings_of(settings), at))
         queries += 1

@@ -94,6 +94,7 @@ def _evidence(facts: Facts, pool: Pool, limits: ScalingLimits, grows: bool) -> I
             at=history[-1].at,
             expression=facts.pool_work_expressions.get(pool.settings.name),
             samples=len(history),
+            language=facts.language,
         )
     signal = facts.demand_signals.get(pool.settings.name)
     if signal is not None and signal.series:
