@@ -91,6 +91,7 @@ class _Trial:
         self._model, self._step, self._parameters, self._rollback = model, step, parameters, rollback
         self._low_precision = False
         self._loss_dtypes: set[torch.dtype] = set()
+        self._without_gradient: _Samples | None = None
         self._observed: list[tuple[dict[str, float], float]] = []
 
     def examine(self, size: int) -> Exactness:
@@ -101,12 +102,17 @@ class _Trial:
         weightings: list[Weighting] = []
         with self._note_precision():
             for whole, parts in self._step.few_samples(size, MAX_TRIES):
-                found = self._informative_weightings(whole)
-                if found is not None:
+                informative = self._informative_weightings(whole)
+                if informative is not None:
                     samples.append(_Samples(whole, parts))
-                    weightings = weightings or found
+                    weightings = weightings or informative
+                elif self._norm() == 0:
+                    self._without_gradient = _Samples(whole, parts)
                 if len(samples) == (1 if reason else NEEDED_TRIES):
                     break
+            if not samples and self._without_gradient is not None:
+                found = self._choose([self._without_gradient], self._step.weightings(None))
+                return replace(found, doubt=found.doubt or "the first samples have no gradient, only losses to compare")
             if not samples:
                 raise UntriedError("the gradients of the first samples are zero or not finite")
             return Exactness(weightings[0], reason) if reason else self._choose(samples, weightings)
