@@ -98,6 +98,14 @@ class AllocationDocument(TypedDict):
     reasons: Annotated[list[str], Field(description="why these GPUs were chosen")]
 
 
+class AllocateAnswer(AllocationDocument):
+    """The allocation, and a short form of it."""
+
+    success: Annotated[bool, Field(description="true: errors have a status of 400 or more")]
+    node_name: Annotated[str, Field(description="the first node; empty on the CPU")]
+    gpu_config: Annotated[RequestFields, Field(description="the same as `request`")]
+
+
 class Allocations(TypedDict):
     total: int
     allocations: list[AllocationDocument]

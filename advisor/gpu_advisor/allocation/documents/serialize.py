@@ -117,6 +117,15 @@ def allocation_document(allocation: Allocation, now: float, resource: ResourceNa
     }
 
 
+def allocate_answer(allocation: Allocation, now: float, resource: ResourceNameOf) -> schema.AllocateAnswer:
+    return {
+        **allocation_document(allocation, now, resource),
+        "success": True,
+        "node_name": next(iter(allocation.node_names), ""),
+        "gpu_config": request(allocation.request),
+    }
+
+
 def shares(of: Iterable[NodeAllocation]) -> list[schema.ShareOfNode]:
     return [
         {

@@ -87,8 +87,9 @@ class AllocationHandlers:
     def gpu_allocate(self) -> Response:
         _query_parameters("gpu_allocate")
         body = parse_body(AllocateRequestBody)
-        allocation = self._service.allocator.allocate(self._request(body), body.client_token, body.lease_seconds)
-        return self._allocation_response(allocation)
+        allocator = self._service.allocator
+        allocation = allocator.allocate(self._request(body), body.client_token, body.lease_seconds)
+        return _json_response(serialize.allocate_answer(allocation, allocator.leases.clock(), self._resource))
 
     def gpu_validate(self) -> Response:
         _query_parameters("gpu_validate")

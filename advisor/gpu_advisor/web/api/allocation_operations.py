@@ -80,7 +80,7 @@ GPU_OPERATIONS: dict[str, Operation] = {
         (Parameter("gpu_type", "e.g. A100 or nvidia.com/gpu"), _MEMORY), errors=(503,),
     ),
     "gpu_allocate": Operation(
-        "POST", f"{_ROOT}/allocate", "Lease the best-fitting GPUs", {JSON: schema.AllocationDocument},
+        "POST", f"{_ROOT}/allocate", "Lease the best-fitting GPUs", {JSON: schema.AllocateAnswer},
         body=AllocateRequestBody, errors=(409, 503), changes_state=True,
     ),
     "gpu_validate": Operation(
