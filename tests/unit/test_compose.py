@@ -209,8 +209,11 @@ def test_the_images_are_small_and_not_root():
 
 def test_the_images_install_the_extras_of_their_commands():
     text = (ROOT / "Dockerfile").read_text()
-    assert "[web]" in text.split(" AS exporter-environment\n")[1].split("\nFROM ")[0]
-    assert "[advisor,web,kubernetes]" in text.split(" AS advisor-environment\n")[1].split("\nFROM ")[0]
+    for name in OWN:  # what these files have, by extras: tests/unit/test_release.py
+        stage = text.split(f" AS {name}-environment\n")[1].split("\nFROM ")[0]
+        assert f"COPY docker/requirements-{name}.txt ./" in stage
+        assert f"--require-hashes -r requirements-{name}.txt" in stage
+    assert "for part in exporter:web advisor:advisor,web,kubernetes;" in (ROOT / "Makefile").read_text()
 
 
 def test_the_build_context_has_all_inputs():
