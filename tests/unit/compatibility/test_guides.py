@@ -160,3 +160,15 @@ def test_the_guides_logger_is_the_managers():
     from gpu_advisor.compatibility import resources
 
     assert resources.log is logging.getLogger("gpu_resource_manager")
+
+
+def test_the_rest_answer_has_the_guides_fields(environment):
+    """Beside the allocation's own."""
+    import requests
+
+    body = {"gpu_count": 1, "gpu_type": "A100", "memory_gb": 80.0, "distributed_training": True}
+    answer = requests.post(f"{environment.url}/api/v1/gpu/allocate", json=body, timeout=30).json()
+    assert (answer["success"], answer["node_name"]) == (True, "gpu-node-2")
+    assert {name: answer["gpu_config"][name] for name in body} == body
+    assert answer["nodes"][0]["node_name"] == "gpu-node-2"
+    requests.delete(f"{environment.url}/api/v1/gpu/allocations/{answer['id']}", timeout=30)
