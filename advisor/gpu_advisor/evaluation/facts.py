@@ -116,6 +116,11 @@ class Facts:
         """The signal's value for a GPU's uuid or a node's name; None if there is none."""
         return self.values.get(signal.name, {}).get(name)
 
+    def uuid_label(self, uuid: str) -> str:
+        """The label value of a GPU's uuid in its series, without the cluster."""
+        cluster = self._clusters.get(uuid)
+        return uuid if cluster is None else uuid.removeprefix(f"{cluster}/")
+
     def gpus_of_node(self, node: str) -> tuple[Gpu, ...]:
         return self._gpus_of_nodes.get(node, ())
 
@@ -168,9 +173,7 @@ class Facts:
         if not self._clusters:
             return "uuid", names, ()
         clusters = {self._clusters.get(name, "") for name in names}
-        # A uuid has no slash, unless it was qualified.
-        uuids = tuple(name.removeprefix(f"{self._clusters.get(name, '')}/") for name in names)
-        return "uuid", uuids, self._in_cluster(clusters)
+        return "uuid", tuple(map(self.uuid_label, names)), self._in_cluster(clusters)
 
     def _in_cluster(self, clusters: set[str]) -> tuple[Matcher, ...]:
         if not self.cluster_label or len(clusters) != 1 or not (cluster := next(iter(clusters))):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 
 from gpu_advisor.evaluation.diagnosis.idle import idle_window_covered
 from gpu_advisor.evaluation.facts import Facts
@@ -36,14 +36,19 @@ def idle_candidates(facts: Facts, settings: Settings) -> tuple[str, ...]:
 
 
 def read_activity(
-    source: Source, utilization: Expression, uuids: Sequence[str], at: float
+    source: Source, utilization: Expression, labels_of: Mapping[str, str], at: float
 ) -> dict[str, TimeSeries] | None:
     """Utilization by GPU and step, oldest first; `utilization` is over one step. One query.
+
+    `labels_of` are the uuid labels of the GPUs, by key.
 
     None if the source refuses this query. Raises SourceError if it fails.
     """
     last = at // STEP_SECONDS * STEP_SECONDS
-    values = tuple(sorted({uuid.rpartition("/")[2] for uuid in uuids[:MAX_GPUS]}))
+    names: dict[str, list[str]] = {}
+    for name, label in list(labels_of.items())[:MAX_GPUS]:
+        names.setdefault(label, []).append(name)
+    values = tuple(sorted(names))
     expression = restrict_to_values(utilization, "uuid", values)
     try:
         found = source.range(expression, last - HISTORY_SECONDS + STEP_SECONDS, last, STEP_SECONDS)
@@ -53,7 +58,6 @@ def read_activity(
         if error.kind not in QUERY_ERROR_KINDS:
             raise
         return None
-    names = _names(uuids)
     steps: dict[str, TimeSeries] = {}
     for labels, series in found.items():
         each = dict(labels)
@@ -64,11 +68,3 @@ def read_activity(
             if at > last:
                 steps[name] = (*steps.get(name, ()), (at, value))
     return steps
-
-
-def _names(uuids: Iterable[str]) -> dict[str, list[str]]:
-    """Keys of GPUs by uuid: a key may begin with a cluster."""
-    found: dict[str, list[str]] = {}
-    for uuid in uuids:
-        found.setdefault(uuid.rpartition("/")[2], []).append(uuid)
-    return found

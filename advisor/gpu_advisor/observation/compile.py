@@ -68,12 +68,19 @@ def _filters(expression: Expression) -> Iterator[Filter]:
         yield from _filters(part)
 
 
-def step_utilization(found: Sequence[ExporterDialect], step_seconds: int) -> Expression | None:
-    """Utilization over one step of a history, and over two scrapes at least: a rate needs two samples."""
+def step_utilization(
+    found: Sequence[ExporterDialect], step_seconds: int, *, overlapping: bool = False
+) -> Expression | None:
+    """Utilization over one step of a history, and over two scrapes at least: a rate needs two samples.
+
+    An increase reaches from the first to the last sample of its window, so what happens between two windows is in
+    neither. `overlapping` windows begin a scrape earlier.
+    """
     parts: list[Expression] = []
     for dialect in found:
         if dialect.mapping.scope == signals.UTILIZATION.scope and dialect.name != RECORDED_SERIES:
-            window = max(step_seconds, ceil(2.5 * (dialect.interval_seconds or 0)))
+            interval = dialect.interval_seconds or 0
+            window = max(step_seconds + (ceil(1.1 * interval) if overlapping else 0), ceil(2.5 * interval))
             expression = dialect.expression(signals.UTILIZATION.quantity, signals.UTILIZATION.reduction, window)
             parts += [expression] if expression is not None else []
     return union(*parts) if parts else None

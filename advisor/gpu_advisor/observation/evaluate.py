@@ -89,14 +89,16 @@ def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
     dialects = find_dialects(settings.evaluation.idle_window_seconds)
     stepwise = step_utilization(dialects, settings.evaluation.step_seconds)
     candidates = activity.idle_candidates(facts, settings)
-    utilization = step_utilization(dialects, activity.STEP_SECONDS)
+    utilization = step_utilization(dialects, activity.STEP_SECONDS, overlapping=True)
     if candidates and utilization is not None:
         owners = [owner for uuid in candidates for owner in facts.owners.get(uuid, ())]
         pod_starts = pod_start_selector(owners)
         if pod_starts is not None:
             selector = with_matchers(pod_starts, matchers)
             facts = replace(facts, owners=date_owners(facts.owners, source.instant({"": selector}, at)[""]))
-        found_activity = activity.read_activity(source, utilization, candidates, at)
+        found_activity = activity.read_activity(
+            source, utilization, {uuid: facts.uuid_label(uuid) for uuid in candidates}, at
+        )
         facts = replace(facts, activity=found_activity or {}, activity_step_seconds=activity.STEP_SECONDS)
         queries += 2 + (pod_starts is not None)
     if members and stepwise is not None:

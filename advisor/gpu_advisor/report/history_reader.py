@@ -128,6 +128,12 @@ class _RangeReader:
         value, cluster = labels.get(label, ""), labels.get(self.cluster_label, "")
         return qualify(value, cluster) if label == "instance" or value in self.shared else value
 
+    def label_value(self, name: str, label: str) -> str:
+        """The label's value of what `name` calls so: without the cluster."""
+        if label == "instance":
+            return name.rpartition("/")[2]
+        return next((uuid for uuid in self.shared if name.endswith(f"/{uuid}")), name)
+
     def newest(self, expression: Expression) -> dict[Labels, float]:
         """The values at the end of the period. Raises SourceError."""
         found = self.query_range(expression, self.period.points - 1)
@@ -347,7 +353,7 @@ def _read_with_fallback(
     unrecorded_parts = raw if unrecorded else {}
     if len(unrecorded) <= _MAX_NAMED:
         # One lost GPU without utilization must not cause raw queries for all others.
-        values_of = tuple(sorted({name.rpartition("/")[2] for name in unrecorded}))  # without the cluster
+        values_of = tuple(sorted({reader.label_value(name, label) for name in unrecorded}))
         unrecorded_parts = {
             part: restrict_to_values(expression, label, values_of) for part, expression in unrecorded_parts.items()
         }

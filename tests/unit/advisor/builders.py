@@ -191,7 +191,7 @@ class FakeSource:
         found: dict[Labels, float] = {}
         for target, card in self._reporting(end):
             share = dict(card.trail).get(at)
-            if share is None and select.window_seconds == ACTIVITY_STEP_SECONDS:  # the activity of idle GPUs
+            if share is None and (select.window_seconds or 0) >= ACTIVITY_STEP_SECONDS:  # the activity of idle GPUs
                 share = card.utilization if card.idle is None else card.idle
             values = {"gpu_busy_seconds_total": share, "gpu_observed_seconds_total": 1.0}
             key = labels(uuid=card.uuid, **target.identity)
