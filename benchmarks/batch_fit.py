@@ -113,7 +113,7 @@ def prior_without(family: str) -> Prior:
     peaks, families = read_peaks("prior")
     kept = peaks[[each != family for each in families]]
     axes = (FIXED_SHARES, FLOORS, POWERS, NOISES)
-    return Prior(*(
+    return Prior(*(  # type: ignore[arg-type]
         tuple(zip(values, map(float, weights), strict=True))
         for values, weights in zip(axes, fit_prior(kept), strict=True)
     ))  # fmt: skip

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import pytest
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.recommendation import Reason
-from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_UTILIZATION, MEMORY_TOTAL, MEMORY_USED, POWER, UTILIZATION
+from gpu_advisor.evaluation.signals import (
+    IDLE_COVERAGE,
+    IDLE_UTILIZATION,
+    MEMORY_TOTAL,
+    MEMORY_USED,
+    POWER,
+    UTILIZATION,
+)
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.embedded.openmetrics_import import with_target_labels

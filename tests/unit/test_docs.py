@@ -24,7 +24,9 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/ru
 LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
 
 
-@pytest.mark.parametrize("name", ["configuration", "api", "alerts", "diagnosis", "planning", "cost", "gpu_types", "nvidia"])
+@pytest.mark.parametrize(
+    "name", ["configuration", "api", "alerts", "diagnosis", "planning", "cost", "gpu_types", "nvidia"]
+)
 def test_a_generated_page_is_current(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     builder = importlib.import_module(f"build_{name}")

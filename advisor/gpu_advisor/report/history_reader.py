@@ -315,7 +315,9 @@ def _read_gpu_values(reader: _RangeReader, found: Sequence[ExporterDialect], uui
     """By part and uuid."""
     step = reader.period.step_seconds
     raw = series.raw(series.gpu_parts(step), found, "gpu", step)
-    return _read_with_fallback(reader, series.recorded(step), raw, series.UTILIZATION, "uuid", uuids, "GPUs")
+    return _read_with_fallback(
+        reader, series.recorded(step), raw, (series.UTILIZATION, series.COVERAGE), "uuid", uuids, "GPUs"
+    )
 
 
 def _read_cpu(
@@ -325,7 +327,7 @@ def _read_cpu(
     step = reader.period.step_seconds
     raw = series.raw((series.CPU,), found, "node", step)
     recorded = {series.CPU: series.recorded_cpu_expression(step)}
-    return _read_with_fallback(reader, recorded, raw, series.CPU, "instance", instances, "the nodes' CPU").of.get(
+    return _read_with_fallback(reader, recorded, raw, (series.CPU,), "instance", instances, "the nodes' CPU").of.get(
         series.CPU, {}
     )
 
@@ -334,21 +336,21 @@ def _read_with_fallback(
     reader: _RangeReader,
     recorded: Mapping[str, Expression],
     raw: Mapping[str, Expression],
-    leading: str,
+    leading: tuple[str, ...],
     label: str,
     things: Collection[str],
     what: str,
 ) -> _PartValues:
     """Recorded series, and the exporters' own for the time before and after them and for names without any.
 
-    `leading` is the part that decides where there are recorded series.
+    `leading` are the parts that decide where there are recorded series: all of them must be.
     """
     values = reader.query_parts(recorded, label, f"the recorded series of {what}")
-    seen = values.get(leading, {})
-    indices = [index for steps in seen.values() for index in steps]
-    if not indices:
+    seen = values.get(leading[0], {})
+    indices = [[index for steps in values.get(part, {}).values() for index in steps] for part in leading]
+    if not all(indices):
         return _PartValues(reader.query_parts(raw, label, what), raw, False)
-    begin, end, last = min(indices), max(indices), reader.period.points - 1
+    begin, end, last = max(map(min, indices)), min(map(max, indices)), reader.period.points - 1
     unrecorded = tuple(sorted(set(things) - seen.keys()))
     unrecorded_parts = raw if unrecorded else {}
     if len(unrecorded) <= _MAX_NAMED:

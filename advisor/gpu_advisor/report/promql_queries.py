@@ -31,7 +31,9 @@ def _has(expressions: Mapping[str, Expression], *parts: str) -> bool:
 
 
 def _queries(text: Mapping[str, str], period: ReportPeriod) -> Iterator[QueryDocument]:
-    utilization, seen = text[series.UTILIZATION], f"clamp_max({text[series.COVERAGE]}, 1)"
+    utilization = text[series.UTILIZATION]
+    # A step with a single sample has coverage, and no mean: it is in no sum.
+    seen = f"(clamp_max({text[series.COVERAGE]}, 1) and {utilization})"
     seen_hours, busy_hours = _hours(f"{seen}", period), _hours(f"{utilization} * {seen}", period)
     yield _query("GPU utilization", "gpu_utilization_ratio", f"{busy_hours} / ({seen_hours})")
     yield _query("observed GPU-hours", "gpu_hours/seen", seen_hours)

@@ -106,12 +106,12 @@ def test_what_no_exporter_gives_is_unsupported() -> None:
 
 @pytest.mark.parametrize("silent", range(12))
 def test_a_mean_needs_nine_of_ten_gpus(silent: int) -> None:
-    cards = [GpuSpec(f"g{n}", *((None, None) if n < silent else (0.95, 1.0)), up=None if n < silent else True)
-             for n in range(11)]  # fmt: skip
-    for scope in (("fleet", "fleet"), ("pool", MODEL), ("node", "node-a")):
-        check = check_results(cards)["gpu_utilization", *scope]
+    cards = [GpuSpec(f"g{n}", None, None, up=None) if n < silent else GpuSpec(f"g{n}", 0.95, 1.0) for n in range(11)]
+    for kind, name in (("fleet", "fleet"), ("pool", MODEL), ("node", "node-a")):
+        check = check_results(cards)["gpu_utilization", kind, name]
         if silent <= 1:
-            assert (check.status, check.value) == (CheckStatus.MET, pytest.approx(0.95))
+            assert check.status is CheckStatus.MET
+            assert check.value == pytest.approx(0.95)
             assert check.evidence[0].coverage == (11 - silent) / 11
             assert check.message == ("seen 10 of 11 GPUs" if silent else "")
         else:

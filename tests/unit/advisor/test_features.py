@@ -22,10 +22,10 @@ from gpu_advisor.evaluation.diagnosis.link_speeds import pcie_bytes_per_second
 from gpu_advisor.evaluation.diagnosis.peers import MIN_BUSY_RATIO, build_peers, ratio_of
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.gc_pause import gc_disabled
-from gpu_advisor.evaluation.pools import ALLOCATED_MEMORY_RATIO, Pool, assign_pools, is_allocated, measure_usage
+from gpu_advisor.evaluation.pools import ALLOCATED_MEMORY_RATIO, assign_pools, is_allocated, measure_usage
 from gpu_advisor.evaluation.recommendation import Evidence, Reason, Scope
 from gpu_advisor.evaluation.signals import Signal
-from gpu_advisor.settings import PoolSettings, Settings
+from gpu_advisor.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
 

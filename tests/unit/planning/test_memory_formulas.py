@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from gpu_advisor.hardware.cluster_spec import ClusterSpec
@@ -243,7 +244,7 @@ def relative(shape: TransformerShape = LLAMA, recipe: OptimizerSpec = MIXED, **l
         ({"pipeline": 3, "accumulation": 8}, 1.1 * 1.25),
     ],
 )
-def test_time_of_layouts_relative_to_computation(change: dict[str, object], factor: float) -> None:
+def test_time_of_layouts_relative_to_computation(change: dict[str, Any], factor: float) -> None:
     assert relative(**change) == pytest.approx(factor, rel=1e-3)
     if not change:
         assert relative(replace(LLAMA, sequence=4096)) == pytest.approx(1.05, rel=1e-3)

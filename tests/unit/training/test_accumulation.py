@@ -229,7 +229,7 @@ def two_terms(net: nn.Module, part: dict[str, torch.Tensor]) -> torch.Tensor:
         nn.functional.cross_entropy(out[:, position], part["y"][:, position], ignore_index=IGNORED)
         for position in (0, 1)
     ]
-    return losses[0] + losses[1] + 0.1 * net.weight.square().mean()
+    return losses[0] + losses[1] + 0.1 * torch.as_tensor(net.weight).square().mean()
 
 
 def test_terms_that_differ_in_a_later_step_are_found():
