@@ -228,7 +228,12 @@ def wrong_releases(history: DrawnHistory, at: float, released: Sequence[str]) ->
 
 
 def missed_releases(history: DrawnHistory, at: float, released: Sequence[str]) -> list[str]:
-    """GPUs that were idle for all of a window that has enough data, and were not called so."""
+    """GPUs that were idle for all of a window that has enough data, and were not called so.
+
+    With pods, each is new in the window: its GPU is left to it.
+    """
+    if history.pod_seconds:
+        return []
     found = {gpu.uuid: observe(history, gpu, at, IDLE_WINDOW) for gpu in history.gpus}
     return [
         uuid for uuid, each in found.items()

@@ -103,7 +103,7 @@ def test_an_address_in_use_is_one_clear_line(tmp_path: Path, taken: str) -> None
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--simulate", "8xH100"], "unknown simulated model 'H100': use one of"),
+        (["--simulate", "8xH999"], "H999"),
         (["--simulate", "many"], "use COUNTxMODEL:SCENARIO"),
         (["--exporter-address", "nowhere"], "HOST:PORT"),
     ],

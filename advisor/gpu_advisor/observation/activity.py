@@ -13,11 +13,13 @@ from gpu_advisor.promql.expressions import Expression, TimeSeries, restrict_to_v
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import Source, SourceError
 
-#: Activity is looked at in steps of this length (seconds), over this time.
-STEP_SECONDS, HISTORY_SECONDS = 300, 24 * 3600
+#: Activity is looked at in steps of this length (seconds), over a day of up to this many GPUs. Of more, over less time,
+#: so that as many samples are read; but never over less than this.
+STEP_SECONDS = 300
+DAY_SECONDS, GPUS_OF_A_DAY, MIN_HISTORY_SECONDS = 24 * 3600, 500, 4 * 3600
 
-#: At most this many GPUs: reading a day of raw samples of each is the cost. The others wait for their turn.
-MAX_GPUS = 500
+#: At most this many GPUs; the others wait for their turn.
+MAX_GPUS = 5000
 
 
 def idle_candidates(facts: Facts, settings: Settings) -> tuple[str, ...]:
@@ -51,7 +53,7 @@ def read_activity(
     values = tuple(sorted(names))
     expression = restrict_to_values(utilization, "uuid", values)
     try:
-        found = source.range(expression, last - HISTORY_SECONDS + STEP_SECONDS, last, STEP_SECONDS)
+        found = source.range(expression, last - _history_seconds(len(values)) + STEP_SECONDS, last, STEP_SECONDS)
         # The step that is under way.
         newest = source.instant({"": expression}, at)[""]
     except SourceError as error:
@@ -68,3 +70,8 @@ def read_activity(
             if at > last:
                 steps[name] = (*steps.get(name, ()), (at, value))
     return steps
+
+
+def _history_seconds(gpus: int) -> int:
+    wanted = DAY_SECONDS * GPUS_OF_A_DAY // max(gpus, GPUS_OF_A_DAY)
+    return max(MIN_HISTORY_SECONDS, wanted) // STEP_SECONDS * STEP_SECONDS
