@@ -40,7 +40,7 @@ from gpu_advisor.sources.query_plan import plan_queries
 DOWN_TARGET_LOOKBACK_SECONDS = (3600, 6 * 3600, 24 * 3600)
 
 #: Identity expressions in one query: most families have no series.
-IDENTITY_LEAVES_PER_QUERY = 24
+IDENTITY_LEAVES_PER_QUERY = 32
 
 
 @gc_disabled()
