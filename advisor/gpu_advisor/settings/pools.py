@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from gpu_advisor.settings.field_types import Regex, StrictModel
 from gpu_advisor.settings.resources import GpuLimits
+from gpu_advisor.settings.slo import SloSettings
 
 PoolKind = Literal["serving", "training", "undecided"]
 
@@ -117,6 +118,10 @@ class PoolSettings(StrictModel):
     pipeline_parallel: int = Field(1, ge=1, description="pipeline stages, each of tensor_parallel GPUs")
     start_delay_seconds: int = Field(120, ge=0, le=86400, description="seconds until a new replica is ready")
     demand: DemandSettings | None = Field(None, description="demand signal, in PromQL")
+    slo: SloSettings | None = Field(None, description="service level objective; the advisor tunes the headroom to it")
+    headroom_deviations: float | None = Field(
+        None, ge=0, le=20, description="overrides evaluation.headroom_deviations; not with slo.unserved"
+    )
     gpu: GpuLimits | None = Field(None, description="overrides resources.gpu")
 
     @model_validator(mode="before")
@@ -128,6 +133,17 @@ class PoolSettings(StrictModel):
         sizes = [values.get(key, 1) for key in ("tensor_parallel", "pipeline_parallel")]
         whole = all(type(size) is int and size >= 1 for size in sizes)  # anything else is reported by its own field
         return {**values, "gpus_per_replica": sizes[0] * sizes[1]} if whole else values
+
+    @model_validator(mode="after")
+    def _check_one_headroom(self) -> PoolSettings:
+        unserved = self.slo is not None and self.slo.unserved is not None
+        if unserved and self.headroom_deviations is not None:
+            raise ValueError(
+                "slo.unserved and headroom_deviations contradict each other: the SLO tunes the headroom; remove one"
+            )
+        if unserved and self.kind != "serving":
+            raise ValueError(f"slo.unserved is for serving pools, not {self.kind}: set kind: serving, or remove it")
+        return self
 
     @model_validator(mode="after")
     def _check_whole_replicas(self) -> PoolSettings:

@@ -1,0 +1,56 @@
+"""Service level objectives of serving pools: what a pool is for, instead of how its headroom is computed."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from gpu_advisor.settings.field_types import StrictModel
+
+#: Objectives that a replay of the past can measure, in percent of the demanded GPU-time.
+MIN_UNSERVED_PERCENT, MAX_UNSERVED_PERCENT = 0.01, 10.0
+
+_PERCENT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*")
+
+
+def _parse_percent(value: object) -> float:
+    """A number of percent from `0.2%` or 0.2. Raises ValueError."""
+    match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+    number = float(match[1]) if match else value
+    if isinstance(number, int | float) and not isinstance(number, bool):
+        return _check_range(float(number))
+    raise ValueError("not a percentage: write it as in 0.2%")
+
+
+def _check_range(percent: float) -> float:
+    if MIN_UNSERVED_PERCENT <= percent <= MAX_UNSERVED_PERCENT:
+        return percent
+    limits = f"{MIN_UNSERVED_PERCENT:g}% to {MAX_UNSERVED_PERCENT:g}%"
+    hint = f": did you mean {100 * percent:g}%?" if MIN_UNSERVED_PERCENT <= 100 * percent <= 1 else ""
+    raise ValueError(f"{percent:g}% is not an unserved share of the demand ({limits}){hint}")
+
+
+UnservedPercent = Annotated[float, BeforeValidator(_parse_percent)]
+
+
+class SloSettings(StrictModel):
+    """Service level objective (SLO) of a serving pool. The advisor tunes the pool's headroom to it."""
+
+    unserved: UnservedPercent | None = Field(
+        None, description="percent, as in 0.2%: share of the demanded GPU-time above the capacity, at most"
+    )
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> SloSettings:
+        if all(getattr(self, name) is None for name in type(self).model_fields):
+            raise ValueError(
+                f"no objective: give one of {', '.join(type(self).model_fields)}, as in {{unserved: 0.2%}}"
+            )
+        return self
+
+    @property
+    def unserved_ratio(self) -> float | None:
+        """The objective as a ratio (0..1); None without one."""
+        return None if self.unserved is None else self.unserved / 100
