@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from gpu_advisor.settings.teams import TeamSettings
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -22,6 +26,9 @@ class GpuOwner:
     kind: str = ""
     started: float | None = None
     observed_whole_window: bool = False
+    account: str = ""  # Slurm's
+    partition: str = ""  # Slurm's
+    team: str = ""  # by the settings' `teams`
 
     def __str__(self) -> str:
         if self.pod:
@@ -39,3 +46,25 @@ class GpuOwner:
         if self.started is not None:
             return self.started <= since
         return True if self.observed_whole_window else None
+
+    @property
+    def identity(self) -> GpuOwner:
+        """The owner without what is known of its time: equal for the same owner in two evaluations."""
+        return replace(self, started=None, observed_whole_window=False)
+
+
+def with_team(owner: GpuOwner, teams: Iterable[TeamSettings]) -> GpuOwner:
+    """The owner with its team: the first that matches its namespace, user or account; none matches, no team."""
+    return replace(owner, team=next((team.name for team in teams if _belongs_to(owner, team)), ""))
+
+
+def _belongs_to(owner: GpuOwner, team: TeamSettings) -> bool:
+    return (
+        _matches(owner.namespace, team.namespaces)
+        or _matches(owner.user, team.users)
+        or _matches(owner.account, team.accounts)
+    )
+
+
+def _matches(text: str, patterns: Sequence[str]) -> bool:
+    return bool(text) and any(re.fullmatch(pattern, text) for pattern in patterns)

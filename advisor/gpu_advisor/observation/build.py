@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.facts import Facts
-from gpu_advisor.evaluation.owners import GpuOwner
+from gpu_advisor.evaluation.owners import GpuOwner, with_team
 from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.observation.identity import (
     build_gpus,
@@ -185,7 +185,8 @@ def _owners(
         for labels, count in results[OWNER_SAMPLES].items()
         if count >= WHOLE_WINDOW_RATIO * expected.get(dict(labels).get("job", ""), math.inf)
     )
-    return {**found, **owners_from_info(own, starts, whole, shared)}
+    found |= owners_from_info(own, starts, whole, shared)
+    return {uuid: tuple(with_team(owner, settings.teams) for owner in every) for uuid, every in found.items()}
 
 
 def _canonical_cluster(labels: Labels, cluster_label: str) -> Labels:

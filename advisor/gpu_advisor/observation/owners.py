@@ -14,6 +14,7 @@ from gpu_advisor.sources.exporters.mapping import ExporterMapping
 #: Labels of an owner in gpu_owner_info, in the order of GpuOwner's fields.
 _LABELS = (
     "owner_namespace", "owner_pod", "owner_container", "training_job", "owner_unit", "owner_user", "owner_kind",
+    "owner_account", "owner_partition",
 )  # fmt: skip
 
 #: Where other exporters have the pod: Prometheus renames labels that a target has itself.
@@ -28,17 +29,28 @@ def owners_from_info(
 ) -> dict[str, tuple[GpuOwner, ...]]:
     """From gpu_owner_info and gpu_owner_start_time_seconds, which have the same labels, by GPU key.
 
-    `whole` are the rows that were there throughout the idle window.
+    `whole` are the rows that were there throughout the idle window. The containers or steps of one owner are one owner,
+    as old as the oldest of them.
     """
-    found: dict[str, dict[GpuOwner, None]] = {}
+    found: dict[str, dict[GpuOwner, GpuOwner]] = {}
     for labels in rows:
         each = dict(labels)
-        namespace, pod, container, job, unit, user, kind = (each.get(label, "") for label in _LABELS)
-        owner = GpuOwner(namespace, pod, container, job, unit, user, kind)
+        namespace, pod, container, job, unit, user, kind, account, partition = (
+            each.get(label, "") for label in _LABELS
+        )
+        owner = GpuOwner(namespace, pod, container, job, unit, user, kind, account=account, partition=partition)
         if "uuid" in each and owner != GpuOwner(kind=owner.kind):
             dated = replace(owner, started=starts.get(labels), observed_whole_window=labels in whole)
-            found.setdefault(gpu_key(each, shared), {})[dated] = None
-    return {uuid: tuple(sorted(owners, key=str)) for uuid, owners in found.items()}
+            same = found.setdefault(gpu_key(each, shared), {})
+            same[owner] = _older(same.get(owner, dated), dated)
+    return {uuid: tuple(sorted(owners.values(), key=str)) for uuid, owners in found.items()}
+
+
+def _older(one: GpuOwner, other: GpuOwner) -> GpuOwner:
+    """One owner of two rows: it began with its first process, and was there if either was."""
+    starts = [each.started for each in (one, other) if each.started is not None]
+    whole = one.observed_whole_window or other.observed_whole_window
+    return replace(one, started=min(starts, default=None), observed_whole_window=whole)
 
 
 def owners_from_pods(

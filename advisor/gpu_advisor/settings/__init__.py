@@ -9,7 +9,9 @@ from gpu_advisor.settings.notification import AlertmanagerSettings, OutcomeSetti
 from gpu_advisor.settings.pools import PoolKind, PoolSettings
 from gpu_advisor.settings.resources import CpuLimits, GpuLimits, MemoryLimits, ResourceSettings
 from gpu_advisor.settings.root import Settings
+from gpu_advisor.settings.slo import SloSettings
 from gpu_advisor.settings.source import EmbeddedSourceSettings, PrometheusSourceSettings, SourceSettings
+from gpu_advisor.settings.teams import TeamSettings
 
 __all__ = [
     "AlertmanagerSettings",
@@ -27,7 +29,9 @@ __all__ = [
     "PrometheusSourceSettings",
     "ResourceSettings",
     "Settings",
+    "SloSettings",
     "SourceSettings",
+    "TeamSettings",
     "WebSettings",
     "load_settings",
     "validate_host_port",

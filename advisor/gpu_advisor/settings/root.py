@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, ValidationInfo, field_validator
+from typing import TypeVar
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from gpu_advisor.settings.allocation import AllocationSettings
 from gpu_advisor.settings.cost import CostSettings
@@ -12,6 +14,9 @@ from gpu_advisor.settings.notification import AlertmanagerSettings, OutcomeSetti
 from gpu_advisor.settings.pools import PoolSettings
 from gpu_advisor.settings.resources import GpuLimits, ResourceSettings
 from gpu_advisor.settings.source import SourceSettings
+from gpu_advisor.settings.teams import TeamSettings
+
+_Named = TypeVar("_Named", PoolSettings, TeamSettings)
 
 #: A HorizontalPodAutoscaler does nothing while metric / (target * replicas) is this close to 1: with a target of
 #: 100 / 1.1 percent or more, it never scales up.
@@ -29,6 +34,7 @@ class Settings(StrictModel):
     source: SourceSettings = SourceSettings()
     resources: ResourceSettings = ResourceSettings()
     pools: list[PoolSettings] = Field(default_factory=list)
+    teams: list[TeamSettings] = Field(default_factory=list)
     evaluation: EvaluationSettings = EvaluationSettings()
     cost: CostSettings = CostSettings()
     alertmanagers: list[AlertmanagerSettings] = Field(default_factory=list)
@@ -36,14 +42,16 @@ class Settings(StrictModel):
     allocation: AllocationSettings = AllocationSettings()
     web: WebSettings = WebSettings()
 
-    @field_validator("pools")
+    @field_validator("pools", "teams")
     @classmethod
-    def _check_distinct_pools(cls, pools: list[PoolSettings]) -> list[PoolSettings]:
-        names = [pool.name for pool in pools]
+    def _check_distinct_names(cls, named: list[_Named], info: ValidationInfo) -> list[_Named]:
+        names = [each.name for each in named]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"{', '.join(twice)} is defined more than once: give each pool its own name")
-        return pools
+            raise ValueError(
+                f"{', '.join(twice)} is defined more than once: give each of the {info.field_name} its own name"
+            )
+        return named
 
     @field_validator("pools")
     @classmethod
@@ -64,6 +72,16 @@ class Settings(StrictModel):
                     f"{highest:.1f}: autoscalers tolerate {HPA_TOLERANCE:.0%} and would never scale up"
                 )
         return pools
+
+    @model_validator(mode="after")
+    def _check_one_headroom(self) -> Settings:
+        tuned = [pool.name for pool in self.pools if pool.slo is not None and pool.slo.unserved is not None]
+        if tuned and "headroom_deviations" in self.evaluation.model_fields_set:
+            raise ValueError(
+                f"evaluation.headroom_deviations contradicts slo.unserved of {', '.join(tuned)}: the SLO tunes the "
+                "headroom; remove one, or set headroom_deviations at the pools without an SLO"
+            )
+        return self
 
     def gpu_limits(self, pool: PoolSettings) -> GpuLimits:
         return pool.gpu or self.resources.gpu
