@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
+from gpu_exporter.devices.state_file import StateFile
 from gpu_exporter.snapshot import DeviceIdentity
 
 log = logging.getLogger(__name__)
@@ -30,10 +28,9 @@ class DeviceInventory:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path = path
+        self._file = StateFile(path, "known GPUs", "lost GPUs will be forgotten at a restart") if path else None
         self._gpus: dict[str, DeviceIdentity] = {}
         self._stored: dict[str, DeviceIdentity] = {}
-        self._write_error_logged = False
         self._loaded = path is None
 
     def __iter__(self) -> Iterator[DeviceIdentity]:
@@ -44,15 +41,15 @@ class DeviceInventory:
 
     def load(self) -> None:
         """Read the file; only the first call does."""
-        if self._loaded or self._path is None:
+        if self._loaded or self._file is None:
             return
         self._loaded = True
         try:
-            stored = _parse(self._path.read_text(encoding="utf-8"))
+            stored = _parse(self._file.read())
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
-            log.warning("cannot read known GPUs from %s: %s; delete the file to start over", self._path, error)
+            log.warning("cannot read known GPUs from %s: %s; delete the file to start over", self._file.path, error)
             return
         self._gpus = {identity.uuid: identity for identity in stored}
         self._stored = dict(self._gpus)
@@ -65,7 +62,7 @@ class DeviceInventory:
         for uuid in replaced:
             del self._gpus[uuid]
         self._gpus.update(found)
-        self._store()
+        self.store()
         return replaced
 
     def get(self, uuid: str) -> DeviceIdentity | None:
@@ -77,37 +74,12 @@ class DeviceInventory:
         found = [identity for identity in self if _slot(identity) == _slot(slot)]
         return found[0] if len(found) == 1 else None
 
-    def _store(self) -> None:
-        if self._path is None or self._gpus == self._stored:
+    def store(self) -> None:
+        """Write the file if it differs, as it does after a failure."""
+        if self._file is None or self._gpus == self._stored:
             return
-        text = json.dumps({"format": _FORMAT, "gpus": [asdict(identity) for identity in self]}, indent=1)
-        temporary = self._path.with_name(self._path.name + ".new")
-        try:
-            _prepare(self._path)
-            _prepare(temporary)
-            with open(os.open(temporary, _WRITE_FLAGS, 0o600), "w", encoding="utf-8") as file:
-                file.write(text + "\n")
-            os.replace(temporary, self._path)  # atomic: a crash leaves either the old or the new file
-        except OSError as error:
-            if not self._write_error_logged:
-                log.warning(
-                    "cannot write known GPUs to %s: %s; lost GPUs will be forgotten at a restart", self._path, error
-                )
-            self._write_error_logged = True
-            return
-        self._stored = dict(self._gpus)
-
-
-_WRITE_FLAGS = (
-    os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)  # not on Windows
-)
-
-
-def _prepare(path: Path) -> None:
-    """Create the folder for this user only. Raises OSError if the path exists and is no regular file."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+        if self._file.write({"format": _FORMAT, "gpus": [asdict(identity) for identity in self]}):
+            self._stored = dict(self._gpus)
 
 
 def _slot(identity: DeviceIdentity) -> tuple[str, str]:
@@ -115,9 +87,8 @@ def _slot(identity: DeviceIdentity) -> tuple[str, str]:
     return (identity.pci_bus_id, "" if identity.pci_bus_id else identity.index)
 
 
-def _parse(text: str) -> list[DeviceIdentity]:
-    """Raises InventoryFormatError, or ValueError if the text is not JSON."""
-    document: Any = json.loads(text)
+def _parse(document: Any) -> list[DeviceIdentity]:
+    """Raises InventoryFormatError."""
     gpus = document.get("gpus") if isinstance(document, dict) and document.get("format") == _FORMAT else None
     if not isinstance(gpus, list):
         raise InventoryFormatError("not a list of GPUs in a format that this version supports")

@@ -53,7 +53,8 @@ _NO_NEW_SESSION = (None, DownReason.NO_PERMISSION)
 class NvidiaDriver:
     """All NVIDIA GPUs of this machine.
 
-    `state_file` keeps the identities of the GPUs across restarts; None keeps them in memory only. `clock` returns
+    `state_file` keeps the identities of the GPUs across restarts, and a file beside it their Xid counts; None keeps
+    both in memory only. `clock` returns
     monotonic seconds, `wall` Unix time. `xids` counts the Xid errors that the driver reports.
     """
 
@@ -70,7 +71,8 @@ class NvidiaDriver:
         settings = settings or DriverSettings()
         self._clock, self._wall = clock, wall
         self._sysfs, self._procfs = str(settings.sysfs), str(settings.procfs)
-        self._xids = xids or XidListener(wall=wall)
+        xid_file = state_file.with_name(f"{state_file.stem}-xids.json") if state_file else None
+        self._xids = xids or XidListener(wall=wall, state_file=xid_file)
         self._nvml: NvmlSession | None = None
         self._opened_at = 0.0
         self._count = 0
@@ -112,6 +114,7 @@ class NvidiaDriver:
             reason = DownReason.ERROR if error.state is DriverState.NO_PERMISSION else DownReason.DRIVER_GONE
             return tuple(DeviceReading(identity, down=reason) for identity in self._inventory)
         self._driver_missing = False
+        self._inventory.store()
         missing = {identity.index for identity in self._inventory if identity.uuid not in found}
         known = (
             found.get(identity.uuid) or [DeviceReading(identity, down=self._missing_reason(identity))]

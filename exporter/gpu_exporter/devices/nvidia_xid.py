@@ -1,4 +1,4 @@
-"""Counts Xid errors from NVML events.
+"""Counts Xid errors from NVML events, across restarts of the exporter.
 
 A thread waits for events in its own NVML session, so that a reading never waits for it and the library is never
 unmapped while in use. It restarts after a driver reload and when GPUs are added or removed.
@@ -12,11 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from ctypes import CDLL, Structure, byref, c_uint, c_ulonglong, c_void_p, create_string_buffer
+from pathlib import Path
 
 from gpu_exporter import metrics
-from gpu_exporter.devices.nvidia_xid_codes import FATAL_XIDS, describe_xid
+from gpu_exporter.devices.nvidia_xid_codes import describe_xid
+from gpu_exporter.devices.nvidia_xid_counts import XidCountFile, XidCounts
 from gpu_exporter.devices.nvml import MAX_GPUS, TEXT_BYTES, TIMEOUT, absence_reason, decode_text
-from gpu_exporter.snapshot import Absence, AbsenceReason, DeviceReading, MetricReading
+from gpu_exporter.snapshot import Absence, AbsenceReason, DeviceReading
 
 log = logging.getLogger(__name__)
 
@@ -122,40 +124,25 @@ class _EventSession:
         _ctypes.dlclose(self._library._handle)
 
 
-class _XidCounts:
-    """Xid counts of one GPU, and their readings."""
-
-    def __init__(self) -> None:
-        self.counts = dict.fromkeys(FATAL_XIDS, 0)
-        self.last: dict[int, float] = {}
-        self.readings: tuple[MetricReading, ...] = ()
-        self._build_readings()
-
-    def add(self, xid: int, now: float) -> None:
-        self.counts[xid] = self.counts.get(xid, 0) + 1
-        self.last[xid] = now
-        self._build_readings()
-
-    def _build_readings(self) -> None:
-        readings = [MetricReading(metrics.XID_ERRORS, count, (str(xid),)) for xid, count in sorted(self.counts.items())]
-        for xid, at in sorted(self.last.items()):
-            kind, action, _ = describe_xid(xid)
-            readings.append(MetricReading(metrics.XID_LAST_TIMESTAMP, at, (str(xid),)))
-            readings.append(MetricReading(metrics.XID_INFO, 1, (str(xid), kind, action)))
-        self.readings = tuple(readings)
-
-
 class XidListener:
-    """Counts Xids by GPU and code while it is started; counts are kept. `wall` returns Unix time."""
+    """Counts Xids by GPU and code while it is started; counts are kept. `wall` returns Unix time.
+
+    With `state_file` counts survive a restart, also kill -9: what a page shows has been written. Xids that the driver
+    reports while the exporter is down are lost.
+    """
 
     def __init__(
         self,
         poll_seconds: float = POLL_SECONDS,
         retry_seconds: float = RETRY_SECONDS,
         wall: Callable[[], float] = time.time,
+        state_file: Path | None = None,
     ) -> None:
         self._poll, self._retry, self._wall = poll_seconds, retry_seconds, wall
-        self._counts: dict[str, _XidCounts] = {}
+        self._file = XidCountFile(state_file)
+        self._stored: dict[str, XidCounts] | None = None
+        self._is_stored = True
+        self._counts: dict[str, XidCounts] = {}
         self._unavailable: dict[str, AbsenceReason] = {}
         self._unavailable_all: AbsenceReason = AbsenceReason.NOT_YET
         self._lock = threading.Lock()
@@ -220,12 +207,14 @@ class XidListener:
                 self._restart.wait(self._retry)
 
     def _listen(self, stop: threading.Event) -> None:
+        if self._stored is None:
+            self._stored = self._file.load()
         session = _EventSession(self._names)
         try:
             with self._lock:
                 for uuid, reason in session.gpus.items():
                     if reason is None:
-                        self._counts.setdefault(uuid, _XidCounts())
+                        self._counts.setdefault(uuid, self._stored.get(uuid) or XidCounts())
                         self._unavailable.pop(uuid, None)
                     else:
                         self._unavailable[uuid] = reason
@@ -233,9 +222,20 @@ class XidListener:
                 event = session.wait(self._poll)
                 self._last_message = ""
                 if event:
-                    uuid, xid = event
-                    log.warning("GPU %s: Xid %d (%s)", uuid, xid, describe_xid(xid).kind)
-                    with self._lock:
-                        self._counts[uuid].add(xid, self._wall())
+                    self._count(*event)
+                elif not self._is_stored:
+                    self._store(self._counts)
         finally:
             session.close()
+
+    def _count(self, uuid: str, xid: int) -> None:
+        """Count an Xid: in the file first, so that no count on a page goes back after a kill."""
+        log.warning("GPU %s: Xid %d (%s)", uuid, xid, describe_xid(xid).kind)
+        counts = self._counts[uuid].with_xid(xid, self._wall())
+        self._store({**self._counts, uuid: counts})
+        with self._lock:
+            self._counts[uuid] = counts
+
+    def _store(self, counts: Mapping[str, XidCounts]) -> None:
+        """Write these counts, and those of GPUs that are not present now."""
+        self._is_stored = self._file.store({**(self._stored or {}), **counts})

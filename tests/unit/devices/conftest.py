@@ -33,6 +33,7 @@ class SimulatedMachine:
         self.control = control
         self.time = 1_700_000_000.0
         self.state_file: Path | None = None
+        self.xid_file: Path | None = None
         self.paths = DriverSettings(control.path.parent / "sys", control.path.parent / "proc")
         (self.paths.procfs / "sys/kernel").mkdir(parents=True)
         (self.paths.procfs / "sys/kernel/hostname").write_text("node-1\n")
@@ -41,7 +42,7 @@ class SimulatedMachine:
 
     def restart(self) -> None:
         """Restart the exporter on the same machine. Its event thread polls often, so that closing is fast."""
-        xids = XidListener(poll_seconds=0.01, retry_seconds=0.01, wall=lambda: self.time)
+        xids = XidListener(poll_seconds=0.01, retry_seconds=0.01, wall=lambda: self.time, state_file=self.xid_file)
         self.driver = NvidiaDriver(
             self.state_file, clock=lambda: self.time, wall=lambda: self.time, xids=xids, settings=self.paths
         )

@@ -6,11 +6,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from gpu_exporter import metrics
 from gpu_exporter.devices import nvidia_xid
 from gpu_exporter.devices.nvidia_xid_codes import FATAL_XIDS, XID_CATALOG, describe_xid
+from gpu_exporter.devices.nvidia_xid_counts import XidCountFile
 from gpu_exporter.snapshot import DeviceReading, DownReason
 
 from tests.polling import wait_until
@@ -152,7 +154,7 @@ def test_close_does_not_wait_forever_for_a_hung_thread(
 ) -> None:
     monkeypatch.setattr("gpu_exporter.devices.nvidia_xid.STOP_SECONDS", 0.1)
     start_listening(machine, SimulatedGpu())
-    machine.control.hang = {"nvmlEventSetWait_v2": 0.6}
+    machine.control.hang = {"nvmlEventSetWait_v2": 2.0}
     machine.write()
     time.sleep(0.05)
     machine.driver.close()
@@ -171,3 +173,81 @@ def test_catalogue_is_consistent() -> None:
         assert entry.kind.isidentifier()
         assert entry.action.isidentifier()
     assert describe_xid(999).kind == "unknown"
+
+
+def test_counts_and_times_survive_a_restart(machine: SimulatedMachine, tmp_path: Path) -> None:
+    machine.xid_file = tmp_path / "state" / "xids.json"
+    machine.restart()
+    start_listening(machine, SimulatedGpu(), SimulatedGpu())
+    for gpu, xid in ((1, 79), (1, 31), (1, 31), (0, 4242)):
+        report(machine, gpu, xid)
+    before = read_until(machine, lambda devices: count(devices[0], 4242) == 1)
+    reported_at = machine.time
+    machine.driver.close()
+    machine.wait(3600)
+    machine.restart()
+    after = start_listening(machine, SimulatedGpu(), SimulatedGpu())
+    for now, then in zip(after, before, strict=True):
+        assert xid_values(now) == xid_values(then)
+    assert values(after[1])["gpu_xid_last_timestamp_seconds", "31"] == reported_at
+    report(machine, 1, 31)
+    read_until(machine, lambda devices: count(devices[1], 31) == 3)
+
+
+def test_counts_of_a_gpu_that_is_away_are_kept(machine: SimulatedMachine, tmp_path: Path) -> None:
+    machine.xid_file = tmp_path / "xids.json"
+    machine.restart()
+    start_listening(machine, SimulatedGpu(), SimulatedGpu())
+    report(machine, 1, 79)
+    read_until(machine, lambda devices: count(devices[1], 79) == 1)
+    for gpus in (1, 2):
+        machine.driver.close()
+        machine.restart()
+        devices = start_listening(machine, *(SimulatedGpu() for _ in range(gpus)))
+        report(machine, 0, 13)
+        devices = read_until(machine, lambda devices, gpus=gpus: count(devices[0], 13) == gpus)  # type: ignore[misc]
+    assert count(devices[1], 79) == 1
+
+
+def test_what_cannot_be_written_is_written_later(
+    machine: SimulatedMachine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "state"
+    folder.write_text("")  # no folder can be created there
+    machine.xid_file = folder / "xids.json"
+    machine.restart()
+    start_listening(machine, SimulatedGpu())
+    report(machine, 0, 79)
+    report(machine, 0, 79)
+    read_until(machine, lambda devices: count(devices[0], 79) == 2)
+    assert sum("cannot write Xid counts" in record.getMessage() for record in caplog.records) == 1
+    folder.unlink()
+    wait_until(lambda: machine.xid_file is not None and machine.xid_file.exists(), "the file", interval_seconds=0.005)
+    assert XidCountFile(machine.xid_file).load()[uuid_of(machine)].counts[79] == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "null", "{}", '{"format": 2, "gpus": {}}', '{"format": 1, "gpus": []}',
+        '{"format": 1, "gpus": {"GPU-1": []}}', '{"format": 1, "gpus": {"GPU-1": {"79": 1}}}',
+        '{"format": 1, "gpus": {"GPU-1": {"79": [0, 1.0]}}}', '{"format": 1, "gpus": {"GPU-1": {"79": [true, 1.0]}}}',
+        '{"format": 1, "gpus": {"GPU-1": {"79": [1, NaN]}}}', '{"format": 1, "gpus": {"GPU-1": {"x": [1, 1.0]}}}',
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_counts_is_said_and_counts_start_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    path = tmp_path / "xids.json"
+    path.write_text(text)
+    assert XidCountFile(path).load() == {}
+    assert "cannot read Xid counts" in caplog.text
+
+
+def xid_values(device: DeviceReading) -> dict[tuple[str, ...], float]:
+    return {key: value for key, value in values(device).items() if key[0].startswith("gpu_xid")}
+
+
+def uuid_of(machine: SimulatedMachine) -> str:
+    (device,) = machine.driver.read()
+    return device.identity.uuid

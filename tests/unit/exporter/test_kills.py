@@ -1,4 +1,4 @@
-"""kill -9 of the exporter: the GPUs that it knew are still known, each once, also the lost one.
+"""kill -9 of the exporter: the GPUs that it knew are still known, each once, also the lost one; no Xid is lost.
 
 Five times; KILLS=20 in the environment for more.
 """
@@ -39,7 +39,12 @@ def fetch(port: int) -> str:
         connection.close()
 
 
-def test_kills_lose_no_gpu_and_double_none(tmp_path: Path) -> None:
+def xids(page: str) -> float:
+    """The Xids 48 of all GPUs."""
+    return sum(map(float, re.findall(r'^gpu_xid_errors_total\{uuid="[^"]+",xid="48"\} (\S+)$', page, re.MULTILINE)))
+
+
+def test_kills_lose_no_gpu_and_no_xid_and_double_none(tmp_path: Path) -> None:
     try:
         library = build(tmp_path)
     except NoCompilerError as error:
@@ -63,6 +68,10 @@ def test_kills_lose_no_gpu_and_double_none(tmp_path: Path) -> None:
                 found = known_gpus(fetch(port))
                 expected = expected or found
                 assert found == expected
+                wait_until(lambda: xids(fetch(port)) == number, f"{number} Xids, each from before a kill")  # noqa: B023
+                control.xids.append((number % (GPUS - 1), 48))
+                control.write()
+                wait_until(lambda: xids(fetch(port)) == number + 1, f"Xid {number + 1}")  # noqa: B023
                 if number == KILLS // 2:  # one leaves the bus, and is only in the file from now on
                     del control.gpus[-1]
                     control.write()

@@ -1,0 +1,1 @@
+"""Hours of scrapes and faults on the exporter and the advisor: nothing leaks, nothing is lost."""
