@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import json
 import os
 import shutil
 import subprocess
@@ -185,6 +186,7 @@ def _compare_across_kills(stack: Stack, run: Run) -> None:
     """Kill exporter and advisor: what they knew, they know again."""
     made = [stack.advisor.request("POST", f"{PATH}/allocate", {"gpu_count": 1, "lease_seconds": 600}) for _ in range(3)]
     run.problems += [f"no GPU is leased in the end: {body!r}" for status, body in made if status != http.client.OK]
+    leases = {json.loads(body)["id"] for status, body in made if status == http.client.OK}
     if problem := _recover(stack):
         run.problems.append(f"in the end: {problem}")
         return
@@ -195,7 +197,7 @@ def _compare_across_kills(stack: Stack, run: Run) -> None:
     if problem := _recover(stack):
         run.problems.append(f"after both were killed: {problem}")
         return
-    run.problems += lost(before, knowledge(stack))
+    run.problems += lost(before, knowledge(stack), leases)
 
 
 def goals(run: Run, load: Load) -> list[Goal]:

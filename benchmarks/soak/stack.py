@@ -131,7 +131,7 @@ def _advisor(folder: Path, disk: Path, ports: list[int]) -> Program:
         # Windows that are full within the warm-up: what is kept for them is not growth afterwards.
         "evaluation": {
             "interval_seconds": EVALUATION_SECONDS, "window_seconds": 60, "idle_window_seconds": 120,
-            "step_seconds": 30, "history_seconds": 300,
+            "step_seconds": 30, "history_seconds": 300, "min_coverage_ratio": 0.5,
         },
         "outcomes": {"settle_seconds": 60},
     }  # fmt: skip

@@ -62,8 +62,8 @@ def knowledge(stack: Stack) -> Knowledge:
     )
 
 
-def lost(before: Knowledge, after: Knowledge) -> list[str]:
-    """What was lost, changed or doubled."""
+def lost(before: Knowledge, after: Knowledge, long_leases: set[str]) -> list[str]:
+    """What was lost, changed or doubled. `long_leases` do not expire meanwhile, others may."""
     problems = [
         f"{id_} is active since {after.since[id_]}, before the kill since {at}"
         for id_, at in before.since.items()
@@ -78,8 +78,8 @@ def lost(before: Knowledge, after: Knowledge) -> list[str]:
         for series, count in before.xids.items()
         if after.xids.get(series, 0.0) < count
     ]
-    if before.leases != after.leases:
-        problems.append(f"leases before the kill: {sorted(before.leases)}; after: {sorted(after.leases)}")
+    problems += [f"lease {id_} was lost" for id_ in sorted(long_leases - after.leases)]
+    problems += [f"lease {id_} is new after the kill" for id_ in sorted(after.leases - before.leases)]
     return problems
 
 
