@@ -15,13 +15,13 @@ HPA_TARGETS = (0.9, 0.7, 0.5)
 
 
 def compare_policies(
-    trace: Trace, pool: SimulatedPool, gpu: GpuLimits, evaluation: EvaluationSettings
+    trace: Trace, pool: SimulatedPool, gpu: GpuLimits, evaluation: EvaluationSettings, target_ratio: float | None = None
 ) -> dict[str, ReplayResult]:
     """Results by policy, the advisor's first. Of `gpu`, only the thresholds are used; `pool` has the limits."""
     first = trace.demand[0] or 0.0
     policies = {f"hpa_{target * 100:.0f}": HpaPolicy(target) for target in HPA_TARGETS}
     return {
-        "advisor": replay(trace, advisor_policy(trace, pool, gpu, evaluation), pool),
+        "advisor": replay(trace, advisor_policy(trace, pool, gpu, evaluation, target_ratio), pool),
         "static": replay(trace, StaticPolicy(pool.max), replace(pool, start=pool.max)),
         **{name: replay(trace, policy, pool) for name, policy in policies.items()},
         "threshold_85_60": replay(trace, ThresholdPolicy(0.85, 0.60), pool),
@@ -33,8 +33,10 @@ def compare_policies(
     }
 
 
-def advisor_policy(trace: Trace, pool: SimulatedPool, gpu: GpuLimits, evaluation: EvaluationSettings) -> AdvisorPolicy:
-    """The advisor under the given settings, at the trace's interval."""
+def advisor_policy(
+    trace: Trace, pool: SimulatedPool, gpu: GpuLimits, evaluation: EvaluationSettings, target_ratio: float | None = None
+) -> AdvisorPolicy:
+    """The advisor under the given settings, at the trace's interval. `target_ratio` is the SLO, if there is one."""
     limits = ScalingLimits(
         min=pool.min,
         max=pool.max,
@@ -42,4 +44,4 @@ def advisor_policy(trace: Trace, pool: SimulatedPool, gpu: GpuLimits, evaluation
         scale_down_ratio=gpu.scale_down_threshold / 100,
         start_delay_seconds=pool.start_delay_seconds,
     )
-    return AdvisorPolicy(limits, evaluation.model_copy(update={"step_seconds": trace.interval_seconds}))
+    return AdvisorPolicy(limits, evaluation.model_copy(update={"step_seconds": trace.interval_seconds}), target_ratio)

@@ -6,6 +6,9 @@ over the other is one observation of the forecast's error. Headroom is a number 
 root of their mean square, recent ones weighted more. The mean square is used rather than a quantile, because a high
 quantile of an hour depends on its two or three highest points.
 
+A pool whose headroom is tuned to an SLO starts from an assumption about that deviation (PRIOR_DEVIATION), which its own
+past replaces within hours: without it, a new pool would have no headroom at all.
+
 Fluctuations grow more slowly than the load: those of requests in service with the square root of their number (Poisson,
 as in an M/G/infinity queue), those of bursts from single users not at all. Excesses are therefore compared in units of
 the fourth root of the level, between the two, so that nights and days are comparable.
@@ -19,6 +22,9 @@ from math import sqrt
 
 from gpu_advisor.evaluation.scaling.demand_history import DemandEstimate
 
+#: Deviation of a pool without a past, and its weight in steps: from the generated days of benchmarks/demand.py.
+PRIOR_DEVIATION, PRIOR_STEPS = 0.8, 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Horizon:
@@ -28,6 +34,12 @@ class Horizon:
     level_half_life_steps: float
     excess_half_life_steps: float
     trend_steps: int  # over which the trend of the level is taken
+    prior_steps: float = 0.0  # weight of PRIOR_DEVIATION at the first step
+
+    @property
+    def fade(self) -> float:
+        """What is left of an excess's weight after one step."""
+        return float(0.5 ** (1 / self.excess_half_life_steps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +90,35 @@ def forecast_upper_bound(demand: DemandEstimate, horizon: Horizon) -> Forecast:
 
 
 def _forecast(values: Sequence[float], high: Sequence[float], low: Sequence[float], horizon: Horizon) -> Forecast:
+    deviations = running_deviations(values, low, horizon, len(values))
+    return Forecast(tuple(values), tuple(high), expect(high, low, horizon), deviations[-1] if deviations else 0.0)
+
+
+def expect(high: Sequence[float], low: Sequence[float], horizon: Horizon) -> tuple[float, ...]:
+    """At each step, the demand expected when a replica requested then is ready: a rise goes on, a fall does not."""
     ahead, over = horizon.ahead_steps, horizon.trend_steps
-    rises = [max(0.0, high[i] - low[max(0, i - over)]) * ahead / over for i in range(len(high))]
-    expectations = tuple(level + rise for level, rise in zip(high, rises, strict=True))
-    fade = 0.5 ** (1 / horizon.excess_half_life_steps)
-    squares = weights = 0.0
-    for value, level in zip(values[ahead:], low, strict=False):
-        excess = max(0.0, value - level) / excess_scale(level)
-        squares = squares * fade + excess * excess
-        weights = weights * fade + 1
-    return Forecast(tuple(values), tuple(high), expectations, sqrt(squares / weights) if weights else 0.0)
+    rises = (max(0.0, high[i] - low[max(0, i - over)]) * ahead / over for i in range(len(high)))
+    return tuple(level + rise for level, rise in zip(high, rises, strict=True))
+
+
+def running_deviations(
+    values: Sequence[float], levels: Sequence[float], horizon: Horizon, window_steps: int
+) -> list[float]:
+    """The deviation known at each step: of the excesses up to it, at most `window_steps` back."""
+    ahead, fade = horizon.ahead_steps, horizon.fade
+    expired = fade**window_steps
+    weights = horizon.prior_steps
+    squares = weights * PRIOR_DEVIATION**2
+    recent: list[float] = []
+    found: list[float] = []
+    for index, value in enumerate(values):
+        squares, weights = squares * fade, weights * fade
+        if index >= ahead:
+            level = levels[index - ahead]
+            excess = max(0.0, value - level) / excess_scale(level)
+            recent.append(excess * excess)
+            squares, weights = squares + recent[-1], weights + 1
+            if len(recent) > window_steps:
+                squares, weights = squares - expired * recent[-1 - window_steps], weights - expired
+        found.append(sqrt(max(0.0, squares) / weights) if weights else 0.0)
+    return found

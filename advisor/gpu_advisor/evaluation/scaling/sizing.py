@@ -8,16 +8,18 @@ from itertools import pairwise
 from math import ceil, sqrt
 
 from gpu_advisor.evaluation.recommendation import Reason
+from gpu_advisor.evaluation.scaling.candidate_replay import MIN_CHANGE_FACTOR, ROUNDING, SizingRules
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint, align_to_steps, estimate_demand
-from gpu_advisor.evaluation.scaling.forecast import Forecast, Horizon, forecast_estimate, forecast_upper_bound
+from gpu_advisor.evaluation.scaling.forecast import (
+    PRIOR_STEPS,
+    Forecast,
+    Horizon,
+    forecast_estimate,
+    forecast_upper_bound,
+)
+from gpu_advisor.evaluation.scaling.headroom import Headroom, TunedHeadroom, tune_headroom
 from gpu_advisor.evaluation.scaling.saturation import SaturatedRun, next_size, saturated_run
 from gpu_advisor.settings import EvaluationSettings
-
-#: Floating-point tolerance: this much above a whole number is still that number.
-ROUNDING = 1e-9
-
-#: Minimum change, in square roots of the pool's size: the estimate is not more accurate than that.
-MIN_CHANGE_FACTOR = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,29 +65,29 @@ def decide_size(
     evaluation: EvaluationSettings,
     at: float,
     pending: int = 0,
+    headroom: Headroom | None = None,
 ) -> SizingDecision:
     """How many replicas a pool of `replicas` should have, `pending` of which are not ready yet.
 
-    Scaling up uses the estimated demand. Scaling down uses its upper bound and needs a complete stabilization window:
-    missing data may have been the peak.
+    Without `headroom`, it is that of the settings. Scaling up uses the estimated demand. Scaling down uses its upper
+    bound and needs a complete stabilization window: missing data may have been the peak.
     """
     if not replicas:  # without a replica there is no utilization, and the pool would never start
         return SizingDecision(max(1, limits.min), "no replica is running")
     step = evaluation.step_seconds
+    headroom = headroom or Headroom(evaluation.headroom_deviations)
     points = align_to_steps(history, at, step, max(1, evaluation.history_seconds // step))
     window = _steps(evaluation.scale_up_stabilization_seconds, step)
     latest = sum(1 for point in points[-window:] if point is not None)
     if latest < evaluation.min_coverage_ratio * window:
         return SizingDecision(replicas, _missing_points_message(latest, window, step), Reason.INSUFFICIENT_HISTORY)
-    horizon = Horizon(
-        ahead_steps=ceil(limits.start_delay_seconds / step) + 1,
-        level_half_life_steps=evaluation.level_half_life_seconds / step,
-        excess_half_life_steps=evaluation.excess_half_life_seconds / step,
-        trend_steps=_steps(evaluation.level_half_life_seconds, step),
-    )
+    horizon = _horizon(limits, evaluation)
+    if headroom.target_ratio is not None:
+        earlier = max(0, round((at - history[0].at) / step) + 1 - len(points))  # recorded before these points
+        horizon = replace(horizon, prior_steps=PRIOR_STEPS * horizon.fade**earlier)
     demand = estimate_demand(points)
     forecast = forecast_estimate(demand, horizon)
-    scale_up = _scale_up(forecast, saturated_run(history, at), window, limits, evaluation)
+    scale_up = _scale_up(forecast, saturated_run(history, at), window, limits, headroom)
     if scale_up.replicas > replicas:
         recently = _recent_size_changes(points, evaluation)
         if scale_up.saturated or not any(change < 0 for change in recently):
@@ -94,19 +96,56 @@ def decide_size(
     if pending or scale_up.saturated:
         return replace(scale_up, replicas=replicas, why=scale_up.why if scale_up.saturated else "replicas are starting")
     window = _steps(evaluation.scale_down_stabilization_seconds, step)
-    estimate = _required_size(forecast, max, window, limits, evaluation)
+    estimate = _required_size(forecast, max, window, limits, headroom)
     if demand.complete or estimate.replicas >= replicas:
         upper_bound = estimate
     else:
-        upper_bound = _required_size(forecast_upper_bound(demand, horizon), max, window, limits, evaluation)
+        upper_bound = _required_size(forecast_upper_bound(demand, horizon), max, window, limits, headroom)
     return _scale_down(points, estimate, upper_bound, replicas, limits, evaluation)
 
 
+def tuned_headroom(
+    history: Sequence[DemandPoint],
+    limits: ScalingLimits,
+    evaluation: EvaluationSettings,
+    at: float,
+    target_ratio: float,
+    phase_seconds: float = 0,
+) -> TunedHeadroom:
+    """The headroom that leaves `target_ratio` of the demand unserved, by the points up to the last tuning before `at`.
+
+    `phase_seconds` spreads the tunings of many pools over time.
+    """
+    step = evaluation.step_seconds
+    rules = SizingRules(
+        horizon=replace(_horizon(limits, evaluation), prior_steps=PRIOR_STEPS),
+        history_steps=max(1, evaluation.history_seconds // step),
+        up_steps=_steps(evaluation.scale_up_stabilization_seconds, step),
+        down_steps=_steps(evaluation.scale_down_stabilization_seconds, step),
+        cooldown_steps=_steps(evaluation.cooldown_seconds, step),
+        min=limits.min,
+        max=limits.max,
+        scale_up_ratio=limits.scale_up_ratio,
+        scale_down_ratio=limits.scale_down_ratio,
+    )
+    return tune_headroom(history, at, step, rules, target_ratio, evaluation.headroom_deviations, phase_seconds)
+
+
+def _horizon(limits: ScalingLimits, evaluation: EvaluationSettings) -> Horizon:
+    step = evaluation.step_seconds
+    return Horizon(
+        ahead_steps=ceil(limits.start_delay_seconds / step) + 1,
+        level_half_life_steps=evaluation.level_half_life_seconds / step,
+        excess_half_life_steps=evaluation.excess_half_life_seconds / step,
+        trend_steps=_steps(evaluation.level_half_life_seconds, step),
+    )
+
+
 def _scale_up(
-    forecast: Forecast, run: SaturatedRun | None, window: int, limits: ScalingLimits, evaluation: EvaluationSettings
+    forecast: Forecast, run: SaturatedRun | None, window: int, limits: ScalingLimits, headroom: Headroom
 ) -> SizingDecision:
     """The size for the lowest expectation of the stabilization window; one step more at saturation."""
-    found = _required_size(forecast, min, window, limits, evaluation)
+    found = _required_size(forecast, min, window, limits, headroom)
     found = replace(found, why=f"{found.why}: above {limits.scale_up_ratio:.0%} or short of headroom")
     if run is None or run.points < window:
         return found
@@ -166,12 +205,13 @@ def _required_size(
     extreme: Callable[[Sequence[float]], float],
     window: int,
     limits: ScalingLimits,
-    evaluation: EvaluationSettings,
+    headroom: Headroom,
 ) -> SizingDecision:
     """The size for the extreme of a window, never below the demand in all of it (`min`) or any of it (`max`)."""
     level, ahead = extreme(forecast.levels[-window:]), extreme(forecast.expectations[-window:])
-    headroom = forecast.needed(ahead, evaluation.headroom_deviations)
-    needed = max(headroom, ahead / limits.scale_up_ratio, extreme(forecast.demand[-window:]))
+    needed = max(
+        forecast.needed(ahead, headroom.deviations), ahead / limits.scale_up_ratio, extreme(forecast.demand[-window:])
+    )
     why = f"{level:.1f} replicas' worth of work, {ahead:.1f} expected, {needed:.1f} with headroom"
     wanted = max(1, limits.min, min(limits.max, ceil(needed - ROUNDING)))
     return SizingDecision(wanted, why, level=level, expected=ahead, needed=needed)

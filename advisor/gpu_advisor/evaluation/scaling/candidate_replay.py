@@ -1,0 +1,212 @@
+"""Replay a pool's own past with several amounts of headroom: what each would have cost and left unserved.
+
+The forecasts of the past do not depend on the headroom: they are computed once, each from what was known at its step.
+Only the sizes differ: they follow the rules of `sizing`, in a form that costs a microsecond or two per step.
+
+Where utilization was saturated, the demand beyond the capacity was not recorded. Without a correction, a replay would
+find no shortage with the headroom that the pool had, and tuning would reduce it further and further. Demand beyond the
+capacity is taken as exponentially distributed with a mean of MEAN_EXCESS_DEVIATIONS: what is measured on generated days
+whose demand is known (benchmarks/demand.py).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, exp, sqrt
+
+from gpu_advisor.evaluation.scaling.demand_history import SATURATION_RATIO, DemandPoint, align_to_steps
+from gpu_advisor.evaluation.scaling.forecast import (
+    Horizon,
+    excess_scale,
+    expect,
+    exponential_moving_average,
+    running_deviations,
+)
+from gpu_advisor.evaluation.scaling.saturation import FIRST_STEP_RATIO
+
+#: Mean demand beyond the capacity of a saturated step, in deviations.
+MEAN_EXCESS_DEVIATIONS = 0.65
+
+#: Steps at the start of a replay that are not counted: its first size is arbitrary.
+WARM_UP_STEPS = 30
+
+#: Minimum reduction, in square roots of the pool's size: the estimate is not more accurate than that.
+MIN_CHANGE_FACTOR = 0.6
+
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedDemand:
+    """A pool's past in whole steps, oldest first, in replicas. `work` is None where nothing was recorded.
+
+    `saturated` steps had at least this much work; `capacity` is the number of replicas.
+    """
+
+    work: tuple[float | None, ...]
+    capacity: tuple[float, ...]
+    saturated: tuple[bool, ...]
+    has_signal: bool  # the work is by a demand signal, which shows the demand beyond the capacity
+
+
+def record_demand(history: Sequence[DemandPoint], at: float, step_seconds: float, steps: int) -> RecordedDemand:
+    """The last `steps` steps up to `at` (Unix time), from the first that was recorded."""
+    points = align_to_steps(history, at, step_seconds, steps)
+    return RecordedDemand(
+        tuple(None if point is None else point.demand for point in points),
+        tuple(0.0 if point is None else point.replicas for point in points),
+        tuple(point is not None and point.saturated for point in points),
+        any(point is not None and point.signal_demand is not None for point in points),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SizingRules:
+    """The rules of a replay: limits in replicas, times in steps, utilizations as ratios (0..1)."""
+
+    horizon: Horizon
+    history_steps: int
+    up_steps: int
+    down_steps: int
+    cooldown_steps: int
+    min: int
+    max: int
+    scale_up_ratio: float
+    scale_down_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateResult:
+    """What a headroom of `deviations` would have given: replicas and unserved work, summed over the counted steps.
+
+    `shortages` are runs of steps with too few replicas.
+    """
+
+    deviations: float
+    replicas: float
+    unserved: float
+    shortages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A replay of `steps` counted steps. `demanded` is their work; `deviation_sum` sums the deviations, in replicas."""
+
+    steps: int
+    demanded: float
+    deviation_sum: float
+    candidates: tuple[CandidateResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What every candidate knows at a step, and the work that came in it.
+
+    Expectations and deviations (in replicas) are those for scaling up, from the lowest of their window, and for scaling
+    down, from the highest.
+    """
+
+    known: bool
+    work: float
+    mean_excess: float  # beyond the capacity; 0 if it was not saturated
+    capacity: float
+    up: tuple[float, float, float]  # expectation, deviation, least size
+    down: tuple[float, float, float]
+    peak_level: float
+
+
+def replay_candidates(record: RecordedDemand, rules: SizingRules, deviations: Sequence[float]) -> Replay:
+    """Replay each amount of headroom over the same past."""
+    steps = _prepare_steps(record, rules)
+    counted = [step for step in steps[WARM_UP_STEPS:] if step.known]
+    return Replay(
+        steps=len(counted),
+        demanded=sum(step.work + step.mean_excess for step in counted),
+        deviation_sum=sum(step.up[1] for step in counted),
+        candidates=tuple(_replay_candidate(each, steps, rules, not record.has_signal) for each in deviations),
+    )
+
+
+def _prepare_steps(record: RecordedDemand, rules: SizingRules) -> list[_Step]:
+    horizon, work = rules.horizon, list[float]()
+    for value in record.work:  # a missing step repeats the one before it
+        work.append(value if value is not None else work[-1] if work else 0.0)
+    levels = exponential_moving_average(work, horizon.level_half_life_steps)
+    expected = expect(levels, levels, horizon)
+    deviations = running_deviations(work, levels, horizon, rules.history_steps)
+    steps: list[_Step] = []
+    for index, value in enumerate(record.work):
+        recent = slice(max(0, index + 1 - rules.up_steps), index + 1)
+        window = slice(max(0, index + 1 - rules.down_steps), index + 1)
+        low, high = min(expected[recent]), max(expected[window])
+        deviation = deviations[index]
+        shown = min(work[recent]) if record.has_signal else 0.0
+        steps.append(
+            _Step(
+                known=value is not None,
+                work=work[index],
+                mean_excess=MEAN_EXCESS_DEVIATIONS * deviation * excess_scale(levels[index])
+                if record.saturated[index]
+                else 0.0,
+                capacity=record.capacity[index],
+                up=(low, deviation * excess_scale(low), max(shown, low / rules.scale_up_ratio)),
+                down=(high, deviation * excess_scale(high), max(*work[window], high / rules.scale_up_ratio)),
+                peak_level=max(levels[window]),
+            )
+        )
+    return steps
+
+
+def _replay_candidate(deviations: float, steps: Sequence[_Step], rules: SizingRules, hidden: bool) -> CandidateResult:
+    """`hidden`: the pool shows no demand beyond its capacity."""
+
+    def size_for(need: tuple[float, float, float]) -> int:
+        needed = max(need[0] + deviations * need[1], need[2])
+        return max(1, rules.min, min(rules.max, ceil(needed - ROUNDING)))
+
+    ready = size_for(steps[0].down) if steps else 0
+    before = ready
+    starting: deque[tuple[int, int]] = deque()  # (index from which they serve, replicas)
+    rose = fell = saturated_at = -len(steps) - rules.cooldown_steps - rules.down_steps
+    growths = replicas = shortages = 0
+    unserved = 0.0
+    short = False
+    for index, step in enumerate(steps):
+        while starting and starting[0][0] <= index:
+            ready += starting.popleft()[1]
+        rose, fell = index if ready > before else rose, index if ready < before else fell
+        pending = sum(count for _, count in starting)
+        saturated = hidden and step.work + step.mean_excess >= SATURATION_RATIO * ready
+        if saturated:
+            growths = growths + (ready > before) if saturated_at == index - 1 else 0
+            saturated_at = index
+        before = ready
+        if step.known and index >= WARM_UP_STEPS:
+            missing = _unserved(step, ready)
+            shortages += missing > 0 and not short and ready <= step.work + step.mean_excess
+            short = missing > 0 and ready <= step.work + step.mean_excess
+            unserved += missing
+            replicas += ready + pending
+        size = ready + pending
+        wanted = size_for(step.up)
+        if saturated:
+            share = FIRST_STEP_RATIO * (1 + growths)
+            wanted = max(wanted, min(rules.max, ceil(ready + max(1.0, ready * share))))
+        if wanted > size:
+            if saturated or index - fell >= rules.cooldown_steps:
+                starting.append((index + rules.horizon.ahead_steps, wanted - size))
+        elif not pending and index - rose >= rules.cooldown_steps and index - saturated_at >= rules.down_steps:
+            fewer = size_for(step.down)
+            if size - fewer >= MIN_CHANGE_FACTOR * sqrt(size) and step.peak_level < rules.scale_down_ratio * size:
+                ready = fewer
+    return CandidateResult(deviations, replicas, unserved, shortages)
+
+
+def _unserved(step: _Step, ready: int) -> float:
+    """Work beyond `ready` replicas. In a saturated step, its expectation."""
+    if not step.mean_excess:
+        return max(0.0, step.work - ready)
+    spare = ready - step.capacity
+    return step.mean_excess * exp(-spare / step.mean_excess) if spare > 0 else step.mean_excess - spare
