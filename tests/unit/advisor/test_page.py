@@ -10,7 +10,6 @@ from html import unescape
 
 import pytest
 from flask.testing import FlaskClient
-from gpu_advisor.documents import savings
 from gpu_advisor.evaluation.recommendation import Evidence, Recommendation
 from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries
 from gpu_advisor.settings import Settings
@@ -172,7 +171,7 @@ def test_snoozed_advice_stands_apart() -> None:
     first, *rest = view.issued
     marked = dataclasses.replace(first, snoozed=Snooze("new <b>fans</b> come", AT, AT + 3600))
     text = text_of(client_of(dataclasses.replace(view, issued=(marked, *rest))), "/")
-    assert f"{len(rest)} recommendations" in text
+    assert f"{len(rest)} things to do" in text
     assert "Snoozed" in text
     assert "new <b>fans</b> come" in text
 
@@ -254,34 +253,6 @@ def test_values_in_words(value: float | None, unit: str, text: str) -> None:
 
 def advice(**changes: object) -> Recommendation:
     return dataclasses.replace(whole().issued[0].recommendation, **changes)  # type: ignore[arg-type]
-
-
-def test_worth() -> None:
-    unpriced = dataclasses.replace(whole().issued[0].recommendation.projection, cost_change_per_hour=None)
-    given_back = advice(direction="down", current=8, recommended=2, projection=unpriced)
-    assert savings.savings(given_back, 1, None) == savings.Savings(6, None)
-    assert savings.savings(given_back, 2, 3.0) == savings.Savings(12, 36.0)
-    faster = dataclasses.replace(given_back.projection, throughput_ratio=2.0, cost_change_per_hour=None)
-    mended = advice(direction="change", projection=faster, gpus=("a", "b"))
-    assert savings.savings(mended, 1, 2.0) == savings.Savings(1.0, 2.0)
-    assert savings.savings(advice(direction="up", projection=unpriced), 1, 2.0) == savings.Savings(
-        None, None
-    )  # unknown is not nothing
-
-
-def test_what_is_broken_comes_first_then_what_wins_most() -> None:
-    view = whole()
-    base = view.issued[0]
-    reported = {
-        "broken": advice(severity="critical", direction="change"),
-        "small": advice(direction="down", current=2, recommended=1),
-        "large": advice(direction="down", current=9, recommended=1),
-        "hint": advice(severity="info", direction="down", current=99, recommended=1),
-    }
-    issued = tuple(dataclasses.replace(base, id=name, recommendation=each) for name, each in reported.items())
-    found = savings.rank_by_savings(dataclasses.replace(view, issued=issued), {})
-    assert [each.issued.id for each in found] == ["broken", "large", "small", "hint"]
-    assert savings.total_savings(found).gpus == 8 + 1 + 98
 
 
 def test_glance_takes_the_worst_of_the_nodes() -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpu_advisor.evaluation.engine import Evaluation
-from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.evaluation.recommendation import Check, CheckStatus
 
 #: The order of the checklist.
 ITEMS = ("gpu_utilization", "gpu_memory", "cpu", "memory", "storage", "network", "cost", "exporters")
 
 #: Larger tables show the worst rows only; /checks has all.
-MAX_ROWS = 256
+MAX_ROWS = 32
 
 _STATUS_ORDER = {CheckStatus.MISSED: 0, CheckStatus.UNKNOWN: 1, CheckStatus.MET: 2}
 
@@ -54,11 +52,10 @@ class ChecklistItem:
 
 @dataclass(frozen=True, slots=True)
 class ChecksRow:
-    """A node or a GPU with its checks by item."""
+    """A node with its checks by item."""
 
     name: str
     checks: dict[str, Check]
-    gpu: Gpu | None = None
 
 
 def items(checks: Sequence[Check]) -> list[ChecklistItem]:
@@ -87,15 +84,7 @@ def nodes(checks: Sequence[Check]) -> list[ChecksRow]:
     return [ChecksRow(name, found) for name, found in by_name.items()]
 
 
-def gpus(evaluation: Evaluation) -> list[ChecksRow]:
-    by_uuid: dict[str, dict[str, Check]] = {}
-    for check in evaluation.checks:
-        if check.scope.kind == "gpu":
-            by_uuid.setdefault(check.scope.name, {})[check.item] = check
-    return [ChecksRow(str(gpu.scope), by_uuid.get(gpu.uuid, {}), gpu) for gpu in evaluation.facts.gpus]
-
-
-def worst_rows(rows: list[ChecksRow]) -> list[ChecksRow]:
+def worst_rows(rows: Sequence[ChecksRow]) -> Sequence[ChecksRow]:
     """All rows in order; the worst ones first if there are more than MAX_ROWS."""
     return rows if len(rows) <= MAX_ROWS else sorted(rows, key=_severity_key, reverse=True)[:MAX_ROWS]
 

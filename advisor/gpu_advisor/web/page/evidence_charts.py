@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from gpu_advisor.evaluation.recommendation import Evidence
 from gpu_advisor.rendering import svg
 from gpu_advisor.web.page.evidence_history import EvidenceSeries
 from gpu_advisor.web.page.template_filters import duration, time_of_day, value_text
@@ -48,6 +50,32 @@ def describe_chart(curve: EvidenceSeries, threshold: float | None, unit: str, na
     against = "" if threshold is None else f", threshold {value_text(threshold, unit)}"
     extent = svg.describe_range(curve.points, lambda value: value_text(value, unit))
     return f"{name} over {duration(curve.end - curve.start)}: {value_text(last, unit)} at the end{against}, {extent}"
+
+
+def distinct_titles(evidence: Sequence[Evidence]) -> list[str]:
+    """A title for each piece of evidence: what it is about, and what distinguishes it from others of the same name."""
+    titles = [each.about for each in evidence]
+    for detail in (_window, _subject):
+        counts = Counter(titles)
+        titles = [
+            f"{title}{detail(each)}" if counts[title] > 1 else title
+            for title, each in zip(titles, evidence, strict=True)
+        ]
+    counts, seen = Counter(titles), Counter[str]()
+    for number, title in enumerate(titles):
+        seen[title] += 1
+        titles[number] = title if counts[title] == 1 else f"{title} ({seen[title]})"
+    return titles
+
+
+def _window(evidence: Evidence) -> str:
+    window = f" of {duration(evidence.window_seconds)}" if evidence.window_seconds else ""
+    return f", {evidence.statistic}{window}"
+
+
+def _subject(evidence: Evidence) -> str:
+    values = evidence.things.values if evidence.things else ()
+    return f", {values[0]}" if len(values) == 1 else f", {len(values)} of them" if values else ""
 
 
 def meter(value: float | None, low: float | None, high: float | None, kind: str) -> Markup:

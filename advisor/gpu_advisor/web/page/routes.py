@@ -1,40 +1,66 @@
-"""The HTML pages: overview, recommendation, check and what-if. Server-rendered, without external assets."""
+"""The HTML pages. Server-rendered, complete without scripts, without external assets."""
 
 from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import quote, urlencode
 
-from flask import Flask, Response, make_response, render_template, request
-from jinja2 import pass_context
+from flask import Flask, Response, request
+from jinja2 import Environment, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
-from gpu_advisor.documents import savings, serialize
+from gpu_advisor.documents import serialize
+from gpu_advisor.documents.runbook_files import runbook_html, runbook_names
 from gpu_advisor.evaluation.recommendation import Check, Evidence, Recommendation
 from gpu_advisor.evaluation.what_if import WhatIfComparison, WhatIfError, apply_changes, compare_settings
 from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import View
 from gpu_advisor.web.api.problem_details import ProblemError
-from gpu_advisor.web.page import checklist, evidence_charts, template_filters, what_if_form
-from gpu_advisor.web.page.bidi import external_names, isolate, right_to_left_names
-from gpu_advisor.web.page.evidence_history import EvidenceHistory, EvidenceSeries, RangeQuery
-
-_CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+from gpu_advisor.web.api.response_cache import RenderedResponse, ResponseCache, render_response
+from gpu_advisor.web.page import (
+    checklist,
+    evidence_charts,
+    gpu_day,
+    gpu_list,
+    insufficient,
+    template_filters,
+    what_if_form,
+    what_if_money,
+    worth,
 )
+from gpu_advisor.web.page.bidi import isolate
+from gpu_advisor.web.page.evidence_history import EvidenceHistory, EvidenceSeries, RangeQuery
+from gpu_advisor.web.page.fleet_model import FleetModel, LatestModel
+from gpu_advisor.web.page.gpu_rows import RowRenderer
 
-#: Recommendations on one page; /recommendations has all.
-MAX_RECOMMENDATIONS = 100
+_SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+_HTML = "text/html; charset=utf-8"
+
+#: Recommendations in full on the overview, and in short below them; /recommendations has all.
+MAX_CARDS, MAX_RECOMMENDATIONS = 10, 100
 
 #: Outcomes on the page; /outcomes has all.
 MAX_OUTCOMES = 10
+
+#: GPUs on the overview; /page/gpus has all.
+OVERVIEW_GPUS = 25
+
+#: Jobs on one page; the rest have fewer GPUs and no advice.
+MAX_JOBS = 500
 
 
 @dataclass(frozen=True)
@@ -56,57 +82,116 @@ def register(app: Flask, page_context: PageContext) -> None:
     app.add_template_filter(shlex.quote, "shell_quote")
     app.add_template_filter(check_link)
     app.add_template_filter(prometheus_link)
+    app.add_template_filter(worth.worth)
+    app.add_template_filter(worth.per_month)
+    app.add_template_filter(evidence_charts.distinct_titles)
     app.add_template_global(evidence_charts.meter, "meter")
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    pages = _Pages(page_context)
-    app.add_url_rule("/", "page", pages.overview)
-    app.add_url_rule("/page/what-if", "page_what_if", pages.what_if)
-    app.add_url_rule("/page/check", "page_check", pages.check)
-    app.add_url_rule("/page/<id_>", "page_recommendation", pages.recommendation)
+    pages = _Pages(page_context, app.jinja_env)
+    for rule, name, handler in (
+        ("/", "page", pages.overview),
+        ("/page/gpus", "page_gpus", pages.gpus),
+        ("/page/gpu", "page_gpu", pages.gpu),
+        ("/page/jobs", "page_jobs", pages.jobs),
+        ("/page/what-if", "page_what_if", pages.what_if),
+        ("/page/check", "page_check", pages.check),
+        ("/page/<id_>", "page_recommendation", pages.recommendation),
+        ("/runbooks/", "runbooks", pages.runbooks),
+        ("/runbooks/<name>", "runbook", pages.runbook),
+    ):
+        app.add_url_rule(rule, name, handler)
 
 
 class _Pages:
-    def __init__(self, page_context: PageContext) -> None:
+    def __init__(self, page_context: PageContext, environment: Environment) -> None:
         self._context = page_context
+        self._environment = environment
         self._evidence_history = EvidenceHistory(page_context.query_range)
+        self._models = LatestModel(page_context.settings)
+        self._rows = RowRenderer(environment)
+        self._overviews = ResponseCache()
 
     def overview(self) -> Response:
+        """Rendered once per view: the page is large, and everybody reads the same."""
+        alertmanagers = self._context.alertmanagers()
+
+        def render(view: View) -> RenderedResponse:
+            html = self._render("page.html", self._models.of(view), "./", **self._overview(view, alertmanagers))
+            return render_response(html.encode(), _HTML)
+
+        found = self._overviews.get(self._context.view(), repr(alertmanagers), render)
+        return _response(found.body)
+
+    def _overview(self, view: View, alertmanagers: tuple[AlertmanagerStatus, ...]) -> Mapping[str, object]:
+        model = self._models.of(view)
+        abstentions = serialize.all_abstentions(view)
+        query = gpu_list.GpuQuery(per_page=OVERVIEW_GPUS)
+        return {
+            "headline": model.headline,
+            "total": model.total,
+            "items": model.checklist,
+            "cards": model.open[:MAX_CARDS],
+            "more": model.open[MAX_CARDS:MAX_RECOMMENDATIONS],
+            "advice_count": len(model.open),
+            "snoozed": model.snoozed[:MAX_RECOMMENDATIONS],
+            "pools": serialize.pools(view)[: checklist.MAX_ROWS],
+            "pool_count": len(view.evaluation.pools) if view.evaluation else 0,
+            "nodes": checklist.worst_rows(model.nodes),
+            "node_count": len(model.nodes),
+            **self._gpu_table(model, query, "./"),
+            "outcomes": list(reversed(view.outcomes.recent))[:MAX_OUTCOMES],
+            "missing": insufficient.group_by_reason(abstentions),
+            "max_details": checklist.MAX_ROWS,
+            "abstention_count": len(abstentions),
+            "alertmanagers": alertmanagers,
+        }
+
+    def gpus(self) -> Response:
         view = self._context.view()
-        found = savings.rank_by_savings(view, self._context.settings.cost.gpu_price_per_hour)
-        open_ = [each for each in found if not each.issued.snoozed]
-        evaluation = view.evaluation
-        gpus = checklist.gpus(evaluation) if evaluation else []
-        nodes = checklist.nodes(evaluation.checks) if evaluation else []
-        return _html_response(
-            "page.html",
-            view,
-            headline=headline(view),
-            total=savings.total_savings(open_),
-            items=checklist.items(evaluation.checks) if evaluation else [],
-            advice=open_[:MAX_RECOMMENDATIONS],
-            advice_count=len(open_),
-            snoozed=[each for each in found if each.issued.snoozed],
-            pools=serialize.pools(view),
-            nodes=checklist.worst_rows(nodes),
-            node_count=len(nodes),
-            gpus=checklist.worst_rows(gpus),
-            gpu_count=len(gpus),
-            outcomes=list(reversed(view.outcomes.recent))[:MAX_OUTCOMES],
-            abstentions=serialize.all_abstentions(view)[: checklist.MAX_ROWS],
-            abstention_count=len(serialize.all_abstentions(view)),
-            alertmanagers=self._context.alertmanagers(),
+        model = self._models.of(view)
+        return self._page(
+            "gpus.html", view, HTTPStatus.OK, **self._gpu_table(model, gpu_list.parse(request.args), "../")
         )
+
+    def _gpu_table(self, model: FleetModel, query: gpu_list.GpuQuery, root: str) -> Mapping[str, object]:
+        found = model.gpus.page(query)
+        return {
+            "gpus": found,
+            "gpu_rows": self._rows.rows(model.gpus, found, root),
+            "columns": gpu_list.COLUMNS,
+            "shown": gpu_list.SHOWN,
+            "groups": gpu_list.GROUPS,
+        }
+
+    def gpu(self) -> Response:
+        view = self._context.view()
+        model = self._models.of(view)
+        row = model.gpus.by_uuid.get(request.args.get("uuid", ""))
+        if row is None or view.evaluation is None:
+            return self._not_found("no such GPU: see the page /page/gpus", view, "This GPU is not there")
+        facts = view.evaluation.facts
+        return self._page(
+            "gpu.html", view, row=row, owners=facts.owners.get(row.gpu.uuid, ()),
+            charts=gpu_day.read_day(self._evidence_history, facts, row.gpu, self._context.settings, view.source.up),
+        )  # fmt: skip
+
+    def jobs(self) -> Response:
+        view = self._context.view()
+        jobs = self._models.of(view).jobs
+        return self._page("jobs.html", view, jobs=jobs[:MAX_JOBS], job_count=len(jobs))
 
     def recommendation(self, id_: str) -> Response:
         view = self._context.view()
-        found = savings.rank_by_savings(view, self._context.settings.cost.gpu_price_per_hour)
-        each = next((each for each in found if each.issued.id == id_), None)
+        model = self._models.of(view)
+        each = next((each for each in model.ranked if each.issued.id == id_), None)
         if each is None:
             ended = [outcome for outcome in view.outcomes.recent if outcome.closed.promise.id == id_]
-            return _not_found(f"no active recommendation {id_!r}: see the page /", view, ended)
-        return _html_response(
+            title = "This recommendation has been resolved"
+            return self._not_found(f"no active recommendation {id_!r}: see the page /", view, title, ended)
+        return self._page(
             "recommendation.html", view, issued=each.issued, advice=each.advice, savings=each.savings,
-            shown=self._evidence_with_charts(each.advice.evidence, view),
+            names={uuid: model.gpus.by_uuid[uuid].name for uuid in each.advice.gpus if uuid in model.gpus.by_uuid},
+            runbooks=runbook_names(), shown=self._evidence_with_charts(each.advice.evidence, view),
         )  # fmt: skip
 
     def check(self) -> Response:
@@ -115,14 +200,14 @@ class _Pages:
         for check in view.evaluation.checks if view.evaluation else ():
             if (check.item, check.scope.kind, check.scope.name) == check_key:
                 related = [each for each in view.issued if _is_related(check, each.recommendation)]
-                return _html_response(
+                return self._page(
                     "check.html",
                     view,
                     check=check,
                     related=related,
                     shown=self._evidence_with_charts(check.evidence, view),
                 )
-        return _not_found("no such check: see the page /", view, [])
+        return self._not_found("no such check: see the page /", view, "This check has ended")
 
     def what_if(self) -> Response:
         view, settings = self._context.view(), self._context.settings
@@ -137,16 +222,45 @@ class _Pages:
                     comparison = compare_settings(view.evaluation, settings, other)
             except WhatIfError as error:
                 form, problems = what_if_form.attach_problems(form, error.problems)
-        return _html_response(
+        return self._page(
             "what_if.html", view, form=form, problems=problems, comparison=comparison,
             difference=what_if_form.difference(comparison) if comparison else None,
+            money=what_if_money.monthly_money(comparison) if comparison else (),
             answer=serialize.what_if(view, comparison) if comparison else None,
         )  # fmt: skip
+
+    def runbooks(self) -> Response:
+        return self._page("runbooks.html", self._context.view(), names=runbook_names())
+
+    def runbook(self, name: str) -> Response:
+        view = self._context.view()
+        html = runbook_html(name.removesuffix(".md"))
+        if html is None:
+            return self._not_found(f"no runbook {name!r}: see /runbooks/", view, "There is no such runbook")
+        return self._page("runbook.html", view, name=name.removesuffix(".md"), content=Markup(html))
 
     def _evidence_with_charts(self, evidence: Sequence[Evidence], view: View) -> list[tuple[Evidence, str]]:
         """Each piece of evidence with its chart."""
         curves = self._evidence_history.of(evidence, view.source.up)
         return [(each, _evidence_chart(each, curve)) for each, curve in zip(evidence, curves, strict=True)]
+
+    def _page(self, template: str, view: View, status: HTTPStatus = HTTPStatus.OK, **values: object) -> Response:
+        # Relative links work behind a proxy that serves the page below a path prefix.
+        root = "../" * (request.path.count("/") - 1) or "./"
+        values = {"host_url": request.host_url, **values}
+        return _response(self._render(template, self._models.of(view), root, **values).encode(), status)
+
+    def _render(self, template: str, model: FleetModel, root: str, **values: object) -> str:
+        """Without a request: the overview is also rendered in advance."""
+        return self._environment.get_template(template).render(
+            root=root, view=model.view, rtl_names=model.rtl_names, **values
+        )
+
+    def _not_found(self, what: str, view: View, title: str, ended: Sequence[object] = ()) -> Response:
+        """A page for browsers; a problem document for other clients."""
+        if "text/html" not in request.headers.get("Accept", ""):
+            raise ProblemError(HTTPStatus.NOT_FOUND, what)
+        return self._page("resolved.html", view, HTTPStatus.NOT_FOUND, title=title, ended=ended)
 
 
 def _evidence_chart(evidence: Evidence, curve: EvidenceSeries | None) -> str:
@@ -158,23 +272,8 @@ def _isolate(context: Context, text: str) -> Markup:
     return isolate(text, context["rtl_names"])
 
 
-def _html_response(template: str, view: View, status: HTTPStatus = HTTPStatus.OK, **values: object) -> Response:
-    # Relative links work behind a proxy that serves the page below a path prefix.
-    root = "../" * (request.path.count("/") - 1) or "./"
-    rtl_names = right_to_left_names(external_names(view))
-    response = make_response(render_template(template, root=root, view=view, rtl_names=rtl_names, **values), status)
-    response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "no-referrer"
-    response.headers["Cache-Control"] = "no-store"
-    return response
-
-
-def _not_found(what: str, view: View, ended: Sequence[object]) -> Response:
-    """A page for browsers; a problem document for other clients."""
-    if "text/html" not in request.headers.get("Accept", ""):
-        raise ProblemError(HTTPStatus.NOT_FOUND, what)
-    return _html_response("resolved.html", view, HTTPStatus.NOT_FOUND, ended=ended)
+def _response(body: bytes, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    return Response(body, status, _SECURITY_HEADERS, content_type=_HTML)
 
 
 def check_link(check: Check) -> str:
@@ -196,19 +295,3 @@ def _is_related(check: Check, advice: Recommendation) -> bool:
         or (of.kind == "gpu" and of.name in advice.gpus)
         or (of.kind == "node" and of.name in advice.nodes)
     )
-
-
-def headline(view: View) -> str:
-    """The page's title: the status in one sentence."""
-    if view.evaluation is None:
-        return "No data from the source yet"
-    if view.overdue and view.source.up:
-        return "No evaluation has finished for a while: showing the last successful one"
-    if view.stale:
-        return "The data source is down: showing the last successful evaluation"
-    count = sum(1 for each in view.issued if not each.snoozed)
-    if count:
-        return "1 recommendation" if count == 1 else f"{count} recommendations"
-    if not view.evaluation.facts.gpus:
-        return "No GPUs found"
-    return "No recommendations except snoozed ones" if view.issued else "No recommendations"

@@ -12,6 +12,17 @@ UNKNOWN = "–"
 _THOUSANDS = ("", "k", "M", "G", "T", "P")
 _KIBI = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
+_ACRONYMS = {
+    "gpu": "GPU",
+    "gpus": "GPUs",
+    "cpu": "CPU",
+    "sm": "SM",
+    "io": "I/O",
+    "pcie": "PCIe",
+    "slo": "SLO",
+    "kv": "KV",
+}
+
 _SUFFIXES = {"celsius": " °C", "watts": " W", "seconds": " s"}
 
 
@@ -32,7 +43,8 @@ def value_text(value: float | None, unit: str) -> str:
         return _scaled(value, 1024, _KIBI)
     if unit in ("hertz", "bytes_per_second"):
         return _scaled(value, 1000, _THOUSANDS) + {"hertz": "Hz", "bytes_per_second": "B/s"}[unit]
-    return f"{value:.4g}{_SUFFIXES.get(unit, '')}"
+    digits = ".0f" if unit == "watts" and abs(value) >= 10 else ".4g"
+    return f"{value:{digits}}{_SUFFIXES.get(unit, '')}"
 
 
 def _scaled(value: float, base: int, names: tuple[str, ...]) -> str:
@@ -78,8 +90,8 @@ def signed_money(value: float | None) -> str:
 
 
 def humanize(name: str) -> str:
-    """`idle_holding_memory` -> `idle holding memory`"""
-    return name.replace("_", " ")
+    """`idle_holding_memory` -> `idle holding memory`, `lost_gpu` -> `lost GPU`"""
+    return " ".join(_ACRONYMS.get(word, word) for word in name.split("_"))
 
 
 def duration(seconds: float) -> str:
@@ -95,6 +107,17 @@ def time_of_day(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%H:%M")
 
 
+def ago(seconds: float, now: float) -> str:
+    """How long before `now`: `3 h ago`."""
+    return "just now" if now - seconds < 60 else f"{duration(now - seconds)} ago"
+
+
+def clock_or_day(seconds: float, now: float) -> str:
+    """`11:30` within a day, else `27 Nov 11:30`; UTC."""
+    form = "%H:%M" if now - seconds < 86400 else "%d %b %H:%M"
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime(form)
+
+
 def utc_time(seconds: float) -> str:
     """A time for people; the element's `datetime` attribute has the machine-readable one."""
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -108,5 +131,5 @@ def gpu_count(number: float) -> str:
 
 FILTERS = (
     percent, value_text, check_value, format_target, format_deviation, money, signed_money, humanize, duration,
-    time_of_day, utc_time, gpu_count,
+    time_of_day, utc_time, gpu_count, ago, clock_or_day,
 )  # fmt: skip

@@ -1,5 +1,5 @@
-// Progressive enhancement: refreshes the page in place, adds sliders to the what-if form, copy buttons and the snooze
-// form. Without scripts the page is complete, but does not refresh.
+// Progressive enhancement: refreshes the page in place, filters lists while typing, adds sliders to the what-if form, copy
+// buttons and the snooze form. Without scripts the page is complete, but does not refresh.
 "use strict";
 
 const REFRESH_MILLISECONDS = 15000;
@@ -39,6 +39,7 @@ async function refresh() {
   if (document.hidden || document.getElementById(FORM)) return;
   const selection = document.getSelection();
   if (selection && !selection.isCollapsed) return; // the user is copying a query
+  if (document.querySelector("form[data-filter] input[type=search]")?.value && location.search === "") return; // a filtered list
   try {
     const next = await fetchPage(location.href);
     if (next) replace(next);
@@ -162,6 +163,28 @@ function showProblem(input, then) {
   field.append(document.importNode(problem, true));
 }
 
+// Filters a list while the user types: the server's response replaces the results in place.
+function filterAsYouType(form) {
+  let pause = 0;
+  let asked = 0;
+  const update = async () => {
+    const number = ++asked;
+    const address = new URL(`${form.getAttribute("action")}?${new URLSearchParams(new FormData(form))}`, location.href);
+    const next = await fetchPage(address).catch(() => null);
+    document.getElementById("away").hidden = next !== null;
+    const results = next?.getElementById(form.dataset.filter);
+    if (!results || number !== asked) return; // a later request is under way
+    for (const link of results.querySelectorAll("a[href]")) link.href = new URL(link.getAttribute("href"), address).href;
+    document.getElementById(form.dataset.filter).innerHTML = results.innerHTML;
+    if (location.pathname === address.pathname) history.replaceState(null, "", address);
+  };
+  form.addEventListener("input", () => {
+    clearTimeout(pause);
+    pause = setTimeout(update, PAUSE_MILLISECONDS);
+  });
+}
+
+for (const each of document.querySelectorAll("form[data-filter]")) filterAsYouType(each);
 enhance(document);
 const form = document.getElementById(FORM);
 if (form) addSliders(form);
