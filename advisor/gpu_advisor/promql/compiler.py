@@ -12,6 +12,7 @@ from gpu_advisor.promql.expressions import (
     ConstantLabel,
     Expression,
     Filter,
+    HistogramQuantile,
     LabelJoin,
     LabelReplace,
     Matcher,
@@ -108,6 +109,8 @@ class _Compiler:
             return f"label_join({self.compile(expression.operand)}, {names})"
         if isinstance(expression, Filter):
             return f"{self._parenthesize(expression.operand)} {expression.op} {_number(expression.limit)}"
+        if isinstance(expression, HistogramQuantile):
+            return f"histogram_quantile({_number(expression.q)}, {self.compile(expression.operand)})"
         return self._affine(expression)
 
     def _select(self, selector: Selector) -> str:

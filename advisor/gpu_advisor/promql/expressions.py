@@ -133,7 +133,30 @@ class Filter:
     limit: float
 
 
-Expression = Selector | Aggregate | Ratio | Affine | Sum | Union | LabelReplace | LabelJoin | ConstantLabel | Filter
+@dataclass(frozen=True, slots=True)
+class HistogramQuantile:
+    """The q-quantile (0..1) of classic histograms: `operand` has their cumulative buckets, with the label `le`.
+
+    NaN for a histogram without observations, or without its bucket of all.
+    """
+
+    q: float
+    operand: Expression
+
+
+Expression = (
+    Selector
+    | Aggregate
+    | Ratio
+    | Affine
+    | Sum
+    | Union
+    | LabelReplace
+    | LabelJoin
+    | ConstantLabel
+    | Filter
+    | HistogramQuantile
+)
 
 
 def union(*parts: Expression) -> Expression:

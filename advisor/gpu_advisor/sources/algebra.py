@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from gpu_advisor.promql.expressions import (
     Aggregate,
@@ -16,6 +16,7 @@ from gpu_advisor.promql.expressions import (
     ConstantLabel,
     Expression,
     Filter,
+    HistogramQuantile,
     LabelJoin,
     LabelReplace,
     Labels,
@@ -71,6 +72,8 @@ def evaluate_expression(expression: Expression, lookup: ResultLookup) -> Mutable
     if isinstance(expression, Filter):
         compare = _COMPARISONS[expression.op]
         return {labels: value for labels, value in values.items() if compare(value, expression.limit)}
+    if isinstance(expression, HistogramQuantile):
+        return _histogram_quantiles(expression.q, values)
     scaled = {labels: expression.scale * value + expression.offset for labels, value in values.items()}
     upper = expression.upper
     return scaled if upper is None else {labels: upper if value > upper else value for labels, value in scaled.items()}
@@ -114,6 +117,49 @@ def _add(terms: list[MutableVector]) -> MutableVector:
         for labels, value in first.items()
         if all(labels in term for term in others)
     }
+
+
+def _histogram_quantiles(q: float, values: Mapping[Labels, float]) -> MutableVector:
+    """The quantile of each histogram, by its labels without `le`; series without a bucket's bound are left out."""
+    histograms: dict[Labels, dict[float, float]] = {}
+    for labels, value in values.items():
+        bound = next((text for name, text in labels if name == "le"), "")
+        try:
+            upper = float(bound)
+        except ValueError:
+            continue
+        key = tuple(pair for pair in labels if pair[0] != "le")
+        buckets = histograms.setdefault(key, {})
+        buckets[upper] = buckets.get(upper, 0.0) + value  # "1" and "1.0" are one bucket
+    return {labels: bucket_quantile(q, sorted(buckets.items())) for labels, buckets in histograms.items()}
+
+
+def bucket_quantile(q: float, buckets: Sequence[tuple[float, float]]) -> float:
+    """The q-quantile of cumulative buckets (upper bound, count), linear within a bucket, as Prometheus has it.
+
+    Source: promql/quantile.go, bucketQuantile. NaN without observations or without a last bucket of infinite bound.
+    """
+    if len(buckets) < 2 or buckets[-1][0] != math.inf or math.isnan(q):
+        return math.nan
+    if not 0 <= q <= 1:
+        return math.copysign(math.inf, q)
+    counts, highest = [], 0.0
+    for _, count in buckets:  # rates of buckets that were scraped apart may decrease a little
+        highest = max(highest, count)
+        counts.append(highest)
+    if counts[-1] == 0:
+        return math.nan
+    rank = q * counts[-1]
+    index = next((at for at, count in enumerate(counts[:-1]) if count >= rank), len(counts) - 1)
+    if index == len(counts) - 1:
+        return buckets[-2][0]
+    end, start, below = buckets[index][0], 0.0, 0.0
+    if index:
+        start, below = buckets[index - 1][0], counts[index - 1]
+    elif end <= 0:
+        return end
+    within = counts[index] - below
+    return start + (end - start) * ((rank - below) / within) if within else math.nan
 
 
 def _aggregate(op: AggregateOp, by: tuple[str, ...], values: Mapping[Labels, float]) -> MutableVector:

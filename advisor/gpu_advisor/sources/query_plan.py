@@ -17,6 +17,7 @@ from gpu_advisor.promql.expressions import (
     ConstantLabel,
     Expression,
     Filter,
+    HistogramQuantile,
     LabelJoin,
     LabelReplace,
     Selector,
@@ -93,7 +94,7 @@ def leaves_of(expression: Expression) -> Iterator[Expression]:
 
 
 def _is_server_side(expression: Expression) -> bool:
-    server_side = Selector | Aggregate | Union | LabelReplace | LabelJoin | ConstantLabel | Filter
+    server_side = Selector | Aggregate | Union | LabelReplace | LabelJoin | ConstantLabel | Filter | HistogramQuantile
     if not isinstance(expression, server_side):
         return False
     return all(map(_is_server_side, subexpressions(expression)))
