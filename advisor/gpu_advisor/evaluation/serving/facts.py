@@ -1,0 +1,68 @@
+"""What one evaluation knows about inference servers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gpu_advisor.promql.expressions import Expression, TimeSeries
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ServingReplica:
+    """One engine of one server. Fields that are unknown or do not apply are empty.
+
+    `server` is the mapping's name. `values` are by signal; a signal without a value is absent. `started` is when its
+    process began, `capacity_tokens` the size of its KV cache. `gpus` are the uuids of its GPUs, empty if unknown.
+    """
+
+    server: str
+    job: str
+    instance: str
+    model: str = ""
+    engine: str = ""
+    cluster: str = ""
+    namespace: str = ""
+    pod: str = ""
+    node: str = ""
+    values: Mapping[str, float] = field(default_factory=dict, hash=False, compare=False)
+    started: float | None = field(default=None, compare=False)
+    gpus: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def label(self) -> str:
+        """Its name for people."""
+        return self.pod or self.instance
+
+    def value(self, signal: str) -> float | None:
+        return self.values.get(signal)
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """A server at one load: requests running a replica, tokens generated per second a replica, and seconds between two
+    tokens."""
+
+    concurrency: float
+    tokens_per_second: float
+    itl_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServingFacts:
+    """`expressions` are by server and signal, over all of its series; `histories` are by server and model.
+
+    `flags` and `helm_values` are by server and setting. `interval_seconds` is the scrape interval of each job.
+    """
+
+    replicas: tuple[ServingReplica, ...] = ()
+    expressions: Mapping[str, Mapping[str, Expression]] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    helm_values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    model_labels: Mapping[str, str] = field(default_factory=dict)
+    intervals: Mapping[str, float] = field(default_factory=dict)
+    histories: Mapping[tuple[str, str], tuple[CurvePoint, ...]] = field(default_factory=dict)
+    demand: Mapping[tuple[str, str], TimeSeries] = field(default_factory=dict)
+    window_seconds: int = 300
+    queries: int = 0

@@ -1,0 +1,1 @@
+"""Inference servers: which metric of each server is which serving signal."""

@@ -1,0 +1,167 @@
+"""Mapping files of inference servers: how one server names the quantities of serving signals.
+
+    gauge       a number of now: requests running
+    counter     requests, tokens
+    histogram   a metric with _bucket, _sum and _count
+    per         the mean of two counters: microseconds of requests
+
+A list of definitions is tried in order, per server: the first that has a value is used. `info` has numbers that are
+labels: their product. `labels` name the server's labels for the model and the engine within one page. `flags` and
+`helm` say how a setting is given. What a server does not publish is not in its file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from gpu_advisor.promql.expressions import (
+    Affine,
+    Aggregate,
+    AggregateOp,
+    Expression,
+    Function,
+    HistogramQuantile,
+    Matcher,
+    Ratio,
+    Selector,
+    union,
+)
+
+
+class _StrictModel(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServingMetric(_StrictModel):
+    """One metric, with the values of labels that select its series."""
+
+    metric: str
+    match: dict[str, str] = Field(default_factory=dict)
+
+
+class MeanOfCounters(_StrictModel):
+    part: ServingMetric
+    whole: ServingMetric
+    scale: float = 1.0
+
+
+class ServingQuantity(_StrictModel):
+    """One form of a quantity."""
+
+    gauge: ServingMetric | None = None
+    counter: ServingMetric | None = None
+    histogram: ServingMetric | None = None
+    per: MeanOfCounters | None = None
+
+    @model_validator(mode="after")
+    def _has_one_form(self) -> ServingQuantity:
+        if sum(getattr(self, form) is not None for form in type(self).model_fields) != 1:
+            raise ValueError(f"give one of {', '.join(type(self).model_fields)}")
+        return self
+
+
+class LabelProduct(_StrictModel):
+    metric: str
+    product: tuple[str, ...] = Field(min_length=1)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+class ServerMapping(_StrictModel):
+    """One file."""
+
+    name: str
+    title: str
+    detect: str = Field(description="a metric that each page of this server has")
+    labels: dict[str, str]
+    quantities: dict[str, Annotated[tuple[ServingQuantity, ...], BeforeValidator(_as_tuple)]]
+    info: dict[str, LabelProduct] = Field(default_factory=dict)
+    flags: dict[str, str] = Field(default_factory=dict)
+    helm: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def engine_labels(self) -> tuple[str, ...]:
+        """The labels that tell the models and engines of one page apart."""
+        return tuple(self.labels.values())
+
+    def expression(
+        self,
+        quantity: str,
+        reduction: str,
+        q: float | None,
+        by: tuple[str, ...],
+        window_seconds: int,
+        matchers: tuple[Matcher, ...] = (),
+    ) -> Expression | None:
+        """The reduction of a quantity by these labels; None if the server does not publish it."""
+        builder = _Builder(by, window_seconds, matchers)
+        built = [
+            expression
+            for form in self.quantities.get(quantity, ())
+            if (expression := builder.build(form, reduction, q)) is not None
+        ]
+        return union(*built) if built else None
+
+
+class _Builder:
+    """The expressions of one definition."""
+
+    def __init__(self, by: tuple[str, ...], window_seconds: int, matchers: tuple[Matcher, ...]) -> None:
+        self.by, self.window_seconds, self.matchers = by, window_seconds, matchers
+
+    def build(self, form: ServingQuantity, reduction: str, q: float | None) -> Expression | None:
+        if form.gauge:
+            return self._gauge(form.gauge, reduction)
+        if form.counter:
+            return self._sum(form.counter, "rate") if reduction == "rate" else None
+        if form.histogram:
+            return self._histogram(form.histogram, reduction, q)
+        assert form.per is not None
+        if reduction != "mean":
+            return None
+        mean = Ratio(self._sum(form.per.part, "rate"), self._sum(form.per.whole, "rate"))
+        return mean if form.per.scale == 1 else Affine(mean, form.per.scale)
+
+    def _gauge(self, metric: ServingMetric, reduction: str) -> Expression | None:
+        """Of several series of one engine, ranks say, the greatest; its mean is over the samples of all."""
+        forms: dict[str, Callable[[], Expression]] = {
+            "last": lambda: self._sum(metric, "last", op="max"),
+            "max": lambda: self._sum(metric, "max", op="max"),
+            "mean": lambda: self._sum(metric, "mean", op="max"),
+            "samples": lambda: self._sum(metric, "count", op="max"),
+        }
+        return forms[reduction]() if reduction in forms else None
+
+    def _histogram(self, metric: ServingMetric, reduction: str, q: float | None) -> Expression | None:
+        def part(suffix: str) -> ServingMetric:
+            return metric.model_copy(update={"metric": metric.metric + suffix})
+
+        if reduction == "quantile" and q is not None:
+            return HistogramQuantile(q, self._sum(part("_bucket"), "rate", by=(*self.by, "le")))
+        if reduction == "mean":
+            return Ratio(self._sum(part("_sum"), "rate"), self._sum(part("_count"), "rate"))
+        return self._sum(part("_count"), "rate") if reduction == "rate" else None
+
+    def _sum(
+        self, metric: ServingMetric, function: Function, *, op: AggregateOp = "sum", by: tuple[str, ...] | None = None
+    ) -> Expression:
+        where = tuple(Matcher(label, "=", value) for label, value in sorted(metric.match.items()))
+        window = None if function == "last" else self.window_seconds
+        selector = Selector(metric.metric, function, window, matchers=(*where, *self.matchers))
+        return Aggregate(op, self.by if by is None else by, selector)
+
+
+@cache
+def server_mappings() -> tuple[ServerMapping, ...]:
+    """This project's mappings of inference servers, by name."""
+    folder = resources.files("gpu_advisor.sources.exporters") / "serving"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    return tuple(ServerMapping.model_validate(yaml.safe_load(file.read_text(encoding="utf-8"))) for file in files)
