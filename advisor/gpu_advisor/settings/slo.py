@@ -32,6 +32,27 @@ def _check_range(percent: float) -> float:
     raise ValueError(f"{percent:g}% is not an unserved share of the demand ({limits}){hint}")
 
 
+#: The shortest and longest latency objective (seconds).
+MIN_LATENCY_SECONDS, MAX_LATENCY_SECONDS = 0.001, 600.0
+
+_LATENCY = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|s)\s*")
+
+
+def _parse_latency(value: object) -> float:
+    """Seconds from `500ms` or `2s`. Raises ValueError: a bare number may be either."""
+    match = _LATENCY.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("not a latency: write it with its unit, as in 500ms or 2s")
+    seconds = float(match[1]) / (1000 if match[2] == "ms" else 1)
+    if not MIN_LATENCY_SECONDS <= seconds <= MAX_LATENCY_SECONDS:
+        raise ValueError(f"not between {MIN_LATENCY_SECONDS * 1000:g}ms and {MAX_LATENCY_SECONDS:g}s")
+    return seconds
+
+
+LatencySeconds = Annotated[
+    float, BeforeValidator(_parse_latency, json_schema_input_type=Annotated[str, Field(pattern=_LATENCY.pattern)])
+]
+
 UnservedPercent = Annotated[float, BeforeValidator(_parse_percent)]
 
 
@@ -40,6 +61,13 @@ class SloSettings(StrictModel):
 
     unserved: UnservedPercent | None = Field(
         None, description="percent, as in 0.2%: share of the demanded GPU-time above the capacity, at most"
+    )
+
+    ttft_p95: LatencySeconds | None = Field(
+        None, description="as in 500ms: time to first token that 95 % of the requests keep, of language models"
+    )
+    itl_p95: LatencySeconds | None = Field(
+        None, description="as in 50ms: inter-token latency that 95 % of the requests keep, of language models"
     )
 
     @model_validator(mode="after")
