@@ -44,6 +44,7 @@ class Quantity:
 
 
 FOREVER = 1e9
+SLOW = 5.0
 Key = tuple[str, ...]
 """Name of the family, and the values of its labels after uuid."""
 
@@ -77,7 +78,7 @@ QUANTITIES: Mapping[Key, Quantity] = {
     ("gpu_temperature_celsius",): _int("nvmlDeviceGetTemperature", lambda g: g.temperature, 0, 150),
     ("gpu_power_watts",): _int("nvmlDeviceGetPowerUsage", _rounded(1000, lambda g: g.power), 0, 1_050_000, 1e-3),
     ("gpu_power_limit_watts",): _int(
-        "nvmlDeviceGetEnforcedPowerLimit", _rounded(1000, lambda g: g.power_limit), 0, 1_050_000, 1e-3
+        "nvmlDeviceGetEnforcedPowerLimit", _rounded(1000, lambda g: g.power_limit), 0, 1_050_000, 1e-3, cached=SLOW
     ),
     ("gpu_sm_clock_hertz",): _int("nvmlDeviceGetClockInfo", lambda g: g.sm_clock, 0, 6000, MHZ),
     ("gpu_memory_clock_hertz",): _int("nvmlDeviceGetClockInfo", lambda g: g.memory_clock, 0, 20_000, MHZ),
@@ -88,25 +89,33 @@ QUANTITIES: Mapping[Key, Quantity] = {
     ("gpu_memory_clock_max_hertz",): _int(
         "nvmlDeviceGetMaxClockInfo", lambda g: g.memory_clock, 1, 20_000, MHZ, cached=FOREVER
     ),
-    ("gpu_fan_speed_ratio",): _int("nvmlDeviceGetFanSpeed", lambda g: g.fan, 0, 200, 0.01),
+    ("gpu_fan_speed_ratio",): _int("nvmlDeviceGetFanSpeed", lambda g: g.fan, 0, 200, 0.01, cached=SLOW),
     ("gpu_performance_state",): _int("nvmlDeviceGetPerformanceState", lambda g: g.pstate, 0, 15),
     ("gpu_encoder_utilization_ratio",): _int("nvmlDeviceGetEncoderUtilization", lambda g: g.encoder, 0, 100, 0.01),
     ("gpu_decoder_utilization_ratio",): _int("nvmlDeviceGetDecoderUtilization", lambda g: g.decoder, 0, 100, 0.01),
-    ("gpu_pcie_link_generation",): _int("nvmlDeviceGetCurrPcieLinkGeneration", lambda g: g.pcie_generation, 1, 8),
-    ("gpu_pcie_link_width",): _int("nvmlDeviceGetCurrPcieLinkWidth", lambda g: g.pcie_width, 1, 32),
-    ("gpu_pcie_replays_total",): _int("nvmlDeviceGetPcieReplayCounter", lambda g: g.pcie_replays, 0, 2**32 - 2),
+    ("gpu_pcie_link_generation",): _int(
+        "nvmlDeviceGetCurrPcieLinkGeneration", lambda g: g.pcie_generation, 1, 8, cached=SLOW
+    ),
+    ("gpu_pcie_link_width",): _int("nvmlDeviceGetCurrPcieLinkWidth", lambda g: g.pcie_width, 1, 32, cached=SLOW),
+    ("gpu_pcie_replays_total",): _int(
+        "nvmlDeviceGetPcieReplayCounter", lambda g: g.pcie_replays, 0, 2**32 - 2, cached=SLOW
+    ),
     ("gpu_ecc_errors_total", "corrected"): Quantity(
-        ("nvmlDeviceGetTotalEccErrors",), lambda g: g.ecc_corrected or 0, 0, 2**53
+        ("nvmlDeviceGetTotalEccErrors",), lambda g: g.ecc_corrected or 0, 0, 2**53, cached=SLOW
     ),
     ("gpu_ecc_errors_total", "uncorrected"): Quantity(
-        ("nvmlDeviceGetTotalEccErrors",), lambda g: g.ecc_uncorrected or 0, 0, 2**53
+        ("nvmlDeviceGetTotalEccErrors",), lambda g: g.ecc_uncorrected or 0, 0, 2**53, cached=SLOW
     ),
-    ("gpu_remapped_rows", "correctable"): _int("nvmlDeviceGetRemappedRows", lambda g: g.rows_correctable, 0, 100_000),
+    ("gpu_remapped_rows", "correctable"): _int(
+        "nvmlDeviceGetRemappedRows", lambda g: g.rows_correctable, 0, 100_000, cached=SLOW
+    ),
     ("gpu_remapped_rows", "uncorrectable"): _int(
-        "nvmlDeviceGetRemappedRows", lambda g: g.rows_uncorrectable, 0, 100_000, raw=False
+        "nvmlDeviceGetRemappedRows", lambda g: g.rows_uncorrectable, 0, 100_000, raw=False, cached=SLOW
     ),
-    ("gpu_row_remap_pending",): _int("nvmlDeviceGetRemappedRows", lambda g: g.rows_pending, 0, 1, raw=False),
-    ("gpu_row_remap_failed",): _int("nvmlDeviceGetRemappedRows", lambda g: g.rows_failed, 0, 1, raw=False),
+    ("gpu_row_remap_pending",): _int(
+        "nvmlDeviceGetRemappedRows", lambda g: g.rows_pending, 0, 1, raw=False, cached=SLOW
+    ),
+    ("gpu_row_remap_failed",): _int("nvmlDeviceGetRemappedRows", lambda g: g.rows_failed, 0, 1, raw=False, cached=SLOW),
     ("gpu_memory_temperature_celsius",): _field(82, lambda g: g.memory_temperature, 150, low=1, bits=32),
     ("gpu_throttle_seconds_total", "sw_power_cap"): _field(
         74, _rounded(1e9, lambda g: g.throttled_power), 1e18, 1e-9

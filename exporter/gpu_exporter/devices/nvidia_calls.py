@@ -1,8 +1,8 @@
 """Metrics that come from single NVML calls, as a table, and the plan that makes these calls for one GPU.
 
-To add a metric, add a line to `STATIC_METRICS` or `LIVE_METRICS`. NVML's PCIe throughput is excluded: the driver
-measures for 20 ms in each call. pynvml's functions take several times as long as the calls that they wrap, so calls
-are prepared once per session and go to the C functions directly.
+To add a metric, add a line to `STATIC_METRICS`, `SLOW_METRICS` or `LIVE_METRICS`. NVML's PCIe throughput is excluded:
+the driver measures for 20 ms in each call. pynvml's functions take several times as long as the calls that they wrap,
+so calls are prepared once per session and go to the C functions directly.
 """
 
 from __future__ import annotations
@@ -245,7 +245,6 @@ LIVE_METRICS: tuple[CallMetric, ...] = (
     *MEMORY_METRICS,
     CallMetric(metrics.TEMPERATURE, _single_function_call("nvmlDeviceGetTemperature", _uint, CORE), ranged(150)),
     CallMetric(metrics.POWER, _single_function_call("nvmlDeviceGetPowerUsage"), _MILLIWATTS),
-    CallMetric(metrics.POWER_LIMIT, _single_function_call("nvmlDeviceGetEnforcedPowerLimit"), _MILLIWATTS),
     CallMetric(
         metrics.ENERGY,
         _single_function_call("nvmlDeviceGetTotalEnergyConsumption", _ulonglong),
@@ -254,11 +253,7 @@ LIVE_METRICS: tuple[CallMetric, ...] = (
     CallMetric(metrics.SM_CLOCK, _single_function_call("nvmlDeviceGetClockInfo", _uint, SM), _SM_MEGAHERTZ),
     CallMetric(metrics.MEMORY_CLOCK, _single_function_call("nvmlDeviceGetClockInfo", _uint, MEMORY), _MEMORY_MEGAHERTZ),
     CallMetric(metrics.VIDEO_CLOCK, _single_function_call("nvmlDeviceGetClockInfo", _uint, VIDEO), _SM_MEGAHERTZ),
-    CallMetric(metrics.COMPUTE_MODE, _single_function_call("nvmlDeviceGetComputeMode"), ranged(3)),
-    CallMetric(metrics.FABRIC_STATE, _single_function_call("nvmlDeviceGetGpuFabricInfo", _fabric_state), _joined_state),
     CallMetric(metrics.IDLE_REASON_ACTIVE, _REASONS, _bit(IDLE_REASON)),
-    # In percent of the maximum noise tolerance of the product; NVML documents that it may exceed 100 %.
-    CallMetric(metrics.FAN_SPEED, _single_function_call("nvmlDeviceGetFanSpeed"), ranged(200, per=100)),
     CallMetric(
         metrics.PERFORMANCE_STATE, _single_function_call("nvmlDeviceGetPerformanceState"), ranged(15)
     ),  # 32 is "unknown"
@@ -272,15 +267,24 @@ LIVE_METRICS: tuple[CallMetric, ...] = (
         _single_function_call("nvmlDeviceGetDecoderUtilization", _uints(2)),
         ranged(100, per=100, pick=0),
     ),
+    *(
+        CallMetric(metrics.THROTTLE_ACTIVE, _REASONS, _bit(mask), (reason,))
+        for reason, mask in THROTTLE_REASONS.items()
+    ),
+)
+"""Read at each reading."""
+
+SLOW_METRICS: tuple[CallMetric, ...] = (
+    CallMetric(metrics.POWER_LIMIT, _single_function_call("nvmlDeviceGetEnforcedPowerLimit"), _MILLIWATTS),
+    CallMetric(metrics.COMPUTE_MODE, _single_function_call("nvmlDeviceGetComputeMode"), ranged(3)),
+    CallMetric(metrics.FABRIC_STATE, _single_function_call("nvmlDeviceGetGpuFabricInfo", _fabric_state), _joined_state),
+    # In percent of the maximum noise tolerance of the product; NVML documents that it may exceed 100 %.
+    CallMetric(metrics.FAN_SPEED, _single_function_call("nvmlDeviceGetFanSpeed"), ranged(200, per=100)),
     CallMetric(
         metrics.PCIE_GENERATION, _single_function_call("nvmlDeviceGetCurrPcieLinkGeneration"), ranged(8, min_value=1)
     ),
     CallMetric(metrics.PCIE_WIDTH, _single_function_call("nvmlDeviceGetCurrPcieLinkWidth"), ranged(32, min_value=1)),
     CallMetric(metrics.PCIE_REPLAYS, _single_function_call("nvmlDeviceGetPcieReplayCounter"), _COUNT),
-    *(
-        CallMetric(metrics.THROTTLE_ACTIVE, _REASONS, _bit(mask), (reason,))
-        for reason, mask in THROTTLE_REASONS.items()
-    ),
     CallMetric(metrics.ECC_ERRORS, NvmlCall(_ECC, _ulonglong, (CORRECTED, LIFETIME)), _LONG_COUNT, ("corrected",)),
     CallMetric(metrics.ECC_ERRORS, NvmlCall(_ECC, _ulonglong, (UNCORRECTED, LIFETIME)), _LONG_COUNT, ("uncorrected",)),
     CallMetric(metrics.REMAPPED_ROWS, _ROWS, ranged(_ROW_COUNT, pick=0), ("correctable",)),
@@ -288,7 +292,7 @@ LIVE_METRICS: tuple[CallMetric, ...] = (
     CallMetric(metrics.ROW_REMAP_PENDING, _ROWS, ranged(1, pick=2)),
     CallMetric(metrics.ROW_REMAP_FAILED, _ROWS, ranged(1, pick=3)),
 )
-"""Read at each reading."""
+"""Change by events and settings, not with the load: read now and then."""
 
 
 @dataclass
@@ -322,6 +326,25 @@ class NvmlReadings:
         failed = absence_reason(code) is AbsenceReason.ERROR
         self._failed += failed
         self._refused += not failed
+
+    def add(self, other: NvmlReadings) -> None:
+        """Add readings and absences, without what the calls said about the GPU."""
+        self.readings += other.readings
+        self.absent.update(other.absent)
+        self._incomplete |= other._incomplete
+
+    def add_calls(self, other: NvmlReadings) -> None:
+        """Add what these calls said about the GPU."""
+        self.answered += other.answered
+        self._lost += other._lost
+        self._unloaded += other._unloaded
+        self._failed += other._failed
+        self._refused += other._refused
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether these calls alone would have the GPU down."""
+        return not self.answered or self._lost + self._unloaded > self.answered
 
     @property
     def only_errors(self) -> bool:

@@ -18,7 +18,14 @@ from gpu_exporter.devices.meters import (
     WindowStatistics,
 )
 from gpu_exporter.devices.nvidia_buffers import MAX_PROCESS_BYTES, ProcessList, UtilizationBuffer
-from gpu_exporter.devices.nvidia_calls import LIVE_METRICS, MEMORY_INFO, STATIC_METRICS, CallPlan, NvmlReadings
+from gpu_exporter.devices.nvidia_calls import (
+    LIVE_METRICS,
+    MEMORY_INFO,
+    SLOW_METRICS,
+    STATIC_METRICS,
+    CallPlan,
+    NvmlReadings,
+)
 from gpu_exporter.devices.nvidia_drivers import parse_version, process_functions
 from gpu_exporter.devices.nvidia_families import MemoryKind, family_of
 from gpu_exporter.devices.nvidia_fields import FieldPlan, NvlinkPlan
@@ -38,6 +45,9 @@ from gpu_exporter.snapshot import (
 
 PROCESS_INTERVAL_SECONDS = 5.0
 """Listing processes takes real drivers milliseconds per GPU, and the list only changes with jobs."""
+
+SLOW_INTERVAL_SECONDS = 5.0
+"""Of SLOW_METRICS: limits, links and error counts stay the same for hours, and each call costs time in the driver."""
 
 MIN_MEMORY_HELD_RATIO = 0.01
 """Memory counts as held above this ratio if the driver lists no process, as in a container: more than an unused GPU
@@ -117,6 +127,9 @@ class NvidiaGpu:
         self._fixed: NvmlReadings | None = None
         self._fixed_plan = CallPlan(nvml, handle, STATIC_METRICS, limits)
         self._live_plan = CallPlan(nvml, handle, live, limits)
+        self._slow_plan = CallPlan(nvml, handle, SLOW_METRICS, limits)
+        self._slow = NvmlReadings()
+        self._slow_due = -math.inf
         self._fields = FieldPlan(nvml, handle, version)
         self._links = NvlinkPlan(nvml, handle)
         self._gpm = GpmSampler(nvml, handle)
@@ -146,7 +159,7 @@ class NvidiaGpu:
         return [whole, *(instances.down_readings(whole.down) if whole.down else instances.read(now))]
 
     def _read_whole(self, now: float, wall: float) -> DeviceReading:
-        values = self._read_calls()
+        values = self._read_calls(now)
         values.raise_if_gone()
         if values.only_errors:
             self._meters.add_power(now, wall, None)
@@ -166,7 +179,7 @@ class NvidiaGpu:
             self.identity, tuple(values.readings), absences, processes=() if self._mig_instances else processes or ()
         )
 
-    def _read_calls(self) -> NvmlReadings:
+    def _read_calls(self, now: float) -> NvmlReadings:
         """The readings of the call tables."""
         fixed = self._fixed
         if fixed is None:
@@ -176,6 +189,14 @@ class NvidiaGpu:
                 self._fixed = fixed
         values = NvmlReadings(list(fixed.readings), dict(fixed.absent))
         self._live_plan.execute(values)
+        is_doubtful = values.is_doubtful
+        if is_doubtful or now >= self._slow_due:
+            self._slow = NvmlReadings()
+            self._slow_plan.execute(self._slow)
+            self._slow_due = -math.inf if is_doubtful else now + SLOW_INTERVAL_SECONDS
+        values.add(self._slow)
+        if is_doubtful:  # a GPU is down only by what all calls say
+            values.add_calls(self._slow)
         return values
 
     def _read_shared_memory(self, values: NvmlReadings) -> None:

@@ -81,7 +81,7 @@ def busy_gpu(number: int = 0) -> SimulatedGpu:
 
 
 def _live_functions() -> list[str]:
-    table = (*nvidia_calls.LIVE_METRICS, *nvidia_calls.STATIC_METRICS)
+    table = (*nvidia_calls.LIVE_METRICS, *nvidia_calls.SLOW_METRICS, *nvidia_calls.STATIC_METRICS)
     return [function for line in table for function in line.call.functions]
 
 

@@ -17,7 +17,7 @@ from gpu_exporter.devices.base import DriverUnavailable
 from gpu_exporter.devices.meters import BusySource
 from gpu_exporter.devices.nvidia import LOST_GPU_RETRY_SECONDS, NvidiaDriver
 from gpu_exporter.devices.nvidia_drivers import PROCESS_ENTRY_BYTES
-from gpu_exporter.devices.nvidia_gpu import PROCESS_INTERVAL_SECONDS
+from gpu_exporter.devices.nvidia_gpu import PROCESS_INTERVAL_SECONDS, SLOW_INTERVAL_SECONDS
 from gpu_exporter.metrics import MetricFamily
 from gpu_exporter.snapshot import AbsenceReason, DeviceIdentity, DeviceReading, DownReason, DriverState, GpuProcess
 
@@ -44,7 +44,11 @@ def uuid(index: int) -> str:
 
 def every_call_fails(code: int) -> dict[str, int]:
     """The live calls of a GPU, each with this error."""
-    return {function: code for line in nvidia_calls.LIVE_METRICS for function in line.call.functions}
+    return {
+        function: code
+        for line in nvidia_calls.LIVE_METRICS + nvidia_calls.SLOW_METRICS
+        for function in line.call.functions
+    }
 
 
 def read_single_gpu(machine: SimulatedMachine, gpu: SimulatedGpu) -> DeviceReading:
@@ -395,7 +399,9 @@ def test_busy_time_survives_a_loss_and_is_monotonic(machine: SimulatedMachine) -
 
 
 @pytest.mark.parametrize(
-    "line", nvidia_calls.LIVE_METRICS + nvidia_calls.STATIC_METRICS, ids=lambda line: line.family.name
+    "line",
+    nvidia_calls.LIVE_METRICS + nvidia_calls.SLOW_METRICS + nvidia_calls.STATIC_METRICS,
+    ids=lambda line: line.family.name,
 )
 @pytest.mark.parametrize(
     ("code", "reason"), [(NOT_SUPPORTED, "unsupported"), (NO_PERMISSION, "no_permission"), (UNKNOWN, "error")]
@@ -578,8 +584,39 @@ def test_gpu_that_could_not_be_opened_is_retried_at_once(machine: SimulatedMachi
     assert [(device.identity.uuid, device.down) for device in devices] == [(uuid(0), None), (uuid(1), None)]
 
 
+def test_limits_links_and_error_counts_are_read_every_few_seconds(machine: SimulatedMachine) -> None:
+    machine.control.gpus = [SimulatedGpu(temperature=50, power_limit=700, pcie_width=16)]
+    machine.write()
+    machine.driver.read()
+    machine.control.gpus = [SimulatedGpu(temperature=60, power_limit=300, pcie_width=8)]
+    names = ("gpu_temperature_celsius", "gpu_power_limit_watts", "gpu_pcie_link_width")
+    seen = []
+    for _ in range(int(SLOW_INTERVAL_SECONDS)):
+        machine.wait(1)
+        page = values(machine.driver.read()[0])
+        seen.append(tuple(page[name] for name in names))
+    assert seen == [(60, 700, 16)] * (len(seen) - 1) + [(60, 300, 8)]
+
+
+def test_down_is_decided_by_all_calls(machine: SimulatedMachine) -> None:
+    live = {function for line in nvidia_calls.LIVE_METRICS for function in line.call.functions}
+    machine.control.gpus = [SimulatedGpu()]
+    machine.write()
+    machine.driver.read()
+    machine.control.gpus = [SimulatedGpu(errors=dict.fromkeys(live, UNKNOWN))]
+    machine.wait(1)
+    (device,) = machine.driver.read()
+    assert device.down is None
+    machine.control.gpus = [SimulatedGpu(errors=every_call_fails(UNKNOWN))]
+    machine.wait(1)
+    assert machine.driver.read()[0].down is not None
+    machine.control.gpus = [SimulatedGpu(power_limit=300)]
+    machine.wait(LOST_GPU_RETRY_SECONDS)
+    assert values(machine.driver.read()[0])["gpu_power_limit_watts"] == 300
+
+
 def test_gpu_with_only_errors_is_down(machine: SimulatedMachine) -> None:
-    functions = {function for line in nvidia_calls.LIVE_METRICS for function in line.call.functions} | {
+    functions = every_call_fails(UNKNOWN).keys() | {
         "nvmlDeviceGetSamples", "nvmlDeviceGetFieldValues", "nvmlDeviceGetComputeRunningProcesses_v3",
     }  # fmt: skip
     assert read_single_gpu(machine, SimulatedGpu(errors=dict.fromkeys(functions, UNKNOWN))).down is DownReason.ERROR

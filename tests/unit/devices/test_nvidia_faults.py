@@ -139,7 +139,7 @@ def test_one_call_hanging(exporter: ExporterHarness) -> None:
 
 
 def test_everything_unsupported_but_memory(exporter: ExporterHarness) -> None:
-    table = (*nvidia_calls.LIVE_METRICS, *nvidia_calls.STATIC_METRICS)
+    table = (*nvidia_calls.LIVE_METRICS, *nvidia_calls.SLOW_METRICS, *nvidia_calls.STATIC_METRICS)
     functions = {function for line in table for function in line.call.functions} | {
         "nvmlDeviceGetFieldValues", "nvmlDeviceGetSamples", "nvmlGpmSampleGet", "nvmlDeviceRegisterEvents",
         "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetMigMode",
