@@ -47,7 +47,8 @@ class Abstention:
     """Insufficient data for a recommendation. `message` says what is missing and how to fix it.
 
     `gpus` are the uuids of the GPUs concerned; empty means the whole scope. `kinds` are the kinds of recommendation
-    that need the data; empty means all.
+    that need the data; empty means all. `resolves`: the data is there and speaks against such a recommendation, which
+    therefore ends; otherwise it is stale until the data is back.
     """
 
     reason: Reason
@@ -56,6 +57,7 @@ class Abstention:
     message: str
     gpus: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
+    resolves: bool = False
 
 
 class LabelSelection(NamedTuple):

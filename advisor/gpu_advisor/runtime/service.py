@@ -20,7 +20,7 @@ from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SamplesByLabels, Source, SourceError
 from gpu_advisor.sources.prometheus.range_cache import CachingSource
 from gpu_advisor.state import outcomes
-from gpu_advisor.state.active import ActiveRecommendation, Snooze, active_snoozes, held_ids
+from gpu_advisor.state.active import ActiveRecommendation, Snooze, active_snoozes, held_ids, missing_data
 from gpu_advisor.state.ledger import Ledger
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 from gpu_advisor.storage.damage import DamagedFile
@@ -145,7 +145,7 @@ class AdvisorService:
         """Mark the view stale and keep all alerts as they are."""
         self._failures[error] += 1
         self._publish(source=replace(self.view.source, up=False, error=error, message=message))
-        self._send_alerts((), frozenset(alert.id for alert in self._alerts))
+        self._send_alerts((), frozenset(alert.recommendation_id for alert in self._alerts))
 
     def _update_recommendations(
         self, evaluation: Evaluation, now: float
@@ -221,12 +221,18 @@ class AdvisorService:
         """Update and send all alerts. Not with the evaluation's time: a slow evaluation would shorten their TTL."""
         now, before = self._clock(), self._alerts
         snoozed = active_snoozes(self._snoozes, now).keys()
+        evaluation, by_id = self.view.evaluation, {alert.id: alert for alert in before}
+        owners = evaluation.facts.owners if evaluation else {}
         fresh = [
-            alerts.build_alert(each, self.settings.cluster, self.settings.web.external_url)
+            alert
             for each in firing
             if each.id not in snoozed
+            for alert in alerts.build_alerts(
+                each, owners, by_id, self.settings.cluster, self.settings.web.external_url, now
+            )
         ]
-        self._alerts = alerts.update_alerts(before, fresh, held - snoozed, now)
+        blind = missing_data(evaluation) if evaluation else ()
+        self._alerts = alerts.update_alerts(before, fresh, held - snoozed, now, blind)
         if self._alerts != before:
             self._write_ledger(lambda: self._ledger.save_alerts(self._alerts))
         self.alertmanagers.send(self._alerts, now)

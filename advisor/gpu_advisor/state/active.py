@@ -42,7 +42,7 @@ def held_ids(
     active: Mapping[str, ActiveRecommendation], repeated: frozenset[str], evaluation: Evaluation
 ) -> frozenset[str]:
     """Ids of active recommendations that were not repeated, and cannot be resolved because their data is missing."""
-    blind = [abstention for abstention in evaluation.abstentions if abstention.reason in MISSING_DATA_REASONS]
+    blind = missing_data(evaluation)
     present_scopes = {state.pool.scope for state in evaluation.pools}
     visible_gpus = {gpu.uuid for gpu in evaluation.facts.gpus if gpu.up}
     data_incomplete = bool(evaluation.facts.down_targets) or any(
@@ -61,6 +61,15 @@ def held_ids(
                 and not (active_recommendation.gpus and active_recommendation.gpus <= visible_gpus)
             )
         )
+    )
+
+
+def missing_data(evaluation: Evaluation) -> tuple[Abstention, ...]:
+    """The abstentions for missing data, which resolve nothing."""
+    return tuple(
+        abstention
+        for abstention in evaluation.abstentions
+        if abstention.reason in MISSING_DATA_REASONS and not abstention.resolves
     )
 
 

@@ -28,11 +28,12 @@ BUSY_NEIGHBOUR_RATIO = 0.1
 
 @dataclass(frozen=True, slots=True)
 class IdleVerdict:
-    """What to do about an idle GPU, and why."""
+    """What to do about an idle GPU, and why. `observed` is False where that follows from missing data."""
 
     verdict: Verdict
     why: str = ""
     idle_since: float | None = None
+    observed: bool = True
 
 
 def judge_idle_gpu(facts: Facts, gpu: Gpu) -> IdleVerdict:
@@ -48,6 +49,7 @@ def judge_idle_gpu(facts: Facts, gpu: Gpu) -> IdleVerdict:
             "phase",
             f"it is unknown how long {undated[0]} has had it: scrape kube-state-metrics (kube_pod_start_time), or use "
             "gpu-exporter for owners",
+            observed=False,
         )
     busy_host = _busy_host(facts, gpu) if owners else ""
     if busy_host:
@@ -68,7 +70,7 @@ def _judge_pause(facts: Facts, gpu: Gpu, owners: tuple[GpuOwner, ...]) -> IdleVe
         facts.activity.get(gpu.uuid, ()), facts.activity_step_seconds, facts.at, since, idle_ratio, window
     )
     if found is None:
-        return IdleVerdict("phase", "its activity could not be read")
+        return IdleVerdict("phase", "its activity could not be read", observed=False)
     begun = facts.at - found.current
     if found.any_activity and found.current < window:
         return IdleVerdict("phase", f"something ran {found.current / 60:.0f} min ago")

@@ -60,7 +60,7 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
     borderline = tuple(gpu.uuid for gpu in pool.gpus if idleness(facts, gpu) is Idleness.BORDERLINE)
     if borderline:
         message = f"{len(borderline)} of {len(pool.gpus)} GPUs: almost nothing ran. Idle or not? Check their workload"
-        yield Abstention(Reason.CONFLICTING, KIND, pool.scope, message, borderline, (KIND,))
+        yield Abstention(Reason.CONFLICTING, KIND, pool.scope, message, borderline, (KIND,), resolves=True)
     gang = pool.settings.gpus_per_replica
     keep = ceil(max(settings.gpu_limits(pool.settings).min, len(pool.gpus) - len(idle)) / gang) * gang
     if keep < len(pool.gpus):
@@ -69,12 +69,12 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
 
 def _phases(scope: Scope, phases: Mapping[Gpu, IdleVerdict]) -> Iterator[Abstention]:
     """Why idle GPUs are left to their owners, one abstention per reason."""
-    by_reason: dict[str, list[Gpu]] = {}
+    by_reason: dict[tuple[str, bool], list[Gpu]] = {}
     for gpu, found in phases.items():
-        by_reason.setdefault(found.why, []).append(gpu)
-    for why, gpus in sorted(by_reason.items()):
-        message = f"{len(gpus)} idle GPUs are left to their owners: {why}"
-        yield Abstention(Reason.CONFLICTING, KIND, scope, message, tuple(gpu.uuid for gpu in gpus), (KIND,))
+        by_reason.setdefault((found.why, found.observed), []).append(gpu)
+    for (why, observed), gpus in sorted(by_reason.items()):
+        message, uuids = f"{len(gpus)} idle GPUs are left to their owners: {why}", tuple(gpu.uuid for gpu in gpus)
+        yield Abstention(Reason.CONFLICTING, KIND, scope, message, uuids, (KIND,), resolves=observed)
 
 
 def _is_observed(facts: Facts, gpu: Gpu) -> bool:
