@@ -43,6 +43,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name bytes by their length.
+
+    pytest writes them out, and then the name of a test may hold a time (that of gzip's header) or a memory address:
+    two workers that import a module in different seconds would disagree about its tests.
+    """
+    return f"{len(val)}-bytes" if isinstance(val, bytes) else None
+
+
 #: Folders whose tests wait for servers, browsers and PyTorch.
 SLOW_FOLDERS = ("tests/integration", "tests/unit/training", "tests/browser", "tests/unit/allocation")
 
