@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CSV_COLUMNS = (
     "id", "kind", "severity", "scope_kind", "scope", "current", "recommended", "unit", "diagnosis", "confidence",
-    "since", "held", "summary",
+    "since", "held", "summary", "savings_per_hour", "savings_per_month", "savings_bound", "currency", "estimated",
 )  # fmt: skip
 
 
@@ -74,13 +74,18 @@ def _show(answer: schema.Recommendations) -> None:
     rows = [
         (
             each["severity"], one_line(each["summary"]), f"{each['current']:g} -> {each['recommended']:g}",
+            output.format_savings(each, short=True),
             each["since"][:19].replace("T", " "),
             ", ".join(word for word, true in (("held", each["held"]), ("snoozed", each["snoozed"])) if true),
             each["id"],
         )
         for each in answer["recommendations"]
     ]  # fmt: skip
-    output.show_table(("severity", "recommendation", "change", "since (UTC)", "", "id"), rows, "No recommendations.")
+    output.show_table(
+        ("severity", "recommendation", "change", "worth a month", "since (UTC)", "", "id"), rows, "No recommendations."
+    )
+    if answer["recommendations"]:
+        click.echo(f"Together: {output.format_savings(answer['summary'])}")
     for word in answer["abstentions"]:
         about = "" if word["scope"]["kind"] == "fleet" else f" of {word['scope']['label']}"
         click.echo(one_line(f"Insufficient data for {word['subject']}{about}: {word['message']}"))
@@ -90,7 +95,9 @@ def _csv_row(each: schema.RecommendationDocument) -> tuple[object, ...]:
     return (
         each["id"], each["kind"], each["severity"], each["scope"]["kind"], each["scope"]["name"], each["current"],
         each["recommended"], each["unit"], each["diagnosis"], each["confidence"], each["since"],
-        str(each["held"]).lower(), each["summary"],
+        str(each["held"]).lower(), each["summary"], each["savings_per_hour"], each["savings_per_month"],
+        each["savings_bound"], each["currency"],
+        None if each["estimated"] is None else str(each["estimated"]).lower(),
     )  # fmt: skip
 
 
@@ -100,6 +107,7 @@ def _details(each: schema.RecommendationDocument) -> Iterator[str]:
     projected = output.format_ratio(each["projection"]["utilization_ratio"])
     yield f"{each['current']:g} -> {each['recommended']:g} {each['unit']}; projected utilization: {projected}"
     yield f"diagnosis: {each['diagnosis']}; confidence: {each['confidence']}"
+    yield f"worth: {output.format_savings(each)}"
     yield "\nHow to apply it:"
     yield from (f"  {one_line(line)}" for line in each["apply"])
     yield f"  {each['runbook']}"

@@ -1,86 +1,121 @@
-"""What a recommendation saves, and the order of display: by severity, then by savings. Pure.
-
-A GPU whose throughput could be r times as high does 1/r of its possible work: n such GPUs recover n (1 - 1/r) GPUs.
-"""
+"""Worth and order of the recommendations of a view, as documents and pages show them. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gpu_advisor.evaluation.engine import Evaluation
-from gpu_advisor.evaluation.policies import lost_gpu
+from gpu_advisor.documents import schema
+from gpu_advisor.evaluation.money import HOURS_PER_MONTH, Bound
 from gpu_advisor.evaluation.recommendation import Recommendation
+from gpu_advisor.evaluation.recommendation import Savings as Worth
+from gpu_advisor.evaluation.savings import WasteGroup, urgency
 from gpu_advisor.state.view import PublishedRecommendation, View
-
-_SEVERITY_ORDER = {"critical": 0, "warning": 1, "info": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Savings:
-    """GPUs that a recommendation frees or recovers, and their price per hour. None if unknown."""
+    """GPUs freed or recovered, and their price per hour; None if unknown. `bound` says how to read the money.
+
+    `basis` is not empty for an estimate, as in `estimate, list prices of 2026-09-20`.
+    """
 
     gpus: float | None = None
     money_per_hour: float | None = None
+    bound: Bound | None = None
+    currency: str = ""
+    basis: str = ""
+
+    @staticmethod
+    def of(found: Worth | None) -> Savings:
+        if found is None:
+            return Savings()
+        money = found.money
+        return Savings(found.gpus.value, money.value_per_hour, money.bound, money.currency, money.basis)
+
+    @property
+    def money_per_month(self) -> float | None:
+        return None if self.money_per_hour is None else self.money_per_hour * HOURS_PER_MONTH
 
 
 @dataclass(frozen=True, slots=True)
 class RankedRecommendation:
     issued: PublishedRecommendation
-    savings: Savings
 
     @property
     def advice(self) -> Recommendation:
         return self.issued.recommendation
 
-
-def savings(advice: Recommendation, group_size: int, price: float | None) -> Savings:
-    """`group_size`: GPUs in one of the recommendation's unit; `price`: of one of its GPUs per hour."""
-    gpus = _gpus(advice, group_size)
-    saved = advice.projection.cost_change_per_hour
-    if saved is not None and saved < 0:
-        return Savings(gpus, -saved)
-    return Savings(gpus, None if gpus is None or price is None else gpus * price)
+    @property
+    def savings(self) -> Savings:
+        return Savings.of(self.advice.savings)
 
 
-def _gpus(advice: Recommendation, group_size: int) -> float | None:
-    if advice.kind == lost_gpu.KIND:
-        return float(len(advice.gpus))
-    if advice.direction == "down":
-        return (advice.current - advice.recommended) * group_size
-    gain = advice.projection.throughput_ratio
-    if advice.direction == "change" and gain is not None and gain > 1 and advice.gpus:
-        return len(advice.gpus) * (1 - 1 / gain)
-    return None
+def rank_by_savings(view: View) -> list[RankedRecommendation]:
+    """All active recommendations, the most urgent first."""
+    return [RankedRecommendation(each) for each in by_urgency(view.issued)]
 
 
-def rank_by_savings(view: View, prices: dict[str, float]) -> list[RankedRecommendation]:
-    """All active recommendations, ordered for somebody on call: by severity, savings and age."""
-    group = _group_sizes(view.evaluation)
-    models = {gpu.uuid: gpu.name for gpu in view.evaluation.facts.gpus} if view.evaluation else {}
-    found = []
-    for issued in view.issued:
-        advice = issued.recommendation
-        costs = {prices.get(models.get(uuid, "")) for uuid in advice.gpus}
-        price = costs.pop() if len(costs) == 1 else None
-        size = group.get(advice.scope.name, 1) if advice.unit == "replicas" else 1
-        found.append(RankedRecommendation(issued, savings(advice, size, price)))
-    by_money = all(each.savings.money_per_hour is not None for each in found if each.savings.gpus is not None)
-    return sorted(found, key=lambda each: _order(each, by_money))
+def by_urgency(issued: Iterable[PublishedRecommendation]) -> list[PublishedRecommendation]:
+    return sorted(issued, key=lambda each: urgency(each.recommendation, each.id))
 
 
-def _order(each: RankedRecommendation, by_money: bool) -> tuple[int, float, float, str]:
-    amount = each.savings.money_per_hour if by_money else each.savings.gpus
-    return _SEVERITY_ORDER[each.advice.severity], -(amount or 0.0), each.issued.since, each.issued.id
+def total_savings(view: View, found: Sequence[RankedRecommendation]) -> Savings:
+    """Of these together. No GPU counts twice."""
+    if view.evaluation is None or not found:
+        return Savings()
+    return Savings.of(view.evaluation.summarize([each.advice for each in found]).savings)
 
 
-def _group_sizes(evaluation: Evaluation | None) -> dict[str, int]:
-    pools = evaluation.pools if evaluation else ()
-    return {state.pool.settings.name: state.pool.settings.gpus_per_replica for state in pools}
+def savings_fields(of: Worth | None) -> schema.SavingsFields:
+    found = Savings.of(of)
+    known = found.money_per_hour is not None
+    return {
+        "savings_gpus": found.gpus,
+        "savings_per_hour": found.money_per_hour,
+        "savings_per_month": found.money_per_month,
+        "savings_bound": found.bound,
+        "currency": found.currency if known else None,
+        "estimated": bool(found.basis) if known else None,
+        "price_basis": found.basis,
+    }
 
 
-def total_savings(found: Sequence[RankedRecommendation]) -> Savings:
-    """The sum of the known savings. An upper bound: two recommendations for the same GPU both count it."""
-    gpus = [each.savings.gpus for each in found if each.savings.gpus is not None]
-    money = [each.savings.money_per_hour for each in found if each.savings.money_per_hour is not None]
-    return Savings(sum(gpus) if gpus else None, sum(money) if len(money) == len(gpus) and money else None)
+def money_summary(view: View) -> schema.MoneySummaryDocument:
+    """Of all recommendations that are not snoozed."""
+    if view.evaluation is None:
+        return {**savings_fields(None), "waste_per_hour": None, "waste_per_month": None, "waste_bound": None,
+                "waste_by": {"owner": [], "team": [], "pool": [], "node": []}}  # fmt: skip
+    found = view.evaluation.summarize([each.recommendation for each in view.issued if not each.snoozed])
+    lost = Savings.of(found.waste)
+    return {
+        **savings_fields(found.savings),
+        "waste_per_hour": lost.money_per_hour,
+        "waste_per_month": lost.money_per_month,
+        "waste_bound": lost.bound,
+        "waste_by": {
+            "owner": _groups(found.by["owner"]),
+            "team": _groups(found.by["team"]),
+            "pool": _groups(found.by["pool"]),
+            "node": _groups(found.by["node"]),
+        },
+    }
+
+
+#: Groups in a document; the others are left out.
+MAX_GROUPS = 64
+
+
+def _groups(found: Sequence[WasteGroup]) -> list[schema.WasteGroupDocument]:
+    return [_group(each.name, Savings.of(each.worth)) for each in found[:MAX_GROUPS]]
+
+
+def _group(name: str, lost: Savings) -> schema.WasteGroupDocument:
+    return {
+        "name": name,
+        "gpus": lost.gpus,
+        "per_hour": lost.money_per_hour,
+        "per_month": lost.money_per_month,
+        "bound": lost.bound,
+        "estimated": bool(lost.basis),
+    }

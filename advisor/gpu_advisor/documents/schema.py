@@ -11,6 +11,7 @@ from pydantic import Field
 from typing_extensions import NotRequired, TypedDict
 
 from gpu_advisor.evaluation.actions import ActionKind
+from gpu_advisor.evaluation.money import Bound
 from gpu_advisor.evaluation.recommendation import Confidence, ScopeKind, Severity
 
 Rfc3339Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
@@ -64,7 +65,46 @@ class SnoozeDocument(TypedDict):
     until: Rfc3339Time
 
 
-class RecommendationDocument(TypedDict):
+class SavingsFields(TypedDict):
+    """What is freed or recovered; null if unknown. A month has 730 hours."""
+
+    savings_gpus: float | None
+    savings_per_hour: float | None
+    savings_per_month: float | None
+    savings_bound: Annotated[Bound | None, Field(description="how to read the savings; null if they are unknown")]
+    currency: Annotated[str | None, Field(description="ISO 4217")]
+    estimated: Annotated[bool | None, Field(description="at list prices, not at prices of the settings")]
+    price_basis: Annotated[str, Field(description="of an estimate: the dates of its list prices")]
+
+
+class WasteGroupDocument(TypedDict):
+    """What the GPUs of an owner, team, pool or node lose now, as far as recommendations measure it."""
+
+    name: str
+    gpus: float | None
+    per_hour: float | None
+    per_month: float | None
+    bound: Bound | None
+    estimated: bool
+
+
+class WasteByDocument(TypedDict):
+    owner: list[WasteGroupDocument]
+    team: list[WasteGroupDocument]
+    pool: list[WasteGroupDocument]
+    node: list[WasteGroupDocument]
+
+
+class MoneySummaryDocument(SavingsFields):
+    """Of all recommendations that are not snoozed; no GPU counts twice."""
+
+    waste_per_hour: Annotated[float | None, Field(description="lost now, whether it can be released or not")]
+    waste_per_month: float | None
+    waste_bound: Bound | None
+    waste_by: Annotated[WasteByDocument, Field(description="the largest first, up to 64 of each")]
+
+
+class RecommendationDocument(SavingsFields):
     id: Annotated[str, Field(description="hash of cluster, kind, scope and direction, never of values")]
     kind: str
     direction: Literal["up", "down", "change"]
@@ -159,6 +199,7 @@ class Recommendations(PaginationHeader):
     abstentions_total: int
     pools: list[PoolDocument]
     checks: Checklist
+    summary: MoneySummaryDocument
 
 
 class RecommendationDetail(Header):
@@ -200,7 +241,7 @@ class OutcomesDocument(PaginationHeader):
     outcomes: list[OutcomeDocument]
 
 
-class RecommendationSummary(TypedDict):
+class RecommendationSummary(SavingsFields):
     """A recommendation without its evidence."""
 
     id: str

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import TypeVar
 
 from gpu_advisor.documents import schema
+from gpu_advisor.documents.savings import money_summary, savings_fields
 from gpu_advisor.evaluation.actions import Action
 from gpu_advisor.evaluation.checks import FLEET
 from gpu_advisor.evaluation.engine import Evaluation, PoolState
@@ -95,6 +96,7 @@ def recommendation(issued: PublishedRecommendation) -> schema.RecommendationDocu
         "runbook": issued.runbook,
         "gpus": list(of.gpus),
         "nodes": list(of.nodes),
+        **savings_fields(of.savings),
     }
 
 
@@ -181,6 +183,7 @@ def recommendations(
             "counts": check_counts(view.evaluation),
             "items": [check(each) for each in _summary_checks(view.evaluation)],
         },
+        "summary": money_summary(view),
     }
 
 
@@ -253,6 +256,7 @@ def recommendation_summary(id_: str, of: Recommendation) -> schema.Recommendatio
         "projection": projection(of.projection),
         "apply": list(of.apply),
         "actions": [action(each) for each in of.actions],
+        **savings_fields(of.savings),
     }
 
 

@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from gpu_advisor.cost.list_prices import CURRENCY as LIST_PRICE_CURRENCY
 from gpu_advisor.evaluation.facts import Facts, Gpu
+from gpu_advisor.evaluation.lost import is_lost
+from gpu_advisor.evaluation.money import Interval, Money
 from gpu_advisor.evaluation.pools import Pool
+from gpu_advisor.evaluation.prices import Prices, billable
 from gpu_advisor.evaluation.recommendation import Abstention, Check, CheckStatus, Evidence, Reason, Scope, Severity
 from gpu_advisor.evaluation.signals import (
     JOB_PEAK_MEMORY,
@@ -114,24 +118,24 @@ def memory_band(settings: Settings) -> TargetBand:
     )
 
 
-def run_checklist(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> tuple[Check, ...]:
+def run_checklist(facts: Facts, settings: Settings, pools: Sequence[Pool], prices: Prices) -> tuple[Check, ...]:
     """The whole checklist: fleet first, then pools, nodes and GPUs."""
     return (
-        *_fleet(facts, settings, pools),
+        *_fleet(facts, settings, pools, prices),
         *_groups(facts, settings, pools),
         *_nodes(facts, settings),
         *_gpus(facts, settings, pools),
     )
 
 
-def _fleet(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[Check]:
+def _fleet(facts: Facts, settings: Settings, pools: Sequence[Pool], prices: Prices) -> Iterator[Check]:
     if facts.gpus:
         yield from _group(facts, settings, pools, FLEET)
     else:
         absent = explain_no_gpus(facts)
         for item, title in (("gpu_utilization", "GPU utilization"), ("gpu_memory", "GPU memory")):
             yield _unknown_check(item, title, FLEET, absent)
-    yield check_cost(facts, settings)
+    yield check_cost(facts, settings, prices)
     if facts.exporters_of_duplicates:
         yield _check_duplicate_exporters(facts)
     for item, title, messages in (
@@ -307,24 +311,57 @@ def _is_measured(value: float | None) -> bool:
     return value is not None and value >= -ROUNDING
 
 
-def check_cost(facts: Facts, settings: Settings) -> Check:
-    """Cost of all GPUs against the budget. Unknown without a budget, without GPUs, or if one has no price."""
-    prices, budget = settings.cost.gpu_price_per_hour, settings.cost.budget_per_hour
-    unpriced = sorted({gpu.name for gpu in facts.gpus if gpu.name not in prices})
-    if budget is None:
-        fix = "set cost.budget_per_hour and cost.gpu_price_per_hour in the settings"
-    elif not facts.gpus:
+def check_cost(facts: Facts, settings: Settings, prices: Prices) -> Check:
+    """Cost of all GPUs, lost ones included, against the budget.
+
+    Unknown without a budget, without GPUs, or if GPUs have no price and the others are within the budget. A cost at
+    list prices says that it is an estimate.
+    """
+    if not facts.gpus:
         return _unknown_check("cost", "cost", FLEET, explain_no_gpus(facts))
-    elif unpriced:
-        fix = f"no price for {', '.join(unpriced)}: set it under cost.gpu_price_per_hour in the settings"
-    else:
-        spent = sum(prices[gpu.name] for gpu in facts.gpus)
-        met = spent <= budget
-        return Check(
-            "cost", "cost", FLEET, CheckStatus.MET if met else CheckStatus.MISSED,
-            "info" if met else "warning", spent, None, budget, None if met else spent - budget,
-        )  # fmt: skip
-    return _unknown_check("cost", "cost", FLEET, Abstention(Reason.UNSUPPORTED, "cost", FLEET, fix))
+    budget, spent = settings.cost.budget_per_hour, fleet_cost(facts, prices)
+    message = _explain_cost(facts, settings, prices, spent)
+    least, most = spent.per_hour.low, spent.per_hour.high
+    if budget is None or (most is None and least <= budget):
+        return _unknown_check("cost", "cost", FLEET, Abstention(Reason.UNSUPPORTED, "cost", FLEET, message))
+    met = least <= budget
+    return Check(
+        "cost", "cost", FLEET, CheckStatus.MET if met else CheckStatus.MISSED,
+        "info" if met else "warning", least, None, budget, None if met else least - budget, message=message,
+    )  # fmt: skip
+
+
+def fleet_cost(facts: Facts, prices: Prices) -> Money:
+    """What all GPUs cost per hour: at least that of those with a price."""
+    return prices.worth({gpu.uuid: Interval.exactly(1.0) for gpu in billable(facts.gpus)}).money
+
+
+def _explain_cost(facts: Facts, settings: Settings, prices: Prices, spent: Money) -> str:
+    """Empty if all is known and set."""
+    paid = billable(facts.gpus)
+    unpriced = sorted({gpu.name or "GPUs of unknown model" for gpu in paid if gpu.uuid not in prices.by_gpu})
+    lost = {gpu.uuid: Interval.exactly(1.0) for gpu in paid if is_lost(facts, gpu)}
+    parts = []
+    if spent.bound is not None and (spent.estimated or unpriced or settings.cost.budget_per_hour is None):
+        parts.append(str(spent))
+    if lost:
+        parts.append(f"{len(lost)} lost GPUs cost {prices.worth(lost).money}")
+    if unpriced:
+        parts.append(f"no price for {', '.join(unpriced)}: {_price_fix(settings)}")
+    elif spent.estimated:
+        parts.append("set cost.gpu_price_per_hour for your own prices")
+    if settings.cost.budget_per_hour is None:
+        parts.append("set cost.budget_per_hour in the settings")
+    return "; ".join(parts)
+
+
+def _price_fix(settings: Settings) -> str:
+    if settings.cost.list_prices and settings.cost.currency != LIST_PRICE_CURRENCY:
+        return (
+            f"list prices are in {LIST_PRICE_CURRENCY} and are not converted to {settings.cost.currency}; set "
+            "cost.gpu_price_per_hour"
+        )
+    return "set it under cost.gpu_price_per_hour in the settings"
 
 
 def explain_no_gpus(facts: Facts) -> Abstention:

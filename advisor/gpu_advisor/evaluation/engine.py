@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpu_advisor.evaluation import checks
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.lost import without_lost
+from gpu_advisor.evaluation.money import GpuPrice
 from gpu_advisor.evaluation.policies import POLICIES, calibrated_batch_size, scale_pool
 from gpu_advisor.evaluation.pools import Pool, PoolUsage, assign_pools, measure_usage
+from gpu_advisor.evaluation.prices import Prices, fleet_prices, model_prices
 from gpu_advisor.evaluation.recommendation import Abstention, Check, Recommendation
+from gpu_advisor.evaluation.savings import MoneySummary, summarize, urgency, with_savings
 from gpu_advisor.settings import Settings
 
 
@@ -21,7 +25,7 @@ class PoolState:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The result of one evaluation."""
+    """The result of one evaluation; the most urgent recommendation is the first."""
 
     at: float
     facts: Facts
@@ -30,6 +34,7 @@ class Evaluation:
     recommendations: tuple[Recommendation, ...]
     abstentions: tuple[Abstention, ...]
     queries: int = field(default=0)
+    prices: Prices = field(default_factory=lambda: Prices({}, "USD"))
 
     @property
     def desired_replicas(self) -> tuple[tuple[str, int], ...]:
@@ -44,12 +49,23 @@ class Evaluation:
                 replicas.append((pool.settings.name, int(advice.recommended) if advice else present))
         return tuple(replicas)
 
+    @property
+    def model_prices(self) -> Mapping[str, GpuPrice]:
+        """Prices by the driver's name of the model."""
+        return model_prices(self.facts, self.prices.by_gpu)
+
+    def summarize(self, advice: Sequence[Recommendation]) -> MoneySummary:
+        """What these recommendations, current or stale, are worth together."""
+        return summarize(advice, self.facts, [state.pool for state in self.pools], self.prices)
+
 
 def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
     """Facts -> conclusions. Pure."""
     pools = assign_pools(facts.gpus, settings.pools)
-    conclusions = [each for policy in POLICIES for pool in pools for each in policy(facts, settings, pool)]
-    abstentions = [each for each in conclusions if isinstance(each, Abstention)]
+    prices = fleet_prices(facts, settings.cost)
+    conclusions = [(each, pool) for policy in POLICIES for pool in pools for each in policy(facts, settings, pool)]
+    abstentions = [each for each, _ in conclusions if isinstance(each, Abstention)]
+    advice = [with_savings(each, pool, prices) for each, pool in conclusions if isinstance(each, Recommendation)]
     if not facts.gpus:
         abstentions.append(checks.explain_no_gpus(facts))
     abstentions += calibrated_batch_size.unreadable_profiles(facts, settings.cluster)
@@ -57,8 +73,9 @@ def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
         at=facts.at,
         facts=facts,
         pools=tuple(PoolState(pool, measure_usage(facts, without_lost(facts, pool.gpus))) for pool in pools),
-        checks=checks.run_checklist(facts, settings, pools),
-        recommendations=tuple(each for each in conclusions if isinstance(each, Recommendation)),
+        checks=checks.run_checklist(facts, settings, pools, prices),
+        recommendations=tuple(sorted(advice, key=lambda each: urgency(each, each.id(settings.cluster)))),
         abstentions=tuple(abstentions),
         queries=queries,
+        prices=prices,
     )

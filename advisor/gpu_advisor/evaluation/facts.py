@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from math import fsum
 
 from gpu_advisor.calibration.profile_index import ProfileIndex
+from gpu_advisor.cost.list_prices import ListPrice
+from gpu_advisor.cost.offers import GpuVariant
 from gpu_advisor.evaluation.history import DemandSignal, PoolSample
 from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.evaluation.recommendation import Abstention, Evidence, LabelSelection, Reason, Scope
+from gpu_advisor.evaluation.serving.facts import ServingFacts
 from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.promql.expressions import Expression, Matcher, TimeSeries
 from gpu_advisor.promql.query_language import PROMQL, QueryLanguage
@@ -70,7 +73,8 @@ class Facts:
     `owners` are by GPU; `activity` is the utilization of idle GPUs over the last day, by steps, or None if only windows
     were read. `down_reasons` say why GPUs are down, by the exporter's word; `unmapped_exporters` says which exporters
     are not read, `unmatched_hosts` which GPUs have no host metrics, and how to fix it. `unresolved` are GPUs with
-    overlapping series; `cluster_label` names the cluster in series, if they have one.
+    overlapping series; `cluster_label` names the cluster in series, if they have one. `list_prices` are what GPUs cost
+    that have no price in the settings.
     """
 
     at: float
@@ -103,6 +107,8 @@ class Facts:
     jobs: Mapping[str, str] = field(default_factory=dict)
     reported_jobs: Mapping[str, str] = field(default_factory=dict)
     profiles: ProfileIndex = field(default_factory=ProfileIndex)
+    list_prices: Mapping[GpuVariant, ListPrice] = field(default_factory=dict)
+    serving: ServingFacts = field(default_factory=ServingFacts)
 
     def __post_init__(self) -> None:
         gpus_of_nodes: dict[str, list[Gpu]] = {}

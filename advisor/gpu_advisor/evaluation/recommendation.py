@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Literal, NamedTuple
 
 from gpu_advisor.evaluation.actions import Action, render
+from gpu_advisor.evaluation.money import Interval, Money
 from gpu_advisor.evaluation.signals import Unit, select_or_average
 from gpu_advisor.promql.compiler import to_promql
 from gpu_advisor.promql.expressions import Expression, Matcher
@@ -47,7 +48,8 @@ class Abstention:
     """Insufficient data for a recommendation. `message` says what is missing and how to fix it.
 
     `gpus` are the uuids of the GPUs concerned; empty means the whole scope. `kinds` are the kinds of recommendation
-    that need the data; empty means all. `resolves`: the data is there and speaks against such a recommendation, which
+    that need the data; empty means all. `input` is the one input that would settle it, if there is one: a name of
+    evaluation/diagnosis/inputs.py. `resolves`: the data is there and speaks against such a recommendation, which
     therefore ends; otherwise it is stale until the data is back.
     """
 
@@ -57,6 +59,7 @@ class Abstention:
     message: str
     gpus: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
+    input: str = ""
     resolves: bool = False
 
 
@@ -148,8 +151,33 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True)
+class Waste:
+    """The share of their time that GPUs lose, between `low` and `high` (0..1). No uuids: all of the recommendation."""
+
+    gpus: tuple[str, ...] = ()
+    low: float = 1.0
+    high: float = 1.0
+
+    @property
+    def share(self) -> Interval:
+        return Interval(self.low, self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Savings:
+    """GPUs that a recommendation frees or recovers, and what they cost per hour."""
+
+    gpus: Interval
+    money: Money
+
+
+@dataclass(frozen=True, slots=True)
 class Recommendation:
-    """What to do, why, and the expected effect. `current` and `recommended` are counts of `unit`."""
+    """What to do, why, and the expected effect. `current` and `recommended` are counts of `unit`.
+
+    `waste` is what the GPUs lose now, `saves` what of that the recommendation recovers (None: all of it), and `savings`
+    its worth, None if it has no measure.
+    """
 
     kind: str
     direction: Literal["up", "down", "change"]
@@ -168,6 +196,9 @@ class Recommendation:
     actions: tuple[Action, ...] = ()
     gpus: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
+    waste: tuple[Waste, ...] = ()
+    saves: tuple[Waste, ...] | None = None
+    savings: Savings | None = None
 
     @property
     def apply(self) -> tuple[str, ...]:

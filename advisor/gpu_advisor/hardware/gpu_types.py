@@ -50,6 +50,12 @@ _NOISE_PATTERN = re.compile(
 )
 #: Forms of a card that differ in memory from the plain name.
 _FORM_GB = {("H100", "nvl"): 94.0}
+#: How a card is built, as its name says it. The SXM form of the H100 is the only one with HBM3 that does not say NVL.
+_FORM_PATTERNS = (
+    ("nvl", re.compile(r"(?i)(?<![a-z])nvl(?![a-z])")),
+    ("pcie", re.compile(r"(?i)(?<![a-z])pcie?(?![a-z])")),
+    ("sxm", re.compile(r"(?i)(?<![a-z])(?:sxm\d?|hbm3)(?![a-z])")),
+)
 _MEMORY_PATTERN = re.compile(r"(?i)(?<![\w.])(\d{1,4}(?:\.\d+)?)\s*(?:GiB|GB|G)\b(?!\.)")
 
 
@@ -84,6 +90,11 @@ def _stated_gb(name: str, text: str, match: re.Match[str] | None) -> float | Non
         return float(match[1])
     words = re.findall(r"[a-z0-9]+", text.lower())
     return next((size for (type_, form), size in _FORM_GB.items() if type_ == name and form in words), None)
+
+
+def form_factor(text: str) -> str:
+    """`sxm`, `pcie` or `nvl`; empty if the name does not say it."""
+    return next((form for form, pattern in _FORM_PATTERNS if pattern.search(text)), "")
 
 
 def vendor_of_type(name: str, text: str = "") -> str:

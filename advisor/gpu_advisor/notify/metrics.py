@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from gpu_advisor import __version__
 from gpu_advisor.documents.serialize import all_abstentions
 from gpu_advisor.evaluation.engine import Evaluation
+from gpu_advisor.evaluation.money import Money
 from gpu_advisor.evaluation.scaling.hpa import round_past_tolerance
 from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.state.outcomes import Outcomes
@@ -82,7 +83,22 @@ METRIC_FAMILIES: dict[str, tuple[Literal["gauge", "counter", "summary"], str, tu
         "summary", "Absolute difference of observed and projected utilization, of recommendations applied as advised.",
         ("kind",),
     ),
-    "gpu_advisor_gpu_price_per_hour": ("gauge", "Price of a GPU model, from the settings.", ("name",)),
+    "gpu_advisor_gpu_price_per_hour": (
+        "gauge", "Price of a GPU model: from the settings, or estimated at list prices.",
+        ("name", "currency", "estimated"),
+    ),
+    "gpu_advisor_recommendation_savings_per_hour": (
+        "gauge", "What a recommendation saves or recovers; the bound is exact, at_least or at_most.",
+        ("id", "currency", "estimated", "bound"),
+    ),
+    "gpu_advisor_savings_per_hour": (
+        "gauge", "What all recommendations that are not snoozed save together; no GPU counts twice.",
+        ("currency", "estimated", "bound"),
+    ),
+    "gpu_advisor_waste_per_hour": (
+        "gauge", "What the GPUs of a pool lose now, as far as recommendations measure it.",
+        ("pool", "currency", "estimated", "bound"),
+    ),
     "gpu_advisor_alertmanager_up": ("gauge", "1 if the Alertmanager accepted the last request.", ("alertmanager",)),
     "gpu_advisor_alerts_sent_total": ("counter", "Alerts that the Alertmanager accepted.", ("alertmanager",)),
 }  # fmt: skip
@@ -148,8 +164,6 @@ def _health(view: View) -> Iterator[Sample]:
     yield "gpu_advisor_evaluations_total", (), view.evaluations
     for each in view.damaged:
         yield "gpu_advisor_damaged_state_file_info", (each.name, each.moved_to), 1
-    for name, price in view.prices:
-        yield "gpu_advisor_gpu_price_per_hour", (name,), price
     for kind, count in view.failures:
         yield "gpu_advisor_evaluation_failures_total", (kind,), count
     if view.evaluation is not None:
@@ -172,6 +186,7 @@ def _recommendation_samples(view: View) -> Iterator[Sample]:
         return
     yield from _checks(view.evaluation)
     yield from _pools(view)
+    yield from _money(view, view.evaluation)
 
 
 def _recommendation(issued: PublishedRecommendation, single: bool) -> Iterator[Sample]:
@@ -182,10 +197,31 @@ def _recommendation(issued: PublishedRecommendation, single: bool) -> Iterator[S
     yield "gpu_advisor_recommendation_gpus", id_, len(advice.gpus)
     if advice.projection.cost_change_per_hour is not None:
         yield "gpu_advisor_recommendation_cost_change_per_hour", id_, advice.projection.cost_change_per_hour
+    if advice.savings is not None:
+        yield from _amount("gpu_advisor_recommendation_savings_per_hour", id_, advice.savings.money)
     if issued.snoozed:
         yield "gpu_advisor_recommendation_snoozed", id_, 1
     for uuid in sorted(set(advice.gpus)) if single else ():
         yield "gpu_advisor_recommendation_gpu_info", (*id_, uuid), 1
+
+
+def _money(view: View, evaluation: Evaluation) -> Iterator[Sample]:
+    for name, price in evaluation.model_prices.items():
+        yield "gpu_advisor_gpu_price_per_hour", (name, price.currency, _flag(price.estimated)), price.amount
+    found = evaluation.summarize([each.recommendation for each in view.issued if not each.snoozed])
+    yield from _amount("gpu_advisor_savings_per_hour", (), found.savings.money)
+    for group in found.by["pool"]:
+        yield from _amount("gpu_advisor_waste_per_hour", (group.name,), group.worth.money)
+
+
+def _amount(name: str, labels: tuple[str, ...], money: Money) -> Iterator[Sample]:
+    """Nothing if it is unknown."""
+    if money.value_per_hour is not None and money.bound is not None:
+        yield name, (*labels, money.currency, _flag(money.estimated), money.bound), money.value_per_hour
+
+
+def _flag(value: bool) -> str:
+    return str(value).lower()
 
 
 def _checks(evaluation: Evaluation) -> Iterator[Sample]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 
 from gpu_advisor.calibration.loading import curves_from_metrics, load_profile_index
+from gpu_advisor.cost.list_prices import shipped_list_prices
 from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.gc_pause import gc_disabled
@@ -84,6 +85,7 @@ def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
     demand_signals = demand.read_demand_signals(source, settings.pools, at, settings.evaluation)
     published = curves_from_metrics(results["profile_memory"], results["profile_throughput"])
     facts = replace(facts, demand_signals=demand_signals, profiles=load_profile_index(settings.profiles_dir, published))
+    facts = replace(facts, list_prices=shipped_list_prices())
     members = _serving_pool_uuids(facts, inventory, settings)
     # The history of a pool reaches back as far as no selection is known: the longest is the best guess.
     dialects = find_dialects(settings.evaluation.idle_window_seconds)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from gpu_advisor.documents.schema import CheckDocument, RecommendationDocument
+from gpu_advisor.documents.schema import CheckDocument, MoneySummaryDocument, RecommendationDocument
+from gpu_advisor.evaluation.money import BOUND_WORDS
 from gpu_advisor.report.formatting import (
     UNKNOWN,
+    count,
     format_duration,
     humanize,
     money,
     percent,
     percentage_points,
-    signed_money,
     to_minute,
 )
 from gpu_advisor.report.schema import Report
@@ -62,12 +63,37 @@ def recommendations_section(document: Report) -> ReportSection:
         paragraphs.append(f"The first {len(listed)} of {document['recommendations_total']}.")
     worth = document["worth"]
     if worth["gpus"]:
-        cost = "" if worth["money_per_hour"] is None else f", or {money(worth['money_per_hour'])} per hour"
-        paragraphs.append(f"Together they recover up to {worth['gpus']:.2g} GPUs{cost}.")
+        paragraphs.append(f"Together they recover up to {worth['gpus']:.2g} GPUs{_worth(document['summary'])}.")
     paragraphs.append("gpu-advisor recommend ID shows the evidence for one and how to apply it.")
     rows = tuple(_recommendation_row(document, number, each) for number, each in enumerate(listed))
-    head = ("severity", "recommendation", "change", "projected utilization", "cost per hour", "since (UTC)", "ID")
-    return ReportSection("advice", "Recommendations", tuple(paragraphs), (ReportTable("Recommendations", head, rows),))
+    head = ("severity", "recommendation", "change", "projected utilization", "saves per hour", "since (UTC)", "ID")
+    table = ReportTable("Recommendations", head, rows)
+    return ReportSection("advice", "Recommendations", tuple(paragraphs), (table, *_waste_table(document)))
+
+
+def _worth(found: MoneySummaryDocument) -> str:
+    if found["savings_per_hour"] is None or found["savings_bound"] is None:
+        return ""
+    bound, basis = BOUND_WORDS[found["savings_bound"]], f" ({found['price_basis']})" if found["price_basis"] else ""
+    per_hour, per_month = money(found["savings_per_hour"]), money(found["savings_per_month"])
+    return f", {bound}{per_hour} {found['currency']} per hour, {per_month} per month{basis}"
+
+
+def _waste_table(document: Report) -> tuple[ReportTable, ...]:
+    """By owner; groups with the largest loss first."""
+    groups = document["summary"]["waste_by"]["owner"]
+    rows = tuple(
+        (
+            TableCell(each["name"]),
+            number_cell(document, f"/summary/waste_by/owner/{number}/gpus", count),
+            TableCell(BOUND_WORDS[each["bound"]].strip() if each["bound"] else ""),
+            number_cell(document, f"/summary/waste_by/owner/{number}/per_hour", money),
+            number_cell(document, f"/summary/waste_by/owner/{number}/per_month", money),
+        )
+        for number, each in enumerate(groups)
+    )
+    head = ("owner", "GPUs lost", "bound", f"{document['currency']} per hour", "per month")
+    return (ReportTable("Lost now, by owner", head, rows),) if rows else ()
 
 
 def _recommendation_row(document: Report, number: int, each: RecommendationDocument) -> tuple[TableCell, ...]:
@@ -79,7 +105,7 @@ def _recommendation_row(document: Report, number: int, each: RecommendationDocum
         TableCell(each["summary"]),
         TableCell(change),
         number_cell(document, f"{path}/projection/utilization_ratio", percent),
-        number_cell(document, f"{path}/projection/cost_change_per_hour", signed_money),
+        number_cell(document, f"{path}/savings_per_hour", money),
         TableCell(to_minute(each["since"])),
         TableCell(each["id"]),
     )

@@ -14,13 +14,18 @@ from gpu_advisor.documents import serialize as document
 from gpu_advisor.documents.serialize import format_rfc3339
 from gpu_advisor.evaluation import checks
 from gpu_advisor.evaluation.facts import Gpu
+from gpu_advisor.evaluation.money import GpuPrice, Interval, price_of, total
+from gpu_advisor.evaluation.policies import lost_gpu
 from gpu_advisor.evaluation.pools import Pool, assign_pools
+from gpu_advisor.evaluation.prices import PriceList
 from gpu_advisor.report import promql_queries, series, usage
 from gpu_advisor.report.history_reader import FleetHistory, Steps
+from gpu_advisor.report.period import ReportPeriod
 from gpu_advisor.report.schema import (
     Band,
     GpuHours,
     GpuModelUsage,
+    LostGpus,
     Money,
     PeriodDocument,
     Report,
@@ -41,24 +46,48 @@ def build_report(past: FleetHistory, view: View, settings: Settings, has_ledger:
     """`has_ledger`: whether the advisor keeps a ledger; a one-shot evaluation has no outcomes."""
     usage_by_gpu = {gpu: usage.gpu_hour_usage(past, gpu) for gpu in past.gpus}
     pools = [pool for pool in assign_pools(past.gpus, settings.pools) if pool.gpus]
-    prices = settings.cost.gpu_price_per_hour
-    valued = savings.rank_by_savings(view, prices)
+    prices = _gpu_prices(past.gpus, view, settings)
+    valued = savings.rank_by_savings(view)
+    lost = lost_gpu_hours(view, past.period)
     first_page = document.recommendations(view, [each.issued for each in valued], 1, MAX_LISTED)
-    worth_all = savings.total_savings([each for each in valued if not each.issued.snoozed])
+    worth_all = savings.total_savings(view, [each for each in valued if not each.issued.snoozed])
     return {
         **document.header(view),
         "period": _period(past),
         "recorded": past.recorded,
         "untold": list(past.unavailable),
-        "groups": list(_groups(past, usage_by_gpu, pools, settings)),
+        "groups": list(_groups(past, usage_by_gpu, pools, settings, prices, lost)),
         "models": list(_models(usage_by_gpu, prices)),
         "queries": promql_queries.fleet_queries(past),
         "checks": first_page["checks"],
         "recommendations": first_page["recommendations"],
         "recommendations_total": first_page["total"],
-        "worth": {"gpus": worth_all.gpus, "money_per_hour": worth_all.money_per_hour},
+        "worth": {"gpus": worth_all.gpus, "money_per_hour": worth_all.money_per_hour, "bound": worth_all.bound},
+        "summary": first_page["summary"],
+        "currency": settings.cost.currency,
+        "price_basis": total(
+            (price_of(Interval.exactly(1.0), each) for each in prices.values()), settings.cost.currency
+        ).basis,
         "abstentions": first_page["abstentions"],
         "outcomes": _outcomes(view, past) if has_ledger else None,
+    }
+
+
+def _gpu_prices(gpus: Sequence[Gpu], view: View, settings: Settings) -> Mapping[str, GpuPrice]:
+    """By uuid: of the evaluation, which knows the memory, or by the model's name."""
+    present = view.evaluation.prices.by_gpu if view.evaluation else {}
+    by_name = PriceList(settings.cost, view.evaluation.facts.list_prices if view.evaluation else {})
+    found = ((gpu.uuid, present.get(gpu.uuid) or by_name.price(gpu.name)) for gpu in gpus if not gpu.mig_profile)
+    return {uuid: price for uuid, price in found if price is not None}
+
+
+def lost_gpu_hours(view: View, period: ReportPeriod) -> Mapping[str, float]:
+    """Hours in the period by lost GPU, by uuid: since it has been reported as lost."""
+    return {
+        uuid: max(0.0, period.end - max(period.start, each.since)) / 3600
+        for each in view.issued
+        if each.recommendation.kind == lost_gpu.KIND
+        for uuid in each.recommendation.gpus
     }
 
 
@@ -82,15 +111,21 @@ def _outcomes(view: View, past: FleetHistory) -> list[shapes.OutcomeDocument]:
 
 
 def _groups(
-    past: FleetHistory, usage_by_gpu: Mapping[Gpu, usage.GpuHourUsage], pools: Sequence[Pool], settings: Settings
+    past: FleetHistory,
+    usage_by_gpu: Mapping[Gpu, usage.GpuHourUsage],
+    pools: Sequence[Pool],
+    settings: Settings,
+    prices: Mapping[str, GpuPrice],
+    lost: Mapping[str, float],
 ) -> Iterator[UsageGroup]:
     if not past.gpus:
         return
-    prices = settings.cost.gpu_price_per_hour
-    yield _group(past, usage_by_gpu, past.gpus, None, checks.mean_band(settings, pools), settings, prices)
+    band = checks.mean_band(settings, pools)
+    yield _group(past, usage_by_gpu, past.gpus, None, band, settings, prices, lost)
     for pool in pools:
         band = checks.utilization_band(settings, pool.settings)
-        yield _group(past, usage_by_gpu, pool.gpus, pool.settings, band, settings, prices)
+        here = {gpu.uuid: lost[gpu.uuid] for gpu in pool.gpus if gpu.uuid in lost}
+        yield _group(past, usage_by_gpu, pool.gpus, pool.settings, band, settings, prices, here)
 
 
 def _group(
@@ -100,7 +135,8 @@ def _group(
     pool: PoolSettings | None,
     utilization: checks.TargetBand,
     settings: Settings,
-    prices: Mapping[str, float],
+    prices: Mapping[str, GpuPrice],
+    lost: Mapping[str, float],
 ) -> UsageGroup:
     mine = {gpu: usage_by_gpu[gpu] for gpu in gpus}
     sums = usage.total(list(mine.values()))
@@ -113,6 +149,7 @@ def _group(
         "nodes": len(nodes),
         "gpu_hours": _hours(sums),
         "money": _money(usage.money(mine, prices)),
+        "lost": _lost(lost, prices),
         "gpu_utilization_ratio": sums.utilization,
         "gpu_memory_ratio": _mean(past.of(series.MEMORY, gpu.uuid) for gpu in gpus),
         "cpu_ratio": _mean(past.cpu.get(node, {}) for node in nodes),
@@ -122,22 +159,35 @@ def _group(
     }
 
 
+def _lost(hours: Mapping[str, float], prices: Mapping[str, GpuPrice]) -> LostGpus:
+    priced = [prices[uuid].amount * each for uuid, each in hours.items() if uuid in prices]
+    return {
+        "gpus": len(hours),
+        "gpu_hours": fsum(hours.values()),
+        "money": fsum(priced) if priced or not hours else None,
+        "unpriced_gpus": len(hours) - len(priced),
+    }
+
+
 def _mean(usage_by_gpu: Iterator[Steps]) -> float | None:
     values = [value for steps in usage_by_gpu for value in steps.values()]
     return fsum(values) / len(values) if values else None
 
 
-def _models(usage_by_gpu: Mapping[Gpu, usage.GpuHourUsage], prices: Mapping[str, float]) -> Iterator[GpuModelUsage]:
+def _models(usage_by_gpu: Mapping[Gpu, usage.GpuHourUsage], prices: Mapping[str, GpuPrice]) -> Iterator[GpuModelUsage]:
     """By unused hours, most first."""
     by_name: dict[str, dict[Gpu, usage.GpuHourUsage]] = {}
     for gpu, each in usage_by_gpu.items():
         by_name.setdefault(gpu.name, {})[gpu] = each
     sums = {name: usage.total(list(each.values())) for name, each in by_name.items()}
     for name in sorted(by_name, key=lambda name: (-sums[name].unused, name)):
+        found = {prices.get(gpu.uuid) for gpu in by_name[name]}
+        price = found.pop() if len(found) == 1 else None
         yield {
             "name": name,
             "gpus": len(by_name[name]),
-            "price_per_hour": prices.get(name),
+            "price_per_hour": price.amount if price else None,
+            "price_estimated": price.estimated if price else None,
             "gpu_hours": _hours(sums[name]),
             "money": _money(usage.money(by_name[name], prices)),
             "gpu_utilization_ratio": sums[name].utilization,

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 from gpu_advisor.documents import schema as shapes
 from gpu_advisor.documents.schema import Rfc3339Time
+from gpu_advisor.evaluation.money import Bound
 
 
 class PeriodDocument(TypedDict):
@@ -34,12 +35,21 @@ class GpuHours(TypedDict):
 
 
 class Money(TypedDict):
-    """In the currency of the prices in the settings."""
+    """In the report's currency."""
 
     there: float | None
     unused: float | None
     idle_holding: float | None
     unpriced_gpu_hours: Annotated[float, Field(description="of models without a price, excluded from the sums")]
+
+
+class LostGpus(TypedDict):
+    """GPUs that are lost now: in the period, since each has been reported as lost. They are in none of the hours."""
+
+    gpus: int
+    gpu_hours: float
+    money: Annotated[float | None, Field(description="of those with a price; null if none has one")]
+    unpriced_gpus: int
 
 
 class Band(TypedDict):
@@ -73,6 +83,7 @@ class UsageGroup(TypedDict):
     nodes: int
     gpu_hours: GpuHours
     money: Money
+    lost: LostGpus
     gpu_utilization_ratio: float | None
     gpu_memory_ratio: float | None
     cpu_ratio: float | None
@@ -87,16 +98,18 @@ class GpuModelUsage(TypedDict):
     name: str
     gpus: int
     price_per_hour: float | None
+    price_estimated: Annotated[bool | None, Field(description="a list price, not a price of the settings")]
     gpu_hours: GpuHours
     money: Money
     gpu_utilization_ratio: float | None
 
 
 class SavingsDocument(TypedDict):
-    """Of all active recommendations that are not snoozed, where known: an upper bound."""
+    """Of all active recommendations that are not snoozed, where known."""
 
     gpus: float | None
     money_per_hour: float | None
+    bound: Annotated[Bound | None, Field(description="how to read the money")]
 
 
 class QueryDocument(TypedDict):
@@ -120,6 +133,9 @@ class Report(shapes.Header):
     ]
     recommendations_total: int
     worth: SavingsDocument
+    summary: shapes.MoneySummaryDocument
+    currency: Annotated[str, Field(description="of all money: ISO 4217")]
+    price_basis: Annotated[str, Field(description="dates of the list prices used; empty if none was")]
     abstentions: list[shapes.AbstentionDocument]
     outcomes: Annotated[
         list[shapes.OutcomeDocument] | None, Field(description="newest first; null from a one-shot evaluation")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import fsum
 
 from gpu_advisor.evaluation.facts import Gpu
+from gpu_advisor.evaluation.money import GpuPrice
 from gpu_advisor.evaluation.pools import ALLOCATED_MEMORY_RATIO
 from gpu_advisor.report import series
 from gpu_advisor.report.history_reader import FleetHistory, Steps
@@ -117,14 +118,14 @@ def total(parts: Sequence[GpuHourUsage]) -> GpuHourUsage:
     )
 
 
-def money(usage_by_gpu: Mapping[Gpu, GpuHourUsage], prices: Mapping[str, float]) -> Money:
-    """What these GPUs cost, by model."""
-    priced = [(each, prices[gpu.name]) for gpu, each in usage_by_gpu.items() if gpu.name in prices]
+def money(usage_by_gpu: Mapping[Gpu, GpuHourUsage], prices: Mapping[str, GpuPrice]) -> Money:
+    """What these GPUs cost; prices are by uuid."""
+    priced = [(each, prices[gpu.uuid].amount) for gpu, each in usage_by_gpu.items() if gpu.uuid in prices]
     return Money(
         there=_sum(each.there * price for each, price in priced),
         unused=_sum(each.unused * price for each, price in priced),
         idle_holding=_sum(None if each.idle_holding is None else each.idle_holding * price for each, price in priced),
-        unpriced_hours=fsum(each.there for gpu, each in usage_by_gpu.items() if gpu.name not in prices),
+        unpriced_hours=fsum(each.there for gpu, each in usage_by_gpu.items() if gpu.uuid not in prices),
     )
 
 

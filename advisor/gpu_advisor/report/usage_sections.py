@@ -17,7 +17,7 @@ def headline(document: Report) -> str:
     if fleet["gpu_utilization_ratio"] is None:
         return "GPUs were present, but their utilization is unknown."
     used, spent = fleet["gpu_hours"], fleet["money"]["unused"]
-    cost = "" if spent is None else f", which cost {money(spent)}"
+    cost = "" if spent is None else f", which cost {money(spent)} {document['currency']}"
     return (
         f"{percent(fleet['gpu_utilization_ratio'])} of the GPU time was used; "
         f"{hours(used['unused'])} of {hours(used['seen'])} GPU-hours were not{cost}."
@@ -42,6 +42,8 @@ def summary_section(document: Report) -> ReportSection:
         row("unused GPU-hours", "gpu_hours/unused", hours),
         row("thereof idle, memory allocated", "gpu_hours/idle_holding", hours),
         row("cost of unused GPU-hours", "money/unused", money),
+        row("GPU-hours of lost GPUs", "lost/gpu_hours", hours),
+        row("cost of lost GPUs", "lost/money", money),
         row("data coverage", "coverage_ratio", percent),
     )
     table = ReportTable("The fleet in this period", ("", "mean or sum", "target"), rows)
@@ -66,7 +68,20 @@ def _caveats(document: Report) -> Iterator[str]:
     if unpriced and len(unpriced) < len(document["models"]):
         yield f"No price is set for {', '.join(unpriced)}: the cost excludes them."
     elif unpriced:
-        yield "No prices are set, so cost is unknown: set cost.gpu_price_per_hour in the advisor's settings."
+        yield "No prices are known, so cost is unknown: set cost.gpu_price_per_hour in the advisor's settings."
+    if document["price_basis"]:
+        yield f"Money is an {document['price_basis']}; set cost.gpu_price_per_hour for your own prices."
+    yield from _lost_gpus(document)
+
+
+def _lost_gpus(document: Report) -> Iterator[str]:
+    lost = document["groups"][0]["lost"] if document["groups"] else None
+    if lost is None or not lost["gpus"]:
+        return
+    known = "at least " if lost["unpriced_gpus"] else ""
+    cost = "" if lost["money"] is None else f", which cost {known}{money(lost['money'])} {document['currency']}"
+    noun = "GPU is" if lost["gpus"] == 1 else "GPUs are"
+    yield f"{lost['gpus']} {noun} lost: {hours(lost['gpu_hours'])} GPU-hours in this period{cost}."
 
 
 def usage_section(document: Report) -> ReportSection:
@@ -125,7 +140,7 @@ def cost_section(document: Report) -> ReportSection:
         "GPUs",
         "utilization",
         "unused GPU-hours",
-        "price per hour",
+        f"price per hour ({document['currency']})",
         "cost",
         "unused",
         "idle, memory allocated",

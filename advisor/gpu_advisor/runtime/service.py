@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from gpu_advisor.documents.savings import by_urgency
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.notify import alerts
 from gpu_advisor.notify.alertmanager import AlertDispatcher
@@ -68,9 +69,8 @@ class AdvisorService:
         self.view = View(
             settings.cluster,
             SourceStatus(source.name, source.address, False, "not_yet", "the first evaluation has not finished yet"),
-            issued=self._with_snoozes(former),
+            issued=self._with_snoozes(by_urgency(former)),
             outcomes=outcomes.Outcomes().with_added(ledger.outcomes()),
-            prices=tuple(sorted(settings.cost.gpu_price_per_hour.items())),
         )
 
     def start(self) -> None:
@@ -164,7 +164,7 @@ class AdvisorService:
         issued = [PublishedRecommendation(id_, active[id_].since, advice) for id_, advice in fresh.items()]
         self._write_ledger(lambda: self._ledger.record_recommendations(now, issued, held))
         former = [replace(each, held=True) for each in self.view.issued if each.id in held]
-        return (*issued, *former), held
+        return tuple(by_urgency((*issued, *former))), held
 
     def _judge_outcomes(
         self, evaluation: Evaluation, issued: Iterable[PublishedRecommendation], held: frozenset[str]

@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+import re
+from difflib import get_close_matches
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from gpu_advisor.hardware.gpu_types import known_gpu_types, parse_gpu_type
 from gpu_advisor.settings.field_types import StrictModel
+
+#: A name with one of these is taken as the driver's own, whether its type is in the list or not.
+_DRIVER_NAME = re.compile(
+    r"(?i)\b(nvidia|amd|intel|huawei|ascend|tesla|geforce|quadro|titan|radeon|instinct|data center gpu|hl-\d+)\b"
+)
+
+
+def _known_gpu_names(prices: dict[str, float]) -> dict[str, float]:
+    for name in prices:
+        found = parse_gpu_type(name).name
+        if found not in known_gpu_types() and not _DRIVER_NAME.search(name):
+            near = get_close_matches(found, sorted(known_gpu_types()), 1, 0.6)
+            guess = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(
+                f"{name!r} is not a GPU type{guess} Give a type such as H100 or A100-80GB, or the full name that the "
+                "driver reports, such as NVIDIA GeForce GTX 1080 Ti"
+            )
+    return prices
 
 
 class CostSettings(StrictModel):
-    """Prices and budget. Without prices, cost is unknown, never zero."""
+    """Prices and budget. A GPU without a price here is estimated at list prices; else it is unknown, never zero."""
 
-    gpu_price_per_hour: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        default_factory=dict, description="price by GPU model name, in your currency"
+    currency: str = Field("USD", pattern="^[A-Z]{3}$", description="of all prices here: a code of ISO 4217")
+    list_prices: bool = Field(
+        True, description="estimate GPUs without a price at the shipped catalogue's list prices, which are in USD"
     )
-    budget_per_hour: float | None = Field(None, gt=0, description="for all GPUs, in your currency")
+    gpu_price_per_hour: Annotated[dict[str, Annotated[float, Field(gt=0)]], AfterValidator(_known_gpu_names)] = Field(
+        default_factory=dict,
+        description="price by GPU type (H100, A100-80GB, H100 PCIe) or by the driver's name; the most specific wins",
+    )
+    budget_per_hour: float | None = Field(None, gt=0, description="for all GPUs, in `currency`")
     catalogue: str = Field(
         "", description="file (CSV or YAML) of your own instance types and machines, for `gpu-advisor cost`"
     )

@@ -57,8 +57,6 @@ class View:
     evaluations: int = 0
     failures: tuple[tuple[str, int], ...] = ()
     outcomes: Outcomes = NO_OUTCOMES
-    #: (GPU model, price per hour) from the settings
-    prices: tuple[tuple[str, float], ...] = ()
     #: state files that were damaged and moved aside at the start
     damaged: tuple[DamagedFile, ...] = ()
 

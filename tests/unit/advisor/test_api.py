@@ -257,7 +257,7 @@ def test_metrics(client: FlaskClient) -> None:
     assert ("gpu_advisor_pool_gpus", "NVIDIA H100", "busy") not in values
     assert values["gpu_advisor_alerts_sent_total", "http://a:9093"] == 3
     assert ("gpu_advisor_alertmanager_up", "http://b:9093") not in values  # nothing was sent there yet
-    assert values["gpu_advisor_gpu_price_per_hour", "NVIDIA H100"] == 2
+    assert values["gpu_advisor_gpu_price_per_hour", "USD", "false", "NVIDIA H100"] == 2
     about = Counter(key[1] for key in values if key[0] == "gpu_advisor_recommendation_gpu_info")
     assert about == {key[1]: value for key, value in values.items() if key[0] == "gpu_advisor_recommendation_gpus"}
     alerts = {key[1] for key in values if key[0] == "gpu_advisor_recommendation_info"}

@@ -8,6 +8,7 @@ import pytest
 from gpu_advisor.evaluation import checks, signals
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.pools import assign_pools
+from gpu_advisor.evaluation.prices import fleet_prices
 from gpu_advisor.evaluation.recommendation import Check, CheckStatus, Reason
 from gpu_advisor.settings import Settings
 from hypothesis import given
@@ -24,7 +25,7 @@ def check_results(
     """(item, kind of scope, name of scope) -> check"""
     chosen = settings or Settings()
     found = facts(cards, chosen, **more)
-    said = checks.run_checklist(found, chosen, assign_pools(found.gpus, chosen.pools))
+    said = checks.run_checklist(found, chosen, assign_pools(found.gpus, chosen.pools), fleet_prices(found, chosen.cost))
     by_scope: dict[tuple[str, str, str], Check] = {
         (check.item, check.scope.kind, check.scope.name): check for check in said
     }

@@ -13,6 +13,7 @@ from gpu_advisor.commands import advisor_client
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.optimize import command
 from gpu_advisor.documents import serialize
+from gpu_advisor.documents.savings import savings_fields
 from gpu_advisor.documents.schema import RecommendationSummary
 from gpu_advisor.evaluation.actions import Action, configure_trainer, edit_code, notes, render, run_command
 from gpu_advisor.optimizing.change_files import MANIFEST, SETTINGS, SUMMARY, change_files, digest, slug
@@ -188,6 +189,7 @@ def brief(kind: str, *actions: Action) -> RecommendationSummary:
         "confidence": "low", "apply": list(render(actions)), "actions": [serialize.action(each) for each in actions],
         "projection": {"utilization_ratio": None, "memory_ratio": None, "throughput_ratio": None,
                        "cost_change_per_hour": None},
+        **savings_fields(None),
     }  # fmt: skip
 
 

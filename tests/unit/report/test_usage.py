@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import isclose
 
 import pytest
+from gpu_advisor.evaluation.money import GpuPrice
 from gpu_advisor.report.period import DAY, HOUR, MAX_GPU_STEPS, report_period
 from gpu_advisor.report.usage import gpu_hour_usage, money, total, trends
 from hypothesis import given
@@ -71,7 +72,7 @@ def test_money_is_unknown_without_a_price_and_never_zero() -> None:
     past = history_of([steady_gpu("GPU-0"), steady_gpu("GPU-1", name="Tesla T4")])
     of_each = {gpu: gpu_hour_usage(past, gpu) for gpu in past.gpus}
     assert money(of_each, {}).unused is None
-    both = money(of_each, {"NVIDIA H100": 2.0})
+    both = money(of_each, {"GPU-0": GpuPrice(2.0, "USD")})
     assert both.unused == pytest.approx(2.0 * 0.5 * PERIOD.points * STEP_HOURS)
     assert both.unpriced_hours == pytest.approx(PERIOD.points * STEP_HOURS)
 

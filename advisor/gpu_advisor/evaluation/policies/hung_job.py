@@ -10,7 +10,7 @@ from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.policies.idle_gpus import idle_gpus
 from gpu_advisor.evaluation.policies.owner_actions import owner_actions
 from gpu_advisor.evaluation.pools import Pool
-from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation, Scope
+from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation, Scope, Waste
 from gpu_advisor.evaluation.signals import IDLE_UTILIZATION, JOB_STEP_TIME
 from gpu_advisor.settings import Settings
 
@@ -55,4 +55,5 @@ def _recommendation(facts: Facts, job: str, gpus: list[Gpu]) -> Recommendation:
         ),
         gpus=uuids,
         nodes=tuple(sorted({gpu.node for gpu in gpus})),
+        waste=(Waste(),),
     )

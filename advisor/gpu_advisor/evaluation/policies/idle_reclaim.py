@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from math import ceil
 
@@ -18,9 +18,9 @@ from gpu_advisor.evaluation.diagnosis.idle import (
 from gpu_advisor.evaluation.diagnosis.idle_owner import IdleVerdict, judge_idle_gpu
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.lost import without_lost
-from gpu_advisor.evaluation.policies.base import cost_change
+from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.evaluation.policies.idle_gpus import idle_gpus
-from gpu_advisor.evaluation.policies.owner_actions import owner_actions
+from gpu_advisor.evaluation.policies.owner_actions import SLURM, owner_actions
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import (
     Abstention,
@@ -31,6 +31,7 @@ from gpu_advisor.evaluation.recommendation import (
     Reason,
     Recommendation,
     Scope,
+    Waste,
 )
 from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_SAMPLES, IDLE_UTILIZATION, JOB_STEP_TIME, MEMORY_USED
 from gpu_advisor.settings import Settings
@@ -129,7 +130,7 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
         diagnosis=diagnosis.name,
         explanation=diagnosis.explanation,
         confidence=_confidence(facts, idle),
-        projection=_projection(facts, settings, pool, keep),
+        projection=_projection(facts, pool, keep),
         evidence=tuple(_evidence(facts, idle)),
         rejected=tuple(rejected),
         actions=(
@@ -139,6 +140,47 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
         ),
         gpus=tuple(gpu.uuid for gpu in idle),
         nodes=tuple(sorted({gpu.node for gpu in idle})),
+        waste=(Waste(),),
+        saves=tuple(releasable_shares(facts, idle, released)),
+    )
+
+
+def releasable_shares(facts: Facts, idle: Sequence[Gpu], released: int) -> Iterator[Waste]:
+    """What releasing so many of the idle GPUs saves: their price where a whole node or a whole pod or Slurm job can go;
+    of others, at most their price."""
+    among = {gpu.uuid for gpu in idle}
+    nodes = {node for node in {gpu.node for gpu in idle} if _is_all_idle(facts, node, among)}
+    owners = _wholly_idle_owners(facts, among)
+    whole = tuple(gpu.uuid for gpu in idle if gpu.node in nodes or _single_owner(facts, gpu.uuid) in owners)
+    rest = tuple(sorted(among - set(whole)))
+    first = min(released, len(whole))
+    if whole:
+        yield Waste(whole, first / len(whole), first / len(whole))
+    if rest:
+        yield Waste(rest, 0.0, (released - first) / len(rest))
+
+
+def _is_all_idle(facts: Facts, node: str, idle: Set[str]) -> bool:
+    """Whether all GPUs of a node that work are idle."""
+    return all(gpu.uuid in idle for gpu in without_lost(facts, facts.gpus_of_node(node)))
+
+
+def _single_owner(facts: Facts, uuid: str) -> GpuOwner | None:
+    owners = facts.owners.get(uuid, ())
+    return owners[0].identity if len(owners) == 1 else None
+
+
+def _wholly_idle_owners(facts: Facts, idle: Set[str]) -> frozenset[GpuOwner]:
+    """The pods and Slurm jobs, which a scheduler runs, of whose GPUs none is busy or shared."""
+    held: dict[GpuOwner, list[str]] = {}
+    for uuid, owners in facts.owners.items():
+        for owner in owners:
+            if owner.pod or owner.kind == SLURM:
+                held.setdefault(owner.identity, []).append(uuid)
+    return frozenset(
+        owner
+        for owner, uuids in held.items()
+        if all(uuid in idle and _single_owner(facts, uuid) is not None for uuid in uuids)
     )
 
 
@@ -162,13 +204,11 @@ def _confidence(facts: Facts, idle: list[Gpu]) -> Confidence:
     return "high" if worst >= 0.98 else "medium"
 
 
-def _projection(facts: Facts, settings: Settings, pool: Pool, keep: int) -> Projection:
+def _projection(facts: Facts, pool: Pool, keep: int) -> Projection:
     busy = [facts.value(IDLE_UTILIZATION, gpu.uuid) for gpu in pool.gpus]
     known = [value for value in busy if value is not None]
     utilization = min(1.0, sum(known) / keep) if keep and len(known) == len(busy) else None
-    return Projection(
-        utilization_ratio=utilization, cost_change_per_hour=cost_change(settings, pool, keep - len(pool.gpus))
-    )
+    return Projection(utilization_ratio=utilization)
 
 
 def _running_job_notes(facts: Facts, idle: list[Gpu]) -> Iterator[Action]:

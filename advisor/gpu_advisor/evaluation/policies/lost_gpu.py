@@ -8,7 +8,7 @@ from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.lost import HARDWARE_REASONS, faulty_nodes, is_lost
 from gpu_advisor.evaluation.pools import Pool
-from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation, Scope
+from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation, Scope, Waste
 from gpu_advisor.evaluation.signals import GPU_UP_HIGHEST
 from gpu_advisor.settings import Settings
 
@@ -60,6 +60,7 @@ def _recommendation(facts: Facts, scope: Scope, gpus: Sequence[Gpu], subject: st
         actions=tuple(_actions(node, gpus)),
         gpus=tuple(gpu.uuid for gpu in gpus),
         nodes=(node,),
+        waste=(Waste(),),
     )
 
 

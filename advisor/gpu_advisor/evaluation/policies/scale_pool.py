@@ -12,7 +12,6 @@ from math import ceil
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.history import step_bounds
 from gpu_advisor.evaluation.lost import without_lost
-from gpu_advisor.evaluation.policies.base import cost_change
 from gpu_advisor.evaluation.policies.scale_recommendation import scale_recommendation
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Abstention, Projection, Reason, Recommendation
@@ -154,8 +153,5 @@ def _training(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommen
 def _recommendation(
     facts: Facts, settings: Settings, pool: Pool, replicas: int, found: SizingDecision
 ) -> Recommendation:
-    change = (found.replicas - replicas) * pool.settings.gpus_per_replica
-    projection = Projection(
-        utilization_ratio=found.projected_ratio, cost_change_per_hour=cost_change(settings, pool, change)
-    )
+    projection = Projection(utilization_ratio=found.projected_ratio)
     return scale_recommendation(facts, pool, replicas, found, scaling_limits(settings, pool), projection)

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
+from gpu_advisor.documents.savings import savings_fields
 from gpu_advisor.documents.serialize import format_rfc3339
 from gpu_advisor.evaluation.recommendation import Check
 from gpu_advisor.rendering.escaping import escape_formula
@@ -14,6 +15,7 @@ from gpu_advisor.state.view import PublishedRecommendation
 RECOMMENDATION_COLUMNS = (
     "id", "kind", "severity", "scope_kind", "scope", "current", "recommended", "unit", "diagnosis", "confidence",
     "since", "held", "projected_utilization_ratio", "cost_change_per_hour", "summary",
+    "savings_per_hour", "savings_per_month", "savings_bound", "currency", "estimated",
 )  # fmt: skip
 
 CHECK_COLUMNS = (
@@ -38,11 +40,13 @@ def checks_csv(chosen: Iterable[Check]) -> str:
 
 
 def _row(issued: PublishedRecommendation) -> tuple[object, ...]:
-    of = issued.recommendation
+    of, worth = issued.recommendation, savings_fields(issued.recommendation.savings)
     return (
             issued.id, of.kind, of.severity, of.scope.kind, escape_formula(of.scope.name), of.current, of.recommended,
             of.unit, of.diagnosis, of.confidence, format_rfc3339(issued.since), str(issued.held).lower(),
             of.projection.utilization_ratio, of.projection.cost_change_per_hour, escape_formula(of.summary),
+            worth["savings_per_hour"], worth["savings_per_month"], worth["savings_bound"], worth["currency"],
+            None if worth["estimated"] is None else str(worth["estimated"]).lower(),
         )  # fmt: skip
 
 

@@ -1,0 +1,144 @@
+"""What recommendations are worth, their order, and the sums by owner, team, pool and node. Pure.
+
+A GPU that several recommendations name loses at least as much as the worst says, and at most all of them together, but
+never more than all of its time: no sum counts a GPU twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import fsum
+from typing import Literal
+
+from gpu_advisor.evaluation.facts import Facts
+from gpu_advisor.evaluation.money import Interval
+from gpu_advisor.evaluation.policies import lost_gpu
+from gpu_advisor.evaluation.pools import Pool
+from gpu_advisor.evaluation.prices import Prices
+from gpu_advisor.evaluation.recommendation import Recommendation, Savings, Waste
+
+SEVERITY_ORDER = {"critical": 0, "warning": 1, "info": 2}
+
+#: Units of recommendations whose numbers are sizes of a pool.
+SIZE_UNITS = frozenset({"GPUs", "replicas", "gangs"})
+
+GroupBy = Literal["owner", "team", "pool", "node"]
+NO_OWNER, NO_TEAM = "no owner", "no team"
+
+
+def with_savings(advice: Recommendation, pool: Pool, prices: Prices) -> Recommendation:
+    """The recommendation with its worth, and with the change of cost if it changes the size of a pool."""
+    change = _size_change(advice, pool)
+    if change and not advice.waste:
+        return _with_size_change(advice, change, prices)
+    advice = _with_projected_waste(advice)
+    saves = advice.waste if advice.saves is None else advice.saves
+    if not saves:
+        return advice
+    savings = prices.worth(_shares([(advice, saves)]))
+    return _with_cost_change(replace(advice, savings=savings), -1 if change else 0)
+
+
+def _size_change(advice: Recommendation, pool: Pool) -> int:
+    """How many GPUs it adds to its pool; negative: releases."""
+    if advice.unit not in SIZE_UNITS or advice.direction == "change":
+        return 0
+    of_one = 1 if advice.unit == "GPUs" else pool.settings.gpus_per_replica
+    return round((advice.recommended - advice.current) * of_one)
+
+
+def _with_size_change(advice: Recommendation, change: int, prices: Prices) -> Recommendation:
+    money = prices.worth_of_any(abs(change), advice.gpus)
+    if change > 0:
+        projection = replace(advice.projection, cost_change_per_hour=money.value_per_hour)
+        return replace(advice, projection=projection) if money.bound == "exact" else advice
+    share = min(1.0, -change / len(advice.gpus)) if advice.gpus else 0.0
+    found = replace(advice, waste=(Waste((), share, share),), savings=Savings(Interval.exactly(-change), money))
+    return _with_cost_change(found, -1)
+
+
+def _with_cost_change(advice: Recommendation, sign: int) -> Recommendation:
+    if not sign or advice.savings is None or advice.savings.money.value_per_hour is None:
+        return advice
+    change = sign * advice.savings.money.value_per_hour
+    return replace(advice, projection=replace(advice.projection, cost_change_per_hour=change))
+
+
+def _with_projected_waste(advice: Recommendation) -> Recommendation:
+    """A GPU whose throughput is projected to be r times as high does 1 / r of its possible work."""
+    gain = advice.projection.throughput_ratio
+    if advice.waste or advice.kind != "batch_size" or gain is None or gain <= 1:
+        return advice
+    return replace(advice, waste=(Waste((), 1 - 1 / gain, 1 - 1 / gain),))
+
+
+def urgency(advice: Recommendation, id_: str) -> tuple[int, bool, float, float, str]:
+    """The key of every list of recommendations: severity, lost GPUs first, then money, GPUs and id."""
+    money = advice.savings.money.value_per_hour if advice.savings else None
+    gpus = advice.savings.gpus.value if advice.savings else None
+    return SEVERITY_ORDER[advice.severity], advice.kind != lost_gpu.KIND, -(money or 0.0), -(gpus or 0.0), id_
+
+
+@dataclass(frozen=True, slots=True)
+class WasteGroup:
+    """What the GPUs of one owner, team, pool or node lose."""
+
+    name: str
+    worth: Savings
+
+
+@dataclass(frozen=True, slots=True)
+class MoneySummary:
+    """Of several recommendations together: what they save, and what is lost now, in all and by group, most first."""
+
+    savings: Savings
+    waste: Savings
+    by: Mapping[GroupBy, tuple[WasteGroup, ...]]
+
+
+def summarize(advice: Sequence[Recommendation], facts: Facts, pools: Iterable[Pool], prices: Prices) -> MoneySummary:
+    lost = _shares((each, each.waste) for each in advice)
+    saved = _shares((each, each.waste if each.saves is None else each.saves) for each in advice)
+    names = _group_names(facts, pools)
+    return MoneySummary(
+        prices.worth(saved), prices.worth(lost), {by: _groups(lost, name, prices) for by, name in names.items()}
+    )
+
+
+def _shares(found: Iterable[tuple[Recommendation, Iterable[Waste]]]) -> dict[str, Interval]:
+    """By GPU: at least the largest share, at most their sum."""
+    shares: dict[str, Interval] = {}
+    for advice, wastes in found:
+        for waste in wastes:
+            for uuid in waste.gpus or advice.gpus:
+                known = shares.get(uuid)
+                shares[uuid] = waste.share if known is None else Interval(
+                    max(known.low, waste.low), min(1.0, fsum((known.high or 0.0, waste.high)))
+                )  # fmt: skip
+    return shares
+
+
+def _groups(lost: Mapping[str, Interval], name: Callable[[str], str], prices: Prices) -> tuple[WasteGroup, ...]:
+    by_name: dict[str, dict[str, Interval]] = {}
+    for uuid, share in lost.items():
+        by_name.setdefault(name(uuid), {})[uuid] = share
+    groups = (WasteGroup(group, prices.worth(shares)) for group, shares in by_name.items())
+    return tuple(sorted(groups, key=_most_first))
+
+
+def _most_first(group: WasteGroup) -> tuple[float, float, str]:
+    return -(group.worth.money.value_per_hour or 0.0), -(group.worth.gpus.value or 0.0), group.name
+
+
+def _group_names(facts: Facts, pools: Iterable[Pool]) -> dict[GroupBy, Callable[[str], str]]:
+    """The name of each GPU's group. Owners that share a GPU are one group: nobody knows their parts."""
+    pool_of = {uuid: pool.settings.name for pool in pools for uuid in pool.uuids}
+    node_of = {gpu.uuid: gpu.node for gpu in facts.gpus}
+    owners = facts.owners
+    return {
+        "owner": lambda uuid: " and ".join(sorted({str(each) for each in owners.get(uuid, ())})) or NO_OWNER,
+        "team": lambda uuid: " and ".join(sorted({each.team or NO_TEAM for each in owners.get(uuid, ())})) or NO_TEAM,
+        "pool": lambda uuid: pool_of.get(uuid, ""),
+        "node": lambda uuid: node_of.get(uuid, ""),
+    }
