@@ -23,13 +23,14 @@ def table(cells: Sequence[Cell]) -> str:
     found = {(cell.scenario, cell.model, cell.exporter): cell for cell in cells}
     heading = ["scenario", *(f"{model.split('-')[0]}/{exporter.split('-')[0][:6]}" for model, exporter in COLUMNS)]
     rows = [[name, *(_text(found[name, model, exporter]) for model, exporter in COLUMNS)] for name in SCENARIOS]
-    return str(common.table([heading, *rows]))
+    return common.table([heading, *rows])
 
 
 def _text(cell: Cell) -> str:
     if cell.verdict is Verdict.RIGHT:
         return "+".join(cell.kinds) or "nothing"
-    return cell.verdict.value + (f":{'+'.join(cell.kinds)}" if cell.verdict is Verdict.FALSE else "")
+    kinds = f":{'+'.join(cell.kinds)}" if cell.verdict is Verdict.FALSE else ""
+    return f"{cell.verdict.value}{kinds}"
 
 
 def _alone(column: tuple[str, str]) -> list[Cell]:

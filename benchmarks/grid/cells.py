@@ -59,8 +59,13 @@ def judge(column: tuple[str, str], scenario: str, uuids: Collection[str], evalua
     """One cell, from an evaluation that includes the GPUs `uuids` of the scenario."""
     kinds = advice(evaluation, uuids)
     right = RIGHT_ADVICE[scenario]
+    missing = right - kinds
     questions = sorted(
-        {each.input for each in evaluation.abstentions if each.input and (not each.gpus or set(each.gpus) & set(uuids))}
+        {
+            each.input
+            for each in evaluation.abstentions
+            if each.input and set(each.kinds) & missing and (not each.gpus or set(each.gpus) & set(uuids))
+        }
     )
     if not kinds <= right:
         verdict = Verdict.FALSE

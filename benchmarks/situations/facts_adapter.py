@@ -28,6 +28,7 @@ GPU_SIGNALS: tuple[tuple[str, tuple[Signal, ...]], ...] = (
     ("fp32_activity", (signals.FP32_ACTIVITY,)),
     ("fp64_activity", (signals.FP64_ACTIVITY,)),
     ("dram_activity", (signals.DRAM_ACTIVITY,)),
+    ("memory_activity", (signals.MEMORY_ACTIVITY,)),
     ("power", (signals.POWER,)),
     ("power_limit", (signals.POWER_LIMIT,)),
     ("sm_clock", (signals.SM_CLOCK,)),

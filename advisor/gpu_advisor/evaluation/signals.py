@@ -83,8 +83,12 @@ TENSOR_ACTIVITY = Signal("gpu_tensor_activity", "tensor core activity", "gpu", "
 FP32_ACTIVITY = Signal("gpu_fp32_activity", "FP32 pipe activity", "gpu", "ratio", "mean", "idle")
 FP64_ACTIVITY = Signal("gpu_fp64_activity", "FP64 pipe activity", "gpu", "ratio", "mean", "idle")
 DRAM_ACTIVITY = Signal("gpu_dram_activity", "memory bandwidth used, of the maximum", "gpu", "ratio", "mean", "idle")
+MEMORY_ACTIVITY = Signal(
+    "gpu_memory_activity", "share of time the GPU's memory was read or written", "gpu", "ratio", "mean", "idle"
+)
 POWER = Signal("gpu_power", "power draw", "gpu", "watts", "mean", "idle")
 POWER_LIMIT = Signal("gpu_power_limit", "power limit", "gpu", "watts", "last")
+POWER_LIMIT_DEFAULT = Signal("gpu_power_limit_default", "default power limit", "gpu", "watts", "last")
 SM_CLOCK = Signal("gpu_sm_clock", "SM clock", "gpu", "hertz", "mean", "idle")
 SM_CLOCK_MAX = Signal("gpu_sm_clock_max", "maximum SM clock", "gpu", "hertz", "last")
 TEMPERATURE = Signal("gpu_temperature", "core temperature", "gpu", "celsius", "last")
@@ -105,6 +109,7 @@ PCIE_TRANSMIT = Signal("gpu_pcie_transmit", "PCIe transmit rate", "gpu", "bytes_
 PCIE_GENERATION = Signal("gpu_pcie_generation", "PCIe link generation", "gpu", "count", "last")
 PCIE_WIDTH = Signal("gpu_pcie_width", "PCIe link width (lanes)", "gpu", "count", "last")
 NVLINK_RECEIVE = Signal("gpu_nvlink_receive", "NVLink receive rate", "gpu", "bytes_per_second", "rate", "idle")
+LAST_ERROR = Signal("gpu_last_error", "code of the last error (Xid), at an unknown time", "gpu", "count", "last")
 FATAL_ERRORS = Signal(
     "gpu_fatal_errors", "fatal errors (Xids) over the idle window", "gpu", "count", "increase", "idle"
 )
@@ -149,11 +154,12 @@ SIGNALS: tuple[Signal, ...] = (
     GPU_UP, GPU_UP_HIGHEST, GPU_UP_COVERAGE,
     UTILIZATION, UTILIZATION_COVERAGE, IDLE_UTILIZATION, IDLE_COVERAGE, IDLE_SAMPLES, MEMORY_USED, MEMORY_TOTAL,
     PROCESSES, HALF_IDLE_UTILIZATION, IDLE_MEMORY_USED, DAILY_PEAK_UTILIZATION, SM_ACTIVITY, TENSOR_ACTIVITY,
-    FP32_ACTIVITY, FP64_ACTIVITY, DRAM_ACTIVITY, POWER, POWER_LIMIT, SM_CLOCK, SM_CLOCK_MAX, TEMPERATURE,
+    FP32_ACTIVITY, FP64_ACTIVITY, DRAM_ACTIVITY, MEMORY_ACTIVITY, POWER, POWER_LIMIT, POWER_LIMIT_DEFAULT, SM_CLOCK,
+    SM_CLOCK_MAX, TEMPERATURE,
     THROTTLE_HW_THERMAL, THROTTLE_SW_THERMAL, THROTTLE_POWER_BRAKE, THROTTLE_POWER_CAP, PCIE_RECEIVE, PCIE_TRANSMIT,
     PCIE_GENERATION, PCIE_WIDTH,
-    NVLINK_RECEIVE, FATAL_ERRORS, ROW_REMAP_FAILED, ROW_REMAP_PENDING, JOB_STEP_TIME, JOB_DATA_WAIT, JOB_COMMUNICATION,
-    JOB_PEAK_MEMORY, JOB_BATCH_SIZE, JOB_GRADIENT_NOISE,
+    NVLINK_RECEIVE, LAST_ERROR, FATAL_ERRORS, ROW_REMAP_FAILED, ROW_REMAP_PENDING, JOB_STEP_TIME, JOB_DATA_WAIT,
+    JOB_COMMUNICATION, JOB_PEAK_MEMORY, JOB_BATCH_SIZE, JOB_GRADIENT_NOISE,
     NODE_CPU, NODE_MEMORY, NODE_IO_PRESSURE, NODE_DISK_BUSY, NODE_NETWORK_RECEIVE, NODE_NETWORK_TRANSMIT,
 )  # fmt: skip
 

@@ -177,8 +177,8 @@ def test_within_the_dead_band_advice_is_neither_begun_nor_ended() -> None:
     near = fleet(8, {signals.JOB_STEP_TIME: 1.0, signals.JOB_DATA_WAIT: 0.165}, utilization=0.84)
     advice, abstentions = concluded_on(near)
     assert not advice
-    (abstention,) = abstentions
-    assert (abstention.reason, abstention.kinds) == (Reason.CONFLICTING, by_diagnosis.KINDS)
+    (abstention,) = (each for each in abstentions if each.reason is Reason.CONFLICTING)
+    assert abstention.kinds == by_diagnosis.KINDS
     (before,) = clear
     active = {
         "a": ActiveRecommendation(0.0, before.kind, before.scope, frozenset(before.gpus)),
@@ -193,12 +193,12 @@ def test_within_the_dead_band_advice_is_neither_begun_nor_ended() -> None:
     assert not held_ids(active, frozenset(), decide(well, TRAINING))
 
 
-def test_insufficient_data_names_the_missing_metrics() -> None:
+def test_insufficient_data_names_one_input_and_how_to_get_it() -> None:
     advice, (abstention,) = concluded_on(fleet(8, {}))
     assert not advice
-    assert abstention.reason is Reason.NO_DATA
-    assert "gpu_sm_activity" in abstention.message
-    assert "training_data_wait" in abstention.message
+    assert (abstention.reason, abstention.input) == (Reason.NO_DATA, "job_report")
+    assert "data bound or small batch or memory bound?" in abstention.message
+    assert "gpu_advisor.training.TrainingMonitor" in abstention.message
     (quiet,) = (w for w in concluded_on(dataclasses.replace(fleet(8, {}), expressions={}))[1])
     assert quiet.reason is Reason.UNSUPPORTED
 
@@ -217,4 +217,5 @@ def test_advice_suggests_setting_the_pool_kind_where_it_helps() -> None:
         settings = Settings.model_validate({"pools": [{"name": "p", "kind": kind}]})
         found = concluded([GpuSpec("GPU-0", 0.5)], settings).abstentions
         [abstention] = [each for each in found if each.subject == "diagnosis"]
-        assert ("if p is for training, set kind: training" in abstention.message) == suggested
+        assert (abstention.input == "pool_kind") == suggested
+        assert ("set `kind: training` or `kind: serving`" in abstention.message) == suggested

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpu_advisor.evaluation.diagnosis.conditions import Condition, above, any_of, below, unless
+from gpu_advisor.evaluation.diagnosis.conditions import Condition, above, any_of, below
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,16 @@ _GAPS = below("utilization", 0.78, 0.82)
 _COMPUTES = above("dram", 0.02, 0.01)
 _MAY_TRAIN = above("may_train", 1.0, 0.0)
 _UNFILLED = below("fill", 0.54, 0.58)
+#: Where SM activity is missing, power bounds the share of the GPU that works; low power only at full clocks.
+_DRAWS_LITTLE = below("busy_power_at_most", 0.48, 0.55)
+_DRAWS_MUCH = above("busy_power_at_least", 0.62, 0.56)
+_CLOCKED_UP = above("clock", 0.88, 0.84)
+#: What the job reports of itself wins over guesses from the host and the links.
+_MAY_WAIT_FOR_DATA = above("possible_data_wait", 0.18, 0.15)
+_MAY_COMMUNICATE = above("possible_communication", 0.15, 0.10)
+#: A low clock without a reason needs an answer before a GPU counts as well used.
+_AT_SPEED = above("unexplained_clock", 0.85, 0.80)
+_TOUCHES_MEMORY = above("memory_fill", 0.06, 0.04)
 #: A pool of unspecified kind may be for serving, where kernels that fill half the GPU are normal.
 _SMALL = below("fill", 0.37, 0.42)
 
@@ -95,6 +105,9 @@ DECISION_TABLE: tuple[DecisionRow, ...] = (
         above("power", 0.70, 0.60)), "the power limit is below that of peers and reached, and clocks are low"),
     DecisionRow("throttled_power", "limit", (above("power_cap", 0.50, 0.40), below("clock_of_job", 0.85, 0.90)),
         "the driver reports the power limit, and peers in the job have higher clocks"),
+    DecisionRow("throttled_power", "default", (below("limit_of_default", 0.80, 0.90), above("power", 0.70, 0.60),
+        any_of(below("clock", 0.85, 0.92), above("power_cap", 0.50, 0.40))),
+        "the power limit is below the model's default and reached, and clocks are low"),
     DecisionRow("straggler", "clock", (below("clock_of_job", 0.87, 0.92), _BUSY), "its clock is below that of its job"),
     DecisionRow("straggler", "waits", (above("communication_below_job", 0.13, 0.10),),
         "all ranks wait except this one"),
@@ -107,15 +120,23 @@ DECISION_TABLE: tuple[DecisionRow, ...] = (
     DecisionRow("busy_but_empty", "collective", (_BUSY, below("sm_activity", 0.25, 0.30),
         below("tensor_fill", 0.004, 0.008), below("fp32_fill", 0.004, 0.008), below("fp64_fill", 0.004, 0.008)),
         "a kernel runs on few SMs, and none of their pipes is active"),
+    DecisionRow("busy_but_empty", "silent", (_BUSY, below("memory_fill", 0.025, 0.04),
+        below("busy_power_at_most", 0.46, 0.54)),
+        "a kernel runs, but reads and writes almost no memory and draws little power"),
     DecisionRow("data_bound", "reported", (above("data_wait", 0.18, 0.15),), "the job reports waiting for data"),
     DecisionRow("communication_bound", "reported", (above("communication", 0.18, 0.15),),
         "the job reports waiting for other ranks"),
     DecisionRow("communication_bound", "links", (_BUSY, below("fill", 0.70, 0.73), above("dram", 0.02, 0.01),
-        above("exchange", 0.09, 0.07), above("exchange_of_unfilled", 0.27, 0.23),
-        unless(below("communication", 0.10, 0.15))),
+        above("exchange", 0.09, 0.07), above("exchange_of_unfilled", 0.27, 0.23), _MAY_COMMUNICATE),
         "SMs are idle within kernels, link traffic explains it, and the job does not report low waiting time"),
+    DecisionRow("communication_bound", "links", (_BUSY, above("gpu_exchange", 0.22, 0.18),
+        below("busy_power_at_most", 0.72, 0.78), _TOUCHES_MEMORY, _MAY_COMMUNICATE),
+        "link traffic is more than overlaps with compute, and power is low"),
     DecisionRow("memory_bound", "bandwidth", (_BUSY, above("dram_fill", 0.70, 0.66), below("tensor_fill", 0.26, 0.30)),
         "memory bandwidth is saturated, tensor cores are not"),
+    DecisionRow("memory_bound", "memory activity", (_BUSY, above("memory_fill", 0.85, 0.80),
+        below("busy_power_at_most", 0.90, 0.95)),
+        "memory is read or written nearly all the time in which kernels run, and power is below the limit"),
     DecisionRow("memory_bound", "capacity", (_UNFILLED, _RUNS, _COMPUTES, _TRAINS, above("memory_needed", 0.90, 0.86)),
         "kernels are small, and memory is full"),
     DecisionRow("small_batch", "", (_UNFILLED, _RUNS, _COMPUTES, _TRAINS, below("memory_needed", 0.70, 0.80),
@@ -132,14 +153,24 @@ DECISION_TABLE: tuple[DecisionRow, ...] = (
     DecisionRow("small_batch", "gaps",
         (_SMALL, _RUNS, _COMPUTES, _MAY_TRAIN, below("memory_needed", 0.70, 0.80), _GAPS),
         "kernels are very small with gaps between them (communication leaves none), and memory is free"),
+    DecisionRow("memory_bound", "capacity", (_DRAWS_LITTLE, _CLOCKED_UP, _RUNS, _TOUCHES_MEMORY, _TRAINS, _GAPS,
+        above("memory_needed", 0.90, 0.86)),
+        "kernels draw little power at full clocks, with gaps between them, and memory is full"),
+    DecisionRow("small_batch", "power", (_DRAWS_LITTLE, _CLOCKED_UP, _RUNS, _TOUCHES_MEMORY, _TRAINS, _GAPS,
+        below("memory_needed", 0.70, 0.80)),
+        "kernels draw little power at full clocks, with gaps between them, and memory is free"),
     DecisionRow(HEALTHY, "pauses", (_WAITS, _FULL, below("data_wait", 0.15, 0.18), below("stepping", 0.92, 0.95)),
         "the job spends time outside training steps: evaluation, checkpoints or loading"),
-    DecisionRow("data_bound", "full kernels", (below("utilization", 0.66, 0.70), _SOME, _FULL, _TRAINS, _STEADY, _CALM),
+    DecisionRow("data_bound", "full kernels", (below("utilization", 0.66, 0.70), _SOME, _FULL, _TRAINS, _STEADY, _CALM,
+        _MAY_WAIT_FOR_DATA),
         "kernels fill the GPU while they run, but it is idle in between"),
+    DecisionRow("data_bound", "power", (below("utilization", 0.66, 0.70), _RUNS, _DRAWS_MUCH, _TRAINS, _STEADY, _CALM,
+        _MAY_WAIT_FOR_DATA),
+        "kernels draw much power while they run, but the GPU is idle in between"),
     DecisionRow("data_bound", "host", (_WAITS, _SOME, _FULL, _MAY_TRAIN, _STEADY, _CALM,
-        above("io_pressure", 0.12, 0.08)),
+        _MAY_WAIT_FOR_DATA, above("io_pressure", 0.12, 0.08)),
         "kernels fill the GPU while they run, and the host's storage is saturated"),
-    DecisionRow("data_bound", "host", (_WAITS, _SOME, _TRAINS, _STEADY, _CALM,
+    DecisionRow("data_bound", "host", (_WAITS, _SOME, _TRAINS, _STEADY, _CALM, _MAY_WAIT_FOR_DATA,
         any_of(above("cpu", 0.83, 0.80), above("io_pressure", 0.12, 0.08))),
         "the GPU is idle in between, and the host's CPUs or storage are saturated"),
     DecisionRow("memory_bound", "launches", (_FED, _IN_STEPS, _GAPS, _RUNS, _STEADY, _CALM,
@@ -154,9 +185,10 @@ DECISION_TABLE: tuple[DecisionRow, ...] = (
     DecisionRow("wrong_instance_size", "", (below("fill", 0.50, 0.54), below("utilization", 0.22, 0.26),
         below("day_peak", 0.30, 0.36), below("memory_held", 0.30, 0.35)),
         "small kernels, low load and low memory use all day"),
-    DecisionRow(HEALTHY, "", (_BUSY, above("fill", 0.62, 0.58)), "kernels fill the GPU"),
-    DecisionRow(HEALTHY, "power", (_BUSY, above("power", 0.60, 0.56)), "only real work draws that much power"),
-    DecisionRow(HEALTHY, "reported", (_BUSY, above("power", 0.35, 0.30), below("data_wait", 0.15, 0.18),
+    DecisionRow(HEALTHY, "", (_BUSY, above("fill", 0.62, 0.58), _AT_SPEED), "kernels fill the GPU"),
+    DecisionRow(HEALTHY, "power", (_BUSY, above("busy_power_at_least", 0.68, 0.64), _AT_SPEED),
+        "only real work draws that much power"),
+    DecisionRow(HEALTHY, "reported", (_BUSY, _AT_SPEED, above("power", 0.35, 0.30), below("data_wait", 0.15, 0.18),
         below("communication", 0.15, 0.18)),
         "the job reports almost no waiting"),
     DecisionRow(HEALTHY, "serving", (above("serves", 1.0, 0.0),), "a service has no influence on its load"),

@@ -11,6 +11,7 @@ from typing import Literal
 
 from gpu_advisor.evaluation.diagnosis.link_speeds import nvlink_bytes_per_second, pcie_bytes_per_second
 from gpu_advisor.evaluation.diagnosis.peers import Peers, job_group, model_group, ratio_of
+from gpu_advisor.evaluation.diagnosis.power_levels import default_limit_watts, idle_shares
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.signals import (
     DAILY_PEAK_UTILIZATION,
@@ -20,10 +21,12 @@ from gpu_advisor.evaluation.signals import (
     HALF_IDLE_UTILIZATION,
     IDLE_MEMORY_USED,
     IDLE_UTILIZATION,
+    JOB_BATCH_SIZE,
     JOB_COMMUNICATION,
     JOB_DATA_WAIT,
     JOB_PEAK_MEMORY,
     JOB_STEP_TIME,
+    MEMORY_ACTIVITY,
     MEMORY_TOTAL,
     NODE_CPU,
     NODE_IO_PRESSURE,
@@ -36,9 +39,11 @@ from gpu_advisor.evaluation.signals import (
     PCIE_WIDTH,
     POWER,
     POWER_LIMIT,
+    POWER_LIMIT_DEFAULT,
     SM_ACTIVITY,
     SM_CLOCK,
     SM_CLOCK_MAX,
+    TEMPERATURE,
     TENSOR_ACTIVITY,
     THROTTLE_HW_THERMAL,
     THROTTLE_POWER_BRAKE,
@@ -58,10 +63,19 @@ PREALLOCATION_RANGE = (0.70, 0.935)
 
 PoolKind = Literal["training", "serving", "undecided"]
 
+#: Below this utilization, power says more about idle clocks than about kernels.
+MIN_UTILIZATION_FOR_POWER = 0.1
+
+#: From this share of its limit on, power explains a low clock.
+AT_POWER_LIMIT = 0.85
+
+#: What a job may report about itself.
+_JOB_REPORTS = (JOB_STEP_TIME, JOB_DATA_WAIT, JOB_COMMUNICATION, JOB_PEAK_MEMORY, JOB_BATCH_SIZE)
+
 
 @dataclass(frozen=True, slots=True)
 class GpuSignals:
-    """The signals of one GPU. `kind` is the configured kind of its pool."""
+    """The signals of one GPU. `kind` is the kind of its pool, configured or inferred."""
 
     facts: Facts
     gpu: Gpu
@@ -77,6 +91,17 @@ class GpuSignals:
     @property
     def job(self) -> str | None:
         return self.peers.jobs.get(self.gpu.uuid)
+
+    @property
+    def reports(self) -> bool:
+        """Whether its job reports anything about itself."""
+        return self.gpu.uuid in self.facts.reported_jobs or any(self.value(each) is not None for each in _JOB_REPORTS)
+
+    @property
+    def trains(self) -> bool:
+        """Whether its job reports training steps, or its owner is a training job."""
+        owners = self.facts.owners.get(self.gpu.uuid, ())
+        return self.value(JOB_STEP_TIME) is not None or any(owner.job for owner in owners)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,18 +230,65 @@ def _link_per_idle_sm(gpu_signals: GpuSignals, exchange: float | None) -> float 
     return None if unfilled is None or unfilled < 0.02 or exchange is None else exchange / unfilled
 
 
+def _unexplained_clock(gpu_signals: GpuSignals) -> float:
+    """The clock where no throttle reason is published and power is not at its limit, which is a reason; else 1."""
+    reasons = (THROTTLE_HW_THERMAL, THROTTLE_SW_THERMAL, THROTTLE_POWER_BRAKE, THROTTLE_POWER_CAP)
+    drawn = ratio_of(gpu_signals.value(POWER), gpu_signals.value(POWER_LIMIT))
+    if any(gpu_signals.value(signal) is not None for signal in reasons) or (drawn or 0.0) >= AT_POWER_LIMIT:
+        return 1.0
+    known = (_clock_ratio(gpu_signals), _relative_to_model(gpu_signals, SM_CLOCK, 2))
+    return min((value for value in known if value is not None), default=1.0)
+
+
+def _limit_watts(gpu_signals: GpuSignals) -> float | None:
+    """The enforced power limit, or what the model has by default."""
+    limit = gpu_signals.value(POWER_LIMIT)
+    return limit if limit is not None else _default_limit_watts(gpu_signals)
+
+
+def _default_limit_watts(gpu_signals: GpuSignals) -> float | None:
+    reported = gpu_signals.value(POWER_LIMIT_DEFAULT)
+    return reported if reported is not None else default_limit_watts(gpu_signals.gpu.name)
+
+
+def _limit_of_default(gpu_signals: GpuSignals) -> float | None:
+    return ratio_of(gpu_signals.value(POWER_LIMIT), _default_limit_watts(gpu_signals))
+
+
+def _busy_power(gpu_signals: GpuSignals, idle_share: float) -> float | None:
+    """Power while a kernel runs, of the limit, if it is `idle_share` of the limit otherwise."""
+    drawn = ratio_of(gpu_signals.value(POWER), _limit_watts(gpu_signals))
+    busy = gpu_signals.value(IDLE_UTILIZATION)
+    if drawn is None or busy is None or busy < MIN_UTILIZATION_FOR_POWER:
+        return None
+    return (drawn - idle_share * (1 - busy)) / busy
+
+
+def _reported_or_possible(gpu_signals: GpuSignals, reported: float | None) -> float | None:
+    """What the job reports; 1 if it reports nothing at all: any share is possible. None if it reports other things."""
+    return reported if reported is not None else None if gpu_signals.reports else 1.0
+
+
+def _data_wait(gpu_signals: GpuSignals) -> float | None:
+    return ratio_of(gpu_signals.value(JOB_DATA_WAIT), gpu_signals.value(JOB_STEP_TIME))
+
+
+def _gpu_exchange(gpu_signals: GpuSignals) -> float | None:
+    """Utilization of the links between the GPUs of a node: NVLink where the model has it, else PCIe."""
+    nvlink, pcie, _ = _link_utilization(gpu_signals)
+    return nvlink if nvlink_bytes_per_second(gpu_signals.gpu.name) is not None else pcie
+
+
 def _flag(confirmed: bool, denied: bool) -> float | None:
     return 1.0 if confirmed else 0.0 if denied else None
 
 
 def _trains(gpu_signals: GpuSignals) -> float | None:
-    reports = gpu_signals.value(JOB_STEP_TIME) is not None
-    return _flag(reports or gpu_signals.kind == "training", gpu_signals.kind == "serving")
+    return _flag(gpu_signals.trains or gpu_signals.kind == "training", gpu_signals.kind == "serving")
 
 
 def _serves(gpu_signals: GpuSignals) -> float | None:
-    reports = gpu_signals.value(JOB_STEP_TIME) is not None
-    return _flag(gpu_signals.kind == "serving", reports or gpu_signals.kind == "training")
+    return _flag(gpu_signals.kind == "serving", gpu_signals.trains or gpu_signals.kind == "training")
 
 
 def _value_of(signal: Signal) -> Callable[[GpuSignals], float | None]:
@@ -252,12 +324,24 @@ FEATURES: tuple[Feature, ...] = (
             _busy_value_of(DRAM_ACTIVITY)),
     Feature("power", "power draw, of the power limit", (POWER, POWER_LIMIT),
             lambda gpu: ratio_of(gpu.value(POWER), gpu.value(POWER_LIMIT))),
+    Feature("busy_power_at_least", "power while a kernel ran, of the limit (the model's if none is reported), if "
+            "clocks stay up in between", (POWER, POWER_LIMIT, IDLE_UTILIZATION),
+            lambda gpu: _busy_power(gpu, idle_shares(gpu.gpu.name).clocks_up)),
+    Feature("busy_power_at_most", "the same, if clocks fall to their lowest in between",
+            (POWER, POWER_LIMIT, IDLE_UTILIZATION), lambda gpu: _busy_power(gpu, idle_shares(gpu.gpu.name).lowest)),
+    Feature("limit_of_default", "power limit, of the default limit that is reported or known of the model",
+            (POWER_LIMIT, POWER_LIMIT_DEFAULT), _limit_of_default),
+    Feature("memory_fill", "share of the time in which a kernel ran that memory was read or written",
+            (MEMORY_ACTIVITY, IDLE_UTILIZATION), _busy_value_of(MEMORY_ACTIVITY)),
     Feature("clock", "SM clock, of the maximum", (SM_CLOCK, SM_CLOCK_MAX), _clock_ratio),
+    Feature("unexplained_clock", "the lower of `clock` and `clock_of_peers` if no throttle reason is published and "
+            "power is not at its limit, else 1", (SM_CLOCK, SM_CLOCK_MAX, POWER, POWER_LIMIT), _unexplained_clock),
     Feature("clock_of_peers", "SM clock, of the median of busy GPUs of the same model", (SM_CLOCK,),
             lambda gpu: _relative_to_model(gpu, SM_CLOCK, 2)),
     Feature("limit_of_peers", "power limit, of the median of GPUs of the same model", (POWER_LIMIT,),
             lambda gpu: _relative_to_model(gpu, POWER_LIMIT, 2)),
     Feature("thermal", "share of busy time thermally throttled", (THROTTLE_HW_THERMAL, THROTTLE_SW_THERMAL), _thermal),
+    Feature("temperature", "core temperature in degrees Celsius", (TEMPERATURE,), _value_of(TEMPERATURE)),
     Feature("power_brake", "share of busy time throttled by the power brake", (THROTTLE_POWER_BRAKE,),
             _busy_value_of(THROTTLE_POWER_BRAKE)),
     Feature("power_cap", "share of busy time throttled by the power limit", (THROTTLE_POWER_CAP,),
@@ -266,11 +350,15 @@ FEATURES: tuple[Feature, ...] = (
     Feature("memory_needed", "GPU memory needed: the peak that the job reports, or the memory used unless a framework "
             "may have preallocated it", (JOB_PEAK_MEMORY, MEMORY_TOTAL, IDLE_MEMORY_USED), _memory_needed),
     Feature("data_wait", "share of a training step spent waiting for data", (JOB_DATA_WAIT, JOB_STEP_TIME),
-            lambda gpu: ratio_of(gpu.value(JOB_DATA_WAIT), gpu.value(JOB_STEP_TIME))),
+            _data_wait),
+    Feature("possible_data_wait", "`data_wait`, or 1 if the job reports nothing: what it reports wins over guesses",
+            (JOB_DATA_WAIT, JOB_STEP_TIME), lambda gpu: _reported_or_possible(gpu, _data_wait(gpu))),
     Feature("stepping", "share of time that a job spends in training steps", (JOB_STEP_TIME,),
             _value_of(JOB_STEP_TIME)),
     Feature("communication", "share of a training step spent waiting for other ranks",
             (JOB_COMMUNICATION, JOB_STEP_TIME), _communication),
+    Feature("possible_communication", "`communication`, or 1 if the job reports nothing",
+            (JOB_COMMUNICATION, JOB_STEP_TIME), lambda gpu: _reported_or_possible(gpu, _communication(gpu))),
     Feature("communication_below_job", "how far `communication` is below the median of the job",
             (JOB_COMMUNICATION, JOB_STEP_TIME), _communication_below_job),
     Feature("utilization_below_job", "how far utilization is below the median of the job", (IDLE_UTILIZATION,),
@@ -281,6 +369,8 @@ FEATURES: tuple[Feature, ...] = (
             lambda gpu: _relative_to_job(gpu, SM_CLOCK)),
     Feature("exchange", "utilization of the busiest link (NVLink, PCIe, network) in both directions", _LINKS,
             _max_link_utilization),
+    Feature("gpu_exchange", "utilization of the links to the other GPUs (NVLink, else PCIe) in both directions",
+            (NVLINK_RECEIVE, PCIE_RECEIVE, PCIE_TRANSMIT), _gpu_exchange),
     Feature("exchange_of_unfilled", "`exchange`, relative to the SMs idle while a kernel ran", (*_LINKS, SM_ACTIVITY),
             lambda gpu: _link_per_idle_sm(gpu, _max_link_utilization(gpu))),
     Feature("exchange_at_most", "`exchange` if all links that the job can use are known", _LINKS,
@@ -291,10 +381,11 @@ FEATURES: tuple[Feature, ...] = (
     Feature("cpu", "CPU utilization of the node", (NODE_CPU,), _value_of(NODE_CPU)),
     Feature("io_pressure", "share of time a task of the node waited for storage", (NODE_IO_PRESSURE,),
             _value_of(NODE_IO_PRESSURE)),
-    Feature("trains", "1 if the pool is for training or a job reports steps, 0 if it is for serving", (JOB_STEP_TIME,),
+    Feature("trains", "1 if the pool is for training, a job reports steps or the owner is a training job, 0 if it is "
+            "for serving", (JOB_STEP_TIME,),
             _trains),
     Feature("may_train", "0 if the pool is for serving, else 1", (), lambda gpu: 0.0 if gpu.kind == "serving" else 1.0),
-    Feature("serves", "1 if the pool is for serving, 0 if it is for training or a job reports steps", (JOB_STEP_TIME,),
+    Feature("serves", "1 if the pool is for serving, 0 if it is for training or `trains` is 1", (JOB_STEP_TIME,),
             _serves),
 )  # fmt: skip
 

@@ -14,6 +14,7 @@ from gpu_advisor.evaluation.policies import (
     idle_reclaim,
     lost_gpu,
     scale_pool,
+    unseen_errors,
 )
 from gpu_advisor.evaluation.policies.base import Policy
 
@@ -31,4 +32,5 @@ POLICIES: tuple[Policy, ...] = (
     by_diagnosis.recommend,
     calibrated_batch_size.recommend,
     failing_gpu.recommend,
+    unseen_errors.recommend,
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from gpu_advisor.evaluation.diagnosis.decision_table import DIAGNOSES, UNKNOWN
 from gpu_advisor.evaluation.diagnosis.diagnose import GpuDiagnosis, diagnose, signals_of
 from gpu_advisor.evaluation.diagnosis.peers import build_peers
+from gpu_advisor.evaluation.diagnosis.questions import OpenQuestion, open_question
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.policies import (
     batch_size,
@@ -22,6 +23,7 @@ from gpu_advisor.evaluation.policies import (
     straggler,
 )
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, group_findings
+from gpu_advisor.evaluation.policies.waste import waste_of
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Abstention, Reason, Recommendation
 from gpu_advisor.settings import Settings
@@ -49,7 +51,7 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
                 continue  # the size is known: calibrated_batch_size recommends it
             if kind in POLICIES_BY_KIND:
                 yield _recommendation(finding, kind, POLICIES_BY_KIND[kind](finding))
-    yield from _abstain(facts, settings, pool, outcomes)
+    yield from _abstain(facts, pool, outcomes)
 
 
 def _recommendation(finding: Finding, kind: str, advice: PolicyAdvice) -> Recommendation:
@@ -71,38 +73,38 @@ def _recommendation(finding: Finding, kind: str, advice: PolicyAdvice) -> Recomm
         actions=advice.actions,
         gpus=tuple(gpu.uuid for gpu in finding.gpus),
         nodes=tuple(sorted({gpu.node for gpu in finding.gpus})),
+        waste=waste_of(finding),
     )
 
 
-def _abstain(facts: Facts, settings: Settings, pool: Pool, outcomes: Sequence[GpuDiagnosis]) -> Iterator[Abstention]:
+def _abstain(facts: Facts, pool: Pool, outcomes: Sequence[GpuDiagnosis]) -> Iterator[Abstention]:
     """GPUs without a diagnosis. The sizing policies report GPUs without any data."""
     nearly = [outcome for outcome in outcomes if outcome.borderline and outcome.name == UNKNOWN]
     if nearly:
         names = ", ".join(dict.fromkeys(name for outcome in nearly for name in outcome.borderline))
         message = f"{len(nearly)} of {len(pool.gpus)} GPUs: {names} or not? Values are within the dead band"
         yield Abstention(Reason.CONFLICTING, SUBJECT, pool.scope, message, _uuids(nearly), KINDS)
-    target = settings.gpu_limits(pool.settings).target_utilization / 100
-    undiagnosed = [
-        outcome
-        for outcome in outcomes
-        if outcome.observed and outcome.name == UNKNOWN and outcome.missing_features and not outcome.borderline
-        and (outcome.features["utilization"] or 0.0) < target
-    ]  # fmt: skip
-    by_reason: dict[Reason, list[GpuDiagnosis]] = {}
-    for outcome in undiagnosed:
-        had = any(facts.supports(signal, outcome.gpu) for signal in signals_of(outcome.missing_features))
-        by_reason.setdefault(Reason.NO_DATA if had else Reason.UNSUPPORTED, []).append(outcome)
-    for reason, found in by_reason.items():
-        wanted = dict.fromkeys(signal.name for outcome in found for signal in signals_of(outcome.missing_features))
-        kind_missing = pool.settings.kind == "undecided" and any(
-            "trains" in outcome.missing_features for outcome in found
-        )
-        fix = f"; if {pool.settings.name} is for training, set kind: training under pools" if kind_missing else ""
-        message = (
-            f"{len(found)} of {len(pool.gpus)} GPUs are below {target:.0%} utilization; the cause needs one of: "
-            f"{', '.join(wanted)}{fix}"
-        )
-        yield Abstention(reason, SUBJECT, pool.scope, message, _uuids(found), KINDS)
+    by_question: dict[OpenQuestion, list[GpuDiagnosis]] = {}
+    for outcome in outcomes:
+        asked = open_question(outcome)
+        if asked is not None:
+            by_question.setdefault(asked, []).append(outcome)
+    for asked, found in by_question.items():
+        yield _ask(facts, pool, asked, found)
+
+
+def _ask(facts: Facts, pool: Pool, asked: OpenQuestion, found: Sequence[GpuDiagnosis]) -> Abstention:
+    """The one input that would settle the cause for these GPUs, and how to get it."""
+    signals = signals_of(asked.input.features)
+    had = any(facts.supports(signal, outcome.gpu) for signal in signals for outcome in found)
+    causes = " or ".join(cause.replace("_", " ") for cause in asked.question.causes)
+    verb = asked.question.observation
+    message = (
+        f"{len(found)} of {len(pool.gpus)} GPUs {verb}: {causes}? To settle it ({asked.source.cost}): "
+        f"{asked.source.how}"
+    )
+    reason = Reason.NO_DATA if had else Reason.UNSUPPORTED
+    return Abstention(reason, SUBJECT, pool.scope, message, _uuids(found), asked.kinds, asked.input.name)
 
 
 def _uuids(outcomes: Sequence[GpuDiagnosis]) -> tuple[str, ...]:
