@@ -5,8 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from gpu_advisor.settings.teams import TeamSettings
+
+
+class Controller(NamedTuple):
+    """What replaces a pod that is deleted, by the name of its kind in Kubernetes. Both are empty if nothing does."""
+
+    kind: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -29,6 +37,7 @@ class GpuOwner:
     account: str = ""  # Slurm's
     partition: str = ""  # Slurm's
     team: str = ""  # by the settings' `teams`
+    controller: Controller | None = None  # of a pod; None if unknown
 
     def __str__(self) -> str:
         if self.pod:
@@ -49,8 +58,8 @@ class GpuOwner:
 
     @property
     def identity(self) -> GpuOwner:
-        """The owner without what is known of its time: equal for the same owner in two evaluations."""
-        return replace(self, started=None, observed_whole_window=False)
+        """The owner without its time and controller, which are not always known: equal in two evaluations."""
+        return replace(self, started=None, observed_whole_window=False, controller=None)
 
 
 def with_team(owner: GpuOwner, teams: Iterable[TeamSettings]) -> GpuOwner:

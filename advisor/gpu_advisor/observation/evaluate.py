@@ -14,6 +14,7 @@ from gpu_advisor.evaluation.pools import assign_pools
 from gpu_advisor.observation import activity, demand, utilization_history
 from gpu_advisor.observation.build import build_facts
 from gpu_advisor.observation.compile import compile_by_exporter, discarded_readings, limited_readings, step_utilization
+from gpu_advisor.observation.controllers import controller_selectors, with_controllers
 from gpu_advisor.observation.identity import build_gpus
 from gpu_advisor.observation.owners import date_owners, pod_start_selector
 from gpu_advisor.observation.queries import (
@@ -39,6 +40,8 @@ from gpu_advisor.sources.query_plan import plan_queries
 #: While a target is down, the inventory from this long ago (seconds) is read too: the GPUs of a dead exporter must not
 #: leave their pool after the idle window. After a day they count as removed.
 DOWN_TARGET_LOOKBACK_SECONDS = (3600, 6 * 3600, 24 * 3600)
+
+POD_STARTS = "pod_starts"
 
 #: Identity expressions in one query: most families have no series.
 IDENTITY_LEAVES_PER_QUERY = 32
@@ -94,15 +97,17 @@ def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
     utilization = step_utilization(dialects, activity.STEP_SECONDS, overlapping=True)
     if candidates and utilization is not None:
         owners = [owner for uuid in candidates for owner in facts.owners.get(uuid, ())]
-        pod_starts = pod_start_selector(owners)
-        if pod_starts is not None:
-            selector = with_matchers(pod_starts, matchers)
-            facts = replace(facts, owners=date_owners(facts.owners, source.instant({"": selector}, at)[""]))
+        pods = {POD_STARTS: pod_start_selector(owners), **controller_selectors(owners)}
+        selectors = {name: with_matchers(each, matchers) for name, each in pods.items() if each is not None}
+        if selectors:
+            of_pods = source.instant(selectors, at)
+            dated = date_owners(facts.owners, of_pods.get(POD_STARTS, {}))
+            facts = replace(facts, owners=with_controllers(dated, of_pods))
         found_activity = activity.read_activity(
             source, utilization, {uuid: facts.uuid_label(uuid) for uuid in candidates}, at
         )
         facts = replace(facts, activity=found_activity or {}, activity_step_seconds=activity.STEP_SECONDS)
-        queries += 2 + (pod_starts is not None)
+        queries += 2 + len(selectors)
     if members and stepwise is not None:
         all_uuids = [dict(labels).get("uuid", "") for labels in (*inventory.present, *inventory.recent)]
         found = utilization_history.read_pool_histories(source, members, all_uuids, stepwise, at, settings.evaluation)

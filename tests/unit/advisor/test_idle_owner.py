@@ -5,16 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gpu_advisor.evaluation.actions import render
 from gpu_advisor.evaluation.activity import Pauses, find_pauses
-from gpu_advisor.evaluation.owners import GpuOwner
-from gpu_advisor.evaluation.policies.owner_actions import owner_actions
 from gpu_advisor.observation.owners import date_owners, owners_from_info, owners_from_pods, pod_start_selector
 from gpu_advisor.sources.exporters.mapping import mappings
 
 from tests.owner_days import judge_days
 from tests.owner_histories import CLASSES
-from tests.unit.advisor.builders import GpuSpec, facts, labels
+from tests.unit.advisor.builders import labels
 
 STEP = 300.0
 
@@ -80,25 +77,3 @@ def test_a_pod_label_of_the_target_is_the_exporters_own() -> None:
     dated = date_owners(found, {labels(namespace="ml", pod="infer"): 50.0})
     assert dated["GPU-3"][0].is_older_than(60.0) is True
     assert dated["GPU-3"][0].is_older_than(40.0) is False
-
-
-@pytest.mark.parametrize(
-    ("owner", "text"),
-    [
-        (GpuOwner("ml", "train; rm -rf /"), "'train; rm -rf /'"),
-        (GpuOwner(job="123_4", user="ada", kind="slurm"), "scancel 123_4"),
-        (GpuOwner(unit="jupyter.service"), "systemctl status jupyter.service"),
-        (GpuOwner(user="ada"), "nvidia-smi -i g0"),
-    ],
-)
-def test_asking_comes_first_and_commands_are_quoted(owner: GpuOwner, text: str) -> None:
-    known = facts([GpuSpec("g0")], owners={"g0": (owner,)})
-    asked, command = owner_actions(known, known.gpus)
-    assert asked.note.startswith("ask ")
-    assert text in render([command])[0]
-
-
-def test_a_shared_gpu_gives_no_command_that_ends_a_job() -> None:
-    owners = (GpuOwner(job="1", kind="slurm"), GpuOwner(job="2", kind="slurm"))
-    known = facts([GpuSpec("g0")], owners={"g0": owners})
-    assert not [each for each in owner_actions(known, known.gpus) if "scancel" in each.parameters.get("argv", ())]  # type: ignore[operator]

@@ -217,7 +217,7 @@ def test_power_advice_names_the_supply_or_the_limit() -> None:
     cap = power_limit.advise(finding({"clock": 0.9}, variants=("limit",)))
     assert commands(brake) == []
     assert hints(brake)
-    assert any("-pl" in argv for argv in commands(limit))
+    assert any("-pl" in " ".join(argv) for argv in commands(limit))
     assert commands(cap) == commands(limit)
     assert ["61%" in each.summary for each in (brake, limit, cap)] == [False, True, False]
     assert "?" not in cap.summary
@@ -226,7 +226,8 @@ def test_power_advice_names_the_supply_or_the_limit() -> None:
 
 def test_a_collective_that_hangs_is_searched_by_its_stacks_and_kernels_by_a_profiler() -> None:
     hangs, kernels = (profiling.advise(finding(variants=variants)) for variants in (("collective",), ("",)))
-    assert [commands(each)[0][0] for each in (hangs, kernels)] == ["py-spy", "nsys"]
+    assert "py-spy dump" in " ".join(commands(hangs)[0])
+    assert commands(kernels)[0][0] == "nsys"
     assert ["collective" in each.summary for each in (hangs, kernels)] == [True, False]
     assert hints(hangs) != hints(kernels)
 

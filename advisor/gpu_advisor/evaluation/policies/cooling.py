@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from gpu_advisor.evaluation.actions import notes, run_command
-from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, percent
+from collections.abc import Iterator
+
+from gpu_advisor.evaluation.actions import Action, notes, run_command
+from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, listed_gpus, percent
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
+from gpu_advisor.evaluation.signals import POWER_LIMIT
 
 KIND = "cooling"
+
+#: A slightly lower power limit, in terms of the present one, until the cooling is repaired.
+LOWER_LIMIT_RATIO = 0.9
 
 
 def advise(finding: Finding) -> PolicyAdvice:
@@ -20,8 +26,8 @@ def advise(finding: Finding) -> PolicyAdvice:
             *notes(
                 "the whole node is hot: check air intake, fans and room temperature" if whole else
                 "one of several GPUs is hot: check its heat sink, dust, and the slot next to it",
-                "until that is fixed, lower the power limit slightly: nvidia-smi -i INDEX -pl WATTS",
             ),
+            *_lower_limits(finding),
         ),
         rejected=(
             Alternative("ignore it", "a GPU at its temperature limit ages faster, and shuts down if it gets hotter"),
@@ -30,3 +36,12 @@ def advise(finding: Finding) -> PolicyAdvice:
         confidence="high",
         projection=Projection(throughput_ratio=1 / clock if clock else None),
     )  # fmt: skip
+
+
+def _lower_limits(finding: Finding) -> Iterator[Action]:
+    for gpu in listed_gpus(finding.gpus):
+        limit = finding.facts.value(POWER_LIMIT, gpu.uuid)
+        if limit is not None and gpu.vendor == "nvidia":
+            lower, uuid = f"{LOWER_LIMIT_RATIO * limit:.0f}", finding.facts.uuid_label(gpu.uuid)
+            note = "a lower power limit until that is fixed"
+            yield run_command("nvidia-smi", "-i", uuid, "-pl", lower, node=gpu.node, note=note)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gpu_advisor.evaluation.actions import notes, run_command
+from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation
@@ -48,9 +48,16 @@ def _recommendation(facts: Facts, gpu: Gpu, signal: Signal, threshold: float, wh
         actions=(
             run_command("kubectl", "cordon", gpu.node, node=gpu.node, note="then drain it; on Slurm instead:"),
             run_command("scontrol", "update", f"nodename={gpu.node}", "state=drain", "reason=gpu", node=gpu.node),
-            run_command("nvidia-smi", "--gpu-reset", "-i", "INDEX", node=gpu.node, note="once no process uses it"),
-            *notes("if the error returns: run nvidia-bug-report.sh and replace the GPU"),
+            *_reset(facts, gpu),
+            *notes("if the error returns: replace the GPU"),
         ),
         gpus=(gpu.uuid,),
         nodes=(gpu.node,),
     )
+
+
+def _reset(facts: Facts, gpu: Gpu) -> Iterator[Action]:
+    if gpu.vendor == "nvidia":
+        reset = ("nvidia-smi", "--gpu-reset", "-i", facts.uuid_label(gpu.uuid))
+        yield run_command(*reset, node=gpu.node, note="once no process uses it")
+        yield run_command("nvidia-bug-report.sh", node=gpu.node, note="for the vendor")

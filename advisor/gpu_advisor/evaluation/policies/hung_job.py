@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gpu_advisor.evaluation.actions import notes, run_command
+from gpu_advisor.evaluation.actions import notes
 from gpu_advisor.evaluation.diagnosis.idle_owner import judge_idle_gpu
 from gpu_advisor.evaluation.facts import Facts, Gpu
+from gpu_advisor.evaluation.policies.gpu_processes import dump_stacks
 from gpu_advisor.evaluation.policies.idle_gpus import idle_gpus
 from gpu_advisor.evaluation.policies.owner_actions import owner_actions
 from gpu_advisor.evaluation.pools import Pool
@@ -50,7 +51,7 @@ def _recommendation(facts: Facts, job: str, gpus: list[Gpu]) -> Recommendation:
         rejected=(Alternative("release its GPUs", "the job would lose what it has done since its last checkpoint"),),
         actions=(
             *owner_actions(facts, gpus),
-            run_command("py-spy", "dump", "--pid", "PID", node=gpus[0].node, note="where the job's process waits"),
+            *dump_stacks(facts, gpus[0], "where the job's processes wait"),
             *notes("if all ranks wait in a collective, one of them is missing: restart from the last checkpoint"),
         ),
         gpus=uuids,

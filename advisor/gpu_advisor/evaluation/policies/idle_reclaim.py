@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from math import ceil
 
-from gpu_advisor.evaluation.actions import Action, notes, run_command
+from gpu_advisor.evaluation.actions import Action, notes
 from gpu_advisor.evaluation.diagnosis.idle import (
     IDLE_DIAGNOSIS,
     IDLE_MEMORY_ALLOCATED,
@@ -19,6 +19,7 @@ from gpu_advisor.evaluation.diagnosis.idle_owner import IdleVerdict, judge_idle_
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.lost import without_lost
 from gpu_advisor.evaluation.owners import GpuOwner
+from gpu_advisor.evaluation.policies.gpu_processes import list_processes
 from gpu_advisor.evaluation.policies.idle_gpus import idle_gpus
 from gpu_advisor.evaluation.policies.owner_actions import SLURM, owner_actions
 from gpu_advisor.evaluation.pools import Pool
@@ -224,10 +225,7 @@ def _unowned_actions(facts: Facts, idle: list[Gpu], holding: list[Gpu]) -> Itera
     if not unowned:
         return
     for gpu in ([gpu for gpu in holding if gpu in unowned] or unowned)[:MAX_LISTED_GPUS]:
-        if gpu.vendor == "nvidia":
-            yield from notes(f"on {gpu.node}: which processes use GPU {gpu.index}?")
-            query = ("--query-compute-apps=pid,process_name,used_memory", "--format=csv")
-            yield run_command("nvidia-smi", "-i", gpu.uuid, *query, node=gpu.node)
+        yield from list_processes(facts, gpu, f"on {gpu.node}: which processes use GPU {gpu.index}?")
     yield from notes(
         "stop those processes, or delete the pods that requested the GPUs",
         "GPUs without an owner: remove the nodes or stop the instances",

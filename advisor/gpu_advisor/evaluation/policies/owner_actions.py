@@ -2,40 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 
 from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.facts import Facts, Gpu
-from gpu_advisor.evaluation.owners import GpuOwner
+from gpu_advisor.evaluation.owners import Controller, GpuOwner
+from gpu_advisor.evaluation.policies.gpu_processes import list_processes
 
 #: Owners that gpu-exporter calls so are jobs of Slurm, whose `training_job` is the job's id.
 SLURM = "slurm"
 
+AGREED = "once its owner agrees"
+
+#: How to stop all pods of a controller so that they can be started again: kubectl's command and its options
+#: (https://kubernetes.io/docs/concepts/workloads/controllers/job/#suspending-a-job). Of other kinds, only to look at
+#: them is certain to do no harm.
+_SCALE = ("scale", "--replicas=0")
+_STOP: Mapping[str, tuple[str, str]] = {
+    "Deployment": _SCALE,
+    "ReplicaSet": _SCALE,
+    "ReplicationController": _SCALE,
+    "StatefulSet": _SCALE,
+    "Job": ("patch", '--patch={"spec":{"suspend":true}}'),
+}
+
+_NO_CONTROLLER = Controller("", "")
+
 
 def owner_actions(facts: Facts, gpus: Sequence[Gpu]) -> Iterator[Action]:
     """For each owner of these GPUs, once."""
-    owners: dict[GpuOwner, list[Gpu]] = {}
+    owners: dict[GpuOwner, tuple[GpuOwner, list[Gpu]]] = {}
     for gpu in gpus:
         for owner in facts.owners.get(gpu.uuid, ()):
-            owners.setdefault(owner, []).append(gpu)
-    for owner, found in sorted(owners.items(), key=lambda item: str(item[0])):
-        shared = any(len(facts.owners[gpu.uuid]) > 1 for gpu in found)
-        yield from _actions_of_owner(owner, found, shared)
+            owners.setdefault(owner.identity, (owner, []))[1].append(gpu)
+    uuids = {gpu.uuid for gpu in gpus}
+    for owner, found in sorted(owners.values(), key=lambda item: str(item[0])):
+        yield _ask(owner, found)
+        yield from _commands(facts, owner, found, is_certain=_holds_only(facts, owner, uuids))
 
 
-def _actions_of_owner(owner: GpuOwner, gpus: Sequence[Gpu], shared: bool) -> Iterator[Action]:
+def _ask(owner: GpuOwner, gpus: Sequence[Gpu]) -> Action:
     names = ", ".join(str(gpu.scope) for gpu in gpus[:3]) + (", ..." if len(gpus) > 3 else "")
-    yield from notes(f"ask {owner} first: does it still need {names}?")
+    team = f" of team {owner.team}" if owner.team else ""
+    since = "" if owner.started is None else f", there since {_utc(owner.started)}"
+    return notes(f"ask {owner}{team} first{since}: does it still need {names}?")[0]
+
+
+def _utc(time: float) -> str:
+    return datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _holds_only(facts: Facts, owner: GpuOwner, gpus: Collection[str]) -> bool:
+    """Whether the owner and its controller's other pods have no GPU but these, and share none of them."""
+    for uuid, owners in facts.owners.items():
+        if any(_stops_with(each, owner) for each in owners) and (
+            uuid not in gpus or not all(_stops_with(each, owner) for each in owners)
+        ):
+            return False
+    return True
+
+
+def _stops_with(other: GpuOwner, owner: GpuOwner) -> bool:
+    """Whether stopping one may stop the other. A controller names its pods after itself."""
+    if other.identity == owner.identity:
+        return True
+    if not owner.pod or (other.namespace, bool(other.pod)) != (owner.namespace, True):
+        return False
+    name = owner.controller.name if owner.controller else ""
+    return other.pod == owner.pod or bool(name and other.pod.startswith(f"{name}-"))
+
+
+def _commands(facts: Facts, owner: GpuOwner, gpus: Sequence[Gpu], is_certain: bool) -> Iterator[Action]:
+    """Whole commands. A name that starts with a dash would be read as an option: such an owner has none."""
+    names = (owner.namespace, owner.pod, owner.job, owner.unit, *(owner.controller or ()))
+    if any(name.startswith("-") for name in names):
+        return
     node = gpus[0].node
     if owner.pod and owner.namespace:
-        # A pod that its controller replaces would only come back: look at the owner before anything is deleted.
+        yield _pod_command(owner, node, is_certain)
+    elif owner.kind == SLURM and owner.job:
+        yield run_command("scontrol", "show", "job", owner.job, node=node, note="what it is, and how long it may run")
+        if is_certain:
+            yield run_command("scancel", owner.job, node=node, note=AGREED)
+    elif owner.unit:
+        yield run_command("systemctl", "status", owner.unit, node=node)
+        if is_certain and owner.unit.endswith(".service") and not owner.unit.startswith("user@"):
+            yield run_command("systemctl", "stop", owner.unit, node=node, note=AGREED)
+    else:
+        yield from list_processes(facts, gpus[0], f"the processes of {owner}: a pid is its own only if the start fits")
+
+
+def _pod_command(owner: GpuOwner, node: str, is_certain: bool) -> Action:
+    """On the pod's controller, which would replace a deleted pod; only to look at it where that may do harm."""
+    kubectl, controller = ("kubectl", "-n", owner.namespace), owner.controller
+    if controller is None:
         custom = "-o=jsonpath={.metadata.ownerReferences[*].kind}/{.metadata.ownerReferences[*].name}"
         note = "its controller: scale or delete that, not the pod"
-        yield run_command("kubectl", "get", "pod", "-n", owner.namespace, owner.pod, custom, node=node, note=note)
-    elif owner.kind == SLURM and owner.job and not shared:
-        yield run_command("scancel", owner.job, node=node, note="once its owner agrees")
-    elif owner.unit and not shared:
-        yield run_command("systemctl", "status", owner.unit, node=node)
-    elif gpus[0].vendor == "nvidia":
-        query = ("--query-compute-apps=pid,process_name,used_memory", "--format=csv")
-        yield run_command("nvidia-smi", "-i", gpus[0].uuid, *query, node=node, note=f"the processes of {owner}")
+        return run_command(*kubectl, "get", "pod", owner.pod, custom, node=node, note=note)
+    if controller == _NO_CONTROLLER:
+        verb = "delete" if is_certain else "describe"
+        note = f"{AGREED}: no controller starts it again" if is_certain else "it has other GPUs, or shares these"
+        return run_command(*kubectl, verb, "pod", owner.pod, node=node, note=note)
+    named = f"{controller.kind.lower()}/{controller.name}"
+    if controller.kind not in _STOP or not is_certain:
+        note = "the pod's controller" + ("" if is_certain else ", which has other GPUs, or shares these")
+        return run_command(*kubectl, "describe", named, node=node, note=note)
+    verb, option = _STOP[controller.kind]
+    return run_command(*kubectl, verb, named, option, node=node, note=f"{AGREED}: stops all of its pods")

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from gpu_advisor.evaluation.actions import notes, run_command
-from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, percent
+from collections.abc import Iterator
+
+from gpu_advisor.evaluation.actions import Action, notes, run_command
+from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, listed_gpus, percent
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
+from gpu_advisor.evaluation.signals import POWER_LIMIT_DEFAULT
 
 KIND = "power_limit"
+
+_TO_DRIVERS_DEFAULT = (
+    'nvidia-smi -i "$1" -pl "$(nvidia-smi -i "$1" --query-gpu=power.default_limit --format=csv,noheader,nounits)"'
+)
 
 
 def advise(finding: Finding) -> PolicyAdvice:
@@ -25,7 +32,7 @@ def advise(finding: Finding) -> PolicyAdvice:
         if brake
         else (
             run_command("nvidia-smi", "--query-gpu=index,power.limit,power.default_limit", "--format=csv"),
-            run_command("nvidia-smi", "-i", "INDEX", "-pl", "DEFAULT_WATTS", note="unless the limit is intended"),
+            *_reset_limits(finding),
         )
     )
     return PolicyAdvice(
@@ -35,3 +42,13 @@ def advise(finding: Finding) -> PolicyAdvice:
         confidence="high",
         projection=Projection(throughput_ratio=1 / clock if clock else None),
     )
+
+
+def _reset_limits(finding: Finding) -> Iterator[Action]:
+    """To the default, which the driver knows where no metric has it."""
+    for gpu in listed_gpus(finding.gpus):
+        if gpu.vendor == "nvidia":
+            uuid, default = finding.facts.uuid_label(gpu.uuid), finding.facts.value(POWER_LIMIT_DEFAULT, gpu.uuid)
+            known = ("nvidia-smi", "-i", uuid, "-pl", f"{default or 0:g}")
+            argv = known if default else ("sh", "-c", _TO_DRIVERS_DEFAULT, "sh", uuid)
+            yield run_command(*argv, node=gpu.node, note="unless the limit is intended")

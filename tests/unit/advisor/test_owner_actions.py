@@ -1,0 +1,153 @@
+"""Advice on owners: ask first; whole, quoted commands; none that ends work where the owner is uncertain."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import gpu_advisor
+import pytest
+from gpu_advisor.evaluation.actions import render
+from gpu_advisor.evaluation.owners import Controller, GpuOwner
+from gpu_advisor.evaluation.policies.owner_actions import owner_actions
+from gpu_advisor.observation.controllers import POD_OWNERS, REPLICASET_OWNERS, controller_selectors, with_controllers
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.advisor.builders import AT, GpuSpec, facts, labels
+
+ENDS_WORK = {"scancel", "stop", "scale", "patch", "delete", "kill"}
+
+POD = GpuOwner("ml", "train-5f7d-abcde", started=AT - 9000)
+DEPLOYED = replace(POD, controller=Controller("Deployment", "train"))
+JOB = GpuOwner(job="123_4", user="ada", kind="slurm", account="vis")
+BARE = replace(POD, controller=Controller("", ""))
+
+
+def lines(owners: dict[str, tuple[GpuOwner, ...]], idle: str = "g0") -> list[str]:
+    known = facts([GpuSpec(uuid, index=uuid[1:]) for uuid in sorted({"g0", *owners})], owners=owners)
+    return list(render(owner_actions(known, [gpu for gpu in known.gpus if gpu.uuid in idle.split()])))
+
+
+def verbs(found: list[str]) -> set[str]:
+    return {word for line in found for word in shlex.split(line, comments=True)} & ENDS_WORK
+
+
+@pytest.mark.parametrize(
+    ("owner", "command"),
+    [
+        (DEPLOYED, "kubectl -n ml scale deployment/train --replicas=0"),
+        (replace(POD, controller=Controller("StatefulSet", "train")), "scale statefulset/train --replicas=0"),
+        (replace(POD, controller=Controller("Job", "train")), "-n ml patch job/train '--patch={"),
+        (replace(POD, controller=Controller("PyTorchJob", "train")), "kubectl -n ml describe pytorchjob/train"),
+        (BARE, "kubectl -n ml delete pod train-5f7d-abcde"),
+        (POD, "kubectl -n ml get pod train-5f7d-abcde"),  # the controller is unknown: only a look
+        (JOB, "scancel 123_4"),
+        (GpuOwner(unit="jupyter.service"), "systemctl stop jupyter.service"),
+        (GpuOwner(unit="user@1000.service"), "systemctl status user@1000.service"),
+        (GpuOwner(user="ada"), "ps -o pid,user,lstart,args"),
+        (GpuOwner("ml", "train; rm -rf /"), "'train; rm -rf /'"),
+    ],
+)
+def test_ask_first_then_a_whole_command(owner: GpuOwner, command: str) -> None:
+    first, *others = lines({"g0": (owner,)})
+    assert first.startswith("# ask ")
+    assert command in others[-1]
+    assert bool(verbs(others)) == bool(ENDS_WORK & set(command.split()))
+
+
+def test_asking_names_team_and_arrival() -> None:
+    asked = lines({"g0": (replace(POD, team="vision"),)})[0]
+    assert asked == (
+        "# ask pod ml/train-5f7d-abcde of team vision first, there since 2027-01-15 05:30 UTC: does it still need "
+        "node-a GPU 0?"
+    )
+
+
+@pytest.mark.parametrize("owner", [DEPLOYED, BARE, JOB, GpuOwner(unit="jupyter.service")])
+@pytest.mark.parametrize(
+    "owners",
+    [
+        lambda owner: {"g0": (owner, GpuOwner(user="bob"))},  # shared
+        lambda owner: {"g0": (owner,), "g1": (owner,)},  # one of its GPUs is busy
+        lambda owner: {"g0": (owner,), "g1": (replace(owner, started=AT, controller=None),)},  # dated differently
+    ],
+)
+def test_nothing_ends_work_where_the_owner_has_or_shares_other_gpus(owner: GpuOwner, owners: object) -> None:
+    held = owners(owner)  # type: ignore[operator]
+    assert not verbs(lines(held))
+    assert verbs(lines({"g0": (owner,)}))
+    if "g1" in held:
+        assert verbs(lines(held, "g0 g1"))  # all of its GPUs are idle
+
+
+def test_a_controller_with_a_busy_pod_is_left_alone() -> None:
+    sibling = replace(POD, pod="train-5f7d-zzzzz")
+    assert not verbs(lines({"g0": (DEPLOYED,), "g1": (sibling,)}))
+    assert verbs(lines({"g0": (DEPLOYED,), "g1": (replace(sibling, namespace="vision"),)}))
+
+
+OWNERS = st.builds(
+    GpuOwner,
+    *[st.text(max_size=8)] * 6,
+    st.sampled_from(["", "slurm", "kubernetes"]),
+    controller=st.none() | st.builds(Controller, st.sampled_from(["", "Job", "X"]), st.text(max_size=8)),
+)
+
+
+@given(OWNERS)
+def test_a_name_is_one_argument_and_never_an_option(owner: GpuOwner) -> None:
+    known = facts([GpuSpec("g0")], owners={"g0": (owner,)})
+    names = {owner.namespace, owner.pod, owner.job, owner.unit, *(owner.controller or ())}
+    for action in owner_actions(known, known.gpus):
+        argv = action.parameters.get("argv", ())
+        assert isinstance(argv, tuple)
+        (line,) = render([action])
+        assert "\n" not in line
+        assert not [word for word in argv if word.startswith("-") and word in names]
+        assert all(word == word.replace("\n", "") or shlex.quote(word) != word for word in argv)
+
+
+def test_no_placeholder_where_the_value_is_known() -> None:
+    folder = Path(gpu_advisor.__file__).parent / "evaluation" / "policies"
+    found = {
+        node.value
+        for path in folder.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        and re.search(r"\b(INDEX|UUID|PID|NODE|WATTS|[A-Z]+_WATTS)\b", node.value)
+    }  # fmt: skip
+    assert found == set()
+
+
+def owner_row(name: str, value: str, kind: str, owner: str, **more: str) -> tuple[tuple[str, str], ...]:
+    return labels(**{name: value}, namespace="ml", owner_kind=kind, owner_name=owner, **more)
+
+
+@pytest.mark.parametrize(
+    ("pods", "sets", "expected"),
+    [
+        ([owner_row("pod", POD.pod, "ReplicaSet", "train-5f7d")],
+         [owner_row("replicaset", "train-5f7d", "Deployment", "train")], Controller("Deployment", "train")),
+        ([owner_row("pod", POD.pod, "ReplicaSet", "train-5f7d")],
+         [owner_row("replicaset", "train-5f7d", "<none>", "<none>")], Controller("ReplicaSet", "train-5f7d")),
+        ([owner_row("pod", POD.pod, "ReplicaSet", "train-5f7d")], [], None),  # a Deployment would undo it
+        ([owner_row("pod", POD.pod, "Job", "train")], [], Controller("Job", "train")),
+        ([owner_row("pod", POD.pod, "", "")], [], Controller("", "")),
+        ([owner_row("pod", POD.pod, "Job", "train", owner_is_controller="false")], [], None),
+        ([owner_row("pod", POD.pod, "Job", "a"), owner_row("pod", POD.pod, "Job", "b")], [], None),  # two clusters
+        ([], [], None),
+    ],
+)  # fmt: skip
+def test_controllers_of_pods(
+    pods: list[tuple[tuple[str, str], ...]], sets: list[tuple[tuple[str, str], ...]], expected: Controller | None
+) -> None:
+    results = {POD_OWNERS: dict.fromkeys(pods, 1.0), REPLICASET_OWNERS: dict.fromkeys(sets, 1.0)}
+    ((owner,),) = with_controllers({"g0": (POD,)}, results).values()
+    assert owner.controller == expected
+    assert owner.identity == POD.identity
+    assert set(controller_selectors([POD, JOB])) == set(results)
+    assert controller_selectors([JOB]) == {}
