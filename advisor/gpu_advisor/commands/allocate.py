@@ -38,7 +38,13 @@ class NoCapacityError(CommandError):
 @click.option("--cpu-fallback", is_flag=True, help="If no GPU is available, return an allocation without GPUs.")
 @click.option("--lease", "lease_seconds", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
               help="Duration without renewal.  [default: the service's]")  # fmt: skip
-@click.option("--token", metavar="TEXT", help="Idempotency key: the same token returns the same allocation.")
+@click.option(
+    "--idempotency-key",
+    "--token",
+    "token",
+    metavar="KEY",
+    help="The same key returns the same allocation: a retry leases nothing twice.",
+)
 @click.option("--dry-run", is_flag=True, help="Only show what would be allocated.")
 @click.option("--list", "list_", is_flag=True, help="List allocations.")
 @click.option("--nodes", is_flag=True, help="List nodes and their free GPUs.")

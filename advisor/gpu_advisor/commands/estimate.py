@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gpu_advisor.calibration.memory_estimate import EstimateCorrection
 
 
-@click.command("estimate", short_help="Peak training memory without a GPU.")
+@click.command("estimate", short_help="Estimate the peak memory of training, without a GPU.")
 @click.option("--workload", required=True, help="mlp, conv, transformer, or package.module:factory.")
 @click.option("--sizes", default="8,16,32", show_default=True, callback=parse_sizes)
 @click.option(

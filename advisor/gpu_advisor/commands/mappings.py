@@ -30,7 +30,7 @@ _UNITS = (
 
 @click.group("mappings")
 def command() -> None:
-    """List the exporters that are understood, or show what is made of one exporter's page."""
+    """List the mappings of exporters, or show what they make of a saved metrics page."""
 
 
 @command.command("list")
