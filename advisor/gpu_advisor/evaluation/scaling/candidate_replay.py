@@ -24,6 +24,7 @@ from gpu_advisor.evaluation.scaling.forecast import (
     exponential_moving_average,
     running_deviations,
 )
+from gpu_advisor.evaluation.scaling.persistence import DemandBounds, running_persistence
 from gpu_advisor.evaluation.scaling.saturation import FIRST_STEP_RATIO
 
 #: Mean demand beyond the capacity of a saturated step, in deviations.
@@ -134,8 +135,10 @@ def _prepare_steps(record: RecordedDemand, rules: SizingRules) -> list[_Step]:
     for value in record.work:  # a missing step repeats the one before it
         work.append(value if value is not None else work[-1] if work else 0.0)
     levels = exponential_moving_average(work, horizon.level_half_life_steps)
-    expected = expect(levels, levels, horizon)
-    deviations = running_deviations(work, levels, horizon, rules.history_steps)
+    bounds = DemandBounds(work, work, levels, levels)
+    persistence = running_persistence(bounds, horizon.ahead_steps, horizon.fade, rules.history_steps)
+    expected = expect(bounds, persistence, horizon)
+    deviations = running_deviations(bounds, persistence, horizon, rules.history_steps)
     steps: list[_Step] = []
     for index, value in enumerate(record.work):
         recent = slice(max(0, index + 1 - rules.up_steps), index + 1)

@@ -1,10 +1,11 @@
 """The demand to be ready for: the expected level, plus headroom from how far demand exceeded past forecasts.
 
 A size must serve the demand that arrives while another replica starts. The pool's own past, not a traffic model,
-provides that: each past step had a forecast for one start-up later, and the demand that followed; the excess of one
-over the other is one observation of the forecast's error. Headroom is a number of deviations of these excesses: the
-root of their mean square, recent ones weighted more. The mean square is used rather than a quantile, because a high
-quantile of an hour depends on its two or three highest points.
+provides that: each past step had a forecast for one start-up later, and the demand that followed. The forecast is the
+level, its rise, and as much of a present burst as outlasted a start-up in the past (`persistence`). The excess of the
+demand over the forecast is one observation of the forecast's error. Headroom is a number of deviations of these
+excesses: the root of their mean square, recent ones weighted more. The mean square is used rather than a quantile,
+because a high quantile of an hour depends on its two or three highest points.
 
 A pool whose headroom is tuned to an SLO starts from an assumption about that deviation (PRIOR_DEVIATION), which its own
 past replaces within hours: without it, a new pool would have no headroom at all.
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 from gpu_advisor.evaluation.scaling.demand_history import DemandEstimate
+from gpu_advisor.evaluation.scaling.persistence import DemandBounds, burst_bounds, running_persistence
 
 #: Deviation of a pool without a past, and its weight in steps: from the generated days of benchmarks/demand.py.
 PRIOR_DEVIATION, PRIOR_STEPS = 0.8, 60.0
@@ -75,47 +77,62 @@ def exponential_moving_average(values: Sequence[float], half_life_steps: float) 
 def forecast_estimate(demand: DemandEstimate, horizon: Horizon) -> Forecast:
     """The forecast from the estimated demand: the basis for scaling up."""
     levels = exponential_moving_average(demand.estimate, horizon.level_half_life_steps)
-    return _forecast(demand.estimate, levels, levels, horizon)
+    return _forecast(DemandBounds(demand.estimate, demand.estimate, levels, levels), horizon)
 
 
 def forecast_upper_bound(demand: DemandEstimate, horizon: Horizon) -> Forecast:
     """An upper bound of the forecast with complete data: the basis for scaling down.
 
-    Levels are those of the upper bounds; rises and excesses are measured from the lower bounds' levels to the upper
-    bounds. With complete data, the forecast would not exceed this one.
+    Levels are those of the upper bounds; rises, bursts and excesses are measured from the lower bounds' levels to the
+    upper bounds. With complete data, the forecast would not exceed this one.
     """
     upper = exponential_moving_average(demand.upper_bound, horizon.level_half_life_steps)
     lower = exponential_moving_average(demand.lower_bound, horizon.level_half_life_steps)
-    return _forecast(demand.upper_bound, upper, lower, horizon)
+    return _forecast(DemandBounds(demand.upper_bound, demand.lower_bound, upper, lower), horizon)
 
 
-def _forecast(values: Sequence[float], high: Sequence[float], low: Sequence[float], horizon: Horizon) -> Forecast:
-    deviations = running_deviations(values, low, horizon, len(values))
-    return Forecast(tuple(values), tuple(high), expect(high, low, horizon), deviations[-1] if deviations else 0.0)
+def _forecast(bounds: DemandBounds, horizon: Horizon) -> Forecast:
+    steps = len(bounds.upper)
+    persistence = running_persistence(bounds, horizon.ahead_steps, horizon.fade, steps)
+    deviations = running_deviations(bounds, persistence, horizon, steps)
+    return Forecast(
+        tuple(bounds.upper),
+        tuple(bounds.high),
+        expect(bounds, persistence, horizon),
+        deviations[-1] if deviations else 0.0,
+    )
 
 
-def expect(high: Sequence[float], low: Sequence[float], horizon: Horizon) -> tuple[float, ...]:
+def expect(bounds: DemandBounds, persistence: Sequence[float], horizon: Horizon) -> tuple[float, ...]:
     """At each step, the demand expected when a replica requested then is ready: a rise goes on, a fall does not."""
-    ahead, over = horizon.ahead_steps, horizon.trend_steps
+    ahead, over, high, low = horizon.ahead_steps, horizon.trend_steps, bounds.high, bounds.low
     rises = (max(0.0, high[i] - low[max(0, i - over)]) * ahead / over for i in range(len(high)))
-    return tuple(level + rise for level, rise in zip(high, rises, strict=True))
+    return tuple(
+        level + rise + share * burst_bounds(bounds, i)[1]
+        for i, (level, rise, share) in enumerate(zip(high, rises, persistence, strict=True))
+    )
 
 
 def running_deviations(
-    values: Sequence[float], levels: Sequence[float], horizon: Horizon, window_steps: int
+    bounds: DemandBounds, persistence: Sequence[float], horizon: Horizon, window_steps: int
 ) -> list[float]:
-    """The deviation known at each step: of the excesses up to it, at most `window_steps` back."""
+    """The deviation known at each step: of the excesses up to it, at most `window_steps` back.
+
+    With incomplete data the persistence is an upper bound; the lower one, which the least forecast needs, is 0.
+    """
     ahead, fade = horizon.ahead_steps, horizon.fade
-    expired = fade**window_steps
     weights = horizon.prior_steps
     squares = weights * PRIOR_DEVIATION**2
+    expired = fade**window_steps
     recent: list[float] = []
     found: list[float] = []
-    for index, value in enumerate(values):
+    for index, value in enumerate(bounds.upper):
         squares, weights = squares * fade, weights * fade
         if index >= ahead:
-            level = levels[index - ahead]
-            excess = max(0.0, value - level) / excess_scale(level)
+            start = index - ahead
+            level = bounds.low[start]
+            burst = persistence[start] * burst_bounds(bounds, start)[0] if bounds.exact else 0.0
+            excess = max(0.0, value - level - burst) / excess_scale(level)
             recent.append(excess * excess)
             squares, weights = squares + recent[-1], weights + 1
             if len(recent) > window_steps:
