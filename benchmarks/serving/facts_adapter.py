@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
-from gpu_advisor.evaluation.serving.facts import ServingReplica
+from gpu_advisor.evaluation.serving.facts import CurvePoint, ServingReplica
 from gpu_advisor.sources.algebra import bucket_quantile
 
 from benchmarks.serving.simulator import ITL_BUCKETS, QUEUE_BUCKETS, TTFT_BUCKETS, Sample
@@ -30,8 +31,10 @@ BUCKETS = {
 }  # fmt: skip
 #: Signal -> histogram and quantile; None for the mean.
 LATENCIES: dict[str, tuple[str, float | None]] = {
-    "ttft_p95": ("time_to_first_token_seconds", 0.95), "ttft_p50": ("time_to_first_token_seconds", 0.5),
-    "itl_p95": ("inter_token_latency_seconds", 0.95), "itl_mean": ("inter_token_latency_seconds", None),
+    "ttft_p95": ("time_to_first_token_seconds", 0.95), "ttft_p90": ("time_to_first_token_seconds", 0.9),
+    "ttft_p50": ("time_to_first_token_seconds", 0.5),
+    "itl_p95": ("inter_token_latency_seconds", 0.95), "itl_p99": ("inter_token_latency_seconds", 0.99),
+    "itl_mean": ("inter_token_latency_seconds", None),
     "queue_seconds": ("request_queue_time_seconds", None), "prefill_seconds": ("request_prefill_time_seconds", None),
 }  # fmt: skip
 
@@ -77,6 +80,26 @@ def values_of(samples: Sequence[Sample], kv_tokens: int) -> dict[str, float]:
         if total > 0:
             found[name] = (sum_after - sum_before) / total if q is None else _quantile(q, BUCKETS[metric], counts)
     return found
+
+
+def points_of(run: Run) -> tuple[CurvePoint, ...]:
+    """The curve's points: one per replica and scrape interval."""
+    found = []
+    for samples in run.samples:
+        for first, last in itertools.pairwise(samples):
+            seconds = last.at - first.at
+            (before, sum_before), (after, sum_after) = (
+                each.histograms["inter_token_latency_seconds"] for each in (first, last)
+            )
+            tokens = sum(after) - sum(before)
+            generated, prompts = (
+                (last.values[name] - first.values[name]) / seconds for name in ("generation_tokens", "prompt_tokens")
+            )
+            running = (first.values["num_requests_running"] + last.values["num_requests_running"]) / 2
+            if tokens > 0 and generated > 0 and running > 0:
+                itl = (sum_after - sum_before) / tokens
+                found.append(CurvePoint(running, generated, itl, prompts * running / generated))
+    return tuple(found)
 
 
 def _quantile(q: float, bounds: Sequence[float], counts: Sequence[float]) -> float:

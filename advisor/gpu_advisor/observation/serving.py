@@ -43,7 +43,7 @@ PART_LABEL = "_part"
 HISTORY_SECONDS, HISTORY_STEP_SECONDS = 12 * 3600, 300
 
 #: The signals of a curve's points, and of the demand.
-CURVE_SIGNALS = ("running", "generation_token_rate", "itl_mean")
+CURVE_SIGNALS = ("running", "generation_token_rate", "itl_mean", "prompt_token_rate")
 
 
 def read_serving(
@@ -206,9 +206,9 @@ def curve_points(
     found = {}
     for key, signals in by_signal.items():
         if all(name in signals for name in CURVE_SIGNALS):
-            running, rate, itl = (signals[name] for name in CURVE_SIGNALS)
+            running, rate, itl, prompts = (signals[name] for name in CURVE_SIGNALS)
             rows = [
-                CurvePoint(running[time], rate[time], itl[time])
+                CurvePoint(running[time], rate[time], itl[time], prompts.get(time, 0.0) * running[time] / rate[time])
                 for time in sorted(running)
                 if time in rate and time in itl and running[time] > 0 and rate[time] > 0 and itl[time] > 0
             ]

@@ -40,12 +40,13 @@ class ServingReplica:
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """A server at one load: requests running a replica, tokens generated per second a replica, and seconds between two
-    tokens."""
+    """A server at one load: requests running a replica, tokens generated per second a replica, seconds between two
+    tokens, and prompt tokens computed beside each token of a sequence."""
 
     concurrency: float
     tokens_per_second: float
     itl_seconds: float
+    prompt_tokens_per_step: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,252 @@
+"""What the decision table looks at: a group's numbers, most of them ratios to an objective. Pure.
+
+Each feature is None if a signal that it needs is missing. Shares of requests come from quantiles of histograms, linear
+between them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gpu_advisor.evaluation.serving.facts import ServingReplica
+from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
+from gpu_advisor.evaluation.serving.step_model import StepModel
+
+Features = Mapping[str, float | None]
+
+#: How much requests differ in their mean inter-token latency, whatever the load (standard deviation, relative).
+ITL_SPREAD = 0.06
+
+#: Standard deviations between mean and 95th percentile of a normal distribution.
+Z95 = 1.645
+
+#: A replica that lacks this share of the window's samples began within it, if its process is no older than the window
+#: and the longest start (seconds): loading a model takes long, and a page that is scraped in vain lacks samples, too.
+LATE_RATIO, LONGEST_START_SECONDS = 0.1, 3600.0
+
+#: Growth of load that fewer replicas must still serve, and the share of the KV cache that sequences may fill.
+GROWTH, KV_ROOM = 1.2, 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaLoad:
+    """One replica's load. `offered` is requests per second that arrive, `missed` the share of them that miss an
+    objective."""
+
+    replica: ServingReplica
+    offered: float
+    ttft_missed: float | None
+    itl_missed: float | None
+    missed: float | None
+
+    def value(self, signal: str) -> float | None:
+        return self.replica.value(signal)
+
+
+def measure_load(replica: ServingReplica, objectives: Objectives, window: float) -> ReplicaLoad:
+    finished = replica.value("request_rate") or 0.0
+    queued = _queue_growth(replica, window)
+    offered = finished + queued
+    ttft = None if objectives.ttft is None else _ttft_missed(replica, objectives.ttft)
+    itl = None if objectives.itl is None else _itl_missed(replica, objectives.itl)
+    known = [each for each in (ttft, itl) if each is not None]
+    missed = None
+    if known:
+        met = math.prod(1 - each for each in known)
+        missed = max(1 - met, queued / offered if offered else 0.0)
+    return ReplicaLoad(replica, offered, ttft, itl, missed)
+
+
+def _queue_growth(replica: ServingReplica, window: float) -> float:
+    """By how many requests per second the queue grows: its mean is that of the middle of the window."""
+    mean, now = replica.value("waiting"), replica.value("waiting_now")
+    return 0.0 if mean is None or now is None or mean < 1 else max(0.0, 2 * (now - mean) / window)
+
+
+def _ttft_missed(replica: ServingReplica, objective: float) -> float | None:
+    points = [(0.0, 0.0)]
+    for share, signal in ((0.5, "ttft_p50"), (0.9, "ttft_p90"), (0.95, "ttft_p95")):
+        value = replica.value(signal)
+        if value is not None:
+            points.append((share, value))
+    if len(points) < 2:
+        return None
+    for (low, start), (high, end) in itertools.pairwise(points):
+        if end > objective:
+            return 1 - (low + (high - low) * (objective - start) / (end - start) if objective > start else low)
+    return (1 - points[-1][0]) / 3  # beyond the last quantile: an exponential tail
+
+
+def _itl_missed(replica: ServingReplica, objective: float) -> float | None:
+    """The share of requests whose mean inter-token latency is above the objective: a normal distribution."""
+    mean = replica.value("itl_mean")
+    if not mean:
+        return None
+    return 1 - _normal((objective / mean - 1) / itl_spread(replica))
+
+
+def itl_spread(replica: ServingReplica) -> float:
+    """Standard deviation of requests' mean inter-token latency, relative: stalls average out over their tokens."""
+    mean, p95, tokens = (replica.value(name) for name in ("itl_mean", "itl_p95", "output_tokens"))
+    if not mean or p95 is None or not tokens:
+        return ITL_SPREAD
+    return math.hypot(ITL_SPREAD, max(0.0, p95 / mean - 1) / Z95 / math.sqrt(max(1.0, tokens)))
+
+
+def _normal(z: float) -> float:
+    return 0.5 * (1 + math.erf(z / math.sqrt(2)))
+
+
+def group_features(group: ServingGroup, objectives: Objectives) -> tuple[dict[str, float | None], ReplicaLoad]:
+    """The features, and the replica that is pressed most, to which those of one replica belong."""
+    loads = [measure_load(each, objectives, group.window_seconds) for each in group.replicas]
+    pressed = max(loads, key=lambda each: ((each.missed or 0.0) * each.offered, each.value("waiting") or 0.0))
+    features: dict[str, float | None] = {
+        "missed": _weighted_miss(loads),
+        "replicas": float(len(loads)),
+        "started": float(sum(1 for each in group.replicas if _started_in_window(each, group))),
+    }
+    features |= _pressure(pressed)
+    features["pressed"] = features["missed"] if features["missed"] is not None else features["queue_share"]
+    features |= _relief(group, pressed, objectives)
+    features |= _spread(group, loads, objectives)
+    features |= _surplus(group, loads, objectives)
+    features |= _prefix_cache(group.replicas)
+    return features, pressed
+
+
+def _weighted_miss(loads: Sequence[ReplicaLoad]) -> float | None:
+    known = [(each.missed, each.offered) for each in loads if each.missed is not None]
+    offered = sum(weight for _, weight in known)
+    return sum(missed * weight for missed, weight in known) / offered if offered > 0 else None
+
+
+def _started_in_window(replica: ServingReplica, group: ServingGroup) -> bool:
+    """Whether it began to serve within the window: its page is younger than the others', and its process is new."""
+    samples, most = replica.value("samples"), max((each.value("samples") or 0.0) for each in group.replicas)
+    if samples is None or samples > (1 - LATE_RATIO) * most:
+        return False
+    return replica.started is None or replica.started > group.at - group.window_seconds - LONGEST_START_SECONDS
+
+
+def _pressure(load: ReplicaLoad) -> dict[str, float | None]:
+    value = load.value
+    running, waiting, highest = value("running"), value("waiting"), value("running_max")
+    finished, preempted = value("request_rate"), value("preemption_rate")
+    return {
+        "waiting": waiting,
+        "queue_share": None if waiting is None or not running else waiting / (running + waiting),
+        "plateau": None if running is None or not highest else running / highest,
+        "kv_usage": value("kv_usage"),
+        "kv_usage_max": value("kv_usage_max"),
+        "preemptions": None if preempted is None or not finished else preempted / finished,
+        "ttft_missed": load.ttft_missed,
+        "itl_missed": load.itl_missed,
+        "offered": load.offered,
+    }
+
+
+def _relief(group: ServingGroup, load: ReplicaLoad, objectives: Objectives) -> dict[str, float | None]:
+    """Latencies if something were relaxed, as shares of their objectives."""
+    names = ("itl_load", "lone_itl", "free_itl", "fast_prefill_itl", "fast_decode_itl", "prefill_share", "itl_stall",
+             "ttft_body", "ttft_tail", "prompt_share", "peak_itl", "stalls")  # fmt: skip
+    found: dict[str, float | None] = dict.fromkeys(names)
+    value = load.value
+    itl, ttft = value("itl_mean"), value("ttft_p50")
+    if objectives.ttft is not None:
+        for name, signal in (("ttft_body", "ttft_p50"), ("ttft_tail", "ttft_p90"), ("itl_stall", "itl_p99")):
+            signal_value = value(signal)
+            found[name] = None if signal_value is None else signal_value / objectives.ttft
+    if itl is None or ttft is None:
+        return found
+    tokens, running, steps = value("iteration_tokens"), value("running"), value("iteration_rate")
+    found["stalls"] = None if steps is None else steps * itl
+    if tokens and running is not None:
+        found["prompt_share"] = max(0.0, 1 - running / tokens)
+    if objectives.itl is not None:
+        found["itl_load"] = itl / objectives.itl
+    curve, output, prompt = group.curve, value("output_tokens"), value("prompt_tokens")
+    if curve is None or not output or not prompt:
+        return found
+    demand, ratio = load.offered * output, prompt / output
+    found["prefill_share"] = load.offered * prompt * curve.per_prompt_token
+    if objectives.itl is not None:
+        highest = value("running_max")
+        found["peak_itl"] = None if highest is None else curve.itl(highest, ratio) / objectives.itl
+        found["lone_itl"] = curve.itl(1.0, 0.0) / objectives.itl
+        found["free_itl"] = curve.settled_itl(demand, ratio) / objectives.itl
+        found["fast_prefill_itl"] = curve.settled_itl(demand, ratio, prefill=4.0) / objectives.itl
+        found["fast_decode_itl"] = curve.settled_itl(demand, ratio, decode=2.0) / objectives.itl
+    return found
+
+
+def _spread(group: ServingGroup, loads: Sequence[ReplicaLoad], objectives: Objectives) -> dict[str, float | None]:
+    """How uneven replicas are, and the latency of all if they were even."""
+    running = [value for each in loads if (value := each.value("running")) is not None]
+    found: dict[str, float | None] = {"unevenness": None, "even_itl": None}
+    if len(running) == len(loads) >= 2 and sum(running) > 0:
+        found["unevenness"] = max(running) / (sum(running) / len(running))
+        found["even_itl"] = _itl_of(group.curve, loads, len(loads), 1.0, objectives)
+    return found
+
+
+def _itl_of(
+    curve: StepModel | None, loads: Sequence[ReplicaLoad], replicas: int, growth: float, objectives: Objectives
+) -> float | None:
+    """The share of the inter-token latency's objective with the whole load on so many replicas."""
+    totals = _totals(loads)
+    if curve is None or totals is None or objectives.itl is None:
+        return None
+    demand, ratio = totals
+    return curve.settled_itl(growth * demand / replicas, ratio) / objectives.itl
+
+
+def _totals(loads: Sequence[ReplicaLoad]) -> tuple[float, float] | None:
+    """Generated tokens demanded per second, and prompt tokens per generated one; None without finished requests."""
+    outputs = prompts = 0.0
+    for each in loads:
+        output, prompt = each.value("output_tokens"), each.value("prompt_tokens")
+        if each.offered > 0 and (output is None or prompt is None):
+            return None
+        outputs += each.offered * (output or 0.0)
+        prompts += each.offered * (prompt or 0.0)
+    return (outputs, prompts / outputs) if outputs > 0 else None
+
+
+def _surplus(group: ServingGroup, loads: Sequence[ReplicaLoad], objectives: Objectives) -> dict[str, float | None]:
+    """Of half of the replicas, and of one fewer, with more load: latency and cache as shares of what there is."""
+    count = len(loads)
+    found: dict[str, float | None] = {}
+    for name, fewer in (("half", math.ceil(count / 2)), ("fewer", count - 1)):
+        found[f"{name}_itl"] = _itl_of(group.curve, loads, fewer, GROWTH, objectives) if 0 < fewer < count else None
+        found[f"{name}_kv"] = _kv_of(loads, fewer) if 0 < fewer < count else None
+        found[f"{name}_prefill"] = _prefill_of(group.curve, loads, fewer) if 0 < fewer < count else None
+    half, now = found["half_itl"], _itl_of(group.curve, loads, count, 1.0, objectives)
+    found["half_growth"] = None if half is None or not now else half / now
+    return found
+
+
+def _kv_of(loads: Sequence[ReplicaLoad], replicas: int) -> float | None:
+    """The KV cache of each of so many replicas, by its peaks."""
+    used = [each.value("kv_usage_max") for each in loads]
+    known = [value for value in used if value is not None]
+    return GROWTH * sum(known) / replicas if len(known) == len(used) else None
+
+
+def _prefill_of(curve: StepModel | None, loads: Sequence[ReplicaLoad], replicas: int) -> float | None:
+    """The share of time that so many replicas compute prompts."""
+    totals = _totals(loads)
+    if curve is None or totals is None:
+        return None
+    return GROWTH * totals[0] * totals[1] * curve.per_prompt_token / replicas
+
+
+def _prefix_cache(replicas: Sequence[ServingReplica]) -> dict[str, float | None]:
+    """Tokens found in the prefix cache per token computed; None if nothing is looked up."""
+    queries = [value for each in replicas if (value := each.value("prefix_query_rate")) is not None]
+    hits = [value for each in replicas if (value := each.value("prefix_hit_rate")) is not None]
+    looked_up = sum(queries)
+    return {"prefix_lookups": looked_up or None, "prefix_hits": sum(hits) / looked_up if looked_up and hits else None}

@@ -1,0 +1,86 @@
+"""A server's own curve: what a step takes at which load, learned from its history. Pure.
+
+A step takes a base (weights are read once), more for each running sequence (its KV cache is read, its token computed)
+and for each prompt token beside: seconds between tokens = base + per_sequence x running + per_prompt_token x tokens.
+With X tokens demanded per second and r prompt tokens per generated one, Little's law (running = X x seconds between
+tokens) gives the load at which a server settles: base / (1 - X x (per_sequence + r x per_prompt_token)).
+Sources: https://arxiv.org/abs/2211.05102 (costs of a step), https://arxiv.org/abs/2403.02310 (prompts beside decoding).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_advisor.evaluation.serving.facts import CurvePoint
+
+#: Points at different loads that a fit needs.
+MIN_POINTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class StepModel:
+    """Seconds: of a step, per running sequence, per prompt token. `error_ratio` is the median relative error of the
+    fit, `seen` the most requests that were seen running: beyond, it extrapolates."""
+
+    base: float
+    per_sequence: float
+    per_prompt_token: float
+    error_ratio: float
+    seen: float
+
+    def itl(self, running: float, prompt_ratio: float) -> float:
+        """Seconds between two tokens with so many requests running, and prompt tokens per generated one."""
+        return self.base + running * (self.per_sequence + prompt_ratio * self.per_prompt_token)
+
+    def tokens_per_second(self, running: float, prompt_ratio: float) -> float:
+        return running / self.itl(running, prompt_ratio)
+
+    def settled_itl(self, demand: float, prompt_ratio: float, decode: float = 1.0, prefill: float = 1.0) -> float:
+        """Seconds between tokens once the load has settled, without limits; infinite if it never does.
+
+        `demand` is in generated tokens per second; `decode` and `prefill` speed up the one or the other.
+        """
+        growth = demand * (self.per_sequence / decode + prompt_ratio * self.per_prompt_token / prefill)
+        return math.inf if growth >= 1 else self.base / decode / (1 - growth)
+
+    def largest(self, itl: float, prompt_ratio: float) -> float:
+        """The most requests running within an inter-token latency (seconds); infinite if nothing adds to a step."""
+        each = self.per_sequence + prompt_ratio * self.per_prompt_token
+        room = itl - self.base
+        return max(0.0, room / each) if each > 0 else (math.inf if room >= 0 else 0.0)
+
+
+def fit_step_model(points: Sequence[CurvePoint]) -> StepModel | None:
+    """The best fit with no negative part, by least squares of relative errors; None if the load hardly varied."""
+    known = [each for each in points if each.concurrency > 0 and each.itl_seconds > 0]
+    if len(known) < MIN_POINTS:
+        return None
+    itl = np.array([each.itl_seconds for each in known])
+    columns = np.array([(1.0, each.concurrency, each.prompt_tokens_per_step) for each in known])
+    weighted = columns / itl[:, None]
+    solution = _non_negative(weighted, np.ones(len(known)))
+    errors = np.abs(columns @ solution / itl - 1)
+    seen = max(each.concurrency for each in known)
+    base, per_sequence, per_prompt_token = map(float, solution)
+    return StepModel(base, per_sequence, per_prompt_token, float(np.median(errors)), seen)
+
+
+def _non_negative(columns: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Least squares without negative coefficients: of a few columns, each subset is tried."""
+    scale = columns.max(axis=0)
+    scale[scale == 0] = 1.0
+    best, least = np.zeros(columns.shape[1]), math.inf
+    for chosen in range(1, 2 ** columns.shape[1]):
+        picked = [index for index in range(columns.shape[1]) if chosen >> index & 1]
+        part = (columns / scale)[:, picked]
+        found = np.linalg.lstsq(part, target, rcond=None)[0]
+        error = float(np.sum((part @ found - target) ** 2))
+        if np.all(found >= 0) and error < least - 1e-12:
+            best, least = np.zeros(columns.shape[1]), error
+            best[picked] = found
+    return np.asarray(best / scale)
