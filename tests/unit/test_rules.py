@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.evaluation.policies import by_diagnosis, failing_gpu, hung_job, idle_reclaim, lost_gpu
+from gpu_advisor.notify.alert_owners import owner_labels
 
 from tests.preview.dashboard_queries import metrics_in
 from tests.unit.test_dashboards import known_metrics
@@ -73,6 +75,26 @@ def test_the_rules_pass_their_unit_tests():
 @pytest.mark.servers
 def test_alertmanager_accepts_its_configuration():
     run("amtool", "check-config", "alertmanager.yml")
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    ("owner", "receiver"),
+    [
+        (GpuOwner("ml", "train-0", team="ml"), "team-ml"),
+        (GpuOwner(job="7", kind="slurm", user="ada", team="vision"), "team-vision"),
+        (GpuOwner(job="7", kind="slurm", user="ada", team="a team, with a comma"), "platform"),
+        (GpuOwner("research-nlp", "notebook"), "research"),
+        (GpuOwner(user="bob"), "platform"),
+        (None, "platform"),
+    ],
+)
+def test_the_example_routes_owners_to_their_teams(owner: GpuOwner | None, receiver: str):
+    run("amtool", "check-config", "alertmanager-teams.yml")
+    labels = {"alertname": "GpuAdvisorIdleReclaim", "severity": "warning", **(owner_labels(owner) if owner else {})}
+    arguments = [f"{name}={value}" for name, value in labels.items()]
+    routed = run("amtool", "config", "routes", "test", "--config.file=alertmanager-teams.yml", *arguments)
+    assert routed.splitlines()[0] == receiver  # a warning follows
 
 
 @pytest.mark.parametrize("name", alerts())
