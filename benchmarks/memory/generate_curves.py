@@ -52,7 +52,8 @@ def main() -> None:
     kept = 0
     with ProcessPoolExecutor(2) as pool, CURVES_FILE.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["part", "study", "family", *(f"peak_{size}_bytes" for size in SIZES)])
+        kinds = (f"{kind}_{size}_bytes" for kind in ("peak", "traced") for size in SIZES)
+        writer.writerow(["part", "study", "family", *kinds])
         for (kind, number), (_, found) in zip(jobs, pool.map(_study, jobs), strict=True):
             if kind == "other":
                 part = "other"
@@ -60,7 +61,7 @@ def main() -> None:
                 part, kept = ("prior", "held_out")[kept % 2], kept + 1
             else:
                 continue
-            writer.writerows([part, f"{kind}-{number}", curve.family, *curve.peaks] for curve in found)
+            writer.writerows([part, f"{kind}-{number}", curve.family, *curve.peaks, *curve.traced] for curve in found)
 
 
 if __name__ == "__main__":

@@ -34,11 +34,12 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class MemoryCurve:
-    """Peaks in bytes of one model at SIZES."""
+    """Peaks in bytes of one model at SIZES, and those of its trace: tensors alone, without context and workspaces."""
 
     name: str
     family: str
     peaks: tuple[int, ...]
+    traced: tuple[int, ...]
 
 
 def generate_curves(study: Study, count: int, seed: int, families: Sequence[str] | None = None) -> list[MemoryCurve]:
@@ -46,11 +47,13 @@ def generate_curves(study: Study, count: int, seed: int, families: Sequence[str]
     workspace = workspaces(study.library)
     for model in sample(count, seed, families):
         steps = events(model.tape, study.way)
-        peaks = []
+        peaks, traced = [], []
         for batch in SIZES:
             peak = replay([(0, study.held_bytes), *at_batch(steps, batch, workspace)])
             peaks.append(_observe_peak(study, peak))
-        found.append(MemoryCurve(model.name, model.family, tuple(peaks)))
+            trace = replay(at_batch(steps, batch, lambda *_: 0))
+            traced.append(trace.allocated_bytes if study.measure == "allocated" else trace.reserved_bytes)
+        found.append(MemoryCurve(model.name, model.family, tuple(peaks), tuple(traced)))
     return found
 
 

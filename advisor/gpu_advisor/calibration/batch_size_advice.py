@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from gpu_advisor.calibration.byte_sizes import format_bytes
 from gpu_advisor.calibration.errors import CalibrationError
 from gpu_advisor.calibration.memory_fit import MAX_EXTRAPOLATION_RATIO, MemoryFit, MemoryPrediction, fit_memory
 from gpu_advisor.calibration.points import MAX_MEMORY_DROP_RATIO, MeasuredPoints
@@ -103,7 +104,7 @@ def recommend_batch_size(points: MeasuredPoints, request: BatchSizeRequest) -> B
         predictions=tuple(_predict(memory, throughput, size) for size in request.predict),
         gain_ratio=gain,
         margin_bytes=request.memory_bytes - chosen.memory.high if chosen else None,
-        notes=tuple(_notes(points, request, ceilings, best, knee, failed, flat)),
+        notes=(*_notes(points, request, ceilings, best, knee, failed, flat), *_trace_notes(memory)),
     )
 
 
@@ -224,8 +225,24 @@ def _notes(
             )
     if knee is not None and best is not None and best > knee:
         yield f"from {knee} on, a larger batch gains less than 5 % of throughput"
-    if len(points.points) == 2:
+    if len(points.points) == 2 and points.traced is None:
         yield "with two sizes there is no residual, so the interval is that of typical models; a third size narrows it"
     if request.current_batch and best and best != request.current_batch:
         ratio = best / request.current_batch
         yield LEARNING_RATE_NOTE.format(ratio=ratio, root=math.sqrt(ratio))
+
+
+def _trace_notes(memory: MemoryFit) -> Iterable[str]:
+    traced = memory.points.traced
+    if traced is None:
+        return
+    if memory.trace_share > 1 / 2:
+        yield "memory beyond the measured sizes follows the traced step"
+        return
+    first, last = memory.points.points[0], memory.points.largest
+    growth = traced.bytes_at(last.batch_size) - traced.bytes_at(first.batch_size)
+    yield (
+        f"the traced step grows by {format_bytes(round(growth))} from {first.batch_size} to {last.batch_size}, and the "
+        f"measured one by {format_bytes(last.peak_memory_bytes - first.peak_memory_bytes)}: the trace counts for "
+        "little; check that it is the workload that was measured"
+    )

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from gpu_advisor.calibration.caching_allocator import replay
 from gpu_advisor.calibration.errors import CalibrationError, WorkloadError
+from gpu_advisor.calibration.traced_memory import TracedMemory
 from gpu_advisor.extras import install_hint
 
 TRACED_STEPS = 3
@@ -86,6 +87,16 @@ def estimate_memory(
         round(corrected),
         round(corrected * (1 - known.spread_ratio)),
         round(corrected * (1 + known.spread_ratio)),
+    )
+
+
+def trace_memory(workload: str, sizes: Iterable[int], precision: str, memory_kind: str) -> TracedMemory:
+    """Trace a workload at several sizes, in bytes of the kind that was measured: the allocator's blocks, or else its
+    segments. Raises CalibrationError."""
+    estimates = [estimate_memory(workload, size, precision) for size in sorted(set(sizes))]
+    blocks = memory_kind in ("allocated", "cpu_tracked")
+    return TracedMemory(
+        tuple((one.batch_size, one.allocated_bytes if blocks else one.reserved_bytes) for one in estimates)
     )
 
 

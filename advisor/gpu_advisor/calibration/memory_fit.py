@@ -11,6 +11,9 @@ parameters, so a prior over models constrains them (`prior.py`). The posterior i
 takes milliseconds, and needs no start values. m0 is unknown with a prior flat in the logarithm: the mean residual
 estimates it, and the prediction at a new size is a mixture of normal distributions in log memory.
 
+Where the step was traced without a GPU, the mixture has components of `traced_growth` as well. Both kinds are weighted
+by how well they explain the measured sizes, so a trace of another step counts for little.
+
 The point estimate minimizes the expected relative error: the median of the mixture weighted by 1/m.
 """
 
@@ -24,7 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_advisor.calibration.points import MeasuredPoints
-from gpu_advisor.calibration.prior import PRIOR, Prior
+from gpu_advisor.calibration.prior import PRIOR, TRACE_PRIOR, Prior, TracePrior
+from gpu_advisor.calibration.traced_growth import TracedGrowth, traced_growth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +38,7 @@ Array = npt.NDArray[np.float64]
 #: The prior was learnt up to this multiple of the largest measured size: no recommendation goes further.
 MAX_EXTRAPOLATION_RATIO = 8.0
 _NEGLIGIBLE = 1e-4
+_MAX_LOG_ODDS = 700.0
 _TOLERANCE = 1e-5
 
 
@@ -49,7 +54,10 @@ class MemoryPrediction:
 
 @dataclass(frozen=True, slots=True)
 class MemoryFit:
-    """The posterior as a mixture. Arrays have one entry per component."""
+    """The posterior as a mixture. Arrays have one entry per component.
+
+    `trace`: further components, of `trace_share` of the posterior.
+    """
 
     points: MeasuredPoints
     prior: Prior
@@ -59,6 +67,8 @@ class MemoryFit:
     power: Array
     noise: Array
     log_scale: Array
+    trace: TracedGrowth | None = None
+    trace_share: float = 0.0
 
     def predict(self, batch_size: int) -> MemoryPrediction:
         """Peak memory at a size; at a measured size, the measurement."""
@@ -67,8 +77,7 @@ class MemoryFit:
                 peak = point.peak_memory_bytes
                 return MemoryPrediction(batch_size, peak, peak, peak)
         center, spread, weight = self._mixture(batch_size)
-        tail = self.prior.tail_two_points if len(self.points.points) == 2 else self.prior.tail_more_points
-        low, high = (_quantile(level, center, spread, weight) for level in (tail, 1.0 - tail))
+        low, high = (_quantile(level, center, spread, weight) for level in (self._tail, 1.0 - self._tail))
         relative = weight * np.exp(center.min() - center + spread**2 / 2)
         best = _quantile(0.5, center - spread**2, spread, relative / relative.sum())
         lower_bound = self._log_lower_bound(batch_size)
@@ -93,10 +102,23 @@ class MemoryFit:
         slope = np.exp(self.log_scale) * (1 - self.fixed_share) * self.power * (self.floor <= 1.0)
         return float((self.weight * slope).sum() / self.points.largest.batch_size)
 
+    @property
+    def _tail(self) -> float:
+        """Share of the posterior beyond each end of an interval: of the kind of components that prevails."""
+        if self.trace_share > 1 / 2:
+            return self.prior.tail_traced
+        return self.prior.tail_two_points if len(self.points.points) == 2 else self.prior.tail_more_points
+
     def _mixture(self, batch_size: int) -> tuple[Array, Array, Array]:
+        """Centres and spreads of the normal distributions of log memory, and their weights."""
         x = np.array([batch_size / self.points.largest.batch_size])
-        shape = log_shape(x, self.fixed_share, self.floor, self.power)[:, 0]
-        return self.log_scale + shape, self.noise * np.sqrt(1 + 1 / len(self.points.points)), self.weight
+        center = self.log_scale + log_shape(x, self.fixed_share, self.floor, self.power)[:, 0]
+        noise, weight = self.noise, (1 - self.trace_share) * self.weight
+        if self.trace is not None:
+            center = np.concatenate([center, self.trace.log_scale + self.trace.log_shape(batch_size)])
+            noise = np.concatenate([noise, self.trace.noise])
+            weight = np.concatenate([weight, self.trace_share * self.trace.weight])
+        return center, noise * np.sqrt(1 + 1 / len(self.points.points)), weight
 
     def _log_lower_bound(self, batch_size: int) -> float:
         """Log of the highest peak measured at a smaller size: a larger size needs no less."""
@@ -104,8 +126,11 @@ class MemoryFit:
         return float(np.log(max(smaller))) if smaller else 0.0
 
 
-def fit_memory(points: MeasuredPoints, prior: Prior = PRIOR) -> MemoryFit:
-    """Compute the posterior over the prior's grid, without components of negligible weight."""
+def fit_memory(points: MeasuredPoints, prior: Prior = PRIOR, trace_prior: TracePrior = TRACE_PRIOR) -> MemoryFit:
+    """Compute the posterior over the prior's grid, without components of negligible weight.
+
+    Points with a trace are fitted with and without it.
+    """
     fixed, floor, power, noise, weights = _grid(prior)
     sizes = _array([point.batch_size for point in points.points])
     logs = np.log(_array([point.peak_memory_bytes for point in points.points]))
@@ -116,9 +141,15 @@ def fit_memory(points: MeasuredPoints, prior: Prior = PRIOR) -> MemoryFit:
     posterior = np.exp(likelihood - likelihood.max())
     shape, spread = np.nonzero(posterior > _NEGLIGIBLE * posterior.max())
     kept = posterior[shape, spread]
+    trace, share = None, 0.0
+    if points.traced is not None:
+        trace, evidence = traced_growth(points, points.traced, trace_prior)
+        odds = np.log(trace_prior.trust / (1 - trace_prior.trust)) + evidence - likelihood.max() - np.log(kept.sum())
+        share = 1 / (1 + np.exp(-np.clip(odds, -_MAX_LOG_ODDS, _MAX_LOG_ODDS)))
     return MemoryFit(
-        points, prior, kept / kept.sum(), fixed[shape], floor[shape], power[shape], noise[spread], scale[shape]
-    )
+        points, prior, kept / kept.sum(), fixed[shape], floor[shape], power[shape], noise[spread], scale[shape],
+        trace, float(share),
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=4)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gpu_advisor.calibration.byte_sizes import MIN_BYTES, UNITS, format_bytes
 from gpu_advisor.calibration.errors import PointsError
+from gpu_advisor.calibration.traced_memory import TracedMemory
 
 POINT_COLUMNS = ("batch_size", "peak_memory_bytes", "samples_per_second")
 MAX_BATCH_SIZE = 1 << 31
@@ -39,6 +40,8 @@ class MeasuredPoints:
     notes: tuple[str, ...] = ()
     out_of_memory: tuple[int, ...] = ()
     """Sizes that ran out of memory when they were measured, ascending."""
+    traced: TracedMemory | None = None
+    """The same step traced without a GPU."""
 
     @property
     def largest(self) -> MeasuredPoint:
@@ -122,7 +125,9 @@ def _parse_number(cell: str, name: str, line: int) -> float:
     return value
 
 
-def clean_points(points: Iterable[MeasuredPoint], out_of_memory: Iterable[int] = ()) -> MeasuredPoints:
+def clean_points(
+    points: Iterable[MeasuredPoint], out_of_memory: Iterable[int] = (), traced: TracedMemory | None = None
+) -> MeasuredPoints:
     """Points by size, without invalid ones; `out_of_memory`: sizes known to have run out of it. Raises PointsError if
     fewer than two points are left.
 
@@ -156,7 +161,7 @@ def clean_points(points: Iterable[MeasuredPoint], out_of_memory: Iterable[int] =
             f"memory falls from {format_bytes(ordered[0].peak_memory_bytes)} at {ordered[0].batch_size}: the larger "
             "sizes probably ran out of memory, so their peaks are invalid; measure at least two sizes that finish"
         )
-    return MeasuredPoints(tuple(valid_points), tuple(notes), tuple(sorted(failed)))
+    return MeasuredPoints(tuple(valid_points), tuple(notes), tuple(sorted(failed)), traced)
 
 
 def _check_units(ordered: list[MeasuredPoint]) -> None:

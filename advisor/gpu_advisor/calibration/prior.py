@@ -1,4 +1,4 @@
-"""Prior distribution of image models' memory curves, for `memory_fit`."""
+"""Prior distributions of models' memory curves, for `memory_fit` and `traced_growth`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gpu_advisor.calibration.prior_table import FIXED_SHARES, FLOORS, NOISES, POWERS
+from gpu_advisor.calibration.prior_table import (
+    FIXED_SHARES,
+    FLOORS,
+    NOISES,
+    POWERS,
+    TRACED_GROWTHS,
+    TRACED_NOISES,
+)
 
+Array = npt.NDArray[np.float64]
 WeightedValues = tuple[tuple[float, float], ...]
 """Values of a parameter, each with its probability."""
 
@@ -32,6 +40,7 @@ class Prior:
     noises: WeightedValues
     tail_two_points: float = 0.10
     tail_more_points: float = 0.05
+    tail_traced: float = 0.04
     risk: float = 0.05
 
     @property
@@ -66,3 +75,25 @@ def _refine(shares: WeightedValues) -> WeightedValues:
 
 
 PRIOR = Prior(FIXED_SHARES, FLOORS, POWERS, NOISES)
+
+
+@dataclass(frozen=True, slots=True)
+class TracePrior:
+    """Independent priors of the growth factor and the noise of `traced_growth`.
+
+    `trust`: prior probability that the trace is of the step that was measured. Its evidence decides: where the growth
+    between the measured sizes is not that of the trace, the fit without a trace takes over.
+    """
+
+    growths: WeightedValues
+    noises: WeightedValues
+    trust: float = 0.9
+
+    def components(self) -> tuple[Array, Array, Array]:
+        """Growth factors, noises and probabilities of the grid's combinations."""
+        growth, noise = np.meshgrid([g for g, _ in self.growths], [n for n, _ in self.noises], indexing="ij")
+        weight = np.multiply.outer([w for _, w in self.growths], [w for _, w in self.noises])
+        return growth.ravel(), noise.ravel(), weight.ravel()
+
+
+TRACE_PRIOR = TracePrior(TRACED_GROWTHS, TRACED_NOISES)

@@ -1,4 +1,4 @@
-"""Shares of the parameters of `fit` among simulated image models; written by benchmarks/memory/fit_prior.py.
+"""Shares of the parameters of the fits among simulated models; written by benchmarks/memory/fit_prior.py.
 
 Learnt from 960 curves of benchmarks/memory/curves.csv; see docs/calibration.md.
 """
@@ -48,4 +48,37 @@ NOISES = (
     (0.06, 0.0306),
     (0.1, 0.0412),
     (0.2, 0.0190),
+)
+TRACED_GROWTHS = (
+    (0.6, 0.0014),
+    (0.75, 0.0013),
+    (0.85, 0.0064),
+    (0.92, 0.0121),
+    (0.96, 0.0114),
+    (0.98, 0.0041),
+    (1.0, 0.7626),
+    (1.02, 0.0592),
+    (1.05, 0.0775),
+    (1.1, 0.0382),
+    (1.17, 0.0064),
+    (1.25, 0.0059),
+    (1.35, 0.0036),
+    (1.5, 0.0021),
+    (1.7, 0.0030),
+    (2.0, 0.0019),
+    (2.5, 0.0012),
+    (3.2, 0.0017),
+)
+TRACED_NOISES = (
+    (0.001, 0.1562),
+    (0.002, 0.0483),
+    (0.004, 0.1324),
+    (0.008, 0.1240),
+    (0.012, 0.1680),
+    (0.018, 0.1268),
+    (0.027, 0.0614),
+    (0.04, 0.0581),
+    (0.06, 0.0602),
+    (0.1, 0.0417),
+    (0.2, 0.0229),
 )

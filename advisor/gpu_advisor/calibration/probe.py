@@ -6,10 +6,6 @@ another reason than the device's memory, the error has the profile of the sizes 
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,10 +16,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from gpu_advisor.calibration.errors import CalibrationError, DeviceBusyError, HostMemoryError, WorkloadError
-from gpu_advisor.calibration.profile import Measurement, Profile
+from gpu_advisor.calibration.profile import Measurement, Profile, TracedSize
+from gpu_advisor.calibration.trace_worker import trace_in_subprocess
+from gpu_advisor.calibration.traced_memory import sizes_to_trace
 from gpu_advisor.calibration.worker import ProbeTask
-
-LOG_TAIL_BYTES = 2000
+from gpu_advisor.calibration.worker_process import run_worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +122,19 @@ def _build_profile(
     )
 
 
+def with_trace(profile: Profile, timeout_seconds: float = 300.0) -> Profile:
+    """The profile with the traced step's memory at sizes up to eight times the largest, without a GPU.
+
+    Raises CalibrationError if the workload cannot be traced.
+    """
+    sizes = sizes_to_trace([each.batch_size for each in profile.measurements])
+    traced = trace_in_subprocess(
+        profile.factory or profile.workload, sizes, profile.precision, profile.memory_kind, timeout_seconds
+    )
+    rows = tuple(TracedSize(batch_size=size, memory_bytes=memory) for size, memory in traced.points)
+    return profile.model_copy(update={"traced_sizes": rows})
+
+
 def to_measurement(size: int, result: dict[str, Any]) -> Measurement:
     """Convert one worker's figures."""
     memory, seconds = result["memory"], result["step_seconds"]
@@ -171,40 +181,18 @@ def _raise_for_outcome(result: dict[str, Any], size: int, request: ProbeRequest)
 
 
 def run_in_subprocess(request: ProbeRequest, size: int) -> dict[str, Any]:
-    """Measure one size in its own process group, which is killed at the time limit."""
+    """Measure one size in its own process."""
     task = ProbeTask(
         request.workload, size, request.device, request.precision, request.limit_bytes, request.timed_seconds,
         request.threads,
     )  # fmt: skip
-    reader, writer = os.pipe()
-    command = [sys.executable, "-m", "gpu_advisor.calibration.worker", str(writer)]
-    with os.fdopen(reader, "rb") as results:
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=(writer,),
-            start_new_session=True,
-        )  # fmt: skip
-        os.close(writer)
-        try:
-            _, log = process.communicate(json.dumps(asdict(task)).encode(), timeout=request.size_timeout_seconds)
-        except subprocess.TimeoutExpired:
-            return {"outcome": "timeout"}
-        finally:
-            _kill(process)
-        output = results.read()
-    if output:
-        found: dict[str, Any] = json.loads(output)
-        return found
-    if process.returncode == -signal.SIGKILL:  # the kernel's OOM killer: host memory, not GPU memory
-        return {"outcome": "host_memory", "message": "the kernel killed the process"}
-    tail = log[-LOG_TAIL_BYTES:].decode(errors="replace").strip().splitlines()
-    last = tail[-1] if tail else "no output; check whether the workload ends its own process"
-    return {"outcome": "failed", "message": f"the process exited with code {process.returncode}: {last}"}
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
     try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    finally:
-        process.wait()
+        ended = run_worker("gpu_advisor.calibration.worker", asdict(task), request.size_timeout_seconds)
+    except TimeoutError:
+        return {"outcome": "timeout"}
+    if ended.result is not None:
+        return ended.result
+    if ended.killed:  # the kernel's OOM killer: host memory, not GPU memory
+        return {"outcome": "host_memory", "message": "the kernel killed the process"}
+    last = ended.last_line or "no output; check whether the workload ends its own process"
+    return {"outcome": "failed", "message": f"the process exited with code {ended.return_code}: {last}"}

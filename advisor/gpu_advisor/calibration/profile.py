@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from gpu_advisor.calibration.errors import PointsError, ProfileError
 from gpu_advisor.calibration.points import MAX_BATCH_SIZE, MeasuredPoint, MeasuredPoints, clean_points
+from gpu_advisor.calibration.traced_memory import TracedMemory
 from gpu_advisor.rendering.escaping import escape_label
 from gpu_advisor.storage.output_file import write_output
 
@@ -54,6 +55,13 @@ class Measurement(ProfileModel):
     utilization_ratio: Ratio | None = None
 
 
+class TracedSize(ProfileModel):
+    """One batch size of the step traced without a GPU, in bytes of the profile's `memory_kind` as far as tensors go."""
+
+    batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)]
+    memory_bytes: Bytes
+
+
 class Profile(ProfileModel):
     """All sizes of one workload on one GPU type in one precision."""
 
@@ -71,6 +79,8 @@ class Profile(ProfileModel):
     software: dict[str, str] = Field(default_factory=dict)
     measurements: tuple[Measurement, ...] = Field(min_length=2)
     out_of_memory_batch_sizes: tuple[int, ...] = ()
+    traced_sizes: tuple[TracedSize, ...] = ()
+    """Empty, or two and more, ascending."""
 
     @model_validator(mode="after")
     def _check_points(self) -> Profile:
@@ -87,7 +97,12 @@ class Profile(ProfileModel):
     def points(self) -> MeasuredPoints:
         """For the fit. Raises PointsError, which reading a profile has ruled out."""
         rows = ((m.batch_size, m.peak_memory_bytes, m.samples_per_second) for m in self.measurements)
-        return clean_points((MeasuredPoint(*row) for row in rows), self.out_of_memory_batch_sizes)
+        traced = (
+            TracedMemory(tuple((t.batch_size, t.memory_bytes) for t in self.traced_sizes))
+            if self.traced_sizes
+            else None
+        )
+        return clean_points((MeasuredPoint(*row) for row in rows), self.out_of_memory_batch_sizes, traced)
 
 
 def profile_file_name(profile: Profile) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import click
 
 from gpu_advisor.calibration.byte_sizes import format_bytes, parse_bytes
 from gpu_advisor.calibration.errors import CalibrationError
+from gpu_advisor.calibration.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from gpu_advisor.calibration.batch_size_advice import BatchSizeAdvice, Prediction
@@ -51,6 +52,11 @@ def parse_target(_context: click.Context, _parameter: click.Parameter, value: fl
               help="CSV: batch_size,peak_memory_bytes[,samples_per_second].")  # fmt: skip
 @click.option("--profile", "profile_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="A profile from `gpu-advisor probe` instead.")  # fmt: skip
+@click.option("--workload", help="package.module:factory of these sizes, traced without a GPU: narrows the intervals.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True,
+              help="Of --workload beside --points.")  # fmt: skip
+@click.option("--memory-kind", type=click.Choice(["driver", "reserved", "allocated"]), default="driver",
+              show_default=True, help="What --points were read from, for --workload.")  # fmt: skip
 @click.option("--memory", "memory_bytes", required=True, callback=parse_memory, metavar="SIZE",
               help="Memory of one GPU, such as 40GiB, 80GB, 40960MiB, or in bytes.")  # fmt: skip
 @click.option("--target", type=float, default=0.85, show_default=True, callback=parse_target,
@@ -64,6 +70,9 @@ def parse_target(_context: click.Context, _parameter: click.Parameter, value: fl
 def command(
     points_file: Path | None,
     profile_file: Path | None,
+    workload: str | None,
+    precision: str,
+    memory_kind: str,
     memory_bytes: int,
     target: float,
     predict: tuple[int, ...],
@@ -80,6 +89,8 @@ def command(
 
     try:
         points, measured_on = _points(points_file, profile_file)
+        if workload is not None:
+            points = _traced(points, workload, precision, memory_kind, predict)
         advice = recommend_batch_size(
             points, BatchSizeRequest(memory_bytes, target, predict, current, gradient_noise, measured_on)
         )
@@ -101,6 +112,16 @@ def _points(points_file: Path | None, profile_file: Path | None) -> tuple[Measur
     assert profile_file is not None
     profile = read_profile(profile_file)
     return profile.points(), profile.device_memory_bytes
+
+
+def _traced(
+    points: MeasuredPoints, workload: str, precision: str, memory_kind: str, predict: tuple[int, ...]
+) -> MeasuredPoints:
+    from gpu_advisor.calibration.trace_worker import trace_in_subprocess
+    from gpu_advisor.calibration.traced_memory import sizes_to_trace
+
+    sizes = sizes_to_trace([point.batch_size for point in points.points], predict)
+    return replace(points, traced=trace_in_subprocess(workload, sizes, precision, memory_kind))
 
 
 def document(advice: BatchSizeAdvice) -> dict[str, Any]:

@@ -31,6 +31,8 @@ def _limit(context: click.Context, parameter: click.Parameter, value: str | None
               help="Time limit per size, in seconds.")  # fmt: skip
 @click.option("--seconds", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Time per size.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of torch on a CPU.")
+@click.option("--trace/--no-trace", default=True, show_default=True,
+              help="Also trace the step without a GPU: narrows the intervals of larger sizes.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), default=Path("profiles"), show_default=True,
               help="Profile to write, or a folder, where GPU, workload and precision name it.")  # fmt: skip
 @click.option("--textfile", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
@@ -45,6 +47,7 @@ def command(
     timeout: float,
     seconds: float,
     threads: int | None,
+    trace: bool,
     output: Path,
     textfile: Path | None,
 ) -> None:
@@ -58,7 +61,7 @@ def command(
     from rich.console import Console
     from rich.progress import Progress
 
-    from gpu_advisor.calibration.probe import IncompleteProbeError, ProbeRequest, run_probe
+    from gpu_advisor.calibration.probe import IncompleteProbeError, ProbeRequest, run_probe, with_trace
     from gpu_advisor.calibration.profile import SUFFIX, check_writable, profile_file_name, write_profile, write_textfile
 
     _require_torch()
@@ -78,6 +81,12 @@ def command(
                 profile = run_probe(request, progress=show)
             except IncompleteProbeError as error:  # what was measured is kept
                 incomplete, profile = error, error.profile
+            if trace:
+                bar.update(task, description=f"tracing {workload}")
+                try:
+                    profile = with_trace(profile, timeout)
+                except CalibrationError as error:  # the measurements stand without it
+                    click.echo(f"not traced: {error}", err=True)
         profile = profile.model_copy(update={"workload": job, "factory": workload}) if job else profile
         path = output if is_file else output / profile_file_name(profile)
         write_profile(profile, path)
