@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import socket
+import sys
 import threading
 import time
 import zlib
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 CLIENT_TIMEOUT_SECONDS = 10.0
 #: Keep-alive timeout: longer than the usual scrape intervals.
 IDLE_TIMEOUT_SECONDS = 75.0
+#: How often an idle server wakes to see whether it is to stop: on Linux, `shutdown` wakes it.
+IDLE_POLL_SECONDS = 30.0 if sys.platform == "linux" else 0.5
 #: Each connection has a thread. At the limit, the least recently used connection is closed.
 MAX_CONNECTIONS = 256
 MAX_HEADER_BYTES = 16 * 1024
@@ -182,6 +185,15 @@ class MetricsServer(ThreadingTCPServer):
                 del self._connections[request]
                 self._connections[request] = None
 
+    def serve_forever(self, poll_interval: float = IDLE_POLL_SECONDS) -> None:
+        super().serve_forever(poll_interval)
+
+    def shutdown(self) -> None:
+        """Stop serving, at once: an idle server wakes rarely. Must not be called from its own thread."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)  # on Linux, this wakes who waits for a connection
+        super().shutdown()
+
     def shutdown_request(self, request: Any) -> None:
         with self._lock:
             self._connections.pop(request, None)
@@ -211,9 +223,9 @@ class _Connection(BaseRequestHandler):
             self._tls_handshake()
             while (head := self._read_headers()) is not None:
                 request = parse_http_request(head)
+                self.server.mark_used(self.request)
                 self._respond(request)
                 self._has_responded = True
-                self.server.mark_used(self.request)
                 if not request.keep_alive:
                     return
         except HttpError as http_error:

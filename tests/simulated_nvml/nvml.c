@@ -1260,7 +1260,7 @@ int nvmlEventSetWait_v2(struct event_set *set, struct event *out, unsigned milli
         if (code) return code;
         double left = end - clock_seconds(CLOCK_MONOTONIC);
         if (left <= 0) return TIMEOUT;
-        hang(left < 0.25 ? left : 0.25);                             /* the real one sleeps until an event */
+        hang(left < 0.5 ? left : 0.5);                               /* the real one sleeps until an event */
     }
 }
 

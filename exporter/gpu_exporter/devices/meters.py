@@ -22,6 +22,9 @@ MAX_PERIOD_SECONDS = 1.5
 MAX_GAP_SECONDS = 5.0
 """After a longer interval between readings of the gauge, the time in between is not observed."""
 
+MAX_RUN_SECONDS = 5.0
+"""Periods of the same utilization become one interval up to this length: an interval touches two windows at most."""
+
 UtilizationSample = tuple[int, float]
 """(end of the period in microseconds of the driver's clock, utilization in percent)."""
 
@@ -135,11 +138,8 @@ class BusyMeter:
 
     def _account(self, periods: Iterable[tuple[float, float]]) -> None:
         # Newest first: if the credit does not cover all, the oldest were accounted for by the other source.
-        age = 0.0
-        for length, percent in reversed(list(periods)):
-            if length <= self._longest_period:
-                self._account_interval(age, length, percent)
-            age += length
+        for age, length, percent in _runs(reversed(list(periods)), self._longest_period):
+            self._account_interval(age, length, percent)
 
     def _account_gauge(self, elapsed: float, percent: float | None) -> None:
         if percent is None or elapsed > self._longest_gap:
@@ -158,6 +158,26 @@ class BusyMeter:
                 self.idle_held_seconds += accounted * (1 - percent / 100)
             if accounted > 0:
                 self._intervals.append(BusyInterval(age, accounted, percent))
+
+
+def _runs(periods: Iterable[tuple[float, float]], longest: float) -> list[tuple[float, float, float]]:
+    """(age, seconds, percent) of the periods, newest first, without gaps, which are longer than `longest`.
+
+    Consecutive periods of one utilization are one run: most GPUs are idle, or fully busy.
+    """
+    runs: list[tuple[float, float, float]] = []
+    age = 0.0
+    follows = False
+    for length, percent in periods:
+        if length > longest:
+            follows = False
+        elif follows and percent == runs[-1][2] and runs[-1][1] + length <= MAX_RUN_SECONDS:
+            runs[-1] = (runs[-1][0], runs[-1][1] + length, percent)
+        else:
+            runs.append((age, length, percent))
+            follows = True
+        age += length
+    return runs
 
 
 def _after_last_clock_step(samples: Sequence[UtilizationSample]) -> Sequence[UtilizationSample]:
@@ -201,6 +221,10 @@ class WindowMeter:
 
     def add(self, end: float, seconds: float, value: float) -> None:
         """Add `value` for the `seconds` before `end` (Unix time). `end` must not go back by more than one interval."""
+        start = self._index * self.seconds
+        if start <= end - seconds and end < start + self.seconds:  # the usual case: within the current window
+            self._observe(seconds, value)
+            return
         boundary = math.floor(end / self.seconds) * self.seconds
         before = min(seconds, max(0.0, boundary - (end - seconds)))
         if before > 0:
@@ -213,9 +237,15 @@ class WindowMeter:
         if index != self._index:
             self._roll_over(index)
         if index == self._index:
-            self._seen += seconds
-            self._sum += seconds * value
-            self._min, self._max = min(self._min, value), max(self._max, value)
+            self._observe(seconds, value)
+
+    def _observe(self, seconds: float, value: float) -> None:
+        self._seen += seconds
+        self._sum += seconds * value
+        if value < self._min:
+            self._min = value
+        if value > self._max:
+            self._max = value
 
     def _roll_over(self, index: int) -> None:
         if self._index - 1 <= index < self._index:

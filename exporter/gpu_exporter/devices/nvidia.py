@@ -136,7 +136,7 @@ class NvidiaDriver:
     def close(self) -> None:
         """Close the session and unmap NVML. Known GPUs and counters are kept.
 
-        Waits up to a second for the Xid listener thread.
+        Waits for the Xid listener thread, a second and a half at most.
         """
         self._xids.stop()
         for gpu in self._gpus.values():

@@ -8,6 +8,7 @@ others.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from ctypes import Structure, byref, c_char_p, c_double, c_uint, c_void_p
 from typing import Any
 
@@ -98,6 +99,8 @@ class GpmSampler:
         self._taken_at: float | None = None
         self._permanent_absence: AbsenceReason | None = None
         self._last = NvmlReadings()
+        self._last_ratios: tuple[float, ...] = ()
+        self._ratios = NvmlReadings()
         self._sums: dict[MetricFamily, float] = dict.fromkeys((family for family, _ in TRAFFIC_METRICS), 0.0)
         self._traffic: dict[MetricFamily, MetricReading | AbsenceReason] = {}
         self._get = _MetricsGet(_VERSION, len(_ALL_METRICS))
@@ -166,16 +169,10 @@ class GpmSampler:
         code = self._compare(byref(self._get))
         if code:
             return self._absent_readings(absence_reason(code))
-        values = NvmlReadings()
         answers = _ANSWERS.unpack_from(self._get, _ANSWERS_AT)
-        for i, (family, _) in enumerate(RATIO_METRICS):
-            code, percent = answers[2 * i], answers[2 * i + 1]
-            if code:
-                values.absent[family] = absence_reason(code)
-            elif 0 <= percent <= 100 + _MAX_OVERSHOOT_PERCENT:  # neither invalid nor NaN
-                values.readings.append(MetricReading(family, min(percent, 100.0) / 100))
-            else:
-                values.absent[family] = AbsenceReason.ERROR
+        ratios = answers[: 2 * len(RATIO_METRICS)]
+        if ratios != self._last_ratios:  # those of an idle GPU repeat
+            self._last_ratios, self._ratios = ratios, _ratio_readings(ratios)
         for i, (family, _) in enumerate(TRAFFIC_METRICS, start=len(RATIO_METRICS)):
             code, rate = answers[2 * i], answers[2 * i + 1]
             if code:
@@ -185,8 +182,22 @@ class GpmSampler:
                 self._traffic[family] = MetricReading(family, self._sums[family])
             else:
                 self._traffic[family] = AbsenceReason.ERROR
-        return values
+        return self._ratios
 
     def _absent_readings(self, reason: AbsenceReason) -> NvmlReadings:
         self._traffic = dict.fromkeys(self._sums, reason)
         return NvmlReadings(absent=dict.fromkeys((family for family, _ in RATIO_METRICS), reason))
+
+
+def _ratio_readings(answers: Sequence[float]) -> NvmlReadings:
+    """`answers` are the error code and the percentage of each of RATIO_METRICS."""
+    values = NvmlReadings()
+    for i, (family, _) in enumerate(RATIO_METRICS):
+        code, percent = answers[2 * i], answers[2 * i + 1]
+        if code:
+            values.absent[family] = absence_reason(int(code))
+        elif 0 <= percent <= 100 + _MAX_OVERSHOOT_PERCENT:  # neither invalid nor NaN
+            values.readings.append(MetricReading(family, min(percent, 100.0) / 100))
+        else:
+            values.absent[family] = AbsenceReason.ERROR
+    return values

@@ -22,13 +22,13 @@ from gpu_exporter.snapshot import Absence, AbsenceReason, DeviceReading
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0
 """Timeout of one wait for events, and so about the time that `stop` takes."""
 
 RETRY_SECONDS = 5.0
 """Delay after a failed wait: a lost GPU makes each wait fail."""
 
-STOP_SECONDS = 1.0
+STOP_SECONDS = 1.5
 """How long `stop` waits for the thread; a hung driver may block it forever."""
 
 MAX_XID = 9999

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
 import pytest
 from gpu_exporter.devices.meters import (
+    MAX_PERIOD_SECONDS,
+    MAX_RUN_SECONDS,
     MIN_COVERAGE_RATIO,
     WINDOW_SECONDS,
     BusyMeter,
@@ -250,6 +253,37 @@ def test_gauge_takes_over_while_the_buffer_has_no_samples() -> None:
     assert sources == [BusySource.BUFFER, BusySource.GAUGE, BusySource.BUFFER]
     assert meter.busy == pytest.approx(20, abs=0.2)
     assert meter.observed == pytest.approx(40, abs=0.2)
+
+
+@given(st.lists(st.tuples(st.sampled_from((167_000, 250_000, 9_000_000)), st.sampled_from((0.0, 40.0))), min_size=1))
+def test_intervals_of_one_utilization_are_joined_without_a_change(steps: list[tuple[int, float]]) -> None:
+    """Each as long as its periods, at their age; none joined over a gap, or longer than it may be."""
+    ends = list(itertools.accumulate((length for length, _ in steps), initial=1_000_000))
+    samples = [(ends[0], 0.0), *((end, percent) for end, (_, percent) in zip(ends[1:], steps, strict=True))]
+    meter = BusyMeter()
+    meter.update(0.0, samples[:1], None)
+    found = meter.update(ends[-1] / 1e6, samples[1:], None)
+    expected = {}
+    for i, (length, percent) in enumerate(steps):
+        if length <= MAX_PERIOD_SECONDS * 1e6:
+            expected[(ends[-1] - ends[i + 1])] = (length, percent)
+    covered = {}
+    for age, seconds, percent in found:
+        assert seconds <= MAX_RUN_SECONDS
+        at, end = round(age * 1e6), round((age + seconds) * 1e6)
+        while at < end:
+            covered[at] = expected[at]
+            assert covered[at][1] == percent
+            at += covered[at][0]
+        assert at == end
+    assert covered == expected
+
+
+def test_a_constant_load_is_one_interval() -> None:
+    meter = BusyMeter()
+    meter.update(0.0, [(1_000_000, 50.0)], None)
+    samples = [(1_000_000 + 125_000 * i, 50.0) for i in range(1, 9)]
+    assert meter.update(1.0, samples, None) == [(0.0, 1.0, 50.0)]
 
 
 def test_without_any_reading_nothing_is_observed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -297,6 +298,18 @@ def test_excess_connection_closes_the_least_recently_used(server, monkeypatch):
         assert used.recv(65536).startswith(b"HTTP/1.1 200 ")
         other.sendall(LAST_GET)
         assert other.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the server polls")
+def test_shutdown_wakes_an_idle_server():
+    server = MetricsServer(("127.0.0.1", 0), ServerConfig("/metrics", lambda: PAGE))
+    serving_thread = threading.Thread(target=server.serve_forever, args=(3600,), daemon=True)
+    serving_thread.start()
+    assert get(server)[1] == PAGE
+    threading.Thread(target=server.shutdown, daemon=True).start()
+    serving_thread.join(60)
+    assert not serving_thread.is_alive()
+    server.server_close()
 
 
 def test_concurrent_scrapers_all_get_the_page(server):
